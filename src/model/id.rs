@@ -1,0 +1,335 @@
+//! Names of parameters without strings: which matrix of which layer, and which of its parts. Ordered the way the
+//! forward meets them (embeddings, layers, head), so that everything that walks a model walks it one way.
+//! The displayed form (`layers.3.attn.q`) is what flags, reports, quantized directories and artifacts use.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What a matrix does in the model. The order of the variants is the order of the forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Token table, (vocabulary, hidden).
+    TokenEmbedding,
+    /// Learned positions, (context, hidden).
+    PositionEmbedding,
+    /// Token types (segments), (types, hidden).
+    TypeEmbedding,
+    /// Query projection, (heads · head_dim, hidden).
+    Query,
+    /// Key projection, (key_value_heads · head_dim, hidden).
+    Key,
+    /// Value projection, (key_value_heads · head_dim, hidden).
+    Value,
+    /// Attention output projection, (hidden, heads · head_dim).
+    Output,
+    /// Gate of a gated feed-forward network, (width, hidden).
+    Gate,
+    /// First matrix of the feed-forward network, (width, hidden).
+    Up,
+    /// Last matrix of the feed-forward network, (hidden, width).
+    Down,
+    /// Dense layer before the head of a masked language model, (hidden, hidden).
+    MlmTransform,
+    /// Language-model head, (vocabulary, hidden); absent as a weight where the token table is tied to it.
+    LmHead,
+    /// Dense layer with tanh over the first token, (hidden, hidden).
+    Pooler,
+    /// Sequence classifier, (labels, hidden).
+    Classifier,
+}
+
+impl Role {
+    /// Every role, in forward order.
+    pub const ALL: [Role; 14] = [
+        Role::TokenEmbedding,
+        Role::PositionEmbedding,
+        Role::TypeEmbedding,
+        Role::Query,
+        Role::Key,
+        Role::Value,
+        Role::Output,
+        Role::Gate,
+        Role::Up,
+        Role::Down,
+        Role::MlmTransform,
+        Role::LmHead,
+        Role::Pooler,
+        Role::Classifier,
+    ];
+
+    /// The name within its layer or group: `attn.q`, `embed.token`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::TokenEmbedding => "embed.token",
+            Role::PositionEmbedding => "embed.position",
+            Role::TypeEmbedding => "embed.type",
+            Role::Query => "attn.q",
+            Role::Key => "attn.k",
+            Role::Value => "attn.v",
+            Role::Output => "attn.o",
+            Role::Gate => "ffn.gate",
+            Role::Up => "ffn.up",
+            Role::Down => "ffn.down",
+            Role::MlmTransform => "head.mlm_transform",
+            Role::LmHead => "head.lm",
+            Role::Pooler => "head.pooler",
+            Role::Classifier => "head.classifier",
+        }
+    }
+
+    /// Whether matrices of this role live in a layer.
+    pub fn in_layer(self) -> bool {
+        self.class() == Class::Attention || self.class() == Class::Ffn
+    }
+
+    /// The class a report sums over, and that the pattern aliases name.
+    pub fn class(self) -> Class {
+        match self {
+            Role::TokenEmbedding | Role::PositionEmbedding | Role::TypeEmbedding => Class::Embedding,
+            Role::Query | Role::Key | Role::Value | Role::Output => Class::Attention,
+            Role::Gate | Role::Up | Role::Down => Class::Ffn,
+            Role::MlmTransform | Role::LmHead | Role::Pooler | Role::Classifier => Class::Head,
+        }
+    }
+}
+
+/// Groups of roles that reports sum over; their names are the pattern aliases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// `embed.*`
+    Embedding,
+    /// `layers.*.attn.*`
+    Attention,
+    /// `layers.*.ffn.*`
+    Ffn,
+    /// `head.*`
+    Head,
+}
+
+impl Class {
+    /// Every class, in forward order.
+    pub const ALL: [Class; 4] = [Class::Embedding, Class::Attention, Class::Ffn, Class::Head];
+
+    /// The alias patterns use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Embedding => "embedding",
+            Class::Attention => "attention",
+            Class::Ffn => "ffn",
+            Class::Head => "head",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One matrix of the model: `layers.3.attn.q`, `embed.token`, `head.lm`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LinearId {
+    /// The layer, where the role lives in one.
+    pub layer: Option<u16>,
+    /// What the matrix does.
+    pub role: Role,
+}
+
+impl LinearId {
+    /// A matrix outside the layers (embedding or head).
+    pub fn global(role: Role) -> Self {
+        debug_assert!(!role.in_layer());
+        LinearId { layer: None, role }
+    }
+
+    /// A matrix of layer `layer`.
+    pub fn layer(layer: usize, role: Role) -> Self {
+        debug_assert!(role.in_layer());
+        LinearId { layer: Some(layer as u16), role }
+    }
+
+    /// (before, within or after the layers; layer; role): the order in which the forward meets matrices.
+    fn rank(self) -> (u8, u16, Role) {
+        match (self.layer, self.role.class()) {
+            (Some(layer), _) => (1, layer, self.role),
+            (None, Class::Embedding) => (0, 0, self.role),
+            (None, _) => (2, 0, self.role),
+        }
+    }
+}
+
+impl PartialOrd for LinearId {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for LinearId {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+impl fmt::Display for LinearId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.layer {
+            Some(layer) => write!(f, "layers.{layer}.{}", self.role.name()),
+            None => f.write_str(self.role.name()),
+        }
+    }
+}
+
+/// A string that names no matrix.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is not the name of a matrix; names look like `layers.3.attn.q`, `embed.token` or `head.lm`")]
+pub struct UnknownName(pub String);
+
+impl FromStr for LinearId {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        let unknown = || UnknownName(text.to_owned());
+        let (layer, name) = match text.strip_prefix("layers.") {
+            Some(rest) => {
+                let (number, name) = rest.split_once('.').ok_or_else(unknown)?;
+                (Some(number.parse::<u16>().map_err(|_| unknown())?), name)
+            }
+            None => (None, text),
+        };
+        let role = Role::ALL.into_iter().find(|role| role.name() == name).ok_or_else(unknown)?;
+        if role.in_layer() != layer.is_some() {
+            return Err(unknown());
+        }
+        Ok(LinearId { layer, role })
+    }
+}
+
+/// Weight or bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// The matrix, or a norm's gain.
+    Weight,
+    /// The additive vector.
+    Bias,
+}
+
+impl Part {
+    /// `weight` or `bias`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Weight => "weight",
+            Part::Bias => "bias",
+        }
+    }
+}
+
+/// Where a norm stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NormSite {
+    /// After the embeddings.
+    Embedding,
+    /// Around attention: before it (pre-norm) or after its residual sum (post-norm).
+    Attention,
+    /// Around the feed-forward network, likewise.
+    Ffn,
+    /// After the last layer.
+    Final,
+    /// Inside the head of a masked language model.
+    MlmTransform,
+}
+
+/// The three vectors of the key map, each (key_value_heads, head_dim): keys become (k − mean) · balance and
+/// queries q · inverse before they are quantized, which leaves the softmax unchanged in exact arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyMapPart {
+    /// Subtracted from keys.
+    Mean,
+    /// Multiplies keys.
+    Balance,
+    /// Multiplies queries: 1 / balance.
+    Inverse,
+}
+
+impl KeyMapPart {
+    /// All three, in order.
+    pub const ALL: [KeyMapPart; 3] = [KeyMapPart::Mean, KeyMapPart::Balance, KeyMapPart::Inverse];
+
+    /// `mean`, `balance`, `inverse`.
+    pub fn name(self) -> &'static str {
+        match self {
+            KeyMapPart::Mean => "mean",
+            KeyMapPart::Balance => "balance",
+            KeyMapPart::Inverse => "inverse",
+        }
+    }
+}
+
+/// Every tensor a model can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ParameterId {
+    /// A matrix (out, in) or its bias (out).
+    Linear(LinearId, Part),
+    /// A norm's gain or offset, (hidden); `None` is outside the layers.
+    Norm(Option<u16>, NormSite, Part),
+    /// A key map vector of a layer, (key_value_heads, head_dim).
+    KeyMap(u16, KeyMapPart),
+}
+
+impl ParameterId {
+    /// The weight of a matrix.
+    pub fn weight(id: LinearId) -> Self {
+        ParameterId::Linear(id, Part::Weight)
+    }
+
+    /// The bias of a matrix.
+    pub fn bias(id: LinearId) -> Self {
+        ParameterId::Linear(id, Part::Bias)
+    }
+}
+
+impl fmt::Display for ParameterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ParameterId::Linear(id, part) => write!(f, "{id}.{}", part.name()),
+            ParameterId::Norm(layer, site, part) => {
+                if let Some(layer) = layer {
+                    write!(f, "layers.{layer}.")?;
+                }
+                let site = match site {
+                    NormSite::Embedding => "embed.norm",
+                    NormSite::Attention => "attn.norm",
+                    NormSite::Ffn => "ffn.norm",
+                    NormSite::Final => "final.norm",
+                    NormSite::MlmTransform => "head.mlm_norm",
+                };
+                write!(f, "{site}.{}", part.name())
+            }
+            ParameterId::KeyMap(layer, part) => write!(f, "layers.{layer}.attn.key_map.{}", part.name()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_parse_back_and_order_follows_the_forward() {
+        let mut ids = vec![
+            LinearId::global(Role::LmHead),
+            LinearId::layer(11, Role::Query),
+            LinearId::layer(2, Role::Down),
+            LinearId::global(Role::TokenEmbedding),
+        ];
+        for id in &ids {
+            assert_eq!(id.to_string().parse::<LinearId>().as_ref(), Ok(id));
+        }
+        ids.sort();
+        let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["embed.token", "layers.2.ffn.down", "layers.11.attn.q", "head.lm"]);
+        for wrong in ["attn.q", "layers.x.attn.q", "layers.1.embed.token", "head.lmx", ""] {
+            assert!(wrong.parse::<LinearId>().is_err(), "{wrong}");
+        }
+    }
+}

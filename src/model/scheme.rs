@@ -1,0 +1,62 @@
+//! Weight formats: what a quantized matrix is made of, as plain data. Definitions and bounds: docs/numerics.md.
+
+use slm_runtime::layout::Storage;
+use std::fmt;
+use std::str::FromStr;
+
+/// Weights that share one integer multiplier in `w4.g32`, along the input dimension.
+pub const GROUP: usize = slm_runtime::layout::GROUP;
+
+/// How one matrix is stored. Displayed as `w8` or `w4.g32`; `w4` parses too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum QuantScheme {
+    /// 8-bit values and one f32 scale per row: w[o,i] = row_scale[o] · q[o,i].
+    W8,
+    /// 4-bit values, one signed 8-bit multiplier per 32 columns, one f32 scale per row:
+    /// w[o,i] = row_scale[o] · multiplier[o, i/32] · q[o,i].
+    W4G32,
+}
+
+impl QuantScheme {
+    /// Every scheme, largest first.
+    pub const ALL: [QuantScheme; 2] = [QuantScheme::W8, QuantScheme::W4G32];
+
+    /// The same format as the artifact's tensor table names it.
+    pub fn storage(self) -> Storage {
+        match self {
+            QuantScheme::W8 => Storage::W8,
+            QuantScheme::W4G32 => Storage::W4G32,
+        }
+    }
+
+    /// Most columns for which a row's sum is certain to stay in 32 bits.
+    pub fn max_columns(self) -> usize {
+        self.storage().max_columns()
+    }
+}
+
+impl fmt::Display for QuantScheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            QuantScheme::W8 => "w8",
+            QuantScheme::W4G32 => "w4.g32",
+        })
+    }
+}
+
+/// A string that names no scheme.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("unknown scheme `{0}`; known: w8, w4.g32 (or w4)")]
+pub struct UnknownScheme(pub String);
+
+impl FromStr for QuantScheme {
+    type Err = UnknownScheme;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScheme> {
+        match text {
+            "w8" => Ok(QuantScheme::W8),
+            "w4" | "w4.g32" => Ok(QuantScheme::W4G32),
+            _ => Err(UnknownScheme(text.to_owned())),
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Plain data that describes a model: what the one f32 forward, the byte counter and the lowering to an artifact need,
+//! and nothing of any file format. Every shape is stated here once, by [`ModelSpec::parameters`].
+
+use super::id::{LinearId, NormSite, ParameterId, Part, Role};
+
+/// Decoders attend to the past and keep a cache; encoders see the whole sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelKind {
+    /// Causal language model.
+    Decoder,
+    /// Bidirectional encoder.
+    Encoder,
+}
+
+/// x / rms(x) · w, or (x − mean) / std · w + b.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// Root mean square, weight only.
+    Rms,
+    /// Mean and variance, weight and bias.
+    Layer,
+}
+
+/// A norm without its weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    /// Which.
+    pub kind: NormKind,
+    /// Added to the mean square or the variance.
+    pub epsilon: f64,
+}
+
+/// Where a layer's two norms stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormPlacement {
+    /// x + f(norm(x))
+    Pre,
+    /// norm(x + f(x))
+    Post,
+}
+
+/// Element-wise functions, each y = x · S(x).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Activation {
+    /// x · sigmoid(x)
+    Silu,
+    /// x · Φ(x), with the error function
+    Gelu,
+    /// x · Φ(x), with tanh
+    GeluTanh,
+}
+
+/// Frequencies of rotary positions: element i is paired with i + head_dim/2.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RotarySpec {
+    /// Base of the geometric series of frequencies.
+    pub theta: f64,
+    /// Llama 3's stretching of low frequencies.
+    pub scaling: Option<Llama3Scaling>,
+}
+
+/// inv · (mix + (1 − mix) / factor), mix = clip((original / wavelength − low) / (high − low), 0, 1).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Llama3Scaling {
+    /// How much the lowest frequencies are stretched.
+    pub factor: f64,
+    /// Wavelengths above original / low are stretched whole.
+    pub low_frequency_factor: f64,
+    /// Wavelengths below original / high are left alone.
+    pub high_frequency_factor: f64,
+    /// Context the checkpoint was first trained for.
+    pub original_context: usize,
+}
+
+/// How the model knows positions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Positions {
+    /// Rotation of queries and keys.
+    Rotary(RotarySpec),
+    /// A table added to the token embedding.
+    Learned,
+}
+
+/// Attention of one layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionSpec {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub key_value_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Factor on q·k, usually 1/√head_dim.
+    pub score_scale: f64,
+    /// Whether q, k and v have biases.
+    pub input_bias: bool,
+    /// Whether the output projection has one.
+    pub output_bias: bool,
+}
+
+impl AttentionSpec {
+    /// Width of all query heads together.
+    pub fn query_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Width of all key (or value) heads together.
+    pub fn key_width(&self) -> usize {
+        self.key_value_heads * self.head_dim
+    }
+}
+
+/// Feed-forward network of one layer: down(act(up(x))), or gated down(act(gate(x)) · up(x)).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FfnSpec {
+    /// Hidden width.
+    pub width: usize,
+    /// Whether there is a gate.
+    pub gated: bool,
+    /// The function.
+    pub activation: Activation,
+    /// Whether its matrices have biases.
+    pub bias: bool,
+}
+
+/// One layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerSpec {
+    /// Attention.
+    pub attention: AttentionSpec,
+    /// Feed-forward network.
+    pub ffn: FfnSpec,
+    /// Both norms.
+    pub norm: Norm,
+    /// Where they stand.
+    pub norm_placement: NormPlacement,
+}
+
+/// What stands on the last hidden state.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Head {
+    /// Nothing: the model's output is the last hidden state.
+    Hidden,
+    /// Next-token logits.
+    LanguageModel {
+        /// Whether the token table is the head's weight.
+        tied: bool,
+    },
+    /// Masked-token logits: dense, activation, norm, token table (tied) or its own matrix, bias.
+    MaskedLanguageModel {
+        /// Of the transform.
+        activation: Activation,
+        /// Of the transform.
+        norm: Norm,
+        /// Whether the token table is the head's weight.
+        tied: bool,
+    },
+    /// tanh pooler over the first token, then a classifier.
+    Classifier {
+        /// Names by id.
+        labels: Vec<String>,
+    },
+}
+
+/// A model, without weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelSpec {
+    /// `model_type` of its configuration.
+    pub family: &'static str,
+    /// Decoder or encoder.
+    pub kind: ModelKind,
+    /// Rows of the token table.
+    pub vocabulary: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Most positions.
+    pub context: usize,
+    /// Rows of the token-type table; 0 where there is none.
+    pub token_types: usize,
+    /// How positions enter.
+    pub positions: Positions,
+    /// Norm after the embeddings.
+    pub embedding_norm: Option<Norm>,
+    /// The layers, first to last.
+    pub layers: Vec<LayerSpec>,
+    /// Norm after the last layer.
+    pub final_norm: Option<Norm>,
+    /// What stands on top.
+    pub head: Head,
+    /// Token that opens a sequence.
+    pub bos: Option<u32>,
+    /// Tokens that end one.
+    pub eos: Vec<u32>,
+}
+
+/// One tensor a model must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterShape {
+    /// Which.
+    pub id: ParameterId,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+}
+
+impl ModelSpec {
+    /// Whether the LM head reads the token table.
+    pub fn tied_head(&self) -> bool {
+        matches!(self.head, Head::LanguageModel { tied: true } | Head::MaskedLanguageModel { tied: true, .. })
+    }
+
+    /// Columns of the output: vocabulary, labels or hidden width.
+    pub fn output_width(&self) -> usize {
+        match &self.head {
+            Head::Hidden => self.hidden,
+            Head::LanguageModel { .. } | Head::MaskedLanguageModel { .. } => self.vocabulary,
+            Head::Classifier { labels } => labels.len(),
+        }
+    }
+
+    /// Every matrix with its (rows, columns), in forward order; a tied head is not listed apart.
+    pub fn matrices(&self) -> Vec<(LinearId, usize, usize)> {
+        let mut out = Vec::new();
+        let hidden = self.hidden;
+        out.push((LinearId::global(Role::TokenEmbedding), self.vocabulary, hidden));
+        if self.positions == Positions::Learned {
+            out.push((LinearId::global(Role::PositionEmbedding), self.context, hidden));
+        }
+        if self.token_types > 0 {
+            out.push((LinearId::global(Role::TypeEmbedding), self.token_types, hidden));
+        }
+        for (n, layer) in self.layers.iter().enumerate() {
+            let (attention, ffn) = (&layer.attention, &layer.ffn);
+            out.push((LinearId::layer(n, Role::Query), attention.query_width(), hidden));
+            out.push((LinearId::layer(n, Role::Key), attention.key_width(), hidden));
+            out.push((LinearId::layer(n, Role::Value), attention.key_width(), hidden));
+            out.push((LinearId::layer(n, Role::Output), hidden, attention.query_width()));
+            if ffn.gated {
+                out.push((LinearId::layer(n, Role::Gate), ffn.width, hidden));
+            }
+            out.push((LinearId::layer(n, Role::Up), ffn.width, hidden));
+            out.push((LinearId::layer(n, Role::Down), hidden, ffn.width));
+        }
+        match &self.head {
+            Head::Hidden => {}
+            Head::LanguageModel { tied } => {
+                if !tied {
+                    out.push((LinearId::global(Role::LmHead), self.vocabulary, hidden));
+                }
+            }
+            Head::MaskedLanguageModel { tied, .. } => {
+                out.push((LinearId::global(Role::MlmTransform), hidden, hidden));
+                if !tied {
+                    out.push((LinearId::global(Role::LmHead), self.vocabulary, hidden));
+                }
+            }
+            Head::Classifier { labels } => {
+                out.push((LinearId::global(Role::Pooler), hidden, hidden));
+                out.push((LinearId::global(Role::Classifier), labels.len(), hidden));
+            }
+        }
+        out
+    }
+
+    /// Whether the matrix has a bias.
+    pub fn has_bias(&self, id: LinearId) -> bool {
+        match (id.layer, id.role) {
+            (Some(n), role) => {
+                let layer = &self.layers[n as usize];
+                match role {
+                    Role::Query | Role::Key | Role::Value => layer.attention.input_bias,
+                    Role::Output => layer.attention.output_bias,
+                    _ => layer.ffn.bias,
+                }
+            }
+            (None, Role::LmHead) => matches!(self.head, Head::MaskedLanguageModel { .. }),
+            (None, role) => matches!(role, Role::MlmTransform | Role::Pooler | Role::Classifier),
+        }
+    }
+
+    /// Every norm with its place: (layer, site, norm), in forward order.
+    pub fn norms(&self) -> Vec<(Option<u16>, NormSite, Norm)> {
+        let mut out = Vec::new();
+        out.extend(self.embedding_norm.map(|norm| (None, NormSite::Embedding, norm)));
+        for (n, layer) in self.layers.iter().enumerate() {
+            out.push((Some(n as u16), NormSite::Attention, layer.norm));
+            out.push((Some(n as u16), NormSite::Ffn, layer.norm));
+        }
+        out.extend(self.final_norm.map(|norm| (None, NormSite::Final, norm)));
+        if let Head::MaskedLanguageModel { norm, .. } = self.head {
+            out.push((None, NormSite::MlmTransform, norm));
+        }
+        out
+    }
+
+    /// Every tensor a checkpoint of this model must hold, with its shape. Key maps are calibration results and not
+    /// among them.
+    pub fn parameters(&self) -> Vec<ParameterShape> {
+        let mut out = Vec::new();
+        for (id, rows, columns) in self.matrices() {
+            out.push(ParameterShape { id: ParameterId::weight(id), shape: vec![rows, columns] });
+            if self.has_bias(id) {
+                out.push(ParameterShape { id: ParameterId::bias(id), shape: vec![rows] });
+            }
+        }
+        let head = LinearId::global(Role::LmHead);
+        if self.tied_head() && self.has_bias(head) {
+            out.push(ParameterShape { id: ParameterId::bias(head), shape: vec![self.vocabulary] });
+        }
+        for (layer, site, norm) in self.norms() {
+            out.push(ParameterShape { id: ParameterId::Norm(layer, site, Part::Weight), shape: vec![self.hidden] });
+            if norm.kind == NormKind::Layer {
+                out.push(ParameterShape { id: ParameterId::Norm(layer, site, Part::Bias), shape: vec![self.hidden] });
+            }
+        }
+        out
+    }
+
+    /// Number of weights, a tied tensor once.
+    pub fn parameter_count(&self) -> u64 {
+        self.parameters().iter().map(|p| p.shape.iter().map(|&n| n as u64).product::<u64>()).sum()
+    }
+}

@@ -1,0 +1,24 @@
+//! Progress of long work, as a trait at the bottom of the crate: libraries report to it, `shell` draws it, tests and
+//! library users pass [`Silent`].
+
+/// Receives the progress of one piece of work at a time.
+pub trait Progress: Sync {
+    /// A piece of work begins: what it is (lower case, no full stop), how many units, and the unit's plural name.
+    fn begin(&self, what: &str, total: u64, unit: &'static str);
+    /// More units are done.
+    fn advance(&self, units: u64);
+    /// The piece of work is over.
+    fn finish(&self);
+    /// Something the user should know that is not an error; shown at once, above any bar.
+    fn warn(&self, warning: &dyn std::fmt::Display);
+}
+
+/// Progress that nobody watches.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _what: &str, _total: u64, _unit: &'static str) {}
+    fn advance(&self, _units: u64) {}
+    fn finish(&self) {}
+    fn warn(&self, _warning: &dyn std::fmt::Display) {}
+}

@@ -1,0 +1,259 @@
+//! Where each weight stands in the artifact: one family of layouts covers every target, given by the rows interleaved,
+//! the consecutive columns per row and the coding of nibbles. The packer, the unpacker and the scalar kernel all work
+//! from the address formula here, with n the row, k the column, R rows per tile, G = 32 columns per group and kq
+//! consecutive columns:
+//!
+//! ```text
+//! w8:  tile(n / R) + (k / G) · 32 R + ((k % G) / kq) · R · kq + (n % R) · kq + k % kq
+//! w4:  tile(n / R) + (k / G) · 16 R + ((k % 16) / kq) · R · kq + (n % R) · kq + k % kq,
+//!      low nibble for k % 32 < 16, high nibble for the rest
+//! ```
+//!
+//! A tile holds all values, then R multipliers per group (w4 only), then R row scales (f32, little-endian), and starts
+//! on 64 bytes. Rows are padded to R and columns to 32 with zeros; the row scale of a padding row is zero.
+
+/// Columns that share one multiplier, and to which columns are padded.
+pub const GROUP: usize = 32;
+
+/// Tiles and tensors start on multiples of this.
+pub const ALIGNMENT: usize = 64;
+
+/// How the values of a tensor are coded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Storage {
+    /// f32, little-endian, row by row, no tiles: norms, biases, key maps.
+    F32 = 0,
+    /// One signed byte a value, one f32 scale a row.
+    W8 = 1,
+    /// One nibble a value, one signed multiplier per 32 columns, one f32 scale a row.
+    W4G32 = 2,
+}
+
+impl Storage {
+    /// From the tensor table's byte.
+    pub fn from_id(id: u8) -> Option<Self> {
+        [Storage::F32, Storage::W8, Storage::W4G32].into_iter().find(|storage| *storage as u8 == id)
+    }
+
+    /// Most columns for which the sum of a row stays in i32 whatever its values:
+    /// 128 · 127 · 127 products in w4 (8 · 127 · 127 per column), 127 · 127 in w8.
+    pub const fn max_columns(self) -> usize {
+        match self {
+            Storage::F32 => usize::MAX,
+            Storage::W8 => 133_000,
+            Storage::W4G32 => 16_640,
+        }
+    }
+}
+
+/// How a nibble codes a value in [-8, 7].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NibbleCode {
+    /// value + 8
+    Offset8,
+    /// The low four bits of the value.
+    TwosComplement,
+}
+
+/// Interleaving of rows and columns within a tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Layout {
+    /// 8 rows, 4 columns, offset-8 nibbles: x86 and WebAssembly.
+    R8K4Offset8 = 1,
+    /// 8 rows, 4 columns, two's complement nibbles: AArch64 with dot products.
+    R8K4 = 2,
+    /// 8 rows, 8 columns, two's complement nibbles: AArch64 with i8mm.
+    R8K8 = 3,
+    /// 4 rows, 16 columns, two's complement nibbles: Helium.
+    R4K16 = 4,
+    /// 4 rows, 16 columns, offset-8 nibbles: ESP32-S3.
+    R4K16Offset8 = 5,
+    /// 4 rows, 4 columns, two's complement nibbles: Cortex-M4 and M7.
+    R4K4 = 6,
+    /// 16 rows, 1 column, two's complement nibbles: RISC-V V.
+    R16K1 = 7,
+}
+
+impl Layout {
+    /// Every layout.
+    pub const ALL: [Layout; 7] = [
+        Layout::R8K4Offset8,
+        Layout::R8K4,
+        Layout::R8K8,
+        Layout::R4K16,
+        Layout::R4K16Offset8,
+        Layout::R4K4,
+        Layout::R16K1,
+    ];
+
+    /// From the header's or the tensor table's number.
+    pub fn from_id(id: u8) -> Option<Self> {
+        Layout::ALL.into_iter().find(|layout| *layout as u8 == id)
+    }
+
+    /// The name target files and reports use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Layout::R8K4Offset8 => "r8k4.off8.d16.g32",
+            Layout::R8K4 => "r8k4.2c.d16.g32",
+            Layout::R8K8 => "r8k8.2c.d16.g32",
+            Layout::R4K16 => "r4k16.2c.d16.g32",
+            Layout::R4K16Offset8 => "r4k16.off8.d16.g32",
+            Layout::R4K4 => "r4k4.2c.d16.g32",
+            Layout::R16K1 => "r16k1.2c.d16.g32",
+        }
+    }
+
+    /// From its name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Layout::ALL.into_iter().find(|layout| layout.name() == name)
+    }
+
+    /// R: rows interleaved in a tile.
+    pub const fn rows(self) -> usize {
+        match self {
+            Layout::R8K4Offset8 | Layout::R8K4 | Layout::R8K8 => 8,
+            Layout::R4K16 | Layout::R4K16Offset8 | Layout::R4K4 => 4,
+            Layout::R16K1 => 16,
+        }
+    }
+
+    /// kq: consecutive columns of one row.
+    pub const fn run(self) -> usize {
+        match self {
+            Layout::R8K4Offset8 | Layout::R8K4 | Layout::R4K4 => 4,
+            Layout::R8K8 => 8,
+            Layout::R4K16 | Layout::R4K16Offset8 => 16,
+            Layout::R16K1 => 1,
+        }
+    }
+
+    /// Coding of nibbles.
+    pub const fn nibbles(self) -> NibbleCode {
+        match self {
+            Layout::R8K4Offset8 | Layout::R4K16Offset8 => NibbleCode::Offset8,
+            _ => NibbleCode::TwosComplement,
+        }
+    }
+}
+
+/// The sizes of one matrix's tiles, in bytes; every sum is checked, since shapes come from files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TileShape {
+    /// Coding of values.
+    pub storage: Storage,
+    /// Interleaving.
+    pub layout: Layout,
+    /// Groups of 32 columns, the last one padded.
+    pub groups: usize,
+    /// Tiles, the last one padded.
+    pub tiles: usize,
+    /// All values of a tile: the multipliers follow.
+    pub value_bytes: usize,
+    /// R × groups multipliers, or none: the row scales follow.
+    pub multiplier_bytes: usize,
+    /// From one tile to the next, a multiple of 64.
+    pub stride: usize,
+}
+
+impl TileShape {
+    /// Tiles of a (rows, columns) matrix; `None` for f32 tensors, empty matrices and sizes that overflow.
+    pub fn new(storage: Storage, layout: Layout, rows: usize, columns: usize) -> Option<Self> {
+        if rows == 0 || columns == 0 {
+            return None;
+        }
+        let groups = columns.div_ceil(GROUP);
+        let interleaved = layout.rows();
+        let (group_bytes, multiplier_bytes) = match storage {
+            Storage::F32 => return None,
+            Storage::W8 => (GROUP * interleaved, 0),
+            Storage::W4G32 => (GROUP / 2 * interleaved, groups.checked_mul(interleaved)?),
+        };
+        let value_bytes = groups.checked_mul(group_bytes)?;
+        let bytes = value_bytes.checked_add(multiplier_bytes)?.checked_add(interleaved * size_of::<f32>())?;
+        let stride = bytes.checked_next_multiple_of(ALIGNMENT)?;
+        let tiles = rows.div_ceil(interleaved);
+        tiles.checked_mul(stride)?;
+        Some(TileShape { storage, layout, groups, tiles, value_bytes, multiplier_bytes, stride })
+    }
+
+    /// Bytes of the whole matrix.
+    pub fn bytes(&self) -> usize {
+        self.tiles * self.stride
+    }
+
+    /// Offset of the value at (row within the tile, column) from the tile's start, and whether it is the high nibble.
+    #[inline]
+    pub fn value_offset(&self, row: usize, column: usize) -> (usize, bool) {
+        let (rows, run) = (self.layout.rows(), self.layout.run());
+        let group = column / GROUP;
+        match self.storage {
+            Storage::W4G32 => {
+                let within = column % 16;
+                let offset = group * rows * 16 + within / run * rows * run + row * run + within % run;
+                (offset, column % GROUP >= 16)
+            }
+            _ => {
+                let within = column % GROUP;
+                (group * rows * GROUP + within / run * rows * run + row * run + within % run, false)
+            }
+        }
+    }
+
+    /// Offset of the multiplier of (row within the tile, group) from the tile's start.
+    #[inline]
+    pub fn multiplier_offset(&self, row: usize, group: usize) -> usize {
+        self.value_bytes + group * self.layout.rows() + row
+    }
+
+    /// Offset of the row scale of a row within the tile from the tile's start.
+    #[inline]
+    pub fn scale_offset(&self, row: usize) -> usize {
+        self.value_bytes + self.multiplier_bytes + row * size_of::<f32>()
+    }
+}
+
+/// Bytes that a (rows, columns) tensor takes in the artifact, padding to 64 included; `None` where that overflows.
+pub fn tensor_bytes(storage: Storage, layout: Layout, rows: usize, columns: usize) -> Option<usize> {
+    match storage {
+        Storage::F32 => rows.checked_mul(columns)?.checked_mul(size_of::<f32>())?.checked_next_multiple_of(ALIGNMENT),
+        _ => Some(TileShape::new(storage, layout, rows, columns)?.bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_a_tile_are_distinct_and_fill_its_values() {
+        for layout in Layout::ALL {
+            assert_eq!(Layout::from_id(layout as u8), Some(layout));
+            assert_eq!(Layout::from_name(layout.name()), Some(layout));
+            for storage in [Storage::W8, Storage::W4G32] {
+                let shape = TileShape::new(storage, layout, layout.rows(), 70).expect("small");
+                assert_eq!(shape.groups, 3);
+                let slots = if storage == Storage::W8 { 1 } else { 2 };
+                let mut seen = [0u8; 16 * 96];
+                for row in 0..layout.rows() {
+                    for column in 0..96 {
+                        let (offset, high) = shape.value_offset(row, column);
+                        seen[offset] += if high { 16 } else { 1 };
+                    }
+                }
+                let full = if slots == 1 { 1 } else { 17 };
+                assert!(seen[..shape.value_bytes].iter().all(|&n| n == full), "{layout:?} {storage:?}");
+                assert!(seen[shape.value_bytes..].iter().all(|&n| n == 0), "{layout:?} {storage:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_that_overflow_are_refused() {
+        assert_eq!(tensor_bytes(Storage::W8, Layout::R8K4, usize::MAX, 64), None);
+        assert_eq!(tensor_bytes(Storage::W4G32, Layout::R8K4, 8, usize::MAX), None);
+        assert_eq!(tensor_bytes(Storage::F32, Layout::R8K4, usize::MAX / 2, 8), None);
+    }
+}
