@@ -1,3 +1,37 @@
-//! x
+//! The runtime that ships on the device: it reads a `.slm` artifact in place and computes logits that are the same bits
+//! on every target. No allocation, no dependencies, memory from the caller.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`mod@format`] | the artifact: one definition for the writer and this reader |
+//! | [`layout`] | where each weight of a tile stands, for every target |
+//! | [`numerics`] | the elementary operations of the exact arithmetic |
+//! | [`kernels`] | the inner loops, as a table per instruction set |
+//! | [`plan`] | the memory an artifact needs |
+//! | [`session`] | the executor for decoders and encoders |
+//! | [`sample`] | choosing a token |
+//! | [`text`] | token ids to text |
+//! | [`self_test`] | the golden vectors |
+//! | [`sha256`] | digests |
+//!
+//! ```text
+//! let artifact = ArtifactView::open(bytes)?;
+//! let mut session = Session::new(&artifact, &kernels::SCALAR, memory)?;   // memory: Session::required_bytes
+//! let logits = session.step(&[1, 403, 407])?;
+//! let token = sample::choose(logits, &Sampling::GREEDY, 0, 0);
+//! ```
+
 #![no_std]
+
+mod attention;
+pub mod format;
+pub mod kernels;
 pub mod layout;
+mod memory;
+pub mod numerics;
+pub mod plan;
+pub mod sample;
+pub mod self_test;
+pub mod session;
+pub mod sha256;
+pub mod text;

@@ -1,0 +1,228 @@
+//! The zero-copy reader. [`ArtifactView::open`] checks the structure whole and then only hands out slices, so nothing after it
+//! can run past the end. It allocates nothing. Digests are a matter of [`super::verify`].
+
+use super::FormatError;
+use super::header::{self, Header, SectionKind, SectionRecord};
+use super::spec::{LayerRecord, ModelRecord};
+use super::tensor::{NO_LAYER, TensorKey, TensorPart, TensorRecord, TensorRole};
+use crate::layout::{Layout, Storage, TileShape};
+use crate::numerics::F32Bytes;
+
+/// An artifact whose structure is sound.
+#[derive(Clone, Copy, Debug)]
+pub struct ArtifactView<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) header: Header,
+    pub(super) spec: ModelRecord,
+    pub(super) layers: &'a [u8],
+    pub(super) tensors: &'a [u8],
+    pub(super) functions: &'a [u8],
+    pub(super) weights: &'a [u8],
+    pub(super) vocabulary: &'a [u8],
+    pub(super) golden: &'a [u8],
+}
+
+/// A quantized matrix in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    /// All tiles.
+    pub bytes: &'a [u8],
+    /// Their shape.
+    pub shape: TileShape,
+    /// Output dimension, unpadded.
+    pub rows: usize,
+    /// Input dimension, unpadded.
+    pub columns: usize,
+}
+
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let value = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_le_bytes([value[0], value[1], value[2], value[3]]))
+}
+
+impl<'a> ArtifactView<'a> {
+    /// Checks the structure of an artifact: the whole file, or its device part alone.
+    pub fn open(bytes: &'a [u8]) -> Result<Self, FormatError> {
+        let header = super::check::read_header(bytes)?;
+        let empty = [&bytes[..0]; SectionKind::REQUIRED.len()];
+        let mut view = ArtifactView {
+            bytes,
+            header,
+            spec: ModelRecord::from_bytes(&[0; ModelRecord::BYTES]),
+            layers: empty[0],
+            tensors: empty[1],
+            functions: empty[2],
+            weights: empty[3],
+            vocabulary: empty[4],
+            golden: empty[5],
+        };
+        view.read_sections()?;
+        view.check_spec()?;
+        view.check_functions()?;
+        view.check_tensors()?;
+        view.check_vocabulary()?;
+        view.check_golden()?;
+        Ok(view)
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Every byte.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Whether the file ends after its device part although it was written with a host part.
+    pub fn device_only(&self) -> bool {
+        (self.bytes.len() as u64) < self.header.file_bytes
+    }
+
+    /// Sizes of the model and its planned memory.
+    pub fn spec(&self) -> &ModelRecord {
+        &self.spec
+    }
+
+    /// Layer `index`.
+    ///
+    /// # Panics
+    /// If there is no such layer.
+    pub fn layer(&self, index: usize) -> LayerRecord {
+        LayerRecord::from_bytes(&self.layers[index * LayerRecord::BYTES..])
+    }
+
+    /// Layout of quantized tensors.
+    pub fn layout(&self) -> Layout {
+        Layout::from_id(self.header.layout).unwrap_or(Layout::R8K4Offset8)
+    }
+
+    /// Name of the target it was compiled for.
+    pub fn target(&self) -> &str {
+        let end = self.header.target.iter().position(|&b| b == 0).unwrap_or(self.header.target.len());
+        core::str::from_utf8(&self.header.target[..end]).unwrap_or("")
+    }
+
+    /// Number of tensors.
+    pub fn tensor_count(&self) -> usize {
+        self.tensors.len() / TensorRecord::BYTES
+    }
+
+    /// Record `index` of the tensor table.
+    ///
+    /// # Panics
+    /// If there is no such record.
+    pub fn tensor_record(&self, index: usize) -> TensorRecord {
+        TensorRecord::from_bytes(&self.tensors[index * TensorRecord::BYTES..])
+    }
+
+    /// Key of record `index`.
+    ///
+    /// # Panics
+    /// If there is no such record.
+    pub fn tensor_key(&self, index: usize) -> Option<TensorKey> {
+        key_of(&self.tensor_record(index))
+    }
+
+    /// The record of a tensor and its bytes.
+    pub fn tensor(&self, key: TensorKey) -> Option<(TensorRecord, &'a [u8])> {
+        let (mut low, mut high) = (0, self.tensor_count());
+        while low < high {
+            let middle = (low + high) / 2;
+            let record = self.tensor_record(middle);
+            let rank = key_of(&record)?.rank();
+            if rank == key.rank() {
+                return Some((record, self.tensor_bytes(&record)?));
+            }
+            if rank < key.rank() {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        None
+    }
+
+    /// Bytes of a tensor, padding included.
+    pub fn tensor_bytes(&self, record: &TensorRecord) -> Option<&'a [u8]> {
+        let start = usize::try_from(record.offset).ok()?;
+        self.weights.get(start..start.checked_add(usize::try_from(record.bytes).ok()?)?)
+    }
+
+    /// A quantized matrix.
+    pub fn matrix(&self, key: TensorKey) -> Result<Matrix<'a>, FormatError> {
+        let (record, bytes) = self.tensor(key).ok_or(FormatError::MissingTensor(key))?;
+        let (rows, columns) = (record.rows as usize, record.columns as usize);
+        let shape = Storage::from_id(record.storage)
+            .zip(Layout::from_id(record.layout))
+            .and_then(|(storage, layout)| TileShape::new(storage, layout, rows, columns))
+            .ok_or(FormatError::TensorShape(key))?;
+        Ok(Matrix { bytes, shape, rows, columns })
+    }
+
+    /// An f32 tensor.
+    pub fn vector(&self, key: TensorKey) -> Result<F32Bytes<'a>, FormatError> {
+        self.optional_vector(key)?.ok_or(FormatError::MissingTensor(key))
+    }
+
+    /// An f32 tensor that may be absent.
+    pub fn optional_vector(&self, key: TensorKey) -> Result<Option<F32Bytes<'a>>, FormatError> {
+        let Some((record, bytes)) = self.tensor(key) else { return Ok(None) };
+        let values = record.rows as usize * record.columns as usize;
+        if record.storage != Storage::F32 as u8 {
+            return Err(FormatError::TensorShape(key));
+        }
+        Ok(Some(F32Bytes::new(bytes).slice(0, values)))
+    }
+
+    /// Bytes of a section; `None` where it is absent or cut off with the host part.
+    pub fn section(&self, kind: SectionKind) -> Option<&'a [u8]> {
+        let record = self.section_records().find(|record| record.kind == kind as u32)?;
+        self.bytes.get(record.offset as usize..(record.offset + record.bytes) as usize)
+    }
+
+    /// The section table.
+    pub fn section_records(&self) -> impl Iterator<Item = SectionRecord> + 'a {
+        let table = &self.bytes[header::SECTION_TABLE_OFFSET..];
+        table.chunks_exact(SectionRecord::BYTES).take(self.header.sections as usize).map(SectionRecord::from_bytes)
+    }
+
+    /// The bytes a token stands for; empty for ids outside the vocabulary.
+    pub fn token_bytes(&self, token: u32) -> &'a [u8] {
+        if token >= self.spec.vocabulary {
+            return &[];
+        }
+        let at = token as usize * 4;
+        let text = (self.spec.vocabulary as usize + 1) * 4;
+        let bounds = u32_at(self.vocabulary, at).zip(u32_at(self.vocabulary, at + 4));
+        bounds.and_then(|(start, end)| self.vocabulary.get(text + start as usize..text + end as usize)).unwrap_or(&[])
+    }
+
+    /// Digest of the logits of all golden prompts.
+    pub fn golden_digest(&self) -> [u8; 32] {
+        let mut digest = [0; 32];
+        digest.copy_from_slice(&self.golden[4..GOLDEN_HEADER_BYTES]);
+        digest
+    }
+
+    /// The golden prompts' tokens, little-endian u32.
+    pub fn golden_prompts(&self) -> impl Iterator<Item = &'a [u8]> + 'a {
+        let golden = self.golden;
+        let mut at = GOLDEN_HEADER_BYTES;
+        core::iter::from_fn(move || {
+            let length = u32_at(golden, at)? as usize;
+            let prompt = golden.get(at + 4..at + 4 + length * 4)?;
+            at += 4 + length * 4;
+            Some(prompt)
+        })
+    }
+}
+
+/// Number of prompts, then the digest of their logits.
+pub const GOLDEN_HEADER_BYTES: usize = 4 + 32;
+
+pub(super) fn key_of(record: &TensorRecord) -> Option<TensorKey> {
+    let (role, part) = (TensorRole::from_number(record.role)?, TensorPart::from_number(record.part)?);
+    (role.in_layer() == (record.layer != NO_LAYER)).then_some(TensorKey { layer: record.layer, role, part })
+}

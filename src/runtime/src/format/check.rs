@@ -1,0 +1,282 @@
+//! What makes an artifact's structure sound: every length, offset and number is judged here once, with checked
+//! arithmetic, so that readers after it only slice.
+
+use super::FormatError;
+use super::artifact::{ArtifactView, GOLDEN_HEADER_BYTES, key_of, u32_at};
+use super::header::{self, HEADER_BYTES, Header, MAX_SECTIONS, OPTIONAL, SectionKind, SectionRecord};
+use super::spec::{CurveId, LayerRecord, MAX_CHUNK, MAX_DIMENSION, MAX_LAYERS, ModelRecord, NONE, NormKind, Output};
+use super::tensor::TensorRecord;
+use crate::layout::{ALIGNMENT, Layout, Storage, tensor_bytes};
+
+impl ArtifactView<'_> {
+    pub(super) fn read_sections(&mut self) -> Result<(), FormatError> {
+        let mut end = HEADER_BYTES as u64;
+        let mut host_began = false;
+        for (index, record) in self.section_records().enumerate() {
+            let fault = |fault| FormatError::Section(record.kind, fault);
+            let kind = SectionKind::REQUIRED.get(index).copied();
+            if let Some(kind) = kind {
+                if record.kind != kind as u32 {
+                    return Err(FormatError::section(kind, "missing or out of order"));
+                }
+            } else if record.kind & OPTIONAL == 0 {
+                return Err(fault("unknown and not optional"));
+            }
+            let alignment = match kind {
+                Some(SectionKind::Weights) => u64::from(self.header.page_bytes),
+                _ => ALIGNMENT as u64,
+            };
+            let host = match record.host {
+                0 if !host_began => false,
+                1 if kind.is_none() => true,
+                _ => return Err(fault("device sections stand before host sections")),
+            };
+            if host && !host_began {
+                if end > self.header.device_bytes {
+                    return Err(FormatError::Header("device_bytes"));
+                }
+                self.check_padding(end, self.header.device_bytes)?;
+                end = self.header.device_bytes;
+                host_began = true;
+            }
+            let expected = end.checked_next_multiple_of(alignment).ok_or(fault("too large"))?;
+            if record.offset != expected || record.reserved != 0 {
+                return Err(fault("does not start where the one before it ends"));
+            }
+            self.check_padding(end, expected)?;
+            end = expected.checked_add(record.bytes).ok_or(fault("too large"))?;
+            if end > if host { self.header.file_bytes } else { self.header.device_bytes } {
+                return Err(fault("runs past the end of its part"));
+            }
+            if host && self.device_only() {
+                continue;
+            }
+            let start = usize::try_from(record.offset).map_err(|_| fault("too large for this machine"))?;
+            let stop = usize::try_from(end).map_err(|_| fault("too large for this machine"))?;
+            let content = self.bytes.get(start..stop).ok_or(fault("runs past the end of the file"))?;
+            match kind {
+                Some(SectionKind::Spec) => self.layers = content,
+                Some(SectionKind::Tensors) => self.tensors = content,
+                Some(SectionKind::Functions) => self.functions = content,
+                Some(SectionKind::Weights) => self.weights = content,
+                Some(SectionKind::Vocabulary) => self.vocabulary = content,
+                Some(SectionKind::Golden) => self.golden = content,
+                _ => {}
+            }
+        }
+        if (self.header.sections as usize) < SectionKind::REQUIRED.len() {
+            return Err(FormatError::section(SectionKind::REQUIRED[self.header.sections as usize], "missing"));
+        }
+        let limit = if host_began { self.header.file_bytes } else { self.header.device_bytes };
+        let last = end.checked_next_multiple_of(ALIGNMENT as u64);
+        if last != Some(limit) || (!host_began && self.header.file_bytes != self.header.device_bytes) {
+            return Err(FormatError::Header("file_bytes"));
+        }
+        self.check_padding(end, limit)
+    }
+
+    /// Bytes from `start` to `end` must be zero, as far as they are there.
+    pub(super) fn check_padding(&self, start: u64, end: u64) -> Result<(), FormatError> {
+        let length = self.bytes.len() as u64;
+        let (from, to) = (start.min(length) as usize, end.min(length) as usize);
+        match self.bytes[from..to].iter().position(|&byte| byte != 0) {
+            Some(at) => Err(FormatError::Padding(start + at as u64)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn check_spec(&mut self) -> Result<(), FormatError> {
+        let content = self.layers;
+        if content.len() < ModelRecord::BYTES {
+            return Err(FormatError::section(SectionKind::Spec, "too short"));
+        }
+        let spec = ModelRecord::from_bytes(content);
+        let require = |holds: bool, field: &'static str| if holds { Ok(()) } else { Err(FormatError::Spec(field)) };
+        require(matches!(spec.kind, 1 | 2), "kind")?;
+        let output = Output::from_number(spec.output).ok_or(FormatError::Spec("output"))?;
+        let norm = |number: u8| number == 0 || NormKind::from_number(number).is_some();
+        require(norm(spec.embedding_norm), "embedding_norm")?;
+        require(norm(spec.final_norm), "final_norm")?;
+        let transform = output == Output::MaskedLanguageModel;
+        require(CurveId::from_number(spec.head_activation).is_some() == transform, "head_activation")?;
+        require(spec.tied_head <= 1, "tied_head")?;
+        require(spec.learned_positions <= 1, "learned_positions")?;
+        require(spec.strip_leading_space <= 1, "strip_leading_space")?;
+        require(spec.exit_head == 0 && spec.reserved == [0; 3] && spec.reserved_end == [0; 48], "reserved")?;
+        require((1..=MAX_LAYERS).contains(&spec.layers), "layers")?;
+        let size = |value: u32| (1..=MAX_DIMENSION).contains(&value);
+        require(size(spec.hidden), "hidden")?;
+        require(size(spec.vocabulary), "vocabulary")?;
+        require(size(spec.context), "context")?;
+        require(spec.token_types <= MAX_DIMENSION, "token_types")?;
+        let width = match output {
+            Output::Hidden => spec.output_width == spec.hidden,
+            Output::Classifier => size(spec.output_width),
+            _ => spec.output_width == spec.vocabulary,
+        };
+        require(width, "output_width")?;
+        require(spec.bos == NONE || spec.bos < spec.vocabulary, "bos")?;
+        require(spec.eos == NONE || spec.eos < spec.vocabulary, "eos")?;
+        require(spec.epsilon >= 0.0 && spec.epsilon < 1.0, "epsilon")?;
+        require((1..=MAX_CHUNK as u32).contains(&spec.chunk), "chunk")?;
+        require((1..=spec.chunk).contains(&spec.output_rows), "output_rows")?;
+        require(spec.kind == 2 || output != Output::Classifier, "output")?;
+        let layers = &content[ModelRecord::BYTES..];
+        if layers.len() != spec.layers as usize * LayerRecord::BYTES {
+            return Err(FormatError::section(SectionKind::Spec, "length does not match the number of layers"));
+        }
+        self.spec = spec;
+        self.layers = layers;
+        for index in 0..spec.layers {
+            check_layer(index, &self.layer(index as usize))?;
+        }
+        crate::plan::Plan::of(self).ok_or(FormatError::Spec("arena_bytes"))?.check(&spec)
+    }
+
+    pub(super) fn check_tensors(&self) -> Result<(), FormatError> {
+        if !self.tensors.len().is_multiple_of(TensorRecord::BYTES) || self.tensors.len() / TensorRecord::BYTES > 1 << 20
+        {
+            return Err(FormatError::section(SectionKind::Tensors, "not a whole number of records"));
+        }
+        let (mut end, mut last_rank) = (0u64, None);
+        for index in 0..self.tensor_count() {
+            let record = self.tensor_record(index);
+            let fault = |fault| FormatError::Tensor(index as u32, fault);
+            let key = key_of(&record).ok_or(fault("unknown role, part or layer"))?;
+            if key.role.in_layer() && u32::from(key.layer) >= self.spec.layers {
+                return Err(fault("unknown layer"));
+            }
+            if last_rank >= Some(key.rank()) {
+                return Err(fault("out of order"));
+            }
+            last_rank = Some(key.rank());
+            let storage = Storage::from_id(record.storage).ok_or(fault("unknown storage"))?;
+            let layout = match storage {
+                Storage::F32 if record.layout == 0 => self.layout(),
+                Storage::F32 => return Err(fault("an f32 tensor has a layout")),
+                _ if record.layout == self.header.layout => self.layout(),
+                _ => return Err(fault("layout differs from the header's")),
+            };
+            if record.sparsity != 0 || !matches!(record.activation_bits, 0 | 8) {
+                return Err(fault("unknown sparsity or activation width"));
+            }
+            if record.rows > MAX_DIMENSION || record.columns > MAX_DIMENSION || record.rows == 0 || record.columns == 0
+            {
+                return Err(fault("illegal shape"));
+            }
+            let (rows, columns) = (record.rows as usize, record.columns as usize);
+            if columns > storage.max_columns() {
+                return Err(fault("more columns than its storage can sum in 32 bits"));
+            }
+            let bytes = tensor_bytes(storage, layout, rows, columns).ok_or(fault("too large"))?;
+            if record.bytes != bytes as u64 || record.offset != end {
+                return Err(fault("size or offset is not what shape and layout give"));
+            }
+            end = end.checked_add(record.bytes).ok_or(fault("too large"))?;
+        }
+        if end != self.weights.len() as u64 {
+            return Err(FormatError::section(SectionKind::Weights, "length does not match the tensor table"));
+        }
+        let expected = crate::plan::tensors(self, &mut |key, rows, columns, quantized| {
+            let (record, _) = self.tensor(key).ok_or(FormatError::MissingTensor(key))?;
+            let right = record.rows as usize == rows && record.columns as usize == columns;
+            if !right || (record.storage != Storage::F32 as u8) != quantized {
+                return Err(FormatError::TensorShape(key));
+            }
+            Ok(())
+        })?;
+        if expected != self.tensor_count() {
+            return Err(FormatError::section(SectionKind::Tensors, "holds tensors the specification does not use"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_vocabulary(&self) -> Result<(), FormatError> {
+        let count = self.spec.vocabulary as usize;
+        let fault = FormatError::Vocabulary;
+        let table = (count + 1) * 4;
+        let text = self.vocabulary.len().checked_sub(table).ok_or(fault("too short"))?;
+        let mut last = 0;
+        for index in 0..=count {
+            let offset = u32_at(self.vocabulary, index * 4).ok_or(fault("too short"))?;
+            if offset < last || (index == 0 && offset != 0) {
+                return Err(fault("offsets do not ascend"));
+            }
+            last = offset;
+        }
+        if last as usize != text { Err(fault("length does not match its offsets")) } else { Ok(()) }
+    }
+
+    pub(super) fn check_golden(&self) -> Result<(), FormatError> {
+        let fault = FormatError::Golden;
+        let count = u32_at(self.golden, 0).ok_or(fault("too short"))?;
+        let mut at = GOLDEN_HEADER_BYTES;
+        for _ in 0..count {
+            let length = u32_at(self.golden, at).ok_or(fault("too short"))?;
+            if length == 0 || length > self.spec.context {
+                return Err(fault("a prompt is empty or longer than the context"));
+            }
+            for index in 0..length as usize {
+                let token = u32_at(self.golden, at + 4 + index * 4).ok_or(fault("too short"))?;
+                if token >= self.spec.vocabulary {
+                    return Err(fault("a token is outside the vocabulary"));
+                }
+            }
+            at += 4 + length as usize * 4;
+        }
+        if at != self.golden.len() || count == 0 { Err(fault("length does not match its prompts")) } else { Ok(()) }
+    }
+}
+
+pub(super) fn read_header(bytes: &[u8]) -> Result<Header, FormatError> {
+    let actual = bytes.len() as u64;
+    if bytes.len() >= header::MAGIC.len() && !bytes.starts_with(&header::MAGIC) {
+        return Err(FormatError::NotAnArtifact);
+    }
+    if bytes.len() < HEADER_BYTES {
+        return Err(FormatError::Length { expected: HEADER_BYTES as u64, actual });
+    }
+    let header = Header::from_bytes(bytes);
+    let require = |holds: bool, field: &'static str| if holds { Ok(()) } else { Err(FormatError::Header(field)) };
+    if header.major != header::MAJOR {
+        return Err(FormatError::MajorVersion(header.major));
+    }
+    require(header.header_bytes as usize == HEADER_BYTES, "header_bytes")?;
+    require(header.device_bytes >= HEADER_BYTES as u64 && header.device_bytes <= header.file_bytes, "device_bytes")?;
+    if actual != header.file_bytes && actual != header.device_bytes {
+        return Err(FormatError::Length { expected: header.file_bytes, actual });
+    }
+    require(header.sections as usize <= MAX_SECTIONS, "sections")?;
+    let page = header.page_bytes;
+    require(page.is_power_of_two() && (ALIGNMENT as u32..=1 << 24).contains(&page), "page_bytes")?;
+    require(Layout::from_id(header.layout).is_some(), "layout")?;
+    require(header.digest_algorithm == header::DIGEST_SHA256, "digest_algorithm")?;
+    require(header.cache_format == header::CACHE_INT8, "cache_format")?;
+    require(header.weight_residency == 0, "weight_residency")?;
+    require(header.signature == 0, "signature")?;
+    require(header.encryption == 0, "encryption")?;
+    let table_end = header::SECTION_TABLE_OFFSET + header.sections as usize * SectionRecord::BYTES;
+    let reserved = header.reserved.iter().chain(&header.reserved_end).chain(&bytes[table_end..HEADER_BYTES]);
+    require(reserved.into_iter().all(|&byte| byte == 0), "reserved")?;
+    Ok(header)
+}
+
+fn check_layer(index: u32, layer: &LayerRecord) -> Result<(), FormatError> {
+    let require = |holds: bool, field: &'static str| if holds { Ok(()) } else { Err(FormatError::Layer(index, field)) };
+    let size = |value: u32| (1..=MAX_DIMENSION).contains(&value);
+    require(layer.block == 1, "block")?;
+    require(NormKind::from_number(layer.norm).is_some(), "norm")?;
+    require(matches!(layer.norm_placement, 1 | 2), "norm_placement")?;
+    require(matches!(layer.ffn, 1 | 2), "ffn")?;
+    require(CurveId::from_number(layer.activation).is_some(), "activation")?;
+    require(layer.key_map <= 1, "key_map")?;
+    require(layer.reserved == 0 && layer.reserved_end == [0; 28], "reserved")?;
+    require(size(layer.heads) && size(layer.key_value_heads), "heads")?;
+    require(layer.heads.is_multiple_of(layer.key_value_heads), "key_value_heads")?;
+    require(size(layer.head_dim) && layer.head_dim <= 133_000, "head_dim")?;
+    require(u64::from(layer.heads) * u64::from(layer.head_dim) <= u64::from(MAX_DIMENSION), "head_dim")?;
+    require(size(layer.ffn_width), "ffn_width")?;
+    require(layer.window == 0, "window")?;
+    require(layer.score_scale.is_finite() && layer.score_scale > 0.0 && layer.score_scale < 1e30, "score_scale")?;
+    require(layer.epsilon >= 0.0 && layer.epsilon < 1.0, "epsilon")
+}

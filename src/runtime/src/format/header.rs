@@ -1,0 +1,126 @@
+//! The first 4 KiB of an artifact: who it is for, how long it is, where its sections stand and what they hash to.
+
+use super::record::record;
+use crate::sha256::Digest;
+
+/// First bytes of every artifact; the line ends show a transfer that rewrote them.
+pub const MAGIC: [u8; 8] = *b"SLMC\r\n\x1a\n";
+/// Readers refuse another major version.
+pub const MAJOR: u16 = 1;
+/// Readers accept any minor version: it adds optional sections only.
+pub const MINOR: u16 = 0;
+/// Bytes before the first section.
+pub const HEADER_BYTES: usize = 4096;
+/// Most sections.
+pub const MAX_SECTIONS: usize = 64;
+/// Offset of the section table in the header.
+pub const SECTION_TABLE_OFFSET: usize = Header::BYTES;
+/// SHA-256, the only digest algorithm.
+pub const DIGEST_SHA256: u8 = 1;
+/// int8 keys and values with one scale per position and head, the only cache format.
+pub const CACHE_INT8: u8 = 1;
+/// Set in a section's kind when readers that do not know it may skip it.
+pub const OPTIONAL: u32 = 0x8000_0000;
+
+record! {
+    /// The fixed fields at the start of the file. Unused enumerations must be 0 until a later version names values.
+    Header: 256 bytes {
+        /// [`MAGIC`]
+        magic: [u8; 8],
+        /// [`MAJOR`]
+        major: u16,
+        /// [`MINOR`]
+        minor: u16,
+        /// [`HEADER_BYTES`]
+        header_bytes: u32,
+        /// Length of the whole file.
+        file_bytes: u64,
+        /// Length of the device part; a file that ends here is complete for a device.
+        device_bytes: u64,
+        /// Entries in the section table.
+        sections: u32,
+        /// The weights section starts on a multiple of this: a power of two, at least 64.
+        page_bytes: u32,
+        /// Layout of quantized tensors.
+        layout: u8,
+        /// [`DIGEST_SHA256`]
+        digest_algorithm: u8,
+        /// [`CACHE_INT8`]
+        cache_format: u8,
+        /// 0: weights are read where they lie.
+        weight_residency: u8,
+        /// 0: not signed.
+        signature: u8,
+        /// 0: not encrypted.
+        encryption: u8,
+        /// Zero.
+        reserved: [u8; 18],
+        /// Name of the target, UTF-8, padded with zeros.
+        target: [u8; 32],
+        /// Over the header (digests taken as zero) and every byte of the device part after it.
+        device_digest: Digest,
+        /// Over the header (digests taken as zero) and every byte of the host part.
+        host_digest: Digest,
+        /// Root of the tree over the tensors' digests, in table order.
+        weights_root: Digest,
+        /// Zero.
+        reserved_end: [u8; 64],
+    }
+}
+
+/// Where the two digests stand in the header: they count as zero while either is computed.
+pub const DIGESTS: core::ops::Range<usize> = 96..160;
+
+record! {
+    /// One entry of the section table.
+    SectionRecord: 32 bytes {
+        /// A [`SectionKind`], or with [`OPTIONAL`] set anything.
+        kind: u32,
+        /// 1 for the host part, else 0.
+        host: u32,
+        /// From the start of the file; a multiple of 64.
+        offset: u64,
+        /// Without the padding that follows.
+        bytes: u64,
+        /// Zero.
+        reserved: u64,
+    }
+}
+
+/// What a section holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SectionKind {
+    /// [`super::spec::ModelRecord`] and one [`super::spec::LayerRecord`] per layer.
+    Spec = 1,
+    /// [`super::tensor::TensorRecord`]s.
+    Tensors = 2,
+    /// Rotary tables and activation curves.
+    Functions = 3,
+    /// The tensors' bytes.
+    Weights = 4,
+    /// The bytes each token stands for.
+    Vocabulary = 5,
+    /// Prompts and the digest of their logits.
+    Golden = 6,
+    /// tokenizer.json as the checkpoint has it (host).
+    Tokenizer = 0x8000_0001,
+    /// Names of the tensors in table order, one a line (host).
+    Names = 0x8000_0002,
+    /// How the artifact was made, JSON (host).
+    Provenance = 0x8000_0003,
+    /// Names of a classifier's labels, JSON (host).
+    Labels = 0x8000_0004,
+}
+
+impl SectionKind {
+    /// Sections every artifact has, in file order.
+    pub const REQUIRED: [SectionKind; 6] = [
+        SectionKind::Spec,
+        SectionKind::Tensors,
+        SectionKind::Functions,
+        SectionKind::Weights,
+        SectionKind::Vocabulary,
+        SectionKind::Golden,
+    ];
+}

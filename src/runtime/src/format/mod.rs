@@ -1,0 +1,95 @@
+//! The artifact format: one definition that the writer in slmc and the reader here share. docs/format.md states it in
+//! prose, with what a reader must refuse.
+
+pub mod artifact;
+mod check;
+mod functions;
+pub mod header;
+pub(crate) mod record;
+pub mod spec;
+pub mod tensor;
+pub mod verify;
+
+use header::SectionKind;
+use tensor::TensorKey;
+
+/// Why an artifact is refused. Every variant says which part is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormatError {
+    /// Shorter than the header, or not the length the header states.
+    Length {
+        /// Bytes the header states (or the header's own size).
+        expected: u64,
+        /// Bytes there are.
+        actual: u64,
+    },
+    /// The first bytes are not an artifact's.
+    NotAnArtifact,
+    /// Written by a later, incompatible version.
+    MajorVersion(u16),
+    /// A header field holds a value this reader does not know.
+    Header(&'static str),
+    /// A section is missing, misplaced or overlaps.
+    Section(u32, &'static str),
+    /// A field of the specification is out of range.
+    Spec(&'static str),
+    /// A field of a layer is out of range.
+    Layer(u32, &'static str),
+    /// A record of the tensor table is wrong.
+    Tensor(u32, &'static str),
+    /// The specification needs a tensor that the table lacks.
+    MissingTensor(TensorKey),
+    /// A tensor's shape is not what the specification says.
+    TensorShape(TensorKey),
+    /// The functions section is wrong.
+    Functions(&'static str),
+    /// The vocabulary section is wrong.
+    Vocabulary(&'static str),
+    /// The golden vectors are wrong.
+    Golden(&'static str),
+    /// Bytes between sections are not zero.
+    Padding(u64),
+    /// A digest does not match: the file was changed or damaged.
+    Digest(&'static str),
+    /// A tensor's digest does not match.
+    TensorDigest(TensorKey),
+}
+
+impl core::fmt::Display for FormatError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        use FormatError as E;
+        match self {
+            E::Length { expected, actual } => {
+                write!(f, "expected {expected} bytes, got {actual}: the file is cut short or has something appended")
+            }
+            E::NotAnArtifact => f.write_str("not a .slm artifact: the first bytes are not its magic"),
+            E::MajorVersion(version) => {
+                write!(f, "format version {version} is not the one this reader knows ({})", header::MAJOR)
+            }
+            E::Header(field) => write!(f, "header: unknown or illegal value of `{field}`"),
+            E::Section(kind, fault) => write!(f, "section {kind:#x}: {fault}"),
+            E::Spec(field) => write!(f, "specification: illegal value of `{field}`"),
+            E::Layer(layer, field) => write!(f, "specification of layer {layer}: illegal value of `{field}`"),
+            E::Tensor(index, fault) => write!(f, "tensor table, record {index}: {fault}"),
+            E::MissingTensor(key) => write!(f, "tensor {key:?} is missing"),
+            E::TensorShape(key) => write!(f, "tensor {key:?} does not have the shape the specification implies"),
+            E::Functions(fault) => write!(f, "function tables: {fault}"),
+            E::Vocabulary(fault) => write!(f, "vocabulary: {fault}"),
+            E::Golden(fault) => write!(f, "golden vectors: {fault}"),
+            E::Padding(offset) => write!(f, "padding at byte {offset} is not zero"),
+            E::Digest(part) => write!(f, "digest of the {part} does not match: the file was changed or damaged"),
+            E::TensorDigest(key) => {
+                write!(f, "digest of tensor {key:?} does not match: the file was changed or damaged")
+            }
+        }
+    }
+}
+
+impl core::error::Error for FormatError {}
+
+impl FormatError {
+    /// A fault of a section that this reader knows.
+    pub(crate) fn section(kind: SectionKind, fault: &'static str) -> Self {
+        FormatError::Section(kind as u32, fault)
+    }
+}

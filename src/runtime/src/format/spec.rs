@@ -1,0 +1,161 @@
+//! The model as the device sees it: one fixed record and one per layer. The numbers are bounded when they are read, so
+//! that sums of them cannot overflow later.
+
+use super::record::record;
+
+/// Absent token id, norm or rotary table.
+pub const NONE: u32 = u32::MAX;
+
+/// Largest of any dimension an artifact may state.
+pub const MAX_DIMENSION: u32 = 1 << 24;
+
+/// Most layers.
+pub const MAX_LAYERS: u32 = 4096;
+
+/// Most tokens that go through a layer together.
+pub const MAX_CHUNK: usize = 64;
+
+record! {
+    /// Sizes of the model and of the memory planned for it.
+    ModelRecord: 128 bytes {
+        /// 1 decoder, 2 encoder.
+        kind: u8,
+        /// What comes out: an [`Output`].
+        output: u8,
+        /// Norm after the embeddings: a [`NormKind`], or 0.
+        embedding_norm: u8,
+        /// Norm after the last layer: a [`NormKind`], or 0.
+        final_norm: u8,
+        /// Activation of the head's transform: a curve number, or 0.
+        head_activation: u8,
+        /// 1 where the LM head reads the token table.
+        tied_head: u8,
+        /// 1 where there is a position table.
+        learned_positions: u8,
+        /// 1 where sequences decode without the space they begin with.
+        strip_leading_space: u8,
+        /// 0: logits come from the last layer only.
+        exit_head: u8,
+        /// Zero.
+        reserved: [u8; 3],
+        /// Layers.
+        layers: u32,
+        /// Width of the residual stream.
+        hidden: u32,
+        /// Rows of the token table.
+        vocabulary: u32,
+        /// Rows of the token-type table; 0 where there is none.
+        token_types: u32,
+        /// Positions planned for.
+        context: u32,
+        /// Columns of the output.
+        output_width: u32,
+        /// Token that opens a sequence, or [`NONE`].
+        bos: u32,
+        /// Token that ends one, or [`NONE`].
+        eos: u32,
+        /// Added to the mean square or variance in the embedding, final and head norms.
+        epsilon: f32,
+        /// Tokens that go through a layer together, at most [`MAX_CHUNK`].
+        chunk: u32,
+        /// Positions whose logits are computed together.
+        output_rows: u32,
+        /// Bytes of the arena.
+        arena_bytes: u64,
+        /// Bytes of the key-value cache.
+        cache_bytes: u64,
+        /// Bound on the stack the executor uses.
+        stack_bytes: u64,
+        /// Zero.
+        reserved_end: [u8; 48],
+    }
+}
+
+record! {
+    /// One layer.
+    LayerRecord: 64 bytes {
+        /// 1: attention and feed-forward network.
+        block: u8,
+        /// A [`NormKind`].
+        norm: u8,
+        /// 1 before, 2 after.
+        norm_placement: u8,
+        /// 1 plain, 2 gated.
+        ffn: u8,
+        /// Curve number.
+        activation: u8,
+        /// Rotary table number, from 1; 0 for none.
+        rotary: u8,
+        /// 1 where keys are mapped before they are quantized.
+        key_map: u8,
+        /// Zero.
+        reserved: u8,
+        /// Query heads.
+        heads: u32,
+        /// Key and value heads.
+        key_value_heads: u32,
+        /// Width of a head.
+        head_dim: u32,
+        /// Width of the feed-forward network.
+        ffn_width: u32,
+        /// Positions attended to, the own one included; 0 for all.
+        window: u32,
+        /// log2(e) · 2^15 · (factor on q · k), as f32.
+        score_scale: f32,
+        /// Added to the mean square or variance in the layer's norms.
+        epsilon: f32,
+        /// Zero.
+        reserved_end: [u8; 28],
+    }
+}
+
+/// What the executor's rows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Output {
+    /// The last hidden state of every position.
+    Hidden = 1,
+    /// Next-token logits of every position.
+    LanguageModel = 2,
+    /// Masked-token logits of every position.
+    MaskedLanguageModel = 3,
+    /// One row: logits of the labels.
+    Classifier = 4,
+}
+
+/// Which norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum NormKind {
+    /// Root mean square.
+    Rms = 1,
+    /// Mean and variance.
+    Layer = 2,
+}
+
+/// Activation curves by number; the points are in the functions section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CurveId {
+    /// x · sigmoid(x); also gives tanh.
+    Silu = 1,
+    /// GELU by the error function.
+    Gelu = 2,
+    /// GELU by tanh.
+    GeluTanh = 3,
+}
+
+/// Numbers of a closed enumeration that files spell as one byte.
+macro_rules! from_number {
+    ($name:ident: $($variant:ident),*) => {
+        impl $name {
+            /// From the byte in the file.
+            pub fn from_number(number: u8) -> Option<Self> {
+                [$($name::$variant),*].into_iter().find(|value| *value as u8 == number)
+            }
+        }
+    };
+}
+from_number!(Output: Hidden, LanguageModel, MaskedLanguageModel, Classifier);
+from_number!(NormKind: Rms, Layer);
+from_number!(CurveId: Silu, Gelu, GeluTanh);

@@ -1,0 +1,233 @@
+//! The memory an artifact needs, from its specification alone: the compiler writes these numbers into the artifact, the
+//! reader recomputes and compares them, and the session divides the caller's memory by them. Nothing else is allocated.
+//!
+//! ```text
+//! arena: residual | wide_a | wide_b | row | activations | activation_scales | query | sums | totals | scores | output
+//! cache: per layer  keys (kv heads, context, head_dim) i8 | values likewise | key scales (kv heads, context) | value scales
+//! ```
+//!
+//! A decoder keeps every layer's keys and values and pushes `chunk` tokens at a time through the layers. An encoder
+//! holds the residual stream of the whole sequence and the keys and values of one layer at a time.
+
+use crate::format::FormatError;
+use crate::format::artifact::ArtifactView;
+use crate::format::spec::{LayerRecord, ModelRecord, NormKind, Output};
+use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
+use crate::layout::{ALIGNMENT, GROUP};
+
+/// Bound on the stack the executor uses, tested by running it on a thread with little more.
+pub const STACK_BYTES: u64 = 16 * 1024;
+
+/// Sizes of every region, in elements; each region starts on 64 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Rows of the residual stream that live at once.
+    pub residual_rows: usize,
+    /// Tokens that go through a layer together.
+    pub chunk: usize,
+    /// f32 per token: queries and attention outputs, or gates.
+    pub wide_a: usize,
+    /// f32 per token: keys, values, projections, or the feed-forward network's inner values.
+    pub wide_b: usize,
+    /// i8 per token: a linear's quantized input, padded to 32.
+    pub activations: usize,
+    /// Widest head.
+    pub head_dim: usize,
+    /// f32 of all output rows computed together; 0 where hidden states are handed out as they lie.
+    pub output: usize,
+    /// Bytes of the arena.
+    pub arena_bytes: u64,
+    /// Bytes of the key-value cache.
+    pub cache_bytes: u64,
+}
+
+/// Bytes of a region of `count` elements of `bytes` each, padded to 64.
+fn region(count: u64, bytes: u64) -> Option<u64> {
+    count.checked_mul(bytes)?.checked_next_multiple_of(ALIGNMENT as u64)
+}
+
+/// Bytes of one layer's keys, values and their scales.
+pub fn layer_cache_bytes(layer: &LayerRecord, context: u32) -> Option<u64> {
+    let positions = u64::from(layer.key_value_heads).checked_mul(u64::from(context))?;
+    let values = region(positions.checked_mul(u64::from(layer.head_dim))?, 1)?;
+    let scales = region(positions, 4)?;
+    values.checked_add(scales)?.checked_mul(2)
+}
+
+impl Plan {
+    /// The plan of an artifact whose specification has been checked; `None` where a size overflows.
+    pub(crate) fn of(artifact: &ArtifactView<'_>) -> Option<Plan> {
+        let spec = artifact.spec();
+        Plan::new(spec, (0..spec.layers as usize).map(|index| artifact.layer(index)))
+    }
+
+    /// The plan for a specification and its layers; `None` where a size overflows.
+    pub fn new(spec: &ModelRecord, layers: impl Iterator<Item = LayerRecord>) -> Option<Plan> {
+        let decoder = spec.kind == 1;
+        let (hidden, chunk) = (spec.hidden as usize, spec.chunk as usize);
+        let (mut wide_a, mut wide_b, mut inner, mut head_dim) = (0, hidden, hidden, 0);
+        let mut cache_bytes = 0u64;
+        for layer in layers {
+            let query_width = layer.heads as usize * layer.head_dim as usize;
+            let key_width = layer.key_value_heads as usize * layer.head_dim as usize;
+            let ffn = layer.ffn_width as usize;
+            wide_a = wide_a.max(query_width).max(ffn);
+            wide_b = wide_b.max(key_width).max(if layer.ffn == 2 { ffn } else { 0 });
+            inner = inner.max(query_width).max(ffn);
+            head_dim = head_dim.max(layer.head_dim as usize);
+            let bytes = layer_cache_bytes(&layer, spec.context)?;
+            cache_bytes = if decoder { cache_bytes.checked_add(bytes)? } else { cache_bytes.max(bytes) };
+        }
+        let output = match Output::from_number(spec.output)? {
+            Output::Hidden => 0,
+            Output::Classifier => spec.output_width as usize,
+            _ => (spec.output_rows as usize).checked_mul(spec.output_width as usize)?,
+        };
+        let mut plan = Plan {
+            residual_rows: if decoder { chunk } else { spec.context as usize },
+            chunk,
+            wide_a,
+            wide_b,
+            activations: inner.next_multiple_of(GROUP),
+            head_dim,
+            output,
+            arena_bytes: 0,
+            cache_bytes,
+        };
+        let regions = plan.arena_regions(hidden, spec.context as usize);
+        plan.arena_bytes = regions
+            .iter()
+            .try_fold(0u64, |sum, &(count, bytes)| sum.checked_add(region(u64::try_from(count?).ok()?, bytes)?))?;
+        Some(plan)
+    }
+
+    /// Elements and bytes per element of the arena's regions, in order.
+    fn arena_regions(&self, hidden: usize, context: usize) -> [(Option<usize>, u64); 11] {
+        [
+            (self.residual_rows.checked_mul(hidden), 4),
+            (self.chunk.checked_mul(self.wide_a), 4),
+            (self.chunk.checked_mul(self.wide_b), 4),
+            (Some(hidden), 4),
+            (self.chunk.checked_mul(self.activations), 1),
+            (Some(self.chunk), 4),
+            (Some(self.head_dim), 1),
+            (Some(self.head_dim), 4),
+            (Some(self.head_dim), 8),
+            (Some(context), 4),
+            (Some(self.output), 4),
+        ]
+    }
+
+    /// Whether the numbers the artifact states are these.
+    pub(crate) fn check(&self, spec: &ModelRecord) -> Result<(), FormatError> {
+        if spec.arena_bytes != self.arena_bytes {
+            return Err(FormatError::Spec("arena_bytes"));
+        }
+        if spec.cache_bytes != self.cache_bytes {
+            return Err(FormatError::Spec("cache_bytes"));
+        }
+        if spec.stack_bytes != STACK_BYTES { Err(FormatError::Spec("stack_bytes")) } else { Ok(()) }
+    }
+}
+
+/// Receives one tensor the specification implies: key, rows, columns, whether it is quantized.
+pub(crate) type Visit<'v> = dyn FnMut(TensorKey, usize, usize, bool) -> Result<(), FormatError> + 'v;
+
+/// Walks the tensors the specification implies and counts them; biases count only where the table has them.
+struct Walk<'w, 'a, 'v> {
+    artifact: &'w ArtifactView<'a>,
+    visit: &'w mut Visit<'v>,
+    count: usize,
+}
+
+impl Walk<'_, '_, '_> {
+    fn one(&mut self, key: TensorKey, rows: usize, columns: usize, quantized: bool) -> Result<(), FormatError> {
+        self.count += 1;
+        (self.visit)(key, rows, columns, quantized)
+    }
+
+    fn matrix(&mut self, key: TensorKey, rows: usize, columns: usize) -> Result<(), FormatError> {
+        self.one(key, rows, columns, true)?;
+        self.bias(key, rows)
+    }
+
+    fn bias(&mut self, key: TensorKey, rows: usize) -> Result<(), FormatError> {
+        let key = TensorKey { part: TensorPart::Bias, ..key };
+        if self.artifact.tensor(key).is_some() { self.one(key, 1, rows, false) } else { Ok(()) }
+    }
+
+    fn norm(&mut self, key: TensorKey, kind: u8) -> Result<(), FormatError> {
+        let width = self.artifact.spec().hidden as usize;
+        if kind != 0 {
+            self.one(key, 1, width, false)?;
+        }
+        if kind == NormKind::Layer as u8 {
+            self.one(TensorKey { part: TensorPart::Bias, ..key }, 1, width, false)?;
+        }
+        Ok(())
+    }
+
+    fn layer(&mut self, index: usize) -> Result<(), FormatError> {
+        use TensorRole as R;
+        let layer = self.artifact.layer(index);
+        let hidden = self.artifact.spec().hidden as usize;
+        let (heads, key_heads) = (layer.heads as usize, layer.key_value_heads as usize);
+        let (head_dim, ffn) = (layer.head_dim as usize, layer.ffn_width as usize);
+        let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
+        self.norm(key(R::AttentionNorm), layer.norm)?;
+        self.matrix(key(R::Query), heads * head_dim, hidden)?;
+        self.matrix(key(R::Key), key_heads * head_dim, hidden)?;
+        if layer.key_map == 1 {
+            for part in [TensorPart::KeyMean, TensorPart::KeyBalance, TensorPart::KeyInverse] {
+                self.one(TensorKey::layer(index, R::Key, part), key_heads, head_dim, false)?;
+            }
+        }
+        self.matrix(key(R::Value), key_heads * head_dim, hidden)?;
+        self.matrix(key(R::AttentionOutput), hidden, heads * head_dim)?;
+        self.norm(key(R::FfnNorm), layer.norm)?;
+        if layer.ffn == 2 {
+            self.matrix(key(R::Gate), ffn, hidden)?;
+        }
+        self.matrix(key(R::Up), ffn, hidden)?;
+        self.matrix(key(R::Down), hidden, ffn)
+    }
+}
+
+/// Visits every tensor the specification implies, and returns how many there are.
+pub(crate) fn tensors(artifact: &ArtifactView<'_>, visit: &mut Visit<'_>) -> Result<usize, FormatError> {
+    use TensorRole as R;
+    let spec = artifact.spec();
+    let (hidden, vocabulary) = (spec.hidden as usize, spec.vocabulary as usize);
+    let key = |role| TensorKey::global(role, TensorPart::Weight);
+    let mut walk = Walk { artifact, visit, count: 0 };
+    walk.one(key(R::EmbedToken), vocabulary, hidden, true)?;
+    if spec.learned_positions == 1 {
+        walk.one(key(R::EmbedPosition), spec.context as usize, hidden, true)?;
+    }
+    if spec.token_types > 0 {
+        walk.one(key(R::EmbedType), spec.token_types as usize, hidden, true)?;
+    }
+    walk.norm(key(R::EmbedNorm), spec.embedding_norm)?;
+    for index in 0..spec.layers as usize {
+        walk.layer(index)?;
+    }
+    walk.norm(key(R::FinalNorm), spec.final_norm)?;
+    match Output::from_number(spec.output) {
+        Some(Output::MaskedLanguageModel) => {
+            walk.matrix(key(R::MlmTransform), hidden, hidden)?;
+            walk.norm(key(R::MlmNorm), NormKind::Layer as u8)?;
+        }
+        Some(Output::Classifier) => {
+            walk.matrix(key(R::Pooler), hidden, hidden)?;
+            walk.matrix(key(R::Classifier), spec.output_width as usize, hidden)?;
+        }
+        _ => {}
+    }
+    if matches!(Output::from_number(spec.output), Some(Output::LanguageModel | Output::MaskedLanguageModel)) {
+        match spec.tied_head {
+            1 => walk.bias(key(R::LmHead), vocabulary)?,
+            _ => walk.matrix(key(R::LmHead), vocabulary, hidden)?,
+        }
+    }
+    Ok(walk.count)
+}

@@ -1,0 +1,40 @@
+//! The golden vectors: an artifact carries a few prompts and the digest of the logits the build machine computed for
+//! them. Equal digests on the device mean equal bits.
+
+use crate::format::artifact::ArtifactView;
+use crate::kernels::Kernels;
+use crate::session::{Session, SessionError};
+use crate::sha256::{Digest, Sha256};
+
+/// Most tokens of one golden prompt, so that they fit on the stack.
+pub const MAX_GOLDEN_TOKENS: usize = 64;
+
+/// SHA-256 of the little-endian f32 output rows of all positions of all golden prompts, in order. `memory` as for
+/// [`Session::new`].
+pub fn golden_digest(
+    artifact: &ArtifactView<'_>,
+    kernels: &'static Kernels,
+    memory: &mut [u8],
+) -> Result<Digest, SessionError> {
+    let mut session = Session::new(artifact, kernels, memory)?;
+    let mut hash = Sha256::new();
+    for prompt in artifact.golden_prompts() {
+        session.reset();
+        // Prompts longer than the buffer go in pieces, which changes nothing for a decoder; the writer keeps an
+        // encoder's within one piece.
+        for piece in prompt.chunks(MAX_GOLDEN_TOKENS * 4) {
+            let mut tokens = [0u32; MAX_GOLDEN_TOKENS];
+            let mut count = 0;
+            for (token, bytes) in tokens.iter_mut().zip(piece.chunks_exact(4)) {
+                *token = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+                count += 1;
+            }
+            session.run(&tokens[..count], &mut |_, row| {
+                for value in row {
+                    hash.update(&value.to_le_bytes());
+                }
+            })?;
+        }
+    }
+    Ok(hash.finish())
+}

@@ -1,0 +1,29 @@
+//! Token ids to text without allocation: every token stands for bytes that the compiler worked out, and a sequence may
+//! begin with a space that is not part of its text.
+
+use crate::format::artifact::ArtifactView;
+
+/// Decodes a sequence token by token.
+#[derive(Clone, Copy, Debug)]
+pub struct TextDecoder<'a> {
+    artifact: ArtifactView<'a>,
+    at_start: bool,
+}
+
+impl<'a> TextDecoder<'a> {
+    /// A decoder at the start of a text.
+    pub fn new(artifact: &ArtifactView<'a>) -> Self {
+        TextDecoder { artifact: *artifact, at_start: true }
+    }
+
+    /// The bytes the next token adds; a multi-byte character may be spread over several tokens.
+    pub fn next(&mut self, token: u32) -> &'a [u8] {
+        let bytes = self.artifact.token_bytes(token);
+        let strip = self.at_start && self.artifact.spec().strip_leading_space == 1;
+        self.at_start &= bytes.is_empty();
+        match bytes.split_first() {
+            Some((b' ', rest)) if strip => rest,
+            _ => bytes,
+        }
+    }
+}
