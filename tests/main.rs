@@ -1,1 +1,18 @@
 //! The one integration binary: each module is a subject.
+mod golden;
+mod hostile_checkpoint;
+mod reference;
+
+use std::path::PathBuf;
+
+/// A path in the shared material beside the checkout; where it is absent, says that the test is skipped.
+pub(crate) fn shared(path: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")).join(path);
+    if path.exists() {
+        return Some(path);
+    }
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let mut stderr = std::io::stderr().lock();
+    let _ = std::io::Write::write_fmt(&mut stderr, format_args!("skipped {test}: {} is absent\n", path.display()));
+    None
+}

@@ -1,1 +1,229 @@
-//! (module documentation)
+//! A quantized model to one artifact for one device: pack, plan memory, check that it fits, run the golden prompts with
+//! the runtime, emit. Everything is decided from the inputs: two builds of the same inputs give the same bytes.
+
+pub mod emit;
+pub mod fit;
+pub mod host;
+pub mod lower;
+pub mod pack;
+pub mod tables;
+
+use crate::model::id::ParameterId;
+use crate::model::size::{Assignment, StoredTensor, WeightSize, stored_tensors};
+use crate::model::weights::{Model, ModelError, Parameter};
+use crate::progress::Progress;
+use fit::{Device, DoesNotFit, FitError, Footprint, Shape};
+use slm_runtime::format::FormatError;
+use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::format::header::{MAGIC, SectionKind};
+use slm_runtime::layout::Storage;
+use slm_runtime::sample::random_u64;
+use slm_runtime::self_test::{MAX_GOLDEN_TOKENS, golden_digest};
+use slm_runtime::session::SessionError;
+
+/// First bytes of an artifact: by them a file is known as one slmc made.
+pub const ARTIFACT_MAGIC: &[u8] = &MAGIC;
+
+/// Lengths of the golden prompts, where the context allows.
+const GOLDEN_LENGTHS: [usize; 3] = [1, 7, 24];
+
+/// What the device needs to know about text.
+#[derive(Clone, Debug, Default)]
+pub struct TextSection {
+    /// Bytes of every token of the model's vocabulary.
+    pub vocabulary: Vec<Vec<u8>>,
+    /// Whether one space at the start of a text is left out.
+    pub strip_leading_space: bool,
+}
+
+/// Sections only a build machine reads; absent ones are left out.
+#[derive(Clone, Debug, Default)]
+pub struct HostSections {
+    /// tokenizer.json.
+    pub tokenizer: Option<Vec<u8>>,
+    /// How the artifact was made, JSON.
+    pub provenance: Option<Vec<u8>>,
+}
+
+/// A compiled model.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The artifact.
+    pub bytes: Vec<u8>,
+    /// What it takes on the device.
+    pub footprint: Footprint,
+    /// Its weights.
+    pub size: WeightSize,
+    /// Digest of the golden logits.
+    pub golden: [u8; 32],
+}
+
+/// Why a model was not compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The directory holds floating-point weights.
+    #[error(
+        "{}: `{id}` is not quantized; artifacts hold integers only: run `slmc quantize` first",
+        directory.display()
+    )]
+    Dense {
+        /// The model.
+        directory: std::path::PathBuf,
+        /// The first matrix that is not.
+        id: ParameterId,
+    },
+    /// The context is 0 or longer than the model's.
+    #[error("a context of {context} is not possible: the model knows positions up to {limit}; pass --context 1 to {limit}")]
+    Context {
+        /// Asked for.
+        context: usize,
+        /// Of the model.
+        limit: usize,
+    },
+    /// The vocabulary has another number of entries than the model.
+    #[error("the vocabulary has {actual} entries, the model {expected}")]
+    Vocabulary {
+        /// Of the model.
+        expected: usize,
+        /// Given.
+        actual: usize,
+    },
+    /// The name does not fit the header.
+    #[error("the target's name `{0}` is longer than 32 bytes")]
+    TargetName(String),
+    /// Sizes.
+    #[error(transparent)]
+    Fit(FitError),
+    /// The answer is no.
+    #[error(transparent)]
+    DoesNotFit(Box<DoesNotFit>),
+    /// Weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// What was emitted does not read back: a defect of slmc.
+    #[error("the artifact does not read back, which is a defect of slmc: {0}")]
+    Emitted(FormatError),
+    /// The golden prompts did not run.
+    #[error("the golden prompts do not run: {0}")]
+    Golden(SessionError),
+}
+
+impl From<FitError> for CompileError {
+    fn from(error: FitError) -> Self {
+        match error {
+            FitError::DoesNotFit(answer) => CompileError::DoesNotFit(answer),
+            other => CompileError::Fit(other),
+        }
+    }
+}
+
+/// Compiles a quantized model for a device; `context` positions, by default the model's maximum.
+pub fn compile(
+    model: &Model,
+    device: &Device,
+    context: Option<usize>,
+    text: &TextSection,
+    host: &HostSections,
+    progress: &dyn Progress,
+) -> Result<Compiled, CompileError> {
+    let spec = &model.spec;
+    let limit = spec.context;
+    let context = context.unwrap_or(limit);
+    if context == 0 || context > limit {
+        return Err(CompileError::Context { context, limit });
+    }
+    if text.vocabulary.len() != spec.vocabulary {
+        return Err(CompileError::Vocabulary { expected: spec.vocabulary, actual: text.vocabulary.len() });
+    }
+    if device.name.len() > emit::TARGET_NAME_BYTES {
+        return Err(CompileError::TargetName(device.name.clone()));
+    }
+    let assignment: Assignment = model.schemes();
+    if let Some((id, ..)) = spec.matrices().into_iter().find(|(id, ..)| !assignment.contains_key(id)) {
+        return Err(CompileError::Dense { directory: model.directory.clone(), id: ParameterId::weight(id) });
+    }
+    let key_maps = model.parameters.keys().any(|id| matches!(id, ParameterId::KeyMap(..)));
+    let prompts = golden_prompts(spec.vocabulary, context, spec.bos);
+    let shape = Shape {
+        spec,
+        assignment: &assignment,
+        key_maps,
+        vocabulary_bytes: text.vocabulary.iter().map(|token| token.len() as u64).sum(),
+        golden: (prompts.iter().map(|prompt| prompt.len() as u64).sum(), prompts.len() as u64),
+    };
+    let (footprint, mut lowered) = fit::fit(&shape, device, context)?;
+    lowered.model.strip_leading_space = u8::from(text.strip_leading_space);
+    let tensors = stored_tensors(spec, &assignment, device.layout, context, key_maps)
+        .map_err(|error| CompileError::Fit(error.into()))?;
+    progress.begin("packing weights", tensors.len() as u64, "tensors");
+    let weights = tensors.iter().map(|tensor| {
+        let bytes = tensor_bytes(model, device, tensor);
+        progress.advance(1);
+        bytes
+    });
+    let weights = weights.collect::<Result<Vec<_>, _>>()?;
+    progress.finish();
+    let host = host_sections(model, &tensors, host);
+    let extras = emit::Extras { vocabulary: &text.vocabulary, prompts: &prompts, host: &host };
+    let draft =
+        emit::draft(&device.name, device.layout, device.page_bytes, &lowered, &tensors, &weights, &extras);
+    let view = ArtifactView::open(draft.bytes()).map_err(CompileError::Emitted)?;
+    let mut memory = host::SessionMemory::for_artifact(&view);
+    let golden =
+        golden_digest(&view, host::kernels(), memory.as_mut_slice()).map_err(CompileError::Golden)?;
+    let bytes = draft.finish(golden);
+    Ok(Compiled { bytes, footprint, size: WeightSize::of(spec, &tensors), golden })
+}
+
+/// A tensor's bytes in the artifact, padded.
+fn tensor_bytes(model: &Model, device: &Device, tensor: &StoredTensor) -> Result<Vec<u8>, CompileError> {
+    if tensor.storage == Storage::F32 {
+        let values = model.values_f32(tensor.id)?;
+        let mut bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        bytes.resize(tensor.bytes as usize, 0);
+        return Ok(bytes);
+    }
+    let dense = || CompileError::Dense { directory: model.directory.clone(), id: tensor.id };
+    let Some(Parameter::Quantized(matrix)) = model.parameters.get(&tensor.id) else { return Err(dense()) };
+    let packed = if tensor.rows == matrix.rows {
+        pack::pack(matrix, device.layout)
+    } else {
+        // The position table of a shorter context: the rows that can be reached.
+        let mut front = matrix.clone();
+        front.rows = tensor.rows;
+        front.values.truncate(tensor.rows * front.columns);
+        front.row_scale.truncate(tensor.rows);
+        front.multiplier.truncate(tensor.rows * matrix.groups());
+        pack::pack(&front, device.layout)
+    };
+    packed.ok_or_else(dense)
+}
+
+/// Prompts that begin as texts do and then wander through the vocabulary, the same for every build.
+fn golden_prompts(vocabulary: usize, context: usize, bos: Option<u32>) -> Vec<Vec<u32>> {
+    let mut draws = 0;
+    let mut prompts = Vec::new();
+    for length in GOLDEN_LENGTHS {
+        let length = length.min(context).min(MAX_GOLDEN_TOKENS);
+        let mut prompt: Vec<u32> = bos.into_iter().collect();
+        while prompt.len() < length {
+            prompt.push((random_u64(0, draws) % vocabulary as u64) as u32);
+            draws += 1;
+        }
+        prompts.push(prompt);
+    }
+    prompts
+}
+
+fn host_sections(model: &Model, tensors: &[StoredTensor], host: &HostSections) -> Vec<(SectionKind, Vec<u8>)> {
+    let mut sections = Vec::new();
+    sections.extend(host.tokenizer.clone().map(|bytes| (SectionKind::Tokenizer, bytes)));
+    let names: String = tensors.iter().map(|tensor| format!("{}\n", tensor.id)).collect();
+    sections.push((SectionKind::Names, names.into_bytes()));
+    sections.extend(host.provenance.clone().map(|bytes| (SectionKind::Provenance, bytes)));
+    if let crate::model::spec::Head::Classifier { labels } = &model.spec.head {
+        let labels = serde_json::Value::from(labels.clone()).to_string();
+        sections.push((SectionKind::Labels, labels.into_bytes()));
+    }
+    sections
+}

@@ -1,5 +1,8 @@
 //! Weight formats: what a quantized matrix is made of, as plain data. Definitions and bounds: docs/numerics.md.
 
+use super::id::{Class, Role};
+use super::size::Assignment;
+use super::spec::ModelSpec;
 use slm_runtime::layout::Storage;
 use std::fmt;
 use std::str::FromStr;
@@ -60,3 +63,59 @@ impl FromStr for QuantScheme {
         }
     }
 }
+
+/// The named mixes of schemes that `--scheme` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// Every matrix w8.
+    W8,
+    /// Feed-forward networks w4.g32, everything else w8.
+    Mixed,
+    /// Linears, token table and LM head w4.g32; position and type tables, pooler, classifier and MLM transform w8.
+    W4,
+}
+
+impl Preset {
+    /// Every preset, largest first.
+    pub const ALL: [Preset; 3] = [Preset::W8, Preset::Mixed, Preset::W4];
+
+    /// `w8`, `mixed`, `w4`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Preset::W8 => "w8",
+            Preset::Mixed => "mixed",
+            Preset::W4 => "w4",
+        }
+    }
+
+    /// The scheme of one role.
+    pub fn scheme(self, role: Role) -> QuantScheme {
+        let four_bits = match self {
+            Preset::W8 => false,
+            Preset::Mixed => role.class() == Class::Ffn,
+            Preset::W4 => {
+                matches!(role.class(), Class::Attention | Class::Ffn)
+                    || matches!(role, Role::TokenEmbedding | Role::LmHead)
+            }
+        };
+        if four_bits { QuantScheme::W4G32 } else { QuantScheme::W8 }
+    }
+
+    /// The scheme of every matrix of a model.
+    pub fn assign(self, spec: &ModelSpec) -> Assignment {
+        spec.matrices().into_iter().map(|(id, ..)| (id, self.scheme(id.role))).collect()
+    }
+}
+
+impl FromStr for Preset {
+    type Err = UnknownPreset;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPreset> {
+        Preset::ALL.into_iter().find(|preset| preset.name() == text).ok_or_else(|| UnknownPreset(text.to_owned()))
+    }
+}
+
+/// A string that names no preset.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("unknown scheme `{0}`; known: w8, mixed, w4")]
+pub struct UnknownPreset(pub String);

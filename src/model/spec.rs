@@ -72,6 +72,24 @@ pub struct Llama3Scaling {
     pub original_context: usize,
 }
 
+impl RotarySpec {
+    /// Angular frequencies of the pairs of a head, (head_dim / 2), by `libm`: the same on every build machine.
+    pub fn frequencies(&self, head_dim: usize) -> Vec<f64> {
+        let mut out = Vec::with_capacity(head_dim / 2);
+        for pair in 0..head_dim / 2 {
+            let mut frequency = libm::pow(self.theta, -((2 * pair) as f64) / head_dim as f64);
+            if let Some(scaling) = self.scaling {
+                let wavelength = 2.0 * std::f64::consts::PI / frequency;
+                let (low, high) = (scaling.low_frequency_factor, scaling.high_frequency_factor);
+                let mix = ((scaling.original_context as f64 / wavelength - low) / (high - low)).clamp(0.0, 1.0);
+                frequency *= mix + (1.0 - mix) / scaling.factor;
+            }
+            out.push(frequency);
+        }
+        out
+    }
+}
+
 /// How the model knows positions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Positions {

@@ -1,0 +1,182 @@
+//! The bytes of an artifact: sections in order, zeros between them, digests last. The order and the alignments are
+//! docs/format.md's; the reader in slm-runtime checks the same rules.
+
+use super::lower::Lowered;
+use crate::model::size::StoredTensor;
+use slm_runtime::format::header::{
+    self, CACHE_INT8, DIGEST_SHA256, HEADER_BYTES, Header, MAGIC, MAJOR, MINOR, SECTION_TABLE_OFFSET, SectionKind,
+    SectionRecord,
+};
+use slm_runtime::format::tensor::{TensorRecord, TensorRole, digest_tree};
+use slm_runtime::format::verify::part_digest;
+use slm_runtime::layout::{ALIGNMENT, Layout, Storage};
+use slm_runtime::sha256::{Digest, Sha256};
+
+/// Names of the target are this long at most.
+pub const TARGET_NAME_BYTES: usize = 32;
+
+/// What stands in the file besides the model's records and weights.
+pub struct Extras<'a> {
+    /// Bytes of every token.
+    pub vocabulary: &'a [Vec<u8>],
+    /// Prompts of the golden vectors.
+    pub prompts: &'a [Vec<u32>],
+    /// Sections of the host part, in order.
+    pub host: &'a [(SectionKind, Vec<u8>)],
+}
+
+/// An artifact being built: complete but for the golden digest and the file's own digests.
+pub struct Draft {
+    bytes: Vec<u8>,
+    golden_offset: usize,
+    device_bytes: usize,
+}
+
+/// Lays out every section. `weights` are the tensors' bytes in the order of `tensors`, padded to their stated sizes.
+pub fn draft(
+    target: &str,
+    layout: Layout,
+    page_bytes: u32,
+    lowered: &Lowered,
+    tensors: &[StoredTensor],
+    weights: &[Vec<u8>],
+    extras: &Extras<'_>,
+) -> Draft {
+    let mut file = File { bytes: vec![0; HEADER_BYTES], sections: Vec::new() };
+    let mut spec = lowered.model.to_bytes().to_vec();
+    spec.extend(lowered.layers.iter().flat_map(|layer| layer.to_bytes()));
+    file.section(SectionKind::Spec, false, ALIGNMENT, [spec.as_slice()]);
+    let records = tensor_records(layout, tensors, weights);
+    let table: Vec<u8> = records.iter().flat_map(TensorRecord::to_bytes).collect();
+    file.section(SectionKind::Tensors, false, ALIGNMENT, [table.as_slice()]);
+    file.section(SectionKind::Functions, false, ALIGNMENT, [lowered.functions.as_slice()]);
+    file.section(SectionKind::Weights, false, page_bytes as usize, weights.iter().map(Vec::as_slice));
+    file.section(SectionKind::Vocabulary, false, ALIGNMENT, [vocabulary_section(extras.vocabulary).as_slice()]);
+    file.section(SectionKind::Golden, false, ALIGNMENT, [golden_section(extras.prompts).as_slice()]);
+    let golden_offset = file.sections.last().map_or(0, |record| record.offset as usize);
+    file.pad(ALIGNMENT);
+    let device_bytes = file.bytes.len();
+    for (kind, content) in extras.host {
+        file.section(*kind, true, ALIGNMENT, [content.as_slice()]);
+    }
+    file.pad(ALIGNMENT);
+    let mut name = [0; TARGET_NAME_BYTES];
+    let length = target.len().min(TARGET_NAME_BYTES);
+    name[..length].copy_from_slice(&target.as_bytes()[..length]);
+    let header = Header {
+        magic: MAGIC,
+        major: MAJOR,
+        minor: MINOR,
+        header_bytes: HEADER_BYTES as u32,
+        file_bytes: file.bytes.len() as u64,
+        device_bytes: device_bytes as u64,
+        sections: file.sections.len() as u32,
+        page_bytes,
+        layout: layout as u8,
+        digest_algorithm: DIGEST_SHA256,
+        cache_format: CACHE_INT8,
+        weight_residency: 0,
+        signature: 0,
+        encryption: 0,
+        reserved: [0; 18],
+        target: name,
+        device_digest: [0; 32],
+        host_digest: [0; 32],
+        weights_root: digest_tree(records.iter().map(|record| record.digest)),
+        reserved_end: [0; 64],
+    };
+    file.bytes[..Header::BYTES].copy_from_slice(&header.to_bytes());
+    for (index, record) in file.sections.iter().enumerate() {
+        let at = SECTION_TABLE_OFFSET + index * SectionRecord::BYTES;
+        file.bytes[at..at + SectionRecord::BYTES].copy_from_slice(&record.to_bytes());
+    }
+    Draft { bytes: file.bytes, golden_offset, device_bytes }
+}
+
+impl Draft {
+    /// The bytes so far: sound in structure, so that the golden prompts can be run.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Writes the golden digest and the file's digests.
+    pub fn finish(mut self, golden: Digest) -> Vec<u8> {
+        self.bytes[self.golden_offset + 4..self.golden_offset + 36].copy_from_slice(&golden);
+        let device = part_digest(&self.bytes, &self.bytes[HEADER_BYTES..self.device_bytes]);
+        let host = part_digest(&self.bytes, &self.bytes[self.device_bytes..]);
+        self.bytes[header::DIGESTS.start..][..32].copy_from_slice(&device);
+        self.bytes[header::DIGESTS.start + 32..][..32].copy_from_slice(&host);
+        self.bytes
+    }
+}
+
+/// Sections written one after the other.
+struct File {
+    bytes: Vec<u8>,
+    sections: Vec<SectionRecord>,
+}
+
+impl File {
+    fn pad(&mut self, alignment: usize) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(alignment), 0);
+    }
+
+    fn section<'b>(&mut self, kind: SectionKind, host: bool, alignment: usize, parts: impl IntoIterator<Item = &'b [u8]>) {
+        self.pad(alignment);
+        let offset = self.bytes.len();
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        let bytes = (self.bytes.len() - offset) as u64;
+        let record =
+            SectionRecord { kind: kind as u32, host: u32::from(host), offset: offset as u64, bytes, reserved: 0 };
+        self.sections.push(record);
+    }
+}
+
+fn tensor_records(layout: Layout, tensors: &[StoredTensor], weights: &[Vec<u8>]) -> Vec<TensorRecord> {
+    let mut offset = 0;
+    let record = |(tensor, bytes): (&StoredTensor, &Vec<u8>)| {
+        let quantized = tensor.storage != Storage::F32;
+        let table = matches!(tensor.key.role, TensorRole::EmbedPosition | TensorRole::EmbedType);
+        let record = TensorRecord {
+            layer: tensor.key.layer,
+            role: tensor.key.role as u8,
+            part: tensor.key.part as u8,
+            storage: tensor.storage as u8,
+            layout: if quantized { layout as u8 } else { 0 },
+            activation_bits: if quantized && !table { 8 } else { 0 },
+            sparsity: 0,
+            rows: tensor.rows as u32,
+            columns: tensor.columns as u32,
+            offset,
+            bytes: tensor.bytes,
+            digest: Sha256::digest(bytes),
+        };
+        offset += tensor.bytes;
+        record
+    };
+    tensors.iter().zip(weights).map(record).collect()
+}
+
+fn vocabulary_section(vocabulary: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut offset = 0u32;
+    bytes.extend(offset.to_le_bytes());
+    for token in vocabulary {
+        offset += token.len() as u32;
+        bytes.extend(offset.to_le_bytes());
+    }
+    bytes.extend(vocabulary.iter().flatten());
+    bytes
+}
+
+fn golden_section(prompts: &[Vec<u32>]) -> Vec<u8> {
+    let mut bytes = (prompts.len() as u32).to_le_bytes().to_vec();
+    bytes.extend([0; 32]);
+    for prompt in prompts {
+        bytes.extend((prompt.len() as u32).to_le_bytes());
+        bytes.extend(prompt.iter().flat_map(|token| token.to_le_bytes()));
+    }
+    bytes
+}

@@ -1,0 +1,243 @@
+//! Whether a model fits a device: flash for the file's device part; RAM for arena, key-value cache and stack. Too big
+//! names the limit, the bytes over it, and what would fit.
+
+use super::lower::{LowerError, Lowered, lower};
+use crate::model::scheme::QuantScheme;
+use crate::model::size::{Assignment, SizeError, stored_tensors};
+use crate::model::spec::ModelSpec;
+use slm_runtime::format::header::{HEADER_BYTES, SectionKind};
+use slm_runtime::format::spec::{LayerRecord, MAX_CHUNK, ModelRecord};
+use slm_runtime::format::tensor::TensorRecord;
+use slm_runtime::layout::{ALIGNMENT, Layout};
+use std::fmt;
+
+/// What compilation needs to know of a target; absent limits do not limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Name of the target, at most 32 bytes.
+    pub name: String,
+    /// Layout of its kernels.
+    pub layout: Layout,
+    /// The weights start on a multiple of this.
+    pub page_bytes: u32,
+    /// For the file's device part.
+    pub flash_bytes: Option<u64>,
+    /// For arena, cache and stack: what the device has, less what it keeps for itself.
+    pub ram_bytes: Option<u64>,
+}
+
+impl Device {
+    /// A device without limits, for running on this machine.
+    pub fn unlimited(name: &str, layout: Layout) -> Self {
+        Device { name: name.to_owned(), layout, page_bytes: 4096, flash_bytes: None, ram_bytes: None }
+    }
+}
+
+/// A limit of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Limit {
+    /// Where the artifact lies.
+    Flash,
+    /// Where the arena, the cache and the stack lie.
+    Ram,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Limit::Flash => "flash",
+            Limit::Ram => "RAM",
+        })
+    }
+}
+
+/// Bytes a compiled model takes on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Footprint {
+    /// Length of the file's device part.
+    pub flash_bytes: u64,
+    /// Activations and scratch.
+    pub arena_bytes: u64,
+    /// Keys and values at the context.
+    pub cache_bytes: u64,
+    /// Bound on the executor's stack.
+    pub stack_bytes: u64,
+    /// Positions planned for.
+    pub context: usize,
+    /// Tokens that go through a layer together.
+    pub chunk: usize,
+}
+
+impl Footprint {
+    /// Arena, cache and stack.
+    pub fn ram_bytes(&self) -> u64 {
+        self.arena_bytes + self.cache_bytes + self.stack_bytes
+    }
+}
+
+/// A model that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoesNotFit {
+    /// The device.
+    pub device: String,
+    /// Which limit.
+    pub limit: Limit,
+    /// Needed.
+    pub needed_bytes: u64,
+    /// There.
+    pub available_bytes: u64,
+    /// Asked for.
+    pub context: usize,
+    /// The largest context that fits both limits with these weights, if any does.
+    pub largest_context: Option<usize>,
+    /// The largest scheme whose weights fit at this context, if any does.
+    pub scheme: Option<&'static str>,
+}
+
+impl fmt::Display for DoesNotFit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DoesNotFit { device, limit, needed_bytes, available_bytes, context, .. } = self;
+        write!(
+            f,
+            "does not fit {device}: {limit} needs {needed_bytes} bytes at a context of {context}, {available_bytes} are \
+             there, {} too many; ",
+            needed_bytes - available_bytes
+        )?;
+        match (self.largest_context, self.scheme) {
+            (Some(largest), _) => write!(f, "the largest context that fits is {largest} (--context {largest})"),
+            (None, Some(scheme)) => write!(f, "quantized with --scheme {scheme} it fits"),
+            (None, None) => write!(f, "no scheme and no context makes it fit"),
+        }
+    }
+}
+
+impl std::error::Error for DoesNotFit {}
+
+/// Everything about a model that decides its bytes, but not the weights themselves.
+#[derive(Clone, Copy)]
+pub struct Shape<'a> {
+    /// The model.
+    pub spec: &'a ModelSpec,
+    /// Scheme of every matrix.
+    pub assignment: &'a Assignment,
+    /// Whether layers carry key maps.
+    pub key_maps: bool,
+    /// Bytes of all tokens' texts.
+    pub vocabulary_bytes: u64,
+    /// Tokens of all golden prompts, and how many prompts.
+    pub golden: (u64, u64),
+}
+
+/// Why a footprint cannot be computed.
+#[derive(Debug, thiserror::Error)]
+pub enum FitError {
+    /// Of the weights.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    /// Of the specification.
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    /// The answer is no.
+    #[error(transparent)]
+    DoesNotFit(#[from] Box<DoesNotFit>),
+}
+
+/// Bytes at `context` with `chunk` tokens together.
+pub fn footprint(shape: &Shape<'_>, device: &Device, context: usize, chunk: usize) -> Result<(Footprint, Lowered), FitError> {
+    let lowered = lower(shape.spec, context, chunk, shape.key_maps, false)?;
+    let tensors = stored_tensors(shape.spec, shape.assignment, device.layout, context, shape.key_maps)?;
+    let weights: u64 = tensors.iter().map(|tensor| tensor.bytes).sum();
+    let vocabulary = (shape.spec.vocabulary as u64 + 1) * 4 + shape.vocabulary_bytes;
+    let (golden_tokens, golden_prompts) = shape.golden;
+    let mut end = HEADER_BYTES as u64;
+    for kind in SectionKind::REQUIRED {
+        let (alignment, bytes) = match kind {
+            SectionKind::Spec => {
+                (ALIGNMENT as u64, (ModelRecord::BYTES + lowered.layers.len() * LayerRecord::BYTES) as u64)
+            }
+            SectionKind::Tensors => (ALIGNMENT as u64, (tensors.len() * TensorRecord::BYTES) as u64),
+            SectionKind::Functions => (ALIGNMENT as u64, lowered.functions.len() as u64),
+            SectionKind::Weights => (u64::from(device.page_bytes), weights),
+            SectionKind::Vocabulary => (ALIGNMENT as u64, vocabulary),
+            _ => (ALIGNMENT as u64, 36 + 4 * (golden_tokens + golden_prompts)),
+        };
+        end = end.next_multiple_of(alignment) + bytes;
+    }
+    let footprint = Footprint {
+        flash_bytes: end.next_multiple_of(ALIGNMENT as u64),
+        arena_bytes: lowered.model.arena_bytes,
+        cache_bytes: lowered.model.cache_bytes,
+        stack_bytes: lowered.model.stack_bytes,
+        context,
+        chunk: lowered.model.chunk as usize,
+    };
+    Ok((footprint, lowered))
+}
+
+/// The limit a footprint breaks: (limit, needed, available).
+fn broken(footprint: &Footprint, device: &Device) -> Option<(Limit, u64, u64)> {
+    let over = |limit, needed, available: Option<u64>| {
+        available.filter(|&available| needed > available).map(|available| (limit, needed, available))
+    };
+    over(Limit::Flash, footprint.flash_bytes, device.flash_bytes)
+        .or_else(|| over(Limit::Ram, footprint.ram_bytes(), device.ram_bytes))
+}
+
+/// The footprint at `context` with the largest power-of-two chunk that fits the RAM.
+fn with_largest_chunk(shape: &Shape<'_>, device: &Device, context: usize) -> Result<(Footprint, Lowered), FitError> {
+    let mut chunk = MAX_CHUNK;
+    loop {
+        let result = footprint(shape, device, context, chunk)?;
+        if chunk == 1 || !matches!(broken(&result.0, device), Some((Limit::Ram, ..))) {
+            return Ok(result);
+        }
+        chunk /= 2;
+    }
+}
+
+/// The footprint at `context` if it fits; [`FitError::DoesNotFit`] says what would.
+pub fn fit(shape: &Shape<'_>, device: &Device, context: usize) -> Result<(Footprint, Lowered), FitError> {
+    let result = with_largest_chunk(shape, device, context)?;
+    let Some((limit, needed_bytes, available_bytes)) = broken(&result.0, device) else { return Ok(result) };
+    let fits = |shape: &Shape<'_>, context| -> Result<bool, FitError> {
+        Ok(broken(&with_largest_chunk(shape, device, context)?.0, device).is_none())
+    };
+    let mut largest_context = None;
+    if fits(shape, 1)? {
+        let (mut low, mut high) = (1, context);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if fits(shape, middle)? { low = middle } else { high = middle }
+        }
+        largest_context = Some(low);
+    }
+    let mut scheme = None;
+    if limit == Limit::Flash && largest_context.is_none() {
+        for preset in crate::model::scheme::Preset::ALL {
+            let assignment = preset.assign(shape.spec);
+            if fits(&Shape { assignment: &assignment, ..*shape }, context)? {
+                scheme = Some(preset.name());
+                break;
+            }
+        }
+    }
+    Err(Box::new(DoesNotFit {
+        device: device.name.clone(),
+        limit,
+        needed_bytes,
+        available_bytes,
+        context,
+        largest_context,
+        scheme,
+    })
+    .into())
+}
+
+/// Whether every matrix has a scheme a device demands; the first that has not.
+pub fn undemanded(assignment: &Assignment, demanded: &[QuantScheme]) -> Option<(crate::model::id::LinearId, QuantScheme)> {
+    if demanded.is_empty() {
+        return None;
+    }
+    assignment.iter().find(|(_, scheme)| !demanded.contains(scheme)).map(|(id, scheme)| (*id, *scheme))
+}

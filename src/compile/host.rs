@@ -1,0 +1,94 @@
+//! Artifacts on this machine: a file mapped and checked, and the runtime's session in memory allocated for it.
+
+use crate::checkpoint::mmap::MappedFile;
+use slm_runtime::format::FormatError;
+use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::kernels::{Kernels, SCALAR};
+use slm_runtime::layout::ALIGNMENT;
+use slm_runtime::session::{Session, SessionError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why an artifact cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read", path.display())]
+    Read {
+        /// The artifact.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is damaged or of another kind.
+    #[error("{}: {error}; compile it again, or fetch an undamaged copy", path.display())]
+    Format {
+        /// The artifact.
+        path: PathBuf,
+        /// What is wrong.
+        error: FormatError,
+    },
+}
+
+/// A mapped artifact.
+#[derive(Clone, Debug)]
+pub struct ArtifactFile {
+    file: Arc<MappedFile>,
+}
+
+impl ArtifactFile {
+    /// Maps a file and checks its structure and every digest.
+    pub fn open(path: &Path) -> Result<Self, ArtifactError> {
+        let read = |source| ArtifactError::Read { path: path.to_owned(), source };
+        let file = MappedFile::open(path).map_err(read)?;
+        let checked = ArtifactView::open(file.bytes()).and_then(|view| view.verify_digests());
+        checked.map_err(|error| ArtifactError::Format { path: path.to_owned(), error })?;
+        Ok(ArtifactFile { file })
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// The artifact.
+    pub fn view(&self) -> Result<ArtifactView<'_>, ArtifactError> {
+        ArtifactView::open(self.file.bytes())
+            .map_err(|error| ArtifactError::Format { path: self.path().to_owned(), error })
+    }
+}
+
+/// Bytes that start on 64, as a session wants them.
+pub struct SessionMemory {
+    bytes: Vec<u8>,
+    length: usize,
+}
+
+impl SessionMemory {
+    /// Zeroed memory of exactly the size the artifact's plan states.
+    pub fn for_artifact(artifact: &ArtifactView<'_>) -> Self {
+        let length = Session::required_bytes(artifact) as usize;
+        SessionMemory { bytes: vec![0; length + ALIGNMENT], length }
+    }
+
+    /// The memory.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        let start = self.bytes.as_ptr().align_offset(ALIGNMENT);
+        &mut self.bytes[start..start + self.length]
+    }
+}
+
+/// The kernels of this machine.
+pub fn kernels() -> &'static Kernels {
+    const { &SCALAR }
+}
+
+/// Output rows of one sequence, row-major, from a fresh session.
+pub fn run_sequence(artifact: &ArtifactView<'_>, tokens: &[u32]) -> Result<Vec<f32>, SessionError> {
+    let mut memory = SessionMemory::for_artifact(artifact);
+    let mut session = Session::new(artifact, kernels(), memory.as_mut_slice())?;
+    let mut rows = Vec::with_capacity(tokens.len() * artifact.spec().output_width as usize);
+    session.run(tokens, &mut |_, row| rows.extend_from_slice(row))?;
+    Ok(rows)
+}

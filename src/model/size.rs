@@ -1,0 +1,184 @@
+//! What a model's weights cost in an artifact: the one function that counts bytes, for the allocator, `estimate`,
+//! `inspect` and `eval`. Nothing here reads a weight.
+
+use super::id::{Class, KeyMapPart, LinearId, NormSite, ParameterId, Part, Role};
+use super::scheme::QuantScheme;
+use super::spec::ModelSpec;
+use slm_runtime::format::tensor::{NO_LAYER, TensorKey, TensorPart, TensorRole};
+use slm_runtime::layout::{Layout, Storage, tensor_bytes};
+use std::collections::BTreeMap;
+
+/// Scheme of every matrix.
+pub type Assignment = BTreeMap<LinearId, QuantScheme>;
+
+/// One tensor of the artifact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredTensor {
+    /// Which parameter.
+    pub id: ParameterId,
+    /// Its key in the tensor table.
+    pub key: TensorKey,
+    /// Coding.
+    pub storage: Storage,
+    /// Outer dimension; 1 for vectors.
+    pub rows: usize,
+    /// Inner dimension, unpadded.
+    pub columns: usize,
+    /// In the artifact, padding included.
+    pub bytes: u64,
+}
+
+/// Why a model cannot be stored.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SizeError {
+    /// A row's sum could leave 32 bits.
+    #[error(
+        "`{id}` has {columns} input columns, {scheme} allows {limit}: larger sums would leave 32 bits; \
+         keep it in another scheme (--keep {id}=w8)"
+    )]
+    TooManyColumns {
+        /// Matrix.
+        id: LinearId,
+        /// Of the matrix.
+        columns: usize,
+        /// Asked for.
+        scheme: QuantScheme,
+        /// Of the scheme.
+        limit: usize,
+    },
+    /// The assignment has no scheme for a matrix.
+    #[error("`{0}` has no scheme")]
+    NoScheme(LinearId),
+    /// The sum of sizes leaves the machine's integers.
+    #[error("`{0}` is too large to be stored")]
+    Overflow(ParameterId),
+}
+
+/// The key a parameter has in the artifact's tensor table.
+pub fn tensor_key(id: ParameterId) -> TensorKey {
+    let (layer, role, part) = match id {
+        ParameterId::Linear(linear, part) => {
+            let part = if part == Part::Weight { TensorPart::Weight } else { TensorPart::Bias };
+            (linear.layer, linear_role(linear.role), part)
+        }
+        ParameterId::Norm(layer, site, part) => {
+            let role = match site {
+                NormSite::Embedding => TensorRole::EmbedNorm,
+                NormSite::Attention => TensorRole::AttentionNorm,
+                NormSite::Ffn => TensorRole::FfnNorm,
+                NormSite::Final => TensorRole::FinalNorm,
+                NormSite::MlmTransform => TensorRole::MlmNorm,
+            };
+            (layer, role, if part == Part::Weight { TensorPart::Weight } else { TensorPart::Bias })
+        }
+        ParameterId::KeyMap(layer, part) => {
+            let part = match part {
+                KeyMapPart::Mean => TensorPart::KeyMean,
+                KeyMapPart::Balance => TensorPart::KeyBalance,
+                KeyMapPart::Inverse => TensorPart::KeyInverse,
+            };
+            (Some(layer), TensorRole::Key, part)
+        }
+    };
+    TensorKey { layer: layer.unwrap_or(NO_LAYER), role, part }
+}
+
+fn linear_role(role: Role) -> TensorRole {
+    match role {
+        Role::TokenEmbedding => TensorRole::EmbedToken,
+        Role::PositionEmbedding => TensorRole::EmbedPosition,
+        Role::TypeEmbedding => TensorRole::EmbedType,
+        Role::Query => TensorRole::Query,
+        Role::Key => TensorRole::Key,
+        Role::Value => TensorRole::Value,
+        Role::Output => TensorRole::AttentionOutput,
+        Role::Gate => TensorRole::Gate,
+        Role::Up => TensorRole::Up,
+        Role::Down => TensorRole::Down,
+        Role::MlmTransform => TensorRole::MlmTransform,
+        Role::LmHead => TensorRole::LmHead,
+        Role::Pooler => TensorRole::Pooler,
+        Role::Classifier => TensorRole::Classifier,
+    }
+}
+
+/// Every tensor of the artifact in table order, for positions up to `context`; key maps of every layer if `key_maps`.
+pub fn stored_tensors(
+    spec: &ModelSpec,
+    assignment: &Assignment,
+    layout: Layout,
+    context: usize,
+    key_maps: bool,
+) -> Result<Vec<StoredTensor>, SizeError> {
+    let mut shapes: Vec<(ParameterId, usize, usize)> = Vec::new();
+    for parameter in spec.parameters() {
+        let (mut rows, columns) = match parameter.shape[..] {
+            [rows, columns] => (rows, columns),
+            _ => (1, parameter.shape.iter().product()),
+        };
+        if parameter.id == ParameterId::weight(LinearId::global(Role::PositionEmbedding)) {
+            rows = rows.min(context);
+        }
+        shapes.push((parameter.id, rows, columns));
+    }
+    if key_maps {
+        for (layer, spec) in spec.layers.iter().enumerate() {
+            let (heads, head_dim) = (spec.attention.key_value_heads, spec.attention.head_dim);
+            shapes.extend(KeyMapPart::ALL.map(|part| (ParameterId::KeyMap(layer as u16, part), heads, head_dim)));
+        }
+    }
+    let mut out = Vec::with_capacity(shapes.len());
+    for (id, rows, columns) in shapes {
+        let storage = match id {
+            ParameterId::Linear(linear, Part::Weight) => {
+                let scheme = *assignment.get(&linear).ok_or(SizeError::NoScheme(linear))?;
+                if columns > scheme.max_columns() {
+                    let limit = scheme.max_columns();
+                    return Err(SizeError::TooManyColumns { id: linear, columns, scheme, limit });
+                }
+                scheme.storage()
+            }
+            _ => Storage::F32,
+        };
+        let bytes = tensor_bytes(storage, layout, rows, columns).ok_or(SizeError::Overflow(id))? as u64;
+        out.push(StoredTensor { id, key: tensor_key(id), storage, rows, columns, bytes });
+    }
+    out.sort_by_key(|tensor| tensor.key.rank());
+    Ok(out)
+}
+
+/// Bytes and parameters of a model's weights in an artifact.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct WeightSize {
+    /// Packed bytes of all weights with multipliers, row scales, padding, norms, biases, key maps.
+    pub weight_bytes: u64,
+    /// Of the unpadded shapes, a tied tensor once.
+    pub parameters: u64,
+    /// 8 · weight_bytes / parameters.
+    pub bits_per_weight: f64,
+    /// The same bytes by class of matrix; norms, biases and key maps are `other`.
+    pub bytes_by_class: BTreeMap<&'static str, u64>,
+}
+
+impl WeightSize {
+    /// Sums the tensors of [`stored_tensors`].
+    pub fn of(spec: &ModelSpec, tensors: &[StoredTensor]) -> Self {
+        let mut bytes_by_class: BTreeMap<&'static str, u64> =
+            Class::ALL.iter().map(|class| (class.name(), 0)).chain([("other", 0)]).collect();
+        for tensor in tensors {
+            let class = match tensor.id {
+                ParameterId::Linear(linear, Part::Weight) => linear.role.class().name(),
+                _ => "other",
+            };
+            *bytes_by_class.entry(class).or_default() += tensor.bytes;
+        }
+        let weight_bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
+        let parameters = spec.parameter_count();
+        WeightSize {
+            weight_bytes,
+            parameters,
+            bits_per_weight: 8.0 * weight_bytes as f64 / parameters as f64,
+            bytes_by_class,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The artifact and its executor against the reference of the arithmetic: stories260k quantized by the reference's own
+//! simple rule, compiled for every layout, must give the logits whose digests the reference recorded.
+
+use crate::shared;
+use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::layout::Layout;
+use slm_runtime::session::Session;
+use slm_runtime::sha256::Sha256;
+use slmc::checkpoint::DenseTensor;
+use slmc::compile::fit::Device;
+use slmc::compile::host::{SessionMemory, kernels};
+use slmc::compile::{HostSections, TextSection, compile};
+use slmc::model::id::{KeyMapPart, LinearId, ParameterId, Role};
+use slmc::model::quantized::QuantizedMatrix;
+use slmc::model::scheme::{GROUP, QuantScheme};
+use slmc::model::weights::{Model, Parameter};
+use slmc::progress::Silent;
+
+/// reference.py, `quantize`: integers in [-127, 127] and one scale.
+fn quantize_row(x: &[f32]) -> (Vec<i8>, f32) {
+    let mut q = vec![0; x.len()];
+    let scale = slm_runtime::numerics::quantize(x, &mut q).expect("weights are finite");
+    (q, scale)
+}
+
+/// reference.py, `Matrix`: w8 by rows; w4.g32 with the element of largest magnitude at -8.
+fn reference_rule(weights: &[f32], rows: usize, columns: usize, scheme: QuantScheme) -> QuantizedMatrix {
+    let mut matrix =
+        QuantizedMatrix { scheme, rows, columns, values: Vec::new(), row_scale: Vec::new(), multiplier: Vec::new() };
+    for row in weights.chunks_exact(columns) {
+        if scheme == QuantScheme::W8 {
+            let (q, scale) = quantize_row(row);
+            matrix.values.extend(q);
+            matrix.row_scale.push(scale);
+            continue;
+        }
+        let steps: Vec<f32> = row
+            .chunks(GROUP)
+            .map(|group| {
+                let largest = group.iter().fold(0f32, |most, &w| if w.abs() > most.abs() { w } else { most });
+                largest * -0.125
+            })
+            .collect();
+        let (mut multipliers, scale) = quantize_row(&steps);
+        multipliers.iter_mut().filter(|m| **m == 0).for_each(|m| *m = 1);
+        for (group, &multiplier) in row.chunks(GROUP).zip(&multipliers) {
+            let unit = scale * f32::from(multiplier);
+            let inverse = 1.0 / if unit == 0.0 { 1.0 } else { unit };
+            matrix.values.extend(group.iter().map(|w| (w * inverse).clamp(-8.0, 7.0).round_ties_even() as i8));
+        }
+        matrix.multiplier.extend(multipliers);
+        matrix.row_scale.push(scale);
+    }
+    matrix
+}
+
+fn reference_model(linear: QuantScheme, embedding: QuantScheme) -> Option<Model> {
+    let mut model = Model::open(&shared("models/stories260k")?).expect("the checkpoint opens");
+    for (id, rows, columns) in model.spec.matrices() {
+        let weights = model.values_f32(ParameterId::weight(id)).expect("weights read");
+        let scheme = if id == LinearId::global(Role::TokenEmbedding) { embedding } else { linear };
+        let matrix = reference_rule(&weights, rows, columns, scheme);
+        model.parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
+    }
+    Some(model)
+}
+
+fn add_key_map(model: &mut Model, key_map: &serde_json::Value) {
+    for (layer, maps) in key_map.as_array().expect("one map per layer").iter().enumerate() {
+        for (part, name) in KeyMapPart::ALL.into_iter().zip(["mean", "balance", "inverse"]) {
+            let heads = maps[name].as_array().expect("one row per head");
+            let bits = heads.iter().flat_map(|head| head.as_array().expect("channels"));
+            let values: Vec<f32> =
+                bits.map(|bits| f32::from_bits(bits.as_u64().expect("a bit pattern") as u32)).collect();
+            let tensor = DenseTensor::from_f32(vec![heads.len(), values.len() / heads.len()], &values);
+            let tensor = tensor.expect("the shape holds the values");
+            model.parameters.insert(ParameterId::KeyMap(layer as u16, part), Parameter::Dense(tensor));
+        }
+    }
+}
+
+fn artifact(model: &Model, layout: Layout) -> Vec<u8> {
+    let text = TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], strip_leading_space: false };
+    let device = Device::unlimited("test", layout);
+    compile(model, &device, None, &text, &HostSections::default(), &Silent).expect("it compiles").bytes
+}
+
+/// SHA-256 of the logits of all positions, the prompt given in pieces of `piece` tokens.
+fn logits_sha256(artifact: &ArtifactView<'_>, tokens: &[u32], piece: usize) -> String {
+    let mut memory = SessionMemory::for_artifact(artifact);
+    let mut session = Session::new(artifact, kernels(), memory.as_mut_slice()).expect("the memory is the planned one");
+    let mut hash = Sha256::new();
+    for piece in tokens.chunks(piece) {
+        let mut feed = |_: usize, row: &[f32]| row.iter().for_each(|value| hash.update(&value.to_le_bytes()));
+        session.run(piece, &mut feed).expect("the prompt runs");
+    }
+    hash.finish().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn logits_equal_the_reference_bit_for_bit() {
+    let Some(path) = shared("design/numerics/vectors.json") else { return };
+    let vectors: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(path).expect("vectors.json reads")).expect("vectors.json parses");
+    let stories = &vectors["stories260k"];
+    let mut wrong = Vec::new();
+    for run in stories["runs"].as_array().expect("runs") {
+        let scheme = |key: &str| run[key].as_str().expect("a scheme").parse().expect("a known scheme");
+        let Some(mut model) = reference_model(scheme("linear"), scheme("embedding")) else { return };
+        if run["key_map"] == true {
+            add_key_map(&mut model, &vectors["keymap"]);
+        }
+        let tokens: Vec<u32> = stories["tokens"][run["sequence"].as_str().expect("a sequence")]
+            .as_array()
+            .expect("tokens")
+            .iter()
+            .map(|token| token.as_u64().expect("a token") as u32)
+            .collect();
+        // Every layout on the short sequence, every way to cut it; the long ones once.
+        let short = tokens.len() <= 64;
+        for layout in if short { &Layout::ALL[..] } else { &Layout::ALL[..1] } {
+            let bytes = artifact(&model, *layout);
+            let view = ArtifactView::open(&bytes).expect("it reads back");
+            view.verify_digests().expect("its digests hold");
+            for piece in if short { &[1, 7, 64][..] } else { &[64][..] } {
+                let digest = logits_sha256(&view, &tokens, *piece);
+                if run["logits_sha256"] != digest.as_str() {
+                    wrong.push(format!("{} {} map {} sequence {} {} pieces of {piece}", run["linear"], run["embedding"], run["key_map"], run["sequence"], layout.name()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ: {wrong:#?}", wrong.len());
+}
