@@ -10,4 +10,5 @@ pub mod model;
 pub mod progress;
 pub mod quantize;
 pub mod recipe;
+pub mod report;
 pub mod shell;

@@ -125,7 +125,14 @@ fn logits_equal_the_reference_bit_for_bit() {
             for piece in if short { &[1, 7, 64][..] } else { &[64][..] } {
                 let digest = logits_sha256(&view, &tokens, *piece);
                 if run["logits_sha256"] != digest.as_str() {
-                    wrong.push(format!("{} {} map {} sequence {} {} pieces of {piece}", run["linear"], run["embedding"], run["key_map"], run["sequence"], layout.name()));
+                    wrong.push(format!(
+                        "{} {} map {} sequence {} {} pieces of {piece}",
+                        run["linear"],
+                        run["embedding"],
+                        run["key_map"],
+                        run["sequence"],
+                        layout.name()
+                    ));
                 }
             }
         }

@@ -121,7 +121,13 @@ impl File {
         self.bytes.resize(self.bytes.len().next_multiple_of(alignment), 0);
     }
 
-    fn section<'b>(&mut self, kind: SectionKind, host: bool, alignment: usize, parts: impl IntoIterator<Item = &'b [u8]>) {
+    fn section<'b>(
+        &mut self,
+        kind: SectionKind,
+        host: bool,
+        alignment: usize,
+        parts: impl IntoIterator<Item = &'b [u8]>,
+    ) {
         self.pad(alignment);
         let offset = self.bytes.len();
         for part in parts {

@@ -144,7 +144,12 @@ pub enum FitError {
 }
 
 /// Bytes at `context` with `chunk` tokens together.
-pub fn footprint(shape: &Shape<'_>, device: &Device, context: usize, chunk: usize) -> Result<(Footprint, Lowered), FitError> {
+pub fn footprint(
+    shape: &Shape<'_>,
+    device: &Device,
+    context: usize,
+    chunk: usize,
+) -> Result<(Footprint, Lowered), FitError> {
     let lowered = lower(shape.spec, context, chunk, shape.key_maps, false)?;
     let tensors = stored_tensors(shape.spec, shape.assignment, device.layout, context, shape.key_maps)?;
     let weights: u64 = tensors.iter().map(|tensor| tensor.bytes).sum();
@@ -235,7 +240,10 @@ pub fn fit(shape: &Shape<'_>, device: &Device, context: usize) -> Result<(Footpr
 }
 
 /// Whether every matrix has a scheme a device demands; the first that has not.
-pub fn undemanded(assignment: &Assignment, demanded: &[QuantScheme]) -> Option<(crate::model::id::LinearId, QuantScheme)> {
+pub fn undemanded(
+    assignment: &Assignment,
+    demanded: &[QuantScheme],
+) -> Option<(crate::model::id::LinearId, QuantScheme)> {
     if demanded.is_empty() {
         return None;
     }

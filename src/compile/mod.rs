@@ -1,12 +1,16 @@
 //! A quantized model to one artifact for one device: pack, plan memory, check that it fits, run the golden prompts with
 //! the runtime, emit. Everything is decided from the inputs: two builds of the same inputs give the same bytes.
 
+pub mod directory;
 pub mod emit;
 pub mod fit;
 pub mod host;
+pub mod inspect;
 pub mod lower;
+pub mod machine;
 pub mod pack;
 pub mod tables;
+pub mod verify;
 
 use crate::model::id::ParameterId;
 use crate::model::size::{Assignment, StoredTensor, WeightSize, stored_tensors};
@@ -73,7 +77,9 @@ pub enum CompileError {
         id: ParameterId,
     },
     /// The context is 0 or longer than the model's.
-    #[error("a context of {context} is not possible: the model knows positions up to {limit}; pass --context 1 to {limit}")]
+    #[error(
+        "a context of {context} is not possible: the model knows positions up to {limit}; pass --context 1 to {limit}"
+    )]
     Context {
         /// Asked for.
         context: usize,
@@ -165,12 +171,10 @@ pub fn compile(
     progress.finish();
     let host = host_sections(model, &tensors, host);
     let extras = emit::Extras { vocabulary: &text.vocabulary, prompts: &prompts, host: &host };
-    let draft =
-        emit::draft(&device.name, device.layout, device.page_bytes, &lowered, &tensors, &weights, &extras);
+    let draft = emit::draft(&device.name, device.layout, device.page_bytes, &lowered, &tensors, &weights, &extras);
     let view = ArtifactView::open(draft.bytes()).map_err(CompileError::Emitted)?;
     let mut memory = host::SessionMemory::for_artifact(&view);
-    let golden =
-        golden_digest(&view, host::kernels(), memory.as_mut_slice()).map_err(CompileError::Golden)?;
+    let golden = golden_digest(&view, host::kernels(), memory.as_mut_slice()).map_err(CompileError::Golden)?;
     let bytes = draft.finish(golden);
     Ok(Compiled { bytes, footprint, size: WeightSize::of(spec, &tensors), golden })
 }

@@ -60,7 +60,13 @@ pub fn pack(matrix: &QuantizedMatrix, layout: Layout) -> Option<Vec<u8>> {
 ///
 /// # Panics
 /// If `bytes` is shorter than the shape says.
-pub fn unpack(bytes: &[u8], scheme: QuantScheme, layout: Layout, rows: usize, columns: usize) -> Option<QuantizedMatrix> {
+pub fn unpack(
+    bytes: &[u8],
+    scheme: QuantScheme,
+    layout: Layout,
+    rows: usize,
+    columns: usize,
+) -> Option<QuantizedMatrix> {
     let shape = TileShape::new(scheme.storage(), layout, rows, columns)?;
     let mut matrix = QuantizedMatrix {
         scheme,
@@ -78,7 +84,9 @@ pub fn unpack(bytes: &[u8], scheme: QuantScheme, layout: Layout, rows: usize, co
             let (offset, high) = shape.value_offset(within, column);
             matrix.values.push(match scheme {
                 QuantScheme::W8 => tile[offset] as i8,
-                QuantScheme::W4G32 => value_of(layout.nibbles(), if high { tile[offset] >> 4 } else { tile[offset] & 15 }),
+                QuantScheme::W4G32 => {
+                    value_of(layout.nibbles(), if high { tile[offset] >> 4 } else { tile[offset] & 15 })
+                }
             });
         }
         if scheme == QuantScheme::W4G32 {
@@ -122,7 +130,7 @@ mod tests {
             let scheme = if w4 { QuantScheme::W4G32 } else { QuantScheme::W8 };
             let matrix = random_matrix(scheme, rows, columns, seed);
             let bytes = pack(&matrix, layout).expect("small");
-            prop_assert_eq!(unpack(&bytes, scheme, layout, rows, columns).as_ref(), Some(&matrix));
+            prop_assert_eq!(unpack(&bytes, scheme, layout, rows, columns), Some(matrix));
         }
     }
 }

@@ -1,1 +1,10 @@
-//! (module documentation)
+//! Text to tokens to windows: reading text files, the one user of the `tokenizers` crate, and the cutting of tokens
+//! into the windows and sequences that calibration and evaluation run on.
+
+pub mod text;
+pub mod tokenizer;
+pub mod vocabulary;
+pub mod windows;
+
+#[cfg(test)]
+mod testing;

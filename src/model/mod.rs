@@ -1,7 +1,12 @@
 //! What a model is: its specification, the names of its parameters, its weights, and the one f32 forward.
 
 pub mod arch;
+pub mod device;
+pub mod forward;
 pub mod id;
 pub mod quantized;
+pub mod quantized_directory;
 pub mod scheme;
+pub mod size;
 pub mod spec;
+pub mod weights;

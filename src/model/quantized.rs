@@ -1,5 +1,5 @@
 //! A quantized matrix in its plain form: one value per byte, unpadded, before any target's layout.
-//! w[o,i] = row_scale[o] · (multiplier[o, i/32] · values[o,i]), the product of integers first, then one f32 multiply.
+//! `w[o,i] = row_scale[o] · (multiplier[o, i/32] · values[o,i])`: the product of integers first, then one f32 multiply.
 
 use super::scheme::{GROUP, QuantScheme};
 

@@ -1,1 +1,104 @@
-//! (module documentation)
+//! Post-training quantization: which scheme every matrix gets ([`policy`]), what it is calibrated with ([`calibration`]),
+//! how a row is rounded ([`search`]), how keys are mapped ([`key_map`]).
+
+pub mod calibration;
+pub mod directory;
+pub mod key_map;
+pub mod policy;
+pub mod search;
+
+use crate::calibrate::Statistics;
+use crate::checkpoint::DenseTensor;
+use crate::model::id::{KeyMapPart, LinearId, ParameterId, Role};
+use crate::model::quantized::QuantizedMatrix;
+use crate::model::scheme::QuantScheme;
+use crate::model::size::Assignment;
+use crate::model::weights::{Model, ModelError, Parameter};
+use crate::progress::Progress;
+use key_map::KeyMap;
+use std::collections::BTreeMap;
+
+/// How well one matrix was rounded.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct MatrixReport {
+    /// Name.
+    pub name: String,
+    /// Scheme.
+    pub scheme: String,
+    /// Σ h (w − ŵ)² / Σ h w², h the mean square of the inputs where they were calibrated.
+    pub relative_error: f64,
+    /// Whether inputs were calibrated; tables of embeddings have none.
+    pub calibrated: bool,
+}
+
+/// Quantizes every matrix of a dense model by its scheme. With statistics, columns are weighed and keys are mapped.
+pub fn quantize(
+    model: &Model,
+    assignment: &Assignment,
+    statistics: Option<&Statistics>,
+    progress: &dyn Progress,
+) -> Result<(Model, Vec<MatrixReport>), ModelError> {
+    let mut parameters: BTreeMap<ParameterId, Parameter> = model.parameters.clone();
+    let mut reports = Vec::new();
+    let matrices = model.spec.matrices();
+    progress.begin("quantizing", matrices.len() as u64, "matrices");
+    for (id, rows, columns) in matrices {
+        let weights = model.values_f32(ParameterId::weight(id))?;
+        let scheme = assignment.get(&id).copied().unwrap_or(QuantScheme::W8);
+        let importance = statistics.and_then(|statistics| input_importance(model, statistics, id));
+        let matrix = search::quantize_matrix(&weights, rows, columns, scheme, importance);
+        reports.push(MatrixReport {
+            name: id.to_string(),
+            scheme: scheme.to_string(),
+            relative_error: relative_error(&weights, &matrix, importance),
+            calibrated: importance.is_some(),
+        });
+        parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
+        progress.advance(1);
+    }
+    progress.finish();
+    for id in model
+        .parameters
+        .keys()
+        .filter(|id| matches!(id, ParameterId::Linear(_, crate::model::id::Part::Bias) | ParameterId::Norm(..)))
+    {
+        // Read once: values that are not finite are refused before anything is written.
+        model.values_f32(*id)?;
+    }
+    if let Some(statistics) = statistics {
+        for (layer, stats) in statistics.keys.iter().enumerate() {
+            let map = KeyMap::of(stats);
+            let shape = &model.spec.layers[layer].attention;
+            for (part, values) in KeyMapPart::ALL.into_iter().zip([&map.mean, &map.balance, &map.inverse]) {
+                let tensor = DenseTensor::from_f32(vec![shape.key_value_heads, shape.head_dim], values)?;
+                parameters.insert(ParameterId::KeyMap(layer as u16, part), Parameter::Dense(tensor));
+            }
+        }
+    }
+    let quantized = Model {
+        spec: model.spec.clone(),
+        config: model.config.clone(),
+        parameters,
+        directory: model.directory.clone(),
+    };
+    Ok((quantized, reports))
+}
+
+/// Mean squares of a matrix's inputs; a tied token table is weighed by the head's.
+fn input_importance<'s>(model: &Model, statistics: &'s Statistics, id: LinearId) -> Option<&'s [f64]> {
+    let source = match id.role {
+        Role::TokenEmbedding if model.spec.tied_head() => LinearId::global(Role::LmHead),
+        _ => id,
+    };
+    statistics.linears.get(&source).map(|stats| stats.mean_square.as_slice())
+}
+
+fn relative_error(weights: &[f32], matrix: &QuantizedMatrix, importance: Option<&[f64]>) -> f64 {
+    let (mut miss, mut size) = (0.0, 0.0);
+    for (index, (weight, rounded)) in weights.iter().zip(matrix.dequantize()).enumerate() {
+        let h = importance.map_or(1.0, |importance| importance[index % matrix.columns]);
+        miss += h * f64::from(weight - rounded).powi(2);
+        size += h * f64::from(*weight).powi(2);
+    }
+    if size > 0.0 { miss / size } else { 0.0 }
+}

@@ -1,1 +1,11 @@
-//! (module documentation)
+//! Everything a person sees. stdout carries the result and nothing else (text, or one JSON line); stderr carries
+//! status, notes, warnings, errors and progress. No other module prints.
+
+mod exit;
+mod messages;
+mod progress;
+#[cfg(test)]
+mod testing;
+
+pub use exit::ExitStatus;
+pub use messages::{ProgressMode, Shell, ShellOptions, Verbosity};

@@ -36,8 +36,9 @@ impl Storage {
         [Storage::F32, Storage::W8, Storage::W4G32].into_iter().find(|storage| *storage as u8 == id)
     }
 
-    /// Most columns for which the sum of a row stays in i32 whatever its values:
-    /// 128 · 127 · 127 products in w4 (8 · 127 · 127 per column), 127 · 127 in w8.
+    /// Most columns for which the sum of a row stays in i32 for every value the format allows: 127 · 127 per column in
+    /// w8, 8 · 127 · 127 in w4. A writer never stores the byte -128, as value or as multiplier; a file that does is
+    /// damaged, and its sums wrap.
     pub const fn max_columns(self) -> usize {
         match self {
             Storage::F32 => usize::MAX,

@@ -23,6 +23,9 @@
 
 #![no_std]
 
+#[cfg(test)]
+extern crate std;
+
 mod attention;
 pub mod format;
 pub mod kernels;
@@ -35,3 +38,5 @@ pub mod self_test;
 pub mod session;
 pub mod sha256;
 pub mod text;
+#[cfg(test)]
+mod vectors;

@@ -306,6 +306,20 @@ impl Rotary<'_> {
     }
 }
 
+/// The key map on one key: (k − mean) · balance.
+pub fn map_key(key: &mut [f32], mean: F32Bytes<'_>, balance: F32Bytes<'_>) {
+    for ((k, mean), balance) in key.iter_mut().zip(mean.iter()).zip(balance.iter()) {
+        *k = (*k - mean) * balance;
+    }
+}
+
+/// The key map on one query: q · inverse.
+pub fn map_query(query: &mut [f32], inverse: F32Bytes<'_>) {
+    for (q, inverse) in query.iter_mut().zip(inverse.iter()) {
+        *q *= inverse;
+    }
+}
+
 /// Sum of rows in order, divided by their number, scaled to unit length: the pooling of sentence encoders.
 /// `total` holds the sum of `rows` rows, added one after another in f32.
 pub fn unit_mean(total: &mut [f32], rows: usize) -> Result<(), NumericRange> {

@@ -2,6 +2,8 @@
 //! faster one replaces entries and must give the same bits.
 
 pub mod scalar;
+#[cfg(test)]
+mod tests;
 
 use crate::format::artifact::Matrix;
 

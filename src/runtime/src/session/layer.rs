@@ -6,6 +6,7 @@ use super::{Session, SessionError, range};
 use crate::attention::Cache;
 use crate::format::spec::LayerRecord;
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
+use crate::numerics::{map_key, map_query};
 
 impl Session<'_, '_> {
     /// Keys and values of `count` residual rows from `row` into the cache, at positions `first..`.
@@ -45,11 +46,8 @@ impl Session<'_, '_> {
                         rotary.rotate(vector, position);
                     }
                     if let Some((mean, balance)) = map {
-                        let (mean, balance) =
-                            (mean.slice(head * head_dim, head_dim), balance.slice(head * head_dim, head_dim));
-                        for ((k, mean), balance) in vector.iter_mut().zip(mean.iter()).zip(balance.iter()) {
-                            *k = (*k - mean) * balance;
-                        }
+                        let (start, length) = (head * head_dim, head_dim);
+                        map_key(vector, mean.slice(start, length), balance.slice(start, length));
                     }
                     cache.write_key(head, position, vector).map_err(out_of_range)?;
                 }
@@ -99,9 +97,7 @@ impl Session<'_, '_> {
                 }
                 let key_head = head / share;
                 if let Some(inverse) = inverse {
-                    for (q, inverse) in query.iter_mut().zip(inverse.slice(key_head * head_dim, head_dim).iter()) {
-                        *q *= inverse;
-                    }
+                    map_query(query, inverse.slice(key_head * head_dim, head_dim));
                 }
                 self.buffers
                     .attention

@@ -1,0 +1,305 @@
+//! A JSON object read from a file, with accessors whose errors name the file and the key. Nested objects are opened as
+//! sections whose keys display with dots: `rope_parameters.rope_type`. A key that is `null` counts as absent, as
+//! transformers treats it.
+
+use super::CONFIG_FILE;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// Largest size a configuration may state: token ids and dimensions are 32-bit in every format slmc writes.
+pub const MAX_SIZE: usize = i32::MAX as usize;
+
+/// Longest JSON file that is read, in bytes: far above any real configuration or shard index.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The path that should hold a model is something else.
+    #[error("{}: not a directory; pass a directory with config.json and model.safetensors", path.display())]
+    NotDirectory {
+        /// What was passed.
+        path: PathBuf,
+    },
+    /// The file cannot be read.
+    #[error("{}: cannot be read", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is too long to be what its name says.
+    #[error("{}: {bytes} bytes, expected at most {MAX_FILE_BYTES}; it is no configuration", file.display())]
+    TooLong {
+        /// The file.
+        file: PathBuf,
+        /// Its length.
+        bytes: u64,
+    },
+    /// The file is not JSON.
+    #[error("{}: not valid JSON, perhaps truncated; fetch it again", file.display())]
+    Json {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A required key is absent.
+    #[error("{}: key `{key}` is missing, expected {expected}", file.display())]
+    Missing {
+        /// The file.
+        file: PathBuf,
+        /// The key.
+        key: String,
+        /// What its value would be.
+        expected: &'static str,
+    },
+    /// A value has the wrong type or is out of range.
+    #[error("{}: `{key}` is {found}, expected {expected}", file.display())]
+    Value {
+        /// The file.
+        file: PathBuf,
+        /// The key; `(whole file)` for the document.
+        key: String,
+        /// What stands there, as JSON.
+        found: String,
+        /// What would be accepted.
+        expected: String,
+    },
+    /// A value slmc understands but does not implement.
+    #[error("{}: `{key}` is `{value}`; {subject} supports {supported}", file.display())]
+    Unsupported {
+        /// The file.
+        file: PathBuf,
+        /// The key.
+        key: String,
+        /// What stands there.
+        value: String,
+        /// Who would have to support it: a family, or slmc.
+        subject: &'static str,
+        /// The closed list.
+        supported: String,
+    },
+}
+
+/// A JSON object with the path of its file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    file: PathBuf,
+    /// Keys leading to this section, each followed by a dot.
+    prefix: String,
+    map: Map<String, Value>,
+}
+
+impl Config {
+    /// Reads config.json of a model directory.
+    pub fn open(directory: &Path) -> Result<Self, ConfigError> {
+        if !directory.is_dir() {
+            return Err(ConfigError::NotDirectory { path: directory.to_owned() });
+        }
+        Self::read(&directory.join(CONFIG_FILE))
+    }
+
+    /// Reads any JSON object.
+    pub fn read(file: &Path) -> Result<Self, ConfigError> {
+        let read_error = |source| ConfigError::Read { file: file.to_owned(), source };
+        let bytes = std::fs::metadata(file).map_err(read_error)?.len();
+        if bytes > MAX_FILE_BYTES {
+            return Err(ConfigError::TooLong { file: file.to_owned(), bytes });
+        }
+        let text = std::fs::read(file).map_err(read_error)?;
+        let value: Value =
+            serde_json::from_slice(&text).map_err(|source| ConfigError::Json { file: file.to_owned(), source })?;
+        match value {
+            Value::Object(map) => Ok(Self::from_map(file, map)),
+            other => Err(ConfigError::Value {
+                file: file.to_owned(),
+                key: "(whole file)".to_owned(),
+                found: brief(&other),
+                expected: "a JSON object".to_owned(),
+            }),
+        }
+    }
+
+    /// An object made in memory; `file` is what errors will name.
+    pub fn from_map(file: &Path, map: Map<String, Value>) -> Self {
+        Config { file: file.to_owned(), prefix: String::new(), map }
+    }
+
+    /// The file errors name.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The object, keys in the order of the file.
+    pub fn map(&self) -> &Map<String, Value> {
+        &self.map
+    }
+
+    /// The value of a key; `None` where it is absent or null.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    /// The object under a key, as a section of its own.
+    pub fn section(&self, key: &str) -> Result<Option<Config>, ConfigError> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(Value::Object(map)) => {
+                Ok(Some(Config { file: self.file.clone(), prefix: format!("{}{key}.", self.prefix), map: map.clone() }))
+            }
+            Some(_) => Err(self.wrong(key, "an object")),
+        }
+    }
+
+    /// An integer from 1 to [`MAX_SIZE`].
+    pub fn size(&self, key: &str) -> Result<usize, ConfigError> {
+        self.optional_size(key)?.ok_or_else(|| self.missing(key, "a positive integer"))
+    }
+
+    /// An integer from 1 to [`MAX_SIZE`], where present.
+    pub fn optional_size(&self, key: &str) -> Result<Option<usize>, ConfigError> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        match value.as_u64().and_then(|size| usize::try_from(size).ok()) {
+            Some(size) if (1..=MAX_SIZE).contains(&size) => Ok(Some(size)),
+            _ => Err(self.wrong(key, &format!("an integer from 1 to {MAX_SIZE}"))),
+        }
+    }
+
+    /// true or false.
+    pub fn flag_or(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
+        match self.value(key) {
+            None => Ok(default),
+            Some(value) => value.as_bool().ok_or_else(|| self.wrong(key, "true or false")),
+        }
+    }
+
+    /// A string.
+    pub fn text(&self, key: &str) -> Result<&str, ConfigError> {
+        self.optional_text(key)?.ok_or_else(|| self.missing(key, "a string"))
+    }
+
+    /// A string, where present.
+    pub fn optional_text(&self, key: &str) -> Result<Option<&str>, ConfigError> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(value) => value.as_str().map(Some).ok_or_else(|| self.wrong(key, "a string")),
+        }
+    }
+
+    /// A finite number above 0.
+    pub fn positive(&self, key: &str) -> Result<f64, ConfigError> {
+        self.optional_positive(key)?.ok_or_else(|| self.missing(key, "a number above 0"))
+    }
+
+    /// A finite number above 0, where present.
+    pub fn optional_positive(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        match value.as_f64() {
+            Some(number) if number.is_finite() && number > 0.0 => Ok(Some(number)),
+            _ => Err(self.wrong(key, "a finite number above 0")),
+        }
+    }
+
+    /// Token ids below `vocabulary`: one integer or a list; absent is none.
+    pub fn tokens(&self, key: &str, vocabulary: usize) -> Result<Vec<u32>, ConfigError> {
+        let token = |value: &Value| match value.as_u64() {
+            Some(id) if id < vocabulary as u64 => u32::try_from(id).ok(),
+            _ => None,
+        };
+        let ids = match self.value(key) {
+            None => Some(Vec::new()),
+            Some(Value::Array(list)) => list.iter().map(token).collect(),
+            Some(value) => token(value).map(|id| vec![id]),
+        };
+        ids.ok_or_else(|| {
+            self.wrong(key, &format!("a token id below the vocabulary of {vocabulary}, or a list of them"))
+        })
+    }
+
+    /// The error for an absent key.
+    pub fn missing(&self, key: &str, expected: &'static str) -> ConfigError {
+        ConfigError::Missing { file: self.file.clone(), key: self.full(key), expected }
+    }
+
+    /// The error for a value of the wrong type or range.
+    pub fn wrong(&self, key: &str, expected: &str) -> ConfigError {
+        ConfigError::Value {
+            file: self.file.clone(),
+            key: self.full(key),
+            found: self.map.get(key).map_or_else(|| "absent".to_owned(), brief),
+            expected: expected.to_owned(),
+        }
+    }
+
+    /// The error for a value outside a closed list.
+    pub fn unsupported(&self, key: &str, subject: &'static str, supported: &str) -> ConfigError {
+        let value = match self.map.get(key) {
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => brief(other),
+            None => "absent".to_owned(),
+        };
+        ConfigError::Unsupported {
+            file: self.file.clone(),
+            key: self.full(key),
+            value,
+            subject,
+            supported: supported.to_owned(),
+        }
+    }
+
+    fn full(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+}
+
+/// A value as JSON, cut so that a message stays readable.
+fn brief(value: &Value) -> String {
+    const LONGEST: usize = 80;
+    let text = value.to_string();
+    if text.chars().count() <= LONGEST {
+        return text;
+    }
+    text.chars().take(LONGEST).chain("…".chars()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn config(value: Value) -> Config {
+        let Value::Object(map) = value else { panic!("the test passes an object") };
+        Config::from_map(Path::new("m/config.json"), map)
+    }
+
+    #[test]
+    fn errors_name_file_and_key() {
+        let config = config(json!({
+            "zero": 0, "huge": 4294967296u64, "text": "x", "nothing": null, "negative": -1.0,
+            "rope": {"kind": "foo"}, "ids": [1, 99], "fraction": 1.5,
+        }));
+        let section = config.section("rope").unwrap().unwrap();
+        let cases = [
+            (config.size("absent").unwrap_err(), "m/config.json: key `absent` is missing, expected a positive integer"),
+            (config.size("nothing").unwrap_err(), "key `nothing` is missing"),
+            (config.size("zero").unwrap_err(), "`zero` is 0, expected an integer from 1 to 2147483647"),
+            (config.size("huge").unwrap_err(), "`huge` is 4294967296"),
+            (config.size("fraction").unwrap_err(), "`fraction` is 1.5"),
+            (config.size("text").unwrap_err(), "`text` is \"x\""),
+            (config.flag_or("zero", true).unwrap_err(), "`zero` is 0, expected true or false"),
+            (config.positive("negative").unwrap_err(), "`negative` is -1.0, expected a finite number above 0"),
+            (config.tokens("ids", 50).unwrap_err(), "`ids` is [1,99], expected a token id below the vocabulary of 50"),
+            (
+                section.unsupported("kind", "llama", "default, llama3"),
+                "`rope.kind` is `foo`; llama supports default, llama3",
+            ),
+        ];
+        for (error, expected) in cases {
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        assert_eq!(config.tokens("ids", 100).unwrap(), [1, 99]);
+        assert_eq!(config.tokens("nothing", 100).unwrap(), [0; 0]);
+    }
+}

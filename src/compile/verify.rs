@@ -1,0 +1,95 @@
+//! `slmc verify`: every digest of an artifact, then its golden prompts through the runtime on this machine.
+
+use super::host::{ArtifactError, ArtifactFile, SessionMemory, kernels};
+use crate::checkpoint::hash::hex;
+use crate::report::{Report, Table};
+use serde::Serialize;
+use slm_runtime::self_test::golden_digest;
+use slm_runtime::session::SessionError;
+use std::path::{Path, PathBuf};
+
+/// Why an artifact does not verify.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// Structure or digests.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// The prompts do not run.
+    #[error("{}: the golden prompts do not run: {error}", path.display())]
+    Session {
+        /// The artifact.
+        path: PathBuf,
+        /// Why.
+        error: SessionError,
+    },
+    /// The prompts give other logits.
+    #[error(
+        "{}: the golden prompts give logits with digest {found}, the artifact states {expected}: this machine does not \
+         compute what the build machine did; please report it with the output of `slmc doctor`",
+        path.display()
+    )]
+    Golden {
+        /// The artifact.
+        path: PathBuf,
+        /// Stated.
+        expected: String,
+        /// Computed.
+        found: String,
+    },
+}
+
+/// Result of `slmc verify`.
+#[derive(Clone, Debug, Serialize)]
+pub struct VerifyReport {
+    /// Target it was compiled for.
+    pub target: String,
+    /// Tensors whose digests hold.
+    pub tensors: usize,
+    /// Prompts whose logits are the stated ones.
+    pub golden_prompts: usize,
+    /// Digest of those logits.
+    pub golden_sha256: String,
+    /// Whether the file has no host part.
+    pub device_only: bool,
+    /// Kernels that computed them.
+    pub kernel: &'static str,
+}
+
+impl Report for VerifyReport {
+    const SCHEMA: &'static str = "slmc.verify/1";
+
+    fn text(&self) -> String {
+        let mut table = Table::pairs();
+        table.row(["target", &self.target]);
+        table.row(["digests", &format!("file and {} tensors hold", self.tensors)]);
+        table.row([
+            "golden prompts",
+            &format!("{} give the stated logits ({} kernel)", self.golden_prompts, self.kernel),
+        ]);
+        if self.device_only {
+            table.row(["host part", "absent: written for the device only"]);
+        }
+        table.to_string()
+    }
+}
+
+/// Verifies an artifact.
+pub fn verify(path: &Path) -> Result<VerifyReport, VerifyError> {
+    let file = ArtifactFile::open(path)?;
+    let view = file.view()?;
+    let mut memory = SessionMemory::for_artifact(&view);
+    let found = golden_digest(&view, kernels(), memory.as_mut_slice())
+        .map_err(|error| VerifyError::Session { path: path.to_owned(), error })?;
+    if found != view.golden_digest() {
+        let (expected, found) = (hex(&view.golden_digest()), hex(&found));
+        return Err(VerifyError::Golden { path: path.to_owned(), expected, found });
+    }
+    Ok(VerifyReport {
+        target: view.target().to_owned(),
+        tensors: view.tensor_count(),
+        golden_prompts: view.golden_prompts().count(),
+        golden_sha256: hex(&found),
+        device_only: view.device_only(),
+        kernel: kernels().name,
+    })
+}

@@ -1,0 +1,97 @@
+//! The arithmetic of comparing two rows of logits, and of summing such comparisons up: log-softmax and KL divergence
+//! in f64, the mean with its standard error over independent samples, nearest-rank percentiles.
+
+/// Index of the largest value, the first of equals.
+pub(super) fn argmax(row: &[f32]) -> usize {
+    row.iter().enumerate().fold(0, |best, (n, &value)| if value > row[best] { n } else { best })
+}
+
+fn maximum(row: &[f32]) -> f64 {
+    f64::from(row[argmax(row)])
+}
+
+/// −ln softmax(row)[target] in nats.
+pub(super) fn surprise(row: &[f32], target: usize) -> f64 {
+    let top = maximum(row);
+    let sum: f64 = row.iter().map(|&value| (f64::from(value) - top).exp()).sum();
+    sum.ln() - (f64::from(row[target]) - top)
+}
+
+/// KL(softmax(reference) ‖ softmax(model)) in nats: Σ p · (ln p − ln q). Rounding can take a divergence of zero just
+/// below it; it is never reported negative.
+pub(super) fn divergence(reference: &[f32], model: &[f32]) -> f64 {
+    let (top_p, top_q) = (maximum(reference), maximum(model));
+    let (mut sum_p, mut sum_q, mut weighted) = (0.0, 0.0, 0.0);
+    for (&p, &q) in reference.iter().zip(model) {
+        let (p, q) = (f64::from(p) - top_p, f64::from(q) - top_q);
+        let weight = p.exp();
+        sum_p += weight;
+        sum_q += q.exp();
+        weighted += weight * (p - q);
+    }
+    (weighted / sum_p - f64::ln(sum_p) + f64::ln(sum_q)).max(0.0)
+}
+
+/// The value below or at which `share` of the values lie, by nearest rank; `None` for no values.
+pub(super) fn percentile(values: &[f64], share: f64) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// Σ values and how many, for one independent sample (a window, a sequence).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sample {
+    pub(super) sum: f64,
+    pub(super) count: usize,
+}
+
+/// Mean over all values, and its standard error with samples, not values, as the independent draws: values within a
+/// sample are correlated. The ratio estimator √(n/(n−1) · Σ(sumᵢ − mean·countᵢ)²) / Σcountᵢ, which for samples of
+/// equal count is the standard deviation of their means over √n. No error for fewer than two samples.
+pub(super) fn mean_and_error(samples: &[Sample]) -> (f64, Option<f64>) {
+    let count: f64 = samples.iter().map(|sample| sample.count as f64).sum();
+    let mean = samples.iter().map(|sample| sample.sum).sum::<f64>() / count;
+    let draws = samples.len() as f64;
+    let spread: f64 = samples.iter().map(|sample| (sample.sum - mean * sample.count as f64).powi(2)).sum();
+    let error = (samples.len() > 1).then(|| (draws / (draws - 1.0) * spread).sqrt() / count);
+    (mean, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(a: f64, b: f64) -> bool {
+        (a - b).abs() < 1e-12
+    }
+
+    #[test]
+    fn rows_compare_as_computed_by_hand() {
+        // softmax of (ln 1, ln 3) is (1/4, 3/4), of (0, 0) is (1/2, 1/2).
+        let (p, q) = ([0.0, 3f32.ln()], [5.0, 5.0]);
+        let by_hand = 0.25 * (0.25f64 / 0.5).ln() + 0.75 * (0.75f64 / 0.5).ln();
+        assert!((divergence(&p, &q) - by_hand).abs() < 1e-7);
+        assert!((surprise(&p, 0) - 4f64.ln()).abs() < 1e-7);
+        assert!(close(surprise(&q, 1), 2f64.ln()));
+        assert!(divergence(&p, &p) < 1e-15);
+        assert_eq!(argmax(&[1.0, 2.0, 2.0]), 1);
+        let far = [1e30f32, -1e30];
+        assert_eq!(divergence(&far, &far), 0.0);
+    }
+
+    #[test]
+    fn errors_come_from_samples_and_ranks_are_nearest() {
+        let samples = [1.0, 2.0, 6.0].map(|mean| Sample { sum: mean * 10.0, count: 10 });
+        let (mean, error) = mean_and_error(&samples);
+        // Deviations −2, −1, 3: variance 14/2 = 7, standard error √(7/3).
+        assert!(close(mean, 3.0) && close(error.expect("three samples"), (7.0f64 / 3.0).sqrt()));
+        assert_eq!(mean_and_error(&samples[..1]).1, None);
+        let values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        assert_eq!(percentile(&values, 0.99), Some(198.0));
+        assert_eq!(percentile(&values, 0.01), Some(2.0));
+        assert_eq!(percentile(&[4.0], 0.01), Some(4.0));
+        assert_eq!(percentile(&[], 0.5), None);
+    }
+}

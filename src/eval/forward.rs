@@ -1,0 +1,28 @@
+//! The border between evaluation and what is evaluated: tokens in, logits (or hidden states) out.
+
+use std::error::Error;
+
+/// A model that can be run on whole sequences. The f32 model and a runtime session implement it.
+pub trait Forward {
+    /// Columns of the output: vocabulary, labels or hidden width.
+    fn output_width(&self) -> usize;
+
+    /// Runs each sequence on its own. One row-major output per sequence, in order: (positions, width) for token
+    /// outputs, (1, width) for a sequence classifier.
+    ///
+    /// # Errors
+    /// Whatever the implementation meets, wrapped: a token outside the vocabulary, a sequence beyond the context.
+    fn logits(&self, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ForwardError>;
+}
+
+/// Why a model could not be run; the source says what happened.
+#[derive(Debug, thiserror::Error)]
+#[error("the forward pass failed")]
+pub struct ForwardError(#[source] Box<dyn Error + Send + Sync>);
+
+impl ForwardError {
+    /// Wraps what the implementation reports.
+    pub fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        ForwardError(source.into())
+    }
+}

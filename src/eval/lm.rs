@@ -1,0 +1,248 @@
+//! Language models: perplexity, and how far a model's predictions are from a reference's. Every position of a window
+//! but the last predicts the token after it; the last has no target and is left out of every mean. With p the
+//! reference's and q the model's distribution at a position:
+//!
+//! ```text
+//! perplexity = exp(mean of −ln q(next token))
+//! kld        = KL(p ‖ q) = Σ p · (ln p − ln q), in nats, in f64
+//! top-1      = whether argmax p = argmax q, the lower token of equals
+//! ```
+
+use super::divergence::{Sample, argmax, divergence, mean_and_error, percentile, surprise};
+use super::forward::Forward;
+use super::outputs::{EvalError, Pair, Rows};
+use super::subject::{Subject, number_row};
+use crate::progress::Progress;
+use crate::report::{Report, Table, grouped};
+use rayon::prelude::*;
+use serde::Serialize;
+
+/// What the windows say about a model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LmMetrics {
+    /// Positions with a target, over all windows.
+    pub tokens: u64,
+    /// Windows.
+    pub windows: u64,
+    /// Of the model.
+    pub perplexity: f64,
+    /// Of the reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference_perplexity: Option<f64>,
+    /// Mean over positions, in nats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kld_mean: Option<f64>,
+    /// Standard error of `kld_mean` with windows as the independent samples, since positions of one window are not
+    /// independent; absent for a single window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kld_stderr: Option<f64>,
+    /// 99th percentile over positions (nearest rank), in nats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kld_p99: Option<f64>,
+    /// Share of positions at which both rank the same token first, in [0, 1].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top1_agreement: Option<f64>,
+    /// SHA-256 of the model's logits: little-endian f32, every position of every window in order.
+    pub logits_sha256: String,
+}
+
+/// One position.
+struct Position {
+    surprise: f64,
+    compared: Option<Compared>,
+}
+
+/// One position beside the reference.
+struct Compared {
+    surprise: f64,
+    divergence: f64,
+    agrees: bool,
+}
+
+/// Evaluates `model`, and compares it with `reference` if there is one, over windows of at least two tokens each. The
+/// outputs of one batch of windows are held at a time.
+///
+/// # Errors
+/// [`EvalError`]: nothing to evaluate, a failing or damaged model, models of different vocabularies.
+pub fn evaluate(
+    model: &dyn Forward,
+    reference: Option<&dyn Forward>,
+    windows: &[Vec<u32>],
+    progress: &dyn Progress,
+) -> Result<LmMetrics, EvalError> {
+    if windows.is_empty() || windows.iter().any(|window| window.len() < 2) {
+        return Err(EvalError::Nothing { with: " of two tokens or more, and none shorter" });
+    }
+    let width = model.output_width();
+    let pair = Pair { model, reference, rows: Rows::PerToken, columns: "tokens", work: ("evaluating", "windows") };
+    let (mut losses, mut reference_losses, mut samples) = (0.0, 0.0, Vec::new());
+    let (mut divergences, mut agreeing, mut tokens) = (Vec::new(), 0u64, 0u64);
+    let logits_sha256 = pair.watched(windows, progress, |n, logits, reference| {
+        let window = &windows[n];
+        if let Some(&token) = window.iter().find(|&&token| token as usize >= width) {
+            return Err(EvalError::TokenOutside { token, sequence: n, width });
+        }
+        // Positions are computed in any order and summed in theirs, so the sums do not depend on the threads.
+        let mut sample = Sample::default();
+        for position in positions(window, logits, reference, width) {
+            tokens += 1;
+            losses += position.surprise;
+            if let Some(compared) = position.compared {
+                reference_losses += compared.surprise;
+                divergences.push(compared.divergence);
+                agreeing += u64::from(compared.agrees);
+                sample.sum += compared.divergence;
+                sample.count += 1;
+            }
+        }
+        samples.push(sample);
+        Ok(())
+    })?;
+    let count = tokens as f64;
+    let (kld_mean, kld_stderr) = mean_and_error(&samples);
+    Ok(LmMetrics {
+        tokens,
+        windows: windows.len() as u64,
+        perplexity: (losses / count).exp(),
+        reference_perplexity: reference.map(|_| (reference_losses / count).exp()),
+        kld_mean: reference.map(|_| kld_mean),
+        kld_stderr: reference.and(kld_stderr),
+        kld_p99: percentile(&divergences, 0.99),
+        top1_agreement: reference.map(|_| agreeing as f64 / count),
+        logits_sha256,
+    })
+}
+
+/// Every position of a window that has a target.
+fn positions(window: &[u32], logits: &[f32], reference: Option<&[f32]>, width: usize) -> Vec<Position> {
+    (0..window.len() - 1)
+        .into_par_iter()
+        .map(|n| {
+            let target = window[n + 1] as usize;
+            let row = &logits[n * width..(n + 1) * width];
+            let compared = reference.map(|reference| {
+                let other = &reference[n * width..(n + 1) * width];
+                Compared {
+                    surprise: surprise(other, target),
+                    divergence: divergence(other, row),
+                    agrees: argmax(other) == argmax(row),
+                }
+            });
+            Position { surprise: surprise(row, target), compared }
+        })
+        .collect()
+}
+
+/// Result of `slmc eval --task lm`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "task", rename = "lm")]
+pub struct LmReport {
+    /// Quality.
+    #[serde(flatten)]
+    pub metrics: LmMetrics,
+    /// Sizes.
+    #[serde(flatten)]
+    pub subject: Subject,
+}
+
+impl Report for LmReport {
+    const SCHEMA: &'static str = super::SCHEMA;
+
+    fn text(&self) -> String {
+        let metrics = &self.metrics;
+        let mut table = Table::pairs();
+        table.row(["tokens", &grouped(metrics.tokens)]).row(["windows", &grouped(metrics.windows)]);
+        number_row(&mut table, "perplexity", Some(metrics.perplexity), 4);
+        number_row(&mut table, "reference_perplexity", metrics.reference_perplexity, 4);
+        number_row(&mut table, "kld_mean", metrics.kld_mean, 6);
+        number_row(&mut table, "kld_stderr", metrics.kld_stderr, 6);
+        number_row(&mut table, "kld_p99", metrics.kld_p99, 6);
+        number_row(&mut table, "top1_agreement", metrics.top1_agreement, 5);
+        self.subject.rows(&mut table);
+        format!("{table}\nlogits_sha256  {}", metrics.logits_sha256)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outputs::testing::Table as Model;
+    use super::super::subject::Numerics;
+    use super::*;
+    use crate::progress::Silent;
+    use crate::report::json_line;
+
+    /// Logits ln(weights): the softmax is weights / Σ weights.
+    fn logarithms(rows: &[[f32; 2]]) -> Model {
+        let rows: Vec<Vec<f32>> = rows.iter().map(|row| row.iter().map(|weight| weight.ln()).collect()).collect();
+        Model { rows, one: false }
+    }
+
+    fn close(found: Option<f64>, expected: f64) -> bool {
+        found.is_some_and(|found| (found - expected).abs() < 1e-6)
+    }
+
+    #[test]
+    fn means_leave_the_last_position_out() {
+        // After token 0 the model says (1/4, 3/4), the reference (1/2, 1/2); after token 1 both say (3/4, 1/4).
+        let (model, reference) = (logarithms(&[[1.0, 3.0], [3.0, 1.0]]), logarithms(&[[1.0, 1.0], [3.0, 1.0]]));
+        // Targets: 1 after 0, 0 after 1; then 0 after 0, 0 after 0.
+        let windows = vec![vec![0, 1, 0], vec![0, 0, 0]];
+        let metrics = evaluate(&model, Some(&reference), &windows, &Silent).expect("evaluates");
+        assert_eq!((metrics.tokens, metrics.windows), (4, 2));
+        let loss = -(0.75f64.ln() + 0.75f64.ln() + 0.25f64.ln() + 0.25f64.ln()) / 4.0;
+        assert!(close(Some(metrics.perplexity), loss.exp()));
+        let loss = -(0.5f64.ln() + 0.75f64.ln() + 0.5f64.ln() + 0.5f64.ln()) / 4.0;
+        assert!(close(metrics.reference_perplexity, loss.exp()));
+        let kld = 0.5 * (0.5f64 / 0.25).ln() + 0.5 * (0.5f64 / 0.75).ln();
+        assert!(close(metrics.kld_mean, 0.75 * kld) && close(metrics.kld_p99, kld));
+        // Window means kld/2 and kld: standard error is half their difference.
+        assert!(close(metrics.kld_stderr, 0.25 * kld));
+        // At token 0 the reference's equals count for the lower token, and the model prefers token 1.
+        assert_eq!(metrics.top1_agreement, Some(0.25));
+    }
+
+    #[test]
+    fn without_a_reference_its_fields_are_absent() {
+        let model = logarithms(&[[1.0, 3.0], [3.0, 1.0]]);
+        let metrics = evaluate(&model, None, &[vec![0, 1]], &Silent).expect("evaluates");
+        let subject = Subject::new(Numerics::Integer, Some(100), None, Some(200));
+        let line = json_line(&LmReport { metrics, subject }).expect("serialises");
+        let json: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        let keys: Vec<&String> = json.as_object().expect("an object").keys().collect();
+        assert_eq!(
+            keys,
+            [
+                "schema",
+                "task",
+                "tokens",
+                "windows",
+                "perplexity",
+                "logits_sha256",
+                "numerics",
+                "weight_bytes",
+                "parameters",
+                "bits_per_weight"
+            ]
+        );
+        assert_eq!((json["schema"].as_str(), json["task"].as_str()), (Some("slmc.eval/1"), Some("lm")));
+        assert_eq!(json["bits_per_weight"], 4.0);
+    }
+
+    #[test]
+    fn a_model_against_itself_has_no_divergence() {
+        let model = logarithms(&[[1.0, 3.0], [3.0, 1.0]]);
+        let metrics = evaluate(&model, Some(&model), &[vec![0, 1, 1], vec![1, 0, 0]], &Silent).expect("evaluates");
+        assert!(metrics.kld_mean.is_some_and(|kld| kld < 1e-15));
+        assert_eq!(metrics.top1_agreement, Some(1.0));
+        assert_eq!(Some(metrics.perplexity), metrics.reference_perplexity);
+    }
+
+    #[test]
+    fn short_windows_and_foreign_tokens_are_refused() {
+        let model = logarithms(&[[1.0, 3.0], [3.0, 1.0], [1.0, 1.0]]);
+        assert!(matches!(evaluate(&model, None, &[], &Silent), Err(EvalError::Nothing { .. })));
+        assert!(matches!(evaluate(&model, None, &[vec![1]], &Silent), Err(EvalError::Nothing { .. })));
+        let outside = evaluate(&model, None, &[vec![0, 2]], &Silent);
+        assert!(matches!(outside, Err(EvalError::TokenOutside { token: 2, sequence: 0, width: 2 })));
+    }
+}

@@ -1,0 +1,223 @@
+//! What is evaluated or generated from, behind one type: a directory (dense or quantized) run in f32, or an artifact run
+//! by the runtime's integers. Both state the little that text and reports need to know of them.
+
+use super::forward::{Forward, ForwardError};
+use super::subject::{Numerics, Subject};
+use crate::compile::host::{ArtifactError, ArtifactFile, run_sequence};
+use crate::data::tokenizer::{Tokenizer, TokenizerError};
+use crate::model::forward::{Batch, DenseWeights, Forward as DenseForward, NoTaps};
+use crate::model::size::{SizeError, WeightSize, stored_tensors};
+use crate::model::spec::{Head, ModelKind, ModelSpec};
+use crate::model::weights::{Model, ModelError};
+use burn::tensor::Device;
+use rayon::prelude::*;
+use slm_runtime::format::header::SectionKind;
+use slm_runtime::format::spec::{NONE, Output};
+use slm_runtime::layout::Layout;
+use std::path::{Path, PathBuf};
+
+/// Why a model cannot be opened for evaluation.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Of a directory.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Of an artifact.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// Of its tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Of its sizes.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    /// The artifact ends after its device part.
+    #[error(
+        "{}: holds no tokenizer, since it was written for a device only; pass the directory it was made from (--tokenizer DIR)",
+        path.display()
+    )]
+    NoTokenizer {
+        /// The artifact.
+        path: PathBuf,
+    },
+    /// The artifact's labels do not parse.
+    #[error("{}: the labels section is not a list of names; compile it again", path.display())]
+    Labels {
+        /// The artifact.
+        path: PathBuf,
+    },
+}
+
+/// What comes out of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Next-token logits.
+    LanguageModel,
+    /// Masked-token logits.
+    MaskedLanguageModel,
+    /// Logits of labels.
+    Classifier,
+    /// Hidden states.
+    Hidden,
+}
+
+/// A model ready to run.
+pub struct OpenedModel {
+    /// Whether it continues text.
+    pub kind: ModelKind,
+    /// What comes out.
+    pub task: Task,
+    /// Rows of the token table.
+    pub vocabulary: usize,
+    /// Most positions.
+    pub context: usize,
+    /// Token that opens a sequence.
+    pub bos: Option<u32>,
+    /// Tokens that end one.
+    pub eos: Vec<u32>,
+    /// Names of a classifier's labels.
+    pub labels: Vec<String>,
+    /// Sizes and arithmetic, for reports.
+    pub subject: Subject,
+    engine: Engine,
+}
+
+enum Engine {
+    Directory { spec: Box<ModelSpec>, directory: PathBuf, weights: Box<DenseWeights>, device: Device },
+    Artifact(ArtifactFile),
+}
+
+impl OpenedModel {
+    /// Opens a file as an artifact, a directory as a model that runs in f32 on `device`.
+    pub fn open(path: &Path, device: &Device) -> Result<Self, OpenError> {
+        if path.is_dir() {
+            Self::directory(&Model::open(path)?, device)
+        } else {
+            Self::artifact(ArtifactFile::open(path)?)
+        }
+    }
+
+    /// A directory's model, run in f32.
+    pub fn directory(model: &Model, device: &Device) -> Result<Self, OpenError> {
+        let spec = &model.spec;
+        let (weights, numerics) = (DenseWeights::new(model, device)?, model.is_quantized());
+        let subject = if numerics {
+            let key_maps = model.parameters.keys().any(|id| matches!(id, crate::model::id::ParameterId::KeyMap(..)));
+            let tensors = stored_tensors(spec, &model.schemes(), Layout::R8K4Offset8, spec.context, key_maps)?;
+            let size = WeightSize::of(spec, &tensors);
+            Subject::new(Numerics::Dequantized, Some(size.weight_bytes), None, Some(size.parameters))
+        } else {
+            Subject::new(Numerics::Float32, None, None, Some(spec.parameter_count()))
+        };
+        let (task, labels) = match &spec.head {
+            Head::Hidden => (Task::Hidden, Vec::new()),
+            Head::LanguageModel { .. } => (Task::LanguageModel, Vec::new()),
+            Head::MaskedLanguageModel { .. } => (Task::MaskedLanguageModel, Vec::new()),
+            Head::Classifier { labels } => (Task::Classifier, labels.clone()),
+        };
+        Ok(OpenedModel {
+            kind: spec.kind,
+            task,
+            vocabulary: spec.vocabulary,
+            context: spec.context,
+            bos: spec.bos,
+            eos: spec.eos.clone(),
+            labels,
+            subject,
+            engine: Engine::Directory {
+                spec: Box::new(spec.clone()),
+                directory: model.directory.clone(),
+                weights: Box::new(weights),
+                device: device.clone(),
+            },
+        })
+    }
+
+    /// An artifact, run by the runtime.
+    pub fn artifact(file: ArtifactFile) -> Result<Self, OpenError> {
+        let view = file.view()?;
+        let spec = *view.spec();
+        let token = |id: u32| (id != NONE).then_some(id);
+        let labels = match view.section(SectionKind::Labels) {
+            Some(bytes) => {
+                serde_json::from_slice(bytes).map_err(|_| OpenError::Labels { path: file.path().to_owned() })?
+            }
+            None => (0..spec.output_width)
+                .map(|n| format!("LABEL_{n}"))
+                .take_while(|_| spec.output == Output::Classifier as u8)
+                .collect(),
+        };
+        let size = crate::compile::inspect::weight_size(&view);
+        Ok(OpenedModel {
+            kind: if spec.kind == 1 { ModelKind::Decoder } else { ModelKind::Encoder },
+            task: match Output::from_number(spec.output) {
+                Some(Output::LanguageModel) => Task::LanguageModel,
+                Some(Output::MaskedLanguageModel) => Task::MaskedLanguageModel,
+                Some(Output::Classifier) => Task::Classifier,
+                _ => Task::Hidden,
+            },
+            vocabulary: spec.vocabulary as usize,
+            context: spec.context as usize,
+            bos: token(spec.bos),
+            eos: token(spec.eos).into_iter().collect(),
+            labels,
+            subject: Subject::new(
+                Numerics::Integer,
+                Some(size.weight_bytes),
+                Some(view.bytes().len() as u64),
+                Some(size.parameters),
+            ),
+            engine: Engine::Artifact(file),
+        })
+    }
+
+    /// The artifact, where it is one.
+    pub fn as_artifact(&self) -> Option<&ArtifactFile> {
+        match &self.engine {
+            Engine::Artifact(file) => Some(file),
+            Engine::Directory { .. } => None,
+        }
+    }
+
+    /// Its tokenizer: the directory's, or the one an artifact carries in its host part.
+    pub fn tokenizer(&self) -> Result<Tokenizer, OpenError> {
+        match &self.engine {
+            Engine::Directory { directory, .. } => Ok(Tokenizer::open(directory)?),
+            Engine::Artifact(file) => {
+                let view = file.view()?;
+                let bytes = view
+                    .section(SectionKind::Tokenizer)
+                    .ok_or_else(|| OpenError::NoTokenizer { path: file.path().to_owned() })?;
+                Ok(Tokenizer::from_bytes(file.path().to_owned(), bytes)?)
+            }
+        }
+    }
+}
+
+impl Forward for OpenedModel {
+    fn output_width(&self) -> usize {
+        match &self.engine {
+            Engine::Directory { spec, .. } => spec.output_width(),
+            Engine::Artifact(file) => file.view().map_or(0, |view| view.spec().output_width as usize),
+        }
+    }
+
+    fn logits(&self, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ForwardError> {
+        match &self.engine {
+            Engine::Directory { spec, weights, device, .. } => {
+                let forward = DenseForward::new(spec, weights.as_ref(), device);
+                let run = |tokens: &Vec<u32>| {
+                    let batch = Batch::new(spec, tokens.clone(), 1).map_err(ForwardError::new)?;
+                    let logits = forward.run(&batch, &mut NoTaps).logits;
+                    logits.to_data().try_to_vec::<f32>().map_err(|error| ForwardError::new(format!("{error:?}")))
+                };
+                sequences.iter().map(run).collect()
+            }
+            Engine::Artifact(file) => {
+                let view = file.view().map_err(ForwardError::new)?;
+                let run = |tokens: &Vec<u32>| run_sequence(&view, tokens).map_err(ForwardError::new);
+                sequences.par_iter().map(run).collect()
+            }
+        }
+    }
+}

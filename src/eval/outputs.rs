@@ -1,0 +1,342 @@
+//! Runs a model, and a reference beside it, over many sequences in batches of bounded size, checks what comes back,
+//! and hands the outputs over one sequence at a time: no more than one batch of outputs is ever in memory. On the way
+//! it hashes the model's outputs: SHA-256 of the little-endian f32 of every position of every sequence, in order.
+
+use super::forward::{Forward, ForwardError};
+use crate::progress::Progress;
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+/// Outputs of one batch of one model, in bytes, unless a single sequence has more.
+const BATCH_BYTES: usize = 32 << 20;
+
+/// Which of the two models an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one that is judged.
+    Model,
+    /// The one it is compared with.
+    Reference,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Model => "model",
+            Side::Reference => "reference",
+        })
+    }
+}
+
+/// Why there is no evaluation.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// A model could not be run.
+    #[error("cannot run the {side} on sequences {first} to {last}")]
+    Forward {
+        /// Which.
+        side: Side,
+        /// First sequence of the batch, from 0.
+        first: usize,
+        /// Last sequence of the batch.
+        last: usize,
+        /// What it reported.
+        source: ForwardError,
+    },
+    /// An output has the wrong size.
+    #[error("the {side} returned {found} values for sequence {sequence}; expected {rows} rows of {width}")]
+    Shape {
+        /// Which.
+        side: Side,
+        /// Which sequence, from 0.
+        sequence: usize,
+        /// Rows that were expected.
+        rows: usize,
+        /// Columns that were expected.
+        width: usize,
+        /// Values that came.
+        found: usize,
+    },
+    /// A batch came back with the wrong number of outputs.
+    #[error("the {side} returned {found} outputs for {expected} sequences")]
+    Count {
+        /// Which.
+        side: Side,
+        /// Sequences of the batch.
+        expected: usize,
+        /// Outputs that came.
+        found: usize,
+    },
+    /// An output is NaN or infinite.
+    #[error(
+        "the {side} computed {value} at position {position} of sequence {sequence}; the model is damaged or overflows"
+    )]
+    NotFinite {
+        /// Which.
+        side: Side,
+        /// Which sequence, from 0.
+        sequence: usize,
+        /// Which position, from 0.
+        position: usize,
+        /// The first such value.
+        value: f32,
+    },
+    /// Model and reference cannot be compared.
+    #[error("the model has {model} outputs and the reference {reference}; compare models with the same {what}")]
+    WidthsDiffer {
+        /// Columns of the model.
+        model: usize,
+        /// Columns of the reference.
+        reference: usize,
+        /// What a column is, plural.
+        what: &'static str,
+    },
+    /// There is nothing to evaluate.
+    #[error("there is nothing to evaluate: expected at least one sequence{with}")]
+    Nothing {
+        /// What the sequence would need, with a space before it, or nothing.
+        with: &'static str,
+    },
+    /// A target is not among the model's outputs.
+    #[error(
+        "token {token} of sequence {sequence} is outside the model's {width} outputs; use the model's own tokenizer"
+    )]
+    TokenOutside {
+        /// The id.
+        token: u32,
+        /// Which sequence, from 0.
+        sequence: usize,
+        /// Columns of the output.
+        width: usize,
+    },
+    /// The model's outputs and its label names do not match.
+    #[error("the model has {width} outputs and its config names {labels} labels; correct `id2label`")]
+    LabelCount {
+        /// Columns of the output.
+        width: usize,
+        /// Labels of the config.
+        labels: usize,
+    },
+    /// A text's label is none of the model's.
+    #[error("line {line}: the model's config has no label `{label}`; expected one of {known}")]
+    UnknownLabel {
+        /// Line of the text's file, from 1.
+        line: usize,
+        /// The label.
+        label: String,
+        /// The first labels of the config, joined by commas.
+        known: String,
+    },
+    /// An embedding has no direction.
+    #[error("the {side}'s embedding of sequence {sequence} is zero and has no direction")]
+    ZeroEmbedding {
+        /// Which.
+        side: Side,
+        /// Which sequence, from 0.
+        sequence: usize,
+    },
+}
+
+/// Rows a sequence's output has.
+#[derive(Clone, Copy)]
+pub(super) enum Rows {
+    /// One per token.
+    PerToken,
+    /// One for the whole sequence.
+    One,
+}
+
+impl Rows {
+    fn of(self, tokens: usize) -> usize {
+        match self {
+            Rows::PerToken => tokens,
+            Rows::One => 1,
+        }
+    }
+}
+
+/// A model, what it may be compared with, and how their outputs look.
+pub(super) struct Pair<'a> {
+    pub(super) model: &'a dyn Forward,
+    pub(super) reference: Option<&'a dyn Forward>,
+    pub(super) rows: Rows,
+    /// What a column of the output is, plural.
+    pub(super) columns: &'static str,
+    /// What is being done, and the plural name of a sequence, for progress.
+    pub(super) work: (&'static str, &'static str),
+}
+
+impl Pair<'_> {
+    /// Calls `visit(sequence, model's output, reference's output)` for every sequence in order, each output
+    /// (rows, width), and returns the hash of the model's outputs in hexadecimal.
+    pub(super) fn for_each(
+        &self,
+        sequences: &[Vec<u32>],
+        batch_bytes: Option<usize>,
+        progress: &dyn Progress,
+        mut visit: impl FnMut(usize, &[f32], Option<&[f32]>) -> Result<(), EvalError>,
+    ) -> Result<String, EvalError> {
+        let width = self.model.output_width();
+        if let Some(reference) = self.reference.map(Forward::output_width).filter(|&other| other != width) {
+            return Err(EvalError::WidthsDiffer { model: width, reference, what: self.columns });
+        }
+        let most = batch_bytes.unwrap_or(BATCH_BYTES) / size_of::<f32>();
+        let mut hash = Sha256::new();
+        let mut first = 0;
+        while first < sequences.len() {
+            let values = |n: usize| self.rows.of(sequences[n].len()) * width;
+            let (mut end, mut total) = (first + 1, values(first));
+            while end < sequences.len() && total + values(end) <= most {
+                total += values(end);
+                end += 1;
+            }
+            let outputs = self.run(Side::Model, self.model, sequences, first..end)?;
+            let references = match self.reference {
+                Some(reference) => Some(self.run(Side::Reference, reference, sequences, first..end)?),
+                None => None,
+            };
+            for (n, output) in outputs.iter().enumerate() {
+                let bytes: Vec<u8> = output.iter().flat_map(|value| value.to_le_bytes()).collect();
+                hash.update(&bytes);
+                visit(first + n, output, references.as_ref().map(|all| all[n].as_slice()))?;
+            }
+            progress.advance((end - first) as u64);
+            first = end;
+        }
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    fn run(
+        &self,
+        side: Side,
+        forward: &dyn Forward,
+        sequences: &[Vec<u32>],
+        range: std::ops::Range<usize>,
+    ) -> Result<Vec<Vec<f32>>, EvalError> {
+        let batch = &sequences[range.clone()];
+        let width = forward.output_width();
+        let outputs = forward.logits(batch).map_err(|source| EvalError::Forward {
+            side,
+            first: range.start,
+            last: range.end - 1,
+            source,
+        })?;
+        if outputs.len() != batch.len() {
+            return Err(EvalError::Count { side, expected: batch.len(), found: outputs.len() });
+        }
+        for (n, (output, tokens)) in outputs.iter().zip(batch).enumerate() {
+            let (sequence, rows) = (range.start + n, self.rows.of(tokens.len()));
+            if output.len() != rows * width {
+                return Err(EvalError::Shape { side, sequence, rows, width, found: output.len() });
+            }
+            if let Some(place) = output.iter().position(|value| !value.is_finite()) {
+                return Err(EvalError::NotFinite { side, sequence, position: place / width, value: output[place] });
+            }
+        }
+        Ok(outputs)
+    }
+
+    /// Reports the work's beginning and end to `progress` around [`Pair::for_each`].
+    pub(super) fn watched(
+        &self,
+        sequences: &[Vec<u32>],
+        progress: &dyn Progress,
+        visit: impl FnMut(usize, &[f32], Option<&[f32]>) -> Result<(), EvalError>,
+    ) -> Result<String, EvalError> {
+        progress.begin(self.work.0, sequences.len() as u64, self.work.1);
+        let hash = self.for_each(sequences, None, progress, visit);
+        progress.finish();
+        hash
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    //! A model that is a table: the output for each token, whatever stands around it.
+
+    use super::super::forward::{Forward, ForwardError};
+
+    /// Row `token` of the table is the output at that token; with `one`, only the first token's.
+    pub(in super::super) struct Table {
+        pub(in super::super) rows: Vec<Vec<f32>>,
+        pub(in super::super) one: bool,
+    }
+
+    impl Table {
+        pub(in super::super) fn per_token(rows: &[&[f32]]) -> Self {
+            Table { rows: rows.iter().map(|row| row.to_vec()).collect(), one: false }
+        }
+
+        pub(in super::super) fn per_sequence(rows: &[&[f32]]) -> Self {
+            Table { one: true, ..Table::per_token(rows) }
+        }
+    }
+
+    impl Forward for Table {
+        fn output_width(&self) -> usize {
+            self.rows[0].len()
+        }
+
+        fn logits(&self, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ForwardError> {
+            let row = |&token: &u32| {
+                self.rows.get(token as usize).cloned().ok_or_else(|| ForwardError::new(format!("no token {token}")))
+            };
+            sequences
+                .iter()
+                .map(|tokens| {
+                    let tokens = if self.one { &tokens[..1] } else { &tokens[..] };
+                    Ok(tokens.iter().map(row).collect::<Result<Vec<_>, _>>()?.concat())
+                })
+                .collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::Table;
+    use super::*;
+    use crate::progress::Silent;
+
+    fn pair<'a>(model: &'a dyn Forward, reference: Option<&'a dyn Forward>) -> Pair<'a> {
+        Pair { model, reference, rows: Rows::PerToken, columns: "tokens", work: ("testing", "sequences") }
+    }
+
+    #[test]
+    fn batches_of_any_size_visit_all_in_order_with_one_hash() {
+        let model = Table::per_token(&[&[0.0, 1.0], &[2.0, -3.5]]);
+        let sequences = vec![vec![0, 1], vec![1], vec![0, 0, 1]];
+        let expected: Vec<f32> = vec![0.0, 1.0, 2.0, -3.5, 2.0, -3.5, 0.0, 1.0, 0.0, 1.0, 2.0, -3.5];
+        let bytes: Vec<u8> = expected.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        for batch_bytes in [None, Some(0), Some(24), Some(40)] {
+            let mut seen = Vec::new();
+            let found = pair(&model, None)
+                .for_each(&sequences, batch_bytes, &Silent, |_, output, _| {
+                    seen.extend_from_slice(output);
+                    Ok(())
+                })
+                .expect("runs");
+            assert_eq!((&seen, &found), (&expected, &hash));
+        }
+    }
+
+    #[test]
+    fn bad_outputs_are_named() {
+        let good = Table::per_token(&[&[0.0, 1.0], &[2.0, 3.0]]);
+        let infinite = Table::per_token(&[&[0.0, 1.0], &[2.0, f32::NAN]]);
+        let wide = Table::per_token(&[&[0.0; 3], &[0.0; 3]]);
+        let short = Table::per_sequence(&[&[0.0, 1.0], &[2.0, 3.0]]);
+        type Case<'a> = (&'a dyn Forward, &'a dyn Forward, Vec<u32>, &'static str);
+        let cases: [Case<'_>; 4] = [
+            (&good, &infinite, vec![0, 1], "the reference computed NaN at position 1 of sequence 0"),
+            (&good, &wide, vec![0, 1], "the model has 2 outputs and the reference 3"),
+            (&short, &good, vec![0, 1], "the model returned 2 values for sequence 0; expected 2 rows of 2"),
+            (&good, &good, vec![7], "cannot run the model on sequences 0 to 0"),
+        ];
+        for (model, reference, tokens, expected) in cases {
+            let error = pair(model, Some(reference)).watched(&[tokens], &Silent, |_, _, _| Ok(())).expect_err(expected);
+            assert!(error.to_string().starts_with(expected), "{error}");
+        }
+    }
+}

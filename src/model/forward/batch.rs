@@ -1,0 +1,152 @@
+//! Token sequences of one length, checked against a model once, and what attention derives from them.
+
+use crate::model::spec::{ModelKind, ModelSpec, Positions};
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// Added to scores that attention must not see. Finite, so that a row with nothing to see (before the first token of a
+/// sequence padded on the left) is uniform and not NaN.
+const HIDDEN_SCORE: f32 = -1e9;
+
+/// Why tokens are no batch.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BatchError {
+    /// No sequence, or no token.
+    #[error("{tokens} tokens in {sequences} sequences; expected at least one token in each, and the same number")]
+    Ragged {
+        /// Tokens in all.
+        tokens: usize,
+        /// Sequences.
+        sequences: usize,
+    },
+    /// Longer than the model's positions.
+    #[error("a sequence of {length} tokens, expected at most {context}, the model's context; use a shorter window")]
+    TooLong {
+        /// Tokens in a sequence.
+        length: usize,
+        /// The model's limit.
+        context: usize,
+    },
+    /// A token the model does not have.
+    #[error(
+        "token id {id} at position {position}, expected one below the vocabulary of {vocabulary}; use this model's tokenizer"
+    )]
+    Token {
+        /// The id.
+        id: u32,
+        /// Where, counted through all sequences.
+        position: usize,
+        /// Rows of the token table.
+        vocabulary: usize,
+    },
+    /// The mask has another shape than the tokens.
+    #[error("an attention mask of {found} entries, expected {expected}")]
+    Mask {
+        /// Tokens.
+        expected: usize,
+        /// Mask entries.
+        found: usize,
+    },
+}
+
+/// Token ids (batch, length), all of type 0, and which of them are padding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    tokens: Vec<u32>,
+    /// (batch, length), true where there is a token; `None` without padding.
+    mask: Option<Vec<bool>>,
+    sequences: usize,
+}
+
+impl Batch {
+    /// `tokens` are `sequences` sequences of one length, one after the other.
+    pub fn new(spec: &ModelSpec, tokens: Vec<u32>, sequences: usize) -> Result<Self, BatchError> {
+        if tokens.is_empty() || sequences == 0 || !tokens.len().is_multiple_of(sequences) {
+            return Err(BatchError::Ragged { tokens: tokens.len(), sequences });
+        }
+        let (length, context) = (tokens.len() / sequences, spec.context);
+        if length > context {
+            return Err(BatchError::TooLong { length, context });
+        }
+        if let Some(position) = tokens.iter().position(|&id| id as usize >= spec.vocabulary) {
+            return Err(BatchError::Token { id: tokens[position], position, vocabulary: spec.vocabulary });
+        }
+        Ok(Batch { tokens, mask: None, sequences })
+    }
+
+    /// With padding: `mask` is (batch, length), true where there is a token. Padded positions are not attended to; what
+    /// is computed for them means nothing.
+    pub fn with_mask(mut self, mask: Vec<bool>) -> Result<Self, BatchError> {
+        if mask.len() != self.tokens.len() {
+            return Err(BatchError::Mask { expected: self.tokens.len(), found: mask.len() });
+        }
+        self.mask = mask.contains(&false).then_some(mask);
+        Ok(self)
+    }
+
+    /// \[batch, length\].
+    pub fn dims(&self) -> [usize; 2] {
+        [self.sequences, self.tokens.len() / self.sequences]
+    }
+
+    /// All ids, sequence by sequence.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Where there are tokens and not padding; `None` means everywhere.
+    pub fn mask(&self) -> Option<&[bool]> {
+        self.mask.as_deref()
+    }
+}
+
+/// What all layers share: the mask as numbers to add to scores, and rotary tables.
+#[derive(Clone, Debug)]
+pub struct AttentionContext {
+    /// (1 or batch, 1, 1 or length, length); `None` where everything is seen.
+    pub(super) mask: Option<Tensor<4>>,
+    /// cos and sin, (1, 1, length, head_dim / 2) each.
+    pub(super) rotary: Option<(Tensor<4>, Tensor<4>)>,
+}
+
+impl AttentionContext {
+    pub(super) fn new(spec: &ModelSpec, batch: &Batch, device: &Device) -> Self {
+        let frequencies = match (spec.positions, spec.layers.first()) {
+            (Positions::Rotary(rotary), Some(layer)) => Some(rotary.frequencies(layer.attention.head_dim)),
+            _ => None,
+        };
+        Self::with_frequencies(spec, batch, frequencies.as_deref(), device)
+    }
+
+    /// With other rotary frequencies, (head_dim / 2), than the specification's: for programs that round them.
+    pub fn with_frequencies(spec: &ModelSpec, batch: &Batch, frequencies: Option<&[f64]>, device: &Device) -> Self {
+        let [sequences, length] = batch.dims();
+        let causal = spec.kind == ModelKind::Decoder;
+        let rotary = frequencies.map(|frequencies| rotary_tables(frequencies, length, device));
+        let rows = if causal { length } else { 1 };
+        let count = if batch.mask.is_some() { sequences } else { 1 };
+        let mask = (causal || batch.mask.is_some()).then(|| {
+            let mut values = Vec::with_capacity(count * rows * length);
+            for sequence in 0..count {
+                for row in 0..rows {
+                    values.extend((0..length).map(|column| {
+                        let future = causal && column > row;
+                        let padding = batch.mask.as_ref().is_some_and(|mask| !mask[sequence * length + column]);
+                        if future || padding { HIDDEN_SCORE } else { 0.0 }
+                    }));
+                }
+            }
+            Tensor::from_data(TensorData::new(values, [count, 1, rows, length]), device)
+        });
+        AttentionContext { mask, rotary }
+    }
+}
+
+/// cos and sin of every position, (1, 1, length, head_dim / 2): angles in f64, rounded to f32 once.
+fn rotary_tables(inverse: &[f64], length: usize, device: &Device) -> (Tensor<4>, Tensor<4>) {
+    let table = |function: fn(f64) -> f64| {
+        let angles = (0..length).flat_map(|position| inverse.iter().map(move |frequency| position as f64 * frequency));
+        let values: Vec<f32> = angles.map(|angle| function(angle) as f32).collect();
+        Tensor::from_data(TensorData::new(values, [1, 1, length, inverse.len()]), device)
+    };
+    (table(f64::cos), table(f64::sin))
+}

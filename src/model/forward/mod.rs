@@ -1,0 +1,180 @@
+//! The one f32 forward: every family, every use (reference evaluation, calibration, training), differentiable where the
+//! device is, callable block by block. It computes what [`ModelSpec`] says from weights behind [`WeightSource`], and
+//! shows the input of every matrix, and queries and keys, to a [`Tap`]. Key maps are left out: they cancel in exact
+//! arithmetic and matter only to the runtime's integers.
+
+mod batch;
+mod block;
+mod source;
+
+pub use batch::{AttentionContext, Batch, BatchError};
+pub use source::{DenseWeights, WeightSource};
+
+use super::id::{LinearId, NormSite, ParameterId, Part, Role};
+use super::spec::{Activation, Head, ModelSpec, Norm, NormKind, Positions};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+
+/// Sees activations as the forward computes them. Padded positions are among them.
+pub trait Tap {
+    /// The input of a matrix, (tokens, in); tokens are batch · length, sequence by sequence.
+    fn linear(&mut self, id: LinearId, input: &Tensor<2>);
+    /// Queries (batch, heads, length, head_dim) and keys (batch, key_value_heads, length, head_dim), after rotation.
+    fn attention(&mut self, layer: usize, query: &Tensor<4>, key: &Tensor<4>);
+}
+
+/// A [`Tap`] that looks away.
+pub struct NoTaps;
+
+impl Tap for NoTaps {
+    fn linear(&mut self, _id: LinearId, _input: &Tensor<2>) {}
+    fn attention(&mut self, _layer: usize, _query: &Tensor<4>, _key: &Tensor<4>) {}
+}
+
+/// What a whole run computes.
+pub struct Output {
+    /// Embedding output first, then every layer's, (batch, length, hidden) each; the last one after the final norm, as
+    /// transformers counts. Empty unless asked for.
+    pub hidden_states: Vec<Tensor<3>>,
+    /// (batch, length, vocabulary); (batch, 1, labels) of a classifier; (batch, length, hidden) of a bare encoder.
+    pub logits: Tensor<3>,
+}
+
+/// A model ready to compute.
+pub struct Forward<'a> {
+    spec: &'a ModelSpec,
+    weights: &'a dyn WeightSource,
+    device: Device,
+    keep_hidden_states: bool,
+}
+
+impl<'a> Forward<'a> {
+    /// `weights` must have every parameter of `spec`, on `device`.
+    pub fn new(spec: &'a ModelSpec, weights: &'a dyn WeightSource, device: &Device) -> Self {
+        Forward { spec, weights, device: device.clone(), keep_hidden_states: false }
+    }
+
+    /// Makes [`Forward::run`] return all hidden states.
+    pub fn keep_hidden_states(mut self) -> Self {
+        self.keep_hidden_states = true;
+        self
+    }
+
+    /// The model.
+    pub fn spec(&self) -> &'a ModelSpec {
+        self.spec
+    }
+
+    /// Masks and rotary tables that all layers of one batch share.
+    pub fn context(&self, batch: &Batch) -> AttentionContext {
+        AttentionContext::new(self.spec, batch, &self.device)
+    }
+
+    /// Token embeddings with positions, types and norm, (batch, length, hidden).
+    pub fn embed(&self, batch: &Batch) -> Tensor<3> {
+        let [count, length] = batch.dims();
+        let ids: Vec<i32> = batch.tokens().iter().map(|&id| id.cast_signed()).collect();
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count * length]), &self.device);
+        let table = self.weights.matrix(LinearId::global(Role::TokenEmbedding));
+        let mut hidden = table.select(0, ids).reshape([count, length, self.spec.hidden]);
+        if self.spec.token_types > 0 {
+            let types = self.weights.matrix(LinearId::global(Role::TypeEmbedding));
+            hidden = hidden + types.narrow(0, 0, 1).unsqueeze::<3>();
+        }
+        if self.spec.positions == Positions::Learned {
+            let positions = self.weights.matrix(LinearId::global(Role::PositionEmbedding));
+            hidden = hidden + positions.narrow(0, 0, length).unsqueeze::<3>();
+        }
+        match self.spec.embedding_norm {
+            Some(norm) => self.norm(hidden, norm, None, NormSite::Embedding),
+            None => hidden,
+        }
+    }
+
+    /// The norm after the last layer, where there is one; its output is what [`Forward::head`] takes.
+    pub fn finish(&self, hidden: Tensor<3>) -> Tensor<3> {
+        match self.spec.final_norm {
+            Some(norm) => self.norm(hidden, norm, None, NormSite::Final),
+            None => hidden,
+        }
+    }
+
+    /// Logits of finished hidden states; shapes as in [`Output::logits`].
+    pub fn head(&self, hidden: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
+        let lm = LinearId::global(Role::LmHead);
+        match &self.spec.head {
+            Head::Hidden => hidden,
+            Head::LanguageModel { .. } => self.linear(lm, hidden, tap),
+            Head::MaskedLanguageModel { activation, norm, .. } => {
+                let hidden = self.linear(LinearId::global(Role::MlmTransform), hidden, tap);
+                let hidden = self.norm(activate(hidden, *activation), *norm, None, NormSite::MlmTransform);
+                self.linear(lm, hidden, tap)
+            }
+            Head::Classifier { .. } => {
+                let first = hidden.narrow(1, 0, 1);
+                let pooled = self.linear(LinearId::global(Role::Pooler), first, tap).tanh();
+                self.linear(LinearId::global(Role::Classifier), pooled, tap)
+            }
+        }
+    }
+
+    /// Everything, for one batch.
+    pub fn run(&self, batch: &Batch, tap: &mut dyn Tap) -> Output {
+        let context = self.context(batch);
+        let mut hidden_states = Vec::new();
+        let mut hidden = self.embed(batch);
+        for layer in 0..self.spec.layers.len() {
+            if self.keep_hidden_states {
+                hidden_states.push(hidden.clone());
+            }
+            hidden = self.block(layer, hidden, &context, tap);
+        }
+        hidden = self.finish(hidden);
+        if self.keep_hidden_states {
+            hidden_states.push(hidden.clone());
+        }
+        Output { hidden_states, logits: self.head(hidden, tap) }
+    }
+
+    /// input · weightᵀ + bias over the last dimension.
+    fn linear(&self, id: LinearId, input: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
+        let [batch, length, width] = input.dims();
+        let input = input.reshape([batch * length, width]);
+        tap.linear(id, &input);
+        let mut output = input.matmul(self.weights.matrix(id).transpose());
+        if self.spec.has_bias(id) {
+            output = output + self.weights.vector(ParameterId::bias(id)).unsqueeze::<2>();
+        }
+        let width = output.dims()[1];
+        output.reshape([batch, length, width])
+    }
+
+    /// A norm over the last dimension.
+    fn norm(&self, input: Tensor<3>, norm: Norm, layer: Option<u16>, site: NormSite) -> Tensor<3> {
+        let part = |part| self.weights.vector(ParameterId::Norm(layer, site, part)).unsqueeze::<3>();
+        match norm.kind {
+            NormKind::Rms => {
+                let mean_square = input.clone().square().mean_dim(2);
+                input / (mean_square + norm.epsilon).sqrt() * part(Part::Weight)
+            }
+            NormKind::Layer => {
+                let centred = input.clone() - input.mean_dim(2);
+                let variance = centred.clone().square().mean_dim(2);
+                centred / (variance + norm.epsilon).sqrt() * part(Part::Weight) + part(Part::Bias)
+            }
+        }
+    }
+}
+
+/// The element-wise functions.
+fn activate(input: Tensor<3>, function: Activation) -> Tensor<3> {
+    match function {
+        Activation::Silu => activation::silu(input),
+        Activation::Gelu => activation::gelu(input),
+        Activation::GeluTanh => {
+            let slope = (2.0 / std::f64::consts::PI).sqrt();
+            let cube = input.clone() * input.clone() * input.clone();
+            let inner = (input.clone() + cube * 0.044715) * slope;
+            input * (inner.tanh() + 1.0) * 0.5
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Where the forward reads weights: behind a trait, so that masks and fake quantization can stand between a parameter
+//! and its use.
+
+use crate::model::id::{LinearId, ParameterId, Part, Role};
+use crate::model::spec::ModelSpec;
+use crate::model::weights::{Model, ModelError};
+use burn::tensor::{Device, Tensor, TensorData};
+use std::collections::BTreeMap;
+
+/// Weights as the forward uses them. Asked only for parameters that the model's specification lists, and for `head.lm`
+/// of a tied head, which is the token table.
+pub trait WeightSource {
+    /// A matrix, (out, in).
+    fn matrix(&self, id: LinearId) -> Tensor<2>;
+    /// A bias or a norm's vector.
+    fn vector(&self, id: ParameterId) -> Tensor<1>;
+}
+
+/// Every weight of a model as an f32 tensor on a device.
+#[derive(Clone, Debug)]
+pub struct DenseWeights {
+    matrices: BTreeMap<LinearId, Tensor<2>>,
+    vectors: BTreeMap<ParameterId, Tensor<1>>,
+    tied_head: bool,
+}
+
+impl DenseWeights {
+    /// Converts and uploads all weights; quantized ones as the values their integers stand for.
+    pub fn new(model: &Model, device: &Device) -> Result<Self, ModelError> {
+        Self::from_values(&model.spec, device, |id| model.values_f32(id))
+    }
+
+    /// From row-major values by parameter, asked for in the order of the forward.
+    pub fn from_values<E>(
+        spec: &ModelSpec,
+        device: &Device,
+        mut values: impl FnMut(ParameterId) -> Result<Vec<f32>, E>,
+    ) -> Result<Self, E> {
+        let mut weights =
+            DenseWeights { matrices: BTreeMap::new(), vectors: BTreeMap::new(), tied_head: spec.tied_head() };
+        for parameter in spec.parameters() {
+            let data = TensorData::new(values(parameter.id)?, parameter.shape);
+            match parameter.id {
+                ParameterId::Linear(id, Part::Weight) => {
+                    weights.matrices.insert(id, Tensor::from_data(data, device));
+                }
+                id => {
+                    weights.vectors.insert(id, Tensor::from_data(data, device));
+                }
+            }
+        }
+        Ok(weights)
+    }
+
+    /// Puts another matrix in the place of one; a tied head is the token table.
+    pub fn replace(&mut self, id: LinearId, matrix: Tensor<2>) {
+        self.matrices.insert(self.stored(id), matrix);
+    }
+
+    fn stored(&self, id: LinearId) -> LinearId {
+        if self.tied_head && id.role == Role::LmHead { LinearId::global(Role::TokenEmbedding) } else { id }
+    }
+}
+
+impl WeightSource for DenseWeights {
+    fn matrix(&self, id: LinearId) -> Tensor<2> {
+        self.matrices[&self.stored(id)].clone()
+    }
+
+    fn vector(&self, id: ParameterId) -> Tensor<1> {
+        self.vectors[&id].clone()
+    }
+}

@@ -1,0 +1,345 @@
+//! The quantized directory: a model of integers between `quantize` and `compile`, in a form no target has touched yet.
+//! config.json is the original's with
+//!
+//! ```text
+//! "quantization_config": {"quant_method": "slmc", "version": 1, "schemes": {NAME: SCHEME}, "sparsity": {}}
+//! ```
+//!
+//! and model.safetensors holds, for every NAME of `schemes`,
+//!
+//! ```text
+//! NAME.values      I8  (out, in)               [-127, 127] for w8, [-8, 7] for w4.g32
+//! NAME.row_scale   F32 (out)                   finite, not negative
+//! NAME.multiplier  I8  (out, ceil(in / 32))    w4.g32 only: [-127, 127], never 0
+//! ```
+//!
+//! and everything else as F32 under its parameter name (`layers.0.attn.norm.weight`); key maps are there for all layers
+//! or for none.
+
+use super::id::{KeyMapPart, LinearId, ParameterId, Part};
+use super::quantized::QuantizedMatrix;
+use super::scheme::{GROUP, QuantScheme};
+use super::spec::ModelSpec;
+use super::weights::{Model, ModelError, Parameter, check_shape};
+use crate::checkpoint::atomic::NewDirectory;
+use crate::checkpoint::tensor_file::{self, NewTensor};
+use crate::checkpoint::{COMPANION_FILES, CONFIG_FILE, Config, ConfigError, Directory, PROVENANCE_FILE, WEIGHTS_FILE};
+use safetensors::Dtype;
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const KEY: &str = "quantization_config";
+const METHOD: &str = "slmc";
+const VERSION: u64 = 1;
+
+/// Why a quantized matrix is refused, on reading or before writing.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum QuantizedError {
+    /// A number outside what its scheme allows.
+    #[error("{matrix}.{part}: element {index} is {found}, expected {expected}; quantize the model again")]
+    Value {
+        /// The matrix.
+        matrix: LinearId,
+        /// values, row_scale or multiplier.
+        part: &'static str,
+        /// Position in row-major order.
+        index: usize,
+        /// What stands there.
+        found: f32,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// The parts do not fit each other.
+    #[error("{matrix}.{part}: {found} elements, expected {expected}; quantize the model again")]
+    Length {
+        /// The matrix.
+        matrix: LinearId,
+        /// values, row_scale or multiplier.
+        part: &'static str,
+        /// By rows, columns and scheme.
+        expected: usize,
+        /// What there is.
+        found: usize,
+    },
+    /// A row too long for 32-bit sums.
+    #[error("{matrix}: {columns} columns, {scheme} allows at most {most}; keep this matrix in another scheme")]
+    TooWide {
+        /// The matrix.
+        matrix: LinearId,
+        /// Its scheme.
+        scheme: QuantScheme,
+        /// Its input dimension.
+        columns: usize,
+        /// What a sum can take.
+        most: usize,
+    },
+    /// A model without integers is no quantized model.
+    #[error("no matrix is quantized; write the model as a dense directory")]
+    Nothing,
+    /// A parameter the specification calls for is absent from the model in memory.
+    #[error("parameter `{0}` is missing from the model to write")]
+    Missing(ParameterId),
+}
+
+/// The schemes of a configuration; `None` for a dense model. Quantization that slmc did not do is refused.
+pub(super) fn schemes(config: &Config) -> Result<Option<BTreeMap<LinearId, QuantScheme>>, ConfigError> {
+    let Some(section) = config.section(KEY)? else { return Ok(None) };
+    if section.text("quant_method")? != METHOD {
+        return Err(section.unsupported("quant_method", METHOD, "slmc, and models that are not quantized"));
+    }
+    if section.value("version").and_then(Value::as_u64) != Some(VERSION) {
+        return Err(section.unsupported("version", METHOD, "1"));
+    }
+    if let Some(key) =
+        section.map().keys().find(|key| !["quant_method", "version", "schemes", "sparsity"].contains(&key.as_str()))
+    {
+        return Err(section.unsupported(key, METHOD, "only quant_method, version, schemes and sparsity here"));
+    }
+    if let Some(sparsity) = section.section("sparsity")?
+        && let Some(name) = sparsity.map().keys().next()
+    {
+        return Err(sparsity.unsupported(name, METHOD, "only matrices that are not sparse"));
+    }
+    let list =
+        section.section("schemes")?.ok_or_else(|| section.missing("schemes", "an object from matrices to schemes"))?;
+    let mut schemes = BTreeMap::new();
+    for name in list.map().keys() {
+        let id: LinearId =
+            name.parse().map_err(|_| list.wrong(name, "under the name of a matrix, like layers.0.attn.q"))?;
+        let scheme = QuantScheme::ALL.into_iter().find(|scheme| list.value(name) == Some(&json!(scheme.to_string())));
+        schemes.insert(id, scheme.ok_or_else(|| list.unsupported(name, METHOD, "w8, w4.g32"))?);
+    }
+    Ok(Some(schemes))
+}
+
+/// The tensors a quantized directory must hold.
+fn expected(
+    spec: &ModelSpec,
+    schemes: &BTreeMap<LinearId, QuantScheme>,
+    key_maps: bool,
+) -> BTreeMap<String, (Dtype, Vec<usize>)> {
+    let mut tensors = BTreeMap::new();
+    for parameter in spec.parameters() {
+        match quantized(parameter.id, schemes) {
+            Some((id, scheme)) => {
+                let (rows, columns) = (parameter.shape[0], parameter.shape[1]);
+                tensors.insert(format!("{id}.values"), (Dtype::I8, vec![rows, columns]));
+                tensors.insert(format!("{id}.row_scale"), (Dtype::F32, vec![rows]));
+                if scheme == QuantScheme::W4G32 {
+                    tensors.insert(format!("{id}.multiplier"), (Dtype::I8, vec![rows, columns.div_ceil(GROUP)]));
+                }
+            }
+            None => {
+                tensors.insert(parameter.id.to_string(), (Dtype::F32, parameter.shape));
+            }
+        }
+    }
+    for (id, shape) in key_maps.then(|| key_map_shapes(spec)).into_iter().flatten() {
+        tensors.insert(id.to_string(), (Dtype::F32, shape));
+    }
+    tensors
+}
+
+fn quantized(id: ParameterId, schemes: &BTreeMap<LinearId, QuantScheme>) -> Option<(LinearId, QuantScheme)> {
+    match id {
+        ParameterId::Linear(id, Part::Weight) => schemes.get(&id).map(|scheme| (id, *scheme)),
+        _ => None,
+    }
+}
+
+/// Every key map of a model, with its (key_value_heads, head_dim).
+fn key_map_shapes(spec: &ModelSpec) -> Vec<(ParameterId, Vec<usize>)> {
+    let layers = spec.layers.iter().enumerate();
+    let shapes = layers.flat_map(|(n, layer)| {
+        let shape = vec![layer.attention.key_value_heads, layer.attention.head_dim];
+        KeyMapPart::ALL.map(|part| (ParameterId::KeyMap(n as u16, part), shape.clone()))
+    });
+    shapes.collect()
+}
+
+/// Checks names, types and shapes against the configuration; returns whether there are key maps.
+pub(super) fn check(
+    spec: &ModelSpec,
+    schemes: &BTreeMap<LinearId, QuantScheme>,
+    stored: &Directory,
+) -> Result<bool, ModelError> {
+    let table = stored.tensors();
+    let key_maps = key_map_shapes(spec).iter().any(|(id, _)| table.contains_key(&id.to_string()));
+    let expected = expected(spec, schemes, key_maps);
+    for (name, (dtype, shape)) in &expected {
+        if !table.contains_key(name) {
+            let (path, tensor) = (stored.path().to_owned(), name.clone());
+            return Err(ModelError::Missing { path, tensor, expected: shape.clone() });
+        }
+        stored.expect_type(name, *dtype)?;
+        check_shape(stored, name, shape)?;
+    }
+    if let Some((name, tensor)) = table.iter().find(|(name, _)| !expected.contains_key(*name)) {
+        let (file, tensor) = (tensor.file.clone(), name.clone());
+        return Err(ModelError::Extra { file, tensor, family: spec.family });
+    }
+    let matrices: BTreeMap<LinearId, usize> =
+        spec.matrices().into_iter().map(|(id, _, columns)| (id, columns)).collect();
+    for (&id, &scheme) in schemes {
+        match matrices.get(&id) {
+            None => {
+                return Err(ModelError::NoParameter { path: stored.path().to_owned(), id: ParameterId::weight(id) });
+            }
+            Some(&columns) => check_width(id, scheme, columns)?,
+        }
+    }
+    Ok(key_maps)
+}
+
+/// Reads what [`check`] accepted, and checks every value.
+pub(super) fn read(
+    spec: &ModelSpec,
+    schemes: &BTreeMap<LinearId, QuantScheme>,
+    key_maps: bool,
+    stored: &Directory,
+) -> Result<BTreeMap<ParameterId, Parameter>, ModelError> {
+    let mut parameters = BTreeMap::new();
+    for parameter in spec.parameters() {
+        let value = match quantized(parameter.id, schemes) {
+            Some((id, scheme)) => {
+                let row_scale = format!("{id}.row_scale");
+                let multiplier = match scheme {
+                    QuantScheme::W8 => Vec::new(),
+                    QuantScheme::W4G32 => stored.signed_bytes(&format!("{id}.multiplier"))?,
+                };
+                let matrix = QuantizedMatrix {
+                    scheme,
+                    rows: parameter.shape[0],
+                    columns: parameter.shape[1],
+                    values: stored.signed_bytes(&format!("{id}.values"))?,
+                    row_scale: stored.dense(&row_scale)?.to_f32(&row_scale)?,
+                    multiplier,
+                };
+                validate(id, &matrix)?;
+                Parameter::Quantized(matrix)
+            }
+            None => Parameter::Dense(stored.dense(&parameter.id.to_string())?),
+        };
+        parameters.insert(parameter.id, value);
+    }
+    for (id, _) in key_maps.then(|| key_map_shapes(spec)).into_iter().flatten() {
+        parameters.insert(id, Parameter::Dense(stored.dense(&id.to_string())?));
+    }
+    Ok(parameters)
+}
+
+fn check_width(matrix: LinearId, scheme: QuantScheme, columns: usize) -> Result<(), QuantizedError> {
+    let most = scheme.max_columns();
+    if columns > most { Err(QuantizedError::TooWide { matrix, scheme, columns, most }) } else { Ok(()) }
+}
+
+/// Whether a matrix is what its scheme says; the kernels rely on these bounds.
+pub fn validate(id: LinearId, matrix: &QuantizedMatrix) -> Result<(), QuantizedError> {
+    check_width(id, matrix.scheme, matrix.columns)?;
+    let lengths = [
+        ("values", matrix.rows * matrix.columns, matrix.values.len()),
+        ("row_scale", matrix.rows, matrix.row_scale.len()),
+        ("multiplier", matrix.rows * matrix.groups(), matrix.multiplier.len()),
+    ];
+    if let Some((part, expected, found)) = lengths.into_iter().find(|(_, expected, found)| expected != found) {
+        return Err(QuantizedError::Length { matrix: id, part, expected, found });
+    }
+    let (range, in_words) = match matrix.scheme {
+        QuantScheme::W8 => (-127..=127, "an integer in [-127, 127]"),
+        QuantScheme::W4G32 => (-8..=7, "an integer in [-8, 7]"),
+    };
+    let wrong = |part, index, found, expected| Err(QuantizedError::Value { matrix: id, part, index, found, expected });
+    if let Some(index) = matrix.values.iter().position(|value| !range.contains(value)) {
+        return wrong("values", index, f32::from(matrix.values[index]), in_words);
+    }
+    if let Some(index) = matrix.row_scale.iter().position(|scale| !(scale.is_finite() && *scale >= 0.0)) {
+        return wrong("row_scale", index, matrix.row_scale[index], "a finite number that is not negative");
+    }
+    if let Some(index) = matrix.multiplier.iter().position(|&value| value == 0 || value == i8::MIN) {
+        let found = f32::from(matrix.multiplier[index]);
+        return wrong("multiplier", index, found, "an integer in [-127, 127] other than 0");
+    }
+    Ok(())
+}
+
+/// Writes a model with quantized matrices as a directory, with the tokenizer files of the directory it came from and
+/// `provenance` as slmc.json. Equal models and provenance give equal bytes.
+pub fn write(model: &Model, provenance: &Value, out: &Path) -> Result<(), ModelError> {
+    let schemes = model.schemes();
+    if schemes.is_empty() {
+        return Err(QuantizedError::Nothing.into());
+    }
+    let key_maps = model.parameters.keys().any(|id| matches!(id, ParameterId::KeyMap(..)));
+    let mut ids: Vec<ParameterId> = model.spec.parameters().into_iter().map(|parameter| parameter.id).collect();
+    ids.extend(key_maps.then(|| key_map_shapes(&model.spec)).into_iter().flatten().map(|(id, _)| id));
+    let mut tensors = Vec::new();
+    for id in ids {
+        match (id, model.parameters.get(&id)) {
+            (ParameterId::Linear(matrix_id, _), Some(Parameter::Quantized(matrix))) => {
+                validate(matrix_id, matrix)?;
+                add_quantized(&mut tensors, matrix_id, matrix);
+            }
+            (_, Some(Parameter::Dense(dense))) => {
+                let values = dense.to_f32(&id.to_string())?;
+                tensors.push(NewTensor {
+                    name: id.to_string(),
+                    dtype: Dtype::F32,
+                    shape: dense.shape().to_vec(),
+                    bytes: Box::new(move || Cow::Owned(little_endian(&values))),
+                });
+            }
+            _ => return Err(QuantizedError::Missing(id).into()),
+        }
+    }
+    let directory = NewDirectory::begin(out)?;
+    tensor_file::write(&directory.path().join(WEIGHTS_FILE), tensors)?;
+    let mut config = model.config.map().clone();
+    config.insert(KEY.to_owned(), quantization_config(&schemes));
+    write_json(&directory.path().join(CONFIG_FILE), &Value::Object(config))?;
+    write_json(&directory.path().join(PROVENANCE_FILE), provenance)?;
+    for name in COMPANION_FILES {
+        let file = model.directory.join(name);
+        if file.is_file() {
+            let copied = std::fs::read(&file).and_then(|bytes| std::fs::write(directory.path().join(name), bytes));
+            copied.map_err(|source| ModelError::Companion { file, source })?;
+        }
+    }
+    Ok(directory.commit()?)
+}
+
+fn quantization_config(schemes: &BTreeMap<LinearId, QuantScheme>) -> Value {
+    let list: Map<String, Value> =
+        schemes.iter().map(|(id, scheme)| (id.to_string(), json!(scheme.to_string()))).collect();
+    json!({"quant_method": METHOD, "version": VERSION, "schemes": list, "sparsity": {}})
+}
+
+fn add_quantized<'a>(tensors: &mut Vec<NewTensor<'a>>, id: LinearId, matrix: &'a QuantizedMatrix) {
+    let mut add = |part: &str, dtype, shape, bytes: Box<dyn Fn() -> Cow<'a, [u8]> + 'a>| {
+        tensors.push(NewTensor { name: format!("{id}.{part}"), dtype, shape, bytes });
+    };
+    let (rows, columns) = (matrix.rows, matrix.columns);
+    add("values", Dtype::I8, vec![rows, columns], Box::new(|| Cow::Owned(unsigned(&matrix.values))));
+    add("row_scale", Dtype::F32, vec![rows], Box::new(|| Cow::Owned(little_endian(&matrix.row_scale))));
+    if matrix.scheme == QuantScheme::W4G32 {
+        let shape = vec![rows, matrix.groups()];
+        add("multiplier", Dtype::I8, shape, Box::new(|| Cow::Owned(unsigned(&matrix.multiplier))));
+    }
+}
+
+fn unsigned(values: &[i8]) -> Vec<u8> {
+    values.iter().map(|value| value.cast_unsigned()).collect()
+}
+
+fn little_endian(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
+    let text = format!("{value:#}\n");
+    std::fs::write(path, text).map_err(|source| ModelError::Companion { file: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! Writing and reading back, equal bytes for equal models, and refusal of numbers the kernels could not take.
+
+use super::*;
+use crate::checkpoint::DenseTensor;
+use crate::model::arch;
+use crate::model::id::Role;
+use crate::model::weights::Outline;
+use std::fs;
+
+/// A tied two-layer llama without weights on disk: w8 and w4.g32 in turn, key maps, one matrix left dense.
+fn model(directory: &Path) -> Model {
+    let Value::Object(map) = json!({
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "intermediate_size": 40,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 11,
+        "max_position_embeddings": 16, "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "made_up_key": {"z": 1, "a": 2},
+    }) else {
+        panic!("an object")
+    };
+    let config = Config::from_map(&directory.join("config.json"), map);
+    let spec = arch::spec(&config).unwrap();
+    let mut parameters = BTreeMap::new();
+    let key_maps = key_map_shapes(&spec);
+    let all = spec.parameters().into_iter().map(|parameter| (parameter.id, parameter.shape)).chain(key_maps);
+    for (n, (id, shape)) in all.enumerate() {
+        let dense = LinearId::layer(1, Role::Up);
+        let value = match id {
+            ParameterId::Linear(matrix, Part::Weight) if matrix != dense => {
+                let scheme = if n % 2 == 0 { QuantScheme::W8 } else { QuantScheme::W4G32 };
+                Parameter::Quantized(matrix_of(scheme, shape[0], shape[1], n))
+            }
+            _ => {
+                let values: Vec<f32> =
+                    (0..shape.iter().product()).map(|i: usize| (i + n) as f32 * 0.37 - 1.0).collect();
+                Parameter::Dense(DenseTensor::from_f32(shape, &values).unwrap())
+            }
+        };
+        parameters.insert(id, value);
+    }
+    Model { spec, config, parameters, directory: directory.to_owned() }
+}
+
+fn matrix_of(scheme: QuantScheme, rows: usize, columns: usize, seed: usize) -> QuantizedMatrix {
+    let mut matrix =
+        QuantizedMatrix { scheme, rows, columns, values: Vec::new(), row_scale: Vec::new(), multiplier: Vec::new() };
+    let (low, range) = if scheme == QuantScheme::W8 { (-127, 255) } else { (-8, 16) };
+    matrix.values = (0..rows * columns).map(|i| (low + ((i * 7 + seed) % range) as i32) as i8).collect();
+    matrix.row_scale = (0..rows).map(|i| (i + seed) as f32 * 0.01).collect();
+    matrix.multiplier = (0..rows * matrix.groups()).map(|i| [-127, -1, 1, 127][(i + seed) % 4]).collect();
+    matrix
+}
+
+fn provenance() -> Value {
+    json!({"schema": "slmc.provenance/1", "tool": "slmc 0", "inputs": [], "stage": "quantize", "metrics": {}})
+}
+
+fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
+}
+
+#[test]
+fn what_is_written_is_read_back_and_equal_models_give_equal_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("tokenizer.json"), "{}").unwrap();
+    fs::write(source.join("notes.txt"), "stays behind").unwrap();
+    let model = model(&source);
+    let (first, second) = (dir.path().join("a"), dir.path().join("b"));
+    write(&model, &provenance(), &first).unwrap();
+    let read = Model::open(&first).unwrap();
+    assert_eq!(read.parameters, model.parameters);
+    assert_eq!(read.spec, model.spec);
+    assert_eq!(read.schemes(), model.schemes());
+    assert!(read.is_quantized());
+    let outline = Outline::open(&first).unwrap();
+    assert_eq!((outline.schemes, outline.key_maps), (Some(model.schemes()), true));
+
+    write(&read, &provenance(), &second).unwrap();
+    write(&model, &provenance(), &first).unwrap();
+    let files_of_first = files(&first);
+    assert!(files_of_first == files(&second));
+    let names: Vec<&str> = files_of_first.keys().map(String::as_str).collect();
+    assert_eq!(names, ["config.json", "model.safetensors", "slmc.json", "tokenizer.json"]);
+    let config: Value = serde_json::from_slice(&files_of_first["config.json"]).unwrap();
+    assert_eq!(config["made_up_key"], json!({"z": 1, "a": 2}));
+    assert_eq!(
+        config[KEY]["schemes"]["layers.0.attn.k"],
+        json!(model.schemes()[&LinearId::layer(0, Role::Key)].to_string())
+    );
+    assert!(config[KEY]["schemes"].get("layers.1.ffn.up").is_none());
+}
+
+#[test]
+fn numbers_outside_a_scheme_are_refused_before_writing_and_on_reading() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = model(dir.path());
+    let ids = |scheme| good.schemes().into_iter().find(|(_, s)| *s == scheme).unwrap().0;
+    let (w8, w4) = (ids(QuantScheme::W8), ids(QuantScheme::W4G32));
+    type Damage = fn(&mut QuantizedMatrix);
+    let cases: [(LinearId, Damage, &str); 9] = [
+        (w8, |m| m.values[3] = -128, ".values: element 3 is -128, expected an integer in [-127, 127]"),
+        (w4, |m| m.values[1] = 8, ".values: element 1 is 8, expected an integer in [-8, 7]"),
+        (w4, |m| m.values[1] = -9, ".values: element 1 is -9"),
+        (w4, |m| m.multiplier[2] = 0, ".multiplier: element 2 is 0"),
+        (w4, |m| m.multiplier[2] = -128, ".multiplier: element 2 is -128"),
+        (w8, |m| m.row_scale[0] = f32::NAN, ".row_scale: element 0 is NaN"),
+        (w8, |m| m.row_scale[0] = -1.0, ".row_scale: element 0 is -1"),
+        (w4, |m| m.values.truncate(5), "expected"),
+        (w8, |m| m.columns = 200_000, "200000 columns, w8 allows at most 133000"),
+    ];
+    for (id, damage, expected) in cases {
+        let mut bad = good.clone();
+        let Some(Parameter::Quantized(matrix)) = bad.parameters.get_mut(&ParameterId::weight(id)) else {
+            panic!("{id} is quantized")
+        };
+        damage(matrix);
+        let error = write(&bad, &provenance(), &dir.path().join("out")).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains(&id.to_string()), "{error}");
+    }
+    assert!(!dir.path().join("out").exists());
+
+    // The same, in the file: the byte of the first multiplier of a w4.g32 matrix becomes 0.
+    let out = dir.path().join("out");
+    write(&good, &provenance(), &out).unwrap();
+    let path = out.join(WEIGHTS_FILE);
+    let mut bytes = fs::read(&path).unwrap();
+    let header = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let description: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let start = description[format!("{w4}.multiplier")]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[8 + header + start] = 0;
+    fs::write(&path, bytes).unwrap();
+    let error = Model::open(&out).unwrap_err().to_string();
+    assert!(error.contains(&format!("{w4}.multiplier: element 0 is 0")), "{error}");
+    assert!(Outline::open(&out).is_ok());
+}
+
+#[test]
+fn foreign_and_future_quantization_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    write(&model(dir.path()), &provenance(), &out).unwrap();
+    let text = fs::read_to_string(out.join(CONFIG_FILE)).unwrap();
+    let original: Value = serde_json::from_str(&text).unwrap();
+    let cases: [(&[&str], Value, &str); 8] = [
+        (&["quant_method"], json!("gptq"), "`quantization_config.quant_method` is `gptq`"),
+        (&["version"], json!(2), "`quantization_config.version` is `2`; slmc supports 1"),
+        (&["sparsity", "embed.token"], json!("2:4"), "`quantization_config.sparsity.embed.token` is `2:4`"),
+        (&["group_size"], json!(64), "`quantization_config.group_size` is `64`"),
+        (
+            &["schemes", "embed.token"],
+            json!("w3"),
+            "`quantization_config.schemes.embed.token` is `w3`; slmc supports w8, w4.g32",
+        ),
+        (&["schemes", "embed.tokens"], json!("w8"), "`quantization_config.schemes.embed.tokens` is \"w8\""),
+        (&["schemes", "layers.7.attn.q"], json!("w8"), "no parameter `layers.7.attn.q.weight`"),
+        (&["schemes", "layers.1.ffn.up"], json!("w8"), "tensor `layers.1.ffn.up.row_scale` is missing"),
+    ];
+    for (path, value, expected) in cases {
+        let mut config = original.clone();
+        let place = path.iter().fold(&mut config[KEY], |at, key| &mut at[*key]);
+        *place = value;
+        fs::write(out.join(CONFIG_FILE), config.to_string()).unwrap();
+        let error = Model::open(&out).unwrap_err().to_string();
+        assert!(error.contains(expected), "{path:?}: {error}");
+    }
+}
+
+#[test]
+fn a_dense_model_is_not_written_as_a_quantized_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut dense = model(dir.path());
+    dense.parameters.retain(|_, parameter| matches!(parameter, Parameter::Dense(_)));
+    let error = write(&dense, &provenance(), &dir.path().join("out")).unwrap_err().to_string();
+    assert!(error.contains("no matrix is quantized"), "{error}");
+}

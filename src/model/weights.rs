@@ -1,0 +1,269 @@
+//! A model: its specification and every parameter, dense as a checkpoint stores it or quantized. Opening checks names
+//! and shapes both ways (nothing missing, nothing left over); dense values stay on disk until they are asked for.
+
+use super::arch::{self, Family};
+use super::id::{LinearId, ParameterId, Part};
+use super::quantized::QuantizedMatrix;
+use super::quantized_directory::{self, QuantizedError};
+use super::scheme::QuantScheme;
+use super::spec::ModelSpec;
+use crate::checkpoint::atomic::AtomicError;
+use crate::checkpoint::tensor_file::TensorFileError;
+use crate::checkpoint::{Config, ConfigError, DenseTensor, Directory, DirectoryError, TensorError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Why a model cannot be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weight files are refused.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// Values are refused.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// Quantized values are refused.
+    #[error(transparent)]
+    Quantized(#[from] QuantizedError),
+    /// The output path is refused, or the file system failed.
+    #[error(transparent)]
+    Output(#[from] AtomicError),
+    /// A weight file could not be written.
+    #[error(transparent)]
+    Write(#[from] TensorFileError),
+    /// A file that travels with the model could not be copied.
+    #[error("{}: cannot be copied to the output", file.display())]
+    Companion {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A tensor the configuration calls for is not there.
+    #[error("{}: tensor `{tensor}` is missing, expected shape {expected:?} by config.json; the checkpoint is incomplete, or its configuration is another model's", path.display())]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+        /// As the files would spell it.
+        tensor: String,
+        /// What it would look like.
+        expected: Vec<usize>,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("{}: tensor `{tensor}` has shape {found:?}, expected {expected:?} by config.json; the two do not belong together", file.display())]
+    Shape {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// By the configuration.
+        expected: Vec<usize>,
+        /// In the file.
+        found: Vec<usize>,
+    },
+    /// A tensor has no place in the model.
+    #[error("{}: tensor `{tensor}` has no place in {family} with this config.json; slmc drops nothing silently: correct the configuration or remove the tensor", file.display())]
+    Extra {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The family.
+        family: &'static str,
+    },
+    /// A tied tensor is stored a second time with other values.
+    #[error("{}: tensor `{tensor}` differs from `{original}`, which config.json ties it to; set tie_word_embeddings to false or remove the tensor", file.display())]
+    Untied {
+        /// The file.
+        file: PathBuf,
+        /// The second copy.
+        tensor: String,
+        /// The parameter.
+        original: String,
+    },
+    /// The model has no such parameter.
+    #[error("{}: the model has no parameter `{id}`", path.display())]
+    NoParameter {
+        /// The directory.
+        path: PathBuf,
+        /// The parameter.
+        id: ParameterId,
+    },
+}
+
+/// One tensor of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Parameter {
+    /// Floating point.
+    Dense(DenseTensor),
+    /// Integers with scales.
+    Quantized(QuantizedMatrix),
+}
+
+/// A model with its weights.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// What it computes.
+    pub spec: ModelSpec,
+    /// config.json, as read.
+    pub config: Config,
+    /// Every tensor of [`ModelSpec::parameters`], and key maps where there are any.
+    pub parameters: BTreeMap<ParameterId, Parameter>,
+    /// Where it was read from; its tokenizer files are there.
+    pub directory: PathBuf,
+}
+
+impl Model {
+    /// Opens a Hugging Face directory, or a quantized one written by slmc.
+    pub fn open(directory: &Path) -> Result<Model, ModelError> {
+        let Opened { outline, stored, layout } = Opened::open(directory)?;
+        let parameters = match (&outline.schemes, layout) {
+            (Some(schemes), _) => quantized_directory::read(&outline.spec, schemes, outline.key_maps, &stored)?,
+            (None, layout) => layout.read(&stored)?,
+        };
+        let Outline { spec, config, directory, .. } = outline;
+        Ok(Model { spec, config, parameters, directory })
+    }
+
+    /// Values in f32, row-major: dense ones converted, quantized ones as the integers stand for.
+    pub fn values_f32(&self, id: ParameterId) -> Result<Vec<f32>, ModelError> {
+        match self.parameters.get(&id) {
+            Some(Parameter::Dense(tensor)) => Ok(tensor.to_f32(&id.to_string())?),
+            Some(Parameter::Quantized(matrix)) => Ok(matrix.dequantize()),
+            None => Err(ModelError::NoParameter { path: self.directory.clone(), id }),
+        }
+    }
+
+    /// Whether any matrix is quantized.
+    pub fn is_quantized(&self) -> bool {
+        self.parameters.values().any(|parameter| matches!(parameter, Parameter::Quantized(_)))
+    }
+
+    /// Scheme of every quantized matrix.
+    pub fn schemes(&self) -> BTreeMap<LinearId, QuantScheme> {
+        let scheme = |(id, parameter): (&ParameterId, &Parameter)| match (id, parameter) {
+            (ParameterId::Linear(id, Part::Weight), Parameter::Quantized(matrix)) => Some((*id, matrix.scheme)),
+            _ => None,
+        };
+        self.parameters.iter().filter_map(scheme).collect()
+    }
+}
+
+/// A model directory without its values: what `estimate` and `plan` need. Opening reads headers only, however large the
+/// weights; names, shapes and data types are checked as [`Model::open`] does, values are not.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// What the model computes.
+    pub spec: ModelSpec,
+    /// config.json, as read.
+    pub config: Config,
+    /// The directory.
+    pub directory: PathBuf,
+    /// Of a quantized directory, the scheme of every quantized matrix.
+    pub schemes: Option<BTreeMap<LinearId, QuantScheme>>,
+    /// Whether it holds key maps.
+    pub key_maps: bool,
+}
+
+impl Outline {
+    /// Opens a Hugging Face directory, or a quantized one written by slmc.
+    pub fn open(directory: &Path) -> Result<Outline, ModelError> {
+        Ok(Opened::open(directory)?.outline)
+    }
+}
+
+/// A directory whose headers agree with its configuration.
+struct Opened {
+    outline: Outline,
+    stored: Directory,
+    layout: DenseLayout,
+}
+
+impl Opened {
+    fn open(directory: &Path) -> Result<Self, ModelError> {
+        let config = Config::open(directory)?;
+        let family = Family::of(&config)?;
+        let spec = arch::spec(&config)?;
+        let schemes = quantized_directory::schemes(&config)?;
+        let stored = Directory::open(directory)?;
+        let (layout, key_maps) = match &schemes {
+            None => (DenseLayout::of(family, &spec, &stored)?, false),
+            Some(schemes) => (DenseLayout::default(), quantized_directory::check(&spec, schemes, &stored)?),
+        };
+        let outline = Outline { spec, config, directory: directory.to_owned(), schemes, key_maps };
+        Ok(Opened { outline, stored, layout })
+    }
+}
+
+/// How the parameters of a dense directory are spelled.
+#[derive(Default)]
+struct DenseLayout {
+    names: BTreeMap<ParameterId, String>,
+    /// Second copies of tied tensors, which must equal the parameter.
+    copies: Vec<(String, ParameterId)>,
+}
+
+impl DenseLayout {
+    fn of(family: &Family, spec: &ModelSpec, stored: &Directory) -> Result<Self, ModelError> {
+        let table = stored.tensors();
+        let prefix = family.prefix(|name| table.contains_key(name));
+        let mut names = BTreeMap::new();
+        let mut used = BTreeSet::new();
+        for parameter in spec.parameters() {
+            let spellings = (family.source)(parameter.id).map_or_else(Vec::new, |source| source.names(prefix));
+            let Some(name) = spellings.iter().find(|name| table.contains_key(*name)) else {
+                let tensor = spellings.into_iter().next().unwrap_or_else(|| parameter.id.to_string());
+                return Err(ModelError::Missing { path: stored.path().to_owned(), tensor, expected: parameter.shape });
+            };
+            check_shape(stored, name, &parameter.shape)?;
+            stored.dense(name)?;
+            used.insert(name.clone());
+            names.insert(parameter.id, name.clone());
+        }
+        let mut copies = Vec::new();
+        for (source, id) in (family.copies)(spec) {
+            for name in source.names(prefix).into_iter().filter(|name| table.contains_key(name)) {
+                check_shape(stored, &name, &stored.tensor(&names[&id])?.shape)?;
+                used.insert(name.clone());
+                copies.push((name, id));
+            }
+        }
+        for (name, tensor) in table {
+            let bare = name.strip_prefix(prefix).unwrap_or(name);
+            if !used.contains(name) && !(family.ignored)(spec, bare) {
+                let (file, tensor) = (tensor.file.clone(), name.clone());
+                return Err(ModelError::Extra { file, tensor, family: spec.family });
+            }
+        }
+        Ok(DenseLayout { names, copies })
+    }
+
+    /// Takes every parameter; only second copies are read.
+    fn read(&self, stored: &Directory) -> Result<BTreeMap<ParameterId, Parameter>, ModelError> {
+        for (name, id) in &self.copies {
+            let original = &self.names[id];
+            if stored.dense(name)? != stored.dense(original)? {
+                let file = stored.tensor(name)?.file.clone();
+                return Err(ModelError::Untied { file, tensor: name.clone(), original: original.clone() });
+            }
+        }
+        self.names.iter().map(|(id, name)| Ok((*id, Parameter::Dense(stored.dense(name)?)))).collect()
+    }
+}
+
+/// Refuses a tensor of another shape.
+pub(super) fn check_shape(stored: &Directory, name: &str, expected: &[usize]) -> Result<(), ModelError> {
+    let tensor = stored.tensor(name)?;
+    if tensor.shape == expected {
+        return Ok(());
+    }
+    Err(ModelError::Shape {
+        file: tensor.file.clone(),
+        tensor: name.to_owned(),
+        expected: expected.to_vec(),
+        found: tensor.shape.clone(),
+    })
+}

@@ -1,0 +1,191 @@
+//! What a model is calibrated with: a text the user names, text the model samples from itself (decoders), or the text
+//! that ships with slmc (encoders). Reports name which it was.
+
+use crate::compile::fit::Device;
+use crate::compile::host::{SessionMemory, kernels};
+use crate::compile::{CompileError, HostSections, TextSection, compile};
+use crate::data::text::{Record, TextError, read_records, read_text};
+use crate::data::tokenizer::{Tokenizer, TokenizerError};
+use crate::data::windows::{WindowError, decoder_windows, encoder_sequences};
+use crate::model::scheme::Preset;
+use crate::model::spec::{ModelKind, ModelSpec};
+use crate::model::weights::{Model, ModelError};
+use crate::progress::{Progress, Silent};
+use rayon::prelude::*;
+use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::layout::Layout;
+use slm_runtime::sample::{Sampling, choose};
+use slm_runtime::session::{Session, SessionError};
+use std::path::{Path, PathBuf};
+
+/// Tokens a decoder samples from itself, and most tokens read from a text.
+pub const CALIBRATION_TOKENS: usize = 16_384;
+/// Longest calibration sequence.
+const WINDOW: usize = 256;
+/// Fewest sequences that say anything.
+const LEAST_SEQUENCES: usize = 4;
+/// Texts for encoders, one a line, written for this project.
+const ENCODER_TEXT: &str = include_str!("../../calibration/encoders.txt");
+
+/// Where calibration comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file: plain text, or JSONL with a field.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Key of the text in every JSONL line.
+        field: Option<String>,
+    },
+    /// The model's own samples at temperature 1 (decoders), or the shipped text (encoders).
+    Default {
+        /// Of the samples.
+        seed: u64,
+    },
+}
+
+/// Sequences to calibrate with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Calibration {
+    /// Token ids, each run on its own.
+    pub sequences: Vec<Vec<u32>>,
+    /// What they are, for reports.
+    pub description: String,
+}
+
+impl Calibration {
+    /// Tokens in all.
+    pub fn tokens(&self) -> usize {
+        self.sequences.iter().map(Vec::len).sum()
+    }
+}
+
+/// Why there is no calibration.
+#[derive(Debug, thiserror::Error)]
+pub enum CalibrationError {
+    /// Of the file.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// Of the tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Of the windows.
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    /// Not enough of it.
+    #[error(
+        "{}: {found} sequences of calibration text, {needed} or more are needed; pass a longer text, or none to use the default",
+        path.display()
+    )]
+    TooLittle {
+        /// The file.
+        path: PathBuf,
+        /// Sequences there are.
+        found: usize,
+        /// Sequences needed.
+        needed: usize,
+    },
+    /// The model could not be made to run on its integers.
+    #[error("the model cannot sample from itself: {0}; pass a text with --calibration")]
+    Sample(String),
+    /// Weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+impl From<CompileError> for CalibrationError {
+    fn from(error: CompileError) -> Self {
+        CalibrationError::Sample(error.to_string())
+    }
+}
+
+impl From<SessionError> for CalibrationError {
+    fn from(error: SessionError) -> Self {
+        CalibrationError::Sample(error.to_string())
+    }
+}
+
+/// Sequences for a dense model.
+pub fn calibration(model: &Model, source: &Source, progress: &dyn Progress) -> Result<Calibration, CalibrationError> {
+    match source {
+        Source::File { path, field } => from_file(model, path, field.as_deref()),
+        Source::Default { seed } if model.spec.kind == ModelKind::Decoder => sample_itself(model, *seed, progress),
+        Source::Default { .. } => {
+            let lines = ENCODER_TEXT.lines().enumerate().filter(|(_, line)| !line.is_empty());
+            let records = lines.map(|(line, text)| Record { line: line + 1, text: text.to_owned() }).collect();
+            encode(&model.directory, &model.spec, records, "calibration/encoders.txt, shipped with slmc")
+        }
+    }
+}
+
+fn from_file(model: &Model, path: &Path, field: Option<&str>) -> Result<Calibration, CalibrationError> {
+    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+    let calibration = match model.spec.kind {
+        ModelKind::Decoder => {
+            let tokenizer = Tokenizer::open(&model.directory)?;
+            tokenizer.check(&model.spec)?;
+            let tokens = tokenizer.encode_plain(&read_text(path, field)?)?;
+            let window = WINDOW.min(model.spec.context);
+            let sequences =
+                decoder_windows(&tokens, model.spec.bos, model.spec.context, window, CALIBRATION_TOKENS / window)?;
+            Calibration { sequences, description: name }
+        }
+        ModelKind::Encoder => encode(&model.directory, &model.spec, read_records(path, field)?, &name)?,
+    };
+    let (found, needed) = (calibration.sequences.len(), LEAST_SEQUENCES);
+    if found < needed {
+        return Err(CalibrationError::TooLittle { path: path.to_owned(), found, needed });
+    }
+    Ok(calibration)
+}
+
+/// An encoder's sequences, up to the number of calibration tokens.
+fn encode(
+    directory: &Path,
+    spec: &ModelSpec,
+    records: Vec<Record>,
+    name: &str,
+) -> Result<Calibration, CalibrationError> {
+    let tokenizer = Tokenizer::open(directory)?;
+    tokenizer.check(spec)?;
+    let mut left = CALIBRATION_TOKENS;
+    let mut sequences = encoder_sequences(&tokenizer, &records, WINDOW.min(spec.context))?.tokens;
+    sequences.retain(|sequence| {
+        let keep = left > 0;
+        left = left.saturating_sub(sequence.len());
+        keep
+    });
+    Ok(Calibration { sequences, description: name.to_owned() })
+}
+
+/// Samples at temperature 1 from the model itself, rounded to w8 without calibration and run by the runtime with its
+/// cache. Sequence n draws from stream seed + n, so threads change nothing.
+fn sample_itself(model: &Model, seed: u64, progress: &dyn Progress) -> Result<Calibration, CalibrationError> {
+    let (spec, window) = (&model.spec, WINDOW.min(model.spec.context));
+    let (quantized, _) = super::quantize(model, &Preset::W8.assign(spec), None, &Silent)?;
+    let text = TextSection { vocabulary: vec![Vec::new(); spec.vocabulary], strip_leading_space: false };
+    let device = Device::unlimited("self", Layout::R8K4Offset8);
+    let compiled = compile(&quantized, &device, Some(window), &text, &HostSections::default(), &Silent)?;
+    let view = ArtifactView::open(&compiled.bytes).map_err(|error| CalibrationError::Sample(error.to_string()))?;
+    let count = CALIBRATION_TOKENS / window;
+    progress.begin("sampling calibration text", (count * window) as u64, "tokens");
+    let sampling = Sampling { temperature: 1.0, ..Sampling::GREEDY };
+    let sample = |stream: u64| -> Result<Vec<u32>, SessionError> {
+        let mut memory = SessionMemory::for_artifact(&view);
+        let mut session = Session::new(&view, kernels(), memory.as_mut_slice())?;
+        // Without an opening token the first is drawn evenly from the vocabulary.
+        let first = slm_runtime::sample::random_u64(stream, u64::MAX) % spec.vocabulary as u64;
+        let mut tokens = vec![spec.bos.unwrap_or(first as u32)];
+        while tokens.len() < window {
+            let logits = session.step(&tokens[tokens.len() - 1..])?;
+            tokens.push(choose(logits, &sampling, stream, tokens.len() as u64));
+            progress.advance(1);
+        }
+        progress.advance(1);
+        Ok(tokens)
+    };
+    let streams: Vec<u64> = (0..count as u64).map(|n| seed.wrapping_add(n)).collect();
+    let sequences = streams.into_par_iter().map(sample).collect::<Result<Vec<_>, _>>()?;
+    progress.finish();
+    Ok(Calibration { sequences, description: format!("sampled from the model itself, seed {seed}") })
+}

@@ -1,0 +1,182 @@
+//! `slmc quantize`: a dense directory in, a quantized directory out, and a report of what was done to every matrix.
+
+use super::calibration::{self, CalibrationError, Source};
+use super::policy::{self, Keep, PolicyError};
+use super::{MatrixReport, quantize};
+use crate::calibrate::{CalibrateError, collect};
+use crate::checkpoint::atomic::{self, AtomicError};
+use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
+use crate::compile::machine::cpu_features;
+use crate::model::quantized_directory;
+use crate::model::scheme::Preset;
+use crate::model::size::{SizeError, WeightSize, stored_tensors};
+use crate::model::weights::{Model, ModelError};
+use crate::progress::Progress;
+use crate::report::{Align, Report, Table, grouped};
+use burn::tensor::Device;
+use serde::Serialize;
+use serde_json::json;
+use slm_runtime::layout::Layout;
+use std::path::{Path, PathBuf};
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Dense directory.
+    pub model: PathBuf,
+    /// Where to.
+    pub out: PathBuf,
+    /// Mix of schemes.
+    pub preset: Preset,
+    /// Exceptions from it, the last match winning.
+    pub keeps: Vec<Keep>,
+    /// What to calibrate with.
+    pub source: Source,
+    /// Name of the target whose packing the sizes are for.
+    pub target: String,
+    /// Its layout.
+    pub layout: Layout,
+}
+
+/// Why nothing was quantized.
+#[derive(Debug, thiserror::Error)]
+pub enum QuantizeError {
+    /// The input holds integers already.
+    #[error("{}: is already quantized; quantize the dense checkpoint it was made from", path.display())]
+    AlreadyQuantized {
+        /// The input.
+        path: PathBuf,
+    },
+    /// Of the model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Of the schemes.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Of the sizes.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    /// Of the calibration text.
+    #[error(transparent)]
+    Source(#[from] CalibrationError),
+    /// Of the calibration run.
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
+    /// Of the output path.
+    #[error(transparent)]
+    Output(#[from] AtomicError),
+    /// Of the inputs' hashes.
+    #[error(transparent)]
+    Hash(#[from] HashError),
+}
+
+/// Result of `slmc quantize`.
+#[derive(Clone, Debug, Serialize)]
+pub struct QuantizeReport {
+    /// The mix.
+    pub scheme: &'static str,
+    /// Exceptions.
+    pub keep: Vec<String>,
+    /// Whose packing the sizes are for.
+    pub target: String,
+    /// What it was calibrated with.
+    pub calibration: String,
+    /// Tokens of that.
+    pub calibration_tokens: u64,
+    /// Sequences of that.
+    pub calibration_sequences: u64,
+    /// Sizes.
+    #[serde(flatten)]
+    pub size: WeightSize,
+    /// Every matrix.
+    pub matrices: Vec<MatrixReport>,
+}
+
+impl Report for QuantizeReport {
+    const SCHEMA: &'static str = "slmc.quantize/1";
+
+    fn text(&self) -> String {
+        let mut table =
+            Table::new([("matrix", Align::Left), ("scheme", Align::Left), ("relative error", Align::Right)]);
+        for matrix in &self.matrices {
+            table.row([matrix.name.as_str(), &matrix.scheme, &format!("{:.2e}", matrix.relative_error)]);
+        }
+        let mut sums = Table::pairs();
+        sums.row(["calibration", &self.calibration]);
+        sums.row(["calibration_tokens", &grouped(self.calibration_tokens)]);
+        sums.row(["weight_bytes", &grouped(self.size.weight_bytes)]);
+        sums.row(["parameters", &grouped(self.size.parameters)]);
+        sums.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
+        format!("{table}\n\n{sums}")
+    }
+}
+
+/// Quantizes a directory. Everything that can be refused without work is refused first.
+pub fn quantize_directory(
+    options: &Options,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<QuantizeReport, QuantizeError> {
+    atomic::check_directory(&options.out)?;
+    let model = Model::open(&options.model)?;
+    if model.is_quantized() {
+        return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
+    }
+    let assignment = policy::assign(&model.spec, options.preset, &options.keeps)?;
+    let tensors = stored_tensors(&model.spec, &assignment, options.layout, model.spec.context, true)?;
+    let calibration = calibration::calibration(&model, &options.source, progress)?;
+    let statistics = collect(&model, &calibration.sequences, device, progress)?;
+    let (quantized, matrices) = quantize(&model, &assignment, Some(&statistics), progress)?;
+    let report = QuantizeReport {
+        scheme: options.preset.name(),
+        keep: options.keeps.iter().map(ToString::to_string).collect(),
+        target: options.target.clone(),
+        calibration: calibration.description.clone(),
+        calibration_tokens: calibration.tokens() as u64,
+        calibration_sequences: calibration.sequences.len() as u64,
+        size: WeightSize::of(&model.spec, &tensors),
+        matrices,
+    };
+    quantized_directory::write(&quantized, &provenance(options, &report)?, &options.out)?;
+    Ok(report)
+}
+
+fn provenance(options: &Options, report: &QuantizeReport) -> Result<serde_json::Value, HashError> {
+    let mut inputs = vec![json!({"role": "model", "sha256": hex(&directory_sha256(&options.model)?)})];
+    if let Source::File { path, .. } = &options.source {
+        inputs.push(json!({"role": "calibration", "sha256": hex(&file_sha256(path)?)}));
+    }
+    Ok(json!({
+        "schema": "slmc.provenance/1",
+        "tool": tool(),
+        "inputs": inputs,
+        "stage": "quantize",
+        "settings": {
+            "scheme": report.scheme,
+            "keep": report.keep,
+            "target": report.target,
+            "calibration": report.calibration,
+            "calibration_tokens": report.calibration_tokens,
+        },
+        "sparsity": {},
+        "cpu_features": cpu_features(),
+        "metrics": {
+            "weight_bytes": report.size.weight_bytes,
+            "bits_per_weight": report.size.bits_per_weight,
+        },
+    }))
+}
+
+/// Name and version of this program, as provenance states them.
+pub fn tool() -> String {
+    format!("slmc {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Bytes of memory that quantizing takes at most, by rule of thumb: the f32 model of the calibration, the integers, one
+/// matrix of each kind in work.
+pub fn memory_estimate(path: &Path) -> Result<u64, ModelError> {
+    let outline = crate::model::weights::Outline::open(path)?;
+    let largest = outline.spec.matrices().iter().map(|(_, rows, columns)| (rows * columns) as u64).max().unwrap_or(0);
+    let parameters = outline.spec.parameter_count();
+    Ok(5 * parameters + 10 * largest + outline.spec.vocabulary as u64 * 256 * 4 + (64 << 20))
+}

@@ -1,0 +1,160 @@
+//! Which scheme every matrix gets: a preset, then `--keep PATTERN=SCHEME` in order, the last that matches winning.
+//! Patterns are globs over names (`layers.*.attn.q`, `head.*`) or the aliases embedding, attention, ffn, head.
+
+use crate::model::id::{Class, LinearId, Role};
+use crate::model::scheme::{Preset, QuantScheme, UnknownScheme};
+use crate::model::size::Assignment;
+use crate::model::spec::ModelSpec;
+use std::fmt;
+use std::str::FromStr;
+
+/// One `--keep`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Glob or alias.
+    pub pattern: String,
+    /// For every matrix it matches.
+    pub scheme: QuantScheme,
+}
+
+impl FromStr for Keep {
+    type Err = KeepError;
+
+    fn from_str(text: &str) -> Result<Self, KeepError> {
+        let (pattern, scheme) = text.split_once('=').ok_or_else(|| KeepError::Form(text.to_owned()))?;
+        Ok(Keep { pattern: pattern.to_owned(), scheme: scheme.parse()? })
+    }
+}
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.pattern, self.scheme)
+    }
+}
+
+/// A `--keep` that does not parse.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum KeepError {
+    /// No `=`.
+    #[error("`{0}` is not PATTERN=SCHEME, such as embedding=w8 or layers.0.*=w8")]
+    Form(String),
+    /// Of the scheme.
+    #[error(transparent)]
+    Scheme(#[from] UnknownScheme),
+}
+
+/// A set of schemes that cannot be.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PolicyError {
+    /// The pattern selects nothing.
+    #[error(
+        "--keep {keep}: the pattern matches no matrix of this model; names look like {example}, aliases are embedding, \
+         attention, ffn, head"
+    )]
+    MatchesNothing {
+        /// The option.
+        keep: String,
+        /// A name that exists.
+        example: String,
+    },
+    /// Embedding and head are one tensor.
+    #[error(
+        "embed.token and head.lm are one tensor in this model (tied), so they cannot be {embedding} and {head}; give \
+         both the same scheme"
+    )]
+    Tied {
+        /// By the last match for the token table.
+        embedding: QuantScheme,
+        /// By the last match for the head.
+        head: QuantScheme,
+    },
+}
+
+/// The scheme of every matrix.
+pub fn assign(spec: &ModelSpec, preset: Preset, keeps: &[Keep]) -> Result<Assignment, PolicyError> {
+    let mut assignment = preset.assign(spec);
+    let (embedding, head) = (LinearId::global(Role::TokenEmbedding), LinearId::global(Role::LmHead));
+    // The schemes that were asked for, by name, for the two names of a tied tensor.
+    let (mut for_embedding, mut for_head) = (None, None);
+    for keep in keeps {
+        let mut matched = false;
+        for (id, scheme) in &mut assignment {
+            if matches(&keep.pattern, *id) {
+                *scheme = keep.scheme;
+                matched = true;
+            }
+        }
+        if spec.tied_head() {
+            if matches(&keep.pattern, embedding) {
+                for_embedding = Some(keep.scheme);
+            }
+            if matches(&keep.pattern, head) {
+                for_head = Some(keep.scheme);
+                matched = true;
+            }
+        }
+        if !matched {
+            let example = assignment.keys().nth(assignment.len() / 2).map(ToString::to_string).unwrap_or_default();
+            return Err(PolicyError::MatchesNothing { keep: keep.to_string(), example });
+        }
+    }
+    if let (Some(for_embedding), Some(for_head)) = (for_embedding, for_head)
+        && for_embedding != for_head
+    {
+        return Err(PolicyError::Tied { embedding: for_embedding, head: for_head });
+    }
+    if let Some(scheme) = for_head {
+        assignment.insert(embedding, scheme);
+    }
+    Ok(assignment)
+}
+
+/// Whether a glob or an alias selects a matrix.
+pub fn matches(pattern: &str, id: LinearId) -> bool {
+    match Class::ALL.into_iter().find(|class| class.name() == pattern) {
+        Some(class) => id.role.class() == class,
+        None => glob(pattern.as_bytes(), id.to_string().as_bytes()),
+    }
+}
+
+/// `*` stands for any characters, `?` for one.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    // Where to go on if what follows the last star does not match here.
+    let (mut p, mut t, mut star) = (0, 0, None);
+    while t < text.len() {
+        if p < pattern.len() && pattern[p] == b'*' {
+            star = Some((p, t));
+            p += 1;
+        } else if p < pattern.len() && (pattern[p] == b'?' || pattern[p] == text[t]) {
+            (p, t) = (p + 1, t + 1);
+        } else if let Some((star_p, star_t)) = star {
+            (p, t, star) = (star_p + 1, star_t + 1, Some((star_p, star_t + 1)));
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|&byte| byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_whole_names() {
+        let id: LinearId = "layers.12.attn.q".parse().expect("a name");
+        for yes in ["layers.*.attn.q", "layers.12.*", "*", "*.q", "layers.??.attn.?", "attention"] {
+            assert!(matches(yes, id), "{yes}");
+        }
+        for no in ["attn.q", "layers.1.*", "layers.*.attn", "ffn", "", "layers.*.attn.qq"] {
+            assert!(!matches(no, id), "{no}");
+        }
+    }
+
+    #[test]
+    fn options_parse_and_say_what_is_wrong() {
+        assert_eq!("embedding=w8".parse(), Ok(Keep { pattern: "embedding".into(), scheme: QuantScheme::W8 }));
+        assert!(matches!("embedding".parse::<Keep>(), Err(KeepError::Form(_))));
+        assert!(matches!("embedding=w5".parse::<Keep>(), Err(KeepError::Scheme(_))));
+    }
+}

@@ -1,0 +1,220 @@
+//! Rounding one row of weights to a scheme's grid with scales searched to minimise Σ_j h_j (w_j − ŵ_j)², h_j the mean
+//! square of input j. Rows are independent.
+//!
+//! w8: the scale is tried from largest/127 downward. w4.g32: every group first finds its best real-valued step d on a
+//! grid of both signs around largest/−8 (the signed maximum at −8), refitted by least squares; the row scale is the
+//! largest |d| over 127; then every group picks its multiplier among the integers near d / row_scale, of either sign,
+//! by the same error with the step that the artifact will hold.
+
+use crate::model::quantized::QuantizedMatrix;
+use crate::model::scheme::{GROUP, QuantScheme};
+use rayon::prelude::*;
+
+/// Factors on the step that puts the signed maximum at −8; the grid of ../reference for four bits.
+const STEPS: usize = 17;
+const SMALLEST_FACTOR: f32 = 0.75;
+const LARGEST_FACTOR: f32 = 1.15;
+/// Multipliers tried on each side of the nearest.
+const NEIGHBOURS: i32 = 3;
+/// Scales tried for w8, each 1 % below the one before.
+const BYTE_SCALES: usize = 12;
+
+/// Quantizes a matrix, (rows, columns) row-major; `importance` (columns) weighs columns, `None` weighs them alike.
+///
+/// # Panics
+/// If the lengths do not match.
+pub fn quantize_matrix(
+    weights: &[f32],
+    rows: usize,
+    columns: usize,
+    scheme: QuantScheme,
+    importance: Option<&[f64]>,
+) -> QuantizedMatrix {
+    assert_eq!(weights.len(), rows * columns);
+    let importance = normalised(importance, columns);
+    let rounded: Vec<Row> = weights
+        .par_chunks_exact(columns)
+        .map(|row| match scheme {
+            QuantScheme::W8 => byte_row(row, &importance),
+            QuantScheme::W4G32 => nibble_row(row, &importance),
+        })
+        .collect();
+    let mut matrix = QuantizedMatrix {
+        scheme,
+        rows,
+        columns,
+        values: Vec::with_capacity(rows * columns),
+        row_scale: Vec::with_capacity(rows),
+        multiplier: Vec::new(),
+    };
+    for row in rounded {
+        matrix.values.extend(row.values);
+        matrix.row_scale.push(row.scale);
+        matrix.multiplier.extend(row.multipliers);
+    }
+    matrix
+}
+
+/// Importance with mean 1, and a floor: a channel the calibration never saw still has weights worth keeping.
+fn normalised(importance: Option<&[f64]>, columns: usize) -> Vec<f32> {
+    let Some(importance) = importance else { return vec![1.0; columns] };
+    assert_eq!(importance.len(), columns);
+    let mean = importance.iter().sum::<f64>() / columns as f64;
+    if !(mean.is_finite() && mean > 0.0) {
+        return vec![1.0; columns];
+    }
+    importance.iter().map(|value| (value / mean).max(1e-4) as f32).collect()
+}
+
+struct Row {
+    values: Vec<i8>,
+    scale: f32,
+    multipliers: Vec<i8>,
+}
+
+fn largest(row: &[f32]) -> f32 {
+    row.iter().fold(0.0, |most, weight| weight.abs().max(most))
+}
+
+/// Σ h (w − step · q)² with q = round(w / step) clamped to the range.
+fn error(weights: &[f32], importance: &[f32], step: f32, low: f32, high: f32) -> f32 {
+    let inverse = 1.0 / step;
+    let terms = weights.iter().zip(importance).map(|(&weight, &h)| {
+        let q = (weight * inverse).round_ties_even().clamp(low, high);
+        let miss = weight - step * q;
+        h * miss * miss
+    });
+    terms.sum()
+}
+
+fn byte_row(row: &[f32], importance: &[f32]) -> Row {
+    let widest = largest(row) / 127.0;
+    if widest < f32::MIN_POSITIVE {
+        return Row { values: vec![0; row.len()], scale: 0.0, multipliers: Vec::new() };
+    }
+    let scales = (0..BYTE_SCALES).map(|n| widest * (1.0 - 0.01 * n as f32));
+    let scale = smallest_error(scales, |scale| error(row, importance, scale, -127.0, 127.0)).unwrap_or(widest);
+    let inverse = 1.0 / scale;
+    let values = row.iter().map(|weight| (weight * inverse).round_ties_even().clamp(-127.0, 127.0) as i8);
+    Row { values: values.collect(), scale, multipliers: Vec::new() }
+}
+
+fn nibble_row(row: &[f32], importance: &[f32]) -> Row {
+    let groups: Vec<(&[f32], &[f32])> = row.chunks(GROUP).zip(importance.chunks(GROUP)).collect();
+    let steps: Vec<f32> = groups.iter().map(|(weights, h)| real_step(weights, h)).collect();
+    let scale = largest(&steps) / 127.0;
+    if scale < f32::MIN_POSITIVE {
+        return Row { values: vec![0; row.len()], scale: 0.0, multipliers: vec![1; groups.len()] };
+    }
+    let mut values = Vec::with_capacity(row.len());
+    let mut multipliers = Vec::with_capacity(groups.len());
+    for ((weights, h), step) in groups.into_iter().zip(steps) {
+        let centre = (step / scale).round_ties_even() as i32;
+        let near = |centre: i32| (centre - NEIGHBOURS..=centre + NEIGHBOURS).filter(|m| *m != 0 && m.abs() <= 127);
+        let candidates = near(centre).chain(near(-centre));
+        let step_of = |multiplier: i32| scale * multiplier as f32;
+        let multiplier = smallest_error(candidates, |m| error(weights, h, step_of(m), -8.0, 7.0)).unwrap_or(1);
+        let inverse = 1.0 / step_of(multiplier);
+        values.extend(weights.iter().map(|weight| (weight * inverse).round_ties_even().clamp(-8.0, 7.0) as i8));
+        multipliers.push(multiplier as i8);
+    }
+    Row { values, scale, multipliers }
+}
+
+/// The step of least error for one group, of either sign; 0 for a group of zeros.
+fn real_step(weights: &[f32], importance: &[f32]) -> f32 {
+    let signed = weights.iter().fold(0.0f32, |most, &weight| if weight.abs() > most.abs() { weight } else { most });
+    if signed.abs() < f32::MIN_POSITIVE * 1024.0 {
+        return 0.0;
+    }
+    let grid = (0..STEPS).flat_map(|n| {
+        let factor = SMALLEST_FACTOR + (LARGEST_FACTOR - SMALLEST_FACTOR) * n as f32 / (STEPS - 1) as f32;
+        let step = factor * signed / -8.0;
+        [step, -step]
+    });
+    let refitted = grid.flat_map(|step| [step, refit(weights, importance, step)]);
+    smallest_error(refitted, |step| error(weights, importance, step, -8.0, 7.0)).unwrap_or(signed / -8.0)
+}
+
+/// The least-squares step for the integers that `step` gives: Σ h w q / Σ h q².
+fn refit(weights: &[f32], importance: &[f32], step: f32) -> f32 {
+    let inverse = 1.0 / step;
+    let (mut product, mut square) = (0.0f32, 0.0f32);
+    for (&weight, &h) in weights.iter().zip(importance) {
+        let q = (weight * inverse).round_ties_even().clamp(-8.0, 7.0);
+        product += h * weight * q;
+        square += h * q * q;
+    }
+    let fitted = product / square;
+    if fitted.is_finite() && fitted != 0.0 { fitted } else { step }
+}
+
+/// The first candidate of smallest finite error.
+fn smallest_error<T: Copy>(candidates: impl Iterator<Item = T>, error: impl Fn(T) -> f32) -> Option<T> {
+    let mut best: Option<(T, f32)> = None;
+    for candidate in candidates {
+        let miss = error(candidate);
+        if miss.is_finite() && best.is_none_or(|(_, least)| miss < least) {
+            best = Some((candidate, miss));
+        }
+    }
+    best.map(|(candidate, _)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use slm_runtime::sample::random_u64;
+
+    /// Sums of uniform draws: bell-shaped weights.
+    fn bell(seed: u64, count: usize) -> Vec<f32> {
+        let unit = |n: u64| (random_u64(seed, n) >> 40) as f32 / (1 << 24) as f32 - 0.5;
+        (0..count as u64).map(|n| (0..6).map(|k| unit(n * 6 + k)).sum()).collect()
+    }
+
+    fn relative_error(weights: &[f32], matrix: &QuantizedMatrix) -> f64 {
+        let miss = weights.iter().zip(matrix.dequantize()).map(|(w, q)| f64::from(w - q).powi(2)).sum::<f64>();
+        miss / weights.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>()
+    }
+
+    #[test]
+    fn errors_are_those_of_the_formats() {
+        let weights = bell(1, 64 * 256);
+        let bytes = quantize_matrix(&weights, 64, 256, QuantScheme::W8, None);
+        let nibbles = quantize_matrix(&weights, 64, 256, QuantScheme::W4G32, None);
+        assert!(relative_error(&weights, &bytes) < 6e-5, "{}", relative_error(&weights, &bytes));
+        assert!(relative_error(&weights, &nibbles) < 6.6e-3, "{}", relative_error(&weights, &nibbles));
+    }
+
+    #[test]
+    fn importance_moves_error_to_where_it_costs_less() {
+        let weights = bell(2, 32 * 64);
+        let importance: Vec<f64> = (0..64).map(|n| if n % 2 == 0 { 25.0 } else { 0.04 }).collect();
+        let cost = |matrix: &QuantizedMatrix| -> f64 {
+            let errors = weights.iter().zip(matrix.dequantize()).enumerate();
+            errors.map(|(n, (w, q))| importance[n % 64] * f64::from(w - q).powi(2)).sum()
+        };
+        let plain = quantize_matrix(&weights, 32, 64, QuantScheme::W4G32, None);
+        let weighted = quantize_matrix(&weights, 32, 64, QuantScheme::W4G32, Some(&importance));
+        assert!(cost(&weighted) < 0.8 * cost(&plain), "{} {}", cost(&weighted), cost(&plain));
+    }
+
+    proptest! {
+        #[test]
+        fn integers_stay_in_range_whatever_the_weights(
+            row in proptest::collection::vec(-1e30f32..1e30, 1..100),
+            tiny: bool,
+        ) {
+            let row: Vec<f32> = if tiny { row.iter().map(|w| w * 1e-38 * 1e-32).collect() } else { row };
+            for scheme in QuantScheme::ALL {
+                let matrix = quantize_matrix(&row, 1, row.len(), scheme, None);
+                let bounds = if scheme == QuantScheme::W8 { -127..=127 } else { -8..=7 };
+                prop_assert!(matrix.values.iter().all(|value| bounds.contains(value)));
+                prop_assert!(matrix.multiplier.iter().all(|m| *m != 0 && *m != -128));
+                prop_assert!(matrix.row_scale[0].is_finite() && matrix.row_scale[0] >= 0.0);
+                prop_assert_eq!(matrix.multiplier.len(), matrix.groups());
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Every elementary operation against the vectors of the numerics definition (`shared/design/numerics`), bit for bit.
+//! Where the vectors are not at hand the tests say so and pass.
+
+mod attention;
+mod choice;
+mod digests;
+mod elementary;
+mod matrix;
+pub(crate) mod packer;
+
+use core::fmt::{Debug, Display};
+use std::format;
+use std::io::Write;
+use std::string::String;
+use std::sync::OnceLock;
+use std::vec::Vec;
+
+use serde_json::Value;
+
+use crate::sample::random_u64;
+use crate::sha256::Sha256;
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/design/numerics/vectors.json");
+
+/// The whole file, or the reason why it cannot be read.
+fn file() -> &'static Result<Value, std::io::Error> {
+    static FILE: OnceLock<Result<Value, std::io::Error>> = OnceLock::new();
+    FILE.get_or_init(|| std::fs::read(PATH).map(|bytes| serde_json::from_slice(&bytes).expect("vectors.json is JSON")))
+}
+
+/// A part of the file, `pointer` as in RFC 6901; `None`, after a line on standard error, where there is no file.
+fn section(pointer: &str) -> Option<&'static Value> {
+    match file() {
+        Ok(file) => Some(file.pointer(pointer).unwrap_or_else(|| panic!("vectors.json has no {pointer}"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // Straight to the stream: `eprintln!` is captured when a test passes.
+            let _ = writeln!(std::io::stderr(), "skipped: the test of {pointer} needs {PATH}: {error}");
+            None
+        }
+        Err(error) => panic!("{PATH}: {error}"),
+    }
+}
+
+/// The numbers of a list of any depth, in order.
+fn numbers(value: &Value) -> Vec<i64> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(numbers).collect(),
+        _ => [value.as_i64().unwrap_or_else(|| panic!("{value} is no integer"))].into(),
+    }
+}
+
+fn number(value: &Value) -> usize {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no size")) as usize
+}
+
+/// Bit patterns of a list of any depth, in order.
+fn bits(value: &Value) -> Vec<u32> {
+    numbers(value).into_iter().map(|bits| u32::try_from(bits).expect("a bit pattern")).collect()
+}
+
+/// f32 from their bit patterns, or from the stream that generates them.
+fn floats(value: &Value) -> Vec<f32> {
+    if value.is_array() {
+        return bits(value).into_iter().map(f32::from_bits).collect();
+    }
+    let count: i64 = numbers(&value["shape"]).iter().product();
+    generated(value["seed"].as_u64().expect("a seed"), count as usize, number(&value["shift"]) as u32)
+}
+
+/// Element i is ((u >> 40) - 2^23) · 2^-shift with u the draw i of a stream.
+fn generated(seed: u64, count: usize, shift: u32) -> Vec<f32> {
+    let step = f32::from_bits((127 - shift) << 23);
+    (0..count as u64).map(|index| ((random_u64(seed, index) >> 40) as i64 - (1 << 23)) as f32 * step).collect()
+}
+
+/// f32 as they stand in an artifact.
+fn little_endian(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn to_bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What differed, over all cases of an operation.
+#[derive(Default)]
+struct Differences(Vec<String>);
+
+impl Differences {
+    /// One value.
+    fn value<T: PartialEq + Debug>(&mut self, case: impl Display, actual: T, expected: T) {
+        if actual != expected {
+            self.0.push(format!("{case}: expected {expected:?}, got {actual:?}"));
+        }
+    }
+
+    /// A list, of which the first difference is told.
+    fn list<T: PartialEq + Debug>(&mut self, case: impl Display, actual: &[T], expected: &[T]) {
+        if actual.len() != expected.len() {
+            self.0.push(format!("{case}: expected {} values, got {}", expected.len(), actual.len()));
+            return;
+        }
+        let mut differing = actual.iter().zip(expected).enumerate().filter(|(_, (a, e))| a != e);
+        if let Some((index, (actual, expected))) = differing.next() {
+            let more = differing.count();
+            self.0.push(format!("{case}: at {index} expected {expected:?}, got {actual:?}; {more} more differ"));
+        }
+    }
+
+    /// f32, compared as bit patterns.
+    fn floats(&mut self, case: impl Display, actual: &[f32], expected: &Value) {
+        self.list(case, &to_bits(actual), &bits(expected));
+    }
+
+    /// f32, compared by the digest of their bytes.
+    fn digest(&mut self, case: impl Display, actual: &[f32], expected: &Value) {
+        self.value(case, sha256_hex(&little_endian(actual)).as_str(), expected.as_str().expect("a digest"));
+    }
+
+    fn none(self) {
+        assert!(self.0.is_empty(), "{} differences:\n{}", self.0.len(), self.0.join("\n"));
+    }
+}
+
+/// The operations that the modules here test; one that the definition gains must be added.
+#[test]
+fn every_operation_has_a_test() {
+    let Some(operations) = section("/ops") else { return };
+    let mut names: Vec<&str> = operations.as_object().expect("an object").keys().map(String::as_str).collect();
+    names.sort_unstable();
+    let tested = [
+        "attend",
+        "attend_zero_values",
+        "choose",
+        "curves",
+        "exp2_q24",
+        "key_map",
+        "largest_accumulators",
+        "matrix w4.g32",
+        "matrix w8",
+        "norm",
+        "quantize",
+        "quantize_fails",
+        "random_u64",
+        "rotary",
+        "sentence_pooling",
+        "tanh",
+    ];
+    assert_eq!(names, tested);
+}

@@ -1,0 +1,122 @@
+//! Progress as [`Shell`] shows it: a bar with the time left on a terminal, JSON lines with `--progress json`, else
+//! nothing. JSON events are thinned by count, not by clock, so that the same work gives the same lines.
+
+use super::messages::{Shell, lock};
+use crate::progress::Progress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use std::fmt::Display;
+
+/// Most `advance` events of one piece of work.
+const EVENTS: u64 = 100;
+
+/// The piece of work in progress.
+pub(super) struct Work {
+    what: String,
+    unit: &'static str,
+    total: u64,
+    done: u64,
+    /// The next event is sent when `done` reaches this.
+    next_event: u64,
+    bar: Option<ProgressBar>,
+}
+
+impl Work {
+    /// The bar, where one is drawn; clones draw the same bar.
+    pub(super) fn bar(&self) -> Option<ProgressBar> {
+        self.bar.clone()
+    }
+}
+
+fn drawn_bar(what: &str, total: u64, unit: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    let template = format!("{{msg}} [{{bar:28}}] {{human_pos}}/{{human_len}} {unit}, {{eta}} left");
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.set_style(style.progress_chars("=> "));
+    bar.set_message(what.to_owned());
+    bar
+}
+
+impl Progress for Shell {
+    fn begin(&self, what: &str, total: u64, unit: &'static str) {
+        Progress::finish(self);
+        if self.sends_events() {
+            self.event(json!({ "event": "begin", "what": what, "total": total, "unit": unit }));
+        }
+        let bar = self.draws_bars().then(|| drawn_bar(what, total, unit));
+        let next_event = total.div_ceil(EVENTS).max(1);
+        *lock(&self.work) = Some(Work { what: what.to_owned(), unit, total, done: 0, next_event, bar });
+    }
+
+    fn advance(&self, units: u64) {
+        let event = {
+            let mut work = lock(&self.work);
+            let Some(work) = work.as_mut() else { return };
+            work.done = work.done.saturating_add(units);
+            if let Some(bar) = &work.bar {
+                bar.set_position(work.done);
+            }
+            let due = self.sends_events() && work.total > 0 && work.done >= work.next_event;
+            due.then(|| {
+                let step = work.total.div_ceil(EVENTS).max(1);
+                work.next_event = (work.done / step + 1).saturating_mul(step);
+                let (what, done, total) = (&work.what, work.done, work.total);
+                json!({ "event": "advance", "what": what, "done": done, "total": total, "unit": work.unit })
+            })
+        };
+        if let Some(event) = event {
+            self.event(event);
+        }
+    }
+
+    fn finish(&self) {
+        let Some(work) = lock(&self.work).take() else { return };
+        if let Some(bar) = &work.bar {
+            bar.finish_and_clear();
+        }
+        if self.sends_events() {
+            self.event(json!({ "event": "finish", "what": work.what, "done": work.done, "unit": work.unit }));
+        }
+    }
+
+    fn warn(&self, warning: &dyn Display) {
+        Shell::warn(self, warning);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::shell;
+    use super::super::{ProgressMode, ShellOptions};
+    use super::*;
+
+    fn work(shell: &Shell) {
+        shell.begin("scoring windows", 1000, "windows");
+        for _ in 0..1000 {
+            shell.advance(1);
+        }
+        Progress::finish(shell);
+        Progress::finish(shell);
+    }
+
+    #[test]
+    fn off_a_terminal_nothing_is_drawn() {
+        let (shell, out, err) = shell(ShellOptions::default());
+        work(&shell);
+        assert_eq!((out.text().as_str(), err.text().as_str()), ("", ""));
+    }
+
+    #[test]
+    fn events_are_thinned_json_lines() {
+        let (shell, _, err) = shell(ShellOptions { progress: ProgressMode::Json, ..ShellOptions::default() });
+        work(&shell);
+        let text = err.text();
+        let events: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("a JSON object")).collect();
+        assert_eq!(events.len(), 102);
+        assert_eq!(events[0]["event"], "begin");
+        assert_eq!(events[1]["done"], 10);
+        assert_eq!(events[100]["done"], 1000);
+        assert_eq!(events[101]["event"], "finish");
+    }
+}

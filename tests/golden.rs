@@ -1,0 +1,216 @@
+//! The f32 forward against transformers: every golden checkpoint of a supported family, on both devices, and every
+//! other one refused by name. Needs ../shared/golden; without it the tests say so and pass.
+
+use burn::tensor::{Device, TensorData};
+use safetensors::SafeTensors;
+use slmc::model::device::{DEVICES, device};
+use slmc::model::forward::{AttentionContext, Batch, DenseWeights, Forward, NoTaps, Output, Tap};
+use slmc::model::id::LinearId;
+use slmc::model::spec::Positions;
+use slmc::model::weights::{Model, Outline};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Largest difference, as a part of the golden tensor's largest magnitude.
+const TOLERANCE: f32 = 1e-4;
+
+/// This checkpoint's golden values were computed with rotary frequencies rounded to bf16, as a model cast to bf16 and back
+/// has them: reproduced within [`TOLERANCE`] with frequencies rounded alike, and within this without.
+const ROUNDED_FREQUENCIES: &str = "llama-bf16-sharded";
+const ROUNDED_TOLERANCE: f32 = 1e-3;
+
+const SUPPORTED: [&str; 9] = [
+    "bert-classifier",
+    "bert-encoder",
+    "bert-mlm",
+    "bert-mlm-padded",
+    "llama-bf16-sharded",
+    "llama-gqa-tied",
+    "llama-mha",
+    "llama3-rope-scaling",
+    "llama3-v4-config-keys",
+];
+
+fn folders() -> Vec<PathBuf> {
+    let Some(root) = crate::shared("golden") else { return Vec::new() };
+    let entries = std::fs::read_dir(&root).unwrap();
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+fn name(folder: &Path) -> &str {
+    folder.file_name().and_then(|name| name.to_str()).unwrap()
+}
+
+/// What transformers computed.
+struct Golden {
+    tokens: Vec<u32>,
+    /// (batch, length), true where the position counts.
+    mask: Vec<bool>,
+    sequences: usize,
+    hidden_states: Vec<f32>,
+    output: Vec<f32>,
+}
+
+impl Golden {
+    fn read(folder: &Path) -> Self {
+        let bytes = std::fs::read(folder.join("golden.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let words = |name: &str| -> Option<Vec<[u8; 4]>> {
+            file.tensor(name).ok().map(|tensor| tensor.data().as_chunks::<4>().0.to_vec())
+        };
+        let floats = |name: &str| words(name).map(|w| w.into_iter().map(f32::from_le_bytes).collect::<Vec<f32>>());
+        let integers = |name: &str| words(name).map(|w| w.into_iter().map(u32::from_le_bytes).collect::<Vec<u32>>());
+        let tokens = integers("input_ids").unwrap();
+        let mask = integers("attention_mask").map_or(vec![true; tokens.len()], |m| m.iter().map(|&x| x != 0).collect());
+        Golden {
+            mask,
+            sequences: file.tensor("input_ids").unwrap().shape()[0],
+            tokens,
+            hidden_states: floats("hidden_states").unwrap(),
+            output: floats("logits").or_else(|| floats("last_hidden_state")).unwrap(),
+        }
+    }
+}
+
+/// Largest difference relative to the largest golden magnitude, over the rows that count.
+fn difference(computed: &TensorData, golden: &[f32], mask: &[bool]) -> f32 {
+    let computed = computed.try_to_vec::<f32>().unwrap();
+    assert_eq!(computed.len(), golden.len());
+    let row = golden.len() / mask.len().min(golden.len());
+    let rows = golden.chunks(row).zip(computed.chunks(row)).zip(mask).filter(|(_, counts)| **counts);
+    let (mut error, mut largest) = (0f32, 0f32);
+    for ((golden, computed), _) in rows {
+        for (g, c) in golden.iter().zip(computed) {
+            assert!(c.is_finite());
+            error = error.max((g - c).abs());
+            largest = largest.max(g.abs());
+        }
+    }
+    error / largest
+}
+
+fn check(folder: &Path, device: &Device, label: &str) {
+    let golden = Golden::read(folder);
+    let model = Model::open(folder).unwrap();
+    let weights = DenseWeights::new(&model, device).unwrap();
+    let batch = Batch::new(&model.spec, golden.tokens.clone(), golden.sequences).unwrap();
+    let batch = batch.with_mask(golden.mask.clone()).unwrap();
+    let forward = Forward::new(&model.spec, &weights, device).keep_hidden_states();
+    let output = forward.run(&batch, &mut NoTaps);
+    let label = format!("{} on {label}", name(folder));
+    if name(folder) != ROUNDED_FREQUENCIES {
+        compare(&golden, output, TOLERANCE, &label);
+        return;
+    }
+    compare(&golden, output, ROUNDED_TOLERANCE, &label);
+    let Positions::Rotary(rotary) = model.spec.positions else { panic!("{label}: not rotary") };
+    let frequencies = rotary.frequencies(model.spec.layers[0].attention.head_dim);
+    let rounded: Vec<f64> = frequencies.into_iter().map(|f| half::bf16::from_f64(f).to_f64()).collect();
+    let context = AttentionContext::with_frequencies(&model.spec, &batch, Some(&rounded), device);
+    let mut hidden_states = vec![forward.embed(&batch)];
+    for layer in 0..model.spec.layers.len() {
+        hidden_states.push(forward.block(layer, hidden_states[layer].clone(), &context, &mut NoTaps));
+    }
+    let last = forward.finish(hidden_states.pop().unwrap());
+    hidden_states.push(last.clone());
+    let output = Output { hidden_states, logits: forward.head(last, &mut NoTaps) };
+    compare(&golden, output, TOLERANCE, &format!("{label}, frequencies rounded"));
+}
+
+fn compare(golden: &Golden, output: Output, tolerance: f32, label: &str) {
+    let states = output.hidden_states.len();
+    assert_eq!(golden.hidden_states.len() % states, 0);
+    let expected = golden.hidden_states.chunks(golden.hidden_states.len() / states);
+    for (n, (state, expected)) in output.hidden_states.into_iter().zip(expected).enumerate() {
+        let error = difference(&state.into_data(), expected, &golden.mask);
+        assert!(error < tolerance, "{label}: hidden state {n} differs by {error}");
+    }
+    // A classifier has one row per sequence, everything else one per position.
+    let rows = output.logits.dims()[0] * output.logits.dims()[1];
+    let mask = if rows == golden.mask.len() { golden.mask.clone() } else { vec![true; rows] };
+    let error = difference(&output.logits.into_data(), &golden.output, &mask);
+    assert!(error < tolerance, "{label}: logits differ by {error}");
+}
+
+#[test]
+fn supported_families_compute_what_transformers_computes() {
+    let folders = folders();
+    let mut seen = BTreeSet::new();
+    for folder in folders.iter().filter(|folder| SUPPORTED.contains(&name(folder))) {
+        for label in DEVICES {
+            check(folder, &device(label).unwrap(), label);
+        }
+        seen.insert(name(folder));
+    }
+    assert!(folders.is_empty() || seen.len() == SUPPORTED.len(), "only {seen:?} of {SUPPORTED:?} are there");
+}
+
+#[test]
+fn other_families_are_refused_by_name() {
+    for folder in folders().iter().filter(|folder| !SUPPORTED.contains(&name(folder))) {
+        let config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+        let family = config["model_type"].as_str().unwrap();
+        let error = Outline::open(folder).unwrap_err().to_string();
+        let expected = format!("`model_type` is `{family}`; slmc supports bert, llama");
+        assert!(error.contains(&expected), "{}: {error}", folder.display());
+    }
+}
+
+/// Counts what it is shown.
+#[derive(Default)]
+struct Shapes {
+    linears: BTreeSet<LinearId>,
+    layers: BTreeSet<usize>,
+}
+
+impl Tap for Shapes {
+    fn linear(&mut self, id: LinearId, input: &burn::tensor::Tensor<2>) {
+        assert!(input.dims()[0] > 0);
+        assert!(self.linears.insert(id), "{id} is shown twice");
+    }
+
+    fn attention(&mut self, layer: usize, query: &burn::tensor::Tensor<4>, key: &burn::tensor::Tensor<4>) {
+        let ([_, heads, length, width], [_, shared, keys, key_width]) = (query.dims(), key.dims());
+        assert_eq!((length, width, heads % shared), (keys, key_width, 0));
+        assert!(self.layers.insert(layer));
+    }
+}
+
+#[test]
+fn every_matrix_is_tapped_once_and_blocks_add_up_to_a_run() {
+    let device = device("flex").unwrap();
+    for folder in folders().iter().filter(|folder| SUPPORTED.contains(&name(folder))) {
+        let golden = Golden::read(folder);
+        let model = Model::open(folder).unwrap();
+        let weights = DenseWeights::new(&model, &device).unwrap();
+        let forward = Forward::new(&model.spec, &weights, &device);
+        let batch = Batch::new(&model.spec, golden.tokens, golden.sequences).unwrap();
+        let mut shapes = Shapes::default();
+        let run = forward.run(&batch, &mut shapes);
+        assert!(run.hidden_states.is_empty());
+        let tables = ["embed.token", "embed.position", "embed.type"];
+        let mut expected: BTreeSet<LinearId> = model
+            .spec
+            .matrices()
+            .into_iter()
+            .map(|(id, ..)| id)
+            .filter(|id| !tables.contains(&&*id.to_string()))
+            .collect();
+        if model.spec.tied_head() {
+            expected.insert("head.lm".parse().unwrap());
+        }
+        assert_eq!(shapes.linears, expected, "{}", folder.display());
+        assert_eq!(shapes.layers.len(), model.spec.layers.len());
+
+        let context = forward.context(&batch);
+        let mut hidden = forward.embed(&batch);
+        for layer in 0..model.spec.layers.len() {
+            hidden = forward.block(layer, hidden, &context, &mut NoTaps);
+        }
+        let logits = forward.head(forward.finish(hidden), &mut NoTaps);
+        assert_eq!(logits.into_data(), run.logits.into_data(), "{}", folder.display());
+    }
+}
