@@ -2,9 +2,9 @@
 //! names the limit, the bytes over it, and what would fit.
 
 use super::lower::{LowerError, Lowered, lower};
-use crate::model::scheme::QuantScheme;
 use crate::model::size::{Assignment, SizeError, stored_tensors};
 use crate::model::spec::ModelSpec;
+use crate::report::Report;
 use slm_runtime::format::header::{HEADER_BYTES, SectionKind};
 use slm_runtime::format::spec::{LayerRecord, MAX_CHUNK, ModelRecord};
 use slm_runtime::format::tensor::TensorRecord;
@@ -77,7 +77,7 @@ impl Footprint {
 }
 
 /// A model that does not fit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct DoesNotFit {
     /// The device.
     pub device: String,
@@ -113,6 +113,14 @@ impl fmt::Display for DoesNotFit {
 }
 
 impl std::error::Error for DoesNotFit {}
+
+impl Report for DoesNotFit {
+    const SCHEMA: &'static str = "slmc.does-not-fit/1";
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
 
 /// Everything about a model that decides its bytes, but not the weights themselves.
 #[derive(Clone, Copy)]
@@ -237,15 +245,4 @@ pub fn fit(shape: &Shape<'_>, device: &Device, context: usize) -> Result<(Footpr
         scheme,
     })
     .into())
-}
-
-/// Whether every matrix has a scheme a device demands; the first that has not.
-pub fn undemanded(
-    assignment: &Assignment,
-    demanded: &[QuantScheme],
-) -> Option<(crate::model::id::LinearId, QuantScheme)> {
-    if demanded.is_empty() {
-        return None;
-    }
-    assignment.iter().find(|(_, scheme)| !demanded.contains(scheme)).map(|(id, scheme)| (*id, *scheme))
 }

@@ -1,14 +1,20 @@
 //! What is in an artifact: sizes and multiply-accumulates by class, tensor by tensor, as the file states them.
 
+use super::host::{ArtifactError, ArtifactFile};
+use crate::checkpoint::hash::hex;
 use crate::model::id::Class;
 use crate::model::size::WeightSize;
+use crate::report::{Align, Report, Table, grouped};
+use serde::Serialize;
 use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::format::header::SectionKind;
 use slm_runtime::format::tensor::{TensorPart, TensorRecord, TensorRole};
 use slm_runtime::layout::Storage;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// One tensor of an artifact.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TensorSummary {
     /// Name, from the host part, or the key where the file has none.
     pub name: String,
@@ -23,7 +29,7 @@ pub struct TensorSummary {
 }
 
 /// Bytes, parameters and work of one class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct ClassSummary {
     /// In the file.
     pub bytes: u64,
@@ -114,4 +120,133 @@ pub fn tensors(view: &ArtifactView<'_>, names: Option<&str>) -> Vec<TensorSummar
         bytes: record.bytes,
     };
     records(view).enumerate().map(summary).collect()
+}
+
+/// Result of `slmc inspect`.
+#[derive(Clone, Debug, Serialize)]
+pub struct InspectReport {
+    /// Format version.
+    pub version: String,
+    /// Target it was compiled for.
+    pub target: String,
+    /// Layout of its weights.
+    pub layout: &'static str,
+    /// `decoder` or `encoder`.
+    pub kind: &'static str,
+    /// Layers.
+    pub layers: u32,
+    /// Width of the residual stream.
+    pub hidden: u32,
+    /// Rows of the token table.
+    pub vocabulary: u32,
+    /// Positions planned for.
+    pub context: u32,
+    /// Tokens that go through a layer together.
+    pub chunk: u32,
+    /// Length of the file.
+    pub file_bytes: u64,
+    /// Of that, what a device needs.
+    pub flash_bytes: u64,
+    /// Activations and scratch.
+    pub arena_bytes: u64,
+    /// Keys and values at the context.
+    pub cache_bytes: u64,
+    /// Bound on the stack.
+    pub stack_bytes: u64,
+    /// Arena, cache and stack.
+    pub ram_bytes: u64,
+    /// Weights.
+    #[serde(flatten)]
+    pub size: WeightSize,
+    /// Multiply-accumulates per token in linears and head; attention over the cache comes on top.
+    pub macs_per_token: u64,
+    /// Sums by class.
+    pub classes: BTreeMap<&'static str, ClassSummary>,
+    /// Golden prompts.
+    pub golden_prompts: usize,
+    /// Digest of their logits.
+    pub golden_sha256: String,
+    /// How it was made; absent in a device-only file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<serde_json::Value>,
+    /// Every tensor.
+    pub tensors: Vec<TensorSummary>,
+}
+
+impl Report for InspectReport {
+    const SCHEMA: &'static str = "slmc.inspect/1";
+
+    fn text(&self) -> String {
+        let mut facts = Table::pairs();
+        facts.row(["format", &self.version]);
+        facts.row(["target", &format!("{} ({})", self.target, self.layout)]);
+        let model = format!(
+            "{}, {} layers of {}, vocabulary {}, context {}",
+            self.kind,
+            self.layers,
+            self.hidden,
+            grouped(self.vocabulary.into()),
+            self.context
+        );
+        facts.row(["model", &model]);
+        facts.row(["file_bytes", &grouped(self.file_bytes)]);
+        facts.row(["flash_bytes", &grouped(self.flash_bytes)]);
+        facts.row(["ram_bytes", &grouped(self.ram_bytes)]);
+        facts.row(["  arena", &grouped(self.arena_bytes)]);
+        facts.row(["  key-value cache", &grouped(self.cache_bytes)]);
+        facts.row(["  stack", &grouped(self.stack_bytes)]);
+        facts.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
+        let right = Align::Right;
+        let mut classes =
+            Table::new([("class", Align::Left), ("bytes", right), ("parameters", right), ("MACs per token", right)]);
+        for (name, sum) in &self.classes {
+            classes.row([*name, &grouped(sum.bytes), &grouped(sum.parameters), &grouped(sum.macs_per_token)]);
+        }
+        classes.row([
+            "all",
+            &grouped(self.size.weight_bytes),
+            &grouped(self.size.parameters),
+            &grouped(self.macs_per_token),
+        ]);
+        let mut tensors =
+            Table::new([("tensor", Align::Left), ("storage", Align::Left), ("shape", right), ("bytes", right)]);
+        for tensor in &self.tensors {
+            let shape = format!("{} x {}", tensor.rows, tensor.columns);
+            tensors.row([tensor.name.as_str(), tensor.storage, &shape, &grouped(tensor.bytes)]);
+        }
+        format!("{facts}\n\n{classes}\n\n{tensors}\n\ngolden_sha256  {}", self.golden_sha256)
+    }
+}
+
+/// Reads an artifact's tables.
+pub fn inspect(path: &Path) -> Result<InspectReport, ArtifactError> {
+    let file = ArtifactFile::open(path)?;
+    let view = file.view()?;
+    let (spec, header) = (view.spec(), view.header());
+    let classes = classes(&view);
+    let names = view.section(SectionKind::Names).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    Ok(InspectReport {
+        version: format!("{}.{}", header.major, header.minor),
+        target: view.target().to_owned(),
+        layout: view.layout().name(),
+        kind: if spec.kind == 1 { "decoder" } else { "encoder" },
+        layers: spec.layers,
+        hidden: spec.hidden,
+        vocabulary: spec.vocabulary,
+        context: spec.context,
+        chunk: spec.chunk,
+        file_bytes: view.bytes().len() as u64,
+        flash_bytes: header.device_bytes,
+        arena_bytes: spec.arena_bytes,
+        cache_bytes: spec.cache_bytes,
+        stack_bytes: spec.stack_bytes,
+        ram_bytes: spec.arena_bytes + spec.cache_bytes + spec.stack_bytes,
+        size: weight_size(&view),
+        macs_per_token: classes.iter().map(|(_, sum)| sum.macs_per_token).sum(),
+        classes: classes.into_iter().collect(),
+        golden_prompts: view.golden_prompts().count(),
+        golden_sha256: hex(&view.golden_digest()),
+        provenance: view.section(SectionKind::Provenance).and_then(|bytes| serde_json::from_slice(bytes).ok()),
+        tensors: tensors(&view, names),
+    })
 }

@@ -2,7 +2,9 @@
 //! the runtime, emit. Everything is decided from the inputs: two builds of the same inputs give the same bytes.
 
 pub mod directory;
+pub mod doctor;
 pub mod emit;
+pub mod estimate;
 pub mod fit;
 pub mod host;
 pub mod inspect;
@@ -14,6 +16,7 @@ pub mod verify;
 
 use crate::model::id::ParameterId;
 use crate::model::size::{Assignment, StoredTensor, WeightSize, stored_tensors};
+use crate::model::spec::ModelSpec;
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
 use fit::{Device, DoesNotFit, FitError, Footprint, Shape};
@@ -155,7 +158,7 @@ pub fn compile(
         assignment: &assignment,
         key_maps,
         vocabulary_bytes: text.vocabulary.iter().map(|token| token.len() as u64).sum(),
-        golden: (prompts.iter().map(|prompt| prompt.len() as u64).sum(), prompts.len() as u64),
+        golden: golden_size(spec, context),
     };
     let (footprint, mut lowered) = fit::fit(&shape, device, context)?;
     lowered.model.strip_leading_space = u8::from(text.strip_leading_space);
@@ -217,6 +220,12 @@ fn golden_prompts(vocabulary: usize, context: usize, bos: Option<u32>) -> Vec<Ve
         prompts.push(prompt);
     }
     prompts
+}
+
+/// Tokens of all golden prompts, and how many prompts.
+fn golden_size(spec: &ModelSpec, context: usize) -> (u64, u64) {
+    let prompts = golden_prompts(spec.vocabulary, context, spec.bos);
+    (prompts.iter().map(|prompt| prompt.len() as u64).sum(), prompts.len() as u64)
 }
 
 fn host_sections(model: &Model, tensors: &[StoredTensor], host: &HostSections) -> Vec<(SectionKind, Vec<u8>)> {

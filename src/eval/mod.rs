@@ -3,8 +3,10 @@
 //! means are f64 sums in a fixed order: the same outputs give the same report for any number of threads.
 
 pub mod classify;
+pub mod command;
 pub mod embed;
 pub mod forward;
+pub mod generate;
 pub mod lm;
 pub mod opened;
 pub mod subject;

@@ -109,6 +109,12 @@ pub fn assign(spec: &ModelSpec, preset: Preset, keeps: &[Keep]) -> Result<Assign
     Ok(assignment)
 }
 
+/// The first matrix whose scheme is not among those a device runs; an empty list runs all.
+pub fn unsupported(assignment: &Assignment, runs: &[QuantScheme]) -> Option<(LinearId, QuantScheme)> {
+    let foreign = |(_, scheme): &(&LinearId, &QuantScheme)| !runs.is_empty() && !runs.contains(scheme);
+    assignment.iter().find(foreign).map(|(id, scheme)| (*id, *scheme))
+}
+
 /// Whether a glob or an alias selects a matrix.
 pub fn matches(pattern: &str, id: LinearId) -> bool {
     match Class::ALL.into_iter().find(|class| class.name() == pattern) {

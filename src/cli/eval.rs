@@ -1,0 +1,75 @@
+//! `slmc eval`
+
+use crate::eval::command::{Options, TaskChoice, evaluate};
+use crate::model::device::device;
+use crate::shell::{ExitStatus, Shell};
+use std::path::PathBuf;
+
+/// Measure a model on text, and how far it is from a reference
+///
+/// An artifact is run by the integers the device computes, a directory in f32; the report says which. Language models:
+/// perplexity, and with a reference the KL divergence in nats and the share of equal first choices. Classifiers:
+/// accuracy. Bare encoders: cosine of sentence embeddings.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  slmc eval out/mixed.slm --data valid.txt --reference models/tales-6m --window 256 --max-windows 64 --json"
+)]
+pub(super) struct Args {
+    /// Artifact, or directory
+    #[arg(value_name = "FILE.slm|DIR")]
+    model: PathBuf,
+
+    /// Text: plain, or JSONL with --field; encoders take one line as one text
+    #[arg(long, value_name = "TEXT")]
+    data: PathBuf,
+
+    /// Dense directory to compare with
+    #[arg(long, value_name = "DIR")]
+    reference: Option<PathBuf>,
+
+    /// What to measure [default: what the model is for]
+    #[arg(long, value_name = "TASK", value_enum)]
+    task: Option<TaskChoice>,
+
+    /// Tokens of a window, the opening one included
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    window: usize,
+
+    /// Most windows, or texts for encoders [default: all]
+    #[arg(long, value_name = "N")]
+    max_windows: Option<usize>,
+
+    /// Key of the text in every line of a JSONL file
+    #[arg(long, value_name = "KEY")]
+    field: Option<String>,
+
+    /// Key of the label in every line of a JSONL file, for --task classify
+    #[arg(long, value_name = "KEY", default_value = "label")]
+    label_field: String,
+
+    /// Directory with tokenizer.json, for an artifact written for a device only
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+
+    /// Where directories run: flex or ndarray
+    #[arg(long, value_name = "NAME", default_value = "flex")]
+    device: String,
+}
+
+impl Args {
+    pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        let options = Options {
+            model: self.model.clone(),
+            reference: self.reference.clone(),
+            data: self.data.clone(),
+            task: self.task,
+            window: self.window,
+            max_windows: self.max_windows.unwrap_or(usize::MAX),
+            field: self.field.clone(),
+            label_field: self.label_field.clone(),
+            tokenizer: self.tokenizer.clone(),
+        };
+        shell.result(&evaluate(&options, &device(&self.device)?, shell)?)?;
+        Ok(ExitStatus::Success)
+    }
+}

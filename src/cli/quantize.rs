@@ -1,0 +1,89 @@
+//! `slmc quantize`
+
+use super::check_memory;
+use super::global::Global;
+use crate::model::device::device;
+use crate::model::scheme::Preset;
+use crate::quantize::calibration::Source;
+use crate::quantize::directory::{Options, memory_estimate, quantize_directory};
+use crate::quantize::policy::Keep;
+use crate::recipe::target::Target;
+use crate::shell::{ExitStatus, Shell};
+use std::path::PathBuf;
+
+/// Round a checkpoint's weights to 8 and 4 bits
+///
+/// Reads a Hugging Face directory and writes a quantized one: integers, scales, tokenizer, and slmc.json, which says
+/// how it was made. Scales are searched to keep what the calibration text shows to matter. `slmc compile` takes the
+/// result; `slmc eval` measures it.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  slmc quantize models/tales-6m --scheme mixed -o out/mixed\n  slmc quantize models/tales-6m --scheme w4 --keep embedding=w8 --keep 'layers.0.*=w8' -o out/w4"
+)]
+pub(super) struct Args {
+    /// Hugging Face directory: config.json, model.safetensors or its shards, tokenizer.json
+    #[arg(value_name = "DIR")]
+    model: PathBuf,
+
+    /// Which matrices get how many bits
+    ///
+    /// w8: every matrix 8 bits. mixed: feed-forward networks 4 bits, everything else 8. w4: linears, token table and
+    /// LM head 4 bits; position and type tables, pooler, classifier and MLM transform 8.
+    #[arg(long, value_name = "w8|mixed|w4")]
+    scheme: Preset,
+
+    /// Give the matrices that a pattern matches another scheme; repeatable, the last match wins
+    ///
+    /// PATTERN is a glob over names such as layers.3.attn.q, embed.token, head.lm, or one of embedding, attention,
+    /// ffn, head. SCHEME is w8 or w4.
+    #[arg(long, value_name = "PATTERN=SCHEME")]
+    keep: Vec<Keep>,
+
+    /// Text to calibrate with: plain text, or JSONL with --field
+    ///
+    /// Without it a decoder samples 16,384 tokens from itself, and an encoder uses the text that ships with slmc.
+    #[arg(long, value_name = "TEXT")]
+    calibration: Option<PathBuf>,
+
+    /// Key of the text in every line of a JSONL file
+    #[arg(long, value_name = "KEY", requires = "calibration")]
+    field: Option<String>,
+
+    /// Target whose packing the reported sizes are for: a name of `slmc targets`, or a target file
+    #[arg(long, value_name = "NAME", default_value = "generic")]
+    target: String,
+
+    /// Where calibration runs: flex or ndarray
+    #[arg(long, value_name = "NAME", default_value = "flex")]
+    device: String,
+
+    /// Directory to write; an existing one is replaced if slmc made it
+    #[arg(short, long, value_name = "OUT")]
+    out: PathBuf,
+}
+
+impl Args {
+    pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        let target = Target::named(&self.target)?;
+        let device = device(&self.device)?;
+        check_memory(global, memory_estimate(&self.model)?, "quantizing")?;
+        let source = match &self.calibration {
+            Some(path) => Source::File { path: path.clone(), field: self.field.clone() },
+            None => Source::Default { seed: global.seed },
+        };
+        let options = Options {
+            model: self.model.clone(),
+            out: self.out.clone(),
+            preset: self.scheme,
+            keeps: self.keep.clone(),
+            source,
+            target: target.name,
+            layout: target.layout,
+        };
+        shell.status("Quantizing", format_args!("{} to {}", self.model.display(), self.scheme.name()));
+        let report = quantize_directory(&options, &device, shell)?;
+        shell.status("Wrote", self.out.display());
+        shell.result(&report)?;
+        Ok(ExitStatus::Success)
+    }
+}

@@ -1,0 +1,25 @@
+//! `slmc targets`
+
+use crate::recipe::target::{Target, TargetsReport};
+use crate::shell::{ExitStatus, Shell};
+
+/// List the targets that ship with slmc, or show one
+///
+/// A target is a file: copy one from targets/ in the repository, change it, and pass its path to --target.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Name of a target, or a target file [default: all that ship with slmc]
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+}
+
+impl Args {
+    pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        let targets = match &self.name {
+            Some(name) => vec![Target::named(name)?],
+            None => Target::all()?,
+        };
+        shell.result(&TargetsReport { targets })?;
+        Ok(ExitStatus::Success)
+    }
+}

@@ -1,0 +1,280 @@
+//! `slmc estimate`: what a checkpoint would cost on a device, from its headers alone. The ceiling of tokens per second
+//! is the rate at which the weights one token needs can be read, or multiplied, whichever is lower; a real device stays
+//! below it.
+
+use super::fit::{Device, FitError, Limit, Shape, fit, footprint};
+use super::lower::LowerError;
+use crate::data::tokenizer::Tokenizer;
+use crate::model::id::{ParameterId, Part, Role};
+use crate::model::scheme::{Preset, QuantScheme};
+use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
+use crate::model::spec::ModelKind;
+use crate::model::weights::{ModelError, Outline};
+use crate::report::{Align, Report, Table, grouped};
+use serde::Serialize;
+use slm_runtime::format::spec::MAX_CHUNK;
+use std::path::Path;
+
+/// What is known of a device's speed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rates {
+    /// Of the memory the weights lie in.
+    pub bandwidth_bytes_per_s: Option<u64>,
+    /// Multiply-accumulates per cycle of one core with 8-bit and with 4-bit weights.
+    pub macs_per_cycle: Option<(Option<f64>, Option<f64>)>,
+    /// Of one core.
+    pub clock_hz: Option<u64>,
+    /// That work together.
+    pub cores: Option<u64>,
+}
+
+/// One scheme.
+#[derive(Clone, Debug, Serialize)]
+pub struct SchemeEstimate {
+    /// `w8`, `mixed`, `w4`, or `as quantized`.
+    pub scheme: &'static str,
+    /// Weights.
+    #[serde(flatten)]
+    pub size: WeightSize,
+    /// The file's device part.
+    pub flash_bytes: u64,
+    /// Arena, cache and stack at the context.
+    pub ram_bytes: u64,
+    /// Whether both fit.
+    pub fits: bool,
+    /// The limit it breaks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
+    /// Bytes above that limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub over_bytes: Option<u64>,
+    /// The largest context that fits, where the one asked for does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub largest_context: Option<usize>,
+    /// Weight bytes one token reads: linears and head whole, one row of each table.
+    pub bytes_per_token: u64,
+    /// Tokens per second that the memory allows, where its rate is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_tokens_per_s: Option<f64>,
+    /// Tokens per second that the multipliers allow, where their rate is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compute_tokens_per_s: Option<f64>,
+    /// The lower of the two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ceiling_tokens_per_s: Option<f64>,
+}
+
+/// Result of `slmc estimate`.
+#[derive(Clone, Debug, Serialize)]
+pub struct EstimateReport {
+    /// `model_type`.
+    pub family: &'static str,
+    /// Target.
+    pub target: String,
+    /// Positions planned for.
+    pub context: usize,
+    /// Weights, a tied tensor once.
+    pub parameters: u64,
+    /// Multiply-accumulates per token in linears and head.
+    pub macs_per_token: u64,
+    /// One row per scheme.
+    pub schemes: Vec<SchemeEstimate>,
+}
+
+impl Report for EstimateReport {
+    const SCHEMA: &'static str = "slmc.estimate/1";
+
+    fn text(&self) -> String {
+        let right = Align::Right;
+        let mut table = Table::new([
+            ("scheme", Align::Left),
+            ("weight bytes", right),
+            ("bits", right),
+            ("flash", right),
+            ("RAM", right),
+            ("tokens/s at most", right),
+            ("fits", Align::Left),
+        ]);
+        for row in &self.schemes {
+            let verdict = match (row.limit, row.over_bytes, row.largest_context) {
+                (Some(limit), Some(over), Some(context)) => {
+                    format!("no: {limit} {} too many; context {context} fits", grouped(over))
+                }
+                (Some(limit), Some(over), None) => format!("no: {limit} {} too many", grouped(over)),
+                _ => "yes".to_owned(),
+            };
+            table.row([
+                row.scheme,
+                &grouped(row.size.weight_bytes),
+                &format!("{:.2}", row.size.bits_per_weight),
+                &grouped(row.flash_bytes),
+                &grouped(row.ram_bytes),
+                &row.ceiling_tokens_per_s.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}")),
+                &verdict,
+            ]);
+        }
+        let mut facts = Table::pairs();
+        facts.row(["model", &format!("{}, {} parameters", self.family, grouped(self.parameters))]);
+        facts.row(["target", &self.target]);
+        facts.row(["context", &self.context.to_string()]);
+        facts.row(["MACs per token", &grouped(self.macs_per_token)]);
+        format!("{facts}\n\n{table}")
+    }
+}
+
+/// Why there is no estimate.
+#[derive(Debug, thiserror::Error)]
+pub enum EstimateError {
+    /// Of the model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Of its sizes.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    /// Of its specification.
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    /// The context is 0 or longer than the model's.
+    #[error(
+        "a context of {context} is not possible: the model knows positions up to {limit}; pass --context 1 to {limit}"
+    )]
+    Context {
+        /// Asked for.
+        context: usize,
+        /// Of the model.
+        limit: usize,
+    },
+}
+
+/// Estimates a directory, dense or quantized.
+pub fn estimate(
+    path: &Path,
+    device: &Device,
+    rates: &Rates,
+    context: Option<usize>,
+) -> Result<EstimateReport, EstimateError> {
+    let outline = Outline::open(path)?;
+    let spec = &outline.spec;
+    let limit = spec.context;
+    let context = context.unwrap_or(limit);
+    if context == 0 || context > limit {
+        return Err(EstimateError::Context { context, limit });
+    }
+    // The text of the vocabulary, where a tokenizer is there to say; four bytes a token where not.
+    let vocabulary_bytes = Tokenizer::open(path)
+        .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary))
+        .map_or(4 * spec.vocabulary as u64, |tokens| tokens.iter().map(|token| token.len() as u64).sum());
+    let assignments: Vec<(&'static str, Assignment)> = match &outline.schemes {
+        Some(schemes) => vec![("as quantized", schemes.clone())],
+        None => Preset::ALL.into_iter().map(|preset| (preset.name(), preset.assign(spec))).collect(),
+    };
+    // Key maps are part of every quantized decoder and encoder; a dense directory will have them once quantized.
+    let key_maps = outline.key_maps || outline.schemes.is_none();
+    let mut macs_per_token: u64 = spec
+        .matrices()
+        .iter()
+        .filter(|(id, ..)| !is_table(id.role))
+        .map(|&(_, rows, columns)| (rows * columns) as u64)
+        .sum();
+    if spec.tied_head() {
+        macs_per_token += (spec.vocabulary * spec.hidden) as u64;
+    }
+    let golden = super::golden_size(spec, context);
+    let mut schemes = Vec::new();
+    for (scheme, assignment) in &assignments {
+        let shape = Shape { spec, assignment, key_maps, vocabulary_bytes, golden };
+        schemes.push(row(scheme, &shape, device, rates, context)?);
+    }
+    Ok(EstimateReport {
+        family: spec.family,
+        target: device.name.clone(),
+        context,
+        parameters: spec.parameter_count(),
+        macs_per_token,
+        schemes,
+    })
+}
+
+/// Tables are looked up, one row a token, not multiplied with.
+fn is_table(role: Role) -> bool {
+    matches!(role, Role::TokenEmbedding | Role::PositionEmbedding | Role::TypeEmbedding)
+}
+
+fn row(
+    scheme: &'static str,
+    shape: &Shape<'_>,
+    device: &Device,
+    rates: &Rates,
+    context: usize,
+) -> Result<SchemeEstimate, EstimateError> {
+    let spec = shape.spec;
+    let tensors = stored_tensors(spec, shape.assignment, device.layout, context, shape.key_maps)?;
+    let (mut bytes_per_token, mut cycles) = (0u64, Some(0.0f64));
+    for tensor in &tensors {
+        let ParameterId::Linear(id, Part::Weight) = tensor.id else {
+            bytes_per_token += tensor.bytes;
+            continue;
+        };
+        let whole = !is_table(id.role) || (id.role == Role::TokenEmbedding && spec.tied_head());
+        if !whole {
+            bytes_per_token += tensor.bytes / tensor.rows as u64;
+            continue;
+        }
+        bytes_per_token += tensor.bytes;
+        let rate = rates.macs_per_cycle.and_then(|(w8, w4)| match shape.assignment.get(&id) {
+            Some(QuantScheme::W4G32) => w4,
+            _ => w8,
+        });
+        cycles = cycles.zip(rate).map(|(sum, rate)| sum + (tensor.rows * tensor.columns) as f64 / rate);
+    }
+    // An encoder reads its weights once a sequence, not once a token: no ceiling of this kind.
+    let decoder = spec.kind == ModelKind::Decoder;
+    let memory_tokens_per_s =
+        rates.bandwidth_bytes_per_s.filter(|_| decoder).map(|bandwidth| bandwidth as f64 / bytes_per_token as f64);
+    let compute_tokens_per_s = cycles
+        .zip(rates.clock_hz)
+        .filter(|&(cycles, _)| decoder && cycles > 0.0)
+        .map(|(cycles, clock)| clock as f64 * rates.cores.unwrap_or(1) as f64 / cycles);
+    let ceiling_tokens_per_s = match (memory_tokens_per_s, compute_tokens_per_s) {
+        (Some(memory), Some(compute)) => Some(memory.min(compute)),
+        (memory, compute) => memory.or(compute),
+    };
+    let mut estimate = SchemeEstimate {
+        scheme,
+        size: WeightSize::of(spec, &tensors),
+        flash_bytes: 0,
+        ram_bytes: 0,
+        fits: true,
+        limit: None,
+        over_bytes: None,
+        largest_context: None,
+        bytes_per_token,
+        memory_tokens_per_s,
+        compute_tokens_per_s,
+        ceiling_tokens_per_s,
+    };
+    let footprint = match fit(shape, device, context) {
+        Ok((footprint, _)) => footprint,
+        Err(FitError::DoesNotFit(answer)) => {
+            estimate.fits = false;
+            estimate.limit = Some(answer.limit);
+            estimate.over_bytes = Some(answer.needed_bytes - answer.available_bytes);
+            estimate.largest_context = answer.largest_context;
+            let chunk = if answer.limit == Limit::Ram { 1 } else { MAX_CHUNK };
+            footprint(shape, device, context, chunk).map_err(refused)?.0
+        }
+        Err(error) => return Err(refused(error)),
+    };
+    estimate.flash_bytes = footprint.flash_bytes;
+    estimate.ram_bytes = footprint.ram_bytes();
+    Ok(estimate)
+}
+
+/// The errors of fitting but for the answer no, which is a result here.
+fn refused(error: FitError) -> EstimateError {
+    match error {
+        FitError::Size(error) => error.into(),
+        FitError::Lower(error) => error.into(),
+        FitError::DoesNotFit(answer) => EstimateError::Lower(LowerError::Plan { context: answer.context }),
+    }
+}

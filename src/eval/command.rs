@@ -1,0 +1,208 @@
+//! `slmc eval`: opens a model, its reference and a text, and runs the task the model is for.
+
+use super::classify::{self, ClassifyReport, Example};
+use super::embed::{self, EmbedReport};
+use super::lm::{self, LmReport};
+use super::opened::{OpenError, OpenedModel, Task};
+use super::{EvalError, Forward, SCHEMA};
+use crate::data::text::{TextError, read_labelled, read_records, read_text};
+use crate::data::tokenizer::{Tokenizer, TokenizerError};
+use crate::data::windows::{WindowError, decoder_windows, encoder_sequences};
+use crate::progress::Progress;
+use crate::report::Report;
+use burn::tensor::Device;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// What `--task` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum TaskChoice {
+    /// Perplexity and divergence of next-token predictions
+    Lm,
+    /// Accuracy over labelled texts
+    Classify,
+    /// Cosine of sentence embeddings to the reference's
+    Embed,
+}
+
+/// What to evaluate.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Artifact or directory.
+    pub model: PathBuf,
+    /// Dense directory.
+    pub reference: Option<PathBuf>,
+    /// Text.
+    pub data: PathBuf,
+    /// What the model is for, if absent.
+    pub task: Option<TaskChoice>,
+    /// Tokens of a window.
+    pub window: usize,
+    /// Most windows or texts.
+    pub max_windows: usize,
+    /// Key of the text in JSONL.
+    pub field: Option<String>,
+    /// Key of the label in JSONL.
+    pub label_field: String,
+    /// Directory with a tokenizer for artifacts that carry none.
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// Of a model.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Of the text.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// Of a tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Of the windows.
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    /// Of the evaluation.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// The model does something else.
+    #[error("the model gives {output}, which --task {task} cannot measure; tasks that can: {can}")]
+    Task {
+        /// What comes out of the model.
+        output: &'static str,
+        /// Asked for.
+        task: &'static str,
+        /// What to ask for.
+        can: &'static str,
+    },
+    /// No task measures such a model.
+    #[error(
+        "the model gives masked-token logits, which no task of this version measures; evaluate its encoder or a classifier"
+    )]
+    Masked,
+    /// The two models cannot be compared.
+    #[error(
+        "model and reference differ in {what}: {model} and {reference}; pass the checkpoint the model was made from"
+    )]
+    Different {
+        /// In what.
+        what: &'static str,
+        /// Of the model.
+        model: String,
+        /// Of the reference.
+        reference: String,
+    },
+}
+
+/// Result of `slmc eval`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum EvalReport {
+    /// Of a language model.
+    Lm(LmReport),
+    /// Of a classifier.
+    Classify(ClassifyReport),
+    /// Of a sentence encoder.
+    Embed(EmbedReport),
+}
+
+impl Report for EvalReport {
+    const SCHEMA: &'static str = SCHEMA;
+
+    fn text(&self) -> String {
+        match self {
+            EvalReport::Lm(report) => report.text(),
+            EvalReport::Classify(report) => report.text(),
+            EvalReport::Embed(report) => report.text(),
+        }
+    }
+}
+
+/// Evaluates.
+pub fn evaluate(options: &Options, device: &Device, progress: &dyn Progress) -> Result<EvalReport, CommandError> {
+    let model = OpenedModel::open(&options.model, device)?;
+    let reference = match &options.reference {
+        Some(path) => Some(OpenedModel::open(path, device)?),
+        None => None,
+    };
+    if let Some(reference) = &reference {
+        compare(&model, reference)?;
+    }
+    let task = task(&model, options.task)?;
+    let tokenizer = match &options.tokenizer {
+        Some(directory) => Tokenizer::open(directory)?,
+        None => match (model.tokenizer(), &reference) {
+            (Err(OpenError::NoTokenizer { .. }), Some(reference)) => reference.tokenizer()?,
+            (tokenizer, _) => tokenizer?,
+        },
+    };
+    let against = reference.as_ref().map(|reference| reference as &dyn Forward);
+    let context = model.context.min(reference.as_ref().map_or(usize::MAX, |reference| reference.context));
+    let subject = model.subject.clone();
+    match task {
+        TaskChoice::Lm => {
+            let tokens = tokenizer.encode_plain(&read_text(&options.data, options.field.as_deref())?)?;
+            let windows = decoder_windows(&tokens, model.bos, context, options.window, options.max_windows)?;
+            let metrics = lm::evaluate(&model, against, &windows, progress)?;
+            Ok(EvalReport::Lm(LmReport { metrics, subject }))
+        }
+        TaskChoice::Classify => {
+            let field = options.field.as_deref().unwrap_or("text");
+            let records = read_labelled(&options.data, field, &options.label_field)?;
+            let mut examples = Vec::new();
+            for record in records.into_iter().take(options.max_windows) {
+                let (tokens, _) = tokenizer.encode_within(&record.text, context)?;
+                examples.push(Example { line: record.line, tokens, label: record.label });
+            }
+            let metrics = classify::evaluate(&model, against, &examples, &model.labels, progress)?;
+            Ok(EvalReport::Classify(ClassifyReport { metrics, subject }))
+        }
+        TaskChoice::Embed => {
+            let mut records = read_records(&options.data, options.field.as_deref())?;
+            records.truncate(options.max_windows);
+            let sequences = encoder_sequences(&tokenizer, &records, context)?.tokens;
+            let metrics = embed::evaluate(&model, against, &sequences, progress)?;
+            Ok(EvalReport::Embed(EmbedReport { metrics, subject }))
+        }
+    }
+}
+
+/// The task asked for, or the one the model is for.
+fn task(model: &OpenedModel, asked: Option<TaskChoice>) -> Result<TaskChoice, CommandError> {
+    let (fits, output, can) = match model.task {
+        Task::LanguageModel => (TaskChoice::Lm, "next-token logits", "lm"),
+        Task::Classifier => (TaskChoice::Classify, "logits of labels", "classify"),
+        Task::Hidden => (TaskChoice::Embed, "hidden states", "embed"),
+        Task::MaskedLanguageModel => return Err(CommandError::Masked),
+    };
+    match asked {
+        Some(asked) if asked != fits => {
+            let task = match asked {
+                TaskChoice::Lm => "lm",
+                TaskChoice::Classify => "classify",
+                TaskChoice::Embed => "embed",
+            };
+            Err(CommandError::Task { output, task, can })
+        }
+        _ => Ok(fits),
+    }
+}
+
+fn compare(model: &OpenedModel, reference: &OpenedModel) -> Result<(), CommandError> {
+    let pairs = [
+        ("vocabulary", model.vocabulary, reference.vocabulary),
+        ("width of the output", model.output_width(), reference.output_width()),
+    ];
+    for (what, ours, theirs) in pairs {
+        if ours != theirs {
+            let (model, reference) = (ours.to_string(), theirs.to_string());
+            return Err(CommandError::Different { what, model, reference });
+        }
+    }
+    if model.task != reference.task {
+        let (model, reference) = (format!("{:?}", model.task), format!("{:?}", reference.task));
+        return Err(CommandError::Different { what: "what comes out", model, reference });
+    }
+    Ok(())
+}

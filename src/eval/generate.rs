@@ -1,0 +1,177 @@
+//! Continuing a text: token after token from a session with its cache (artifacts) or from the f32 model over the whole
+//! text (directories), chosen by the runtime's sampler, handed out as bytes as they come.
+
+use super::forward::{Forward, ForwardError};
+use super::opened::{OpenError, OpenedModel};
+use crate::compile::host::{ArtifactError, SessionMemory, kernels};
+use crate::data::tokenizer::TokenizerError;
+use crate::model::spec::ModelKind;
+use crate::report::Report;
+use serde::Serialize;
+use slm_runtime::sample::{Sampling, choose};
+use slm_runtime::session::{Session, SessionError};
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+/// What to generate.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Text to continue.
+    pub prompt: String,
+    /// Most tokens to add.
+    pub tokens: usize,
+    /// How to choose.
+    pub sampling: Sampling,
+    /// Of the draws.
+    pub seed: u64,
+}
+
+/// Why nothing was generated.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// The model does not continue text.
+    #[error("this model is an encoder: it does not continue text; use `slmc eval` with --task embed or classify")]
+    NotADecoder,
+    /// The prompt has no tokens and the model no opening one.
+    #[error("the prompt is empty, and the model has no token that opens a text; pass --prompt TEXT")]
+    EmptyPrompt,
+    /// The prompt alone is too long.
+    #[error(
+        "the prompt has {tokens} tokens, the context holds {context}; shorten it, or compile with a larger --context"
+    )]
+    PromptTooLong {
+        /// Of the prompt, the opening one included.
+        tokens: usize,
+        /// Positions there are.
+        context: usize,
+    },
+    /// Of the model.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Of the artifact.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// Of the tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Of the f32 forward.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// Of the runtime.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+/// Why generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stop {
+    /// As many tokens as were asked for.
+    Length,
+    /// The model ended the text.
+    End,
+    /// No positions are left.
+    Context,
+    /// The reader went away.
+    Closed,
+}
+
+/// Result of `slmc generate`.
+#[derive(Clone, Debug, Serialize)]
+pub struct GenerateReport {
+    /// Prompt and continuation; bytes that are not UTF-8 are replaced.
+    pub text: String,
+    /// Tokens of the prompt, the opening one included.
+    pub prompt_tokens: usize,
+    /// The ids added.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub stop: Stop,
+    /// Added per second, the prompt's time left out.
+    pub tokens_per_s: f64,
+}
+
+impl Report for GenerateReport {
+    const SCHEMA: &'static str = "slmc.generate/1";
+
+    fn text(&self) -> String {
+        self.text.clone()
+    }
+}
+
+/// Logits after all tokens so far, given those not yet read.
+type Next<'n> = dyn FnMut(&[u32], usize) -> Result<Vec<f32>, GenerateError> + 'n;
+
+/// Continues a prompt. `emit` receives the prompt and then the bytes of every token; it may end generation.
+pub fn generate(
+    model: &OpenedModel,
+    options: &Options,
+    emit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+) -> Result<GenerateReport, GenerateError> {
+    if model.kind != ModelKind::Decoder {
+        return Err(GenerateError::NotADecoder);
+    }
+    let tokenizer = model.tokenizer()?;
+    let mut tokens: Vec<u32> = model.bos.into_iter().collect();
+    tokens.extend(tokenizer.encode_plain(&options.prompt)?);
+    let (prompt_tokens, context) = (tokens.len(), model.context);
+    if tokens.is_empty() {
+        return Err(GenerateError::EmptyPrompt);
+    }
+    if prompt_tokens > context {
+        return Err(GenerateError::PromptTooLong { tokens: prompt_tokens, context });
+    }
+    let vocabulary = tokenizer.vocabulary_bytes(model.vocabulary)?;
+    let mut text = options.prompt.clone().into_bytes();
+    let mut run = |next: &mut Next<'_>| {
+        let mut stop = if emit(options.prompt.as_bytes()).is_break() { Stop::Closed } else { Stop::Length };
+        let mut read = 0;
+        let mut start = Instant::now();
+        while stop == Stop::Length && tokens.len() - prompt_tokens < options.tokens {
+            if tokens.len() > context {
+                stop = Stop::Context;
+                break;
+            }
+            let logits = next(&tokens, read)?;
+            if read == 0 {
+                start = Instant::now();
+            }
+            read = tokens.len();
+            let token = choose(&logits, &options.sampling, options.seed, (read - prompt_tokens) as u64);
+            if model.eos.contains(&token) {
+                stop = Stop::End;
+                break;
+            }
+            tokens.push(token);
+            let bytes = vocabulary.get(token as usize).map_or(&[][..], Vec::as_slice);
+            text.extend_from_slice(bytes);
+            if emit(bytes).is_break() {
+                stop = Stop::Closed;
+            }
+        }
+        let added = tokens.len() - prompt_tokens;
+        let seconds = start.elapsed().as_secs_f64();
+        let tokens_per_s = if added > 1 { (added - 1) as f64 / seconds } else { 0.0 };
+        Ok::<_, GenerateError>((stop, tokens_per_s))
+    };
+    let (stop, tokens_per_s) = match model.as_artifact() {
+        Some(file) => {
+            let view = file.view()?;
+            let mut memory = SessionMemory::for_artifact(&view);
+            let mut session = Session::new(&view, kernels(), memory.as_mut_slice())?;
+            run(&mut |tokens, read| Ok(session.step(&tokens[read..])?.to_vec()))?
+        }
+        None => run(&mut |tokens, _| {
+            let width = model.output_width();
+            let mut logits = model.logits(&[tokens.to_vec()])?.pop().unwrap_or_default();
+            Ok(logits.split_off(logits.len().saturating_sub(width)))
+        })?,
+    };
+    Ok(GenerateReport {
+        text: String::from_utf8_lossy(&text).into_owned(),
+        prompt_tokens,
+        tokens: tokens.split_off(prompt_tokens),
+        stop,
+        tokens_per_s,
+    })
+}
