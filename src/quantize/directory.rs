@@ -6,7 +6,7 @@ use super::{MatrixReport, quantize};
 use crate::calibrate::{CalibrateError, collect};
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
-use crate::compile::machine::cpu_features;
+use crate::machine::cpu_features;
 use crate::model::quantized_directory;
 use crate::model::scheme::Preset;
 use crate::model::size::{SizeError, WeightSize, stored_tensors};

@@ -14,11 +14,14 @@
 //! | [`trainer`] | the loop |
 
 pub mod checkpoint;
+pub mod command;
 pub mod data;
 pub mod loss;
 pub mod optimizer;
 pub mod parameters;
+pub mod samples;
 pub mod settings;
+pub mod start;
 pub mod student;
 pub mod trainer;
 
