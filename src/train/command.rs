@@ -272,8 +272,8 @@ fn run(
     if let Some(path) = &options.metrics {
         write_log(path, &trained.log)?;
     }
-    let forgotten = run.forget_checkpoint();
-    forgotten.map_err(|source| CommandError::Write { path: checkpoint::path_beside(&options.out), source })?;
+    checkpoint::forget(&options.out)
+        .map_err(|source| CommandError::Write { path: checkpoint::path_beside(&options.out), source })?;
     Ok(report)
 }
 
