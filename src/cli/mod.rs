@@ -8,6 +8,7 @@ mod eval;
 mod generate;
 pub mod global;
 mod inspect;
+mod prune;
 mod quantize;
 mod run;
 mod targets;
@@ -40,6 +41,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Prune(prune::Args),
     Quantize(quantize::Args),
     Compile(compile::Args),
     Eval(eval::Args),
@@ -63,6 +65,7 @@ impl Cli {
     fn dispatch(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let global = &self.global;
         match &self.command {
+            Command::Prune(args) => args.run(global, shell),
             Command::Quantize(args) => args.run(global, shell),
             Command::Compile(args) => args.run(global, shell),
             Command::Eval(args) => args.run(shell),
