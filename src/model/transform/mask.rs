@@ -25,7 +25,9 @@ pub struct UnknownPattern(pub String);
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MaskError {
     /// The rows do not divide into groups.
-    #[error("`{id}` has {columns} input columns, which {pattern} cannot divide into groups; leave it dense, or take an M that divides them")]
+    #[error(
+        "`{id}` has {columns} input columns, which {pattern} cannot divide into groups; leave it dense, or take an M that divides them"
+    )]
     Columns {
         /// The matrix.
         id: LinearId,
