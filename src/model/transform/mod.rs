@@ -3,7 +3,7 @@
 
 pub mod mask;
 
-pub use mask::{Mask, MaskError, NmPattern, UnknownPattern};
+pub use mask::{Mask, MaskError, NmPattern, Sparsity, UnknownPattern};
 
 use super::id::LinearId;
 

@@ -19,7 +19,7 @@ record! {
         layout: u8,
         /// Width of the activations the matrix is multiplied with: 8; 0 for position and type tables and for vectors.
         activation_bits: u8,
-        /// Zero: dense.
+        /// 0: dense. 1: 2:4, and the storage is one of its.
         sparsity: u8,
         /// Output dimension, or the outer one of a vector list.
         rows: u32,
