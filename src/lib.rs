@@ -12,3 +12,4 @@ pub mod quantize;
 pub mod recipe;
 pub mod report;
 pub mod shell;
+pub mod train;

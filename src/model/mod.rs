@@ -9,4 +9,5 @@ pub mod quantized_directory;
 pub mod scheme;
 pub mod size;
 pub mod spec;
+pub mod transform;
 pub mod weights;
