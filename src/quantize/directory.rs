@@ -7,6 +7,7 @@ use crate::calibrate::{CalibrateError, collect};
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
 use crate::compile::machine::cpu_features;
+use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::model::quantized_directory;
 use crate::model::scheme::Preset;
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
@@ -56,6 +57,9 @@ pub enum QuantizeError {
     /// Of the sizes.
     #[error(transparent)]
     Size(#[from] SizeError),
+    /// Of the tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// Of the calibration text.
     #[error(transparent)]
     Source(#[from] CalibrationError),
@@ -124,6 +128,12 @@ pub fn quantize_directory(
     }
     let assignment = policy::assign(&model.spec, options.preset, &options.keeps)?;
     let tensors = stored_tensors(&model.spec, &assignment, options.layout, model.spec.context, true)?;
+    match Tokenizer::open(&options.model) {
+        // It travels with the model; what it cannot be used for later is refused now.
+        Ok(tokenizer) => drop(tokenizer.check(model.spec.vocabulary)?),
+        Err(TokenizerError::Missing { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
     let calibration = calibration::calibration(&model, &options.source, progress)?;
     let statistics = collect(&model, &calibration.sequences, device, progress)?;
     let (quantized, matrices) = quantize(&model, &assignment, Some(&statistics), progress)?;

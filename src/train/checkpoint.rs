@@ -3,10 +3,10 @@
 
 use super::optimizer::Moments;
 use super::parameters::{Parameters, TrainedId};
+use crate::checkpoint::PROVENANCE_FILE;
 use crate::checkpoint::atomic::{AtomicError, NewDirectory};
 use crate::checkpoint::hash::{hex, sha256};
 use crate::checkpoint::tensor_file::{self, NewTensor, TensorFileError};
-use crate::checkpoint::PROVENANCE_FILE;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 use std::borrow::Cow;

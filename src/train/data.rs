@@ -188,9 +188,8 @@ mod tests {
     #[test]
     fn every_pass_meets_every_sample_once_in_another_order() {
         let samples = Samples::Causal((0..37).map(|n| vec![n, n]).collect());
-        let pass = |number: u64| -> Vec<usize> {
-            (0..37).map(|draw| samples.shuffled(5, number * 37 + draw)).collect()
-        };
+        let pass =
+            |number: u64| -> Vec<usize> { (0..37).map(|draw| samples.shuffled(5, number * 37 + draw)).collect() };
         for number in 0..4 {
             let mut met = pass(number);
             met.sort_unstable();

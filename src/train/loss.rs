@@ -45,7 +45,11 @@ pub(super) struct Compared {
 }
 
 /// The weighted sum to minimise, and the values of its parts.
-pub(super) fn loss(compared: Compared, weights: &LossWeights, device: &Device) -> Result<(Tensor<1>, LossParts), String> {
+pub(super) fn loss(
+    compared: Compared,
+    weights: &LossWeights,
+    device: &Device,
+) -> Result<(Tensor<1>, LossParts), String> {
     let rows = compared.targets.len();
     let mut total: Option<Tensor<1>> = None;
     let mut add = |value: Tensor<1>, weight: f64| {

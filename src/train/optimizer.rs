@@ -58,7 +58,8 @@ impl Moments {
         step: u64,
     ) {
         let power = i32::try_from(step + 1).unwrap_or(i32::MAX);
-        let corrections = (1.0 - libm::pow(BETA_FIRST, f64::from(power)), 1.0 - libm::pow(BETA_SECOND, f64::from(power)));
+        let corrections =
+            (1.0 - libm::pow(BETA_FIRST, f64::from(power)), 1.0 - libm::pow(BETA_SECOND, f64::from(power)));
         let (first_inverse, second_inverse) = ((1.0 / corrections.0) as f32, (1.0 / corrections.1) as f32);
         let (beta_first, beta_second) = (BETA_FIRST as f32, BETA_SECOND as f32);
         let (scale, rate) = (scale as f32, rate as f32);

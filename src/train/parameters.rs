@@ -80,12 +80,7 @@ pub(super) struct Leaves {
 
 impl Leaves {
     /// Uploads the values that the transforms make of the trained ones. `device` records gradients.
-    pub(super) fn new(
-        spec: &ModelSpec,
-        effective: &Parameters,
-        projection_shape: [usize; 2],
-        device: &Device,
-    ) -> Self {
+    pub(super) fn new(spec: &ModelSpec, effective: &Parameters, projection_shape: [usize; 2], device: &Device) -> Self {
         let mut leaves = Leaves {
             matrices: BTreeMap::new(),
             vectors: BTreeMap::new(),

@@ -166,7 +166,10 @@ mod tests {
             (Settings { tokens: 0, ..Settings::default() }, "tokens"),
             (Settings { pieces: 17, ..Settings::default() }, "pieces"),
             (Settings { learning_rate: f64::NAN, ..Settings::default() }, "learning_rate"),
-            (Settings { loss: LossWeights { cross_entropy: 0.0, ..LossWeights::PLAIN }, ..Settings::default() }, "loss"),
+            (
+                Settings { loss: LossWeights { cross_entropy: 0.0, ..LossWeights::PLAIN }, ..Settings::default() },
+                "loss",
+            ),
         ];
         for (settings, key) in wrong {
             assert_eq!(settings.check().map_err(|error| error.key), Err(key));

@@ -28,7 +28,9 @@ pub enum TrainError {
     #[error(transparent)]
     Setting(#[from] SettingError),
     /// The loss asks for a teacher.
-    #[error("the loss has parts that need a teacher (divergence, hidden), and there is none; pass --teacher or set them to 0")]
+    #[error(
+        "the loss has parts that need a teacher (divergence, hidden), and there is none; pass --teacher or set them to 0"
+    )]
     NoTeacher,
     /// Nothing to train on.
     #[error("there is nothing to train on: the data gives no sample")]
@@ -141,9 +143,8 @@ impl Run<'_> {
         while state.step < steps {
             if state.step.is_multiple_of(REFRESH_EVERY) {
                 let trained = &state.parameters;
-                transform.refresh(state.step, &|id| {
-                    trained.get(&TrainedId::Parameter(ParameterId::weight(id))).cloned()
-                });
+                transform
+                    .refresh(state.step, &|id| trained.get(&TrainedId::Parameter(ParameterId::weight(id))).cloned());
             }
             let done = self.step(&mut state, transform, steps, saved)?;
             tokens += done.tokens;
@@ -272,8 +273,7 @@ impl Run<'_> {
             }
             let answers = forward.run(&piece.batch, &mut NoTaps);
             if weights.needs_divergence() {
-                compared.teacher_logits =
-                    Some(Tensor::from_inner(self.select(answers.logits, piece, self.device)));
+                compared.teacher_logits = Some(Tensor::from_inner(self.select(answers.logits, piece, self.device)));
             }
             if weights.needs_hidden() {
                 compared.hidden =
@@ -338,7 +338,8 @@ impl Run<'_> {
         }
         let leaves = Leaves::new(self.spec, seen, [0, 0], &self.device.clone().autodiff());
         let mut finder = Finder(None);
-        Forward::new(self.spec, &leaves as &dyn WeightSource, &self.device.clone().autodiff()).run(&piece.batch, &mut finder);
+        Forward::new(self.spec, &leaves as &dyn WeightSource, &self.device.clone().autodiff())
+            .run(&piece.batch, &mut finder);
         match (finder.0, &self.spec.head) {
             (Some(id), _) => format!("the input of {id}"),
             (None, Head::Hidden) => "the hidden states".to_owned(),
