@@ -1,4 +1,6 @@
 //! The one integration binary: each module is a subject.
+mod cli;
+mod fixture;
 mod golden;
 mod hostile_checkpoint;
 mod reference;
