@@ -6,6 +6,7 @@ pub mod cli;
 pub mod compile;
 pub mod data;
 pub mod eval;
+pub mod machine;
 pub mod model;
 pub mod progress;
 pub mod quantize;

@@ -1,6 +1,7 @@
 //! The one integration binary: each module is a subject.
 mod artifact;
 mod cli;
+mod dense_directory;
 mod fixture;
 mod golden;
 mod hostile_checkpoint;

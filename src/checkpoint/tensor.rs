@@ -61,6 +61,25 @@ impl DenseType {
             DenseType::F16 | DenseType::Bf16 => 2,
         }
     }
+
+    /// Whether this format holds the value exactly; no format holds NaN.
+    pub fn holds(self, value: f32) -> bool {
+        let back = match self {
+            DenseType::F32 => value,
+            DenseType::F16 => f16::from_f32(value).to_f32(),
+            DenseType::Bf16 => bf16::from_f32(value).to_f32(),
+        };
+        back == value
+    }
+
+    /// The values in this format, little-endian, rounded to nearest where it does not hold them.
+    pub fn encode(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            DenseType::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            DenseType::F16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
+            DenseType::Bf16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
+        }
+    }
 }
 
 impl fmt::Display for DenseType {
@@ -140,8 +159,25 @@ impl DenseTensor {
         if values.len() != expected {
             return Err(TensorError::Length { shape, expected, found: values.len() });
         }
-        let bytes: Arc<[u8]> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Ok(DenseTensor { shape, dtype: DenseType::F32, bytes: SharedBytes(Storage::Owned(bytes)), stored_name: None })
+        let bytes = SharedBytes(Storage::Owned(Arc::from(DenseType::F32.encode(values))));
+        Ok(DenseTensor { shape, dtype: DenseType::F32, bytes, stored_name: None })
+    }
+
+    /// A tensor in the place of this one: other values, the same shape and name, and the same format where that holds
+    /// every value exactly; f32 where it does not.
+    pub fn replaced(&self, values: &[f32]) -> Result<Self, TensorError> {
+        let (dtype, expected) = (self.dtype, self.shape.iter().product());
+        if values.len() != expected {
+            return Err(TensorError::Length { shape: self.shape.clone(), expected, found: values.len() });
+        }
+        let dtype = if values.iter().all(|&value| dtype.holds(value)) { dtype } else { DenseType::F32 };
+        let bytes = Arc::from(dtype.encode(values));
+        Ok(DenseTensor { dtype, bytes: SharedBytes(Storage::Owned(bytes)), ..self.clone() })
+    }
+
+    /// What the file it was read from calls it.
+    pub fn stored_name(&self) -> Option<&str> {
+        self.stored_name.as_deref()
     }
 
     /// Dimensions, outermost first.

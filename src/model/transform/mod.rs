@@ -1,6 +1,10 @@
 //! What stands between a trained weight and its use: masks that hold zeros, grids that round as the artifact will. The
 //! training loop knows only [`Transform`]; pruning and quantization bring their own.
 
+pub mod mask;
+
+pub use mask::{Mask, MaskError, NmPattern, UnknownPattern};
+
 use super::id::LinearId;
 
 /// A change of matrices that training looks through. Gradients pass straight through it but where a mask holds a zero.
