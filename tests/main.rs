@@ -1,8 +1,12 @@
 //! The one integration binary: each module is a subject.
+mod artifact;
+mod cli;
 mod dense_directory;
+mod fixture;
 mod golden;
 mod hostile_checkpoint;
 mod reference;
+mod training;
 
 use std::path::PathBuf;
 

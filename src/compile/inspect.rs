@@ -3,7 +3,7 @@
 use super::host::{ArtifactError, ArtifactFile};
 use crate::checkpoint::hash::hex;
 use crate::model::id::Class;
-use crate::model::size::WeightSize;
+use crate::model::size::{WeightSize, parameter_id};
 use crate::report::{Align, Report, Table, grouped};
 use serde::Serialize;
 use slm_runtime::format::artifact::ArtifactView;
@@ -16,7 +16,7 @@ use std::path::Path;
 /// One tensor of an artifact.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TensorSummary {
-    /// Name, from the host part, or the key where the file has none.
+    /// Name, from the host part, or by its key where the file has none.
     pub name: String,
     /// `w8`, `w4.g32`, `f32`.
     pub storage: &'static str,
@@ -110,7 +110,7 @@ pub fn tensors(view: &ArtifactView<'_>, names: Option<&str>) -> Vec<TensorSummar
             .as_mut()
             .and_then(Iterator::next)
             .map(str::to_owned)
-            .or_else(|| view.tensor_key(index).map(|key| key.to_string()))
+            .or_else(|| Some(parameter_id(view.tensor_key(index)?)?.to_string()))
             .unwrap_or_default(),
         storage: match Storage::from_id(record.storage) {
             Some(Storage::W8) => "w8",

@@ -83,6 +83,18 @@ pub fn tensor_key(id: ParameterId) -> TensorKey {
     TensorKey { layer: layer.unwrap_or(NO_LAYER), role, part }
 }
 
+/// The parameter that a key of the tensor table stands for: the inverse of [`tensor_key`].
+pub fn parameter_id(key: TensorKey) -> Option<ParameterId> {
+    let layer = (key.layer != NO_LAYER).then_some(key.layer);
+    let parts = [Part::Weight, Part::Bias];
+    let linears = Role::ALL.into_iter().map(|role| LinearId { layer, role });
+    let linears = linears.flat_map(|id| parts.map(|part| ParameterId::Linear(id, part)));
+    let sites = [NormSite::Embedding, NormSite::Attention, NormSite::Ffn, NormSite::Final, NormSite::MlmTransform];
+    let norms = sites.into_iter().flat_map(|site| parts.map(|part| ParameterId::Norm(layer, site, part)));
+    let maps = layer.into_iter().flat_map(|layer| KeyMapPart::ALL.map(|part| ParameterId::KeyMap(layer, part)));
+    linears.chain(norms).chain(maps).find(|&id| tensor_key(id) == key)
+}
+
 fn linear_role(role: Role) -> TensorRole {
     match role {
         Role::TokenEmbedding => TensorRole::EmbedToken,

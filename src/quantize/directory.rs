@@ -9,6 +9,7 @@ use crate::calibrate::{CalibrateError, Statistics, collect};
 use crate::checkpoint::DenseTensor;
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
+use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::machine::cpu_features;
 use crate::model::id::{ParameterId, Part};
 use crate::model::quantized_directory;
@@ -77,6 +78,9 @@ pub enum QuantizeError {
     /// Of the inputs' hashes.
     #[error(transparent)]
     Hash(#[from] HashError),
+    /// Of the tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// Of the training text.
     #[error(transparent)]
     TrainingData(#[from] TrainingDataError),
@@ -145,6 +149,12 @@ pub fn quantize_directory(
     }
     let assignment = policy::assign(&model.spec, options.preset, &options.keeps)?;
     let tensors = stored_tensors(&model.spec, &assignment, options.layout, model.spec.context, true)?;
+    match Tokenizer::open(&options.model) {
+        // It travels with the model; what it cannot be used for later is refused now.
+        Ok(tokenizer) => drop(tokenizer.check(model.spec.vocabulary)?),
+        Err(TokenizerError::Missing { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
     let calibration = calibration::calibration(&model, &options.source, progress)?;
     let statistics = collect(&model, &calibration.sequences, device, progress)?;
     let mut training = None;
