@@ -98,6 +98,16 @@ impl SharedBytes {
         }
     }
 
+    /// A part of them, which must lie inside: shared where they are mapped, else copied.
+    fn slice(&self, range: Range<usize>) -> Self {
+        SharedBytes(match &self.0 {
+            Storage::Mapped(file, whole) => {
+                Storage::Mapped(Arc::clone(file), whole.start + range.start..whole.start + range.end)
+            }
+            Storage::Owned(bytes) => Storage::Owned(bytes[range].into()),
+        })
+    }
+
     fn file(&self) -> Option<PathBuf> {
         match &self.0 {
             Storage::Mapped(file, _) => Some(file.path().to_owned()),
@@ -144,6 +154,35 @@ impl DenseTensor {
         Ok(DenseTensor { shape, dtype: DenseType::F32, bytes: SharedBytes(Storage::Owned(bytes)), stored_name: None })
     }
 
+    /// Some rows of a matrix or vector, or with `turned` some columns of a matrix as rows. Rows stay where the tensor is;
+    /// turned ones are copied. `None` where there are no such rows.
+    pub fn rows(&self, rows: Range<usize>, turned: bool) -> Option<Self> {
+        let width = self.dtype.bytes();
+        let row_bytes = width * self.shape.get(1..)?.iter().product::<usize>();
+        let (shape, bytes) = if turned {
+            let &[outer, inner] = self.shape.as_slice() else { return None };
+            if rows.start > rows.end || rows.end > inner {
+                return None;
+            }
+            let values = self.bytes();
+            let mut turned = Vec::with_capacity(rows.len() * outer * width);
+            for column in rows.clone() {
+                for row in 0..outer {
+                    turned.extend_from_slice(&values[(row * inner + column) * width..][..width]);
+                }
+            }
+            (vec![rows.len(), outer], SharedBytes(Storage::Owned(turned.into())))
+        } else {
+            if rows.start > rows.end || rows.end > *self.shape.first()? {
+                return None;
+            }
+            let mut shape = self.shape.clone();
+            shape[0] = rows.len();
+            (shape, self.bytes.slice(rows.start * row_bytes..rows.end * row_bytes))
+        };
+        Some(DenseTensor { shape, bytes, ..self.clone() })
+    }
+
     /// Dimensions, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
@@ -177,5 +216,25 @@ impl DenseTensor {
                 value: values[index],
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_cut_and_columns_turned_into_rows() {
+        let values: Vec<f32> = (0..12u8).map(f32::from).collect();
+        let matrix = DenseTensor::from_f32(vec![3, 4], &values).unwrap();
+        let cut =
+            |rows, turned| matrix.rows(rows, turned).map(|part| (part.shape().to_vec(), part.to_f32("m").unwrap()));
+        assert_eq!(cut(1..3, false), Some((vec![2, 4], values[4..].to_vec())));
+        assert_eq!(cut(1..3, true), Some((vec![2, 3], vec![1.0, 5.0, 9.0, 2.0, 6.0, 10.0])));
+        assert_eq!((cut(2..4, false), cut(3..5, true)), (None, None));
+        let vector = DenseTensor::from_f32(vec![12], &values).unwrap();
+        assert_eq!(vector.rows(10..12, false).unwrap().to_f32("v").unwrap(), [10.0, 11.0]);
+        assert_eq!(vector.rows(0..1, true), None);
+        assert_eq!(vector.rows(0..13, false), None);
     }
 }

@@ -9,7 +9,7 @@ pub mod search;
 
 use crate::calibrate::Statistics;
 use crate::checkpoint::DenseTensor;
-use crate::model::id::{KeyMapPart, LinearId, ParameterId, Role};
+use crate::model::id::{KeyMapPart, LinearId, ParameterId, Part, Role};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::QuantScheme;
 use crate::model::size::Assignment;
@@ -57,18 +57,14 @@ pub fn quantize(
         progress.advance(1);
     }
     progress.finish();
-    for id in model
-        .parameters
-        .keys()
-        .filter(|id| matches!(id, ParameterId::Linear(_, crate::model::id::Part::Bias) | ParameterId::Norm(..)))
-    {
+    for id in model.parameters.keys().filter(|id| !matches!(id, ParameterId::Linear(_, Part::Weight))) {
         // Read once: values that are not finite are refused before anything is written.
         model.values_f32(*id)?;
     }
     if let Some(statistics) = statistics {
         for (layer, stats) in statistics.keys.iter().enumerate() {
+            let Some(shape) = model.spec.layers[layer].attention() else { continue };
             let map = KeyMap::of(stats);
-            let shape = &model.spec.layers[layer].attention;
             for (part, values) in KeyMapPart::ALL.into_iter().zip([&map.mean, &map.balance, &map.inverse]) {
                 let tensor = DenseTensor::from_f32(vec![shape.key_value_heads, shape.head_dim], values)?;
                 parameters.insert(ParameterId::KeyMap(layer as u16, part), Parameter::Dense(tensor));

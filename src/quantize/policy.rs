@@ -1,5 +1,6 @@
 //! Which scheme every matrix gets: a preset, then `--keep PATTERN=SCHEME` in order, the last that matches winning.
-//! Patterns are globs over names (`layers.*.attn.q`, `head.*`) or the aliases embedding, attention, ffn, head.
+//! Patterns are globs over names (`layers.*.attn.q`, `head.*`) or the aliases embedding, attention, conv, ffn, head. The
+//! projections of short convolutions are a class of their own, `conv`: `attention` does not select them.
 
 use crate::model::id::{Class, LinearId, Role};
 use crate::model::scheme::{Preset, QuantScheme, UnknownScheme};
@@ -49,7 +50,7 @@ pub enum PolicyError {
     /// The pattern selects nothing.
     #[error(
         "--keep {keep}: the pattern matches no matrix of this model; names look like {example}, aliases are embedding, \
-         attention, ffn, head"
+         attention, conv, ffn, head"
     )]
     MatchesNothing {
         /// The option.
@@ -152,9 +153,11 @@ mod tests {
         for yes in ["layers.*.attn.q", "layers.12.*", "*", "*.q", "layers.??.attn.?", "attention"] {
             assert!(matches(yes, id), "{yes}");
         }
-        for no in ["attn.q", "layers.1.*", "layers.*.attn", "ffn", "", "layers.*.attn.qq"] {
+        for no in ["attn.q", "layers.1.*", "layers.*.attn", "ffn", "conv", "", "layers.*.attn.qq"] {
             assert!(!matches(no, id), "{no}");
         }
+        let conv: LinearId = "layers.3.conv.in".parse().expect("a name");
+        assert!(matches("conv", conv) && matches("layers.*.conv.*", conv) && !matches("attention", conv));
     }
 
     #[test]
