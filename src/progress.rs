@@ -7,6 +7,8 @@ pub trait Progress: Sync {
     fn begin(&self, what: &str, total: u64, unit: &'static str);
     /// More units are done.
     fn advance(&self, units: u64);
+    /// The latest figures of the work, such as a loss: replaces the ones before.
+    fn figures(&self, figures: &dyn std::fmt::Display);
     /// The piece of work is over.
     fn finish(&self);
     /// Something the user should know that is not an error; shown at once, above any bar.
@@ -19,6 +21,7 @@ pub struct Silent;
 impl Progress for Silent {
     fn begin(&self, _what: &str, _total: u64, _unit: &'static str) {}
     fn advance(&self, _units: u64) {}
+    fn figures(&self, _figures: &dyn std::fmt::Display) {}
     fn finish(&self) {}
     fn warn(&self, _warning: &dyn std::fmt::Display) {}
 }

@@ -1,4 +1,5 @@
 //! The one integration binary: each module is a subject.
+mod dense_directory;
 mod families;
 mod golden;
 mod hostile_checkpoint;

@@ -2,13 +2,17 @@
 
 use super::check_memory;
 use super::global::Global;
+use super::training::TrainingArgs;
 use crate::model::device::device;
 use crate::model::scheme::Preset;
 use crate::quantize::calibration::Source;
-use crate::quantize::directory::{Options, memory_estimate, quantize_directory};
+use crate::quantize::directory::{Options, Qat, memory_estimate, quantize_directory};
 use crate::quantize::policy::Keep;
 use crate::recipe::target::Target;
 use crate::shell::{ExitStatus, Shell};
+use crate::train::samples::Data;
+use crate::train::settings::{LossWeights, Settings};
+use crate::train::start::context_of;
 use std::path::PathBuf;
 
 /// Round a checkpoint's weights to 8 and 4 bits
@@ -46,7 +50,7 @@ pub(super) struct Args {
     calibration: Option<PathBuf>,
 
     /// Key of the text in every line of a JSONL file
-    #[arg(long, value_name = "KEY", requires = "calibration")]
+    #[arg(long, value_name = "KEY")]
     field: Option<String>,
 
     /// Target whose packing the reported sizes are for: a name of `slmc targets`, or a target file
@@ -56,6 +60,21 @@ pub(super) struct Args {
     /// Where calibration runs: flex or ndarray
     #[arg(long, value_name = "NAME", default_value = "flex")]
     device: String,
+
+    /// Train the weights on the grid of their schemes, the checkpoint itself being the teacher
+    #[arg(long, requires = "data")]
+    qat: bool,
+
+    /// Text for --qat: files, or `self` for samples of the model itself
+    #[arg(long, value_name = "FILE|self", num_args = 1.., requires = "qat")]
+    data: Vec<PathBuf>,
+
+    /// Key of the label in every line of a JSONL file, for --qat of a classifier
+    #[arg(long, value_name = "KEY", default_value = "label")]
+    label_field: String,
+
+    #[command(flatten)]
+    training: TrainingArgs,
 
     /// Directory to write; an existing one is replaced if slmc made it
     #[arg(short, long, value_name = "OUT")]
@@ -67,6 +86,7 @@ impl Args {
         let target = Target::named(&self.target)?;
         let device = device(&self.device)?;
         check_memory(global, memory_estimate(&self.model)?, "quantizing")?;
+        let context = context_of(&self.model)?;
         let source = match &self.calibration {
             Some(path) => Source::File { path: path.clone(), field: self.field.clone() },
             None => Source::Default { seed: global.seed },
@@ -79,11 +99,25 @@ impl Args {
             source,
             target: target.name,
             layout: target.layout,
+            qat: self.qat.then(|| self.training(global, context)),
         };
         shell.status("Quantizing", format_args!("{} to {}", self.model.display(), self.scheme.name()));
         let report = quantize_directory(&options, &device, shell)?;
         shell.status("Wrote", self.out.display());
         shell.result(&report)?;
         Ok(ExitStatus::Success)
+    }
+
+    fn training(&self, global: &Global, context: usize) -> Qat {
+        let own = self.data == [PathBuf::from("self")];
+        let data = Data { files: self.data.clone(), field: self.field.clone(), label_field: self.label_field.clone() };
+        let defaults =
+            Settings { learning_rate: 5e-4, weight_decay: 0.0, loss: LossWeights::RECOVER, ..Settings::default() };
+        Qat {
+            data: (!own).then_some(data),
+            task: None,
+            settings: self.training.settings(defaults, global, context),
+            metrics: self.training.metrics.clone(),
+        }
     }
 }

@@ -1,12 +1,15 @@
 //! What a model is: its specification, the names of its parameters, its weights, and the one f32 forward.
 
 pub mod arch;
+pub mod dense_directory;
 pub mod device;
 pub mod forward;
 pub mod id;
+mod output_directory;
 pub mod quantized;
 pub mod quantized_directory;
 pub mod scheme;
 pub mod size;
 pub mod spec;
+pub mod transform;
 pub mod weights;

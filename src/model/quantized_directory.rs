@@ -17,13 +17,14 @@
 //! with attention or for none.
 
 use super::id::{KeyMapPart, LinearId, ParameterId, Part};
+use super::output_directory;
 use super::quantized::QuantizedMatrix;
 use super::scheme::{GROUP, QuantScheme};
 use super::spec::ModelSpec;
 use super::weights::{Model, ModelError, Parameter, check_shape};
 use crate::checkpoint::atomic::NewDirectory;
 use crate::checkpoint::tensor_file::{self, NewTensor};
-use crate::checkpoint::{COMPANION_FILES, CONFIG_FILE, Config, ConfigError, Directory, PROVENANCE_FILE, WEIGHTS_FILE};
+use crate::checkpoint::{Config, ConfigError, Directory, WEIGHTS_FILE};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -298,16 +299,7 @@ pub fn write(model: &Model, provenance: &Value, out: &Path) -> Result<(), ModelE
     tensor_file::write(&directory.path().join(WEIGHTS_FILE), tensors)?;
     let mut config = model.config.map().clone();
     config.insert(KEY.to_owned(), quantization_config(&schemes));
-    write_json(&directory.path().join(CONFIG_FILE), &Value::Object(config))?;
-    write_json(&directory.path().join(PROVENANCE_FILE), provenance)?;
-    for name in COMPANION_FILES {
-        let file = model.directory.join(name);
-        if file.is_file() {
-            let copied = std::fs::read(&file).and_then(|bytes| std::fs::write(directory.path().join(name), bytes));
-            copied.map_err(|source| ModelError::Companion { file, source })?;
-        }
-    }
-    Ok(directory.commit()?)
+    output_directory::finish(directory, config, provenance, &model.directory)
 }
 
 fn quantization_config(schemes: &BTreeMap<LinearId, QuantScheme>) -> Value {
@@ -335,11 +327,6 @@ fn unsigned(values: &[i8]) -> Vec<u8> {
 
 fn little_endian(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
-fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
-    let text = format!("{value:#}\n");
-    std::fs::write(path, text).map_err(|source| ModelError::Companion { file: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! and shapes both ways (nothing missing, nothing left over); dense values stay on disk until they are asked for.
 
 use super::arch::{self, Family, Source};
+use super::dense_directory::DenseError;
 use super::id::{LinearId, ParameterId, Part};
 use super::quantized::QuantizedMatrix;
 use super::quantized_directory::{self, QuantizedError};
@@ -28,6 +29,9 @@ pub enum ModelError {
     /// Quantized values are refused.
     #[error(transparent)]
     Quantized(#[from] QuantizedError),
+    /// The model is not one that a dense directory holds.
+    #[error(transparent)]
+    Dense(#[from] DenseError),
     /// The output path is refused, or the file system failed.
     #[error(transparent)]
     Output(#[from] AtomicError),
@@ -135,6 +139,22 @@ impl Model {
             Some(Parameter::Quantized(matrix)) => Ok(matrix.dequantize()),
             None => Err(ModelError::NoParameter { path: self.directory.clone(), id }),
         }
+    }
+
+    /// The same model with other values, row-major, in the place of dense parameters. A parameter keeps its data type where
+    /// that holds every new value exactly, and becomes f32 where it does not.
+    ///
+    /// # Errors
+    /// A parameter the model does not have or that is quantized, or a number of values that is not its shape's.
+    pub fn with_values(mut self, values: BTreeMap<ParameterId, Vec<f32>>) -> Result<Model, ModelError> {
+        for (id, values) in values {
+            match self.parameters.get_mut(&id) {
+                Some(Parameter::Dense(tensor)) => *tensor = tensor.replaced(&values)?,
+                Some(Parameter::Quantized(_)) => return Err(DenseError::Quantized(id).into()),
+                None => return Err(ModelError::NoParameter { path: self.directory, id }),
+            }
+        }
+        Ok(self)
     }
 
     /// Whether any matrix is quantized.

@@ -9,6 +9,8 @@ use std::fmt::Display;
 
 /// Most `advance` events of one piece of work.
 const EVENTS: u64 = 100;
+/// Most lines of figures of one piece of work.
+const LINES: u64 = 10;
 
 /// The piece of work in progress.
 pub(super) struct Work {
@@ -18,6 +20,8 @@ pub(super) struct Work {
     done: u64,
     /// The next event is sent when `done` reaches this.
     next_event: u64,
+    /// Where neither bars nor events are wanted, the next line of figures is printed when `done` reaches this.
+    next_line: u64,
     bar: Option<ProgressBar>,
 }
 
@@ -45,7 +49,7 @@ impl Progress for Shell {
         }
         let bar = self.draws_bars().then(|| drawn_bar(what, total, unit));
         let next_event = total.div_ceil(EVENTS).max(1);
-        *lock(&self.work) = Some(Work { what: what.to_owned(), unit, total, done: 0, next_event, bar });
+        *lock(&self.work) = Some(Work { what: what.to_owned(), unit, total, done: 0, next_event, next_line: 0, bar });
     }
 
     fn advance(&self, units: u64) {
@@ -67,6 +71,24 @@ impl Progress for Shell {
         if let Some(event) = event {
             self.event(event);
         }
+    }
+
+    fn figures(&self, figures: &dyn Display) {
+        let line = {
+            let mut work = lock(&self.work);
+            let Some(work) = work.as_mut() else { return };
+            if let Some(bar) = &work.bar {
+                bar.set_message(format!("{} {figures}", work.what));
+                return;
+            }
+            if work.done < work.next_line {
+                return;
+            }
+            let step = work.total.div_ceil(LINES).max(1);
+            work.next_line = (work.done / step + 1).saturating_mul(step);
+            format!("{}/{} {}, {figures}", work.done, work.total, work.unit)
+        };
+        self.status("Progress", line);
     }
 
     fn finish(&self) {

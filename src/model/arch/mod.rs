@@ -110,7 +110,8 @@ impl Source {
             return Some(stored);
         }
         let (first, rows) = (self.fused.map_or(0, |fused| fused.first), *shape.first()?);
-        stored.rows(first..first.checked_add(rows)?, self.turned)
+        let rows = first..first.checked_add(rows)?;
+        if self.turned { stored.turned_columns(rows) } else { stored.rows(rows) }
     }
 
     /// With the spelling of norms that TensorFlow left behind: `gamma` for weight, `beta` for bias.

@@ -1,7 +1,7 @@
 //! Writing and reading back, equal bytes for equal models, and refusal of numbers the kernels could not take.
 
 use super::*;
-use crate::checkpoint::DenseTensor;
+use crate::checkpoint::{CONFIG_FILE, DenseTensor};
 use crate::model::arch;
 use crate::model::id::Role;
 use crate::model::weights::Outline;

@@ -1,0 +1,218 @@
+//! What a step is trained on. Every sample is a pure function of (data, settings, step), so that a resumed run sees what
+//! an uninterrupted one sees: samples are drawn without replacement in an order shuffled anew for every pass.
+
+use crate::model::forward::{Batch, BatchError};
+use crate::model::spec::ModelSpec;
+use slm_runtime::sample::random_u64;
+
+/// Texts as tokens, by task.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Samples {
+    /// Windows of one length; every token predicts the next.
+    Causal(Vec<Vec<u32>>),
+    /// Sequences with special tokens; hidden tokens are predicted.
+    Masked {
+        /// Token ids.
+        sequences: Vec<Vec<u32>>,
+        /// The id that stands for a hidden token.
+        mask: u32,
+        /// Ids that are never hidden.
+        special: Vec<u32>,
+    },
+    /// Sequences with special tokens, and the label of each.
+    Classified {
+        /// Token ids.
+        sequences: Vec<Vec<u32>>,
+        /// Label ids.
+        labels: Vec<u32>,
+    },
+}
+
+/// One piece of a step's batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
+    /// Inputs, padded to one length.
+    pub batch: Batch,
+    /// Rows of the logits, (batch · length), that have a target; for a classifier all of (batch).
+    pub rows: Vec<i32>,
+    /// Token or label id per row.
+    pub targets: Vec<i32>,
+    /// Inputs that are not padding.
+    pub tokens: usize,
+}
+
+/// Share of tokens that are hidden, and of those that become the mask or a random token (Devlin et al. 2019).
+const HIDDEN_SHARE: u64 = 15;
+const MASKED_SHARE: u64 = 80;
+const RANDOM_SHARE: u64 = 10;
+
+impl Samples {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Samples::Causal(windows) => windows.len(),
+            Samples::Masked { sequences, .. } | Samples::Classified { sequences, .. } => sequences.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn tokens(&self, sample: usize) -> &[u32] {
+        match self {
+            Samples::Causal(windows) => &windows[sample],
+            Samples::Masked { sequences, .. } | Samples::Classified { sequences, .. } => &sequences[sample],
+        }
+    }
+
+    /// Mean tokens of a sample: what a step of `batch` samples is counted as.
+    pub fn mean_tokens(&self) -> f64 {
+        (0..self.len()).map(|sample| self.tokens(sample).len()).sum::<usize>() as f64 / self.len().max(1) as f64
+    }
+
+    /// The pieces of step `step`.
+    pub fn pieces(
+        &self,
+        spec: &ModelSpec,
+        seed: u64,
+        step: u64,
+        batch: usize,
+        pieces: usize,
+    ) -> Result<Vec<Piece>, BatchError> {
+        let first = step * batch as u64;
+        let drawn: Vec<(u64, usize)> =
+            (first..first + batch as u64).map(|draw| (draw, self.shuffled(seed, draw))).collect();
+        let size = batch.div_ceil(pieces);
+        drawn.chunks(size).map(|samples| self.piece(spec, seed, samples)).collect()
+    }
+
+    /// Sample number `draw` of the endless sequence: pass after pass, each in an order of its own.
+    fn shuffled(&self, seed: u64, draw: u64) -> usize {
+        let count = self.len() as u64;
+        permuted(draw % count, count, random_u64(seed, draw / count)) as usize
+    }
+
+    fn piece(&self, spec: &ModelSpec, seed: u64, samples: &[(u64, usize)]) -> Result<Piece, BatchError> {
+        let causal = matches!(self, Samples::Causal(_));
+        // The last token of a causal window is a target only.
+        let input = |sample: usize| self.tokens(sample).len() - usize::from(causal);
+        let length = samples.iter().map(|&(_, sample)| input(sample)).max().unwrap_or(1);
+        let (mut tokens, mut mask) = (Vec::new(), Vec::new());
+        let (mut rows, mut targets) = (Vec::new(), Vec::new());
+        for (index, &(draw, sample)) in samples.iter().enumerate() {
+            let own = self.tokens(sample);
+            let first_row = (index * length) as i32;
+            let mut inputs = own[..input(sample)].to_vec();
+            match self {
+                Samples::Causal(_) => {
+                    rows.extend(first_row..first_row + inputs.len() as i32);
+                    targets.extend(own[1..].iter().map(|&token| token as i32));
+                }
+                Samples::Masked { mask, special, .. } => {
+                    let hide = Hide { mask: *mask, special, vocabulary: spec.vocabulary as u64 };
+                    for (place, target) in hide.apply(&mut inputs, random_u64(!seed, draw)) {
+                        rows.push(first_row + place as i32);
+                        targets.push(target as i32);
+                    }
+                }
+                Samples::Classified { labels, .. } => {
+                    rows.push(index as i32);
+                    targets.push(labels[sample] as i32);
+                }
+            }
+            mask.extend((0..length).map(|place| place < inputs.len()));
+            inputs.resize(length, 0);
+            tokens.extend(inputs);
+        }
+        let count = mask.iter().filter(|&&there| there).count();
+        let batch = Batch::new(spec, tokens, samples.len())?.with_mask(mask)?;
+        Ok(Piece { batch, rows, targets, tokens: count })
+    }
+}
+
+/// Hiding tokens of a masked language model.
+struct Hide<'s> {
+    mask: u32,
+    special: &'s [u32],
+    vocabulary: u64,
+}
+
+impl Hide<'_> {
+    /// Hides about 15 % of the tokens, at least one where any may be, and returns their places and ids.
+    fn apply(&self, tokens: &mut [u32], stream: u64) -> Vec<(usize, u32)> {
+        let may: Vec<usize> = (0..tokens.len()).filter(|&place| !self.special.contains(&tokens[place])).collect();
+        let mut places: Vec<usize> =
+            may.iter().copied().filter(|&place| random_u64(stream, 3 * place as u64) % 100 < HIDDEN_SHARE).collect();
+        if places.is_empty() && !may.is_empty() {
+            places.push(may[(random_u64(stream, u64::MAX) % may.len() as u64) as usize]);
+        }
+        let hide = |place: usize| {
+            let target = tokens[place];
+            let draw = random_u64(stream, 3 * place as u64 + 1) % 100;
+            if draw < MASKED_SHARE {
+                tokens[place] = self.mask;
+            } else if draw < MASKED_SHARE + RANDOM_SHARE {
+                tokens[place] = (random_u64(stream, 3 * place as u64 + 2) % self.vocabulary) as u32;
+            }
+            (place, target)
+        };
+        places.into_iter().map(hide).collect()
+    }
+}
+
+/// Place `index` of a permutation of `0..count` that `key` chooses: a four-round Feistel network over the next even
+/// number of bits, walked until it lands inside.
+fn permuted(index: u64, count: u64, key: u64) -> u64 {
+    let half = (64 - count.max(2).leading_zeros()).div_ceil(2);
+    let low = (1u64 << half) - 1;
+    let mut value = index;
+    loop {
+        let (mut left, mut right) = (value >> half, value & low);
+        for round in 0..4 {
+            let mixed = random_u64(key, round << 40 | right) & low;
+            (left, right) = (right, left ^ mixed);
+        }
+        value = left << half | right;
+        if value < count {
+            return value;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pass_meets_every_sample_once_in_another_order() {
+        let samples = Samples::Causal((0..37).map(|n| vec![n, n]).collect());
+        let pass =
+            |number: u64| -> Vec<usize> { (0..37).map(|draw| samples.shuffled(5, number * 37 + draw)).collect() };
+        for number in 0..4 {
+            let mut met = pass(number);
+            met.sort_unstable();
+            assert_eq!(met, (0..37).collect::<Vec<_>>());
+        }
+        assert_ne!(pass(0), pass(1));
+        assert_ne!(pass(0), (0..37).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn hidden_tokens_are_targets_and_special_ones_stay() {
+        let hide = Hide { mask: 3, special: &[1, 2], vocabulary: 100 };
+        let (mut hidden, mut masked) = (0, 0);
+        for stream in 0..200 {
+            let original: Vec<u32> = [vec![1], (10..40).collect(), vec![2]].concat();
+            let mut tokens = original.clone();
+            let targets = hide.apply(&mut tokens, stream);
+            assert!(!targets.is_empty() && tokens[0] == 1 && tokens[31] == 2);
+            assert!(targets.iter().all(|&(place, target)| original[place] == target));
+            hidden += targets.len();
+            masked += tokens.iter().filter(|&&token| token == 3).count();
+        }
+        let (share, mask_share) = (hidden as f64 / 6000.0, masked as f64 / hidden as f64);
+        assert!((0.12..0.18).contains(&share) && (0.74..0.86).contains(&mask_share), "{share} {mask_share}");
+    }
+}

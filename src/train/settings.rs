@@ -1,0 +1,179 @@
+//! What a training run is, as plain data: the same struct serves flags and recipes, and its JSON is part of the
+//! fingerprint by which a killed run is recognised.
+
+use serde::{Deserialize, Serialize};
+
+/// How the loss is put together.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossWeights {
+    /// Cross entropy with the data's own targets.
+    pub cross_entropy: f64,
+    /// T² · KL(teacher ‖ student) of distributions at temperature T.
+    pub divergence: f64,
+    /// T.
+    pub temperature: f64,
+    /// Mean over mapped layers of ‖h_s − h_t‖² / ‖h_t‖².
+    pub hidden: f64,
+    /// Take ‖h_s − h_t‖² per element instead, not divided by the teacher's norm.
+    pub hidden_raw: bool,
+}
+
+impl LossWeights {
+    /// Of training without a teacher.
+    pub const PLAIN: LossWeights =
+        LossWeights { cross_entropy: 1.0, divergence: 0.0, temperature: 1.0, hidden: 0.0, hidden_raw: false };
+    /// Of distillation.
+    pub const DISTILL: LossWeights = LossWeights { hidden: 0.5, ..LossWeights::PLAIN };
+    /// Of recovery and quantization-aware training, whose teacher is the model itself before it was changed.
+    pub const RECOVER: LossWeights =
+        LossWeights { cross_entropy: 0.0, divergence: 1.0, temperature: 1.0, hidden: 0.0, hidden_raw: false };
+
+    /// Whether a teacher's logits are needed.
+    pub fn needs_divergence(&self) -> bool {
+        self.divergence != 0.0
+    }
+
+    /// Whether hidden states are needed.
+    pub fn needs_hidden(&self) -> bool {
+        self.hidden != 0.0
+    }
+
+    /// Whether there must be a teacher.
+    pub fn needs_teacher(&self) -> bool {
+        self.needs_divergence() || self.needs_hidden()
+    }
+}
+
+/// One training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Tokens to train on, padding not counted; the last step is a whole one.
+    pub tokens: u64,
+    /// Sequences per step.
+    pub batch: usize,
+    /// Tokens of a sequence, the opening one included.
+    pub window: usize,
+    /// Pieces a step's batch is computed in, each on its own thread where there are threads: gradients are summed in
+    /// their order, so the number is part of the result and threads are not.
+    pub pieces: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Share of the steps over which the rate rises to its peak.
+    pub warm_up: f64,
+    /// Share of the peak at which the cosine decay ends.
+    pub final_rate: f64,
+    /// Decoupled weight decay of matrices; norms and biases have none.
+    pub weight_decay: f64,
+    /// Gradients of larger norm are scaled down to it.
+    pub clip: f64,
+    /// Of every random choice.
+    pub seed: u64,
+    /// The loss.
+    pub loss: LossWeights,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            tokens: 1_000_000,
+            batch: 16,
+            window: 256,
+            pieces: 4,
+            learning_rate: 1e-3,
+            warm_up: 0.05,
+            final_rate: 0.1,
+            weight_decay: 0.1,
+            clip: 1.0,
+            seed: 0,
+            loss: LossWeights::PLAIN,
+            checkpoint_every: 100,
+        }
+    }
+}
+
+/// A setting that cannot be.
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[error("`{key}` is {found}; expected {expected}")]
+pub struct SettingError {
+    /// Which.
+    pub key: &'static str,
+    /// Its value.
+    pub found: String,
+    /// The rule.
+    pub expected: &'static str,
+}
+
+impl Settings {
+    /// The first setting that cannot be.
+    pub fn check(&self) -> Result<(), SettingError> {
+        let rule = |holds: bool, key, found: &dyn std::fmt::Display, expected| {
+            if holds { Ok(()) } else { Err(SettingError { key, found: found.to_string(), expected }) }
+        };
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        let weight = |value: f64| value.is_finite() && value >= 0.0;
+        rule(self.tokens > 0, "tokens", &self.tokens, "at least 1")?;
+        rule((1..=65_536).contains(&self.batch), "batch", &self.batch, "1 to 65536")?;
+        rule(self.window >= 2, "window", &self.window, "at least 2")?;
+        rule((1..=self.batch).contains(&self.pieces), "pieces", &self.pieces, "1 to the batch")?;
+        rule(positive(self.learning_rate), "learning_rate", &self.learning_rate, "a number above 0")?;
+        rule((0.0..=1.0).contains(&self.warm_up), "warm_up", &self.warm_up, "0 to 1")?;
+        rule((0.0..=1.0).contains(&self.final_rate), "final_rate", &self.final_rate, "0 to 1")?;
+        rule(weight(self.weight_decay), "weight_decay", &self.weight_decay, "0 or more")?;
+        rule(positive(self.clip), "clip", &self.clip, "a number above 0")?;
+        rule(self.checkpoint_every > 0, "checkpoint_every", &self.checkpoint_every, "at least 1")?;
+        let loss = &self.loss;
+        rule(weight(loss.cross_entropy), "cross_entropy", &loss.cross_entropy, "0 or more")?;
+        rule(weight(loss.divergence), "divergence", &loss.divergence, "0 or more")?;
+        rule(weight(loss.hidden), "hidden", &loss.hidden, "0 or more")?;
+        rule(positive(loss.temperature), "temperature", &loss.temperature, "a number above 0")?;
+        let any = loss.cross_entropy + loss.divergence + loss.hidden > 0.0;
+        rule(any, "loss", &"without any part", "a weight above 0 for cross_entropy, divergence or hidden")
+    }
+
+    /// The learning rate of step `step` of `steps`, from 0: a straight rise, then half a cosine.
+    pub fn rate(&self, step: u64, steps: u64) -> f64 {
+        let warm = (self.warm_up * steps as f64).ceil();
+        let step = step as f64;
+        if step < warm {
+            return self.learning_rate * (step + 1.0) / warm;
+        }
+        let progress = (step - warm) / (steps as f64 - warm).max(1.0);
+        let cosine = 0.5 * (1.0 + libm::cos(std::f64::consts::PI * progress));
+        self.learning_rate * (self.final_rate + (1.0 - self.final_rate) * cosine)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_rises_to_its_peak_and_falls_to_its_share() {
+        let settings = Settings { learning_rate: 2.0, warm_up: 0.1, final_rate: 0.25, ..Settings::default() };
+        let rates: Vec<f64> = (0..100).map(|step| settings.rate(step, 100)).collect();
+        assert_eq!((rates[0], rates[9], rates[10]), (0.2, 2.0, 2.0));
+        assert!(rates[10..].windows(2).all(|pair| pair[1] <= pair[0]));
+        assert!((rates[99] - 0.5).abs() < 0.01, "{}", rates[99]);
+    }
+
+    #[test]
+    fn impossible_settings_name_their_key() {
+        let wrong = [
+            (Settings { tokens: 0, ..Settings::default() }, "tokens"),
+            (Settings { pieces: 17, ..Settings::default() }, "pieces"),
+            (Settings { learning_rate: f64::NAN, ..Settings::default() }, "learning_rate"),
+            (
+                Settings { loss: LossWeights { cross_entropy: 0.0, ..LossWeights::PLAIN }, ..Settings::default() },
+                "loss",
+            ),
+        ];
+        for (settings, key) in wrong {
+            assert_eq!(settings.check().map_err(|error| error.key), Err(key));
+        }
+        assert_eq!(Settings::default().check(), Ok(()));
+    }
+}

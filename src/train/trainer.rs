@@ -1,0 +1,362 @@
+//! The loop: for every step, the pieces of its batch through teacher and student, gradients summed in the pieces' order,
+//! clipped, and one AdamW update. A loss or gradient that is not finite stops the run, names the step and the tensor,
+//! and leaves the last checkpoint in place.
+
+use super::REFRESH_EVERY;
+use super::checkpoint::{self, CheckpointError, State};
+use super::data::{Piece, Samples};
+use super::loss::{Compared, LossParts, loss};
+use super::optimizer::{Gradients, Moments, global_norm};
+use super::parameters::{Leaves, Parameters, TrainedId, effective, normals};
+use super::settings::{SettingError, Settings};
+use crate::model::forward::{BatchError, DenseWeights, Forward, NoTaps, Tap, WeightSource};
+use crate::model::id::{LinearId, ParameterId, Part};
+use crate::model::spec::{Head, ModelSpec};
+use crate::model::transform::Transform;
+use crate::progress::Progress;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use rayon::prelude::*;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+/// Why training stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// Of the settings.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// The loss asks for a teacher.
+    #[error(
+        "the loss has parts that need a teacher (divergence, hidden), and there is none; pass --teacher or set them to 0"
+    )]
+    NoTeacher,
+    /// Nothing to train on.
+    #[error("there is nothing to train on: the data gives no sample")]
+    NoSamples,
+    /// Of a batch.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// A number is not finite.
+    #[error(
+        "step {step}: {what} is not finite, first seen in {place}; the checkpoint of step {checkpoint} is kept: lower \
+         --learning-rate or check the data, and remove the checkpoint to start anew"
+    )]
+    NotFinite {
+        /// From 0.
+        step: u64,
+        /// Loss or gradient.
+        what: &'static str,
+        /// Tensor or matrix.
+        place: String,
+        /// Step of the last checkpoint, 0 for none.
+        checkpoint: u64,
+    },
+    /// Of the checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Of the device.
+    #[error("the device failed: {0}")]
+    Device(String),
+}
+
+/// A frozen model to learn from.
+pub struct Teacher<'t> {
+    /// What it is.
+    pub spec: &'t ModelSpec,
+    /// Its weights, on the device without gradients.
+    pub weights: &'t DenseWeights,
+    /// Hidden states that are compared, (student, teacher), counted from the embedding output.
+    pub pairs: Vec<(usize, usize)>,
+}
+
+/// Everything a run needs besides its transform.
+pub struct Run<'r> {
+    /// The student.
+    pub spec: &'r ModelSpec,
+    /// The run.
+    pub settings: &'r Settings,
+    /// What to train on.
+    pub samples: &'r Samples,
+    /// Whom to learn from.
+    pub teacher: Option<Teacher<'r>>,
+    /// Where to compute, without gradients.
+    pub device: &'r Device,
+    /// Where the output will be: the checkpoint is beside it.
+    pub out: &'r Path,
+    /// Of settings and inputs.
+    pub fingerprint: String,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// The student's values.
+    pub parameters: BTreeMap<ParameterId, Vec<f32>>,
+    /// Steps taken.
+    pub steps: u64,
+    /// Step a checkpoint was resumed from, if one was.
+    pub resumed: Option<u64>,
+    /// Means over the last tenth of the steps.
+    pub last: LossParts,
+    /// One JSON line per step: step, tokens, losses, gradient norm, rate. No times.
+    pub log: Vec<String>,
+}
+
+impl Run<'_> {
+    /// Steps of the run: as many as bring the tokens to what was asked for.
+    pub fn steps(&self) -> u64 {
+        let per_step = self.samples.mean_tokens() * self.settings.batch as f64;
+        ((self.settings.tokens as f64 / per_step).ceil() as u64).max(1)
+    }
+
+    /// Trains `start` through `transform`.
+    pub fn train(
+        &self,
+        start: BTreeMap<ParameterId, Vec<f32>>,
+        transform: &mut dyn Transform,
+        progress: &dyn Progress,
+    ) -> Result<Trained, TrainError> {
+        self.settings.check()?;
+        if self.settings.loss.needs_teacher() && self.teacher.is_none() {
+            return Err(TrainError::NoTeacher);
+        }
+        if self.samples.is_empty() {
+            return Err(TrainError::NoSamples);
+        }
+        let mut parameters: Parameters =
+            start.into_iter().map(|(id, values)| (TrainedId::Parameter(id), values)).collect();
+        self.add_projections(&mut parameters);
+        let checkpoint_path = checkpoint::path_beside(self.out);
+        let resumed = checkpoint::load(&checkpoint_path, &self.fingerprint, &parameters)?;
+        let from = resumed.as_ref().map(|state| state.step);
+        let moments = Moments::new(&parameters);
+        let mut state = resumed.unwrap_or(State { step: 0, parameters, moments, log: Vec::new() });
+        let steps = self.steps();
+        let every = self.settings.checkpoint_every.next_multiple_of(REFRESH_EVERY);
+        let mut saved = state.step;
+        progress.begin("training", steps, "steps");
+        progress.advance(state.step);
+        let (mut tokens, started) = (0usize, Instant::now());
+        let mut recent: Vec<LossParts> = Vec::new();
+        while state.step < steps {
+            if state.step.is_multiple_of(REFRESH_EVERY) {
+                let trained = &state.parameters;
+                transform
+                    .refresh(state.step, &|id| trained.get(&TrainedId::Parameter(ParameterId::weight(id))).cloned());
+            }
+            let done = self.step(&mut state, transform, steps, saved)?;
+            tokens += done.tokens;
+            recent.push(done.parts);
+            state.step += 1;
+            progress.advance(1);
+            let speed = tokens as f64 / started.elapsed().as_secs_f64();
+            progress.figures(&format_args!("loss {:.4}, {speed:.0} tokens/s", done.parts.total));
+            if state.step.is_multiple_of(every) && state.step < steps {
+                checkpoint::save(&checkpoint_path, &self.fingerprint, &state)?;
+                saved = state.step;
+            }
+        }
+        progress.finish();
+        let tail = &recent[recent.len() - (recent.len() / 10).clamp(1, recent.len().max(1)).min(recent.len())..];
+        let mut last = LossParts::default();
+        tail.iter().for_each(|parts| last.add(parts, 1.0 / tail.len() as f64));
+        let parameters = state.parameters.into_iter().filter_map(|(id, values)| match id {
+            TrainedId::Parameter(id) => Some((id, values)),
+            TrainedId::Projection(_) => None,
+        });
+        Ok(Trained { parameters: parameters.collect(), steps, resumed: from, last, log: state.log })
+    }
+
+    /// Projections where the student's width is not the teacher's: random, of the norm an identity would have.
+    fn add_projections(&self, parameters: &mut Parameters) {
+        let Some(teacher) = &self.teacher else { return };
+        let (own, other) = (self.spec.hidden, teacher.spec.hidden);
+        if own == other || !self.settings.loss.needs_hidden() {
+            return;
+        }
+        for pair in 0..teacher.pairs.len() {
+            let values = normals(self.settings.seed ^ (pair as u64 + 1) << 32, own * other, 1.0 / (own as f64).sqrt());
+            parameters.insert(TrainedId::Projection(pair as u16), values);
+        }
+    }
+
+    fn step(
+        &self,
+        state: &mut State,
+        transform: &dyn Transform,
+        steps: u64,
+        saved: u64,
+    ) -> Result<StepDone, TrainError> {
+        let settings = self.settings;
+        let pieces = self.samples.pieces(self.spec, settings.seed, state.step, settings.batch, settings.pieces)?;
+        let seen = effective(&state.parameters, transform);
+        let rows: usize = pieces.iter().map(|piece| piece.rows.len()).sum();
+        let computed: Vec<(Gradients, LossParts)> = pieces
+            .par_iter()
+            .map(|piece| self.piece(piece, &seen, piece.rows.len() as f64 / rows.max(1) as f64))
+            .collect::<Result<_, TrainError>>()?;
+        let mut parts = LossParts::default();
+        let mut gradients = Gradients::new();
+        for (piece, (piece_gradients, piece_parts)) in pieces.iter().zip(computed) {
+            parts.add(&piece_parts, piece.rows.len() as f64 / rows.max(1) as f64);
+            for (id, values) in piece_gradients {
+                match gradients.get_mut(&id) {
+                    Some(sum) => sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value),
+                    None => {
+                        gradients.insert(id, values);
+                    }
+                }
+            }
+        }
+        let not_finite = |what, place| TrainError::NotFinite { step: state.step, what, place, checkpoint: saved };
+        if !parts.total.is_finite() {
+            return Err(not_finite("the loss", self.first_not_finite(&seen, &pieces[0])));
+        }
+        for (id, values) in &mut gradients {
+            if values.iter().any(|value| !value.is_finite()) {
+                return Err(not_finite("the gradient", id.to_string()));
+            }
+            if let TrainedId::Parameter(ParameterId::Linear(linear, Part::Weight)) = id {
+                transform.mask_gradient(*linear, values);
+            }
+        }
+        let norm = global_norm(&gradients);
+        let scale = if norm > settings.clip { settings.clip / norm } else { 1.0 };
+        let rate = settings.rate(state.step, steps);
+        state.moments.update(&mut state.parameters, &gradients, scale, rate, settings.weight_decay, state.step);
+        let tokens = pieces.iter().map(|piece| piece.tokens).sum();
+        let mut line = json!({"step": state.step, "tokens": tokens, "loss": parts.total});
+        for (name, value, weight) in [
+            ("cross_entropy", parts.cross_entropy, settings.loss.cross_entropy),
+            ("divergence", parts.divergence, settings.loss.divergence),
+            ("hidden", parts.hidden, settings.loss.hidden),
+        ] {
+            if weight != 0.0 {
+                line[name] = json!(value);
+            }
+        }
+        line["gradient_norm"] = json!(norm);
+        line["learning_rate"] = json!(rate);
+        state.log.push(line.to_string());
+        Ok(StepDone { parts, tokens })
+    }
+
+    /// Gradients of `share` times a piece's loss, and the loss.
+    fn piece(&self, piece: &Piece, seen: &Parameters, share: f64) -> Result<(Gradients, LossParts), TrainError> {
+        let recording = self.device.clone().autodiff();
+        let projection = [self.spec.hidden, self.teacher.as_ref().map_or(0, |teacher| teacher.spec.hidden)];
+        let leaves = Leaves::new(self.spec, seen, projection, &recording);
+        let weights = &self.settings.loss;
+        let mut forward = Forward::new(self.spec, &leaves, &recording);
+        if weights.needs_hidden() {
+            forward = forward.keep_hidden_states();
+        }
+        let student = forward.run(&piece.batch, &mut NoTaps);
+        let mut compared = Compared {
+            logits: self.select(student.logits, piece, &recording),
+            teacher_logits: None,
+            hidden: Vec::new(),
+            targets: piece.targets.clone(),
+        };
+        if let Some(teacher) = self.teacher.as_ref().filter(|_| weights.needs_teacher()) {
+            let mut forward = Forward::new(teacher.spec, teacher.weights, self.device);
+            if weights.needs_hidden() {
+                forward = forward.keep_hidden_states();
+            }
+            let answers = forward.run(&piece.batch, &mut NoTaps);
+            if weights.needs_divergence() {
+                compared.teacher_logits = Some(Tensor::from_inner(self.select(answers.logits, piece, self.device)));
+            }
+            if weights.needs_hidden() {
+                compared.hidden =
+                    self.hidden(teacher, piece, &leaves, &student.hidden_states, &answers.hidden_states, &recording);
+            }
+        }
+        let (total, parts) = loss(compared, weights, &recording).map_err(TrainError::Device)?;
+        let recorded = (total * share).backward();
+        Ok((leaves.gradients(&recorded).map_err(TrainError::Device)?, parts))
+    }
+
+    /// The rows of the logits that have targets, (rows, width).
+    fn select(&self, logits: Tensor<3>, piece: &Piece, device: &Device) -> Tensor<2> {
+        let [batch, length, width] = logits.dims();
+        let flat = logits.reshape([batch * length, width]);
+        if piece.rows.len() == batch * length {
+            return flat;
+        }
+        let rows = TensorData::new(piece.rows.clone(), [piece.rows.len()]);
+        flat.select(0, Tensor::<1, Int>::from_data(rows, device))
+    }
+
+    /// Hidden states of mapped layers without padding, the student's projected to the teacher's width.
+    fn hidden(
+        &self,
+        teacher: &Teacher<'_>,
+        piece: &Piece,
+        leaves: &Leaves,
+        own: &[Tensor<3>],
+        other: &[Tensor<3>],
+        recording: &Device,
+    ) -> Vec<(Tensor<2>, Tensor<2>)> {
+        let kept: Option<Vec<i32>> = piece.batch.mask().map(|mask| {
+            let rows = mask.iter().enumerate().filter(|(_, there)| **there);
+            rows.map(|(row, _)| row as i32).collect()
+        });
+        let flat = |states: &Tensor<3>, device: &Device| {
+            let [batch, length, width] = states.dims();
+            let flat = states.clone().reshape([batch * length, width]);
+            match &kept {
+                Some(rows) => {
+                    let rows = TensorData::new(rows.clone(), [rows.len()]);
+                    flat.select(0, Tensor::<1, Int>::from_data(rows, device))
+                }
+                None => flat,
+            }
+        };
+        let pair = |(number, &(student, of)): (usize, &(usize, usize))| {
+            let mut states = flat(&own[student], recording);
+            if let Some(projection) = leaves.projection(number as u16) {
+                states = states.matmul(projection);
+            }
+            (states, Tensor::from_inner(flat(&other[of], self.device)))
+        };
+        teacher.pairs.iter().enumerate().map(pair).collect()
+    }
+
+    /// The first tensor of a forward that is not finite, by name.
+    fn first_not_finite(&self, seen: &Parameters, piece: &Piece) -> String {
+        if let Some((id, _)) = seen.iter().find(|(_, values)| values.iter().any(|value| !value.is_finite())) {
+            return id.to_string();
+        }
+        let leaves = Leaves::new(self.spec, seen, [0, 0], &self.device.clone().autodiff());
+        let mut finder = Finder(None);
+        Forward::new(self.spec, &leaves as &dyn WeightSource, &self.device.clone().autodiff())
+            .run(&piece.batch, &mut finder);
+        match (finder.0, &self.spec.head) {
+            (Some(id), _) => format!("the input of {id}"),
+            (None, Head::Hidden) => "the hidden states".to_owned(),
+            (None, _) => "the logits".to_owned(),
+        }
+    }
+}
+
+struct StepDone {
+    parts: LossParts,
+    tokens: usize,
+}
+
+/// The first matrix whose input is not finite.
+struct Finder(Option<LinearId>);
+
+impl Tap for Finder {
+    fn linear(&mut self, id: LinearId, input: &Tensor<2>) {
+        let finite = || input.to_data().try_to_vec::<f32>().is_ok_and(|values| values.iter().all(|v| v.is_finite()));
+        if self.0.is_none() && !finite() {
+            self.0 = Some(id);
+        }
+    }
+
+    fn attention(&mut self, _layer: usize, _query: &Tensor<4>, _key: &Tensor<4>) {}
+}

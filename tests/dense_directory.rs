@@ -1,0 +1,49 @@
+//! Golden checkpoints written again as dense directories: the same values, the same logits, the same bytes every time.
+//! Needs ../shared/golden; without it the tests say so and pass.
+
+use crate::shared;
+use serde_json::{Value, json};
+use slmc::model::dense_directory;
+use slmc::model::device::device;
+use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps};
+use slmc::model::weights::Model;
+use std::path::Path;
+
+fn logits(model: &Model) -> Vec<f32> {
+    let device = device("flex").unwrap();
+    let weights = DenseWeights::new(model, &device).unwrap();
+    let tokens: Vec<u32> = (0..12).map(|n| (n * 7 + 1) % model.spec.vocabulary as u32).collect();
+    let batch = Batch::new(&model.spec, tokens, 1).unwrap();
+    Forward::new(&model.spec, &weights, &device).run(&batch, &mut NoTaps).logits.to_data().try_to_vec().unwrap()
+}
+
+/// A model read, written, read and written again.
+fn round_trip(folder: &Path) {
+    let provenance = json!({"schema": "slmc.provenance/1", "stage": "test"});
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+    let label = folder.display();
+    let original = Model::open(folder).unwrap();
+    dense_directory::write(&original, &provenance, &first).unwrap();
+    let again = Model::open(&first).unwrap();
+    assert_eq!(again.spec, original.spec, "{label}");
+    assert_eq!(again.parameters, original.parameters, "{label}");
+    assert_eq!(logits(&again), logits(&original), "{label}");
+    let config: Value = serde_json::from_slice(&std::fs::read(first.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["dtype"], config["torch_dtype"], "{label}");
+    for (key, value) in original.config.map().iter().filter(|(key, _)| !key.contains("dtype")) {
+        assert_eq!(&config[key], value, "{label}");
+    }
+    dense_directory::write(&again, &provenance, &second).unwrap();
+    for file in ["config.json", "model.safetensors", "slmc.json"] {
+        let read = |directory: &Path| std::fs::read(directory.join(file)).unwrap();
+        assert!(read(&first) == read(&second), "{label}: {file}");
+    }
+}
+
+#[test]
+fn checkpoints_survive_a_round_trip() {
+    let Some(root) = shared("golden") else { return };
+    let folders = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    folders.filter(|path| path.is_dir()).for_each(|folder| round_trip(&folder));
+}
