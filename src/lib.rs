@@ -58,6 +58,7 @@ pub mod eval;
 pub mod machine;
 pub mod model;
 pub mod progress;
+pub mod prune;
 pub mod quantize;
 pub mod recipe;
 pub mod report;

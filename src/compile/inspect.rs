@@ -113,7 +113,9 @@ pub fn tensors(view: &ArtifactView<'_>, names: Option<&str>) -> Vec<TensorSummar
         name: names
             .as_mut()
             .and_then(Iterator::next)
-            .map_or_else(|| format!("{:?}", view.tensor_key(index)), str::to_owned),
+            .map(str::to_owned)
+            .or_else(|| view.tensor_key(index).map(|key| key.to_string()))
+            .unwrap_or_default(),
         storage: match Storage::from_id(record.storage) {
             Some(Storage::W8) => "w8",
             Some(Storage::W4G32) => "w4.g32",

@@ -9,6 +9,7 @@ use super::spec::{
     NormPlacement, Output,
 };
 use super::tensor::TensorRecord;
+use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType};
 use crate::layout::{ALIGNMENT, Layout, Storage, tensor_bytes};
 
 impl ArtifactView<'_> {
@@ -161,8 +162,14 @@ impl ArtifactView<'_> {
                 _ if record.layout == self.header.layout => self.layout(),
                 _ => return Err(fault("layout differs from the header's")),
             };
-            if record.sparsity != 0 || !matches!(record.activation_bits, 0 | 8) {
-                return Err(fault("unknown sparsity or activation width"));
+            if !matches!(record.activation_bits, 0 | 8) {
+                return Err(fault("unknown activation width"));
+            }
+            if record.sparsity != u8::from(storage.is_sparse()) {
+                return Err(fault("unknown sparsity, or one that is not its storage's"));
+            }
+            if storage.is_sparse() && matches!(key.role, EmbedToken | EmbedPosition | EmbedType) {
+                return Err(fault("a table that is looked up cannot be sparse"));
             }
             if record.rows > MAX_DIMENSION || record.columns > MAX_DIMENSION || record.rows == 0 || record.columns == 0
             {
