@@ -2,6 +2,7 @@
 mod artifact;
 mod cli;
 mod dense_directory;
+mod families;
 mod fixture;
 mod golden;
 mod hostile_checkpoint;

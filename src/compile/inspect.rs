@@ -39,14 +39,15 @@ pub struct ClassSummary {
     pub macs_per_token: u64,
 }
 
-/// The class a tensor's bytes count under; norms, biases and key maps are `other`.
+/// The class a tensor's bytes count under; norms, biases, key maps and the kernels of convolutions are `other`.
 fn class_of(record: &TensorRecord) -> &'static str {
     if record.storage == Storage::F32 as u8 || record.part != TensorPart::Weight as u8 {
         return "other";
     }
     match record.role {
         0x00..0x10 => Class::Embedding.name(),
-        0x10..0x20 => Class::Attention.name(),
+        0x10..0x18 => Class::Attention.name(),
+        0x18..0x20 => Class::Conv.name(),
         0x20..0x40 => Class::Ffn.name(),
         _ => Class::Head.name(),
     }
@@ -77,8 +78,11 @@ pub fn classes(view: &ArtifactView<'_>) -> Vec<(&'static str, ClassSummary)> {
         if !is_key_map(&record) {
             sum.parameters += parameters(&record);
         }
-        if matches!(class, "attention" | "ffn" | "head") {
+        if matches!(class, "attention" | "conv" | "ffn" | "head") {
             sum.macs_per_token += parameters(&record);
+        }
+        if record.role == TensorRole::ConvKernel as u8 && record.part == TensorPart::Weight as u8 {
+            sums.entry(Class::Conv.name()).or_default().macs_per_token += parameters(&record);
         }
         if tied && record.role == TensorRole::EmbedToken as u8 {
             sums.entry(Class::Head.name()).or_default().macs_per_token += parameters(&record);

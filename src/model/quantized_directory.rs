@@ -14,7 +14,7 @@
 //! ```
 //!
 //! and everything else as F32 under its parameter name (`layers.0.attn.norm.weight`); key maps are there for all layers
-//! or for none.
+//! with attention or for none.
 
 use super::id::{KeyMapPart, LinearId, ParameterId, Part};
 use super::output_directory;
@@ -153,8 +153,9 @@ fn quantized(id: ParameterId, schemes: &BTreeMap<LinearId, QuantScheme>) -> Opti
 /// Every key map of a model, with its (key_value_heads, head_dim).
 fn key_map_shapes(spec: &ModelSpec) -> Vec<(ParameterId, Vec<usize>)> {
     let layers = spec.layers.iter().enumerate();
-    let shapes = layers.flat_map(|(n, layer)| {
-        let shape = vec![layer.attention.key_value_heads, layer.attention.head_dim];
+    let attention = layers.filter_map(|(n, layer)| Some((n, layer.attention()?)));
+    let shapes = attention.flat_map(|(n, attention)| {
+        let shape = vec![attention.key_value_heads, attention.head_dim];
         KeyMapPart::ALL.map(|part| (ParameterId::KeyMap(n as u16, part), shape.clone()))
     });
     shapes.collect()
