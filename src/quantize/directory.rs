@@ -2,14 +2,17 @@
 
 use super::calibration::{self, CalibrationError, Source};
 use super::policy::{self, Keep, PolicyError};
-use super::{MatrixReport, quantize};
+use super::{MatrixReport, mark_sparse, quantize};
 use crate::calibrate::{CalibrateError, collect};
+use crate::checkpoint::ConfigError;
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
 use crate::compile::machine::cpu_features;
+use crate::model::dense_directory::{recorded_sparsity, sparsity_json};
 use crate::model::quantized_directory;
 use crate::model::scheme::Preset;
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
+use crate::model::transform::{NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use crate::report::{Align, Report, Table, grouped};
@@ -47,6 +50,9 @@ pub enum QuantizeError {
         /// The input.
         path: PathBuf,
     },
+    /// Of the input's slmc.json.
+    #[error(transparent)]
+    Provenance(#[from] ConfigError),
     /// Of the model.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -96,10 +102,18 @@ impl Report for QuantizeReport {
     const SCHEMA: &'static str = "slmc.quantize/1";
 
     fn text(&self) -> String {
+        let (left, sparse) = (Align::Left, self.matrices.iter().any(|matrix| matrix.sparsity.is_some()));
+        let sparsity = if sparse { "sparsity" } else { "" };
         let mut table =
-            Table::new([("matrix", Align::Left), ("scheme", Align::Left), ("relative error", Align::Right)]);
+            Table::new([("matrix", left), ("scheme", left), ("relative error", Align::Right), (sparsity, left)]);
         for matrix in &self.matrices {
-            table.row([matrix.name.as_str(), &matrix.scheme, &format!("{:.2e}", matrix.relative_error)]);
+            let compressed = |text: &String| text.parse().is_ok_and(NmPattern::is_two_of_four);
+            let sparsity = match &matrix.sparsity {
+                Some(pattern) if compressed(pattern) => format!("{pattern}, compressed"),
+                Some(pattern) => format!("{pattern}, stored dense"),
+                None => String::new(),
+            };
+            table.row([matrix.name.as_str(), &matrix.scheme, &format!("{:.2e}", matrix.relative_error), &sparsity]);
         }
         let mut sums = Table::pairs();
         sums.row(["calibration", &self.calibration]);
@@ -123,10 +137,17 @@ pub fn quantize_directory(
         return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
     }
     let assignment = policy::assign(&model.spec, options.preset, &options.keeps)?;
-    let tensors = stored_tensors(&model.spec, &assignment, options.layout, model.spec.context, true)?;
+    let sparsity = recorded_sparsity(&options.model, &model.spec)?;
+    model.check_sparsity(&sparsity)?;
+    let tensors = stored_tensors(&model.spec, &assignment, &sparsity, options.layout, model.spec.context, true)?;
     let calibration = calibration::calibration(&model, &options.source, progress)?;
     let statistics = collect(&model, &calibration.sequences, device, progress)?;
-    let (quantized, matrices) = quantize(&model, &assignment, Some(&statistics), progress)?;
+    let (mut quantized, mut matrices) = quantize(&model, &assignment, Some(&statistics), progress)?;
+    mark_sparse(&mut quantized, &sparsity);
+    for (id, pattern) in &sparsity {
+        let of_it = matrices.iter_mut().find(|matrix| matrix.name == id.to_string());
+        of_it.into_iter().for_each(|matrix| matrix.sparsity = Some(pattern.to_string()));
+    }
     let report = QuantizeReport {
         scheme: options.preset.name(),
         keep: options.keeps.iter().map(ToString::to_string).collect(),
@@ -137,11 +158,11 @@ pub fn quantize_directory(
         size: WeightSize::of(&model.spec, &tensors),
         matrices,
     };
-    quantized_directory::write(&quantized, &provenance(options, &report)?, &options.out)?;
+    quantized_directory::write(&quantized, &provenance(options, &report, &sparsity)?, &options.out)?;
     Ok(report)
 }
 
-fn provenance(options: &Options, report: &QuantizeReport) -> Result<serde_json::Value, HashError> {
+fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -> Result<serde_json::Value, HashError> {
     let mut inputs = vec![json!({"role": "model", "sha256": hex(&directory_sha256(&options.model)?)})];
     if let Source::File { path, .. } = &options.source {
         inputs.push(json!({"role": "calibration", "sha256": hex(&file_sha256(path)?)}));
@@ -158,7 +179,7 @@ fn provenance(options: &Options, report: &QuantizeReport) -> Result<serde_json::
             "calibration": report.calibration,
             "calibration_tokens": report.calibration_tokens,
         },
-        "sparsity": {},
+        "sparsity": sparsity_json(sparsity),
         "cpu_features": cpu_features(),
         "metrics": {
             "weight_bytes": report.size.weight_bytes,

@@ -46,6 +46,7 @@ pub fn quantize_matrix(
         values: Vec::with_capacity(rows * columns),
         row_scale: Vec::with_capacity(rows),
         multiplier: Vec::new(),
+        sparsity: None,
     };
     for row in rounded {
         matrix.values.extend(row.values);
