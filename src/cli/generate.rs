@@ -42,6 +42,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
     top_p: f64,
 
+    /// Directory with tokenizer.json, for an artifact written for a device only
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+
     /// Where a directory runs: flex or ndarray
     #[arg(long, value_name = "NAME", default_value = "flex")]
     device: String,
@@ -66,7 +70,13 @@ impl Args {
             top_k: self.top_k,
             top_p: (self.top_p * 65_536.0).round() as u32,
         };
-        let options = Options { prompt: self.prompt.clone(), tokens: self.tokens, sampling, seed: global.seed };
+        let options = Options {
+            prompt: self.prompt.clone(),
+            tokens: self.tokens,
+            sampling,
+            seed: global.seed,
+            tokenizer: self.tokenizer.clone(),
+        };
         let mut failure = None;
         let report = generate(&model, &options, &mut |bytes| {
             if global.json {

@@ -2,6 +2,7 @@
 //! named, calls the library and hands the report to the shell.
 
 mod compile;
+mod distill;
 mod doctor;
 mod estimate;
 mod eval;
@@ -12,6 +13,9 @@ mod prune;
 mod quantize;
 mod run;
 mod targets;
+mod tokenizer;
+mod train;
+mod training;
 mod verify;
 
 use crate::compile::fit::Device;
@@ -41,6 +45,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Train(train::Args),
+    Distill(distill::Args),
     Prune(prune::Args),
     Quantize(quantize::Args),
     Compile(compile::Args),
@@ -50,6 +56,7 @@ enum Command {
     Verify(verify::Args),
     Estimate(estimate::Args),
     Run(run::Args),
+    Tokenizer(tokenizer::Args),
     Targets(targets::Args),
     Doctor(doctor::Args),
 }
@@ -65,6 +72,8 @@ impl Cli {
     fn dispatch(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let global = &self.global;
         match &self.command {
+            Command::Train(args) => args.run(global, shell),
+            Command::Distill(args) => args.run(global, shell),
             Command::Prune(args) => args.run(global, shell),
             Command::Quantize(args) => args.run(global, shell),
             Command::Compile(args) => args.run(global, shell),
@@ -74,6 +83,7 @@ impl Cli {
             Command::Verify(args) => args.run(shell),
             Command::Estimate(args) => args.run(shell),
             Command::Run(args) => args.run(global, shell),
+            Command::Tokenizer(args) => args.run(shell),
             Command::Targets(args) => args.run(shell),
             Command::Doctor(args) => args.run(global, shell),
         }

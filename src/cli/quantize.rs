@@ -2,6 +2,7 @@
 
 use super::check_memory;
 use super::global::Global;
+use super::training::RetrainArgs;
 use crate::model::device::device;
 use crate::model::scheme::Preset;
 use crate::quantize::calibration::Source;
@@ -9,6 +10,8 @@ use crate::quantize::directory::{Options, memory_estimate, quantize_directory};
 use crate::quantize::policy::Keep;
 use crate::recipe::target::Target;
 use crate::shell::{ExitStatus, Shell};
+use crate::train::settings::Settings;
+use crate::train::start::context_of;
 use std::path::PathBuf;
 
 /// Round a checkpoint's weights to 8 and 4 bits
@@ -46,7 +49,7 @@ pub(super) struct Args {
     calibration: Option<PathBuf>,
 
     /// Key of the text in every line of a JSONL file
-    #[arg(long, value_name = "KEY", requires = "calibration")]
+    #[arg(long, value_name = "KEY")]
     field: Option<String>,
 
     /// Target whose packing the reported sizes are for: a name of `slmc targets`, or a target file
@@ -56,6 +59,13 @@ pub(super) struct Args {
     /// Where calibration runs: flex or ndarray
     #[arg(long, value_name = "NAME", default_value = "flex")]
     device: String,
+
+    /// Train the weights on the grid of their schemes, the checkpoint itself being the teacher
+    #[arg(long, requires = "data")]
+    qat: bool,
+
+    #[command(flatten)]
+    retrain: RetrainArgs,
 
     /// Directory to write; an existing one is replaced if slmc made it
     #[arg(short, long, value_name = "OUT")]
@@ -67,6 +77,7 @@ impl Args {
         let target = Target::named(&self.target)?;
         let device = device(&self.device)?;
         check_memory(global, memory_estimate(&self.model)?, "quantizing")?;
+        let context = context_of(&self.model)?;
         let source = match &self.calibration {
             Some(path) => Source::File { path: path.clone(), field: self.field.clone() },
             None => Source::Default { seed: global.seed },
@@ -79,6 +90,7 @@ impl Args {
             source,
             target: target.name,
             layout: target.layout,
+            qat: self.qat.then(|| self.retrain.retrain(self.field.clone(), Settings::QAT, global, context)),
         };
         shell.status("Quantizing", format_args!("{} to {}", self.model.display(), self.scheme.name()));
         let report = quantize_directory(&options, &device, shell)?;

@@ -1,7 +1,7 @@
 //! `slmc doctor`: what this machine and this build can do.
 
 use super::host::kernels;
-use super::machine::{cpu_features, read_bandwidth};
+use crate::machine::{cpu_features, read_bandwidth};
 use crate::model::device::DEVICES;
 use crate::report::{Report, Table};
 use serde::Serialize;

@@ -117,7 +117,9 @@ pub fn tensors(view: &ArtifactView<'_>, names: Option<&str>) -> Vec<TensorSummar
         name: names
             .as_mut()
             .and_then(Iterator::next)
-            .map_or_else(|| format!("{:?}", view.tensor_key(index)), str::to_owned),
+            .map(str::to_owned)
+            .or_else(|| view.tensor_key(index).map(|key| key.to_string()))
+            .unwrap_or_default(),
         storage: Storage::from_id(record.storage).map_or("unknown", Storage::name),
         rows: record.rows,
         columns: record.columns,

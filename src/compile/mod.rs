@@ -9,7 +9,6 @@ pub mod fit;
 pub mod host;
 pub mod inspect;
 pub mod lower;
-pub mod machine;
 pub mod pack;
 pub mod tables;
 pub mod verify;

@@ -3,6 +3,7 @@
 
 pub mod text;
 pub mod tokenizer;
+pub mod tokenizer_training;
 pub mod vocabulary;
 pub mod windows;
 

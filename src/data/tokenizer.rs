@@ -183,6 +183,19 @@ impl Tokenizer {
         self.vocabulary_size
     }
 
+    /// The id of a token by its spelling.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    /// Ids of special tokens, ascending.
+    pub fn special_ids(&self) -> Vec<u32> {
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let mut ids: Vec<u32> = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Checks that the model has a row for every id. More rows than ids are padding, and a warning.
     ///
     /// # Errors

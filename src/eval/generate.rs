@@ -4,13 +4,14 @@
 use super::forward::{Forward, ForwardError};
 use super::opened::{OpenError, OpenedModel};
 use crate::compile::host::{ArtifactError, SessionMemory, kernels};
-use crate::data::tokenizer::TokenizerError;
+use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::model::spec::ModelKind;
 use crate::report::Report;
 use serde::Serialize;
 use slm_runtime::sample::{Sampling, choose};
 use slm_runtime::session::{Session, SessionError};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// What to generate.
@@ -24,6 +25,8 @@ pub struct Options {
     pub sampling: Sampling,
     /// Of the draws.
     pub seed: u64,
+    /// Directory with a tokenizer for artifacts that carry none.
+    pub tokenizer: Option<PathBuf>,
 }
 
 /// Why nothing was generated.
@@ -111,7 +114,11 @@ pub fn generate(
     if model.kind != ModelKind::Decoder {
         return Err(GenerateError::NotADecoder);
     }
-    let tokenizer = model.tokenizer()?;
+    let tokenizer = match &options.tokenizer {
+        Some(directory) => Tokenizer::open(directory)?,
+        None => model.tokenizer()?,
+    };
+    let rules = tokenizer.text_rules()?;
     let mut tokens: Vec<u32> = model.bos.into_iter().collect();
     tokens.extend(tokenizer.encode_plain(&options.prompt)?);
     let (prompt_tokens, context) = (tokens.len(), model.context);
@@ -143,7 +150,10 @@ pub fn generate(
                 break;
             }
             tokens.push(token);
-            let bytes = vocabulary.get(token as usize).map_or(&[][..], Vec::as_slice);
+            let mut bytes = vocabulary.get(token as usize).map_or(&[][..], Vec::as_slice);
+            if text.is_empty() {
+                bytes = rules.start_of_text(bytes);
+            }
             text.extend_from_slice(bytes);
             if emit(bytes).is_break() {
                 stop = Stop::Closed;

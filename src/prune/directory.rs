@@ -6,17 +6,23 @@ use crate::calibrate::{CalibrateError, collect};
 use crate::checkpoint::ConfigError;
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
-use crate::compile::machine::cpu_features;
+use crate::machine::cpu_features;
 use crate::model::dense_directory::{self, recorded_sparsity, sparsity_json};
-use crate::model::transform::{MaskError, NmPattern, Sparsity};
+use crate::model::id::{ParameterId, Part};
+use crate::model::transform::{HeldMasks, MaskError, NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Outline};
 use crate::progress::Progress;
 use crate::quantize::calibration::{CalibrationError, Source, calibration};
 use crate::quantize::directory::tool;
+use crate::quantize::training_data::{Retrain, TrainingDataError, training_samples};
 use crate::report::{Align, Report, Table, grouped};
+use crate::train;
+use crate::train::command::TrainReport;
+use crate::train::retrain::Retraining;
 use burn::tensor::Device;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What to do.
@@ -34,6 +40,8 @@ pub struct Options {
     pub only: Vec<String>,
     /// What to calibrate with; magnitude needs none, and with one reports importance as well.
     pub source: Option<Source>,
+    /// Training of what is left, where it is asked for.
+    pub recover: Option<Retrain>,
 }
 
 /// Why nothing was pruned.
@@ -72,6 +80,12 @@ pub enum DirectoryError {
     /// Of the inputs' hashes.
     #[error(transparent)]
     Hash(#[from] HashError),
+    /// Of the training text.
+    #[error(transparent)]
+    TrainingData(#[from] TrainingDataError),
+    /// Of the training run.
+    #[error(transparent)]
+    Train(#[from] train::command::CommandError),
 }
 
 impl From<PruneError> for DirectoryError {
@@ -106,6 +120,9 @@ pub struct PruneReport {
     pub zeros_before: u64,
     /// Of those, zero now.
     pub zeros_after: u64,
+    /// Of the recovery.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training: Option<TrainReport>,
     /// Every matrix that was pruned.
     pub matrices: Vec<MatrixReport>,
 }
@@ -141,6 +158,9 @@ impl Report for PruneReport {
         }
         sums.row(["weights", &grouped(self.weights)]);
         sums.row(["zeros", &format!("{}, {} before", grouped(self.zeros_after), grouped(self.zeros_before))]);
+        if let Some(training) = &self.training {
+            sums.row(["recovered on", &format!("{} tokens, loss {:.4}", grouped(training.tokens), training.loss)]);
+        }
         let stored =
             if self.compressed_in_artifacts { "compressed" } else { "as dense matrices: only 2:4 is compressed" };
         sums.row(["in artifacts", stored]);
@@ -178,7 +198,17 @@ pub fn prune_directory(
         }
     };
     let statistics = calibrated.as_ref().map(|(statistics, _)| statistics);
-    let (pruned, matrices) = prune(model, &selected, options.pattern, options.method, statistics, progress)?;
+    let dense = model.clone();
+    let (mut pruned, matrices) = prune(model, &selected, options.pattern, options.method, statistics, progress)?;
+    sparsity.extend(selected.iter().map(|id| (*id, options.pattern)));
+    let training = match &options.recover {
+        None => None,
+        Some(retrain) => {
+            let (values, report) = recover(options, retrain, &dense, &pruned, &sparsity, device, progress)?;
+            pruned = pruned.with_values(values)?;
+            Some(report)
+        }
+    };
     let calibration = calibrated.as_ref().map(|(_, calibration)| calibration);
     let report = PruneReport {
         pattern: options.pattern.to_string(),
@@ -190,22 +220,75 @@ pub fn prune_directory(
         weights: shapes.iter().map(|(_, rows, columns)| (rows * columns) as u64).sum(),
         zeros_before: matrices.iter().map(|matrix| matrix.zeros_before).sum(),
         zeros_after: matrices.iter().map(|matrix| matrix.zeros_after).sum(),
+        training,
         matrices,
     };
-    sparsity.extend(selected.iter().map(|id| (*id, options.pattern)));
     dense_directory::write(&pruned, &provenance(options, &report, &sparsity)?, &options.out)?;
+    if options.recover.is_some() {
+        let path = train::checkpoint::path_beside(&options.out);
+        train::checkpoint::forget(&options.out)
+            .map_err(|source| train::command::CommandError::Write { path, source })?;
+    }
     Ok(report)
 }
 
-fn provenance(options: &Options, report: &PruneReport, sparsity: &Sparsity) -> Result<Value, HashError> {
+/// Trains the weights that are left, the model before pruning being the teacher; masks of every sparse matrix are held.
+fn recover(
+    options: &Options,
+    retrain: &Retrain,
+    dense: &Model,
+    pruned: &Model,
+    sparsity: &Sparsity,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<(BTreeMap<ParameterId, Vec<f32>>, TrainReport), DirectoryError> {
+    let samples = training_samples(dense, retrain, progress)?;
+    let masks = HeldMasks::of(pruned, sparsity)?;
+    let run = json!({
+        "tool": tool(),
+        "stage": "recover",
+        "inputs": inputs(options)?,
+        "pattern": options.pattern.to_string(),
+        "method": options.method.name(),
+        "only": options.only,
+        "settings": retrain.settings,
+    });
+    let retraining = Retraining {
+        model: dense,
+        samples: &samples,
+        settings: &retrain.settings,
+        fingerprint: train::checkpoint::fingerprint(&run),
+        out: &options.out,
+    };
+    let (mut trained, report) = retraining.run(&mut masks.clone(), device, progress)?;
+    for (id, values) in &mut trained.parameters {
+        if let ParameterId::Linear(linear, Part::Weight) = id {
+            masks.clear(*linear, values);
+        }
+    }
+    if let Some(path) = &retrain.metrics {
+        train::command::write_log(path, &trained.log)?;
+    }
+    Ok((trained.parameters, report))
+}
+
+/// Hashes of everything read.
+fn inputs(options: &Options) -> Result<Vec<Value>, HashError> {
     let mut inputs = vec![json!({"role": "model", "sha256": hex(&directory_sha256(&options.model)?)})];
     if let Some(Source::File { path, .. }) = &options.source {
         inputs.push(json!({"role": "calibration", "sha256": hex(&file_sha256(path)?)}));
     }
+    for file in options.recover.iter().flat_map(|retrain| &retrain.data).flat_map(|data| &data.files) {
+        inputs.push(json!({"role": "data", "sha256": hex(&file_sha256(file)?)}));
+    }
+    Ok(inputs)
+}
+
+fn provenance(options: &Options, report: &PruneReport, sparsity: &Sparsity) -> Result<Value, HashError> {
     Ok(json!({
         "schema": "slmc.provenance/1",
         "tool": tool(),
-        "inputs": inputs,
+        "inputs": inputs(options)?,
         "stage": "prune",
         "settings": {
             "pattern": report.pattern,
@@ -213,10 +296,11 @@ fn provenance(options: &Options, report: &PruneReport, sparsity: &Sparsity) -> R
             "only": report.only,
             "calibration": report.calibration,
             "calibration_tokens": report.calibration_tokens,
+            "recover": options.recover.as_ref().map(|retrain| &retrain.settings),
         },
         "sparsity": sparsity_json(sparsity),
         "cpu_features": cpu_features(),
-        "metrics": {"weights": report.weights, "zeros": report.zeros_after},
+        "metrics": {"weights": report.weights, "zeros": report.zeros_after, "training": report.training},
     }))
 }
 

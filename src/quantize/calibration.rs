@@ -2,7 +2,7 @@
 //! that ships with slmc (encoders). Reports name which it was.
 
 use crate::compile::fit::Device;
-use crate::compile::host::{SessionMemory, kernels};
+use crate::compile::host::sample_sequences;
 use crate::compile::{CompileError, HostSections, TextSection, compile};
 use crate::data::text::{Record, TextError, read_records, read_text};
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
@@ -11,11 +11,9 @@ use crate::model::scheme::Preset;
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::weights::{Model, ModelError};
 use crate::progress::{Progress, Silent};
-use rayon::prelude::*;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::Layout;
-use slm_runtime::sample::{Sampling, choose};
-use slm_runtime::session::{Session, SessionError};
+use slm_runtime::session::SessionError;
 use std::path::{Path, PathBuf};
 
 /// Tokens a decoder samples from itself, and most tokens read from a text.
@@ -158,34 +156,26 @@ fn encode(
     Ok(Calibration { sequences, description: name.to_owned() })
 }
 
-/// Samples at temperature 1 from the model itself, rounded to w8 without calibration and run by the runtime with its
-/// cache. Sequence n draws from stream seed + n, so threads change nothing.
+/// The model's own samples as calibration.
 fn sample_itself(model: &Model, seed: u64, progress: &dyn Progress) -> Result<Calibration, CalibrationError> {
-    let (spec, window) = (&model.spec, WINDOW.min(model.spec.context));
+    let sequences = own_samples(model, CALIBRATION_TOKENS, WINDOW.min(model.spec.context), seed, progress)?;
+    Ok(Calibration { sequences, description: format!("sampled from the model itself, seed {seed}") })
+}
+
+/// At least `tokens` tokens in sequences of `window`, drawn at temperature 1 from the model itself: rounded to w8
+/// without calibration and run by the runtime with its cache.
+pub fn own_samples(
+    model: &Model,
+    tokens: usize,
+    window: usize,
+    seed: u64,
+    progress: &dyn Progress,
+) -> Result<Vec<Vec<u32>>, CalibrationError> {
+    let spec = &model.spec;
     let (quantized, _) = super::quantize(model, &Preset::W8.assign(spec), None, &Silent)?;
     let text = TextSection { vocabulary: vec![Vec::new(); spec.vocabulary], strip_leading_space: false };
     let device = Device::unlimited("self", Layout::R8K4Offset8);
     let compiled = compile(&quantized, &device, Some(window), &text, &HostSections::default(), &Silent)?;
     let view = ArtifactView::open(&compiled.bytes).map_err(|error| CalibrationError::Sample(error.to_string()))?;
-    let count = CALIBRATION_TOKENS / window;
-    progress.begin("sampling calibration text", (count * window) as u64, "tokens");
-    let sampling = Sampling { temperature: 1.0, ..Sampling::GREEDY };
-    let sample = |stream: u64| -> Result<Vec<u32>, SessionError> {
-        let mut memory = SessionMemory::for_artifact(&view);
-        let mut session = Session::new(&view, kernels(), memory.as_mut_slice())?;
-        // Without an opening token the first is drawn evenly from the vocabulary.
-        let first = slm_runtime::sample::random_u64(stream, u64::MAX) % spec.vocabulary as u64;
-        let mut tokens = vec![spec.bos.unwrap_or(first as u32)];
-        while tokens.len() < window {
-            let logits = session.step(&tokens[tokens.len() - 1..])?;
-            tokens.push(choose(logits, &sampling, stream, tokens.len() as u64));
-            progress.advance(1);
-        }
-        progress.advance(1);
-        Ok(tokens)
-    };
-    let streams: Vec<u64> = (0..count as u64).map(|n| seed.wrapping_add(n)).collect();
-    let sequences = streams.into_par_iter().map(sample).collect::<Result<Vec<_>, _>>()?;
-    progress.finish();
-    Ok(Calibration { sequences, description: format!("sampled from the model itself, seed {seed}") })
+    Ok(sample_sequences(&view, spec.bos, window, tokens.div_ceil(window), seed, progress)?)
 }

@@ -2,20 +2,26 @@
 
 use super::calibration::{self, CalibrationError, Source};
 use super::policy::{self, Keep, PolicyError};
-use super::{MatrixReport, mark_sparse, quantize};
+use super::qat::FakeQuantize;
+use super::training_data::{Retrain, TrainingDataError, training_samples};
+use super::{MatrixReport, mark_sparse, quantize, with_key_maps};
 use crate::calibrate::{CalibrateError, collect};
-use crate::checkpoint::ConfigError;
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
-use crate::compile::machine::cpu_features;
+use crate::checkpoint::{ConfigError, DenseTensor};
+use crate::machine::cpu_features;
 use crate::model::dense_directory::{recorded_sparsity, sparsity_json};
+use crate::model::id::{ParameterId, Part};
 use crate::model::quantized_directory;
 use crate::model::scheme::Preset;
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
-use crate::model::transform::{NmPattern, Sparsity};
-use crate::model::weights::{Model, ModelError};
+use crate::model::transform::{HeldMasks, NmPattern, Sparsity};
+use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
 use crate::report::{Align, Report, Table, grouped};
+use crate::train;
+use crate::train::command::TrainReport;
+use crate::train::retrain::Retraining;
 use burn::tensor::Device;
 use serde::Serialize;
 use serde_json::json;
@@ -39,6 +45,8 @@ pub struct Options {
     pub target: String,
     /// Its layout.
     pub layout: Layout,
+    /// Training on the grid, where it is asked for.
+    pub qat: Option<Retrain>,
 }
 
 /// Why nothing was quantized.
@@ -74,6 +82,12 @@ pub enum QuantizeError {
     /// Of the inputs' hashes.
     #[error(transparent)]
     Hash(#[from] HashError),
+    /// Of the training text.
+    #[error(transparent)]
+    TrainingData(#[from] TrainingDataError),
+    /// Of the training run.
+    #[error(transparent)]
+    Train(#[from] train::command::CommandError),
 }
 
 /// Result of `slmc quantize`.
@@ -94,6 +108,9 @@ pub struct QuantizeReport {
     /// Sizes.
     #[serde(flatten)]
     pub size: WeightSize,
+    /// Of quantization-aware training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training: Option<TrainReport>,
     /// Every matrix.
     pub matrices: Vec<MatrixReport>,
 }
@@ -118,6 +135,9 @@ impl Report for QuantizeReport {
         let mut sums = Table::pairs();
         sums.row(["calibration", &self.calibration]);
         sums.row(["calibration_tokens", &grouped(self.calibration_tokens)]);
+        if let Some(training) = &self.training {
+            sums.row(["trained on", &format!("{} tokens, loss {:.4}", grouped(training.tokens), training.loss)]);
+        }
         sums.row(["weight_bytes", &grouped(self.size.weight_bytes)]);
         sums.row(["parameters", &grouped(self.size.parameters)]);
         sums.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
@@ -142,7 +162,18 @@ pub fn quantize_directory(
     let tensors = stored_tensors(&model.spec, &assignment, &sparsity, options.layout, model.spec.context, true)?;
     let calibration = calibration::calibration(&model, &options.source, progress)?;
     let statistics = collect(&model, &calibration.sequences, device, progress)?;
-    let (mut quantized, mut matrices) = quantize(&model, &assignment, Some(&statistics), progress)?;
+    let mut training = None;
+    let (mut quantized, mut matrices) = match &options.qat {
+        None => quantize(&model, &assignment, Some(&statistics), progress)?,
+        Some(qat) => {
+            let masks = HeldMasks::of(&model, &sparsity)?;
+            let mut grid = FakeQuantize::new(&model.spec, &assignment, &statistics, masks);
+            let (trained, report) = train_on_grid(options, qat, &model, &mut grid, device, progress)?;
+            let statistics = collect(&trained.0, &calibration.sequences, device, progress)?;
+            training = Some(report);
+            (with_key_maps(trained.0, &statistics)?, trained.1)
+        }
+    };
     mark_sparse(&mut quantized, &sparsity);
     for (id, pattern) in &sparsity {
         let of_it = matrices.iter_mut().find(|matrix| matrix.name == id.to_string());
@@ -156,21 +187,85 @@ pub fn quantize_directory(
         calibration_tokens: calibration.tokens() as u64,
         calibration_sequences: calibration.sequences.len() as u64,
         size: WeightSize::of(&model.spec, &tensors),
+        training,
         matrices,
     };
     quantized_directory::write(&quantized, &provenance(options, &report, &sparsity)?, &options.out)?;
+    if options.qat.is_some() {
+        let path = train::checkpoint::path_beside(&options.out);
+        train::checkpoint::forget(&options.out)
+            .map_err(|source| train::command::CommandError::Write { path, source })?;
+    }
     Ok(report)
 }
 
-fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -> Result<serde_json::Value, HashError> {
-    let mut inputs = vec![json!({"role": "model", "sha256": hex(&directory_sha256(&options.model)?)})];
-    if let Source::File { path, .. } = &options.source {
-        inputs.push(json!({"role": "calibration", "sha256": hex(&file_sha256(path)?)}));
+/// A quantized model and what was done to its matrices.
+type Rounded = (Model, Vec<MatrixReport>);
+
+/// Trains the weights on the grid of their schemes, the model itself as it was being the teacher.
+fn train_on_grid(
+    options: &Options,
+    qat: &Retrain,
+    model: &Model,
+    grid: &mut FakeQuantize,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<(Rounded, TrainReport), QuantizeError> {
+    let settings = &qat.settings;
+    let samples = training_samples(model, qat, progress)?;
+    let run = json!({
+        "tool": tool(),
+        "stage": "qat",
+        "inputs": inputs(options)?,
+        "scheme": options.preset.name(),
+        "keep": options.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "settings": settings,
+    });
+    let retraining = Retraining {
+        model,
+        samples: &samples,
+        settings,
+        fingerprint: train::checkpoint::fingerprint(&run),
+        out: &options.out,
+    };
+    let (trained, report) = retraining.run(grid, device, progress)?;
+    let mut parameters = model.parameters.clone();
+    let mut matrices = Vec::new();
+    for (id, values) in &trained.parameters {
+        let rounded = match id {
+            ParameterId::Linear(linear, Part::Weight) => grid.round(*linear, values).map(|matrix| (*linear, matrix)),
+            _ => None,
+        };
+        let parameter = match rounded {
+            Some((linear, matrix)) => {
+                matrices.push(MatrixReport::new(linear, values, &matrix, None));
+                Parameter::Quantized(matrix)
+            }
+            None => {
+                let shape = model.spec.parameters().into_iter().find(|parameter| parameter.id == *id);
+                let shape = shape.map(|parameter| parameter.shape).unwrap_or_default();
+                Parameter::Dense(DenseTensor::from_f32(shape, values).map_err(ModelError::from)?)
+            }
+        };
+        parameters.insert(*id, parameter);
     }
+    if let Some(path) = &qat.metrics {
+        train::command::write_log(path, &trained.log)?;
+    }
+    let quantized = Model {
+        spec: model.spec.clone(),
+        config: model.config.clone(),
+        parameters,
+        directory: model.directory.clone(),
+    };
+    Ok(((quantized, matrices), report))
+}
+
+fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -> Result<serde_json::Value, HashError> {
     Ok(json!({
         "schema": "slmc.provenance/1",
         "tool": tool(),
-        "inputs": inputs,
+        "inputs": inputs(options)?,
         "stage": "quantize",
         "settings": {
             "scheme": report.scheme,
@@ -178,14 +273,28 @@ fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -
             "target": report.target,
             "calibration": report.calibration,
             "calibration_tokens": report.calibration_tokens,
+            "qat": options.qat.as_ref().map(|qat| &qat.settings),
         },
         "sparsity": sparsity_json(sparsity),
         "cpu_features": cpu_features(),
         "metrics": {
             "weight_bytes": report.size.weight_bytes,
             "bits_per_weight": report.size.bits_per_weight,
+            "training": report.training,
         },
     }))
+}
+
+/// Hashes of everything read.
+fn inputs(options: &Options) -> Result<Vec<serde_json::Value>, HashError> {
+    let mut inputs = vec![json!({"role": "model", "sha256": hex(&directory_sha256(&options.model)?)})];
+    if let Source::File { path, .. } = &options.source {
+        inputs.push(json!({"role": "calibration", "sha256": hex(&file_sha256(path)?)}));
+    }
+    for file in options.qat.iter().flat_map(|qat| &qat.data).flat_map(|data| &data.files) {
+        inputs.push(json!({"role": "data", "sha256": hex(&file_sha256(file)?)}));
+    }
+    Ok(inputs)
 }
 
 /// Name and version of this program, as provenance states them.

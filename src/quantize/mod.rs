@@ -5,7 +5,9 @@ pub mod calibration;
 pub mod directory;
 pub mod key_map;
 pub mod policy;
+pub mod qat;
 pub mod search;
+pub mod training_data;
 
 use crate::calibrate::Statistics;
 use crate::checkpoint::DenseTensor;
@@ -45,6 +47,18 @@ pub fn mark_sparse(model: &mut Model, sparsity: &Sparsity) {
     }
 }
 
+impl MatrixReport {
+    fn new(id: LinearId, weights: &[f32], matrix: &QuantizedMatrix, importance: Option<&[f64]>) -> Self {
+        MatrixReport {
+            name: id.to_string(),
+            scheme: matrix.scheme.to_string(),
+            relative_error: relative_error(weights, matrix, importance),
+            calibrated: importance.is_some(),
+            sparsity: None,
+        }
+    }
+}
+
 /// Quantizes every matrix of a dense model by its scheme. With statistics, columns are weighed and keys are mapped.
 pub fn quantize(
     model: &Model,
@@ -61,13 +75,7 @@ pub fn quantize(
         let scheme = assignment.get(&id).copied().unwrap_or(QuantScheme::W8);
         let importance = statistics.and_then(|statistics| input_importance(model, statistics, id));
         let matrix = search::quantize_matrix(&weights, rows, columns, scheme, importance);
-        reports.push(MatrixReport {
-            name: id.to_string(),
-            scheme: scheme.to_string(),
-            relative_error: relative_error(&weights, &matrix, importance),
-            calibrated: importance.is_some(),
-            sparsity: None,
-        });
+        reports.push(MatrixReport::new(id, &weights, &matrix, importance));
         parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
         progress.advance(1);
     }
@@ -80,23 +88,29 @@ pub fn quantize(
         // Read once: values that are not finite are refused before anything is written.
         model.values_f32(*id)?;
     }
-    if let Some(statistics) = statistics {
-        for (layer, stats) in statistics.keys.iter().enumerate() {
-            let map = KeyMap::of(stats);
-            let shape = &model.spec.layers[layer].attention;
-            for (part, values) in KeyMapPart::ALL.into_iter().zip([&map.mean, &map.balance, &map.inverse]) {
-                let tensor = DenseTensor::from_f32(vec![shape.key_value_heads, shape.head_dim], values)?;
-                parameters.insert(ParameterId::KeyMap(layer as u16, part), Parameter::Dense(tensor));
-            }
-        }
-    }
     let quantized = Model {
         spec: model.spec.clone(),
         config: model.config.clone(),
         parameters,
         directory: model.directory.clone(),
     };
-    Ok((quantized, reports))
+    match statistics {
+        Some(statistics) => Ok((with_key_maps(quantized, statistics)?, reports)),
+        None => Ok((quantized, reports)),
+    }
+}
+
+/// The model with the key maps that the statistics call for.
+pub fn with_key_maps(mut model: Model, statistics: &Statistics) -> Result<Model, ModelError> {
+    for (layer, stats) in statistics.keys.iter().enumerate() {
+        let map = KeyMap::of(stats);
+        let shape = &model.spec.layers[layer].attention;
+        for (part, values) in KeyMapPart::ALL.into_iter().zip([&map.mean, &map.balance, &map.inverse]) {
+            let tensor = DenseTensor::from_f32(vec![shape.key_value_heads, shape.head_dim], values)?;
+            model.parameters.insert(ParameterId::KeyMap(layer as u16, part), Parameter::Dense(tensor));
+        }
+    }
+    Ok(model)
 }
 
 /// Mean squares of a matrix's inputs; a tied token table is weighed by the head's.

@@ -69,6 +69,12 @@ pub fn path_beside(out: &Path) -> PathBuf {
     out.with_file_name(name)
 }
 
+/// Removes the checkpoint of an output, if there is one.
+pub fn forget(out: &Path) -> std::io::Result<()> {
+    let path = path_beside(out);
+    if path.exists() { std::fs::remove_dir_all(path) } else { Ok(()) }
+}
+
 /// SHA-256 over what decides a run.
 pub fn fingerprint(run: &Value) -> String {
     hex(&sha256(run.to_string().as_bytes()))

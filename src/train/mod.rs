@@ -11,14 +11,21 @@
 //! | [`optimizer`] | AdamW |
 //! | [`student`] | a student from a teacher's layers, and which layers are compared |
 //! | [`checkpoint`] | what a killed run goes on from |
+//! | [`samples`], [`start`] | files to samples, directories to students |
 //! | [`trainer`] | the loop |
+//! | [`retrain`] | the loop with the model before a change as teacher |
+//! | [`command`] | `slmc train` and `slmc distill` |
 
 pub mod checkpoint;
+pub mod command;
 pub mod data;
 pub mod loss;
 pub mod optimizer;
 pub mod parameters;
+pub mod retrain;
+pub mod samples;
 pub mod settings;
+pub mod start;
 pub mod student;
 pub mod trainer;
 

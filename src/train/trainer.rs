@@ -169,12 +169,6 @@ impl Run<'_> {
         Ok(Trained { parameters: parameters.collect(), steps, resumed: from, last, log: state.log })
     }
 
-    /// Removes the run's checkpoint: called when the output is in place.
-    pub fn forget_checkpoint(&self) -> std::io::Result<()> {
-        let path = checkpoint::path_beside(self.out);
-        if path.exists() { std::fs::remove_dir_all(path) } else { Ok(()) }
-    }
-
     /// Projections where the student's width is not the teacher's: random, of the norm an identity would have.
     fn add_projections(&self, parameters: &mut Parameters) {
         let Some(teacher) = &self.teacher else { return };

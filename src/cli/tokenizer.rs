@@ -1,0 +1,38 @@
+//! `slmc tokenizer`
+
+use crate::data::tokenizer_training::train;
+use crate::shell::{ExitStatus, Shell};
+use std::path::PathBuf;
+
+/// Make a tokenizer for a model that is trained from nothing
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Train a byte-level BPE tokenizer on text and write a directory with tokenizer.json
+    Train {
+        /// Tokens, the 256 bytes and <s>, </s>, <pad> among them
+        #[arg(long, value_name = "N")]
+        vocab: usize,
+
+        /// Text files
+        #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+        data: Vec<PathBuf>,
+
+        /// Directory to write; an existing one is replaced if slmc made it
+        #[arg(short, long, value_name = "OUT")]
+        out: PathBuf,
+    },
+}
+
+impl Args {
+    pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        let Command::Train { vocab, data, out } = &self.command;
+        shell.result(&train(data, *vocab, out)?)?;
+        Ok(ExitStatus::Success)
+    }
+}

@@ -1,0 +1,68 @@
+//! Training a changed model back towards what it was: the teacher is the model before the change, on the same data, with
+//! the change held by a transform. Sparse recovery and quantization-aware training are this.
+
+use super::command::{CommandError, TrainReport};
+use super::data::Samples;
+use super::settings::Settings;
+use super::student::hidden_pairs;
+use super::trainer::{Run, Teacher, Trained};
+use crate::model::forward::DenseWeights;
+use crate::model::transform::Transform;
+use crate::model::weights::Model;
+use crate::progress::Progress;
+use burn::tensor::Device;
+use std::path::Path;
+
+/// What is trained, and how.
+pub struct Retraining<'r> {
+    /// The model before the change.
+    pub model: &'r Model,
+    /// What to train on.
+    pub samples: &'r Samples,
+    /// The run.
+    pub settings: &'r Settings,
+    /// Of settings and inputs.
+    pub fingerprint: String,
+    /// Where the output will be.
+    pub out: &'r Path,
+}
+
+impl Retraining<'_> {
+    /// Trains through `transform`; the checkpoint stays until [`Retraining::forget_checkpoint`].
+    pub fn run(
+        &self,
+        transform: &mut dyn Transform,
+        device: &Device,
+        progress: &dyn Progress,
+    ) -> Result<(Trained, TrainReport), CommandError> {
+        let model = self.model;
+        let weights = match self.settings.loss.needs_teacher() {
+            true => Some(DenseWeights::new(model, device)?),
+            false => None,
+        };
+        let layers = model.spec.layers.len();
+        let pairs = hidden_pairs(layers, layers, None)?;
+        let run = Run {
+            spec: &model.spec,
+            settings: self.settings,
+            samples: self.samples,
+            teacher: weights.as_ref().map(|weights| Teacher { spec: &model.spec, weights, pairs }),
+            device,
+            out: self.out,
+            fingerprint: self.fingerprint.clone(),
+        };
+        let mut start = std::collections::BTreeMap::new();
+        for id in model.parameters.keys() {
+            start.insert(*id, model.values_f32(*id)?);
+        }
+        let trained = run.train(start, transform, progress)?;
+        let report = TrainReport::of(&run, &trained);
+        Ok((trained, report))
+    }
+
+    /// Removes the checkpoint: called when the output is in place.
+    pub fn forget_checkpoint(&self) -> Result<(), CommandError> {
+        super::checkpoint::forget(self.out)
+            .map_err(|source| CommandError::Write { path: super::checkpoint::path_beside(self.out), source })
+    }
+}

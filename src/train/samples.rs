@@ -1,0 +1,139 @@
+//! Files to samples, by task: windows of text for causal models, lines for masked ones, labelled lines for classifiers.
+
+use super::data::Samples;
+use crate::data::text::{TextError, read_labelled, read_records, read_text};
+use crate::data::tokenizer::{Tokenizer, TokenizerError};
+use crate::data::windows::{WindowError, decoder_windows, encoder_sequences};
+use crate::model::spec::{Head, ModelKind, ModelSpec};
+use std::path::PathBuf;
+
+/// What a model is trained to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrainTask {
+    /// Predict the next token
+    Clm,
+    /// Predict hidden tokens
+    Mlm,
+    /// Name a text's label
+    Classify,
+}
+
+/// Files and how to read them.
+#[derive(Clone, Debug)]
+pub struct Data {
+    /// In order.
+    pub files: Vec<PathBuf>,
+    /// Key of the text in JSONL.
+    pub field: Option<String>,
+    /// Key of the label in JSONL.
+    pub label_field: String,
+}
+
+/// Why files give no samples.
+#[derive(Debug, thiserror::Error)]
+pub enum SamplesError {
+    /// Of a file.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// Of the tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Of the windows.
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    /// A label the model does not have.
+    #[error("{}:{line}: label `{label}` is not among the {known} labels of the model's configuration", path.display())]
+    UnknownLabel {
+        /// File.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// Its label.
+        label: String,
+        /// Labels there are.
+        known: usize,
+    },
+    /// The model does something else.
+    #[error("--task {task} does not suit this model; it can be trained for {can}")]
+    Task {
+        /// Asked for.
+        task: &'static str,
+        /// What suits.
+        can: &'static str,
+    },
+    /// The tokenizer has no token for hidden ones.
+    #[error("the tokenizer has no [MASK] token, which --task mlm needs")]
+    NoMask,
+}
+
+/// The task a model is for.
+pub fn own_task(spec: &ModelSpec) -> TrainTask {
+    match (&spec.head, spec.kind) {
+        (Head::Classifier { .. }, _) => TrainTask::Classify,
+        (_, ModelKind::Decoder) => TrainTask::Clm,
+        _ => TrainTask::Mlm,
+    }
+}
+
+/// Reads every file.
+pub fn read(
+    data: &Data,
+    task: TrainTask,
+    spec: &ModelSpec,
+    tokenizer: &Tokenizer,
+    window: usize,
+) -> Result<Samples, SamplesError> {
+    let unsuited = |task, can| Err(SamplesError::Task { task, can });
+    match (task, &spec.head, spec.kind) {
+        (TrainTask::Clm, Head::LanguageModel { .. }, ModelKind::Decoder) => {
+            let mut windows = Vec::new();
+            for file in &data.files {
+                let tokens = tokenizer.encode_plain(&read_text(file, data.field.as_deref())?)?;
+                windows.extend(decoder_windows(&tokens, spec.bos, spec.context, window, usize::MAX)?);
+            }
+            Ok(Samples::Causal(windows))
+        }
+        (TrainTask::Mlm, Head::MaskedLanguageModel { .. }, _) => {
+            let mask = tokenizer.token_id("[MASK]").or(tokenizer.token_id("<mask>")).ok_or(SamplesError::NoMask)?;
+            let special = tokenizer.special_ids();
+            let mut sequences = Vec::new();
+            for file in &data.files {
+                let records = read_records(file, data.field.as_deref())?;
+                sequences.extend(encoder_sequences(tokenizer, &records, window.min(spec.context))?.tokens);
+            }
+            Ok(Samples::Masked { sequences, mask, special })
+        }
+        (TrainTask::Classify, Head::Classifier { labels: known }, _) => {
+            let (mut sequences, mut labels) = (Vec::new(), Vec::new());
+            for file in &data.files {
+                let field = data.field.as_deref().unwrap_or("text");
+                for record in read_labelled(file, field, &data.label_field)? {
+                    let label = known.iter().position(|name| *name == record.label);
+                    let label = label.ok_or_else(|| SamplesError::UnknownLabel {
+                        path: file.clone(),
+                        line: record.line,
+                        label: record.label.clone(),
+                        known: known.len(),
+                    })?;
+                    sequences.push(tokenizer.encode_within(&record.text, window.min(spec.context))?.0);
+                    labels.push(label as u32);
+                }
+            }
+            Ok(Samples::Classified { sequences, labels })
+        }
+        (task, ..) => {
+            let name = match task {
+                TrainTask::Clm => "clm",
+                TrainTask::Mlm => "mlm",
+                TrainTask::Classify => "classify",
+            };
+            match &spec.head {
+                Head::LanguageModel { .. } => unsuited(name, "clm"),
+                Head::MaskedLanguageModel { .. } => unsuited(name, "mlm"),
+                Head::Classifier { .. } => unsuited(name, "classify"),
+                Head::Hidden => unsuited(name, "classify, once it has labels: the data of --task classify gives them"),
+            }
+        }
+    }
+}
