@@ -2,6 +2,7 @@
 mod dense_directory;
 mod golden;
 mod hostile_checkpoint;
+mod prune;
 mod reference;
 
 use std::path::PathBuf;
