@@ -1,9 +1,14 @@
 //! The one integration binary: each module is a subject.
+mod artifact;
+mod cli;
 mod dense_directory;
+mod families;
+mod fixture;
 mod golden;
 mod hostile_checkpoint;
 mod prune;
 mod reference;
+mod training;
 
 use std::path::PathBuf;
 

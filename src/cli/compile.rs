@@ -56,10 +56,11 @@ impl Args {
                 );
             }
             if let Some((id, scheme)) = unsupported(schemes, &required.schemes) {
+                let runs: Vec<String> = required.schemes.iter().map(ToString::to_string).collect();
                 bail!(
-                    "target {} does not run {scheme}, the scheme of `{id}`; quantize it to {:?}",
+                    "target {} does not run {scheme}, the scheme of `{id}`; quantize it to {}",
                     target.name,
-                    required.schemes
+                    runs.join(" or ")
                 );
             }
         }

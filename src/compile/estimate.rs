@@ -9,7 +9,7 @@ use crate::model::dense_directory::recorded_sparsity;
 use crate::model::id::{ParameterId, Part, Role};
 use crate::model::scheme::{Preset, QuantScheme};
 use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
-use crate::model::spec::ModelKind;
+use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::weights::{ModelError, Outline};
 use crate::report::{Align, Report, Table, grouped};
 use serde::Serialize;
@@ -76,7 +76,7 @@ pub struct EstimateReport {
     pub context: usize,
     /// Weights, a tied tensor once.
     pub parameters: u64,
-    /// Multiply-accumulates per token in linears and head.
+    /// Multiply-accumulates per token in linears, head and convolutions.
     pub macs_per_token: u64,
     /// Matrices that are stored as 2:4.
     pub sparse_matrices: usize,
@@ -181,15 +181,7 @@ pub fn estimate(
     };
     // Key maps are part of every quantized decoder and encoder; a dense directory will have them once quantized.
     let key_maps = outline.key_maps || outline.schemes.is_none();
-    let mut macs_per_token: u64 = spec
-        .matrices()
-        .iter()
-        .filter(|(id, ..)| !is_table(id.role))
-        .map(|&(_, rows, columns)| (rows * columns) as u64)
-        .sum();
-    if spec.tied_head() {
-        macs_per_token += (spec.vocabulary * spec.hidden) as u64;
-    }
+    let macs_per_token = macs_per_token(spec);
     let golden = super::golden_size(spec, context);
     let mut schemes = Vec::new();
     for (scheme, assignment) in &assignments {
@@ -205,6 +197,19 @@ pub fn estimate(
         sparse_matrices: sparsity.values().filter(|pattern| pattern.is_two_of_four()).count(),
         schemes,
     })
+}
+
+/// Multiply-accumulates of one token in linears, head and the kernels of convolutions.
+fn macs_per_token(spec: &ModelSpec) -> u64 {
+    let multiplied = |id: ParameterId| match id {
+        ParameterId::Linear(id, Part::Weight) => {
+            !is_table(id.role) || (id.role == Role::TokenEmbedding && spec.tied_head())
+        }
+        ParameterId::Kernel(_, Part::Weight) => true,
+        _ => false,
+    };
+    let parameters = spec.parameters().into_iter().filter(|parameter| multiplied(parameter.id));
+    parameters.map(|parameter| parameter.shape.iter().map(|&n| n as u64).product::<u64>()).sum()
 }
 
 /// Tables are looked up, one row a token, not multiplied with.

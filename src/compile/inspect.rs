@@ -3,7 +3,7 @@
 use super::host::{ArtifactError, ArtifactFile};
 use crate::checkpoint::hash::hex;
 use crate::model::id::Class;
-use crate::model::size::WeightSize;
+use crate::model::size::{WeightSize, parameter_id};
 use crate::report::{Align, Report, Table, grouped};
 use serde::Serialize;
 use slm_runtime::format::artifact::ArtifactView;
@@ -16,7 +16,7 @@ use std::path::Path;
 /// One tensor of an artifact.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TensorSummary {
-    /// Name, from the host part, or the key where the file has none.
+    /// Name, from the host part, or by its key where the file has none.
     pub name: String,
     /// `w8`, `w4.g32`, `w8.2:4`, `w4.g32.2:4`, `f32`.
     pub storage: &'static str,
@@ -41,14 +41,15 @@ pub struct ClassSummary {
     pub sparse_macs_per_token: u64,
 }
 
-/// The class a tensor's bytes count under; norms, biases and key maps are `other`.
+/// The class a tensor's bytes count under; norms, biases, key maps and the kernels of convolutions are `other`.
 fn class_of(record: &TensorRecord) -> &'static str {
     if record.storage == Storage::F32 as u8 || record.part != TensorPart::Weight as u8 {
         return "other";
     }
     match record.role {
         0x00..0x10 => Class::Embedding.name(),
-        0x10..0x20 => Class::Attention.name(),
+        0x10..0x18 => Class::Attention.name(),
+        0x18..0x20 => Class::Conv.name(),
         0x20..0x40 => Class::Ffn.name(),
         _ => Class::Head.name(),
     }
@@ -81,8 +82,10 @@ pub fn classes(view: &ArtifactView<'_>) -> Vec<(&'static str, ClassSummary)> {
         }
         let macs = parameters(&record);
         let stored = if Storage::from_id(record.storage).is_some_and(Storage::is_sparse) { macs / 2 } else { macs };
+        let kernel = record.role == TensorRole::ConvKernel as u8 && record.part == TensorPart::Weight as u8;
         let multiplied = match class {
-            "attention" | "ffn" | "head" => Some(class),
+            "attention" | "conv" | "ffn" | "head" => Some(class),
+            _ if kernel => Some(Class::Conv.name()),
             _ if tied && record.role == TensorRole::EmbedToken as u8 => Some(Class::Head.name()),
             _ => None,
         };
@@ -118,7 +121,7 @@ pub fn tensors(view: &ArtifactView<'_>, names: Option<&str>) -> Vec<TensorSummar
             .as_mut()
             .and_then(Iterator::next)
             .map(str::to_owned)
-            .or_else(|| view.tensor_key(index).map(|key| key.to_string()))
+            .or_else(|| Some(parameter_id(view.tensor_key(index)?)?.to_string()))
             .unwrap_or_default(),
         storage: Storage::from_id(record.storage).map_or("unknown", Storage::name),
         rows: record.rows,

@@ -187,7 +187,10 @@ pub fn compile(
 /// A tensor's bytes in the artifact, padded.
 fn tensor_bytes(model: &Model, device: &Device, tensor: &StoredTensor) -> Result<Vec<u8>, CompileError> {
     if tensor.storage == Storage::F32 {
-        let values = model.values_f32(tensor.id)?;
+        let mut values = model.values_f32(tensor.id)?;
+        if model.spec.counts_from_one(tensor.id) {
+            values.iter_mut().for_each(|value| *value += 1.0);
+        }
         let mut bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         bytes.resize(tensor.bytes as usize, 0);
         return Ok(bytes);

@@ -119,6 +119,7 @@ pub fn generate(
         None => model.tokenizer()?,
     };
     let rules = tokenizer.text_rules()?;
+    tokenizer.check(model.vocabulary)?;
     let mut tokens: Vec<u32> = model.bos.into_iter().collect();
     tokens.extend(tokenizer.encode_plain(&options.prompt)?);
     let (prompt_tokens, context) = (tokens.len(), model.context);

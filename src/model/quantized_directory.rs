@@ -13,8 +13,8 @@
 //! NAME.multiplier  I8  (out, ceil(in / 32))    w4.g32 only: [-127, 127], never 0
 //! ```
 //!
-//! (a matrix named in `sparsity` has at most two values other than zero in every four of a row), and everything else as F32 under its parameter name (`layers.0.attn.norm.weight`); key maps are there for all layers
-//! or for none.
+//! (a matrix named in `sparsity` has at most two values other than zero in every four of a row), and everything else as F32
+//! under its parameter name (`layers.0.attn.norm.weight`); key maps are there for all layers with attention or for none.
 
 use super::dense_directory;
 use super::id::{KeyMapPart, LinearId, ParameterId, Part};
@@ -175,8 +175,9 @@ fn quantized(id: ParameterId, schemes: &BTreeMap<LinearId, QuantScheme>) -> Opti
 /// Every key map of a model, with its (key_value_heads, head_dim).
 fn key_map_shapes(spec: &ModelSpec) -> Vec<(ParameterId, Vec<usize>)> {
     let layers = spec.layers.iter().enumerate();
-    let shapes = layers.flat_map(|(n, layer)| {
-        let shape = vec![layer.attention.key_value_heads, layer.attention.head_dim];
+    let attention = layers.filter_map(|(n, layer)| Some((n, layer.attention()?)));
+    let shapes = attention.flat_map(|(n, attention)| {
+        let shape = vec![attention.key_value_heads, attention.head_dim];
         KeyMapPart::ALL.map(|part| (ParameterId::KeyMap(n as u16, part), shape.clone()))
     });
     shapes.collect()

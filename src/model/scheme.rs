@@ -98,7 +98,7 @@ impl Preset {
             Preset::W8 => false,
             Preset::Mixed => role.class() == Class::Ffn,
             Preset::W4 => {
-                matches!(role.class(), Class::Attention | Class::Ffn)
+                matches!(role.class(), Class::Attention | Class::Conv | Class::Ffn)
                     || matches!(role, Role::TokenEmbedding | Role::LmHead)
             }
         };

@@ -1,7 +1,7 @@
 //! A model: its specification and every parameter, dense as a checkpoint stores it or quantized. Opening checks names
 //! and shapes both ways (nothing missing, nothing left over); dense values stay on disk until they are asked for.
 
-use super::arch::{self, Family};
+use super::arch::{self, Family, Source};
 use super::dense_directory::DenseError;
 use super::id::{LinearId, ParameterId, Part};
 use super::quantized::QuantizedMatrix;
@@ -259,32 +259,43 @@ impl Opened {
 /// How the parameters of a dense directory are spelled.
 #[derive(Default)]
 struct DenseLayout {
-    names: BTreeMap<ParameterId, String>,
+    places: BTreeMap<ParameterId, Place>,
     /// Second copies of tied tensors, which must equal the parameter.
     copies: Vec<(String, ParameterId)>,
+}
+
+/// Where a parameter is in the files.
+struct Place {
+    name: String,
+    source: Source,
+    /// Of the parameter.
+    shape: Vec<usize>,
 }
 
 impl DenseLayout {
     fn of(family: &Family, spec: &ModelSpec, stored: &Directory) -> Result<Self, ModelError> {
         let table = stored.tensors();
-        let prefix = family.prefix(|name| table.contains_key(name));
-        let mut names = BTreeMap::new();
+        let prefix = family.prefix(spec, |name| table.contains_key(name));
+        let mut places = BTreeMap::new();
         let mut used = BTreeSet::new();
         for parameter in spec.parameters() {
-            let spellings = (family.source)(parameter.id).map_or_else(Vec::new, |source| source.names(prefix));
-            let Some(name) = spellings.iter().find(|name| table.contains_key(*name)) else {
+            let source = (family.source)(spec, parameter.id)
+                .ok_or_else(|| ModelError::NoParameter { path: stored.path().to_owned(), id: parameter.id })?;
+            let expected = source.stored_shape(&parameter.shape);
+            let spellings = source.names(prefix);
+            let Some(name) = spellings.iter().find(|name| table.contains_key(*name)).cloned() else {
                 let tensor = spellings.into_iter().next().unwrap_or_else(|| parameter.id.to_string());
-                return Err(ModelError::Missing { path: stored.path().to_owned(), tensor, expected: parameter.shape });
+                return Err(ModelError::Missing { path: stored.path().to_owned(), tensor, expected });
             };
-            check_shape(stored, name, &parameter.shape)?;
-            stored.dense(name)?;
+            check_shape(stored, &name, &expected)?;
+            stored.dense(&name)?;
             used.insert(name.clone());
-            names.insert(parameter.id, name.clone());
+            places.insert(parameter.id, Place { name, source, shape: parameter.shape });
         }
         let mut copies = Vec::new();
         for (source, id) in (family.copies)(spec) {
             for name in source.names(prefix).into_iter().filter(|name| table.contains_key(name)) {
-                check_shape(stored, &name, &stored.tensor(&names[&id])?.shape)?;
+                check_shape(stored, &name, &stored.tensor(&places[&id].name)?.shape)?;
                 used.insert(name.clone());
                 copies.push((name, id));
             }
@@ -296,19 +307,30 @@ impl DenseLayout {
                 return Err(ModelError::Extra { file, tensor, family: spec.family });
             }
         }
-        Ok(DenseLayout { names, copies })
+        Ok(DenseLayout { places, copies })
     }
 
     /// Takes every parameter; only second copies are read.
     fn read(&self, stored: &Directory) -> Result<BTreeMap<ParameterId, Parameter>, ModelError> {
         for (name, id) in &self.copies {
-            let original = &self.names[id];
+            let original = &self.places[id].name;
             if stored.dense(name)? != stored.dense(original)? {
                 let file = stored.tensor(name)?.file.clone();
                 return Err(ModelError::Untied { file, tensor: name.clone(), original: original.clone() });
             }
         }
-        self.names.iter().map(|(id, name)| Ok((*id, Parameter::Dense(stored.dense(name)?)))).collect()
+        let read = |(id, place): (&ParameterId, &Place)| {
+            let tensor = stored.dense(&place.name)?;
+            let found = tensor.shape().to_vec();
+            let tensor = place.source.take(tensor, &place.shape).ok_or_else(|| ModelError::Shape {
+                file: stored.path().to_owned(),
+                tensor: place.name.clone(),
+                expected: place.source.stored_shape(&place.shape),
+                found,
+            })?;
+            Ok((*id, Parameter::Dense(tensor)))
+        };
+        self.places.iter().map(read).collect()
     }
 }
 

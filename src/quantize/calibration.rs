@@ -121,7 +121,7 @@ fn from_file(model: &Model, path: &Path, field: Option<&str>) -> Result<Calibrat
     let calibration = match model.spec.kind {
         ModelKind::Decoder => {
             let tokenizer = Tokenizer::open(&model.directory)?;
-            tokenizer.check(&model.spec)?;
+            tokenizer.check(model.spec.vocabulary)?;
             let tokens = tokenizer.encode_plain(&read_text(path, field)?)?;
             let window = WINDOW.min(model.spec.context);
             let sequences =
@@ -145,7 +145,7 @@ fn encode(
     name: &str,
 ) -> Result<Calibration, CalibrationError> {
     let tokenizer = Tokenizer::open(directory)?;
-    tokenizer.check(spec)?;
+    tokenizer.check(spec.vocabulary)?;
     let mut left = CALIBRATION_TOKENS;
     let mut sequences = encoder_sequences(&tokenizer, &records, WINDOW.min(spec.context))?.tokens;
     sequences.retain(|sequence| {

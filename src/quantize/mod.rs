@@ -11,7 +11,7 @@ pub mod training_data;
 
 use crate::calibrate::Statistics;
 use crate::checkpoint::DenseTensor;
-use crate::model::id::{KeyMapPart, LinearId, ParameterId, Role};
+use crate::model::id::{KeyMapPart, LinearId, ParameterId, Part, Role};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::QuantScheme;
 use crate::model::size::Assignment;
@@ -80,11 +80,7 @@ pub fn quantize(
         progress.advance(1);
     }
     progress.finish();
-    for id in model
-        .parameters
-        .keys()
-        .filter(|id| matches!(id, ParameterId::Linear(_, crate::model::id::Part::Bias) | ParameterId::Norm(..)))
-    {
+    for id in model.parameters.keys().filter(|id| !matches!(id, ParameterId::Linear(_, Part::Weight))) {
         // Read once: values that are not finite are refused before anything is written.
         model.values_f32(*id)?;
     }
@@ -103,8 +99,8 @@ pub fn quantize(
 /// The model with the key maps that the statistics call for.
 pub fn with_key_maps(mut model: Model, statistics: &Statistics) -> Result<Model, ModelError> {
     for (layer, stats) in statistics.keys.iter().enumerate() {
+        let Some(shape) = model.spec.layers[layer].attention().copied() else { continue };
         let map = KeyMap::of(stats);
-        let shape = &model.spec.layers[layer].attention;
         for (part, values) in KeyMapPart::ALL.into_iter().zip([&map.mean, &map.balance, &map.inverse]) {
             let tensor = DenseTensor::from_f32(vec![shape.key_value_heads, shape.head_dim], values)?;
             model.parameters.insert(ParameterId::KeyMap(layer as u16, part), Parameter::Dense(tensor));
