@@ -6,6 +6,7 @@ mod families;
 mod fixture;
 mod golden;
 mod hostile_checkpoint;
+mod prune;
 mod reference;
 mod training;
 
