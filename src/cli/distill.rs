@@ -5,7 +5,7 @@ use super::training::{DataArgs, TrainingArgs};
 use crate::model::device::device;
 use crate::shell::{ExitStatus, Shell};
 use crate::train::command::{Options, Start, train};
-use crate::train::settings::{LossWeights, Settings};
+use crate::train::settings::Settings;
 use crate::train::start::context_of;
 use anyhow::bail;
 use std::path::PathBuf;
@@ -66,7 +66,6 @@ impl Args {
         if let Some(student) = &self.student {
             context = context.min(context_of(student)?);
         }
-        let defaults = Settings { loss: LossWeights::DISTILL, ..Settings::default() };
         let options = Options {
             start,
             teacher: Some(self.teacher.clone()),
@@ -74,7 +73,7 @@ impl Args {
             tokenizer: self.tokenizer.clone(),
             data: self.data.data(),
             task: self.data.task,
-            settings: self.training.settings(defaults, global, context),
+            settings: self.training.settings(Settings::DISTILL, global, context),
             out: self.out.clone(),
             metrics: self.training.metrics.clone(),
         };

@@ -9,6 +9,7 @@ mod eval;
 mod generate;
 pub mod global;
 mod inspect;
+mod prune;
 mod quantize;
 mod run;
 mod targets;
@@ -46,6 +47,7 @@ pub struct Cli {
 enum Command {
     Train(train::Args),
     Distill(distill::Args),
+    Prune(prune::Args),
     Quantize(quantize::Args),
     Compile(compile::Args),
     Eval(eval::Args),
@@ -72,6 +74,7 @@ impl Cli {
         match &self.command {
             Command::Train(args) => args.run(global, shell),
             Command::Distill(args) => args.run(global, shell),
+            Command::Prune(args) => args.run(global, shell),
             Command::Quantize(args) => args.run(global, shell),
             Command::Compile(args) => args.run(global, shell),
             Command::Eval(args) => args.run(shell),

@@ -2,16 +2,15 @@
 
 use super::check_memory;
 use super::global::Global;
-use super::training::TrainingArgs;
+use super::training::RetrainArgs;
 use crate::model::device::device;
 use crate::model::scheme::Preset;
 use crate::quantize::calibration::Source;
-use crate::quantize::directory::{Options, Qat, memory_estimate, quantize_directory};
+use crate::quantize::directory::{Options, memory_estimate, quantize_directory};
 use crate::quantize::policy::Keep;
 use crate::recipe::target::Target;
 use crate::shell::{ExitStatus, Shell};
-use crate::train::samples::Data;
-use crate::train::settings::{LossWeights, Settings};
+use crate::train::settings::Settings;
 use crate::train::start::context_of;
 use std::path::PathBuf;
 
@@ -65,16 +64,8 @@ pub(super) struct Args {
     #[arg(long, requires = "data")]
     qat: bool,
 
-    /// Text for --qat: files, or `self` for samples of the model itself
-    #[arg(long, value_name = "FILE|self", num_args = 1.., requires = "qat")]
-    data: Vec<PathBuf>,
-
-    /// Key of the label in every line of a JSONL file, for --qat of a classifier
-    #[arg(long, value_name = "KEY", default_value = "label")]
-    label_field: String,
-
     #[command(flatten)]
-    training: TrainingArgs,
+    retrain: RetrainArgs,
 
     /// Directory to write; an existing one is replaced if slmc made it
     #[arg(short, long, value_name = "OUT")]
@@ -99,25 +90,12 @@ impl Args {
             source,
             target: target.name,
             layout: target.layout,
-            qat: self.qat.then(|| self.training(global, context)),
+            qat: self.qat.then(|| self.retrain.retrain(self.field.clone(), Settings::QAT, global, context)),
         };
         shell.status("Quantizing", format_args!("{} to {}", self.model.display(), self.scheme.name()));
         let report = quantize_directory(&options, &device, shell)?;
         shell.status("Wrote", self.out.display());
         shell.result(&report)?;
         Ok(ExitStatus::Success)
-    }
-
-    fn training(&self, global: &Global, context: usize) -> Qat {
-        let own = self.data == [PathBuf::from("self")];
-        let data = Data { files: self.data.clone(), field: self.field.clone(), label_field: self.label_field.clone() };
-        let defaults =
-            Settings { learning_rate: 5e-4, weight_decay: 0.0, loss: LossWeights::RECOVER, ..Settings::default() };
-        Qat {
-            data: (!own).then_some(data),
-            task: None,
-            settings: self.training.settings(defaults, global, context),
-            metrics: self.training.metrics.clone(),
-        }
     }
 }

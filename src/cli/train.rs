@@ -52,7 +52,7 @@ impl Args {
             tokenizer: self.tokenizer.clone(),
             data: self.data.data(),
             task: self.data.task,
-            settings: self.training.settings(Settings::default(), global, context),
+            settings: self.training.settings(Settings::TRAIN, global, context),
             out: self.out.clone(),
             metrics: self.training.metrics.clone(),
         };

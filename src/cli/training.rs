@@ -1,6 +1,7 @@
 //! The options that `train`, `distill`, `prune --recover` and `quantize --qat` share, as one struct.
 
 use super::global::Global;
+use crate::quantize::training_data::Retrain;
 use crate::train::samples::{Data, TrainTask};
 use crate::train::settings::{LossWeights, Settings};
 use std::path::PathBuf;
@@ -129,5 +130,40 @@ impl DataArgs {
     /// As the library takes it.
     pub(super) fn data(&self) -> Data {
         Data { files: self.data.clone(), field: self.field.clone(), label_field: self.label_field.clone() }
+    }
+}
+
+/// Training a changed model back, for `prune --recover` and `quantize --qat`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct RetrainArgs {
+    /// Text to train on: files, or `self` for samples of the model itself
+    #[arg(long, value_name = "FILE|self", num_args = 1..)]
+    data: Vec<PathBuf>,
+
+    /// Key of the label in every line of a JSONL file, for a classifier
+    #[arg(long, value_name = "KEY", default_value = "label")]
+    label_field: String,
+
+    #[command(flatten)]
+    training: TrainingArgs,
+}
+
+impl RetrainArgs {
+    /// As the library takes it.
+    pub(super) fn retrain(
+        &self,
+        field: Option<String>,
+        defaults: Settings,
+        global: &Global,
+        context: usize,
+    ) -> Retrain {
+        let own = self.data == [PathBuf::from("self")];
+        let data = Data { files: self.data.clone(), field, label_field: self.label_field.clone() };
+        Retrain {
+            data: (!own).then_some(data),
+            task: None,
+            settings: self.training.settings(defaults, global, context),
+            metrics: self.training.metrics.clone(),
+        }
     }
 }

@@ -4,7 +4,7 @@
 use super::lower::{LowerError, Lowered, lower};
 use crate::model::size::{Assignment, SizeError, stored_tensors};
 use crate::model::spec::ModelSpec;
-use crate::report::Report;
+use crate::report::{Report, grouped};
 use slm_runtime::format::header::{HEADER_BYTES, SectionKind};
 use slm_runtime::format::spec::{LayerRecord, MAX_CHUNK, ModelRecord};
 use slm_runtime::format::tensor::TensorRecord;
@@ -89,24 +89,28 @@ pub struct DoesNotFit {
     pub available_bytes: u64,
     /// Asked for.
     pub context: usize,
-    /// The largest context that fits both limits with these weights, if any does.
+    /// The largest context that fits both limits, if any does: with these weights, or with `scheme`.
     pub largest_context: Option<usize>,
-    /// The largest scheme whose weights fit at this context, if any does.
+    /// The largest scheme that fits, where these weights fit at no context.
     pub scheme: Option<&'static str>,
 }
 
 impl fmt::Display for DoesNotFit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let DoesNotFit { device, limit, needed_bytes, available_bytes, context, .. } = self;
+        let DoesNotFit { device, limit, context, .. } = self;
         write!(
             f,
-            "does not fit {device}: {limit} needs {needed_bytes} bytes at a context of {context}, {available_bytes} are \
-             there, {} too many; ",
-            needed_bytes - available_bytes
+            "does not fit {device}: {limit} needs {} bytes at a context of {context}, {} are there, {} too many; ",
+            grouped(self.needed_bytes),
+            grouped(self.available_bytes),
+            grouped(self.needed_bytes - self.available_bytes)
         )?;
-        match (self.largest_context, self.scheme) {
-            (Some(largest), _) => write!(f, "the largest context that fits is {largest} (--context {largest})"),
-            (None, Some(scheme)) => write!(f, "quantized with --scheme {scheme} it fits"),
+        match (self.scheme, self.largest_context) {
+            (None, Some(largest)) => write!(f, "the largest context that fits is {largest} (--context {largest})"),
+            (Some(scheme), Some(largest)) if largest < *context => {
+                write!(f, "quantized with --scheme {scheme} it fits up to a context of {largest} (--context {largest})")
+            }
+            (Some(scheme), _) => write!(f, "quantized with --scheme {scheme} it fits"),
             (None, None) => write!(f, "no scheme and no context makes it fit"),
         }
     }
@@ -213,23 +217,31 @@ fn with_largest_chunk(shape: &Shape<'_>, device: &Device, context: usize) -> Res
 pub fn fit(shape: &Shape<'_>, device: &Device, context: usize) -> Result<(Footprint, Lowered), FitError> {
     let result = with_largest_chunk(shape, device, context)?;
     let Some((limit, needed_bytes, available_bytes)) = broken(&result.0, device) else { return Ok(result) };
-    let fits = |shape: &Shape<'_>, context| -> Result<bool, FitError> {
-        Ok(broken(&with_largest_chunk(shape, device, context)?.0, device).is_none())
-    };
-    let mut largest_context = None;
-    if fits(shape, 1)? {
+    // The largest context at which a shape fits, if it fits at all.
+    let largest = |shape: &Shape<'_>| -> Result<Option<usize>, FitError> {
+        let fits = |context| -> Result<bool, FitError> {
+            Ok(broken(&with_largest_chunk(shape, device, context)?.0, device).is_none())
+        };
+        if fits(context)? {
+            return Ok(Some(context));
+        }
+        if !fits(1)? {
+            return Ok(None);
+        }
         let (mut low, mut high) = (1, context);
         while high - low > 1 {
             let middle = low + (high - low) / 2;
-            if fits(shape, middle)? { low = middle } else { high = middle }
+            if fits(middle)? { low = middle } else { high = middle }
         }
-        largest_context = Some(low);
-    }
+        Ok(Some(low))
+    };
+    let mut largest_context = largest(shape)?;
     let mut scheme = None;
-    if limit == Limit::Flash && largest_context.is_none() {
+    if largest_context.is_none() {
         for preset in crate::model::scheme::Preset::ALL {
             let assignment = preset.assign(shape.spec);
-            if fits(&Shape { assignment: &assignment, ..*shape }, context)? {
+            largest_context = largest(&Shape { assignment: &assignment, ..*shape })?;
+            if largest_context.is_some() {
                 scheme = Some(preset.name());
                 break;
             }

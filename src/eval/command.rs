@@ -137,7 +137,7 @@ pub fn evaluate(options: &Options, device: &Device, progress: &dyn Progress) -> 
             (tokenizer, _) => tokenizer?,
         },
     };
-    tokenizer.check(model.vocabulary)?;
+    tokenizer.check_rows(model.vocabulary)?;
     let against = reference.as_ref().map(|reference| reference as &dyn Forward);
     let context = model.context.min(reference.as_ref().map_or(usize::MAX, |reference| reference.context));
     let subject = model.subject.clone();
@@ -151,21 +151,30 @@ pub fn evaluate(options: &Options, device: &Device, progress: &dyn Progress) -> 
         TaskChoice::Classify => {
             let field = options.field.as_deref().unwrap_or("text");
             let records = read_labelled(&options.data, field, &options.label_field)?;
-            let mut examples = Vec::new();
+            let (mut examples, mut truncated) = (Vec::new(), 0);
             for record in records.into_iter().take(options.max_windows) {
-                let (tokens, _) = tokenizer.encode_within(&record.text, context)?;
+                let (tokens, cut) = tokenizer.encode_within(&record.text, context)?;
+                truncated += usize::from(cut);
                 examples.push(Example { line: record.line, tokens, label: record.label });
             }
+            warn_of_truncation(truncated, context, progress);
             let metrics = classify::evaluate(&model, against, &examples, &model.labels, progress)?;
             Ok(EvalReport::Classify(ClassifyReport { metrics, subject }))
         }
         TaskChoice::Embed => {
             let mut records = read_records(&options.data, options.field.as_deref())?;
             records.truncate(options.max_windows);
-            let sequences = encoder_sequences(&tokenizer, &records, context)?.tokens;
-            let metrics = embed::evaluate(&model, against, &sequences, progress)?;
+            let sequences = encoder_sequences(&tokenizer, &records, context)?;
+            warn_of_truncation(sequences.truncated, context, progress);
+            let metrics = embed::evaluate(&model, against, &sequences.tokens, progress)?;
             Ok(EvalReport::Embed(EmbedReport { metrics, subject }))
         }
+    }
+}
+
+fn warn_of_truncation(truncated: usize, context: usize, progress: &dyn Progress) {
+    if truncated > 0 {
+        progress.warn(&format_args!("{truncated} texts are longer than the context of {context} tokens and were cut"));
     }
 }
 

@@ -118,7 +118,8 @@ pub fn generate(
         Some(directory) => Tokenizer::open(directory)?,
         None => model.tokenizer()?,
     };
-    tokenizer.check(model.vocabulary)?;
+    tokenizer.check_rows(model.vocabulary)?;
+    let rules = tokenizer.text_rules()?;
     let mut tokens: Vec<u32> = model.bos.into_iter().collect();
     tokens.extend(tokenizer.encode_plain(&options.prompt)?);
     let (prompt_tokens, context) = (tokens.len(), model.context);
@@ -150,7 +151,10 @@ pub fn generate(
                 break;
             }
             tokens.push(token);
-            let bytes = vocabulary.get(token as usize).map_or(&[][..], Vec::as_slice);
+            let mut bytes = vocabulary.get(token as usize).map_or(&[][..], Vec::as_slice);
+            if text.is_empty() {
+                bytes = rules.start_of_text(bytes);
+            }
             text.extend_from_slice(bytes);
             if emit(bytes).is_break() {
                 stop = Stop::Closed;

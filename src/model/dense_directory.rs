@@ -1,15 +1,18 @@
 //! The dense directory: what stages between import and `quantize` write, and transformers loads as it is. Tensors have the
 //! names the family gives them, under the prefix of the checkpoint the model was read from; a tied head is not written a
 //! second time. All tensors have one data type, the checkpoint's if every tensor still has it and f32 otherwise, and
-//! config.json says so in both spellings, `dtype` and `torch_dtype`; rotary settings are in both spellings too.
+//! config.json says so in both spellings, `dtype` and `torch_dtype`; rotary settings are in both spellings too. Which
+//! matrices are sparse is no business of transformers: slmc.json says it under `sparsity`, as {NAME: "2:4"}.
 
 use super::arch::Family;
 use super::id::{LinearId, ParameterId, Role};
 use super::output_directory;
+use super::spec::ModelSpec;
+use super::transform::Sparsity;
 use super::weights::{Model, ModelError, Parameter};
 use crate::checkpoint::atomic::NewDirectory;
 use crate::checkpoint::tensor_file::{self, NewTensor};
-use crate::checkpoint::{DenseTensor, DenseType, WEIGHTS_FILE};
+use crate::checkpoint::{Config, ConfigError, DenseTensor, DenseType, PROVENANCE_FILE, WEIGHTS_FILE};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -62,6 +65,38 @@ pub fn write(model: &Model, provenance: &Value, out: &Path) -> Result<(), ModelE
     let directory = NewDirectory::begin(out)?;
     tensor_file::write(&directory.path().join(WEIGHTS_FILE), new.collect())?;
     output_directory::finish(directory, config(model, dtype), provenance, &model.directory)
+}
+
+/// What slmc.json of a directory says of sparse matrices; nothing where there is no such file. The values are not looked
+/// at: [`super::transform::NmPattern::check`] does that.
+///
+/// # Errors
+/// A file that does not parse, a name the model does not have, a pattern slmc does not know.
+pub fn recorded_sparsity(directory: &Path, spec: &ModelSpec) -> Result<Sparsity, ConfigError> {
+    let path = directory.join(PROVENANCE_FILE);
+    if !path.exists() {
+        return Ok(Sparsity::new());
+    }
+    sparsity(&Config::read(&path)?, spec)
+}
+
+/// The object `sparsity` of a provenance or quantization section.
+pub(super) fn sparsity(of: &Config, spec: &ModelSpec) -> Result<Sparsity, ConfigError> {
+    let mut out = Sparsity::new();
+    let Some(section) = of.section("sparsity")? else { return Ok(out) };
+    let matrices: BTreeSet<LinearId> = spec.matrices().into_iter().map(|(id, ..)| id).collect();
+    for name in section.map().keys() {
+        let id = name.parse().ok().filter(|id| matrices.contains(id));
+        let id = id.ok_or_else(|| section.wrong(name, "under the name of a matrix of this model"))?;
+        let pattern = section.text(name)?.parse();
+        out.insert(id, pattern.map_err(|_| section.wrong(name, "a pattern N:M, such as 2:4"))?);
+    }
+    Ok(out)
+}
+
+/// `sparsity` as [`recorded_sparsity`] reads it.
+pub fn sparsity_json(sparsity: &Sparsity) -> Value {
+    Value::Object(sparsity.iter().map(|(id, pattern)| (id.to_string(), json!(pattern.to_string()))).collect())
 }
 
 /// Every tensor of the file by its name, with the parameter it is.

@@ -6,6 +6,7 @@ pub mod device;
 pub mod forward;
 pub mod id;
 mod output_directory;
+pub mod pattern;
 pub mod quantized;
 pub mod quantized_directory;
 pub mod scheme;

@@ -13,10 +13,10 @@ pub const GROUP: usize = slm_runtime::layout::GROUP;
 /// How one matrix is stored. Displayed as `w8` or `w4.g32`; `w4` parses too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QuantScheme {
-    /// 8-bit values and one f32 scale per row: w[o,i] = row_scale[o] · q[o,i].
+    /// 8-bit values and one f32 scale per row: `w[o,i] = row_scale[o] · q[o,i]`.
     W8,
     /// 4-bit values, one signed 8-bit multiplier per 32 columns, one f32 scale per row:
-    /// w[o,i] = row_scale[o] · multiplier[o, i/32] · q[o,i].
+    /// `w[o,i] = row_scale[o] · multiplier[o, i/32] · q[o,i]`.
     W4G32,
 }
 

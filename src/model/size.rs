@@ -33,8 +33,8 @@ pub struct StoredTensor {
 pub enum SizeError {
     /// A row's sum could leave 32 bits.
     #[error(
-        "`{id}` has {columns} input columns, {scheme} allows {limit}: larger sums would leave 32 bits; \
-         keep it in another scheme (--keep {id}=w8)"
+        "`{id}` has {columns} input columns, {scheme} allows {limit}: larger sums would leave 32 bits; {}",
+        if *columns <= QuantScheme::W8.max_columns() { format!("keep it in 8 bits (--keep {id}=w8)") } else { "no scheme takes it".to_owned() }
     )]
     TooManyColumns {
         /// Matrix.

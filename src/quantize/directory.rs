@@ -3,12 +3,12 @@
 use super::calibration::{self, CalibrationError, Source};
 use super::policy::{self, Keep, PolicyError};
 use super::qat::FakeQuantize;
+use super::training_data::{Retrain, TrainingDataError, training_samples};
 use super::{MatrixReport, quantize, with_key_maps};
 use crate::calibrate::{CalibrateError, Statistics, collect};
 use crate::checkpoint::DenseTensor;
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
-use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::machine::cpu_features;
 use crate::model::id::{ParameterId, Part};
 use crate::model::quantized_directory;
@@ -19,10 +19,7 @@ use crate::progress::Progress;
 use crate::report::{Align, Report, Table, grouped};
 use crate::train;
 use crate::train::command::TrainReport;
-use crate::train::data::Samples;
 use crate::train::retrain::Retraining;
-use crate::train::samples::{Data, SamplesError, TrainTask, own_task};
-use crate::train::settings::Settings;
 use burn::tensor::Device;
 use serde::Serialize;
 use serde_json::json;
@@ -47,20 +44,7 @@ pub struct Options {
     /// Its layout.
     pub layout: Layout,
     /// Training on the grid, where it is asked for.
-    pub qat: Option<Qat>,
-}
-
-/// Quantization-aware training.
-#[derive(Clone, Debug)]
-pub struct Qat {
-    /// What to train on: files, or samples of the model itself.
-    pub data: Option<Data>,
-    /// What the model is for, if absent.
-    pub task: Option<TrainTask>,
-    /// The run.
-    pub settings: Settings,
-    /// File for one JSON line per step.
-    pub metrics: Option<PathBuf>,
+    pub qat: Option<Retrain>,
 }
 
 /// Why nothing was quantized.
@@ -95,10 +79,7 @@ pub enum QuantizeError {
     Hash(#[from] HashError),
     /// Of the training text.
     #[error(transparent)]
-    Samples(#[from] SamplesError),
-    /// Of the tokenizer.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
+    TrainingData(#[from] TrainingDataError),
     /// Of the training run.
     #[error(transparent)]
     Train(#[from] train::command::CommandError),
@@ -164,12 +145,6 @@ pub fn quantize_directory(
     }
     let assignment = policy::assign(&model.spec, options.preset, &options.keeps)?;
     let tensors = stored_tensors(&model.spec, &assignment, options.layout, model.spec.context, true)?;
-    match Tokenizer::open(&options.model) {
-        // It travels with the model; what it cannot be used for later is refused now.
-        Ok(tokenizer) => drop(tokenizer.check(model.spec.vocabulary)?),
-        Err(TokenizerError::Missing { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
     let calibration = calibration::calibration(&model, &options.source, progress)?;
     let statistics = collect(&model, &calibration.sequences, device, progress)?;
     let mut training = None;
@@ -208,7 +183,7 @@ type Rounded = (Model, Vec<MatrixReport>);
 /// Trains the weights on the grid of their schemes, the model itself as it was being the teacher.
 fn train_on_grid(
     options: &Options,
-    qat: &Qat,
+    qat: &Retrain,
     model: &Model,
     assignment: &Assignment,
     statistics: &Statistics,
@@ -216,17 +191,7 @@ fn train_on_grid(
     progress: &dyn Progress,
 ) -> Result<(Rounded, TrainReport), QuantizeError> {
     let settings = &qat.settings;
-    let samples = match &qat.data {
-        Some(data) => {
-            let tokenizer = Tokenizer::open(&model.directory)?;
-            let task = qat.task.unwrap_or_else(|| own_task(&model.spec));
-            train::samples::read(data, task, &model.spec, &tokenizer, settings.window)?
-        }
-        None => {
-            let (tokens, seed) = (settings.tokens as usize, settings.seed.wrapping_add(1 << 32));
-            Samples::Causal(calibration::own_samples(model, tokens, settings.window, seed, progress)?)
-        }
-    };
+    let samples = training_samples(model, qat, progress)?;
     let run = json!({
         "tool": tool(),
         "stage": "qat",

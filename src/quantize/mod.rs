@@ -7,6 +7,7 @@ pub mod key_map;
 pub mod policy;
 pub mod qat;
 pub mod search;
+pub mod training_data;
 
 use crate::calibrate::Statistics;
 use crate::checkpoint::DenseTensor;

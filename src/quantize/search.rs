@@ -10,7 +10,7 @@ use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::{GROUP, QuantScheme};
 use rayon::prelude::*;
 
-/// Factors on the step that puts the signed maximum at −8; the grid of ../reference for four bits.
+/// Factors on the step that puts the signed maximum at −8.
 const STEPS: usize = 17;
 const SMALLEST_FACTOR: f32 = 0.75;
 const LARGEST_FACTOR: f32 = 1.15;

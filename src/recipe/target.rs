@@ -160,6 +160,9 @@ pub struct Max {
     pub layers: Option<u64>,
 }
 
+/// Largest page an artifact's header may state.
+const MAX_PAGE_BYTES: u64 = 1 << 24;
+
 impl Target {
     /// Names of the embedded targets, in the order they are listed.
     pub fn names() -> impl Iterator<Item = &'static str> {
@@ -232,8 +235,9 @@ impl Target {
         if self.name.trim().is_empty() {
             return invalid("name", "empty".to_owned(), "a name");
         }
-        if !self.page_bytes.is_power_of_two() || self.page_bytes < ALIGNMENT as u64 {
-            return invalid("page_bytes", self.page_bytes.to_string(), "a power of two, at least 64");
+        let pages = ALIGNMENT as u64..=MAX_PAGE_BYTES;
+        if !self.page_bytes.is_power_of_two() || !pages.contains(&self.page_bytes) {
+            return invalid("page_bytes", self.page_bytes.to_string(), "a power of two from 64 to 16777216");
         }
         if let Some(reserved) = self.ram_reserved_bytes
             && self.ram_bytes.is_none_or(|ram| reserved >= ram)

@@ -76,22 +76,33 @@ pub struct Settings {
     pub checkpoint_every: u64,
 }
 
+impl Settings {
+    /// Of training without a teacher.
+    pub const TRAIN: Settings = Settings {
+        tokens: 1_000_000,
+        batch: 16,
+        window: 256,
+        pieces: 4,
+        learning_rate: 1e-3,
+        warm_up: 0.05,
+        final_rate: 0.1,
+        weight_decay: 0.1,
+        clip: 1.0,
+        seed: 0,
+        loss: LossWeights::PLAIN,
+        checkpoint_every: 100,
+    };
+    /// Of distillation.
+    pub const DISTILL: Settings = Settings { loss: LossWeights::DISTILL, ..Settings::TRAIN };
+    /// Of sparse recovery.
+    pub const RECOVER: Settings = Settings { weight_decay: 0.0, loss: LossWeights::RECOVER, ..Settings::TRAIN };
+    /// Of quantization-aware training.
+    pub const QAT: Settings = Settings { learning_rate: 2e-4, ..Settings::RECOVER };
+}
+
 impl Default for Settings {
     fn default() -> Self {
-        Settings {
-            tokens: 1_000_000,
-            batch: 16,
-            window: 256,
-            pieces: 4,
-            learning_rate: 1e-3,
-            warm_up: 0.05,
-            final_rate: 0.1,
-            weight_decay: 0.1,
-            clip: 1.0,
-            seed: 0,
-            loss: LossWeights::PLAIN,
-            checkpoint_every: 100,
-        }
+        Settings::TRAIN
     }
 }
 

@@ -2,6 +2,7 @@
 //! which weights may be; groups start at column 0 and never cross a row.
 
 use crate::model::id::LinearId;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -12,6 +13,9 @@ pub struct NmPattern {
     of: usize,
 }
 
+/// Pattern of every matrix that has one.
+pub type Sparsity = BTreeMap<LinearId, NmPattern>;
+
 /// A string that is no pattern.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{0}` is not a pattern N:M with 0 < N < M and M one of 4, 8, 16, such as 2:4")]
@@ -21,7 +25,9 @@ pub struct UnknownPattern(pub String);
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MaskError {
     /// The rows do not divide into groups.
-    #[error("`{id}` has {columns} input columns, which {pattern} cannot divide into groups; leave it dense")]
+    #[error(
+        "`{id}` has {columns} input columns, which {pattern} cannot divide into groups; leave it dense, or take an M that divides them"
+    )]
     Columns {
         /// The matrix.
         id: LinearId,
@@ -244,7 +250,7 @@ mod tests {
         let columns = pattern.check_columns(id(), 10).unwrap_err().to_string();
         assert_eq!(
             columns,
-            "`layers.1.ffn.up` has 10 input columns, which 2:4 cannot divide into groups; leave it dense"
+            "`layers.1.ffn.up` has 10 input columns, which 2:4 cannot divide into groups; leave it dense, or take an M that divides them"
         );
         let mut values = vec![0i8; 2 * 8];
         values[12..15].fill(-1);

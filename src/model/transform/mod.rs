@@ -1,9 +1,11 @@
 //! What stands between a trained weight and its use: masks that hold zeros, grids that round as the artifact will. The
 //! training loop knows only [`Transform`]; pruning and quantization bring their own.
 
+mod held;
 pub mod mask;
 
-pub use mask::{Mask, MaskError, NmPattern, UnknownPattern};
+pub use held::HeldMasks;
+pub use mask::{Mask, MaskError, NmPattern, Sparsity, UnknownPattern};
 
 use super::id::LinearId;
 

@@ -11,6 +11,23 @@
 //!
 //! A tile holds all values, then R multipliers per group (w4 only), then R row scales (f32, little-endian), and starts
 //! on 64 bytes. Rows are padded to R and columns to 32 with zeros; the row scale of a padding row is zero.
+//!
+//! **2:4.** Of every four columns of a row, the matrix keeps two: kept column j = 2 · (k / 4) + s is the first (s = 0) or
+//! the second (s = 1) of them, in ascending order. Kept columns are laid out by the formulas above with j in the place of
+//! k, padded to 16 kept columns in w8 (32 dense ones: nothing more than a dense matrix) and to 32 in w4 (64 dense ones,
+//! since a byte holds columns 16 apart: the low nibbles belong to an even group of 32 dense columns, the high ones to the
+//! odd group after it). After a tile's values come its index planes, 2 bits a kept column, then multipliers per 32 dense
+//! columns and row scales as above. A kernel takes kq kept columns of R rows at a time, which is step t = j / kq and 2 kq
+//! dense columns; the bytes of a plane stand as the values of a step do, and four steps share a plane:
+//!
+//! ```text
+//! index: tile(n / R) + values + (t / 4) · R · kq + (n % R) · kq + j % kq,   bits 2 (t % 4) and 2 (t % 4) + 1
+//! k    = 4 · (j / 2) + index
+//! ```
+//!
+//! So for every layout the control of a byte shuffle is `(plane >> 2 (t % 4)) & 3` plus the constant 4 · ((j % kq) / 2) that
+//! is {0, 0, 4, 4, …} along a row. Index bits of steps past the last are zero. Four columns with fewer than two values
+//! other than zero keep the lowest further columns beside them, in padding too, so that equal matrices give equal bytes.
 
 /// Columns that share one multiplier, and to which columns are padded.
 pub const GROUP: usize = 32;
@@ -28,22 +45,53 @@ pub enum Storage {
     W8 = 1,
     /// One nibble a value, one signed multiplier per 32 columns, one f32 scale a row.
     W4G32 = 2,
+    /// [`Storage::W8`] of two kept values of each four, with 2-bit indices.
+    W8S24 = 3,
+    /// [`Storage::W4G32`] of two kept values of each four, with 2-bit indices.
+    W4G32S24 = 4,
 }
 
+/// Kept columns of a group of [`GROUP`] dense ones, where two of four are kept.
+pub const KEPT: usize = GROUP / 2;
+
 impl Storage {
+    /// Every storage.
+    pub const ALL: [Storage; 5] = [Storage::F32, Storage::W8, Storage::W4G32, Storage::W8S24, Storage::W4G32S24];
+
     /// From the tensor table's byte.
     pub fn from_id(id: u8) -> Option<Self> {
-        [Storage::F32, Storage::W8, Storage::W4G32].into_iter().find(|storage| *storage as u8 == id)
+        Storage::ALL.into_iter().find(|storage| *storage as u8 == id)
+    }
+
+    /// The name reports use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Storage::F32 => "f32",
+            Storage::W8 => "w8",
+            Storage::W4G32 => "w4.g32",
+            Storage::W8S24 => "w8.2:4",
+            Storage::W4G32S24 => "w4.g32.2:4",
+        }
+    }
+
+    /// Whether two of every four columns are kept.
+    pub const fn is_sparse(self) -> bool {
+        matches!(self, Storage::W8S24 | Storage::W4G32S24)
+    }
+
+    /// Whether a byte holds two values, and 32 columns share a multiplier.
+    pub const fn is_nibbles(self) -> bool {
+        matches!(self, Storage::W4G32 | Storage::W4G32S24)
     }
 
     /// Most columns for which the sum of a row stays in i32 for every value the format allows: 127 · 127 per column in
-    /// w8, 8 · 127 · 127 in w4. A writer never stores the byte -128, as value or as multiplier; a file that does is
+    /// w8, 8 · 127 · 127 in w4; the same of a sparse matrix, so that pruning changes no bound. A writer never stores the byte -128, as value or as multiplier; a file that does is
     /// damaged, and its sums wrap.
     pub const fn max_columns(self) -> usize {
         match self {
             Storage::F32 => usize::MAX,
-            Storage::W8 => 133_000,
-            Storage::W4G32 => 16_640,
+            Storage::W8 | Storage::W8S24 => 133_000,
+            Storage::W4G32 | Storage::W4G32S24 => 16_640,
         }
     }
 }
@@ -151,8 +199,10 @@ pub struct TileShape {
     pub groups: usize,
     /// Tiles, the last one padded.
     pub tiles: usize,
-    /// All values of a tile: the multipliers follow.
+    /// All values of a tile: the index planes follow.
     pub value_bytes: usize,
+    /// All index planes of a tile, or none: the multipliers follow.
+    pub plane_bytes: usize,
     /// R × groups multipliers, or none: the row scales follow.
     pub multiplier_bytes: usize,
     /// From one tile to the next, a multiple of 64.
@@ -160,24 +210,33 @@ pub struct TileShape {
 }
 
 impl TileShape {
-    /// Tiles of a (rows, columns) matrix; `None` for f32 tensors, empty matrices and sizes that overflow.
+    /// Tiles of a (rows, columns) matrix; `None` for f32 tensors, empty matrices, sparse ones whose columns four does not
+    /// divide, and sizes that overflow.
     pub fn new(storage: Storage, layout: Layout, rows: usize, columns: usize) -> Option<Self> {
         if rows == 0 || columns == 0 {
             return None;
         }
         let groups = columns.div_ceil(GROUP);
         let interleaved = layout.rows();
-        let (group_bytes, multiplier_bytes) = match storage {
+        let (values, nibbles) = match storage {
             Storage::F32 => return None,
-            Storage::W8 => (GROUP * interleaved, 0),
-            Storage::W4G32 => (GROUP / 2 * interleaved, groups.checked_mul(interleaved)?),
+            Storage::W8 | Storage::W4G32 => (groups.checked_mul(GROUP)?, storage.is_nibbles()),
+            _ if !columns.is_multiple_of(4) => return None,
+            Storage::W8S24 => (groups.checked_mul(KEPT)?, false),
+            Storage::W4G32S24 => (groups.checked_next_multiple_of(2)?.checked_mul(KEPT)?, true),
         };
-        let value_bytes = groups.checked_mul(group_bytes)?;
-        let bytes = value_bytes.checked_add(multiplier_bytes)?.checked_add(interleaved * size_of::<f32>())?;
+        let value_bytes = values.checked_mul(interleaved)? / if nibbles { 2 } else { 1 };
+        let plane_bytes = match storage.is_sparse() {
+            true => (values / layout.run()).div_ceil(4).checked_mul(interleaved * layout.run())?,
+            false => 0,
+        };
+        let multiplier_bytes = if nibbles { groups.checked_mul(interleaved)? } else { 0 };
+        let bytes = value_bytes.checked_add(plane_bytes)?.checked_add(multiplier_bytes)?;
+        let bytes = bytes.checked_add(interleaved * size_of::<f32>())?;
         let stride = bytes.checked_next_multiple_of(ALIGNMENT)?;
         let tiles = rows.div_ceil(interleaved);
         tiles.checked_mul(stride)?;
-        Some(TileShape { storage, layout, groups, tiles, value_bytes, multiplier_bytes, stride })
+        Some(TileShape { storage, layout, groups, tiles, value_bytes, plane_bytes, multiplier_bytes, stride })
     }
 
     /// Bytes of the whole matrix.
@@ -185,34 +244,46 @@ impl TileShape {
         self.tiles * self.stride
     }
 
-    /// Offset of the value at (row within the tile, column) from the tile's start, and whether it is the high nibble.
+    /// Offset of the value at (row within the tile, column) from the tile's start, and whether it is the high nibble. Of a
+    /// sparse matrix, the column is a kept one.
     #[inline]
     pub fn value_offset(&self, row: usize, column: usize) -> (usize, bool) {
         let (rows, run) = (self.layout.rows(), self.layout.run());
         let group = column / GROUP;
-        match self.storage {
-            Storage::W4G32 => {
-                let within = column % 16;
-                let offset = group * rows * 16 + within / run * rows * run + row * run + within % run;
-                (offset, column % GROUP >= 16)
-            }
-            _ => {
-                let within = column % GROUP;
-                (group * rows * GROUP + within / run * rows * run + row * run + within % run, false)
-            }
+        if self.storage.is_nibbles() {
+            let within = column % 16;
+            let offset = group * rows * 16 + within / run * rows * run + row * run + within % run;
+            return (offset, column % GROUP >= 16);
         }
+        let within = column % GROUP;
+        (group * rows * GROUP + within / run * rows * run + row * run + within % run, false)
+    }
+
+    /// Columns that are stored, padding included: kept ones of a sparse matrix.
+    pub fn stored_columns(&self) -> usize {
+        let slots = if self.storage.is_nibbles() { 2 } else { 1 };
+        slots * self.value_bytes / self.layout.rows()
+    }
+
+    /// Offset of the index of a kept column of a row within the tile from the tile's start, and how far its two bits are
+    /// shifted. Of sparse matrices only.
+    #[inline]
+    pub fn index_offset(&self, row: usize, kept: usize) -> (usize, u32) {
+        let (rows, run) = (self.layout.rows(), self.layout.run());
+        let step = kept / run;
+        (self.value_bytes + step / 4 * rows * run + row * run + kept % run, 2 * (step % 4) as u32)
     }
 
     /// Offset of the multiplier of (row within the tile, group) from the tile's start.
     #[inline]
     pub fn multiplier_offset(&self, row: usize, group: usize) -> usize {
-        self.value_bytes + group * self.layout.rows() + row
+        self.value_bytes + self.plane_bytes + group * self.layout.rows() + row
     }
 
     /// Offset of the row scale of a row within the tile from the tile's start.
     #[inline]
     pub fn scale_offset(&self, row: usize) -> usize {
-        self.value_bytes + self.multiplier_bytes + row * size_of::<f32>()
+        self.value_bytes + self.plane_bytes + self.multiplier_bytes + row * size_of::<f32>()
     }
 }
 
@@ -252,9 +323,57 @@ mod tests {
     }
 
     #[test]
+    fn sparse_addresses_are_distinct_and_sizes_those_of_the_format() {
+        for layout in Layout::ALL {
+            for (storage, columns, stored) in [
+                (Storage::W8S24, 68, 48),
+                (Storage::W8S24, 256, 128),
+                (Storage::W4G32S24, 68, 64),
+                (Storage::W4G32S24, 256, 128),
+            ] {
+                let shape = TileShape::new(storage, layout, layout.rows(), columns).expect("small");
+                assert_eq!(shape.stored_columns(), stored, "{layout:?} {storage:?}");
+                let mut seen = [0u8; 16 * 256];
+                for row in 0..layout.rows() {
+                    for kept in 0..stored {
+                        let (offset, high) = shape.value_offset(row, kept);
+                        assert!(offset < shape.value_bytes);
+                        seen[offset] += if high { 16 } else { 1 };
+                        let (offset, shift) = shape.index_offset(row, kept);
+                        assert_eq!(seen[offset] >> shift & 3, 0, "{layout:?} {storage:?}");
+                        seen[offset] |= 3 << shift;
+                    }
+                }
+                let full = if storage == Storage::W8S24 { 1 } else { 17 };
+                assert!(seen[..shape.value_bytes].iter().all(|&n| n == full), "{layout:?} {storage:?}");
+                // Every plane is used; only the last may have steps left over.
+                let planes = &seen[shape.value_bytes..][..shape.plane_bytes];
+                assert!(planes.iter().all(|&bits| bits & 3 == 3), "{layout:?} {storage:?}");
+                assert!(
+                    seen[shape.value_bytes + shape.plane_bytes..].iter().all(|&n| n == 0),
+                    "{layout:?} {storage:?}"
+                );
+                if columns == 256 {
+                    // 5 and 3.25 bits a weight besides row scales and the padding of the tile.
+                    let bits = 8 * (shape.value_bytes + shape.plane_bytes + shape.multiplier_bytes);
+                    let quarters = if storage == Storage::W8S24 { 20 } else { 13 };
+                    assert_eq!(4 * bits, quarters * layout.rows() * columns, "{layout:?} {storage:?}");
+                }
+            }
+            assert_eq!(TileShape::new(Storage::W8S24, layout, 8, 70), None);
+        }
+    }
+
+    #[test]
     fn sizes_that_overflow_are_refused() {
         assert_eq!(tensor_bytes(Storage::W8, Layout::R8K4, usize::MAX, 64), None);
         assert_eq!(tensor_bytes(Storage::W4G32, Layout::R8K4, 8, usize::MAX), None);
         assert_eq!(tensor_bytes(Storage::F32, Layout::R8K4, usize::MAX / 2, 8), None);
+        for layout in Layout::ALL {
+            for storage in [Storage::W8S24, Storage::W4G32S24] {
+                assert_eq!(tensor_bytes(storage, layout, 8, usize::MAX - 3), None);
+                assert_eq!(tensor_bytes(storage, layout, usize::MAX, 64), None);
+            }
+        }
     }
 }

@@ -245,7 +245,7 @@ impl<'a> Curve<'a> {
     /// S(-u) in Q24 for u ≥ 0.
     #[inline]
     fn lookup(&self, u: f32) -> i32 {
-        // `min` returns the number where u is NaN; activations are finite by the range check of `quantize`.
+        // `min` returns the number where u is NaN; what comes of it is refused when it is quantized.
         let z = round((u * self.steps).min(2_097_151.0)) as i32;
         let (index, fraction) = ((z >> 12) as usize, z & 4095);
         let here = self.point(index);

@@ -6,6 +6,7 @@ use super::artifact::{ArtifactView, GOLDEN_HEADER_BYTES, key_of, u32_at};
 use super::header::{self, HEADER_BYTES, Header, MAX_SECTIONS, OPTIONAL, SectionKind, SectionRecord};
 use super::spec::{CurveId, LayerRecord, MAX_CHUNK, MAX_DIMENSION, MAX_LAYERS, ModelRecord, NONE, NormKind, Output};
 use super::tensor::TensorRecord;
+use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType};
 use crate::layout::{ALIGNMENT, Layout, Storage, tensor_bytes};
 
 impl ArtifactView<'_> {
@@ -157,8 +158,14 @@ impl ArtifactView<'_> {
                 _ if record.layout == self.header.layout => self.layout(),
                 _ => return Err(fault("layout differs from the header's")),
             };
-            if record.sparsity != 0 || !matches!(record.activation_bits, 0 | 8) {
-                return Err(fault("unknown sparsity or activation width"));
+            if !matches!(record.activation_bits, 0 | 8) {
+                return Err(fault("unknown activation width"));
+            }
+            if record.sparsity != u8::from(storage.is_sparse()) {
+                return Err(fault("unknown sparsity, or one that is not its storage's"));
+            }
+            if storage.is_sparse() && matches!(key.role, EmbedToken | EmbedPosition | EmbedType) {
+                return Err(fault("a table that is looked up cannot be sparse"));
             }
             if record.rows > MAX_DIMENSION || record.columns > MAX_DIMENSION || record.rows == 0 || record.columns == 0
             {

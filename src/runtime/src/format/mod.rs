@@ -59,6 +59,7 @@ impl core::fmt::Display for FormatError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         use FormatError as E;
         match self {
+            E::Length { actual: 0, .. } => f.write_str("the file is empty"),
             E::Length { expected, actual } => {
                 write!(f, "expected {expected} bytes, got {actual}: the file is cut short or has something appended")
             }
@@ -71,15 +72,15 @@ impl core::fmt::Display for FormatError {
             E::Spec(field) => write!(f, "specification: illegal value of `{field}`"),
             E::Layer(layer, field) => write!(f, "specification of layer {layer}: illegal value of `{field}`"),
             E::Tensor(index, fault) => write!(f, "tensor table, record {index}: {fault}"),
-            E::MissingTensor(key) => write!(f, "tensor {key:?} is missing"),
-            E::TensorShape(key) => write!(f, "tensor {key:?} does not have the shape the specification implies"),
+            E::MissingTensor(key) => write!(f, "tensor {key} is missing"),
+            E::TensorShape(key) => write!(f, "tensor {key} does not have the shape the specification implies"),
             E::Functions(fault) => write!(f, "function tables: {fault}"),
             E::Vocabulary(fault) => write!(f, "vocabulary: {fault}"),
             E::Golden(fault) => write!(f, "golden vectors: {fault}"),
             E::Padding(offset) => write!(f, "padding at byte {offset} is not zero"),
             E::Digest(part) => write!(f, "digest of the {part} does not match: the file was changed or damaged"),
             E::TensorDigest(key) => {
-                write!(f, "digest of tensor {key:?} does not match: the file was changed or damaged")
+                write!(f, "digest of tensor {key} does not match: the file was changed or damaged")
             }
         }
     }

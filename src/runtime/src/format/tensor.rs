@@ -17,9 +17,9 @@ record! {
         storage: u8,
         /// A [`crate::layout::Layout`]; 0 for f32.
         layout: u8,
-        /// Width of the activations the matrix is multiplied with: 8; 0 for tables and vectors.
+        /// Width of the activations the matrix is multiplied with: 8; 0 for position and type tables and for vectors.
         activation_bits: u8,
-        /// Zero: dense.
+        /// 0: dense. 1: 2:4, and the storage is one of its.
         sparsity: u8,
         /// Output dimension, or the outer one of a vector list.
         rows: u32,
@@ -153,6 +153,15 @@ impl TensorKey {
         };
         let layer = if group == 1 { u64::from(self.layer) } else { 0 };
         group << 48 | layer << 16 | (self.role as u64) << 8 | self.part as u64
+    }
+}
+
+impl core::fmt::Display for TensorKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        if self.layer != NO_LAYER {
+            write!(f, "layer {} ", self.layer)?;
+        }
+        write!(f, "{:?}.{:?}", self.role, self.part)
     }
 }
 

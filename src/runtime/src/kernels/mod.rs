@@ -22,12 +22,12 @@ pub struct Activations<'a> {
 pub struct Kernels {
     /// `scalar`, …
     pub name: &'static str,
-    /// output[t, o] = (Σ_i w[o,i] · a[t,i] in i32) as f32 · row_scale[o] · scale[t], each one f32 operation, for every
+    /// `output[t, o] = (Σ_i w[o,i] · a[t,i] in i32) as f32 · row_scale[o] · scale[t]`, each one f32 operation, for every
     /// token; output is (tokens, matrix.rows).
     pub multiply: fn(&Matrix<'_>, Activations<'_>, &mut [f32]),
     /// Σ a · b in i32, equal lengths.
     pub dot: fn(&[i8], &[i8]) -> i32,
-    /// sums[d] += weight · row[d] in i32; |weight| ≤ 16383 and at most 1024 additions between readings.
+    /// `sums[d] += weight · row[d]` in i32; |weight| ≤ 16383 and at most 1024 additions between readings.
     pub accumulate: fn(i32, &[i8], &mut [i32]),
 }
 

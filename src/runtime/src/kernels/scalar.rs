@@ -1,10 +1,11 @@
 //! Portable kernels from the address formula of [`crate::layout`]: any layout, any shape, the oracle of every other
-//! kernel. Each group of 32 columns of a row is decoded once and multiplied with all tokens of the chunk.
+//! kernel. Each group of 32 columns of a row is decoded once and multiplied with all tokens of the chunk; of a 2:4 matrix,
+//! its 16 kept values with the activations their indices select.
 
 use super::Activations;
 use crate::format::artifact::Matrix;
 use crate::format::spec::MAX_CHUNK;
-use crate::layout::{GROUP, NibbleCode, Storage, TileShape};
+use crate::layout::{GROUP, KEPT, NibbleCode, TileShape};
 
 /// See [`super::Kernels::multiply`].
 ///
@@ -30,16 +31,20 @@ fn multiply_run<const RUN: usize>(matrix: &Matrix<'_>, activations: Activations<
         for row in 0..interleaved.min(matrix.rows - first) {
             let mut sums = [0i32; MAX_CHUNK];
             for group in 0..shape.groups {
-                let values = decode_group::<RUN>(shape, tile, row, group);
-                let multiplier = match shape.storage {
-                    Storage::W4G32 => i32::from(tile[shape.multiplier_offset(row, group)] as i8),
-                    _ => 1,
-                };
+                let multiplier = multiplier(shape, tile, row, group);
                 let column = group * GROUP;
-                for (token, sum) in sums[..tokens].iter_mut().enumerate() {
-                    let at = token * activations.stride + column;
-                    // Wrapping: only a file that breaks the bounds of docs/numerics.md gets there, and it must not panic.
-                    *sum = sum.wrapping_add(multiplier * dot(&values, &activations.values[at..at + GROUP]));
+                let tokens = sums[..tokens].iter_mut().zip(activations.values[column..].chunks(activations.stride));
+                // Wrapping: only a file that breaks the bounds of docs/numerics.md gets there, and it must not panic.
+                if shape.storage.is_sparse() {
+                    let kept = decode_kept::<RUN>(shape, tile, row, group);
+                    for (sum, token) in tokens {
+                        *sum = sum.wrapping_add(multiplier * select_dot(&kept, &token[..GROUP]));
+                    }
+                } else {
+                    let values = decode_group::<RUN>(shape, tile, row, group);
+                    for (sum, token) in tokens {
+                        *sum = sum.wrapping_add(multiplier * dot(&values, &token[..GROUP]));
+                    }
                 }
             }
             let scale = row_scale(shape, tile, row);
@@ -56,37 +61,83 @@ fn row_scale(shape: &TileShape, tile: &[u8], row: usize) -> f32 {
     f32::from_le_bytes([tile[at], tile[at + 1], tile[at + 2], tile[at + 3]])
 }
 
+/// The multiplier of a group of a row; 1 where the storage has none.
+#[inline]
+fn multiplier(shape: &TileShape, tile: &[u8], row: usize, group: usize) -> i32 {
+    match shape.storage.is_nibbles() {
+        true => i32::from(tile[shape.multiplier_offset(row, group)] as i8),
+        false => 1,
+    }
+}
+
+/// The low and the high value of a byte of nibbles.
+#[inline]
+fn nibbles(code: NibbleCode, byte: u8) -> (i8, i8) {
+    match code {
+        NibbleCode::Offset8 => ((byte & 15) as i8 - 8, (byte >> 4) as i8 - 8),
+        NibbleCode::TwosComplement => ((byte << 4) as i8 >> 4, byte as i8 >> 4),
+    }
+}
+
 /// The 32 values of one group of a row, before the multiplier.
 #[inline]
 fn decode_group<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, group: usize) -> [i8; GROUP] {
     let mut out = [0i8; GROUP];
     let step = shape.layout.rows() * RUN;
-    match shape.storage {
-        Storage::W4G32 => {
-            let start = group * shape.layout.rows() * (GROUP / 2) + row * RUN;
-            for part in 0..16 / RUN {
-                let bytes = &tile[start + part * step..][..RUN];
-                for (i, &byte) in bytes.iter().enumerate() {
-                    let (low, high) = match shape.layout.nibbles() {
-                        NibbleCode::Offset8 => ((byte & 15) as i8 - 8, (byte >> 4) as i8 - 8),
-                        NibbleCode::TwosComplement => ((byte << 4) as i8 >> 4, byte as i8 >> 4),
-                    };
-                    out[part * RUN + i] = low;
-                    out[16 + part * RUN + i] = high;
-                }
+    if shape.storage.is_nibbles() {
+        let start = group * shape.layout.rows() * (GROUP / 2) + row * RUN;
+        for part in 0..16 / RUN {
+            let bytes = &tile[start + part * step..][..RUN];
+            for (i, &byte) in bytes.iter().enumerate() {
+                (out[part * RUN + i], out[16 + part * RUN + i]) = nibbles(shape.layout.nibbles(), byte);
             }
         }
-        _ => {
-            let start = group * shape.layout.rows() * GROUP + row * RUN;
-            for part in 0..GROUP / RUN {
-                let bytes = &tile[start + part * step..][..RUN];
-                for (value, &byte) in out[part * RUN..].iter_mut().zip(bytes) {
-                    *value = byte as i8;
-                }
-            }
+        return out;
+    }
+    let start = group * shape.layout.rows() * GROUP + row * RUN;
+    for part in 0..GROUP / RUN {
+        let bytes = &tile[start + part * step..][..RUN];
+        for (value, &byte) in out[part * RUN..].iter_mut().zip(bytes) {
+            *value = byte as i8;
         }
     }
     out
+}
+
+/// The 16 kept values of one group of 32 columns of a row of a 2:4 matrix, before the multiplier, each with its column
+/// within the group. Two bits select one of four, so any byte of a plane gives a column below 32.
+#[inline]
+fn decode_kept<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, group: usize) -> [(i8, u8); KEPT] {
+    let mut out = [(0i8, 0u8); KEPT];
+    let rows = shape.layout.rows();
+    for (part, out) in out.chunks_exact_mut(RUN).enumerate() {
+        let step = group * (KEPT / RUN) + part;
+        // Kept columns 16 apart share a byte of nibbles: groups 2 g and 2 g + 1 read the same bytes.
+        let run = if shape.storage.is_nibbles() { group / 2 * (KEPT / RUN) + part } else { step };
+        let values = &tile[(run * rows + row) * RUN..][..RUN];
+        let planes = &tile[shape.value_bytes + (step / 4 * rows + row) * RUN..][..RUN];
+        for (i, ((out, &byte), &plane)) in out.iter_mut().zip(values).zip(planes).enumerate() {
+            let index = plane >> (2 * (step % 4)) & 3;
+            let value = match (shape.storage.is_nibbles(), nibbles(shape.layout.nibbles(), byte)) {
+                (false, _) => byte as i8,
+                (true, (low, high)) => {
+                    if group % 2 == 0 {
+                        low
+                    } else {
+                        high
+                    }
+                }
+            };
+            *out = (value, 4 * ((part * RUN + i) / 2) as u8 + index);
+        }
+    }
+    out
+}
+
+/// Σ value · a[column] in i32.
+#[inline]
+fn select_dot(kept: &[(i8, u8); KEPT], activations: &[i8]) -> i32 {
+    kept.iter().map(|&(value, column)| i32::from(value) * i32::from(activations[usize::from(column)])).sum()
 }
 
 /// One row as f32: integer (multiplier · value) to f32, times the row scale. The gather of embedding tables.
@@ -102,19 +153,29 @@ pub fn row(matrix: &Matrix<'_>, row: usize, out: &mut [f32]) {
     let scale = row_scale(shape, tile, within);
     for (group, values) in out.chunks_mut(GROUP).enumerate() {
         let decoded = match shape.layout.run() {
-            1 => decode_group::<1>(shape, tile, within, group),
-            4 => decode_group::<4>(shape, tile, within, group),
-            8 => decode_group::<8>(shape, tile, within, group),
-            _ => decode_group::<16>(shape, tile, within, group),
+            1 => integers::<1>(shape, tile, within, group),
+            4 => integers::<4>(shape, tile, within, group),
+            8 => integers::<8>(shape, tile, within, group),
+            _ => integers::<16>(shape, tile, within, group),
         };
-        let multiplier = match shape.storage {
-            Storage::W4G32 => i32::from(tile[shape.multiplier_offset(within, group)] as i8),
-            _ => 1,
-        };
+        let multiplier = multiplier(shape, tile, within, group);
         for (value, &integer) in values.iter_mut().zip(&decoded) {
-            *value = (multiplier * i32::from(integer)) as f32 * scale;
+            *value = (multiplier * integer) as f32 * scale;
         }
     }
+}
+
+/// The 32 values of one group of a row, dense, before the multiplier.
+fn integers<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, group: usize) -> [i32; GROUP] {
+    if !shape.storage.is_sparse() {
+        return decode_group::<RUN>(shape, tile, row, group).map(i32::from);
+    }
+    let mut out = [0; GROUP];
+    for (value, column) in decode_kept::<RUN>(shape, tile, row, group) {
+        // Indices of a damaged file may coincide: then their values add up, as they do in a product.
+        out[usize::from(column)] += i32::from(value);
+    }
+    out
 }
 
 /// See [`super::Kernels::dot`].

@@ -5,10 +5,10 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::scalar;
-use crate::layout::{GROUP, Layout, NibbleCode, Storage};
+use super::{Activations, scalar};
+use crate::layout::{GROUP, KEPT, Layout, NibbleCode, Storage};
 use crate::sample::random_u64;
-use crate::vectors::packer::Integers;
+use crate::vectors::packer::{Integers, kept_columns};
 
 /// Random numbers drawn one after another.
 struct Draws {
@@ -42,8 +42,17 @@ impl Draws {
     }
 
     fn matrix(&mut self, storage: Storage, rows: usize, columns: usize) -> Integers {
-        let w4 = storage == Storage::W4G32;
-        let values = self.bytes(rows * columns);
+        let w4 = matches!(storage, Storage::W4G32 | Storage::W4G32S24);
+        let mut values = self.bytes(rows * columns);
+        if matches!(storage, Storage::W8S24 | Storage::W4G32S24) {
+            for four in values.chunks_exact_mut(4) {
+                // Which two may be other than zero, in any order.
+                let draw = self.next() as usize;
+                let first = draw % 4;
+                let second = (first + 1 + draw / 4 % 3) % 4;
+                (0..4).filter(|k| ![first, second].contains(k)).for_each(|k| four[k] = 0);
+            }
+        }
         Integers {
             storage,
             rows,
@@ -55,7 +64,12 @@ impl Draws {
     }
 }
 
-const STORAGES: [Storage; 2] = [Storage::W8, Storage::W4G32];
+const STORAGES: [Storage; 4] = [Storage::W8, Storage::W4G32, Storage::W8S24, Storage::W4G32S24];
+
+/// What a storage takes of a number of columns.
+fn legal(storage: Storage, columns: usize) -> usize {
+    if storage.is_sparse() { columns.next_multiple_of(4) } else { columns }
+}
 
 proptest! {
     #[test]
@@ -67,6 +81,7 @@ proptest! {
     ) {
         let mut draws = Draws { seed, index: 0 };
         for storage in STORAGES {
+            let columns = legal(storage, columns);
             let matrix = draws.matrix(storage, rows, columns);
             let (activations, scales) = (draws.bytes(tokens * columns), draws.scales(tokens));
             let mut expected = Vec::with_capacity(tokens * rows);
@@ -88,6 +103,7 @@ proptest! {
     fn packed_values_are_where_the_formula_says(rows in 1usize..=40, columns in 1usize..=200, seed: u64) {
         let mut draws = Draws { seed, index: 0 };
         for storage in STORAGES {
+            let columns = legal(storage, columns);
             let matrix = draws.matrix(storage, rows, columns);
             for layout in Layout::ALL {
                 let bytes = matrix.pack(layout);
@@ -96,17 +112,24 @@ proptest! {
                 let mut decoded = std::vec![f32::NAN; columns];
                 for row in 0..rows {
                     let (tile, within) = (&bytes[row / layout.rows() * shape.stride..], row % layout.rows());
-                    for column in 0..columns {
-                        let (offset, high) = shape.value_offset(within, column);
+                    let dense: Vec<i8> = (0..columns).map(|column| matrix.value(row, column)).collect();
+                    let kept = if storage.is_sparse() { kept_columns(&dense) } else { (0..columns).collect() };
+                    for (stored, &column) in kept.iter().enumerate() {
+                        let (offset, high) = shape.value_offset(within, stored);
                         let byte = tile[offset];
                         let nibble = if high { byte >> 4 } else { byte & 15 };
-                        let value = match (storage, layout.nibbles()) {
-                            (Storage::W4G32, NibbleCode::Offset8) => nibble as i8 - 8,
-                            (Storage::W4G32, NibbleCode::TwosComplement) => ((nibble ^ 8) as i8) - 8,
+                        let value = match (storage.is_nibbles(), layout.nibbles()) {
+                            (true, NibbleCode::Offset8) => nibble as i8 - 8,
+                            (true, NibbleCode::TwosComplement) => ((nibble ^ 8) as i8) - 8,
                             _ => byte as i8,
                         };
                         prop_assert_eq!(value, matrix.value(row, column), "{:?} {:?}", layout, storage);
-                        if storage == Storage::W4G32 {
+                        if storage.is_sparse() {
+                            let (offset, shift) = shape.index_offset(within, stored);
+                            let index = usize::from(tile[offset] >> shift & 3);
+                            prop_assert_eq!(stored / 2 * 4 + index, column, "{:?} {:?}", layout, storage);
+                        }
+                        if storage.is_nibbles() {
                             let group = column / GROUP;
                             let multiplier = tile[shape.multiplier_offset(within, group)] as i8;
                             prop_assert_eq!(multiplier, matrix.multiplier(row, group), "{:?}", layout);
@@ -118,6 +141,71 @@ proptest! {
                     let integers = (0..columns).map(|column| matrix.integer(row, column));
                     let expected: Vec<f32> = integers.map(|integer| integer as f32 * matrix.scales[row]).collect();
                     prop_assert_eq!(&decoded, &expected, "{:?} {:?}", layout, storage);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sparse_products_are_those_of_the_dense_matrix(
+        rows in 1usize..=40,
+        fours in 1usize..=50,
+        tokens in 1usize..=8,
+        seed: u64,
+    ) {
+        let mut draws = Draws { seed, index: 0 };
+        for (sparse, dense) in [(Storage::W8S24, Storage::W8), (Storage::W4G32S24, Storage::W4G32)] {
+            let matrix = draws.matrix(sparse, rows, 4 * fours);
+            let same = Integers { storage: dense, ..matrix.clone() };
+            let (activations, scales) = (draws.bytes(tokens * 4 * fours), draws.scales(tokens));
+            let expected = same.multiply(Layout::R4K4, &activations, &scales);
+            for layout in Layout::ALL {
+                prop_assert_eq!(&matrix.multiply(layout, &activations, &scales), &expected, "{:?} {:?}", layout, sparse);
+            }
+        }
+    }
+
+    /// No byte of a plane leads outside the activations, and equal indices add up, in every layout alike.
+    #[test]
+    fn damaged_planes_select_within_their_four_columns(fours in 1usize..=50, seed: u64) {
+        let mut draws = Draws { seed, index: 0 };
+        let columns = 4 * fours;
+        for storage in [Storage::W8S24, Storage::W4G32S24] {
+            let matrix = draws.matrix(storage, 20, columns);
+            let mut activations = draws.bytes(columns);
+            activations.resize(columns.next_multiple_of(GROUP), 0);
+            for layout in Layout::ALL {
+                let mut bytes = matrix.pack(layout);
+                bytes.iter_mut().for_each(|byte| *byte ^= draws.next() as u8);
+                let view = matrix.matrix(layout, &bytes);
+                let input = Activations { values: &activations, stride: activations.len(), scales: &[1.0] };
+                let (mut output, mut row) = (std::vec![0.0; 20], std::vec![0.0; columns]);
+                scalar::multiply(&view, input, &mut output);
+                for n in 0..20 {
+                    scalar::row(&view, n, &mut row);
+                    let (tile, within) = (&bytes[n / layout.rows() * view.shape.stride..], n % layout.rows());
+                    let mut sum = 0i64;
+                    for kept in 0..view.shape.groups * KEPT {
+                        let (offset, high) = view.shape.value_offset(within, kept);
+                        let value = match (storage.is_nibbles(), layout.nibbles(), high) {
+                            (false, ..) => tile[offset] as i8,
+                            (_, NibbleCode::Offset8, false) => (tile[offset] & 15) as i8 - 8,
+                            (_, NibbleCode::Offset8, true) => (tile[offset] >> 4) as i8 - 8,
+                            (_, NibbleCode::TwosComplement, false) => (tile[offset] << 4) as i8 >> 4,
+                            (_, NibbleCode::TwosComplement, true) => tile[offset] as i8 >> 4,
+                        };
+                        let multiplier = match storage.is_nibbles() {
+                            true => i64::from(tile[view.shape.multiplier_offset(within, kept / KEPT)] as i8),
+                            false => 1,
+                        };
+                        let (offset, shift) = view.shape.index_offset(within, kept);
+                        let column = kept / 2 * 4 + usize::from(tile[offset] >> shift & 3);
+                        sum += multiplier * i64::from(value) * i64::from(activations[column]);
+                    }
+                    let at = view.shape.scale_offset(within);
+                    let scale = f32::from_le_bytes([tile[at], tile[at + 1], tile[at + 2], tile[at + 3]]);
+                    let expected = sum as f32 * scale * 1.0;
+                    prop_assert!(output[n] == expected || expected.is_nan(), "{:?} {:?}", layout, storage);
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! A packer for tests, written from the two lines at the head of `layout.rs` and from nothing else there, so that it
-//! and `TileShape` check each other.
+//! A packer for tests, written from the formulas at the head of `layout.rs` and from nothing else there, so that it and
+//! `TileShape` check each other.
 
 use std::vec;
 use std::vec::Vec;
@@ -29,10 +29,7 @@ impl Integers {
     }
 
     pub(crate) fn multiplier(&self, row: usize, group: usize) -> i8 {
-        match self.storage {
-            Storage::W4G32 => self.multipliers[row * self.columns.div_ceil(GROUP) + group],
-            _ => 1,
-        }
+        if self.multipliers.is_empty() { 1 } else { self.multipliers[row * self.columns.div_ceil(GROUP) + group] }
     }
 
     /// Value times multiplier.
@@ -40,19 +37,39 @@ impl Integers {
         i64::from(self.value(row, column)) * i64::from(self.multiplier(row, column / GROUP))
     }
 
+    /// A row padded to `columns`; the row of a padding row is zeros.
+    fn padded(&self, row: usize, columns: usize) -> Vec<i8> {
+        (0..columns).map(|k| if row < self.rows && k < self.columns { self.value(row, k) } else { 0 }).collect()
+    }
+
     /// All tiles.
     pub(crate) fn pack(&self, layout: Layout) -> Vec<u8> {
         let (r, kq, groups) = (layout.rows(), layout.run(), self.columns.div_ceil(GROUP));
-        let w4 = self.storage == Storage::W4G32;
-        let value_bytes = groups * r * if w4 { 16 } else { 32 };
-        let scales_at = value_bytes + if w4 { groups * r } else { 0 };
+        let w4 = matches!(self.storage, Storage::W4G32 | Storage::W4G32S24);
+        let sparse = matches!(self.storage, Storage::W8S24 | Storage::W4G32S24);
+        // Dense columns with their padding, and of them those that are stored.
+        let columns = if sparse && w4 { groups.next_multiple_of(2) * GROUP } else { groups * GROUP };
+        let stored = if sparse { columns / 2 } else { columns };
+        let planes_at = r * if w4 { stored / 2 } else { stored };
+        let multipliers_at = planes_at + if sparse { (stored / kq).div_ceil(4) * r * kq } else { 0 };
+        let scales_at = multipliers_at + if w4 { groups * r } else { 0 };
         let stride = (scales_at + 4 * r).next_multiple_of(ALIGNMENT);
         let mut bytes = vec![0; self.rows.div_ceil(r) * stride];
         for (tile_index, tile) in bytes.chunks_exact_mut(stride).enumerate() {
             for within in 0..r {
                 let n = tile_index * r + within;
-                for k in 0..groups * GROUP {
-                    let value = if n < self.rows && k < self.columns { self.value(n, k) } else { 0 };
+                let mut values = self.padded(n, columns);
+                if sparse {
+                    let kept = kept_columns(&values);
+                    for (j, &k) in kept.iter().enumerate() {
+                        let step = j / kq;
+                        let at = planes_at + (step / 4) * r * kq + (n % r) * kq + j % kq;
+                        tile[at] |= ((k - 4 * (j / 2)) as u8) << (2 * (step % 4));
+                    }
+                    values = kept.iter().map(|&k| values[k]).collect();
+                }
+                assert_eq!(values.len(), stored);
+                for (k, &value) in values.iter().enumerate() {
                     if !w4 {
                         tile[(k / 32) * 32 * r + ((k % 32) / kq) * r * kq + (n % r) * kq + k % kq] = value as u8;
                         continue;
@@ -69,7 +86,7 @@ impl Integers {
                 }
                 if w4 {
                     for group in 0..groups {
-                        tile[value_bytes + group * r + within] = self.multiplier(n, group) as u8;
+                        tile[multipliers_at + group * r + within] = self.multiplier(n, group) as u8;
                     }
                 }
                 tile[scales_at + 4 * within..][..4].copy_from_slice(&self.scales[n].to_le_bytes());
@@ -97,4 +114,18 @@ impl Integers {
         scalar::multiply(&self.matrix(layout, &bytes), Activations { values: &values, stride, scales }, &mut output);
         output
     }
+}
+
+/// The two columns kept of every four: those whose values are not zero, and the lowest further ones.
+pub(crate) fn kept_columns(values: &[i8]) -> Vec<usize> {
+    let mut out = Vec::new();
+    for (four, values) in values.chunks_exact(4).enumerate() {
+        let mut columns: Vec<usize> = (0..4).collect();
+        columns.sort_by_key(|&k| values[k] == 0);
+        assert!(columns[2..].iter().all(|&k| values[k] == 0), "not 2:4");
+        columns.truncate(2);
+        columns.sort();
+        out.extend(columns.iter().map(|k| 4 * four + k));
+    }
+    out
 }

@@ -1,0 +1,99 @@
+//! `slmc prune`
+
+use super::check_memory;
+use super::global::Global;
+use super::training::RetrainArgs;
+use crate::model::device::device;
+use crate::model::transform::NmPattern;
+use crate::prune::Method;
+use crate::prune::directory::{Options, memory_estimate, prune_directory};
+use crate::quantize::calibration::Source;
+use crate::shell::{ExitStatus, Shell};
+use crate::train::settings::Settings;
+use crate::train::start::context_of;
+use std::path::PathBuf;
+
+/// Set weights to zero in a pattern that sparse hardware runs
+///
+/// Reads a Hugging Face directory and writes one with the same names and types, in which at most N of every M weights
+/// along the input dimension are not zero, and a slmc.json that says which matrices are. `slmc quantize` keeps the zeros,
+/// and `slmc compile` stores 2:4 matrices compressed: 5 bits a weight in w8, 3.25 in w4.
+/// One-shot 2:4 costs far more quality than 4 bits do: --recover trains some of it back; measure with `slmc eval`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  slmc prune models/tales-6m --pattern 2:4 --method wanda --only ffn -o out/sparse\n  slmc prune models/tales-6m --pattern 6:8 --method magnitude --only 'layers.*.ffn.up' --only attention -o out/sparse"
+)]
+pub(super) struct Args {
+    /// Hugging Face directory: config.json, model.safetensors or its shards, tokenizer.json
+    #[arg(value_name = "DIR")]
+    model: PathBuf,
+
+    /// How many of how many consecutive weights may be other than zero; M is 4, 8 or 16
+    #[arg(long, value_name = "N:M")]
+    pattern: NmPattern,
+
+    /// How weights are scored
+    ///
+    /// magnitude: by their size. wanda: by their size times the root mean square of their input over the calibration
+    /// text.
+    #[arg(long, value_name = "magnitude|wanda")]
+    method: Method,
+
+    /// Which linears; repeatable, all that match are pruned
+    ///
+    /// ffn, attention, all (both), or a glob over names such as layers.3.ffn.up. Embedding tables stay dense.
+    #[arg(long, value_name = "ffn|attention|all|PATTERN", default_value = "ffn")]
+    only: Vec<String>,
+
+    /// Text to calibrate with: plain text, or JSONL with --field
+    ///
+    /// Without it, for wanda, a decoder samples 16,384 tokens from itself, and an encoder uses the text that ships with
+    /// slmc. magnitude needs none; with one, its report says what went weighed by the inputs too.
+    #[arg(long, value_name = "TEXT")]
+    calibration: Option<PathBuf>,
+
+    /// Key of the text in every line of a JSONL file
+    #[arg(long, value_name = "KEY")]
+    field: Option<String>,
+
+    /// Train what is left, the checkpoint before pruning being the teacher and the zeros held
+    #[arg(long, requires = "data")]
+    recover: bool,
+
+    #[command(flatten)]
+    retrain: RetrainArgs,
+
+    /// Where calibration runs: flex or ndarray
+    #[arg(long, value_name = "NAME", default_value = "flex")]
+    device: String,
+
+    /// Directory to write; an existing one is replaced if slmc made it
+    #[arg(short, long, value_name = "OUT")]
+    out: PathBuf,
+}
+
+impl Args {
+    pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        let device = device(&self.device)?;
+        check_memory(global, memory_estimate(&self.model)?, "pruning")?;
+        let context = context_of(&self.model)?;
+        let source = match &self.calibration {
+            Some(path) => Some(Source::File { path: path.clone(), field: self.field.clone() }),
+            None => (self.method == Method::Wanda).then_some(Source::Default { seed: global.seed }),
+        };
+        let options = Options {
+            model: self.model.clone(),
+            out: self.out.clone(),
+            pattern: self.pattern,
+            method: self.method,
+            only: self.only.clone(),
+            source,
+            recover: self.recover.then(|| self.retrain.retrain(self.field.clone(), Settings::RECOVER, global, context)),
+        };
+        shell.status("Pruning", format_args!("{} to {}", self.model.display(), self.pattern));
+        let report = prune_directory(&options, &device, shell)?;
+        shell.status("Wrote", self.out.display());
+        shell.result(&report)?;
+        Ok(ExitStatus::Success)
+    }
+}

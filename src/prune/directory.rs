@@ -1,0 +1,341 @@
+//! `slmc prune`: a dense directory in, a dense directory with zeros out, and a report of what went from every matrix.
+//! The result is a plain Hugging Face directory; only its slmc.json says which matrices are sparse.
+
+use super::{MatrixReport, Method, PruneError, SelectionError, check, prune, select};
+use crate::calibrate::{CalibrateError, collect};
+use crate::checkpoint::ConfigError;
+use crate::checkpoint::atomic::{self, AtomicError};
+use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
+use crate::machine::cpu_features;
+use crate::model::dense_directory::{self, recorded_sparsity, sparsity_json};
+use crate::model::id::{ParameterId, Part};
+use crate::model::transform::{HeldMasks, Mask, MaskError, NmPattern, Sparsity};
+use crate::model::weights::{Model, ModelError, Outline};
+use crate::progress::Progress;
+use crate::quantize::calibration::{CalibrationError, Source, calibration};
+use crate::quantize::directory::tool;
+use crate::quantize::training_data::{Retrain, TrainingDataError, training_samples};
+use crate::report::{Align, Report, Table, grouped};
+use crate::train;
+use crate::train::command::TrainReport;
+use crate::train::retrain::Retraining;
+use burn::tensor::Device;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Dense directory.
+    pub model: PathBuf,
+    /// Where to.
+    pub out: PathBuf,
+    /// How many weights stay of how many.
+    pub pattern: NmPattern,
+    /// How they are scored.
+    pub method: Method,
+    /// Which linears: globs, ffn, attention, all.
+    pub only: Vec<String>,
+    /// What to calibrate with; magnitude needs none, and with one reports importance as well.
+    pub source: Option<Source>,
+    /// Training of what is left, where it is asked for.
+    pub recover: Option<Retrain>,
+}
+
+/// Why nothing was pruned.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The input holds integers.
+    #[error(
+        "{}: is quantized; prune the dense checkpoint it was made from, then quantize the result",
+        path.display()
+    )]
+    Quantized {
+        /// The input.
+        path: PathBuf,
+    },
+    /// slmc.json of the input is not true of its values.
+    #[error("{}: slmc.json calls a matrix sparse that is not: {source}; remove the entry from slmc.json, or prune that matrix too", path.display())]
+    NotSparse {
+        /// The input.
+        path: PathBuf,
+        /// Which, and where.
+        source: MaskError,
+    },
+    /// Of the selection.
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
+    /// Of the pattern.
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+    /// Of the model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Of the input's slmc.json.
+    #[error(transparent)]
+    Provenance(#[from] ConfigError),
+    /// Of the calibration text.
+    #[error(transparent)]
+    Source(#[from] CalibrationError),
+    /// Of the calibration run.
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
+    /// Of the output path.
+    #[error(transparent)]
+    Output(#[from] AtomicError),
+    /// Of the inputs' hashes.
+    #[error(transparent)]
+    Hash(#[from] HashError),
+    /// Of the training text.
+    #[error(transparent)]
+    TrainingData(#[from] TrainingDataError),
+    /// Of the training run.
+    #[error(transparent)]
+    Train(#[from] train::command::CommandError),
+}
+
+impl From<PruneError> for DirectoryError {
+    fn from(error: PruneError) -> Self {
+        match error {
+            PruneError::Model(error) => error.into(),
+            PruneError::Mask(error) => error.into(),
+        }
+    }
+}
+
+/// Result of `slmc prune`.
+#[derive(Clone, Debug, Serialize)]
+pub struct PruneReport {
+    /// `2:4`.
+    pub pattern: String,
+    /// `magnitude` or `wanda`.
+    pub method: &'static str,
+    /// The selection.
+    pub only: Vec<String>,
+    /// Whether artifacts hold matrices of this pattern compressed; others take the bytes of dense ones.
+    pub compressed_in_artifacts: bool,
+    /// What it was calibrated with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<String>,
+    /// Tokens of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration_tokens: Option<u64>,
+    /// Weights of the pruned matrices.
+    pub weights: u64,
+    /// Of those, zero before.
+    pub zeros_before: u64,
+    /// Of those, zero now.
+    pub zeros_after: u64,
+    /// Of the recovery.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training: Option<TrainReport>,
+    /// Every matrix that was pruned.
+    pub matrices: Vec<MatrixReport>,
+}
+
+impl Report for PruneReport {
+    const SCHEMA: &'static str = "slmc.prune/1";
+
+    fn text(&self) -> String {
+        let right = Align::Right;
+        let mut table = Table::new([
+            ("matrix", Align::Left),
+            ("shape", right),
+            ("zeros before", right),
+            ("zeros after", right),
+            ("energy removed", right),
+            ("weighted", right),
+        ]);
+        let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+        for matrix in &self.matrices {
+            table.row([
+                matrix.name.as_str(),
+                &format!("{} x {}", matrix.rows, matrix.columns),
+                &grouped(matrix.zeros_before),
+                &grouped(matrix.zeros_after),
+                &percent(matrix.energy_removed),
+                &matrix.weighted_energy_removed.map_or_else(|| "-".to_owned(), percent),
+            ]);
+        }
+        let mut sums = Table::pairs();
+        sums.row(["pattern", &format!("{} by {}", self.pattern, self.method)]);
+        if let (Some(calibration), Some(tokens)) = (&self.calibration, self.calibration_tokens) {
+            sums.row(["calibration", &format!("{calibration}, {} tokens", grouped(tokens))]);
+        }
+        sums.row(["weights", &grouped(self.weights)]);
+        sums.row(["zeros", &format!("{}, {} before", grouped(self.zeros_after), grouped(self.zeros_before))]);
+        if let Some(training) = &self.training {
+            sums.row(["recovered on", &format!("{} tokens, loss {:.4}", grouped(training.tokens), training.loss)]);
+        }
+        let stored =
+            if self.compressed_in_artifacts { "compressed" } else { "as dense matrices: only 2:4 is compressed" };
+        sums.row(["in artifacts", stored]);
+        format!("{table}\n\n{sums}")
+    }
+}
+
+/// Prunes a directory. Everything that can be refused without work is refused first.
+///
+/// # Errors
+/// Every variant of [`DirectoryError`].
+pub fn prune_directory(
+    options: &Options,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<PruneReport, DirectoryError> {
+    atomic::check_directory(&options.out)?;
+    let path = &options.model;
+    let outline = Outline::open(path)?;
+    if outline.schemes.is_some() {
+        return Err(DirectoryError::Quantized { path: path.clone() });
+    }
+    let selected = select(&outline.spec, &options.only)?;
+    let shapes = check(&outline.spec, &selected, options.pattern)?;
+    let mut sparsity = recorded_sparsity(path, &outline.spec)?;
+    sparsity.retain(|id, _| !selected.contains(id));
+    let model = Model::open(path)?;
+    check_recorded(&model, &sparsity)?;
+    let calibrated = match &options.source {
+        None => None,
+        Some(source) => {
+            let calibration = calibration(&model, source, progress)?;
+            Some((collect(&model, &calibration.sequences, device, progress)?, calibration))
+        }
+    };
+    let statistics = calibrated.as_ref().map(|(statistics, _)| statistics);
+    let dense = model.clone();
+    let (mut pruned, matrices) = prune(model, &selected, options.pattern, options.method, statistics, progress)?;
+    sparsity.extend(selected.iter().map(|id| (*id, options.pattern)));
+    let training = match &options.recover {
+        None => None,
+        Some(retrain) => {
+            let (values, report) = recover(options, retrain, &dense, &pruned, &sparsity, device, progress)?;
+            pruned = pruned.with_values(values)?;
+            Some(report)
+        }
+    };
+    let calibration = calibrated.as_ref().map(|(_, calibration)| calibration);
+    let report = PruneReport {
+        pattern: options.pattern.to_string(),
+        method: options.method.name(),
+        only: options.only.clone(),
+        compressed_in_artifacts: options.pattern == NmPattern::TWO_OF_FOUR,
+        calibration: calibration.map(|calibration| calibration.description.clone()),
+        calibration_tokens: calibration.map(|calibration| calibration.tokens() as u64),
+        weights: shapes.iter().map(|(_, rows, columns)| (rows * columns) as u64).sum(),
+        zeros_before: matrices.iter().map(|matrix| matrix.zeros_before).sum(),
+        zeros_after: matrices.iter().map(|matrix| matrix.zeros_after).sum(),
+        training,
+        matrices,
+    };
+    dense_directory::write(&pruned, &provenance(options, &report, &sparsity)?, &options.out)?;
+    if options.recover.is_some() {
+        let path = train::checkpoint::path_beside(&options.out);
+        train::checkpoint::forget(&options.out)
+            .map_err(|source| train::command::CommandError::Write { path, source })?;
+    }
+    Ok(report)
+}
+
+/// Trains the weights that are left, the model before pruning being the teacher; masks of every sparse matrix are held.
+fn recover(
+    options: &Options,
+    retrain: &Retrain,
+    dense: &Model,
+    pruned: &Model,
+    sparsity: &Sparsity,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<(BTreeMap<ParameterId, Vec<f32>>, TrainReport), DirectoryError> {
+    let samples = training_samples(dense, retrain, progress)?;
+    let mut masks = HeldMasks::default();
+    for (id, _, columns) in pruned.spec.matrices() {
+        if let Some(pattern) = sparsity.get(&id) {
+            let values = pruned.values_f32(ParameterId::weight(id))?;
+            masks.0.insert(id, Mask::of_values(id, *pattern, &values, columns)?);
+        }
+    }
+    let run = json!({
+        "tool": tool(),
+        "stage": "recover",
+        "inputs": inputs(options)?,
+        "pattern": options.pattern.to_string(),
+        "method": options.method.name(),
+        "only": options.only,
+        "settings": retrain.settings,
+    });
+    let retraining = Retraining {
+        model: dense,
+        samples: &samples,
+        settings: &retrain.settings,
+        fingerprint: train::checkpoint::fingerprint(&run),
+        out: &options.out,
+    };
+    let (mut trained, report) = retraining.run(&mut masks.clone(), device, progress)?;
+    for (id, values) in &mut trained.parameters {
+        if let ParameterId::Linear(linear, Part::Weight) = id {
+            masks.clear(*linear, values);
+        }
+    }
+    if let Some(path) = &retrain.metrics {
+        train::command::write_log(path, &trained.log)?;
+    }
+    Ok((trained.parameters, report))
+}
+
+/// What slmc.json said before must still hold, since the output says it again.
+fn check_recorded(model: &Model, sparsity: &Sparsity) -> Result<(), DirectoryError> {
+    let columns = model.spec.matrices();
+    for (id, _, columns) in columns {
+        let Some(pattern) = sparsity.get(&id) else { continue };
+        let values = model.values_f32(ParameterId::weight(id))?;
+        let not_sparse = |source| DirectoryError::NotSparse { path: model.directory.clone(), source };
+        pattern.check(id, &values, columns).map_err(not_sparse)?;
+    }
+    Ok(())
+}
+
+/// Hashes of everything read.
+fn inputs(options: &Options) -> Result<Vec<Value>, HashError> {
+    let mut inputs = vec![json!({"role": "model", "sha256": hex(&directory_sha256(&options.model)?)})];
+    if let Some(Source::File { path, .. }) = &options.source {
+        inputs.push(json!({"role": "calibration", "sha256": hex(&file_sha256(path)?)}));
+    }
+    for file in options.recover.iter().flat_map(|retrain| &retrain.data).flat_map(|data| &data.files) {
+        inputs.push(json!({"role": "data", "sha256": hex(&file_sha256(file)?)}));
+    }
+    Ok(inputs)
+}
+
+fn provenance(options: &Options, report: &PruneReport, sparsity: &Sparsity) -> Result<Value, HashError> {
+    Ok(json!({
+        "schema": "slmc.provenance/1",
+        "tool": tool(),
+        "inputs": inputs(options)?,
+        "stage": "prune",
+        "settings": {
+            "pattern": report.pattern,
+            "method": report.method,
+            "only": report.only,
+            "calibration": report.calibration,
+            "calibration_tokens": report.calibration_tokens,
+            "recover": options.recover.as_ref().map(|retrain| &retrain.settings),
+        },
+        "sparsity": sparsity_json(sparsity),
+        "cpu_features": cpu_features(),
+        "metrics": {"weights": report.weights, "zeros": report.zeros_after, "training": report.training},
+    }))
+}
+
+/// Bytes of memory that pruning takes at most, by rule of thumb: the f32 model of the calibration, the pruned weights, one
+/// matrix of each kind in work.
+///
+/// # Errors
+/// Those of opening the directory.
+pub fn memory_estimate(path: &Path) -> Result<u64, ModelError> {
+    let spec = Outline::open(path)?.spec;
+    let largest = spec.matrices().iter().map(|(_, rows, columns)| (rows * columns) as u64).max().unwrap_or(0);
+    Ok(8 * spec.parameter_count() + 16 * largest + spec.vocabulary as u64 * 256 * 4 + (64 << 20))
+}

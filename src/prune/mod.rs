@@ -1,0 +1,236 @@
+//! One-shot N:M pruning: in every group of M weights along the input dimension the N of largest score stay, the rest
+//! become zero. The score is |w| (magnitude) or |w| · √h (Wanda, Sun et al. 2023), h the mean square of the weight's
+//! input over calibration text. What the loss of those weights costs is for training to recover and `eval` to measure.
+
+pub mod directory;
+
+use crate::calibrate::Statistics;
+use crate::model::id::{Class, LinearId, ParameterId};
+use crate::model::pattern::matches;
+use crate::model::spec::ModelSpec;
+use crate::model::transform::{Mask, MaskError, NmPattern};
+use crate::model::weights::{Model, ModelError};
+use crate::progress::Progress;
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+/// How weights are scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// |w|
+    Magnitude,
+    /// |w| · √h
+    Wanda,
+}
+
+impl Method {
+    /// `magnitude`, `wanda`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Magnitude => "magnitude",
+            Method::Wanda => "wanda",
+        }
+    }
+}
+
+/// A string that names no method.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("unknown method `{0}`; known: magnitude, wanda")]
+pub struct UnknownMethod(pub String);
+
+impl FromStr for Method {
+    type Err = UnknownMethod;
+
+    fn from_str(text: &str) -> Result<Self, UnknownMethod> {
+        let known = [Method::Magnitude, Method::Wanda];
+        known.into_iter().find(|method| method.name() == text).ok_or_else(|| UnknownMethod(text.to_owned()))
+    }
+}
+
+/// A selection of matrices that cannot be.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SelectionError {
+    /// The pattern selects nothing.
+    #[error(
+        "--only {pattern}: matches no linear of this model; names look like {example}, aliases are ffn, attention, all"
+    )]
+    MatchesNothing {
+        /// As given.
+        pattern: String,
+        /// A name that exists.
+        example: String,
+    },
+    /// Everything it selects is looked up.
+    #[error(
+        "--only {pattern}: matches only tables, such as `{id}`, which are looked up row by row and stay dense; select \
+         linears: ffn, attention, all"
+    )]
+    OnlyTables {
+        /// As given.
+        pattern: String,
+        /// The first it matches.
+        id: LinearId,
+    },
+}
+
+/// The linears that any of the patterns select, in forward order: globs and aliases over names, and `all` for every
+/// linear of attention and feed-forward networks. Embedding tables are never among them.
+///
+/// # Errors
+/// A pattern that selects no linear.
+pub fn select(spec: &ModelSpec, patterns: &[String]) -> Result<Vec<LinearId>, SelectionError> {
+    let matrices: Vec<LinearId> = spec.matrices().into_iter().map(|(id, ..)| id).collect();
+    let selects = |pattern: &str, id: LinearId| match pattern {
+        "all" => id.role.in_layer(),
+        _ => matches(pattern, id),
+    };
+    let table = |id: &LinearId| id.role.class() == Class::Embedding;
+    for pattern in patterns {
+        let matched: Vec<LinearId> = matrices.iter().copied().filter(|id| selects(pattern, *id)).collect();
+        match matched.first() {
+            None => {
+                let example = matrices.iter().find(|id| id.role.class() == Class::Ffn).map(ToString::to_string);
+                let (pattern, example) = (pattern.clone(), example.unwrap_or_default());
+                return Err(SelectionError::MatchesNothing { pattern, example });
+            }
+            Some(&id) if matched.iter().all(table) => {
+                return Err(SelectionError::OnlyTables { pattern: pattern.clone(), id });
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(matrices.into_iter().filter(|id| !table(id) && patterns.iter().any(|pattern| selects(pattern, *id))).collect())
+}
+
+/// What pruning did to one matrix.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct MatrixReport {
+    /// Name.
+    pub name: String,
+    /// Output dimension.
+    pub rows: usize,
+    /// Input dimension.
+    pub columns: usize,
+    /// Weights that were zero already.
+    pub zeros_before: u64,
+    /// Weights that are zero now.
+    pub zeros_after: u64,
+    /// Share of Σ w² that went.
+    pub energy_removed: f64,
+    /// Share of Σ h w² that went, h the mean square of the input; absent where inputs were not calibrated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weighted_energy_removed: Option<f64>,
+}
+
+/// Prunes the `selected` linears of a dense model; with statistics, Wanda scores by them and reports weigh by them.
+/// Without statistics every input counts alike, so both methods give the same masks.
+///
+/// # Errors
+/// Columns that the pattern does not divide; weights that cannot be read.
+pub fn prune(
+    model: Model,
+    selected: &[LinearId],
+    pattern: NmPattern,
+    method: Method,
+    statistics: Option<&Statistics>,
+    progress: &dyn Progress,
+) -> Result<(Model, Vec<MatrixReport>), PruneError> {
+    let shapes = check(&model.spec, selected, pattern)?;
+    let (mut model, mut reports) = (model, Vec::with_capacity(selected.len()));
+    progress.begin("pruning", shapes.len() as u64, "matrices");
+    for (id, rows, columns) in shapes {
+        let weights = model.values_f32(ParameterId::weight(id))?;
+        let importance = statistics.and_then(|all| all.linears.get(&id)).map(|stats| stats.mean_square.as_slice());
+        let scoring = importance.filter(|_| method == Method::Wanda);
+        let mask = Mask::of_largest(id, pattern, &scores(&weights, columns, scoring), columns)?;
+        let mut pruned = weights.clone();
+        mask.apply(&mut pruned)?;
+        let zeros = |weights: &[f32]| weights.iter().filter(|weight| **weight == 0.0).count() as u64;
+        reports.push(MatrixReport {
+            name: id.to_string(),
+            rows,
+            columns,
+            zeros_before: zeros(&weights),
+            zeros_after: zeros(&pruned),
+            energy_removed: energy_removed(&weights, &pruned, columns, None),
+            weighted_energy_removed: importance.map(|h| energy_removed(&weights, &pruned, columns, Some(h))),
+        });
+        model = model.with_values(BTreeMap::from([(ParameterId::weight(id), pruned)]))?;
+        progress.advance(1);
+    }
+    progress.finish();
+    Ok((model, reports))
+}
+
+/// The selected linears with their (rows, columns), all of which the pattern divides.
+///
+/// # Errors
+/// [`MaskError::Columns`] for the first that it does not.
+pub fn check(
+    spec: &ModelSpec,
+    selected: &[LinearId],
+    pattern: NmPattern,
+) -> Result<Vec<(LinearId, usize, usize)>, MaskError> {
+    let shapes: Vec<_> = spec.matrices().into_iter().filter(|(id, ..)| selected.contains(id)).collect();
+    shapes.iter().try_for_each(|(id, _, columns)| pattern.check_columns(*id, *columns))?;
+    Ok(shapes)
+}
+
+/// Why a model is not pruned.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    /// Of the weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Of the pattern.
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+}
+
+/// |w| · √h, or |w| without h.
+fn scores(weights: &[f32], columns: usize, importance: Option<&[f64]>) -> Vec<f32> {
+    let roots: Vec<f64> = match importance {
+        Some(importance) => importance.iter().map(|h| h.sqrt()).collect(),
+        None => vec![1.0; columns],
+    };
+    let score = |(n, weight): (usize, &f32)| (f64::from(weight.abs()) * roots[n % columns]) as f32;
+    weights.iter().enumerate().map(score).collect()
+}
+
+/// Σ h w² over the weights that went, as a share of all; h is 1 without importance.
+fn energy_removed(weights: &[f32], pruned: &[f32], columns: usize, importance: Option<&[f64]>) -> f64 {
+    let (mut gone, mut all) = (0.0, 0.0);
+    for (n, (weight, pruned)) in weights.iter().zip(pruned).enumerate() {
+        let energy = importance.map_or(1.0, |h| h[n % columns]) * f64::from(*weight).powi(2);
+        all += energy;
+        if *pruned == 0.0 {
+            gone += energy;
+        }
+    }
+    if all > 0.0 { gone / all } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wanda_weighs_inputs_and_magnitude_does_not() {
+        let weights = [1.0f32, -2.0, 3.0, -4.0, 4.0, 3.0, 2.0, 1.0];
+        let importance = [100.0f64, 0.25, 0.25, 0.25];
+        let kept = |importance: Option<&[f64]>| {
+            let id = LinearId::layer(0, crate::model::id::Role::Up);
+            let scores = scores(&weights, 4, importance);
+            let mask = Mask::of_largest(id, NmPattern::TWO_OF_FOUR, &scores, 4).expect("it divides");
+            let mut pruned = weights.to_vec();
+            mask.apply(&mut pruned).expect("as long");
+            pruned
+        };
+        assert_eq!(kept(None), [0.0, 0.0, 3.0, -4.0, 4.0, 3.0, 0.0, 0.0]);
+        assert_eq!(kept(Some(&importance)), [1.0, 0.0, 0.0, -4.0, 4.0, 3.0, 0.0, 0.0]);
+        let gone = energy_removed(&weights, &kept(None), 4, None);
+        assert!((gone - 10.0 / 60.0).abs() < 1e-12, "{gone}");
+        let weighted = energy_removed(&weights, &kept(Some(&importance)), 4, Some(&importance));
+        assert!((weighted - 4.5 / (1700.0 + 0.25 * 43.0)).abs() < 1e-12, "{weighted}");
+    }
+}
