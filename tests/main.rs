@@ -2,10 +2,14 @@
 mod artifact;
 mod cli;
 mod dense_directory;
+mod determinism;
 mod fixture;
 mod golden;
 mod hostile_checkpoint;
+mod interrupt;
+mod quality;
 mod reference;
+mod targets;
 
 use std::path::PathBuf;
 
