@@ -276,7 +276,8 @@ fn row(
             estimate.fits = false;
             estimate.limit = Some(answer.limit);
             estimate.over_bytes = Some(answer.needed_bytes - answer.available_bytes);
-            estimate.largest_context = answer.largest_context;
+            // With another scheme it is that scheme's context, which has a row of its own.
+            estimate.largest_context = answer.largest_context.filter(|_| answer.scheme.is_none());
             let chunk = if answer.limit == Limit::Ram { 1 } else { MAX_CHUNK };
             footprint(shape, device, context, chunk).map_err(refused)?.0
         }
