@@ -25,8 +25,15 @@ fn quantize_row(x: &[f32]) -> (Vec<i8>, f32) {
 
 /// reference.py, `Matrix`: w8 by rows; w4.g32 with the element of largest magnitude at -8.
 fn reference_rule(weights: &[f32], rows: usize, columns: usize, scheme: QuantScheme) -> QuantizedMatrix {
-    let mut matrix =
-        QuantizedMatrix { scheme, rows, columns, values: Vec::new(), row_scale: Vec::new(), multiplier: Vec::new() };
+    let mut matrix = QuantizedMatrix {
+        scheme,
+        rows,
+        columns,
+        values: Vec::new(),
+        row_scale: Vec::new(),
+        multiplier: Vec::new(),
+        sparsity: None,
+    };
     for row in weights.chunks_exact(columns) {
         if scheme == QuantScheme::W8 {
             let (q, scale) = quantize_row(row);

@@ -99,7 +99,7 @@ fn what_was_trained_on_the_grid_is_what_the_artifact_holds() {
     let directory = workplace(Family::TiedLlama);
     let mut model = Model::open(&directory.path().join("m")).expect("the fixture opens");
     let assignment = Preset::W4.assign(&model.spec);
-    let mut grid = FakeQuantize::new(&model.spec, &assignment, &Statistics::default());
+    let mut grid = FakeQuantize::new(&model.spec, &assignment, &Statistics::default(), Default::default());
     let value = |model: &Model, id| model.values_f32(ParameterId::weight(id)).expect("it reads");
     let start = model.clone();
     grid.refresh(0, &|id| Some(value(&start, id)));

@@ -5,6 +5,7 @@
 use super::fit::{Device, FitError, Limit, Shape, fit, footprint};
 use super::lower::LowerError;
 use crate::data::tokenizer::Tokenizer;
+use crate::model::dense_directory::recorded_sparsity;
 use crate::model::id::{ParameterId, Part, Role};
 use crate::model::scheme::{Preset, QuantScheme};
 use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
@@ -77,6 +78,8 @@ pub struct EstimateReport {
     pub parameters: u64,
     /// Multiply-accumulates per token in linears, head and convolutions.
     pub macs_per_token: u64,
+    /// Matrices that are stored as 2:4.
+    pub sparse_matrices: usize,
     /// One row per scheme.
     pub schemes: Vec<SchemeEstimate>,
 }
@@ -118,6 +121,9 @@ impl Report for EstimateReport {
         facts.row(["target", &self.target]);
         facts.row(["context", &self.context.to_string()]);
         facts.row(["MACs per token", &grouped(self.macs_per_token)]);
+        if self.sparse_matrices > 0 {
+            facts.row(["2:4 matrices", &self.sparse_matrices.to_string()]);
+        }
         format!("{facts}\n\n{table}")
     }
 }
@@ -164,6 +170,11 @@ pub fn estimate(
     let vocabulary_bytes = Tokenizer::open(path)
         .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary))
         .map_or(4 * spec.vocabulary as u64, |tokens| tokens.iter().map(|token| token.len() as u64).sum());
+    // What slmc.json says of a dense directory; `quantize` looks whether it is true.
+    let sparsity = match &outline.schemes {
+        Some(_) => outline.sparsity.clone(),
+        None => recorded_sparsity(path, spec).map_err(ModelError::from)?,
+    };
     let assignments: Vec<(&'static str, Assignment)> = match &outline.schemes {
         Some(schemes) => vec![("as quantized", schemes.clone())],
         None => Preset::ALL.into_iter().map(|preset| (preset.name(), preset.assign(spec))).collect(),
@@ -174,7 +185,7 @@ pub fn estimate(
     let golden = super::golden_size(spec, context);
     let mut schemes = Vec::new();
     for (scheme, assignment) in &assignments {
-        let shape = Shape { spec, assignment, key_maps, vocabulary_bytes, golden };
+        let shape = Shape { spec, assignment, sparsity: &sparsity, key_maps, vocabulary_bytes, golden };
         schemes.push(row(scheme, &shape, device, rates, context)?);
     }
     Ok(EstimateReport {
@@ -183,6 +194,7 @@ pub fn estimate(
         context,
         parameters: spec.parameter_count(),
         macs_per_token,
+        sparse_matrices: sparsity.values().filter(|pattern| pattern.is_two_of_four()).count(),
         schemes,
     })
 }
@@ -213,7 +225,7 @@ fn row(
     context: usize,
 ) -> Result<SchemeEstimate, EstimateError> {
     let spec = shape.spec;
-    let tensors = stored_tensors(spec, shape.assignment, device.layout, context, shape.key_maps)?;
+    let tensors = stored_tensors(spec, shape.assignment, shape.sparsity, device.layout, context, shape.key_maps)?;
     let (mut bytes_per_token, mut cycles) = (0u64, Some(0.0f64));
     for tensor in &tensors {
         let ParameterId::Linear(id, Part::Weight) = tensor.id else {
@@ -264,7 +276,8 @@ fn row(
             estimate.fits = false;
             estimate.limit = Some(answer.limit);
             estimate.over_bytes = Some(answer.needed_bytes - answer.available_bytes);
-            estimate.largest_context = answer.largest_context;
+            // With another scheme it is that scheme's context, which has a row of its own.
+            estimate.largest_context = answer.largest_context.filter(|_| answer.scheme.is_none());
             let chunk = if answer.limit == Limit::Ram { 1 } else { MAX_CHUNK };
             footprint(shape, device, context, chunk).map_err(refused)?.0
         }

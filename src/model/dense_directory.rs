@@ -6,10 +6,10 @@
 //! `sparsity`, as {NAME: "2:4"}.
 
 use super::arch::{Family, Source};
-use super::id::{LinearId, ParameterId, Role};
+use super::id::{Class, LinearId, ParameterId, Role};
 use super::output_directory;
 use super::spec::ModelSpec;
-use super::transform::Sparsity;
+use super::transform::{NmPattern, Sparsity};
 use super::weights::{Model, ModelError, Parameter};
 use crate::checkpoint::atomic::NewDirectory;
 use crate::checkpoint::tensor_file::{self, NewTensor};
@@ -85,12 +85,21 @@ pub fn recorded_sparsity(directory: &Path, spec: &ModelSpec) -> Result<Sparsity,
 pub(super) fn sparsity(of: &Config, spec: &ModelSpec) -> Result<Sparsity, ConfigError> {
     let mut out = Sparsity::new();
     let Some(section) = of.section("sparsity")? else { return Ok(out) };
-    let matrices: BTreeSet<LinearId> = spec.matrices().into_iter().map(|(id, ..)| id).collect();
+    let matrices: BTreeMap<LinearId, usize> =
+        spec.matrices().into_iter().map(|(id, _, columns)| (id, columns)).collect();
     for name in section.map().keys() {
-        let id = name.parse().ok().filter(|id| matrices.contains(id));
-        let id = id.ok_or_else(|| section.wrong(name, "under the name of a matrix of this model"))?;
-        let pattern = section.text(name)?.parse();
-        out.insert(id, pattern.map_err(|_| section.wrong(name, "a pattern N:M, such as 2:4"))?);
+        let id = name.parse().ok().filter(|id| matrices.contains_key(id));
+        let id: LinearId = id.ok_or_else(|| section.wrong(name, "under the name of a matrix of this model"))?;
+        if id.role.class() == Class::Embedding {
+            return Err(section.unsupported(name, "slmc", "only tables that are not sparse"));
+        }
+        let pattern: NmPattern =
+            section.text(name)?.parse().map_err(|_| section.wrong(name, "a pattern N:M, such as 2:4"))?;
+        let columns = matrices[&id];
+        if pattern.check_columns(id, columns).is_err() {
+            return Err(section.wrong(name, &format!("a pattern that divides its {columns} input columns")));
+        }
+        out.insert(id, pattern);
     }
     Ok(out)
 }

@@ -4,6 +4,7 @@
 use super::id::{Class, KeyMapPart, LinearId, NormSite, ParameterId, Part, Role};
 use super::scheme::QuantScheme;
 use super::spec::ModelSpec;
+use super::transform::Sparsity;
 use slm_runtime::format::tensor::{NO_LAYER, TensorKey, TensorPart, TensorRole};
 use slm_runtime::layout::{Layout, Storage, tensor_bytes};
 use std::collections::BTreeMap;
@@ -125,10 +126,12 @@ fn linear_role(role: Role) -> TensorRole {
     }
 }
 
-/// Every tensor of the artifact in table order, for positions up to `context`; key maps of every layer if `key_maps`.
+/// Every tensor of the artifact in table order, for positions up to `context`; matrices that `sparsity` calls 2:4 are
+/// stored compressed; key maps of every layer if `key_maps`.
 pub fn stored_tensors(
     spec: &ModelSpec,
     assignment: &Assignment,
+    sparsity: &Sparsity,
     layout: Layout,
     context: usize,
     key_maps: bool,
@@ -160,7 +163,7 @@ pub fn stored_tensors(
                     let limit = scheme.max_columns();
                     return Err(SizeError::TooManyColumns { id: linear, columns, scheme, limit });
                 }
-                scheme.storage()
+                scheme.storage(sparsity.get(&linear).copied())
             }
             _ => Storage::F32,
         };

@@ -8,6 +8,7 @@ use super::quantized::QuantizedMatrix;
 use super::quantized_directory::{self, QuantizedError};
 use super::scheme::QuantScheme;
 use super::spec::ModelSpec;
+use super::transform::{MaskError, Sparsity};
 use crate::checkpoint::atomic::AtomicError;
 use crate::checkpoint::tensor_file::TensorFileError;
 use crate::checkpoint::{Config, ConfigError, DenseTensor, Directory, DirectoryError, TensorError};
@@ -32,6 +33,14 @@ pub enum ModelError {
     /// The model is not one that a dense directory holds.
     #[error(transparent)]
     Dense(#[from] DenseError),
+    /// slmc.json is not true of the values.
+    #[error("{}: slmc.json calls a matrix sparse that is not: {source}; prune it again, or remove the entry", path.display())]
+    NotSparse {
+        /// The directory.
+        path: PathBuf,
+        /// Which matrix, and where.
+        source: MaskError,
+    },
     /// The output path is refused, or the file system failed.
     #[error(transparent)]
     Output(#[from] AtomicError),
@@ -125,7 +134,7 @@ impl Model {
     pub fn open(directory: &Path) -> Result<Model, ModelError> {
         let Opened { outline, stored, layout } = Opened::open(directory)?;
         let parameters = match (&outline.schemes, layout) {
-            (Some(schemes), _) => quantized_directory::read(&outline.spec, schemes, outline.key_maps, &stored)?,
+            (Some(schemes), _) => quantized_directory::read(&outline, schemes, &stored)?,
             (None, layout) => layout.read(&stored)?,
         };
         let Outline { spec, config, directory, .. } = outline;
@@ -162,6 +171,29 @@ impl Model {
         self.parameters.values().any(|parameter| matches!(parameter, Parameter::Quantized(_)))
     }
 
+    /// Whether the values of dense matrices are what `sparsity` says.
+    ///
+    /// # Errors
+    /// [`ModelError::NotSparse`], with the first group that has too many weights; values that cannot be read.
+    pub fn check_sparsity(&self, sparsity: &Sparsity) -> Result<(), ModelError> {
+        for (id, _, columns) in self.spec.matrices() {
+            let Some(pattern) = sparsity.get(&id) else { continue };
+            let values = self.values_f32(ParameterId::weight(id))?;
+            let not_sparse = |source| ModelError::NotSparse { path: self.directory.clone(), source };
+            pattern.check(id, &values, columns).map_err(not_sparse)?;
+        }
+        Ok(())
+    }
+
+    /// Pattern of every quantized matrix that has one.
+    pub fn sparsity(&self) -> Sparsity {
+        let pattern = |(id, parameter): (&ParameterId, &Parameter)| match (id, parameter) {
+            (ParameterId::Linear(id, Part::Weight), Parameter::Quantized(matrix)) => Some((*id, matrix.sparsity?)),
+            _ => None,
+        };
+        self.parameters.iter().filter_map(pattern).collect()
+    }
+
     /// Scheme of every quantized matrix.
     pub fn schemes(&self) -> BTreeMap<LinearId, QuantScheme> {
         let scheme = |(id, parameter): (&ParameterId, &Parameter)| match (id, parameter) {
@@ -184,6 +216,8 @@ pub struct Outline {
     pub directory: PathBuf,
     /// Of a quantized directory, the scheme of every quantized matrix.
     pub schemes: Option<BTreeMap<LinearId, QuantScheme>>,
+    /// Of a quantized directory, the pattern of every matrix that has one.
+    pub sparsity: Sparsity,
     /// Whether it holds key maps.
     pub key_maps: bool,
 }
@@ -208,12 +242,16 @@ impl Opened {
         let family = Family::of(&config)?;
         let spec = arch::spec(&config)?;
         let schemes = quantized_directory::schemes(&config)?;
+        let sparsity = match &schemes {
+            Some(schemes) => quantized_directory::sparsity(&config, &spec, schemes)?,
+            None => Sparsity::new(),
+        };
         let stored = Directory::open(directory)?;
         let (layout, key_maps) = match &schemes {
             None => (DenseLayout::of(family, &spec, &stored)?, false),
             Some(schemes) => (DenseLayout::default(), quantized_directory::check(&spec, schemes, &stored)?),
         };
-        let outline = Outline { spec, config, directory: directory.to_owned(), schemes, key_maps };
+        let outline = Outline { spec, config, directory: directory.to_owned(), schemes, sparsity, key_maps };
         Ok(Opened { outline, stored, layout })
     }
 }

@@ -15,6 +15,7 @@ use crate::model::id::{KeyMapPart, LinearId, ParameterId, Part, Role};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::QuantScheme;
 use crate::model::size::Assignment;
+use crate::model::transform::{NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
 use key_map::KeyMap;
@@ -31,6 +32,19 @@ pub struct MatrixReport {
     pub relative_error: f64,
     /// Whether inputs were calibrated; tables of embeddings have none.
     pub calibrated: bool,
+    /// Pattern of its zeros, where the input says it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sparsity: Option<String>,
+}
+
+/// Marks the matrices that are to be stored as 2:4. Zero weights are zero integers whatever the scale, and the search for
+/// scales sees no error in them, so a matrix that was sparse before quantization is so after it.
+pub fn mark_sparse(model: &mut Model, sparsity: &Sparsity) {
+    for (id, _) in sparsity.iter().filter(|(_, pattern)| pattern.is_two_of_four()) {
+        if let Some(Parameter::Quantized(matrix)) = model.parameters.get_mut(&ParameterId::weight(*id)) {
+            matrix.sparsity = Some(NmPattern::TWO_OF_FOUR);
+        }
+    }
 }
 
 impl MatrixReport {
@@ -40,6 +54,7 @@ impl MatrixReport {
             scheme: matrix.scheme.to_string(),
             relative_error: relative_error(weights, matrix, importance),
             calibrated: importance.is_some(),
+            sparsity: None,
         }
     }
 }
