@@ -1,8 +1,11 @@
 //! The one integration binary: each module is a subject.
+#![expect(clippy::disallowed_methods, reason = "tests write their inputs")]
+
 mod artifact;
 mod cli;
 mod dense_directory;
 mod determinism;
+mod families;
 mod fixture;
 mod golden;
 mod hostile_checkpoint;
@@ -10,6 +13,7 @@ mod interrupt;
 mod quality;
 mod reference;
 mod targets;
+mod training;
 
 use std::path::PathBuf;
 

@@ -153,7 +153,7 @@ fn tensor_records(layout: Layout, tensors: &[StoredTensor], weights: &[Vec<u8>])
             storage: tensor.storage as u8,
             layout: if quantized { layout as u8 } else { 0 },
             activation_bits: if quantized && !table { 8 } else { 0 },
-            sparsity: 0,
+            sparsity: u8::from(tensor.storage.is_sparse()),
             rows: tensor.rows as u32,
             columns: tensor.columns as u32,
             offset,

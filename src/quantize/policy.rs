@@ -1,5 +1,6 @@
 //! Which scheme every matrix gets: a preset, then `--keep PATTERN=SCHEME` in order, the last that matches winning.
-//! Patterns are globs over names (`layers.*.attn.q`, `head.*`) or the aliases embedding, attention, ffn, head.
+//! Patterns are globs over names (`layers.*.attn.q`, `head.*`) or the aliases embedding, attention, conv, ffn, head; the
+//! projections of short convolutions are `conv` and not `attention`.
 
 use crate::model::id::{LinearId, Role};
 use crate::model::pattern::matches;
@@ -50,7 +51,7 @@ pub enum PolicyError {
     /// The pattern selects nothing.
     #[error(
         "--keep {keep}: the pattern matches no matrix of this model; names look like {example}, aliases are embedding, \
-         attention, ffn, head"
+         attention, conv, ffn, head"
     )]
     MatchesNothing {
         /// The option.

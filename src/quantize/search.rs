@@ -46,6 +46,7 @@ pub fn quantize_matrix(
         values: Vec::with_capacity(rows * columns),
         row_scale: Vec::with_capacity(rows),
         multiplier: Vec::new(),
+        sparsity: None,
     };
     for row in rounded {
         matrix.values.extend(row.values);
@@ -112,6 +113,7 @@ impl Grid {
             values: rounded.concat(),
             row_scale: self.row_scale.clone(),
             multiplier: self.multiplier.clone(),
+            sparsity: None,
         }
     }
 }

@@ -121,7 +121,7 @@ fn decode_kept<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, gro
             let value = match (shape.storage.is_nibbles(), nibbles(shape.layout.nibbles(), byte)) {
                 (false, _) => byte as i8,
                 (true, (low, high)) => {
-                    if group % 2 == 0 {
+                    if group.is_multiple_of(2) {
                         low
                     } else {
                         high
@@ -145,12 +145,20 @@ fn select_dot(kept: &[(i8, u8); KEPT], activations: &[i8]) -> i32 {
 /// # Panics
 /// If `row` is outside the matrix or `out` is not one row.
 pub fn row(matrix: &Matrix<'_>, row: usize, out: &mut [f32]) {
+    scaled_row(matrix, row, 1.0, out);
+}
+
+/// [`row`] with the row scale first multiplied by `factor`.
+///
+/// # Panics
+/// If `row` is outside the matrix or `out` is not one row.
+pub fn scaled_row(matrix: &Matrix<'_>, row: usize, factor: f32, out: &mut [f32]) {
     assert!(row < matrix.rows && out.len() == matrix.columns);
     let shape = &matrix.shape;
     let interleaved = shape.layout.rows();
     let tile = &matrix.bytes[row / interleaved * shape.stride..][..shape.stride];
     let within = row % interleaved;
-    let scale = row_scale(shape, tile, within);
+    let scale = row_scale(shape, tile, within) * factor;
     for (group, values) in out.chunks_mut(GROUP).enumerate() {
         let decoded = match shape.layout.run() {
             1 => integers::<1>(shape, tile, within, group),
