@@ -45,8 +45,5 @@ fn round_trip(folder: &Path) {
 fn checkpoints_survive_a_round_trip() {
     let Some(root) = shared("golden") else { return };
     let folders = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
-    // Families that slmc does not read are the business of the golden tests.
-    let known: Vec<_> = folders.filter(|folder| Model::open(folder).is_ok()).collect();
-    assert!(known.len() >= 9, "{known:?}");
-    known.iter().for_each(|folder| round_trip(folder));
+    folders.filter(|path| path.is_dir()).for_each(|folder| round_trip(&folder));
 }

@@ -1,8 +1,18 @@
 //! The one integration binary: each module is a subject.
+mod artifact;
+mod cli;
 mod dense_directory;
+mod determinism;
+mod families;
+mod fixture;
 mod golden;
 mod hostile_checkpoint;
+mod interrupt;
+mod prune;
+mod quality;
 mod reference;
+mod targets;
+mod training;
 
 use std::path::PathBuf;
 

@@ -7,10 +7,10 @@ use slm_runtime::layout::Layout;
 use slm_runtime::session::Session;
 use slm_runtime::sha256::Sha256;
 use slmc::checkpoint::DenseTensor;
-use slmc::compile::fit::Device;
+use slmc::compile::fit::{Device, Footprint};
 use slmc::compile::host::{SessionMemory, kernels};
 use slmc::compile::{HostSections, TextSection, compile};
-use slmc::model::id::{KeyMapPart, LinearId, ParameterId, Role};
+use slmc::model::id::{Class, KeyMapPart, ParameterId, Role};
 use slmc::model::quantized::QuantizedMatrix;
 use slmc::model::scheme::{GROUP, QuantScheme};
 use slmc::model::weights::{Model, Parameter};
@@ -25,8 +25,15 @@ fn quantize_row(x: &[f32]) -> (Vec<i8>, f32) {
 
 /// reference.py, `Matrix`: w8 by rows; w4.g32 with the element of largest magnitude at -8.
 fn reference_rule(weights: &[f32], rows: usize, columns: usize, scheme: QuantScheme) -> QuantizedMatrix {
-    let mut matrix =
-        QuantizedMatrix { scheme, rows, columns, values: Vec::new(), row_scale: Vec::new(), multiplier: Vec::new() };
+    let mut matrix = QuantizedMatrix {
+        scheme,
+        rows,
+        columns,
+        values: Vec::new(),
+        row_scale: Vec::new(),
+        multiplier: Vec::new(),
+        sparsity: None,
+    };
     for row in weights.chunks_exact(columns) {
         if scheme == QuantScheme::W8 {
             let (q, scale) = quantize_row(row);
@@ -54,15 +61,21 @@ fn reference_rule(weights: &[f32], rows: usize, columns: usize, scheme: QuantSch
     matrix
 }
 
-fn reference_model(linear: QuantScheme, embedding: QuantScheme) -> Option<Model> {
-    let mut model = Model::open(&shared("models/stories260k")?).expect("the checkpoint opens");
-    for (id, rows, columns) in model.spec.matrices() {
-        let weights = model.values_f32(ParameterId::weight(id)).expect("weights read");
-        let scheme = if id == LinearId::global(Role::TokenEmbedding) { embedding } else { linear };
-        let matrix = reference_rule(&weights, rows, columns, scheme);
+/// Every matrix by the reference's rule: tables and the head in `embedding`, everything else in `linear`.
+pub(crate) fn quantize_model(dense: &Model, linear: QuantScheme, embedding: QuantScheme) -> Model {
+    let mut model = dense.clone();
+    for (id, rows, columns) in dense.spec.matrices() {
+        let weights = dense.values_f32(ParameterId::weight(id)).expect("weights read");
+        let table = id.role.class() == Class::Embedding || id.role == Role::LmHead;
+        let matrix = reference_rule(&weights, rows, columns, if table { embedding } else { linear });
         model.parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
     }
-    Some(model)
+    model
+}
+
+fn reference_model(linear: QuantScheme, embedding: QuantScheme) -> Option<Model> {
+    let model = Model::open(&shared("models/stories260k")?).expect("the checkpoint opens");
+    Some(quantize_model(&model, linear, embedding))
 }
 
 fn add_key_map(model: &mut Model, key_map: &serde_json::Value) {
@@ -79,14 +92,15 @@ fn add_key_map(model: &mut Model, key_map: &serde_json::Value) {
     }
 }
 
-fn artifact(model: &Model, layout: Layout) -> Vec<u8> {
+/// The artifact of a quantized model, and what it takes of the device.
+pub(crate) fn artifact_for(model: &Model, device: &Device) -> (Vec<u8>, Footprint) {
     let text = TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], strip_leading_space: false };
-    let device = Device::unlimited("test", layout);
-    compile(model, &device, None, &text, &HostSections::default(), &Silent).expect("it compiles").bytes
+    let compiled = compile(model, device, None, &text, &HostSections::default(), &Silent).expect("it compiles");
+    (compiled.bytes, compiled.footprint)
 }
 
 /// SHA-256 of the logits of all positions, the prompt given in pieces of `piece` tokens.
-fn logits_sha256(artifact: &ArtifactView<'_>, tokens: &[u32], piece: usize) -> String {
+pub(crate) fn logits_sha256(artifact: &ArtifactView<'_>, tokens: &[u32], piece: usize) -> String {
     let mut memory = SessionMemory::for_artifact(artifact);
     let mut session = Session::new(artifact, kernels(), memory.as_mut_slice()).expect("the memory is the planned one");
     let mut hash = Sha256::new();
@@ -119,7 +133,7 @@ fn logits_equal_the_reference_bit_for_bit() {
         // Every layout on the short sequence, every way to cut it; the long ones once.
         let short = tokens.len() <= 64;
         for layout in if short { &Layout::ALL[..] } else { &Layout::ALL[..1] } {
-            let bytes = artifact(&model, *layout);
+            let (bytes, _) = artifact_for(&model, &Device::unlimited("test", *layout));
             let view = ArtifactView::open(&bytes).expect("it reads back");
             view.verify_digests().expect("its digests hold");
             for piece in if short { &[1, 7, 64][..] } else { &[64][..] } {

@@ -34,7 +34,7 @@ pub struct KeyStats {
 pub struct Statistics {
     /// By linear; a tied head's are under `head.lm`.
     pub linears: BTreeMap<LinearId, LinearStats>,
-    /// By layer.
+    /// By layer; empty for one without attention.
     pub keys: Vec<KeyStats>,
     /// Tokens seen.
     pub tokens: u64,
@@ -126,8 +126,8 @@ struct Collector {
 
 impl Collector {
     fn new(spec: &ModelSpec) -> Self {
-        let per_head: Vec<Vec<Sums>> =
-            spec.layers.iter().map(|layer| vec![Sums::default(); layer.attention.key_value_heads]).collect();
+        let heads = spec.layers.iter().map(|layer| layer.attention().map_or(0, |attention| attention.key_value_heads));
+        let per_head: Vec<Vec<Sums>> = heads.map(|heads| vec![Sums::default(); heads]).collect();
         Collector {
             linears: BTreeMap::new(),
             keys: per_head.clone(),

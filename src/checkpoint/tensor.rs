@@ -117,6 +117,16 @@ impl SharedBytes {
         }
     }
 
+    /// A part of them, which must lie inside: shared where they are mapped, else copied.
+    fn slice(&self, range: Range<usize>) -> Self {
+        SharedBytes(match &self.0 {
+            Storage::Mapped(file, whole) => {
+                Storage::Mapped(Arc::clone(file), whole.start + range.start..whole.start + range.end)
+            }
+            Storage::Owned(bytes) => Storage::Owned(bytes[range].into()),
+        })
+    }
+
     fn file(&self) -> Option<PathBuf> {
         match &self.0 {
             Storage::Mapped(file, _) => Some(file.path().to_owned()),
@@ -180,6 +190,68 @@ impl DenseTensor {
         self.stored_name.as_deref()
     }
 
+    /// Some rows, which stay where the tensor is; `None` where there are no such rows.
+    pub fn rows(&self, rows: Range<usize>) -> Option<Self> {
+        if rows.start > rows.end || rows.end > *self.shape.first()? {
+            return None;
+        }
+        let row_bytes = self.dtype.bytes() * self.shape[1..].iter().product::<usize>();
+        let mut shape = self.shape.clone();
+        shape[0] = rows.len();
+        let bytes = self.bytes.slice(rows.start * row_bytes..rows.end * row_bytes);
+        Some(DenseTensor { shape, bytes, ..self.clone() })
+    }
+
+    /// A matrix with rows and columns exchanged, a copy; `None` for what is no matrix.
+    pub fn turned(&self) -> Option<Self> {
+        self.turned_columns(0..*self.shape.get(1)?)
+    }
+
+    /// Some columns of a matrix as rows, a copy; `None` for what is no matrix or has no such columns.
+    pub fn turned_columns(&self, columns: Range<usize>) -> Option<Self> {
+        let &[outer, inner] = self.shape.as_slice() else { return None };
+        if columns.start > columns.end || columns.end > inner {
+            return None;
+        }
+        let (width, values) = (self.dtype.bytes(), self.bytes());
+        let shape = vec![columns.len(), outer];
+        let mut turned = Vec::with_capacity(columns.len() * outer * width);
+        for column in columns {
+            for row in 0..outer {
+                turned.extend_from_slice(&values[(row * inner + column) * width..][..width]);
+            }
+        }
+        Some(DenseTensor { shape, bytes: SharedBytes(Storage::Owned(turned.into())), ..self.clone() })
+    }
+
+    /// The rows of named tensors, which have equal rows, one after the other: in their data type, or in f32 where they
+    /// differ in it. A single tensor is itself.
+    pub fn joined<'t>(parts: impl Iterator<Item = (String, &'t DenseTensor)>) -> Result<Self, TensorError> {
+        let parts: Vec<(String, &DenseTensor)> = parts.collect();
+        if let [(_, tensor)] = parts[..] {
+            return Ok(tensor.clone());
+        }
+        let same = parts.windows(2).all(|pair| pair[0].1.dtype == pair[1].1.dtype);
+        let dtype = parts.first().filter(|_| same).map_or(DenseType::F32, |(_, tensor)| tensor.dtype);
+        let (mut shape, mut bytes) = (Vec::new(), Vec::new());
+        for (name, tensor) in &parts {
+            match shape.first_mut() {
+                Some(rows) => *rows += tensor.shape.first().copied().unwrap_or(0),
+                None => shape.clone_from(&tensor.shape),
+            }
+            if same {
+                bytes.extend_from_slice(tensor.bytes())
+            } else {
+                bytes.extend(dtype.encode(&tensor.to_f32(name)?))
+            }
+        }
+        let (expected, found) = (shape.iter().product(), bytes.len() / dtype.bytes());
+        if expected != found {
+            return Err(TensorError::Length { shape, expected, found });
+        }
+        Ok(DenseTensor { shape, dtype, bytes: SharedBytes(Storage::Owned(bytes.into())), stored_name: None })
+    }
+
     /// Dimensions, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
@@ -213,5 +285,40 @@ impl DenseTensor {
                 value: values[index],
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_cut_and_columns_turned_into_rows() {
+        let values: Vec<f32> = (0..12u8).map(f32::from).collect();
+        let matrix = DenseTensor::from_f32(vec![3, 4], &values).unwrap();
+        let shown = |part: Option<DenseTensor>| part.map(|part| (part.shape().to_vec(), part.to_f32("m").unwrap()));
+        assert_eq!(shown(matrix.rows(1..3)), Some((vec![2, 4], values[4..].to_vec())));
+        let columns = shown(matrix.turned_columns(1..3));
+        assert_eq!(columns, Some((vec![2, 3], vec![1.0, 5.0, 9.0, 2.0, 6.0, 10.0])));
+        assert_eq!((matrix.rows(2..4), matrix.turned_columns(3..5)), (None, None));
+        assert_eq!(matrix.turned().unwrap().turned(), Some(matrix.clone()));
+        let vector = DenseTensor::from_f32(vec![12], &values).unwrap();
+        assert_eq!(vector.rows(10..12).unwrap().to_f32("v").unwrap(), [10.0, 11.0]);
+        assert_eq!((vector.turned(), vector.rows(0..13)), (None, None));
+    }
+
+    #[test]
+    fn joining_undoes_cutting_and_mixed_types_become_f32() {
+        let values: Vec<f32> = (0..12u8).map(f32::from).collect();
+        let matrix = DenseTensor::from_f32(vec![3, 4], &values).unwrap();
+        let named = |parts: &[DenseTensor]| DenseTensor::joined(parts.iter().map(|part| ("part".to_owned(), part)));
+        let parts = [matrix.rows(0..1).unwrap(), matrix.rows(1..3).unwrap()];
+        assert_eq!(named(&parts).unwrap(), matrix);
+        let half = DenseType::F16.encode(&values[..4]);
+        let half = SharedBytes(Storage::Owned(half.into()));
+        let half = DenseTensor { shape: vec![1, 4], dtype: DenseType::F16, bytes: half, stored_name: None };
+        assert_eq!(named(&[half, parts[1].clone()]).unwrap(), matrix);
+        let other = DenseTensor::from_f32(vec![1, 3], &[0.0; 3]).unwrap();
+        assert!(matches!(named(&[parts[0].clone(), other]), Err(TensorError::Length { expected: 8, found: 7, .. })));
     }
 }

@@ -7,7 +7,7 @@ use crate::compile::directory::{CompileReport, DirectoryError, Options, compile_
 use crate::compile::fit::DoesNotFit;
 use crate::model::spec::ModelSpec;
 use crate::model::weights::Outline;
-use crate::quantize::policy::unsupported;
+use crate::quantize::policy::{not_sparse, unsupported};
 use crate::recipe::Known;
 use crate::recipe::target::Target;
 use crate::shell::{ExitStatus, Shell};
@@ -96,17 +96,21 @@ impl Args {
         let outline = Outline::open(&self.model)?;
         check_memory(global, 4 * outline.spec.parameter_count() + (64 << 20), "compiling")?;
         if let (Some(required), Some(schemes)) = (&target.required, &outline.schemes) {
-            if let Some(sparsity) = &required.sparsity {
+            if let Some(sparsity) = &required.sparsity
+                && let Some(id) = not_sparse(&outline.spec, &outline.sparsity, sparsity.parse()?)
+            {
                 bail!(
-                    "target {} requires {sparsity} sparsity on its linears, which this model does not have",
+                    "target {} runs only feed-forward networks that are {sparsity}, and `{id}` is not; prune the dense \
+                     checkpoint (slmc prune DIR --pattern {sparsity} --only ffn), then quantize and compile it again",
                     target.name
                 );
             }
             if let Some((id, scheme)) = unsupported(schemes, &required.schemes) {
+                let runs: Vec<String> = required.schemes.iter().map(ToString::to_string).collect();
                 bail!(
-                    "target {} does not run {scheme}, the scheme of `{id}`; quantize it to {:?}",
+                    "target {} does not run {scheme}, the scheme of `{id}`; quantize it to {}",
                     target.name,
-                    required.schemes
+                    runs.join(" or ")
                 );
             }
         }

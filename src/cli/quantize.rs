@@ -40,7 +40,7 @@ pub(super) struct Args {
     /// Give the matrices that a pattern matches another scheme; repeatable, the last match wins
     ///
     /// PATTERN is a glob over names such as layers.3.attn.q, embed.token, head.lm, or one of embedding, attention,
-    /// ffn, head. SCHEME is w8 or w4.
+    /// conv (short convolutions), ffn, head. SCHEME is w8 or w4.
     #[arg(long, value_name = "PATTERN=SCHEME")]
     keep: Vec<Keep>,
 

@@ -4,11 +4,11 @@
 use super::lower::Lowered;
 use crate::model::size::StoredTensor;
 use slm_runtime::format::header::{
-    self, CACHE_INT8, DIGEST_SHA256, HEADER_BYTES, Header, MAGIC, MAJOR, MINOR, SECTION_TABLE_OFFSET, SectionKind,
-    SectionRecord,
+    CACHE_INT8, DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR,
+    SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
 };
 use slm_runtime::format::tensor::{TensorRecord, TensorRole, digest_tree};
-use slm_runtime::format::verify::part_digest;
+use slm_runtime::format::verify::{device_digest, host_digest};
 use slm_runtime::layout::{ALIGNMENT, Layout, Storage};
 use slm_runtime::sha256::{Digest, Sha256};
 
@@ -102,10 +102,11 @@ impl Draft {
     /// Writes the golden digest and the file's digests.
     pub fn finish(mut self, golden: Digest) -> Vec<u8> {
         self.bytes[self.golden_offset + 4..self.golden_offset + 36].copy_from_slice(&golden);
-        let device = part_digest(&self.bytes, &self.bytes[HEADER_BYTES..self.device_bytes]);
-        let host = part_digest(&self.bytes, &self.bytes[self.device_bytes..]);
-        self.bytes[header::DIGESTS.start..][..32].copy_from_slice(&device);
-        self.bytes[header::DIGESTS.start + 32..][..32].copy_from_slice(&host);
+        // The device digest covers the host digest, so it comes last.
+        let host = host_digest(&self.bytes, &self.bytes[self.device_bytes..]);
+        self.bytes[HOST_DIGEST].copy_from_slice(&host);
+        let device = device_digest(&self.bytes, &self.bytes[HEADER_BYTES..self.device_bytes]);
+        self.bytes[DEVICE_DIGEST].copy_from_slice(&device);
         self.bytes
     }
 }
@@ -152,7 +153,7 @@ fn tensor_records(layout: Layout, tensors: &[StoredTensor], weights: &[Vec<u8>])
             storage: tensor.storage as u8,
             layout: if quantized { layout as u8 } else { 0 },
             activation_bits: if quantized && !table { 8 } else { 0 },
-            sparsity: 0,
+            sparsity: u8::from(tensor.storage.is_sparse()),
             rows: tensor.rows as u32,
             columns: tensor.columns as u32,
             offset,

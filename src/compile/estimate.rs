@@ -5,10 +5,11 @@
 use super::fit::{Device, FitError, Limit, Shape, fit, footprint};
 use super::lower::LowerError;
 use crate::data::tokenizer::Tokenizer;
+use crate::model::dense_directory::recorded_sparsity;
 use crate::model::id::{ParameterId, Part, Role};
 use crate::model::scheme::{Preset, QuantScheme};
 use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
-use crate::model::spec::ModelKind;
+use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::weights::{ModelError, Outline};
 use crate::report::{Align, Report, Table, grouped};
 use serde::Serialize;
@@ -75,8 +76,10 @@ pub struct EstimateReport {
     pub context: usize,
     /// Weights, a tied tensor once.
     pub parameters: u64,
-    /// Multiply-accumulates per token in linears and head.
+    /// Multiply-accumulates per token in linears, head and convolutions.
     pub macs_per_token: u64,
+    /// Matrices that are stored as 2:4.
+    pub sparse_matrices: usize,
     /// One row per scheme.
     pub schemes: Vec<SchemeEstimate>,
 }
@@ -118,6 +121,9 @@ impl Report for EstimateReport {
         facts.row(["target", &self.target]);
         facts.row(["context", &self.context.to_string()]);
         facts.row(["MACs per token", &grouped(self.macs_per_token)]);
+        if self.sparse_matrices > 0 {
+            facts.row(["2:4 matrices", &self.sparse_matrices.to_string()]);
+        }
         format!("{facts}\n\n{table}")
     }
 }
@@ -164,25 +170,22 @@ pub fn estimate(
     let vocabulary_bytes = Tokenizer::open(path)
         .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary))
         .map_or(4 * spec.vocabulary as u64, |tokens| tokens.iter().map(|token| token.len() as u64).sum());
+    // What slmc.json says of a dense directory; `quantize` looks whether it is true.
+    let sparsity = match &outline.schemes {
+        Some(_) => outline.sparsity.clone(),
+        None => recorded_sparsity(path, spec).map_err(ModelError::from)?,
+    };
     let assignments: Vec<(&'static str, Assignment)> = match &outline.schemes {
         Some(schemes) => vec![("as quantized", schemes.clone())],
         None => Preset::ALL.into_iter().map(|preset| (preset.name(), preset.assign(spec))).collect(),
     };
     // Key maps are part of every quantized decoder and encoder; a dense directory will have them once quantized.
     let key_maps = outline.key_maps || outline.schemes.is_none();
-    let mut macs_per_token: u64 = spec
-        .matrices()
-        .iter()
-        .filter(|(id, ..)| !is_table(id.role))
-        .map(|&(_, rows, columns)| (rows * columns) as u64)
-        .sum();
-    if spec.tied_head() {
-        macs_per_token += (spec.vocabulary * spec.hidden) as u64;
-    }
+    let macs_per_token = macs_per_token(spec);
     let golden = super::golden_size(spec, context);
     let mut schemes = Vec::new();
     for (scheme, assignment) in &assignments {
-        let shape = Shape { spec, assignment, key_maps, vocabulary_bytes, golden };
+        let shape = Shape { spec, assignment, sparsity: &sparsity, key_maps, vocabulary_bytes, golden };
         schemes.push(row(scheme, &shape, device, rates, context)?);
     }
     Ok(EstimateReport {
@@ -191,8 +194,22 @@ pub fn estimate(
         context,
         parameters: spec.parameter_count(),
         macs_per_token,
+        sparse_matrices: sparsity.values().filter(|pattern| pattern.is_two_of_four()).count(),
         schemes,
     })
+}
+
+/// Multiply-accumulates of one token in linears, head and the kernels of convolutions.
+fn macs_per_token(spec: &ModelSpec) -> u64 {
+    let multiplied = |id: ParameterId| match id {
+        ParameterId::Linear(id, Part::Weight) => {
+            !is_table(id.role) || (id.role == Role::TokenEmbedding && spec.tied_head())
+        }
+        ParameterId::Kernel(_, Part::Weight) => true,
+        _ => false,
+    };
+    let parameters = spec.parameters().into_iter().filter(|parameter| multiplied(parameter.id));
+    parameters.map(|parameter| parameter.shape.iter().map(|&n| n as u64).product::<u64>()).sum()
 }
 
 /// Tables are looked up, one row a token, not multiplied with.
@@ -208,7 +225,7 @@ fn row(
     context: usize,
 ) -> Result<SchemeEstimate, EstimateError> {
     let spec = shape.spec;
-    let tensors = stored_tensors(spec, shape.assignment, device.layout, context, shape.key_maps)?;
+    let tensors = stored_tensors(spec, shape.assignment, shape.sparsity, device.layout, context, shape.key_maps)?;
     let (mut bytes_per_token, mut cycles) = (0u64, Some(0.0f64));
     for tensor in &tensors {
         let ParameterId::Linear(id, Part::Weight) = tensor.id else {
@@ -259,7 +276,8 @@ fn row(
             estimate.fits = false;
             estimate.limit = Some(answer.limit);
             estimate.over_bytes = Some(answer.needed_bytes - answer.available_bytes);
-            estimate.largest_context = answer.largest_context;
+            // With another scheme it is that scheme's context, which has a row of its own.
+            estimate.largest_context = answer.largest_context.filter(|_| answer.scheme.is_none());
             let chunk = if answer.limit == Limit::Ram { 1 } else { MAX_CHUNK };
             footprint(shape, device, context, chunk).map_err(refused)?.0
         }

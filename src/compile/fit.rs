@@ -4,6 +4,7 @@
 use super::lower::{LowerError, Lowered, lower};
 use crate::model::size::{Assignment, SizeError, stored_tensors};
 use crate::model::spec::ModelSpec;
+use crate::model::transform::Sparsity;
 use crate::report::{Report, grouped};
 use slm_runtime::format::header::{HEADER_BYTES, SectionKind};
 use slm_runtime::format::spec::{LayerRecord, MAX_CHUNK, ModelRecord};
@@ -133,6 +134,8 @@ pub struct Shape<'a> {
     pub spec: &'a ModelSpec,
     /// Scheme of every matrix.
     pub assignment: &'a Assignment,
+    /// Pattern of every matrix that has one.
+    pub sparsity: &'a Sparsity,
     /// Whether layers carry key maps.
     pub key_maps: bool,
     /// Bytes of all tokens' texts.
@@ -163,7 +166,7 @@ pub fn footprint(
     chunk: usize,
 ) -> Result<(Footprint, Lowered), FitError> {
     let lowered = lower(shape.spec, context, chunk, shape.key_maps, false)?;
-    let tensors = stored_tensors(shape.spec, shape.assignment, device.layout, context, shape.key_maps)?;
+    let tensors = stored_tensors(shape.spec, shape.assignment, shape.sparsity, device.layout, context, shape.key_maps)?;
     let weights: u64 = tensors.iter().map(|tensor| tensor.bytes).sum();
     let vocabulary = (shape.spec.vocabulary as u64 + 1) * 4 + shape.vocabulary_bytes;
     let (golden_tokens, golden_prompts) = shape.golden;

@@ -3,7 +3,7 @@
 use super::host::{ArtifactError, ArtifactFile};
 use crate::checkpoint::hash::hex;
 use crate::model::id::Class;
-use crate::model::size::WeightSize;
+use crate::model::size::{WeightSize, parameter_id};
 use crate::report::{Align, Report, Table, grouped};
 use serde::Serialize;
 use slm_runtime::format::artifact::ArtifactView;
@@ -16,9 +16,9 @@ use std::path::Path;
 /// One tensor of an artifact.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TensorSummary {
-    /// Name, from the host part, or the key where the file has none.
+    /// Name, from the host part, or by its key where the file has none.
     pub name: String,
-    /// `w8`, `w4.g32`, `f32`.
+    /// `w8`, `w4.g32`, `w8.2:4`, `w4.g32.2:4`, `f32`.
     pub storage: &'static str,
     /// Outer dimension.
     pub rows: u32,
@@ -35,18 +35,21 @@ pub struct ClassSummary {
     pub bytes: u64,
     /// Unpadded.
     pub parameters: u64,
-    /// Multiply-accumulates per token; a table that is only looked up has none.
+    /// Multiply-accumulates per token as if no weight were zero; a table that is only looked up has none.
     pub macs_per_token: u64,
+    /// The same of the weights that are stored: half of a 2:4 matrix.
+    pub sparse_macs_per_token: u64,
 }
 
-/// The class a tensor's bytes count under; norms, biases and key maps are `other`.
+/// The class a tensor's bytes count under; norms, biases, key maps and the kernels of convolutions are `other`.
 fn class_of(record: &TensorRecord) -> &'static str {
     if record.storage == Storage::F32 as u8 || record.part != TensorPart::Weight as u8 {
         return "other";
     }
     match record.role {
         0x00..0x10 => Class::Embedding.name(),
-        0x10..0x20 => Class::Attention.name(),
+        0x10..0x18 => Class::Attention.name(),
+        0x18..0x20 => Class::Conv.name(),
         0x20..0x40 => Class::Ffn.name(),
         _ => Class::Head.name(),
     }
@@ -77,11 +80,19 @@ pub fn classes(view: &ArtifactView<'_>) -> Vec<(&'static str, ClassSummary)> {
         if !is_key_map(&record) {
             sum.parameters += parameters(&record);
         }
-        if matches!(class, "attention" | "ffn" | "head") {
-            sum.macs_per_token += parameters(&record);
-        }
-        if tied && record.role == TensorRole::EmbedToken as u8 {
-            sums.entry(Class::Head.name()).or_default().macs_per_token += parameters(&record);
+        let macs = parameters(&record);
+        let stored = if Storage::from_id(record.storage).is_some_and(Storage::is_sparse) { macs / 2 } else { macs };
+        let kernel = record.role == TensorRole::ConvKernel as u8 && record.part == TensorPart::Weight as u8;
+        let multiplied = match class {
+            "attention" | "conv" | "ffn" | "head" => Some(class),
+            _ if kernel => Some(Class::Conv.name()),
+            _ if tied && record.role == TensorRole::EmbedToken as u8 => Some(Class::Head.name()),
+            _ => None,
+        };
+        if let Some(class) = multiplied {
+            let sum = sums.entry(class).or_default();
+            sum.macs_per_token += macs;
+            sum.sparse_macs_per_token += stored;
         }
     }
     let names = Class::ALL.map(Class::name).into_iter().chain(["other"]);
@@ -110,13 +121,9 @@ pub fn tensors(view: &ArtifactView<'_>, names: Option<&str>) -> Vec<TensorSummar
             .as_mut()
             .and_then(Iterator::next)
             .map(str::to_owned)
-            .or_else(|| view.tensor_key(index).map(|key| key.to_string()))
+            .or_else(|| Some(parameter_id(view.tensor_key(index)?)?.to_string()))
             .unwrap_or_default(),
-        storage: match Storage::from_id(record.storage) {
-            Some(Storage::W8) => "w8",
-            Some(Storage::W4G32) => "w4.g32",
-            _ => "f32",
-        },
+        storage: Storage::from_id(record.storage).map_or("unknown", Storage::name),
         rows: record.rows,
         columns: record.columns,
         bytes: record.bytes,
@@ -162,6 +169,8 @@ pub struct InspectReport {
     pub size: WeightSize,
     /// Multiply-accumulates per token in linears and head; attention over the cache comes on top.
     pub macs_per_token: u64,
+    /// The same of the weights that are stored: half of every 2:4 matrix.
+    pub sparse_macs_per_token: u64,
     /// Sums by class.
     pub classes: BTreeMap<&'static str, ClassSummary>,
     /// Golden prompts.
@@ -199,17 +208,21 @@ impl Report for InspectReport {
         facts.row(["  stack", &grouped(self.stack_bytes)]);
         facts.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
         let right = Align::Right;
-        let mut classes =
-            Table::new([("class", Align::Left), ("bytes", right), ("parameters", right), ("MACs per token", right)]);
-        for (name, sum) in &self.classes {
-            classes.row([*name, &grouped(sum.bytes), &grouped(sum.parameters), &grouped(sum.macs_per_token)]);
-        }
-        classes.row([
-            "all",
-            &grouped(self.size.weight_bytes),
-            &grouped(self.size.parameters),
-            &grouped(self.macs_per_token),
+        let mut classes = Table::new([
+            ("class", Align::Left),
+            ("bytes", right),
+            ("parameters", right),
+            ("MACs per token, dense", right),
+            ("sparse", right),
         ]);
+        let mut row = |name: &str, numbers: [u64; 4]| {
+            classes.row([name.to_owned()].into_iter().chain(numbers.map(grouped)));
+        };
+        for (name, sum) in &self.classes {
+            row(name, [sum.bytes, sum.parameters, sum.macs_per_token, sum.sparse_macs_per_token]);
+        }
+        let (bytes, parameters) = (self.size.weight_bytes, self.size.parameters);
+        row("all", [bytes, parameters, self.macs_per_token, self.sparse_macs_per_token]);
         let mut tensors =
             Table::new([("tensor", Align::Left), ("storage", Align::Left), ("shape", right), ("bytes", right)]);
         for tensor in &self.tensors {
@@ -245,6 +258,7 @@ pub fn inspect(path: &Path) -> Result<InspectReport, ArtifactError> {
         ram_bytes: spec.arena_bytes + spec.cache_bytes + spec.stack_bytes,
         size: weight_size(&view),
         macs_per_token: classes.iter().map(|(_, sum)| sum.macs_per_token).sum(),
+        sparse_macs_per_token: classes.iter().map(|(_, sum)| sum.sparse_macs_per_token).sum(),
         classes: classes.into_iter().collect(),
         golden_prompts: view.golden_prompts().count(),
         golden_sha256: hex(&view.golden_digest()),

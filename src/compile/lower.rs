@@ -2,8 +2,10 @@
 //! `LayerRecord`s and function tables. Weights are not looked at.
 
 use super::tables::{curve_entry, curve_id, rotary_entry};
-use crate::model::spec::{Head, LayerSpec, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Positions};
-use slm_runtime::format::spec::{self as format, CurveId, LayerRecord, MAX_CHUNK, ModelRecord, NONE, Output};
+use crate::model::spec::{
+    Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Positions, RotarySpec,
+};
+use slm_runtime::format::spec::{self as format, Block, CurveId, LayerRecord, MAX_CHUNK, ModelRecord, NONE, Output};
 use slm_runtime::numerics::LOG2E_Q15;
 use slm_runtime::plan::{Plan, STACK_BYTES};
 use std::collections::BTreeSet;
@@ -49,34 +51,67 @@ pub enum LowerError {
 fn norm_number(norm: Option<Norm>) -> u8 {
     match norm.map(|norm| norm.kind) {
         None => 0,
-        Some(NormKind::Rms) => format::NormKind::Rms as u8,
+        // The weights of the second are stored with one added.
+        Some(NormKind::Rms | NormKind::RmsOnePlus) => format::NormKind::Rms as u8,
         Some(NormKind::Layer) => format::NormKind::Layer as u8,
     }
 }
 
-fn lower_layer(layer: &LayerSpec, rotary: u8, key_maps: bool) -> LayerRecord {
-    let attention = &layer.attention;
-    LayerRecord {
-        block: 1,
+fn lower_layer(layer: &LayerSpec, tables: &[(RotarySpec, usize)], key_maps: bool) -> LayerRecord {
+    let common = LayerRecord {
+        block: Block::Conv as u8,
         norm: norm_number(Some(layer.norm)),
         norm_placement: match layer.norm_placement {
-            NormPlacement::Pre => 1,
-            NormPlacement::Post => 2,
-        },
+            NormPlacement::Pre => format::NormPlacement::Before,
+            NormPlacement::Post => format::NormPlacement::After,
+            NormPlacement::Around => format::NormPlacement::Around,
+        } as u8,
         ffn: if layer.ffn.gated { 2 } else { 1 },
         activation: curve_id(layer.ffn.activation) as u8,
-        rotary,
-        key_map: u8::from(key_maps),
-        reserved: 0,
-        heads: attention.heads as u32,
-        key_value_heads: attention.key_value_heads as u32,
-        head_dim: attention.head_dim as u32,
         ffn_width: layer.ffn.width as u32,
-        window: 0,
-        score_scale: (LOG2E_Q15 * attention.score_scale) as f32,
         epsilon: layer.norm.epsilon as f32,
-        reserved_end: [0; 28],
+        ..LayerRecord::from_bytes(&[0; LayerRecord::BYTES])
+    };
+    match &layer.mixer {
+        Mixer::Attention(attention) => LayerRecord {
+            block: Block::Attention as u8,
+            rotary: attention.rotary.map_or(0, |rotary| table_number(tables, &(rotary, attention.head_dim))),
+            key_map: u8::from(key_maps),
+            query_key_norm: u8::from(attention.query_key_norm),
+            heads: attention.heads as u32,
+            key_value_heads: attention.key_value_heads as u32,
+            head_dim: attention.head_dim as u32,
+            window: attention.window.unwrap_or(0) as u32,
+            score_scale: (LOG2E_Q15 * attention.score_scale) as f32,
+            ..common
+        },
+        Mixer::Conv(conv) => LayerRecord { taps: conv.taps as u32, ..common },
     }
+}
+
+/// Number of a rotary table, from 1.
+fn table_number(tables: &[(RotarySpec, usize)], table: &(RotarySpec, usize)) -> u8 {
+    tables.iter().position(|other| other == table).map_or(0, |index| index as u8 + 1)
+}
+
+/// Every rotation the layers ask for, once, in the order of the layers.
+fn rotary_tables(spec: &ModelSpec) -> Vec<(RotarySpec, usize)> {
+    let mut tables = Vec::new();
+    for attention in spec.layers.iter().filter_map(LayerSpec::attention) {
+        let table = attention.rotary.map(|rotary| (rotary, attention.head_dim));
+        tables.extend(table.filter(|table| !tables.contains(table)));
+    }
+    tables
+}
+
+/// Widths and counts of a layer that artifacts bound.
+fn dimensions(layer: &LayerSpec, hidden: usize) -> [(&'static str, usize, usize); 2] {
+    let limit = format::MAX_DIMENSION as usize;
+    let (mixer, taps) = match &layer.mixer {
+        Mixer::Attention(attention) => (attention.query_width(), 0),
+        Mixer::Conv(conv) => (3 * hidden, conv.taps),
+    };
+    [("layer width", mixer.max(layer.ffn.width), limit), ("taps of the convolution", taps, format::MAX_TAPS as usize)]
 }
 
 /// Lowers a specification for `context` positions with `chunk` tokens together, at most [`MAX_CHUNK`].
@@ -88,14 +123,16 @@ pub fn lower(
     strip_leading_space: bool,
 ) -> Result<Lowered, LowerError> {
     let limit = format::MAX_DIMENSION as usize;
-    let widest = spec.layers.iter().flat_map(|l| [l.attention.query_width(), l.ffn.width]).max().unwrap_or(1);
-    for (name, value) in [
-        ("vocab_size", spec.vocabulary),
-        ("hidden_size", spec.hidden),
-        ("context", context),
-        ("layer width", widest),
-        ("num_labels", spec.output_width()),
-    ] {
+    let tables = rotary_tables(spec);
+    let of_model = [
+        ("vocab_size", spec.vocabulary, limit),
+        ("hidden_size", spec.hidden, limit),
+        ("context", context, limit),
+        ("num_labels", spec.output_width(), limit),
+        ("number of rotary tables", tables.len(), format::MAX_TABLES as usize),
+    ];
+    for (name, value, limit) in of_model.into_iter().chain(spec.layers.iter().flat_map(|l| dimensions(l, spec.hidden)))
+    {
         if value > limit {
             return Err(LowerError::Dimension { name, value, limit });
         }
@@ -117,29 +154,15 @@ pub fn lower(
     if outside.windows(2).any(|pair| pair[0] != pair[1]) {
         return Err(LowerError::Epsilons);
     }
-    let rotary = match spec.positions {
-        Positions::Rotary(rotary) => Some(rotary),
-        Positions::Learned => None,
-    };
-    // One table per head width; layers of one model nearly always share it.
-    let widths: BTreeSet<usize> = spec.layers.iter().map(|layer| layer.attention.head_dim).collect();
-    let number = |head_dim: usize| widths.iter().position(|&width| width == head_dim).map_or(0, |n| n as u8 + 1);
-    let layers: Vec<LayerRecord> = spec
-        .layers
-        .iter()
-        .map(|layer| lower_layer(layer, rotary.map_or(0, |_| number(layer.attention.head_dim)), key_maps))
-        .collect();
+    let layers: Vec<LayerRecord> = spec.layers.iter().map(|layer| lower_layer(layer, &tables, key_maps)).collect();
     let mut curves: BTreeSet<u8> = layers.iter().map(|layer| layer.activation).collect();
     curves.extend((head_activation != 0).then_some(head_activation));
     curves.extend((output == Output::Classifier).then_some(CurveId::Silu as u8));
-    let tables = if rotary.is_some() { widths.len() } else { 0 };
     let mut functions = Vec::new();
-    functions.extend((tables as u32).to_le_bytes());
+    functions.extend((tables.len() as u32).to_le_bytes());
     functions.extend((curves.len() as u32).to_le_bytes());
-    if let Some(rotary) = rotary {
-        for &head_dim in &widths {
-            functions.extend(rotary_entry(&rotary, head_dim, context));
-        }
+    for (rotary, head_dim) in &tables {
+        functions.extend(rotary_entry(rotary, *head_dim, context));
     }
     for curve in curves.iter().filter_map(|&number| CurveId::from_number(number)) {
         functions.extend(curve_entry(curve));
@@ -174,7 +197,8 @@ pub fn lower(
         arena_bytes: 0,
         cache_bytes: 0,
         stack_bytes: STACK_BYTES,
-        reserved_end: [0; 48],
+        embedding_scale: spec.embedding_scale,
+        reserved_end: [0; 44],
     };
     let plan = Plan::new(&model, layers.iter().copied()).ok_or(LowerError::Plan { context })?;
     (model.arena_bytes, model.cache_bytes) = (plan.arena_bytes, plan.cache_bytes);

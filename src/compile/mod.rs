@@ -14,8 +14,10 @@ pub mod tables;
 pub mod verify;
 
 use crate::model::id::ParameterId;
+use crate::model::quantized_directory::QuantizedError;
 use crate::model::size::{Assignment, StoredTensor, WeightSize, stored_tensors};
 use crate::model::spec::ModelSpec;
+use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
 use fit::{Device, DoesNotFit, FitError, Footprint, Shape};
@@ -146,7 +148,7 @@ pub fn compile(
     if device.name.len() > emit::TARGET_NAME_BYTES {
         return Err(CompileError::TargetName(device.name.clone()));
     }
-    let assignment: Assignment = model.schemes();
+    let (assignment, sparsity): (Assignment, Sparsity) = (model.schemes(), model.sparsity());
     if let Some((id, ..)) = spec.matrices().into_iter().find(|(id, ..)| !assignment.contains_key(id)) {
         return Err(CompileError::Dense { directory: model.directory.clone(), id: ParameterId::weight(id) });
     }
@@ -155,13 +157,14 @@ pub fn compile(
     let shape = Shape {
         spec,
         assignment: &assignment,
+        sparsity: &sparsity,
         key_maps,
         vocabulary_bytes: text.vocabulary.iter().map(|token| token.len() as u64).sum(),
         golden: golden_size(spec, context),
     };
     let (footprint, mut lowered) = fit::fit(&shape, device, context)?;
     lowered.model.strip_leading_space = u8::from(text.strip_leading_space);
-    let tensors = stored_tensors(spec, &assignment, device.layout, context, key_maps)
+    let tensors = stored_tensors(spec, &assignment, &sparsity, device.layout, context, key_maps)
         .map_err(|error| CompileError::Fit(error.into()))?;
     progress.begin("packing weights", tensors.len() as u64, "tensors");
     let weights = tensors.iter().map(|tensor| {
@@ -184,13 +187,21 @@ pub fn compile(
 /// A tensor's bytes in the artifact, padded.
 fn tensor_bytes(model: &Model, device: &Device, tensor: &StoredTensor) -> Result<Vec<u8>, CompileError> {
     if tensor.storage == Storage::F32 {
-        let values = model.values_f32(tensor.id)?;
+        let mut values = model.values_f32(tensor.id)?;
+        if model.spec.counts_from_one(tensor.id) {
+            values.iter_mut().for_each(|value| *value += 1.0);
+        }
         let mut bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         bytes.resize(tensor.bytes as usize, 0);
         return Ok(bytes);
     }
     let dense = || CompileError::Dense { directory: model.directory.clone(), id: tensor.id };
     let Some(Parameter::Quantized(matrix)) = model.parameters.get(&tensor.id) else { return Err(dense()) };
+    if let (Some(pattern), ParameterId::Linear(id, _)) = (matrix.sparsity, tensor.id) {
+        // Packing drops what the pattern leaves out.
+        let lying = |error| ModelError::from(QuantizedError::from(error));
+        pattern.check(id, &matrix.values, matrix.columns).map_err(lying)?;
+    }
     let packed = if tensor.rows == matrix.rows {
         pack::pack(matrix, device.layout)
     } else {

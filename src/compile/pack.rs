@@ -3,6 +3,7 @@
 
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::{GROUP, QuantScheme};
+use crate::model::transform::NmPattern;
 use slm_runtime::layout::{Layout, NibbleCode, TileShape};
 
 /// The nibble that stands for a value in [-8, 7].
@@ -21,28 +22,57 @@ fn value_of(code: NibbleCode, nibble: u8) -> i8 {
     }
 }
 
+/// The two columns kept of every four: those whose values are not zero, and the lowest further ones beside them.
+fn kept_columns(values: &[i8]) -> impl Iterator<Item = usize> {
+    values.chunks_exact(4).enumerate().flat_map(|(four, values)| {
+        let first = values.iter().position(|value| *value != 0).unwrap_or(0);
+        let second = values.iter().rposition(|value| *value != 0).unwrap_or(0);
+        let (first, second) = match (first, second) {
+            (0, 0) => (0, 1),
+            // One value, and the lowest column besides.
+            (one, other) if one == other => (0, one),
+            pair => pair,
+        };
+        [4 * four + first, 4 * four + second]
+    })
+}
+
 /// The tiles of a matrix; `None` where its size overflows. Padding rows have row scale 0 and multiplier 1, padding
-/// columns the value 0.
+/// columns the value 0. Of a 2:4 matrix the kept values and their indices are stored: it must be 2:4.
 pub fn pack(matrix: &QuantizedMatrix, layout: Layout) -> Option<Vec<u8>> {
-    let shape = TileShape::new(matrix.scheme.storage(), layout, matrix.rows, matrix.columns)?;
+    let storage = matrix.scheme.storage(matrix.sparsity);
+    let shape = TileShape::new(storage, layout, matrix.rows, matrix.columns)?;
     let mut bytes = vec![0u8; shape.bytes()];
     let interleaved = layout.rows();
+    let mut padded = vec![0i8; shape.stored_columns() * if storage.is_sparse() { 2 } else { 1 }];
     for (index, tile) in bytes.chunks_exact_mut(shape.stride).enumerate() {
         for within in 0..interleaved {
             let row = index * interleaved + within;
             let real = row < matrix.rows;
-            for column in 0..shape.groups * GROUP {
-                let value =
-                    if real && column < matrix.columns { matrix.values[row * matrix.columns + column] } else { 0 };
-                let (offset, high) = shape.value_offset(within, column);
-                match matrix.scheme {
-                    QuantScheme::W8 => tile[offset] = value as u8,
-                    QuantScheme::W4G32 => {
-                        tile[offset] |= nibble(layout.nibbles(), value) << if high { 4 } else { 0 };
-                    }
-                }
+            padded.fill(0);
+            if real {
+                padded[..matrix.columns].copy_from_slice(&matrix.values[row * matrix.columns..][..matrix.columns]);
             }
-            if matrix.scheme == QuantScheme::W4G32 {
+            let mut put = |stored: usize, value: i8| {
+                let (offset, high) = shape.value_offset(within, stored);
+                if storage.is_nibbles() {
+                    tile[offset] |= nibble(layout.nibbles(), value) << if high { 4 } else { 0 };
+                } else {
+                    tile[offset] = value as u8;
+                }
+            };
+            if storage.is_sparse() {
+                for (stored, column) in kept_columns(&padded).enumerate() {
+                    put(stored, padded[column]);
+                }
+                for (stored, column) in kept_columns(&padded[..shape.groups * GROUP]).enumerate() {
+                    let (offset, shift) = shape.index_offset(within, stored);
+                    tile[offset] |= ((column % 4) as u8) << shift;
+                }
+            } else {
+                padded.iter().enumerate().for_each(|(column, value)| put(column, *value));
+            }
+            if storage.is_nibbles() {
                 for group in 0..shape.groups {
                     let multiplier = if real { matrix.multiplier[row * shape.groups + group] } else { 1 };
                     tile[shape.multiplier_offset(within, group)] = multiplier as u8;
@@ -56,40 +86,49 @@ pub fn pack(matrix: &QuantizedMatrix, layout: Layout) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The matrix of some tiles.
+/// The matrix of some tiles, (rows, columns), of the scheme and pattern it was packed with; `None` for a shape that cannot
+/// be.
 ///
 /// # Panics
 /// If `bytes` is shorter than the shape says.
 pub fn unpack(
     bytes: &[u8],
     scheme: QuantScheme,
+    sparsity: Option<NmPattern>,
     layout: Layout,
-    rows: usize,
-    columns: usize,
+    [rows, columns]: [usize; 2],
 ) -> Option<QuantizedMatrix> {
-    let shape = TileShape::new(scheme.storage(), layout, rows, columns)?;
+    let storage = scheme.storage(sparsity);
+    let shape = TileShape::new(storage, layout, rows, columns)?;
     let mut matrix = QuantizedMatrix {
         scheme,
         rows,
         columns,
-        values: Vec::with_capacity(rows * columns),
+        values: vec![0; rows * columns],
         row_scale: Vec::with_capacity(rows),
         multiplier: Vec::new(),
+        sparsity,
     };
     let interleaved = layout.rows();
-    for row in 0..rows {
+    for (row, values) in matrix.values.chunks_exact_mut(columns).enumerate() {
         let tile = &bytes[row / interleaved * shape.stride..][..shape.stride];
         let within = row % interleaved;
-        for column in 0..columns {
-            let (offset, high) = shape.value_offset(within, column);
-            matrix.values.push(match scheme {
-                QuantScheme::W8 => tile[offset] as i8,
-                QuantScheme::W4G32 => {
-                    value_of(layout.nibbles(), if high { tile[offset] >> 4 } else { tile[offset] & 15 })
-                }
-            });
+        let value = |stored: usize| {
+            let (offset, high) = shape.value_offset(within, stored);
+            match storage.is_nibbles() {
+                true => value_of(layout.nibbles(), if high { tile[offset] >> 4 } else { tile[offset] & 15 }),
+                false => tile[offset] as i8,
+            }
+        };
+        if storage.is_sparse() {
+            for stored in 0..columns / 2 {
+                let (offset, shift) = shape.index_offset(within, stored);
+                values[stored / 2 * 4 + usize::from(tile[offset] >> shift & 3)] = value(stored);
+            }
+        } else {
+            values.iter_mut().enumerate().for_each(|(column, out)| *out = value(column));
         }
-        if scheme == QuantScheme::W4G32 {
+        if storage.is_nibbles() {
             matrix.multiplier.extend((0..shape.groups).map(|group| tile[shape.multiplier_offset(within, group)] as i8));
         }
         let at = shape.scale_offset(within);
@@ -120,6 +159,32 @@ mod tests {
                 QuantScheme::W8 => Vec::new(),
                 QuantScheme::W4G32 => (0..rows * groups).map(|i| draw(i + 7_000_000, 1, 127)).collect(),
             },
+            sparsity: None,
+        }
+    }
+
+    /// Of every four values at most two stay, at times fewer.
+    fn sparsen(matrix: &mut QuantizedMatrix, seed: u64) {
+        for (n, four) in matrix.values.chunks_exact_mut(4).enumerate() {
+            let draw = random_u64(seed ^ 1, n as u64);
+            let (first, second) = (draw as usize % 4, (draw >> 8) as usize % 4);
+            (0..4).filter(|k| ![first, second].contains(k)).for_each(|k| four[k] = 0);
+        }
+        matrix.sparsity = Some(NmPattern::TWO_OF_FOUR);
+    }
+
+    #[test]
+    fn every_four_keeps_two_columns_in_order() {
+        for bits in 0u8..16 {
+            let values: Vec<i8> = (0..4).map(|k| if bits >> k & 1 == 1 { -5 } else { 0 }).collect();
+            if bits.count_ones() > 2 {
+                continue;
+            }
+            let kept: Vec<usize> = kept_columns(&values).collect();
+            let lowest = (0..4).filter(|k| values[*k] == 0);
+            let mut expected: Vec<usize> = (0..4).filter(|k| values[*k] != 0).chain(lowest).take(2).collect();
+            expected.sort();
+            assert_eq!(kept, expected, "{values:?}");
         }
     }
 
@@ -130,7 +195,23 @@ mod tests {
             let scheme = if w4 { QuantScheme::W4G32 } else { QuantScheme::W8 };
             let matrix = random_matrix(scheme, rows, columns, seed);
             let bytes = pack(&matrix, layout).expect("small");
-            prop_assert_eq!(unpack(&bytes, scheme, layout, rows, columns), Some(matrix));
+            prop_assert_eq!(unpack(&bytes, scheme, None, layout, [rows, columns]), Some(matrix));
+        }
+
+        #[test]
+        fn unpacking_undoes_packing_of_sparse_matrices(
+            rows in 1usize..40,
+            fours in 1usize..50,
+            seed: u64,
+            w4: bool,
+            id in 1u8..=7,
+        ) {
+            let (layout, columns) = (Layout::from_id(id).expect("layout ids are 1 to 7"), 4 * fours);
+            let scheme = if w4 { QuantScheme::W4G32 } else { QuantScheme::W8 };
+            let mut matrix = random_matrix(scheme, rows, columns, seed);
+            sparsen(&mut matrix, seed);
+            let bytes = pack(&matrix, layout).expect("small");
+            prop_assert_eq!(unpack(&bytes, scheme, matrix.sparsity, layout, [rows, columns]), Some(matrix));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the tests of this module share: the checkpoints and texts of ../shared, and a model specification.
 
-use crate::model::spec::{Head, ModelKind, ModelSpec, Positions, RotarySpec};
+use crate::model::spec::{Head, ModelKind, ModelSpec, Positions};
 use std::path::PathBuf;
 
 /// `../shared/{path}`, or `None`, saying so, where that folder is absent.
@@ -23,7 +23,8 @@ pub(crate) fn spec(vocabulary: usize, context: usize, bos: Option<u32>) -> Model
         hidden: 8,
         context,
         token_types: 0,
-        positions: Positions::Rotary(RotarySpec { theta: 10_000.0, scaling: None }),
+        positions: Positions::Rotary,
+        embedding_scale: 1.0,
         embedding_norm: None,
         layers: Vec::new(),
         final_norm: None,

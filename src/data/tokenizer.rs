@@ -201,7 +201,15 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::TooManyTokens`].
     pub fn check(&self, spec: &ModelSpec) -> Result<Option<TokenizerWarning>, TokenizerError> {
-        let (tokenizer, model) = (self.vocabulary_size, spec.vocabulary);
+        self.check_rows(spec.vocabulary)
+    }
+
+    /// [`Tokenizer::check`] for a token table of `vocabulary` rows: of an artifact, which has no [`ModelSpec`].
+    ///
+    /// # Errors
+    /// [`TokenizerError::TooManyTokens`].
+    pub fn check_rows(&self, vocabulary: usize) -> Result<Option<TokenizerWarning>, TokenizerError> {
+        let (tokenizer, model) = (self.vocabulary_size, vocabulary);
         if tokenizer > model {
             let id = (tokenizer - 1) as u32;
             let token = self.tokenizer.id_to_token(id).unwrap_or_default();

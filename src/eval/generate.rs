@@ -118,6 +118,7 @@ pub fn generate(
         Some(directory) => Tokenizer::open(directory)?,
         None => model.tokenizer()?,
     };
+    tokenizer.check_rows(model.vocabulary)?;
     let rules = tokenizer.text_rules()?;
     let mut tokens: Vec<u32> = model.bos.into_iter().collect();
     tokens.extend(tokenizer.encode_plain(&options.prompt)?);

@@ -103,7 +103,8 @@ impl OpenedModel {
         let (weights, numerics) = (DenseWeights::new(model, device)?, model.is_quantized());
         let subject = if numerics {
             let key_maps = model.parameters.keys().any(|id| matches!(id, crate::model::id::ParameterId::KeyMap(..)));
-            let tensors = stored_tensors(spec, &model.schemes(), Layout::R8K4Offset8, spec.context, key_maps)?;
+            let tensors =
+                stored_tensors(spec, &model.schemes(), &model.sparsity(), Layout::R8K4Offset8, spec.context, key_maps)?;
             let size = WeightSize::of(spec, &tensors);
             Subject::new(Numerics::Dequantized, Some(size.weight_bytes), None, Some(size.parameters))
         } else {

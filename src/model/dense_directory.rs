@@ -1,14 +1,15 @@
 //! The dense directory: what stages between import and `quantize` write, and transformers loads as it is. Tensors have the
-//! names the family gives them, under the prefix of the checkpoint the model was read from; a tied head is not written a
-//! second time. All tensors have one data type, the checkpoint's if every tensor still has it and f32 otherwise, and
-//! config.json says so in both spellings, `dtype` and `torch_dtype`; rotary settings are in both spellings too. Which
-//! matrices are sparse is no business of transformers: slmc.json says it under `sparsity`, as {NAME: "2:4"}.
+//! names the family gives them, under the prefix of the checkpoint the model was read from, fused and turned as the family
+//! stores them; a tied head is not written a second time. All tensors have one data type, the checkpoint's if every
+//! tensor still has it and f32 otherwise, and config.json says so in both spellings, `dtype` and `torch_dtype`; rotary
+//! settings are in both spellings too. Which matrices are sparse is no business of transformers: slmc.json says it under
+//! `sparsity`, as {NAME: "2:4"}.
 
-use super::arch::Family;
-use super::id::{LinearId, ParameterId, Role};
+use super::arch::{Family, Source};
+use super::id::{Class, LinearId, ParameterId, Role};
 use super::output_directory;
 use super::spec::ModelSpec;
-use super::transform::Sparsity;
+use super::transform::{NmPattern, Sparsity};
 use super::weights::{Model, ModelError, Parameter};
 use crate::checkpoint::atomic::NewDirectory;
 use crate::checkpoint::tensor_file::{self, NewTensor};
@@ -84,12 +85,21 @@ pub fn recorded_sparsity(directory: &Path, spec: &ModelSpec) -> Result<Sparsity,
 pub(super) fn sparsity(of: &Config, spec: &ModelSpec) -> Result<Sparsity, ConfigError> {
     let mut out = Sparsity::new();
     let Some(section) = of.section("sparsity")? else { return Ok(out) };
-    let matrices: BTreeSet<LinearId> = spec.matrices().into_iter().map(|(id, ..)| id).collect();
+    let matrices: BTreeMap<LinearId, usize> =
+        spec.matrices().into_iter().map(|(id, _, columns)| (id, columns)).collect();
     for name in section.map().keys() {
-        let id = name.parse().ok().filter(|id| matrices.contains(id));
-        let id = id.ok_or_else(|| section.wrong(name, "under the name of a matrix of this model"))?;
-        let pattern = section.text(name)?.parse();
-        out.insert(id, pattern.map_err(|_| section.wrong(name, "a pattern N:M, such as 2:4"))?);
+        let id = name.parse().ok().filter(|id| matrices.contains_key(id));
+        let id: LinearId = id.ok_or_else(|| section.wrong(name, "under the name of a matrix of this model"))?;
+        if id.role.class() == Class::Embedding {
+            return Err(section.unsupported(name, "slmc", "only tables that are not sparse"));
+        }
+        let pattern: NmPattern =
+            section.text(name)?.parse().map_err(|_| section.wrong(name, "a pattern N:M, such as 2:4"))?;
+        let columns = matrices[&id];
+        if pattern.check_columns(id, columns).is_err() {
+            return Err(section.wrong(name, &format!("a pattern that divides its {columns} input columns")));
+        }
+        out.insert(id, pattern);
     }
     Ok(out)
 }
@@ -99,13 +109,11 @@ pub fn sparsity_json(sparsity: &Sparsity) -> Value {
     Value::Object(sparsity.iter().map(|(id, pattern)| (id.to_string(), json!(pattern.to_string()))).collect())
 }
 
-/// Every tensor of the file by its name, with the parameter it is.
-fn tensors<'m>(
-    model: &'m Model,
-    family: &Family,
-) -> Result<BTreeMap<String, (ParameterId, &'m DenseTensor)>, ModelError> {
+/// Every tensor of the file by its name, with the parameter it is, or the first of those it holds.
+fn tensors(model: &Model, family: &Family) -> Result<BTreeMap<String, (ParameterId, DenseTensor)>, ModelError> {
     let prefix = prefix(model, family);
-    let mut tensors = BTreeMap::new();
+    let mut parts: BTreeMap<String, Vec<(Source, ParameterId, &DenseTensor)>> = BTreeMap::new();
+    let mut written = BTreeSet::new();
     for parameter in model.spec.parameters() {
         let id = parameter.id;
         let tensor = match model.parameters.get(&id) {
@@ -117,15 +125,25 @@ fn tensors<'m>(
             let (file, tensor, found) = (model.config.file().to_owned(), id.to_string(), tensor.shape().to_vec());
             return Err(ModelError::Shape { file, tensor, expected: parameter.shape, found });
         }
-        let name = (family.source)(id).and_then(|source| source.names(prefix).into_iter().next());
-        let name = name.ok_or(DenseError::NoName { id, family: family.model_type })?;
-        tensors.insert(name, (id, tensor));
+        let named = (family.source)(&model.spec, id)
+            .and_then(|source| Some((source.names(prefix).into_iter().next()?, source)));
+        let (name, source) = named.ok_or(DenseError::NoName { id, family: family.model_type })?;
+        parts.entry(name).or_default().push((source, id, tensor));
+        written.insert(id);
     }
-    let written: BTreeSet<ParameterId> = tensors.values().map(|(id, _)| *id).collect();
-    match model.parameters.keys().find(|id| !written.contains(id)) {
-        Some(&id) => Err(DenseError::NoName { id, family: family.model_type }.into()),
-        None => Ok(tensors),
+    if let Some(&id) = model.parameters.keys().find(|id| !written.contains(id)) {
+        return Err(DenseError::NoName { id, family: family.model_type }.into());
     }
+    parts.into_iter().map(|(name, parts)| Ok((name, joined(parts)?))).collect()
+}
+
+/// The stored tensor of the parameters it holds.
+fn joined(mut parts: Vec<(Source, ParameterId, &DenseTensor)>) -> Result<(ParameterId, DenseTensor), ModelError> {
+    parts.sort_by_key(|(source, ..)| source.fused.map_or(0, |fused| fused.first));
+    let (turned, id) = (parts[0].0.turned, parts[0].1);
+    let rows = DenseTensor::joined(parts.into_iter().map(|(_, id, tensor)| (id.to_string(), tensor)))?;
+    let tensor = if turned { rows.turned() } else { Some(rows) };
+    Ok((id, tensor.ok_or(DenseError::Missing(id))?))
 }
 
 /// The prefix of the checkpoint the token table was read from; the family's usual one for a model made in memory.
@@ -134,7 +152,7 @@ fn prefix(model: &Model, family: &Family) -> &'static str {
         Some(Parameter::Dense(tensor)) => tensor.stored_name(),
         _ => None,
     };
-    family.prefix(|name| stored == Some(name))
+    family.prefix(&model.spec, |name| stored == Some(name))
 }
 
 /// The bytes of a tensor in `dtype`, which holds its values.

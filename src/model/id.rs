@@ -22,6 +22,10 @@ pub enum Role {
     Value,
     /// Attention output projection, (hidden, heads · head_dim).
     Output,
+    /// Input projection of a short convolution, (3 · hidden, hidden): the two gates, then the values between them.
+    ConvIn,
+    /// Output projection of a short convolution, (hidden, hidden).
+    ConvOut,
     /// Gate of a gated feed-forward network, (width, hidden).
     Gate,
     /// First matrix of the feed-forward network, (width, hidden).
@@ -40,7 +44,7 @@ pub enum Role {
 
 impl Role {
     /// Every role, in forward order.
-    pub const ALL: [Role; 14] = [
+    pub const ALL: [Role; 16] = [
         Role::TokenEmbedding,
         Role::PositionEmbedding,
         Role::TypeEmbedding,
@@ -48,6 +52,8 @@ impl Role {
         Role::Key,
         Role::Value,
         Role::Output,
+        Role::ConvIn,
+        Role::ConvOut,
         Role::Gate,
         Role::Up,
         Role::Down,
@@ -67,6 +73,8 @@ impl Role {
             Role::Key => "attn.k",
             Role::Value => "attn.v",
             Role::Output => "attn.o",
+            Role::ConvIn => "conv.in",
+            Role::ConvOut => "conv.out",
             Role::Gate => "ffn.gate",
             Role::Up => "ffn.up",
             Role::Down => "ffn.down",
@@ -79,7 +87,7 @@ impl Role {
 
     /// Whether matrices of this role live in a layer.
     pub fn in_layer(self) -> bool {
-        self.class() == Class::Attention || self.class() == Class::Ffn
+        matches!(self.class(), Class::Attention | Class::Conv | Class::Ffn)
     }
 
     /// The class a report sums over, and that the pattern aliases name.
@@ -87,6 +95,7 @@ impl Role {
         match self {
             Role::TokenEmbedding | Role::PositionEmbedding | Role::TypeEmbedding => Class::Embedding,
             Role::Query | Role::Key | Role::Value | Role::Output => Class::Attention,
+            Role::ConvIn | Role::ConvOut => Class::Conv,
             Role::Gate | Role::Up | Role::Down => Class::Ffn,
             Role::MlmTransform | Role::LmHead | Role::Pooler | Role::Classifier => Class::Head,
         }
@@ -100,6 +109,8 @@ pub enum Class {
     Embedding,
     /// `layers.*.attn.*`
     Attention,
+    /// `layers.*.conv.*`
+    Conv,
     /// `layers.*.ffn.*`
     Ffn,
     /// `head.*`
@@ -108,13 +119,14 @@ pub enum Class {
 
 impl Class {
     /// Every class, in forward order.
-    pub const ALL: [Class; 4] = [Class::Embedding, Class::Attention, Class::Ffn, Class::Head];
+    pub const ALL: [Class; 5] = [Class::Embedding, Class::Attention, Class::Conv, Class::Ffn, Class::Head];
 
     /// The alias patterns use.
     pub fn name(self) -> &'static str {
         match self {
             Class::Embedding => "embedding",
             Class::Attention => "attention",
+            Class::Conv => "conv",
             Class::Ffn => "ffn",
             Class::Head => "head",
         }
@@ -229,10 +241,20 @@ impl Part {
 pub enum NormSite {
     /// After the embeddings.
     Embedding,
-    /// Around attention: before it (pre-norm) or after its residual sum (post-norm).
+    /// Before attention, or after its residual sum where norms stand there.
     Attention,
-    /// Around the feed-forward network, likewise.
+    /// On the queries of every head, (head_dim).
+    Query,
+    /// On the keys of every head, (head_dim).
+    Key,
+    /// On the output of attention, before its residual sum.
+    AttentionOutput,
+    /// Before a short convolution.
+    Conv,
+    /// Before the feed-forward network, or after its residual sum where norms stand there.
     Ffn,
+    /// On the output of the feed-forward network, before its residual sum.
+    FfnOutput,
     /// After the last layer.
     Final,
     /// Inside the head of a masked language model.
@@ -270,8 +292,10 @@ impl KeyMapPart {
 pub enum ParameterId {
     /// A matrix (out, in) or its bias (out).
     Linear(LinearId, Part),
-    /// A norm's gain or offset, (hidden); `None` is outside the layers.
+    /// A norm's gain or offset, (hidden), or (head_dim) on queries and keys; `None` is outside the layers.
     Norm(Option<u16>, NormSite, Part),
+    /// The depthwise kernel of a layer's short convolution, (hidden, 1, taps), oldest tap first, or its bias, (hidden).
+    Kernel(u16, Part),
     /// A key map vector of a layer, (key_value_heads, head_dim).
     KeyMap(u16, KeyMapPart),
 }
@@ -299,12 +323,18 @@ impl fmt::Display for ParameterId {
                 let site = match site {
                     NormSite::Embedding => "embed.norm",
                     NormSite::Attention => "attn.norm",
+                    NormSite::Query => "attn.q_norm",
+                    NormSite::Key => "attn.k_norm",
+                    NormSite::AttentionOutput => "attn.out_norm",
+                    NormSite::Conv => "conv.norm",
                     NormSite::Ffn => "ffn.norm",
+                    NormSite::FfnOutput => "ffn.out_norm",
                     NormSite::Final => "final.norm",
                     NormSite::MlmTransform => "head.mlm_norm",
                 };
                 write!(f, "{site}.{}", part.name())
             }
+            ParameterId::Kernel(layer, part) => write!(f, "layers.{layer}.conv.kernel.{}", part.name()),
             ParameterId::KeyMap(layer, part) => write!(f, "layers.{layer}.attn.key_map.{}", part.name()),
         }
     }
@@ -320,6 +350,7 @@ mod tests {
             LinearId::global(Role::LmHead),
             LinearId::layer(11, Role::Query),
             LinearId::layer(2, Role::Down),
+            LinearId::layer(2, Role::ConvOut),
             LinearId::global(Role::TokenEmbedding),
         ];
         for id in &ids {
@@ -327,9 +358,30 @@ mod tests {
         }
         ids.sort();
         let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        assert_eq!(names, ["embed.token", "layers.2.ffn.down", "layers.11.attn.q", "head.lm"]);
+        assert_eq!(names, ["embed.token", "layers.2.conv.out", "layers.2.ffn.down", "layers.11.attn.q", "head.lm"]);
         for wrong in ["attn.q", "layers.x.attn.q", "layers.1.embed.token", "head.lmx", ""] {
             assert!(wrong.parse::<LinearId>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_role_has_a_name_a_class_and_its_place_in_the_order() {
+        for pair in Role::ALL.windows(2) {
+            assert!(pair[0] < pair[1], "{pair:?}");
+        }
+        for role in Role::ALL {
+            let id = if role.in_layer() { LinearId::layer(7, role) } else { LinearId::global(role) };
+            assert_eq!(id.to_string().parse(), Ok(id));
+            assert!(Class::ALL.contains(&role.class()));
+            // The name's stem tells the class, so that a glob over it selects what the alias does.
+            let stem = match role.class() {
+                Class::Embedding => "embed.",
+                Class::Attention => "attn.",
+                Class::Conv => "conv.",
+                Class::Ffn => "ffn.",
+                Class::Head => "head.",
+            };
+            assert!(role.name().starts_with(stem), "{}", role.name());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Patterns that flags and recipes select matrices with: globs over names (`layers.*.attn.q`, `head.*`), or one of the
-//! aliases embedding, attention, ffn, head.
+//! aliases embedding, attention, conv, ffn, head. The projections of short convolutions are a class of their own, `conv`:
+//! `attention` does not select them.
 
 use super::id::{Class, LinearId};
 
@@ -40,8 +41,10 @@ mod tests {
         for yes in ["layers.*.attn.q", "layers.12.*", "*", "*.q", "layers.??.attn.?", "attention"] {
             assert!(matches(yes, id), "{yes}");
         }
-        for no in ["attn.q", "layers.1.*", "layers.*.attn", "ffn", "", "layers.*.attn.qq"] {
+        for no in ["attn.q", "layers.1.*", "layers.*.attn", "ffn", "conv", "", "layers.*.attn.qq"] {
             assert!(!matches(no, id), "{no}");
         }
+        let conv: LinearId = "layers.3.conv.in".parse().expect("a name");
+        assert!(matches("conv", conv) && matches("layers.*.conv.*", conv) && !matches("attention", conv));
     }
 }

@@ -2,6 +2,7 @@
 //! `w[o,i] = row_scale[o] · (multiplier[o, i/32] · values[o,i])`: the product of integers first, then one f32 multiply.
 
 use super::scheme::{GROUP, QuantScheme};
+use super::transform::NmPattern;
 
 /// (rows, columns) integers with their scales.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +19,8 @@ pub struct QuantizedMatrix {
     pub row_scale: Vec<f32>,
     /// (rows, ceil(columns / 32)): in [-127, 127], never 0; empty for w8.
     pub multiplier: Vec<i8>,
+    /// What the zeros among its values satisfy, where that is known: 2:4, the one pattern artifacts compress.
+    pub sparsity: Option<NmPattern>,
 }
 
 impl QuantizedMatrix {

@@ -2,7 +2,7 @@
 //! config.json is the original's with
 //!
 //! ```text
-//! "quantization_config": {"quant_method": "slmc", "version": 1, "schemes": {NAME: SCHEME}, "sparsity": {}}
+//! "quantization_config": {"quant_method": "slmc", "version": 1, "schemes": {NAME: SCHEME}, "sparsity": {NAME: "2:4"}}
 //! ```
 //!
 //! and model.safetensors holds, for every NAME of `schemes`,
@@ -13,15 +13,17 @@
 //! NAME.multiplier  I8  (out, ceil(in / 32))    w4.g32 only: [-127, 127], never 0
 //! ```
 //!
-//! and everything else as F32 under its parameter name (`layers.0.attn.norm.weight`); key maps are there for all layers
-//! or for none.
+//! (a matrix named in `sparsity` has at most two values other than zero in every four of a row), and everything else as F32
+//! under its parameter name (`layers.0.attn.norm.weight`); key maps are there for all layers with attention or for none.
 
+use super::dense_directory;
 use super::id::{KeyMapPart, LinearId, ParameterId, Part};
 use super::output_directory;
 use super::quantized::QuantizedMatrix;
 use super::scheme::{GROUP, QuantScheme};
 use super::spec::ModelSpec;
-use super::weights::{Model, ModelError, Parameter, check_shape};
+use super::transform::{MaskError, NmPattern, Sparsity};
+use super::weights::{Model, ModelError, Outline, Parameter, check_shape};
 use crate::checkpoint::atomic::NewDirectory;
 use crate::checkpoint::tensor_file::{self, NewTensor};
 use crate::checkpoint::{Config, ConfigError, Directory, WEIGHTS_FILE};
@@ -76,6 +78,9 @@ pub enum QuantizedError {
         /// What a sum can take.
         most: usize,
     },
+    /// The values do not have the zeros that are claimed.
+    #[error("quantization_config.sparsity is not true: {0}; quantize the model again")]
+    NotSparse(#[from] MaskError),
     /// A model without integers is no quantized model.
     #[error("no matrix is quantized; write the model as a dense directory")]
     Nothing,
@@ -98,11 +103,6 @@ pub(super) fn schemes(config: &Config) -> Result<Option<BTreeMap<LinearId, Quant
     {
         return Err(section.unsupported(key, METHOD, "only quant_method, version, schemes and sparsity here"));
     }
-    if let Some(sparsity) = section.section("sparsity")?
-        && let Some(name) = sparsity.map().keys().next()
-    {
-        return Err(sparsity.unsupported(name, METHOD, "only matrices that are not sparse"));
-    }
     let list =
         section.section("schemes")?.ok_or_else(|| section.missing("schemes", "an object from matrices to schemes"))?;
     let mut schemes = BTreeMap::new();
@@ -113,6 +113,28 @@ pub(super) fn schemes(config: &Config) -> Result<Option<BTreeMap<LinearId, Quant
         schemes.insert(id, scheme.ok_or_else(|| list.unsupported(name, METHOD, "w8, w4.g32"))?);
     }
     Ok(Some(schemes))
+}
+
+/// The sparse matrices of a quantized model's configuration. Only linears that are quantized can be among them, and only
+/// as 2:4.
+pub(super) fn sparsity(
+    config: &Config,
+    spec: &ModelSpec,
+    schemes: &BTreeMap<LinearId, QuantScheme>,
+) -> Result<Sparsity, ConfigError> {
+    let Some(section) = config.section(KEY)? else { return Ok(Sparsity::new()) };
+    let sparsity = dense_directory::sparsity(&section, spec)?;
+    let Some(section) = section.section("sparsity")? else { return Ok(sparsity) };
+    for (id, pattern) in &sparsity {
+        let name = id.to_string();
+        if *pattern != NmPattern::TWO_OF_FOUR {
+            return Err(section.unsupported(&name, METHOD, "2:4"));
+        }
+        if !schemes.contains_key(id) {
+            return Err(section.wrong(&name, "under the name of a quantized matrix"));
+        }
+    }
+    Ok(sparsity)
 }
 
 /// The tensors a quantized directory must hold.
@@ -153,8 +175,9 @@ fn quantized(id: ParameterId, schemes: &BTreeMap<LinearId, QuantScheme>) -> Opti
 /// Every key map of a model, with its (key_value_heads, head_dim).
 fn key_map_shapes(spec: &ModelSpec) -> Vec<(ParameterId, Vec<usize>)> {
     let layers = spec.layers.iter().enumerate();
-    let shapes = layers.flat_map(|(n, layer)| {
-        let shape = vec![layer.attention.key_value_heads, layer.attention.head_dim];
+    let attention = layers.filter_map(|(n, layer)| Some((n, layer.attention()?)));
+    let shapes = attention.flat_map(|(n, attention)| {
+        let shape = vec![attention.key_value_heads, attention.head_dim];
         KeyMapPart::ALL.map(|part| (ParameterId::KeyMap(n as u16, part), shape.clone()))
     });
     shapes.collect()
@@ -196,11 +219,11 @@ pub(super) fn check(
 
 /// Reads what [`check`] accepted, and checks every value.
 pub(super) fn read(
-    spec: &ModelSpec,
+    outline: &Outline,
     schemes: &BTreeMap<LinearId, QuantScheme>,
-    key_maps: bool,
     stored: &Directory,
 ) -> Result<BTreeMap<ParameterId, Parameter>, ModelError> {
+    let Outline { spec, key_maps, sparsity, .. } = outline;
     let mut parameters = BTreeMap::new();
     for parameter in spec.parameters() {
         let value = match quantized(parameter.id, schemes) {
@@ -217,6 +240,7 @@ pub(super) fn read(
                     values: stored.signed_bytes(&format!("{id}.values"))?,
                     row_scale: stored.dense(&row_scale)?.to_f32(&row_scale)?,
                     multiplier,
+                    sparsity: sparsity.get(&id).copied(),
                 };
                 validate(id, &matrix)?;
                 Parameter::Quantized(matrix)
@@ -262,7 +286,10 @@ pub fn validate(id: LinearId, matrix: &QuantizedMatrix) -> Result<(), QuantizedE
         let found = f32::from(matrix.multiplier[index]);
         return wrong("multiplier", index, found, "an integer in [-127, 127] other than 0");
     }
-    Ok(())
+    match matrix.sparsity {
+        Some(pattern) => Ok(pattern.check(id, &matrix.values, matrix.columns)?),
+        None => Ok(()),
+    }
 }
 
 /// Writes a model with quantized matrices as a directory, with the tokenizer files of the directory it came from and
@@ -297,14 +324,14 @@ pub fn write(model: &Model, provenance: &Value, out: &Path) -> Result<(), ModelE
     let directory = NewDirectory::begin(out)?;
     tensor_file::write(&directory.path().join(WEIGHTS_FILE), tensors)?;
     let mut config = model.config.map().clone();
-    config.insert(KEY.to_owned(), quantization_config(&schemes));
+    config.insert(KEY.to_owned(), quantization_config(&schemes, &model.sparsity()));
     output_directory::finish(directory, config, provenance, &model.directory)
 }
 
-fn quantization_config(schemes: &BTreeMap<LinearId, QuantScheme>) -> Value {
+fn quantization_config(schemes: &BTreeMap<LinearId, QuantScheme>, sparsity: &Sparsity) -> Value {
     let list: Map<String, Value> =
         schemes.iter().map(|(id, scheme)| (id.to_string(), json!(scheme.to_string()))).collect();
-    json!({"quant_method": METHOD, "version": VERSION, "schemes": list, "sparsity": {}})
+    json!({"quant_method": METHOD, "version": VERSION, "schemes": list, "sparsity": dense_directory::sparsity_json(sparsity)})
 }
 
 fn add_quantized<'a>(tensors: &mut Vec<NewTensor<'a>>, id: LinearId, matrix: &'a QuantizedMatrix) {

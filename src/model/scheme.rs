@@ -3,6 +3,7 @@
 use super::id::{Class, Role};
 use super::size::Assignment;
 use super::spec::ModelSpec;
+use super::transform::NmPattern;
 use slm_runtime::layout::Storage;
 use std::fmt;
 use std::str::FromStr;
@@ -24,17 +25,20 @@ impl QuantScheme {
     /// Every scheme, largest first.
     pub const ALL: [QuantScheme; 2] = [QuantScheme::W8, QuantScheme::W4G32];
 
-    /// The same format as the artifact's tensor table names it.
-    pub fn storage(self) -> Storage {
-        match self {
-            QuantScheme::W8 => Storage::W8,
-            QuantScheme::W4G32 => Storage::W4G32,
+    /// The same format as the artifact's tensor table names it: compressed where the matrix is 2:4. Other patterns are
+    /// stored as dense matrices.
+    pub fn storage(self, sparsity: Option<NmPattern>) -> Storage {
+        match (self, sparsity.is_some_and(NmPattern::is_two_of_four)) {
+            (QuantScheme::W8, false) => Storage::W8,
+            (QuantScheme::W4G32, false) => Storage::W4G32,
+            (QuantScheme::W8, true) => Storage::W8S24,
+            (QuantScheme::W4G32, true) => Storage::W4G32S24,
         }
     }
 
     /// Most columns for which a row's sum is certain to stay in 32 bits.
     pub fn max_columns(self) -> usize {
-        self.storage().max_columns()
+        self.storage(None).max_columns()
     }
 }
 
@@ -94,7 +98,7 @@ impl Preset {
             Preset::W8 => false,
             Preset::Mixed => role.class() == Class::Ffn,
             Preset::W4 => {
-                matches!(role.class(), Class::Attention | Class::Ffn)
+                matches!(role.class(), Class::Attention | Class::Conv | Class::Ffn)
                     || matches!(role, Role::TokenEmbedding | Role::LmHead)
             }
         };

@@ -4,6 +4,7 @@
 use super::id::{Class, KeyMapPart, LinearId, NormSite, ParameterId, Part, Role};
 use super::scheme::QuantScheme;
 use super::spec::ModelSpec;
+use super::transform::Sparsity;
 use slm_runtime::format::tensor::{NO_LAYER, TensorKey, TensorPart, TensorRole};
 use slm_runtime::layout::{Layout, Storage, tensor_bytes};
 use std::collections::BTreeMap;
@@ -65,11 +66,20 @@ pub fn tensor_key(id: ParameterId) -> TensorKey {
             let role = match site {
                 NormSite::Embedding => TensorRole::EmbedNorm,
                 NormSite::Attention => TensorRole::AttentionNorm,
+                NormSite::Query => TensorRole::QueryNorm,
+                NormSite::Key => TensorRole::KeyNorm,
+                NormSite::AttentionOutput => TensorRole::AttentionOutputNorm,
+                NormSite::Conv => TensorRole::ConvNorm,
                 NormSite::Ffn => TensorRole::FfnNorm,
+                NormSite::FfnOutput => TensorRole::FfnOutputNorm,
                 NormSite::Final => TensorRole::FinalNorm,
                 NormSite::MlmTransform => TensorRole::MlmNorm,
             };
             (layer, role, if part == Part::Weight { TensorPart::Weight } else { TensorPart::Bias })
+        }
+        ParameterId::Kernel(layer, part) => {
+            let part = if part == Part::Weight { TensorPart::Weight } else { TensorPart::Bias };
+            (Some(layer), TensorRole::ConvKernel, part)
         }
         ParameterId::KeyMap(layer, part) => {
             let part = match part {
@@ -83,6 +93,18 @@ pub fn tensor_key(id: ParameterId) -> TensorKey {
     TensorKey { layer: layer.unwrap_or(NO_LAYER), role, part }
 }
 
+/// The parameter that a key of the tensor table stands for: the inverse of [`tensor_key`].
+pub fn parameter_id(key: TensorKey) -> Option<ParameterId> {
+    let layer = (key.layer != NO_LAYER).then_some(key.layer);
+    let parts = [Part::Weight, Part::Bias];
+    let linears = Role::ALL.into_iter().map(|role| LinearId { layer, role });
+    let linears = linears.flat_map(|id| parts.map(|part| ParameterId::Linear(id, part)));
+    let sites = [NormSite::Embedding, NormSite::Attention, NormSite::Ffn, NormSite::Final, NormSite::MlmTransform];
+    let norms = sites.into_iter().flat_map(|site| parts.map(|part| ParameterId::Norm(layer, site, part)));
+    let maps = layer.into_iter().flat_map(|layer| KeyMapPart::ALL.map(|part| ParameterId::KeyMap(layer, part)));
+    linears.chain(norms).chain(maps).find(|&id| tensor_key(id) == key)
+}
+
 fn linear_role(role: Role) -> TensorRole {
     match role {
         Role::TokenEmbedding => TensorRole::EmbedToken,
@@ -92,6 +114,8 @@ fn linear_role(role: Role) -> TensorRole {
         Role::Key => TensorRole::Key,
         Role::Value => TensorRole::Value,
         Role::Output => TensorRole::AttentionOutput,
+        Role::ConvIn => TensorRole::ConvIn,
+        Role::ConvOut => TensorRole::ConvOut,
         Role::Gate => TensorRole::Gate,
         Role::Up => TensorRole::Up,
         Role::Down => TensorRole::Down,
@@ -102,10 +126,12 @@ fn linear_role(role: Role) -> TensorRole {
     }
 }
 
-/// Every tensor of the artifact in table order, for positions up to `context`; key maps of every layer if `key_maps`.
+/// Every tensor of the artifact in table order, for positions up to `context`; matrices that `sparsity` calls 2:4 are
+/// stored compressed; key maps of every layer if `key_maps`.
 pub fn stored_tensors(
     spec: &ModelSpec,
     assignment: &Assignment,
+    sparsity: &Sparsity,
     layout: Layout,
     context: usize,
     key_maps: bool,
@@ -113,7 +139,7 @@ pub fn stored_tensors(
     let mut shapes: Vec<(ParameterId, usize, usize)> = Vec::new();
     for parameter in spec.parameters() {
         let (mut rows, columns) = match parameter.shape[..] {
-            [rows, columns] => (rows, columns),
+            [rows, columns] | [rows, 1, columns] => (rows, columns),
             _ => (1, parameter.shape.iter().product()),
         };
         if parameter.id == ParameterId::weight(LinearId::global(Role::PositionEmbedding)) {
@@ -123,7 +149,8 @@ pub fn stored_tensors(
     }
     if key_maps {
         for (layer, spec) in spec.layers.iter().enumerate() {
-            let (heads, head_dim) = (spec.attention.key_value_heads, spec.attention.head_dim);
+            let Some(attention) = spec.attention() else { continue };
+            let (heads, head_dim) = (attention.key_value_heads, attention.head_dim);
             shapes.extend(KeyMapPart::ALL.map(|part| (ParameterId::KeyMap(layer as u16, part), heads, head_dim)));
         }
     }
@@ -136,7 +163,7 @@ pub fn stored_tensors(
                     let limit = scheme.max_columns();
                     return Err(SizeError::TooManyColumns { id: linear, columns, scheme, limit });
                 }
-                scheme.storage()
+                scheme.storage(sparsity.get(&linear).copied())
             }
             _ => Storage::F32,
         };
@@ -156,7 +183,8 @@ pub struct WeightSize {
     pub parameters: u64,
     /// 8 · weight_bytes / parameters.
     pub bits_per_weight: f64,
-    /// The same bytes by class of matrix; norms, biases and key maps are `other`.
+    /// The same bytes by class of matrix, `conv` only where there are convolutions; norms, biases, key maps and the
+    /// kernels of convolutions are `other`.
     pub bytes_by_class: BTreeMap<&'static str, u64>,
 }
 
@@ -164,7 +192,8 @@ impl WeightSize {
     /// Sums the tensors of [`stored_tensors`].
     pub fn of(spec: &ModelSpec, tensors: &[StoredTensor]) -> Self {
         let mut bytes_by_class: BTreeMap<&'static str, u64> =
-            Class::ALL.iter().map(|class| (class.name(), 0)).chain([("other", 0)]).collect();
+            Class::ALL.iter().filter(|class| **class != Class::Conv).map(|class| (class.name(), 0)).collect();
+        bytes_by_class.insert("other", 0);
         for tensor in tensors {
             let class = match tensor.id {
                 ParameterId::Linear(linear, Part::Weight) => linear.role.class().name(),

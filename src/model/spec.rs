@@ -12,11 +12,13 @@ pub enum ModelKind {
     Encoder,
 }
 
-/// x / rms(x) · w, or (x − mean) / std · w + b.
+/// x / rms(x) · w, x / rms(x) · (1 + w), or (x − mean) / std · w + b.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
     /// Root mean square, weight only.
     Rms,
+    /// Root mean square, the weight counted from one. Checkpoints store w; artifacts store 1 + w, added in f32.
+    RmsOnePlus,
     /// Mean and variance, weight and bias.
     Layer,
 }
@@ -30,13 +32,15 @@ pub struct Norm {
     pub epsilon: f64,
 }
 
-/// Where a layer's two norms stand.
+/// Where a layer's norms stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormPlacement {
     /// x + f(norm(x))
     Pre,
     /// norm(x + f(x))
     Post,
+    /// x + norm(f(norm(x))), each with weights of its own
+    Around,
 }
 
 /// Element-wise functions, each y = x · S(x).
@@ -91,10 +95,10 @@ impl RotarySpec {
 }
 
 /// How the model knows positions.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Positions {
-    /// Rotation of queries and keys.
-    Rotary(RotarySpec),
+    /// Rotation of queries and keys, by each layer's [`AttentionSpec::rotary`].
+    Rotary,
     /// A table added to the token embedding.
     Learned,
 }
@@ -114,9 +118,30 @@ pub struct AttentionSpec {
     pub input_bias: bool,
     /// Whether the output projection has one.
     pub output_bias: bool,
+    /// Whether queries and keys are normed over head_dim, head by head and before rotation, by the layer's norm.
+    pub query_key_norm: bool,
+    /// Rotation of queries and keys.
+    pub rotary: Option<RotarySpec>,
+    /// Positions a decoder's token attends to, its own included; all before it where absent.
+    pub window: Option<usize>,
 }
 
 impl AttentionSpec {
+    /// As the first transformers have it: as many key heads as query heads, biases everywhere, no rotation.
+    pub fn plain(heads: usize, head_dim: usize) -> Self {
+        AttentionSpec {
+            heads,
+            key_value_heads: heads,
+            head_dim,
+            score_scale: 1.0 / (head_dim as f64).sqrt(),
+            input_bias: true,
+            output_bias: true,
+            query_key_norm: false,
+            rotary: None,
+            window: None,
+        }
+    }
+
     /// Width of all query heads together.
     pub fn query_width(&self) -> usize {
         self.heads * self.head_dim
@@ -126,6 +151,24 @@ impl AttentionSpec {
     pub fn key_width(&self) -> usize {
         self.key_value_heads * self.head_dim
     }
+}
+
+/// Gated short convolution of one layer: (b, c, x) = in(h); y = out(c · conv(b · x)), conv causal and depthwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvSpec {
+    /// Positions each output sees, its own included.
+    pub taps: usize,
+    /// Whether both projections and the convolution have biases.
+    pub bias: bool,
+}
+
+/// What mixes positions in one layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mixer {
+    /// Attention.
+    Attention(AttentionSpec),
+    /// A gated short convolution.
+    Conv(ConvSpec),
 }
 
 /// Feed-forward network of one layer: down(act(up(x))), or gated down(act(gate(x)) · up(x)).
@@ -144,14 +187,43 @@ pub struct FfnSpec {
 /// One layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerSpec {
-    /// Attention.
-    pub attention: AttentionSpec,
+    /// What mixes positions.
+    pub mixer: Mixer,
     /// Feed-forward network.
     pub ffn: FfnSpec,
-    /// Both norms.
+    /// All its norms.
     pub norm: Norm,
     /// Where they stand.
     pub norm_placement: NormPlacement,
+}
+
+impl LayerSpec {
+    /// The attention, where the layer has one.
+    pub fn attention(&self) -> Option<&AttentionSpec> {
+        match &self.mixer {
+            Mixer::Attention(attention) => Some(attention),
+            Mixer::Conv(_) => None,
+        }
+    }
+
+    /// Every norm of the layer with its width, in forward order.
+    fn norms(&self, hidden: usize) -> Vec<(NormSite, usize)> {
+        let around = self.norm_placement == NormPlacement::Around;
+        let mut out = Vec::new();
+        match &self.mixer {
+            Mixer::Attention(attention) => {
+                out.push((NormSite::Attention, hidden));
+                if attention.query_key_norm {
+                    out.extend([(NormSite::Query, attention.head_dim), (NormSite::Key, attention.head_dim)]);
+                }
+                out.extend(around.then_some((NormSite::AttentionOutput, hidden)));
+            }
+            Mixer::Conv(_) => out.push((NormSite::Conv, hidden)),
+        }
+        out.push((NormSite::Ffn, hidden));
+        out.extend(around.then_some((NormSite::FfnOutput, hidden)));
+        out
+    }
 }
 
 /// What stands on the last hidden state.
@@ -197,6 +269,8 @@ pub struct ModelSpec {
     pub token_types: usize,
     /// How positions enter.
     pub positions: Positions,
+    /// Factor on the token's embedding; 1 for most.
+    pub embedding_scale: f32,
     /// Norm after the embeddings.
     pub embedding_norm: Option<Norm>,
     /// The layers, first to last.
@@ -247,11 +321,19 @@ impl ModelSpec {
             out.push((LinearId::global(Role::TypeEmbedding), self.token_types, hidden));
         }
         for (n, layer) in self.layers.iter().enumerate() {
-            let (attention, ffn) = (&layer.attention, &layer.ffn);
-            out.push((LinearId::layer(n, Role::Query), attention.query_width(), hidden));
-            out.push((LinearId::layer(n, Role::Key), attention.key_width(), hidden));
-            out.push((LinearId::layer(n, Role::Value), attention.key_width(), hidden));
-            out.push((LinearId::layer(n, Role::Output), hidden, attention.query_width()));
+            let ffn = &layer.ffn;
+            match &layer.mixer {
+                Mixer::Attention(attention) => {
+                    out.push((LinearId::layer(n, Role::Query), attention.query_width(), hidden));
+                    out.push((LinearId::layer(n, Role::Key), attention.key_width(), hidden));
+                    out.push((LinearId::layer(n, Role::Value), attention.key_width(), hidden));
+                    out.push((LinearId::layer(n, Role::Output), hidden, attention.query_width()));
+                }
+                Mixer::Conv(_) => {
+                    out.push((LinearId::layer(n, Role::ConvIn), 3 * hidden, hidden));
+                    out.push((LinearId::layer(n, Role::ConvOut), hidden, hidden));
+                }
+            }
             if ffn.gated {
                 out.push((LinearId::layer(n, Role::Gate), ffn.width, hidden));
             }
@@ -284,9 +366,10 @@ impl ModelSpec {
         match (id.layer, id.role) {
             (Some(n), role) => {
                 let layer = &self.layers[n as usize];
-                match role {
-                    Role::Query | Role::Key | Role::Value => layer.attention.input_bias,
-                    Role::Output => layer.attention.output_bias,
+                match (role, &layer.mixer) {
+                    (Role::Query | Role::Key | Role::Value, Mixer::Attention(attention)) => attention.input_bias,
+                    (Role::Output, Mixer::Attention(attention)) => attention.output_bias,
+                    (Role::ConvIn | Role::ConvOut, Mixer::Conv(conv)) => conv.bias,
                     _ => layer.ffn.bias,
                 }
             }
@@ -295,19 +378,31 @@ impl ModelSpec {
         }
     }
 
-    /// Every norm with its place: (layer, site, norm), in forward order.
-    pub fn norms(&self) -> Vec<(Option<u16>, NormSite, Norm)> {
+    /// Every norm with its place and width: (layer, site, norm, width), in forward order.
+    pub fn norms(&self) -> Vec<(Option<u16>, NormSite, Norm, usize)> {
+        let hidden = self.hidden;
         let mut out = Vec::new();
-        out.extend(self.embedding_norm.map(|norm| (None, NormSite::Embedding, norm)));
+        out.extend(self.embedding_norm.map(|norm| (None, NormSite::Embedding, norm, hidden)));
         for (n, layer) in self.layers.iter().enumerate() {
-            out.push((Some(n as u16), NormSite::Attention, layer.norm));
-            out.push((Some(n as u16), NormSite::Ffn, layer.norm));
+            out.extend(layer.norms(hidden).into_iter().map(|(site, width)| (Some(n as u16), site, layer.norm, width)));
         }
-        out.extend(self.final_norm.map(|norm| (None, NormSite::Final, norm)));
+        out.extend(self.final_norm.map(|norm| (None, NormSite::Final, norm, hidden)));
         if let Head::MaskedLanguageModel { norm, .. } = self.head {
-            out.push((None, NormSite::MlmTransform, norm));
+            out.push((None, NormSite::MlmTransform, norm, hidden));
         }
         out
+    }
+
+    /// Whether a parameter is the weight of a [`NormKind::RmsOnePlus`] norm, to which artifacts add one.
+    pub fn counts_from_one(&self, id: ParameterId) -> bool {
+        let ParameterId::Norm(layer, site, Part::Weight) = id else { return false };
+        let norm = match (layer, site) {
+            (Some(n), _) => self.layers.get(n as usize).map(|layer| layer.norm),
+            (None, NormSite::Embedding) => self.embedding_norm,
+            (None, NormSite::Final) => self.final_norm,
+            (None, _) => None,
+        };
+        norm.is_some_and(|norm| norm.kind == NormKind::RmsOnePlus)
     }
 
     /// Every tensor a checkpoint of this model must hold, with its shape. Key maps are calibration results and not
@@ -324,10 +419,18 @@ impl ModelSpec {
         if self.tied_head() && self.has_bias(head) {
             out.push(ParameterShape { id: ParameterId::bias(head), shape: vec![self.vocabulary] });
         }
-        for (layer, site, norm) in self.norms() {
-            out.push(ParameterShape { id: ParameterId::Norm(layer, site, Part::Weight), shape: vec![self.hidden] });
+        for (layer, site, norm, width) in self.norms() {
+            out.push(ParameterShape { id: ParameterId::Norm(layer, site, Part::Weight), shape: vec![width] });
             if norm.kind == NormKind::Layer {
-                out.push(ParameterShape { id: ParameterId::Norm(layer, site, Part::Bias), shape: vec![self.hidden] });
+                out.push(ParameterShape { id: ParameterId::Norm(layer, site, Part::Bias), shape: vec![width] });
+            }
+        }
+        for (n, layer) in self.layers.iter().enumerate() {
+            let Mixer::Conv(conv) = &layer.mixer else { continue };
+            let kernel = |part| ParameterId::Kernel(n as u16, part);
+            out.push(ParameterShape { id: kernel(Part::Weight), shape: vec![self.hidden, 1, conv.taps] });
+            if conv.bias {
+                out.push(ParameterShape { id: kernel(Part::Bias), shape: vec![self.hidden] });
             }
         }
         out

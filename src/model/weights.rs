@@ -1,13 +1,14 @@
 //! A model: its specification and every parameter, dense as a checkpoint stores it or quantized. Opening checks names
 //! and shapes both ways (nothing missing, nothing left over); dense values stay on disk until they are asked for.
 
-use super::arch::{self, Family};
+use super::arch::{self, Family, Source};
 use super::dense_directory::DenseError;
 use super::id::{LinearId, ParameterId, Part};
 use super::quantized::QuantizedMatrix;
 use super::quantized_directory::{self, QuantizedError};
 use super::scheme::QuantScheme;
 use super::spec::ModelSpec;
+use super::transform::{MaskError, Sparsity};
 use crate::checkpoint::atomic::AtomicError;
 use crate::checkpoint::tensor_file::TensorFileError;
 use crate::checkpoint::{Config, ConfigError, DenseTensor, Directory, DirectoryError, TensorError};
@@ -32,6 +33,14 @@ pub enum ModelError {
     /// The model is not one that a dense directory holds.
     #[error(transparent)]
     Dense(#[from] DenseError),
+    /// slmc.json is not true of the values.
+    #[error("{}: slmc.json calls a matrix sparse that is not: {source}; prune it again, or remove the entry", path.display())]
+    NotSparse {
+        /// The directory.
+        path: PathBuf,
+        /// Which matrix, and where.
+        source: MaskError,
+    },
     /// The output path is refused, or the file system failed.
     #[error(transparent)]
     Output(#[from] AtomicError),
@@ -125,7 +134,7 @@ impl Model {
     pub fn open(directory: &Path) -> Result<Model, ModelError> {
         let Opened { outline, stored, layout } = Opened::open(directory)?;
         let parameters = match (&outline.schemes, layout) {
-            (Some(schemes), _) => quantized_directory::read(&outline.spec, schemes, outline.key_maps, &stored)?,
+            (Some(schemes), _) => quantized_directory::read(&outline, schemes, &stored)?,
             (None, layout) => layout.read(&stored)?,
         };
         let Outline { spec, config, directory, .. } = outline;
@@ -162,6 +171,29 @@ impl Model {
         self.parameters.values().any(|parameter| matches!(parameter, Parameter::Quantized(_)))
     }
 
+    /// Whether the values of dense matrices are what `sparsity` says.
+    ///
+    /// # Errors
+    /// [`ModelError::NotSparse`], with the first group that has too many weights; values that cannot be read.
+    pub fn check_sparsity(&self, sparsity: &Sparsity) -> Result<(), ModelError> {
+        for (id, _, columns) in self.spec.matrices() {
+            let Some(pattern) = sparsity.get(&id) else { continue };
+            let values = self.values_f32(ParameterId::weight(id))?;
+            let not_sparse = |source| ModelError::NotSparse { path: self.directory.clone(), source };
+            pattern.check(id, &values, columns).map_err(not_sparse)?;
+        }
+        Ok(())
+    }
+
+    /// Pattern of every quantized matrix that has one.
+    pub fn sparsity(&self) -> Sparsity {
+        let pattern = |(id, parameter): (&ParameterId, &Parameter)| match (id, parameter) {
+            (ParameterId::Linear(id, Part::Weight), Parameter::Quantized(matrix)) => Some((*id, matrix.sparsity?)),
+            _ => None,
+        };
+        self.parameters.iter().filter_map(pattern).collect()
+    }
+
     /// Scheme of every quantized matrix.
     pub fn schemes(&self) -> BTreeMap<LinearId, QuantScheme> {
         let scheme = |(id, parameter): (&ParameterId, &Parameter)| match (id, parameter) {
@@ -184,6 +216,8 @@ pub struct Outline {
     pub directory: PathBuf,
     /// Of a quantized directory, the scheme of every quantized matrix.
     pub schemes: Option<BTreeMap<LinearId, QuantScheme>>,
+    /// Of a quantized directory, the pattern of every matrix that has one.
+    pub sparsity: Sparsity,
     /// Whether it holds key maps.
     pub key_maps: bool,
 }
@@ -208,12 +242,16 @@ impl Opened {
         let family = Family::of(&config)?;
         let spec = arch::spec(&config)?;
         let schemes = quantized_directory::schemes(&config)?;
+        let sparsity = match &schemes {
+            Some(schemes) => quantized_directory::sparsity(&config, &spec, schemes)?,
+            None => Sparsity::new(),
+        };
         let stored = Directory::open(directory)?;
         let (layout, key_maps) = match &schemes {
             None => (DenseLayout::of(family, &spec, &stored)?, false),
             Some(schemes) => (DenseLayout::default(), quantized_directory::check(&spec, schemes, &stored)?),
         };
-        let outline = Outline { spec, config, directory: directory.to_owned(), schemes, key_maps };
+        let outline = Outline { spec, config, directory: directory.to_owned(), schemes, sparsity, key_maps };
         Ok(Opened { outline, stored, layout })
     }
 }
@@ -221,32 +259,43 @@ impl Opened {
 /// How the parameters of a dense directory are spelled.
 #[derive(Default)]
 struct DenseLayout {
-    names: BTreeMap<ParameterId, String>,
+    places: BTreeMap<ParameterId, Place>,
     /// Second copies of tied tensors, which must equal the parameter.
     copies: Vec<(String, ParameterId)>,
+}
+
+/// Where a parameter is in the files.
+struct Place {
+    name: String,
+    source: Source,
+    /// Of the parameter.
+    shape: Vec<usize>,
 }
 
 impl DenseLayout {
     fn of(family: &Family, spec: &ModelSpec, stored: &Directory) -> Result<Self, ModelError> {
         let table = stored.tensors();
-        let prefix = family.prefix(|name| table.contains_key(name));
-        let mut names = BTreeMap::new();
+        let prefix = family.prefix(spec, |name| table.contains_key(name));
+        let mut places = BTreeMap::new();
         let mut used = BTreeSet::new();
         for parameter in spec.parameters() {
-            let spellings = (family.source)(parameter.id).map_or_else(Vec::new, |source| source.names(prefix));
-            let Some(name) = spellings.iter().find(|name| table.contains_key(*name)) else {
+            let source = (family.source)(spec, parameter.id)
+                .ok_or_else(|| ModelError::NoParameter { path: stored.path().to_owned(), id: parameter.id })?;
+            let expected = source.stored_shape(&parameter.shape);
+            let spellings = source.names(prefix);
+            let Some(name) = spellings.iter().find(|name| table.contains_key(*name)).cloned() else {
                 let tensor = spellings.into_iter().next().unwrap_or_else(|| parameter.id.to_string());
-                return Err(ModelError::Missing { path: stored.path().to_owned(), tensor, expected: parameter.shape });
+                return Err(ModelError::Missing { path: stored.path().to_owned(), tensor, expected });
             };
-            check_shape(stored, name, &parameter.shape)?;
-            stored.dense(name)?;
+            check_shape(stored, &name, &expected)?;
+            stored.dense(&name)?;
             used.insert(name.clone());
-            names.insert(parameter.id, name.clone());
+            places.insert(parameter.id, Place { name, source, shape: parameter.shape });
         }
         let mut copies = Vec::new();
         for (source, id) in (family.copies)(spec) {
             for name in source.names(prefix).into_iter().filter(|name| table.contains_key(name)) {
-                check_shape(stored, &name, &stored.tensor(&names[&id])?.shape)?;
+                check_shape(stored, &name, &stored.tensor(&places[&id].name)?.shape)?;
                 used.insert(name.clone());
                 copies.push((name, id));
             }
@@ -258,19 +307,30 @@ impl DenseLayout {
                 return Err(ModelError::Extra { file, tensor, family: spec.family });
             }
         }
-        Ok(DenseLayout { names, copies })
+        Ok(DenseLayout { places, copies })
     }
 
     /// Takes every parameter; only second copies are read.
     fn read(&self, stored: &Directory) -> Result<BTreeMap<ParameterId, Parameter>, ModelError> {
         for (name, id) in &self.copies {
-            let original = &self.names[id];
+            let original = &self.places[id].name;
             if stored.dense(name)? != stored.dense(original)? {
                 let file = stored.tensor(name)?.file.clone();
                 return Err(ModelError::Untied { file, tensor: name.clone(), original: original.clone() });
             }
         }
-        self.names.iter().map(|(id, name)| Ok((*id, Parameter::Dense(stored.dense(name)?)))).collect()
+        let read = |(id, place): (&ParameterId, &Place)| {
+            let tensor = stored.dense(&place.name)?;
+            let found = tensor.shape().to_vec();
+            let tensor = place.source.take(tensor, &place.shape).ok_or_else(|| ModelError::Shape {
+                file: stored.path().to_owned(),
+                tensor: place.name.clone(),
+                expected: place.source.stored_shape(&place.shape),
+                found,
+            })?;
+            Ok((*id, Parameter::Dense(tensor)))
+        };
+        self.places.iter().map(read).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
 use crate::machine::cpu_features;
 use crate::model::dense_directory::{self, recorded_sparsity, sparsity_json};
 use crate::model::id::{ParameterId, Part};
-use crate::model::transform::{HeldMasks, Mask, MaskError, NmPattern, Sparsity};
+use crate::model::transform::{HeldMasks, MaskError, NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Outline};
 use crate::progress::Progress;
 use crate::quantize::calibration::{CalibrationError, Source, calibration};
@@ -55,14 +55,6 @@ pub enum DirectoryError {
     Quantized {
         /// The input.
         path: PathBuf,
-    },
-    /// slmc.json of the input is not true of its values.
-    #[error("{}: slmc.json calls a matrix sparse that is not: {source}; remove the entry from slmc.json, or prune that matrix too", path.display())]
-    NotSparse {
-        /// The input.
-        path: PathBuf,
-        /// Which, and where.
-        source: MaskError,
     },
     /// Of the selection.
     #[error(transparent)]
@@ -196,7 +188,8 @@ pub fn prune_directory(
     let mut sparsity = recorded_sparsity(path, &outline.spec)?;
     sparsity.retain(|id, _| !selected.contains(id));
     let model = Model::open(path)?;
-    check_recorded(&model, &sparsity)?;
+    // What slmc.json said of other matrices it will say again.
+    model.check_sparsity(&sparsity)?;
     let calibrated = match &options.source {
         None => None,
         Some(source) => {
@@ -221,7 +214,7 @@ pub fn prune_directory(
         pattern: options.pattern.to_string(),
         method: options.method.name(),
         only: options.only.clone(),
-        compressed_in_artifacts: options.pattern == NmPattern::TWO_OF_FOUR,
+        compressed_in_artifacts: options.pattern.is_two_of_four(),
         calibration: calibration.map(|calibration| calibration.description.clone()),
         calibration_tokens: calibration.map(|calibration| calibration.tokens() as u64),
         weights: shapes.iter().map(|(_, rows, columns)| (rows * columns) as u64).sum(),
@@ -250,13 +243,7 @@ fn recover(
     progress: &dyn Progress,
 ) -> Result<(BTreeMap<ParameterId, Vec<f32>>, TrainReport), DirectoryError> {
     let samples = training_samples(dense, retrain, progress)?;
-    let mut masks = HeldMasks::default();
-    for (id, _, columns) in pruned.spec.matrices() {
-        if let Some(pattern) = sparsity.get(&id) {
-            let values = pruned.values_f32(ParameterId::weight(id))?;
-            masks.0.insert(id, Mask::of_values(id, *pattern, &values, columns)?);
-        }
-    }
+    let masks = HeldMasks::of(pruned, sparsity)?;
     let run = json!({
         "tool": tool(),
         "stage": "recover",
@@ -283,18 +270,6 @@ fn recover(
         train::command::write_log(path, &trained.log)?;
     }
     Ok((trained.parameters, report))
-}
-
-/// What slmc.json said before must still hold, since the output says it again.
-fn check_recorded(model: &Model, sparsity: &Sparsity) -> Result<(), DirectoryError> {
-    let columns = model.spec.matrices();
-    for (id, _, columns) in columns {
-        let Some(pattern) = sparsity.get(&id) else { continue };
-        let values = model.values_f32(ParameterId::weight(id))?;
-        let not_sparse = |source| DirectoryError::NotSparse { path: model.directory.clone(), source };
-        pattern.check(id, &values, columns).map_err(not_sparse)?;
-    }
-    Ok(())
 }
 
 /// Hashes of everything read.

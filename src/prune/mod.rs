@@ -74,7 +74,7 @@ pub enum SelectionError {
 }
 
 /// The linears that any of the patterns select, in forward order: globs and aliases over names, and `all` for every
-/// linear of attention and feed-forward networks. Embedding tables are never among them.
+/// linear of a layer. Embedding tables are never among them.
 ///
 /// # Errors
 /// A pattern that selects no linear.

@@ -105,6 +105,12 @@ impl From<SessionError> for CalibrationError {
 
 /// Sequences for a dense model.
 pub fn calibration(model: &Model, source: &Source, progress: &dyn Progress) -> Result<Calibration, CalibrationError> {
+    match Tokenizer::open(&model.directory) {
+        // It travels with the model; what it cannot be used for later is refused now.
+        Ok(tokenizer) => drop(tokenizer.check(&model.spec)?),
+        Err(TokenizerError::Missing { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
     match source {
         Source::File { path, field } => from_file(model, path, field.as_deref()),
         Source::Default { seed } if model.spec.kind == ModelKind::Decoder => sample_itself(model, *seed, progress),

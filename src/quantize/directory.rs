@@ -4,16 +4,19 @@ use super::calibration::{self, CalibrationError, Source};
 use super::policy::{self, Keep, PolicyError};
 use super::qat::FakeQuantize;
 use super::training_data::{Retrain, TrainingDataError, training_samples};
-use super::{MatrixReport, quantize, with_key_maps};
-use crate::calibrate::{CalibrateError, Statistics, collect};
-use crate::checkpoint::DenseTensor;
+use super::{MatrixReport, mark_sparse, quantize, with_key_maps};
+use crate::calibrate::{CalibrateError, collect};
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
+use crate::checkpoint::{ConfigError, DenseTensor};
+use crate::data::tokenizer::TokenizerError;
 use crate::machine::cpu_features;
+use crate::model::dense_directory::{recorded_sparsity, sparsity_json};
 use crate::model::id::{ParameterId, Part};
 use crate::model::quantized_directory;
 use crate::model::scheme::Preset;
-use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
+use crate::model::size::{SizeError, WeightSize, stored_tensors};
+use crate::model::transform::{HeldMasks, NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
 use crate::report::{Align, Report, Table, grouped};
@@ -56,6 +59,9 @@ pub enum QuantizeError {
         /// The input.
         path: PathBuf,
     },
+    /// Of the input's slmc.json.
+    #[error(transparent)]
+    Provenance(#[from] ConfigError),
     /// Of the model.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -77,6 +83,9 @@ pub enum QuantizeError {
     /// Of the inputs' hashes.
     #[error(transparent)]
     Hash(#[from] HashError),
+    /// Of the tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// Of the training text.
     #[error(transparent)]
     TrainingData(#[from] TrainingDataError),
@@ -114,10 +123,18 @@ impl Report for QuantizeReport {
     const SCHEMA: &'static str = "slmc.quantize/1";
 
     fn text(&self) -> String {
+        let (left, sparse) = (Align::Left, self.matrices.iter().any(|matrix| matrix.sparsity.is_some()));
+        let sparsity = if sparse { "sparsity" } else { "" };
         let mut table =
-            Table::new([("matrix", Align::Left), ("scheme", Align::Left), ("relative error", Align::Right)]);
+            Table::new([("matrix", left), ("scheme", left), ("relative error", Align::Right), (sparsity, left)]);
         for matrix in &self.matrices {
-            table.row([matrix.name.as_str(), &matrix.scheme, &format!("{:.2e}", matrix.relative_error)]);
+            let compressed = |text: &String| text.parse().is_ok_and(NmPattern::is_two_of_four);
+            let sparsity = match &matrix.sparsity {
+                Some(pattern) if compressed(pattern) => format!("{pattern}, compressed"),
+                Some(pattern) => format!("{pattern}, stored dense"),
+                None => String::new(),
+            };
+            table.row([matrix.name.as_str(), &matrix.scheme, &format!("{:.2e}", matrix.relative_error), &sparsity]);
         }
         let mut sums = Table::pairs();
         sums.row(["calibration", &self.calibration]);
@@ -144,19 +161,28 @@ pub fn quantize_directory(
         return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
     }
     let assignment = policy::assign(&model.spec, options.preset, &options.keeps)?;
-    let tensors = stored_tensors(&model.spec, &assignment, options.layout, model.spec.context, true)?;
+    let sparsity = recorded_sparsity(&options.model, &model.spec)?;
+    model.check_sparsity(&sparsity)?;
+    let tensors = stored_tensors(&model.spec, &assignment, &sparsity, options.layout, model.spec.context, true)?;
     let calibration = calibration::calibration(&model, &options.source, progress)?;
     let statistics = collect(&model, &calibration.sequences, device, progress)?;
     let mut training = None;
-    let (quantized, matrices) = match &options.qat {
+    let (mut quantized, mut matrices) = match &options.qat {
         None => quantize(&model, &assignment, Some(&statistics), progress)?,
         Some(qat) => {
-            let (trained, report) = train_on_grid(options, qat, &model, &assignment, &statistics, device, progress)?;
+            let masks = HeldMasks::of(&model, &sparsity)?;
+            let mut grid = FakeQuantize::new(&model.spec, &assignment, &statistics, masks);
+            let (trained, report) = train_on_grid(options, qat, &model, &mut grid, device, progress)?;
             let statistics = collect(&trained.0, &calibration.sequences, device, progress)?;
             training = Some(report);
             (with_key_maps(trained.0, &statistics)?, trained.1)
         }
     };
+    mark_sparse(&mut quantized, &sparsity);
+    for (id, pattern) in &sparsity {
+        let of_it = matrices.iter_mut().find(|matrix| matrix.name == id.to_string());
+        of_it.into_iter().for_each(|matrix| matrix.sparsity = Some(pattern.to_string()));
+    }
     let report = QuantizeReport {
         scheme: options.preset.name(),
         keep: options.keeps.iter().map(ToString::to_string).collect(),
@@ -168,7 +194,7 @@ pub fn quantize_directory(
         training,
         matrices,
     };
-    quantized_directory::write(&quantized, &provenance(options, &report)?, &options.out)?;
+    quantized_directory::write(&quantized, &provenance(options, &report, &sparsity)?, &options.out)?;
     if options.qat.is_some() {
         let path = train::checkpoint::path_beside(&options.out);
         train::checkpoint::forget(&options.out)
@@ -185,8 +211,7 @@ fn train_on_grid(
     options: &Options,
     qat: &Retrain,
     model: &Model,
-    assignment: &Assignment,
-    statistics: &Statistics,
+    grid: &mut FakeQuantize,
     device: &Device,
     progress: &dyn Progress,
 ) -> Result<(Rounded, TrainReport), QuantizeError> {
@@ -207,8 +232,7 @@ fn train_on_grid(
         fingerprint: train::checkpoint::fingerprint(&run),
         out: &options.out,
     };
-    let mut grid = FakeQuantize::new(&model.spec, assignment, statistics);
-    let (trained, report) = retraining.run(&mut grid, device, progress)?;
+    let (trained, report) = retraining.run(grid, device, progress)?;
     let mut parameters = model.parameters.clone();
     let mut matrices = Vec::new();
     for (id, values) in &trained.parameters {
@@ -241,7 +265,7 @@ fn train_on_grid(
     Ok(((quantized, matrices), report))
 }
 
-fn provenance(options: &Options, report: &QuantizeReport) -> Result<serde_json::Value, HashError> {
+fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -> Result<serde_json::Value, HashError> {
     Ok(json!({
         "schema": "slmc.provenance/1",
         "tool": tool(),
@@ -255,7 +279,7 @@ fn provenance(options: &Options, report: &QuantizeReport) -> Result<serde_json::
             "calibration_tokens": report.calibration_tokens,
             "qat": options.qat.as_ref().map(|qat| &qat.settings),
         },
-        "sparsity": {},
+        "sparsity": sparsity_json(sparsity),
         "cpu_features": cpu_features(),
         "metrics": {
             "weight_bytes": report.size.weight_bytes,

@@ -11,10 +11,11 @@ pub mod training_data;
 
 use crate::calibrate::Statistics;
 use crate::checkpoint::DenseTensor;
-use crate::model::id::{KeyMapPart, LinearId, ParameterId, Role};
+use crate::model::id::{KeyMapPart, LinearId, ParameterId, Part, Role};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::QuantScheme;
 use crate::model::size::Assignment;
+use crate::model::transform::{NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
 use key_map::KeyMap;
@@ -31,6 +32,19 @@ pub struct MatrixReport {
     pub relative_error: f64,
     /// Whether inputs were calibrated; tables of embeddings have none.
     pub calibrated: bool,
+    /// Pattern of its zeros, where the input says it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sparsity: Option<String>,
+}
+
+/// Marks the matrices that are to be stored as 2:4. Zero weights are zero integers whatever the scale, and the search for
+/// scales sees no error in them, so a matrix that was sparse before quantization is so after it.
+pub fn mark_sparse(model: &mut Model, sparsity: &Sparsity) {
+    for (id, _) in sparsity.iter().filter(|(_, pattern)| pattern.is_two_of_four()) {
+        if let Some(Parameter::Quantized(matrix)) = model.parameters.get_mut(&ParameterId::weight(*id)) {
+            matrix.sparsity = Some(NmPattern::TWO_OF_FOUR);
+        }
+    }
 }
 
 impl MatrixReport {
@@ -40,6 +54,7 @@ impl MatrixReport {
             scheme: matrix.scheme.to_string(),
             relative_error: relative_error(weights, matrix, importance),
             calibrated: importance.is_some(),
+            sparsity: None,
         }
     }
 }
@@ -65,11 +80,7 @@ pub fn quantize(
         progress.advance(1);
     }
     progress.finish();
-    for id in model
-        .parameters
-        .keys()
-        .filter(|id| matches!(id, ParameterId::Linear(_, crate::model::id::Part::Bias) | ParameterId::Norm(..)))
-    {
+    for id in model.parameters.keys().filter(|id| !matches!(id, ParameterId::Linear(_, Part::Weight))) {
         // Read once: values that are not finite are refused before anything is written.
         model.values_f32(*id)?;
     }
@@ -88,8 +99,8 @@ pub fn quantize(
 /// The model with the key maps that the statistics call for.
 pub fn with_key_maps(mut model: Model, statistics: &Statistics) -> Result<Model, ModelError> {
     for (layer, stats) in statistics.keys.iter().enumerate() {
+        let Some(shape) = model.spec.layers[layer].attention().copied() else { continue };
         let map = KeyMap::of(stats);
-        let shape = &model.spec.layers[layer].attention;
         for (part, values) in KeyMapPart::ALL.into_iter().zip([&map.mean, &map.balance, &map.inverse]) {
             let tensor = DenseTensor::from_f32(vec![shape.key_value_heads, shape.head_dim], values)?;
             model.parameters.insert(ParameterId::KeyMap(layer as u16, part), Parameter::Dense(tensor));

@@ -8,7 +8,7 @@ use crate::model::id::{LinearId, Role};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::size::Assignment;
 use crate::model::spec::ModelSpec;
-use crate::model::transform::Transform;
+use crate::model::transform::{HeldMasks, Transform};
 use std::collections::BTreeMap;
 
 /// Rounds every matrix to its scheme.
@@ -17,11 +17,14 @@ pub struct FakeQuantize {
     assignment: Assignment,
     importance: BTreeMap<LinearId, Vec<f64>>,
     grids: BTreeMap<LinearId, Grid>,
+    /// Zeros that stay zero.
+    masks: HeldMasks,
 }
 
 impl FakeQuantize {
-    /// For a model; `statistics` weigh columns in the search as post-training quantization does.
-    pub fn new(spec: &ModelSpec, assignment: &Assignment, statistics: &Statistics) -> Self {
+    /// For a model; `statistics` weigh columns in the search as post-training quantization does, `masks` hold what is
+    /// sparse.
+    pub fn new(spec: &ModelSpec, assignment: &Assignment, statistics: &Statistics, masks: HeldMasks) -> Self {
         let mut importance = BTreeMap::new();
         for (id, ..) in spec.matrices() {
             let tied = id.role == Role::TokenEmbedding && spec.tied_head();
@@ -35,14 +38,16 @@ impl FakeQuantize {
             assignment: assignment.clone(),
             importance,
             grids: BTreeMap::new(),
+            masks,
         }
     }
 
     /// A matrix rounded to its current grid; to a fresh one before the first search.
     pub fn round(&self, id: LinearId, weights: &[f32]) -> Option<QuantizedMatrix> {
+        let weights = self.masks.apply(id, weights);
         match self.grids.get(&id) {
-            Some(grid) => Some(grid.round(weights)),
-            None => self.search(id, weights),
+            Some(grid) => Some(grid.round(&weights)),
+            None => self.search(id, &weights),
         }
     }
 
@@ -57,11 +62,13 @@ impl Transform for FakeQuantize {
         self.round(id, weights).map_or_else(|| weights.to_vec(), |matrix| matrix.dequantize())
     }
 
-    fn mask_gradient(&self, _id: LinearId, _gradient: &mut [f32]) {}
+    fn mask_gradient(&self, id: LinearId, gradient: &mut [f32]) {
+        self.masks.mask_gradient(id, gradient);
+    }
 
     fn refresh(&mut self, _step: u64, weights: &dyn Fn(LinearId) -> Option<Vec<f32>>) {
         for id in self.shapes.keys().copied().collect::<Vec<_>>() {
-            if let Some(matrix) = weights(id).and_then(|weights| self.search(id, &weights)) {
+            if let Some(matrix) = weights(id).and_then(|weights| self.search(id, &self.masks.apply(id, &weights))) {
                 self.grids.insert(id, Grid::of(&matrix));
             }
         }

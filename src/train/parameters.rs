@@ -3,7 +3,7 @@
 
 use crate::model::forward::WeightSource;
 use crate::model::id::{LinearId, ParameterId, Part, Role};
-use crate::model::spec::{ModelSpec, NormKind};
+use crate::model::spec::ModelSpec;
 use crate::model::transform::Transform;
 use burn::tensor::{Device, Tensor, TensorData};
 use slm_runtime::sample::random_u64;
@@ -50,23 +50,24 @@ pub fn normals(seed: u64, count: usize, deviation: f64) -> Vec<f32> {
 }
 
 /// Random weights for a model trained from nothing: normal with deviation 0.02, the projections back into the residual
-/// stream divided by √(2 · layers) (Radford et al. 2019); norms 1, biases 0.
+/// stream divided by √(2 · layers) (Radford et al. 2019); norms multiply by 1, biases are 0.
 pub fn initialise(spec: &ModelSpec, seed: u64) -> BTreeMap<ParameterId, Vec<f32>> {
     let depth = (2.0 * spec.layers.len() as f64).sqrt();
+    let draw = |number: usize, count, deviation| normals(random_u64(seed, number as u64), count, deviation);
     let mut out = BTreeMap::new();
     for (number, parameter) in spec.parameters().into_iter().enumerate() {
         let count = parameter.shape.iter().product();
         let values = match parameter.id {
             ParameterId::Linear(id, Part::Weight) => {
-                let back = matches!(id.role, Role::Output | Role::Down);
-                normals(random_u64(seed, number as u64), count, if back { 0.02 / depth } else { 0.02 })
+                let back = matches!(id.role, Role::Output | Role::ConvOut | Role::Down);
+                draw(number, count, if back { 0.02 / depth } else { 0.02 })
             }
-            ParameterId::Norm(.., Part::Weight) => vec![1.0; count],
+            ParameterId::Kernel(_, Part::Weight) => draw(number, count, 0.02),
+            ParameterId::Norm(.., Part::Weight) if !spec.counts_from_one(parameter.id) => vec![1.0; count],
             _ => vec![0.0; count],
         };
         out.insert(parameter.id, values);
     }
-    debug_assert!(spec.norms().iter().all(|(.., norm)| matches!(norm.kind, NormKind::Rms | NormKind::Layer)));
     out
 }
 
@@ -91,17 +92,16 @@ impl Leaves {
             spec.parameters().into_iter().map(|parameter| (parameter.id, parameter.shape)).collect();
         for (id, values) in effective {
             match id {
-                TrainedId::Parameter(id) => {
-                    let data = TensorData::new(values.clone(), shapes[id].clone());
-                    match id {
-                        ParameterId::Linear(linear, Part::Weight) => {
-                            leaves.matrices.insert(*linear, Tensor::from_data(data, device).require_grad());
-                        }
-                        _ => {
-                            leaves.vectors.insert(*id, Tensor::from_data(data, device).require_grad());
-                        }
+                TrainedId::Parameter(id) => match id {
+                    ParameterId::Linear(linear, Part::Weight) => {
+                        let data = TensorData::new(values.clone(), shapes[id].clone());
+                        leaves.matrices.insert(*linear, Tensor::from_data(data, device).require_grad());
                     }
-                }
+                    _ => {
+                        let data = TensorData::new(values.clone(), [values.len()]);
+                        leaves.vectors.insert(*id, Tensor::from_data(data, device).require_grad());
+                    }
+                },
                 TrainedId::Projection(pair) => {
                     let data = TensorData::new(values.clone(), projection_shape);
                     leaves.projections.insert(*pair, Tensor::from_data(data, device).require_grad());

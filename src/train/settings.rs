@@ -97,7 +97,7 @@ impl Settings {
     /// Of sparse recovery.
     pub const RECOVER: Settings = Settings { weight_decay: 0.0, loss: LossWeights::RECOVER, ..Settings::TRAIN };
     /// Of quantization-aware training.
-    pub const QAT: Settings = Settings { learning_rate: 2e-4, ..Settings::RECOVER };
+    pub const QAT: Settings = Settings { learning_rate: 1e-4, ..Settings::RECOVER };
 }
 
 impl Default for Settings {

@@ -54,7 +54,7 @@ pub fn take_layers(teacher: &ModelSpec, layers: &[usize]) -> Result<ModelSpec, L
         return Err(LayerError::Order { before: pair[0], after: pair[1] });
     }
     let mut spec = teacher.clone();
-    spec.layers = layers.iter().map(|&layer| teacher.layers[layer].clone()).collect();
+    spec.layers = layers.iter().map(|&layer| teacher.layers[layer]).collect();
     Ok(spec)
 }
 
@@ -66,6 +66,7 @@ pub fn teacher_parameter(id: ParameterId, layers: &[usize]) -> ParameterId {
             ParameterId::Linear(LinearId { layer: layer.map(of), role }, part)
         }
         ParameterId::Norm(layer, site, part) => ParameterId::Norm(layer.map(of), site, part),
+        ParameterId::Kernel(layer, part) => ParameterId::Kernel(of(layer), part),
         ParameterId::KeyMap(layer, part) => ParameterId::KeyMap(of(layer), part),
     }
 }

@@ -7,7 +7,11 @@ use slmc::model::weights::Model;
 #[test]
 fn configurations_outside_the_closed_lists_are_refused_by_key() {
     let cases = [
-        ("model_type", json!("mamba"), "`model_type` is `mamba`; slmc supports bert, llama"),
+        (
+            "model_type",
+            json!("mamba"),
+            "`model_type` is `mamba`; slmc supports bert, distilbert, gemma3_text, gpt2, lfm2, llama, mistral, phi3, qwen2, qwen3",
+        ),
         ("model_type", Value::Null, "key `model_type` is missing"),
         ("model_type", json!(3), "`model_type` is 3, expected a string"),
         (

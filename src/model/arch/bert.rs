@@ -1,11 +1,11 @@
 //! BERT: post-norm encoder with learned positions and token types, bare (`BertModel`), with the head of a masked language
 //! model, or with a sequence classifier over the pooled first token. Which one is said by `architectures`.
 
-use super::{Family, Source, architecture, head_width, layer_count, refuse_unless};
+use super::{Family, Source, architecture, gelu, head_width, layer_count, refuse_unless};
 use crate::checkpoint::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{
-    Activation, AttentionSpec, FfnSpec, Head, LayerSpec, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Positions,
+    AttentionSpec, FfnSpec, Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Positions,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -26,14 +26,10 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
             ("sliding_window", Value::Null),
         ],
     )?;
-    let activation = match config.text("hidden_act")? {
-        "gelu" => Activation::Gelu,
-        "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
-        _ => return Err(config.unsupported("hidden_act", NAME, "gelu, gelu_new, gelu_pytorch_tanh")),
-    };
+    let activation = gelu(config, "hidden_act", NAME, "gelu, gelu_new, gelu_pytorch_tanh")?;
     let hidden = config.size("hidden_size")?;
     let heads = config.size("num_attention_heads")?;
-    let head_dim = head_width(config, hidden, heads)?;
+    let head_dim = head_width(config, "num_attention_heads", hidden, heads)?;
     let norm = Norm { kind: NormKind::Layer, epsilon: config.optional_positive("layer_norm_eps")?.unwrap_or(1e-12) };
     let head = match architecture(config)? {
         Some("BertModel") => Head::Hidden,
@@ -47,14 +43,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         }
     };
     let layer = LayerSpec {
-        attention: AttentionSpec {
-            heads,
-            key_value_heads: heads,
-            head_dim,
-            score_scale: 1.0 / (head_dim as f64).sqrt(),
-            input_bias: true,
-            output_bias: true,
-        },
+        mixer: Mixer::Attention(AttentionSpec::plain(heads, head_dim)),
         ffn: FfnSpec { width: config.size("intermediate_size")?, gated: false, activation, bias: true },
         norm,
         norm_placement: NormPlacement::Post,
@@ -68,8 +57,9 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         context: config.size("max_position_embeddings")?,
         token_types: config.optional_size("type_vocab_size")?.unwrap_or(2),
         positions: Positions::Learned,
+        embedding_scale: 1.0,
         embedding_norm: Some(norm),
-        layers: vec![layer; layer_count(config)?],
+        layers: vec![layer; layer_count(config, "num_hidden_layers")?],
         final_norm: None,
         head,
         bos: config.tokens("bos_token_id", vocabulary)?.first().copied(),
@@ -94,7 +84,7 @@ fn labels(config: &Config) -> Result<Vec<String>, ConfigError> {
     Ok(labels.into_values().collect())
 }
 
-fn source(id: ParameterId) -> Option<Source> {
+fn source(_spec: &ModelSpec, id: ParameterId) -> Option<Source> {
     let prefixed = |stem: String, part: Part| Source::prefixed(format!("{stem}.{}", part.name()));
     let bare = |stem: &str, part: Part| Source::bare(&format!("{stem}.{}", part.name()));
     Some(match id {
@@ -131,7 +121,7 @@ fn source(id: ParameterId) -> Option<Source> {
             _ => return None,
         }
         .with_legacy_norm(),
-        ParameterId::KeyMap(..) => return None,
+        ParameterId::Kernel(..) | ParameterId::KeyMap(..) => return None,
     })
 }
 

@@ -2,11 +2,21 @@
 //! one row of [`FAMILIES`]; everything a family does not know it refuses, naming key and value, or tensor.
 
 mod bert;
+mod decoder;
+mod distilbert;
+mod gemma3;
+mod gpt2;
+mod lfm2;
 mod llama;
+mod mistral;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod rotary;
 
-use super::id::{LinearId, ParameterId, Role};
-use super::spec::ModelSpec;
-use crate::checkpoint::{Config, ConfigError};
+use super::id::{LinearId, ParameterId, Part, Role};
+use super::spec::{Activation, ModelSpec};
+use crate::checkpoint::{Config, ConfigError, DenseTensor};
 
 /// What slmc knows of one `model_type`.
 pub struct Family {
@@ -17,7 +27,7 @@ pub struct Family {
     /// Reads the configuration.
     pub spec: fn(&Config) -> Result<ModelSpec, ConfigError>,
     /// Where a parameter is in a checkpoint; `None` for one the family never has.
-    pub source: fn(ParameterId) -> Option<Source>,
+    pub source: fn(&ModelSpec, ParameterId) -> Option<Source>,
     /// Tensors, without prefix, that carry nothing: buffers, and parts the head does not use.
     pub ignored: fn(&ModelSpec, &str) -> bool,
     /// Tensors that some files hold a second time; accepted where they equal the parameter.
@@ -25,9 +35,20 @@ pub struct Family {
 }
 
 /// Every family, sorted by name.
-pub const FAMILIES: [Family; 2] = [bert::FAMILY, llama::FAMILY];
+pub const FAMILIES: [Family; 10] = [
+    bert::FAMILY,
+    distilbert::FAMILY,
+    gemma3::FAMILY,
+    gpt2::FAMILY,
+    lfm2::FAMILY,
+    llama::FAMILY,
+    mistral::FAMILY,
+    phi3::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+];
 
-/// Where a parameter is: a whole tensor, stored as slmc uses it. Fused and transposed storage will be further fields.
+/// Where a parameter is: a whole tensor stored as slmc uses it, or turned, or some rows of a fused one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Name of the tensor.
@@ -36,15 +57,61 @@ pub struct Source {
     pub legacy_name: Option<String>,
     /// Whether the family's prefix stands before it.
     pub prefixed: bool,
+    /// Of a tensor that holds several parameters one after the other.
+    pub fused: Option<Fused>,
+    /// Whether the file holds the matrix as (in, out).
+    pub turned: bool,
+}
+
+/// Which rows of a fused tensor a parameter is, counted as slmc turns it, (out, in).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fused {
+    /// Its first row.
+    pub first: usize,
+    /// Rows of the whole tensor.
+    pub rows: usize,
 }
 
 impl Source {
     fn prefixed(name: String) -> Self {
-        Source { name, legacy_name: None, prefixed: true }
+        Source { name, legacy_name: None, prefixed: true, fused: None, turned: false }
     }
 
     fn bare(name: &str) -> Self {
-        Source { name: name.to_owned(), legacy_name: None, prefixed: false }
+        Source { prefixed: false, ..Source::prefixed(name.to_owned()) }
+    }
+
+    /// Rows `first ..` of a tensor with `rows` rows.
+    fn fused(self, first: usize, rows: usize) -> Self {
+        Source { fused: Some(Fused { first, rows }), ..self }
+    }
+
+    /// Stored as (in, out), where it is a matrix.
+    fn turned(self, part: Part) -> Self {
+        Source { turned: part == Part::Weight, ..self }
+    }
+
+    /// The shape of the stored tensor, for a parameter of shape `shape`.
+    pub fn stored_shape(&self, shape: &[usize]) -> Vec<usize> {
+        let mut shape = shape.to_vec();
+        if let (Some(fused), Some(rows)) = (self.fused, shape.first_mut()) {
+            *rows = fused.rows;
+        }
+        if self.turned {
+            shape.reverse();
+        }
+        shape
+    }
+
+    /// The parameter, of shape `shape`, out of the stored tensor; `None` where that has another shape than
+    /// [`Source::stored_shape`].
+    pub fn take(&self, stored: DenseTensor, shape: &[usize]) -> Option<DenseTensor> {
+        if self.fused.is_none() && !self.turned {
+            return Some(stored);
+        }
+        let (first, rows) = (self.fused.map_or(0, |fused| fused.first), *shape.first()?);
+        let rows = first..first.checked_add(rows)?;
+        if self.turned { stored.turned_columns(rows) } else { stored.rows(rows) }
     }
 
     /// With the spelling of norms that TensorFlow left behind: `gamma` for weight, `beta` for bias.
@@ -73,8 +140,8 @@ impl Family {
     }
 
     /// The prefix a checkpoint uses: the first under which it has a token table.
-    pub fn prefix(&self, has_tensor: impl Fn(&str) -> bool) -> &'static str {
-        let table = (self.source)(ParameterId::weight(LinearId::global(Role::TokenEmbedding)));
+    pub fn prefix(&self, spec: &ModelSpec, has_tensor: impl Fn(&str) -> bool) -> &'static str {
+        let table = (self.source)(spec, ParameterId::weight(LinearId::global(Role::TokenEmbedding)));
         let found = |prefix: &&&str| table.iter().flat_map(|s| s.names(prefix)).any(|name| has_tensor(&name));
         self.prefixes.iter().find(found).or(self.prefixes.first()).copied().unwrap_or("")
     }
@@ -116,18 +183,36 @@ fn architecture(config: &Config) -> Result<Option<&str>, ConfigError> {
     }
 }
 
-/// `num_hidden_layers`, which must fit the 16 bits of a layer's number.
-fn layer_count(config: &Config) -> Result<usize, ConfigError> {
-    const MOST: usize = u16::MAX as usize;
-    let layers = config.size("num_hidden_layers")?;
-    if layers > MOST { Err(config.wrong("num_hidden_layers", &format!("at most {MOST}"))) } else { Ok(layers) }
+/// Refuses an architecture that is not the family's causal language model; none stands for it.
+fn require_architecture(config: &Config, family: &'static str, name: &str) -> Result<(), ConfigError> {
+    match architecture(config)? {
+        Some(found) if found != name => Err(config.unsupported("architectures", family, name)),
+        _ => Ok(()),
+    }
 }
 
-/// Width of one head where the heads share the hidden width.
-fn head_width(config: &Config, hidden: usize, heads: usize) -> Result<usize, ConfigError> {
+/// The number of layers under `key`, which must fit the 16 bits of a layer's number.
+fn layer_count(config: &Config, key: &str) -> Result<usize, ConfigError> {
+    const MOST: usize = u16::MAX as usize;
+    let layers = config.size(key)?;
+    if layers > MOST { Err(config.wrong(key, &format!("at most {MOST}"))) } else { Ok(layers) }
+}
+
+/// Width of one head where the heads, whose number stands under `key`, share the hidden width.
+fn head_width(config: &Config, key: &str, hidden: usize, heads: usize) -> Result<usize, ConfigError> {
     if hidden.is_multiple_of(heads) {
         Ok(hidden / heads)
     } else {
-        Err(config.wrong("num_attention_heads", &format!("a divisor of hidden_size, {hidden}")))
+        Err(config.wrong(key, &format!("a divisor of hidden_size, {hidden}")))
+    }
+}
+
+/// The activation under `key`: GELU in one of its spellings.
+fn gelu(config: &Config, key: &str, family: &'static str, supported: &str) -> Result<Activation, ConfigError> {
+    let name = config.text(key)?;
+    match name {
+        _ if !supported.split(", ").any(|known| known == name) => Err(config.unsupported(key, family, supported)),
+        "gelu" => Ok(Activation::Gelu),
+        _ => Ok(Activation::GeluTanh),
     }
 }

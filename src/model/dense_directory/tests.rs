@@ -31,7 +31,7 @@ fn model(directory: &Path, config: Value) -> Model {
 /// The model as a checkpoint of another data type and prefix, written by hand and opened.
 fn stored(directory: &Path, dtype: DenseType, prefix: &str) -> Model {
     let model = model(directory, config_json());
-    let source = |id| (arch::Family::of(&model.config).unwrap().source)(id).unwrap();
+    let source = |id| (arch::Family::of(&model.config).unwrap().source)(&model.spec, id).unwrap();
     let tensors = model.spec.parameters().into_iter().map(|parameter| NewTensor {
         name: source(parameter.id).names(prefix).remove(0),
         dtype: stored_type(dtype),

@@ -1,6 +1,6 @@
 //! Token sequences of one length, checked against a model once, and what attention derives from them.
 
-use crate::model::spec::{ModelKind, ModelSpec, Positions};
+use crate::model::spec::{AttentionSpec, ModelKind, ModelSpec, RotarySpec};
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// Added to scores that attention must not see. Finite, so that a row with nothing to see (before the first token of a
@@ -99,9 +99,19 @@ impl Batch {
     }
 }
 
-/// What all layers share: the mask as numbers to add to scores, and rotary tables.
+/// What the layers of one batch share: masks as numbers to add to scores, rotary tables, and where there is padding.
+/// Layers with equal windows or equal rotations hold the same tensors.
 #[derive(Clone, Debug)]
 pub struct AttentionContext {
+    /// By layer; empty for one without attention.
+    pub(super) layers: Vec<LayerContext>,
+    /// (batch, length, 1): 1 where there is a token, 0 where there is padding; `None` without padding.
+    pub(super) present: Option<Tensor<3>>,
+}
+
+/// What attention of one layer derives from a batch.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LayerContext {
     /// (1 or batch, 1, 1 or length, length); `None` where everything is seen.
     pub(super) mask: Option<Tensor<4>>,
     /// cos and sin, (1, 1, length, head_dim / 2) each.
@@ -110,34 +120,72 @@ pub struct AttentionContext {
 
 impl AttentionContext {
     pub(super) fn new(spec: &ModelSpec, batch: &Batch, device: &Device) -> Self {
-        let frequencies = match (spec.positions, spec.layers.first()) {
-            (Positions::Rotary(rotary), Some(layer)) => Some(rotary.frequencies(layer.attention.head_dim)),
-            _ => None,
-        };
-        Self::with_frequencies(spec, batch, frequencies.as_deref(), device)
+        Self::with_frequencies(spec, batch, &RotarySpec::frequencies, device)
     }
 
-    /// With other rotary frequencies, (head_dim / 2), than the specification's: for programs that round them.
-    pub fn with_frequencies(spec: &ModelSpec, batch: &Batch, frequencies: Option<&[f64]>, device: &Device) -> Self {
+    /// With other rotary frequencies, (head_dim / 2), than [`RotarySpec::frequencies`]: for programs that round them.
+    pub fn with_frequencies(
+        spec: &ModelSpec,
+        batch: &Batch,
+        frequencies: &dyn Fn(&RotarySpec, usize) -> Vec<f64>,
+        device: &Device,
+    ) -> Self {
         let [sequences, length] = batch.dims();
-        let causal = spec.kind == ModelKind::Decoder;
-        let rotary = frequencies.map(|frequencies| rotary_tables(frequencies, length, device));
-        let rows = if causal { length } else { 1 };
-        let count = if batch.mask.is_some() { sequences } else { 1 };
-        let mask = (causal || batch.mask.is_some()).then(|| {
-            let mut values = Vec::with_capacity(count * rows * length);
-            for sequence in 0..count {
-                for row in 0..rows {
-                    values.extend((0..length).map(|column| {
-                        let future = causal && column > row;
-                        let padding = batch.mask.as_ref().is_some_and(|mask| !mask[sequence * length + column]);
-                        if future || padding { HIDDEN_SCORE } else { 0.0 }
-                    }));
+        let mut masks: Vec<(Option<usize>, Option<Tensor<4>>)> = Vec::new();
+        let mut tables: Vec<(RotarySpec, usize, (Tensor<4>, Tensor<4>))> = Vec::new();
+        let mut layer_context = |attention: &AttentionSpec| {
+            let mask = match masks.iter().find(|(window, _)| *window == attention.window) {
+                Some((_, mask)) => mask.clone(),
+                None => {
+                    let mask = batch.scores_mask(spec.kind, attention.window, device);
+                    masks.push((attention.window, mask.clone()));
+                    mask
                 }
-            }
-            Tensor::from_data(TensorData::new(values, [count, 1, rows, length]), device)
+            };
+            let rotary = attention.rotary.map(|rotary| {
+                let same = |entry: &&(RotarySpec, usize, _)| entry.0 == rotary && entry.1 == attention.head_dim;
+                if let Some((_, _, tensors)) = tables.iter().find(same) {
+                    return tensors.clone();
+                }
+                let tensors = rotary_tables(&frequencies(&rotary, attention.head_dim), length, device);
+                tables.push((rotary, attention.head_dim, tensors.clone()));
+                tensors
+            });
+            LayerContext { mask, rotary }
+        };
+        let layers =
+            spec.layers.iter().map(|layer| layer.attention().map_or_else(LayerContext::default, &mut layer_context));
+        let layers = layers.collect();
+        let present = batch.mask.as_ref().map(|mask| {
+            let values: Vec<f32> = mask.iter().map(|&token| f32::from(u8::from(token))).collect();
+            Tensor::from_data(TensorData::new(values, [sequences, length, 1]), device)
         });
-        AttentionContext { mask, rotary }
+        AttentionContext { layers, present }
+    }
+}
+
+impl Batch {
+    /// What is added to scores, (1 or batch, 1, 1 or length, length); `None` where every position sees every other.
+    fn scores_mask(&self, kind: ModelKind, window: Option<usize>, device: &Device) -> Option<Tensor<4>> {
+        let [sequences, length] = self.dims();
+        let causal = kind == ModelKind::Decoder;
+        if !causal && self.mask.is_none() {
+            return None;
+        }
+        let rows = if causal { length } else { 1 };
+        let count = if self.mask.is_some() { sequences } else { 1 };
+        let mut values = Vec::with_capacity(count * rows * length);
+        for sequence in 0..count {
+            for row in 0..rows {
+                values.extend((0..length).map(|column| {
+                    let future = causal && column > row;
+                    let past = causal && window.is_some_and(|window| column + window <= row);
+                    let padding = self.mask.as_ref().is_some_and(|mask| !mask[sequence * length + column]);
+                    if future || past || padding { HIDDEN_SCORE } else { 0.0 }
+                }));
+            }
+        }
+        Some(Tensor::from_data(TensorData::new(values, [count, 1, rows, length]), device))
     }
 }
 

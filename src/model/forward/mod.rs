@@ -76,6 +76,9 @@ impl<'a> Forward<'a> {
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count * length]), &self.device);
         let table = self.weights.matrix(LinearId::global(Role::TokenEmbedding));
         let mut hidden = table.select(0, ids).reshape([count, length, self.spec.hidden]);
+        if self.spec.embedding_scale != 1.0 {
+            hidden = hidden * self.spec.embedding_scale;
+        }
         if self.spec.token_types > 0 {
             let types = self.weights.matrix(LinearId::global(Role::TypeEmbedding));
             hidden = hidden + types.narrow(0, 0, 1).unsqueeze::<3>();
@@ -152,9 +155,11 @@ impl<'a> Forward<'a> {
     fn norm(&self, input: Tensor<3>, norm: Norm, layer: Option<u16>, site: NormSite) -> Tensor<3> {
         let part = |part| self.weights.vector(ParameterId::Norm(layer, site, part)).unsqueeze::<3>();
         match norm.kind {
-            NormKind::Rms => {
+            NormKind::Rms | NormKind::RmsOnePlus => {
                 let mean_square = input.clone().square().mean_dim(2);
-                input / (mean_square + norm.epsilon).sqrt() * part(Part::Weight)
+                let weight = part(Part::Weight);
+                let weight = if norm.kind == NormKind::RmsOnePlus { weight + 1.0 } else { weight };
+                input / (mean_square + norm.epsilon).sqrt() * weight
             }
             NormKind::Layer => {
                 let centred = input.clone() - input.mean_dim(2);

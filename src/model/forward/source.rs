@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub trait WeightSource {
     /// A matrix, (out, in).
     fn matrix(&self, id: LinearId) -> Tensor<2>;
-    /// A bias or a norm's vector.
+    /// A bias, a norm's vector, or a convolution's kernel, row by row.
     fn vector(&self, id: ParameterId) -> Tensor<1>;
 }
 
@@ -39,13 +39,15 @@ impl DenseWeights {
         let mut weights =
             DenseWeights { matrices: BTreeMap::new(), vectors: BTreeMap::new(), tied_head: spec.tied_head() };
         for parameter in spec.parameters() {
-            let data = TensorData::new(values(parameter.id)?, parameter.shape);
+            let values = values(parameter.id)?;
             match parameter.id {
                 ParameterId::Linear(id, Part::Weight) => {
+                    let data = TensorData::new(values, parameter.shape);
                     weights.matrices.insert(id, Tensor::from_data(data, device));
                 }
                 id => {
-                    weights.vectors.insert(id, Tensor::from_data(data, device));
+                    let count = values.len();
+                    weights.vectors.insert(id, Tensor::from_data(TensorData::new(values, [count]), device));
                 }
             }
         }

@@ -40,8 +40,15 @@ fn model(directory: &Path) -> Model {
 }
 
 fn matrix_of(scheme: QuantScheme, rows: usize, columns: usize, seed: usize) -> QuantizedMatrix {
-    let mut matrix =
-        QuantizedMatrix { scheme, rows, columns, values: Vec::new(), row_scale: Vec::new(), multiplier: Vec::new() };
+    let mut matrix = QuantizedMatrix {
+        scheme,
+        rows,
+        columns,
+        values: Vec::new(),
+        row_scale: Vec::new(),
+        multiplier: Vec::new(),
+        sparsity: None,
+    };
     let (low, range) = if scheme == QuantScheme::W8 { (-127, 255) } else { (-8, 16) };
     matrix.values = (0..rows * columns).map(|i| (low + ((i * 7 + seed) % range) as i32) as i8).collect();
     matrix.row_scale = (0..rows).map(|i| (i + seed) as f32 * 0.01).collect();

@@ -1,7 +1,8 @@
 //! Masks held through training: masked weights are zero in the forward and get no gradient.
 
-use super::{Mask, Transform};
-use crate::model::id::LinearId;
+use super::{Mask, Sparsity, Transform};
+use crate::model::id::{LinearId, ParameterId};
+use crate::model::weights::{Model, ModelError};
 use std::collections::BTreeMap;
 
 /// One mask per sparse matrix; matrices without one pass unchanged.
@@ -9,6 +10,22 @@ use std::collections::BTreeMap;
 pub struct HeldMasks(pub BTreeMap<LinearId, Mask>);
 
 impl HeldMasks {
+    /// The masks of a dense model's sparse matrices, as their zeros lie.
+    ///
+    /// # Errors
+    /// [`ModelError::NotSparse`] where the values are not what `sparsity` says; values that cannot be read.
+    pub fn of(model: &Model, sparsity: &Sparsity) -> Result<Self, ModelError> {
+        let mut masks = BTreeMap::new();
+        for (id, _, columns) in model.spec.matrices() {
+            if let Some(pattern) = sparsity.get(&id) {
+                let values = model.values_f32(ParameterId::weight(id))?;
+                let not_sparse = |source| ModelError::NotSparse { path: model.directory.clone(), source };
+                masks.insert(id, Mask::of_values(id, *pattern, &values, columns).map_err(not_sparse)?);
+            }
+        }
+        Ok(HeldMasks(masks))
+    }
+
     /// Sets the masked weights of a matrix to zero.
     pub fn clear(&self, id: LinearId, values: &mut [f32]) {
         if let Some(mask) = self.0.get(&id) {

@@ -86,6 +86,12 @@ impl NmPattern {
         self.of
     }
 
+    /// Whether every matrix of this pattern is 2:4 as well, and so is stored compressed in artifacts: two or fewer weights
+    /// of any group leave at most two in each four.
+    pub fn is_two_of_four(self) -> bool {
+        self.keep <= Self::TWO_OF_FOUR.keep
+    }
+
     /// Whether rows of `columns` weights divide into groups.
     ///
     /// # Errors
@@ -242,6 +248,13 @@ mod tests {
         ] {
             assert_eq!(text.parse::<NmPattern>(), Err(UnknownPattern(text.to_owned())));
         }
+    }
+
+    #[test]
+    fn which_patterns_are_two_of_four() {
+        let is = |text: &str| text.parse::<NmPattern>().map(NmPattern::is_two_of_four);
+        assert_eq!((is("1:4"), is("2:8"), is("2:16")), (Ok(true), Ok(true), Ok(true)));
+        assert_eq!((is("3:4"), is("4:8"), is("3:16")), (Ok(false), Ok(false), Ok(false)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::format::spec::LayerRecord;
 use crate::kernels::Kernels;
 use crate::memory::Memory;
 use crate::numerics::{NumericRange, PROBABILITY_MAX, exp2_q24, quantize, round};
+use core::ops::Range;
 
 /// Keys and values of one layer.
 pub(crate) struct Cache<'c> {
@@ -63,20 +64,20 @@ const BLOCK: usize = 1024;
 const DEEPEST: f32 = 2_097_152.0;
 
 impl Attention<'_> {
-    /// Replaces `query` (head_dim) by softmax(query · keys · scale) · values over positions `0..seen`.
+    /// Replaces `query` (head_dim) by softmax(query · keys · scale) · values over the positions `seen`.
     pub(crate) fn attend(
         &mut self,
         kernels: &Kernels,
         cache: &Cache<'_>,
         head: usize,
-        seen: usize,
+        seen: Range<usize>,
         score_scale: f32,
         query: &mut [f32],
     ) -> Result<(), NumericRange> {
         let width = query.len();
         let integers = &mut self.query[..width];
         let scale = quantize(query, integers)? * score_scale;
-        let first = head * cache.context;
+        let (first, seen) = (head * cache.context + seen.start, seen.len());
         let keys = cache.keys[first * width..][..seen * width].chunks_exact(width);
         let scores = &mut self.scores[..seen];
         let mut top = f32::NEG_INFINITY;

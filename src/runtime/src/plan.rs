@@ -3,15 +3,17 @@
 //!
 //! ```text
 //! arena: residual | wide_a | wide_b | row | activations | activation_scales | query | sums | totals | scores | output
-//! cache: per layer  keys (kv heads, context, head_dim) i8 | values likewise | key scales (kv heads, context) | value scales
+//! cache: per layer with attention    keys (kv heads, context, head_dim) i8 | values likewise
+//!                                    | key scales (kv heads, context) f32 | value scales
+//!        per layer with convolution  its last inputs (taps - 1, hidden) f32, oldest first
 //! ```
 //!
-//! A decoder keeps every layer's keys and values and pushes `chunk` tokens at a time through the layers. An encoder
+//! A decoder keeps every layer's part of the cache and pushes `chunk` tokens at a time through the layers. An encoder
 //! holds the residual stream of the whole sequence and the keys and values of one layer at a time.
 
 use crate::format::FormatError;
 use crate::format::artifact::ArtifactView;
-use crate::format::spec::{LayerRecord, ModelRecord, NormKind, Output};
+use crate::format::spec::{Block, LayerRecord, ModelRecord, NormKind, NormPlacement, Output};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
 use crate::layout::{ALIGNMENT, GROUP};
 
@@ -25,7 +27,7 @@ pub struct Plan {
     pub residual_rows: usize,
     /// Tokens that go through a layer together.
     pub chunk: usize,
-    /// f32 per token: queries and attention outputs, or gates.
+    /// f32 per token: queries and attention outputs, a convolution's gates and values, or a network's gates.
     pub wide_a: usize,
     /// f32 per token: keys, values, projections, or the feed-forward network's inner values.
     pub wide_b: usize,
@@ -46,8 +48,11 @@ fn region(count: u64, bytes: u64) -> Option<u64> {
     count.checked_mul(bytes)?.checked_next_multiple_of(ALIGNMENT as u64)
 }
 
-/// Bytes of one layer's keys, values and their scales.
-pub fn layer_cache_bytes(layer: &LayerRecord, context: u32) -> Option<u64> {
+/// Bytes of one layer's keys, values and their scales, or of a convolution's last inputs.
+pub fn layer_cache_bytes(layer: &LayerRecord, hidden: u32, context: u32) -> Option<u64> {
+    if layer.block == Block::Conv as u8 {
+        return region(u64::from(layer.taps.checked_sub(1)?).checked_mul(u64::from(hidden))?, 4);
+    }
     let positions = u64::from(layer.key_value_heads).checked_mul(u64::from(context))?;
     let values = region(positions.checked_mul(u64::from(layer.head_dim))?, 1)?;
     let scales = region(positions, 4)?;
@@ -71,11 +76,12 @@ impl Plan {
             let query_width = layer.heads as usize * layer.head_dim as usize;
             let key_width = layer.key_value_heads as usize * layer.head_dim as usize;
             let ffn = layer.ffn_width as usize;
-            wide_a = wide_a.max(query_width).max(ffn);
+            let gates = if layer.block == Block::Conv as u8 { hidden.checked_mul(3)? } else { 0 };
+            wide_a = wide_a.max(query_width).max(ffn).max(gates);
             wide_b = wide_b.max(key_width).max(if layer.ffn == 2 { ffn } else { 0 });
             inner = inner.max(query_width).max(ffn);
             head_dim = head_dim.max(layer.head_dim as usize);
-            let bytes = layer_cache_bytes(&layer, spec.context)?;
+            let bytes = layer_cache_bytes(&layer, spec.hidden, spec.context)?;
             cache_bytes = if decoder { cache_bytes.checked_add(bytes)? } else { cache_bytes.max(bytes) };
         }
         let output = match Output::from_number(spec.output)? {
@@ -157,7 +163,10 @@ impl Walk<'_, '_, '_> {
     }
 
     fn norm(&mut self, key: TensorKey, kind: u8) -> Result<(), FormatError> {
-        let width = self.artifact.spec().hidden as usize;
+        self.norm_of_width(key, kind, self.artifact.spec().hidden as usize)
+    }
+
+    fn norm_of_width(&mut self, key: TensorKey, kind: u8, width: usize) -> Result<(), FormatError> {
         if kind != 0 {
             self.one(key, 1, width, false)?;
         }
@@ -170,9 +179,32 @@ impl Walk<'_, '_, '_> {
     fn layer(&mut self, index: usize) -> Result<(), FormatError> {
         use TensorRole as R;
         let layer = self.artifact.layer(index);
-        let hidden = self.artifact.spec().hidden as usize;
+        let (hidden, ffn) = (self.artifact.spec().hidden as usize, layer.ffn_width as usize);
+        let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
+        let around = if layer.norm_placement == NormPlacement::Around as u8 { layer.norm } else { 0 };
+        if layer.block == Block::Conv as u8 {
+            self.norm(key(R::ConvNorm), layer.norm)?;
+            self.matrix(key(R::ConvIn), 3 * hidden, hidden)?;
+            self.one(key(R::ConvKernel), hidden, layer.taps as usize, false)?;
+            self.bias(key(R::ConvKernel), hidden)?;
+            self.matrix(key(R::ConvOut), hidden, hidden)?;
+        } else {
+            self.attention(index, &layer, hidden)?;
+            self.norm(key(R::AttentionOutputNorm), around)?;
+        }
+        self.norm(key(R::FfnNorm), layer.norm)?;
+        if layer.ffn == 2 {
+            self.matrix(key(R::Gate), ffn, hidden)?;
+        }
+        self.matrix(key(R::Up), ffn, hidden)?;
+        self.matrix(key(R::Down), hidden, ffn)?;
+        self.norm(key(R::FfnOutputNorm), around)
+    }
+
+    fn attention(&mut self, index: usize, layer: &LayerRecord, hidden: usize) -> Result<(), FormatError> {
+        use TensorRole as R;
         let (heads, key_heads) = (layer.heads as usize, layer.key_value_heads as usize);
-        let (head_dim, ffn) = (layer.head_dim as usize, layer.ffn_width as usize);
+        let head_dim = layer.head_dim as usize;
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
         self.norm(key(R::AttentionNorm), layer.norm)?;
         self.matrix(key(R::Query), heads * head_dim, hidden)?;
@@ -184,12 +216,11 @@ impl Walk<'_, '_, '_> {
         }
         self.matrix(key(R::Value), key_heads * head_dim, hidden)?;
         self.matrix(key(R::AttentionOutput), hidden, heads * head_dim)?;
-        self.norm(key(R::FfnNorm), layer.norm)?;
-        if layer.ffn == 2 {
-            self.matrix(key(R::Gate), ffn, hidden)?;
+        if layer.query_key_norm == 1 {
+            self.norm_of_width(key(R::QueryNorm), layer.norm, head_dim)?;
+            self.norm_of_width(key(R::KeyNorm), layer.norm, head_dim)?;
         }
-        self.matrix(key(R::Up), ffn, hidden)?;
-        self.matrix(key(R::Down), hidden, ffn)
+        Ok(())
     }
 }
 

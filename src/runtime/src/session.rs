@@ -2,6 +2,7 @@
 //! owns. Activations are quantized per token, so how a prompt is cut into chunks cannot change a result. The order of
 //! things is here; what a layer, a linear and the head compute is in the modules beside this one.
 
+mod conv;
 mod head;
 mod layer;
 mod linear;
@@ -9,7 +10,7 @@ mod linear;
 use crate::attention::Attention;
 use crate::format::FormatError;
 use crate::format::artifact::ArtifactView;
-use crate::format::spec::{LayerRecord, Output};
+use crate::format::spec::{Block, LayerRecord, Output};
 use crate::kernels::Kernels;
 use crate::memory::Memory;
 use crate::plan::Plan;
@@ -226,8 +227,12 @@ impl<'a, 'm> Session<'a, 'm> {
         let mut cache_start = 0;
         for index in 0..self.artifact.spec().layers as usize {
             let layer = self.layer(index);
-            self.read_keys(index, &layer, cache_start, 0, tokens.len(), first)?;
-            self.mix(index, &layer, cache_start, 0, tokens.len(), first, first + tokens.len())?;
+            if layer.block == Block::Conv as u8 {
+                self.convolve(index, &layer, cache_start, tokens.len(), first == 0)?;
+            } else {
+                self.read_keys(index, &layer, cache_start, 0, tokens.len(), first)?;
+                self.mix(index, &layer, cache_start, 0, tokens.len(), first, first + tokens.len())?;
+            }
             cache_start += self.cache_bytes(&layer);
         }
         self.length += tokens.len();
@@ -257,7 +262,8 @@ impl<'a, 'm> Session<'a, 'm> {
     }
 
     fn cache_bytes(&self, layer: &LayerRecord) -> usize {
-        crate::plan::layer_cache_bytes(layer, self.artifact.spec().context).unwrap_or(0) as usize
+        let spec = self.artifact.spec();
+        crate::plan::layer_cache_bytes(layer, spec.hidden, spec.context).unwrap_or(0) as usize
     }
 }
 

@@ -4,7 +4,10 @@
 use super::FormatError;
 use super::artifact::{ArtifactView, GOLDEN_HEADER_BYTES, key_of, u32_at};
 use super::header::{self, HEADER_BYTES, Header, MAX_SECTIONS, OPTIONAL, SectionKind, SectionRecord};
-use super::spec::{CurveId, LayerRecord, MAX_CHUNK, MAX_DIMENSION, MAX_LAYERS, ModelRecord, NONE, NormKind, Output};
+use super::spec::{
+    Block, CurveId, LayerRecord, MAX_CHUNK, MAX_DIMENSION, MAX_LAYERS, MAX_TAPS, ModelRecord, NONE, NormKind,
+    NormPlacement, Output,
+};
 use super::tensor::TensorRecord;
 use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType};
 use crate::layout::{ALIGNMENT, Layout, Storage, tensor_bytes};
@@ -103,7 +106,7 @@ impl ArtifactView<'_> {
         require(spec.tied_head <= 1, "tied_head")?;
         require(spec.learned_positions <= 1, "learned_positions")?;
         require(spec.strip_leading_space <= 1, "strip_leading_space")?;
-        require(spec.exit_head == 0 && spec.reserved == [0; 3] && spec.reserved_end == [0; 48], "reserved")?;
+        require(spec.exit_head == 0 && spec.reserved == [0; 3] && spec.reserved_end == [0; 44], "reserved")?;
         require((1..=MAX_LAYERS).contains(&spec.layers), "layers")?;
         let size = |value: u32| (1..=MAX_DIMENSION).contains(&value);
         require(size(spec.hidden), "hidden")?;
@@ -119,6 +122,7 @@ impl ArtifactView<'_> {
         require(spec.bos == NONE || spec.bos < spec.vocabulary, "bos")?;
         require(spec.eos == NONE || spec.eos < spec.vocabulary, "eos")?;
         require(spec.epsilon >= 0.0 && spec.epsilon < 1.0, "epsilon")?;
+        require(spec.embedding_scale > 0.0 && spec.embedding_scale < 1e6, "embedding_scale")?;
         require((1..=MAX_CHUNK as u32).contains(&spec.chunk), "chunk")?;
         require((1..=spec.chunk).contains(&spec.output_rows), "output_rows")?;
         require(spec.kind == 2 || output != Output::Classifier, "output")?;
@@ -129,7 +133,7 @@ impl ArtifactView<'_> {
         self.spec = spec;
         self.layers = layers;
         for index in 0..spec.layers {
-            check_layer(index, &self.layer(index as usize))?;
+            check_layer(index, &self.layer(index as usize), spec.kind == 1)?;
         }
         crate::plan::Plan::of(self).ok_or(FormatError::Spec("arena_bytes"))?.check(&spec)
     }
@@ -268,22 +272,39 @@ pub(super) fn read_header(bytes: &[u8]) -> Result<Header, FormatError> {
     Ok(header)
 }
 
-fn check_layer(index: u32, layer: &LayerRecord) -> Result<(), FormatError> {
+fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), FormatError> {
     let require = |holds: bool, field: &'static str| if holds { Ok(()) } else { Err(FormatError::Layer(index, field)) };
     let size = |value: u32| (1..=MAX_DIMENSION).contains(&value);
-    require(layer.block == 1, "block")?;
     require(NormKind::from_number(layer.norm).is_some(), "norm")?;
-    require(matches!(layer.norm_placement, 1 | 2), "norm_placement")?;
+    let placement =
+        NormPlacement::from_number(layer.norm_placement).ok_or(FormatError::Layer(index, "norm_placement"))?;
     require(matches!(layer.ffn, 1 | 2), "ffn")?;
     require(CurveId::from_number(layer.activation).is_some(), "activation")?;
-    require(layer.key_map <= 1, "key_map")?;
-    require(layer.reserved == 0 && layer.reserved_end == [0; 28], "reserved")?;
-    require(size(layer.heads) && size(layer.key_value_heads), "heads")?;
-    require(layer.heads.is_multiple_of(layer.key_value_heads), "key_value_heads")?;
-    require(size(layer.head_dim) && layer.head_dim <= 133_000, "head_dim")?;
-    require(u64::from(layer.heads) * u64::from(layer.head_dim) <= u64::from(MAX_DIMENSION), "head_dim")?;
+    require(layer.reserved_end == [0; 24], "reserved")?;
     require(size(layer.ffn_width), "ffn_width")?;
-    require(layer.window == 0, "window")?;
-    require(layer.score_scale.is_finite() && layer.score_scale > 0.0 && layer.score_scale < 1e30, "score_scale")?;
-    require(layer.epsilon >= 0.0 && layer.epsilon < 1.0, "epsilon")
+    require(layer.epsilon >= 0.0 && layer.epsilon < 1.0, "epsilon")?;
+    match Block::from_number(layer.block) {
+        Some(Block::Attention) => {
+            require(layer.key_map <= 1, "key_map")?;
+            require(layer.query_key_norm == 0 || layer.norm == NormKind::Rms as u8, "query_key_norm")?;
+            require(layer.query_key_norm <= 1, "query_key_norm")?;
+            require(size(layer.heads) && size(layer.key_value_heads), "heads")?;
+            require(layer.heads.is_multiple_of(layer.key_value_heads), "key_value_heads")?;
+            require(size(layer.head_dim) && layer.head_dim <= 133_000, "head_dim")?;
+            require(u64::from(layer.heads) * u64::from(layer.head_dim) <= u64::from(MAX_DIMENSION), "head_dim")?;
+            require(layer.window == 0 || (decoder && size(layer.window)), "window")?;
+            let scale = layer.score_scale;
+            require(scale.is_finite() && scale > 0.0 && scale < 1e30, "score_scale")?;
+            require(layer.taps == 0, "taps")
+        }
+        Some(Block::Conv) => {
+            require(decoder, "block")?;
+            require(placement == NormPlacement::Before, "norm_placement")?;
+            require((1..=MAX_TAPS).contains(&layer.taps), "taps")?;
+            let of_attention = [layer.heads, layer.key_value_heads, layer.head_dim, layer.window];
+            require(of_attention == [0; 4] && layer.score_scale.to_bits() == 0, "heads")?;
+            require([layer.rotary, layer.key_map, layer.query_key_norm] == [0; 3], "key_map")
+        }
+        None => require(false, "block"),
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::FormatError;
 use super::artifact::{ArtifactView, u32_at};
-use super::spec::{CurveId, MAX_DIMENSION, Output};
+use super::spec::{CurveId, MAX_DIMENSION, MAX_TABLES, Output};
 use crate::numerics::{Curve, F32Bytes, ROTARY_BLOCK, Rotary};
 
 /// What a rotary table (head_dim, high rows) or a curve (number, k) begins with, and the section itself (tables, curves).
@@ -12,7 +12,7 @@ impl<'a> ArtifactView<'a> {
     pub(super) fn check_functions(&self) -> Result<(), FormatError> {
         let fault = FormatError::Functions;
         let (rotary, curves) = self.function_counts().ok_or(fault("too short"))?;
-        if rotary > 16 || curves > 16 {
+        if rotary > MAX_TABLES || curves > MAX_TABLES {
             return Err(fault("too many tables"));
         }
         let mut at = ENTRY_BYTES;

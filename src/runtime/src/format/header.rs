@@ -57,9 +57,9 @@ record! {
         reserved: [u8; 18],
         /// Name of the target, UTF-8, padded with zeros.
         target: [u8; 32],
-        /// Over the header (digests taken as zero) and every byte of the device part after it.
+        /// Over the header (this field taken as zero) and every byte of the device part after it.
         device_digest: Digest,
-        /// Over the header (digests taken as zero) and every byte of the host part.
+        /// Over the header (both digests taken as zero) and every byte of the host part.
         host_digest: Digest,
         /// Root of the tree over the tensors' digests, in table order.
         weights_root: Digest,
@@ -68,8 +68,11 @@ record! {
     }
 }
 
-/// Where the two digests stand in the header: they count as zero while either is computed.
-pub const DIGESTS: core::ops::Range<usize> = 96..160;
+/// Where the digest of the device part stands in the header.
+pub const DEVICE_DIGEST: core::ops::Range<usize> = 96..128;
+/// Where the digest of the host part stands; the device digest covers it, so that a device part alone has no byte that
+/// nothing covers.
+pub const HOST_DIGEST: core::ops::Range<usize> = 128..160;
 
 record! {
     /// One entry of the section table.

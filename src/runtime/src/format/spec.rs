@@ -15,6 +15,12 @@ pub const MAX_LAYERS: u32 = 4096;
 /// Most tokens that go through a layer together.
 pub const MAX_CHUNK: usize = 64;
 
+/// Most taps of a short convolution.
+pub const MAX_TAPS: u32 = 64;
+
+/// Most rotary tables, and most curves.
+pub const MAX_TABLES: u32 = 16;
+
 record! {
     /// Sizes of the model and of the memory planned for it.
     ModelRecord: 128 bytes {
@@ -66,19 +72,21 @@ record! {
         cache_bytes: u64,
         /// Bound on the stack the executor uses.
         stack_bytes: u64,
+        /// Factor on the row scales of the token table where a token is looked up; 1 for most.
+        embedding_scale: f32,
         /// Zero.
-        reserved_end: [u8; 48],
+        reserved_end: [u8; 44],
     }
 }
 
 record! {
     /// One layer.
     LayerRecord: 64 bytes {
-        /// 1: attention and feed-forward network.
+        /// A [`Block`]. Fields that say something of the other kind are zero.
         block: u8,
         /// A [`NormKind`].
         norm: u8,
-        /// 1 before, 2 after.
+        /// A [`NormPlacement`].
         norm_placement: u8,
         /// 1 plain, 2 gated.
         ffn: u8,
@@ -88,8 +96,8 @@ record! {
         rotary: u8,
         /// 1 where keys are mapped before they are quantized.
         key_map: u8,
-        /// Zero.
-        reserved: u8,
+        /// 1 where queries and keys are normed, head by head, before they are rotated.
+        query_key_norm: u8,
         /// Query heads.
         heads: u32,
         /// Key and value heads.
@@ -104,9 +112,33 @@ record! {
         score_scale: f32,
         /// Added to the mean square or variance in the layer's norms.
         epsilon: f32,
+        /// Positions a short convolution sees, the own one included.
+        taps: u32,
         /// Zero.
-        reserved_end: [u8; 28],
+        reserved_end: [u8; 24],
     }
+}
+
+/// What mixes positions before the feed-forward network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Block {
+    /// Attention.
+    Attention = 1,
+    /// A gated short convolution, in decoders only.
+    Conv = 2,
+}
+
+/// Where a layer's norms stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum NormPlacement {
+    /// x + f(norm(x))
+    Before = 1,
+    /// norm(x + f(x))
+    After = 2,
+    /// x + norm(f(norm(x)))
+    Around = 3,
 }
 
 /// What the executor's rows are.
@@ -156,6 +188,8 @@ macro_rules! from_number {
         }
     };
 }
+from_number!(Block: Attention, Conv);
+from_number!(NormPlacement: Before, After, Around);
 from_number!(Output: Hidden, LanguageModel, MaskedLanguageModel, Classifier);
 from_number!(NormKind: Rms, Layer);
 from_number!(CurveId: Silu, Gelu, GeluTanh);

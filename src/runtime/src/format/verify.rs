@@ -2,16 +2,26 @@
 
 use super::FormatError;
 use super::artifact::ArtifactView;
-use super::header::{DIGESTS, HEADER_BYTES, Header};
+use super::header::{DEVICE_DIGEST, HEADER_BYTES, HOST_DIGEST, Header};
 use super::tensor::digest_tree;
 use crate::sha256::{Digest, Sha256};
 
-/// The digest of one part: the header with both digests taken as zero, then the part's bytes.
-pub fn part_digest(header: &[u8], part: &[u8]) -> Digest {
+/// The digest of the device part, made after the host part's: the header with the digest itself taken as zero, then
+/// the bytes after the header.
+pub fn device_digest(header: &[u8], part: &[u8]) -> Digest {
+    part_digest(header, DEVICE_DIGEST, part)
+}
+
+/// The digest of the host part: the header with both digests taken as zero, then the part's bytes.
+pub fn host_digest(header: &[u8], part: &[u8]) -> Digest {
+    part_digest(header, DEVICE_DIGEST.start..HOST_DIGEST.end, part)
+}
+
+fn part_digest(header: &[u8], zero: core::ops::Range<usize>, part: &[u8]) -> Digest {
     let mut hash = Sha256::new();
-    hash.update(&header[..DIGESTS.start]);
-    hash.update(&[0; DIGESTS.end - DIGESTS.start]);
-    hash.update(&header[DIGESTS.end..HEADER_BYTES]);
+    hash.update(&header[..zero.start]);
+    hash.update(&[0; HOST_DIGEST.end - DEVICE_DIGEST.start][..zero.len()]);
+    hash.update(&header[zero.end..HEADER_BYTES]);
     hash.update(part);
     hash.finish()
 }
@@ -21,10 +31,10 @@ impl ArtifactView<'_> {
     pub fn verify_digests(&self) -> Result<(), FormatError> {
         let (bytes, header): (_, &Header) = (self.bytes(), self.header());
         let device_end = header.device_bytes as usize;
-        if part_digest(bytes, &bytes[HEADER_BYTES..device_end]) != header.device_digest {
+        if device_digest(bytes, &bytes[HEADER_BYTES..device_end]) != header.device_digest {
             return Err(FormatError::Digest("device part"));
         }
-        if !self.device_only() && part_digest(bytes, &bytes[device_end..]) != header.host_digest {
+        if !self.device_only() && host_digest(bytes, &bytes[device_end..]) != header.host_digest {
             return Err(FormatError::Digest("host part"));
         }
         self.verify_tensors()

@@ -20,7 +20,7 @@ impl Session<'_, '_> {
         let types = if spec.token_types > 0 { Some(table(TensorRole::EmbedType)?) } else { None };
         let rows = &mut self.buffers.residual[row * hidden..][..tokens.len() * hidden];
         for (index, (out, &token)) in rows.chunks_exact_mut(hidden).zip(tokens).enumerate() {
-            scalar::row(&words, token as usize, out);
+            scalar::scaled_row(&words, token as usize, spec.embedding_scale, out);
             if let Some(places) = &places {
                 scalar::row(places, first + index, self.buffers.row);
                 add(out, self.buffers.row);

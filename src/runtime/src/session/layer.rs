@@ -1,5 +1,5 @@
 //! What one layer does to rows of the residual stream: keys and values into the cache, attention, feed-forward network.
-//! Norms stand before a sublayer or after its residual sum.
+//! Norms stand before a part, after its residual sum, or before it and on what it adds.
 
 use super::linear::{Norm, Wide};
 use super::{Session, SessionError, range};
@@ -21,12 +21,13 @@ impl Session<'_, '_> {
     ) -> Result<(), SessionError> {
         let artifact = self.artifact;
         let out_of_range = |_| range(index);
-        self.quantize_input(index, layer, row, count)?;
+        self.quantize_input(index, layer, TensorRole::AttentionNorm, row, count)?;
         let context = artifact.spec().context as usize;
         let (heads, head_dim) = (layer.key_value_heads as usize, layer.head_dim as usize);
         let width = heads * head_dim;
         let rotary = artifact.rotary(layer.rotary);
         let part = |part| artifact.vector(TensorKey::layer(index, TensorRole::Key, part));
+        let norm = Norm::of_heads(&artifact, index, layer, TensorRole::KeyNorm)?;
         let map = match layer.key_map {
             1 => Some((part(TensorPart::KeyMean)?, part(TensorPart::KeyBalance)?)),
             _ => None,
@@ -41,6 +42,9 @@ impl Session<'_, '_> {
                     if role == TensorRole::Value {
                         cache.write_value(head, position, vector).map_err(out_of_range)?;
                         continue;
+                    }
+                    if let Some(norm) = &norm {
+                        norm.apply(vector).map_err(out_of_range)?;
                     }
                     if let Some(rotary) = &rotary {
                         rotary.rotate(vector, position);
@@ -76,10 +80,11 @@ impl Session<'_, '_> {
         let decoder = self.is_decoder();
         // A decoder's activations still hold this chunk's input; an encoder has read the keys of others since.
         if !decoder {
-            self.quantize_input(index, layer, row, count)?;
+            self.quantize_input(index, layer, TensorRole::AttentionNorm, row, count)?;
         }
         self.linear(key(TensorRole::Query), count, Wide::A)?;
         let rotary = artifact.rotary(layer.rotary);
+        let norm = Norm::of_heads(&artifact, index, layer, TensorRole::QueryNorm)?;
         let inverse = match layer.key_map {
             1 => Some(artifact.vector(TensorKey::layer(index, TensorRole::Key, TensorPart::KeyInverse))?),
             _ => None,
@@ -90,8 +95,11 @@ impl Session<'_, '_> {
         let queries = &mut self.buffers.wide_a[..count * heads * head_dim];
         for (token, rows) in queries.chunks_exact_mut(heads * head_dim).enumerate() {
             let position = first + token;
-            let seen = if decoder { position + 1 } else { end };
+            let seen = if decoder { first_seen(layer, position)..position + 1 } else { 0..end };
             for (head, query) in rows.chunks_exact_mut(head_dim).enumerate() {
+                if let Some(norm) = &norm {
+                    norm.apply(query).map_err(|_| range(index))?;
+                }
                 if let Some(rotary) = &rotary {
                     rotary.rotate(query, position);
                 }
@@ -101,13 +109,14 @@ impl Session<'_, '_> {
                 }
                 self.buffers
                     .attention
-                    .attend(self.kernels, &cache, key_head, seen, layer.score_scale, query)
+                    .attend(self.kernels, &cache, key_head, seen.clone(), layer.score_scale, query)
                     .map_err(|_| range(index))?;
             }
         }
         self.quantize_wide_a(count, heads * head_dim).map_err(|_| range(index))?;
         self.linear(key(TensorRole::AttentionOutput), count, Wide::B)?;
-        self.add_residual(index, layer, TensorRole::AttentionNorm, row, count)?;
+        let sites = (TensorRole::AttentionNorm, TensorRole::AttentionOutputNorm);
+        self.add_residual(index, layer, sites, row, count)?;
         self.feed_forward(index, layer, row, count)
     }
 
@@ -119,12 +128,7 @@ impl Session<'_, '_> {
         count: usize,
     ) -> Result<(), SessionError> {
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
-        let norm = if layer.norm_placement == 1 {
-            Some(Norm::layer(&self.artifact, index, layer, TensorRole::FfnNorm)?)
-        } else {
-            None
-        };
-        self.quantize_residual(norm.as_ref(), row, count).map_err(|_| range(index))?;
+        self.quantize_input(index, layer, TensorRole::FfnNorm, row, count)?;
         let curve = self.curve(layer.activation)?;
         let width = layer.ffn_width as usize;
         if layer.ffn == 2 {
@@ -142,6 +146,11 @@ impl Session<'_, '_> {
         }
         self.quantize_wide_a(count, width).map_err(|_| range(index))?;
         self.linear(key(TensorRole::Down), count, Wide::B)?;
-        self.add_residual(index, layer, TensorRole::FfnNorm, row, count)
+        self.add_residual(index, layer, (TensorRole::FfnNorm, TensorRole::FfnOutputNorm), row, count)
     }
+}
+
+/// The first position that a decoder's token at `position` attends to.
+fn first_seen(layer: &LayerRecord, position: usize) -> usize {
+    if layer.window == 0 { 0 } else { (position + 1).saturating_sub(layer.window as usize) }
 }

@@ -4,7 +4,7 @@
 use super::{Session, SessionError, add, range};
 use crate::format::FormatError;
 use crate::format::artifact::{ArtifactView, Matrix};
-use crate::format::spec::{CurveId, LayerRecord, NormKind};
+use crate::format::spec::{CurveId, LayerRecord, NormKind, NormPlacement};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
 use crate::kernels::Activations;
 use crate::layout::GROUP;
@@ -16,18 +16,19 @@ impl<'a> Session<'a, '_> {
         curve.ok_or(SessionError::Format(FormatError::Functions("activation curve is missing")))
     }
 
-    /// The input of a layer's attention, quantized: the normed residual (pre-norm) or the residual itself.
+    /// The input of a part of a layer, quantized: the residual normed by `site`, or itself where norms stand after it.
     pub(super) fn quantize_input(
         &mut self,
         index: usize,
         layer: &LayerRecord,
+        site: TensorRole,
         row: usize,
         count: usize,
     ) -> Result<(), SessionError> {
-        let norm = if layer.norm_placement == 1 {
-            Some(Norm::layer(&self.artifact, index, layer, TensorRole::AttentionNorm)?)
-        } else {
+        let norm = if layer.norm_placement == NormPlacement::After as u8 {
             None
+        } else {
+            Some(Norm::layer(&self.artifact, index, layer, site)?)
         };
         self.quantize_residual(norm.as_ref(), row, count).map_err(|_| range(index))
     }
@@ -107,24 +108,32 @@ impl<'a> Session<'a, '_> {
         Ok(())
     }
 
-    /// Adds `wide_b` to the residual rows, and norms the sum where norms stand after it.
+    /// Adds `wide_b` to the residual rows. Where norms stand after the sum, that of `sites.0` norms it; where they stand
+    /// around, that of `sites.1` norms what is added.
     pub(super) fn add_residual(
         &mut self,
         index: usize,
         layer: &LayerRecord,
-        site: TensorRole,
+        sites: (TensorRole, TensorRole),
         row: usize,
         count: usize,
     ) -> Result<(), SessionError> {
-        let norm =
-            if layer.norm_placement == 2 { Some(Norm::layer(&self.artifact, index, layer, site)?) } else { None };
+        let norm = |site| Norm::layer(&self.artifact, index, layer, site);
+        let (of_sum, of_addend) = match NormPlacement::from_number(layer.norm_placement) {
+            Some(NormPlacement::After) => (Some(norm(sites.0)?), None),
+            Some(NormPlacement::Around) => (None, Some(norm(sites.1)?)),
+            _ => (None, None),
+        };
+        let apply = |norm: &Option<Norm<'_>>, x: &mut [f32]| match norm {
+            Some(norm) => norm.apply(x).map_err(|_| range(index)),
+            None => Ok(()),
+        };
         let hidden = self.buffers.row.len();
         let rows = self.buffers.residual[row * hidden..][..count * hidden].chunks_exact_mut(hidden);
-        for (x, y) in rows.zip(self.buffers.wide_b.chunks_exact(hidden)) {
+        for (x, y) in rows.zip(self.buffers.wide_b.chunks_exact_mut(hidden)) {
+            apply(&of_addend, y)?;
             add(x, y);
-            if let Some(norm) = &norm {
-                norm.apply(x).map_err(|_| range(index))?;
-            }
+            apply(&of_sum, x)?;
         }
         Ok(())
     }
@@ -160,6 +169,16 @@ impl<'a> Norm<'a> {
     ) -> Result<Self, FormatError> {
         let kind = NormKind::from_number(layer.norm).ok_or(FormatError::Layer(index as u32, "norm"))?;
         Norm::new(artifact, TensorKey::layer(index, role, TensorPart::Weight), kind, layer.epsilon)
+    }
+
+    /// The norm of every head's queries or keys, where the layer has one.
+    pub(super) fn of_heads(
+        artifact: &ArtifactView<'a>,
+        index: usize,
+        layer: &LayerRecord,
+        role: TensorRole,
+    ) -> Result<Option<Self>, FormatError> {
+        (layer.query_key_norm == 1).then(|| Norm::layer(artifact, index, layer, role)).transpose()
     }
 
     fn new(artifact: &ArtifactView<'a>, key: TensorKey, kind: NormKind, epsilon: f32) -> Result<Self, FormatError> {

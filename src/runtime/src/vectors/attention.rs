@@ -35,7 +35,7 @@ pub(super) fn attend(
         score_scale,
         ..LayerRecord::from_bytes(&[0; LayerRecord::BYTES])
     };
-    let length = layer_cache_bytes(&layer, context as u32).expect("a small cache") as usize;
+    let length = layer_cache_bytes(&layer, 0, context as u32).expect("a small cache") as usize;
     let mut memory = vec![0x55; length + ALIGNMENT];
     let start = memory.as_ptr().align_offset(ALIGNMENT);
     let mut cache = Cache::new(&mut memory[start..start + length], &layer, context).expect("an aligned cache");
@@ -56,7 +56,7 @@ pub(super) fn attend(
     let mut out = queries.to_vec();
     for (token, row) in out.chunks_exact_mut(head_dim).enumerate() {
         let seen = if causal { positions - tokens + token + 1 } else { positions };
-        attention.attend(&SCALAR, &cache, last, seen, layer.score_scale, row)?;
+        attention.attend(&SCALAR, &cache, last, 0..seen, layer.score_scale, row)?;
     }
     Ok(out)
 }

@@ -1,0 +1,72 @@
+//! Hostile artifacts: every byte changed, every length cut, and files whose digests are right but whose structure lies.
+//! Nothing may panic; what is not sound is refused; what opens, runs or says why not.
+
+mod bytes;
+mod mutations;
+mod sections;
+
+use crate::fixture::{Family, Size, compiled, quantized};
+use slm_runtime::format::FormatError;
+use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::layout::Layout;
+use slm_runtime::self_test::golden_digest;
+use slm_runtime::session::{Session, SessionError};
+use slm_runtime::text::TextDecoder;
+use slmc::compile::fit::Device;
+use slmc::compile::host::{SessionMemory, kernels};
+use slmc::compile::{Compiled, inspect};
+use slmc::model::scheme::Preset;
+
+/// The smallest artifact of a family: pages of 64 bytes, so that most bytes carry something.
+fn tiny(family: Family) -> Compiled {
+    let model = quantized(family, Size::TINY, Preset::Mixed);
+    compiled(&model, &Device { page_bytes: 64, ..Device::unlimited("tiny", Layout::R4K4) }, None)
+}
+
+/// What `slmc verify` judges before it runs anything.
+fn judged(bytes: &[u8]) -> Result<(), FormatError> {
+    ArtifactView::open(bytes)?.verify_digests()
+}
+
+/// Most memory a test gives to a session.
+const MEMORY: u64 = 16 << 20;
+
+/// Everything that can be asked of an artifact that opens. Errors are answers; a panic fails the test.
+fn exercise(view: &ArtifactView<'_>) -> Result<(), SessionError> {
+    let spec = view.spec();
+    let mut decoder = TextDecoder::new(view);
+    for token in (0..spec.vocabulary).chain([u32::MAX]) {
+        let _ = decoder.next(token);
+    }
+    let names = inspect::tensors(view, None);
+    assert_eq!(names.len(), view.tensor_count());
+    let _ = inspect::weight_size(view);
+    for record in view.section_records() {
+        let end = record.offset.checked_add(record.bytes).expect("sections end within the file");
+        assert!(end <= view.header().file_bytes);
+    }
+    if Session::required_bytes(view) > MEMORY {
+        return Ok(());
+    }
+    let mut memory = SessionMemory::for_artifact(view);
+    golden_digest(view, kernels(), memory.as_mut_slice())?;
+    let last = spec.vocabulary - 1;
+    let tokens: Vec<u32> =
+        (0..spec.context.min(20)).map(|index| [0, last, index.min(last)][index as usize % 3]).collect();
+    let mut session = Session::new(view, kernels(), memory.as_mut_slice())?;
+    let mut values = 0;
+    let run = session.run(&tokens, &mut |_, row| values += row.len());
+    if run.is_ok() {
+        assert!(values > 0 && values.is_multiple_of(spec.output_width as usize));
+    }
+    if spec.kind != 1 {
+        assert_eq!(session.step(&tokens).err(), Some(SessionError::NotADecoder));
+        return run;
+    }
+    session.reset();
+    for token in &tokens {
+        let width = session.step(&[*token])?.len();
+        assert_eq!(width, spec.output_width as usize);
+    }
+    run
+}

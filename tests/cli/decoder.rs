@@ -1,0 +1,93 @@
+//! The whole way of a decoder: quantize, compile, look at it, measure it, let it write.
+
+use super::harness::Transcript;
+use crate::fixture::{Family, Size, write};
+
+/// A transcript in whose directory a decoder stands, as `model`, and a text, as `text.txt`.
+pub(super) fn with_decoder(name: &str, family: Family) -> Transcript {
+    let transcript = Transcript::new(name);
+    write(&transcript.path("model"), family, Size::SMALL);
+    transcript.file("text.txt", "the quick brown fox jumps over the lazy dog. a fox is no dog.\n".repeat(12));
+    transcript
+}
+
+#[test]
+fn from_checkpoint_to_artifact_in_words() {
+    let mut transcript = with_decoder("decoder", Family::Llama);
+    transcript.run("estimate model");
+    transcript.run("quantize model --scheme w8 -o out/w8");
+    transcript.run(
+        "quantize model --scheme mixed --keep head=w4 --keep layers.1.ffn.*=w8 --calibration text.txt -o out/mixed",
+    );
+    transcript.run("estimate out/mixed --target cortex-m4 --context 40");
+    transcript.run("compile out/mixed --target cortex-m4 --context 40 -o out/mixed.slm");
+    transcript.run("compile out/mixed --target cortex-m4 --context 40 --device-only -o out/device.slm");
+    transcript.run("inspect out/mixed.slm");
+    transcript.run("inspect out/device.slm");
+    transcript.run("verify out/mixed.slm");
+    transcript.run("verify out/device.slm");
+    transcript.run("eval model --data text.txt --window 16");
+    transcript.run("eval out/mixed --data text.txt --window 16 --reference model");
+    transcript.run("eval out/mixed.slm --data text.txt --window 16 --max-windows 3 --reference model");
+    transcript.run("generate out/mixed.slm --prompt 'the fox' --tokens 12");
+    transcript.run("generate model --prompt 'the fox' --tokens 4");
+    transcript
+        .run("generate out/mixed.slm --prompt 'the fox' --tokens 12 --temperature 0.9 --top-k 8 --top-p 0.9 --seed 7");
+    transcript.note("the context holds 40 positions");
+    transcript.run("generate out/mixed.slm --prompt 'the quick brown fox jumps' --tokens 100 --temperature 2 --seed 4");
+}
+
+#[test]
+fn every_result_is_one_json_line() {
+    let mut transcript = with_decoder("decoder-json", Family::TiedLlama);
+    transcript.json("estimate model --target cortex-m55", "slmc.estimate/1");
+    transcript.json("quantize model --scheme w4 --seed 5 -o out/w4", "slmc.quantize/1");
+    transcript.json("compile out/w4 --target wasm32 -o out/w4.slm", "slmc.compile/1");
+    transcript.json("inspect out/w4.slm", "slmc.inspect/1");
+    transcript.json("verify out/w4.slm", "slmc.verify/1");
+    let lm = transcript.json("eval out/w4.slm --data text.txt --window 16 --reference model", "slmc.eval/1");
+    for key in ["tokens", "windows", "perplexity", "reference_perplexity", "kld_mean", "kld_stderr", "kld_p99"] {
+        assert!(lm[key].is_number(), "{key} in {lm}");
+    }
+    for key in ["top1_agreement", "weight_bytes", "file_bytes", "parameters", "bits_per_weight"] {
+        assert!(lm[key].is_number(), "{key} in {lm}");
+    }
+    assert_eq!(lm["logits_sha256"].as_str().map(str::len), Some(64));
+    transcript.json("generate out/w4.slm --prompt 'the fox' --tokens 5", "slmc.generate/1");
+    transcript.json("targets cortex-m4", "slmc.targets/1");
+    transcript.json("targets", "slmc.targets/1");
+    // What doctor reports is the machine's.
+    let doctor = transcript.silent("doctor --json --threads 1");
+    let line = String::from_utf8(doctor.stdout).expect("UTF-8");
+    assert!(line.starts_with("{\"schema\":\"slmc.doctor/1\",") && line.lines().count() == 1, "{line}");
+    let doctor: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    for key in ["version", "architecture", "cpu_features", "kernel", "threads", "read_bandwidth_bytes_per_s", "devices"]
+    {
+        assert!(!doctor[key].is_null(), "{key} in {line}");
+    }
+    let words = String::from_utf8(transcript.silent("doctor --threads 1").stdout).expect("UTF-8");
+    for row in ["slmc", "architecture", "CPU features", "kernel", "read bandwidth", "f32 devices"] {
+        assert!(words.lines().any(|line| line.starts_with(row)), "{row} in {words}");
+    }
+}
+
+#[test]
+fn an_estimate_is_what_compiling_takes() {
+    let transcript = with_decoder("", Family::TiedLlama);
+    let json = |line: &str| -> serde_json::Value {
+        serde_json::from_slice(&transcript.silent(&format!("{line} --json")).stdout).expect("JSON")
+    };
+    for (target, context) in [("generic", 96), ("cortex-m4", 33), ("cortex-m55", 1)] {
+        let estimate = json(&format!("estimate model --target {target} --context {context}"));
+        for row in estimate["schemes"].as_array().expect("rows") {
+            let scheme = row["scheme"].as_str().expect("a name");
+            transcript.prepare(&format!("quantize model --scheme {scheme} --calibration text.txt -o out/q"));
+            let compiled = json(&format!("compile out/q --target {target} --context {context} -o out/q.slm"));
+            let quantized = json(&format!("estimate out/q --target {target} --context {context}"));
+            for key in ["weight_bytes", "parameters", "bits_per_weight", "flash_bytes", "ram_bytes"] {
+                assert_eq!(row[key], compiled[key], "{key} of {scheme} on {target}, estimated and compiled");
+                assert_eq!(quantized["schemes"][0][key], compiled[key], "{key} of {scheme} on {target}, quantized");
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Figures a release must hold, measured on finished artifacts; and what the runtime promises about memory and stack.
+
+use crate::fixture::{Family, Size, compiled, quantized};
+use crate::shared;
+use serde_json::Value;
+use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::layout::Layout;
+use slm_runtime::plan::STACK_BYTES;
+use slm_runtime::self_test::golden_digest;
+use slm_runtime::session::{Session, SessionError};
+use slmc::compile::fit::Device;
+use slmc::compile::host::{SessionMemory, kernels};
+use slmc::model::scheme::Preset;
+use std::path::Path;
+use std::process::Command;
+
+fn slmc(arguments: &[&str]) -> Vec<u8> {
+    let output = Command::new(env!("CARGO_BIN_EXE_slmc")).args(arguments).output().expect("the program starts");
+    assert!(output.status.success(), "slmc {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// `slmc eval --json` of the artifact that quantizing and compiling a model gives.
+fn measured(model: &Path, directory: &Path, scheme: &str, eval: &[&str]) -> Value {
+    let path = |name: &str| directory.join(name).display().to_string();
+    let (model, quantized, artifact) = (model.display().to_string(), path(scheme), path(&format!("{scheme}.slm")));
+    slmc(&["quantize", "-q", &model, "--scheme", scheme, "-o", &quantized]);
+    slmc(&["compile", "-q", &quantized, "--target", "generic", "-o", &artifact]);
+    slmc(&["verify", "-q", &artifact]);
+    let arguments = [&["eval", "-q", "--json", &artifact, "--reference", &model], eval].concat();
+    serde_json::from_slice(&slmc(&arguments)).expect("one JSON line")
+}
+
+#[test]
+fn stories260k_keeps_its_predictions() {
+    let (Some(model), Some(text)) = (shared("models/stories260k"), shared("data/stories-valid.txt")) else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = text.display().to_string();
+    let eval = ["--data", &text, "--window", "256", "--max-windows", "64"];
+    for (scheme, most_kld, least_top1) in [("w8", 0.003, 0.97), ("mixed", 0.08, 0.0)] {
+        let report = measured(&model, directory.path(), scheme, &eval);
+        let (kld, top1) = (report["kld_mean"].as_f64(), report["top1_agreement"].as_f64());
+        assert_eq!(report["windows"], 64, "{report}");
+        assert!(kld.is_some_and(|kld| kld > 0.0 && kld <= most_kld), "{scheme}: KLD above {most_kld}: {report}");
+        assert!(top1.is_some_and(|top1| top1 >= least_top1), "{scheme}: top-1 below {least_top1}: {report}");
+    }
+}
+
+#[test]
+fn stories260k_tells_its_story() {
+    let Some(model) = shared("models/stories260k") else { return };
+    let text =
+        slmc(&["generate", "-q", &model.display().to_string(), "--prompt", "Once upon a time", "--tokens", "40"]);
+    let text = String::from_utf8(text).expect("UTF-8");
+    let expected = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park.";
+    assert!(text.starts_with(expected), "{text}");
+}
+
+/// Sentence embeddings of a published encoder, where someone has fetched it: its directory is named by SLMC_MINILM.
+#[test]
+fn minilm_keeps_its_directions() {
+    let (Some(model), Some(text)) = (std::env::var_os("SLMC_MINILM"), shared("data/stories-valid.txt")) else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let eval = ["--data", &text.display().to_string(), "--max-windows", "100"];
+    let report = measured(Path::new(&model), directory.path(), "w8", &eval);
+    assert!(report["cosine_mean"].as_f64().is_some_and(|cosine| cosine >= 0.99), "{report}");
+}
+
+/// Arena and cache are exactly the planned bytes: no other amount is accepted, and that amount is enough.
+#[test]
+fn a_session_takes_the_planned_memory_and_no_other() {
+    for family in Family::ALL {
+        let bytes =
+            compiled(&quantized(family, Size::SMALL, Preset::W4), &Device::unlimited("test", Layout::R4K16), None);
+        let view = ArtifactView::open(&bytes.bytes).expect("it is sound");
+        let planned = Session::required_bytes(&view);
+        assert_eq!(planned, bytes.footprint.arena_bytes + bytes.footprint.cache_bytes);
+        let mut memory = vec![0u8; planned as usize + 4096];
+        let start = memory.as_ptr().align_offset(64);
+        for actual in [0, 64, planned - 64, planned - 1, planned + 1, planned + 64] {
+            let given = &mut memory[start..start + actual as usize];
+            let refused = Session::new(&view, kernels(), given).err();
+            assert_eq!(refused, Some(SessionError::MemorySize { expected: planned, actual }), "{}", family.name());
+        }
+        let misaligned = Session::new(&view, kernels(), &mut memory[start + 4..start + 4 + planned as usize]).err();
+        assert_eq!(misaligned, Some(SessionError::MemoryAlignment), "{}", family.name());
+        // Bytes on both sides stay as they were.
+        memory.fill(0xa5);
+        let given = &mut memory[start..start + planned as usize];
+        let digest = golden_digest(&view, kernels(), given).expect("the prompts run");
+        assert_eq!(digest, bytes.golden, "{}: what was in the memory before changes the logits", family.name());
+        let outside = memory[..start].iter().chain(&memory[start + planned as usize..]);
+        assert!(outside.into_iter().all(|&byte| byte == 0xa5), "{}: written outside its memory", family.name());
+    }
+}
+
+/// What a thread of std needs of its stack before and after the work: guard, entry, thread-local data.
+const STD_ALLOWANCE: usize = 16 * 1024;
+
+/// An artifact states a bound on the executor's stack. A thread with little more must be enough; one that is not ends
+/// the whole test program with a message.
+#[test]
+fn the_executor_stays_within_its_stack() {
+    for family in Family::ALL {
+        for preset in [Preset::W8, Preset::W4] {
+            let compiled =
+                compiled(&quantized(family, Size::SMALL, preset), &Device::unlimited("test", Layout::R8K4), None);
+            assert_eq!(compiled.footprint.stack_bytes, STACK_BYTES);
+            let work = move || {
+                let view = ArtifactView::open(&compiled.bytes).expect("it is sound");
+                let mut memory = SessionMemory::for_artifact(&view);
+                golden_digest(&view, kernels(), memory.as_mut_slice()).expect("the prompts run") == compiled.golden
+            };
+            let thread = std::thread::Builder::new().stack_size(STACK_BYTES as usize + STD_ALLOWANCE).spawn(work);
+            assert!(thread.expect("it starts").join().expect("it ends"), "{} {}", family.name(), preset.name());
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Training end to end on a tiny fixture: the same bytes for any number of threads and for a run that was killed,
+//! equality of what was trained on the grid and what the artifact holds, masks held, and inputs refused.
+
+use crate::fixture::{self, Family, Size};
+use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::kernels::scalar;
+use slm_runtime::layout::Layout;
+use slmc::calibrate::Statistics;
+use slmc::compile::fit::Device;
+use slmc::model::device::device;
+use slmc::model::id::{LinearId, ParameterId, Role};
+use slmc::model::scheme::Preset;
+use slmc::model::size::tensor_key;
+use slmc::model::transform::Transform;
+use slmc::model::weights::{Model, Parameter};
+use slmc::quantize::qat::FakeQuantize;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+const TEXT: &str = "the fox ran over the hill and saw a bird in the tree. the bird sang to the fox and the fox sat down. \
+    a small dog came by and asked them both to play a game in the sun. they ran and ran until the moon came up. ";
+
+fn slmc(directory: &Path, arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slmc"));
+    command.current_dir(directory).args(arguments.split_whitespace());
+    command
+}
+
+fn run(directory: &Path, arguments: &str) -> Output {
+    slmc(directory, arguments).output().expect("slmc starts")
+}
+
+fn succeed(directory: &Path, arguments: &str) {
+    let output = run(directory, arguments);
+    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A directory with a model `m` of the family and a text of some thousand tokens.
+fn workplace(family: Family) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    fixture::write(&directory.path().join("m"), family, Size::SMALL);
+    fs::write(directory.path().join("text.txt"), TEXT.repeat(12)).expect("the text can be written");
+    directory
+}
+
+fn weights(directory: &Path, name: &str) -> Vec<u8> {
+    fs::read(directory.join(name).join("model.safetensors")).expect("the output has weights")
+}
+
+#[test]
+fn threads_and_a_killed_run_give_the_same_bytes() {
+    let directory = workplace(Family::TiedLlama);
+    let path = directory.path();
+    let train = "train m --data text.txt --window 32 --batch 4 --pieces 2 --tokens 10000 --checkpoint-every 20 -q";
+    succeed(path, &format!("{train} --threads 1 -o one"));
+    succeed(path, &format!("{train} --threads 2 -o two"));
+    assert!(weights(path, "one") == weights(path, "two"), "threads change the weights");
+
+    let mut killed = slmc(path, &format!("{train} -o three")).spawn().expect("slmc starts");
+    let started = Instant::now();
+    while !path.join("three.checkpoint").exists() && started.elapsed() < Duration::from_secs(120) {
+        if killed.try_wait().expect("it can be waited for").is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let _ = killed.kill();
+    killed.wait().expect("it ends");
+    assert!(!path.join("three").exists() || weights(path, "three") == weights(path, "one"));
+    succeed(path, &format!("{train} -o three"));
+    assert!(weights(path, "three") == weights(path, "one"), "a resumed run gives other weights");
+    assert!(!path.join("three.checkpoint").exists(), "the checkpoint is left behind");
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_refused_with_the_remedy() {
+    let directory = workplace(Family::TiedLlama);
+    let path = directory.path();
+    let train = "train m --data text.txt --window 32 --batch 4 --tokens 4000 --checkpoint-every 20 -q -o out";
+    let mut first = slmc(path, train).spawn().expect("slmc starts");
+    while !path.join("out.checkpoint").exists() && first.try_wait().expect("it can be waited for").is_none() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let _ = first.kill();
+    first.wait().expect("it ends");
+    if !path.join("out.checkpoint").exists() {
+        return; // It ended before it could be killed.
+    }
+    let other = run(path, &format!("{train} --learning-rate 0.01"));
+    let message = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert_eq!(other.status.code(), Some(2), "{message}");
+    assert!(message.contains("other settings") && message.contains("remove"), "{message}");
+}
+
+#[test]
+fn what_was_trained_on_the_grid_is_what_the_artifact_holds() {
+    let directory = workplace(Family::TiedLlama);
+    let mut model = Model::open(&directory.path().join("m")).expect("the fixture opens");
+    let assignment = Preset::W4.assign(&model.spec);
+    let mut grid = FakeQuantize::new(&model.spec, &assignment, &Statistics::default(), Default::default());
+    let value = |model: &Model, id| model.values_f32(ParameterId::weight(id)).expect("it reads");
+    let start = model.clone();
+    grid.refresh(0, &|id| Some(value(&start, id)));
+    let mut trained = std::collections::BTreeMap::new();
+    for (id, ..) in model.spec.matrices() {
+        // Weights that have moved since the grid was searched.
+        let moved: Vec<f32> = value(&model, id).iter().enumerate().map(|(n, w)| w + 0.01 * (n % 7) as f32).collect();
+        trained.insert(id, grid.apply(id, &moved));
+        let matrix = grid.round(id, &moved).expect("every matrix has a scheme");
+        model.parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
+    }
+    for layout in Layout::ALL {
+        let compiled = fixture::compiled(&model, &Device::unlimited("test", layout), None);
+        let view = ArtifactView::open(&compiled.bytes).expect("it reads back");
+        for (id, rows, columns) in model.spec.matrices() {
+            let stored = view.matrix(tensor_key(ParameterId::weight(id))).expect("it is there");
+            let mut row = vec![0.0; columns];
+            for n in 0..rows {
+                scalar::row(&stored, n, &mut row);
+                assert!(row == trained[&id][n * columns..(n + 1) * columns], "{id} row {n} {}", layout.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn masks_hold_through_recovery_and_quantization() {
+    let directory = workplace(Family::Llama);
+    let path = directory.path();
+    let recover = "prune m --pattern 2:4 --method magnitude --only ffn --recover --data text.txt --tokens 3000";
+    succeed(path, &format!("{recover} --window 32 --batch 4 -q -o sparse"));
+    let dense = Model::open(&path.join("m")).expect("the fixture opens");
+    let sparse = Model::open(&path.join("sparse")).expect("the output opens");
+    for (id, _, columns) in sparse.spec.matrices() {
+        let (before, after) = (dense.values_f32(ParameterId::weight(id)), sparse.values_f32(ParameterId::weight(id)));
+        let (before, after) = (before.expect("it reads"), after.expect("it reads"));
+        assert_ne!(before, after, "{id} was not trained");
+        if matches!(id.role, Role::Gate | Role::Up | Role::Down) {
+            let full = |group: &[f32]| group.iter().filter(|w| **w != 0.0).count() > 2;
+            assert!(!after.chunks(columns).flat_map(|row| row.chunks(4)).any(full), "{id} is not 2:4");
+        }
+    }
+    let up = ParameterId::weight(LinearId::layer(0, Role::Up));
+    assert!(sparse.values_f32(up).expect("it reads").contains(&0.0));
+}
+
+#[test]
+fn both_devices_give_the_same_losses_and_gradients() {
+    let directory = workplace(Family::TiedLlama);
+    let path = directory.path();
+    let train = "distill --teacher m --layers 0 --data text.txt --window 32 --batch 4 --tokens 700 --kl 0.5 -q";
+    let log = |name: &str| -> Vec<serde_json::Value> {
+        succeed(path, &format!("{train} --device {name} --metrics {name}.jsonl -o {name}"));
+        let lines = fs::read_to_string(path.join(format!("{name}.jsonl"))).expect("the log is there");
+        lines.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect()
+    };
+    let (flex, ndarray) = (log("flex"), log("ndarray"));
+    assert!(flex.len() > 3 && flex.len() == ndarray.len());
+    for (ours, theirs) in flex.iter().zip(&ndarray) {
+        for key in ["loss", "cross_entropy", "divergence", "hidden", "gradient_norm"] {
+            let (a, b) = (ours[key].as_f64().expect("a number"), theirs[key].as_f64().expect("a number"));
+            assert!((a - b).abs() <= 2e-3 * a.abs().max(1e-3), "{key}: {a} and {b}");
+        }
+    }
+    device("flex").expect("known");
+}
+
+#[test]
+fn bad_requests_name_what_is_wrong() {
+    let directory = workplace(Family::TiedLlama);
+    let path = directory.path();
+    fixture::write(&path.join("encoder"), Family::BertClassifier, Size::SMALL);
+    fs::write(path.join("short.txt"), "a fox").expect("it can be written");
+    fs::write(path.join("labels.jsonl"), "{\"text\": \"a fox\", \"label\": \"nonsense\"}\n")
+        .expect("it can be written");
+    let cases = [
+        ("distill --teacher m --layers 0,9 --data text.txt -o out", "layer 9 is not there"),
+        ("distill --teacher m --layers 1,0 --data text.txt -o out", "must ascend"),
+        ("distill --teacher encoder --student m --data text.txt -o out", "different vocabularies"),
+        ("train m --data short.txt -o out", "tokens and one window needs"),
+        ("train m --data text.txt --task mlm -o out", "can be trained for clm"),
+        ("train encoder --data labels.jsonl -o out", "label `nonsense`"),
+        ("train m --data text.txt --tokens 0 -o out", "`tokens` is 0"),
+        ("train m --data text.txt --kl 1 -o out", "need a teacher"),
+        ("train m --data text.txt --window 32 --learning-rate 1e30 --tokens 9000 -o out", "is not finite"),
+        ("quantize m --scheme w8 --qat -o out", "--data"),
+        ("quantize encoder --scheme w8 --qat --data self -o out", "encoder"),
+    ];
+    let mut wrong = Vec::new();
+    for (arguments, expected) in cases {
+        let output = run(path, arguments);
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.code() != Some(2) || !message.contains(expected) || path.join("out").exists() {
+            wrong.push(format!("{arguments}\nexpected {expected}, exit 2; got {:?}:\n{message}", output.status.code()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
