@@ -5,6 +5,8 @@
 use crate::reference::{artifact_for, logits_sha256, quantize_model};
 use crate::shared;
 use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::format::header::HEADER_BYTES;
+use slm_runtime::format::spec::{LayerRecord, ModelRecord};
 use slm_runtime::layout::Layout;
 use slmc::compile::estimate::{Rates, estimate};
 use slmc::compile::fit::Device;
@@ -162,6 +164,31 @@ fn sizes_work_and_names_of_every_family_are_counted_alike() {
         assert_eq!(view.tensor_count(), parameters.len(), "{name}");
         let conv = model.spec.layers.iter().any(|layer| layer.attention().is_none());
         assert_eq!(classes(&view).iter().any(|(class, _)| *class == "conv"), conv, "{name}");
+    }
+}
+
+#[test]
+fn a_damaged_specification_is_refused_or_runs_and_never_panics() {
+    for (name, model) in checkpoints().into_iter().filter(|(name, _)| name.contains("gemma") || name.contains("lfm2")) {
+        let quantized = quantize_model(&model, QuantScheme::W4G32, QuantScheme::W8);
+        let (mut bytes, _) = artifact_for(&quantized, &Device::unlimited("test", Layout::R8K4Offset8));
+        let records = ModelRecord::BYTES + model.spec.layers.len() * LayerRecord::BYTES;
+        let mut accepted = 0;
+        for at in HEADER_BYTES..HEADER_BYTES + records {
+            let whole = bytes[at];
+            for damaged in [whole ^ 1, whole ^ 2, whole ^ 3, whole ^ 0x80, 0, 0xff].into_iter().filter(|b| *b != whole)
+            {
+                bytes[at] = damaged;
+                if let Ok(view) = ArtifactView::open(&bytes) {
+                    accepted += 1;
+                    // Values out of range are an answer too.
+                    let _ = run_sequence(&view, &[1, 2, 3]);
+                }
+            }
+            bytes[at] = whole;
+        }
+        // Scales, epsilons, windows and special tokens have many legal values; sizes and kinds have one.
+        assert!((1..records).contains(&accepted), "{name}: {accepted}");
     }
 }
 
