@@ -14,7 +14,9 @@ use std::path::PathBuf;
 /// from .slmc/cache; a run that was stopped goes on when the command is repeated. RECIPE.lock names every input by hash:
 /// it is written by the first run, and later runs with other inputs are refused. Exit code 1 if a gate is missed.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  slmc run\n  slmc run recipes/llama.toml --plan\n  slmc run recipes/llama.toml --json")]
+#[command(
+    after_help = "Examples:\n  slmc run\n  slmc run recipes/llama.toml --plan\n  slmc run recipes/llama.toml --json"
+)]
 pub(super) struct Args {
     /// Recipe [default: the quickstart that is part of slmc]
     #[arg(value_name = "RECIPE")]
