@@ -10,6 +10,7 @@ mod fixture;
 mod golden;
 mod hostile_checkpoint;
 mod interrupt;
+mod prune;
 mod quality;
 mod reference;
 mod targets;

@@ -5,7 +5,7 @@ use super::{check_memory, device};
 use crate::compile::CompileError;
 use crate::compile::directory::{DirectoryError, Options, compile_directory};
 use crate::model::weights::Outline;
-use crate::quantize::policy::unsupported;
+use crate::quantize::policy::{not_sparse, unsupported};
 use crate::recipe::target::Target;
 use crate::shell::{ExitStatus, Shell};
 use anyhow::bail;
@@ -46,9 +46,12 @@ impl Args {
         let outline = Outline::open(&self.model)?;
         check_memory(global, 4 * outline.spec.parameter_count() + (64 << 20), "compiling")?;
         if let (Some(required), Some(schemes)) = (&target.required, &outline.schemes) {
-            if let Some(sparsity) = &required.sparsity {
+            if let Some(sparsity) = &required.sparsity
+                && let Some(id) = not_sparse(&outline.spec, &outline.sparsity, sparsity.parse()?)
+            {
                 bail!(
-                    "target {} requires {sparsity} sparsity on its linears, which this model does not have",
+                    "target {} runs only feed-forward networks that are {sparsity}, and `{id}` is not; prune the dense \
+                     checkpoint (slmc prune DIR --pattern {sparsity} --only ffn), then quantize and compile it again",
                     target.name
                 );
             }

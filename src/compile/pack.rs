@@ -2,7 +2,7 @@
 //! [`slm_runtime::layout`], so one packer serves every target.
 
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::QuantScheme;
+use crate::model::scheme::{GROUP, QuantScheme};
 use crate::model::transform::NmPattern;
 use slm_runtime::layout::{Layout, NibbleCode, TileShape};
 
@@ -65,7 +65,7 @@ pub fn pack(matrix: &QuantizedMatrix, layout: Layout) -> Option<Vec<u8>> {
                 for (stored, column) in kept_columns(&padded).enumerate() {
                     put(stored, padded[column]);
                 }
-                for (stored, column) in kept_columns(&padded).enumerate() {
+                for (stored, column) in kept_columns(&padded[..shape.groups * GROUP]).enumerate() {
                     let (offset, shift) = shape.index_offset(within, stored);
                     tile[offset] |= ((column % 4) as u8) << shift;
                 }
@@ -140,7 +140,6 @@ pub fn unpack(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::scheme::GROUP;
     use proptest::prelude::*;
     use slm_runtime::sample::random_u64;
 

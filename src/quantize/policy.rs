@@ -2,11 +2,12 @@
 //! Patterns are globs over names (`layers.*.attn.q`, `head.*`) or the aliases embedding, attention, conv, ffn, head; the
 //! projections of short convolutions are `conv` and not `attention`.
 
-use crate::model::id::{LinearId, Role};
+use crate::model::id::{Class, LinearId, Role};
 use crate::model::pattern::matches;
 use crate::model::scheme::{Preset, QuantScheme, UnknownScheme};
 use crate::model::size::Assignment;
 use crate::model::spec::ModelSpec;
+use crate::model::transform::{NmPattern, Sparsity};
 use std::fmt;
 use std::str::FromStr;
 
@@ -115,6 +116,12 @@ pub fn assign(spec: &ModelSpec, preset: Preset, keeps: &[Keep]) -> Result<Assign
 pub fn unsupported(assignment: &Assignment, runs: &[QuantScheme]) -> Option<(LinearId, QuantScheme)> {
     let foreign = |(_, scheme): &(&LinearId, &QuantScheme)| !runs.is_empty() && !runs.contains(scheme);
     assignment.iter().find(foreign).map(|(id, scheme)| (*id, *scheme))
+}
+
+/// The first linear of a feed-forward network that is not of the pattern.
+pub fn not_sparse(spec: &ModelSpec, sparsity: &Sparsity, pattern: NmPattern) -> Option<LinearId> {
+    let mut ffn = spec.matrices().into_iter().map(|(id, ..)| id).filter(|id| id.role.class() == Class::Ffn);
+    ffn.find(|id| sparsity.get(id) != Some(&pattern))
 }
 
 #[cfg(test)]

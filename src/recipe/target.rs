@@ -4,6 +4,7 @@
 
 use super::schema::{self, SchemaError, nearest, positive, positive_rate};
 use crate::model::scheme::QuantScheme;
+use crate::model::transform::NmPattern;
 use crate::report::{Align, Report, Table, grouped};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use slm_runtime::layout::{ALIGNMENT, Layout};
@@ -11,13 +12,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Name and text of every target that is part of the program, in the order they are listed.
-const EMBEDDED: [(&str, &str); 6] = [
+const EMBEDDED: [(&str, &str); 7] = [
     ("generic", include_str!("../../targets/generic.toml")),
     ("x86-64-v3", include_str!("../../targets/x86-64-v3.toml")),
     ("cortex-a76", include_str!("../../targets/cortex-a76.toml")),
     ("cortex-m4", include_str!("../../targets/cortex-m4.toml")),
     ("cortex-m55", include_str!("../../targets/cortex-m55.toml")),
     ("wasm32", include_str!("../../targets/wasm32.toml")),
+    ("generic-npu-2to4", include_str!("../../targets/generic-npu-2to4.toml")),
 ];
 
 /// Why there is no target.
@@ -132,7 +134,7 @@ pub struct MacsPerCycle {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Required {
-    /// Sparsity that every linear must have, as `N:M`.
+    /// Sparsity that every feed-forward linear must have: `2:4`, the one pattern that artifacts store compressed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sparsity: Option<String>,
     /// The only weight formats it can run; any where the list is absent.
@@ -248,12 +250,11 @@ impl Target {
                 "less than `ram_bytes`, which must be given too",
             );
         }
-        if let Some(sparsity) = self.required.as_ref().and_then(|required| required.sparsity.as_ref()) {
-            let parts =
-                sparsity.split_once(':').and_then(|(n, m)| Some((n.parse::<u8>().ok()?, m.parse::<u8>().ok()?)));
-            if !parts.is_some_and(|(n, m)| 0 < n && n < m) {
-                return invalid("required.sparsity", format!("`{sparsity}`"), "N:M with 0 < N < M, such as 2:4");
-            }
+        if let Some(sparsity) = self.required.as_ref().and_then(|required| required.sparsity.as_ref())
+            && sparsity.parse() != Ok(NmPattern::TWO_OF_FOUR)
+        {
+            let expected = "2:4, the one pattern that artifacts store compressed";
+            return invalid("required.sparsity", format!("`{sparsity}`"), expected);
         }
         let numbers = self.numbers();
         if let Some(key) = self.sources.keys().find(|key| !numbers.contains(&key.as_str())) {
@@ -388,7 +389,7 @@ mod tests {
     fn layouts_are_those_of_the_kernels() {
         let layouts: Vec<Layout> = Target::all().expect("all parse").iter().map(|target| target.layout).collect();
         let off8 = Layout::R8K4Offset8;
-        assert_eq!(layouts, [off8, off8, Layout::R8K4, Layout::R4K4, Layout::R4K16, off8]);
+        assert_eq!(layouts, [off8, off8, Layout::R8K4, Layout::R4K4, Layout::R4K16, off8, Layout::R8K4]);
     }
 
     #[test]
@@ -404,7 +405,8 @@ mod tests {
             ("[max]\ncontexts = 3", "line 6: unknown key `contexts`; did you mean `context`?"),
             ("[required]\nschemes = ['w5']", "line 6: unknown scheme `w5`; known: w8, w4.g32 (or w4)"),
             ("[required]\nschemes = []", "line 6: an empty list allows no scheme"),
-            ("[required]\nsparsity = '4:2'", "`required.sparsity` is `4:2`; expected N:M"),
+            ("[required]\nsparsity = '4:2'", "`required.sparsity` is `4:2`; expected 2:4, the one pattern"),
+            ("[required]\nsparsity = '4:8'", "`required.sparsity` is `4:8`; expected 2:4, the one pattern"),
             ("ram_reserved_bytes = 5", "`ram_reserved_bytes` is 5; expected less than `ram_bytes`"),
             (
                 "[sources]\nclock_hz = 'z'",

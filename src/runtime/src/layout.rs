@@ -16,18 +16,19 @@
 //! the second (s = 1) of them, in ascending order. Kept columns are laid out by the formulas above with j in the place of
 //! k, padded to 16 kept columns in w8 (32 dense ones: nothing more than a dense matrix) and to 32 in w4 (64 dense ones,
 //! since a byte holds columns 16 apart: the low nibbles belong to an even group of 32 dense columns, the high ones to the
-//! odd group after it). After a tile's values come its index planes, 2 bits a kept column, then multipliers per 32 dense
-//! columns and row scales as above. A kernel takes kq kept columns of R rows at a time, which is step t = j / kq and 2 kq
-//! dense columns; the bytes of a plane stand as the values of a step do, and four steps share a plane:
+//! odd group after it). After a tile's values come its index planes, 2 bits a kept column, 4 R bytes for each group of 32
+//! dense columns; then multipliers per 32 dense columns and row scales as above. With kp = min(kq, 4):
 //!
 //! ```text
-//! index: tile(n / R) + values + (t / 4) · R · kq + (n % R) · kq + j % kq,   bits 2 (t % 4) and 2 (t % 4) + 1
+//! index: tile(n / R) + values + (j / 4 kp) · R · kp + (n % R) · kp + j % kp,   bits 2 h and 2 h + 1, h = (j / kp) % 4
 //! k    = 4 · (j / 2) + index
 //! ```
 //!
-//! So for every layout the control of a byte shuffle is `(plane >> 2 (t % 4)) & 3` plus the constant 4 · ((j % kq) / 2) that
-//! is {0, 0, 4, 4, …} along a row. Index bits of steps past the last are zero. Four columns with fewer than two values
-//! other than zero keep the lowest further columns beside them, in padding too, so that equal matrices give equal bytes.
+//! So with kq 4 the bytes of a plane stand as the values of one step of a kernel do (R rows, 4 kept columns, 8 dense ones),
+//! and the control of the byte shuffle that selects the activations of step t is `(plane >> 2 (t % 4)) & 3` plus {0, 0,
+//! 4, 4}; with kq 1 likewise, by rows. With kq 8 and 16 the four bytes of a row are repeated over its run, and each
+//! repetition is shifted by its own count, so that no layout pads its planes. Four columns with fewer than two values other
+//! than zero keep the lowest further columns beside them, in padding too, so that equal matrices give equal bytes.
 
 /// Columns that share one multiplier, and to which columns are padded.
 pub const GROUP: usize = 32;
@@ -226,10 +227,7 @@ impl TileShape {
             Storage::W4G32S24 => (groups.checked_next_multiple_of(2)?.checked_mul(KEPT)?, true),
         };
         let value_bytes = values.checked_mul(interleaved)? / if nibbles { 2 } else { 1 };
-        let plane_bytes = match storage.is_sparse() {
-            true => (values / layout.run()).div_ceil(4).checked_mul(interleaved * layout.run())?,
-            false => 0,
-        };
+        let plane_bytes = if storage.is_sparse() { groups.checked_mul(KEPT / 4 * interleaved)? } else { 0 };
         let multiplier_bytes = if nibbles { groups.checked_mul(interleaved)? } else { 0 };
         let bytes = value_bytes.checked_add(plane_bytes)?.checked_add(multiplier_bytes)?;
         let bytes = bytes.checked_add(interleaved * size_of::<f32>())?;
@@ -266,12 +264,13 @@ impl TileShape {
     }
 
     /// Offset of the index of a kept column of a row within the tile from the tile's start, and how far its two bits are
-    /// shifted. Of sparse matrices only.
+    /// shifted. Of sparse matrices only, and of kept columns within their groups: the high nibbles that pad an odd number
+    /// of groups have none.
     #[inline]
     pub fn index_offset(&self, row: usize, kept: usize) -> (usize, u32) {
-        let (rows, run) = (self.layout.rows(), self.layout.run());
-        let step = kept / run;
-        (self.value_bytes + step / 4 * rows * run + row * run + kept % run, 2 * (step % 4) as u32)
+        let run = self.layout.run().min(4);
+        let start = self.value_bytes + kept / (4 * run) * self.layout.rows() * run;
+        (start + row * run + kept % run, 2 * (kept / run % 4) as u32)
     }
 
     /// Offset of the multiplier of (row within the tile, group) from the tile's start.
@@ -339,6 +338,8 @@ mod tests {
                         let (offset, high) = shape.value_offset(row, kept);
                         assert!(offset < shape.value_bytes);
                         seen[offset] += if high { 16 } else { 1 };
+                    }
+                    for kept in 0..shape.groups * KEPT {
                         let (offset, shift) = shape.index_offset(row, kept);
                         assert_eq!(seen[offset] >> shift & 3, 0, "{layout:?} {storage:?}");
                         seen[offset] |= 3 << shift;
@@ -346,9 +347,8 @@ mod tests {
                 }
                 let full = if storage == Storage::W8S24 { 1 } else { 17 };
                 assert!(seen[..shape.value_bytes].iter().all(|&n| n == full), "{layout:?} {storage:?}");
-                // Every plane is used; only the last may have steps left over.
                 let planes = &seen[shape.value_bytes..][..shape.plane_bytes];
-                assert!(planes.iter().all(|&bits| bits & 3 == 3), "{layout:?} {storage:?}");
+                assert!(planes.iter().all(|&bits| bits == 0xff), "{layout:?} {storage:?}");
                 assert!(
                     seen[shape.value_bytes + shape.plane_bytes..].iter().all(|&n| n == 0),
                     "{layout:?} {storage:?}"

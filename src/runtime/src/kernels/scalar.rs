@@ -109,27 +109,27 @@ fn decode_group<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, gr
 #[inline]
 fn decode_kept<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, group: usize) -> [(i8, u8); KEPT] {
     let mut out = [(0i8, 0u8); KEPT];
-    let rows = shape.layout.rows();
+    let (rows, nibble, high) = (shape.layout.rows(), shape.storage.is_nibbles(), group % 2 == 1);
     for (part, out) in out.chunks_exact_mut(RUN).enumerate() {
-        let step = group * (KEPT / RUN) + part;
         // Kept columns 16 apart share a byte of nibbles: groups 2 g and 2 g + 1 read the same bytes.
-        let run = if shape.storage.is_nibbles() { group / 2 * (KEPT / RUN) + part } else { step };
-        let values = &tile[(run * rows + row) * RUN..][..RUN];
-        let planes = &tile[shape.value_bytes + (step / 4 * rows + row) * RUN..][..RUN];
-        for (i, ((out, &byte), &plane)) in out.iter_mut().zip(values).zip(planes).enumerate() {
-            let index = plane >> (2 * (step % 4)) & 3;
-            let value = match (shape.storage.is_nibbles(), nibbles(shape.layout.nibbles(), byte)) {
+        let step = if nibble { group / 2 } else { group } * (KEPT / RUN) + part;
+        let bytes = &tile[(step * rows + row) * RUN..][..RUN];
+        for ((value, _), &byte) in out.iter_mut().zip(bytes) {
+            *value = match (nibble, nibbles(shape.layout.nibbles(), byte)) {
                 (false, _) => byte as i8,
-                (true, (low, high)) => {
-                    if group.is_multiple_of(2) {
-                        low
+                (true, (low, high_value)) => {
+                    if high {
+                        high_value
                     } else {
-                        high
+                        low
                     }
                 }
             };
-            *out = (value, 4 * ((part * RUN + i) / 2) as u8 + index);
         }
+    }
+    for (kept, (_, column)) in out.iter_mut().enumerate() {
+        let (offset, shift) = shape.index_offset(row, group * KEPT + kept);
+        *column = 4 * (kept / 2) as u8 + (tile[offset] >> shift & 3);
     }
     out
 }

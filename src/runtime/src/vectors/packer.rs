@@ -51,7 +51,8 @@ impl Integers {
         let columns = if sparse && w4 { groups.next_multiple_of(2) * GROUP } else { groups * GROUP };
         let stored = if sparse { columns / 2 } else { columns };
         let planes_at = r * if w4 { stored / 2 } else { stored };
-        let multipliers_at = planes_at + if sparse { (stored / kq).div_ceil(4) * r * kq } else { 0 };
+        let multipliers_at = planes_at + if sparse { groups * 4 * r } else { 0 };
+        let kp = kq.min(4);
         let scales_at = multipliers_at + if w4 { groups * r } else { 0 };
         let stride = (scales_at + 4 * r).next_multiple_of(ALIGNMENT);
         let mut bytes = vec![0; self.rows.div_ceil(r) * stride];
@@ -61,10 +62,9 @@ impl Integers {
                 let mut values = self.padded(n, columns);
                 if sparse {
                     let kept = kept_columns(&values);
-                    for (j, &k) in kept.iter().enumerate() {
-                        let step = j / kq;
-                        let at = planes_at + (step / 4) * r * kq + (n % r) * kq + j % kq;
-                        tile[at] |= ((k - 4 * (j / 2)) as u8) << (2 * (step % 4));
+                    for (j, &k) in kept.iter().enumerate().take(groups * 16) {
+                        let at = planes_at + (j / (4 * kp)) * r * kp + (n % r) * kp + j % kp;
+                        tile[at] |= ((k - 4 * (j / 2)) as u8) << (2 * (j / kp % 4));
                     }
                     values = kept.iter().map(|&k| values[k]).collect();
                 }
