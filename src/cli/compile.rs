@@ -3,9 +3,12 @@
 use super::global::Global;
 use super::{check_memory, device};
 use crate::compile::CompileError;
-use crate::compile::directory::{DirectoryError, Options, compile_directory};
+use crate::compile::directory::{CompileReport, DirectoryError, Options, compile_directory};
+use crate::compile::fit::DoesNotFit;
+use crate::model::spec::ModelSpec;
 use crate::model::weights::Outline;
 use crate::quantize::policy::{not_sparse, unsupported};
+use crate::recipe::Known;
 use crate::recipe::target::Target;
 use crate::shell::{ExitStatus, Shell};
 use anyhow::bail;
@@ -40,8 +43,55 @@ pub(super) struct Args {
     out: PathBuf,
 }
 
+/// How a compilation ends where nothing failed.
+pub(super) enum Compiled {
+    /// With an artifact.
+    Fits(Box<CompileReport>),
+    /// Without one.
+    DoesNotFit(Box<DoesNotFit>),
+}
+
 impl Args {
+    /// What is wrong as far as configurations tell, and what the output will be.
+    pub(super) fn check(&self, known: &Known) -> anyhow::Result<Option<ModelSpec>> {
+        let Some(spec) = known.at(&self.model) else { return Ok(None) };
+        self.check_limits(&Target::named(&self.target)?, spec)?;
+        let mut spec = spec.clone();
+        spec.context = self.context.unwrap_or(spec.context);
+        Ok(Some(spec))
+    }
+
+    /// Refuses a model that is larger than the target takes, whatever its memory.
+    fn check_limits(&self, target: &Target, spec: &ModelSpec) -> anyhow::Result<()> {
+        let Some(max) = &target.max else { return Ok(()) };
+        let limits = [
+            ("vocabulary", spec.vocabulary, max.vocabulary),
+            ("context", self.context.unwrap_or(spec.context), max.context),
+            ("layers", spec.layers.len(), max.layers),
+        ];
+        for (name, value, limit) in limits {
+            if let Some(limit) = limit.filter(|&limit| value as u64 > limit) {
+                bail!("target {} takes a {name} of at most {limit}, this is {value}", target.name);
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        match self.execute(global, shell)? {
+            Compiled::Fits(report) => {
+                shell.result(report.as_ref())?;
+                Ok(ExitStatus::Success)
+            }
+            Compiled::DoesNotFit(answer) => {
+                shell.result(answer.as_ref())?;
+                Ok(ExitStatus::Failure)
+            }
+        }
+    }
+
+    /// The work, its report handed back.
+    pub(super) fn execute(&self, global: &Global, shell: &Shell) -> anyhow::Result<Compiled> {
         let target = Target::named(&self.target)?;
         let outline = Outline::open(&self.model)?;
         check_memory(global, 4 * outline.spec.parameter_count() + (64 << 20), "compiling")?;
@@ -64,19 +114,7 @@ impl Args {
                 );
             }
         }
-        if let Some(max) = &target.max {
-            let context = self.context.unwrap_or(outline.spec.context);
-            let limits = [
-                ("vocabulary", outline.spec.vocabulary, max.vocabulary),
-                ("context", context, max.context),
-                ("layers", outline.spec.layers.len(), max.layers),
-            ];
-            for (name, value, limit) in limits {
-                if let Some(limit) = limit.filter(|&limit| value as u64 > limit) {
-                    bail!("target {} takes a {name} of at most {limit}, this is {value}", target.name);
-                }
-            }
-        }
+        self.check_limits(&target, &outline.spec)?;
         let options = Options {
             model: self.model.clone(),
             out: self.out.clone(),
@@ -88,13 +126,9 @@ impl Args {
         match compile_directory(&options, shell) {
             Ok(report) => {
                 shell.status("Wrote", self.out.display());
-                shell.result(&report)?;
-                Ok(ExitStatus::Success)
+                Ok(Compiled::Fits(Box::new(report)))
             }
-            Err(DirectoryError::Compile(CompileError::DoesNotFit(answer))) => {
-                shell.result(answer.as_ref())?;
-                Ok(ExitStatus::Failure)
-            }
+            Err(DirectoryError::Compile(CompileError::DoesNotFit(answer))) => Ok(Compiled::DoesNotFit(answer)),
             Err(error) => Err(error.into()),
         }
     }

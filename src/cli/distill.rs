@@ -1,12 +1,16 @@
 //! `slmc distill`
 
 use super::global::Global;
+use super::stages::same_vocabulary;
 use super::training::{DataArgs, TrainingArgs};
 use crate::model::device::device;
+use crate::model::spec::ModelSpec;
+use crate::recipe::Known;
 use crate::shell::{ExitStatus, Shell};
-use crate::train::command::{Options, Start, train};
+use crate::train::command::{Options, Start, TrainReport, train};
 use crate::train::settings::Settings;
 use crate::train::start::context_of;
+use crate::train::student::{hidden_pairs, take_layers};
 use anyhow::bail;
 use std::path::PathBuf;
 
@@ -56,7 +60,33 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// What is wrong as far as configurations tell, and what the output will be.
+    pub(super) fn check(&self, global: &Global, known: &Known) -> anyhow::Result<Option<ModelSpec>> {
+        let teacher = known.at(&self.teacher);
+        let student = match (&self.student, teacher) {
+            (Some(path), _) => known.at(path).cloned(),
+            (None, Some(teacher)) => Some(take_layers(teacher, &self.layers)?),
+            (None, None) => None,
+        };
+        if let Some(path) = &self.student {
+            same_vocabulary(known, ("student", path), ("teacher", &self.teacher))?;
+        }
+        if let (Some(student), Some(teacher)) = (&student, teacher) {
+            let map = (!self.layer_map.is_empty()).then_some(&self.layer_map[..]);
+            hidden_pairs(student.layers.len(), teacher.layers.len(), map)?;
+        }
+        let context = student.as_ref().map_or(usize::MAX, |student| student.context);
+        self.training.settings(Settings::DISTILL, global, context).check()?;
+        Ok(student)
+    }
+
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        shell.result(&self.execute(global, shell)?)?;
+        Ok(ExitStatus::Success)
+    }
+
+    /// The work, its report handed back.
+    pub(super) fn execute(&self, global: &Global, shell: &Shell) -> anyhow::Result<TrainReport> {
         let start = match &self.student {
             Some(path) => Start::Path(path.clone()),
             None if self.layers.is_empty() => bail!("--layers names no layer; name at least one, such as 0,2,4"),
@@ -80,7 +110,6 @@ impl Args {
         shell.status("Distilling", self.teacher.display());
         let report = train(&options, &device(&self.device)?, shell)?;
         shell.status("Wrote", self.out.display());
-        shell.result(&report)?;
-        Ok(ExitStatus::Success)
+        Ok(report)
     }
 }

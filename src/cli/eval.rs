@@ -1,7 +1,10 @@
 //! `slmc eval`
 
-use crate::eval::command::{Options, TaskChoice, evaluate};
+use super::stages::same_vocabulary;
+use crate::eval::command::{EvalReport, Options, TaskChoice, evaluate};
 use crate::model::device::device;
+use crate::model::spec::ModelSpec;
+use crate::recipe::Known;
 use crate::shell::{ExitStatus, Shell};
 use std::path::PathBuf;
 
@@ -57,7 +60,21 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// What is wrong as far as configurations tell.
+    pub(super) fn check(&self, known: &Known) -> anyhow::Result<Option<ModelSpec>> {
+        if let Some(reference) = &self.reference {
+            same_vocabulary(known, ("model", &self.model), ("reference", reference))?;
+        }
+        Ok(None)
+    }
+
     pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        shell.result(&self.execute(shell)?)?;
+        Ok(ExitStatus::Success)
+    }
+
+    /// The work, its report handed back.
+    pub(super) fn execute(&self, shell: &Shell) -> anyhow::Result<EvalReport> {
         let options = Options {
             model: self.model.clone(),
             reference: self.reference.clone(),
@@ -69,7 +86,6 @@ impl Args {
             label_field: self.label_field.clone(),
             tokenizer: self.tokenizer.clone(),
         };
-        shell.result(&evaluate(&options, &device(&self.device)?, shell)?)?;
-        Ok(ExitStatus::Success)
+        Ok(evaluate(&options, &device(&self.device)?, shell)?)
     }
 }

@@ -12,6 +12,7 @@ mod inspect;
 mod prune;
 mod quantize;
 mod run;
+mod stages;
 mod targets;
 mod tokenizer;
 mod train;

@@ -4,10 +4,12 @@ use super::check_memory;
 use super::global::Global;
 use super::training::RetrainArgs;
 use crate::model::device::device;
+use crate::model::spec::ModelSpec;
 use crate::model::transform::NmPattern;
-use crate::prune::Method;
-use crate::prune::directory::{Options, memory_estimate, prune_directory};
+use crate::prune::directory::{Options, PruneReport, memory_estimate, prune_directory};
+use crate::prune::{Method, select};
 use crate::quantize::calibration::Source;
+use crate::recipe::Known;
 use crate::shell::{ExitStatus, Shell};
 use crate::train::settings::Settings;
 use crate::train::start::context_of;
@@ -73,7 +75,26 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// What is wrong as far as configurations tell, and what the output will be.
+    pub(super) fn check(&self, global: &Global, known: &Known) -> anyhow::Result<Option<ModelSpec>> {
+        let spec = known.at(&self.model);
+        if let Some(spec) = spec {
+            select(spec, &self.only)?;
+        }
+        let context = spec.map_or(usize::MAX, |spec| spec.context);
+        if self.recover {
+            self.retrain.retrain(self.field.clone(), Settings::RECOVER, global, context).settings.check()?;
+        }
+        Ok(spec.cloned())
+    }
+
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        shell.result(&self.execute(global, shell)?)?;
+        Ok(ExitStatus::Success)
+    }
+
+    /// The work, its report handed back.
+    pub(super) fn execute(&self, global: &Global, shell: &Shell) -> anyhow::Result<PruneReport> {
         let device = device(&self.device)?;
         check_memory(global, memory_estimate(&self.model)?, "pruning")?;
         let context = context_of(&self.model)?;
@@ -93,7 +114,6 @@ impl Args {
         shell.status("Pruning", format_args!("{} to {}", self.model.display(), self.pattern));
         let report = prune_directory(&options, &device, shell)?;
         shell.status("Wrote", self.out.display());
-        shell.result(&report)?;
-        Ok(ExitStatus::Success)
+        Ok(report)
     }
 }

@@ -5,9 +5,11 @@ use super::global::Global;
 use super::training::RetrainArgs;
 use crate::model::device::device;
 use crate::model::scheme::Preset;
+use crate::model::spec::ModelSpec;
 use crate::quantize::calibration::Source;
-use crate::quantize::directory::{Options, memory_estimate, quantize_directory};
-use crate::quantize::policy::Keep;
+use crate::quantize::directory::{Options, QuantizeReport, memory_estimate, quantize_directory};
+use crate::quantize::policy::{Keep, assign};
+use crate::recipe::Known;
 use crate::recipe::target::Target;
 use crate::shell::{ExitStatus, Shell};
 use crate::train::settings::Settings;
@@ -73,7 +75,26 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// What is wrong as far as configurations tell, and what the output will be.
+    pub(super) fn check(&self, global: &Global, known: &Known) -> anyhow::Result<Option<ModelSpec>> {
+        let spec = known.at(&self.model);
+        if let Some(spec) = spec {
+            assign(spec, self.scheme, &self.keep)?;
+        }
+        let context = spec.map_or(usize::MAX, |spec| spec.context);
+        if self.qat {
+            self.retrain.retrain(self.field.clone(), Settings::QAT, global, context).settings.check()?;
+        }
+        Ok(spec.cloned())
+    }
+
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        shell.result(&self.execute(global, shell)?)?;
+        Ok(ExitStatus::Success)
+    }
+
+    /// The work, its report handed back.
+    pub(super) fn execute(&self, global: &Global, shell: &Shell) -> anyhow::Result<QuantizeReport> {
         let target = Target::named(&self.target)?;
         let device = device(&self.device)?;
         check_memory(global, memory_estimate(&self.model)?, "quantizing")?;
@@ -95,7 +116,6 @@ impl Args {
         shell.status("Quantizing", format_args!("{} to {}", self.model.display(), self.scheme.name()));
         let report = quantize_directory(&options, &device, shell)?;
         shell.status("Wrote", self.out.display());
-        shell.result(&report)?;
-        Ok(ExitStatus::Success)
+        Ok(report)
     }
 }

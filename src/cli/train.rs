@@ -3,8 +3,10 @@
 use super::global::Global;
 use super::training::{DataArgs, TrainingArgs};
 use crate::model::device::device;
+use crate::model::spec::{Head, ModelSpec};
+use crate::recipe::Known;
 use crate::shell::{ExitStatus, Shell};
-use crate::train::command::{Options, Start, train};
+use crate::train::command::{Options, Start, TrainReport, train};
 use crate::train::settings::Settings;
 use crate::train::start::context_of;
 use std::path::PathBuf;
@@ -43,7 +45,22 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// What is wrong as far as configurations tell, and what the output will be.
+    pub(super) fn check(&self, global: &Global, known: &Known) -> anyhow::Result<Option<ModelSpec>> {
+        let spec = known.at(&self.model);
+        let context = spec.map_or(usize::MAX, |spec| spec.context);
+        self.training.settings(Settings::default(), global, context).check()?;
+        // A bare encoder is given a classifier for labels that only the data says.
+        Ok(spec.filter(|spec| self.data.task.is_none() || !matches!(spec.head, Head::Hidden)).cloned())
+    }
+
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        shell.result(&self.execute(global, shell)?)?;
+        Ok(ExitStatus::Success)
+    }
+
+    /// The work, its report handed back.
+    pub(super) fn execute(&self, global: &Global, shell: &Shell) -> anyhow::Result<TrainReport> {
         let context = context_of(&self.model)?;
         let options = Options {
             start: Start::Path(self.model.clone()),
@@ -59,7 +76,6 @@ impl Args {
         shell.status("Training", self.model.display());
         let report = train(&options, &device(&self.device)?, shell)?;
         shell.status("Wrote", self.out.display());
-        shell.result(&report)?;
-        Ok(ExitStatus::Success)
+        Ok(report)
     }
 }

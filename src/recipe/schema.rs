@@ -46,7 +46,7 @@ fn explained(message: &str) -> String {
 }
 
 /// The known name that is most like `name`, if one is near enough to be meant: at most a third of its characters, or
-/// one, inserted, deleted or replaced. The first of equals.
+/// one, inserted, deleted, replaced or exchanged with its neighbour. The first of equals.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let most = (name.chars().count() / 3).max(1);
     let mut best: Option<(usize, &str)> = None;
@@ -59,21 +59,24 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     best.map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein distance in characters.
+/// Levenshtein distance in characters, two neighbours exchanged counting as one edit.
 fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    // row[j]: edits from the characters of `a` so far to the first j of `b`.
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    // rows[i][j]: edits from the first i characters of `a` to the first j of `b`.
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for (i, &x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
         for (j, &y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+            let replaced = rows[i][j] + usize::from(x != y);
+            let mut least = replaced.min(rows[i][j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && x == b[j - 1] && a[i - 1] == y {
+                least = least.min(rows[i - 1][j - 1] + 1);
+            }
+            row.push(least);
         }
+        rows.push(row);
     }
-    row[b.len()]
+    rows[a.len()][b.len()]
 }
 
 /// What a number that is not positive is told.
@@ -145,6 +148,7 @@ mod tests {
     fn distances_are_edits() {
         assert_eq!((edits("kitten", "sitting"), edits("", "ab"), edits("same", "same")), (3, 2, 0));
         assert_eq!(nearest("cortex-m5", ["cortex-m4", "cortex-m55", "generic"]), Some("cortex-m4"));
+        assert_eq!((edits("modle", "model"), edits("ab", "ba")), (1, 1));
         assert_eq!(nearest("zebra", ["cortex-m4", "generic"]), None);
     }
 }

@@ -1,0 +1,278 @@
+//! A recipe as text before it means anything: TOML tables in the order they are written, every key and value with its
+//! file and line, `extends` followed and merged. What the keys mean is not decided here.
+
+use super::mistake::{Mistakes, Place};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) place: Place,
+    pub(super) value: Value,
+}
+
+/// What TOML can say.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    Text(String),
+    /// As written, so that no digit is lost on the way to an option.
+    Integer(String),
+    Number(String),
+    Boolean(bool),
+    List(Vec<Node>),
+    Table(Table),
+    Date,
+}
+
+/// Keys in the order of the file.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    pub(super) place: Place,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// A key of a table.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    /// Of the key.
+    pub(super) place: Place,
+    pub(super) node: Node,
+}
+
+impl Value {
+    /// For "expected …, got …".
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Value::Text(_) => "a string",
+            Value::Integer(_) => "an integer",
+            Value::Number(_) => "a number",
+            Value::Boolean(_) => "a boolean",
+            Value::List(_) => "a list",
+            Value::Table(_) => "a table",
+            Value::Date => "a date",
+        }
+    }
+}
+
+impl Node {
+    /// The text, or a mistake.
+    pub(super) fn text(&self, key: &str, mistakes: &mut Mistakes) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            other => {
+                mistakes.add(&self.place, format!("`{key}` is {}; expected a string", other.kind()));
+                None
+            }
+        }
+    }
+
+    /// A number of any kind, or a mistake.
+    pub(super) fn number(&self, key: &str, mistakes: &mut Mistakes) -> Option<f64> {
+        if let Value::Integer(text) | Value::Number(text) = &self.value
+            && let Some(number) = text.parse().ok().filter(|number: &f64| number.is_finite())
+        {
+            return Some(number);
+        }
+        mistakes.add(&self.place, format!("`{key}` is {}; expected a number", self.value.kind()));
+        None
+    }
+
+    /// A table, or a mistake.
+    pub(super) fn table(&self, key: &str, mistakes: &mut Mistakes) -> Option<&Table> {
+        match &self.value {
+            Value::Table(table) => Some(table),
+            other => {
+                mistakes.add(&self.place, format!("`{key}` is {}; expected a table", other.kind()));
+                None
+            }
+        }
+    }
+}
+
+impl Table {
+    /// The value of a key, `-` and `_` being one.
+    pub(super) fn find(&self, key: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| same_key(&entry.key, key))
+    }
+
+    /// Puts another table's keys over this one's; tables that both have are merged likewise.
+    fn overlay(&mut self, over: Table) {
+        for entry in over.entries {
+            let own = self.entries.iter_mut().find(|own| same_key(&own.key, &entry.key));
+            match (own, entry) {
+                (Some(Entry { node: Node { value: Value::Table(own), place }, place: key_place, .. }), entry)
+                    if matches!(entry.node.value, Value::Table(_)) =>
+                {
+                    (*place, *key_place) = (entry.node.place.clone(), entry.place.clone());
+                    if let Value::Table(table) = entry.node.value {
+                        own.place = table.place.clone();
+                        own.overlay(table);
+                    }
+                }
+                (Some(own), entry) => *own = entry,
+                (None, entry) => self.entries.push(entry),
+            }
+        }
+    }
+}
+
+/// Whether two keys are one name: flags are written with `-` on the command line, keys of TOML mostly with `_`.
+pub(super) fn same_key(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.bytes().zip(b.bytes()).all(|(a, b)| a == b || (is_joint(a) && is_joint(b)))
+}
+
+fn is_joint(byte: u8) -> bool {
+    matches!(byte, b'-' | b'_')
+}
+
+/// Reads a recipe and everything it extends. `None` where a file cannot be read or is no TOML; the mistakes say why.
+pub(super) fn load(path: &Path, mistakes: &mut Mistakes) -> Option<Table> {
+    follow(path, None, &mut Vec::new(), mistakes)
+}
+
+/// `from` is where the path was named; `open` the files that wait for this one.
+fn follow(path: &Path, from: Option<&Place>, open: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Option<Table> {
+    let here = Place { file: Rc::from(path), line: 1 };
+    let blamed = from.unwrap_or(&here);
+    let real = match path.canonicalize() {
+        Ok(real) => real,
+        Err(error) => {
+            mistakes.add(blamed, format!("the recipe {} cannot be read: {error}", path.display()));
+            return None;
+        }
+    };
+    if open.contains(&real) {
+        mistakes.add(blamed, format!("`extends` leads back to {}; a recipe cannot extend itself", path.display()));
+        return None;
+    }
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            mistakes.add(blamed, format!("the recipe {} cannot be read: {error}", path.display()));
+            return None;
+        }
+    };
+    let mut own = parse(&here.file, &text, mistakes)?;
+    let Some(at) = own.entries.iter().position(|entry| entry.key == "extends") else { return Some(own) };
+    let entry = own.entries.remove(at);
+    let base = path.parent().unwrap_or(Path::new("")).join(entry.node.text("extends", mistakes)?);
+    open.push(real);
+    let base = follow(&base, Some(&entry.node.place), open, mistakes);
+    open.pop();
+    let mut base = base?;
+    base.place = own.place.clone();
+    base.overlay(own);
+    Some(base)
+}
+
+/// One file.
+fn parse(file: &Rc<Path>, text: &str, mistakes: &mut Mistakes) -> Option<Table> {
+    let lines = Lines { file, text };
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let place = lines.place(error.span().map_or(0, |span| span.start));
+        mistakes.add(&place, format!("not TOML: {}", error.message().trim_end().replace('\n', "; ")));
+    }
+    errors.is_empty().then(|| lines.table(table.into_inner(), 0))
+}
+
+/// From offsets to lines.
+struct Lines<'t> {
+    file: &'t Rc<Path>,
+    text: &'t str,
+}
+
+impl Lines<'_> {
+    fn place(&self, offset: usize) -> Place {
+        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
+        Place { file: self.file.clone(), line: 1 + before.iter().filter(|&&byte| byte == b'\n').count() }
+    }
+
+    fn table(&self, table: DeTable<'_>, offset: usize) -> Table {
+        let mut entries: Vec<(usize, Entry)> = Vec::new();
+        for (key, value) in table {
+            let at = key.span().start;
+            let entry = Entry { place: self.place(at), node: self.node(value), key: key.into_inner().into_owned() };
+            entries.push((at, entry));
+        }
+        entries.sort_by_key(|(at, _)| *at);
+        Table { place: self.place(offset), entries: entries.into_iter().map(|(_, entry)| entry).collect() }
+    }
+
+    fn node(&self, value: Spanned<DeValue<'_>>) -> Node {
+        let start = value.span().start;
+        let value = match value.into_inner() {
+            DeValue::String(text) => Value::Text(text.into_owned()),
+            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+                Ok(value) => Value::Integer(value.to_string()),
+                Err(_) => Value::Integer(number.as_str().to_owned()),
+            },
+            DeValue::Float(number) => Value::Number(number.as_str().to_owned()),
+            DeValue::Boolean(value) => Value::Boolean(value),
+            DeValue::Datetime(_) => Value::Date,
+            DeValue::Array(items) => Value::List(items.into_iter().map(|item| self.node(item)).collect()),
+            DeValue::Table(table) => Value::Table(self.table(table, start)),
+        };
+        Node { place: self.place(start), value }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn loaded(files: &[(&str, &str)]) -> (Option<Table>, String) {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
+        let mut mistakes = Mistakes::default();
+        let table = load(&directory.path().join(files[0].0), &mut mistakes);
+        (table, mistakes.to_string().replace(&format!("{}/", directory.path().display()), ""))
+    }
+
+    #[test]
+    fn keys_keep_their_order_file_and_line() {
+        let (table, mistakes) = loaded(&[("a.toml", "z = 1\n[stages.second]\nb = [1, 2]\n[stages.first]\n")]);
+        let table = table.expect("parses");
+        assert_eq!(mistakes, "");
+        assert_eq!(table.entries.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["z", "stages"]);
+        let Value::Table(stages) = &table.find("stages").unwrap().node.value else { panic!("a table") };
+        assert_eq!(stages.entries.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["second", "first"]);
+        let Value::Table(second) = &stages.entries[0].node.value else { panic!("a table") };
+        assert_eq!((second.entries[0].place.line, stages.entries[1].place.line), (3, 4));
+    }
+
+    #[test]
+    fn tables_are_merged_key_by_key_and_each_key_keeps_its_file() {
+        let (table, mistakes) = loaded(&[
+            ("child.toml", "extends = 'base.toml'\n[stages.a]\nmax-windows = 3\n[stages.b]\nkind = 'eval'\n"),
+            ("base.toml", "version = 1\n[stages.a]\nkind = 'eval'\nmax_windows = 2\n"),
+        ]);
+        assert_eq!(mistakes, "");
+        let table = table.unwrap();
+        let Value::Table(stages) = &table.find("stages").unwrap().node.value else { panic!("a table") };
+        assert_eq!(stages.entries.len(), 2);
+        let Value::Table(a) = &stages.entries[0].node.value else { panic!("a table") };
+        assert!(matches!(&a.find("max_windows").unwrap().node.value, Value::Integer(three) if three == "3"));
+        assert!(a.find("kind").unwrap().place.file.ends_with("base.toml"));
+        assert!(a.find("max-windows").unwrap().place.file.ends_with("child.toml"));
+        assert_eq!(a.entries.len(), 2);
+    }
+
+    #[test]
+    fn cycles_and_text_that_is_not_toml_are_refused_with_their_line() {
+        let (_, cycle) =
+            loaded(&[("a.toml", "version = 1\nextends = 'b.toml'\n"), ("b.toml", "\n\nextends = 'a.toml'\n")]);
+        assert!(cycle.contains("b.toml:3: `extends` leads back to a.toml"), "{cycle}");
+        let (_, broken) = loaded(&[("a.toml", "a = = 1\n\nb = \n")]);
+        assert!(broken.contains("a.toml:1: not TOML") && broken.contains("a.toml:3: not TOML"), "{broken}");
+        let (_, missing) = loaded(&[("a.toml", "\nextends = 'none.toml'\n")]);
+        assert!(missing.contains("a.toml:2: the recipe none.toml cannot be read"), "{missing}");
+    }
+}

@@ -1,0 +1,60 @@
+//! The quickstart, which is part of the program: its recipe and everything that the recipe reads, written out where it
+//! is to run. From a checkout, `slmc run recipes/quickstart.toml` does the same from the files.
+
+use crate::checkpoint::atomic::{self, AtomicError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Where the quickstart goes below the directory for outputs.
+const DIRECTORY: &str = "quickstart/inputs";
+/// Its recipe.
+const RECIPE: &str = "quickstart.toml";
+
+/// A file of `recipes/`, by its path there.
+macro_rules! files {
+    ($($path:literal),* $(,)?) => {
+        &[$(($path, include_bytes!(concat!("../../recipes/", $path)))),*]
+    };
+}
+
+/// Path below `recipes/`, and content.
+const FILES: &[(&str, &[u8])] = files![
+    "quickstart.toml",
+    "quickstart/text/animals.txt",
+    "quickstart/text/home.txt",
+    "quickstart/text/outside.txt",
+    "quickstart/text/friends.txt",
+    "quickstart/text/held-out.txt",
+];
+
+/// Why the quickstart is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// No place for it.
+    #[error("{}: cannot be created; pass another --out", path.display())]
+    Directory {
+        /// The place.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error(transparent)]
+    Write(#[from] AtomicError),
+}
+
+/// Writes the quickstart below `out`, and says where its recipe is. Files that are there unchanged are left alone.
+pub fn unpack(out: &Path) -> Result<PathBuf, UnpackError> {
+    let base = out.join(DIRECTORY);
+    for (path, content) in FILES {
+        let file = base.join(path);
+        if std::fs::read(&file).is_ok_and(|found| found == *content) {
+            continue;
+        }
+        let directory = file.parent().unwrap_or(&base);
+        let failed = |source| UnpackError::Directory { path: directory.to_owned(), source };
+        std::fs::create_dir_all(directory).map_err(failed)?;
+        atomic::write_file(&file, b"", |out| out.write_all(content))?;
+    }
+    Ok(base.join(RECIPE))
+}

@@ -1,0 +1,403 @@
+//! From the keys of a stage's table to the options of its subcommand. Which keys there are, which of them are flags,
+//! numbers, lists, paths or models, is read off the subcommand's clap definition: paths are `PathBuf`s, a value called
+//! DIR can also be a stage, a word in lower case among the value's names stands for itself.
+
+use super::document::{Entry, Node, Table, Value, same_key};
+use super::mistake::{Mistakes, Place};
+use super::schema::nearest;
+use super::stage::{Choice, Chosen, Kind, Product, Source, Unit, chain};
+use super::target::Target;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, Command};
+use std::any::TypeId;
+use std::path::{Path, PathBuf};
+
+/// Keys of a stage that are no options.
+const OWN_KEYS: [&str; 2] = ["kind", "input"];
+/// The option that every output has, which the runner chooses.
+const OUT: &str = "out";
+/// Options whose file is written.
+const WRITTEN: [&str; 1] = ["metrics"];
+/// The option that names a target.
+pub(super) const TARGET: &str = "target";
+
+/// What stages can refer to.
+pub(super) struct Scope<'s> {
+    /// Every unit, their options not yet read.
+    pub(super) units: &'s [Unit],
+    /// `[model]`, if there is one.
+    pub(super) model: Option<&'s Path>,
+    /// Directory of the outputs.
+    pub(super) out: &'s Path,
+}
+
+impl Scope<'_> {
+    /// The unit or model of this name. The error is for a stage that several units come from.
+    fn refer(&self, name: &str) -> Result<Option<Source>, String> {
+        if name == "model" {
+            return match self.model {
+                Some(_) => Ok(Some(Source::Model)),
+                None => Err("the recipe has no [model] with a `path`".to_owned()),
+            };
+        }
+        let of_stage: Vec<usize> = (0..self.units.len()).filter(|&unit| self.units[unit].stage == name).collect();
+        match of_stage[..] {
+            [unit] => Ok(Some(Source::Unit(unit))),
+            [] => {
+                let named =
+                    |unit: &Unit| unit.target.as_ref().is_some_and(|target| name == format!("{}.{target}", unit.stage));
+                Ok(self.units.iter().position(named).map(Source::Unit))
+            }
+            _ => {
+                let labels: Vec<String> =
+                    of_stage.iter().map(|&unit| format!("`{}`", self.units[unit].label())).collect();
+                Err(format!("stage `{name}` makes several artifacts; name one: {}", labels.join(", ")))
+            }
+        }
+    }
+
+    /// Names that can be referred to.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.units.iter().map(Unit::label).collect();
+        names.extend(self.model.map(|_| "model".to_owned()));
+        names
+    }
+}
+
+/// What an option takes.
+enum Takes {
+    Nothing,
+    Number,
+    Word,
+    Either,
+    Path { models: bool, words: Vec<String> },
+}
+
+fn takes(argument: &Arg) -> Takes {
+    if !argument.get_action().takes_values() {
+        return Takes::Nothing;
+    }
+    let value = argument.get_value_parser().type_id();
+    let is = |types: &[TypeId]| types.iter().any(|id| value == *id);
+    if is(&[TypeId::of::<PathBuf>()]) {
+        let names = argument.get_value_names().unwrap_or_default();
+        let names: Vec<&str> = names.iter().flat_map(|name| name.split('|')).collect();
+        let words = names.iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_lowercase()));
+        return Takes::Path { models: names.contains(&"DIR"), words: words.map(|&name| name.to_owned()).collect() };
+    }
+    if is(&[TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>(), TypeId::of::<f32>(), TypeId::of::<f64>()])
+    {
+        return Takes::Number;
+    }
+    if is(&[TypeId::of::<String>()]) || !argument.get_possible_values().is_empty() {
+        return Takes::Word;
+    }
+    Takes::Either
+}
+
+/// Reads the options of one unit.
+pub(super) fn read(
+    unit: &Unit,
+    table: &Table,
+    command: &Command,
+    scope: &Scope<'_>,
+    mistakes: &mut Mistakes,
+) -> Vec<Choice> {
+    let known: Vec<&Arg> =
+        command.get_arguments().filter(|arg| arg.get_long().is_some_and(|long| long != OUT)).collect();
+    let mut reader = Reader { unit, scope, mistakes, choices: Vec::new() };
+    for entry in table.entries.iter().filter(|entry| !OWN_KEYS.contains(&entry.key.as_str())) {
+        if entry.key == OUT {
+            let message = "`out` is not for recipes: outputs are in OUT/RECIPE/; `slmc run --out OUT` chooses OUT";
+            reader.mistakes.add(&entry.place, message);
+            continue;
+        }
+        match known.iter().find(|arg| arg.get_long().is_some_and(|long| same_key(long, &entry.key))) {
+            Some(argument) => reader.entry(entry, argument),
+            None => {
+                let longs = known.iter().filter_map(|arg| arg.get_long()).chain(OWN_KEYS);
+                let names: Vec<String> = longs.map(|long| long.replace('-', "_")).collect();
+                reader.mistakes.add(&entry.place, unknown(&entry.key, &names, unit.kind.name()));
+            }
+        }
+    }
+    reader.input(table, command);
+    reader.choices
+}
+
+/// The message for a key that is none.
+pub(super) fn unknown(key: &str, names: &[String], of: &str) -> String {
+    match nearest(&key.replace('-', "_"), names.iter().map(String::as_str)) {
+        Some(name) => format!("unknown key `{key}`; did you mean `{name}`?"),
+        None => format!("unknown key `{key}`; keys of {of}: {}", names.join(", ")),
+    }
+}
+
+struct Reader<'r, 's> {
+    unit: &'r Unit,
+    scope: &'r Scope<'s>,
+    mistakes: &'r mut Mistakes,
+    choices: Vec<Choice>,
+}
+
+impl Reader<'_, '_> {
+    fn push(&mut self, flag: &str, place: &Place, value: Chosen) {
+        self.choices.push(Choice { flag: flag.to_owned(), positional: false, place: place.clone(), value });
+    }
+
+    fn entry(&mut self, entry: &Entry, argument: &Arg) {
+        let flag = argument.get_long().unwrap_or_default().to_owned();
+        let (takes, node) = (takes(argument), &entry.node);
+        if let Takes::Nothing = takes {
+            match node.value {
+                Value::Boolean(true) => self.push(&flag, &node.place, Chosen::Set),
+                Value::Boolean(false) => {}
+                _ => self.wrong(entry, node, "true or false"),
+            }
+            return;
+        }
+        if flag == TARGET && self.unit.kind == Kind::Compile {
+            return self.own_target(entry);
+        }
+        match &node.value {
+            Value::List(items) if matches!(argument.get_action(), ArgAction::Append) => {
+                for item in items {
+                    self.value(entry, &flag, item, &takes);
+                }
+            }
+            Value::List(_) => self.wrong(entry, node, "a single value"),
+            _ => self.value(entry, &flag, node, &takes),
+        }
+    }
+
+    fn wrong(&mut self, entry: &Entry, node: &Node, expected: &str) {
+        self.mistakes.add(&node.place, format!("`{}` is {}; expected {expected}", entry.key, node.value.kind()));
+    }
+
+    fn value(&mut self, entry: &Entry, flag: &str, node: &Node, takes: &Takes) {
+        let (text, number) = match &node.value {
+            Value::Text(text) => (text, false),
+            Value::Integer(text) | Value::Number(text) => (text, true),
+            _ => return self.wrong(entry, node, "a string or a number"),
+        };
+        match takes {
+            Takes::Number if !number => self.wrong(entry, node, "a number"),
+            Takes::Word | Takes::Path { .. } if number => self.wrong(entry, node, "a string"),
+            Takes::Path { words, .. } if words.contains(text) => {
+                self.push(flag, &node.place, Chosen::Text(text.clone()))
+            }
+            Takes::Path { .. } if WRITTEN.contains(&flag) => self.written(entry, flag, node, text),
+            Takes::Path { models, .. } => self.path(flag, node, text, *models),
+            _ if flag == TARGET => {
+                if let Some(chosen) = target(text, &node.place, self.mistakes).map(|(_, chosen)| chosen) {
+                    self.push(flag, &node.place, chosen);
+                }
+            }
+            _ => self.push(flag, &node.place, Chosen::Text(text.clone())),
+        }
+    }
+
+    fn written(&mut self, entry: &Entry, flag: &str, node: &Node, text: &str) {
+        if Path::new(text).file_name().is_none_or(|name| name != text) {
+            let message = format!(
+                "`{}` is `{text}`; expected the name of a file, which is written beside the outputs",
+                entry.key
+            );
+            return self.mistakes.add(&node.place, message);
+        }
+        self.push(flag, &node.place, Chosen::Writes(self.scope.out.join(text)));
+    }
+
+    fn path(&mut self, flag: &str, node: &Node, text: &str, models: bool) {
+        if models {
+            match self.scope.refer(text) {
+                Ok(Some(source)) => return self.refer(flag, false, node, text, source),
+                Ok(None) => {}
+                Err(message) => return self.mistakes.add(&node.place, message),
+            }
+        }
+        let path = node.place.directory().join(text);
+        if !path.exists() {
+            let names = self.scope.names();
+            let near = nearest(text, names.iter().map(String::as_str)).filter(|_| models);
+            let message = match near {
+                Some(name) => format!("`{text}` is neither a stage nor a path that exists; did you mean `{name}`?"),
+                None => format!("{} does not exist", path.display()),
+            };
+            return self.mistakes.add(&node.place, message);
+        }
+        let value = Chosen::Reads { source: Source::Path(path), written: text.to_owned() };
+        self.push(flag, &node.place, value);
+    }
+
+    /// A model that another stage makes, or `[model]`.
+    fn refer(&mut self, flag: &str, positional: bool, node: &Node, text: &str, source: Source) {
+        if let Source::Unit(unit) = source {
+            let (kind, of) = (self.unit.kind, &self.scope.units[unit]);
+            let product = of.kind.product();
+            let expected = match (kind, positional) {
+                (Kind::Compile, true) => "a quantized model",
+                (Kind::Eval, true) => "a model or an artifact",
+                (Kind::Eval, false) => "a model",
+                _ if flag == "tokenizer" => "a model",
+                _ => "a dense model",
+            };
+            let fits = match product {
+                Product::Dense => expected != "a quantized model",
+                Product::Quantized => expected != "a dense model",
+                Product::Artifact => expected == "a model or an artifact",
+                Product::Nothing => false,
+            };
+            if !fits {
+                let message = format!(
+                    "stage `{}` ({}) takes {expected}, and `{text}` ({}) makes {}",
+                    self.unit.stage,
+                    kind.name(),
+                    of.kind.name(),
+                    product.name()
+                );
+                return self.mistakes.add(&node.place, message);
+            }
+        }
+        let value = Chosen::Reads { source, written: text.to_owned() };
+        let (flag, place) = (flag.to_owned(), node.place.clone());
+        self.choices.push(Choice { flag, positional, place, value });
+    }
+
+    /// The target of this unit, of the one or several that the key names; mistakes in it are known by now.
+    fn own_target(&mut self, entry: &Entry) {
+        let items = match &entry.node.value {
+            Value::List(items) => items.iter().collect(),
+            _ => vec![&entry.node],
+        };
+        for item in items {
+            let mut silent = Mistakes::default();
+            if let Value::Text(text) = &item.value
+                && let Some((name, chosen)) = target(text, &item.place, &mut silent)
+                && self.unit.target.as_ref() == Some(&name)
+            {
+                self.push(TARGET, &item.place, chosen);
+            }
+        }
+    }
+
+    /// `input`: the positional argument; of distill the teacher, or the student where the teacher is named apart.
+    fn input(&mut self, table: &Table, command: &Command) {
+        let given = |flag: &str| table.find(flag).is_some();
+        let positional = command.get_positionals().next().map(|arg| arg.get_id().to_string());
+        let flag = match &positional {
+            Some(id) => Some(id.as_str()),
+            None => ["teacher", "student"].into_iter().find(|flag| !given(flag)),
+        };
+        let entry = table.find("input");
+        let (entry, flag) = match (entry, flag) {
+            (Some(entry), Some(flag)) => (entry, flag),
+            (Some(entry), None) => {
+                let message = "`input` has no use here: both `teacher` and `student` are given";
+                return self.mistakes.add(&entry.place, message);
+            }
+            (None, _) if positional.is_none() && given("teacher") => return,
+            (None, _) => {
+                let message = format!("stage `{}` has no `input`; name a stage, or \"model\"", self.unit.stage);
+                return self.mistakes.add(&self.unit.place, message);
+            }
+        };
+        let Some(text) = entry.node.text("input", self.mistakes) else { return };
+        match self.scope.refer(text) {
+            Ok(Some(source)) => self.refer(flag, positional.is_some(), &entry.node, text, source),
+            Err(message) => self.mistakes.add(&entry.node.place, message),
+            Ok(None) => {
+                let names = self.scope.names();
+                let hint = match nearest(text, names.iter().map(String::as_str)) {
+                    Some(name) => format!("did you mean `{name}`?"),
+                    None => format!("known: {}", names.join(", ")),
+                };
+                self.mistakes.add(&entry.node.place, format!("unknown stage `{text}`; {hint}"));
+            }
+        }
+    }
+}
+
+/// A target's name and the option for it, a file's path relative to the recipe.
+pub(super) fn target(text: &str, place: &Place, mistakes: &mut Mistakes) -> Option<(String, Chosen)> {
+    let is_file = text.ends_with(".toml") || text.contains(['/', std::path::MAIN_SEPARATOR]);
+    let argument = if is_file { place.directory().join(text).display().to_string() } else { text.to_owned() };
+    match Target::named(&argument) {
+        Ok(target) => {
+            let content = serde_json::to_string(&target).unwrap_or_default();
+            Some((target.name, Chosen::Target { argument, content }))
+        }
+        Err(error) => {
+            mistakes.add(place, chain(&error));
+            None
+        }
+    }
+}
+
+/// Lets the subcommand parse the options, and reports every one that it refuses.
+pub(super) fn validate(unit: &Unit, table: &Table, command: &Command, mistakes: &mut Mistakes) {
+    let mut choices: Vec<&Choice> = unit.choices.iter().collect();
+    // Paths are checked elsewhere: any will do.
+    let path = |_: &Source| PathBuf::from("path");
+    while let Err(error) = command.clone().try_get_matches_from(unit.arguments_of(choices.iter().copied(), &path)) {
+        let named = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(argument)) => vec![flag_of(argument)],
+            Some(ContextValue::Strings(arguments)) => arguments.iter().map(|argument| flag_of(argument)).collect(),
+            _ => Vec::new(),
+        };
+        if error.kind() == ErrorKind::MissingRequiredArgument {
+            // A key that is there, or that `input` stands for, has been reported by what is wrong with it.
+            let absent = |flag: &&String| !flag.starts_with('<') && *flag != "teacher" && table.find(flag).is_none();
+            for flag in named.iter().filter(absent) {
+                let message =
+                    format!("stage `{}` ({}) needs the key `{}`", unit.stage, unit.kind.name(), flag.replace('-', "_"));
+                mistakes.add(&unit.place, message);
+            }
+            return;
+        }
+        let value = match error.get(ContextKind::InvalidValue) {
+            Some(ContextValue::String(value)) => Some(value.as_str()),
+            _ => None,
+        };
+        let is_it = |choice: &&Choice| {
+            named.contains(&choice.flag)
+                && value.is_none_or(|value| !matches!(&choice.value, Chosen::Text(text) if text != value))
+        };
+        let Some(at) = choices.iter().position(is_it) else {
+            return mistakes.add(&unit.place, error.to_string().trim().replace('\n', " "));
+        };
+        let choice = choices.remove(at);
+        mistakes.add(&choice.place, explained(&error, choice, value));
+    }
+}
+
+/// `--keep <PATTERN=SCHEME>` is `keep`.
+fn flag_of(argument: &str) -> String {
+    let flag = argument.trim_start_matches("--");
+    flag.split([' ', '=']).next().unwrap_or(flag).to_owned()
+}
+
+fn explained(error: &clap::Error, choice: &Choice, value: Option<&str>) -> String {
+    let key = choice.flag.replace('-', "_");
+    let prior = match error.get(ContextKind::PriorArg) {
+        Some(ContextValue::String(prior)) => Some(flag_of(prior)),
+        Some(ContextValue::Strings(prior)) => prior.first().map(|prior| flag_of(prior)),
+        _ => None,
+    };
+    if let (ErrorKind::ArgumentConflict, Some(prior)) = (error.kind(), prior) {
+        return format!("`{key}` and `{}` exclude each other", prior.replace('-', "_"));
+    }
+    let value = value.unwrap_or_default();
+    if let Some(ContextValue::Strings(known)) = error.get(ContextKind::ValidValue) {
+        return match nearest(value, known.iter().map(String::as_str)) {
+            Some(name) => format!("`{key}` is `{value}`; did you mean `{name}`?"),
+            None => format!("`{key}` is `{value}`; known: {}", known.join(", ")),
+        };
+    }
+    match std::error::Error::source(error) {
+        Some(cause) => format!("`{key}` is `{value}`: {}", chain(cause)),
+        None => {
+            format!("`{key}`: {}", error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: "))
+        }
+    }
+}

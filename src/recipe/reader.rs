@@ -1,0 +1,362 @@
+//! From a recipe's tables to its stages, gates and sample, with every mistake that can be found without compute.
+
+use super::document::{self, Entry, Node, Table, Value};
+use super::gates::{self, Gate};
+use super::mistake::{Mistakes, Place};
+use super::options::{self, Scope, TARGET, unknown};
+use super::schema::nearest;
+use super::stage::{Chosen, Commands, Kind, Known, Source, Unit, chain};
+use crate::checkpoint::{CONFIG_FILE, Config};
+use crate::model::arch;
+use crate::model::spec::ModelKind;
+use std::path::{Path, PathBuf};
+
+/// Version of the recipe's schema.
+const VERSION: &str = "1";
+const TOP_KEYS: [&str; 7] = ["version", "description", "extends", "model", "stages", "gates", "sample"];
+/// Names that no stage can have: the model, and where the quickstart's inputs are unpacked.
+const RESERVED: [&str; 2] = ["model", "inputs"];
+/// Tokens of a sample that does not say how many.
+const SAMPLE_TOKENS: usize = 64;
+
+/// A recipe that can be run.
+#[derive(Clone, Debug)]
+pub(super) struct Recipe {
+    /// The file's name without its ending.
+    pub(super) name: String,
+    /// Where outputs go: OUT/NAME.
+    pub(super) out: PathBuf,
+    /// `[model]`.
+    pub(super) model: Option<(PathBuf, String)>,
+    /// In the order in which they run.
+    pub(super) units: Vec<Unit>,
+    pub(super) gates: Vec<Gate>,
+    pub(super) sample: Option<Sample>,
+}
+
+/// A text to continue with the model and the last artifact.
+#[derive(Clone, Debug)]
+pub(super) struct Sample {
+    pub(super) prompt: String,
+    pub(super) tokens: usize,
+}
+
+impl Recipe {
+    /// Where something that is read is.
+    pub(super) fn path(&self, source: &Source) -> PathBuf {
+        match source {
+            Source::Model => self.model.as_ref().map(|(path, _)| path.clone()).unwrap_or_default(),
+            Source::Unit(unit) => self.units[*unit].output.clone().unwrap_or_default(),
+            Source::Path(path) => path.clone(),
+        }
+    }
+}
+
+/// Reads a recipe whose outputs go below `out`.
+pub(super) fn read(path: &Path, out: &Path, commands: &dyn Commands) -> Result<Recipe, Mistakes> {
+    let mut mistakes = Mistakes::default();
+    let recipe = document::load(path, &mut mistakes).and_then(|table| {
+        let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        Reader { mistakes: &mut mistakes, commands }.recipe(name, out, &table)
+    });
+    mistakes.sort();
+    match recipe {
+        Some(recipe) if mistakes.is_empty() => Ok(recipe),
+        _ => Err(mistakes),
+    }
+}
+
+struct Reader<'r> {
+    mistakes: &'r mut Mistakes,
+    commands: &'r dyn Commands,
+}
+
+impl Reader<'_> {
+    fn recipe(&mut self, name: String, out: &Path, table: &Table) -> Option<Recipe> {
+        let out = out.join(&name);
+        self.known_keys(table, &TOP_KEYS, "a recipe");
+        match table.find("version").map(|entry| &entry.node) {
+            Some(Node { value: Value::Integer(version), .. }) if version == VERSION => {}
+            Some(node) => self.mistakes.add(&node.place, "`version` is not 1, the only one that this slmc reads"),
+            None => self.mistakes.add(&table.place, "missing key `version`; write version = 1"),
+        }
+        if let Some(entry) = table.find("description") {
+            entry.node.text("description", self.mistakes);
+        }
+        let model = table.find("model").and_then(|entry| self.model(entry));
+        let stages = match table.find("stages").map(|entry| entry.node.table("stages", self.mistakes)) {
+            Some(Some(stages)) if !stages.entries.is_empty() => stages,
+            Some(None) => return None,
+            _ => {
+                self.mistakes.add(&table.place, "the recipe has no stages; add a table [stages.NAME] with a `kind`");
+                return None;
+            }
+        };
+        let (mut units, tables) = self.units(stages, &out);
+        let read: Vec<_> =
+            units.iter().zip(&tables).map(|(unit, table)| self.options(unit, table, &units, &model, &out)).collect();
+        for (unit, choices) in units.iter_mut().zip(read) {
+            unit.choices = choices;
+        }
+        for (unit, table) in units.iter().zip(&tables) {
+            options::validate(unit, table, &self.commands.command(unit.kind), self.mistakes);
+        }
+        let order = self.order(&units)?;
+        let units = reordered(units, &order);
+        let gates = table.find("gates").map(|entry| gates::read(entry, &units, self.mistakes)).unwrap_or_default();
+        let sample = table.find("sample").and_then(|entry| self.sample(entry, &model, &units));
+        let recipe = Recipe { name, out, model, units, gates, sample };
+        if self.mistakes.is_empty() {
+            self.check(&recipe, table.find("sample"));
+        }
+        Some(recipe)
+    }
+
+    fn known_keys(&mut self, table: &Table, known: &[&str], of: &str) {
+        for entry in table.entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
+            let names: Vec<String> = known.iter().map(|&name| name.to_owned()).collect();
+            self.mistakes.add(&entry.place, unknown(&entry.key, &names, of));
+        }
+    }
+
+    fn model(&mut self, entry: &Entry) -> Option<(PathBuf, String)> {
+        let table = entry.node.table("model", self.mistakes)?;
+        self.known_keys(table, &["path"], "[model]");
+        let Some(path) = table.find("path") else {
+            self.mistakes.add(&entry.place, "missing key `path` in [model]");
+            return None;
+        };
+        let written = path.node.text("path", self.mistakes)?;
+        let full = path.node.place.directory().join(written);
+        if !full.exists() {
+            self.mistakes.add(&path.node.place, format!("{} does not exist", full.display()));
+        } else if full.is_dir() && !full.join(CONFIG_FILE).is_file() {
+            self.mistakes.add(&path.node.place, format!("{} holds no {CONFIG_FILE}", full.display()));
+        }
+        Some((full, written.to_owned()))
+    }
+
+    /// Every stage by name, kind and target, with its table.
+    fn units<'t>(&mut self, stages: &'t Table, out: &Path) -> (Vec<Unit>, Vec<&'t Table>) {
+        let (mut units, mut tables) = (Vec::new(), Vec::new());
+        for entry in &stages.entries {
+            let Some(table) = entry.node.table(&entry.key, self.mistakes) else { continue };
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+            if entry.key.is_empty() || !entry.key.bytes().all(plain) || RESERVED.contains(&entry.key.as_str()) {
+                let message = format!(
+                    "`{}` is not the name of a stage: letters, digits, - and _, and neither model nor inputs",
+                    entry.key
+                );
+                self.mistakes.add(&entry.place, message);
+            }
+            let Some(kind) = self.kind(entry, table) else { continue };
+            let targets = if kind == Kind::Compile { self.targets(table) } else { vec![None] };
+            for target in &targets {
+                let output = match (kind, target) {
+                    (Kind::Eval, _) => None,
+                    (Kind::Compile, target) => {
+                        let target = target.as_deref().unwrap_or("artifact");
+                        Some(out.join(format!("{}.{target}.slm", entry.key)))
+                    }
+                    _ => Some(out.join(&entry.key)),
+                };
+                units.push(Unit {
+                    stage: entry.key.clone(),
+                    target: target.clone(),
+                    one_of_several: targets.len() > 1,
+                    kind,
+                    place: entry.place.clone(),
+                    choices: Vec::new(),
+                    output,
+                });
+                tables.push(table);
+            }
+        }
+        (units, tables)
+    }
+
+    fn kind(&mut self, stage: &Entry, table: &Table) -> Option<Kind> {
+        let Some(entry) = table.find("kind") else {
+            self.mistakes.add(&stage.place, format!("stage `{}` has no `kind`", stage.key));
+            return None;
+        };
+        let text = entry.node.text("kind", self.mistakes)?;
+        let kind = Kind::ALL.into_iter().find(|kind| kind.name() == text);
+        if kind.is_none() {
+            let names = Kind::ALL.map(Kind::name);
+            let message = match nearest(text, names) {
+                Some(name) => format!("unknown kind `{text}`; did you mean `{name}`?"),
+                None => format!("unknown kind `{text}`; known: {}", names.join(", ")),
+            };
+            self.mistakes.add(&entry.node.place, message);
+        }
+        kind
+    }
+
+    /// Names of a compile stage's targets; one that is not known is a mistake and stands as `None`.
+    fn targets(&mut self, table: &Table) -> Vec<Option<String>> {
+        let Some(entry) = table.find(TARGET) else { return vec![None] };
+        let items = match &entry.node.value {
+            Value::List(items) if items.is_empty() => {
+                self.mistakes.add(&entry.node.place, "`target` is an empty list; name at least one target");
+                return vec![None];
+            }
+            Value::List(items) => items.iter().collect(),
+            _ => vec![&entry.node],
+        };
+        let mut names: Vec<Option<String>> = Vec::new();
+        for item in items {
+            let name =
+                item.text(TARGET, self.mistakes).and_then(|text| options::target(text, &item.place, self.mistakes));
+            let name = name.map(|(name, _)| name);
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+            if let Some(name) = &name {
+                if !name.bytes().all(plain) {
+                    let message = format!(
+                        "the target's name `{name}` is to be part of a file's name: letters, digits, -, _ and . only"
+                    );
+                    self.mistakes.add(&item.place, message);
+                }
+                if names.iter().flatten().any(|other| other == name) {
+                    self.mistakes.add(&item.place, format!("target `{name}` is named twice"));
+                }
+            }
+            names.push(name);
+        }
+        names
+    }
+
+    fn options(
+        &mut self,
+        unit: &Unit,
+        table: &Table,
+        units: &[Unit],
+        model: &Option<(PathBuf, String)>,
+        out: &Path,
+    ) -> Vec<super::stage::Choice> {
+        let scope = Scope { units, model: model.as_ref().map(|(path, _)| path.as_path()), out };
+        options::read(unit, table, &self.commands.command(unit.kind), &scope, self.mistakes)
+    }
+
+    /// Each unit after those it waits for, else as written. `None` where some wait for each other.
+    fn order(&mut self, units: &[Unit]) -> Option<Vec<usize>> {
+        let (mut order, mut placed) = (Vec::new(), vec![false; units.len()]);
+        while order.len() < units.len() {
+            let ready =
+                (0..units.len()).find(|&unit| !placed[unit] && units[unit].waits_for().all(|other| placed[other]));
+            let Some(unit) = ready else {
+                self.cycle(units, &placed);
+                return None;
+            };
+            placed[unit] = true;
+            order.push(unit);
+        }
+        Some(order)
+    }
+
+    /// Names the stages of one cycle among those not placed.
+    fn cycle(&mut self, units: &[Unit], placed: &[bool]) {
+        let Some(mut unit) = placed.iter().position(|placed| !placed) else { return };
+        let mut path = Vec::new();
+        while !path.contains(&unit) {
+            path.push(unit);
+            // A unit that is not placed waits for one that is not placed.
+            unit = units[unit].waits_for().find(|&other| !placed[other]).unwrap_or(unit);
+        }
+        let start = path.iter().position(|&other| other == unit).unwrap_or(0);
+        let names: Vec<String> = path[start..].iter().chain([&unit]).map(|&unit| units[unit].label()).collect();
+        let message = format!("stages wait for each other: {}", names.join(" needs "));
+        self.mistakes.add(&units[unit].place, message);
+    }
+
+    fn sample(&mut self, entry: &Entry, model: &Option<(PathBuf, String)>, units: &[Unit]) -> Option<Sample> {
+        let table = entry.node.table("sample", self.mistakes)?;
+        self.known_keys(table, &["prompt", "tokens"], "[sample]");
+        if model.is_none() && units.iter().all(|unit| unit.kind != Kind::Compile) {
+            self.mistakes
+                .add(&entry.place, "[sample] has nothing to continue its prompt: no [model], no compile stage");
+        }
+        let Some(prompt) = table.find("prompt") else {
+            self.mistakes.add(&entry.place, "missing key `prompt` in [sample]");
+            return None;
+        };
+        let prompt = prompt.node.text("prompt", self.mistakes)?.to_owned();
+        let tokens = match table.find("tokens") {
+            None => SAMPLE_TOKENS,
+            Some(entry) => match &entry.node.value {
+                Value::Integer(text) if text.parse().is_ok_and(|tokens: usize| tokens > 0) => text.parse().ok()?,
+                _ => {
+                    self.mistakes.add(&entry.node.place, "`tokens` is not a whole number above 0");
+                    return None;
+                }
+            },
+        };
+        Some(Sample { prompt, tokens })
+    }
+
+    /// What configurations tell: each stage is asked in order, and its output's specification handed on.
+    fn check(&mut self, recipe: &Recipe, sample: Option<&Entry>) {
+        let mut known = Known::default();
+        for unit in &recipe.units {
+            for choice in &unit.choices {
+                let Chosen::Reads { source: source @ (Source::Model | Source::Path(_)), .. } = &choice.value else {
+                    continue;
+                };
+                let path = recipe.path(source);
+                self.learn(&path, &choice.place, &mut known);
+            }
+            let arguments = unit.arguments(&|source| recipe.path(source));
+            match self.commands.check(unit.kind, &arguments, &known) {
+                Ok(Some(spec)) => {
+                    known.0.extend(unit.output.clone().map(|output| (output, spec)));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    let message = chain(error.as_ref());
+                    self.mistakes.add(&blamed(unit, &message), message);
+                }
+            }
+        }
+        if let Some(sample) = sample
+            && known.0.values().any(|spec| spec.kind != ModelKind::Decoder)
+        {
+            self.mistakes.add(&sample.place, "[sample] continues a text, which an encoder does not; remove it");
+        }
+    }
+
+    /// The specification of a model that is there.
+    fn learn(&mut self, path: &Path, place: &Place, known: &mut Known) {
+        let file = if path.is_dir() { path.join(CONFIG_FILE) } else { path.to_owned() };
+        let is_config = file.extension().is_some_and(|extension| extension == "json");
+        if known.0.contains_key(path) || !is_config || !file.is_file() {
+            return;
+        }
+        let spec = Config::read(&file)
+            .map_err(|error| chain(&error))
+            .and_then(|config| arch::spec(&config).map_err(|error| chain(&error)));
+        match spec {
+            Ok(spec) => {
+                known.0.insert(path.to_owned(), spec);
+            }
+            Err(message) => self.mistakes.add(place, message),
+        }
+    }
+}
+
+/// The option whose value a message quotes, or else the stage.
+fn blamed(unit: &Unit, message: &str) -> Place {
+    let quoted = |text: &str| text.len() > 1 && message.contains(text);
+    let choice = unit.choices.iter().find(|choice| matches!(&choice.value, Chosen::Text(text) if quoted(text)));
+    choice.map_or_else(|| unit.place.clone(), |choice| choice.place.clone())
+}
+
+/// The units in another order, their references following.
+fn reordered(units: Vec<Unit>, order: &[usize]) -> Vec<Unit> {
+    let mut sorted: Vec<Unit> = order.iter().map(|&unit| units[unit].clone()).collect();
+    for choice in sorted.iter_mut().flat_map(|unit| &mut unit.choices) {
+        if let Chosen::Reads { source: Source::Unit(unit), .. } = &mut choice.value {
+            *unit = order.iter().position(|other| other == unit).unwrap_or(*unit);
+        }
+    }
+    sorted
+}

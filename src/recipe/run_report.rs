@@ -1,0 +1,187 @@
+//! The result of a recipe: what every stage did and measured, the gates, the sample. Figures come from the stages' own
+//! reports by their keys, so that a stage taken from the cache shows what it showed when it ran.
+
+use super::gates::GateResult;
+use crate::report::{Align, Report, Table, grouped};
+use serde::Serialize;
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// How a stage ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It ran.
+    Done,
+    /// It had run before, with the same inputs.
+    Cached,
+    /// The model does not fit the target; there is no artifact.
+    DoesNotFit,
+    /// What it reads is not there, because a stage before it gave no output.
+    NotRun,
+}
+
+/// One stage.
+#[derive(Clone, Debug, Serialize)]
+pub struct StageResult {
+    /// Name, with the target where the stage has several.
+    pub stage: String,
+    /// Its subcommand.
+    pub kind: &'static str,
+    /// How it ended.
+    pub status: Status,
+    /// Time it took, where it ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// What it wrote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<PathBuf>,
+    /// SHA-256 of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// The subcommand's report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<Value>,
+}
+
+/// A text continued.
+#[derive(Clone, Debug, Serialize)]
+pub struct SampleResult {
+    /// `model`, or the stage whose artifact it is.
+    pub of: String,
+    /// Prompt and continuation.
+    pub text: String,
+}
+
+/// Result of `slmc run`.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunReport {
+    /// The recipe's name.
+    pub recipe: String,
+    /// In the order in which they ran.
+    pub stages: Vec<StageResult>,
+    /// In the order of the recipe.
+    pub gates: Vec<GateResult>,
+    /// Of the model and of the last artifact.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<SampleResult>,
+    /// Whether every stage gave a result and every gate holds.
+    pub passed: bool,
+}
+
+impl StageResult {
+    fn number(&self, key: &str) -> Option<f64> {
+        self.report.as_ref()?.get(key)?.as_f64()
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.report.as_ref()?.get(key)?.as_str()
+    }
+
+    fn count(&self, key: &str) -> Option<String> {
+        self.report.as_ref()?.get(key)?.as_u64().map(grouped)
+    }
+
+    /// In a few words.
+    fn what(&self) -> String {
+        let state = match self.status {
+            Status::Cached => ", cached",
+            Status::NotRun => return "not run".to_owned(),
+            Status::DoesNotFit => return "does not fit".to_owned(),
+            Status::Done => "",
+        };
+        let words = match self.kind {
+            "train" | "distill" => self.count("tokens").zip(self.number("loss")).map(|(tokens, loss)| {
+                let verb = if self.kind == "train" { "trained" } else { "distilled" };
+                format!("{verb} on {tokens} tokens, loss {loss:.3}")
+            }),
+            "prune" => self.text("pattern").zip(self.text("method")).map(|(pattern, method)| {
+                let share =
+                    self.number("zeros_after").zip(self.number("weights")).map(|(zeros, all)| 100.0 * zeros / all);
+                format!("{pattern} by {method}, {:.0} % zeros", share.unwrap_or_default())
+            }),
+            "quantize" => self
+                .text("scheme")
+                .zip(self.number("bits_per_weight"))
+                .map(|(scheme, bits)| format!("{scheme}, {bits:.2} bits a weight")),
+            "compile" => {
+                self.text("target").zip(self.count("ram_bytes")).map(|(target, ram)| format!("for {target}, RAM {ram}"))
+            }
+            "eval" => self
+                .count("tokens")
+                .map(|tokens| format!("{tokens} tokens, {}", self.text("numerics").unwrap_or_default())),
+            _ => None,
+        };
+        format!("{}{state}", words.unwrap_or_else(|| self.kind.to_owned()))
+    }
+
+    fn cells(&self) -> [String; 7] {
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let percent = |key: &str| self.number(key).map(|share| format!("{:.2} %", 100.0 * share));
+        let perplexity = self.number("perplexity").map(|perplexity| {
+            match self.number("reference_perplexity").filter(|&reference| reference > 0.0) {
+                Some(reference) => format!("{perplexity:.3} ({:.3})", perplexity / reference),
+                None => format!("{perplexity:.3}"),
+            }
+        });
+        [
+            self.stage.clone(),
+            self.what(),
+            or_dash(self.count("file_bytes").or_else(|| self.count("weight_bytes"))),
+            or_dash(self.number("kld_mean").map(|kld| format!("{kld:.4}"))),
+            or_dash(percent("top1_agreement")),
+            or_dash(perplexity),
+            or_dash(percent("accuracy").or_else(|| self.number("cosine_mean").map(|cosine| format!("{cosine:.4}")))),
+        ]
+    }
+}
+
+impl Report for RunReport {
+    const SCHEMA: &'static str = "slmc.run/1";
+
+    fn text(&self) -> String {
+        let right = Align::Right;
+        let cosine = self.stages.iter().any(|stage| stage.number("cosine_mean").is_some());
+        let mut table = Table::new([
+            ("stage", Align::Left),
+            ("what it did", Align::Left),
+            ("bytes", right),
+            ("KLD", right),
+            ("top-1", right),
+            ("perplexity (ratio)", right),
+            (if cosine { "cosine" } else { "accuracy" }, right),
+        ]);
+        for stage in &self.stages {
+            table.row(stage.cells());
+        }
+        let mut text = table.to_string();
+        if !self.gates.is_empty() {
+            let mut gates = Table::new([
+                ("gate", Align::Left),
+                ("stage", Align::Left),
+                ("limit", right),
+                ("value", right),
+                ("", Align::Left),
+            ]);
+            for gate in &self.gates {
+                let value = match (gate.value, gate.stderr) {
+                    (Some(value), Some(error)) => format!("{} ± {}", figure(value), figure(error)),
+                    (Some(value), None) => figure(value),
+                    (None, _) => "-".to_owned(),
+                };
+                let verdict = if gate.passed { "passed" } else { "MISSED" };
+                gates.row([gate.gate, &gate.stage, &figure(gate.limit), &value, verdict]);
+            }
+            text = format!("{text}\n\n{gates}");
+        }
+        for sample in &self.samples {
+            text = format!("{text}\n\n{}: {}", sample.of, sample.text);
+        }
+        text
+    }
+}
+
+/// Counts with separators, everything else with four digits after the point.
+fn figure(value: f64) -> String {
+    if value.fract() == 0.0 && (0.0..9e15).contains(&value) { grouped(value as u64) } else { format!("{value:.4}") }
+}
