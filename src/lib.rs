@@ -49,6 +49,8 @@
 //! Part of the binary: `targets/*.toml` and `calibration/encoders.txt`. JSON lines on stdout carry their schema's name, such as
 //! `slmc.eval/1`; see [`report::Report::SCHEMA`] of each report.
 
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests write their inputs"))]
+
 pub mod calibrate;
 pub mod checkpoint;
 pub mod cli;

@@ -2,6 +2,7 @@
 //! and none makes the reader panic. The checkpoints are built here, so the tests need nothing but a temporary directory.
 
 mod config;
+mod families;
 mod fixture;
 
 use fixture::{Tensors, expect, f32_tensor, file, header, llama, llama_config, llama_tensors, write};

@@ -1,4 +1,6 @@
 //! The one integration binary: each module is a subject.
+#![expect(clippy::disallowed_methods, reason = "tests write their inputs")]
+
 mod artifact;
 mod cli;
 mod dense_directory;

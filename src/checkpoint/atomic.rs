@@ -130,6 +130,12 @@ impl NewDirectory {
         &self.temporary.path
     }
 
+    /// Writes one of its files.
+    #[expect(clippy::disallowed_methods, reason = "nobody sees the directory before it is whole")]
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> io::Result<()> {
+        fs::write(self.path().join(name), content)
+    }
+
     /// Puts the directory in place. If that fails, what stood there before is there again.
     pub fn commit(mut self) -> Result<(), AtomicError> {
         let target = &self.target;

@@ -184,6 +184,8 @@ pub struct NewTensor<'a> {
 }
 
 /// Writes a file with these tensors, one in memory at a time. The bytes depend on the tensors only, not on their order.
+/// The file is not atomic by itself: `path` is in a [`super::atomic::NewDirectory`].
+#[expect(clippy::disallowed_methods, reason = "the directory it is in is put in place whole")]
 pub fn write(path: &Path, mut tensors: Vec<NewTensor<'_>>) -> Result<(), TensorFileError> {
     // Wide types first keeps every tensor aligned to its own element.
     tensors.sort_by(|a, b| b.dtype.bitsize().cmp(&a.dtype.bitsize()).then_with(|| a.name.cmp(&b.name)));

@@ -122,7 +122,7 @@ pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<C
         )?;
     }
     let tokenizer = Tokenizer::open(&options.model)?;
-    if let Some(warning) = tokenizer.check(&model.spec)? {
+    if let Some(warning) = tokenizer.check(model.spec.vocabulary)? {
         progress.warn(&warning);
     }
     let text = TextSection {

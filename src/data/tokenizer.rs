@@ -2,7 +2,6 @@
 //! the file are ignored: text becomes exactly its own tokens, and cutting is decided by the caller.
 
 use super::vocabulary::{self, DecoderSteps, TextRules};
-use crate::model::spec::ModelSpec;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use tokenizers::{PostProcessor, TruncationDirection};
@@ -196,19 +195,11 @@ impl Tokenizer {
         ids
     }
 
-    /// Checks that the model has a row for every id. More rows than ids are padding, and a warning.
+    /// Checks that a model of `vocabulary` rows has one for every id. More rows than ids are padding, and a warning.
     ///
     /// # Errors
     /// [`TokenizerError::TooManyTokens`].
-    pub fn check(&self, spec: &ModelSpec) -> Result<Option<TokenizerWarning>, TokenizerError> {
-        self.check_rows(spec.vocabulary)
-    }
-
-    /// [`Tokenizer::check`] for a token table of `vocabulary` rows: of an artifact, which has no [`ModelSpec`].
-    ///
-    /// # Errors
-    /// [`TokenizerError::TooManyTokens`].
-    pub fn check_rows(&self, vocabulary: usize) -> Result<Option<TokenizerWarning>, TokenizerError> {
+    pub fn check(&self, vocabulary: usize) -> Result<Option<TokenizerWarning>, TokenizerError> {
         let (tokenizer, model) = (self.vocabulary_size, vocabulary);
         if tokenizer > model {
             let id = (tokenizer - 1) as u32;
@@ -303,7 +294,7 @@ impl Tokenizer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{shared, spec};
+    use super::super::testing::shared;
     use super::*;
     use serde_json::json;
 
@@ -388,10 +379,10 @@ mod tests {
     fn vocabularies_must_fit_and_padding_is_a_warning() {
         let tokenizer = word_piece();
         assert_eq!(tokenizer.vocabulary_size(), 10);
-        assert_eq!(tokenizer.check(&spec(10, 8, None)).expect("fits"), None);
+        assert_eq!(tokenizer.check(10).expect("fits"), None);
         let padded = TokenizerWarning::PaddedVocabulary { tokenizer: 10, model: 16 };
-        assert_eq!(tokenizer.check(&spec(16, 8, None)).expect("fits"), Some(padded));
-        let error = tokenizer.check(&spec(9, 8, None)).expect_err("too small").to_string();
+        assert_eq!(tokenizer.check(16).expect("fits"), Some(padded));
+        let error = tokenizer.check(9).expect_err("too small").to_string();
         assert!(error.contains("10 ids") && error.contains("vocabulary of 9") && error.contains("`!`"), "{error}");
         let table = tokenizer.vocabulary_bytes(12).expect("a known decoder");
         assert_eq!(table[4], b" book");

@@ -103,8 +103,8 @@ pub fn train(files: &[PathBuf], vocabulary: usize, out: &Path) -> Result<Tokeniz
     let text_bytes = texts.iter().map(|text| text.len() as u64).sum::<u64>();
     let directory = NewDirectory::begin(out)?;
     let write = |name: &str, content: String| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, content).map_err(|source| TrainingError::Write { path, source })
+        let failed = |source| TrainingError::Write { path: directory.path().join(name), source };
+        directory.write(name, content).map_err(failed)
     };
     write("tokenizer.json", tokenizer.to_string(true).map_err(library)?)?;
     let config = json!({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"});

@@ -137,7 +137,7 @@ pub fn evaluate(options: &Options, device: &Device, progress: &dyn Progress) -> 
             (tokenizer, _) => tokenizer?,
         },
     };
-    tokenizer.check_rows(model.vocabulary)?;
+    tokenizer.check(model.vocabulary)?;
     let against = reference.as_ref().map(|reference| reference as &dyn Forward);
     let context = model.context.min(reference.as_ref().map_or(usize::MAX, |reference| reference.context));
     let subject = model.subject.clone();

@@ -118,8 +118,8 @@ pub fn generate(
         Some(directory) => Tokenizer::open(directory)?,
         None => model.tokenizer()?,
     };
-    tokenizer.check_rows(model.vocabulary)?;
     let rules = tokenizer.text_rules()?;
+    tokenizer.check(model.vocabulary)?;
     let mut tokens: Vec<u32> = model.bos.into_iter().collect();
     tokens.extend(tokenizer.encode_plain(&options.prompt)?);
     let (prompt_tokens, context) = (tokens.len(), model.context);

@@ -15,19 +15,19 @@ pub(super) fn finish(
     provenance: &Value,
     source: &Path,
 ) -> Result<(), ModelError> {
-    write_json(&directory.path().join(CONFIG_FILE), &Value::Object(config))?;
-    write_json(&directory.path().join(PROVENANCE_FILE), provenance)?;
+    write_json(&directory, CONFIG_FILE, &Value::Object(config))?;
+    write_json(&directory, PROVENANCE_FILE, provenance)?;
     for name in COMPANION_FILES {
         let file = source.join(name);
         if file.is_file() {
-            let copied = std::fs::read(&file).and_then(|bytes| std::fs::write(directory.path().join(name), bytes));
+            let copied = std::fs::read(&file).and_then(|bytes| directory.write(name, bytes));
             copied.map_err(|source| ModelError::Companion { file, source })?;
         }
     }
     Ok(directory.commit()?)
 }
 
-fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
-    let text = format!("{value:#}\n");
-    std::fs::write(path, text).map_err(|source| ModelError::Companion { file: path.to_owned(), source })
+fn write_json(directory: &NewDirectory, name: &str, value: &Value) -> Result<(), ModelError> {
+    let failed = |source| ModelError::Companion { file: directory.path().join(name), source };
+    directory.write(name, format!("{value:#}\n")).map_err(failed)
 }

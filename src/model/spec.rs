@@ -1,7 +1,9 @@
 //! Plain data that describes a model: what the one f32 forward, the byte counter and the lowering to an artifact need,
-//! and nothing of any file format. Every shape is stated here once, by [`ModelSpec::parameters`].
+//! and nothing of any file format. Every shape is stated once, by [`ModelSpec::parameters`].
 
-use super::id::{LinearId, NormSite, ParameterId, Part, Role};
+mod parameters;
+
+pub use parameters::ParameterShape;
 
 /// Decoders attend to the past and keep a cache; encoders see the whole sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,25 +207,6 @@ impl LayerSpec {
             Mixer::Conv(_) => None,
         }
     }
-
-    /// Every norm of the layer with its width, in forward order.
-    fn norms(&self, hidden: usize) -> Vec<(NormSite, usize)> {
-        let around = self.norm_placement == NormPlacement::Around;
-        let mut out = Vec::new();
-        match &self.mixer {
-            Mixer::Attention(attention) => {
-                out.push((NormSite::Attention, hidden));
-                if attention.query_key_norm {
-                    out.extend([(NormSite::Query, attention.head_dim), (NormSite::Key, attention.head_dim)]);
-                }
-                out.extend(around.then_some((NormSite::AttentionOutput, hidden)));
-            }
-            Mixer::Conv(_) => out.push((NormSite::Conv, hidden)),
-        }
-        out.push((NormSite::Ffn, hidden));
-        out.extend(around.then_some((NormSite::FfnOutput, hidden)));
-        out
-    }
 }
 
 /// What stands on the last hidden state.
@@ -283,161 +266,4 @@ pub struct ModelSpec {
     pub bos: Option<u32>,
     /// Tokens that end one.
     pub eos: Vec<u32>,
-}
-
-/// One tensor a model must have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParameterShape {
-    /// Which.
-    pub id: ParameterId,
-    /// Dimensions, outermost first.
-    pub shape: Vec<usize>,
-}
-
-impl ModelSpec {
-    /// Whether the LM head reads the token table.
-    pub fn tied_head(&self) -> bool {
-        matches!(self.head, Head::LanguageModel { tied: true } | Head::MaskedLanguageModel { tied: true, .. })
-    }
-
-    /// Columns of the output: vocabulary, labels or hidden width.
-    pub fn output_width(&self) -> usize {
-        match &self.head {
-            Head::Hidden => self.hidden,
-            Head::LanguageModel { .. } | Head::MaskedLanguageModel { .. } => self.vocabulary,
-            Head::Classifier { labels } => labels.len(),
-        }
-    }
-
-    /// Every matrix with its (rows, columns), in forward order; a tied head is not listed apart.
-    pub fn matrices(&self) -> Vec<(LinearId, usize, usize)> {
-        let mut out = Vec::new();
-        let hidden = self.hidden;
-        out.push((LinearId::global(Role::TokenEmbedding), self.vocabulary, hidden));
-        if self.positions == Positions::Learned {
-            out.push((LinearId::global(Role::PositionEmbedding), self.context, hidden));
-        }
-        if self.token_types > 0 {
-            out.push((LinearId::global(Role::TypeEmbedding), self.token_types, hidden));
-        }
-        for (n, layer) in self.layers.iter().enumerate() {
-            let ffn = &layer.ffn;
-            match &layer.mixer {
-                Mixer::Attention(attention) => {
-                    out.push((LinearId::layer(n, Role::Query), attention.query_width(), hidden));
-                    out.push((LinearId::layer(n, Role::Key), attention.key_width(), hidden));
-                    out.push((LinearId::layer(n, Role::Value), attention.key_width(), hidden));
-                    out.push((LinearId::layer(n, Role::Output), hidden, attention.query_width()));
-                }
-                Mixer::Conv(_) => {
-                    out.push((LinearId::layer(n, Role::ConvIn), 3 * hidden, hidden));
-                    out.push((LinearId::layer(n, Role::ConvOut), hidden, hidden));
-                }
-            }
-            if ffn.gated {
-                out.push((LinearId::layer(n, Role::Gate), ffn.width, hidden));
-            }
-            out.push((LinearId::layer(n, Role::Up), ffn.width, hidden));
-            out.push((LinearId::layer(n, Role::Down), hidden, ffn.width));
-        }
-        match &self.head {
-            Head::Hidden => {}
-            Head::LanguageModel { tied } => {
-                if !tied {
-                    out.push((LinearId::global(Role::LmHead), self.vocabulary, hidden));
-                }
-            }
-            Head::MaskedLanguageModel { tied, .. } => {
-                out.push((LinearId::global(Role::MlmTransform), hidden, hidden));
-                if !tied {
-                    out.push((LinearId::global(Role::LmHead), self.vocabulary, hidden));
-                }
-            }
-            Head::Classifier { labels } => {
-                out.push((LinearId::global(Role::Pooler), hidden, hidden));
-                out.push((LinearId::global(Role::Classifier), labels.len(), hidden));
-            }
-        }
-        out
-    }
-
-    /// Whether the matrix has a bias.
-    pub fn has_bias(&self, id: LinearId) -> bool {
-        match (id.layer, id.role) {
-            (Some(n), role) => {
-                let layer = &self.layers[n as usize];
-                match (role, &layer.mixer) {
-                    (Role::Query | Role::Key | Role::Value, Mixer::Attention(attention)) => attention.input_bias,
-                    (Role::Output, Mixer::Attention(attention)) => attention.output_bias,
-                    (Role::ConvIn | Role::ConvOut, Mixer::Conv(conv)) => conv.bias,
-                    _ => layer.ffn.bias,
-                }
-            }
-            (None, Role::LmHead) => matches!(self.head, Head::MaskedLanguageModel { .. }),
-            (None, role) => matches!(role, Role::MlmTransform | Role::Pooler | Role::Classifier),
-        }
-    }
-
-    /// Every norm with its place and width: (layer, site, norm, width), in forward order.
-    pub fn norms(&self) -> Vec<(Option<u16>, NormSite, Norm, usize)> {
-        let hidden = self.hidden;
-        let mut out = Vec::new();
-        out.extend(self.embedding_norm.map(|norm| (None, NormSite::Embedding, norm, hidden)));
-        for (n, layer) in self.layers.iter().enumerate() {
-            out.extend(layer.norms(hidden).into_iter().map(|(site, width)| (Some(n as u16), site, layer.norm, width)));
-        }
-        out.extend(self.final_norm.map(|norm| (None, NormSite::Final, norm, hidden)));
-        if let Head::MaskedLanguageModel { norm, .. } = self.head {
-            out.push((None, NormSite::MlmTransform, norm, hidden));
-        }
-        out
-    }
-
-    /// Whether a parameter is the weight of a [`NormKind::RmsOnePlus`] norm, to which artifacts add one.
-    pub fn counts_from_one(&self, id: ParameterId) -> bool {
-        let ParameterId::Norm(layer, site, Part::Weight) = id else { return false };
-        let norm = match (layer, site) {
-            (Some(n), _) => self.layers.get(n as usize).map(|layer| layer.norm),
-            (None, NormSite::Embedding) => self.embedding_norm,
-            (None, NormSite::Final) => self.final_norm,
-            (None, _) => None,
-        };
-        norm.is_some_and(|norm| norm.kind == NormKind::RmsOnePlus)
-    }
-
-    /// Every tensor a checkpoint of this model must hold, with its shape. Key maps are calibration results and not
-    /// among them.
-    pub fn parameters(&self) -> Vec<ParameterShape> {
-        let mut out = Vec::new();
-        for (id, rows, columns) in self.matrices() {
-            out.push(ParameterShape { id: ParameterId::weight(id), shape: vec![rows, columns] });
-            if self.has_bias(id) {
-                out.push(ParameterShape { id: ParameterId::bias(id), shape: vec![rows] });
-            }
-        }
-        let head = LinearId::global(Role::LmHead);
-        if self.tied_head() && self.has_bias(head) {
-            out.push(ParameterShape { id: ParameterId::bias(head), shape: vec![self.vocabulary] });
-        }
-        for (layer, site, norm, width) in self.norms() {
-            out.push(ParameterShape { id: ParameterId::Norm(layer, site, Part::Weight), shape: vec![width] });
-            if norm.kind == NormKind::Layer {
-                out.push(ParameterShape { id: ParameterId::Norm(layer, site, Part::Bias), shape: vec![width] });
-            }
-        }
-        for (n, layer) in self.layers.iter().enumerate() {
-            let Mixer::Conv(conv) = &layer.mixer else { continue };
-            let kernel = |part| ParameterId::Kernel(n as u16, part);
-            out.push(ParameterShape { id: kernel(Part::Weight), shape: vec![self.hidden, 1, conv.taps] });
-            if conv.bias {
-                out.push(ParameterShape { id: kernel(Part::Bias), shape: vec![self.hidden] });
-            }
-        }
-        out
-    }
-
-    /// Number of weights, a tied tensor once.
-    pub fn parameter_count(&self) -> u64 {
-        self.parameters().iter().map(|p| p.shape.iter().map(|&n| n as u64).product::<u64>()).sum()
-    }
 }

@@ -105,12 +105,6 @@ impl From<SessionError> for CalibrationError {
 
 /// Sequences for a dense model.
 pub fn calibration(model: &Model, source: &Source, progress: &dyn Progress) -> Result<Calibration, CalibrationError> {
-    match Tokenizer::open(&model.directory) {
-        // It travels with the model; what it cannot be used for later is refused now.
-        Ok(tokenizer) => drop(tokenizer.check(&model.spec)?),
-        Err(TokenizerError::Missing { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
     match source {
         Source::File { path, field } => from_file(model, path, field.as_deref()),
         Source::Default { seed } if model.spec.kind == ModelKind::Decoder => sample_itself(model, *seed, progress),
@@ -127,7 +121,7 @@ fn from_file(model: &Model, path: &Path, field: Option<&str>) -> Result<Calibrat
     let calibration = match model.spec.kind {
         ModelKind::Decoder => {
             let tokenizer = Tokenizer::open(&model.directory)?;
-            tokenizer.check(&model.spec)?;
+            tokenizer.check(model.spec.vocabulary)?;
             let tokens = tokenizer.encode_plain(&read_text(path, field)?)?;
             let window = WINDOW.min(model.spec.context);
             let sequences =
@@ -151,7 +145,7 @@ fn encode(
     name: &str,
 ) -> Result<Calibration, CalibrationError> {
     let tokenizer = Tokenizer::open(directory)?;
-    tokenizer.check(spec)?;
+    tokenizer.check(spec.vocabulary)?;
     let mut left = CALIBRATION_TOKENS;
     let mut sequences = encoder_sequences(&tokenizer, &records, WINDOW.min(spec.context))?.tokens;
     sequences.retain(|sequence| {

@@ -9,7 +9,7 @@ use crate::calibrate::{CalibrateError, collect};
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
 use crate::checkpoint::{ConfigError, DenseTensor};
-use crate::data::tokenizer::TokenizerError;
+use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::machine::cpu_features;
 use crate::model::dense_directory::{recorded_sparsity, sparsity_json};
 use crate::model::id::{ParameterId, Part};
@@ -161,6 +161,12 @@ pub fn quantize_directory(
         return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
     }
     let assignment = policy::assign(&model.spec, options.preset, &options.keeps)?;
+    match Tokenizer::open(&options.model) {
+        // It travels with the model; what it cannot be used for later is refused now.
+        Ok(tokenizer) => drop(tokenizer.check(model.spec.vocabulary)?),
+        Err(TokenizerError::Missing { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
     let sparsity = recorded_sparsity(&options.model, &model.spec)?;
     model.check_sparsity(&sparsity)?;
     let tensors = stored_tensors(&model.spec, &assignment, &sparsity, options.layout, model.spec.context, true)?;

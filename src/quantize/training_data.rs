@@ -53,7 +53,7 @@ pub fn training_samples(
     match &retrain.data {
         Some(data) => {
             let tokenizer = Tokenizer::open(&model.directory)?;
-            tokenizer.check(&model.spec)?;
+            tokenizer.check(model.spec.vocabulary)?;
             let task = retrain.task.unwrap_or_else(|| own_task(&model.spec));
             Ok(read(data, task, &model.spec, &tokenizer, settings.window)?)
         }

@@ -100,14 +100,15 @@ pub fn save(path: &Path, fingerprint: &str, state: &State) -> Result<(), Checkpo
         }
     }
     tensor_file::write(&directory.path().join(TENSORS), tensors)?;
-    write(&directory.path().join(LOG), &state.log.iter().map(|line| format!("{line}\n")).collect::<String>())?;
+    write(&directory, LOG, &state.log.iter().map(|line| format!("{line}\n")).collect::<String>())?;
     let about = json!({"schema": "slmc.checkpoint/1", "fingerprint": fingerprint, "step": state.step});
-    write(&directory.path().join(PROVENANCE_FILE), &about.to_string())?;
+    write(&directory, PROVENANCE_FILE, &about.to_string())?;
     Ok(directory.commit()?)
 }
 
-fn write(path: &Path, text: &str) -> Result<(), CheckpointError> {
-    std::fs::write(path, text).map_err(|source| CheckpointError::Write { path: path.to_owned(), source })
+fn write(directory: &NewDirectory, name: &str, text: &str) -> Result<(), CheckpointError> {
+    let failed = |source| CheckpointError::Write { path: directory.path().join(name), source };
+    directory.write(name, text).map_err(failed)
 }
 
 /// The checkpoint at a path, if there is one and it is this run's. `shape` has every tensor of the run.

@@ -196,7 +196,7 @@ pub fn train(options: &Options, device: &Device, progress: &dyn Progress) -> Res
     }
     let tokenizer_directory = tokenizer_directory(options, &student, teacher.as_ref());
     let tokenizer = Tokenizer::open(&tokenizer_directory)?;
-    tokenizer.check(&student.spec)?;
+    tokenizer.check(student.spec.vocabulary)?;
     student.directory = tokenizer_directory;
     let task = options.task.unwrap_or_else(|| own_task(&student.spec));
     let samples = read(&options.data, task, &student.spec, &tokenizer, options.settings.window)?;

@@ -117,13 +117,8 @@ fn decode_kept<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, gro
         for ((value, _), &byte) in out.iter_mut().zip(bytes) {
             *value = match (nibble, nibbles(shape.layout.nibbles(), byte)) {
                 (false, _) => byte as i8,
-                (true, (low, high_value)) => {
-                    if high {
-                        high_value
-                    } else {
-                        low
-                    }
-                }
+                (true, (_, upper)) if high => upper,
+                (true, (lower, _)) => lower,
             };
         }
     }

@@ -58,23 +58,80 @@ fn convolve_rows(rows: &mut [f32], state: &mut [f32], kernel: F32Bytes<'_>, bias
         for channel in 0..hidden {
             let (gate, factor) = (rows[start + channel], rows[start + hidden + channel]);
             let newest = gate * rows[start + 2 * hidden + channel];
-            let mut weights = kernel.slice(channel * taps, taps).iter();
-            let mut sum = None;
-            for tap in 0..taps {
+            let weights = kernel.slice(channel * taps, taps).iter();
+            let (mut sum, mut earlier) = (0.0, None);
+            for (tap, weight) in weights.enumerate() {
                 let value = if tap + 1 == taps { newest } else { state[tap * hidden + channel] };
-                let product = weights.next().unwrap_or(0.0) * value;
-                sum = Some(sum.map_or(product, |sum: f32| sum + product));
+                let product = weight * value;
+                sum = if tap == 0 { product } else { sum + product };
+                // The place before moves on by one position, once its own value is used.
+                if let Some(earlier) = earlier.replace(tap * hidden + channel) {
+                    state[earlier] = value;
+                }
             }
-            for tap in 1..taps {
-                let later = if tap + 1 == taps { newest } else { state[tap * hidden + channel] };
-                state[(tap - 1) * hidden + channel] = later;
-            }
-            let mut sum = sum.unwrap_or(0.0);
             if let Some(bias) = bias {
                 sum += bias.slice(channel, 1).iter().next().unwrap_or(0.0);
             }
             // Rows already read give their place: token · hidden + channel never runs ahead of this token's own values.
             rows[token * hidden + channel] = factor * sum;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::random_u64;
+    use std::vec;
+    use std::vec::Vec;
+
+    fn draw(seed: u64, count: usize) -> Vec<f32> {
+        (0..count as u64).map(|n| (random_u64(seed, n) >> 40) as f32 / 8_388_608.0 - 1.0).collect()
+    }
+
+    fn little_endian(values: &[f32]) -> Vec<u8> {
+        values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    }
+
+    /// The definition at the head of this file over a whole sequence, one channel and position at a time.
+    fn oracle(rows: &[f32], kernel: &[f32], bias: Option<&[f32]>, hidden: usize, taps: usize) -> Vec<f32> {
+        let part = |t: usize, n: usize, channel: usize| rows[(3 * t + n) * hidden + channel];
+        let mut out = Vec::new();
+        for t in 0..rows.len() / (3 * hidden) {
+            for channel in 0..hidden {
+                let input = |tap: usize| match (t + tap + 1).checked_sub(taps) {
+                    Some(t) => part(t, 0, channel) * part(t, 2, channel),
+                    None => 0.0,
+                };
+                let terms = (0..taps).map(|tap| kernel[channel * taps + tap] * input(tap));
+                let sum = terms.reduce(|sum, term| sum + term).expect("at least one tap");
+                let sum = bias.map_or(sum, |bias| sum + bias[channel]);
+                out.push(part(t, 1, channel) * sum);
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn pieces_of_any_length_give_the_bits_of_the_definition() {
+        let (hidden, tokens) = (5, 13);
+        for taps in [1, 2, 3, 7] {
+            let (rows, kernel, bias) = (draw(1, tokens * 3 * hidden), draw(2, hidden * taps), draw(3, hidden));
+            for bias in [None, Some(&bias[..])] {
+                let expected = oracle(&rows, &kernel, bias, hidden, taps);
+                let (kernel, bias) = (little_endian(&kernel), bias.map(little_endian));
+                for piece in [1, 2, 4, tokens] {
+                    let (mut state, mut found) = (vec![0.0; (taps - 1) * hidden], Vec::new());
+                    for rows in rows.chunks(piece * 3 * hidden) {
+                        let mut rows = rows.to_vec();
+                        let bias = bias.as_deref().map(F32Bytes::new);
+                        convolve_rows(&mut rows, &mut state, F32Bytes::new(&kernel), bias, hidden);
+                        found.extend_from_slice(&rows[..rows.len() / 3]);
+                    }
+                    let bits = |values: &[f32]| -> Vec<u32> { values.iter().map(|value| value.to_bits()).collect() };
+                    assert_eq!(bits(&found), bits(&expected), "{taps} taps, pieces of {piece}");
+                }
+            }
         }
     }
 }
