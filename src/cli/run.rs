@@ -4,7 +4,8 @@ use super::global::Global;
 use super::stages::Stages;
 use crate::recipe::{self, Options, embedded};
 use crate::shell::{ExitStatus, Shell};
-use std::path::PathBuf;
+use anyhow::Context;
+use std::path::{Path, PathBuf};
 
 /// Run a recipe: from a checkpoint to artifacts, measured and held to gates
 ///
@@ -41,9 +42,11 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        // A plan leaves nothing behind, so the quickstart is read from a directory that goes away again.
+        let passing = if self.plan { Some(tempfile::tempdir().context("no temporary directory")?) } else { None };
         let recipe = match &self.recipe {
             Some(recipe) => recipe.clone(),
-            None => embedded::unpack(&self.out)?,
+            None => embedded::unpack(passing.as_ref().map_or::<&Path, _>(&self.out, |directory| directory.path()))?,
         };
         let options = Options {
             recipe,
