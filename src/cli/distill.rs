@@ -1,16 +1,16 @@
 //! `slmc distill`
 
 use super::global::Global;
-use super::training::{DataArgs, TrainingArgs};
 use super::stages::same_vocabulary;
+use super::training::{DataArgs, TrainingArgs};
 use crate::model::device::device;
 use crate::model::spec::ModelSpec;
 use crate::recipe::Known;
-use crate::train::student::{hidden_pairs, take_layers};
 use crate::shell::{ExitStatus, Shell};
 use crate::train::command::{Options, Start, TrainReport, train};
 use crate::train::settings::Settings;
 use crate::train::start::context_of;
+use crate::train::student::{hidden_pairs, take_layers};
 use anyhow::bail;
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! `slmc eval`
 
-use crate::eval::command::{EvalReport, Options, TaskChoice, evaluate};
 use super::stages::same_vocabulary;
+use crate::eval::command::{EvalReport, Options, TaskChoice, evaluate};
 use crate::model::device::device;
 use crate::model::spec::ModelSpec;
 use crate::recipe::Known;

@@ -4,7 +4,8 @@ use super::global::Global;
 use super::stages::Stages;
 use crate::recipe::{self, Options, embedded};
 use crate::shell::{ExitStatus, Shell};
-use std::path::PathBuf;
+use anyhow::Context;
+use std::path::{Path, PathBuf};
 
 /// Run a recipe: from a checkpoint to artifacts, measured and held to gates
 ///
@@ -14,7 +15,9 @@ use std::path::PathBuf;
 /// from .slmc/cache; a run that was stopped goes on when the command is repeated. RECIPE.lock names every input by hash:
 /// it is written by the first run, and later runs with other inputs are refused. Exit code 1 if a gate is missed.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  slmc run\n  slmc run recipes/llama.toml --plan\n  slmc run recipes/llama.toml --json")]
+#[command(
+    after_help = "Examples:\n  slmc run\n  slmc run recipes/llama.toml --plan\n  slmc run recipes/llama.toml --json"
+)]
 pub(super) struct Args {
     /// Recipe [default: the quickstart that is part of slmc]
     #[arg(value_name = "RECIPE")]
@@ -39,9 +42,11 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        // A plan leaves nothing behind, so the quickstart is read from a directory that goes away again.
+        let passing = if self.plan { Some(tempfile::tempdir().context("no temporary directory")?) } else { None };
         let recipe = match &self.recipe {
             Some(recipe) => recipe.clone(),
-            None => embedded::unpack(&self.out)?,
+            None => embedded::unpack(passing.as_ref().map_or::<&Path, _>(&self.out, |directory| directory.path()))?,
         };
         let options = Options {
             recipe,

@@ -56,9 +56,15 @@ impl Commands for Stages<'_> {
             Line::<A>::parse_over(arguments, global)
         }
         match kind {
-            Kind::Train => parsed::<train::Args>(arguments, self.global).and_then(|(args, global)| args.check(&global, known)),
-            Kind::Distill => parsed::<distill::Args>(arguments, self.global).and_then(|(args, global)| args.check(&global, known)),
-            Kind::Prune => parsed::<prune::Args>(arguments, self.global).and_then(|(args, global)| args.check(&global, known)),
+            Kind::Train => {
+                parsed::<train::Args>(arguments, self.global).and_then(|(args, global)| args.check(&global, known))
+            }
+            Kind::Distill => {
+                parsed::<distill::Args>(arguments, self.global).and_then(|(args, global)| args.check(&global, known))
+            }
+            Kind::Prune => {
+                parsed::<prune::Args>(arguments, self.global).and_then(|(args, global)| args.check(&global, known))
+            }
             Kind::Quantize => {
                 parsed::<quantize::Args>(arguments, self.global).and_then(|(args, global)| args.check(&global, known))
             }

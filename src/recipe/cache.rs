@@ -101,7 +101,8 @@ pub(super) fn remember(key: &str, unit: &Unit, report: &Value, hashes: &mut Hash
         Some(output) => Some(hashes.of(output)?),
         None => None,
     };
-    let record = Record { schema: SCHEMA.to_owned(), kind: unit.kind.name().to_owned(), output, report: report.clone() };
+    let record =
+        Record { schema: SCHEMA.to_owned(), kind: unit.kind.name().to_owned(), output, report: report.clone() };
     let path = file(key);
     let unwritable = |source| CacheError::Directory { path: PathBuf::from(DIRECTORY), source };
     std::fs::create_dir_all(DIRECTORY).map_err(unwritable)?;

@@ -37,7 +37,13 @@ struct Definition {
 
 const EVAL: &[Kind] = &[Kind::Eval];
 
-const fn quality(name: &'static str, bound: Bound, value: &'static str, over: Option<&'static str>, compares: bool) -> Definition {
+const fn quality(
+    name: &'static str,
+    bound: Bound,
+    value: &'static str,
+    over: Option<&'static str>,
+    compares: bool,
+) -> Definition {
     Definition { name, bound, value, over, kinds: EVAL, compares }
 }
 
@@ -146,7 +152,8 @@ fn gate(entry: &Entry, index: usize, units: &[Unit], gates: &mut Vec<Gate>, mist
                 return mistakes.add(&node.place, format!("unknown stage `{name}`; {hint}"));
             }
             if !chosen.iter().all(|&unit| measures(&units[unit])) {
-                let message = format!("`{}` is not measured by stage `{name}`; kinds that do: {}", entry.key, kinds.join(", "));
+                let message =
+                    format!("`{}` is not measured by stage `{name}`; kinds that do: {}", entry.key, kinds.join(", "));
                 return mistakes.add(&node.place, message);
             }
             chosen
@@ -155,7 +162,8 @@ fn gate(entry: &Entry, index: usize, units: &[Unit], gates: &mut Vec<Gate>, mist
             let last = units.iter().rposition(|unit| unit.kind == definition.kinds[0]);
             let last = last.or_else(|| units.iter().rposition(measures));
             let Some(last) = last else {
-                let message = format!("`{}` needs a stage that measures it; kinds that do: {}", entry.key, kinds.join(", "));
+                let message =
+                    format!("`{}` needs a stage that measures it; kinds that do: {}", entry.key, kinds.join(", "));
                 return mistakes.add(&entry.place, message);
             };
             (0..units.len()).filter(|&unit| units[unit].stage == units[last].stage).collect()
@@ -163,7 +171,10 @@ fn gate(entry: &Entry, index: usize, units: &[Unit], gates: &mut Vec<Gate>, mist
     };
     for unit in chosen {
         if definition.compares && !units[unit].choices.iter().any(|choice| choice.flag == "reference") {
-            let message = format!("`{}` compares with a reference, and stage `{}` has none; give it a `reference`", entry.key, units[unit].stage);
+            let message = format!(
+                "`{}` compares with a reference, and stage `{}` has none; give it a `reference`",
+                entry.key, units[unit].stage
+            );
             mistakes.add(&entry.place, message);
         }
         gates.push(Gate { definition: index, limit, unit });

@@ -107,7 +107,8 @@ impl Lock {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(source) => return Err(LockError::Read { path: path.to_owned(), source }),
         };
-        let stored: Lock = schema::parse(&text).map_err(|source| LockError::Schema { path: path.to_owned(), source })?;
+        let stored: Lock =
+            schema::parse(&text).map_err(|source| LockError::Schema { path: path.to_owned(), source })?;
         match self.difference(&stored) {
             Some(difference) => Err(LockError::Different { path: path.to_owned(), difference }),
             None => Ok(true),
@@ -164,7 +165,10 @@ mod tests {
         first.write(&path).unwrap();
         assert!(first.compare(&path).unwrap());
         let cases = [
-            (lock(&[("model", "m", "1"), ("small.data", "a.txt", "3")]), "`a.txt` (small.data) has SHA-256 3, expected 2"),
+            (
+                lock(&[("model", "m", "1"), ("small.data", "a.txt", "3")]),
+                "`a.txt` (small.data) has SHA-256 3, expected 2",
+            ),
             (lock(&[("model", "m", "1")]), "names `a.txt` (small.data), which the recipe does not read"),
             (
                 lock(&[("model", "m", "1"), ("small.data", "a.txt", "2"), ("small.data", "b.txt", "2")]),

@@ -44,13 +44,13 @@ impl Scope<'_> {
         match of_stage[..] {
             [unit] => Ok(Some(Source::Unit(unit))),
             [] => {
-                let named = |unit: &Unit| {
-                    unit.target.as_ref().is_some_and(|target| name == format!("{}.{target}", unit.stage))
-                };
+                let named =
+                    |unit: &Unit| unit.target.as_ref().is_some_and(|target| name == format!("{}.{target}", unit.stage));
                 Ok(self.units.iter().position(named).map(Source::Unit))
             }
             _ => {
-                let labels: Vec<String> = of_stage.iter().map(|&unit| format!("`{}`", self.units[unit].label())).collect();
+                let labels: Vec<String> =
+                    of_stage.iter().map(|&unit| format!("`{}`", self.units[unit].label())).collect();
                 Err(format!("stage `{name}` makes several artifacts; name one: {}", labels.join(", ")))
             }
         }
@@ -83,12 +83,10 @@ fn takes(argument: &Arg) -> Takes {
         let names = argument.get_value_names().unwrap_or_default();
         let names: Vec<&str> = names.iter().flat_map(|name| name.split('|')).collect();
         let words = names.iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_lowercase()));
-        return Takes::Path {
-            models: names.contains(&"DIR"),
-            words: words.map(|&name| name.to_owned()).collect(),
-        };
+        return Takes::Path { models: names.contains(&"DIR"), words: words.map(|&name| name.to_owned()).collect() };
     }
-    if is(&[TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>(), TypeId::of::<f32>(), TypeId::of::<f64>()]) {
+    if is(&[TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>(), TypeId::of::<f32>(), TypeId::of::<f64>()])
+    {
         return Takes::Number;
     }
     if is(&[TypeId::of::<String>()]) || !argument.get_possible_values().is_empty() {
@@ -98,8 +96,15 @@ fn takes(argument: &Arg) -> Takes {
 }
 
 /// Reads the options of one unit.
-pub(super) fn read(unit: &Unit, table: &Table, command: &Command, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Vec<Choice> {
-    let known: Vec<&Arg> = command.get_arguments().filter(|arg| arg.get_long().is_some_and(|long| long != OUT)).collect();
+pub(super) fn read(
+    unit: &Unit,
+    table: &Table,
+    command: &Command,
+    scope: &Scope<'_>,
+    mistakes: &mut Mistakes,
+) -> Vec<Choice> {
+    let known: Vec<&Arg> =
+        command.get_arguments().filter(|arg| arg.get_long().is_some_and(|long| long != OUT)).collect();
     let mut reader = Reader { unit, scope, mistakes, choices: Vec::new() };
     for entry in table.entries.iter().filter(|entry| !OWN_KEYS.contains(&entry.key.as_str())) {
         if entry.key == OUT {
@@ -178,7 +183,9 @@ impl Reader<'_, '_> {
         match takes {
             Takes::Number if !number => self.wrong(entry, node, "a number"),
             Takes::Word | Takes::Path { .. } if number => self.wrong(entry, node, "a string"),
-            Takes::Path { words, .. } if words.contains(text) => self.push(flag, &node.place, Chosen::Text(text.clone())),
+            Takes::Path { words, .. } if words.contains(text) => {
+                self.push(flag, &node.place, Chosen::Text(text.clone()))
+            }
             Takes::Path { .. } if WRITTEN.contains(&flag) => self.written(entry, flag, node, text),
             Takes::Path { models, .. } => self.path(flag, node, text, *models),
             _ if flag == TARGET => {
@@ -192,7 +199,10 @@ impl Reader<'_, '_> {
 
     fn written(&mut self, entry: &Entry, flag: &str, node: &Node, text: &str) {
         if Path::new(text).file_name().is_none_or(|name| name != text) {
-            let message = format!("`{}` is `{text}`; expected the name of a file, which is written beside the outputs", entry.key);
+            let message = format!(
+                "`{}` is `{text}`; expected the name of a file, which is written beside the outputs",
+                entry.key
+            );
             return self.mistakes.add(&node.place, message);
         }
         self.push(flag, &node.place, Chosen::Writes(self.scope.out.join(text)));
@@ -241,7 +251,10 @@ impl Reader<'_, '_> {
             if !fits {
                 let message = format!(
                     "stage `{}` ({}) takes {expected}, and `{text}` ({}) makes {}",
-                    self.unit.stage, kind.name(), of.kind.name(), product.name()
+                    self.unit.stage,
+                    kind.name(),
+                    of.kind.name(),
+                    product.name()
                 );
                 return self.mistakes.add(&node.place, message);
             }
@@ -334,11 +347,10 @@ pub(super) fn validate(unit: &Unit, table: &Table, command: &Command, mistakes: 
         };
         if error.kind() == ErrorKind::MissingRequiredArgument {
             // A key that is there, or that `input` stands for, has been reported by what is wrong with it.
-            let absent = |flag: &&String| {
-                !flag.starts_with('<') && *flag != "teacher" && table.find(flag).is_none()
-            };
+            let absent = |flag: &&String| !flag.starts_with('<') && *flag != "teacher" && table.find(flag).is_none();
             for flag in named.iter().filter(absent) {
-                let message = format!("stage `{}` ({}) needs the key `{}`", unit.stage, unit.kind.name(), flag.replace('-', "_"));
+                let message =
+                    format!("stage `{}` ({}) needs the key `{}`", unit.stage, unit.kind.name(), flag.replace('-', "_"));
                 mistakes.add(&unit.place, message);
             }
             return;
@@ -384,6 +396,8 @@ fn explained(error: &clap::Error, choice: &Choice, value: Option<&str>) -> Strin
     }
     match std::error::Error::source(error) {
         Some(cause) => format!("`{key}` is `{value}`: {}", chain(cause)),
-        None => format!("`{key}`: {}", error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ")),
+        None => {
+            format!("`{key}`: {}", error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: "))
+        }
     }
 }

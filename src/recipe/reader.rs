@@ -93,7 +93,8 @@ impl Reader<'_> {
             }
         };
         let (mut units, tables) = self.units(stages, &out);
-        let read: Vec<_> = units.iter().zip(&tables).map(|(unit, table)| self.options(unit, table, &units, &model, &out)).collect();
+        let read: Vec<_> =
+            units.iter().zip(&tables).map(|(unit, table)| self.options(unit, table, &units, &model, &out)).collect();
         for (unit, choices) in units.iter_mut().zip(read) {
             unit.choices = choices;
         }
@@ -142,7 +143,10 @@ impl Reader<'_> {
             let Some(table) = entry.node.table(&entry.key, self.mistakes) else { continue };
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
             if entry.key.is_empty() || !entry.key.bytes().all(plain) || RESERVED.contains(&entry.key.as_str()) {
-                let message = format!("`{}` is not the name of a stage: letters, digits, - and _, and neither model nor inputs", entry.key);
+                let message = format!(
+                    "`{}` is not the name of a stage: letters, digits, - and _, and neither model nor inputs",
+                    entry.key
+                );
                 self.mistakes.add(&entry.place, message);
             }
             let Some(kind) = self.kind(entry, table) else { continue };
@@ -202,12 +206,15 @@ impl Reader<'_> {
         };
         let mut names: Vec<Option<String>> = Vec::new();
         for item in items {
-            let name = item.text(TARGET, self.mistakes).and_then(|text| options::target(text, &item.place, self.mistakes));
+            let name =
+                item.text(TARGET, self.mistakes).and_then(|text| options::target(text, &item.place, self.mistakes));
             let name = name.map(|(name, _)| name);
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
             if let Some(name) = &name {
                 if !name.bytes().all(plain) {
-                    let message = format!("the target's name `{name}` is to be part of a file's name: letters, digits, -, _ and . only");
+                    let message = format!(
+                        "the target's name `{name}` is to be part of a file's name: letters, digits, -, _ and . only"
+                    );
                     self.mistakes.add(&item.place, message);
                 }
                 if names.iter().flatten().any(|other| other == name) {
@@ -235,7 +242,8 @@ impl Reader<'_> {
     fn order(&mut self, units: &[Unit]) -> Option<Vec<usize>> {
         let (mut order, mut placed) = (Vec::new(), vec![false; units.len()]);
         while order.len() < units.len() {
-            let ready = (0..units.len()).find(|&unit| !placed[unit] && units[unit].waits_for().all(|other| placed[other]));
+            let ready =
+                (0..units.len()).find(|&unit| !placed[unit] && units[unit].waits_for().all(|other| placed[other]));
             let Some(unit) = ready else {
                 self.cycle(units, &placed);
                 return None;
@@ -265,7 +273,8 @@ impl Reader<'_> {
         let table = entry.node.table("sample", self.mistakes)?;
         self.known_keys(table, &["prompt", "tokens"], "[sample]");
         if model.is_none() && units.iter().all(|unit| unit.kind != Kind::Compile) {
-            self.mistakes.add(&entry.place, "[sample] has nothing to continue its prompt: no [model], no compile stage");
+            self.mistakes
+                .add(&entry.place, "[sample] has nothing to continue its prompt: no [model], no compile stage");
         }
         let Some(prompt) = table.find("prompt") else {
             self.mistakes.add(&entry.place, "missing key `prompt` in [sample]");
@@ -290,7 +299,9 @@ impl Reader<'_> {
         let mut known = Known::default();
         for unit in &recipe.units {
             for choice in &unit.choices {
-                let Chosen::Reads { source: source @ (Source::Model | Source::Path(_)), .. } = &choice.value else { continue };
+                let Chosen::Reads { source: source @ (Source::Model | Source::Path(_)), .. } = &choice.value else {
+                    continue;
+                };
                 let path = recipe.path(source);
                 self.learn(&path, &choice.place, &mut known);
             }
@@ -320,7 +331,9 @@ impl Reader<'_> {
         if known.0.contains_key(path) || !is_config || !file.is_file() {
             return;
         }
-        let spec = Config::read(&file).map_err(|error| chain(&error)).and_then(|config| arch::spec(&config).map_err(|error| chain(&error)));
+        let spec = Config::read(&file)
+            .map_err(|error| chain(&error))
+            .and_then(|config| arch::spec(&config).map_err(|error| chain(&error)));
         match spec {
             Ok(spec) => {
                 known.0.insert(path.to_owned(), spec);

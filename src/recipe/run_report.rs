@@ -96,18 +96,20 @@ impl StageResult {
                 format!("{verb} on {tokens} tokens, loss {loss:.3}")
             }),
             "prune" => self.text("pattern").zip(self.text("method")).map(|(pattern, method)| {
-                let share = self.number("zeros_after").zip(self.number("weights")).map(|(zeros, all)| 100.0 * zeros / all);
+                let share =
+                    self.number("zeros_after").zip(self.number("weights")).map(|(zeros, all)| 100.0 * zeros / all);
                 format!("{pattern} by {method}, {:.0} % zeros", share.unwrap_or_default())
             }),
-            "quantize" => self.text("scheme").zip(self.number("bits_per_weight")).map(|(scheme, bits)| {
-                format!("{scheme}, {bits:.2} bits a weight")
-            }),
-            "compile" => self.text("target").zip(self.count("ram_bytes")).map(|(target, ram)| {
-                format!("for {target}, RAM {ram}")
-            }),
-            "eval" => self.count("tokens").map(|tokens| {
-                format!("{tokens} tokens, {}", self.text("numerics").unwrap_or_default())
-            }),
+            "quantize" => self
+                .text("scheme")
+                .zip(self.number("bits_per_weight"))
+                .map(|(scheme, bits)| format!("{scheme}, {bits:.2} bits a weight")),
+            "compile" => {
+                self.text("target").zip(self.count("ram_bytes")).map(|(target, ram)| format!("for {target}, RAM {ram}"))
+            }
+            "eval" => self
+                .count("tokens")
+                .map(|tokens| format!("{tokens} tokens, {}", self.text("numerics").unwrap_or_default())),
             _ => None,
         };
         format!("{}{state}", words.unwrap_or_else(|| self.kind.to_owned()))
@@ -154,8 +156,13 @@ impl Report for RunReport {
         }
         let mut text = table.to_string();
         if !self.gates.is_empty() {
-            let mut gates =
-                Table::new([("gate", Align::Left), ("stage", Align::Left), ("limit", right), ("value", right), ("", Align::Left)]);
+            let mut gates = Table::new([
+                ("gate", Align::Left),
+                ("stage", Align::Left),
+                ("limit", right),
+                ("value", right),
+                ("", Align::Left),
+            ]);
             for gate in &self.gates {
                 let value = match (gate.value, gate.stderr) {
                     (Some(value), Some(error)) => format!("{} ± {}", figure(value), figure(error)),

@@ -146,7 +146,8 @@ fn unit(
     }
     shell.status("Stage", &number);
     leftovers(unit, options.force, shell)?;
-    let failed = |source: anyhow::Error| RunError::Stage { stage: label.clone(), kind: unit.kind.name(), source: source.into() };
+    let failed =
+        |source: anyhow::Error| RunError::Stage { stage: label.clone(), kind: unit.kind.name(), source: source.into() };
     let start = Instant::now();
     let outcome = commands.execute(unit.kind, &unit.arguments(&path), shell).map_err(failed)?;
     result.seconds = Some(start.elapsed().as_secs_f64());

@@ -50,8 +50,7 @@ impl Product {
 
 impl Kind {
     /// In the order of a whole chain.
-    pub const ALL: [Kind; 6] =
-        [Kind::Train, Kind::Distill, Kind::Prune, Kind::Quantize, Kind::Compile, Kind::Eval];
+    pub const ALL: [Kind; 6] = [Kind::Train, Kind::Distill, Kind::Prune, Kind::Quantize, Kind::Compile, Kind::Eval];
 
     /// The subcommand.
     pub fn name(self) -> &'static str {
