@@ -280,7 +280,10 @@ fn configurations_tell_what_cannot_be_before_anything_runs() {
             CHAIN.replace("layers = [0]", "layers = [0, 7]"),
             "chain.toml:6: layer 7 is not there: the teacher has layers 0 to 1",
         ),
-        (CHAIN.replace("layers.0.attn.*=w4", "layers.5.*=w4"), "--keep layers.5.*=w4.g32: the pattern matches no matrix"),
+        (
+            CHAIN.replace("layers.0.attn.*=w4", "layers.5.*=w4"),
+            "--keep layers.5.*=w4.g32: the pattern matches no matrix",
+        ),
         (CHAIN.replace("method =", "only = ['layers.9.*']\nmethod ="), "layers.9.*"),
         (CHAIN.replace("batch = 4", "batch = 4\npieces = 9"), "`pieces` is 9; expected 1 to the batch"),
         (CHAIN.replace("input = \"student\"", "input = \"sparse\""), "stages wait for each other: sparse needs sparse"),

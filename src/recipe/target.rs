@@ -250,11 +250,11 @@ impl Target {
                 "less than `ram_bytes`, which must be given too",
             );
         }
-        if let Some(sparsity) = self.required.as_ref().and_then(|required| required.sparsity.as_ref()) {
-            if sparsity.parse() != Ok(NmPattern::TWO_OF_FOUR) {
-                let expected = "2:4, the one pattern that artifacts store compressed";
-                return invalid("required.sparsity", format!("`{sparsity}`"), expected);
-            }
+        if let Some(sparsity) = self.required.as_ref().and_then(|required| required.sparsity.as_ref())
+            && sparsity.parse() != Ok(NmPattern::TWO_OF_FOUR)
+        {
+            let expected = "2:4, the one pattern that artifacts store compressed";
+            return invalid("required.sparsity", format!("`{sparsity}`"), expected);
         }
         let numbers = self.numbers();
         if let Some(key) = self.sources.keys().find(|key| !numbers.contains(&key.as_str())) {
