@@ -5,12 +5,18 @@
 use crate::reference::{artifact_for, logits_sha256, quantize_model};
 use crate::shared;
 use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::format::header::HEADER_BYTES;
+use slm_runtime::format::spec::{LayerRecord, ModelRecord};
 use slm_runtime::layout::Layout;
+use slmc::compile::estimate::{Rates, estimate};
 use slmc::compile::fit::Device;
 use slmc::compile::host::run_sequence;
+use slmc::compile::inspect::{classes, weight_size};
 use slmc::model::device::device;
 use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps};
+use slmc::model::id::ParameterId;
 use slmc::model::scheme::QuantScheme;
+use slmc::model::size::{parameter_id, tensor_key};
 use slmc::model::spec::ModelKind;
 use slmc::model::weights::Model;
 
@@ -139,6 +145,51 @@ fn logits_of_w8_artifacts_are_close_to_the_f32_forward() {
         }
     }
     assert!(far.is_empty(), "{far:#?}");
+}
+
+#[test]
+fn sizes_work_and_names_of_every_family_are_counted_alike() {
+    for (name, model) in checkpoints() {
+        let quantized = quantize_model(&model, QuantScheme::W4G32, QuantScheme::W8);
+        let device = Device::unlimited("test", Layout::R8K4Offset8);
+        let (bytes, _) = artifact_for(&quantized, &device);
+        let view = ArtifactView::open(&bytes).expect("it reads back");
+        let estimated = estimate(&model.directory, &device, &Rates::default(), None).expect("it can be estimated");
+        let macs: u64 = classes(&view).iter().map(|(_, sum)| sum.macs_per_token).sum();
+        assert_eq!((estimated.macs_per_token, estimated.parameters), (macs, weight_size(&view).parameters), "{name}");
+        let parameters: Vec<ParameterId> = model.spec.parameters().into_iter().map(|parameter| parameter.id).collect();
+        for id in &parameters {
+            assert_eq!(parameter_id(tensor_key(*id)), Some(*id), "{name}");
+        }
+        assert_eq!(view.tensor_count(), parameters.len(), "{name}");
+        let conv = model.spec.layers.iter().any(|layer| layer.attention().is_none());
+        assert_eq!(classes(&view).iter().any(|(class, _)| *class == "conv"), conv, "{name}");
+    }
+}
+
+#[test]
+fn a_damaged_specification_is_refused_or_runs_and_never_panics() {
+    for (name, model) in checkpoints().into_iter().filter(|(name, _)| name.contains("gemma") || name.contains("lfm2")) {
+        let quantized = quantize_model(&model, QuantScheme::W4G32, QuantScheme::W8);
+        let (mut bytes, _) = artifact_for(&quantized, &Device::unlimited("test", Layout::R8K4Offset8));
+        let records = ModelRecord::BYTES + model.spec.layers.len() * LayerRecord::BYTES;
+        let mut accepted = 0;
+        for at in HEADER_BYTES..HEADER_BYTES + records {
+            let whole = bytes[at];
+            for damaged in [whole ^ 1, whole ^ 2, whole ^ 3, whole ^ 0x80, 0, 0xff].into_iter().filter(|b| *b != whole)
+            {
+                bytes[at] = damaged;
+                if let Ok(view) = ArtifactView::open(&bytes) {
+                    accepted += 1;
+                    // Values out of range are an answer too.
+                    let _ = run_sequence(&view, &[1, 2, 3]);
+                }
+            }
+            bytes[at] = whole;
+        }
+        // Scales, epsilons, windows and special tokens have many legal values; sizes and kinds have one.
+        assert!((1..records).contains(&accepted), "{name}: {accepted}");
+    }
 }
 
 #[test]

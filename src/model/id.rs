@@ -261,6 +261,22 @@ pub enum NormSite {
     MlmTransform,
 }
 
+impl NormSite {
+    /// Every site, in forward order.
+    pub const ALL: [NormSite; 10] = [
+        NormSite::Embedding,
+        NormSite::Attention,
+        NormSite::Query,
+        NormSite::Key,
+        NormSite::AttentionOutput,
+        NormSite::Conv,
+        NormSite::Ffn,
+        NormSite::FfnOutput,
+        NormSite::Final,
+        NormSite::MlmTransform,
+    ];
+}
+
 /// The three vectors of the key map, each (key_value_heads, head_dim): keys become (k − mean) · balance and
 /// queries q · inverse before they are quantized, which leaves the softmax unchanged in exact arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -99,10 +99,10 @@ pub fn parameter_id(key: TensorKey) -> Option<ParameterId> {
     let parts = [Part::Weight, Part::Bias];
     let linears = Role::ALL.into_iter().map(|role| LinearId { layer, role });
     let linears = linears.flat_map(|id| parts.map(|part| ParameterId::Linear(id, part)));
-    let sites = [NormSite::Embedding, NormSite::Attention, NormSite::Ffn, NormSite::Final, NormSite::MlmTransform];
-    let norms = sites.into_iter().flat_map(|site| parts.map(|part| ParameterId::Norm(layer, site, part)));
+    let norms = NormSite::ALL.into_iter().flat_map(|site| parts.map(|part| ParameterId::Norm(layer, site, part)));
+    let kernels = layer.into_iter().flat_map(|layer| parts.map(|part| ParameterId::Kernel(layer, part)));
     let maps = layer.into_iter().flat_map(|layer| KeyMapPart::ALL.map(|part| ParameterId::KeyMap(layer, part)));
-    linears.chain(norms).chain(maps).find(|&id| tensor_key(id) == key)
+    linears.chain(norms).chain(kernels).chain(maps).find(|&id| tensor_key(id) == key)
 }
 
 fn linear_role(role: Role) -> TensorRole {

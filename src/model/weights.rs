@@ -39,7 +39,7 @@ pub enum ModelError {
         /// The directory.
         path: PathBuf,
         /// Which matrix, and where.
-        source: MaskError,
+        source: Box<MaskError>,
     },
     /// The output path is refused, or the file system failed.
     #[error(transparent)]
@@ -105,6 +105,13 @@ pub enum ModelError {
         /// The parameter.
         id: ParameterId,
     },
+}
+
+impl ModelError {
+    /// [`ModelError::NotSparse`] of a directory.
+    pub(super) fn not_sparse(directory: &Path, error: MaskError) -> Self {
+        ModelError::NotSparse { path: directory.to_owned(), source: Box::new(error) }
+    }
 }
 
 /// One tensor of a model.
@@ -179,8 +186,7 @@ impl Model {
         for (id, _, columns) in self.spec.matrices() {
             let Some(pattern) = sparsity.get(&id) else { continue };
             let values = self.values_f32(ParameterId::weight(id))?;
-            let not_sparse = |source| ModelError::NotSparse { path: self.directory.clone(), source };
-            pattern.check(id, &values, columns).map_err(not_sparse)?;
+            pattern.check(id, &values, columns).map_err(|error| ModelError::not_sparse(&self.directory, error))?;
         }
         Ok(())
     }

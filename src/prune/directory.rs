@@ -85,7 +85,13 @@ pub enum DirectoryError {
     TrainingData(#[from] TrainingDataError),
     /// Of the training run.
     #[error(transparent)]
-    Train(#[from] train::command::CommandError),
+    Train(Box<train::command::CommandError>),
+}
+
+impl From<train::command::CommandError> for DirectoryError {
+    fn from(error: train::command::CommandError) -> Self {
+        DirectoryError::Train(Box::new(error))
+    }
 }
 
 impl From<PruneError> for DirectoryError {

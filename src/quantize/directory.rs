@@ -91,7 +91,13 @@ pub enum QuantizeError {
     TrainingData(#[from] TrainingDataError),
     /// Of the training run.
     #[error(transparent)]
-    Train(#[from] train::command::CommandError),
+    Train(Box<train::command::CommandError>),
+}
+
+impl From<train::command::CommandError> for QuantizeError {
+    fn from(error: train::command::CommandError) -> Self {
+        QuantizeError::Train(Box::new(error))
+    }
 }
 
 /// Result of `slmc quantize`.

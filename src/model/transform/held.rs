@@ -19,8 +19,8 @@ impl HeldMasks {
         for (id, _, columns) in model.spec.matrices() {
             if let Some(pattern) = sparsity.get(&id) {
                 let values = model.values_f32(ParameterId::weight(id))?;
-                let not_sparse = |source| ModelError::NotSparse { path: model.directory.clone(), source };
-                masks.insert(id, Mask::of_values(id, *pattern, &values, columns).map_err(not_sparse)?);
+                let mask = Mask::of_values(id, *pattern, &values, columns);
+                masks.insert(id, mask.map_err(|error| ModelError::not_sparse(&model.directory, error))?);
             }
         }
         Ok(HeldMasks(masks))

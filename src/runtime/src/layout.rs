@@ -364,6 +364,21 @@ mod tests {
         }
     }
 
+    /// The example of docs/format.md: row 9, column 37 of a 10 × 40 matrix, the second one kept of its four.
+    #[test]
+    fn sparse_addresses_are_those_of_the_document() {
+        let address = |storage: Storage| {
+            let shape = TileShape::new(storage, Layout::R8K4Offset8, 10, 40).expect("small");
+            let tile = shape.stride;
+            let ((value, high), (index, shift)) = (shape.value_offset(1, 19), shape.index_offset(1, 19));
+            let multiplier = tile + shape.multiplier_offset(1, 1);
+            (shape.bytes(), tile + value, high, tile + index, shift, multiplier, tile + shape.scale_offset(1))
+        };
+        let (bytes, value, high, index, shift, _, scale) = address(Storage::W8S24);
+        assert_eq!((bytes, value, high, index, shift, scale), (768, 519, false, 679, 0, 708));
+        assert_eq!(address(Storage::W4G32S24), (512, 263, true, 423, 0, 457, 468));
+    }
+
     #[test]
     fn sizes_that_overflow_are_refused() {
         assert_eq!(tensor_bytes(Storage::W8, Layout::R8K4, usize::MAX, 64), None);
