@@ -20,6 +20,11 @@ macro_rules! files {
 /// Path below `recipes/`, and content.
 const FILES: &[(&str, &[u8])] = files![
     "quickstart.toml",
+    "quickstart/teacher/config.json",
+    "quickstart/teacher/model.safetensors",
+    "quickstart/teacher/slmc.json",
+    "quickstart/teacher/tokenizer.json",
+    "quickstart/teacher/tokenizer_config.json",
     "quickstart/text/animals.txt",
     "quickstart/text/home.txt",
     "quickstart/text/outside.txt",

@@ -21,6 +21,7 @@ mod runner;
 pub mod schema;
 mod stage;
 pub mod target;
+mod validate;
 
 pub use cache::CacheError;
 pub use gates::GateResult;

@@ -7,7 +7,6 @@ use super::mistake::{Mistakes, Place};
 use super::schema::nearest;
 use super::stage::{Choice, Chosen, Kind, Product, Source, Unit, chain};
 use super::target::Target;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 use std::any::TypeId;
 use std::path::{Path, PathBuf};
@@ -330,74 +329,6 @@ pub(super) fn target(text: &str, place: &Place, mistakes: &mut Mistakes) -> Opti
         Err(error) => {
             mistakes.add(place, chain(&error));
             None
-        }
-    }
-}
-
-/// Lets the subcommand parse the options, and reports every one that it refuses.
-pub(super) fn validate(unit: &Unit, table: &Table, command: &Command, mistakes: &mut Mistakes) {
-    let mut choices: Vec<&Choice> = unit.choices.iter().collect();
-    // Paths are checked elsewhere: any will do.
-    let path = |_: &Source| PathBuf::from("path");
-    while let Err(error) = command.clone().try_get_matches_from(unit.arguments_of(choices.iter().copied(), &path)) {
-        let named = match error.get(ContextKind::InvalidArg) {
-            Some(ContextValue::String(argument)) => vec![flag_of(argument)],
-            Some(ContextValue::Strings(arguments)) => arguments.iter().map(|argument| flag_of(argument)).collect(),
-            _ => Vec::new(),
-        };
-        if error.kind() == ErrorKind::MissingRequiredArgument {
-            // A key that is there, or that `input` stands for, has been reported by what is wrong with it.
-            let absent = |flag: &&String| !flag.starts_with('<') && *flag != "teacher" && table.find(flag).is_none();
-            for flag in named.iter().filter(absent) {
-                let message =
-                    format!("stage `{}` ({}) needs the key `{}`", unit.stage, unit.kind.name(), flag.replace('-', "_"));
-                mistakes.add(&unit.place, message);
-            }
-            return;
-        }
-        let value = match error.get(ContextKind::InvalidValue) {
-            Some(ContextValue::String(value)) => Some(value.as_str()),
-            _ => None,
-        };
-        let is_it = |choice: &&Choice| {
-            named.contains(&choice.flag)
-                && value.is_none_or(|value| !matches!(&choice.value, Chosen::Text(text) if text != value))
-        };
-        let Some(at) = choices.iter().position(is_it) else {
-            return mistakes.add(&unit.place, error.to_string().trim().replace('\n', " "));
-        };
-        let choice = choices.remove(at);
-        mistakes.add(&choice.place, explained(&error, choice, value));
-    }
-}
-
-/// `--keep <PATTERN=SCHEME>` is `keep`.
-fn flag_of(argument: &str) -> String {
-    let flag = argument.trim_start_matches("--");
-    flag.split([' ', '=']).next().unwrap_or(flag).to_owned()
-}
-
-fn explained(error: &clap::Error, choice: &Choice, value: Option<&str>) -> String {
-    let key = choice.flag.replace('-', "_");
-    let prior = match error.get(ContextKind::PriorArg) {
-        Some(ContextValue::String(prior)) => Some(flag_of(prior)),
-        Some(ContextValue::Strings(prior)) => prior.first().map(|prior| flag_of(prior)),
-        _ => None,
-    };
-    if let (ErrorKind::ArgumentConflict, Some(prior)) = (error.kind(), prior) {
-        return format!("`{key}` and `{}` exclude each other", prior.replace('-', "_"));
-    }
-    let value = value.unwrap_or_default();
-    if let Some(ContextValue::Strings(known)) = error.get(ContextKind::ValidValue) {
-        return match nearest(value, known.iter().map(String::as_str)) {
-            Some(name) => format!("`{key}` is `{value}`; did you mean `{name}`?"),
-            None => format!("`{key}` is `{value}`; known: {}", known.join(", ")),
-        };
-    }
-    match std::error::Error::source(error) {
-        Some(cause) => format!("`{key}` is `{value}`: {}", chain(cause)),
-        None => {
-            format!("`{key}`: {}", error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: "))
         }
     }
 }

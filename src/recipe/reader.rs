@@ -6,6 +6,7 @@ use super::mistake::{Mistakes, Place};
 use super::options::{self, Scope, TARGET, unknown};
 use super::schema::nearest;
 use super::stage::{Chosen, Commands, Kind, Known, Source, Unit, chain};
+use super::validate;
 use crate::checkpoint::{CONFIG_FILE, Config};
 use crate::model::arch;
 use crate::model::spec::ModelKind;
@@ -99,7 +100,7 @@ impl Reader<'_> {
             unit.choices = choices;
         }
         for (unit, table) in units.iter().zip(&tables) {
-            options::validate(unit, table, &self.commands.command(unit.kind), self.mistakes);
+            validate::validate(unit, table, &self.commands.command(unit.kind), self.mistakes);
         }
         let order = self.order(&units)?;
         let units = reordered(units, &order);

@@ -82,6 +82,12 @@ impl StageResult {
         self.report.as_ref()?.get(key)?.as_u64().map(grouped)
     }
 
+    /// What was trained after a change, if anything was.
+    fn retrained(&self, verb: &str) -> String {
+        let tokens = self.report.as_ref().and_then(|report| report.pointer("/training/tokens")?.as_u64());
+        tokens.map_or_else(String::new, |tokens| format!(", {verb} on {} tokens", grouped(tokens)))
+    }
+
     /// In a few words.
     fn what(&self) -> String {
         let state = match self.status {
@@ -96,14 +102,14 @@ impl StageResult {
                 format!("{verb} on {tokens} tokens, loss {loss:.3}")
             }),
             "prune" => self.text("pattern").zip(self.text("method")).map(|(pattern, method)| {
-                let share =
-                    self.number("zeros_after").zip(self.number("weights")).map(|(zeros, all)| 100.0 * zeros / all);
-                format!("{pattern} by {method}, {:.0} % zeros", share.unwrap_or_default())
+                let share = self.number("zeros_after").zip(self.number("weights"));
+                let share = share.map_or(0.0, |(zeros, all)| 100.0 * zeros / all);
+                format!("{pattern} by {method}, {share:.0} % zeros{}", self.retrained("recovered"))
             }),
             "quantize" => self
                 .text("scheme")
                 .zip(self.number("bits_per_weight"))
-                .map(|(scheme, bits)| format!("{scheme}, {bits:.2} bits a weight")),
+                .map(|(scheme, bits)| format!("{scheme}, {bits:.2} bits a weight{}", self.retrained("trained"))),
             "compile" => {
                 self.text("target").zip(self.count("ram_bytes")).map(|(target, ram)| format!("for {target}, RAM {ram}"))
             }
