@@ -25,13 +25,21 @@ pub enum ArtifactError {
         source: io::Error,
     },
     /// The file is damaged or of another kind.
-    #[error("{}: {error}; compile it again, or fetch an undamaged copy", path.display())]
+    #[error("{}: {error}; {}", path.display(), remedy(error))]
     Format {
         /// The artifact.
         path: PathBuf,
         /// What is wrong.
         error: FormatError,
     },
+}
+
+/// What to do about a file that is refused.
+fn remedy(error: &FormatError) -> &'static str {
+    match error {
+        FormatError::NotAnArtifact => "pass a file written by `slmc compile`, or a model directory",
+        _ => "compile it again, or fetch an undamaged copy",
+    }
 }
 
 /// A mapped artifact.

@@ -25,9 +25,9 @@ impl Table {
         Table { columns: columns.map(|(heading, align)| (heading.to_owned(), align)).into(), rows: Vec::new() }
     }
 
-    /// Two columns without headings: names on the left, values on the right.
+    /// Two columns without headings: names and values, which may be words as well as numbers.
     pub fn pairs() -> Self {
-        Table::new([("", Align::Left), ("", Align::Right)])
+        Table::new([("", Align::Left), ("", Align::Left)])
     }
 
     /// Appends a row. Cells that are missing are empty, cells beyond the last column are an error of the caller.
