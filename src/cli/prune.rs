@@ -43,7 +43,7 @@ pub(super) struct Args {
 
     /// Which linears; repeatable, all that match are pruned
     ///
-    /// ffn, attention, all (both), or a glob over names such as layers.3.ffn.up. Embedding tables stay dense.
+    /// ffn, attention, conv, all (every linear in a layer), or a glob over names such as layers.3.ffn.up. Embedding tables stay dense.
     #[arg(long, value_name = "ffn|attention|all|PATTERN", default_value = "ffn")]
     only: Vec<String>,
 
@@ -95,6 +95,7 @@ impl Args {
 
     /// The work, its report handed back.
     pub(super) fn execute(&self, global: &Global, shell: &Shell) -> anyhow::Result<PruneReport> {
+        self.retrain.check(self.recover, "--recover", self.field.as_deref(), self.calibration.is_some())?;
         let device = device(&self.device)?;
         check_memory(global, memory_estimate(&self.model)?, "pruning")?;
         let context = context_of(&self.model)?;

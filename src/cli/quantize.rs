@@ -95,6 +95,7 @@ impl Args {
 
     /// The work, its report handed back.
     pub(super) fn execute(&self, global: &Global, shell: &Shell) -> anyhow::Result<QuantizeReport> {
+        self.retrain.check(self.qat, "--qat", self.field.as_deref(), self.calibration.is_some())?;
         let target = Target::named(&self.target)?;
         let device = device(&self.device)?;
         check_memory(global, memory_estimate(&self.model)?, "quantizing")?;

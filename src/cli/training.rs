@@ -4,6 +4,7 @@ use super::global::Global;
 use crate::quantize::training_data::Retrain;
 use crate::train::samples::{Data, TrainTask};
 use crate::train::settings::{LossWeights, Settings};
+use anyhow::bail;
 use std::path::PathBuf;
 
 /// How to train.
@@ -79,6 +80,28 @@ enum HiddenLoss {
 }
 
 impl TrainingArgs {
+    /// The first of these options that was given.
+    fn given(&self) -> Option<&'static str> {
+        let all = [
+            ("--tokens", self.tokens.is_some()),
+            ("--batch", self.batch.is_some()),
+            ("--window", self.window.is_some()),
+            ("--learning-rate", self.learning_rate.is_some()),
+            ("--warm-up", self.warm_up.is_some()),
+            ("--weight-decay", self.weight_decay.is_some()),
+            ("--clip", self.clip.is_some()),
+            ("--pieces", self.pieces.is_some()),
+            ("--checkpoint-every", self.checkpoint_every.is_some()),
+            ("--ce", self.ce.is_some()),
+            ("--kl", self.kl.is_some()),
+            ("--temperature", self.temperature.is_some()),
+            ("--hidden", self.hidden.is_some()),
+            ("--hidden-loss", self.hidden_loss.is_some()),
+            ("--metrics", self.metrics.is_some()),
+        ];
+        all.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
+    }
+
     /// Settings with these options over `defaults`; the window never exceeds `context`.
     pub(super) fn settings(&self, defaults: Settings, global: &Global, context: usize) -> Settings {
         let batch = self.batch.unwrap_or(defaults.batch);
@@ -149,6 +172,20 @@ pub(super) struct RetrainArgs {
 }
 
 impl RetrainArgs {
+    /// Refuses options that only mean something with `switch` (`--qat`, `--recover`), and a key for text that is not read.
+    pub(super) fn check(&self, on: bool, switch: &str, field: Option<&str>, calibrated: bool) -> anyhow::Result<()> {
+        if !on && !self.data.is_empty() {
+            bail!("--data is what {switch} trains on; add {switch}, or leave it out");
+        }
+        if !on && let Some(option) = self.training.given() {
+            bail!("{option} is an option of training; add {switch} --data FILE, or leave it out");
+        }
+        if field.is_some() && !calibrated && !on {
+            bail!("--field says where the text of a JSONL file is, and no file is read; add --calibration FILE");
+        }
+        Ok(())
+    }
+
     /// As the library takes it.
     pub(super) fn retrain(
         &self,

@@ -61,11 +61,21 @@ pub enum CommandError {
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// Of the windows.
-    #[error(transparent)]
-    Window(#[from] WindowError),
+    #[error("{}: {source}", path.display())]
+    Window {
+        /// The text.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: WindowError,
+    },
     /// Of the evaluation.
-    #[error(transparent)]
-    Eval(#[from] EvalError),
+    #[error("{}: {source}", path.display())]
+    Eval {
+        /// The text.
+        path: PathBuf,
+        /// What is wrong.
+        source: EvalError,
+    },
     /// The model does something else.
     #[error("the model gives {output}, which --task {task} cannot measure; tasks that can: {can}")]
     Task {
@@ -141,11 +151,13 @@ pub fn evaluate(options: &Options, device: &Device, progress: &dyn Progress) -> 
     let against = reference.as_ref().map(|reference| reference as &dyn Forward);
     let context = model.context.min(reference.as_ref().map_or(usize::MAX, |reference| reference.context));
     let subject = model.subject.clone();
+    let failed = |source| CommandError::Eval { path: options.data.clone(), source };
     match task {
         TaskChoice::Lm => {
             let tokens = tokenizer.encode_plain(&read_text(&options.data, options.field.as_deref())?)?;
-            let windows = decoder_windows(&tokens, model.bos, context, options.window, options.max_windows)?;
-            let metrics = lm::evaluate(&model, against, &windows, progress)?;
+            let windows = decoder_windows(&tokens, model.bos, context, options.window, options.max_windows)
+                .map_err(|source| CommandError::Window { path: options.data.clone(), source })?;
+            let metrics = lm::evaluate(&model, against, &windows, progress).map_err(failed)?;
             Ok(EvalReport::Lm(LmReport { metrics, subject }))
         }
         TaskChoice::Classify => {
@@ -158,7 +170,7 @@ pub fn evaluate(options: &Options, device: &Device, progress: &dyn Progress) -> 
                 examples.push(Example { line: record.line, tokens, label: record.label });
             }
             warn_of_truncation(truncated, context, progress);
-            let metrics = classify::evaluate(&model, against, &examples, &model.labels, progress)?;
+            let metrics = classify::evaluate(&model, against, &examples, &model.labels, progress).map_err(failed)?;
             Ok(EvalReport::Classify(ClassifyReport { metrics, subject }))
         }
         TaskChoice::Embed => {
@@ -166,7 +178,7 @@ pub fn evaluate(options: &Options, device: &Device, progress: &dyn Progress) -> 
             records.truncate(options.max_windows);
             let sequences = encoder_sequences(&tokenizer, &records, context)?;
             warn_of_truncation(sequences.truncated, context, progress);
-            let metrics = embed::evaluate(&model, against, &sequences.tokens, progress)?;
+            let metrics = embed::evaluate(&model, against, &sequences.tokens, progress).map_err(failed)?;
             Ok(EvalReport::Embed(EmbedReport { metrics, subject }))
         }
     }

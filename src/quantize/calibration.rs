@@ -68,8 +68,13 @@ pub enum CalibrationError {
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// Of the windows.
-    #[error(transparent)]
-    Window(#[from] WindowError),
+    #[error("{}: {source}", path.display())]
+    Window {
+        /// The text.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: WindowError,
+    },
     /// Not enough of it.
     #[error(
         "{}: {found} sequences of calibration text, {needed} or more are needed; pass a longer text, or none to use the default",
@@ -125,7 +130,8 @@ fn from_file(model: &Model, path: &Path, field: Option<&str>) -> Result<Calibrat
             let tokens = tokenizer.encode_plain(&read_text(path, field)?)?;
             let window = WINDOW.min(model.spec.context);
             let sequences =
-                decoder_windows(&tokens, model.spec.bos, model.spec.context, window, CALIBRATION_TOKENS / window)?;
+                decoder_windows(&tokens, model.spec.bos, model.spec.context, window, CALIBRATION_TOKENS / window)
+                    .map_err(|source| CalibrationError::Window { path: path.to_owned(), source })?;
             Calibration { sequences, description: name }
         }
         ModelKind::Encoder => encode(&model.directory, &model.spec, read_records(path, field)?, &name)?,

@@ -40,8 +40,13 @@ pub enum SamplesError {
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// Of the windows.
-    #[error(transparent)]
-    Window(#[from] WindowError),
+    #[error("{}: {source}", path.display())]
+    Window {
+        /// The text.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: WindowError,
+    },
     /// A label the model does not have.
     #[error("{}:{line}: label `{label}` is not among the {known} labels of the model's configuration", path.display())]
     UnknownLabel {
@@ -90,7 +95,8 @@ pub fn read(
             let mut windows = Vec::new();
             for file in &data.files {
                 let tokens = tokenizer.encode_plain(&read_text(file, data.field.as_deref())?)?;
-                windows.extend(decoder_windows(&tokens, spec.bos, spec.context, window, usize::MAX)?);
+                let cut = decoder_windows(&tokens, spec.bos, spec.context, window, usize::MAX);
+                windows.extend(cut.map_err(|source| SamplesError::Window { path: file.clone(), source })?);
             }
             Ok(Samples::Causal(windows))
         }

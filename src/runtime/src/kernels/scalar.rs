@@ -1,6 +1,6 @@
 //! Portable kernels from the address formula of [`crate::layout`]: any layout, any shape, the oracle of every other
 //! kernel. Each group of 32 columns of a row is decoded once and multiplied with all tokens of the chunk; of a 2:4 matrix,
-//! its 16 kept values with the activations their indices select.
+//! its 16 kept values are put in their columns first, which products of whole groups outrun selecting activations by.
 
 use super::Activations;
 use crate::format::artifact::Matrix;
@@ -36,9 +36,9 @@ fn multiply_run<const RUN: usize>(matrix: &Matrix<'_>, activations: Activations<
                 let tokens = sums[..tokens].iter_mut().zip(activations.values[column..].chunks(activations.stride));
                 // Wrapping: only a file that breaks the bounds of docs/numerics.md gets there, and it must not panic.
                 if shape.storage.is_sparse() {
-                    let kept = decode_kept::<RUN>(shape, tile, row, group);
+                    let values = decode_kept::<RUN>(shape, tile, row, group);
                     for (sum, token) in tokens {
-                        *sum = sum.wrapping_add(multiplier * select_dot(&kept, &token[..GROUP]));
+                        *sum = sum.wrapping_add(multiplier * wide_dot(&values, &token[..GROUP]));
                     }
                 } else {
                     let values = decode_group::<RUN>(shape, tile, row, group);
@@ -104,35 +104,46 @@ fn decode_group<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, gr
     out
 }
 
-/// The 16 kept values of one group of 32 columns of a row of a 2:4 matrix, before the multiplier, each with its column
-/// within the group. Two bits select one of four, so any byte of a plane gives a column below 32.
+/// The 32 values of one group of a row of a 2:4 matrix, before the multiplier: the 16 kept ones in their columns. Two bits
+/// select one of four, so any byte of a plane gives a column of the group; where indices of a damaged file coincide,
+/// values add up, as they do in a product with selected activations.
 #[inline]
-fn decode_kept<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, group: usize) -> [(i8, u8); KEPT] {
-    let mut out = [(0i8, 0u8); KEPT];
+fn decode_kept<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, group: usize) -> [i16; GROUP] {
+    let mut kept = [0i8; KEPT];
     let (rows, nibble, high) = (shape.layout.rows(), shape.storage.is_nibbles(), group % 2 == 1);
-    for (part, out) in out.chunks_exact_mut(RUN).enumerate() {
+    for (part, kept) in kept.chunks_exact_mut(RUN).enumerate() {
         // Kept columns 16 apart share a byte of nibbles: groups 2 g and 2 g + 1 read the same bytes.
         let step = if nibble { group / 2 } else { group } * (KEPT / RUN) + part;
         let bytes = &tile[(step * rows + row) * RUN..][..RUN];
-        for ((value, _), &byte) in out.iter_mut().zip(bytes) {
+        for (value, &byte) in kept.iter_mut().zip(bytes) {
             *value = match (nibble, nibbles(shape.layout.nibbles(), byte)) {
                 (false, _) => byte as i8,
-                (true, (_, upper)) if high => upper,
-                (true, (lower, _)) => lower,
+                (true, (low, high_value)) => {
+                    if high {
+                        high_value
+                    } else {
+                        low
+                    }
+                }
             };
         }
     }
-    for (kept, (_, column)) in out.iter_mut().enumerate() {
-        let (offset, shift) = shape.index_offset(row, group * KEPT + kept);
-        *column = 4 * (kept / 2) as u8 + (tile[offset] >> shift & 3);
+    // Of `TileShape::index_offset`, with the layout's run known.
+    let run = const { if RUN < 4 { RUN } else { 4 } };
+    let planes = &tile[shape.value_bytes + group * (KEPT / 4) * rows..];
+    let mut out = [0; GROUP];
+    for (j, &value) in kept.iter().enumerate() {
+        let byte = planes[j / (4 * run) * rows * run + row * run + j % run];
+        let index = byte >> (2 * (j / run % 4)) & 3;
+        out[4 * (j / 2) + usize::from(index)] += i16::from(value);
     }
     out
 }
 
-/// Σ value · a[column] in i32.
+/// Σ a · b in i32, equal lengths.
 #[inline]
-fn select_dot(kept: &[(i8, u8); KEPT], activations: &[i8]) -> i32 {
-    kept.iter().map(|&(value, column)| i32::from(value) * i32::from(activations[usize::from(column)])).sum()
+fn wide_dot(a: &[i16; GROUP], b: &[i8]) -> i32 {
+    a.iter().zip(b).map(|(&x, &y)| i32::from(x) * i32::from(y)).sum()
 }
 
 /// One row as f32: integer (multiplier · value) to f32, times the row scale. The gather of embedding tables.
@@ -173,12 +184,7 @@ fn integers<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, group:
     if !shape.storage.is_sparse() {
         return decode_group::<RUN>(shape, tile, row, group).map(i32::from);
     }
-    let mut out = [0; GROUP];
-    for (value, column) in decode_kept::<RUN>(shape, tile, row, group) {
-        // Indices of a damaged file may coincide: then their values add up, as they do in a product.
-        out[usize::from(column)] += i32::from(value);
-    }
-    out
+    decode_kept::<RUN>(shape, tile, row, group).map(i32::from)
 }
 
 /// See [`super::Kernels::dot`].
