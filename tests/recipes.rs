@@ -368,6 +368,7 @@ fn a_killed_run_goes_on() {
     for stage in ["student", "sparse", "small"] {
         assert!(weights(&killed, stage) == weights(&whole, stage), "the weights of {stage} differ");
     }
+    assert!(artifacts(killed.path()) == artifacts(whole.path()), "the artifacts differ");
     let logits = |report: &Value| report["stages"][5]["report"]["logits_sha256"].clone();
     assert_eq!(logits(&resumed), logits(&uninterrupted));
 }

@@ -306,7 +306,7 @@ fn provenance(options: &Options, report: &PruneReport, sparsity: &Sparsity) -> R
         },
         "sparsity": sparsity_json(sparsity),
         "cpu_features": cpu_features(),
-        "metrics": {"weights": report.weights, "zeros": report.zeros_after, "training": report.training},
+        "metrics": {"weights": report.weights, "zeros": report.zeros_after, "training": report.training.as_ref().map(TrainReport::metrics)},
     }))
 }
 

@@ -296,7 +296,7 @@ fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -
         "metrics": {
             "weight_bytes": report.size.weight_bytes,
             "bits_per_weight": report.size.bits_per_weight,
-            "training": report.training,
+            "training": report.training.as_ref().map(TrainReport::metrics),
         },
     }))
 }

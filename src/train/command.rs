@@ -155,6 +155,11 @@ impl Report for TrainReport {
 }
 
 impl TrainReport {
+    /// What provenance states: the same for a run that was resumed.
+    pub fn metrics(&self) -> Value {
+        json!({"loss": self.loss, "steps": self.steps, "tokens": self.tokens})
+    }
+
     /// From how a run ended.
     pub fn of(run: &Run<'_>, trained: &Trained) -> Self {
         let weights = &run.settings.loss;
@@ -266,7 +271,7 @@ fn run(
         "settings": options.settings,
         "sparsity": {},
         "cpu_features": crate::machine::cpu_features(),
-        "metrics": {"loss": report.loss, "steps": report.steps, "tokens": report.tokens},
+        "metrics": report.metrics(),
     });
     dense_directory::write(&model, &provenance, &options.out)?;
     if let Some(path) = &options.metrics {

@@ -139,7 +139,6 @@ impl Run<'_> {
         progress.begin("training", steps, "steps");
         progress.advance(state.step);
         let (mut tokens, started) = (0usize, Instant::now());
-        let mut recent: Vec<LossParts> = Vec::new();
         while state.step < steps {
             if state.step.is_multiple_of(REFRESH_EVERY) {
                 let trained = &state.parameters;
@@ -148,7 +147,6 @@ impl Run<'_> {
             }
             let done = self.step(&mut state, transform, steps, saved)?;
             tokens += done.tokens;
-            recent.push(done.parts);
             state.step += 1;
             progress.advance(1);
             let speed = tokens as f64 / started.elapsed().as_secs_f64();
@@ -159,9 +157,7 @@ impl Run<'_> {
             }
         }
         progress.finish();
-        let tail = &recent[recent.len() - (recent.len() / 10).clamp(1, recent.len().max(1)).min(recent.len())..];
-        let mut last = LossParts::default();
-        tail.iter().for_each(|parts| last.add(parts, 1.0 / tail.len() as f64));
+        let last = mean_of_last(&state.log);
         let parameters = state.parameters.into_iter().filter_map(|(id, values)| match id {
             TrainedId::Parameter(id) => Some((id, values)),
             TrainedId::Projection(_) => None,
@@ -340,6 +336,23 @@ impl Run<'_> {
             (None, _) => "the logits".to_owned(),
         }
     }
+}
+
+/// Means over the last tenth of all steps: from the log, which a resumed run has whole.
+fn mean_of_last(log: &[String]) -> LossParts {
+    let tail = &log[log.len() - (log.len() / 10).clamp(log.len().min(1), log.len())..];
+    let mut last = LossParts::default();
+    for line in tail.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
+        let value = |key: &str| line[key].as_f64().unwrap_or(0.0);
+        let step = LossParts {
+            total: value("loss"),
+            cross_entropy: value("cross_entropy"),
+            divergence: value("divergence"),
+            hidden: value("hidden"),
+        };
+        last.add(&step, 1.0 / tail.len() as f64);
+    }
+    last
 }
 
 struct StepDone {
