@@ -1,7 +1,8 @@
 //! slmc: from a Hugging Face checkpoint of a small language model to one file that an edge device runs.
 //!
 //! ```text
-//! checkpoint ── quantize ──> quantized directory ── compile ──> artifact (.slm) ── eval, generate, verify, inspect
+//! train, distill, prune ──> checkpoint ── quantize ──> quantized directory ── compile ──> artifact (.slm)
+//!                                                          eval, generate, verify, inspect ──┘
 //! ```
 //!
 //! # What lives where
@@ -9,21 +10,24 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`cli`] | one file per subcommand: options (the help text) and a `run` without logic |
+//! | [`recipe`] | TOML files as closed types with line numbers: targets, and recipes with plan, cache, lock and gates |
 //! | [`shell`] | everything a person sees: results on stdout, the rest on stderr, exit codes |
 //! | [`report`] | what a command hands back, as text or one JSON line |
 //! | [`progress`] | the trait that long work reports to |
-//! | [`recipe`] | TOML files as closed types with line numbers: targets |
-//! | [`quantize`] | a scheme for every matrix, scales searched row by row, key maps |
-//! | [`compile`] | lowering, packing, the memory plan and whether it fits, the artifact and what looks at it |
+//! | [`machine`] | the build machine: CPU features, read bandwidth |
 //! | [`eval`] | perplexity, divergence, accuracy, embeddings and generation over artifacts and directories |
+//! | [`prune`] | N:M masks by magnitude or Wanda, and recovery |
+//! | [`quantize`] | a scheme for every matrix, scales searched row by row, key maps, quantization-aware training |
+//! | [`train`] | the one training loop: losses, AdamW, checkpoints; training, distillation, recovery |
+//! | [`compile`] | lowering, packing, the memory plan and whether it fits, the artifact and what looks at it |
 //! | [`calibrate`] | statistics of activations, through the taps of the f32 forward |
-//! | [`data`] | text to tokens to windows, and what each token writes on a device |
-//! | [`model`] | specification, names, weights, schemes, byte counts, families, the one f32 forward |
+//! | [`data`] | text to tokens to windows, training of tokenizers, and what each token writes on a device |
+//! | [`model`] | specification, names, weights, schemes, masks, byte counts, families, the one f32 forward |
 //! | [`checkpoint`] | directories on disk: JSON, safetensors, mapping, hashes, writes that are all or nothing |
 //! | [`slm_runtime`] | the crate that ships on the device: format, layouts, exact arithmetic, kernels, executor |
 //!
-//! Modules use those below them in this table; [`report`] and [`progress`] use nothing and serve all. The rule in full, the
-//! core types, and where to add a family, a scheme, a target or a subcommand: docs/architecture.md.
+//! Modules use those below them in this table; [`report`], [`progress`] and [`machine`] use nothing and serve all. The rule
+//! in full, the core types, and where to add a family, a scheme, a target, a loss or a subcommand: docs/architecture.md.
 //!
 //! # Files read
 //!
@@ -33,21 +37,29 @@
 //! | `model.safetensors` | f32, f16 or bf16 tensors | [`checkpoint::tensor_file`] |
 //! | `model.safetensors.index.json` | which shard holds which tensor | [`checkpoint::directory`] |
 //! | `tokenizer.json` | the tokenizer; its decoder becomes the device's table | [`data::tokenizer`], [`data::vocabulary`] |
-//! | text, JSONL | calibration and evaluation text | [`data::text`] |
+//! | `slmc.json` | which matrices are sparse | [`model::dense_directory`] |
+//! | text, JSONL | training, calibration and evaluation text, labels | [`data::text`] |
 //! | `*.toml` target | what a device holds (docs/targets.md) | [`recipe::target`] |
+//! | `*.toml` recipe, its `.lock` | stages, gates, a sample (docs/recipes.md); the hashes of its inputs | [`recipe`] |
 //! | quantized directory, artifact | as below | |
 //!
 //! # Files written
 //!
 //! | file | what it is | by |
 //! |---|---|---|
+//! | dense directory | `config.json`, `model.safetensors` in f32, f16 or bf16, the tokenizer's files, `slmc.json` | [`model::dense_directory`] |
 //! | quantized directory | `config.json` with `quantization_config`, `model.safetensors` with integers and scales, the tokenizer's files, `slmc.json` | [`model::quantized_directory`] |
-//! | `slmc.json` | how a directory was made, `slmc.provenance/1`; by it slmc knows its own directories | [`quantize::directory`] |
+//! | `slmc.json` | how a directory was made, `slmc.provenance/1`; by it slmc knows its own directories | every command that writes one |
 //! | `*.slm` | the artifact (docs/format.md); its first bytes are how slmc knows its own files | [`compile::emit`], [`slm_runtime::format`] |
+//! | `OUT.checkpoint/` | what a killed training goes on from (docs/training.md); gone when the output is in place | [`train::checkpoint`] |
+//! | `*.jsonl` of `--metrics` | one object per training step | [`train::command`] |
+//! | tokenizer directory | `tokenizer.json`, `tokenizer_config.json`, `slmc.json` | [`data::tokenizer_training`] |
+//! | `RECIPE.lock` | the inputs of a recipe by hash | [`recipe`] |
+//! | `.slmc/cache/KEY.json` | what a stage of a recipe gave, `slmc.cache/1` | [`recipe`] |
 //! | `.NAME.slmc-PID-N.new`, `.old` | an output being built, and the one it replaces; gone when the command ends | [`checkpoint::atomic`] |
 //!
-//! Part of the binary: `targets/*.toml` and `calibration/encoders.txt`. JSON lines on stdout carry their schema's name, such as
-//! `slmc.eval/1`; see [`report::Report::SCHEMA`] of each report.
+//! Part of the binary: `targets/*.toml`, `calibration/encoders.txt` and the quickstart of `recipes/`. JSON lines on stdout
+//! carry their schema's name, such as `slmc.eval/1`; see [`report::Report::SCHEMA`] of each report.
 
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests write their inputs"))]
 

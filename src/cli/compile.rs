@@ -34,7 +34,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N")]
     context: Option<usize>,
 
-    /// Leave out what only a build machine reads: tokenizer.json, names, provenance
+    /// Leave out what only a build machine reads: tokenizer.json, names, labels, provenance
     #[arg(long)]
     device_only: bool,
 

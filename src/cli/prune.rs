@@ -65,7 +65,7 @@ pub(super) struct Args {
     #[command(flatten)]
     retrain: RetrainArgs,
 
-    /// Where calibration runs: flex or ndarray
+    /// Where calibration and training run: flex or ndarray
     #[arg(long, value_name = "NAME", default_value = "flex")]
     device: String,
 

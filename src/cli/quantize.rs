@@ -58,7 +58,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME", default_value = "generic")]
     target: String,
 
-    /// Where calibration runs: flex or ndarray
+    /// Where calibration and training run: flex or ndarray
     #[arg(long, value_name = "NAME", default_value = "flex")]
     device: String,
 

@@ -177,6 +177,9 @@ impl RetrainArgs {
         if !on && !self.data.is_empty() {
             bail!("--data is what {switch} trains on; add {switch}, or leave it out");
         }
+        if self.data.len() > 1 && self.data.contains(&PathBuf::from("self")) {
+            bail!("--data self stands alone: either samples of the model itself, or files");
+        }
         if !on && let Some(option) = self.training.given() {
             bail!("{option} is an option of training; add {switch} --data FILE, or leave it out");
         }

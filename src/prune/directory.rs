@@ -257,7 +257,7 @@ fn recover(
         "pattern": options.pattern.to_string(),
         "method": options.method.name(),
         "only": options.only,
-        "settings": retrain.settings,
+        "training": retrain.identity(device),
     });
     let retraining = Retraining {
         model: dense,

@@ -235,7 +235,7 @@ fn train_on_grid(
         "inputs": inputs(options)?,
         "scheme": options.preset.name(),
         "keep": options.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "settings": settings,
+        "training": qat.identity(device),
     });
     let retraining = Retraining {
         model,

@@ -8,6 +8,8 @@ use crate::progress::Progress;
 use crate::train::data::Samples;
 use crate::train::samples::{Data, SamplesError, TrainTask, own_task, read};
 use crate::train::settings::Settings;
+use burn::tensor::Device;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Training after a change.
@@ -21,6 +23,19 @@ pub struct Retrain {
     pub settings: Settings,
     /// File for one JSON line per step.
     pub metrics: Option<PathBuf>,
+}
+
+impl Retrain {
+    /// What of it decides a run besides the hashes of its files, for the fingerprint of checkpoints.
+    pub fn identity(&self, device: &Device) -> Value {
+        json!({
+            "settings": self.settings,
+            "own_samples": self.data.is_none(),
+            "field": self.data.as_ref().and_then(|data| data.field.as_deref()),
+            "label_field": self.data.as_ref().map(|data| data.label_field.as_str()),
+            "device": format!("{device:?}"),
+        })
+    }
 }
 
 /// Why there is nothing to train on.

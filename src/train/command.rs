@@ -212,6 +212,10 @@ pub fn train(options: &Options, device: &Device, progress: &dyn Progress) -> Res
         "start": format!("{:?}", start_name(&options.start)),
         "layer_map": options.layer_map,
         "task": task,
+        "tokenizer": hex(&file_sha256(tokenizer.path())?),
+        "field": options.data.field,
+        "label_field": options.data.label_field,
+        "device": format!("{device:?}"),
         "settings": options.settings,
     }));
     run(options, &student, teacher.as_ref(), &samples, fingerprint, inputs, device, progress)
