@@ -102,7 +102,7 @@ mod tests {
         );
         let mut pairs = Table::pairs();
         pairs.row(["tokens", "12"]).row(["kld_mean", "0.5"]);
-        assert_eq!(pairs.to_string(), "tokens     12\nkld_mean  0.5");
+        assert_eq!(pairs.to_string(), "tokens    12\nkld_mean  0.5");
     }
 
     #[test]
