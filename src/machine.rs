@@ -4,6 +4,11 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+/// Name and version of this program, as provenance states them.
+pub fn tool() -> String {
+    format!("slmc {}", env!("CARGO_PKG_VERSION"))
+}
+
 /// Instruction-set extensions of this CPU that kernels use, in a fixed order.
 pub fn cpu_features() -> Vec<&'static str> {
     let mut features = Vec::new();

@@ -1,7 +1,7 @@
 //! `slmc compile`: a quantized directory in, one artifact out, with the bytes it takes of the device.
 
 use super::fit::{Device, Footprint};
-use super::{ARTIFACT_MAGIC, CompileError, HostSections, TextSection, compile};
+use super::{ARTIFACT_MAGIC, CompileError, HostSections, TextSection, check_quantized, compile};
 use crate::checkpoint::PROVENANCE_FILE;
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, hex};
@@ -110,17 +110,8 @@ impl Report for CompileReport {
 pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<CompileReport, DirectoryError> {
     atomic::check_file(&options.out, ARTIFACT_MAGIC)?;
     let model = Model::open(&options.model).map_err(CompileError::from)?;
-    if !model.is_quantized() {
-        // Before the tokenizer is asked for: this is the mistake to name first.
-        compile(
-            &model,
-            &options.device,
-            options.context,
-            &TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], ..TextSection::default() },
-            &HostSections::default(),
-            progress,
-        )?;
-    }
+    // Before the tokenizer is asked for: this is the mistake to name first.
+    check_quantized(&model)?;
     let tokenizer = Tokenizer::open(&options.model)?;
     if let Some(warning) = tokenizer.check(model.spec.vocabulary)? {
         progress.warn(&warning);
@@ -163,7 +154,7 @@ fn provenance(options: &Options) -> Result<Value, DirectoryError> {
     };
     Ok(json!({
         "schema": "slmc.provenance/1",
-        "tool": format!("slmc {}", env!("CARGO_PKG_VERSION")),
+        "tool": crate::machine::tool(),
         "inputs": [{"role": "model", "sha256": hex(&directory_sha256(&options.model)?)}],
         "stage": "compile",
         "settings": {"target": options.device.name, "context": options.context},

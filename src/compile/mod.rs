@@ -149,9 +149,7 @@ pub fn compile(
         return Err(CompileError::TargetName(device.name.clone()));
     }
     let (assignment, sparsity): (Assignment, Sparsity) = (model.schemes(), model.sparsity());
-    if let Some((id, ..)) = spec.matrices().into_iter().find(|(id, ..)| !assignment.contains_key(id)) {
-        return Err(CompileError::Dense { directory: model.directory.clone(), id: ParameterId::weight(id) });
-    }
+    check_quantized(model)?;
     let key_maps = model.parameters.keys().any(|id| matches!(id, ParameterId::KeyMap(..)));
     let prompts = golden_prompts(spec.vocabulary, context, spec.bos);
     let shape = Shape {
@@ -182,6 +180,15 @@ pub fn compile(
     let golden = golden_digest(&view, host::kernels(), memory.as_mut_slice()).map_err(CompileError::Golden)?;
     let bytes = draft.finish(golden);
     Ok(Compiled { bytes, footprint, size: WeightSize::of(spec, &tensors), golden })
+}
+
+/// Refuses a model with a matrix that is not quantized, naming the first.
+pub fn check_quantized(model: &Model) -> Result<(), CompileError> {
+    let schemes = model.schemes();
+    match model.spec.matrices().into_iter().find(|(id, ..)| !schemes.contains_key(id)) {
+        Some((id, ..)) => Err(CompileError::Dense { directory: model.directory.clone(), id: ParameterId::weight(id) }),
+        None => Ok(()),
+    }
 }
 
 /// A tensor's bytes in the artifact, padded.

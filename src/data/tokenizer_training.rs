@@ -111,7 +111,7 @@ pub fn train(files: &[PathBuf], vocabulary: usize, out: &Path) -> Result<Tokeniz
     write("tokenizer_config.json", format!("{config:#}\n"))?;
     let provenance = json!({
         "schema": "slmc.provenance/1",
-        "tool": format!("slmc {}", env!("CARGO_PKG_VERSION")),
+        "tool": crate::machine::tool(),
         "stage": "tokenizer",
         "settings": {"vocabulary": vocabulary},
     });

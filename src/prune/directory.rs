@@ -6,14 +6,13 @@ use crate::calibrate::{CalibrateError, collect};
 use crate::checkpoint::ConfigError;
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
-use crate::machine::cpu_features;
+use crate::machine::{cpu_features, tool};
 use crate::model::dense_directory::{self, recorded_sparsity, sparsity_json};
 use crate::model::id::{ParameterId, Part};
 use crate::model::transform::{HeldMasks, MaskError, NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Outline};
 use crate::progress::Progress;
 use crate::quantize::calibration::{CalibrationError, Source, calibration};
-use crate::quantize::directory::tool;
 use crate::quantize::training_data::{Retrain, TrainingDataError, training_samples};
 use crate::report::{Align, Report, Table, grouped};
 use crate::train;
@@ -231,9 +230,7 @@ pub fn prune_directory(
     };
     dense_directory::write(&pruned, &provenance(options, &report, &sparsity)?, &options.out)?;
     if options.recover.is_some() {
-        let path = train::checkpoint::path_beside(&options.out);
-        train::checkpoint::forget(&options.out)
-            .map_err(|source| train::command::CommandError::Write { path, source })?;
+        train::command::forget_checkpoint(&options.out)?;
     }
     Ok(report)
 }

@@ -10,7 +10,7 @@ use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
 use crate::checkpoint::{ConfigError, DenseTensor};
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
-use crate::machine::cpu_features;
+use crate::machine::{cpu_features, tool};
 use crate::model::dense_directory::{recorded_sparsity, sparsity_json};
 use crate::model::id::{ParameterId, Part};
 use crate::model::quantized_directory;
@@ -208,9 +208,7 @@ pub fn quantize_directory(
     };
     quantized_directory::write(&quantized, &provenance(options, &report, &sparsity)?, &options.out)?;
     if options.qat.is_some() {
-        let path = train::checkpoint::path_beside(&options.out);
-        train::checkpoint::forget(&options.out)
-            .map_err(|source| train::command::CommandError::Write { path, source })?;
+        train::command::forget_checkpoint(&options.out)?;
     }
     Ok(report)
 }
@@ -311,11 +309,6 @@ fn inputs(options: &Options) -> Result<Vec<serde_json::Value>, HashError> {
         inputs.push(json!({"role": "data", "sha256": hex(&file_sha256(file)?)}));
     }
     Ok(inputs)
-}
-
-/// Name and version of this program, as provenance states them.
-pub fn tool() -> String {
-    format!("slmc {}", env!("CARGO_PKG_VERSION"))
 }
 
 /// Bytes of memory that quantizing takes at most, by rule of thumb: the f32 model of the calibration, the integers, one

@@ -10,7 +10,7 @@ use super::stage::{Chosen, Source, Unit};
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex, sha256};
 use crate::machine::cpu_features;
-use crate::quantize::directory::tool;
+use crate::machine::tool;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

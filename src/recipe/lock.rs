@@ -8,7 +8,7 @@ use super::stage::{Chosen, Source};
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::HashError;
 use crate::machine::cpu_features;
-use crate::quantize::directory::tool;
+use crate::machine::tool;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -269,7 +269,7 @@ fn run(
     let stage = if options.teacher.is_some() { "distill" } else { "train" };
     let provenance = json!({
         "schema": "slmc.provenance/1",
-        "tool": format!("slmc {}", env!("CARGO_PKG_VERSION")),
+        "tool": crate::machine::tool(),
         "inputs": inputs,
         "stage": stage,
         "settings": options.settings,
@@ -281,9 +281,13 @@ fn run(
     if let Some(path) = &options.metrics {
         write_log(path, &trained.log)?;
     }
-    checkpoint::forget(&options.out)
-        .map_err(|source| CommandError::Write { path: checkpoint::path_beside(&options.out), source })?;
+    forget_checkpoint(&options.out)?;
     Ok(report)
+}
+
+/// Removes the checkpoint of an output: called when the output is in place.
+pub fn forget_checkpoint(out: &Path) -> Result<(), CommandError> {
+    checkpoint::forget(out).map_err(|source| CommandError::Write { path: checkpoint::path_beside(out), source })
 }
 
 /// One JSON line per step.

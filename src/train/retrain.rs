@@ -28,7 +28,7 @@ pub struct Retraining<'r> {
 }
 
 impl Retraining<'_> {
-    /// Trains through `transform`; the checkpoint stays until [`Retraining::forget_checkpoint`].
+    /// Trains through `transform`; the checkpoint stays until [`super::command::forget_checkpoint`].
     pub fn run(
         &self,
         transform: &mut dyn Transform,
@@ -58,11 +58,5 @@ impl Retraining<'_> {
         let trained = run.train(start, transform, progress)?;
         let report = TrainReport::of(&run, &trained);
         Ok((trained, report))
-    }
-
-    /// Removes the checkpoint: called when the output is in place.
-    pub fn forget_checkpoint(&self) -> Result<(), CommandError> {
-        super::checkpoint::forget(self.out)
-            .map_err(|source| CommandError::Write { path: super::checkpoint::path_beside(self.out), source })
     }
 }
