@@ -20,6 +20,7 @@ use slmc::prune::Method;
 use slmc::prune::directory::{Options, PruneReport, prune_directory};
 use slmc::quantize::calibration::Source;
 use slmc::quantize::directory::{Options as QuantizeOptions, QuantizeReport, quantize_directory};
+use slmc::quantize::policy::Mix;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -48,9 +49,10 @@ fn quantize(model: &Path, out: &Path, preset: Preset) -> Result<QuantizeReport, 
     let options = QuantizeOptions {
         model: model.to_owned(),
         out: out.to_owned(),
-        preset,
+        mix: Mix::Preset(preset),
         keeps: Vec::new(),
         source: material().unwrap().1,
+        seed: 0,
         target: "generic".to_owned(),
         layout: Layout::R8K4Offset8,
         qat: None,

@@ -1,20 +1,25 @@
 //! `slmc quantize`
 
 use super::check_memory;
-use super::global::Global;
+use super::global::{Global, Size};
 use super::training::RetrainArgs;
 use crate::model::device::device;
 use crate::model::scheme::Preset;
 use crate::model::spec::ModelSpec;
+use crate::model::transform::{NmPattern, Sparsity};
+use crate::quantize::allocate::Budget;
+use crate::quantize::allocate::plan::Plan;
 use crate::quantize::calibration::Source;
 use crate::quantize::directory::{Options, QuantizeReport, memory_estimate, quantize_directory};
-use crate::quantize::policy::{Keep, assign};
+use crate::quantize::policy::{Keep, Mix, assign};
 use crate::recipe::Known;
 use crate::recipe::target::Target;
 use crate::shell::{ExitStatus, Shell};
 use crate::train::settings::Settings;
 use crate::train::start::context_of;
+use anyhow::bail;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Round a checkpoint's weights to 8 and 4 bits
 ///
@@ -33,9 +38,18 @@ pub(super) struct Args {
     /// Which matrices get how many bits
     ///
     /// w8: every matrix 8 bits. mixed: feed-forward networks 4 bits, everything else 8. w4: linears, token table and
-    /// LM head 4 bits; position and type tables, pooler, classifier and MLM transform 8.
-    #[arg(long, value_name = "w8|mixed|w4")]
-    scheme: Preset,
+    /// LM head 4 bits; position and type tables, pooler, classifier and MLM transform 8. auto: chosen for every matrix
+    /// by measurement, within --budget or --bits-per-weight.
+    #[arg(long, value_name = "w8|mixed|w4|auto")]
+    scheme: Scheme,
+
+    /// Most bytes that weights may take on the target, everything counted: 3527680, or 4MiB
+    #[arg(long, value_name = "BYTES", conflicts_with = "bits_per_weight")]
+    budget: Option<Size>,
+
+    /// The same per parameter: 8 · bytes / parameters
+    #[arg(long, value_name = "X")]
+    bits_per_weight: Option<f64>,
 
     /// Give the matrices that a pattern matches another scheme; repeatable, the last match wins
     ///
@@ -74,12 +88,62 @@ pub(super) struct Args {
     out: PathBuf,
 }
 
+/// What `--scheme` takes.
+#[derive(Clone, Copy, Debug)]
+enum Scheme {
+    Preset(Preset),
+    Auto,
+}
+
+impl FromStr for Scheme {
+    type Err = UnknownScheme;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScheme> {
+        if text == "auto" {
+            return Ok(Scheme::Auto);
+        }
+        text.parse().map(Scheme::Preset).map_err(|_| UnknownScheme(text.to_owned()))
+    }
+}
+
+/// A string that names no scheme.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown scheme `{0}`; known: w8, mixed, w4, auto")]
+struct UnknownScheme(String);
+
 impl Args {
+    /// The mix that the options ask for.
+    fn mix(&self) -> anyhow::Result<Mix> {
+        let budget = self.budget.map(|size| Budget::Bytes(size.bytes()));
+        match (self.scheme, budget.or(self.bits_per_weight.map(Budget::BitsPerWeight))) {
+            (Scheme::Preset(preset), None) => Ok(Mix::Preset(preset)),
+            (Scheme::Auto, Some(budget)) => Ok(Mix::Auto(budget)),
+            (Scheme::Auto, None) => {
+                bail!("--scheme auto chooses within a budget; pass --budget BYTES or --bits-per-weight X")
+            }
+            (Scheme::Preset(preset), Some(_)) => bail!(
+                "--budget and --bits-per-weight are for --scheme auto; {} takes the bytes it takes",
+                preset.name()
+            ),
+        }
+    }
+
     /// What is wrong as far as configurations tell, and what the output will be.
     pub(super) fn check(&self, global: &Global, known: &Known) -> anyhow::Result<Option<ModelSpec>> {
         let spec = known.at(&self.model);
         if let Some(spec) = spec {
-            assign(spec, self.scheme, &self.keep)?;
+            let target = Target::named(&self.target)?;
+            match self.mix()? {
+                Mix::Preset(preset) => drop(assign(spec, preset, &self.keep)?),
+                Mix::Auto(budget) => {
+                    // What an earlier stage prunes is not known yet, and can only make it smaller.
+                    if Plan::new(spec, &self.keep, budget, &Sparsity::new(), (&target.name, target.layout)).is_err() {
+                        let matrices = spec.matrices().into_iter();
+                        let sparsity = matrices.map(|(id, ..)| (id, NmPattern::TWO_OF_FOUR)).collect();
+                        Plan::new(spec, &self.keep, budget, &sparsity, (&target.name, target.layout))?;
+                    }
+                }
+            }
         }
         let context = spec.map_or(usize::MAX, |spec| spec.context);
         if self.qat {
@@ -96,6 +160,7 @@ impl Args {
     /// The work, its report handed back.
     pub(super) fn execute(&self, global: &Global, shell: &Shell) -> anyhow::Result<QuantizeReport> {
         self.retrain.check(self.qat, "--qat", self.field.as_deref(), self.calibration.is_some())?;
+        let mix = self.mix()?;
         let target = Target::named(&self.target)?;
         let device = device(&self.device)?;
         check_memory(global, memory_estimate(&self.model)?, "quantizing")?;
@@ -107,14 +172,15 @@ impl Args {
         let options = Options {
             model: self.model.clone(),
             out: self.out.clone(),
-            preset: self.scheme,
+            mix,
             keeps: self.keep.clone(),
             source,
+            seed: global.seed,
             target: target.name,
             layout: target.layout,
             qat: self.qat.then(|| self.retrain.retrain(self.field.clone(), Settings::QAT, global, context)),
         };
-        shell.status("Quantizing", format_args!("{} to {}", self.model.display(), self.scheme.name()));
+        shell.status("Quantizing", format_args!("{} to {}", self.model.display(), options.mix.name()));
         let report = quantize_directory(&options, &device, shell)?;
         shell.status("Wrote", self.out.display());
         Ok(report)

@@ -114,11 +114,57 @@ pub fn calibration(model: &Model, source: &Source, progress: &dyn Progress) -> R
         Source::File { path, field } => from_file(model, path, field.as_deref()),
         Source::Default { seed } if model.spec.kind == ModelKind::Decoder => sample_itself(model, *seed, progress),
         Source::Default { .. } => {
-            let lines = ENCODER_TEXT.lines().enumerate().filter(|(_, line)| !line.is_empty());
-            let records = lines.map(|(line, text)| Record { line: line + 1, text: text.to_owned() }).collect();
-            encode(&model.directory, &model.spec, records, "calibration/encoders.txt, shipped with slmc")
+            encode(&model.directory, &model.spec, shipped_records(), "calibration/encoders.txt, shipped with slmc")
         }
     }
+}
+
+/// Streams of the samples that measure begin here, away from those of calibration and training.
+const HELD_OUT_STREAM: u64 = 1 << 33;
+
+/// At most `count` sequences to measure on, from the same source and after what `used` took of it. A source that has no
+/// more gives `used` itself, and the description says so.
+pub fn held_out(
+    model: &Model,
+    source: &Source,
+    used: &Calibration,
+    count: usize,
+    progress: &dyn Progress,
+) -> Result<Calibration, CalibrationError> {
+    let window = WINDOW.min(model.spec.context);
+    let taken = used.sequences.len();
+    let (sequences, description) = match (source, model.spec.kind) {
+        (Source::Default { seed }, ModelKind::Decoder) => {
+            let seed = seed.wrapping_add(HELD_OUT_STREAM);
+            (own_samples(model, count * window, window, seed, progress)?, used.description.clone())
+        }
+        (Source::File { path, field }, ModelKind::Decoder) => {
+            let tokens = Tokenizer::open(&model.directory)?.encode_plain(&read_text(path, field.as_deref())?)?;
+            let sequences = decoder_windows(&tokens, model.spec.bos, model.spec.context, window, taken + count)
+                .map_err(|source| CalibrationError::Window { path: path.clone(), source })?;
+            (sequences.into_iter().skip(taken).collect(), used.description.clone())
+        }
+        (source, ModelKind::Encoder) => {
+            let records = match source {
+                Source::File { path, field } => read_records(path, field.as_deref())?,
+                Source::Default { .. } => shipped_records(),
+            };
+            let left = records.into_iter().skip(taken).take(count).collect();
+            (encode(&model.directory, &model.spec, left, "")?.sequences, used.description.clone())
+        }
+    };
+    if sequences.len() < LEAST_SEQUENCES {
+        let sequences = used.sequences.iter().take(count).cloned().collect();
+        let description = format!("{description}, the calibration text itself: it has no more");
+        return Ok(Calibration { sequences, description });
+    }
+    Ok(Calibration { sequences, description: format!("{description}, after what was calibrated with") })
+}
+
+/// The text for encoders.
+fn shipped_records() -> Vec<Record> {
+    let lines = ENCODER_TEXT.lines().enumerate().filter(|(_, line)| !line.is_empty());
+    lines.map(|(line, text)| Record { line: line + 1, text: text.to_owned() }).collect()
 }
 
 fn from_file(model: &Model, path: &Path, field: Option<&str>) -> Result<Calibration, CalibrationError> {

@@ -1,10 +1,12 @@
 //! `slmc quantize`: a dense directory in, a quantized directory out, and a report of what was done to every matrix.
 
+use super::allocate::plan::{AllocationError, Found, Plan};
+use super::allocate::report::AllocationReport;
 use super::calibration::{self, CalibrationError, Source};
-use super::policy::{self, Keep, PolicyError};
+use super::policy::{self, Keep, Mix, PolicyError};
 use super::qat::FakeQuantize;
 use super::training_data::{Retrain, TrainingDataError, training_samples};
-use super::{MatrixReport, mark_sparse, quantize, with_key_maps};
+use super::{MatrixReport, mark_sparse, quantize, quantize_alone, with_key_maps};
 use crate::calibrate::{CalibrateError, collect};
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
@@ -14,8 +16,7 @@ use crate::machine::{cpu_features, tool};
 use crate::model::dense_directory::{recorded_sparsity, sparsity_json};
 use crate::model::id::{ParameterId, Part};
 use crate::model::quantized_directory;
-use crate::model::scheme::Preset;
-use crate::model::size::{SizeError, WeightSize, stored_tensors};
+use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
 use crate::model::transform::{HeldMasks, NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
@@ -37,11 +38,13 @@ pub struct Options {
     /// Where to.
     pub out: PathBuf,
     /// Mix of schemes.
-    pub preset: Preset,
+    pub mix: Mix,
     /// Exceptions from it, the last match winning.
     pub keeps: Vec<Keep>,
     /// What to calibrate with.
     pub source: Source,
+    /// Of the draws of an allocation.
+    pub seed: u64,
     /// Name of the target whose packing the sizes are for.
     pub target: String,
     /// Its layout.
@@ -68,6 +71,9 @@ pub enum QuantizeError {
     /// Of the schemes.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// Of the allocation.
+    #[error(transparent)]
+    Allocation(#[from] AllocationError),
     /// Of the sizes.
     #[error(transparent)]
     Size(#[from] SizeError),
@@ -118,6 +124,9 @@ pub struct QuantizeReport {
     /// Sizes.
     #[serde(flatten)]
     pub size: WeightSize,
+    /// How `auto` chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocation: Option<AllocationReport>,
     /// Of quantization-aware training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainReport>,
@@ -151,7 +160,10 @@ impl Report for QuantizeReport {
         sums.row(["weight_bytes", &grouped(self.size.weight_bytes)]);
         sums.row(["parameters", &grouped(self.size.parameters)]);
         sums.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
-        format!("{table}\n\n{sums}")
+        match &self.allocation {
+            None => format!("{table}\n\n{sums}"),
+            Some(allocation) => format!("{}\n\n{table}\n\n{sums}", allocation.text()),
+        }
     }
 }
 
@@ -166,18 +178,41 @@ pub fn quantize_directory(
     if model.is_quantized() {
         return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
     }
-    let assignment = policy::assign(&model.spec, options.preset, &options.keeps)?;
+    let sparsity = recorded_sparsity(&options.model, &model.spec)?;
+    let stored =
+        |mix: &Assignment| stored_tensors(&model.spec, mix, &sparsity, options.layout, model.spec.context, true);
+    let plan = match options.mix {
+        Mix::Preset(_) => None,
+        Mix::Auto(budget) => {
+            Some(Plan::new(&model.spec, &options.keeps, budget, &sparsity, (&options.target, options.layout))?)
+        }
+    };
+    let preset = match options.mix {
+        Mix::Preset(preset) => policy::assign(&model.spec, preset, &options.keeps)?,
+        Mix::Auto(_) => Assignment::new(),
+    };
+    if plan.is_none() {
+        stored(&preset)?;
+    }
     match Tokenizer::open(&options.model) {
         // It travels with the model; what it cannot be used for later is refused now.
         Ok(tokenizer) => drop(tokenizer.check(model.spec.vocabulary)?),
         Err(TokenizerError::Missing { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    let sparsity = recorded_sparsity(&options.model, &model.spec)?;
     model.check_sparsity(&sparsity)?;
-    let tensors = stored_tensors(&model.spec, &assignment, &sparsity, options.layout, model.spec.context, true)?;
     let calibration = calibration::calibration(&model, &options.source, progress)?;
     let statistics = collect(&model, &calibration.sequences, device, progress)?;
+    let round = |id, scheme| quantize_alone(&model, id, scheme, Some(&statistics));
+    let found = match &plan {
+        None => None,
+        Some(plan) => {
+            let (source, seed) = (&options.source, options.seed);
+            Some(Found::search(plan, &model, source, &calibration, &round, seed, device, progress)?)
+        }
+    };
+    let assignment = found.as_ref().map_or(preset, |found| found.assignment.clone());
+    let tensors = stored(&assignment)?;
     let mut training = None;
     let (mut quantized, mut matrices) = match &options.qat {
         None => quantize(&model, &assignment, Some(&statistics), progress)?,
@@ -195,14 +230,19 @@ pub fn quantize_directory(
         let of_it = matrices.iter_mut().find(|matrix| matrix.name == id.to_string());
         of_it.into_iter().for_each(|matrix| matrix.sparsity = Some(pattern.to_string()));
     }
+    let allocation = match found {
+        None => None,
+        Some(found) => Some(found.measure(&quantized, options.layout)?),
+    };
     let report = QuantizeReport {
-        scheme: options.preset.name(),
+        scheme: options.mix.name(),
         keep: options.keeps.iter().map(ToString::to_string).collect(),
         target: options.target.clone(),
         calibration: calibration.description.clone(),
         calibration_tokens: calibration.tokens() as u64,
         calibration_sequences: calibration.sequences.len() as u64,
         size: WeightSize::of(&model.spec, &tensors),
+        allocation,
         training,
         matrices,
     };
@@ -231,7 +271,7 @@ fn train_on_grid(
         "tool": tool(),
         "stage": "qat",
         "inputs": inputs(options)?,
-        "scheme": options.preset.name(),
+        "scheme": options.mix.name(),
         "keep": options.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "training": qat.identity(device),
     });
@@ -285,6 +325,7 @@ fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -
             "scheme": report.scheme,
             "keep": report.keep,
             "target": report.target,
+            "budget_bytes": report.allocation.as_ref().map(|allocation| allocation.budget_bytes),
             "calibration": report.calibration,
             "calibration_tokens": report.calibration_tokens,
             "qat": options.qat.as_ref().map(|qat| &qat.settings),

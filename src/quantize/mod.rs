@@ -1,6 +1,7 @@
-//! Post-training quantization: which scheme every matrix gets ([`policy`]), what it is calibrated with ([`calibration`]),
+//! Post-training quantization: which scheme every matrix gets ([`policy`], [`allocate`]), what it is calibrated with ([`calibration`]),
 //! how a row is rounded ([`search`]), how keys are mapped ([`key_map`]).
 
+pub mod allocate;
 pub mod calibration;
 pub mod directory;
 pub mod key_map;
@@ -96,6 +97,19 @@ pub fn quantize(
     }
 }
 
+/// One matrix under one scheme, columns weighed by the statistics: its part of what [`quantize`] does.
+pub fn quantize_alone(
+    model: &Model,
+    id: LinearId,
+    scheme: QuantScheme,
+    statistics: Option<&Statistics>,
+) -> Result<QuantizedMatrix, ModelError> {
+    let weights = model.values_f32(ParameterId::weight(id))?;
+    let columns = model.spec.matrices().into_iter().find(|(other, ..)| *other == id).map_or(1, |(.., columns)| columns);
+    let importance = statistics.and_then(|statistics| input_importance(model, statistics, id));
+    Ok(search::quantize_matrix(&weights, weights.len() / columns, columns, scheme, importance))
+}
+
 /// The model with the key maps that the statistics call for.
 pub fn with_key_maps(mut model: Model, statistics: &Statistics) -> Result<Model, ModelError> {
     for (layer, stats) in statistics.keys.iter().enumerate() {
@@ -110,7 +124,7 @@ pub fn with_key_maps(mut model: Model, statistics: &Statistics) -> Result<Model,
 }
 
 /// Mean squares of a matrix's inputs; a tied token table is weighed by the head's.
-fn input_importance<'s>(model: &Model, statistics: &'s Statistics, id: LinearId) -> Option<&'s [f64]> {
+pub fn input_importance<'s>(model: &Model, statistics: &'s Statistics, id: LinearId) -> Option<&'s [f64]> {
     let source = match id.role {
         Role::TokenEmbedding if model.spec.tied_head() => LinearId::global(Role::LmHead),
         _ => id,
