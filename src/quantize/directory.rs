@@ -1,12 +1,15 @@
 //! `slmc quantize`: a dense directory in, a quantized directory out, and a report of what was done to every matrix.
 
+use super::allocate::database::database;
 use super::allocate::plan::{AllocationError, Found, Plan};
 use super::allocate::report::AllocationReport;
-use super::calibration::{self, CalibrationError, Source};
+use super::calibration::{self, Calibration, CalibrationError, Source};
+use super::method::Method;
 use super::policy::{self, Keep, Mix, PolicyError};
 use super::qat::FakeQuantize;
+use super::solver::{self, SolverError};
 use super::training_data::{Retrain, TrainingDataError, training_samples};
-use super::{MatrixReport, mark_sparse, quantize, quantize_alone, with_key_maps};
+use super::{MatrixReport, mark_sparse, quantize, with_key_maps};
 use crate::calibrate::{CalibrateError, collect};
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
@@ -41,7 +44,9 @@ pub struct Options {
     pub mix: Mix,
     /// Exceptions from it, the last match winning.
     pub keeps: Vec<Keep>,
-    /// What to calibrate with.
+    /// How integers are found.
+    pub method: Method,
+    /// What to calibrate with; `rtn` needs nothing.
     pub source: Source,
     /// Of the draws of an allocation.
     pub seed: u64,
@@ -100,6 +105,15 @@ pub enum QuantizeError {
     Train(Box<train::command::CommandError>),
 }
 
+impl From<SolverError> for QuantizeError {
+    fn from(error: SolverError) -> Self {
+        match error {
+            SolverError::Calibrate(error) => error.into(),
+            SolverError::Model(error) => error.into(),
+        }
+    }
+}
+
 impl From<train::command::CommandError> for QuantizeError {
     fn from(error: train::command::CommandError) -> Self {
         QuantizeError::Train(Box::new(error))
@@ -113,6 +127,8 @@ pub struct QuantizeReport {
     pub scheme: &'static str,
     /// Exceptions.
     pub keep: Vec<String>,
+    /// `rtn`, `search`, `gptq`, or `qat`.
+    pub method: &'static str,
     /// Whose packing the sizes are for.
     pub target: String,
     /// What it was calibrated with.
@@ -152,6 +168,7 @@ impl Report for QuantizeReport {
             table.row([matrix.name.as_str(), &matrix.scheme, &format!("{:.2e}", matrix.relative_error), &sparsity]);
         }
         let mut sums = Table::pairs();
+        sums.row(["method", self.method]);
         sums.row(["calibration", &self.calibration]);
         sums.row(["calibration_tokens", &grouped(self.calibration_tokens)]);
         if let Some(training) = &self.training {
@@ -201,26 +218,39 @@ pub fn quantize_directory(
         Err(error) => return Err(error.into()),
     }
     model.check_sparsity(&sparsity)?;
-    let calibration = calibration::calibration(&model, &options.source, progress)?;
-    let statistics = collect(&model, &calibration.sequences, device, progress)?;
-    let round = |id, scheme| quantize_alone(&model, id, scheme, Some(&statistics));
+    let calibration = match (options.method, &options.qat, &plan) {
+        (Method::Rtn, None, None) => Calibration { sequences: Vec::new(), description: "none".to_owned() },
+        _ => calibration::calibration(&model, &options.source, progress)?,
+    };
+    let sequences = &calibration.sequences;
     let found = match &plan {
         None => None,
         Some(plan) => {
-            let (source, seed) = (&options.source, options.seed);
-            Some(Found::search(plan, &model, source, &calibration, &round, seed, device, progress)?)
+            let (items, method, seed) = (&plan.items.items, options.method, options.seed);
+            let database = database(&model, items, &sparsity, method, sequences, device, progress)?;
+            let source = &options.source;
+            Some(Found::search(plan, &model, source, &calibration, &database, seed, device, progress)?)
         }
     };
     let assignment = found.as_ref().map_or(preset, |found| found.assignment.clone());
     let tensors = stored(&assignment)?;
     let mut training = None;
-    let (mut quantized, mut matrices) = match &options.qat {
-        None => quantize(&model, &assignment, Some(&statistics), progress)?,
-        Some(qat) => {
+    let (mut quantized, mut matrices) = match (&options.qat, options.method) {
+        (None, Method::Rtn) => quantize(&model, &assignment, None, progress)?,
+        (None, Method::Search) => {
+            let statistics = collect(&model, sequences, device, progress)?;
+            quantize(&model, &assignment, Some(&statistics), progress)?
+        }
+        (None, Method::Gptq) => {
+            let solved = solver::solve(&model, &assignment, &sparsity, sequences, device, progress)?;
+            (with_key_maps(solved.model, &solved.statistics)?, solved.reports)
+        }
+        (Some(qat), _) => {
+            let statistics = collect(&model, sequences, device, progress)?;
             let masks = HeldMasks::of(&model, &sparsity)?;
             let mut grid = FakeQuantize::new(&model.spec, &assignment, &statistics, masks);
             let (trained, report) = train_on_grid(options, qat, &model, &mut grid, device, progress)?;
-            let statistics = collect(&trained.0, &calibration.sequences, device, progress)?;
+            let statistics = collect(&trained.0, sequences, device, progress)?;
             training = Some(report);
             (with_key_maps(trained.0, &statistics)?, trained.1)
         }
@@ -237,6 +267,7 @@ pub fn quantize_directory(
     let report = QuantizeReport {
         scheme: options.mix.name(),
         keep: options.keeps.iter().map(ToString::to_string).collect(),
+        method: if options.qat.is_some() { "qat" } else { options.method.name() },
         target: options.target.clone(),
         calibration: calibration.description.clone(),
         calibration_tokens: calibration.tokens() as u64,
@@ -324,6 +355,7 @@ fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -
         "settings": {
             "scheme": report.scheme,
             "keep": report.keep,
+            "method": report.method,
             "target": report.target,
             "budget_bytes": report.allocation.as_ref().map(|allocation| allocation.budget_bytes),
             "calibration": report.calibration,

@@ -3,6 +3,7 @@
 //! ([`probe`]); the knapsack ([`knapsack`]) takes the best sum within the budget; the mix is run whole and improved by
 //! swaps ([`improve`]). Everything is decided by the inputs and the seed, for any number of threads.
 
+pub mod database;
 pub mod fisher;
 pub mod improve;
 pub mod items;
@@ -13,20 +14,14 @@ pub mod report;
 
 use super::calibration::Calibration;
 use crate::divergence::{Sample, mean_and_error};
-use crate::model::id::LinearId;
-use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::QuantScheme;
 use crate::model::size::Assignment;
-use crate::model::weights::{Model, ModelError};
+use crate::model::weights::Model;
 use crate::progress::Progress;
 use burn::tensor::Device;
 use items::{Item, Items};
 use knapsack::{Choice, Frontier};
 use probe::{Database, Probe, ProbeError, Samples};
 use report::{AllocationReport, CodingReport, Cost, ItemReport, rank_correlation};
-
-/// Rounds one matrix under one scheme: how the allocator sees a method of quantization.
-pub type Round<'r> = dyn Fn(LinearId, QuantScheme) -> Result<QuantizedMatrix, ModelError> + 'r;
 
 /// Most bytes that weights may take.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -74,21 +69,6 @@ pub struct Infeasible {
 /// `4.49 bits per weight`.
 fn bits(bytes: u64, parameters: u64) -> String {
     format!("{:.3} bits per weight", 8.0 * bytes as f64 / parameters as f64)
-}
-
-/// Every matrix in every coding its item may have.
-pub fn database(items: &[Item], round: &Round<'_>, progress: &dyn Progress) -> Result<Database, ModelError> {
-    let work = items.iter().map(|item| item.members.len() * item.codings.len()).sum::<usize>();
-    progress.begin("rounding every matrix in every scheme", work as u64, "matrices");
-    let mut database = Database::new();
-    for item in items {
-        for (id, coding) in item.members.iter().flat_map(|id| item.codings.iter().map(move |coding| (id, coding))) {
-            database.insert((*id, coding.scheme), round(*id, coding.scheme)?);
-            progress.advance(1);
-        }
-    }
-    progress.finish();
-    Ok(database)
 }
 
 /// What items cost alone.
@@ -162,8 +142,8 @@ pub struct Allocator<'a> {
     pub probe: &'a Probe<'a>,
     /// Name of that text.
     pub measured_on: &'a str,
-    /// How a matrix is rounded.
-    pub round: &'a Round<'a>,
+    /// Every matrix in every coding.
+    pub database: &'a Database,
     /// Of label draws.
     pub seed: u64,
     /// Where the f32 model runs.
@@ -171,31 +151,30 @@ pub struct Allocator<'a> {
 }
 
 impl Allocator<'_> {
-    /// Rounds every matrix in every coding, predicts and measures.
-    pub fn sensitivities(&self, progress: &dyn Progress) -> Result<(Database, Sensitivities), ProbeError> {
-        let Allocator { model, device, .. } = self;
+    /// Predicts and measures.
+    pub fn sensitivities(&self, progress: &dyn Progress) -> Result<Sensitivities, ProbeError> {
+        let Allocator { model, database, device, .. } = self;
         let items = &self.items.items;
-        let database = database(items, self.round, progress)?;
         let sequences = &self.calibration.sequences;
-        let predicted = fisher::predict(model, items, &database, sequences, self.seed, device, progress)?;
-        let measured = self.probe.alone(items, &database, progress)?;
+        let predicted = fisher::predict(model, items, database, sequences, self.seed, device, progress)?;
+        let measured = self.probe.alone(items, database, progress)?;
         let of_item =
             |item: &Vec<Samples>| [None].into_iter().chain(item.iter().map(|found| Some(cost(found)))).collect();
         let measured = measured.iter().map(of_item).collect();
-        Ok((database, Sensitivities { predicted, measured }))
+        Ok(Sensitivities { predicted, measured })
     }
 
     /// Chooses a scheme for every matrix within `budget` bytes, which [`Items::smallest_bytes`] does not exceed.
     pub fn allocate(&self, budget: u64, progress: &dyn Progress) -> Result<(Assignment, AllocationReport), ProbeError> {
-        let (items, probe) = (self.items, self.probe);
-        let (database, sensitivities) = self.sensitivities(progress)?;
+        let Allocator { items, probe, database, .. } = *self;
+        let sensitivities = self.sensitivities(progress)?;
         let costs = sensitivities.costs();
         let within = budget.saturating_sub(items.fixed_bytes);
         // The caller has checked that something fits.
         let selection = sensitivities.frontier(items).best_within(within).unwrap_or_else(|| smallest(items));
         let added_up = selection.iter().enumerate().map(|(item, &coding)| costs[item][coding]).sum();
-        let knapsack = cost(&probe.mix(&items.items, &selection, &database)?);
-        let improved = improve::improve(probe, items, &database, &costs, budget, selection, progress)?;
+        let knapsack = cost(&probe.mix(&items.items, &selection, database)?);
+        let improved = improve::improve(probe, items, database, &costs, budget, selection, progress)?;
         let largest = |item: &Item| item.codings.iter().map(|coding| coding.bytes).max().unwrap_or(0);
         let report = AllocationReport {
             budget_bytes: budget,

@@ -2,9 +2,9 @@
 //! runtime's integers.
 
 use super::items::{ItemError, Items};
-use super::probe::{Probe, ProbeError};
+use super::probe::{Database, Probe, ProbeError};
 use super::report::AllocationReport;
-use super::{Allocator, Budget, Infeasible, Round, cost};
+use super::{Allocator, Budget, Infeasible, cost};
 use crate::model::size::Assignment;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
@@ -104,14 +104,14 @@ pub struct Found<'m> {
 }
 
 impl<'m> Found<'m> {
-    /// Searches. `round` rounds one matrix under one scheme.
+    /// Searches. `database` holds every matrix in every coding of the plan's items.
     #[expect(clippy::too_many_arguments, reason = "the inputs of one command, each used once")]
     pub fn search(
         plan: &Plan,
         model: &'m Model,
         source: &Source,
         calibration: &Calibration,
-        round: &Round<'_>,
+        database: &Database,
         seed: u64,
         device: &Device,
         progress: &dyn Progress,
@@ -119,7 +119,7 @@ impl<'m> Found<'m> {
         let (probe, measured_on) = probe(model, source, calibration, device, progress)?;
         let items = &plan.items;
         let allocator =
-            Allocator { model, items, calibration, probe: &probe, measured_on: &measured_on, round, seed, device };
+            Allocator { model, items, calibration, probe: &probe, measured_on: &measured_on, database, seed, device };
         let (assignment, report) = allocator.allocate(plan.budget, progress)?;
         Ok(Found { assignment, report, probe })
     }
