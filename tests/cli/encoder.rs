@@ -49,4 +49,6 @@ fn a_masked_language_model() {
     transcript.run("compile out/w4 --target generic -o out/w4.slm");
     transcript.run("verify out/w4.slm");
     transcript.run("eval out/w4.slm --data lines.txt");
+    transcript.json("eval out/w4.slm --data lines.txt --reference model --seed 3", "slmc.eval/1");
+    transcript.run("eval out/w4.slm --data lines.txt --task lm");
 }
