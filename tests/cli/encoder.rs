@@ -23,6 +23,8 @@ fn sentence_embeddings() {
     transcript.json("eval out/mixed.slm --data lines.jsonl --field text --reference model", "slmc.eval/1");
     transcript.run("eval out/mixed.slm --data lines.txt --task lm");
     transcript.run("generate out/mixed.slm --prompt a");
+    transcript.run("bench out/mixed.slm --prefill 4");
+    assert!(transcript.silent("bench out/mixed.slm --prefill 4 --decode 0 --rounds 1").status.success());
 }
 
 #[test]
