@@ -12,12 +12,16 @@
 //! has, an arm in [`available`], and nothing else. Entries are plain safe functions: one that needs a CPU extension wraps
 //! its `#[target_feature]` body, and the table is handed out only where the CPU was asked.
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod aarch64;
 pub mod columns;
 pub(crate) mod parallel;
 pub(crate) mod root;
 pub mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod tiles;
 pub mod workers;
 
 use crate::format::artifact::Matrix;
@@ -186,8 +190,14 @@ pub const SCALAR: Kernels = Kernels {
 /// what the compiler was told.
 pub fn available() -> impl Iterator<Item = &'static Kernels> {
     // One line for each table, behind the architecture's `cfg`; each function returns its table where the CPU has it.
-    let tables: [fn() -> Option<&'static Kernels>; 1] = [|| Some(const { &SCALAR })];
-    tables.into_iter().filter_map(|table| table())
+    let tables: &[fn() -> Option<&'static Kernels>] = &[
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        aarch64::i8mm,
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        aarch64::dotprod,
+        || Some(const { &SCALAR }),
+    ];
+    tables.iter().filter_map(|table| table())
 }
 
 /// The best table this CPU can run for artifacts in a layout.

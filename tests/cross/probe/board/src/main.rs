@@ -21,12 +21,7 @@ use core::slice;
 
 use check::Failure;
 use semihosting::{Console, command_line, exit};
-use slm_runtime::kernels::Kernels;
 use slm_runtime::plan::STACK_BYTES;
-
-fn kernels() -> &'static Kernels {
-    const { &slm_runtime::kernels::SCALAR }
-}
 
 const GUARD_BYTES: usize = 4096;
 const GUARD: u8 = 0xa7;
@@ -68,10 +63,9 @@ fn main() -> ! {
 const MODES: [&str; 3] = ["logits", "decode", "kernels"];
 
 fn perform(mode: &str, numbers: [usize; 4]) -> Result<(), Failure> {
-    let kernels = kernels();
     let out = &mut Console;
     match mode {
-        "kernels" => check::equality::compare(out, kernels, region(numbers[0], numbers[1])),
+        "kernels" => check::equality::compare(out, region(numbers[0], numbers[1])),
         "logits" | "decode" => {
             let [artifact, bytes, memory, tokens] = numbers;
             let artifact = &*region(artifact, bytes);
@@ -80,8 +74,8 @@ fn perform(mode: &str, numbers: [usize; 4]) -> Result<(), Failure> {
             guard.fill(GUARD);
             let memory = region(memory, required);
             match mode {
-                "logits" => check::logits(out, artifact, kernels, memory)?,
-                _ => check::decode(out, artifact, kernels, memory, tokens)?,
+                "logits" => check::logits(out, artifact, memory)?,
+                _ => check::decode(out, artifact, memory, tokens)?,
             }
             let stack = start::stack_bytes();
             writeln!(out, "stack {stack}")?;

@@ -9,7 +9,7 @@ use core::fmt::{self, Write};
 
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
-use slm_runtime::kernels::Kernels;
+use slm_runtime::kernels::best;
 use slm_runtime::sample::{Sampling, choose, random_u64};
 use slm_runtime::self_test::golden_digest;
 use slm_runtime::session::{Session, SessionError};
@@ -72,14 +72,10 @@ pub fn required_bytes(artifact: &[u8]) -> Result<usize, Failure> {
 const SEQUENCE: usize = 40;
 
 /// Integrity of the artifact, its golden prompts, and a sequence read in two ways.
-pub fn logits(
-    out: &mut dyn Write,
-    artifact: &[u8],
-    kernels: &'static Kernels,
-    memory: &mut [u8],
-) -> Result<(), Failure> {
+pub fn logits(out: &mut dyn Write, artifact: &[u8], memory: &mut [u8]) -> Result<(), Failure> {
     let view = ArtifactView::open(artifact)?;
     view.verify_digests()?;
+    let kernels = best(view.layout());
     writeln!(out, "target {} {}", view.target(), view.layout().name())?;
     writeln!(out, "kernel {}", kernels.name)?;
     writeln!(out, "memory {}", memory.len())?;
@@ -103,14 +99,9 @@ pub fn logits(
 }
 
 /// Greedy generation of `count` tokens, one at a time: work for a counter of instructions.
-pub fn decode(
-    out: &mut dyn Write,
-    artifact: &[u8],
-    kernels: &'static Kernels,
-    memory: &mut [u8],
-    count: usize,
-) -> Result<(), Failure> {
+pub fn decode(out: &mut dyn Write, artifact: &[u8], memory: &mut [u8], count: usize) -> Result<(), Failure> {
     let view = ArtifactView::open(artifact)?;
+    let kernels = best(view.layout());
     let mut session = Session::new(&view, kernels, memory)?;
     let mut token = 1;
     for _ in 0..count {

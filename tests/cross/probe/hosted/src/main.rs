@@ -37,14 +37,14 @@ fn perform(words: &[&str]) -> Result<(), Failure> {
         ["logits", path] => {
             let artifact = read(path);
             let required = check::required_bytes(&artifact)?;
-            with_memory(required, |memory| check::logits(out, &artifact, kernels(), memory))
+            with_memory(required, |memory| check::logits(out, &artifact, memory))
         }
         ["decode", path, tokens] => {
             let (artifact, tokens) = (read(path), tokens.parse().expect("a number of tokens"));
             let required = check::required_bytes(&artifact)?;
-            with_memory(required, |memory| check::decode(out, &artifact, kernels(), memory, tokens))
+            with_memory(required, |memory| check::decode(out, &artifact, memory, tokens))
         }
-        ["kernels"] => with_memory(3 << 20, |memory| check::equality::compare(out, kernels(), memory)),
+        ["kernels"] => with_memory(3 << 20, |memory| check::equality::compare(out, memory)),
         _ => panic!("usage: hosted logits FILE.slm | decode FILE.slm TOKENS | kernels"),
     }
 }
@@ -58,8 +58,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn kernels() -> &'static slm_runtime::kernels::Kernels {
-    const { &slm_runtime::kernels::SCALAR }
 }

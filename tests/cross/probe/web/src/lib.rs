@@ -73,21 +73,17 @@ pub extern "C" fn required_bytes(artifact: usize, bytes: usize) -> usize {
 /// See [`check::logits`].
 #[unsafe(no_mangle)]
 pub extern "C" fn logits(artifact: usize, bytes: usize, memory: usize, memory_bytes: usize) -> u32 {
-    reported(|out| check::logits(out, region(artifact, bytes), kernels(), region(memory, memory_bytes)))
+    reported(|out| check::logits(out, region(artifact, bytes), region(memory, memory_bytes)))
 }
 
 /// See [`check::decode`].
 #[unsafe(no_mangle)]
 pub extern "C" fn decode(artifact: usize, bytes: usize, memory: usize, memory_bytes: usize, tokens: usize) -> u32 {
-    reported(|out| check::decode(out, region(artifact, bytes), kernels(), region(memory, memory_bytes), tokens))
+    reported(|out| check::decode(out, region(artifact, bytes), region(memory, memory_bytes), tokens))
 }
 
 /// See [`check::equality::compare`].
 #[unsafe(no_mangle)]
 pub extern "C" fn kernels_equal(memory: usize, memory_bytes: usize) -> u32 {
-    reported(|out| check::equality::compare(out, kernels(), region(memory, memory_bytes)))
-}
-
-fn kernels() -> &'static slm_runtime::kernels::Kernels {
-    const { &slm_runtime::kernels::SCALAR }
+    reported(|out| check::equality::compare(out, region(memory, memory_bytes)))
 }
