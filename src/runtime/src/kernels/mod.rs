@@ -13,6 +13,8 @@
 //! has, an arm in [`available`], and nothing else. Entries are plain safe functions: one that needs a CPU extension wraps
 //! its `#[target_feature]` body, and the table is handed out only where the CPU was asked.
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod aarch64;
 pub mod columns;
 #[cfg(test)]
 mod equality;
@@ -21,6 +23,8 @@ pub(crate) mod root;
 pub mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod tiles;
 pub mod workers;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -192,6 +196,10 @@ pub const SCALAR: Kernels = Kernels {
 pub fn available() -> impl Iterator<Item = &'static Kernels> {
     // One line for each table, behind the architecture's `cfg`; each function returns its table where the CPU has it.
     let tables: &[fn() -> Option<&'static Kernels>] = &[
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        aarch64::i8mm,
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        aarch64::dotprod,
         #[cfg(target_arch = "x86_64")]
         x86::avx512_vnni,
         #[cfg(target_arch = "x86_64")]
