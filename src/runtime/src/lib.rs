@@ -10,6 +10,7 @@
 //! | [`plan`] | the memory an artifact needs |
 //! | [`session`] | the executor for decoders and encoders |
 //! | [`sample`] | choosing a token |
+//! | [`tokenizer`] | text to token ids |
 //! | [`text`] | token ids to text |
 //! | [`self_test`] | the golden vectors |
 //! | [`sha256`] | digests |
@@ -23,7 +24,7 @@
 
 #![no_std]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "std"))]
 extern crate std;
 
 mod attention;
@@ -38,5 +39,6 @@ pub mod self_test;
 pub mod session;
 pub mod sha256;
 pub mod text;
+pub mod tokenizer;
 #[cfg(test)]
 mod vectors;

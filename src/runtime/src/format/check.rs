@@ -9,10 +9,12 @@ use super::spec::{
     NormPlacement, Output,
 };
 use super::tensor::TensorRecord;
+use super::text_tables::TextTables;
 use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType};
+use crate::kernels::Width;
 use crate::layout::{ALIGNMENT, Layout, Storage, tensor_bytes};
 
-impl ArtifactView<'_> {
+impl<'a> ArtifactView<'a> {
     pub(super) fn read_sections(&mut self) -> Result<(), FormatError> {
         let mut end = HEADER_BYTES as u64;
         let mut host_began = false;
@@ -106,7 +108,8 @@ impl ArtifactView<'_> {
         require(spec.tied_head <= 1, "tied_head")?;
         require(spec.learned_positions <= 1, "learned_positions")?;
         require(spec.strip_leading_space <= 1, "strip_leading_space")?;
-        require(spec.exit_head == 0 && spec.reserved == [0; 3] && spec.reserved_end == [0; 44], "reserved")?;
+        require(spec.wide_activations <= 1, "wide_activations")?;
+        require(spec.exit_head == 0 && spec.reserved == [0; 2] && spec.reserved_end == [0; 44], "reserved")?;
         require((1..=MAX_LAYERS).contains(&spec.layers), "layers")?;
         let size = |value: u32| (1..=MAX_DIMENSION).contains(&value);
         require(size(spec.hidden), "hidden")?;
@@ -162,8 +165,13 @@ impl ArtifactView<'_> {
                 _ if record.layout == self.header.layout => self.layout(),
                 _ => return Err(fault("layout differs from the header's")),
             };
-            if !matches!(record.activation_bits, 0 | 8) {
-                return Err(fault("unknown activation width"));
+            match Width::from_number(record.activation_bits) {
+                Some(_) if storage == Storage::F32 => return Err(fault("an f32 tensor has an activation width")),
+                Some(Width::Bits16) if self.spec.wide_activations == 0 => {
+                    return Err(fault("16-bit activations that the specification has no memory for"));
+                }
+                None if record.activation_bits != 0 => return Err(fault("unknown activation width")),
+                _ => {}
             }
             if record.sparsity != u8::from(storage.is_sparse()) {
                 return Err(fault("unknown sparsity, or one that is not its storage's"));
@@ -216,6 +224,22 @@ impl ArtifactView<'_> {
             last = offset;
         }
         if last as usize != text { Err(fault("length does not match its offsets")) } else { Ok(()) }
+    }
+
+    /// Reads the text section, if there is one: at most one, in the device part.
+    pub(super) fn read_text(&mut self) -> Result<(), FormatError> {
+        let fault = |fault| FormatError::section(SectionKind::Text, fault);
+        let mut records = self.section_records().filter(|record| record.kind == SectionKind::Text as u32);
+        let Some(record) = records.next() else { return Ok(()) };
+        if records.next().is_some() {
+            return Err(fault("there are two"));
+        }
+        if record.host != 0 {
+            return Err(fault("is not in the device part"));
+        }
+        let content = self.section(SectionKind::Text).ok_or(fault("runs past the end of the file"))?;
+        self.text = Some(TextTables::read(content, self.spec.vocabulary)?);
+        Ok(())
     }
 
     pub(super) fn check_golden(&self) -> Result<(), FormatError> {
