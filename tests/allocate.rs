@@ -123,3 +123,31 @@ fn threads_change_nothing() {
     });
     assert!(results.iter().all(|result| *result == results[0]), "results differ with the number of threads");
 }
+
+#[test]
+fn the_frontier_falls_and_is_drawn() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    material(directory, Family::TiedLlama);
+    let line = "quantize model --sweep --calibration text.txt --method search --chart out.svg";
+    let found = report(directory, line);
+    assert_eq!(found["schema"], "slmc.sweep/1");
+    let points = found["points"].as_array().expect("a list");
+    assert!(points.len() > 5, "{points:?}");
+    let bytes = |point: &Value| point["weight_bytes"].as_u64().expect("a number");
+    let added = |point: &Value| point["added_up"].as_f64().expect("a number");
+    let cost = |point: &Value| point["artifact"]["mean"].as_f64().expect("a number");
+    assert!(points.windows(2).all(|pair| bytes(&pair[0]) < bytes(&pair[1]) && added(&pair[0]) > added(&pair[1])));
+    assert!(cost(&points[0]) > 2.0 * cost(&points[points.len() - 1]));
+    // No named mix is below the frontier: something on it has no more bytes and adds up to no more.
+    for mix in found["mixes"].as_array().expect("a list") {
+        assert!(bytes(mix) >= bytes(&points[0]) && bytes(mix) <= bytes(&points[points.len() - 1]));
+    }
+    let drawn = std::fs::read_to_string(directory.join("out.svg")).expect("it was drawn");
+    assert!(drawn.contains("<svg") && drawn.contains("embed.token") && drawn.contains("bytes of weights"));
+    // A file that slmc did not draw stays.
+    std::fs::write(directory.join("mine.svg"), "<svg/>").expect("it can be written");
+    let refused = slmc(directory, "quantize model --sweep --calibration text.txt --chart mine.svg");
+    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(std::fs::read_to_string(directory.join("mine.svg")).expect("it is there"), "<svg/>");
+}

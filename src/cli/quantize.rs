@@ -10,15 +10,16 @@ use crate::model::transform::{NmPattern, Sparsity};
 use crate::quantize::allocate::Budget;
 use crate::quantize::allocate::plan::Plan;
 use crate::quantize::calibration::Source;
-use crate::quantize::directory::{Options, QuantizeReport, memory_estimate, quantize_directory};
+use crate::quantize::directory::{Options, QuantizeReport, memory_estimate, quantize_directory, sweep_directory};
 use crate::quantize::method::Method;
-use crate::quantize::policy::{Keep, Mix, assign};
+use crate::quantize::policy::{Activations, Keep, Mix, assign, widths};
 use crate::recipe::Known;
 use crate::recipe::target::Target;
 use crate::shell::{ExitStatus, Shell};
 use crate::train::settings::Settings;
 use crate::train::start::context_of;
 use anyhow::bail;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -41,8 +42,8 @@ pub(super) struct Args {
     /// w8: every matrix 8 bits. mixed: feed-forward networks 4 bits, everything else 8. w4: linears, token table and
     /// LM head 4 bits; position and type tables, pooler, classifier and MLM transform 8. auto: chosen for every matrix
     /// by measurement, within --budget or --bits-per-weight.
-    #[arg(long, value_name = "w8|mixed|w4|auto")]
-    scheme: Scheme,
+    #[arg(long, value_name = "w8|mixed|w4|auto", required_unless_present = "sweep")]
+    scheme: Option<Scheme>,
 
     /// Most bytes that weights may take on the target, everything counted: 3527680, or 4MiB
     #[arg(long, value_name = "BYTES", conflicts_with = "bits_per_weight")]
@@ -52,12 +53,29 @@ pub(super) struct Args {
     #[arg(long, value_name = "X")]
     bits_per_weight: Option<f64>,
 
+    /// Measure the whole frontier, from 4 bits everywhere to 8 bits everywhere, and write no model
+    ///
+    /// Prints bytes against cost for the best mixes and the named ones, and what every matrix costs alone.
+    #[arg(long, conflicts_with_all = ["scheme", "budget", "bits_per_weight", "qat", "out"])]
+    sweep: bool,
+
+    /// Where --sweep draws the frontier; an existing chart of slmc is replaced
+    #[arg(long, value_name = "FILE", requires = "sweep", default_value = "sweep.svg")]
+    chart: PathBuf,
+
     /// Give the matrices that a pattern matches another scheme; repeatable, the last match wins
     ///
     /// PATTERN is a glob over names such as layers.3.attn.q, embed.token, head.lm, or one of embedding, attention,
     /// conv (short convolutions), ffn, head. SCHEME is w8 or w4.
     #[arg(long, value_name = "PATTERN=SCHEME")]
     keep: Vec<Keep>,
+
+    /// Give the linears that a pattern matches wider inputs on the device; repeatable, the last match wins
+    ///
+    /// a8: one scale per token and 8 bits, what every linear has otherwise. a16: 16 bits, as two passes of the same
+    /// kernels over the same weights; the weights take no more bytes.
+    #[arg(long, value_name = "PATTERN=a8|a16")]
+    activations: Vec<Activations>,
 
     /// How integers and scales are found
     ///
@@ -69,9 +87,17 @@ pub(super) struct Args {
 
     /// Text to calibrate with: plain text, or JSONL with --field
     ///
-    /// Without it a decoder samples 16,384 tokens from itself, and an encoder uses the text that ships with slmc.
+    /// Without it a decoder samples from itself, and an encoder uses the text that ships with slmc.
     #[arg(long, value_name = "TEXT")]
     calibration: Option<PathBuf>,
+
+    /// Take half of the calibration from the text and half from what a decoder samples from itself
+    #[arg(long, requires = "calibration")]
+    mix_self: bool,
+
+    /// Calibrate with about N tokens
+    #[arg(long, value_name = "N", default_value = "16384")]
+    calibration_tokens: NonZeroUsize,
 
     /// Key of the text in every line of a JSONL file
     #[arg(long, value_name = "KEY")]
@@ -93,8 +119,8 @@ pub(super) struct Args {
     retrain: RetrainArgs,
 
     /// Directory to write; an existing one is replaced if slmc made it
-    #[arg(short, long, value_name = "OUT")]
-    out: PathBuf,
+    #[arg(short, long, value_name = "OUT", required_unless_present = "sweep")]
+    out: Option<PathBuf>,
 }
 
 /// What `--scheme` takes.
@@ -124,7 +150,10 @@ impl Args {
     /// The mix that the options ask for.
     fn mix(&self) -> anyhow::Result<Mix> {
         let budget = self.budget.map(|size| Budget::Bytes(size.bytes()));
-        match (self.scheme, budget.or(self.bits_per_weight.map(Budget::BitsPerWeight))) {
+        let Some(scheme) = self.scheme else {
+            bail!("--sweep measures and makes no model; pass --scheme to make one");
+        };
+        match (scheme, budget.or(self.bits_per_weight.map(Budget::BitsPerWeight))) {
             (Scheme::Preset(preset), None) => Ok(Mix::Preset(preset)),
             (Scheme::Auto, Some(budget)) => Ok(Mix::Auto(budget)),
             (Scheme::Auto, None) => {
@@ -153,6 +182,7 @@ impl Args {
                     }
                 }
             }
+            widths(spec, &self.activations)?;
         }
         let context = spec.map_or(usize::MAX, |spec| spec.context);
         if self.qat {
@@ -162,37 +192,54 @@ impl Args {
     }
 
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
-        shell.result(&self.execute(global, shell)?)?;
+        if self.sweep {
+            // Any mix will do: the frontier has them all.
+            let options = self.options(global, Mix::Preset(Preset::W8))?;
+            shell.status("Measuring", format_args!("the frontier of {}", self.model.display()));
+            let report = sweep_directory(&options, &self.chart, &device(&self.device)?, shell)?;
+            shell.status("Wrote", self.chart.display());
+            shell.result(&report)?;
+        } else {
+            shell.result(&self.execute(global, shell)?)?;
+        }
         Ok(ExitStatus::Success)
     }
 
     /// The work, its report handed back.
     pub(super) fn execute(&self, global: &Global, shell: &Shell) -> anyhow::Result<QuantizeReport> {
+        let options = self.options(global, self.mix()?)?;
+        shell.status("Quantizing", format_args!("{} to {}", self.model.display(), options.mix.name()));
+        let report = quantize_directory(&options, &device(&self.device)?, shell)?;
+        shell.status("Wrote", options.out.display());
+        Ok(report)
+    }
+
+    /// What is asked for, checked as far as no weights are needed.
+    fn options(&self, global: &Global, mix: Mix) -> anyhow::Result<Options> {
         self.retrain.check(self.qat, "--qat", self.field.as_deref(), self.calibration.is_some())?;
-        let mix = self.mix()?;
         let target = Target::named(&self.target)?;
-        let device = device(&self.device)?;
-        check_memory(global, memory_estimate(&self.model)?, "quantizing")?;
+        check_memory(global, memory_estimate(&self.model, self.method, self.calibration_tokens.get())?, "quantizing")?;
         let context = context_of(&self.model)?;
         let source = match &self.calibration {
+            Some(path) if self.mix_self => {
+                Source::Mixed { path: path.clone(), field: self.field.clone(), seed: global.seed }
+            }
             Some(path) => Source::File { path: path.clone(), field: self.field.clone() },
             None => Source::Default { seed: global.seed },
         };
-        let options = Options {
+        Ok(Options {
             model: self.model.clone(),
-            out: self.out.clone(),
+            out: self.out.clone().unwrap_or_default(),
             mix,
             keeps: self.keep.clone(),
+            activations: self.activations.clone(),
             method: self.method,
             source,
             seed: global.seed,
+            calibration_tokens: self.calibration_tokens.get(),
             target: target.name,
             layout: target.layout,
             qat: self.qat.then(|| self.retrain.retrain(self.field.clone(), Settings::QAT, global, context)),
-        };
-        shell.status("Quantizing", format_args!("{} to {}", self.model.display(), options.mix.name()));
-        let report = quantize_directory(&options, &device, shell)?;
-        shell.status("Wrote", self.out.display());
-        Ok(report)
+        })
     }
 }

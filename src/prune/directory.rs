@@ -13,7 +13,7 @@ use crate::model::id::{ParameterId, Part};
 use crate::model::transform::{HeldMasks, MaskError, NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Outline};
 use crate::progress::Progress;
-use crate::quantize::calibration::{CalibrationError, Source, calibration};
+use crate::quantize::calibration::{CALIBRATION_TOKENS, CalibrationError, Source, calibration};
 use crate::quantize::training_data::{Retrain, TrainingDataError, training_samples};
 use crate::report::{Align, Report, Table, grouped};
 use crate::train;
@@ -208,7 +208,7 @@ pub fn prune_directory(
     model.check_sparsity(&sparsity)?;
     let calibration = match &options.source {
         None => None,
-        Some(source) => Some(calibration(&model, source, progress)?),
+        Some(source) => Some(calibration(&model, source, CALIBRATION_TOKENS, progress)?),
     };
     let dense = model.clone();
     let layer_by_layer = options.refit || options.method == Method::SparseGpt;

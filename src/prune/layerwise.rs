@@ -40,7 +40,7 @@ pub fn prune(model: Model, pass: &Pass<'_>, progress: &dyn Progress) -> Result<(
     let shapes = shapes.into_iter().map(|(id, rows, columns)| (id, (rows, columns))).collect();
     let mut pruner = Pruner { model: &model, pass, shapes, done: BTreeMap::new() };
     let (sequences, device) = (pass.sequences, pass.device);
-    let layers = Layerwise { model: &model, sequences, device, with_original: pass.refit };
+    let layers = Layerwise { model: &model, sequences, device, with_original: pass.refit, with_lookups: false };
     layers.run(&mut pruner, progress, "pruning")?;
     let (mut values, mut reports) = (BTreeMap::new(), Vec::new());
     for (id, (weights, report)) in pruner.done {

@@ -35,6 +35,15 @@ pub enum Source {
         /// Key of the text in every JSONL line.
         field: Option<String>,
     },
+    /// Half of a file, half of the model's own samples.
+    Mixed {
+        /// The file.
+        path: PathBuf,
+        /// Key of the text in every JSONL line.
+        field: Option<String>,
+        /// Of the samples.
+        seed: u64,
+    },
     /// The model's own samples at temperature 1 (decoders), or the shipped text (encoders).
     Default {
         /// Of the samples.
@@ -77,7 +86,7 @@ pub enum CalibrationError {
     },
     /// Not enough of it.
     #[error(
-        "{}: {found} sequences of calibration text, {needed} or more are needed; pass a longer text, or none to use the default",
+        "{}: {found} sequences of calibration text with {tokens} tokens in all, {needed} sequences or more are needed; pass a longer text, or none to use the default",
         path.display()
     )]
     TooLittle {
@@ -85,9 +94,14 @@ pub enum CalibrationError {
         path: PathBuf,
         /// Sequences there are.
         found: usize,
+        /// Tokens of those.
+        tokens: usize,
         /// Sequences needed.
         needed: usize,
     },
+    /// Only decoders can sample.
+    #[error("--mix-self lets a decoder sample from itself, and this model is an encoder; pass a text alone")]
+    Encoder,
     /// The model could not be made to run on its integers.
     #[error("the model cannot sample from itself: {0}; pass a text with --calibration")]
     Sample(String),
@@ -108,13 +122,30 @@ impl From<SessionError> for CalibrationError {
     }
 }
 
-/// Sequences for a dense model.
-pub fn calibration(model: &Model, source: &Source, progress: &dyn Progress) -> Result<Calibration, CalibrationError> {
+/// Sequences for a dense model, of about `tokens` tokens.
+pub fn calibration(
+    model: &Model,
+    source: &Source,
+    tokens: usize,
+    progress: &dyn Progress,
+) -> Result<Calibration, CalibrationError> {
     match source {
-        Source::File { path, field } => from_file(model, path, field.as_deref()),
-        Source::Default { seed } if model.spec.kind == ModelKind::Decoder => sample_itself(model, *seed, progress),
+        Source::File { path, field } => from_file(model, path, field.as_deref(), tokens),
+        Source::Mixed { .. } if model.spec.kind == ModelKind::Encoder => Err(CalibrationError::Encoder),
+        Source::Mixed { path, field, seed } => {
+            let text = from_file(model, path, field.as_deref(), tokens / 2)?;
+            let own = sample_itself(model, *seed, tokens - tokens / 2, progress)?;
+            Ok(Calibration {
+                sequences: text.sequences.into_iter().chain(own.sequences).collect(),
+                description: format!("{}, and {}", text.description, own.description),
+            })
+        }
+        Source::Default { seed } if model.spec.kind == ModelKind::Decoder => {
+            sample_itself(model, *seed, tokens, progress)
+        }
         Source::Default { .. } => {
-            encode(&model.directory, &model.spec, shipped_records(), "calibration/encoders.txt, shipped with slmc")
+            let shipped = "calibration/encoders.txt, shipped with slmc";
+            encode(&model.directory, &model.spec, shipped_records(), shipped, tokens)
         }
     }
 }
@@ -133,24 +164,31 @@ pub fn held_out(
 ) -> Result<Calibration, CalibrationError> {
     let window = WINDOW.min(model.spec.context);
     let taken = used.sequences.len();
-    let (sequences, description) = match (source, model.spec.kind) {
-        (Source::Default { seed }, ModelKind::Decoder) => {
-            let seed = seed.wrapping_add(HELD_OUT_STREAM);
-            (own_samples(model, count * window, window, seed, progress)?, used.description.clone())
-        }
-        (Source::File { path, field }, ModelKind::Decoder) => {
-            let tokens = Tokenizer::open(&model.directory)?.encode_plain(&read_text(path, field.as_deref())?)?;
-            let sequences = decoder_windows(&tokens, model.spec.bos, model.spec.context, window, taken + count)
-                .map_err(|source| CalibrationError::Window { path: path.clone(), source })?;
-            (sequences.into_iter().skip(taken).collect(), used.description.clone())
+    let own = |count: usize, seed: &u64| {
+        own_samples(model, count * window, window, seed.wrapping_add(HELD_OUT_STREAM), progress)
+    };
+    let text = |count: usize, path: &PathBuf, field: &Option<String>| -> Result<Vec<Vec<u32>>, CalibrationError> {
+        let tokens = Tokenizer::open(&model.directory)?.encode_plain(&read_text(path, field.as_deref())?)?;
+        let windows = decoder_windows(&tokens, model.spec.bos, model.spec.context, window, taken + count);
+        let windows = windows.map_err(|source| CalibrationError::Window { path: path.clone(), source })?;
+        Ok(windows.into_iter().skip(taken).collect())
+    };
+    let description = used.description.clone();
+    let sequences = match (source, model.spec.kind) {
+        (Source::Default { seed }, ModelKind::Decoder) => own(count, seed)?,
+        (Source::File { path, field }, ModelKind::Decoder) => text(count, path, field)?,
+        (Source::Mixed { path, field, seed }, ModelKind::Decoder) => {
+            [text(count / 2, path, field)?, own(count - count / 2, seed)?].concat()
         }
         (source, ModelKind::Encoder) => {
             let records = match source {
-                Source::File { path, field } => read_records(path, field.as_deref())?,
+                Source::File { path, field } | Source::Mixed { path, field, .. } => {
+                    read_records(path, field.as_deref())?
+                }
                 Source::Default { .. } => shipped_records(),
             };
             let left = records.into_iter().skip(taken).take(count).collect();
-            (encode(&model.directory, &model.spec, left, "")?.sequences, used.description.clone())
+            encode(&model.directory, &model.spec, left, "", usize::MAX)?.sequences
         }
     };
     if sequences.len() < LEAST_SEQUENCES {
@@ -167,7 +205,7 @@ fn shipped_records() -> Vec<Record> {
     lines.map(|(line, text)| Record { line: line + 1, text: text.to_owned() }).collect()
 }
 
-fn from_file(model: &Model, path: &Path, field: Option<&str>) -> Result<Calibration, CalibrationError> {
+fn from_file(model: &Model, path: &Path, field: Option<&str>, wanted: usize) -> Result<Calibration, CalibrationError> {
     let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     let calibration = match model.spec.kind {
         ModelKind::Decoder => {
@@ -176,15 +214,16 @@ fn from_file(model: &Model, path: &Path, field: Option<&str>) -> Result<Calibrat
             let tokens = tokenizer.encode_plain(&read_text(path, field)?)?;
             let window = WINDOW.min(model.spec.context);
             let sequences =
-                decoder_windows(&tokens, model.spec.bos, model.spec.context, window, CALIBRATION_TOKENS / window)
+                decoder_windows(&tokens, model.spec.bos, model.spec.context, window, (wanted / window).max(1))
                     .map_err(|source| CalibrationError::Window { path: path.to_owned(), source })?;
             Calibration { sequences, description: name }
         }
-        ModelKind::Encoder => encode(&model.directory, &model.spec, read_records(path, field)?, &name)?,
+        ModelKind::Encoder => encode(&model.directory, &model.spec, read_records(path, field)?, &name, wanted)?,
     };
     let (found, needed) = (calibration.sequences.len(), LEAST_SEQUENCES);
     if found < needed {
-        return Err(CalibrationError::TooLittle { path: path.to_owned(), found, needed });
+        let tokens = calibration.tokens();
+        return Err(CalibrationError::TooLittle { path: path.to_owned(), found, tokens, needed });
     }
     Ok(calibration)
 }
@@ -195,10 +234,11 @@ fn encode(
     spec: &ModelSpec,
     records: Vec<Record>,
     name: &str,
+    wanted: usize,
 ) -> Result<Calibration, CalibrationError> {
     let tokenizer = Tokenizer::open(directory)?;
     tokenizer.check(spec.vocabulary)?;
-    let mut left = CALIBRATION_TOKENS;
+    let mut left = wanted;
     let mut sequences = encoder_sequences(&tokenizer, &records, WINDOW.min(spec.context))?.tokens;
     sequences.retain(|sequence| {
         let keep = left > 0;
@@ -209,8 +249,13 @@ fn encode(
 }
 
 /// The model's own samples as calibration.
-fn sample_itself(model: &Model, seed: u64, progress: &dyn Progress) -> Result<Calibration, CalibrationError> {
-    let sequences = own_samples(model, CALIBRATION_TOKENS, WINDOW.min(model.spec.context), seed, progress)?;
+fn sample_itself(
+    model: &Model,
+    seed: u64,
+    tokens: usize,
+    progress: &dyn Progress,
+) -> Result<Calibration, CalibrationError> {
+    let sequences = own_samples(model, tokens, WINDOW.min(model.spec.context), seed, progress)?;
     Ok(Calibration { sequences, description: format!("sampled from the model itself, seed {seed}") })
 }
 

@@ -1,15 +1,18 @@
 //! `slmc quantize`: a dense directory in, a quantized directory out, and a report of what was done to every matrix.
 
 use super::allocate::database::database;
+use super::allocate::items::Items;
 use super::allocate::plan::{AllocationError, Found, Plan};
 use super::allocate::report::AllocationReport;
+use super::allocate::sweep::{Sweep, SweepReport};
 use super::calibration::{self, Calibration, CalibrationError, Source};
+use super::kept::Kept;
 use super::method::Method;
-use super::policy::{self, Keep, Mix, PolicyError};
+use super::policy::{self, Activations, Keep, Mix, PolicyError};
 use super::qat::FakeQuantize;
 use super::solver::{self, SolverError};
 use super::training_data::{Retrain, TrainingDataError, training_samples};
-use super::{MatrixReport, mark_sparse, quantize, with_key_maps};
+use super::{MatrixReport, mark_sparse, mark_wide, quantize, with_key_maps};
 use crate::calibrate::{CalibrateError, collect};
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
@@ -19,10 +22,12 @@ use crate::machine::{cpu_features, tool};
 use crate::model::dense_directory::{recorded_sparsity, sparsity_json};
 use crate::model::id::{ParameterId, Part};
 use crate::model::quantized_directory;
+use crate::model::scheme::width_name;
 use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
 use crate::model::transform::{HeldMasks, NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
+use crate::report::chart::CHART_MAGIC;
 use crate::report::{Align, Report, Table, grouped};
 use crate::train;
 use crate::train::command::TrainReport;
@@ -31,6 +36,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 use serde_json::json;
 use slm_runtime::layout::Layout;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// What to do.
@@ -44,12 +50,16 @@ pub struct Options {
     pub mix: Mix,
     /// Exceptions from it, the last match winning.
     pub keeps: Vec<Keep>,
+    /// Linears whose inputs are wider than 8 bits on a device, the last match winning.
+    pub activations: Vec<Activations>,
     /// How integers are found.
     pub method: Method,
     /// What to calibrate with; `rtn` needs nothing.
     pub source: Source,
     /// Of the draws of an allocation.
     pub seed: u64,
+    /// Tokens of it.
+    pub calibration_tokens: usize,
     /// Name of the target whose packing the sizes are for.
     pub target: String,
     /// Its layout.
@@ -97,6 +107,9 @@ pub enum QuantizeError {
     /// Of the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// Of what an interrupted run has left.
+    #[error(transparent)]
+    Kept(#[from] train::checkpoint::CheckpointError),
     /// Of the training text.
     #[error(transparent)]
     TrainingData(#[from] TrainingDataError),
@@ -110,6 +123,7 @@ impl From<SolverError> for QuantizeError {
         match error {
             SolverError::Calibrate(error) => error.into(),
             SolverError::Model(error) => error.into(),
+            SolverError::Kept(error) => error.into(),
         }
     }
 }
@@ -127,6 +141,9 @@ pub struct QuantizeReport {
     pub scheme: &'static str,
     /// Exceptions.
     pub keep: Vec<String>,
+    /// Widths of inputs other than 8 bits, as asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub activations: Vec<String>,
     /// `rtn`, `search`, `gptq`, or `qat`.
     pub method: &'static str,
     /// Whose packing the sizes are for.
@@ -156,8 +173,14 @@ impl Report for QuantizeReport {
     fn text(&self) -> String {
         let (left, sparse) = (Align::Left, self.matrices.iter().any(|matrix| matrix.sparsity.is_some()));
         let sparsity = if sparse { "sparsity" } else { "" };
-        let mut table =
-            Table::new([("matrix", left), ("scheme", left), ("relative error", Align::Right), (sparsity, left)]);
+        let notes = if self.matrices.iter().any(|matrix| matrix.note().is_some()) { "notes" } else { "" };
+        let mut table = Table::new([
+            ("matrix", left),
+            ("scheme", left),
+            ("relative error", Align::Right),
+            (sparsity, left),
+            (notes, left),
+        ]);
         for matrix in &self.matrices {
             let compressed = |text: &String| text.parse().is_ok_and(NmPattern::is_two_of_four);
             let sparsity = match &matrix.sparsity {
@@ -165,7 +188,12 @@ impl Report for QuantizeReport {
                 Some(pattern) => format!("{pattern}, stored dense"),
                 None => String::new(),
             };
-            table.row([matrix.name.as_str(), &matrix.scheme, &format!("{:.2e}", matrix.relative_error), &sparsity]);
+            let scheme = match &matrix.activations {
+                Some(width) => format!("{} {width}", matrix.scheme),
+                None => matrix.scheme.clone(),
+            };
+            let note = matrix.note().unwrap_or_default();
+            table.row([matrix.name.as_str(), &scheme, &format!("{:.2e}", matrix.relative_error), &sparsity, &note]);
         }
         let mut sums = Table::pairs();
         sums.row(["method", self.method]);
@@ -211,6 +239,7 @@ pub fn quantize_directory(
     if plan.is_none() {
         stored(&preset)?;
     }
+    let widths = policy::widths(&model.spec, &options.activations)?;
     match Tokenizer::open(&options.model) {
         // It travels with the model; what it cannot be used for later is refused now.
         Ok(tokenizer) => drop(tokenizer.check(model.spec.vocabulary)?),
@@ -220,7 +249,7 @@ pub fn quantize_directory(
     model.check_sparsity(&sparsity)?;
     let calibration = match (options.method, &options.qat, &plan) {
         (Method::Rtn, None, None) => Calibration { sequences: Vec::new(), description: "none".to_owned() },
-        _ => calibration::calibration(&model, &options.source, progress)?,
+        _ => calibration::calibration(&model, &options.source, options.calibration_tokens, progress)?,
     };
     let sequences = &calibration.sequences;
     let found = match &plan {
@@ -242,7 +271,13 @@ pub fn quantize_directory(
             quantize(&model, &assignment, Some(&statistics), progress)?
         }
         (None, Method::Gptq) => {
-            let solved = solver::solve(&model, &assignment, &sparsity, sequences, device, progress)?;
+            warn_of_few_tokens(&model, calibration.tokens(), progress);
+            let run = run_identity(options, "gptq", device)?;
+            let kept = Kept::open(&options.out, &train::checkpoint::fingerprint(&run))?;
+            if kept.resumed > 0 {
+                progress.warn(&format_args!("{} groups of matrices are done, from an interrupted run", kept.resumed));
+            }
+            let solved = solver::solve(&model, &assignment, &sparsity, sequences, Some(&kept), device, progress)?;
             (with_key_maps(solved.model, &solved.statistics)?, solved.reports)
         }
         (Some(qat), _) => {
@@ -256,6 +291,11 @@ pub fn quantize_directory(
         }
     };
     mark_sparse(&mut quantized, &sparsity);
+    mark_wide(&mut quantized, &widths);
+    for (id, width) in &widths {
+        let of_it = matrices.iter_mut().find(|matrix| matrix.name == id.to_string());
+        of_it.into_iter().for_each(|matrix| matrix.activations = Some(width_name(*width).to_owned()));
+    }
     for (id, pattern) in &sparsity {
         let of_it = matrices.iter_mut().find(|matrix| matrix.name == id.to_string());
         of_it.into_iter().for_each(|matrix| matrix.sparsity = Some(pattern.to_string()));
@@ -267,6 +307,7 @@ pub fn quantize_directory(
     let report = QuantizeReport {
         scheme: options.mix.name(),
         keep: options.keeps.iter().map(ToString::to_string).collect(),
+        activations: options.activations.iter().map(ToString::to_string).collect(),
         method: if options.qat.is_some() { "qat" } else { options.method.name() },
         target: options.target.clone(),
         calibration: calibration.description.clone(),
@@ -278,9 +319,47 @@ pub fn quantize_directory(
         matrices,
     };
     quantized_directory::write(&quantized, &provenance(options, &report, &sparsity)?, &options.out)?;
-    if options.qat.is_some() {
+    if options.qat.is_some() || options.method == Method::Gptq {
         train::command::forget_checkpoint(&options.out)?;
     }
+    Ok(report)
+}
+
+/// Measures the whole frontier of a directory's mixes and draws it; no model is written.
+///
+/// # Errors
+/// As [`quantize_directory`].
+pub fn sweep_directory(
+    options: &Options,
+    chart: &Path,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<SweepReport, QuantizeError> {
+    atomic::check_file(chart, CHART_MAGIC)?;
+    let model = Model::open(&options.model)?;
+    if model.is_quantized() {
+        return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
+    }
+    let sparsity = recorded_sparsity(&options.model, &model.spec)?;
+    let items = Items::of(&model.spec, &options.keeps, &sparsity, options.layout).map_err(AllocationError::from)?;
+    model.check_sparsity(&sparsity)?;
+    let calibration = calibration::calibration(&model, &options.source, options.calibration_tokens, progress)?;
+    let sequences = &calibration.sequences;
+    let statistics = collect(&model, sequences, device, progress)?;
+    let database = database(&model, &items.items, &sparsity, options.method, sequences, device, progress)?;
+    let sweep = Sweep {
+        items: &items,
+        database: &database,
+        sparsity: &sparsity,
+        source: &options.source,
+        calibration: &calibration,
+        statistics: &statistics,
+        seed: options.seed,
+        target: (&options.target, options.layout),
+        device,
+    };
+    let report = sweep.run(&model, options.method.name(), progress)?;
+    atomic::write_file(chart, CHART_MAGIC, |file| file.write_all(report.chart().svg().as_bytes()))?;
     Ok(report)
 }
 
@@ -346,6 +425,35 @@ fn train_on_grid(
     Ok(((quantized, matrices), report))
 }
 
+/// What decides the integers of a run.
+fn run_identity(options: &Options, stage: &str, device: &Device) -> Result<serde_json::Value, HashError> {
+    Ok(json!({
+        "tool": tool(),
+        "stage": stage,
+        "inputs": inputs(options)?,
+        "scheme": format!("{:?}", options.mix),
+        "keep": options.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "calibration": format!("{:?}", options.source),
+        "calibration_tokens": options.calibration_tokens,
+        "device": format!("{device:?}"),
+        "cpu_features": cpu_features(),
+    }))
+}
+
+/// Says before the work which linears have more columns than there are calibration tokens: their Gram matrices are
+/// singular, and only damping decides what the tokens do not.
+fn warn_of_few_tokens(model: &Model, tokens: usize, progress: &dyn Progress) {
+    let linears = model.spec.matrices().into_iter().filter(|(id, ..)| model.spec.multiplies(*id));
+    let wide: Vec<_> = linears.filter(|(_, _, columns)| *columns > tokens).collect();
+    if let Some((id, _, columns)) = wide.first() {
+        progress.warn(&format_args!(
+            "{} linears have more inputs than the calibration has tokens, such as `{id}` with {columns} inputs against \
+             {tokens} tokens; what was not seen is decided by damping: pass a longer --calibration text",
+            wide.len()
+        ));
+    }
+}
+
 fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -> Result<serde_json::Value, HashError> {
     Ok(json!({
         "schema": "slmc.provenance/1",
@@ -355,6 +463,7 @@ fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -
         "settings": {
             "scheme": report.scheme,
             "keep": report.keep,
+            "activations": report.activations,
             "method": report.method,
             "target": report.target,
             "budget_bytes": report.allocation.as_ref().map(|allocation| allocation.budget_bytes),
@@ -375,7 +484,7 @@ fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -
 /// Hashes of everything read.
 fn inputs(options: &Options) -> Result<Vec<serde_json::Value>, HashError> {
     let mut inputs = vec![json!({"role": "model", "sha256": hex(&directory_sha256(&options.model)?)})];
-    if let Source::File { path, .. } = &options.source {
+    if let Source::File { path, .. } | Source::Mixed { path, .. } = &options.source {
         inputs.push(json!({"role": "calibration", "sha256": hex(&file_sha256(path)?)}));
     }
     for file in options.qat.iter().flat_map(|qat| &qat.data).flat_map(|data| &data.files) {
@@ -384,11 +493,31 @@ fn inputs(options: &Options) -> Result<Vec<serde_json::Value>, HashError> {
     Ok(inputs)
 }
 
-/// Bytes of memory that quantizing takes at most, by rule of thumb: the f32 model of the calibration, the integers, one
-/// matrix of each kind in work.
-pub fn memory_estimate(path: &Path) -> Result<u64, ModelError> {
-    let outline = crate::model::weights::Outline::open(path)?;
-    let largest = outline.spec.matrices().iter().map(|(_, rows, columns)| (rows * columns) as u64).max().unwrap_or(0);
-    let parameters = outline.spec.parameter_count();
-    Ok(5 * parameters + 10 * largest + outline.spec.vocabulary as u64 * 256 * 4 + (64 << 20))
+/// Bytes of memory that quantizing takes at most, by rule of thumb: the integers, and by method what stands beside them.
+/// Checkpoints are mapped, and what is mapped can be given back.
+///
+/// # Errors
+/// Those of opening the directory.
+pub fn memory_estimate(path: &Path, method: Method, calibration_tokens: usize) -> Result<u64, ModelError> {
+    let spec = crate::model::weights::Outline::open(path)?.spec;
+    let of_matrices =
+        |f: fn(usize, usize) -> usize| spec.matrices().iter().map(|(_, rows, columns)| f(*rows, *columns) as u64).max();
+    let largest = of_matrices(|rows, columns| rows * columns).unwrap_or(0);
+    let parameters = spec.parameter_count();
+    let integers = parameters + parameters / 32 + 10 * largest + (64 << 20);
+    Ok(match method {
+        Method::Rtn => integers,
+        Method::Search => integers + 4 * parameters + spec.vocabulary as u64 * 256 * 4,
+        Method::Gptq => {
+            let linears = spec.matrices().into_iter().filter(|(id, ..)| id.role.in_layer());
+            let widest = linears.map(|(_, _, columns)| columns as u64).max().unwrap_or(0);
+            // Moments and their factors; one layer in f32 twice; hidden states of two models and the inputs of a layer.
+            let moments = 56 * widest * widest;
+            let layer = 8 * parameters / spec.layers.len().max(1) as u64;
+            let states = calibration_tokens as u64 * 4 * (5 * spec.hidden as u64 + widest);
+            // The gradients by looked-up rows take the whole model in f32, before there are integers.
+            let gradients = 4 * parameters + spec.vocabulary as u64 * 256 * 12;
+            (integers + moments + layer + states).max(gradients)
+        }
+    })
 }

@@ -4,12 +4,12 @@
 use super::items::Item;
 use super::probe::Database;
 use crate::calibrate::collect;
-use crate::calibrate::layerwise::each_group;
+use crate::calibrate::layerwise::{Change, Changed, Layerwise};
 use crate::calibrate::moments::Moments;
 use crate::model::id::{LinearId, ParameterId};
 use crate::model::scheme::QuantScheme;
 use crate::model::transform::Sparsity;
-use crate::model::weights::{Model, ModelError};
+use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::quantize::gptq::{self, Hessian};
 use crate::quantize::method::Method;
@@ -37,21 +37,9 @@ pub fn database(
         item.into_iter().flat_map(|item| &item.codings).map(|coding| coding.scheme).collect()
     };
     if method == Method::Gptq {
-        each_group(model, sequences, device, progress, |ids: &[LinearId], moments: &Moments| {
-            // A matrix that cannot be solved is rounded plainly below, as the solver does.
-            let Ok(hessian) = Hessian::new(moments) else { return Ok::<(), SolverError>(()) };
-            for &id in ids {
-                let weights = model.values_f32(ParameterId::weight(id))?;
-                let held: Option<Vec<bool>> =
-                    sparsity.contains_key(&id).then(|| weights.iter().map(|weight| *weight == 0.0).collect());
-                for scheme in schemes(id) {
-                    let rows = weights.len() / moments.columns;
-                    let rounded = gptq::quantize_matrix(&weights, rows, scheme, &hessian, held.as_deref());
-                    database.insert((id, scheme), rounded.matrix);
-                }
-            }
-            Ok(())
-        })?;
+        let mut rounder = Rounder { model, sparsity, schemes: &schemes, database: &mut database };
+        let pass = Layerwise { model, sequences, device, with_original: false, with_lookups: true };
+        pass.run(&mut rounder, progress, "rounding every matrix in every scheme")?;
     }
     let statistics = match method {
         Method::Rtn => None,
@@ -64,10 +52,43 @@ pub fn database(
             if database.contains_key(&(id, scheme)) {
                 continue;
             }
-            let weights = model.values_f32(ParameterId::weight(id)).map_err(ModelError::from)?;
+            let weights = model.values_f32(ParameterId::weight(id))?;
             let importance = statistics.as_ref().and_then(|statistics| input_importance(model, statistics, id));
             database.insert((id, scheme), search::quantize_matrix(&weights, rows, columns, scheme, importance));
         }
     }
     Ok(database)
+}
+
+/// Rounds every matrix with the moments of its inputs, and changes none.
+struct Rounder<'a> {
+    model: &'a Model,
+    sparsity: &'a Sparsity,
+    schemes: &'a dyn Fn(LinearId) -> Vec<QuantScheme>,
+    database: &'a mut Database,
+}
+
+impl Change for Rounder<'_> {
+    type Error = SolverError;
+
+    fn kept(&mut self, _ids: &[LinearId]) -> Result<Option<Changed>, SolverError> {
+        Ok(None)
+    }
+
+    fn change(&mut self, ids: &[LinearId], moments: Option<Moments>) -> Result<Changed, SolverError> {
+        // A matrix that cannot be solved is rounded plainly, as the solver does.
+        let Some(moments) = moments else { return Ok(Changed::new()) };
+        let Ok(hessian) = Hessian::new(&moments) else { return Ok(Changed::new()) };
+        for &id in ids {
+            let weights = self.model.values_f32(ParameterId::weight(id))?;
+            let held: Option<Vec<bool>> =
+                self.sparsity.contains_key(&id).then(|| weights.iter().map(|weight| *weight == 0.0).collect());
+            for scheme in (self.schemes)(id) {
+                let rows = weights.len() / moments.columns;
+                let rounded = gptq::quantize_matrix(&weights, rows, scheme, &hessian, held.as_deref());
+                self.database.insert((id, scheme), rounded.matrix);
+            }
+        }
+        Ok(Changed::new())
+    }
 }

@@ -11,6 +11,7 @@ pub mod knapsack;
 pub mod plan;
 pub mod probe;
 pub mod report;
+pub mod sweep;
 
 use super::calibration::Calibration;
 use crate::divergence::{Sample, mean_and_error};
