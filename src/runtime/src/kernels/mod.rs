@@ -7,6 +7,7 @@
 //! | [`columns`] | the part of a product's output that one call writes |
 //! | [`workers`] | who runs the parts: the caller alone, or a pool of threads |
 //! | `x86` | AVX2, AVX-VNNI, AVX-512 with VNNI |
+//! | `pool` | a pool of threads, with the feature `std` |
 //! | `parallel` | work cut into parts that each worker takes once |
 //!
 //! An instruction set is one file (or folder) with a `Kernels` constant that starts from [`SCALAR`] and replaces what it
@@ -19,6 +20,8 @@ pub mod columns;
 #[cfg(test)]
 mod equality;
 pub(crate) mod parallel;
+#[cfg(any(feature = "std", test))]
+pub mod pool;
 pub(crate) mod root;
 pub mod scalar;
 #[cfg(test)]
@@ -164,7 +167,8 @@ pub struct Sums<'a> {
     pub total: &'a mut [i64],
 }
 
-/// Keys or values of one head at consecutive positions.
+/// Keys or values of one head at consecutive positions. More may follow than a function is asked for; it may read them,
+/// and what they are changes nothing.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
     /// (positions, head_dim)
