@@ -21,6 +21,8 @@ mod equality;
 #[cfg(all(target_arch = "arm", feature = "helium"))]
 mod helium;
 pub(crate) mod parallel;
+#[cfg(all(target_arch = "riscv64", target_os = "linux", feature = "std"))]
+mod riscv;
 pub(crate) mod root;
 pub mod scalar;
 #[cfg(test)]
@@ -216,6 +218,8 @@ pub fn available() -> impl Iterator<Item = &'static Kernels> {
         helium::helium,
         #[cfg(all(target_arch = "arm", feature = "dsp"))]
         thumb::dsp,
+        #[cfg(all(target_arch = "riscv64", target_os = "linux", feature = "std"))]
+        riscv::vector,
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
         wasm::simd128,
         #[cfg(target_arch = "x86_64")]
