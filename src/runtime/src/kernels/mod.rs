@@ -7,6 +7,7 @@
 //! | [`columns`] | the part of a product's output that one call writes |
 //! | [`workers`] | who runs the parts: the caller alone, or a pool of threads |
 //! | `x86` | AVX2, AVX-VNNI, AVX-512 with VNNI |
+//! | `pool` | a pool of threads, with the feature `std` |
 //! | `parallel` | work cut into parts that each worker takes once |
 //!
 //! An instruction set is one file (or folder) with a `Kernels` constant that starts from [`SCALAR`] and replaces what it
@@ -21,6 +22,8 @@ mod equality;
 #[cfg(all(target_arch = "arm", feature = "helium"))]
 mod helium;
 pub(crate) mod parallel;
+#[cfg(any(feature = "std", test))]
+pub mod pool;
 #[cfg(all(target_arch = "riscv64", target_os = "linux", feature = "std"))]
 mod riscv;
 pub(crate) mod root;
