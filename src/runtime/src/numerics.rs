@@ -378,6 +378,20 @@ impl<'a> Curve<'a> {
         Some(Curve { points, steps: power_of_two(k as i32 + 12) })
     }
 
+    /// The points' bytes.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for kernels that gather"))]
+    pub(crate) fn points(&self) -> &'a [u8; Curve::BYTES] {
+        self.points
+    }
+
+    /// From |x| to 4096 · its place in the table.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for kernels that gather"))]
+    pub(crate) fn steps(&self) -> f32 {
+        self.steps
+    }
+
     #[inline(always)]
     fn point(&self, index: usize) -> i32 {
         let at = index * 4;

@@ -181,7 +181,8 @@ pub struct Sums<'a> {
     pub total: &'a mut [i64],
 }
 
-/// Keys or values of one head at consecutive positions.
+/// Keys or values of one head at consecutive positions. More may follow than a function is asked for; it may read them,
+/// and what they are changes nothing.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
     /// (positions, head_dim)

@@ -30,8 +30,8 @@ pub(super) unsafe fn scores<I: Decode>(keys: Rows<'_>, query: &[i8], scale: f32,
     let excess = sum.wrapping_mul(-I::EXCESS);
     // SAFETY: AVX2 is there.
     let mut top = unsafe { _mm256_set1_ps(f32::NEG_INFINITY) };
-    // Keys whose last vector stays within what is there, eight at a time.
-    let whole = if width.is_multiple_of(32) { seen } else { seen.saturating_sub(32usize.div_ceil(width)) } / 8 * 8;
+    // Eights of keys whose last vectors stay within what is there.
+    let whole = (keys.values.len().saturating_sub(32) / width).min(seen) / 8 * 8;
     let mut position = 0;
     while position < whole {
         // SAFETY: the caller's promise; `whole` keys are followed by as many bytes as their last vectors reach further.
@@ -51,7 +51,8 @@ pub(super) unsafe fn scores<I: Decode>(keys: Rows<'_>, query: &[i8], scale: f32,
         let count = (seen - position).min(8);
         let mut rows = [padded; 8];
         for (index, (row, copy)) in rows.iter_mut().zip(&mut copies).enumerate().take(count) {
-            *row = copy_padded(&keys.values[(position + index) * width..][..width], vectors, copy);
+            let key = &keys.values[(position + index) * width..];
+            *row = if key.len() >= vectors * 32 { key.as_ptr() } else { copy_padded(&key[..width], vectors, copy) };
         }
         let mut key_scales = [0f32; 8];
         key_scales[..count].copy_from_slice(&keys.scales[position..position + count]);
@@ -104,10 +105,12 @@ unsafe fn eight<I: Decode>(
 #[inline(always)]
 fn copy_padded(from: &[i8], vectors: usize, to: &mut [MaybeUninit<i8>; WIDEST]) -> *const i8 {
     let to = &mut to[..vectors * 32];
-    let values = from.iter().copied().chain(core::iter::repeat(0));
-    to.iter_mut().zip(values).for_each(|(to, value)| {
-        to.write(value);
-    });
+    assert!(from.len() <= to.len());
+    // SAFETY: there is room for both, and the places are not those of `from`.
+    unsafe {
+        to.as_mut_ptr().write_bytes(0, to.len());
+        to.as_mut_ptr().cast::<i8>().copy_from_nonoverlapping(from.as_ptr(), from.len());
+    }
     to.as_ptr().cast()
 }
 
