@@ -19,15 +19,29 @@ mod aarch64;
 pub mod columns;
 #[cfg(test)]
 mod equality;
+#[cfg(all(target_arch = "arm", feature = "helium"))]
+mod helium;
 pub(crate) mod parallel;
 #[cfg(any(feature = "std", test))]
 pub mod pool;
+#[cfg(all(target_arch = "riscv64", target_os = "linux", feature = "std"))]
+mod riscv;
 pub(crate) mod root;
 pub mod scalar;
 #[cfg(test)]
 mod tests;
-#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+#[cfg(all(target_arch = "arm", feature = "dsp"))]
+mod thumb;
+#[cfg(any(
+    all(target_arch = "aarch64", target_endian = "little"),
+    all(target_arch = "wasm32", target_feature = "simd128"),
+    all(target_arch = "arm", feature = "dsp"),
+    all(target_arch = "arm", feature = "helium"),
+    all(target_arch = "riscv64", target_os = "linux", feature = "std"),
+))]
 mod tiles;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
 pub mod workers;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -204,6 +218,14 @@ pub fn available() -> impl Iterator<Item = &'static Kernels> {
         aarch64::i8mm,
         #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
         aarch64::dotprod,
+        #[cfg(all(target_arch = "arm", feature = "helium"))]
+        helium::helium,
+        #[cfg(all(target_arch = "arm", feature = "dsp"))]
+        thumb::dsp,
+        #[cfg(all(target_arch = "riscv64", target_os = "linux", feature = "std"))]
+        riscv::vector,
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        wasm::simd128,
         #[cfg(target_arch = "x86_64")]
         x86::avx512_vnni,
         #[cfg(target_arch = "x86_64")]
