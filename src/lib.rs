@@ -15,6 +15,7 @@
 //! | [`report`] | what a command hands back, as text or one JSON line |
 //! | [`progress`] | the trait that long work reports to |
 //! | [`machine`] | the build machine: CPU features, read bandwidth |
+//! | [`mod@bench`] | the runtime's speed on this machine, on artifacts and on random weights of known shapes |
 //! | [`eval`] | perplexity, divergence, accuracy, embeddings and generation over artifacts and directories |
 //! | [`prune`] | N:M masks by magnitude or Wanda, and recovery |
 //! | [`quantize`] | a scheme for every matrix, scales searched row by row, key maps, quantization-aware training |
@@ -55,6 +56,7 @@
 //! | `*.jsonl` of `--metrics` | one object per training step | [`train::command`] |
 //! | tokenizer directory | `tokenizer.json`, `tokenizer_config.json`, `slmc.json` | [`data::tokenizer_training`] |
 //! | `RECIPE.lock` | the inputs of a recipe by hash | [`recipe`] |
+//! | `.slmc/cache/bench/*.slm` | artifacts of random weights that `slmc bench --shape` measures | [`mod@bench`] |
 //! | `.slmc/cache/KEY.json` | what a stage of a recipe gave, `slmc.cache/1` | [`recipe`] |
 //! | `.NAME.slmc-PID-N.new`, `.old` | an output being built, and the one it replaces; gone when the command ends | [`checkpoint::atomic`] |
 //!
@@ -63,6 +65,7 @@
 
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests write their inputs"))]
 
+pub mod bench;
 pub mod calibrate;
 pub mod checkpoint;
 pub mod cli;

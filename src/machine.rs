@@ -2,7 +2,8 @@
 //! `slmc doctor`.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 /// Name and version of this program, as provenance states them.
 pub fn tool() -> String {
@@ -38,20 +39,59 @@ pub fn cpu_features() -> Vec<&'static str> {
     features
 }
 
-/// Bytes read per second by `threads` threads that each sum their own part of a buffer of `bytes`; the best of
-/// `rounds` passes, since another program's work only ever slows one down.
-pub fn read_bandwidth(bytes: usize, threads: usize, rounds: usize) -> f64 {
-    let words = (bytes / 8 / threads.max(1)).max(1);
-    let parts: Vec<Vec<u64>> = (0..threads.max(1)).map(|part| vec![part as u64 + 1; words]).collect();
-    let mut best = 0.0f64;
-    for _ in 0..rounds {
+/// Bytes per second that `threads` threads together read from `bytes`, each its own part of it, over and over for at least
+/// `time`; the best of `rounds`, since another program's work only ever slows one down.
+pub fn read_rate(bytes: &[u8], threads: usize, time: Duration, rounds: usize) -> f64 {
+    let part = bytes.len().div_ceil(threads.max(1)).next_multiple_of(64).max(64);
+    let pass = |passes: usize| {
         let start = Instant::now();
         std::thread::scope(|scope| {
-            for part in &parts {
-                scope.spawn(move || black_box(part.iter().fold(0u64, |sum, word| sum.wrapping_add(*word))));
+            for part in bytes.chunks(part) {
+                scope.spawn(move || {
+                    for _ in 0..passes {
+                        black_box(sum_words(black_box(part)));
+                    }
+                });
             }
         });
-        best = best.max((words * 8 * parts.len()) as f64 / start.elapsed().as_secs_f64());
+        start.elapsed().as_secs_f64().max(1e-9)
+    };
+    // The first pass fetches what is not there yet and says how many fill the time.
+    pass(1);
+    let passes = (time.as_secs_f64() / pass(1)).ceil().max(1.0) as usize;
+    let best = (0..rounds.max(1)).map(|_| pass(passes)).fold(f64::INFINITY, f64::min);
+    (bytes.len() * passes) as f64 / best
+}
+
+/// Sum of 64-bit words: something that needs every byte, in enough independent sums to wait for none.
+fn sum_words(bytes: &[u8]) -> u64 {
+    let mut sums = [0u64; 32];
+    for block in bytes.chunks_exact(256) {
+        for (sum, word) in sums.iter_mut().zip(block.chunks_exact(8)) {
+            *sum = sum.wrapping_add(u64::from_le_bytes([
+                word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7],
+            ]));
+        }
     }
-    best
+    sums.iter().fold(0, |sum, part| sum.wrapping_add(*part))
+}
+
+/// Bytes per second that `threads` threads read from memory, each its part of a buffer of `bytes`.
+pub fn read_bandwidth(bytes: usize, threads: usize, rounds: usize) -> f64 {
+    read_rate(&vec![1; bytes], threads, Duration::ZERO, rounds)
+}
+
+/// Most memory this process had resident since [`forget_peak_memory`]; `None` where the system does not tell.
+pub fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+}
+
+/// Starts counting [`peak_memory_bytes`] from what is resident now, where the system can.
+pub fn forget_peak_memory() {
+    // Writing 5 resets the peak (proc_pid_clear_refs, Linux 4.0); elsewhere the peak is that of the whole process.
+    if let Ok(mut file) = std::fs::OpenOptions::new().write(true).open("/proc/self/clear_refs") {
+        drop(file.write_all(b"5"));
+    }
 }

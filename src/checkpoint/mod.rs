@@ -5,6 +5,7 @@ pub mod atomic;
 pub mod config;
 pub mod directory;
 pub mod hash;
+pub mod huge_pages;
 pub mod mmap;
 pub mod tensor;
 pub mod tensor_file;

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, each with its options (the help text) and a `run` that opens what is
 //! named, calls the library and hands the report to the shell.
 
+mod bench;
 mod compile;
 mod distill;
 mod doctor;
@@ -55,6 +56,7 @@ enum Command {
     Generate(generate::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
+    Bench(bench::Args),
     Estimate(estimate::Args),
     Run(run::Args),
     Tokenizer(tokenizer::Args),
@@ -78,10 +80,11 @@ impl Cli {
             Command::Prune(args) => args.run(global, shell),
             Command::Quantize(args) => args.run(global, shell),
             Command::Compile(args) => args.run(global, shell),
-            Command::Eval(args) => args.run(shell),
+            Command::Eval(args) => args.run(global, shell),
             Command::Generate(args) => args.run(global, shell),
             Command::Inspect(args) => args.run(shell),
             Command::Verify(args) => args.run(shell),
+            Command::Bench(args) => args.run(global, shell),
             Command::Estimate(args) => args.run(shell),
             Command::Run(args) => args.run(global, shell),
             Command::Tokenizer(args) => args.run(shell),

@@ -1,12 +1,13 @@
 //! Artifacts on this machine: a file mapped and checked, and the runtime's session in memory allocated for it.
 
+use crate::checkpoint::huge_pages::HugePages;
 use crate::checkpoint::mmap::MappedFile;
 use crate::progress::Progress;
 use rayon::prelude::*;
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::kernels::{Kernels, SCALAR};
-use slm_runtime::layout::ALIGNMENT;
+use slm_runtime::layout::{ALIGNMENT, Layout};
 use slm_runtime::sample::{Sampling, choose, random_u64};
 use slm_runtime::session::{Session, SessionError};
 use std::io;
@@ -46,6 +47,8 @@ fn remedy(error: &FormatError) -> &'static str {
 #[derive(Clone, Debug)]
 pub struct ArtifactFile {
     file: Arc<MappedFile>,
+    /// Read instead of the file's pages, where there is one.
+    copy: Option<Arc<HugePages>>,
 }
 
 impl ArtifactFile {
@@ -55,7 +58,13 @@ impl ArtifactFile {
         let file = MappedFile::open(path).map_err(read)?;
         let checked = ArtifactView::open(file.bytes()).and_then(|view| view.verify_digests());
         checked.map_err(|error| ArtifactError::Format { path: path.to_owned(), error })?;
-        Ok(ArtifactFile { file })
+        Ok(ArtifactFile { file, copy: None })
+    }
+
+    /// The same artifact, read from a copy in huge pages.
+    pub fn in_huge_pages(self) -> io::Result<Self> {
+        let copy = HugePages::copy(self.file.bytes())?;
+        Ok(ArtifactFile { copy: Some(Arc::new(copy)), ..self })
     }
 
     /// Where it lies.
@@ -65,7 +74,7 @@ impl ArtifactFile {
 
     /// The artifact.
     pub fn view(&self) -> Result<ArtifactView<'_>, ArtifactError> {
-        ArtifactView::open(self.file.bytes())
+        ArtifactView::open(self.copy.as_ref().map_or(self.file.bytes(), |copy| copy.bytes()))
             .map_err(|error| ArtifactError::Format { path: self.path().to_owned(), error })
     }
 }
@@ -96,6 +105,17 @@ impl SessionMemory {
 /// The kernels of this machine.
 pub fn kernels() -> &'static Kernels {
     const { &SCALAR }
+}
+
+/// The layout that the kernels of this machine are made for.
+pub fn layout() -> Layout {
+    #[cfg(target_arch = "aarch64")]
+    {
+        let i8mm = std::arch::is_aarch64_feature_detected!("i8mm");
+        return if i8mm { Layout::R8K8 } else { Layout::R8K4 };
+    }
+    #[cfg(not(target_arch = "aarch64"))]
+    Layout::R8K4Offset8
 }
 
 /// Output rows of one sequence, row-major, from a fresh session.

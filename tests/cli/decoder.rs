@@ -30,6 +30,12 @@ fn from_checkpoint_to_artifact_in_words() {
     transcript.run("eval out/mixed --data text.txt --window 16 --reference model");
     transcript.run("eval out/mixed.slm --data text.txt --window 16 --max-windows 3 --reference model");
     transcript.run("generate out/mixed.slm --prompt 'the fox' --tokens 12");
+    transcript.file(
+        "answers.jsonl",
+        "{\"prompt\": \"the fox\", \"label\": \"runs\"}\n{\"prompt\": \"a\", \"label\": \"dog\"}\n",
+    );
+    transcript.run("eval out/mixed.slm --task generate --data answers.jsonl --answer-tokens 8 --reference model");
+    transcript.run("eval out/mixed.slm --task mlm --data text.txt");
     transcript.run("generate model --prompt 'the fox' --tokens 4");
     transcript
         .run("generate out/mixed.slm --prompt 'the fox' --tokens 12 --temperature 0.9 --top-k 8 --top-p 0.9 --seed 7");
@@ -69,6 +75,41 @@ fn every_result_is_one_json_line() {
     for row in ["slmc", "architecture", "CPU features", "kernel", "read bandwidth", "f32 devices"] {
         assert!(words.lines().any(|line| line.starts_with(row)), "{row} in {words}");
     }
+}
+
+#[test]
+fn speed_is_measured_on_artifacts_and_on_shapes() {
+    let mut transcript = with_decoder("bench", Family::TiedLlama);
+    transcript.prepare("quantize model --scheme w4 --calibration text.txt -o out/w4");
+    transcript.prepare("compile out/w4 --target generic --context 24 -o out/w4.slm");
+    let measured = |transcript: &Transcript, line: &str| -> serde_json::Value {
+        let output = transcript.silent(&format!("bench {line} --json"));
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(report["schema"], "slmc.bench/1");
+        for key in ["first_token_ms", "token_ms_p50", "token_ms_p99", "prefill_tokens_per_s", "decode_tokens_per_s"] {
+            assert!(report[key].as_f64().is_some_and(|value| value > 0.0), "{key} in {report}");
+        }
+        assert!(report["read_bandwidth_fraction"].is_number() && report["kernel"].is_string(), "{report}");
+        report
+    };
+    let report = measured(&transcript, "out/w4.slm --prefill 16 --decode 8 --rounds 2 --threads 1");
+    assert_eq!((&report["weights"], &report["head_scheme"]), (&"mapped".into(), &"w4.g32".into()));
+    assert_eq!((&report["threads"], &report["rounds"]), (&1.into(), &2.into()));
+    // What one token reads: every matrix once, the tied token table being the head.
+    let inspected: serde_json::Value =
+        serde_json::from_slice(&transcript.silent("inspect out/w4.slm --json").stdout).expect("JSON");
+    assert_eq!(report["bytes_per_token"], inspected["weight_bytes"]);
+    for (line, head) in [("", "w8"), (" --head w4", "w4.g32"), (" --sparsity 2:4", "w8")] {
+        let report = measured(&transcript, &format!("--shape 15m{line} --prefill 2 --decode 2 --rounds 1"));
+        assert_eq!(report["head_scheme"], head, "{line}");
+    }
+    transcript.run("bench out/w4.slm --prefill 16 --decode 9");
+    transcript.run("bench out/w4.slm --shape 15m");
+    transcript.run("bench");
+    transcript.run("bench --shape 2b");
+    transcript.run("bench --shape 15m --sparsity 4:8");
+    transcript.run("bench missing.slm");
 }
 
 #[test]

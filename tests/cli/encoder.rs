@@ -23,6 +23,8 @@ fn sentence_embeddings() {
     transcript.json("eval out/mixed.slm --data lines.jsonl --field text --reference model", "slmc.eval/1");
     transcript.run("eval out/mixed.slm --data lines.txt --task lm");
     transcript.run("generate out/mixed.slm --prompt a");
+    transcript.run("bench out/mixed.slm --prefill 4");
+    assert!(transcript.silent("bench out/mixed.slm --prefill 4 --decode 0 --rounds 1").status.success());
 }
 
 #[test]
@@ -47,4 +49,12 @@ fn a_masked_language_model() {
     transcript.run("compile out/w4 --target generic -o out/w4.slm");
     transcript.run("verify out/w4.slm");
     transcript.run("eval out/w4.slm --data lines.txt");
+    transcript.run("eval out/w4.slm --data lines.txt --task lm");
+    // The same tokenizer with a token for hidden ones.
+    let file = transcript.path("model/tokenizer.json");
+    let text = std::fs::read_to_string(&file).expect("the fixture wrote it").replace("\",\":", "\"[MASK]\":");
+    std::fs::create_dir(transcript.path("masked")).expect("a fresh directory");
+    transcript.file("masked/tokenizer.json", &text);
+    transcript.run("eval out/w4.slm --data lines.txt --tokenizer masked --reference model");
+    transcript.json("eval out/w4.slm --data lines.txt --tokenizer masked --seed 3", "slmc.eval/1");
 }

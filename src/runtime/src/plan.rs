@@ -2,11 +2,15 @@
 //! reader recomputes and compares them, and the session divides the caller's memory by them. Nothing else is allocated.
 //!
 //! ```text
-//! arena: residual | wide_a | wide_b | row | activations | activation_scales | query | sums | totals | scores | output
+//! arena: residual | wide_a | wide_b | activations | activation_sums | activation_scales | starts | output
+//!        | of the first worker: row | query | sums | totals | scores
 //! cache: per layer with attention    keys (kv heads, context, head_dim) i8 | values likewise
 //!                                    | key scales (kv heads, context) f32 | value scales
 //!        per layer with convolution  its last inputs (taps - 1, hidden) f32, oldest first
 //! ```
+//!
+//! Where several workers run a session, each further one brings memory of its own, laid out as that of the first, after the
+//! cache; the artifact states the sizes for one.
 //!
 //! A decoder keeps every layer's part of the cache and pushes `chunk` tokens at a time through the layers. An encoder
 //! holds the residual stream of the whole sequence and the keys and values of one layer at a time.
@@ -31,8 +35,16 @@ pub struct Plan {
     pub wide_a: usize,
     /// f32 per token: keys, values, projections, or the feed-forward network's inner values.
     pub wide_b: usize,
-    /// i8 per token: a linear's quantized input, padded to 32.
+    /// i8 per token and plane: a linear's quantized input, padded to 32.
     pub activations: usize,
+    /// Planes of the widest activations: 2 where a linear takes 16 bits.
+    pub planes: usize,
+    /// Layers: the table of tensors is looked up by them.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Positions.
+    pub context: usize,
     /// Widest head.
     pub head_dim: usize,
     /// f32 of all output rows computed together; 0 where hidden states are handed out as they lie.
@@ -41,7 +53,12 @@ pub struct Plan {
     pub arena_bytes: u64,
     /// Bytes of the key-value cache.
     pub cache_bytes: u64,
+    /// Of the arena, what each worker has for itself.
+    pub worker_bytes: u64,
 }
+
+/// Elements and bytes per element of a region.
+type Region = (Option<usize>, u64);
 
 /// Bytes of a region of `count` elements of `bytes` each, padded to 64.
 fn region(count: u64, bytes: u64) -> Option<u64> {
@@ -78,7 +95,7 @@ impl Plan {
             let ffn = layer.ffn_width as usize;
             let gates = if layer.block == Block::Conv as u8 { hidden.checked_mul(3)? } else { 0 };
             wide_a = wide_a.max(query_width).max(ffn).max(gates);
-            wide_b = wide_b.max(key_width).max(if layer.ffn == 2 { ffn } else { 0 });
+            wide_b = wide_b.max(key_width.checked_mul(2)?).max(if layer.ffn == 2 { ffn } else { 0 });
             inner = inner.max(query_width).max(ffn);
             head_dim = head_dim.max(layer.head_dim as usize);
             let bytes = layer_cache_bytes(&layer, spec.hidden, spec.context)?;
@@ -95,32 +112,48 @@ impl Plan {
             wide_a,
             wide_b,
             activations: inner.next_multiple_of(GROUP),
+            planes: 1 + usize::from(spec.wide_activations),
+            layers: spec.layers as usize,
+            hidden,
+            context: spec.context as usize,
             head_dim,
             output,
             arena_bytes: 0,
             cache_bytes,
+            worker_bytes: 0,
         };
-        let regions = plan.arena_regions(hidden, spec.context as usize);
-        plan.arena_bytes = regions
-            .iter()
-            .try_fold(0u64, |sum, &(count, bytes)| sum.checked_add(region(u64::try_from(count?).ok()?, bytes)?))?;
+        let sum = |regions: &[Region]| {
+            let mut regions = regions.iter();
+            regions.try_fold(0u64, |sum, &(count, bytes)| sum.checked_add(region(u64::try_from(count?).ok()?, bytes)?))
+        };
+        plan.worker_bytes = sum(&plan.worker_regions())?;
+        plan.arena_bytes = sum(&plan.shared_regions())?.checked_add(plan.worker_bytes)?;
         Some(plan)
     }
 
-    /// Elements and bytes per element of the arena's regions, in order.
-    fn arena_regions(&self, hidden: usize, context: usize) -> [(Option<usize>, u64); 11] {
+    /// The arena's regions that workers share, in order.
+    fn shared_regions(&self) -> [Region; 8] {
+        let rows = self.chunk.checked_mul(self.planes);
         [
-            (self.residual_rows.checked_mul(hidden), 4),
+            (self.residual_rows.checked_mul(self.hidden), 4),
             (self.chunk.checked_mul(self.wide_a), 4),
             (self.chunk.checked_mul(self.wide_b), 4),
-            (Some(hidden), 4),
-            (self.chunk.checked_mul(self.activations), 1),
+            (rows.and_then(|rows| rows.checked_mul(self.activations)), 1),
+            (rows.and_then(|rows| rows.checked_mul(self.activations / GROUP)), 4),
             (Some(self.chunk), 4),
+            (self.layers.checked_add(1), 4),
+            (Some(self.output), 4),
+        ]
+    }
+
+    /// The regions of one worker, in order.
+    fn worker_regions(&self) -> [Region; 5] {
+        [
+            (Some(self.hidden), 4),
             (Some(self.head_dim), 1),
             (Some(self.head_dim), 4),
             (Some(self.head_dim), 8),
-            (Some(context), 4),
-            (Some(self.output), 4),
+            (Some(self.context), 4),
         ]
     }
 

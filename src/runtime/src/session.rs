@@ -6,14 +6,21 @@ mod conv;
 mod head;
 mod layer;
 mod linear;
+mod norm;
+mod tensors;
 
 use crate::attention::Attention;
 use crate::format::FormatError;
 use crate::format::artifact::ArtifactView;
 use crate::format::spec::{Block, LayerRecord, Output};
 use crate::kernels::Kernels;
+use crate::kernels::workers::{Single, Workers};
+use crate::layout::GROUP;
 use crate::memory::Memory;
 use crate::plan::Plan;
+
+/// Most workers that one session uses; more find nothing to do.
+pub const MAX_WORKERS: usize = 16;
 
 /// Why a session stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,28 +87,49 @@ impl core::error::Error for SessionError {}
 pub struct Session<'a, 'm> {
     artifact: ArtifactView<'a>,
     kernels: &'static Kernels,
+    workers: &'m dyn Workers,
     buffers: Buffers<'m>,
+    /// Of each worker.
+    scratch: [Scratch<'m>; MAX_WORKERS],
+    /// How many of them there are.
+    seats: usize,
     cache: &'m mut [u8],
     /// Positions in the cache.
     length: usize,
 }
 
-/// The arena's regions; shapes in [`Plan`].
+/// The arena's regions that workers share; shapes in [`Plan`].
 struct Buffers<'m> {
     residual: &'m mut [f32],
     wide_a: &'m mut [f32],
     wide_b: &'m mut [f32],
-    row: &'m mut [f32],
     activations: &'m mut [i8],
+    activation_sums: &'m mut [i32],
     activation_scales: &'m mut [f32],
-    attention: Attention<'m>,
+    /// (layers + 1): records before each layer's.
+    starts: &'m mut [u32],
     output: &'m mut [f32],
 }
 
+/// What a worker has for itself.
+#[derive(Default)]
+struct Scratch<'m> {
+    /// (hidden)
+    row: &'m mut [f32],
+    attention: Attention<'m>,
+}
+
 impl<'a, 'm> Session<'a, 'm> {
-    /// Bytes of memory a session needs: arena and cache.
+    /// Bytes of memory a session of one worker needs: arena and cache.
     pub fn required_bytes(artifact: &ArtifactView<'_>) -> u64 {
         artifact.spec().arena_bytes + artifact.spec().cache_bytes
+    }
+
+    /// Bytes of memory a session needs that `workers` workers run together.
+    pub fn required_bytes_for(artifact: &ArtifactView<'_>, workers: usize) -> u64 {
+        let further = workers.clamp(1, MAX_WORKERS) as u64 - 1;
+        let worker_bytes = Plan::of(artifact).map_or(0, |plan| plan.worker_bytes);
+        Self::required_bytes(artifact) + further * worker_bytes
     }
 
     /// A session with nothing read yet. `memory` must start on 64 bytes and have exactly
@@ -111,38 +139,53 @@ impl<'a, 'm> Session<'a, 'm> {
         kernels: &'static Kernels,
         memory: &'m mut [u8],
     ) -> Result<Self, SessionError> {
-        let (expected, actual) = (Self::required_bytes(artifact), memory.len() as u64);
+        Session::open(artifact, kernels, const { &Single }, memory)
+    }
+
+    /// A session that several workers run together, with the same results. `memory` must start on 64 bytes and have exactly
+    /// [`Session::required_bytes_for`] their number.
+    #[cfg(target_has_atomic = "ptr")]
+    pub fn with_workers(
+        artifact: &ArtifactView<'a>,
+        kernels: &'static Kernels,
+        workers: &'m dyn Workers,
+        memory: &'m mut [u8],
+    ) -> Result<Self, SessionError> {
+        Session::open(artifact, kernels, workers, memory)
+    }
+
+    fn open(
+        artifact: &ArtifactView<'a>,
+        kernels: &'static Kernels,
+        workers: &'m dyn Workers,
+        memory: &'m mut [u8],
+    ) -> Result<Self, SessionError> {
+        let seats = workers.count().clamp(1, MAX_WORKERS);
+        let (expected, actual) = (Self::required_bytes_for(artifact, seats), memory.len() as u64);
         let size = SessionError::MemorySize { expected, actual };
         if expected != actual {
             return Err(size);
         }
         let plan = Plan::of(artifact).ok_or(size)?;
-        let (hidden, context) = (artifact.spec().hidden as usize, artifact.spec().context as usize);
         let arena_bytes = usize::try_from(plan.arena_bytes).map_err(|_| size)?;
-        let (arena, cache) = memory.split_at_mut(arena_bytes);
+        let cache_bytes = usize::try_from(plan.cache_bytes).map_err(|_| size)?;
+        let (arena, rest) = memory.split_at_mut(arena_bytes);
+        let (cache, further) = rest.split_at_mut(cache_bytes);
         let mut arena = Memory::new(arena).map_err(|_| SessionError::MemoryAlignment)?;
-        let buffers = (|| {
-            Some(Buffers {
-                residual: arena.f32s(plan.residual_rows * hidden)?,
-                wide_a: arena.f32s(plan.chunk * plan.wide_a)?,
-                wide_b: arena.f32s(plan.chunk * plan.wide_b)?,
-                row: arena.f32s(hidden)?,
-                activations: arena.i8s(plan.chunk * plan.activations)?,
-                activation_scales: arena.f32s(plan.chunk)?,
-                attention: Attention {
-                    query: arena.i8s(plan.head_dim)?,
-                    sums: arena.i32s(plan.head_dim)?,
-                    totals: arena.i64s(plan.head_dim)?,
-                    scores: arena.u32s(context)?,
-                },
-                output: arena.f32s(plan.output)?,
-            })
-        })()
-        .ok_or(size)?;
-        if arena.remaining() != 0 {
+        let mut further = Memory::new(further).map_err(|_| SessionError::MemoryAlignment)?;
+        let buffers = Buffers::of(&mut arena, &plan).ok_or(size)?;
+        let mut scratch: [Scratch<'m>; MAX_WORKERS] = Default::default();
+        for (seat, scratch) in scratch[..seats].iter_mut().enumerate() {
+            let memory = if seat == 0 { &mut arena } else { &mut further };
+            *scratch = Scratch::of(memory, &plan).ok_or(size)?;
+        }
+        if arena.remaining() + further.remaining() != 0 {
             return Err(size);
         }
-        Ok(Session { artifact: *artifact, kernels, buffers, cache, length: 0 })
+        for (layer, start) in buffers.starts.iter_mut().enumerate() {
+            *start = artifact.records_before(layer) as u32;
+        }
+        Ok(Session { artifact: *artifact, kernels, workers, buffers, scratch, seats, cache, length: 0 })
     }
 
     /// Positions read so far.
@@ -170,7 +213,7 @@ impl<'a, 'm> Session<'a, 'm> {
         let last = last_rows - 1;
         self.head_rows(last, 1)?;
         let width = self.artifact.spec().output_width as usize;
-        if self.output_kind() == Output::Hidden { Ok(&*self.buffers.row) } else { Ok(&self.buffers.output[..width]) }
+        if self.output_kind() == Output::Hidden { Ok(&*self.scratch[0].row) } else { Ok(&self.buffers.output[..width]) }
     }
 
     /// Runs tokens through the model and hands out every output row in order, with its position: a decoder goes on from
@@ -230,8 +273,9 @@ impl<'a, 'm> Session<'a, 'm> {
             if layer.block == Block::Conv as u8 {
                 self.convolve(index, &layer, cache_start, tokens.len(), first == 0)?;
             } else {
-                self.read_keys(index, &layer, cache_start, 0, tokens.len(), first)?;
-                self.mix(index, &layer, cache_start, 0, tokens.len(), first, first + tokens.len())?;
+                let rows = Placed { row: 0, count: tokens.len(), first };
+                self.read_keys(index, &layer, cache_start, rows)?;
+                self.mix(index, &layer, cache_start, rows, first + tokens.len())?;
             }
             cache_start += self.cache_bytes(&layer);
         }
@@ -248,10 +292,12 @@ impl<'a, 'm> Session<'a, 'm> {
         for index in 0..self.artifact.spec().layers as usize {
             let layer = self.layer(index);
             for (part, ids) in tokens.chunks(chunk).enumerate() {
-                self.read_keys(index, &layer, 0, part * chunk, ids.len(), part * chunk)?;
+                let rows = Placed { row: part * chunk, count: ids.len(), first: part * chunk };
+                self.read_keys(index, &layer, 0, rows)?;
             }
             for (part, ids) in tokens.chunks(chunk).enumerate() {
-                self.mix(index, &layer, 0, part * chunk, ids.len(), part * chunk, tokens.len())?;
+                let rows = Placed { row: part * chunk, count: ids.len(), first: part * chunk };
+                self.mix(index, &layer, 0, rows, tokens.len())?;
             }
         }
         Ok(())
@@ -267,12 +313,47 @@ impl<'a, 'm> Session<'a, 'm> {
     }
 }
 
-fn range(layer: usize) -> SessionError {
-    SessionError::NumericRange { layer: layer as u32 }
+impl<'m> Buffers<'m> {
+    fn of(arena: &mut Memory<'m>, plan: &Plan) -> Option<Self> {
+        let rows = plan.chunk * plan.planes;
+        Some(Buffers {
+            residual: arena.f32s(plan.residual_rows * plan.hidden)?,
+            wide_a: arena.f32s(plan.chunk * plan.wide_a)?,
+            wide_b: arena.f32s(plan.chunk * plan.wide_b)?,
+            activations: arena.i8s(rows * plan.activations)?,
+            activation_sums: arena.i32s(rows * (plan.activations / GROUP))?,
+            activation_scales: arena.f32s(plan.chunk)?,
+            starts: arena.u32s(plan.layers + 1)?,
+            output: arena.f32s(plan.output)?,
+        })
+    }
 }
 
-fn add(x: &mut [f32], y: &[f32]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x += y;
+impl<'m> Scratch<'m> {
+    fn of(memory: &mut Memory<'m>, plan: &Plan) -> Option<Self> {
+        Some(Scratch {
+            row: memory.f32s(plan.hidden)?,
+            attention: Attention {
+                query: memory.i8s(plan.head_dim)?,
+                sums: memory.i32s(plan.head_dim)?,
+                totals: memory.i64s(plan.head_dim)?,
+                scores: memory.u32s(plan.context)?,
+            },
+        })
     }
+}
+
+/// Rows of the residual stream and where they stand in the sequence.
+#[derive(Clone, Copy)]
+struct Placed {
+    /// The first row.
+    row: usize,
+    /// How many.
+    count: usize,
+    /// Position of the first.
+    first: usize,
+}
+
+fn range(layer: usize) -> SessionError {
+    SessionError::NumericRange { layer: layer as u32 }
 }

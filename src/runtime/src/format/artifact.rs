@@ -4,10 +4,12 @@
 use super::FormatError;
 use super::header::{self, Header, SectionKind, SectionRecord};
 use super::spec::{LayerRecord, ModelRecord};
-use super::text_tables::TextTables;
 use super::tensor::{NO_LAYER, TensorKey, TensorPart, TensorRecord, TensorRole};
+use super::text_tables::TextTables;
+use crate::kernels::Width;
 use crate::layout::{Layout, Storage, TileShape};
 use crate::numerics::F32Bytes;
+use core::ops::Range;
 
 /// An artifact whose structure is sound.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,17 @@ pub struct Matrix<'a> {
     pub rows: usize,
     /// Input dimension, unpadded.
     pub columns: usize,
+    /// Bits of the activations it is multiplied with.
+    pub width: Width,
+}
+
+impl Matrix<'_> {
+    /// The rows of some tiles, without those that pad the last one.
+    #[inline]
+    pub fn rows_of(&self, tiles: &Range<usize>) -> Range<usize> {
+        let rows = self.shape.layout.rows();
+        (tiles.start * rows).min(self.rows)..(tiles.end * rows).min(self.rows)
+    }
 }
 
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -148,6 +161,24 @@ impl<'a> ArtifactView<'a> {
         None
     }
 
+    /// How many records stand before those of a layer, or, of the layer count, before what follows the layers.
+    pub(crate) fn records_before(&self, layer: usize) -> usize {
+        let after = layer >= self.spec.layers as usize;
+        let rank = if after { 2 << 48 } else { 1 << 48 | (layer as u64) << 16 };
+        let before = |index: &usize| self.tensor_key(*index).is_some_and(|key| key.rank() < rank);
+        (0..self.tensor_count()).take_while(before).count()
+    }
+
+    /// The record of a tensor among some records, and its bytes.
+    pub(crate) fn tensor_among(&self, records: Range<usize>, key: TensorKey) -> Option<(TensorRecord, &'a [u8])> {
+        let [low, high] = key.layer.to_le_bytes();
+        let start = [low, high, key.role as u8, key.part as u8];
+        let bytes = self.tensors.get(records.start * TensorRecord::BYTES..records.end * TensorRecord::BYTES)?;
+        let found = bytes.chunks_exact(TensorRecord::BYTES).find(|record| record.starts_with(&start))?;
+        let record = TensorRecord::from_bytes(found);
+        Some((record, self.tensor_bytes(&record)?))
+    }
+
     /// Bytes of a tensor, padding included.
     pub fn tensor_bytes(&self, record: &TensorRecord) -> Option<&'a [u8]> {
         let start = usize::try_from(record.offset).ok()?;
@@ -157,12 +188,24 @@ impl<'a> ArtifactView<'a> {
     /// A quantized matrix.
     pub fn matrix(&self, key: TensorKey) -> Result<Matrix<'a>, FormatError> {
         let (record, bytes) = self.tensor(key).ok_or(FormatError::MissingTensor(key))?;
+        self.matrix_of(key, &record, bytes)
+    }
+
+    /// The matrix of a record.
+    pub(crate) fn matrix_of(
+        &self,
+        key: TensorKey,
+        record: &TensorRecord,
+        bytes: &'a [u8],
+    ) -> Result<Matrix<'a>, FormatError> {
         let (rows, columns) = (record.rows as usize, record.columns as usize);
         let shape = Storage::from_id(record.storage)
             .zip(Layout::from_id(record.layout))
             .and_then(|(storage, layout)| TileShape::new(storage, layout, rows, columns))
             .ok_or(FormatError::TensorShape(key))?;
-        Ok(Matrix { bytes, shape, rows, columns })
+        // Tables that are only looked up state no width.
+        let width = Width::from_number(record.activation_bits).unwrap_or(Width::Bits8);
+        Ok(Matrix { bytes, shape, rows, columns, width })
     }
 
     /// An f32 tensor.
@@ -173,11 +216,20 @@ impl<'a> ArtifactView<'a> {
     /// An f32 tensor that may be absent.
     pub fn optional_vector(&self, key: TensorKey) -> Result<Option<F32Bytes<'a>>, FormatError> {
         let Some((record, bytes)) = self.tensor(key) else { return Ok(None) };
-        let values = record.rows as usize * record.columns as usize;
+        self.vector_of(key, &record, bytes).map(Some)
+    }
+
+    /// The f32 tensor of a record.
+    pub(crate) fn vector_of(
+        &self,
+        key: TensorKey,
+        record: &TensorRecord,
+        bytes: &'a [u8],
+    ) -> Result<F32Bytes<'a>, FormatError> {
         if record.storage != Storage::F32 as u8 {
             return Err(FormatError::TensorShape(key));
         }
-        Ok(Some(F32Bytes::new(bytes).slice(0, values)))
+        Ok(F32Bytes::new(bytes).slice(0, record.rows as usize * record.columns as usize))
     }
 
     /// Bytes of a section; `None` where it is absent or cut off with the host part.

@@ -9,8 +9,9 @@ use super::spec::{
     NormPlacement, Output,
 };
 use super::tensor::TensorRecord;
-use super::text_tables::TextTables;
 use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType};
+use super::text_tables::TextTables;
+use crate::kernels::Width;
 use crate::layout::{ALIGNMENT, Layout, Storage, tensor_bytes};
 
 impl<'a> ArtifactView<'a> {
@@ -107,7 +108,8 @@ impl<'a> ArtifactView<'a> {
         require(spec.tied_head <= 1, "tied_head")?;
         require(spec.learned_positions <= 1, "learned_positions")?;
         require(spec.strip_leading_space <= 1, "strip_leading_space")?;
-        require(spec.exit_head == 0 && spec.reserved == [0; 3] && spec.reserved_end == [0; 44], "reserved")?;
+        require(spec.wide_activations <= 1, "wide_activations")?;
+        require(spec.exit_head == 0 && spec.reserved == [0; 2] && spec.reserved_end == [0; 44], "reserved")?;
         require((1..=MAX_LAYERS).contains(&spec.layers), "layers")?;
         let size = |value: u32| (1..=MAX_DIMENSION).contains(&value);
         require(size(spec.hidden), "hidden")?;
@@ -163,8 +165,13 @@ impl<'a> ArtifactView<'a> {
                 _ if record.layout == self.header.layout => self.layout(),
                 _ => return Err(fault("layout differs from the header's")),
             };
-            if !matches!(record.activation_bits, 0 | 8) {
-                return Err(fault("unknown activation width"));
+            match Width::from_number(record.activation_bits) {
+                Some(_) if storage == Storage::F32 => return Err(fault("an f32 tensor has an activation width")),
+                Some(Width::Bits16) if self.spec.wide_activations == 0 => {
+                    return Err(fault("16-bit activations that the specification has no memory for"));
+                }
+                None if record.activation_bits != 0 => return Err(fault("unknown activation width")),
+                _ => {}
             }
             if record.sparsity != u8::from(storage.is_sparse()) {
                 return Err(fault("unknown sparsity, or one that is not its storage's"));

@@ -21,7 +21,10 @@ impl<'a> ArtifactView<'a> {
         }
         let mut last = 0;
         for _ in 0..curves {
-            let (id, _, next) = self.curve_at(at).ok_or(fault("illegal activation curve"))?;
+            let (id, curve, next) = self.curve_at(at).ok_or(fault("illegal activation curve"))?;
+            if !curve.is_sound() {
+                return Err(fault("illegal activation curve"));
+            }
             if id as u32 <= last {
                 return Err(fault("curves out of order"));
             }
@@ -86,7 +89,7 @@ impl<'a> ArtifactView<'a> {
         let k = u32_at(self.functions, at + 4)?;
         let start = at + ENTRY_BYTES;
         let end = start.checked_add(Curve::BYTES)?;
-        Some((id, Curve::new(self.functions.get(start..end)?, k)?, end))
+        Some((id, Curve::checked_before(self.functions.get(start..end)?, k)?, end))
     }
 
     /// Rotary table `number`, from 1.

@@ -42,8 +42,10 @@ record! {
         strip_leading_space: u8,
         /// 0: logits come from the last layer only.
         exit_head: u8,
+        /// 1 where a linear takes 16-bit activations, and the memory is planned for them.
+        wide_activations: u8,
         /// Zero.
-        reserved: [u8; 3],
+        reserved: [u8; 2],
         /// Layers.
         layers: u32,
         /// Width of the residual stream.

@@ -17,7 +17,7 @@ record! {
         storage: u8,
         /// A [`crate::layout::Layout`]; 0 for f32.
         layout: u8,
-        /// Width of the activations the matrix is multiplied with: 8; 0 for position and type tables and for vectors.
+        /// Width of the activations the matrix is multiplied with: 8 or 16; 0 for position and type tables and for vectors.
         activation_bits: u8,
         /// 0: dense. 1: 2:4, and the storage is one of its.
         sparsity: u8,

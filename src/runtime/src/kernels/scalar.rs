@@ -2,61 +2,76 @@
 //! kernel. Each group of 32 columns of a row is decoded once and multiplied with all tokens of the chunk; of a 2:4 matrix,
 //! its 16 kept values are put in their columns first, which products of whole groups outrun selecting activations by.
 
-use super::Activations;
+use super::columns::Columns;
+use super::{Activations, Factors, Rows, Sums, Width};
 use crate::format::artifact::Matrix;
 use crate::format::spec::MAX_CHUNK;
 use crate::layout::{GROUP, KEPT, NibbleCode, TileShape};
+use crate::numerics::{self, Rotary};
+use core::ops::Range;
 
 /// See [`super::Kernels::multiply`].
 ///
 /// # Panics
 /// If the slices are shorter than the shapes say.
-pub fn multiply(matrix: &Matrix<'_>, activations: Activations<'_>, output: &mut [f32]) {
+pub fn multiply(matrix: &Matrix<'_>, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) {
     match matrix.shape.layout.run() {
-        1 => multiply_run::<1>(matrix, activations, output),
-        4 => multiply_run::<4>(matrix, activations, output),
-        8 => multiply_run::<8>(matrix, activations, output),
-        _ => multiply_run::<16>(matrix, activations, output),
+        1 => multiply_run::<1>(matrix, input, tiles, output),
+        4 => multiply_run::<4>(matrix, input, tiles, output),
+        8 => multiply_run::<8>(matrix, input, tiles, output),
+        _ => multiply_run::<16>(matrix, input, tiles, output),
     }
 }
 
-fn multiply_run<const RUN: usize>(matrix: &Matrix<'_>, activations: Activations<'_>, output: &mut [f32]) {
-    let tokens = activations.scales.len();
-    assert!(tokens <= MAX_CHUNK && output.len() == tokens * matrix.rows);
-    assert!(activations.stride >= matrix.shape.groups * GROUP);
+fn multiply_run<const RUN: usize>(
+    matrix: &Matrix<'_>,
+    input: &Activations<'_>,
+    tiles: Range<usize>,
+    output: &mut Columns<'_>,
+) {
+    input.check(matrix, &tiles, output);
     let shape = &matrix.shape;
     let interleaved = shape.layout.rows();
-    for (tile_index, tile) in matrix.bytes.chunks_exact(shape.stride).enumerate() {
-        let first = tile_index * interleaved;
-        for row in 0..interleaved.min(matrix.rows - first) {
-            let mut sums = [0i32; MAX_CHUNK];
-            for group in 0..shape.groups {
-                let multiplier = multiplier(shape, tile, row, group);
-                let column = group * GROUP;
-                let tokens = sums[..tokens].iter_mut().zip(activations.values[column..].chunks(activations.stride));
-                // Wrapping: only a file that breaks the bounds of docs/numerics.md gets there, and it must not panic.
-                if shape.storage.is_sparse() {
-                    let values = decode_kept::<RUN>(shape, tile, row, group);
-                    for (sum, token) in tokens {
-                        *sum = sum.wrapping_add(multiplier * wide_dot(&values, &token[..GROUP]));
-                    }
-                } else {
-                    let values = decode_group::<RUN>(shape, tile, row, group);
-                    for (sum, token) in tokens {
-                        *sum = sum.wrapping_add(multiplier * dot(&values, &token[..GROUP]));
-                    }
+    let (first, rows) = (output.range().start, output.range().len());
+    for row in 0..rows {
+        let (tile, within) = ((first + row) / interleaved, (first + row) % interleaved);
+        let tile = &matrix.bytes[tile * shape.stride..][..shape.stride];
+        let mut sums = [0i32; 2 * MAX_CHUNK];
+        let sums = &mut sums[..input.rows()];
+        for group in 0..shape.groups {
+            let multiplier = multiplier(shape, tile, within, group);
+            let tokens = sums.iter_mut().zip(input.values[group * GROUP..].chunks(input.stride));
+            // Wrapping: only a file that breaks the bounds of docs/numerics.md gets there, and it must not panic.
+            if shape.storage.is_sparse() {
+                let values = decode_kept::<RUN>(shape, tile, within, group);
+                for (sum, token) in tokens {
+                    *sum = sum.wrapping_add(multiplier * wide_dot(&values, &token[..GROUP]));
+                }
+            } else {
+                let values = decode_group::<RUN>(shape, tile, within, group);
+                for (sum, token) in tokens {
+                    *sum = sum.wrapping_add(multiplier * dot(&values, &token[..GROUP]));
                 }
             }
-            let scale = row_scale(shape, tile, row);
-            for (token, (&sum, &token_scale)) in sums.iter().zip(activations.scales).enumerate() {
-                output[token * matrix.rows + first + row] = sum as f32 * scale * token_scale;
-            }
+        }
+        let scale = row_scale(shape, tile, within);
+        for (token, &token_scale) in input.scales.iter().enumerate() {
+            output.row(token)[row] = total(input.width, &sums[token * input.width.planes()..]) * scale * token_scale;
         }
     }
 }
 
+/// The f32 of a token's sum, one per plane.
+#[inline]
+pub(crate) fn total(width: Width, sums: &[i32]) -> f32 {
+    match width {
+        Width::Bits8 => sums[0] as f32,
+        Width::Bits16 => (128 * i64::from(sums[0]) + i64::from(sums[1])) as f32,
+    }
+}
+
 /// The f32 scale of a row within a tile.
-fn row_scale(shape: &TileShape, tile: &[u8], row: usize) -> f32 {
+pub(crate) fn row_scale(shape: &TileShape, tile: &[u8], row: usize) -> f32 {
     let at = shape.scale_offset(row);
     f32::from_le_bytes([tile[at], tile[at + 1], tile[at + 2], tile[at + 3]])
 }
@@ -187,16 +202,60 @@ fn integers<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, group:
     decode_kept::<RUN>(shape, tile, row, group).map(i32::from)
 }
 
-/// See [`super::Kernels::dot`].
+/// Σ a · b in i32, equal lengths.
 #[inline]
-pub fn dot(a: &[i8], b: &[i8]) -> i32 {
+fn dot(a: &[i8], b: &[i8]) -> i32 {
     a.iter().zip(b).map(|(&x, &y)| i32::from(x) * i32::from(y)).sum()
 }
 
-/// See [`super::Kernels::accumulate`].
-#[inline]
-pub fn accumulate(weight: i32, row: &[i8], sums: &mut [i32]) {
-    for (sum, &value) in sums.iter_mut().zip(row) {
-        *sum += weight * i32::from(value);
+/// See [`super::Kernels::rotate`].
+pub fn rotate(rotary: &Rotary<'_>, head: &mut [f32], position: usize) {
+    rotary.rotate(head, position);
+}
+
+/// See [`super::Kernels::scores`].
+///
+/// # Panics
+/// If there are fewer keys than scores.
+pub fn scores(keys: Rows<'_>, query: &[i8], scale: f32, scores: &mut [u32]) -> f32 {
+    assert!(keys.scales.len() >= scores.len() && keys.values.len() >= scores.len() * query.len());
+    let mut top = f32::NEG_INFINITY;
+    for ((slot, key), &key_scale) in scores.iter_mut().zip(keys.values.chunks_exact(query.len())).zip(keys.scales) {
+        let score = dot(query, key) as f32 * key_scale * scale;
+        top = if score > top { score } else { top };
+        *slot = score.to_bits();
+    }
+    top
+}
+
+/// Positions whose products of a 14-bit weight and an int8 value sum up in i32: 16383 · 128 · 1024 < 2^31.
+pub const BLOCK: usize = 1024;
+
+/// See [`super::Kernels::mix`].
+///
+/// # Panics
+/// If there are fewer values than weights.
+pub fn mix(values: Rows<'_>, weights: &[u32], factors: Factors, sums: Sums<'_>, out: &mut [f32]) {
+    let width = out.len();
+    assert!(values.scales.len() >= weights.len() && values.values.len() >= weights.len() * width);
+    let (block_sums, totals) = (&mut sums.block[..width], &mut sums.total[..width]);
+    totals.fill(0);
+    let blocks = weights.chunks(BLOCK).zip(values.scales.chunks(BLOCK)).zip(values.values.chunks(BLOCK * width));
+    for ((weights, scales), values) in blocks {
+        block_sums.fill(0);
+        for ((&weight, &value_scale), value) in weights.iter().zip(scales).zip(values.chunks_exact(width)) {
+            let weight = numerics::probability(weight, value_scale, factors.ratio);
+            if weight != 0 {
+                for (sum, &value) in block_sums.iter_mut().zip(value) {
+                    *sum += weight * i32::from(value);
+                }
+            }
+        }
+        for (total, &sum) in totals.iter_mut().zip(block_sums.iter()) {
+            *total += i64::from(sum);
+        }
+    }
+    for (out, &total) in out.iter_mut().zip(totals.iter()) {
+        *out = total as f32 * factors.back;
     }
 }

@@ -5,10 +5,10 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::{Activations, scalar};
+use super::{SCALAR, Width, scalar};
 use crate::layout::{GROUP, KEPT, Layout, NibbleCode, Storage};
 use crate::sample::random_u64;
-use crate::vectors::packer::{Integers, kept_columns};
+use crate::vectors::packer::{Inputs, Integers, kept_columns};
 
 /// Random numbers drawn one after another.
 struct Draws {
@@ -178,9 +178,9 @@ proptest! {
                 let mut bytes = matrix.pack(layout);
                 bytes.iter_mut().for_each(|byte| *byte ^= draws.next() as u8);
                 let view = matrix.matrix(layout, &bytes);
-                let input = Activations { values: &activations, stride: activations.len(), scales: &[1.0] };
-                let (mut output, mut row) = (std::vec![0.0; 20], std::vec![0.0; columns]);
-                scalar::multiply(&view, input, &mut output);
+                let mut row = std::vec![0.0; columns];
+                let input = Inputs::new(&activations, activations.len(), &[1.0], Width::Bits8);
+                let output = input.through(&SCALAR, &view);
                 for n in 0..20 {
                     scalar::row(&view, n, &mut row);
                     let (tile, within) = (&bytes[n / layout.rows() * view.shape.stride..], n % layout.rows());

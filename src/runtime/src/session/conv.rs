@@ -8,7 +8,7 @@
 //!
 //! A layer keeps the last L − 1 rows of u as f32, so that a sequence cut in pieces gives the same bits.
 
-use super::linear::Wide;
+use super::linear::{Finish, Input, Place};
 use super::{Session, SessionError, range};
 use crate::format::spec::LayerRecord;
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
@@ -26,13 +26,14 @@ impl Session<'_, '_> {
         count: usize,
         fresh: bool,
     ) -> Result<(), SessionError> {
-        let artifact = self.artifact;
-        let hidden = self.buffers.row.len();
+        let hidden = self.scratch[0].row.len();
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
-        self.quantize_input(index, layer, TensorRole::ConvNorm, 0, count)?;
-        self.linear(key(TensorRole::ConvIn), count, Wide::A)?;
-        let kernel = artifact.vector(key(TensorRole::ConvKernel))?;
-        let bias = artifact.optional_vector(TensorKey { part: TensorPart::Bias, ..key(TensorRole::ConvKernel) })?;
+        let input = Input::Residual(self.norm_before(index, layer, TensorRole::ConvNorm)?, 0);
+        let into = [self.product(key(TensorRole::ConvIn), Place::A)?];
+        self.linear(input, &into, count, Finish::None).map_err(|_| range(index))?;
+        let kernel = self.vector(key(TensorRole::ConvKernel))?;
+        let bias = self.optional_vector(TensorKey { part: TensorPart::Bias, ..key(TensorRole::ConvKernel) })?;
+        let out = [self.product(key(TensorRole::ConvOut), Place::B)?];
         let cache_end = cache_start + self.cache_bytes(layer);
         let taps = layer.taps as usize;
         let mut state =
@@ -42,8 +43,7 @@ impl Session<'_, '_> {
             state.fill(0.0);
         }
         convolve_rows(&mut self.buffers.wide_a[..count * 3 * hidden], state, kernel, bias, hidden);
-        self.quantize_wide_a(count, hidden).map_err(|_| range(index))?;
-        self.linear(key(TensorRole::ConvOut), count, Wide::B)?;
+        self.linear(Input::WideA(hidden), &out, count, Finish::None).map_err(|_| range(index))?;
         self.add_residual(index, layer, (TensorRole::ConvNorm, TensorRole::ConvNorm), 0, count)?;
         self.feed_forward(index, layer, 0, count)
     }

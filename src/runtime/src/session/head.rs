@@ -1,12 +1,11 @@
 //! The two ends of the model: embeddings in, hidden states, logits or a classifier's row out.
 
-use super::linear::{Norm, Wide};
-use super::{Session, SessionError, add, range};
+use super::linear::{Failure, Finish, Input, Place, Product};
+use super::{Session, SessionError, range};
 use crate::format::spec::{CurveId, NormKind, Output};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
+use crate::kernels::parallel::{Rows, each};
 use crate::kernels::scalar;
-use crate::layout::GROUP;
-use crate::numerics::quantize;
 
 impl Session<'_, '_> {
     /// Embeddings of tokens at positions `first..` into residual rows `row..`.
@@ -14,28 +13,30 @@ impl Session<'_, '_> {
         let artifact = self.artifact;
         let spec = artifact.spec();
         let hidden = spec.hidden as usize;
-        let table = |role| artifact.matrix(TensorKey::global(role, TensorPart::Weight));
+        let table = |role| self.matrix(TensorKey::global(role, TensorPart::Weight));
         let words = table(TensorRole::EmbedToken)?;
         let places = if spec.learned_positions == 1 { Some(table(TensorRole::EmbedPosition)?) } else { None };
         let types = if spec.token_types > 0 { Some(table(TensorRole::EmbedType)?) } else { None };
-        let rows = &mut self.buffers.residual[row * hidden..][..tokens.len() * hidden];
-        for (index, (out, &token)) in rows.chunks_exact_mut(hidden).zip(tokens).enumerate() {
-            scalar::scaled_row(&words, token as usize, spec.embedding_scale, out);
+        let norm = self.global_norm(TensorRole::EmbedNorm, spec.embedding_norm)?;
+        let kernels = self.kernels;
+        let rows = Rows::new(&mut self.buffers.residual[row * hidden..][..tokens.len() * hidden], hidden);
+        let failure = Failure::default();
+        let scratch = &mut self.scratch[..self.seats];
+        each(self.workers, tokens.len() == 1, scratch, rows, |index, out, scratch| {
+            scalar::scaled_row(&words, tokens[index] as usize, spec.embedding_scale, out);
             if let Some(places) = &places {
-                scalar::row(places, first + index, self.buffers.row);
-                add(out, self.buffers.row);
+                scalar::row(places, first + index, scratch.row);
+                (kernels.add)(out, scratch.row);
             }
             if let Some(types) = &types {
-                scalar::row(types, 0, self.buffers.row);
-                add(out, self.buffers.row);
+                scalar::row(types, 0, scratch.row);
+                (kernels.add)(out, scratch.row);
             }
-        }
-        if let Some(kind) = NormKind::from_number(spec.embedding_norm) {
-            let norm = Norm::global(&artifact, TensorRole::EmbedNorm, kind)?;
-            let rows = &mut self.buffers.residual[row * hidden..][..tokens.len() * hidden];
-            rows.chunks_exact_mut(hidden).try_for_each(|x| norm.apply(x)).map_err(|_| range(0))?;
-        }
-        Ok(())
+            if let Some(norm) = &norm {
+                failure.note(norm.apply(kernels, out));
+            }
+        });
+        failure.result().map_err(|_| range(0))
     }
 
     /// Output rows of `count` residual rows to the caller; position of the first is `first`.
@@ -53,7 +54,7 @@ impl Session<'_, '_> {
             let rows = together.min(count - row);
             self.head_rows(row, rows)?;
             if hidden_states {
-                each(first + row, self.buffers.row);
+                each(first + row, self.scratch[0].row);
             } else {
                 for (offset, logits) in self.buffers.output[..rows * width].chunks_exact(width).enumerate() {
                     each(first + row + offset, logits);
@@ -70,40 +71,34 @@ impl Session<'_, '_> {
         let spec = artifact.spec();
         let hidden = spec.hidden as usize;
         let failed = |_| range(spec.layers as usize);
-        let final_norm = match NormKind::from_number(spec.final_norm) {
-            Some(kind) => Some(Norm::global(&artifact, TensorRole::FinalNorm, kind)?),
-            None => None,
-        };
+        let norm = self.global_norm(TensorRole::FinalNorm, spec.final_norm)?;
+        let mut input = Input::Residual(norm, row);
         match self.output_kind() {
             Output::Hidden | Output::Classifier => {
-                self.buffers.row.copy_from_slice(&self.buffers.residual[row * hidden..][..hidden]);
-                if let Some(norm) = &final_norm {
-                    norm.apply(self.buffers.row).map_err(failed)?;
-                }
-                return Ok(());
+                let out = &mut *self.scratch[0].row;
+                out.copy_from_slice(&self.buffers.residual[row * hidden..][..hidden]);
+                return norm.map_or(Ok(()), |norm| norm.apply(self.kernels, out)).map_err(failed);
             }
-            Output::LanguageModel => self.quantize_residual(final_norm.as_ref(), row, count).map_err(failed)?,
+            Output::LanguageModel => {}
             Output::MaskedLanguageModel => {
-                self.quantize_residual(final_norm.as_ref(), row, count).map_err(failed)?;
-                self.linear(TensorKey::global(TensorRole::MlmTransform, TensorPart::Weight), count, Wide::B)?;
+                let transform = TensorKey::global(TensorRole::MlmTransform, TensorPart::Weight);
+                let transform = [self.product(transform, Place::B)?];
                 let curve = self.curve(spec.head_activation)?;
-                let norm = Norm::global(&artifact, TensorRole::MlmNorm, NormKind::Layer)?;
-                let stride = hidden.next_multiple_of(GROUP);
-                for (token, x) in self.buffers.wide_b[..count * hidden].chunks_exact_mut(hidden).enumerate() {
-                    for value in x.iter_mut() {
-                        *value = curve.apply(*value);
-                    }
-                    norm.apply(x).map_err(failed)?;
-                    let out = &mut self.buffers.activations[token * stride..][..stride];
-                    out[hidden..].fill(0);
-                    self.buffers.activation_scales[token] = quantize(x, out).map_err(failed)?;
+                let norm = self.global_norm(TensorRole::MlmNorm, NormKind::Layer as u8)?;
+                self.linear(input, &transform, count, Finish::Activate(curve)).map_err(failed)?;
+                for x in self.buffers.wide_b[..count * hidden].chunks_exact_mut(hidden) {
+                    norm.map_or(Ok(()), |norm| norm.apply(self.kernels, x)).map_err(failed)?;
                 }
+                input = Input::WideB(hidden);
             }
         }
-        let head = TensorKey::global(TensorRole::LmHead, TensorPart::Weight);
         let role = if spec.tied_head == 1 { TensorRole::EmbedToken } else { TensorRole::LmHead };
-        let matrix = artifact.matrix(TensorKey { role, ..head })?;
-        self.multiply(&matrix, TensorKey { part: TensorPart::Bias, ..head }, count, Wide::Output)
+        let head = Product {
+            matrix: self.matrix(TensorKey::global(role, TensorPart::Weight))?,
+            bias: self.optional_vector(TensorKey::global(TensorRole::LmHead, TensorPart::Bias))?,
+            place: Place::Output,
+        };
+        self.linear(input, &[head], count, Finish::None).map_err(failed)
     }
 
     /// tanh pooler over the first token, then the classifier.
@@ -111,17 +106,17 @@ impl Session<'_, '_> {
         let head = self.artifact.spec().layers as usize;
         let failed = |_| range(head);
         self.head_rows(0, 1)?;
-        let hidden = self.buffers.row.len();
-        let stride = hidden.next_multiple_of(GROUP);
-        self.buffers.activations[hidden..stride].fill(0);
-        self.buffers.activation_scales[0] = quantize(self.buffers.row, self.buffers.activations).map_err(failed)?;
-        self.linear(TensorKey::global(TensorRole::Pooler, TensorPart::Weight), 1, Wide::B)?;
+        let hidden = self.scratch[0].row.len();
+        let key = |role| TensorKey::global(role, TensorPart::Weight);
+        let pooler = [self.product(key(TensorRole::Pooler), Place::B)?];
+        let classifier = [self.product(key(TensorRole::Classifier), Place::Output)?];
         let sigmoid = self.curve(CurveId::Silu as u8)?;
-        let pooled = &mut self.buffers.wide_b[..hidden];
-        for value in pooled.iter_mut() {
+        // The first residual row takes the final norm's result: nothing reads it after this.
+        self.buffers.residual[..hidden].copy_from_slice(self.scratch[0].row);
+        self.linear(Input::Residual(None, 0), &pooler, 1, Finish::None).map_err(failed)?;
+        for value in &mut self.buffers.wide_b[..hidden] {
             *value = sigmoid.tanh(*value);
         }
-        self.buffers.activation_scales[0] = quantize(pooled, self.buffers.activations).map_err(failed)?;
-        self.linear(TensorKey::global(TensorRole::Classifier, TensorPart::Weight), 1, Wide::Output)
+        self.linear(Input::WideB(hidden), &classifier, 1, Finish::None).map_err(failed)
     }
 }

@@ -1,76 +1,93 @@
 //! What one layer does to rows of the residual stream: keys and values into the cache, attention, feed-forward network.
 //! Norms stand before a part, after its residual sum, or before it and on what it adds.
 
-use super::linear::{Norm, Wide};
-use super::{Session, SessionError, range};
+use super::linear::{Failure, Finish, Input, Place};
+use super::{Placed, Session, SessionError, range};
 use crate::attention::Cache;
 use crate::format::spec::LayerRecord;
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
+use crate::kernels::parallel::{Rows, each};
 use crate::numerics::{map_key, map_query};
 
+/// Multiply-accumulates of attention below which it is not worth waking other workers.
+const ALONE: usize = 48 * 1024;
+
 impl Session<'_, '_> {
-    /// Keys and values of `count` residual rows from `row` into the cache, at positions `first..`.
+    /// Keys and values of some residual rows into the cache, and a decoder's queries, whose input is the same, into
+    /// `wide_a`.
     pub(super) fn read_keys(
         &mut self,
         index: usize,
         layer: &LayerRecord,
         cache_start: usize,
-        row: usize,
-        count: usize,
-        first: usize,
+        Placed { row, count, first }: Placed,
     ) -> Result<(), SessionError> {
         let artifact = self.artifact;
-        let out_of_range = |_| range(index);
-        self.quantize_input(index, layer, TensorRole::AttentionNorm, row, count)?;
         let context = artifact.spec().context as usize;
         let (heads, head_dim) = (layer.key_value_heads as usize, layer.head_dim as usize);
         let width = heads * head_dim;
+        let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
+        let input = Input::Residual(self.norm_before(index, layer, TensorRole::AttentionNorm)?, row);
+        let products = [
+            self.product(key(TensorRole::Key), Place::B)?,
+            self.product(key(TensorRole::Value), Place::AfterB(width))?,
+            self.product(key(TensorRole::Query), Place::A)?,
+        ];
+        let products = if self.is_decoder() { &products[..] } else { &products[..2] };
+        self.linear(input, products, count, Finish::None).map_err(|_| range(index))?;
         let rotary = artifact.rotary(layer.rotary);
-        let part = |part| artifact.vector(TensorKey::layer(index, TensorRole::Key, part));
-        let norm = Norm::of_heads(&artifact, index, layer, TensorRole::KeyNorm)?;
+        let norm = self.head_norm(index, layer, TensorRole::KeyNorm)?;
+        let part = |part| self.vector(TensorKey::layer(index, TensorRole::Key, part));
         let map = match layer.key_map {
             1 => Some((part(TensorPart::KeyMean)?, part(TensorPart::KeyBalance)?)),
             _ => None,
         };
-        for role in [TensorRole::Key, TensorRole::Value] {
-            self.linear(TensorKey::layer(index, role, TensorPart::Weight), count, Wide::B)?;
-            let end = cache_start + self.cache_bytes(layer);
-            let mut cache = Cache::new(&mut self.cache[cache_start..end], layer, context).ok_or(range(index))?;
-            for (token, rows) in self.buffers.wide_b[..count * width].chunks_exact_mut(width).enumerate() {
-                for (head, vector) in rows.chunks_exact_mut(head_dim).enumerate() {
-                    let position = first + token;
-                    if role == TensorRole::Value {
-                        cache.write_value(head, position, vector).map_err(out_of_range)?;
-                        continue;
-                    }
-                    if let Some(norm) = &norm {
-                        norm.apply(vector).map_err(out_of_range)?;
-                    }
-                    if let Some(rotary) = &rotary {
-                        rotary.rotate(vector, position);
-                    }
-                    if let Some((mean, balance)) = map {
-                        let (start, length) = (head * head_dim, head_dim);
-                        map_key(vector, mean.slice(start, length), balance.slice(start, length));
-                    }
-                    cache.write_key(head, position, vector).map_err(out_of_range)?;
-                }
+        let end = cache_start + self.cache_bytes(layer);
+        let kernels = self.kernels;
+        let cache = Cache::new(&mut self.cache[cache_start..end], layer, context).ok_or(range(index))?;
+        let (keys, values) = self.buffers.wide_b[..2 * count * width].split_at_mut(count * width);
+        let scratch = &mut self.scratch[..self.seats];
+        let failure = Failure::default();
+        // Units are (token, head) in the order of a product's columns; in the cache, heads stand apart.
+        let (blocks, part) = ((heads, context), (first, count));
+        let rows = (
+            Rows::new(keys, head_dim),
+            Rows::spread(cache.keys, head_dim, blocks, part),
+            Rows::spread(cache.key_scales, 1, blocks, part),
+        );
+        each(self.workers, count == 1, scratch, rows, |unit, (vector, integers, scale), _| {
+            let (token, head) = (unit / heads, unit % heads);
+            if let Some(norm) = &norm {
+                failure.note(norm.apply(kernels, vector));
             }
-        }
-        Ok(())
+            if let Some(rotary) = &rotary {
+                (kernels.rotate)(rotary, vector, first + token);
+            }
+            if let Some((mean, balance)) = map {
+                let (start, length) = (head * head_dim, head_dim);
+                map_key(vector, mean.slice(start, length), balance.slice(start, length));
+            }
+            failure.note((kernels.quantize)(vector, integers, &mut []).map(|found| scale[0] = found));
+        });
+        let rows = (
+            Rows::new(values, head_dim),
+            Rows::spread(cache.values, head_dim, blocks, part),
+            Rows::spread(cache.value_scales, 1, blocks, part),
+        );
+        each(self.workers, count == 1, scratch, rows, |_, (vector, integers, scale), _| {
+            failure.note((kernels.quantize)(vector, integers, &mut []).map(|found| scale[0] = found));
+        });
+        failure.result().map_err(|_| range(index))
     }
 
-    /// Attention and feed-forward network of `count` residual rows from `row`, which stand at positions `first..`;
-    /// a decoder's rows see the positions up to their own, an encoder's all `end`.
-    #[expect(clippy::too_many_arguments, reason = "rows and positions differ for decoders and encoders")]
+    /// Attention and feed-forward network of some residual rows; a decoder's see the positions up to their own, an
+    /// encoder's all `end`.
     pub(super) fn mix(
         &mut self,
         index: usize,
         layer: &LayerRecord,
         cache_start: usize,
-        row: usize,
-        count: usize,
-        first: usize,
+        Placed { row, count, first }: Placed,
         end: usize,
     ) -> Result<(), SessionError> {
         let artifact = self.artifact;
@@ -78,43 +95,43 @@ impl Session<'_, '_> {
         let (head_dim, heads) = (layer.head_dim as usize, layer.heads as usize);
         let share = heads / layer.key_value_heads as usize;
         let decoder = self.is_decoder();
-        // A decoder's activations still hold this chunk's input; an encoder has read the keys of others since.
+        // A decoder's queries came with its keys; an encoder has read the keys of other rows since.
         if !decoder {
-            self.quantize_input(index, layer, TensorRole::AttentionNorm, row, count)?;
+            let input = Input::Residual(self.norm_before(index, layer, TensorRole::AttentionNorm)?, row);
+            let products = [self.product(key(TensorRole::Query), Place::A)?];
+            self.linear(input, &products, count, Finish::None).map_err(|_| range(index))?;
         }
-        self.linear(key(TensorRole::Query), count, Wide::A)?;
         let rotary = artifact.rotary(layer.rotary);
-        let norm = Norm::of_heads(&artifact, index, layer, TensorRole::QueryNorm)?;
+        let norm = self.head_norm(index, layer, TensorRole::QueryNorm)?;
         let inverse = match layer.key_map {
-            1 => Some(artifact.vector(TensorKey::layer(index, TensorRole::Key, TensorPart::KeyInverse))?),
+            1 => Some(self.vector(TensorKey::layer(index, TensorRole::Key, TensorPart::KeyInverse))?),
             _ => None,
         };
+        let output = [self.product(key(TensorRole::AttentionOutput), Place::B)?];
         let context = artifact.spec().context as usize;
         let cache_end = cache_start + self.cache_bytes(layer);
+        let kernels = self.kernels;
         let cache = Cache::new(&mut self.cache[cache_start..cache_end], layer, context).ok_or(range(index))?;
-        let queries = &mut self.buffers.wide_a[..count * heads * head_dim];
-        for (token, rows) in queries.chunks_exact_mut(heads * head_dim).enumerate() {
-            let position = first + token;
+        let queries = Rows::new(&mut self.buffers.wide_a[..count * heads * head_dim], head_dim);
+        let alone = count * heads * head_dim * end < ALONE;
+        let failure = Failure::default();
+        each(self.workers, alone, &mut self.scratch[..self.seats], queries, |unit, query, scratch| {
+            let (position, head) = (first + unit / heads, unit % heads);
             let seen = if decoder { first_seen(layer, position)..position + 1 } else { 0..end };
-            for (head, query) in rows.chunks_exact_mut(head_dim).enumerate() {
-                if let Some(norm) = &norm {
-                    norm.apply(query).map_err(|_| range(index))?;
-                }
-                if let Some(rotary) = &rotary {
-                    rotary.rotate(query, position);
-                }
-                let key_head = head / share;
-                if let Some(inverse) = inverse {
-                    map_query(query, inverse.slice(key_head * head_dim, head_dim));
-                }
-                self.buffers
-                    .attention
-                    .attend(self.kernels, &cache, key_head, seen.clone(), layer.score_scale, query)
-                    .map_err(|_| range(index))?;
+            if let Some(norm) = &norm {
+                failure.note(norm.apply(kernels, query));
             }
-        }
-        self.quantize_wide_a(count, heads * head_dim).map_err(|_| range(index))?;
-        self.linear(key(TensorRole::AttentionOutput), count, Wide::B)?;
+            if let Some(rotary) = &rotary {
+                (kernels.rotate)(rotary, query, position);
+            }
+            let key_head = head / share;
+            if let Some(inverse) = inverse {
+                map_query(query, inverse.slice(key_head * head_dim, head_dim));
+            }
+            failure.note(scratch.attention.attend(kernels, &cache, key_head, seen, layer.score_scale, query));
+        });
+        failure.result().map_err(|_| range(index))?;
+        self.linear(Input::WideA(heads * head_dim), &output, count, Finish::None).map_err(|_| range(index))?;
         let sites = (TensorRole::AttentionNorm, TensorRole::AttentionOutputNorm);
         self.add_residual(index, layer, sites, row, count)?;
         self.feed_forward(index, layer, row, count)
@@ -128,24 +145,19 @@ impl Session<'_, '_> {
         count: usize,
     ) -> Result<(), SessionError> {
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
-        self.quantize_input(index, layer, TensorRole::FfnNorm, row, count)?;
+        let input = Input::Residual(self.norm_before(index, layer, TensorRole::FfnNorm)?, row);
         let curve = self.curve(layer.activation)?;
-        let width = layer.ffn_width as usize;
         if layer.ffn == 2 {
-            self.linear(key(TensorRole::Gate), count, Wide::A)?;
-            self.linear(key(TensorRole::Up), count, Wide::B)?;
-            let gates = &mut self.buffers.wide_a[..count * width];
-            for (gate, &up) in gates.iter_mut().zip(&self.buffers.wide_b[..count * width]) {
-                *gate = curve.apply(*gate) * up;
-            }
+            let gate = self.product(key(TensorRole::Gate), Place::A)?;
+            let up = self.product(key(TensorRole::Up), Place::B)?;
+            self.linear(input, &[gate, up], count, Finish::Gate(curve)).map_err(|_| range(index))?;
         } else {
-            self.linear(key(TensorRole::Up), count, Wide::A)?;
-            for value in &mut self.buffers.wide_a[..count * width] {
-                *value = curve.apply(*value);
-            }
+            let up = self.product(key(TensorRole::Up), Place::A)?;
+            self.linear(input, &[up], count, Finish::Activate(curve)).map_err(|_| range(index))?;
         }
-        self.quantize_wide_a(count, width).map_err(|_| range(index))?;
-        self.linear(key(TensorRole::Down), count, Wide::B)?;
+        let down = [self.product(key(TensorRole::Down), Place::B)?];
+        let width = layer.ffn_width as usize;
+        self.linear(Input::WideA(width), &down, count, Finish::None).map_err(|_| range(index))?;
         self.add_residual(index, layer, (TensorRole::FfnNorm, TensorRole::FfnOutputNorm), row, count)
     }
 }

@@ -1,114 +1,208 @@
-//! The steps that layers and heads are made of: rows to int8 activations, activations through a matrix, norms and
-//! activation curves.
+//! The steps that layers and heads are made of: rows to integer activations, activations through matrices, and what is
+//! added to the residual stream. Each step is shared out among the workers, by tokens or by tiles of rows.
 
-use super::{Session, SessionError, add, range};
-use crate::format::FormatError;
-use crate::format::artifact::{ArtifactView, Matrix};
-use crate::format::spec::{CurveId, LayerRecord, NormKind, NormPlacement};
+use super::norm::Norm;
+use super::{Session, SessionError, range};
+use crate::format::artifact::Matrix;
+use crate::format::spec::{LayerRecord, NormPlacement};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
-use crate::kernels::Activations;
+use crate::kernels::columns::Columns;
+use crate::kernels::parallel::{Rows, Segment, each, each_tiles};
+use crate::kernels::{Activations, Kernels, Width};
 use crate::layout::GROUP;
-use crate::numerics::{Curve, F32Bytes, NumericRange, layer_norm, quantize, rms_norm};
+use crate::numerics::{Curve, F32Bytes, NumericRange};
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// What a linear reads, row by row.
+#[derive(Clone, Copy)]
+pub(super) enum Input<'a> {
+    /// Residual rows from this one, normed where a norm is given.
+    Residual(Option<Norm<'a>>, usize),
+    /// Rows of `wide_a` of this width.
+    WideA(usize),
+    /// Rows of `wide_b` of this width.
+    WideB(usize),
+}
+
+/// Where a product goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The front of `wide_a`.
+    A,
+    /// The front of `wide_b`.
+    B,
+    /// `wide_b` after rows of this width.
+    AfterB(usize),
+    /// The front of the output.
+    Output,
+}
+
+/// A matrix with its bias, and where its product goes.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a> {
+    pub(super) matrix: Matrix<'a>,
+    pub(super) bias: Option<F32Bytes<'a>>,
+    pub(super) place: Place,
+}
+
+/// What is done with the rows of a feed-forward network's first products.
+#[derive(Clone, Copy)]
+pub(super) enum Finish<'c> {
+    /// Nothing.
+    None,
+    /// A curve, on the first.
+    Activate(Curve<'c>),
+    /// A curve on the first, times the second.
+    Gate(Curve<'c>),
+}
+
+/// A range error that any worker met.
+#[derive(Default)]
+pub(super) struct Failure(AtomicBool);
+
+impl Failure {
+    pub(super) fn note(&self, result: Result<(), NumericRange>) {
+        if result.is_err() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn result(self) -> Result<(), NumericRange> {
+        if self.0.into_inner() { Err(NumericRange) } else { Ok(()) }
+    }
+}
 
 impl<'a> Session<'a, '_> {
-    pub(super) fn curve(&self, number: u8) -> Result<Curve<'a>, SessionError> {
-        let curve = CurveId::from_number(number).and_then(|id| self.artifact.curve(id));
-        curve.ok_or(SessionError::Format(FormatError::Functions("activation curve is missing")))
+    /// A matrix of a layer or the model, with its bias.
+    pub(super) fn product(&self, key: TensorKey, place: Place) -> Result<Product<'a>, SessionError> {
+        let bias = self.optional_vector(TensorKey { part: TensorPart::Bias, ..key })?;
+        Ok(Product { matrix: self.matrix(key)?, bias, place })
     }
 
-    /// The input of a part of a layer, quantized: the residual normed by `site`, or itself where norms stand after it.
-    pub(super) fn quantize_input(
+    /// `count` rows of an input through matrices that all read it, into different places. Those that take activations of
+    /// another width go in a second round.
+    pub(super) fn linear(
         &mut self,
-        index: usize,
-        layer: &LayerRecord,
-        site: TensorRole,
-        row: usize,
+        input: Input<'a>,
+        products: &[Product<'a>],
         count: usize,
-    ) -> Result<(), SessionError> {
-        let norm = if layer.norm_placement == NormPlacement::After as u8 {
-            None
-        } else {
-            Some(Norm::layer(&self.artifact, index, layer, site)?)
-        };
-        self.quantize_residual(norm.as_ref(), row, count).map_err(|_| range(index))
-    }
-
-    /// Residual rows, normed where a norm is given, to int8 activations.
-    pub(super) fn quantize_residual(
-        &mut self,
-        norm: Option<&Norm<'_>>,
-        row: usize,
-        count: usize,
+        finish: Finish<'_>,
     ) -> Result<(), NumericRange> {
-        let buffers = &mut self.buffers;
-        let hidden = buffers.row.len();
-        let stride = hidden.next_multiple_of(GROUP);
-        for token in 0..count {
-            let x = &buffers.residual[(row + token) * hidden..][..hidden];
-            let out = &mut buffers.activations[token * stride..][..stride];
-            out[hidden..].fill(0);
-            buffers.activation_scales[token] = match norm {
+        let widths = [Width::Bits8, Width::Bits16];
+        for width in widths.into_iter().filter(|&width| products.iter().any(|p| p.matrix.width == width)) {
+            self.quantize(input, width, count)?;
+            self.multiply(products, width, count, finish);
+        }
+        if let (Finish::Gate(curve), [gate, up]) = (finish, products)
+            && gate.matrix.width != up.matrix.width
+        {
+            let rows = count * gate.matrix.rows;
+            (self.kernels.gate)(&curve, &mut self.buffers.wide_a[..rows], &self.buffers.wide_b[..rows]);
+        }
+        Ok(())
+    }
+
+    /// Rows of an input to integers.
+    fn quantize(&mut self, input: Input<'_>, width: Width, count: usize) -> Result<(), NumericRange> {
+        let (kernels, buffers) = (self.kernels, &mut self.buffers);
+        let hidden = self.scratch[0].row.len();
+        let (norm, x, columns) = match input {
+            Input::Residual(norm, row) => (norm, &buffers.residual[row * hidden..][..count * hidden], hidden),
+            Input::WideA(columns) => (None, &buffers.wide_a[..count * columns], columns),
+            Input::WideB(columns) => (None, &buffers.wide_b[..count * columns], columns),
+        };
+        let groups = columns.div_ceil(GROUP) * width.planes();
+        let rows = (
+            Rows::new(&mut buffers.activations[..count * groups * GROUP], groups * GROUP),
+            Rows::new(&mut buffers.activation_sums[..count * groups], groups),
+            Rows::new(&mut buffers.activation_scales[..count], 1),
+        );
+        let entry = match width {
+            Width::Bits8 => kernels.quantize,
+            Width::Bits16 => kernels.quantize_wide,
+        };
+        let failure = Failure::default();
+        each(self.workers, count == 1, &mut self.scratch[..self.seats], rows, |token, (out, sums, scale), scratch| {
+            let x = &x[token * columns..][..columns];
+            let result = match norm {
                 Some(norm) => {
-                    buffers.row.copy_from_slice(x);
-                    norm.apply(buffers.row)?;
-                    quantize(buffers.row, out)?
+                    scratch.row.copy_from_slice(x);
+                    norm.apply(kernels, scratch.row).and_then(|()| entry(scratch.row, out, sums))
                 }
-                None => quantize(x, out)?,
+                None => entry(x, out, sums),
             };
-        }
-        Ok(())
+            failure.note(result.map(|found| scale[0] = found));
+        });
+        failure.result()
     }
 
-    /// Rows of `wide_a`, (count, width), to int8 activations.
-    pub(super) fn quantize_wide_a(&mut self, count: usize, width: usize) -> Result<(), NumericRange> {
-        let buffers = &mut self.buffers;
-        let stride = width.next_multiple_of(GROUP);
-        for (token, x) in buffers.wide_a[..count * width].chunks_exact(width).enumerate() {
-            let out = &mut buffers.activations[token * stride..][..stride];
-            out[width..].fill(0);
-            buffers.activation_scales[token] = quantize(x, out)?;
-        }
-        Ok(())
-    }
-
-    /// The current activations through a matrix and its bias, into the front of a wide buffer or of the output.
-    pub(super) fn linear(&mut self, key: TensorKey, count: usize, into: Wide) -> Result<(), SessionError> {
-        let matrix = self.artifact.matrix(key)?;
-        self.multiply(&matrix, TensorKey { part: TensorPart::Bias, ..key }, count, into)
-    }
-
-    pub(super) fn multiply(
-        &mut self,
-        matrix: &Matrix<'_>,
-        bias: TensorKey,
-        count: usize,
-        into: Wide,
-    ) -> Result<(), SessionError> {
-        let stride = matrix.columns.next_multiple_of(GROUP);
-        let buffers = &mut self.buffers;
-        let activations = Activations {
-            values: &buffers.activations[..count * stride],
+    /// The current activations through those of some matrices that take their width.
+    fn multiply(&mut self, products: &[Product<'a>], width: Width, count: usize, finish: Finish<'_>) {
+        let (kernels, buffers) = (self.kernels, &mut self.buffers);
+        let Some(first) = products.iter().find(|product| product.matrix.width == width) else { return };
+        let stride = first.matrix.shape.groups * GROUP;
+        let rows = count * width.planes();
+        let input = Activations {
+            values: &buffers.activations[..rows * stride],
+            sums: &buffers.activation_sums[..rows * first.matrix.shape.groups],
             stride,
             scales: &buffers.activation_scales[..count],
+            width,
         };
-        let output = match into {
-            Wide::A => &mut *buffers.wide_a,
-            Wide::B => &mut *buffers.wide_b,
-            Wide::Output => &mut *buffers.output,
+        let (mut wide_a, mut wide_b) = (Some(&mut *buffers.wide_a), Some(&mut *buffers.wide_b));
+        let (mut after_b, mut output) = (None, Some(&mut *buffers.output));
+        if let Some(Place::AfterB(columns)) = products.iter().map(|p| p.place).find(|p| matches!(p, Place::AfterB(_))) {
+            let (front, back) = wide_b.take().unwrap_or_default().split_at_mut(count * columns);
+            (wide_b, after_b) = (Some(front), Some(back));
+        }
+        let mut place = |product: &Product<'_>| -> Option<Columns<'_>> {
+            let array = match product.place {
+                Place::A => wide_a.take(),
+                Place::B => wide_b.take(),
+                Place::AfterB(_) => after_b.take(),
+                Place::Output => output.take(),
+            };
+            array.map(|array| Columns::new(&mut array[..count * product.matrix.rows], product.matrix.rows))
         };
-        let output = &mut output[..count * matrix.rows];
-        (self.kernels.multiply)(matrix, activations, output);
-        if let Some(bias) = self.artifact.optional_vector(bias)? {
-            for row in output.chunks_exact_mut(matrix.rows) {
-                for (value, offset) in row.iter_mut().zip(bias.iter()) {
-                    *value += offset;
+        let segment = |product: &Product<'_>, outputs| Segment {
+            tiles: product.matrix.shape.tiles,
+            rows: product.matrix.shape.layout.rows(),
+            outputs,
+        };
+        if let (Finish::Gate(curve), [gate, up]) = (finish, products)
+            && gate.matrix.width == up.matrix.width
+        {
+            let segments = [segment(gate, [place(gate), place(up)])];
+            let bytes = gate.matrix.shape.stride + up.matrix.shape.stride;
+            each_tiles(self.workers, &segments, grain(self.workers.count(), &segments, bytes), |_, tiles, outputs| {
+                let [Some(mut gates), Some(mut ups)] = outputs else { return };
+                run(kernels, gate, &input, tiles.clone(), &mut gates);
+                run(kernels, up, &input, tiles, &mut ups);
+                for token in 0..count {
+                    (kernels.gate)(&curve, gates.row(token), ups.row(token));
+                }
+            });
+            return;
+        }
+        let mut segments = [const { Segment { tiles: 0, rows: 0, outputs: [None, None] } }; 3];
+        let chosen = products.iter().filter(|product| product.matrix.width == width);
+        for (slot, product) in segments.iter_mut().zip(chosen.clone()) {
+            *slot = segment(product, [place(product), None]);
+        }
+        let grain = grain(self.workers.count(), &segments, first.matrix.shape.stride);
+        each_tiles(self.workers, &segments, grain, |number, tiles, outputs| {
+            let (Some(product), [Some(mut output), _]) = (chosen.clone().nth(number), outputs) else { return };
+            run(kernels, product, &input, tiles, &mut output);
+            if let Finish::Activate(curve) = finish {
+                for token in 0..count {
+                    (kernels.activate)(&curve, output.row(token));
                 }
             }
-        }
-        Ok(())
+        });
     }
 
-    /// Adds `wide_b` to the residual rows. Where norms stand after the sum, that of `sites.0` norms it; where they stand
+    /// Adds rows of `wide_b` to residual rows. Where norms stand after the sum, that of `sites.0` norms it; where they stand
     /// around, that of `sites.1` norms what is added.
     pub(super) fn add_residual(
         &mut self,
@@ -118,81 +212,59 @@ impl<'a> Session<'a, '_> {
         row: usize,
         count: usize,
     ) -> Result<(), SessionError> {
-        let norm = |site| Norm::layer(&self.artifact, index, layer, site);
+        let norm = |site| self.layer_norm(index, layer, site);
         let (of_sum, of_addend) = match NormPlacement::from_number(layer.norm_placement) {
             Some(NormPlacement::After) => (Some(norm(sites.0)?), None),
             Some(NormPlacement::Around) => (None, Some(norm(sites.1)?)),
             _ => (None, None),
         };
+        let kernels = self.kernels;
+        let hidden = self.scratch[0].row.len();
         let apply = |norm: &Option<Norm<'_>>, x: &mut [f32]| match norm {
-            Some(norm) => norm.apply(x).map_err(|_| range(index)),
+            Some(norm) => norm.apply(kernels, x),
             None => Ok(()),
         };
-        let hidden = self.buffers.row.len();
-        let rows = self.buffers.residual[row * hidden..][..count * hidden].chunks_exact_mut(hidden);
-        for (x, y) in rows.zip(self.buffers.wide_b.chunks_exact_mut(hidden)) {
-            apply(&of_addend, y)?;
-            add(x, y);
-            apply(&of_sum, x)?;
-        }
-        Ok(())
+        let rows = (
+            Rows::new(&mut self.buffers.residual[row * hidden..][..count * hidden], hidden),
+            Rows::new(&mut self.buffers.wide_b[..count * hidden], hidden),
+        );
+        let failure = Failure::default();
+        each(self.workers, count == 1, &mut self.scratch[..self.seats], rows, |_, (x, y), _| {
+            failure.note(apply(&of_addend, y));
+            (kernels.add)(x, y);
+            failure.note(apply(&of_sum, x));
+        });
+        failure.result().map_err(|_| range(index))
     }
 }
 
-/// Which buffer a linear writes to.
-#[derive(Clone, Copy)]
-pub(super) enum Wide {
-    A,
-    B,
-    Output,
-}
-
-/// A norm with its weights.
-pub(super) struct Norm<'a> {
-    weight: F32Bytes<'a>,
-    /// Present for layer norms.
-    bias: Option<F32Bytes<'a>>,
-    epsilon: f32,
-}
-
-impl<'a> Norm<'a> {
-    pub(super) fn global(artifact: &ArtifactView<'a>, role: TensorRole, kind: NormKind) -> Result<Self, FormatError> {
-        let key = TensorKey::global(role, TensorPart::Weight);
-        Norm::new(artifact, key, kind, artifact.spec().epsilon)
-    }
-
-    pub(super) fn layer(
-        artifact: &ArtifactView<'a>,
-        index: usize,
-        layer: &LayerRecord,
-        role: TensorRole,
-    ) -> Result<Self, FormatError> {
-        let kind = NormKind::from_number(layer.norm).ok_or(FormatError::Layer(index as u32, "norm"))?;
-        Norm::new(artifact, TensorKey::layer(index, role, TensorPart::Weight), kind, layer.epsilon)
-    }
-
-    /// The norm of every head's queries or keys, where the layer has one.
-    pub(super) fn of_heads(
-        artifact: &ArtifactView<'a>,
-        index: usize,
-        layer: &LayerRecord,
-        role: TensorRole,
-    ) -> Result<Option<Self>, FormatError> {
-        (layer.query_key_norm == 1).then(|| Norm::layer(artifact, index, layer, role)).transpose()
-    }
-
-    fn new(artifact: &ArtifactView<'a>, key: TensorKey, kind: NormKind, epsilon: f32) -> Result<Self, FormatError> {
-        let bias = match kind {
-            NormKind::Rms => None,
-            NormKind::Layer => Some(artifact.vector(TensorKey { part: TensorPart::Bias, ..key })?),
-        };
-        Ok(Norm { weight: artifact.vector(key)?, bias, epsilon })
-    }
-
-    pub(super) fn apply(&self, x: &mut [f32]) -> Result<(), NumericRange> {
-        match self.bias {
-            Some(bias) => layer_norm(x, self.weight, bias, self.epsilon),
-            None => rms_norm(x, self.weight, self.epsilon),
+/// Some tiles of a product and its bias.
+fn run(
+    kernels: &Kernels,
+    product: &Product<'_>,
+    input: &Activations<'_>,
+    tiles: Range<usize>,
+    output: &mut Columns<'_>,
+) {
+    (kernels.multiply)(&product.matrix, input, tiles, output);
+    if let Some(bias) = product.bias {
+        let columns = output.range();
+        let bias = bias.slice(columns.start, columns.len());
+        for token in 0..output.tokens() {
+            for (value, offset) in output.row(token).iter_mut().zip(bias.iter()) {
+                *value += offset;
+            }
         }
     }
+}
+
+/// Tiles that a worker takes at a time: all where there is one worker; else a few shares each, so that one that is held up
+/// keeps nobody waiting, of enough bytes to stream, and of an even number of tiles, which kernels take in pairs.
+fn grain(workers: usize, segments: &[Segment<'_>], tile_bytes: usize) -> usize {
+    const LEAST_BYTES: usize = 16 * 1024;
+    let tiles: usize = segments.iter().map(|segment| segment.tiles).sum();
+    if workers == 1 {
+        return tiles;
+    }
+    tiles.div_ceil(4 * workers).max(LEAST_BYTES / tile_bytes.max(1)).next_multiple_of(4)
 }

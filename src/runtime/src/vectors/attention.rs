@@ -9,7 +9,7 @@ use crate::attention::{Attention, Cache};
 use crate::format::spec::LayerRecord;
 use crate::kernels::SCALAR;
 use crate::layout::ALIGNMENT;
-use crate::numerics::{F32Bytes, NumericRange, map_key, map_query};
+use crate::numerics::{F32Bytes, NumericRange, map_key, map_query, quantize};
 use crate::plan::layer_cache_bytes;
 
 /// Heads in the cache, of which the last is used: the others hold something else.
@@ -38,16 +38,19 @@ pub(super) fn attend(
     let length = layer_cache_bytes(&layer, 0, context as u32).expect("a small cache") as usize;
     let mut memory = vec![0x55; length + ALIGNMENT];
     let start = memory.as_ptr().align_offset(ALIGNMENT);
-    let mut cache = Cache::new(&mut memory[start..start + length], &layer, context).expect("an aligned cache");
+    let cache = Cache::new(&mut memory[start..start + length], &layer, context).expect("an aligned cache");
     let last = HEADS - 1;
     for position in 0..positions {
         let at = position * head_dim..(position + 1) * head_dim;
-        for head in 0..last {
-            cache.write_key(head, position, &vec![7.0; head_dim])?;
-            cache.write_value(head, position, &vec![-7.0; head_dim])?;
+        for head in 0..HEADS {
+            let row = head * context + position;
+            let (key, value) = match head == last {
+                true => (&keys[at.clone()], &values[at.clone()]),
+                false => (&[7.0; 256][..head_dim], &[-7.0; 256][..head_dim]),
+            };
+            cache.key_scales[row] = quantize(key, &mut cache.keys[row * head_dim..][..head_dim])?;
+            cache.value_scales[row] = quantize(value, &mut cache.values[row * head_dim..][..head_dim])?;
         }
-        cache.write_key(last, position, &keys[at.clone()])?;
-        cache.write_value(last, position, &values[at])?;
     }
     // Buffers as of a model with a wider head in another layer, and used before.
     let (mut query, mut sums) = (vec![1; head_dim + 8], vec![1; head_dim + 8]);

@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 use super::packer::Integers;
 use super::{Differences, floats, numbers, section};
-use crate::kernels::{SCALAR, scalar};
+use crate::kernels::{Factors, Rows, SCALAR, Sums, scalar};
 use crate::layout::{GROUP, Layout, Storage};
 use crate::numerics::quantize;
 
@@ -128,16 +128,25 @@ fn largest_accumulators() {
     differences.value("w4 bound", most(8 * 127 * 127) / GROUP * GROUP, w4_most);
 
     let largest = [127i8; 256];
-    differences.value("qk", i64::from((SCALAR.dot)(&largest, &largest)), expected("qk, head_dim 256"));
-    differences.value("-qk", i64::from((SCALAR.dot)(&largest, &[-127; 256])), -expected("qk, head_dim 256"));
+    let dot = |query: &[i8], key: &[i8]| {
+        let mut score = [0u32];
+        (SCALAR.scores)(Rows { values: key, scales: &[1.0] }, query, 1.0, &mut score);
+        f32::from_bits(score[0]) as i64
+    };
+    differences.value("qk", dot(&largest, &largest), expected("qk, head_dim 256"));
+    differences.value("-qk", dot(&largest, &[-127; 256]), -expected("qk, head_dim 256"));
+    // Weights of the largest probability: 2^24 · 1 · ratio.
     for (name, weight, tokens) in [("pv, 1024 tokens", 16_383, 1024), ("pv plane, 32768 tokens", 127, 32_768)] {
         for sign in [1i8, -1] {
-            let mut sums = [0i32; 5];
-            for _ in 0..tokens {
-                (SCALAR.accumulate)(weight, &[sign * 127; 5], &mut sums);
-            }
+            let (values, scales) = (vec![sign * 127; 5 * tokens], vec![1.0; tokens]);
+            let (weights, ratio) = (vec![1u32 << 24; tokens], weight as f32 / 16_777_216.0);
+            let (mut block, mut total, mut out) = ([0; 5], [0; 5], [0.0; 5]);
+            let values = Rows { values: &values, scales: &scales };
+            let sums = Sums { block: &mut block, total: &mut total };
+            (SCALAR.mix)(values, &weights, Factors { ratio, back: 1.0 }, sums, &mut out);
             let expected = expected(name) * i64::from(sign);
-            differences.list(format!("{name}, sign {sign}"), &sums.map(i64::from), &[expected; 5]);
+            differences.list(format!("{name}, sign {sign}"), &total, &[expected; 5]);
+            differences.list(format!("{name}, sign {sign}: f32"), &out, &[expected as f32; 5]);
         }
     }
     differences.none();

@@ -5,8 +5,8 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::format::artifact::Matrix;
-use crate::kernels::Activations;
-use crate::kernels::scalar;
+use crate::kernels::columns::Columns;
+use crate::kernels::{Activations, Kernels, SCALAR, Width};
 use crate::layout::{ALIGNMENT, GROUP, Layout, NibbleCode, Storage, TileShape};
 
 /// A quantized matrix as plain integers.
@@ -99,19 +99,49 @@ impl Integers {
     pub(crate) fn matrix<'a>(&self, layout: Layout, bytes: &'a [u8]) -> Matrix<'a> {
         let shape = TileShape::new(self.storage, layout, self.rows, self.columns).expect("a small shape");
         assert_eq!(shape.bytes(), bytes.len(), "{layout:?} {:?}", self.storage);
-        Matrix { bytes, shape, rows: self.rows, columns: self.columns }
+        Matrix { bytes, shape, rows: self.rows, columns: self.columns, width: Width::Bits8 }
     }
 
     /// The scalar kernel over tokens (tokens, columns), packed in `layout`.
     pub(crate) fn multiply(&self, layout: Layout, tokens: &[i8], scales: &[f32]) -> Vec<f32> {
-        let stride = self.columns.next_multiple_of(GROUP);
-        let mut values = vec![0; scales.len() * stride];
-        for (padded, token) in values.chunks_exact_mut(stride).zip(tokens.chunks_exact(self.columns)) {
-            padded[..self.columns].copy_from_slice(token);
-        }
         let bytes = self.pack(layout);
-        let mut output = vec![f32::NAN; scales.len() * self.rows];
-        scalar::multiply(&self.matrix(layout, &bytes), Activations { values: &values, stride, scales }, &mut output);
+        let input = Inputs::new(tokens, self.columns, scales, Width::Bits8);
+        input.through(&SCALAR, &self.matrix(layout, &bytes))
+    }
+}
+
+/// Activations with their padding and sums.
+pub(crate) struct Inputs {
+    values: Vec<i8>,
+    sums: Vec<i32>,
+    scales: Vec<f32>,
+    stride: usize,
+    width: Width,
+}
+
+impl Inputs {
+    /// Rows (tokens · planes, columns) and a scale for each token.
+    pub(crate) fn new(rows: &[i8], columns: usize, scales: &[f32], width: Width) -> Self {
+        let stride = columns.next_multiple_of(GROUP);
+        let mut values = vec![0; scales.len() * width.planes() * stride];
+        for (padded, row) in values.chunks_exact_mut(stride).zip(rows.chunks_exact(columns)) {
+            padded[..columns].copy_from_slice(row);
+        }
+        let sums = values.chunks_exact(GROUP).map(|group| group.iter().map(|&value| i32::from(value)).sum());
+        let sums = sums.collect();
+        Inputs { values, sums, scales: scales.to_vec(), stride, width }
+    }
+
+    pub(crate) fn activations(&self) -> Activations<'_> {
+        let Inputs { values, sums, scales, stride, width } = self;
+        Activations { values, sums, stride: *stride, scales, width: *width }
+    }
+
+    /// (tokens, rows): the product with a matrix.
+    pub(crate) fn through(&self, kernels: &Kernels, matrix: &Matrix<'_>) -> Vec<f32> {
+        let mut output = vec![f32::NAN; self.scales.len() * matrix.rows];
+        let tiles = 0..matrix.shape.tiles;
+        (kernels.multiply)(matrix, &self.activations(), tiles, &mut Columns::new(&mut output, matrix.rows));
         output
     }
 }

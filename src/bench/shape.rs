@@ -1,0 +1,218 @@
+//! Artifacts of random weights in the shapes of well-known small llamas: what `slmc bench --shape` measures. Speed does not
+//! depend on the values, so that no checkpoint of that size is needed. The weights have the standard deviation
+//! 0.7 / sqrt(columns) in every scheme, which keeps activations of any depth in range.
+
+use crate::checkpoint::DenseTensor;
+use crate::checkpoint::config::Config;
+use crate::compile::fit::Device;
+use crate::compile::{CompileError, HostSections, TextSection, compile};
+use crate::model::arch;
+use crate::model::id::{Class, ParameterId, Part, Role};
+use crate::model::quantized::QuantizedMatrix;
+use crate::model::scheme::{GROUP, Preset, QuantScheme};
+use crate::model::transform::NmPattern;
+use crate::model::weights::{Model, ModelError, Parameter};
+use crate::progress::Progress;
+use rayon::prelude::*;
+use serde_json::{Map, Value, json};
+use slm_runtime::layout::Layout;
+use slm_runtime::sample::random_u64;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Sizes of a llama.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// What `--shape` calls it.
+    pub name: &'static str,
+    hidden: usize,
+    layers: usize,
+    heads: usize,
+    key_value_heads: usize,
+    ffn_width: usize,
+    vocabulary: usize,
+    tied: bool,
+}
+
+impl Shape {
+    /// Every shape, smallest first: those of stories15M, SmolLM2-135M and TinyLlama-1.1B.
+    pub const ALL: [Shape; 3] = [
+        Shape {
+            name: "15m",
+            hidden: 288,
+            layers: 6,
+            heads: 6,
+            key_value_heads: 6,
+            ffn_width: 768,
+            vocabulary: 32_000,
+            tied: false,
+        },
+        Shape {
+            name: "135m",
+            hidden: 576,
+            layers: 30,
+            heads: 9,
+            key_value_heads: 3,
+            ffn_width: 1536,
+            vocabulary: 49_152,
+            tied: true,
+        },
+        Shape {
+            name: "1.1b",
+            hidden: 2048,
+            layers: 22,
+            heads: 32,
+            key_value_heads: 4,
+            ffn_width: 5632,
+            vocabulary: 32_000,
+            tied: false,
+        },
+    ];
+
+    /// By its name.
+    pub fn named(name: &str) -> Option<Shape> {
+        Shape::ALL.into_iter().find(|shape| shape.name == name)
+    }
+
+    fn config(&self, context: usize) -> Config {
+        let value = json!({
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_size": self.hidden,
+            "intermediate_size": self.ffn_width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.key_value_heads,
+            "max_position_embeddings": context,
+            "vocab_size": self.vocabulary,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 10000.0,
+            "hidden_act": "silu",
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "tie_word_embeddings": self.tied,
+            "torch_dtype": "float32",
+        });
+        let map: Map<String, Value> = value.as_object().cloned().unwrap_or_default();
+        Config::from_map(Path::new("config.json"), map)
+    }
+}
+
+/// How the random weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// Of every matrix but the token embedding and the head.
+    pub preset: Preset,
+    /// Of the head, and of the token embedding.
+    pub head: QuantScheme,
+    /// Whether every linear but the head keeps two of four weights.
+    pub two_of_four: bool,
+}
+
+/// As it stands in the name of a file: `w4-head-w8`, `w8-head-w8-2of4`.
+impl fmt::Display for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = match self.head {
+            QuantScheme::W8 => "w8",
+            QuantScheme::W4G32 => "w4",
+        };
+        let sparsity = if self.two_of_four { "-2of4" } else { "" };
+        write!(f, "{}-head-{head}{sparsity}", self.preset.name())
+    }
+}
+
+/// The bytes of an artifact of `shape` for `context` positions, in `layout`.
+pub fn artifact(
+    shape: &Shape,
+    weights: Weights,
+    context: usize,
+    layout: Layout,
+    progress: &dyn Progress,
+) -> Result<Vec<u8>, CompileError> {
+    let model = random_model(shape, weights, context, progress)?;
+    let text = TextSection {
+        vocabulary: (0..shape.vocabulary).map(|token| format!("t{token}").into_bytes()).collect(),
+        strip_leading_space: false,
+        tables: None,
+    };
+    let device = Device::unlimited("bench", layout);
+    Ok(compile(&model, &device, None, &text, &HostSections::default(), progress)?.bytes)
+}
+
+fn random_model(
+    shape: &Shape,
+    weights: Weights,
+    context: usize,
+    progress: &dyn Progress,
+) -> Result<Model, CompileError> {
+    let config = shape.config(context);
+    let spec = arch::spec(&config).map_err(ModelError::from)?;
+    let mut parameters = BTreeMap::new();
+    let shapes = spec.parameters();
+    progress.begin("drawing random weights", shapes.len() as u64, "tensors");
+    for (number, parameter) in shapes.into_iter().enumerate() {
+        let value = match parameter.id {
+            ParameterId::Linear(id, Part::Weight) => {
+                let at_the_ends = matches!(id.role, Role::TokenEmbedding | Role::LmHead);
+                let scheme = if at_the_ends { weights.head } else { weights.preset.scheme(id.role) };
+                let two_of_four = weights.two_of_four && matches!(id.role.class(), Class::Attention | Class::Ffn);
+                let (rows, columns) = (parameter.shape[0], parameter.shape[1]);
+                Parameter::Quantized(random_matrix(number as u64, rows, columns, scheme, two_of_four))
+            }
+            _ => {
+                let ones = vec![1.0; parameter.shape.iter().product()];
+                Parameter::Dense(DenseTensor::from_f32(parameter.shape, &ones).map_err(ModelError::from)?)
+            }
+        };
+        parameters.insert(parameter.id, value);
+        progress.advance(1);
+    }
+    progress.finish();
+    Ok(Model { spec, config, parameters, directory: PathBuf::from(shape.name) })
+}
+
+/// Even draws over the values of the scheme; of every four columns, two drawn ones are zero where that is asked for.
+fn random_matrix(seed: u64, rows: usize, columns: usize, scheme: QuantScheme, two_of_four: bool) -> QuantizedMatrix {
+    /// Of the multipliers: even over 64 … 127.
+    const MEAN_MULTIPLIER: f32 = 95.5;
+    let groups = columns.div_ceil(GROUP);
+    // Standard deviations of even draws over −127 … 127 and −8 … 7; halving the non-zeros takes sqrt(2) off.
+    let (deviation, multipliers) = match scheme {
+        QuantScheme::W8 => (73.6, 0),
+        QuantScheme::W4G32 => (4.61 * MEAN_MULTIPLIER, groups),
+    };
+    let deviation = if two_of_four { deviation * std::f32::consts::FRAC_1_SQRT_2 } else { deviation };
+    let scale = 0.7 / (columns as f32).sqrt() / deviation;
+    let mut values = vec![0i8; rows * columns];
+    values.par_chunks_mut(columns).enumerate().for_each(|(row, values)| {
+        let stream = seed << 32 | row as u64;
+        for (n, eight) in values.chunks_mut(8).enumerate() {
+            let draw = random_u64(stream, n as u64).to_le_bytes();
+            for (value, byte) in eight.iter_mut().zip(draw) {
+                *value = match scheme {
+                    QuantScheme::W8 => (byte as i8).max(-127),
+                    QuantScheme::W4G32 => (byte & 15) as i8 - 8,
+                };
+            }
+            if two_of_four {
+                for (four, byte) in eight.chunks_mut(4).zip(random_u64(!stream, n as u64).to_le_bytes()) {
+                    let first = usize::from(byte & 3);
+                    let second = (first + 1 + usize::from(byte >> 2) % 3) % 4;
+                    four[first] = 0;
+                    four[second] = 0;
+                }
+            }
+        }
+    });
+    let multiplier = |n: usize| 64 + (random_u64(seed, n as u64) & 63) as i8;
+    QuantizedMatrix {
+        scheme,
+        rows,
+        columns,
+        values,
+        row_scale: vec![scale; rows],
+        multiplier: (0..rows * multipliers).map(multiplier).collect(),
+        sparsity: two_of_four.then_some(NmPattern::TWO_OF_FOUR),
+    }
+}

@@ -1,0 +1,219 @@
+//! Work cut into parts that each worker takes once: a shared counter hands out numbers, and whoever holds a number may
+//! write what belongs to it. This is the one place where several threads write one array.
+
+use super::columns::Columns;
+use super::workers::Workers;
+use core::marker::PhantomData;
+use core::ops::Range;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// Numbers 0 .. total, `grain` at a time, each handed out once.
+pub(crate) struct Counter {
+    next: AtomicUsize,
+    total: usize,
+    grain: usize,
+}
+
+impl Counter {
+    pub(crate) fn new(total: usize, grain: usize) -> Self {
+        Counter { next: AtomicUsize::new(0), total, grain: grain.max(1) }
+    }
+
+    /// The next numbers, if any are left.
+    pub(crate) fn claim(&self) -> Option<Range<usize>> {
+        let start = self.advance();
+        (start < self.total).then(|| start..(start + self.grain).min(self.total))
+    }
+
+    #[cfg(target_has_atomic = "ptr")]
+    fn advance(&self) -> usize {
+        // Relaxed: what the numbers stand for is handed over by the workers' own synchronisation at start and end.
+        self.next.fetch_add(self.grain, Ordering::Relaxed)
+    }
+
+    /// Cores without atomic additions have one worker: sessions take no other there.
+    #[cfg(not(target_has_atomic = "ptr"))]
+    fn advance(&self) -> usize {
+        let start = self.next.load(Ordering::Relaxed);
+        self.next.store(start.saturating_add(self.grain), Ordering::Relaxed);
+        start
+    }
+}
+
+/// Rows that workers take one at a time.
+///
+/// # Safety
+/// `take` must give disjoint rows for different numbers below `count`.
+#[expect(unsafe_code, reason = "rows of one array are written by several threads")]
+pub(crate) unsafe trait SharedRows: Sync {
+    /// One row.
+    type Row;
+
+    /// How many rows there are.
+    fn count(&self) -> usize;
+
+    /// Row `index`.
+    ///
+    /// # Safety
+    /// `index` is below `count`, and each one is taken once.
+    unsafe fn take(&self, index: usize) -> Self::Row;
+}
+
+/// Rows of an array, in order or spread: number i is row `(i % spread.0) · spread.1 + spread.2 + i / spread.0`.
+pub(crate) struct Rows<'a, T> {
+    start: *mut T,
+    width: usize,
+    count: usize,
+    spread: (usize, usize, usize),
+    array: PhantomData<&'a mut [T]>,
+}
+
+impl<'a, T> Rows<'a, T> {
+    /// All whole rows of `width` values.
+    pub(crate) fn new(array: &'a mut [T], width: usize) -> Self {
+        let count = array.len().checked_div(width).unwrap_or(0);
+        Rows { start: array.as_mut_ptr(), width, count, spread: (1, 0, 0), array: PhantomData }
+    }
+
+    /// `minor` rows from row `offset` of each of `major` blocks of `stride` rows; numbers go through the blocks first.
+    ///
+    /// # Panics
+    /// If a block has fewer rows, or the array fewer blocks.
+    pub(crate) fn spread(
+        array: &'a mut [T],
+        width: usize,
+        (major, stride): (usize, usize),
+        (offset, minor): (usize, usize),
+    ) -> Self {
+        assert!(major > 0 && offset + minor <= stride && array.len() >= major * stride * width);
+        let spread = (major, stride, offset);
+        Rows { start: array.as_mut_ptr(), width, count: major * minor, spread, array: PhantomData }
+    }
+}
+
+#[expect(unsafe_code, reason = "a shared reference gives access to rows only through `take`")]
+// SAFETY: `take` has it from its caller that nobody else uses the row; the values may go to another thread.
+unsafe impl<T: Send> Sync for Rows<'_, T> {}
+
+#[expect(unsafe_code, reason = "rows of one array are written by several threads")]
+// SAFETY: different numbers below `count` give different rows: the spread is injective because offset + minor ≤ stride.
+unsafe impl<'a, T: Send> SharedRows for Rows<'a, T> {
+    type Row = &'a mut [T];
+
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    unsafe fn take(&self, index: usize) -> &'a mut [T] {
+        debug_assert!(index < self.count);
+        let (major, stride, offset) = self.spread;
+        let row = if major == 1 && stride == 0 { index } else { index % major * stride + offset + index / major };
+        // SAFETY: the constructors checked that the array holds all rows, and the caller that nobody else takes this one.
+        unsafe { core::slice::from_raw_parts_mut(self.start.add(row * self.width), self.width) }
+    }
+}
+
+macro_rules! tuple_of_rows {
+    ($($part:ident $index:tt),*) => {
+        #[expect(unsafe_code, reason = "rows of several arrays go together")]
+        // SAFETY: each part gives disjoint rows.
+        unsafe impl<$($part: SharedRows),*> SharedRows for ($($part,)*) {
+            type Row = ($($part::Row,)*);
+
+            fn count(&self) -> usize {
+                let mut count = usize::MAX;
+                $(count = count.min(self.$index.count());)*
+                count
+            }
+
+            unsafe fn take(&self, index: usize) -> Self::Row {
+                // SAFETY: the caller's promise, and no part has fewer rows.
+                unsafe { ($(self.$index.take(index),)*) }
+            }
+        }
+    };
+}
+tuple_of_rows!(A 0, B 1);
+tuple_of_rows!(A 0, B 1, C 2);
+tuple_of_rows!(A 0, B 1, C 2, D 3);
+
+/// Calls `job` for every row with its number, and with scratch that nobody else uses meanwhile: one of `scratch` for each
+/// worker. Few rows are not worth waking anyone: `alone` says that the caller does them.
+pub(crate) fn each<S: Send, R: SharedRows>(
+    workers: &dyn Workers,
+    alone: bool,
+    scratch: &mut [S],
+    rows: R,
+    job: impl Fn(usize, R::Row, &mut S) + Sync,
+) {
+    let total = rows.count();
+    if alone || workers.count() == 1 || scratch.len() == 1 {
+        let Some(scratch) = scratch.first_mut() else { return };
+        for index in 0..total {
+            #[expect(unsafe_code, reason = "rows of one array are written by several threads")]
+            // SAFETY: the rows are ours, and each number comes once.
+            job(index, unsafe { rows.take(index) }, scratch);
+        }
+        return;
+    }
+    let grain = (total / (4 * workers.count())).max(1);
+    let (counter, seats) = (Counter::new(total, grain), Counter::new(scratch.len(), 1));
+    let scratch = Rows::new(scratch, 1);
+    workers.run(&|_| {
+        let Some(seat) = seats.claim() else { return };
+        #[expect(unsafe_code, reason = "each worker has scratch of its own")]
+        // SAFETY: the counter hands out each seat once.
+        let [scratch] = (unsafe { scratch.take(seat.start) }) else { return };
+        while let Some(indices) = counter.claim() {
+            for index in indices {
+                #[expect(unsafe_code, reason = "rows of one array are written by several threads")]
+                // SAFETY: the counter hands out each number once.
+                job(index, unsafe { rows.take(index) }, scratch);
+            }
+        }
+    });
+}
+
+/// Products whose rows are shared out together: the tiles of one matrix, or of two of the same shape row by row.
+pub(crate) struct Segment<'a> {
+    /// Tiles of each matrix.
+    pub(crate) tiles: usize,
+    /// Rows of a tile; the last tile may have fewer that are written.
+    pub(crate) rows: usize,
+    /// Where each matrix's rows go.
+    pub(crate) outputs: [Option<Columns<'a>>; 2],
+}
+
+/// Calls `job` for ranges of tiles of every segment, with its number and the columns those tiles write, until all are
+/// done. About `grain` tiles go together.
+pub(crate) fn each_tiles(
+    workers: &dyn Workers,
+    segments: &[Segment<'_>],
+    grain: usize,
+    job: impl Fn(usize, Range<usize>, [Option<Columns<'_>>; 2]) + Sync,
+) {
+    let counter = Counter::new(segments.iter().map(|segment| segment.tiles).sum(), grain);
+    let run = |_: usize| {
+        while let Some(mut range) = counter.claim() {
+            let mut before = 0;
+            for (number, segment) in segments.iter().enumerate() {
+                let end = range.end.min(before + segment.tiles);
+                if range.start < end {
+                    let tiles = range.start - before..end - before;
+                    let outputs = segment.outputs.each_ref().map(|output| {
+                        let output = output.as_ref()?;
+                        let all = output.range();
+                        let column = |tile: usize| (all.start + tile * segment.rows).min(all.end);
+                        #[expect(unsafe_code, reason = "threads write different columns of one array")]
+                        // SAFETY: the counter hands out each tile once, and tiles have columns of their own.
+                        Some(unsafe { output.shared_part(column(tiles.start)..column(tiles.end)) })
+                    });
+                    job(number, tiles, outputs);
+                    range.start = end;
+                }
+                before += segment.tiles;
+            }
+        }
+    };
+    if workers.count() == 1 { run(0) } else { workers.run(&run) }
+}

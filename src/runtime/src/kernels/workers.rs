@@ -1,0 +1,27 @@
+//! Who runs the parts of a layer: the caller alone, or a pool of threads. Which part runs where changes no bit, since
+//! parts write different places and every sum is a sum of integers.
+
+/// A fixed number of workers that run one job together.
+pub trait Workers: Sync {
+    /// How many there are, at least 1.
+    fn count(&self) -> usize;
+
+    /// Calls `job` once on each worker, with a number below [`Workers::count`], and returns when all have ended. A worker
+    /// may be called for several numbers. Jobs take what there is to do from a shared counter, so that one that comes late finds
+    /// nothing left and holds up nobody.
+    fn run(&self, job: &(dyn Fn(usize) + Sync));
+}
+
+/// The caller alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Single;
+
+impl Workers for Single {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+        job(0);
+    }
+}
