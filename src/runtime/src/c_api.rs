@@ -503,7 +503,6 @@ pub unsafe extern "C" fn slm_encode_bytes(model: *const Model, length: usize) ->
 /// `model` is an `slm_model`; `text` has `length` bytes, `memory` `memory_length`, `tokens` `capacity` places; `count` is
 /// a place for the result. Nobody else uses `memory` and `tokens` meanwhile.
 #[expect(unsafe_code, reason = "a function of the C interface")]
-#[expect(clippy::too_many_arguments, reason = "four arrays, and C has no slices")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn slm_encode(
     model: *const Model,
