@@ -50,7 +50,9 @@ impl Model {
                 fuse_unknown: false,
                 whole_words: false,
                 unknown,
-                longest_word: model["max_input_chars_per_word"].as_u64().map_or(NONE, |most| most.min(u64::from(NONE)) as u32),
+                longest_word: model["max_input_chars_per_word"]
+                    .as_u64()
+                    .map_or(NONE, |most| most.min(u64::from(NONE)) as u32),
                 continuation: model["continuing_subword_prefix"].as_str().ok_or_else(incomplete)?.to_owned(),
                 spellings: spelled(ids.iter().map(|(token, &id)| (token.as_bytes().to_vec(), id))),
                 byte_ids: Vec::new(),

@@ -253,9 +253,7 @@ impl Maps {
             [(one, class)] if one == character && class != 0 => (MapAction::Mark, u32::from(class)),
             [(one, _)] if one == character => (MapAction::Keep, 0),
             [(one, 0)] => (MapAction::Single, one as u32),
-            [(' ', _), (one, 0), (' ', _)] => {
-                (MapAction::Isolate, if one == character { 0 } else { one as u32 })
-            }
+            [(' ', _), (one, 0), (' ', _)] => (MapAction::Isolate, if one == character { 0 } else { one as u32 }),
             [('\u{1100}'..='\u{1112}', _), ('\u{1161}'..='\u{1175}', _), ..] if syllable => (MapAction::Hangul, 0),
             _ => {
                 let from = self.elements.len() as u32;

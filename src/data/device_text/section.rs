@@ -64,7 +64,13 @@ pub(super) fn write(parts: &Parts<'_>) -> Result<Vec<u8>, HostOnly> {
     let ids = model.merges.iter().flatten().chain(&model.byte_ids);
     let spelled = parts.raw.iter().chain(&parts.normalized).chain(&model.spellings).map(|(_, id, _)| id);
     let highest = ids.chain(spelled).filter(|&&id| id != NONE).max().copied().unwrap_or(0);
-    let width = if highest < 0xFFFF { 2 } else if highest < 0xFF_FFFF { 3 } else { 4 };
+    let width = if highest < 0xFFFF {
+        2
+    } else if highest < 0xFF_FFFF {
+        3
+    } else {
+        4
+    };
     let text_bytes = |spelled: &Spelled| spelled.iter().map(|(text, ..)| text.len() as u32).sum();
     let record = TextRecord {
         model: model.kind as u8,

@@ -71,9 +71,21 @@ fn byte_level(pre_tokenizer: Value, normalizer: Value, ignore_merges: bool) -> V
         vocabulary.insert(character.to_string(), json!(vocabulary.len()));
     }
     let mut merges = Vec::new();
-    for (left, right) in
-        [("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "n"), ("in", "g"), ("Ã", "©"), ("Ġ", "Ġ"), ("a", "a"), ("aa", "a"), ("a", "aa"), ("ĠĠ", "ĠĠ"), ("1", "2"), ("Ċ", "Ċ")]
-    {
+    for (left, right) in [
+        ("t", "h"),
+        ("th", "e"),
+        ("Ġ", "the"),
+        ("i", "n"),
+        ("in", "g"),
+        ("Ã", "©"),
+        ("Ġ", "Ġ"),
+        ("a", "a"),
+        ("aa", "a"),
+        ("a", "aa"),
+        ("ĠĠ", "ĠĠ"),
+        ("1", "2"),
+        ("Ċ", "Ċ"),
+    ] {
         let merged = format!("{left}{right}");
         if !vocabulary.contains_key(&merged) {
             vocabulary.insert(merged, json!(vocabulary.len()));
@@ -123,7 +135,17 @@ fn characters(normalizer: Value, pre_tokenizer: Value, fuse: bool, fallback: boo
     // Not every byte has a token: some characters have to be unknown.
     (0..=255).filter(|byte| fallback && byte % 7 != 6).for_each(|byte| add(&format!("<0x{byte:02X}>")));
     "▁abcdefghijklmnopqrstuvwxyzé .,日".chars().for_each(|character| add(&character.to_string()));
-    let merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("▁", "▁"), ("a", "a"), ("aa", "a"), ("a", "aa"), ("aa", "aa"), ("e", "▁")];
+    let merges = [
+        ("▁", "t"),
+        ("h", "e"),
+        ("▁t", "he"),
+        ("▁", "▁"),
+        ("a", "a"),
+        ("aa", "a"),
+        ("a", "aa"),
+        ("aa", "aa"),
+        ("e", "▁"),
+    ];
     merges.iter().for_each(|(left, right)| add(&format!("{left}{right}")));
     let merges: Vec<Value> = merges.iter().map(|(left, right)| json!([left, right])).collect();
     let special = |id: u32, content: &str| {
@@ -180,14 +202,13 @@ fn made() -> Vec<Both> {
     let gpt2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
     let llama3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
     let qwen2 = llama3.replace("{1,3}", "");
-    let digits = |alone: bool| {
-        json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": alone}, byte_level_step(false, true)]})
-    };
+    let digits = |alone: bool| json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": alone}, byte_level_step(false, true)]});
     let nfc = json!({"type": "NFC"});
     let llama = json!({"type": "Sequence", "normalizers": [
         {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]});
     let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
-    let spaces = |behavior: &str| json!({"type": "Split", "pattern": {"String": " "}, "behavior": behavior, "invert": false});
+    let spaces =
+        |behavior: &str| json!({"type": "Split", "pattern": {"String": " "}, "behavior": behavior, "invert": false});
     let sequence = |steps: Value| json!({"type": "Sequence", "normalizers": steps});
     let whitespace = json!({"type": "Sequence", "pretokenizers": [
         {"type": "WhitespaceSplit"}, {"type": "Punctuation", "behavior": "Contiguous"}]});
@@ -296,7 +317,11 @@ fn every_character_there_is() {
 fn pieces(text: &str, most: usize) -> Vec<&str> {
     let (mut pieces, mut rest) = (Vec::new(), text);
     while !rest.is_empty() {
-        let end = if rest.len() <= most { rest.len() } else { rest[..rest.floor_char_boundary(most)].rfind('\n').map_or(rest.floor_char_boundary(most), |at| at + 1) };
+        let end = if rest.len() <= most {
+            rest.len()
+        } else {
+            rest[..rest.floor_char_boundary(most)].rfind('\n').map_or(rest.floor_char_boundary(most), |at| at + 1)
+        };
         pieces.push(&rest[..end]);
         rest = &rest[end..];
     }
@@ -306,12 +331,21 @@ fn pieces(text: &str, most: usize) -> Vec<&str> {
 #[test]
 fn texts_that_people_wrote() {
     let tokenizers = files();
-    let mut names = vec!["recipes/quickstart/text/held-out.txt", "recipes/quickstart/text/animals.txt", "calibration/encoders.txt"];
+    let mut names =
+        vec!["recipes/quickstart/text/held-out.txt", "recipes/quickstart/text/animals.txt", "calibration/encoders.txt"];
     let mut paths: Vec<PathBuf> = names.drain(..).map(root).collect();
     paths.extend(
-        ["stories-calib.txt", "stories-valid.txt", "tales-valid.txt", "tales-train.txt", "clinc150/train.jsonl", "clinc150/valid.jsonl", "clinc150/labels.txt"]
-            .into_iter()
-            .filter_map(|name| shared(&format!("data/{name}"))),
+        [
+            "stories-calib.txt",
+            "stories-valid.txt",
+            "tales-valid.txt",
+            "tales-train.txt",
+            "clinc150/train.jsonl",
+            "clinc150/valid.jsonl",
+            "clinc150/labels.txt",
+        ]
+        .into_iter()
+        .filter_map(|name| shared(&format!("data/{name}"))),
     );
     for path in paths {
         let text = std::fs::read_to_string(&path).expect("reads");
@@ -329,9 +363,58 @@ fn texts_that_people_wrote() {
 /// Strings of the characters that matter, and of any characters at all.
 fn texts() -> impl Strategy<Value = String> {
     let special = prop::sample::select(vec![
-        " ", "  ", "\n", "\r\n", "\t", "\u{A0}", "\u{3000}", "the", "'s", "'LL", "'", "a", "aaaa", "12", "1", "é", "e\u{301}",
-        "\u{323}", "\u{307}", "\u{34F}", "\u{302E}", "\u{1D165}", "ſ", "İ", "가", "\u{1100}", "\u{1161}", "\u{11A8}", "日", "豈", "▁", "<s>", "<mask>",
-        "<end>", "<s", "ing<", "</s>", "<unk>", "[SEP]", "[sep]", "##", "un", "unt", "ing", "whole", ".", "!?", "\u{0}", "\u{200D}", "🦊", "Ġ", "Ċ",
+        " ",
+        "  ",
+        "\n",
+        "\r\n",
+        "\t",
+        "\u{A0}",
+        "\u{3000}",
+        "the",
+        "'s",
+        "'LL",
+        "'",
+        "a",
+        "aaaa",
+        "12",
+        "1",
+        "é",
+        "e\u{301}",
+        "\u{323}",
+        "\u{307}",
+        "\u{34F}",
+        "\u{302E}",
+        "\u{1D165}",
+        "ſ",
+        "İ",
+        "가",
+        "\u{1100}",
+        "\u{1161}",
+        "\u{11A8}",
+        "日",
+        "豈",
+        "▁",
+        "<s>",
+        "<mask>",
+        "<end>",
+        "<s",
+        "ing<",
+        "</s>",
+        "<unk>",
+        "[SEP]",
+        "[sep]",
+        "##",
+        "un",
+        "unt",
+        "ing",
+        "whole",
+        ".",
+        "!?",
+        "\u{0}",
+        "\u{200D}",
+        "🦊",
+        "Ġ",
+        "Ċ",
     ]);
     let one = prop_oneof![8 => special.prop_map(str::to_owned), 1 => any::<char>().prop_map(String::from), 1 => "[a-zA-Z0-9 .,]{1,8}"];
     prop::collection::vec(one, 0..40).prop_map(|parts| parts.concat())
@@ -356,15 +439,27 @@ fn parts_that_only_hosts_have_are_named() {
     };
     let cases = [
         (with("/normalizer", json!({"type": "NFKC"})), "normalizer `NFKC`"),
-        (with("/normalizer", json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]})), "order of normalizers"),
+        (
+            with("/normalizer", json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]})),
+            "order of normalizers",
+        ),
         (with("/pre_tokenizer", split(r"\p{Lu}+|\p{Ll}+")), r"\\p{Lu}+"),
         (with("/pre_tokenizer", json!({"type": "Whitespace"})), "pre-tokenizer `Whitespace`"),
         (with("/model/dropout", json!(0.1)), "dropout 0.1"),
         (with("/model/end_of_word_suffix", json!("</w>")), "end_of_word_suffix"),
         (with("/added_tokens/0/single_word", json!(true)), "single_word `<s>`"),
-        (with("/post_processor", json!({"type": "RobertaProcessing", "sep": ["a", 1], "cls": ["b", 2], "trim_offsets": true, "add_prefix_space": true})), ""),
         (
-            with("/model", json!({"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]], "byte_fallback": false})),
+            with(
+                "/post_processor",
+                json!({"type": "RobertaProcessing", "sep": ["a", 1], "cls": ["b", 2], "trim_offsets": true, "add_prefix_space": true}),
+            ),
+            "",
+        ),
+        (
+            with(
+                "/model",
+                json!({"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]], "byte_fallback": false}),
+            ),
             "model `Unigram`",
         ),
         (with("/model", json!({"type": "WordLevel", "unk_token": "a", "vocab": {"a": 0}})), "model `WordLevel`"),
@@ -403,7 +498,8 @@ fn sections_that_lie_are_refused_or_work() {
             for length in [required, required / 2, 100, 0] {
                 let length = length.min(required);
                 let mut most = 0;
-                let _ = lying.encode(&text, true, &mut memory[start..start + length], &mut |token| most = most.max(token));
+                let _ =
+                    lying.encode(&text, true, &mut memory[start..start + length], &mut |token| most = most.max(token));
                 assert!(most < tokenizer.vocabulary, "{}: {most}", tokenizer.name);
             }
         }

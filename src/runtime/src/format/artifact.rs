@@ -4,8 +4,8 @@
 use super::FormatError;
 use super::header::{self, Header, SectionKind, SectionRecord};
 use super::spec::{LayerRecord, ModelRecord};
-use super::text_tables::TextTables;
 use super::tensor::{NO_LAYER, TensorKey, TensorPart, TensorRecord, TensorRole};
+use super::text_tables::TextTables;
 use crate::kernels::Width;
 use crate::layout::{Layout, Storage, TileShape};
 use crate::numerics::F32Bytes;

@@ -9,8 +9,8 @@ use super::spec::{
     NormPlacement, Output,
 };
 use super::tensor::TensorRecord;
-use super::text_tables::TextTables;
 use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType};
+use super::text_tables::TextTables;
 use crate::kernels::Width;
 use crate::layout::{ALIGNMENT, Layout, Storage, tensor_bytes};
 

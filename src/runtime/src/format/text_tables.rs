@@ -204,7 +204,8 @@ impl<'a> TextTables<'a> {
 
     fn check_tokens(&self, vocabulary: u32) -> Result<(), FormatError> {
         let fault = FormatError::Text;
-        let specials = self.before.chunks_exact(4).chain(self.after.chunks_exact(4)).filter_map(|bytes| u32_at(bytes, 0));
+        let specials =
+            self.before.chunks_exact(4).chain(self.after.chunks_exact(4)).filter_map(|bytes| u32_at(bytes, 0));
         if specials.into_iter().any(|id| id >= vocabulary) {
             return Err(fault("a special token is outside the vocabulary"));
         }
@@ -217,7 +218,9 @@ impl<'a> TextTables<'a> {
         let width = usize::from(self.record.id_bytes);
         let known = |id: u32| id < vocabulary;
         let all = |table: &[u8], absent: bool| {
-            (0..table.len() / width).map(|index| number(table, index, width)).all(|id| known(id) || absent && id == NONE)
+            (0..table.len() / width)
+                .map(|index| number(table, index, width))
+                .all(|id| known(id) || absent && id == NONE)
         };
         if !all(self.byte_ids, true) || !all(self.pairs, false) || !all(self.merged, false) {
             return Err(fault("a token is outside the vocabulary"));

@@ -17,7 +17,8 @@ pub(super) fn character(text: &[u8], at: usize) -> Option<(char, usize)> {
 
 /// The character that ends before `at`, and where it begins.
 pub(super) fn character_before(text: &[u8], at: usize) -> Option<(char, usize)> {
-    let start = (at.saturating_sub(4)..at).rev().find(|&start| text.get(start).is_some_and(|byte| byte & 0xC0 != 0x80))?;
+    let start =
+        (at.saturating_sub(4)..at).rev().find(|&start| text.get(start).is_some_and(|byte| byte & 0xC0 != 0x80))?;
     Some((character(text, start)?.0, start))
 }
 

@@ -33,7 +33,9 @@ pub enum EncodeError {
 impl core::fmt::Display for EncodeError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            EncodeError::Memory => "the memory is too small for this text; as many bytes as are required always suffice",
+            EncodeError::Memory => {
+                "the memory is too small for this text; as many bytes as are required always suffice"
+            }
             EncodeError::MemoryAlignment => "the memory does not start on 64 bytes",
         })
     }

@@ -58,7 +58,9 @@ impl TextTables<'_> {
         let end = match Step::from_number(step.kind) {
             Some(Step::Gpt2) => self.gpt2(piece, at),
             Some(Step::Llama3) => self.llama3(piece, at, step.value),
-            Some(Step::Classes) => return self.delimited(step, piece, at, &|next| self.class(next) & step.classes != 0),
+            Some(Step::Classes) => {
+                return self.delimited(step, piece, at, &|next| self.class(next) & step.classes != 0);
+            }
             Some(Step::Character) => return self.delimited(step, piece, at, &|next| next as u32 == step.value),
             None => piece.len(),
         };
