@@ -3,6 +3,7 @@
 
 mod allocate;
 mod artifact;
+mod c_interface;
 mod cli;
 mod dense_directory;
 mod determinism;

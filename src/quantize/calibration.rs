@@ -270,7 +270,7 @@ pub fn own_samples(
 ) -> Result<Vec<Vec<u32>>, CalibrationError> {
     let spec = &model.spec;
     let (quantized, _) = super::quantize(model, &Preset::W8.assign(spec), None, &Silent)?;
-    let text = TextSection { vocabulary: vec![Vec::new(); spec.vocabulary], strip_leading_space: false };
+    let text = TextSection { vocabulary: vec![Vec::new(); spec.vocabulary], strip_leading_space: false, tables: None };
     let device = Device::unlimited("self", Layout::R8K4Offset8);
     let compiled = compile(&quantized, &device, Some(window), &text, &HostSections::default(), &Silent)?;
     let view = ArtifactView::open(&compiled.bytes).map_err(|error| CalibrationError::Sample(error.to_string()))?;

@@ -73,7 +73,7 @@ fn added_tokens(tokenizer: &tokenizers::Tokenizer) -> Result<(Spelled, Spelled),
         if token.single_word {
             return Err(host_only("added token with single_word", token.content));
         }
-        let flags = u8::from(token.lstrip) * STRIP_LEFT | u8::from(token.rstrip) * STRIP_RIGHT;
+        let flags = (u8::from(token.lstrip) * STRIP_LEFT) | (u8::from(token.rstrip) * STRIP_RIGHT);
         let mut content = NormalizedString::from(token.content.as_str());
         if token.normalized
             && let Some(normalizer) = tokenizer.get_normalizer()

@@ -13,6 +13,7 @@
 //! | [`tokenizer`] | text to token ids |
 //! | [`text`] | token ids to text |
 //! | [`self_test`] | the golden vectors |
+//! | `c_api` | all of this from C, with the feature `c-api`; `include/slm.h`, docs/c-api.md |
 //! | [`sha256`] | digests |
 //!
 //! ```text
@@ -28,6 +29,8 @@
 extern crate std;
 
 mod attention;
+#[cfg(any(test, feature = "c-api"))]
+pub mod c_api;
 pub mod format;
 pub mod kernels;
 pub mod layout;

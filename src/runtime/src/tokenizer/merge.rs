@@ -110,8 +110,9 @@ impl TextTables<'_> {
         for node in (1..count).rev() {
             symbols.best[node] = symbols.better(count, node);
         }
-        while count > 1 {
-            let left = symbols.best[1];
+        loop {
+            // One symbol has no tree, and no pair.
+            let left = if count > 1 { symbols.best[1] } else { 0 };
             if symbols.ranks[left as usize] == NONE {
                 break;
             }
