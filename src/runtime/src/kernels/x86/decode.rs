@@ -12,7 +12,13 @@ use core::mem::MaybeUninit;
 use core::ops::Range;
 
 /// How far ahead of what is read the memory is asked for.
-const AHEAD: usize = 8192;
+const AHEAD: usize = 4096;
+/// Tiles that are read side by side, so that several streams are fetched at once: where values arrive faster by the hardware's
+/// own fetching than by asking, which takes its place.
+const TOGETHER: usize = 4;
+/// Bytes of values up to which tiles of w4 are read one after another and asked for ahead: measured on Zen 4, where long
+/// tiles are fetched best by the hardware alone.
+const SHORT: usize = 8192;
 
 /// Rows of `tiles` for one token, of `PLANES` rows of activations.
 ///
@@ -45,46 +51,99 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
     }
     let first = output.range().start;
     let out = output.row(0);
-    for tile in tiles {
-        let bytes = &matrix.bytes[tile * shape.stride..][..shape.stride];
-        let mut sums = [[0i32; 8]; PLANES];
-        // SAFETY: a tile holds what its shape says, and each row of activations 32 values a group.
+    let side_by_side = shape.storage.is_sparse() || shape.value_bytes > SHORT;
+    let mut tile = tiles.start;
+    while tile < tiles.end {
+        let together = if side_by_side && tiles.end - tile >= TOGETHER { TOGETHER } else { 1 };
+        let start = matrix.bytes[tile * shape.stride..][..together * shape.stride].as_ptr();
+        // SAFETY: the tiles are whole, and each row of activations has 32 values a group.
         let found = unsafe {
-            match shape.storage {
-                Storage::W4G32 => dense4::<I, PLANES>(shape, bytes.as_ptr(), rows, offsets),
-                Storage::W8S24 => sparse8::<I, PLANES>(shape, bytes.as_ptr(), rows),
-                Storage::W4G32S24 => sparse4::<I, PLANES>(shape, bytes.as_ptr(), rows),
-                _ => dense8::<I, PLANES>(shape, bytes.as_ptr(), rows, excess),
+            if together == TOGETHER {
+                sums::<I, PLANES, TOGETHER>(shape, start, rows, offsets, excess)
+            } else {
+                let [one] = sums::<I, PLANES, 1>(shape, start, rows, offsets, excess);
+                let mut found = [[_mm256_setzero_si256(); PLANES]; TOGETHER];
+                found[0] = one;
+                found
             }
         };
-        let at = tile * 8 - first;
-        let scales = bytes[shape.scale_offset(0)..].as_ptr();
-        if PLANES == 1 && out.len() >= at + 8 {
-            // SAFETY: AVX2 is there; eight scales and eight places.
-            unsafe {
-                let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(found[0]), _mm256_loadu_ps(scales.cast()));
-                let y = _mm256_mul_ps(scaled, _mm256_set1_ps(input.scales[0]));
-                _mm256_storeu_ps(out[at..at + 8].as_mut_ptr(), y);
+        for (part, found) in found.into_iter().enumerate().take(together) {
+            let bytes = &matrix.bytes[(tile + part) * shape.stride..][..shape.stride];
+            // SAFETY: AVX2 is there.
+            unsafe { put::<PLANES>(shape, bytes, found, input, &mut out[(tile + part) * 8 - first..]) };
+        }
+        tile += together;
+    }
+}
+
+/// Sums of some tiles one after another.
+#[inline(always)]
+unsafe fn sums<I: Decode, const PLANES: usize, const TILES: usize>(
+    shape: &TileShape,
+    tile: *const u8,
+    rows: [*const i8; PLANES],
+    offsets: [*const i32; PLANES],
+    excess: [i32; PLANES],
+) -> [[__m256i; PLANES]; TILES] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match shape.storage {
+            Storage::W4G32 => dense4::<I, PLANES, TILES>(shape, tile, rows, offsets),
+            Storage::W8S24 => sparse8::<I, PLANES, TILES>(shape, tile, rows),
+            Storage::W4G32S24 => sparse4::<I, PLANES, TILES>(shape, tile, rows),
+            _ => {
+                let mut found = [[_mm256_setzero_si256(); PLANES]; TILES];
+                for (t, found) in found.iter_mut().enumerate() {
+                    *found = dense8::<I, PLANES>(shape, tile.add(t * shape.stride), rows, excess);
+                }
+                found
             }
-            continue;
-        }
-        for (sums, found) in sums.iter_mut().zip(found) {
-            // SAFETY: AVX2 is there; eight places.
-            unsafe { _mm256_storeu_si256(sums.as_mut_ptr().cast(), found) };
-        }
-        for (row, out) in out[at..].iter_mut().take(8).enumerate() {
-            let mut planes = [0; PLANES];
-            planes.iter_mut().zip(&sums).for_each(|(plane, sums)| *plane = sums[row]);
-            *out = scalar::total(input.width, &planes) * scalar::row_scale(shape, bytes, row) * input.scales[0];
         }
     }
 }
 
-/// Asks for what lies `AHEAD` after some bytes; an address past the end is asked for in vain.
+/// The outputs of one tile from its sums.
 #[inline(always)]
-fn fetch(bytes: *const u8) {
+unsafe fn put<const PLANES: usize>(
+    shape: &TileShape,
+    tile: &[u8],
+    found: [__m256i; PLANES],
+    input: &Activations<'_>,
+    out: &mut [f32],
+) {
+    if PLANES == 1 && out.len() >= 8 {
+        // SAFETY: AVX2 is there; eight scales and eight places.
+        unsafe {
+            let scales = _mm256_loadu_ps(tile[shape.scale_offset(0)..][..32].as_ptr().cast());
+            let y = _mm256_mul_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(found[0]), scales), _mm256_set1_ps(input.scales[0]));
+            _mm256_storeu_ps(out[..8].as_mut_ptr(), y);
+        }
+        return;
+    }
+    let mut sums = [[0i32; 8]; PLANES];
+    for (sums, found) in sums.iter_mut().zip(found) {
+        // SAFETY: AVX2 is there; eight places.
+        unsafe { _mm256_storeu_si256(sums.as_mut_ptr().cast(), found) };
+    }
+    for (row, out) in out.iter_mut().take(8).enumerate() {
+        let planes: [i32; PLANES] = core::array::from_fn(|plane| sums[plane][row]);
+        *out = scalar::total(input.width, &planes) * scalar::row_scale(shape, tile, row) * input.scales[0];
+    }
+}
+
+/// Asks for what lies `AHEAD` bytes after some place in a tile's values: in this tile, or in the one read after it, which
+/// begins `next` bytes later.
+#[inline(always)]
+fn ask_ahead(tile: *const u8, offset: usize, values: usize, next: usize) {
+    let at = offset + AHEAD;
+    ask(tile.wrapping_add(if at < values { at } else { at - values + next }));
+}
+
+/// Asks for a line; an address past the end is asked for in vain.
+#[inline(always)]
+fn ask(address: *const u8) {
     // SAFETY: a prefetch reads nothing.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.wrapping_add(AHEAD).cast()) }
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
 }
 
 #[inline(always)]
@@ -111,9 +170,6 @@ unsafe fn dense8<I: Decode, const PLANES: usize>(
         let mut sums = [[_mm256_setzero_si256(); 4]; PLANES];
         for group in 0..shape.groups {
             let bytes = tile.add(group * 8 * GROUP);
-            for line in 0..4 {
-                fetch(bytes.add(line * 64));
-            }
             for step in 0..8 {
                 let w = I::prepare8(_mm256_loadu_si256(bytes.add(step * 32).cast()));
                 for plane in 0..PLANES {
@@ -133,38 +189,45 @@ unsafe fn dense8<I: Decode, const PLANES: usize>(
 }
 
 #[inline(always)]
-unsafe fn dense4<I: Decode, const PLANES: usize>(
+unsafe fn dense4<I: Decode, const PLANES: usize, const TILES: usize>(
     shape: &TileShape,
     tile: *const u8,
     rows: [*const i8; PLANES],
     offsets: [*const i32; PLANES],
-) -> [__m256i; PLANES] {
-    // SAFETY: the caller has the extensions, a tile, rows and offsets of that shape.
+) -> [[__m256i; PLANES]; TILES] {
+    // SAFETY: the caller has the extensions, tiles, rows and offsets of that shape.
     unsafe {
         let low = _mm256_set1_epi8(15);
-        let multipliers = tile.add(shape.value_bytes);
-        let mut totals = [_mm256_setzero_si256(); PLANES];
+        let next = TILES * shape.stride;
+        let mut totals = [[_mm256_setzero_si256(); PLANES]; TILES];
         for group in 0..shape.groups {
-            let bytes = tile.add(group * 4 * GROUP);
-            fetch(bytes);
-            fetch(bytes.add(64));
-            let mut first = [_mm256_setzero_si256(); PLANES];
-            let mut second = [_mm256_setzero_si256(); PLANES];
-            for plane in 0..PLANES {
-                first[plane] = _mm256_set1_epi32(offsets[plane].add(group).read());
-            }
-            for step in 0..4 {
-                let both = _mm256_loadu_si256(bytes.add(step * 32).cast());
-                let (n, high) = (_mm256_and_si256(both, low), _mm256_and_si256(_mm256_srli_epi16(both, 4), low));
-                for plane in 0..PLANES {
-                    let a = rows[plane].add(group * GROUP + step * 4);
-                    first[plane] = I::dot4(first[plane], n, spread(a));
-                    second[plane] = I::dot4(second[plane], high, spread(a.add(16)));
+            for t in 0..TILES {
+                let tile = tile.add(t * shape.stride);
+                let bytes = tile.add(group * 4 * GROUP);
+                if TILES == 1 {
+                    ask_ahead(tile, group * 4 * GROUP, shape.value_bytes, next);
+                    ask_ahead(tile, group * 4 * GROUP + 64, shape.value_bytes, next);
                 }
-            }
-            for plane in 0..PLANES {
-                let sum = I::join(first[plane], second[plane]);
-                totals[plane] = I::fold(totals[plane], sum, multipliers.add(group * 8));
+                let multipliers = tile.add(shape.value_bytes + group * 8);
+                ask(multipliers.wrapping_add(next));
+                let mut first = [_mm256_setzero_si256(); PLANES];
+                let mut second = [_mm256_setzero_si256(); PLANES];
+                for plane in 0..PLANES {
+                    first[plane] = _mm256_set1_epi32(offsets[plane].add(group).read());
+                }
+                for step in 0..4 {
+                    let both = _mm256_loadu_si256(bytes.add(step * 32).cast());
+                    let (n, high) = (_mm256_and_si256(both, low), _mm256_and_si256(_mm256_srli_epi16(both, 4), low));
+                    for plane in 0..PLANES {
+                        let a = rows[plane].add(group * GROUP + step * 4);
+                        first[plane] = I::dot4(first[plane], n, spread(a));
+                        second[plane] = I::dot4(second[plane], high, spread(a.add(16)));
+                    }
+                }
+                for plane in 0..PLANES {
+                    let sum = I::join(first[plane], second[plane]);
+                    totals[t][plane] = I::fold(totals[t][plane], sum, multipliers);
+                }
             }
         }
         totals
@@ -196,76 +259,76 @@ unsafe fn choose_at(step: usize, a: __m256i, plane: __m256i) -> __m256i {
 }
 
 #[inline(always)]
-unsafe fn sparse8<I: Decode, const PLANES: usize>(
+unsafe fn sparse8<I: Decode, const PLANES: usize, const TILES: usize>(
     shape: &TileShape,
     tile: *const u8,
     rows: [*const i8; PLANES],
-) -> [__m256i; PLANES] {
-    // SAFETY: the caller has the extensions, a tile and rows of that shape.
+) -> [[__m256i; PLANES]; TILES] {
+    // SAFETY: the caller has the extensions, tiles and rows of that shape.
     unsafe {
-        let planes = tile.add(shape.value_bytes);
         let zero = _mm256_setzero_si256();
-        let mut sums = [[(zero, zero); 2]; PLANES];
+        let next = TILES * shape.stride;
+        let mut sums = [[(zero, zero); PLANES]; TILES];
         for group in 0..shape.groups {
-            let bytes = tile.add(group * 4 * GROUP);
-            fetch(bytes);
-            fetch(bytes.add(64));
-            let indices = planes.add(group * 32);
-            fetch(indices);
-            let indices = _mm256_loadu_si256(indices.cast());
-            for step in 0..4 {
-                let w = _mm256_loadu_si256(bytes.add(step * 32).cast());
-                for plane in 0..PLANES {
-                    let a = spread_eight(rows[plane].add(group * GROUP + step * 8));
-                    let a = choose_at(step, a, indices);
-                    sums[plane][step % 2] = I::dot8_chosen(sums[plane][step % 2], w, a);
+            for t in 0..TILES {
+                let tile = tile.add(t * shape.stride);
+                let bytes = tile.add(group * 4 * GROUP);
+                let indices = tile.add(shape.value_bytes + group * 32);
+                ask(indices.wrapping_add(next));
+                let indices = _mm256_loadu_si256(indices.cast());
+                for step in 0..4 {
+                    let w = _mm256_loadu_si256(bytes.add(step * 32).cast());
+                    for plane in 0..PLANES {
+                        let a = spread_eight(rows[plane].add(group * GROUP + step * 8));
+                        let a = choose_at(step, a, indices);
+                        sums[t][plane] = I::dot8_chosen(sums[t][plane], w, a);
+                    }
                 }
             }
         }
-        sums.map(|[a, b]| _mm256_sub_epi32(_mm256_add_epi32(a.0, b.0), _mm256_add_epi32(a.1, b.1)))
+        sums.map(|sums| sums.map(|(sum, excess)| _mm256_sub_epi32(sum, excess)))
     }
 }
 
 #[inline(always)]
-unsafe fn sparse4<I: Decode, const PLANES: usize>(
+unsafe fn sparse4<I: Decode, const PLANES: usize, const TILES: usize>(
     shape: &TileShape,
     tile: *const u8,
     rows: [*const i8; PLANES],
-) -> [__m256i; PLANES] {
-    // SAFETY: the caller has the extensions, a tile and rows of that shape.
+) -> [[__m256i; PLANES]; TILES] {
+    // SAFETY: the caller has the extensions, tiles and rows of that shape.
     unsafe {
         let low = _mm256_set1_epi8(15);
-        let planes = tile.add(shape.value_bytes);
-        let multipliers = planes.add(shape.plane_bytes);
         let zero = _mm256_setzero_si256();
-        let mut totals = [zero; PLANES];
+        let next = TILES * shape.stride;
+        let mut totals = [[zero; PLANES]; TILES];
         let mut group = 0;
         while group < shape.groups {
-            // Low nibbles are of this group, high ones of the next; of an odd number of groups the last has no next.
-            let bytes = tile.add(group / 2 * 4 * GROUP);
-            fetch(bytes);
-            fetch(bytes.add(64));
-            fetch(planes.add(group * 32));
-            let mut values = [zero; 4];
-            for (step, value) in values.iter_mut().enumerate() {
-                *value = _mm256_loadu_si256(bytes.add(step * 32).cast());
-            }
-            for part in 0..2 {
-                if group + part == shape.groups {
-                    break;
-                }
-                let indices = _mm256_loadu_si256(planes.add((group + part) * 32).cast());
-                let mut sums = [(zero, zero); PLANES];
-                for (step, &value) in values.iter().enumerate() {
-                    let n = _mm256_and_si256(if part == 0 { value } else { _mm256_srli_epi16(value, 4) }, low);
-                    for plane in 0..PLANES {
-                        let a = spread_eight(rows[plane].add((group + part) * GROUP + step * 8));
-                        sums[plane] = I::dot4_chosen(sums[plane], n, choose_at(step, a, indices));
+            for t in 0..TILES {
+                let tile = tile.add(t * shape.stride);
+                let planes = tile.add(shape.value_bytes);
+                let multipliers = planes.add(shape.plane_bytes);
+                // Low nibbles are of this group, high ones of the next; of an odd number the last has no next.
+                let bytes = tile.add(group / 2 * 4 * GROUP);
+                ask_ahead(tile, group / 2 * 4 * GROUP, shape.value_bytes, next);
+                ask_ahead(tile, group / 2 * 4 * GROUP + 64, shape.value_bytes, next);
+                ask(planes.wrapping_add(next + group * 32));
+                ask(multipliers.wrapping_add(next + group * 8));
+                let values: [__m256i; 4] = core::array::from_fn(|step| _mm256_loadu_si256(bytes.add(step * 32).cast()));
+                for part in 0..2.min(shape.groups - group) {
+                    let indices = _mm256_loadu_si256(planes.add((group + part) * 32).cast());
+                    let mut sums = [(zero, zero); PLANES];
+                    for (step, &value) in values.iter().enumerate() {
+                        let n = _mm256_and_si256(if part == 0 { value } else { _mm256_srli_epi16(value, 4) }, low);
+                        for plane in 0..PLANES {
+                            let a = spread_eight(rows[plane].add((group + part) * GROUP + step * 8));
+                            sums[plane] = I::dot4_chosen(sums[plane], n, choose_at(step, a, indices));
+                        }
                     }
-                }
-                for plane in 0..PLANES {
-                    let sum = I::less(sums[plane].0, sums[plane].1);
-                    totals[plane] = I::fold(totals[plane], sum, multipliers.add((group + part) * 8));
+                    for plane in 0..PLANES {
+                        let sum = I::less(sums[plane].0, sums[plane].1);
+                        totals[t][plane] = I::fold(totals[t][plane], sum, multipliers.add((group + part) * 8));
+                    }
                 }
             }
             group += 2;
