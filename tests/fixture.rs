@@ -264,6 +264,7 @@ pub(crate) fn compiled(model: &Model, device: &Device, context: Option<usize>) -
     let text = TextSection {
         vocabulary: (0..model.spec.vocabulary).map(|id| format!(" t{id}").into_bytes()).collect(),
         strip_leading_space: true,
+        tables: None,
     };
     let host = HostSections { tokenizer: Some(b"{}".to_vec()), provenance: Some(b"{\"stage\":\"compile\"}".to_vec()) };
     compile(model, device, context, &text, &host, &Silent).expect("the fixture compiles")

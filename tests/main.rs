@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests write their inputs")]
 
 mod artifact;
+mod c_interface;
 mod cli;
 mod dense_directory;
 mod determinism;

@@ -59,7 +59,8 @@ fn quantize(model: &Path, out: &Path, preset: Preset) -> Result<QuantizeReport, 
 }
 
 fn compiled(model: &Model, layout: Layout) -> Compiled {
-    let text = TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], strip_leading_space: false };
+    let text =
+        TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], strip_leading_space: false, tables: None };
     let device = Device::unlimited("test", layout);
     compile(model, &device, Some(64), &text, &HostSections::default(), &Silent).unwrap()
 }
@@ -227,7 +228,8 @@ fn directories_that_lie_about_their_zeros_are_refused() {
         panic!("quantized")
     };
     matrix.sparsity = Some(NmPattern::TWO_OF_FOUR);
-    let text = TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], strip_leading_space: false };
+    let text =
+        TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], strip_leading_space: false, tables: None };
     let target = Device::unlimited("test", Layout::R8K4);
     let error = compile(&model, &target, None, &text, &HostSections::default(), &Silent).unwrap_err().to_string();
     assert!(error.contains("`layers.0.attn.q` is not 2:4"), "{error}");

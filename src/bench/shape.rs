@@ -134,6 +134,7 @@ pub fn artifact(
     let text = TextSection {
         vocabulary: (0..shape.vocabulary).map(|token| format!("t{token}").into_bytes()).collect(),
         strip_leading_space: false,
+        tables: None,
     };
     let device = Device::unlimited("bench", layout);
     Ok(compile(&model, &device, None, &text, &HostSections::default(), progress)?.bytes)
@@ -213,5 +214,6 @@ fn random_matrix(seed: u64, rows: usize, columns: usize, scheme: QuantScheme, tw
         row_scale: vec![scale; rows],
         multiplier: (0..rows * multipliers).map(multiplier).collect(),
         sparsity: two_of_four.then_some(NmPattern::TWO_OF_FOUR),
+        activations: slm_runtime::kernels::Width::Bits8,
     }
 }

@@ -1,5 +1,6 @@
 //! `slmc eval`
 
+use super::global::Global;
 use super::stages::same_vocabulary;
 use crate::eval::command::{EvalReport, Options, TaskChoice, evaluate};
 use crate::model::device::device;
@@ -11,8 +12,8 @@ use std::path::PathBuf;
 /// Measure a model on text, and how far it is from a reference
 ///
 /// An artifact is run by the integers the device computes, a directory in f32; the report says which. Language models:
-/// perplexity, and with a reference the KL divergence in nats and the share of equal first choices. Classifiers:
-/// accuracy. Bare encoders: cosine of sentence embeddings.
+/// perplexity, and with a reference the KL divergence in nats and the share of equal first choices; masked ones over
+/// tokens hidden by --seed. Classifiers: accuracy. Bare encoders: cosine of sentence embeddings.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  slmc eval out/mixed.slm --data valid.txt --reference models/tales-6m --window 256 --max-windows 64 --json"
@@ -42,13 +43,17 @@ pub(super) struct Args {
     #[arg(long, value_name = "N")]
     max_windows: Option<usize>,
 
-    /// Key of the text in every line of a JSONL file
+    /// Key of the text in every line of a JSONL file; for --task generate that of the prompt [default: prompt]
     #[arg(long, value_name = "KEY")]
     field: Option<String>,
 
-    /// Key of the label in every line of a JSONL file, for --task classify
+    /// Key of the label in every line of a JSONL file, for --task classify; of the wanted answer for --task generate
     #[arg(long, value_name = "KEY", default_value = "label")]
     label_field: String,
+
+    /// Most tokens of an answer, for --task generate
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    answer_tokens: usize,
 
     /// Directory with tokenizer.json, for an artifact written for a device only
     #[arg(long, value_name = "DIR")]
@@ -68,13 +73,13 @@ impl Args {
         Ok(None)
     }
 
-    pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
-        shell.result(&self.execute(shell)?)?;
+    pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        shell.result(&self.execute(global, shell)?)?;
         Ok(ExitStatus::Success)
     }
 
     /// The work, its report handed back.
-    pub(super) fn execute(&self, shell: &Shell) -> anyhow::Result<EvalReport> {
+    pub(super) fn execute(&self, global: &Global, shell: &Shell) -> anyhow::Result<EvalReport> {
         let options = Options {
             model: self.model.clone(),
             reference: self.reference.clone(),
@@ -85,6 +90,8 @@ impl Args {
             field: self.field.clone(),
             label_field: self.label_field.clone(),
             tokenizer: self.tokenizer.clone(),
+            seed: global.seed,
+            answer_tokens: self.answer_tokens,
         };
         Ok(evaluate(&options, &device(&self.device)?, shell)?)
     }

@@ -80,7 +80,7 @@ impl Cli {
             Command::Prune(args) => args.run(global, shell),
             Command::Quantize(args) => args.run(global, shell),
             Command::Compile(args) => args.run(global, shell),
-            Command::Eval(args) => args.run(shell),
+            Command::Eval(args) => args.run(global, shell),
             Command::Generate(args) => args.run(global, shell),
             Command::Inspect(args) => args.run(shell),
             Command::Verify(args) => args.run(shell),

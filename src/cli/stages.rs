@@ -99,8 +99,8 @@ impl Commands for Stages<'_> {
                 }
             }
             Kind::Eval => {
-                let (args, _) = Line::<eval::Args>::parse_over(arguments, self.global)?;
-                outcome(&args.execute(shell)?, true)
+                let (args, global) = Line::<eval::Args>::parse_over(arguments, self.global)?;
+                outcome(&args.execute(&global, shell)?, true)
             }
         }
     }

@@ -7,7 +7,7 @@ use slm_runtime::format::header::{
     CACHE_INT8, DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR,
     SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
 };
-use slm_runtime::format::tensor::{TensorRecord, TensorRole, digest_tree};
+use slm_runtime::format::tensor::{TensorRecord, digest_tree};
 use slm_runtime::format::verify::{device_digest, host_digest};
 use slm_runtime::layout::{ALIGNMENT, Layout, Storage};
 use slm_runtime::sha256::{Digest, Sha256};
@@ -21,6 +21,8 @@ pub struct Extras<'a> {
     pub vocabulary: &'a [Vec<u8>],
     /// Prompts of the golden vectors.
     pub prompts: &'a [Vec<u32>],
+    /// Tables that turn text into tokens.
+    pub text: Option<&'a [u8]>,
     /// Sections of the host part, in order.
     pub host: &'a [(SectionKind, Vec<u8>)],
 }
@@ -54,6 +56,9 @@ pub fn draft(
     file.section(SectionKind::Vocabulary, false, ALIGNMENT, [vocabulary_section(extras.vocabulary).as_slice()]);
     file.section(SectionKind::Golden, false, ALIGNMENT, [golden_section(extras.prompts).as_slice()]);
     let golden_offset = file.sections.last().map_or(0, |record| record.offset as usize);
+    if let Some(text) = extras.text {
+        file.section(SectionKind::Text, false, ALIGNMENT, [text]);
+    }
     file.pad(ALIGNMENT);
     let device_bytes = file.bytes.len();
     for (kind, content) in extras.host {
@@ -145,14 +150,13 @@ fn tensor_records(layout: Layout, tensors: &[StoredTensor], weights: &[Vec<u8>])
     let mut offset = 0;
     let record = |(tensor, bytes): (&StoredTensor, &Vec<u8>)| {
         let quantized = tensor.storage != Storage::F32;
-        let table = matches!(tensor.key.role, TensorRole::EmbedPosition | TensorRole::EmbedType);
         let record = TensorRecord {
             layer: tensor.key.layer,
             role: tensor.key.role as u8,
             part: tensor.key.part as u8,
             storage: tensor.storage as u8,
             layout: if quantized { layout as u8 } else { 0 },
-            activation_bits: if quantized && !table { 8 } else { 0 },
+            activation_bits: tensor.activation_bits,
             sparsity: u8::from(tensor.storage.is_sparse()),
             rows: tensor.rows as u32,
             columns: tensor.columns as u32,

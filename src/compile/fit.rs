@@ -138,10 +138,14 @@ pub struct Shape<'a> {
     pub sparsity: &'a Sparsity,
     /// Whether layers carry key maps.
     pub key_maps: bool,
+    /// Whether a linear takes 16-bit activations.
+    pub wide_activations: bool,
     /// Bytes of all tokens' texts.
     pub vocabulary_bytes: u64,
     /// Tokens of all golden prompts, and how many prompts.
     pub golden: (u64, u64),
+    /// Bytes of the tables that turn text into tokens, where the device has them.
+    pub text_bytes: Option<u64>,
 }
 
 /// Why a footprint cannot be computed.
@@ -165,7 +169,7 @@ pub fn footprint(
     context: usize,
     chunk: usize,
 ) -> Result<(Footprint, Lowered), FitError> {
-    let lowered = lower(shape.spec, context, chunk, shape.key_maps, false)?;
+    let lowered = lower(shape.spec, context, chunk, shape.key_maps, shape.wide_activations, false)?;
     let tensors = stored_tensors(shape.spec, shape.assignment, shape.sparsity, device.layout, context, shape.key_maps)?;
     let weights: u64 = tensors.iter().map(|tensor| tensor.bytes).sum();
     let vocabulary = (shape.spec.vocabulary as u64 + 1) * 4 + shape.vocabulary_bytes;
@@ -183,6 +187,9 @@ pub fn footprint(
             _ => (ALIGNMENT as u64, 36 + 4 * (golden_tokens + golden_prompts)),
         };
         end = end.next_multiple_of(alignment) + bytes;
+    }
+    if let Some(bytes) = shape.text_bytes {
+        end = end.next_multiple_of(ALIGNMENT as u64) + bytes;
     }
     let footprint = Footprint {
         flash_bytes: end.next_multiple_of(ALIGNMENT as u64),

@@ -1,10 +1,13 @@
 //! `slmc eval`: opens a model, its reference and a text, and runs the task the model is for.
 
+use super::answers::{self, AnswersReport};
 use super::classify::{self, ClassifyReport, Example};
 use super::embed::{self, EmbedReport};
-use super::lm::{self, LmReport};
+use super::generate::GenerateError;
+use super::lm::{self, LmReport, MlmReport, Targets};
 use super::opened::{OpenError, OpenedModel, Task};
 use super::{EvalError, Forward, SCHEMA};
+use crate::data::masking::Masking;
 use crate::data::text::{TextError, read_labelled, read_records, read_text};
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::data::windows::{WindowError, decoder_windows, encoder_sequences};
@@ -12,6 +15,7 @@ use crate::progress::Progress;
 use crate::report::Report;
 use burn::tensor::Device;
 use serde::Serialize;
+use slm_runtime::sample::random_u64;
 use std::path::PathBuf;
 
 /// What `--task` takes.
@@ -19,10 +23,14 @@ use std::path::PathBuf;
 pub enum TaskChoice {
     /// Perplexity and divergence of next-token predictions
     Lm,
+    /// Perplexity and divergence of predictions of hidden tokens
+    Mlm,
     /// Accuracy over labelled texts
     Classify,
     /// Cosine of sentence embeddings to the reference's
     Embed,
+    /// Answers generated to prompts: exact match, token F1 and BLEU-4
+    Generate,
 }
 
 /// What to evaluate.
@@ -46,6 +54,10 @@ pub struct Options {
     pub label_field: String,
     /// Directory with a tokenizer for artifacts that carry none.
     pub tokenizer: Option<PathBuf>,
+    /// Of the choice of tokens to hide.
+    pub seed: u64,
+    /// Most tokens of a generated answer.
+    pub answer_tokens: usize,
 }
 
 /// Why nothing was measured.
@@ -60,6 +72,9 @@ pub enum CommandError {
     /// Of a tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// Of generation.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
     /// Of the windows.
     #[error("{}: {source}", path.display())]
     Window {
@@ -86,11 +101,9 @@ pub enum CommandError {
         /// What to ask for.
         can: &'static str,
     },
-    /// No task measures such a model.
-    #[error(
-        "the model gives masked-token logits, which no task of this version measures; evaluate its encoder or a classifier"
-    )]
-    Masked,
+    /// The tokenizer has no token for hidden ones.
+    #[error("the tokenizer has no [MASK] token, which --task mlm needs")]
+    NoMask,
     /// The two models cannot be compared.
     #[error(
         "model and reference differ in {what}: {model} and {reference}; pass the checkpoint the model was made from"
@@ -111,10 +124,14 @@ pub enum CommandError {
 pub enum EvalReport {
     /// Of a language model.
     Lm(LmReport),
+    /// Of a masked language model.
+    Mlm(MlmReport),
     /// Of a classifier.
     Classify(ClassifyReport),
     /// Of a sentence encoder.
     Embed(EmbedReport),
+    /// Of a decoder that answers prompts.
+    Answers(AnswersReport),
 }
 
 impl Report for EvalReport {
@@ -123,8 +140,10 @@ impl Report for EvalReport {
     fn text(&self) -> String {
         match self {
             EvalReport::Lm(report) => report.text(),
+            EvalReport::Mlm(report) => report.text(),
             EvalReport::Classify(report) => report.text(),
             EvalReport::Embed(report) => report.text(),
+            EvalReport::Answers(report) => report.text(),
         }
     }
 }
@@ -160,6 +179,19 @@ pub fn evaluate(options: &Options, device: &Device, progress: &dyn Progress) -> 
             let metrics = lm::evaluate(&model, against, &windows, progress).map_err(failed)?;
             Ok(EvalReport::Lm(LmReport { metrics, subject }))
         }
+        TaskChoice::Mlm => {
+            let masking = Masking::of(&tokenizer, model.vocabulary).ok_or(CommandError::NoMask)?;
+            let mut records = read_records(&options.data, options.field.as_deref())?;
+            records.truncate(options.max_windows);
+            let mut sequences = encoder_sequences(&tokenizer, &records, context)?;
+            warn_of_truncation(sequences.truncated, context, progress);
+            let numbered = sequences.tokens.iter_mut().enumerate();
+            let hide = |(n, tokens): (usize, &mut Vec<u32>)| masking.hide(tokens, random_u64(options.seed, n as u64));
+            let targets: Vec<Targets> = numbered.map(hide).collect();
+            let metrics =
+                lm::evaluate_targets(&model, against, &sequences.tokens, &targets, progress).map_err(failed)?;
+            Ok(EvalReport::Mlm(MlmReport { metrics, subject }))
+        }
         TaskChoice::Classify => {
             let field = options.field.as_deref().unwrap_or("text");
             let records = read_labelled(&options.data, field, &options.label_field)?;
@@ -181,6 +213,19 @@ pub fn evaluate(options: &Options, device: &Device, progress: &dyn Progress) -> 
             let metrics = embed::evaluate(&model, against, &sequences.tokens, progress).map_err(failed)?;
             Ok(EvalReport::Embed(EmbedReport { metrics, subject }))
         }
+        TaskChoice::Generate => {
+            let field = options.field.as_deref().unwrap_or("prompt");
+            let mut records = read_labelled(&options.data, field, &options.label_field)?;
+            records.truncate(options.max_windows);
+            // An artifact for a device carries no tokenizer: the one found above is then the reference's.
+            let directory = options.tokenizer.clone().or_else(|| match model.tokenizer() {
+                Err(_) => options.reference.clone(),
+                Ok(_) => None,
+            });
+            let (reference, most) = (reference.as_ref(), options.answer_tokens);
+            let report = answers::evaluate(&model, reference, &records, most, directory.as_ref(), progress)?;
+            Ok(EvalReport::Answers(report))
+        }
     }
 }
 
@@ -193,17 +238,20 @@ fn warn_of_truncation(truncated: usize, context: usize, progress: &dyn Progress)
 /// The task asked for, or the one the model is for.
 fn task(model: &OpenedModel, asked: Option<TaskChoice>) -> Result<TaskChoice, CommandError> {
     let (fits, output, can) = match model.task {
-        Task::LanguageModel => (TaskChoice::Lm, "next-token logits", "lm"),
+        Task::LanguageModel => (TaskChoice::Lm, "next-token logits", "lm, generate"),
         Task::Classifier => (TaskChoice::Classify, "logits of labels", "classify"),
         Task::Hidden => (TaskChoice::Embed, "hidden states", "embed"),
-        Task::MaskedLanguageModel => return Err(CommandError::Masked),
+        Task::MaskedLanguageModel => (TaskChoice::Mlm, "masked-token logits", "mlm"),
     };
     match asked {
+        Some(TaskChoice::Generate) if fits == TaskChoice::Lm => Ok(TaskChoice::Generate),
         Some(asked) if asked != fits => {
             let task = match asked {
                 TaskChoice::Lm => "lm",
+                TaskChoice::Mlm => "mlm",
                 TaskChoice::Classify => "classify",
                 TaskChoice::Embed => "embed",
+                TaskChoice::Generate => "generate",
             };
             Err(CommandError::Task { output, task, can })
         }

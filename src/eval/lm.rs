@@ -1,9 +1,9 @@
-//! Language models: perplexity, and how far a model's predictions are from a reference's. Every position of a window
-//! but the last predicts the token after it; the last has no target and is left out of every mean. With p the
-//! reference's and q the model's distribution at a position:
+//! Language models: perplexity, and how far a model's predictions are from a reference's, over the positions that have a
+//! target. In a causal window every position but the last predicts the token after it; in a masked sequence the hidden
+//! positions predict what stood there. With p the reference's and q the model's distribution at a position:
 //!
 //! ```text
-//! perplexity = exp(mean of −ln q(next token))
+//! perplexity = exp(mean of −ln q(target))
 //! kld        = KL(p ‖ q) = Σ p · (ln p − ln q), in nats, in f64
 //! top-1      = whether argmax p = argmax q, the lower token of equals
 //! ```
@@ -46,6 +46,9 @@ pub struct LmMetrics {
     pub logits_sha256: String,
 }
 
+/// Positions of a sequence, from 0, with the token that each is to predict.
+pub type Targets = Vec<(usize, u32)>;
+
 /// One position.
 struct Position {
     surprise: f64,
@@ -73,18 +76,37 @@ pub fn evaluate(
     if windows.is_empty() || windows.iter().any(|window| window.len() < 2) {
         return Err(EvalError::Nothing { with: " of two tokens or more, and none shorter" });
     }
+    let next = |window: &Vec<u32>| window[1..].iter().copied().enumerate().collect();
+    let targets: Vec<Targets> = windows.iter().map(next).collect();
+    evaluate_targets(model, reference, windows, &targets, progress)
+}
+
+/// [`evaluate`] with sequences some of whose positions have targets: a masked model's hidden tokens.
+///
+/// # Errors
+/// [`EvalError`]: no target at all, a failing or damaged model, models of different vocabularies.
+pub fn evaluate_targets(
+    model: &dyn Forward,
+    reference: Option<&dyn Forward>,
+    windows: &[Vec<u32>],
+    targets: &[Targets],
+    progress: &dyn Progress,
+) -> Result<LmMetrics, EvalError> {
+    if targets.iter().all(Vec::is_empty) {
+        return Err(EvalError::Nothing { with: " with a token to predict" });
+    }
     let width = model.output_width();
     let pair = Pair { model, reference, rows: Rows::PerToken, columns: "tokens", work: ("evaluating", "windows") };
     let (mut losses, mut reference_losses, mut samples) = (0.0, 0.0, Vec::new());
     let (mut divergences, mut agreeing, mut tokens) = (Vec::new(), 0u64, 0u64);
     let logits_sha256 = pair.watched(windows, progress, |n, logits, reference| {
-        let window = &windows[n];
-        if let Some(&token) = window.iter().find(|&&token| token as usize >= width) {
+        let outside = targets[n].iter().map(|&(_, token)| token).chain(windows[n].iter().copied());
+        if let Some(token) = outside.into_iter().find(|&token| token as usize >= width) {
             return Err(EvalError::TokenOutside { token, sequence: n, width });
         }
         // Positions are computed in any order and summed in theirs, so the sums do not depend on the threads.
         let mut sample = Sample::default();
-        for position in positions(window, logits, reference, width) {
+        for position in positions(&targets[n], logits, reference, width) {
             tokens += 1;
             losses += position.surprise;
             if let Some(compared) = position.compared {
@@ -113,12 +135,12 @@ pub fn evaluate(
     })
 }
 
-/// Every position of a window that has a target.
-fn positions(window: &[u32], logits: &[f32], reference: Option<&[f32]>, width: usize) -> Vec<Position> {
-    (0..window.len() - 1)
-        .into_par_iter()
-        .map(|n| {
-            let target = window[n + 1] as usize;
+/// Every position that has a target.
+fn positions(targets: &[(usize, u32)], logits: &[f32], reference: Option<&[f32]>, width: usize) -> Vec<Position> {
+    targets
+        .par_iter()
+        .map(|&(n, target)| {
+            let target = target as usize;
             let row = &logits[n * width..(n + 1) * width];
             let compared = reference.map(|reference| {
                 let other = &reference[n * width..(n + 1) * width];
@@ -145,11 +167,37 @@ pub struct LmReport {
     pub subject: Subject,
 }
 
+/// Result of `slmc eval --task mlm`: the same, over hidden tokens.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "task", rename = "mlm")]
+pub struct MlmReport {
+    /// Quality.
+    #[serde(flatten)]
+    pub metrics: LmMetrics,
+    /// Sizes.
+    #[serde(flatten)]
+    pub subject: Subject,
+}
+
+impl Report for MlmReport {
+    const SCHEMA: &'static str = super::SCHEMA;
+
+    fn text(&self) -> String {
+        self.metrics.text(&self.subject)
+    }
+}
+
 impl Report for LmReport {
     const SCHEMA: &'static str = super::SCHEMA;
 
     fn text(&self) -> String {
-        let metrics = &self.metrics;
+        self.metrics.text(&self.subject)
+    }
+}
+
+impl LmMetrics {
+    fn text(&self, subject: &Subject) -> String {
+        let metrics = self;
         let mut table = Table::pairs();
         table.row(["tokens", &grouped(metrics.tokens)]).row(["windows", &grouped(metrics.windows)]);
         number_row(&mut table, "perplexity", Some(metrics.perplexity), 4);
@@ -158,7 +206,7 @@ impl Report for LmReport {
         number_row(&mut table, "kld_stderr", metrics.kld_stderr, 6);
         number_row(&mut table, "kld_p99", metrics.kld_p99, 6);
         number_row(&mut table, "top1_agreement", metrics.top1_agreement, 5);
-        self.subject.rows(&mut table);
+        subject.rows(&mut table);
         format!("{table}\nlogits_sha256  {}", metrics.logits_sha256)
     }
 }

@@ -2,6 +2,7 @@
 //! each over [`forward::Forward`], so that the f32 model and an artifact's runtime are judged by the same code. All
 //! means are f64 sums in a fixed order: the same outputs give the same report for any number of threads.
 
+pub mod answers;
 pub mod classify;
 pub mod command;
 pub mod embed;

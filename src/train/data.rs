@@ -1,6 +1,7 @@
 //! What a step is trained on. Every sample is a pure function of (data, settings, step), so that a resumed run sees what
 //! an uninterrupted one sees: samples are drawn without replacement in an order shuffled anew for every pass.
 
+use crate::data::masking::Masking;
 use crate::model::forward::{Batch, BatchError};
 use crate::model::spec::ModelSpec;
 use slm_runtime::sample::random_u64;
@@ -14,10 +15,8 @@ pub enum Samples {
     Masked {
         /// Token ids.
         sequences: Vec<Vec<u32>>,
-        /// The id that stands for a hidden token.
-        mask: u32,
-        /// Ids that are never hidden.
-        special: Vec<u32>,
+        /// How tokens are hidden.
+        masking: Masking,
     },
     /// Sequences with special tokens, and the label of each.
     Classified {
@@ -40,11 +39,6 @@ pub struct Piece {
     /// Inputs that are not padding.
     pub tokens: usize,
 }
-
-/// Share of tokens that are hidden, and of those that become the mask or a random token (Devlin et al. 2019).
-const HIDDEN_SHARE: u64 = 15;
-const MASKED_SHARE: u64 = 80;
-const RANDOM_SHARE: u64 = 10;
 
 impl Samples {
     /// How many there are.
@@ -110,9 +104,8 @@ impl Samples {
                     rows.extend(first_row..first_row + inputs.len() as i32);
                     targets.extend(own[1..].iter().map(|&token| token as i32));
                 }
-                Samples::Masked { mask, special, .. } => {
-                    let hide = Hide { mask: *mask, special, vocabulary: spec.vocabulary as u64 };
-                    for (place, target) in hide.apply(&mut inputs, random_u64(!seed, draw)) {
+                Samples::Masked { masking, .. } => {
+                    for (place, target) in masking.hide(&mut inputs, random_u64(!seed, draw)) {
                         rows.push(first_row + place as i32);
                         targets.push(target as i32);
                     }
@@ -129,36 +122,6 @@ impl Samples {
         let count = mask.iter().filter(|&&there| there).count();
         let batch = Batch::new(spec, tokens, samples.len())?.with_mask(mask)?;
         Ok(Piece { batch, rows, targets, tokens: count })
-    }
-}
-
-/// Hiding tokens of a masked language model.
-struct Hide<'s> {
-    mask: u32,
-    special: &'s [u32],
-    vocabulary: u64,
-}
-
-impl Hide<'_> {
-    /// Hides about 15 % of the tokens, at least one where any may be, and returns their places and ids.
-    fn apply(&self, tokens: &mut [u32], stream: u64) -> Vec<(usize, u32)> {
-        let may: Vec<usize> = (0..tokens.len()).filter(|&place| !self.special.contains(&tokens[place])).collect();
-        let mut places: Vec<usize> =
-            may.iter().copied().filter(|&place| random_u64(stream, 3 * place as u64) % 100 < HIDDEN_SHARE).collect();
-        if places.is_empty() && !may.is_empty() {
-            places.push(may[(random_u64(stream, u64::MAX) % may.len() as u64) as usize]);
-        }
-        let hide = |place: usize| {
-            let target = tokens[place];
-            let draw = random_u64(stream, 3 * place as u64 + 1) % 100;
-            if draw < MASKED_SHARE {
-                tokens[place] = self.mask;
-            } else if draw < MASKED_SHARE + RANDOM_SHARE {
-                tokens[place] = (random_u64(stream, 3 * place as u64 + 2) % self.vocabulary) as u32;
-            }
-            (place, target)
-        };
-        places.into_iter().map(hide).collect()
     }
 }
 
@@ -197,22 +160,5 @@ mod tests {
         }
         assert_ne!(pass(0), pass(1));
         assert_ne!(pass(0), (0..37).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn hidden_tokens_are_targets_and_special_ones_stay() {
-        let hide = Hide { mask: 3, special: &[1, 2], vocabulary: 100 };
-        let (mut hidden, mut masked) = (0, 0);
-        for stream in 0..200 {
-            let original: Vec<u32> = [vec![1], (10..40).collect(), vec![2]].concat();
-            let mut tokens = original.clone();
-            let targets = hide.apply(&mut tokens, stream);
-            assert!(!targets.is_empty() && tokens[0] == 1 && tokens[31] == 2);
-            assert!(targets.iter().all(|&(place, target)| original[place] == target));
-            hidden += targets.len();
-            masked += tokens.iter().filter(|&&token| token == 3).count();
-        }
-        let (share, mask_share) = (hidden as f64 / 6000.0, masked as f64 / hidden as f64);
-        assert!((0.12..0.18).contains(&share) && (0.74..0.86).contains(&mask_share), "{share} {mask_share}");
     }
 }

@@ -1,6 +1,7 @@
 //! Files to samples, by task: windows of text for causal models, lines for masked ones, labelled lines for classifiers.
 
 use super::data::Samples;
+use crate::data::masking::Masking;
 use crate::data::text::{TextError, read_labelled, read_records, read_text};
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::data::windows::{WindowError, decoder_windows, encoder_sequences};
@@ -101,14 +102,13 @@ pub fn read(
             Ok(Samples::Causal(windows))
         }
         (TrainTask::Mlm, Head::MaskedLanguageModel { .. }, _) => {
-            let mask = tokenizer.token_id("[MASK]").or(tokenizer.token_id("<mask>")).ok_or(SamplesError::NoMask)?;
-            let special = tokenizer.special_ids();
+            let masking = Masking::of(tokenizer, spec.vocabulary).ok_or(SamplesError::NoMask)?;
             let mut sequences = Vec::new();
             for file in &data.files {
                 let records = read_records(file, data.field.as_deref())?;
                 sequences.extend(encoder_sequences(tokenizer, &records, window.min(spec.context))?.tokens);
             }
-            Ok(Samples::Masked { sequences, mask, special })
+            Ok(Samples::Masked { sequences, masking })
         }
         (TrainTask::Classify, Head::Classifier { labels: known }, _) => {
             let (mut sequences, mut labels) = (Vec::new(), Vec::new());

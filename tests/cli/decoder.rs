@@ -30,6 +30,12 @@ fn from_checkpoint_to_artifact_in_words() {
     transcript.run("eval out/mixed --data text.txt --window 16 --reference model");
     transcript.run("eval out/mixed.slm --data text.txt --window 16 --max-windows 3 --reference model");
     transcript.run("generate out/mixed.slm --prompt 'the fox' --tokens 12");
+    transcript.file(
+        "answers.jsonl",
+        "{\"prompt\": \"the fox\", \"label\": \"runs\"}\n{\"prompt\": \"a\", \"label\": \"dog\"}\n",
+    );
+    transcript.run("eval out/mixed.slm --task generate --data answers.jsonl --answer-tokens 8 --reference model");
+    transcript.run("eval out/mixed.slm --task mlm --data text.txt");
     transcript.run("generate model --prompt 'the fox' --tokens 4");
     transcript
         .run("generate out/mixed.slm --prompt 'the fox' --tokens 12 --temperature 0.9 --top-k 8 --top-p 0.9 --seed 7");

@@ -49,4 +49,12 @@ fn a_masked_language_model() {
     transcript.run("compile out/w4 --target generic -o out/w4.slm");
     transcript.run("verify out/w4.slm");
     transcript.run("eval out/w4.slm --data lines.txt");
+    transcript.run("eval out/w4.slm --data lines.txt --task lm");
+    // The same tokenizer with a token for hidden ones.
+    let file = transcript.path("model/tokenizer.json");
+    let text = std::fs::read_to_string(&file).expect("the fixture wrote it").replace("\",\":", "\"[MASK]\":");
+    std::fs::create_dir(transcript.path("masked")).expect("a fresh directory");
+    transcript.file("masked/tokenizer.json", &text);
+    transcript.run("eval out/w4.slm --data lines.txt --tokenizer masked --reference model");
+    transcript.json("eval out/w4.slm --data lines.txt --tokenizer masked --seed 3", "slmc.eval/1");
 }

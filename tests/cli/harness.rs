@@ -19,7 +19,7 @@ use std::process::{Command, Output};
 const UPDATE: &str = "SLMC_UPDATE";
 
 /// Numbers that are measured, or that follow from floating-point sums: not part of a transcript.
-const MEASURED: [&str; 16] = [
+const MEASURED: [&str; 20] = [
     "relative_error",
     "perplexity",
     "reference_perplexity",
@@ -36,6 +36,10 @@ const MEASURED: [&str; 16] = [
     "tokens_per_s",
     "cosine_min",
     "file_bytes",
+    "exact_match",
+    "token_f1",
+    "bleu4",
+    "same_as_reference",
 ];
 
 /// A directory in which commands run, and what they did.

@@ -14,16 +14,34 @@
 //! has, an arm in [`available`], and nothing else. Entries are plain safe functions: one that needs a CPU extension wraps
 //! its `#[target_feature]` body, and the table is handed out only where the CPU was asked.
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod aarch64;
 pub mod columns;
 #[cfg(test)]
 mod equality;
+#[cfg(all(target_arch = "arm", feature = "helium"))]
+mod helium;
 pub(crate) mod parallel;
 #[cfg(any(feature = "std", test))]
 pub mod pool;
+#[cfg(all(target_arch = "riscv64", target_os = "linux", feature = "std"))]
+mod riscv;
 pub(crate) mod root;
 pub mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(all(target_arch = "arm", feature = "dsp"))]
+mod thumb;
+#[cfg(any(
+    all(target_arch = "aarch64", target_endian = "little"),
+    all(target_arch = "wasm32", target_feature = "simd128"),
+    all(target_arch = "arm", feature = "dsp"),
+    all(target_arch = "arm", feature = "helium"),
+    all(target_arch = "riscv64", target_os = "linux", feature = "std"),
+))]
+mod tiles;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
 pub mod workers;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -196,6 +214,18 @@ pub const SCALAR: Kernels = Kernels {
 pub fn available() -> impl Iterator<Item = &'static Kernels> {
     // One line for each table, behind the architecture's `cfg`; each function returns its table where the CPU has it.
     let tables: &[fn() -> Option<&'static Kernels>] = &[
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        aarch64::i8mm,
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        aarch64::dotprod,
+        #[cfg(all(target_arch = "arm", feature = "helium"))]
+        helium::helium,
+        #[cfg(all(target_arch = "arm", feature = "dsp"))]
+        thumb::dsp,
+        #[cfg(all(target_arch = "riscv64", target_os = "linux", feature = "std"))]
+        riscv::vector,
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        wasm::simd128,
         #[cfg(target_arch = "x86_64")]
         x86::avx512_vnni,
         #[cfg(target_arch = "x86_64")]

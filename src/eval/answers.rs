@@ -1,0 +1,231 @@
+//! Answers that a decoder generates to prompts, greedily, beside the answers that were wanted. Words are runs of letters and
+//! digits, lower-cased; every other character that is no space is a word of its own. Definitions:
+//!
+//! ```text
+//! exact_match = share of answers equal to the wanted ones, spaces at both ends left out
+//! token_f1    = mean over answers of 2 · common / (words + wanted words), words counted with their multiplicity
+//! bleu4       = BP · exp(mean over n = 1 … 4 of ln pₙ), over the whole corpus (Papineni et al. 2002); for n > 1,
+//!               pₙ = (matches + 1) / (n-grams + 1) (Lin and Och 2004), so that few short answers have a score
+//!               BP = min(1, exp(1 − wanted words / words))
+//! ```
+
+use super::generate::{GenerateError, Options as Generation, generate};
+use super::opened::OpenedModel;
+use super::subject::{Subject, number_row};
+use crate::data::text::LabelledRecord;
+use crate::progress::Progress;
+use crate::report::{Report, Table, grouped};
+use serde::Serialize;
+use slm_runtime::sample::Sampling;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+/// Longest n-grams that count.
+const ORDER: usize = 4;
+
+/// How near answers are to the wanted ones.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Scores {
+    /// Share of equal answers, in [0, 1].
+    pub exact_match: f64,
+    /// Mean over answers, in [0, 1].
+    pub token_f1: f64,
+    /// Of the corpus, in [0, 1].
+    pub bleu4: f64,
+}
+
+/// What prompts and wanted answers say about a decoder.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "task", rename = "generate")]
+pub struct AnswersReport {
+    /// Tokens generated.
+    pub tokens: u64,
+    /// Prompts.
+    pub windows: u64,
+    /// Of the model.
+    #[serde(flatten)]
+    pub scores: Scores,
+    /// Of the reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Scores>,
+    /// Share of prompts to which both give the same text, in [0, 1].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub same_as_reference: Option<f64>,
+    /// Sizes.
+    #[serde(flatten)]
+    pub subject: Subject,
+}
+
+impl Report for AnswersReport {
+    const SCHEMA: &'static str = super::SCHEMA;
+
+    fn text(&self) -> String {
+        let mut table = Table::pairs();
+        table.row(["tokens", &grouped(self.tokens)]).row(["prompts", &grouped(self.windows)]);
+        number_row(&mut table, "exact_match", Some(self.scores.exact_match), 5);
+        number_row(&mut table, "token_f1", Some(self.scores.token_f1), 5);
+        number_row(&mut table, "bleu4", Some(self.scores.bleu4), 5);
+        number_row(&mut table, "reference exact_match", self.reference.map(|scores| scores.exact_match), 5);
+        number_row(&mut table, "reference token_f1", self.reference.map(|scores| scores.token_f1), 5);
+        number_row(&mut table, "reference bleu4", self.reference.map(|scores| scores.bleu4), 5);
+        number_row(&mut table, "same_as_reference", self.same_as_reference, 5);
+        self.subject.rows(&mut table);
+        table.to_string()
+    }
+}
+
+/// Lets the model, and the reference if there is one, answer every record's `text` with at most `tokens` tokens, and
+/// compares with its `label`.
+pub fn evaluate(
+    model: &OpenedModel,
+    reference: Option<&OpenedModel>,
+    records: &[LabelledRecord],
+    tokens: usize,
+    tokenizer: Option<&PathBuf>,
+    progress: &dyn Progress,
+) -> Result<AnswersReport, GenerateError> {
+    progress.begin("generating", records.len() as u64, "answers");
+    let (mut answers, mut others, mut generated) = (Vec::new(), Vec::new(), 0);
+    for record in records {
+        let options = Generation {
+            prompt: record.text.clone(),
+            tokens,
+            sampling: Sampling::GREEDY,
+            seed: 0,
+            tokenizer: tokenizer.cloned(),
+        };
+        let (answer, count) = answer(model, &options)?;
+        generated += count;
+        answers.push(answer);
+        if let Some(reference) = reference {
+            others.push(self::answer(reference, &options)?.0);
+        }
+        progress.advance(1);
+    }
+    progress.finish();
+    let wanted: Vec<&str> = records.iter().map(|record| record.label.as_str()).collect();
+    let same = answers.iter().zip(&others).filter(|(answer, other)| answer == other).count();
+    Ok(AnswersReport {
+        tokens: generated as u64,
+        windows: records.len() as u64,
+        scores: Scores::of(&answers, &wanted),
+        reference: reference.map(|_| Scores::of(&others, &wanted)),
+        same_as_reference: reference.map(|_| same as f64 / records.len().max(1) as f64),
+        subject: model.subject.clone(),
+    })
+}
+
+/// What the model adds to the prompt, and in how many tokens.
+fn answer(model: &OpenedModel, options: &Generation) -> Result<(String, usize), GenerateError> {
+    let (mut bytes, mut first) = (Vec::new(), true);
+    let report = generate(model, options, &mut |part| {
+        // The first part is the prompt.
+        if !std::mem::take(&mut first) {
+            bytes.extend_from_slice(part);
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok((String::from_utf8_lossy(&bytes).trim().to_owned(), report.tokens.len()))
+}
+
+impl Scores {
+    fn of(answers: &[String], wanted: &[&str]) -> Self {
+        let count = answers.len().max(1) as f64;
+        let pairs: Vec<(Vec<String>, Vec<String>)> =
+            answers.iter().zip(wanted).map(|(answer, wanted)| (words(answer), words(wanted))).collect();
+        let equal = answers.iter().zip(wanted).filter(|(answer, wanted)| answer.trim() == wanted.trim()).count();
+        Scores {
+            exact_match: equal as f64 / count,
+            token_f1: pairs.iter().map(|(answer, wanted)| token_f1(answer, wanted)).sum::<f64>() / count,
+            bleu4: bleu(&pairs),
+        }
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut inside = false;
+    for character in text.chars().flat_map(char::to_lowercase) {
+        if character.is_alphanumeric() {
+            match words.last_mut() {
+                Some(word) if inside => word.push(character),
+                _ => words.push(character.to_string()),
+            }
+        } else if !character.is_whitespace() {
+            words.push(character.to_string());
+        }
+        inside = character.is_alphanumeric();
+    }
+    words
+}
+
+fn grams(words: &[String], order: usize) -> BTreeMap<&[String], usize> {
+    let mut counts = BTreeMap::new();
+    for gram in words.windows(order) {
+        *counts.entry(gram).or_default() += 1;
+    }
+    counts
+}
+
+/// N-grams of `words` that `wanted` has too, each as often as it has it at most.
+fn matches(words: &[String], wanted: &[String], order: usize) -> usize {
+    let wanted = grams(wanted, order);
+    grams(words, order).iter().map(|(gram, &count)| count.min(wanted.get(gram).copied().unwrap_or(0))).sum()
+}
+
+fn token_f1(answer: &[String], wanted: &[String]) -> f64 {
+    match answer.len() + wanted.len() {
+        0 => 1.0,
+        total => 2.0 * matches(answer, wanted, 1) as f64 / total as f64,
+    }
+}
+
+fn bleu(pairs: &[(Vec<String>, Vec<String>)]) -> f64 {
+    let total = |side: fn(&(Vec<String>, Vec<String>)) -> usize| pairs.iter().map(side).sum::<usize>() as f64;
+    let (length, wanted_length) = (total(|pair| pair.0.len()), total(|pair| pair.1.len()));
+    let mut logarithms = 0.0;
+    for order in 1..=ORDER {
+        let smoothing = if order > 1 { 1.0 } else { 0.0 };
+        let found: usize = pairs.iter().map(|(answer, wanted)| matches(answer, wanted, order)).sum();
+        let possible: usize = pairs.iter().map(|(answer, _)| (answer.len() + 1).saturating_sub(order)).sum();
+        logarithms += ((found as f64 + smoothing) / (possible as f64 + smoothing)).ln();
+    }
+    if length == 0.0 || !logarithms.is_finite() {
+        return 0.0;
+    }
+    (1.0 - wanted_length / length).min(0.0).exp() * (logarithms / ORDER as f64).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scores(answers: &[&str], wanted: &[&str]) -> Scores {
+        Scores::of(&answers.iter().map(|&answer| answer.to_owned()).collect::<Vec<_>>(), wanted)
+    }
+
+    #[test]
+    fn equal_answers_score_one() {
+        let same = scores(&["The cat sat on the mat.", "Yes"], &["The cat sat on the mat.", "Yes"]);
+        assert_eq!((same.exact_match, same.token_f1), (1.0, 1.0));
+        assert!((same.bleu4 - 1.0).abs() < 1e-12);
+        let none = scores(&["", "no"], &["a cat", "yes"]);
+        assert_eq!((none.exact_match, none.token_f1, none.bleu4), (0.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn scores_are_those_computed_by_hand() {
+        // Words: the cat sat | the cat sat down. Common 3 of 3 + 4; p1 = 3/3, p2 = 3/3, p3 = 2/2, p4 = 1/1 with the
+        // smoothing; brevity exp(1 − 4/3).
+        let short = scores(&["The cat sat"], &["the cat sat down"]);
+        assert!((short.token_f1 - 6.0 / 7.0).abs() < 1e-12 && short.exact_match == 0.0);
+        assert!((short.bleu4 - (-1.0f64 / 3.0).exp()).abs() < 1e-12);
+        // A word counts as often as it is wanted: the the the | the cat: 1 common of 3 + 2.
+        let repeated = scores(&["the the the"], &["the cat"]);
+        assert!((repeated.token_f1 - 0.4).abs() < 1e-12);
+        // p1 = 1/3, p2 = 1/3, p3 = 1/2, p4 = 1/1, no brevity penalty.
+        assert!((repeated.bleu4 - (1.0f64 / 3.0 / 3.0 / 2.0).powf(0.25)).abs() < 1e-12);
+        assert_eq!(words("It's 3 pm."), ["it", "'", "s", "3", "pm", "."]);
+    }
+}
