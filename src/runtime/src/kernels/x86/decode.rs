@@ -11,13 +11,14 @@ use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
-/// How far ahead of what is read the memory is asked for.
+/// How far ahead of what is read the memory is asked for: in tiles of at least so many bytes, and in shorter ones.
 const AHEAD: usize = 4096;
+const AHEAD_OF_SHORT: usize = 8192;
 /// Tiles that are read side by side, so that several streams are fetched at once: where values arrive faster by the hardware's
 /// own fetching than by asking, which takes its place.
 const TOGETHER: usize = 4;
-/// Bytes of values up to which tiles of w4 are read one after another and asked for ahead: measured on Zen 4, where long
-/// tiles are fetched best by the hardware alone.
+/// Bytes of values up to which tiles are read one after another and asked for ahead: measured on Zen 4, where long tiles are
+/// fetched best by the hardware alone.
 const SHORT: usize = 8192;
 
 /// Rows of `tiles` for one token, of `PLANES` rows of activations.
@@ -53,26 +54,49 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
     let out = output.row(0);
     let side_by_side = shape.storage.is_sparse() || shape.value_bytes > SHORT;
     let mut tile = tiles.start;
-    while tile < tiles.end {
-        let together = if side_by_side && tiles.end - tile >= TOGETHER { TOGETHER } else { 1 };
-        let start = matrix.bytes[tile * shape.stride..][..together * shape.stride].as_ptr();
-        // SAFETY: the tiles are whole, and each row of activations has 32 values a group.
-        let found = unsafe {
-            if together == TOGETHER {
-                sums::<I, PLANES, TOGETHER>(shape, start, rows, offsets, excess)
-            } else {
-                let [one] = sums::<I, PLANES, 1>(shape, start, rows, offsets, excess);
-                let mut found = [[_mm256_setzero_si256(); PLANES]; TOGETHER];
-                found[0] = one;
-                found
+    // SAFETY: the caller's promise; the tiles are those of the range.
+    unsafe {
+        if side_by_side {
+            while tiles.end - tile >= TOGETHER {
+                some_tiles::<I, PLANES, TOGETHER>(
+                    matrix,
+                    tile,
+                    rows,
+                    offsets,
+                    excess,
+                    input,
+                    &mut out[tile * 8 - first..],
+                );
+                tile += TOGETHER;
             }
-        };
-        for (part, found) in found.into_iter().enumerate().take(together) {
-            let bytes = &matrix.bytes[(tile + part) * shape.stride..][..shape.stride];
-            // SAFETY: AVX2 is there.
-            unsafe { put::<PLANES>(shape, bytes, found, input, &mut out[(tile + part) * 8 - first..]) };
         }
-        tile += together;
+        while tile < tiles.end {
+            some_tiles::<I, PLANES, 1>(matrix, tile, rows, offsets, excess, input, &mut out[tile * 8 - first..]);
+            tile += 1;
+        }
+    }
+}
+
+/// The outputs of `TILES` tiles from `tile` on.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "a loop's body, which is there twice")]
+unsafe fn some_tiles<I: Decode, const PLANES: usize, const TILES: usize>(
+    matrix: &Matrix<'_>,
+    tile: usize,
+    rows: [*const i8; PLANES],
+    offsets: [*const i32; PLANES],
+    excess: [i32; PLANES],
+    input: &Activations<'_>,
+    out: &mut [f32],
+) {
+    let shape = &matrix.shape;
+    let bytes = &matrix.bytes[tile * shape.stride..][..TILES * shape.stride];
+    // SAFETY: the caller's promise; the tiles are whole, and each row of activations has 32 values a group.
+    unsafe {
+        let found = sums::<I, PLANES, TILES>(shape, bytes.as_ptr(), rows, offsets, excess);
+        for (t, found) in found.into_iter().enumerate() {
+            put::<PLANES>(shape, &bytes[t * shape.stride..][..shape.stride], found, input, &mut out[t * 8..]);
+        }
     }
 }
 
@@ -131,12 +155,35 @@ unsafe fn put<const PLANES: usize>(
     }
 }
 
-/// Asks for what lies `AHEAD` bytes after some place in a tile's values: in this tile, or in the one read after it, which
-/// begins `next` bytes later.
-#[inline(always)]
-fn ask_ahead(tile: *const u8, offset: usize, values: usize, next: usize) {
-    let at = offset + AHEAD;
-    ask(tile.wrapping_add(if at < values { at } else { at - values + next }));
+/// Where the values stand that are some bytes of values further than some place in a tile, where tiles are read that
+/// are `next` bytes apart.
+#[derive(Clone, Copy)]
+struct Ahead {
+    values: usize,
+    /// Whole tiles, in bytes.
+    tiles: usize,
+    within: usize,
+    /// From a tile's last value to the next one's first.
+    gap: usize,
+}
+
+impl Ahead {
+    #[inline(always)]
+    fn new(shape: &TileShape, next: usize) -> Self {
+        let values = shape.value_bytes;
+        let bytes = if shape.storage == Storage::W4G32 && values < AHEAD { AHEAD_OF_SHORT } else { AHEAD };
+        Ahead { values, tiles: bytes / values * next, within: bytes % values, gap: next - values }
+    }
+
+    /// Asks for `lines` lines there.
+    #[inline(always)]
+    fn ask(self, tile: *const u8, offset: usize, lines: usize) {
+        let at = offset + self.within;
+        let at = self.tiles + if at < self.values { at } else { at + self.gap };
+        for line in 0..lines {
+            ask(tile.wrapping_add(at + line * 64));
+        }
+    }
 }
 
 /// Asks for a line; an address past the end is asked for in vain.
@@ -168,8 +215,13 @@ unsafe fn dense8<I: Decode, const PLANES: usize>(
     // SAFETY: the caller has the extensions, a tile and rows of that shape.
     unsafe {
         let mut sums = [[_mm256_setzero_si256(); 4]; PLANES];
+        let ahead = Ahead::new(shape, shape.stride);
+        let short = shape.value_bytes <= SHORT;
         for group in 0..shape.groups {
             let bytes = tile.add(group * 8 * GROUP);
+            if short {
+                ahead.ask(tile, group * 8 * GROUP, 4);
+            }
             for step in 0..8 {
                 let w = I::prepare8(_mm256_loadu_si256(bytes.add(step * 32).cast()));
                 for plane in 0..PLANES {
@@ -199,14 +251,14 @@ unsafe fn dense4<I: Decode, const PLANES: usize, const TILES: usize>(
     unsafe {
         let low = _mm256_set1_epi8(15);
         let next = TILES * shape.stride;
+        let ahead = Ahead::new(shape, next);
         let mut totals = [[_mm256_setzero_si256(); PLANES]; TILES];
         for group in 0..shape.groups {
             for t in 0..TILES {
                 let tile = tile.add(t * shape.stride);
                 let bytes = tile.add(group * 4 * GROUP);
                 if TILES == 1 {
-                    ask_ahead(tile, group * 4 * GROUP, shape.value_bytes, next);
-                    ask_ahead(tile, group * 4 * GROUP + 64, shape.value_bytes, next);
+                    ahead.ask(tile, group * 4 * GROUP, 2);
                 }
                 let multipliers = tile.add(shape.value_bytes + group * 8);
                 ask(multipliers.wrapping_add(next));
@@ -301,6 +353,7 @@ unsafe fn sparse4<I: Decode, const PLANES: usize, const TILES: usize>(
         let low = _mm256_set1_epi8(15);
         let zero = _mm256_setzero_si256();
         let next = TILES * shape.stride;
+        let ahead = Ahead::new(shape, next);
         let mut totals = [[zero; PLANES]; TILES];
         let mut group = 0;
         while group < shape.groups {
@@ -310,8 +363,7 @@ unsafe fn sparse4<I: Decode, const PLANES: usize, const TILES: usize>(
                 let multipliers = planes.add(shape.plane_bytes);
                 // Low nibbles are of this group, high ones of the next; of an odd number the last has no next.
                 let bytes = tile.add(group / 2 * 4 * GROUP);
-                ask_ahead(tile, group / 2 * 4 * GROUP, shape.value_bytes, next);
-                ask_ahead(tile, group / 2 * 4 * GROUP + 64, shape.value_bytes, next);
+                ahead.ask(tile, group / 2 * 4 * GROUP, 2);
                 ask(planes.wrapping_add(next + group * 32));
                 ask(multipliers.wrapping_add(next + group * 8));
                 let values: [__m256i; 4] = core::array::from_fn(|step| _mm256_loadu_si256(bytes.add(step * 32).cast()));
