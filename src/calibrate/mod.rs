@@ -1,6 +1,10 @@
 //! Statistics of a model's activations over calibration sequences, collected through the taps of the f32 forward. Sums
 //! are made on the host in f64 in a fixed order, so they do not depend on threads.
 
+pub mod layerwise;
+pub mod linear_algebra;
+pub mod moments;
+
 use crate::model::forward::{Batch, BatchError, DenseWeights, Forward, Tap};
 use crate::model::id::LinearId;
 use crate::model::spec::ModelSpec;
@@ -54,6 +58,14 @@ pub enum CalibrateError {
     /// Weights.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Second moments of the inputs of some matrices.
+    #[error("`{id}`: {source}")]
+    Moments {
+        /// The first of the matrices.
+        id: LinearId,
+        /// What is wrong.
+        source: moments::MomentsError,
+    },
     /// The device gave tensors of another type back.
     #[error("the device did not return f32 values: {0}")]
     Device(String),

@@ -8,6 +8,7 @@ use crate::model::scheme::Preset;
 use crate::model::spec::ModelSpec;
 use crate::quantize::calibration::Source;
 use crate::quantize::directory::{Options, QuantizeReport, memory_estimate, quantize_directory};
+use crate::quantize::method::Method;
 use crate::quantize::policy::{Keep, assign};
 use crate::recipe::Known;
 use crate::recipe::target::Target;
@@ -43,6 +44,14 @@ pub(super) struct Args {
     /// conv (short convolutions), ffn, head. SCHEME is w8 or w4.
     #[arg(long, value_name = "PATTERN=SCHEME")]
     keep: Vec<Keep>,
+
+    /// How integers and scales are found
+    ///
+    /// rtn: to nearest on searched scales, without calibration. search: the same with scales that weigh every input by
+    /// its mean square over the calibration text. gptq: with the second moments of the inputs, layer by layer, later
+    /// matrices making up for errors of earlier ones.
+    #[arg(long, value_name = "rtn|search|gptq", default_value = "gptq", conflicts_with = "qat")]
+    method: Method,
 
     /// Text to calibrate with: plain text, or JSONL with --field
     ///
@@ -109,6 +118,7 @@ impl Args {
             out: self.out.clone(),
             preset: self.scheme,
             keeps: self.keep.clone(),
+            method: self.method,
             source,
             target: target.name,
             layout: target.layout,

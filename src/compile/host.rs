@@ -6,7 +6,7 @@ use crate::progress::Progress;
 use rayon::prelude::*;
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
-use slm_runtime::kernels::{Kernels, SCALAR};
+use slm_runtime::kernels::Kernels;
 use slm_runtime::layout::{ALIGNMENT, Layout};
 use slm_runtime::sample::{Sampling, choose, random_u64};
 use slm_runtime::session::{Session, SessionError};
@@ -104,7 +104,7 @@ impl SessionMemory {
 
 /// The kernels of this machine.
 pub fn kernels() -> &'static Kernels {
-    const { &SCALAR }
+    slm_runtime::kernels::best(layout())
 }
 
 /// The layout that the kernels of this machine are made for.

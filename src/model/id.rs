@@ -326,6 +326,15 @@ impl ParameterId {
     pub fn bias(id: LinearId) -> Self {
         ParameterId::Linear(id, Part::Bias)
     }
+
+    /// The layer it belongs to; `None` for embeddings, the last norm and heads.
+    pub fn layer(self) -> Option<u16> {
+        match self {
+            ParameterId::Linear(id, _) => id.layer,
+            ParameterId::Norm(layer, ..) => layer,
+            ParameterId::Kernel(layer, _) | ParameterId::KeyMap(layer, _) => Some(layer),
+        }
+    }
 }
 
 impl fmt::Display for ParameterId {

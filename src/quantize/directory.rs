@@ -1,8 +1,10 @@
 //! `slmc quantize`: a dense directory in, a quantized directory out, and a report of what was done to every matrix.
 
-use super::calibration::{self, CalibrationError, Source};
+use super::calibration::{self, Calibration, CalibrationError, Source};
+use super::method::Method;
 use super::policy::{self, Keep, PolicyError};
 use super::qat::FakeQuantize;
+use super::solver::{self, SolverError};
 use super::training_data::{Retrain, TrainingDataError, training_samples};
 use super::{MatrixReport, mark_sparse, quantize, with_key_maps};
 use crate::calibrate::{CalibrateError, collect};
@@ -40,7 +42,9 @@ pub struct Options {
     pub preset: Preset,
     /// Exceptions from it, the last match winning.
     pub keeps: Vec<Keep>,
-    /// What to calibrate with.
+    /// How integers are found.
+    pub method: Method,
+    /// What to calibrate with; `rtn` needs nothing.
     pub source: Source,
     /// Name of the target whose packing the sizes are for.
     pub target: String,
@@ -94,6 +98,15 @@ pub enum QuantizeError {
     Train(Box<train::command::CommandError>),
 }
 
+impl From<SolverError> for QuantizeError {
+    fn from(error: SolverError) -> Self {
+        match error {
+            SolverError::Calibrate(error) => error.into(),
+            SolverError::Model(error) => error.into(),
+        }
+    }
+}
+
 impl From<train::command::CommandError> for QuantizeError {
     fn from(error: train::command::CommandError) -> Self {
         QuantizeError::Train(Box::new(error))
@@ -107,6 +120,8 @@ pub struct QuantizeReport {
     pub scheme: &'static str,
     /// Exceptions.
     pub keep: Vec<String>,
+    /// `rtn`, `search`, `gptq`, or `qat`.
+    pub method: &'static str,
     /// Whose packing the sizes are for.
     pub target: String,
     /// What it was calibrated with.
@@ -143,6 +158,7 @@ impl Report for QuantizeReport {
             table.row([matrix.name.as_str(), &matrix.scheme, &format!("{:.2e}", matrix.relative_error), &sparsity]);
         }
         let mut sums = Table::pairs();
+        sums.row(["method", self.method]);
         sums.row(["calibration", &self.calibration]);
         sums.row(["calibration_tokens", &grouped(self.calibration_tokens)]);
         if let Some(training) = &self.training {
@@ -176,16 +192,28 @@ pub fn quantize_directory(
     let sparsity = recorded_sparsity(&options.model, &model.spec)?;
     model.check_sparsity(&sparsity)?;
     let tensors = stored_tensors(&model.spec, &assignment, &sparsity, options.layout, model.spec.context, true)?;
-    let calibration = calibration::calibration(&model, &options.source, progress)?;
-    let statistics = collect(&model, &calibration.sequences, device, progress)?;
+    let calibration = match (options.method, &options.qat) {
+        (Method::Rtn, None) => Calibration { sequences: Vec::new(), description: "none".to_owned() },
+        _ => calibration::calibration(&model, &options.source, progress)?,
+    };
+    let sequences = &calibration.sequences;
     let mut training = None;
-    let (mut quantized, mut matrices) = match &options.qat {
-        None => quantize(&model, &assignment, Some(&statistics), progress)?,
-        Some(qat) => {
+    let (mut quantized, mut matrices) = match (&options.qat, options.method) {
+        (None, Method::Rtn) => quantize(&model, &assignment, None, progress)?,
+        (None, Method::Search) => {
+            let statistics = collect(&model, sequences, device, progress)?;
+            quantize(&model, &assignment, Some(&statistics), progress)?
+        }
+        (None, Method::Gptq) => {
+            let solved = solver::solve(&model, &assignment, &sparsity, sequences, device, progress)?;
+            (with_key_maps(solved.model, &solved.statistics)?, solved.reports)
+        }
+        (Some(qat), _) => {
+            let statistics = collect(&model, sequences, device, progress)?;
             let masks = HeldMasks::of(&model, &sparsity)?;
             let mut grid = FakeQuantize::new(&model.spec, &assignment, &statistics, masks);
             let (trained, report) = train_on_grid(options, qat, &model, &mut grid, device, progress)?;
-            let statistics = collect(&trained.0, &calibration.sequences, device, progress)?;
+            let statistics = collect(&trained.0, sequences, device, progress)?;
             training = Some(report);
             (with_key_maps(trained.0, &statistics)?, trained.1)
         }
@@ -198,6 +226,7 @@ pub fn quantize_directory(
     let report = QuantizeReport {
         scheme: options.preset.name(),
         keep: options.keeps.iter().map(ToString::to_string).collect(),
+        method: if options.qat.is_some() { "qat" } else { options.method.name() },
         target: options.target.clone(),
         calibration: calibration.description.clone(),
         calibration_tokens: calibration.tokens() as u64,
@@ -284,6 +313,7 @@ fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -
         "settings": {
             "scheme": report.scheme,
             "keep": report.keep,
+            "method": report.method,
             "target": report.target,
             "calibration": report.calibration,
             "calibration_tokens": report.calibration_tokens,

@@ -1,15 +1,20 @@
 //! Post-training quantization: which scheme every matrix gets ([`policy`]), what it is calibrated with ([`calibration`]),
-//! how a row is rounded ([`search`]), how keys are mapped ([`key_map`]).
+//! how a row is rounded ([`search`]) and how a matrix is ([`gptq`]), in which order ([`solver`]), how keys are mapped
+//! ([`key_map`]).
 
 pub mod calibration;
 pub mod directory;
+pub mod gptq;
 pub mod key_map;
+pub mod method;
 pub mod policy;
 pub mod qat;
 pub mod search;
+pub mod solver;
 pub mod training_data;
 
 use crate::calibrate::Statistics;
+use crate::calibrate::linear_algebra::LEAST_DAMPING;
 use crate::checkpoint::DenseTensor;
 use crate::model::id::{KeyMapPart, LinearId, ParameterId, Part, Role};
 use crate::model::quantized::QuantizedMatrix;
@@ -18,6 +23,7 @@ use crate::model::size::Assignment;
 use crate::model::transform::{NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
+use gptq::{Hessian, Rounded};
 use key_map::KeyMap;
 use std::collections::BTreeMap;
 
@@ -28,10 +34,25 @@ pub struct MatrixReport {
     pub name: String,
     /// Scheme.
     pub scheme: String,
-    /// Σ h (w − ŵ)² / Σ h w², h the mean square of the inputs where they were calibrated.
+    /// Σ h (w − ŵ)² / Σ h w², h the mean square of the inputs where they were calibrated; with gptq tr(E H Eᵀ) / tr(W H Wᵀ),
+    /// H their second moments and W what was aimed at.
     pub relative_error: f64,
     /// Whether inputs were calibrated; tables of embeddings have none.
     pub calibrated: bool,
+    /// `rtn`, `search` or `gptq`.
+    pub method: &'static str,
+    /// With gptq, the error of plain rounding in the same measure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plain_error: Option<f64>,
+    /// Why the matrix, or how many of its rows, was rounded plainly although gptq was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
+    /// Share of the mean diagonal that was added to the Gram matrix of the inputs, where more than the usual 0.01 was needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damping: Option<f64>,
+    /// Inputs that calibration never saw other than zero.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_inputs: Option<usize>,
     /// Pattern of its zeros, where the input says it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sparsity: Option<String>,
@@ -54,6 +75,32 @@ impl MatrixReport {
             scheme: matrix.scheme.to_string(),
             relative_error: relative_error(weights, matrix, importance),
             calibrated: importance.is_some(),
+            method: if importance.is_some() { "search" } else { "rtn" },
+            plain_error: None,
+            fallback: None,
+            damping: None,
+            dead_inputs: None,
+            sparsity: None,
+        }
+    }
+
+    /// Of a matrix that was solved for.
+    fn solved(id: LinearId, rows: usize, hessian: &Hessian, rounded: &Rounded) -> Self {
+        let fallback = match rounded.plain_rows {
+            0 => None,
+            all if all == rows => Some("rounded plainly, which has the smaller error".to_owned()),
+            some => Some(format!("{some} of {rows} rows rounded plainly, which has the smaller error")),
+        };
+        MatrixReport {
+            name: id.to_string(),
+            scheme: rounded.matrix.scheme.to_string(),
+            relative_error: rounded.error,
+            calibrated: true,
+            method: "gptq",
+            plain_error: Some(rounded.plain_error),
+            fallback,
+            damping: (hessian.damping > LEAST_DAMPING).then_some(hessian.damping),
+            dead_inputs: (hessian.dead > 0).then_some(hessian.dead),
             sparsity: None,
         }
     }

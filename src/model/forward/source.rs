@@ -30,15 +30,29 @@ impl DenseWeights {
         Self::from_values(&model.spec, device, |id| model.values_f32(id))
     }
 
+    /// The parameters that `wanted` selects, for a forward called part by part: one layer, the embeddings, the head.
+    pub fn part(model: &Model, device: &Device, wanted: impl Fn(ParameterId) -> bool) -> Result<Self, ModelError> {
+        Self::selected(&model.spec, device, wanted, |id| model.values_f32(id))
+    }
+
     /// From row-major values by parameter, asked for in the order of the forward.
     pub fn from_values<E>(
         spec: &ModelSpec,
         device: &Device,
+        values: impl FnMut(ParameterId) -> Result<Vec<f32>, E>,
+    ) -> Result<Self, E> {
+        Self::selected(spec, device, |_| true, values)
+    }
+
+    fn selected<E>(
+        spec: &ModelSpec,
+        device: &Device,
+        wanted: impl Fn(ParameterId) -> bool,
         mut values: impl FnMut(ParameterId) -> Result<Vec<f32>, E>,
     ) -> Result<Self, E> {
         let mut weights =
             DenseWeights { matrices: BTreeMap::new(), vectors: BTreeMap::new(), tied_head: spec.tied_head() };
-        for parameter in spec.parameters() {
+        for parameter in spec.parameters().into_iter().filter(|parameter| wanted(parameter.id)) {
             let values = values(parameter.id)?;
             match parameter.id {
                 ParameterId::Linear(id, Part::Weight) => {

@@ -72,15 +72,15 @@ pub fn quantize(x: &[f32], out: &mut [i8]) -> Result<f32, NumericRange> {
     Ok(largest * ONE_OVER_127)
 }
 
-/// [`quantize`] of a row that a product reads: zeros to the end of `out`, and the sum of each group of 32 values.
+/// [`quantize`] of a row that a product reads: zeros to the end of `out`, and -8 times the sum of each group of 32.
 ///
 /// # Panics
 /// If `out` is shorter than `x`.
 #[inline(always)]
-pub fn quantize_row(x: &[f32], out: &mut [i8], sums: &mut [i32]) -> Result<f32, NumericRange> {
+pub fn quantize_row(x: &[f32], out: &mut [i8], offsets: &mut [i32]) -> Result<f32, NumericRange> {
     out[x.len()..].fill(0);
     let scale = quantize(x, out)?;
-    sum_groups(out, sums);
+    group_offsets(out, offsets);
     Ok(scale)
 }
 
@@ -109,25 +109,25 @@ pub fn quantize_wide(x: &[f32], first: &mut [i8], second: &mut [i8]) -> Result<f
     Ok(largest * ONE_OVER_16256)
 }
 
-/// [`quantize_wide`] of a row that a product reads: each half of `out` a plane with zeros to its end, and the sums of their
-/// groups of 32 values.
+/// [`quantize_wide`] of a row that a product reads: each half of `out` a plane with zeros to its end, and -8 times the sums
+/// of their groups of 32.
 ///
 /// # Panics
 /// If half of `out` is shorter than `x`.
 #[inline(always)]
-pub fn quantize_wide_row(x: &[f32], out: &mut [i8], sums: &mut [i32]) -> Result<f32, NumericRange> {
+pub fn quantize_wide_row(x: &[f32], out: &mut [i8], offsets: &mut [i32]) -> Result<f32, NumericRange> {
     let (first, second) = out.split_at_mut(out.len() / 2);
     first[x.len()..].fill(0);
     second[x.len()..].fill(0);
     let scale = quantize_wide(x, first, second)?;
-    sum_groups(out, sums);
+    group_offsets(out, offsets);
     Ok(scale)
 }
 
 #[inline(always)]
-fn sum_groups(values: &[i8], sums: &mut [i32]) {
-    for (sum, group) in sums.iter_mut().zip(values.chunks_exact(GROUP)) {
-        *sum = group.iter().map(|&value| i32::from(value)).sum();
+fn group_offsets(values: &[i8], offsets: &mut [i32]) {
+    for (offset, group) in offsets.iter_mut().zip(values.chunks_exact(GROUP)) {
+        *offset = -8 * group.iter().map(|&value| i32::from(value)).sum::<i32>();
     }
 }
 

@@ -2,7 +2,7 @@
 //! reader recomputes and compares them, and the session divides the caller's memory by them. Nothing else is allocated.
 //!
 //! ```text
-//! arena: residual | wide_a | wide_b | activations | activation_sums | activation_scales | starts | output
+//! arena: residual | wide_a | wide_b | activations | activation_offsets | activation_scales | starts | output
 //!        | of the first worker: row | query | sums | totals | scores
 //! cache: per layer with attention    keys (kv heads, context, head_dim) i8 | values likewise
 //!                                    | key scales (kv heads, context) f32 | value scales

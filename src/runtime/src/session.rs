@@ -104,7 +104,7 @@ struct Buffers<'m> {
     wide_a: &'m mut [f32],
     wide_b: &'m mut [f32],
     activations: &'m mut [i8],
-    activation_sums: &'m mut [i32],
+    activation_offsets: &'m mut [i32],
     activation_scales: &'m mut [f32],
     /// (layers + 1): records before each layer's.
     starts: &'m mut [u32],
@@ -321,7 +321,7 @@ impl<'m> Buffers<'m> {
             wide_a: arena.f32s(plan.chunk * plan.wide_a)?,
             wide_b: arena.f32s(plan.chunk * plan.wide_b)?,
             activations: arena.i8s(rows * plan.activations)?,
-            activation_sums: arena.i32s(rows * (plan.activations / GROUP))?,
+            activation_offsets: arena.i32s(rows * (plan.activations / GROUP))?,
             activation_scales: arena.f32s(plan.chunk)?,
             starts: arena.u32s(plan.layers + 1)?,
             output: arena.f32s(plan.output)?,

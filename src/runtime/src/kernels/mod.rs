@@ -6,19 +6,28 @@
 //! | `scalar` | every entry in portable code, for every layout |
 //! | [`columns`] | the part of a product's output that one call writes |
 //! | [`workers`] | who runs the parts: the caller alone, or a pool of threads |
+//! | `x86` | AVX2, AVX-VNNI, AVX-512 with VNNI |
 //! | `parallel` | work cut into parts that each worker takes once |
 //!
 //! An instruction set is one file (or folder) with a `Kernels` constant that starts from [`SCALAR`] and replaces what it
 //! has, an arm in [`available`], and nothing else. Entries are plain safe functions: one that needs a CPU extension wraps
 //! its `#[target_feature]` body, and the table is handed out only where the CPU was asked.
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod aarch64;
 pub mod columns;
+#[cfg(test)]
+mod equality;
 pub(crate) mod parallel;
 pub(crate) mod root;
 pub mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod tiles;
 pub mod workers;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use crate::format::artifact::Matrix;
 use crate::layout::{GROUP, Layout};
@@ -56,8 +65,8 @@ impl Width {
 pub struct Activations<'a> {
     /// (tokens · planes, stride): values in [-127, 127], zero from the linear's width up to the next multiple of 32.
     pub values: &'a [i8],
-    /// (tokens · planes, stride / 32): sums of each group of 32 values.
-    pub sums: &'a [i32],
+    /// (tokens · planes, stride / 32): -8 times the sum of each group of 32 values, which offset-8 nibbles need.
+    pub offsets: &'a [i32],
     /// From one row to the next, a multiple of 32: exactly the linear's padded width.
     pub stride: usize,
     /// (tokens)
@@ -93,7 +102,7 @@ impl<'a> Activations<'a> {
     pub fn check(&self, matrix: &Matrix<'_>, tiles: &Range<usize>, output: &Columns<'_>) {
         let shape = &matrix.shape;
         assert!(self.stride == shape.groups * GROUP && self.values.len() >= self.rows() * self.stride);
-        assert!(self.sums.len() >= self.rows() * shape.groups);
+        assert!(self.offsets.len() >= self.rows() * shape.groups);
         assert!(tiles.start <= tiles.end && tiles.end <= shape.tiles && matrix.bytes.len() >= shape.bytes());
         assert!(output.tokens() == self.tokens() && output.range() == matrix.rows_of(tiles));
     }
@@ -111,11 +120,11 @@ pub struct Kernels {
     /// i32 for 8-bit activations and 128 · Σ w·first + Σ w·second in i64, converted to f32 once, for 16-bit ones. One
     /// token is the decode case; with several, a tile is best unpacked once.
     pub multiply: fn(&Matrix<'_>, &Activations<'_>, Range<usize>, &mut Columns<'_>),
-    /// One row to 8 bits: [`numerics::quantize`], then zeros to the end of `out` and the sums of as many groups as there are
-    /// places for.
+    /// One row to 8 bits: [`numerics::quantize`], then zeros to the end of `out`, and [`Activations::offsets`] of as many
+    /// groups as there are places for.
     pub quantize: fn(&[f32], &mut [i8], &mut [i32]) -> Result<f32, NumericRange>,
-    /// One row to 16 bits: [`numerics::quantize_wide`] into the two halves of `out`, each padded with zeros, and the sums
-    /// of their groups.
+    /// One row to 16 bits: [`numerics::quantize_wide`] into the two halves of `out`, each padded with zeros, and the
+    /// offsets of their groups.
     pub quantize_wide: fn(&[f32], &mut [i8], &mut [i32]) -> Result<f32, NumericRange>,
     /// [`numerics::rms_norm`].
     pub rms_norm: fn(&mut [f32], F32Bytes<'_>, f32) -> Result<(), NumericRange>,
@@ -186,8 +195,20 @@ pub const SCALAR: Kernels = Kernels {
 /// what the compiler was told.
 pub fn available() -> impl Iterator<Item = &'static Kernels> {
     // One line for each table, behind the architecture's `cfg`; each function returns its table where the CPU has it.
-    let tables: [fn() -> Option<&'static Kernels>; 1] = [|| Some(const { &SCALAR })];
-    tables.into_iter().filter_map(|table| table())
+    let tables: &[fn() -> Option<&'static Kernels>] = &[
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        aarch64::i8mm,
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        aarch64::dotprod,
+        #[cfg(target_arch = "x86_64")]
+        x86::avx512_vnni,
+        #[cfg(target_arch = "x86_64")]
+        x86::avx_vnni,
+        #[cfg(target_arch = "x86_64")]
+        x86::avx2,
+        || Some(const { &SCALAR }),
+    ];
+    tables.iter().filter_map(|table| table())
 }
 
 /// The best table this CPU can run for artifacts in a layout.

@@ -62,7 +62,7 @@ fn multiply_run<const RUN: usize>(
 }
 
 /// The f32 of a token's sum, one per plane.
-#[inline]
+#[inline(always)]
 pub(crate) fn total(width: Width, sums: &[i32]) -> f32 {
     match width {
         Width::Bits8 => sums[0] as f32,
@@ -71,6 +71,7 @@ pub(crate) fn total(width: Width, sums: &[i32]) -> f32 {
 }
 
 /// The f32 scale of a row within a tile.
+#[inline(always)]
 pub(crate) fn row_scale(shape: &TileShape, tile: &[u8], row: usize) -> f32 {
     let at = shape.scale_offset(row);
     f32::from_le_bytes([tile[at], tile[at + 1], tile[at + 2], tile[at + 3]])

@@ -11,13 +11,13 @@ use crate::sample::random_u64;
 use crate::vectors::packer::{Inputs, Integers, kept_columns};
 
 /// Random numbers drawn one after another.
-struct Draws {
-    seed: u64,
-    index: u64,
+pub(super) struct Draws {
+    pub(super) seed: u64,
+    pub(super) index: u64,
 }
 
 impl Draws {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.index += 1;
         random_u64(self.seed, self.index)
     }
@@ -31,17 +31,17 @@ impl Draws {
         }
     }
 
-    fn bytes(&mut self, count: usize) -> Vec<i8> {
+    pub(super) fn bytes(&mut self, count: usize) -> Vec<i8> {
         (0..count).map(|_| self.byte()).collect()
     }
 
     /// Scales with full mantissas, between 2^-20 and 2^12.
-    fn scales(&mut self, count: usize) -> Vec<f32> {
+    pub(super) fn scales(&mut self, count: usize) -> Vec<f32> {
         let scale = |draw: u64| f32::from_bits((107 + (draw >> 32) as u32 % 32) << 23 | draw as u32 & 0x7f_ffff);
         (0..count).map(|_| scale(self.next())).collect()
     }
 
-    fn matrix(&mut self, storage: Storage, rows: usize, columns: usize) -> Integers {
+    pub(super) fn matrix(&mut self, storage: Storage, rows: usize, columns: usize) -> Integers {
         let w4 = matches!(storage, Storage::W4G32 | Storage::W4G32S24);
         let mut values = self.bytes(rows * columns);
         if matches!(storage, Storage::W8S24 | Storage::W4G32S24) {
@@ -64,10 +64,10 @@ impl Draws {
     }
 }
 
-const STORAGES: [Storage; 4] = [Storage::W8, Storage::W4G32, Storage::W8S24, Storage::W4G32S24];
+pub(super) const STORAGES: [Storage; 4] = [Storage::W8, Storage::W4G32, Storage::W8S24, Storage::W4G32S24];
 
 /// What a storage takes of a number of columns.
-fn legal(storage: Storage, columns: usize) -> usize {
+pub(super) fn legal(storage: Storage, columns: usize) -> usize {
     if storage.is_sparse() { columns.next_multiple_of(4) } else { columns }
 }
 

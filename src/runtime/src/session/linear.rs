@@ -115,7 +115,7 @@ impl<'a> Session<'a, '_> {
         let groups = columns.div_ceil(GROUP) * width.planes();
         let rows = (
             Rows::new(&mut buffers.activations[..count * groups * GROUP], groups * GROUP),
-            Rows::new(&mut buffers.activation_sums[..count * groups], groups),
+            Rows::new(&mut buffers.activation_offsets[..count * groups], groups),
             Rows::new(&mut buffers.activation_scales[..count], 1),
         );
         let entry = match width {
@@ -123,17 +123,23 @@ impl<'a> Session<'a, '_> {
             Width::Bits16 => kernels.quantize_wide,
         };
         let failure = Failure::default();
-        each(self.workers, count == 1, &mut self.scratch[..self.seats], rows, |token, (out, sums, scale), scratch| {
-            let x = &x[token * columns..][..columns];
-            let result = match norm {
-                Some(norm) => {
-                    scratch.row.copy_from_slice(x);
-                    norm.apply(kernels, scratch.row).and_then(|()| entry(scratch.row, out, sums))
-                }
-                None => entry(x, out, sums),
-            };
-            failure.note(result.map(|found| scale[0] = found));
-        });
+        each(
+            self.workers,
+            count == 1,
+            &mut self.scratch[..self.seats],
+            rows,
+            |token, (out, offsets, scale), scratch| {
+                let x = &x[token * columns..][..columns];
+                let result = match norm {
+                    Some(norm) => {
+                        scratch.row.copy_from_slice(x);
+                        norm.apply(kernels, scratch.row).and_then(|()| entry(scratch.row, out, offsets))
+                    }
+                    None => entry(x, out, offsets),
+                };
+                failure.note(result.map(|found| scale[0] = found));
+            },
+        );
         failure.result()
     }
 
@@ -145,7 +151,7 @@ impl<'a> Session<'a, '_> {
         let rows = count * width.planes();
         let input = Activations {
             values: &buffers.activations[..rows * stride],
-            sums: &buffers.activation_sums[..rows * first.matrix.shape.groups],
+            offsets: &buffers.activation_offsets[..rows * first.matrix.shape.groups],
             stride,
             scales: &buffers.activation_scales[..count],
             width,

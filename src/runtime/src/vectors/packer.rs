@@ -110,10 +110,10 @@ impl Integers {
     }
 }
 
-/// Activations with their padding and sums.
+/// Activations with their padding and offsets.
 pub(crate) struct Inputs {
     values: Vec<i8>,
-    sums: Vec<i32>,
+    offsets: Vec<i32>,
     scales: Vec<f32>,
     stride: usize,
     width: Width,
@@ -127,14 +127,14 @@ impl Inputs {
         for (padded, row) in values.chunks_exact_mut(stride).zip(rows.chunks_exact(columns)) {
             padded[..columns].copy_from_slice(row);
         }
-        let sums = values.chunks_exact(GROUP).map(|group| group.iter().map(|&value| i32::from(value)).sum());
-        let sums = sums.collect();
-        Inputs { values, sums, scales: scales.to_vec(), stride, width }
+        let sum = |group: &[i8]| -> i32 { group.iter().map(|&value| i32::from(value)).sum() };
+        let offsets = values.chunks_exact(GROUP).map(|group| -8 * sum(group)).collect();
+        Inputs { values, offsets, scales: scales.to_vec(), stride, width }
     }
 
     pub(crate) fn activations(&self) -> Activations<'_> {
-        let Inputs { values, sums, scales, stride, width } = self;
-        Activations { values, sums, stride: *stride, scales, width: *width }
+        let Inputs { values, offsets, scales, stride, width } = self;
+        Activations { values, offsets, stride: *stride, scales, width: *width }
     }
 
     /// (tokens, rows): the product with a matrix.

@@ -1,0 +1,79 @@
+//! Second moments of the inputs of a matrix: with x the input of the original model and x̃ that of the model as changed so
+//! far, G = Σ x̃ x̃ᵀ and C = Σ x x̃ᵀ over all calibration tokens. A block of tokens is one f32 product; blocks are summed
+//! in f64 in the order of the sequences, so that neither depends on threads.
+
+use burn::tensor::Tensor;
+
+/// Sums over `rows` tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moments {
+    /// Width of the input.
+    pub columns: usize,
+    /// Tokens.
+    pub rows: u64,
+    /// G, (columns, columns), symmetric.
+    pub gram: Vec<f64>,
+    /// C, (columns, columns): element (i, j) is Σ x_i x̃_j. `None` where both models are one.
+    pub cross: Option<Vec<f64>>,
+}
+
+/// Why there are no moments.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum MomentsError {
+    /// NaN or infinity among the sums.
+    #[error(
+        "the inputs hold values that are not finite (channel {column}); the checkpoint overflows on the calibration text"
+    )]
+    NotFinite {
+        /// The first such channel.
+        column: usize,
+    },
+    /// The device gave another type back.
+    #[error("the device did not return f32 values: {0}")]
+    Device(String),
+}
+
+impl Moments {
+    /// Nothing summed yet.
+    pub fn new(columns: usize, with_cross: bool) -> Self {
+        let zeros = || vec![0.0; columns * columns];
+        Moments { columns, rows: 0, gram: zeros(), cross: with_cross.then(zeros) }
+    }
+
+    /// Adds tokens: `changed`, (tokens, columns), and `original` of the same shape where cross moments are kept.
+    ///
+    /// # Errors
+    /// [`MomentsError::Device`].
+    pub fn add(&mut self, changed: &Tensor<2>, original: Option<&Tensor<2>>) -> Result<(), MomentsError> {
+        add_product(&mut self.gram, changed.clone().transpose().matmul(changed.clone()))?;
+        if let (Some(cross), Some(original)) = (&mut self.cross, original) {
+            add_product(cross, original.clone().transpose().matmul(changed.clone()))?;
+        }
+        self.rows += changed.dims()[0] as u64;
+        Ok(())
+    }
+
+    /// Whether all sums are finite.
+    ///
+    /// # Errors
+    /// [`MomentsError::NotFinite`], with the first channel that is not.
+    pub fn check(&self) -> Result<(), MomentsError> {
+        let all = self.gram.iter().chain(self.cross.iter().flatten());
+        match all.enumerate().find(|(_, value)| !value.is_finite()) {
+            Some((index, _)) => Err(MomentsError::NotFinite { column: index % self.columns }),
+            None => Ok(()),
+        }
+    }
+
+    /// Mean square of every channel of x̃, (columns).
+    pub fn mean_square(&self) -> Vec<f64> {
+        let rows = self.rows.max(1) as f64;
+        (0..self.columns).map(|channel| self.gram[channel * (self.columns + 1)] / rows).collect()
+    }
+}
+
+fn add_product(sums: &mut [f64], product: Tensor<2>) -> Result<(), MomentsError> {
+    let values = product.into_data().try_to_vec::<f32>().map_err(|error| MomentsError::Device(format!("{error:?}")))?;
+    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += f64::from(value));
+    Ok(())
+}

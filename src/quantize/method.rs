@@ -1,0 +1,48 @@
+//! The ways to round, by name.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// How integers and scales are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// To nearest on searched scales, without calibration.
+    Rtn,
+    /// To nearest on scales searched with the mean squares of calibrated inputs.
+    Search,
+    /// With second moments of calibrated inputs, layer by layer.
+    Gptq,
+}
+
+impl Method {
+    /// Every method, cheapest first.
+    pub const ALL: [Method; 3] = [Method::Rtn, Method::Search, Method::Gptq];
+
+    /// `rtn`, `search`, `gptq`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Rtn => "rtn",
+            Method::Search => "search",
+            Method::Gptq => "gptq",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A string that names no method.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("unknown method `{0}`; known: rtn, search, gptq")]
+pub struct UnknownMethod(pub String);
+
+impl FromStr for Method {
+    type Err = UnknownMethod;
+
+    fn from_str(text: &str) -> Result<Self, UnknownMethod> {
+        Method::ALL.into_iter().find(|method| method.name() == text).ok_or_else(|| UnknownMethod(text.to_owned()))
+    }
+}

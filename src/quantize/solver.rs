@@ -1,0 +1,126 @@
+//! GPTQ over a whole model: every group of matrices that share an input is rounded with the second moments of what the
+//! model as rounded so far feeds it, towards what the original does there (see [`crate::calibrate::layerwise`]), so that
+//! later matrices make up for errors of earlier ones. A matrix that cannot be solved, or that plain rounding serves
+//! better, is rounded plainly and its report says so.
+
+use super::gptq::{self, Hessian};
+use super::{MatrixReport, search};
+use crate::calibrate::layerwise::{Change, Changed, Layerwise};
+use crate::calibrate::linear_algebra::corrected;
+use crate::calibrate::moments::Moments;
+use crate::calibrate::{CalibrateError, Statistics};
+use crate::model::id::{LinearId, ParameterId};
+use crate::model::quantized::QuantizedMatrix;
+use crate::model::scheme::QuantScheme;
+use crate::model::size::Assignment;
+use crate::model::transform::Sparsity;
+use crate::model::weights::{Model, ModelError, Parameter};
+use crate::progress::Progress;
+use burn::tensor::Device;
+use std::collections::BTreeMap;
+
+/// Why a model was not solved.
+#[derive(Debug, thiserror::Error)]
+pub enum SolverError {
+    /// Of the calibration run.
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
+    /// Of the weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// What was done to a model.
+pub struct Solved {
+    /// Every matrix rounded; no key maps yet.
+    pub model: Model,
+    /// Every matrix, in forward order.
+    pub reports: Vec<MatrixReport>,
+    /// What the activations of the rounded model look like.
+    pub statistics: Statistics,
+}
+
+/// Rounds every matrix of a dense model by its scheme. Zeros of the matrices in `sparsity` stay zero.
+///
+/// # Errors
+/// [`SolverError`].
+pub fn solve(
+    model: &Model,
+    assignment: &Assignment,
+    sparsity: &Sparsity,
+    sequences: &[Vec<u32>],
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<Solved, SolverError> {
+    let shapes = model.spec.matrices().into_iter().map(|(id, rows, columns)| (id, (rows, columns))).collect();
+    let mut solver = Solver { model, assignment, sparsity, shapes, done: BTreeMap::new() };
+    let pass = Layerwise { model, sequences, device, with_original: true };
+    let statistics = pass.run(&mut solver, progress, "quantizing")?;
+    let mut parameters = model.parameters.clone();
+    let mut reports = Vec::new();
+    for (id, (matrix, report)) in solver.done {
+        parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
+        reports.push(report);
+    }
+    let model = Model {
+        spec: model.spec.clone(),
+        config: model.config.clone(),
+        parameters,
+        directory: model.directory.clone(),
+    };
+    Ok(Solved { model, reports, statistics })
+}
+
+struct Solver<'a> {
+    model: &'a Model,
+    assignment: &'a Assignment,
+    sparsity: &'a Sparsity,
+    /// (rows, columns)
+    shapes: BTreeMap<LinearId, (usize, usize)>,
+    done: BTreeMap<LinearId, (QuantizedMatrix, MatrixReport)>,
+}
+
+impl Change for Solver<'_> {
+    type Error = SolverError;
+
+    fn kept(&mut self, _ids: &[LinearId]) -> Result<Option<Changed>, SolverError> {
+        Ok(None)
+    }
+
+    fn change(&mut self, ids: &[LinearId], moments: Option<Moments>) -> Result<Changed, SolverError> {
+        let hessian = moments.as_ref().map(Hessian::new);
+        let mut changed = Changed::new();
+        for &id in ids {
+            let weights = self.model.values_f32(ParameterId::weight(id))?;
+            let scheme = self.assignment.get(&id).copied().unwrap_or(QuantScheme::W8);
+            let (rows, columns) = self.shapes[&id];
+            let held: Option<Vec<bool>> =
+                self.sparsity.contains_key(&id).then(|| weights.iter().map(|weight| *weight == 0.0).collect());
+            let (matrix, report) = match (&hessian, &moments) {
+                (Some(Ok(hessian)), Some(moments)) => {
+                    let target = match &moments.cross {
+                        Some(cross) => corrected(&weights, columns, &moments.gram, cross).ok(),
+                        None => None,
+                    };
+                    let target = target.as_ref().unwrap_or(&weights);
+                    let rounded = gptq::quantize_matrix(target, rows, scheme, hessian, held.as_deref());
+                    let report = MatrixReport::solved(id, rows, hessian, &rounded);
+                    (rounded.matrix, report)
+                }
+                (factor, moments) => {
+                    let importance = moments.as_ref().map(Moments::mean_square);
+                    let importance = importance.as_deref();
+                    let matrix = search::quantize_matrix(&weights, rows, columns, scheme, importance);
+                    let mut report = MatrixReport::new(id, &weights, &matrix, importance);
+                    if let Some(Err(reason)) = factor {
+                        report.fallback = Some(format!("rounded plainly: {reason}"));
+                    }
+                    (matrix, report)
+                }
+            };
+            changed.push((id, matrix.dequantize()));
+            self.done.insert(id, (matrix, report));
+        }
+        Ok(changed)
+    }
+}

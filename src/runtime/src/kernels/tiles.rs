@@ -1,0 +1,86 @@
+//! Products tile by tile, for tables whose kernels keep the sums of a whole tile in registers: a tile against four rows
+//! of activations at once, then two, then one, so that with several tokens a tile's weights are read and unpacked once for
+//! four. What is left to an instruction set is [`TileSums`].
+
+use super::columns::Columns;
+use super::scalar::{row_scale, total};
+use super::{Activations, Width};
+use crate::format::artifact::Matrix;
+use crate::layout::{Storage, TileShape};
+use core::ops::Range;
+
+/// Sums of one tile of R rows with M rows of activations: `sums[m][r] = Σ_i w[r,i] · a[m,i]` in i32, wrapping. Rows of
+/// activations have 32 · `shape.groups` values, the tile has `shape.stride` bytes: [`multiply`] checks both.
+pub(super) trait TileSums<const R: usize> {
+    fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; R]; M];
+    fn w4<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; R]; M];
+    fn w8_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; R]; M];
+    fn w4_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; R]; M];
+}
+
+/// See [`super::Kernels::multiply`]; the matrix is of a layout of R rows.
+///
+/// # Panics
+/// If the slices are shorter than the shapes say.
+#[inline(always)]
+pub(super) fn multiply<const R: usize, T: TileSums<R>>(
+    matrix: &Matrix<'_>,
+    input: &Activations<'_>,
+    tiles: Range<usize>,
+    output: &mut Columns<'_>,
+) {
+    input.check(matrix, &tiles, output);
+    let (shape, first) = (&matrix.shape, output.range().start);
+    assert!(shape.layout.rows() == R);
+    for index in tiles {
+        let tile = &matrix.bytes[index * shape.stride..][..shape.stride];
+        let scales: [f32; R] = core::array::from_fn(|row| row_scale(shape, tile, row));
+        // Rows that pad the last tile are not written.
+        let place = (index * R - first, R.min(matrix.rows - index * R));
+        let mut row = 0;
+        while input.rows() - row >= 4 {
+            block::<R, 4, T>(shape, tile, &scales, input, row, place, output);
+            row += 4;
+        }
+        if input.rows() - row >= 2 {
+            block::<R, 2, T>(shape, tile, &scales, input, row, place, output);
+            row += 2;
+        }
+        if input.rows() > row {
+            block::<R, 1, T>(shape, tile, &scales, input, row, place, output);
+        }
+    }
+}
+
+/// Rows `row..row + M` of activations. Both planes of a token of 16 bits are in one block: there M is even.
+#[inline(always)]
+fn block<const R: usize, const M: usize, T: TileSums<R>>(
+    shape: &TileShape,
+    tile: &[u8],
+    scales: &[f32; R],
+    input: &Activations<'_>,
+    row: usize,
+    (first, count): (usize, usize),
+    output: &mut Columns<'_>,
+) {
+    let rows: [&[i8]; M] = core::array::from_fn(|m| input.row(row + m));
+    let sums = match shape.storage {
+        Storage::W4G32 => T::w4(shape, tile, rows),
+        Storage::W8S24 => T::w8_sparse(shape, tile, rows),
+        Storage::W4G32S24 => T::w4_sparse(shape, tile, rows),
+        _ => T::w8(shape, tile, rows),
+    };
+    let planes = input.width.planes();
+    for (token, sums) in sums.chunks(planes).enumerate() {
+        let token = row / planes + token;
+        let token_scale = input.scales[token];
+        let out = &mut output.row(token)[first..first + count];
+        for (r, out) in out.iter_mut().enumerate() {
+            let sum = match input.width {
+                Width::Bits8 => sums[0][r] as f32,
+                Width::Bits16 => total(Width::Bits16, &[sums[0][r], sums[1][r]]),
+            };
+            *out = sum * scales[r] * token_scale;
+        }
+    }
+}

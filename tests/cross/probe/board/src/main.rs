@@ -1,0 +1,88 @@
+//! The device program for Cortex-M boards: no operating system, no allocator, no crates. Its command line says what to
+//! do and where things are, addresses and sizes in hexadecimal without 0x:
+//!
+//! ```text
+//! logits  ARTIFACT BYTES MEMORY
+//! decode  ARTIFACT BYTES MEMORY TOKENS
+//! kernels MEMORY BYTES
+//! ```
+//!
+//! The artifact is read where it lies; the session gets exactly the planned bytes at MEMORY, the 4 KiB after which are
+//! painted before and looked at afterwards.
+
+#![no_std]
+#![no_main]
+
+mod semihosting;
+mod start;
+
+use core::fmt::{self, Write};
+use core::slice;
+
+use check::Failure;
+use semihosting::{Console, command_line, exit};
+use slm_runtime::plan::STACK_BYTES;
+
+const GUARD_BYTES: usize = 4096;
+const GUARD: u8 = 0xa7;
+
+fn say(text: fmt::Arguments<'_>) {
+    let _ = Console.write_fmt(text);
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    say(format_args!("{info}\n"));
+    exit(2)
+}
+
+/// `bytes` bytes at an address of the board.
+fn region<'m>(address: usize, bytes: usize) -> &'m mut [u8] {
+    // SAFETY: the command line gives addresses of memory that the board has and that the linker script leaves alone; a
+    // wrong one is a fault that ends the run. Regions of one run do not overlap.
+    unsafe { slice::from_raw_parts_mut(address as *mut u8, bytes) }
+}
+
+fn main() -> ! {
+    let mut buffer = [0; 128];
+    let mut words = command_line(&mut buffer).split_whitespace().skip_while(|word| !MODES.contains(word));
+    let mode = words.next().unwrap_or("");
+    let mut numbers = [0; 4];
+    for (number, word) in numbers.iter_mut().zip(words) {
+        *number = usize::from_str_radix(word, 16).unwrap_or(0);
+    }
+    match perform(mode, numbers) {
+        Ok(()) => exit(0),
+        Err(failure) => {
+            say(format_args!("failed {failure}\n"));
+            exit(1)
+        }
+    }
+}
+
+const MODES: [&str; 3] = ["logits", "decode", "kernels"];
+
+fn perform(mode: &str, numbers: [usize; 4]) -> Result<(), Failure> {
+    let out = &mut Console;
+    match mode {
+        "kernels" => check::equality::compare(out, region(numbers[0], numbers[1])),
+        "logits" | "decode" => {
+            let [artifact, bytes, memory, tokens] = numbers;
+            let artifact = &*region(artifact, bytes);
+            let required = check::required_bytes(artifact)?;
+            let guard = region(memory + required, GUARD_BYTES);
+            guard.fill(GUARD);
+            let memory = region(memory, required);
+            match mode {
+                "logits" => check::logits(out, artifact, memory)?,
+                _ => check::decode(out, artifact, memory, tokens)?,
+            }
+            let stack = start::stack_bytes();
+            writeln!(out, "stack {stack}")?;
+            assert!(guard.iter().all(|&byte| byte == GUARD), "the session wrote behind its memory");
+            assert!(stack as u64 <= STACK_BYTES, "the session used more stack than planned, {STACK_BYTES} bytes");
+            Ok(())
+        }
+        _ => panic!("usage: logits|decode|kernels, see main.rs"),
+    }
+}
