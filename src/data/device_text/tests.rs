@@ -293,7 +293,7 @@ fn everything() -> bool {
 }
 
 /// Every character; of long blocks of characters of one kind every 61st, unless everything is asked for.
-fn characters() -> impl Iterator<Item = char> {
+fn scalar_values() -> impl Iterator<Item = char> {
     const BLOCKS: [std::ops::RangeInclusive<u32>; 4] =
         [0x3400..=0x9FFF, 0xAC00..=0xD7A3, 0xE000..=0xF8FF, 0x2_0000..=0x10_FFFF];
     let step = if everything() { 1 } else { 61 };
@@ -312,7 +312,7 @@ fn every_character_there_is() {
             assert!(tokenizer.device(text, false) == expected, "{}: {text:?}", tokenizer.name);
         };
         let mut text = String::new();
-        for (index, character) in characters().enumerate() {
+        for (index, character) in scalar_values().enumerate() {
             text.push(character);
             // Alone between letters, and beside its neighbours.
             if index % 2 == 0 {
