@@ -33,6 +33,7 @@ fn reference_rule(weights: &[f32], rows: usize, columns: usize, scheme: QuantSch
         row_scale: Vec::new(),
         multiplier: Vec::new(),
         sparsity: None,
+        activations: slm_runtime::kernels::Width::Bits8,
     };
     for row in weights.chunks_exact(columns) {
         if scheme == QuantScheme::W8 {

@@ -214,5 +214,6 @@ fn random_matrix(seed: u64, rows: usize, columns: usize, scheme: QuantScheme, tw
         row_scale: vec![scale; rows],
         multiplier: (0..rows * multipliers).map(multiplier).collect(),
         sparsity: two_of_four.then_some(NmPattern::TWO_OF_FOUR),
+        activations: slm_runtime::kernels::Width::Bits8,
     }
 }

@@ -4,6 +4,7 @@
 //! far runs the original, so that a change can aim at the original's outputs. One layer's weights are in memory at a
 //! time, and the hidden states of all calibration tokens.
 
+use super::lookups::sensitivity;
 use super::moments::Moments;
 use super::{CalibrateError, Collector, Statistics};
 use crate::model::forward::{AttentionContext, Batch, DenseWeights, Forward, NoTaps, Tap};
@@ -39,6 +40,9 @@ pub struct Layerwise<'a> {
     pub device: &'a Device,
     /// Whether the original runs beside the changed model, for [`Moments::cross`].
     pub with_original: bool,
+    /// Whether the token table of a decoder is shown with what its lookups do (see [`super::lookups`]): takes gradients
+    /// through the whole model.
+    pub with_lookups: bool,
 }
 
 /// Matrices of a layer by shared input, in the order of the forward.
@@ -141,8 +145,10 @@ impl Layerwise<'_> {
             let changed = match change.kept(&ids)? {
                 Some(kept) => kept,
                 None => {
-                    let tied = spec.tied_head() && table.role == Role::TokenEmbedding;
-                    let moments = if tied { Some(self.moments_of_head(&inputs, progress)?) } else { None };
+                    let moments = match table.role {
+                        Role::TokenEmbedding => self.moments_of_tokens(&inputs, &collector, progress)?,
+                        _ => None,
+                    };
                     change.change(&ids, moments)?
                 }
             };
@@ -256,6 +262,25 @@ impl Layerwise<'_> {
         inputs.batches.iter().map(|batch| forward.embed(batch)).collect()
     }
 
+    /// Moments that the token table is rounded with: those of a tied head's inputs, and what lookups do.
+    fn moments_of_tokens(
+        &self,
+        inputs: &Inputs,
+        collector: &Collector,
+        progress: &dyn Progress,
+    ) -> Result<Option<Moments>, CalibrateError> {
+        let spec = &self.model.spec;
+        let head = if spec.tied_head() { Some(self.moments_of_head(inputs, progress)?) } else { None };
+        if !(self.with_lookups && matches!(spec.head, Head::LanguageModel { .. })) {
+            return Ok(head);
+        }
+        let lookups = sensitivity(self.model, self.sequences, collector.tokens, self.device, progress)?;
+        let mut moments = head.unwrap_or_else(|| Moments::new(spec.hidden, false));
+        moments.rows = collector.tokens;
+        moments.gram.iter_mut().zip(lookups).for_each(|(sum, value)| *sum += value);
+        Ok(Some(moments))
+    }
+
     /// Moments of the inputs of a tied head: of the original model, since the table is changed before anything else.
     fn moments_of_head(&self, inputs: &Inputs, progress: &dyn Progress) -> Result<Moments, CalibrateError> {
         let spec = &self.model.spec;
@@ -336,5 +361,9 @@ pub fn each_group<E: From<CalibrateError>>(
             Ok(Changed::new())
         }
     }
-    Layerwise { model, sequences, device, with_original: false }.run(&mut Look(see), progress, "calibrating")
+    Layerwise { model, sequences, device, with_original: false, with_lookups: false }.run(
+        &mut Look(see),
+        progress,
+        "calibrating",
+    )
 }

@@ -3,6 +3,7 @@
 
 pub mod layerwise;
 pub mod linear_algebra;
+pub mod lookups;
 pub mod moments;
 
 use crate::model::forward::{Batch, BatchError, DenseWeights, Forward, Tap};

@@ -9,12 +9,13 @@ use crate::model::spec::ModelSpec;
 use crate::quantize::calibration::Source;
 use crate::quantize::directory::{Options, QuantizeReport, memory_estimate, quantize_directory};
 use crate::quantize::method::Method;
-use crate::quantize::policy::{Keep, assign};
+use crate::quantize::policy::{Activations, Keep, assign, widths};
 use crate::recipe::Known;
 use crate::recipe::target::Target;
 use crate::shell::{ExitStatus, Shell};
 use crate::train::settings::Settings;
 use crate::train::start::context_of;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Round a checkpoint's weights to 8 and 4 bits
@@ -45,6 +46,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATTERN=SCHEME")]
     keep: Vec<Keep>,
 
+    /// Give the linears that a pattern matches wider inputs on the device; repeatable, the last match wins
+    ///
+    /// a8: one scale per token and 8 bits, what every linear has otherwise. a16: 16 bits, as two passes of the same
+    /// kernels over the same weights; the weights take no more bytes.
+    #[arg(long, value_name = "PATTERN=a8|a16")]
+    activations: Vec<Activations>,
+
     /// How integers and scales are found
     ///
     /// rtn: to nearest on searched scales, without calibration. search: the same with scales that weigh every input by
@@ -55,9 +63,17 @@ pub(super) struct Args {
 
     /// Text to calibrate with: plain text, or JSONL with --field
     ///
-    /// Without it a decoder samples 16,384 tokens from itself, and an encoder uses the text that ships with slmc.
+    /// Without it a decoder samples from itself, and an encoder uses the text that ships with slmc.
     #[arg(long, value_name = "TEXT")]
     calibration: Option<PathBuf>,
+
+    /// Take half of the calibration from the text and half from what a decoder samples from itself
+    #[arg(long, requires = "calibration")]
+    mix_self: bool,
+
+    /// Calibrate with about N tokens
+    #[arg(long, value_name = "N", default_value = "16384")]
+    calibration_tokens: NonZeroUsize,
 
     /// Key of the text in every line of a JSONL file
     #[arg(long, value_name = "KEY")]
@@ -89,6 +105,7 @@ impl Args {
         let spec = known.at(&self.model);
         if let Some(spec) = spec {
             assign(spec, self.scheme, &self.keep)?;
+            widths(spec, &self.activations)?;
         }
         let context = spec.map_or(usize::MAX, |spec| spec.context);
         if self.qat {
@@ -107,9 +124,12 @@ impl Args {
         self.retrain.check(self.qat, "--qat", self.field.as_deref(), self.calibration.is_some())?;
         let target = Target::named(&self.target)?;
         let device = device(&self.device)?;
-        check_memory(global, memory_estimate(&self.model)?, "quantizing")?;
+        check_memory(global, memory_estimate(&self.model, self.method, self.calibration_tokens.get())?, "quantizing")?;
         let context = context_of(&self.model)?;
         let source = match &self.calibration {
+            Some(path) if self.mix_self => {
+                Source::Mixed { path: path.clone(), field: self.field.clone(), seed: global.seed }
+            }
             Some(path) => Source::File { path: path.clone(), field: self.field.clone() },
             None => Source::Default { seed: global.seed },
         };
@@ -118,8 +138,10 @@ impl Args {
             out: self.out.clone(),
             preset: self.scheme,
             keeps: self.keep.clone(),
+            activations: self.activations.clone(),
             method: self.method,
             source,
+            calibration_tokens: self.calibration_tokens.get(),
             target: target.name,
             layout: target.layout,
             qat: self.qat.then(|| self.retrain.retrain(self.field.clone(), Settings::QAT, global, context)),

@@ -7,7 +7,7 @@ use slm_runtime::format::header::{
     CACHE_INT8, DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR,
     SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
 };
-use slm_runtime::format::tensor::{TensorRecord, TensorRole, digest_tree};
+use slm_runtime::format::tensor::{TensorRecord, digest_tree};
 use slm_runtime::format::verify::{device_digest, host_digest};
 use slm_runtime::layout::{ALIGNMENT, Layout, Storage};
 use slm_runtime::sha256::{Digest, Sha256};
@@ -150,14 +150,13 @@ fn tensor_records(layout: Layout, tensors: &[StoredTensor], weights: &[Vec<u8>])
     let mut offset = 0;
     let record = |(tensor, bytes): (&StoredTensor, &Vec<u8>)| {
         let quantized = tensor.storage != Storage::F32;
-        let table = matches!(tensor.key.role, TensorRole::EmbedPosition | TensorRole::EmbedType);
         let record = TensorRecord {
             layer: tensor.key.layer,
             role: tensor.key.role as u8,
             part: tensor.key.part as u8,
             storage: tensor.storage as u8,
             layout: if quantized { layout as u8 } else { 0 },
-            activation_bits: if quantized && !table { 8 } else { 0 },
+            activation_bits: tensor.activation_bits,
             sparsity: u8::from(tensor.storage.is_sparse()),
             rows: tensor.rows as u32,
             columns: tensor.columns as u32,

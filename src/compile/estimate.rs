@@ -184,10 +184,20 @@ pub fn estimate(
     // Key maps are part of every quantized decoder and encoder; a dense directory will have them once quantized.
     let key_maps = outline.key_maps || outline.schemes.is_none();
     let macs_per_token = macs_per_token(spec);
+    let wide_activations = !outline.activations.is_empty();
     let golden = super::golden_size(spec, context);
     let mut schemes = Vec::new();
     for (scheme, assignment) in &assignments {
-        let shape = Shape { spec, assignment, sparsity: &sparsity, key_maps, vocabulary_bytes, golden, text_bytes };
+        let shape = Shape {
+            spec,
+            assignment,
+            sparsity: &sparsity,
+            key_maps,
+            wide_activations,
+            vocabulary_bytes,
+            golden,
+            text_bytes,
+        };
         schemes.push(row(scheme, &shape, device, rates, context)?);
     }
     Ok(EstimateReport {

@@ -138,6 +138,8 @@ pub struct Shape<'a> {
     pub sparsity: &'a Sparsity,
     /// Whether layers carry key maps.
     pub key_maps: bool,
+    /// Whether a linear takes 16-bit activations.
+    pub wide_activations: bool,
     /// Bytes of all tokens' texts.
     pub vocabulary_bytes: u64,
     /// Tokens of all golden prompts, and how many prompts.
@@ -167,7 +169,7 @@ pub fn footprint(
     context: usize,
     chunk: usize,
 ) -> Result<(Footprint, Lowered), FitError> {
-    let lowered = lower(shape.spec, context, chunk, shape.key_maps, false)?;
+    let lowered = lower(shape.spec, context, chunk, shape.key_maps, shape.wide_activations, false)?;
     let tensors = stored_tensors(shape.spec, shape.assignment, shape.sparsity, device.layout, context, shape.key_maps)?;
     let weights: u64 = tensors.iter().map(|tensor| tensor.bytes).sum();
     let vocabulary = (shape.spec.vocabulary as u64 + 1) * 4 + shape.vocabulary_bytes;

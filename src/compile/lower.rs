@@ -120,6 +120,7 @@ pub fn lower(
     context: usize,
     chunk: usize,
     key_maps: bool,
+    wide_activations: bool,
     strip_leading_space: bool,
 ) -> Result<Lowered, LowerError> {
     let limit = format::MAX_DIMENSION as usize;
@@ -182,7 +183,7 @@ pub fn lower(
         learned_positions: u8::from(spec.positions == Positions::Learned),
         strip_leading_space: u8::from(strip_leading_space),
         exit_head: 0,
-        wide_activations: 0,
+        wide_activations: u8::from(wide_activations),
         reserved: [0; 2],
         layers: layers.len() as u32,
         hidden: spec.hidden as u32,

@@ -14,7 +14,7 @@ pub mod tables;
 pub mod text;
 pub mod verify;
 
-use crate::model::id::ParameterId;
+use crate::model::id::{ParameterId, Part};
 use crate::model::quantized_directory::QuantizedError;
 use crate::model::size::{Assignment, StoredTensor, WeightSize, stored_tensors};
 use crate::model::spec::ModelSpec;
@@ -153,6 +153,7 @@ pub fn compile(
     }
     let (assignment, sparsity): (Assignment, Sparsity) = (model.schemes(), model.sparsity());
     check_quantized(model)?;
+    let widths = model.activations();
     let key_maps = model.parameters.keys().any(|id| matches!(id, ParameterId::KeyMap(..)));
     let prompts = golden_prompts(spec.vocabulary, context, spec.bos);
     let shape = Shape {
@@ -160,14 +161,22 @@ pub fn compile(
         assignment: &assignment,
         sparsity: &sparsity,
         key_maps,
+        wide_activations: !widths.is_empty(),
         vocabulary_bytes: text.vocabulary.iter().map(|token| token.len() as u64).sum(),
         golden: golden_size(spec, context),
         text_bytes: text.tables.as_ref().map(|tables| tables.len() as u64),
     };
     let (footprint, mut lowered) = fit::fit(&shape, device, context)?;
     lowered.model.strip_leading_space = u8::from(text.strip_leading_space);
-    let tensors = stored_tensors(spec, &assignment, &sparsity, device.layout, context, key_maps)
+    let mut tensors = stored_tensors(spec, &assignment, &sparsity, device.layout, context, key_maps)
         .map_err(|error| CompileError::Fit(error.into()))?;
+    for tensor in &mut tensors {
+        if let ParameterId::Linear(id, Part::Weight) = tensor.id
+            && let Some(width) = widths.get(&id)
+        {
+            tensor.activation_bits = *width as u8;
+        }
+    }
     progress.begin("packing weights", tensors.len() as u64, "tensors");
     let weights = tensors.iter().map(|tensor| {
         let bytes = tensor_bytes(model, device, tensor);

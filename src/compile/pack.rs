@@ -108,6 +108,7 @@ pub fn unpack(
         row_scale: Vec::with_capacity(rows),
         multiplier: Vec::new(),
         sparsity,
+        activations: slm_runtime::kernels::Width::Bits8,
     };
     let interleaved = layout.rows();
     for (row, values) in matrix.values.chunks_exact_mut(columns).enumerate() {
@@ -160,6 +161,7 @@ mod tests {
                 QuantScheme::W4G32 => (0..rows * groups).map(|i| draw(i + 7_000_000, 1, 127)).collect(),
             },
             sparsity: None,
+            activations: slm_runtime::kernels::Width::Bits8,
         }
     }
 

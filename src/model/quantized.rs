@@ -3,6 +3,7 @@
 
 use super::scheme::{GROUP, QuantScheme};
 use super::transform::NmPattern;
+use slm_runtime::kernels::Width;
 
 /// (rows, columns) integers with their scales.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,8 @@ pub struct QuantizedMatrix {
     pub multiplier: Vec<i8>,
     /// What the zeros among its values satisfy, where that is known: 2:4, the one pattern artifacts compress.
     pub sparsity: Option<NmPattern>,
+    /// Bits of the inputs it is multiplied with on a device.
+    pub activations: Width,
 }
 
 impl QuantizedMatrix {

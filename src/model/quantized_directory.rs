@@ -2,10 +2,11 @@
 //! config.json is the original's with
 //!
 //! ```text
-//! "quantization_config": {"quant_method": "slmc", "version": 1, "schemes": {NAME: SCHEME}, "sparsity": {NAME: "2:4"}}
+//! "quantization_config": {"quant_method": "slmc", "version": 1, "schemes": {NAME: SCHEME}, "sparsity": {NAME: "2:4"},
+//!                         "activations": {NAME: "a16"}}
 //! ```
 //!
-//! and model.safetensors holds, for every NAME of `schemes`,
+//! (`activations` is absent where every linear takes 8-bit inputs, `a8`) and model.safetensors holds, for every NAME of `schemes`,
 //!
 //! ```text
 //! NAME.values      I8  (out, in)               [-127, 127] for w8, [-8, 7] for w4.g32
@@ -20,7 +21,7 @@ use super::dense_directory;
 use super::id::{KeyMapPart, LinearId, ParameterId, Part};
 use super::output_directory;
 use super::quantized::QuantizedMatrix;
-use super::scheme::{GROUP, QuantScheme};
+use super::scheme::{GROUP, QuantScheme, Width, width_name, width_of_name};
 use super::spec::ModelSpec;
 use super::transform::{MaskError, NmPattern, Sparsity};
 use super::weights::{Model, ModelError, Outline, Parameter, check_shape};
@@ -36,6 +37,7 @@ use std::path::Path;
 const KEY: &str = "quantization_config";
 const METHOD: &str = "slmc";
 const VERSION: u64 = 1;
+const KEYS: [&str; 5] = ["quant_method", "version", "schemes", "sparsity", "activations"];
 
 /// Why a quantized matrix is refused, on reading or before writing.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -98,10 +100,12 @@ pub(super) fn schemes(config: &Config) -> Result<Option<BTreeMap<LinearId, Quant
     if section.value("version").and_then(Value::as_u64) != Some(VERSION) {
         return Err(section.unsupported("version", METHOD, "1"));
     }
-    if let Some(key) =
-        section.map().keys().find(|key| !["quant_method", "version", "schemes", "sparsity"].contains(&key.as_str()))
-    {
-        return Err(section.unsupported(key, METHOD, "only quant_method, version, schemes and sparsity here"));
+    if let Some(key) = section.map().keys().find(|key| !KEYS.contains(&key.as_str())) {
+        return Err(section.unsupported(
+            key,
+            METHOD,
+            "only quant_method, version, schemes, sparsity and activations here",
+        ));
     }
     let list =
         section.section("schemes")?.ok_or_else(|| section.missing("schemes", "an object from matrices to schemes"))?;
@@ -135,6 +139,25 @@ pub(super) fn sparsity(
         }
     }
     Ok(sparsity)
+}
+
+/// The linears of a quantized model's configuration whose inputs are wider than 8 bits.
+pub(super) fn activations(
+    config: &Config,
+    spec: &ModelSpec,
+    schemes: &BTreeMap<LinearId, QuantScheme>,
+) -> Result<BTreeMap<LinearId, Width>, ConfigError> {
+    let mut widths = BTreeMap::new();
+    let Some(section) = config.section(KEY)? else { return Ok(widths) };
+    let Some(section) = section.section("activations")? else { return Ok(widths) };
+    for name in section.map().keys() {
+        let id = name.parse::<LinearId>().ok().filter(|id| schemes.contains_key(id) && spec.multiplies(*id));
+        let id =
+            id.ok_or_else(|| section.wrong(name, "under the name of a quantized linear, like layers.0.ffn.down"))?;
+        let width = section.value(name).and_then(Value::as_str).and_then(width_of_name);
+        widths.insert(id, width.ok_or_else(|| section.unsupported(name, METHOD, "a8, a16"))?);
+    }
+    Ok(widths)
 }
 
 /// The tensors a quantized directory must hold.
@@ -223,7 +246,7 @@ pub(super) fn read(
     schemes: &BTreeMap<LinearId, QuantScheme>,
     stored: &Directory,
 ) -> Result<BTreeMap<ParameterId, Parameter>, ModelError> {
-    let Outline { spec, key_maps, sparsity, .. } = outline;
+    let Outline { spec, key_maps, sparsity, activations, .. } = outline;
     let mut parameters = BTreeMap::new();
     for parameter in spec.parameters() {
         let value = match quantized(parameter.id, schemes) {
@@ -241,6 +264,7 @@ pub(super) fn read(
                     row_scale: stored.dense(&row_scale)?.to_f32(&row_scale)?,
                     multiplier,
                     sparsity: sparsity.get(&id).copied(),
+                    activations: activations.get(&id).copied().unwrap_or(Width::Bits8),
                 };
                 validate(id, &matrix)?;
                 Parameter::Quantized(matrix)
@@ -324,14 +348,24 @@ pub fn write(model: &Model, provenance: &Value, out: &Path) -> Result<(), ModelE
     let directory = NewDirectory::begin(out)?;
     tensor_file::write(&directory.path().join(WEIGHTS_FILE), tensors)?;
     let mut config = model.config.map().clone();
-    config.insert(KEY.to_owned(), quantization_config(&schemes, &model.sparsity()));
+    config.insert(KEY.to_owned(), quantization_config(&schemes, &model.sparsity(), &model.activations()));
     output_directory::finish(directory, config, provenance, &model.directory)
 }
 
-fn quantization_config(schemes: &BTreeMap<LinearId, QuantScheme>, sparsity: &Sparsity) -> Value {
+fn quantization_config(
+    schemes: &BTreeMap<LinearId, QuantScheme>,
+    sparsity: &Sparsity,
+    activations: &BTreeMap<LinearId, Width>,
+) -> Value {
     let list: Map<String, Value> =
         schemes.iter().map(|(id, scheme)| (id.to_string(), json!(scheme.to_string()))).collect();
-    json!({"quant_method": METHOD, "version": VERSION, "schemes": list, "sparsity": dense_directory::sparsity_json(sparsity)})
+    let mut config = json!({"quant_method": METHOD, "version": VERSION, "schemes": list, "sparsity": dense_directory::sparsity_json(sparsity)});
+    if !activations.is_empty() {
+        let list: Map<String, Value> =
+            activations.iter().map(|(id, width)| (id.to_string(), json!(width_name(*width)))).collect();
+        config["activations"] = Value::Object(list);
+    }
+    config
 }
 
 fn add_quantized<'a>(tensors: &mut Vec<NewTensor<'a>>, id: LinearId, matrix: &'a QuantizedMatrix) {

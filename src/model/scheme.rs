@@ -4,6 +4,7 @@ use super::id::{Class, Role};
 use super::size::Assignment;
 use super::spec::ModelSpec;
 use super::transform::NmPattern;
+pub use slm_runtime::kernels::Width;
 use slm_runtime::layout::Storage;
 use std::fmt;
 use std::str::FromStr;
@@ -66,6 +67,19 @@ impl FromStr for QuantScheme {
             _ => Err(UnknownScheme(text.to_owned())),
         }
     }
+}
+
+/// How the width of a linear's inputs is written: `a8`, `a16`.
+pub fn width_name(width: Width) -> &'static str {
+    match width {
+        Width::Bits8 => "a8",
+        Width::Bits16 => "a16",
+    }
+}
+
+/// The width that [`width_name`] writes so.
+pub fn width_of_name(name: &str) -> Option<Width> {
+    [Width::Bits8, Width::Bits16].into_iter().find(|width| width_name(*width) == name)
 }
 
 /// The named mixes of schemes that `--scheme` takes.

@@ -27,6 +27,8 @@ pub struct StoredTensor {
     pub columns: usize,
     /// In the artifact, padding included.
     pub bytes: u64,
+    /// Bits of the inputs it is multiplied with; 0 for tables that are looked up and for vectors.
+    pub activation_bits: u8,
 }
 
 /// Why a model cannot be stored.
@@ -168,7 +170,14 @@ pub fn stored_tensors(
             _ => Storage::F32,
         };
         let bytes = tensor_bytes(storage, layout, rows, columns).ok_or(SizeError::Overflow(id))? as u64;
-        out.push(StoredTensor { id, key: tensor_key(id), storage, rows, columns, bytes });
+        let multiplied = match id {
+            ParameterId::Linear(linear, Part::Weight) => {
+                !matches!(linear.role, Role::PositionEmbedding | Role::TypeEmbedding)
+            }
+            _ => false,
+        };
+        let activation_bits = if multiplied { 8 } else { 0 };
+        out.push(StoredTensor { id, key: tensor_key(id), storage, rows, columns, bytes, activation_bits });
     }
     out.sort_by_key(|tensor| tensor.key.rank());
     Ok(out)

@@ -6,7 +6,7 @@ use super::dense_directory::DenseError;
 use super::id::{LinearId, ParameterId, Part};
 use super::quantized::QuantizedMatrix;
 use super::quantized_directory::{self, QuantizedError};
-use super::scheme::QuantScheme;
+use super::scheme::{QuantScheme, Width};
 use super::spec::ModelSpec;
 use super::transform::{MaskError, Sparsity};
 use crate::checkpoint::atomic::AtomicError;
@@ -200,6 +200,17 @@ impl Model {
         self.parameters.iter().filter_map(pattern).collect()
     }
 
+    /// Width of the inputs of every linear that takes more than 8 bits.
+    pub fn activations(&self) -> BTreeMap<LinearId, Width> {
+        let wide = |(id, parameter): (&ParameterId, &Parameter)| match (id, parameter) {
+            (ParameterId::Linear(id, Part::Weight), Parameter::Quantized(matrix)) => {
+                (matrix.activations != Width::Bits8).then_some((*id, matrix.activations))
+            }
+            _ => None,
+        };
+        self.parameters.iter().filter_map(wide).collect()
+    }
+
     /// Scheme of every quantized matrix.
     pub fn schemes(&self) -> BTreeMap<LinearId, QuantScheme> {
         let scheme = |(id, parameter): (&ParameterId, &Parameter)| match (id, parameter) {
@@ -224,6 +235,8 @@ pub struct Outline {
     pub schemes: Option<BTreeMap<LinearId, QuantScheme>>,
     /// Of a quantized directory, the pattern of every matrix that has one.
     pub sparsity: Sparsity,
+    /// Of a quantized directory, the width of the inputs of every linear that takes more than 8 bits.
+    pub activations: BTreeMap<LinearId, Width>,
     /// Whether it holds key maps.
     pub key_maps: bool,
 }
@@ -252,12 +265,17 @@ impl Opened {
             Some(schemes) => quantized_directory::sparsity(&config, &spec, schemes)?,
             None => Sparsity::new(),
         };
+        let activations = match &schemes {
+            Some(schemes) => quantized_directory::activations(&config, &spec, schemes)?,
+            None => BTreeMap::new(),
+        };
         let stored = Directory::open(directory)?;
         let (layout, key_maps) = match &schemes {
             None => (DenseLayout::of(family, &spec, &stored)?, false),
             Some(schemes) => (DenseLayout::default(), quantized_directory::check(&spec, schemes, &stored)?),
         };
-        let outline = Outline { spec, config, directory: directory.to_owned(), schemes, sparsity, key_maps };
+        let outline =
+            Outline { spec, config, directory: directory.to_owned(), schemes, sparsity, activations, key_maps };
         Ok(Opened { outline, stored, layout })
     }
 }

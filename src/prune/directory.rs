@@ -12,7 +12,7 @@ use crate::model::id::{ParameterId, Part};
 use crate::model::transform::{HeldMasks, MaskError, NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Outline};
 use crate::progress::Progress;
-use crate::quantize::calibration::{CalibrationError, Source, calibration};
+use crate::quantize::calibration::{CALIBRATION_TOKENS, CalibrationError, Source, calibration};
 use crate::quantize::training_data::{Retrain, TrainingDataError, training_samples};
 use crate::report::{Align, Report, Table, grouped};
 use crate::train;
@@ -198,7 +198,7 @@ pub fn prune_directory(
     let calibrated = match &options.source {
         None => None,
         Some(source) => {
-            let calibration = calibration(&model, source, progress)?;
+            let calibration = calibration(&model, source, CALIBRATION_TOKENS, progress)?;
             Some((collect(&model, &calibration.sequences, device, progress)?, calibration))
         }
     };

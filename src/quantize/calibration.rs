@@ -35,6 +35,15 @@ pub enum Source {
         /// Key of the text in every JSONL line.
         field: Option<String>,
     },
+    /// Half of a file, half of the model's own samples.
+    Mixed {
+        /// The file.
+        path: PathBuf,
+        /// Key of the text in every JSONL line.
+        field: Option<String>,
+        /// Of the samples.
+        seed: u64,
+    },
     /// The model's own samples at temperature 1 (decoders), or the shipped text (encoders).
     Default {
         /// Of the samples.
@@ -77,7 +86,7 @@ pub enum CalibrationError {
     },
     /// Not enough of it.
     #[error(
-        "{}: {found} sequences of calibration text, {needed} or more are needed; pass a longer text, or none to use the default",
+        "{}: {found} sequences of calibration text with {tokens} tokens in all, {needed} sequences or more are needed; pass a longer text, or none to use the default",
         path.display()
     )]
     TooLittle {
@@ -85,9 +94,14 @@ pub enum CalibrationError {
         path: PathBuf,
         /// Sequences there are.
         found: usize,
+        /// Tokens of those.
+        tokens: usize,
         /// Sequences needed.
         needed: usize,
     },
+    /// Only decoders can sample.
+    #[error("--mix-self lets a decoder sample from itself, and this model is an encoder; pass a text alone")]
+    Encoder,
     /// The model could not be made to run on its integers.
     #[error("the model cannot sample from itself: {0}; pass a text with --calibration")]
     Sample(String),
@@ -108,20 +122,36 @@ impl From<SessionError> for CalibrationError {
     }
 }
 
-/// Sequences for a dense model.
-pub fn calibration(model: &Model, source: &Source, progress: &dyn Progress) -> Result<Calibration, CalibrationError> {
+/// Sequences for a dense model, of about `tokens` tokens.
+pub fn calibration(
+    model: &Model,
+    source: &Source,
+    tokens: usize,
+    progress: &dyn Progress,
+) -> Result<Calibration, CalibrationError> {
     match source {
-        Source::File { path, field } => from_file(model, path, field.as_deref()),
-        Source::Default { seed } if model.spec.kind == ModelKind::Decoder => sample_itself(model, *seed, progress),
+        Source::File { path, field } => from_file(model, path, field.as_deref(), tokens),
+        Source::Mixed { .. } if model.spec.kind == ModelKind::Encoder => Err(CalibrationError::Encoder),
+        Source::Mixed { path, field, seed } => {
+            let text = from_file(model, path, field.as_deref(), tokens / 2)?;
+            let own = sample_itself(model, *seed, tokens - tokens / 2, progress)?;
+            Ok(Calibration {
+                sequences: text.sequences.into_iter().chain(own.sequences).collect(),
+                description: format!("{}, and {}", text.description, own.description),
+            })
+        }
+        Source::Default { seed } if model.spec.kind == ModelKind::Decoder => {
+            sample_itself(model, *seed, tokens, progress)
+        }
         Source::Default { .. } => {
             let lines = ENCODER_TEXT.lines().enumerate().filter(|(_, line)| !line.is_empty());
             let records = lines.map(|(line, text)| Record { line: line + 1, text: text.to_owned() }).collect();
-            encode(&model.directory, &model.spec, records, "calibration/encoders.txt, shipped with slmc")
+            encode(&model.directory, &model.spec, records, "calibration/encoders.txt, shipped with slmc", tokens)
         }
     }
 }
 
-fn from_file(model: &Model, path: &Path, field: Option<&str>) -> Result<Calibration, CalibrationError> {
+fn from_file(model: &Model, path: &Path, field: Option<&str>, wanted: usize) -> Result<Calibration, CalibrationError> {
     let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     let calibration = match model.spec.kind {
         ModelKind::Decoder => {
@@ -130,15 +160,16 @@ fn from_file(model: &Model, path: &Path, field: Option<&str>) -> Result<Calibrat
             let tokens = tokenizer.encode_plain(&read_text(path, field)?)?;
             let window = WINDOW.min(model.spec.context);
             let sequences =
-                decoder_windows(&tokens, model.spec.bos, model.spec.context, window, CALIBRATION_TOKENS / window)
+                decoder_windows(&tokens, model.spec.bos, model.spec.context, window, (wanted / window).max(1))
                     .map_err(|source| CalibrationError::Window { path: path.to_owned(), source })?;
             Calibration { sequences, description: name }
         }
-        ModelKind::Encoder => encode(&model.directory, &model.spec, read_records(path, field)?, &name)?,
+        ModelKind::Encoder => encode(&model.directory, &model.spec, read_records(path, field)?, &name, wanted)?,
     };
     let (found, needed) = (calibration.sequences.len(), LEAST_SEQUENCES);
     if found < needed {
-        return Err(CalibrationError::TooLittle { path: path.to_owned(), found, needed });
+        let tokens = calibration.tokens();
+        return Err(CalibrationError::TooLittle { path: path.to_owned(), found, tokens, needed });
     }
     Ok(calibration)
 }
@@ -149,10 +180,11 @@ fn encode(
     spec: &ModelSpec,
     records: Vec<Record>,
     name: &str,
+    wanted: usize,
 ) -> Result<Calibration, CalibrationError> {
     let tokenizer = Tokenizer::open(directory)?;
     tokenizer.check(spec.vocabulary)?;
-    let mut left = CALIBRATION_TOKENS;
+    let mut left = wanted;
     let mut sequences = encoder_sequences(&tokenizer, &records, WINDOW.min(spec.context))?.tokens;
     sequences.retain(|sequence| {
         let keep = left > 0;
@@ -163,8 +195,13 @@ fn encode(
 }
 
 /// The model's own samples as calibration.
-fn sample_itself(model: &Model, seed: u64, progress: &dyn Progress) -> Result<Calibration, CalibrationError> {
-    let sequences = own_samples(model, CALIBRATION_TOKENS, WINDOW.min(model.spec.context), seed, progress)?;
+fn sample_itself(
+    model: &Model,
+    seed: u64,
+    tokens: usize,
+    progress: &dyn Progress,
+) -> Result<Calibration, CalibrationError> {
+    let sequences = own_samples(model, tokens, WINDOW.min(model.spec.context), seed, progress)?;
     Ok(Calibration { sequences, description: format!("sampled from the model itself, seed {seed}") })
 }
 

@@ -1,12 +1,13 @@
 //! `slmc quantize`: a dense directory in, a quantized directory out, and a report of what was done to every matrix.
 
 use super::calibration::{self, Calibration, CalibrationError, Source};
+use super::kept::Kept;
 use super::method::Method;
-use super::policy::{self, Keep, PolicyError};
+use super::policy::{self, Activations, Keep, PolicyError};
 use super::qat::FakeQuantize;
 use super::solver::{self, SolverError};
 use super::training_data::{Retrain, TrainingDataError, training_samples};
-use super::{MatrixReport, mark_sparse, quantize, with_key_maps};
+use super::{MatrixReport, mark_sparse, mark_wide, quantize, with_key_maps};
 use crate::calibrate::{CalibrateError, collect};
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
@@ -16,7 +17,7 @@ use crate::machine::{cpu_features, tool};
 use crate::model::dense_directory::{recorded_sparsity, sparsity_json};
 use crate::model::id::{ParameterId, Part};
 use crate::model::quantized_directory;
-use crate::model::scheme::Preset;
+use crate::model::scheme::{Preset, width_name};
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
 use crate::model::transform::{HeldMasks, NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Parameter};
@@ -42,10 +43,14 @@ pub struct Options {
     pub preset: Preset,
     /// Exceptions from it, the last match winning.
     pub keeps: Vec<Keep>,
+    /// Linears whose inputs are wider than 8 bits on a device, the last match winning.
+    pub activations: Vec<Activations>,
     /// How integers are found.
     pub method: Method,
     /// What to calibrate with; `rtn` needs nothing.
     pub source: Source,
+    /// Tokens of it.
+    pub calibration_tokens: usize,
     /// Name of the target whose packing the sizes are for.
     pub target: String,
     /// Its layout.
@@ -90,6 +95,9 @@ pub enum QuantizeError {
     /// Of the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// Of what an interrupted run has left.
+    #[error(transparent)]
+    Kept(#[from] train::checkpoint::CheckpointError),
     /// Of the training text.
     #[error(transparent)]
     TrainingData(#[from] TrainingDataError),
@@ -103,6 +111,7 @@ impl From<SolverError> for QuantizeError {
         match error {
             SolverError::Calibrate(error) => error.into(),
             SolverError::Model(error) => error.into(),
+            SolverError::Kept(error) => error.into(),
         }
     }
 }
@@ -120,6 +129,9 @@ pub struct QuantizeReport {
     pub scheme: &'static str,
     /// Exceptions.
     pub keep: Vec<String>,
+    /// Widths of inputs other than 8 bits, as asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub activations: Vec<String>,
     /// `rtn`, `search`, `gptq`, or `qat`.
     pub method: &'static str,
     /// Whose packing the sizes are for.
@@ -146,8 +158,14 @@ impl Report for QuantizeReport {
     fn text(&self) -> String {
         let (left, sparse) = (Align::Left, self.matrices.iter().any(|matrix| matrix.sparsity.is_some()));
         let sparsity = if sparse { "sparsity" } else { "" };
-        let mut table =
-            Table::new([("matrix", left), ("scheme", left), ("relative error", Align::Right), (sparsity, left)]);
+        let notes = if self.matrices.iter().any(|matrix| matrix.note().is_some()) { "notes" } else { "" };
+        let mut table = Table::new([
+            ("matrix", left),
+            ("scheme", left),
+            ("relative error", Align::Right),
+            (sparsity, left),
+            (notes, left),
+        ]);
         for matrix in &self.matrices {
             let compressed = |text: &String| text.parse().is_ok_and(NmPattern::is_two_of_four);
             let sparsity = match &matrix.sparsity {
@@ -155,7 +173,12 @@ impl Report for QuantizeReport {
                 Some(pattern) => format!("{pattern}, stored dense"),
                 None => String::new(),
             };
-            table.row([matrix.name.as_str(), &matrix.scheme, &format!("{:.2e}", matrix.relative_error), &sparsity]);
+            let scheme = match &matrix.activations {
+                Some(width) => format!("{} {width}", matrix.scheme),
+                None => matrix.scheme.clone(),
+            };
+            let note = matrix.note().unwrap_or_default();
+            table.row([matrix.name.as_str(), &scheme, &format!("{:.2e}", matrix.relative_error), &sparsity, &note]);
         }
         let mut sums = Table::pairs();
         sums.row(["method", self.method]);
@@ -183,6 +206,7 @@ pub fn quantize_directory(
         return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
     }
     let assignment = policy::assign(&model.spec, options.preset, &options.keeps)?;
+    let widths = policy::widths(&model.spec, &options.activations)?;
     match Tokenizer::open(&options.model) {
         // It travels with the model; what it cannot be used for later is refused now.
         Ok(tokenizer) => drop(tokenizer.check(model.spec.vocabulary)?),
@@ -194,7 +218,7 @@ pub fn quantize_directory(
     let tensors = stored_tensors(&model.spec, &assignment, &sparsity, options.layout, model.spec.context, true)?;
     let calibration = match (options.method, &options.qat) {
         (Method::Rtn, None) => Calibration { sequences: Vec::new(), description: "none".to_owned() },
-        _ => calibration::calibration(&model, &options.source, progress)?,
+        _ => calibration::calibration(&model, &options.source, options.calibration_tokens, progress)?,
     };
     let sequences = &calibration.sequences;
     let mut training = None;
@@ -205,7 +229,13 @@ pub fn quantize_directory(
             quantize(&model, &assignment, Some(&statistics), progress)?
         }
         (None, Method::Gptq) => {
-            let solved = solver::solve(&model, &assignment, &sparsity, sequences, device, progress)?;
+            warn_of_few_tokens(&model, calibration.tokens(), progress);
+            let run = run_identity(options, "gptq", device)?;
+            let kept = Kept::open(&options.out, &train::checkpoint::fingerprint(&run))?;
+            if kept.resumed > 0 {
+                progress.warn(&format_args!("{} groups of matrices are done, from an interrupted run", kept.resumed));
+            }
+            let solved = solver::solve(&model, &assignment, &sparsity, sequences, Some(&kept), device, progress)?;
             (with_key_maps(solved.model, &solved.statistics)?, solved.reports)
         }
         (Some(qat), _) => {
@@ -219,6 +249,11 @@ pub fn quantize_directory(
         }
     };
     mark_sparse(&mut quantized, &sparsity);
+    mark_wide(&mut quantized, &widths);
+    for (id, width) in &widths {
+        let of_it = matrices.iter_mut().find(|matrix| matrix.name == id.to_string());
+        of_it.into_iter().for_each(|matrix| matrix.activations = Some(width_name(*width).to_owned()));
+    }
     for (id, pattern) in &sparsity {
         let of_it = matrices.iter_mut().find(|matrix| matrix.name == id.to_string());
         of_it.into_iter().for_each(|matrix| matrix.sparsity = Some(pattern.to_string()));
@@ -226,6 +261,7 @@ pub fn quantize_directory(
     let report = QuantizeReport {
         scheme: options.preset.name(),
         keep: options.keeps.iter().map(ToString::to_string).collect(),
+        activations: options.activations.iter().map(ToString::to_string).collect(),
         method: if options.qat.is_some() { "qat" } else { options.method.name() },
         target: options.target.clone(),
         calibration: calibration.description.clone(),
@@ -236,7 +272,7 @@ pub fn quantize_directory(
         matrices,
     };
     quantized_directory::write(&quantized, &provenance(options, &report, &sparsity)?, &options.out)?;
-    if options.qat.is_some() {
+    if options.qat.is_some() || options.method == Method::Gptq {
         train::command::forget_checkpoint(&options.out)?;
     }
     Ok(report)
@@ -256,14 +292,8 @@ fn train_on_grid(
 ) -> Result<(Rounded, TrainReport), QuantizeError> {
     let settings = &qat.settings;
     let samples = training_samples(model, qat, progress)?;
-    let run = json!({
-        "tool": tool(),
-        "stage": "qat",
-        "inputs": inputs(options)?,
-        "scheme": options.preset.name(),
-        "keep": options.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "training": qat.identity(device),
-    });
+    let mut run = run_identity(options, "qat", device)?;
+    run["training"] = qat.identity(device);
     let retraining = Retraining {
         model,
         samples: &samples,
@@ -304,6 +334,35 @@ fn train_on_grid(
     Ok(((quantized, matrices), report))
 }
 
+/// What decides the integers of a run.
+fn run_identity(options: &Options, stage: &str, device: &Device) -> Result<serde_json::Value, HashError> {
+    Ok(json!({
+        "tool": tool(),
+        "stage": stage,
+        "inputs": inputs(options)?,
+        "scheme": options.preset.name(),
+        "keep": options.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "calibration": format!("{:?}", options.source),
+        "calibration_tokens": options.calibration_tokens,
+        "device": format!("{device:?}"),
+        "cpu_features": cpu_features(),
+    }))
+}
+
+/// Says before the work which linears have more columns than there are calibration tokens: their Gram matrices are
+/// singular, and only damping decides what the tokens do not.
+fn warn_of_few_tokens(model: &Model, tokens: usize, progress: &dyn Progress) {
+    let linears = model.spec.matrices().into_iter().filter(|(id, ..)| model.spec.multiplies(*id));
+    let wide: Vec<_> = linears.filter(|(_, _, columns)| *columns > tokens).collect();
+    if let Some((id, _, columns)) = wide.first() {
+        progress.warn(&format_args!(
+            "{} linears have more inputs than the calibration has tokens, such as `{id}` with {columns} inputs against \
+             {tokens} tokens; what was not seen is decided by damping: pass a longer --calibration text",
+            wide.len()
+        ));
+    }
+}
+
 fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -> Result<serde_json::Value, HashError> {
     Ok(json!({
         "schema": "slmc.provenance/1",
@@ -313,6 +372,7 @@ fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -
         "settings": {
             "scheme": report.scheme,
             "keep": report.keep,
+            "activations": report.activations,
             "method": report.method,
             "target": report.target,
             "calibration": report.calibration,
@@ -332,7 +392,7 @@ fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -
 /// Hashes of everything read.
 fn inputs(options: &Options) -> Result<Vec<serde_json::Value>, HashError> {
     let mut inputs = vec![json!({"role": "model", "sha256": hex(&directory_sha256(&options.model)?)})];
-    if let Source::File { path, .. } = &options.source {
+    if let Source::File { path, .. } | Source::Mixed { path, .. } = &options.source {
         inputs.push(json!({"role": "calibration", "sha256": hex(&file_sha256(path)?)}));
     }
     for file in options.qat.iter().flat_map(|qat| &qat.data).flat_map(|data| &data.files) {
@@ -341,11 +401,31 @@ fn inputs(options: &Options) -> Result<Vec<serde_json::Value>, HashError> {
     Ok(inputs)
 }
 
-/// Bytes of memory that quantizing takes at most, by rule of thumb: the f32 model of the calibration, the integers, one
-/// matrix of each kind in work.
-pub fn memory_estimate(path: &Path) -> Result<u64, ModelError> {
-    let outline = crate::model::weights::Outline::open(path)?;
-    let largest = outline.spec.matrices().iter().map(|(_, rows, columns)| (rows * columns) as u64).max().unwrap_or(0);
-    let parameters = outline.spec.parameter_count();
-    Ok(5 * parameters + 10 * largest + outline.spec.vocabulary as u64 * 256 * 4 + (64 << 20))
+/// Bytes of memory that quantizing takes at most, by rule of thumb: the integers, and by method what stands beside them.
+/// Checkpoints are mapped, and what is mapped can be given back.
+///
+/// # Errors
+/// Those of opening the directory.
+pub fn memory_estimate(path: &Path, method: Method, calibration_tokens: usize) -> Result<u64, ModelError> {
+    let spec = crate::model::weights::Outline::open(path)?.spec;
+    let of_matrices =
+        |f: fn(usize, usize) -> usize| spec.matrices().iter().map(|(_, rows, columns)| f(*rows, *columns) as u64).max();
+    let largest = of_matrices(|rows, columns| rows * columns).unwrap_or(0);
+    let parameters = spec.parameter_count();
+    let integers = parameters + parameters / 32 + 10 * largest + (64 << 20);
+    Ok(match method {
+        Method::Rtn => integers,
+        Method::Search => integers + 4 * parameters + spec.vocabulary as u64 * 256 * 4,
+        Method::Gptq => {
+            let linears = spec.matrices().into_iter().filter(|(id, ..)| id.role.in_layer());
+            let widest = linears.map(|(_, _, columns)| columns as u64).max().unwrap_or(0);
+            // Moments and their factors; one layer in f32 twice; hidden states of two models and the inputs of a layer.
+            let moments = 56 * widest * widest;
+            let layer = 8 * parameters / spec.layers.len().max(1) as u64;
+            let states = calibration_tokens as u64 * 4 * (5 * spec.hidden as u64 + widest);
+            // The gradients by looked-up rows take the whole model in f32, before there are integers.
+            let gradients = 4 * parameters + spec.vocabulary as u64 * 256 * 12;
+            (integers + moments + layer + states).max(gradients)
+        }
+    })
 }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 /// How integers and scales are found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Method {
     /// To nearest on searched scales, without calibration.
     Rtn,

@@ -5,6 +5,7 @@
 pub mod calibration;
 pub mod directory;
 pub mod gptq;
+pub mod kept;
 pub mod key_map;
 pub mod method;
 pub mod policy;
@@ -18,17 +19,18 @@ use crate::calibrate::linear_algebra::LEAST_DAMPING;
 use crate::checkpoint::DenseTensor;
 use crate::model::id::{KeyMapPart, LinearId, ParameterId, Part, Role};
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::QuantScheme;
+use crate::model::scheme::{QuantScheme, Width};
 use crate::model::size::Assignment;
 use crate::model::transform::{NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
 use gptq::{Hessian, Rounded};
 use key_map::KeyMap;
+use method::Method;
 use std::collections::BTreeMap;
 
 /// How well one matrix was rounded.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct MatrixReport {
     /// Name.
     pub name: String,
@@ -39,22 +41,25 @@ pub struct MatrixReport {
     pub relative_error: f64,
     /// Whether inputs were calibrated; tables of embeddings have none.
     pub calibrated: bool,
-    /// `rtn`, `search` or `gptq`.
-    pub method: &'static str,
+    /// How it was rounded.
+    pub method: Method,
     /// With gptq, the error of plain rounding in the same measure.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub plain_error: Option<f64>,
     /// Why the matrix, or how many of its rows, was rounded plainly although gptq was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fallback: Option<String>,
     /// Share of the mean diagonal that was added to the Gram matrix of the inputs, where more than the usual 0.01 was needed.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub damping: Option<f64>,
     /// Inputs that calibration never saw other than zero.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub dead_inputs: Option<usize>,
+    /// Width of its inputs on a device where that is not 8 bits: `a16`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub activations: Option<String>,
     /// Pattern of its zeros, where the input says it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sparsity: Option<String>,
 }
 
@@ -68,6 +73,15 @@ pub fn mark_sparse(model: &mut Model, sparsity: &Sparsity) {
     }
 }
 
+/// Sets the width of the inputs of linears.
+pub fn mark_wide(model: &mut Model, widths: &BTreeMap<LinearId, Width>) {
+    for (id, width) in widths {
+        if let Some(Parameter::Quantized(matrix)) = model.parameters.get_mut(&ParameterId::weight(*id)) {
+            matrix.activations = *width;
+        }
+    }
+}
+
 impl MatrixReport {
     fn new(id: LinearId, weights: &[f32], matrix: &QuantizedMatrix, importance: Option<&[f64]>) -> Self {
         MatrixReport {
@@ -75,13 +89,22 @@ impl MatrixReport {
             scheme: matrix.scheme.to_string(),
             relative_error: relative_error(weights, matrix, importance),
             calibrated: importance.is_some(),
-            method: if importance.is_some() { "search" } else { "rtn" },
+            method: if importance.is_some() { Method::Search } else { Method::Rtn },
             plain_error: None,
             fallback: None,
             damping: None,
             dead_inputs: None,
+            activations: None,
             sparsity: None,
         }
+    }
+
+    /// What was unusual about it.
+    pub fn note(&self) -> Option<String> {
+        let damping = self.damping.map(|damping| format!("damped by {damping}"));
+        let dead = self.dead_inputs.map(|dead| format!("{dead} inputs always zero"));
+        let notes: Vec<String> = [self.fallback.clone(), damping, dead].into_iter().flatten().collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
     }
 
     /// Of a matrix that was solved for.
@@ -96,11 +119,12 @@ impl MatrixReport {
             scheme: rounded.matrix.scheme.to_string(),
             relative_error: rounded.error,
             calibrated: true,
-            method: "gptq",
+            method: Method::Gptq,
             plain_error: Some(rounded.plain_error),
             fallback,
             damping: (hessian.damping > LEAST_DAMPING).then_some(hessian.damping),
             dead_inputs: (hessian.dead > 0).then_some(hessian.dead),
+            activations: None,
             sparsity: None,
         }
     }

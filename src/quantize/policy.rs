@@ -4,10 +4,11 @@
 
 use crate::model::id::{Class, LinearId, Role};
 use crate::model::pattern::matches;
-use crate::model::scheme::{Preset, QuantScheme, UnknownScheme};
+use crate::model::scheme::{Preset, QuantScheme, UnknownScheme, Width, width_name, width_of_name};
 use crate::model::size::Assignment;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::{NmPattern, Sparsity};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -46,6 +47,61 @@ pub enum KeepError {
     Scheme(#[from] UnknownScheme),
 }
 
+/// One `--activations`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activations {
+    /// Glob or alias.
+    pub pattern: String,
+    /// Of the inputs of every linear it matches.
+    pub width: Width,
+}
+
+impl FromStr for Activations {
+    type Err = ActivationsError;
+
+    fn from_str(text: &str) -> Result<Self, ActivationsError> {
+        let wrong = || ActivationsError(text.to_owned());
+        let (pattern, width) = text.split_once('=').ok_or_else(wrong)?;
+        Ok(Activations { pattern: pattern.to_owned(), width: width_of_name(width).ok_or_else(wrong)? })
+    }
+}
+
+impl fmt::Display for Activations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.pattern, width_name(self.width))
+    }
+}
+
+/// An `--activations` that does not parse.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is not PATTERN=a8 or PATTERN=a16, such as layers.*.ffn.down=a16")]
+pub struct ActivationsError(String);
+
+/// Every linear whose inputs are wider than 8 bits, the last match winning.
+///
+/// # Errors
+/// A pattern that matches no linear.
+pub fn widths(spec: &ModelSpec, wanted: &[Activations]) -> Result<BTreeMap<LinearId, Width>, PolicyError> {
+    let linears: Vec<LinearId> =
+        spec.matrices().into_iter().map(|(id, ..)| id).filter(|id| spec.multiplies(*id)).collect();
+    let head = LinearId::global(Role::LmHead);
+    let mut widths = BTreeMap::new();
+    for one in wanted {
+        let selects = |id: LinearId| {
+            matches(&one.pattern, id)
+                || (id.role == Role::TokenEmbedding && spec.tied_head() && matches(&one.pattern, head))
+        };
+        let matched: Vec<LinearId> = linears.iter().copied().filter(|id| selects(*id)).collect();
+        if matched.is_empty() {
+            let example = linears.get(linears.len() / 2).map(ToString::to_string).unwrap_or_default();
+            return Err(PolicyError::NoLinear { activations: one.to_string(), example });
+        }
+        widths.extend(matched.into_iter().map(|id| (id, one.width)));
+    }
+    widths.retain(|_, width| *width != Width::Bits8);
+    Ok(widths)
+}
+
 /// A set of schemes that cannot be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PolicyError {
@@ -57,6 +113,17 @@ pub enum PolicyError {
     MatchesNothing {
         /// The option.
         keep: String,
+        /// A name that exists.
+        example: String,
+    },
+    /// The pattern selects nothing that is multiplied with inputs.
+    #[error(
+        "--activations {activations}: the pattern matches no linear of this model; names look like {example}, aliases are \
+         attention, conv, ffn, head (and embedding where it is the head too)"
+    )]
+    NoLinear {
+        /// The option.
+        activations: String,
         /// A name that exists.
         example: String,
     },

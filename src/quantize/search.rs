@@ -47,6 +47,7 @@ pub fn quantize_matrix(
         row_scale: Vec::with_capacity(rows),
         multiplier: Vec::new(),
         sparsity: None,
+        activations: slm_runtime::kernels::Width::Bits8,
     };
     for row in rounded {
         matrix.values.extend(row.values);
@@ -114,6 +115,7 @@ impl Grid {
             row_scale: self.row_scale.clone(),
             multiplier: self.multiplier.clone(),
             sparsity: None,
+            activations: slm_runtime::kernels::Width::Bits8,
         }
     }
 }

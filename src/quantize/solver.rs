@@ -4,6 +4,7 @@
 //! better, is rounded plainly and its report says so.
 
 use super::gptq::{self, Hessian};
+use super::kept::Kept;
 use super::{MatrixReport, search};
 use crate::calibrate::layerwise::{Change, Changed, Layerwise};
 use crate::calibrate::linear_algebra::corrected;
@@ -16,6 +17,7 @@ use crate::model::size::Assignment;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
+use crate::train::checkpoint::CheckpointError;
 use burn::tensor::Device;
 use std::collections::BTreeMap;
 
@@ -28,6 +30,9 @@ pub enum SolverError {
     /// Of the weights.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Of what an interrupted run has left.
+    #[error(transparent)]
+    Kept(#[from] CheckpointError),
 }
 
 /// What was done to a model.
@@ -40,7 +45,8 @@ pub struct Solved {
     pub statistics: Statistics,
 }
 
-/// Rounds every matrix of a dense model by its scheme. Zeros of the matrices in `sparsity` stay zero.
+/// Rounds every matrix of a dense model by its scheme. Zeros of the matrices in `sparsity` stay zero. What is done is put
+/// into `kept`, and what is there already is taken from it.
 ///
 /// # Errors
 /// [`SolverError`].
@@ -49,12 +55,13 @@ pub fn solve(
     assignment: &Assignment,
     sparsity: &Sparsity,
     sequences: &[Vec<u32>],
+    kept: Option<&Kept>,
     device: &Device,
     progress: &dyn Progress,
 ) -> Result<Solved, SolverError> {
     let shapes = model.spec.matrices().into_iter().map(|(id, rows, columns)| (id, (rows, columns))).collect();
-    let mut solver = Solver { model, assignment, sparsity, shapes, done: BTreeMap::new() };
-    let pass = Layerwise { model, sequences, device, with_original: true };
+    let mut solver = Solver { model, assignment, sparsity, shapes, kept, done: BTreeMap::new() };
+    let pass = Layerwise { model, sequences, device, with_original: true, with_lookups: true };
     let statistics = pass.run(&mut solver, progress, "quantizing")?;
     let mut parameters = model.parameters.clone();
     let mut reports = Vec::new();
@@ -77,14 +84,22 @@ struct Solver<'a> {
     sparsity: &'a Sparsity,
     /// (rows, columns)
     shapes: BTreeMap<LinearId, (usize, usize)>,
+    kept: Option<&'a Kept>,
     done: BTreeMap<LinearId, (QuantizedMatrix, MatrixReport)>,
 }
 
 impl Change for Solver<'_> {
     type Error = SolverError;
 
-    fn kept(&mut self, _ids: &[LinearId]) -> Result<Option<Changed>, SolverError> {
-        Ok(None)
+    fn kept(&mut self, ids: &[LinearId]) -> Result<Option<Changed>, SolverError> {
+        let Some(kept) = self.kept else { return Ok(None) };
+        let Some(done) = kept.load(ids, &self.shapes)? else { return Ok(None) };
+        let mut changed = Changed::new();
+        for (id, matrix, report) in done {
+            changed.push((id, matrix.dequantize()));
+            self.done.insert(id, (matrix, report));
+        }
+        Ok(Some(changed))
     }
 
     fn change(&mut self, ids: &[LinearId], moments: Option<Moments>) -> Result<Changed, SolverError> {
@@ -120,6 +135,10 @@ impl Change for Solver<'_> {
             };
             changed.push((id, matrix.dequantize()));
             self.done.insert(id, (matrix, report));
+        }
+        if let Some(kept) = self.kept {
+            let done = ids.iter().filter_map(|id| self.done.get(id).map(|(matrix, report)| (*id, matrix, report)));
+            kept.save(&done.collect::<Vec<_>>())?;
         }
         Ok(changed)
     }

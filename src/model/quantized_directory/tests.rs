@@ -48,6 +48,7 @@ fn matrix_of(scheme: QuantScheme, rows: usize, columns: usize, seed: usize) -> Q
         row_scale: Vec::new(),
         multiplier: Vec::new(),
         sparsity: None,
+        activations: slm_runtime::kernels::Width::Bits8,
     };
     let (low, range) = if scheme == QuantScheme::W8 { (-127, 255) } else { (-8, 16) };
     matrix.values = (0..rows * columns).map(|i| (low + ((i * 7 + seed) % range) as i32) as i8).collect();

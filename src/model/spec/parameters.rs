@@ -39,6 +39,15 @@ impl ModelSpec {
         matches!(self.head, Head::LanguageModel { tied: true } | Head::MaskedLanguageModel { tied: true, .. })
     }
 
+    /// Whether a matrix is multiplied with inputs, and not only looked up.
+    pub fn multiplies(&self, id: LinearId) -> bool {
+        match id.role {
+            Role::TokenEmbedding => self.tied_head(),
+            Role::PositionEmbedding | Role::TypeEmbedding => false,
+            _ => true,
+        }
+    }
+
     /// Columns of the output: vocabulary, labels or hidden width.
     pub fn output_width(&self) -> usize {
         match &self.head {

@@ -12,7 +12,7 @@ use core::mem::MaybeUninit;
 use core::ops::Range;
 
 /// How far ahead of what is read the memory is asked for.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 
 /// Rows of `tiles` for one token, of `PLANES` rows of activations.
 ///
