@@ -1,6 +1,7 @@
 //! `slmc prune`: a dense directory in, a dense directory with zeros out, and a report of what went from every matrix.
 //! The result is a plain Hugging Face directory; only its slmc.json says which matrices are sparse.
 
+use super::layerwise::{self, Pass};
 use super::{MatrixReport, Method, PruneError, SelectionError, check, prune, select};
 use crate::calibrate::{CalibrateError, collect};
 use crate::checkpoint::ConfigError;
@@ -35,6 +36,8 @@ pub struct Options {
     pub pattern: NmPattern,
     /// How they are scored.
     pub method: Method,
+    /// Whether what stays is fitted anew.
+    pub refit: bool,
     /// Which linears: globs, ffn, attention, all.
     pub only: Vec<String>,
     /// What to calibrate with; magnitude needs none, and with one reports importance as well.
@@ -98,6 +101,7 @@ impl From<PruneError> for DirectoryError {
         match error {
             PruneError::Model(error) => error.into(),
             PruneError::Mask(error) => error.into(),
+            PruneError::Calibrate(error) => error.into(),
         }
     }
 }
@@ -107,8 +111,10 @@ impl From<PruneError> for DirectoryError {
 pub struct PruneReport {
     /// `2:4`.
     pub pattern: String,
-    /// `magnitude` or `wanda`.
+    /// `magnitude`, `wanda` or `sparsegpt`.
     pub method: &'static str,
+    /// Whether what stays was fitted anew.
+    pub refit: bool,
     /// The selection.
     pub only: Vec<String>,
     /// Whether artifacts hold matrices of this pattern compressed; others take the bytes of dense ones.
@@ -144,6 +150,8 @@ impl Report for PruneReport {
             ("zeros after", right),
             ("energy removed", right),
             ("weighted", right),
+            ("output missed", right),
+            ("", Align::Left),
         ]);
         let percent = |share: f64| format!("{:.2} %", 100.0 * share);
         for matrix in &self.matrices {
@@ -154,10 +162,13 @@ impl Report for PruneReport {
                 &grouped(matrix.zeros_after),
                 &percent(matrix.energy_removed),
                 &matrix.weighted_energy_removed.map_or_else(|| "-".to_owned(), percent),
+                &matrix.output_error.map_or_else(|| "-".to_owned(), percent),
+                matrix.fallback.as_deref().unwrap_or_default(),
             ]);
         }
         let mut sums = Table::pairs();
-        sums.row(["pattern", &format!("{} by {}", self.pattern, self.method)]);
+        let refitted = if self.refit { ", what stays fitted anew" } else { "" };
+        sums.row(["pattern", &format!("{} by {}{refitted}", self.pattern, self.method)]);
         if let (Some(calibration), Some(tokens)) = (&self.calibration, self.calibration_tokens) {
             sums.row(["calibration", &format!("{calibration}, {} tokens", grouped(tokens))]);
         }
@@ -195,16 +206,26 @@ pub fn prune_directory(
     let model = Model::open(path)?;
     // What slmc.json said of other matrices it will say again.
     model.check_sparsity(&sparsity)?;
-    let calibrated = match &options.source {
+    let calibration = match &options.source {
         None => None,
-        Some(source) => {
-            let calibration = calibration(&model, source, CALIBRATION_TOKENS, progress)?;
-            Some((collect(&model, &calibration.sequences, device, progress)?, calibration))
+        Some(source) => Some(calibration(&model, source, CALIBRATION_TOKENS, progress)?),
+    };
+    let dense = model.clone();
+    let layer_by_layer = options.refit || options.method == Method::SparseGpt;
+    let (mut pruned, matrices) = match &calibration {
+        Some(calibration) if layer_by_layer => {
+            let (selected, sequences) = (&selected[..], &calibration.sequences[..]);
+            let Options { pattern, method, refit, .. } = *options;
+            layerwise::prune(model, &Pass { selected, pattern, method, refit, sequences, device }, progress)?
+        }
+        calibration => {
+            let statistics = match calibration {
+                None => None,
+                Some(calibration) => Some(collect(&model, &calibration.sequences, device, progress)?),
+            };
+            prune(model, &selected, options.pattern, options.method, statistics.as_ref(), progress)?
         }
     };
-    let statistics = calibrated.as_ref().map(|(statistics, _)| statistics);
-    let dense = model.clone();
-    let (mut pruned, matrices) = prune(model, &selected, options.pattern, options.method, statistics, progress)?;
     sparsity.extend(selected.iter().map(|id| (*id, options.pattern)));
     let training = match &options.recover {
         None => None,
@@ -214,10 +235,11 @@ pub fn prune_directory(
             Some(report)
         }
     };
-    let calibration = calibrated.as_ref().map(|(_, calibration)| calibration);
+    let calibration = calibration.as_ref();
     let report = PruneReport {
         pattern: options.pattern.to_string(),
         method: options.method.name(),
+        refit: options.refit,
         only: options.only.clone(),
         compressed_in_artifacts: options.pattern.is_two_of_four(),
         calibration: calibration.map(|calibration| calibration.description.clone()),
@@ -253,6 +275,7 @@ fn recover(
         "inputs": inputs(options)?,
         "pattern": options.pattern.to_string(),
         "method": options.method.name(),
+        "refit": options.refit,
         "only": options.only,
         "training": retrain.identity(device),
     });
@@ -296,6 +319,7 @@ fn provenance(options: &Options, report: &PruneReport, sparsity: &Sparsity) -> R
         "settings": {
             "pattern": report.pattern,
             "method": report.method,
+            "refit": report.refit,
             "only": report.only,
             "calibration": report.calibration,
             "calibration_tokens": report.calibration_tokens,
