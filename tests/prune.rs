@@ -40,6 +40,7 @@ fn prune(model: &Path, out: &Path, pattern: &str, only: &str, method: Method) ->
         pattern: pattern.parse().unwrap(),
         method,
         refit: method == Method::SparseGpt,
+        most_missed: None,
         only: vec![only.to_owned()],
         source,
         recover: None,

@@ -13,6 +13,7 @@ use crate::recipe::Known;
 use crate::shell::{ExitStatus, Shell};
 use crate::train::settings::Settings;
 use crate::train::start::context_of;
+use anyhow::ensure;
 use std::path::PathBuf;
 
 /// Set weights to zero in a pattern that sparse hardware runs
@@ -51,6 +52,12 @@ pub(super) struct Args {
     /// With sparsegpt, leave the weights that stay as its updates left them
     #[arg(long)]
     no_refit: bool,
+
+    /// Leave a linear dense where pruning it would miss more than this share of its output's energy over the text
+    ///
+    /// Between 0 and 1; with sparsegpt or --refit, which measure it.
+    #[arg(long, value_name = "SHARE")]
+    most_missed: Option<f64>,
 
     /// Which linears; repeatable, all that match are pruned
     ///
@@ -110,6 +117,14 @@ impl Args {
         let device = device(&self.device)?;
         check_memory(global, memory_estimate(&self.model)?, "pruning")?;
         let context = context_of(&self.model)?;
+        if let Some(share) = self.most_missed {
+            ensure!((0.0..=1.0).contains(&share), "--most-missed {share} is no share; pass a number between 0 and 1");
+            ensure!(
+                self.refit || self.method == Method::SparseGpt,
+                "--most-missed needs the outputs, which {} alone does not look at; add --refit",
+                self.method.name()
+            );
+        }
         let refit = self.refit || (self.method == Method::SparseGpt && !self.no_refit);
         let source = match &self.calibration {
             Some(path) => Some(Source::File { path: path.clone(), field: self.field.clone() }),
@@ -121,6 +136,7 @@ impl Args {
             pattern: self.pattern,
             method: self.method,
             refit,
+            most_missed: self.most_missed,
             only: self.only.clone(),
             source,
             recover: self.recover.then(|| self.retrain.retrain(self.field.clone(), Settings::RECOVER, global, context)),

@@ -9,7 +9,7 @@ use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
 use crate::machine::{cpu_features, tool};
 use crate::model::dense_directory::{self, recorded_sparsity, sparsity_json};
-use crate::model::id::{ParameterId, Part};
+use crate::model::id::{LinearId, ParameterId, Part};
 use crate::model::transform::{HeldMasks, MaskError, NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Outline};
 use crate::progress::Progress;
@@ -38,6 +38,8 @@ pub struct Options {
     pub method: Method,
     /// Whether what stays is fitted anew.
     pub refit: bool,
+    /// Leave a linear dense where more than this share of its output's energy would be missed; layer by layer only.
+    pub most_missed: Option<f64>,
     /// Which linears: globs, ffn, attention, all.
     pub only: Vec<String>,
     /// What to calibrate with; magnitude needs none, and with one reports importance as well.
@@ -125,6 +127,8 @@ pub struct PruneReport {
     /// Tokens of that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration_tokens: Option<u64>,
+    /// Linears that were selected and stayed dense, since pruning them would have missed more than was allowed.
+    pub left_dense: u64,
     /// Weights of the pruned matrices.
     pub weights: u64,
     /// Of those, zero before.
@@ -163,7 +167,7 @@ impl Report for PruneReport {
                 &percent(matrix.energy_removed),
                 &matrix.weighted_energy_removed.map_or_else(|| "-".to_owned(), percent),
                 &matrix.output_error.map_or_else(|| "-".to_owned(), percent),
-                matrix.fallback.as_deref().unwrap_or_default(),
+                matrix.fallback.as_deref().unwrap_or(if matrix.left_dense { "left dense" } else { "" }),
             ]);
         }
         let mut sums = Table::pairs();
@@ -215,8 +219,9 @@ pub fn prune_directory(
     let (mut pruned, matrices) = match &calibration {
         Some(calibration) if layer_by_layer => {
             let (selected, sequences) = (&selected[..], &calibration.sequences[..]);
-            let Options { pattern, method, refit, .. } = *options;
-            layerwise::prune(model, &Pass { selected, pattern, method, refit, sequences, device }, progress)?
+            let Options { pattern, method, refit, most_missed, .. } = *options;
+            let pass = Pass { selected, pattern, method, refit, most_missed, sequences, device };
+            layerwise::prune(model, &pass, progress)?
         }
         calibration => {
             let statistics = match calibration {
@@ -226,7 +231,8 @@ pub fn prune_directory(
             prune(model, &selected, options.pattern, options.method, statistics.as_ref(), progress)?
         }
     };
-    sparsity.extend(selected.iter().map(|id| (*id, options.pattern)));
+    let left = |id: &LinearId| matrices.iter().any(|matrix| matrix.left_dense && matrix.name == id.to_string());
+    sparsity.extend(selected.iter().filter(|id| !left(id)).map(|id| (*id, options.pattern)));
     let training = match &options.recover {
         None => None,
         Some(retrain) => {
@@ -244,7 +250,8 @@ pub fn prune_directory(
         compressed_in_artifacts: options.pattern.is_two_of_four(),
         calibration: calibration.map(|calibration| calibration.description.clone()),
         calibration_tokens: calibration.map(|calibration| calibration.tokens() as u64),
-        weights: shapes.iter().map(|(_, rows, columns)| (rows * columns) as u64).sum(),
+        weights: shapes.iter().filter(|(id, ..)| !left(id)).map(|(_, rows, columns)| (rows * columns) as u64).sum(),
+        left_dense: matrices.iter().filter(|matrix| matrix.left_dense).count() as u64,
         zeros_before: matrices.iter().map(|matrix| matrix.zeros_before).sum(),
         zeros_after: matrices.iter().map(|matrix| matrix.zeros_after).sum(),
         training,
@@ -276,6 +283,7 @@ fn recover(
         "pattern": options.pattern.to_string(),
         "method": options.method.name(),
         "refit": options.refit,
+        "most_missed": options.most_missed,
         "only": options.only,
         "training": retrain.identity(device),
     });
@@ -320,6 +328,7 @@ fn provenance(options: &Options, report: &PruneReport, sparsity: &Sparsity) -> R
             "pattern": report.pattern,
             "method": report.method,
             "refit": report.refit,
+            "most_missed": options.most_missed,
             "only": report.only,
             "calibration": report.calibration,
             "calibration_tokens": report.calibration_tokens,

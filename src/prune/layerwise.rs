@@ -25,6 +25,8 @@ pub struct Pass<'a> {
     pub method: Method,
     /// Whether what stays is fitted anew.
     pub refit: bool,
+    /// A linear stays dense where more than this share of its output's energy would be missed.
+    pub most_missed: Option<f64>,
     /// Calibration, each sequence run on its own.
     pub sequences: &'a [Vec<u32>],
     /// Where.
@@ -72,7 +74,14 @@ impl Change for Pruner<'_> {
         let mut changed = Changed::new();
         for &id in ids.iter().filter(|id| self.shapes.contains_key(id)) {
             let weights = self.model.values_f32(ParameterId::weight(id))?;
-            let (pruned, report) = self.prune_matrix(id, &weights, &moments)?;
+            let (mut pruned, mut report) = self.prune_matrix(id, &weights, &moments)?;
+            let missed = report.output_error.unwrap_or(0.0);
+            if self.pass.most_missed.is_some_and(|most| missed > most) {
+                report = MatrixReport::new(id, &weights, &weights, moments.columns, None);
+                report.output_error = Some(missed);
+                report.left_dense = true;
+                pruned = weights;
+            }
             changed.push((id, pruned.clone()));
             self.done.insert(id, (pruned, report));
         }

@@ -134,6 +134,9 @@ pub struct MatrixReport {
     /// was pruned layer by layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_error: Option<f64>,
+    /// Whether it stayed as it was, since pruning it would have missed more than was allowed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub left_dense: bool,
     /// What was not done as asked, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
@@ -151,6 +154,7 @@ impl MatrixReport {
             energy_removed: energy_removed(weights, pruned, columns, None),
             weighted_energy_removed: importance.map(|h| energy_removed(weights, pruned, columns, Some(h))),
             output_error: None,
+            left_dense: false,
             fallback: None,
         }
     }

@@ -219,12 +219,12 @@ impl SweepReport {
                 grouped(self.measured_tokens),
                 self.measured_on
             ),
-            x_axis: "bytes of weights".to_owned(),
+            x_axis: "bytes of weights (line: best mix of its bytes; orange: named mixes)".to_owned(),
             y_axis: self.unit.to_owned(),
             line: self.points.iter().map(|found| point(found, false)).collect(),
             others: self.mixes.iter().map(|found| point(found, true)).collect(),
             bars_title: format!(
-                "{} of every item alone in its smallest scheme: measured (bar), predicted (tick)",
+                "Every item alone in its smallest scheme, {}: measured (bar), predicted (tick)",
                 self.unit
             ),
             bars: self.items.iter().filter_map(bar).collect(),
