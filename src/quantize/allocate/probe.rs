@@ -180,7 +180,11 @@ impl<'m> Probe<'m> {
 
     /// A quantized model as an artifact for `layout`, run by the runtime: what ships.
     pub fn artifact(&self, model: &Model, layout: Layout) -> Result<Samples, ProbeError> {
-        let text = TextSection { vocabulary: vec![Vec::new(); self.spec.vocabulary], strip_leading_space: false };
+        let text = TextSection {
+            vocabulary: vec![Vec::new(); self.spec.vocabulary],
+            strip_leading_space: false,
+            tables: None,
+        };
         let longest = self.sequences.iter().map(|sequence| sequence.batch.tokens().len()).max();
         let target = Target::unlimited("probe", layout);
         let compiled = compile(model, &target, longest, &text, &HostSections::default(), &Silent)
