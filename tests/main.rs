@@ -12,6 +12,7 @@ mod hostile_checkpoint;
 mod interrupt;
 mod prune;
 mod quality;
+mod quantize;
 mod recipes;
 mod reference;
 mod targets;

@@ -169,7 +169,7 @@ impl Layerwise<'_> {
 
         let groups: Vec<Vec<LinearId>> = head_groups(spec).into_iter().map(|id| vec![id]).collect();
         if !groups.is_empty() {
-            let weights = self.weights(|id| !embeds(id) && id.layer().is_none())?;
+            let weights = self.weights(|id| id.layer().is_none())?;
             let step = |forward: &Forward<'_>, _: usize, hidden: Tensor<3>, tap: &mut dyn Tap| {
                 forward.head(forward.finish(hidden), tap)
             };

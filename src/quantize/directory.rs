@@ -1,6 +1,7 @@
 //! `slmc quantize`: a dense directory in, a quantized directory out, and a report of what was done to every matrix.
 
 use super::calibration::{self, Calibration, CalibrationError, Source};
+use super::equalize::{EqualizeError, Equalized, equalize};
 use super::kept::Kept;
 use super::method::Method;
 use super::policy::{self, Activations, Keep, PolicyError};
@@ -45,6 +46,8 @@ pub struct Options {
     pub keeps: Vec<Keep>,
     /// Linears whose inputs are wider than 8 bits on a device, the last match winning.
     pub activations: Vec<Activations>,
+    /// Whether outliers are moved from inputs into weights where the graph allows it.
+    pub equalize: bool,
     /// How integers are found.
     pub method: Method,
     /// What to calibrate with; `rtn` needs nothing.
@@ -106,6 +109,15 @@ pub enum QuantizeError {
     Train(Box<train::command::CommandError>),
 }
 
+impl From<EqualizeError> for QuantizeError {
+    fn from(error: EqualizeError) -> Self {
+        match error {
+            EqualizeError::Calibrate(error) => error.into(),
+            EqualizeError::Model(error) => error.into(),
+        }
+    }
+}
+
 impl From<SolverError> for QuantizeError {
     fn from(error: SolverError) -> Self {
         match error {
@@ -148,6 +160,9 @@ pub struct QuantizeReport {
     /// Of quantization-aware training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainReport>,
+    /// Where outliers were moved.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub equalized: Vec<Equalized>,
     /// Every matrix.
     pub matrices: Vec<MatrixReport>,
 }
@@ -187,6 +202,15 @@ impl Report for QuantizeReport {
         if let Some(training) = &self.training {
             sums.row(["trained on", &format!("{} tokens, loss {:.4}", grouped(training.tokens), training.loss)]);
         }
+        for place in &self.equalized {
+            let Equalized { name, error_before, error_after, largest_factor } = place;
+            sums.row([
+                "equalized",
+                &format!(
+                    "{name}: output error {error_before:.2e} to {error_after:.2e}, factors up to {largest_factor}"
+                ),
+            ]);
+        }
         sums.row(["weight_bytes", &grouped(self.size.weight_bytes)]);
         sums.row(["parameters", &grouped(self.size.parameters)]);
         sums.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
@@ -216,11 +240,21 @@ pub fn quantize_directory(
     let sparsity = recorded_sparsity(&options.model, &model.spec)?;
     model.check_sparsity(&sparsity)?;
     let tensors = stored_tensors(&model.spec, &assignment, &sparsity, options.layout, model.spec.context, true)?;
+    if options.method == Method::Gptq && options.qat.is_none() {
+        // Read once, so that values that are not finite are refused before the long work.
+        model.parameters.keys().try_for_each(|id| model.values_f32(*id).map(drop))?;
+    }
     let calibration = match (options.method, &options.qat) {
-        (Method::Rtn, None) => Calibration { sequences: Vec::new(), description: "none".to_owned() },
+        (Method::Rtn, None) if !options.equalize => {
+            Calibration { sequences: Vec::new(), description: "none".to_owned() }
+        }
         _ => calibration::calibration(&model, &options.source, options.calibration_tokens, progress)?,
     };
     let sequences = &calibration.sequences;
+    let (model, equalized) = match options.equalize {
+        true => equalize(model, &assignment, sequences, device, progress)?,
+        false => (model, Vec::new()),
+    };
     let mut training = None;
     let (mut quantized, mut matrices) = match (&options.qat, options.method) {
         (None, Method::Rtn) => quantize(&model, &assignment, None, progress)?,
@@ -235,7 +269,12 @@ pub fn quantize_directory(
             if kept.resumed > 0 {
                 progress.warn(&format_args!("{} groups of matrices are done, from an interrupted run", kept.resumed));
             }
-            let solved = solver::solve(&model, &assignment, &sparsity, sequences, Some(&kept), device, progress)?;
+            let solved = solver::solve(&model, &assignment, &sparsity, sequences, Some(&kept), device, progress);
+            if solved.is_err() {
+                // It would fail again at the same place; only what was interrupted is worth going on from.
+                train::command::forget_checkpoint(&options.out)?;
+            }
+            let solved = solved?;
             (with_key_maps(solved.model, &solved.statistics)?, solved.reports)
         }
         (Some(qat), _) => {
@@ -269,6 +308,7 @@ pub fn quantize_directory(
         calibration_sequences: calibration.sequences.len() as u64,
         size: WeightSize::of(&model.spec, &tensors),
         training,
+        equalized,
         matrices,
     };
     quantized_directory::write(&quantized, &provenance(options, &report, &sparsity)?, &options.out)?;
@@ -342,6 +382,7 @@ fn run_identity(options: &Options, stage: &str, device: &Device) -> Result<serde
         "inputs": inputs(options)?,
         "scheme": options.preset.name(),
         "keep": options.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "equalize": options.equalize,
         "calibration": format!("{:?}", options.source),
         "calibration_tokens": options.calibration_tokens,
         "device": format!("{device:?}"),
@@ -374,6 +415,7 @@ fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -
             "keep": report.keep,
             "activations": report.activations,
             "method": report.method,
+            "equalize": options.equalize,
             "target": report.target,
             "calibration": report.calibration,
             "calibration_tokens": report.calibration_tokens,
