@@ -23,7 +23,7 @@ use crate::machine::{cpu_features, tool};
 use crate::model::dense_directory::{recorded_sparsity, sparsity_json};
 use crate::model::id::{ParameterId, Part};
 use crate::model::quantized_directory;
-use crate::model::scheme::width_name;
+use crate::model::scheme::{Preset, width_name};
 use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
 use crate::model::transform::{HeldMasks, NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Parameter};
