@@ -3,11 +3,15 @@
 
 use crate::fixture::{Family, Size, compiled, quantized};
 use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::kernels::pool::Pool;
+use slm_runtime::kernels::{Kernels, SCALAR, Width, available};
 use slm_runtime::layout::Layout;
 use slm_runtime::session::Session;
+use slm_runtime::sha256::{Digest, Sha256};
 use slmc::compile::fit::Device;
 use slmc::compile::host::{SessionMemory, kernels};
-use slmc::model::scheme::Preset;
+use slmc::model::scheme::{Preset, QuantScheme};
+use slmc::model::weights::{Model, Parameter};
 
 /// Bits of the logits of all positions, the tokens given in pieces.
 fn logits(artifact: &[u8], tokens: &[u32], piece: usize) -> Vec<u32> {
@@ -86,4 +90,66 @@ fn two_builds_give_identical_bytes() {
         let (first, second) = (build(), single.install(build));
         assert!(first == second, "{}: two builds differ", family.name());
     }
+}
+
+/// Digest of the logits of all positions, by some kernels and threads, the tokens given in pieces.
+fn digest(artifact: &[u8], tokens: &[u32], kernels: &'static Kernels, threads: usize, piece: usize) -> Digest {
+    let view = ArtifactView::open(artifact).expect("it is sound");
+    let pool = Pool::new(threads).expect("threads start");
+    let mut memory = SessionMemory::for_workers(&view, threads);
+    let session = Session::with_workers(&view, kernels, &pool, memory.as_mut_slice());
+    let mut session = session.expect("the memory is the planned one");
+    let mut hash = Sha256::new();
+    for piece in tokens.chunks(piece) {
+        let mut keep = |_: usize, row: &[f32]| row.iter().for_each(|value| hash.update(&value.to_le_bytes()));
+        session.run(piece, &mut keep).expect("the tokens run");
+    }
+    hash.finish()
+}
+
+/// The model with 16-bit activations for every second linear, so that linears that share an input differ in width.
+fn with_wide_activations(mut model: Model) -> Model {
+    let matrices = model.parameters.values_mut().filter_map(|parameter| match parameter {
+        Parameter::Quantized(matrix) => Some(matrix),
+        Parameter::Dense(_) => None,
+    });
+    matrices.step_by(2).for_each(|matrix| matrix.activations = Width::Bits16);
+    model
+}
+
+/// One digest for every table of kernels that this CPU can run, one to four threads and every way to cut the prompt; small
+/// models of every family, and stories260k where it is there, in w8, w4 and with 16-bit activations.
+#[test]
+fn kernels_threads_and_pieces_do_not_change_a_bit() {
+    let mut models: Vec<(String, Model)> = Vec::new();
+    for family in Family::ALL {
+        let model = || quantized(family, Size::SMALL, Preset::Mixed);
+        models.push((family.name().to_owned(), model()));
+        models.push((format!("{} with 16-bit activations", family.name()), with_wide_activations(model())));
+    }
+    for scheme in [QuantScheme::W8, QuantScheme::W4G32] {
+        let Some(model) = crate::reference::reference_model(scheme, QuantScheme::W8) else { continue };
+        models.push((format!("stories260k {scheme}"), model.clone()));
+        models.push((format!("stories260k {scheme} with 16-bit activations"), with_wide_activations(model)));
+    }
+    let mut wrong = Vec::new();
+    let mut narrow: Option<Digest> = None;
+    for (name, model) in &models {
+        let bytes = compiled(model, &Device::unlimited("test", Layout::R8K4Offset8), Some(96)).bytes;
+        let tokens = tokens(model.spec.vocabulary, 96);
+        let decoder = ArtifactView::open(&bytes).expect("it is sound").spec().kind == 1;
+        let expected = digest(&bytes, &tokens, &SCALAR, 1, 96);
+        // The digest tells one model from the next, and wide activations from narrow ones.
+        assert_ne!(narrow.replace(expected), Some(expected), "{name}");
+        for kernels in available() {
+            for threads in 1..=4 {
+                for &piece in if decoder { &[1, 7, 64, 96][..] } else { &[96] } {
+                    if digest(&bytes, &tokens, kernels, threads, piece) != expected {
+                        wrong.push(format!("{name}, {}, {threads} threads, pieces of {piece}", kernels.name));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ: {wrong:#?}", wrong.len());
 }

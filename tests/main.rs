@@ -14,6 +14,7 @@ mod hostile_checkpoint;
 mod interrupt;
 mod prune;
 mod quality;
+mod quantize;
 mod recipes;
 mod reference;
 mod targets;

@@ -74,7 +74,7 @@ pub(crate) fn quantize_model(dense: &Model, linear: QuantScheme, embedding: Quan
     model
 }
 
-fn reference_model(linear: QuantScheme, embedding: QuantScheme) -> Option<Model> {
+pub(crate) fn reference_model(linear: QuantScheme, embedding: QuantScheme) -> Option<Model> {
     let model = Model::open(&shared("models/stories260k")?).expect("the checkpoint opens");
     Some(quantize_model(&model, linear, embedding))
 }

@@ -15,6 +15,9 @@ pub struct Moments {
     pub gram: Vec<f64>,
     /// C, (columns, columns): element (i, j) is Σ x_i x̃_j. `None` where both models are one.
     pub cross: Option<Vec<f64>>,
+    /// Σ a² / (12 · 127²), a the largest magnitude of a token's x̃: the squared error that rounding x̃ to 8 bits puts on
+    /// every channel.
+    pub rounding: f64,
 }
 
 /// Why there are no moments.
@@ -37,7 +40,7 @@ impl Moments {
     /// Nothing summed yet.
     pub fn new(columns: usize, with_cross: bool) -> Self {
         let zeros = || vec![0.0; columns * columns];
-        Moments { columns, rows: 0, gram: zeros(), cross: with_cross.then(zeros) }
+        Moments { columns, rows: 0, gram: zeros(), cross: with_cross.then(zeros), rounding: 0.0 }
     }
 
     /// Adds tokens: `changed`, (tokens, columns), and `original` of the same shape where cross moments are kept.
@@ -49,6 +52,9 @@ impl Moments {
         if let (Some(cross), Some(original)) = (&mut self.cross, original) {
             add_product(cross, original.clone().transpose().matmul(changed.clone()))?;
         }
+        let largest = changed.clone().abs().max_dim(1).into_data().try_to_vec::<f32>();
+        let largest = largest.map_err(|error| MomentsError::Device(format!("{error:?}")))?;
+        self.rounding += largest.iter().map(|a| f64::from(*a).powi(2) / (12.0 * 127.0 * 127.0)).sum::<f64>();
         self.rows += changed.dims()[0] as u64;
         Ok(())
     }

@@ -85,6 +85,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "rtn|search|gptq", default_value = "gptq", conflicts_with = "qat")]
     method: Method,
 
+    /// Move outliers of activations into weights before rounding, where that changes nothing in exact arithmetic
+    ///
+    /// From norms into the linears that read them, from up into down of gated networks, from value into output; never
+    /// where a norm stands after its sum, never into a tied head.
+    #[arg(long, conflicts_with = "qat")]
+    equalize: bool,
+
     /// Text to calibrate with: plain text, or JSONL with --field
     ///
     /// Without it a decoder samples from itself, and an encoder uses the text that ships with slmc.
@@ -233,6 +240,7 @@ impl Args {
             mix,
             keeps: self.keep.clone(),
             activations: self.activations.clone(),
+            equalize: self.equalize,
             method: self.method,
             source,
             seed: global.seed,

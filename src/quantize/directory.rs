@@ -6,6 +6,7 @@ use super::allocate::plan::{AllocationError, Found, Plan};
 use super::allocate::report::AllocationReport;
 use super::allocate::sweep::{Sweep, SweepReport};
 use super::calibration::{self, Calibration, CalibrationError, Source};
+use super::equalize::{EqualizeError, Equalized, equalize};
 use super::kept::Kept;
 use super::method::Method;
 use super::policy::{self, Activations, Keep, Mix, PolicyError};
@@ -22,7 +23,7 @@ use crate::machine::{cpu_features, tool};
 use crate::model::dense_directory::{recorded_sparsity, sparsity_json};
 use crate::model::id::{ParameterId, Part};
 use crate::model::quantized_directory;
-use crate::model::scheme::width_name;
+use crate::model::scheme::{Preset, width_name};
 use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
 use crate::model::transform::{HeldMasks, NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Parameter};
@@ -52,6 +53,8 @@ pub struct Options {
     pub keeps: Vec<Keep>,
     /// Linears whose inputs are wider than 8 bits on a device, the last match winning.
     pub activations: Vec<Activations>,
+    /// Whether outliers are moved from inputs into weights where the graph allows it.
+    pub equalize: bool,
     /// How integers are found.
     pub method: Method,
     /// What to calibrate with; `rtn` needs nothing.
@@ -118,6 +121,15 @@ pub enum QuantizeError {
     Train(Box<train::command::CommandError>),
 }
 
+impl From<EqualizeError> for QuantizeError {
+    fn from(error: EqualizeError) -> Self {
+        match error {
+            EqualizeError::Calibrate(error) => error.into(),
+            EqualizeError::Model(error) => error.into(),
+        }
+    }
+}
+
 impl From<SolverError> for QuantizeError {
     fn from(error: SolverError) -> Self {
         match error {
@@ -163,6 +175,9 @@ pub struct QuantizeReport {
     /// Of quantization-aware training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainReport>,
+    /// Where outliers were moved.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub equalized: Vec<Equalized>,
     /// Every matrix.
     pub matrices: Vec<MatrixReport>,
 }
@@ -202,6 +217,15 @@ impl Report for QuantizeReport {
         if let Some(training) = &self.training {
             sums.row(["trained on", &format!("{} tokens, loss {:.4}", grouped(training.tokens), training.loss)]);
         }
+        for place in &self.equalized {
+            let Equalized { name, error_before, error_after, largest_factor } = place;
+            sums.row([
+                "equalized",
+                &format!(
+                    "{name}: output error {error_before:.2e} to {error_after:.2e}, factors up to {largest_factor}"
+                ),
+            ]);
+        }
         sums.row(["weight_bytes", &grouped(self.size.weight_bytes)]);
         sums.row(["parameters", &grouped(self.size.parameters)]);
         sums.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
@@ -224,8 +248,8 @@ pub fn quantize_directory(
         return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
     }
     let sparsity = recorded_sparsity(&options.model, &model.spec)?;
-    let stored =
-        |mix: &Assignment| stored_tensors(&model.spec, mix, &sparsity, options.layout, model.spec.context, true);
+    let spec = model.spec.clone();
+    let stored = |mix: &Assignment| stored_tensors(&spec, mix, &sparsity, options.layout, spec.context, true);
     let plan = match options.mix {
         Mix::Preset(_) => None,
         Mix::Auto(budget) => {
@@ -247,11 +271,23 @@ pub fn quantize_directory(
         Err(error) => return Err(error.into()),
     }
     model.check_sparsity(&sparsity)?;
+    if options.method == Method::Gptq && options.qat.is_none() {
+        // Read once, so that values that are not finite are refused before the long work.
+        model.parameters.keys().try_for_each(|id| model.values_f32(*id).map(drop))?;
+    }
     let calibration = match (options.method, &options.qat, &plan) {
-        (Method::Rtn, None, None) => Calibration { sequences: Vec::new(), description: "none".to_owned() },
+        (Method::Rtn, None, None) if !options.equalize => {
+            Calibration { sequences: Vec::new(), description: "none".to_owned() }
+        }
         _ => calibration::calibration(&model, &options.source, options.calibration_tokens, progress)?,
     };
     let sequences = &calibration.sequences;
+    let (model, equalized) = match (options.equalize, &plan) {
+        (true, None) => equalize(model, &preset, sequences, device, progress)?,
+        // What is chosen later is not known yet: outliers are weighed as 4 bits would feel them.
+        (true, Some(_)) => equalize(model, &Preset::W4.assign(&spec), sequences, device, progress)?,
+        (false, _) => (model, Vec::new()),
+    };
     let found = match &plan {
         None => None,
         Some(plan) => {
@@ -277,7 +313,12 @@ pub fn quantize_directory(
             if kept.resumed > 0 {
                 progress.warn(&format_args!("{} groups of matrices are done, from an interrupted run", kept.resumed));
             }
-            let solved = solver::solve(&model, &assignment, &sparsity, sequences, Some(&kept), device, progress)?;
+            let solved = solver::solve(&model, &assignment, &sparsity, sequences, Some(&kept), device, progress);
+            if solved.is_err() {
+                // It would fail again at the same place; only what was interrupted is worth going on from.
+                train::command::forget_checkpoint(&options.out)?;
+            }
+            let solved = solved?;
             (with_key_maps(solved.model, &solved.statistics)?, solved.reports)
         }
         (Some(qat), _) => {
@@ -316,6 +357,7 @@ pub fn quantize_directory(
         size: WeightSize::of(&model.spec, &tensors),
         allocation,
         training,
+        equalized,
         matrices,
     };
     quantized_directory::write(&quantized, &provenance(options, &report, &sparsity)?, &options.out)?;
@@ -433,6 +475,7 @@ fn run_identity(options: &Options, stage: &str, device: &Device) -> Result<serde
         "inputs": inputs(options)?,
         "scheme": format!("{:?}", options.mix),
         "keep": options.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "equalize": options.equalize,
         "calibration": format!("{:?}", options.source),
         "calibration_tokens": options.calibration_tokens,
         "device": format!("{device:?}"),
@@ -465,6 +508,7 @@ fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -
             "keep": report.keep,
             "activations": report.activations,
             "method": report.method,
+            "equalize": options.equalize,
             "target": report.target,
             "budget_bytes": report.allocation.as_ref().map(|allocation| allocation.budget_bytes),
             "calibration": report.calibration,

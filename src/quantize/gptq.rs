@@ -9,6 +9,7 @@
 //! of threads.
 
 use super::search;
+use super::vector::{add, dot, nearest, wide};
 use crate::calibrate::linear_algebra::{NoFactor, inverse_factor};
 use crate::calibrate::moments::Moments;
 use crate::model::quantized::QuantizedMatrix;
@@ -38,6 +39,10 @@ pub struct Hessian {
     pub damping: f64,
     /// Inputs that were never other than zero.
     pub dead: usize,
+    /// Squared error that 8-bit inputs put on every channel, in the unit of `gram`.
+    rounding: f64,
+    /// The channel of the largest inputs.
+    pub loudest: usize,
 }
 
 impl Hessian {
@@ -61,10 +66,12 @@ impl Hessian {
             columns,
             gram,
             upper: factor.upper,
-            order,
             importance: moments.mean_square(),
             damping: factor.damping,
             dead: factor.dead.len(),
+            rounding: moments.rounding / mean,
+            loudest: order[0],
+            order,
         })
     }
 
@@ -73,6 +80,13 @@ impl Hessian {
         let miss: Vec<f32> = weights.iter().zip(matrix.dequantize()).map(|(w, q)| w - q).collect();
         let size = self.energy(weights);
         if size > 0.0 { self.energy(&miss) / size } else { 0.0 }
+    }
+
+    /// Squared error of the outputs by rounding inputs to 8 bits, as a share of the outputs.
+    pub fn activation_error(&self, weights: &[f32]) -> f64 {
+        let size = self.energy(weights);
+        let squares: f64 = weights.iter().map(|weight| f64::from(*weight).powi(2)).sum();
+        if size > 0.0 { self.rounding * squares / size } else { 0.0 }
     }
 
     /// tr(E H Eᵀ) of (rows, columns).
@@ -98,17 +112,6 @@ impl Hessian {
         });
         out
     }
-}
-
-/// Runs with the widest vectors the CPU has; the operations and their order, and so the results, are the same on all.
-fn wide<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
-}
-
-/// y += a · x
-#[inline(always)]
-fn add(y: &mut [f32], a: f32, x: &[f32]) {
-    y.iter_mut().zip(x).for_each(|(y, x)| *y += a * x);
 }
 
 /// A rounded matrix and what it cost.
@@ -272,22 +275,13 @@ fn make_up(weights: &[f32], rows: &mut [Row], hessian: &Hessian, held: Option<&[
             for (n, (row, left)) in rows.iter_mut().zip(left.chunks_exact_mut(columns)).enumerate() {
                 let (step, weight) = (row.step(column), left[place]);
                 let zero = step == 0.0 || held.is_some_and(|held| held[n * columns + column]);
-                let value = if zero { 0.0 } else { nearest(weight / step).clamp(low, high) };
+                let value = if zero { 0.0 } else { nearest(weight / step, low, high) };
                 row.values[column] = value;
                 let error = (weight - step * value) * inverse;
                 add(&mut left[place + 1..], -error, &upper[place + 1..]);
             }
         }
     });
-}
-
-/// The nearest integer, ties to even, of a number below 2^22: by adding and taking away 1.5 · 2^23, which every CPU has a
-/// fast instruction for.
-#[inline(always)]
-fn nearest(value: f32) -> f32 {
-    const SHIFT: f32 = 12_582_912.0;
-    let bounded = value.clamp(-4_000_000.0, 4_000_000.0);
-    (bounded + SHIFT) - SHIFT
 }
 
 /// Moves row scale, multipliers and integers to the minimum along each, and measures.
@@ -321,7 +315,7 @@ fn descend(weights: &[f32], rows: &mut [Row], hessian: &Hessian, held: Option<&[
                         continue;
                     }
                     let value = row.values[column];
-                    let target = nearest(value + gradient[column] / (step * of_column[column])).clamp(low, high);
+                    let target = nearest(value + gradient[column] / (step * of_column[column]), low, high);
                     if target != value {
                         add(gradient, -step * (target - value), of_column);
                         row.values[column] = target;
@@ -339,18 +333,6 @@ fn descend(weights: &[f32], rows: &mut [Row], hessian: &Hessian, held: Option<&[
     rows.iter_mut().zip(measured).for_each(|(row, error)| row.error = error);
 }
 
-/// Σ a · b in eight interleaved sums.
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 8];
-    let (whole_a, whole_b) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f32 = whole_a.remainder().iter().zip(whole_b.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in whole_a.zip(whole_b) {
-        (0..8).for_each(|k| sums[k] += a[k] * b[k]);
-    }
-    sums.iter().sum::<f32>() + rest
-}
-
 /// Along v = scale · q of one group the minimum is at (g · v) / (v H v) more of the multiplier.
 #[inline(always)]
 fn move_multiplier(row: &mut Row, group: usize, gradient: &mut [f32], gram: &[f32], columns: usize) -> bool {
@@ -360,7 +342,7 @@ fn move_multiplier(row: &mut Row, group: usize, gradient: &mut [f32], gram: &[f3
     for (k, along) in direction.iter().enumerate() {
         curvature += along * dot(&gram[(start + k) * columns + start..][..end - start], &direction);
     }
-    let change = nearest(dot(&gradient[start..end], &direction) / curvature);
+    let change = nearest(dot(&gradient[start..end], &direction) / curvature, -254.0, 254.0);
     let multiplier = row.multipliers[group] + change;
     if !change.is_finite() || change == 0.0 || multiplier == 0.0 || multiplier.abs() > 127.0 {
         return false;

@@ -5,6 +5,7 @@
 //! ```text
 //! NAME.values, NAME.row_scale, NAME.multiplier   as in a quantized directory
 //! NAME.report                                    U8: the matrix's report, JSON
+//! NAME.measured                                  F64 (3): its numbers to the last bit, which JSON does not promise
 //! ```
 
 use super::MatrixReport;
@@ -90,8 +91,8 @@ impl Kept {
         let ids: Vec<LinearId> = done.iter().map(|(id, ..)| *id).collect();
         let mut tensors = Vec::new();
         for (id, matrix, report) in done {
-            let mut add = |part: &str, dtype, bytes: Vec<u8>| {
-                let shape = vec![bytes.len() * 8 / dtype_bits(dtype)];
+            let mut add = |part: &str, dtype: Dtype, bytes: Vec<u8>| {
+                let shape = vec![bytes.len() * 8 / dtype.bitsize()];
                 let bytes = Box::new(move || Cow::Owned(bytes.clone()));
                 tensors.push(NewTensor { name: format!("{id}.{part}"), dtype, shape, bytes });
             };
@@ -99,15 +100,14 @@ impl Kept {
             add("row_scale", Dtype::F32, matrix.row_scale.iter().flat_map(|scale| scale.to_le_bytes()).collect());
             add("multiplier", Dtype::I8, matrix.multiplier.iter().map(|value| value.cast_unsigned()).collect());
             add("report", Dtype::U8, json!(report).to_string().into_bytes());
+            let measured = [Some(report.relative_error), report.plain_error, report.activation_error];
+            let measured = measured.into_iter().flat_map(|value| value.unwrap_or_default().to_le_bytes());
+            add("measured", Dtype::F64, measured.collect());
         }
         let (file, new) = (self.file(&ids), self.file(&ids).with_extension("new"));
         tensor_file::write(&new, tensors)?;
         std::fs::rename(&new, &file).map_err(|source| CheckpointError::Write { path: file, source })
     }
-}
-
-fn dtype_bits(dtype: Dtype) -> usize {
-    if dtype == Dtype::F32 { 32 } else { 8 }
 }
 
 fn read_matrix(
@@ -119,7 +119,14 @@ fn read_matrix(
         let name = format!("{id}.{part}");
         tensors.get(&name).map(|tensor| tensor.bytes.as_slice()).ok_or(format!("tensor `{name}` is missing"))
     };
-    let report: MatrixReport = serde_json::from_slice(bytes("report")?).map_err(|error| error.to_string())?;
+    let mut report: MatrixReport = serde_json::from_slice(bytes("report")?).map_err(|error| error.to_string())?;
+    let measured = bytes("measured")?.chunks_exact(8).map(|b| f64::from_le_bytes(std::array::from_fn(|n| b[n])));
+    let [error, plain, activations] = measured.collect::<Vec<f64>>()[..] else {
+        return Err(format!("tensor `{id}.measured` has another size"));
+    };
+    report.relative_error = error;
+    report.plain_error = report.plain_error.map(|_| plain);
+    report.activation_error = report.activation_error.map(|_| activations);
     let scheme: QuantScheme = report.scheme.parse().map_err(|error| format!("{error}"))?;
     let scales = bytes("row_scale")?.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     let matrix = QuantizedMatrix {

@@ -5,6 +5,7 @@
 pub mod allocate;
 pub mod calibration;
 pub mod directory;
+pub mod equalize;
 pub mod gptq;
 pub mod kept;
 pub mod key_map;
@@ -14,6 +15,7 @@ pub mod qat;
 pub mod search;
 pub mod solver;
 pub mod training_data;
+mod vector;
 
 use crate::calibrate::Statistics;
 use crate::calibrate::linear_algebra::LEAST_DAMPING;
@@ -47,15 +49,24 @@ pub struct MatrixReport {
     /// With gptq, the error of plain rounding in the same measure.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub plain_error: Option<f64>,
-    /// Why the matrix, or how many of its rows, was rounded plainly although gptq was asked for.
+    /// Why the matrix was rounded plainly although gptq was asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fallback: Option<String>,
+    /// With gptq, rows for which plain rounding was better, and stayed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub plain_rows: Option<usize>,
     /// Share of the mean diagonal that was added to the Gram matrix of the inputs, where more than the usual 0.01 was needed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub damping: Option<f64>,
     /// Inputs that calibration never saw other than zero.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub dead_inputs: Option<usize>,
+    /// Squared error of its outputs by rounding inputs to 8 bits, as a share of the outputs, by calibration.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub activation_error: Option<f64>,
+    /// The input that stands out, where 8-bit inputs cost much.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub outlier_input: Option<usize>,
     /// Width of its inputs on a device where that is not 8 bits: `a16`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub activations: Option<String>,
@@ -63,6 +74,9 @@ pub struct MatrixReport {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sparsity: Option<String>,
 }
+
+/// Above this share of a linear's outputs the error of 8-bit inputs is reported.
+const COSTLY_ACTIVATIONS: f64 = 0.01;
 
 /// Marks the matrices that are to be stored as 2:4. Zero weights are zero integers whatever the scale, and the search for
 /// scales sees no error in them, so a matrix that was sparse before quantization is so after it.
@@ -93,8 +107,11 @@ impl MatrixReport {
             method: if importance.is_some() { Method::Search } else { Method::Rtn },
             plain_error: None,
             fallback: None,
+            plain_rows: None,
             damping: None,
             dead_inputs: None,
+            activation_error: None,
+            outlier_input: None,
             activations: None,
             sparsity: None,
         }
@@ -104,17 +121,22 @@ impl MatrixReport {
     pub fn note(&self) -> Option<String> {
         let damping = self.damping.map(|damping| format!("damped by {damping}"));
         let dead = self.dead_inputs.map(|dead| format!("{dead} inputs always zero"));
-        let notes: Vec<String> = [self.fallback.clone(), damping, dead].into_iter().flatten().collect();
+        let outlier = self.outlier_input.filter(|_| self.activations.is_none()).map(|input| {
+            format!(
+                "8-bit inputs cost {:.1} % of its outputs, input {input} stands out: --equalize, or --activations {}=a16",
+                100.0 * self.activation_error.unwrap_or_default(),
+                self.name
+            )
+        });
+        let notes: Vec<String> = [self.fallback.clone(), damping, dead, outlier].into_iter().flatten().collect();
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 
     /// Of a matrix that was solved for.
-    fn solved(id: LinearId, rows: usize, hessian: &Hessian, rounded: &Rounded) -> Self {
-        let fallback = match rounded.plain_rows {
-            0 => None,
-            all if all == rows => Some("rounded plainly, which has the smaller error".to_owned()),
-            some => Some(format!("{some} of {rows} rows rounded plainly, which has the smaller error")),
-        };
+    fn solved(id: LinearId, weights: &[f32], hessian: &Hessian, rounded: &Rounded) -> Self {
+        let rows = rounded.matrix.rows;
+        let activation_error = hessian.activation_error(weights);
+        let whole = rounded.plain_rows == rows && rounded.plain_error > 0.0;
         MatrixReport {
             name: id.to_string(),
             scheme: rounded.matrix.scheme.to_string(),
@@ -122,9 +144,12 @@ impl MatrixReport {
             calibrated: true,
             method: Method::Gptq,
             plain_error: Some(rounded.plain_error),
-            fallback,
+            fallback: whole.then(|| "rounded plainly, which has the smaller error".to_owned()),
+            plain_rows: (rounded.plain_rows > 0).then_some(rounded.plain_rows),
             damping: (hessian.damping > LEAST_DAMPING).then_some(hessian.damping),
             dead_inputs: (hessian.dead > 0).then_some(hessian.dead),
+            activation_error: Some(activation_error),
+            outlier_input: (activation_error > COSTLY_ACTIVATIONS).then_some(hessian.loudest),
             activations: None,
             sparsity: None,
         }

@@ -6,6 +6,7 @@
 //! largest |d| over 127; then every group picks its multiplier among the integers near d / row_scale, of either sign,
 //! by the same error with the step that the artifact will hold.
 
+use super::vector::{nearest, sum_of, wide};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::{GROUP, QuantScheme};
 use rayon::prelude::*;
@@ -35,8 +36,8 @@ pub fn quantize_matrix(
     let rounded: Vec<Row> = weights
         .par_chunks_exact(columns)
         .map(|row| match scheme {
-            QuantScheme::W8 => byte_row(row, &importance),
-            QuantScheme::W4G32 => nibble_row(row, &importance),
+            QuantScheme::W8 => wide(|| byte_row(row, &importance)),
+            QuantScheme::W4G32 => wide(|| nibble_row(row, &importance)),
         })
         .collect();
     let mut matrix = QuantizedMatrix {
@@ -137,16 +138,16 @@ fn largest(row: &[f32]) -> f32 {
 }
 
 /// Σ h (w − step · q)² with q = round(w / step) clamped to the range.
+#[inline(always)]
 fn error(weights: &[f32], importance: &[f32], step: f32, low: f32, high: f32) -> f32 {
     let inverse = 1.0 / step;
-    let terms = weights.iter().zip(importance).map(|(&weight, &h)| {
-        let q = (weight * inverse).round_ties_even().clamp(low, high);
-        let miss = weight - step * q;
+    sum_of(weights, importance, |weight, h| {
+        let miss = weight - step * nearest(weight * inverse, low, high);
         h * miss * miss
-    });
-    terms.sum()
+    })
 }
 
+#[inline(always)]
 fn byte_row(row: &[f32], importance: &[f32]) -> Row {
     let widest = largest(row) / 127.0;
     if widest < f32::MIN_POSITIVE {
@@ -159,6 +160,7 @@ fn byte_row(row: &[f32], importance: &[f32]) -> Row {
     Row { values: values.collect(), scale, multipliers: Vec::new() }
 }
 
+#[inline(always)]
 fn nibble_row(row: &[f32], importance: &[f32]) -> Row {
     let groups: Vec<(&[f32], &[f32])> = row.chunks(GROUP).zip(importance.chunks(GROUP)).collect();
     let steps: Vec<f32> = groups.iter().map(|(weights, h)| real_step(weights, h)).collect();
@@ -182,6 +184,7 @@ fn nibble_row(row: &[f32], importance: &[f32]) -> Row {
 }
 
 /// The step of least error for one group, of either sign; 0 for a group of zeros.
+#[inline(always)]
 fn real_step(weights: &[f32], importance: &[f32]) -> f32 {
     let signed = weights.iter().fold(0.0f32, |most, &weight| if weight.abs() > most.abs() { weight } else { most });
     if signed.abs() < f32::MIN_POSITIVE * 1024.0 {
@@ -197,19 +200,18 @@ fn real_step(weights: &[f32], importance: &[f32]) -> f32 {
 }
 
 /// The least-squares step for the integers that `step` gives: Σ h w q / Σ h q².
+#[inline(always)]
 fn refit(weights: &[f32], importance: &[f32], step: f32) -> f32 {
     let inverse = 1.0 / step;
-    let (mut product, mut square) = (0.0f32, 0.0f32);
-    for (&weight, &h) in weights.iter().zip(importance) {
-        let q = (weight * inverse).round_ties_even().clamp(-8.0, 7.0);
-        product += h * weight * q;
-        square += h * q * q;
-    }
+    let value = |weight: f32| nearest(weight * inverse, -8.0, 7.0);
+    let product = sum_of(weights, importance, |weight, h| h * weight * value(weight));
+    let square = sum_of(weights, importance, |weight, h| h * value(weight) * value(weight));
     let fitted = product / square;
     if fitted.is_finite() && fitted != 0.0 { fitted } else { step }
 }
 
 /// The first candidate of smallest finite error.
+#[inline(always)]
 fn smallest_error<T: Copy>(candidates: impl Iterator<Item = T>, error: impl Fn(T) -> f32) -> Option<T> {
     let mut best: Option<(T, f32)> = None;
     for candidate in candidates {

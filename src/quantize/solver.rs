@@ -119,7 +119,7 @@ impl Change for Solver<'_> {
                     };
                     let target = target.as_ref().unwrap_or(&weights);
                     let rounded = gptq::quantize_matrix(target, rows, scheme, hessian, held.as_deref());
-                    let report = MatrixReport::solved(id, rows, hessian, &rounded);
+                    let report = MatrixReport::solved(id, &weights, hessian, &rounded);
                     (rounded.matrix, report)
                 }
                 (factor, moments) => {

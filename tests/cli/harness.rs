@@ -19,7 +19,10 @@ use std::process::{Command, Output};
 const UPDATE: &str = "SLMC_UPDATE";
 
 /// Numbers that are measured, or that follow from floating-point sums: not part of a transcript.
-const MEASURED: [&str; 20] = [
+const MEASURED: [&str; 23] = [
+    "plain_error",
+    "plain_rows",
+    "activation_error",
     "relative_error",
     "perplexity",
     "reference_perplexity",

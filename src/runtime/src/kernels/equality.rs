@@ -21,6 +21,8 @@ use crate::vectors::packer::{Inputs, Integers};
 fn tables() -> Vec<&'static Kernels> {
     let found: Vec<_> = available().filter(|table| table.name != SCALAR.name).collect();
     #[cfg(target_arch = "x86_64")]
+    let found: Vec<_> = found.into_iter().chain(super::x86::narrow_vnni()).collect();
+    #[cfg(target_arch = "x86_64")]
     for name in ["avx2", "avx-vnni", "avx512-vnni"] {
         if !found.iter().any(|table| table.name == name) {
             #[expect(clippy::print_stderr, reason = "a test that skips says so")]

@@ -135,6 +135,16 @@ table!(
     |acc, weight, value| _mm256_dpbusd_epi32(acc, weight, value)
 );
 
+#[cfg(test)]
+table!(
+    with_narrow_vnni,
+    "avx-vnni in the encoding of avx512-vnni",
+    "avx2,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni",
+    vectors::Narrow,
+    vectors::Narrow,
+    |acc, weight, value| _mm256_dpbusd_epi32(acc, weight, value)
+);
+
 /// Asks the CPU, or the compiler where nobody can be asked.
 macro_rules! has {
     ($($feature:tt),*) => {{
@@ -163,4 +173,10 @@ pub(super) fn avx_vnni() -> Option<&'static Kernels> {
 /// AVX2: Haswell, Zen and later.
 pub(super) fn avx2() -> Option<&'static Kernels> {
     has!("avx2").then_some(const { &with_avx2::TABLE })
+}
+
+/// What [`avx_vnni`] does, on a CPU that has only the other encoding.
+#[cfg(test)]
+pub(super) fn narrow_vnni() -> Option<&'static Kernels> {
+    avx512_vnni().map(|_| const { &with_narrow_vnni::TABLE })
 }

@@ -293,58 +293,68 @@ impl Prefill for Avx2 {
     }
 }
 
-impl Prefill for AvxVnni {
-    type V = __m256i;
-    const TILES: usize = 1;
-    const EXCESS: i32 = 128;
-    const STORED_NIBBLES: bool = true;
+/// 256-bit VNNI in either encoding.
+macro_rules! narrow {
+    ($name:ident, $dpbusd:ident, $dpwssd:ident) => {
+        impl Prefill for $name {
+            type V = __m256i;
+            const TILES: usize = 1;
+            const EXCESS: i32 = 128;
+            const STORED_NIBBLES: bool = true;
 
-    #[inline(always)]
-    unsafe fn load(from: *const u8) -> __m256i {
-        // SAFETY: the caller has AVX2 and 32 bytes.
-        unsafe { _mm256_loadu_si256(from.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn load_sums(from: *const i32) -> __m256i {
-        // SAFETY: the caller has AVX2 and 8 sums.
-        unsafe { _mm256_loadu_si256(from.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store_sums(to: *mut i32, v: __m256i) {
-        // SAFETY: the caller has AVX2 and room for 8 sums.
-        unsafe { _mm256_storeu_si256(to.cast(), v) }
-    }
-    #[inline(always)]
-    unsafe fn spread(from: *const i8) -> __m256i {
-        // SAFETY: the caller has AVX2 and 4 bytes.
-        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
-    }
-    #[inline(always)]
-    unsafe fn dot8(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
-        // SAFETY: the caller has AVX-VNNI.
-        unsafe { _mm256_dpbusd_avx_epi32(acc, w, a) }
-    }
-    #[inline(always)]
-    unsafe fn dot4(acc: __m256i, n: __m256i, a: __m256i) -> __m256i {
-        // SAFETY: the caller has AVX-VNNI.
-        unsafe { _mm256_dpbusd_avx_epi32(acc, n, a) }
-    }
-    #[inline(always)]
-    unsafe fn begin(offset: *const i32) -> __m256i {
-        // SAFETY: the caller has AVX2 and an offset.
-        unsafe { _mm256_set1_epi32(offset.read()) }
-    }
-    #[inline(always)]
-    unsafe fn fold(total: __m256i, group: __m256i, multipliers: __m256i) -> __m256i {
-        // SAFETY: the caller has AVX-VNNI.
-        unsafe { _mm256_dpwssd_avx_epi32(total, group, multipliers) }
-    }
-    #[inline(always)]
-    fn multiplier(byte: i8) -> i32 {
-        // The low half of a group sum is all of it, |sum| ≤ 32,512; its high half, the sign, counts nothing.
-        i32::from(byte as i16 as u16)
-    }
+            #[inline(always)]
+            unsafe fn load(from: *const u8) -> __m256i {
+                // SAFETY: the caller has AVX2 and 32 bytes.
+                unsafe { _mm256_loadu_si256(from.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn load_sums(from: *const i32) -> __m256i {
+                // SAFETY: the caller has AVX2 and 8 sums.
+                unsafe { _mm256_loadu_si256(from.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn store_sums(to: *mut i32, v: __m256i) {
+                // SAFETY: the caller has AVX2 and room for 8 sums.
+                unsafe { _mm256_storeu_si256(to.cast(), v) }
+            }
+            #[inline(always)]
+            unsafe fn spread(from: *const i8) -> __m256i {
+                // SAFETY: the caller has AVX2 and 4 bytes.
+                unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+            }
+            #[inline(always)]
+            unsafe fn dot8(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
+                // SAFETY: the caller has VNNI.
+                unsafe { $dpbusd(acc, w, a) }
+            }
+            #[inline(always)]
+            unsafe fn dot4(acc: __m256i, n: __m256i, a: __m256i) -> __m256i {
+                // SAFETY: the caller has VNNI.
+                unsafe { $dpbusd(acc, n, a) }
+            }
+            #[inline(always)]
+            unsafe fn begin(offset: *const i32) -> __m256i {
+                // SAFETY: the caller has AVX2 and an offset.
+                unsafe { _mm256_set1_epi32(offset.read()) }
+            }
+            #[inline(always)]
+            unsafe fn fold(total: __m256i, group: __m256i, multipliers: __m256i) -> __m256i {
+                // SAFETY: the caller has VNNI.
+                unsafe { $dpwssd(total, group, multipliers) }
+            }
+            #[inline(always)]
+            fn multiplier(byte: i8) -> i32 {
+                // The low half of a group sum is all of it, |sum| ≤ 32,512; its high half, the sign, counts nothing.
+                i32::from(byte as i16 as u16)
+            }
+        }
+    };
 }
+narrow!(AvxVnni, _mm256_dpbusd_avx_epi32, _mm256_dpwssd_avx_epi32);
+#[cfg(test)]
+vnni!(Narrow, _mm256_dpbusd_epi32, "The bodies of [`AvxVnni`] in AVX-512's encoding, for CPUs that have only that.");
+#[cfg(test)]
+narrow!(Narrow, _mm256_dpbusd_epi32, _mm256_dpwssd_epi32);
 
 impl Prefill for Avx512Vnni {
     type V = __m512i;

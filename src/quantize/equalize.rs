@@ -1,0 +1,355 @@
+//! Equalisation (Xiao et al. 2023; Lin et al. 2024): the columns of matrices are multiplied by s and what makes their
+//! input is divided by it, which changes nothing in exact arithmetic and moves outliers from where they cost most. Legal
+//! where the input has no other reader and nothing bends it on the way:
+//!
+//! ```text
+//! norm before a layer's part → the matrices that read it      gain and offset / s   (not where norms stand after sums)
+//! up → down of a gated network                                rows / s
+//! value → output                                              rows / s, one s for all query heads of a key head
+//! last norm → an LM head of its own                           gain and offset / s   (never a tied one)
+//! ```
+//!
+//! s are powers of two, so weights keep their data type and the f32 model its outputs to the bit. For every place the
+//! candidate is taken, none among them, with which rounded weights and 8-bit inputs come closest to the outputs.
+
+use super::search;
+use crate::calibrate::CalibrateError;
+use crate::model::forward::{Batch, DenseWeights, Forward, Tap};
+use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
+use crate::model::scheme::QuantScheme;
+use crate::model::size::Assignment;
+use crate::model::spec::{Head, Mixer, ModelSpec, NormKind, NormPlacement};
+use crate::model::weights::{Model, ModelError};
+use crate::progress::Progress;
+use burn::tensor::{Device, Tensor};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+
+/// Sequences that inputs are looked at in, and inputs of each that errors are measured on.
+const SEQUENCES: usize = 32;
+const ROWS_PER_SEQUENCE: usize = 8;
+/// Rows of a matrix that errors are measured on.
+const MATRIX_ROWS: usize = 256;
+/// What share of an input's range is moved into the weights.
+const SHARES: [f32; 3] = [0.25, 0.5, 0.75];
+/// A channel this many times above or below the median is an outlier.
+const OUTLIER: f32 = 4.0;
+/// A candidate has to lower the error by this share.
+const LEAST_GAIN: f64 = 0.2;
+
+/// Why nothing was equalised.
+#[derive(Debug, thiserror::Error)]
+pub enum EqualizeError {
+    /// Of the calibration run.
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
+    /// Of the weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// What was done at one place.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Equalized {
+    /// The first matrix whose columns were multiplied.
+    pub name: String,
+    /// Squared error of the outputs, as a share of them, before.
+    pub error_before: f64,
+    /// And after.
+    pub error_after: f64,
+    /// The largest factor.
+    pub largest_factor: f32,
+}
+
+/// What is divided by s.
+enum Source {
+    /// Gain and offset of a norm.
+    Norm(Option<u16>, NormSite, NormKind),
+    /// Rows of a matrix and its bias.
+    Rows(LinearId),
+}
+
+/// A place where s can go.
+struct Place {
+    source: Source,
+    readers: Vec<LinearId>,
+    /// Channel of the source by column of the readers.
+    channels: Vec<usize>,
+}
+
+fn places(spec: &ModelSpec) -> Vec<Place> {
+    let mut out = Vec::new();
+    let identity: Vec<usize> = (0..spec.hidden).collect();
+    for (n, layer) in spec.layers.iter().enumerate() {
+        let ids = |roles: &[Role]| -> Vec<LinearId> { roles.iter().map(|role| LinearId::layer(n, *role)).collect() };
+        let norm = |site, roles: &[Role]| Place {
+            source: Source::Norm(Some(n as u16), site, layer.norm.kind),
+            readers: ids(roles),
+            channels: identity.clone(),
+        };
+        let before = layer.norm_placement != NormPlacement::Post;
+        match &layer.mixer {
+            Mixer::Attention(attention) => {
+                if before {
+                    out.push(norm(NormSite::Attention, &[Role::Query, Role::Key, Role::Value]));
+                }
+                let (width, shared) = (attention.head_dim, attention.heads / attention.key_value_heads);
+                let channels = (0..attention.query_width()).map(|c| c / width / shared * width + c % width).collect();
+                let source = Source::Rows(LinearId::layer(n, Role::Value));
+                out.push(Place { source, readers: ids(&[Role::Output]), channels });
+            }
+            Mixer::Conv(_) => {
+                if before {
+                    out.push(norm(NormSite::Conv, &[Role::ConvIn]));
+                }
+            }
+        }
+        if before {
+            out.push(norm(NormSite::Ffn, if layer.ffn.gated { &[Role::Gate, Role::Up] } else { &[Role::Up] }));
+        }
+        if layer.ffn.gated {
+            let source = Source::Rows(LinearId::layer(n, Role::Up));
+            out.push(Place { source, readers: ids(&[Role::Down]), channels: (0..layer.ffn.width).collect() });
+        }
+    }
+    if let (Head::LanguageModel { tied: false }, Some(norm)) = (&spec.head, spec.final_norm) {
+        let source = Source::Norm(None, NormSite::Final, norm.kind);
+        out.push(Place { source, readers: vec![LinearId::global(Role::LmHead)], channels: identity });
+    }
+    out
+}
+
+/// Some inputs of every matrix, and the largest of every channel over all tokens looked at.
+#[derive(Default)]
+struct Seen {
+    columns: usize,
+    rows: Vec<f32>,
+    largest: Vec<f32>,
+}
+
+#[derive(Default)]
+struct Look {
+    seen: BTreeMap<LinearId, Seen>,
+    failure: Option<String>,
+}
+
+impl Tap for Look {
+    fn linear(&mut self, id: LinearId, input: &Tensor<2>) {
+        let [tokens, columns] = input.dims();
+        let values = match input.to_data().try_to_vec::<f32>() {
+            Ok(values) => values,
+            Err(error) => return self.failure = Some(format!("{error:?}")),
+        };
+        let seen = self.seen.entry(id).or_default();
+        seen.columns = columns;
+        seen.largest.resize(columns, 0.0);
+        for row in values.chunks_exact(columns) {
+            seen.largest.iter_mut().zip(row).for_each(|(most, value)| *most = most.max(value.abs()));
+        }
+        let every = tokens.div_ceil(ROWS_PER_SEQUENCE);
+        values.chunks_exact(columns).step_by(every).for_each(|row| seen.rows.extend(row));
+    }
+
+    fn attention(&mut self, _layer: usize, _query: &Tensor<4>, _key: &Tensor<4>) {}
+}
+
+/// The model with its outliers moved, and what was done.
+///
+/// # Errors
+/// [`EqualizeError`].
+pub fn equalize(
+    model: Model,
+    assignment: &Assignment,
+    sequences: &[Vec<u32>],
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<(Model, Vec<Equalized>), EqualizeError> {
+    let spec = model.spec.clone();
+    let looked = look(&model, sequences, device)?;
+    let places = places(&spec);
+    progress.begin("equalizing", places.len() as u64, "places");
+    let (mut model, mut reports) = (model, Vec::new());
+    // Readers before sources: once the rows of a matrix are even, no outlier among them decides for its columns.
+    for place in places.iter().rev() {
+        progress.advance(1);
+        let Some(seen) = looked.get(&place.readers[0]) else { continue };
+        let mut weights = Vec::new();
+        for id in &place.readers {
+            weights.push((*id, model.values_f32(ParameterId::weight(*id))?));
+        }
+        let Some((factors, report)) = best(place, seen, &weights, assignment) else { continue };
+        let mut changed = BTreeMap::new();
+        for (id, mut values) in weights {
+            for (n, value) in values.iter_mut().enumerate() {
+                *value *= factors[place.channels[n % seen.columns]];
+            }
+            changed.insert(ParameterId::weight(id), values);
+        }
+        divide(&model, &place.source, &factors, &mut changed)?;
+        model = model.with_values(changed)?;
+        reports.push(report);
+    }
+    reports.reverse();
+    progress.finish();
+    Ok((model, reports))
+}
+
+fn look(model: &Model, sequences: &[Vec<u32>], device: &Device) -> Result<BTreeMap<LinearId, Seen>, EqualizeError> {
+    let weights = DenseWeights::new(model, device)?;
+    let forward = Forward::new(&model.spec, &weights, device);
+    let mut look = Look::default();
+    for sequence in sequences.iter().filter(|sequence| !sequence.is_empty()).take(SEQUENCES) {
+        let batch = Batch::new(&model.spec, sequence.clone(), 1).map_err(CalibrateError::from)?;
+        forward.run(&batch, &mut look);
+    }
+    match look.failure {
+        Some(failure) => Err(CalibrateError::Device(failure).into()),
+        None => Ok(look.seen),
+    }
+}
+
+/// Divides gain and offset, or rows and bias, by the factors.
+fn divide(
+    model: &Model,
+    source: &Source,
+    factors: &[f32],
+    changed: &mut BTreeMap<ParameterId, Vec<f32>>,
+) -> Result<(), ModelError> {
+    match source {
+        Source::Norm(layer, site, kind) => {
+            let one = if *kind == NormKind::RmsOnePlus { 1.0 } else { 0.0 };
+            let id = ParameterId::Norm(*layer, *site, Part::Weight);
+            let gain = model.values_f32(id)?.into_iter().zip(factors).map(|(gain, s)| (gain + one) / s - one);
+            changed.insert(id, gain.collect());
+            if *kind == NormKind::Layer {
+                let id = ParameterId::Norm(*layer, *site, Part::Bias);
+                let offset = model.values_f32(id)?.into_iter().zip(factors).map(|(offset, s)| offset / s);
+                changed.insert(id, offset.collect());
+            }
+        }
+        Source::Rows(id) => {
+            let mut weights = model.values_f32(ParameterId::weight(*id))?;
+            let columns = weights.len() / factors.len();
+            for (row, s) in weights.chunks_exact_mut(columns).zip(factors) {
+                row.iter_mut().for_each(|weight| *weight /= s);
+            }
+            changed.insert(ParameterId::weight(*id), weights);
+            if model.spec.has_bias(*id) {
+                let bias = model.values_f32(ParameterId::bias(*id))?.into_iter().zip(factors).map(|(bias, s)| bias / s);
+                changed.insert(ParameterId::bias(*id), bias.collect());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The factors by channel that bring the outputs closest, where any does.
+fn best(
+    place: &Place,
+    seen: &Seen,
+    weights: &[(LinearId, Vec<f32>)],
+    assignment: &Assignment,
+) -> Option<(Vec<f32>, Equalized)> {
+    let columns = seen.columns;
+    let channels = place.channels.iter().max()? + 1;
+    let (mut inputs, mut largest) = (vec![0.0f32; channels], vec![0.0f32; channels]);
+    for (column, channel) in place.channels.iter().enumerate() {
+        inputs[*channel] = inputs[*channel].max(seen.largest[column]);
+        let of_column = weights.iter().flat_map(|(_, values)| values[column..].iter().step_by(columns));
+        largest[*channel] = of_column.fold(largest[*channel], |most, value| most.max(value.abs()));
+    }
+    let measure = |factors: &[f32]| -> f64 { output_error(place, seen, weights, assignment, factors) };
+    let before = measure(&vec![1.0; channels]);
+    let mut candidates = vec![outliers(&inputs, &largest)];
+    candidates.extend(SHARES.iter().map(|share| balanced(&inputs, &largest, *share)));
+    let measured = candidates.into_iter().map(|factors| (measure(&factors), factors));
+    let (error, factors) = measured.min_by(|a, b| a.0.total_cmp(&b.0))?;
+    (error < (1.0 - LEAST_GAIN) * before).then(|| {
+        let report = Equalized {
+            name: place.readers[0].to_string(),
+            error_before: before,
+            error_after: error,
+            largest_factor: factors.iter().copied().fold(0.0, f32::max),
+        };
+        (factors, report)
+    })
+}
+
+/// The power of two nearest to values over their median; 1 where a value says nothing.
+fn powers(values: Vec<f32>, unless: impl Fn(f32) -> bool) -> Vec<f32> {
+    let mut sorted: Vec<f32> = values.iter().copied().filter(|value| value.is_finite() && *value > 0.0).collect();
+    sorted.sort_by(f32::total_cmp);
+    let Some(&median) = sorted.get(sorted.len() / 2) else { return vec![1.0; values.len()] };
+    let power = |value: f32| {
+        let ratio = value / median;
+        if !(ratio.is_finite() && ratio > 0.0) || unless(ratio) {
+            1.0
+        } else {
+            ratio.log2().round().clamp(-16.0, 16.0).exp2()
+        }
+    };
+    values.into_iter().map(power).collect()
+}
+
+/// Inputs and weights of every channel brought to equal ranges in the given share.
+fn balanced(inputs: &[f32], weights: &[f32], share: f32) -> Vec<f32> {
+    powers(inputs.iter().zip(weights).map(|(x, w)| x.powf(share) / w.powf(1.0 - share)).collect(), |_| false)
+}
+
+/// The same of channels far from the median; the others are left alone.
+fn outliers(inputs: &[f32], weights: &[f32]) -> Vec<f32> {
+    let near = |ratio: f32| ratio < OUTLIER && ratio > 1.0 / OUTLIER;
+    powers(inputs.iter().zip(weights).map(|(x, w)| (x / w).sqrt()).collect(), near)
+}
+
+/// Squared error of the outputs over their square: weights times s rounded to their scheme, inputs over s to 8 bits.
+fn output_error(
+    place: &Place,
+    seen: &Seen,
+    weights: &[(LinearId, Vec<f32>)],
+    assignment: &Assignment,
+    factors: &[f32],
+) -> f64 {
+    let columns = seen.columns;
+    let by_column: Vec<f32> = place.channels.iter().map(|channel| factors[*channel]).collect();
+    let mut inputs: Vec<f32> = seen.rows.iter().enumerate().map(|(n, x)| x / by_column[n % columns]).collect();
+    let mut importance = vec![0.0f64; columns];
+    for row in inputs.chunks_exact_mut(columns) {
+        importance.iter_mut().zip(&*row).for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*x));
+        let scale = row.iter().fold(0.0f32, |most, x| most.max(x.abs())) / 127.0;
+        if scale > 0.0 {
+            row.iter_mut().for_each(|x| *x = (*x / scale).round_ties_even() * scale);
+        }
+    }
+    let (mut miss, mut size) = (0.0, 0.0);
+    for (id, values) in weights {
+        let every = (values.len() / columns).div_ceil(MATRIX_ROWS);
+        let rows: Vec<f32> = values.chunks_exact(columns).step_by(every).flatten().copied().collect();
+        let scaled: Vec<f32> = rows.iter().enumerate().map(|(n, weight)| weight * by_column[n % columns]).collect();
+        let scheme = assignment.get(id).copied().unwrap_or(QuantScheme::W8);
+        let count = rows.len() / columns;
+        let rounded = search::quantize_matrix(&scaled, count, columns, scheme, Some(&importance)).dequantize();
+        let sums: Vec<(f64, f64)> = inputs
+            .par_chunks_exact(columns)
+            .zip(seen.rows.par_chunks_exact(columns))
+            .map(|(input, original)| {
+                let pairs = rounded.chunks_exact(columns).zip(rows.chunks_exact(columns)).map(|(rounded, row)| {
+                    let (is, was) = (product(rounded, input), product(row, original));
+                    (f64::from(is - was).powi(2), f64::from(was).powi(2))
+                });
+                pairs.fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1))
+            })
+            .collect();
+        miss += sums.iter().map(|pair| pair.0).sum::<f64>();
+        size += sums.iter().map(|pair| pair.1).sum::<f64>();
+    }
+    if size > 0.0 { miss / size } else { 0.0 }
+}
+
+fn product(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 8];
+    for (a, b) in a.chunks(8).zip(b.chunks(8)) {
+        a.iter().zip(b).zip(&mut sums).for_each(|((a, b), sum)| *sum += a * b);
+    }
+    sums.iter().sum()
+}
