@@ -18,7 +18,7 @@
 //! | [`machine`] | the build machine: CPU features, read bandwidth |
 //! | [`mod@bench`] | the runtime's speed on this machine, on artifacts and on random weights of known shapes |
 //! | [`eval`] | perplexity, divergence, accuracy, embeddings and generation over artifacts and directories |
-//! | [`prune`] | N:M masks by magnitude or Wanda, and recovery |
+//! | [`prune`] | N:M masks by magnitude, Wanda or SparseGPT, refits layer by layer, and recovery |
 //! | [`quantize`] | a scheme for every matrix, scales searched row by row, key maps, quantization-aware training |
 //! | [`train`] | the one training loop: losses, AdamW, checkpoints; training, distillation, recovery |
 //! | [`compile`] | lowering, packing, the memory plan and whether it fits, the artifact and what looks at it |
@@ -55,6 +55,7 @@
 //! | `slmc.json` | how a directory was made, `slmc.provenance/1`; by it slmc knows its own directories | every command that writes one |
 //! | `*.slm` | the artifact (docs/format.md); its first bytes are how slmc knows its own files | [`compile::emit`], [`slm_runtime::format`] |
 //! | `OUT.checkpoint/` | what a killed training goes on from (docs/training.md); gone when the output is in place | [`train::checkpoint`] |
+//! | `*.svg` of `quantize --sweep` | the frontier of bytes against cost | [`quantize::allocate::sweep`], [`report::chart`] |
 //! | `*.jsonl` of `--metrics` | one object per training step | [`train::command`] |
 //! | tokenizer directory | `tokenizer.json`, `tokenizer_config.json`, `slmc.json` | [`data::tokenizer_training`] |
 //! | `RECIPE.lock` | the inputs of a recipe by hash | [`recipe`] |

@@ -271,6 +271,11 @@ pub(crate) fn compiled(model: &Model, device: &Device, context: Option<usize>) -
         strip_leading_space: true,
         tables: letters,
     };
-    let host = HostSections { tokenizer: Some(b"{}".to_vec()), provenance: Some(b"{\"stage\":\"compile\"}".to_vec()) };
+    let tokenizer =
+        if model.spec.kind == slmc::model::spec::ModelKind::Decoder { self::letters() } else { word_pieces() };
+    let host = HostSections {
+        tokenizer: Some(tokenizer.to_string().into_bytes()),
+        provenance: Some(b"{\"stage\":\"compile\"}".to_vec()),
+    };
     compile(model, device, context, &text, &host, &Silent).expect("the fixture compiles")
 }

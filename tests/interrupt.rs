@@ -14,8 +14,9 @@ fn start(directory: &Path, line: &str) -> std::process::Child {
 }
 
 fn run(directory: &Path, line: &str) {
-    let status = start(directory, line).wait().expect("it ends");
-    assert!(status.success(), "slmc {line}: {status}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slmc"));
+    let output = command.current_dir(directory).args(line.split_whitespace()).output().expect("the program starts");
+    assert!(output.status.success(), "slmc {line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Every file of a path with its content, sorted; empty if there is nothing.

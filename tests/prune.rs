@@ -156,17 +156,15 @@ fn refits_lose_less_than_updates_and_updates_less_than_masks_alone() {
             ["prune", "-q", &model, "--pattern", "2:4", "--only", "ffn", "--calibration", &calibration, "-o", &out];
         let output = slmc(&[&prune[..], options].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let (text, windows) = (text.display().to_string(), ["--max-windows", "12", "--json", "-q"]);
+        let (text, windows) = (text.display().to_string(), ["--max-windows", "8", "--json", "-q"]);
         let output = slmc(&[&["eval", &out, "--data", &text, "--reference", &model][..], &windows].concat());
         serde_json::from_slice::<Value>(&output.stdout).unwrap()["kld_mean"].as_f64().unwrap()
     };
     let wanda = divergence("wanda", &["--method", "wanda"]);
     let updated = divergence("updated", &["--method", "sparsegpt", "--no-refit"]);
     let refitted = divergence("refitted", &["--method", "sparsegpt"]);
-    let wanda_refitted = divergence("wanda-refitted", &["--method", "wanda", "--refit"]);
     assert!(updated < 0.9 * wanda, "SparseGPT {updated}, Wanda {wanda}");
     assert!(refitted < 0.95 * updated, "refitted {refitted}, SparseGPT {updated}");
-    assert!(wanda_refitted < 0.9 * wanda, "Wanda refitted {wanda_refitted}, Wanda {wanda}");
 }
 
 #[test]

@@ -162,8 +162,9 @@ fn a_session_takes_the_planned_memory_and_no_other() {
     }
 }
 
-/// What a thread of std needs of its stack before and after the work: guard, entry, thread-local data.
-const STD_ALLOWANCE: usize = 16 * 1024;
+/// What a thread of std needs of its stack before and after the work (guard, entry, thread-local data), and 8 KiB for the
+/// tiles that kernels of hosts unpack there. On devices the stack is measured by the probe in tests/cross.
+const STD_ALLOWANCE: usize = 24 * 1024;
 
 /// An artifact states a bound on the executor's stack. A thread with little more must be enough; one that is not ends
 /// the whole test program with a message.

@@ -159,6 +159,17 @@ impl NewDirectory {
     }
 }
 
+/// Removes a directory that slmc made, if it is there: at once for everybody who looks at it, and what a run killed on the
+/// way leaves is removed by the next one that begins the same directory.
+pub fn remove_directory(target: &Path) -> Result<(), AtomicError> {
+    if fs::symlink_metadata(target).is_err() {
+        return Ok(());
+    }
+    let gone = Siblings::of(target)?.fresh("new");
+    fs::rename(target, &gone).map_err(io_error("be moved aside", target))?;
+    remove(&gone).map_err(io_error("be removed", &gone))
+}
+
 /// Locks a file or directory, where the file system can.
 fn lock(path: &Path) -> Option<File> {
     let file = File::open(path).ok()?;

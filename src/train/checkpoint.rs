@@ -4,7 +4,7 @@
 use super::optimizer::Moments;
 use super::parameters::{Parameters, TrainedId};
 use crate::checkpoint::PROVENANCE_FILE;
-use crate::checkpoint::atomic::{AtomicError, NewDirectory};
+use crate::checkpoint::atomic::{self, AtomicError, NewDirectory};
 use crate::checkpoint::hash::{hex, sha256};
 use crate::checkpoint::tensor_file::{self, NewTensor, TensorFileError};
 use safetensors::Dtype;
@@ -70,9 +70,8 @@ pub fn path_beside(out: &Path) -> PathBuf {
 }
 
 /// Removes the checkpoint of an output, if there is one.
-pub fn forget(out: &Path) -> std::io::Result<()> {
-    let path = path_beside(out);
-    if path.exists() { std::fs::remove_dir_all(path) } else { Ok(()) }
+pub fn forget(out: &Path) -> Result<(), AtomicError> {
+    atomic::remove_directory(&path_beside(out))
 }
 
 /// SHA-256 over what decides a run.

@@ -287,7 +287,7 @@ fn run(
 
 /// Removes the checkpoint of an output: called when the output is in place.
 pub fn forget_checkpoint(out: &Path) -> Result<(), CommandError> {
-    checkpoint::forget(out).map_err(|source| CommandError::Write { path: checkpoint::path_beside(out), source })
+    Ok(checkpoint::forget(out)?)
 }
 
 /// One JSON line per step.

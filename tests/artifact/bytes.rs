@@ -84,7 +84,8 @@ fn the_command_refuses_changed_bytes_of_every_section() {
         std::fs::write(&path, bytes).expect("a file in a fresh directory can be written");
         Command::new(env!("CARGO_BIN_EXE_slmc")).arg("verify").arg(&path).output().expect("the program starts")
     };
-    assert_eq!(verify(&compiled.bytes).status.code(), Some(0));
+    let sound = verify(&compiled.bytes);
+    assert_eq!(sound.status.code(), Some(0), "{}", String::from_utf8_lossy(&sound.stderr));
     for at in places {
         let mut changed = compiled.bytes.clone();
         changed[at] ^= 0x10;
