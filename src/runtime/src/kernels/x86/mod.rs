@@ -32,7 +32,9 @@ macro_rules! entries {
     ($features:literal, $($entry:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? = $body:expr;)*) => {
         $(
             fn $entry($($argument: $type),*) $(-> $result)? {
+                // Never inlined: the stack of one must not hold the buffers of another.
                 #[target_feature(enable = $features)]
+                #[inline(never)]
                 fn body($($argument: $type),*) $(-> $result)? {
                     $body
                 }
@@ -55,14 +57,23 @@ macro_rules! table {
                         return scalar::multiply(matrix, input, tiles, output);
                     }
                     input.check(matrix, &tiles, output);
-                    // SAFETY: the extensions are there, and all else has been checked.
-                    unsafe {
-                        match (input.tokens(), input.width) {
-                            (1, Width::Bits8) => decode::multiply::<$decode, 1>(matrix, input, tiles, output),
-                            (1, Width::Bits16) => decode::multiply::<$decode, 2>(matrix, input, tiles, output),
-                            _ => prefill::multiply::<$prefill>(matrix, input, tiles, output),
-                        }
+                    match (input.tokens(), input.width) {
+                        (1, Width::Bits8) => one_token(matrix, input, tiles, output),
+                        (1, Width::Bits16) => one_wide_token(matrix, input, tiles, output),
+                        _ => several_tokens(matrix, input, tiles, output),
                     }
+                };
+                one_token(matrix: &Matrix<'_>, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) = {
+                    // SAFETY: the extensions are there, and `multiply` has checked all else.
+                    unsafe { decode::multiply::<$decode, 1>(matrix, input, tiles, output) }
+                };
+                one_wide_token(matrix: &Matrix<'_>, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) = {
+                    // SAFETY: likewise.
+                    unsafe { decode::multiply::<$decode, 2>(matrix, input, tiles, output) }
+                };
+                several_tokens(matrix: &Matrix<'_>, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) = {
+                    // SAFETY: likewise.
+                    unsafe { prefill::multiply::<$prefill>(matrix, input, tiles, output) }
                 };
                 quantize(x: &[f32], out: &mut [i8], offsets: &mut [i32]) -> Result<f32, NumericRange> =
                     numerics::quantize_row(x, out, offsets);
