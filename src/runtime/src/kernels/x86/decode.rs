@@ -1,5 +1,7 @@
 //! Products with one token: every byte of a tile is read once, and 32 of them are eight rows of four columns. The
 //! artifact's tiles lie one after another, so the next ones are fetched while a tile is multiplied.
+
+#![expect(clippy::needless_range_loop, reason = "arrays of registers are indexed in step with pointers")]
 #![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
 
 use super::super::columns::Columns;
@@ -79,7 +81,6 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
 
 /// The outputs of `TILES` tiles from `tile` on.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "a loop's body, which is there twice")]
 unsafe fn some_tiles<I: Decode, const PLANES: usize, const TILES: usize>(
     matrix: &Matrix<'_>,
     tile: usize,
