@@ -168,7 +168,8 @@ fn leftovers(unit: &Unit, force: bool, shell: &Shell) -> Result<(), RunError> {
     let Some(output) = unit.output.as_deref().filter(|_| trains) else { return Ok(()) };
     let path = checkpoint::path_beside(output);
     if force {
-        return checkpoint::forget(output).map_err(|error| RunError::Out { path, source: std::io::Error::other(error) });
+        return checkpoint::forget(output)
+            .map_err(|error| RunError::Out { path, source: std::io::Error::other(error) });
     }
     if path.exists() {
         shell.status("Resuming", format_args!("from {}", path.display()));

@@ -125,6 +125,12 @@ impl<'a> Activations<'a> {
     }
 }
 
+/// A row, its integers and their offsets; returns the scale.
+pub type QuantizeRow = fn(&[f32], &mut [i8], &mut [i32]) -> Result<f32, NumericRange>;
+
+/// Values, weights, factors and scratch of attention's second product; the last is where it goes.
+pub type Mix = fn(Rows<'_>, &[u32], Factors, Sums<'_>, &mut [f32]);
+
 /// Functions of one instruction set. Every function gives the same bits in every table.
 #[derive(Clone, Copy)]
 pub struct Kernels {
@@ -139,10 +145,10 @@ pub struct Kernels {
     pub multiply: fn(&Matrix<'_>, &Activations<'_>, Range<usize>, &mut Columns<'_>),
     /// One row to 8 bits: [`numerics::quantize`], then zeros to the end of `out`, and [`Activations::offsets`] of as many
     /// groups as there are places for.
-    pub quantize: fn(&[f32], &mut [i8], &mut [i32]) -> Result<f32, NumericRange>,
+    pub quantize: QuantizeRow,
     /// One row to 16 bits: [`numerics::quantize_wide`] into the two halves of `out`, each padded with zeros, and the
     /// offsets of their groups.
-    pub quantize_wide: fn(&[f32], &mut [i8], &mut [i32]) -> Result<f32, NumericRange>,
+    pub quantize_wide: QuantizeRow,
     /// [`numerics::rms_norm`].
     pub rms_norm: fn(&mut [f32], F32Bytes<'_>, f32) -> Result<(), NumericRange>,
     /// [`numerics::layer_norm`].
@@ -161,7 +167,7 @@ pub struct Kernels {
     pub weights: fn(&[f32], f32, &mut [u32]) -> (u64, f32),
     /// Values by weights: `out[i] = f32(Σ_p w[p] · value[p, i]) · back`, `w[p] = round(f32(e[p]) · value_scale[p] · ratio)`,
     /// the sum in i64; up to [`scalar::BLOCK`] positions fit in i32.
-    pub mix: fn(Rows<'_>, &[u32], Factors, Sums<'_>, &mut [f32]),
+    pub mix: Mix,
 }
 
 /// Factors of attention's second product.

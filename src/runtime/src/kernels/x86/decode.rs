@@ -1,6 +1,7 @@
 //! Products with one token: every byte of a tile is read once, and 32 of them are eight rows of four columns. The
 //! artifact's tiles lie one after another, so the next ones are fetched while a tile is multiplied.
 #![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
+#![expect(clippy::needless_range_loop, reason = "planes and tiles index several arrays and addresses at once")]
 
 use super::super::columns::Columns;
 use super::super::{Activations, scalar};
@@ -79,7 +80,6 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
 
 /// The outputs of `TILES` tiles from `tile` on.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "a loop's body, which is there twice")]
 unsafe fn some_tiles<I: Decode, const PLANES: usize, const TILES: usize>(
     matrix: &Matrix<'_>,
     tile: usize,

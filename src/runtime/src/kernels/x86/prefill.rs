@@ -238,7 +238,7 @@ unsafe fn add_products<I: Prefill>(
     let (mut row, mut slot) = (rows.start, 0);
     macro_rules! block {
         ($count:literal) => {
-            while row + $count <= rows.end {
+            while rows.end - row >= $count {
                 // SAFETY: the caller's promise.
                 unsafe {
                     if storage.is_nibbles() {
