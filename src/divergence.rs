@@ -11,7 +11,7 @@ fn maximum(row: &[f32]) -> f64 {
     f64::from(row[argmax(row)])
 }
 
-/// −ln softmax(row)[target] in nats.
+/// `−ln softmax(row)[target]` in nats.
 pub fn surprise(row: &[f32], target: usize) -> f64 {
     let top = maximum(row);
     let sum: f64 = row.iter().map(|&value| (f64::from(value) - top).exp()).sum();

@@ -138,7 +138,7 @@ impl Layerwise<'_> {
         collector.tokens = inputs.batches.iter().map(|batch| batch.tokens().len() as u64).sum();
         collector.sequences = inputs.batches.len() as u64;
 
-        let mut of_embeddings = self.weights(|id| embeds(id))?;
+        let mut of_embeddings = self.weights(embeds)?;
         let original = self.with_original.then(|| self.embed(&inputs, &of_embeddings));
         for table in tables(spec) {
             let ids = [table];
@@ -284,7 +284,7 @@ impl Layerwise<'_> {
     /// Moments of the inputs of a tied head: of the original model, since the table is changed before anything else.
     fn moments_of_head(&self, inputs: &Inputs, progress: &dyn Progress) -> Result<Moments, CalibrateError> {
         let spec = &self.model.spec;
-        let mut hidden = self.embed(inputs, &self.weights(|id| embeds(id))?);
+        let mut hidden = self.embed(inputs, &self.weights(embeds)?);
         for layer in 0..spec.layers.len() {
             let weights = self.weights(|id| id.layer() == Some(layer as u16))?;
             let forward = Forward::new(spec, &weights, self.device);

@@ -1,5 +1,5 @@
 //! Rounding with the second moments of the inputs (GPTQ, Frantar et al. 2023): the matrix Q on the format's grid that
-//! makes tr(E H Eᵀ) small, E = W − Q, H = G + λ I. Scales are those that [`search`](super::search) finds for contiguous
+//! makes tr(E H Eᵀ) small, E = W − Q, H = G + λ I. Scales are those that [`super::search`] finds for contiguous
 //! groups, so the order of columns is free: they are rounded in the order of falling H_jj, and the error of each is made
 //! up for by the columns not yet rounded, w_k −= (w_j − q_j) · U_jk / U_jj with H⁻¹ = Uᵀ U. Then, as long as the weighted
 //! error falls, row scale, multipliers and single integers move to where H has its minimum along them (coordinate

@@ -52,7 +52,7 @@ impl Draws {
             match draw % 16 {
                 0 => 0.0,
                 1 => -0.0,
-                _ => f32::from_bits(((draw >> 63) as u32) << 31 | exponent << 23 | (draw as u32 & 0x7f_ffff)),
+                _ => f32::from_bits(((draw >> 63) as u32 * 0x8000_0000) | (exponent << 23) | (draw as u32 & 0x7f_ffff)),
             }
         };
         (0..count).map(|_| real(self.next())).collect()

@@ -125,10 +125,13 @@ impl<'a> Activations<'a> {
     }
 }
 
-/// A row, its integers and their offsets; returns the scale.
+/// A row to integers, and [`Activations::offsets`] of its groups; the scale of the row.
 pub type QuantizeRow = fn(&[f32], &mut [i8], &mut [i32]) -> Result<f32, NumericRange>;
-
-/// Values, weights, factors and scratch of attention's second product; the last is where it goes.
+/// A layer norm in place: values, weight, bias, epsilon.
+pub type LayerNorm = fn(&mut [f32], F32Bytes<'_>, F32Bytes<'_>, f32) -> Result<(), NumericRange>;
+/// Scores to weights: see [`Kernels::weights`].
+pub type Weigh = fn(&[f32], f32, &mut [u32]) -> (u64, f32);
+/// Values by weights: see [`Kernels::mix`].
 pub type Mix = fn(Rows<'_>, &[u32], Factors, Sums<'_>, &mut [f32]);
 
 /// Functions of one instruction set. Every function gives the same bits in every table.
@@ -139,7 +142,7 @@ pub struct Kernels {
     /// The layout `multiply` is made for; matrices in others go through the scalar kernel. `None`: all alike.
     pub layout: Option<Layout>,
     /// The rows of `tiles` of a product, for every token:
-    /// `output[t, o] = f32(A[t, o]) · row_scale[o] · scale[t]`, each one f32 operation, with A = Σ_i w[o,i] · a[t,i] in
+    /// `output[t, o] = f32(A[t, o]) · row_scale[o] · scale[t]`, each one f32 operation, with `A = Σ_i w[o, i] · a[t, i]` in
     /// i32 for 8-bit activations and 128 · Σ w·first + Σ w·second in i64, converted to f32 once, for 16-bit ones. One
     /// token is the decode case; with several, a tile is best unpacked once.
     pub multiply: fn(&Matrix<'_>, &Activations<'_>, Range<usize>, &mut Columns<'_>),
@@ -152,7 +155,7 @@ pub struct Kernels {
     /// [`numerics::rms_norm`].
     pub rms_norm: fn(&mut [f32], F32Bytes<'_>, f32) -> Result<(), NumericRange>,
     /// [`numerics::layer_norm`].
-    pub layer_norm: fn(&mut [f32], F32Bytes<'_>, F32Bytes<'_>, f32) -> Result<(), NumericRange>,
+    pub layer_norm: LayerNorm,
     /// `x[i] = curve(x[i])`.
     pub activate: fn(&Curve<'_>, &mut [f32]),
     /// `gate[i] = curve(gate[i]) · up[i]`.
@@ -164,7 +167,7 @@ pub struct Kernels {
     /// Scores of one query head: `score[p] = f32(Σ query · key[p]) · key_scale[p] · scale` as f32 bits, and the largest.
     pub scores: fn(Rows<'_>, &[i8], f32, &mut [u32]) -> f32,
     /// Scores to weights: `e[p] = 2^-round(min(top - score[p], 2^21))` in Q24 in their place; Σ e and max f32(e) · scale.
-    pub weights: fn(&[f32], f32, &mut [u32]) -> (u64, f32),
+    pub weights: Weigh,
     /// Values by weights: `out[i] = f32(Σ_p w[p] · value[p, i]) · back`, `w[p] = round(f32(e[p]) · value_scale[p] · ratio)`,
     /// the sum in i64; up to [`scalar::BLOCK`] positions fit in i32.
     pub mix: Mix,

@@ -1,5 +1,7 @@
 //! Products with one token: every byte of a tile is read once, and 32 of them are eight rows of four columns. The
 //! artifact's tiles lie one after another, so the next ones are fetched while a tile is multiplied.
+
+#![expect(clippy::needless_range_loop, reason = "arrays of registers are indexed in step with pointers")]
 #![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
 #![expect(clippy::needless_range_loop, reason = "planes and tiles index several arrays and addresses at once")]
 
