@@ -3,7 +3,6 @@
 
 #![expect(clippy::needless_range_loop, reason = "arrays of registers are indexed in step with pointers")]
 #![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
-#![expect(clippy::needless_range_loop, reason = "planes and tiles index several arrays and addresses at once")]
 
 use super::super::columns::Columns;
 use super::super::{Activations, scalar};
