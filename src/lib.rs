@@ -14,6 +14,7 @@
 //! | [`shell`] | everything a person sees: results on stdout, the rest on stderr, exit codes |
 //! | [`report`] | what a command hands back, as text or one JSON line |
 //! | [`progress`] | the trait that long work reports to |
+//! | [`divergence`] | how far two models' outputs are apart, and means with their standard errors |
 //! | [`machine`] | the build machine: CPU features, read bandwidth |
 //! | [`mod@bench`] | the runtime's speed on this machine, on artifacts and on random weights of known shapes |
 //! | [`eval`] | perplexity, divergence, accuracy, embeddings and generation over artifacts and directories |
@@ -27,7 +28,8 @@
 //! | [`checkpoint`] | directories on disk: JSON, safetensors, mapping, hashes, writes that are all or nothing |
 //! | [`slm_runtime`] | the crate that ships on the device: format, layouts, exact arithmetic, kernels, executor |
 //!
-//! Modules use those below them in this table; [`report`], [`progress`] and [`machine`] use nothing and serve all. The rule
+//! Modules use those below them in this table; [`report`], [`progress`], [`divergence`] and
+//! [`machine`] use nothing and serve all. The rule
 //! in full, the core types, and where to add a family, a scheme, a target, a loss or a subcommand: docs/architecture.md.
 //!
 //! # Files read
@@ -71,6 +73,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod compile;
 pub mod data;
+pub mod divergence;
 pub mod eval;
 pub mod machine;
 pub mod model;

@@ -8,10 +8,11 @@ mod sections;
 use crate::fixture::{Family, Size, compiled, quantized};
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
-use slm_runtime::layout::Layout;
+use slm_runtime::layout::{ALIGNMENT, Layout};
 use slm_runtime::self_test::golden_digest;
 use slm_runtime::session::{Session, SessionError};
 use slm_runtime::text::TextDecoder;
+use slm_runtime::tokenizer::Tokenizer;
 use slmc::compile::fit::Device;
 use slmc::compile::host::{SessionMemory, kernels};
 use slmc::compile::{Compiled, inspect};
@@ -31,6 +32,21 @@ fn judged(bytes: &[u8]) -> Result<(), FormatError> {
 /// Most memory a test gives to a session.
 const MEMORY: u64 = 16 << 20;
 
+/// Text to tokens, with the memory that is asked for and with less.
+fn tokenize(view: &ArtifactView<'_>) {
+    let Some(tokenizer) = Tokenizer::of(view) else { return };
+    let text = "<s>the quick  brown</s> fox\nnaïve 日本 \u{301}";
+    let required = tokenizer.required_bytes(text.len()).expect("growth is bounded");
+    let mut memory = vec![0; required + ALIGNMENT];
+    let start = memory.as_ptr().align_offset(ALIGNMENT);
+    for length in [required, required / 2, 0] {
+        let mut highest = 0;
+        let _ =
+            tokenizer.encode(text, true, &mut memory[start..start + length], &mut |token| highest = highest.max(token));
+        assert!(highest < view.spec().vocabulary);
+    }
+}
+
 /// Everything that can be asked of an artifact that opens. Errors are answers; a panic fails the test.
 fn exercise(view: &ArtifactView<'_>) -> Result<(), SessionError> {
     let spec = view.spec();
@@ -45,6 +61,7 @@ fn exercise(view: &ArtifactView<'_>) -> Result<(), SessionError> {
         let end = record.offset.checked_add(record.bytes).expect("sections end within the file");
         assert!(end <= view.header().file_bytes);
     }
+    tokenize(view);
     if Session::required_bytes(view) > MEMORY {
         return Ok(());
     }

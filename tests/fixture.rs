@@ -6,6 +6,7 @@ use slm_runtime::sample::random_u64;
 use slmc::calibrate::collect;
 use slmc::compile::fit::Device;
 use slmc::compile::{Compiled, HostSections, TextSection, compile};
+use slmc::data::tokenizer::Tokenizer;
 use slmc::model::device::device;
 use slmc::model::scheme::Preset;
 use slmc::model::weights::Model;
@@ -259,11 +260,16 @@ pub(crate) fn quantized(family: Family, size: Size, preset: Preset) -> Model {
     quantized
 }
 
-/// An artifact of a quantized fixture, with a host part.
+/// An artifact of a quantized fixture, with a host part; a decoder's turns text into tokens.
 pub(crate) fn compiled(model: &Model, device: &Device, context: Option<usize>) -> Compiled {
+    let letters = (model.spec.vocabulary == LETTERS).then(|| {
+        let tokenizer = Tokenizer::from_bytes("letters.json".into(), letters().to_string().as_bytes());
+        tokenizer.expect("a tokenizer").device_text().expect("the device has every part of it")
+    });
     let text = TextSection {
         vocabulary: (0..model.spec.vocabulary).map(|id| format!(" t{id}").into_bytes()).collect(),
         strip_leading_space: true,
+        tables: letters,
     };
     let host = HostSections { tokenizer: Some(b"{}".to_vec()), provenance: Some(b"{\"stage\":\"compile\"}".to_vec()) };
     compile(model, device, context, &text, &host, &Silent).expect("the fixture compiles")

@@ -1,7 +1,9 @@
 //! The one integration binary: each module is a subject.
 #![expect(clippy::disallowed_methods, reason = "tests write their inputs")]
 
+mod allocate;
 mod artifact;
+mod c_interface;
 mod cli;
 mod dense_directory;
 mod determinism;

@@ -15,6 +15,7 @@ use shape::{Shape, Weights};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::header::SectionKind;
 use slm_runtime::format::tensor::{TensorKey, TensorPart, TensorRole};
+use slm_runtime::kernels::pool::Pool;
 use slm_runtime::layout::Storage;
 use slm_runtime::session::{Session, SessionError};
 use std::io::Write as _;
@@ -89,6 +90,9 @@ pub enum BenchError {
         /// Why.
         error: SessionError,
     },
+    /// The system starts no more threads.
+    #[error("cannot start as many threads: {0}; pass a smaller --threads")]
+    Threads(std::io::Error),
     /// There are no huge pages to copy to.
     #[error("the weights cannot be copied into huge pages: {0}; leave --huge-pages out")]
     HugePages(std::io::Error),
@@ -227,8 +231,9 @@ pub fn bench(path: &Path, options: &Options, progress: &dyn Progress) -> Result<
     check(path, &view, options)?;
     machine::forget_peak_memory();
     let stopped = |error| BenchError::Session { path: path.to_owned(), error };
-    let mut memory = SessionMemory::for_artifact(&view);
-    let mut session = Session::new(&view, kernels(), memory.as_mut_slice()).map_err(stopped)?;
+    let pool = Pool::new(options.threads.get()).map_err(BenchError::Threads)?;
+    let mut memory = SessionMemory::for_workers(&view, options.threads.get());
+    let mut session = Session::with_workers(&view, kernels(), &pool, memory.as_mut_slice()).map_err(stopped)?;
     let prompt = prompt(view.spec().bos, view.spec().vocabulary, options.prefill.get());
     let rounds = options.rounds.get();
     progress.begin("measuring", (rounds * (prompt.len() + options.decode)) as u64, "tokens");
@@ -282,7 +287,7 @@ pub fn bench(path: &Path, options: &Options, progress: &dyn Progress) -> Result<
         read_bandwidth_bytes_per_s: bandwidth as u64,
         read_bandwidth_fraction: decode_tokens_per_s.map(|rate| bytes_per_token as f64 * rate / bandwidth),
         file_bytes: view.bytes().len() as u64,
-        planned_bytes: Session::required_bytes(&view),
+        planned_bytes: Session::required_bytes_for(&view, options.threads.get()),
         peak_rss_bytes,
     })
 }

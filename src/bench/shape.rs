@@ -134,6 +134,7 @@ pub fn artifact(
     let text = TextSection {
         vocabulary: (0..shape.vocabulary).map(|token| format!("t{token}").into_bytes()).collect(),
         strip_leading_space: false,
+        tables: None,
     };
     let device = Device::unlimited("bench", layout);
     Ok(compile(&model, &device, None, &text, &HostSections::default(), progress)?.bytes)

@@ -13,6 +13,7 @@ use crate::recipe::Known;
 use crate::shell::{ExitStatus, Shell};
 use crate::train::settings::Settings;
 use crate::train::start::context_of;
+use anyhow::ensure;
 use std::path::PathBuf;
 
 /// Set weights to zero in a pattern that sparse hardware runs
@@ -37,9 +38,26 @@ pub(super) struct Args {
     /// How weights are scored
     ///
     /// magnitude: by their size. wanda: by their size times the root mean square of their input over the calibration
-    /// text.
-    #[arg(long, value_name = "magnitude|wanda")]
+    /// text. sparsegpt: by what their loss costs when the weights after them make up for it, layer by layer, and
+    /// --refit.
+    #[arg(long, value_name = "magnitude|wanda|sparsegpt")]
     method: Method,
+
+    /// Fit the weights that stay to the original's outputs, layer by layer on the inputs of the pruned model
+    ///
+    /// By least squares, every row exactly. sparsegpt does so unless --no-refit is given.
+    #[arg(long, conflicts_with = "no_refit")]
+    refit: bool,
+
+    /// With sparsegpt, leave the weights that stay as its updates left them
+    #[arg(long)]
+    no_refit: bool,
+
+    /// Leave a linear dense where pruning it would miss more than this share of its output's energy over the text
+    ///
+    /// Between 0 and 1; with sparsegpt or --refit, which measure it.
+    #[arg(long, value_name = "SHARE")]
+    most_missed: Option<f64>,
 
     /// Which linears; repeatable, all that match are pruned
     ///
@@ -49,7 +67,7 @@ pub(super) struct Args {
 
     /// Text to calibrate with: plain text, or JSONL with --field
     ///
-    /// Without it, for wanda, a decoder samples 16,384 tokens from itself, and an encoder uses the text that ships with
+    /// Without it, for wanda, sparsegpt and --refit, a decoder samples 16,384 tokens from itself, and an encoder uses the text that ships with
     /// slmc. magnitude needs none; with one, its report says what went weighed by the inputs too.
     #[arg(long, value_name = "TEXT")]
     calibration: Option<PathBuf>,
@@ -99,15 +117,26 @@ impl Args {
         let device = device(&self.device)?;
         check_memory(global, memory_estimate(&self.model)?, "pruning")?;
         let context = context_of(&self.model)?;
+        if let Some(share) = self.most_missed {
+            ensure!((0.0..=1.0).contains(&share), "--most-missed {share} is no share; pass a number between 0 and 1");
+            ensure!(
+                self.refit || self.method == Method::SparseGpt,
+                "--most-missed needs the outputs, which {} alone does not look at; add --refit",
+                self.method.name()
+            );
+        }
+        let refit = self.refit || (self.method == Method::SparseGpt && !self.no_refit);
         let source = match &self.calibration {
             Some(path) => Some(Source::File { path: path.clone(), field: self.field.clone() }),
-            None => (self.method == Method::Wanda).then_some(Source::Default { seed: global.seed }),
+            None => (self.method != Method::Magnitude || refit).then_some(Source::Default { seed: global.seed }),
         };
         let options = Options {
             model: self.model.clone(),
             out: self.out.clone(),
             pattern: self.pattern,
             method: self.method,
+            refit,
+            most_missed: self.most_missed,
             only: self.only.clone(),
             source,
             recover: self.recover.then(|| self.retrain.retrain(self.field.clone(), Settings::RECOVER, global, context)),

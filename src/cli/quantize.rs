@@ -1,22 +1,27 @@
 //! `slmc quantize`
 
 use super::check_memory;
-use super::global::Global;
+use super::global::{Global, Size};
 use super::training::RetrainArgs;
 use crate::model::device::device;
 use crate::model::scheme::Preset;
 use crate::model::spec::ModelSpec;
+use crate::model::transform::{NmPattern, Sparsity};
+use crate::quantize::allocate::Budget;
+use crate::quantize::allocate::plan::Plan;
 use crate::quantize::calibration::Source;
-use crate::quantize::directory::{Options, QuantizeReport, memory_estimate, quantize_directory};
+use crate::quantize::directory::{Options, QuantizeReport, memory_estimate, quantize_directory, sweep_directory};
 use crate::quantize::method::Method;
-use crate::quantize::policy::{Activations, Keep, assign, widths};
+use crate::quantize::policy::{Activations, Keep, Mix, assign, widths};
 use crate::recipe::Known;
 use crate::recipe::target::Target;
 use crate::shell::{ExitStatus, Shell};
 use crate::train::settings::Settings;
 use crate::train::start::context_of;
+use anyhow::bail;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Round a checkpoint's weights to 8 and 4 bits
 ///
@@ -35,9 +40,28 @@ pub(super) struct Args {
     /// Which matrices get how many bits
     ///
     /// w8: every matrix 8 bits. mixed: feed-forward networks 4 bits, everything else 8. w4: linears, token table and
-    /// LM head 4 bits; position and type tables, pooler, classifier and MLM transform 8.
-    #[arg(long, value_name = "w8|mixed|w4")]
-    scheme: Preset,
+    /// LM head 4 bits; position and type tables, pooler, classifier and MLM transform 8. auto: chosen for every matrix
+    /// by measurement, within --budget or --bits-per-weight.
+    #[arg(long, value_name = "w8|mixed|w4|auto", required_unless_present = "sweep")]
+    scheme: Option<Scheme>,
+
+    /// Most bytes that weights may take on the target, everything counted: 3527680, or 4MiB
+    #[arg(long, value_name = "BYTES", conflicts_with = "bits_per_weight")]
+    budget: Option<Size>,
+
+    /// The same per parameter: 8 · bytes / parameters
+    #[arg(long, value_name = "X")]
+    bits_per_weight: Option<f64>,
+
+    /// Measure the whole frontier, from 4 bits everywhere to 8 bits everywhere, and write no model
+    ///
+    /// Prints bytes against cost for the best mixes and the named ones, and what every matrix costs alone.
+    #[arg(long, conflicts_with_all = ["scheme", "budget", "bits_per_weight", "qat", "out"])]
+    sweep: bool,
+
+    /// Where --sweep draws the frontier; an existing chart of slmc is replaced
+    #[arg(long, value_name = "FILE", requires = "sweep", default_value = "sweep.svg")]
+    chart: PathBuf,
 
     /// Give the matrices that a pattern matches another scheme; repeatable, the last match wins
     ///
@@ -102,16 +126,69 @@ pub(super) struct Args {
     retrain: RetrainArgs,
 
     /// Directory to write; an existing one is replaced if slmc made it
-    #[arg(short, long, value_name = "OUT")]
-    out: PathBuf,
+    #[arg(short, long, value_name = "OUT", required_unless_present = "sweep")]
+    out: Option<PathBuf>,
 }
 
+/// What `--scheme` takes.
+#[derive(Clone, Copy, Debug)]
+enum Scheme {
+    Preset(Preset),
+    Auto,
+}
+
+impl FromStr for Scheme {
+    type Err = UnknownScheme;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScheme> {
+        if text == "auto" {
+            return Ok(Scheme::Auto);
+        }
+        text.parse().map(Scheme::Preset).map_err(|_| UnknownScheme(text.to_owned()))
+    }
+}
+
+/// A string that names no scheme.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown scheme `{0}`; known: w8, mixed, w4, auto")]
+struct UnknownScheme(String);
+
 impl Args {
+    /// The mix that the options ask for.
+    fn mix(&self) -> anyhow::Result<Mix> {
+        let budget = self.budget.map(|size| Budget::Bytes(size.bytes()));
+        let Some(scheme) = self.scheme else {
+            bail!("--sweep measures and makes no model; pass --scheme to make one");
+        };
+        match (scheme, budget.or(self.bits_per_weight.map(Budget::BitsPerWeight))) {
+            (Scheme::Preset(preset), None) => Ok(Mix::Preset(preset)),
+            (Scheme::Auto, Some(budget)) => Ok(Mix::Auto(budget)),
+            (Scheme::Auto, None) => {
+                bail!("--scheme auto chooses within a budget; pass --budget BYTES or --bits-per-weight X")
+            }
+            (Scheme::Preset(preset), Some(_)) => bail!(
+                "--budget and --bits-per-weight are for --scheme auto; {} takes the bytes it takes",
+                preset.name()
+            ),
+        }
+    }
+
     /// What is wrong as far as configurations tell, and what the output will be.
     pub(super) fn check(&self, global: &Global, known: &Known) -> anyhow::Result<Option<ModelSpec>> {
         let spec = known.at(&self.model);
         if let Some(spec) = spec {
-            assign(spec, self.scheme, &self.keep)?;
+            let target = Target::named(&self.target)?;
+            match self.mix()? {
+                Mix::Preset(preset) => drop(assign(spec, preset, &self.keep)?),
+                Mix::Auto(budget) => {
+                    // What an earlier stage prunes is not known yet, and can only make it smaller.
+                    if Plan::new(spec, &self.keep, budget, &Sparsity::new(), (&target.name, target.layout)).is_err() {
+                        let matrices = spec.matrices().into_iter();
+                        let sparsity = matrices.map(|(id, ..)| (id, NmPattern::TWO_OF_FOUR)).collect();
+                        Plan::new(spec, &self.keep, budget, &sparsity, (&target.name, target.layout))?;
+                    }
+                }
+            }
             widths(spec, &self.activations)?;
         }
         let context = spec.map_or(usize::MAX, |spec| spec.context);
@@ -122,15 +199,32 @@ impl Args {
     }
 
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
-        shell.result(&self.execute(global, shell)?)?;
+        if self.sweep {
+            // Any mix will do: the frontier has them all.
+            let options = self.options(global, Mix::Preset(Preset::W8))?;
+            shell.status("Measuring", format_args!("the frontier of {}", self.model.display()));
+            let report = sweep_directory(&options, &self.chart, &device(&self.device)?, shell)?;
+            shell.status("Wrote", self.chart.display());
+            shell.result(&report)?;
+        } else {
+            shell.result(&self.execute(global, shell)?)?;
+        }
         Ok(ExitStatus::Success)
     }
 
     /// The work, its report handed back.
     pub(super) fn execute(&self, global: &Global, shell: &Shell) -> anyhow::Result<QuantizeReport> {
+        let options = self.options(global, self.mix()?)?;
+        shell.status("Quantizing", format_args!("{} to {}", self.model.display(), options.mix.name()));
+        let report = quantize_directory(&options, &device(&self.device)?, shell)?;
+        shell.status("Wrote", options.out.display());
+        Ok(report)
+    }
+
+    /// What is asked for, checked as far as no weights are needed.
+    fn options(&self, global: &Global, mix: Mix) -> anyhow::Result<Options> {
         self.retrain.check(self.qat, "--qat", self.field.as_deref(), self.calibration.is_some())?;
         let target = Target::named(&self.target)?;
-        let device = device(&self.device)?;
         check_memory(global, memory_estimate(&self.model, self.method, self.calibration_tokens.get())?, "quantizing")?;
         let context = context_of(&self.model)?;
         let source = match &self.calibration {
@@ -140,23 +234,20 @@ impl Args {
             Some(path) => Source::File { path: path.clone(), field: self.field.clone() },
             None => Source::Default { seed: global.seed },
         };
-        let options = Options {
+        Ok(Options {
             model: self.model.clone(),
-            out: self.out.clone(),
-            preset: self.scheme,
+            out: self.out.clone().unwrap_or_default(),
+            mix,
             keeps: self.keep.clone(),
             activations: self.activations.clone(),
             equalize: self.equalize,
             method: self.method,
             source,
+            seed: global.seed,
             calibration_tokens: self.calibration_tokens.get(),
             target: target.name,
             layout: target.layout,
             qat: self.qat.then(|| self.retrain.retrain(self.field.clone(), Settings::QAT, global, context)),
-        };
-        shell.status("Quantizing", format_args!("{} to {}", self.model.display(), self.scheme.name()));
-        let report = quantize_directory(&options, &device, shell)?;
-        shell.status("Wrote", self.out.display());
-        Ok(report)
+        })
     }
 }

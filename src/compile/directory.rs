@@ -1,6 +1,7 @@
 //! `slmc compile`: a quantized directory in, one artifact out, with the bytes it takes of the device.
 
 use super::fit::{Device, Footprint};
+use super::text::{HOST_ONLY, TokenizerSummary};
 use super::{ARTIFACT_MAGIC, CompileError, HostSections, TextSection, check_quantized, compile};
 use crate::checkpoint::PROVENANCE_FILE;
 use crate::checkpoint::atomic::{self, AtomicError};
@@ -12,6 +13,7 @@ use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
 use serde::Serialize;
 use serde_json::{Value, json};
+use slm_runtime::format::artifact::ArtifactView;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -78,6 +80,8 @@ pub struct CompileReport {
     /// Weights.
     #[serde(flatten)]
     pub size: WeightSize,
+    /// Who turns text into tokens.
+    pub tokenizer: TokenizerSummary,
     /// Digest of the golden logits.
     pub golden_sha256: String,
 }
@@ -102,6 +106,7 @@ impl Report for CompileReport {
         table.row(["weight_bytes", &grouped(self.size.weight_bytes)]);
         table.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
         table.row(["file_bytes", &grouped(self.file_bytes)]);
+        self.tokenizer.rows(&mut table);
         format!("{table}\ngolden_sha256  {}", self.golden_sha256)
     }
 }
@@ -116,17 +121,22 @@ pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<C
     if let Some(warning) = tokenizer.check(model.spec.vocabulary)? {
         progress.warn(&warning);
     }
+    let tables = tokenizer.device_text();
+    let host_only = tables.as_ref().err().map(ToString::to_string);
     let text = TextSection {
         vocabulary: tokenizer.vocabulary_bytes(model.spec.vocabulary)?,
         strip_leading_space: tokenizer.text_rules()?.strip_leading_space,
+        tables: tables.ok(),
     };
     let read =
         |path: &PathBuf| std::fs::read(path).map_err(|source| DirectoryError::Read { path: path.clone(), source });
     let host = HostSections {
         tokenizer: Some(read(&tokenizer.path().to_owned())?),
-        provenance: Some(provenance(options)?.to_string().into_bytes()),
+        provenance: Some(provenance(options, host_only.as_deref())?.to_string().into_bytes()),
     };
     let compiled = compile(&model, &options.device, options.context, &text, &host, progress)?;
+    let view = ArtifactView::open(&compiled.bytes).map_err(CompileError::Emitted)?;
+    let tokenizer = TokenizerSummary::of(&view, host_only);
     let bytes = if options.device_only {
         &compiled.bytes[..compiled.footprint.flash_bytes as usize]
     } else {
@@ -142,11 +152,12 @@ pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<C
         ram_limit_bytes: options.device.ram_bytes,
         file_bytes: bytes.len() as u64,
         size: compiled.size,
+        tokenizer,
         golden_sha256: hex(&compiled.golden),
     })
 }
 
-fn provenance(options: &Options) -> Result<Value, DirectoryError> {
+fn provenance(options: &Options, host_only: Option<&str>) -> Result<Value, DirectoryError> {
     let path = options.model.join(PROVENANCE_FILE);
     let of_model: Value = match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
@@ -157,7 +168,11 @@ fn provenance(options: &Options) -> Result<Value, DirectoryError> {
         "tool": crate::machine::tool(),
         "inputs": [{"role": "model", "sha256": hex(&directory_sha256(&options.model)?)}],
         "stage": "compile",
-        "settings": {"target": options.device.name, "context": options.context},
+        "settings": {
+            "target": options.device.name,
+            "context": options.context,
+            "tokenizer": host_only.map_or_else(|| "device".to_owned(), |part| format!("{HOST_ONLY}{part}")),
+        },
         "model": of_model,
     }))
 }

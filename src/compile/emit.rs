@@ -21,6 +21,8 @@ pub struct Extras<'a> {
     pub vocabulary: &'a [Vec<u8>],
     /// Prompts of the golden vectors.
     pub prompts: &'a [Vec<u32>],
+    /// Tables that turn text into tokens.
+    pub text: Option<&'a [u8]>,
     /// Sections of the host part, in order.
     pub host: &'a [(SectionKind, Vec<u8>)],
 }
@@ -54,6 +56,9 @@ pub fn draft(
     file.section(SectionKind::Vocabulary, false, ALIGNMENT, [vocabulary_section(extras.vocabulary).as_slice()]);
     file.section(SectionKind::Golden, false, ALIGNMENT, [golden_section(extras.prompts).as_slice()]);
     let golden_offset = file.sections.last().map_or(0, |record| record.offset as usize);
+    if let Some(text) = extras.text {
+        file.section(SectionKind::Text, false, ALIGNMENT, [text]);
+    }
     file.pad(ALIGNMENT);
     let device_bytes = file.bytes.len();
     for (kind, content) in extras.host {

@@ -167,8 +167,10 @@ pub fn estimate(
         return Err(EstimateError::Context { context, limit });
     }
     // The text of the vocabulary, where a tokenizer is there to say; four bytes a token where not.
-    let vocabulary_bytes = Tokenizer::open(path)
-        .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary))
+    let tokenizer = Tokenizer::open(path).ok();
+    let text_bytes = tokenizer.as_ref().and_then(|tokenizer| Some(tokenizer.device_text().ok()?.len() as u64));
+    let vocabulary_bytes = tokenizer
+        .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary).ok())
         .map_or(4 * spec.vocabulary as u64, |tokens| tokens.iter().map(|token| token.len() as u64).sum());
     // What slmc.json says of a dense directory; `quantize` looks whether it is true.
     let sparsity = match &outline.schemes {
@@ -186,8 +188,16 @@ pub fn estimate(
     let golden = super::golden_size(spec, context);
     let mut schemes = Vec::new();
     for (scheme, assignment) in &assignments {
-        let shape =
-            Shape { spec, assignment, sparsity: &sparsity, key_maps, wide_activations, vocabulary_bytes, golden };
+        let shape = Shape {
+            spec,
+            assignment,
+            sparsity: &sparsity,
+            key_maps,
+            wide_activations,
+            vocabulary_bytes,
+            golden,
+            text_bytes,
+        };
         schemes.push(row(scheme, &shape, device, rates, context)?);
     }
     Ok(EstimateReport {

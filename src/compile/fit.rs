@@ -144,6 +144,8 @@ pub struct Shape<'a> {
     pub vocabulary_bytes: u64,
     /// Tokens of all golden prompts, and how many prompts.
     pub golden: (u64, u64),
+    /// Bytes of the tables that turn text into tokens, where the device has them.
+    pub text_bytes: Option<u64>,
 }
 
 /// Why a footprint cannot be computed.
@@ -185,6 +187,9 @@ pub fn footprint(
             _ => (ALIGNMENT as u64, 36 + 4 * (golden_tokens + golden_prompts)),
         };
         end = end.next_multiple_of(alignment) + bytes;
+    }
+    if let Some(bytes) = shape.text_bytes {
+        end = end.next_multiple_of(ALIGNMENT as u64) + bytes;
     }
     let footprint = Footprint {
         flash_bytes: end.next_multiple_of(ALIGNMENT as u64),

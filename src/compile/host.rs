@@ -89,7 +89,12 @@ impl SessionMemory {
     /// Zeroed memory of exactly the size the artifact's plan states. Where this machine does not have as much it is
     /// empty, which a session refuses: a small file can state any size, and must not end the process.
     pub fn for_artifact(artifact: &ArtifactView<'_>) -> Self {
-        let length = usize::try_from(Session::required_bytes(artifact)).unwrap_or(usize::MAX);
+        SessionMemory::for_workers(artifact, 1)
+    }
+
+    /// [`SessionMemory::for_artifact`] for a session that several workers run together.
+    pub fn for_workers(artifact: &ArtifactView<'_>, workers: usize) -> Self {
+        let length = usize::try_from(Session::required_bytes_for(artifact, workers)).unwrap_or(usize::MAX);
         let there = length.checked_add(ALIGNMENT).filter(|&total| Vec::<u8>::new().try_reserve_exact(total).is_ok());
         let length = there.map_or(0, |_| length);
         SessionMemory { bytes: vec![0; length + ALIGNMENT], length }

@@ -1,6 +1,7 @@
 //! What is in an artifact: sizes and multiply-accumulates by class, tensor by tensor, as the file states them.
 
 use super::host::{ArtifactError, ArtifactFile};
+use super::text::{TokenizerSummary, host_only};
 use crate::checkpoint::hash::hex;
 use crate::model::id::Class;
 use crate::model::size::{WeightSize, parameter_id};
@@ -177,6 +178,8 @@ pub struct InspectReport {
     pub golden_prompts: usize,
     /// Digest of their logits.
     pub golden_sha256: String,
+    /// Who turns text into tokens.
+    pub tokenizer: TokenizerSummary,
     /// How it was made; absent in a device-only file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provenance: Option<serde_json::Value>,
@@ -207,6 +210,7 @@ impl Report for InspectReport {
         facts.row(["  key-value cache", &grouped(self.cache_bytes)]);
         facts.row(["  stack", &grouped(self.stack_bytes)]);
         facts.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
+        self.tokenizer.rows(&mut facts);
         let right = Align::Right;
         let mut classes = Table::new([
             ("class", Align::Left),
@@ -240,6 +244,8 @@ pub fn inspect(path: &Path) -> Result<InspectReport, ArtifactError> {
     let (spec, header) = (view.spec(), view.header());
     let classes = classes(&view);
     let names = view.section(SectionKind::Names).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    let provenance: Option<serde_json::Value> =
+        view.section(SectionKind::Provenance).and_then(|bytes| serde_json::from_slice(bytes).ok());
     Ok(InspectReport {
         version: format!("{}.{}", header.major, header.minor),
         target: view.target().to_owned(),
@@ -262,7 +268,8 @@ pub fn inspect(path: &Path) -> Result<InspectReport, ArtifactError> {
         classes: classes.into_iter().collect(),
         golden_prompts: view.golden_prompts().count(),
         golden_sha256: hex(&view.golden_digest()),
-        provenance: view.section(SectionKind::Provenance).and_then(|bytes| serde_json::from_slice(bytes).ok()),
+        tokenizer: TokenizerSummary::of(&view, host_only(provenance.as_ref())),
+        provenance,
         tensors: tensors(&view, names),
     })
 }

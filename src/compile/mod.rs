@@ -11,6 +11,7 @@ pub mod inspect;
 pub mod lower;
 pub mod pack;
 pub mod tables;
+pub mod text;
 pub mod verify;
 
 use crate::model::id::{ParameterId, Part};
@@ -42,6 +43,8 @@ pub struct TextSection {
     pub vocabulary: Vec<Vec<u8>>,
     /// Whether one space at the start of a text is left out.
     pub strip_leading_space: bool,
+    /// Tables that turn text into tokens on the device; absent where only a host can.
+    pub tables: Option<Vec<u8>>,
 }
 
 /// Sections only a build machine reads; absent ones are left out.
@@ -161,6 +164,7 @@ pub fn compile(
         wide_activations: !widths.is_empty(),
         vocabulary_bytes: text.vocabulary.iter().map(|token| token.len() as u64).sum(),
         golden: golden_size(spec, context),
+        text_bytes: text.tables.as_ref().map(|tables| tables.len() as u64),
     };
     let (footprint, mut lowered) = fit::fit(&shape, device, context)?;
     lowered.model.strip_leading_space = u8::from(text.strip_leading_space);
@@ -182,7 +186,8 @@ pub fn compile(
     let weights = weights.collect::<Result<Vec<_>, _>>()?;
     progress.finish();
     let host = host_sections(model, &tensors, host);
-    let extras = emit::Extras { vocabulary: &text.vocabulary, prompts: &prompts, host: &host };
+    let text_tables = text.tables.as_deref();
+    let extras = emit::Extras { vocabulary: &text.vocabulary, prompts: &prompts, text: text_tables, host: &host };
     let draft = emit::draft(&device.name, device.layout, device.page_bytes, &lowered, &tensors, &weights, &extras);
     let view = ArtifactView::open(draft.bytes()).map_err(CompileError::Emitted)?;
     let mut memory = host::SessionMemory::for_artifact(&view);

@@ -1,9 +1,11 @@
 //! `slmc verify`: every digest of an artifact, then its golden prompts through the runtime on this machine.
 
 use super::host::{ArtifactError, ArtifactFile, SessionMemory, kernels};
+use super::text::{DisagreementError, TokenizerSummary, compare, host_only};
 use crate::checkpoint::hash::hex;
 use crate::report::{Report, Table};
 use serde::Serialize;
+use slm_runtime::format::header::SectionKind;
 use slm_runtime::self_test::golden_digest;
 use slm_runtime::session::SessionError;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,14 @@ pub enum VerifyError {
         path: PathBuf,
         /// Why.
         error: SessionError,
+    },
+    /// Device and host make other tokens of a text.
+    #[error("{}: {error}", path.display())]
+    Tokenizer {
+        /// The artifact.
+        path: PathBuf,
+        /// What differs.
+        error: Box<DisagreementError>,
     },
     /// The prompts give other logits.
     #[error(
@@ -49,6 +59,11 @@ pub struct VerifyReport {
     pub golden_prompts: usize,
     /// Digest of those logits.
     pub golden_sha256: String,
+    /// Who turns text into tokens.
+    pub tokenizer: TokenizerSummary,
+    /// Texts of which device and host make the same tokens; absent where one of them has no tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenized_texts: Option<u64>,
     /// Whether the file has no host part.
     pub device_only: bool,
     /// Kernels that computed them.
@@ -66,6 +81,10 @@ impl Report for VerifyReport {
             "golden prompts",
             &format!("{} give the stated logits ({} kernel)", self.golden_prompts, self.kernel),
         ]);
+        self.tokenizer.rows(&mut table);
+        if let Some(texts) = self.tokenized_texts {
+            table.row(["", &format!("the same tokens as the host's for {texts} texts")]);
+        }
         if self.device_only {
             table.row(["host part", "absent: written for the device only"]);
         }
@@ -84,11 +103,17 @@ pub fn verify(path: &Path) -> Result<VerifyReport, VerifyError> {
         let (expected, found) = (hex(&view.golden_digest()), hex(&found));
         return Err(VerifyError::Golden { path: path.to_owned(), expected, found });
     }
+    let tokenized_texts = compare(&view, path)
+        .map_err(|error| VerifyError::Tokenizer { path: path.to_owned(), error: Box::new(error) })?;
+    let provenance: Option<serde_json::Value> =
+        view.section(SectionKind::Provenance).and_then(|bytes| serde_json::from_slice(bytes).ok());
     Ok(VerifyReport {
         target: view.target().to_owned(),
         tensors: view.tensor_count(),
         golden_prompts: view.golden_prompts().count(),
         golden_sha256: hex(&found),
+        tokenizer: TokenizerSummary::of(&view, host_only(provenance.as_ref())),
+        tokenized_texts,
         device_only: view.device_only(),
         kernel: kernels().name,
     })

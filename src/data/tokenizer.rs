@@ -1,6 +1,7 @@
 //! A checkpoint's `tokenizer.json`, and the only user of the `tokenizers` crate. Padding and truncation settings of
 //! the file are ignored: text becomes exactly its own tokens, and cutting is decided by the caller.
 
+use super::device_text::{self, HostOnly};
 use super::vocabulary::{self, DecoderSteps, TextRules};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -275,6 +276,14 @@ impl Tokenizer {
             _ => Vec::new(),
         };
         Ok((0..model_vocabulary).map(|id| u32::try_from(id).map_or_else(|_| Vec::new(), bytes)).collect())
+    }
+
+    /// The tables with which the runtime turns text into the tokens that this tokenizer gives.
+    ///
+    /// # Errors
+    /// [`HostOnly`], naming the part that the runtime has no code for.
+    pub fn device_text(&self) -> Result<Vec<u8>, HostOnly> {
+        device_text::text_section(&self.tokenizer)
     }
 
     /// What decoding does beyond writing one token's bytes after the other.

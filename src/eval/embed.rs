@@ -1,10 +1,10 @@
 //! Sentence embeddings: the mean over all tokens, special ones included, of the hidden states, scaled to length one,
 //! and the cosine between a model's and a reference's for each text.
 
-use super::divergence::percentile;
 use super::forward::Forward;
 use super::outputs::{EvalError, Pair, Rows, Side};
 use super::subject::{Subject, number_row};
+use crate::divergence::{embedding, percentile};
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
 use serde::Serialize;
@@ -24,20 +24,6 @@ pub struct EmbedMetrics {
     pub cosine_p01: Option<f64>,
     /// SHA-256 of the model's hidden states: little-endian f32, every position of every text in order.
     pub logits_sha256: String,
-}
-
-/// The embedding of a text from its hidden states, (positions, width): (width), of length one. `None` where the mean
-/// is zero or there are no positions.
-pub fn embedding(hidden_states: &[f32], width: usize) -> Option<Vec<f64>> {
-    let mut sum = vec![0.0f64; width];
-    for row in hidden_states.chunks_exact(width.max(1)) {
-        for (sum, &value) in sum.iter_mut().zip(row) {
-            *sum += f64::from(value);
-        }
-    }
-    // The number of positions cancels against the norm.
-    let norm = sum.iter().map(|value| value * value).sum::<f64>().sqrt();
-    (norm > 0.0).then(|| sum.iter().map(|value| value / norm).collect())
 }
 
 /// Embeds every sequence with `model`, and with `reference` to compare if there is one.

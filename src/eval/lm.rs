@@ -8,10 +8,10 @@
 //! top-1      = whether argmax p = argmax q, the lower token of equals
 //! ```
 
-use super::divergence::{Sample, argmax, divergence, mean_and_error, percentile, surprise};
 use super::forward::Forward;
 use super::outputs::{EvalError, Pair, Rows};
 use super::subject::{Subject, number_row};
+use crate::divergence::{Sample, argmax, divergence, mean_and_error, percentile, surprise};
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
 use rayon::prelude::*;

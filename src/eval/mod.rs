@@ -12,7 +12,6 @@ pub mod lm;
 pub mod opened;
 pub mod subject;
 
-mod divergence;
 mod outputs;
 
 pub use forward::{Forward, ForwardError};

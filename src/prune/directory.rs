@@ -1,6 +1,7 @@
 //! `slmc prune`: a dense directory in, a dense directory with zeros out, and a report of what went from every matrix.
 //! The result is a plain Hugging Face directory; only its slmc.json says which matrices are sparse.
 
+use super::layerwise::{self, Pass};
 use super::{MatrixReport, Method, PruneError, SelectionError, check, prune, select};
 use crate::calibrate::{CalibrateError, collect};
 use crate::checkpoint::ConfigError;
@@ -8,7 +9,7 @@ use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
 use crate::machine::{cpu_features, tool};
 use crate::model::dense_directory::{self, recorded_sparsity, sparsity_json};
-use crate::model::id::{ParameterId, Part};
+use crate::model::id::{LinearId, ParameterId, Part};
 use crate::model::transform::{HeldMasks, MaskError, NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Outline};
 use crate::progress::Progress;
@@ -35,6 +36,10 @@ pub struct Options {
     pub pattern: NmPattern,
     /// How they are scored.
     pub method: Method,
+    /// Whether what stays is fitted anew.
+    pub refit: bool,
+    /// Leave a linear dense where more than this share of its output's energy would be missed; layer by layer only.
+    pub most_missed: Option<f64>,
     /// Which linears: globs, ffn, attention, all.
     pub only: Vec<String>,
     /// What to calibrate with; magnitude needs none, and with one reports importance as well.
@@ -98,6 +103,7 @@ impl From<PruneError> for DirectoryError {
         match error {
             PruneError::Model(error) => error.into(),
             PruneError::Mask(error) => error.into(),
+            PruneError::Calibrate(error) => error.into(),
         }
     }
 }
@@ -107,8 +113,10 @@ impl From<PruneError> for DirectoryError {
 pub struct PruneReport {
     /// `2:4`.
     pub pattern: String,
-    /// `magnitude` or `wanda`.
+    /// `magnitude`, `wanda` or `sparsegpt`.
     pub method: &'static str,
+    /// Whether what stays was fitted anew.
+    pub refit: bool,
     /// The selection.
     pub only: Vec<String>,
     /// Whether artifacts hold matrices of this pattern compressed; others take the bytes of dense ones.
@@ -119,6 +127,8 @@ pub struct PruneReport {
     /// Tokens of that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration_tokens: Option<u64>,
+    /// Linears that were selected and stayed dense, since pruning them would have missed more than was allowed.
+    pub left_dense: u64,
     /// Weights of the pruned matrices.
     pub weights: u64,
     /// Of those, zero before.
@@ -144,6 +154,8 @@ impl Report for PruneReport {
             ("zeros after", right),
             ("energy removed", right),
             ("weighted", right),
+            ("output missed", right),
+            ("", Align::Left),
         ]);
         let percent = |share: f64| format!("{:.2} %", 100.0 * share);
         for matrix in &self.matrices {
@@ -154,10 +166,13 @@ impl Report for PruneReport {
                 &grouped(matrix.zeros_after),
                 &percent(matrix.energy_removed),
                 &matrix.weighted_energy_removed.map_or_else(|| "-".to_owned(), percent),
+                &matrix.output_error.map_or_else(|| "-".to_owned(), percent),
+                matrix.fallback.as_deref().unwrap_or(if matrix.left_dense { "left dense" } else { "" }),
             ]);
         }
         let mut sums = Table::pairs();
-        sums.row(["pattern", &format!("{} by {}", self.pattern, self.method)]);
+        let refitted = if self.refit { ", what stays fitted anew" } else { "" };
+        sums.row(["pattern", &format!("{} by {}{refitted}", self.pattern, self.method)]);
         if let (Some(calibration), Some(tokens)) = (&self.calibration, self.calibration_tokens) {
             sums.row(["calibration", &format!("{calibration}, {} tokens", grouped(tokens))]);
         }
@@ -195,17 +210,29 @@ pub fn prune_directory(
     let model = Model::open(path)?;
     // What slmc.json said of other matrices it will say again.
     model.check_sparsity(&sparsity)?;
-    let calibrated = match &options.source {
+    let calibration = match &options.source {
         None => None,
-        Some(source) => {
-            let calibration = calibration(&model, source, CALIBRATION_TOKENS, progress)?;
-            Some((collect(&model, &calibration.sequences, device, progress)?, calibration))
+        Some(source) => Some(calibration(&model, source, CALIBRATION_TOKENS, progress)?),
+    };
+    let dense = model.clone();
+    let layer_by_layer = options.refit || options.method == Method::SparseGpt;
+    let (mut pruned, matrices) = match &calibration {
+        Some(calibration) if layer_by_layer => {
+            let (selected, sequences) = (&selected[..], &calibration.sequences[..]);
+            let Options { pattern, method, refit, most_missed, .. } = *options;
+            let pass = Pass { selected, pattern, method, refit, most_missed, sequences, device };
+            layerwise::prune(model, &pass, progress)?
+        }
+        calibration => {
+            let statistics = match calibration {
+                None => None,
+                Some(calibration) => Some(collect(&model, &calibration.sequences, device, progress)?),
+            };
+            prune(model, &selected, options.pattern, options.method, statistics.as_ref(), progress)?
         }
     };
-    let statistics = calibrated.as_ref().map(|(statistics, _)| statistics);
-    let dense = model.clone();
-    let (mut pruned, matrices) = prune(model, &selected, options.pattern, options.method, statistics, progress)?;
-    sparsity.extend(selected.iter().map(|id| (*id, options.pattern)));
+    let left = |id: &LinearId| matrices.iter().any(|matrix| matrix.left_dense && matrix.name == id.to_string());
+    sparsity.extend(selected.iter().filter(|id| !left(id)).map(|id| (*id, options.pattern)));
     let training = match &options.recover {
         None => None,
         Some(retrain) => {
@@ -214,15 +241,17 @@ pub fn prune_directory(
             Some(report)
         }
     };
-    let calibration = calibrated.as_ref().map(|(_, calibration)| calibration);
+    let calibration = calibration.as_ref();
     let report = PruneReport {
         pattern: options.pattern.to_string(),
         method: options.method.name(),
+        refit: options.refit,
         only: options.only.clone(),
         compressed_in_artifacts: options.pattern.is_two_of_four(),
         calibration: calibration.map(|calibration| calibration.description.clone()),
         calibration_tokens: calibration.map(|calibration| calibration.tokens() as u64),
-        weights: shapes.iter().map(|(_, rows, columns)| (rows * columns) as u64).sum(),
+        weights: shapes.iter().filter(|(id, ..)| !left(id)).map(|(_, rows, columns)| (rows * columns) as u64).sum(),
+        left_dense: matrices.iter().filter(|matrix| matrix.left_dense).count() as u64,
         zeros_before: matrices.iter().map(|matrix| matrix.zeros_before).sum(),
         zeros_after: matrices.iter().map(|matrix| matrix.zeros_after).sum(),
         training,
@@ -253,6 +282,8 @@ fn recover(
         "inputs": inputs(options)?,
         "pattern": options.pattern.to_string(),
         "method": options.method.name(),
+        "refit": options.refit,
+        "most_missed": options.most_missed,
         "only": options.only,
         "training": retrain.identity(device),
     });
@@ -296,6 +327,8 @@ fn provenance(options: &Options, report: &PruneReport, sparsity: &Sparsity) -> R
         "settings": {
             "pattern": report.pattern,
             "method": report.method,
+            "refit": report.refit,
+            "most_missed": options.most_missed,
             "only": report.only,
             "calibration": report.calibration,
             "calibration_tokens": report.calibration_tokens,

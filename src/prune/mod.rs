@@ -1,10 +1,15 @@
 //! One-shot N:M pruning: in every group of M weights along the input dimension the N of largest score stay, the rest
-//! become zero. The score is |w| (magnitude) or |w| · √h (Wanda, Sun et al. 2023), h the mean square of the weight's
-//! input over calibration text. What the loss of those weights costs is for training to recover and `eval` to measure.
+//! become zero. The score is |w| (magnitude), |w| · √h (Wanda, Sun et al. 2023), h the mean square of the weight's
+//! input over calibration text, or what losing the weight costs when the ones after it make up for it ([`sparsegpt`]).
+//! What stays can be fitted anew ([`refit`]), layer by layer ([`layerwise`]). What the loss of those weights costs is
+//! for training to recover and `eval` to measure.
 
 pub mod directory;
+pub mod layerwise;
+pub mod refit;
+pub mod sparsegpt;
 
-use crate::calibrate::Statistics;
+use crate::calibrate::{CalibrateError, Statistics};
 use crate::model::id::{Class, LinearId, ParameterId};
 use crate::model::pattern::matches;
 use crate::model::spec::ModelSpec;
@@ -21,29 +26,34 @@ pub enum Method {
     Magnitude,
     /// |w| · √h
     Wanda,
+    /// |w| / U_jj on weights updated column by column.
+    SparseGpt,
 }
 
 impl Method {
-    /// `magnitude`, `wanda`.
+    /// Every method, simplest first.
+    pub const ALL: [Method; 3] = [Method::Magnitude, Method::Wanda, Method::SparseGpt];
+
+    /// `magnitude`, `wanda`, `sparsegpt`.
     pub fn name(self) -> &'static str {
         match self {
             Method::Magnitude => "magnitude",
             Method::Wanda => "wanda",
+            Method::SparseGpt => "sparsegpt",
         }
     }
 }
 
 /// A string that names no method.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("unknown method `{0}`; known: magnitude, wanda")]
+#[error("unknown method `{0}`; known: magnitude, wanda, sparsegpt")]
 pub struct UnknownMethod(pub String);
 
 impl FromStr for Method {
     type Err = UnknownMethod;
 
     fn from_str(text: &str) -> Result<Self, UnknownMethod> {
-        let known = [Method::Magnitude, Method::Wanda];
-        known.into_iter().find(|method| method.name() == text).ok_or_else(|| UnknownMethod(text.to_owned()))
+        Method::ALL.into_iter().find(|method| method.name() == text).ok_or_else(|| UnknownMethod(text.to_owned()))
     }
 }
 
@@ -120,6 +130,34 @@ pub struct MatrixReport {
     /// Share of Σ h w² that went, h the mean square of the input; absent where inputs were not calibrated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weighted_energy_removed: Option<f64>,
+    /// Share of the output's energy that is missed over the calibration text, inputs those of the pruned model; where it
+    /// was pruned layer by layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_error: Option<f64>,
+    /// Whether it stayed as it was, since pruning it would have missed more than was allowed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub left_dense: bool,
+    /// What was not done as asked, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
+}
+
+impl MatrixReport {
+    fn new(id: LinearId, weights: &[f32], pruned: &[f32], columns: usize, importance: Option<&[f64]>) -> Self {
+        let zeros = |weights: &[f32]| weights.iter().filter(|weight| **weight == 0.0).count() as u64;
+        MatrixReport {
+            name: id.to_string(),
+            rows: weights.len() / columns,
+            columns,
+            zeros_before: zeros(weights),
+            zeros_after: zeros(pruned),
+            energy_removed: energy_removed(weights, pruned, columns, None),
+            weighted_energy_removed: importance.map(|h| energy_removed(weights, pruned, columns, Some(h))),
+            output_error: None,
+            left_dense: false,
+            fallback: None,
+        }
+    }
 }
 
 /// Prunes the `selected` linears of a dense model; with statistics, Wanda scores by them and reports weigh by them.
@@ -138,23 +176,14 @@ pub fn prune(
     let shapes = check(&model.spec, selected, pattern)?;
     let (mut model, mut reports) = (model, Vec::with_capacity(selected.len()));
     progress.begin("pruning", shapes.len() as u64, "matrices");
-    for (id, rows, columns) in shapes {
+    for (id, _, columns) in shapes {
         let weights = model.values_f32(ParameterId::weight(id))?;
         let importance = statistics.and_then(|all| all.linears.get(&id)).map(|stats| stats.mean_square.as_slice());
         let scoring = importance.filter(|_| method == Method::Wanda);
         let mask = Mask::of_largest(id, pattern, &scores(&weights, columns, scoring), columns)?;
         let mut pruned = weights.clone();
         mask.apply(&mut pruned)?;
-        let zeros = |weights: &[f32]| weights.iter().filter(|weight| **weight == 0.0).count() as u64;
-        reports.push(MatrixReport {
-            name: id.to_string(),
-            rows,
-            columns,
-            zeros_before: zeros(&weights),
-            zeros_after: zeros(&pruned),
-            energy_removed: energy_removed(&weights, &pruned, columns, None),
-            weighted_energy_removed: importance.map(|h| energy_removed(&weights, &pruned, columns, Some(h))),
-        });
+        reports.push(MatrixReport::new(id, &weights, &pruned, columns, importance));
         model = model.with_values(BTreeMap::from([(ParameterId::weight(id), pruned)]))?;
         progress.advance(1);
     }
@@ -185,6 +214,9 @@ pub enum PruneError {
     /// Of the pattern.
     #[error(transparent)]
     Mask(#[from] MaskError),
+    /// Of the calibration run.
+    #[error(transparent)]
+    Calibrate(CalibrateError),
 }
 
 /// |w| · √h, or |w| without h.
@@ -208,6 +240,37 @@ fn energy_removed(weights: &[f32], pruned: &[f32], columns: usize, importance: O
         }
     }
     if all > 0.0 { gone / all } else { 0.0 }
+}
+
+#[cfg(test)]
+mod testing {
+    use slm_runtime::sample::random_u64;
+
+    /// Even draws from [−½, ½).
+    pub(super) fn random(seed: u64, count: usize) -> Vec<f32> {
+        (0..count as u64).map(|n| (random_u64(seed, n) >> 40) as f32 / (1 << 24) as f32 - 0.5).collect()
+    }
+
+    /// Gram matrix of inputs whose neighbouring channels move together.
+    pub(super) fn correlated(columns: usize, tokens: usize) -> Vec<f64> {
+        let noise = random(9, tokens * (columns + 3));
+        let mut gram = vec![0.0; columns * columns];
+        for token in noise.chunks_exact(columns + 3) {
+            let x: Vec<f64> = (0..columns).map(|j| token[j..j + 4].iter().map(|v| f64::from(*v)).sum()).collect();
+            (0..columns * columns).for_each(|n| gram[n] += x[n / columns] * x[n % columns]);
+        }
+        gram
+    }
+
+    /// tr(E G Eᵀ)
+    pub(super) fn error(weights: &[f32], pruned: &[f32], gram: &[f64], columns: usize) -> f64 {
+        let rows = weights.chunks_exact(columns).zip(pruned.chunks_exact(columns));
+        let of_row = |(w, p): (&[f32], &[f32])| -> f64 {
+            let e: Vec<f64> = w.iter().zip(p).map(|(w, p)| f64::from(*w) - f64::from(*p)).collect();
+            (0..columns * columns).map(|n| e[n / columns] * gram[n] * e[n % columns]).sum()
+        };
+        rows.map(of_row).sum()
+    }
 }
 
 #[cfg(test)]

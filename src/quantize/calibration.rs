@@ -144,11 +144,65 @@ pub fn calibration(
             sample_itself(model, *seed, tokens, progress)
         }
         Source::Default { .. } => {
-            let lines = ENCODER_TEXT.lines().enumerate().filter(|(_, line)| !line.is_empty());
-            let records = lines.map(|(line, text)| Record { line: line + 1, text: text.to_owned() }).collect();
-            encode(&model.directory, &model.spec, records, "calibration/encoders.txt, shipped with slmc", tokens)
+            let shipped = "calibration/encoders.txt, shipped with slmc";
+            encode(&model.directory, &model.spec, shipped_records(), shipped, tokens)
         }
     }
+}
+
+/// Streams of the samples that measure begin here, away from those of calibration and training.
+const HELD_OUT_STREAM: u64 = 1 << 33;
+
+/// At most `count` sequences to measure on, from the same source and after what `used` took of it. A source that has no
+/// more gives `used` itself, and the description says so.
+pub fn held_out(
+    model: &Model,
+    source: &Source,
+    used: &Calibration,
+    count: usize,
+    progress: &dyn Progress,
+) -> Result<Calibration, CalibrationError> {
+    let window = WINDOW.min(model.spec.context);
+    let taken = used.sequences.len();
+    let own = |count: usize, seed: &u64| {
+        own_samples(model, count * window, window, seed.wrapping_add(HELD_OUT_STREAM), progress)
+    };
+    let text = |count: usize, path: &PathBuf, field: &Option<String>| -> Result<Vec<Vec<u32>>, CalibrationError> {
+        let tokens = Tokenizer::open(&model.directory)?.encode_plain(&read_text(path, field.as_deref())?)?;
+        let windows = decoder_windows(&tokens, model.spec.bos, model.spec.context, window, taken + count);
+        let windows = windows.map_err(|source| CalibrationError::Window { path: path.clone(), source })?;
+        Ok(windows.into_iter().skip(taken).collect())
+    };
+    let description = used.description.clone();
+    let sequences = match (source, model.spec.kind) {
+        (Source::Default { seed }, ModelKind::Decoder) => own(count, seed)?,
+        (Source::File { path, field }, ModelKind::Decoder) => text(count, path, field)?,
+        (Source::Mixed { path, field, seed }, ModelKind::Decoder) => {
+            [text(count / 2, path, field)?, own(count - count / 2, seed)?].concat()
+        }
+        (source, ModelKind::Encoder) => {
+            let records = match source {
+                Source::File { path, field } | Source::Mixed { path, field, .. } => {
+                    read_records(path, field.as_deref())?
+                }
+                Source::Default { .. } => shipped_records(),
+            };
+            let left = records.into_iter().skip(taken).take(count).collect();
+            encode(&model.directory, &model.spec, left, "", usize::MAX)?.sequences
+        }
+    };
+    if sequences.len() < LEAST_SEQUENCES {
+        let sequences = used.sequences.iter().take(count).cloned().collect();
+        let description = format!("{description}, the calibration text itself: it has no more");
+        return Ok(Calibration { sequences, description });
+    }
+    Ok(Calibration { sequences, description: format!("{description}, after what was calibrated with") })
+}
+
+/// The text for encoders.
+fn shipped_records() -> Vec<Record> {
+    let lines = ENCODER_TEXT.lines().enumerate().filter(|(_, line)| !line.is_empty());
+    lines.map(|(line, text)| Record { line: line + 1, text: text.to_owned() }).collect()
 }
 
 fn from_file(model: &Model, path: &Path, field: Option<&str>, wanted: usize) -> Result<Calibration, CalibrationError> {
@@ -216,7 +270,7 @@ pub fn own_samples(
 ) -> Result<Vec<Vec<u32>>, CalibrationError> {
     let spec = &model.spec;
     let (quantized, _) = super::quantize(model, &Preset::W8.assign(spec), None, &Silent)?;
-    let text = TextSection { vocabulary: vec![Vec::new(); spec.vocabulary], strip_leading_space: false };
+    let text = TextSection { vocabulary: vec![Vec::new(); spec.vocabulary], strip_leading_space: false, tables: None };
     let device = Device::unlimited("self", Layout::R8K4Offset8);
     let compiled = compile(&quantized, &device, Some(window), &text, &HostSections::default(), &Silent)?;
     let view = ArtifactView::open(&compiled.bytes).map_err(|error| CalibrationError::Sample(error.to_string()))?;

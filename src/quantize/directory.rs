@@ -1,10 +1,15 @@
 //! `slmc quantize`: a dense directory in, a quantized directory out, and a report of what was done to every matrix.
 
+use super::allocate::database::database;
+use super::allocate::items::Items;
+use super::allocate::plan::{AllocationError, Found, Plan};
+use super::allocate::report::AllocationReport;
+use super::allocate::sweep::{Sweep, SweepReport};
 use super::calibration::{self, Calibration, CalibrationError, Source};
 use super::equalize::{EqualizeError, Equalized, equalize};
 use super::kept::Kept;
 use super::method::Method;
-use super::policy::{self, Activations, Keep, PolicyError};
+use super::policy::{self, Activations, Keep, Mix, PolicyError};
 use super::qat::FakeQuantize;
 use super::solver::{self, SolverError};
 use super::training_data::{Retrain, TrainingDataError, training_samples};
@@ -19,10 +24,11 @@ use crate::model::dense_directory::{recorded_sparsity, sparsity_json};
 use crate::model::id::{ParameterId, Part};
 use crate::model::quantized_directory;
 use crate::model::scheme::{Preset, width_name};
-use crate::model::size::{SizeError, WeightSize, stored_tensors};
+use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
 use crate::model::transform::{HeldMasks, NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
+use crate::report::chart::CHART_MAGIC;
 use crate::report::{Align, Report, Table, grouped};
 use crate::train;
 use crate::train::command::TrainReport;
@@ -31,6 +37,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 use serde_json::json;
 use slm_runtime::layout::Layout;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// What to do.
@@ -41,7 +48,7 @@ pub struct Options {
     /// Where to.
     pub out: PathBuf,
     /// Mix of schemes.
-    pub preset: Preset,
+    pub mix: Mix,
     /// Exceptions from it, the last match winning.
     pub keeps: Vec<Keep>,
     /// Linears whose inputs are wider than 8 bits on a device, the last match winning.
@@ -52,6 +59,8 @@ pub struct Options {
     pub method: Method,
     /// What to calibrate with; `rtn` needs nothing.
     pub source: Source,
+    /// Of the draws of an allocation.
+    pub seed: u64,
     /// Tokens of it.
     pub calibration_tokens: usize,
     /// Name of the target whose packing the sizes are for.
@@ -80,6 +89,9 @@ pub enum QuantizeError {
     /// Of the schemes.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// Of the allocation.
+    #[error(transparent)]
+    Allocation(#[from] AllocationError),
     /// Of the sizes.
     #[error(transparent)]
     Size(#[from] SizeError),
@@ -157,6 +169,9 @@ pub struct QuantizeReport {
     /// Sizes.
     #[serde(flatten)]
     pub size: WeightSize,
+    /// How `auto` chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocation: Option<AllocationReport>,
     /// Of quantization-aware training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainReport>,
@@ -214,7 +229,10 @@ impl Report for QuantizeReport {
         sums.row(["weight_bytes", &grouped(self.size.weight_bytes)]);
         sums.row(["parameters", &grouped(self.size.parameters)]);
         sums.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
-        format!("{table}\n\n{sums}")
+        match &self.allocation {
+            None => format!("{table}\n\n{sums}"),
+            Some(allocation) => format!("{}\n\n{table}\n\n{sums}", allocation.text()),
+        }
     }
 }
 
@@ -229,7 +247,22 @@ pub fn quantize_directory(
     if model.is_quantized() {
         return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
     }
-    let assignment = policy::assign(&model.spec, options.preset, &options.keeps)?;
+    let sparsity = recorded_sparsity(&options.model, &model.spec)?;
+    let stored =
+        |mix: &Assignment| stored_tensors(&model.spec, mix, &sparsity, options.layout, model.spec.context, true);
+    let plan = match options.mix {
+        Mix::Preset(_) => None,
+        Mix::Auto(budget) => {
+            Some(Plan::new(&model.spec, &options.keeps, budget, &sparsity, (&options.target, options.layout))?)
+        }
+    };
+    let preset = match options.mix {
+        Mix::Preset(preset) => policy::assign(&model.spec, preset, &options.keeps)?,
+        Mix::Auto(_) => Assignment::new(),
+    };
+    if plan.is_none() {
+        stored(&preset)?;
+    }
     let widths = policy::widths(&model.spec, &options.activations)?;
     match Tokenizer::open(&options.model) {
         // It travels with the model; what it cannot be used for later is refused now.
@@ -237,24 +270,38 @@ pub fn quantize_directory(
         Err(TokenizerError::Missing { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    let sparsity = recorded_sparsity(&options.model, &model.spec)?;
     model.check_sparsity(&sparsity)?;
-    let tensors = stored_tensors(&model.spec, &assignment, &sparsity, options.layout, model.spec.context, true)?;
     if options.method == Method::Gptq && options.qat.is_none() {
         // Read once, so that values that are not finite are refused before the long work.
         model.parameters.keys().try_for_each(|id| model.values_f32(*id).map(drop))?;
     }
-    let calibration = match (options.method, &options.qat) {
-        (Method::Rtn, None) if !options.equalize => {
+    let calibration = match (options.method, &options.qat, &plan) {
+        (Method::Rtn, None, None) if !options.equalize => {
             Calibration { sequences: Vec::new(), description: "none".to_owned() }
         }
         _ => calibration::calibration(&model, &options.source, options.calibration_tokens, progress)?,
     };
     let sequences = &calibration.sequences;
     let (model, equalized) = match options.equalize {
-        true => equalize(model, &assignment, sequences, device, progress)?,
-        false => (model, Vec::new()),
+        false => (model.clone(), Vec::new()),
+        true => {
+            // What an allocation will choose is not known yet: outliers cost most in the smallest scheme.
+            let smallest = Preset::W4.assign(&model.spec);
+            let schemes = if plan.is_some() { &smallest } else { &preset };
+            equalize(model.clone(), schemes, sequences, device, progress)?
+        }
     };
+    let found = match &plan {
+        None => None,
+        Some(plan) => {
+            let (items, method, seed) = (&plan.items.items, options.method, options.seed);
+            let database = database(&model, items, &sparsity, method, sequences, device, progress)?;
+            let source = &options.source;
+            Some(Found::search(plan, &model, source, &calibration, &database, seed, device, progress)?)
+        }
+    };
+    let assignment = found.as_ref().map_or(preset.clone(), |found| found.assignment.clone());
+    let tensors = stored(&assignment)?;
     let mut training = None;
     let (mut quantized, mut matrices) = match (&options.qat, options.method) {
         (None, Method::Rtn) => quantize(&model, &assignment, None, progress)?,
@@ -297,8 +344,12 @@ pub fn quantize_directory(
         let of_it = matrices.iter_mut().find(|matrix| matrix.name == id.to_string());
         of_it.into_iter().for_each(|matrix| matrix.sparsity = Some(pattern.to_string()));
     }
+    let allocation = match found {
+        None => None,
+        Some(found) => Some(found.measure(&quantized, options.layout)?),
+    };
     let report = QuantizeReport {
-        scheme: options.preset.name(),
+        scheme: options.mix.name(),
         keep: options.keeps.iter().map(ToString::to_string).collect(),
         activations: options.activations.iter().map(ToString::to_string).collect(),
         method: if options.qat.is_some() { "qat" } else { options.method.name() },
@@ -307,6 +358,7 @@ pub fn quantize_directory(
         calibration_tokens: calibration.tokens() as u64,
         calibration_sequences: calibration.sequences.len() as u64,
         size: WeightSize::of(&model.spec, &tensors),
+        allocation,
         training,
         equalized,
         matrices,
@@ -315,6 +367,44 @@ pub fn quantize_directory(
     if options.qat.is_some() || options.method == Method::Gptq {
         train::command::forget_checkpoint(&options.out)?;
     }
+    Ok(report)
+}
+
+/// Measures the whole frontier of a directory's mixes and draws it; no model is written.
+///
+/// # Errors
+/// As [`quantize_directory`].
+pub fn sweep_directory(
+    options: &Options,
+    chart: &Path,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<SweepReport, QuantizeError> {
+    atomic::check_file(chart, CHART_MAGIC)?;
+    let model = Model::open(&options.model)?;
+    if model.is_quantized() {
+        return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
+    }
+    let sparsity = recorded_sparsity(&options.model, &model.spec)?;
+    let items = Items::of(&model.spec, &options.keeps, &sparsity, options.layout).map_err(AllocationError::from)?;
+    model.check_sparsity(&sparsity)?;
+    let calibration = calibration::calibration(&model, &options.source, options.calibration_tokens, progress)?;
+    let sequences = &calibration.sequences;
+    let statistics = collect(&model, sequences, device, progress)?;
+    let database = database(&model, &items.items, &sparsity, options.method, sequences, device, progress)?;
+    let sweep = Sweep {
+        items: &items,
+        database: &database,
+        sparsity: &sparsity,
+        source: &options.source,
+        calibration: &calibration,
+        statistics: &statistics,
+        seed: options.seed,
+        target: (&options.target, options.layout),
+        device,
+    };
+    let report = sweep.run(&model, options.method.name(), progress)?;
+    atomic::write_file(chart, CHART_MAGIC, |file| file.write_all(report.chart().svg().as_bytes()))?;
     Ok(report)
 }
 
@@ -332,8 +422,14 @@ fn train_on_grid(
 ) -> Result<(Rounded, TrainReport), QuantizeError> {
     let settings = &qat.settings;
     let samples = training_samples(model, qat, progress)?;
-    let mut run = run_identity(options, "qat", device)?;
-    run["training"] = qat.identity(device);
+    let run = json!({
+        "tool": tool(),
+        "stage": "qat",
+        "inputs": inputs(options)?,
+        "scheme": options.mix.name(),
+        "keep": options.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "training": qat.identity(device),
+    });
     let retraining = Retraining {
         model,
         samples: &samples,
@@ -380,7 +476,7 @@ fn run_identity(options: &Options, stage: &str, device: &Device) -> Result<serde
         "tool": tool(),
         "stage": stage,
         "inputs": inputs(options)?,
-        "scheme": options.preset.name(),
+        "scheme": format!("{:?}", options.mix),
         "keep": options.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "equalize": options.equalize,
         "calibration": format!("{:?}", options.source),
@@ -417,6 +513,7 @@ fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -
             "method": report.method,
             "equalize": options.equalize,
             "target": report.target,
+            "budget_bytes": report.allocation.as_ref().map(|allocation| allocation.budget_bytes),
             "calibration": report.calibration,
             "calibration_tokens": report.calibration_tokens,
             "qat": options.qat.as_ref().map(|qat| &qat.settings),

@@ -91,7 +91,7 @@ impl Kept {
         let ids: Vec<LinearId> = done.iter().map(|(id, ..)| *id).collect();
         let mut tensors = Vec::new();
         for (id, matrix, report) in done {
-            let mut add = |part: &str, dtype, bytes: Vec<u8>| {
+            let mut add = |part: &str, dtype: Dtype, bytes: Vec<u8>| {
                 let shape = vec![bytes.len() * 8 / dtype.bitsize()];
                 let bytes = Box::new(move || Cow::Owned(bytes.clone()));
                 tensors.push(NewTensor { name: format!("{id}.{part}"), dtype, shape, bytes });

@@ -1,7 +1,8 @@
-//! Post-training quantization: which scheme every matrix gets ([`policy`]), what it is calibrated with ([`calibration`]),
-//! how a row is rounded ([`search`]) and how a matrix is ([`gptq`]), in which order ([`solver`]), how keys are mapped
-//! ([`key_map`]).
+//! Post-training quantization: which scheme every matrix gets ([`policy`], [`allocate`]), what it is calibrated with
+//! ([`calibration`]), how a row is rounded ([`search`]) and how a matrix is ([`gptq`]), in which order ([`solver`]), how
+//! keys are mapped ([`key_map`]).
 
+pub mod allocate;
 pub mod calibration;
 pub mod directory;
 pub mod equalize;
@@ -206,7 +207,7 @@ pub fn with_key_maps(mut model: Model, statistics: &Statistics) -> Result<Model,
 }
 
 /// Mean squares of a matrix's inputs; a tied token table is weighed by the head's.
-fn input_importance<'s>(model: &Model, statistics: &'s Statistics, id: LinearId) -> Option<&'s [f64]> {
+pub fn input_importance<'s>(model: &Model, statistics: &'s Statistics, id: LinearId) -> Option<&'s [f64]> {
     let source = match id.role {
         Role::TokenEmbedding if model.spec.tied_head() => LinearId::global(Role::LmHead),
         _ => id,

@@ -2,6 +2,7 @@
 //! Patterns are globs over names (`layers.*.attn.q`, `head.*`) or the aliases embedding, attention, conv, ffn, head; the
 //! projections of short convolutions are `conv` and not `attention`.
 
+use super::allocate::Budget;
 use crate::model::id::{Class, LinearId, Role};
 use crate::model::pattern::matches;
 use crate::model::scheme::{Preset, QuantScheme, UnknownScheme, Width, width_name, width_of_name};
@@ -11,6 +12,25 @@ use crate::model::transform::{NmPattern, Sparsity};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+
+/// Where schemes come from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mix {
+    /// A named mix.
+    Preset(Preset),
+    /// Chosen by measurement, within a budget.
+    Auto(Budget),
+}
+
+impl Mix {
+    /// `w8`, `mixed`, `w4`, `auto`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mix::Preset(preset) => preset.name(),
+            Mix::Auto(_) => "auto",
+        }
+    }
+}
 
 /// One `--keep`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -72,7 +72,7 @@ pub fn initialise(spec: &ModelSpec, seed: u64) -> BTreeMap<ParameterId, Vec<f32>
 }
 
 /// The student's weights as leaves of one gradient graph.
-pub(super) struct Leaves {
+pub(crate) struct Leaves {
     matrices: BTreeMap<LinearId, Tensor<2>>,
     vectors: BTreeMap<ParameterId, Tensor<1>>,
     projections: BTreeMap<u16, Tensor<2>>,
@@ -81,7 +81,7 @@ pub(super) struct Leaves {
 
 impl Leaves {
     /// Uploads the values that the transforms make of the trained ones. `device` records gradients.
-    pub(super) fn new(spec: &ModelSpec, effective: &Parameters, projection_shape: [usize; 2], device: &Device) -> Self {
+    pub(crate) fn new(spec: &ModelSpec, effective: &Parameters, projection_shape: [usize; 2], device: &Device) -> Self {
         let mut leaves = Leaves {
             matrices: BTreeMap::new(),
             vectors: BTreeMap::new(),
@@ -117,7 +117,7 @@ impl Leaves {
     }
 
     /// Every leaf's gradient; a tensor the loss does not reach has none.
-    pub(super) fn gradients(&self, recorded: &burn::tensor::Gradients) -> Result<super::optimizer::Gradients, String> {
+    pub(crate) fn gradients(&self, recorded: &burn::tensor::Gradients) -> Result<super::optimizer::Gradients, String> {
         fn values<const D: usize>(gradient: Tensor<D>) -> Result<Vec<f32>, String> {
             gradient.into_data().try_to_vec::<f32>().map_err(|error| format!("{error:?}"))
         }

@@ -14,6 +14,13 @@ fn of_models_options_and_schemes() {
         "quantize model --scheme w8 --keep layers.7.*=w4 -o out/q",
         "quantize model --scheme w8 --keep embedding=w4 --keep head=w8 -o out/q",
         "quantize model --scheme w8 --max-ram 1KiB -o out/q",
+        "quantize model --scheme w5 -o out/q",
+        "quantize model --scheme auto -o out/q",
+        "quantize model --scheme w8 --budget 1MiB -o out/q",
+        "quantize model --scheme auto --budget 8000 -o out/q",
+        "quantize model --scheme auto --bits-per-weight 0 -o out/q",
+        "quantize model --scheme auto --bits-per-weight 5 --keep head=w8 -o out/q",
+        "quantize model --scheme auto --bits-per-weight 8 --keep *.q=w8 --keep *.k=w4 -o out/q",
         "quantize model --scheme w8 --calibration nowhere.txt -o out/q",
     ] {
         assert_eq!(transcript.run(line).status.code(), Some(2), "slmc {line}");

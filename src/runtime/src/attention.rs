@@ -33,13 +33,12 @@ impl<'c> Cache<'c> {
         })
     }
 
-    /// Keys and values of a head at some positions.
-    fn rows(&self, head: usize, seen: Range<usize>) -> [Rows<'_>; 2] {
-        let first = head * self.context + seen.start;
-        let (values, scales) = (first * self.head_dim..(first + seen.len()) * self.head_dim, first..first + seen.len());
+    /// Keys and values of a head from a position on, and what follows in the cache.
+    fn rows(&self, head: usize, position: usize) -> [Rows<'_>; 2] {
+        let first = head * self.context + position;
         [
-            Rows { values: &self.keys[values.clone()], scales: &self.key_scales[scales.clone()] },
-            Rows { values: &self.values[values], scales: &self.value_scales[scales] },
+            Rows { values: &self.keys[first * self.head_dim..], scales: &self.key_scales[first..] },
+            Rows { values: &self.values[first * self.head_dim..], scales: &self.value_scales[first..] },
         ]
     }
 }
@@ -72,7 +71,7 @@ impl Attention<'_> {
         let integers = &mut self.query[..width];
         let scale = (kernels.quantize)(query, integers, &mut [])? * score_scale;
         let scores = &mut self.scores[..seen.len()];
-        let [keys, values] = cache.rows(head, seen);
+        let [keys, values] = cache.rows(head, seen.start);
         let top = (kernels.scores)(keys, integers, scale, scores);
         let (total, largest) = (kernels.weights)(values.scales, top, scores);
         if largest == 0.0 {

@@ -10,8 +10,10 @@
 //! | [`plan`] | the memory an artifact needs |
 //! | [`session`] | the executor for decoders and encoders |
 //! | [`sample`] | choosing a token |
+//! | [`tokenizer`] | text to token ids |
 //! | [`text`] | token ids to text |
 //! | [`self_test`] | the golden vectors |
+//! | `c_api` | all of this from C, with the feature `c-api`; `include/slm.h`, docs/c-api.md |
 //! | [`sha256`] | digests |
 //!
 //! ```text
@@ -27,6 +29,8 @@
 extern crate std;
 
 mod attention;
+#[cfg(any(test, feature = "c-api"))]
+pub mod c_api;
 pub mod format;
 pub mod kernels;
 pub mod layout;
@@ -38,5 +42,6 @@ pub mod self_test;
 pub mod session;
 pub mod sha256;
 pub mod text;
+pub mod tokenizer;
 #[cfg(test)]
 mod vectors;

@@ -14,6 +14,7 @@ pub(crate) struct Misaligned;
 
 /// Numbers for which every bit pattern is a value.
 trait Plain: Copy {}
+impl Plain for u8 {}
 impl Plain for i8 {}
 impl Plain for u32 {}
 impl Plain for i32 {}
@@ -44,6 +45,10 @@ impl<'m> Memory<'m> {
     }
 
     pub(crate) fn f32s(&mut self, count: usize) -> Option<&'m mut [f32]> {
+        self.take(count)
+    }
+
+    pub(crate) fn u8s(&mut self, count: usize) -> Option<&'m mut [u8]> {
         self.take(count)
     }
 

@@ -207,9 +207,15 @@ impl<'a> F32Bytes<'a> {
     }
 
     /// The values in order.
-    #[inline]
+    #[inline(always)]
     pub fn iter(self) -> impl Iterator<Item = f32> + 'a {
-        self.0.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        self.words().iter().map(|&word| f32::from_le_bytes(word))
+    }
+
+    /// The bytes of each value.
+    #[inline(always)]
+    fn words(self) -> &'a [[u8; 4]] {
+        self.0.as_chunks().0
     }
 
     /// Values `start .. start + length`.
@@ -276,8 +282,9 @@ pub fn rms_norm(x: &mut [f32], weight: F32Bytes<'_>, epsilon: f32) -> Result<(),
     let squares = sum_of_squares(x, up);
     let mean_square = squares as f32 / x.len() as f32 * down * down;
     let inverse = 1.0 / sqrt(mean_square + epsilon);
-    for (value, gain) in x.iter_mut().zip(weight.iter()) {
-        *value = *value * inverse * gain;
+    let weight = &weight.words()[..x.len()];
+    for (value, &gain) in x.iter_mut().zip(weight) {
+        *value = *value * inverse * f32::from_le_bytes(gain);
     }
     Ok(())
 }
@@ -293,8 +300,9 @@ pub fn layer_norm(x: &mut [f32], weight: F32Bytes<'_>, bias: F32Bytes<'_>, epsil
     let spread = x.len() as i64 * squares - sum * sum;
     let variance = spread as f32 / width / width * down * down;
     let inverse = 1.0 / sqrt(variance + epsilon);
-    for ((value, gain), offset) in x.iter_mut().zip(weight.iter()).zip(bias.iter()) {
-        *value = (*value - mean) * inverse * gain + offset;
+    let (weight, bias) = (&weight.words()[..x.len()], &bias.words()[..x.len()]);
+    for ((value, &gain), &offset) in x.iter_mut().zip(weight).zip(bias) {
+        *value = (*value - mean) * inverse * f32::from_le_bytes(gain) + f32::from_le_bytes(offset);
     }
     Ok(())
 }
@@ -368,6 +376,20 @@ impl<'a> Curve<'a> {
     pub(crate) fn checked_before(points: &'a [u8], k: u32) -> Option<Self> {
         let points = points.try_into().ok().filter(|_| (1..=10).contains(&k))?;
         Some(Curve { points, steps: power_of_two(k as i32 + 12) })
+    }
+
+    /// The points' bytes.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for kernels that gather"))]
+    pub(crate) fn points(&self) -> &'a [u8; Curve::BYTES] {
+        self.points
+    }
+
+    /// From |x| to 4096 · its place in the table.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for kernels that gather"))]
+    pub(crate) fn steps(&self) -> f32 {
+        self.steps
     }
 
     #[inline(always)]
@@ -475,7 +497,7 @@ pub struct Rotary<'a> {
     pub half: usize,
 }
 
-impl Rotary<'_> {
+impl<'a> Rotary<'a> {
     /// Rotates one head in place: element i is paired with i + head_dim/2.
     ///
     /// # Panics
@@ -485,15 +507,18 @@ impl Rotary<'_> {
         let half = self.half;
         let (low, high) = (position % ROTARY_BLOCK * half, position / ROTARY_BLOCK * half);
         let (first, second) = head.split_at_mut(half);
-        let low = self.low_cos.slice(low, half).iter().zip(self.low_sin.slice(low, half).iter());
-        let high = self.high_cos.slice(high, half).iter().zip(self.high_sin.slice(high, half).iter());
-        let pairs = first.iter_mut().zip(second.iter_mut());
-        for (((a, b), (low_cos, low_sin)), (high_cos, high_sin)) in pairs.zip(low).zip(high) {
+        let second = &mut second[..half];
+        let table = |values: F32Bytes<'a>, row: usize| &values.words()[row..][..half];
+        let (low_cos, low_sin) = (table(self.low_cos, low), table(self.low_sin, low));
+        let (high_cos, high_sin) = (table(self.high_cos, high), table(self.high_sin, high));
+        for i in 0..half {
+            let (low_cos, low_sin) = (f32::from_le_bytes(low_cos[i]), f32::from_le_bytes(low_sin[i]));
+            let (high_cos, high_sin) = (f32::from_le_bytes(high_cos[i]), f32::from_le_bytes(high_sin[i]));
             let cos = high_cos * low_cos - high_sin * low_sin;
             let sin = high_sin * low_cos + high_cos * low_sin;
-            let (x, y) = (*a, *b);
-            *a = x * cos - y * sin;
-            *b = y * cos + x * sin;
+            let (x, y) = (first[i], second[i]);
+            first[i] = x * cos - y * sin;
+            second[i] = y * cos + x * sin;
         }
     }
 }

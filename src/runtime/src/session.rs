@@ -14,13 +14,10 @@ use crate::format::FormatError;
 use crate::format::artifact::ArtifactView;
 use crate::format::spec::{Block, LayerRecord, Output};
 use crate::kernels::Kernels;
-use crate::kernels::workers::{Single, Workers};
+use crate::kernels::workers::{MAX_WORKERS, Single, Workers};
 use crate::layout::GROUP;
 use crate::memory::Memory;
 use crate::plan::Plan;
-
-/// Most workers that one session uses; more find nothing to do.
-pub const MAX_WORKERS: usize = 16;
 
 /// Why a session stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +141,7 @@ impl<'a, 'm> Session<'a, 'm> {
 
     /// A session that several workers run together, with the same results. `memory` must start on 64 bytes and have exactly
     /// [`Session::required_bytes_for`] their number.
-    #[cfg(target_has_atomic = "ptr")]
+    #[cfg(target_has_atomic = "64")]
     pub fn with_workers(
         artifact: &ArtifactView<'a>,
         kernels: &'static Kernels,

@@ -18,12 +18,17 @@ impl<'a> TextDecoder<'a> {
 
     /// The bytes the next token adds; a multi-byte character may be spread over several tokens.
     pub fn next(&mut self, token: u32) -> &'a [u8] {
-        let bytes = self.artifact.token_bytes(token);
-        let strip = self.at_start && self.artifact.spec().strip_leading_space == 1;
-        self.at_start &= bytes.is_empty();
-        match bytes.split_first() {
-            Some((b' ', rest)) if strip => rest,
-            _ => bytes,
-        }
+        token_text(&self.artifact, token, &mut self.at_start)
+    }
+}
+
+/// The bytes a token adds to a text; `at_start` says whether the text has none yet.
+pub(crate) fn token_text<'a>(artifact: &ArtifactView<'a>, token: u32, at_start: &mut bool) -> &'a [u8] {
+    let bytes = artifact.token_bytes(token);
+    let strip = *at_start && artifact.spec().strip_leading_space == 1;
+    *at_start &= bytes.is_empty();
+    match bytes.split_first() {
+        Some((b' ', rest)) if strip => rest,
+        _ => bytes,
     }
 }

@@ -5,6 +5,7 @@ use super::FormatError;
 use super::header::{self, Header, SectionKind, SectionRecord};
 use super::spec::{LayerRecord, ModelRecord};
 use super::tensor::{NO_LAYER, TensorKey, TensorPart, TensorRecord, TensorRole};
+use super::text_tables::TextTables;
 use crate::kernels::Width;
 use crate::layout::{Layout, Storage, TileShape};
 use crate::numerics::F32Bytes;
@@ -22,6 +23,7 @@ pub struct ArtifactView<'a> {
     pub(super) weights: &'a [u8],
     pub(super) vocabulary: &'a [u8],
     pub(super) golden: &'a [u8],
+    pub(super) text: Option<TextTables<'a>>,
 }
 
 /// A quantized matrix in place.
@@ -48,7 +50,7 @@ impl Matrix<'_> {
     }
 }
 
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     let value = bytes.get(at..at.checked_add(4)?)?;
     Some(u32::from_le_bytes([value[0], value[1], value[2], value[3]]))
 }
@@ -68,6 +70,7 @@ impl<'a> ArtifactView<'a> {
             weights: empty[3],
             vocabulary: empty[4],
             golden: empty[5],
+            text: None,
         };
         view.read_sections()?;
         view.check_spec()?;
@@ -75,6 +78,7 @@ impl<'a> ArtifactView<'a> {
         view.check_tensors()?;
         view.check_vocabulary()?;
         view.check_golden()?;
+        view.read_text()?;
         Ok(view)
     }
 
@@ -249,6 +253,11 @@ impl<'a> ArtifactView<'a> {
         let text = (self.spec.vocabulary as usize + 1) * 4;
         let bounds = u32_at(self.vocabulary, at).zip(u32_at(self.vocabulary, at + 4));
         bounds.and_then(|(start, end)| self.vocabulary.get(text + start as usize..text + end as usize)).unwrap_or(&[])
+    }
+
+    /// The tables that turn text into tokens; `None` where the tokenizer stays on the host.
+    pub fn text(&self) -> Option<&TextTables<'a>> {
+        self.text.as_ref()
     }
 
     /// Digest of the logits of all golden prompts.

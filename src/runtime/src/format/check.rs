@@ -10,10 +10,11 @@ use super::spec::{
 };
 use super::tensor::TensorRecord;
 use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType};
+use super::text_tables::TextTables;
 use crate::kernels::Width;
 use crate::layout::{ALIGNMENT, Layout, Storage, tensor_bytes};
 
-impl ArtifactView<'_> {
+impl<'a> ArtifactView<'a> {
     pub(super) fn read_sections(&mut self) -> Result<(), FormatError> {
         let mut end = HEADER_BYTES as u64;
         let mut host_began = false;
@@ -223,6 +224,22 @@ impl ArtifactView<'_> {
             last = offset;
         }
         if last as usize != text { Err(fault("length does not match its offsets")) } else { Ok(()) }
+    }
+
+    /// Reads the text section, if there is one: at most one, in the device part.
+    pub(super) fn read_text(&mut self) -> Result<(), FormatError> {
+        let fault = |fault| FormatError::section(SectionKind::Text, fault);
+        let mut records = self.section_records().filter(|record| record.kind == SectionKind::Text as u32);
+        let Some(record) = records.next() else { return Ok(()) };
+        if records.next().is_some() {
+            return Err(fault("there are two"));
+        }
+        if record.host != 0 {
+            return Err(fault("is not in the device part"));
+        }
+        let content = self.section(SectionKind::Text).ok_or(fault("runs past the end of the file"))?;
+        self.text = Some(TextTables::read(content, self.spec.vocabulary)?);
+        Ok(())
     }
 
     pub(super) fn check_golden(&self) -> Result<(), FormatError> {

@@ -8,7 +8,7 @@ pub const MAGIC: [u8; 8] = *b"SLMC\r\n\x1a\n";
 /// Readers refuse another major version.
 pub const MAJOR: u16 = 1;
 /// Readers accept any minor version: it adds optional sections only.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 /// Bytes before the first section.
 pub const HEADER_BYTES: usize = 4096;
 /// Most sections.
@@ -114,6 +114,8 @@ pub enum SectionKind {
     Provenance = 0x8000_0003,
     /// Names of a classifier's labels, JSON (host).
     Labels = 0x8000_0004,
+    /// What turns text into tokens on a device: [`super::text::TextRecord`] and its tables (device).
+    Text = 0x8000_0005,
 }
 
 impl SectionKind {

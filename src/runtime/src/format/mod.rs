@@ -8,6 +8,8 @@ pub mod header;
 pub(crate) mod record;
 pub mod spec;
 pub mod tensor;
+pub mod text;
+pub mod text_tables;
 pub mod verify;
 
 use header::SectionKind;
@@ -45,6 +47,8 @@ pub enum FormatError {
     Functions(&'static str),
     /// The vocabulary section is wrong.
     Vocabulary(&'static str),
+    /// The text section is wrong.
+    Text(&'static str),
     /// The golden vectors are wrong.
     Golden(&'static str),
     /// Bytes between sections are not zero.
@@ -76,6 +80,7 @@ impl core::fmt::Display for FormatError {
             E::TensorShape(key) => write!(f, "tensor {key} does not have the shape the specification implies"),
             E::Functions(fault) => write!(f, "function tables: {fault}"),
             E::Vocabulary(fault) => write!(f, "vocabulary: {fault}"),
+            E::Text(fault) => write!(f, "text section: {fault}"),
             E::Golden(fault) => write!(f, "golden vectors: {fault}"),
             E::Padding(offset) => write!(f, "padding at byte {offset} is not zero"),
             E::Digest(part) => write!(f, "digest of the {part} does not match: the file was changed or damaged"),

@@ -7,6 +7,7 @@
 //! | [`columns`] | the part of a product's output that one call writes |
 //! | [`workers`] | who runs the parts: the caller alone, or a pool of threads |
 //! | `x86` | AVX2, AVX-VNNI, AVX-512 with VNNI |
+//! | `pool` | a pool of threads, with the feature `std` |
 //! | `parallel` | work cut into parts that each worker takes once |
 //!
 //! An instruction set is one file (or folder) with a `Kernels` constant that starts from [`SCALAR`] and replaces what it
@@ -18,13 +19,29 @@ mod aarch64;
 pub mod columns;
 #[cfg(test)]
 mod equality;
+#[cfg(all(target_arch = "arm", feature = "helium"))]
+mod helium;
 pub(crate) mod parallel;
+#[cfg(any(feature = "std", test))]
+pub mod pool;
+#[cfg(all(target_arch = "riscv64", target_os = "linux", feature = "std"))]
+mod riscv;
 pub(crate) mod root;
 pub mod scalar;
 #[cfg(test)]
 mod tests;
-#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+#[cfg(all(target_arch = "arm", feature = "dsp"))]
+mod thumb;
+#[cfg(any(
+    all(target_arch = "aarch64", target_endian = "little"),
+    all(target_arch = "wasm32", target_feature = "simd128"),
+    all(target_arch = "arm", feature = "dsp"),
+    all(target_arch = "arm", feature = "helium"),
+    all(target_arch = "riscv64", target_os = "linux", feature = "std"),
+))]
 mod tiles;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
 pub mod workers;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -164,7 +181,8 @@ pub struct Sums<'a> {
     pub total: &'a mut [i64],
 }
 
-/// Keys or values of one head at consecutive positions.
+/// Keys or values of one head at consecutive positions. More may follow than a function is asked for; it may read them,
+/// and what they are changes nothing.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
     /// (positions, head_dim)
@@ -200,6 +218,14 @@ pub fn available() -> impl Iterator<Item = &'static Kernels> {
         aarch64::i8mm,
         #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
         aarch64::dotprod,
+        #[cfg(all(target_arch = "arm", feature = "helium"))]
+        helium::helium,
+        #[cfg(all(target_arch = "arm", feature = "dsp"))]
+        thumb::dsp,
+        #[cfg(all(target_arch = "riscv64", target_os = "linux", feature = "std"))]
+        riscv::vector,
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        wasm::simd128,
         #[cfg(target_arch = "x86_64")]
         x86::avx512_vnni,
         #[cfg(target_arch = "x86_64")]

@@ -2,43 +2,97 @@
 //! write what belongs to it. This is the one place where several threads write one array.
 
 use super::columns::Columns;
-use super::workers::Workers;
+use super::workers::{MAX_WORKERS, Workers};
 use core::marker::PhantomData;
 use core::ops::Range;
-use core::sync::atomic::{AtomicUsize, Ordering};
 
-/// Numbers 0 .. total, `grain` at a time, each handed out once.
+/// Numbers 0 .. total, a few at a time, each handed out once. Every worker has a share of consecutive numbers, which it takes
+/// from the front, so that it reads memory in order; who has none left takes from the back of the others' shares.
 pub(crate) struct Counter {
-    next: AtomicUsize,
-    total: usize,
-    grain: usize,
+    /// Front and back of what is left of each share, 32 bits each.
+    shares: [Share; MAX_WORKERS],
+    workers: usize,
+    grain: u32,
 }
+
+/// Alone on its cache line.
+#[repr(align(64))]
+struct Share(Bounds);
+
+#[cfg(target_has_atomic = "64")]
+type Bounds = core::sync::atomic::AtomicU64;
+/// Cores without 64-bit exchanges have one worker: sessions take no other there.
+#[cfg(not(target_has_atomic = "64"))]
+type Bounds = core::cell::Cell<u64>;
 
 impl Counter {
-    pub(crate) fn new(total: usize, grain: usize) -> Self {
-        Counter { next: AtomicUsize::new(0), total, grain: grain.max(1) }
+    /// # Panics
+    /// If there are 2^32 numbers or more.
+    pub(crate) fn new(workers: usize, total: usize, grain: usize) -> Self {
+        assert!(total <= u32::MAX as usize);
+        let workers = workers.clamp(1, MAX_WORKERS);
+        let grain = grain.clamp(1, total.max(1));
+        // Shares begin at multiples of the grain.
+        let pieces = total.div_ceil(grain);
+        let bound = |worker: usize| (pieces * worker.min(workers) / workers * grain).min(total) as u64;
+        let shares = core::array::from_fn(|worker| Share(Bounds::new(bound(worker) << 32 | bound(worker + 1))));
+        Counter { shares, workers, grain: grain as u32 }
     }
 
-    /// The next numbers, if any are left.
-    pub(crate) fn claim(&self) -> Option<Range<usize>> {
-        let start = self.advance();
-        (start < self.total).then(|| start..(start + self.grain).min(self.total))
+    /// The next numbers for a worker, if any are left.
+    pub(crate) fn claim(&self, worker: usize) -> Option<Range<usize>> {
+        let own = worker % self.workers;
+        let others = (1..self.workers).map(|step| (own + step) % self.workers);
+        self.take::<true>(own).or_else(|| others.into_iter().find_map(|other| self.take::<false>(other)))
     }
 
-    #[cfg(target_has_atomic = "ptr")]
-    fn advance(&self) -> usize {
-        // Relaxed: what the numbers stand for is handed over by the workers' own synchronisation at start and end.
-        self.next.fetch_add(self.grain, Ordering::Relaxed)
-    }
-
-    /// Cores without atomic additions have one worker: sessions take no other there.
-    #[cfg(not(target_has_atomic = "ptr"))]
-    fn advance(&self) -> usize {
-        let start = self.next.load(Ordering::Relaxed);
-        self.next.store(start.saturating_add(self.grain), Ordering::Relaxed);
-        start
+    /// Some numbers from the front or the back of a share.
+    fn take<const FRONT: bool>(&self, share: usize) -> Option<Range<usize>> {
+        let mut taken = None;
+        let step = |bounds: u64| {
+            let (front, back) = ((bounds >> 32) as u32, bounds as u32);
+            let count = self.grain.min(back - front);
+            if count == 0 {
+                taken = None;
+                return None;
+            }
+            let (front, back, range) = match FRONT {
+                true => (front + count, back, front..front + count),
+                false => (front, back - count, back - count..back),
+            };
+            taken = Some(range.start as usize..range.end as usize);
+            Some(u64::from(front) << 32 | u64::from(back))
+        };
+        self.shares[share].0.exchange(step);
+        taken
     }
 }
+
+/// Replaces a value by what a function makes of it, once.
+trait Exchange {
+    fn exchange(&self, step: impl FnMut(u64) -> Option<u64>);
+}
+
+impl Exchange for Bounds {
+    #[cfg(target_has_atomic = "64")]
+    fn exchange(&self, step: impl FnMut(u64) -> Option<u64>) {
+        use core::sync::atomic::Ordering::Relaxed;
+        // Relaxed: what the numbers stand for is handed over by the workers' own synchronisation at start and end.
+        let _ = self.fetch_update(Relaxed, Relaxed, step);
+    }
+
+    #[cfg(not(target_has_atomic = "64"))]
+    fn exchange(&self, mut step: impl FnMut(u64) -> Option<u64>) {
+        if let Some(value) = step(self.get()) {
+            self.set(value);
+        }
+    }
+}
+
+#[cfg(not(target_has_atomic = "64"))]
+#[expect(unsafe_code, reason = "one worker uses the counter")]
+// SAFETY: without 64-bit exchanges no session takes several workers.
+unsafe impl Sync for Counter {}
 
 /// Rows that workers take one at a time.
 ///
@@ -157,14 +211,14 @@ pub(crate) fn each<S: Send, R: SharedRows>(
         return;
     }
     let grain = (total / (4 * workers.count())).max(1);
-    let (counter, seats) = (Counter::new(total, grain), Counter::new(scratch.len(), 1));
+    let (counter, seats) = (Counter::new(workers.count(), total, grain), Counter::new(1, scratch.len(), 1));
     let scratch = Rows::new(scratch, 1);
-    workers.run(&|_| {
-        let Some(seat) = seats.claim() else { return };
+    workers.run(&|worker| {
+        let Some(seat) = seats.claim(0) else { return };
         #[expect(unsafe_code, reason = "each worker has scratch of its own")]
         // SAFETY: the counter hands out each seat once.
         let [scratch] = (unsafe { scratch.take(seat.start) }) else { return };
-        while let Some(indices) = counter.claim() {
+        while let Some(indices) = counter.claim(worker) {
             for index in indices {
                 #[expect(unsafe_code, reason = "rows of one array are written by several threads")]
                 // SAFETY: the counter hands out each number once.
@@ -185,16 +239,16 @@ pub(crate) struct Segment<'a> {
 }
 
 /// Calls `job` for ranges of tiles of every segment, with its number and the columns those tiles write, until all are
-/// done. About `grain` tiles go together.
+/// done. Up to `grain` tiles go together.
 pub(crate) fn each_tiles(
     workers: &dyn Workers,
     segments: &[Segment<'_>],
     grain: usize,
     job: impl Fn(usize, Range<usize>, [Option<Columns<'_>>; 2]) + Sync,
 ) {
-    let counter = Counter::new(segments.iter().map(|segment| segment.tiles).sum(), grain);
-    let run = |_: usize| {
-        while let Some(mut range) = counter.claim() {
+    let counter = Counter::new(workers.count(), segments.iter().map(|segment| segment.tiles).sum(), grain);
+    let run = |worker: usize| {
+        while let Some(mut range) = counter.claim(worker) {
             let mut before = 0;
             for (number, segment) in segments.iter().enumerate() {
                 let end = range.end.min(before + segment.tiles);

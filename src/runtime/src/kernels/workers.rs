@@ -1,6 +1,10 @@
 //! Who runs the parts of a layer: the caller alone, or a pool of threads. Which part runs where changes no bit, since
 //! parts write different places and every sum is a sum of integers.
 
+/// Most workers that one session uses; more find nothing to do. One without threads, so that a session and its counters
+/// stay small on a device's stack.
+pub const MAX_WORKERS: usize = if cfg!(any(feature = "std", test)) { 16 } else { 1 };
+
 /// A fixed number of workers that run one job together.
 pub trait Workers: Sync {
     /// How many there are, at least 1.

@@ -264,13 +264,13 @@ fn run(
     }
 }
 
-/// Tiles that a worker takes at a time: all where there is one worker; else a few shares each, so that one that is held up
-/// keeps nobody waiting, of enough bytes to stream, and of an even number of tiles, which kernels take in pairs.
+/// Tiles that a worker takes at a time: all where there is one worker; else few enough that one that is held up keeps nobody
+/// waiting, of enough bytes to be worth taking, and of an even number of tiles, which kernels take in pairs.
 fn grain(workers: usize, segments: &[Segment<'_>], tile_bytes: usize) -> usize {
     const LEAST_BYTES: usize = 16 * 1024;
     let tiles: usize = segments.iter().map(|segment| segment.tiles).sum();
     if workers == 1 {
         return tiles;
     }
-    tiles.div_ceil(4 * workers).max(LEAST_BYTES / tile_bytes.max(1)).next_multiple_of(4)
+    tiles.div_ceil(16 * workers).max(LEAST_BYTES / tile_bytes.max(1)).next_multiple_of(2)
 }

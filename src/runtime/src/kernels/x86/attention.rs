@@ -28,49 +28,46 @@ pub(super) unsafe fn scores<I: Decode>(keys: Rows<'_>, query: &[i8], scale: f32,
     let padded = copy_padded(query, vectors, &mut padded);
     let sum: i32 = query.iter().map(|&value| i32::from(value)).sum();
     let excess = sum.wrapping_mul(-I::EXCESS);
-    let mut copies = [[MaybeUninit::<i8>::uninit(); WIDEST]; 8];
     // SAFETY: AVX2 is there.
     let mut top = unsafe { _mm256_set1_ps(f32::NEG_INFINITY) };
+    // Eights of keys whose last vectors stay within what is there.
+    let whole = (keys.values.len().saturating_sub(32) / width).min(seen) / 8 * 8;
     let mut position = 0;
-    while position < seen {
-        let count = (seen - position).min(8);
-        let mut rows = [padded; 8];
-        for (index, (row, copy)) in rows.iter_mut().zip(&mut copies).enumerate() {
-            let at = (position + index.min(count - 1)) * width;
-            *row = if at + vectors * 32 <= keys.values.len() {
-                keys.values[at..].as_ptr()
-            } else {
-                copy_padded(&keys.values[at..at + width], vectors, copy)
-            };
-        }
-        // SAFETY: the caller's promise; each row has `vectors` vectors.
+    while position < whole {
+        // SAFETY: the caller's promise; `whole` keys are followed by as many bytes as their last vectors reach further.
         unsafe {
-            let mut sums = [_mm256_setzero_si256(); 8];
-            for vector in 0..vectors {
-                let q = _mm256_loadu_si256(padded.add(vector * 32).cast());
-                for (sum, row) in sums.iter_mut().zip(rows) {
-                    let key = I::prepare8(_mm256_loadu_si256(row.add(vector * 32).cast()));
-                    *sum = I::dot8(*sum, key, q);
-                }
-            }
-            let sums = _mm256_add_epi32(gather_sums(sums), _mm256_set1_epi32(excess));
-            let mut key_scales = [0f32; 8];
-            key_scales[..count].copy_from_slice(&keys.scales[position..position + count]);
-            let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), _mm256_loadu_ps(key_scales.as_ptr()));
-            let mut score = _mm256_mul_ps(scaled, _mm256_set1_ps(scale));
-            if count == 8 {
-                _mm256_storeu_ps(scores[position..position + 8].as_mut_ptr().cast(), score);
-            } else {
-                let mut bits = [0u32; 8];
-                _mm256_storeu_ps(bits.as_mut_ptr().cast(), score);
-                scores[position..].copy_from_slice(&bits[..count]);
-                // Lanes past the last position repeat it.
-                bits[count..].fill(scores[seen - 1]);
-                score = _mm256_loadu_ps(bits.as_ptr().cast());
-            }
+            let first = keys.values.as_ptr().add(position * width);
+            let scales = _mm256_loadu_ps(keys.scales.as_ptr().add(position));
+            let rows = core::array::from_fn(|index| first.add(index * width));
+            let score = eight::<I>(padded, rows, vectors, excess, scales, scale);
+            _mm256_storeu_ps(scores.as_mut_ptr().add(position).cast(), score);
             // The second operand where the first is not larger, as where a score is not a number.
             top = _mm256_max_ps(score, top);
         }
+        position += 8;
+    }
+    let mut copies = [[MaybeUninit::<i8>::uninit(); WIDEST]; 8];
+    while position < seen {
+        let count = (seen - position).min(8);
+        let mut rows = [padded; 8];
+        for (index, (row, copy)) in rows.iter_mut().zip(&mut copies).enumerate().take(count) {
+            let key = &keys.values[(position + index) * width..];
+            *row = if key.len() >= vectors * 32 { key.as_ptr() } else { copy_padded(&key[..width], vectors, copy) };
+        }
+        let mut key_scales = [0f32; 8];
+        key_scales[..count].copy_from_slice(&keys.scales[position..position + count]);
+        let mut bits = [0u32; 8];
+        // SAFETY: the caller's promise; the copies are whole vectors, and rows past the last are the query.
+        unsafe {
+            let scales = _mm256_loadu_ps(key_scales.as_ptr());
+            let score = eight::<I>(padded, rows, vectors, excess, scales, scale);
+            _mm256_storeu_ps(bits.as_mut_ptr().cast(), score);
+            // Lanes past the last position repeat it.
+            let last = bits[count - 1];
+            bits[count..].fill(last);
+            top = _mm256_max_ps(_mm256_loadu_ps(bits.as_ptr().cast()), top);
+        }
+        scores[position..position + count].copy_from_slice(&bits[..count]);
         position += count;
     }
     let mut lanes = [0f32; 8];
@@ -79,14 +76,41 @@ pub(super) unsafe fn scores<I: Decode>(keys: Rows<'_>, query: &[i8], scale: f32,
     lanes.into_iter().fold(f32::NEG_INFINITY, |top, lane| if lane > top { lane } else { top })
 }
 
+/// Scores of eight keys.
+#[inline(always)]
+unsafe fn eight<I: Decode>(
+    query: *const i8,
+    rows: [*const i8; 8],
+    vectors: usize,
+    excess: i32,
+    key_scales: __m256,
+    scale: f32,
+) -> __m256 {
+    // SAFETY: the caller has the extensions, and as many vectors of each row.
+    unsafe {
+        let mut sums = [_mm256_setzero_si256(); 8];
+        for vector in 0..vectors {
+            let q = _mm256_loadu_si256(query.add(vector * 32).cast());
+            for (sum, row) in sums.iter_mut().zip(rows) {
+                let key = I::prepare8(_mm256_loadu_si256(row.add(vector * 32).cast()));
+                *sum = I::dot8(*sum, key, q);
+            }
+        }
+        let sums = _mm256_add_epi32(gather_sums(sums), _mm256_set1_epi32(excess));
+        _mm256_mul_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), key_scales), _mm256_set1_ps(scale))
+    }
+}
+
 /// Some bytes with zeros up to whole vectors.
 #[inline(always)]
 fn copy_padded(from: &[i8], vectors: usize, to: &mut [MaybeUninit<i8>; WIDEST]) -> *const i8 {
     let to = &mut to[..vectors * 32];
-    let values = from.iter().copied().chain(core::iter::repeat(0));
-    to.iter_mut().zip(values).for_each(|(to, value)| {
-        to.write(value);
-    });
+    assert!(from.len() <= to.len());
+    // SAFETY: there is room for both, and the places are not those of `from`.
+    unsafe {
+        to.as_mut_ptr().write_bytes(0, to.len());
+        to.as_mut_ptr().cast::<i8>().copy_from_nonoverlapping(from.as_ptr(), from.len());
+    }
     to.as_ptr().cast()
 }
 

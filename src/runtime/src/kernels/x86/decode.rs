@@ -11,8 +11,15 @@ use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
-/// How far ahead of what is read the memory is asked for.
+/// How far ahead of what is read the memory is asked for: in tiles of at least so many bytes, and in shorter ones.
 const AHEAD: usize = 4096;
+const AHEAD_OF_SHORT: usize = 8192;
+/// Tiles that are read side by side, so that several streams are fetched at once: where values arrive faster by the hardware's
+/// own fetching than by asking, which takes its place.
+const TOGETHER: usize = 4;
+/// Bytes of values up to which tiles are read one after another and asked for ahead: measured on Zen 4, where long tiles are
+/// fetched best by the hardware alone.
+const SHORT: usize = 8192;
 
 /// Rows of `tiles` for one token, of `PLANES` rows of activations.
 ///
@@ -45,46 +52,145 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
     }
     let first = output.range().start;
     let out = output.row(0);
-    for tile in tiles {
-        let bytes = &matrix.bytes[tile * shape.stride..][..shape.stride];
-        let mut sums = [[0i32; 8]; PLANES];
-        // SAFETY: a tile holds what its shape says, and each row of activations 32 values a group.
-        let found = unsafe {
-            match shape.storage {
-                Storage::W4G32 => dense4::<I, PLANES>(shape, bytes.as_ptr(), rows, offsets),
-                Storage::W8S24 => sparse8::<I, PLANES>(shape, bytes.as_ptr(), rows),
-                Storage::W4G32S24 => sparse4::<I, PLANES>(shape, bytes.as_ptr(), rows),
-                _ => dense8::<I, PLANES>(shape, bytes.as_ptr(), rows, excess),
+    let side_by_side = shape.storage.is_sparse() || shape.value_bytes > SHORT;
+    let mut tile = tiles.start;
+    // SAFETY: the caller's promise; the tiles are those of the range.
+    unsafe {
+        if side_by_side {
+            while tiles.end - tile >= TOGETHER {
+                some_tiles::<I, PLANES, TOGETHER>(
+                    matrix,
+                    tile,
+                    rows,
+                    offsets,
+                    excess,
+                    input,
+                    &mut out[tile * 8 - first..],
+                );
+                tile += TOGETHER;
             }
-        };
-        let at = tile * 8 - first;
-        let scales = bytes[shape.scale_offset(0)..].as_ptr();
-        if PLANES == 1 && out.len() >= at + 8 {
-            // SAFETY: AVX2 is there; eight scales and eight places.
-            unsafe {
-                let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(found[0]), _mm256_loadu_ps(scales.cast()));
-                let y = _mm256_mul_ps(scaled, _mm256_set1_ps(input.scales[0]));
-                _mm256_storeu_ps(out[at..at + 8].as_mut_ptr(), y);
-            }
-            continue;
         }
-        for (sums, found) in sums.iter_mut().zip(found) {
-            // SAFETY: AVX2 is there; eight places.
-            unsafe { _mm256_storeu_si256(sums.as_mut_ptr().cast(), found) };
-        }
-        for (row, out) in out[at..].iter_mut().take(8).enumerate() {
-            let mut planes = [0; PLANES];
-            planes.iter_mut().zip(&sums).for_each(|(plane, sums)| *plane = sums[row]);
-            *out = scalar::total(input.width, &planes) * scalar::row_scale(shape, bytes, row) * input.scales[0];
+        while tile < tiles.end {
+            some_tiles::<I, PLANES, 1>(matrix, tile, rows, offsets, excess, input, &mut out[tile * 8 - first..]);
+            tile += 1;
         }
     }
 }
 
-/// Asks for what lies `AHEAD` after some bytes; an address past the end is asked for in vain.
+/// The outputs of `TILES` tiles from `tile` on.
 #[inline(always)]
-fn fetch(bytes: *const u8) {
+#[expect(clippy::too_many_arguments, reason = "a loop's body, which is there twice")]
+unsafe fn some_tiles<I: Decode, const PLANES: usize, const TILES: usize>(
+    matrix: &Matrix<'_>,
+    tile: usize,
+    rows: [*const i8; PLANES],
+    offsets: [*const i32; PLANES],
+    excess: [i32; PLANES],
+    input: &Activations<'_>,
+    out: &mut [f32],
+) {
+    let shape = &matrix.shape;
+    let bytes = &matrix.bytes[tile * shape.stride..][..TILES * shape.stride];
+    // SAFETY: the caller's promise; the tiles are whole, and each row of activations has 32 values a group.
+    unsafe {
+        let found = sums::<I, PLANES, TILES>(shape, bytes.as_ptr(), rows, offsets, excess);
+        for (t, found) in found.into_iter().enumerate() {
+            put::<PLANES>(shape, &bytes[t * shape.stride..][..shape.stride], found, input, &mut out[t * 8..]);
+        }
+    }
+}
+
+/// Sums of some tiles one after another.
+#[inline(always)]
+unsafe fn sums<I: Decode, const PLANES: usize, const TILES: usize>(
+    shape: &TileShape,
+    tile: *const u8,
+    rows: [*const i8; PLANES],
+    offsets: [*const i32; PLANES],
+    excess: [i32; PLANES],
+) -> [[__m256i; PLANES]; TILES] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match shape.storage {
+            Storage::W4G32 => dense4::<I, PLANES, TILES>(shape, tile, rows, offsets),
+            Storage::W8S24 => sparse8::<I, PLANES, TILES>(shape, tile, rows),
+            Storage::W4G32S24 => sparse4::<I, PLANES, TILES>(shape, tile, rows),
+            _ => {
+                let mut found = [[_mm256_setzero_si256(); PLANES]; TILES];
+                for (t, found) in found.iter_mut().enumerate() {
+                    *found = dense8::<I, PLANES>(shape, tile.add(t * shape.stride), rows, excess);
+                }
+                found
+            }
+        }
+    }
+}
+
+/// The outputs of one tile from its sums.
+#[inline(always)]
+unsafe fn put<const PLANES: usize>(
+    shape: &TileShape,
+    tile: &[u8],
+    found: [__m256i; PLANES],
+    input: &Activations<'_>,
+    out: &mut [f32],
+) {
+    if PLANES == 1 && out.len() >= 8 {
+        // SAFETY: AVX2 is there; eight scales and eight places.
+        unsafe {
+            let scales = _mm256_loadu_ps(tile[shape.scale_offset(0)..][..32].as_ptr().cast());
+            let y = _mm256_mul_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(found[0]), scales), _mm256_set1_ps(input.scales[0]));
+            _mm256_storeu_ps(out[..8].as_mut_ptr(), y);
+        }
+        return;
+    }
+    let mut sums = [[0i32; 8]; PLANES];
+    for (sums, found) in sums.iter_mut().zip(found) {
+        // SAFETY: AVX2 is there; eight places.
+        unsafe { _mm256_storeu_si256(sums.as_mut_ptr().cast(), found) };
+    }
+    for (row, out) in out.iter_mut().take(8).enumerate() {
+        let planes: [i32; PLANES] = core::array::from_fn(|plane| sums[plane][row]);
+        *out = scalar::total(input.width, &planes) * scalar::row_scale(shape, tile, row) * input.scales[0];
+    }
+}
+
+/// Where the values stand that are some bytes of values further than some place in a tile, where tiles are read that
+/// are `next` bytes apart.
+#[derive(Clone, Copy)]
+struct Ahead {
+    values: usize,
+    /// Whole tiles, in bytes.
+    tiles: usize,
+    within: usize,
+    /// From a tile's last value to the next one's first.
+    gap: usize,
+}
+
+impl Ahead {
+    #[inline(always)]
+    fn new(shape: &TileShape, next: usize) -> Self {
+        let values = shape.value_bytes;
+        let bytes = if shape.storage == Storage::W4G32 && values < AHEAD { AHEAD_OF_SHORT } else { AHEAD };
+        Ahead { values, tiles: bytes / values * next, within: bytes % values, gap: next - values }
+    }
+
+    /// Asks for `lines` lines there.
+    #[inline(always)]
+    fn ask(self, tile: *const u8, offset: usize, lines: usize) {
+        let at = offset + self.within;
+        let at = self.tiles + if at < self.values { at } else { at + self.gap };
+        for line in 0..lines {
+            ask(tile.wrapping_add(at + line * 64));
+        }
+    }
+}
+
+/// Asks for a line; an address past the end is asked for in vain.
+#[inline(always)]
+fn ask(address: *const u8) {
     // SAFETY: a prefetch reads nothing.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.wrapping_add(AHEAD).cast()) }
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
 }
 
 #[inline(always)]
@@ -109,10 +215,12 @@ unsafe fn dense8<I: Decode, const PLANES: usize>(
     // SAFETY: the caller has the extensions, a tile and rows of that shape.
     unsafe {
         let mut sums = [[_mm256_setzero_si256(); 4]; PLANES];
+        let ahead = Ahead::new(shape, shape.stride);
+        let short = shape.value_bytes <= SHORT;
         for group in 0..shape.groups {
             let bytes = tile.add(group * 8 * GROUP);
-            for line in 0..4 {
-                fetch(bytes.add(line * 64));
+            if short {
+                ahead.ask(tile, group * 8 * GROUP, 4);
             }
             for step in 0..8 {
                 let w = I::prepare8(_mm256_loadu_si256(bytes.add(step * 32).cast()));
@@ -133,38 +241,45 @@ unsafe fn dense8<I: Decode, const PLANES: usize>(
 }
 
 #[inline(always)]
-unsafe fn dense4<I: Decode, const PLANES: usize>(
+unsafe fn dense4<I: Decode, const PLANES: usize, const TILES: usize>(
     shape: &TileShape,
     tile: *const u8,
     rows: [*const i8; PLANES],
     offsets: [*const i32; PLANES],
-) -> [__m256i; PLANES] {
-    // SAFETY: the caller has the extensions, a tile, rows and offsets of that shape.
+) -> [[__m256i; PLANES]; TILES] {
+    // SAFETY: the caller has the extensions, tiles, rows and offsets of that shape.
     unsafe {
         let low = _mm256_set1_epi8(15);
-        let multipliers = tile.add(shape.value_bytes);
-        let mut totals = [_mm256_setzero_si256(); PLANES];
+        let next = TILES * shape.stride;
+        let ahead = Ahead::new(shape, next);
+        let mut totals = [[_mm256_setzero_si256(); PLANES]; TILES];
         for group in 0..shape.groups {
-            let bytes = tile.add(group * 4 * GROUP);
-            fetch(bytes);
-            fetch(bytes.add(64));
-            let mut first = [_mm256_setzero_si256(); PLANES];
-            let mut second = [_mm256_setzero_si256(); PLANES];
-            for plane in 0..PLANES {
-                first[plane] = _mm256_set1_epi32(offsets[plane].add(group).read());
-            }
-            for step in 0..4 {
-                let both = _mm256_loadu_si256(bytes.add(step * 32).cast());
-                let (n, high) = (_mm256_and_si256(both, low), _mm256_and_si256(_mm256_srli_epi16(both, 4), low));
-                for plane in 0..PLANES {
-                    let a = rows[plane].add(group * GROUP + step * 4);
-                    first[plane] = I::dot4(first[plane], n, spread(a));
-                    second[plane] = I::dot4(second[plane], high, spread(a.add(16)));
+            for t in 0..TILES {
+                let tile = tile.add(t * shape.stride);
+                let bytes = tile.add(group * 4 * GROUP);
+                if TILES == 1 {
+                    ahead.ask(tile, group * 4 * GROUP, 2);
                 }
-            }
-            for plane in 0..PLANES {
-                let sum = I::join(first[plane], second[plane]);
-                totals[plane] = I::fold(totals[plane], sum, multipliers.add(group * 8));
+                let multipliers = tile.add(shape.value_bytes + group * 8);
+                ask(multipliers.wrapping_add(next));
+                let mut first = [_mm256_setzero_si256(); PLANES];
+                let mut second = [_mm256_setzero_si256(); PLANES];
+                for plane in 0..PLANES {
+                    first[plane] = _mm256_set1_epi32(offsets[plane].add(group).read());
+                }
+                for step in 0..4 {
+                    let both = _mm256_loadu_si256(bytes.add(step * 32).cast());
+                    let (n, high) = (_mm256_and_si256(both, low), _mm256_and_si256(_mm256_srli_epi16(both, 4), low));
+                    for plane in 0..PLANES {
+                        let a = rows[plane].add(group * GROUP + step * 4);
+                        first[plane] = I::dot4(first[plane], n, spread(a));
+                        second[plane] = I::dot4(second[plane], high, spread(a.add(16)));
+                    }
+                }
+                for plane in 0..PLANES {
+                    let sum = I::join(first[plane], second[plane]);
+                    totals[t][plane] = I::fold(totals[t][plane], sum, multipliers);
+                }
             }
         }
         totals
@@ -196,76 +311,76 @@ unsafe fn choose_at(step: usize, a: __m256i, plane: __m256i) -> __m256i {
 }
 
 #[inline(always)]
-unsafe fn sparse8<I: Decode, const PLANES: usize>(
+unsafe fn sparse8<I: Decode, const PLANES: usize, const TILES: usize>(
     shape: &TileShape,
     tile: *const u8,
     rows: [*const i8; PLANES],
-) -> [__m256i; PLANES] {
-    // SAFETY: the caller has the extensions, a tile and rows of that shape.
+) -> [[__m256i; PLANES]; TILES] {
+    // SAFETY: the caller has the extensions, tiles and rows of that shape.
     unsafe {
-        let planes = tile.add(shape.value_bytes);
         let zero = _mm256_setzero_si256();
-        let mut sums = [[(zero, zero); 2]; PLANES];
+        let next = TILES * shape.stride;
+        let mut sums = [[(zero, zero); PLANES]; TILES];
         for group in 0..shape.groups {
-            let bytes = tile.add(group * 4 * GROUP);
-            fetch(bytes);
-            fetch(bytes.add(64));
-            let indices = planes.add(group * 32);
-            fetch(indices);
-            let indices = _mm256_loadu_si256(indices.cast());
-            for step in 0..4 {
-                let w = _mm256_loadu_si256(bytes.add(step * 32).cast());
-                for plane in 0..PLANES {
-                    let a = spread_eight(rows[plane].add(group * GROUP + step * 8));
-                    let a = choose_at(step, a, indices);
-                    sums[plane][step % 2] = I::dot8_chosen(sums[plane][step % 2], w, a);
+            for t in 0..TILES {
+                let tile = tile.add(t * shape.stride);
+                let bytes = tile.add(group * 4 * GROUP);
+                let indices = tile.add(shape.value_bytes + group * 32);
+                ask(indices.wrapping_add(next));
+                let indices = _mm256_loadu_si256(indices.cast());
+                for step in 0..4 {
+                    let w = _mm256_loadu_si256(bytes.add(step * 32).cast());
+                    for plane in 0..PLANES {
+                        let a = spread_eight(rows[plane].add(group * GROUP + step * 8));
+                        let a = choose_at(step, a, indices);
+                        sums[t][plane] = I::dot8_chosen(sums[t][plane], w, a);
+                    }
                 }
             }
         }
-        sums.map(|[a, b]| _mm256_sub_epi32(_mm256_add_epi32(a.0, b.0), _mm256_add_epi32(a.1, b.1)))
+        sums.map(|sums| sums.map(|(sum, excess)| _mm256_sub_epi32(sum, excess)))
     }
 }
 
 #[inline(always)]
-unsafe fn sparse4<I: Decode, const PLANES: usize>(
+unsafe fn sparse4<I: Decode, const PLANES: usize, const TILES: usize>(
     shape: &TileShape,
     tile: *const u8,
     rows: [*const i8; PLANES],
-) -> [__m256i; PLANES] {
-    // SAFETY: the caller has the extensions, a tile and rows of that shape.
+) -> [[__m256i; PLANES]; TILES] {
+    // SAFETY: the caller has the extensions, tiles and rows of that shape.
     unsafe {
         let low = _mm256_set1_epi8(15);
-        let planes = tile.add(shape.value_bytes);
-        let multipliers = planes.add(shape.plane_bytes);
         let zero = _mm256_setzero_si256();
-        let mut totals = [zero; PLANES];
+        let next = TILES * shape.stride;
+        let ahead = Ahead::new(shape, next);
+        let mut totals = [[zero; PLANES]; TILES];
         let mut group = 0;
         while group < shape.groups {
-            // Low nibbles are of this group, high ones of the next; of an odd number of groups the last has no next.
-            let bytes = tile.add(group / 2 * 4 * GROUP);
-            fetch(bytes);
-            fetch(bytes.add(64));
-            fetch(planes.add(group * 32));
-            let mut values = [zero; 4];
-            for (step, value) in values.iter_mut().enumerate() {
-                *value = _mm256_loadu_si256(bytes.add(step * 32).cast());
-            }
-            for part in 0..2 {
-                if group + part == shape.groups {
-                    break;
-                }
-                let indices = _mm256_loadu_si256(planes.add((group + part) * 32).cast());
-                let mut sums = [(zero, zero); PLANES];
-                for (step, &value) in values.iter().enumerate() {
-                    let n = _mm256_and_si256(if part == 0 { value } else { _mm256_srli_epi16(value, 4) }, low);
-                    for plane in 0..PLANES {
-                        let a = spread_eight(rows[plane].add((group + part) * GROUP + step * 8));
-                        sums[plane] = I::dot4_chosen(sums[plane], n, choose_at(step, a, indices));
+            for t in 0..TILES {
+                let tile = tile.add(t * shape.stride);
+                let planes = tile.add(shape.value_bytes);
+                let multipliers = planes.add(shape.plane_bytes);
+                // Low nibbles are of this group, high ones of the next; of an odd number the last has no next.
+                let bytes = tile.add(group / 2 * 4 * GROUP);
+                ahead.ask(tile, group / 2 * 4 * GROUP, 2);
+                ask(planes.wrapping_add(next + group * 32));
+                ask(multipliers.wrapping_add(next + group * 8));
+                let values: [__m256i; 4] = core::array::from_fn(|step| _mm256_loadu_si256(bytes.add(step * 32).cast()));
+                for part in 0..2.min(shape.groups - group) {
+                    let indices = _mm256_loadu_si256(planes.add((group + part) * 32).cast());
+                    let mut sums = [(zero, zero); PLANES];
+                    for (step, &value) in values.iter().enumerate() {
+                        let n = _mm256_and_si256(if part == 0 { value } else { _mm256_srli_epi16(value, 4) }, low);
+                        for plane in 0..PLANES {
+                            let a = spread_eight(rows[plane].add((group + part) * GROUP + step * 8));
+                            sums[plane] = I::dot4_chosen(sums[plane], n, choose_at(step, a, indices));
+                        }
                     }
-                }
-                for plane in 0..PLANES {
-                    let sum = I::less(sums[plane].0, sums[plane].1);
-                    totals[plane] = I::fold(totals[plane], sum, multipliers.add((group + part) * 8));
+                    for plane in 0..PLANES {
+                        let sum = I::less(sums[plane].0, sums[plane].1);
+                        totals[t][plane] = I::fold(totals[t][plane], sum, multipliers.add((group + part) * 8));
+                    }
                 }
             }
             group += 2;

@@ -6,10 +6,12 @@
 //! | `vectors` | the operations in which the sets differ |
 //! | `decode` | products with one token |
 //! | `prefill` | products with several |
+//! | `curve` | activation curves |
 //! | `attention` | scores and mixing of values |
 #![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
 
 mod attention;
+mod curve;
 mod decode;
 mod prefill;
 mod vectors;
@@ -70,8 +72,14 @@ macro_rules! table {
                     numerics::rms_norm(x, weight, epsilon);
                 layer_norm(x: &mut [f32], weight: F32Bytes<'_>, bias: F32Bytes<'_>, epsilon: f32) -> Result<(), NumericRange> =
                     numerics::layer_norm(x, weight, bias, epsilon);
-                activate(curve: &Curve<'_>, x: &mut [f32]) = numerics::activate(curve, x);
-                gate(curve: &Curve<'_>, gate: &mut [f32], up: &[f32]) = numerics::gate(curve, gate, up);
+                activate(curve: &Curve<'_>, x: &mut [f32]) = {
+                    // SAFETY: the extensions are there.
+                    unsafe { curve::activate(curve, x) }
+                };
+                gate(curve: &Curve<'_>, gate: &mut [f32], up: &[f32]) = {
+                    // SAFETY: the extensions are there.
+                    unsafe { curve::gate(curve, gate, up) }
+                };
                 rotate(rotary: &Rotary<'_>, head: &mut [f32], position: usize) = rotary.rotate(head, position);
                 add(x: &mut [f32], y: &[f32]) = numerics::add(x, y);
                 scores(keys: Rows<'_>, query: &[i8], scale: f32, scores: &mut [u32]) -> f32 = {

@@ -7,6 +7,7 @@ use super::super::columns::Columns;
 use super::super::{Activations, scalar};
 use super::vectors::Prefill;
 use crate::format::artifact::Matrix;
+use crate::format::spec::MAX_CHUNK;
 use crate::layout::{GROUP, Storage, TileShape};
 use core::arch::x86_64::*;
 use core::ops::Range;
@@ -47,6 +48,14 @@ pub(super) unsafe fn multiply<I: Prefill>(
     let first_column = output.range().start;
     let mut weights = Weights { bytes: [0; 2 * GROUPS * TILE_GROUP], multipliers: [0; GROUPS * 16] };
     let mut sums = Sums([0; ROWS * 16]);
+    // What weights that are more than their value have too much, for each row of activations.
+    let mut excess = [0i32; 2 * MAX_CHUNK];
+    if !shape.storage.is_nibbles() {
+        for (excess, offsets) in excess[..input.rows()].iter_mut().zip(input.offsets.chunks_exact(shape.groups)) {
+            let sum = offsets.iter().fold(0i32, |sum, &offset| sum.wrapping_add(offset));
+            *excess = sum.wrapping_mul(I::EXCESS / 8);
+        }
+    }
     let mut tile = tiles.start;
     while tile < tiles.end {
         let count = I::TILES.min(tiles.end - tile);
@@ -61,43 +70,36 @@ pub(super) unsafe fn multiply<I: Prefill>(
                     let bytes = &matrix.bytes[(tile + part) * shape.stride..][..shape.stride];
                     // SAFETY: the caller's promise; the tile is whole.
                     unsafe { unpack::<I>(shape, bytes, group..group + groups, part, &mut weights) };
+                    // What is unpacked next arrives while this is multiplied.
+                    let next = if group + groups < shape.groups { 0 } else { I::TILES * shape.stride };
+                    fetch(shape, bytes.as_ptr().wrapping_add(next), if next == 0 { group + groups } else { 0 });
                 }
                 // SAFETY: the caller's promise; rows and groups are those of the activations.
                 unsafe { add_products::<I>(shape.storage, input, row..row + rows, group, groups, &weights, &mut sums) };
                 group += groups;
             }
-            let excess = |row: usize| -> i32 {
-                if shape.storage.is_nibbles() {
-                    return 0;
-                }
-                let offsets = &input.offsets[row * shape.groups..][..shape.groups];
-                offsets.iter().fold(0i32, |sum, &offset| sum.wrapping_add(offset)).wrapping_mul(I::EXCESS / 8)
-            };
-            for part in 0..count {
-                let bytes = &matrix.bytes[(tile + part) * shape.stride..][..shape.stride];
-                let at = (tile + part) * 8 - first_column;
-                for token in 0..rows / planes {
+            for token in 0..rows / planes {
+                let scale = input.scales[row / planes + token];
+                let out = output.row(row / planes + token);
+                for part in 0..count {
+                    let bytes = &matrix.bytes[(tile + part) * shape.stride..][..shape.stride];
                     let sum = |plane: usize| &sums.0[(token * planes + plane) * 8 * I::TILES + part * 8..][..8];
-                    let scale = input.scales[row / planes + token];
-                    let out = &mut output.row(row / planes + token)[at..];
+                    let out = &mut out[(tile + part) * 8 - first_column..];
                     if planes == 1 && out.len() >= 8 {
-                        let (excess, scales) = (excess(row + token), bytes[shape.scale_offset(0)..].as_ptr());
+                        let (excess, scales) = (excess[row + token], bytes[shape.scale_offset(0)..].as_ptr());
                         // SAFETY: AVX2 is there; eight sums, scales and places.
                         unsafe {
                             let sum = _mm256_loadu_si256(sum(0).as_ptr().cast());
                             let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, _mm256_set1_epi32(excess)));
-                            let y = _mm256_mul_ps(
-                                _mm256_mul_ps(sum, _mm256_loadu_ps(scales.cast())),
-                                _mm256_set1_ps(scale),
-                            );
-                            _mm256_storeu_ps(out[..8].as_mut_ptr(), y);
+                            let scaled = _mm256_mul_ps(sum, _mm256_loadu_ps(scales.cast()));
+                            _mm256_storeu_ps(out[..8].as_mut_ptr(), _mm256_mul_ps(scaled, _mm256_set1_ps(scale)));
                         }
                         continue;
                     }
                     for (within, out) in out.iter_mut().take(8).enumerate() {
                         let mut both = [0; 2];
                         for (plane, found) in both[..planes].iter_mut().enumerate() {
-                            *found = sum(plane)[within].wrapping_add(excess(row + token * planes + plane));
+                            *found = sum(plane)[within].wrapping_add(excess[row + token * planes + plane]);
                         }
                         *out = scalar::total(input.width, &both) * scalar::row_scale(shape, bytes, within) * scale;
                     }
@@ -106,6 +108,25 @@ pub(super) unsafe fn multiply<I: Prefill>(
             row += rows;
         }
         tile += count;
+    }
+}
+
+/// Asks for some groups of a tile, from `group` on; addresses past the end are asked for in vain.
+#[inline(always)]
+fn fetch(shape: &TileShape, tile: *const u8, group: usize) {
+    let ask = |start: usize, bytes: usize| {
+        for line in 0..bytes.div_ceil(64) {
+            // SAFETY: a prefetch reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(tile.wrapping_add(start + line * 64).cast()) };
+        }
+    };
+    let per_group = shape.value_bytes / shape.groups;
+    ask(group * per_group, GROUPS * per_group);
+    if shape.storage.is_sparse() {
+        ask(shape.value_bytes + group * 32, GROUPS * 32);
+    }
+    if shape.storage.is_nibbles() {
+        ask(shape.multiplier_offset(0, group), GROUPS * 8);
     }
 }
 

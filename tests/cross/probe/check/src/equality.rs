@@ -70,7 +70,7 @@ struct Room<'m> {
     expected: &'m mut [f32],
     actual: &'m mut [f32],
     scales: &'m mut [f32],
-    sums: &'m mut [i32],
+    offsets: &'m mut [i32],
     values: &'m mut [i8],
     tiles: &'m mut [u8],
 }
@@ -78,21 +78,23 @@ struct Room<'m> {
 impl<'m> Room<'m> {
     fn new(memory: &'m mut [u8]) -> Self {
         let (floats, rest) = memory.split_at_mut((2 * (OUTPUTS + GUARD) + POSITIONS) * 4);
-        let (sums, rest) = rest.split_at_mut(rest.len() / 64 / 4 * 4);
+        let (offsets, rest) = rest.split_at_mut(rest.len() / 64 / 4 * 4);
         let (values, tiles) = rest.split_at_mut(rest.len() / 5);
         // SAFETY: every bit pattern is an f32, an i32 and an i8, and `align_to_mut` keeps to their alignment.
-        let (floats, sums, values) =
-            unsafe { (floats.align_to_mut::<f32>(), sums.align_to_mut::<i32>(), values.align_to_mut::<i8>().1) };
-        assert!(floats.0.is_empty() && sums.0.is_empty(), "memory starts on 64 bytes");
+        let (floats, offsets, values) =
+            unsafe { (floats.align_to_mut::<f32>(), offsets.align_to_mut::<i32>(), values.align_to_mut::<i8>().1) };
+        assert!(floats.0.is_empty() && offsets.0.is_empty(), "memory starts on 64 bytes");
         let (expected, rest) = floats.1.split_at_mut(OUTPUTS + GUARD);
         let (actual, scales) = rest.split_at_mut(OUTPUTS + GUARD);
         // Tiles stand on 64 bytes in an artifact; kernels may rely on it.
         let start = tiles.as_ptr().align_offset(64);
-        Room { expected, actual, scales, sums: sums.1, values, tiles: &mut tiles[start..] }
+        Room { expected, actual, scales, offsets: offsets.1, values, tiles: &mut tiles[start..] }
     }
 }
 
-/// Compares every table this CPU can run with the scalar one, and reports them and how many results were compared.
+/// Compares every table this CPU can run with the scalar one, and reports them and how many results were compared. Not
+/// inlined: its arrays would count as the stack of sessions.
+#[inline(never)]
 pub fn compare(out: &mut dyn Write, memory: &mut [u8]) -> Result<(), Failure> {
     let mut room = Room::new(memory);
     let mut tally = Tally { compared: 0, differ: 0 };
@@ -183,14 +185,14 @@ fn product(
             };
         }
     }
-    let sums = &mut room.sums[..values.len() / GROUP];
-    for (sum, group) in sums.iter_mut().zip(values.chunks_exact(GROUP)) {
-        *sum = group.iter().map(|&value| i32::from(value)).sum();
+    let offsets = &mut room.offsets[..values.len() / GROUP];
+    for (offset, group) in offsets.iter_mut().zip(values.chunks_exact(GROUP)) {
+        *offset = -8 * group.iter().map(|&value| i32::from(value)).sum::<i32>();
     }
     let mut scales = [0.0; 64];
     scales[..tokens].iter_mut().for_each(|scale| *scale = draws.scale());
     let matrix = Matrix { bytes, shape, rows, columns, width };
-    let input = Activations { values, sums, stride, scales: &scales[..tokens], width };
+    let input = Activations { values, offsets, stride, scales: &scales[..tokens], width };
     for (table, output) in [(const { &SCALAR }, &mut *room.expected), (kernels, &mut *room.actual)] {
         output.fill(f32::from_bits(SENTINEL));
         let mut columns = Columns::new(&mut output[..tokens * rows], rows);

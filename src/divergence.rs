@@ -1,8 +1,9 @@
-//! The arithmetic of comparing two rows of logits, and of summing such comparisons up: log-softmax and KL divergence
-//! in f64, the mean with its standard error over independent samples, nearest-rank percentiles.
+//! The arithmetic of comparing two models' outputs, and of summing such comparisons up: log-softmax and KL divergence of
+//! rows of logits, directions of pooled hidden states, the mean with its standard error over independent samples,
+//! nearest-rank percentiles; all in f64.
 
 /// Index of the largest value, the first of equals.
-pub(super) fn argmax(row: &[f32]) -> usize {
+pub fn argmax(row: &[f32]) -> usize {
     row.iter().enumerate().fold(0, |best, (n, &value)| if value > row[best] { n } else { best })
 }
 
@@ -11,7 +12,7 @@ fn maximum(row: &[f32]) -> f64 {
 }
 
 /// −ln softmax(row)[target] in nats.
-pub(super) fn surprise(row: &[f32], target: usize) -> f64 {
+pub fn surprise(row: &[f32], target: usize) -> f64 {
     let top = maximum(row);
     let sum: f64 = row.iter().map(|&value| (f64::from(value) - top).exp()).sum();
     sum.ln() - (f64::from(row[target]) - top)
@@ -19,7 +20,7 @@ pub(super) fn surprise(row: &[f32], target: usize) -> f64 {
 
 /// KL(softmax(reference) ‖ softmax(model)) in nats: Σ p · (ln p − ln q). Rounding can take a divergence of zero just
 /// below it; it is never reported negative.
-pub(super) fn divergence(reference: &[f32], model: &[f32]) -> f64 {
+pub fn divergence(reference: &[f32], model: &[f32]) -> f64 {
     let (top_p, top_q) = (maximum(reference), maximum(model));
     let (mut sum_p, mut sum_q, mut weighted) = (0.0, 0.0, 0.0);
     for (&p, &q) in reference.iter().zip(model) {
@@ -32,8 +33,22 @@ pub(super) fn divergence(reference: &[f32], model: &[f32]) -> f64 {
     (weighted / sum_p - f64::ln(sum_p) + f64::ln(sum_q)).max(0.0)
 }
 
+/// The embedding of a text from its hidden states, (positions, width): (width), of length one. `None` where the mean
+/// is zero or there are no positions.
+pub fn embedding(hidden_states: &[f32], width: usize) -> Option<Vec<f64>> {
+    let mut sum = vec![0.0f64; width];
+    for row in hidden_states.chunks_exact(width.max(1)) {
+        for (sum, &value) in sum.iter_mut().zip(row) {
+            *sum += f64::from(value);
+        }
+    }
+    // The number of positions cancels against the norm.
+    let norm = sum.iter().map(|value| value * value).sum::<f64>().sqrt();
+    (norm > 0.0).then(|| sum.iter().map(|value| value / norm).collect())
+}
+
 /// The value below or at which `share` of the values lie, by nearest rank; `None` for no values.
-pub(super) fn percentile(values: &[f64], share: f64) -> Option<f64> {
+pub fn percentile(values: &[f64], share: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (share * sorted.len() as f64).ceil() as usize;
@@ -42,15 +57,17 @@ pub(super) fn percentile(values: &[f64], share: f64) -> Option<f64> {
 
 /// Σ values and how many, for one independent sample (a window, a sequence).
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sample {
-    pub(super) sum: f64,
-    pub(super) count: usize,
+pub struct Sample {
+    /// Of its values.
+    pub sum: f64,
+    /// How many they are.
+    pub count: usize,
 }
 
 /// Mean over all values, and its standard error with samples, not values, as the independent draws: values within a
 /// sample are correlated. The ratio estimator √(n/(n−1) · Σ(sumᵢ − mean·countᵢ)²) / Σcountᵢ, which for samples of
 /// equal count is the standard deviation of their means over √n. No error for fewer than two samples.
-pub(super) fn mean_and_error(samples: &[Sample]) -> (f64, Option<f64>) {
+pub fn mean_and_error(samples: &[Sample]) -> (f64, Option<f64>) {
     let count: f64 = samples.iter().map(|sample| sample.count as f64).sum();
     let mean = samples.iter().map(|sample| sample.sum).sum::<f64>() / count;
     let draws = samples.len() as f64;

@@ -1,0 +1,134 @@
+//! A `tokenizer.json` as the tables of the artifact's text section, with which the runtime cuts text exactly as the
+//! `tokenizers` crate does, or the part of it that the runtime has no code for ([`HostOnly`]). What characters are and
+//! become is asked of the same libraries that crate asks, for every character there is, and stored as ranges.
+
+mod characters;
+mod model;
+mod normalizer;
+mod section;
+mod splitting;
+#[cfg(test)]
+mod tests;
+
+use normalizer::Normalization;
+use serde_json::Value;
+use slm_runtime::format::text::{STRIP_LEFT, STRIP_RIGHT};
+use splitting::Splitting;
+use tokenizers::{NormalizedString, Normalizer};
+
+/// Why text becomes tokens on a host only.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{part} `{found}`")]
+pub struct HostOnly {
+    /// Which part of the tokenizer.
+    pub part: &'static str,
+    /// What it has there.
+    pub found: String,
+}
+
+/// A part of a tokenizer that only hosts have.
+fn host_only(part: &'static str, found: impl ToString) -> HostOnly {
+    let mut found = found.to_string();
+    if let Some((end, _)) = found.char_indices().nth(200) {
+        found.truncate(end);
+        found.push('…');
+    }
+    HostOnly { part, found }
+}
+
+/// The type of a part, as the file names it, or the whole part.
+fn type_of(part: &Value) -> String {
+    part["type"].as_str().map_or_else(|| part.to_string(), str::to_owned)
+}
+
+/// Tokens by spelling, with their flags.
+type Spelled = Vec<(Vec<u8>, u32, u8)>;
+
+/// The content of the text section.
+pub(super) fn text_section(tokenizer: &tokenizers::Tokenizer) -> Result<Vec<u8>, HostOnly> {
+    let written = tokenizer.to_string(false).map_err(|error| host_only("file", error))?;
+    let json: Value = serde_json::from_str(&written).map_err(|error| host_only("file", error))?;
+    let (raw, normalized) = added_tokens(tokenizer)?;
+    let mut normalization = Normalization::from_json(&json["normalizer"])?;
+    let splitting = Splitting::from_json(&json["pre_tokenizer"], &mut normalization, &normalized)?;
+    let (before, after) = special_tokens(&json["post_processor"])?;
+    let model = model::Model::from_json(&json["model"], splitting.bytes)?;
+    section::write(&section::Parts {
+        normalization: &normalization,
+        splitting: &splitting,
+        model: &model,
+        raw,
+        normalized,
+        before,
+        after,
+    })
+}
+
+/// Tokens that are cut out of the text as it is, and those that are cut out of normalised text.
+fn added_tokens(tokenizer: &tokenizers::Tokenizer) -> Result<(Spelled, Spelled), HostOnly> {
+    let (mut raw, mut normalized) = (Vec::new(), Vec::new());
+    let mut tokens: Vec<_> = tokenizer.get_added_tokens_decoder().into_iter().collect();
+    tokens.sort_unstable_by_key(|(id, _)| *id);
+    for (id, token) in tokens {
+        if token.single_word {
+            return Err(host_only("added token with single_word", token.content));
+        }
+        let flags = (u8::from(token.lstrip) * STRIP_LEFT) | (u8::from(token.rstrip) * STRIP_RIGHT);
+        let mut content = NormalizedString::from(token.content.as_str());
+        if token.normalized
+            && let Some(normalizer) = tokenizer.get_normalizer()
+        {
+            normalizer.normalize(&mut content).map_err(|error| host_only("normalizer", error))?;
+        }
+        let content = content.get();
+        if content.is_empty() {
+            return Err(host_only("added token that is empty once normalised", token.content));
+        }
+        let list = if token.normalized { &mut normalized } else { &mut raw };
+        list.push((content.as_bytes().to_vec(), id, flags));
+    }
+    raw.sort_unstable();
+    normalized.sort_unstable();
+    Ok((raw, normalized))
+}
+
+/// Ids that the post-processor puts before and after one sequence.
+fn special_tokens(processor: &Value) -> Result<(Vec<u32>, Vec<u32>), HostOnly> {
+    let unknown = || host_only("post-processor", processor);
+    let id_of = |pair: &Value| Some(vec![u32::try_from(pair[1].as_u64()?).ok()?]);
+    match processor["type"].as_str() {
+        None if processor.is_null() => Ok((Vec::new(), Vec::new())),
+        Some("ByteLevel") => Ok((Vec::new(), Vec::new())),
+        Some("BertProcessing" | "RobertaProcessing") => {
+            id_of(&processor["cls"]).zip(id_of(&processor["sep"])).ok_or_else(unknown)
+        }
+        Some("Sequence") => {
+            let mut found = (Vec::new(), Vec::new());
+            for part in processor["processors"].as_array().ok_or_else(unknown)? {
+                let specials = special_tokens(part)?;
+                if found != (Vec::new(), Vec::new()) && specials != (Vec::new(), Vec::new()) {
+                    return Err(unknown());
+                }
+                if specials != (Vec::new(), Vec::new()) {
+                    found = specials;
+                }
+            }
+            Ok(found)
+        }
+        Some("TemplateProcessing") => {
+            let (mut before, mut after, mut sequences) = (Vec::new(), Vec::new(), 0);
+            for part in processor["single"].as_array().ok_or_else(unknown)? {
+                if let Some(name) = part["SpecialToken"]["id"].as_str() {
+                    let ids = processor["special_tokens"][name]["ids"].as_array().ok_or_else(unknown)?;
+                    let ids = ids.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()));
+                    let ids: Vec<u32> = ids.collect::<Option<_>>().ok_or_else(unknown)?;
+                    if sequences == 0 { before.extend(ids) } else { after.extend(ids) }
+                } else {
+                    sequences += 1;
+                }
+            }
+            if sequences == 1 { Ok((before, after)) } else { Err(unknown()) }
+        }
+        _ => Err(unknown()),
+    }
+}

@@ -1,0 +1,180 @@
+//! Pruning that looks at what inputs have in common, layer by layer: every matrix is masked and refitted with the second
+//! moments of what the model as pruned so far feeds it, towards what the original does there, so that later matrices
+//! make up for what earlier ones lost.
+
+use super::{MatrixReport, Method, PruneError, refit, scores, sparsegpt};
+use crate::calibrate::CalibrateError;
+use crate::calibrate::layerwise::{Change, Changed, Layerwise};
+use crate::calibrate::linear_algebra::{Factored, corrected, inverse_factor};
+use crate::calibrate::moments::Moments;
+use crate::model::id::{LinearId, ParameterId};
+use crate::model::transform::{Mask, NmPattern};
+use crate::model::weights::Model;
+use crate::progress::Progress;
+use burn::tensor::Device;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+
+/// What a pass takes.
+pub struct Pass<'a> {
+    /// Which linears.
+    pub selected: &'a [LinearId],
+    /// What they are to satisfy.
+    pub pattern: NmPattern,
+    /// How masks are found.
+    pub method: Method,
+    /// Whether what stays is fitted anew.
+    pub refit: bool,
+    /// A linear stays dense where more than this share of its output's energy would be missed.
+    pub most_missed: Option<f64>,
+    /// Calibration, each sequence run on its own.
+    pub sequences: &'a [Vec<u32>],
+    /// Where.
+    pub device: &'a Device,
+}
+
+/// Prunes the selected linears of a dense model.
+///
+/// # Errors
+/// Columns that the pattern does not divide; weights that cannot be read; a calibration run that fails.
+pub fn prune(model: Model, pass: &Pass<'_>, progress: &dyn Progress) -> Result<(Model, Vec<MatrixReport>), PruneError> {
+    let shapes = super::check(&model.spec, pass.selected, pass.pattern)?;
+    let shapes = shapes.into_iter().map(|(id, rows, columns)| (id, (rows, columns))).collect();
+    let mut pruner = Pruner { model: &model, pass, shapes, done: BTreeMap::new() };
+    let (sequences, device) = (pass.sequences, pass.device);
+    let layers = Layerwise { model: &model, sequences, device, with_original: pass.refit, with_lookups: false };
+    layers.run(&mut pruner, progress, "pruning")?;
+    let (mut values, mut reports) = (BTreeMap::new(), Vec::new());
+    for (id, (weights, report)) in pruner.done {
+        values.insert(ParameterId::weight(id), weights);
+        reports.push(report);
+    }
+    Ok((model.with_values(values)?, reports))
+}
+
+struct Pruner<'a> {
+    model: &'a Model,
+    pass: &'a Pass<'a>,
+    /// (rows, columns)
+    shapes: BTreeMap<LinearId, (usize, usize)>,
+    done: BTreeMap<LinearId, (Vec<f32>, MatrixReport)>,
+}
+
+impl Change for Pruner<'_> {
+    type Error = PruneError;
+
+    fn kept(&mut self, ids: &[LinearId]) -> Result<Option<Changed>, PruneError> {
+        // Of matrices that stay dense no moments are needed.
+        Ok(ids.iter().all(|id| !self.shapes.contains_key(id)).then(Changed::new))
+    }
+
+    fn change(&mut self, ids: &[LinearId], moments: Option<Moments>) -> Result<Changed, PruneError> {
+        // Tables have no inputs, and are never selected.
+        let Some(moments) = moments else { return Ok(Changed::new()) };
+        let mut changed = Changed::new();
+        for &id in ids.iter().filter(|id| self.shapes.contains_key(id)) {
+            let weights = self.model.values_f32(ParameterId::weight(id))?;
+            let (mut pruned, mut report) = self.prune_matrix(id, &weights, &moments)?;
+            let missed = report.output_error.unwrap_or(0.0);
+            if self.pass.most_missed.is_some_and(|most| missed > most) {
+                report = MatrixReport::new(id, &weights, &weights, moments.columns, None);
+                report.output_error = Some(missed);
+                report.left_dense = true;
+                pruned = weights;
+            }
+            changed.push((id, pruned.clone()));
+            self.done.insert(id, (pruned, report));
+        }
+        Ok(changed)
+    }
+}
+
+impl Pruner<'_> {
+    fn prune_matrix(
+        &self,
+        id: LinearId,
+        weights: &[f32],
+        moments: &Moments,
+    ) -> Result<(Vec<f32>, MatrixReport), PruneError> {
+        let (&Pass { pattern, method, .. }, columns) = (self.pass, moments.columns);
+        let gram = &moments.gram;
+        let mean_square = moments.mean_square();
+        let mut fallback = None;
+        // What the outputs of the original ask of a matrix that sees the inputs of the pruned model.
+        let target = match &moments.cross {
+            Some(cross) => corrected(weights, columns, gram, cross),
+            None => Ok(weights.to_vec()),
+        };
+        let target = target.unwrap_or_else(|reason| {
+            fallback = Some(format!("aimed at its own weights: {reason}"));
+            weights.to_vec()
+        });
+        let by_score = |importance: Option<&[f64]>| -> Result<(Vec<bool>, Vec<f32>), PruneError> {
+            let mask = Mask::of_largest(id, pattern, &scores(&target, columns, importance), columns)?;
+            let mut pruned = target.clone();
+            mask.apply(&mut pruned)?;
+            Ok((mask.keep().to_vec(), pruned))
+        };
+        let order: Vec<usize> = (0..columns).collect();
+        let (keep, mut pruned) = match method {
+            Method::Magnitude => by_score(None)?,
+            Method::Wanda => by_score(Some(&mean_square))?,
+            Method::SparseGpt => match inverse_factor(gram, &order) {
+                Ok(factor) => {
+                    let pruned = sparsegpt::prune(&target, columns, pattern, &factor.upper);
+                    (pruned.keep, pruned.weights)
+                }
+                Err(reason) => {
+                    fallback = Some(format!("masked by wanda: {reason}"));
+                    by_score(Some(&mean_square))?
+                }
+            },
+        };
+        if self.pass.refit {
+            match Factored::new(gram, columns) {
+                Ok(factored) => {
+                    let (refitted, failed) = refit::refit(&pruned, &target, &keep, columns, gram, factored.added);
+                    pruned = refitted;
+                    if failed > 0 {
+                        fallback = Some(format!("{failed} rows not refitted: their systems are singular"));
+                    }
+                }
+                Err(reason) => fallback = Some(format!("not refitted: {reason}")),
+            }
+        }
+        let mut report = MatrixReport::new(id, weights, &pruned, columns, Some(&mean_square));
+        report.output_error = Some(output_error(&target, &pruned, gram, columns));
+        report.fallback = fallback;
+        Ok((pruned, report))
+    }
+}
+
+impl From<CalibrateError> for PruneError {
+    fn from(error: CalibrateError) -> Self {
+        PruneError::Calibrate(error)
+    }
+}
+
+/// tr(E G Eᵀ) / tr(T G Tᵀ): the share of the output's energy that is missed, E = T − Ŵ.
+pub(super) fn output_error(target: &[f32], pruned: &[f32], gram: &[f64], columns: usize) -> f64 {
+    let energies: Vec<(f64, f64)> = target
+        .par_chunks_exact(columns)
+        .zip(pruned.par_chunks_exact(columns))
+        .map(|(target, pruned)| {
+            let (mut miss, mut size) = (0.0, 0.0);
+            for (i, of_row) in gram.chunks_exact(columns).enumerate() {
+                let (mut with_miss, mut with_target) = (0.0, 0.0);
+                for ((h, t), p) in of_row.iter().zip(target).zip(pruned) {
+                    with_miss += h * f64::from(t - p);
+                    with_target += h * f64::from(*t);
+                }
+                miss += f64::from(target[i] - pruned[i]) * with_miss;
+                size += f64::from(target[i]) * with_target;
+            }
+            (miss, size)
+        })
+        .collect();
+    // Summed in order, so that the result does not depend on threads.
+    let (miss, size) = energies.iter().fold((0.0, 0.0), |(a, b), (miss, size)| (a + miss, b + size));
+    if size > 0.0 { miss / size } else { 0.0 }
+}

@@ -1,0 +1,86 @@
+//! The weights of least error on a given support, row by row: with t the row aimed at, S the columns that stay and H the
+//! damped Gram matrix of the inputs, the minimum of (w − t) H (w − t)ᵀ over rows that are zero outside S is
+//! w_S = H_SS⁻¹ (H t)_S. One Cholesky factorization a row, since every row has a support of its own.
+
+use faer::linalg::solvers::{Llt, Solve};
+use faer::{Mat, Side};
+use rayon::prelude::*;
+
+/// Refits a matrix to `target`, (rows, columns) row-major; `keep` says which weights stay, `gram` is H without damping and
+/// `added` goes to its diagonal. A row whose system has no factor keeps its weights, and is counted.
+///
+/// # Panics
+/// If the lengths do not match.
+pub fn refit(
+    pruned: &[f32],
+    target: &[f32],
+    keep: &[bool],
+    columns: usize,
+    gram: &[f64],
+    added: f64,
+) -> (Vec<f32>, usize) {
+    assert_eq!((pruned.len(), target.len(), gram.len()), (keep.len(), keep.len(), columns * columns));
+    let rows: Vec<Option<Vec<f32>>> = target
+        .par_chunks_exact(columns)
+        .zip(keep.par_chunks_exact(columns))
+        .map(|(target, keep)| refit_row(target, keep, gram, added))
+        .collect();
+    let failed = rows.iter().filter(|row| row.is_none()).count();
+    let refitted = rows.into_iter().zip(pruned.chunks_exact(columns));
+    (refitted.flat_map(|(row, pruned)| row.unwrap_or_else(|| pruned.to_vec())).collect(), failed)
+}
+
+fn refit_row(target: &[f32], keep: &[bool], gram: &[f64], added: f64) -> Option<Vec<f32>> {
+    let columns = target.len();
+    let support: Vec<usize> = (0..columns).filter(|&column| keep[column]).collect();
+    let damped = |i: usize, j: usize| gram[i * columns + j] + if i == j { added } else { 0.0 };
+    let system = Mat::from_fn(support.len(), support.len(), |i, j| damped(support[i], support[j]));
+    let wanted = Mat::from_fn(support.len(), 1, |i, _| {
+        let of_row = &gram[support[i] * columns..(support[i] + 1) * columns];
+        let product: f64 = of_row.iter().zip(target).map(|(h, t)| h * f64::from(*t)).sum();
+        product + added * f64::from(target[support[i]])
+    });
+    let solved = Llt::new(system.as_ref(), Side::Lower).ok()?.solve(wanted);
+    let mut row = vec![0.0f32; columns];
+    for (place, &column) in support.iter().enumerate() {
+        row[column] = solved[(place, 0)] as f32;
+    }
+    row.iter().all(|weight| weight.is_finite()).then_some(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prune::testing::{correlated, error, random};
+
+    #[test]
+    fn no_other_weights_on_the_support_do_better() {
+        let (rows, columns) = (6, 32);
+        let gram = correlated(columns, 300);
+        let weights = random(4, rows * columns);
+        let keep: Vec<bool> = (0..weights.len()).map(|n| n % 4 < 2).collect();
+        let zeroed: Vec<f32> = weights.iter().zip(&keep).map(|(w, keep)| if *keep { *w } else { 0.0 }).collect();
+        let (refitted, failed) = refit(&zeroed, &weights, &keep, columns, &gram, 0.0);
+        assert_eq!(failed, 0);
+        assert!(refitted.iter().zip(&keep).all(|(weight, keep)| *keep || *weight == 0.0));
+        let least = error(&weights, &refitted, &gram, columns);
+        assert!(least < 0.7 * error(&weights, &zeroed, &gram, columns));
+        for at in keep.iter().enumerate().filter(|(_, keep)| **keep).map(|(at, _)| at) {
+            for step in [-1e-2, 1e-2] {
+                let mut moved = refitted.clone();
+                moved[at] += step;
+                assert!(error(&weights, &moved, &gram, columns) > least);
+            }
+        }
+        // A full support gives the target back.
+        let (same, _) = refit(&weights, &weights, &vec![true; weights.len()], columns, &gram, 1e-3);
+        assert!(same.iter().zip(&weights).all(|(a, b)| (a - b).abs() < 1e-4));
+    }
+
+    #[test]
+    fn a_row_without_a_factor_stays_and_is_counted() {
+        let gram = [1.0, 9.0, 9.0, 1.0];
+        let (kept, failed) = refit(&[1.0, 2.0], &[1.0, 2.0], &[true, true], 2, &gram, 0.0);
+        assert_eq!((kept, failed), (vec![1.0, 2.0], 1));
+    }
+}

@@ -1,0 +1,94 @@
+//! Every matrix in every coding its item may have, rounded on its own by the method that will round the chosen mix: the
+//! inputs are those of the original model, so that no matrix depends on what others get.
+
+use super::items::Item;
+use super::probe::Database;
+use crate::calibrate::collect;
+use crate::calibrate::layerwise::{Change, Changed, Layerwise};
+use crate::calibrate::moments::Moments;
+use crate::model::id::{LinearId, ParameterId};
+use crate::model::scheme::QuantScheme;
+use crate::model::transform::Sparsity;
+use crate::model::weights::Model;
+use crate::progress::Progress;
+use crate::quantize::gptq::{self, Hessian};
+use crate::quantize::method::Method;
+use crate::quantize::solver::SolverError;
+use crate::quantize::{input_importance, search};
+use burn::tensor::Device;
+
+/// Rounds everything. Zeros of the matrices in `sparsity` stay zero.
+///
+/// # Errors
+/// [`SolverError`].
+pub fn database(
+    model: &Model,
+    items: &[Item],
+    sparsity: &Sparsity,
+    method: Method,
+    sequences: &[Vec<u32>],
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<Database, SolverError> {
+    let mut database = Database::new();
+    let matrices = model.spec.matrices();
+    let schemes = |id: LinearId| -> Vec<QuantScheme> {
+        let item = items.iter().find(|item| item.members.contains(&id));
+        item.into_iter().flat_map(|item| &item.codings).map(|coding| coding.scheme).collect()
+    };
+    if method == Method::Gptq {
+        let mut rounder = Rounder { model, sparsity, schemes: &schemes, database: &mut database };
+        let pass = Layerwise { model, sequences, device, with_original: false, with_lookups: true };
+        pass.run(&mut rounder, progress, "rounding every matrix in every scheme")?;
+    }
+    let statistics = match method {
+        Method::Rtn => None,
+        // Every matrix with inputs is there already; tables that are looked up have no importance.
+        Method::Gptq => None,
+        Method::Search => Some(collect(model, sequences, device, progress)?),
+    };
+    for (id, rows, columns) in matrices {
+        for scheme in schemes(id) {
+            if database.contains_key(&(id, scheme)) {
+                continue;
+            }
+            let weights = model.values_f32(ParameterId::weight(id))?;
+            let importance = statistics.as_ref().and_then(|statistics| input_importance(model, statistics, id));
+            database.insert((id, scheme), search::quantize_matrix(&weights, rows, columns, scheme, importance));
+        }
+    }
+    Ok(database)
+}
+
+/// Rounds every matrix with the moments of its inputs, and changes none.
+struct Rounder<'a> {
+    model: &'a Model,
+    sparsity: &'a Sparsity,
+    schemes: &'a dyn Fn(LinearId) -> Vec<QuantScheme>,
+    database: &'a mut Database,
+}
+
+impl Change for Rounder<'_> {
+    type Error = SolverError;
+
+    fn kept(&mut self, _ids: &[LinearId]) -> Result<Option<Changed>, SolverError> {
+        Ok(None)
+    }
+
+    fn change(&mut self, ids: &[LinearId], moments: Option<Moments>) -> Result<Changed, SolverError> {
+        // A matrix that cannot be solved is rounded plainly, as the solver does.
+        let Some(moments) = moments else { return Ok(Changed::new()) };
+        let Ok(hessian) = Hessian::new(&moments) else { return Ok(Changed::new()) };
+        for &id in ids {
+            let weights = self.model.values_f32(ParameterId::weight(id))?;
+            let held: Option<Vec<bool>> =
+                self.sparsity.contains_key(&id).then(|| weights.iter().map(|weight| *weight == 0.0).collect());
+            for scheme in (self.schemes)(id) {
+                let rows = weights.len() / moments.columns;
+                let rounded = gptq::quantize_matrix(&weights, rows, scheme, &hessian, held.as_deref());
+                self.database.insert((id, scheme), rounded.matrix);
+            }
+        }
+        Ok(Changed::new())
+    }
+}

@@ -1,0 +1,154 @@
+//! The predicted cost of storing matrices otherwise, for all matrices and codings from one pass of gradients. With
+//! log p(y) the log likelihood of a sequence of labels y that the model itself draws, the expected divergence of a small
+//! change ΔW is the Fisher form
+//!
+//! ```text
+//! KL(p ‖ p') ≈ ½ · E[⟨∇ log p(y), ΔW⟩²]
+//! ```
+//!
+//! which is exact to second order and needs no factors: labels of different positions are drawn independently, so the
+//! cross terms of a sequence have mean zero, and one inner product per sequence, matrix and coding estimates the whole
+//! form, errors that compensate each other within a row included. Bare encoders have no labels: their cost is 1 − cosine
+//! of the normalised pooled state e, ½·|Je·ΔW|², and a random direction r gives it in the same way as ½·E[⟨∇(r·e), ΔW⟩²].
+
+use super::items::Item;
+use super::probe::{Database, ProbeError};
+use crate::model::forward::{Batch, Forward, NoTaps};
+use crate::model::id::{ParameterId, Part};
+use crate::model::quantized::QuantizedMatrix;
+use crate::model::spec::{Head, ModelKind, ModelSpec};
+use crate::model::weights::Model;
+use crate::progress::Progress;
+use crate::train::parameters::{Leaves, Parameters, TrainedId, normals};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
+use rayon::prelude::*;
+use slm_runtime::sample::random_u64;
+
+/// Longest sequence of the gradient pass: many short ones say more than few long ones, since each gives one draw.
+const LONGEST: usize = 64;
+/// Sequences of the gradient pass: the standard error of a cost is √(2 / 256) = 9 % of it.
+const SEQUENCES: usize = 256;
+/// Streams of label draws begin here, away from those of calibration and training.
+const FIRST_STREAM: u64 = 1 << 40;
+
+/// Predicted cost of every item alone in each of its codings: `[item][coding]`, in the unit of the probe.
+pub fn predict(
+    model: &Model,
+    items: &[Item],
+    database: &Database,
+    sequences: &[Vec<u32>],
+    seed: u64,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<Vec<Vec<f64>>, ProbeError> {
+    let spec = &model.spec;
+    let pieces = pieces(spec, sequences);
+    let mut parameters = Parameters::new();
+    for parameter in spec.parameters() {
+        parameters.insert(TrainedId::Parameter(parameter.id), model.values_f32(parameter.id)?);
+    }
+    let recording = device.clone().autodiff();
+    progress.begin("gradients of every matrix", pieces.len() as u64, "sequences");
+    // [sequence] of predictions counted, and the inner products [item][coding].
+    let project = |(number, tokens): (usize, &Vec<u32>)| {
+        let batch = Batch::new(spec, tokens.clone(), 1)?;
+        // Made for every sequence: graphs that share leaves share locks, and the device's own threads would wait on them.
+        let leaves = Leaves::new(spec, &parameters, [0, 0], &recording);
+        let logits = Forward::new(spec, &leaves, &recording).run(&batch, &mut NoTaps).logits;
+        let stream = FIRST_STREAM.wrapping_add(seed).wrapping_add(number as u64);
+        let (score, predictions) = score(spec, logits, stream, &recording)?;
+        let recorded = score.backward();
+        let gradients = leaves.gradients(&recorded).map_err(ProbeError::Device)?;
+        let of_item = |item: &Item| -> Vec<f64> {
+            let of_coding = |coding: &super::items::Coding| -> f64 {
+                let of_member = |id: &crate::model::id::LinearId| {
+                    let id_of_weight = TrainedId::Parameter(ParameterId::Linear(*id, Part::Weight));
+                    match gradients.get(&id_of_weight) {
+                        Some(gradient) => {
+                            change(gradient, &parameters[&id_of_weight], &database[&(*id, coding.scheme)])
+                        }
+                        None => 0.0,
+                    }
+                };
+                item.members.iter().map(of_member).sum()
+            };
+            item.codings.iter().map(of_coding).collect()
+        };
+        let products: Vec<Vec<f64>> = items.iter().map(of_item).collect();
+        progress.advance(1);
+        Ok((predictions, products))
+    };
+    let projected = pieces.par_iter().enumerate().map(project).collect::<Result<Vec<_>, ProbeError>>()?;
+    progress.finish();
+    let predictions: f64 = projected.iter().map(|(count, _)| *count as f64).sum();
+    let cost = |item: usize, coding: usize| {
+        let squares: f64 = projected.iter().map(|(_, products)| products[item][coding].powi(2)).sum();
+        0.5 * squares / predictions.max(1.0)
+    };
+    Ok(items.iter().enumerate().map(|(n, item)| (0..item.codings.len()).map(|c| cost(n, c)).collect()).collect())
+}
+
+/// Sequences of the calibration cut short, each opening as the model's texts do.
+fn pieces(spec: &ModelSpec, sequences: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    if spec.kind == ModelKind::Encoder {
+        return sequences.iter().filter(|tokens| !tokens.is_empty()).take(SEQUENCES).cloned().collect();
+    }
+    let length = LONGEST.min(spec.context);
+    let cut = sequences.iter().flat_map(|tokens| tokens.chunks(length)).filter(|piece| piece.len() > 1);
+    let opened = cut.map(|piece| {
+        let mut piece = piece.to_vec();
+        if let Some(bos) = spec.bos {
+            piece[0] = bos;
+        }
+        piece
+    });
+    opened.take(SEQUENCES).collect()
+}
+
+/// The differentiable number whose gradient's square is the Fisher form, and how many predictions it sums over.
+fn score(spec: &ModelSpec, logits: Tensor<3>, stream: u64, device: &Device) -> Result<(Tensor<1>, usize), ProbeError> {
+    let [_, length, width] = logits.dims();
+    let rows = logits.reshape([length, width]);
+    if let Head::Hidden = spec.head {
+        let pooled = rows.mean_dim(0);
+        let normalised = pooled.clone() / pooled.square().sum_dim(1).sqrt();
+        let direction = TensorData::new(normals(stream, width, 1.0), [1, width]);
+        return Ok(((normalised * Tensor::<2>::from_data(direction, device)).sum(), 1));
+    }
+    let values =
+        rows.clone().into_data().try_to_vec::<f32>().map_err(|error| ProbeError::Device(format!("{error:?}")))?;
+    let labels: Vec<i32> =
+        values.chunks_exact(width).enumerate().map(|(position, row)| draw(row, stream, position as u64)).collect();
+    let labels = Tensor::<2, Int>::from_data(TensorData::new(labels, [length, 1]), device);
+    Ok((log_softmax(rows, 1).gather(1, labels).sum(), length))
+}
+
+/// A label drawn from the softmax of a row, in f64.
+fn draw(row: &[f32], stream: u64, position: u64) -> i32 {
+    let top = row.iter().fold(f32::NEG_INFINITY, |top, &value| top.max(value));
+    let weights: Vec<f64> = row.iter().map(|&value| libm::exp(f64::from(value - top))).collect();
+    let unit = (random_u64(stream, position) >> 11) as f64 / (1u64 << 53) as f64;
+    let mut left = unit * weights.iter().sum::<f64>();
+    for (label, weight) in weights.iter().enumerate() {
+        left -= weight;
+        if left < 0.0 {
+            return label as i32;
+        }
+    }
+    row.len() as i32 - 1
+}
+
+/// ⟨gradient, Ŵ − W⟩ in f64.
+fn change(gradient: &[f32], weights: &[f32], matrix: &QuantizedMatrix) -> f64 {
+    let of_row = |row: usize| -> f64 {
+        let scale = matrix.row_scale[row];
+        let at = row * matrix.columns;
+        (0..matrix.columns)
+            .map(|column| {
+                let rounded = matrix.integer(row, column) as f32 * scale;
+                f64::from(gradient[at + column]) * f64::from(rounded - weights[at + column])
+            })
+            .sum()
+    };
+    (0..matrix.rows).map(of_row).sum()
+}

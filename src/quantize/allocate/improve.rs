@@ -1,0 +1,172 @@
+//! Swaps at equal bytes. The knapsack adds up what matrices cost alone; together they cost more or less than that. So its
+//! selection is run whole, and then neighbours of it are: one item raised to a larger coding, up to two others lowered to
+//! pay for it, never above the budget. A neighbour is taken when its measured cost is lower by more than the standard
+//! error of the paired difference over the sequences; the search goes on from it, until none is or the trials are used.
+
+use super::items::{Item, Items};
+use super::probe::{Database, Probe, ProbeError, Samples};
+use crate::divergence::{Sample, mean_and_error};
+use crate::progress::Progress;
+use std::collections::BTreeSet;
+
+/// Neighbours that are run in all.
+const TRIALS: usize = 48;
+/// Neighbours that are run around one selection before it stands.
+const AROUND: usize = 16;
+
+/// A swap that was taken.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Swap {
+    /// Items that went to another coding: name, from, to.
+    pub changes: Vec<(String, String, String)>,
+    /// Cost after it.
+    pub cost: f64,
+    /// By how much it fell.
+    pub gain: f64,
+    /// Standard error of that, over pairs of sequences.
+    pub gain_stderr: f64,
+}
+
+/// Where the search ended.
+pub struct Improved {
+    /// Coding of every item.
+    pub selection: Vec<usize>,
+    /// Of the selection, by sequence.
+    pub samples: Samples,
+    /// In order.
+    pub swaps: Vec<Swap>,
+    /// Neighbours that were run.
+    pub trials: usize,
+}
+
+/// Searches around `selection`; `costs` are those of items alone, `[item][coding]`, and order the trials.
+pub fn improve(
+    probe: &Probe<'_>,
+    items: &Items,
+    database: &Database,
+    costs: &[Vec<f64>],
+    budget: u64,
+    selection: Vec<usize>,
+    progress: &dyn Progress,
+) -> Result<Improved, ProbeError> {
+    progress.begin("trying swaps at equal bytes", TRIALS as u64, "mixes");
+    let mut samples = probe.mix(&items.items, &selection, database)?;
+    let mut tried = BTreeSet::from([selection.clone()]);
+    let (mut selection, mut swaps, mut trials) = (selection, Vec::new(), 0);
+    'search: loop {
+        let mut around = 0;
+        for neighbour in neighbours(items, costs, budget, &selection) {
+            if trials == TRIALS || around == AROUND {
+                break 'search;
+            }
+            if !tried.insert(neighbour.clone()) {
+                continue;
+            }
+            let found = probe.mix(&items.items, &neighbour, database)?;
+            (trials, around) = (trials + 1, around + 1);
+            progress.advance(1);
+            let (gain, gain_stderr) = paired(&samples, &found);
+            if gain > 0.0 && gain > gain_stderr {
+                let cost = mean_and_error(&found).0;
+                progress.figures(&format_args!("{} {cost:.6}", probe.unit()));
+                swaps.push(Swap { changes: changes(items, &selection, &neighbour), cost, gain, gain_stderr });
+                (selection, samples) = (neighbour, found);
+                continue 'search;
+            }
+        }
+        break;
+    }
+    progress.finish();
+    Ok(Improved { selection, samples, swaps, trials })
+}
+
+/// Mean of before − after, and its standard error with sequences as the independent draws.
+pub fn paired(before: &[Sample], after: &[Sample]) -> (f64, f64) {
+    let differences: Vec<Sample> =
+        before.iter().zip(after).map(|(a, b)| Sample { sum: a.sum - b.sum, count: a.count }).collect();
+    let (mean, error) = mean_and_error(&differences);
+    (mean, error.unwrap_or(f64::INFINITY))
+}
+
+fn changes(items: &Items, from: &[usize], to: &[usize]) -> Vec<(String, String, String)> {
+    let moved = items.items.iter().zip(from.iter().zip(to)).filter(|(_, (from, to))| from != to);
+    let scheme = |item: &Item, coding: usize| item.codings[coding].scheme.to_string();
+    moved.map(|(item, (&from, &to))| (item.name.clone(), scheme(item, from), scheme(item, to))).collect()
+}
+
+/// Selections one swap away that fit the budget, those of least predicted cost first.
+fn neighbours(items: &Items, costs: &[Vec<f64>], budget: u64, selection: &[usize]) -> Vec<Vec<usize>> {
+    // Moves of one item: (item, coding, bytes more, cost more).
+    let moves: Vec<(usize, usize, i64, f64)> = items
+        .items
+        .iter()
+        .enumerate()
+        .flat_map(|(n, item)| {
+            let now = selection[n];
+            let others = (0..item.codings.len()).filter(move |&coding| coding != now);
+            others.map(move |coding| {
+                let bytes = item.codings[coding].bytes as i64 - item.codings[now].bytes as i64;
+                (n, coding, bytes, costs[n][coding] - costs[n][now])
+            })
+        })
+        .collect();
+    let slack = budget as i64 - items.bytes(selection) as i64;
+    let mut found: Vec<(f64, Vec<usize>)> = Vec::new();
+    let mut add = |taken: &[&(usize, usize, i64, f64)]| {
+        let apart = (1..taken.len()).all(|n| taken[..n].iter().all(|other| other.0 != taken[n].0));
+        if apart && taken.iter().map(|taken| taken.2).sum::<i64>() <= slack {
+            let mut neighbour = selection.to_vec();
+            taken.iter().for_each(|&&(item, coding, ..)| neighbour[item] = coding);
+            found.push((taken.iter().map(|taken| taken.3).sum(), neighbour));
+        }
+    };
+    let (raises, lowers): (Vec<_>, Vec<_>) = moves.iter().partition(|(_, _, bytes, _)| *bytes > 0);
+    for (n, &raise) in raises.iter().enumerate() {
+        add(&[raise]);
+        for (m, &lower) in lowers.iter().enumerate() {
+            add(&[raise, lower]);
+            raises[..n].iter().for_each(|&second| add(&[second, raise, lower]));
+            lowers[..m].iter().for_each(|&second| add(&[raise, second, lower]));
+        }
+    }
+    found.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+    found.into_iter().map(|(_, neighbour)| neighbour).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::items::Coding;
+    use super::*;
+    use crate::model::id::{LinearId, Role};
+    use crate::model::scheme::QuantScheme;
+
+    #[test]
+    fn neighbours_fit_and_the_cheapest_comes_first() {
+        let item = |layer, large, small| Item {
+            name: format!("{layer}"),
+            members: vec![LinearId::layer(layer, Role::Down)],
+            codings: vec![
+                Coding { scheme: QuantScheme::W8, bytes: large },
+                Coding { scheme: QuantScheme::W4G32, bytes: small },
+            ],
+        };
+        let items = Items { items: vec![item(0, 10, 5), item(1, 10, 5), item(2, 20, 10)], fixed_bytes: 1 };
+        let costs = [vec![0.0, 2.0], vec![0.0, 1.0], vec![0.0, 5.0]];
+        let budget = items.bytes(&[0, 0, 1]);
+        let found = neighbours(&items, &costs, budget, &[0, 0, 1]);
+        // Item 2 can be raised only if both others pay; nothing else fits without lowering alone.
+        assert_eq!(found, [vec![1, 1, 0]]);
+        let found = neighbours(&items, &costs, budget, &[0, 1, 1]);
+        assert!(found.iter().all(|neighbour| items.bytes(neighbour) <= budget));
+        // Raising item 2 and lowering item 0 saves 5 - 2, raising item 1 alone saves 1.
+        assert_eq!(found[..2], [vec![1, 1, 0], vec![0, 0, 1]]);
+    }
+
+    #[test]
+    fn differences_are_paired() {
+        let samples = |values: [f64; 3]| values.map(|sum| Sample { sum, count: 1 }).to_vec();
+        // The sequences differ far more from each other than the two mixes do.
+        let (gain, error) = paired(&samples([1.0, 10.0, 100.0]), &samples([0.9, 9.8, 99.9]));
+        assert!((gain - 0.4 / 3.0).abs() < 1e-12 && error < 0.05, "{gain} {error}");
+    }
+}

@@ -1,0 +1,176 @@
+//! What bits are allocated to: items. An item is a matrix, or the matrices of a layer that a runtime may compute as one
+//! (query, key and value; gate and up) and that therefore share a scheme. A tied token table and head are one matrix
+//! already. Bytes are those of [`stored_tensors`], the one function that counts them.
+
+use crate::model::id::{LinearId, ParameterId, Part, Role};
+use crate::model::pattern::matches;
+use crate::model::scheme::Preset;
+use crate::model::scheme::QuantScheme;
+use crate::model::size::{Assignment, SizeError, stored_tensors};
+use crate::model::spec::ModelSpec;
+use crate::model::transform::Sparsity;
+use crate::quantize::policy::{Keep, PolicyError, assign};
+use slm_runtime::layout::Layout;
+use std::collections::BTreeMap;
+
+/// One way of storing an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coding {
+    /// Of all its matrices.
+    pub scheme: QuantScheme,
+    /// Of all its matrices together, for the target's layout.
+    pub bytes: u64,
+}
+
+/// Matrices that share a scheme.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The matrix, or `layers.3.attn.{q,k,v}`.
+    pub name: String,
+    /// In forward order.
+    pub members: Vec<LinearId>,
+    /// Largest first; one alone where --keep pins it or no other scheme takes its rows.
+    pub codings: Vec<Coding>,
+}
+
+/// Items of a model, and the bytes of what is not among them: norms, biases, kernels, key maps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Items {
+    /// In forward order.
+    pub items: Vec<Item>,
+    /// Of everything else.
+    pub fixed_bytes: u64,
+}
+
+/// Why schemes cannot be allocated.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ItemError {
+    /// Of the exceptions.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Of the sizes.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    /// Matrices of one item are to differ.
+    #[error(
+        "--keep gives `{first}` {first_scheme} and `{second}` {second_scheme}, but with --scheme auto the matrices of \
+         {item} share a scheme, since a runtime computes them as one; give them the same"
+    )]
+    Split {
+        /// The item.
+        item: String,
+        /// A matrix of it.
+        first: LinearId,
+        /// Asked for.
+        first_scheme: QuantScheme,
+        /// Another.
+        second: LinearId,
+        /// Asked for.
+        second_scheme: QuantScheme,
+    },
+}
+
+/// The first matrix of the ones that share a scheme with this one.
+fn leader(spec: &ModelSpec, id: LinearId) -> LinearId {
+    let role = match id.role {
+        Role::Key | Role::Value => Role::Query,
+        Role::Up if id.layer.is_some_and(|layer| spec.layers[usize::from(layer)].ffn.gated) => Role::Gate,
+        role => role,
+    };
+    LinearId { layer: id.layer, role }
+}
+
+/// `layers.3.attn.{q,k,v}` of several, the name of one.
+fn name(members: &[LinearId]) -> String {
+    match members {
+        [one] => one.to_string(),
+        _ => {
+            let first = members.first().map(ToString::to_string).unwrap_or_default();
+            let stem = first.rsplit_once('.').map_or("", |(stem, _)| stem).to_owned();
+            let last = |id: &LinearId| id.role.name().rsplit_once('.').map_or("", |(_, last)| last);
+            format!("{stem}.{{{}}}", members.iter().map(last).collect::<Vec<_>>().join(","))
+        }
+    }
+}
+
+impl Items {
+    /// Of a model. `keeps` pin what they match; everything else may have every scheme its columns allow.
+    ///
+    /// # Errors
+    /// Every variant of [`ItemError`].
+    pub fn of(spec: &ModelSpec, keeps: &[Keep], sparsity: &Sparsity, layout: Layout) -> Result<Self, ItemError> {
+        // Patterns that match nothing and tied tensors with two schemes are refused as they are for presets.
+        let pinned = assign(spec, Preset::W8, keeps)?;
+        let head = LinearId::global(Role::LmHead);
+        let is_pinned = |id: LinearId| {
+            let other = (spec.tied_head() && id.role == Role::TokenEmbedding).then_some(head);
+            keeps.iter().any(|keep| matches(&keep.pattern, id) || other.is_some_and(|id| matches(&keep.pattern, id)))
+        };
+        let shapes = spec.matrices();
+        let mut bytes: BTreeMap<(LinearId, QuantScheme), u64> = BTreeMap::new();
+        let mut fixed_bytes = 0;
+        for scheme in QuantScheme::ALL {
+            // A scheme that a matrix cannot take is not asked about it.
+            let fitting = |columns: usize| if columns <= scheme.max_columns() { scheme } else { QuantScheme::W8 };
+            let everywhere: Assignment = shapes.iter().map(|&(id, _, columns)| (id, fitting(columns))).collect();
+            let tensors = stored_tensors(spec, &everywhere, sparsity, layout, spec.context, true)?;
+            fixed_bytes = 0;
+            for tensor in tensors {
+                match tensor.id {
+                    ParameterId::Linear(id, Part::Weight) if everywhere[&id] == scheme => {
+                        bytes.insert((id, scheme), tensor.bytes);
+                    }
+                    ParameterId::Linear(_, Part::Weight) => {}
+                    _ => fixed_bytes += tensor.bytes,
+                }
+            }
+        }
+        let mut members: BTreeMap<LinearId, Vec<LinearId>> = BTreeMap::new();
+        for (id, ..) in &shapes {
+            members.entry(leader(spec, *id)).or_default().push(*id);
+        }
+        let item = |members: Vec<LinearId>| {
+            let name = name(&members);
+            let mut pins = members.iter().filter(|id| is_pinned(**id)).map(|id| (*id, pinned[id]));
+            let pin = pins.next();
+            if let Some((first, first_scheme)) = pin
+                && let Some((second, second_scheme)) = pins.find(|(_, scheme)| *scheme != first_scheme)
+            {
+                return Err(ItemError::Split { item: name, first, first_scheme, second, second_scheme });
+            }
+            let of_all = |scheme| members.iter().map(|id| bytes.get(&(*id, scheme)).copied()).sum::<Option<u64>>();
+            let allowed = QuantScheme::ALL.into_iter().filter(|scheme| pin.is_none_or(|(_, pin)| pin == *scheme));
+            let codings = allowed.filter_map(|scheme| Some(Coding { scheme, bytes: of_all(scheme)? })).collect();
+            Ok(Item { name, members, codings })
+        };
+        let items = members.into_values().map(item).collect::<Result<Vec<_>, _>>()?;
+        if let Some(item) = items.iter().find(|item| item.codings.is_empty()) {
+            // Pinned to what its columns do not allow: the byte counter says which and why.
+            let asked: Assignment = shapes.iter().map(|(id, ..)| (*id, pinned[id])).collect();
+            stored_tensors(spec, &asked, sparsity, layout, spec.context, true)?;
+            return Err(SizeError::NoScheme(item.members[0]).into());
+        }
+        Ok(Items { items, fixed_bytes })
+    }
+
+    /// Fewest bytes of any allocation.
+    pub fn smallest_bytes(&self) -> u64 {
+        let least = |item: &Item| item.codings.iter().map(|coding| coding.bytes).min().unwrap_or(0);
+        self.fixed_bytes + self.items.iter().map(least).sum::<u64>()
+    }
+
+    /// Bytes of a selection of codings.
+    pub fn bytes(&self, selection: &[usize]) -> u64 {
+        let taken = self.items.iter().zip(selection);
+        self.fixed_bytes + taken.map(|(item, &coding)| item.codings[coding].bytes).sum::<u64>()
+    }
+
+    /// The scheme of every matrix under a selection of codings.
+    pub fn assignment(&self, selection: &[usize]) -> Assignment {
+        let of_item = |(item, &coding): (&Item, &usize)| {
+            let scheme = item.codings[coding].scheme;
+            item.members.iter().map(move |id| (*id, scheme)).collect::<Vec<_>>()
+        };
+        self.items.iter().zip(selection).flat_map(of_item).collect()
+    }
+}

@@ -1,0 +1,132 @@
+//! `--scheme auto` on a directory: what is refused before any work, then the search, then the finished model on the
+//! runtime's integers.
+
+use super::items::{ItemError, Items};
+use super::probe::{Database, Probe, ProbeError};
+use super::report::AllocationReport;
+use super::{Allocator, Budget, Infeasible, cost};
+use crate::model::size::Assignment;
+use crate::model::spec::ModelSpec;
+use crate::model::transform::Sparsity;
+use crate::model::weights::Model;
+use crate::progress::Progress;
+use crate::quantize::calibration::{Calibration, CalibrationError, Source, held_out};
+use crate::quantize::policy::Keep;
+use burn::tensor::Device;
+use slm_runtime::layout::Layout;
+
+/// Sequences that costs are measured on: 8,192 tokens of a decoder's windows.
+const MEASURED_WINDOWS: usize = 32;
+/// Texts that costs are measured on, of an encoder.
+const MEASURED_TEXTS: usize = 200;
+
+/// Why no allocation is made.
+#[derive(Debug, thiserror::Error)]
+pub enum AllocationError {
+    /// Of the items.
+    #[error(transparent)]
+    Item(#[from] ItemError),
+    /// Of the budget.
+    #[error(transparent)]
+    Infeasible(#[from] Infeasible),
+    /// A number that is no budget.
+    #[error("{0} bits per weight is no budget; pass a number above 0, such as 4.9")]
+    BitsPerWeight(f64),
+    /// Of the text that measures.
+    #[error(transparent)]
+    HeldOut(#[from] CalibrationError),
+    /// Of the search.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+}
+
+/// Items and a budget that something fits.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What bits are allocated to.
+    pub items: Items,
+    /// Most bytes of weights.
+    pub budget: u64,
+}
+
+impl Plan {
+    /// Refuses what can be refused without work.
+    ///
+    /// # Errors
+    /// [`AllocationError::Infeasible`] with the smallest budget that is feasible; patterns and pins that cannot be.
+    pub fn new(
+        spec: &ModelSpec,
+        keeps: &[Keep],
+        budget: Budget,
+        sparsity: &Sparsity,
+        (target, layout): (&str, Layout),
+    ) -> Result<Self, AllocationError> {
+        if let Budget::BitsPerWeight(bits) = budget
+            && !(bits.is_finite() && bits > 0.0)
+        {
+            return Err(AllocationError::BitsPerWeight(bits));
+        }
+        let items = Items::of(spec, keeps, sparsity, layout)?;
+        let parameters = spec.parameter_count();
+        let (budget, smallest) = (budget.bytes(parameters), items.smallest_bytes());
+        if smallest > budget {
+            let fixed = items.fixed_bytes;
+            let (target, pinned) = (target.to_owned(), !keeps.is_empty());
+            return Err(Infeasible { budget, smallest, fixed, parameters, target, pinned }.into());
+        }
+        Ok(Plan { items, budget })
+    }
+}
+
+/// The probe of a model, and the name of the text it measures on.
+pub fn probe<'m>(
+    model: &'m Model,
+    source: &Source,
+    calibration: &Calibration,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<(Probe<'m>, String), AllocationError> {
+    let count = match model.spec.kind {
+        crate::model::spec::ModelKind::Decoder => MEASURED_WINDOWS,
+        crate::model::spec::ModelKind::Encoder => MEASURED_TEXTS,
+    };
+    let text = held_out(model, source, calibration, count, progress)?;
+    Ok((Probe::new(model, &text.sequences, device)?, text.description))
+}
+
+/// A mix that was found, and what it takes to measure the model made by it.
+pub struct Found<'m> {
+    /// Scheme of every matrix.
+    pub assignment: Assignment,
+    /// How it was found.
+    pub report: AllocationReport,
+    probe: Probe<'m>,
+}
+
+impl<'m> Found<'m> {
+    /// Searches. `database` holds every matrix in every coding of the plan's items.
+    #[expect(clippy::too_many_arguments, reason = "the inputs of one command, each used once")]
+    pub fn search(
+        plan: &Plan,
+        model: &'m Model,
+        source: &Source,
+        calibration: &Calibration,
+        database: &Database,
+        seed: u64,
+        device: &Device,
+        progress: &dyn Progress,
+    ) -> Result<Self, AllocationError> {
+        let (probe, measured_on) = probe(model, source, calibration, device, progress)?;
+        let items = &plan.items;
+        let allocator =
+            Allocator { model, items, calibration, probe: &probe, measured_on: &measured_on, database, seed, device };
+        let (assignment, report) = allocator.allocate(plan.budget, progress)?;
+        Ok(Found { assignment, report, probe })
+    }
+
+    /// Measures the model that was made, as an artifact, and completes the report.
+    pub fn measure(mut self, quantized: &Model, layout: Layout) -> Result<AllocationReport, AllocationError> {
+        self.report.artifact = Some(cost(&self.probe.artifact(quantized, layout)?));
+        Ok(self.report)
+    }
+}

@@ -1,0 +1,136 @@
+//! What the functions of the C interface answer: numbers that never change their meaning, and words for them.
+
+use crate::format::FormatError;
+use crate::session::SessionError;
+use crate::tokenizer::EncodeError;
+use core::ffi::CStr;
+
+/// The answer of a function; `slm.h` has the same numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Status {
+    /// Done.
+    Ok = 0,
+    /// A pointer is null.
+    Null = 1,
+    /// A pointer is not aligned as it must be.
+    Alignment = 2,
+    /// The memory is smaller than required.
+    Memory = 3,
+    /// An argument is out of range.
+    Argument = 4,
+    /// The model was not opened, or the session not started.
+    NotOpen = 5,
+    /// The bytes are not a sound artifact.
+    Format = 6,
+    /// A digest does not match.
+    Digest = 7,
+    /// A token is outside the vocabulary.
+    Token = 8,
+    /// No positions are left.
+    Context = 9,
+    /// The model is of another kind.
+    Kind = 10,
+    /// There are no tokens.
+    Empty = 11,
+    /// A value of the model is out of range.
+    Range = 12,
+    /// The artifact has no tokenizer for the device.
+    NoTokenizer = 13,
+    /// The text is not UTF-8.
+    Utf8 = 14,
+    /// The caller's array is too short for the result.
+    Capacity = 15,
+    /// This machine computes other logits than the build machine did.
+    SelfTest = 16,
+    /// A defect of this library.
+    Internal = 17,
+}
+
+impl Status {
+    /// Every status, by number.
+    pub const ALL: [Status; 18] = [
+        Status::Ok,
+        Status::Null,
+        Status::Alignment,
+        Status::Memory,
+        Status::Argument,
+        Status::NotOpen,
+        Status::Format,
+        Status::Digest,
+        Status::Token,
+        Status::Context,
+        Status::Kind,
+        Status::Empty,
+        Status::Range,
+        Status::NoTokenizer,
+        Status::Utf8,
+        Status::Capacity,
+        Status::SelfTest,
+        Status::Internal,
+    ];
+
+    /// What it means and what to do.
+    pub const fn message(self) -> &'static CStr {
+        match self {
+            Status::Ok => c"done",
+            Status::Null => c"a pointer is null",
+            Status::Alignment => {
+                c"a pointer is not aligned: memory must start on 64 bytes, structures and arrays on their own"
+            }
+            Status::Memory => c"the memory is too small; ask for the required bytes first",
+            Status::Argument => c"an argument is out of range",
+            Status::NotOpen => c"the model was not opened, or the session not started",
+            Status::Format => c"not a sound artifact; slm_model_error says what is wrong with it",
+            Status::Digest => c"a digest does not match: the artifact was changed or damaged",
+            Status::Token => c"a token is outside the vocabulary",
+            Status::Context => c"the context is full; reset the session, or compile with a larger --context",
+            Status::Kind => c"the model is an encoder: it has no steps, use slm_run",
+            Status::Empty => c"there are no tokens",
+            Status::Range => c"a value of the model is out of range or not a number: its weights are broken",
+            Status::NoTokenizer => c"the artifact has no tokenizer for the device; `slmc inspect` says why",
+            Status::Utf8 => c"the text is not UTF-8",
+            Status::Capacity => c"the array is too short; the count says how long it must be",
+            Status::SelfTest => c"this machine computes other logits than the build machine did",
+            Status::Internal => c"a defect of the runtime; please report it",
+        }
+    }
+
+    /// By its number.
+    pub fn from_number(number: i32) -> Option<Status> {
+        Status::ALL.into_iter().find(|&status| status as i32 == number)
+    }
+}
+
+impl From<FormatError> for Status {
+    fn from(error: FormatError) -> Self {
+        match error {
+            FormatError::Digest(_) | FormatError::TensorDigest(_) => Status::Digest,
+            _ => Status::Format,
+        }
+    }
+}
+
+impl From<SessionError> for Status {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::MemorySize { .. } => Status::Memory,
+            SessionError::MemoryAlignment => Status::Alignment,
+            SessionError::Token(_) => Status::Token,
+            SessionError::ContextFull { .. } => Status::Context,
+            SessionError::NotADecoder => Status::Kind,
+            SessionError::Empty => Status::Empty,
+            SessionError::NumericRange { .. } => Status::Range,
+            SessionError::Format(error) => error.into(),
+        }
+    }
+}
+
+impl From<EncodeError> for Status {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::Memory => Status::Memory,
+            EncodeError::MemoryAlignment => Status::Alignment,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The header beside this code, and pointers that nobody should pass.
+
+use super::*;
+use core::ptr::{null, null_mut};
+use std::string::String;
+use std::vec;
+use std::vec::Vec;
+
+const HEADER: &str = include_str!("../../include/slm.h");
+
+/// `#define`s of the header.
+fn constants() -> Vec<(&'static str, &'static str)> {
+    let define = |line: &'static str| line.strip_prefix("#define ")?.split_once(' ');
+    HEADER.lines().filter_map(define).map(|(name, rest)| (name, rest.split("/*").next().unwrap_or("").trim())).collect()
+}
+
+#[test]
+fn the_header_says_what_the_code_does() {
+    let constants = constants();
+    let value = |name: &str| {
+        constants.iter().find(|(other, _)| *other == name).unwrap_or_else(|| panic!("{name} is not in slm.h")).1
+    };
+    assert_eq!(value("SLM_ABI_VERSION").parse(), Ok(ABI_VERSION));
+    assert_eq!(value("SLM_MODEL_WORDS").parse(), Ok(MODEL_WORDS));
+    assert_eq!(value("SLM_MEMORY_ALIGNMENT").parse(), Ok(ALIGNMENT));
+    assert_eq!(value("SLM_NO_TOKEN"), "0xffffffffu");
+    let mut named = 4;
+    for status in Status::ALL {
+        let name: String = std::format!("{status:?}")
+            .chars()
+            .flat_map(|c| {
+                let underscore = c.is_uppercase().then_some('_');
+                underscore.into_iter().chain(c.to_uppercase())
+            })
+            .collect();
+        // `Utf8` is one word, and so is every other with a digit.
+        assert_eq!(value(&std::format!("SLM{name}")).parse(), Ok(status as i32), "{status:?}");
+        assert_eq!(Status::from_number(status as i32), Some(status));
+        assert!(status.message().to_bytes().len() > 3);
+        named += 1;
+    }
+    assert_eq!(constants.len(), named, "slm.h defines what this test does not know");
+    // Every function is declared, and nothing else is.
+    let functions: Vec<&str> = include_str!("../c_api.rs")
+        .split("extern \"C\" fn ")
+        .skip(1)
+        .filter_map(|rest| rest.starts_with("slm_").then(|| rest.split('(').next()).flatten())
+        .collect();
+    let declares =
+        |name: &str| HEADER.contains(&std::format!(" {name}(")) || HEADER.contains(&std::format!("*{name}("));
+    assert!(functions.len() > 15 && functions.iter().all(|name| declares(name)), "{functions:?}");
+    let declarations = HEADER.lines().filter(|line| !line.starts_with([' ', '/', 't']) && line.contains('(')).count();
+    assert_eq!(declarations, functions.len(), "functions of slm.h");
+    assert_eq!(size_of::<Facts>(), 8 * 4 + 8);
+    assert_eq!(size_of::<SamplingOptions>(), 12);
+    assert_eq!(size_of::<Decoder>(), 2 * size_of::<usize>());
+}
+
+#[test]
+#[expect(unsafe_code, reason = "calls what C calls")]
+fn bad_pointers_are_answered() {
+    let mut words = vec![0u64; MODEL_WORDS + 1];
+    let model: *mut Model = words.as_mut_ptr().cast();
+    let crooked = model.cast::<u8>().wrapping_add(1).cast::<Model>();
+    let (mut session, mut token, mut count) = (null_mut(), 0u32, 0usize);
+    let mut text = null();
+    let mut facts = Facts::default();
+    let garbage = [7u8; 5000];
+    let mut why = [0x55; 40];
+    // SAFETY: every pointer is null, misaligned (and refused for it), or has what the function asks for.
+    unsafe {
+        assert_eq!(slm_open(null_mut(), garbage.as_ptr().cast(), 10), Status::Null);
+        assert_eq!(slm_open(crooked, garbage.as_ptr().cast(), 10), Status::Alignment);
+        assert_eq!(slm_open(model, null(), 10), Status::Null);
+        assert_eq!(slm_open(model, garbage.as_ptr().cast(), usize::MAX), Status::Argument);
+        // None of these opened it.
+        assert_eq!(slm_describe(model, &mut facts), Status::NotOpen);
+        assert_eq!(slm_open(model, null(), 0), Status::Format);
+        assert_eq!(slm_open(model, garbage.as_ptr().cast(), garbage.len()), Status::Format);
+        let length = slm_model_error(model, why.as_mut_ptr(), why.len());
+        let written = CStr::from_ptr(why.as_ptr()).to_str().expect("ASCII");
+        assert!(written.starts_with("not a .slm artifact") && written.len() == 39 && length > 39, "{written} {length}");
+        assert_eq!(slm_model_error(model, null_mut(), 0), length);
+        assert_eq!(slm_model_error(null(), why.as_mut_ptr(), why.len()), 0);
+        assert_eq!(why[0], 0);
+        for model in [null_mut(), crooked, model] {
+            let expected = match model {
+                model if model.is_null() => Status::Null,
+                model if !model.is_aligned() => Status::Alignment,
+                _ => Status::NotOpen,
+            };
+            assert_eq!(slm_describe(model, &mut facts), expected);
+            assert_eq!(slm_verify(model), expected);
+            assert_eq!(slm_session_bytes(model), 0);
+            assert_eq!(slm_encode_bytes(model, 10), 0);
+            assert_eq!(slm_session_init(&mut session, model, words.as_mut_ptr().cast(), 8), expected);
+            assert!(session.is_null());
+            assert_eq!(slm_self_test(model, words.as_mut_ptr().cast(), 8), expected);
+            let mut decoder = Decoder { model, at_start: 0 };
+            assert_eq!(slm_decode_begin(&mut decoder, model, 0), expected);
+            assert_eq!(slm_decode(&mut decoder, 0, &mut text, &mut count), expected);
+            let scratch = words.as_mut_ptr().cast();
+            assert_eq!(slm_encode(model, c"a".as_ptr(), 1, 0, scratch, 8, &mut token, 1, &mut count), expected);
+        }
+        assert_eq!(slm_step(null_mut(), &token, 1), Status::Null);
+        assert_eq!(slm_step(words.as_mut_ptr().cast(), &token, 1), Status::NotOpen);
+        assert_eq!(slm_reset(null_mut()), Status::Null);
+        assert_eq!(slm_positions(null_mut()), 0);
+        assert_eq!(slm_session_error(null_mut(), null_mut(), 9), 0);
+    }
+}
+
+#[test]
+#[expect(unsafe_code, reason = "calls what C calls")]
+fn sampling_judges_its_arguments() {
+    let logits = [1.0, 3.0, 2.0, f32::NEG_INFINITY];
+    let sample = |logits: &[f32], temperature, top_p| {
+        let mut token = 99;
+        let sampling = SamplingOptions { temperature, top_k: 0, top_p };
+        // SAFETY: the pointers are of arrays that live.
+        let status = unsafe { slm_sample(logits.as_ptr(), logits.len(), &sampling, 1, 2, &mut token) };
+        (status, token)
+    };
+    assert_eq!(sample(&logits, 0.0, 65_536), (Status::Ok, 1));
+    for index in 0..50 {
+        let token = choose(&logits, &Sampling { temperature: 2.0, top_k: 0, top_p: 65_536 }, 1, index);
+        assert!(token < 3);
+    }
+    assert_eq!(sample(&logits, 2.0, 60_000).0, Status::Ok);
+    for temperature in [-1.0, f32::NAN, f32::INFINITY, 1e-9] {
+        assert_eq!(sample(&logits, temperature, 65_536), (Status::Argument, 99));
+    }
+    assert_eq!(sample(&logits, 1.0, 0), (Status::Argument, 99));
+    assert_eq!(sample(&logits, 1.0, 65_537), (Status::Argument, 99));
+    assert_eq!(sample(&[1.0, f32::NAN], 1.0, 65_536), (Status::Argument, 99));
+    assert_eq!(sample(&[], 1.0, 65_536), (Status::Empty, 99));
+}

@@ -1,0 +1,285 @@
+//! WebAssembly with simd128, layout r8k4.off8. A vector of weights is 4 rows of 4 columns. Products of 8 bits go through
+//! pairs of 16: `i32x4.dot_i16x8` of widened bytes. Of nibbles the 16-bit sums of a group fit, so that the multiplier
+//! comes in with the one `dot` that joins pairs. Of 2:4 matrices a swizzle selects the activations of the kept columns.
+
+#![expect(unsafe_code, reason = "vector loads; bounds are those that `tiles::multiply` checks")]
+
+use super::columns::Columns;
+use super::tiles::{self, TileSums};
+use super::{Activations, Kernels, Rows, SCALAR, scalar};
+use crate::format::artifact::Matrix;
+use crate::layout::{GROUP, KEPT, Layout, TileShape};
+use core::arch::wasm32::{
+    i8x16_shuffle, i8x16_sub, i8x16_swizzle, i16x8_add, i16x8_extend_high_i8x16, i16x8_extend_low_i8x16,
+    i16x8_extmul_high_i8x16, i16x8_extmul_low_i8x16, i16x8_load_extend_i8x8, i32x4_add, i32x4_dot_i16x8,
+    i32x4_extract_lane, i32x4_shuffle, i32x4_splat, i64x2_shuffle, u8x16, u8x16_shr, u8x16_splat, v128, v128_and,
+    v128_load, v128_load32_splat, v128_or,
+};
+use core::ops::Range;
+
+/// The table of simd128, which a module has or has not: there is nothing to ask.
+pub(super) fn simd128() -> Option<&'static Kernels> {
+    Some(const { &SIMD128 })
+}
+
+const SIMD128: Kernels = Kernels { name: "simd128", layout: Some(Layout::R8K4Offset8), multiply, scores, ..SCALAR };
+
+fn multiply(matrix: &Matrix<'_>, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) {
+    match matrix.shape.layout {
+        Layout::R8K4Offset8 => tiles::multiply::<ROWS, Simd128>(matrix, input, tiles, output),
+        _ => scalar::multiply(matrix, input, tiles, output),
+    }
+}
+
+const ROWS: usize = 8;
+/// Bytes of a step: 8 rows of 4 columns.
+const STEP: usize = ROWS * 4;
+
+struct Simd128;
+
+/// Sums of pairs of rows 0 1, 2 3, 4 5, 6 7: a row has two lanes, to be added in the end.
+type Sums = [v128; 4];
+
+/// 16 bytes of a tile from `at`.
+///
+/// # Safety
+/// The tile has them.
+#[inline(always)]
+unsafe fn load(bytes: &[u8], at: usize) -> v128 {
+    debug_assert!(at + 16 <= bytes.len());
+    // SAFETY: the caller's promise; loads need no alignment.
+    unsafe { v128_load(bytes.as_ptr().add(at).cast()) }
+}
+
+/// [`load`] of a row of activations.
+///
+/// # Safety
+/// The row has 16 values from `at`.
+#[inline(always)]
+unsafe fn load_row(row: &[i8], at: usize) -> v128 {
+    debug_assert!(at + 16 <= row.len());
+    // SAFETY: the caller's promise; loads need no alignment.
+    unsafe { v128_load(row.as_ptr().add(at).cast()) }
+}
+
+/// Four values of a row, four times.
+///
+/// # Safety
+/// The row has them from `at`.
+#[inline(always)]
+unsafe fn splat_four(row: &[i8], at: usize) -> v128 {
+    debug_assert!(at + 4 <= row.len());
+    // SAFETY: the caller's promise; loads need no alignment.
+    unsafe { v128_load32_splat(row.as_ptr().add(at).cast()) }
+}
+
+/// The low and the high nibbles as values in [-8, 7].
+#[inline(always)]
+fn nibbles(bytes: v128) -> (v128, v128) {
+    let eight = u8x16_splat(8);
+    (i8x16_sub(v128_and(bytes, u8x16_splat(15)), eight), i8x16_sub(u8x16_shr(bytes, 4), eight))
+}
+
+/// The eight multipliers of a group, each as often as a row has 16-bit lanes: rows 0 1, 2 3, 4 5, 6 7.
+///
+/// # Safety
+/// The tile has 8 bytes from `at`.
+#[inline(always)]
+unsafe fn multipliers(tile: &[u8], at: usize) -> [v128; 4] {
+    debug_assert!(at + ROWS <= tile.len());
+    // SAFETY: the caller's promise; loads need no alignment.
+    let m = unsafe { i16x8_load_extend_i8x8(tile.as_ptr().add(at).cast()) };
+    [
+        i8x16_shuffle::<0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 2, 3>(m, m),
+        i8x16_shuffle::<4, 5, 4, 5, 4, 5, 4, 5, 6, 7, 6, 7, 6, 7, 6, 7>(m, m),
+        i8x16_shuffle::<8, 9, 8, 9, 8, 9, 8, 9, 10, 11, 10, 11, 10, 11, 10, 11>(m, m),
+        i8x16_shuffle::<12, 13, 12, 13, 12, 13, 12, 13, 14, 15, 14, 15, 14, 15, 14, 15>(m, m),
+    ]
+}
+
+/// 8-bit products of one vector, rows 4 h to 4 h + 3, into the sums of their pairs.
+#[inline(always)]
+fn add_products(sums: &mut Sums, half: usize, weights: (v128, v128), values: (v128, v128)) {
+    sums[2 * half] = i32x4_add(sums[2 * half], i32x4_dot_i16x8(weights.0, values.0));
+    sums[2 * half + 1] = i32x4_add(sums[2 * half + 1], i32x4_dot_i16x8(weights.1, values.1));
+}
+
+/// The two halves of a vector of bytes as 16 bits.
+#[inline(always)]
+fn widen(bytes: v128) -> (v128, v128) {
+    (i16x8_extend_low_i8x16(bytes), i16x8_extend_high_i8x16(bytes))
+}
+
+/// Products of nibbles of one vector into 16-bit sums: at most 8 of 8 · 127 a lane.
+#[inline(always)]
+fn add_small(sums: &mut Sums, half: usize, weights: v128, values: v128) {
+    sums[2 * half] = i16x8_add(sums[2 * half], i16x8_extmul_low_i8x16(weights, values));
+    sums[2 * half + 1] = i16x8_add(sums[2 * half + 1], i16x8_extmul_high_i8x16(weights, values));
+}
+
+/// 16-bit sums of a group times its multipliers.
+#[inline(always)]
+fn add_group(totals: &mut Sums, group: &Sums, multipliers: &[v128; 4]) {
+    for ((total, &group), &multipliers) in totals.iter_mut().zip(group).zip(multipliers) {
+        *total = i32x4_add(*total, i32x4_dot_i16x8(group, multipliers));
+    }
+}
+
+/// Where the kept columns of the dense eight of a step stand in 16 activations: even steps, odd ones.
+#[inline(always)]
+fn bases() -> [v128; 2] {
+    [
+        u8x16(0, 0, 4, 4, 0, 0, 4, 4, 0, 0, 4, 4, 0, 0, 4, 4),
+        u8x16(8, 8, 12, 12, 8, 8, 12, 12, 8, 8, 12, 12, 8, 8, 12, 12),
+    ]
+}
+
+/// Where in 16 activations the kept values of a step of a half of the rows find theirs.
+#[inline(always)]
+fn places(planes: v128, step: usize, bases: &[v128; 2]) -> v128 {
+    v128_or(v128_and(u8x16_shr(planes, 2 * step as u32), u8x16_splat(3)), bases[step % 2])
+}
+
+#[inline(always)]
+fn zero<const M: usize>() -> [Sums; M] {
+    [[i32x4_splat(0); 4]; M]
+}
+
+/// The two lanes of every row, added.
+#[inline(always)]
+fn join<const M: usize>(sums: [Sums; M]) -> [[i32; ROWS]; M] {
+    sums.map(|sums| {
+        let mut out = [0; ROWS];
+        for (out, pair) in out.chunks_exact_mut(4).zip(sums.chunks_exact(2)) {
+            let even = i32x4_shuffle::<0, 2, 4, 6>(pair[0], pair[1]);
+            let odd = i32x4_shuffle::<1, 3, 5, 7>(pair[0], pair[1]);
+            let rows = i32x4_add(even, odd);
+            out[0] = i32x4_extract_lane::<0>(rows);
+            out[1] = i32x4_extract_lane::<1>(rows);
+            out[2] = i32x4_extract_lane::<2>(rows);
+            out[3] = i32x4_extract_lane::<3>(rows);
+        }
+        out
+    })
+}
+
+impl TileSums<ROWS> for Simd128 {
+    #[inline(always)]
+    fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
+        let mut sums = zero::<M>();
+        for step in 0..shape.groups * GROUP / 4 {
+            // SAFETY: a step has 4 columns and 32 bytes.
+            unsafe {
+                let values = rows.map(|row| i16x8_extend_low_i8x16(splat_four(row, step * 4)));
+                for half in 0..2 {
+                    let weights = widen(load(tile, step * STEP + half * 16));
+                    for (sums, &values) in sums.iter_mut().zip(&values) {
+                        add_products(sums, half, weights, (values, values));
+                    }
+                }
+            }
+        }
+        join(sums)
+    }
+
+    #[inline(always)]
+    fn w4<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
+        let mut totals = zero::<M>();
+        for group in 0..shape.groups {
+            let mut sums = zero::<M>();
+            // SAFETY: a group has 32 columns, 128 bytes of values and 8 multipliers.
+            unsafe {
+                for step in 0..4 {
+                    let column = group * GROUP + step * 4;
+                    let low = rows.map(|row| splat_four(row, column));
+                    let high = rows.map(|row| splat_four(row, column + 16));
+                    for half in 0..2 {
+                        let weights = nibbles(load(tile, (group * 4 + step) * STEP + half * 16));
+                        for (m, sums) in sums.iter_mut().enumerate() {
+                            add_small(sums, half, weights.0, low[m]);
+                            add_small(sums, half, weights.1, high[m]);
+                        }
+                    }
+                }
+                let multipliers = multipliers(tile, shape.multiplier_offset(0, group));
+                totals.iter_mut().zip(&sums).for_each(|(total, group)| add_group(total, group, &multipliers));
+            }
+        }
+        join(totals)
+    }
+
+    #[inline(always)]
+    fn w8_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
+        let (mut sums, bases) = (zero::<M>(), bases());
+        for group in 0..shape.groups {
+            let planes = shape.value_bytes + group * KEPT / 4 * ROWS;
+            for half in 0..2 {
+                // SAFETY: a group has 32 columns, 128 bytes of kept values and 32 of planes.
+                unsafe {
+                    let planes = load(tile, planes + half * 16);
+                    for step in 0..4 {
+                        let weights = widen(load(tile, (group * 4 + step) * STEP + half * 16));
+                        let places = places(planes, step, &bases);
+                        for (sums, row) in sums.iter_mut().zip(rows) {
+                            let values = i8x16_swizzle(load_row(row, group * GROUP + step / 2 * 16), places);
+                            add_products(sums, half, weights, widen(values));
+                        }
+                    }
+                }
+            }
+        }
+        join(sums)
+    }
+
+    #[inline(always)]
+    fn w4_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
+        let (mut totals, bases) = (zero::<M>(), bases());
+        for group in 0..shape.groups {
+            let mut sums = zero::<M>();
+            let planes = shape.value_bytes + group * KEPT / 4 * ROWS;
+            // SAFETY: a group has 32 columns, 32 bytes of planes and 8 multipliers, a pair of groups 128 bytes of values:
+            // low nibbles, high nibbles.
+            unsafe {
+                for half in 0..2 {
+                    let planes = load(tile, planes + half * 16);
+                    for step in 0..4 {
+                        let weights = nibbles(load(tile, (group / 2 * 4 + step) * STEP + half * 16));
+                        let weights = if group % 2 == 0 { weights.0 } else { weights.1 };
+                        let places = places(planes, step, &bases);
+                        for (sums, row) in sums.iter_mut().zip(rows) {
+                            let values = i8x16_swizzle(load_row(row, group * GROUP + step / 2 * 16), places);
+                            add_small(sums, half, weights, values);
+                        }
+                    }
+                }
+                let multipliers = multipliers(tile, shape.multiplier_offset(0, group));
+                totals.iter_mut().zip(&sums).for_each(|(total, group)| add_group(total, group, &multipliers));
+            }
+        }
+        join(totals)
+    }
+}
+
+/// See [`Kernels::scores`].
+fn scores(keys: Rows<'_>, query: &[i8], scale: f32, scores: &mut [u32]) -> f32 {
+    let width = query.len();
+    if !width.is_multiple_of(16) || width == 0 {
+        return scalar::scores(keys, query, scale, scores);
+    }
+    assert!(keys.scales.len() >= scores.len() && keys.values.len() >= scores.len() * width);
+    let mut top = f32::NEG_INFINITY;
+    for ((slot, key), &key_scale) in scores.iter_mut().zip(keys.values.chunks_exact(width)).zip(keys.scales) {
+        let mut sums = i32x4_splat(0);
+        for at in (0..width).step_by(16) {
+            // SAFETY: both slices have `width` values, a multiple of 16.
+            let (query, key) = unsafe { (widen(load_row(query, at)), widen(load_row(key, at))) };
+            sums = i32x4_add(sums, i32x4_add(i32x4_dot_i16x8(query.0, key.0), i32x4_dot_i16x8(query.1, key.1)));
+        }
+        let sums = i32x4_add(sums, i64x2_shuffle::<1, 0>(sums, sums));
+        let sum = i32x4_extract_lane::<0>(sums).wrapping_add(i32x4_extract_lane::<1>(sums));
+        let score = sum as f32 * key_scale * scale;
+        top = if score > top { score } else { top };
+        *slot = score.to_bits();
+    }
+    top
+}

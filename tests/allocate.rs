@@ -1,0 +1,153 @@
+//! Bit allocation through the program: never above the budget on any target, matrices of one kernel together, the same
+//! result for any number of threads, and for every kind of model a cost that is measured.
+
+use crate::fixture::{Family, Size, write};
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// A checkpoint and a text for it, in `directory`.
+fn material(directory: &Path, family: Family) {
+    write(&directory.join("model"), family, Size::SMALL);
+    let line = "the quick brown fox jumps over the lazy dog. a fox is no dog.\n";
+    std::fs::write(directory.join("text.txt"), line.repeat(24)).expect("the text can be written");
+}
+
+fn slmc(directory: &Path, line: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slmc"));
+    command.current_dir(directory).args(line.split(' ')).output().expect("the program starts")
+}
+
+fn report(directory: &Path, line: &str) -> Value {
+    let output = slmc(directory, &format!("{line} --json -q"));
+    assert!(output.status.success(), "slmc {line}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("one JSON line")
+}
+
+/// Bytes of the weights of a model in one scheme everywhere.
+fn bytes(directory: &Path, scheme: &str, target: &str) -> u64 {
+    let line = format!("quantize model --scheme {scheme} --calibration text.txt --target {target} -o {scheme}");
+    report(directory, &line)["weight_bytes"].as_u64().expect("a number")
+}
+
+#[test]
+fn budgets_hold_and_matrices_of_one_kernel_share_a_scheme() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    material(directory, Family::TiedLlama);
+    for target in ["generic", "cortex-m4"] {
+        let (most, least) = (bytes(directory, "w8", target), bytes(directory, "w4", target));
+        let mut costs = Vec::new();
+        for budget in [least, (least + most) / 2, most] {
+            let line = format!(
+                "quantize model --scheme auto --budget {budget} --calibration text.txt --target {target} -o auto"
+            );
+            let found = report(directory, &line);
+            let allocation = &found["allocation"];
+            let size = found["weight_bytes"].as_u64().expect("a number");
+            assert!(size <= budget, "{size} of {budget}: {allocation}");
+            assert_eq!(allocation["chosen_bytes"].as_u64(), Some(size));
+            assert_eq!(allocation["smallest_bytes"].as_u64(), Some(least));
+            let schemes: Vec<(&str, &str)> = found["matrices"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(|matrix| (matrix["name"].as_str().expect("a name"), matrix["scheme"].as_str().expect("a scheme")))
+                .collect();
+            let of = |name: &str| schemes.iter().find(|(other, _)| *other == name).map(|(_, scheme)| *scheme);
+            for layer in 0..2 {
+                let role = |role: &str| of(&format!("layers.{layer}.{role}"));
+                assert!(role("attn.q").is_some());
+                assert_eq!((role("attn.q"), role("attn.q")), (role("attn.k"), role("attn.v")));
+                assert_eq!(role("ffn.gate"), role("ffn.up"));
+            }
+            if budget == least || budget == most {
+                let only = if budget == least { "w4.g32" } else { "w8" };
+                assert!(schemes.iter().all(|(_, scheme)| *scheme == only), "{schemes:?}");
+            }
+            let cost = |name: &str| allocation[name]["mean"].as_f64().expect("a cost");
+            assert!(cost("improved") <= cost("knapsack") && cost("artifact") > 0.0, "{allocation}");
+            costs.push(cost("improved"));
+        }
+        assert!(costs[0] > costs[1] && costs[1] > costs[2] && costs[2] > 0.0, "{costs:?}");
+        // One byte less than the least: refused, with the least that is possible, and nothing written.
+        let refused =
+            slmc(directory, &format!("quantize model --scheme auto --budget {} --target {target} -o no", least - 1));
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(message.contains(&format!("takes {least} bytes")) && !directory.join("no").exists(), "{message}");
+    }
+}
+
+#[test]
+fn every_kind_of_model_has_a_measured_cost() {
+    for (family, unit) in [
+        (Family::Llama, "KLD, nats"),
+        (Family::BertMlm, "KLD, nats"),
+        (Family::Bert, "1 - cosine"),
+        (Family::BertClassifier, "KLD, nats"),
+    ] {
+        let directory = tempfile::tempdir().expect("a directory");
+        material(directory.path(), family);
+        let line = "quantize model --scheme auto --bits-per-weight 12 --calibration text.txt -o auto";
+        let found = report(directory.path(), line);
+        let allocation = &found["allocation"];
+        assert_eq!(allocation["unit"], unit, "{}", family.name());
+        assert!(found["bits_per_weight"].as_f64().is_some_and(|bits| bits <= 12.0));
+        for item in allocation["items"].as_array().expect("a list") {
+            let codings = item["codings"].as_array().expect("a list");
+            assert_eq!(codings.len(), 2, "{item}");
+            let predicted = |coding: usize| codings[coding]["predicted"].as_f64().expect("a cost");
+            let measured = codings[1]["measured"]["mean"].as_f64().expect("a cost");
+            // One row of types is the same at every position: it may cost nothing at all.
+            if item["name"] != "embed.type" {
+                assert!(measured > 0.0 && predicted(1) > predicted(0), "{} {item}", family.name());
+                let ratio = predicted(1) / measured;
+                assert!((0.2..5.0).contains(&ratio), "{} predicted / measured = {ratio}: {item}", family.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_change_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    material(directory.path(), Family::TiedLlama);
+    let results = [1, 2, 3].map(|threads| {
+        let line = format!(
+            "quantize model --scheme auto --bits-per-weight 10 --calibration text.txt --threads {threads} -o q{threads}"
+        );
+        let report = report(directory.path(), &line);
+        let weights = std::fs::read(directory.path().join(format!("q{threads}/model.safetensors")));
+        (report, weights.expect("it was written"))
+    });
+    assert!(results.iter().all(|result| *result == results[0]), "results differ with the number of threads");
+}
+
+#[test]
+fn the_frontier_falls_and_is_drawn() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    material(directory, Family::TiedLlama);
+    let line = "quantize model --sweep --calibration text.txt --method search --chart out.svg";
+    let found = report(directory, line);
+    assert_eq!(found["schema"], "slmc.sweep/1");
+    let points = found["points"].as_array().expect("a list");
+    assert!(points.len() > 5, "{points:?}");
+    let bytes = |point: &Value| point["weight_bytes"].as_u64().expect("a number");
+    let added = |point: &Value| point["added_up"].as_f64().expect("a number");
+    let cost = |point: &Value| point["artifact"]["mean"].as_f64().expect("a number");
+    assert!(points.windows(2).all(|pair| bytes(&pair[0]) < bytes(&pair[1]) && added(&pair[0]) > added(&pair[1])));
+    assert!(cost(&points[0]) > 2.0 * cost(&points[points.len() - 1]));
+    // No named mix is below the frontier: something on it has no more bytes and adds up to no more.
+    for mix in found["mixes"].as_array().expect("a list") {
+        assert!(bytes(mix) >= bytes(&points[0]) && bytes(mix) <= bytes(&points[points.len() - 1]));
+    }
+    let drawn = std::fs::read_to_string(directory.join("out.svg")).expect("it was drawn");
+    assert!(drawn.contains("<svg") && drawn.contains("embed.token") && drawn.contains("bytes of weights"));
+    // A file that slmc did not draw stays.
+    std::fs::write(directory.join("mine.svg"), "<svg/>").expect("it can be written");
+    let refused = slmc(directory, "quantize model --sweep --calibration text.txt --chart mine.svg");
+    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(std::fs::read_to_string(directory.join("mine.svg")).expect("it is there"), "<svg/>");
+}

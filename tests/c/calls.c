@@ -1,0 +1,175 @@
+/* Calls of the C interface as a careful and as a careless program makes them: calls MODEL.slm. Memory is exactly as
+ * long as required, so that a sanitizer sees a byte too many. Ends with 0 and says how many things it looked at. */
+#include "slm.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int looked_at = 0;
+
+#define EXPECT(condition)                                                              \
+    do {                                                                               \
+        looked_at++;                                                                   \
+        if (!(condition)) {                                                            \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);    \
+            exit(1);                                                                   \
+        }                                                                              \
+    } while (0)
+
+static unsigned char *memory_of(size_t bytes) {
+    unsigned char *memory = aligned_alloc(SLM_MEMORY_ALIGNMENT, (bytes + 63) / 64 * 64);
+    if (memory == NULL) {
+        exit(3);
+    }
+    return memory;
+}
+
+struct rows {
+    size_t count, width, last;
+};
+
+static void count_row(void *user, size_t position, const float *row, size_t width) {
+    struct rows *rows = user;
+    rows->count++;
+    rows->width = width;
+    rows->last = position;
+    EXPECT(row != NULL && row[0] == row[0] && row[width - 1] == row[width - 1]);
+}
+
+static void text(const slm_model *model, const slm_facts *facts) {
+    static const char prompt[] = "Once upon a time, the fox \xF0\x9F\xA6\x8A said: na\xC3\xAFve!";
+    size_t length = strlen(prompt), bytes = slm_encode_bytes(model, length), count, short_count;
+    uint32_t tokens[256], few[1];
+    unsigned char *memory = memory_of(bytes);
+    EXPECT(facts->has_tokenizer == 1 && bytes > 0);
+    EXPECT(slm_encode_bytes(model, (size_t)-1) == 0);
+    EXPECT(slm_encode(model, prompt, length, 0, memory, bytes, tokens, 256, &count) == SLM_OK);
+    EXPECT(count > 4 && count < 256);
+    EXPECT(slm_encode(model, prompt, length, 0, memory, bytes, few, 1, &short_count) == SLM_CAPACITY);
+    EXPECT(short_count == count && few[0] == tokens[0]);
+    EXPECT(slm_encode(model, prompt, length, 0, memory, bytes, NULL, 0, &short_count) == SLM_CAPACITY);
+    EXPECT(slm_encode(model, prompt, length, 0, memory, bytes, NULL, 1, &short_count) == SLM_NULL);
+    EXPECT(slm_encode(model, prompt, length, 2, memory, bytes, tokens, 256, &short_count) == SLM_ARGUMENT);
+    EXPECT(slm_encode(model, prompt, length, 0, memory + 1, bytes - 1, tokens, 256, &short_count) == SLM_ALIGNMENT);
+    EXPECT(slm_encode(model, prompt, length, 0, NULL, bytes, tokens, 256, &short_count) == SLM_NULL);
+    EXPECT(slm_encode(model, prompt, length, 0, memory, 0, tokens, 256, &short_count) == SLM_MEMORY);
+    EXPECT(slm_encode(model, NULL, length, 0, memory, bytes, tokens, 256, &short_count) == SLM_NULL);
+    EXPECT(slm_encode(model, NULL, 0, 0, memory, bytes, tokens, 256, &short_count) == SLM_OK && short_count == 0);
+    EXPECT(slm_encode(model, prompt, length, 0, memory, bytes, tokens, 256, NULL) == SLM_NULL);
+    EXPECT(slm_encode(model, "\xF0\x9F", 2, 0, memory, bytes, tokens, 256, &short_count) == SLM_UTF8);
+    EXPECT(slm_encode(model, prompt, length, 0, memory, bytes, tokens, 256, &count) == SLM_OK);
+
+    slm_decoder decoder;
+    char written[512];
+    size_t at = 0;
+    EXPECT(slm_decode_begin(&decoder, model, 2) == SLM_ARGUMENT);
+    EXPECT(slm_decode_begin(NULL, model, 1) == SLM_NULL);
+    EXPECT(slm_decode_begin(&decoder, model, 1) == SLM_OK);
+    for (size_t index = 0; index < count; index++) {
+        const char *part;
+        size_t part_length;
+        EXPECT(slm_decode(&decoder, tokens[index], &part, &part_length) == SLM_OK);
+        EXPECT(at + part_length < sizeof written);
+        memcpy(written + at, part, part_length);
+        at += part_length;
+        EXPECT(slm_decode(&decoder, facts->vocabulary, &part, &part_length) == SLM_TOKEN);
+    }
+    /* An encoder's tokenizer may write words apart; a decoder's gives back what it was given. */
+    EXPECT(facts->kind != 1 || (at == length && memcmp(written, prompt, length) == 0));
+    free(memory);
+}
+
+static void run(const slm_model *model, const slm_facts *facts) {
+    size_t bytes = slm_session_bytes(model), count = 7;
+    unsigned char *memory = memory_of(bytes + 64);
+    slm_session *session = (slm_session *)memory;
+    const float *logits;
+    char why[100];
+    uint32_t tokens[4] = {1, 2, 3, 0}, outside = facts->vocabulary;
+    struct rows rows = {0, 0, 0};
+
+    memset(memory, 0xA5, bytes + 64);
+    EXPECT(slm_session_init(&session, model, memory, bytes - 1) == SLM_MEMORY && session == NULL);
+    EXPECT(slm_session_init(&session, model, memory + 8, bytes) == SLM_ALIGNMENT);
+    EXPECT(slm_session_init(&session, model, NULL, bytes) == SLM_NULL);
+    EXPECT(slm_session_init(NULL, model, memory, bytes) == SLM_NULL);
+    EXPECT(slm_step((slm_session *)memory, tokens, 3) == SLM_NOT_OPEN);
+    EXPECT(slm_session_init(&session, model, memory, bytes) == SLM_OK && session != NULL);
+    EXPECT(slm_logits(session, &logits, &count) == SLM_EMPTY && logits == NULL && count == 0);
+    EXPECT(slm_run(session, tokens, 3, NULL, NULL) == SLM_NULL);
+    EXPECT(slm_run(session, NULL, 3, count_row, &rows) == SLM_NULL);
+    EXPECT(slm_run(session, tokens, 0, count_row, &rows) == SLM_EMPTY);
+    EXPECT(slm_run(session, tokens, 3, count_row, &rows) == SLM_OK);
+    EXPECT(rows.width == facts->output_width && rows.count == (facts->output == 4 ? 1u : 3u));
+    if (facts->kind != 1) {
+        EXPECT(slm_step(session, tokens, 1) == SLM_KIND);
+        EXPECT(slm_session_error(session, why, sizeof why) > 10 && strstr(why, "encoder") != NULL);
+    } else {
+        EXPECT(slm_positions(session) == 3);
+        EXPECT(slm_step(session, &outside, 1) == SLM_TOKEN);
+        EXPECT(slm_session_error(session, why, sizeof why) > 10 && strstr(why, "vocabulary") != NULL);
+        EXPECT(slm_logits(session, &logits, &count) == SLM_EMPTY);
+        EXPECT(slm_step(session, tokens, 1) == SLM_OK && slm_positions(session) == 4);
+        EXPECT(slm_session_error(session, why, sizeof why) == 0 && why[0] == 0);
+        EXPECT(slm_logits(session, &logits, &count) == SLM_OK && count == facts->output_width);
+        float first = logits[0];
+        EXPECT(slm_reset(session) == SLM_OK && slm_positions(session) == 0);
+        EXPECT(slm_step(session, tokens, 3) == SLM_OK && slm_step(session, tokens, 1) == SLM_OK);
+        EXPECT(slm_logits(session, &logits, &count) == SLM_OK && logits[0] == first);
+        EXPECT(slm_logits(session, NULL, &count) == SLM_NULL && slm_logits(session, &logits, NULL) == SLM_NULL);
+        /* To the end of the context, and one further. */
+        while (slm_positions(session) < facts->context) {
+            EXPECT(slm_step(session, tokens, 1) == SLM_OK);
+        }
+        EXPECT(slm_step(session, tokens, 1) == SLM_CONTEXT);
+        EXPECT(slm_reset(session) == SLM_OK && slm_step(session, tokens, 1) == SLM_OK);
+    }
+    EXPECT(slm_self_test(model, memory, bytes - 1) == SLM_MEMORY);
+    EXPECT(slm_self_test(model, memory + 4, bytes) == SLM_ALIGNMENT);
+    EXPECT(slm_self_test(model, NULL, bytes) == SLM_NULL);
+    EXPECT(slm_self_test(model, memory, bytes) == SLM_OK);
+    free(memory);
+}
+
+int main(int argc, char **argv) {
+    FILE *file = argc == 2 ? fopen(argv[1], "rb") : NULL;
+    if (file == NULL || fseek(file, 0, SEEK_END) != 0) {
+        return 3;
+    }
+    size_t length = (size_t)ftell(file);
+    unsigned char *bytes = malloc(length);
+    rewind(file);
+    if (bytes == NULL || fread(bytes, 1, length, file) != length) {
+        return 3;
+    }
+    fclose(file);
+    static slm_model model, copy;
+    slm_facts facts;
+    EXPECT(slm_describe(&model, &facts) == SLM_NOT_OPEN && slm_session_bytes(&model) == 0);
+    EXPECT(slm_open(&model, bytes, length) == SLM_OK && slm_verify(&model) == SLM_OK);
+    EXPECT(slm_describe(&model, &facts) == SLM_OK && slm_describe(&model, NULL) == SLM_NULL);
+    /* A copy serves as well, and a model needs nothing of the one that was opened before. */
+    memcpy(&copy, &model, sizeof copy);
+    memset(&model, 0, sizeof model);
+    text(&copy, &facts);
+    run(&copy, &facts);
+    /* Every prefix is refused or complete, and no byte behind it is read. */
+    for (size_t cut = 0; cut < length; cut += 1 + length / 97) {
+        unsigned char *prefix = malloc(cut + 1);
+        if (prefix == NULL) {
+            return 3;
+        }
+        prefix = realloc(prefix, cut == 0 ? 1 : cut);
+        memcpy(prefix, bytes, cut);
+        EXPECT(slm_open(&model, prefix, cut) == SLM_FORMAT && slm_model_error(&model, NULL, 0) > 10);
+        free(prefix);
+    }
+    /* One changed byte is seen. */
+    bytes[length / 2] ^= 0x10;
+    slm_status changed = slm_open(&model, bytes, length);
+    EXPECT(changed == SLM_FORMAT || slm_verify(&model) == SLM_DIGEST);
+    free(bytes);
+    printf("%d\n", looked_at);
+    return 0;
+}

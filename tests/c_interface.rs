@@ -1,0 +1,197 @@
+//! The runtime from C: the static library is built, programs are compiled against its header with warnings as errors
+//! (and with the address sanitizer where the compiler has one), and run on artifacts that slmc compiled. What the example
+//! program generates is what `slmc generate` generates.
+
+use crate::fixture::{self, Family, Size};
+use crate::shared;
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Output of a command that has to succeed.
+fn stdout_of(command: &mut Command) -> String {
+    let output = run(command);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// The static library, built once, by the command of docs/c-api.md.
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c-api");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.args(["rustc", "--locked", "--offline", "--release", "--package", "slm-runtime"]);
+        command.args(["--features", "c-api,std", "--crate-type", "staticlib", "--target-dir"]).arg(&target);
+        command.current_dir(root("")).env_remove("RUSTFLAGS");
+        stdout_of(&mut command);
+        target.join("release").join("libslm_runtime.a")
+    })
+}
+
+fn compiler() -> Command {
+    Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
+}
+
+/// Whether the compiler can link and run a program with the address sanitizer.
+fn has_sanitizer(directory: &Path) -> bool {
+    let (source, program) = (directory.join("empty.c"), directory.join("empty"));
+    fs::write(&source, "int main(void) { return 0; }\n").expect("writes");
+    let built = compiler().arg("-fsanitize=address").arg(&source).arg("-o").arg(&program).output();
+    built.is_ok_and(|output| output.status.success()) && run(&mut Command::new(program)).status.success()
+}
+
+fn compile(source: &str, program: &Path, further: &[&str]) {
+    let mut command = compiler();
+    command.args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g"]).args(further);
+    command.arg("-I").arg(root("src/runtime/include")).arg(root(source)).arg(library());
+    command.arg("-o").arg(program).args(["-lpthread", "-ldl", "-lm"]);
+    stdout_of(&mut command);
+}
+
+/// Every way the programs are compiled.
+fn builds(source: &str, directory: &Path) -> Vec<PathBuf> {
+    let plain = directory.join("plain");
+    compile(source, &plain, &[]);
+    let mut programs = vec![plain];
+    if has_sanitizer(directory) {
+        let sanitized = directory.join("sanitized");
+        compile(source, &sanitized, &["-fsanitize=address"]);
+        programs.push(sanitized);
+    }
+    programs
+}
+
+fn slmc(arguments: &[&OsStr]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slmc"));
+    command.args(arguments);
+    command
+}
+
+/// An artifact of a dense directory for this machine.
+fn artifact(model: &Path, directory: &Path, name: &str) -> PathBuf {
+    let (quantized, file) = (directory.join(format!("{name}-w8")), directory.join(format!("{name}.slm")));
+    let calibration = root("calibration/encoders.txt");
+    let options =
+        ["--scheme".as_ref(), "w8".as_ref(), "--calibration".as_ref(), calibration.as_os_str(), "-o".as_ref()];
+    stdout_of(slmc(&["quantize".as_ref(), model.as_os_str()]).args(options).arg(&quantized));
+    stdout_of(
+        slmc(&["compile".as_ref(), quantized.as_os_str(), "--target".as_ref(), "x86-64-v3".as_ref()])
+            .arg("-o")
+            .arg(&file),
+    );
+    file
+}
+
+/// Trained models, the one of this repository first.
+fn models() -> Vec<(&'static str, PathBuf)> {
+    let mut models = vec![("quickstart", root("recipes/quickstart/teacher"))];
+    models.extend(shared("models/stories260k").map(|path| ("stories260k", path)));
+    models
+}
+
+#[test]
+fn the_example_generates_what_slmc_generates() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let programs = builds("src/runtime/examples/generate.c", directory.path());
+    for (name, model) in models() {
+        let file = artifact(&model, directory.path(), name);
+        for (prompt, tokens, temperature, seed) in [
+            ("Once upon a time", "64", "0", "0"),
+            ("The naïve fox said: \"it's 12\"\n\n  and — ", "40", "0.8", "7"),
+            ("", "30", "1.3", "18446744073709551615"),
+            ("<s>Max</s>", "600", "0.5", "3"),
+        ] {
+            let arguments = ["--prompt", prompt, "--tokens", tokens, "--temperature", temperature, "--seed", seed];
+            let host = stdout_of(slmc(&["generate".as_ref(), file.as_os_str(), "--json".as_ref()]).args(arguments));
+            let report: Value = serde_json::from_str(&host).expect("JSON");
+            let ids: Vec<String> =
+                report["tokens"].as_array().expect("tokens").iter().map(|id| format!("{id}\n")).collect();
+            assert!(!ids.is_empty());
+            for program in &programs {
+                let own = [prompt, tokens, temperature, seed];
+                let generated = stdout_of(Command::new(program).arg("--ids").arg(&file).args(own));
+                assert_eq!(generated, ids.concat(), "{name}: {prompt:?}");
+                let text = run(Command::new(program).arg(&file).args(own)).stdout;
+                let text = String::from_utf8_lossy(text.strip_suffix(b"\n").expect("a line end")).into_owned();
+                assert_eq!(text, report["text"].as_str().expect("a text"), "{name}: {prompt:?}");
+            }
+        }
+        for program in &programs {
+            let said = stdout_of(Command::new(program).arg("--self-test").arg(&file));
+            assert!(said.contains("the logits are the build machine's"), "{said}");
+        }
+        refusals(&programs, &file);
+    }
+}
+
+/// Files that are not what they were: the program says so and ends with 2.
+fn refusals(programs: &[PathBuf], file: &Path) {
+    let bytes = fs::read(file).expect("reads");
+    let mut changed = bytes.clone();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    let broken = file.with_extension("broken");
+    let cases: [(&[u8], &[&str], &str); 5] = [
+        (&bytes[..bytes.len() / 3], &["a", "3"], "cut short"),
+        (&[], &["a", "3"], "the file is empty"),
+        (b"{\"not\": \"an artifact\"}", &["a", "3"], "not a .slm artifact"),
+        (&changed, &[], "a digest does not match"),
+        (&bytes, &["a very long text ".repeat(400).leak(), "3"], "the context is full"),
+    ];
+    for (content, arguments, said) in cases {
+        fs::write(&broken, content).expect("writes");
+        for program in programs {
+            let mut command = Command::new(program);
+            command.args(arguments.is_empty().then_some("--self-test")).arg(&broken).args(arguments);
+            let output = run(&mut command);
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{said}: {stderr}");
+            assert!(stderr.contains(said), "expected {said:?}: {stderr}");
+        }
+    }
+    for program in programs {
+        assert_eq!(run(&mut Command::new(program)).status.code(), Some(2));
+        assert_eq!(run(Command::new(program).args(["/no/such/file", "a", "3"])).status.code(), Some(2));
+    }
+}
+
+#[test]
+fn calls_are_judged() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let programs = builds("tests/c/calls.c", directory.path());
+    let mut files: Vec<PathBuf> =
+        models().into_iter().map(|(name, model)| artifact(&model, directory.path(), name)).collect();
+    for family in [Family::Bert, Family::BertClassifier] {
+        let model = directory.path().join(family.name());
+        fs::create_dir(&model).expect("a directory");
+        fixture::write(&model, family, Size::SMALL);
+        files.push(artifact(&model, directory.path(), family.name()));
+    }
+    for file in &files {
+        for program in &programs {
+            let looked_at = stdout_of(Command::new(program).arg(file));
+            assert!(looked_at.trim().parse::<u32>().expect("a number") > 100, "{looked_at}");
+        }
+    }
+}
+
+#[test]
+fn the_header_is_also_cplusplus() {
+    let mut command = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
+    command.args(["-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-x", "c++"]);
+    stdout_of(command.arg(root("src/runtime/include/slm.h")));
+}
