@@ -297,7 +297,7 @@ pub fn quantize_directory(
             Some(Found::search(plan, &model, source, &calibration, &database, seed, device, progress)?)
         }
     };
-    let assignment = found.as_ref().map_or(preset, |found| found.assignment.clone());
+    let assignment = found.as_ref().map_or(preset.clone(), |found| found.assignment.clone());
     let tensors = stored(&assignment)?;
     let mut training = None;
     let (mut quantized, mut matrices) = match (&options.qat, options.method) {
