@@ -94,7 +94,8 @@ impl Args {
     pub(super) fn execute(&self, global: &Global, shell: &Shell) -> anyhow::Result<Compiled> {
         let target = Target::named(&self.target)?;
         let outline = Outline::open(&self.model)?;
-        check_memory(global, 4 * outline.spec.parameter_count() + (64 << 20), "compiling")?;
+        // The integers, one byte each, and the packed weights twice: by tensor, and in the file that is emitted.
+        check_memory(global, 3 * outline.spec.parameter_count() + (64 << 20), "compiling")?;
         if let (Some(required), Some(schemes)) = (&target.required, &outline.schemes) {
             if let Some(sparsity) = &required.sparsity
                 && let Some(id) = not_sparse(&outline.spec, &outline.sparsity, sparsity.parse()?)
