@@ -5,7 +5,7 @@
 pub mod shape;
 
 use crate::checkpoint::atomic::{self, AtomicError};
-use crate::compile::host::{ArtifactError, ArtifactFile, SessionMemory, kernels, layout};
+use crate::compile::host::{ArtifactError, ArtifactFile, SessionMemory, kernel_name, kernels_for, layout};
 use crate::compile::{ARTIFACT_MAGIC, CompileError};
 use crate::machine;
 use crate::progress::Progress;
@@ -121,7 +121,7 @@ pub struct BenchReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_scheme: Option<&'static str>,
     /// Kernels that ran it.
-    pub kernel: &'static str,
+    pub kernel: String,
     /// That computed together.
     pub threads: usize,
     /// Whether weights were read from the file's pages.
@@ -233,7 +233,8 @@ pub fn bench(path: &Path, options: &Options, progress: &dyn Progress) -> Result<
     let stopped = |error| BenchError::Session { path: path.to_owned(), error };
     let pool = Pool::new(options.threads.get()).map_err(BenchError::Threads)?;
     let mut memory = SessionMemory::for_workers(&view, options.threads.get());
-    let mut session = Session::with_workers(&view, kernels(), &pool, memory.as_mut_slice()).map_err(stopped)?;
+    let mut session =
+        Session::with_workers(&view, kernels_for(view.layout()), &pool, memory.as_mut_slice()).map_err(stopped)?;
     let prompt = prompt(view.spec().bos, view.spec().vocabulary, options.prefill.get());
     let rounds = options.rounds.get();
     progress.begin("measuring", (rounds * (prompt.len() + options.decode)) as u64, "tokens");
@@ -272,7 +273,7 @@ pub fn bench(path: &Path, options: &Options, progress: &dyn Progress) -> Result<
         target: view.target().to_owned(),
         layout: view.layout().name(),
         head_scheme: head_scheme(&view),
-        kernel: kernels().name,
+        kernel: kernel_name(view.layout()),
         threads: options.threads.get(),
         weights: if options.huge_pages { Residency::Copied } else { Residency::Mapped },
         prefill: prompt.len(),

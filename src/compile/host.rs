@@ -112,6 +112,22 @@ pub fn kernels() -> &'static Kernels {
     slm_runtime::kernels::best(layout())
 }
 
+/// The kernels of this machine for artifacts in a layout: the table made for it where there is one. In another layout the
+/// products run on the scalar kernel, and everything else on the machine's own table.
+pub fn kernels_for(layout: Layout) -> &'static Kernels {
+    let made_for_it = slm_runtime::kernels::best(layout);
+    if made_for_it.layout == Some(layout) { made_for_it } else { kernels() }
+}
+
+/// What reports call [`kernels_for`] a layout.
+pub fn kernel_name(layout: Layout) -> String {
+    let kernels = kernels_for(layout);
+    match kernels.layout {
+        Some(own) if own != layout => format!("{}, products scalar: made for {}", kernels.name, own.name()),
+        _ => kernels.name.to_owned(),
+    }
+}
+
 /// The layout that the kernels of this machine are made for.
 pub fn layout() -> Layout {
     #[cfg(target_arch = "aarch64")]
@@ -126,7 +142,7 @@ pub fn layout() -> Layout {
 /// Output rows of one sequence, row-major, from a fresh session.
 pub fn run_sequence(artifact: &ArtifactView<'_>, tokens: &[u32]) -> Result<Vec<f32>, SessionError> {
     let mut memory = SessionMemory::for_artifact(artifact);
-    let mut session = Session::new(artifact, kernels(), memory.as_mut_slice())?;
+    let mut session = Session::new(artifact, kernels_for(artifact.layout()), memory.as_mut_slice())?;
     let mut rows = Vec::with_capacity(tokens.len() * artifact.spec().output_width as usize);
     session.run(tokens, &mut |_, row| rows.extend_from_slice(row))?;
     Ok(rows)
@@ -147,7 +163,7 @@ pub fn sample_sequences(
     let sample = |number: usize| -> Result<Vec<u32>, SessionError> {
         let stream = seed.wrapping_add(number as u64);
         let mut memory = SessionMemory::for_artifact(artifact);
-        let mut session = Session::new(artifact, kernels(), memory.as_mut_slice())?;
+        let mut session = Session::new(artifact, kernels_for(artifact.layout()), memory.as_mut_slice())?;
         let first = (random_u64(stream, u64::MAX) % u64::from(artifact.spec().vocabulary)) as u32;
         let mut tokens = vec![bos.unwrap_or(first)];
         while tokens.len() < window {

@@ -191,7 +191,8 @@ pub fn compile(
     let draft = emit::draft(&device.name, device.layout, device.page_bytes, &lowered, &tensors, &weights, &extras);
     let view = ArtifactView::open(draft.bytes()).map_err(CompileError::Emitted)?;
     let mut memory = host::SessionMemory::for_artifact(&view);
-    let golden = golden_digest(&view, host::kernels(), memory.as_mut_slice()).map_err(CompileError::Golden)?;
+    let golden =
+        golden_digest(&view, host::kernels_for(view.layout()), memory.as_mut_slice()).map_err(CompileError::Golden)?;
     let bytes = draft.finish(golden);
     Ok(Compiled { bytes, footprint, size: WeightSize::of(spec, &tensors), golden })
 }

@@ -1,6 +1,6 @@
 //! `slmc verify`: every digest of an artifact, then its golden prompts through the runtime on this machine.
 
-use super::host::{ArtifactError, ArtifactFile, SessionMemory, kernels};
+use super::host::{ArtifactError, ArtifactFile, SessionMemory, kernels_for};
 use super::text::{DisagreementError, TokenizerSummary, compare, host_only};
 use crate::checkpoint::hash::hex;
 use crate::report::{Report, Table};
@@ -97,7 +97,7 @@ pub fn verify(path: &Path) -> Result<VerifyReport, VerifyError> {
     let file = ArtifactFile::open(path)?;
     let view = file.view()?;
     let mut memory = SessionMemory::for_artifact(&view);
-    let found = golden_digest(&view, kernels(), memory.as_mut_slice())
+    let found = golden_digest(&view, kernels_for(view.layout()), memory.as_mut_slice())
         .map_err(|error| VerifyError::Session { path: path.to_owned(), error })?;
     if found != view.golden_digest() {
         let (expected, found) = (hex(&view.golden_digest()), hex(&found));
@@ -115,6 +115,6 @@ pub fn verify(path: &Path) -> Result<VerifyReport, VerifyError> {
         tokenizer: TokenizerSummary::of(&view, host_only(provenance.as_ref())),
         tokenized_texts,
         device_only: view.device_only(),
-        kernel: kernels().name,
+        kernel: kernels_for(view.layout()).name,
     })
 }

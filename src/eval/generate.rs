@@ -3,7 +3,7 @@
 
 use super::forward::{Forward, ForwardError};
 use super::opened::{OpenError, OpenedModel};
-use crate::compile::host::{ArtifactError, SessionMemory, kernels};
+use crate::compile::host::{ArtifactError, SessionMemory, kernels_for};
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::model::spec::ModelKind;
 use crate::report::Report;
@@ -169,7 +169,7 @@ pub fn generate(
         Some(file) => {
             let view = file.view()?;
             let mut memory = SessionMemory::for_artifact(&view);
-            let mut session = Session::new(&view, kernels(), memory.as_mut_slice())?;
+            let mut session = Session::new(&view, kernels_for(view.layout()), memory.as_mut_slice())?;
             run(&mut |tokens, read| Ok(session.step(&tokens[read..])?.to_vec()))?
         }
         None => run(&mut |tokens, _| {
