@@ -3,14 +3,14 @@
 use super::allocate::database::database;
 use super::allocate::items::Items;
 use super::allocate::plan::{AllocationError, Found, Plan};
-use super::allocate::report::AllocationReport;
 use super::allocate::sweep::{Sweep, SweepReport};
 use super::calibration::{self, Calibration, CalibrationError, Source};
-use super::equalize::{EqualizeError, Equalized, equalize};
+use super::equalize::{EqualizeError, equalize};
 use super::kept::Kept;
 use super::method::Method;
 use super::policy::{self, Activations, Keep, Mix, PolicyError};
 use super::qat::FakeQuantize;
+pub use super::report::QuantizeReport;
 use super::solver::{self, SolverError};
 use super::training_data::{Retrain, TrainingDataError, training_samples};
 use super::{MatrixReport, mark_sparse, mark_wide, quantize, with_key_maps};
@@ -25,16 +25,14 @@ use crate::model::id::{ParameterId, Part};
 use crate::model::quantized_directory;
 use crate::model::scheme::{Preset, width_name};
 use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
-use crate::model::transform::{HeldMasks, NmPattern, Sparsity};
+use crate::model::transform::{HeldMasks, Sparsity};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
 use crate::report::chart::CHART_MAGIC;
-use crate::report::{Align, Report, Table, grouped};
 use crate::train;
 use crate::train::command::TrainReport;
 use crate::train::retrain::Retraining;
 use burn::tensor::Device;
-use serde::Serialize;
 use serde_json::json;
 use slm_runtime::layout::Layout;
 use std::io::Write;
@@ -143,96 +141,6 @@ impl From<SolverError> for QuantizeError {
 impl From<train::command::CommandError> for QuantizeError {
     fn from(error: train::command::CommandError) -> Self {
         QuantizeError::Train(Box::new(error))
-    }
-}
-
-/// Result of `slmc quantize`.
-#[derive(Clone, Debug, Serialize)]
-pub struct QuantizeReport {
-    /// The mix.
-    pub scheme: &'static str,
-    /// Exceptions.
-    pub keep: Vec<String>,
-    /// Widths of inputs other than 8 bits, as asked for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub activations: Vec<String>,
-    /// `rtn`, `search`, `gptq`, or `qat`.
-    pub method: &'static str,
-    /// Whose packing the sizes are for.
-    pub target: String,
-    /// What it was calibrated with.
-    pub calibration: String,
-    /// Tokens of that.
-    pub calibration_tokens: u64,
-    /// Sequences of that.
-    pub calibration_sequences: u64,
-    /// Sizes.
-    #[serde(flatten)]
-    pub size: WeightSize,
-    /// How `auto` chose.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub allocation: Option<AllocationReport>,
-    /// Of quantization-aware training.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub training: Option<TrainReport>,
-    /// Where outliers were moved.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub equalized: Vec<Equalized>,
-    /// Every matrix.
-    pub matrices: Vec<MatrixReport>,
-}
-
-impl Report for QuantizeReport {
-    const SCHEMA: &'static str = "slmc.quantize/1";
-
-    fn text(&self) -> String {
-        let (left, sparse) = (Align::Left, self.matrices.iter().any(|matrix| matrix.sparsity.is_some()));
-        let sparsity = if sparse { "sparsity" } else { "" };
-        let notes = if self.matrices.iter().any(|matrix| matrix.note().is_some()) { "notes" } else { "" };
-        let mut table = Table::new([
-            ("matrix", left),
-            ("scheme", left),
-            ("relative error", Align::Right),
-            (sparsity, left),
-            (notes, left),
-        ]);
-        for matrix in &self.matrices {
-            let compressed = |text: &String| text.parse().is_ok_and(NmPattern::is_two_of_four);
-            let sparsity = match &matrix.sparsity {
-                Some(pattern) if compressed(pattern) => format!("{pattern}, compressed"),
-                Some(pattern) => format!("{pattern}, stored dense"),
-                None => String::new(),
-            };
-            let scheme = match &matrix.activations {
-                Some(width) => format!("{} {width}", matrix.scheme),
-                None => matrix.scheme.clone(),
-            };
-            let note = matrix.note().unwrap_or_default();
-            table.row([matrix.name.as_str(), &scheme, &format!("{:.2e}", matrix.relative_error), &sparsity, &note]);
-        }
-        let mut sums = Table::pairs();
-        sums.row(["method", self.method]);
-        sums.row(["calibration", &self.calibration]);
-        sums.row(["calibration_tokens", &grouped(self.calibration_tokens)]);
-        if let Some(training) = &self.training {
-            sums.row(["trained on", &format!("{} tokens, loss {:.4}", grouped(training.tokens), training.loss)]);
-        }
-        for place in &self.equalized {
-            let Equalized { name, error_before, error_after, largest_factor } = place;
-            sums.row([
-                "equalized",
-                &format!(
-                    "{name}: output error {error_before:.2e} to {error_after:.2e}, factors up to {largest_factor}"
-                ),
-            ]);
-        }
-        sums.row(["weight_bytes", &grouped(self.size.weight_bytes)]);
-        sums.row(["parameters", &grouped(self.size.parameters)]);
-        sums.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
-        match &self.allocation {
-            None => format!("{table}\n\n{sums}"),
-            Some(allocation) => format!("{}\n\n{table}\n\n{sums}", allocation.text()),
-        }
     }
 }
 

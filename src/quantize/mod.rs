@@ -12,6 +12,7 @@ pub mod key_map;
 pub mod method;
 pub mod policy;
 pub mod qat;
+pub mod report;
 pub mod search;
 pub mod solver;
 pub mod training_data;
