@@ -62,6 +62,7 @@ fn quantize(model: &Path, out: &Path, preset: Preset) -> Result<QuantizeReport, 
         seed: 0,
         target: "generic".to_owned(),
         layout: Layout::R8K4Offset8,
+        tune: Some(0),
         qat: None,
     };
     quantize_directory(&options, &device("flex").unwrap(), &Silent).map_err(|error| error.to_string())

@@ -5,15 +5,16 @@ use crate::fixture::{self, Family, Size};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::kernels::scalar;
 use slm_runtime::layout::Layout;
-use slmc::calibrate::Statistics;
 use slmc::compile::fit::Device;
 use slmc::model::device::device;
 use slmc::model::id::{LinearId, ParameterId, Role};
 use slmc::model::scheme::Preset;
 use slmc::model::size::tensor_key;
-use slmc::model::transform::Transform;
+use slmc::model::transform::{HeldMasks, Transform};
 use slmc::model::weights::{Model, Parameter};
-use slmc::quantize::qat::FakeQuantize;
+use slmc::progress::Silent;
+use slmc::quantize::quantize;
+use slmc::quantize::tune::OnGrid;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -99,16 +100,20 @@ fn what_was_trained_on_the_grid_is_what_the_artifact_holds() {
     let directory = workplace(Family::TiedLlama);
     let mut model = Model::open(&directory.path().join("m")).expect("the fixture opens");
     let assignment = Preset::W4.assign(&model.spec);
-    let mut grid = FakeQuantize::new(&model.spec, &assignment, &Statistics::default(), Default::default());
-    let value = |model: &Model, id| model.values_f32(ParameterId::weight(id)).expect("it reads");
-    let start = model.clone();
-    grid.refresh(0, &|id| Some(value(&start, id)));
+    let (rounded, _) = quantize(&model, &assignment, None, &Silent).expect("it rounds");
+    let grid = OnGrid::new(&rounded, HeldMasks::default());
     let mut trained = std::collections::BTreeMap::new();
-    for (id, ..) in model.spec.matrices() {
-        // Weights that have moved since the grid was searched.
-        let moved: Vec<f32> = value(&model, id).iter().enumerate().map(|(n, w)| w + 0.01 * (n % 7) as f32).collect();
-        trained.insert(id, grid.apply(id, &moved));
-        let matrix = grid.round(id, &moved).expect("every matrix has a scheme");
+    for (id, rows, columns) in model.spec.matrices() {
+        let start = grid.start(id).expect("every matrix is rounded");
+        let as_rounded = rounded.values_f32(ParameterId::weight(id)).expect("it reads");
+        assert!(grid.apply(id, &start) == as_rounded, "{id} changes before training");
+        // Integers past the end of the range among them, and scales.
+        let moved: Vec<f32> = start.iter().enumerate().map(|(n, v)| v + 0.05 * ((n % 7) as f32 - 3.0)).collect();
+        let seen = grid.apply(id, &moved);
+        assert!(seen != as_rounded, "{id} did not move");
+        assert_eq!(grid.pull_back(id, &moved, vec![1.0; rows * columns]).len(), moved.len());
+        trained.insert(id, seen);
+        let matrix = grid.matrix(id, &moved).expect("every matrix is rounded");
         model.parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
     }
     for layout in Layout::ALL {
@@ -123,6 +128,27 @@ fn what_was_trained_on_the_grid_is_what_the_artifact_holds() {
             }
         }
     }
+}
+
+#[test]
+fn tuning_brings_a_rounded_model_nearer_to_the_original_for_any_number_of_threads() {
+    let directory = workplace(Family::TiedLlama);
+    let path = directory.path();
+    // A model that predicts something: of random weights, noise costs as much as training gains.
+    succeed(path, "train m --data text.txt --window 32 --batch 4 --tokens 30000 --learning-rate 5e-3 -q -o trained");
+    let quantize = "quantize trained --scheme w4 --calibration text.txt --json -q";
+    let judged = |threads: usize| -> serde_json::Value {
+        let output = run(path, &format!("{quantize} --tune 2 --threads {threads} -o tuned{threads}"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+        report["tuning"].clone()
+    };
+    let one = judged(1);
+    assert_eq!(one, judged(2));
+    assert!(weights(path, "tuned1") == weights(path, "tuned2"), "two threads give other bytes");
+    assert!(one["taken"] == true && one["after"].as_f64() < one["before"].as_f64(), "{one}");
+    succeed(path, &format!("{quantize} --tune 0 -o plain"));
+    assert!(weights(path, "plain") != weights(path, "tuned1"), "tuning changed nothing");
 }
 
 #[test]
@@ -187,6 +213,7 @@ fn bad_requests_name_what_is_wrong() {
         ("train m --data text.txt --window 32 --learning-rate 1e30 --tokens 9000 -o out", "is not finite"),
         ("quantize m --scheme w8 --qat -o out", "--data"),
         ("quantize encoder --scheme w8 --qat --data self -o out", "encoder"),
+        ("quantize encoder --scheme w8 --tune 2 -o out", "has none"),
     ];
     let mut wrong = Vec::new();
     for (arguments, expected) in cases {

@@ -37,6 +37,14 @@ impl QuantScheme {
         }
     }
 
+    /// Least and largest integer.
+    pub fn limits(self) -> (f32, f32) {
+        match self {
+            QuantScheme::W8 => (-127.0, 127.0),
+            QuantScheme::W4G32 => (-8.0, 7.0),
+        }
+    }
+
     /// Most columns for which a row's sum is certain to stay in 32 bits.
     pub fn max_columns(self) -> usize {
         self.storage(None).max_columns()

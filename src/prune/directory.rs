@@ -18,7 +18,7 @@ use crate::quantize::training_data::{Retrain, TrainingDataError, training_sample
 use crate::report::{Align, Report, Table, grouped};
 use crate::train;
 use crate::train::command::TrainReport;
-use crate::train::retrain::Retraining;
+use crate::train::retrain::{Retraining, values_of};
 use burn::tensor::Device;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -289,12 +289,13 @@ fn recover(
     });
     let retraining = Retraining {
         model: dense,
+        start: values_of(dense)?,
         samples: &samples,
         settings: &retrain.settings,
         fingerprint: train::checkpoint::fingerprint(&run),
         out: &options.out,
     };
-    let (mut trained, report) = retraining.run(&mut masks.clone(), device, progress)?;
+    let (mut trained, report) = retraining.run(&masks, device, progress)?;
     for (id, values) in &mut trained.parameters {
         if let ParameterId::Linear(linear, Part::Weight) = id {
             masks.clear(*linear, values);

@@ -9,29 +9,27 @@ use super::equalize::{EqualizeError, equalize};
 use super::kept::Kept;
 use super::method::Method;
 use super::policy::{self, Activations, Keep, Mix, PolicyError};
-use super::qat::FakeQuantize;
 pub use super::report::QuantizeReport;
 use super::solver::{self, SolverError};
-use super::training_data::{Retrain, TrainingDataError, training_samples};
-use super::{MatrixReport, mark_sparse, mark_wide, quantize, with_key_maps};
+use super::training_data::{Retrain, Training, TrainingDataError};
+use super::tune::{TuneError, Tuning};
+use super::{mark_sparse, mark_wide, quantize, with_key_maps};
 use crate::calibrate::{CalibrateError, collect};
+use crate::checkpoint::ConfigError;
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
-use crate::checkpoint::{ConfigError, DenseTensor};
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::machine::{cpu_features, tool};
 use crate::model::dense_directory::{recorded_sparsity, sparsity_json};
-use crate::model::id::{ParameterId, Part};
 use crate::model::quantized_directory;
 use crate::model::scheme::{Preset, width_name};
 use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
 use crate::model::transform::{HeldMasks, Sparsity};
-use crate::model::weights::{Model, ModelError, Parameter};
+use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use crate::report::chart::CHART_MAGIC;
 use crate::train;
 use crate::train::command::TrainReport;
-use crate::train::retrain::Retraining;
 use burn::tensor::Device;
 use serde_json::json;
 use slm_runtime::layout::Layout;
@@ -65,7 +63,9 @@ pub struct Options {
     pub target: String,
     /// Its layout.
     pub layout: Layout,
-    /// Training on the grid, where it is asked for.
+    /// Passes over the calibration that tune what gptq has rounded; by [`default_passes`] if absent.
+    pub tune: Option<usize>,
+    /// Training on the grid, where it is asked for; it takes the place of tuning.
     pub qat: Option<Retrain>,
 }
 
@@ -96,6 +96,9 @@ pub enum QuantizeError {
     /// Of the calibration text.
     #[error(transparent)]
     Source(#[from] CalibrationError),
+    /// Of training on the grid.
+    #[error(transparent)]
+    Tune(#[from] TuneError),
     /// Of the calibration run.
     #[error(transparent)]
     Calibrate(#[from] CalibrateError),
@@ -179,7 +182,7 @@ pub fn quantize_directory(
         Err(error) => return Err(error.into()),
     }
     model.check_sparsity(&sparsity)?;
-    if options.method == Method::Gptq && options.qat.is_none() {
+    if options.method == Method::Gptq {
         // Read once, so that values that are not finite are refused before the long work.
         model.parameters.keys().try_for_each(|id| model.values_f32(*id).map(drop))?;
     }
@@ -207,21 +210,23 @@ pub fn quantize_directory(
     };
     let assignment = found.as_ref().map_or(preset.clone(), |found| found.assignment.clone());
     let tensors = stored(&assignment)?;
-    let mut training = None;
-    let (mut quantized, mut matrices) = match (&options.qat, options.method) {
-        (None, Method::Rtn) => quantize(&model, &assignment, None, progress)?,
-        (None, Method::Search) => {
+    let training = Training::of(options, &model, &calibration, progress)?;
+    let kept = match options.method == Method::Gptq || training.is_some() {
+        true => Some(Kept::open(&options.out, &train::checkpoint::fingerprint(&run_identity(options, device)?))?),
+        false => None,
+    };
+    let (mut quantized, mut matrices) = match options.method {
+        Method::Rtn => quantize(&model, &assignment, None, progress)?,
+        Method::Search => {
             let statistics = collect(&model, sequences, device, progress)?;
             quantize(&model, &assignment, Some(&statistics), progress)?
         }
-        (None, Method::Gptq) => {
+        Method::Gptq => {
             warn_of_few_tokens(&model, calibration.tokens(), progress);
-            let run = run_identity(options, "gptq", device)?;
-            let kept = Kept::open(&options.out, &train::checkpoint::fingerprint(&run))?;
-            if kept.resumed > 0 {
+            if let Some(kept) = kept.as_ref().filter(|kept| kept.resumed > 0) {
                 progress.warn(&format_args!("{} groups of matrices are done, from an interrupted run", kept.resumed));
             }
-            let solved = solver::solve(&model, &assignment, &sparsity, sequences, Some(&kept), device, progress);
+            let solved = solver::solve(&model, &assignment, &sparsity, sequences, kept.as_ref(), device, progress);
             if solved.is_err() {
                 // It would fail again at the same place; only what was interrupted is worth going on from.
                 train::command::forget_checkpoint(&options.out)?;
@@ -229,16 +234,28 @@ pub fn quantize_directory(
             let solved = solved?;
             (with_key_maps(solved.model, &solved.statistics)?, solved.reports)
         }
-        (Some(qat), _) => {
-            let statistics = collect(&model, sequences, device, progress)?;
-            let masks = HeldMasks::of(&model, &sparsity)?;
-            let mut grid = FakeQuantize::new(&model.spec, &assignment, &statistics, masks);
-            let (trained, report) = train_on_grid(options, qat, &model, &mut grid, device, progress)?;
-            let statistics = collect(&trained.0, sequences, device, progress)?;
-            training = Some(report);
-            (with_key_maps(trained.0, &statistics)?, trained.1)
-        }
     };
+    let (mut training_report, mut tuning_report) = (None, None);
+    if let Some(training) = training {
+        let tuning = Tuning {
+            original: &model,
+            masks: HeldMasks::of(&model, &sparsity)?,
+            samples: &training.samples,
+            settings: training.settings,
+            held_out: &training.held_out,
+            // The directory it lies in belongs to this run alone.
+            fingerprint: String::new(),
+            out: &train::checkpoint::path_beside(&options.out).join("training"),
+        };
+        let tuned = tuning.run(quantized, device, progress)?;
+        if let Some(path) = options.qat.as_ref().and_then(|qat| qat.metrics.as_ref()) {
+            train::command::write_log(path, &tuned.log)?;
+        }
+        let statistics = collect(&tuned.model, sequences, device, progress)?;
+        quantized = with_key_maps(tuned.model, &statistics)?;
+        tuning_report = tuned.judged;
+        training_report = Some(tuned.training);
+    }
     mark_sparse(&mut quantized, &sparsity);
     mark_wide(&mut quantized, &widths);
     for (id, width) in &widths {
@@ -264,12 +281,13 @@ pub fn quantize_directory(
         calibration_sequences: calibration.sequences.len() as u64,
         size: WeightSize::of(&model.spec, &tensors),
         allocation,
-        training,
+        training: training_report,
+        tuning: tuning_report,
         equalized,
         matrices,
     };
     quantized_directory::write(&quantized, &provenance(options, &report, &sparsity)?, &options.out)?;
-    if options.qat.is_some() || options.method == Method::Gptq {
+    if kept.is_some() {
         train::command::forget_checkpoint(&options.out)?;
     }
     Ok(report)
@@ -313,79 +331,20 @@ pub fn sweep_directory(
     Ok(report)
 }
 
-/// A quantized model and what was done to its matrices.
-type Rounded = (Model, Vec<MatrixReport>);
-
-/// Trains the weights on the grid of their schemes, the model itself as it was being the teacher.
-fn train_on_grid(
-    options: &Options,
-    qat: &Retrain,
-    model: &Model,
-    grid: &mut FakeQuantize,
-    device: &Device,
-    progress: &dyn Progress,
-) -> Result<(Rounded, TrainReport), QuantizeError> {
-    let settings = &qat.settings;
-    let samples = training_samples(model, qat, progress)?;
-    let run = json!({
-        "tool": tool(),
-        "stage": "qat",
-        "inputs": inputs(options)?,
-        "scheme": options.mix.name(),
-        "keep": options.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "training": qat.identity(device),
-    });
-    let retraining = Retraining {
-        model,
-        samples: &samples,
-        settings,
-        fingerprint: train::checkpoint::fingerprint(&run),
-        out: &options.out,
-    };
-    let (trained, report) = retraining.run(grid, device, progress)?;
-    let mut parameters = model.parameters.clone();
-    let mut matrices = Vec::new();
-    for (id, values) in &trained.parameters {
-        let rounded = match id {
-            ParameterId::Linear(linear, Part::Weight) => grid.round(*linear, values).map(|matrix| (*linear, matrix)),
-            _ => None,
-        };
-        let parameter = match rounded {
-            Some((linear, matrix)) => {
-                matrices.push(MatrixReport::new(linear, values, &matrix, None));
-                Parameter::Quantized(matrix)
-            }
-            None => {
-                let shape = model.spec.parameters().into_iter().find(|parameter| parameter.id == *id);
-                let shape = shape.map(|parameter| parameter.shape).unwrap_or_default();
-                Parameter::Dense(DenseTensor::from_f32(shape, values).map_err(ModelError::from)?)
-            }
-        };
-        parameters.insert(*id, parameter);
-    }
-    if let Some(path) = &qat.metrics {
-        train::command::write_log(path, &trained.log)?;
-    }
-    let quantized = Model {
-        spec: model.spec.clone(),
-        config: model.config.clone(),
-        parameters,
-        directory: model.directory.clone(),
-    };
-    Ok(((quantized, matrices), report))
-}
-
 /// What decides the integers of a run.
-fn run_identity(options: &Options, stage: &str, device: &Device) -> Result<serde_json::Value, HashError> {
+fn run_identity(options: &Options, device: &Device) -> Result<serde_json::Value, HashError> {
     Ok(json!({
         "tool": tool(),
-        "stage": stage,
+        "stage": "quantize",
+        "method": options.method.name(),
         "inputs": inputs(options)?,
         "scheme": format!("{:?}", options.mix),
         "keep": options.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "equalize": options.equalize,
         "calibration": format!("{:?}", options.source),
         "calibration_tokens": options.calibration_tokens,
+        "tune": options.tune,
+        "qat": options.qat.as_ref().map(|qat| qat.identity(device)),
         "device": format!("{device:?}"),
         "cpu_features": cpu_features(),
     }))
@@ -421,6 +380,7 @@ fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -
             "budget_bytes": report.allocation.as_ref().map(|allocation| allocation.budget_bytes),
             "calibration": report.calibration,
             "calibration_tokens": report.calibration_tokens,
+            "tune": options.tune,
             "qat": options.qat.as_ref().map(|qat| &qat.settings),
         },
         "sparsity": sparsity_json(sparsity),

@@ -213,13 +213,6 @@ impl Row {
     }
 }
 
-fn limits(scheme: QuantScheme) -> (f32, f32) {
-    match scheme {
-        QuantScheme::W8 => (-127.0, 127.0),
-        QuantScheme::W4G32 => (-8.0, 7.0),
-    }
-}
-
 fn round_block(
     weights: &[f32],
     first: usize,
@@ -229,7 +222,7 @@ fn round_block(
 ) -> Vec<Row> {
     let columns = hessian.columns;
     let count = weights.len() / columns;
-    let range = limits(plain.scheme);
+    let range = plain.scheme.limits();
     let mut best: Vec<Row> = (first..first + count).map(|row| Row::of(plain, row)).collect();
     let measured = errors(weights, &best, hessian);
     for (row, error) in best.iter_mut().zip(measured) {

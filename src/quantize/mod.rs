@@ -11,11 +11,11 @@ pub mod kept;
 pub mod key_map;
 pub mod method;
 pub mod policy;
-pub mod qat;
 pub mod report;
 pub mod search;
 pub mod solver;
 pub mod training_data;
+pub mod tune;
 mod vector;
 
 use crate::calibrate::Statistics;

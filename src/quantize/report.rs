@@ -3,6 +3,7 @@
 use super::MatrixReport;
 use super::allocate::report::AllocationReport;
 use super::equalize::Equalized;
+use super::tune::Judged;
 use crate::model::size::WeightSize;
 use crate::model::transform::NmPattern;
 use crate::report::{Align, Report, Table, grouped};
@@ -35,7 +36,10 @@ pub struct QuantizeReport {
     /// How `auto` chose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocation: Option<AllocationReport>,
-    /// Of quantization-aware training.
+    /// What tuning came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<Judged>,
+    /// Of tuning, or of quantization-aware training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainReport>,
     /// Where outliers were moved.
@@ -79,6 +83,13 @@ impl Report for QuantizeReport {
         sums.row(["calibration_tokens", &grouped(self.calibration_tokens)]);
         if let Some(training) = &self.training {
             sums.row(["trained on", &format!("{} tokens, loss {:.4}", grouped(training.tokens), training.loss)]);
+        }
+        if let Some(Judged { before, after, taken }) = self.tuning {
+            let kept = if taken { "" } else { "; kept as rounded" };
+            sums.row([
+                "tuned",
+                &format!("divergence of the weights {before:.3e} to {after:.3e} on held-out samples{kept}"),
+            ]);
         }
         for place in &self.equalized {
             let Equalized { name, error_before, error_after, largest_factor } = place;

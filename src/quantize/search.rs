@@ -69,64 +69,6 @@ fn normalised(importance: Option<&[f64]>, columns: usize) -> Vec<f32> {
     importance.iter().map(|value| (value / mean).max(1e-4) as f32).collect()
 }
 
-/// The scales of a matrix without its values: what stays fixed while weights are trained on the grid.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Grid {
-    scheme: QuantScheme,
-    columns: usize,
-    row_scale: Vec<f32>,
-    multiplier: Vec<i8>,
-}
-
-impl Grid {
-    /// The grid a matrix was rounded to.
-    pub fn of(matrix: &QuantizedMatrix) -> Self {
-        Grid {
-            scheme: matrix.scheme,
-            columns: matrix.columns,
-            row_scale: matrix.row_scale.clone(),
-            multiplier: matrix.multiplier.clone(),
-        }
-    }
-
-    /// Other weights of the same shape, row-major, rounded to this grid.
-    ///
-    /// # Panics
-    /// If there are fewer weights than the grid has rows for.
-    pub fn round(&self, weights: &[f32]) -> QuantizedMatrix {
-        let groups = if self.scheme == QuantScheme::W4G32 { self.columns.div_ceil(GROUP) } else { 0 };
-        let rounded: Vec<Vec<i8>> = weights
-            .par_chunks_exact(self.columns)
-            .zip(&self.row_scale)
-            .enumerate()
-            .map(|(row, (weights, &scale))| match self.scheme {
-                QuantScheme::W8 => round_to(weights, scale, -127.0, 127.0).collect(),
-                QuantScheme::W4G32 => {
-                    let multipliers = &self.multiplier[row * groups..][..groups];
-                    let parts = weights.chunks(GROUP).zip(multipliers);
-                    parts.flat_map(|(part, &m)| round_to(part, scale * f32::from(m), -8.0, 7.0)).collect()
-                }
-            })
-            .collect();
-        QuantizedMatrix {
-            scheme: self.scheme,
-            rows: self.row_scale.len(),
-            columns: self.columns,
-            values: rounded.concat(),
-            row_scale: self.row_scale.clone(),
-            multiplier: self.multiplier.clone(),
-            sparsity: None,
-            activations: slm_runtime::kernels::Width::Bits8,
-        }
-    }
-}
-
-/// Integers nearest to weight / step within the range; a step of 0 stands for a row of zeros.
-fn round_to(weights: &[f32], step: f32, low: f32, high: f32) -> impl Iterator<Item = i8> {
-    let inverse = if step == 0.0 { 0.0 } else { 1.0 / step };
-    weights.iter().map(move |weight| (weight * inverse).round_ties_even().clamp(low, high) as i8)
-}
-
 struct Row {
     values: Vec<i8>,
     scale: f32,

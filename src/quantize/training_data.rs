@@ -1,8 +1,10 @@
 //! What a changed model is trained back on: files, or samples of the model before the change.
 
-use super::calibration::{CalibrationError, own_samples};
+use super::calibration::{Calibration, CalibrationError, own_samples};
+use super::directory::Options;
+use super::method::Method;
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
-use crate::model::spec::ModelKind;
+use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::train::data::Samples;
@@ -50,9 +52,76 @@ pub enum TrainingDataError {
     /// Of the samples.
     #[error(transparent)]
     Own(#[from] CalibrationError),
+    /// No next tokens are predicted.
+    #[error(
+        "--tune compares distributions over the next token, and this model has none; leave it out, or train with --qat \
+         --data"
+    )]
+    NoDistribution,
     /// Only decoders can sample.
     #[error("--data self lets a decoder sample from itself, and this model is an encoder; pass files")]
     Encoder,
+}
+
+/// What a rounded model is trained on, and how.
+pub struct Training {
+    /// Texts.
+    pub samples: Samples,
+    /// The run. Of tuning, the rate is the highest, for a model that is [`FAR`] from the original.
+    pub settings: Settings,
+    /// Texts that tuning is judged by, and not trained on; none for `--qat`, which is taken as it was asked for.
+    pub held_out: Vec<Vec<u32>>,
+}
+
+/// Own samples that join the calibration in tuning, in tokens per token of it: a model small enough to be tuned would
+/// learn a calibration of the usual length by heart.
+const OWN_SAMPLES: usize = 3;
+/// Own samples that tuning is judged by, in sequences.
+const HELD_OUT: usize = 16;
+/// Passes of tuning where nothing is said.
+const PASSES: usize = 4;
+/// Parameters up to which it is done by itself: minutes on two cores.
+const TUNED_PARAMETERS: u64 = 16_000_000;
+
+/// Passes by which a model is tuned unless something else is said: small decoders are, others would take hours, and
+/// encoders have no distribution over next tokens to be compared.
+pub fn default_passes(spec: &ModelSpec) -> usize {
+    let small = spec.parameter_count() <= TUNED_PARAMETERS;
+    if small && matches!(spec.head, Head::LanguageModel { .. }) { PASSES } else { 0 }
+}
+
+impl Training {
+    /// What the options ask for: training by `--qat`, or tuning on the calibration after gptq.
+    ///
+    /// # Errors
+    /// [`TrainingDataError`].
+    pub fn of(
+        options: &Options,
+        model: &Model,
+        calibration: &Calibration,
+        progress: &dyn Progress,
+    ) -> Result<Option<Self>, TrainingDataError> {
+        if let Some(qat) = &options.qat {
+            let samples = training_samples(model, qat, progress)?;
+            return Ok(Some(Training { samples, settings: qat.settings.clone(), held_out: Vec::new() }));
+        }
+        let passes = options.tune.unwrap_or_else(|| default_passes(&model.spec));
+        if options.method != Method::Gptq || passes == 0 {
+            return Ok(None);
+        }
+        if !matches!(model.spec.head, Head::LanguageModel { .. }) {
+            return Err(TrainingDataError::NoDistribution);
+        }
+        let mut texts: Vec<Vec<u32>> = calibration.sequences.iter().filter(|text| text.len() > 1).cloned().collect();
+        let window = Settings::TUNE.window.min(model.spec.context);
+        let seed = options.seed.wrapping_add(FIRST_STREAM);
+        let own = OWN_SAMPLES * calibration.tokens() + HELD_OUT * window;
+        texts.extend(own_samples(model, own, window, seed, progress)?);
+        let held_out = texts.split_off(texts.len().saturating_sub(HELD_OUT));
+        let tokens = (passes * texts.iter().map(Vec::len).sum::<usize>()) as u64;
+        let settings = Settings { tokens, seed: options.seed, ..Settings::TUNE };
+        Ok(Some(Training { samples: Samples::Causal(texts), settings, held_out }))
+    }
 }
 
 /// Streams of training samples begin here, away from those of calibration.

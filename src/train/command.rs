@@ -257,7 +257,7 @@ fn run(
     for id in student.parameters.keys() {
         start.insert(*id, student.values_f32(*id)?);
     }
-    let trained = run.train(start, &mut Identity, progress)?;
+    let trained = run.train(start, &Identity, progress)?;
     let report = TrainReport::of(&run, &trained);
     let model = start::with_values(
         student.spec.clone(),

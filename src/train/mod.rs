@@ -28,7 +28,3 @@ pub mod settings;
 pub mod start;
 pub mod student;
 pub mod trainer;
-
-/// Steps between looks of the transforms at the weights; checkpoints fall on multiples of it, so that a resumed run
-/// searches the same grids as an uninterrupted one.
-pub const REFRESH_EVERY: u64 = 20;

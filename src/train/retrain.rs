@@ -7,16 +7,20 @@ use super::settings::Settings;
 use super::student::hidden_pairs;
 use super::trainer::{Run, Teacher, Trained};
 use crate::model::forward::DenseWeights;
+use crate::model::id::ParameterId;
 use crate::model::transform::Transform;
-use crate::model::weights::Model;
+use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use burn::tensor::Device;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What is trained, and how.
 pub struct Retraining<'r> {
     /// The model before the change.
     pub model: &'r Model,
+    /// What is trained, from where.
+    pub start: BTreeMap<ParameterId, Vec<f32>>,
     /// What to train on.
     pub samples: &'r Samples,
     /// The run.
@@ -27,11 +31,19 @@ pub struct Retraining<'r> {
     pub out: &'r Path,
 }
 
+/// The values of a model, to start from.
+///
+/// # Errors
+/// Values that cannot be read.
+pub fn values_of(model: &Model) -> Result<BTreeMap<ParameterId, Vec<f32>>, ModelError> {
+    model.parameters.keys().map(|id| Ok((*id, model.values_f32(*id)?))).collect()
+}
+
 impl Retraining<'_> {
     /// Trains through `transform`; the checkpoint stays until [`super::command::forget_checkpoint`].
     pub fn run(
-        &self,
-        transform: &mut dyn Transform,
+        self,
+        transform: &dyn Transform,
         device: &Device,
         progress: &dyn Progress,
     ) -> Result<(Trained, TrainReport), CommandError> {
@@ -51,11 +63,7 @@ impl Retraining<'_> {
             out: self.out,
             fingerprint: self.fingerprint.clone(),
         };
-        let mut start = std::collections::BTreeMap::new();
-        for id in model.parameters.keys() {
-            start.insert(*id, model.values_f32(*id)?);
-        }
-        let trained = run.train(start, transform, progress)?;
+        let trained = run.train(self.start, transform, progress)?;
         let report = TrainReport::of(&run, &trained);
         Ok((trained, report))
     }

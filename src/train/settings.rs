@@ -97,7 +97,9 @@ impl Settings {
     /// Of sparse recovery.
     pub const RECOVER: Settings = Settings { weight_decay: 0.0, loss: LossWeights::RECOVER, ..Settings::TRAIN };
     /// Of quantization-aware training.
-    pub const QAT: Settings = Settings { learning_rate: 1e-4, ..Settings::RECOVER };
+    pub const QAT: Settings = Settings::RECOVER;
+    /// Of tuning on the calibration after rounding: few and small steps, to a rate of zero.
+    pub const TUNE: Settings = Settings { batch: 8, final_rate: 0.0, ..Settings::QAT };
 }
 
 impl Default for Settings {

@@ -2,7 +2,6 @@
 //! clipped, and one AdamW update. A loss or gradient that is not finite stops the run, names the step and the tensor,
 //! and leaves the last checkpoint in place.
 
-use super::REFRESH_EVERY;
 use super::checkpoint::{self, CheckpointError, State};
 use super::data::{Piece, Samples};
 use super::loss::{Compared, LossParts, loss};
@@ -115,7 +114,7 @@ impl Run<'_> {
     pub fn train(
         &self,
         start: BTreeMap<ParameterId, Vec<f32>>,
-        transform: &mut dyn Transform,
+        transform: &dyn Transform,
         progress: &dyn Progress,
     ) -> Result<Trained, TrainError> {
         self.settings.check()?;
@@ -134,17 +133,12 @@ impl Run<'_> {
         let moments = Moments::new(&parameters);
         let mut state = resumed.unwrap_or(State { step: 0, parameters, moments, log: Vec::new() });
         let steps = self.steps();
-        let every = self.settings.checkpoint_every.next_multiple_of(REFRESH_EVERY);
+        let every = self.settings.checkpoint_every;
         let mut saved = state.step;
         progress.begin("training", steps, "steps");
         progress.advance(state.step);
         let (mut tokens, started) = (0usize, Instant::now());
         while state.step < steps {
-            if state.step.is_multiple_of(REFRESH_EVERY) {
-                let trained = &state.parameters;
-                transform
-                    .refresh(state.step, &|id| trained.get(&TrainedId::Parameter(ParameterId::weight(id))).cloned());
-            }
             let done = self.step(&mut state, transform, steps, saved)?;
             tokens += done.tokens;
             state.step += 1;
@@ -215,7 +209,7 @@ impl Run<'_> {
                 return Err(not_finite("the gradient", id.to_string()));
             }
             if let TrainedId::Parameter(ParameterId::Linear(linear, Part::Weight)) = id {
-                transform.mask_gradient(*linear, values);
+                *values = transform.pull_back(*linear, &state.parameters[id], std::mem::take(values));
             }
         }
         let norm = global_norm(&gradients);

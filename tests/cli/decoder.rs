@@ -15,9 +15,9 @@ pub(super) fn with_decoder(name: &str, family: Family) -> Transcript {
 fn from_checkpoint_to_artifact_in_words() {
     let mut transcript = with_decoder("decoder", Family::Llama);
     transcript.run("estimate model");
-    transcript.run("quantize model --scheme w8 -o out/w8");
+    transcript.run("quantize model --scheme w8 --tune 0 -o out/w8");
     transcript.run(
-        "quantize model --scheme mixed --keep head=w4 --keep layers.1.ffn.*=w8 --calibration text.txt -o out/mixed",
+        "quantize model --scheme mixed --tune 0 --keep head=w4 --keep layers.1.ffn.*=w8 --calibration text.txt -o out/mixed",
     );
     transcript.run("estimate out/mixed --target cortex-m4 --context 40");
     transcript.run("compile out/mixed --target cortex-m4 --context 40 -o out/mixed.slm");
@@ -47,7 +47,7 @@ fn from_checkpoint_to_artifact_in_words() {
 fn every_result_is_one_json_line() {
     let mut transcript = with_decoder("decoder-json", Family::TiedLlama);
     transcript.json("estimate model --target cortex-m55", "slmc.estimate/1");
-    transcript.json("quantize model --scheme w4 --seed 5 -o out/w4", "slmc.quantize/1");
+    transcript.json("quantize model --scheme w4 --tune 0 --seed 5 -o out/w4", "slmc.quantize/1");
     transcript.json("compile out/w4 --target wasm32 -o out/w4.slm", "slmc.compile/1");
     transcript.json("inspect out/w4.slm", "slmc.inspect/1");
     transcript.json("verify out/w4.slm", "slmc.verify/1");
@@ -80,7 +80,7 @@ fn every_result_is_one_json_line() {
 #[test]
 fn speed_is_measured_on_artifacts_and_on_shapes() {
     let mut transcript = with_decoder("bench", Family::TiedLlama);
-    transcript.prepare("quantize model --scheme w4 --calibration text.txt -o out/w4");
+    transcript.prepare("quantize model --scheme w4 --tune 0 --calibration text.txt -o out/w4");
     transcript.prepare("compile out/w4 --target generic --context 24 -o out/w4.slm");
     let measured = |transcript: &Transcript, line: &str| -> serde_json::Value {
         let output = transcript.silent(&format!("bench {line} --json"));
@@ -122,7 +122,7 @@ fn an_estimate_is_what_compiling_takes() {
         let estimate = json(&format!("estimate model --target {target} --context {context}"));
         for row in estimate["schemes"].as_array().expect("rows") {
             let scheme = row["scheme"].as_str().expect("a name");
-            transcript.prepare(&format!("quantize model --scheme {scheme} --calibration text.txt -o out/q"));
+            transcript.prepare(&format!("quantize model --scheme {scheme} --tune 0 --calibration text.txt -o out/q"));
             let compiled = json(&format!("compile out/q --target {target} --context {context} -o out/q.slm"));
             let quantized = json(&format!("estimate out/q --target {target} --context {context}"));
             for key in ["weight_bytes", "parameters", "bits_per_weight", "flash_bytes", "ram_bytes"] {

@@ -10,7 +10,7 @@ fn foreign_paths_are_refused_and_own_ones_replaced() {
     fs::create_dir(transcript.path("mine")).expect("a directory");
     transcript.file("mine/notes.txt", "not to be lost");
     transcript.file("notes.slm", "not to be lost");
-    let quantize = "quantize --quiet model --scheme w8 --calibration text.txt -o";
+    let quantize = "quantize --quiet model --scheme w8 --tune 0 --calibration text.txt -o";
     for line in [
         format!("{quantize} mine"),
         format!("{quantize} notes.slm"),
@@ -50,7 +50,7 @@ fn foreign_paths_are_refused_and_own_ones_replaced() {
 #[test]
 fn too_big_is_exit_code_1_with_all_numbers() {
     let mut transcript = with_decoder("does-not-fit", Family::Llama);
-    transcript.prepare("quantize model --scheme w8 --calibration text.txt -o q");
+    transcript.prepare("quantize model --scheme w8 --tune 0 --calibration text.txt -o q");
     let base = "name = 'mine'\ndescription = 'a test'\nlayout = 'r4k4.2c.d16.g32'\npage_bytes = 64\n";
     for (what, limits) in [
         ("too little RAM for the whole context", "ram_bytes = 30_000\n"),
@@ -68,7 +68,7 @@ fn too_big_is_exit_code_1_with_all_numbers() {
         // What the answer promises holds: that scheme, or the one there is, at that context and no longer one.
         let model = match answer["scheme"].as_str() {
             Some(scheme) => {
-                transcript.prepare(&format!("quantize model --scheme {scheme} --calibration text.txt -o other"));
+                transcript.prepare(&format!("quantize model --scheme {scheme} --tune 0 --calibration text.txt -o other"));
                 "other"
             }
             None => "q",

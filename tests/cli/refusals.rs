@@ -9,23 +9,23 @@ fn of_models_options_and_schemes() {
     let mut transcript = with_decoder("refusals-quantize", Family::TiedLlama);
     for line in [
         "quantize nowhere --scheme w8 -o out/q",
-        "quantize model --scheme w8 --target cortex-m5 -o out/q",
-        "quantize model --scheme w8 --device cuda -o out/q",
-        "quantize model --scheme w8 --keep layers.7.*=w4 -o out/q",
-        "quantize model --scheme w8 --keep embedding=w4 --keep head=w8 -o out/q",
-        "quantize model --scheme w8 --max-ram 1KiB -o out/q",
+        "quantize model --scheme w8 --tune 0 --target cortex-m5 -o out/q",
+        "quantize model --scheme w8 --tune 0 --device cuda -o out/q",
+        "quantize model --scheme w8 --tune 0 --keep layers.7.*=w4 -o out/q",
+        "quantize model --scheme w8 --tune 0 --keep embedding=w4 --keep head=w8 -o out/q",
+        "quantize model --scheme w8 --tune 0 --max-ram 1KiB -o out/q",
         "quantize model --scheme w5 -o out/q",
         "quantize model --scheme auto -o out/q",
-        "quantize model --scheme w8 --budget 1MiB -o out/q",
+        "quantize model --scheme w8 --tune 0 --budget 1MiB -o out/q",
         "quantize model --scheme auto --budget 8000 -o out/q",
         "quantize model --scheme auto --bits-per-weight 0 -o out/q",
         "quantize model --scheme auto --bits-per-weight 5 --keep head=w8 -o out/q",
         "quantize model --scheme auto --bits-per-weight 8 --keep *.q=w8 --keep *.k=w4 -o out/q",
-        "quantize model --scheme w8 --calibration nowhere.txt -o out/q",
+        "quantize model --scheme w8 --tune 0 --calibration nowhere.txt -o out/q",
     ] {
         assert_eq!(transcript.run(line).status.code(), Some(2), "slmc {line}");
     }
-    transcript.prepare("quantize model --scheme w8 --calibration text.txt -o done");
+    transcript.prepare("quantize model --scheme w8 --tune 0 --calibration text.txt -o done");
     transcript.run("quantize done --scheme w4 -o out/q");
     assert!(!transcript.path("out").exists(), "a refused command wrote something");
 }
@@ -64,7 +64,7 @@ fn of_damaged_checkpoints() {
         transcript.note(what);
         transcript.file("model/model.safetensors", bytes);
         for line in
-            ["quantize model --scheme w8 --calibration text.txt -o out/q", "eval model --data text.txt --window 16"]
+            ["quantize model --scheme w8 --tune 0 --calibration text.txt -o out/q", "eval model --data text.txt --window 16"]
         {
             assert_eq!(transcript.run(line).status.code(), Some(2), "slmc {line} with weights: {what}");
         }
@@ -106,19 +106,19 @@ fn of_tokenizers_and_texts() {
         "eval model --data lines.jsonl --window 16",
         "eval model --data lines.jsonl --window 16 --field story",
         "eval model --data text.txt --window 16 --task classify",
-        "quantize model --scheme w8 --calibration empty.txt -o out/q",
-        "quantize model --scheme w8 --calibration short.txt -o out/q",
+        "quantize model --scheme w8 --tune 0 --calibration empty.txt -o out/q",
+        "quantize model --scheme w8 --tune 0 --calibration short.txt -o out/q",
     ] {
         assert_eq!(transcript.run(line).status.code(), Some(2), "slmc {line}");
     }
-    transcript.prepare("quantize model --scheme w8 --calibration text.txt -o q");
+    transcript.prepare("quantize model --scheme w8 --tune 0 --calibration text.txt -o q");
     let mut larger = letters();
     larger["model"]["vocab"]["zz"] = json!(40);
     transcript.file("q/tokenizer.json", larger.to_string());
     transcript.note("a tokenizer with more ids than the model has rows");
     transcript.run("compile q --target generic -o out/q.slm");
     transcript.file("model/tokenizer.json", larger.to_string());
-    transcript.run("quantize model --scheme w8 --calibration text.txt -o out/q");
+    transcript.run("quantize model --scheme w8 --tune 0 --calibration text.txt -o out/q");
     transcript.run("eval model --data text.txt --window 16");
     transcript.note("a model with another vocabulary as the reference");
     write(&transcript.path("bert"), Family::Bert, Size::SMALL);
@@ -134,7 +134,7 @@ fn of_tokenizers_and_texts() {
 #[test]
 fn of_compilation() {
     let mut transcript = with_decoder("refusals-compile", Family::Llama);
-    transcript.prepare("quantize model --scheme w8 --calibration text.txt -o q");
+    transcript.prepare("quantize model --scheme w8 --tune 0 --calibration text.txt -o q");
     for line in [
         "compile model --target generic -o out/a.slm",
         "compile q --target cortex-m5 -o out/a.slm",
@@ -162,7 +162,7 @@ fn of_compilation() {
 #[test]
 fn of_artifacts() {
     let mut transcript = with_decoder("refusals-artifact", Family::Llama);
-    transcript.prepare("quantize model --scheme w8 --calibration text.txt -o q");
+    transcript.prepare("quantize model --scheme w8 --tune 0 --calibration text.txt -o q");
     transcript.prepare("compile q --target generic -o a.slm");
     transcript.prepare("compile q --target generic --device-only -o device.slm");
     let artifact = std::fs::read(transcript.path("a.slm")).expect("it was written");

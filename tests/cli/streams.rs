@@ -9,7 +9,7 @@ use std::process::Stdio;
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     let transcript = with_decoder("", Family::Llama);
-    transcript.prepare("quantize model --scheme w8 --calibration text.txt -o q");
+    transcript.prepare("quantize model --scheme w8 --tune 0 --calibration text.txt -o q");
     transcript.prepare("compile q --target generic -o a.slm");
     for arguments in [
         &["generate", "a.slm", "--prompt", "the fox", "--tokens", "80", "--temperature", "1"][..],
@@ -39,7 +39,7 @@ fn a_reader_that_goes_away_is_no_error() {
 fn quiet_prints_nothing_but_the_result() {
     let transcript = with_decoder("", Family::Llama);
     for line in [
-        "quantize -q model --scheme w8 --calibration text.txt -o q",
+        "quantize -q model --scheme w8 --tune 0 --calibration text.txt -o q",
         "compile -q q --target generic -o a.slm",
         "verify -q a.slm",
         "inspect -q a.slm",
@@ -63,7 +63,7 @@ fn progress_is_json_lines_when_asked_for() {
     let mut transcript = with_decoder("progress", Family::Llama);
     transcript.note("steps of less than a tenth are not listed");
     for line in [
-        "quantize model --scheme w8 --calibration text.txt --progress json --json -o q",
+        "quantize model --scheme w8 --tune 0 --calibration text.txt --progress json --json -o q",
         "compile q --target generic --progress json --json -o a.slm",
         "eval a.slm --data text.txt --window 16 --progress json --json",
         "compile model --target generic --progress json -o b.slm",
@@ -84,7 +84,7 @@ fn progress_is_json_lines_when_asked_for() {
 #[test]
 fn threads_change_nothing() {
     let transcript = with_decoder("", Family::TiedLlama);
-    let quantize = |threads: usize| format!("quantize model --scheme mixed --threads {threads} -o q{threads} --json");
+    let quantize = |threads: usize| format!("quantize model --scheme mixed --tune 0 --threads {threads} -o q{threads} --json");
     let results: Vec<Vec<u8>> = [1, 2, 5]
         .map(|threads| {
             let mut all = transcript.silent(&quantize(threads)).stdout;

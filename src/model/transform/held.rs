@@ -39,15 +39,14 @@ impl HeldMasks {
 }
 
 impl Transform for HeldMasks {
-    fn apply(&self, id: LinearId, weights: &[f32]) -> Vec<f32> {
-        let mut seen = weights.to_vec();
+    fn apply(&self, id: LinearId, trained: &[f32]) -> Vec<f32> {
+        let mut seen = trained.to_vec();
         self.clear(id, &mut seen);
         seen
     }
 
-    fn mask_gradient(&self, id: LinearId, gradient: &mut [f32]) {
-        self.clear(id, gradient);
+    fn pull_back(&self, id: LinearId, _trained: &[f32], mut gradient: Vec<f32>) -> Vec<f32> {
+        self.clear(id, &mut gradient);
+        gradient
     }
-
-    fn refresh(&mut self, _step: u64, _weights: &dyn Fn(LinearId) -> Option<Vec<f32>>) {}
 }

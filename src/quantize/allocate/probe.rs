@@ -129,6 +129,12 @@ impl<'m> Probe<'m> {
         self.judge(&weights, |sequence| self.forward(&weights).embed(&sequence.batch), 0)
     }
 
+    /// Another model of the same specification, with f32 activations.
+    pub fn model(&self, changed: &Model) -> Result<Samples, ProbeError> {
+        let weights = DenseWeights::new(changed, &self.device)?;
+        self.judge(&weights, |sequence| self.forward(&weights).embed(&sequence.batch), 0)
+    }
+
     /// Every item alone in each of its codings but the first, the others as they were: `[item][coding - 1]`.
     pub fn alone(
         &self,

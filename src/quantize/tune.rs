@@ -1,0 +1,218 @@
+//! Training on the grid: what was rounded is trained end to end so that the quantized model's distribution comes nearest to
+//! the original's, bytes staying what they are. Of a matrix, integers move by rounding a trained value straight through
+//! (Bengio et al. 2013) and row scales by a factor (EfficientQAT, Chen et al. 2024); multipliers stay. Norms, biases and
+//! convolution kernels are trained as they are.
+//!
+//! ```text
+//! integer  q = clamp(round(u · v))     v is trained, u = 8 · rms(q) of the matrix: one rate suits 4 and 8 bits
+//! scale    s = s₀ · (1 + t)            t is trained, one a row, from 0
+//! ```
+//!
+//! It begins at what was rounded, with every integer in the middle of its step, so that without a step nothing changes.
+//! The matrix that the forward sees is the one that is written ([`OnGrid::matrix`]).
+
+use super::allocate::probe::{Probe, ProbeError};
+use crate::checkpoint::DenseTensor;
+use crate::divergence::mean_and_error;
+use crate::model::id::{LinearId, ParameterId, Part};
+use crate::model::quantized::QuantizedMatrix;
+use crate::model::transform::{HeldMasks, Transform};
+use crate::model::weights::{Model, ModelError, Parameter};
+use crate::progress::Progress;
+use crate::train::command::{CommandError, TrainReport};
+use crate::train::data::Samples;
+use crate::train::retrain::Retraining;
+use crate::train::settings::Settings;
+use burn::tensor::Device;
+use rayon::prelude::*;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Why a model was not tuned.
+#[derive(Debug, thiserror::Error)]
+pub enum TuneError {
+    /// Of training.
+    #[error(transparent)]
+    Train(#[from] CommandError),
+    /// Of judging.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// Of the weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// u over the root mean square of a matrix's integers.
+const UNITS: f32 = 8.0;
+
+/// A run.
+pub struct Tuning<'t> {
+    /// The model before it was rounded: the teacher.
+    pub original: &'t Model,
+    /// Zeros that stay zero.
+    pub masks: HeldMasks,
+    /// What to train on.
+    pub samples: &'t Samples,
+    /// Of the loop.
+    pub settings: Settings,
+    /// What the rate follows and the result is judged by: texts that are not trained on, or none.
+    pub held_out: &'t [Vec<u32>],
+    /// Of settings and inputs.
+    pub fingerprint: String,
+    /// Beside it is the checkpoint.
+    pub out: &'t Path,
+}
+
+/// Divergence from the original, in nats, at which the rate is the settings'. Below, it falls with its root: the noise
+/// that steps of one size put on a model costs as the square of their size.
+const FAR: f64 = 0.04;
+
+/// What became of a model.
+pub struct Tuned {
+    /// As trained, or as it was where that is nearer to the original.
+    pub model: Model,
+    /// One JSON line per step.
+    pub log: Vec<String>,
+    /// Of the run.
+    pub training: TrainReport,
+    /// On the held-out texts, where there are any.
+    pub judged: Option<Judged>,
+}
+
+/// Divergence from the original on texts that were not trained on, before and after, weights alone.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Judged {
+    /// As rounded.
+    pub before: f64,
+    /// As trained.
+    pub after: f64,
+    /// Whether what was trained is what was taken.
+    pub taken: bool,
+}
+
+/// Matrices as they were rounded, seen through what is trained of them.
+pub struct OnGrid {
+    matrices: BTreeMap<LinearId, Rounded>,
+    masks: HeldMasks,
+}
+
+/// One matrix as it was rounded.
+struct Rounded {
+    matrix: QuantizedMatrix,
+    /// u
+    unit: f32,
+}
+
+impl OnGrid {
+    /// Of the quantized matrices of a model.
+    pub fn new(model: &Model, masks: HeldMasks) -> Self {
+        let mut matrices = BTreeMap::new();
+        for (id, parameter) in &model.parameters {
+            if let (ParameterId::Linear(linear, Part::Weight), Parameter::Quantized(matrix)) = (id, parameter) {
+                let squares: f64 = matrix.values.iter().map(|value| f64::from(*value).powi(2)).sum();
+                let rms = (squares / matrix.values.len().max(1) as f64).sqrt().max(1.0) as f32;
+                matrices.insert(*linear, Rounded { matrix: matrix.clone(), unit: UNITS * rms });
+            }
+        }
+        OnGrid { matrices, masks }
+    }
+
+    /// What is trained of a matrix, at its start: v of every weight, row-major, then t of every row.
+    pub fn start(&self, id: LinearId) -> Option<Vec<f32>> {
+        let Rounded { matrix, unit } = self.matrices.get(&id)?;
+        let values = matrix.values.iter().map(|value| f32::from(*value) / unit);
+        Some(values.chain(std::iter::repeat_n(0.0, matrix.rows)).collect())
+    }
+
+    /// The matrix that trained values stand for.
+    pub fn matrix(&self, id: LinearId, trained: &[f32]) -> Option<QuantizedMatrix> {
+        let Rounded { matrix, unit } = self.matrices.get(&id)?;
+        let (values, factors) = trained.split_at(matrix.values.len());
+        let (low, high) = matrix.scheme.limits();
+        let rounded = values.par_iter().map(|v| (unit * v).round_ties_even().clamp(low, high) as i8);
+        let scales = matrix.row_scale.iter().zip(factors).map(|(scale, t)| scale * (1.0 + t).max(0.0));
+        Some(QuantizedMatrix { values: rounded.collect(), row_scale: scales.collect(), ..matrix.clone() })
+    }
+}
+
+impl Transform for OnGrid {
+    fn apply(&self, id: LinearId, trained: &[f32]) -> Vec<f32> {
+        self.matrix(id, trained).map_or_else(|| trained.to_vec(), |matrix| matrix.dequantize())
+    }
+
+    /// ∂/∂v = u · step · g, and 0 where the integer is held or at the end of its range; ∂/∂t = Σ g w / (1 + t).
+    fn pull_back(&self, id: LinearId, trained: &[f32], gradient: Vec<f32>) -> Vec<f32> {
+        let (Some(rounded), Some(seen)) = (self.matrices.get(&id), self.matrix(id, trained)) else { return gradient };
+        let Rounded { matrix, unit } = rounded;
+        let columns = matrix.columns;
+        let (values, factors) = trained.split_at(matrix.values.len());
+        let weights = seen.dequantize();
+        let (low, high) = matrix.scheme.limits();
+        let steps = QuantizedMatrix { values: vec![1; matrix.values.len()], ..seen }.dequantize();
+        let by_factor = gradient.par_chunks_exact(columns).zip(weights.par_chunks_exact(columns)).zip(factors).map(
+            |((gradient, weights), t)| {
+                let along: f32 = gradient.iter().zip(weights).map(|(g, w)| g * w).sum();
+                if 1.0 + t > 0.0 { along / (1.0 + t) } else { 0.0 }
+            },
+        );
+        let by_factor: Vec<f32> = by_factor.collect();
+        let within = |v: f32| unit * v > low - 0.5 && unit * v < high + 0.5;
+        let by_value = gradient.par_iter().zip(&steps).zip(values);
+        let by_value = by_value.map(|((g, step), v)| if within(*v) { g * step * unit } else { 0.0 });
+        let mut out: Vec<f32> = by_value.collect();
+        self.masks.clear(id, &mut out);
+        out.extend(by_factor);
+        out
+    }
+}
+
+impl Tuning<'_> {
+    /// The rounded model as trained.
+    ///
+    /// # Errors
+    /// Those of training.
+    pub fn run(self, quantized: Model, device: &Device, progress: &dyn Progress) -> Result<Tuned, TuneError> {
+        let Tuning { original, masks, samples, mut settings, held_out, fingerprint, out } = self;
+        let probe = (!held_out.is_empty()).then(|| Probe::new(original, held_out, device)).transpose()?;
+        let divergence = |model: &Model| -> Result<Option<f64>, ProbeError> {
+            probe.as_ref().map(|probe| Ok(mean_and_error(&probe.model(model)?).0)).transpose()
+        };
+        let before = divergence(&quantized)?;
+        if let Some(before) = before {
+            settings.learning_rate *= (before / FAR).sqrt().min(1.0);
+        }
+        let grid = OnGrid::new(&quantized, masks);
+        let mut start = BTreeMap::new();
+        for parameter in quantized.spec.parameters() {
+            let of_matrix = match parameter.id {
+                ParameterId::Linear(id, Part::Weight) => grid.start(id),
+                _ => None,
+            };
+            let values = of_matrix.map_or_else(|| quantized.values_f32(parameter.id), Ok)?;
+            start.insert(parameter.id, values);
+        }
+        let retraining = Retraining { model: original, start, samples, settings: &settings, fingerprint, out };
+        let (trained, training) = retraining.run(&grid, device, progress)?;
+        let mut tuned = quantized.clone();
+        for (id, values) in &trained.parameters {
+            match (id, tuned.parameters.get_mut(id)) {
+                (ParameterId::Linear(linear, Part::Weight), Some(Parameter::Quantized(matrix))) => {
+                    if let Some(tuned) = grid.matrix(*linear, values) {
+                        *matrix = tuned;
+                    }
+                }
+                (_, Some(Parameter::Dense(dense))) => {
+                    *dense = DenseTensor::from_f32(dense.shape().to_vec(), values).map_err(ModelError::from)?;
+                }
+                _ => {}
+            }
+        }
+        let judged = match (before, divergence(&tuned)?) {
+            (Some(before), Some(after)) => Some(Judged { before, after, taken: after < before }),
+            _ => None,
+        };
+        let model = if judged.is_none_or(|judged| judged.taken) { tuned } else { quantized };
+        Ok(Tuned { model, log: trained.log, training, judged })
+    }
+}
