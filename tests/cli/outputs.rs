@@ -68,7 +68,8 @@ fn too_big_is_exit_code_1_with_all_numbers() {
         // What the answer promises holds: that scheme, or the one there is, at that context and no longer one.
         let model = match answer["scheme"].as_str() {
             Some(scheme) => {
-                transcript.prepare(&format!("quantize model --scheme {scheme} --tune 0 --calibration text.txt -o other"));
+                transcript
+                    .prepare(&format!("quantize model --scheme {scheme} --tune 0 --calibration text.txt -o other"));
                 "other"
             }
             None => "q",

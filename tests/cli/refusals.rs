@@ -63,9 +63,10 @@ fn of_damaged_checkpoints() {
     for (what, bytes) in cases {
         transcript.note(what);
         transcript.file("model/model.safetensors", bytes);
-        for line in
-            ["quantize model --scheme w8 --tune 0 --calibration text.txt -o out/q", "eval model --data text.txt --window 16"]
-        {
+        for line in [
+            "quantize model --scheme w8 --tune 0 --calibration text.txt -o out/q",
+            "eval model --data text.txt --window 16",
+        ] {
             assert_eq!(transcript.run(line).status.code(), Some(2), "slmc {line} with weights: {what}");
         }
     }

@@ -84,7 +84,8 @@ fn progress_is_json_lines_when_asked_for() {
 #[test]
 fn threads_change_nothing() {
     let transcript = with_decoder("", Family::TiedLlama);
-    let quantize = |threads: usize| format!("quantize model --scheme mixed --tune 0 --threads {threads} -o q{threads} --json");
+    let quantize =
+        |threads: usize| format!("quantize model --scheme mixed --tune 0 --threads {threads} -o q{threads} --json");
     let results: Vec<Vec<u8>> = [1, 2, 5]
         .map(|threads| {
             let mut all = transcript.silent(&quantize(threads)).stdout;
