@@ -13,7 +13,7 @@ use super::vector::{add, dot, nearest, wide};
 use crate::calibrate::linear_algebra::{NoFactor, inverse_factor};
 use crate::calibrate::moments::Moments;
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::{GROUP, QuantScheme};
+use crate::model::scheme::{GROUP, QuantScheme, SPLIT_ROWS};
 use rayon::prelude::*;
 
 /// Rows that share what is loaded of U and H.
@@ -191,10 +191,10 @@ struct Row {
 
 impl Row {
     fn of(matrix: &QuantizedMatrix, row: usize) -> Self {
-        let (columns, groups) = (matrix.columns, matrix.groups());
+        let columns = matrix.columns;
         Row {
             scale: matrix.row_scale[row],
-            multipliers: matrix.multiplier[row * groups..][..groups].iter().map(|m| f32::from(*m)).collect(),
+            multipliers: matrix.multipliers(row).iter().map(|m| f32::from(*m)).collect(),
             values: matrix.values[row * columns..][..columns].iter().map(|v| f32::from(*v)).collect(),
             error: 0.0,
             plain_error: 0.0,
@@ -213,10 +213,12 @@ impl Row {
     }
 }
 
-fn limits(scheme: QuantScheme) -> (f32, f32) {
-    match scheme {
+/// Of the values of a block of rows from this one. Parts of a matrix begin with a block.
+fn limits(scheme: QuantScheme, first: usize) -> (f32, f32) {
+    const { assert!(SPLIT_ROWS.is_multiple_of(BLOCK as u32)) };
+    match scheme.of_row(first) {
         QuantScheme::W8 => (-127.0, 127.0),
-        QuantScheme::W4G32 => (-8.0, 7.0),
+        _ => (-8.0, 7.0),
     }
 }
 
@@ -229,7 +231,7 @@ fn round_block(
 ) -> Vec<Row> {
     let columns = hessian.columns;
     let count = weights.len() / columns;
-    let range = limits(plain.scheme);
+    let range = limits(plain.scheme, first);
     let mut best: Vec<Row> = (first..first + count).map(|row| Row::of(plain, row)).collect();
     let measured = errors(weights, &best, hessian);
     for (row, error) in best.iter_mut().zip(measured) {

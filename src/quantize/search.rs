@@ -35,9 +35,10 @@ pub fn quantize_matrix(
     let importance = normalised(importance, columns);
     let rounded: Vec<Row> = weights
         .par_chunks_exact(columns)
-        .map(|row| match scheme {
+        .enumerate()
+        .map(|(index, row)| match scheme.of_row(index) {
             QuantScheme::W8 => wide(|| byte_row(row, &importance)),
-            QuantScheme::W4G32 => wide(|| nibble_row(row, &importance)),
+            _ => wide(|| nibble_row(row, &importance)),
         })
         .collect();
     let mut matrix = QuantizedMatrix {
@@ -71,22 +72,17 @@ fn normalised(importance: Option<&[f64]>, columns: usize) -> Vec<f32> {
 
 /// The scales of a matrix without its values: what stays fixed while weights are trained on the grid.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Grid {
-    scheme: QuantScheme,
-    columns: usize,
-    row_scale: Vec<f32>,
-    multiplier: Vec<i8>,
-}
+pub struct Grid(QuantizedMatrix);
 
 impl Grid {
     /// The grid a matrix was rounded to.
     pub fn of(matrix: &QuantizedMatrix) -> Self {
-        Grid {
-            scheme: matrix.scheme,
-            columns: matrix.columns,
+        Grid(QuantizedMatrix {
+            values: Vec::new(),
             row_scale: matrix.row_scale.clone(),
             multiplier: matrix.multiplier.clone(),
-        }
+            ..*matrix
+        })
     }
 
     /// Other weights of the same shape, row-major, rounded to this grid.
@@ -94,30 +90,20 @@ impl Grid {
     /// # Panics
     /// If there are fewer weights than the grid has rows for.
     pub fn round(&self, weights: &[f32]) -> QuantizedMatrix {
-        let groups = if self.scheme == QuantScheme::W4G32 { self.columns.div_ceil(GROUP) } else { 0 };
+        let Grid(grid) = self;
         let rounded: Vec<Vec<i8>> = weights
-            .par_chunks_exact(self.columns)
-            .zip(&self.row_scale)
+            .par_chunks_exact(grid.columns)
+            .zip(&grid.row_scale)
             .enumerate()
-            .map(|(row, (weights, &scale))| match self.scheme {
+            .map(|(row, (weights, &scale))| match grid.scheme.of_row(row) {
                 QuantScheme::W8 => round_to(weights, scale, -127.0, 127.0).collect(),
-                QuantScheme::W4G32 => {
-                    let multipliers = &self.multiplier[row * groups..][..groups];
-                    let parts = weights.chunks(GROUP).zip(multipliers);
+                _ => {
+                    let parts = weights.chunks(GROUP).zip(grid.multipliers(row));
                     parts.flat_map(|(part, &m)| round_to(part, scale * f32::from(m), -8.0, 7.0)).collect()
                 }
             })
             .collect();
-        QuantizedMatrix {
-            scheme: self.scheme,
-            rows: self.row_scale.len(),
-            columns: self.columns,
-            values: rounded.concat(),
-            row_scale: self.row_scale.clone(),
-            multiplier: self.multiplier.clone(),
-            sparsity: None,
-            activations: slm_runtime::kernels::Width::Bits8,
-        }
+        QuantizedMatrix { values: rounded.concat(), ..grid.clone() }
     }
 }
 
@@ -275,7 +261,7 @@ mod tests {
                 prop_assert!(matrix.values.iter().all(|value| bounds.contains(value)));
                 prop_assert!(matrix.multiplier.iter().all(|m| *m != 0 && *m != -128));
                 prop_assert!(matrix.row_scale[0].is_finite() && matrix.row_scale[0] >= 0.0);
-                prop_assert_eq!(matrix.multiplier.len(), matrix.groups());
+                prop_assert_eq!(matrix.multiplier.len(), matrix.multiplied_rows() * matrix.groups());
             }
         }
     }
