@@ -218,6 +218,16 @@ pub(super) fn check(
     schemes: &BTreeMap<LinearId, QuantScheme>,
     stored: &Directory,
 ) -> Result<bool, ModelError> {
+    let matrices: BTreeMap<LinearId, [usize; 2]> =
+        spec.matrices().into_iter().map(|(id, rows, columns)| (id, [rows, columns])).collect();
+    for (&id, &scheme) in schemes {
+        match matrices.get(&id) {
+            None => {
+                return Err(ModelError::NoParameter { path: stored.path().to_owned(), id: ParameterId::weight(id) });
+            }
+            Some(&shape) => check_shape_of(id, scheme, shape)?,
+        }
+    }
     let table = stored.tensors();
     let key_maps = key_map_shapes(spec).iter().any(|(id, _)| table.contains_key(&id.to_string()));
     let expected = expected(spec, schemes, key_maps);
@@ -232,16 +242,6 @@ pub(super) fn check(
     if let Some((name, tensor)) = table.iter().find(|(name, _)| !expected.contains_key(*name)) {
         let (file, tensor) = (tensor.file.clone(), name.clone());
         return Err(ModelError::Extra { file, tensor, family: spec.family });
-    }
-    let matrices: BTreeMap<LinearId, [usize; 2]> =
-        spec.matrices().into_iter().map(|(id, rows, columns)| (id, [rows, columns])).collect();
-    for (&id, &scheme) in schemes {
-        match matrices.get(&id) {
-            None => {
-                return Err(ModelError::NoParameter { path: stored.path().to_owned(), id: ParameterId::weight(id) });
-            }
-            Some(&shape) => check_shape_of(id, scheme, shape)?,
-        }
     }
     Ok(key_maps)
 }

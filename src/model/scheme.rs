@@ -163,8 +163,8 @@ pub enum SplitError {
     },
     /// Nothing is left for the second part, or nothing for the first.
     #[error(
-        "`{id}` has {rows} rows, which leaves no second part for {scheme}; split it after a multiple of {SPLIT_ROWS} below \
-         {rows}, or give it w8 or w4"
+        "`{id}` has {rows} rows, which leaves no second part for {scheme}; {}give it w8 or w4",
+        if *rows > SPLIT_ROWS as usize { format!("split it after a multiple of {SPLIT_ROWS} below {rows}, or ") } else { String::new() }
     )]
     Rows {
         /// The matrix.

@@ -111,10 +111,10 @@ fn every_rule_of_parts_is_checked() {
         ("other activations", Box::new(|all| all[1].activation_bits = 0), tensor(1, columns)),
         ("a row too few", Box::new(|all| all[1].rows = 7), FormatError::TensorShape(key(TensorRole::EmbedToken))),
         ("64 rows too many", Box::new(|all| all[0].rows = 128), FormatError::TensorShape(key(TensorRole::EmbedToken))),
-        ("no second part", Box::new(|all| drop(all.remove(1))), FormatError::TensorShape(key(TensorRole::EmbedToken))),
+        ("no second part", Box::new(|all| _ = all.remove(1)), FormatError::TensorShape(key(TensorRole::EmbedToken))),
         (
             "no second part of the head",
-            Box::new(|all| drop(all.remove(head(all) + 1))),
+            Box::new(|all| _ = all.remove(head(all) + 1)),
             FormatError::TensorShape(key(TensorRole::LmHead)),
         ),
         (

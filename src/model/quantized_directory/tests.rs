@@ -229,8 +229,8 @@ fn a_split_is_written_read_back_and_checked_by_rows() {
     for (name, scheme, expected) in [
         ("embed.token", "w8:65+w4.g32", "is `w8:65+w4.g32`; slmc supports w8, w4.g32, w8:ROWS+w4.g32"),
         ("embed.token", "w8:64+w4", "is `w8:64+w4`; slmc supports"),
-        ("embed.token", "w8:128+w4.g32", "tensor `embed.token.multiplier` is missing"),
-        ("layers.0.attn.q", "w8:64+w4.g32", "layers.0.attn.q"),
+        ("embed.token", "w8:128+w4.g32", "schemes: `embed.token` has 75 rows, which leaves no second part"),
+        ("layers.0.attn.q", "w8:64+w4.g32", "schemes: `layers.0.attn.q` cannot be w8:64+w4.g32: only the rows of"),
     ] {
         let mut config = original.clone();
         config[KEY]["schemes"][name] = json!(scheme);
