@@ -395,6 +395,17 @@ mod tests {
         }
     }
 
+    /// The rows of a split are those of the matrix in their schemes, bit for bit.
+    #[test]
+    fn rows_of_a_split_are_rounded_as_in_their_schemes() {
+        let (rows, columns, split) = (90, 80, QuantScheme::Split { wide_rows: 64 });
+        let weights = random(7, rows * columns);
+        let hessian = Hessian::new(&moments(columns, 1000)).expect("it is positive definite");
+        let in_scheme = |scheme| quantize_matrix(&weights, rows, scheme, &hessian, None).matrix;
+        let part = |rows, scheme| in_scheme(scheme).part(rows, scheme);
+        assert_eq!(in_scheme(split), QuantizedMatrix::of_parts(split, [rows, columns], part));
+    }
+
     #[test]
     fn what_is_held_stays_zero() {
         let (rows, columns) = (5, 64);

@@ -227,6 +227,17 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_a_split_are_those_of_their_schemes_and_stay_on_the_grid() {
+        let (rows, columns, split) = (75, 70, QuantScheme::Split { wide_rows: 64 });
+        let weights = bell(3, rows * columns);
+        let in_scheme = |scheme| quantize_matrix(&weights, rows, columns, scheme, None);
+        let part = |rows, scheme| in_scheme(scheme).part(rows, scheme);
+        let matrix = in_scheme(split);
+        assert_eq!(matrix, QuantizedMatrix::of_parts(split, [rows, columns], part));
+        assert_eq!(Grid::of(&matrix).round(&weights), matrix);
+    }
+
+    #[test]
     fn errors_are_those_of_the_formats() {
         let weights = bell(1, 64 * 256);
         let bytes = quantize_matrix(&weights, 64, 256, QuantScheme::W8, None);
