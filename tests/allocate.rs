@@ -151,3 +151,42 @@ fn the_frontier_falls_and_is_drawn() {
     assert_eq!(refused.status.code(), Some(2));
     assert_eq!(std::fs::read_to_string(directory.join("mine.svg")).expect("it is there"), "<svg/>");
 }
+
+/// With everything else in 4 bits, what a budget leaves goes to the first tokens.
+#[test]
+fn what_is_left_goes_to_the_first_tokens() {
+    let (Some(model), Some(text)) = (crate::shared("models/stories260k"), crate::shared("data/stories-calib.txt"))
+    else {
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    let (model, text) = (model.display().to_string(), text.display().to_string());
+    let quantize = |scheme: &str| {
+        let line = format!("quantize {model} --scheme {scheme} --method search --calibration {text}");
+        report(directory, &format!("{line} --calibration-tokens 2048 --target cortex-m55 -o q"))
+    };
+    let bytes = |report: &Value| report["weight_bytes"].as_u64().expect("a number");
+    let (least, by_hand) = (bytes(&quantize("w4")), bytes(&quantize("w4 --keep embedding=w8:448+w4")));
+    assert!(by_hand > least);
+    let found = quantize(&format!("auto --budget {} --keep attention=w4 --keep ffn=w4", by_hand + 63));
+    let items = found["allocation"]["items"].as_array().expect("a list");
+    let table = items.iter().find(|item| item["name"] == "embed.token").expect("it is an item");
+    assert_eq!(table["chosen"], "w8:448+w4.g32", "{table}");
+    assert_eq!((bytes(&found), found["allocation"]["chosen_bytes"].as_u64()), (by_hand, Some(by_hand)));
+    // From w8 by eighths of 512 rows to w4: fewer bytes with every step, and more predicted and measured cost, but for the
+    // last steps. The first 256 tokens of this vocabulary stand for bytes that no text has.
+    let codings = table["codings"].as_array().expect("a list");
+    let number = |coding: &Value, pointer: &str| coding.pointer(pointer).and_then(Value::as_f64).unwrap_or(0.0);
+    assert_eq!(codings.len(), 9);
+    assert!(codings.windows(2).all(|pair| number(&pair[0], "/bytes") > number(&pair[1], "/bytes")), "{table}");
+    for cost in ["/predicted", "/measured/mean"] {
+        assert!(codings[..5].windows(2).all(|pair| number(&pair[0], cost) < number(&pair[1], cost)), "{table}");
+    }
+    // What was counted is what is compiled, and it says the same of itself.
+    let compiled = report(directory, "compile q --target cortex-m55 -o a.slm");
+    let inspected = report(directory, "inspect a.slm");
+    assert_eq!((bytes(&compiled), bytes(&inspected)), (by_hand, by_hand));
+    assert_eq!((&inspected["tensors"][0]["rows"], &inspected["tensors"][1]["rows"]), (&448.into(), &64.into()));
+    assert_eq!(slmc(directory, "verify a.slm").status.code(), Some(0));
+}

@@ -3,9 +3,10 @@
 
 mod bytes;
 mod mutations;
+mod parts;
 mod sections;
 
-use crate::fixture::{Family, Size, compiled, quantized};
+use crate::fixture::{Family, Size, compiled, quantized, with_tokens};
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::{ALIGNMENT, Layout};
@@ -16,11 +17,17 @@ use slm_runtime::tokenizer::Tokenizer;
 use slmc::compile::fit::Device;
 use slmc::compile::host::{SessionMemory, kernels};
 use slmc::compile::{Compiled, inspect};
-use slmc::model::scheme::Preset;
+use slmc::model::scheme::{Preset, QuantScheme};
 
 /// The smallest artifact of a family: pages of 64 bytes, so that most bytes carry something.
 fn tiny(family: Family) -> Compiled {
     let model = quantized(family, Size::TINY, Preset::Mixed);
+    compiled(&model, &Device { page_bytes: 64, ..Device::unlimited("tiny", Layout::R4K4) }, None)
+}
+
+/// The same with 72 tokens, of which the first 64 have 8 bits: its token table and a head of its own are in two parts.
+fn tiny_in_parts(family: Family) -> Compiled {
+    let model = with_tokens(quantized(family, Size::TINY, Preset::W4), 72, QuantScheme::Split { wide_rows: 64 });
     compiled(&model, &Device { page_bytes: 64, ..Device::unlimited("tiny", Layout::R4K4) }, None)
 }
 

@@ -1,7 +1,7 @@
 //! The same inputs give the same bytes and the same bits: two builds, any number of threads, every layout, every way to
 //! cut a prompt into chunks.
 
-use crate::fixture::{Family, Size, compiled, quantized};
+use crate::fixture::{Family, Size, compiled, quantized, with_tokens};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::kernels::pool::Pool;
 use slm_runtime::kernels::{Kernels, SCALAR, Width, available};
@@ -10,6 +10,7 @@ use slm_runtime::session::Session;
 use slm_runtime::sha256::{Digest, Sha256};
 use slmc::compile::fit::Device;
 use slmc::compile::host::{SessionMemory, kernels};
+use slmc::model::id::{LinearId, ParameterId, Role};
 use slmc::model::scheme::{Preset, QuantScheme};
 use slmc::model::weights::{Model, Parameter};
 
@@ -30,12 +31,18 @@ fn tokens(vocabulary: usize, count: usize) -> Vec<u32> {
     (0..count as u64).map(|n| (slm_runtime::sample::random_u64(7, n) % vocabulary as u64) as u32).collect()
 }
 
+/// Of a vocabulary of 150 tokens, the first ones in 8 bits and the others in 4.
+const SPLITS: [QuantScheme; 2] = [QuantScheme::Split { wide_rows: 64 }, QuantScheme::Split { wide_rows: 128 }];
+
 #[test]
 fn layouts_and_chunks_do_not_change_a_bit() {
     let mut wrong = Vec::new();
     for family in Family::ALL {
-        for preset in Preset::ALL {
-            let model = quantized(family, Size::SMALL, preset);
+        let presets = Preset::ALL.map(|preset| (preset.name().to_owned(), quantized(family, Size::SMALL, preset)));
+        let split = |scheme: QuantScheme| {
+            (scheme.to_string(), with_tokens(quantized(family, Size::SMALL, Preset::W4), 150, scheme))
+        };
+        for (name, model) in presets.into_iter().chain(SPLITS.map(split)) {
             let tokens = tokens(model.spec.vocabulary, Size::SMALL.context);
             // A decoder's prompt comes in pieces; an encoder sees its sequence whole.
             let pieces = if family.decoder() { &[1, 7, 64, 96][..] } else { &[96] };
@@ -46,7 +53,7 @@ fn layouts_and_chunks_do_not_change_a_bit() {
                 let bytes = compiled(&model, &Device::unlimited("test", layout), None).bytes;
                 for &piece in pieces {
                     if logits(&bytes, &tokens, piece) != expected {
-                        wrong.push(format!("{} {} {} pieces of {piece}", family.name(), preset.name(), layout.name()));
+                        wrong.push(format!("{} {name} {} pieces of {piece}", family.name(), layout.name()));
                     }
                 }
             }
@@ -126,6 +133,9 @@ fn kernels_threads_and_pieces_do_not_change_a_bit() {
         let model = || quantized(family, Size::SMALL, Preset::Mixed);
         models.push((family.name().to_owned(), model()));
         models.push((format!("{} with 16-bit activations", family.name()), with_wide_activations(model())));
+        let split = with_tokens(model(), 150, SPLITS[0]);
+        models.push((format!("{} in two parts", family.name()), split.clone()));
+        models.push((format!("{} in two parts with 16-bit activations", family.name()), with_wide_activations(split)));
     }
     for scheme in [QuantScheme::W8, QuantScheme::W4G32] {
         let Some(model) = crate::reference::reference_model(scheme, QuantScheme::W8) else { continue };
@@ -152,4 +162,33 @@ fn kernels_threads_and_pieces_do_not_change_a_bit() {
         }
     }
     assert!(wrong.is_empty(), "{} differ: {wrong:#?}", wrong.len());
+}
+
+/// A table in two parts is looked up, and a head in two parts multiplied, as if all rows were in the scheme of the row.
+#[test]
+fn parts_give_the_logits_of_their_schemes() {
+    let model = quantized(Family::Llama, Size::SMALL, Preset::Mixed);
+    let (rows, wide_rows) = (150, 64);
+    let id = |role| ParameterId::weight(LinearId::global(role));
+    let made = |table: QuantScheme, head: QuantScheme| {
+        let mut mixed = with_tokens(model.clone(), rows, table);
+        let mut other = with_tokens(model.clone(), rows, head).parameters;
+        let head = other.remove(&id(Role::LmHead)).expect("it has a head of its own");
+        mixed.parameters.insert(id(Role::LmHead), head);
+        mixed
+    };
+    let (w8, w4, split) = (QuantScheme::W8, QuantScheme::W4G32, QuantScheme::Split { wide_rows });
+    let (frequent, rare): (Vec<u32>, Vec<u32>) = tokens(rows, 192).into_iter().partition(|token| *token < wide_rows);
+    for layout in Layout::ALL {
+        let run = |table, head, tokens: &[u32]| {
+            let bytes = compiled(&made(table, head), &Device::unlimited("test", layout), None).bytes;
+            logits(&bytes, &tokens[..tokens.len().min(96)], 7)
+        };
+        let (of_split, of_w8, of_w4) = (run(w8, split, &rare), run(w8, w8, &rare), run(w8, w4, &rare));
+        let wide = |n: usize| n % rows < wide_rows as usize;
+        let expected: Vec<u32> = (0..of_w8.len()).map(|n| if wide(n) { of_w8[n] } else { of_w4[n] }).collect();
+        assert!(of_w8 != of_w4 && of_split == expected, "{}", layout.name());
+        assert!(run(split, w8, &frequent) == run(w8, w8, &frequent), "{}", layout.name());
+        assert!(run(split, w8, &rare) == run(w4, w8, &rare) && run(w4, w8, &rare) != of_w8, "{}", layout.name());
+    }
 }

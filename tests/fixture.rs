@@ -4,13 +4,16 @@
 use serde_json::{Value, json};
 use slm_runtime::sample::random_u64;
 use slmc::calibrate::collect;
+use slmc::checkpoint::DenseTensor;
 use slmc::compile::fit::Device;
 use slmc::compile::{Compiled, HostSections, TextSection, compile};
 use slmc::data::tokenizer::Tokenizer;
 use slmc::model::device::device;
-use slmc::model::scheme::Preset;
-use slmc::model::weights::Model;
+use slmc::model::id::{LinearId, ParameterId, Part, Role};
+use slmc::model::scheme::{Preset, QuantScheme};
+use slmc::model::weights::{Model, Parameter};
 use slmc::progress::Silent;
+use slmc::quantize::search::quantize_matrix;
 use std::fs;
 use std::path::Path;
 
@@ -258,6 +261,24 @@ pub(crate) fn quantized(family: Family, size: Size, preset: Preset) -> Model {
         slmc::quantize::quantize(&model, &assignment, Some(&statistics), &Silent).expect("it can be quantized");
     // The dense norms are mapped from a file that goes away with the directory; the mapping keeps them.
     quantized
+}
+
+/// The model with `rows` random tokens, and the matrices whose rows are tokens in `scheme`.
+pub(crate) fn with_tokens(mut model: Model, rows: usize, scheme: QuantScheme) -> Model {
+    model.spec.vocabulary = rows;
+    for role in [Role::TokenEmbedding, Role::LmHead] {
+        let id = LinearId { layer: None, role };
+        if let Some(Parameter::Quantized(matrix)) = model.parameters.get_mut(&ParameterId::weight(id)) {
+            let unit = |n: usize| (random_u64(role as u64, n as u64) >> 40) as f32 / (1 << 24) as f32 - 0.5;
+            let weights: Vec<f32> = (0..rows * matrix.columns).map(unit).collect();
+            *matrix = quantize_matrix(&weights, rows, matrix.columns, scheme, None);
+        }
+    }
+    if let Some(bias) = model.parameters.get_mut(&ParameterId::Linear(LinearId::global(Role::LmHead), Part::Bias)) {
+        let values: Vec<f32> = (0..rows).map(|row| row as f32 * 0.01).collect();
+        *bias = Parameter::Dense(DenseTensor::from_f32(vec![rows], &values).expect("one value per row"));
+    }
+    model
 }
 
 /// An artifact of a quantized fixture, with a host part; a decoder's turns text into tokens.

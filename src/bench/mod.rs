@@ -16,7 +16,6 @@ use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::header::SectionKind;
 use slm_runtime::format::tensor::{TensorKey, TensorPart, TensorRole};
 use slm_runtime::kernels::pool::Pool;
-use slm_runtime::layout::Storage;
 use slm_runtime::session::{Session, SessionError};
 use std::io::Write as _;
 use std::num::NonZeroUsize;
@@ -316,9 +315,9 @@ fn bytes_per_token(view: &ArtifactView<'_>) -> u64 {
     let records = (0..view.tensor_count()).map(|index| view.tensor_record(index));
     let bytes = records.map(|record| match TensorRole::from_number(record.role) {
         Some(TensorRole::EmbedToken) if view.spec().tied_head == 1 => record.bytes,
-        Some(TensorRole::EmbedToken | TensorRole::EmbedPosition | TensorRole::EmbedType) => {
-            record.bytes / u64::from(record.rows.max(1))
-        }
+        // Of a table in two parts, the mean row.
+        Some(TensorRole::EmbedToken) => record.bytes / u64::from(view.spec().vocabulary.max(1)),
+        Some(TensorRole::EmbedPosition | TensorRole::EmbedType) => record.bytes / u64::from(record.rows.max(1)),
         _ => record.bytes,
     });
     bytes.sum()
@@ -327,8 +326,9 @@ fn bytes_per_token(view: &ArtifactView<'_>) -> u64 {
 /// Storage of the matrix that gives the logits.
 fn head_scheme(view: &ArtifactView<'_>) -> Option<&'static str> {
     let role = if view.spec().tied_head == 1 { TensorRole::EmbedToken } else { TensorRole::LmHead };
-    let (record, _) = view.tensor(TensorKey::global(role, TensorPart::Weight))?;
-    Storage::from_id(record.storage).map(Storage::name)
+    let parts = view.parts(TensorKey::global(role, TensorPart::Weight)).ok()?;
+    // Of two parts the first is in 8 bits, the other in 4.
+    Some(if parts.rest.is_some() { "w8+w4.g32" } else { parts.first.shape.storage.name() })
 }
 
 fn shortest(times: &[Duration]) -> Duration {

@@ -19,6 +19,7 @@ use slm_runtime::layout::Layout;
 use slm_runtime::sample::random_u64;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Sizes of a llama.
@@ -113,10 +114,7 @@ pub struct Weights {
 /// As it stands in the name of a file: `w4-head-w8`, `w8-head-w8-2of4`.
 impl fmt::Display for Weights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = match self.head {
-            QuantScheme::W8 => "w8",
-            QuantScheme::W4G32 => "w4",
-        };
+        let head = self.head.to_string().replace(".g32", "").replace(':', "-");
         let sparsity = if self.two_of_four { "-2of4" } else { "" };
         write!(f, "{}-head-{head}{sparsity}", self.preset.name())
     }
@@ -172,15 +170,21 @@ fn random_model(
     Ok(Model { spec, config, parameters, directory: PathBuf::from(shape.name) })
 }
 
-/// Even draws over the values of the scheme; of every four columns, two drawn ones are zero where that is asked for.
+/// A matrix of even draws, in the parts that the scheme has.
 fn random_matrix(seed: u64, rows: usize, columns: usize, scheme: QuantScheme, two_of_four: bool) -> QuantizedMatrix {
+    let part = |rows: Range<usize>, scheme| random_rows(seed, rows.len(), columns, scheme, two_of_four);
+    QuantizedMatrix::of_parts(scheme, [rows, columns], part)
+}
+
+/// Even draws over the values of the scheme; of every four columns, two drawn ones are zero where that is asked for.
+fn random_rows(seed: u64, rows: usize, columns: usize, scheme: QuantScheme, two_of_four: bool) -> QuantizedMatrix {
     /// Of the multipliers: even over 64 … 127.
     const MEAN_MULTIPLIER: f32 = 95.5;
     let groups = columns.div_ceil(GROUP);
     // Standard deviations of even draws over −127 … 127 and −8 … 7; halving the non-zeros takes sqrt(2) off.
     let (deviation, multipliers) = match scheme {
         QuantScheme::W8 => (73.6, 0),
-        QuantScheme::W4G32 => (4.61 * MEAN_MULTIPLIER, groups),
+        _ => (4.61 * MEAN_MULTIPLIER, groups),
     };
     let deviation = if two_of_four { deviation * std::f32::consts::FRAC_1_SQRT_2 } else { deviation };
     let scale = 0.7 / (columns as f32).sqrt() / deviation;
@@ -192,7 +196,7 @@ fn random_matrix(seed: u64, rows: usize, columns: usize, scheme: QuantScheme, tw
             for (value, byte) in eight.iter_mut().zip(draw) {
                 *value = match scheme {
                     QuantScheme::W8 => (byte as i8).max(-127),
-                    QuantScheme::W4G32 => (byte & 15) as i8 - 8,
+                    _ => (byte & 15) as i8 - 8,
                 };
             }
             if two_of_four {

@@ -39,7 +39,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "SCHEME", default_value = "w4", requires = "shape", hide_possible_values = true)]
     scheme: Preset,
 
-    /// How the random head and token embedding are stored: w8 or w4
+    /// How the random head and token embedding are stored: w8, w4, or w8:ROWS+w4
     #[arg(long, value_name = "SCHEME", default_value = "w8", requires = "shape")]
     head: QuantScheme,
 

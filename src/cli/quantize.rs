@@ -66,7 +66,8 @@ pub(super) struct Args {
     /// Give the matrices that a pattern matches another scheme; repeatable, the last match wins
     ///
     /// PATTERN is a glob over names such as layers.3.attn.q, embed.token, head.lm, or one of embedding, attention,
-    /// conv (short convolutions), ffn, head. SCHEME is w8 or w4.
+    /// conv (short convolutions), ffn, head. SCHEME is w8 or w4; of a token table or LM head also w8:ROWS+w4, the first
+    /// ROWS tokens 8 bits and the others 4, since vocabularies begin with their frequent tokens.
     #[arg(long, value_name = "PATTERN=SCHEME")]
     keep: Vec<Keep>,
 

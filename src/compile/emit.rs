@@ -4,7 +4,7 @@
 use super::lower::Lowered;
 use crate::model::size::StoredTensor;
 use slm_runtime::format::header::{
-    CACHE_INT8, DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR,
+    CACHE_INT8, DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR, MINOR_SPLIT,
     SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
 };
 use slm_runtime::format::tensor::{TensorRecord, digest_tree};
@@ -71,7 +71,7 @@ pub fn draft(
     let header = Header {
         magic: MAGIC,
         major: MAJOR,
-        minor: MINOR,
+        minor: if tensors.iter().any(|tensor| tensor.first_row > 0) { MINOR_SPLIT } else { MINOR },
         header_bytes: HEADER_BYTES as u32,
         file_bytes: file.bytes.len() as u64,
         device_bytes: device_bytes as u64,

@@ -7,7 +7,7 @@ use super::lower::LowerError;
 use crate::data::tokenizer::Tokenizer;
 use crate::model::dense_directory::recorded_sparsity;
 use crate::model::id::{ParameterId, Part, Role};
-use crate::model::scheme::{Preset, QuantScheme};
+use crate::model::scheme::Preset;
 use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::weights::{ModelError, Outline};
@@ -246,14 +246,13 @@ fn row(
         };
         let whole = !is_table(id.role) || (id.role == Role::TokenEmbedding && spec.tied_head());
         if !whole {
-            bytes_per_token += tensor.bytes / tensor.rows as u64;
+            // Of a table in two parts, the mean row.
+            let rows = if id.role == Role::TokenEmbedding { spec.vocabulary } else { tensor.rows };
+            bytes_per_token += tensor.bytes / rows as u64;
             continue;
         }
         bytes_per_token += tensor.bytes;
-        let rate = rates.macs_per_cycle.and_then(|(w8, w4)| match shape.assignment.get(&id) {
-            Some(QuantScheme::W4G32) => w4,
-            _ => w8,
-        });
+        let rate = rates.macs_per_cycle.and_then(|(w8, w4)| if tensor.storage.is_nibbles() { w4 } else { w8 });
         cycles = cycles.zip(rate).map(|(sum, rate)| sum + (tensor.rows * tensor.columns) as f64 / rate);
     }
     // An encoder reads its weights once a sequence, not once a token: no ceiling of this kind.

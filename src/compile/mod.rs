@@ -227,13 +227,9 @@ fn tensor_bytes(model: &Model, device: &Device, tensor: &StoredTensor) -> Result
     let packed = if tensor.rows == matrix.rows {
         pack::pack(matrix, device.layout)
     } else {
-        // The position table of a shorter context: the rows that can be reached.
-        let mut front = matrix.clone();
-        front.rows = tensor.rows;
-        front.values.truncate(tensor.rows * front.columns);
-        front.row_scale.truncate(tensor.rows);
-        front.multiplier.truncate(tensor.rows * matrix.groups());
-        pack::pack(&front, device.layout)
+        // One part of a split, or the position table of a shorter context: the rows that can be reached.
+        let scheme = matrix.scheme.of_row(tensor.first_row);
+        pack::pack(&matrix.part(tensor.first_row..tensor.first_row + tensor.rows, scheme), device.layout)
     };
     packed.ok_or_else(dense)
 }

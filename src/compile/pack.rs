@@ -37,10 +37,10 @@ fn kept_columns(values: &[i8]) -> impl Iterator<Item = usize> {
     })
 }
 
-/// The tiles of a matrix; `None` where its size overflows. Padding rows have row scale 0 and multiplier 1, padding
+/// The tiles of a matrix whose rows share a scheme; `None` of a split, and where its size overflows. Padding rows have row scale 0 and multiplier 1, padding
 /// columns the value 0. Of a 2:4 matrix the kept values and their indices are stored: it must be 2:4.
 pub fn pack(matrix: &QuantizedMatrix, layout: Layout) -> Option<Vec<u8>> {
-    let storage = matrix.scheme.storage(matrix.sparsity);
+    let storage = matrix.scheme.storage(matrix.sparsity)?;
     let shape = TileShape::new(storage, layout, matrix.rows, matrix.columns)?;
     let mut bytes = vec![0u8; shape.bytes()];
     let interleaved = layout.rows();
@@ -86,8 +86,8 @@ pub fn pack(matrix: &QuantizedMatrix, layout: Layout) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The matrix of some tiles, (rows, columns), of the scheme and pattern it was packed with; `None` for a shape that cannot
-/// be.
+/// The matrix of some tiles, (rows, columns), of the scheme and pattern it was packed with; `None` of a split, and for a
+/// shape that cannot be.
 ///
 /// # Panics
 /// If `bytes` is shorter than the shape says.
@@ -98,7 +98,7 @@ pub fn unpack(
     layout: Layout,
     [rows, columns]: [usize; 2],
 ) -> Option<QuantizedMatrix> {
-    let storage = scheme.storage(sparsity);
+    let storage = scheme.storage(sparsity)?;
     let shape = TileShape::new(storage, layout, rows, columns)?;
     let mut matrix = QuantizedMatrix {
         scheme,
@@ -141,6 +141,7 @@ pub fn unpack(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::id::{LinearId, Role};
     use proptest::prelude::*;
     use slm_runtime::sample::random_u64;
 
@@ -158,7 +159,7 @@ mod tests {
             row_scale: (0..rows).map(|row| (row as f32 + 1.0) / 1024.0).collect(),
             multiplier: match scheme {
                 QuantScheme::W8 => Vec::new(),
-                QuantScheme::W4G32 => (0..rows * groups).map(|i| draw(i + 7_000_000, 1, 127)).collect(),
+                _ => (0..rows * groups).map(|i| draw(i + 7_000_000, 1, 127)).collect(),
             },
             sparsity: None,
             activations: slm_runtime::kernels::Width::Bits8,
@@ -198,6 +199,33 @@ mod tests {
             let matrix = random_matrix(scheme, rows, columns, seed);
             let bytes = pack(&matrix, layout).expect("small");
             prop_assert_eq!(unpack(&bytes, scheme, None, layout, [rows, columns]), Some(matrix));
+        }
+
+        /// A matrix in two parts, as the compiler packs it and a test may read it back.
+        #[test]
+        fn unpacking_undoes_packing_of_parts(
+            tiles in 1usize..4,
+            rest in 1usize..40,
+            columns in 1usize..100,
+            seed: u64,
+            id in 1u8..=7,
+        ) {
+            let layout = Layout::from_id(id).expect("layout ids are 1 to 7");
+            let wide_rows = tiles * crate::model::scheme::SPLIT_ROWS as usize;
+            let scheme = QuantScheme::Split { wide_rows: wide_rows as u32 };
+            let of_rows = |rows: std::ops::Range<usize>, scheme| random_matrix(scheme, rows.len(), columns, seed);
+            let matrix = QuantizedMatrix::of_parts(scheme, [wide_rows + rest, columns], of_rows);
+            crate::model::quantized_directory::validate(LinearId::global(Role::LmHead), &matrix).expect("it is sound");
+            prop_assert_eq!(pack(&matrix, layout), None);
+            let again = QuantizedMatrix::of_parts(scheme, [matrix.rows, columns], |rows, scheme| {
+                let part = matrix.part(rows.clone(), scheme);
+                let bytes = pack(&part, layout).expect("small");
+                unpack(&bytes, scheme, None, layout, [rows.len(), columns]).expect("small")
+            });
+            prop_assert_eq!(&again, &matrix);
+            let mut dequantized = matrix.part(0..wide_rows, QuantScheme::W8).dequantize();
+            dequantized.extend(matrix.part(wide_rows..matrix.rows, QuantScheme::W4G32).dequantize());
+            prop_assert_eq!(dequantized, matrix.dequantize());
         }
 
         #[test]

@@ -4,6 +4,7 @@
 use super::scheme::{GROUP, QuantScheme};
 use super::transform::NmPattern;
 use slm_runtime::kernels::Width;
+use std::ops::Range;
 
 /// (rows, columns) integers with their scales.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +19,7 @@ pub struct QuantizedMatrix {
     pub values: Vec<i8>,
     /// (rows): f32, finite, not negative.
     pub row_scale: Vec<f32>,
-    /// (rows, ceil(columns / 32)): in [-127, 127], never 0; empty for w8.
+    /// (rows of w4.g32, ceil(columns / 32)): in [-127, 127], never 0. The w8 rows, which come first, have none.
     pub multiplier: Vec<i8>,
     /// What the zeros among its values satisfy, where that is known: 2:4, the one pattern artifacts compress.
     pub sparsity: Option<NmPattern>,
@@ -27,21 +28,32 @@ pub struct QuantizedMatrix {
 }
 
 impl QuantizedMatrix {
-    /// Multipliers per row: 0 for w8.
+    /// Rows with multipliers: those after the w8 ones.
+    pub fn multiplied_rows(&self) -> usize {
+        self.rows - self.scheme.wide_rows(self.rows)
+    }
+
+    /// Multipliers of a row that has them.
     pub fn groups(&self) -> usize {
-        match self.scheme {
-            QuantScheme::W8 => 0,
-            QuantScheme::W4G32 => self.columns.div_ceil(GROUP),
-        }
+        self.columns.div_ceil(GROUP)
+    }
+
+    /// Where the multipliers of some rows are: no range of w8 rows has any.
+    fn multiplier_range(&self, rows: &Range<usize>) -> Range<usize> {
+        let wide = self.scheme.wide_rows(self.rows);
+        let at = |row: usize| row.saturating_sub(wide) * self.groups();
+        at(rows.start)..at(rows.end)
+    }
+
+    /// The multipliers of a row; none of a w8 row.
+    pub fn multipliers(&self, row: usize) -> &[i8] {
+        &self.multiplier[self.multiplier_range(&(row..row + 1))]
     }
 
     /// The integer that multiplies the row scale at (row, column).
     pub fn integer(&self, row: usize, column: usize) -> i32 {
         let value = i32::from(self.values[row * self.columns + column]);
-        match self.scheme {
-            QuantScheme::W8 => value,
-            QuantScheme::W4G32 => value * i32::from(self.multiplier[row * self.groups() + column / GROUP]),
-        }
+        self.multipliers(row).get(column / GROUP).map_or(value, |multiplier| value * i32::from(*multiplier))
     }
 
     /// f32 weights, (rows, columns): exactly what the runtime's integers stand for.
@@ -52,5 +64,43 @@ impl QuantizedMatrix {
             out.extend((0..self.columns).map(|column| self.integer(row, column) as f32 * scale));
         }
         out
+    }
+
+    /// Some of its rows, `scheme` being the one they have.
+    pub fn part(&self, rows: Range<usize>, scheme: QuantScheme) -> QuantizedMatrix {
+        QuantizedMatrix {
+            scheme,
+            rows: rows.len(),
+            values: self.values[rows.start * self.columns..rows.end * self.columns].to_vec(),
+            row_scale: self.row_scale[rows.clone()].to_vec(),
+            multiplier: self.multiplier[self.multiplier_range(&rows)].to_vec(),
+            ..*self
+        }
+    }
+
+    /// (rows, columns) of parts that a function gives for rows and the scheme they share.
+    pub fn of_parts(
+        scheme: QuantScheme,
+        [rows, columns]: [usize; 2],
+        mut part: impl FnMut(Range<usize>, QuantScheme) -> QuantizedMatrix,
+    ) -> QuantizedMatrix {
+        let mut all = QuantizedMatrix {
+            scheme,
+            rows,
+            columns,
+            values: Vec::with_capacity(rows * columns),
+            row_scale: Vec::with_capacity(rows),
+            multiplier: Vec::new(),
+            sparsity: None,
+            activations: Width::Bits8,
+        };
+        for (rows, scheme) in scheme.parts(rows) {
+            let part = part(rows, scheme);
+            all.values.extend(part.values);
+            all.row_scale.extend(part.row_scale);
+            all.multiplier.extend(part.multiplier);
+            (all.sparsity, all.activations) = (part.sparsity, part.activations);
+        }
+        all
     }
 }

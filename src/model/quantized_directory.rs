@@ -14,6 +14,7 @@
 //! NAME.multiplier  I8  (out, ceil(in / 32))    w4.g32 only: [-127, 127], never 0
 //! ```
 //!
+//! (of a matrix in `w8:N+w4.g32` the first N rows are w8, and the multipliers, (out − N, ceil(in / 32)), are of the others)
 //! (a matrix named in `sparsity` has at most two values other than zero in every four of a row), and everything else as F32
 //! under its parameter name (`layers.0.attn.norm.weight`); key maps are there for all layers with attention or for none.
 
@@ -21,7 +22,7 @@ use super::dense_directory;
 use super::id::{KeyMapPart, LinearId, ParameterId, Part};
 use super::output_directory;
 use super::quantized::QuantizedMatrix;
-use super::scheme::{GROUP, QuantScheme, Width, width_name, width_of_name};
+use super::scheme::{GROUP, QuantScheme, SplitError, Width, width_name, width_of_name};
 use super::spec::ModelSpec;
 use super::transform::{MaskError, NmPattern, Sparsity};
 use super::weights::{Model, ModelError, Outline, Parameter, check_shape};
@@ -80,6 +81,9 @@ pub enum QuantizedError {
         /// What a sum can take.
         most: usize,
     },
+    /// A split that cannot be.
+    #[error("quantization_config.schemes: {0}")]
+    Split(#[from] SplitError),
     /// The values do not have the zeros that are claimed.
     #[error("quantization_config.sparsity is not true: {0}; quantize the model again")]
     NotSparse(#[from] MaskError),
@@ -113,8 +117,9 @@ pub(super) fn schemes(config: &Config) -> Result<Option<BTreeMap<LinearId, Quant
     for name in list.map().keys() {
         let id: LinearId =
             name.parse().map_err(|_| list.wrong(name, "under the name of a matrix, like layers.0.attn.q"))?;
-        let scheme = QuantScheme::ALL.into_iter().find(|scheme| list.value(name) == Some(&json!(scheme.to_string())));
-        schemes.insert(id, scheme.ok_or_else(|| list.unsupported(name, METHOD, "w8, w4.g32"))?);
+        let text = list.value(name).and_then(Value::as_str);
+        let scheme = text.and_then(|text| text.parse().ok().filter(|scheme: &QuantScheme| scheme.to_string() == text));
+        schemes.insert(id, scheme.ok_or_else(|| list.unsupported(name, METHOD, "w8, w4.g32, w8:ROWS+w4.g32"))?);
     }
     Ok(Some(schemes))
 }
@@ -173,8 +178,9 @@ fn expected(
                 let (rows, columns) = (parameter.shape[0], parameter.shape[1]);
                 tensors.insert(format!("{id}.values"), (Dtype::I8, vec![rows, columns]));
                 tensors.insert(format!("{id}.row_scale"), (Dtype::F32, vec![rows]));
-                if scheme == QuantScheme::W4G32 {
-                    tensors.insert(format!("{id}.multiplier"), (Dtype::I8, vec![rows, columns.div_ceil(GROUP)]));
+                let multiplied = rows - scheme.wide_rows(rows);
+                if multiplied > 0 {
+                    tensors.insert(format!("{id}.multiplier"), (Dtype::I8, vec![multiplied, columns.div_ceil(GROUP)]));
                 }
             }
             None => {
@@ -212,6 +218,16 @@ pub(super) fn check(
     schemes: &BTreeMap<LinearId, QuantScheme>,
     stored: &Directory,
 ) -> Result<bool, ModelError> {
+    let matrices: BTreeMap<LinearId, [usize; 2]> =
+        spec.matrices().into_iter().map(|(id, rows, columns)| (id, [rows, columns])).collect();
+    for (&id, &scheme) in schemes {
+        match matrices.get(&id) {
+            None => {
+                return Err(ModelError::NoParameter { path: stored.path().to_owned(), id: ParameterId::weight(id) });
+            }
+            Some(&shape) => check_shape_of(id, scheme, shape)?,
+        }
+    }
     let table = stored.tensors();
     let key_maps = key_map_shapes(spec).iter().any(|(id, _)| table.contains_key(&id.to_string()));
     let expected = expected(spec, schemes, key_maps);
@@ -226,16 +242,6 @@ pub(super) fn check(
     if let Some((name, tensor)) = table.iter().find(|(name, _)| !expected.contains_key(*name)) {
         let (file, tensor) = (tensor.file.clone(), name.clone());
         return Err(ModelError::Extra { file, tensor, family: spec.family });
-    }
-    let matrices: BTreeMap<LinearId, usize> =
-        spec.matrices().into_iter().map(|(id, _, columns)| (id, columns)).collect();
-    for (&id, &scheme) in schemes {
-        match matrices.get(&id) {
-            None => {
-                return Err(ModelError::NoParameter { path: stored.path().to_owned(), id: ParameterId::weight(id) });
-            }
-            Some(&columns) => check_width(id, scheme, columns)?,
-        }
     }
     Ok(key_maps)
 }
@@ -254,7 +260,7 @@ pub(super) fn read(
                 let row_scale = format!("{id}.row_scale");
                 let multiplier = match scheme {
                     QuantScheme::W8 => Vec::new(),
-                    QuantScheme::W4G32 => stored.signed_bytes(&format!("{id}.multiplier"))?,
+                    _ => stored.signed_bytes(&format!("{id}.multiplier"))?,
                 };
                 let matrix = QuantizedMatrix {
                     scheme,
@@ -279,29 +285,34 @@ pub(super) fn read(
     Ok(parameters)
 }
 
-fn check_width(matrix: LinearId, scheme: QuantScheme, columns: usize) -> Result<(), QuantizedError> {
+fn check_shape_of(matrix: LinearId, scheme: QuantScheme, [rows, columns]: [usize; 2]) -> Result<(), QuantizedError> {
+    scheme.check(matrix, rows)?;
     let most = scheme.max_columns();
     if columns > most { Err(QuantizedError::TooWide { matrix, scheme, columns, most }) } else { Ok(()) }
 }
 
 /// Whether a matrix is what its scheme says; the kernels rely on these bounds.
 pub fn validate(id: LinearId, matrix: &QuantizedMatrix) -> Result<(), QuantizedError> {
-    check_width(id, matrix.scheme, matrix.columns)?;
+    check_shape_of(id, matrix.scheme, [matrix.rows, matrix.columns])?;
     let lengths = [
         ("values", matrix.rows * matrix.columns, matrix.values.len()),
         ("row_scale", matrix.rows, matrix.row_scale.len()),
-        ("multiplier", matrix.rows * matrix.groups(), matrix.multiplier.len()),
+        ("multiplier", matrix.multiplied_rows() * matrix.groups(), matrix.multiplier.len()),
     ];
     if let Some((part, expected, found)) = lengths.into_iter().find(|(_, expected, found)| expected != found) {
         return Err(QuantizedError::Length { matrix: id, part, expected, found });
     }
-    let (range, in_words) = match matrix.scheme {
-        QuantScheme::W8 => (-127..=127, "an integer in [-127, 127]"),
-        QuantScheme::W4G32 => (-8..=7, "an integer in [-8, 7]"),
-    };
     let wrong = |part, index, found, expected| Err(QuantizedError::Value { matrix: id, part, index, found, expected });
-    if let Some(index) = matrix.values.iter().position(|value| !range.contains(value)) {
-        return wrong("values", index, f32::from(matrix.values[index]), in_words);
+    for (rows, scheme) in matrix.scheme.parts(matrix.rows) {
+        let (range, in_words) = match scheme {
+            QuantScheme::W8 => (-127..=127, "an integer in [-127, 127]"),
+            _ => (-8..=7, "an integer in [-8, 7]"),
+        };
+        let first = rows.start * matrix.columns;
+        let values = &matrix.values[first..rows.end * matrix.columns];
+        if let Some(index) = values.iter().position(|value| !range.contains(value)) {
+            return wrong("values", first + index, f32::from(values[index]), in_words);
+        }
     }
     if let Some(index) = matrix.row_scale.iter().position(|scale| !(scale.is_finite() && *scale >= 0.0)) {
         return wrong("row_scale", index, matrix.row_scale[index], "a finite number that is not negative");
@@ -375,8 +386,8 @@ fn add_quantized<'a>(tensors: &mut Vec<NewTensor<'a>>, id: LinearId, matrix: &'a
     let (rows, columns) = (matrix.rows, matrix.columns);
     add("values", Dtype::I8, vec![rows, columns], Box::new(|| Cow::Owned(unsigned(&matrix.values))));
     add("row_scale", Dtype::F32, vec![rows], Box::new(|| Cow::Owned(little_endian(&matrix.row_scale))));
-    if matrix.scheme == QuantScheme::W4G32 {
-        let shape = vec![rows, matrix.groups()];
+    if matrix.multiplied_rows() > 0 {
+        let shape = vec![matrix.multiplied_rows(), matrix.groups()];
         add("multiplier", Dtype::I8, shape, Box::new(|| Cow::Owned(unsigned(&matrix.multiplier))));
     }
 }

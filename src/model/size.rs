@@ -2,17 +2,18 @@
 //! `inspect` and `eval`. Nothing here reads a weight.
 
 use super::id::{Class, KeyMapPart, LinearId, NormSite, ParameterId, Part, Role};
-use super::scheme::QuantScheme;
+use super::scheme::{QuantScheme, SplitError};
 use super::spec::ModelSpec;
-use super::transform::Sparsity;
+use super::transform::{NmPattern, Sparsity};
 use slm_runtime::format::tensor::{NO_LAYER, TensorKey, TensorPart, TensorRole};
 use slm_runtime::layout::{Layout, Storage, tensor_bytes};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Scheme of every matrix.
 pub type Assignment = BTreeMap<LinearId, QuantScheme>;
 
-/// One tensor of the artifact.
+/// One tensor of the artifact: a parameter, or the rows of one that share a scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredTensor {
     /// Which parameter.
@@ -21,6 +22,8 @@ pub struct StoredTensor {
     pub key: TensorKey,
     /// Coding.
     pub storage: Storage,
+    /// The parameter's first row that it holds: not 0 in the second part of a split alone.
+    pub first_row: usize,
     /// Outer dimension; 1 for vectors.
     pub rows: usize,
     /// Inner dimension, unpadded.
@@ -48,6 +51,19 @@ pub enum SizeError {
         scheme: QuantScheme,
         /// Of the scheme.
         limit: usize,
+    },
+    /// A split that cannot be.
+    #[error(transparent)]
+    Split(#[from] SplitError),
+    /// A split of a 2:4 matrix.
+    #[error(
+        "`{id}` is 2:4, and artifacts store such a matrix in one piece, not as {scheme}; give it w8 or w4 (--keep {id}=w8)"
+    )]
+    SparseSplit {
+        /// Matrix.
+        id: LinearId,
+        /// Asked for.
+        scheme: QuantScheme,
     },
     /// The assignment has no scheme for a matrix.
     #[error("`{0}` has no scheme")]
@@ -158,27 +174,33 @@ pub fn stored_tensors(
     }
     let mut out = Vec::with_capacity(shapes.len());
     for (id, rows, columns) in shapes {
-        let storage = match id {
-            ParameterId::Linear(linear, Part::Weight) => {
-                let scheme = *assignment.get(&linear).ok_or(SizeError::NoScheme(linear))?;
-                if columns > scheme.max_columns() {
-                    let limit = scheme.max_columns();
-                    return Err(SizeError::TooManyColumns { id: linear, columns, scheme, limit });
-                }
-                scheme.storage(sparsity.get(&linear).copied())
-            }
-            _ => Storage::F32,
+        let mut add = |rows: Range<usize>, storage: Storage, activation_bits: u8| -> Result<(), SizeError> {
+            let bytes = tensor_bytes(storage, layout, rows.len(), columns).ok_or(SizeError::Overflow(id))? as u64;
+            let (key, first_row, rows) = (tensor_key(id), rows.start, rows.len());
+            out.push(StoredTensor { id, key, storage, first_row, rows, columns, bytes, activation_bits });
+            Ok(())
         };
-        let bytes = tensor_bytes(storage, layout, rows, columns).ok_or(SizeError::Overflow(id))? as u64;
-        let multiplied = match id {
-            ParameterId::Linear(linear, Part::Weight) => {
-                !matches!(linear.role, Role::PositionEmbedding | Role::TypeEmbedding)
-            }
-            _ => false,
+        let ParameterId::Linear(linear, Part::Weight) = id else {
+            add(0..rows, Storage::F32, 0)?;
+            continue;
         };
-        let activation_bits = if multiplied { 8 } else { 0 };
-        out.push(StoredTensor { id, key: tensor_key(id), storage, rows, columns, bytes, activation_bits });
+        let scheme = *assignment.get(&linear).ok_or(SizeError::NoScheme(linear))?;
+        scheme.check(linear, rows)?;
+        if columns > scheme.max_columns() {
+            let limit = scheme.max_columns();
+            return Err(SizeError::TooManyColumns { id: linear, columns, scheme, limit });
+        }
+        let sparsity = sparsity.get(&linear).copied();
+        if scheme.storage(None).is_none() && sparsity.is_some_and(NmPattern::is_two_of_four) {
+            return Err(SizeError::SparseSplit { id: linear, scheme });
+        }
+        let multiplied = !matches!(linear.role, Role::PositionEmbedding | Role::TypeEmbedding);
+        for (rows, scheme) in scheme.parts(rows) {
+            let storage = scheme.storage(sparsity).ok_or(SizeError::NoScheme(linear))?;
+            add(rows, storage, if multiplied { 8 } else { 0 })?;
+        }
     }
+    // Stable: the parts of a split stay in the order of their rows.
     out.sort_by_key(|tensor| tensor.key.rank());
     Ok(out)
 }

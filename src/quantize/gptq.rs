@@ -13,7 +13,7 @@ use super::vector::{add, dot, nearest, wide};
 use crate::calibrate::linear_algebra::{NoFactor, inverse_factor};
 use crate::calibrate::moments::Moments;
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::{GROUP, QuantScheme};
+use crate::model::scheme::{GROUP, QuantScheme, SPLIT_ROWS};
 use rayon::prelude::*;
 
 /// Rows that share what is loaded of U and H.
@@ -191,10 +191,10 @@ struct Row {
 
 impl Row {
     fn of(matrix: &QuantizedMatrix, row: usize) -> Self {
-        let (columns, groups) = (matrix.columns, matrix.groups());
+        let columns = matrix.columns;
         Row {
             scale: matrix.row_scale[row],
-            multipliers: matrix.multiplier[row * groups..][..groups].iter().map(|m| f32::from(*m)).collect(),
+            multipliers: matrix.multipliers(row).iter().map(|m| f32::from(*m)).collect(),
             values: matrix.values[row * columns..][..columns].iter().map(|v| f32::from(*v)).collect(),
             error: 0.0,
             plain_error: 0.0,
@@ -222,7 +222,8 @@ fn round_block(
 ) -> Vec<Row> {
     let columns = hessian.columns;
     let count = weights.len() / columns;
-    let range = plain.scheme.limits();
+    const { assert!(SPLIT_ROWS.is_multiple_of(BLOCK as u32), "parts of a matrix begin with a block") };
+    let range = plain.scheme.limits(first);
     let mut best: Vec<Row> = (first..first + count).map(|row| Row::of(plain, row)).collect();
     let measured = errors(weights, &best, hessian);
     for (row, error) in best.iter_mut().zip(measured) {
@@ -384,6 +385,17 @@ mod tests {
             let single = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread");
             assert_eq!(rounded, single.install(|| quantize_matrix(&weights, rows, scheme, &hessian, None)));
         }
+    }
+
+    /// The rows of a split are those of the matrix in their schemes, bit for bit.
+    #[test]
+    fn rows_of_a_split_are_rounded_as_in_their_schemes() {
+        let (rows, columns, split) = (90, 80, QuantScheme::Split { wide_rows: 64 });
+        let weights = random(7, rows * columns);
+        let hessian = Hessian::new(&moments(columns, 1000)).expect("it is positive definite");
+        let in_scheme = |scheme| quantize_matrix(&weights, rows, scheme, &hessian, None).matrix;
+        let part = |rows, scheme| in_scheme(scheme).part(rows, scheme);
+        assert_eq!(in_scheme(split), QuantizedMatrix::of_parts(split, [rows, columns], part));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use super::allocate::Budget;
 use crate::model::id::{Class, LinearId, Role};
 use crate::model::pattern::matches;
-use crate::model::scheme::{Preset, QuantScheme, UnknownScheme, Width, width_name, width_of_name};
+use crate::model::scheme::{Preset, QuantScheme, SplitError, UnknownScheme, Width, width_name, width_of_name};
 use crate::model::size::Assignment;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::{NmPattern, Sparsity};
@@ -147,6 +147,14 @@ pub enum PolicyError {
         /// A name that exists.
         example: String,
     },
+    /// The pattern selects a matrix that cannot be split so.
+    #[error("--keep {keep}: {fault}")]
+    Split {
+        /// The option.
+        keep: String,
+        /// Which matrix, and why.
+        fault: SplitError,
+    },
     /// Embedding and head are one tensor.
     #[error(
         "embed.token and head.lm are one tensor in this model (tied), so they cannot be {embedding} and {head}; give \
@@ -163,6 +171,7 @@ pub enum PolicyError {
 /// The scheme of every matrix.
 pub fn assign(spec: &ModelSpec, preset: Preset, keeps: &[Keep]) -> Result<Assignment, PolicyError> {
     let mut assignment = preset.assign(spec);
+    let rows: BTreeMap<LinearId, usize> = spec.matrices().into_iter().map(|(id, rows, _)| (id, rows)).collect();
     let (embedding, head) = (LinearId::global(Role::TokenEmbedding), LinearId::global(Role::LmHead));
     // The schemes that were asked for, by name, for the two names of a tied tensor.
     let (mut for_embedding, mut for_head) = (None, None);
@@ -170,6 +179,8 @@ pub fn assign(spec: &ModelSpec, preset: Preset, keeps: &[Keep]) -> Result<Assign
         let mut matched = false;
         for (id, scheme) in &mut assignment {
             if matches(&keep.pattern, *id) {
+                let refused = |fault| PolicyError::Split { keep: keep.to_string(), fault };
+                keep.scheme.check(*id, rows[id]).map_err(refused)?;
                 *scheme = keep.scheme;
                 matched = true;
             }
@@ -179,6 +190,8 @@ pub fn assign(spec: &ModelSpec, preset: Preset, keeps: &[Keep]) -> Result<Assign
                 for_embedding = Some(keep.scheme);
             }
             if matches(&keep.pattern, head) {
+                let refused = |fault| PolicyError::Split { keep: keep.to_string(), fault };
+                keep.scheme.check(embedding, rows[&embedding]).map_err(refused)?;
                 for_head = Some(keep.scheme);
                 matched = true;
             }
@@ -199,9 +212,11 @@ pub fn assign(spec: &ModelSpec, preset: Preset, keeps: &[Keep]) -> Result<Assign
     Ok(assignment)
 }
 
-/// The first matrix whose scheme is not among those a device runs; an empty list runs all.
+/// The first matrix with rows whose scheme is not among those a device runs; an empty list runs all.
 pub fn unsupported(assignment: &Assignment, runs: &[QuantScheme]) -> Option<(LinearId, QuantScheme)> {
-    let foreign = |(_, scheme): &(&LinearId, &QuantScheme)| !runs.is_empty() && !runs.contains(scheme);
+    let foreign = |(_, scheme): &(&LinearId, &QuantScheme)| {
+        !runs.is_empty() && !scheme.parts(usize::MAX).all(|(_, scheme)| runs.contains(&scheme))
+    };
     assignment.iter().find(foreign).map(|(id, scheme)| (*id, *scheme))
 }
 
@@ -220,5 +235,15 @@ mod tests {
         assert_eq!("embedding=w8".parse(), Ok(Keep { pattern: "embedding".into(), scheme: QuantScheme::W8 }));
         assert!(matches!("embedding".parse::<Keep>(), Err(KeepError::Form(_))));
         assert!(matches!("embedding=w5".parse::<Keep>(), Err(KeepError::Scheme(_))));
+        let split = QuantScheme::Split { wide_rows: 2304 };
+        assert_eq!("head=w8:2304+w4".parse(), Ok(Keep { pattern: "head".into(), scheme: split }));
+        assert_eq!(split.to_string().parse(), Ok(split));
+        for (text, nearest) in [("w8:2303+w4", 2304), ("w8:0+w4", 64), ("w8:95+w4.g32", 64), ("w8:96+w4", 128)] {
+            let wrong = UnknownScheme::Rows { text: text.into(), nearest };
+            assert_eq!(text.parse::<QuantScheme>(), Err(wrong));
+        }
+        for text in ["w8:+w4", "w8:64", "w4:64+w8", "w8:-64+w4", "w8:64+w4 ", "w8:99999999999+w4"] {
+            assert_eq!(text.parse::<QuantScheme>(), Err(UnknownScheme::Name(text.into())));
+        }
     }
 }

@@ -35,9 +35,10 @@ pub fn quantize_matrix(
     let importance = normalised(importance, columns);
     let rounded: Vec<Row> = weights
         .par_chunks_exact(columns)
-        .map(|row| match scheme {
+        .enumerate()
+        .map(|(index, row)| match scheme.of_row(index) {
             QuantScheme::W8 => wide(|| byte_row(row, &importance)),
-            QuantScheme::W4G32 => wide(|| nibble_row(row, &importance)),
+            _ => wide(|| nibble_row(row, &importance)),
         })
         .collect();
     let mut matrix = QuantizedMatrix {
@@ -183,6 +184,16 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_a_split_are_those_of_their_schemes() {
+        let (rows, columns, split) = (75, 70, QuantScheme::Split { wide_rows: 64 });
+        let weights = bell(3, rows * columns);
+        let in_scheme = |scheme| quantize_matrix(&weights, rows, columns, scheme, None);
+        let part = |rows, scheme| in_scheme(scheme).part(rows, scheme);
+        let matrix = in_scheme(split);
+        assert_eq!(matrix, QuantizedMatrix::of_parts(split, [rows, columns], part));
+    }
+
+    #[test]
     fn errors_are_those_of_the_formats() {
         let weights = bell(1, 64 * 256);
         let bytes = quantize_matrix(&weights, 64, 256, QuantScheme::W8, None);
@@ -217,7 +228,7 @@ mod tests {
                 prop_assert!(matrix.values.iter().all(|value| bounds.contains(value)));
                 prop_assert!(matrix.multiplier.iter().all(|m| *m != 0 && *m != -128));
                 prop_assert!(matrix.row_scale[0].is_finite() && matrix.row_scale[0] >= 0.0);
-                prop_assert_eq!(matrix.multiplier.len(), matrix.groups());
+                prop_assert_eq!(matrix.multiplier.len(), matrix.multiplied_rows() * matrix.groups());
             }
         }
     }

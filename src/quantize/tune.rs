@@ -4,7 +4,7 @@
 //! convolution kernels are trained as they are.
 //!
 //! ```text
-//! integer  q = clamp(round(u · v))     v is trained, u = 8 · rms(q) of the matrix: one rate suits 4 and 8 bits
+//! integer  q = clamp(round(u · v))     v is trained, u = 8 · rms(q) of the rows of one scheme: one rate suits 4 and 8 bits
 //! scale    s = s₀ · (1 + t)            t is trained, one a row, from 0
 //! ```
 //!
@@ -100,8 +100,8 @@ pub struct OnGrid {
 /// One matrix as it was rounded.
 struct Rounded {
     matrix: QuantizedMatrix,
-    /// u
-    unit: f32,
+    /// u by row.
+    units: Vec<f32>,
 }
 
 impl OnGrid {
@@ -110,9 +110,14 @@ impl OnGrid {
         let mut matrices = BTreeMap::new();
         for (id, parameter) in &model.parameters {
             if let (ParameterId::Linear(linear, Part::Weight), Parameter::Quantized(matrix)) = (id, parameter) {
-                let squares: f64 = matrix.values.iter().map(|value| f64::from(*value).powi(2)).sum();
-                let rms = (squares / matrix.values.len().max(1) as f64).sqrt().max(1.0) as f32;
-                matrices.insert(*linear, Rounded { matrix: matrix.clone(), unit: UNITS * rms });
+                let mut units = Vec::with_capacity(matrix.rows);
+                for (rows, _) in matrix.scheme.parts(matrix.rows) {
+                    let values = &matrix.values[rows.start * matrix.columns..rows.end * matrix.columns];
+                    let squares: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
+                    let rms = (squares / values.len().max(1) as f64).sqrt().max(1.0) as f32;
+                    units.extend(rows.map(|_| UNITS * rms));
+                }
+                matrices.insert(*linear, Rounded { matrix: matrix.clone(), units });
             }
         }
         OnGrid { matrices, masks }
@@ -120,17 +125,21 @@ impl OnGrid {
 
     /// What is trained of a matrix, at its start: v of every weight, row-major, then t of every row.
     pub fn start(&self, id: LinearId) -> Option<Vec<f32>> {
-        let Rounded { matrix, unit } = self.matrices.get(&id)?;
-        let values = matrix.values.iter().map(|value| f32::from(*value) / unit);
+        let Rounded { matrix, units } = self.matrices.get(&id)?;
+        let rows = matrix.values.chunks_exact(matrix.columns).zip(units);
+        let values = rows.flat_map(|(row, unit)| row.iter().map(move |value| f32::from(*value) / unit));
         Some(values.chain(std::iter::repeat_n(0.0, matrix.rows)).collect())
     }
 
     /// The matrix that trained values stand for.
     pub fn matrix(&self, id: LinearId, trained: &[f32]) -> Option<QuantizedMatrix> {
-        let Rounded { matrix, unit } = self.matrices.get(&id)?;
+        let Rounded { matrix, units } = self.matrices.get(&id)?;
         let (values, factors) = trained.split_at(matrix.values.len());
-        let (low, high) = matrix.scheme.limits();
-        let rounded = values.par_iter().map(|v| (unit * v).round_ties_even().clamp(low, high) as i8);
+        let rows = values.par_chunks_exact(matrix.columns).zip(units).enumerate();
+        let rounded = rows.flat_map_iter(|(row, (values, unit))| {
+            let (low, high) = matrix.scheme.limits(row);
+            values.iter().map(move |v| (unit * v).round_ties_even().clamp(low, high) as i8)
+        });
         let scales = matrix.row_scale.iter().zip(factors).map(|(scale, t)| scale * (1.0 + t).max(0.0));
         Some(QuantizedMatrix { values: rounded.collect(), row_scale: scales.collect(), ..matrix.clone() })
     }
@@ -144,22 +153,25 @@ impl Transform for OnGrid {
     /// ∂/∂v = u · step · g, and 0 where the integer is held or at the end of its range; ∂/∂t = Σ g w / (1 + t).
     fn pull_back(&self, id: LinearId, trained: &[f32], gradient: Vec<f32>) -> Vec<f32> {
         let (Some(rounded), Some(seen)) = (self.matrices.get(&id), self.matrix(id, trained)) else { return gradient };
-        let Rounded { matrix, unit } = rounded;
+        let Rounded { matrix, units } = rounded;
         let columns = matrix.columns;
         let (values, factors) = trained.split_at(matrix.values.len());
         let weights = seen.dequantize();
-        let (low, high) = matrix.scheme.limits();
         let steps = QuantizedMatrix { values: vec![1; matrix.values.len()], ..seen }.dequantize();
-        let by_factor = gradient.par_chunks_exact(columns).zip(weights.par_chunks_exact(columns)).zip(factors).map(
-            |((gradient, weights), t)| {
-                let along: f32 = gradient.iter().zip(weights).map(|(g, w)| g * w).sum();
-                if 1.0 + t > 0.0 { along / (1.0 + t) } else { 0.0 }
-            },
-        );
+        let rows = gradient.par_chunks_exact(columns).zip(weights.par_chunks_exact(columns)).zip(factors);
+        let by_factor = rows.map(|((gradient, weights), t)| {
+            let along: f32 = gradient.iter().zip(weights).map(|(g, w)| g * w).sum();
+            if 1.0 + t > 0.0 { along / (1.0 + t) } else { 0.0 }
+        });
         let by_factor: Vec<f32> = by_factor.collect();
-        let within = |v: f32| unit * v > low - 0.5 && unit * v < high + 0.5;
-        let by_value = gradient.par_iter().zip(&steps).zip(values);
-        let by_value = by_value.map(|((g, step), v)| if within(*v) { g * step * unit } else { 0.0 });
+        let rows = gradient.par_chunks_exact(columns).zip(steps.par_chunks_exact(columns));
+        let rows = rows.zip(values.par_chunks_exact(columns)).zip(units).enumerate();
+        let by_value = rows.flat_map_iter(|(row, (((gradient, steps), values), unit))| {
+            let (low, high) = matrix.scheme.limits(row);
+            let within = move |v: f32| unit * v > low - 0.5 && unit * v < high + 0.5;
+            let each = gradient.iter().zip(steps).zip(values);
+            each.map(move |((g, step), v)| if within(*v) { g * step * unit } else { 0.0 })
+        });
         let mut out: Vec<f32> = by_value.collect();
         self.masks.clear(id, &mut out);
         out.extend(by_factor);

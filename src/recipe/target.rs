@@ -301,7 +301,16 @@ fn schemes_from_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<
     if names.is_empty() {
         return Err(serde::de::Error::custom("an empty list allows no scheme; leave the key out to allow all"));
     }
-    names.iter().map(|name| name.parse().map_err(serde::de::Error::custom)).collect()
+    let plain = |name: &String| {
+        let scheme: QuantScheme = name.parse().map_err(serde::de::Error::custom)?;
+        match QuantScheme::ALL.contains(&scheme) {
+            true => Ok(scheme),
+            false => Err(serde::de::Error::custom(format!(
+                "`{name}` is two schemes; a device that runs w8 and w4.g32 runs it: list those"
+            ))),
+        }
+    };
+    names.iter().map(plain).collect()
 }
 
 fn schemes_to_names<S: Serializer>(schemes: &[QuantScheme], serializer: S) -> Result<S::Ok, S::Error> {
@@ -405,6 +414,10 @@ mod tests {
             ("[max]\ncontexts = 3", "line 6: unknown key `contexts`; did you mean `context`?"),
             ("[required]\nschemes = ['w5']", "line 6: unknown scheme `w5`; known: w8, w4.g32 (or w4)"),
             ("[required]\nschemes = []", "line 6: an empty list allows no scheme"),
+            (
+                "[required]\nschemes = ['w8:64+w4']",
+                "line 6: `w8:64+w4` is two schemes; a device that runs w8 and w4.g32",
+            ),
             ("[required]\nsparsity = '4:2'", "`required.sparsity` is `4:2`; expected 2:4, the one pattern"),
             ("[required]\nsparsity = '4:8'", "`required.sparsity` is `4:8`; expected 2:4, the one pattern"),
             ("ram_reserved_bytes = 5", "`ram_reserved_bytes` is 5; expected less than `ram_bytes`"),

@@ -50,10 +50,14 @@ fn matrix_of(scheme: QuantScheme, rows: usize, columns: usize, seed: usize) -> Q
         sparsity: None,
         activations: slm_runtime::kernels::Width::Bits8,
     };
-    let (low, range) = if scheme == QuantScheme::W8 { (-127, 255) } else { (-8, 16) };
-    matrix.values = (0..rows * columns).map(|i| (low + ((i * 7 + seed) % range) as i32) as i8).collect();
+    let value = |i: usize| {
+        let (low, range) = if scheme.of_row(i / columns) == QuantScheme::W8 { (-127, 255) } else { (-8, 16) };
+        (low + ((i * 7 + seed) % range) as i32) as i8
+    };
+    matrix.values = (0..rows * columns).map(value).collect();
     matrix.row_scale = (0..rows).map(|i| (i + seed) as f32 * 0.01).collect();
-    matrix.multiplier = (0..rows * matrix.groups()).map(|i| [-127, -1, 1, 127][(i + seed) % 4]).collect();
+    matrix.multiplier =
+        (0..matrix.multiplied_rows() * matrix.groups()).map(|i| [-127, -1, 1, 127][(i + seed) % 4]).collect();
     matrix
 }
 
@@ -181,4 +185,57 @@ fn a_dense_model_is_not_written_as_a_quantized_one() {
     dense.parameters.retain(|_, parameter| matches!(parameter, Parameter::Dense(_)));
     let error = write(&dense, &provenance(), &dir.path().join("out")).unwrap_err().to_string();
     assert!(error.contains("no matrix is quantized"), "{error}");
+}
+
+/// A table of which the first 64 rows are in 8 bits.
+#[test]
+fn a_split_is_written_read_back_and_checked_by_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut good = model(dir.path());
+    let table = LinearId::global(Role::TokenEmbedding);
+    let scheme = QuantScheme::Split { wide_rows: 64 };
+    good.spec.vocabulary = 75;
+    let mut config = good.config.map().clone();
+    config.insert("vocab_size".into(), json!(75));
+    good.config = Config::from_map(&dir.path().join("config.json"), config);
+    good.parameters.insert(ParameterId::weight(table), Parameter::Quantized(matrix_of(scheme, 75, 8, 3)));
+    let out = dir.path().join("out");
+    write(&good, &provenance(), &out).unwrap();
+    let read = Model::open(&out).unwrap();
+    assert_eq!(read.parameters, good.parameters);
+    assert_eq!(read.schemes()[&table], scheme);
+    type Damage = fn(&mut QuantizedMatrix);
+    let cases: [(Damage, &str); 5] = [
+        (|m| m.values[63 * 8] = -128, "values: element 504 is -128, expected an integer in [-127, 127]"),
+        (|m| m.values[64 * 8] = 8, "values: element 512 is 8, expected an integer in [-8, 7]"),
+        (|m| m.multiplier.push(1), "multiplier: 12 elements, expected 11"),
+        (
+            |m| m.scheme = QuantScheme::Split { wide_rows: 128 },
+            "`embed.token` has 75 rows, which leaves no second part",
+        ),
+        (|m| m.scheme = QuantScheme::W4G32, "multiplier: 11 elements, expected 75"),
+    ];
+    for (damage, expected) in cases {
+        let mut bad = good.clone();
+        let Some(Parameter::Quantized(matrix)) = bad.parameters.get_mut(&ParameterId::weight(table)) else {
+            panic!("{table} is quantized")
+        };
+        damage(matrix);
+        let error = write(&bad, &provenance(), &dir.path().join("bad")).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let text = fs::read_to_string(out.join(CONFIG_FILE)).unwrap();
+    let original: Value = serde_json::from_str(&text).unwrap();
+    for (name, scheme, expected) in [
+        ("embed.token", "w8:65+w4.g32", "is `w8:65+w4.g32`; slmc supports w8, w4.g32, w8:ROWS+w4.g32"),
+        ("embed.token", "w8:64+w4", "is `w8:64+w4`; slmc supports"),
+        ("embed.token", "w8:128+w4.g32", "schemes: `embed.token` has 75 rows, which leaves no second part"),
+        ("layers.0.attn.q", "w8:64+w4.g32", "schemes: `layers.0.attn.q` cannot be w8:64+w4.g32: only the rows of"),
+    ] {
+        let mut config = original.clone();
+        config[KEY]["schemes"][name] = json!(scheme);
+        fs::write(out.join(CONFIG_FILE), config.to_string()).unwrap();
+        let error = Model::open(&out).unwrap_err().to_string();
+        assert!(error.contains(expected), "{name} {scheme}: {error}");
+    }
 }

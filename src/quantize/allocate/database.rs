@@ -1,12 +1,13 @@
 //! Every matrix in every coding its item may have, rounded on its own by the method that will round the chosen mix: the
-//! inputs are those of the original model, so that no matrix depends on what others get.
+//! inputs are those of the original model, so that no matrix depends on what others get. Rows do not depend on each other
+//! either, so a split is the rows of what all rows were rounded to in its schemes.
 
 use super::items::Item;
-use super::probe::Database;
 use crate::calibrate::collect;
 use crate::calibrate::layerwise::{Change, Changed, Layerwise};
 use crate::calibrate::moments::Moments;
 use crate::model::id::{LinearId, ParameterId};
+use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::QuantScheme;
 use crate::model::transform::Sparsity;
 use crate::model::weights::Model;
@@ -16,6 +17,36 @@ use crate::quantize::method::Method;
 use crate::quantize::solver::SolverError;
 use crate::quantize::{input_importance, search};
 use burn::tensor::Device;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+/// Every matrix, all its rows in each scheme that a coding has for any of them.
+#[derive(Debug, Default)]
+pub struct Database(BTreeMap<(LinearId, QuantScheme), QuantizedMatrix>);
+
+impl Database {
+    /// All rows in a scheme that they share.
+    ///
+    /// # Panics
+    /// If no coding has it.
+    pub fn plain(&self, id: LinearId, scheme: QuantScheme) -> &QuantizedMatrix {
+        &self.0[&(id, scheme)]
+    }
+
+    /// A matrix in a coding.
+    ///
+    /// # Panics
+    /// If no item has it.
+    pub fn matrix(&self, id: LinearId, scheme: QuantScheme) -> Cow<'_, QuantizedMatrix> {
+        if let Some(matrix) = self.0.get(&(id, scheme)) {
+            return Cow::Borrowed(matrix);
+        }
+        let QuantizedMatrix { rows, columns, .. } = *self.plain(id, scheme.of_row(0));
+        let part = |rows: Range<usize>, scheme| self.plain(id, scheme).part(rows, scheme);
+        Cow::Owned(QuantizedMatrix::of_parts(scheme, [rows, columns], part))
+    }
+}
 
 /// Rounds everything. Zeros of the matrices in `sparsity` stay zero.
 ///
@@ -30,11 +61,13 @@ pub fn database(
     device: &Device,
     progress: &dyn Progress,
 ) -> Result<Database, SolverError> {
-    let mut database = Database::new();
+    let mut database = Database::default();
     let matrices = model.spec.matrices();
-    let schemes = |id: LinearId| -> Vec<QuantScheme> {
+    let rows: BTreeMap<LinearId, usize> = matrices.iter().map(|&(id, rows, _)| (id, rows)).collect();
+    let schemes = |id: LinearId| -> BTreeSet<QuantScheme> {
         let item = items.iter().find(|item| item.members.contains(&id));
-        item.into_iter().flat_map(|item| &item.codings).map(|coding| coding.scheme).collect()
+        let codings = item.into_iter().flat_map(|item| &item.codings);
+        codings.flat_map(|coding| coding.scheme.parts(rows[&id]).map(|(_, scheme)| scheme)).collect()
     };
     if method == Method::Gptq {
         let mut rounder = Rounder { model, sparsity, schemes: &schemes, database: &mut database };
@@ -49,12 +82,12 @@ pub fn database(
     };
     for (id, rows, columns) in matrices {
         for scheme in schemes(id) {
-            if database.contains_key(&(id, scheme)) {
+            if database.0.contains_key(&(id, scheme)) {
                 continue;
             }
             let weights = model.values_f32(ParameterId::weight(id))?;
             let importance = statistics.as_ref().and_then(|statistics| input_importance(model, statistics, id));
-            database.insert((id, scheme), search::quantize_matrix(&weights, rows, columns, scheme, importance));
+            database.0.insert((id, scheme), search::quantize_matrix(&weights, rows, columns, scheme, importance));
         }
     }
     Ok(database)
@@ -64,7 +97,7 @@ pub fn database(
 struct Rounder<'a> {
     model: &'a Model,
     sparsity: &'a Sparsity,
-    schemes: &'a dyn Fn(LinearId) -> Vec<QuantScheme>,
+    schemes: &'a dyn Fn(LinearId) -> BTreeSet<QuantScheme>,
     database: &'a mut Database,
 }
 
@@ -86,7 +119,7 @@ impl Change for Rounder<'_> {
             for scheme in (self.schemes)(id) {
                 let rows = weights.len() / moments.columns;
                 let rounded = gptq::quantize_matrix(&weights, rows, scheme, &hessian, held.as_deref());
-                self.database.insert((id, scheme), rounded.matrix);
+                self.database.0.insert((id, scheme), rounded.matrix);
             }
         }
         Ok(Changed::new())

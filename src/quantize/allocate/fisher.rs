@@ -11,11 +11,13 @@
 //! form, errors that compensate each other within a row included. Bare encoders have no labels: their cost is 1 − cosine
 //! of the normalised pooled state e, ½·|Je·ΔW|², and a random direction r gives it in the same way as ½·E[⟨∇(r·e), ΔW⟩²].
 
+use super::database::Database;
 use super::items::Item;
-use super::probe::{Database, ProbeError};
+use super::probe::ProbeError;
 use crate::model::forward::{Batch, Forward, NoTaps};
 use crate::model::id::{ParameterId, Part};
 use crate::model::quantized::QuantizedMatrix;
+use crate::model::scheme::QuantScheme;
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::Model;
 use crate::progress::Progress;
@@ -23,6 +25,8 @@ use crate::train::parameters::{Leaves, Parameters, TrainedId, normals};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
 use rayon::prelude::*;
 use slm_runtime::sample::random_u64;
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Longest sequence of the gradient pass: many short ones say more than few long ones, since each gives one draw.
 const LONGEST: usize = 64;
@@ -60,19 +64,23 @@ pub fn predict(
         let recorded = score.backward();
         let gradients = leaves.gradients(&recorded).map_err(ProbeError::Device)?;
         let of_item = |item: &Item| -> Vec<f64> {
-            let of_coding = |coding: &super::items::Coding| -> f64 {
-                let of_member = |id: &crate::model::id::LinearId| {
-                    let id_of_weight = TrainedId::Parameter(ParameterId::Linear(*id, Part::Weight));
-                    match gradients.get(&id_of_weight) {
-                        Some(gradient) => {
-                            change(gradient, &parameters[&id_of_weight], &database[&(*id, coding.scheme)])
-                        }
-                        None => 0.0,
-                    }
-                };
-                item.members.iter().map(of_member).sum()
-            };
-            item.codings.iter().map(of_coding).collect()
+            let mut products = vec![0.0; item.codings.len()];
+            for id in &item.members {
+                let weight = TrainedId::Parameter(ParameterId::Linear(*id, Part::Weight));
+                let Some(gradient) = gradients.get(&weight) else { continue };
+                let weights = &parameters[&weight];
+                // By row, once for every scheme that a coding has for some rows.
+                let mut changes: BTreeMap<QuantScheme, Vec<f64>> = BTreeMap::new();
+                for (product, coding) in products.iter_mut().zip(&item.codings) {
+                    let rows = weights.len() / database.plain(*id, coding.scheme.of_row(0)).columns;
+                    let of_part = |(rows, scheme): (Range<usize>, QuantScheme)| -> f64 {
+                        let all = || change(gradient, weights, database.plain(*id, scheme));
+                        changes.entry(scheme).or_insert_with(all)[rows].iter().sum()
+                    };
+                    *product += coding.scheme.parts(rows).map(of_part).sum::<f64>();
+                }
+            }
+            products
         };
         let products: Vec<Vec<f64>> = items.iter().map(of_item).collect();
         progress.advance(1);
@@ -138,8 +146,8 @@ fn draw(row: &[f32], stream: u64, position: u64) -> i32 {
     row.len() as i32 - 1
 }
 
-/// ⟨gradient, Ŵ − W⟩ in f64.
-fn change(gradient: &[f32], weights: &[f32], matrix: &QuantizedMatrix) -> f64 {
+/// ⟨gradient, Ŵ − W⟩ of every row, in f64.
+fn change(gradient: &[f32], weights: &[f32], matrix: &QuantizedMatrix) -> Vec<f64> {
     let of_row = |row: usize| -> f64 {
         let scale = matrix.row_scale[row];
         let at = row * matrix.columns;
@@ -150,5 +158,5 @@ fn change(gradient: &[f32], weights: &[f32], matrix: &QuantizedMatrix) -> f64 {
             })
             .sum()
     };
-    (0..matrix.rows).map(of_row).sum()
+    (0..matrix.rows).map(of_row).collect()
 }

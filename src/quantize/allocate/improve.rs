@@ -3,8 +3,9 @@
 //! pay for it, never above the budget. A neighbour is taken when its measured cost is lower by more than the standard
 //! error of the paired difference over the sequences; the search goes on from it, until none is or the trials are used.
 
+use super::database::Database;
 use super::items::{Item, Items};
-use super::probe::{Database, Probe, ProbeError, Samples};
+use super::probe::{Probe, ProbeError, Samples};
 use crate::divergence::{Sample, mean_and_error};
 use crate::progress::Progress;
 use std::collections::BTreeSet;

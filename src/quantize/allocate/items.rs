@@ -4,8 +4,7 @@
 
 use crate::model::id::{LinearId, ParameterId, Part, Role};
 use crate::model::pattern::matches;
-use crate::model::scheme::Preset;
-use crate::model::scheme::QuantScheme;
+use crate::model::scheme::{Preset, QuantScheme, SPLIT_ROWS};
 use crate::model::size::{Assignment, SizeError, stored_tensors};
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
@@ -80,6 +79,20 @@ fn leader(spec: &ModelSpec, id: LinearId) -> LinearId {
     LinearId { layer: id.layer, role }
 }
 
+/// What a matrix may be stored as, largest first. One whose rows are tokens may have its first rows in 8 bits, in steps of an
+/// eighth of the vocabulary.
+fn schemes(id: LinearId, [rows, columns]: [usize; 2], sparsity: &Sparsity) -> Vec<QuantScheme> {
+    if columns > QuantScheme::W4G32.max_columns() {
+        return vec![QuantScheme::W8];
+    }
+    let tile = SPLIT_ROWS as usize;
+    let step = tile * (rows as f64 / (8 * tile) as f64).round().max(1.0) as usize;
+    let whole = sparsity.get(&id).is_some_and(|pattern| pattern.is_two_of_four());
+    let splits = (step..rows).step_by(step).map(|rows| QuantScheme::Split { wide_rows: rows as u32 });
+    let splits: Vec<QuantScheme> = splits.filter(|split| !whole && split.check(id, rows).is_ok()).collect();
+    [QuantScheme::W8].into_iter().chain(splits.into_iter().rev()).chain([QuantScheme::W4G32]).collect()
+}
+
 /// `layers.3.attn.{q,k,v}` of several, the name of one.
 fn name(members: &[LinearId]) -> String {
     match members {
@@ -107,23 +120,32 @@ impl Items {
             keeps.iter().any(|keep| matches(&keep.pattern, id) || other.is_some_and(|id| matches(&keep.pattern, id)))
         };
         let shapes = spec.matrices();
+        let candidates: BTreeMap<LinearId, Vec<QuantScheme>> = shapes
+            .iter()
+            .map(|&(id, rows, columns)| match is_pinned(id) {
+                true => (id, vec![pinned[&id]]),
+                false => (id, schemes(id, [rows, columns], sparsity)),
+            })
+            .collect();
         let mut bytes: BTreeMap<(LinearId, QuantScheme), u64> = BTreeMap::new();
         let mut fixed_bytes = 0;
-        for scheme in QuantScheme::ALL {
-            // A scheme that a matrix cannot take is not asked about it.
-            let fitting = |columns: usize| if columns <= scheme.max_columns() { scheme } else { QuantScheme::W8 };
-            let everywhere: Assignment = shapes.iter().map(|&(id, _, columns)| (id, fitting(columns))).collect();
+        for number in 0..candidates.values().map(Vec::len).max().unwrap_or(0) {
+            // Every matrix in its scheme of this number, counted at once; those that have fewer are there already.
+            let taken = candidates.iter().map(|(id, schemes)| (*id, schemes[number.min(schemes.len() - 1)]));
+            let everywhere: Assignment = taken.collect();
             let tensors = stored_tensors(spec, &everywhere, sparsity, layout, spec.context, true)?;
             fixed_bytes = 0;
+            let mut counted: BTreeMap<(LinearId, QuantScheme), u64> = BTreeMap::new();
             for tensor in tensors {
                 match tensor.id {
-                    ParameterId::Linear(id, Part::Weight) if everywhere[&id] == scheme => {
-                        bytes.insert((id, scheme), tensor.bytes);
+                    // The parts of a split add up.
+                    ParameterId::Linear(id, Part::Weight) => {
+                        *counted.entry((id, everywhere[&id])).or_default() += tensor.bytes;
                     }
-                    ParameterId::Linear(_, Part::Weight) => {}
                     _ => fixed_bytes += tensor.bytes,
                 }
             }
+            bytes.extend(counted);
         }
         let mut members: BTreeMap<LinearId, Vec<LinearId>> = BTreeMap::new();
         for (id, ..) in &shapes {
@@ -139,17 +161,18 @@ impl Items {
                 return Err(ItemError::Split { item: name, first, first_scheme, second, second_scheme });
             }
             let of_all = |scheme| members.iter().map(|id| bytes.get(&(*id, scheme)).copied()).sum::<Option<u64>>();
-            let allowed = QuantScheme::ALL.into_iter().filter(|scheme| pin.is_none_or(|(_, pin)| pin == *scheme));
-            let codings = allowed.filter_map(|scheme| Some(Coding { scheme, bytes: of_all(scheme)? })).collect();
+            let allowed = match pin {
+                Some((_, pin)) => &[pin][..],
+                None => &candidates[&members[0]],
+            };
+            let coding = |scheme: &QuantScheme| Some(Coding { scheme: *scheme, bytes: of_all(*scheme)? });
+            let codings: Vec<Coding> = allowed.iter().filter_map(coding).collect();
+            if codings.is_empty() {
+                return Err(SizeError::NoScheme(members[0]).into());
+            }
             Ok(Item { name, members, codings })
         };
         let items = members.into_values().map(item).collect::<Result<Vec<_>, _>>()?;
-        if let Some(item) = items.iter().find(|item| item.codings.is_empty()) {
-            // Pinned to what its columns do not allow: the byte counter says which and why.
-            let asked: Assignment = shapes.iter().map(|(id, ..)| (*id, pinned[id])).collect();
-            stored_tensors(spec, &asked, sparsity, layout, spec.context, true)?;
-            return Err(SizeError::NoScheme(item.members[0]).into());
-        }
         Ok(Items { items, fixed_bytes })
     }
 

@@ -19,9 +19,10 @@ use crate::model::size::Assignment;
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use burn::tensor::Device;
+use database::Database;
 use items::{Item, Items};
 use knapsack::{Choice, Frontier};
-use probe::{Database, Probe, ProbeError, Samples};
+use probe::{Probe, ProbeError, Samples};
 use report::{AllocationReport, CodingReport, Cost, ItemReport, rank_correlation};
 
 /// Most bytes that weights may take.

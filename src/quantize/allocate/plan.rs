@@ -1,8 +1,9 @@
 //! `--scheme auto` on a directory: what is refused before any work, then the search, then the finished model on the
 //! runtime's integers.
 
+use super::database::Database;
 use super::items::{ItemError, Items};
-use super::probe::{Database, Probe, ProbeError};
+use super::probe::{Probe, ProbeError};
 use super::report::AllocationReport;
 use super::{Allocator, Budget, Infeasible, cost};
 use crate::model::size::Assignment;

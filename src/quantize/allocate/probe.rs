@@ -3,6 +3,7 @@
 //! changed) in nats per prediction; bare encoders by 1 − cosine of the mean-pooled hidden states per text. One changed
 //! matrix costs only the layers from its own on: what comes before it is kept from the original's run.
 
+use super::database::Database;
 use super::items::{Coding, Item};
 use crate::checkpoint::TensorError;
 use crate::compile::fit::Device as Target;
@@ -10,9 +11,7 @@ use crate::compile::host::run_sequence;
 use crate::compile::{CompileError, HostSections, TextSection, compile};
 use crate::divergence::{Sample, divergence, embedding};
 use crate::model::forward::{AttentionContext, Batch, BatchError, DenseWeights, Forward, NoTaps};
-use crate::model::id::{Class, LinearId};
-use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::QuantScheme;
+use crate::model::id::Class;
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::{Model, ModelError};
 use crate::progress::{Progress, Silent};
@@ -22,7 +21,6 @@ use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::Layout;
 use slm_runtime::session::SessionError;
-use std::collections::BTreeMap;
 
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +58,6 @@ impl From<TensorError> for ProbeError {
         ProbeError::Model(error.into())
     }
 }
-
-/// Matrices in every coding that any item may have.
-pub type Database = BTreeMap<(LinearId, QuantScheme), QuantizedMatrix>;
 
 /// A model beside which changes of it are judged.
 pub struct Probe<'m> {
@@ -210,7 +205,7 @@ impl<'m> Probe<'m> {
 
     fn replace(&self, weights: &mut DenseWeights, item: &Item, coding: Coding, database: &Database) {
         for id in &item.members {
-            let matrix = &database[&(*id, coding.scheme)];
+            let matrix = database.matrix(*id, coding.scheme);
             let data = TensorData::new(matrix.dequantize(), [matrix.rows, matrix.columns]);
             weights.replace(*id, Tensor::from_data(data, &self.device));
         }

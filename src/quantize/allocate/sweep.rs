@@ -2,14 +2,15 @@
 //! The knapsack gives the best selection of every number of bytes at once; some of them, evenly spaced, are made,
 //! compiled and measured on the runtime's integers, and beside them the named mixes.
 
+use super::database::Database;
 use super::items::Items;
 use super::plan::{AllocationError, probe};
-use super::probe::{Database, Samples};
+use super::probe::Samples;
 use super::report::{Cost, ItemReport};
 use super::{Allocator, cost};
 use crate::calibrate::Statistics;
 use crate::model::id::ParameterId;
-use crate::model::scheme::Preset;
+use crate::model::scheme::{Preset, QuantScheme};
 use crate::model::size::{Assignment, WeightSize, stored_tensors};
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, Parameter};
@@ -60,7 +61,7 @@ pub struct SweepPoint {
     pub added_up: f64,
     /// On the runtime's integers.
     pub artifact: Cost,
-    /// Items in 4 bits.
+    /// Items in 4 bits; one of which some rows are, with its scheme.
     pub four_bits: Vec<String>,
 }
 
@@ -130,16 +131,19 @@ impl Sweep<'_> {
             let samples: Samples = probe.artifact(&self.assemble(model, selection)?, self.target.1)?;
             progress.advance(1);
             let weight_bytes = items.bytes(selection);
-            let four_bits = items.items.iter().zip(selection);
-            let four_bits = four_bits
-                .filter(|(item, coding)| item.codings[**coding].scheme != crate::model::scheme::QuantScheme::W8);
+            let taken = items.items.iter().zip(selection).map(|(item, &coding)| (item, item.codings[coding].scheme));
+            let four_bits = taken.filter_map(|(item, scheme)| match scheme {
+                QuantScheme::W8 => None,
+                QuantScheme::W4G32 => Some(item.name.clone()),
+                QuantScheme::Split { .. } => Some(format!("{} in {scheme}", item.name)),
+            });
             Ok(SweepPoint {
                 scheme,
                 weight_bytes,
                 bits_per_weight: 8.0 * weight_bytes as f64 / parameters as f64,
                 added_up: selection.iter().enumerate().map(|(item, &coding)| costs[item][coding]).sum(),
                 artifact: cost(&samples),
-                four_bits: four_bits.map(|(item, _)| item.name.clone()).collect(),
+                four_bits: four_bits.collect(),
             })
         };
         let points = selections.iter().map(|selection| measure("auto", selection)).collect::<Result<Vec<_>, _>>()?;
@@ -175,7 +179,7 @@ impl Sweep<'_> {
     fn assemble(&self, model: &Model, selection: &[usize]) -> Result<Model, AllocationError> {
         let mut quantized = model.clone();
         for (id, scheme) in self.items.assignment(selection) {
-            let matrix = self.database[&(id, scheme)].clone();
+            let matrix = self.database.matrix(id, scheme).into_owned();
             quantized.parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
         }
         mark_sparse(&mut quantized, self.sparsity);

@@ -55,6 +55,9 @@ pub enum Storage {
 /// Kept columns of a group of [`GROUP`] dense ones, where two of four are kept.
 pub const KEPT: usize = GROUP / 2;
 
+/// Rows of the first part of a matrix that is stored in two are a multiple of this, and so of every layout's rows.
+pub const SPLIT_ROWS: usize = 64;
+
 impl Storage {
     /// Every storage.
     pub const ALL: [Storage; 5] = [Storage::F32, Storage::W8, Storage::W4G32, Storage::W8S24, Storage::W4G32S24];

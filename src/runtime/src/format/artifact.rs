@@ -50,6 +50,25 @@ impl Matrix<'_> {
     }
 }
 
+/// A quantized matrix of which the first rows may be stored otherwise than those after them. Both parts number rows and
+/// tiles as the whole matrix does, so that what is computed with them goes to the same places.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// The first rows, or all.
+    pub first: Matrix<'a>,
+    /// The rows after them. Its bytes begin where tile 0 would be if all rows were stored so, within those of `first`, and
+    /// are its own from its first tile on.
+    pub rest: Option<Matrix<'a>>,
+}
+
+impl<'a> Parts<'a> {
+    /// The part that holds a row.
+    #[inline]
+    pub fn of_row(&self, row: usize) -> &Matrix<'a> {
+        self.rest.as_ref().filter(|_| row >= self.first.rows).unwrap_or(&self.first)
+    }
+}
+
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     let value = bytes.get(at..at.checked_add(4)?)?;
     Some(u32::from_le_bytes([value[0], value[1], value[2], value[3]]))
@@ -142,23 +161,30 @@ impl<'a> ArtifactView<'a> {
         key_of(&self.tensor_record(index))
     }
 
-    /// The record of a tensor and its bytes.
+    /// The record of a tensor and its bytes; of one in two parts, the first.
     pub fn tensor(&self, key: TensorKey) -> Option<(TensorRecord, &'a [u8])> {
+        let record = self.tensor_record(self.first_record(key)?);
+        Some((record, self.tensor_bytes(&record)?))
+    }
+
+    /// The first record of a tensor.
+    pub(super) fn first_record(&self, key: TensorKey) -> Option<usize> {
         let (mut low, mut high) = (0, self.tensor_count());
         while low < high {
             let middle = (low + high) / 2;
-            let record = self.tensor_record(middle);
-            let rank = key_of(&record)?.rank();
-            if rank == key.rank() {
-                return Some((record, self.tensor_bytes(&record)?));
-            }
-            if rank < key.rank() {
+            if self.tensor_key(middle)?.rank() < key.rank() {
                 low = middle + 1;
             } else {
                 high = middle;
             }
         }
-        None
+        (low < self.tensor_count() && self.tensor_key(low) == Some(key)).then_some(low)
+    }
+
+    /// The record after this one, where it is the second part of the same tensor.
+    pub(crate) fn second_part(&self, index: usize) -> Option<TensorRecord> {
+        let next = index.checked_add(1).filter(|&next| next < self.tensor_count())?;
+        (self.tensor_key(next) == self.tensor_key(index)).then(|| self.tensor_record(next))
     }
 
     /// How many records stand before those of a layer, or, of the layer count, before what follows the layers.
@@ -169,14 +195,13 @@ impl<'a> ArtifactView<'a> {
         (0..self.tensor_count()).take_while(before).count()
     }
 
-    /// The record of a tensor among some records, and its bytes.
-    pub(crate) fn tensor_among(&self, records: Range<usize>, key: TensorKey) -> Option<(TensorRecord, &'a [u8])> {
+    /// The first record of a tensor among some records.
+    pub(crate) fn record_among(&self, records: Range<usize>, key: TensorKey) -> Option<usize> {
         let [low, high] = key.layer.to_le_bytes();
         let start = [low, high, key.role as u8, key.part as u8];
         let bytes = self.tensors.get(records.start * TensorRecord::BYTES..records.end * TensorRecord::BYTES)?;
-        let found = bytes.chunks_exact(TensorRecord::BYTES).find(|record| record.starts_with(&start))?;
-        let record = TensorRecord::from_bytes(found);
-        Some((record, self.tensor_bytes(&record)?))
+        let found = bytes.chunks_exact(TensorRecord::BYTES).position(|record| record.starts_with(&start))?;
+        Some(records.start + found)
     }
 
     /// Bytes of a tensor, padding included.
@@ -185,10 +210,33 @@ impl<'a> ArtifactView<'a> {
         self.weights.get(start..start.checked_add(usize::try_from(record.bytes).ok()?)?)
     }
 
-    /// A quantized matrix.
+    /// A quantized matrix in one part; one in two is refused.
     pub fn matrix(&self, key: TensorKey) -> Result<Matrix<'a>, FormatError> {
-        let (record, bytes) = self.tensor(key).ok_or(FormatError::MissingTensor(key))?;
-        self.matrix_of(key, &record, bytes)
+        let parts = self.parts(key)?;
+        if parts.rest.is_some() { Err(FormatError::TensorShape(key)) } else { Ok(parts.first) }
+    }
+
+    /// A quantized matrix in one part or two.
+    pub fn parts(&self, key: TensorKey) -> Result<Parts<'a>, FormatError> {
+        self.parts_of(key, self.first_record(key).ok_or(FormatError::MissingTensor(key))?)
+    }
+
+    /// The matrix that begins with a record.
+    pub(crate) fn parts_of(&self, key: TensorKey, index: usize) -> Result<Parts<'a>, FormatError> {
+        let wrong = FormatError::TensorShape(key);
+        let record = self.tensor_record(index);
+        let bytes = self.tensor_bytes(&record).ok_or(wrong)?;
+        let first = self.matrix_of(key, &record, bytes)?;
+        let Some(second) = self.second_part(index) else { return Ok(Parts { first, rest: None }) };
+        // The second part as if it began with row 0: its tiles are at most as long as those of the first, so the bytes
+        // before its own are there.
+        let rows = first.rows + second.rows as usize;
+        let whole = self.matrix_of(key, &TensorRecord { rows: rows as u32, ..second }, bytes)?;
+        let before = first.shape.tiles * whole.shape.stride;
+        let offset = usize::try_from(second.offset).map_err(|_| wrong)?;
+        let start = offset.checked_sub(before).ok_or(wrong)?;
+        let bytes = self.weights.get(start..start + whole.shape.bytes()).ok_or(wrong)?;
+        Ok(Parts { first, rest: Some(Matrix { bytes, ..whole }) })
     }
 
     /// The matrix of a record.

@@ -8,11 +8,11 @@ use super::spec::{
     Block, CurveId, LayerRecord, MAX_CHUNK, MAX_DIMENSION, MAX_LAYERS, MAX_TAPS, ModelRecord, NONE, NormKind,
     NormPlacement, Output,
 };
-use super::tensor::TensorRecord;
-use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType};
+use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType, LmHead};
+use super::tensor::{TensorPart, TensorRecord, TensorRole};
 use super::text_tables::TextTables;
 use crate::kernels::Width;
-use crate::layout::{ALIGNMENT, Layout, Storage, tensor_bytes};
+use crate::layout::{ALIGNMENT, Layout, SPLIT_ROWS, Storage, tensor_bytes};
 
 impl<'a> ArtifactView<'a> {
     pub(super) fn read_sections(&mut self) -> Result<(), FormatError> {
@@ -146,7 +146,7 @@ impl<'a> ArtifactView<'a> {
         {
             return Err(FormatError::section(SectionKind::Tensors, "not a whole number of records"));
         }
-        let (mut end, mut last_rank) = (0u64, None);
+        let (mut end, mut last_rank, mut second_parts) = (0u64, None, 0);
         for index in 0..self.tensor_count() {
             let record = self.tensor_record(index);
             let fault = |fault| FormatError::Tensor(index as u32, fault);
@@ -154,7 +154,11 @@ impl<'a> ArtifactView<'a> {
             if key.role.in_layer() && u32::from(key.layer) >= self.spec.layers {
                 return Err(fault("unknown layer"));
             }
-            if last_rank >= Some(key.rank()) {
+            if last_rank == Some(key.rank()) {
+                // The second part of a matrix; where the record before it is one as well, that one is no first part.
+                check_second_part(&self.tensor_record(index - 1), &record).map_err(fault)?;
+                second_parts += 1;
+            } else if last_rank > Some(key.rank()) {
                 return Err(fault("out of order"));
             }
             last_rank = Some(key.rank());
@@ -197,14 +201,16 @@ impl<'a> ArtifactView<'a> {
             return Err(FormatError::section(SectionKind::Weights, "length does not match the tensor table"));
         }
         let expected = crate::plan::tensors(self, &mut |key, rows, columns, quantized| {
-            let (record, _) = self.tensor(key).ok_or(FormatError::MissingTensor(key))?;
-            let right = record.rows as usize == rows && record.columns as usize == columns;
+            let index = self.first_record(key).ok_or(FormatError::MissingTensor(key))?;
+            let record = self.tensor_record(index);
+            let of_both = record.rows as usize + self.second_part(index).map_or(0, |second| second.rows as usize);
+            let right = of_both == rows && record.columns as usize == columns;
             if !right || (record.storage != Storage::F32 as u8) != quantized {
                 return Err(FormatError::TensorShape(key));
             }
             Ok(())
         })?;
-        if expected != self.tensor_count() {
+        if expected + second_parts != self.tensor_count() {
             return Err(FormatError::section(SectionKind::Tensors, "holds tensors the specification does not use"));
         }
         Ok(())
@@ -294,6 +300,26 @@ pub(super) fn read_header(bytes: &[u8]) -> Result<Header, FormatError> {
     let reserved = header.reserved.iter().chain(&header.reserved_end).chain(&bytes[table_end..HEADER_BYTES]);
     require(reserved.into_iter().all(|&byte| byte == 0), "reserved")?;
     Ok(header)
+}
+
+/// Whether two records of one key are the parts of one matrix: the first rows in 8 bits and the others in 4, which only the
+/// matrices have whose rows are tokens. That the second part's tiles are not longer than the first's lets it be numbered as if
+/// it began with row 0.
+fn check_second_part(first: &TensorRecord, second: &TensorRecord) -> Result<(), &'static str> {
+    let role = TensorRole::from_number(first.role);
+    if !matches!(role, Some(EmbedToken | LmHead)) || first.part != TensorPart::Weight as u8 {
+        return Err("out of order: only the token table and the LM head may have two parts");
+    }
+    if (first.storage, second.storage) != (Storage::W8 as u8, Storage::W4G32 as u8) {
+        return Err("the parts of a matrix are not w8 and then w4.g32");
+    }
+    if !(first.rows as usize).is_multiple_of(SPLIT_ROWS) {
+        return Err("the first part of a matrix is not a multiple of 64 rows");
+    }
+    if first.columns != second.columns || first.activation_bits != second.activation_bits {
+        return Err("the parts of a matrix differ in columns or activations");
+    }
+    Ok(())
 }
 
 fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), FormatError> {

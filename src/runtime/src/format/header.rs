@@ -7,8 +7,10 @@ use crate::sha256::Digest;
 pub const MAGIC: [u8; 8] = *b"SLMC\r\n\x1a\n";
 /// Readers refuse another major version.
 pub const MAJOR: u16 = 1;
-/// Readers accept any minor version: it adds optional sections only.
+/// Readers accept any minor version: it adds optional sections, and what earlier readers refuse.
 pub const MINOR: u16 = 1;
+/// The same where a matrix is stored in two parts, which readers of an earlier version refuse.
+pub const MINOR_SPLIT: u16 = 2;
 /// Bytes before the first section.
 pub const HEADER_BYTES: usize = 4096;
 /// Most sections.
@@ -29,7 +31,7 @@ record! {
         magic: [u8; 8],
         /// [`MAJOR`]
         major: u16,
-        /// [`MINOR`]
+        /// [`MINOR`] or [`MINOR_SPLIT`]
         minor: u16,
         /// [`HEADER_BYTES`]
         header_bytes: u32,

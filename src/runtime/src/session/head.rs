@@ -14,7 +14,7 @@ impl Session<'_, '_> {
         let spec = artifact.spec();
         let hidden = spec.hidden as usize;
         let table = |role| self.matrix(TensorKey::global(role, TensorPart::Weight));
-        let words = table(TensorRole::EmbedToken)?;
+        let words = self.parts(TensorKey::global(TensorRole::EmbedToken, TensorPart::Weight))?;
         let places = if spec.learned_positions == 1 { Some(table(TensorRole::EmbedPosition)?) } else { None };
         let types = if spec.token_types > 0 { Some(table(TensorRole::EmbedType)?) } else { None };
         let norm = self.global_norm(TensorRole::EmbedNorm, spec.embedding_norm)?;
@@ -23,7 +23,8 @@ impl Session<'_, '_> {
         let failure = Failure::default();
         let scratch = &mut self.scratch[..self.seats];
         each(self.workers, tokens.len() == 1, scratch, rows, |index, out, scratch| {
-            scalar::scaled_row(&words, tokens[index] as usize, spec.embedding_scale, out);
+            let token = tokens[index] as usize;
+            scalar::scaled_row(words.of_row(token), token, spec.embedding_scale, out);
             if let Some(places) = &places {
                 scalar::row(places, first + index, scratch.row);
                 (kernels.add)(out, scratch.row);
@@ -93,8 +94,10 @@ impl Session<'_, '_> {
             }
         }
         let role = if spec.tied_head == 1 { TensorRole::EmbedToken } else { TensorRole::LmHead };
+        let parts = self.parts(TensorKey::global(role, TensorPart::Weight))?;
         let head = Product {
-            matrix: self.matrix(TensorKey::global(role, TensorPart::Weight))?,
+            matrix: parts.first,
+            rest: parts.rest,
             bias: self.optional_vector(TensorKey::global(TensorRole::LmHead, TensorPart::Bias))?,
             place: Place::Output,
         };

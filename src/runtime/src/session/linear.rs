@@ -41,9 +41,24 @@ pub(super) enum Place {
 /// A matrix with its bias, and where its product goes.
 #[derive(Clone, Copy)]
 pub(super) struct Product<'a> {
+    /// All rows, or the first ones.
     pub(super) matrix: Matrix<'a>,
+    /// The rows after them, see [`crate::format::artifact::Parts`]: of heads only.
+    pub(super) rest: Option<Matrix<'a>>,
     pub(super) bias: Option<F32Bytes<'a>>,
     pub(super) place: Place,
+}
+
+impl Product<'_> {
+    /// Rows of both parts.
+    fn rows(&self) -> usize {
+        self.rest.map_or(self.matrix.rows, |rest| rest.rows)
+    }
+
+    /// Tiles of both parts.
+    fn tiles(&self) -> usize {
+        self.rest.map_or(self.matrix.shape.tiles, |rest| rest.shape.tiles)
+    }
 }
 
 /// What is done with the rows of a feed-forward network's first products.
@@ -77,7 +92,7 @@ impl<'a> Session<'a, '_> {
     /// A matrix of a layer or the model, with its bias.
     pub(super) fn product(&self, key: TensorKey, place: Place) -> Result<Product<'a>, SessionError> {
         let bias = self.optional_vector(TensorKey { part: TensorPart::Bias, ..key })?;
-        Ok(Product { matrix: self.matrix(key)?, bias, place })
+        Ok(Product { matrix: self.matrix(key)?, rest: None, bias, place })
     }
 
     /// `count` rows of an input through matrices that all read it, into different places. Those that take activations of
@@ -169,10 +184,10 @@ impl<'a> Session<'a, '_> {
                 Place::AfterB(_) => after_b.take(),
                 Place::Output => output.take(),
             };
-            array.map(|array| Columns::new(&mut array[..count * product.matrix.rows], product.matrix.rows))
+            array.map(|array| Columns::new(&mut array[..count * product.rows()], product.rows()))
         };
         let segment = |product: &Product<'_>, outputs| Segment {
-            tiles: product.matrix.shape.tiles,
+            tiles: product.tiles(),
             rows: product.matrix.shape.layout.rows(),
             outputs,
         };
@@ -252,7 +267,17 @@ fn run(
     tiles: Range<usize>,
     output: &mut Columns<'_>,
 ) {
-    (kernels.multiply)(&product.matrix, input, tiles, output);
+    let first = product.matrix.shape.tiles;
+    let of_first = tiles.start..tiles.end.min(first);
+    if !of_first.is_empty() {
+        let rows = product.matrix.rows_of(&of_first);
+        (kernels.multiply)(&product.matrix, input, of_first, &mut output.part(rows));
+    }
+    if let Some(rest) = product.rest.filter(|_| tiles.end > first) {
+        let of_rest = tiles.start.max(first)..tiles.end;
+        let rows = rest.rows_of(&of_rest);
+        (kernels.multiply)(&rest, input, of_rest, &mut output.part(rows));
+    }
     if let Some(bias) = product.bias {
         let columns = output.range();
         let bias = bias.slice(columns.start, columns.len());

@@ -3,24 +3,34 @@
 
 use super::{Session, SessionError};
 use crate::format::FormatError;
-use crate::format::artifact::Matrix;
+use crate::format::artifact::{Matrix, Parts};
 use crate::format::spec::CurveId;
 use crate::format::tensor::{NO_LAYER, TensorKey, TensorRecord};
 use crate::numerics::{Curve, F32Bytes};
 
 impl<'a> Session<'a, '_> {
-    fn tensor(&self, key: TensorKey) -> Option<(TensorRecord, &'a [u8])> {
+    fn record(&self, key: TensorKey) -> Option<usize> {
         let start = |layer: usize| self.buffers.starts.get(layer).map(|&start| start as usize);
         let layers = self.buffers.starts.len() - 1;
         if key.layer != NO_LAYER {
             let layer = usize::from(key.layer);
-            return self.artifact.tensor_among(start(layer)?..start(layer + 1)?, key);
+            return self.artifact.record_among(start(layer)?..start(layer + 1)?, key);
         }
-        let before = self.artifact.tensor_among(0..start(0)?, key);
-        before.or_else(|| self.artifact.tensor_among(start(layers)?..self.artifact.tensor_count(), key))
+        let before = self.artifact.record_among(0..start(0)?, key);
+        before.or_else(|| self.artifact.record_among(start(layers)?..self.artifact.tensor_count(), key))
     }
 
-    /// A quantized matrix.
+    fn tensor(&self, key: TensorKey) -> Option<(TensorRecord, &'a [u8])> {
+        let record = self.artifact.tensor_record(self.record(key)?);
+        Some((record, self.artifact.tensor_bytes(&record)?))
+    }
+
+    /// A quantized matrix whose rows are tokens: it may be stored in two parts.
+    pub(super) fn parts(&self, key: TensorKey) -> Result<Parts<'a>, FormatError> {
+        self.artifact.parts_of(key, self.record(key).ok_or(FormatError::MissingTensor(key))?)
+    }
+
+    /// Any other quantized matrix.
     pub(super) fn matrix(&self, key: TensorKey) -> Result<Matrix<'a>, FormatError> {
         let (record, bytes) = self.tensor(key).ok_or(FormatError::MissingTensor(key))?;
         self.artifact.matrix_of(key, &record, bytes)
