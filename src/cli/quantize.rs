@@ -191,8 +191,10 @@ impl Args {
                 Mix::Auto(budget) => {
                     // What an earlier stage prunes is not known yet, and can only make it smaller.
                     if Plan::new(spec, &self.keep, budget, &Sparsity::new(), (&target.name, target.layout)).is_err() {
-                        let matrices = spec.matrices().into_iter();
-                        let sparsity = matrices.map(|(id, ..)| (id, NmPattern::TWO_OF_FOUR)).collect();
+                        let pinned = assign(spec, Preset::W8, &self.keep)?;
+                        // What is in two parts is not stored as 2:4.
+                        let whole = pinned.iter().filter(|(_, scheme)| scheme.storage(None).is_some());
+                        let sparsity = whole.map(|(id, _)| (*id, NmPattern::TWO_OF_FOUR)).collect();
                         Plan::new(spec, &self.keep, budget, &sparsity, (&target.name, target.layout))?;
                     }
                 }
