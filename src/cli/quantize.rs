@@ -119,10 +119,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME", default_value = "flex")]
     device: String,
 
-    /// After gptq, train integers, scales and norms on the grid, in N passes, the checkpoint being the teacher
+    /// After gptq, train integers, scales and norms on the grid, the checkpoint being the teacher
     ///
-    /// Over the calibration and three times as many tokens that the model samples from itself. 0: not at all. Without it 4
-    /// for decoders of up to 16 M parameters, 0 for others.
+    /// N tokens per token of the calibration: over it and, for decoders, three times as many tokens that the model samples
+    /// from itself. 0: not at all. Without it 16 for models of up to 32 M parameters, 0 for others.
     #[arg(long, value_name = "N", conflicts_with = "qat")]
     tune: Option<usize>,
 

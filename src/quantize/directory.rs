@@ -63,7 +63,7 @@ pub struct Options {
     pub target: String,
     /// Its layout.
     pub layout: Layout,
-    /// Passes over the calibration that tune what gptq has rounded; by [`default_passes`] if absent.
+    /// Tokens per token of the calibration that tune what gptq has rounded; by [`default_tuning`] if absent.
     pub tune: Option<usize>,
     /// Training on the grid, where it is asked for; it takes the place of tuning.
     pub qat: Option<Retrain>,

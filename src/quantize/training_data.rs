@@ -9,7 +9,7 @@ use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::train::data::Samples;
 use crate::train::samples::{Data, SamplesError, TrainTask, own_task, read};
-use crate::train::settings::Settings;
+use crate::train::settings::{LossWeights, Settings};
 use burn::tensor::Device;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -52,12 +52,6 @@ pub enum TrainingDataError {
     /// Of the samples.
     #[error(transparent)]
     Own(#[from] CalibrationError),
-    /// No next tokens are predicted.
-    #[error(
-        "--tune compares distributions over the next token, and this model has none; leave it out, or train with --qat \
-         --data"
-    )]
-    NoDistribution,
     /// Only decoders can sample.
     #[error("--data self lets a decoder sample from itself, and this model is an encoder; pass files")]
     Encoder,
@@ -73,21 +67,22 @@ pub struct Training {
     pub held_out: Vec<Vec<u32>>,
 }
 
-/// Own samples that join the calibration in tuning, in tokens per token of it: a model small enough to be tuned would
-/// learn a calibration of the usual length by heart.
+/// Own samples that join a decoder's calibration in tuning, in tokens per token of it: a model small enough to be tuned
+/// would learn a calibration of the usual length by heart.
 const OWN_SAMPLES: usize = 3;
-/// Own samples that tuning is judged by, in sequences.
+/// Sequences that tuning is judged by: of a decoder's own samples, of an encoder's calibration, of which at most a quarter.
 const HELD_OUT: usize = 16;
-/// Passes of tuning where nothing is said.
-const PASSES: usize = 4;
+/// Tokens trained on where nothing is said, per token of the calibration.
+const TOKENS: usize = 16;
+/// Tokens of a step, about.
+const TOKENS_OF_STEP: f64 = 2048.0;
 /// Parameters up to which it is done by itself: minutes on two cores.
-const TUNED_PARAMETERS: u64 = 16_000_000;
+const TUNED_PARAMETERS: u64 = 32_000_000;
 
-/// Passes by which a model is tuned unless something else is said: small decoders are, others would take hours, and
-/// encoders have no distribution over next tokens to be compared.
-pub fn default_passes(spec: &ModelSpec) -> usize {
-    let small = spec.parameter_count() <= TUNED_PARAMETERS;
-    if small && matches!(spec.head, Head::LanguageModel { .. }) { PASSES } else { 0 }
+/// Tokens per token of the calibration by which a model is tuned unless something else is said: others than small ones
+/// would take hours.
+pub fn default_tuning(spec: &ModelSpec) -> usize {
+    if spec.parameter_count() <= TUNED_PARAMETERS { TOKENS } else { 0 }
 }
 
 impl Training {
@@ -105,22 +100,43 @@ impl Training {
             let samples = training_samples(model, qat, progress)?;
             return Ok(Some(Training { samples, settings: qat.settings.clone(), held_out: Vec::new() }));
         }
-        let passes = options.tune.unwrap_or_else(|| default_passes(&model.spec));
-        if options.method != Method::Gptq || passes == 0 {
+        let spec = &model.spec;
+        let times = options.tune.unwrap_or_else(|| default_tuning(spec));
+        if options.method != Method::Gptq || times == 0 {
             return Ok(None);
         }
-        if !matches!(model.spec.head, Head::LanguageModel { .. }) {
-            return Err(TrainingDataError::NoDistribution);
-        }
         let mut texts: Vec<Vec<u32>> = calibration.sequences.iter().filter(|text| text.len() > 1).cloned().collect();
-        let window = Settings::TUNE.window.min(model.spec.context);
-        let seed = options.seed.wrapping_add(FIRST_STREAM);
-        let own = OWN_SAMPLES * calibration.tokens() + HELD_OUT * window;
-        texts.extend(own_samples(model, own, window, seed, progress)?);
-        let held_out = texts.split_off(texts.len().saturating_sub(HELD_OUT));
-        let tokens = (passes * texts.iter().map(Vec::len).sum::<usize>()) as u64;
-        let settings = Settings { tokens, seed: options.seed, ..Settings::TUNE };
-        Ok(Some(Training { samples: Samples::Causal(texts), settings, held_out }))
+        let held_out = match spec.kind {
+            ModelKind::Decoder => {
+                let window = Settings::TUNE.window.min(spec.context);
+                let own = OWN_SAMPLES * calibration.tokens() + HELD_OUT * window;
+                let seed = options.seed.wrapping_add(FIRST_STREAM);
+                let mut own = own_samples(model, own, window, seed, progress)?;
+                let held_out = own.split_off(own.len().saturating_sub(HELD_OUT));
+                texts.extend(own);
+                held_out
+            }
+            ModelKind::Encoder => texts.split_off(texts.len() - HELD_OUT.min(texts.len() / 4)),
+        };
+        let mut loss = LossWeights::RECOVER;
+        if let Head::Hidden = spec.head {
+            (loss.divergence, loss.hidden) = (0.0, 1.0);
+        }
+        let mean = texts.iter().map(Vec::len).sum::<usize>() as f64 / texts.len().max(1) as f64;
+        let batch = (TOKENS_OF_STEP / mean.max(1.0)).ceil() as usize;
+        let settings = Settings {
+            tokens: (times * calibration.tokens()) as u64,
+            batch,
+            pieces: Settings::TUNE.pieces.min(batch),
+            seed: options.seed,
+            loss,
+            ..Settings::TUNE
+        };
+        let samples = match spec.head {
+            Head::LanguageModel { .. } => Samples::Causal(texts),
+            _ => Samples::Compared(texts),
+        };
+        Ok(Some(Training { samples, settings, held_out }))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::data::masking::Masking;
 use crate::model::forward::{Batch, BatchError};
-use crate::model::spec::ModelSpec;
+use crate::model::spec::{Head, ModelSpec};
 use slm_runtime::sample::random_u64;
 
 /// Texts as tokens, by task.
@@ -11,6 +11,8 @@ use slm_runtime::sample::random_u64;
 pub enum Samples {
     /// Windows of one length; every token predicts the next.
     Causal(Vec<Vec<u32>>),
+    /// Sequences with special tokens, without targets: for losses that only compare with a teacher.
+    Compared(Vec<Vec<u32>>),
     /// Sequences with special tokens; hidden tokens are predicted.
     Masked {
         /// Token ids.
@@ -32,9 +34,9 @@ pub enum Samples {
 pub struct Piece {
     /// Inputs, padded to one length.
     pub batch: Batch,
-    /// Rows of the logits, (batch · length), that have a target; for a classifier all of (batch).
+    /// Rows of the logits, (batch · length), that count: those with a target; for a classifier all of (batch).
     pub rows: Vec<i32>,
-    /// Token or label id per row.
+    /// Token or label id per row; 0 where there is nothing but a teacher to compare with.
     pub targets: Vec<i32>,
     /// Inputs that are not padding.
     pub tokens: usize,
@@ -44,7 +46,7 @@ impl Samples {
     /// How many there are.
     pub fn len(&self) -> usize {
         match self {
-            Samples::Causal(windows) => windows.len(),
+            Samples::Causal(sequences) | Samples::Compared(sequences) => sequences.len(),
             Samples::Masked { sequences, .. } | Samples::Classified { sequences, .. } => sequences.len(),
         }
     }
@@ -56,7 +58,7 @@ impl Samples {
 
     fn tokens(&self, sample: usize) -> &[u32] {
         match self {
-            Samples::Causal(windows) => &windows[sample],
+            Samples::Causal(sequences) | Samples::Compared(sequences) => &sequences[sample],
             Samples::Masked { sequences, .. } | Samples::Classified { sequences, .. } => &sequences[sample],
         }
     }
@@ -103,6 +105,15 @@ impl Samples {
                 Samples::Causal(_) => {
                     rows.extend(first_row..first_row + inputs.len() as i32);
                     targets.extend(own[1..].iter().map(|&token| token as i32));
+                }
+                Samples::Compared(_) => {
+                    let of_sample = if matches!(spec.head, Head::Classifier { .. }) {
+                        index as i32..index as i32 + 1
+                    } else {
+                        first_row..first_row + inputs.len() as i32
+                    };
+                    targets.extend(of_sample.clone().map(|_| 0));
+                    rows.extend(of_sample);
                 }
                 Samples::Masked { masking, .. } => {
                     for (place, target) in masking.hide(&mut inputs, random_u64(!seed, draw)) {

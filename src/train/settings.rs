@@ -98,8 +98,8 @@ impl Settings {
     pub const RECOVER: Settings = Settings { weight_decay: 0.0, loss: LossWeights::RECOVER, ..Settings::TRAIN };
     /// Of quantization-aware training.
     pub const QAT: Settings = Settings::RECOVER;
-    /// Of tuning on the calibration after rounding: few and small steps, to a rate of zero.
-    pub const TUNE: Settings = Settings { batch: 8, final_rate: 0.0, ..Settings::QAT };
+    /// Of tuning on the calibration after rounding: the rate falls to zero.
+    pub const TUNE: Settings = Settings { final_rate: 0.0, ..Settings::QAT };
 }
 
 impl Default for Settings {
