@@ -14,6 +14,7 @@ use super::vectors::{Decode, MOST_GROUPS};
 use crate::format::artifact::Matrix;
 use crate::layout::{GROUP, Storage, TileShape};
 use core::arch::x86_64::*;
+use core::hint::black_box;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
@@ -50,37 +51,44 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
     let out = output.row(0);
     for tile in tiles.rev() {
         let bytes = &matrix.bytes[tile * shape.stride..][..shape.stride];
-        fetch(&bytes[shape.value_bytes..]);
+        let start = bytes.as_ptr().wrapping_add(fetch(&bytes[shape.value_bytes..]));
         // SAFETY: the caller's promise; the tile is whole, and each row of activations has 32 values a group.
         unsafe {
             let found = match shape.storage {
-                Storage::W4G32 => dense4::<I, PLANES>(shape, bytes.as_ptr(), rows, offsets),
-                Storage::W8S24 => sparse8::<I, PLANES>(shape, bytes.as_ptr(), rows),
-                Storage::W4G32S24 => sparse4::<I, PLANES>(shape, bytes.as_ptr(), rows),
-                _ => dense8::<I, PLANES>(shape, bytes.as_ptr(), rows, excess),
+                Storage::W4G32 => dense4::<I, PLANES>(shape, start, rows, offsets),
+                Storage::W8S24 => sparse8::<I, PLANES>(shape, start, rows),
+                Storage::W4G32S24 => sparse4::<I, PLANES>(shape, start, rows),
+                _ => dense8::<I, PLANES>(shape, start, rows, excess),
             };
             put::<PLANES>(shape, bytes, found, input, &mut out[tile * 8 - first..]);
         }
     }
 }
 
-/// Lines that are read before [`fetch`] waits.
-const LINES: usize = 8;
+/// Bytes that [`fetch`] reads before it waits: sixteen lines, fewer than a core has under way.
+const BURST: usize = 16 * 64;
+/// So few bytes that waiting costs more than it gains.
+const FEW: usize = 4 * 64;
 
-/// Brings what stands behind a tile's values into the cache, line by line backwards. It waits after some lines each, so that
-/// values, which need no address of these, are not read before: lines in disorder are two streams to the cache.
+/// Brings what stands behind a tile's values into the cache, line by line backwards, and gives 0, which is known when the last
+/// line has been asked for. Values are read from an address that depends on it, or they would be read before, and
+/// lines out of order are two streams to the cache; so are more lines than can be under way, which is why it waits between.
 #[inline(always)]
-fn fetch(behind: &[u8]) {
-    for block in behind.rchunks(64 * LINES) {
-        for line in block.rchunks(64) {
-            // SAFETY: a reference is good to read from.
-            let _ = unsafe { core::ptr::from_ref(&line[0]).read_volatile() };
+fn fetch(behind: &[u8]) -> usize {
+    let mut at = behind.len();
+    while at > 0 {
+        let stop = at.saturating_sub(BURST);
+        while at > stop {
+            at -= 64;
+            // SAFETY: the slice is a whole number of lines, for values and tiles are.
+            let _ = unsafe { behind.as_ptr().add(at).read_volatile() };
         }
-        if block.len() > 64 * LINES / 2 {
+        if behind.len() > FEW {
             // SAFETY: SSE2 is part of x86-64.
             unsafe { _mm_lfence() };
         }
     }
+    black_box(at)
 }
 
 /// The outputs of one tile from its sums.
@@ -284,8 +292,22 @@ unsafe fn sparse4<I: Decode, const PLANES: usize>(
         let multipliers = indices.add(shape.plane_bytes);
         let mut totals = [_mm256_setzero_si256(); PLANES];
         // Low nibbles are of an even group, high ones of the next; the last of an odd number of groups has no next.
-        for group in (0..shape.groups).rev().step_by(2) {
-            let group = group & !1;
+        let mut group = shape.groups;
+        if group % 2 == 1 {
+            group -= 1;
+            let bytes = tile.add(group * 2 * GROUP);
+            let mut low = [_mm256_setzero_si256(); 4];
+            for step in 0..4 {
+                low[step] = _mm256_loadu_si256(bytes.add(step * 32).cast());
+            }
+            for plane in 0..PLANES {
+                let a = rows[plane].add(group * GROUP);
+                let (i, m) = (indices.add(group * 32), multipliers.add(group * 8));
+                totals[plane] = sparse4_group::<I>(totals[plane], a, i, low, m);
+            }
+        }
+        while group > 0 {
+            group -= 2;
             let bytes = tile.add(group * 2 * GROUP);
             let mut low = [_mm256_setzero_si256(); 4];
             let mut high = [_mm256_setzero_si256(); 4];
@@ -297,9 +319,7 @@ unsafe fn sparse4<I: Decode, const PLANES: usize>(
                 let a = rows[plane].add(group * GROUP);
                 let (i, m) = (indices.add(group * 32), multipliers.add(group * 8));
                 totals[plane] = sparse4_group::<I>(totals[plane], a, i, low, m);
-                if group + 1 < shape.groups {
-                    totals[plane] = sparse4_group::<I>(totals[plane], a.add(GROUP), i.add(32), high, m.add(8));
-                }
+                totals[plane] = sparse4_group::<I>(totals[plane], a.add(GROUP), i.add(32), high, m.add(8));
             }
         }
         totals
