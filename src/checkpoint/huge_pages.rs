@@ -64,26 +64,31 @@ pub(super) fn ask(map: &Mmap) {
     let _ = map;
 }
 
-/// Sees to it that a file is cached in pieces as large as huge pages, where the system can: one that is cached in small ones is
-/// dropped from the cache, to be read again. That the system can is seen from one piece in the middle.
+/// Pieces of a file that [`gather`] looks at.
+#[cfg(target_os = "linux")]
+const SAMPLES: u64 = 16;
+
+/// Sees to it that a file is cached in pieces as large as huge pages, where the system can: if one that is looked at is not, but
+/// is when it is read again, the whole file is dropped from the cache.
 pub(super) fn gather(file: &File) {
     #[cfg(target_os = "linux")]
     {
-        let pages = file.metadata().map_or(0, |metadata| metadata.len()) / PAGE_BYTES as u64;
-        if pages < 2 {
-            return;
-        }
-        let middle = pages / 2 * PAGE_BYTES as u64;
-        // Dropping is a wish as well; pages that are not written yet, or that another program has mapped, stay.
+        let page = PAGE_BYTES as u64;
+        let pages = file.metadata().map_or(0, |metadata| metadata.len()) / page;
+        // Dropping is a wish as well; what is not written yet, or mapped by another program, stays.
         let forget = |offset, length| {
             let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length), rustix::fs::Advice::DontNeed);
         };
-        if super::mmap::page_is_huge(file, middle, PAGE_BYTES) {
+        for sample in 0..SAMPLES.min(pages) {
+            let offset = sample * pages / SAMPLES.min(pages) * page;
+            if super::mmap::page_is_huge(file, offset, PAGE_BYTES) {
+                continue;
+            }
+            forget(offset, page);
+            if super::mmap::page_is_huge(file, offset, PAGE_BYTES) {
+                forget(0, 0);
+            }
             return;
-        }
-        forget(middle, PAGE_BYTES as u64);
-        if super::mmap::page_is_huge(file, middle, PAGE_BYTES) {
-            forget(0, 0);
         }
     }
     #[cfg(not(target_os = "linux"))]
