@@ -125,6 +125,9 @@ pub struct BenchReport {
     pub threads: usize,
     /// Whether weights were read from the file's pages.
     pub weights: Residency,
+    /// Bytes of the weights' pages, mapped or copied, that are huge ones; absent where the system does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub huge_page_bytes: Option<u64>,
     /// Tokens of the prompt.
     pub prefill: usize,
     /// Tokens decoded after it.
@@ -170,6 +173,10 @@ impl Report for BenchReport {
             Residency::Copied => "copied into huge pages",
         };
         table.row(["artifact", &format!("{}, {} bytes, weights {weights}", self.artifact, grouped(self.file_bytes))]);
+        if let Some(bytes) = self.huge_page_bytes {
+            let share = 100.0 * bytes as f64 / (self.file_bytes as f64).max(1.0);
+            table.row(["huge pages", &format!("{:.0} % of the file", share.min(100.0))]);
+        }
         table.row(["layout", self.layout]);
         table.row(["kernel", &format!("{}, {} threads", self.kernel, self.threads)]);
         if let Some(scheme) = self.head_scheme {
@@ -260,6 +267,7 @@ pub fn bench(path: &Path, options: &Options, progress: &dyn Progress) -> Result<
     }
     progress.finish();
     let peak_rss_bytes = machine::peak_memory_bytes();
+    let huge_page_bytes = file.huge_bytes();
     let weights = view.section(SectionKind::Weights).unwrap_or_default();
     let bandwidth = machine::read_rate(weights, options.threads.get(), Duration::from_millis(50), 5);
     let decode_tokens_per_s =
@@ -275,6 +283,7 @@ pub fn bench(path: &Path, options: &Options, progress: &dyn Progress) -> Result<
         kernel: kernel_name(view.layout()),
         threads: options.threads.get(),
         weights: if options.huge_pages { Residency::Copied } else { Residency::Mapped },
+        huge_page_bytes,
         prefill: prompt.len(),
         decode: options.decode,
         rounds,

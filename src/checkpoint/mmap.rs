@@ -1,5 +1,6 @@
 //! The only memory map of this crate: a whole file, read-only, together with its path for error messages.
 
+use super::huge_pages;
 use memmap2::Mmap;
 use std::fmt;
 use std::fs::File;
@@ -21,6 +22,16 @@ impl MappedFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         Ok(Arc::new(MappedFile { path: path.to_owned(), map: map(&file)? }))
+    }
+
+    /// Maps the whole file for reading it again and again: in huge pages, where the file system keeps files in them.
+    pub fn open_resident(path: &Path) -> io::Result<Arc<Self>> {
+        let file = File::open(path)?;
+        huge_pages::gather(&file);
+        drop(file);
+        let mapped = Self::open(path)?;
+        huge_pages::ask(&mapped.map);
+        Ok(mapped)
     }
 
     /// Where the file was when it was opened.
@@ -46,4 +57,15 @@ fn map(file: &File) -> io::Result<Mmap> {
     // rewrites the file in place; slmc never does (`atomic` renames new files over old ones), and a model directory
     // that another program overwrites during a run is outside what any reader of it can promise.
     unsafe { Mmap::map(file) }
+}
+
+/// Whether a page of a file is mapped huge when it is asked for and touched.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "as for `map`")]
+pub(super) fn page_is_huge(file: &File, offset: u64, length: usize) -> bool {
+    // SAFETY: as for `map`; the map is gone when this returns.
+    let Ok(map) = (unsafe { memmap2::MmapOptions::new().offset(offset).len(length).map(file) }) else { return false };
+    huge_pages::ask(&map);
+    std::hint::black_box(map[0]);
+    huge_pages::huge_bytes(&map).is_some_and(|bytes| bytes > 0)
 }

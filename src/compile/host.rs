@@ -1,6 +1,6 @@
 //! Artifacts on this machine: a file mapped and checked, and the runtime's session in memory allocated for it.
 
-use crate::checkpoint::huge_pages::HugePages;
+use crate::checkpoint::huge_pages::{self, HugePages};
 use crate::checkpoint::mmap::MappedFile;
 use crate::progress::Progress;
 use rayon::prelude::*;
@@ -55,7 +55,7 @@ impl ArtifactFile {
     /// Maps a file and checks its structure and every digest.
     pub fn open(path: &Path) -> Result<Self, ArtifactError> {
         let read = |source| ArtifactError::Read { path: path.to_owned(), source };
-        let file = MappedFile::open(path).map_err(read)?;
+        let file = MappedFile::open_resident(path).map_err(read)?;
         let checked = ArtifactView::open(file.bytes()).and_then(|view| view.verify_digests());
         checked.map_err(|error| ArtifactError::Format { path: path.to_owned(), error })?;
         Ok(ArtifactFile { file, copy: None })
@@ -67,6 +67,16 @@ impl ArtifactFile {
         Ok(ArtifactFile { copy: Some(Arc::new(copy)), ..self })
     }
 
+    /// How much of it is in huge pages by now; `None` where the system does not tell.
+    pub fn huge_bytes(&self) -> Option<u64> {
+        huge_pages::huge_bytes(self.bytes())
+    }
+
+    /// The file's pages, or the copy.
+    fn bytes(&self) -> &[u8] {
+        self.copy.as_ref().map_or(self.file.bytes(), |copy| copy.bytes())
+    }
+
     /// Where it lies.
     pub fn path(&self) -> &Path {
         self.file.path()
@@ -74,8 +84,7 @@ impl ArtifactFile {
 
     /// The artifact.
     pub fn view(&self) -> Result<ArtifactView<'_>, ArtifactError> {
-        ArtifactView::open(self.copy.as_ref().map_or(self.file.bytes(), |copy| copy.bytes()))
-            .map_err(|error| ArtifactError::Format { path: self.path().to_owned(), error })
+        ArtifactView::open(self.bytes()).map_err(|error| ArtifactError::Format { path: self.path().to_owned(), error })
     }
 }
 

@@ -7,7 +7,8 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 /// Numbers 0 .. total, a few at a time, each handed out once. Every worker has a share of consecutive numbers, which it takes
-/// from the front, so that it reads memory in order; who has none left takes from the back of the others' shares.
+/// from the back, so that it reads memory in the order in which kernels read tiles; who has none left takes from the front
+/// of the others' shares.
 pub(crate) struct Counter {
     /// Front and back of what is left of each share, 32 bits each.
     shares: [Share; MAX_WORKERS],
@@ -43,7 +44,7 @@ impl Counter {
     pub(crate) fn claim(&self, worker: usize) -> Option<Range<usize>> {
         let own = worker % self.workers;
         let others = (1..self.workers).map(|step| (own + step) % self.workers);
-        self.take::<true>(own).or_else(|| others.into_iter().find_map(|other| self.take::<false>(other)))
+        self.take::<false>(own).or_else(|| others.into_iter().find_map(|other| self.take::<true>(other)))
     }
 
     /// Some numbers from the front or the back of a share.

@@ -1,5 +1,9 @@
-//! Products with one token: every byte of a tile is read once, and 32 of them are eight rows of four columns. The
-//! artifact's tiles lie one after another, so the next ones are fetched while a tile is multiplied.
+//! Products with one token: every byte of a tile is read once, and 32 of them are eight rows of four columns.
+//!
+//! Memory is read as one stream, from the last byte of the last tile to the first of the first. What values are multiplied
+//! with stands behind them in a tile (multipliers, index planes, row scales), so that backwards it is in the cache when
+//! the values arrive, and no second stream runs beside them: caches fetch one stream ahead by themselves at the full rate of
+//! the memory, two that advance side by side at half of it, and what is asked for by instructions takes their place.
 
 #![expect(clippy::needless_range_loop, reason = "arrays of registers are indexed in step with pointers")]
 #![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
@@ -10,18 +14,9 @@ use super::vectors::{Decode, MOST_GROUPS};
 use crate::format::artifact::Matrix;
 use crate::layout::{GROUP, Storage, TileShape};
 use core::arch::x86_64::*;
+use core::hint::black_box;
 use core::mem::MaybeUninit;
 use core::ops::Range;
-
-/// How far ahead of what is read the memory is asked for: in tiles of at least so many bytes, and in shorter ones.
-const AHEAD: usize = 4096;
-const AHEAD_OF_SHORT: usize = 8192;
-/// Tiles that are read side by side, so that several streams are fetched at once: where values arrive faster by the hardware's
-/// own fetching than by asking, which takes its place.
-const TOGETHER: usize = 4;
-/// Bytes of values up to which tiles are read one after another and asked for ahead: measured on Zen 4, where long tiles are
-/// fetched best by the hardware alone.
-const SHORT: usize = 8192;
 
 /// Rows of `tiles` for one token, of `PLANES` rows of activations.
 ///
@@ -54,77 +49,46 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
     }
     let first = output.range().start;
     let out = output.row(0);
-    let side_by_side = shape.storage.is_sparse() || shape.value_bytes > SHORT;
-    let mut tile = tiles.start;
-    // SAFETY: the caller's promise; the tiles are those of the range.
-    unsafe {
-        if side_by_side {
-            while tiles.end - tile >= TOGETHER {
-                some_tiles::<I, PLANES, TOGETHER>(
-                    matrix,
-                    tile,
-                    rows,
-                    offsets,
-                    excess,
-                    input,
-                    &mut out[tile * 8 - first..],
-                );
-                tile += TOGETHER;
-            }
-        }
-        while tile < tiles.end {
-            some_tiles::<I, PLANES, 1>(matrix, tile, rows, offsets, excess, input, &mut out[tile * 8 - first..]);
-            tile += 1;
+    for tile in tiles.rev() {
+        let bytes = &matrix.bytes[tile * shape.stride..][..shape.stride];
+        let start = bytes.as_ptr().wrapping_add(fetch(&bytes[shape.value_bytes..]));
+        // SAFETY: the caller's promise; the tile is whole, and each row of activations has 32 values a group.
+        unsafe {
+            let found = match shape.storage {
+                Storage::W4G32 => dense4::<I, PLANES>(shape, start, rows, offsets),
+                Storage::W8S24 => sparse8::<I, PLANES>(shape, start, rows),
+                Storage::W4G32S24 => sparse4::<I, PLANES>(shape, start, rows),
+                _ => dense8::<I, PLANES>(shape, start, rows, excess),
+            };
+            put::<PLANES>(shape, bytes, found, input, &mut out[tile * 8 - first..]);
         }
     }
 }
 
-/// The outputs of `TILES` tiles from `tile` on.
-#[inline(always)]
-unsafe fn some_tiles<I: Decode, const PLANES: usize, const TILES: usize>(
-    matrix: &Matrix<'_>,
-    tile: usize,
-    rows: [*const i8; PLANES],
-    offsets: [*const i32; PLANES],
-    excess: [i32; PLANES],
-    input: &Activations<'_>,
-    out: &mut [f32],
-) {
-    let shape = &matrix.shape;
-    let bytes = &matrix.bytes[tile * shape.stride..][..TILES * shape.stride];
-    // SAFETY: the caller's promise; the tiles are whole, and each row of activations has 32 values a group.
-    unsafe {
-        let found = sums::<I, PLANES, TILES>(shape, bytes.as_ptr(), rows, offsets, excess);
-        for (t, found) in found.into_iter().enumerate() {
-            put::<PLANES>(shape, &bytes[t * shape.stride..][..shape.stride], found, input, &mut out[t * 8..]);
-        }
-    }
-}
+/// Bytes that [`fetch`] reads before it waits: sixteen lines, fewer than a core has under way.
+const BURST: usize = 16 * 64;
+/// So few bytes that waiting costs more than it gains.
+const FEW: usize = 4 * 64;
 
-/// Sums of some tiles one after another.
+/// Brings what stands behind a tile's values into the cache, line by line backwards, and gives 0, which is known when the last
+/// line has been asked for. Values are read from an address that depends on it, or they would be read before, and
+/// lines out of order are two streams to the cache; so are more lines than can be under way, which is why it waits between.
 #[inline(always)]
-unsafe fn sums<I: Decode, const PLANES: usize, const TILES: usize>(
-    shape: &TileShape,
-    tile: *const u8,
-    rows: [*const i8; PLANES],
-    offsets: [*const i32; PLANES],
-    excess: [i32; PLANES],
-) -> [[__m256i; PLANES]; TILES] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match shape.storage {
-            Storage::W4G32 => dense4::<I, PLANES, TILES>(shape, tile, rows, offsets),
-            Storage::W8S24 => sparse8::<I, PLANES, TILES>(shape, tile, rows),
-            Storage::W4G32S24 => sparse4::<I, PLANES, TILES>(shape, tile, rows),
-            _ => {
-                let mut found = [[_mm256_setzero_si256(); PLANES]; TILES];
-                for (t, found) in found.iter_mut().enumerate() {
-                    *found = dense8::<I, PLANES>(shape, tile.add(t * shape.stride), rows, excess);
-                }
-                found
-            }
+fn fetch(behind: &[u8]) -> usize {
+    let mut at = behind.len();
+    while at > 0 {
+        let stop = at.saturating_sub(BURST);
+        while at > stop {
+            at -= 64;
+            // SAFETY: the slice is a whole number of lines, for values and tiles are.
+            let _ = unsafe { behind.as_ptr().add(at).read_volatile() };
+        }
+        if behind.len() > FEW {
+            // SAFETY: SSE2 is part of x86-64.
+            unsafe { _mm_lfence() };
         }
     }
+    black_box(at)
 }
 
 /// The outputs of one tile from its sums.
@@ -156,54 +120,17 @@ unsafe fn put<const PLANES: usize>(
     }
 }
 
-/// Where the values stand that are some bytes of values further than some place in a tile, where tiles are read that
-/// are `next` bytes apart.
-#[derive(Clone, Copy)]
-struct Ahead {
-    values: usize,
-    /// Whole tiles, in bytes.
-    tiles: usize,
-    within: usize,
-    /// From a tile's last value to the next one's first.
-    gap: usize,
-}
-
-impl Ahead {
-    #[inline(always)]
-    fn new(shape: &TileShape, next: usize) -> Self {
-        let values = shape.value_bytes;
-        let bytes = if shape.storage == Storage::W4G32 && values < AHEAD { AHEAD_OF_SHORT } else { AHEAD };
-        Ahead { values, tiles: bytes / values * next, within: bytes % values, gap: next - values }
-    }
-
-    /// Asks for `lines` lines there.
-    #[inline(always)]
-    fn ask(self, tile: *const u8, offset: usize, lines: usize) {
-        let at = offset + self.within;
-        let at = self.tiles + if at < self.values { at } else { at + self.gap };
-        for line in 0..lines {
-            ask(tile.wrapping_add(at + line * 64));
-        }
-    }
-}
-
-/// Asks for a line; an address past the end is asked for in vain.
-#[inline(always)]
-fn ask(address: *const u8) {
-    // SAFETY: a prefetch reads nothing.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
-}
-
 #[inline(always)]
 unsafe fn spread(from: *const i8) -> __m256i {
     // SAFETY: the caller has AVX2 and four bytes.
     unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
 }
 
+/// Sixteen bytes in both halves.
 #[inline(always)]
-unsafe fn spread_eight(from: *const i8) -> __m256i {
-    // SAFETY: the caller has AVX2 and eight bytes.
-    unsafe { _mm256_set1_epi64x(from.cast::<i64>().read_unaligned()) }
+unsafe fn spread_sixteen(from: *const i8) -> __m256i {
+    // SAFETY: the caller has AVX2 and sixteen bytes.
+    unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast())) }
 }
 
 #[inline(always)]
@@ -216,14 +143,9 @@ unsafe fn dense8<I: Decode, const PLANES: usize>(
     // SAFETY: the caller has the extensions, a tile and rows of that shape.
     unsafe {
         let mut sums = [[_mm256_setzero_si256(); 4]; PLANES];
-        let ahead = Ahead::new(shape, shape.stride);
-        let short = shape.value_bytes <= SHORT;
-        for group in 0..shape.groups {
+        for group in (0..shape.groups).rev() {
             let bytes = tile.add(group * 8 * GROUP);
-            if short {
-                ahead.ask(tile, group * 8 * GROUP, 4);
-            }
-            for step in 0..8 {
+            for step in (0..8).rev() {
                 let w = I::prepare8(_mm256_loadu_si256(bytes.add(step * 32).cast()));
                 for plane in 0..PLANES {
                     let a = spread(rows[plane].add(group * GROUP + step * 4));
@@ -242,149 +164,163 @@ unsafe fn dense8<I: Decode, const PLANES: usize>(
 }
 
 #[inline(always)]
-unsafe fn dense4<I: Decode, const PLANES: usize, const TILES: usize>(
+unsafe fn dense4<I: Decode, const PLANES: usize>(
     shape: &TileShape,
     tile: *const u8,
     rows: [*const i8; PLANES],
     offsets: [*const i32; PLANES],
-) -> [[__m256i; PLANES]; TILES] {
-    // SAFETY: the caller has the extensions, tiles, rows and offsets of that shape.
+) -> [__m256i; PLANES] {
+    // SAFETY: the caller has the extensions, a tile, rows and offsets of that shape.
     unsafe {
         let low = _mm256_set1_epi8(15);
-        let next = TILES * shape.stride;
-        let ahead = Ahead::new(shape, next);
-        let mut totals = [[_mm256_setzero_si256(); PLANES]; TILES];
-        for group in 0..shape.groups {
-            for t in 0..TILES {
-                let tile = tile.add(t * shape.stride);
-                let bytes = tile.add(group * 4 * GROUP);
-                if TILES == 1 {
-                    ahead.ask(tile, group * 4 * GROUP, 2);
-                }
-                let multipliers = tile.add(shape.value_bytes + group * 8);
-                ask(multipliers.wrapping_add(next));
-                let mut first = [_mm256_setzero_si256(); PLANES];
-                let mut second = [_mm256_setzero_si256(); PLANES];
+        let mut totals = [_mm256_setzero_si256(); PLANES];
+        for group in (0..shape.groups).rev() {
+            let bytes = tile.add(group * 4 * GROUP);
+            let mut first = [_mm256_setzero_si256(); PLANES];
+            let mut second = [_mm256_setzero_si256(); PLANES];
+            for plane in 0..PLANES {
+                first[plane] = _mm256_set1_epi32(offsets[plane].add(group).read());
+            }
+            for step in (0..4).rev() {
+                let both = _mm256_loadu_si256(bytes.add(step * 32).cast());
+                let (n, high) = (_mm256_and_si256(both, low), _mm256_and_si256(_mm256_srli_epi16(both, 4), low));
                 for plane in 0..PLANES {
-                    first[plane] = _mm256_set1_epi32(offsets[plane].add(group).read());
+                    let a = rows[plane].add(group * GROUP + step * 4);
+                    first[plane] = I::dot4(first[plane], n, spread(a));
+                    second[plane] = I::dot4(second[plane], high, spread(a.add(16)));
                 }
-                for step in 0..4 {
-                    let both = _mm256_loadu_si256(bytes.add(step * 32).cast());
-                    let (n, high) = (_mm256_and_si256(both, low), _mm256_and_si256(_mm256_srli_epi16(both, 4), low));
-                    for plane in 0..PLANES {
-                        let a = rows[plane].add(group * GROUP + step * 4);
-                        first[plane] = I::dot4(first[plane], n, spread(a));
-                        second[plane] = I::dot4(second[plane], high, spread(a.add(16)));
-                    }
-                }
-                for plane in 0..PLANES {
-                    let sum = I::join(first[plane], second[plane]);
-                    totals[t][plane] = I::fold(totals[t][plane], sum, multipliers);
-                }
+            }
+            let multipliers = tile.add(shape.value_bytes + group * 8);
+            for plane in 0..PLANES {
+                totals[plane] = I::fold(totals[plane], I::join(first[plane], second[plane]), multipliers);
             }
         }
         totals
     }
 }
 
-/// For each row, the activations of its four kept columns among eight: of step `STEP` of a group's plane.
+/// For each row, the activations of its four kept columns among eight: of a step whose eight are in both halves of `a` from
+/// byte `EIGHT`.
 #[inline(always)]
-unsafe fn choose<const SHIFT: i32>(a: __m256i, plane: __m256i) -> __m256i {
+unsafe fn pick<const EIGHT: i32>(a: __m256i, indices: __m256i) -> __m256i {
     // SAFETY: the caller has AVX2.
     unsafe {
-        let index = _mm256_and_si256(_mm256_srli_epi16(plane, SHIFT), _mm256_set1_epi8(3));
-        _mm256_shuffle_epi8(a, _mm256_or_si256(index, _mm256_set1_epi32(0x0404_0000)))
+        // Kept columns 2 and 3 are among the second four.
+        let index = _mm256_and_si256(indices, _mm256_set1_epi8(3));
+        _mm256_shuffle_epi8(a, _mm256_or_si256(index, _mm256_set1_epi32(0x0404_0000 + EIGHT * 0x0101_0101)))
     }
 }
 
-/// [`choose`] of a step that is not known when it is compiled.
+/// [`pick`] for the four steps of a group: 32 activations, and the plane of their indices.
 #[inline(always)]
-unsafe fn choose_at(step: usize, a: __m256i, plane: __m256i) -> __m256i {
-    // SAFETY: the caller has AVX2.
+unsafe fn choose(a: *const i8, plane: __m256i) -> [__m256i; 4] {
+    // SAFETY: the caller has AVX2 and 32 activations.
     unsafe {
-        match step {
-            0 => choose::<0>(a, plane),
-            1 => choose::<2>(a, plane),
-            2 => choose::<4>(a, plane),
-            _ => choose::<6>(a, plane),
-        }
+        let (front, back) = (spread_sixteen(a), spread_sixteen(a.add(16)));
+        [
+            pick::<0>(front, plane),
+            pick::<8>(front, _mm256_srli_epi16(plane, 2)),
+            pick::<0>(back, _mm256_srli_epi16(plane, 4)),
+            pick::<8>(back, _mm256_srli_epi16(plane, 6)),
+        ]
     }
 }
 
 #[inline(always)]
-unsafe fn sparse8<I: Decode, const PLANES: usize, const TILES: usize>(
+unsafe fn sparse8<I: Decode, const PLANES: usize>(
     shape: &TileShape,
     tile: *const u8,
     rows: [*const i8; PLANES],
-) -> [[__m256i; PLANES]; TILES] {
-    // SAFETY: the caller has the extensions, tiles and rows of that shape.
+) -> [__m256i; PLANES] {
+    // SAFETY: the caller has the extensions, a tile and rows of that shape.
     unsafe {
         let zero = _mm256_setzero_si256();
-        let next = TILES * shape.stride;
-        let mut sums = [[(zero, zero); PLANES]; TILES];
-        for group in 0..shape.groups {
-            for t in 0..TILES {
-                let tile = tile.add(t * shape.stride);
-                let bytes = tile.add(group * 4 * GROUP);
-                let indices = tile.add(shape.value_bytes + group * 32);
-                ask(indices.wrapping_add(next));
-                let indices = _mm256_loadu_si256(indices.cast());
-                for step in 0..4 {
-                    let w = _mm256_loadu_si256(bytes.add(step * 32).cast());
-                    for plane in 0..PLANES {
-                        let a = spread_eight(rows[plane].add(group * GROUP + step * 8));
-                        let a = choose_at(step, a, indices);
-                        sums[t][plane] = I::dot8_chosen(sums[t][plane], w, a);
-                    }
+        let mut even = [(zero, zero); PLANES];
+        let mut odd = [(zero, zero); PLANES];
+        for group in (0..shape.groups).rev() {
+            let bytes = tile.add(group * 4 * GROUP);
+            let indices = _mm256_loadu_si256(tile.add(shape.value_bytes + group * 32).cast());
+            for plane in 0..PLANES {
+                let chosen = choose(rows[plane].add(group * GROUP), indices);
+                for half in (0..2).rev() {
+                    let values = bytes.add(half * 64);
+                    let (first, second) =
+                        (_mm256_loadu_si256(values.cast()), _mm256_loadu_si256(values.add(32).cast()));
+                    even[plane] = I::dot8_chosen(even[plane], first, chosen[2 * half]);
+                    odd[plane] = I::dot8_chosen(odd[plane], second, chosen[2 * half + 1]);
                 }
             }
         }
-        sums.map(|sums| sums.map(|(sum, excess)| _mm256_sub_epi32(sum, excess)))
+        let mut out = [zero; PLANES];
+        for plane in 0..PLANES {
+            let sum = _mm256_add_epi32(even[plane].0, odd[plane].0);
+            out[plane] = _mm256_sub_epi32(sum, _mm256_add_epi32(even[plane].1, odd[plane].1));
+        }
+        out
+    }
+}
+
+/// Adds a group to the totals: the activations of its columns, its plane of indices, its nibbles of four steps, its multipliers.
+#[inline(always)]
+unsafe fn sparse4_group<I: Decode>(
+    total: __m256i,
+    a: *const i8,
+    indices: *const u8,
+    nibbles: [__m256i; 4],
+    multipliers: *const u8,
+) -> __m256i {
+    // SAFETY: the caller has the extensions, 32 activations, a plane and multipliers.
+    unsafe {
+        let chosen = choose(a, _mm256_loadu_si256(indices.cast()));
+        let mut sums = (_mm256_setzero_si256(), _mm256_setzero_si256());
+        for step in 0..4 {
+            sums = I::dot4_chosen(sums, _mm256_and_si256(nibbles[step], _mm256_set1_epi8(15)), chosen[step]);
+        }
+        I::fold(total, I::less(sums.0, sums.1), multipliers)
     }
 }
 
 #[inline(always)]
-unsafe fn sparse4<I: Decode, const PLANES: usize, const TILES: usize>(
+unsafe fn sparse4<I: Decode, const PLANES: usize>(
     shape: &TileShape,
     tile: *const u8,
     rows: [*const i8; PLANES],
-) -> [[__m256i; PLANES]; TILES] {
-    // SAFETY: the caller has the extensions, tiles and rows of that shape.
+) -> [__m256i; PLANES] {
+    // SAFETY: the caller has the extensions, a tile and rows of that shape.
     unsafe {
-        let low = _mm256_set1_epi8(15);
-        let zero = _mm256_setzero_si256();
-        let next = TILES * shape.stride;
-        let ahead = Ahead::new(shape, next);
-        let mut totals = [[zero; PLANES]; TILES];
-        let mut group = 0;
-        while group < shape.groups {
-            for t in 0..TILES {
-                let tile = tile.add(t * shape.stride);
-                let planes = tile.add(shape.value_bytes);
-                let multipliers = planes.add(shape.plane_bytes);
-                // Low nibbles are of this group, high ones of the next; of an odd number the last has no next.
-                let bytes = tile.add(group / 2 * 4 * GROUP);
-                ahead.ask(tile, group / 2 * 4 * GROUP, 2);
-                ask(planes.wrapping_add(next + group * 32));
-                ask(multipliers.wrapping_add(next + group * 8));
-                let values: [__m256i; 4] = core::array::from_fn(|step| _mm256_loadu_si256(bytes.add(step * 32).cast()));
-                for part in 0..2.min(shape.groups - group) {
-                    let indices = _mm256_loadu_si256(planes.add((group + part) * 32).cast());
-                    let mut sums = [(zero, zero); PLANES];
-                    for (step, &value) in values.iter().enumerate() {
-                        let n = _mm256_and_si256(if part == 0 { value } else { _mm256_srli_epi16(value, 4) }, low);
-                        for plane in 0..PLANES {
-                            let a = spread_eight(rows[plane].add((group + part) * GROUP + step * 8));
-                            sums[plane] = I::dot4_chosen(sums[plane], n, choose_at(step, a, indices));
-                        }
-                    }
-                    for plane in 0..PLANES {
-                        let sum = I::less(sums[plane].0, sums[plane].1);
-                        totals[t][plane] = I::fold(totals[t][plane], sum, multipliers.add((group + part) * 8));
-                    }
-                }
+        let indices = tile.add(shape.value_bytes);
+        let multipliers = indices.add(shape.plane_bytes);
+        let mut totals = [_mm256_setzero_si256(); PLANES];
+        // Low nibbles are of an even group, high ones of the next; the last of an odd number of groups has no next.
+        let mut group = shape.groups;
+        if group % 2 == 1 {
+            group -= 1;
+            let bytes = tile.add(group * 2 * GROUP);
+            let mut low = [_mm256_setzero_si256(); 4];
+            for step in 0..4 {
+                low[step] = _mm256_loadu_si256(bytes.add(step * 32).cast());
             }
-            group += 2;
+            for plane in 0..PLANES {
+                let a = rows[plane].add(group * GROUP);
+                let (i, m) = (indices.add(group * 32), multipliers.add(group * 8));
+                totals[plane] = sparse4_group::<I>(totals[plane], a, i, low, m);
+            }
+        }
+        while group > 0 {
+            group -= 2;
+            let bytes = tile.add(group * 2 * GROUP);
+            let mut low = [_mm256_setzero_si256(); 4];
+            let mut high = [_mm256_setzero_si256(); 4];
+            for step in 0..4 {
+                low[step] = _mm256_loadu_si256(bytes.add(step * 32).cast());
+                high[step] = _mm256_srli_epi16(low[step], 4);
+            }
+            for plane in 0..PLANES {
+                let a = rows[plane].add(group * GROUP);
+                let (i, m) = (indices.add(group * 32), multipliers.add(group * 8));
+                totals[plane] = sparse4_group::<I>(totals[plane], a, i, low, m);
+                totals[plane] = sparse4_group::<I>(totals[plane], a.add(GROUP), i.add(32), high, m.add(8));
+            }
         }
         totals
     }
