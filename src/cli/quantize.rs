@@ -122,7 +122,7 @@ pub(super) struct Args {
     /// After gptq, train integers, scales and norms on the grid, the checkpoint being the teacher
     ///
     /// N tokens per token of the calibration: over it and, for decoders, three times as many tokens that the model samples
-    /// from itself. 0: not at all. Without it 16 for models of up to 32 M parameters, 0 for others.
+    /// from itself. 0: not at all. Without it 16 for decoders of up to 32 M parameters, 0 for others.
     #[arg(long, value_name = "N", conflicts_with = "qat")]
     tune: Option<usize>,
 

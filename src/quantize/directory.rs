@@ -258,18 +258,21 @@ pub fn quantize_directory(
     }
     mark_sparse(&mut quantized, &sparsity);
     mark_wide(&mut quantized, &widths);
-    for (id, width) in &widths {
-        let of_it = matrices.iter_mut().find(|matrix| matrix.name == id.to_string());
-        of_it.into_iter().for_each(|matrix| matrix.activations = Some(width_name(*width).to_owned()));
-    }
     for (id, pattern) in &sparsity {
         let of_it = matrices.iter_mut().find(|matrix| matrix.name == id.to_string());
         of_it.into_iter().for_each(|matrix| matrix.sparsity = Some(pattern.to_string()));
     }
-    let allocation = match found {
-        None => None,
-        Some(found) => Some(found.measure(&quantized, options.layout)?),
+    let allocation = match (found, &plan) {
+        (Some(found), Some(plan)) => {
+            let pinned = |id| policy::names_width(&model.spec, &options.activations, id);
+            Some(found.complete(plan, &pinned, &mut quantized, options.layout, progress)?)
+        }
+        _ => None,
     };
+    for (id, width) in quantized.activations() {
+        let of_it = matrices.iter_mut().find(|matrix| matrix.name == id.to_string());
+        of_it.into_iter().for_each(|matrix| matrix.activations = Some(width_name(width).to_owned()));
+    }
     let report = QuantizeReport {
         scheme: options.mix.name(),
         keep: options.keeps.iter().map(ToString::to_string).collect(),

@@ -97,6 +97,13 @@ impl fmt::Display for Activations {
 #[error("`{0}` is not PATTERN=a8 or PATTERN=a16, such as layers.*.ffn.down=a16")]
 pub struct ActivationsError(String);
 
+/// Whether some `--activations` speaks of a linear.
+pub fn names_width(spec: &ModelSpec, wanted: &[Activations], id: LinearId) -> bool {
+    let head = LinearId::global(Role::LmHead);
+    let tied = id.role == Role::TokenEmbedding && spec.tied_head();
+    wanted.iter().any(|one| matches(&one.pattern, id) || (tied && matches(&one.pattern, head)))
+}
+
 /// Every linear whose inputs are wider than 8 bits, the last match winning.
 ///
 /// # Errors
@@ -104,14 +111,10 @@ pub struct ActivationsError(String);
 pub fn widths(spec: &ModelSpec, wanted: &[Activations]) -> Result<BTreeMap<LinearId, Width>, PolicyError> {
     let linears: Vec<LinearId> =
         spec.matrices().into_iter().map(|(id, ..)| id).filter(|id| spec.multiplies(*id)).collect();
-    let head = LinearId::global(Role::LmHead);
     let mut widths = BTreeMap::new();
     for one in wanted {
-        let selects = |id: LinearId| {
-            matches(&one.pattern, id)
-                || (id.role == Role::TokenEmbedding && spec.tied_head() && matches(&one.pattern, head))
-        };
-        let matched: Vec<LinearId> = linears.iter().copied().filter(|id| selects(*id)).collect();
+        let selects = |id: &LinearId| names_width(spec, std::slice::from_ref(one), *id);
+        let matched: Vec<LinearId> = linears.iter().copied().filter(selects).collect();
         if matched.is_empty() {
             let example = linears.get(linears.len() / 2).map(ToString::to_string).unwrap_or_default();
             return Err(PolicyError::NoLinear { activations: one.to_string(), example });

@@ -80,9 +80,10 @@ const TOKENS_OF_STEP: f64 = 2048.0;
 const TUNED_PARAMETERS: u64 = 32_000_000;
 
 /// Tokens per token of the calibration by which a model is tuned unless something else is said: others than small ones
-/// would take hours.
+/// would take hours, and encoders, which cannot sample from themselves, gain little from their calibration alone.
 pub fn default_tuning(spec: &ModelSpec) -> usize {
-    if spec.parameter_count() <= TUNED_PARAMETERS { TOKENS } else { 0 }
+    let small = spec.parameter_count() <= TUNED_PARAMETERS;
+    if small && spec.kind == ModelKind::Decoder { TOKENS } else { 0 }
 }
 
 impl Training {

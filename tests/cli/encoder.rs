@@ -15,7 +15,7 @@ fn sentence_embeddings() {
     transcript.file("lines.txt", "a quick fox.\n\nthe lazy dog, asleep.\nno fox\n");
     transcript
         .file("lines.jsonl", "{\"id\": 1, \"text\": \"a quick fox.\"}\n{\"id\": 2, \"text\": \"the lazy dog\"}\n");
-    transcript.run("quantize model --scheme mixed --tune 0 -o out/mixed");
+    transcript.run("quantize model --scheme mixed -o out/mixed");
     transcript.run("compile out/mixed --target cortex-a76 -o out/mixed.slm");
     transcript.run("inspect out/mixed.slm");
     transcript.run("verify out/mixed.slm");
@@ -33,7 +33,7 @@ fn a_classifier() {
     let line = |text: &str, label: &str| format!("{{\"text\": \"{text}\", \"label\": \"{label}\"}}\n");
     transcript.file("labelled.jsonl", line("a fox", "yes") + &line("a dog", "no") + &line("rain", "oos"));
     transcript.file("unknown.jsonl", line("a fox", "yes") + &line("a dog", "perhaps"));
-    transcript.prepare("quantize model --scheme w8 --tune 0 -o out/w8");
+    transcript.prepare("quantize model --scheme w8 -o out/w8");
     transcript.run("compile out/w8 --target cortex-m55 -o out/w8.slm");
     transcript.run("eval model --data labelled.jsonl");
     transcript.json("eval out/w8.slm --data labelled.jsonl --reference model", "slmc.eval/1");
@@ -45,7 +45,7 @@ fn a_classifier() {
 fn a_masked_language_model() {
     let mut transcript = with_encoder("masked", Family::BertMlm);
     transcript.file("lines.txt", "a quick fox.\n");
-    transcript.prepare("quantize model --scheme w4 --tune 0 -o out/w4");
+    transcript.prepare("quantize model --scheme w4 -o out/w4");
     transcript.run("compile out/w4 --target generic -o out/w4.slm");
     transcript.run("verify out/w4.slm");
     transcript.run("eval out/w4.slm --data lines.txt");

@@ -12,6 +12,7 @@ pub mod plan;
 pub mod probe;
 pub mod report;
 pub mod sweep;
+pub mod widths;
 
 use super::calibration::Calibration;
 use crate::divergence::{Sample, mean_and_error};
@@ -193,6 +194,7 @@ impl Allocator<'_> {
             swaps: improved.swaps,
             trials: improved.trials as u64,
             improved: cost(&improved.samples),
+            activations: None,
             artifact: None,
             items: sensitivities.reports(items, &improved.selection),
         };

@@ -5,7 +5,9 @@ use super::database::Database;
 use super::items::{ItemError, Items};
 use super::probe::{Probe, ProbeError};
 use super::report::AllocationReport;
-use super::{Allocator, Budget, Infeasible, cost};
+use super::widths::widen;
+use super::{Allocator, Budget, Infeasible};
+use crate::model::id::LinearId;
 use crate::model::size::Assignment;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
@@ -125,9 +127,19 @@ impl<'m> Found<'m> {
         Ok(Found { assignment, report, probe })
     }
 
-    /// Measures the model that was made, as an artifact, and completes the report.
-    pub fn measure(mut self, quantized: &Model, layout: Layout) -> Result<AllocationReport, AllocationError> {
-        self.report.artifact = Some(cost(&self.probe.artifact(quantized, layout)?));
+    /// Gives the model that was made 16-bit activations where they pay, except in linears whose width is `pinned`, measures
+    /// it as an artifact, and completes the report.
+    pub fn complete(
+        mut self,
+        plan: &Plan,
+        pinned: &dyn Fn(LinearId) -> bool,
+        quantized: &mut Model,
+        layout: Layout,
+        progress: &dyn Progress,
+    ) -> Result<AllocationReport, AllocationError> {
+        let widths = widen(&self.probe, &plan.items.items, pinned, quantized, layout, progress)?;
+        self.report.artifact = Some(widths.after);
+        self.report.activations = Some(widths);
         Ok(self.report)
     }
 }

@@ -39,6 +39,19 @@ pub struct Cost {
     pub stderr: Option<f64>,
 }
 
+/// Which linears were given 16-bit activations.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WidthReport {
+    /// Of the artifact with 8 bits wherever nothing else was asked for.
+    pub before: Cost,
+    /// Of the artifact that was written.
+    pub after: Cost,
+    /// Items, or kinds of them, that were tried.
+    pub tried: usize,
+    /// Those that paid for their time.
+    pub widened: Vec<String>,
+}
+
 /// How schemes were allocated.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AllocationReport {
@@ -71,6 +84,9 @@ pub struct AllocationReport {
     pub trials: u64,
     /// Of the selection after the swaps, measured in the same way.
     pub improved: Cost,
+    /// 16-bit activations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activations: Option<WidthReport>,
     /// Of the model that was written, run on the runtime's integers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub artifact: Option<Cost>,
@@ -146,6 +162,13 @@ impl AllocationReport {
             sums.row(["swap", &swap]);
         }
         sums.row(["after swaps", &format!("{}, {} mixes tried", cost(&self.improved), self.trials)]);
+        if let Some(widths) = &self.activations {
+            let which = match widths.widened.is_empty() {
+                true => "none".to_owned(),
+                false => format!("{}: {} to {}", widths.widened.join(", "), cost(&widths.before), cost(&widths.after)),
+            };
+            sums.row(["16-bit activations", &format!("{} tried, taken {which}", widths.tried)]);
+        }
         if let Some(artifact) = &self.artifact {
             sums.row(["artifact", &format!("{}, on the runtime's integers", cost(artifact))]);
         }
