@@ -2,7 +2,7 @@
 //! moments of what the model as pruned so far feeds it, towards what the original does there, so that later matrices
 //! make up for what earlier ones lost.
 
-use super::{MatrixReport, Method, PruneError, refit, scores, sparsegpt};
+use super::{MatrixReport, Method, PruneError, in_four_bits, refit, scores, sparsegpt};
 use crate::calibrate::CalibrateError;
 use crate::calibrate::layerwise::{Change, Changed, Layerwise};
 use crate::calibrate::linear_algebra::{Factored, corrected, inverse_factor};
@@ -77,8 +77,9 @@ impl Change for Pruner<'_> {
             let (mut pruned, mut report) = self.prune_matrix(id, &weights, &moments)?;
             let missed = report.output_error.unwrap_or(0.0);
             if self.pass.most_missed.is_some_and(|most| missed > most) {
+                let dense_error = report.dense_error;
                 report = MatrixReport::new(id, &weights, &weights, moments.columns, None);
-                report.output_error = Some(missed);
+                (report.output_error, report.dense_error) = (Some(missed), dense_error);
                 report.left_dense = true;
                 pruned = weights;
             }
@@ -144,6 +145,7 @@ impl Pruner<'_> {
         }
         let mut report = MatrixReport::new(id, weights, &pruned, columns, Some(&mean_square));
         report.output_error = Some(output_error(&target, &pruned, gram, columns));
+        report.dense_error = output_error(&target, &in_four_bits(&target, columns, Some(&mean_square)), gram, columns);
         report.fallback = fallback;
         Ok((pruned, report))
     }
