@@ -235,7 +235,11 @@ impl Args {
     fn options(&self, global: &Global, mix: Mix) -> anyhow::Result<Options> {
         self.retrain.check(self.qat, "--qat", self.field.as_deref(), self.calibration.is_some())?;
         let target = Target::named(&self.target)?;
-        check_memory(global, memory_estimate(&self.model, self.method, self.calibration_tokens.get())?, "quantizing")?;
+        check_memory(
+            global,
+            memory_estimate(&self.model, self.method, self.calibration_tokens.get(), self.tune, self.qat)?,
+            "quantizing",
+        )?;
         let context = context_of(&self.model)?;
         let source = match &self.calibration {
             Some(path) if self.mix_self => {

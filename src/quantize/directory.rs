@@ -11,7 +11,7 @@ use super::method::Method;
 use super::policy::{self, Activations, Keep, Mix, PolicyError};
 pub use super::report::QuantizeReport;
 use super::solver::{self, SolverError};
-use super::training_data::{Retrain, Training, TrainingDataError};
+use super::training_data::{Retrain, Training, TrainingDataError, default_tuning};
 use super::tune::{TuneError, Tuning};
 use super::{mark_sparse, mark_wide, quantize, with_key_maps};
 use crate::calibrate::{CalibrateError, collect};
@@ -24,6 +24,7 @@ use crate::model::dense_directory::{recorded_sparsity, sparsity_json};
 use crate::model::quantized_directory;
 use crate::model::scheme::{Preset, width_name};
 use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
+use crate::model::spec::{LayerSpec, ModelSpec};
 use crate::model::transform::{HeldMasks, Sparsity};
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
@@ -409,18 +410,26 @@ fn inputs(options: &Options) -> Result<Vec<serde_json::Value>, HashError> {
 }
 
 /// Bytes of memory that quantizing takes at most, by rule of thumb: the integers, and by method what stands beside them.
-/// Checkpoints are mapped, and what is mapped can be given back.
+/// Checkpoints are mapped, and what is mapped can be given back. `tune` is that of [`Options`], `qat` says that there is training.
 ///
 /// # Errors
 /// Those of opening the directory.
-pub fn memory_estimate(path: &Path, method: Method, calibration_tokens: usize) -> Result<u64, ModelError> {
+pub fn memory_estimate(
+    path: &Path,
+    method: Method,
+    calibration_tokens: usize,
+    tune: Option<usize>,
+    qat: bool,
+) -> Result<u64, ModelError> {
     let spec = crate::model::weights::Outline::open(path)?.spec;
     let of_matrices =
         |f: fn(usize, usize) -> usize| spec.matrices().iter().map(|(_, rows, columns)| f(*rows, *columns) as u64).max();
     let largest = of_matrices(|rows, columns| rows * columns).unwrap_or(0);
     let parameters = spec.parameter_count();
     let integers = parameters + parameters / 32 + 10 * largest + (64 << 20);
-    Ok(match method {
+    let tuned = method == Method::Gptq && tune.unwrap_or_else(|| default_tuning(&spec)) > 0;
+    let trained = if tuned || qat { memory_of_training(&spec) } else { 0 };
+    Ok(trained.max(match method {
         Method::Rtn => integers,
         Method::Search => integers + 4 * parameters + spec.vocabulary as u64 * 256 * 4,
         Method::Gptq => {
@@ -434,5 +443,16 @@ pub fn memory_estimate(path: &Path, method: Method, calibration_tokens: usize) -
             let gradients = 4 * parameters + spec.vocabulary as u64 * 256 * 12;
             (integers + moments + layer + states).max(gradients)
         }
-    })
+    }))
+}
+
+/// Of training on the grid: values, both moments, the gradients of every piece, teacher and student; and a step's activations
+/// as the gradient graph keeps them.
+fn memory_of_training(spec: &ModelSpec) -> u64 {
+    let of_layer = |layer: &LayerSpec| {
+        let scores = layer.attention().map_or(0, |attention| 4 * attention.heads * 256);
+        12 * spec.hidden + 4 * layer.ffn.width + scores
+    };
+    let of_token: usize = 10 * spec.output_width() + spec.layers.iter().map(of_layer).sum::<usize>();
+    96 * spec.parameter_count() + 2048 * 4 * of_token as u64
 }
