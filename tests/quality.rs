@@ -89,7 +89,8 @@ fn equalisation_undoes_an_outlier() {
 fn four_bits(model: &Path, directory: &Path, text: &Path, options: &[&str]) -> (f64, Value) {
     let path = |name: &str| directory.join(name).display().to_string();
     let (model, out, artifact) = (model.display().to_string(), path("w4"), path("w4.slm"));
-    let quantize = ["quantize", "-q", "--json", &model, "--scheme", "w4", "--keep", "embedding=w8", "--tune", "0", "-o", &out];
+    let quantize =
+        ["quantize", "-q", "--json", &model, "--scheme", "w4", "--keep", "embedding=w8", "--tune", "0", "-o", &out];
     let report = serde_json::from_slice(&slmc(&[&quantize[..], options].concat())).expect("one JSON line");
     slmc(&["compile", "-q", &out, "--target", "generic", "-o", &artifact]);
     let text = text.display().to_string();
