@@ -97,9 +97,9 @@ impl Settings {
     /// Of sparse recovery.
     pub const RECOVER: Settings = Settings { weight_decay: 0.0, loss: LossWeights::RECOVER, ..Settings::TRAIN };
     /// Of quantization-aware training.
-    pub const QAT: Settings = Settings::RECOVER;
-    /// Of tuning on the calibration after rounding: the rate falls to zero.
-    pub const TUNE: Settings = Settings { final_rate: 0.0, ..Settings::QAT };
+    pub const QAT: Settings = Settings { learning_rate: 3e-4, final_rate: 0.0, ..Settings::RECOVER };
+    /// Of tuning on the calibration after rounding: shorter, so with larger steps.
+    pub const TUNE: Settings = Settings { learning_rate: 1e-3, ..Settings::QAT };
 }
 
 impl Default for Settings {
