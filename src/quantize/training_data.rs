@@ -61,7 +61,7 @@ pub enum TrainingDataError {
 pub struct Training {
     /// Texts.
     pub samples: Samples,
-    /// The run. Of tuning, the rate is the highest, for a model that is [`FAR`] from the original.
+    /// The run. Of tuning, the rate is the highest, for a model that is [far](super::tune::FAR) from the original.
     pub settings: Settings,
     /// Texts that tuning is judged by, and not trained on; none for `--qat`, which is taken as it was asked for.
     pub held_out: Vec<Vec<u32>>,

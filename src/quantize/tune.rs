@@ -66,7 +66,7 @@ pub struct Tuning<'t> {
 
 /// Divergence from the original, in nats or for embeddings 1 − cosine, at which the rate is the settings'. Below, it falls with its root: the noise
 /// that steps of one size put on a model costs as the square of their size.
-const FAR: f64 = 0.006;
+pub const FAR: f64 = 0.006;
 
 /// What became of a model.
 pub struct Tuned {
