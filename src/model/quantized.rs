@@ -78,13 +78,9 @@ impl QuantizedMatrix {
         }
     }
 
-    /// (rows, columns) of parts that a function gives for rows and the scheme they share.
-    pub fn of_parts(
-        scheme: QuantScheme,
-        [rows, columns]: [usize; 2],
-        mut part: impl FnMut(Range<usize>, QuantScheme) -> QuantizedMatrix,
-    ) -> QuantizedMatrix {
-        let mut all = QuantizedMatrix {
+    /// A matrix of that shape whose rows are still to be put in, in order.
+    pub fn without_rows(scheme: QuantScheme, [rows, columns]: [usize; 2]) -> QuantizedMatrix {
+        QuantizedMatrix {
             scheme,
             rows,
             columns,
@@ -93,7 +89,16 @@ impl QuantizedMatrix {
             multiplier: Vec::new(),
             sparsity: None,
             activations: Width::Bits8,
-        };
+        }
+    }
+
+    /// (rows, columns) of parts that a function gives for rows and the scheme they share.
+    pub fn of_parts(
+        scheme: QuantScheme,
+        [rows, columns]: [usize; 2],
+        mut part: impl FnMut(Range<usize>, QuantScheme) -> QuantizedMatrix,
+    ) -> QuantizedMatrix {
+        let mut all = QuantizedMatrix::without_rows(scheme, [rows, columns]);
         for (rows, scheme) in scheme.parts(rows) {
             let part = part(rows, scheme);
             all.values.extend(part.values);

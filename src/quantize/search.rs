@@ -41,16 +41,7 @@ pub fn quantize_matrix(
             _ => wide(|| nibble_row(row, &importance)),
         })
         .collect();
-    let mut matrix = QuantizedMatrix {
-        scheme,
-        rows,
-        columns,
-        values: Vec::with_capacity(rows * columns),
-        row_scale: Vec::with_capacity(rows),
-        multiplier: Vec::new(),
-        sparsity: None,
-        activations: slm_runtime::kernels::Width::Bits8,
-    };
+    let mut matrix = QuantizedMatrix::without_rows(scheme, [rows, columns]);
     for row in rounded {
         matrix.values.extend(row.values);
         matrix.row_scale.push(row.scale);
