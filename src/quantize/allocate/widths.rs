@@ -6,12 +6,12 @@
 //! gain / D > SLOWDOWN · bytes of the item / bytes of all items,   D the divergence with 8-bit activations throughout
 //! ```
 
+use super::cost;
 use super::items::Item;
 use super::probe::{Probe, ProbeError, Samples};
-use super::report::{Cost, WidthReport};
+use super::report::WidthReport;
 use crate::divergence::{Sample, mean_and_error};
-use crate::model::id::LinearId;
-use crate::model::id::ParameterId;
+use crate::model::id::{LinearId, ParameterId};
 use crate::model::scheme::Width;
 use crate::model::weights::{Model, Parameter};
 use crate::progress::Progress;
@@ -62,11 +62,6 @@ pub fn widen(
         report.after = cost(&probe.artifact(quantized, layout)?);
     }
     Ok(report)
-}
-
-fn cost(samples: &Samples) -> Cost {
-    let (mean, stderr) = mean_and_error(samples);
-    Cost { mean, stderr }
 }
 
 fn bytes(item: &Item) -> u64 {
