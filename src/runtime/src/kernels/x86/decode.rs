@@ -1,9 +1,9 @@
 //! Products with one token: every byte of a tile is read once, and 32 of them are eight rows of four columns.
 //!
-//! Memory is read as one stream, from the last byte of the last tile to the first of the first. What values are multiplied
-//! with stands behind them in a tile (multipliers, index planes, row scales), so that backwards it is in the cache when
-//! the values arrive, and no second stream runs beside them: caches fetch one stream ahead by themselves at the full rate of
-//! the memory, two that advance side by side at half of it, and what is asked for by instructions takes their place.
+//! Memory is asked for as one stream, from the last byte of the last tile to the first of the first, a fixed distance ahead
+//! of what is multiplied. What values are multiplied with stands behind them in a tile (multipliers, index planes, row
+//! scales), so that backwards it is there when the values arrive. What a core fetches ahead by itself is not enough: that
+//! keeps up with a plain read, and loses a fifth where each line is worked on for as long as it takes to arrive.
 
 #![expect(clippy::needless_range_loop, reason = "arrays of registers are indexed in step with pointers")]
 #![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
@@ -14,7 +14,6 @@ use super::vectors::{Decode, MOST_GROUPS};
 use crate::format::artifact::Matrix;
 use crate::layout::{GROUP, Storage, TileShape};
 use core::arch::x86_64::*;
-use core::hint::black_box;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
@@ -49,46 +48,87 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
     }
     let first = output.range().start;
     let out = output.row(0);
+    let stream = Stream::new(shape, &matrix.bytes[tiles.start * shape.stride..tiles.end * shape.stride]);
     for tile in tiles.rev() {
         let bytes = &matrix.bytes[tile * shape.stride..][..shape.stride];
-        let start = bytes.as_ptr().wrapping_add(fetch(&bytes[shape.value_bytes..]));
+        let start = bytes.as_ptr();
         // SAFETY: the caller's promise; the tile is whole, and each row of activations has 32 values a group.
         unsafe {
+            let ahead = stream.during(shape, start, shape.scale_offset(0));
             let found = match shape.storage {
-                Storage::W4G32 => dense4::<I, PLANES>(shape, start, rows, offsets),
-                Storage::W8S24 => sparse8::<I, PLANES>(shape, start, rows),
-                Storage::W4G32S24 => sparse4::<I, PLANES>(shape, start, rows),
-                _ => dense8::<I, PLANES>(shape, start, rows, excess),
+                Storage::W4G32 => dense4::<I, PLANES>(shape, start, rows, offsets, ahead),
+                Storage::W8S24 => sparse8::<I, PLANES>(shape, start, rows, ahead),
+                Storage::W4G32S24 => sparse4::<I, PLANES>(shape, start, rows, ahead),
+                _ => dense8::<I, PLANES>(shape, start, rows, excess, ahead),
             };
             put::<PLANES>(shape, bytes, found, input, &mut out[tile * 8 - first..]);
         }
     }
 }
 
-/// Bytes that [`fetch`] reads before it waits: sixteen lines, fewer than a core has under way.
-const BURST: usize = 16 * 64;
-/// So few bytes that waiting costs more than it gains.
-const FEW: usize = 4 * 64;
+/// How far ahead of what is multiplied memory is asked for. Less does not keep as many lines under way as a core can
+/// have; what is asked for much earlier falls out of the first cache again.
+const LEAD: usize = 8 * 1024;
+/// The least lead of a tile's values, which stand before what they are multiplied with.
+const LEAD_OF_VALUES: usize = 5 * 1024;
 
-/// Brings what stands behind a tile's values into the cache, line by line backwards, and gives 0, which is known when the last
-/// line has been asked for. Values are read from an address that depends on it, or they would be read before, and
-/// lines out of order are two streams to the cache; so are more lines than can be under way, which is why it waits between.
-#[inline(always)]
-fn fetch(behind: &[u8]) -> usize {
-    let mut at = behind.len();
-    while at > 0 {
-        let stop = at.saturating_sub(BURST);
-        while at > stop {
-            at -= 64;
-            // SAFETY: the slice is a whole number of lines, for values and tiles are.
-            let _ = unsafe { behind.as_ptr().add(at).read_volatile() };
+/// What is asked for while some tiles are multiplied from the last to the first: their memory as one stream, from its end.
+struct Stream {
+    /// The start of the first tile: nothing before it is asked for.
+    floor: usize,
+    /// From what is multiplied to what is asked for.
+    distance: usize,
+}
+
+impl Stream {
+    /// Of the tiles that are `bytes`; asks for the end of them.
+    #[inline(always)]
+    fn new(shape: &TileShape, bytes: &[u8]) -> Self {
+        let behind = shape.stride - shape.value_bytes;
+        let distance = LEAD.max(behind + LEAD_OF_VALUES);
+        for line in (bytes.len().saturating_sub(distance)..bytes.len()).step_by(64).rev() {
+            prefetch(bytes.as_ptr().wrapping_add(line));
         }
-        if behind.len() > FEW {
-            // SAFETY: SSE2 is part of x86-64.
-            unsafe { _mm_lfence() };
+        Stream { floor: bytes.as_ptr().addr(), distance }
+    }
+
+    /// What is asked for during one tile, of which `asked` bytes are asked for group by group; asks for the rest.
+    #[inline(always)]
+    fn during(&self, shape: &TileShape, tile: *const u8, asked: usize) -> Ahead {
+        let ahead = Ahead { start: tile.wrapping_sub(self.distance), floor: self.floor };
+        for at in (asked..shape.stride).step_by(64) {
+            ahead.ask::<64>(at);
+        }
+        ahead
+    }
+}
+
+/// What is asked for while one tile is multiplied: as many bytes, from `start`.
+#[derive(Clone, Copy)]
+struct Ahead {
+    start: *const u8,
+    floor: usize,
+}
+
+impl Ahead {
+    /// Asks for `BYTES` bytes from byte `at`. Of consecutive parts no line is left out: none of the addresses asked for is
+    /// more than a line from the next.
+    #[inline(always)]
+    fn ask<const BYTES: usize>(self, at: usize) {
+        let from = self.start.wrapping_add(at);
+        if from.addr() >= self.floor {
+            for line in 0..BYTES.div_ceil(64) {
+                prefetch(from.wrapping_add(line * 64));
+            }
         }
     }
-    black_box(at)
+}
+
+/// Asks for a line of memory.
+#[inline(always)]
+fn prefetch(line: *const u8) {
+    // SAFETY: SSE is part of x86-64; a prefetch of any address is harmless.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
 }
 
 /// The outputs of one tile from its sums.
@@ -139,11 +179,13 @@ unsafe fn dense8<I: Decode, const PLANES: usize>(
     tile: *const u8,
     rows: [*const i8; PLANES],
     excess: [i32; PLANES],
+    ahead: Ahead,
 ) -> [__m256i; PLANES] {
     // SAFETY: the caller has the extensions, a tile and rows of that shape.
     unsafe {
         let mut sums = [[_mm256_setzero_si256(); 4]; PLANES];
         for group in (0..shape.groups).rev() {
+            ahead.ask::<256>(group * 256);
             let bytes = tile.add(group * 8 * GROUP);
             for step in (0..8).rev() {
                 let w = I::prepare8(_mm256_loadu_si256(bytes.add(step * 32).cast()));
@@ -169,12 +211,14 @@ unsafe fn dense4<I: Decode, const PLANES: usize>(
     tile: *const u8,
     rows: [*const i8; PLANES],
     offsets: [*const i32; PLANES],
+    ahead: Ahead,
 ) -> [__m256i; PLANES] {
     // SAFETY: the caller has the extensions, a tile, rows and offsets of that shape.
     unsafe {
         let low = _mm256_set1_epi8(15);
         let mut totals = [_mm256_setzero_si256(); PLANES];
         for group in (0..shape.groups).rev() {
+            ahead.ask::<136>(group * 136);
             let bytes = tile.add(group * 4 * GROUP);
             let mut first = [_mm256_setzero_si256(); PLANES];
             let mut second = [_mm256_setzero_si256(); PLANES];
@@ -231,6 +275,7 @@ unsafe fn sparse8<I: Decode, const PLANES: usize>(
     shape: &TileShape,
     tile: *const u8,
     rows: [*const i8; PLANES],
+    ahead: Ahead,
 ) -> [__m256i; PLANES] {
     // SAFETY: the caller has the extensions, a tile and rows of that shape.
     unsafe {
@@ -238,6 +283,7 @@ unsafe fn sparse8<I: Decode, const PLANES: usize>(
         let mut even = [(zero, zero); PLANES];
         let mut odd = [(zero, zero); PLANES];
         for group in (0..shape.groups).rev() {
+            ahead.ask::<160>(group * 160);
             let bytes = tile.add(group * 4 * GROUP);
             let indices = _mm256_loadu_si256(tile.add(shape.value_bytes + group * 32).cast());
             for plane in 0..PLANES {
@@ -285,6 +331,7 @@ unsafe fn sparse4<I: Decode, const PLANES: usize>(
     shape: &TileShape,
     tile: *const u8,
     rows: [*const i8; PLANES],
+    ahead: Ahead,
 ) -> [__m256i; PLANES] {
     // SAFETY: the caller has the extensions, a tile and rows of that shape.
     unsafe {
@@ -295,6 +342,7 @@ unsafe fn sparse4<I: Decode, const PLANES: usize>(
         let mut group = shape.groups;
         if group % 2 == 1 {
             group -= 1;
+            ahead.ask::<208>(group * 104);
             let bytes = tile.add(group * 2 * GROUP);
             let mut low = [_mm256_setzero_si256(); 4];
             for step in 0..4 {
@@ -308,6 +356,7 @@ unsafe fn sparse4<I: Decode, const PLANES: usize>(
         }
         while group > 0 {
             group -= 2;
+            ahead.ask::<208>(group * 104);
             let bytes = tile.add(group * 2 * GROUP);
             let mut low = [_mm256_setzero_si256(); 4];
             let mut high = [_mm256_setzero_si256(); 4];
