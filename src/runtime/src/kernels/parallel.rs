@@ -4,16 +4,18 @@
 use super::columns::Columns;
 use super::workers::{MAX_WORKERS, Workers};
 use core::marker::PhantomData;
-use core::ops::Range;
+use core::ops::{Range, RangeInclusive};
 
-/// Numbers 0 .. total, a few at a time, each handed out once. Every worker has a share of consecutive numbers, which it takes
+/// Numbers 0 .. total, some at a time, each handed out once. Every worker has a share of consecutive numbers, which it takes
 /// from the back, so that it reads memory in the order in which kernels read tiles; who has none left takes from the front
-/// of the others' shares.
+/// of the others' shares. A piece is half of what is left of a share: few of them, since every one begins anew, and the
+/// last ones small, so that one worker that is held up keeps nobody waiting.
 pub(crate) struct Counter {
     /// Front and back of what is left of each share, 32 bits each.
     shares: [Share; MAX_WORKERS],
     workers: usize,
-    grain: u32,
+    /// Least and most numbers of a piece.
+    piece: RangeInclusive<u32>,
 }
 
 /// Alone on its cache line.
@@ -29,15 +31,16 @@ type Bounds = core::cell::Cell<u64>;
 impl Counter {
     /// # Panics
     /// If there are 2^32 numbers or more.
-    pub(crate) fn new(workers: usize, total: usize, grain: usize) -> Self {
+    pub(crate) fn new(workers: usize, total: usize, piece: RangeInclusive<usize>) -> Self {
         assert!(total <= u32::MAX as usize);
         let workers = workers.clamp(1, MAX_WORKERS);
-        let grain = grain.clamp(1, total.max(1));
-        // Shares begin at multiples of the grain.
+        let grain = (*piece.start()).clamp(1, total.max(1));
+        let most = (*piece.end()).clamp(grain, total.max(grain));
+        // Shares begin at multiples of the least piece.
         let pieces = total.div_ceil(grain);
         let bound = |worker: usize| (pieces * worker.min(workers) / workers * grain).min(total) as u64;
         let shares = core::array::from_fn(|worker| Share(Bounds::new(bound(worker) << 32 | bound(worker + 1))));
-        Counter { shares, workers, grain: grain as u32 }
+        Counter { shares, workers, piece: grain as u32..=most as u32 }
     }
 
     /// The next numbers for a worker, if any are left.
@@ -52,7 +55,9 @@ impl Counter {
         let mut taken = None;
         let step = |bounds: u64| {
             let (front, back) = ((bounds >> 32) as u32, bounds as u32);
-            let count = self.grain.min(back - front);
+            let left = back - front;
+            let half = (left / 2).next_multiple_of(*self.piece.start());
+            let count = half.clamp(*self.piece.start(), *self.piece.end()).min(left);
             if count == 0 {
                 taken = None;
                 return None;
@@ -212,7 +217,7 @@ pub(crate) fn each<S: Send, R: SharedRows>(
         return;
     }
     let grain = (total / (4 * workers.count())).max(1);
-    let (counter, seats) = (Counter::new(workers.count(), total, grain), Counter::new(1, scratch.len(), 1));
+    let (counter, seats) = (Counter::new(workers.count(), total, grain..=total), Counter::new(1, scratch.len(), 1..=1));
     let scratch = Rows::new(scratch, 1);
     workers.run(&|worker| {
         let Some(seat) = seats.claim(0) else { return };
@@ -240,14 +245,15 @@ pub(crate) struct Segment<'a> {
 }
 
 /// Calls `job` for ranges of tiles of every segment, with its number and the columns those tiles write, until all are
-/// done. Up to `grain` tiles go together.
+/// done. At least `grain` tiles go together.
 pub(crate) fn each_tiles(
     workers: &dyn Workers,
     segments: &[Segment<'_>],
     grain: usize,
     job: impl Fn(usize, Range<usize>, [Option<Columns<'_>>; 2]) + Sync,
 ) {
-    let counter = Counter::new(workers.count(), segments.iter().map(|segment| segment.tiles).sum(), grain);
+    let tiles = segments.iter().map(|segment| segment.tiles).sum();
+    let counter = Counter::new(workers.count(), tiles, grain..=tiles);
     let run = |worker: usize| {
         while let Some(mut range) = counter.claim(worker) {
             let mut before = 0;

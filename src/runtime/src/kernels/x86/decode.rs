@@ -48,7 +48,7 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
     }
     let first = output.range().start;
     let out = output.row(0);
-    let stream = Stream::new(shape, &matrix.bytes[tiles.start * shape.stride..tiles.end * shape.stride]);
+    let stream = Stream::new(shape, &matrix.bytes[..tiles.end * shape.stride]);
     for tile in tiles.rev() {
         let bytes = &matrix.bytes[tile * shape.stride..][..shape.stride];
         let start = bytes.as_ptr();
@@ -74,14 +74,14 @@ const LEAD_OF_VALUES: usize = 5 * 1024;
 
 /// What is asked for while some tiles are multiplied from the last to the first: their memory as one stream, from its end.
 struct Stream {
-    /// The start of the first tile: nothing before it is asked for.
+    /// The start of the matrix: nothing before it is asked for. What stands before these tiles is most likely next.
     floor: usize,
     /// From what is multiplied to what is asked for.
     distance: usize,
 }
 
 impl Stream {
-    /// Of the tiles that are `bytes`; asks for the end of them.
+    /// Of tiles at the end of `bytes`; asks for the end of them.
     #[inline(always)]
     fn new(shape: &TileShape, bytes: &[u8]) -> Self {
         let behind = shape.stride - shape.value_bytes;
