@@ -11,6 +11,8 @@ use crate::numerics::{map_key, map_query};
 
 /// Multiply-accumulates of attention below which it is not worth waking other workers.
 const ALONE: usize = 48 * 1024;
+/// Positions that cost as much as what a query costs for any number of them.
+const OF_QUERY: usize = 32;
 
 impl Session<'_, '_> {
     /// Keys and values of some residual rows into the cache, and a decoder's queries, whose input is the same, into
@@ -113,7 +115,7 @@ impl Session<'_, '_> {
         let kernels = self.kernels;
         let cache = Cache::new(&mut self.cache[cache_start..cache_end], layer, context).ok_or(range(index))?;
         let queries = Rows::new(&mut self.buffers.wide_a[..count * heads * head_dim], head_dim);
-        let alone = count * heads * head_dim * end < ALONE;
+        let alone = count * heads * head_dim * (end + OF_QUERY) < ALONE;
         let failure = Failure::default();
         each(self.workers, alone, &mut self.scratch[..self.seats], queries, |unit, query, scratch| {
             let (position, head) = (first + unit / heads, unit % heads);
