@@ -63,10 +63,11 @@ pub fn read_rate(bytes: &[u8], threads: usize, time: Duration, rounds: usize) ->
     (bytes.len() * passes) as f64 / best
 }
 
-/// Sum of 64-bit words: something that needs every byte, in enough independent sums to wait for none.
+/// Sum of 64-bit words: something that needs every byte, in enough independent sums to wait for none, and few enough that
+/// they stay in registers.
 fn sum_words(bytes: &[u8]) -> u64 {
-    let mut sums = [0u64; 32];
-    for block in bytes.chunks_exact(256) {
+    let mut sums = [0u64; 16];
+    for block in bytes.chunks_exact(128) {
         for (sum, word) in sums.iter_mut().zip(block.chunks_exact(8)) {
             *sum = sum.wrapping_add(u64::from_le_bytes([
                 word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7],
