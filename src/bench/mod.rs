@@ -213,26 +213,27 @@ pub fn shape_artifact(
     weights: Weights,
     positions: usize,
     progress: &dyn Progress,
-) -> Result<PathBuf, BenchError> {
+) -> Result<ArtifactFile, BenchError> {
     let context = positions.max(SMALLEST_CONTEXT).next_multiple_of(64);
     let layout = layout();
     let version = env!("CARGO_PKG_VERSION");
     let name = format!("{}-{weights}-{context}-{}-{version}.slm", shape.name, layout.name());
     let path = Path::new(DIRECTORY).join(name);
-    if ArtifactFile::open(&path).is_ok() {
-        return Ok(path);
+    if let Ok(file) = ArtifactFile::open(&path) {
+        return Ok(file);
     }
     let bytes = shape::artifact(shape, weights, context, layout, progress)?;
     std::fs::create_dir_all(DIRECTORY)
         .map_err(|source| BenchError::Directory { path: PathBuf::from(DIRECTORY), source })?;
     atomic::write_file(&path, ARTIFACT_MAGIC, |out| out.write_all(&bytes))?;
-    Ok(path)
+    drop(bytes);
+    Ok(ArtifactFile::open(&path)?)
 }
 
 /// Measures an artifact.
-pub fn bench(path: &Path, options: &Options, progress: &dyn Progress) -> Result<BenchReport, BenchError> {
-    let file = ArtifactFile::open(path)?;
+pub fn bench(file: ArtifactFile, options: &Options, progress: &dyn Progress) -> Result<BenchReport, BenchError> {
     let file = if options.huge_pages { file.in_huge_pages().map_err(BenchError::HugePages)? } else { file };
+    let path = file.path();
     let view = file.view()?;
     check(path, &view, options)?;
     machine::forget_peak_memory();

@@ -3,6 +3,7 @@
 use super::global::Global;
 use crate::bench::shape::{Shape, Weights};
 use crate::bench::{Options, bench, shape_artifact};
+use crate::compile::host::ArtifactFile;
 use crate::model::scheme::{Preset, QuantScheme};
 use crate::model::transform::NmPattern;
 use crate::shell::{ExitStatus, Shell};
@@ -74,8 +75,8 @@ impl Args {
             huge_pages: self.huge_pages,
             threads: global.threads.unwrap_or(cores),
         };
-        let path = match (&self.artifact, self.shape.as_deref().and_then(Shape::named)) {
-            (Some(path), _) => path.clone(),
+        let file = match (&self.artifact, self.shape.as_deref().and_then(Shape::named)) {
+            (Some(path), _) => ArtifactFile::open(path)?,
             (None, Some(shape)) => {
                 let two_of_four = match self.sparsity {
                     None => false,
@@ -87,8 +88,8 @@ impl Args {
             }
             (None, None) => bail!("pass an artifact, or --shape"),
         };
-        shell.status("Measuring", path.display());
-        shell.result(&bench(&path, &options, shell)?)?;
+        shell.status("Measuring", file.path().display());
+        shell.result(&bench(file, &options, shell)?)?;
         Ok(ExitStatus::Success)
     }
 }

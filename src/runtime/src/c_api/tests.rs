@@ -1,6 +1,8 @@
 //! The header beside this code, and pointers that nobody should pass.
 
 use super::*;
+use crate::layout::ALIGNMENT;
+use crate::sample::{Sampling, choose};
 use core::ptr::{null, null_mut};
 use std::string::String;
 use std::vec;
@@ -41,9 +43,11 @@ fn the_header_says_what_the_code_does() {
     }
     assert_eq!(constants.len(), named, "slm.h defines what this test does not know");
     // Every function is declared, and nothing else is.
-    let functions: Vec<&str> = include_str!("../c_api.rs")
-        .split("extern \"C\" fn ")
-        .skip(1)
+    let code =
+        [include_str!("../c_api.rs"), include_str!("model.rs"), include_str!("session.rs"), include_str!("text.rs")];
+    let functions: Vec<&str> = code
+        .iter()
+        .flat_map(|file| file.split("extern \"C\" fn ").skip(1))
         .filter_map(|rest| rest.starts_with("slm_").then(|| rest.split('(').next()).flatten())
         .collect();
     let declares =

@@ -1,15 +1,12 @@
-//! Products with one token: every byte of a tile is read once, and 32 of them are eight rows of four columns.
-//!
-//! Memory is asked for as one stream, from the last byte of the last tile to the first of the first, a fixed distance ahead
-//! of what is multiplied. What values are multiplied with stands behind them in a tile (multipliers, index planes, row
-//! scales), so that backwards it is there when the values arrive. What a core fetches ahead by itself is not enough: that
-//! keeps up with a plain read, and loses a fifth where each line is worked on for as long as it takes to arrive.
+//! Products with one token: every byte of a tile is read once, and 32 of them are eight rows of four columns. Tiles are taken
+//! from the last to the first, and groups likewise: see [`stream`](super::stream).
 
 #![expect(clippy::needless_range_loop, reason = "arrays of registers are indexed in step with pointers")]
 #![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
 
 use super::super::columns::Columns;
 use super::super::{Activations, scalar};
+use super::stream::{Ahead, Stream};
 use super::vectors::{Decode, MOST_GROUPS};
 use crate::format::artifact::Matrix;
 use crate::layout::{GROUP, Storage, TileShape};
@@ -64,71 +61,6 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
             put::<PLANES>(shape, bytes, found, input, &mut out[tile * 8 - first..]);
         }
     }
-}
-
-/// How far ahead of what is multiplied memory is asked for. Less does not keep as many lines under way as a core can
-/// have; what is asked for much earlier falls out of the first cache again.
-const LEAD: usize = 8 * 1024;
-/// The least lead of a tile's values, which stand before what they are multiplied with.
-const LEAD_OF_VALUES: usize = 5 * 1024;
-
-/// What is asked for while some tiles are multiplied from the last to the first: their memory as one stream, from its end.
-struct Stream {
-    /// The start of the matrix: nothing before it is asked for. What stands before these tiles is most likely next.
-    floor: usize,
-    /// From what is multiplied to what is asked for.
-    distance: usize,
-}
-
-impl Stream {
-    /// Of tiles at the end of `bytes`; asks for the end of them.
-    #[inline(always)]
-    fn new(shape: &TileShape, bytes: &[u8]) -> Self {
-        let behind = shape.stride - shape.value_bytes;
-        let distance = LEAD.max(behind + LEAD_OF_VALUES);
-        for line in (bytes.len().saturating_sub(distance)..bytes.len()).step_by(64).rev() {
-            prefetch(bytes.as_ptr().wrapping_add(line));
-        }
-        Stream { floor: bytes.as_ptr().addr(), distance }
-    }
-
-    /// What is asked for during one tile, of which `asked` bytes are asked for group by group; asks for the rest.
-    #[inline(always)]
-    fn during(&self, shape: &TileShape, tile: *const u8, asked: usize) -> Ahead {
-        let ahead = Ahead { start: tile.wrapping_sub(self.distance), floor: self.floor };
-        for at in (asked..shape.stride).step_by(64) {
-            ahead.ask::<64>(at);
-        }
-        ahead
-    }
-}
-
-/// What is asked for while one tile is multiplied: as many bytes, from `start`.
-#[derive(Clone, Copy)]
-struct Ahead {
-    start: *const u8,
-    floor: usize,
-}
-
-impl Ahead {
-    /// Asks for `BYTES` bytes from byte `at`. Of consecutive parts no line is left out: none of the addresses asked for is
-    /// more than a line from the next.
-    #[inline(always)]
-    fn ask<const BYTES: usize>(self, at: usize) {
-        let from = self.start.wrapping_add(at);
-        if from.addr() >= self.floor {
-            for line in 0..BYTES.div_ceil(64) {
-                prefetch(from.wrapping_add(line * 64));
-            }
-        }
-    }
-}
-
-/// Asks for a line of memory.
-#[inline(always)]
-fn prefetch(line: *const u8) {
-    // SAFETY: SSE is part of x86-64; a prefetch of any address is harmless.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
 }
 
 /// The outputs of one tile from its sums.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `vectors` | the operations in which the sets differ |
 //! | `decode` | products with one token |
+//! | `stream` | the memory they read, asked for ahead |
 //! | `prefill` | products with several |
 //! | `curve` | activation curves |
 //! | `attention` | scores and mixing of values |
@@ -14,6 +15,7 @@ mod attention;
 mod curve;
 mod decode;
 mod prefill;
+mod stream;
 mod vectors;
 
 use super::columns::Columns;

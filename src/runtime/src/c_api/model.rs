@@ -1,0 +1,140 @@
+//! `slm_model`: opening an artifact, checking it, and what it is.
+
+use super::pointers::{array, judge, place, write_error};
+use super::{Status, guarded};
+use crate::format::FormatError;
+use crate::format::artifact::ArtifactView;
+use crate::format::header::SectionKind;
+use core::ffi::{c_char, c_void};
+
+/// Size of [`Model`] in `slm.h`, in 64-bit words.
+pub const MODEL_WORDS: usize = 320;
+
+/// Marks of structures that were set up; anything else is not open.
+const OPEN: u64 = 0x534C_4D4F_5045_4E31;
+const FAILED: u64 = 0x534C_4D46_4149_4C31;
+
+/// `slm_model`: an opened artifact. The caller has the memory, at least [`MODEL_WORDS`] of it.
+#[repr(C, align(8))]
+pub struct Model {
+    mark: u64,
+    content: Result<ArtifactView<'static>, FormatError>,
+}
+
+const _: () = assert!(size_of::<Model>() <= MODEL_WORDS * 8 && align_of::<Model>() == 8);
+
+/// `slm_facts`: what a program needs to know of a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Facts {
+    /// 1 decoder, 2 encoder.
+    pub kind: u32,
+    /// 1 hidden states, 2 next-token logits, 3 masked-token logits, 4 one row of label logits.
+    pub output: u32,
+    /// Tokens.
+    pub vocabulary: u32,
+    /// Positions.
+    pub context: u32,
+    /// Values of an output row.
+    pub output_width: u32,
+    /// Token that opens a text, or 0xffffffff.
+    pub bos: u32,
+    /// Token that ends one, or 0xffffffff.
+    pub eos: u32,
+    /// 1 where `slm_encode` works.
+    pub has_tokenizer: u32,
+    /// Bound on the stack of a step.
+    pub stack_bytes: u64,
+}
+
+/// An opened model.
+///
+/// # Safety
+/// `model` is null or points to memory of an `slm_model`, set up or zero.
+#[expect(unsafe_code, reason = "structures of the caller")]
+pub(super) unsafe fn opened<'c>(model: *const Model) -> Result<&'c ArtifactView<'static>, Status> {
+    judge(model, 1)?;
+    // SAFETY: judged above. Only the mark is read, which has a value in memory of any content.
+    if unsafe { (&raw const (*model).mark).read() } != OPEN {
+        return Err(Status::NotOpen);
+    }
+    // SAFETY: the mark says that `slm_open` wrote the whole structure.
+    unsafe { &*model }.content.as_ref().map_err(|_| Status::NotOpen)
+}
+
+/// Checks the structure of an artifact and opens it.
+///
+/// # Safety
+/// `bytes` has `length` bytes that stay as they are while the model and its sessions are used; `model` has the size of
+/// an `slm_model`.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_open(model: *mut Model, bytes: *const c_void, length: usize) -> Status {
+    guarded(|| {
+        judge(model, 1)?;
+        // SAFETY: as the caller says.
+        let bytes: &'static [u8] = unsafe { array(bytes.cast::<u8>(), length) }?;
+        let content = ArtifactView::open(bytes);
+        let mark = if content.is_ok() { OPEN } else { FAILED };
+        // SAFETY: judged above; the structure need not be set up before.
+        unsafe { model.write(Model { mark, content }) };
+        content.map(|_| ()).map_err(Status::from)
+    })
+}
+
+/// Why a model did not open.
+///
+/// # Safety
+/// `model` was given to [`slm_open`]; `buffer` is null or has `capacity` bytes.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_model_error(model: *const Model, buffer: *mut c_char, capacity: usize) -> usize {
+    let mut error = None;
+    // SAFETY: judged first; the mark has a value in memory of any content.
+    if judge(model, 1).is_ok() && unsafe { (&raw const (*model).mark).read() } == FAILED {
+        // SAFETY: the mark says that `slm_open` wrote the whole structure.
+        error = unsafe { &*model }.content.as_ref().err();
+    }
+    // SAFETY: as the caller says.
+    unsafe { write_error(error.map(|error| error as &dyn core::fmt::Display), buffer, capacity) }
+}
+
+/// Compares every digest.
+///
+/// # Safety
+/// `model` is an `slm_model`.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_verify(model: *const Model) -> Status {
+    guarded(|| {
+        // SAFETY: as the caller says.
+        let view = unsafe { opened(model) }?;
+        view.verify_digests().map_err(Status::from)
+    })
+}
+
+/// What a program needs to know of a model.
+///
+/// # Safety
+/// `model` is an `slm_model`, `facts` an `slm_facts`.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_describe(model: *const Model, facts: *mut Facts) -> Status {
+    guarded(|| {
+        // SAFETY: as the caller says.
+        let (view, facts) = (unsafe { opened(model) }?, unsafe { place(facts) }?);
+        let spec = view.spec();
+        *facts = Facts {
+            kind: spec.kind.into(),
+            output: spec.output.into(),
+            vocabulary: spec.vocabulary,
+            context: spec.context,
+            output_width: spec.output_width,
+            bos: spec.bos,
+            eos: spec.eos,
+            has_tokenizer: view.section(SectionKind::Text).is_some().into(),
+            stack_bytes: spec.stack_bytes,
+        };
+        Ok(())
+    })
+}

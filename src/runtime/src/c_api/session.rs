@@ -1,0 +1,227 @@
+//! `slm_session`: tokens through a model, in memory of the caller, and the self-test, which needs the same.
+
+use super::model::{Model, opened};
+use super::pointers::{array, array_mut, judge, place, write_error};
+use super::{Status, guarded};
+use crate::format::artifact::ArtifactView;
+use crate::kernels;
+use crate::layout::ALIGNMENT;
+use crate::self_test::golden_digest;
+use crate::session::{Session, SessionError};
+use core::ffi::{c_char, c_void};
+
+/// Mark of a session that was started; anything else is not.
+const STARTED: u64 = 0x534C_4D53_5441_5231;
+
+/// `slm_session`: lies at the start of the session's memory, before what [`Session`] asks for.
+pub struct State {
+    mark: u64,
+    session: Session<'static, 'static>,
+    /// Of the last step.
+    logits: (*const f32, usize),
+    error: Option<SessionError>,
+}
+
+/// Bytes before the session's own memory.
+const STATE_BYTES: usize = size_of::<State>().next_multiple_of(ALIGNMENT);
+
+/// `slm_row`: receives one row of output.
+pub type Row = unsafe extern "C" fn(user: *mut c_void, position: usize, row: *const f32, width: usize);
+
+/// A started session.
+///
+/// # Safety
+/// `session` is null or what `slm_session_init` gave, in memory that is there and used by one thread at a time.
+#[expect(unsafe_code, reason = "structures of the caller")]
+pub(super) unsafe fn started<'c>(session: *mut State) -> Result<&'c mut State, Status> {
+    judge(session, 1)?;
+    // SAFETY: judged above. Only the mark is read, which has a value in memory of any content.
+    if unsafe { (&raw const (*session).mark).read() } != STARTED {
+        return Err(Status::NotOpen);
+    }
+    // SAFETY: the mark says that `slm_session_init` wrote the whole structure.
+    Ok(unsafe { &mut *session })
+}
+
+/// Bytes of memory that a session or a self-test needs; 0 for a model that is not open, or larger than this machine.
+///
+/// # Safety
+/// `model` is an `slm_model`.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_session_bytes(model: *const Model) -> usize {
+    // SAFETY: as the caller says.
+    let Ok(view) = (unsafe { opened(model) }) else { return 0 };
+    let required = usize::try_from(Session::required_bytes(view)).ok();
+    required.and_then(|required| required.checked_add(STATE_BYTES)).unwrap_or(0)
+}
+
+/// The caller's memory: a place for the state, and the session's own, exactly as long as required.
+///
+/// # Safety
+/// `memory` has `length` bytes that nobody else uses while the result lives.
+#[expect(unsafe_code, reason = "memory of the caller")]
+unsafe fn session_memory<'c>(
+    view: &ArtifactView<'_>,
+    memory: *mut c_void,
+    length: usize,
+) -> Result<(&'c mut [u8], &'c mut [u8]), Status> {
+    if memory.is_null() {
+        return Err(Status::Null);
+    }
+    if !(memory as usize).is_multiple_of(ALIGNMENT) {
+        return Err(Status::Alignment);
+    }
+    let required = usize::try_from(Session::required_bytes(view)).map_err(|_| Status::Memory)?;
+    let all = required.checked_add(STATE_BYTES).filter(|&all| all <= length).ok_or(Status::Memory)?;
+    // SAFETY: as the caller says.
+    Ok(unsafe { array_mut(memory.cast::<u8>(), all) }?.split_at_mut(STATE_BYTES))
+}
+
+/// Starts a session with nothing read yet.
+///
+/// # Safety
+/// `model` is an `slm_model`; `memory` has `length` bytes that are the session's alone as long as it is used.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_session_init(
+    session: *mut *mut State,
+    model: *const Model,
+    memory: *mut c_void,
+    length: usize,
+) -> Status {
+    guarded(|| {
+        // SAFETY: as the caller says.
+        let place = unsafe { place(session) }?;
+        *place = core::ptr::null_mut();
+        // SAFETY: as the caller says.
+        let view = unsafe { opened(model) }?;
+        // SAFETY: as the caller says; the memory outlives the session by the caller's word.
+        let (state, own): (_, &'static mut [u8]) = unsafe { session_memory(view, memory, length) }?;
+        let session = Session::new(view, kernels::best(view.layout()), own)?;
+        let state = state.as_mut_ptr().cast::<State>();
+        let new = State { mark: STARTED, session, logits: (core::ptr::null(), 0), error: None };
+        // SAFETY: the memory starts on 64 bytes, and the first part of it has the size of a state.
+        unsafe { state.write(new) };
+        *place = state;
+        Ok(())
+    })
+}
+
+/// Reads tokens of a decoder's sequence.
+///
+/// # Safety
+/// `session` comes from [`slm_session_init`]; `tokens` has `count` tokens.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_step(session: *mut State, tokens: *const u32, count: usize) -> Status {
+    guarded(|| {
+        // SAFETY: as the caller says.
+        let (state, tokens) = (unsafe { started(session) }?, unsafe { array(tokens, count) }?);
+        state.logits = (core::ptr::null(), 0);
+        let result = state.session.step(tokens).map(|logits| (logits.as_ptr(), logits.len()));
+        state.error = result.err();
+        state.logits = result?;
+        Ok(())
+    })
+}
+
+/// The row after the last step; it stands until the session is used again.
+///
+/// # Safety
+/// `session` comes from [`slm_session_init`]; `logits` and `count` are places for the result.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_logits(session: *mut State, logits: *mut *const f32, count: *mut usize) -> Status {
+    guarded(|| {
+        // SAFETY: as the caller says.
+        let (state, logits, count) =
+            (unsafe { started(session) }?, unsafe { place(logits) }?, unsafe { place(count) }?);
+        (*logits, *count) = state.logits;
+        if state.logits.0.is_null() { Err(Status::Empty) } else { Ok(()) }
+    })
+}
+
+/// Runs tokens and hands out every row of output.
+///
+/// # Safety
+/// As for [`slm_step`]; `row` may be called with `user` and does not use the session.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_run(
+    session: *mut State,
+    tokens: *const u32,
+    count: usize,
+    row: Option<Row>,
+    user: *mut c_void,
+) -> Status {
+    guarded(|| {
+        // SAFETY: as the caller says.
+        let (state, tokens) = (unsafe { started(session) }?, unsafe { array(tokens, count) }?);
+        let row = row.ok_or(Status::Null)?;
+        state.logits = (core::ptr::null(), 0);
+        let result = state.session.run(tokens, &mut |position, values| {
+            // SAFETY: the caller's function, called as it asked.
+            unsafe { row(user, position, values.as_ptr(), values.len()) };
+        });
+        state.error = result.err();
+        Ok(result?)
+    })
+}
+
+/// Forgets everything read.
+///
+/// # Safety
+/// `session` comes from [`slm_session_init`].
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_reset(session: *mut State) -> Status {
+    guarded(|| {
+        // SAFETY: as the caller says.
+        let state = unsafe { started(session) }?;
+        state.session.reset();
+        (state.logits, state.error) = ((core::ptr::null(), 0), None);
+        Ok(())
+    })
+}
+
+/// Positions read so far; 0 for a session that was not started.
+///
+/// # Safety
+/// `session` comes from [`slm_session_init`].
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_positions(session: *mut State) -> usize {
+    // SAFETY: as the caller says.
+    unsafe { started(session) }.map_or(0, |state| state.session.positions())
+}
+
+/// Why the session's last call failed.
+///
+/// # Safety
+/// `session` comes from [`slm_session_init`]; `buffer` is null or has `capacity` bytes.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_session_error(session: *mut State, buffer: *mut c_char, capacity: usize) -> usize {
+    // SAFETY: as the caller says.
+    let error = unsafe { started(session) }.ok().and_then(|state| state.error);
+    // SAFETY: as the caller says.
+    unsafe { write_error(error.as_ref().map(|error| error as &dyn core::fmt::Display), buffer, capacity) }
+}
+
+/// Runs the golden prompts and compares the digest of their logits with the build machine's.
+///
+/// # Safety
+/// As for [`slm_session_init`]; the memory is free again afterwards.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_self_test(model: *const Model, memory: *mut c_void, length: usize) -> Status {
+    guarded(|| {
+        // SAFETY: as the caller says.
+        let view = unsafe { opened(model) }?;
+        // SAFETY: as the caller says.
+        let (_, own) = unsafe { session_memory(view, memory, length) }?;
+        let digest = golden_digest(view, kernels::best(view.layout()), own)?;
+        if digest == view.golden_digest() { Ok(()) } else { Err(Status::SelfTest) }
+    })
+}

@@ -1,0 +1,47 @@
+//! Softmax in integers: weights 2^-z in Q24, their sum, and the 14-bit weights that values are mixed by.
+
+use super::round_to_integer;
+
+/// Largest probability in the product with values: 14 bits, two 7-bit planes.
+pub const PROBABILITY_MAX: i32 = 16_383;
+/// log2(e) · 2^15, before it is multiplied by a layer's score scale and rounded to f32.
+pub const LOG2E_Q15: f64 = core::f64::consts::LOG2_E * 32_768.0;
+
+/// (a · b + 2^14) >> 15: the rounding high multiply that pmulhrsw, sqrdmulh and their kin compute.
+#[inline(always)]
+fn q15_multiply(a: i32, b: i32) -> i32 {
+    (a * b + (1 << 14)) >> 15
+}
+
+/// 2^-z in Q24 for z ≥ 0 in Q15: a cubic in the fraction, a shift by the integer part.
+#[inline(always)]
+pub fn exp2_q24(z: u32) -> u32 {
+    let (whole, fraction) = (z >> 15, (z & 32_767) as i32);
+    let inner = 7542 - q15_multiply(fraction, 1276);
+    let mantissa = 32_768 - q15_multiply(fraction, 22_651 - q15_multiply(fraction, inner));
+    // At most 2^24, so that nothing is left from a shift by 25 on.
+    ((mantissa as u32) << 9) >> whole.min(31)
+}
+
+/// Scores further than this below the largest weigh nothing: 2^21 in Q15 log2 units.
+const DEEPEST: f32 = 2_097_152.0;
+
+/// See [`crate::kernels::Kernels::weights`].
+#[inline(always)]
+pub fn softmax_weights(value_scales: &[f32], top: f32, scores: &mut [u32]) -> (u64, f32) {
+    for slot in scores.iter_mut() {
+        // `min` returns the number where a difference is NaN; what comes of it is refused when it is quantized.
+        let z = round_to_integer((top - f32::from_bits(*slot)).min(DEEPEST));
+        *slot = exp2_q24(z as u32);
+    }
+    let total = scores.iter().map(|&weight| u64::from(weight)).sum();
+    // Weights and scales are not negative, and such numbers are in the order of their bits.
+    let products = scores.iter().zip(value_scales).map(|(&weight, &scale)| (weight as i32 as f32 * scale).to_bits());
+    (total, f32::from_bits(products.fold(0, u32::max)))
+}
+
+/// The 14-bit weight of a value: round(f32(e) · value_scale · ratio).
+#[inline(always)]
+pub fn probability(weight: u32, value_scale: f32, ratio: f32) -> i32 {
+    round_to_integer(weight as i32 as f32 * value_scale * ratio)
+}
