@@ -4,7 +4,7 @@
 //!     cargo bench -p slm-runtime --features std --bench products [-- TABLE]
 #![expect(clippy::print_stdout, reason = "what a benchmark is for")]
 
-use memmap2::{Advice, MmapMut};
+use memmap2::MmapMut;
 use slm_runtime::format::artifact::Matrix;
 use slm_runtime::kernels::columns::Columns;
 use slm_runtime::kernels::{Activations, Kernels, Width, available};
@@ -20,6 +20,8 @@ const ROUND: Duration = Duration::from_millis(25);
 
 fn main() {
     let only = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
+    let known: Vec<&str> = available().map(|table| table.name).collect();
+    assert!(only.as_deref().is_none_or(|name| known.contains(&name)), "the tables of this CPU are {known:?}");
     println!("{:12} {:12} {:>8} {:>14} {:>14}", "storage", "table", "columns", "cache, GB/s", "memory, GB/s");
     for storage in [Storage::W8, Storage::W4G32, Storage::W8S24, Storage::W4G32S24] {
         for columns in COLUMNS {
@@ -40,7 +42,8 @@ fn rate(table: &Kernels, storage: Storage, columns: usize, bytes: usize) -> f64 
     let shape = shape(rows);
     let mut tiles = MmapMut::map_anon(shape.bytes()).expect("memory");
     // Without huge pages address translation is measured too; not every system has them.
-    drop(tiles.advise(Advice::HugePage));
+    #[cfg(target_os = "linux")]
+    drop(tiles.advise(memmap2::Advice::HugePage));
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     for word in tiles.as_chunks_mut::<8>().0 {
         state ^= state << 13;

@@ -10,7 +10,7 @@ use core::ffi::{c_char, c_void};
 /// Size of [`Model`] in `slm.h`, in 64-bit words.
 pub const MODEL_WORDS: usize = 320;
 
-/// Marks of structures that were set up; anything else is not open.
+/// Marks of a model that opened and of one that did not; anything else was never given to [`slm_open`].
 const OPEN: u64 = 0x534C_4D4F_5045_4E31;
 const FAILED: u64 = 0x534C_4D46_4149_4C31;
 

@@ -33,7 +33,7 @@ pub type Row = unsafe extern "C" fn(user: *mut c_void, position: usize, row: *co
 /// # Safety
 /// `session` is null or what `slm_session_init` gave, in memory that is there and used by one thread at a time.
 #[expect(unsafe_code, reason = "structures of the caller")]
-pub(super) unsafe fn started<'c>(session: *mut State) -> Result<&'c mut State, Status> {
+unsafe fn started<'c>(session: *mut State) -> Result<&'c mut State, Status> {
     judge(session, 1)?;
     // SAFETY: judged above. Only the mark is read, which has a value in memory of any content.
     if unsafe { (&raw const (*session).mark).read() } != STARTED {

@@ -8,8 +8,8 @@ use core::ops::{Range, RangeInclusive};
 
 /// Numbers 0 .. total, some at a time, each handed out once. Every worker has a share of consecutive numbers, which it takes
 /// from the back, so that it reads memory in the order in which kernels read tiles; who has none left takes from the front
-/// of the others' shares. A piece is half of what is left of a share: few of them, since every one begins anew, and the
-/// last ones small, so that one worker that is held up keeps nobody waiting.
+/// of the others' shares. A piece is half of what is left of a share, within bounds: few of them, since every one begins anew,
+/// and the last ones small, so that a worker that is slow or held up keeps nobody waiting for long.
 pub(crate) struct Counter {
     /// Front and back of what is left of each share, 32 bits each.
     shares: [Share; MAX_WORKERS],
@@ -217,7 +217,7 @@ pub(crate) fn each<S: Send, R: SharedRows>(
         return;
     }
     let grain = (total / (4 * workers.count())).max(1);
-    let (counter, seats) = (Counter::new(workers.count(), total, grain..=total), Counter::new(1, scratch.len(), 1..=1));
+    let (counter, seats) = (Counter::new(workers.count(), total, grain..=grain), Counter::new(1, scratch.len(), 1..=1));
     let scratch = Rows::new(scratch, 1);
     workers.run(&|worker| {
         let Some(seat) = seats.claim(0) else { return };
@@ -245,15 +245,16 @@ pub(crate) struct Segment<'a> {
 }
 
 /// Calls `job` for ranges of tiles of every segment, with its number and the columns those tiles write, until all are
-/// done. At least `grain` tiles go together.
+/// done. At least `grain` tiles go together, and at most a quarter of a worker's share.
 pub(crate) fn each_tiles(
     workers: &dyn Workers,
     segments: &[Segment<'_>],
     grain: usize,
     job: impl Fn(usize, Range<usize>, [Option<Columns<'_>>; 2]) + Sync,
 ) {
-    let tiles = segments.iter().map(|segment| segment.tiles).sum();
-    let counter = Counter::new(workers.count(), tiles, grain..=tiles);
+    let tiles: usize = segments.iter().map(|segment| segment.tiles).sum();
+    let most = tiles.div_ceil(4 * workers.count()).max(grain);
+    let counter = Counter::new(workers.count(), tiles, grain..=most);
     let run = |worker: usize| {
         while let Some(mut range) = counter.claim(worker) {
             let mut before = 0;
@@ -277,4 +278,30 @@ pub(crate) fn each_tiles(
         }
     };
     if workers.count() == 1 { run(0) } else { workers.run(&run) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec;
+
+    proptest! {
+        #[test]
+        fn every_number_is_handed_out_once(
+            workers in 1usize..=5,
+            total in 0usize..300,
+            (least, most) in (0usize..40, 0usize..400),
+            order in proptest::collection::vec(0usize..5, 1..40),
+        ) {
+            let counter = Counter::new(workers, total, least..=most);
+            let mut taken = vec![0u32; total];
+            let mut turns = order.iter().cycle();
+            while let Some(numbers) = turns.next().and_then(|&worker| counter.claim(worker)) {
+                prop_assert!(!numbers.is_empty() && numbers.len() <= most.max(least.clamp(1, total)));
+                numbers.for_each(|number| taken[number] += 1);
+            }
+            prop_assert!(taken.iter().all(|&times| times == 1));
+        }
+    }
 }

@@ -6,7 +6,7 @@ pub fn sqrt(x: f32) -> f32 {
     if x.to_bits() >= 0x7f80_0000 { x } else { crate::kernels::root::square_root(x) }
 }
 
-/// [`sqrt`] by integers, for `core` has none.
+/// [`sqrt`] by integers.
 #[cfg(any(test, miri, not(target_arch = "x86_64")))]
 pub(crate) fn sqrt_by_integers(x: f32) -> f32 {
     let bits = x.to_bits();

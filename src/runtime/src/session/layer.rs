@@ -11,7 +11,7 @@ use crate::numerics::{map_key, map_query};
 
 /// Multiply-accumulates of attention below which it is not worth waking other workers.
 const ALONE: usize = 48 * 1024;
-/// Positions that cost as much as what a query costs for any number of them.
+/// What a query costs besides its positions (norm, rotation, quantization), counted in positions.
 const OF_QUERY: usize = 32;
 
 impl Session<'_, '_> {

@@ -289,7 +289,7 @@ fn run(
     }
 }
 
-/// Least tiles that a worker takes at a time: all where there is one worker; else few enough that one that is held up keeps nobody
+/// Least tiles that a worker takes at a time: all where there is one worker; else few enough that the last ones keep nobody
 /// waiting, of enough bytes to be worth taking, and of an even number of tiles, which kernels take in pairs.
 fn grain(workers: usize, segments: &[Segment<'_>], tile_bytes: usize) -> usize {
     const LEAST_BYTES: usize = 16 * 1024;

@@ -6,7 +6,7 @@
 
 use super::super::columns::Columns;
 use super::super::{Activations, scalar};
-use super::stream::{Ahead, Stream};
+use super::stream::{Ahead, GROUP4, GROUP4_SPARSE, GROUP8, GROUP8_SPARSE, Stream};
 use super::vectors::{Decode, MOST_GROUPS};
 use crate::format::artifact::Matrix;
 use crate::layout::{GROUP, Storage, TileShape};
@@ -49,9 +49,9 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
     for tile in tiles.rev() {
         let bytes = &matrix.bytes[tile * shape.stride..][..shape.stride];
         let start = bytes.as_ptr();
+        let ahead = stream.during(shape, start, shape.scale_offset(0));
         // SAFETY: the caller's promise; the tile is whole, and each row of activations has 32 values a group.
         unsafe {
-            let ahead = stream.during(shape, start, shape.scale_offset(0));
             let found = match shape.storage {
                 Storage::W4G32 => dense4::<I, PLANES>(shape, start, rows, offsets, ahead),
                 Storage::W8S24 => sparse8::<I, PLANES>(shape, start, rows, ahead),
@@ -117,7 +117,7 @@ unsafe fn dense8<I: Decode, const PLANES: usize>(
     unsafe {
         let mut sums = [[_mm256_setzero_si256(); 4]; PLANES];
         for group in (0..shape.groups).rev() {
-            ahead.ask::<256>(group * 256);
+            ahead.ask::<GROUP8>(group * GROUP8);
             let bytes = tile.add(group * 8 * GROUP);
             for step in (0..8).rev() {
                 let w = I::prepare8(_mm256_loadu_si256(bytes.add(step * 32).cast()));
@@ -150,7 +150,7 @@ unsafe fn dense4<I: Decode, const PLANES: usize>(
         let low = _mm256_set1_epi8(15);
         let mut totals = [_mm256_setzero_si256(); PLANES];
         for group in (0..shape.groups).rev() {
-            ahead.ask::<136>(group * 136);
+            ahead.ask::<GROUP4>(group * GROUP4);
             let bytes = tile.add(group * 4 * GROUP);
             let mut first = [_mm256_setzero_si256(); PLANES];
             let mut second = [_mm256_setzero_si256(); PLANES];
@@ -215,7 +215,7 @@ unsafe fn sparse8<I: Decode, const PLANES: usize>(
         let mut even = [(zero, zero); PLANES];
         let mut odd = [(zero, zero); PLANES];
         for group in (0..shape.groups).rev() {
-            ahead.ask::<160>(group * 160);
+            ahead.ask::<GROUP8_SPARSE>(group * GROUP8_SPARSE);
             let bytes = tile.add(group * 4 * GROUP);
             let indices = _mm256_loadu_si256(tile.add(shape.value_bytes + group * 32).cast());
             for plane in 0..PLANES {
@@ -274,7 +274,7 @@ unsafe fn sparse4<I: Decode, const PLANES: usize>(
         let mut group = shape.groups;
         if group % 2 == 1 {
             group -= 1;
-            ahead.ask::<208>(group * 104);
+            ahead.ask::<{ 2 * GROUP4_SPARSE }>(group * GROUP4_SPARSE);
             let bytes = tile.add(group * 2 * GROUP);
             let mut low = [_mm256_setzero_si256(); 4];
             for step in 0..4 {
@@ -288,7 +288,7 @@ unsafe fn sparse4<I: Decode, const PLANES: usize>(
         }
         while group > 0 {
             group -= 2;
-            ahead.ask::<208>(group * 104);
+            ahead.ask::<{ 2 * GROUP4_SPARSE }>(group * GROUP4_SPARSE);
             let bytes = tile.add(group * 2 * GROUP);
             let mut low = [_mm256_setzero_si256(); 4];
             let mut high = [_mm256_setzero_si256(); 4];
