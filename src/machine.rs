@@ -49,7 +49,7 @@ pub fn read_rate(bytes: &[u8], threads: usize, time: Duration, rounds: usize) ->
             for part in bytes.chunks(part) {
                 scope.spawn(move || {
                     for _ in 0..passes {
-                        black_box(sum_words(black_box(part)));
+                        black_box(pulp::Arch::new().dispatch(SumWords(black_box(part))));
                     }
                 });
             }
@@ -65,16 +65,16 @@ pub fn read_rate(bytes: &[u8], threads: usize, time: Duration, rounds: usize) ->
 
 /// Sum of 64-bit words, with the widest vectors of this CPU: something that needs every byte, in so few instructions that as
 /// many lines of memory are under way as a core can have.
-fn sum_words(bytes: &[u8]) -> u64 {
-    pulp::Arch::new().dispatch(|| {
-        let mut sums = [0u64; 32];
-        for block in bytes.as_chunks::<256>().0 {
-            for (sum, word) in sums.iter_mut().zip(block.as_chunks::<8>().0) {
-                *sum = sum.wrapping_add(u64::from_le_bytes(*word));
-            }
-        }
-        sums.iter().fold(0u64, |sum, part| sum.wrapping_add(*part))
-    })
+struct SumWords<'b>(&'b [u8]);
+
+impl pulp::NullaryFnOnce for SumWords<'_> {
+    type Output = u64;
+
+    // Inlined into a function with the CPU's extensions; a closure need not be.
+    #[inline(always)]
+    fn call(self) -> u64 {
+        self.0.as_chunks().0.iter().fold(0, |sum: u64, &word| sum.wrapping_add(u64::from_le_bytes(word)))
+    }
 }
 
 /// Bytes per second that `threads` threads read from memory, each its part of a buffer of `bytes`.

@@ -101,16 +101,19 @@ impl Hessian {
 
     /// E H of a block of rows.
     fn products(&self, rows: &[f32]) -> Vec<f32> {
-        let columns = self.columns;
         let mut out = vec![0.0f32; rows.len()];
-        wide(|| {
-            for (j, of_column) in self.gram.chunks_exact(columns).enumerate() {
-                for (row, out) in rows.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
-                    add(out, row[j], of_column);
-                }
-            }
-        });
+        wide((rows, &self.gram[..], self.columns, &mut out[..]), add_products);
         out
+    }
+}
+
+/// Adds E G to `out`; G has `columns` rows and columns.
+#[inline(always)]
+fn add_products((rows, gram, columns, out): (&[f32], &[f32], usize, &mut [f32])) {
+    for (j, of_column) in gram.chunks_exact(columns).enumerate() {
+        for (row, out) in rows.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
+            add(out, row[j], of_column);
+        }
     }
 }
 
@@ -262,69 +265,89 @@ fn make_up(weights: &[f32], rows: &mut [Row], hessian: &Hessian, held: Option<&[
     // Columns in the order of rounding.
     let mut left: Vec<f32> =
         weights.chunks_exact(columns).flat_map(|row| hessian.order.iter().map(|column| row[*column])).collect();
-    wide(|| {
-        for (place, &column) in hessian.order.iter().enumerate() {
-            let upper = &hessian.upper[place * columns..][..columns];
-            let inverse = 1.0 / upper[place];
-            for (n, (row, left)) in rows.iter_mut().zip(left.chunks_exact_mut(columns)).enumerate() {
-                let (step, weight) = (row.step(column), left[place]);
-                let zero = step == 0.0 || held.is_some_and(|held| held[n * columns + column]);
-                let value = if zero { 0.0 } else { nearest(weight / step, low, high) };
-                row.values[column] = value;
-                let error = (weight - step * value) * inverse;
-                add(&mut left[place + 1..], -error, &upper[place + 1..]);
-            }
+    wide((rows, &mut left[..], hessian, held, (low, high)), make_up_columns);
+}
+
+/// [`make_up`] with the weights that are left, (rows, columns) in the order of rounding.
+#[inline(always)]
+fn make_up_columns(
+    (rows, left, hessian, held, (low, high)): (&mut [Row], &mut [f32], &Hessian, Option<&[bool]>, (f32, f32)),
+) {
+    let columns = hessian.columns;
+    for (place, &column) in hessian.order.iter().enumerate() {
+        let upper = &hessian.upper[place * columns..][..columns];
+        let inverse = 1.0 / upper[place];
+        for (n, (row, left)) in rows.iter_mut().zip(left.chunks_exact_mut(columns)).enumerate() {
+            let (step, weight) = (row.step(column), left[place]);
+            let zero = step == 0.0 || held.is_some_and(|held| held[n * columns + column]);
+            let value = if zero { 0.0 } else { nearest(weight / step, low, high) };
+            row.values[column] = value;
+            let error = (weight - step * value) * inverse;
+            add(&mut left[place + 1..], -error, &upper[place + 1..]);
         }
-    });
+    }
 }
 
 /// Moves row scale, multipliers and integers to the minimum along each, and measures.
 fn descend(weights: &[f32], rows: &mut [Row], hessian: &Hessian, held: Option<&[bool]>, (low, high): (f32, f32)) {
     let columns = hessian.columns;
-    let gram = &hessian.gram;
+    let gram = &hessian.gram[..];
     let rounded: Vec<f32> = rows.iter().flat_map(Row::weights).collect();
     let miss: Vec<f32> = weights.iter().zip(&rounded).map(|(w, q)| w - q).collect();
     let mut gradients = hessian.products(&miss);
     let of_rounded = hessian.products(&rounded);
-    wide(|| {
-        for (n, (row, gradient)) in rows.iter_mut().zip(gradients.chunks_exact_mut(columns)).enumerate() {
-            let at = n * columns..(n + 1) * columns;
-            // The row scale: along ŵ, the minimum is at (g · ŵ) / (ŵ H ŵ).
-            let (weights, product) = (&rounded[at.clone()], &of_rounded[at.clone()]);
-            let factor = dot(gradient, weights) / dot(product, weights);
-            let scale = row.scale * (1.0 + factor);
-            if factor.is_finite() && factor > -0.5 && scale.is_finite() {
-                row.scale = scale;
-                add(gradient, -factor, product);
-            }
-            let held = held.map(|held| &held[at.clone()]);
-            for _ in 0..SWEEPS {
-                let mut moved = false;
-                for group in 0..row.multipliers.len() {
-                    moved |= move_multiplier(row, group, gradient, gram, columns);
-                }
-                for (column, of_column) in gram.chunks_exact(columns).enumerate() {
-                    let step = row.step(column);
-                    if step == 0.0 || held.is_some_and(|held| held[column]) {
-                        continue;
-                    }
-                    let value = row.values[column];
-                    let target = nearest(value + gradient[column] / (step * of_column[column]), low, high);
-                    if target != value {
-                        add(gradient, -step * (target - value), of_column);
-                        row.values[column] = target;
-                        moved = true;
-                    }
-                }
-                if !moved {
-                    break;
-                }
-            }
-        }
-    });
+    for (n, (row, gradient)) in rows.iter_mut().zip(gradients.chunks_exact_mut(columns)).enumerate() {
+        let at = n * columns..(n + 1) * columns;
+        let held = held.map(|held| &held[at.clone()]);
+        wide((row, gradient, [&rounded[at.clone()], &of_rounded[at]], gram, held, (low, high)), descend_row);
+    }
     // Sums of many small moves drift; what is compared is computed anew.
     let measured = errors(weights, rows, hessian);
     rows.iter_mut().zip(measured).for_each(|(row, error)| row.error = error);
+}
+
+/// [`descend`] of one row, with its gradient, its rounded weights ŵ and ŵ H.
+#[inline(always)]
+fn descend_row(
+    (row, gradient, [weights, product], gram, held, (low, high)): (
+        &mut Row,
+        &mut [f32],
+        [&[f32]; 2],
+        &[f32],
+        Option<&[bool]>,
+        (f32, f32),
+    ),
+) {
+    let columns = gradient.len();
+    // The row scale: along ŵ, the minimum is at (g · ŵ) / (ŵ H ŵ).
+    let factor = dot(gradient, weights) / dot(product, weights);
+    let scale = row.scale * (1.0 + factor);
+    if factor.is_finite() && factor > -0.5 && scale.is_finite() {
+        row.scale = scale;
+        add(gradient, -factor, product);
+    }
+    for _ in 0..SWEEPS {
+        let mut moved = false;
+        for group in 0..row.multipliers.len() {
+            moved |= move_multiplier(row, group, gradient, gram, columns);
+        }
+        for (column, of_column) in gram.chunks_exact(columns).enumerate() {
+            let step = row.step(column);
+            if step == 0.0 || held.is_some_and(|held| held[column]) {
+                continue;
+            }
+            let value = row.values[column];
+            let target = nearest(value + gradient[column] / (step * of_column[column]), low, high);
+            if target != value {
+                add(gradient, -step * (target - value), of_column);
+                row.values[column] = target;
+                moved = true;
+            }
+        }
+        if !moved {
+            break;
+        }
+    }
 }
 
 /// Along v = scale · q of one group the minimum is at (g · v) / (v H v) more of the multiplier.

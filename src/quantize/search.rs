@@ -37,8 +37,8 @@ pub fn quantize_matrix(
         .par_chunks_exact(columns)
         .enumerate()
         .map(|(index, row)| match scheme.of_row(index) {
-            QuantScheme::W8 => wide(|| byte_row(row, &importance)),
-            _ => wide(|| nibble_row(row, &importance)),
+            QuantScheme::W8 => wide((row, &importance[..]), byte_row),
+            _ => wide((row, &importance[..]), nibble_row),
         })
         .collect();
     let mut matrix = QuantizedMatrix::without_rows(scheme, [rows, columns]);
@@ -82,7 +82,7 @@ fn error(weights: &[f32], importance: &[f32], step: f32, low: f32, high: f32) ->
 }
 
 #[inline(always)]
-fn byte_row(row: &[f32], importance: &[f32]) -> Row {
+fn byte_row((row, importance): (&[f32], &[f32])) -> Row {
     let widest = largest(row) / 127.0;
     if widest < f32::MIN_POSITIVE {
         return Row { values: vec![0; row.len()], scale: 0.0, multipliers: Vec::new() };
@@ -95,7 +95,7 @@ fn byte_row(row: &[f32], importance: &[f32]) -> Row {
 }
 
 #[inline(always)]
-fn nibble_row(row: &[f32], importance: &[f32]) -> Row {
+fn nibble_row((row, importance): (&[f32], &[f32])) -> Row {
     let groups: Vec<(&[f32], &[f32])> = row.chunks(GROUP).zip(importance.chunks(GROUP)).collect();
     let steps: Vec<f32> = groups.iter().map(|(weights, h)| real_step(weights, h)).collect();
     let scale = largest(&steps) / 127.0;

@@ -1,9 +1,18 @@
 //! Loops over f32 slices, written so that the compiler makes vectors of them. Sums have eight parts in a fixed order and
 //! nothing is contracted, so results are the same bits for every width of vectors.
 
-/// Runs with the widest vectors the CPU has; what is called within must be inlined.
-pub(super) fn wide<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
+/// Calls a function that is always inlined, so that it is compiled for the widest vectors the CPU has. The body of a closure
+/// may stay a function of its own, which is not.
+pub(super) fn wide<A, R>(arguments: A, work: impl FnOnce(A) -> R) -> R {
+    struct Call<A, F>(A, F);
+    impl<A, R, F: FnOnce(A) -> R> pulp::NullaryFnOnce for Call<A, F> {
+        type Output = R;
+        #[inline(always)]
+        fn call(self) -> R {
+            (self.1)(self.0)
+        }
+    }
+    pulp::Arch::new().dispatch(Call(arguments, work))
 }
 
 /// y += a · x
