@@ -8,20 +8,21 @@
 //! Rows are independent and run in blocks that share every row of U and H that they load. Nothing depends on the number
 //! of threads.
 
+mod descend;
+
 use super::search;
-use super::vector::{add, dot, nearest, wide};
+use super::vector::{add, nearest, wide};
 use crate::calibrate::linear_algebra::{NoFactor, inverse_factor};
 use crate::calibrate::moments::Moments;
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::{GROUP, QuantScheme, SPLIT_ROWS};
+use descend::descend;
 use rayon::prelude::*;
 
 /// Rows that share what is loaded of U and H.
 const BLOCK: usize = 16;
 /// Rounds of refitting scales and moving integers.
 const ROUNDS: usize = 4;
-/// Passes over the integers of a row in one round.
-const SWEEPS: usize = 3;
 
 /// What the inputs of a group of matrices say about rounding them.
 #[derive(Clone, Debug)]
@@ -260,19 +261,27 @@ fn errors(weights: &[f32], rows: &[Row], hessian: &Hessian) -> Vec<f64> {
 }
 
 /// Rounds the columns in order on the scales of `rows`, each error made up for by the columns after it.
-fn make_up(weights: &[f32], rows: &mut [Row], hessian: &Hessian, held: Option<&[bool]>, (low, high): (f32, f32)) {
+fn make_up(weights: &[f32], rows: &mut [Row], hessian: &Hessian, held: Option<&[bool]>, bounds: (f32, f32)) {
     let columns = hessian.columns;
     // Columns in the order of rounding.
     let mut left: Vec<f32> =
         weights.chunks_exact(columns).flat_map(|row| hessian.order.iter().map(|column| row[*column])).collect();
-    wide((rows, &mut left[..], hessian, held, (low, high)), make_up_columns);
+    wide(Left { rows, left: &mut left, hessian, held, bounds }, make_up_columns);
 }
 
-/// [`make_up`] with the weights that are left, (rows, columns) in the order of rounding.
+/// What [`make_up`] works on.
+struct Left<'w> {
+    rows: &'w mut [Row],
+    /// (rows, columns) in the order of rounding: the weights with what is made up for.
+    left: &'w mut [f32],
+    hessian: &'w Hessian,
+    held: Option<&'w [bool]>,
+    bounds: (f32, f32),
+}
+
+/// See [`make_up`].
 #[inline(always)]
-fn make_up_columns(
-    (rows, left, hessian, held, (low, high)): (&mut [Row], &mut [f32], &Hessian, Option<&[bool]>, (f32, f32)),
-) {
+fn make_up_columns(Left { rows, left, hessian, held, bounds: (low, high) }: Left<'_>) {
     let columns = hessian.columns;
     for (place, &column) in hessian.order.iter().enumerate() {
         let upper = &hessian.upper[place * columns..][..columns];
@@ -286,89 +295,6 @@ fn make_up_columns(
             add(&mut left[place + 1..], -error, &upper[place + 1..]);
         }
     }
-}
-
-/// Moves row scale, multipliers and integers to the minimum along each, and measures.
-fn descend(weights: &[f32], rows: &mut [Row], hessian: &Hessian, held: Option<&[bool]>, (low, high): (f32, f32)) {
-    let columns = hessian.columns;
-    let gram = &hessian.gram[..];
-    let rounded: Vec<f32> = rows.iter().flat_map(Row::weights).collect();
-    let miss: Vec<f32> = weights.iter().zip(&rounded).map(|(w, q)| w - q).collect();
-    let mut gradients = hessian.products(&miss);
-    let of_rounded = hessian.products(&rounded);
-    for (n, (row, gradient)) in rows.iter_mut().zip(gradients.chunks_exact_mut(columns)).enumerate() {
-        let at = n * columns..(n + 1) * columns;
-        let held = held.map(|held| &held[at.clone()]);
-        wide((row, gradient, [&rounded[at.clone()], &of_rounded[at]], gram, held, (low, high)), descend_row);
-    }
-    // Sums of many small moves drift; what is compared is computed anew.
-    let measured = errors(weights, rows, hessian);
-    rows.iter_mut().zip(measured).for_each(|(row, error)| row.error = error);
-}
-
-/// [`descend`] of one row, with its gradient, its rounded weights ŵ and ŵ H.
-#[inline(always)]
-fn descend_row(
-    (row, gradient, [weights, product], gram, held, (low, high)): (
-        &mut Row,
-        &mut [f32],
-        [&[f32]; 2],
-        &[f32],
-        Option<&[bool]>,
-        (f32, f32),
-    ),
-) {
-    let columns = gradient.len();
-    // The row scale: along ŵ, the minimum is at (g · ŵ) / (ŵ H ŵ).
-    let factor = dot(gradient, weights) / dot(product, weights);
-    let scale = row.scale * (1.0 + factor);
-    if factor.is_finite() && factor > -0.5 && scale.is_finite() {
-        row.scale = scale;
-        add(gradient, -factor, product);
-    }
-    for _ in 0..SWEEPS {
-        let mut moved = false;
-        for group in 0..row.multipliers.len() {
-            moved |= move_multiplier(row, group, gradient, gram, columns);
-        }
-        for (column, of_column) in gram.chunks_exact(columns).enumerate() {
-            let step = row.step(column);
-            if step == 0.0 || held.is_some_and(|held| held[column]) {
-                continue;
-            }
-            let value = row.values[column];
-            let target = nearest(value + gradient[column] / (step * of_column[column]), low, high);
-            if target != value {
-                add(gradient, -step * (target - value), of_column);
-                row.values[column] = target;
-                moved = true;
-            }
-        }
-        if !moved {
-            break;
-        }
-    }
-}
-
-/// Along v = scale · q of one group the minimum is at (g · v) / (v H v) more of the multiplier.
-#[inline(always)]
-fn move_multiplier(row: &mut Row, group: usize, gradient: &mut [f32], gram: &[f32], columns: usize) -> bool {
-    let (start, end) = (group * GROUP, ((group + 1) * GROUP).min(columns));
-    let direction: Vec<f32> = row.values[start..end].iter().map(|value| row.scale * value).collect();
-    let mut curvature = 0.0;
-    for (k, along) in direction.iter().enumerate() {
-        curvature += along * dot(&gram[(start + k) * columns + start..][..end - start], &direction);
-    }
-    let change = nearest(dot(&gradient[start..end], &direction) / curvature, -254.0, 254.0);
-    let multiplier = row.multipliers[group] + change;
-    if !change.is_finite() || change == 0.0 || multiplier == 0.0 || multiplier.abs() > 127.0 {
-        return false;
-    }
-    row.multipliers[group] = multiplier;
-    for (k, along) in direction.iter().enumerate() {
-        add(gradient, -change * along, &gram[(start + k) * columns..][..columns]);
-    }
-    true
 }
 
 #[cfg(test)]

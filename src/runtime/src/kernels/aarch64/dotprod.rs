@@ -133,12 +133,12 @@ impl TileSums<ROWS> for Dot {
         // Two sets of sums, so that fewer products wait for the one before them.
         let mut sums = [zero::<M>(); 2];
         for group in 0..shape.groups {
-            for part in 0..2 {
+            for (part, sums) in sums.iter_mut().enumerate() {
                 let (column, start) = (group * GROUP + part * 16, (group * 8 + part * 4) * STEP);
                 // SAFETY: a group has 32 columns and 256 bytes.
                 unsafe {
                     let values = rows.map(|row| load(row, column));
-                    four_steps(&mut sums[part], values, |step, half| load_tile(tile, start + step * STEP + half * 16));
+                    four_steps(sums, values, |step, half| load_tile(tile, start + step * STEP + half * 16));
                 }
             }
         }
