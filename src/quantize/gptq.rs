@@ -17,6 +17,7 @@ use crate::calibrate::moments::Moments;
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::{GROUP, QuantScheme, SPLIT_ROWS};
 use descend::descend;
+use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 
 /// Rows that share what is loaded of U and H.
@@ -103,17 +104,32 @@ impl Hessian {
     /// E H of a block of rows.
     fn products(&self, rows: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0f32; rows.len()];
-        wide((rows, &self.gram[..], self.columns, &mut out[..]), add_products);
+        wide(AddProducts { rows, gram: &self.gram, columns: self.columns, out: &mut out });
         out
     }
 }
 
-/// Adds E G to `out`; G has `columns` rows and columns.
-#[inline(always)]
-fn add_products((rows, gram, columns, out): (&[f32], &[f32], usize, &mut [f32])) {
-    for (j, of_column) in gram.chunks_exact(columns).enumerate() {
-        for (row, out) in rows.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
-            add(out, row[j], of_column);
+/// Adds E G to `out`.
+struct AddProducts<'w> {
+    /// E, (rows, columns)
+    rows: &'w [f32],
+    /// G, (columns, columns)
+    gram: &'w [f32],
+    columns: usize,
+    /// (rows, columns)
+    out: &'w mut [f32],
+}
+
+impl NullaryFnOnce for AddProducts<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let AddProducts { rows, gram, columns, out } = self;
+        for (j, of_column) in gram.chunks_exact(columns).enumerate() {
+            for (row, out) in rows.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
+                add(out, row[j], of_column);
+            }
         }
     }
 }
@@ -266,7 +282,7 @@ fn make_up(weights: &[f32], rows: &mut [Row], hessian: &Hessian, held: Option<&[
     // Columns in the order of rounding.
     let mut left: Vec<f32> =
         weights.chunks_exact(columns).flat_map(|row| hessian.order.iter().map(|column| row[*column])).collect();
-    wide(Left { rows, left: &mut left, hessian, held, bounds }, make_up_columns);
+    wide(Left { rows, left: &mut left, hessian, held, bounds });
 }
 
 /// What [`make_up`] works on.
@@ -279,20 +295,24 @@ struct Left<'w> {
     bounds: (f32, f32),
 }
 
-/// See [`make_up`].
-#[inline(always)]
-fn make_up_columns(Left { rows, left, hessian, held, bounds: (low, high) }: Left<'_>) {
-    let columns = hessian.columns;
-    for (place, &column) in hessian.order.iter().enumerate() {
-        let upper = &hessian.upper[place * columns..][..columns];
-        let inverse = 1.0 / upper[place];
-        for (n, (row, left)) in rows.iter_mut().zip(left.chunks_exact_mut(columns)).enumerate() {
-            let (step, weight) = (row.step(column), left[place]);
-            let zero = step == 0.0 || held.is_some_and(|held| held[n * columns + column]);
-            let value = if zero { 0.0 } else { nearest(weight / step, low, high) };
-            row.values[column] = value;
-            let error = (weight - step * value) * inverse;
-            add(&mut left[place + 1..], -error, &upper[place + 1..]);
+impl NullaryFnOnce for Left<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Left { rows, left, hessian, held, bounds: (low, high) } = self;
+        let columns = hessian.columns;
+        for (place, &column) in hessian.order.iter().enumerate() {
+            let upper = &hessian.upper[place * columns..][..columns];
+            let inverse = 1.0 / upper[place];
+            for (n, (row, left)) in rows.iter_mut().zip(left.chunks_exact_mut(columns)).enumerate() {
+                let (step, weight) = (row.step(column), left[place]);
+                let zero = step == 0.0 || held.is_some_and(|held| held[n * columns + column]);
+                let value = if zero { 0.0 } else { nearest(weight / step, low, high) };
+                row.values[column] = value;
+                let error = (weight - step * value) * inverse;
+                add(&mut left[place + 1..], -error, &upper[place + 1..]);
+            }
         }
     }
 }

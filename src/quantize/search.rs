@@ -9,6 +9,7 @@
 use super::vector::{nearest, sum_of, wide};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::{GROUP, QuantScheme};
+use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 
 /// Factors on the step that puts the signed maximum at −8.
@@ -37,8 +38,8 @@ pub fn quantize_matrix(
         .par_chunks_exact(columns)
         .enumerate()
         .map(|(index, row)| match scheme.of_row(index) {
-            QuantScheme::W8 => wide((row, &importance[..]), byte_row),
-            _ => wide((row, &importance[..]), nibble_row),
+            QuantScheme::W8 => wide(RowSearch { row, importance: &importance, bytes: true }),
+            _ => wide(RowSearch { row, importance: &importance, bytes: false }),
         })
         .collect();
     let mut matrix = QuantizedMatrix::without_rows(scheme, [rows, columns]);
@@ -81,21 +82,39 @@ fn error(weights: &[f32], importance: &[f32], step: f32, low: f32, high: f32) ->
     })
 }
 
+/// A row to be rounded, to 8 bits or to 4.
+struct RowSearch<'w> {
+    /// (columns)
+    row: &'w [f32],
+    /// (columns)
+    importance: &'w [f32],
+    bytes: bool,
+}
+
+impl NullaryFnOnce for RowSearch<'_> {
+    type Output = Row;
+
+    #[inline(always)]
+    fn call(self) -> Row {
+        if self.bytes { byte_row(self.row, self.importance) } else { nibble_row(self.row, self.importance) }
+    }
+}
+
 #[inline(always)]
-fn byte_row((row, importance): (&[f32], &[f32])) -> Row {
+fn byte_row(row: &[f32], importance: &[f32]) -> Row {
     let widest = largest(row) / 127.0;
     if widest < f32::MIN_POSITIVE {
         return Row { values: vec![0; row.len()], scale: 0.0, multipliers: Vec::new() };
     }
-    let scales = (0..BYTE_SCALES).map(|n| widest * (1.0 - 0.01 * n as f32));
-    let scale = smallest_error(scales, |scale| error(row, importance, scale, -127.0, 127.0)).unwrap_or(widest);
+    let scales = (0..BYTE_SCALES).map(|n| widest * (1.0 - 0.01 * n as f32)).map(|scale| (scale, scale));
+    let scale = smallest_error(scales, row, importance, (-127.0, 127.0)).unwrap_or(widest);
     let inverse = 1.0 / scale;
     let values = row.iter().map(|weight| (weight * inverse).round_ties_even().clamp(-127.0, 127.0) as i8);
     Row { values: values.collect(), scale, multipliers: Vec::new() }
 }
 
 #[inline(always)]
-fn nibble_row((row, importance): (&[f32], &[f32])) -> Row {
+fn nibble_row(row: &[f32], importance: &[f32]) -> Row {
     let groups: Vec<(&[f32], &[f32])> = row.chunks(GROUP).zip(importance.chunks(GROUP)).collect();
     let steps: Vec<f32> = groups.iter().map(|(weights, h)| real_step(weights, h)).collect();
     let scale = largest(&steps) / 127.0;
@@ -107,9 +126,9 @@ fn nibble_row((row, importance): (&[f32], &[f32])) -> Row {
     for ((weights, h), step) in groups.into_iter().zip(steps) {
         let centre = (step / scale).round_ties_even() as i32;
         let near = |centre: i32| (centre - NEIGHBOURS..=centre + NEIGHBOURS).filter(|m| *m != 0 && m.abs() <= 127);
-        let candidates = near(centre).chain(near(-centre));
         let step_of = |multiplier: i32| scale * multiplier as f32;
-        let multiplier = smallest_error(candidates, |m| error(weights, h, step_of(m), -8.0, 7.0)).unwrap_or(1);
+        let candidates = near(centre).chain(near(-centre)).map(|multiplier| (multiplier, step_of(multiplier)));
+        let multiplier = smallest_error(candidates, weights, h, (-8.0, 7.0)).unwrap_or(1);
         let inverse = 1.0 / step_of(multiplier);
         values.extend(weights.iter().map(|weight| (weight * inverse).round_ties_even().clamp(-8.0, 7.0) as i8));
         multipliers.push(multiplier as i8);
@@ -129,8 +148,8 @@ fn real_step(weights: &[f32], importance: &[f32]) -> f32 {
         let step = factor * signed / -8.0;
         [step, -step]
     });
-    let refitted = grid.flat_map(|step| [step, refit(weights, importance, step)]);
-    smallest_error(refitted, |step| error(weights, importance, step, -8.0, 7.0)).unwrap_or(signed / -8.0)
+    let refitted = grid.flat_map(|step| [step, refit(weights, importance, step)]).map(|step| (step, step));
+    smallest_error(refitted, weights, importance, (-8.0, 7.0)).unwrap_or(signed / -8.0)
 }
 
 /// The least-squares step for the integers that `step` gives: Σ h w q / Σ h q².
@@ -144,12 +163,17 @@ fn refit(weights: &[f32], importance: &[f32], step: f32) -> f32 {
     if fitted.is_finite() && fitted != 0.0 { fitted } else { step }
 }
 
-/// The first candidate of smallest finite error.
+/// Of candidates with their steps, the first of smallest finite error.
 #[inline(always)]
-fn smallest_error<T: Copy>(candidates: impl Iterator<Item = T>, error: impl Fn(T) -> f32) -> Option<T> {
+fn smallest_error<T: Copy>(
+    candidates: impl Iterator<Item = (T, f32)>,
+    weights: &[f32],
+    importance: &[f32],
+    (low, high): (f32, f32),
+) -> Option<T> {
     let mut best: Option<(T, f32)> = None;
-    for candidate in candidates {
-        let miss = error(candidate);
+    for (candidate, step) in candidates {
+        let miss = error(weights, importance, step, low, high);
         if miss.is_finite() && best.is_none_or(|(_, least)| miss < least) {
             best = Some((candidate, miss));
         }

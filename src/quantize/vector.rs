@@ -1,18 +1,10 @@
 //! Loops over f32 slices, written so that the compiler makes vectors of them. Sums have eight parts in a fixed order and
 //! nothing is contracted, so results are the same bits for every width of vectors.
 
-/// Calls a function that is always inlined, so that it is compiled for the widest vectors the CPU has. The body of a closure
-/// may stay a function of its own, which is not.
-pub(super) fn wide<A, R>(arguments: A, work: impl FnOnce(A) -> R) -> R {
-    struct Call<A, F>(A, F);
-    impl<A, R, F: FnOnce(A) -> R> pulp::NullaryFnOnce for Call<A, F> {
-        type Output = R;
-        #[inline(always)]
-        fn call(self) -> R {
-            (self.1)(self.0)
-        }
-    }
-    pulp::Arch::new().dispatch(Call(arguments, work))
+/// Does work compiled for the widest vectors the CPU has. Its `call` must be always inlined, and hold the loops or always inline
+/// what does: a closure's body, or a function handed over, stays a function of its own, which is not compiled so.
+pub(super) fn wide<W: pulp::NullaryFnOnce>(work: W) -> W::Output {
+    pulp::Arch::new().dispatch(work)
 }
 
 /// y += a · x

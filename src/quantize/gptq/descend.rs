@@ -4,6 +4,7 @@
 use super::super::vector::{add, dot, nearest, wide};
 use super::{Hessian, Row, errors};
 use crate::model::scheme::GROUP;
+use pulp::NullaryFnOnce;
 
 /// Passes over the integers of a row in one round.
 const SWEEPS: usize = 3;
@@ -20,7 +21,7 @@ pub(super) fn descend(weights: &[f32], rows: &mut [Row], hessian: &Hessian, held
         let at = n * columns..(n + 1) * columns;
         let held = held.map(|held| &held[at.clone()]);
         let rounded = [&rounded[at.clone()], &of_rounded[at]];
-        wide(Descent { row, gradient, rounded, gram, held, bounds }, descend_row);
+        wide(Descent { row, gradient, rounded, gram, held, bounds });
     }
     // Sums of many small moves drift; what is compared is computed anew.
     let measured = errors(weights, rows, hessian);
@@ -40,37 +41,41 @@ struct Descent<'w> {
     bounds: (f32, f32),
 }
 
-/// See [`descend`].
-#[inline(always)]
-fn descend_row(Descent { row, gradient, rounded: [weights, product], gram, held, bounds: (low, high) }: Descent<'_>) {
-    let columns = gradient.len();
-    // The row scale: along ŵ, the minimum is at (g · ŵ) / (ŵ H ŵ).
-    let factor = dot(gradient, weights) / dot(product, weights);
-    let scale = row.scale * (1.0 + factor);
-    if factor.is_finite() && factor > -0.5 && scale.is_finite() {
-        row.scale = scale;
-        add(gradient, -factor, product);
-    }
-    for _ in 0..SWEEPS {
-        let mut moved = false;
-        for group in 0..row.multipliers.len() {
-            moved |= move_multiplier(row, group, gradient, gram, columns);
+impl NullaryFnOnce for Descent<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Descent { row, gradient, rounded: [weights, product], gram, held, bounds: (low, high) } = self;
+        let columns = gradient.len();
+        // The row scale: along ŵ, the minimum is at (g · ŵ) / (ŵ H ŵ).
+        let factor = dot(gradient, weights) / dot(product, weights);
+        let scale = row.scale * (1.0 + factor);
+        if factor.is_finite() && factor > -0.5 && scale.is_finite() {
+            row.scale = scale;
+            add(gradient, -factor, product);
         }
-        for (column, of_column) in gram.chunks_exact(columns).enumerate() {
-            let step = row.step(column);
-            if step == 0.0 || held.is_some_and(|held| held[column]) {
-                continue;
+        for _ in 0..SWEEPS {
+            let mut moved = false;
+            for group in 0..row.multipliers.len() {
+                moved |= move_multiplier(row, group, gradient, gram, columns);
             }
-            let value = row.values[column];
-            let target = nearest(value + gradient[column] / (step * of_column[column]), low, high);
-            if target != value {
-                add(gradient, -step * (target - value), of_column);
-                row.values[column] = target;
-                moved = true;
+            for (column, of_column) in gram.chunks_exact(columns).enumerate() {
+                let step = row.step(column);
+                if step == 0.0 || held.is_some_and(|held| held[column]) {
+                    continue;
+                }
+                let value = row.values[column];
+                let target = nearest(value + gradient[column] / (step * of_column[column]), low, high);
+                if target != value {
+                    add(gradient, -step * (target - value), of_column);
+                    row.values[column] = target;
+                    moved = true;
+                }
             }
-        }
-        if !moved {
-            break;
+            if !moved {
+                break;
+            }
         }
     }
 }
