@@ -49,7 +49,7 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
     for tile in tiles.rev() {
         let bytes = &matrix.bytes[tile * shape.stride..][..shape.stride];
         let start = bytes.as_ptr();
-        let ahead = stream.during(shape, start, shape.scale_offset(0));
+        let ahead = stream.during(shape, start);
         // SAFETY: the caller's promise; the tile is whole, and each row of activations has 32 values a group.
         unsafe {
             let found = match shape.storage {

@@ -44,11 +44,11 @@ impl Stream {
         Stream { floor: bytes.as_ptr().addr(), distance }
     }
 
-    /// What is asked for during one tile, of which `asked` bytes are asked for group by group; asks for the rest.
+    /// What is asked for during one tile: all but its row scales group by group, those here.
     #[inline(always)]
-    pub(super) fn during(&self, shape: &TileShape, tile: *const u8, asked: usize) -> Ahead {
+    pub(super) fn during(&self, shape: &TileShape, tile: *const u8) -> Ahead {
         let ahead = Ahead { start: tile.wrapping_sub(self.distance), floor: self.floor };
-        for at in (asked..shape.stride).step_by(64) {
+        for at in (shape.scale_offset(0)..shape.stride).step_by(64) {
             ahead.ask::<64>(at);
         }
         ahead
