@@ -200,7 +200,7 @@ fn special(tokens: &[&str]) -> Value {
     Value::Array(tokens.iter().enumerate().map(token).collect())
 }
 
-/// A sentencepiece-like tokenizer of one token per letter.
+/// A sentencepiece-like tokenizer of one token per letter, which opens a text with `<s>`.
 pub(crate) fn letters() -> Value {
     let tokens = ["<unk>", "<s>", "</s>", "▁"].map(str::to_owned).into_iter();
     let tokens = tokens.chain(('a'..='z').chain(['.', '\n']).map(String::from));
@@ -209,7 +209,12 @@ pub(crate) fn letters() -> Value {
         "normalizer": {"type": "Sequence", "normalizers": [
             {"type": "Prepend", "prepend": "▁"},
             {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
-        "pre_tokenizer": null, "post_processor": null,
+        "pre_tokenizer": null,
+        "post_processor": {"type": "TemplateProcessing", "single": [
+            {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}], "pair": [
+            {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+            {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
         "decoder": {"type": "Sequence", "decoders": [
             {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
             {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},

@@ -244,7 +244,7 @@ pub fn bench(file: ArtifactFile, options: &Options, progress: &dyn Progress) -> 
     let mut memory = SessionMemory::for_workers(&view, options.threads.get());
     let mut session =
         Session::with_workers(&view, kernels_for(view.layout()), &pool, memory.as_mut_slice()).map_err(stopped)?;
-    let prompt = prompt(view.spec().bos, view.spec().vocabulary, options.prefill.get());
+    let prompt = prompt(view.opening_tokens().iter().next(), view.spec().vocabulary, options.prefill.get());
     let rounds = options.rounds.get();
     progress.begin("measuring", (rounds * (prompt.len() + options.decode)) as u64, "tokens");
     let mut prefills = Vec::with_capacity(rounds);
@@ -316,8 +316,8 @@ fn check(path: &Path, view: &ArtifactView<'_>, options: &Options) -> Result<(), 
 }
 
 /// A prompt that opens as texts do and then counts through part of the vocabulary.
-fn prompt(bos: u32, vocabulary: u32, length: usize) -> Vec<u32> {
-    let first = if bos < vocabulary { bos } else { 0 };
+fn prompt(opening: Option<u32>, vocabulary: u32, length: usize) -> Vec<u32> {
+    let first = opening.unwrap_or(0);
     let rest = (0..length as u32 - 1).map(|n| (300 + n % 1000) % vocabulary);
     std::iter::once(first).chain(rest).collect()
 }
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn prompts_stay_in_the_vocabulary() {
-        assert_eq!(prompt(1, 32_000, 4), [1, 300, 301, 302]);
-        assert!(prompt(u32::MAX, 64, 2000).iter().all(|&token| token < 64));
+        assert_eq!(prompt(Some(1), 32_000, 4), [1, 300, 301, 302]);
+        assert!(prompt(None, 64, 2000).iter().all(|&token| token < 64));
     }
 }

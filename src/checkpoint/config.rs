@@ -30,7 +30,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is too long to be what its name says.
-    #[error("{}: {bytes} bytes, expected at most {MAX_FILE_BYTES}; it is no configuration", file.display())]
+    #[error("{}: {bytes} bytes, expected at most {MAX_FILE_BYTES}; it is not a configuration", file.display())]
     TooLong {
         /// The file.
         file: PathBuf,
@@ -103,12 +103,7 @@ impl Config {
 
     /// Reads any JSON object.
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
-        let read_error = |source| ConfigError::Read { file: file.to_owned(), source };
-        let bytes = std::fs::metadata(file).map_err(read_error)?.len();
-        if bytes > MAX_FILE_BYTES {
-            return Err(ConfigError::TooLong { file: file.to_owned(), bytes });
-        }
-        let text = std::fs::read(file).map_err(read_error)?;
+        let text = read_bounded(file)?;
         let value: Value =
             serde_json::from_slice(&text).map_err(|source| ConfigError::Json { file: file.to_owned(), source })?;
         match value {
@@ -254,8 +249,18 @@ impl Config {
     }
 }
 
+/// The bytes of a file, if it is not longer than any real configuration.
+pub(crate) fn read_bounded(file: &Path) -> Result<Vec<u8>, ConfigError> {
+    let failed = |source| ConfigError::Read { file: file.to_owned(), source };
+    let bytes = std::fs::metadata(file).map_err(failed)?.len();
+    if bytes > MAX_FILE_BYTES {
+        return Err(ConfigError::TooLong { file: file.to_owned(), bytes });
+    }
+    std::fs::read(file).map_err(failed)
+}
+
 /// A value as JSON, cut so that a message stays readable.
-fn brief(value: &Value) -> String {
+pub(crate) fn brief(value: &Value) -> String {
     const LONGEST: usize = 80;
     let text = value.to_string();
     if text.chars().count() <= LONGEST {

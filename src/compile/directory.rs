@@ -8,6 +8,7 @@ use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, hex};
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::model::size::WeightSize;
+use crate::model::special_tokens::tokenizer_json;
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
@@ -41,14 +42,6 @@ pub enum DirectoryError {
     /// Of the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// Of the tokenizer file.
-    #[error("{}: cannot be read", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
     /// Of the output.
     #[error(transparent)]
     Output(#[from] AtomicError),
@@ -128,10 +121,8 @@ pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<C
         strip_leading_space: tokenizer.text_rules()?.strip_leading_space,
         tables: tables.ok(),
     };
-    let read =
-        |path: &PathBuf| std::fs::read(path).map_err(|source| DirectoryError::Read { path: path.clone(), source });
     let host = HostSections {
-        tokenizer: Some(read(&tokenizer.path().to_owned())?),
+        tokenizer: tokenizer_json(&options.model).map_err(TokenizerError::from)?,
         provenance: Some(provenance(options, host_only.as_deref())?.to_string().into_bytes()),
     };
     let compiled = compile(&model, &options.device, options.context, &text, &host, progress)?;

@@ -23,6 +23,8 @@ pub struct Extras<'a> {
     pub prompts: &'a [Vec<u32>],
     /// Tables that turn text into tokens.
     pub text: Option<&'a [u8]>,
+    /// Tokens that open and end a text, where either are more than one.
+    pub special_tokens: Option<&'a [u8]>,
     /// Sections of the host part, in order.
     pub host: &'a [(SectionKind, Vec<u8>)],
 }
@@ -58,6 +60,9 @@ pub fn draft(
     let golden_offset = file.sections.last().map_or(0, |record| record.offset as usize);
     if let Some(text) = extras.text {
         file.section(SectionKind::Text, false, ALIGNMENT, [text]);
+    }
+    if let Some(special_tokens) = extras.special_tokens {
+        file.section(SectionKind::SpecialTokens, false, ALIGNMENT, [special_tokens]);
     }
     file.pad(ALIGNMENT);
     let device_bytes = file.bytes.len();
@@ -180,6 +185,15 @@ fn vocabulary_section(vocabulary: &[Vec<u8>]) -> Vec<u8> {
     }
     bytes.extend(vocabulary.iter().flatten());
     bytes
+}
+
+/// The special-tokens section; `None` where the model record's `bos` and `eos` say it all.
+pub fn special_tokens_section(opening: &[u32], ends: &[u32]) -> Option<Vec<u8>> {
+    if opening.len() <= 1 && ends.len() <= 1 {
+        return None;
+    }
+    let counts = [opening.len() as u32, ends.len() as u32];
+    Some(counts.iter().chain(opening).chain(ends).flat_map(|number| number.to_le_bytes()).collect())
 }
 
 fn golden_section(prompts: &[Vec<u32>]) -> Vec<u8> {

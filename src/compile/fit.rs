@@ -1,6 +1,7 @@
 //! Whether a model fits a device: flash for the file's device part; RAM for arena, key-value cache and stack. Too big
 //! names the limit, the bytes over it, and what would fit.
 
+use super::emit::special_tokens_section;
 use super::lower::{LowerError, Lowered, lower};
 use crate::model::size::{Assignment, SizeError, stored_tensors};
 use crate::model::spec::ModelSpec;
@@ -190,6 +191,9 @@ pub fn footprint(
     }
     if let Some(bytes) = shape.text_bytes {
         end = end.next_multiple_of(ALIGNMENT as u64) + bytes;
+    }
+    if let Some(section) = special_tokens_section(&shape.spec.opening, &shape.spec.ends) {
+        end = end.next_multiple_of(ALIGNMENT as u64) + section.len() as u64;
     }
     let footprint = Footprint {
         flash_bytes: end.next_multiple_of(ALIGNMENT as u64),

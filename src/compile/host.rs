@@ -157,11 +157,11 @@ pub fn run_sequence(artifact: &ArtifactView<'_>, tokens: &[u32]) -> Result<Vec<f
     Ok(rows)
 }
 
-/// `count` sequences of `window` tokens drawn at temperature 1, each from a session of its own that opens with `bos`, or
-/// with a token drawn evenly from the vocabulary. Sequence n draws from stream seed + n, so threads change nothing.
+/// `count` sequences of `window` tokens drawn at temperature 1, each from a session of its own that begins with the
+/// opening tokens, or without any with a token drawn evenly from the vocabulary. Sequence n draws from stream seed + n, so threads change nothing.
 pub fn sample_sequences(
     artifact: &ArtifactView<'_>,
-    bos: Option<u32>,
+    opening: &[u32],
     window: usize,
     count: usize,
     seed: u64,
@@ -174,9 +174,11 @@ pub fn sample_sequences(
         let mut memory = SessionMemory::for_artifact(artifact);
         let mut session = Session::new(artifact, kernels_for(artifact.layout()), memory.as_mut_slice())?;
         let first = (random_u64(stream, u64::MAX) % u64::from(artifact.spec().vocabulary)) as u32;
-        let mut tokens = vec![bos.unwrap_or(first)];
+        let mut tokens = if opening.is_empty() { vec![first] } else { opening.to_vec() };
+        let mut read = 0;
         while tokens.len() < window {
-            let logits = session.step(&tokens[tokens.len() - 1..])?;
+            let logits = session.step(&tokens[read..])?;
+            read = tokens.len();
             tokens.push(choose(logits, &sampling, stream, tokens.len() as u64));
         }
         progress.advance(window as u64);

@@ -180,6 +180,12 @@ pub struct InspectReport {
     pub golden_sha256: String,
     /// Who turns text into tokens.
     pub tokenizer: TokenizerSummary,
+    /// Tokens that stand before a text.
+    pub opening_tokens: Vec<u32>,
+    /// Tokens that end one.
+    pub end_tokens: Vec<u32>,
+    /// Whether the host part has a chat template.
+    pub chat_template: bool,
     /// How it was made; absent in a device-only file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provenance: Option<serde_json::Value>,
@@ -211,6 +217,11 @@ impl Report for InspectReport {
         facts.row(["  stack", &grouped(self.stack_bytes)]);
         facts.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
         self.tokenizer.rows(&mut facts);
+        if self.kind == "decoder" {
+            facts.row(["opening_tokens", &list(&self.opening_tokens)]);
+            facts.row(["end_tokens", &list(&self.end_tokens)]);
+            facts.row(["chat_template", if self.chat_template { "in the host part" } else { "none" }]);
+        }
         let right = Align::Right;
         let mut classes = Table::new([
             ("class", Align::Left),
@@ -235,6 +246,14 @@ impl Report for InspectReport {
         }
         format!("{facts}\n\n{classes}\n\n{tensors}\n\ngolden_sha256  {}", self.golden_sha256)
     }
+}
+
+/// Token ids joined by commas.
+fn list(tokens: &[u32]) -> String {
+    if tokens.is_empty() {
+        return "none".to_owned();
+    }
+    tokens.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Reads an artifact's tables.
@@ -269,6 +288,9 @@ pub fn inspect(path: &Path) -> Result<InspectReport, ArtifactError> {
         golden_prompts: view.golden_prompts().count(),
         golden_sha256: hex(&view.golden_digest()),
         tokenizer: TokenizerSummary::of(&view, host_only(provenance.as_ref())),
+        opening_tokens: view.opening_tokens().iter().collect(),
+        end_tokens: view.end_tokens().iter().collect(),
+        chat_template: view.section(SectionKind::ChatTemplate).is_some(),
         provenance,
         tensors: tensors(&view, names),
     })

@@ -155,7 +155,7 @@ pub fn compile(
     check_quantized(model)?;
     let widths = model.activations();
     let key_maps = model.parameters.keys().any(|id| matches!(id, ParameterId::KeyMap(..)));
-    let prompts = golden_prompts(spec.vocabulary, context, spec.bos);
+    let prompts = golden_prompts(spec.vocabulary, context, &spec.opening);
     let shape = Shape {
         spec,
         assignment: &assignment,
@@ -186,8 +186,14 @@ pub fn compile(
     let weights = weights.collect::<Result<Vec<_>, _>>()?;
     progress.finish();
     let host = host_sections(model, &tensors, host);
-    let text_tables = text.tables.as_deref();
-    let extras = emit::Extras { vocabulary: &text.vocabulary, prompts: &prompts, text: text_tables, host: &host };
+    let special_tokens = emit::special_tokens_section(&spec.opening, &spec.ends);
+    let extras = emit::Extras {
+        vocabulary: &text.vocabulary,
+        prompts: &prompts,
+        text: text.tables.as_deref(),
+        special_tokens: special_tokens.as_deref(),
+        host: &host,
+    };
     let draft = emit::draft(&device.name, device.layout, device.page_bytes, &lowered, &tensors, &weights, &extras);
     let view = ArtifactView::open(draft.bytes()).map_err(CompileError::Emitted)?;
     let mut memory = host::SessionMemory::for_artifact(&view);
@@ -235,12 +241,12 @@ fn tensor_bytes(model: &Model, device: &Device, tensor: &StoredTensor) -> Result
 }
 
 /// Prompts that begin as texts do and then wander through the vocabulary, the same for every build.
-fn golden_prompts(vocabulary: usize, context: usize, bos: Option<u32>) -> Vec<Vec<u32>> {
+fn golden_prompts(vocabulary: usize, context: usize, opening: &[u32]) -> Vec<Vec<u32>> {
     let mut draws = 0;
     let mut prompts = Vec::new();
     for length in GOLDEN_LENGTHS {
         let length = length.min(context).min(MAX_GOLDEN_TOKENS);
-        let mut prompt: Vec<u32> = bos.into_iter().collect();
+        let mut prompt: Vec<u32> = opening.iter().take(length).copied().collect();
         while prompt.len() < length {
             prompt.push((random_u64(0, draws) % vocabulary as u64) as u32);
             draws += 1;
@@ -252,7 +258,7 @@ fn golden_prompts(vocabulary: usize, context: usize, bos: Option<u32>) -> Vec<Ve
 
 /// Tokens of all golden prompts, and how many prompts.
 fn golden_size(spec: &ModelSpec, context: usize) -> (u64, u64) {
-    let prompts = golden_prompts(spec.vocabulary, context, spec.bos);
+    let prompts = golden_prompts(spec.vocabulary, context, &spec.opening);
     (prompts.iter().map(|prompt| prompt.len() as u64).sum(), prompts.len() as u64)
 }
 

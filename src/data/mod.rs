@@ -2,6 +2,7 @@
 //! into the windows and sequences that calibration and evaluation run on.
 
 pub mod device_text;
+pub mod documents;
 pub mod masking;
 pub mod text;
 pub mod tokenizer;

@@ -106,16 +106,11 @@ pub struct LabelledRecord {
     pub label: String,
 }
 
-/// The whole text of a file. With `field`, the file is JSONL and the text is that field of every line, joined by line
-/// breaks.
+/// The whole text of a text file.
 ///
 /// # Errors
-/// Every variant of [`TextError`].
-pub fn read_text(path: &Path, field: Option<&str>) -> Result<String, TextError> {
-    if field.is_some() || is_jsonl(path) {
-        let records = read_records(path, field)?;
-        return Ok(records.iter().map(|record| record.text.as_str()).collect::<Vec<_>>().join("\n"));
-    }
+/// [`TextError::Read`], [`TextError::NotUtf8`] or [`TextError::Empty`].
+pub(super) fn read_text(path: &Path) -> Result<String, TextError> {
     let text = read_utf8(path)?;
     if text.trim().is_empty() {
         return Err(TextError::Empty { path: path.to_owned() });
@@ -160,7 +155,8 @@ pub fn read_labelled(path: &Path, text_key: &str, label_key: &str) -> Result<Vec
     not_empty(path, records)
 }
 
-fn is_jsonl(path: &Path) -> bool {
+/// Whether a file is JSONL by its name.
+pub(super) fn is_jsonl(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "jsonl")
 }
 
@@ -221,12 +217,14 @@ mod tests {
     #[test]
     fn texts_lines_and_fields_are_read() {
         let (_keep, path) = file("a.txt", b"one\n\n two\r\n");
-        assert_eq!(read_text(&path, None).expect("reads"), "one\n\n two\r\n");
+        assert_eq!(read_text(&path).expect("reads"), "one\n\n two\r\n");
         let records = read_records(&path, None).expect("reads");
         assert_eq!(records[1], Record { line: 3, text: " two".to_owned() });
         let (_keep, path) =
             file("a.jsonl", b"{\"text\": \"x\", \"label\": \"y\"}\n\n{\"text\": \"z\", \"label\": \"w\"}");
-        assert_eq!(read_text(&path, Some("text")).expect("reads"), "x\nz");
+        let texts: Vec<String> =
+            read_records(&path, Some("text")).expect("reads").into_iter().map(|r| r.text).collect();
+        assert_eq!(texts, ["x", "z"]);
         let labelled = read_labelled(&path, "text", "label").expect("reads");
         assert_eq!(labelled[1], LabelledRecord { line: 3, text: "z".to_owned(), label: "w".to_owned() });
     }
@@ -250,10 +248,10 @@ mod tests {
         ];
         for (name, content, field, expected) in cases {
             let (_keep, path) = file(name, content);
-            let error = read_text(&path, field).expect_err(expected).to_string();
+            let error = read_records(&path, field).expect_err(expected).to_string();
             assert!(error.contains(expected), "{error}");
         }
-        let error = read_text(Path::new("/nowhere/a.txt"), None).expect_err("missing").to_string();
+        let error = read_text(Path::new("/nowhere/a.txt")).expect_err("missing").to_string();
         assert!(error.contains("/nowhere/a.txt"), "{error}");
     }
 }

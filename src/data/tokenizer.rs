@@ -3,12 +3,12 @@
 
 use super::device_text::{self, HostOnly};
 use super::vocabulary::{self, DecoderSteps, TextRules};
+use crate::checkpoint::ConfigError;
+pub use crate::model::special_tokens::TOKENIZER_FILE;
+use crate::model::special_tokens::tokenizer_json;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use tokenizers::{PostProcessor, TruncationDirection};
-
-/// The file's name in a checkpoint directory.
-pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// Why text could not become tokens, or tokens text.
 #[derive(Debug, thiserror::Error)]
@@ -23,14 +23,9 @@ pub enum TokenizerError {
         /// Where it was looked for.
         path: PathBuf,
     },
-    /// The file exists and cannot be read.
-    #[error("cannot read {}; check its permissions", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// The file or tokenizer_config.json cannot be read, or the two disagree.
+    #[error(transparent)]
+    Files(#[from] ConfigError),
     /// The file is not a tokenizer that the `tokenizers` crate knows.
     #[error(
         "{} is not a tokenizer: {message}; expected the file that transformers' `save_pretrained` writes",
@@ -141,20 +136,16 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Opens `directory/tokenizer.json`.
+    /// Opens `directory/tokenizer.json`, with the opening token that tokenizer_config.json may add to it.
     ///
     /// # Errors
-    /// [`TokenizerError::Missing`], [`TokenizerError::Read`] or [`TokenizerError::Invalid`].
+    /// [`TokenizerError::Missing`], [`TokenizerError::Files`] or [`TokenizerError::Invalid`].
     pub fn open(directory: &Path) -> Result<Self, TokenizerError> {
         let path = directory.join(TOKENIZER_FILE);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err(TokenizerError::Missing { path });
-            }
-            Err(source) => return Err(TokenizerError::Read { path, source }),
-        };
-        Tokenizer::from_bytes(path, &bytes)
+        match tokenizer_json(directory)? {
+            Some(bytes) => Tokenizer::from_bytes(path, &bytes),
+            None => Err(TokenizerError::Missing { path }),
+        }
     }
 
     /// From the bytes of a `tokenizer.json`, as an artifact carries them; `path` is what errors call it.

@@ -1,7 +1,8 @@
 //! `slmc tokenizer train`: a byte-level BPE tokenizer from text, by the tokenizers library. Ids 0, 1 and 2 are `<s>`,
-//! `</s>` and `<pad>`; every byte has a token, so there is no unknown text.
+//! `</s>` and `<pad>`; every byte has a token, so there is no unknown text. Its post-processor opens every text with `<s>`.
 
-use super::text::{TextError, read_text};
+use super::documents::{Documents, read_documents};
+use super::text::TextError;
 use crate::checkpoint::PROVENANCE_FILE;
 use crate::checkpoint::atomic::{AtomicError, NewDirectory};
 use crate::report::{Report, Table, grouped};
@@ -10,6 +11,7 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{
     AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
 };
@@ -78,7 +80,8 @@ pub fn train(files: &[PathBuf], vocabulary: usize, out: &Path) -> Result<Tokeniz
     if vocabulary < least {
         return Err(TrainingError::TooSmall { vocabulary, special: SPECIAL.len(), least });
     }
-    let texts = files.iter().map(|file| read_text(file, None)).collect::<Result<Vec<_>, _>>()?;
+    let documents = files.iter().map(|file| read_documents(file, None)).collect::<Result<Vec<_>, _>>()?;
+    let texts: Vec<&String> = documents.iter().flat_map(Documents::texts).collect();
     let library = |error: tokenizers::Error| TrainingError::Library(error.to_string());
     let mut trainer = BpeTrainerBuilder::new()
         .show_progress(false)
@@ -96,6 +99,15 @@ pub fn train(files: &[PathBuf], vocabulary: usize, out: &Path) -> Result<Tokeniz
     > = TokenizerImpl::new(BPE::default());
     tokenizer.with_pre_tokenizer(Some(byte_level)).with_decoder(Some(byte_level));
     tokenizer.train(&mut trainer, texts.iter().flat_map(|text| text.lines())).map_err(library)?;
+    let opening = tokenizer.token_to_id(SPECIAL[0]).unwrap_or_default();
+    let template = TemplateProcessing::builder()
+        .try_single(format!("{} $A", SPECIAL[0]))
+        .and_then(|builder| builder.try_pair(format!("{} $A $B", SPECIAL[0])))
+        .map_err(TrainingError::Library)?
+        .special_tokens(vec![(SPECIAL[0], opening)])
+        .build()
+        .map_err(|error| TrainingError::Library(error.to_string()))?;
+    tokenizer.with_post_processor(Some(template));
     let mut tokens = 0;
     for text in &texts {
         tokens += tokenizer.encode(text.as_str(), false).map_err(library)?.len();

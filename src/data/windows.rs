@@ -1,5 +1,5 @@
-//! Tokens cut into what a model is run on. Decoders: windows of one size, each BOS (where the model has one) and the
-//! next tokens of the text, no token in two windows, a tail shorter than a window dropped. Encoders: one sequence per
+//! Tokens cut into what a model is run on. Decoders: windows of one size, each the opening tokens (where the
+//! tokenizer has any) and the next tokens of the text, no token in two windows, a tail shorter than a window dropped. Encoders: one sequence per
 //! text with its special tokens, cut to the model's context.
 
 use super::text::Record;
@@ -32,26 +32,26 @@ pub enum WindowError {
     TooLittleText {
         /// Tokens of the text.
         tokens: usize,
-        /// Tokens of one window, BOS not counted.
+        /// Tokens of one window, opening ones not counted.
         needed: usize,
     },
 }
 
-/// Windows of `window` tokens each, `bos` included, at most `max_windows`, for a model of `context` positions:
+/// Windows of `window` tokens each, the opening ones included, at most `max_windows`, for a model of `context` positions:
 /// `(windows, window)` token ids.
 ///
 /// # Errors
 /// [`WindowError`].
 pub fn decoder_windows(
     tokens: &[u32],
-    bos: Option<u32>,
+    opening: &[u32],
     context: usize,
     window: usize,
     max_windows: usize,
 ) -> Result<Vec<Vec<u32>>, WindowError> {
-    let opening = bos.as_slice();
-    if window < 2 {
-        return Err(WindowError::TooShort { window, least: 2 });
+    let least = (opening.len() + 1).max(2);
+    if window < least {
+        return Err(WindowError::TooShort { window, least });
     }
     if window > context {
         return Err(WindowError::TooLong { window, context });
@@ -99,13 +99,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_open_with_bos_and_do_not_overlap() {
+    fn windows_open_as_texts_do_and_do_not_overlap() {
         let tokens: Vec<u32> = (10..20).collect();
-        let windows = decoder_windows(&tokens, Some(1), 8, 4, 64).expect("enough");
+        let windows = decoder_windows(&tokens, &[1], 8, 4, 64).expect("enough");
         assert_eq!(windows, [[1, 10, 11, 12], [1, 13, 14, 15], [1, 16, 17, 18]]);
-        let windows = decoder_windows(&tokens, None, 8, 4, 64).expect("enough");
+        let windows = decoder_windows(&tokens, &[], 8, 4, 64).expect("enough");
         assert_eq!(windows, [[10, 11, 12, 13], [14, 15, 16, 17]]);
-        let windows = decoder_windows(&tokens, Some(1), 8, 4, 2).expect("enough");
+        let windows = decoder_windows(&tokens, &[1], 8, 4, 2).expect("enough");
         assert_eq!(windows.len(), 2);
     }
 
@@ -118,7 +118,7 @@ mod tests {
             ((0..20).collect(), 4, 0, WindowError::NoneAsked),
         ];
         for (tokens, window, max_windows, expected) in cases {
-            assert_eq!(decoder_windows(&tokens, Some(1), 8, window, max_windows), Err(expected));
+            assert_eq!(decoder_windows(&tokens, &[1], 8, window, max_windows), Err(expected));
         }
     }
 

@@ -7,8 +7,9 @@ use super::generate::GenerateError;
 use super::lm::{self, LmReport, MlmReport, Targets};
 use super::opened::{OpenError, OpenedModel, Task};
 use super::{EvalError, Forward, SCHEMA};
+use crate::data::documents::read_documents;
 use crate::data::masking::Masking;
-use crate::data::text::{TextError, read_labelled, read_records, read_text};
+use crate::data::text::{TextError, read_labelled, read_records};
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::data::windows::{WindowError, decoder_windows, encoder_sequences};
 use crate::progress::Progress;
@@ -173,8 +174,9 @@ pub fn evaluate(options: &Options, device: &Device, progress: &dyn Progress) -> 
     let failed = |source| CommandError::Eval { path: options.data.clone(), source };
     match task {
         TaskChoice::Lm => {
-            let tokens = tokenizer.encode_plain(&read_text(&options.data, options.field.as_deref())?)?;
-            let windows = decoder_windows(&tokens, model.bos, context, options.window, options.max_windows)
+            let tokens =
+                read_documents(&options.data, options.field.as_deref())?.tokens(&tokenizer, &model.ends, progress)?;
+            let windows = decoder_windows(&tokens, &model.opening, context, options.window, options.max_windows)
                 .map_err(|source| CommandError::Window { path: options.data.clone(), source })?;
             let metrics = lm::evaluate(&model, against, &windows, progress).map_err(failed)?;
             Ok(EvalReport::Lm(LmReport { metrics, subject }))

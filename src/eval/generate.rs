@@ -120,7 +120,7 @@ pub fn generate(
     };
     let rules = tokenizer.text_rules()?;
     tokenizer.check(model.vocabulary)?;
-    let mut tokens: Vec<u32> = model.bos.into_iter().collect();
+    let mut tokens: Vec<u32> = model.opening.clone();
     tokens.extend(tokenizer.encode_plain(&options.prompt)?);
     let (prompt_tokens, context) = (tokens.len(), model.context);
     if tokens.is_empty() {
@@ -146,7 +146,7 @@ pub fn generate(
             }
             read = tokens.len();
             let token = choose(&logits, &options.sampling, options.seed, (read - prompt_tokens) as u64);
-            if model.eos.contains(&token) {
+            if model.ends.contains(&token) {
                 stop = Stop::End;
                 break;
             }

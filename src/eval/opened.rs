@@ -12,7 +12,7 @@ use crate::model::weights::{Model, ModelError};
 use burn::tensor::Device;
 use rayon::prelude::*;
 use slm_runtime::format::header::SectionKind;
-use slm_runtime::format::spec::{NONE, Output};
+use slm_runtime::format::spec::Output;
 use slm_runtime::layout::Layout;
 use std::path::{Path, PathBuf};
 
@@ -71,10 +71,10 @@ pub struct OpenedModel {
     pub vocabulary: usize,
     /// Most positions.
     pub context: usize,
-    /// Token that opens a sequence.
-    pub bos: Option<u32>,
+    /// Tokens that stand before a text.
+    pub opening: Vec<u32>,
     /// Tokens that end one.
-    pub eos: Vec<u32>,
+    pub ends: Vec<u32>,
     /// Names of a classifier's labels.
     pub labels: Vec<String>,
     /// Sizes and arithmetic, for reports.
@@ -121,8 +121,8 @@ impl OpenedModel {
             task,
             vocabulary: spec.vocabulary,
             context: spec.context,
-            bos: spec.bos,
-            eos: spec.eos.clone(),
+            opening: spec.opening.clone(),
+            ends: spec.ends.clone(),
             labels,
             subject,
             engine: Engine::Directory {
@@ -138,7 +138,6 @@ impl OpenedModel {
     pub fn artifact(file: ArtifactFile) -> Result<Self, OpenError> {
         let view = file.view()?;
         let spec = *view.spec();
-        let token = |id: u32| (id != NONE).then_some(id);
         let labels = match view.section(SectionKind::Labels) {
             Some(bytes) => {
                 serde_json::from_slice(bytes).map_err(|_| OpenError::Labels { path: file.path().to_owned() })?
@@ -159,8 +158,8 @@ impl OpenedModel {
             },
             vocabulary: spec.vocabulary as usize,
             context: spec.context as usize,
-            bos: token(spec.bos),
-            eos: token(spec.eos).into_iter().collect(),
+            opening: view.opening_tokens().iter().collect(),
+            ends: view.end_tokens().iter().collect(),
             labels,
             subject: Subject::new(
                 Numerics::Integer,

@@ -12,5 +12,6 @@ pub mod quantized_directory;
 pub mod scheme;
 pub mod size;
 pub mod spec;
+pub mod special_tokens;
 pub mod transform;
 pub mod weights;

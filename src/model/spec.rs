@@ -262,8 +262,8 @@ pub struct ModelSpec {
     pub final_norm: Option<Norm>,
     /// What stands on top.
     pub head: Head,
-    /// Token that opens a sequence.
-    pub bos: Option<u32>,
-    /// Tokens that end one.
-    pub eos: Vec<u32>,
+    /// Tokens that the tokenizer puts before a text; a decoder's only, and none where the directory has no tokenizer.
+    pub opening: Vec<u32>,
+    /// Tokens that end a text, the first of them after every document of training.
+    pub ends: Vec<u32>,
 }

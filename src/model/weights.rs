@@ -1,13 +1,14 @@
 //! A model: its specification and every parameter, dense as a checkpoint stores it or quantized. Opening checks names
 //! and shapes both ways (nothing missing, nothing left over); dense values stay on disk until they are asked for.
 
-use super::arch::{self, Family, Source};
+use super::arch::{Family, Source};
 use super::dense_directory::DenseError;
 use super::id::{LinearId, ParameterId, Part};
 use super::quantized::QuantizedMatrix;
 use super::quantized_directory::{self, QuantizedError};
 use super::scheme::{QuantScheme, Width};
 use super::spec::ModelSpec;
+use super::special_tokens;
 use super::transform::{MaskError, Sparsity};
 use crate::checkpoint::atomic::AtomicError;
 use crate::checkpoint::tensor_file::TensorFileError;
@@ -259,7 +260,7 @@ impl Opened {
     fn open(directory: &Path) -> Result<Self, ModelError> {
         let config = Config::open(directory)?;
         let family = Family::of(&config)?;
-        let spec = arch::spec(&config)?;
+        let spec = special_tokens::spec_of(directory, &config)?;
         let schemes = quantized_directory::schemes(&config)?;
         let sparsity = match &schemes {
             Some(schemes) => quantized_directory::sparsity(&config, &spec, schemes)?,

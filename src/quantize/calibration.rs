@@ -4,7 +4,8 @@
 use crate::compile::fit::Device;
 use crate::compile::host::sample_sequences;
 use crate::compile::{CompileError, HostSections, TextSection, compile};
-use crate::data::text::{Record, TextError, read_records, read_text};
+use crate::data::documents::read_documents;
+use crate::data::text::{Record, TextError, read_records};
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::data::windows::{WindowError, decoder_windows, encoder_sequences};
 use crate::model::scheme::Preset;
@@ -130,10 +131,10 @@ pub fn calibration(
     progress: &dyn Progress,
 ) -> Result<Calibration, CalibrationError> {
     match source {
-        Source::File { path, field } => from_file(model, path, field.as_deref(), tokens),
+        Source::File { path, field } => from_file(model, path, field.as_deref(), tokens, progress),
         Source::Mixed { .. } if model.spec.kind == ModelKind::Encoder => Err(CalibrationError::Encoder),
         Source::Mixed { path, field, seed } => {
-            let text = from_file(model, path, field.as_deref(), tokens / 2)?;
+            let text = from_file(model, path, field.as_deref(), tokens / 2, progress)?;
             let own = sample_itself(model, *seed, tokens - tokens / 2, progress)?;
             Ok(Calibration {
                 sequences: text.sequences.into_iter().chain(own.sequences).collect(),
@@ -168,8 +169,11 @@ pub fn held_out(
         own_samples(model, count * window, window, seed.wrapping_add(HELD_OUT_STREAM), progress)
     };
     let text = |count: usize, path: &PathBuf, field: &Option<String>| -> Result<Vec<Vec<u32>>, CalibrationError> {
-        let tokens = Tokenizer::open(&model.directory)?.encode_plain(&read_text(path, field.as_deref())?)?;
-        let windows = decoder_windows(&tokens, model.spec.bos, model.spec.context, window, taken + count);
+        let tokens = {
+            let tokenizer = Tokenizer::open(&model.directory)?;
+            read_documents(path, field.as_deref())?.tokens(&tokenizer, &model.spec.ends, &Silent)?
+        };
+        let windows = decoder_windows(&tokens, &model.spec.opening, model.spec.context, window, taken + count);
         let windows = windows.map_err(|source| CalibrationError::Window { path: path.clone(), source })?;
         Ok(windows.into_iter().skip(taken).collect())
     };
@@ -205,16 +209,22 @@ fn shipped_records() -> Vec<Record> {
     lines.map(|(line, text)| Record { line: line + 1, text: text.to_owned() }).collect()
 }
 
-fn from_file(model: &Model, path: &Path, field: Option<&str>, wanted: usize) -> Result<Calibration, CalibrationError> {
+fn from_file(
+    model: &Model,
+    path: &Path,
+    field: Option<&str>,
+    wanted: usize,
+    progress: &dyn Progress,
+) -> Result<Calibration, CalibrationError> {
     let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     let calibration = match model.spec.kind {
         ModelKind::Decoder => {
             let tokenizer = Tokenizer::open(&model.directory)?;
             tokenizer.check(model.spec.vocabulary)?;
-            let tokens = tokenizer.encode_plain(&read_text(path, field)?)?;
+            let tokens = read_documents(path, field)?.tokens(&tokenizer, &model.spec.ends, progress)?;
             let window = WINDOW.min(model.spec.context);
             let sequences =
-                decoder_windows(&tokens, model.spec.bos, model.spec.context, window, (wanted / window).max(1))
+                decoder_windows(&tokens, &model.spec.opening, model.spec.context, window, (wanted / window).max(1))
                     .map_err(|source| CalibrationError::Window { path: path.to_owned(), source })?;
             Calibration { sequences, description: name }
         }
@@ -274,5 +284,5 @@ pub fn own_samples(
     let device = Device::unlimited("self", Layout::R8K4Offset8);
     let compiled = compile(&quantized, &device, Some(window), &text, &HostSections::default(), &Silent)?;
     let view = ArtifactView::open(&compiled.bytes).map_err(|error| CalibrationError::Sample(error.to_string()))?;
-    Ok(sample_sequences(&view, spec.bos, window, tokens.div_ceil(window), seed, progress)?)
+    Ok(sample_sequences(&view, &spec.opening, window, tokens.div_ceil(window), seed, progress)?)
 }

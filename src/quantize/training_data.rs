@@ -156,7 +156,7 @@ pub fn training_samples(
             let tokenizer = Tokenizer::open(&model.directory)?;
             tokenizer.check(model.spec.vocabulary)?;
             let task = retrain.task.unwrap_or_else(|| own_task(&model.spec));
-            Ok(read(data, task, &model.spec, &tokenizer, settings.window)?)
+            Ok(read(data, task, &model.spec, &tokenizer, settings.window, progress)?)
         }
         None if model.spec.kind == ModelKind::Encoder => Err(TrainingDataError::Encoder),
         None => {

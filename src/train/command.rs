@@ -11,6 +11,7 @@ use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex};
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::model::dense_directory;
 use crate::model::forward::DenseWeights;
+use crate::model::special_tokens;
 use crate::model::transform::Identity;
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
@@ -202,9 +203,10 @@ pub fn train(options: &Options, device: &Device, progress: &dyn Progress) -> Res
     let tokenizer_directory = tokenizer_directory(options, &student, teacher.as_ref());
     let tokenizer = Tokenizer::open(&tokenizer_directory)?;
     tokenizer.check(student.spec.vocabulary)?;
+    student.spec = special_tokens::spec_of(&tokenizer_directory, &student.config).map_err(StartError::from)?;
     student.directory = tokenizer_directory;
     let task = options.task.unwrap_or_else(|| own_task(&student.spec));
-    let samples = read(&options.data, task, &student.spec, &tokenizer, options.settings.window)?;
+    let samples = read(&options.data, task, &student.spec, &tokenizer, options.settings.window, progress)?;
     let inputs = inputs(options)?;
     let fingerprint = checkpoint::fingerprint(&json!({
         "tool": env!("CARGO_PKG_VERSION"),
@@ -213,6 +215,8 @@ pub fn train(options: &Options, device: &Device, progress: &dyn Progress) -> Res
         "layer_map": options.layer_map,
         "task": task,
         "tokenizer": hex(&file_sha256(tokenizer.path())?),
+        "opening": student.spec.opening,
+        "ends": student.spec.ends,
         "field": options.data.field,
         "label_field": options.data.label_field,
         "device": format!("{device:?}"),

@@ -1,11 +1,13 @@
 //! Files to samples, by task: windows of text for causal models, lines for masked ones, labelled lines for classifiers.
 
 use super::data::Samples;
+use crate::data::documents::read_documents;
 use crate::data::masking::Masking;
-use crate::data::text::{TextError, read_labelled, read_records, read_text};
+use crate::data::text::{TextError, read_labelled, read_records};
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::data::windows::{WindowError, decoder_windows, encoder_sequences};
 use crate::model::spec::{Head, ModelKind, ModelSpec};
+use crate::progress::Progress;
 use std::path::PathBuf;
 
 /// What a model is trained to do.
@@ -82,21 +84,22 @@ pub fn own_task(spec: &ModelSpec) -> TrainTask {
     }
 }
 
-/// Reads every file.
+/// Reads every file. Of JSONL, every record is a document that ends with the model's end token.
 pub fn read(
     data: &Data,
     task: TrainTask,
     spec: &ModelSpec,
     tokenizer: &Tokenizer,
     window: usize,
+    progress: &dyn Progress,
 ) -> Result<Samples, SamplesError> {
     let unsuited = |task, can| Err(SamplesError::Task { task, can });
     match (task, &spec.head, spec.kind) {
         (TrainTask::Clm, Head::LanguageModel { .. }, ModelKind::Decoder) => {
             let mut windows = Vec::new();
             for file in &data.files {
-                let tokens = tokenizer.encode_plain(&read_text(file, data.field.as_deref())?)?;
-                let cut = decoder_windows(&tokens, spec.bos, spec.context, window, usize::MAX);
+                let tokens = read_documents(file, data.field.as_deref())?.tokens(tokenizer, &spec.ends, progress)?;
+                let cut = decoder_windows(&tokens, &spec.opening, spec.context, window, usize::MAX);
                 windows.extend(cut.map_err(|source| SamplesError::Window { path: file.clone(), source })?);
             }
             Ok(Samples::Causal(windows))

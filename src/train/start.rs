@@ -4,11 +4,12 @@
 use super::parameters::initialise;
 use super::samples::{Data, SamplesError};
 use super::student::{LayerError, teacher_parameter};
-use crate::checkpoint::{CONFIG_FILE, Config, ConfigError, DenseTensor, INDEX_FILE, TensorError, WEIGHTS_FILE};
+use crate::checkpoint::{Config, ConfigError, DenseTensor, INDEX_FILE, TensorError, WEIGHTS_FILE};
 use crate::data::text::read_labelled;
 use crate::model::arch;
 use crate::model::id::ParameterId;
 use crate::model::spec::{Head, ModelSpec};
+use crate::model::special_tokens;
 use crate::model::weights::{Model, ModelError, Parameter};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,11 +67,10 @@ pub fn open(path: &Path, seed: u64) -> Result<Model, StartError> {
         }
         return Ok(model);
     }
-    let file = if path.is_dir() { path.join(CONFIG_FILE) } else { path.to_owned() };
-    let config = Config::read(&file)?;
-    let spec = arch::spec(&config)?;
+    let config = special_tokens::config_at(path)?;
+    let directory = special_tokens::directory_of(&config);
+    let spec = special_tokens::spec_of(&directory, &config)?;
     let values = initialise(&spec, seed);
-    let directory = file.parent().unwrap_or(Path::new(".")).to_owned();
     Ok(with_values(spec, config, &directory, values)?)
 }
 
@@ -78,7 +78,7 @@ pub fn open(path: &Path, seed: u64) -> Result<Model, StartError> {
 pub fn layers_of(teacher: &Model, layers: &[usize]) -> Result<Model, StartError> {
     super::student::take_layers(&teacher.spec, layers)?;
     let config = config_with_layers(&teacher.config, layers);
-    let spec = arch::spec(&config)?;
+    let spec = special_tokens::spec_of(&teacher.directory, &config)?;
     let mut values = BTreeMap::new();
     for parameter in spec.parameters() {
         values.insert(parameter.id, teacher.values_f32(teacher_parameter(parameter.id, layers))?);
@@ -123,7 +123,7 @@ pub fn with_classifier(model: &Model, data: &Data, seed: u64) -> Result<Model, S
     map.insert("id2label".to_owned(), Value::Object(ids));
     map.insert("label2id".to_owned(), Value::Object(back));
     let config = Config::from_map(model.config.file(), map);
-    let spec = arch::spec(&config)?;
+    let spec = special_tokens::spec_of(&model.directory, &config)?;
     let mut values = initialise(&spec, seed);
     for id in model.parameters.keys() {
         values.insert(*id, model.values_f32(*id)?);
@@ -138,6 +138,5 @@ pub fn lacks_classifier(model: &Model) -> bool {
 
 /// Most positions of the model at a path, from its configuration alone.
 pub fn context_of(path: &Path) -> Result<usize, StartError> {
-    let file = if path.is_dir() { path.join(CONFIG_FILE) } else { path.to_owned() };
-    Ok(arch::spec(&Config::read(&file)?)?.context)
+    Ok(arch::spec(&special_tokens::config_at(path)?)?.context)
 }

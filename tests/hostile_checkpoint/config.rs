@@ -50,7 +50,6 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
         ("attention_bias", json!("yes"), "`attention_bias` is \"yes\""),
         ("attention_bias", json!(true), "tensor `model.layers.0.self_attn.q_proj.bias` is missing"),
         ("tie_word_embeddings", json!(1), "`tie_word_embeddings` is 1"),
-        ("bos_token_id", json!(10), "`bos_token_id` is 10"),
         ("eos_token_id", json!([2, -1]), "`eos_token_id` is [2,-1]"),
         (
             "quantization_config",
@@ -79,7 +78,7 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
         config[key] = value;
         write(dir.path(), &config, &llama_tensors());
         let model = Model::open(dir.path()).unwrap();
-        assert_eq!((model.spec.bos, &model.spec.eos[..]), (Some(1), &[2, 3][..]), "{key}");
+        assert_eq!((&model.spec.opening[..], &model.spec.ends[..]), (&[][..], &[2, 3][..]), "{key}");
     }
 }
 

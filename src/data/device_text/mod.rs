@@ -10,6 +10,7 @@ mod splitting;
 #[cfg(test)]
 mod tests;
 
+use crate::model::special_tokens::around_text;
 use normalizer::Normalization;
 use serde_json::Value;
 use slm_runtime::format::text::{STRIP_LEFT, STRIP_RIGHT};
@@ -51,7 +52,8 @@ pub(super) fn text_section(tokenizer: &tokenizers::Tokenizer) -> Result<Vec<u8>,
     let (raw, normalized) = added_tokens(tokenizer)?;
     let mut normalization = Normalization::from_json(&json["normalizer"])?;
     let splitting = Splitting::from_json(&json["pre_tokenizer"], &mut normalization, &normalized)?;
-    let (before, after) = special_tokens(&json["post_processor"])?;
+    let processor = &json["post_processor"];
+    let (before, after) = around_text(processor).ok_or_else(|| host_only("post-processor", processor))?;
     let model = model::Model::from_json(&json["model"], splitting.bytes)?;
     section::write(&section::Parts {
         normalization: &normalization,
@@ -90,45 +92,4 @@ fn added_tokens(tokenizer: &tokenizers::Tokenizer) -> Result<(Spelled, Spelled),
     raw.sort_unstable();
     normalized.sort_unstable();
     Ok((raw, normalized))
-}
-
-/// Ids that the post-processor puts before and after one sequence.
-fn special_tokens(processor: &Value) -> Result<(Vec<u32>, Vec<u32>), HostOnly> {
-    let unknown = || host_only("post-processor", processor);
-    let id_of = |pair: &Value| Some(vec![u32::try_from(pair[1].as_u64()?).ok()?]);
-    match processor["type"].as_str() {
-        None if processor.is_null() => Ok((Vec::new(), Vec::new())),
-        Some("ByteLevel") => Ok((Vec::new(), Vec::new())),
-        Some("BertProcessing" | "RobertaProcessing") => {
-            id_of(&processor["cls"]).zip(id_of(&processor["sep"])).ok_or_else(unknown)
-        }
-        Some("Sequence") => {
-            let mut found = (Vec::new(), Vec::new());
-            for part in processor["processors"].as_array().ok_or_else(unknown)? {
-                let specials = special_tokens(part)?;
-                if found != (Vec::new(), Vec::new()) && specials != (Vec::new(), Vec::new()) {
-                    return Err(unknown());
-                }
-                if specials != (Vec::new(), Vec::new()) {
-                    found = specials;
-                }
-            }
-            Ok(found)
-        }
-        Some("TemplateProcessing") => {
-            let (mut before, mut after, mut sequences) = (Vec::new(), Vec::new(), 0);
-            for part in processor["single"].as_array().ok_or_else(unknown)? {
-                if let Some(name) = part["SpecialToken"]["id"].as_str() {
-                    let ids = processor["special_tokens"][name]["ids"].as_array().ok_or_else(unknown)?;
-                    let ids = ids.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()));
-                    let ids: Vec<u32> = ids.collect::<Option<_>>().ok_or_else(unknown)?;
-                    if sequences == 0 { before.extend(ids) } else { after.extend(ids) }
-                } else {
-                    sequences += 1;
-                }
-            }
-            if sequences == 1 { Ok((before, after)) } else { Err(unknown()) }
-        }
-        _ => Err(unknown()),
-    }
 }

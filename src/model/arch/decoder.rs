@@ -111,8 +111,8 @@ pub(super) fn model(
         layers,
         final_norm: Some(norm),
         head: Head::LanguageModel { tied: config.flag_or("tie_word_embeddings", tied)? },
-        bos: config.tokens("bos_token_id", vocabulary)?.first().copied(),
-        eos: config.tokens("eos_token_id", vocabulary)?,
+        opening: Vec::new(),
+        ends: config.tokens("eos_token_id", vocabulary)?,
     })
 }
 

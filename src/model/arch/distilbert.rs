@@ -49,8 +49,8 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         layers: vec![layer; layer_count(config, "n_layers")?],
         final_norm: None,
         head,
-        bos: config.tokens("bos_token_id", vocabulary)?.first().copied(),
-        eos: config.tokens("eos_token_id", vocabulary)?,
+        opening: Vec::new(),
+        ends: config.tokens("eos_token_id", vocabulary)?,
     })
 }
 

@@ -57,8 +57,8 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         layers: vec![layer; layer_count(config, "n_layer")?],
         final_norm: Some(norm),
         head: Head::LanguageModel { tied: config.flag_or("tie_word_embeddings", true)? },
-        bos: config.tokens("bos_token_id", vocabulary)?.first().copied(),
-        eos: config.tokens("eos_token_id", vocabulary)?,
+        opening: Vec::new(),
+        ends: config.tokens("eos_token_id", vocabulary)?,
     })
 }
 

@@ -105,9 +105,9 @@ fn pieces(spec: &ModelSpec, sequences: &[Vec<u32>]) -> Vec<Vec<u32>> {
     let cut = sequences.iter().flat_map(|tokens| tokens.chunks(length)).filter(|piece| piece.len() > 1);
     let opened = cut.map(|piece| {
         let mut piece = piece.to_vec();
-        if let Some(bos) = spec.bos {
-            piece[0] = bos;
-        }
+        // A piece from the middle of a sequence begins as a text does; its own tokens there give way.
+        let opening = spec.opening.iter().take(piece.len() - 1);
+        piece.iter_mut().zip(opening).for_each(|(token, opening)| *token = *opening);
         piece
     });
     opened.take(SEQUENCES).collect()

@@ -58,8 +58,9 @@ static int generate(const slm_model *model, slm_session *session, const char *pr
                     const slm_sampling *sampling, uint64_t seed, int ids) {
     slm_facts facts;
     slm_status status = slm_describe(model, &facts);
-    size_t length = strlen(prompt), count = 0, capacity = length + 8, bytes = slm_encode_bytes(model, length);
-    uint32_t *tokens = malloc((capacity + 1) * sizeof *tokens);
+    size_t length = strlen(prompt), count = 0, opening = 0, capacity = length + 8;
+    size_t bytes = slm_encode_bytes(model, length);
+    uint32_t *tokens = malloc((SLM_MAX_OPENING_TOKENS + capacity) * sizeof *tokens);
     void *scratch = memory_of(bytes);
     slm_decoder decoder;
     int result = 2;
@@ -68,19 +69,18 @@ static int generate(const slm_model *model, slm_session *session, const char *pr
         fputs("generate: out of memory\n", stderr);
         goto done;
     }
+    /* A text opens with the tokens that its tokenizer puts there, where there are any. */
     if (status == SLM_OK) {
-        status = slm_encode(model, prompt, length, 0, scratch, bytes, tokens + 1, capacity, &count);
+        status = slm_opening_tokens(model, tokens, SLM_MAX_OPENING_TOKENS, &opening);
+    }
+    if (status == SLM_OK) {
+        status = slm_encode(model, prompt, length, 0, scratch, bytes, tokens + opening, capacity, &count);
     }
     if (status == SLM_OK) {
         status = slm_decode_begin(&decoder, model, length == 0);
     }
-    /* A text opens with the model's token for that, where there is one. */
-    const uint32_t *read = tokens + 1;
-    if (status == SLM_OK && facts.bos != SLM_NO_TOKEN) {
-        tokens[0] = facts.bos;
-        read = tokens;
-        count += 1;
-    }
+    const uint32_t *read = tokens;
+    count += opening;
     if (status != SLM_OK) {
         result = fail("prompt", status);
         goto done;
@@ -109,7 +109,7 @@ static int generate(const slm_model *model, slm_session *session, const char *pr
             result = fail("step", status);
             goto done;
         }
-        if (token == facts.eos) {
+        if (slm_is_end(model, token)) {
             break;
         }
         if (ids) {
@@ -122,7 +122,6 @@ static int generate(const slm_model *model, slm_session *session, const char *pr
             fflush(stdout);
         }
         tokens[0] = token;
-        read = tokens;
         count = 1;
     }
     if (!ids) {

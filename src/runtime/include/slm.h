@@ -5,7 +5,7 @@
  *   read only once it is open: threads may share it. A session is used by one thread at a time.
  * - Memory for sessions and for encoding starts on 64 bytes. Null pointers, misaligned pointers and short lengths are
  *   answered with a status; nothing is read or written then.
- * - Every function but slm_message, slm_abi_version and the ones that return sizes returns an slm_status.
+ * - Every function but slm_message, slm_abi_version, slm_is_end and the ones that return sizes returns an slm_status.
  */
 #ifndef SLM_H
 #define SLM_H
@@ -25,6 +25,9 @@ extern "C" {
 #define SLM_MEMORY_ALIGNMENT 64
 /* A token that a model does not have. */
 #define SLM_NO_TOKEN 0xffffffffu
+/* Most tokens of slm_opening_tokens and of slm_end_tokens. */
+#define SLM_MAX_OPENING_TOKENS 16
+#define SLM_MAX_END_TOKENS 64
 
 /* The answer of a function. */
 typedef int32_t slm_status;
@@ -67,8 +70,8 @@ typedef struct slm_facts {
     uint32_t vocabulary;    /* tokens */
     uint32_t context;       /* positions */
     uint32_t output_width;  /* values of an output row */
-    uint32_t bos;           /* token that opens a text, or SLM_NO_TOKEN */
-    uint32_t eos;           /* token that ends one, or SLM_NO_TOKEN */
+    uint32_t bos;           /* first token that opens a text, or SLM_NO_TOKEN: see slm_opening_tokens */
+    uint32_t eos;           /* first token that ends one, or SLM_NO_TOKEN: see slm_is_end */
     uint32_t has_tokenizer; /* 1 where slm_encode works */
     uint64_t stack_bytes;   /* bound on the stack of a step */
 } slm_facts;
@@ -97,6 +100,17 @@ size_t slm_model_error(const slm_model *model, char *buffer, size_t capacity);
 slm_status slm_verify(const slm_model *model);
 
 slm_status slm_describe(const slm_model *model, slm_facts *facts);
+
+/* The tokens that stand before a text, as its tokenizer puts them there: none for many models, at most
+ * SLM_MAX_OPENING_TOKENS. `count` is how many there are, also where SLM_CAPACITY says that `capacity` is too small. A
+ * text that a chat template made has them already. */
+slm_status slm_opening_tokens(const slm_model *model, uint32_t *tokens, size_t capacity, size_t *count);
+
+/* The tokens that end a text, the first of them slm_facts.eos; at most SLM_MAX_END_TOKENS. */
+slm_status slm_end_tokens(const slm_model *model, uint32_t *tokens, size_t capacity, size_t *count);
+
+/* 1 where a token ends a text, else 0. */
+uint32_t slm_is_end(const slm_model *model, uint32_t token);
 
 /* Bytes of memory for a session or a self-test; 0 if the model is not open. */
 size_t slm_session_bytes(const slm_model *model);

@@ -1,10 +1,11 @@
 //! `slm_model`: opening an artifact, checking it, and what it is.
 
-use super::pointers::{array, judge, place, write_error};
+use super::pointers::{array, array_mut, judge, place, write_error};
 use super::{Status, guarded};
 use crate::format::FormatError;
 use crate::format::artifact::ArtifactView;
 use crate::format::header::SectionKind;
+use crate::format::special_tokens::TokenList;
 use core::ffi::{c_char, c_void};
 
 /// Size of [`Model`] in `slm.h`, in 64-bit words.
@@ -37,9 +38,9 @@ pub struct Facts {
     pub context: u32,
     /// Values of an output row.
     pub output_width: u32,
-    /// Token that opens a text, or 0xffffffff.
+    /// The first token that opens a text, or 0xffffffff; [`slm_opening_tokens`] gives all.
     pub bos: u32,
-    /// Token that ends one, or 0xffffffff.
+    /// The first token that ends one, or 0xffffffff; [`slm_is_end`] knows all.
     pub eos: u32,
     /// 1 where `slm_encode` works.
     pub has_tokenizer: u32,
@@ -136,5 +137,73 @@ pub unsafe extern "C" fn slm_describe(model: *const Model, facts: *mut Facts) ->
             stack_bytes: spec.stack_bytes,
         };
         Ok(())
+    })
+}
+
+/// The tokens that stand before a text: those that the tokenizer itself puts there.
+///
+/// # Safety
+/// `model` is an `slm_model`; `tokens` has `capacity` places; `count` is a place for the result.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_opening_tokens(
+    model: *const Model,
+    tokens: *mut u32,
+    capacity: usize,
+    count: *mut usize,
+) -> Status {
+    // SAFETY: as the caller says.
+    unsafe { write_tokens(model, ArtifactView::opening_tokens, tokens, capacity, count) }
+}
+
+/// The tokens that end a text.
+///
+/// # Safety
+/// `model` is an `slm_model`; `tokens` has `capacity` places; `count` is a place for the result.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_end_tokens(
+    model: *const Model,
+    tokens: *mut u32,
+    capacity: usize,
+    count: *mut usize,
+) -> Status {
+    // SAFETY: as the caller says.
+    unsafe { write_tokens(model, ArtifactView::end_tokens, tokens, capacity, count) }
+}
+
+/// 1 where a token ends a text, else 0; 0 where the model is not open.
+///
+/// # Safety
+/// `model` is an `slm_model`.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_is_end(model: *const Model, token: u32) -> u32 {
+    // SAFETY: as the caller says.
+    unsafe { opened(model) }.is_ok_and(|view| view.end_tokens().contains(token)).into()
+}
+
+/// Writes a list of the model into the caller's array; `count` is its length, also where the array is too short.
+///
+/// # Safety
+/// As for [`slm_opening_tokens`].
+#[expect(unsafe_code, reason = "structures of the caller")]
+unsafe fn write_tokens(
+    model: *const Model,
+    list: fn(&ArtifactView<'static>) -> TokenList<'static>,
+    tokens: *mut u32,
+    capacity: usize,
+    count: *mut usize,
+) -> Status {
+    guarded(|| {
+        // SAFETY: as the caller says.
+        let count = unsafe { place(count) }?;
+        *count = 0;
+        // SAFETY: as the caller says.
+        let (view, tokens) = (unsafe { opened(model) }?, unsafe { array_mut(tokens, capacity) }?);
+        let list = list(view);
+        *count = list.len();
+        tokens.iter_mut().zip(list.iter()).for_each(|(place, token)| *place = token);
+        if list.len() > tokens.len() { Err(Status::Capacity) } else { Ok(()) }
     })
 }

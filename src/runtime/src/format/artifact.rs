@@ -4,6 +4,7 @@
 use super::FormatError;
 use super::header::{self, Header, SectionKind, SectionRecord};
 use super::spec::{LayerRecord, ModelRecord};
+use super::special_tokens::TokenList;
 use super::tensor::{NO_LAYER, TensorKey, TensorPart, TensorRecord, TensorRole};
 use super::text_tables::TextTables;
 use crate::kernels::Width;
@@ -24,6 +25,8 @@ pub struct ArtifactView<'a> {
     pub(super) vocabulary: &'a [u8],
     pub(super) golden: &'a [u8],
     pub(super) text: Option<TextTables<'a>>,
+    pub(super) opening: TokenList<'a>,
+    pub(super) ends: TokenList<'a>,
 }
 
 /// A quantized matrix in place.
@@ -90,9 +93,12 @@ impl<'a> ArtifactView<'a> {
             vocabulary: empty[4],
             golden: empty[5],
             text: None,
+            opening: TokenList::default(),
+            ends: TokenList::default(),
         };
         view.read_sections()?;
         view.check_spec()?;
+        view.read_special_tokens()?;
         view.check_functions()?;
         view.check_tensors()?;
         view.check_vocabulary()?;

@@ -234,18 +234,24 @@ impl<'a> ArtifactView<'a> {
 
     /// Reads the text section, if there is one: at most one, in the device part.
     pub(super) fn read_text(&mut self) -> Result<(), FormatError> {
-        let fault = |fault| FormatError::section(SectionKind::Text, fault);
-        let mut records = self.section_records().filter(|record| record.kind == SectionKind::Text as u32);
-        let Some(record) = records.next() else { return Ok(()) };
+        if let Some(content) = self.single_device_section(SectionKind::Text)? {
+            self.text = Some(TextTables::read(content, self.spec.vocabulary)?);
+        }
+        Ok(())
+    }
+
+    /// The bytes of an optional section of which there is at most one, in the device part.
+    pub(super) fn single_device_section(&self, kind: SectionKind) -> Result<Option<&'a [u8]>, FormatError> {
+        let fault = |fault| FormatError::section(kind, fault);
+        let mut records = self.section_records().filter(|record| record.kind == kind as u32);
+        let Some(record) = records.next() else { return Ok(None) };
         if records.next().is_some() {
             return Err(fault("there are two"));
         }
         if record.host != 0 {
             return Err(fault("is not in the device part"));
         }
-        let content = self.section(SectionKind::Text).ok_or(fault("runs past the end of the file"))?;
-        self.text = Some(TextTables::read(content, self.spec.vocabulary)?);
-        Ok(())
+        self.section(kind).map(Some).ok_or(fault("runs past the end of the file"))
     }
 
     pub(super) fn check_golden(&self) -> Result<(), FormatError> {

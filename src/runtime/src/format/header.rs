@@ -118,6 +118,11 @@ pub enum SectionKind {
     Labels = 0x8000_0004,
     /// What turns text into tokens on a device: [`super::text::TextRecord`] and its tables (device).
     Text = 0x8000_0005,
+    /// Tokens that open and end a text, where either are more than one: [`super::special_tokens`] (device). Kinds
+    /// 0x8000_0006 and 0x8000_0007 are kept for the seal and the signature.
+    SpecialTokens = 0x8000_0010,
+    /// The chat template with the special tokens it names, JSON (host).
+    ChatTemplate = 0x8000_0011,
 }
 
 impl SectionKind {

@@ -7,6 +7,7 @@ mod functions;
 pub mod header;
 pub(crate) mod record;
 pub mod spec;
+pub mod special_tokens;
 pub mod tensor;
 pub mod text;
 pub mod text_tables;

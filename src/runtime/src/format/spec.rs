@@ -58,9 +58,13 @@ record! {
         context: u32,
         /// Columns of the output.
         output_width: u32,
-        /// Token that opens a sequence, or [`NONE`].
+        /// The first token that opens a text, or [`NONE`]; [`ArtifactView::opening_tokens`] has all.
+        ///
+        /// [`ArtifactView::opening_tokens`]: super::artifact::ArtifactView::opening_tokens
         bos: u32,
-        /// Token that ends one, or [`NONE`].
+        /// The first token that ends one, or [`NONE`]; [`ArtifactView::end_tokens`] has all.
+        ///
+        /// [`ArtifactView::end_tokens`]: super::artifact::ArtifactView::end_tokens
         eos: u32,
         /// Added to the mean square or variance in the embedding, final and head norms.
         epsilon: f32,

@@ -1,0 +1,373 @@
+//! The tokens that open and end a text, by the files beside config.json, as transformers reads them.
+//!
+//! Opening tokens are those that the tokenizer itself puts before a text: its post-processor in tokenizer.json, else
+//! `bos_token` of tokenizer_config.json where `add_bos_token` is true, else none. `bos_token_id` of config.json alone adds
+//! nothing: Qwen and SmolLM state one that their tokenizers never write. End tokens are `eos_token_id` of
+//! generation_config.json, else of config.json: one id or a list.
+
+use super::arch;
+use super::spec::{ModelKind, ModelSpec};
+use crate::checkpoint::config::{brief, read_bounded};
+use crate::checkpoint::{CONFIG_FILE, Config, ConfigError};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The tokenizer of a checkpoint directory.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// How the tokenizer is used.
+pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
+/// How text is generated.
+pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
+
+/// The specification of the model in a directory: the network by its configuration, opening and end tokens by the files
+/// beside it. `config` may have been changed since it was read.
+///
+/// # Errors
+/// [`ConfigError`], naming the file and the key.
+pub fn spec_of(directory: &Path, config: &Config) -> Result<ModelSpec, ConfigError> {
+    let mut spec = arch::spec(config)?;
+    if spec.kind == ModelKind::Decoder {
+        spec.opening = opening_tokens(directory, spec.vocabulary)?;
+        spec.ends = end_tokens(directory, config, spec.vocabulary)?;
+    }
+    Ok(spec)
+}
+
+/// The directory whose files belong to a configuration.
+pub fn directory_of(config: &Config) -> PathBuf {
+    config.file().parent().unwrap_or(Path::new(".")).to_owned()
+}
+
+/// `eos_token_id` of generation_config.json, else of the configuration.
+fn end_tokens(directory: &Path, config: &Config, vocabulary: usize) -> Result<Vec<u32>, ConfigError> {
+    const KEY: &str = "eos_token_id";
+    let generation = directory.join(GENERATION_CONFIG_FILE);
+    let ends = if generation.is_file() { Config::read(&generation)?.tokens(KEY, vocabulary)? } else { Vec::new() };
+    let mut ends = if ends.is_empty() { config.tokens(KEY, vocabulary)? } else { ends };
+    // Of an id that is listed twice the first counts.
+    let mut seen = BTreeSet::new();
+    ends.retain(|id| seen.insert(*id));
+    Ok(ends)
+}
+
+/// The ids that the tokenizer of a directory puts before a text; none where there is no tokenizer.
+fn opening_tokens(directory: &Path, vocabulary: usize) -> Result<Vec<u32>, ConfigError> {
+    let Some(file) = TokenizerFile::read(directory)? else { return Ok(Vec::new()) };
+    let (opening, origin, key) = match file.added_by_configuration(directory)? {
+        Some(added) => (vec![added.id], added.file, "bos_token"),
+        None => (file.around_text()?.0, file.path.clone(), "post_processor"),
+    };
+    if let Some(id) = opening.iter().find(|&&id| id as usize >= vocabulary) {
+        return Err(ConfigError::Value {
+            file: origin,
+            key: key.to_owned(),
+            found: format!("opening with token {id}"),
+            expected: format!(
+                "an id below the model's vocabulary of {vocabulary}; use the tokenizer that belongs to this model"
+            ),
+        });
+    }
+    Ok(opening)
+}
+
+/// The bytes of a directory's tokenizer.json; `None` where there is none. Where tokenizer_config.json adds an opening
+/// token that the post-processor does not, the post-processor that does it is put in, as transformers does on loading,
+/// so that whoever has the bytes alone adds it too.
+///
+/// # Errors
+/// [`ConfigError`], naming the file and the key.
+pub fn tokenizer_json(directory: &Path) -> Result<Option<Vec<u8>>, ConfigError> {
+    let Some(file) = TokenizerFile::read(directory)? else { return Ok(None) };
+    let Some(Added { id, token, .. }) = file.added_by_configuration(directory)? else { return Ok(Some(file.bytes)) };
+    let mut whole: Value = serde_json::from_slice(&file.bytes).map_err(|error| file.not_json(error))?;
+    let sequence = |name: &str, type_id: u32| json!({"Sequence": {"id": name, "type_id": type_id}});
+    let opening = json!({"SpecialToken": {"id": token, "type_id": 0}});
+    let template = json!({
+        "type": "TemplateProcessing",
+        "single": [opening, sequence("A", 0)],
+        "pair": [opening, sequence("A", 0), sequence("B", 1)],
+        "special_tokens": {token.as_str(): {"id": token, "ids": [id], "tokens": [token]}},
+    });
+    whole["post_processor"] = match whole["post_processor"].take() {
+        Value::Null => template,
+        processor => json!({"type": "Sequence", "processors": [processor, template]}),
+    };
+    Ok(Some(whole.to_string().into_bytes()))
+}
+
+/// The ids that a post-processor puts before and after one text; `None` for one that slmc does not know.
+pub fn around_text(processor: &Value) -> Option<(Vec<u32>, Vec<u32>)> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let none = (Vec::new(), Vec::new());
+    match processor["type"].as_str() {
+        None if processor.is_null() => Some(none),
+        Some("ByteLevel") => Some(none),
+        Some("BertProcessing" | "RobertaProcessing") => {
+            Some((vec![id(&processor["cls"][1])?], vec![id(&processor["sep"][1])?]))
+        }
+        Some("Sequence") => {
+            let mut found = none.clone();
+            for part in processor["processors"].as_array()? {
+                let around = around_text(part)?;
+                if found != none && around != none {
+                    return None;
+                }
+                if around != none {
+                    found = around;
+                }
+            }
+            Some(found)
+        }
+        Some("TemplateProcessing") => {
+            let (mut before, mut after, mut sequences) = (Vec::new(), Vec::new(), 0);
+            for part in processor["single"].as_array()? {
+                let Some(name) = part["SpecialToken"]["id"].as_str() else {
+                    sequences += 1;
+                    continue;
+                };
+                let ids: Vec<u32> =
+                    processor["special_tokens"][name]["ids"].as_array()?.iter().map(id).collect::<Option<_>>()?;
+                if sequences == 0 { before.extend(ids) } else { after.extend(ids) }
+            }
+            (sequences == 1).then_some((before, after))
+        }
+        _ => None,
+    }
+}
+
+/// The part of a tokenizer.json that says what opens a text. The vocabulary is skipped: it can be of many megabytes.
+struct TokenizerFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    content: Content,
+}
+
+#[derive(Deserialize)]
+struct Content {
+    #[serde(default)]
+    post_processor: Value,
+    #[serde(default)]
+    added_tokens: Vec<AddedToken>,
+}
+
+#[derive(Deserialize)]
+struct AddedToken {
+    id: u32,
+    content: String,
+}
+
+/// The opening token that tokenizer_config.json adds.
+struct Added {
+    file: PathBuf,
+    token: String,
+    id: u32,
+}
+
+impl TokenizerFile {
+    fn read(directory: &Path) -> Result<Option<Self>, ConfigError> {
+        let path = directory.join(TOKENIZER_FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = read_bounded(&path)?;
+        let content =
+            serde_json::from_slice(&bytes).map_err(|source| ConfigError::Json { file: path.clone(), source })?;
+        Ok(Some(TokenizerFile { path, bytes, content }))
+    }
+
+    fn not_json(&self, source: serde_json::Error) -> ConfigError {
+        ConfigError::Json { file: self.path.clone(), source }
+    }
+
+    fn around_text(&self) -> Result<(Vec<u32>, Vec<u32>), ConfigError> {
+        let processor = &self.content.post_processor;
+        around_text(processor).ok_or_else(|| ConfigError::Value {
+            file: self.path.clone(),
+            key: "post_processor".to_owned(),
+            found: brief(processor),
+            expected: "null, ByteLevel, BertProcessing, RobertaProcessing, a TemplateProcessing whose special tokens \
+                       have ids, or a Sequence of which one adds tokens"
+                .to_owned(),
+        })
+    }
+
+    /// The token that `add_bos_token` adds where the post-processor adds none before a text.
+    fn added_by_configuration(&self, directory: &Path) -> Result<Option<Added>, ConfigError> {
+        let file = directory.join(TOKENIZER_CONFIG_FILE);
+        if !self.around_text()?.0.is_empty() || !file.is_file() {
+            return Ok(None);
+        }
+        let config = Config::read(&file)?;
+        if !config.flag_or("add_bos_token", false)? {
+            return Ok(None);
+        }
+        let spelled = config.value("bos_token").and_then(|token| token.as_str().or_else(|| token["content"].as_str()));
+        let Some(token) = spelled.map(str::to_owned) else {
+            return Err(config.wrong("bos_token", "the spelling of a token, since add_bos_token is true"));
+        };
+        let id = match self.content.added_tokens.iter().find(|added| added.content == token) {
+            Some(added) => Some(added.id),
+            None => self.vocabulary_id(&token)?,
+        };
+        match id {
+            Some(id) => Ok(Some(Added { file, token, id })),
+            None => Err(ConfigError::Value {
+                file,
+                key: "bos_token".to_owned(),
+                found: format!("`{token}`"),
+                expected: format!(
+                    "a token that {} has, since add_bos_token is true; use the two files of one tokenizer",
+                    self.path.display()
+                ),
+            }),
+        }
+    }
+
+    /// The id of a token of the model's vocabulary: an object from spellings to ids, or (Unigram) a list of pairs.
+    fn vocabulary_id(&self, token: &str) -> Result<Option<u32>, ConfigError> {
+        let whole: Value = serde_json::from_slice(&self.bytes).map_err(|error| self.not_json(error))?;
+        let id = match &whole["model"]["vocab"] {
+            Value::Array(pairs) => pairs.iter().position(|pair| pair[0] == token).map(|id| id as u64),
+            vocabulary => vocabulary[token].as_u64(),
+        };
+        Ok(id.and_then(|id| u32::try_from(id).ok()))
+    }
+}
+
+/// The configuration at a path: a file, or a directory with config.json.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn config_at(path: &Path) -> Result<Config, ConfigError> {
+    Config::read(&if path.is_dir() { path.join(CONFIG_FILE) } else { path.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(single: Value) -> Value {
+        json!({"type": "TemplateProcessing", "single": single, "pair": [],
+               "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]},
+                                  "<t>": {"id": "<t>", "ids": [3, 4], "tokens": ["<t>", "<u>"]}}})
+    }
+
+    fn special(name: &str) -> Value {
+        json!({"SpecialToken": {"id": name, "type_id": 0}})
+    }
+
+    fn text() -> Value {
+        json!({"Sequence": {"id": "A", "type_id": 0}})
+    }
+
+    /// A llama of ten tokens in a fresh directory, with these files beside its configuration.
+    fn directory(config: Value, files: &[(&str, Value)]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut whole = json!({
+            "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 10, "hidden_size": 8,
+            "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "max_position_embeddings": 8,
+            "rms_norm_eps": 1e-5, "hidden_act": "silu", "bos_token_id": 1, "eos_token_id": 2,
+        });
+        whole.as_object_mut().expect("an object").extend(config.as_object().expect("an object").clone());
+        for (name, content) in [("config.json", whole)].iter().chain(files) {
+            std::fs::write(directory.path().join(name), content.to_string()).expect("writes");
+        }
+        directory
+    }
+
+    fn spec(directory: &tempfile::TempDir) -> Result<ModelSpec, ConfigError> {
+        let config = Config::open(directory.path())?;
+        spec_of(directory.path(), &config)
+    }
+
+    fn tokenizer(processor: Value) -> Value {
+        json!({"post_processor": processor, "added_tokens": [{"id": 1, "content": "<s>"}, {"id": 2, "content": "</s>"}],
+               "model": {"type": "BPE", "vocab": {"a": 5, "<v>": 6}}})
+    }
+
+    #[test]
+    fn a_text_opens_as_the_tokenizer_says_and_not_as_the_configuration_does() {
+        let byte_level = json!({"type": "ByteLevel", "trim_offsets": true});
+        let adds = json!({"add_bos_token": true, "bos_token": "<s>"});
+        let object = json!({"add_bos_token": true, "bos_token": {"content": "<v>", "lstrip": false}});
+        let sequence = |parts: Value| json!({"type": "Sequence", "processors": parts});
+        let cases: [(&str, Value, Option<Value>, &[u32]); 11] = [
+            ("no post-processor", Value::Null, None, &[]),
+            ("one that adds nothing", byte_level.clone(), None, &[]),
+            ("a template of the text alone", template(json!([text()])), None, &[]),
+            ("a template", template(json!([special("<s>"), text()])), None, &[1]),
+            (
+                "two opening tokens and a closing one",
+                template(json!([special("<t>"), text(), special("<s>")])),
+                None,
+                &[3, 4],
+            ),
+            ("in a sequence", sequence(json!([byte_level, template(json!([special("<s>"), text()]))])), None, &[1]),
+            ("roberta", json!({"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 1]}), None, &[1]),
+            ("add_bos_token", byte_level, Some(adds.clone()), &[1]),
+            ("add_bos_token with a token of the vocabulary", Value::Null, Some(object), &[6]),
+            ("the template comes first", template(json!([special("<t>"), text()])), Some(adds), &[3, 4]),
+            ("bos_token alone", Value::Null, Some(json!({"add_bos_token": false, "bos_token": "<s>"})), &[]),
+        ];
+        for (name, processor, config, expected) in cases {
+            let mut files = vec![(TOKENIZER_FILE, tokenizer(processor))];
+            files.extend(config.map(|config| (TOKENIZER_CONFIG_FILE, config)));
+            let directory = directory(json!({}), &files);
+            assert_eq!(spec(&directory).expect(name).opening, expected, "{name}");
+            let bytes = tokenizer_json(directory.path()).expect(name).expect("there is one");
+            let written: Value = serde_json::from_slice(&bytes).expect("JSON");
+            assert_eq!(around_text(&written["post_processor"]).expect(name).0, expected, "{name}: as written");
+        }
+        let without = spec(&directory(json!({}), &[])).expect("no tokenizer is needed");
+        assert_eq!((without.opening, without.ends), (vec![], vec![2]));
+    }
+
+    #[test]
+    fn end_tokens_are_the_generation_configurations_first() {
+        let cases: [(Option<Value>, Value, &[u32]); 6] = [
+            (None, json!({"eos_token_id": [2, 3, 2]}), &[2, 3]),
+            (Some(json!({"eos_token_id": [7, 2]})), json!({}), &[7, 2]),
+            (Some(json!({"eos_token_id": 4})), json!({}), &[4]),
+            (Some(json!({"eos_token_id": null, "do_sample": true})), json!({}), &[2]),
+            (Some(json!({})), json!({"eos_token_id": null}), &[]),
+            (Some(json!({"eos_token_id": []})), json!({}), &[2]),
+        ];
+        for (generation, config, expected) in cases {
+            let files: Vec<_> = generation.into_iter().map(|content| (GENERATION_CONFIG_FILE, content)).collect();
+            assert_eq!(spec(&directory(config, &files)).expect("sound").ends, expected, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_file_key_and_remedy() {
+        let unknown = template(json!([special("<nowhere>"), text()]));
+        let outside = json!({"type": "BertProcessing", "sep": ["</s>", 2], "cls": ["<s>", 10]});
+        let two = json!({"type": "Sequence", "processors": [
+            template(json!([special("<s>"), text()])), template(json!([special("<t>"), text()]))]});
+        let adds = |token: Value| (TOKENIZER_CONFIG_FILE, json!({"add_bos_token": true, "bos_token": token}));
+        let plain = || (TOKENIZER_FILE, tokenizer(Value::Null));
+        let cases: [(&str, Vec<(&str, Value)>); 9] = [
+            ("tokenizer.json: `post_processor` is {", vec![(TOKENIZER_FILE, tokenizer(unknown))]),
+            ("tokenizer.json: `post_processor` is {", vec![(TOKENIZER_FILE, tokenizer(two))]),
+            (
+                "`post_processor` is opening with token 10, expected an id below the model's vocabulary of 10",
+                vec![(TOKENIZER_FILE, tokenizer(outside))],
+            ),
+            ("tokenizer.json: not valid JSON", vec![(TOKENIZER_FILE, json!("a text"))]),
+            ("tokenizer_config.json: `bos_token` is null", vec![plain(), adds(Value::Null)]),
+            ("tokenizer_config.json: `bos_token` is `<x>`, expected a token that", vec![plain(), adds(json!("<x>"))]),
+            ("`add_bos_token` is \"yes\"", vec![plain(), (TOKENIZER_CONFIG_FILE, json!({"add_bos_token": "yes"}))]),
+            (
+                "generation_config.json: `eos_token_id` is [2,10], expected a token id below the vocabulary of 10",
+                vec![(GENERATION_CONFIG_FILE, json!({"eos_token_id": [2, 10]}))],
+            ),
+            ("generation_config.json: `(whole file)` is 3", vec![(GENERATION_CONFIG_FILE, json!(3))]),
+        ];
+        for (expected, files) in cases {
+            let error = spec(&directory(json!({}), &files)).expect_err(expected).to_string();
+            assert!(error.contains(expected), "expected {expected:?} in {error:?}");
+        }
+    }
+}

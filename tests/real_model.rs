@@ -1,0 +1,123 @@
+//! A real instruct model, SmolLM2-135M-Instruct, from its directory to artifacts: what it answers is compared with the
+//! tokens that transformers gives for the same weights, recorded in tests/data/smollm2/reference.json (reference.py beside
+//! it makes that file). `SLMC_SMOLLM2` names the directory, which `.ci/run` fetches by ../shared/models/get-smollm2.sh.
+
+use crate::outside;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Most tokens of an answer, as recorded.
+const TOKENS: &str = "64";
+/// Prompts of which the w8 artifact must begin the answer with the same sentence.
+const SAME_SENTENCES: usize = 4;
+/// Relative difference of the perplexity.
+const PERPLEXITY_TOLERANCE: f64 = 1e-4;
+
+/// The directory of the model; without it, a skip that says so, or a failure where outside material is required.
+fn model() -> Option<PathBuf> {
+    let path = std::env::var_os("SLMC_SMOLLM2").map(PathBuf::from);
+    outside(path.unwrap_or_else(|| "a directory that SLMC_SMOLLM2 names".into()))
+}
+
+fn reference() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/smollm2/reference.json");
+    let text = std::fs::read_to_string(&path).expect("tests/data/smollm2/reference.json is part of the repository");
+    serde_json::from_str(&text).expect("the recorded values are JSON")
+}
+
+/// Runs the program, which must succeed, and returns its JSON line.
+fn slmc(arguments: &[&str]) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_slmc"))
+        .args(arguments)
+        .arg("--json")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "slmc {}: {stderr}", arguments.join(" "));
+    serde_json::from_slice(&output.stdout).expect("one JSON line")
+}
+
+fn ids(value: &Value) -> Vec<u64> {
+    value.as_array().expect("a list of tokens").iter().map(|id| id.as_u64().expect("a token")).collect()
+}
+
+/// Up to the first full stop, question mark, exclamation mark or line break.
+fn first_sentence(text: &str) -> &str {
+    text.split_inclusive(['.', '!', '?', '\n']).next().unwrap_or("").trim()
+}
+
+#[test]
+fn a_directory_answers_with_the_tokens_of_transformers() {
+    let Some(model) = model() else { return };
+    let model = model.display().to_string();
+    let reference = reference();
+    let chats = reference["chats"].as_array().expect("chats");
+    assert_eq!(chats.len(), 5, "five questions are recorded");
+    for chat in chats {
+        let prompt = chat["question"].as_str().expect("a question");
+        let ours = slmc(&["generate", &model, "--chat", prompt, "--tokens", TOKENS]);
+        assert_eq!(ours["prompt_tokens"], ids(&chat["prompt_tokens"]).len(), "{prompt}");
+        let mut expected = ids(&chat["answer"]);
+        if chat["ended"] == true {
+            expected.pop();
+        }
+        assert_eq!(ids(&ours["tokens"]), expected, "{prompt}: {}", ours["text"]);
+        assert_eq!(ours["text"], chat["text"], "{prompt}");
+        assert_eq!(ours["stop"] == "end", chat["ended"] == true, "{prompt}");
+    }
+}
+
+#[test]
+fn its_perplexity_is_that_of_transformers() {
+    let (Some(model), Some(text)) = (model(), crate::shared("data/stories-valid.txt")) else { return };
+    let reference = &reference()["text"];
+    let ours = slmc(&[
+        "eval",
+        &model.display().to_string(),
+        "--data",
+        &text.display().to_string(),
+        "--window",
+        "256",
+        "--max-windows",
+        "64",
+    ]);
+    assert_eq!(ours["windows"], reference["windows"]);
+    let (ours, expected) =
+        (ours["perplexity"].as_f64().expect("a number"), reference["perplexity"].as_f64().expect("one"));
+    assert!((ours / expected - 1.0).abs() <= PERPLEXITY_TOLERANCE, "{ours}, transformers {expected}");
+}
+
+#[test]
+fn its_artifacts_answer_alike_on_every_target() {
+    let (Some(model), Some(text)) = (model(), crate::shared("data/stories-valid.txt")) else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (model, text) = (model.display().to_string(), text.display().to_string());
+    slmc(&["quantize", &model, "--scheme", "w8", "--method", "rtn", "-o", &path("w8")]);
+    let mut digests = Vec::new();
+    for target in ["x86-64-v3", "cortex-a76"] {
+        let artifact = path(&format!("{target}.slm"));
+        let compiled = slmc(&["compile", &path("w8"), "--target", target, "--context", "512", "-o", &artifact]);
+        digests.push(compiled["golden_sha256"].clone());
+        slmc(&["verify", &artifact]);
+    }
+    assert_eq!(digests[0], digests[1], "the logits do not depend on the target");
+    let artifact = path("x86-64-v3.slm");
+    let inspected = slmc(&["inspect", &artifact]);
+    assert_eq!(inspected["opening_tokens"], serde_json::json!([]), "its tokenizer opens a text with nothing");
+    assert_eq!((&inspected["end_tokens"], &inspected["chat_template"]), (&serde_json::json!([2]), &true.into()));
+    let measured = slmc(&["eval", &artifact, "--data", &text, "--max-windows", "4", "--reference", &model]);
+    let kld = measured["kld_mean"].as_f64().expect("a number");
+    assert!(kld < 0.02, "w8 is near its original: KLD {kld}");
+    let reference = reference();
+    let mut same = 0;
+    for chat in reference["chats"].as_array().expect("chats") {
+        let prompt = chat["question"].as_str().expect("a question");
+        let ours = slmc(&["generate", &artifact, "--chat", prompt, "--tokens", TOKENS]);
+        let (ours, theirs) = (ours["text"].as_str().expect("text"), chat["text"].as_str().expect("text"));
+        same += usize::from(first_sentence(ours) == first_sentence(theirs));
+    }
+    assert!(same >= SAME_SENTENCES, "{same} of 5 first sentences equal transformers'");
+}
