@@ -137,6 +137,19 @@ fn the_example_generates_what_slmc_generates() {
     }
 }
 
+/// Compares the tokens that the example generates from an artifact with those of `slmc generate`.
+pub(crate) fn generates_as_slmc_does(file: &Path, prompt: &str, tokens: usize) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = directory.path().join("generate");
+    compile("src/runtime/examples/generate.c", &program, &[]);
+    let tokens = tokens.to_string();
+    let arguments = ["--prompt", prompt, "--tokens", &tokens];
+    let host = stdout_of(slmc(&["generate".as_ref(), file.as_os_str(), "--json".as_ref()]).args(arguments));
+    let report: Value = serde_json::from_str(&host).expect("JSON");
+    let ids: String = report["tokens"].as_array().expect("tokens").iter().map(|id| format!("{id}\n")).collect();
+    assert_eq!(stdout_of(Command::new(&program).arg("--ids").arg(file).args([prompt, &tokens])), ids, "{prompt:?}");
+}
+
 /// Files that are not what they were: the program says so and ends with 2.
 fn refusals(programs: &[PathBuf], file: &Path) {
     let bytes = fs::read(file).expect("reads");

@@ -18,6 +18,7 @@ mod quantize;
 mod real_model;
 mod recipes;
 mod reference;
+mod special_tokens;
 mod targets;
 mod training;
 

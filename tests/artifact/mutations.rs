@@ -330,3 +330,45 @@ fn more_memory_than_there_is_is_an_error() {
         assert!(stderr.contains("bytes of memory"), "{command:?}: {stderr}");
     }
 }
+
+/// The special-tokens section: what it says is what the readers give, and a lie in it is refused.
+#[test]
+fn special_tokens_are_read_and_judged() {
+    const KIND: u32 = SectionKind::SpecialTokens as u32;
+    let words = |numbers: &[u32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+    let artifact = tiny(Family::Llama);
+    let with = |content: Vec<u8>, host: u32, times: usize| {
+        let mut sections = Sections::of(&artifact.bytes);
+        let at =
+            if host == 1 { sections.all.len() } else { sections.all.iter().filter(|(_, host, _)| *host == 0).count() };
+        for _ in 0..times {
+            sections.all.insert(at, (KIND, host, content.clone()));
+        }
+        sections.file(|_| {})
+    };
+    // The record says bos 1 and eos 2.
+    let plain = ArtifactView::open(&artifact.bytes).expect("sound");
+    assert_eq!(plain.opening_tokens().iter().collect::<Vec<_>>(), [1]);
+    assert_eq!(plain.end_tokens().iter().collect::<Vec<_>>(), [2]);
+    let file = with(words(&[2, 3, 1, 3, 2, 5, 7]), 0, 1);
+    let view = ArtifactView::open(&file).expect("sound");
+    assert_eq!(view.opening_tokens().iter().collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(view.end_tokens().iter().collect::<Vec<_>>(), [2, 5, 7]);
+    assert!(view.end_tokens().contains(7) && !view.end_tokens().contains(1));
+    let many: Vec<u32> = [17, 0].into_iter().chain([1; 17]).collect();
+    for (content, host, times, fault) in [
+        (words(&[1]), 0, 1, "too short"),
+        (words(&[1, 1, 1]), 0, 1, "length does not match its counts"),
+        (words(&[1, 1, 1, 2, 3]), 0, 1, "length does not match its counts"),
+        (words(&[u32::MAX, u32::MAX, 1, 2]), 0, 1, "more tokens than a reader takes"),
+        (words(&many), 0, 1, "more tokens than a reader takes"),
+        (words(&[1, 2, 1, 2, 32]), 0, 1, "a token is outside the vocabulary"),
+        (words(&[1, 2, 3, 2, 5]), 0, 1, "its first tokens are not those of the specification"),
+        (words(&[1, 0, 1]), 0, 1, "its first tokens are not those of the specification"),
+        (words(&[1, 1, 1, 2]), 0, 2, "there are two"),
+        (words(&[1, 1, 1, 2]), 1, 1, "is not in the device part"),
+    ] {
+        let error = ArtifactView::open(&with(content, host, times)).expect_err(fault).to_string();
+        assert!(error.contains("0x80000010") && error.contains(fault), "expected {fault:?}: {error}");
+    }
+}

@@ -132,6 +132,25 @@ static void run(const slm_model *model, const slm_facts *facts) {
     free(memory);
 }
 
+/* The lists begin with what the facts say, and are judged as every array is. */
+static void special_tokens(const slm_model *model, const slm_facts *facts) {
+    uint32_t tokens[SLM_MAX_END_TOKENS], none[1] = {0};
+    size_t count = 99, ends = 99;
+    static slm_model closed;
+    EXPECT(slm_opening_tokens(model, tokens, SLM_MAX_OPENING_TOKENS, &count) == SLM_OK);
+    EXPECT(count == 0 ? facts->bos == SLM_NO_TOKEN : tokens[0] == facts->bos);
+    EXPECT(slm_end_tokens(model, tokens, SLM_MAX_END_TOKENS, &ends) == SLM_OK);
+    EXPECT(ends == 0 ? facts->eos == SLM_NO_TOKEN : tokens[0] == facts->eos);
+    EXPECT(slm_is_end(model, SLM_NO_TOKEN) == 0 && slm_is_end(NULL, 0) == 0 && slm_is_end(&closed, 0) == 0);
+    for (size_t index = 0; index < ends; index++) {
+        EXPECT(slm_is_end(model, tokens[index]) == 1);
+    }
+    EXPECT(slm_end_tokens(model, NULL, 0, &count) == (ends == 0 ? SLM_OK : SLM_CAPACITY) && count == ends);
+    EXPECT(slm_end_tokens(model, NULL, 1, &count) == SLM_NULL && slm_end_tokens(model, none, 1, NULL) == SLM_NULL);
+    EXPECT(slm_opening_tokens(&closed, none, 1, &count) == SLM_NOT_OPEN && count == 0);
+    EXPECT(slm_opening_tokens(NULL, none, 1, &count) == SLM_NULL);
+}
+
 int main(int argc, char **argv) {
     FILE *file = argc == 2 ? fopen(argv[1], "rb") : NULL;
     if (file == NULL || fseek(file, 0, SEEK_END) != 0) {
@@ -149,6 +168,7 @@ int main(int argc, char **argv) {
     EXPECT(slm_describe(&model, &facts) == SLM_NOT_OPEN && slm_session_bytes(&model) == 0);
     EXPECT(slm_open(&model, bytes, length) == SLM_OK && slm_verify(&model) == SLM_OK);
     EXPECT(slm_describe(&model, &facts) == SLM_OK && slm_describe(&model, NULL) == SLM_NULL);
+    special_tokens(&model, &facts);
     /* A copy serves as well, and a model needs nothing of the one that was opened before. */
     memcpy(&copy, &model, sizeof copy);
     memset(&model, 0, sizeof model);
