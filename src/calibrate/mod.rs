@@ -1,6 +1,7 @@
 //! Statistics of a model's activations over calibration sequences, collected through the taps of the f32 forward. Sums
 //! are made on the host in f64 in a fixed order, so they do not depend on threads.
 
+pub mod input_error;
 pub mod layerwise;
 pub mod linear_algebra;
 pub mod lookups;

@@ -203,6 +203,28 @@ pub fn held_out(
     Ok(Calibration { sequences, description: format!("{description}, after what was calibrated with") })
 }
 
+/// At most `count` tokens of the shipped text for a decoder, which opens as a text does; `None` without a tokenizer.
+///
+/// # Errors
+/// [`CalibrationError::Tokenizer`].
+pub fn sample_of_shipped_text(model: &Model, count: usize) -> Result<Option<Vec<u32>>, CalibrationError> {
+    let tokenizer = match Tokenizer::open(&model.directory) {
+        Ok(tokenizer) => tokenizer,
+        Err(TokenizerError::Missing { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    tokenizer.check(model.spec.vocabulary)?;
+    let mut tokens = model.spec.opening.clone();
+    for record in shipped_records() {
+        if tokens.len() >= count {
+            break;
+        }
+        tokens.extend(tokenizer.encode_plain(&format!("{}\n", record.text))?);
+    }
+    tokens.truncate(count.min(model.spec.context));
+    Ok(Some(tokens))
+}
+
 /// The text for encoders.
 fn shipped_records() -> Vec<Record> {
     let lines = ENCODER_TEXT.lines().enumerate().filter(|(_, line)| !line.is_empty());

@@ -6,6 +6,7 @@ use super::allocate::plan::{AllocationError, Found, Plan};
 use super::allocate::sweep::{Sweep, SweepReport};
 use super::calibration::{self, Calibration, CalibrationError, Source};
 use super::equalize::{EqualizeError, equalize};
+use super::input_width::{InputWidth, InputWidthError};
 use super::kept::Kept;
 use super::method::Method;
 use super::policy::{self, Activations, Keep, Mix, PolicyError};
@@ -109,6 +110,9 @@ pub enum QuantizeError {
     /// Of the inputs' hashes.
     #[error(transparent)]
     Hash(#[from] HashError),
+    /// Of the measurement of inputs.
+    #[error(transparent)]
+    InputWidth(#[from] InputWidthError),
     /// Of the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -175,7 +179,7 @@ pub fn quantize_directory(
     if plan.is_none() {
         stored(&preset)?;
     }
-    let widths = policy::widths(&model.spec, &options.activations)?;
+    policy::widths(&model.spec, &options.activations)?;
     match Tokenizer::open(&options.model) {
         // It travels with the model; what it cannot be used for later is refused now.
         Ok(tokenizer) => drop(tokenizer.check(model.spec.vocabulary)?),
@@ -194,6 +198,12 @@ pub fn quantize_directory(
         _ => calibration::calibration(&model, &options.source, options.calibration_tokens, progress)?,
     };
     let sequences = &calibration.sequences;
+    let input_width = match (options.activations.is_empty(), &plan) {
+        (true, None) => InputWidth::measure(&model, sequences, device)?,
+        _ => None,
+    };
+    let activations = input_width.map_or_else(|| options.activations.clone(), |width| width.activations());
+    let widths = policy::widths(&model.spec, &activations)?;
     let (model, equalized) = match (options.equalize, &plan) {
         (true, None) => equalize(model, &preset, sequences, device, progress)?,
         // What is chosen later is not known yet: outliers are weighed as 4 bits would feel them.
@@ -277,7 +287,8 @@ pub fn quantize_directory(
     let report = QuantizeReport {
         scheme: options.mix.name(),
         keep: options.keeps.iter().map(ToString::to_string).collect(),
-        activations: options.activations.iter().map(ToString::to_string).collect(),
+        activations: activations.iter().map(ToString::to_string).collect(),
+        input_width,
         method: if options.qat.is_some() { "qat" } else { options.method.name() },
         target: options.target.clone(),
         calibration: calibration.description.clone(),

@@ -7,6 +7,7 @@ pub mod calibration;
 pub mod directory;
 pub mod equalize;
 pub mod gptq;
+pub mod input_width;
 pub mod kept;
 pub mod key_map;
 pub mod method;

@@ -3,6 +3,7 @@
 use super::MatrixReport;
 use super::allocate::report::AllocationReport;
 use super::equalize::Equalized;
+use super::input_width::InputWidth;
 use super::tune::Judged;
 use crate::model::size::WeightSize;
 use crate::model::transform::NmPattern;
@@ -17,9 +18,12 @@ pub struct QuantizeReport {
     pub scheme: &'static str,
     /// Exceptions.
     pub keep: Vec<String>,
-    /// Widths of inputs other than 8 bits, as asked for.
+    /// Widths of inputs other than 8 bits, as asked for or as measured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub activations: Vec<String>,
+    /// What was measured where nothing was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_width: Option<InputWidth>,
     /// `rtn`, `search`, `gptq`, or `qat`.
     pub method: &'static str,
     /// Whose packing the sizes are for.
@@ -81,6 +85,10 @@ impl Report for QuantizeReport {
         sums.row(["method", self.method]);
         sums.row(["calibration", &self.calibration]);
         sums.row(["calibration_tokens", &grouped(self.calibration_tokens)]);
+        if let Some(InputWidth { bits, error_of_8_bits, tokens }) = self.input_width {
+            let measured = format!("8 would err {error_of_8_bits:.1e} in the outputs, on {tokens} tokens");
+            sums.row(["input bits", &format!("{bits}: {measured}")]);
+        }
         if let Some(training) = &self.training {
             sums.row(["trained on", &format!("{} tokens, loss {:.4}", grouped(training.tokens), training.loss)]);
         }
