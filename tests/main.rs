@@ -11,6 +11,7 @@ mod families;
 mod fixture;
 mod golden;
 mod hostile_checkpoint;
+mod incremental;
 mod interrupt;
 mod prune;
 mod quality;

@@ -3,6 +3,7 @@
 
 pub mod atomic;
 pub mod config;
+mod convert;
 pub mod directory;
 pub mod hash;
 pub mod huge_pages;

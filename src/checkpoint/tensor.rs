@@ -1,12 +1,17 @@
 //! One floating-point tensor, in memory or in a mapped file, in the data type it was stored in. Conversion to f32 is
 //! where values are read for the first time, and where NaN and infinities are refused.
 
+use super::convert::{self, AreFinite, Convert};
 use super::mmap::MappedFile;
 use half::{bf16, f16};
+use rayon::prelude::*;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Values that one thread checks or converts at a time.
+const PIECE: usize = 1 << 16;
 
 /// Why a tensor's values are refused.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +178,13 @@ impl DenseTensor {
         Ok(DenseTensor { shape, dtype: DenseType::F32, bytes, stored_name: None })
     }
 
+    /// A tensor in memory, its values rounded to a format.
+    #[cfg(test)]
+    pub(crate) fn rounded(dtype: DenseType, shape: Vec<usize>, values: &[f32]) -> Self {
+        let bytes = SharedBytes(Storage::Owned(Arc::from(dtype.encode(values))));
+        DenseTensor { shape, dtype, bytes, stored_name: None }
+    }
+
     /// A tensor in the place of this one: other values, the same shape and name, and the same format where that holds
     /// every value exactly; f32 where it does not.
     pub fn replaced(&self, values: &[f32]) -> Result<Self, TensorError> {
@@ -270,21 +282,47 @@ impl DenseTensor {
     /// The values in f32, which loses nothing. `name` is what an error calls a tensor
     /// that was not read from a file.
     pub fn to_f32(&self, name: &str) -> Result<Vec<f32>, TensorError> {
-        let bytes = self.bytes();
-        let values: Vec<f32> = match self.dtype {
-            DenseType::F32 => bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-            DenseType::F16 => bytes.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
-            DenseType::Bf16 => bytes.as_chunks::<2>().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
+        self.check_finite(name)?;
+        let mut values = vec![0.0; self.shape.iter().product()];
+        let (dtype, stored) = (self.dtype, self.bytes().par_chunks(PIECE * self.dtype.bytes()));
+        values.par_chunks_mut(PIECE).zip(stored).for_each(|(out, bytes)| {
+            pulp::Arch::new().dispatch(Convert { dtype, bytes, out });
+        });
+        Ok(values)
+    }
+
+    /// Refuses NaN and infinities without converting anything. `name` is as for [`DenseTensor::to_f32`].
+    pub fn check_finite(&self, name: &str) -> Result<(), TensorError> {
+        let (dtype, size) = (self.dtype, self.dtype.bytes());
+        let pieces = self.bytes().par_chunks(PIECE * size).enumerate();
+        let damaged = |(_, bytes): &(usize, &[u8])| !pulp::Arch::new().dispatch(AreFinite { dtype, bytes });
+        let Some((piece, bytes)) = pieces.find_first(damaged) else { return Ok(()) };
+        let value = |bytes: &[u8]| match (dtype, bytes) {
+            (DenseType::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
+            (DenseType::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f32(),
+            (DenseType::Bf16, &[a, b]) => bf16::from_le_bytes([a, b]).to_f32(),
+            _ => 0.0,
         };
-        match values.iter().position(|value| !value.is_finite()) {
-            None => Ok(values),
-            Some(index) => Err(TensorError::NotFinite {
+        match bytes.chunks(size).map(value).enumerate().find(|(_, value)| !value.is_finite()) {
+            None => Ok(()),
+            Some((index, value)) => Err(TensorError::NotFinite {
                 file: self.bytes.file(),
                 tensor: self.stored_name.as_deref().unwrap_or(name).to_owned(),
-                index,
-                value: values[index],
+                index: piece * PIECE + index,
+                value,
             }),
         }
+    }
+
+    /// One row in f32: as many values as `out` holds. Nothing is checked to be finite; `inline(always)`, so that the
+    /// caller's vectors are used.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[inline(always)]
+    pub fn read_row(&self, row: usize, out: &mut [f32]) {
+        let length = out.len() * self.dtype.bytes();
+        convert::to_f32(self.dtype, &self.bytes()[row * length..][..length], out);
     }
 }
 

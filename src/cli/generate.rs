@@ -64,7 +64,7 @@ fn share(text: &str) -> Result<f64, String> {
 
 impl Args {
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
-        let model = OpenedModel::open(&self.model, &device(&self.device)?)?;
+        let model = OpenedModel::open_stored(&self.model, &device(&self.device)?)?;
         let sampling = Sampling {
             temperature: self.temperature,
             top_k: self.top_k,

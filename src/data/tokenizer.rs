@@ -6,6 +6,7 @@ use super::vocabulary::{self, DecoderSteps, TextRules};
 use crate::checkpoint::ConfigError;
 pub use crate::model::special_tokens::TOKENIZER_FILE;
 use crate::model::special_tokens::tokenizer_json;
+use rayon::prelude::*;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use tokenizers::{PostProcessor, TruncationDirection};
@@ -127,6 +128,13 @@ impl fmt::Display for TokenizerWarning {
     }
 }
 
+/// The part of the file that slmc reads itself.
+#[derive(serde::Deserialize)]
+struct File {
+    #[serde(default)]
+    decoder: serde_json::Value,
+}
+
 /// An opened `tokenizer.json`.
 pub struct Tokenizer {
     path: PathBuf,
@@ -154,13 +162,13 @@ impl Tokenizer {
     /// [`TokenizerError::Invalid`].
     pub fn from_bytes(path: PathBuf, bytes: &[u8]) -> Result<Self, TokenizerError> {
         let invalid = |message: String| TokenizerError::Invalid { path: path.clone(), message };
-        let json: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
+        let file: File = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| invalid(error.to_string()))?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| invalid(error.to_string()))?;
         let highest = tokenizer.get_vocab(true).into_values().max();
         let Some(highest) = highest else { return Err(invalid("its vocabulary is empty".to_owned())) };
-        let decoder = DecoderSteps::from_json(&json["decoder"]);
+        let decoder = DecoderSteps::from_json(&file.decoder);
         Ok(Tokenizer { path, tokenizer, vocabulary_size: highest as usize + 1, decoder })
     }
 
@@ -266,7 +274,8 @@ impl Tokenizer {
             Some(token) if !added.get(&id).is_some_and(|token| token.special) => steps.token_bytes(&token, &alphabet),
             _ => Vec::new(),
         };
-        Ok((0..model_vocabulary).map(|id| u32::try_from(id).map_or_else(|_| Vec::new(), bytes)).collect())
+        let ids = (0..model_vocabulary).into_par_iter();
+        Ok(ids.map(|id| u32::try_from(id).map_or_else(|_| Vec::new(), bytes)).collect())
     }
 
     /// The tables with which the runtime turns text into the tokens that this tokenizer gives.

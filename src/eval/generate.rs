@@ -1,10 +1,10 @@
-//! Continuing a text: token after token from a session with its cache (artifacts) or from the f32 model over the whole
-//! text (directories), chosen by the runtime's sampler, handed out as bytes as they come.
+//! Continuing a text: token after token from a session of the runtime (artifacts) or from the f32 forward (directories),
+//! each with its cache, chosen by the runtime's sampler, handed out as bytes as they come.
 
-use super::forward::{Forward, ForwardError};
-use super::opened::{OpenError, OpenedModel};
+use super::opened::{Engine, OpenError, OpenedModel};
 use crate::compile::host::{ArtifactError, SessionMemory, kernels_for};
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
+use crate::model::forward::{Cache, CacheError, Forward};
 use crate::model::spec::ModelKind;
 use crate::report::Report;
 use serde::Serialize;
@@ -59,7 +59,7 @@ pub enum GenerateError {
     Tokenizer(#[from] TokenizerError),
     /// Of the f32 forward.
     #[error(transparent)]
-    Forward(#[from] ForwardError),
+    Forward(#[from] CacheError),
     /// Of the runtime.
     #[error(transparent)]
     Session(#[from] SessionError),
@@ -102,8 +102,24 @@ impl Report for GenerateReport {
     }
 }
 
-/// Logits after all tokens so far, given those not yet read.
-type Next<'n> = dyn FnMut(&[u32], usize) -> Result<Vec<f32>, GenerateError> + 'n;
+/// A model with what it has read of one text.
+trait Reader {
+    /// Reads the text's next tokens, and returns the logits of the token after them.
+    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, GenerateError>;
+}
+
+impl Reader for Session<'_, '_> {
+    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, GenerateError> {
+        Ok(self.step(tokens)?.to_vec())
+    }
+}
+
+impl Reader for (Forward<'_>, Cache) {
+    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, GenerateError> {
+        let (forward, cache) = self;
+        Ok(forward.read(cache, tokens)?)
+    }
+}
 
 /// Continues a prompt. `emit` receives the prompt and then the bytes of every token; it may end generation.
 pub fn generate(
@@ -131,7 +147,7 @@ pub fn generate(
     }
     let vocabulary = tokenizer.vocabulary_bytes(model.vocabulary)?;
     let mut text = options.prompt.clone().into_bytes();
-    let mut run = |next: &mut Next<'_>| {
+    let mut run = |reader: &mut dyn Reader| {
         let mut stop = if emit(options.prompt.as_bytes()).is_break() { Stop::Closed } else { Stop::Length };
         let mut read = 0;
         let mut start = Instant::now();
@@ -140,7 +156,7 @@ pub fn generate(
                 stop = Stop::Context;
                 break;
             }
-            let logits = next(&tokens, read)?;
+            let logits = reader.read(&tokens[read..])?;
             if read == 0 {
                 start = Instant::now();
             }
@@ -165,18 +181,15 @@ pub fn generate(
         let tokens_per_s = if added > 1 { (added - 1) as f64 / seconds } else { 0.0 };
         Ok::<_, GenerateError>((stop, tokens_per_s))
     };
-    let (stop, tokens_per_s) = match model.as_artifact() {
-        Some(file) => {
+    let (stop, tokens_per_s) = match model.engine() {
+        Engine::Artifact(file) => {
             let view = file.view()?;
             let mut memory = SessionMemory::for_artifact(&view);
-            let mut session = Session::new(&view, kernels_for(view.layout()), memory.as_mut_slice())?;
-            run(&mut |tokens, read| Ok(session.step(&tokens[read..])?.to_vec()))?
+            run(&mut Session::new(&view, kernels_for(view.layout()), memory.as_mut_slice())?)?
         }
-        None => run(&mut |tokens, _| {
-            let width = model.output_width();
-            let mut logits = model.logits(&[tokens.to_vec()])?.pop().unwrap_or_default();
-            Ok(logits.split_off(logits.len().saturating_sub(width)))
-        })?,
+        Engine::Directory { spec, weights, device, .. } => {
+            run(&mut (Forward::new(spec, weights.as_ref(), device), Cache::new(spec)?))?
+        }
     };
     Ok(GenerateReport {
         text: String::from_utf8_lossy(&text).into_owned(),

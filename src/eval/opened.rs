@@ -5,7 +5,7 @@ use super::forward::{Forward, ForwardError};
 use super::subject::{Numerics, Subject};
 use crate::compile::host::{ArtifactError, ArtifactFile, run_sequence};
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
-use crate::model::forward::{Batch, DenseWeights, Forward as DenseForward, NoTaps};
+use crate::model::forward::{Batch, DenseWeights, Forward as DenseForward, NoTaps, StoredWeights, WeightSource};
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::{Model, ModelError};
@@ -82,8 +82,11 @@ pub struct OpenedModel {
     engine: Engine,
 }
 
-enum Engine {
-    Directory { spec: Box<ModelSpec>, directory: PathBuf, weights: Box<DenseWeights>, device: Device },
+/// What runs a model.
+pub(super) enum Engine {
+    /// The f32 forward.
+    Directory { spec: Box<ModelSpec>, directory: PathBuf, weights: Box<dyn WeightSource>, device: Device },
+    /// The runtime.
     Artifact(ArtifactFile),
 }
 
@@ -97,11 +100,24 @@ impl OpenedModel {
         }
     }
 
+    /// As [`OpenedModel::open`], for generating: a directory's weights stay in the format they are stored in.
+    pub fn open_stored(path: &Path, device: &Device) -> Result<Self, OpenError> {
+        if path.is_dir() {
+            let model = Model::open(path)?;
+            Self::run_in_f32(&model, Box::new(StoredWeights::new(&model, device)?), device)
+        } else {
+            Self::artifact(ArtifactFile::open(path)?)
+        }
+    }
+
     /// A directory's model, run in f32.
     pub fn directory(model: &Model, device: &Device) -> Result<Self, OpenError> {
+        Self::run_in_f32(model, Box::new(DenseWeights::new(model, device)?), device)
+    }
+
+    fn run_in_f32(model: &Model, weights: Box<dyn WeightSource>, device: &Device) -> Result<Self, OpenError> {
         let spec = &model.spec;
-        let (weights, numerics) = (DenseWeights::new(model, device)?, model.is_quantized());
-        let subject = if numerics {
+        let subject = if model.is_quantized() {
             let key_maps = model.parameters.keys().any(|id| matches!(id, crate::model::id::ParameterId::KeyMap(..)));
             let tensors =
                 stored_tensors(spec, &model.schemes(), &model.sparsity(), Layout::R8K4Offset8, spec.context, key_maps)?;
@@ -128,7 +144,7 @@ impl OpenedModel {
             engine: Engine::Directory {
                 spec: Box::new(spec.clone()),
                 directory: model.directory.clone(),
-                weights: Box::new(weights),
+                weights,
                 device: device.clone(),
             },
         })
@@ -169,6 +185,11 @@ impl OpenedModel {
             ),
             engine: Engine::Artifact(file),
         })
+    }
+
+    /// What runs it.
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// The artifact, where it is one.

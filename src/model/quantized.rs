@@ -58,12 +58,32 @@ impl QuantizedMatrix {
 
     /// f32 weights, (rows, columns): exactly what the runtime's integers stand for.
     pub fn dequantize(&self) -> Vec<f32> {
-        let mut out = Vec::with_capacity(self.rows * self.columns);
-        for row in 0..self.rows {
-            let scale = self.row_scale[row];
-            out.extend((0..self.columns).map(|column| self.integer(row, column) as f32 * scale));
+        let mut out = vec![0.0; self.rows * self.columns];
+        for (row, out) in out.chunks_exact_mut(self.columns.max(1)).enumerate() {
+            self.read_row(row, out);
         }
         out
+    }
+
+    /// One row of [`QuantizedMatrix::dequantize`], (columns); `inline(always)`, so that the caller's vectors are used.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[inline(always)]
+    pub fn read_row(&self, row: usize, out: &mut [f32]) {
+        let (scale, multipliers) = (self.row_scale[row], self.multipliers(row));
+        let values = &self.values[row * self.columns..][..self.columns];
+        if multipliers.is_empty() {
+            for (out, &value) in out.iter_mut().zip(values) {
+                *out = f32::from(value) * scale;
+            }
+            return;
+        }
+        for ((out, values), &multiplier) in out.chunks_mut(GROUP).zip(values.chunks(GROUP)).zip(multipliers) {
+            for (out, &value) in out.iter_mut().zip(values) {
+                *out = f32::from(i16::from(value) * i16::from(multiplier)) * scale;
+            }
+        }
     }
 
     /// Some of its rows, `scheme` being the one they have.

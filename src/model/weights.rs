@@ -124,6 +124,21 @@ pub enum Parameter {
     Quantized(QuantizedMatrix),
 }
 
+impl Parameter {
+    /// One row of a matrix in f32, (columns). Nothing is checked to be finite; `inline(always)`, so that the caller's
+    /// vectors are used.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` has not its length.
+    #[inline(always)]
+    pub fn read_row(&self, row: usize, out: &mut [f32]) {
+        match self {
+            Parameter::Dense(tensor) => tensor.read_row(row, out),
+            Parameter::Quantized(matrix) => matrix.read_row(row, out),
+        }
+    }
+}
+
 /// A model with its weights.
 #[derive(Clone, Debug)]
 pub struct Model {

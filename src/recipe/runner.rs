@@ -200,7 +200,7 @@ fn samples(sample: &Sample, recipe: &Recipe, stages: &[StageResult], seed: u64) 
 }
 
 fn continued(sample: &Sample, path: &Path, recipe: &Recipe, seed: u64) -> Result<String, SampleError> {
-    let model = OpenedModel::open(path, &device("flex")?)?;
+    let model = OpenedModel::open_stored(path, &device("flex")?)?;
     let tokenizer = match model.tokenizer() {
         Err(OpenError::NoTokenizer { .. }) => recipe.model.as_ref().map(|(path, _)| path.clone()),
         _ => None,

@@ -55,22 +55,34 @@ pub struct Batch {
     /// (batch, length), true where there is a token; `None` without padding.
     mask: Option<Vec<bool>>,
     sequences: usize,
+    /// Position of the first tokens: how many a cache has read before them.
+    start: usize,
 }
 
 impl Batch {
     /// `tokens` are `sequences` sequences of one length, one after the other.
     pub fn new(spec: &ModelSpec, tokens: Vec<u32>, sequences: usize) -> Result<Self, BatchError> {
+        Self::starting_at(spec, tokens, sequences, 0)
+    }
+
+    /// One sequence's next tokens, after `start` that a cache has read.
+    pub(super) fn after(spec: &ModelSpec, start: usize, tokens: &[u32]) -> Result<Self, BatchError> {
+        Self::starting_at(spec, tokens.to_vec(), 1, start)
+    }
+
+    fn starting_at(spec: &ModelSpec, tokens: Vec<u32>, sequences: usize, start: usize) -> Result<Self, BatchError> {
         if tokens.is_empty() || sequences == 0 || !tokens.len().is_multiple_of(sequences) {
             return Err(BatchError::Ragged { tokens: tokens.len(), sequences });
         }
-        let (length, context) = (tokens.len() / sequences, spec.context);
+        let (length, context) = (start + tokens.len() / sequences, spec.context);
         if length > context {
             return Err(BatchError::TooLong { length, context });
         }
-        if let Some(position) = tokens.iter().position(|&id| id as usize >= spec.vocabulary) {
-            return Err(BatchError::Token { id: tokens[position], position, vocabulary: spec.vocabulary });
+        if let Some(index) = tokens.iter().position(|&id| id as usize >= spec.vocabulary) {
+            let (id, position) = (tokens[index], start + index);
+            return Err(BatchError::Token { id, position, vocabulary: spec.vocabulary });
         }
-        Ok(Batch { tokens, mask: None, sequences })
+        Ok(Batch { tokens, mask: None, sequences, start })
     }
 
     /// With padding: `mask` is (batch, length), true where there is a token. Padded positions are not attended to; what
@@ -86,6 +98,11 @@ impl Batch {
     /// \[batch, length\].
     pub fn dims(&self) -> [usize; 2] {
         [self.sequences, self.tokens.len() / self.sequences]
+    }
+
+    /// Position of the first token of each sequence.
+    pub(super) fn start(&self) -> usize {
+        self.start
     }
 
     /// All ids, sequence by sequence.
@@ -112,7 +129,8 @@ pub struct AttentionContext {
 /// What attention of one layer derives from a batch.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LayerContext {
-    /// (1 or batch, 1, 1 or length, length); `None` where everything is seen.
+    /// (1 or batch, 1, 1 or length, keys), the keys being those of the cache that are still seen, and the batch's own;
+    /// `None` where everything is seen.
     pub(super) mask: Option<Tensor<4>>,
     /// cos and sin, (1, 1, length, head_dim / 2) each.
     pub(super) rotary: Option<(Tensor<4>, Tensor<4>)>,
@@ -147,7 +165,7 @@ impl AttentionContext {
                 if let Some((_, _, tensors)) = tables.iter().find(same) {
                     return tensors.clone();
                 }
-                let tensors = rotary_tables(&frequencies(&rotary, attention.head_dim), length, device);
+                let tensors = rotary_tables(&frequencies(&rotary, attention.head_dim), batch.start, length, device);
                 tables.push((rotary, attention.head_dim, tensors.clone()));
                 tensors
             });
@@ -165,19 +183,20 @@ impl AttentionContext {
 }
 
 impl Batch {
-    /// What is added to scores, (1 or batch, 1, 1 or length, length); `None` where every position sees every other.
+    /// What is added to scores, (1 or batch, 1, 1 or length, keys); `None` where every position sees every key.
     fn scores_mask(&self, kind: ModelKind, window: Option<usize>, device: &Device) -> Option<Tensor<4>> {
         let [sequences, length] = self.dims();
         let causal = kind == ModelKind::Decoder;
-        if !causal && self.mask.is_none() {
+        if self.mask.is_none() && (!causal || length == 1) {
             return None;
         }
         let rows = if causal { length } else { 1 };
+        let before = kept_before(self.start, window);
         let count = if self.mask.is_some() { sequences } else { 1 };
-        let mut values = Vec::with_capacity(count * rows * length);
+        let mut values = Vec::with_capacity(count * rows * (before + length));
         for sequence in 0..count {
-            for row in 0..rows {
-                values.extend((0..length).map(|column| {
+            for row in before..before + rows {
+                values.extend((0..before + length).map(|column| {
                     let future = causal && column > row;
                     let past = causal && window.is_some_and(|window| column + window <= row);
                     let padding = self.mask.as_ref().is_some_and(|mask| !mask[sequence * length + column]);
@@ -185,14 +204,20 @@ impl Batch {
                 }));
             }
         }
-        Some(Tensor::from_data(TensorData::new(values, [count, 1, rows, length]), device))
+        Some(Tensor::from_data(TensorData::new(values, [count, 1, rows, before + length]), device))
     }
 }
 
-/// cos and sin of every position, (1, 1, length, head_dim / 2): angles in f64, rounded to f32 once.
-fn rotary_tables(inverse: &[f64], length: usize, device: &Device) -> (Tensor<4>, Tensor<4>) {
+/// How many of the positions before `start` the position there still sees.
+pub(super) fn kept_before(start: usize, window: Option<usize>) -> usize {
+    window.map_or(start, |window| start.min(window.saturating_sub(1)))
+}
+
+/// cos and sin of `length` positions from `start`, (1, 1, length, head_dim / 2): angles in f64, rounded to f32 once.
+fn rotary_tables(inverse: &[f64], start: usize, length: usize, device: &Device) -> (Tensor<4>, Tensor<4>) {
     let table = |function: fn(f64) -> f64| {
-        let angles = (0..length).flat_map(|position| inverse.iter().map(move |frequency| position as f64 * frequency));
+        let positions = start..start + length;
+        let angles = positions.flat_map(|position| inverse.iter().map(move |frequency| position as f64 * frequency));
         let values: Vec<f32> = angles.map(|angle| function(angle) as f32).collect();
         Tensor::from_data(TensorData::new(values, [1, 1, length, inverse.len()]), device)
     };

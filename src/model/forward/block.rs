@@ -2,14 +2,27 @@
 //! residual sums.
 
 use super::batch::LayerContext;
+use super::cache::LayerCache;
 use super::{AttentionContext, Forward, Tap, activate};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
-use crate::model::spec::{AttentionSpec, ConvSpec, FfnSpec, LayerSpec, Mixer, NormPlacement};
+use crate::model::spec::{AttentionSpec, ConvSpec, FfnSpec, Mixer, NormPlacement};
 use burn::tensor::{Tensor, activation};
 
 impl Forward<'_> {
     /// Layer `layer` on hidden states (batch, length, hidden).
     pub fn block(&self, layer: usize, hidden: Tensor<3>, context: &AttentionContext, tap: &mut dyn Tap) -> Tensor<3> {
+        self.block_after(layer, hidden, context, None, tap)
+    }
+
+    /// [`Forward::block`] after positions that a cache holds; it takes in those of `hidden`.
+    pub(super) fn block_after(
+        &self,
+        layer: usize,
+        hidden: Tensor<3>,
+        context: &AttentionContext,
+        past: Option<&mut LayerCache>,
+        tap: &mut dyn Tap,
+    ) -> Tensor<3> {
         let spec = &self.spec().layers[layer];
         let norm = |input, site| self.norm(input, spec.norm, Some(layer as u16), site);
         let (before, after) = match spec.mixer {
@@ -18,17 +31,17 @@ impl Forward<'_> {
         };
         match spec.norm_placement {
             NormPlacement::Pre => {
-                let mixed = self.mix(layer, spec, norm(hidden.clone(), before), context, tap);
+                let mixed = self.mix(layer, norm(hidden.clone(), before), context, past, tap);
                 let hidden = hidden + mixed;
                 hidden.clone() + self.ffn(layer, &spec.ffn, norm(hidden, NormSite::Ffn), tap)
             }
             NormPlacement::Post => {
-                let mixed = self.mix(layer, spec, hidden.clone(), context, tap);
+                let mixed = self.mix(layer, hidden.clone(), context, past, tap);
                 let hidden = norm(hidden + mixed, before);
                 norm(hidden.clone() + self.ffn(layer, &spec.ffn, hidden, tap), NormSite::Ffn)
             }
             NormPlacement::Around => {
-                let mixed = self.mix(layer, spec, norm(hidden.clone(), before), context, tap);
+                let mixed = self.mix(layer, norm(hidden.clone(), before), context, past, tap);
                 let hidden = hidden + norm(mixed, after);
                 let inner = self.ffn(layer, &spec.ffn, norm(hidden.clone(), NormSite::Ffn), tap);
                 hidden + norm(inner, NormSite::FfnOutput)
@@ -39,34 +52,35 @@ impl Forward<'_> {
     fn mix(
         &self,
         layer: usize,
-        spec: &LayerSpec,
         input: Tensor<3>,
         context: &AttentionContext,
+        past: Option<&mut LayerCache>,
         tap: &mut dyn Tap,
     ) -> Tensor<3> {
-        match &spec.mixer {
-            Mixer::Attention(attention) => self.attention(layer, spec, attention, input, &context.layers[layer], tap),
-            Mixer::Conv(conv) => self.convolution(layer, conv, input, context.present.as_ref(), tap),
+        match &self.spec().layers[layer].mixer {
+            Mixer::Attention(spec) => self.attention(layer, spec, input, &context.layers[layer], past, tap),
+            Mixer::Conv(spec) => self.convolution(layer, spec, input, context.present.as_ref(), past, tap),
         }
     }
 
-    /// output(softmax(query · keyᵀ · scale + mask) · value).
+    /// output(softmax(query · keyᵀ · scale + mask) · value), over the keys and values of the cache and the input's own.
     fn attention(
         &self,
         layer: usize,
-        of_layer: &LayerSpec,
         spec: &AttentionSpec,
         input: Tensor<3>,
         context: &LayerContext,
+        past: Option<&mut LayerCache>,
         tap: &mut dyn Tap,
     ) -> Tensor<3> {
+        let layer_norm = self.spec().layers[layer].norm;
         let [batch, length, _] = input.dims();
         let (heads, shared, width) = (spec.heads, spec.key_value_heads, spec.head_dim);
         let mut project = |role, heads: usize, norm: Option<NormSite>| -> Tensor<4> {
             let mut projected = self.linear(LinearId::layer(layer, role), input.clone(), tap);
             if let Some(site) = norm.filter(|_| spec.query_key_norm) {
                 projected = projected.reshape([batch, length * heads, width]);
-                projected = self.norm(projected, of_layer.norm, Some(layer as u16), site);
+                projected = self.norm(projected, layer_norm, Some(layer as u16), site);
             }
             projected.reshape([batch, length, heads, width]).swap_dims(1, 2)
         };
@@ -78,29 +92,36 @@ impl Forward<'_> {
             key = rotate(key, cos, sin);
         }
         tap.attention(layer, &query, &key);
+        let (key, value) = match past {
+            Some(past) => past.extend(key, value, spec.window),
+            None => (key, value),
+        };
+        let keys = key.dims()[2];
         // The query heads of one key head are rows of one product, so that keys and values are never repeated:
         // (batch, key_value_heads, heads / key_value_heads · length, head_dim).
         let rows = heads / shared * length;
         let query = (query * spec.score_scale).reshape([batch, shared, rows, width]);
-        let scores = query.matmul(key.swap_dims(2, 3)).reshape([batch, heads, length, length]);
+        let scores = query.matmul(key.swap_dims(2, 3)).reshape([batch, heads, length, keys]);
         let scores = match &context.mask {
             Some(mask) => scores + mask.clone(),
             None => scores,
         };
-        let weights = activation::softmax(scores, 3).reshape([batch, shared, rows, length]);
+        let weights = activation::softmax(scores, 3).reshape([batch, shared, rows, keys]);
         let mixed = weights.matmul(value).reshape([batch, heads, length, width]);
         let mixed = mixed.swap_dims(1, 2).reshape([batch, length, heads * width]);
         self.linear(LinearId::layer(layer, Role::Output), mixed, tap)
     }
 
     /// out(c · conv(b · x)) with (b, c, x) = in(input): output t of the convolution is Σ_j kernel[j] · input[t − taps + 1 + j],
-    /// zeros before the first position. `present`, (batch, length, 1), makes padding count as zeros too.
+    /// those of the cache, or zeros, before the first position. `present`, (batch, length, 1), makes padding count as
+    /// zeros too.
     fn convolution(
         &self,
         layer: usize,
         spec: &ConvSpec,
         input: Tensor<3>,
         present: Option<&Tensor<3>>,
+        past: Option<&mut LayerCache>,
         tap: &mut dyn Tap,
     ) -> Tensor<3> {
         let [batch, length, hidden] = input.dims();
@@ -111,8 +132,17 @@ impl Forward<'_> {
         let projected = self.linear(LinearId::layer(layer, Role::ConvIn), input, tap);
         let part = |n: usize| projected.clone().narrow(2, n * hidden, hidden);
         let gated = part(0) * part(2);
-        let before = Tensor::zeros([batch, spec.taps - 1, hidden], &gated.device());
-        let padded = if spec.taps > 1 { Tensor::cat(vec![before, gated], 1) } else { gated };
+        let padded = if spec.taps > 1 {
+            let held = past.as_ref().and_then(|past| past.inputs.clone());
+            let before = held.unwrap_or_else(|| Tensor::zeros([batch, spec.taps - 1, hidden], &gated.device()));
+            let padded = Tensor::cat(vec![before, gated], 1);
+            if let Some(past) = past {
+                past.inputs = Some(padded.clone().narrow(1, length, spec.taps - 1));
+            }
+            padded
+        } else {
+            gated
+        };
         let of_layer = |part| self.weights.vector(ParameterId::Kernel(layer as u16, part));
         let kernel = of_layer(Part::Weight).reshape([hidden, spec.taps]);
         let tap_of = |n: usize| kernel.clone().narrow(1, n, 1).reshape([1, 1, hidden]);

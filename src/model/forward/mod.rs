@@ -1,18 +1,23 @@
 //! The one f32 forward: every family, every use (reference evaluation, calibration, training), differentiable where the
-//! device is, callable block by block. It computes what [`ModelSpec`] says from weights behind [`WeightSource`], and
+//! device is, callable block by block, or token by token with a [`Cache`]. It computes what [`ModelSpec`] says from weights behind [`WeightSource`], and
 //! shows the input of every matrix, and queries and keys, to a [`Tap`]. Key maps are left out: they cancel in exact
 //! arithmetic and matter only to the runtime's integers.
 
 mod batch;
 mod block;
+mod cache;
+mod product;
 mod source;
+mod stored;
 
 pub use batch::{AttentionContext, Batch, BatchError};
+pub use cache::{Cache, CacheError};
 pub use source::{DenseWeights, WeightSource};
+pub use stored::StoredWeights;
 
 use super::id::{LinearId, NormSite, ParameterId, Part, Role};
 use super::spec::{Activation, Head, ModelSpec, Norm, NormKind, Positions};
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{Device, Tensor, activation};
 
 /// Sees activations as the forward computes them. Padded positions are among them.
 pub trait Tap {
@@ -72,10 +77,8 @@ impl<'a> Forward<'a> {
     /// Token embeddings with positions, types and norm, (batch, length, hidden).
     pub fn embed(&self, batch: &Batch) -> Tensor<3> {
         let [count, length] = batch.dims();
-        let ids: Vec<i32> = batch.tokens().iter().map(|&id| id.cast_signed()).collect();
-        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count * length]), &self.device);
-        let table = self.weights.matrix(LinearId::global(Role::TokenEmbedding));
-        let mut hidden = table.select(0, ids).reshape([count, length, self.spec.hidden]);
+        let embeddings = self.weights.rows(LinearId::global(Role::TokenEmbedding), batch.tokens());
+        let mut hidden = embeddings.reshape([count, length, self.spec.hidden]);
         if self.spec.embedding_scale != 1.0 {
             hidden = hidden * self.spec.embedding_scale;
         }
@@ -85,7 +88,7 @@ impl<'a> Forward<'a> {
         }
         if self.spec.positions == Positions::Learned {
             let positions = self.weights.matrix(LinearId::global(Role::PositionEmbedding));
-            hidden = hidden + positions.narrow(0, 0, length).unsqueeze::<3>();
+            hidden = hidden + positions.narrow(0, batch.start(), length).unsqueeze::<3>();
         }
         match self.spec.embedding_norm {
             Some(norm) => self.norm(hidden, norm, None, NormSite::Embedding),
@@ -143,7 +146,7 @@ impl<'a> Forward<'a> {
         let [batch, length, width] = input.dims();
         let input = input.reshape([batch * length, width]);
         tap.linear(id, &input);
-        let mut output = input.matmul(self.weights.matrix(id).transpose());
+        let mut output = self.weights.product(id, input);
         if self.spec.has_bias(id) {
             output = output + self.weights.vector(ParameterId::bias(id)).unsqueeze::<2>();
         }

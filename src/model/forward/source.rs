@@ -4,7 +4,7 @@
 use crate::model::id::{LinearId, ParameterId, Part, Role};
 use crate::model::spec::ModelSpec;
 use crate::model::weights::{Model, ModelError};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::collections::BTreeMap;
 
 /// Weights as the forward uses them. Asked only for parameters that the model's specification lists, and for `head.lm`
@@ -14,6 +14,20 @@ pub trait WeightSource {
     fn matrix(&self, id: LinearId) -> Tensor<2>;
     /// A bias, a norm's vector, or a convolution's kernel, row by row.
     fn vector(&self, id: ParameterId) -> Tensor<1>;
+
+    /// input · matrixᵀ: (tokens, in) to (tokens, out).
+    fn product(&self, id: LinearId, input: Tensor<2>) -> Tensor<2> {
+        input.matmul(self.matrix(id).transpose())
+    }
+
+    /// Some rows of a matrix, (rows, in).
+    fn rows(&self, id: LinearId, rows: &[u32]) -> Tensor<2> {
+        let table = self.matrix(id);
+        let rows: Vec<i32> = rows.iter().map(|&row| row.cast_signed()).collect();
+        let count = rows.len();
+        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), &table.device());
+        table.select(0, rows)
+    }
 }
 
 /// Every weight of a model as an f32 tensor on a device.
