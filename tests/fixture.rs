@@ -302,6 +302,7 @@ pub(crate) fn compiled(model: &Model, device: &Device, context: Option<usize>) -
     let host = HostSections {
         tokenizer: Some(tokenizer.to_string().into_bytes()),
         provenance: Some(b"{\"stage\":\"compile\"}".to_vec()),
+        chat_template: None,
     };
     compile(model, device, context, &text, &host, &Silent).expect("the fixture compiles")
 }

@@ -168,7 +168,7 @@ fn generation_gives_the_tokens_that_the_whole_forward_gave() {
     let Some(directory) = shared("models/stories260k") else { return };
     let device = device("flex").unwrap();
     let options = Options {
-        prompt: "Once upon a time".to_owned(),
+        prompt: slmc::eval::generate::Prompt::Text("Once upon a time".to_owned()),
         tokens: STORIES.len(),
         sampling: Sampling::GREEDY,
         seed: 0,

@@ -4,6 +4,7 @@
 mod allocate;
 mod artifact;
 mod c_interface;
+mod chat;
 mod cli;
 mod dense_directory;
 mod determinism;

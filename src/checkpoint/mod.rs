@@ -24,13 +24,14 @@ pub const INDEX_FILE: &str = "model.safetensors.index.json";
 /// File by which slmc recognises a directory that it made: the provenance.
 pub const PROVENANCE_FILE: &str = "slmc.json";
 /// Files that travel with a model unchanged, where present.
-pub const COMPANION_FILES: [&str; 10] = [
+pub const COMPANION_FILES: [&str; 11] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "generation_config.json",
     "chat_template.jinja",
+    "chat_template.json",
     "vocab.txt",
     "vocab.json",
     "merges.txt",

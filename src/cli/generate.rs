@@ -1,7 +1,8 @@
 //! `slmc generate`
 
 use super::global::Global;
-use crate::eval::generate::{Options, Stop, generate};
+use crate::data::chat_template::Conversation;
+use crate::eval::generate::{Options, Prompt, Stop, generate};
 use crate::eval::opened::OpenedModel;
 use crate::model::device::device;
 use crate::shell::{ExitStatus, Shell};
@@ -9,26 +10,39 @@ use slm_runtime::sample::Sampling;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-/// Continue a text with an artifact or a directory
+/// Continue a text or answer a question with an artifact or a directory
 ///
 /// An artifact runs as on the device, with the same bits; a directory runs in f32. The text streams to stdout. With
 /// --temperature 0, the default, the likeliest token is taken; draws follow from --seed and are the same everywhere.
+///
+/// --prompt continues a text, which opens with the tokens that the tokenizer puts there. --chat asks an instruct model:
+/// its chat template (chat_template.jinja, or tokenizer_config.json; an artifact carries it in its host part) makes the
+/// prompt, and the answer alone is printed. Both end at the model's end tokens.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  slmc generate out/mixed.slm --prompt 'Once upon a time' --tokens 100 --temperature 0.8 --seed 7"
+    after_help = "Examples:\n  slmc generate out/mixed.slm --prompt 'Once upon a time' --tokens 100 --temperature 0.8 --seed 7\n  \
+                  slmc generate out/mixed.slm --chat 'What is the capital of France?'"
 )]
 pub(super) struct Args {
     /// Artifact, or directory
     #[arg(value_name = "FILE.slm|DIR")]
     model: PathBuf,
 
-    /// Text to continue
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    prompt: String,
+    /// Text to continue [default: none: the model begins one]
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
 
-    /// Most tokens to add
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    tokens: usize,
+    /// Question to answer, through the model's chat template
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt")]
+    chat: Option<String>,
+
+    /// System message before the question [default: the template's own, if it has one]
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
+
+    /// Most tokens to add [default: 64, with --chat 512]
+    #[arg(long, value_name = "N")]
+    tokens: Option<usize>,
 
     /// 0 takes the likeliest token; 1 draws as the model predicts
     #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
@@ -51,6 +65,11 @@ pub(super) struct Args {
     device: String,
 }
 
+/// Most tokens of a continued text.
+const TEXT_TOKENS: usize = 64;
+/// Most tokens of an answer.
+const ANSWER_TOKENS: usize = 512;
+
 fn temperature(text: &str) -> Result<f32, String> {
     let value: f32 = text.parse().map_err(|_| "not a number".to_owned())?;
     let usable = value == 0.0 || (0.001..=1000.0).contains(&value);
@@ -70,9 +89,13 @@ impl Args {
             top_k: self.top_k,
             top_p: (self.top_p * 65_536.0).round() as u32,
         };
+        let (prompt, most) = match &self.chat {
+            Some(user) => (Prompt::Chat(Conversation::ask(self.system.as_deref(), user)), ANSWER_TOKENS),
+            None => (Prompt::Text(self.prompt.clone().unwrap_or_default()), TEXT_TOKENS),
+        };
         let options = Options {
-            prompt: self.prompt.clone(),
-            tokens: self.tokens,
+            prompt,
+            tokens: self.tokens.unwrap_or(most),
             sampling,
             seed: global.seed,
             tokenizer: self.tokenizer.clone(),

@@ -6,8 +6,10 @@ use super::{ARTIFACT_MAGIC, CompileError, HostSections, TextSection, check_quant
 use crate::checkpoint::PROVENANCE_FILE;
 use crate::checkpoint::atomic::{self, AtomicError};
 use crate::checkpoint::hash::{HashError, directory_sha256, hex};
+use crate::data::chat_template::{ChatTemplate, ChatTemplateError};
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::model::size::WeightSize;
+use crate::model::spec::ModelKind;
 use crate::model::special_tokens::tokenizer_json;
 use crate::model::weights::Model;
 use crate::progress::Progress;
@@ -42,6 +44,9 @@ pub enum DirectoryError {
     /// Of the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// Of the chat template.
+    #[error(transparent)]
+    Template(#[from] ChatTemplateError),
     /// Of the output.
     #[error(transparent)]
     Output(#[from] AtomicError),
@@ -121,9 +126,15 @@ pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<C
         strip_leading_space: tokenizer.text_rules()?.strip_leading_space,
         tables: tables.ok(),
     };
+    // Encoders of sentences may carry a template of the model they were made from; nobody asks them.
+    let template = match model.spec.kind {
+        ModelKind::Decoder => ChatTemplate::open(&options.model)?,
+        ModelKind::Encoder => None,
+    };
     let host = HostSections {
         tokenizer: tokenizer_json(&options.model).map_err(TokenizerError::from)?,
         provenance: Some(provenance(options, host_only.as_deref())?.to_string().into_bytes()),
+        chat_template: template.map(|template| template.to_section()),
     };
     let compiled = compile(&model, &options.device, options.context, &text, &host, progress)?;
     let view = ArtifactView::open(&compiled.bytes).map_err(CompileError::Emitted)?;

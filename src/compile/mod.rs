@@ -54,6 +54,8 @@ pub struct HostSections {
     pub tokenizer: Option<Vec<u8>>,
     /// How the artifact was made, JSON.
     pub provenance: Option<Vec<u8>>,
+    /// What makes a prompt of a conversation.
+    pub chat_template: Option<Vec<u8>>,
 }
 
 /// A compiled model.
@@ -272,5 +274,6 @@ fn host_sections(model: &Model, tensors: &[StoredTensor], host: &HostSections) -
         let labels = serde_json::Value::from(labels.clone()).to_string();
         sections.push((SectionKind::Labels, labels.into_bytes()));
     }
+    sections.extend(host.chat_template.clone().map(|bytes| (SectionKind::ChatTemplate, bytes)));
     sections
 }

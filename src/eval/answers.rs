@@ -9,7 +9,7 @@
 //!               BP = min(1, exp(1 − wanted words / words))
 //! ```
 
-use super::generate::{GenerateError, Options as Generation, generate};
+use super::generate::{GenerateError, Options as Generation, Prompt, generate};
 use super::opened::OpenedModel;
 use super::subject::{Subject, number_row};
 use crate::data::text::LabelledRecord;
@@ -89,7 +89,7 @@ pub fn evaluate(
     let (mut answers, mut others, mut generated) = (Vec::new(), Vec::new(), 0);
     for record in records {
         let options = Generation {
-            prompt: record.text.clone(),
+            prompt: Prompt::Text(record.text.clone()),
             tokens,
             sampling: Sampling::GREEDY,
             seed: 0,

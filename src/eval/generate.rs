@@ -3,6 +3,7 @@
 
 use super::opened::{Engine, OpenError, OpenedModel};
 use crate::compile::host::{ArtifactError, SessionMemory, kernels_for};
+use crate::data::chat_template::{ChatTemplateError, Conversation};
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::model::forward::{Cache, CacheError, Forward};
 use crate::model::spec::ModelKind;
@@ -14,11 +15,20 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
+/// What stands before what is generated.
+#[derive(Clone, Debug)]
+pub enum Prompt {
+    /// A text to continue.
+    Text(String),
+    /// A conversation to answer, through the model's chat template.
+    Chat(Conversation),
+}
+
 /// What to generate.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Text to continue.
-    pub prompt: String,
+    /// What it follows.
+    pub prompt: Prompt,
     /// Most tokens to add.
     pub tokens: usize,
     /// How to choose.
@@ -57,6 +67,9 @@ pub enum GenerateError {
     /// Of the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// Of the chat template.
+    #[error(transparent)]
+    Template(#[from] ChatTemplateError),
     /// Of the f32 forward.
     #[error(transparent)]
     Forward(#[from] CacheError),
@@ -82,9 +95,12 @@ pub enum Stop {
 /// Result of `slmc generate`.
 #[derive(Clone, Debug, Serialize)]
 pub struct GenerateReport {
-    /// Prompt and continuation; bytes that are not UTF-8 are replaced.
+    /// Prompt and continuation, of a conversation the answer alone; bytes that are not UTF-8 are replaced.
     pub text: String,
-    /// Tokens of the prompt, the opening one included.
+    /// Of a conversation, the prompt that the template made of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Tokens of the prompt, opening ones included.
     pub prompt_tokens: usize,
     /// The ids added.
     pub tokens: Vec<u32>,
@@ -121,7 +137,8 @@ impl Reader for (Forward<'_>, Cache) {
     }
 }
 
-/// Continues a prompt. `emit` receives the prompt and then the bytes of every token; it may end generation.
+/// Continues a text or answers a conversation. `emit` receives the text and then the bytes of every token; it may end
+/// generation. A template writes the tokens that open a text itself.
 pub fn generate(
     model: &OpenedModel,
     options: &Options,
@@ -136,8 +153,13 @@ pub fn generate(
     };
     let rules = tokenizer.text_rules()?;
     tokenizer.check(model.vocabulary)?;
-    let mut tokens: Vec<u32> = model.opening.clone();
-    tokens.extend(tokenizer.encode_plain(&options.prompt)?);
+    let (mut tokens, shown, rendered) = match &options.prompt {
+        Prompt::Text(text) => ([model.opening.clone(), tokenizer.encode_plain(text)?].concat(), text.as_str(), None),
+        Prompt::Chat(conversation) => {
+            let rendered = model.chat_template(options.tokenizer.as_deref())?.render(conversation)?;
+            (tokenizer.encode_plain(&rendered)?, "", Some(rendered))
+        }
+    };
     let (prompt_tokens, context) = (tokens.len(), model.context);
     if tokens.is_empty() {
         return Err(GenerateError::EmptyPrompt);
@@ -146,9 +168,9 @@ pub fn generate(
         return Err(GenerateError::PromptTooLong { tokens: prompt_tokens, context });
     }
     let vocabulary = tokenizer.vocabulary_bytes(model.vocabulary)?;
-    let mut text = options.prompt.clone().into_bytes();
+    let mut text = shown.as_bytes().to_vec();
     let mut run = |reader: &mut dyn Reader| {
-        let mut stop = if emit(options.prompt.as_bytes()).is_break() { Stop::Closed } else { Stop::Length };
+        let mut stop = if emit(shown.as_bytes()).is_break() { Stop::Closed } else { Stop::Length };
         let mut read = 0;
         let mut start = Instant::now();
         while stop == Stop::Length && tokens.len() - prompt_tokens < options.tokens {
@@ -193,6 +215,7 @@ pub fn generate(
     };
     Ok(GenerateReport {
         text: String::from_utf8_lossy(&text).into_owned(),
+        prompt: rendered,
         prompt_tokens,
         tokens: tokens.split_off(prompt_tokens),
         stop,

@@ -4,6 +4,7 @@
 use super::forward::{Forward, ForwardError};
 use super::subject::{Numerics, Subject};
 use crate::compile::host::{ArtifactError, ArtifactFile, run_sequence};
+use crate::data::chat_template::{ChatTemplate, ChatTemplateError};
 use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::model::forward::{Batch, DenseWeights, Forward as DenseForward, NoTaps, StoredWeights, WeightSource};
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
@@ -38,6 +39,19 @@ pub enum OpenError {
     )]
     NoTokenizer {
         /// The artifact.
+        path: PathBuf,
+    },
+    /// Of its chat template.
+    #[error(transparent)]
+    Template(#[from] ChatTemplateError),
+    /// There is no chat template.
+    #[error(
+        "{}: holds no chat template, so it has no way to be asked; pass the whole text with --prompt, or, for an artifact, \
+         the directory it was made from with --tokenizer DIR",
+        path.display()
+    )]
+    NoChatTemplate {
+        /// Where it was looked for.
         path: PathBuf,
     },
     /// The artifact's labels do not parse.
@@ -212,6 +226,30 @@ impl OpenedModel {
                 Ok(Tokenizer::from_bytes(file.path().to_owned(), bytes)?)
             }
         }
+    }
+}
+
+impl OpenedModel {
+    /// What makes a prompt of a conversation: of `directory` where one is given, else the model's own.
+    ///
+    /// # Errors
+    /// [`OpenError::NoChatTemplate`], [`OpenError::Template`].
+    pub fn chat_template(&self, directory: Option<&Path>) -> Result<ChatTemplate, OpenError> {
+        let own = match &self.engine {
+            Engine::Directory { directory, .. } => Some(directory.as_path()),
+            Engine::Artifact(_) => None,
+        };
+        let (template, path) = match (directory.or(own), &self.engine) {
+            (Some(directory), _) => (ChatTemplate::open(directory)?, directory.to_owned()),
+            (None, Engine::Directory { directory, .. }) => (None, directory.clone()),
+            (None, Engine::Artifact(file)) => {
+                let view = file.view()?;
+                let section = view.section(SectionKind::ChatTemplate);
+                let template = section.map(|bytes| ChatTemplate::from_section(file.path(), bytes)).transpose()?;
+                (template, file.path().to_owned())
+            }
+        };
+        template.ok_or(OpenError::NoChatTemplate { path })
     }
 }
 

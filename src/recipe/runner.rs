@@ -206,7 +206,7 @@ fn continued(sample: &Sample, path: &Path, recipe: &Recipe, seed: u64) -> Result
         _ => None,
     };
     let options = generate::Options {
-        prompt: sample.prompt.clone(),
+        prompt: generate::Prompt::Text(sample.prompt.clone()),
         tokens: sample.tokens,
         sampling: Sampling::GREEDY,
         seed,
