@@ -1,0 +1,139 @@
+//! Chat templates: the Jinja programs by which a model directory says how a conversation becomes the text its model
+//! was trained on. They are found as transformers finds them ([`ChatTemplate::open`]), given the same variables
+//! ([`Conversation`]), and run as untrusted code: a template is part of a download, so its size, steps, memory
+//! and time are bounded, and it reads nothing but the conversation, the special tokens and the date.
+//!
+//! The rendered text is tokenized without further special tokens: the template writes them itself.
+
+mod conversation;
+mod date;
+mod engine;
+mod error;
+mod files;
+mod functions;
+mod guards;
+mod python;
+mod section;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use conversation::{Conversation, Message, message};
+pub use date::Moment;
+pub use error::{ChatTemplateError, TemplateLocation};
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Longest template, in bytes: fifteen times the longest in use.
+pub const MAX_TEMPLATE_BYTES: usize = 256 << 10;
+/// Most templates of a model: real ones have up to three.
+const MAX_TEMPLATES: usize = 64;
+/// Most special tokens of a model.
+const MAX_TOKENS: usize = 256;
+/// The template that is taken where none is named.
+const DEFAULT: &str = "default";
+/// The template that is taken where there are tools.
+const TOOL_USE: &str = "tool_use";
+/// The special tokens that every tokenizer of transformers can have.
+const SPECIAL_TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// A template of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Named {
+    /// The file it is in.
+    path: PathBuf,
+    name: String,
+    text: String,
+}
+
+/// A model's chat templates and the special tokens they write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatTemplate {
+    /// The file that holds the templates, or the directory of their files.
+    path: PathBuf,
+    /// At least one; names differ.
+    templates: Vec<Named>,
+    /// Names and texts.
+    tokens: Vec<(String, String)>,
+}
+
+impl ChatTemplate {
+    /// Reads the templates of a model directory; `None` where it has none.
+    ///
+    /// # Errors
+    /// A file cannot be read, is too long, or is not as transformers writes it. Templates are compiled by
+    /// [`ChatTemplate::render`].
+    pub fn open(directory: &Path) -> Result<Option<Self>, ChatTemplateError> {
+        let Some((path, templates)) = files::templates(directory)? else { return Ok(None) };
+        Ok(Some(ChatTemplate { path, templates, tokens: files::special_tokens(directory)? }))
+    }
+
+    /// The file that holds the templates, or the directory of their files.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of the templates.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.templates.iter().map(|template| template.name.as_str())
+    }
+
+    /// A special token by its name, such as `eos_token`.
+    pub fn token(&self, name: &str) -> Option<&str> {
+        self.tokens.iter().find(|(key, _)| key == name).map(|(_, token)| token.as_str())
+    }
+
+    /// Compiles the template of a name, or the default one, without running it.
+    ///
+    /// # Errors
+    /// No template has that name, or its text is not a template.
+    pub fn check(&self, name: Option<&str>) -> Result<(), ChatTemplateError> {
+        let template = self.choose(name, false)?;
+        self.run(template, None, Moment::from_unix(0), engine::DEADLINE).map(drop)
+    }
+
+    /// The conversation as the model's text.
+    ///
+    /// # Errors
+    /// There is no template to take, it refuses the conversation, or it fails.
+    pub fn render(&self, conversation: &Conversation) -> Result<String, ChatTemplateError> {
+        self.render_within(conversation, engine::DEADLINE)
+    }
+
+    fn render_within(&self, conversation: &Conversation, deadline: Duration) -> Result<String, ChatTemplateError> {
+        let template = self.choose(conversation.template.as_deref(), conversation.tools.is_some())?;
+        let variables = conversation.variables(&self.tokens).map_err(|name| ChatTemplateError::Reserved { name })?;
+        let moment = conversation.moment.unwrap_or_else(Moment::now);
+        self.run(template, Some(variables), moment, deadline)
+    }
+
+    fn run(
+        &self,
+        template: &Named,
+        variables: Option<serde_json::Map<String, serde_json::Value>>,
+        moment: Moment,
+        deadline: Duration,
+    ) -> Result<String, ChatTemplateError> {
+        engine::run(&template.text, variables, moment, deadline)
+            .map_err(|failure| ChatTemplateError::from_failure(failure, &template.path, &template.name))
+    }
+
+    /// The template to take: the one that is named, else the one for tools where there are some, else the default. A
+    /// model's only template is its default, whatever its name.
+    fn choose(&self, name: Option<&str>, tools: bool) -> Result<&Named, ChatTemplateError> {
+        let find = |name: &str| self.templates.iter().find(|template| template.name == name);
+        let names = || self.names().collect::<Vec<_>>().join(", ");
+        let path = || self.path.clone();
+        if let Some(name) = name {
+            let unknown = || ChatTemplateError::UnknownTemplate { path: path(), name: name.to_owned(), names: names() };
+            return find(name).ok_or_else(unknown);
+        }
+        if let [only] = self.templates.as_slice() {
+            return Ok(only);
+        }
+        let for_tools = if tools { find(TOOL_USE) } else { None };
+        for_tools.or_else(|| find(DEFAULT)).ok_or_else(|| ChatTemplateError::NoDefault { path: path(), names: names() })
+    }
+}
