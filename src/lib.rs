@@ -40,6 +40,7 @@
 //! | `model.safetensors` | f32, f16 or bf16 tensors | [`checkpoint::tensor_file`] |
 //! | `model.safetensors.index.json` | which shard holds which tensor | [`checkpoint::directory`] |
 //! | `tokenizer.json` | the tokenizer; its decoder becomes the device's table | [`data::tokenizer`], [`data::vocabulary`] |
+//! | `chat_template.jinja` and the other places of chat templates | how a conversation becomes text | [`mod@data::chat_template`] |
 //! | `slmc.json` | which matrices are sparse | [`model::dense_directory`] |
 //! | text, JSONL | training, calibration and evaluation text, labels | [`data::text`] |
 //! | `*.toml` target | what a device holds (docs/targets.md) | [`recipe::target`] |

@@ -1,5 +1,5 @@
-//! Text to tokens to windows: reading text files, the one user of the `tokenizers` crate, and the cutting of tokens
-//! into the windows and sequences that calibration and evaluation run on.
+//! Text to tokens to windows: reading text files, conversations as text, the one user of the `tokenizers` crate, and the
+//! cutting of tokens into the windows and sequences that calibration and evaluation run on.
 
 pub mod chat_template;
 pub mod device_text;

@@ -1,4 +1,4 @@
-//! What a chat template is given: messages, and what else transformers' `apply_chat_template` takes.
+//! The variables of a chat template: messages, and the other arguments of transformers' `apply_chat_template`.
 
 use super::Moment;
 use serde_json::{Map, Value};
@@ -15,7 +15,7 @@ pub fn message(role: &str, content: &str) -> Message {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), Value::from(value))).collect()
 }
 
-/// A conversation to render. What is `None` stays undefined or none in the template, as in transformers.
+/// A conversation to render. Tools and documents that are `None` are none in the template too, as in transformers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conversation {
     /// First to last. Keys whose value is null are left out, as transformers does.
@@ -30,7 +30,7 @@ pub struct Conversation {
     pub arguments: Map<String, Value>,
     /// Which of several templates; `None` is `tool_use` where there are tools and it exists, else `default`.
     pub template: Option<String>,
-    /// What `strftime_now` takes for now; `None` is the machine's clock, in UTC.
+    /// The time that `strftime_now` formats; `None` is the machine's clock, in UTC.
     pub moment: Option<Moment>,
 }
 
@@ -42,7 +42,8 @@ impl Conversation {
         Conversation { messages, add_generation_prompt: true, ..Conversation::default() }
     }
 
-    /// The template's variables, `tokens` being the special tokens by name; or the argument that would hide one of them.
+    /// The template's variables, `tokens` being the special tokens by name; or the argument that would hide one of
+    /// the conversation's own.
     pub(super) fn variables(&self, tokens: &[(String, String)]) -> Result<Map<String, Value>, String> {
         let mut variables: Map<String, Value> = Map::new();
         variables.extend(tokens.iter().map(|(name, token)| (name.clone(), Value::from(token.as_str()))));

@@ -1,14 +1,14 @@
 //! Runs a template in minijinja, set up as transformers sets up Jinja and bounded as untrusted code must be:
 //!
-//! | what | bound |
+//! | resource | bound |
 //! |---|---|
-//! | instructions, and bytes of texts and lists | fuel: [`FUEL`] plus [`FUEL_PER_BYTE`] of what it is given |
+//! | instructions, and bytes of texts and lists | fuel: [`FUEL`] plus [`FUEL_PER_BYTE`] of its variables |
 //! | containers | [`super::guards`] |
 //! | recursion of macros and loops | minijinja's limit; the stack is [`STACK_BYTES`] long |
 //! | time | [`DEADLINE`], for the few operations that cost no fuel, such as comparing long texts |
 //!
-//! It runs in a thread of its own, for the stack and for the deadline. A thread that misses the deadline is left behind:
-//! it ends when its fuel does.
+//! It runs in a thread of its own, for the stack and for the deadline. A thread that misses the deadline is left
+//! behind: it ends when its fuel does.
 
 use super::{Moment, functions, guards, source};
 use minijinja::syntax::SyntaxConfig;
@@ -24,7 +24,7 @@ const FUEL: u64 = 250_000;
 const FUEL_PER_BYTE: u64 = 8;
 /// Most fuel; with it at most 256 MiB are made.
 const MAX_FUEL: u64 = 1 << 22;
-/// Address space for the stack; only what is used of it is memory.
+/// Address space for the stack; only the used part is memory.
 const STACK_BYTES: usize = 256 << 20;
 /// Longest time a rendering takes.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
@@ -40,17 +40,17 @@ pub(super) enum Failure {
     Source(source::SourceError),
     /// The deadline passed.
     Slow,
-    /// The engine panicked.
+    /// The engine panicked. Where panics abort, the program has ended instead.
     Panicked,
     /// No thread could be started.
     Thread(std::io::Error),
 }
 
 impl Failure {
-    /// What the template itself or slmc's bounds said, where the engine's error comes from there.
-    pub(super) fn said<T: std::error::Error + 'static>(&self) -> Option<&T> {
+    /// The error of the template itself or of slmc's bounds, where the engine's comes from there.
+    pub(super) fn cause<T: std::error::Error + 'static>(&self) -> Option<&T> {
         let Failure::Engine(error) = self else { return None };
-        error.source()?.downcast_ref()
+        std::iter::successors(error.source(), |&error| error.source()).find_map(|error| error.downcast_ref())
     }
 }
 
@@ -109,7 +109,7 @@ fn value(json: &Json) -> Value {
     }
 }
 
-/// What an engine's error says, without its place.
+/// The words of an engine's error, without its place.
 pub(super) fn message(error: &Error) -> String {
     let Some(detail) = error.detail() else { return error.kind().to_string() };
     match error.kind() {

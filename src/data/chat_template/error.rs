@@ -1,4 +1,4 @@
-//! Why there is no chat template or no text of one.
+//! Errors of finding, carrying and rendering chat templates.
 
 use super::engine::{self, Failure};
 use super::functions::Raised;
@@ -14,7 +14,7 @@ const MAX_MESSAGE: usize = 1000;
 
 /// A place in a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct TemplateLocation {
     /// The file that holds it.
     pub path: PathBuf,
     /// Its name: `default`, `tool_use` …
@@ -23,7 +23,7 @@ pub struct Place {
     pub line: Option<usize>,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for TemplateLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: chat template `{}`", self.path.display(), self.template)?;
         self.line.map_or(Ok(()), |line| write!(f, ", line {line}"))
@@ -68,14 +68,14 @@ pub enum ChatTemplateError {
         /// The file.
         path: PathBuf,
     },
-    /// A JSON value is not what transformers writes.
+    /// A JSON value has another form than transformers writes.
     #[error("{}: `{key}` is not {expected}; write it as transformers' `save_pretrained` does", path.display())]
     Shape {
         /// The file.
         path: PathBuf,
         /// The key.
         key: String,
-        /// What would be accepted.
+        /// The accepted forms.
         expected: &'static str,
     },
     /// An artifact's section is damaged.
@@ -83,7 +83,7 @@ pub enum ChatTemplateError {
     Section {
         /// The artifact.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         message: String,
     },
     /// An artifact's section is of another version.
@@ -95,9 +95,9 @@ pub enum ChatTemplateError {
     Schema {
         /// The artifact.
         path: PathBuf,
-        /// What it says.
+        /// The artifact's schema.
         found: String,
-        /// What is known.
+        /// The schema that is read.
         known: &'static str,
     },
     /// There is no template of the name asked for.
@@ -105,7 +105,7 @@ pub enum ChatTemplateError {
     UnknownTemplate {
         /// The file or directory.
         path: PathBuf,
-        /// What was asked for.
+        /// The name asked for.
         name: String,
         /// Those there are, joined by commas.
         names: String,
@@ -128,7 +128,7 @@ pub enum ChatTemplateError {
     #[error("{place}: the template refuses this conversation: {message}; change the messages as it asks")]
     Refused {
         /// Where.
-        place: Place,
+        place: TemplateLocation,
         /// The template's words.
         message: String,
     },
@@ -136,26 +136,26 @@ pub enum ChatTemplateError {
     #[error("{place}: {message}; fix the template, or take the model's original one")]
     Syntax {
         /// Where.
-        place: Place,
-        /// What is wrong.
+        place: TemplateLocation,
+        /// The fault.
         message: String,
     },
     /// A variable that the template needs has no value.
     #[error("{place}: {message}; give it as an argument or in the messages, if this conversation should have it")]
     Undefined {
         /// Where.
-        place: Place,
+        place: TemplateLocation,
         /// Which.
         message: String,
     },
-    /// The template uses what slmc's engine does not have.
+    /// The template uses a function, filter, test or method that slmc's engine does not have.
     #[error(
-        "{place}: {message}; slmc knows what transformers gives templates, so use the model's original template, or \
+        "{place}: {message}; slmc has those that transformers gives templates: use the model's original template, or \
          write it without"
     )]
     Unknown {
         /// Where.
-        place: Place,
+        place: TemplateLocation,
         /// Which function, filter, test or method.
         message: String,
     },
@@ -163,8 +163,8 @@ pub enum ChatTemplateError {
     #[error("{place}: {message}, which a template may not make; use the model's original template")]
     Unbounded {
         /// Where.
-        place: Place,
-        /// What it makes.
+        place: TemplateLocation,
+        /// The value.
         message: String,
     },
     /// The template takes more than a real one.
@@ -173,35 +173,35 @@ pub enum ChatTemplateError {
     )]
     Exhausted {
         /// Where.
-        place: Place,
+        place: TemplateLocation,
     },
     /// The template takes longer than a real one.
     #[error("{place}: stopped after {seconds} seconds; use the model's original template")]
     Slow {
         /// Which template.
-        place: Place,
+        place: TemplateLocation,
         /// How long it ran.
         seconds: u64,
     },
     /// Some other step of the template failed.
-    #[error("{place}: {message}; check that the conversation has what the template expects")]
+    #[error("{place}: {message}; check that the conversation's messages have the form that the template expects")]
     Render {
         /// Where.
-        place: Place,
-        /// What failed.
+        place: TemplateLocation,
+        /// The fault.
         message: String,
     },
     /// The engine failed, whatever the template.
     #[error("{place}: the template engine panicked; use the model's original template, and report this one")]
     Panicked {
         /// Which template.
-        place: Place,
+        place: TemplateLocation,
     },
     /// The engine's thread could not be started.
     #[error("{place}: no thread to render it in; free memory")]
     Thread {
         /// Which template.
-        place: Place,
+        place: TemplateLocation,
         /// Why.
         source: std::io::Error,
     },
@@ -210,9 +210,9 @@ pub enum ChatTemplateError {
 impl ChatTemplateError {
     /// A failure of the engine on the template `name` of `path`.
     pub(super) fn from_failure(failure: Failure, path: &Path, name: &str) -> Self {
-        let mut place = Place { path: path.to_owned(), template: name.to_owned(), line: None };
-        let raised = failure.said().map(|Raised(message)| printable(message));
-        let unbounded = failure.said().map(|Unbounded(message)| message.clone());
+        let mut place = TemplateLocation { path: path.to_owned(), template: name.to_owned(), line: None };
+        let raised = failure.cause().map(|Raised(message)| printable(message));
+        let unbounded = failure.cause().map(|Unbounded(message)| message.clone());
         let error = match failure {
             Failure::Engine(error) => error,
             Failure::Source(SourceError { line, message }) => {

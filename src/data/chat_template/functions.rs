@@ -15,12 +15,12 @@ const MAX_WIDTH_DIGITS: usize = 3;
 /// Bytes that one unit of fuel pays for.
 const BYTES_PER_FUEL: usize = 64;
 
-/// What `raise_exception` says, as the source of an engine's error.
+/// The message of `raise_exception`, as the source of an engine's error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Raised(pub(super) String);
 
-/// Adds what a template may use beside its variables.
+/// Adds the functions, tests, filters and methods.
 pub(super) fn register(environment: &mut Environment, moment: Moment) {
     environment.set_formatter(print);
     environment.set_unknown_method_callback(method);
@@ -69,7 +69,7 @@ fn raise(message: &Value) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Raised(message)))
 }
 
-/// Jinja's test: what has a length and items, texts and dictionaries too.
+/// Jinja's test: values with a length and items, texts and dictionaries included.
 fn is_sequence(value: &Value) -> bool {
     match value.kind() {
         ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map => true,
@@ -106,7 +106,7 @@ fn method(state: &mut State, value: &Value, name: &str, arguments: &[Value]) -> 
     unknown_method_callback(state, value, name, arguments)
 }
 
-/// Charges what `str.format` may make: every field can be the longest argument, or as wide as its width says.
+/// Charges the longest result of `str.format`: every field can be the longest argument, or as wide as its width.
 fn pay_for_format(state: &State, format: &str, arguments: &[Value]) -> Result<(), Error> {
     let mut digits = 0;
     let mut depth = 0_usize;

@@ -1,7 +1,7 @@
 //! The filters that [`super::source`] writes into a template. Each returns its argument, or an error where the argument
 //! is or would become a container too large to handle at no cost: minijinja prints, compares and drops containers
-//! recursively, item by item, and charges fuel for the result alone. With them, what a container is as a tree (shared
-//! parts counted as often as they are met) stays within [`MAX_WEIGHT_BYTES`] and [`MAX_DEPTH`].
+//! recursively, item by item, and charges fuel for the result alone. With them, a container as a tree (shared parts
+//! counted as often as they are met) stays within [`MAX_WEIGHT_BYTES`] and [`MAX_DEPTH`].
 
 use minijinja::value::{DynObject, ObjectRepr, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
@@ -16,7 +16,7 @@ const MAX_ADDED_ITEMS: usize = 1 << 16;
 /// Values weighed for one unit of fuel.
 const ITEMS_PER_FUEL: usize = 8;
 
-/// What a template may not make, as the source of an engine's error.
+/// A value that a template may not make, as the source of an engine's error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Unbounded(pub(super) String);
@@ -29,8 +29,8 @@ pub(super) fn register(environment: &mut Environment) {
     environment.add_filter("slmc_factor", factor);
 }
 
-/// Checks a value that a variable or container will hold. What slices and lists added together are as Python lists
-/// becomes one here too: lazy views of views would nest as deep as a loop runs.
+/// Checks a value that a variable or container will hold. Slices and sums of lists, which Python copies, are copied
+/// here: lazy views of views would nest as deep as a loop runs.
 pub(super) fn keep(state: &State, value: Value, may_be_namespace: bool) -> Result<Value, Error> {
     let Some(object) = value.as_object() else { return Ok(value) };
     if is_namespace(object) {

@@ -1,6 +1,6 @@
 //! Chat templates: the Jinja programs by which a model directory says how a conversation becomes the text its model
-//! was trained on. They are found as transformers finds them ([`ChatTemplate::open`]), given what transformers gives
-//! them ([`Conversation`]), and run as untrusted code: a template is part of a download, so its size, steps, memory
+//! was trained on. They are found as transformers finds them ([`ChatTemplate::open`]), given the same variables
+//! ([`Conversation`]), and run as untrusted code: a template is part of a download, so its size, steps, memory
 //! and time are bounded, and it reads nothing but the conversation, the special tokens and the date.
 //!
 //! The rendered text is tokenized without further special tokens: the template writes them itself.
@@ -20,7 +20,7 @@ mod tests;
 
 pub use conversation::{Conversation, Message, message};
 pub use date::Moment;
-pub use error::{ChatTemplateError, Place};
+pub use error::{ChatTemplateError, TemplateLocation};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -88,7 +88,7 @@ impl ChatTemplate {
     /// Compiles the template of a name, or the default one, without running it.
     ///
     /// # Errors
-    /// There is none of that name, or it is not a template.
+    /// No template has that name, or its text is not a template.
     pub fn check(&self, name: Option<&str>) -> Result<(), ChatTemplateError> {
         let template = self.choose(name, false)?;
         self.run(template, None, Moment::from_unix(0), engine::DEADLINE).map(drop)

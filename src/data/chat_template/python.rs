@@ -1,6 +1,6 @@
-//! How Python writes what minijinja writes otherwise: floats, and JSON as `json.dumps` makes it. transformers gives
-//! templates a `tojson` that is `json.dumps` with `ensure_ascii=False`: separators `, ` and `: `, keys in their order, and
-//! none of the HTML escapes of Jinja's own.
+//! Values that Python writes otherwise than minijinja: floats, and JSON as `json.dumps` makes it. transformers gives
+//! templates a `tojson` that is `json.dumps` with `ensure_ascii=False`: separators `, ` and `: `, keys in their order,
+//! and none of the HTML escapes of Jinja's own.
 
 use super::guards;
 use minijinja::value::{Kwargs, ObjectRepr, Rest, ValueKind};
@@ -61,7 +61,7 @@ pub(super) fn tojson(state: &State, value: &Value, positional: Rest<Value>, kwar
     Ok(json.text)
 }
 
-/// What an indentation is per level: a number of spaces, or the text itself.
+/// The indentation of a level, given as a number of spaces or as a text.
 fn indentation(value: &Value) -> Result<String, Error> {
     let text = match (value.as_str(), i64::try_from(value.clone())) {
         (Some(text), _) if text.len() <= MAX_INDENT_BYTES => text.to_owned(),
@@ -211,7 +211,7 @@ impl Json {
     }
 }
 
-/// A number as JSON: Python writes floats by `repr`, and what is not finite by name.
+/// A number as JSON: Python writes floats by `repr`, and those that are not finite by name.
 fn number(value: &Value) -> String {
     match f64::try_from(value.clone()) {
         Ok(number) if !value.is_integer() => match number {

@@ -1,15 +1,16 @@
-//! Prepares a template's text for minijinja, which charges fuel for instructions and for the bytes they make, but lets a
-//! few of them make containers of any size at no cost. The lexer here follows minijinja's and changes four things:
+//! Prepares a template's text for minijinja, which charges fuel for instructions and for the bytes they make, but lets
+//! a few of them make containers of any size at no cost. The lexer here follows minijinja's and changes these things:
 //!
 //! | in the template | becomes | why |
 //! |---|---|---|
-//! | `{% generation %}`, `{% endgeneration %}` | `{% if true %}`, `{% endif %}` | transformers' own tag; it renders its body |
-//! | `[a]`, `{'a': b}`, `(a, b)` | `([a]\|slmc_keep)` … | a container that holds another can double at every step |
-//! | `{% set a = b %}`, `{% set a.b = c %}` | `(b)\|slmc_keep`, `(c)\|slmc_store` | the same for tuples, slices and namespaces |
-//! | `a + b`, `a * b` | `a\|slmc_term + b\|slmc_term`, `a\|slmc_factor * b\|slmc_factor` | lists are added and repeated lazily, at any length |
+//! | `{% generation %}`, `{% endgeneration %}` | `{% if true %}`, `{% endif %}` | transformers' tag around a body |
+//! | `[a]`, `{'a': b}`, `(a, b)` | `([a]\|slmc_keep)` … | a container that holds another twice doubles it |
+//! | `{% set a = b %}`, `{% set a.b = c %}` | `(b)\|slmc_keep`, `(c)\|slmc_store` | so do bare tuples; namespaces |
+//! | `a + b` | `a\|slmc_term + b\|slmc_term` | lists are added lazily, at any length |
+//! | `a * b` | `a\|slmc_factor * b\|slmc_factor` | and so they are repeated |
 //!
 //! The filters ([`super::guards`]) return their argument or an error, so that a template that passes renders the same
-//! text. What is added stands on the line it guards: line numbers stay. Also refused are tags longer than
+//! text. Filters are added on the line of their value, so line numbers stay. Also refused are tags longer than
 //! [`MAX_TAG_TOKENS`], on which minijinja's compiler would recurse, and two things on which minijinja would panic: a
 //! `break` or `continue` that leaves a block other than `if`, and `loop.cycle` without arguments.
 
@@ -32,7 +33,7 @@ pub(super) struct SourceError {
 /// The template as minijinja is to read it. Line ends become `\n`, as Jinja's lexer makes them.
 ///
 /// # Errors
-/// A tag that is too long, an unclosed one, or what minijinja would panic on.
+/// A tag that is too long, an unclosed one, or one on which minijinja would panic.
 pub(super) fn prepare(template: &str) -> Result<String, SourceError> {
     let unix = if template.contains('\r') {
         Cow::Owned(template.replace("\r\n", "\n").replace('\r', "\n"))
@@ -57,7 +58,7 @@ pub(super) fn prepare(template: &str) -> Result<String, SourceError> {
                 let spelled = |part: &[Token; 4]| part.map(|token| token.text(source));
                 if tokens.array_windows().map(spelled).any(|part| matches!(part, [".", "cycle", "(", ")" | "*" | "**"]))
                 {
-                    return Err(error(source, start, "`cycle` without arguments; name what it cycles through"));
+                    return Err(error(source, start, "`cycle` without arguments; name the values to cycle through"));
                 }
                 guard(&mut prepared, source, text, start, &tokens);
             }
@@ -107,7 +108,7 @@ fn assignment(source: &str, tokens: &[Token]) -> Option<usize> {
     })
 }
 
-/// What is written before and after a token.
+/// The texts that are added before and after a token.
 #[derive(Clone, Default)]
 struct Edit {
     before: String,
@@ -203,7 +204,7 @@ fn guard_containers(edits: &mut [Edit], source: &str, tokens: &[Token], partners
     }
 }
 
-/// Both operands of `+` and `*`. `*` and `**` before an argument spread it; `-` or `+` at a tag's edge is no token.
+/// Both operands of `+` and `*`. `*` and `**` before an argument spread it; `-` or `+` at a tag's edge is not a token.
 fn guard_operators(edits: &mut [Edit], source: &str, tokens: &[Token], partners: &[usize], begin: usize) {
     for (index, token) in tokens.iter().enumerate().skip(begin.max(1)) {
         let filter = match token.text(source) {
@@ -223,8 +224,8 @@ fn guard_operators(edits: &mut [Edit], source: &str, tokens: &[Token], partners:
     }
 }
 
-/// The last token of the operand that begins at `start`: signs, a value, then attributes, subscripts, calls and filters.
-/// `None` where a test follows, whose result is a boolean, or where no value stands.
+/// The last token of the operand that begins at `start`: signs, a value, then attributes, subscripts, calls and
+/// filters. `None` where a test follows, whose result is a boolean, or where no value stands.
 fn operand_end(source: &str, tokens: &[Token], partners: &[usize], start: usize) -> Option<usize> {
     let is = |index: usize, symbol: &str| tokens.get(index).is_some_and(|token: &Token| token.is(symbol, source));
     let mut index = start;

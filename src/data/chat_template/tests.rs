@@ -7,7 +7,7 @@ use super::*;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Templates and what Jinja makes of them; see the README there.
+/// The folder of recorded renderings; see the README there.
 fn recorded(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/chat_templates").join(name)
 }
@@ -82,7 +82,7 @@ fn smollm2_renders_with_and_without_a_system_message() {
     assert_eq!(rendered, format!("{system}{asked}<|im_start|>assistant\n"));
 }
 
-/// What templates use beyond the recorded ones; expected values from Jinja with transformers' functions.
+/// Functions and filters that the recorded templates do not use; expected values from Jinja set up as there.
 #[test]
 fn functions_and_filters_are_those_of_transformers() {
     for (text, expected) in [
@@ -133,8 +133,12 @@ fn errors_name_place_cause_and_remedy() {
     let raised = "the template refuses this conversation: no \u{1b}[31mroles";
     for (text, parts) in [
         ("a\n{{ raise_exception('no \\x1b[31mroles') }}", vec![", line 2: ", &raised.replace('\u{1b}', " ")]),
+        (
+            "{% macro m() %}\n{{ raise_exception('inner') }}{% endmacro %}{{ m() }}",
+            vec![", line 2: ", "conversation: inner;"],
+        ),
         ("\n\n{{ messages[0].role ~ nothing.here }}", vec![", line 3: `nothing` is undefined; give it as an argument"]),
-        ("{{ lipsum() }}", vec![", line 1: function lipsum is unknown; slmc knows what transformers gives"]),
+        ("{{ lipsum() }}", vec![", line 1: function lipsum is unknown; slmc has those that transformers gives"]),
         ("{{ 'a'|urlize }}", vec![", line 1: filter urlize is unknown"]),
         ("{{ 'a' is strange }}", vec!["test strange is unknown"]),
         ("{{ 'a'.translate() }}", vec!["string has no method named translate"]),

@@ -1,7 +1,7 @@
 //! Cuts a template into text and tags, and tags into tokens, at the same places as minijinja's lexer: the guards of
-//! [`super::prepare`] hold only where both agree. What minijinja's would refuse may come out as anything.
+//! [`super::prepare`] hold only where both agree. A template that minijinja's refuses may be cut anywhere.
 
-/// What a token is, as far as guards must know.
+/// The kinds of tokens that guards tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// An identifier or keyword.
@@ -59,7 +59,7 @@ impl<'a> Lexer<'a> {
         self.offset
     }
 
-    /// The next stretch, `None` at the end, or why there is none.
+    /// The next stretch; `None` at the end; or the reason why it cannot be read.
     pub(super) fn next_piece(&mut self) -> Option<Result<Piece<'a>, &'static str>> {
         let rest = self.source.get(self.offset..).filter(|rest| !rest.is_empty())?;
         let begin = rest
@@ -87,18 +87,16 @@ impl<'a> Lexer<'a> {
             let end = rest[skip..].find("#}").ok_or("a comment without its `#}`")?;
             return Ok(self.text(skip + end + 2));
         }
-        if rest.starts_with("{%") {
-            if let Some(mut length) = basic_tag(&rest[skip..], "raw", false).map(|length| skip + length) {
-                while let Some(at) = rest[length..].find("{%") {
-                    length += at + 2;
-                    if let Some(end) = basic_tag(&rest[length..], "endraw", true) {
-                        return Ok(self.text(length + end));
-                    }
-                }
-                return Err("a `raw` block without its `endraw`");
+        let raw = if rest.starts_with("{%") { basic_tag(&rest[skip..], "raw", false) } else { None };
+        let Some(raw) = raw else { return self.tag(rest, skip) };
+        let mut length = skip + raw;
+        while let Some(at) = rest[length..].find("{%") {
+            length += at + 2;
+            if let Some(end) = basic_tag(&rest[length..], "endraw", true) {
+                return Ok(self.text(length + end));
             }
         }
-        self.tag(rest, skip)
+        Err("a `raw` block without its `endraw`")
     }
 
     fn tag(&mut self, rest: &'a str, skip: usize) -> Result<Piece<'a>, &'static str> {
@@ -187,7 +185,8 @@ fn name_length(text: &str) -> usize {
     text.bytes().enumerate().take_while(word).count()
 }
 
-/// Length of a number: decimal with fraction and exponent, or with a radix. After a dot it is an index, without fraction.
+/// Length of a number: decimal with fraction and exponent, or with a radix. After a dot it is an index, without a
+/// fraction.
 fn number_length(text: &str, after_dot: bool) -> usize {
     #[derive(Clone, Copy, PartialEq)]
     enum Part {

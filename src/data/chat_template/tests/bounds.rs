@@ -1,5 +1,5 @@
-//! Templates that would take all memory or never end, and what random changes make of real ones: each ends soon, in a
-//! text or an error.
+//! Templates that would take all memory or never end, and real ones changed at random: each ends soon, in a text or an
+//! error.
 
 use super::*;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ fn repeated(fields: &str, times: usize, step: &str, end: &str) -> String {
 }
 
 #[test]
-fn what_would_not_end_is_stopped() {
+fn endless_and_exploding_templates_are_stopped() {
     let deep = "{{ n.x ~ n.x|tojson }}";
     let chain = vec!["a"; 200].join(" + ");
     let cases: Vec<String> = vec![
@@ -49,7 +49,7 @@ fn what_would_not_end_is_stopped() {
         "{% set n = namespace() %}{% set n.a, b = n, 1 %}{{ n }}".to_owned(),
         "{% set n = namespace() %}{% set n.a | default(n, true) %}{% endset %}{{ n }}".to_owned(),
         "{% set n = namespace() %}{% set m = namespace(n=n) %}{% set n.m = m %}{{ n }}".to_owned(),
-        // Operations whose result is far longer than what they are given.
+        // Operations whose result is far longer than their arguments.
         "{{ ([1] * 100000000) == ([1] * 100000000) }}".to_owned(),
         "{{ (['x' * 1000] * 1000000) ~ '' }}".to_owned(),
         "{{ ''.join(['x' * 1000] * 1000000) }}".to_owned(),
@@ -67,7 +67,7 @@ fn what_would_not_end_is_stopped() {
         "{{ [1]|tojson(indent=10**9) }}".to_owned(),
         "{{ [range(99999), range(99999)]|tojson(indent=64) }}".to_owned(),
         "{{ strftime_now('%Y' * 1000000) }}".to_owned(),
-        // What minijinja's parser, compiler and executor would not survive.
+        // Templates that minijinja's parser, compiler and executor would not survive.
         format!("{{{{ {} }}}}", vec!["1"; 60000].join("+")),
         format!("{{{{ {}1{} }}}}", "(".repeat(400), ")".repeat(400)),
         format!("{{{{ a{} }}}}", "|d".repeat(60000)),
@@ -91,7 +91,7 @@ fn what_would_not_end_is_stopped() {
 }
 
 #[test]
-fn what_is_long_and_ends_is_rendered() {
+fn long_templates_and_conversations_are_rendered() {
     let many = "{% elif a is not defined %}".repeat(9000);
     for text in [
         format!("{{{{ {} }}}}", vec!["1"; 500].join("+")),
@@ -104,19 +104,20 @@ fn what_is_long_and_ends_is_rendered() {
     // A conversation as long as a model's context, and a template that copies it for every message.
     let mut conversation = Conversation::ask(None, &"word ".repeat(300));
     conversation.messages = std::iter::repeat_n(conversation.messages[0].clone(), 120).collect();
-    let text = "{% set n = namespace(text='') %}{% for m in messages %}{% set n.text = n.text ~ m.content %}{% endfor %}{{ n.text }}";
-    assert_eq!(template(text).render(&conversation).expect("a text").len(), 120 * 1500);
+    let step = "{% set n.text = n.text ~ m.content %}";
+    let text = format!("{{% set n = namespace(text='') %}}{{% for m in messages %}}{step}{{% endfor %}}{{{{n.text}}}}");
+    assert_eq!(template(&text).render(&conversation).expect("a text").len(), 120 * 1500);
 }
 
 #[test]
-fn a_deadline_ends_what_costs_no_fuel() {
+fn a_deadline_ends_work_that_costs_no_fuel() {
     let step = "{% if n.x == n.y %}{% endif %}";
     let text = repeated("x='x' * 3000000, y='x' * 3000000", 10_000, step, "");
     let error = template(&text).render_within(&Conversation::ask(None, "hi"), Duration::from_millis(50));
     assert!(matches!(error, Err(ChatTemplateError::Slow { .. })), "{error:?}");
 }
 
-/// Parts of templates, some of which open what others close.
+/// Parts of templates: blocks are opened and closed by different ones.
 const PARTS: [&str; 48] = [
     "{{",
     "}}",
