@@ -116,6 +116,11 @@ impl Forward<'_> {
     /// [`CacheError::Tokens`]: no tokens, one outside the vocabulary, or more than the context has room for.
     pub fn read(&self, cache: &mut Cache, tokens: &[u32]) -> Result<Vec<f32>, CacheError> {
         Batch::after(self.spec(), cache.read, tokens)?;
+        // On a thread of the pool, so that a product wakes one thread fewer and puts none to sleep.
+        rayon::scope(|_| self.read_pieces(cache, tokens))
+    }
+
+    fn read_pieces(&self, cache: &mut Cache, tokens: &[u32]) -> Result<Vec<f32>, CacheError> {
         let mut last = None;
         for piece in tokens.chunks(PIECE) {
             let batch = Batch::after(self.spec(), cache.read, piece)?;

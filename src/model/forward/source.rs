@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// Weights as the forward uses them. Asked only for parameters that the model's specification lists, and for `head.lm`
 /// of a tied head, which is the token table.
-pub trait WeightSource {
+pub trait WeightSource: Sync {
     /// A matrix, (out, in).
     fn matrix(&self, id: LinearId) -> Tensor<2>;
     /// A bias, a norm's vector, or a convolution's kernel, row by row.
