@@ -1,5 +1,6 @@
-//! What coverage-guided fuzzing begins with (fuzz/README.md): small inputs that their parsers take. With `SLMC_FUZZ_SEEDS=DIR`
-//! they are written to DIR, a folder for each fuzz target; without it to a temporary directory. Either way each is read.
+//! What coverage-guided fuzzing begins with (fuzz/README.md): small inputs that their parsers take. With
+//! `SLMC_FUZZ_SEEDS=DIR` they are written to DIR, a folder for each fuzz target; without it to a temporary directory.
+//! Either way each is read.
 
 use crate::fixture::{self, Family, Size, compiled, letters, quantized, with_tokens, word_pieces};
 use slm_runtime::format::artifact::ArtifactView;

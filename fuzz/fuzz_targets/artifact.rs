@@ -1,5 +1,5 @@
-//! An artifact (docs/format.md): whatever the bytes, opening and digests give an answer, and an artifact that opens can be
-//! asked for its tensors, its texts and, where that is little work, for outputs.
+//! An artifact (docs/format.md): whatever the bytes, opening and digests give an answer, and an artifact that opens can
+//! be asked for its tensors, its texts and, where that is little work, for outputs.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! The text section of an artifact alone: one byte with the length of a text, the text, and the section. A section that is
-//! sound can be tokenized with, in the memory that it asks for and in less, and names no token that the model lacks.
+//! The text section of an artifact alone: one byte with the length of a text, the text, and the section. A section that
+//! is sound can be tokenized with, in the memory that it asks for and in less, and names no token that the model lacks.
 
 #![no_main]
 

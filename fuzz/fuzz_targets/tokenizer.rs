@@ -1,5 +1,5 @@
-//! tokenizer.json: it is read or refused. Where the device has every part of it, the tables are sound, and host and device
-//! cut the same texts into the same tokens.
+//! tokenizer.json: it is read or refused. Where the device has every part of it, the tables are sound, and host and
+//! device cut the same texts into the same tokens.
 
 #![no_main]
 
