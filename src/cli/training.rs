@@ -43,7 +43,7 @@ pub(super) struct TrainingArgs {
     #[arg(long, value_name = "N")]
     pieces: Option<usize>,
 
-    /// Steps between checkpoints, rounded up to a multiple of 20
+    /// Steps between checkpoints
     #[arg(long, value_name = "N")]
     checkpoint_every: Option<u64>,
 

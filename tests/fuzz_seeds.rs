@@ -1,0 +1,91 @@
+//! What coverage-guided fuzzing begins with (fuzz/README.md): small inputs that their parsers take. With
+//! `SLMC_FUZZ_SEEDS=DIR` they are written to DIR, a folder for each fuzz target; without it to a temporary directory.
+//! Either way each is read.
+
+use crate::fixture::{self, Family, Size, compiled, letters, quantized, with_tokens, word_pieces};
+use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::layout::Layout;
+use slmc::compile::fit::Device;
+use slmc::data::tokenizer::Tokenizer;
+use slmc::model::scheme::{Preset, QuantScheme};
+use slmc::model::weights::{Model, Outline};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Longest seed. libFuzzer mutates short inputs many times faster than long ones.
+const LONGEST: usize = 32 << 10;
+
+struct Seeds {
+    directory: PathBuf,
+}
+
+impl Seeds {
+    fn put(&self, target: &str, name: &str, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        assert!(bytes.len() <= LONGEST, "the seed {target}/{name} has {} bytes", bytes.len());
+        let directory = self.directory.join(target);
+        fs::create_dir_all(&directory).expect("the directory can be made");
+        fs::write(directory.join(name), bytes).expect("the seed can be written");
+    }
+
+    /// A model directory as one file: config.json, a zero byte, the header of model.safetensors.
+    fn checkpoint(&self, name: &str, model: &Path) {
+        let config = fs::read(model.join("config.json")).expect("there is a configuration");
+        let file = fs::read(model.join("model.safetensors")).expect("there are weights");
+        let header = u64::from_le_bytes(*file.first_chunk().expect("a length")) as usize;
+        self.put("checkpoint", name, [&config, &b"\0"[..], &file[8..8 + header]].concat());
+        self.put("config", name, config);
+        self.put("safetensors", name, file);
+    }
+}
+
+#[test]
+fn seeds_of_the_fuzz_targets_are_sound() {
+    let temporary = tempfile::tempdir().expect("a directory");
+    let chosen = std::env::var_os("SLMC_FUZZ_SEEDS").map(PathBuf::from);
+    let seeds = Seeds { directory: chosen.unwrap_or_else(|| temporary.path().join("seeds")) };
+    let generic = |layout| Device { page_bytes: 64, ..Device::unlimited("tiny", layout) };
+    for family in Family::ALL {
+        let name = family.name();
+        let directory = temporary.path().join(name);
+        fixture::write(&directory, family, Size::TINY);
+        Outline::open(&directory).expect("the checkpoint is sound");
+        seeds.checkpoint(name, &directory);
+        for (layout, preset) in [(Layout::R4K4, Preset::Mixed), (Layout::R8K4, Preset::W4)] {
+            let artifact = compiled(&quantized(family, Size::TINY, preset), &generic(layout), None).bytes;
+            ArtifactView::open(&artifact).expect("it is sound").verify_digests().expect("its digests hold");
+            seeds.put("artifact", &format!("{name}-{preset:?}").to_lowercase(), artifact);
+        }
+    }
+    let parts =
+        with_tokens(quantized(Family::TiedLlama, Size::TINY, Preset::W4), 72, QuantScheme::Split { wide_rows: 64 });
+    seeds.put("artifact", "two-parts", compiled(&parts, &generic(Layout::R4K4), None).bytes);
+
+    let dense = temporary.path().join(Family::Llama.name());
+    let slmc = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slmc"));
+        let output = command.arg("-q").args(arguments).current_dir(temporary.path()).output().expect("it starts");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let dense = dense.to_str().expect("a path in UTF-8");
+    slmc(&["prune", dense, "--pattern", "2:4", "--method", "magnitude", "-o", "sparse"]);
+    slmc(&["quantize", "sparse", "--scheme", "mixed", "--tune", "0", "-o", "rounded"]);
+    slmc(&["compile", "rounded", "--target", "generic", "-o", "sparse.slm"]);
+    let rounded = temporary.path().join("rounded");
+    Model::open(&rounded).expect("the directory is sound");
+    seeds.checkpoint("quantized", &rounded);
+    seeds.put("artifact", "sparse", fs::read(temporary.path().join("sparse.slm")).expect("the artifact is there"));
+
+    for (name, json) in [("letters", letters()), ("word-pieces", word_pieces())] {
+        let text = json.to_string();
+        let tokenizer = Tokenizer::from_bytes(name.into(), text.as_bytes()).expect("it is sound");
+        let section = tokenizer.device_text().expect("the device has every part of it");
+        let sample = "a quick brown fox.";
+        seeds.put("text_section", name, [&[sample.len() as u8], sample.as_bytes(), &section].concat());
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/tokenizers").join(format!("{name}.json"));
+        let kept = fs::read_to_string(kept).expect("the fuzz target `text` has this tokenizer");
+        assert_eq!(kept.trim_end(), text, "fuzz/tokenizers/{name}.json is no longer the tests' tokenizer");
+        seeds.put("tokenizer", name, text);
+    }
+}
