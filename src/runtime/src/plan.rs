@@ -85,7 +85,7 @@ impl Plan {
 
     /// The plan for a specification and its layers; `None` where a size overflows.
     pub fn new(spec: &ModelRecord, layers: impl Iterator<Item = LayerRecord>) -> Option<Plan> {
-        let decoder = spec.kind == 1;
+        let decoder = spec.is_decoder();
         let (hidden, chunk) = (spec.hidden as usize, spec.chunk as usize);
         let (mut wide_a, mut wide_b, mut inner, mut head_dim) = (0, hidden, hidden, 0);
         let mut cache_bytes = 0u64;
@@ -95,7 +95,7 @@ impl Plan {
             let ffn = layer.ffn_width as usize;
             let gates = if layer.block == Block::Conv as u8 { hidden.checked_mul(3)? } else { 0 };
             wide_a = wide_a.max(query_width).max(ffn).max(gates);
-            wide_b = wide_b.max(key_width.checked_mul(2)?).max(if layer.ffn == 2 { ffn } else { 0 });
+            wide_b = wide_b.max(key_width.checked_mul(2)?).max(if layer.is_gated() { ffn } else { 0 });
             inner = inner.max(query_width).max(ffn);
             head_dim = head_dim.max(layer.head_dim as usize);
             let bytes = layer_cache_bytes(&layer, spec.hidden, spec.context)?;
@@ -226,7 +226,7 @@ impl Walk<'_, '_, '_> {
             self.norm(key(R::AttentionOutputNorm), around)?;
         }
         self.norm(key(R::FfnNorm), layer.norm)?;
-        if layer.ffn == 2 {
+        if layer.is_gated() {
             self.matrix(key(R::Gate), ffn, hidden)?;
         }
         self.matrix(key(R::Up), ffn, hidden)?;
@@ -288,9 +288,9 @@ pub(crate) fn tensors(artifact: &ArtifactView<'_>, visit: &mut Visit<'_>) -> Res
         _ => {}
     }
     if matches!(Output::from_number(spec.output), Some(Output::LanguageModel | Output::MaskedLanguageModel)) {
-        match spec.tied_head {
-            1 => walk.bias(key(R::LmHead), vocabulary)?,
-            _ => walk.matrix(key(R::LmHead), vocabulary, hidden)?,
+        match spec.has_tied_head() {
+            true => walk.bias(key(R::LmHead), vocabulary)?,
+            false => walk.matrix(key(R::LmHead), vocabulary, hidden)?,
         }
     }
     Ok(walk.count)

@@ -239,7 +239,7 @@ impl<'a, 'm> Session<'a, 'm> {
     }
 
     fn is_decoder(&self) -> bool {
-        self.artifact.spec().kind == 1
+        self.artifact.spec().is_decoder()
     }
 
     fn output_kind(&self) -> Output {

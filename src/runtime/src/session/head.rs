@@ -93,7 +93,7 @@ impl Session<'_, '_> {
                 input = Input::WideB(hidden);
             }
         }
-        let role = if spec.tied_head == 1 { TensorRole::EmbedToken } else { TensorRole::LmHead };
+        let role = if spec.has_tied_head() { TensorRole::EmbedToken } else { TensorRole::LmHead };
         let parts = self.parts(TensorKey::global(role, TensorPart::Weight))?;
         let head = Product {
             matrix: parts.first,

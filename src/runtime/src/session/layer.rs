@@ -149,7 +149,7 @@ impl Session<'_, '_> {
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
         let input = Input::Residual(self.norm_before(index, layer, TensorRole::FfnNorm)?, row);
         let curve = self.curve(layer.activation)?;
-        if layer.ffn == 2 {
+        if layer.is_gated() {
             let gate = self.product(key(TensorRole::Gate), Place::A)?;
             let up = self.product(key(TensorRole::Up), Place::B)?;
             self.linear(input, &[gate, up], count, Finish::Gate(curve)).map_err(|_| range(index))?;
