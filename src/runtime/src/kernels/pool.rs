@@ -1,7 +1,7 @@
-//! Threads that run jobs together with the thread that asks: between jobs they spin for a moment, since the next part of a
-//! layer follows within microseconds, and then park. A thread that comes late, because the machine is busy, finds the
-//! job closed and holds up nobody: whoever is there takes all parts.
-#![expect(unsafe_code, reason = "a job borrows from its caller, who waits for all who took it up")]
+//! A pool of threads that run jobs together with the calling thread. Between jobs they spin briefly, since the next part of
+//! a layer follows within microseconds, and then park. A thread that comes late, because the machine is busy, finds the
+//! job closed and delays no other: the threads that are there take all parts.
+#![expect(unsafe_code, reason = "a job borrows from its caller, which waits for every thread that took it up")]
 
 use super::workers::Workers;
 use core::cell::UnsafeCell;
@@ -38,8 +38,8 @@ struct Shared {
     wake: Condvar,
 }
 
-// SAFETY: `job` is written by the one caller that holds `busy`, while it is closed and nobody is at work, and read by those who
-// counted themselves in while it was open.
+// SAFETY: `job` is written by the one caller that holds `busy`, while it is closed and no thread is at work, and read by threads
+// that counted themselves in while it was open.
 unsafe impl Sync for Shared {}
 // SAFETY: the pointer is to a `Sync` closure, which outlives its use.
 unsafe impl Send for Shared {}
@@ -85,9 +85,9 @@ impl Workers for Pool {
         }
         let open = Open { shared };
         let borrowed: *const (dyn Fn(usize) + Sync + '_) = job;
-        // SAFETY: only the lifetime changes; `open` ends, and with it this call, only when nobody uses the job any more.
+        // SAFETY: only the lifetime changes; `open` ends, and with it this call, only when no thread uses the job any more.
         let job_pointer = unsafe { core::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const Job>(borrowed) };
-        // SAFETY: the pool is ours, the last job is closed, and nobody is at work.
+        // SAFETY: the pool is ours, the last job is closed, and no thread is at work.
         unsafe { *shared.job.get() = Some(job_pointer) };
         // Numbers of jobs wrap around within the upper bits.
         shared
@@ -125,7 +125,7 @@ impl Drop for Open<'_> {
 }
 
 impl Shared {
-    /// What each thread does: wait for a job that it has not seen, take it up if it is still open, and so on.
+    /// The loop of each thread: wait for a job that it has not seen, take it up if it is still open, and so on.
     fn work(&self, number: usize) {
         let mut seen = 0;
         loop {
