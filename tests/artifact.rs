@@ -2,6 +2,7 @@
 //! Nothing may panic; what is not sound is refused; what opens, runs or says why not.
 
 mod bytes;
+mod kept;
 mod mutations;
 mod parts;
 mod sections;
@@ -83,7 +84,7 @@ fn exercise(view: &ArtifactView<'_>) -> Result<(), SessionError> {
     if run.is_ok() {
         assert!(values > 0 && values.is_multiple_of(spec.output_width as usize));
     }
-    if spec.kind != 1 {
+    if !spec.is_decoder() {
         assert_eq!(session.step(&tokens).err(), Some(SessionError::NotADecoder));
         return run;
     }

@@ -147,7 +147,7 @@ fn kernels_threads_and_pieces_do_not_change_a_bit() {
     for (name, model) in &models {
         let bytes = compiled(model, &Device::unlimited("test", Layout::R8K4Offset8), Some(96)).bytes;
         let tokens = tokens(model.spec.vocabulary, 96);
-        let decoder = ArtifactView::open(&bytes).expect("it is sound").spec().kind == 1;
+        let decoder = ArtifactView::open(&bytes).expect("it is sound").spec().is_decoder();
         let expected = digest(&bytes, &tokens, &SCALAR, 1, 96);
         // The digest tells one model from the next, and wide activations from narrow ones.
         assert_ne!(narrow.replace(expected), Some(expected), "{name}");

@@ -253,7 +253,7 @@ pub fn bench(file: ArtifactFile, options: &Options, progress: &dyn Progress) -> 
     for _ in 0..rounds {
         session.reset();
         let start = Instant::now();
-        if view.spec().kind == 1 {
+        if view.spec().is_decoder() {
             session.step(&prompt).map_err(stopped)?;
         } else {
             session.run(&prompt, &mut |_, _| {}).map_err(stopped)?;
@@ -305,7 +305,7 @@ pub fn bench(file: ArtifactFile, options: &Options, progress: &dyn Progress) -> 
 }
 
 fn check(path: &Path, view: &ArtifactView<'_>, options: &Options) -> Result<(), BenchError> {
-    if view.spec().kind != 1 && options.decode > 0 {
+    if !view.spec().is_decoder() && options.decode > 0 {
         return Err(BenchError::Encoder(path.to_owned()));
     }
     let (prefill, context) = (options.prefill.get(), view.spec().context as usize);
@@ -326,7 +326,7 @@ fn prompt(opening: Option<u32>, vocabulary: u32, length: usize) -> Vec<u32> {
 fn bytes_per_token(view: &ArtifactView<'_>) -> u64 {
     let records = (0..view.tensor_count()).map(|index| view.tensor_record(index));
     let bytes = records.map(|record| match TensorRole::from_number(record.role) {
-        Some(TensorRole::EmbedToken) if view.spec().tied_head == 1 => record.bytes,
+        Some(TensorRole::EmbedToken) if view.spec().has_tied_head() => record.bytes,
         // Of a table in two parts, the mean row.
         Some(TensorRole::EmbedToken) => record.bytes / u64::from(view.spec().vocabulary.max(1)),
         Some(TensorRole::EmbedPosition | TensorRole::EmbedType) => record.bytes / u64::from(record.rows.max(1)),
@@ -337,7 +337,7 @@ fn bytes_per_token(view: &ArtifactView<'_>) -> u64 {
 
 /// Storage of the matrix that gives the logits.
 fn head_scheme(view: &ArtifactView<'_>) -> Option<&'static str> {
-    let role = if view.spec().tied_head == 1 { TensorRole::EmbedToken } else { TensorRole::LmHead };
+    let role = if view.spec().has_tied_head() { TensorRole::EmbedToken } else { TensorRole::LmHead };
     let parts = view.parts(TensorKey::global(role, TensorPart::Weight)).ok()?;
     // Of two parts the first is in 8 bits, the other in 4.
     Some(if parts.rest.is_some() { "w8+w4.g32" } else { parts.first.shape.storage.name() })

@@ -1,12 +1,14 @@
-//! The bytes of an artifact: sections in order, zeros between them, digests last. The order and the alignments are
-//! docs/format.md's; the reader in slm-runtime checks the same rules.
+//! The bytes of an artifact: sections in order, zeros between them, digests last. Parts and alignments of sections come from
+//! the table that the reader in slm-runtime checks by, `slm_runtime::format::sections`.
 
 use super::lower::Lowered;
 use crate::model::size::StoredTensor;
 use slm_runtime::format::header::{
-    CACHE_INT8, DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR, MINOR_SPLIT,
+    DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR, MINOR_SPLIT,
     SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
 };
+use slm_runtime::format::sections::{alignment, section_of};
+use slm_runtime::format::spec::CacheFormat;
 use slm_runtime::format::tensor::{TensorRecord, digest_tree};
 use slm_runtime::format::verify::{device_digest, host_digest};
 use slm_runtime::layout::{ALIGNMENT, Layout, Storage};
@@ -46,28 +48,28 @@ pub fn draft(
     weights: &[Vec<u8>],
     extras: &Extras<'_>,
 ) -> Draft {
-    let mut file = File { bytes: vec![0; HEADER_BYTES], sections: Vec::new() };
+    let mut file = File { bytes: vec![0; HEADER_BYTES], sections: Vec::new(), page_bytes };
     let mut spec = lowered.model.to_bytes().to_vec();
     spec.extend(lowered.layers.iter().flat_map(|layer| layer.to_bytes()));
-    file.section(SectionKind::Spec, false, ALIGNMENT, [spec.as_slice()]);
+    file.section(SectionKind::Spec, [spec.as_slice()]);
     let records = tensor_records(layout, tensors, weights);
     let table: Vec<u8> = records.iter().flat_map(TensorRecord::to_bytes).collect();
-    file.section(SectionKind::Tensors, false, ALIGNMENT, [table.as_slice()]);
-    file.section(SectionKind::Functions, false, ALIGNMENT, [lowered.functions.as_slice()]);
-    file.section(SectionKind::Weights, false, page_bytes as usize, weights.iter().map(Vec::as_slice));
-    file.section(SectionKind::Vocabulary, false, ALIGNMENT, [vocabulary_section(extras.vocabulary).as_slice()]);
-    file.section(SectionKind::Golden, false, ALIGNMENT, [golden_section(extras.prompts).as_slice()]);
+    file.section(SectionKind::Tensors, [table.as_slice()]);
+    file.section(SectionKind::Functions, [lowered.functions.as_slice()]);
+    file.section(SectionKind::Weights, weights.iter().map(Vec::as_slice));
+    file.section(SectionKind::Vocabulary, [vocabulary_section(extras.vocabulary).as_slice()]);
+    file.section(SectionKind::Golden, [golden_section(extras.prompts).as_slice()]);
     let golden_offset = file.sections.last().map_or(0, |record| record.offset as usize);
     if let Some(text) = extras.text {
-        file.section(SectionKind::Text, false, ALIGNMENT, [text]);
+        file.section(SectionKind::Text, [text]);
     }
     if let Some(special_tokens) = extras.special_tokens {
-        file.section(SectionKind::SpecialTokens, false, ALIGNMENT, [special_tokens]);
+        file.section(SectionKind::SpecialTokens, [special_tokens]);
     }
     file.pad(ALIGNMENT);
     let device_bytes = file.bytes.len();
     for (kind, content) in extras.host {
-        file.section(*kind, true, ALIGNMENT, [content.as_slice()]);
+        file.section(*kind, [content.as_slice()]);
     }
     file.pad(ALIGNMENT);
     let mut name = [0; TARGET_NAME_BYTES];
@@ -84,16 +86,21 @@ pub fn draft(
         page_bytes,
         layout: layout as u8,
         digest_algorithm: DIGEST_SHA256,
-        cache_format: CACHE_INT8,
+        cache_format: CacheFormat::Int8 as u8,
         weight_residency: 0,
         signature: 0,
         encryption: 0,
-        reserved: [0; 18],
+        chunk_shift: 0,
+        reserved: 0,
+        security_counter: 0,
+        reserved_trust: [0; 8],
         target: name,
         device_digest: [0; 32],
         host_digest: [0; 32],
         weights_root: digest_tree(records.iter().map(|record| record.digest)),
-        reserved_end: [0; 64],
+        chunks_root: [0; 32],
+        model_id: [0; 16],
+        reserved_end: [0; 16],
     };
     file.bytes[..Header::BYTES].copy_from_slice(&header.to_bytes());
     for (index, record) in file.sections.iter().enumerate() {
@@ -125,6 +132,7 @@ impl Draft {
 struct File {
     bytes: Vec<u8>,
     sections: Vec<SectionRecord>,
+    page_bytes: u32,
 }
 
 impl File {
@@ -132,19 +140,14 @@ impl File {
         self.bytes.resize(self.bytes.len().next_multiple_of(alignment), 0);
     }
 
-    fn section<'b>(
-        &mut self,
-        kind: SectionKind,
-        host: bool,
-        alignment: usize,
-        parts: impl IntoIterator<Item = &'b [u8]>,
-    ) {
-        self.pad(alignment);
+    fn section<'b>(&mut self, kind: SectionKind, parts: impl IntoIterator<Item = &'b [u8]>) {
+        self.pad(alignment(kind as u32, self.page_bytes) as usize);
         let offset = self.bytes.len();
         for part in parts {
             self.bytes.extend_from_slice(part);
         }
         let bytes = (self.bytes.len() - offset) as u64;
+        let host = section_of(kind as u32).is_some_and(|section| section.host);
         let record =
             SectionRecord { kind: kind as u32, host: u32::from(host), offset: offset as u64, bytes, reserved: 0 };
         self.sections.push(record);

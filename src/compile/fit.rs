@@ -7,7 +7,9 @@ use crate::model::size::{Assignment, SizeError, stored_tensors};
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
 use crate::report::{Report, grouped};
+use slm_runtime::format::artifact::GOLDEN_HEADER_BYTES;
 use slm_runtime::format::header::{HEADER_BYTES, SectionKind};
+use slm_runtime::format::sections::{SECTIONS, alignment};
 use slm_runtime::format::spec::{LayerRecord, MAX_CHUNK, ModelRecord};
 use slm_runtime::format::tensor::TensorRecord;
 use slm_runtime::layout::{ALIGNMENT, Layout};
@@ -175,25 +177,23 @@ pub fn footprint(
     let weights: u64 = tensors.iter().map(|tensor| tensor.bytes).sum();
     let vocabulary = (shape.spec.vocabulary as u64 + 1) * 4 + shape.vocabulary_bytes;
     let (golden_tokens, golden_prompts) = shape.golden;
+    let special_tokens = special_tokens_section(&shape.spec.opening, &shape.spec.ends);
     let mut end = HEADER_BYTES as u64;
-    for kind in SectionKind::REQUIRED {
-        let (alignment, bytes) = match kind {
-            SectionKind::Spec => {
-                (ALIGNMENT as u64, (ModelRecord::BYTES + lowered.layers.len() * LayerRecord::BYTES) as u64)
-            }
-            SectionKind::Tensors => (ALIGNMENT as u64, (tensors.len() * TensorRecord::BYTES) as u64),
-            SectionKind::Functions => (ALIGNMENT as u64, lowered.functions.len() as u64),
-            SectionKind::Weights => (u64::from(device.page_bytes), weights),
-            SectionKind::Vocabulary => (ALIGNMENT as u64, vocabulary),
-            _ => (ALIGNMENT as u64, 36 + 4 * (golden_tokens + golden_prompts)),
+    for section in SECTIONS.iter().filter(|section| !section.host) {
+        let bytes = match section.kind {
+            SectionKind::Spec => Some((ModelRecord::BYTES + lowered.layers.len() * LayerRecord::BYTES) as u64),
+            SectionKind::Tensors => Some((tensors.len() * TensorRecord::BYTES) as u64),
+            SectionKind::Functions => Some(lowered.functions.len() as u64),
+            SectionKind::Weights => Some(weights),
+            SectionKind::Vocabulary => Some(vocabulary),
+            SectionKind::Golden => Some(GOLDEN_HEADER_BYTES as u64 + 4 * (golden_tokens + golden_prompts)),
+            SectionKind::Text => shape.text_bytes,
+            SectionKind::SpecialTokens => special_tokens.as_ref().map(|section| section.len() as u64),
+            _ => None,
         };
-        end = end.next_multiple_of(alignment) + bytes;
-    }
-    if let Some(bytes) = shape.text_bytes {
-        end = end.next_multiple_of(ALIGNMENT as u64) + bytes;
-    }
-    if let Some(section) = special_tokens_section(&shape.spec.opening, &shape.spec.ends) {
-        end = end.next_multiple_of(ALIGNMENT as u64) + section.len() as u64;
+        if let Some(bytes) = bytes {
+            end = end.next_multiple_of(alignment(section.kind as u32, device.page_bytes)) + bytes;
+        }
     }
     let footprint = Footprint {
         flash_bytes: end.next_multiple_of(ALIGNMENT as u64),

@@ -73,7 +73,7 @@ fn is_key_map(record: &TensorRecord) -> bool {
 /// Sums by class, in forward order, then `other`.
 pub fn classes(view: &ArtifactView<'_>) -> Vec<(&'static str, ClassSummary)> {
     let mut sums: BTreeMap<&'static str, ClassSummary> = BTreeMap::new();
-    let tied = view.spec().tied_head == 1;
+    let tied = view.spec().has_tied_head();
     for record in records(view) {
         let class = class_of(&record);
         let sum = sums.entry(class).or_default();
@@ -269,7 +269,7 @@ pub fn inspect(path: &Path) -> Result<InspectReport, ArtifactError> {
         version: format!("{}.{}", header.major, header.minor),
         target: view.target().to_owned(),
         layout: view.layout().name(),
-        kind: if spec.kind == 1 { "decoder" } else { "encoder" },
+        kind: if spec.is_decoder() { "decoder" } else { "encoder" },
         layers: spec.layers,
         hidden: spec.hidden,
         vocabulary: spec.vocabulary,

@@ -5,7 +5,10 @@ use super::tables::{curve_entry, curve_id, rotary_entry};
 use crate::model::spec::{
     Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Positions, RotarySpec,
 };
-use slm_runtime::format::spec::{self as format, Block, CurveId, LayerRecord, MAX_CHUNK, ModelRecord, NONE, Output};
+use slm_runtime::format::spec::{
+    self as format, Block, CurveId, ExitHead, FfnKind, HeadMatrix, LayerRecord, MAX_CHUNK, ModelRecord, NONE, Output,
+    Stacks,
+};
 use slm_runtime::numerics::LOG2E_Q15;
 use slm_runtime::plan::{Plan, STACK_BYTES};
 use std::collections::BTreeSet;
@@ -66,7 +69,7 @@ fn lower_layer(layer: &LayerSpec, tables: &[(RotarySpec, usize)], key_maps: bool
             NormPlacement::Post => format::NormPlacement::After,
             NormPlacement::Around => format::NormPlacement::Around,
         } as u8,
-        ffn: if layer.ffn.gated { 2 } else { 1 },
+        ffn: if layer.ffn.gated { FfnKind::Gated } else { FfnKind::Plain } as u8,
         activation: curve_id(layer.ffn.activation) as u8,
         ffn_width: layer.ffn.width as u32,
         epsilon: layer.norm.epsilon as f32,
@@ -172,19 +175,20 @@ pub fn lower(
     let output_rows = (OUTPUT_BYTES / (4 * spec.output_width())).clamp(1, chunk);
     let mut model = ModelRecord {
         kind: match spec.kind {
-            ModelKind::Decoder => 1,
-            ModelKind::Encoder => 2,
-        },
+            ModelKind::Decoder => format::ModelKind::Decoder,
+            ModelKind::Encoder => format::ModelKind::Encoder,
+        } as u8,
         output: output as u8,
         embedding_norm: norm_number(spec.embedding_norm),
         final_norm: norm_number(spec.final_norm),
         head_activation,
-        tied_head: u8::from(spec.tied_head()),
+        tied_head: if spec.tied_head() { HeadMatrix::TokenTable } else { HeadMatrix::Own } as u8,
         learned_positions: u8::from(spec.positions == Positions::Learned),
         strip_leading_space: u8::from(strip_leading_space),
-        exit_head: 0,
+        exit_head: ExitHead::LastLayer as u8,
         wide_activations: u8::from(wide_activations),
-        reserved: [0; 2],
+        stacks: Stacks::One as u8,
+        reserved: 0,
         layers: layers.len() as u32,
         hidden: spec.hidden as u32,
         vocabulary: spec.vocabulary as u32,

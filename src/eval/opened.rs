@@ -179,7 +179,7 @@ impl OpenedModel {
         };
         let size = crate::compile::inspect::weight_size(&view);
         Ok(OpenedModel {
-            kind: if spec.kind == 1 { ModelKind::Decoder } else { ModelKind::Encoder },
+            kind: if spec.is_decoder() { ModelKind::Decoder } else { ModelKind::Encoder },
             task: match Output::from_number(spec.output) {
                 Some(Output::LanguageModel) => Task::LanguageModel,
                 Some(Output::MaskedLanguageModel) => Task::MaskedLanguageModel,

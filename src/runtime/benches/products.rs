@@ -2,7 +2,7 @@
 //! the cache, and of one that comes from memory. Bytes of tiles per second, the best of several rounds.
 //!
 //!     cargo bench -p slm-runtime --features std --bench products [-- TABLE]
-#![expect(clippy::print_stdout, reason = "what a benchmark is for")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
 use memmap2::MmapMut;
 use slm_runtime::format::artifact::Matrix;

@@ -1,4 +1,4 @@
-/* Running .slm artifacts from C. docs/c-api.md explains how to build the library and what the rules are; in short:
+/* Running .slm artifacts from C. docs/c-api.md explains how to build the library, and the rules; in short:
  *
  * - All memory is the caller's; nothing is allocated and nothing has to be freed.
  * - The bytes of an artifact must stay where and as they are while its model, sessions and decoders are used. A model is
@@ -124,7 +124,8 @@ slm_status slm_step(slm_session *session, const uint32_t *tokens, size_t count);
 /* The row after the last step; valid until the session is used again. */
 slm_status slm_logits(slm_session *session, const float **logits, size_t *count);
 
-/* Runs tokens and hands out every row: a decoder goes on from what it has read, an encoder sees the whole sequence. */
+/* Runs tokens and hands out every row: a decoder goes on after the tokens it has read, an encoder sees the whole
+ * sequence. */
 slm_status slm_run(slm_session *session, const uint32_t *tokens, size_t count, slm_row row, void *user);
 
 /* Forgets everything read. */

@@ -33,7 +33,7 @@ impl<'c> Cache<'c> {
         })
     }
 
-    /// Keys and values of a head from a position on, and what follows in the cache.
+    /// Keys and values of a head from a position on, to the end of the cache.
     fn rows(&self, head: usize, position: usize) -> [Rows<'_>; 2] {
         let first = head * self.context + position;
         [

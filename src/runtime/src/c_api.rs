@@ -3,10 +3,10 @@
 //! numbers. Nothing panics across the border: with the feature `std` a defect is caught and answered as one, without it
 //! a panic ends in the caller's or in this crate's panic handler (feature `panic-handler`).
 //!
-//! | file | what it is |
+//! | file | contents |
 //! |---|---|
-//! | `status` | what functions answer |
-//! | `pointers` | what the caller hands in |
+//! | `status` | the results of functions |
+//! | `pointers` | the caller's pointers |
 //! | `model` | an opened artifact |
 //! | `session` | tokens in, logits out; the self-test |
 //! | `text` | text to tokens and back, sampling |
@@ -19,7 +19,10 @@ mod status;
 mod tests;
 mod text;
 
-pub use model::{Facts, MODEL_WORDS, Model, slm_describe, slm_model_error, slm_open, slm_verify};
+pub use model::{
+    Facts, MODEL_WORDS, Model, slm_describe, slm_end_tokens, slm_is_end, slm_model_error, slm_open, slm_opening_tokens,
+    slm_verify,
+};
 pub use session::{
     Row, State, slm_logits, slm_positions, slm_reset, slm_run, slm_self_test, slm_session_bytes, slm_session_error,
     slm_session_init, slm_step,

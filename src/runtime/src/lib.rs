@@ -1,7 +1,7 @@
 //! The runtime that ships on the device: it reads a `.slm` artifact in place and computes logits that are the same bits
 //! on every target. No allocation, no dependencies, memory from the caller.
 //!
-//! | module | what it is |
+//! | module | contents |
 //! |---|---|
 //! | [`mod@format`] | the artifact: one definition for the writer and this reader |
 //! | [`layout`] | where each weight of a tile stands, for every target |
@@ -43,5 +43,7 @@ pub mod session;
 pub mod sha256;
 pub mod text;
 pub mod tokenizer;
+// Tests that need the crate's private parts, out of the tree of the product; `cargo test --lib` runs them, on every target.
 #[cfg(test)]
+#[path = "../tests/vectors/mod.rs"]
 mod vectors;

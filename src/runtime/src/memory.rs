@@ -3,7 +3,7 @@
 
 use crate::layout::ALIGNMENT;
 
-/// What is left of the caller's memory.
+/// The remainder of the caller's memory.
 pub(crate) struct Memory<'m> {
     rest: &'m mut [u8],
 }

@@ -5,7 +5,7 @@
 //! Loops are written so that a compiler can use vectors, and are always inlined: an instruction set's table compiles the
 //! same definition again with its own instructions.
 //!
-//! | file | what it is |
+//! | file | contents |
 //! |---|---|
 //! | `activations` | rows to 8 or 16 bits |
 //! | `norms` | RMS norm, layer norm, pooling |
@@ -21,7 +21,7 @@ mod norms;
 mod root;
 mod softmax;
 
-pub use activations::{WIDE_MAX, quantize, quantize_row, quantize_wide, quantize_wide_row};
+pub use activations::{A16_MAX, quantize, quantize_a16, quantize_a16_row, quantize_row};
 pub use curves::{CURVE_POINTS, Curve, activate, gate};
 pub use keys::{ROTARY_BLOCK, Rotary, map_key, map_query};
 pub use norms::{integers, layer_norm, rms_norm, unit_mean};

@@ -2,7 +2,7 @@
 //! reader recomputes and compares them, and the session divides the caller's memory by them. Nothing else is allocated.
 //!
 //! ```text
-//! arena: residual | wide_a | wide_b | activations | activation_offsets | activation_scales | starts | output
+//! arena: residual | scratch_a | scratch_b | activations | activation_offsets | activation_scales | starts | output
 //!        | of the first worker: row | query | sums | totals | scores
 //! cache: per layer with attention    keys (kv heads, context, head_dim) i8 | values likewise
 //!                                    | key scales (kv heads, context) f32 | value scales
@@ -32,9 +32,9 @@ pub struct Plan {
     /// Tokens that go through a layer together.
     pub chunk: usize,
     /// f32 per token: queries and attention outputs, a convolution's gates and values, or a network's gates.
-    pub wide_a: usize,
+    pub scratch_a: usize,
     /// f32 per token: keys, values, projections, or the feed-forward network's inner values.
-    pub wide_b: usize,
+    pub scratch_b: usize,
     /// i8 per token and plane: a linear's quantized input, padded to 32.
     pub activations: usize,
     /// Planes of the widest activations: 2 where a linear takes 16 bits.
@@ -53,7 +53,7 @@ pub struct Plan {
     pub arena_bytes: u64,
     /// Bytes of the key-value cache.
     pub cache_bytes: u64,
-    /// Of the arena, what each worker has for itself.
+    /// The part of the arena that belongs to one worker.
     pub worker_bytes: u64,
 }
 
@@ -85,17 +85,17 @@ impl Plan {
 
     /// The plan for a specification and its layers; `None` where a size overflows.
     pub fn new(spec: &ModelRecord, layers: impl Iterator<Item = LayerRecord>) -> Option<Plan> {
-        let decoder = spec.kind == 1;
+        let decoder = spec.is_decoder();
         let (hidden, chunk) = (spec.hidden as usize, spec.chunk as usize);
-        let (mut wide_a, mut wide_b, mut inner, mut head_dim) = (0, hidden, hidden, 0);
+        let (mut scratch_a, mut scratch_b, mut inner, mut head_dim) = (0, hidden, hidden, 0);
         let mut cache_bytes = 0u64;
         for layer in layers {
             let query_width = layer.heads as usize * layer.head_dim as usize;
             let key_width = layer.key_value_heads as usize * layer.head_dim as usize;
             let ffn = layer.ffn_width as usize;
             let gates = if layer.block == Block::Conv as u8 { hidden.checked_mul(3)? } else { 0 };
-            wide_a = wide_a.max(query_width).max(ffn).max(gates);
-            wide_b = wide_b.max(key_width.checked_mul(2)?).max(if layer.ffn == 2 { ffn } else { 0 });
+            scratch_a = scratch_a.max(query_width).max(ffn).max(gates);
+            scratch_b = scratch_b.max(key_width.checked_mul(2)?).max(if layer.is_gated() { ffn } else { 0 });
             inner = inner.max(query_width).max(ffn);
             head_dim = head_dim.max(layer.head_dim as usize);
             let bytes = layer_cache_bytes(&layer, spec.hidden, spec.context)?;
@@ -109,8 +109,8 @@ impl Plan {
         let mut plan = Plan {
             residual_rows: if decoder { chunk } else { spec.context as usize },
             chunk,
-            wide_a,
-            wide_b,
+            scratch_a,
+            scratch_b,
             activations: inner.next_multiple_of(GROUP),
             planes: 1 + usize::from(spec.wide_activations),
             layers: spec.layers as usize,
@@ -136,8 +136,8 @@ impl Plan {
         let rows = self.chunk.checked_mul(self.planes);
         [
             (self.residual_rows.checked_mul(self.hidden), 4),
-            (self.chunk.checked_mul(self.wide_a), 4),
-            (self.chunk.checked_mul(self.wide_b), 4),
+            (self.chunk.checked_mul(self.scratch_a), 4),
+            (self.chunk.checked_mul(self.scratch_b), 4),
             (rows.and_then(|rows| rows.checked_mul(self.activations)), 1),
             (rows.and_then(|rows| rows.checked_mul(self.activations / GROUP)), 4),
             (Some(self.chunk), 4),
@@ -226,7 +226,7 @@ impl Walk<'_, '_, '_> {
             self.norm(key(R::AttentionOutputNorm), around)?;
         }
         self.norm(key(R::FfnNorm), layer.norm)?;
-        if layer.ffn == 2 {
+        if layer.is_gated() {
             self.matrix(key(R::Gate), ffn, hidden)?;
         }
         self.matrix(key(R::Up), ffn, hidden)?;
@@ -288,9 +288,9 @@ pub(crate) fn tensors(artifact: &ArtifactView<'_>, visit: &mut Visit<'_>) -> Res
         _ => {}
     }
     if matches!(Output::from_number(spec.output), Some(Output::LanguageModel | Output::MaskedLanguageModel)) {
-        match spec.tied_head {
-            1 => walk.bias(key(R::LmHead), vocabulary)?,
-            _ => walk.matrix(key(R::LmHead), vocabulary, hidden)?,
+        match spec.has_tied_head() {
+            true => walk.bias(key(R::LmHead), vocabulary)?,
+            false => walk.matrix(key(R::LmHead), vocabulary, hidden)?,
         }
     }
     Ok(walk.count)

@@ -1,6 +1,6 @@
 //! The executor: tokens in, logits out, for decoders with a key-value cache and for encoders, in memory the caller
 //! owns. Activations are quantized per token, so how a prompt is cut into chunks cannot change a result. The order of
-//! things is here; what a layer, a linear and the head compute is in the modules beside this one.
+//! steps is here; layers, linears and the head are the modules beside this one.
 
 mod conv;
 mod head;
@@ -86,7 +86,7 @@ pub struct Session<'a, 'm> {
     kernels: &'static Kernels,
     workers: &'m dyn Workers,
     buffers: Buffers<'m>,
-    /// Of each worker.
+    /// Scratch of each worker.
     scratch: [Scratch<'m>; MAX_WORKERS],
     /// How many of them there are.
     seats: usize,
@@ -98,8 +98,8 @@ pub struct Session<'a, 'm> {
 /// The arena's regions that workers share; shapes in [`Plan`].
 struct Buffers<'m> {
     residual: &'m mut [f32],
-    wide_a: &'m mut [f32],
-    wide_b: &'m mut [f32],
+    scratch_a: &'m mut [f32],
+    scratch_b: &'m mut [f32],
     activations: &'m mut [i8],
     activation_offsets: &'m mut [i32],
     activation_scales: &'m mut [f32],
@@ -108,7 +108,7 @@ struct Buffers<'m> {
     output: &'m mut [f32],
 }
 
-/// What a worker has for itself.
+/// Scratch of one worker.
 #[derive(Default)]
 struct Scratch<'m> {
     /// (hidden)
@@ -213,8 +213,8 @@ impl<'a, 'm> Session<'a, 'm> {
         if self.output_kind() == Output::Hidden { Ok(&*self.scratch[0].row) } else { Ok(&self.buffers.output[..width]) }
     }
 
-    /// Runs tokens through the model and hands out every output row in order, with its position: a decoder goes on from
-    /// what it has read, an encoder starts anew and sees the whole sequence. A classifier has one row.
+    /// Runs tokens through the model and hands out every output row in order, with its position: a decoder goes on after
+    /// the tokens it has read, an encoder starts over and sees the whole sequence. A classifier has one row.
     pub fn run(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &[f32])) -> Result<(), SessionError> {
         if self.is_decoder() {
             self.check_tokens(tokens)?;
@@ -239,7 +239,7 @@ impl<'a, 'm> Session<'a, 'm> {
     }
 
     fn is_decoder(&self) -> bool {
-        self.artifact.spec().kind == 1
+        self.artifact.spec().is_decoder()
     }
 
     fn output_kind(&self) -> Output {
@@ -315,8 +315,8 @@ impl<'m> Buffers<'m> {
         let rows = plan.chunk * plan.planes;
         Some(Buffers {
             residual: arena.f32s(plan.residual_rows * plan.hidden)?,
-            wide_a: arena.f32s(plan.chunk * plan.wide_a)?,
-            wide_b: arena.f32s(plan.chunk * plan.wide_b)?,
+            scratch_a: arena.f32s(plan.chunk * plan.scratch_a)?,
+            scratch_b: arena.f32s(plan.chunk * plan.scratch_b)?,
             activations: arena.i8s(rows * plan.activations)?,
             activation_offsets: arena.i32s(rows * (plan.activations / GROUP))?,
             activation_scales: arena.f32s(plan.chunk)?,

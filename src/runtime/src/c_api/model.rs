@@ -1,4 +1,4 @@
-//! `slm_model`: opening an artifact, checking it, and what it is.
+//! `slm_model`: opening an artifact, checking it, and describing it.
 
 use super::pointers::{array, array_mut, judge, place, write_error};
 use super::{Status, guarded};
@@ -24,7 +24,7 @@ pub struct Model {
 
 const _: () = assert!(size_of::<Model>() <= MODEL_WORDS * 8 && align_of::<Model>() == 8);
 
-/// `slm_facts`: what a program needs to know of a model.
+/// `slm_facts`: the facts of a model that a program needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Facts {
@@ -114,7 +114,7 @@ pub unsafe extern "C" fn slm_verify(model: *const Model) -> Status {
     })
 }
 
-/// What a program needs to know of a model.
+/// The facts of a model that a program needs.
 ///
 /// # Safety
 /// `model` is an `slm_model`, `facts` an `slm_facts`.

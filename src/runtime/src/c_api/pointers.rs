@@ -1,4 +1,4 @@
-//! The caller's pointers: judged, then used as what they are.
+//! The caller's pointers: checked, then used as references and slices.
 
 use super::Status;
 use core::ffi::c_char;
@@ -20,7 +20,7 @@ pub(super) fn judge<T>(pointer: *const T, count: usize) -> Result<(), Status> {
 /// The caller's array; a null one of no elements is empty.
 ///
 /// # Safety
-/// `pointer` has `count` values that nobody writes while the result lives.
+/// `pointer` has `count` values that nothing writes while the result lives.
 #[expect(unsafe_code, reason = "arrays of the caller")]
 pub(super) unsafe fn array<'c, T>(pointer: *const T, count: usize) -> Result<&'c [T], Status> {
     if count == 0 {
@@ -34,7 +34,7 @@ pub(super) unsafe fn array<'c, T>(pointer: *const T, count: usize) -> Result<&'c
 /// The caller's array to write to.
 ///
 /// # Safety
-/// `pointer` has `count` values that nobody else reads or writes while the result lives.
+/// `pointer` has `count` values that nothing else reads or writes while the result lives.
 #[expect(unsafe_code, reason = "arrays of the caller")]
 pub(super) unsafe fn array_mut<'c, T>(pointer: *mut T, count: usize) -> Result<&'c mut [T], Status> {
     if count == 0 {

@@ -13,11 +13,11 @@ use core::ffi::{c_char, c_void};
 /// Mark of a session that was started; anything else is not.
 const STARTED: u64 = 0x534C_4D53_5441_5231;
 
-/// `slm_session`: lies at the start of the session's memory, before what [`Session`] asks for.
+/// `slm_session`: lies at the start of the session's memory, before the memory of the [`Session`].
 pub struct State {
     mark: u64,
     session: Session<'static, 'static>,
-    /// Of the last step.
+    /// Logits of the last step.
     logits: (*const f32, usize),
     error: Option<SessionError>,
 }
@@ -31,7 +31,7 @@ pub type Row = unsafe extern "C" fn(user: *mut c_void, position: usize, row: *co
 /// A started session.
 ///
 /// # Safety
-/// `session` is null or what `slm_session_init` gave, in memory that is there and used by one thread at a time.
+/// `session` is null or a result of `slm_session_init`, in memory that is there and used by one thread at a time.
 #[expect(unsafe_code, reason = "structures of the caller")]
 unsafe fn started<'c>(session: *mut State) -> Result<&'c mut State, Status> {
     judge(session, 1)?;
@@ -59,7 +59,7 @@ pub unsafe extern "C" fn slm_session_bytes(model: *const Model) -> usize {
 /// The caller's memory: a place for the state, and the session's own, exactly as long as required.
 ///
 /// # Safety
-/// `memory` has `length` bytes that nobody else uses while the result lives.
+/// `memory` has `length` bytes that nothing else uses while the result lives.
 #[expect(unsafe_code, reason = "memory of the caller")]
 unsafe fn session_memory<'c>(
     view: &ArtifactView<'_>,
@@ -161,7 +161,7 @@ pub unsafe extern "C" fn slm_run(
         let row = row.ok_or(Status::Null)?;
         state.logits = (core::ptr::null(), 0);
         let result = state.session.run(tokens, &mut |position, values| {
-            // SAFETY: the caller's function, called as it asked.
+            // SAFETY: the caller's function, called with the pointer it gave.
             unsafe { row(user, position, values.as_ptr(), values.len()) };
         });
         state.error = result.err();

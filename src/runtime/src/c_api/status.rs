@@ -1,4 +1,4 @@
-//! What the functions of the C interface answer: numbers that never change their meaning, and words for them.
+//! The results of the functions of the C interface: numbers that never change their meaning, and words for them.
 
 use crate::format::FormatError;
 use crate::session::SessionError;
@@ -70,7 +70,7 @@ impl Status {
         Status::Internal,
     ];
 
-    /// What it means and what to do.
+    /// The meaning of the status, and the remedy.
     pub const fn message(self) -> &'static CStr {
         match self {
             Status::Ok => c"done",

@@ -1,6 +1,7 @@
-//! The header beside this code, and pointers that nobody should pass.
+//! The header beside this code, and pointers that no caller should pass.
 
 use super::*;
+use crate::format::special_tokens::{MAX_ENDS, MAX_OPENING};
 use crate::layout::ALIGNMENT;
 use crate::sample::{Sampling, choose};
 use core::ptr::{null, null_mut};
@@ -26,7 +27,9 @@ fn the_header_says_what_the_code_does() {
     assert_eq!(value("SLM_MODEL_WORDS").parse(), Ok(MODEL_WORDS));
     assert_eq!(value("SLM_MEMORY_ALIGNMENT").parse(), Ok(ALIGNMENT));
     assert_eq!(value("SLM_NO_TOKEN"), "0xffffffffu");
-    let mut named = 4;
+    assert_eq!(value("SLM_MAX_OPENING_TOKENS").parse(), Ok(MAX_OPENING));
+    assert_eq!(value("SLM_MAX_END_TOKENS").parse(), Ok(MAX_ENDS));
+    let mut named = 6;
     for status in Status::ALL {
         let name: String = std::format!("{status:?}")
             .chars()
@@ -41,7 +44,7 @@ fn the_header_says_what_the_code_does() {
         assert!(status.message().to_bytes().len() > 3);
         named += 1;
     }
-    assert_eq!(constants.len(), named, "slm.h defines what this test does not know");
+    assert_eq!(constants.len(), named, "slm.h defines a constant that this test does not know");
     // Every function is declared, and nothing else is.
     let code =
         [include_str!("../c_api.rs"), include_str!("model.rs"), include_str!("session.rs"), include_str!("text.rs")];
@@ -61,7 +64,7 @@ fn the_header_says_what_the_code_does() {
 }
 
 #[test]
-#[expect(unsafe_code, reason = "calls what C calls")]
+#[expect(unsafe_code, reason = "calls the functions that C calls")]
 fn bad_pointers_are_answered() {
     let mut words = vec![0u64; MODEL_WORDS + 1];
     let model: *mut Model = words.as_mut_ptr().cast();
@@ -71,7 +74,7 @@ fn bad_pointers_are_answered() {
     let mut facts = Facts::default();
     let garbage = [7u8; 5000];
     let mut why = [0x55; 40];
-    // SAFETY: every pointer is null, misaligned (and refused for it), or has what the function asks for.
+    // SAFETY: every pointer is null, misaligned (and refused for it), or has the values that the function needs.
     unsafe {
         assert_eq!(slm_open(null_mut(), garbage.as_ptr().cast(), 10), Status::Null);
         assert_eq!(slm_open(crooked, garbage.as_ptr().cast(), 10), Status::Alignment);
@@ -115,7 +118,7 @@ fn bad_pointers_are_answered() {
 }
 
 #[test]
-#[expect(unsafe_code, reason = "calls what C calls")]
+#[expect(unsafe_code, reason = "calls the functions that C calls")]
 fn sampling_judges_its_arguments() {
     let logits = [1.0, 3.0, 2.0, f32::NEG_INFINITY];
     let sample = |logits: &[f32], temperature, top_p| {

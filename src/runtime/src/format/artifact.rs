@@ -3,6 +3,7 @@
 
 use super::FormatError;
 use super::header::{self, Header, SectionKind, SectionRecord};
+use super::sections::NEEDED_COUNT;
 use super::spec::{LayerRecord, ModelRecord};
 use super::special_tokens::TokenList;
 use super::tensor::{NO_LAYER, TensorKey, TensorPart, TensorRecord, TensorRole};
@@ -54,7 +55,7 @@ impl Matrix<'_> {
 }
 
 /// A quantized matrix of which the first rows may be stored otherwise than those after them. Both parts number rows and
-/// tiles as the whole matrix does, so that what is computed with them goes to the same places.
+/// tiles as the whole matrix does, so that their results go to the same places.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a> {
     /// The first rows, or all.
@@ -81,7 +82,7 @@ impl<'a> ArtifactView<'a> {
     /// Checks the structure of an artifact: the whole file, or its device part alone.
     pub fn open(bytes: &'a [u8]) -> Result<Self, FormatError> {
         let header = super::check::read_header(bytes)?;
-        let empty = [&bytes[..0]; SectionKind::REQUIRED.len()];
+        let empty = [&bytes[..0]; NEEDED_COUNT];
         let mut view = ArtifactView {
             bytes,
             header,
@@ -193,7 +194,7 @@ impl<'a> ArtifactView<'a> {
         (self.tensor_key(next) == self.tensor_key(index)).then(|| self.tensor_record(next))
     }
 
-    /// How many records stand before those of a layer, or, of the layer count, before what follows the layers.
+    /// Number of records before those of a layer; with the layer count, before those that follow the layers.
     pub(crate) fn records_before(&self, layer: usize) -> usize {
         let after = layer >= self.spec.layers as usize;
         let rank = if after { 2 << 48 } else { 1 << 48 | (layer as u64) << 16 };

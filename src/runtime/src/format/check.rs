@@ -1,16 +1,17 @@
-//! What makes an artifact's structure sound: every length, offset and number is judged here once, with checked
+//! The checks that make an artifact's structure sound: every length, offset and number is judged here once, with checked
 //! arithmetic, so that readers after it only slice.
 
-use super::FormatError;
 use super::artifact::{ArtifactView, GOLDEN_HEADER_BYTES, key_of, u32_at};
-use super::header::{self, HEADER_BYTES, Header, MAX_SECTIONS, OPTIONAL, SectionKind, SectionRecord};
+use super::header::{self, HEADER_BYTES, Header, MAX_SECTIONS, OPTIONAL, SIGNATURE_AREA, SectionKind, SectionRecord};
+use super::sections::{NEEDED, Presence, alignment, section_of};
 use super::spec::{
-    Block, CurveId, LayerRecord, MAX_CHUNK, MAX_DIMENSION, MAX_LAYERS, MAX_TAPS, ModelRecord, NONE, NormKind,
-    NormPlacement, Output,
+    Block, CacheFormat, CurveId, ExitHead, FfnKind, HeadMatrix, LayerCacheFormat, LayerRecord, MAX_CHUNK,
+    MAX_DIMENSION, MAX_LAYERS, MAX_TAPS, ModelKind, ModelRecord, NONE, NormKind, NormPlacement, Output, Stacks,
 };
 use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType, LmHead};
 use super::tensor::{TensorPart, TensorRecord, TensorRole};
 use super::text_tables::TextTables;
+use super::{FormatError, Record};
 use crate::kernels::Width;
 use crate::layout::{ALIGNMENT, Layout, SPLIT_ROWS, Storage, tensor_bytes};
 
@@ -20,18 +21,17 @@ impl<'a> ArtifactView<'a> {
         let mut host_began = false;
         for (index, record) in self.section_records().enumerate() {
             let fault = |fault| FormatError::Section(record.kind, fault);
-            let kind = SectionKind::REQUIRED.get(index).copied();
+            let kind = NEEDED.get(index).copied();
             if let Some(kind) = kind {
                 if record.kind != kind as u32 {
                     return Err(FormatError::section(kind, "missing or out of order"));
                 }
             } else if record.kind & OPTIONAL == 0 {
                 return Err(fault("unknown and not optional"));
+            } else if section_of(record.kind).is_some_and(|section| section.presence == Presence::Later) {
+                return Err(fault("of a later version of the format: a newer slmc or slm-runtime is needed"));
             }
-            let alignment = match kind {
-                Some(SectionKind::Weights) => u64::from(self.header.page_bytes),
-                _ => ALIGNMENT as u64,
-            };
+            let alignment = alignment(record.kind, self.header.page_bytes);
             let host = match record.host {
                 0 if !host_began => false,
                 1 if kind.is_none() => true,
@@ -70,8 +70,8 @@ impl<'a> ArtifactView<'a> {
                 _ => {}
             }
         }
-        if (self.header.sections as usize) < SectionKind::REQUIRED.len() {
-            return Err(FormatError::section(SectionKind::REQUIRED[self.header.sections as usize], "missing"));
+        if let Some(&missing) = NEEDED.get(self.header.sections as usize) {
+            return Err(FormatError::section(missing, "missing"));
         }
         let limit = if host_began { self.header.file_bytes } else { self.header.device_bytes };
         let last = end.checked_next_multiple_of(ALIGNMENT as u64);
@@ -98,18 +98,22 @@ impl<'a> ArtifactView<'a> {
         }
         let spec = ModelRecord::from_bytes(content);
         let require = |holds: bool, field: &'static str| if holds { Ok(()) } else { Err(FormatError::Spec(field)) };
-        require(matches!(spec.kind, 1 | 2), "kind")?;
+        let later =
+            |holds: bool, field| if holds { Ok(()) } else { Err(FormatError::LaterVersion(Record::Model, field)) };
+        let kind = ModelKind::from_number(spec.kind).ok_or(FormatError::Spec("kind"))?;
         let output = Output::from_number(spec.output).ok_or(FormatError::Spec("output"))?;
         let norm = |number: u8| number == 0 || NormKind::from_number(number).is_some();
         require(norm(spec.embedding_norm), "embedding_norm")?;
         require(norm(spec.final_norm), "final_norm")?;
         let transform = output == Output::MaskedLanguageModel;
         require(CurveId::from_number(spec.head_activation).is_some() == transform, "head_activation")?;
-        require(spec.tied_head <= 1, "tied_head")?;
+        require(HeadMatrix::from_number(spec.tied_head).is_some(), "tied_head")?;
         require(spec.learned_positions <= 1, "learned_positions")?;
         require(spec.strip_leading_space <= 1, "strip_leading_space")?;
         require(spec.wide_activations <= 1, "wide_activations")?;
-        require(spec.exit_head == 0 && spec.reserved == [0; 2] && spec.reserved_end == [0; 44], "reserved")?;
+        later(ExitHead::from_number(spec.exit_head).is_some(), "exit_head")?;
+        later(Stacks::from_number(spec.stacks).is_some(), "stacks")?;
+        later(spec.reserved == 0 && spec.reserved_end == [0; 44], "reserved")?;
         require((1..=MAX_LAYERS).contains(&spec.layers), "layers")?;
         let size = |value: u32| (1..=MAX_DIMENSION).contains(&value);
         require(size(spec.hidden), "hidden")?;
@@ -128,7 +132,7 @@ impl<'a> ArtifactView<'a> {
         require(spec.embedding_scale > 0.0 && spec.embedding_scale < 1e6, "embedding_scale")?;
         require((1..=MAX_CHUNK as u32).contains(&spec.chunk), "chunk")?;
         require((1..=spec.chunk).contains(&spec.output_rows), "output_rows")?;
-        require(spec.kind == 2 || output != Output::Classifier, "output")?;
+        require(kind == ModelKind::Encoder || output != Output::Classifier, "output")?;
         let layers = &content[ModelRecord::BYTES..];
         if layers.len() != spec.layers as usize * LayerRecord::BYTES {
             return Err(FormatError::section(SectionKind::Spec, "length does not match the number of layers"));
@@ -136,7 +140,7 @@ impl<'a> ArtifactView<'a> {
         self.spec = spec;
         self.layers = layers;
         for index in 0..spec.layers {
-            check_layer(index, &self.layer(index as usize), spec.kind == 1)?;
+            check_layer(index, &self.layer(index as usize), kind == ModelKind::Decoder)?;
         }
         crate::plan::Plan::of(self).ok_or(FormatError::Spec("arena_bytes"))?.check(&spec)
     }
@@ -155,7 +159,7 @@ impl<'a> ArtifactView<'a> {
                 return Err(fault("unknown layer"));
             }
             if last_rank == Some(key.rank()) {
-                // The second part of a matrix; where the record before it is one as well, that one is no first part.
+                // The second part of a matrix: it must directly follow the first part, whose storage tells it from a second.
                 check_second_part(&self.tensor_record(index - 1), &record).map_err(fault)?;
                 second_parts += 1;
             } else if last_rank > Some(key.rank()) {
@@ -298,13 +302,21 @@ pub(super) fn read_header(bytes: &[u8]) -> Result<Header, FormatError> {
     require(page.is_power_of_two() && (ALIGNMENT as u32..=1 << 24).contains(&page), "page_bytes")?;
     require(Layout::from_id(header.layout).is_some(), "layout")?;
     require(header.digest_algorithm == header::DIGEST_SHA256, "digest_algorithm")?;
-    require(header.cache_format == header::CACHE_INT8, "cache_format")?;
-    require(header.weight_residency == 0, "weight_residency")?;
-    require(header.signature == 0, "signature")?;
-    require(header.encryption == 0, "encryption")?;
+    let later = |holds: bool, field| if holds { Ok(()) } else { Err(FormatError::LaterVersion(Record::Header, field)) };
+    require(header.cache_format != 0, "cache_format")?;
+    later(CacheFormat::from_number(header.cache_format).is_some(), "cache_format")?;
+    later(header.weight_residency == 0, "weight_residency")?;
+    later(header.signature == 0, "signature")?;
+    later(header.encryption == 0, "encryption")?;
+    later(header.chunk_shift == 0, "chunk_shift")?;
+    later(header.security_counter == 0, "security_counter")?;
+    later(header.chunks_root == [0; 32], "chunks_root")?;
+    later(header.model_id == [0; 16], "model_id")?;
+    let zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
+    later(zero(&bytes[SIGNATURE_AREA]), "signature area")?;
+    later(header.reserved == 0 && header.reserved_trust == [0; 8] && header.reserved_end == [0; 16], "reserved")?;
     let table_end = header::SECTION_TABLE_OFFSET + header.sections as usize * SectionRecord::BYTES;
-    let reserved = header.reserved.iter().chain(&header.reserved_end).chain(&bytes[table_end..HEADER_BYTES]);
-    require(reserved.into_iter().all(|&byte| byte == 0), "reserved")?;
+    require(zero(&bytes[table_end..SIGNATURE_AREA.start]), "reserved")?;
     Ok(header)
 }
 
@@ -330,13 +342,18 @@ fn check_second_part(first: &TensorRecord, second: &TensorRecord) -> Result<(), 
 
 fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), FormatError> {
     let require = |holds: bool, field: &'static str| if holds { Ok(()) } else { Err(FormatError::Layer(index, field)) };
+    let later =
+        |holds: bool, field| if holds { Ok(()) } else { Err(FormatError::LaterVersion(Record::Layer(index), field)) };
     let size = |value: u32| (1..=MAX_DIMENSION).contains(&value);
     require(NormKind::from_number(layer.norm).is_some(), "norm")?;
     let placement =
         NormPlacement::from_number(layer.norm_placement).ok_or(FormatError::Layer(index, "norm_placement"))?;
-    require(matches!(layer.ffn, 1 | 2), "ffn")?;
+    require(FfnKind::from_number(layer.ffn).is_some(), "ffn")?;
     require(CurveId::from_number(layer.activation).is_some(), "activation")?;
-    require(layer.reserved_end == [0; 24], "reserved")?;
+    later(LayerCacheFormat::from_number(layer.cache_format).is_some(), "cache_format")?;
+    later(layer.exit_head == 0, "exit_head")?;
+    later(layer.stack == 0, "stack")?;
+    later(layer.reserved_end == [0; 21], "reserved")?;
     require(size(layer.ffn_width), "ffn_width")?;
     require(layer.epsilon >= 0.0 && layer.epsilon < 1.0, "epsilon")?;
     match Block::from_number(layer.block) {

@@ -5,7 +5,8 @@ use super::artifact::{ArtifactView, u32_at};
 use super::spec::{CurveId, MAX_DIMENSION, MAX_TABLES, Output};
 use crate::numerics::{Curve, F32Bytes, ROTARY_BLOCK, Rotary};
 
-/// What a rotary table (head_dim, high rows) or a curve (number, k) begins with, and the section itself (tables, curves).
+/// Bytes before the values of a rotary table (head_dim, high rows) or a curve (number, k), and before the section's entries
+/// (tables, curves).
 const ENTRY_BYTES: usize = 8;
 
 impl<'a> ArtifactView<'a> {

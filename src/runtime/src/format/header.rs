@@ -1,4 +1,5 @@
-//! The first 4 KiB of an artifact: who it is for, how long it is, where its sections stand and what they hash to.
+//! The first 4 KiB of an artifact, the header page: target, length, section table and digests, and the room that a signature
+//! will take. Fields that only a later version gives a meaning are zero, and readers of this one refuse any other value.
 
 use super::record::record;
 use crate::sha256::Digest;
@@ -7,7 +8,7 @@ use crate::sha256::Digest;
 pub const MAGIC: [u8; 8] = *b"SLMC\r\n\x1a\n";
 /// Readers refuse another major version.
 pub const MAJOR: u16 = 1;
-/// Readers accept any minor version: it adds optional sections, and what earlier readers refuse.
+/// Readers accept any minor version: a minor version adds optional sections, and values that earlier readers refuse.
 pub const MINOR: u16 = 1;
 /// The same where a matrix is stored in two parts, which readers of an earlier version refuse.
 pub const MINOR_SPLIT: u16 = 2;
@@ -19,13 +20,11 @@ pub const MAX_SECTIONS: usize = 64;
 pub const SECTION_TABLE_OFFSET: usize = Header::BYTES;
 /// SHA-256, the only digest algorithm.
 pub const DIGEST_SHA256: u8 = 1;
-/// int8 keys and values with one scale per position and head, the only cache format.
-pub const CACHE_INT8: u8 = 1;
 /// Set in a section's kind when readers that do not know it may skip it.
 pub const OPTIONAL: u32 = 0x8000_0000;
 
 record! {
-    /// The fixed fields at the start of the file. Unused enumerations must be 0 until a later version names values.
+    /// The fixed fields at the start of the file.
     Header: 256 bytes {
         /// [`MAGIC`]
         magic: [u8; 8],
@@ -47,16 +46,22 @@ record! {
         layout: u8,
         /// [`DIGEST_SHA256`]
         digest_algorithm: u8,
-        /// [`CACHE_INT8`]
+        /// A [`super::spec::CacheFormat`].
         cache_format: u8,
         /// 0: weights are read where they lie.
         weight_residency: u8,
-        /// 0: not signed.
+        /// 0: not signed. A later version uses the [`SIGNATURE_AREA`].
         signature: u8,
-        /// 0: not encrypted.
+        /// 0: not encrypted. A later version names ciphers.
         encryption: u8,
+        /// 0: no chunk list. A later version has log2 of a chunk's bytes here.
+        chunk_shift: u8,
         /// Zero.
-        reserved: [u8; 18],
+        reserved: u8,
+        /// 0. A later version has a counter against rollback here.
+        security_counter: u64,
+        /// Zero.
+        reserved_trust: [u8; 8],
         /// Name of the target, UTF-8, padded with zeros.
         target: [u8; 32],
         /// Over the header (this field taken as zero) and every byte of the device part after it.
@@ -65,11 +70,17 @@ record! {
         host_digest: Digest,
         /// Root of the tree over the tensors' digests, in table order.
         weights_root: Digest,
+        /// Zero. A later version has the root over the chunk list here.
+        chunks_root: Digest,
+        /// Zero. A later version has the identity of a product's models here.
+        model_id: [u8; 16],
         /// Zero.
-        reserved_end: [u8; 64],
+        reserved_end: [u8; 16],
     }
 }
 
+/// Where a later version has signatures in the header page; zero in this one.
+pub const SIGNATURE_AREA: core::ops::Range<usize> = 3584..HEADER_BYTES;
 /// Where the digest of the device part stands in the header.
 pub const DEVICE_DIGEST: core::ops::Range<usize> = 96..128;
 /// Where the digest of the host part stands; the device digest covers it, so that a device part alone has no byte that
@@ -92,7 +103,7 @@ record! {
     }
 }
 
-/// What a section holds.
+/// The content of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum SectionKind {
@@ -116,23 +127,14 @@ pub enum SectionKind {
     Provenance = 0x8000_0003,
     /// Names of a classifier's labels, JSON (host).
     Labels = 0x8000_0004,
-    /// What turns text into tokens on a device: [`super::text::TextRecord`] and its tables (device).
+    /// The tokenizer's tables for a device: [`super::text::TextRecord`] and its tables (device).
     Text = 0x8000_0005,
-    /// Tokens that open and end a text, where either are more than one: [`super::special_tokens`] (device). Kinds
-    /// 0x8000_0006 and 0x8000_0007 are kept for the seal and the signature.
+    /// Kept for the digests of the device part's chunks (device).
+    Chunks = 0x8000_0006,
+    /// Kept for the keys and tags of encrypted weights (device).
+    Seal = 0x8000_0007,
+    /// Tokens that open and end a text, where either are more than one: [`super::special_tokens`] (device).
     SpecialTokens = 0x8000_0010,
     /// The chat template with the special tokens it names, JSON (host).
     ChatTemplate = 0x8000_0011,
-}
-
-impl SectionKind {
-    /// Sections every artifact has, in file order.
-    pub const REQUIRED: [SectionKind; 6] = [
-        SectionKind::Spec,
-        SectionKind::Tensors,
-        SectionKind::Functions,
-        SectionKind::Weights,
-        SectionKind::Vocabulary,
-        SectionKind::Golden,
-    ];
 }

@@ -1,11 +1,12 @@
 //! The artifact format: one definition that the writer in slmc and the reader here share. docs/format.md states it in
-//! prose, with what a reader must refuse.
+//! prose, with the rules that a reader must check.
 
 pub mod artifact;
 mod check;
 mod functions;
 pub mod header;
 pub(crate) mod record;
+pub mod sections;
 pub mod spec;
 pub mod special_tokens;
 pub mod tensor;
@@ -15,6 +16,27 @@ pub mod verify;
 
 use header::SectionKind;
 use tensor::TensorKey;
+
+/// The fixed record that holds a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The header page.
+    Header,
+    /// The model record.
+    Model,
+    /// The record of a layer.
+    Layer(u32),
+}
+
+impl core::fmt::Display for Record {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Record::Header => f.write_str("header"),
+            Record::Model => f.write_str("specification"),
+            Record::Layer(layer) => write!(f, "specification of layer {layer}"),
+        }
+    }
+}
 
 /// Why an artifact is refused. Every variant says which part is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +54,8 @@ pub enum FormatError {
     MajorVersion(u16),
     /// A header field holds a value this reader does not know.
     Header(&'static str),
+    /// A field holds a value that only a later version of the format gives a meaning.
+    LaterVersion(Record, &'static str),
     /// A section is missing, misplaced or overlaps.
     Section(u32, &'static str),
     /// A field of the specification is out of range.
@@ -42,7 +66,7 @@ pub enum FormatError {
     Tensor(u32, &'static str),
     /// The specification needs a tensor that the table lacks.
     MissingTensor(TensorKey),
-    /// A tensor's shape is not what the specification says.
+    /// A tensor's shape differs from the one the specification implies.
     TensorShape(TensorKey),
     /// The functions section is wrong.
     Functions(&'static str),
@@ -73,6 +97,10 @@ impl core::fmt::Display for FormatError {
                 write!(f, "format version {version} is not the one this reader knows ({})", header::MAJOR)
             }
             E::Header(field) => write!(f, "header: unknown or illegal value of `{field}`"),
+            E::LaterVersion(record, field) => {
+                write!(f, "{record}: `{field}` has a value of a later version of the format: ")?;
+                f.write_str("a newer slmc or slm-runtime is needed")
+            }
             E::Section(kind, fault) => write!(f, "section {kind:#x}: {fault}"),
             E::Spec(field) => write!(f, "specification: illegal value of `{field}`"),
             E::Layer(layer, field) => write!(f, "specification of layer {layer}: illegal value of `{field}`"),

@@ -24,9 +24,9 @@ pub const MAX_TABLES: u32 = 16;
 record! {
     /// Sizes of the model and of the memory planned for it.
     ModelRecord: 128 bytes {
-        /// 1 decoder, 2 encoder.
+        /// A [`ModelKind`].
         kind: u8,
-        /// What comes out: an [`Output`].
+        /// An [`Output`].
         output: u8,
         /// Norm after the embeddings: a [`NormKind`], or 0.
         embedding_norm: u8,
@@ -34,18 +34,20 @@ record! {
         final_norm: u8,
         /// Activation of the head's transform: a curve number, or 0.
         head_activation: u8,
-        /// 1 where the LM head reads the token table.
+        /// A [`HeadMatrix`].
         tied_head: u8,
         /// 1 where there is a position table.
         learned_positions: u8,
         /// 1 where sequences decode without the space they begin with.
         strip_leading_space: u8,
-        /// 0: logits come from the last layer only.
+        /// An [`ExitHead`].
         exit_head: u8,
         /// 1 where a linear takes 16-bit activations, and the memory is planned for them.
         wide_activations: u8,
+        /// A [`Stacks`].
+        stacks: u8,
         /// Zero.
-        reserved: [u8; 2],
+        reserved: u8,
         /// Layers.
         layers: u32,
         /// Width of the residual stream.
@@ -88,13 +90,13 @@ record! {
 record! {
     /// One layer.
     LayerRecord: 64 bytes {
-        /// A [`Block`]. Fields that say something of the other kind are zero.
+        /// A [`Block`]. Fields of the other kind are zero.
         block: u8,
         /// A [`NormKind`].
         norm: u8,
         /// A [`NormPlacement`].
         norm_placement: u8,
-        /// 1 plain, 2 gated.
+        /// An [`FfnKind`].
         ffn: u8,
         /// Curve number.
         activation: u8,
@@ -120,12 +122,99 @@ record! {
         epsilon: f32,
         /// Positions a short convolution sees, the own one included.
         taps: u32,
+        /// A [`LayerCacheFormat`].
+        cache_format: u8,
+        /// 0: no logits come from this layer. A later version has exit heads.
+        exit_head: u8,
+        /// 0: the layer is in the only stack. A later version has several.
+        stack: u8,
         /// Zero.
-        reserved_end: [u8; 24],
+        reserved_end: [u8; 21],
     }
 }
 
-/// What mixes positions before the feed-forward network.
+impl ModelRecord {
+    /// Whether the model is a decoder.
+    pub fn is_decoder(&self) -> bool {
+        self.kind == ModelKind::Decoder as u8
+    }
+
+    /// Whether the LM head is the token table.
+    pub fn has_tied_head(&self) -> bool {
+        self.tied_head == HeadMatrix::TokenTable as u8
+    }
+}
+
+impl LayerRecord {
+    /// Whether the feed-forward network has a gate.
+    pub fn is_gated(&self) -> bool {
+        self.ffn == FfnKind::Gated as u8
+    }
+}
+
+/// How a model reads a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ModelKind {
+    /// Token by token, each position attending to those before it.
+    Decoder = 1,
+    /// Whole, each position attending to all.
+    Encoder = 2,
+}
+
+/// The matrix of the LM head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HeadMatrix {
+    /// A tensor of its own, where the output is logits over tokens.
+    Own = 0,
+    /// The token table.
+    TokenTable = 1,
+}
+
+/// Layers whose hidden states become logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitHead {
+    /// The last one only.
+    LastLayer = 0,
+}
+
+/// Stacks of layers: a later version has an encoder's beside a decoder's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stacks {
+    /// All layers, one after the other.
+    One = 0,
+}
+
+/// Keys and values in the cache, for all layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CacheFormat {
+    /// int8, with one f32 scale per position and head.
+    Int8 = 1,
+}
+
+/// Keys and values in the cache, for one layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LayerCacheFormat {
+    /// As the header's [`CacheFormat`] says.
+    OfHeader = 0,
+}
+
+/// The feed-forward network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FfnKind {
+    /// down(act(up x))
+    Plain = 1,
+    /// down(act(gate x) · up x)
+    Gated = 2,
+}
+
+/// How positions are mixed before the feed-forward network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Block {
@@ -147,7 +236,7 @@ pub enum NormPlacement {
     Around = 3,
 }
 
-/// What the executor's rows are.
+/// The rows that the executor hands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Output {
@@ -194,6 +283,13 @@ macro_rules! from_number {
         }
     };
 }
+from_number!(ModelKind: Decoder, Encoder);
+from_number!(HeadMatrix: Own, TokenTable);
+from_number!(ExitHead: LastLayer);
+from_number!(Stacks: One);
+from_number!(CacheFormat: Int8);
+from_number!(LayerCacheFormat: OfHeader);
+from_number!(FfnKind: Plain, Gated);
 from_number!(Block: Attention, Conv);
 from_number!(NormPlacement: Before, After, Around);
 from_number!(Output: Hidden, LanguageModel, MaskedLanguageModel, Classifier);

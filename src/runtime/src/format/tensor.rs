@@ -1,5 +1,5 @@
 //! The tensor table: one fixed record per tensor, in ascending order of their keys. A tensor's size is recomputed from
-//! its shape and layout and must equal what the record says; tensors tile the weights section without gaps.
+//! its shape and layout and must equal the record's; tensors tile the weights section without gaps.
 
 use super::record::record;
 use crate::sha256::{Digest, Sha256};
@@ -29,7 +29,7 @@ record! {
         offset: u64,
         /// Padding to 64 included.
         bytes: u64,
-        /// Of those bytes.
+        /// Digest of those bytes.
         digest: Digest,
     }
 }
@@ -37,7 +37,7 @@ record! {
 /// Layer number of tensors outside the layers.
 pub const NO_LAYER: u16 = u16::MAX;
 
-/// What a tensor does. The high four bits order the groups: embeddings, layers, head.
+/// The use of a tensor. The high four bits order the groups: embeddings, layers, head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "the names are those of docs/format.md, which describes them")]
@@ -138,12 +138,12 @@ impl TensorPart {
     }
 }
 
-/// What a tensor is looked up by; ordered as the table is.
+/// The key that a tensor is looked up by; ordered as the table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorKey {
     /// Layer, or [`NO_LAYER`].
     pub layer: u16,
-    /// What it does.
+    /// Its use.
     pub role: TensorRole,
     /// Which one.
     pub part: TensorPart,

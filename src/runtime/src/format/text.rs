@@ -24,7 +24,7 @@ pub const STRIP_LEFT: u8 = 1;
 pub const STRIP_RIGHT: u8 = 2;
 
 record! {
-    /// What kind of tokenizer it is, and how many entries each table has.
+    /// The kind of tokenizer, and the number of entries of each table.
     TextRecord: 128 bytes {
         /// A [`TokenModel`].
         model: u8,
@@ -42,7 +42,7 @@ record! {
         compose: u8,
         /// Bytes of an id or a rank in the tables: 2, 3 or 4.
         id_bytes: u8,
-        /// Token of what has none, or [`NONE`](super::spec::NONE).
+        /// Token of text that no token covers, or [`NONE`](super::spec::NONE).
         unknown: u32,
         /// Characters of the longest word that word pieces are looked for in.
         longest_word: u32,
@@ -52,7 +52,7 @@ record! {
         text_growth: u32,
         /// Symbols per byte of text, at most.
         symbol_growth: u32,
-        /// Symbols of what is put before a piece.
+        /// Symbols of the text that is put before a piece.
         symbol_extra: u32,
         /// Special tokens before a text.
         before: u32,
@@ -88,7 +88,7 @@ record! {
         spelling_bytes: u32,
         /// Pairs of tokens that merge.
         merges: u32,
-        /// What the classes of the class table are, [`class`] bits each.
+        /// The meaning of the class table's classes, [`class`] bits each.
         palette: [u8; 8],
         /// Zero.
         reserved: [u8; 20],
@@ -96,7 +96,7 @@ record! {
 }
 
 record! {
-    /// One step of splitting a piece of text into words; each works on what the one before it leaves.
+    /// One step of splitting a piece of text into words; each works on the pieces that the one before it leaves.
     StepRecord: 8 bytes {
         /// A [`Step`].
         kind: u8,
@@ -112,16 +112,16 @@ record! {
 }
 
 record! {
-    /// What becomes of characters from one on, up to the next record's.
+    /// The replacement of characters from one on, up to the next record's.
     MapRecord: 8 bytes {
         /// The first character in the low 24 bits, a [`MapAction`] above.
         first: u32,
-        /// What the action needs.
+        /// The action's operand.
         value: u32,
     }
 }
 
-/// Bits of what a character is.
+/// Bits of the classes that a character belongs to.
 pub mod class {
     /// `\p{L}`.
     pub const LETTER: u8 = 1;
@@ -166,7 +166,7 @@ impl Step {
     }
 }
 
-/// What becomes of delimiters.
+/// The treatment of delimiters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Behavior {
@@ -192,7 +192,7 @@ impl Behavior {
     }
 }
 
-/// What becomes of a character.
+/// The replacement of a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum MapAction {

@@ -76,7 +76,7 @@ impl<'a> Cut<'a> {
 
 impl<'a> TextTables<'a> {
     /// The tables of a section; the model has `vocabulary` tokens. Everything that a number could lead astray is judged
-    /// here; what is left to the tokenizer are capacities, which it checks as it writes.
+    /// here; capacities are left to the tokenizer, which checks them as it writes.
     pub fn read(section: &'a [u8], vocabulary: u32) -> Result<Self, FormatError> {
         let fault = FormatError::Text;
         if section.len() < TextRecord::BYTES {

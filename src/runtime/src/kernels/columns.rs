@@ -36,7 +36,7 @@ impl<'a> Columns<'a> {
     /// Columns `range` of the array, while others hold other columns.
     ///
     /// # Safety
-    /// Until what is returned is gone, nobody else may use those columns.
+    /// While the result lives, nothing else may use those columns.
     #[expect(unsafe_code, reason = "threads write different columns of one array")]
     pub(super) unsafe fn shared_part(&self, range: Range<usize>) -> Columns<'_> {
         assert!(self.range.start <= range.start && range.start <= range.end && range.end <= self.range.end);
@@ -64,7 +64,7 @@ impl<'a> Columns<'a> {
         assert!(token < self.tokens);
         #[expect(unsafe_code, reason = "the columns of several rows are not one slice")]
         // SAFETY: `new` checked that the array has `tokens · width` values, `part` that the range lies within the width, and
-        // these columns are borrowed by nobody else: `new` and `part` borrow mutably, `shared_part` has it from its caller.
+        // these columns have no other borrow: `new` and `part` borrow mutably, and the caller of `shared_part` guarantees it.
         unsafe {
             core::slice::from_raw_parts_mut(self.start.add(token * self.width + self.range.start), self.range.len())
         }

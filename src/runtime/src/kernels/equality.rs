@@ -18,7 +18,7 @@ use crate::layout::{GROUP, Layout, Storage};
 use crate::numerics::{Curve, F32Bytes, Rotary};
 use crate::vectors::packer::{Inputs, Integers};
 
-/// Tables to compare, with what they are called; on x86 those that are missing are said to be.
+/// Tables to compare with the scalar one; on x86 a missing table is reported on stderr.
 fn tables() -> Vec<&'static Kernels> {
     let found: Vec<_> = available().filter(|table| table.name != SCALAR.name).collect();
     #[cfg(target_arch = "x86_64")]
@@ -127,10 +127,10 @@ proptest! {
         let curve = Curve::new(&points, 5).expect("a sound curve");
         let padded = length.next_multiple_of(GROUP);
         type Entry<'e> = (&'e str, &'e dyn Fn(&Kernels) -> (Vec<u32>, Vec<i8>, Vec<i32>, bool));
-        let quantized = |table: &Kernels, wide: bool| {
-            let planes = if wide { 2 } else { 1 };
+        let quantized = |table: &Kernels, a16: bool| {
+            let planes = if a16 { 2 } else { 1 };
             let (mut q, mut offsets) = (vec![99; padded * planes], vec![99; padded * planes / GROUP]);
-            let entry = if wide { table.quantize_wide } else { table.quantize };
+            let entry = if a16 { table.quantize_a16 } else { table.quantize };
             let scale = entry(&x, &mut q, &mut offsets);
             (vec![scale.map_or(0, f32::to_bits)], q, offsets, scale.is_ok())
         };
@@ -141,7 +141,7 @@ proptest! {
         };
         let entries: [Entry<'_>; 8] = [
             ("quantize", &|table| quantized(table, false)),
-            ("quantize_wide", &|table| quantized(table, true)),
+            ("quantize_a16", &|table| quantized(table, true)),
             ("rms_norm", &|table| on_row(&|row| (table.rms_norm)(row, gain, 1e-5).is_ok())),
             ("layer_norm", &|table| on_row(&|row| (table.layer_norm)(row, gain, offset, 1e-5).is_ok())),
             ("activate", &|table| on_row(&|row| { (table.activate)(&curve, row); true })),
@@ -178,7 +178,7 @@ proptest! {
         let query = draws.activations(width);
         let keys = draws.activations((seen + spare) * width);
         let scales: Vec<f32> = draws.scales(seen + spare).iter().map(|scale| scale * 1e-3).collect();
-        // What follows in the cache counts nothing.
+        // The spare positions that follow in the cache do not count.
         let rows = Rows { values: &keys, scales: &scales };
         let run = |table: &Kernels| {
             let mut scores = vec![0; seen];
@@ -230,8 +230,8 @@ fn products_of_extremes() {
                 scales: vec![1.0; 17],
             };
             let about = format!("{storage:?}, K {columns}, {value} · {multiplier} · {activation}");
-            let wide = columns < 1000;
-            for tokens in [1, if wide { 9 } else { 5 }] {
+            let small = columns < 1000;
+            for tokens in [1, if small { 9 } else { 5 }] {
                 let scales = vec![1.0; tokens];
                 let narrow = Inputs::new(&vec![activation; tokens * columns], columns, &scales, Width::Bits8);
                 // Both planes at their ends: 128 · 127 and the lowest second plane.
@@ -258,7 +258,7 @@ fn only(matrix: &Integers, inputs: &Inputs, about: &str) {
     }
 }
 
-/// What is no number comes out as none, and rows of zeros as zeros, in every table.
+/// Non-finite rows are rejected and all-zero rows stay zero, in every table.
 #[test]
 fn broken_rows_are_refused_everywhere() {
     for table in tables().into_iter().chain([&SCALAR]) {
@@ -266,7 +266,7 @@ fn broken_rows_are_refused_everywhere() {
         for bad in [f32::NAN, f32::INFINITY, f32::from_bits(0x5880_0000)] {
             let mut row = [1.0, bad, 2.0];
             assert!((table.quantize)(&row, &mut q, &mut offsets).is_err(), "{}", table.name);
-            assert!((table.quantize_wide)(&row, &mut [0; 64], &mut [0; 2]).is_err(), "{}", table.name);
+            assert!((table.quantize_a16)(&row, &mut [0; 64], &mut [0; 2]).is_err(), "{}", table.name);
             assert!((table.rms_norm)(&mut row, F32Bytes::new(&[0; 12]), 1e-5).is_err(), "{}", table.name);
         }
         assert_eq!((table.quantize)(&[0.0; 5], &mut q, &mut offsets), Ok(0.0), "{}", table.name);

@@ -43,7 +43,7 @@ struct Helium;
 #[inline(always)]
 unsafe fn dense_bytes(weights: *const u8, row: *const i8, steps: usize) -> [i32; ROWS] {
     let (mut a, mut b, mut c, mut d) = (0, 0, 0, 0);
-    // SAFETY: reads what the caller promises. `vmlava` wants even registers.
+    // SAFETY: reads only the ranges that the caller promises. `vmlava` wants even registers.
     unsafe {
         asm!(
             "dls lr, {steps}",
@@ -80,7 +80,7 @@ unsafe fn dense_bytes(weights: *const u8, row: *const i8, steps: usize) -> [i32;
 #[inline(always)]
 unsafe fn dense_nibbles(weights: *const u8, multipliers: *const u8, row: *const i8, groups: usize) -> [i32; ROWS] {
     let mut sums = [0i32; ROWS];
-    // SAFETY: reads what the caller promises and writes `sums`. The sum of a row stays in memory: four more registers
+    // SAFETY: reads only the ranges that the caller promises and writes `sums`. The sum of a row stays in memory: four more registers
     // than there are would be needed.
     unsafe {
         asm!(
@@ -132,7 +132,7 @@ unsafe fn sparse<const SIDE: usize>(weights: *const u8, planes: *const u8, row: 
     let (mut a, mut b, mut c, mut d) = (0, 0, 0, 0);
     macro_rules! rows {
         ($($value:literal),*) => {
-            // SAFETY: reads what the caller promises: two bits select one of four activations. `vmlava` wants even
+            // SAFETY: reads only the ranges that the caller promises: two bits select one of four activations. `vmlava` wants even
             // registers.
             unsafe {
                 asm!(

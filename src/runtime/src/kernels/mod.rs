@@ -1,18 +1,18 @@
 //! The inner loops, as a table of functions per instruction set. The scalar table is complete and is the oracle; a
 //! faster one replaces entries and must give the same bits.
 //!
-//! | file | what it is |
+//! | file | contents |
 //! |---|---|
 //! | `scalar` | every entry in portable code, for every layout |
 //! | [`columns`] | the part of a product's output that one call writes |
-//! | [`workers`] | who runs the parts: the caller alone, or a pool of threads |
+//! | [`workers`] | the threads that run the parts: the caller alone, or a pool |
 //! | `x86` | AVX2, AVX-VNNI, AVX-512 with VNNI |
 //! | `pool` | a pool of threads, with the feature `std` |
 //! | `parallel` | work cut into parts that each worker takes once |
 //!
-//! An instruction set is one file (or folder) with a `Kernels` constant that starts from [`SCALAR`] and replaces what it
-//! has, an arm in [`available`], and nothing else. Entries are plain safe functions: one that needs a CPU extension wraps
-//! its `#[target_feature]` body, and the table is handed out only where the CPU was asked.
+//! An instruction set is one file (or folder) with a `Kernels` constant that starts from [`SCALAR`] and replaces
+//! entries, an arm in [`available`], and nothing else. Entries are plain safe functions: one that needs a CPU extension wraps
+//! its `#[target_feature]` body, and the table is handed out only where the CPU has been checked.
 
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod aarch64;
@@ -111,7 +111,7 @@ impl<'a> Activations<'a> {
         &self.values[row * self.stride..][..self.stride]
     }
 
-    /// What every product asserts once, so that its inner loops need not.
+    /// The bounds that every product asserts once, so that its inner loops need not.
     ///
     /// # Panics
     /// If slices are shorter than the shapes say.
@@ -149,9 +149,9 @@ pub struct Kernels {
     /// One row to 8 bits: [`numerics::quantize`], then zeros to the end of `out`, and [`Activations::offsets`] of as many
     /// groups as there are places for.
     pub quantize: QuantizeRow,
-    /// One row to 16 bits: [`numerics::quantize_wide`] into the two halves of `out`, each padded with zeros, and the
+    /// One row to 16 bits: [`numerics::quantize_a16`] into the two halves of `out`, each padded with zeros, and the
     /// offsets of their groups.
-    pub quantize_wide: QuantizeRow,
+    pub quantize_a16: QuantizeRow,
     /// [`numerics::rms_norm`].
     pub rms_norm: fn(&mut [f32], F32Bytes<'_>, f32) -> Result<(), NumericRange>,
     /// [`numerics::layer_norm`].
@@ -190,8 +190,8 @@ pub struct Sums<'a> {
     pub total: &'a mut [i64],
 }
 
-/// Keys or values of one head at consecutive positions. More may follow than a function is asked for; it may read them,
-/// and what they are changes nothing.
+/// Keys or values of one head at consecutive positions. More may follow than a function needs; it may read them,
+/// and their values change nothing.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
     /// (positions, head_dim)
@@ -206,7 +206,7 @@ pub const SCALAR: Kernels = Kernels {
     layout: None,
     multiply: scalar::multiply,
     quantize: numerics::quantize_row,
-    quantize_wide: numerics::quantize_wide_row,
+    quantize_a16: numerics::quantize_a16_row,
     rms_norm: numerics::rms_norm,
     layer_norm: numerics::layer_norm,
     activate: numerics::activate,
@@ -218,8 +218,8 @@ pub const SCALAR: Kernels = Kernels {
     mix: scalar::mix,
 };
 
-/// The tables this CPU can run, best first; the last is [`SCALAR`]. With the feature `std` the CPU is asked; without, it has
-/// what the compiler was told.
+/// The tables this CPU can run, best first; the last is [`SCALAR`]. With the feature `std` the CPU is detected at run time;
+/// without, it has the features that the compiler was told.
 pub fn available() -> impl Iterator<Item = &'static Kernels> {
     // One line for each table, behind the architecture's `cfg`; each function returns its table where the CPU has it.
     let tables: &[fn() -> Option<&'static Kernels>] = &[

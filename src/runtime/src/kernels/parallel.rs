@@ -1,21 +1,21 @@
-//! Work cut into parts that each worker takes once: a shared counter hands out numbers, and whoever holds a number may
-//! write what belongs to it. This is the one place where several threads write one array.
+//! Work cut into parts that each worker takes once: a shared counter hands out numbers, and the holder of a number may
+//! write the rows that belong to it. This is the one place where several threads write one array.
 
 use super::columns::Columns;
 use super::workers::{MAX_WORKERS, Workers};
 use core::marker::PhantomData;
 use core::ops::{Range, RangeInclusive};
 
-/// Numbers 0 .. total, some at a time, each handed out once. Every worker has a share of consecutive numbers, which it takes
-/// from the back, so that it reads memory in the order in which kernels read tiles; who has none left takes from the front
-/// of the others' shares. A piece is half of what is left of a share, within bounds: few of them, since every one begins anew,
-/// and the last ones small, so that a worker that is slow or held up keeps nobody waiting for long.
+/// Work-stealing counter over the numbers 0 .. total, each handed out once. Every worker owns a share of consecutive numbers:
+/// owners pop from the back, the order in which kernels read tiles, thieves from the front of the others' shares. A chunk is
+/// half of the remaining share, within bounds: few chunks, since each starts its reads afresh, and small ones at the end, so
+/// that a slow worker does not delay the others.
 pub(crate) struct Counter {
-    /// Front and back of what is left of each share, 32 bits each.
+    /// Front and back of the remainder of each share, 32 bits each.
     shares: [Share; MAX_WORKERS],
     workers: usize,
-    /// Least and most numbers of a piece.
-    piece: RangeInclusive<u32>,
+    /// Least and most numbers of a chunk.
+    chunk: RangeInclusive<u32>,
 }
 
 /// Alone on its cache line.
@@ -31,16 +31,16 @@ type Bounds = core::cell::Cell<u64>;
 impl Counter {
     /// # Panics
     /// If there are 2^32 numbers or more.
-    pub(crate) fn new(workers: usize, total: usize, piece: RangeInclusive<usize>) -> Self {
+    pub(crate) fn new(workers: usize, total: usize, chunk: RangeInclusive<usize>) -> Self {
         assert!(total <= u32::MAX as usize);
         let workers = workers.clamp(1, MAX_WORKERS);
-        let grain = (*piece.start()).clamp(1, total.max(1));
-        let most = (*piece.end()).clamp(grain, total.max(grain));
-        // Shares begin at multiples of the least piece.
-        let pieces = total.div_ceil(grain);
-        let bound = |worker: usize| (pieces * worker.min(workers) / workers * grain).min(total) as u64;
+        let grain = (*chunk.start()).clamp(1, total.max(1));
+        let most = (*chunk.end()).clamp(grain, total.max(grain));
+        // Shares begin at multiples of the least chunk.
+        let chunks = total.div_ceil(grain);
+        let bound = |worker: usize| (chunks * worker.min(workers) / workers * grain).min(total) as u64;
         let shares = core::array::from_fn(|worker| Share(Bounds::new(bound(worker) << 32 | bound(worker + 1))));
-        Counter { shares, workers, piece: grain as u32..=most as u32 }
+        Counter { shares, workers, chunk: grain as u32..=most as u32 }
     }
 
     /// The next numbers for a worker, if any are left.
@@ -55,9 +55,9 @@ impl Counter {
         let mut taken = None;
         let step = |bounds: u64| {
             let (front, back) = ((bounds >> 32) as u32, bounds as u32);
-            let left = back - front;
-            let half = (left / 2).next_multiple_of(*self.piece.start());
-            let count = half.clamp(*self.piece.start(), *self.piece.end()).min(left);
+            let remaining = back - front;
+            let half = (remaining / 2).next_multiple_of(*self.chunk.start());
+            let count = half.clamp(*self.chunk.start(), *self.chunk.end()).min(remaining);
             if count == 0 {
                 taken = None;
                 return None;
@@ -74,7 +74,7 @@ impl Counter {
     }
 }
 
-/// Replaces a value by what a function makes of it, once.
+/// Replaces a value by a function of it, atomically.
 trait Exchange {
     fn exchange(&self, step: impl FnMut(u64) -> Option<u64>);
 }
@@ -83,7 +83,7 @@ impl Exchange for Bounds {
     #[cfg(target_has_atomic = "64")]
     fn exchange(&self, step: impl FnMut(u64) -> Option<u64>) {
         use core::sync::atomic::Ordering::Relaxed;
-        // Relaxed: what the numbers stand for is handed over by the workers' own synchronisation at start and end.
+        // Relaxed: the rows that the numbers stand for are handed over by the workers' own synchronisation at start and end.
         let _ = self.fetch_update(Relaxed, Relaxed, step);
     }
 
@@ -152,7 +152,7 @@ impl<'a, T> Rows<'a, T> {
 }
 
 #[expect(unsafe_code, reason = "a shared reference gives access to rows only through `take`")]
-// SAFETY: `take` has it from its caller that nobody else uses the row; the values may go to another thread.
+// SAFETY: the caller of `take` guarantees that nothing else uses the row; the values may go to another thread.
 unsafe impl<T: Send> Sync for Rows<'_, T> {}
 
 #[expect(unsafe_code, reason = "rows of one array are written by several threads")]
@@ -168,7 +168,7 @@ unsafe impl<'a, T: Send> SharedRows for Rows<'a, T> {
         debug_assert!(index < self.count);
         let (major, stride, offset) = self.spread;
         let row = if major == 1 && stride == 0 { index } else { index % major * stride + offset + index / major };
-        // SAFETY: the constructors checked that the array holds all rows, and the caller that nobody else takes this one.
+        // SAFETY: the constructors checked that the array holds all rows, and the caller guarantees that nothing else takes this one.
         unsafe { core::slice::from_raw_parts_mut(self.start.add(row * self.width), self.width) }
     }
 }
@@ -197,8 +197,8 @@ tuple_of_rows!(A 0, B 1);
 tuple_of_rows!(A 0, B 1, C 2);
 tuple_of_rows!(A 0, B 1, C 2, D 3);
 
-/// Calls `job` for every row with its number, and with scratch that nobody else uses meanwhile: one of `scratch` for each
-/// worker. Few rows are not worth waking anyone: `alone` says that the caller does them.
+/// Calls `job` for every row with its number and with scratch of the worker's own, one of `scratch` each. Few rows are not
+/// worth waking other threads: with `alone` the caller does them all.
 pub(crate) fn each<S: Send, R: SharedRows>(
     workers: &dyn Workers,
     alone: bool,

@@ -47,7 +47,7 @@ struct Vector;
 #[inline(always)]
 unsafe fn dense_bytes(weights: *const u8, row: *const i8, groups: usize) -> [i32; ROWS] {
     let mut sums = [0; ROWS];
-    // SAFETY: reads what the caller promises and writes `sums`.
+    // SAFETY: reads only the ranges that the caller promises and writes `sums`.
     unsafe {
         asm!(
             ".option push",
@@ -89,7 +89,7 @@ unsafe fn dense_bytes(weights: *const u8, row: *const i8, groups: usize) -> [i32
 #[inline(always)]
 unsafe fn dense_nibbles(weights: *const u8, multipliers: *const u8, row: *const i8, groups: usize) -> [i32; ROWS] {
     let mut sums = [0; ROWS];
-    // SAFETY: reads what the caller promises and writes `sums`.
+    // SAFETY: reads only the ranges that the caller promises and writes `sums`.
     unsafe {
         asm!(
             ".option push",
@@ -153,7 +153,7 @@ unsafe fn sparse<const SIDE: usize>(
 ) {
     macro_rules! group {
         ($first:literal, [$($value:literal),*], [$($join:literal),*], [$($end:literal),*]) => {
-            // SAFETY: reads what the caller promises and adds to `sums`.
+            // SAFETY: reads only the ranges that the caller promises and adds to `sums`.
             unsafe {
                 asm!(
                     ".option push",

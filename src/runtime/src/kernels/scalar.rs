@@ -45,7 +45,7 @@ fn multiply_run<const RUN: usize>(
             if shape.storage.is_sparse() {
                 let values = decode_kept::<RUN>(shape, tile, within, group);
                 for (sum, token) in tokens {
-                    *sum = sum.wrapping_add(multiplier * wide_dot(&values, &token[..GROUP]));
+                    *sum = sum.wrapping_add(multiplier * dot_i16(&values, &token[..GROUP]));
                 }
             } else {
                 let values = decode_group::<RUN>(shape, tile, within, group);
@@ -158,7 +158,7 @@ fn decode_kept<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, gro
 
 /// Σ a · b in i32, equal lengths.
 #[inline]
-fn wide_dot(a: &[i16; GROUP], b: &[i8]) -> i32 {
+fn dot_i16(a: &[i16; GROUP], b: &[i8]) -> i32 {
     a.iter().zip(b).map(|(&x, &y)| i32::from(x) * i32::from(y)).sum()
 }
 

@@ -66,7 +66,7 @@ impl Draws {
 
 pub(super) const STORAGES: [Storage; 4] = [Storage::W8, Storage::W4G32, Storage::W8S24, Storage::W4G32S24];
 
-/// What a storage takes of a number of columns.
+/// The number of columns, rounded up to one that a storage allows.
 pub(super) fn legal(storage: Storage, columns: usize) -> usize {
     if storage.is_sparse() { columns.next_multiple_of(4) } else { columns }
 }

@@ -1,6 +1,6 @@
 //! Products tile by tile, for tables whose kernels keep the sums of a whole tile in registers: a tile against four rows
 //! of activations at once, then two, then one, so that with several tokens a tile's weights are read and unpacked once for
-//! four. What is left to an instruction set is [`TileSums`].
+//! four. An instruction set implements [`TileSums`] only.
 
 use super::columns::Columns;
 use super::scalar::{row_scale, total};

@@ -17,7 +17,7 @@ use core::arch::wasm32::{
 };
 use core::ops::Range;
 
-/// The table of simd128, which a module has or has not: there is nothing to ask.
+/// The table of simd128, which a module has or lacks as a whole: there is nothing to detect.
 pub(super) fn simd128() -> Option<&'static Kernels> {
     Some(const { &SIMD128 })
 }

@@ -1,4 +1,4 @@
-//! Who runs the parts of a layer: the caller alone, or a pool of threads. Which part runs where changes no bit, since
+//! The threads that run the parts of a layer: the caller alone, or a pool. Which part runs where changes no bit, since
 //! parts write different places and every sum is a sum of integers.
 
 /// Most workers that one session uses; more find nothing to do. One without threads, so that a session and its counters
@@ -11,8 +11,8 @@ pub trait Workers: Sync {
     fn count(&self) -> usize;
 
     /// Calls `job` once on each worker, with a number below [`Workers::count`], and returns when all have ended. A worker
-    /// may be called for several numbers. Jobs take what there is to do from a shared counter, so that one that comes late finds
-    /// nothing left and holds up nobody.
+    /// may be called for several numbers. Jobs take their work from a shared counter, so that a
+    /// worker that comes late finds nothing left and delays no other.
     fn run(&self, job: &(dyn Fn(usize) + Sync));
 }
 

@@ -8,7 +8,7 @@ const ONE_OVER_127: f32 = f32::from_bits(1_006_699_012);
 /// 1/16256 rounded to f32.
 const ONE_OVER_16256: f32 = 1.0 / 16_256.0;
 /// Largest integer of a 16-bit activation: 128 · 127, so that both planes stay in [-127, 127].
-pub const WIDE_MAX: i32 = 16_256;
+pub const A16_MAX: i32 = 16_256;
 
 /// Integers in [-127, 127] and their f32 scale: q = round(x · (127 / a)), scale = a · (1/127), a = max |x|.
 ///
@@ -48,7 +48,7 @@ pub fn quantize_row(x: &[f32], out: &mut [i8], offsets: &mut [i32]) -> Result<f3
 /// # Panics
 /// If a plane is shorter than `x`.
 #[inline(always)]
-pub fn quantize_wide(x: &[f32], first: &mut [i8], second: &mut [i8]) -> Result<f32, NumericRange> {
+pub fn quantize_a16(x: &[f32], first: &mut [i8], second: &mut [i8]) -> Result<f32, NumericRange> {
     let (first, second) = (&mut first[..x.len()], &mut second[..x.len()]);
     let bits = max_abs_bits(x)?;
     if bits < TINY_BITS {
@@ -57,7 +57,7 @@ pub fn quantize_wide(x: &[f32], first: &mut [i8], second: &mut [i8]) -> Result<f
         return Ok(0.0);
     }
     let largest = f32::from_bits(bits);
-    let inverse = WIDE_MAX as f32 / largest;
+    let inverse = A16_MAX as f32 / largest;
     for ((first, second), &value) in first.iter_mut().zip(second).zip(x) {
         let n = round_to_integer(value * inverse);
         let high = (n + 64) >> 7;
@@ -67,17 +67,17 @@ pub fn quantize_wide(x: &[f32], first: &mut [i8], second: &mut [i8]) -> Result<f
     Ok(largest * ONE_OVER_16256)
 }
 
-/// [`quantize_wide`] of a row that a product reads: each half of `out` a plane with zeros to its end, and -8 times the sums
+/// [`quantize_a16`] of a row that a product reads: each half of `out` a plane with zeros to its end, and -8 times the sums
 /// of their groups of 32.
 ///
 /// # Panics
 /// If half of `out` is shorter than `x`.
 #[inline(always)]
-pub fn quantize_wide_row(x: &[f32], out: &mut [i8], offsets: &mut [i32]) -> Result<f32, NumericRange> {
+pub fn quantize_a16_row(x: &[f32], out: &mut [i8], offsets: &mut [i32]) -> Result<f32, NumericRange> {
     let (first, second) = out.split_at_mut(out.len() / 2);
     first[x.len()..].fill(0);
     second[x.len()..].fill(0);
-    let scale = quantize_wide(x, first, second)?;
+    let scale = quantize_a16(x, first, second)?;
     group_offsets(out, offsets);
     Ok(scale)
 }

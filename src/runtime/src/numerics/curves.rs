@@ -24,7 +24,7 @@ impl<'a> Curve<'a> {
         Curve::checked_before(points, k).filter(Curve::is_sound)
     }
 
-    /// Whether the points are what [`Curve::new`] accepts.
+    /// Whether [`Curve::new`] accepts the points.
     pub(crate) fn is_sound(&self) -> bool {
         let step = |i| (self.point(i) - self.point(i + 1)).unsigned_abs();
         let bounded = (0..CURVE_POINTS).all(|i| (0..=1 << 24).contains(&self.point(i)));
@@ -67,7 +67,7 @@ impl<'a> Curve<'a> {
     /// S(-u) in Q24 of several u ≥ 0: arithmetic for all, then the points of each, then arithmetic for all.
     #[inline(always)]
     fn tails<const N: usize>(&self, u: [f32; N]) -> [i32; N] {
-        // `min` returns the number where u is NaN; what comes of it is refused when it is quantized.
+        // `min` returns the number where u is NaN; the result is refused when it is quantized.
         let z = u.map(|u| round_to_integer((u * self.steps).min(2_097_151.0)));
         // 2^21 - 1 at most: the mask says so to the compiler.
         let here = z.map(|z| self.point((z >> 12) as usize & 511));

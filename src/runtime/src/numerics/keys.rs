@@ -1,4 +1,4 @@
-//! What is done to queries and keys before they meet: rotary positions and key maps.
+//! Queries and keys before their product: rotary positions and key maps.
 
 use super::F32Bytes;
 

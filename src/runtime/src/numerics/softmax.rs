@@ -30,7 +30,7 @@ const DEEPEST: f32 = 2_097_152.0;
 #[inline(always)]
 pub fn softmax_weights(value_scales: &[f32], top: f32, scores: &mut [u32]) -> (u64, f32) {
     for slot in scores.iter_mut() {
-        // `min` returns the number where a difference is NaN; what comes of it is refused when it is quantized.
+        // `min` returns the number where a difference is NaN; the result is refused when it is quantized.
         let z = round_to_integer((top - f32::from_bits(*slot)).min(DEEPEST));
         *slot = exp2_q24(z as u32);
     }

@@ -8,7 +8,7 @@
 //!
 //! A layer keeps the last L − 1 rows of u as f32, so that a sequence cut in pieces gives the same bits.
 
-use super::linear::{Finish, Input, Place};
+use super::linear::{Destination, Finish, Input};
 use super::{Session, SessionError, range};
 use crate::format::spec::LayerRecord;
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
@@ -29,11 +29,11 @@ impl Session<'_, '_> {
         let hidden = self.scratch[0].row.len();
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
         let input = Input::Residual(self.norm_before(index, layer, TensorRole::ConvNorm)?, 0);
-        let into = [self.product(key(TensorRole::ConvIn), Place::A)?];
+        let into = [self.product(key(TensorRole::ConvIn), Destination::A)?];
         self.linear(input, &into, count, Finish::None).map_err(|_| range(index))?;
         let kernel = self.vector(key(TensorRole::ConvKernel))?;
         let bias = self.optional_vector(TensorKey { part: TensorPart::Bias, ..key(TensorRole::ConvKernel) })?;
-        let out = [self.product(key(TensorRole::ConvOut), Place::B)?];
+        let out = [self.product(key(TensorRole::ConvOut), Destination::B)?];
         let cache_end = cache_start + self.cache_bytes(layer);
         let taps = layer.taps as usize;
         let mut state =
@@ -42,8 +42,8 @@ impl Session<'_, '_> {
         if fresh {
             state.fill(0.0);
         }
-        convolve_rows(&mut self.buffers.wide_a[..count * 3 * hidden], state, kernel, bias, hidden);
-        self.linear(Input::WideA(hidden), &out, count, Finish::None).map_err(|_| range(index))?;
+        convolve_rows(&mut self.buffers.scratch_a[..count * 3 * hidden], state, kernel, bias, hidden);
+        self.linear(Input::ScratchA(hidden), &out, count, Finish::None).map_err(|_| range(index))?;
         self.add_residual(index, layer, (TensorRole::ConvNorm, TensorRole::ConvNorm), 0, count)?;
         self.feed_forward(index, layer, 0, count)
     }

@@ -1,6 +1,6 @@
 //! The two ends of the model: embeddings in, hidden states, logits or a classifier's row out.
 
-use super::linear::{Failure, Finish, Input, Place, Product};
+use super::linear::{Destination, Failure, Finish, Input, Product};
 use super::{Session, SessionError, range};
 use crate::format::spec::{CurveId, NormKind, Output};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
@@ -83,23 +83,23 @@ impl Session<'_, '_> {
             Output::LanguageModel => {}
             Output::MaskedLanguageModel => {
                 let transform = TensorKey::global(TensorRole::MlmTransform, TensorPart::Weight);
-                let transform = [self.product(transform, Place::B)?];
+                let transform = [self.product(transform, Destination::B)?];
                 let curve = self.curve(spec.head_activation)?;
                 let norm = self.global_norm(TensorRole::MlmNorm, NormKind::Layer as u8)?;
                 self.linear(input, &transform, count, Finish::Activate(curve)).map_err(failed)?;
-                for x in self.buffers.wide_b[..count * hidden].chunks_exact_mut(hidden) {
+                for x in self.buffers.scratch_b[..count * hidden].chunks_exact_mut(hidden) {
                     norm.map_or(Ok(()), |norm| norm.apply(self.kernels, x)).map_err(failed)?;
                 }
-                input = Input::WideB(hidden);
+                input = Input::ScratchB(hidden);
             }
         }
-        let role = if spec.tied_head == 1 { TensorRole::EmbedToken } else { TensorRole::LmHead };
+        let role = if spec.has_tied_head() { TensorRole::EmbedToken } else { TensorRole::LmHead };
         let parts = self.parts(TensorKey::global(role, TensorPart::Weight))?;
         let head = Product {
             matrix: parts.first,
             rest: parts.rest,
             bias: self.optional_vector(TensorKey::global(TensorRole::LmHead, TensorPart::Bias))?,
-            place: Place::Output,
+            destination: Destination::Output,
         };
         self.linear(input, &[head], count, Finish::None).map_err(failed)
     }
@@ -111,15 +111,15 @@ impl Session<'_, '_> {
         self.head_rows(0, 1)?;
         let hidden = self.scratch[0].row.len();
         let key = |role| TensorKey::global(role, TensorPart::Weight);
-        let pooler = [self.product(key(TensorRole::Pooler), Place::B)?];
-        let classifier = [self.product(key(TensorRole::Classifier), Place::Output)?];
+        let pooler = [self.product(key(TensorRole::Pooler), Destination::B)?];
+        let classifier = [self.product(key(TensorRole::Classifier), Destination::Output)?];
         let sigmoid = self.curve(CurveId::Silu as u8)?;
         // The first residual row takes the final norm's result: nothing reads it after this.
         self.buffers.residual[..hidden].copy_from_slice(self.scratch[0].row);
         self.linear(Input::Residual(None, 0), &pooler, 1, Finish::None).map_err(failed)?;
-        for value in &mut self.buffers.wide_b[..hidden] {
+        for value in &mut self.buffers.scratch_b[..hidden] {
             *value = sigmoid.tanh(*value);
         }
-        self.linear(Input::WideB(hidden), &classifier, 1, Finish::None).map_err(failed)
+        self.linear(Input::ScratchB(hidden), &classifier, 1, Finish::None).map_err(failed)
     }
 }

@@ -1,7 +1,7 @@
-//! What one layer does to rows of the residual stream: keys and values into the cache, attention, feed-forward network.
-//! Norms stand before a part, after its residual sum, or before it and on what it adds.
+//! One layer over rows of the residual stream: keys and values into the cache, attention, feed-forward network.
+//! Norms stand before a part, after its residual sum, or before it and on the rows it adds.
 
-use super::linear::{Failure, Finish, Input, Place};
+use super::linear::{Destination, Failure, Finish, Input};
 use super::{Placed, Session, SessionError, range};
 use crate::attention::Cache;
 use crate::format::spec::LayerRecord;
@@ -11,12 +11,12 @@ use crate::numerics::{map_key, map_query};
 
 /// Multiply-accumulates of attention below which it is not worth waking other workers.
 const ALONE: usize = 48 * 1024;
-/// What a query costs besides its positions (norm, rotation, quantization), counted in positions.
+/// Cost of a query besides its positions (norm, rotation, quantization), counted in positions.
 const OF_QUERY: usize = 32;
 
 impl Session<'_, '_> {
     /// Keys and values of some residual rows into the cache, and a decoder's queries, whose input is the same, into
-    /// `wide_a`.
+    /// `scratch_a`.
     pub(super) fn read_keys(
         &mut self,
         index: usize,
@@ -31,9 +31,9 @@ impl Session<'_, '_> {
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
         let input = Input::Residual(self.norm_before(index, layer, TensorRole::AttentionNorm)?, row);
         let products = [
-            self.product(key(TensorRole::Key), Place::B)?,
-            self.product(key(TensorRole::Value), Place::AfterB(width))?,
-            self.product(key(TensorRole::Query), Place::A)?,
+            self.product(key(TensorRole::Key), Destination::B)?,
+            self.product(key(TensorRole::Value), Destination::AfterB(width))?,
+            self.product(key(TensorRole::Query), Destination::A)?,
         ];
         let products = if self.is_decoder() { &products[..] } else { &products[..2] };
         self.linear(input, products, count, Finish::None).map_err(|_| range(index))?;
@@ -47,7 +47,7 @@ impl Session<'_, '_> {
         let end = cache_start + self.cache_bytes(layer);
         let kernels = self.kernels;
         let cache = Cache::new(&mut self.cache[cache_start..end], layer, context).ok_or(range(index))?;
-        let (keys, values) = self.buffers.wide_b[..2 * count * width].split_at_mut(count * width);
+        let (keys, values) = self.buffers.scratch_b[..2 * count * width].split_at_mut(count * width);
         let scratch = &mut self.scratch[..self.seats];
         let failure = Failure::default();
         // Units are (token, head) in the order of a product's columns; in the cache, heads stand apart.
@@ -100,7 +100,7 @@ impl Session<'_, '_> {
         // A decoder's queries came with its keys; an encoder has read the keys of other rows since.
         if !decoder {
             let input = Input::Residual(self.norm_before(index, layer, TensorRole::AttentionNorm)?, row);
-            let products = [self.product(key(TensorRole::Query), Place::A)?];
+            let products = [self.product(key(TensorRole::Query), Destination::A)?];
             self.linear(input, &products, count, Finish::None).map_err(|_| range(index))?;
         }
         let rotary = artifact.rotary(layer.rotary);
@@ -109,12 +109,12 @@ impl Session<'_, '_> {
             1 => Some(self.vector(TensorKey::layer(index, TensorRole::Key, TensorPart::KeyInverse))?),
             _ => None,
         };
-        let output = [self.product(key(TensorRole::AttentionOutput), Place::B)?];
+        let output = [self.product(key(TensorRole::AttentionOutput), Destination::B)?];
         let context = artifact.spec().context as usize;
         let cache_end = cache_start + self.cache_bytes(layer);
         let kernels = self.kernels;
         let cache = Cache::new(&mut self.cache[cache_start..cache_end], layer, context).ok_or(range(index))?;
-        let queries = Rows::new(&mut self.buffers.wide_a[..count * heads * head_dim], head_dim);
+        let queries = Rows::new(&mut self.buffers.scratch_a[..count * heads * head_dim], head_dim);
         let alone = count * heads * head_dim * (end + OF_QUERY) < ALONE;
         let failure = Failure::default();
         each(self.workers, alone, &mut self.scratch[..self.seats], queries, |unit, query, scratch| {
@@ -133,7 +133,7 @@ impl Session<'_, '_> {
             failure.note(scratch.attention.attend(kernels, &cache, key_head, seen, layer.score_scale, query));
         });
         failure.result().map_err(|_| range(index))?;
-        self.linear(Input::WideA(heads * head_dim), &output, count, Finish::None).map_err(|_| range(index))?;
+        self.linear(Input::ScratchA(heads * head_dim), &output, count, Finish::None).map_err(|_| range(index))?;
         let sites = (TensorRole::AttentionNorm, TensorRole::AttentionOutputNorm);
         self.add_residual(index, layer, sites, row, count)?;
         self.feed_forward(index, layer, row, count)
@@ -149,17 +149,17 @@ impl Session<'_, '_> {
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
         let input = Input::Residual(self.norm_before(index, layer, TensorRole::FfnNorm)?, row);
         let curve = self.curve(layer.activation)?;
-        if layer.ffn == 2 {
-            let gate = self.product(key(TensorRole::Gate), Place::A)?;
-            let up = self.product(key(TensorRole::Up), Place::B)?;
+        if layer.is_gated() {
+            let gate = self.product(key(TensorRole::Gate), Destination::A)?;
+            let up = self.product(key(TensorRole::Up), Destination::B)?;
             self.linear(input, &[gate, up], count, Finish::Gate(curve)).map_err(|_| range(index))?;
         } else {
-            let up = self.product(key(TensorRole::Up), Place::A)?;
+            let up = self.product(key(TensorRole::Up), Destination::A)?;
             self.linear(input, &[up], count, Finish::Activate(curve)).map_err(|_| range(index))?;
         }
-        let down = [self.product(key(TensorRole::Down), Place::B)?];
+        let down = [self.product(key(TensorRole::Down), Destination::B)?];
         let width = layer.ffn_width as usize;
-        self.linear(Input::WideA(width), &down, count, Finish::None).map_err(|_| range(index))?;
+        self.linear(Input::ScratchA(width), &down, count, Finish::None).map_err(|_| range(index))?;
         self.add_residual(index, layer, (TensorRole::FfnNorm, TensorRole::FfnOutputNorm), row, count)
     }
 }

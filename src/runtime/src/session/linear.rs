@@ -1,5 +1,5 @@
-//! The steps that layers and heads are made of: rows to integer activations, activations through matrices, and what is
-//! added to the residual stream. Each step is shared out among the workers, by tokens or by tiles of rows.
+//! The steps that layers and heads are made of: rows to integer activations, activations through matrices, and sums with
+//! the residual stream. Each step is shared out among the workers, by tokens or by tiles of rows.
 
 use super::norm::Norm;
 use super::{Session, SessionError, range};
@@ -14,25 +14,25 @@ use crate::numerics::{Curve, F32Bytes, NumericRange};
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// What a linear reads, row by row.
+/// The rows that a linear reads.
 #[derive(Clone, Copy)]
 pub(super) enum Input<'a> {
     /// Residual rows from this one, normed where a norm is given.
     Residual(Option<Norm<'a>>, usize),
-    /// Rows of `wide_a` of this width.
-    WideA(usize),
-    /// Rows of `wide_b` of this width.
-    WideB(usize),
+    /// Rows of `scratch_a` of this width.
+    ScratchA(usize),
+    /// Rows of `scratch_b` of this width.
+    ScratchB(usize),
 }
 
-/// Where a product goes.
+/// Where the rows of a product go.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// The front of `wide_a`.
+pub(super) enum Destination {
+    /// The front of `scratch_a`.
     A,
-    /// The front of `wide_b`.
+    /// The front of `scratch_b`.
     B,
-    /// `wide_b` after rows of this width.
+    /// `scratch_b` after rows of this width.
     AfterB(usize),
     /// The front of the output.
     Output,
@@ -46,7 +46,7 @@ pub(super) struct Product<'a> {
     /// The rows after them, see [`crate::format::artifact::Parts`]: of heads only.
     pub(super) rest: Option<Matrix<'a>>,
     pub(super) bias: Option<F32Bytes<'a>>,
-    pub(super) place: Place,
+    pub(super) destination: Destination,
 }
 
 impl Product<'_> {
@@ -61,7 +61,7 @@ impl Product<'_> {
     }
 }
 
-/// What is done with the rows of a feed-forward network's first products.
+/// The step after a feed-forward network's first products.
 #[derive(Clone, Copy)]
 pub(super) enum Finish<'c> {
     /// Nothing.
@@ -90,9 +90,9 @@ impl Failure {
 
 impl<'a> Session<'a, '_> {
     /// A matrix of a layer or the model, with its bias.
-    pub(super) fn product(&self, key: TensorKey, place: Place) -> Result<Product<'a>, SessionError> {
+    pub(super) fn product(&self, key: TensorKey, destination: Destination) -> Result<Product<'a>, SessionError> {
         let bias = self.optional_vector(TensorKey { part: TensorPart::Bias, ..key })?;
-        Ok(Product { matrix: self.matrix(key)?, rest: None, bias, place })
+        Ok(Product { matrix: self.matrix(key)?, rest: None, bias, destination })
     }
 
     /// `count` rows of an input through matrices that all read it, into different places. Those that take activations of
@@ -113,7 +113,7 @@ impl<'a> Session<'a, '_> {
             && gate.matrix.width != up.matrix.width
         {
             let rows = count * gate.matrix.rows;
-            (self.kernels.gate)(&curve, &mut self.buffers.wide_a[..rows], &self.buffers.wide_b[..rows]);
+            (self.kernels.gate)(&curve, &mut self.buffers.scratch_a[..rows], &self.buffers.scratch_b[..rows]);
         }
         Ok(())
     }
@@ -124,8 +124,8 @@ impl<'a> Session<'a, '_> {
         let hidden = self.scratch[0].row.len();
         let (norm, x, columns) = match input {
             Input::Residual(norm, row) => (norm, &buffers.residual[row * hidden..][..count * hidden], hidden),
-            Input::WideA(columns) => (None, &buffers.wide_a[..count * columns], columns),
-            Input::WideB(columns) => (None, &buffers.wide_b[..count * columns], columns),
+            Input::ScratchA(columns) => (None, &buffers.scratch_a[..count * columns], columns),
+            Input::ScratchB(columns) => (None, &buffers.scratch_b[..count * columns], columns),
         };
         let groups = columns.div_ceil(GROUP) * width.planes();
         let rows = (
@@ -135,7 +135,7 @@ impl<'a> Session<'a, '_> {
         );
         let entry = match width {
             Width::Bits8 => kernels.quantize,
-            Width::Bits16 => kernels.quantize_wide,
+            Width::Bits16 => kernels.quantize_a16,
         };
         let failure = Failure::default();
         each(
@@ -171,18 +171,20 @@ impl<'a> Session<'a, '_> {
             scales: &buffers.activation_scales[..count],
             width,
         };
-        let (mut wide_a, mut wide_b) = (Some(&mut *buffers.wide_a), Some(&mut *buffers.wide_b));
+        let (mut scratch_a, mut scratch_b) = (Some(&mut *buffers.scratch_a), Some(&mut *buffers.scratch_b));
         let (mut after_b, mut output) = (None, Some(&mut *buffers.output));
-        if let Some(Place::AfterB(columns)) = products.iter().map(|p| p.place).find(|p| matches!(p, Place::AfterB(_))) {
-            let (front, back) = wide_b.take().unwrap_or_default().split_at_mut(count * columns);
-            (wide_b, after_b) = (Some(front), Some(back));
+        if let Some(Destination::AfterB(columns)) =
+            products.iter().map(|p| p.destination).find(|p| matches!(p, Destination::AfterB(_)))
+        {
+            let (front, back) = scratch_b.take().unwrap_or_default().split_at_mut(count * columns);
+            (scratch_b, after_b) = (Some(front), Some(back));
         }
-        let mut place = |product: &Product<'_>| -> Option<Columns<'_>> {
-            let array = match product.place {
-                Place::A => wide_a.take(),
-                Place::B => wide_b.take(),
-                Place::AfterB(_) => after_b.take(),
-                Place::Output => output.take(),
+        let mut output_of = |product: &Product<'_>| -> Option<Columns<'_>> {
+            let array = match product.destination {
+                Destination::A => scratch_a.take(),
+                Destination::B => scratch_b.take(),
+                Destination::AfterB(_) => after_b.take(),
+                Destination::Output => output.take(),
             };
             array.map(|array| Columns::new(&mut array[..count * product.rows()], product.rows()))
         };
@@ -194,7 +196,7 @@ impl<'a> Session<'a, '_> {
         if let (Finish::Gate(curve), [gate, up]) = (finish, products)
             && gate.matrix.width == up.matrix.width
         {
-            let segments = [segment(gate, [place(gate), place(up)])];
+            let segments = [segment(gate, [output_of(gate), output_of(up)])];
             let bytes = gate.matrix.shape.stride + up.matrix.shape.stride;
             each_tiles(self.workers, &segments, grain(self.workers.count(), &segments, bytes), |_, tiles, outputs| {
                 let [Some(mut gates), Some(mut ups)] = outputs else { return };
@@ -209,7 +211,7 @@ impl<'a> Session<'a, '_> {
         let mut segments = [const { Segment { tiles: 0, rows: 0, outputs: [None, None] } }; 3];
         let chosen = products.iter().filter(|product| product.matrix.width == width);
         for (slot, product) in segments.iter_mut().zip(chosen.clone()) {
-            *slot = segment(product, [place(product), None]);
+            *slot = segment(product, [output_of(product), None]);
         }
         let grain = grain(self.workers.count(), &segments, first.matrix.shape.stride);
         each_tiles(self.workers, &segments, grain, |number, tiles, outputs| {
@@ -223,8 +225,8 @@ impl<'a> Session<'a, '_> {
         });
     }
 
-    /// Adds rows of `wide_b` to residual rows. Where norms stand after the sum, that of `sites.0` norms it; where they stand
-    /// around, that of `sites.1` norms what is added.
+    /// Adds rows of `scratch_b` to residual rows. Where norms stand after the sum, that of `sites.0` norms it; where they stand
+    /// around, that of `sites.1` norms the added rows.
     pub(super) fn add_residual(
         &mut self,
         index: usize,
@@ -247,7 +249,7 @@ impl<'a> Session<'a, '_> {
         };
         let rows = (
             Rows::new(&mut self.buffers.residual[row * hidden..][..count * hidden], hidden),
-            Rows::new(&mut self.buffers.wide_b[..count * hidden], hidden),
+            Rows::new(&mut self.buffers.scratch_b[..count * hidden], hidden),
         );
         let failure = Failure::default();
         each(self.workers, count == 1, &mut self.scratch[..self.seats], rows, |_, (x, y), _| {
@@ -289,8 +291,8 @@ fn run(
     }
 }
 
-/// Least tiles that a worker takes at a time: all where there is one worker; else few enough that the last ones keep nobody
-/// waiting, of enough bytes to be worth taking, and of an even number of tiles, which kernels take in pairs.
+/// Least tiles that a worker takes at a time: all where there is one worker; else few enough that the last ones delay no worker,
+/// of enough bytes to be worth taking, and of an even number of tiles, which kernels take in pairs.
 fn grain(workers: usize, segments: &[Segment<'_>], tile_bytes: usize) -> usize {
     const LEAST_BYTES: usize = 16 * 1024;
     let tiles: usize = segments.iter().map(|segment| segment.tiles).sum();

@@ -1,4 +1,4 @@
-//! Norms with their weights: of the residual stream, of what is added to it, and of heads.
+//! Norms with their weights: of the residual stream, of the rows added to it, and of heads.
 
 use super::{Session, SessionError};
 use crate::format::FormatError;

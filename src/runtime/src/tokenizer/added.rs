@@ -31,7 +31,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// The next part of `text`, the same at every call. What lies before the last part may have changed.
+    /// The next part of `text`, the same at every call. Text before the last part may have changed.
     pub(super) fn next(&mut self, tokens: &Spellings<'_>, text: &[u8]) -> Option<Part> {
         if let Some((id, end)) = self.waiting.take() {
             self.done = end;

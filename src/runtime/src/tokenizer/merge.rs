@@ -36,7 +36,7 @@ impl<'m> Symbols<'m> {
         })
     }
 
-    /// The better of what two nodes name: lower rank, then further left.
+    /// The better of the pairs that two nodes name: lower rank, then further left.
     fn better(&self, count: usize, node: usize) -> u32 {
         let winner = |node: usize| match node.checked_sub(count) {
             Some(symbol) => symbol as u32,
@@ -141,8 +141,8 @@ impl TextTables<'_> {
         Ok(())
     }
 
-    /// The symbols a word begins with: its bytes or characters, and what stands for those without a token. Returns how
-    /// many there are.
+    /// The symbols a word begins with: its bytes or characters, and replacements for those without a token. Returns their
+    /// number.
     fn symbols(&self, word: &[u8], symbols: &mut Symbols<'_>) -> Result<usize, EncodeError> {
         let width = usize::from(self.record.id_bytes);
         let byte_id = |byte: u8| number(self.byte_ids, usize::from(byte), width);

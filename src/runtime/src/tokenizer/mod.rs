@@ -1,4 +1,4 @@
-//! Text to token ids on the device, by the tables the compiler put into the artifact: exactly what the build machine's
+//! Text to token ids on the device, by the tables the compiler put into the artifact: exactly the ids that the build machine's
 //! tokenizer gives. No allocation: memory comes from the caller, [`Tokenizer::required_bytes`] of it always suffice.
 //!
 //! ```text

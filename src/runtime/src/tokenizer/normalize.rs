@@ -1,4 +1,4 @@
-//! A piece of text becomes what the tokens are cut from: each character by the map the compiler made (letters to lower
+//! A piece of text in the normal form that tokens are cut from: each character by the map the compiler made (letters to lower
 //! case, accents off, spaces to another character, decompositions …), marks into canonical order, and characters
 //! composed where the tokenizer says so. In UTF-8 throughout, in memory of a stated size.
 
@@ -17,7 +17,7 @@ const VOWELS: u32 = 21;
 const TRAILINGS: u32 = 28;
 
 impl TextTables<'_> {
-    /// What becomes of a character: action, value, and its distance from the first of its range.
+    /// The replacement of a character: action, value, and its distance from the first of its range.
     fn map(&self, of: char) -> (MapAction, u32, u32) {
         let (mut low, mut high) = (0, self.record.maps as usize);
         let first = |index: usize| number(self.maps, 2 * index, 4) & 0xFF_FFFF;

@@ -14,7 +14,7 @@ use super::characters::{character, character_before, run};
 use crate::format::text::{Behavior, CLASS_BYTES, ELEMENT_CHARACTER, Step, StepRecord, class};
 use crate::format::text_tables::{TextTables, number};
 
-/// What follows an apostrophe in English.
+/// The letters of English contractions, after the apostrophe.
 const CONTRACTIONS: [&str; 7] = ["s", "t", "re", "ve", "m", "ll", "d"];
 
 impl TextTables<'_> {

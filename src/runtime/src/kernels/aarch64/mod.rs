@@ -37,7 +37,7 @@ pub(super) fn i8mm() -> Option<&'static Kernels> {
     there.then_some(const { &I8MM })
 }
 
-/// What both tables share: all but products.
+/// The entries that both tables share: all but products.
 const SHARED: Kernels = Kernels { scores, ..SCALAR };
 
 /// Each lane: sum += Σ of four products.
@@ -96,7 +96,8 @@ fn nibbles(bytes: int8x16_t) -> (int8x16_t, int8x16_t) {
     }
 }
 
-/// Two bits of each byte of a plane, and what each selects from: places in a table of activations.
+/// Two bits of each byte of a plane, added to the first place of the four that each selects from: places in a table of
+/// activations.
 #[inline(always)]
 fn places(shifted: uint8x16_t, base: uint8x16_t) -> uint8x16_t {
     // SAFETY: NEON is part of AArch64.

@@ -30,7 +30,7 @@ pub(super) unsafe fn scores<I: Decode>(keys: Rows<'_>, query: &[i8], scale: f32,
     let excess = sum.wrapping_mul(-I::EXCESS);
     // SAFETY: AVX2 is there.
     let mut top = unsafe { _mm256_set1_ps(f32::NEG_INFINITY) };
-    // Eights of keys whose last vectors stay within what is there.
+    // Eights of keys whose last vectors stay within the array.
     let whole = (keys.values.len().saturating_sub(32) / width).min(seen) / 8 * 8;
     let mut position = 0;
     while position < whole {
@@ -130,7 +130,7 @@ unsafe fn gather_sums(v: [__m256i; 8]) -> __m256i {
 /// up to 127 and -127 … 127.
 ///
 /// # Safety
-/// The CPU has AVX2 and what `dot` needs.
+/// The CPU has AVX2 and the extensions of `dot`.
 #[inline(always)]
 pub(super) unsafe fn mix(
     values: Rows<'_>,

@@ -6,7 +6,7 @@
 
 use super::super::columns::Columns;
 use super::super::{Activations, scalar};
-use super::stream::{Ahead, GROUP4, GROUP4_SPARSE, GROUP8, GROUP8_SPARSE, Stream};
+use super::stream::{GROUP4, GROUP4_SPARSE, GROUP8, GROUP8_SPARSE, Stream, TilePrefetch};
 use super::vectors::{Decode, MOST_GROUPS};
 use crate::format::artifact::Matrix;
 use crate::layout::{GROUP, Storage, TileShape};
@@ -34,7 +34,7 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
     for plane in 0..PLANES {
         rows[plane] = input.row(plane).as_ptr();
         let of_plane = &input.offsets[plane * shape.groups..][..shape.groups];
-        // -8 · Σ a, 16 times, is what weights that are 128 more have too much.
+        // -8 · Σ a, 16 times, is the excess of weights that are 128 more.
         let sum = of_plane.iter().fold(0i32, |sum, &offset| sum.wrapping_add(offset));
         excess[plane] = sum.wrapping_mul(I::EXCESS / 8);
         offsets[plane] = of_plane.as_ptr();
@@ -49,14 +49,14 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
     for tile in tiles.rev() {
         let bytes = &matrix.bytes[tile * shape.stride..][..shape.stride];
         let start = bytes.as_ptr();
-        let ahead = stream.during(shape, start);
+        let prefetch = stream.tile(shape, start);
         // SAFETY: the caller's promise; the tile is whole, and each row of activations has 32 values a group.
         unsafe {
             let found = match shape.storage {
-                Storage::W4G32 => dense4::<I, PLANES>(shape, start, rows, offsets, ahead),
-                Storage::W8S24 => sparse8::<I, PLANES>(shape, start, rows, ahead),
-                Storage::W4G32S24 => sparse4::<I, PLANES>(shape, start, rows, ahead),
-                _ => dense8::<I, PLANES>(shape, start, rows, excess, ahead),
+                Storage::W4G32 => dense4::<I, PLANES>(shape, start, rows, offsets, prefetch),
+                Storage::W8S24 => sparse8::<I, PLANES>(shape, start, rows, prefetch),
+                Storage::W4G32S24 => sparse4::<I, PLANES>(shape, start, rows, prefetch),
+                _ => dense8::<I, PLANES>(shape, start, rows, excess, prefetch),
             };
             put::<PLANES>(shape, bytes, found, input, &mut out[tile * 8 - first..]);
         }
@@ -111,13 +111,13 @@ unsafe fn dense8<I: Decode, const PLANES: usize>(
     tile: *const u8,
     rows: [*const i8; PLANES],
     excess: [i32; PLANES],
-    ahead: Ahead,
+    prefetch: TilePrefetch,
 ) -> [__m256i; PLANES] {
     // SAFETY: the caller has the extensions, a tile and rows of that shape.
     unsafe {
         let mut sums = [[_mm256_setzero_si256(); 4]; PLANES];
         for group in (0..shape.groups).rev() {
-            ahead.ask::<GROUP8>(group * GROUP8);
+            prefetch.lines::<GROUP8>(group * GROUP8);
             let bytes = tile.add(group * 8 * GROUP);
             for step in (0..8).rev() {
                 let w = I::prepare8(_mm256_loadu_si256(bytes.add(step * 32).cast()));
@@ -143,14 +143,14 @@ unsafe fn dense4<I: Decode, const PLANES: usize>(
     tile: *const u8,
     rows: [*const i8; PLANES],
     offsets: [*const i32; PLANES],
-    ahead: Ahead,
+    prefetch: TilePrefetch,
 ) -> [__m256i; PLANES] {
     // SAFETY: the caller has the extensions, a tile, rows and offsets of that shape.
     unsafe {
         let low = _mm256_set1_epi8(15);
         let mut totals = [_mm256_setzero_si256(); PLANES];
         for group in (0..shape.groups).rev() {
-            ahead.ask::<GROUP4>(group * GROUP4);
+            prefetch.lines::<GROUP4>(group * GROUP4);
             let bytes = tile.add(group * 4 * GROUP);
             let mut first = [_mm256_setzero_si256(); PLANES];
             let mut second = [_mm256_setzero_si256(); PLANES];
@@ -207,7 +207,7 @@ unsafe fn sparse8<I: Decode, const PLANES: usize>(
     shape: &TileShape,
     tile: *const u8,
     rows: [*const i8; PLANES],
-    ahead: Ahead,
+    prefetch: TilePrefetch,
 ) -> [__m256i; PLANES] {
     // SAFETY: the caller has the extensions, a tile and rows of that shape.
     unsafe {
@@ -215,7 +215,7 @@ unsafe fn sparse8<I: Decode, const PLANES: usize>(
         let mut even = [(zero, zero); PLANES];
         let mut odd = [(zero, zero); PLANES];
         for group in (0..shape.groups).rev() {
-            ahead.ask::<GROUP8_SPARSE>(group * GROUP8_SPARSE);
+            prefetch.lines::<GROUP8_SPARSE>(group * GROUP8_SPARSE);
             let bytes = tile.add(group * 4 * GROUP);
             let indices = _mm256_loadu_si256(tile.add(shape.value_bytes + group * 32).cast());
             for plane in 0..PLANES {
@@ -263,7 +263,7 @@ unsafe fn sparse4<I: Decode, const PLANES: usize>(
     shape: &TileShape,
     tile: *const u8,
     rows: [*const i8; PLANES],
-    ahead: Ahead,
+    prefetch: TilePrefetch,
 ) -> [__m256i; PLANES] {
     // SAFETY: the caller has the extensions, a tile and rows of that shape.
     unsafe {
@@ -274,7 +274,7 @@ unsafe fn sparse4<I: Decode, const PLANES: usize>(
         let mut group = shape.groups;
         if group % 2 == 1 {
             group -= 1;
-            ahead.ask::<{ 2 * GROUP4_SPARSE }>(group * GROUP4_SPARSE);
+            prefetch.lines::<{ 2 * GROUP4_SPARSE }>(group * GROUP4_SPARSE);
             let bytes = tile.add(group * 2 * GROUP);
             let mut low = [_mm256_setzero_si256(); 4];
             for step in 0..4 {
@@ -288,7 +288,7 @@ unsafe fn sparse4<I: Decode, const PLANES: usize>(
         }
         while group > 0 {
             group -= 2;
-            ahead.ask::<{ 2 * GROUP4_SPARSE }>(group * GROUP4_SPARSE);
+            prefetch.lines::<{ 2 * GROUP4_SPARSE }>(group * GROUP4_SPARSE);
             let bytes = tile.add(group * 2 * GROUP);
             let mut low = [_mm256_setzero_si256(); 4];
             let mut high = [_mm256_setzero_si256(); 4];

@@ -1,11 +1,11 @@
 //! x86-64: tables for AVX2, AVX-VNNI and AVX-512 with VNNI, for layout r8k4 with offset-8 nibbles. Each compiles the same
 //! bodies and the definitions of [`numerics`] with its own instructions.
 //!
-//! | file | what it is |
+//! | file | contents |
 //! |---|---|
 //! | `vectors` | the operations in which the sets differ |
 //! | `decode` | products with one token |
-//! | `stream` | the memory they read, asked for ahead |
+//! | `stream` | prefetch for them |
 //! | `prefill` | products with several |
 //! | `curve` | activation curves |
 //! | `attention` | scores and mixing of values |
@@ -26,7 +26,7 @@ use crate::numerics::{self, Curve, F32Bytes, NumericRange, Rotary};
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-/// What these tables are made for.
+/// The layout of these tables.
 const LAYOUT: Layout = Layout::R8K4Offset8;
 
 /// Functions whose bodies are compiled with some CPU extensions.
@@ -79,8 +79,8 @@ macro_rules! table {
                 };
                 quantize(x: &[f32], out: &mut [i8], offsets: &mut [i32]) -> Result<f32, NumericRange> =
                     numerics::quantize_row(x, out, offsets);
-                quantize_wide(x: &[f32], out: &mut [i8], offsets: &mut [i32]) -> Result<f32, NumericRange> =
-                    numerics::quantize_wide_row(x, out, offsets);
+                quantize_a16(x: &[f32], out: &mut [i8], offsets: &mut [i32]) -> Result<f32, NumericRange> =
+                    numerics::quantize_a16_row(x, out, offsets);
                 rms_norm(x: &mut [f32], weight: F32Bytes<'_>, epsilon: f32) -> Result<(), NumericRange> =
                     numerics::rms_norm(x, weight, epsilon);
                 layer_norm(x: &mut [f32], weight: F32Bytes<'_>, bias: F32Bytes<'_>, epsilon: f32) -> Result<(), NumericRange> =
@@ -116,7 +116,7 @@ macro_rules! table {
                 layout: Some(LAYOUT),
                 multiply,
                 quantize,
-                quantize_wide,
+                quantize_a16,
                 rms_norm,
                 layer_norm,
                 activate,
@@ -158,7 +158,7 @@ table!(
     |acc, weight, value| _mm256_dpbusd_epi32(acc, weight, value)
 );
 
-/// Asks the CPU, or the compiler where nobody can be asked.
+/// Whether the CPU has some features: detected with `std`, else those that the compiler was told.
 macro_rules! has {
     ($($feature:tt),*) => {{
         #[cfg(any(feature = "std", test))]
@@ -188,7 +188,7 @@ pub(super) fn avx2() -> Option<&'static Kernels> {
     has!("avx2").then_some(const { &with_avx2::TABLE })
 }
 
-/// What [`avx_vnni`] does, on a CPU that has only the other encoding.
+/// The operations of [`avx_vnni`], on a CPU that has only the other encoding.
 #[cfg(test)]
 pub(super) fn narrow_vnni() -> Option<&'static Kernels> {
     avx512_vnni().map(|_| const { &with_narrow_vnni::TABLE })

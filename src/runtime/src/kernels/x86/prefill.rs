@@ -1,5 +1,5 @@
 //! Products with several tokens: some tiles are unpacked to bytes, a block of columns at a time, and multiplied with
-//! all tokens, so that what it costs to unpack is shared. A block of weights, its multipliers and the running sums of 64
+//! all tokens, so that they share the cost of unpacking. A block of weights, its multipliers and the running sums of 64
 //! rows of activations stay on the stack and in the first cache.
 #![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
 
@@ -48,7 +48,7 @@ pub(super) unsafe fn multiply<I: Prefill>(
     let first_column = output.range().start;
     let mut weights = Weights { bytes: [0; 2 * GROUPS * TILE_GROUP], multipliers: [0; GROUPS * 16] };
     let mut sums = Sums([0; ROWS * 16]);
-    // What weights that are more than their value have too much, for each row of activations.
+    // The excess of weights that are stored as more than their value, for each row of activations.
     let mut excess = [0i32; 2 * MAX_CHUNK];
     if !shape.storage.is_nibbles() {
         for (excess, offsets) in excess[..input.rows()].iter_mut().zip(input.offsets.chunks_exact(shape.groups)) {
@@ -70,7 +70,7 @@ pub(super) unsafe fn multiply<I: Prefill>(
                     let bytes = &matrix.bytes[(tile + part) * shape.stride..][..shape.stride];
                     // SAFETY: the caller's promise; the tile is whole.
                     unsafe { unpack::<I>(shape, bytes, group..group + groups, part, &mut weights) };
-                    // What is unpacked next arrives while this is multiplied.
+                    // The groups unpacked next arrive while these are multiplied.
                     let next = if group + groups < shape.groups { 0 } else { I::TILES * shape.stride };
                     fetch(shape, bytes.as_ptr().wrapping_add(next), if next == 0 { group + groups } else { 0 });
                 }
@@ -111,7 +111,7 @@ pub(super) unsafe fn multiply<I: Prefill>(
     }
 }
 
-/// Asks for some groups of a tile, from `group` on; addresses past the end are asked for in vain.
+/// Prefetches some groups of a tile, from `group` on; addresses past the end have no effect.
 #[inline(always)]
 fn fetch(shape: &TileShape, tile: *const u8, group: usize) {
     let ask = |start: usize, bytes: usize| {

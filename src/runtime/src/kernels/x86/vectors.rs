@@ -2,7 +2,7 @@
 //! of bytes, the sums of a group of w4, and 256- or 512-bit vectors of rows.
 //!
 //! With VNNI, `dpbusd` multiplies unsigned by signed bytes and adds in i32, so weights become unsigned: w8 by 128 more,
-//! nibbles as they are stored, 8 more than their value; what is too much is the same for every row and known from the sums of the
+//! nibbles as they are stored, 8 more than their value; the excess is the same for every row and known from the sums of the
 //! activations. Without, `maddubs` adds pairs in i16, which saturates: signs go to the activations, and a nibble times
 //! an activation is small enough for a group to be summed up in i16.
 #![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
@@ -16,19 +16,19 @@ pub(super) const MOST_GROUPS: usize = crate::layout::Storage::W4G32.max_columns(
 /// 8 rows of a tile against one token: 256-bit vectors.
 ///
 /// # Safety
-/// Every function needs the CPU extensions of its implementation, and pointers that are good for what they read.
+/// Every function needs the CPU extensions of its implementation, and pointers that are valid for the bytes it reads.
 pub(super) trait Decode {
-    /// What [`Decode::dot8`] of prepared weights has too much, per unit of activation.
+    /// Excess of [`Decode::dot8`] of prepared weights, per unit of activation.
     const EXCESS: i32;
 
     /// Signed weights as [`Decode::dot8`] takes them.
     unsafe fn prepare8(w: __m256i) -> __m256i;
     /// acc + Σ of four products, i32.
     unsafe fn dot8(acc: __m256i, w: __m256i, a: __m256i) -> __m256i;
-    /// (sums, too much) with four products of signed weights and activations chosen for each row.
+    /// (sums, excess) with four products of signed weights and activations chosen for each row.
     unsafe fn dot8_chosen(sums: (__m256i, __m256i), w: __m256i, a: __m256i) -> (__m256i, __m256i);
 
-    /// Per group, four bytes that [`Decode::group`] spreads: what nibbles stored as 8 more have too much.
+    /// Per group, four bytes that [`Decode::group`] spreads: the excess of nibbles stored as 8 more.
     unsafe fn offsets(
         values: *const i8,
         offsets: *const i32,
@@ -37,7 +37,7 @@ pub(super) trait Decode {
     ) -> *const i32;
     /// Group sum of nibbles, in lanes of the implementation's choice.
     unsafe fn dot4(acc: __m256i, n: __m256i, a: __m256i) -> __m256i;
-    /// The same with activations chosen for each row: (sums, too much).
+    /// The same with activations chosen for each row: (sums, excess).
     unsafe fn dot4_chosen(sums: (__m256i, __m256i), n: __m256i, a: __m256i) -> (__m256i, __m256i);
     /// The sum of two group sums.
     unsafe fn join(a: __m256i, b: __m256i) -> __m256i;
@@ -136,8 +136,8 @@ impl Decode for Avx2 {
 
 /// The two encodings of 256-bit VNNI.
 macro_rules! vnni {
-    ($name:ident, $dpbusd:ident, $what:literal) => {
-        #[doc = $what]
+    ($name:ident, $dpbusd:ident, $about:literal) => {
+        #[doc = $about]
         pub(super) struct $name;
 
         impl Decode for $name {
@@ -232,7 +232,7 @@ pub(super) trait Prefill {
     unsafe fn dot8(acc: Self::V, w: Self::V, a: Self::V) -> Self::V;
     /// acc + Σ of four products with nibbles, in lanes of the implementation's choice.
     unsafe fn dot4(acc: Self::V, n: Self::V, a: Self::V) -> Self::V;
-    /// What the sums of a group begin with.
+    /// The value that the sums of a group begin with.
     unsafe fn begin(offset: *const i32) -> Self::V;
     /// total + multiplier · group sum, with multipliers as [`Prefill::multipliers`] left them.
     unsafe fn fold(total: Self::V, group: Self::V, multipliers: Self::V) -> Self::V;

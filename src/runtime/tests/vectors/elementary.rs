@@ -180,10 +180,10 @@ fn rotary_positions() {
         (to_bits(&head), sin)
     };
     let rows = |name: &str| bits(&case[name]);
-    let mut expect = |what: &str, position: usize, row: usize, cos: &[u32], sin: &[u32]| {
+    let mut expect = |case: &str, position: usize, row: usize, cos: &[u32], sin: &[u32]| {
         let (actual_cos, actual_sin) = combined(position);
-        differences.list(format!("{what}: cos at {position}"), &actual_cos, &cos[row * half..][..half]);
-        differences.list(format!("{what}: sin at {position}"), &actual_sin, &sin[row * half..][..half]);
+        differences.list(format!("{case}: cos at {position}"), &actual_cos, &cos[row * half..][..half]);
+        differences.list(format!("{case}: sin at {position}"), &actual_sin, &sin[row * half..][..half]);
     };
     // One table alone decides within the first block and at the start of every block.
     for position in 0..ROTARY_BLOCK {

@@ -1,4 +1,5 @@
 //! Every elementary operation against the vectors of the numerics definition (`tests/data/numerics`), bit for bit.
+//! Compiled into the runtime's unit tests, since some of the operations are private to the crate.
 
 mod attention;
 mod choice;
@@ -33,12 +34,12 @@ fn section(pointer: &str) -> &'static Value {
 fn numbers(value: &Value) -> Vec<i64> {
     match value {
         Value::Array(items) => items.iter().flat_map(numbers).collect(),
-        _ => [value.as_i64().unwrap_or_else(|| panic!("{value} is no integer"))].into(),
+        _ => [value.as_i64().unwrap_or_else(|| panic!("{value} is not an integer"))].into(),
     }
 }
 
 fn number(value: &Value) -> usize {
-    value.as_u64().unwrap_or_else(|| panic!("{value} is no size")) as usize
+    value.as_u64().unwrap_or_else(|| panic!("{value} is not a size")) as usize
 }
 
 /// Bit patterns of a list of any depth, in order.
@@ -74,7 +75,7 @@ fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What differed, over all cases of an operation.
+/// The differences over all cases of an operation.
 #[derive(Default)]
 struct Differences(Vec<String>);
 

@@ -65,7 +65,7 @@ fn top_k_keeps_ties() {
     assert_eq!(drawn(0, 0), [0; 24]);
 }
 
-/// Of two tokens with weights 2^24 and 257, 65535/65536 is 2^24 and a part of one: the second is needed too.
+/// With tokens of weights 2^24 and 257, a share of 65535/65536 is 2^24 and a part of one: the second token is needed too.
 #[test]
 fn the_share_of_top_p_is_rounded_up() {
     const DEPTH: u32 = 523_919;

@@ -1,0 +1,83 @@
+//! The sections of a file in one table: their order, their part, and which of them every file has. The writer lays files out
+//! by it, the compiler computes the length of a device part by it, and the reader checks by it, so that none of the three
+//! can know another order. A section starts where the one before it ends, rounded up to [`alignment`].
+
+use super::header::SectionKind;
+use crate::layout::ALIGNMENT;
+
+/// Whether a file has a section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Every file has it.
+    Needed,
+    /// Files have it where there is something to say.
+    Optional,
+    /// The kind is kept for a later version: readers of this one refuse it by name.
+    Later,
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// Which section.
+    pub kind: SectionKind,
+    /// Whether it stands in the host part.
+    pub host: bool,
+    /// Whether a file has it.
+    pub presence: Presence,
+}
+
+const fn device(kind: SectionKind, presence: Presence) -> Section {
+    Section { kind, host: false, presence }
+}
+
+const fn host(kind: SectionKind) -> Section {
+    Section { kind, host: true, presence: Presence::Optional }
+}
+
+/// Every section that this version names, in file order.
+pub const SECTIONS: [Section; 15] = [
+    device(SectionKind::Spec, Presence::Needed),
+    device(SectionKind::Tensors, Presence::Needed),
+    device(SectionKind::Functions, Presence::Needed),
+    device(SectionKind::Weights, Presence::Needed),
+    device(SectionKind::Vocabulary, Presence::Needed),
+    device(SectionKind::Golden, Presence::Needed),
+    device(SectionKind::Text, Presence::Optional),
+    device(SectionKind::SpecialTokens, Presence::Optional),
+    device(SectionKind::Seal, Presence::Later),
+    device(SectionKind::Chunks, Presence::Later),
+    host(SectionKind::Tokenizer),
+    host(SectionKind::Names),
+    host(SectionKind::Provenance),
+    host(SectionKind::Labels),
+    host(SectionKind::ChatTemplate),
+];
+
+/// Number of sections that every file has.
+pub const NEEDED_COUNT: usize = 6;
+
+/// Sections that every file has: the first of the table.
+pub const NEEDED: [SectionKind; NEEDED_COUNT] = {
+    let mut kinds = [SectionKind::Spec; NEEDED_COUNT];
+    let mut index = 0;
+    while index < SECTIONS.len() {
+        let needed = matches!(SECTIONS[index].presence, Presence::Needed);
+        assert!(needed == (index < NEEDED_COUNT), "needed sections come first");
+        if needed {
+            kinds[index] = SECTIONS[index].kind;
+        }
+        index += 1;
+    }
+    kinds
+};
+
+/// The row of a kind; `None` for kinds that this version does not name.
+pub fn section_of(kind: u32) -> Option<&'static Section> {
+    SECTIONS.iter().find(|section| section.kind as u32 == kind)
+}
+
+/// A section of this kind starts on a multiple of this.
+pub fn alignment(kind: u32, page_bytes: u32) -> u64 {
+    if kind == SectionKind::Weights as u32 { u64::from(page_bytes) } else { ALIGNMENT as u64 }
+}
