@@ -3,7 +3,7 @@
 
 use crate::fixture::{Family, Size, write};
 use serde_json::{Value, json};
-use slmc::recipe::target::Target;
+use slmc::target::Target;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};

@@ -1,0 +1,14 @@
+//! Text to tokens to windows: reading text files, the one user of the `tokenizers` crate, and the cutting of tokens
+//! into the windows and sequences that calibration and evaluation run on.
+
+pub mod device_text;
+pub mod documents;
+pub mod masking;
+pub mod records;
+pub mod tokenizer;
+pub mod tokenizer_training;
+pub mod vocabulary;
+pub mod windows;
+
+#[cfg(test)]
+mod testing;
