@@ -69,12 +69,13 @@
 
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests write their inputs"))]
 
+pub mod allocate;
+pub mod artifact;
 pub mod bench;
 pub mod calibrate;
-pub mod checkpoint;
 pub mod cli;
 pub mod compile;
-pub mod data;
+pub mod disk;
 pub mod divergence;
 pub mod eval;
 pub mod machine;
@@ -85,4 +86,7 @@ pub mod quantize;
 pub mod recipe;
 pub mod report;
 pub mod shell;
+pub mod stages;
+pub mod target;
+pub mod text;
 pub mod train;

@@ -1,6 +1,9 @@
 //! The build machine: what its CPU can do, and how fast it reads memory. Recorded where a result depends on it, shown by
 //! `slmc doctor`.
 
+pub mod doctor;
+pub mod huge_pages;
+
 use std::hint::black_box;
 use std::io::Write as _;
 use std::time::{Duration, Instant};

@@ -15,9 +15,10 @@ use slm_runtime::self_test::golden_digest;
 use slm_runtime::session::{Session, SessionError};
 use slm_runtime::text::TextDecoder;
 use slm_runtime::tokenizer::Tokenizer;
+use slmc::artifact::host::{SessionMemory, kernels};
+use slmc::artifact::inspect;
+use slmc::compile::Compiled;
 use slmc::compile::fit::Device;
-use slmc::compile::host::{SessionMemory, kernels};
-use slmc::compile::{Compiled, inspect};
 use slmc::model::scheme::{Preset, QuantScheme};
 
 /// The smallest artifact of a family: pages of 64 bytes, so that most bytes carry something.

@@ -4,16 +4,16 @@
 use serde_json::{Value, json};
 use slm_runtime::sample::random_u64;
 use slmc::calibrate::collect;
-use slmc::checkpoint::DenseTensor;
 use slmc::compile::fit::Device;
 use slmc::compile::{Compiled, HostSections, TextSection, compile};
-use slmc::data::tokenizer::Tokenizer;
+use slmc::disk::DenseTensor;
 use slmc::model::device::device;
 use slmc::model::id::{LinearId, ParameterId, Part, Role};
 use slmc::model::scheme::{Preset, QuantScheme};
 use slmc::model::weights::{Model, Parameter};
 use slmc::progress::Silent;
 use slmc::quantize::search::quantize_matrix;
+use slmc::text::tokenizer::Tokenizer;
 use std::fs;
 use std::path::Path;
 

@@ -6,9 +6,9 @@ use crate::fixture::{self, Family, Size, compiled, letters, quantized, with_toke
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::Layout;
 use slmc::compile::fit::Device;
-use slmc::data::tokenizer::Tokenizer;
 use slmc::model::scheme::{Preset, QuantScheme};
 use slmc::model::weights::{Model, Outline};
+use slmc::text::tokenizer::Tokenizer;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -8,8 +8,8 @@ use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::tensor::TensorRecord;
 use slm_runtime::layout::{Layout, Storage};
 use slm_runtime::session::Session;
+use slmc::artifact::host::{SessionMemory, kernels};
 use slmc::compile::fit::Device;
-use slmc::compile::host::{SessionMemory, kernels};
 use slmc::compile::{Compiled, HostSections, TextSection, compile};
 use slmc::model::device::device;
 use slmc::model::id::{Class, ParameterId, Part};
@@ -18,11 +18,11 @@ use slmc::model::transform::NmPattern;
 use slmc::model::weights::{Model, Parameter};
 use slmc::progress::Silent;
 use slmc::prune::Method;
-use slmc::prune::directory::{Options, PruneReport, prune_directory};
 use slmc::quantize::calibration::Source;
-use slmc::quantize::directory::{Options as QuantizeOptions, QuantizeReport, quantize_directory};
 use slmc::quantize::method::Method as QuantizeMethod;
 use slmc::quantize::policy::Mix;
+use slmc::stages::prune::{Options, PruneReport, prune_directory};
+use slmc::stages::quantize::{Options as QuantizeOptions, QuantizeReport, quantize_directory};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -133,12 +133,12 @@ fn zeros_hold_and_logits_are_those_of_dense_storage() {
             assert_eq!(sparse.golden, expected.golden, "{layout:?}");
             let view = ArtifactView::open(&sparse.bytes).unwrap();
             view.verify_digests().unwrap();
-            let size = slmc::compile::inspect::weight_size(&view);
+            let size = slmc::artifact::inspect::weight_size(&view);
             assert_eq!(size.weight_bytes, sparse.size.weight_bytes, "{layout:?}");
             // 3.25 bits a weight against 4.25, less what tiles and planes are padded with.
             let ratio = size.bytes_by_class["ffn"] as f64 / compiled(&dense, layout).size.bytes_by_class["ffn"] as f64;
             assert!((0.7..0.9).contains(&ratio), "{layout:?}: {ratio}");
-            let ffn = slmc::compile::inspect::classes(&view).into_iter().find(|(name, _)| *name == "ffn").unwrap().1;
+            let ffn = slmc::artifact::inspect::classes(&view).into_iter().find(|(name, _)| *name == "ffn").unwrap().1;
             assert_eq!((ffn.macs_per_token, ffn.sparse_macs_per_token), (165_120, 82_560));
         }
     }

@@ -4,7 +4,7 @@
 use crate::fixture::{Family, Size, write};
 use crate::support::run;
 use serde_json::{Value, json};
-use slmc::recipe::target::Target;
+use slmc::target::Target;
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use slmc::checkpoint::Config;
-use slmc::model::arch;
+use slmc::disk::Config;
+use slmc::model::families;
 use slmc::model::scheme::Preset;
 
 /// Most layers whose parameters are counted one by one.

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use slmc::checkpoint::directory::Directory;
+use slmc::disk::directory::Directory;
 
 fuzz_target!(|bytes: &[u8]| {
     let directory = slmc_fuzz::directory();

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use slmc::data::tokenizer::Tokenizer;
+use slmc::text::tokenizer::Tokenizer;
 use std::sync::OnceLock;
 
 const FILES: [&[u8]; 3] = [

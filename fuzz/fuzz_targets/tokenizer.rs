@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use slmc::data::tokenizer::Tokenizer;
+use slmc::text::tokenizer::Tokenizer;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(host) = Tokenizer::from_bytes("fuzz.json".into(), bytes) else { return };

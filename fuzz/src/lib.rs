@@ -2,7 +2,7 @@
 
 use slm_runtime::format::text_tables::TextTables;
 use slm_runtime::tokenizer::Tokenizer;
-use slmc::compile::text::device_tokens;
+use slmc::artifact::text::device_tokens;
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;

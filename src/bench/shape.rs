@@ -2,11 +2,11 @@
 //! depend on the values, so that no checkpoint of that size is needed. The weights have the standard deviation
 //! 0.7 / sqrt(columns) in every scheme, which keeps activations of any depth in range.
 
-use crate::checkpoint::DenseTensor;
-use crate::checkpoint::config::Config;
 use crate::compile::fit::Device;
 use crate::compile::{CompileError, HostSections, TextSection, compile};
-use crate::model::arch;
+use crate::disk::DenseTensor;
+use crate::disk::config::Config;
+use crate::model::families;
 use crate::model::id::{Class, ParameterId, Part, Role};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::{GROUP, Preset, QuantScheme};
@@ -145,7 +145,7 @@ fn random_model(
     progress: &dyn Progress,
 ) -> Result<Model, CompileError> {
     let config = shape.config(context);
-    let spec = arch::spec(&config).map_err(ModelError::from)?;
+    let spec = families::spec(&config).map_err(ModelError::from)?;
     let mut parameters = BTreeMap::new();
     let shapes = spec.parameters();
     progress.begin("drawing random weights", shapes.len() as u64, "tensors");

@@ -1,9 +1,9 @@
 //! `slmc bench`
 
 use super::global::Global;
+use crate::artifact::host::ArtifactFile;
 use crate::bench::shape::{Shape, Weights};
 use crate::bench::{Options, bench, shape_artifact};
-use crate::compile::host::ArtifactFile;
 use crate::model::scheme::{Preset, QuantScheme};
 use crate::model::transform::NmPattern;
 use crate::shell::{ExitStatus, Shell};

@@ -3,14 +3,14 @@
 use super::global::Global;
 use super::{check_memory, device};
 use crate::compile::CompileError;
-use crate::compile::directory::{CompileReport, DirectoryError, Options, compile_directory};
 use crate::compile::fit::DoesNotFit;
 use crate::model::spec::ModelSpec;
 use crate::model::weights::Outline;
 use crate::quantize::policy::{not_sparse, unsupported};
 use crate::recipe::Known;
-use crate::recipe::target::Target;
 use crate::shell::{ExitStatus, Shell};
+use crate::stages::compile::{CompileReport, DirectoryError, Options, compile_directory};
+use crate::target::Target;
 use anyhow::bail;
 use std::path::PathBuf;
 

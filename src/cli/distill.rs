@@ -7,7 +7,7 @@ use crate::model::device::device;
 use crate::model::spec::ModelSpec;
 use crate::recipe::Known;
 use crate::shell::{ExitStatus, Shell};
-use crate::train::command::{Options, Start, TrainReport, train};
+use crate::stages::train::{Options, Start, TrainReport, train};
 use crate::train::settings::Settings;
 use crate::train::start::context_of;
 use crate::train::student::{hidden_pairs, take_layers};

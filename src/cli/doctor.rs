@@ -1,7 +1,7 @@
 //! `slmc doctor`
 
 use super::global::Global;
-use crate::compile::doctor::examine;
+use crate::machine::doctor::examine;
 use crate::shell::{ExitStatus, Shell};
 
 /// Show what this machine and this build can do

@@ -2,8 +2,8 @@
 
 use super::device;
 use crate::compile::estimate::{Rates, estimate};
-use crate::recipe::target::Target;
 use crate::shell::{ExitStatus, Shell};
+use crate::target::Target;
 use std::path::PathBuf;
 
 /// Say what a checkpoint would cost on a target, without reading its weights

@@ -2,11 +2,11 @@
 
 use super::global::Global;
 use super::stages::same_vocabulary;
-use crate::eval::command::{EvalReport, Options, TaskChoice, evaluate};
 use crate::model::device::device;
 use crate::model::spec::ModelSpec;
 use crate::recipe::Known;
 use crate::shell::{ExitStatus, Shell};
+use crate::stages::eval::{EvalReport, Options, TaskChoice, evaluate};
 use std::path::PathBuf;
 
 /// Measure a model on text, and how far it is from a reference

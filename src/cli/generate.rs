@@ -1,11 +1,11 @@
 //! `slmc generate`
 
 use super::global::Global;
-use crate::data::chat_template::Conversation;
 use crate::eval::generate::{Options, Prompt, Stop, generate};
 use crate::eval::opened::OpenedModel;
 use crate::model::device::device;
 use crate::shell::{ExitStatus, Shell};
+use crate::text::chat_template::Conversation;
 use slm_runtime::sample::Sampling;
 use std::ops::ControlFlow;
 use std::path::PathBuf;

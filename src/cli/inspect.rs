@@ -1,6 +1,6 @@
 //! `slmc inspect`
 
-use crate::compile::inspect::inspect;
+use crate::artifact::inspect::inspect;
 use crate::shell::{ExitStatus, Shell};
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! `slmc targets`
 
-use crate::recipe::target::{Target, TargetsReport};
 use crate::shell::{ExitStatus, Shell};
+use crate::target::{Target, TargetsReport};
 
 /// List the targets that ship with slmc, or show one
 ///

@@ -1,7 +1,7 @@
 //! `slmc tokenizer`
 
-use crate::data::tokenizer_training::train;
 use crate::shell::{ExitStatus, Shell};
+use crate::text::tokenizer_training::train;
 use std::path::PathBuf;
 
 /// Make a tokenizer for a model that is trained from nothing

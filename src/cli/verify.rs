@@ -1,6 +1,6 @@
 //! `slmc verify`
 
-use crate::compile::verify::verify;
+use crate::artifact::verify::verify;
 use crate::shell::{ExitStatus, Shell};
 use std::path::PathBuf;
 

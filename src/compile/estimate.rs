@@ -4,7 +4,6 @@
 
 use super::fit::{Device, FitError, Limit, Shape, fit, footprint};
 use super::lower::LowerError;
-use crate::data::tokenizer::Tokenizer;
 use crate::model::dense_directory::recorded_sparsity;
 use crate::model::id::{ParameterId, Part, Role};
 use crate::model::scheme::Preset;
@@ -12,6 +11,7 @@ use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::weights::{ModelError, Outline};
 use crate::report::{Align, Report, Table, grouped};
+use crate::text::tokenizer::Tokenizer;
 use serde::Serialize;
 use slm_runtime::format::spec::MAX_CHUNK;
 use std::path::Path;

@@ -12,9 +12,9 @@
 use super::generate::{GenerateError, Options as Generation, Prompt, generate};
 use super::opened::OpenedModel;
 use super::subject::{Subject, number_row};
-use crate::data::text::LabelledRecord;
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
+use crate::text::records::LabelledRecord;
 use serde::Serialize;
 use slm_runtime::sample::Sampling;
 use std::collections::BTreeMap;

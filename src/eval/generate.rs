@@ -2,12 +2,12 @@
 //! each with its cache, chosen by the runtime's sampler, handed out as bytes as they come.
 
 use super::opened::{Engine, OpenError, OpenedModel};
-use crate::compile::host::{ArtifactError, SessionMemory, kernels_for};
-use crate::data::chat_template::{ChatTemplateError, Conversation};
-use crate::data::tokenizer::{Tokenizer, TokenizerError};
+use crate::artifact::host::{ArtifactError, SessionMemory, kernels_for};
 use crate::model::forward::{Cache, CacheError, Forward};
 use crate::model::spec::ModelKind;
 use crate::report::Report;
+use crate::text::chat_template::{ChatTemplateError, Conversation};
+use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use serde::Serialize;
 use slm_runtime::sample::{Sampling, choose};
 use slm_runtime::session::{Session, SessionError};

@@ -3,13 +3,13 @@
 
 use super::forward::{Forward, ForwardError};
 use super::subject::{Numerics, Subject};
-use crate::compile::host::{ArtifactError, ArtifactFile, run_sequence};
-use crate::data::chat_template::{ChatTemplate, ChatTemplateError};
-use crate::data::tokenizer::{Tokenizer, TokenizerError};
+use crate::artifact::host::{ArtifactError, ArtifactFile, run_sequence};
 use crate::model::forward::{Batch, DenseWeights, Forward as DenseForward, NoTaps, StoredWeights, WeightSource};
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::{Model, ModelError};
+use crate::text::chat_template::{ChatTemplate, ChatTemplateError};
+use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use burn::tensor::Device;
 use rayon::prelude::*;
 use slm_runtime::format::header::SectionKind;
@@ -177,7 +177,7 @@ impl OpenedModel {
                 .take_while(|_| spec.output == Output::Classifier as u8)
                 .collect(),
         };
-        let size = crate::compile::inspect::weight_size(&view);
+        let size = crate::artifact::inspect::weight_size(&view);
         Ok(OpenedModel {
             kind: if spec.is_decoder() { ModelKind::Decoder } else { ModelKind::Encoder },
             task: match Output::from_number(spec.output) {

@@ -5,15 +5,15 @@
 //! settings are in both spellings too. Which matrices are sparse is no business of transformers: slmc.json says it under
 //! `sparsity`, as {NAME: "2:4"}.
 
-use super::arch::{Family, Source};
+use super::families::{Family, Source};
 use super::id::{Class, LinearId, ParameterId, Role};
 use super::output_directory;
 use super::spec::ModelSpec;
 use super::transform::{NmPattern, Sparsity};
 use super::weights::{Model, ModelError, Parameter};
-use crate::checkpoint::atomic::NewDirectory;
-use crate::checkpoint::tensor_file::{self, NewTensor};
-use crate::checkpoint::{Config, ConfigError, DenseTensor, DenseType, PROVENANCE_FILE, WEIGHTS_FILE};
+use crate::disk::atomic::NewDirectory;
+use crate::disk::tensor_file::{self, NewTensor};
+use crate::disk::{Config, ConfigError, DenseTensor, DenseType, PROVENANCE_FILE, WEIGHTS_FILE};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;

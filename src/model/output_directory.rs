@@ -2,8 +2,8 @@
 //! with a model unchanged. All of it is put in place at once, and equal inputs give equal bytes.
 
 use super::weights::ModelError;
-use crate::checkpoint::atomic::NewDirectory;
-use crate::checkpoint::{COMPANION_FILES, CONFIG_FILE, PROVENANCE_FILE};
+use crate::disk::atomic::NewDirectory;
+use crate::disk::{COMPANION_FILES, CONFIG_FILE, PROVENANCE_FILE};
 use serde_json::{Map, Value};
 use std::path::Path;
 

@@ -26,9 +26,9 @@ use super::scheme::{GROUP, QuantScheme, SplitError, Width, width_name, width_of_
 use super::spec::ModelSpec;
 use super::transform::{MaskError, NmPattern, Sparsity};
 use super::weights::{Model, ModelError, Outline, Parameter, check_shape};
-use crate::checkpoint::atomic::NewDirectory;
-use crate::checkpoint::tensor_file::{self, NewTensor};
-use crate::checkpoint::{Config, ConfigError, Directory, WEIGHTS_FILE};
+use crate::disk::atomic::NewDirectory;
+use crate::disk::tensor_file::{self, NewTensor};
+use crate::disk::{Config, ConfigError, Directory, WEIGHTS_FILE};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;

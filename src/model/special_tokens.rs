@@ -5,10 +5,10 @@
 //! nothing: Qwen and SmolLM state one that their tokenizers never write. End tokens are `eos_token_id` of
 //! generation_config.json, else of config.json: one id or a list.
 
-use super::arch;
+use super::families;
 use super::spec::{ModelKind, ModelSpec};
-use crate::checkpoint::config::{brief, read_bounded};
-use crate::checkpoint::{CONFIG_FILE, Config, ConfigError};
+use crate::disk::config::{brief, read_bounded};
+use crate::disk::{CONFIG_FILE, Config, ConfigError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -27,7 +27,7 @@ pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 /// # Errors
 /// [`ConfigError`], naming the file and the key.
 pub fn spec_of(directory: &Path, config: &Config) -> Result<ModelSpec, ConfigError> {
-    let mut spec = arch::spec(config)?;
+    let mut spec = families::spec(config)?;
     if spec.kind == ModelKind::Decoder {
         spec.opening = opening_tokens(directory, spec.vocabulary)?;
         spec.ends = end_tokens(directory, config, spec.vocabulary)?;

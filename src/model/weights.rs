@@ -1,8 +1,8 @@
 //! A model: its specification and every parameter, dense as a checkpoint stores it or quantized. Opening checks names
 //! and shapes both ways (nothing missing, nothing left over); dense values stay on disk until they are asked for.
 
-use super::arch::{Family, Source};
 use super::dense_directory::DenseError;
+use super::families::{Family, Source};
 use super::id::{LinearId, ParameterId, Part};
 use super::quantized::QuantizedMatrix;
 use super::quantized_directory::{self, QuantizedError};
@@ -10,9 +10,9 @@ use super::scheme::{QuantScheme, Width};
 use super::spec::ModelSpec;
 use super::special_tokens;
 use super::transform::{MaskError, Sparsity};
-use crate::checkpoint::atomic::AtomicError;
-use crate::checkpoint::tensor_file::TensorFileError;
-use crate::checkpoint::{Config, ConfigError, DenseTensor, Directory, DirectoryError, TensorError};
+use crate::disk::atomic::AtomicError;
+use crate::disk::tensor_file::TensorFileError;
+use crate::disk::{Config, ConfigError, DenseTensor, Directory, DirectoryError, TensorError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

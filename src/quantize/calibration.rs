@@ -1,17 +1,17 @@
 //! What a model is calibrated with: a text the user names, text the model samples from itself (decoders), or the text
 //! that ships with slmc (encoders). Reports name which it was.
 
+use crate::artifact::host::sample_sequences;
 use crate::compile::fit::Device;
-use crate::compile::host::sample_sequences;
 use crate::compile::{CompileError, HostSections, TextSection, compile};
-use crate::data::documents::read_documents;
-use crate::data::text::{Record, TextError, read_records};
-use crate::data::tokenizer::{Tokenizer, TokenizerError};
-use crate::data::windows::{WindowError, decoder_windows, encoder_sequences};
 use crate::model::scheme::Preset;
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::weights::{Model, ModelError};
 use crate::progress::{Progress, Silent};
+use crate::text::documents::read_documents;
+use crate::text::records::{Record, TextError, read_records};
+use crate::text::tokenizer::{Tokenizer, TokenizerError};
+use crate::text::windows::{WindowError, decoder_windows, encoder_sequences};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::Layout;
 use slm_runtime::session::SessionError;

@@ -9,9 +9,9 @@
 //! ```
 
 use super::MatrixReport;
-use crate::checkpoint::PROVENANCE_FILE;
-use crate::checkpoint::atomic::NewDirectory;
-use crate::checkpoint::tensor_file::{self, NewTensor, StoredTensor};
+use crate::disk::PROVENANCE_FILE;
+use crate::disk::atomic::NewDirectory;
+use crate::disk::tensor_file::{self, NewTensor, StoredTensor};
 use crate::model::id::LinearId;
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::quantized_directory::validate;

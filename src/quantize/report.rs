@@ -1,14 +1,14 @@
 //! What `slmc quantize` says it did: every matrix with its scheme and error, sizes, calibration, and how `auto` chose.
 
 use super::MatrixReport;
-use super::allocate::report::AllocationReport;
 use super::equalize::Equalized;
 use super::input_width::InputWidth;
 use super::tune::Judged;
+use crate::allocate::report::AllocationReport;
 use crate::model::size::WeightSize;
 use crate::model::transform::NmPattern;
 use crate::report::{Align, Report, Table, grouped};
-use crate::train::command::TrainReport;
+use crate::stages::train::TrainReport;
 use serde::Serialize;
 
 /// Result of `slmc quantize`.

@@ -1,12 +1,12 @@
 //! What a changed model is trained back on: files, or samples of the model before the change.
 
 use super::calibration::{Calibration, CalibrationError, own_samples};
-use super::directory::Options;
 use super::method::Method;
-use crate::data::tokenizer::{Tokenizer, TokenizerError};
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::Model;
 use crate::progress::Progress;
+use crate::stages::quantize::Options;
+use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::train::data::Samples;
 use crate::train::samples::{Data, SamplesError, TrainTask, own_task, read};
 use crate::train::settings::{LossWeights, Settings};

@@ -11,15 +11,15 @@
 //! It begins at what was rounded, with every integer in the middle of its step, so that without a step nothing changes.
 //! The matrix that the forward sees is the one that is written ([`OnGrid::matrix`]).
 
-use super::allocate::probe::{Probe, ProbeError};
-use crate::checkpoint::DenseTensor;
+use crate::allocate::probe::{Probe, ProbeError};
+use crate::disk::DenseTensor;
 use crate::divergence::mean_and_error;
 use crate::model::id::{LinearId, ParameterId, Part};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::transform::{HeldMasks, Transform};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
-use crate::train::command::{CommandError, TrainReport};
+use crate::stages::train::{CommandError, TrainReport};
 use crate::train::data::Samples;
 use crate::train::retrain::Retraining;
 use crate::train::settings::Settings;

@@ -7,8 +7,8 @@
 //! ```
 
 use super::stage::{Chosen, Source, Unit};
-use crate::checkpoint::atomic::{self, AtomicError};
-use crate::checkpoint::hash::{HashError, directory_sha256, file_sha256, hex, sha256};
+use crate::disk::atomic::{self, AtomicError};
+use crate::disk::hash::{HashError, directory_sha256, file_sha256, hex, sha256};
 use crate::machine::cpu_features;
 use crate::machine::tool;
 use serde::{Deserialize, Serialize};

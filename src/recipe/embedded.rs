@@ -1,7 +1,7 @@
 //! The quickstart, which is part of the program: its recipe and everything that the recipe reads, written out where it
 //! is to run. From a checkout, `slmc run recipes/quickstart.toml` does the same from the files.
 
-use crate::checkpoint::atomic::{self, AtomicError};
+use crate::disk::atomic::{self, AtomicError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

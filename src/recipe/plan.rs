@@ -5,7 +5,7 @@ use super::lock::{self, Lock, LockError};
 use super::mistake::Mistakes;
 use super::reader::{self, Recipe};
 use super::stage::{Chosen, Commands, Source, Unit};
-use crate::checkpoint::hash::HashError;
+use crate::disk::hash::HashError;
 use crate::report::{Align, Report, Table};
 use serde::Serialize;
 use std::path::{Path, PathBuf};

@@ -7,8 +7,8 @@ use super::options::{self, Scope, TARGET, unknown};
 use super::schema::nearest;
 use super::stage::{Chosen, Commands, Kind, Known, Source, Unit, chain};
 use super::validate;
-use crate::checkpoint::{CONFIG_FILE, Config};
-use crate::model::arch;
+use crate::disk::{CONFIG_FILE, Config};
+use crate::model::families;
 use crate::model::spec::ModelKind;
 use std::path::{Path, PathBuf};
 
@@ -334,7 +334,7 @@ impl Reader<'_> {
         }
         let spec = Config::read(&file)
             .map_err(|error| chain(&error))
-            .and_then(|config| arch::spec(&config).map_err(|error| chain(&error)));
+            .and_then(|config| families::spec(&config).map_err(|error| chain(&error)));
         match spec {
             Ok(spec) => {
                 known.0.insert(path.to_owned(), spec);

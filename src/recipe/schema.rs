@@ -83,7 +83,7 @@ fn edits(a: &str, b: &str) -> usize {
 const NEVER_ZERO: &str = "is not a positive number; leave the key out where the number is unknown";
 
 /// A number of the file that cannot be 0: for `deserialize_with`.
-pub(super) fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+pub(crate) fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let number = i64::deserialize(deserializer)?;
     match u64::try_from(number) {
         Ok(number) if number > 0 => Ok(Some(number)),
@@ -92,7 +92,7 @@ pub(super) fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
 }
 
 /// Likewise for a rate, which must be finite too.
-pub(super) fn positive_rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+pub(crate) fn positive_rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     let number = f64::deserialize(deserializer)?;
     if number.is_finite() && number > 0.0 {
         return Ok(Some(number));

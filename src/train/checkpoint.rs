@@ -3,10 +3,10 @@
 
 use super::optimizer::Moments;
 use super::parameters::{Parameters, TrainedId};
-use crate::checkpoint::PROVENANCE_FILE;
-use crate::checkpoint::atomic::{self, AtomicError, NewDirectory};
-use crate::checkpoint::hash::{hex, sha256};
-use crate::checkpoint::tensor_file::{self, NewTensor, TensorFileError};
+use crate::disk::PROVENANCE_FILE;
+use crate::disk::atomic::{self, AtomicError, NewDirectory};
+use crate::disk::hash::{hex, sha256};
+use crate::disk::tensor_file::{self, NewTensor, TensorFileError};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 use std::borrow::Cow;

@@ -1,9 +1,9 @@
 //! What a step is trained on. Every sample is a pure function of (data, settings, step), so that a resumed run sees what
 //! an uninterrupted one sees: samples are drawn without replacement in an order shuffled anew for every pass.
 
-use crate::data::masking::Masking;
 use crate::model::forward::{Batch, BatchError};
 use crate::model::spec::{Head, ModelSpec};
+use crate::text::masking::Masking;
 use slm_runtime::sample::random_u64;
 
 /// Texts as tokens, by task.

@@ -1,7 +1,6 @@
 //! Training a changed model back towards what it was: the teacher is the model before the change, on the same data, with
 //! the change held by a transform. Sparse recovery and quantization-aware training are this.
 
-use super::command::{CommandError, TrainReport};
 use super::data::Samples;
 use super::settings::Settings;
 use super::student::hidden_pairs;
@@ -11,6 +10,7 @@ use crate::model::id::ParameterId;
 use crate::model::transform::Transform;
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
+use crate::stages::train::{CommandError, TrainReport};
 use burn::tensor::Device;
 use std::collections::BTreeMap;
 use std::path::Path;

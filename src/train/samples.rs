@@ -1,13 +1,13 @@
 //! Files to samples, by task: windows of text for causal models, lines for masked ones, labelled lines for classifiers.
 
 use super::data::Samples;
-use crate::data::documents::read_documents;
-use crate::data::masking::Masking;
-use crate::data::text::{TextError, read_labelled, read_records};
-use crate::data::tokenizer::{Tokenizer, TokenizerError};
-use crate::data::windows::{WindowError, decoder_windows, encoder_sequences};
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::progress::Progress;
+use crate::text::documents::read_documents;
+use crate::text::masking::Masking;
+use crate::text::records::{TextError, read_labelled, read_records};
+use crate::text::tokenizer::{Tokenizer, TokenizerError};
+use crate::text::windows::{WindowError, decoder_windows, encoder_sequences};
 use std::path::PathBuf;
 
 /// What a model is trained to do.

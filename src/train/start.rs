@@ -4,13 +4,13 @@
 use super::parameters::initialise;
 use super::samples::{Data, SamplesError};
 use super::student::{LayerError, teacher_parameter};
-use crate::checkpoint::{Config, ConfigError, DenseTensor, INDEX_FILE, TensorError, WEIGHTS_FILE};
-use crate::data::text::read_labelled;
-use crate::model::arch;
+use crate::disk::{Config, ConfigError, DenseTensor, INDEX_FILE, TensorError, WEIGHTS_FILE};
+use crate::model::families;
 use crate::model::id::ParameterId;
 use crate::model::spec::{Head, ModelSpec};
 use crate::model::special_tokens;
 use crate::model::weights::{Model, ModelError, Parameter};
+use crate::text::records::read_labelled;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -138,5 +138,5 @@ pub fn lacks_classifier(model: &Model) -> bool {
 
 /// Most positions of the model at a path, from its configuration alone.
 pub fn context_of(path: &Path) -> Result<usize, StartError> {
-    Ok(arch::spec(&special_tokens::config_at(path)?)?.context)
+    Ok(families::spec(&special_tokens::config_at(path)?)?.context)
 }

@@ -8,7 +8,7 @@ use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::tensor::{TensorKey, TensorPart, TensorRecord, TensorRole};
 use slm_runtime::kernels::scalar;
 use slm_runtime::layout::{Layout, Storage};
-use slmc::compile::inspect;
+use slmc::artifact::inspect;
 use slmc::model::id::{LinearId, ParameterId, Role};
 use slmc::model::scheme::{Preset, QuantScheme};
 use slmc::model::weights::Parameter;

@@ -1,8 +1,8 @@
 //! Data types, spellings and refusals, on a checkpoint written here.
 
 use super::*;
-use crate::checkpoint::{CONFIG_FILE, Config, PROVENANCE_FILE, TensorError};
-use crate::model::arch;
+use crate::disk::{CONFIG_FILE, Config, PROVENANCE_FILE, TensorError};
+use crate::model::families;
 use crate::model::id::{NormSite, Part};
 use std::fs;
 
@@ -18,7 +18,7 @@ fn config_json() -> Value {
 fn model(directory: &Path, config: Value) -> Model {
     let Value::Object(map) = config else { panic!("an object") };
     let config = Config::from_map(&directory.join(CONFIG_FILE), map);
-    let spec = arch::spec(&config).unwrap();
+    let spec = families::spec(&config).unwrap();
     let tensor = |(n, parameter): (usize, crate::model::spec::ParameterShape)| {
         let count = parameter.shape.iter().product();
         let values: Vec<f32> = (0..count).map(|i: usize| ((i * 7 + n) % 33) as f32 / 8.0 - 2.0).collect();
@@ -31,7 +31,7 @@ fn model(directory: &Path, config: Value) -> Model {
 /// The model as a checkpoint of another data type and prefix, written by hand and opened.
 fn stored(directory: &Path, dtype: DenseType, prefix: &str) -> Model {
     let model = model(directory, config_json());
-    let source = |id| (arch::Family::of(&model.config).unwrap().source)(&model.spec, id).unwrap();
+    let source = |id| (families::Family::of(&model.config).unwrap().source)(&model.spec, id).unwrap();
     let tensors = model.spec.parameters().into_iter().map(|parameter| NewTensor {
         name: source(parameter.id).names(prefix).remove(0),
         dtype: stored_type(dtype),

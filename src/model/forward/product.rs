@@ -129,7 +129,7 @@ fn dots<S: Simd, const R: usize, const N: usize>(simd: S, rows: [&[f32]; R], inp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{DenseTensor, DenseType};
+    use crate::disk::{DenseTensor, DenseType};
     use crate::model::device::device;
     use crate::model::quantized::QuantizedMatrix;
     use crate::model::scheme::QuantScheme;

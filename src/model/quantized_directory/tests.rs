@@ -1,8 +1,8 @@
 //! Writing and reading back, equal bytes for equal models, and refusal of numbers the kernels could not take.
 
 use super::*;
-use crate::checkpoint::{CONFIG_FILE, DenseTensor};
-use crate::model::arch;
+use crate::disk::{CONFIG_FILE, DenseTensor};
+use crate::model::families;
 use crate::model::id::Role;
 use crate::model::weights::Outline;
 use std::fs;
@@ -17,7 +17,7 @@ fn model(directory: &Path) -> Model {
         panic!("an object")
     };
     let config = Config::from_map(&directory.join("config.json"), map);
-    let spec = arch::spec(&config).unwrap();
+    let spec = families::spec(&config).unwrap();
     let mut parameters = BTreeMap::new();
     let key_maps = key_map_shapes(&spec);
     let all = spec.parameters().into_iter().map(|parameter| (parameter.id, parameter.shape)).chain(key_maps);

@@ -1,0 +1,212 @@
+//! Bit allocation: which items of a model get which scheme, so that the weights stay within a budget of bytes and the
+//! model changes least. What every item costs alone is predicted from one pass of gradients ([`fisher`]) and measured
+//! ([`probe`]); the knapsack ([`knapsack`]) takes the best sum within the budget; the mix is run whole and improved by
+//! swaps ([`improve`]). Everything is decided by the inputs and the seed, for any number of threads.
+
+pub mod database;
+pub mod fisher;
+pub mod improve;
+pub mod items;
+pub mod knapsack;
+pub mod plan;
+pub mod probe;
+pub mod report;
+pub mod sweep;
+pub mod widths;
+
+use crate::divergence::{Sample, mean_and_error};
+use crate::model::size::Assignment;
+use crate::model::weights::Model;
+use crate::progress::Progress;
+use crate::quantize::calibration::Calibration;
+use burn::tensor::Device;
+use database::Database;
+use items::{Item, Items};
+use knapsack::{Choice, Frontier};
+use probe::{Probe, ProbeError, Samples};
+use report::{AllocationReport, CodingReport, Cost, ItemReport, rank_correlation};
+
+/// Most bytes that weights may take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Budget {
+    /// Of `weight_bytes`.
+    Bytes(u64),
+    /// 8 · bytes / parameters.
+    BitsPerWeight(f64),
+}
+
+impl Budget {
+    /// In bytes, for a model of so many parameters.
+    pub fn bytes(self, parameters: u64) -> u64 {
+        match self {
+            Budget::Bytes(bytes) => bytes,
+            Budget::BitsPerWeight(bits) => (bits * parameters as f64 / 8.0).floor() as u64,
+        }
+    }
+}
+
+/// A budget that nothing fits.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "a budget of {budget} bytes ({}) is not possible: the smallest allocation for target {target} takes {smallest} bytes \
+     ({}), {fixed} of them norms, biases and key maps{}; raise the budget to that at least, or take a smaller model",
+    bits(*budget, *parameters),
+    bits(*smallest, *parameters),
+    if *pinned { ", under the --keep options given" } else { "" }
+)]
+pub struct Infeasible {
+    /// Asked for.
+    pub budget: u64,
+    /// The least there is.
+    pub smallest: u64,
+    /// What no scheme changes.
+    pub fixed: u64,
+    /// Of the model.
+    pub parameters: u64,
+    /// Whose packing was counted.
+    pub target: String,
+    /// Whether exceptions raise the least.
+    pub pinned: bool,
+}
+
+/// `4.49 bits per weight`.
+fn bits(bytes: u64, parameters: u64) -> String {
+    format!("{:.3} bits per weight", 8.0 * bytes as f64 / parameters as f64)
+}
+
+/// What items cost alone.
+pub struct Sensitivities {
+    /// From gradients, `[item][coding]`.
+    pub predicted: Vec<Vec<f64>>,
+    /// By running them, `[item][coding]`. The largest coding is not run: it costs next to nothing, and its prediction
+    /// stands.
+    pub measured: Vec<Vec<Option<Cost>>>,
+}
+
+impl Sensitivities {
+    /// What the knapsack adds up.
+    pub fn costs(&self) -> Vec<Vec<f64>> {
+        let of_coding = |(measured, predicted): (&Option<Cost>, &f64)| measured.map_or(*predicted, |cost| cost.mean);
+        let items = self.measured.iter().zip(&self.predicted);
+        items.map(|(measured, predicted)| measured.iter().zip(predicted).map(of_coding).collect()).collect()
+    }
+
+    /// The best selection of every number of bytes; bytes are of the items alone.
+    pub fn frontier(&self, items: &Items) -> Frontier {
+        let choices = |(item, costs): (&Item, Vec<f64>)| -> Vec<Choice> {
+            item.codings.iter().zip(costs).map(|(coding, cost)| Choice { bytes: coding.bytes, cost }).collect()
+        };
+        Frontier::new(&items.items.iter().zip(self.costs()).map(choices).collect::<Vec<_>>())
+    }
+
+    /// Whether predictions order items in their smallest codings as measurements do.
+    pub fn rank_correlation(&self) -> Option<f64> {
+        let last = self
+            .predicted
+            .iter()
+            .zip(&self.measured)
+            .filter_map(|(predicted, measured)| Some((*predicted.last()?, (*measured.last()?)?.mean)));
+        rank_correlation(&last.collect::<Vec<_>>())
+    }
+
+    /// Every item with its codings.
+    pub fn reports(&self, items: &Items, selection: &[usize]) -> Vec<ItemReport> {
+        let of_item = |(n, item): (usize, &Item)| ItemReport {
+            name: item.name.clone(),
+            chosen: item.codings[selection[n]].scheme.to_string(),
+            codings: (0..item.codings.len())
+                .map(|coding| CodingReport {
+                    scheme: item.codings[coding].scheme.to_string(),
+                    bytes: item.codings[coding].bytes,
+                    predicted: self.predicted[n][coding],
+                    measured: self.measured[n][coding],
+                })
+                .collect(),
+        };
+        items.items.iter().enumerate().map(of_item).collect()
+    }
+}
+
+/// Mean and error of samples.
+pub fn cost(samples: &[Sample]) -> Cost {
+    let (mean, stderr) = mean_and_error(samples);
+    Cost { mean, stderr }
+}
+
+/// What an allocation is made from.
+pub struct Allocator<'a> {
+    /// Dense.
+    pub model: &'a Model,
+    /// Of the model.
+    pub items: &'a Items,
+    /// What gradients are taken over.
+    pub calibration: &'a Calibration,
+    /// Of the model, over text it was not calibrated on where there is any.
+    pub probe: &'a Probe<'a>,
+    /// Name of that text.
+    pub measured_on: &'a str,
+    /// Every matrix in every coding.
+    pub database: &'a Database,
+    /// Of label draws.
+    pub seed: u64,
+    /// Where the f32 model runs.
+    pub device: &'a Device,
+}
+
+impl Allocator<'_> {
+    /// Predicts and measures.
+    pub fn sensitivities(&self, progress: &dyn Progress) -> Result<Sensitivities, ProbeError> {
+        let Allocator { model, database, device, .. } = self;
+        let items = &self.items.items;
+        let sequences = &self.calibration.sequences;
+        let predicted = fisher::predict(model, items, database, sequences, self.seed, device, progress)?;
+        let measured = self.probe.alone(items, database, progress)?;
+        let of_item =
+            |item: &Vec<Samples>| [None].into_iter().chain(item.iter().map(|found| Some(cost(found)))).collect();
+        let measured = measured.iter().map(of_item).collect();
+        Ok(Sensitivities { predicted, measured })
+    }
+
+    /// Chooses a scheme for every matrix within `budget` bytes, which [`Items::smallest_bytes`] does not exceed.
+    pub fn allocate(&self, budget: u64, progress: &dyn Progress) -> Result<(Assignment, AllocationReport), ProbeError> {
+        let Allocator { items, probe, database, .. } = *self;
+        let sensitivities = self.sensitivities(progress)?;
+        let costs = sensitivities.costs();
+        let within = budget.saturating_sub(items.fixed_bytes);
+        // The caller has checked that something fits.
+        let selection = sensitivities.frontier(items).best_within(within).unwrap_or_else(|| smallest(items));
+        let added_up = selection.iter().enumerate().map(|(item, &coding)| costs[item][coding]).sum();
+        let knapsack = cost(&probe.mix(&items.items, &selection, database)?);
+        let improved = improve::improve(probe, items, database, &costs, budget, selection, progress)?;
+        let largest = |item: &Item| item.codings.iter().map(|coding| coding.bytes).max().unwrap_or(0);
+        let report = AllocationReport {
+            budget_bytes: budget,
+            chosen_bytes: items.bytes(&improved.selection),
+            smallest_bytes: items.smallest_bytes(),
+            largest_bytes: items.fixed_bytes + items.items.iter().map(largest).sum::<u64>(),
+            unit: probe.unit(),
+            measured_on: self.measured_on.to_owned(),
+            measured_tokens: probe.tokens(),
+            measured_sequences: probe.sequences(),
+            rank_correlation: sensitivities.rank_correlation(),
+            added_up,
+            knapsack,
+            swaps: improved.swaps,
+            trials: improved.trials as u64,
+            improved: cost(&improved.samples),
+            activations: None,
+            artifact: None,
+            items: sensitivities.reports(items, &improved.selection),
+        };
+        Ok((items.assignment(&improved.selection), report))
+    }
+}
+
+/// The smallest coding of every item.
+fn smallest(items: &Items) -> Vec<usize> {
+    let least = |item: &Item| {
+        let codings = item.codings.iter().enumerate();
+        codings.min_by_key(|(_, coding)| coding.bytes).map_or(0, |(number, _)| number)
+    };
+    items.items.iter().map(least).collect()
+}

@@ -1,0 +1,6 @@
+//! A finished artifact: opened, run on this machine, inspected and verified, and how its text parts agree.
+
+pub mod host;
+pub mod inspect;
+pub mod text;
+pub mod verify;

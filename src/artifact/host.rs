@@ -1,0 +1,190 @@
+//! Artifacts on this machine: a file mapped and checked, and the runtime's session in memory allocated for it.
+
+use crate::disk::mmap::MappedFile;
+use crate::machine::huge_pages::{self, HugePages};
+use crate::progress::Progress;
+use rayon::prelude::*;
+use slm_runtime::format::FormatError;
+use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::kernels::Kernels;
+use slm_runtime::layout::{ALIGNMENT, Layout};
+use slm_runtime::sample::{Sampling, choose, random_u64};
+use slm_runtime::session::{Session, SessionError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why an artifact cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read", path.display())]
+    Read {
+        /// The artifact.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is damaged or of another kind.
+    #[error("{}: {error}; {}", path.display(), remedy(error))]
+    Format {
+        /// The artifact.
+        path: PathBuf,
+        /// What is wrong.
+        error: FormatError,
+    },
+}
+
+/// What to do about a file that is refused.
+fn remedy(error: &FormatError) -> &'static str {
+    match error {
+        FormatError::NotAnArtifact => "pass a file written by `slmc compile`, or a model directory",
+        _ => "compile it again, or fetch an undamaged copy",
+    }
+}
+
+/// A mapped artifact.
+#[derive(Clone, Debug)]
+pub struct ArtifactFile {
+    file: Arc<MappedFile>,
+    /// Read instead of the file's pages, where there is one.
+    copy: Option<Arc<HugePages>>,
+}
+
+impl ArtifactFile {
+    /// Maps a file and checks its structure and every digest.
+    pub fn open(path: &Path) -> Result<Self, ArtifactError> {
+        let read = |source| ArtifactError::Read { path: path.to_owned(), source };
+        let file = huge_pages::map_resident(path).map_err(read)?;
+        let checked = ArtifactView::open(file.bytes()).and_then(|view| view.verify_digests());
+        checked.map_err(|error| ArtifactError::Format { path: path.to_owned(), error })?;
+        Ok(ArtifactFile { file, copy: None })
+    }
+
+    /// The same artifact, read from a copy in huge pages.
+    pub fn in_huge_pages(self) -> io::Result<Self> {
+        let copy = HugePages::copy(self.file.bytes())?;
+        Ok(ArtifactFile { copy: Some(Arc::new(copy)), ..self })
+    }
+
+    /// How much of it is in huge pages by now; `None` where the system does not tell.
+    pub fn huge_bytes(&self) -> Option<u64> {
+        huge_pages::huge_bytes(self.bytes())
+    }
+
+    /// The file's pages, or the copy.
+    fn bytes(&self) -> &[u8] {
+        self.copy.as_ref().map_or(self.file.bytes(), |copy| copy.bytes())
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// The artifact.
+    pub fn view(&self) -> Result<ArtifactView<'_>, ArtifactError> {
+        ArtifactView::open(self.bytes()).map_err(|error| ArtifactError::Format { path: self.path().to_owned(), error })
+    }
+}
+
+/// Bytes that start on 64, as a session wants them.
+pub struct SessionMemory {
+    bytes: Vec<u8>,
+    length: usize,
+}
+
+impl SessionMemory {
+    /// Zeroed memory of exactly the size the artifact's plan states. Where this machine does not have as much it is
+    /// empty, which a session refuses: a small file can state any size, and must not end the process.
+    pub fn for_artifact(artifact: &ArtifactView<'_>) -> Self {
+        SessionMemory::for_workers(artifact, 1)
+    }
+
+    /// [`SessionMemory::for_artifact`] for a session that several workers run together.
+    pub fn for_workers(artifact: &ArtifactView<'_>, workers: usize) -> Self {
+        let length = usize::try_from(Session::required_bytes_for(artifact, workers)).unwrap_or(usize::MAX);
+        let there = length.checked_add(ALIGNMENT).filter(|&total| Vec::<u8>::new().try_reserve_exact(total).is_ok());
+        let length = there.map_or(0, |_| length);
+        SessionMemory { bytes: vec![0; length + ALIGNMENT], length }
+    }
+
+    /// The memory.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        let start = self.bytes.as_ptr().align_offset(ALIGNMENT);
+        &mut self.bytes[start..start + self.length]
+    }
+}
+
+/// The kernels of this machine.
+pub fn kernels() -> &'static Kernels {
+    slm_runtime::kernels::best(layout())
+}
+
+/// The kernels of this machine for artifacts in a layout: the table made for it where there is one. In another layout the
+/// products run on the scalar kernel, and everything else on the machine's own table.
+pub fn kernels_for(layout: Layout) -> &'static Kernels {
+    let made_for_it = slm_runtime::kernels::best(layout);
+    if made_for_it.layout == Some(layout) { made_for_it } else { kernels() }
+}
+
+/// What reports call [`kernels_for`] a layout.
+pub fn kernel_name(layout: Layout) -> String {
+    let kernels = kernels_for(layout);
+    match kernels.layout {
+        Some(own) if own != layout => format!("{}, products scalar: made for {}", kernels.name, own.name()),
+        _ => kernels.name.to_owned(),
+    }
+}
+
+/// The layout that the kernels of this machine are made for.
+pub fn layout() -> Layout {
+    #[cfg(target_arch = "aarch64")]
+    {
+        let i8mm = std::arch::is_aarch64_feature_detected!("i8mm");
+        return if i8mm { Layout::R8K8 } else { Layout::R8K4 };
+    }
+    #[cfg(not(target_arch = "aarch64"))]
+    Layout::R8K4Offset8
+}
+
+/// Output rows of one sequence, row-major, from a fresh session.
+pub fn run_sequence(artifact: &ArtifactView<'_>, tokens: &[u32]) -> Result<Vec<f32>, SessionError> {
+    let mut memory = SessionMemory::for_artifact(artifact);
+    let mut session = Session::new(artifact, kernels_for(artifact.layout()), memory.as_mut_slice())?;
+    let mut rows = Vec::with_capacity(tokens.len() * artifact.spec().output_width as usize);
+    session.run(tokens, &mut |_, row| rows.extend_from_slice(row))?;
+    Ok(rows)
+}
+
+/// `count` sequences of `window` tokens drawn at temperature 1, each from a session of its own that begins with the
+/// opening tokens, or without any with a token drawn evenly from the vocabulary. Sequence n draws from stream seed + n, so threads change nothing.
+pub fn sample_sequences(
+    artifact: &ArtifactView<'_>,
+    opening: &[u32],
+    window: usize,
+    count: usize,
+    seed: u64,
+    progress: &dyn Progress,
+) -> Result<Vec<Vec<u32>>, SessionError> {
+    progress.begin("sampling from the model itself", (count * window) as u64, "tokens");
+    let sampling = Sampling { temperature: 1.0, ..Sampling::GREEDY };
+    let sample = |number: usize| -> Result<Vec<u32>, SessionError> {
+        let stream = seed.wrapping_add(number as u64);
+        let mut memory = SessionMemory::for_artifact(artifact);
+        let mut session = Session::new(artifact, kernels_for(artifact.layout()), memory.as_mut_slice())?;
+        let first = (random_u64(stream, u64::MAX) % u64::from(artifact.spec().vocabulary)) as u32;
+        let mut tokens = if opening.is_empty() { vec![first] } else { opening.to_vec() };
+        let mut read = 0;
+        while tokens.len() < window {
+            let logits = session.step(&tokens[read..])?;
+            read = tokens.len();
+            tokens.push(choose(logits, &sampling, stream, tokens.len() as u64));
+        }
+        progress.advance(window as u64);
+        Ok(tokens)
+    };
+    let sequences = (0..count).into_par_iter().map(sample).collect::<Result<Vec<_>, _>>()?;
+    progress.finish();
+    Ok(sequences)
+}

@@ -1,0 +1,120 @@
+//! `slmc verify`: every digest of an artifact, then its golden prompts through the runtime on this machine.
+
+use crate::artifact::host::{ArtifactError, ArtifactFile, SessionMemory, kernels_for};
+use crate::artifact::text::{DisagreementError, TokenizerSummary, compare, host_only};
+use crate::disk::hash::hex;
+use crate::report::{Report, Table};
+use serde::Serialize;
+use slm_runtime::format::header::SectionKind;
+use slm_runtime::self_test::golden_digest;
+use slm_runtime::session::SessionError;
+use std::path::{Path, PathBuf};
+
+/// Why an artifact does not verify.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// Structure or digests.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// The prompts do not run.
+    #[error("{}: the golden prompts do not run: {error}", path.display())]
+    Session {
+        /// The artifact.
+        path: PathBuf,
+        /// Why.
+        error: SessionError,
+    },
+    /// Device and host make other tokens of a text.
+    #[error("{}: {error}", path.display())]
+    Tokenizer {
+        /// The artifact.
+        path: PathBuf,
+        /// What differs.
+        error: Box<DisagreementError>,
+    },
+    /// The prompts give other logits.
+    #[error(
+        "{}: the golden prompts give logits with digest {found}, the artifact states {expected}: this machine does not \
+         compute what the build machine did; please report it with the output of `slmc doctor`",
+        path.display()
+    )]
+    Golden {
+        /// The artifact.
+        path: PathBuf,
+        /// Stated.
+        expected: String,
+        /// Computed.
+        found: String,
+    },
+}
+
+/// Result of `slmc verify`.
+#[derive(Clone, Debug, Serialize)]
+pub struct VerifyReport {
+    /// Target it was compiled for.
+    pub target: String,
+    /// Tensors whose digests hold.
+    pub tensors: usize,
+    /// Prompts whose logits are the stated ones.
+    pub golden_prompts: usize,
+    /// Digest of those logits.
+    pub golden_sha256: String,
+    /// Who turns text into tokens.
+    pub tokenizer: TokenizerSummary,
+    /// Texts of which device and host make the same tokens; absent where one of them has no tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenized_texts: Option<u64>,
+    /// Whether the file has no host part.
+    pub device_only: bool,
+    /// Kernels that computed them.
+    pub kernel: &'static str,
+}
+
+impl Report for VerifyReport {
+    const SCHEMA: &'static str = "slmc.verify/1";
+
+    fn text(&self) -> String {
+        let mut table = Table::pairs();
+        table.row(["target", &self.target]);
+        table.row(["digests", &format!("file and {} tensors hold", self.tensors)]);
+        table.row([
+            "golden prompts",
+            &format!("{} give the stated logits ({} kernel)", self.golden_prompts, self.kernel),
+        ]);
+        self.tokenizer.rows(&mut table);
+        if let Some(texts) = self.tokenized_texts {
+            table.row(["", &format!("the same tokens as the host's for {texts} texts")]);
+        }
+        if self.device_only {
+            table.row(["host part", "absent: written for the device only"]);
+        }
+        table.to_string()
+    }
+}
+
+/// Verifies an artifact.
+pub fn verify(path: &Path) -> Result<VerifyReport, VerifyError> {
+    let file = ArtifactFile::open(path)?;
+    let view = file.view()?;
+    let mut memory = SessionMemory::for_artifact(&view);
+    let found = golden_digest(&view, kernels_for(view.layout()), memory.as_mut_slice())
+        .map_err(|error| VerifyError::Session { path: path.to_owned(), error })?;
+    if found != view.golden_digest() {
+        let (expected, found) = (hex(&view.golden_digest()), hex(&found));
+        return Err(VerifyError::Golden { path: path.to_owned(), expected, found });
+    }
+    let tokenized_texts = compare(&view, path)
+        .map_err(|error| VerifyError::Tokenizer { path: path.to_owned(), error: Box::new(error) })?;
+    let provenance: Option<serde_json::Value> =
+        view.section(SectionKind::Provenance).and_then(|bytes| serde_json::from_slice(bytes).ok());
+    Ok(VerifyReport {
+        target: view.target().to_owned(),
+        tensors: view.tensor_count(),
+        golden_prompts: view.golden_prompts().count(),
+        golden_sha256: hex(&found),
+        tokenizer: TokenizerSummary::of(&view, host_only(provenance.as_ref())),
+        tokenized_texts,
+        device_only: view.device_only(),
+        kernel: kernels_for(view.layout()).name,
+    })
+}

@@ -1,0 +1,125 @@
+//! The command line: one file per subcommand, each with its options (the help text) and a `run` that opens what is
+//! named, calls the library and hands the report to the shell.
+
+mod bench;
+mod compile;
+mod distill;
+mod doctor;
+mod estimate;
+mod eval;
+mod generate;
+pub mod global;
+mod inspect;
+mod prune;
+mod quantize;
+mod run;
+mod stages;
+mod targets;
+mod tokenizer;
+mod train;
+mod training;
+mod verify;
+
+use crate::compile::fit::Device;
+use crate::shell::{ExitStatus, Shell};
+use crate::target::Target;
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+use global::Global;
+
+/// Compiles small language models into one file that an edge device runs, bit for bit as proved on the build machine
+///
+/// The way from a Hugging Face checkpoint to a device:
+///
+///   slmc quantize DIR --scheme mixed -o QUANTIZED
+///   slmc compile QUANTIZED --target cortex-a76 -o MODEL.slm
+///   slmc eval MODEL.slm --data TEXT --reference DIR
+///
+/// Exit codes: 0 a result that passes, 1 a result that does not (it does not fit, a gate is missed), 2 no result.
+#[derive(Debug, Parser)]
+#[command(name = "slmc", version, verbatim_doc_comment, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Train(train::Args),
+    Distill(distill::Args),
+    Prune(prune::Args),
+    Quantize(quantize::Args),
+    Compile(compile::Args),
+    Eval(eval::Args),
+    Generate(generate::Args),
+    Inspect(inspect::Args),
+    Verify(verify::Args),
+    Bench(bench::Args),
+    Estimate(estimate::Args),
+    Run(run::Args),
+    Tokenizer(tokenizer::Args),
+    Targets(targets::Args),
+    Doctor(doctor::Args),
+}
+
+impl Cli {
+    /// Runs the command and says how it ended.
+    pub fn run(&self) -> ExitStatus {
+        let shell = self.global.shell();
+        let outcome = self.set_threads().and_then(|()| self.dispatch(&shell));
+        shell.exit_status(outcome)
+    }
+
+    fn dispatch(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        let global = &self.global;
+        match &self.command {
+            Command::Train(args) => args.run(global, shell),
+            Command::Distill(args) => args.run(global, shell),
+            Command::Prune(args) => args.run(global, shell),
+            Command::Quantize(args) => args.run(global, shell),
+            Command::Compile(args) => args.run(global, shell),
+            Command::Eval(args) => args.run(global, shell),
+            Command::Generate(args) => args.run(global, shell),
+            Command::Inspect(args) => args.run(shell),
+            Command::Verify(args) => args.run(shell),
+            Command::Bench(args) => args.run(global, shell),
+            Command::Estimate(args) => args.run(shell),
+            Command::Run(args) => args.run(global, shell),
+            Command::Tokenizer(args) => args.run(shell),
+            Command::Targets(args) => args.run(shell),
+            Command::Doctor(args) => args.run(global, shell),
+        }
+    }
+
+    fn set_threads(&self) -> anyhow::Result<()> {
+        let Some(threads) = self.global.threads else { return Ok(()) };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get());
+        pool.build_global().context("the thread pool cannot be made; pass a smaller --threads")
+    }
+}
+
+/// What compilation needs of a target file.
+fn device(target: &Target) -> Device {
+    Device {
+        name: target.name.clone(),
+        layout: target.layout,
+        page_bytes: target.page_bytes as u32,
+        flash_bytes: target.flash_bytes,
+        ram_bytes: target.usable_ram_bytes(),
+    }
+}
+
+/// Refuses work whose estimated need is above `--max-ram`.
+fn check_memory(global: &Global, need_bytes: u64, what: &str) -> anyhow::Result<()> {
+    if let Some(limit) = global.max_ram
+        && need_bytes > limit.bytes()
+    {
+        bail!(
+            "{what} needs about {need_bytes} bytes of memory, --max-ram allows {}; raise it or take a smaller model",
+            limit.bytes()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,274 @@
+//! A quantized model to one artifact for one device: pack, plan memory, check that it fits, run the golden prompts with
+//! the runtime, emit. Everything is decided from the inputs: two builds of the same inputs give the same bytes.
+
+pub mod emit;
+pub mod estimate;
+pub mod fit;
+pub mod lower;
+pub mod pack;
+pub mod tables;
+
+use crate::artifact::host::{SessionMemory, kernels_for};
+use crate::model::id::{ParameterId, Part};
+use crate::model::quantized_directory::QuantizedError;
+use crate::model::size::{Assignment, StoredTensor, WeightSize, stored_tensors};
+use crate::model::spec::ModelSpec;
+use crate::model::transform::Sparsity;
+use crate::model::weights::{Model, ModelError, Parameter};
+use crate::progress::Progress;
+use fit::{Device, DoesNotFit, FitError, Footprint, Shape};
+use slm_runtime::format::FormatError;
+use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::format::header::{MAGIC, SectionKind};
+use slm_runtime::layout::Storage;
+use slm_runtime::sample::random_u64;
+use slm_runtime::self_test::{MAX_GOLDEN_TOKENS, golden_digest};
+use slm_runtime::session::SessionError;
+
+/// First bytes of an artifact: by them a file is known as one slmc made.
+pub const ARTIFACT_MAGIC: &[u8] = &MAGIC;
+
+/// Lengths of the golden prompts, where the context allows.
+const GOLDEN_LENGTHS: [usize; 3] = [1, 7, 24];
+
+/// What the device needs to know about text.
+#[derive(Clone, Debug, Default)]
+pub struct TextSection {
+    /// Bytes of every token of the model's vocabulary.
+    pub vocabulary: Vec<Vec<u8>>,
+    /// Whether one space at the start of a text is left out.
+    pub strip_leading_space: bool,
+    /// Tables that turn text into tokens on the device; absent where only a host can.
+    pub tables: Option<Vec<u8>>,
+}
+
+/// Sections only a build machine reads; absent ones are left out.
+#[derive(Clone, Debug, Default)]
+pub struct HostSections {
+    /// tokenizer.json.
+    pub tokenizer: Option<Vec<u8>>,
+    /// How the artifact was made, JSON.
+    pub provenance: Option<Vec<u8>>,
+    /// What makes a prompt of a conversation.
+    pub chat_template: Option<Vec<u8>>,
+}
+
+/// A compiled model.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The artifact.
+    pub bytes: Vec<u8>,
+    /// What it takes on the device.
+    pub footprint: Footprint,
+    /// Its weights.
+    pub size: WeightSize,
+    /// Digest of the golden logits.
+    pub golden: [u8; 32],
+}
+
+/// Why a model was not compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The directory holds floating-point weights.
+    #[error(
+        "{}: `{id}` is not quantized; artifacts hold integers only: run `slmc quantize` first",
+        directory.display()
+    )]
+    Dense {
+        /// The model.
+        directory: std::path::PathBuf,
+        /// The first matrix that is not.
+        id: ParameterId,
+    },
+    /// The context is 0 or longer than the model's.
+    #[error(
+        "a context of {context} is not possible: the model knows positions up to {limit}; pass --context 1 to {limit}"
+    )]
+    Context {
+        /// Asked for.
+        context: usize,
+        /// Of the model.
+        limit: usize,
+    },
+    /// The vocabulary has another number of entries than the model.
+    #[error("the vocabulary has {actual} entries, the model {expected}")]
+    Vocabulary {
+        /// Of the model.
+        expected: usize,
+        /// Given.
+        actual: usize,
+    },
+    /// The name does not fit the header.
+    #[error("the target's name `{0}` is longer than 32 bytes")]
+    TargetName(String),
+    /// Sizes.
+    #[error(transparent)]
+    Fit(FitError),
+    /// The answer is no.
+    #[error(transparent)]
+    DoesNotFit(Box<DoesNotFit>),
+    /// Weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// What was emitted does not read back: a defect of slmc.
+    #[error("the artifact does not read back, which is a defect of slmc: {0}")]
+    Emitted(FormatError),
+    /// The golden prompts did not run.
+    #[error("the golden prompts do not run: {0}")]
+    Golden(SessionError),
+}
+
+impl From<FitError> for CompileError {
+    fn from(error: FitError) -> Self {
+        match error {
+            FitError::DoesNotFit(answer) => CompileError::DoesNotFit(answer),
+            other => CompileError::Fit(other),
+        }
+    }
+}
+
+/// Compiles a quantized model for a device; `context` positions, by default the model's maximum.
+pub fn compile(
+    model: &Model,
+    device: &Device,
+    context: Option<usize>,
+    text: &TextSection,
+    host: &HostSections,
+    progress: &dyn Progress,
+) -> Result<Compiled, CompileError> {
+    let spec = &model.spec;
+    let limit = spec.context;
+    let context = context.unwrap_or(limit);
+    if context == 0 || context > limit {
+        return Err(CompileError::Context { context, limit });
+    }
+    if text.vocabulary.len() != spec.vocabulary {
+        return Err(CompileError::Vocabulary { expected: spec.vocabulary, actual: text.vocabulary.len() });
+    }
+    if device.name.len() > emit::TARGET_NAME_BYTES {
+        return Err(CompileError::TargetName(device.name.clone()));
+    }
+    let (assignment, sparsity): (Assignment, Sparsity) = (model.schemes(), model.sparsity());
+    check_quantized(model)?;
+    let widths = model.activations();
+    let key_maps = model.parameters.keys().any(|id| matches!(id, ParameterId::KeyMap(..)));
+    let prompts = golden_prompts(spec.vocabulary, context, &spec.opening);
+    let shape = Shape {
+        spec,
+        assignment: &assignment,
+        sparsity: &sparsity,
+        key_maps,
+        wide_activations: !widths.is_empty(),
+        vocabulary_bytes: text.vocabulary.iter().map(|token| token.len() as u64).sum(),
+        golden: golden_size(spec, context),
+        text_bytes: text.tables.as_ref().map(|tables| tables.len() as u64),
+    };
+    let (footprint, mut lowered) = fit::fit(&shape, device, context)?;
+    lowered.model.strip_leading_space = u8::from(text.strip_leading_space);
+    let mut tensors = stored_tensors(spec, &assignment, &sparsity, device.layout, context, key_maps)
+        .map_err(|error| CompileError::Fit(error.into()))?;
+    for tensor in &mut tensors {
+        if let ParameterId::Linear(id, Part::Weight) = tensor.id
+            && let Some(width) = widths.get(&id)
+        {
+            tensor.activation_bits = *width as u8;
+        }
+    }
+    progress.begin("packing weights", tensors.len() as u64, "tensors");
+    let weights = tensors.iter().map(|tensor| {
+        let bytes = tensor_bytes(model, device, tensor);
+        progress.advance(1);
+        bytes
+    });
+    let weights = weights.collect::<Result<Vec<_>, _>>()?;
+    progress.finish();
+    let host = host_sections(model, &tensors, host);
+    let special_tokens = emit::special_tokens_section(&spec.opening, &spec.ends);
+    let extras = emit::Extras {
+        vocabulary: &text.vocabulary,
+        prompts: &prompts,
+        text: text.tables.as_deref(),
+        special_tokens: special_tokens.as_deref(),
+        host: &host,
+    };
+    let draft = emit::draft(&device.name, device.layout, device.page_bytes, &lowered, &tensors, &weights, &extras);
+    let view = ArtifactView::open(draft.bytes()).map_err(CompileError::Emitted)?;
+    let mut memory = SessionMemory::for_artifact(&view);
+    let golden =
+        golden_digest(&view, kernels_for(view.layout()), memory.as_mut_slice()).map_err(CompileError::Golden)?;
+    let bytes = draft.finish(golden);
+    Ok(Compiled { bytes, footprint, size: WeightSize::of(spec, &tensors), golden })
+}
+
+/// Refuses a model with a matrix that is not quantized, naming the first.
+pub fn check_quantized(model: &Model) -> Result<(), CompileError> {
+    let schemes = model.schemes();
+    match model.spec.matrices().into_iter().find(|(id, ..)| !schemes.contains_key(id)) {
+        Some((id, ..)) => Err(CompileError::Dense { directory: model.directory.clone(), id: ParameterId::weight(id) }),
+        None => Ok(()),
+    }
+}
+
+/// A tensor's bytes in the artifact, padded.
+fn tensor_bytes(model: &Model, device: &Device, tensor: &StoredTensor) -> Result<Vec<u8>, CompileError> {
+    if tensor.storage == Storage::F32 {
+        let mut values = model.values_f32(tensor.id)?;
+        if model.spec.counts_from_one(tensor.id) {
+            values.iter_mut().for_each(|value| *value += 1.0);
+        }
+        let mut bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        bytes.resize(tensor.bytes as usize, 0);
+        return Ok(bytes);
+    }
+    let dense = || CompileError::Dense { directory: model.directory.clone(), id: tensor.id };
+    let Some(Parameter::Quantized(matrix)) = model.parameters.get(&tensor.id) else { return Err(dense()) };
+    if let (Some(pattern), ParameterId::Linear(id, _)) = (matrix.sparsity, tensor.id) {
+        // Packing drops what the pattern leaves out.
+        let lying = |error| ModelError::from(QuantizedError::from(error));
+        pattern.check(id, &matrix.values, matrix.columns).map_err(lying)?;
+    }
+    let packed = if tensor.rows == matrix.rows {
+        pack::pack(matrix, device.layout)
+    } else {
+        // One part of a split, or the position table of a shorter context: the rows that can be reached.
+        let scheme = matrix.scheme.of_row(tensor.first_row);
+        pack::pack(&matrix.part(tensor.first_row..tensor.first_row + tensor.rows, scheme), device.layout)
+    };
+    packed.ok_or_else(dense)
+}
+
+/// Prompts that begin as texts do and then wander through the vocabulary, the same for every build.
+fn golden_prompts(vocabulary: usize, context: usize, opening: &[u32]) -> Vec<Vec<u32>> {
+    let mut draws = 0;
+    let mut prompts = Vec::new();
+    for length in GOLDEN_LENGTHS {
+        let length = length.min(context).min(MAX_GOLDEN_TOKENS);
+        let mut prompt: Vec<u32> = opening.iter().take(length).copied().collect();
+        while prompt.len() < length {
+            prompt.push((random_u64(0, draws) % vocabulary as u64) as u32);
+            draws += 1;
+        }
+        prompts.push(prompt);
+    }
+    prompts
+}
+
+/// Tokens of all golden prompts, and how many prompts.
+fn golden_size(spec: &ModelSpec, context: usize) -> (u64, u64) {
+    let prompts = golden_prompts(spec.vocabulary, context, &spec.opening);
+    (prompts.iter().map(|prompt| prompt.len() as u64).sum(), prompts.len() as u64)
+}
+
+fn host_sections(model: &Model, tensors: &[StoredTensor], host: &HostSections) -> Vec<(SectionKind, Vec<u8>)> {
+    let mut sections = Vec::new();
+    sections.extend(host.tokenizer.clone().map(|bytes| (SectionKind::Tokenizer, bytes)));
+    let names: String = tensors.iter().map(|tensor| format!("{}\n", tensor.id)).collect();
+    sections.push((SectionKind::Names, names.into_bytes()));
+    sections.extend(host.provenance.clone().map(|bytes| (SectionKind::Provenance, bytes)));
+    if let crate::model::spec::Head::Classifier { labels } = &model.spec.head {
+        let labels = serde_json::Value::from(labels.clone()).to_string();
+        sections.push((SectionKind::Labels, labels.into_bytes()));
+    }
+    sections.extend(host.chat_template.clone().map(|bytes| (SectionKind::ChatTemplate, bytes)));
+    sections
+}

@@ -1,0 +1,21 @@
+//! Quality, measured: perplexity and divergence of language models, accuracy of classifiers, agreement of embeddings,
+//! each over [`forward::Forward`], so that the f32 model and an artifact's runtime are judged by the same code. All
+//! means are f64 sums in a fixed order: the same outputs give the same report for any number of threads.
+
+pub mod answers;
+pub mod classify;
+pub mod embed;
+pub mod forward;
+pub mod generate;
+pub mod lm;
+pub mod opened;
+pub mod subject;
+
+mod outputs;
+
+pub use forward::{Forward, ForwardError};
+pub use outputs::{EvalError, Side};
+pub use subject::{Numerics, Subject};
+
+/// Name and version of every evaluation's JSON form.
+pub const SCHEMA: &str = "slmc.eval/1";

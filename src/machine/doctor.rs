@@ -1,0 +1,61 @@
+//! `slmc doctor`: what this machine and this build can do.
+
+use crate::artifact::host::kernels;
+use crate::machine::{cpu_features, read_bandwidth};
+use crate::model::device::DEVICES;
+use crate::report::{Report, Table};
+use serde::Serialize;
+
+/// Larger than the caches of the machines slmc is built on.
+const BANDWIDTH_BYTES: usize = 256 << 20;
+const BANDWIDTH_ROUNDS: usize = 5;
+
+/// Result of `slmc doctor`.
+#[derive(Clone, Debug, Serialize)]
+pub struct DoctorReport {
+    /// Of slmc.
+    pub version: &'static str,
+    /// `x86_64`, `aarch64`, …
+    pub architecture: &'static str,
+    /// Extensions that kernels use.
+    pub cpu_features: Vec<&'static str>,
+    /// Kernels that run artifacts here.
+    pub kernel: &'static str,
+    /// Threads measured with.
+    pub threads: usize,
+    /// Bytes per second that all threads read from memory together.
+    pub read_bandwidth_bytes_per_s: u64,
+    /// Devices of the f32 model, the default first.
+    pub devices: Vec<&'static str>,
+}
+
+impl Report for DoctorReport {
+    const SCHEMA: &'static str = "slmc.doctor/1";
+
+    fn text(&self) -> String {
+        let mut table = Table::pairs();
+        table.row(["slmc", self.version]);
+        table.row(["architecture", self.architecture]);
+        table.row(["CPU features", &self.cpu_features.join(" ")]);
+        table.row(["kernel", self.kernel]);
+        let bandwidth = self.read_bandwidth_bytes_per_s as f64 / 1e9;
+        table.row(["read bandwidth", &format!("{bandwidth:.1} GB/s with {} threads", self.threads)]);
+        table.row(["f32 devices", &format!("{} (default {})", self.devices.join(", "), self.devices[0])]);
+        table.to_string()
+    }
+}
+
+/// Looks at the machine; `threads` measure bandwidth, by default one per core.
+pub fn examine(threads: Option<usize>) -> DoctorReport {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = threads.unwrap_or(cores);
+    DoctorReport {
+        version: env!("CARGO_PKG_VERSION"),
+        architecture: std::env::consts::ARCH,
+        cpu_features: cpu_features(),
+        kernel: kernels().name,
+        threads,
+        read_bandwidth_bytes_per_s: read_bandwidth(BANDWIDTH_BYTES, threads, BANDWIDTH_ROUNDS) as u64,
+        devices: DEVICES.to_vec(),
+    }
+}

@@ -1,0 +1,218 @@
+//! Families of models: how each one's config.json and tensor names map onto a [`ModelSpec`]. A family is one file and
+//! one row of [`FAMILIES`]; everything a family does not know it refuses, naming key and value, or tensor.
+
+mod bert;
+mod decoder;
+mod distilbert;
+mod gemma3;
+mod gpt2;
+mod lfm2;
+mod llama;
+mod mistral;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod rotary;
+
+use super::id::{LinearId, ParameterId, Part, Role};
+use super::spec::{Activation, ModelSpec};
+use crate::disk::{Config, ConfigError, DenseTensor};
+
+/// What slmc knows of one `model_type`.
+pub struct Family {
+    /// `model_type` of its configuration.
+    pub model_type: &'static str,
+    /// What stands before its tensor names, tried in order.
+    pub prefixes: &'static [&'static str],
+    /// Reads the configuration.
+    pub spec: fn(&Config) -> Result<ModelSpec, ConfigError>,
+    /// Where a parameter is in a checkpoint; `None` for one the family never has.
+    pub source: fn(&ModelSpec, ParameterId) -> Option<Source>,
+    /// Tensors, without prefix, that carry nothing: buffers, and parts the head does not use.
+    pub ignored: fn(&ModelSpec, &str) -> bool,
+    /// Tensors that some files hold a second time; accepted where they equal the parameter.
+    pub copies: fn(&ModelSpec) -> Vec<(Source, ParameterId)>,
+}
+
+/// Every family, sorted by name.
+pub const FAMILIES: [Family; 10] = [
+    bert::FAMILY,
+    distilbert::FAMILY,
+    gemma3::FAMILY,
+    gpt2::FAMILY,
+    lfm2::FAMILY,
+    llama::FAMILY,
+    mistral::FAMILY,
+    phi3::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+];
+
+/// Where a parameter is: a whole tensor stored as slmc uses it, or turned, or some rows of a fused one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Name of the tensor.
+    pub name: String,
+    /// An older spelling of the same name.
+    pub legacy_name: Option<String>,
+    /// Whether the family's prefix stands before it.
+    pub prefixed: bool,
+    /// Of a tensor that holds several parameters one after the other.
+    pub fused: Option<Fused>,
+    /// Whether the file holds the matrix as (in, out).
+    pub turned: bool,
+}
+
+/// Which rows of a fused tensor a parameter is, counted as slmc turns it, (out, in).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fused {
+    /// Its first row.
+    pub first: usize,
+    /// Rows of the whole tensor.
+    pub rows: usize,
+}
+
+impl Source {
+    fn prefixed(name: String) -> Self {
+        Source { name, legacy_name: None, prefixed: true, fused: None, turned: false }
+    }
+
+    fn bare(name: &str) -> Self {
+        Source { prefixed: false, ..Source::prefixed(name.to_owned()) }
+    }
+
+    /// Rows `first ..` of a tensor with `rows` rows.
+    fn fused(self, first: usize, rows: usize) -> Self {
+        Source { fused: Some(Fused { first, rows }), ..self }
+    }
+
+    /// Stored as (in, out), where it is a matrix.
+    fn turned(self, part: Part) -> Self {
+        Source { turned: part == Part::Weight, ..self }
+    }
+
+    /// The shape of the stored tensor, for a parameter of shape `shape`.
+    pub fn stored_shape(&self, shape: &[usize]) -> Vec<usize> {
+        let mut shape = shape.to_vec();
+        if let (Some(fused), Some(rows)) = (self.fused, shape.first_mut()) {
+            *rows = fused.rows;
+        }
+        if self.turned {
+            shape.reverse();
+        }
+        shape
+    }
+
+    /// The parameter, of shape `shape`, out of the stored tensor; `None` where that has another shape than
+    /// [`Source::stored_shape`].
+    pub fn take(&self, stored: DenseTensor, shape: &[usize]) -> Option<DenseTensor> {
+        if self.fused.is_none() && !self.turned {
+            return Some(stored);
+        }
+        let (first, rows) = (self.fused.map_or(0, |fused| fused.first), *shape.first()?);
+        let rows = first..first.checked_add(rows)?;
+        if self.turned { stored.turned_columns(rows) } else { stored.rows(rows) }
+    }
+
+    /// With the spelling of norms that TensorFlow left behind: `gamma` for weight, `beta` for bias.
+    fn with_legacy_norm(mut self) -> Self {
+        let renamed = |end, legacy| self.name.strip_suffix(end).map(|stem| format!("{stem}{legacy}"));
+        self.legacy_name = renamed("weight", "gamma").or_else(|| renamed("bias", "beta"));
+        self
+    }
+
+    /// The names a file may use, the usual one first.
+    pub fn names(&self, prefix: &str) -> Vec<String> {
+        let prefix = if self.prefixed { prefix } else { "" };
+        [Some(&self.name), self.legacy_name.as_ref()].into_iter().flatten().map(|n| format!("{prefix}{n}")).collect()
+    }
+}
+
+impl Family {
+    /// The family of a configuration.
+    pub fn of(config: &Config) -> Result<&'static Family, ConfigError> {
+        const TABLE: &[Family] = &FAMILIES;
+        let model_type = config.text("model_type")?;
+        TABLE.iter().find(|family| family.model_type == model_type).ok_or_else(|| {
+            let known: Vec<&str> = TABLE.iter().map(|family| family.model_type).collect();
+            config.unsupported("model_type", "slmc", &known.join(", "))
+        })
+    }
+
+    /// The prefix a checkpoint uses: the first under which it has a token table.
+    pub fn prefix(&self, spec: &ModelSpec, has_tensor: impl Fn(&str) -> bool) -> &'static str {
+        let table = (self.source)(spec, ParameterId::weight(LinearId::global(Role::TokenEmbedding)));
+        let found = |prefix: &&&str| table.iter().flat_map(|s| s.names(prefix)).any(|name| has_tensor(&name));
+        self.prefixes.iter().find(found).or(self.prefixes.first()).copied().unwrap_or("")
+    }
+}
+
+/// Reads a configuration into what the forward needs, or says what of it slmc does not implement.
+pub fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
+    (Family::of(config)?.spec)(config)
+}
+
+/// Refuses every key whose value is neither absent nor `neutral` (null, 0 or false as the pair says).
+fn refuse_unless(
+    config: &Config,
+    family: &'static str,
+    neutral: &[(&str, serde_json::Value)],
+) -> Result<(), ConfigError> {
+    for (key, accepted) in neutral {
+        let equal = |value: &serde_json::Value| match (value.as_f64(), accepted.as_f64()) {
+            (Some(a), Some(b)) => a == b,
+            _ => value == accepted,
+        };
+        if config.value(key).is_some_and(|value| !equal(value)) {
+            let supported = if accepted.is_null() { "only models without it".to_owned() } else { accepted.to_string() };
+            return Err(config.unsupported(key, family, &supported));
+        }
+    }
+    Ok(())
+}
+
+/// The one entry of `architectures`, which says what stands on the model.
+fn architecture(config: &Config) -> Result<Option<&str>, ConfigError> {
+    match config.value("architectures") {
+        None => Ok(None),
+        Some(value) => {
+            let list = value.as_array().map(Vec::as_slice);
+            let one = list.and_then(|list| if let [one] = list { one.as_str() } else { None });
+            one.map(Some).ok_or_else(|| config.wrong("architectures", "a list of one name"))
+        }
+    }
+}
+
+/// Refuses an architecture that is not the family's causal language model; none stands for it.
+fn require_architecture(config: &Config, family: &'static str, name: &str) -> Result<(), ConfigError> {
+    match architecture(config)? {
+        Some(found) if found != name => Err(config.unsupported("architectures", family, name)),
+        _ => Ok(()),
+    }
+}
+
+/// The number of layers under `key`, which must fit the 16 bits of a layer's number.
+fn layer_count(config: &Config, key: &str) -> Result<usize, ConfigError> {
+    const MOST: usize = u16::MAX as usize;
+    let layers = config.size(key)?;
+    if layers > MOST { Err(config.wrong(key, &format!("at most {MOST}"))) } else { Ok(layers) }
+}
+
+/// Width of one head where the heads, whose number stands under `key`, share the hidden width.
+fn head_width(config: &Config, key: &str, hidden: usize, heads: usize) -> Result<usize, ConfigError> {
+    if hidden.is_multiple_of(heads) {
+        Ok(hidden / heads)
+    } else {
+        Err(config.wrong(key, &format!("a divisor of hidden_size, {hidden}")))
+    }
+}
+
+/// The activation under `key`: GELU in one of its spellings.
+fn gelu(config: &Config, key: &str, family: &'static str, supported: &str) -> Result<Activation, ConfigError> {
+    let name = config.text(key)?;
+    match name {
+        _ if !supported.split(", ").any(|known| known == name) => Err(config.unsupported(key, family, supported)),
+        "gelu" => Ok(Activation::Gelu),
+        _ => Ok(Activation::GeluTanh),
+    }
+}

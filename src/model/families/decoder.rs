@@ -1,0 +1,221 @@
+//! What the families of pre-norm decoders with RMS norms, rotary positions, grouped-query attention and a gated network
+//! have in common: the keys of their configurations, and the tensor names that began with Llama's.
+
+use super::{Source, head_width, layer_count, refuse_unless};
+use crate::disk::{Config, ConfigError};
+use crate::model::id::{LinearId, NormSite, ParameterId, Role};
+use crate::model::spec::{
+    Activation, AttentionSpec, FfnSpec, Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement,
+    Positions, RotarySpec,
+};
+use serde_json::{Value, json};
+
+/// Refuses what none of these families computes.
+pub(super) fn refuse_foreign(config: &Config, family: &'static str) -> Result<(), ConfigError> {
+    let foreign = [
+        ("partial_rotary_factor", json!(1)),
+        ("attn_logit_softcapping", Value::Null),
+        ("final_logit_softcapping", Value::Null),
+        ("clip_qkv", Value::Null),
+        ("no_rope_layers", Value::Null),
+        ("alibi", json!(false)),
+        ("add_cross_attention", json!(false)),
+    ];
+    refuse_unless(config, family, &foreign)
+}
+
+/// Refuses another activation than `name` under `key`.
+pub(super) fn require_activation(
+    config: &Config,
+    family: &'static str,
+    key: &str,
+    name: &str,
+) -> Result<(), ConfigError> {
+    match config.optional_text(key)? {
+        Some(found) if found != name => Err(config.unsupported(key, family, name)),
+        _ => Ok(()),
+    }
+}
+
+/// Heads and their width, without biases, norms or window. `default_width` stands for an absent `head_dim`; without it the
+/// heads share the hidden width.
+pub(super) fn attention(
+    config: &Config,
+    rotary: RotarySpec,
+    default_width: Option<usize>,
+) -> Result<AttentionSpec, ConfigError> {
+    let hidden = config.size("hidden_size")?;
+    let heads = config.size("num_attention_heads")?;
+    let key_value_heads = config.optional_size("num_key_value_heads")?.unwrap_or(heads);
+    if !heads.is_multiple_of(key_value_heads) {
+        return Err(config.wrong("num_key_value_heads", &format!("a divisor of num_attention_heads, {heads}")));
+    }
+    let head_dim = match config.optional_size("head_dim")?.or(default_width) {
+        Some(width) => width,
+        None => head_width(config, "num_attention_heads", hidden, heads)?,
+    };
+    if !head_dim.is_multiple_of(2) {
+        return Err(config.wrong("head_dim", &format!("an even width (it is {head_dim}), for rotary positions")));
+    }
+    Ok(AttentionSpec {
+        key_value_heads,
+        input_bias: false,
+        output_bias: false,
+        rotary: Some(rotary),
+        ..AttentionSpec::plain(heads, head_dim)
+    })
+}
+
+/// Refuses an absent `num_key_value_heads`, for families whose default is a number that fits one model only.
+pub(super) fn require_key_value_heads(config: &Config) -> Result<(), ConfigError> {
+    if config.map().contains_key("num_key_value_heads") {
+        return Ok(());
+    }
+    Err(config.missing("num_key_value_heads", "the number of key and value heads, or null for as many as query heads"))
+}
+
+/// A pre-norm layer with a gated network without biases.
+pub(super) fn layer(attention: AttentionSpec, norm: Norm, width: usize) -> LayerSpec {
+    LayerSpec {
+        mixer: Mixer::Attention(attention),
+        ffn: FfnSpec { width, gated: true, activation: Activation::Silu, bias: false },
+        norm,
+        norm_placement: NormPlacement::Pre,
+    }
+}
+
+/// The RMS norm with the epsilon under `key`.
+pub(super) fn rms_norm(config: &Config, key: &str, default: f64) -> Result<Norm, ConfigError> {
+    Ok(Norm { kind: NormKind::Rms, epsilon: config.optional_positive(key)?.unwrap_or(default) })
+}
+
+/// The whole model of these layers; `tied` stands for an absent `tie_word_embeddings`.
+pub(super) fn model(
+    config: &Config,
+    family: &'static str,
+    layers: Vec<LayerSpec>,
+    norm: Norm,
+    tied: bool,
+) -> Result<ModelSpec, ConfigError> {
+    let vocabulary = config.size("vocab_size")?;
+    Ok(ModelSpec {
+        family,
+        kind: ModelKind::Decoder,
+        vocabulary,
+        hidden: config.size("hidden_size")?,
+        context: config.size("max_position_embeddings")?,
+        token_types: 0,
+        positions: Positions::Rotary,
+        embedding_scale: 1.0,
+        embedding_norm: None,
+        layers,
+        final_norm: Some(norm),
+        head: Head::LanguageModel { tied: config.flag_or("tie_word_embeddings", tied)? },
+        opening: Vec::new(),
+        ends: config.tokens("eos_token_id", vocabulary)?,
+    })
+}
+
+/// `sliding_window`, with `default` for an absent key; null is none, and so is one that covers every position.
+pub(super) fn window(config: &Config, default: Option<usize>) -> Result<Option<usize>, ConfigError> {
+    let context = config.size("max_position_embeddings")?;
+    let window = match config.map().get("sliding_window") {
+        None => default,
+        Some(_) => config.optional_size("sliding_window")?,
+    };
+    Ok(window.filter(|&window| window < context))
+}
+
+/// `layer_types`, one of `known` for each layer; `None` where the key is absent.
+pub(super) fn layer_types(
+    config: &Config,
+    family: &'static str,
+    known: [&'static str; 2],
+) -> Result<Option<Vec<&'static str>>, ConfigError> {
+    let Some(value) = config.value("layer_types") else { return Ok(None) };
+    let layers = layer_count(config, "num_hidden_layers")?;
+    let list = value.as_array().filter(|list| list.len() == layers);
+    let list =
+        list.ok_or_else(|| config.wrong("layer_types", &format!("a list of {layers} names, one for each layer")))?;
+    let kind = |value: &Value| known.into_iter().find(|name| value.as_str() == Some(name));
+    let kinds: Option<Vec<&'static str>> = list.iter().map(kind).collect();
+    kinds.map(Some).ok_or_else(|| config.unsupported("layer_types", family, &known.join(", ")))
+}
+
+/// The windows of Qwen's layers: by `layer_types`, or from `max_window_layers` on; none unless `use_sliding_window`.
+pub(super) fn qwen_windows(config: &Config, family: &'static str) -> Result<Vec<Option<usize>>, ConfigError> {
+    const DEFAULT_WINDOW: usize = 4096;
+    const DEFAULT_FULL_LAYERS: usize = 28;
+    let layers = layer_count(config, "num_hidden_layers")?;
+    let types = layer_types(config, family, ["full_attention", "sliding_attention"])?;
+    let sliding = |layer: usize, full: usize| match &types {
+        Some(types) => types[layer] == "sliding_attention",
+        None => layer >= full,
+    };
+    if !config.flag_or("use_sliding_window", false)? {
+        return match types.is_some_and(|types| types.contains(&"sliding_attention")) {
+            true => Err(config.unsupported("layer_types", family, "full_attention where use_sliding_window is false")),
+            false => Ok(vec![None; layers]),
+        };
+    }
+    let window = window(config, Some(DEFAULT_WINDOW))?;
+    // The number of layers that attend to everything may be 0.
+    let full = match config.value("max_window_layers").map(Value::as_u64) {
+        None => DEFAULT_FULL_LAYERS,
+        Some(count) => {
+            count.ok_or_else(|| config.wrong("max_window_layers", "a number of layers"))?.min(layers as u64) as usize
+        }
+    };
+    Ok((0..layers).map(|layer| window.filter(|_| sliding(layer, full))).collect())
+}
+
+/// Llama's tensor names, and those its successors added.
+pub(super) fn source(_spec: &ModelSpec, id: ParameterId) -> Option<Source> {
+    let name = match id {
+        ParameterId::Linear(LinearId { layer: Some(layer), role }, part) => {
+            let matrix = match role {
+                Role::Query => "self_attn.q_proj",
+                Role::Key => "self_attn.k_proj",
+                Role::Value => "self_attn.v_proj",
+                Role::Output => "self_attn.o_proj",
+                Role::Gate => "mlp.gate_proj",
+                Role::Up => "mlp.up_proj",
+                Role::Down => "mlp.down_proj",
+                _ => return None,
+            };
+            format!("layers.{layer}.{matrix}.{}", part.name())
+        }
+        ParameterId::Linear(LinearId { layer: None, role: Role::TokenEmbedding }, part) => {
+            format!("embed_tokens.{}", part.name())
+        }
+        ParameterId::Linear(LinearId { layer: None, role: Role::LmHead }, part) => {
+            return Some(Source::bare(&format!("lm_head.{}", part.name())));
+        }
+        ParameterId::Norm(Some(layer), site, part) => {
+            let norm = match site {
+                NormSite::Attention => "input_layernorm",
+                NormSite::Query => "self_attn.q_norm",
+                NormSite::Key => "self_attn.k_norm",
+                NormSite::Ffn => "post_attention_layernorm",
+                _ => return None,
+            };
+            format!("layers.{layer}.{norm}.{}", part.name())
+        }
+        ParameterId::Norm(None, NormSite::Final, part) => format!("norm.{}", part.name()),
+        _ => return None,
+    };
+    Some(Source::prefixed(name))
+}
+
+/// Frequencies that old checkpoints carry.
+pub(super) fn ignored(_spec: &ModelSpec, name: &str) -> bool {
+    name.ends_with(".rotary_emb.inv_freq") || name == "rotary_emb.inv_freq"
+}
+
+/// The head of a tied model, which some files hold again.
+pub(super) fn copies(spec: &ModelSpec) -> Vec<(Source, ParameterId)> {
+    if !spec.tied_head() {
+        return Vec::new();
+    }
+    vec![(Source::bare("lm_head.weight"), ParameterId::weight(LinearId::global(Role::TokenEmbedding)))]
+}

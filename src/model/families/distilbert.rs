@@ -1,0 +1,101 @@
+//! DistilBERT: BERT without token types and pooler, bare (`DistilBertModel`) or with the head of a masked language model.
+
+use super::{Family, Source, architecture, gelu, head_width, layer_count, refuse_unless};
+use crate::disk::{Config, ConfigError};
+use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
+use crate::model::spec::{
+    AttentionSpec, FfnSpec, Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Positions,
+};
+use serde_json::{Value, json};
+
+const NAME: &str = "distilbert";
+
+pub(super) const FAMILY: Family =
+    Family { model_type: NAME, prefixes: &["distilbert.", ""], spec, source, ignored, copies };
+
+fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
+    refuse_unless(config, NAME, &[("add_cross_attention", json!(false)), ("sliding_window", Value::Null)])?;
+    // How the position table was first filled; the checkpoint holds it either way.
+    config.flag_or("sinusoidal_pos_embds", false)?;
+    let activation = gelu(config, "activation", NAME, "gelu")?;
+    let hidden = config.size("dim")?;
+    let heads = config.size("n_heads")?;
+    let head_dim = head_width(config, "n_heads", hidden, heads)?;
+    let norm = Norm { kind: NormKind::Layer, epsilon: 1e-12 };
+    let head = match architecture(config)? {
+        Some("DistilBertModel") => Head::Hidden,
+        Some("DistilBertForMaskedLM") => {
+            Head::MaskedLanguageModel { activation, norm, tied: config.flag_or("tie_word_embeddings", true)? }
+        }
+        _ => return Err(config.unsupported("architectures", NAME, "DistilBertModel, DistilBertForMaskedLM")),
+    };
+    let layer = LayerSpec {
+        mixer: Mixer::Attention(AttentionSpec::plain(heads, head_dim)),
+        ffn: FfnSpec { width: config.size("hidden_dim")?, gated: false, activation, bias: true },
+        norm,
+        norm_placement: NormPlacement::Post,
+    };
+    let vocabulary = config.size("vocab_size")?;
+    Ok(ModelSpec {
+        family: NAME,
+        kind: ModelKind::Encoder,
+        vocabulary,
+        hidden,
+        context: config.size("max_position_embeddings")?,
+        token_types: 0,
+        positions: Positions::Learned,
+        embedding_scale: 1.0,
+        embedding_norm: Some(norm),
+        layers: vec![layer; layer_count(config, "n_layers")?],
+        final_norm: None,
+        head,
+        opening: Vec::new(),
+        ends: config.tokens("eos_token_id", vocabulary)?,
+    })
+}
+
+fn source(_spec: &ModelSpec, id: ParameterId) -> Option<Source> {
+    let prefixed = |stem: &str, part: Part| Source::prefixed(format!("{stem}.{}", part.name()));
+    let bare = |stem: &str, part: Part| Source::bare(&format!("{stem}.{}", part.name()));
+    Some(match id {
+        ParameterId::Linear(LinearId { layer: Some(layer), role }, part) => {
+            let matrix = match role {
+                Role::Query => "attention.q_lin",
+                Role::Key => "attention.k_lin",
+                Role::Value => "attention.v_lin",
+                Role::Output => "attention.out_lin",
+                Role::Up => "ffn.lin1",
+                Role::Down => "ffn.lin2",
+                _ => return None,
+            };
+            prefixed(&format!("transformer.layer.{layer}.{matrix}"), part)
+        }
+        ParameterId::Linear(LinearId { layer: None, role }, part) => match role {
+            Role::TokenEmbedding => prefixed("embeddings.word_embeddings", part),
+            Role::PositionEmbedding => prefixed("embeddings.position_embeddings", part),
+            Role::MlmTransform => bare("vocab_transform", part),
+            Role::LmHead => bare("vocab_projector", part),
+            _ => return None,
+        },
+        ParameterId::Norm(layer, site, part) => match (layer, site) {
+            (None, NormSite::Embedding) => prefixed("embeddings.LayerNorm", part),
+            (Some(layer), NormSite::Attention) => prefixed(&format!("transformer.layer.{layer}.sa_layer_norm"), part),
+            (Some(layer), NormSite::Ffn) => prefixed(&format!("transformer.layer.{layer}.output_layer_norm"), part),
+            (None, NormSite::MlmTransform) => bare("vocab_layer_norm", part),
+            _ => return None,
+        }
+        .with_legacy_norm(),
+        ParameterId::Kernel(..) | ParameterId::KeyMap(..) => return None,
+    })
+}
+
+fn ignored(_spec: &ModelSpec, name: &str) -> bool {
+    name.ends_with(".position_ids")
+}
+
+fn copies(spec: &ModelSpec) -> Vec<(Source, ParameterId)> {
+    if !spec.tied_head() {
+        return Vec::new();
+    }
+    vec![(Source::bare("vocab_projector.weight"), ParameterId::weight(LinearId::global(Role::TokenEmbedding)))]
+}

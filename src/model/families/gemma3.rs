@@ -1,0 +1,110 @@
+//! Gemma 3 (text): embeddings scaled by √hidden, norms whose weights count from one, four of them a layer and two more on
+//! queries and keys, and sliding-window layers with rotary frequencies of their own between full ones.
+
+use super::decoder::{self, copies, ignored};
+use super::rotary::{scaling, settings};
+use super::{Family, Source, layer_count, refuse_unless, require_architecture};
+use crate::disk::{Config, ConfigError};
+use crate::model::id::{NormSite, ParameterId};
+use crate::model::spec::{
+    Activation, AttentionSpec, FfnSpec, LayerSpec, ModelSpec, Norm, NormKind, NormPlacement, RotarySpec,
+};
+use serde_json::json;
+
+const NAME: &str = "gemma3_text";
+const FULL: &str = "full_attention";
+const SLIDING: &str = "sliding_attention";
+const DEFAULT_HEAD_DIM: usize = 256;
+const DEFAULT_QUERY_SCALAR: f64 = 256.0;
+const DEFAULT_WINDOW: usize = 4096;
+/// Without `layer_types`, every sixth layer attends to everything.
+const DEFAULT_PATTERN: usize = 6;
+
+pub(super) const FAMILY: Family = Family { model_type: NAME, prefixes: &["model.", ""], spec, source, ignored, copies };
+
+fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
+    require_architecture(config, NAME, "Gemma3ForCausalLM")?;
+    decoder::require_activation(config, NAME, "hidden_activation", "gelu_pytorch_tanh")?;
+    decoder::refuse_foreign(config, NAME)?;
+    decoder::require_key_value_heads(config)?;
+    refuse_unless(config, NAME, &[("use_bidirectional_attention", json!(false)), ("mlp_bias", json!(false))])?;
+    let (full, sliding) = rotary(config)?;
+    let bias = config.flag_or("attention_bias", false)?;
+    let attention = decoder::attention(config, full, Some(DEFAULT_HEAD_DIM))?;
+    let query_scalar = config.optional_positive("query_pre_attn_scalar")?.unwrap_or(DEFAULT_QUERY_SCALAR);
+    let attention = AttentionSpec {
+        score_scale: 1.0 / query_scalar.sqrt(),
+        input_bias: bias,
+        output_bias: bias,
+        query_key_norm: true,
+        ..attention
+    };
+    let norm = Norm { kind: NormKind::RmsOnePlus, ..decoder::rms_norm(config, "rms_norm_eps", 1e-6)? };
+    let width = config.size("intermediate_size")?;
+    let window = decoder::window(config, Some(DEFAULT_WINDOW))?;
+    let layer = |slides: bool| {
+        let attention = if slides { AttentionSpec { rotary: Some(sliding), window, ..attention } } else { attention };
+        LayerSpec {
+            ffn: FfnSpec { width, gated: true, activation: Activation::GeluTanh, bias: false },
+            norm_placement: NormPlacement::Around,
+            ..decoder::layer(attention, norm, width)
+        }
+    };
+    let layers = sliding_layers(config)?.into_iter().map(layer).collect();
+    let spec = decoder::model(config, NAME, layers, norm, true)?;
+    let embedding_scale = (spec.hidden as f64).sqrt() as f32;
+    Ok(ModelSpec { embedding_scale: rounded(config, embedding_scale)?, ..spec })
+}
+
+/// Which layers slide: by `layer_types`, or all but every n-th.
+fn sliding_layers(config: &Config) -> Result<Vec<bool>, ConfigError> {
+    if let Some(types) = decoder::layer_types(config, NAME, [FULL, SLIDING])? {
+        return Ok(types.into_iter().map(|kind| kind == SLIDING).collect());
+    }
+    let pattern = match config.optional_size("sliding_window_pattern")? {
+        Some(pattern) => pattern,
+        None => config.optional_size("_sliding_window_pattern")?.unwrap_or(DEFAULT_PATTERN),
+    };
+    Ok((1..=layer_count(config, "num_hidden_layers")?).map(|number| !number.is_multiple_of(pattern)).collect())
+}
+
+/// Rotary settings of full and of sliding layers: `rope_parameters` has a section for each, the older spelling has
+/// `rope_theta`, `rope_scaling` (full layers only) and `rope_local_base_freq`.
+fn rotary(config: &Config) -> Result<(RotarySpec, RotarySpec), ConfigError> {
+    let theta = config.optional_positive("rope_theta")?.unwrap_or(1_000_000.0);
+    let local = config.optional_positive("rope_local_base_freq")?.unwrap_or(10_000.0);
+    if let Some(parameters) = config.section("rope_parameters")? {
+        let kind = |name: &'static str, theta: f64| match parameters.section(name)? {
+            Some(section) => settings(&section, NAME, theta),
+            None => Err(parameters.missing(name, "the rotary settings of these layers")),
+        };
+        return Ok((kind(FULL, theta)?, kind(SLIDING, local)?));
+    }
+    let scaling = match config.section("rope_scaling")? {
+        Some(section) => scaling(&section, NAME)?,
+        None => None,
+    };
+    Ok((RotarySpec { theta, scaling }, RotarySpec { theta: local, scaling: None }))
+}
+
+/// The factor on embeddings in the type that the configuration says the model computes in, as transformers rounds it.
+fn rounded(config: &Config, factor: f32) -> Result<f32, ConfigError> {
+    let key = if config.value("dtype").is_some() { "dtype" } else { "torch_dtype" };
+    match config.optional_text(key)? {
+        None | Some("float32") => Ok(factor),
+        Some("float16") => Ok(half::f16::from_f32(factor).to_f32()),
+        Some("bfloat16") => Ok(half::bf16::from_f32(factor).to_f32()),
+        Some(_) => Err(config.unsupported(key, NAME, "float32, float16, bfloat16")),
+    }
+}
+
+fn source(spec: &ModelSpec, id: ParameterId) -> Option<Source> {
+    let ParameterId::Norm(Some(layer), site, part) = id else { return decoder::source(spec, id) };
+    let norm = match site {
+        NormSite::AttentionOutput => "post_attention_layernorm",
+        NormSite::Ffn => "pre_feedforward_layernorm",
+        NormSite::FfnOutput => "post_feedforward_layernorm",
+        _ => return decoder::source(spec, id),
+    };
+    Some(Source::prefixed(format!("layers.{layer}.{norm}.{}", part.name())))
+}

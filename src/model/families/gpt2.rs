@@ -1,0 +1,100 @@
+//! GPT-2: pre-norm decoder with layer norms, learned positions, biases everywhere and a plain GELU network. Its files hold
+//! matrices as (in, out), and queries, keys and values as one.
+
+use super::{Family, Source, gelu, head_width, layer_count, refuse_unless, require_architecture};
+use crate::disk::{Config, ConfigError};
+use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
+use crate::model::spec::{
+    AttentionSpec, FfnSpec, Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Positions,
+};
+use serde_json::{Value, json};
+
+const NAME: &str = "gpt2";
+
+pub(super) const FAMILY: Family =
+    Family { model_type: NAME, prefixes: &["transformer.", ""], spec, source, ignored, copies: super::decoder::copies };
+
+fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
+    require_architecture(config, NAME, "GPT2LMHeadModel")?;
+    refuse_unless(
+        config,
+        NAME,
+        &[
+            ("add_cross_attention", json!(false)),
+            ("scale_attn_weights", json!(true)),
+            ("scale_attn_by_inverse_layer_idx", json!(false)),
+            ("sliding_window", Value::Null),
+            ("layer_types", Value::Null),
+        ],
+    )?;
+    let activation = gelu(config, "activation_function", NAME, "gelu_new, gelu_pytorch_tanh, gelu")?;
+    let hidden = config.size("n_embd")?;
+    let heads = config.size("n_head")?;
+    let head_dim = head_width(config, "n_head", hidden, heads)?;
+    let norm = Norm { kind: NormKind::Layer, epsilon: config.optional_positive("layer_norm_epsilon")?.unwrap_or(1e-5) };
+    let layer = LayerSpec {
+        mixer: Mixer::Attention(AttentionSpec::plain(heads, head_dim)),
+        ffn: FfnSpec {
+            width: config.optional_size("n_inner")?.unwrap_or(4 * hidden),
+            gated: false,
+            activation,
+            bias: true,
+        },
+        norm,
+        norm_placement: NormPlacement::Pre,
+    };
+    let vocabulary = config.size("vocab_size")?;
+    Ok(ModelSpec {
+        family: NAME,
+        kind: ModelKind::Decoder,
+        vocabulary,
+        hidden,
+        context: config.size("n_positions")?,
+        token_types: 0,
+        positions: Positions::Learned,
+        embedding_scale: 1.0,
+        embedding_norm: None,
+        layers: vec![layer; layer_count(config, "n_layer")?],
+        final_norm: Some(norm),
+        head: Head::LanguageModel { tied: config.flag_or("tie_word_embeddings", true)? },
+        opening: Vec::new(),
+        ends: config.tokens("eos_token_id", vocabulary)?,
+    })
+}
+
+fn source(spec: &ModelSpec, id: ParameterId) -> Option<Source> {
+    let prefixed = |stem: &str, part: Part| Source::prefixed(format!("{stem}.{}", part.name()));
+    Some(match id {
+        ParameterId::Linear(LinearId { layer: Some(layer), role }, part) => {
+            let fused = |index: usize| {
+                let source = prefixed(&format!("h.{layer}.attn.c_attn"), part);
+                source.fused(index * spec.hidden, 3 * spec.hidden)
+            };
+            let source = match role {
+                Role::Query => fused(0),
+                Role::Key => fused(1),
+                Role::Value => fused(2),
+                Role::Output => prefixed(&format!("h.{layer}.attn.c_proj"), part),
+                Role::Up => prefixed(&format!("h.{layer}.mlp.c_fc"), part),
+                Role::Down => prefixed(&format!("h.{layer}.mlp.c_proj"), part),
+                _ => return None,
+            };
+            source.turned(part)
+        }
+        ParameterId::Linear(LinearId { layer: None, role }, part) => match role {
+            Role::TokenEmbedding => prefixed("wte", part),
+            Role::PositionEmbedding => prefixed("wpe", part),
+            Role::LmHead => Source::bare(&format!("lm_head.{}", part.name())),
+            _ => return None,
+        },
+        ParameterId::Norm(Some(layer), NormSite::Attention, part) => prefixed(&format!("h.{layer}.ln_1"), part),
+        ParameterId::Norm(Some(layer), NormSite::Ffn, part) => prefixed(&format!("h.{layer}.ln_2"), part),
+        ParameterId::Norm(None, NormSite::Final, part) => prefixed("ln_f", part),
+        _ => return None,
+    })
+}
+
+/// Masks that old checkpoints carry.
+fn ignored(_spec: &ModelSpec, name: &str) -> bool {
+    name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")
+}

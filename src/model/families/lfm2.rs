@@ -1,0 +1,116 @@
+//! LFM2: gated short convolutions in most layers, attention with norms on queries and keys in the others, and a gated
+//! SiLU network in all. Its norm after the last layer is called `embedding_norm`.
+
+use super::decoder::{self, copies, ignored};
+use super::rotary::rotary;
+use super::{Family, Source, layer_count, require_architecture};
+use crate::disk::config::MAX_SIZE;
+use crate::disk::{Config, ConfigError};
+use crate::model::id::{LinearId, NormSite, ParameterId, Role};
+use crate::model::spec::{AttentionSpec, ConvSpec, LayerSpec, Mixer, ModelSpec};
+use serde_json::Value;
+
+const NAME: &str = "lfm2";
+const ATTENTION: &str = "full_attention";
+const DEFAULT_TAPS: usize = 3;
+
+pub(super) const FAMILY: Family = Family { model_type: NAME, prefixes: &["model.", ""], spec, source, ignored, copies };
+
+fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
+    require_architecture(config, NAME, "Lfm2ForCausalLM")?;
+    decoder::refuse_foreign(config, NAME)?;
+    decoder::require_key_value_heads(config)?;
+    let hidden = config.size("hidden_size")?;
+    for key in ["block_dim", "conv_dim", "conv_dim_out"] {
+        if config.optional_size(key)?.is_some_and(|width| width != hidden) {
+            return Err(config.unsupported(key, NAME, &format!("hidden_size, {hidden}")));
+        }
+    }
+    // The keys of the first checkpoints, which may stand beside the later ones.
+    for (first, later) in [("theta", "rope_theta"), ("tie_embedding", "tie_word_embeddings")] {
+        if config.value(first).zip(config.value(later)).is_some_and(|(a, b)| a != b) {
+            return Err(config.wrong(first, &format!("what {later} says; remove either")));
+        }
+    }
+    let theta = config.optional_positive("theta")?.unwrap_or(1_000_000.0);
+    let attention = decoder::attention(config, rotary(config, NAME, theta)?, None)?;
+    let attention = Mixer::Attention(AttentionSpec { query_key_norm: true, ..attention });
+    let conv = Mixer::Conv(ConvSpec {
+        taps: config.optional_size("conv_L_cache")?.unwrap_or(DEFAULT_TAPS),
+        bias: config.flag_or("conv_bias", false)?,
+    });
+    let norm = decoder::rms_norm(config, "norm_eps", 1e-5)?;
+    let width = inner_width(config)?;
+    let layer = |attends: bool| {
+        let mixer = if attends { attention } else { conv };
+        LayerSpec { mixer, ..decoder::layer(AttentionSpec::plain(1, 1), norm, width) }
+    };
+    let layers = attention_layers(config)?.into_iter().map(layer).collect();
+    let tied = config.flag_or("tie_embedding", true)?;
+    decoder::model(config, NAME, layers, norm, tied)
+}
+
+/// Which layers attend: by `layer_types`, or by `full_attn_idxs`, or all.
+fn attention_layers(config: &Config) -> Result<Vec<bool>, ConfigError> {
+    let layers = layer_count(config, "num_hidden_layers")?;
+    if let Some(types) = decoder::layer_types(config, NAME, [ATTENTION, "conv"])? {
+        return Ok(types.into_iter().map(|kind| kind == ATTENTION).collect());
+    }
+    let Some(value) = config.value("full_attn_idxs") else { return Ok(vec![true; layers]) };
+    let index = |value: &Value| value.as_u64().filter(|&index| index < layers as u64);
+    let indices: Option<Vec<u64>> = value.as_array().and_then(|list| list.iter().map(index).collect());
+    let indices =
+        indices.ok_or_else(|| config.wrong("full_attn_idxs", &format!("a list of layers from 0 to {}", layers - 1)))?;
+    Ok((0..layers as u64).map(|layer| indices.contains(&layer)).collect())
+}
+
+/// Width of the feed-forward network: `intermediate_size` (or `block_ff_dim`), with `block_auto_adjust_ff_dim` two thirds
+/// of it, times `block_ffn_dim_multiplier`, rounded up to `block_multiple_of`.
+fn inner_width(config: &Config) -> Result<usize, ConfigError> {
+    let width = match config.optional_size("block_ff_dim")? {
+        Some(width) => width,
+        None => config.size("intermediate_size")?,
+    };
+    if !config.flag_or("block_auto_adjust_ff_dim", true)? {
+        return Ok(width);
+    }
+    let third = 2 * width / 3;
+    let multiplier = config.optional_positive("block_ffn_dim_multiplier")?.unwrap_or(1.0);
+    let multiple = config.optional_size("block_multiple_of")?.unwrap_or(256);
+    let scaled = (multiplier * third as f64) as usize;
+    match scaled.checked_next_multiple_of(multiple) {
+        Some(width) if (1..=MAX_SIZE).contains(&width) => Ok(width),
+        _ => Err(config.wrong("block_ffn_dim_multiplier", "a factor that leaves a width in range")),
+    }
+}
+
+fn source(spec: &ModelSpec, id: ParameterId) -> Option<Source> {
+    let name = match id {
+        ParameterId::Linear(LinearId { layer: Some(layer), role }, part) => {
+            let matrix = match role {
+                Role::Output => "self_attn.out_proj",
+                Role::ConvIn => "conv.in_proj",
+                Role::ConvOut => "conv.out_proj",
+                Role::Gate => "feed_forward.w1",
+                Role::Up => "feed_forward.w3",
+                Role::Down => "feed_forward.w2",
+                _ => return decoder::source(spec, id),
+            };
+            format!("layers.{layer}.{matrix}.{}", part.name())
+        }
+        ParameterId::Kernel(layer, part) => format!("layers.{layer}.conv.conv.{}", part.name()),
+        ParameterId::Norm(Some(layer), site, part) => {
+            let norm = match site {
+                NormSite::Attention | NormSite::Conv => "operator_norm",
+                NormSite::Query => "self_attn.q_layernorm",
+                NormSite::Key => "self_attn.k_layernorm",
+                NormSite::Ffn => "ffn_norm",
+                _ => return None,
+            };
+            format!("layers.{layer}.{norm}.{}", part.name())
+        }
+        ParameterId::Norm(None, NormSite::Final, part) => format!("embedding_norm.{}", part.name()),
+        _ => return decoder::source(spec, id),
+    };
+    Some(Source::prefixed(name))
+}

@@ -1,0 +1,42 @@
+//! Phi 3: Llama whose files fuse queries, keys and values into `qkv_proj`, and gate and up into `gate_up_proj`. Its
+//! `sliding_window` is honoured in every layer.
+
+use super::decoder::{self, copies, ignored};
+use super::rotary::rotary;
+use super::{Family, Source, layer_count, refuse_unless, require_architecture};
+use crate::disk::{Config, ConfigError};
+use crate::model::id::{LinearId, ParameterId, Role};
+use crate::model::spec::{AttentionSpec, ModelSpec};
+use serde_json::json;
+
+const NAME: &str = "phi3";
+
+pub(super) const FAMILY: Family = Family { model_type: NAME, prefixes: &["model.", ""], spec, source, ignored, copies };
+
+fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
+    require_architecture(config, NAME, "Phi3ForCausalLM")?;
+    decoder::require_activation(config, NAME, "hidden_act", "silu")?;
+    decoder::refuse_foreign(config, NAME)?;
+    refuse_unless(config, NAME, &[("attention_bias", json!(false)), ("mlp_bias", json!(false))])?;
+    let attention = decoder::attention(config, rotary(config, NAME, 10_000.0)?, None)?;
+    let attention = AttentionSpec { window: decoder::window(config, None)?, ..attention };
+    let norm = decoder::rms_norm(config, "rms_norm_eps", 1e-5)?;
+    let layer = decoder::layer(attention, norm, config.size("intermediate_size")?);
+    decoder::model(config, NAME, vec![layer; layer_count(config, "num_hidden_layers")?], norm, false)
+}
+
+fn source(spec: &ModelSpec, id: ParameterId) -> Option<Source> {
+    let ParameterId::Linear(LinearId { layer: Some(layer), role }, part) = id else { return decoder::source(spec, id) };
+    let of_layer = spec.layers.get(layer as usize)?;
+    let (attention, width) = (of_layer.attention()?, of_layer.ffn.width);
+    let (queries, keys) = (attention.query_width(), attention.key_width());
+    let (matrix, first, rows) = match role {
+        Role::Query => ("self_attn.qkv_proj", 0, queries + 2 * keys),
+        Role::Key => ("self_attn.qkv_proj", queries, queries + 2 * keys),
+        Role::Value => ("self_attn.qkv_proj", queries + keys, queries + 2 * keys),
+        Role::Gate => ("mlp.gate_up_proj", 0, 2 * width),
+        Role::Up => ("mlp.gate_up_proj", width, 2 * width),
+        _ => return decoder::source(spec, id),
+    };
+    Some(Source::prefixed(format!("layers.{layer}.{matrix}.{}", part.name())).fused(first, rows))
+}

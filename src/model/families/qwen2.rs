@@ -1,0 +1,28 @@
+//! Qwen 2 and 2.5: Llama with biases on queries, keys and values, and a sliding window in the upper layers where
+//! `use_sliding_window` says so.
+
+use super::decoder::{self, copies, ignored, source};
+use super::rotary::rotary;
+use super::{Family, refuse_unless, require_architecture};
+use crate::disk::{Config, ConfigError};
+use crate::model::spec::{AttentionSpec, ModelSpec};
+use serde_json::json;
+
+const NAME: &str = "qwen2";
+
+pub(super) const FAMILY: Family = Family { model_type: NAME, prefixes: &["model.", ""], spec, source, ignored, copies };
+
+fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
+    require_architecture(config, NAME, "Qwen2ForCausalLM")?;
+    decoder::require_activation(config, NAME, "hidden_act", "silu")?;
+    decoder::refuse_foreign(config, NAME)?;
+    decoder::require_key_value_heads(config)?;
+    refuse_unless(config, NAME, &[("use_mrope", json!(false)), ("mlp_bias", json!(false))])?;
+    let attention = decoder::attention(config, rotary(config, NAME, 10_000.0)?, None)?;
+    let attention = AttentionSpec { input_bias: true, ..attention };
+    let norm = decoder::rms_norm(config, "rms_norm_eps", 1e-6)?;
+    let width = config.size("intermediate_size")?;
+    let windows = decoder::qwen_windows(config, NAME)?.into_iter();
+    let layers = windows.map(|window| decoder::layer(AttentionSpec { window, ..attention }, norm, width));
+    decoder::model(config, NAME, layers.collect(), norm, false)
+}

@@ -1,0 +1,321 @@
+//! One-shot N:M pruning: in every group of M weights along the input dimension the N of largest score stay, the rest
+//! become zero. The score is |w| (magnitude), |w| · √h (Wanda, Sun et al. 2023), h the mean square of the weight's
+//! input over calibration text, or what losing the weight costs when the ones after it make up for it ([`sparsegpt`]).
+//! What stays can be fitted anew ([`refit`]), layer by layer ([`layerwise`]). What the loss of those weights costs is
+//! for training to recover and `eval` to measure.
+
+pub mod layerwise;
+pub mod refit;
+pub mod sparsegpt;
+
+use crate::calibrate::{CalibrateError, Statistics};
+use crate::model::id::{Class, LinearId, ParameterId};
+use crate::model::pattern::matches;
+use crate::model::scheme::QuantScheme;
+use crate::model::spec::ModelSpec;
+use crate::model::transform::{Mask, MaskError, NmPattern};
+use crate::model::weights::{Model, ModelError};
+use crate::progress::Progress;
+use crate::quantize::search;
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+/// How weights are scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// |w|
+    Magnitude,
+    /// |w| · √h
+    Wanda,
+    /// |w| / U_jj on weights updated column by column.
+    SparseGpt,
+}
+
+impl Method {
+    /// Every method, simplest first.
+    pub const ALL: [Method; 3] = [Method::Magnitude, Method::Wanda, Method::SparseGpt];
+
+    /// `magnitude`, `wanda`, `sparsegpt`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Magnitude => "magnitude",
+            Method::Wanda => "wanda",
+            Method::SparseGpt => "sparsegpt",
+        }
+    }
+}
+
+/// A string that names no method.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("unknown method `{0}`; known: magnitude, wanda, sparsegpt")]
+pub struct UnknownMethod(pub String);
+
+impl FromStr for Method {
+    type Err = UnknownMethod;
+
+    fn from_str(text: &str) -> Result<Self, UnknownMethod> {
+        Method::ALL.into_iter().find(|method| method.name() == text).ok_or_else(|| UnknownMethod(text.to_owned()))
+    }
+}
+
+/// A selection of matrices that cannot be.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SelectionError {
+    /// The pattern selects nothing.
+    #[error(
+        "--only {pattern}: matches no linear of this model; names look like {example}, aliases are ffn, attention, all"
+    )]
+    MatchesNothing {
+        /// As given.
+        pattern: String,
+        /// A name that exists.
+        example: String,
+    },
+    /// Everything it selects is looked up.
+    #[error(
+        "--only {pattern}: matches only tables, such as `{id}`, which are looked up row by row and stay dense; select \
+         linears: ffn, attention, all"
+    )]
+    OnlyTables {
+        /// As given.
+        pattern: String,
+        /// The first it matches.
+        id: LinearId,
+    },
+}
+
+/// The linears that any of the patterns select, in forward order: globs and aliases over names, and `all` for every
+/// linear of a layer. Embedding tables are never among them.
+///
+/// # Errors
+/// A pattern that selects no linear.
+pub fn select(spec: &ModelSpec, patterns: &[String]) -> Result<Vec<LinearId>, SelectionError> {
+    let matrices: Vec<LinearId> = spec.matrices().into_iter().map(|(id, ..)| id).collect();
+    let selects = |pattern: &str, id: LinearId| match pattern {
+        "all" => id.role.in_layer(),
+        _ => matches(pattern, id),
+    };
+    let table = |id: &LinearId| id.role.class() == Class::Embedding;
+    for pattern in patterns {
+        let matched: Vec<LinearId> = matrices.iter().copied().filter(|id| selects(pattern, *id)).collect();
+        match matched.first() {
+            None => {
+                let example = matrices.iter().find(|id| id.role.class() == Class::Ffn).map(ToString::to_string);
+                let (pattern, example) = (pattern.clone(), example.unwrap_or_default());
+                return Err(SelectionError::MatchesNothing { pattern, example });
+            }
+            Some(&id) if matched.iter().all(table) => {
+                return Err(SelectionError::OnlyTables { pattern: pattern.clone(), id });
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(matrices.into_iter().filter(|id| !table(id) && patterns.iter().any(|pattern| selects(pattern, *id))).collect())
+}
+
+/// What pruning did to one matrix.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct MatrixReport {
+    /// Name.
+    pub name: String,
+    /// Output dimension.
+    pub rows: usize,
+    /// Input dimension.
+    pub columns: usize,
+    /// Weights that were zero already.
+    pub zeros_before: u64,
+    /// Weights that are zero now.
+    pub zeros_after: u64,
+    /// Share of Σ w² that went.
+    pub energy_removed: f64,
+    /// Share of Σ h w² that went, h the mean square of the input; absent where inputs were not calibrated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weighted_energy_removed: Option<f64>,
+    /// Share of the output's energy that is missed over the calibration text, inputs those of the pruned model; where it
+    /// was pruned layer by layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_error: Option<f64>,
+    /// What keeping every weight but in 4 bits (w4.g32, rounded to nearest on scales searched for these inputs) would miss, in
+    /// the measure of `output_error` where that is there, of the energy removed otherwise: what 2:4 has to be held against,
+    /// since it takes fewer bits a weight than 2:4 with 8-bit values.
+    pub dense_error: f64,
+    /// Whether it stayed as it was, since pruning it would have missed more than was allowed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub left_dense: bool,
+    /// What was not done as asked, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
+}
+
+impl MatrixReport {
+    fn new(id: LinearId, weights: &[f32], pruned: &[f32], columns: usize, importance: Option<&[f64]>) -> Self {
+        let zeros = |weights: &[f32]| weights.iter().filter(|weight| **weight == 0.0).count() as u64;
+        MatrixReport {
+            name: id.to_string(),
+            rows: weights.len() / columns,
+            columns,
+            zeros_before: zeros(weights),
+            zeros_after: zeros(pruned),
+            energy_removed: energy_removed(weights, pruned, columns, None),
+            weighted_energy_removed: importance.map(|h| energy_removed(weights, pruned, columns, Some(h))),
+            output_error: None,
+            dense_error: energy_missed(weights, &in_four_bits(weights, columns, importance), columns, importance),
+            left_dense: false,
+            fallback: None,
+        }
+    }
+}
+
+impl MatrixReport {
+    /// What pruning misses, in the measure of `dense_error`.
+    pub fn missed(&self) -> f64 {
+        self.output_error.or(self.weighted_energy_removed).unwrap_or(self.energy_removed)
+    }
+}
+
+/// Prunes the `selected` linears of a dense model; with statistics, Wanda scores by them and reports weigh by them.
+/// Without statistics every input counts alike, so both methods give the same masks.
+///
+/// # Errors
+/// Columns that the pattern does not divide; weights that cannot be read.
+pub fn prune(
+    model: Model,
+    selected: &[LinearId],
+    pattern: NmPattern,
+    method: Method,
+    statistics: Option<&Statistics>,
+    progress: &dyn Progress,
+) -> Result<(Model, Vec<MatrixReport>), PruneError> {
+    let shapes = check(&model.spec, selected, pattern)?;
+    let (mut model, mut reports) = (model, Vec::with_capacity(selected.len()));
+    progress.begin("pruning", shapes.len() as u64, "matrices");
+    for (id, _, columns) in shapes {
+        let weights = model.values_f32(ParameterId::weight(id))?;
+        let importance = statistics.and_then(|all| all.linears.get(&id)).map(|stats| stats.mean_square.as_slice());
+        let scoring = importance.filter(|_| method == Method::Wanda);
+        let mask = Mask::of_largest(id, pattern, &scores(&weights, columns, scoring), columns)?;
+        let mut pruned = weights.clone();
+        mask.apply(&mut pruned)?;
+        reports.push(MatrixReport::new(id, &weights, &pruned, columns, importance));
+        model = model.with_values(BTreeMap::from([(ParameterId::weight(id), pruned)]))?;
+        progress.advance(1);
+    }
+    progress.finish();
+    Ok((model, reports))
+}
+
+/// The selected linears with their (rows, columns), all of which the pattern divides.
+///
+/// # Errors
+/// [`MaskError::Columns`] for the first that it does not.
+pub fn check(
+    spec: &ModelSpec,
+    selected: &[LinearId],
+    pattern: NmPattern,
+) -> Result<Vec<(LinearId, usize, usize)>, MaskError> {
+    let shapes: Vec<_> = spec.matrices().into_iter().filter(|(id, ..)| selected.contains(id)).collect();
+    shapes.iter().try_for_each(|(id, _, columns)| pattern.check_columns(*id, *columns))?;
+    Ok(shapes)
+}
+
+/// Why a model is not pruned.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    /// Of the weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Of the pattern.
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+    /// Of the calibration run.
+    #[error(transparent)]
+    Calibrate(CalibrateError),
+}
+
+/// |w| · √h, or |w| without h.
+fn scores(weights: &[f32], columns: usize, importance: Option<&[f64]>) -> Vec<f32> {
+    let roots: Vec<f64> = match importance {
+        Some(importance) => importance.iter().map(|h| h.sqrt()).collect(),
+        None => vec![1.0; columns],
+    };
+    let score = |(n, weight): (usize, &f32)| (f64::from(weight.abs()) * roots[n % columns]) as f32;
+    weights.iter().enumerate().map(score).collect()
+}
+
+/// Σ h w² over the weights that went, as a share of all; h is 1 without importance.
+fn energy_removed(weights: &[f32], pruned: &[f32], columns: usize, importance: Option<&[f64]>) -> f64 {
+    let without: Vec<f32> = weights.iter().zip(pruned).map(|(w, p)| if *p == 0.0 { 0.0 } else { *w }).collect();
+    energy_missed(weights, &without, columns, importance)
+}
+
+/// Σ h (w − ŵ)² as a share of Σ h w²; h is 1 without importance.
+fn energy_missed(weights: &[f32], changed: &[f32], columns: usize, importance: Option<&[f64]>) -> f64 {
+    let (mut missed, mut all) = (0.0, 0.0);
+    for (n, (weight, changed)) in weights.iter().zip(changed).enumerate() {
+        let h = importance.map_or(1.0, |h| h[n % columns]);
+        missed += h * f64::from(weight - changed).powi(2);
+        all += h * f64::from(*weight).powi(2);
+    }
+    if all > 0.0 { missed / all } else { 0.0 }
+}
+
+/// A matrix rounded to w4.g32, every weight kept.
+fn in_four_bits(weights: &[f32], columns: usize, importance: Option<&[f64]>) -> Vec<f32> {
+    search::quantize_matrix(weights, weights.len() / columns, columns, QuantScheme::W4G32, importance).dequantize()
+}
+
+#[cfg(test)]
+mod testing {
+    use slm_runtime::sample::random_u64;
+
+    /// Even draws from [−½, ½).
+    pub(super) fn random(seed: u64, count: usize) -> Vec<f32> {
+        (0..count as u64).map(|n| (random_u64(seed, n) >> 40) as f32 / (1 << 24) as f32 - 0.5).collect()
+    }
+
+    /// Gram matrix of inputs whose neighbouring channels move together.
+    pub(super) fn correlated(columns: usize, tokens: usize) -> Vec<f64> {
+        let noise = random(9, tokens * (columns + 3));
+        let mut gram = vec![0.0; columns * columns];
+        for token in noise.chunks_exact(columns + 3) {
+            let x: Vec<f64> = (0..columns).map(|j| token[j..j + 4].iter().map(|v| f64::from(*v)).sum()).collect();
+            (0..columns * columns).for_each(|n| gram[n] += x[n / columns] * x[n % columns]);
+        }
+        gram
+    }
+
+    /// tr(E G Eᵀ)
+    pub(super) fn error(weights: &[f32], pruned: &[f32], gram: &[f64], columns: usize) -> f64 {
+        let rows = weights.chunks_exact(columns).zip(pruned.chunks_exact(columns));
+        let of_row = |(w, p): (&[f32], &[f32])| -> f64 {
+            let e: Vec<f64> = w.iter().zip(p).map(|(w, p)| f64::from(*w) - f64::from(*p)).collect();
+            (0..columns * columns).map(|n| e[n / columns] * gram[n] * e[n % columns]).sum()
+        };
+        rows.map(of_row).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wanda_weighs_inputs_and_magnitude_does_not() {
+        let weights = [1.0f32, -2.0, 3.0, -4.0, 4.0, 3.0, 2.0, 1.0];
+        let importance = [100.0f64, 0.25, 0.25, 0.25];
+        let kept = |importance: Option<&[f64]>| {
+            let id = LinearId::layer(0, crate::model::id::Role::Up);
+            let scores = scores(&weights, 4, importance);
+            let mask = Mask::of_largest(id, NmPattern::TWO_OF_FOUR, &scores, 4).expect("it divides");
+            let mut pruned = weights.to_vec();
+            mask.apply(&mut pruned).expect("as long");
+            pruned
+        };
+        assert_eq!(kept(None), [0.0, 0.0, 3.0, -4.0, 4.0, 3.0, 0.0, 0.0]);
+        assert_eq!(kept(Some(&importance)), [1.0, 0.0, 0.0, -4.0, 4.0, 3.0, 0.0, 0.0]);
+        let gone = energy_removed(&weights, &kept(None), 4, None);
+        assert!((gone - 10.0 / 60.0).abs() < 1e-12, "{gone}");
+        let weighted = energy_removed(&weights, &kept(Some(&importance)), 4, Some(&importance));
+        assert!((weighted - 4.5 / (1700.0 + 0.25 * 43.0)).abs() < 1e-12, "{weighted}");
+    }
+}

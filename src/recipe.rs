@@ -1,0 +1,33 @@
+//! Files that people write, as closed schemas: targets (devices) and recipes. Unknown keys are errors with their line
+//! and the nearest known name. Recipes are also planned and run here, over subcommands that are handed in.
+//!
+//! ```text
+//! document  TOML with lines, `extends` merged        options   keys of a stage as options of its subcommand
+//! reader    stages, gates, sample; every mistake     plan      what would run; the lock is compared
+//! runner    what runs; cache, resume, gates          embedded  the quickstart, part of the program
+//! ```
+
+mod cache;
+mod document;
+pub mod embedded;
+mod gates;
+mod lock;
+mod mistake;
+mod options;
+mod plan;
+mod reader;
+mod run_report;
+mod runner;
+pub mod schema;
+mod stage;
+mod validate;
+
+pub use cache::CacheError;
+pub use gates::GateResult;
+pub use lock::LockError;
+pub use mistake::Mistakes;
+pub use plan::{Options, PlanError, PlanReport, PlannedStage, plan};
+pub use run_report::{RunReport, SampleResult, StageResult, Status};
+pub use runner::{RunError, SampleError, run};
+pub use schema::{SchemaError, nearest};
+pub use stage::{Commands, Kind, Known, Outcome};

@@ -1,0 +1,15 @@
+//! Text to tokens to windows: reading text files, conversations as text, the one user of the `tokenizers` crate, and the
+//! cutting of tokens into the windows and sequences that calibration and evaluation run on.
+
+pub mod chat_template;
+pub mod device_text;
+pub mod documents;
+pub mod masking;
+pub mod records;
+pub mod tokenizer;
+pub mod tokenizer_training;
+pub mod vocabulary;
+pub mod windows;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,173 @@
+//! Finds the chat templates and special tokens of a model directory as transformers does. Templates are in
+//! `chat_template.jinja` and `additional_chat_templates/NAME.jinja`; where neither exists, in `tokenizer_config.json`
+//! under `chat_template`, a text or a list of `{name, template}`; else in `chat_template.json`, the older form of
+//! processors. Special tokens are in `tokenizer_config.json` and, those it does not name, in `special_tokens_map.json`.
+
+use super::{ChatTemplateError, DEFAULT, MAX_TEMPLATE_BYTES, MAX_TEMPLATES, Named, SPECIAL_TOKENS};
+use crate::disk::Config;
+use serde_json::Value;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// File of the default template.
+const TEMPLATE_FILE: &str = "chat_template.jinja";
+/// Folder of further templates.
+const FURTHER_TEMPLATES: &str = "additional_chat_templates";
+const LEGACY_FILE: &str = "chat_template.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
+/// The key of templates in JSON.
+const KEY: &str = "chat_template";
+
+/// The file or folder that decides, and its templates; `None` where there are none.
+pub(super) fn templates(directory: &Path) -> Result<Option<(PathBuf, Vec<Named>)>, ChatTemplateError> {
+    let files = template_files(directory)?;
+    if !files.is_empty() {
+        let path = match files.as_slice() {
+            [only] => only.path.clone(),
+            _ => directory.to_owned(),
+        };
+        return Ok(Some((path, files)));
+    }
+    for name in [TOKENIZER_CONFIG, LEGACY_FILE] {
+        if let Some(config) = config(directory, name)? {
+            let templates = listed_templates(&config)?;
+            if !templates.is_empty() {
+                return Ok(Some((config.file().to_owned(), templates)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Special tokens by name, in the order of [`SPECIAL_TOKENS`] and then of the files.
+pub(super) fn special_tokens(directory: &Path) -> Result<Vec<(String, String)>, ChatTemplateError> {
+    let files = [config(directory, TOKENIZER_CONFIG)?, config(directory, SPECIAL_TOKENS_FILE)?];
+    let mut names: Vec<String> = SPECIAL_TOKENS.map(str::to_owned).into();
+    // Further tokens of one model, such as `image_token`: keys of that form, or named in `extra_special_tokens`.
+    let mut found: Vec<(String, String)> = Vec::new();
+    for config in files.iter().flatten() {
+        let further = config.value("extra_special_tokens").and_then(Value::as_object);
+        for (key, value) in
+            config.map().iter().filter(|(key, _)| key.ends_with("_token")).chain(further.into_iter().flatten())
+        {
+            if let Some(token) = token_text(value) {
+                found.push((key.clone(), token.to_owned()));
+                if !names.contains(key) {
+                    names.push(key.clone());
+                }
+            }
+        }
+    }
+    // A key that is null in the first file stays without a value, whatever the second says.
+    let null = |name: &String| files[0].as_ref().is_some_and(|config| config.map().get(name) == Some(&Value::Null));
+    names.retain(|name| !null(name));
+    let first = |name: String| found.iter().find(|(key, _)| *key == name).cloned();
+    let tokens: Vec<_> = names.into_iter().filter_map(first).collect();
+    if tokens.len() > super::MAX_TOKENS {
+        return Err(shape(&directory.join(TOKENIZER_CONFIG), "extra_special_tokens", "a short list of tokens"));
+    }
+    Ok(tokens)
+}
+
+/// A token's text: it stands alone, or in an `AddedToken` with its properties.
+fn token_text(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get("content")?.as_str())
+}
+
+fn template_files(directory: &Path) -> Result<Vec<Named>, ChatTemplateError> {
+    let mut templates = Vec::new();
+    let default = directory.join(TEMPLATE_FILE);
+    if default.exists() {
+        templates.push(read(default, DEFAULT)?);
+    }
+    let folder = directory.join(FURTHER_TEMPLATES);
+    if !folder.is_dir() {
+        return Ok(templates);
+    }
+    let failed = |source| ChatTemplateError::Read { path: folder.clone(), source };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&folder).map_err(failed)? {
+        // A name that is not UTF-8 cannot be asked for.
+        let name = entry.map_err(failed)?.file_name().into_string().unwrap_or_default();
+        names.extend(name.strip_suffix(".jinja").filter(|name| !name.is_empty()).map(str::to_owned));
+        if names.len() >= MAX_TEMPLATES {
+            return Err(ChatTemplateError::TooMany { path: folder.clone(), limit: MAX_TEMPLATES });
+        }
+    }
+    names.sort_unstable();
+    for name in names {
+        let template = read(folder.join(format!("{name}.jinja")), &name)?;
+        templates.retain(|other: &Named| other.name != name);
+        templates.push(template);
+    }
+    Ok(templates)
+}
+
+/// Reads a file, no further than a template may be long. Links are followed: in a cache of downloads every file is one.
+fn read(path: PathBuf, name: &str) -> Result<Named, ChatTemplateError> {
+    let failed = |source| ChatTemplateError::Read { path: path.clone(), source };
+    let limit = MAX_TEMPLATE_BYTES as u64;
+    let metadata = std::fs::metadata(&path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(failed(std::io::Error::other("not a regular file")));
+    }
+    if metadata.len() > limit {
+        return Err(ChatTemplateError::TooLong { path: path.clone(), bytes: metadata.len(), limit });
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(&path).map_err(failed)?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let text = String::from_utf8(bytes).map_err(|_| ChatTemplateError::NotUtf8 { path: path.clone() })?;
+    named(path, name, text)
+}
+
+/// A template that is not too long.
+pub(super) fn named(path: PathBuf, name: &str, text: String) -> Result<Named, ChatTemplateError> {
+    if text.len() > MAX_TEMPLATE_BYTES {
+        return Err(ChatTemplateError::TooLong { path, bytes: text.len() as u64, limit: MAX_TEMPLATE_BYTES as u64 });
+    }
+    Ok(Named { path, name: name.to_owned(), text })
+}
+
+/// The templates under `chat_template`: a text, a list of `{name, template}`, or an object from names to texts.
+fn listed_templates(config: &Config) -> Result<Vec<Named>, ChatTemplateError> {
+    let expected = "a text or a list of objects with `name` and `template`";
+    let wrong = || shape(config.file(), KEY, expected);
+    let mut pairs: Vec<(&str, &str)> = Vec::new();
+    match config.value(KEY) {
+        None => {}
+        Some(Value::String(text)) => pairs.push((DEFAULT, text)),
+        Some(Value::Array(items)) => {
+            for item in items {
+                let text = |key| item.get(key).and_then(Value::as_str).ok_or_else(wrong);
+                pairs.push((text("name")?, text("template")?));
+            }
+        }
+        Some(Value::Object(map)) => {
+            for (name, template) in map {
+                pairs.push((name, template.as_str().ok_or_else(wrong)?));
+            }
+        }
+        Some(_) => return Err(wrong()),
+    }
+    if pairs.len() > MAX_TEMPLATES {
+        return Err(ChatTemplateError::TooMany { path: config.file().to_owned(), limit: MAX_TEMPLATES });
+    }
+    let mut templates: Vec<Named> = Vec::new();
+    for (name, text) in pairs {
+        // The last of several of one name holds, as in a Python dictionary.
+        templates.retain(|template| template.name != name);
+        templates.push(named(config.file().to_owned(), name, text.to_owned())?);
+    }
+    Ok(templates)
+}
+
+fn config(directory: &Path, name: &str) -> Result<Option<Config>, ChatTemplateError> {
+    let path = directory.join(name);
+    Ok(if path.exists() { Some(Config::read(&path)?) } else { None })
+}
+
+fn shape(path: &Path, key: &str, expected: &'static str) -> ChatTemplateError {
+    ChatTemplateError::Shape { path: path.to_owned(), key: key.to_owned(), expected }
+}

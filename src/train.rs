@@ -1,0 +1,29 @@
+//! The one training loop: a student, optionally a frozen teacher, weights read through transforms (masks, fake
+//! quantization), losses each with a weight, AdamW, checkpoints and resume. Distillation, sparse recovery and
+//! quantization-aware training are settings of it.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`settings`] | a run as plain data |
+//! | [`data`] | samples and the pieces of a step |
+//! | [`parameters`] | what is trained, and as leaves of a gradient graph |
+//! | [`loss`] | the losses |
+//! | [`optimizer`] | AdamW |
+//! | [`student`] | a student from a teacher's layers, and which layers are compared |
+//! | [`checkpoint`] | what a killed run goes on from |
+//! | [`samples`], [`start`] | files to samples, directories to students |
+//! | [`trainer`] | the loop |
+//! | [`retrain`] | the loop with the model before a change as teacher |
+//! | [`command`] | `slmc train` and `slmc distill` |
+
+pub mod checkpoint;
+pub mod data;
+pub mod loss;
+pub mod optimizer;
+pub mod parameters;
+pub mod retrain;
+pub mod samples;
+pub mod settings;
+pub mod start;
+pub mod student;
+pub mod trainer;
