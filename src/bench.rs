@@ -4,10 +4,11 @@
 
 pub mod shape;
 
-use crate::artifact::host::{ArtifactError, ArtifactFile, SessionMemory, kernel_name, kernels_for, layout};
+use crate::artifact::host::{ArtifactError, ArtifactFile, SessionMemory};
 use crate::compile::{ARTIFACT_MAGIC, CompileError};
 use crate::disk::atomic::{self, AtomicError};
 use crate::machine;
+use crate::machine::kernels::{kernel_name, kernels_for, layout};
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
 use serde::Serialize;

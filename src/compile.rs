@@ -8,7 +8,8 @@ pub mod lower;
 pub mod pack;
 pub mod tables;
 
-use crate::artifact::host::{SessionMemory, kernels_for};
+use crate::artifact::host::SessionMemory;
+use crate::machine::kernels::kernels_for;
 use crate::model::id::{ParameterId, Part};
 use crate::model::quantized_directory::QuantizedError;
 use crate::model::size::{Assignment, StoredTensor, WeightSize, stored_tensors};

@@ -3,6 +3,7 @@
 
 pub mod doctor;
 pub mod huge_pages;
+pub mod kernels;
 
 use std::hint::black_box;
 use std::io::Write as _;

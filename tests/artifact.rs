@@ -15,10 +15,11 @@ use slm_runtime::self_test::golden_digest;
 use slm_runtime::session::{Session, SessionError};
 use slm_runtime::text::TextDecoder;
 use slm_runtime::tokenizer::Tokenizer;
-use slmc::artifact::host::{SessionMemory, kernels};
+use slmc::artifact::host::SessionMemory;
 use slmc::artifact::inspect;
 use slmc::compile::Compiled;
 use slmc::compile::fit::Device;
+use slmc::machine::kernels::kernels;
 use slmc::model::scheme::{Preset, QuantScheme};
 
 /// The smallest artifact of a family: pages of 64 bytes, so that most bytes carry something.

@@ -1,8 +1,9 @@
 //! `slmc verify`: every digest of an artifact, then its golden prompts through the runtime on this machine.
 
-use crate::artifact::host::{ArtifactError, ArtifactFile, SessionMemory, kernels_for};
+use crate::artifact::host::{ArtifactError, ArtifactFile, SessionMemory};
 use crate::artifact::text::{DisagreementError, TokenizerSummary, compare, host_only};
 use crate::disk::hash::hex;
+use crate::machine::kernels::kernels_for;
 use crate::report::{Report, Table};
 use serde::Serialize;
 use slm_runtime::format::header::SectionKind;

@@ -2,7 +2,8 @@
 //! each with its cache, chosen by the runtime's sampler, handed out as bytes as they come.
 
 use super::opened::{Engine, OpenError, OpenedModel};
-use crate::artifact::host::{ArtifactError, SessionMemory, kernels_for};
+use crate::artifact::host::{ArtifactError, SessionMemory};
+use crate::machine::kernels::kernels_for;
 use crate::model::forward::{Cache, CacheError, Forward};
 use crate::model::spec::ModelKind;
 use crate::report::Report;

@@ -1,6 +1,6 @@
 //! `slmc doctor`: what this machine and this build can do.
 
-use crate::artifact::host::kernels;
+use super::kernels::kernels;
 use crate::machine::{cpu_features, read_bandwidth};
 use crate::model::device::DEVICES;
 use crate::report::{Report, Table};

@@ -117,7 +117,8 @@ impl Transcript {
     fn redacted(&self, line: &str) -> String {
         let mut line = line.replace(&self.directory.path().display().to_string(), "DIR");
         for kernel in ["(K kernel)", "\"kernel\":\"K\""] {
-            line = line.replace(&kernel.replace('K', slmc::artifact::host::kernels().name), &kernel.replace('K', "#"));
+            line =
+                line.replace(&kernel.replace('K', slmc::machine::kernels::kernels().name), &kernel.replace('K', "#"));
         }
         if let Some((before, after)) = line.split_once("\"cpu_features\":[") {
             let after = after.split_once(']').map_or("", |(_, after)| after);
