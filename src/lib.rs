@@ -10,22 +10,26 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`cli`] | one file per subcommand: options (the help text) and a `run` without logic |
-//! | [`recipe`] | TOML files as closed types with line numbers: targets, and recipes with plan, cache, lock and gates |
+//! | [`recipe`] | TOML files as closed types with line numbers: recipes with plan, cache, lock and gates |
+//! | [`stages`] | what the subcommands do that open a model and write one |
 //! | [`shell`] | everything a person sees: results on stdout, the rest on stderr, exit codes |
 //! | [`report`] | what a command hands back, as text or one JSON line |
 //! | [`progress`] | the trait that long work reports to |
 //! | [`divergence`] | how far two models' outputs are apart, and means with their standard errors |
-//! | [`machine`] | the build machine: CPU features, read bandwidth |
+//! | [`machine`] | the build machine: CPU features, kernels, huge pages, read bandwidth |
 //! | [`mod@bench`] | the runtime's speed on this machine, on artifacts and on random weights of known shapes |
 //! | [`eval`] | perplexity, divergence, accuracy, embeddings and generation over artifacts and directories |
+//! | [`allocate`] | bits for every matrix within a budget, by gradients, measurement and an exact knapsack |
 //! | [`prune`] | N:M masks by magnitude, Wanda or SparseGPT, refits layer by layer, and recovery |
 //! | [`quantize`] | a scheme for every matrix, scales searched row by row, key maps, quantization-aware training |
 //! | [`train`] | the one training loop: losses, AdamW, checkpoints; training, distillation, recovery |
-//! | [`compile`] | lowering, packing, the memory plan and whether it fits, the artifact and what looks at it |
+//! | [`compile`] | lowering, packing, the memory plan and whether it fits, the artifact's bytes |
+//! | [`target`] | what a device holds and runs |
 //! | [`calibrate`] | statistics of activations, through the taps of the f32 forward |
-//! | [`data`] | text to tokens to windows, training of tokenizers, and what each token writes on a device |
+//! | [`artifact`] | finished artifacts: opened, run on this machine, inspected, verified |
+//! | [`text`] | text to tokens to windows, training of tokenizers, and what each token writes on a device |
 //! | [`model`] | specification, names, weights, schemes, masks, byte counts, families, the one f32 forward |
-//! | [`checkpoint`] | directories on disk: JSON, safetensors, mapping, hashes, writes that are all or nothing |
+//! | [`disk`] | directories on disk: JSON, safetensors, mapping, hashes, writes that are all or nothing |
 //! | [`slm_runtime`] | the crate that ships on the device: format, layouts, exact arithmetic, kernels, executor |
 //!
 //! Modules use those below them in this table; [`report`], [`progress`], [`divergence`] and
@@ -36,14 +40,14 @@
 //!
 //! | file | what of it | by |
 //! |---|---|---|
-//! | `config.json` | the model's configuration; a value that is not implemented is refused by key | [`checkpoint::config`], [`model::arch`] |
-//! | `model.safetensors` | f32, f16 or bf16 tensors | [`checkpoint::tensor_file`] |
-//! | `model.safetensors.index.json` | which shard holds which tensor | [`checkpoint::directory`] |
-//! | `tokenizer.json` | the tokenizer; its decoder becomes the device's table | [`data::tokenizer`], [`data::vocabulary`] |
-//! | `chat_template.jinja` and the other places of chat templates | how a conversation becomes text | [`mod@data::chat_template`] |
+//! | `config.json` | the model's configuration; a value that is not implemented is refused by key | [`disk::config`], [`model::families`] |
+//! | `model.safetensors` | f32, f16 or bf16 tensors | [`disk::tensor_file`] |
+//! | `model.safetensors.index.json` | which shard holds which tensor | [`disk::directory`] |
+//! | `tokenizer.json` | the tokenizer; its decoder becomes the device's table | [`text::tokenizer`], [`text::vocabulary`] |
+//! | `chat_template.jinja` and the other places of chat templates | how a conversation becomes text | [`mod@text::chat_template`] |
 //! | `slmc.json` | which matrices are sparse | [`model::dense_directory`] |
-//! | text, JSONL | training, calibration and evaluation text, labels | [`data::text`] |
-//! | `*.toml` target | what a device holds (docs/targets.md) | [`recipe::target`] |
+//! | text, JSONL | training, calibration and evaluation text, labels | [`text::records`] |
+//! | `*.toml` target | what a device holds (docs/targets.md) | [`target`] |
 //! | `*.toml` recipe, its `.lock` | stages, gates, a sample (docs/recipes.md); the hashes of its inputs | [`recipe`] |
 //! | quantized directory, artifact | as below | |
 //!
@@ -56,13 +60,13 @@
 //! | `slmc.json` | how a directory was made, `slmc.provenance/1`; by it slmc knows its own directories | every command that writes one |
 //! | `*.slm` | the artifact (docs/format.md); its first bytes are how slmc knows its own files | [`compile::emit`], [`slm_runtime::format`] |
 //! | `OUT.checkpoint/` | what a killed training goes on from (docs/training.md); gone when the output is in place | [`train::checkpoint`] |
-//! | `*.svg` of `quantize --sweep` | the frontier of bytes against cost | [`quantize::allocate::sweep`], [`report::chart`] |
-//! | `*.jsonl` of `--metrics` | one object per training step | [`train::command`] |
-//! | tokenizer directory | `tokenizer.json`, `tokenizer_config.json`, `slmc.json` | [`data::tokenizer_training`] |
+//! | `*.svg` of `quantize --sweep` | the frontier of bytes against cost | [`allocate::sweep`], [`report::chart`] |
+//! | `*.jsonl` of `--metrics` | one object per training step | [`stages::train`] |
+//! | tokenizer directory | `tokenizer.json`, `tokenizer_config.json`, `slmc.json` | [`text::tokenizer_training`] |
 //! | `RECIPE.lock` | the inputs of a recipe by hash | [`recipe`] |
 //! | `.slmc/cache/bench/*.slm` | artifacts of random weights that `slmc bench --shape` measures | [`mod@bench`] |
 //! | `.slmc/cache/KEY.json` | what a stage of a recipe gave, `slmc.cache/1` | [`recipe`] |
-//! | `.NAME.slmc-PID-N.new`, `.old` | an output being built, and the one it replaces; gone when the command ends | [`checkpoint::atomic`] |
+//! | `.NAME.slmc-PID-N.new`, `.old` | an output being built, and the one it replaces; gone when the command ends | [`disk::atomic`] |
 //!
 //! Part of the binary: `targets/*.toml`, `calibration/encoders.txt` and the quickstart of `recipes/`. JSON lines on stdout
 //! carry their schema's name, such as `slmc.eval/1`; see [`report::Report::SCHEMA`] of each report.

@@ -27,7 +27,7 @@ fn same_in_pieces(family: Family, line: &str, steps: &[u64], state: &str) {
     let directory = tempfile::tempdir().expect("a directory");
     let directory = directory.path();
     fixture::write(&directory.join("m"), family, Size::SMALL);
-    fs::write(directory.join("text.txt"), TEXT.repeat(12)).expect("the text can be written");
+    fs::write(directory.join("text.txt"), format!("{TEXT}\n").repeat(12)).expect("the text can be written");
     let metrics = |name: &str| match line.contains("--tokens") {
         true => format!(" --metrics {name}.jsonl"),
         false => String::new(),
@@ -62,7 +62,7 @@ const TRAINING: &str = "--data text.txt --window 32 --batch 4 --pieces 2 --token
 #[test]
 fn train() {
     same_in_pieces(Family::TiedLlama, &format!("train m {TRAINING}"), &[3, 6, 15], "state.safetensors");
-    same_in_pieces(Family::BertMlm, &format!("train m {TRAINING}"), &[9], "state.safetensors");
+    same_in_pieces(Family::Llama, &format!("train m {TRAINING}"), &[9], "state.safetensors");
 }
 
 #[test]
@@ -79,9 +79,9 @@ fn prune_and_recover() {
 
 #[test]
 fn quantize_by_groups() {
-    for (family, group) in [(Family::TiedLlama, "layers.1.ffn.gate"), (Family::Bert, "layers.0.ffn.down")] {
+    for family in [Family::TiedLlama, Family::Bert] {
         let line = "quantize m --scheme w4 --calibration text.txt --calibration-tokens 1024 --tune 0";
-        same_in_pieces(family, line, &[1, 2, 6], &format!("{group}.safetensors"));
+        same_in_pieces(family, line, &[1, 2, 6], "layers.0.attn.q.safetensors");
     }
 }
 

@@ -103,7 +103,6 @@ impl Progress for Shell {
     }
 
     /// Ends the process where `--stop-after-step` says so, as a kill would: nothing is closed, removed or reported to callers.
-    #[expect(clippy::exit, reason = "tests need a process that ends without cleaning up")]
     fn saved(&self, step: u64) {
         if self.options().stop_after_step.is_some_and(|last| step >= last) {
             self.error(&anyhow::anyhow!(
