@@ -4,19 +4,61 @@
 #![expect(unsafe_code, reason = "a job borrows from its caller, which waits for every thread that took it up")]
 
 use super::workers::Workers;
-use core::cell::UnsafeCell;
-use core::hint::spin_loop;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use std::format;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, PoisonError};
 use std::vec::Vec;
+use sync::{AtomicBool, AtomicU64, Condvar, JoinHandle, Mutex, Slot, spin_loop, thread};
+
+/// The primitives of the pool.
+#[cfg(not(all(test, loom)))]
+mod sync {
+    pub(super) use core::hint::spin_loop;
+    pub(super) use core::sync::atomic::{AtomicBool, AtomicU64};
+    pub(super) use std::sync::{Condvar, Mutex};
+    pub(super) use std::thread::{self, JoinHandle};
+
+    /// A cell in the manner of loom's.
+    pub(super) struct Slot<T>(core::cell::UnsafeCell<T>);
+
+    impl<T> Slot<T> {
+        pub(super) fn new(value: T) -> Self {
+            Slot(core::cell::UnsafeCell::new(value))
+        }
+
+        pub(super) fn with<R>(&self, read: impl FnOnce(*const T) -> R) -> R {
+            read(self.0.get())
+        }
+
+        pub(super) fn with_mut<R>(&self, write: impl FnOnce(*mut T) -> R) -> R {
+            write(self.0.get())
+        }
+    }
+
+    /// Nothing: the accesses around it are `SeqCst`.
+    pub(super) fn order() {}
+}
+
+/// The same from loom, which tries every order in which threads may run; see `model`.
+#[cfg(all(test, loom))]
+mod sync {
+    pub(super) use loom::cell::UnsafeCell as Slot;
+    pub(super) use loom::hint::spin_loop;
+    pub(super) use loom::sync::atomic::{AtomicBool, AtomicU64};
+    pub(super) use loom::sync::{Condvar, Mutex};
+    pub(super) use loom::thread::{self, JoinHandle};
+
+    /// loom takes `SeqCst` accesses for weaker ones, and fences for what they are.
+    pub(super) fn order() {
+        loom::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    }
+}
 
 /// Turns that a thread waits for the next job before it parks: some tens of microseconds.
-const SPINS: u32 = 20_000;
+const SPINS: u32 = if cfg!(loom) { 1 } else { 20_000 };
 /// Turns after which a caller that waits for the others lets another program run.
-const PATIENCE: u32 = 4_000;
+const PATIENCE: u32 = if cfg!(loom) { 1 } else { 4_000 };
 
 /// In [`Shared::state`]: threads at work, whether the job may be taken up, and the number of jobs so far.
 const AT_WORK: u64 = 0xffff;
@@ -28,7 +70,7 @@ type Job = dyn Fn(usize) + Sync;
 struct Shared {
     state: AtomicU64,
     /// The open job.
-    job: UnsafeCell<Option<*const Job>>,
+    job: Slot<Option<*const Job>>,
     /// Whether a caller is using the pool.
     busy: AtomicBool,
     /// How many threads sleep, and whether they are to end.
@@ -55,7 +97,7 @@ impl Pool {
     pub fn new(count: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
-            job: UnsafeCell::new(None),
+            job: Slot::new(None),
             busy: AtomicBool::new(false),
             asleep: Mutex::new((0, false)),
             sleepers: AtomicBool::new(false),
@@ -88,11 +130,12 @@ impl Workers for Pool {
         // SAFETY: only the lifetime changes; `open` ends, and with it this call, only when no thread uses the job any more.
         let job_pointer = unsafe { core::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const Job>(borrowed) };
         // SAFETY: the pool is ours, the last job is closed, and no thread is at work.
-        unsafe { *shared.job.get() = Some(job_pointer) };
+        shared.job.with_mut(|slot| unsafe { *slot = Some(job_pointer) });
         // Numbers of jobs wrap around within the upper bits.
         shared
             .state
             .store((shared.state.load(Ordering::Relaxed) & !AT_WORK | OPEN).wrapping_add(JOB), Ordering::SeqCst);
+        sync::order();
         if shared.sleepers.load(Ordering::SeqCst) {
             drop(shared.asleep.lock().unwrap_or_else(PoisonError::into_inner));
             shared.wake.notify_all();
@@ -137,7 +180,7 @@ impl Shared {
                     Ok(_) => {
                         let _at_work = AtWork { shared: self };
                         // SAFETY: the job is open and this thread counted, so its caller waits.
-                        if let Some(job) = unsafe { *self.job.get() } {
+                        if let Some(job) = self.job.with(|slot| unsafe { *slot }) {
                             // SAFETY: likewise.
                             (unsafe { &*job })(number);
                         }
@@ -161,6 +204,7 @@ impl Shared {
         let mut asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
         asleep.0 += 1;
         self.sleepers.store(true, Ordering::SeqCst);
+        sync::order();
         let found = loop {
             // Read after `sleepers` is set: a caller either sees the sleeper or has its job seen here.
             let state = self.state.load(Ordering::SeqCst);
@@ -206,7 +250,9 @@ impl core::fmt::Debug for Pool {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod model;
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::super::parallel::{Rows, each};
     use super::*;
