@@ -1,4 +1,4 @@
-//! Post-training quantization: which scheme every matrix gets ([`policy`], [`allocate`]), what it is calibrated with
+//! Post-training quantization: which scheme every matrix gets ([`policy`], [`crate::allocate`]), what it is calibrated with
 //! ([`calibration`]), how a row is rounded ([`search`]) and how a matrix is ([`gptq`]), in which order ([`solver`]), how
 //! keys are mapped ([`key_map`]).
 

@@ -14,7 +14,7 @@
 //! | [`samples`], [`start`] | files to samples, directories to students |
 //! | [`trainer`] | the loop |
 //! | [`retrain`] | the loop with the model before a change as teacher |
-//! | [`command`] | `slmc train` and `slmc distill` |
+//! | [`crate::stages::train`] | `slmc train` and `slmc distill` |
 
 pub mod checkpoint;
 pub mod data;

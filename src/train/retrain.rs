@@ -40,7 +40,7 @@ pub fn values_of(model: &Model) -> Result<BTreeMap<ParameterId, Vec<f32>>, Model
 }
 
 impl Retraining<'_> {
-    /// Trains through `transform`; the checkpoint stays until [`super::command::forget_checkpoint`].
+    /// Trains through `transform`; the checkpoint stays until [`crate::stages::train::forget_checkpoint`].
     pub fn run(
         self,
         transform: &dyn Transform,
