@@ -82,9 +82,9 @@ pub(crate) fn not_run(reason: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let required = std::env::var_os("SLMC_REQUIRE_SHARED").is_some_and(|value| value == "1");
     assert!(!required, "{test}: {reason}, and SLMC_REQUIRE_SHARED=1 says that everything runs");
-    // Straight to the stream: `eprintln!` is captured when a test passes.
-    let mut stderr = std::io::stderr().lock();
-    let _ = std::io::Write::write_fmt(&mut stderr, format_args!("not run: {test}: {reason}\n"));
+    // Straight to the stream and in one piece: `eprintln!` is captured when a test passes.
+    let line = format!("not run: {test}: {reason}\n");
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
 }
 
 /// The arguments of a command: a line, split at spaces outside single quotes, or a list.

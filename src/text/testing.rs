@@ -11,8 +11,8 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
         let absent = full.display();
         assert!(!required, "{test}: {absent} is absent, and SLMC_REQUIRE_SHARED=1 says that everything runs");
-        // Straight to the stream: `eprintln!` is captured when a test passes.
-        let _ = writeln!(std::io::stderr(), "not run: {test}: {absent} is absent");
+        // Straight to the stream and in one piece: `eprintln!` is captured when a test passes.
+        let _ = std::io::stderr().write_all(format!("not run: {test}: {absent} is absent\n").as_bytes());
         return None;
     }
     Some(full)
