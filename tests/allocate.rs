@@ -2,9 +2,9 @@
 //! result for any number of threads, and for every kind of model a cost that is measured.
 
 use crate::fixture::{Family, Size, write};
+use crate::support::{json, refused, run};
 use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Output};
 
 /// A checkpoint and a text for it, in `directory`.
 fn material(directory: &Path, family: Family) {
@@ -13,15 +13,8 @@ fn material(directory: &Path, family: Family) {
     std::fs::write(directory.join("text.txt"), line.repeat(24)).expect("the text can be written");
 }
 
-fn slmc(directory: &Path, line: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_slmc"));
-    command.current_dir(directory).args(line.split(' ')).output().expect("the program starts")
-}
-
 fn report(directory: &Path, line: &str) -> Value {
-    let output = slmc(directory, &format!("{line} --json -q"));
-    assert!(output.status.success(), "slmc {line}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("one JSON line")
+    json(directory, &format!("{line} -q"))
 }
 
 /// Bytes of the weights of a model in one scheme everywhere.
@@ -71,11 +64,9 @@ fn budgets_hold_and_matrices_of_one_kernel_share_a_scheme() {
         }
         assert!(costs[0] > costs[1] && costs[1] > costs[2] && costs[2] > 0.0, "{costs:?}");
         // One byte less than the least: refused, with the least that is possible, and nothing written.
-        let refused =
-            slmc(directory, &format!("quantize model --scheme auto --budget {} --target {target} -o no", least - 1));
-        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert_eq!(refused.status.code(), Some(2));
-        assert!(message.contains(&format!("takes {least} bytes")) && !directory.join("no").exists(), "{message}");
+        let line = format!("quantize model --scheme auto --budget {} --target {target} -o no", least - 1);
+        refused(directory, &line, &format!("takes {least} bytes"));
+        assert!(!directory.join("no").exists(), "{target}");
     }
 }
 
@@ -147,8 +138,7 @@ fn the_frontier_falls_and_is_drawn() {
     assert!(drawn.contains("<svg") && drawn.contains("embed.token") && drawn.contains("bytes of weights"));
     // A file that slmc did not draw stays.
     std::fs::write(directory.join("mine.svg"), "<svg/>").expect("it can be written");
-    let refused = slmc(directory, "quantize model --sweep --calibration text.txt --chart mine.svg");
-    assert_eq!(refused.status.code(), Some(2));
+    refused(directory, "quantize model --sweep --calibration text.txt --chart mine.svg", "mine.svg");
     assert_eq!(std::fs::read_to_string(directory.join("mine.svg")).expect("it is there"), "<svg/>");
 }
 
@@ -188,5 +178,5 @@ fn what_is_left_goes_to_the_first_tokens() {
     let inspected = report(directory, "inspect a.slm");
     assert_eq!((bytes(&compiled), bytes(&inspected)), (by_hand, by_hand));
     assert_eq!((&inspected["tensors"][0]["rows"], &inspected["tensors"][1]["rows"]), (&448.into(), &64.into()));
-    assert_eq!(slmc(directory, "verify a.slm").status.code(), Some(0));
+    assert_eq!(run(directory, "verify a.slm").status.code(), Some(0));
 }

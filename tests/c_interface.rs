@@ -3,17 +3,12 @@
 //! program generates is what `slmc generate` generates.
 
 use crate::fixture::{self, Family, Size};
-use crate::shared;
+use crate::support::{json, not_run, root, shared, succeed};
 use serde_json::Value;
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
-
-fn root(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
 
 fn run(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
@@ -71,28 +66,28 @@ fn builds(source: &str, directory: &Path) -> Vec<PathBuf> {
         let sanitized = directory.join("sanitized");
         compile(source, &sanitized, &["-fsanitize=address"]);
         programs.push(sanitized);
+    } else {
+        not_run("the C compiler has no address sanitizer");
     }
     programs
 }
 
-fn slmc(arguments: &[&OsStr]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_slmc"));
-    command.args(arguments);
-    command
-}
-
 /// An artifact of a dense directory for this machine.
 fn artifact(model: &Path, directory: &Path, name: &str) -> PathBuf {
-    let (quantized, file) = (directory.join(format!("{name}-w8")), directory.join(format!("{name}.slm")));
+    let (quantized, file) = (format!("{name}-w8"), format!("{name}.slm"));
+    let model = std::path::absolute(model).expect("a path").display().to_string();
     // Rounding alone: what is compared does not depend on how good the integers are.
-    let options = ["--scheme", "w8", "--method", "rtn", "-o"];
-    stdout_of(slmc(&["quantize".as_ref(), model.as_os_str()]).args(options).arg(&quantized));
-    stdout_of(
-        slmc(&["compile".as_ref(), quantized.as_os_str(), "--target".as_ref(), "x86-64-v3".as_ref()])
-            .arg("-o")
-            .arg(&file),
-    );
-    file
+    succeed(directory, &["quantize", &model, "--scheme", "w8", "--method", "rtn", "-o", &quantized]);
+    succeed(directory, &["compile", &quantized, "--target", "x86-64-v3", "-o", &file]);
+    directory.join(file)
+}
+
+/// The report of `slmc generate` for an artifact, and its tokens as the example program prints them.
+fn generated(file: &Path, arguments: &[&str]) -> (Value, String) {
+    let file = file.display().to_string();
+    let report = json(Path::new("."), [&["generate", &file], arguments].concat().as_slice());
+    let ids = report["tokens"].as_array().expect("tokens").iter().map(|id| format!("{id}\n")).collect();
+    (report, ids)
 }
 
 /// Trained models, the one of this repository first.
@@ -115,15 +110,12 @@ fn the_example_generates_what_slmc_generates() {
             ("<s>Max</s>", "600", "0.5", "3"),
         ] {
             let arguments = ["--prompt", prompt, "--tokens", tokens, "--temperature", temperature, "--seed", seed];
-            let host = stdout_of(slmc(&["generate".as_ref(), file.as_os_str(), "--json".as_ref()]).args(arguments));
-            let report: Value = serde_json::from_str(&host).expect("JSON");
-            let ids: Vec<String> =
-                report["tokens"].as_array().expect("tokens").iter().map(|id| format!("{id}\n")).collect();
+            let (report, ids) = generated(&file, &arguments);
             assert!(!ids.is_empty());
             for program in &programs {
                 let own = [prompt, tokens, temperature, seed];
-                let generated = stdout_of(Command::new(program).arg("--ids").arg(&file).args(own));
-                assert_eq!(generated, ids.concat(), "{name}: {prompt:?}");
+                let printed = stdout_of(Command::new(program).arg("--ids").arg(&file).args(own));
+                assert_eq!(printed, ids, "{name}: {prompt:?}");
                 let text = run(Command::new(program).arg(&file).args(own)).stdout;
                 let text = String::from_utf8_lossy(text.strip_suffix(b"\n").expect("a line end")).into_owned();
                 assert_eq!(text, report["text"].as_str().expect("a text"), "{name}: {prompt:?}");
@@ -143,10 +135,7 @@ pub(crate) fn generates_as_slmc_does(file: &Path, prompt: &str, tokens: usize) {
     let program = directory.path().join("generate");
     compile("src/runtime/examples/generate.c", &program, &[]);
     let tokens = tokens.to_string();
-    let arguments = ["--prompt", prompt, "--tokens", &tokens];
-    let host = stdout_of(slmc(&["generate".as_ref(), file.as_os_str(), "--json".as_ref()]).args(arguments));
-    let report: Value = serde_json::from_str(&host).expect("JSON");
-    let ids: String = report["tokens"].as_array().expect("tokens").iter().map(|id| format!("{id}\n")).collect();
+    let (_, ids) = generated(file, &["--prompt", prompt, "--tokens", &tokens]);
     assert_eq!(stdout_of(Command::new(&program).arg("--ids").arg(file).args([prompt, &tokens])), ids, "{prompt:?}");
 }
 

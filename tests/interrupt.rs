@@ -2,21 +2,16 @@
 //! run succeeds and removes what the killed one left.
 
 use crate::fixture::{Family, Size, write};
+use crate::support::{slmc, succeed};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-fn start(directory: &Path, line: &str) -> std::process::Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_slmc"));
-    command.current_dir(directory).args(line.split_whitespace()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().expect("the program starts")
-}
-
-fn run(directory: &Path, line: &str) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_slmc"));
-    let output = command.current_dir(directory).args(line.split_whitespace()).output().expect("the program starts");
-    assert!(output.status.success(), "slmc {line}: {}", String::from_utf8_lossy(&output.stderr));
+fn quiet(directory: &Path, line: &str) -> Command {
+    let mut command = slmc(directory, line);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
 }
 
 /// Every file of a path with its content, sorted; empty if there is nothing.
@@ -47,7 +42,7 @@ fn kill_all_along(directory: &Path, line: &str, out: &str, new: &[(String, Vec<u
     let path = directory.join(out);
     let mut killed = 0;
     for step in 0..200u64 {
-        let mut child = start(directory, line);
+        let mut child = quiet(directory, line).spawn().expect("the program starts");
         // Steps grow, so that slow machines come to the end as well.
         std::thread::sleep(Duration::from_micros(500 * step + 20 * step * step));
         let ended = child.try_wait().expect("its state can be asked").is_some();
@@ -64,7 +59,7 @@ fn kill_all_along(directory: &Path, line: &str, out: &str, new: &[(String, Vec<u
         killed += 1;
     }
     assert!(killed >= 5, "{line} was killed {killed} times only");
-    run(directory, line);
+    succeed(directory, line);
     assert!(content(&path) == new, "{line}: the run after a killed one gives something else");
     assert_eq!(leftovers(directory), Vec::<String>::new(), "{line}: the run after a killed one does not clean up");
 }
@@ -79,19 +74,19 @@ fn killed_commands_leave_nothing_half_written() {
     fs::write(directory.join("text.txt"), "the quick brown fox jumps over the lazy dog.\n".repeat(12)).expect("a file");
     let quantize =
         |scheme: &str, out: &str| format!("quantize model --scheme {scheme} --calibration text.txt -o {out}");
-    run(directory, &quantize("w8", "w8"));
-    run(directory, &quantize("w4", "w4"));
+    succeed(directory, &quantize("w8", "w8"));
+    succeed(directory, &quantize("w4", "w4"));
     let (w8, w4) = (content(&directory.join("w8")), content(&directory.join("w4")));
     assert!(w8 != w4 && w8.len() > 3);
     kill_all_along(directory, &quantize("w8", "fresh"), "fresh", &w8, &[]);
-    run(directory, &quantize("w4", "fresh"));
+    succeed(directory, &quantize("w4", "fresh"));
     kill_all_along(directory, &quantize("w8", "fresh"), "fresh", &w8, &w4);
 
-    run(directory, "compile w8 --target generic -o w8.slm");
-    run(directory, "compile w4 --target generic -o w4.slm");
+    succeed(directory, "compile w8 --target generic -o w8.slm");
+    succeed(directory, "compile w4 --target generic -o w4.slm");
     let (w8, w4) = (content(&directory.join("w8.slm")), content(&directory.join("w4.slm")));
     assert!(w8 != w4 && w8.len() == 1);
     kill_all_along(directory, "compile w8 --target generic -o fresh.slm", "fresh.slm", &w8, &[]);
-    run(directory, "compile w4 --target generic -o fresh.slm");
+    succeed(directory, "compile w4 --target generic -o fresh.slm");
     kill_all_along(directory, "compile w8 --target generic -o fresh.slm", "fresh.slm", &w8, &w4);
 }

@@ -1,7 +1,8 @@
 //! From a dense checkpoint to 2:4 artifacts: zeros that hold from pruning to packing, the same logits in every layout as
-//! from dense storage, and refusal of what lies about its zeros. Needs ../shared; without it the tests say so and pass.
+//! from dense storage, and refusal of what lies about its zeros. The model and its texts are in ../shared.
 
 use crate::shared;
+use crate::support::{refused, run, stderr};
 use serde_json::{Value, json};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::tensor::TensorRecord;
@@ -24,7 +25,7 @@ use slmc::quantize::method::Method as QuantizeMethod;
 use slmc::quantize::policy::Mix;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 /// The checkpoint, and text to calibrate with.
 fn material() -> Option<(PathBuf, Source)> {
@@ -76,7 +77,7 @@ fn compiled(model: &Model, layout: Layout) -> Compiled {
 }
 
 fn slmc(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_slmc")).args(arguments).output().unwrap()
+    run(Path::new("."), arguments)
 }
 
 fn read_json(path: &Path) -> Value {
@@ -156,7 +157,7 @@ fn refits_lose_less_than_updates_and_updates_less_than_masks_alone() {
         let prune =
             ["prune", "-q", &model, "--pattern", "2:4", "--only", "ffn", "--calibration", &calibration, "-o", &out];
         let output = slmc(&[&prune[..], options].concat());
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{}", stderr(&output));
         let (text, windows) = (text.display().to_string(), ["--max-windows", "8", "--json", "-q"]);
         let output = slmc(&[&["eval", &out, "--data", &text, "--reference", &model][..], &windows].concat());
         serde_json::from_slice::<Value>(&output.stdout).unwrap()["kld_mean"].as_f64().unwrap()
@@ -189,9 +190,8 @@ fn what_cannot_be_pruned_is_refused_by_name() {
     }
     for pattern in ["4:4", "5:4", "2:5", "x"] {
         let model = source.display().to_string();
-        let output = slmc(&["prune", &model, "--pattern", pattern, "--method", "magnitude", "-o", "nowhere"]);
-        assert_eq!(output.status.code(), Some(2), "{pattern}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("is not a pattern N:M"), "{pattern}");
+        let prune = ["prune", &model, "--pattern", pattern, "--method", "magnitude", "-o", "nowhere"];
+        refused(dir.path(), &prune, "is not a pattern N:M");
     }
     assert!(!out.exists());
 }
@@ -337,15 +337,15 @@ fn a_target_for_two_of_four_takes_only_sparse_feed_forward_networks() {
         let (model, out) = (path(name).display().to_string(), path("x.slm").display().to_string());
         slmc(&["compile", &model, "--target", "generic-npu-2to4", "-o", &out])
     };
-    let refused = compile("half.q");
-    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert_eq!(refused.status.code(), Some(2), "{message}");
+    let refusal = compile("half.q");
+    let message = stderr(&refusal);
+    assert_eq!(refusal.status.code(), Some(2), "{message}");
     for expected in ["generic-npu-2to4", "`layers.0.ffn.up` is not", "slmc prune DIR --pattern 2:4 --only ffn"] {
         assert!(message.contains(expected), "{message}");
     }
     assert!(!path("x.slm").exists());
     let accepted = compile("all.q");
-    assert_eq!(accepted.status.code(), Some(0), "{}", String::from_utf8_lossy(&accepted.stderr));
+    assert_eq!(accepted.status.code(), Some(0), "{}", stderr(&accepted));
 }
 
 #[test]
@@ -375,6 +375,6 @@ fn training_on_the_grid_holds_the_zeros() {
         "-o",
         &out,
     ]);
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(Model::open(&dir.path().join("q")).unwrap().sparsity().len(), 15);
 }

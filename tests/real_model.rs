@@ -1,11 +1,10 @@
 //! A real instruct model, SmolLM2-135M-Instruct, from its directory to artifacts: what it answers is compared with the
 //! tokens that transformers gives for the same weights, recorded in tests/data/smollm2/reference.json (reference.py beside
-//! it makes that file). `SLMC_SMOLLM2` names the directory, which `.ci/run` fetches by ../shared/models/get-smollm2.sh.
+//! it makes that file). `SLMC_SMOLLM2` names the directory, which `.ci/run` fetches by tests/data/smollm2/fetch.
 
-use crate::outside;
+use crate::support::{json, outside, root, shared};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// Most tokens of an answer, as recorded.
 const TOKENS: &str = "64";
@@ -21,22 +20,13 @@ fn model() -> Option<PathBuf> {
 }
 
 fn reference() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/smollm2/reference.json");
-    let text = std::fs::read_to_string(&path).expect("tests/data/smollm2/reference.json is part of the repository");
+    let text = std::fs::read_to_string(root("tests/data/smollm2/reference.json"));
+    let text = text.expect("tests/data/smollm2/reference.json is part of the repository");
     serde_json::from_str(&text).expect("the recorded values are JSON")
 }
 
-/// Runs the program, which must succeed, and returns its JSON line.
 fn slmc(arguments: &[&str]) -> Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_slmc"))
-        .args(arguments)
-        .arg("--json")
-        .stdin(Stdio::null())
-        .output()
-        .expect("the program starts");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "slmc {}: {stderr}", arguments.join(" "));
-    serde_json::from_slice(&output.stdout).expect("one JSON line")
+    json(Path::new("."), arguments)
 }
 
 fn ids(value: &Value) -> Vec<u64> {
@@ -71,7 +61,7 @@ fn a_directory_answers_with_the_tokens_of_transformers() {
 
 #[test]
 fn its_perplexity_is_that_of_transformers() {
-    let (Some(model), Some(text)) = (model(), crate::shared("data/stories-valid.txt")) else { return };
+    let (Some(model), Some(text)) = (model(), shared("data/stories-valid.txt")) else { return };
     let reference = &reference()["text"];
     let ours = slmc(&[
         "eval",
@@ -91,7 +81,7 @@ fn its_perplexity_is_that_of_transformers() {
 
 #[test]
 fn its_artifacts_answer_alike_on_every_target() {
-    let (Some(model), Some(text)) = (model(), crate::shared("data/stories-valid.txt")) else { return };
+    let (Some(model), Some(text)) = (model(), shared("data/stories-valid.txt")) else { return };
     let directory = tempfile::tempdir().expect("a directory");
     let path = |name: &str| directory.path().join(name).display().to_string();
     let (model, text) = (model.display().to_string(), text.display().to_string());

@@ -4,31 +4,10 @@
 
 use crate::c_interface;
 use crate::fixture::{self, Family, Size, letters};
+use crate::support::{json as json_line, refused, run, stderr};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-fn run(directory: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_slmc"));
-    command.current_dir(directory).args(arguments).output().expect("the program starts")
-}
-
-/// The JSON line of a command that must succeed.
-fn json_of(directory: &Path, line: &str) -> Value {
-    let mut arguments: Vec<&str> = line.split_whitespace().collect();
-    arguments.push("--json");
-    let output = run(directory, &arguments);
-    assert!(output.status.success(), "slmc {line}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("one JSON line")
-}
-
-fn refused(directory: &Path, line: &str, expected: &str) {
-    let output = run(directory, &line.split_whitespace().collect::<Vec<_>>());
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "slmc {line}: {stderr}");
-    assert!(stderr.contains(expected), "slmc {line}: expected {expected:?} in {stderr}");
-}
 
 /// A decoder `m`, a text, and a tokenizer with this post-processor.
 fn workplace(processor: Value) -> tempfile::TempDir {
@@ -60,8 +39,8 @@ fn opening_with(tokens: &[&str]) -> Value {
 
 /// An artifact of `m`, rounded alone: what is compared does not depend on how good the integers are.
 fn artifact(directory: &Path, name: &str) -> PathBuf {
-    json_of(directory, &format!("quantize m --scheme w8 --method rtn -o {name}-w8"));
-    json_of(directory, &format!("compile {name}-w8 --target x86-64-v3 -o {name}.slm"));
+    json_line(directory, &format!("quantize m --scheme w8 --method rtn -o {name}-w8"));
+    json_line(directory, &format!("compile {name}-w8 --target x86-64-v3 -o {name}.slm"));
     directory.join(format!("{name}.slm"))
 }
 
@@ -81,13 +60,13 @@ fn a_prompt_opens_as_its_tokenizer_says() {
         if let Some(config) = config {
             write(&directory.join("m"), "tokenizer_config.json", &config);
         }
-        let of_directory = json_of(directory, "generate m --prompt fox --tokens 4");
+        let of_directory = json_line(directory, "generate m --prompt fox --tokens 4");
         assert_eq!(of_directory["prompt_tokens"], 4 + opening.len(), "▁ f o x after {opening:?}");
         let artifact = artifact(directory, "a");
-        assert_eq!(json_of(directory, "inspect a.slm")["opening_tokens"], json!(opening));
-        assert_eq!(json_of(directory, "generate a.slm --prompt fox --tokens 4")["prompt_tokens"], 4 + opening.len());
+        assert_eq!(json_line(directory, "inspect a.slm")["opening_tokens"], json!(opening));
+        assert_eq!(json_line(directory, "generate a.slm --prompt fox --tokens 4")["prompt_tokens"], 4 + opening.len());
         // The device's tokenizer and the host's agree on what stands around a text.
-        json_of(directory, "verify a.slm");
+        json_line(directory, "verify a.slm");
         c_interface::generates_as_slmc_does(&artifact, "fox", 8);
     }
 }
@@ -96,7 +75,7 @@ fn a_prompt_opens_as_its_tokenizer_says() {
 fn a_window_opens_as_its_tokenizer_says() {
     let windows = |processor| {
         let workplace = workplace(processor);
-        json_of(workplace.path(), "eval m --data text.txt --window 9 --max-windows 1000")["windows"].as_u64()
+        json_line(workplace.path(), "eval m --data text.txt --window 9 --max-windows 1000")["windows"].as_u64()
     };
     let text = 27 * 80 + 1;
     assert_eq!(windows(Value::Null), Some(text / 9));
@@ -109,9 +88,9 @@ fn an_answer_ends_at_any_of_the_end_tokens() {
     let workplace = workplace(opening_with(&["<s>"]));
     let directory = workplace.path();
     let model = directory.join("m");
-    let free = json_of(directory, "generate m --prompt fox --tokens 12")["tokens"].clone();
+    let free = json_line(directory, "generate m --prompt fox --tokens 12")["tokens"].clone();
     artifact(directory, "free");
-    let free_integers = json_of(directory, "generate free.slm --prompt fox --tokens 12")["tokens"].clone();
+    let free_integers = json_line(directory, "generate free.slm --prompt fox --tokens 12")["tokens"].clone();
     for (name, model_file, free) in [("m", "m", free), ("w8", "free-w8", free_integers)] {
         let tokens: Vec<u64> =
             free.as_array().expect("tokens").iter().map(|id| id.as_u64().expect("a token")).collect();
@@ -121,20 +100,20 @@ fn an_answer_ends_at_any_of_the_end_tokens() {
         let subject = if name == "m" {
             "m".to_owned()
         } else {
-            json_of(directory, "compile free-w8 --target x86-64-v3 -o w8.slm");
-            assert_eq!(json_of(directory, "inspect w8.slm")["end_tokens"], json!([2, end]));
+            json_line(directory, "compile free-w8 --target x86-64-v3 -o w8.slm");
+            assert_eq!(json_line(directory, "inspect w8.slm")["end_tokens"], json!([2, end]));
             c_interface::generates_as_slmc_does(&directory.join("w8.slm"), "fox", 12);
             "w8.slm".to_owned()
         };
-        let ended = json_of(directory, &format!("generate {subject} --prompt fox --tokens 12"));
+        let ended = json_line(directory, &format!("generate {subject} --prompt fox --tokens 12"));
         assert_eq!((&ended["tokens"], &ended["stop"]), (&json!(tokens[..first]), &json!("end")), "{subject}");
     }
     // Rounding and pruning keep the file.
     fs::remove_file(model.join("generation_config.json")).expect("it is there");
     write(&model, "generation_config.json", &json!({"eos_token_id": [3, 2]}));
-    json_of(directory, "prune m --pattern 2:4 --method magnitude -o sparse");
+    json_line(directory, "prune m --pattern 2:4 --method magnitude -o sparse");
     artifact(directory, "listed");
-    assert_eq!(json_of(directory, "inspect listed.slm")["end_tokens"], json!([3, 2]));
+    assert_eq!(json_line(directory, "inspect listed.slm")["end_tokens"], json!([3, 2]));
     let kept = fs::read_to_string(directory.join("sparse/generation_config.json")).expect("it travels with the model");
     assert_eq!(kept, json!({"eos_token_id": [3, 2]}).to_string());
 }
@@ -146,8 +125,8 @@ fn a_model_trained_on_records_ends_after_one() {
     let record = |n: usize| format!("{}\n", json!({"text": format!("the fox ran {}.", ["up", "on", "by"][n % 3])}));
     fs::write(directory.join("t.jsonl"), (0..600).map(record).collect::<String>()).expect("writes");
     let train = "train m --data t.jsonl --field text --window 32 --tokens 60000 --learning-rate 5e-3 -o trained";
-    json_of(directory, train);
-    let written = json_of(directory, "generate trained --prompt the --tokens 60");
+    json_line(directory, train);
+    let written = json_line(directory, "generate trained --prompt the --tokens 60");
     assert_eq!(written["stop"], "end", "{written}");
     let text = written["text"].as_str().expect("a text");
     assert!(text.starts_with("the fox ran ") && text.ends_with('.') && text.len() < 20, "{text:?}");
@@ -156,8 +135,8 @@ fn a_model_trained_on_records_ends_after_one() {
         serde_json::from_str(&fs::read_to_string(directory.join("m/config.json")).expect("reads")).expect("JSON");
     config["eos_token_id"] = Value::Null;
     write(&directory.join("m"), "config.json", &config);
-    let output = run(directory, &["eval", "m", "--data", "t.jsonl", "--field", "text", "--window", "16"]);
-    let stderr = String::from_utf8_lossy(&output.stderr);
+    let output = run(directory, "eval m --data t.jsonl --field text --window 16");
+    let stderr = stderr(&output);
     assert!(output.status.success() && stderr.contains("the model states no end token"), "{stderr}");
 }
 

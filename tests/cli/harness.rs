@@ -10,6 +10,7 @@
 //! What differs between machines is replaced by `#`: digests, rates, names of CPU features and kernels, and numbers that
 //! floating-point calibration decides. Everything else must be equal.
 
+use crate::support::{Arguments, root, slmc, stderr};
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -91,14 +92,14 @@ impl Transcript {
 
     /// Runs a command line without writing it down.
     pub(super) fn silent(&self, line: &str) -> Output {
-        command(self.directory.path()).args(words(line)).output().expect("the program starts")
+        command(self.directory.path(), line).output().expect("the program starts")
     }
 
-    /// Runs a command that prepares others; it must succeed.
-    pub(super) fn prepare(&self, line: &str) {
+    /// Runs a command that must succeed without writing it down, and returns its stdout.
+    pub(super) fn prepare(&self, line: &str) -> Vec<u8> {
         let output = self.silent(line);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "slmc {line}: {stderr}");
+        assert!(output.status.success(), "slmc {line}: {}", stderr(&output));
+        output.stdout
     }
 
     /// Runs a command with `--json`, which must print exactly one line with this schema, and writes down the line.
@@ -171,7 +172,7 @@ impl Drop for Transcript {
         if std::thread::panicking() || self.name.is_empty() {
             return;
         }
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/expected").join(format!("{}.txt", self.name));
+        let path = root("tests/cli/expected").join(format!("{}.txt", self.name));
         if std::env::var_os(UPDATE).is_some() {
             std::fs::create_dir_all(path.parent().expect("it has one")).expect("it can be made");
             std::fs::write(&path, &self.text).expect("the expectation can be written");
@@ -198,29 +199,13 @@ impl Drop for Transcript {
 }
 
 /// The program in a directory, without anything of the environment that changes what it prints.
-pub(super) fn command(directory: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_slmc"));
-    command
-        .current_dir(directory)
-        .env_remove("RAYON_NUM_THREADS")
-        .env("COLUMNS", "100")
-        .stdin(std::process::Stdio::null());
+pub(super) fn command(directory: &Path, arguments: &(impl Arguments + ?Sized)) -> Command {
+    let mut command = slmc(directory, arguments);
+    command.env_remove("RAYON_NUM_THREADS").env("COLUMNS", "100");
     command
 }
 
 /// Exit code, or how it was ended.
 pub(super) fn exit(output: &Output) -> String {
     output.status.code().map_or_else(|| output.status.to_string(), |code| code.to_string())
-}
-
-fn words(line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    for (index, part) in line.split('\'').enumerate() {
-        if index % 2 == 1 {
-            words.push(part.to_owned());
-        } else {
-            words.extend(part.split_whitespace().map(str::to_owned));
-        }
-    }
-    words
 }

@@ -18,8 +18,7 @@ fn a_reader_that_goes_away_is_no_error() {
         &["targets", "--json"],
         &["quantize", "--help"],
     ] {
-        let mut child = command(&transcript.path(""))
-            .args(arguments)
+        let mut child = command(&transcript.path(""), arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -88,11 +87,11 @@ fn threads_change_nothing() {
         |threads: usize| format!("quantize model --scheme mixed --tune 0 --threads {threads} -o q{threads} --json");
     let results: Vec<Vec<u8>> = [1, 2, 5]
         .map(|threads| {
-            let mut all = transcript.silent(&quantize(threads)).stdout;
+            let mut all = transcript.prepare(&quantize(threads));
             transcript.prepare(&format!("compile q{threads} --target generic --threads {threads} -o a.slm"));
             all.extend(std::fs::read(transcript.path("a.slm")).expect("it was written"));
             let eval = format!("eval a.slm --data text.txt --window 16 --reference model --threads {threads} --json");
-            all.extend(transcript.silent(&eval).stdout);
+            all.extend(transcript.prepare(&eval));
             all
         })
         .into();
