@@ -1,7 +1,6 @@
 //! Golden checkpoints written again as dense directories: the same values, the same logits, the same bytes every time.
-//! Needs ../shared/golden; without it the tests say so and pass.
 
-use crate::shared;
+use crate::support::golden_folders;
 use serde_json::{Value, json};
 use slmc::model::dense_directory;
 use slmc::model::device::device;
@@ -43,7 +42,5 @@ fn round_trip(folder: &Path) {
 
 #[test]
 fn checkpoints_survive_a_round_trip() {
-    let Some(root) = shared("golden") else { return };
-    let folders = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
-    folders.filter(|path| path.is_dir()).for_each(|folder| round_trip(&folder));
+    golden_folders().iter().for_each(|folder| round_trip(folder));
 }

@@ -3,7 +3,7 @@
 //! and every way to cut a prompt.
 
 use crate::reference::{artifact_for, logits_sha256, quantize_model};
-use crate::shared;
+use crate::support::{golden, golden_folders, name};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::header::HEADER_BYTES;
 use slm_runtime::format::spec::{LayerRecord, ModelRecord};
@@ -19,71 +19,114 @@ use slmc::model::scheme::QuantScheme;
 use slmc::model::size::{parameter_id, tensor_key};
 use slmc::model::spec::ModelKind;
 use slmc::model::weights::Model;
+use std::path::PathBuf;
 
-/// Printed by `reference.py ../shared/golden/NAME --scheme SCHEME --tokens …` for [`tokens`]: w8, then w4.g32 with its
-/// table in w8.
-const REFERENCE: [(&str, [&str; 2]); 9] = [
+/// Printed by `reference.py tests/data/golden/NAME --scheme SCHEME --tokens …` of ../shared/design/numerics for [`tokens`]: w8,
+/// then w4.g32 with its table in w8. The reference knows llama, mistral, qwen2, qwen3, gpt2 and bert.
+const REFERENCE: [(&str, [&str; 2]); 15] = [
     (
-        "gpt2",
+        "bert-classifier",
         [
-            "cec2d3a6d5b5a888914a12b1d94c0d10039ebac704ac05df5d561c69d87326c5",
-            "106d041a3220bf4fada3a3b47df22ce8d57149dee6c3cdbb399c48beb2d26cd2",
-        ],
-    ),
-    (
-        "gpt2-unprefixed-with-buffers",
-        [
-            "801d43e13aaf302b08cd997f538ebc50031281c1be6ecf5fc6f4a7a85eb602d7",
-            "09b97a8afbe3b23839b22cdcee2b0340b8caee14d4223447a9792bac7c938630",
-        ],
-    ),
-    (
-        "mistral",
-        [
-            "ee9abba87219ac2c1a480e3d0fad1a7550bb4cbf17298fd592cf518a293d6ec2",
-            "36e6fcc3fd06533a9582371ee9d8dcf02de3a6ad7beaf28aec8fd4768283da37",
-        ],
-    ),
-    (
-        "mistral-sliding-window-8",
-        [
-            "2226b75660484c69af987668f7704967badca131dd72df4008d11341710589d7",
-            "919c428617c6b5449713090c6c2276b0c49beb954d5a603415ad0692e9a3154e",
-        ],
-    ),
-    (
-        "qwen2-qkv-bias",
-        [
-            "f8c4a08825711d3ea61be1733ba0f7f48cdcb5288454953732f4292d62e3dab6",
-            "e98259a6c6438a942593a4d6ffce9a2d5e3e31a4e5a5353bf5598ea90455212e",
-        ],
-    ),
-    (
-        "qwen3-qk-norm",
-        [
-            "1057637671ba75957c3daa615277ab6c5e9da53c54083d00b8b29fd75b5289a3",
-            "bd67d902e13d9b58094b5dc4a2246f8c2ab6fe2aaa6056f57ea8e5e5d2883a1e",
+            "b16d4567cf437edcb5abcaaf64b7a93edb9682fd6375c49b2f59eb80a2d7fc45",
+            "ed37f230e14fee8c95d1e901bc0812422c60ebbb780f0d0cdbc3e587bef087d2",
         ],
     ),
     (
         "bert-encoder",
         [
-            "a372323dd4adcf730392a92d3a7ff1c8626f747a13d5663cf09b24f57351f10d",
-            "2900eab60eb9aa7bad6677c6dbbb02dceafbec09956b45bab087a198aad55bdb",
+            "28f9b087d883443976b2b6c49567d459ca16490feb55eaef54528eb71df19e91",
+            "58aa9963843c04c0a81d627c97ba4416c2e1dfdafe6a940cf58deeab108c3242",
         ],
     ),
     (
         "bert-mlm",
         [
-            "62f9983eb631d22b775a8f75931cabceee7ce1831805dbb7984ae55299af4d9e",
-            "2ddbca81cc106a944d15637ebfbe600115a830eebef99613c9c4aa58fc7ff46c",
+            "d2b13d0da4b723dcc70fade71e0113837ff06b7231a58f9a4450da8665ca6aa7",
+            "db608490fcd21e90a06ecdc4278451a0f06b55db42dca0b9b9e2472915e2181d",
         ],
     ),
     (
-        "bert-classifier",
+        "bert-mlm-padded",
         [
-            "d55a857458a9518998a26de4c44dbcf9b1542b4ed7467e7fcd01532c174bbdcc",
-            "da6fdcf4b49c21791c36e82b30074faffad79464963f4d5301e2a64f2bb63b15",
+            "7da24063a3d3452417e375cf92551561fb2a98648209b63fdb59e860b294a148",
+            "6e8c13903e2c8f3f5ba581ad9175c52bb04ac1f3b43fd64dd6e6d99a38d00234",
+        ],
+    ),
+    (
+        "gpt2",
+        [
+            "541dfd52598b00c703b1cebed823bbf15e4a3cb9c4b0ffd5f2afa397dd56433e",
+            "448163a5db4aafbf07f4804b3bb54573112ef4fdaf13f343a872ba33078f5c6f",
+        ],
+    ),
+    (
+        "gpt2-unprefixed-with-buffers",
+        [
+            "5c685680540d5ea1fc713348cdda67a0890118ed7af2171f549098a44a249f3d",
+            "490b6982583df99f5456f0099250de1e20725f99ff270bee57fcd27ff7f0755f",
+        ],
+    ),
+    (
+        "llama-bf16-sharded",
+        [
+            "e88e4a24524b02555fb863190f638d5f1c61af0bc1131c210adc4208950b5b3a",
+            "dcda59991749e7322e9857e0102475a90e1fde950420e84758c67e7684bedaee",
+        ],
+    ),
+    (
+        "llama-gqa-tied",
+        [
+            "b5b86f9c811b3128bf7ecc1d1a339abd7bb17c96e80df4cb58ae68b6829143c5",
+            "24e658c9e54afb17648d81cba493bd9fed45a7a39737d8ad0433a716507c4378",
+        ],
+    ),
+    (
+        "llama-mha",
+        [
+            "17f85e24fa3075ac42ad086d974ae0f8a0c813dfef0387f061194c8399352418",
+            "39d139e4db7a7b9fbfe2b9eaf645a9731591c4a1c3cfc56eb3bf2d697a405b71",
+        ],
+    ),
+    (
+        "llama3-rope-scaling",
+        [
+            "e003da654dee6413ff32fbeef74d0c264a88f6cef69e1aaa399c9699903c4d34",
+            "558a94550cb436243c1c79959077ac248aee85f3da34363dc98b9bbb7b078fd6",
+        ],
+    ),
+    (
+        "llama3-v4-config-keys",
+        [
+            "aba20ac3d30b704b4d5ddc6fb6b299a3de98eb6220af5b82163f53fd81412300",
+            "8fac5c29829678d3489402adedc65167e78007618fb085cb57a953963dd24215",
+        ],
+    ),
+    (
+        "mistral",
+        [
+            "601a765ce400bae866da06bab2bac1b3b04b8b4e0844669a6fe25746c33025d6",
+            "26b0becc6877ddcd68eb191b9fa7fbe18b52c478f2d2a4a2bfef999956d5471c",
+        ],
+    ),
+    (
+        "mistral-sliding-window-8",
+        [
+            "a4071f46d657cd7d6d5b43ec230149fdf3b68b8d04ff20beeb9d5228ce71069a",
+            "3827166b360ef130faa3b9dabf0430d05cea423708465fc5ff949c16a412bd74",
+        ],
+    ),
+    (
+        "qwen2-qkv-bias",
+        [
+            "8053abd9530914827e5abda91249771cedd9b784c0a1abe95215affd3256758a",
+            "7dd7fac7e61ca58bac513af000fd6885374ed125836d5fd30a992ebaf3b66f66",
+        ],
+    ),
+    (
+        "qwen3-qk-norm",
+        [
+            "453ee8ed175344a2a161de894b4e3650fdc60692269af426af686e2a6ab7cb1c",
+            "0d534a080dfb858e59f5c050b077027b60231a2150e3cbe2a8e4bfae7e95bc9b",
         ],
     ),
 ];
@@ -93,25 +136,21 @@ const CLOSE: f32 = 0.06;
 
 /// A hundred tokens: more than one block of rotary positions, one chunk and one window.
 fn tokens() -> Vec<u32> {
-    (0..100).map(|n| (n * 37 + 5) % 320).collect()
+    (0..100).map(|n| (n * 37 + 5) % 96).collect()
 }
 
 /// Every golden checkpoint by name.
 fn checkpoints() -> Vec<(String, Model)> {
-    let Some(root) = shared("golden") else { return Vec::new() };
-    let entries = std::fs::read_dir(root).expect("the folder lists").map(|entry| entry.expect("an entry").path());
-    let mut folders: Vec<_> = entries.filter(|path| path.is_dir()).collect();
-    folders.sort();
-    let name = |path: &std::path::PathBuf| path.file_name().expect("a name").to_string_lossy().into_owned();
-    folders.iter().map(|path| (name(path), Model::open(path).expect("it opens"))).collect()
+    let open = |path: &PathBuf| (name(path).to_owned(), Model::open(path).expect("it opens"));
+    golden_folders().iter().map(open).collect()
 }
 
 #[test]
 fn logits_of_the_families_equal_the_reference_bit_for_bit() {
-    let (checkpoints, tokens) = (checkpoints(), tokens());
+    let tokens = tokens();
     let mut wrong = Vec::new();
     for (name, digests) in REFERENCE {
-        let Some((_, model)) = checkpoints.iter().find(|(other, _)| other == name) else { continue };
+        let model = &Model::open(&golden(name)).expect("it opens");
         for (scheme, expected) in [QuantScheme::W8, QuantScheme::W4G32].into_iter().zip(digests) {
             let quantized = quantize_model(model, scheme, QuantScheme::W8);
             let (bytes, _) = artifact_for(&quantized, &Device::unlimited("test", Layout::R8K4Offset8));

@@ -1,37 +1,17 @@
-//! The f32 forward against transformers: every golden checkpoint, on both devices. Needs ../shared/golden; without it the tests say so and pass.
+//! The f32 forward against transformers: every golden checkpoint of tests/data/golden, on both devices.
 
+use crate::support::{golden_folders, name};
 use burn::tensor::{Device, TensorData};
 use safetensors::SafeTensors;
 use slmc::model::device::{DEVICES, device};
-use slmc::model::forward::{AttentionContext, Batch, DenseWeights, Forward, NoTaps, Output, Tap};
+use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps, Output, Tap};
 use slmc::model::id::LinearId;
-use slmc::model::spec::RotarySpec;
 use slmc::model::weights::Model;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Largest difference, as a part of the golden tensor's largest magnitude.
 const TOLERANCE: f32 = 1e-4;
-
-/// This checkpoint's golden values were computed with rotary frequencies rounded to bf16, as a model cast to bf16 and back
-/// has them: reproduced within [`TOLERANCE`] with frequencies rounded alike, and within this without.
-const ROUNDED_FREQUENCIES: &str = "llama-bf16-sharded";
-const ROUNDED_TOLERANCE: f32 = 1e-3;
-
-/// Golden checkpoints there are; one that is added must pass.
-const CHECKPOINTS: usize = 19;
-
-fn folders() -> Vec<PathBuf> {
-    let Some(root) = crate::shared("golden") else { return Vec::new() };
-    let entries = std::fs::read_dir(&root).unwrap();
-    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
-    folders.sort();
-    folders
-}
-
-fn name(folder: &Path) -> &str {
-    folder.file_name().and_then(|name| name.to_str()).unwrap()
-}
 
 /// What transformers computed.
 struct Golden {
@@ -89,51 +69,31 @@ fn check(folder: &Path, device: &Device, label: &str) {
     let batch = batch.with_mask(golden.mask.clone()).unwrap();
     let forward = Forward::new(&model.spec, &weights, device).keep_hidden_states();
     let output = forward.run(&batch, &mut NoTaps);
-    let label = format!("{} on {label}", name(folder));
-    if name(folder) != ROUNDED_FREQUENCIES {
-        compare(&golden, output, TOLERANCE, &label);
-        return;
-    }
-    compare(&golden, output, ROUNDED_TOLERANCE, &label);
-    let rounded = |rotary: &RotarySpec, head_dim| -> Vec<f64> {
-        let exact = rotary.frequencies(head_dim).into_iter();
-        exact.map(|frequency| half::bf16::from_f64(frequency).to_f64()).collect()
-    };
-    let context = AttentionContext::with_frequencies(&model.spec, &batch, &rounded, device);
-    let mut hidden_states = vec![forward.embed(&batch)];
-    for layer in 0..model.spec.layers.len() {
-        hidden_states.push(forward.block(layer, hidden_states[layer].clone(), &context, &mut NoTaps));
-    }
-    let last = forward.finish(hidden_states.pop().unwrap());
-    hidden_states.push(last.clone());
-    let output = Output { hidden_states, logits: forward.head(last, &mut NoTaps) };
-    compare(&golden, output, TOLERANCE, &format!("{label}, frequencies rounded"));
+    compare(&golden, output, &format!("{} on {label}", name(folder)));
 }
 
-fn compare(golden: &Golden, output: Output, tolerance: f32, label: &str) {
+fn compare(golden: &Golden, output: Output, label: &str) {
     let states = output.hidden_states.len();
     assert_eq!(golden.hidden_states.len() % states, 0);
     let expected = golden.hidden_states.chunks(golden.hidden_states.len() / states);
     for (n, (state, expected)) in output.hidden_states.into_iter().zip(expected).enumerate() {
         let error = difference(&state.into_data(), expected, &golden.mask);
-        assert!(error < tolerance, "{label}: hidden state {n} differs by {error}");
+        assert!(error < TOLERANCE, "{label}: hidden state {n} differs by {error}");
     }
     // A classifier has one row per sequence, everything else one per position.
     let rows = output.logits.dims()[0] * output.logits.dims()[1];
     let mask = if rows == golden.mask.len() { golden.mask.clone() } else { vec![true; rows] };
     let error = difference(&output.logits.into_data(), &golden.output, &mask);
-    assert!(error < tolerance, "{label}: logits differ by {error}");
+    assert!(error < TOLERANCE, "{label}: logits differ by {error}");
 }
 
 #[test]
 fn every_checkpoint_computes_what_transformers_computes() {
-    let folders = folders();
-    for folder in &folders {
+    for folder in golden_folders() {
         for label in DEVICES {
-            check(folder, &device(label).unwrap(), label);
+            check(&folder, &device(label).unwrap(), label);
         }
     }
-    assert!(folders.is_empty() || folders.len() == CHECKPOINTS, "{} checkpoints are there", folders.len());
 }
 
 /// Counts what it is shown.
@@ -159,7 +119,7 @@ impl Tap for Shapes {
 #[test]
 fn every_matrix_is_tapped_once_and_blocks_add_up_to_a_run() {
     let device = device("flex").unwrap();
-    for folder in &folders() {
+    for folder in &golden_folders() {
         let golden = Golden::read(folder);
         let model = Model::open(folder).unwrap();
         let weights = DenseWeights::new(&model, &device).unwrap();

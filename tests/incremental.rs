@@ -1,9 +1,10 @@
 //! The f32 forward with its cache against the whole forward: every golden decoder, token by token and in uneven pieces, past
 //! windows and past the room that caches begin with, on weights as tensors and as they are stored; and what it refuses.
-//! Needs ../shared; without it the tests say so and pass.
+//! The real model is in ../shared.
 
 use crate::reference::quantize_model;
 use crate::shared;
+use crate::support::{golden, golden_folders, name};
 use burn::tensor::Device;
 use slm_runtime::sample::{Sampling, random_u64};
 use slmc::eval::generate::{Options, Stop, generate};
@@ -17,7 +18,6 @@ use slmc::model::scheme::QuantScheme;
 use slmc::model::spec::{ModelKind, ModelSpec, Positions};
 use slmc::model::weights::Model;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 /// Largest difference, as a part of the largest magnitude of the whole forward's logits.
 const TOLERANCE: f32 = 2e-5;
@@ -39,12 +39,8 @@ const STORIES: [u32; 200] = [
 ];
 
 fn decoders() -> Vec<(String, Model)> {
-    let Some(root) = shared("golden") else { return Vec::new() };
-    let entries = std::fs::read_dir(&root).unwrap();
-    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
-    folders.sort();
-    let models = folders.iter().map(|folder| (folder.file_name().unwrap().to_string_lossy().into_owned(), folder));
-    let models = models.map(|(name, folder)| (name, Model::open(folder).unwrap()));
+    let folders = golden_folders();
+    let models = folders.iter().map(|folder| (name(folder).to_owned(), Model::open(folder).unwrap()));
     let decoders: Vec<_> = models.filter(|(_, model)| model.spec.kind == ModelKind::Decoder).collect();
     assert_eq!(decoders.len(), DECODERS);
     decoders
@@ -158,8 +154,7 @@ fn a_long_prompt_is_cut_and_the_context_has_an_end() {
 
 #[test]
 fn encoders_have_no_cache() {
-    let Some(directory) = shared("golden/bert-mlm") else { return };
-    let error = Cache::new(&Model::open(&directory).unwrap().spec).unwrap_err();
+    let error = Cache::new(&Model::open(&golden("bert-mlm")).unwrap().spec).unwrap_err();
     assert!(error.to_string().starts_with("bert is an encoder, expected a decoder"), "{error}");
 }
 

@@ -1,8 +1,8 @@
 //! Values of config.json and tensors of the families beside llama and bert: what each refuses, by key, and what it reads
-//! in either spelling. The checkpoints are the golden ones, damaged in a copy; without ../shared the tests say so and pass.
+//! in either spelling. The checkpoints are the golden ones, damaged in a copy.
 
 use super::fixture::expect;
-use crate::shared;
+use crate::support::golden;
 use serde_json::{Value, json};
 use slmc::model::spec::{Mixer, ModelSpec};
 use slmc::model::weights::{Model, Outline};
@@ -10,14 +10,14 @@ use std::fs;
 use std::path::Path;
 
 /// A copy of a golden checkpoint with another configuration.
-fn copy(name: &str, edit: impl FnOnce(&mut Value)) -> Option<tempfile::TempDir> {
-    let source = shared("golden")?.join(name);
+fn copy(name: &str, edit: impl FnOnce(&mut Value)) -> tempfile::TempDir {
+    let source = golden(name);
     let dir = tempfile::tempdir().unwrap();
     fs::copy(source.join("model.safetensors"), dir.path().join("model.safetensors")).unwrap();
     let mut config = serde_json::from_slice(&fs::read(source.join("config.json")).unwrap()).unwrap();
     edit(&mut config);
     fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
-    Some(dir)
+    dir
 }
 
 fn spec(dir: &Path) -> ModelSpec {
@@ -65,21 +65,21 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
             "phi3-fused-qkv",
             "num_key_value_heads",
             json!(4),
-            "`model.layers.0.self_attn.qkv_proj.weight` has shape [128, 64], expected [192, 64]",
+            "`model.layers.0.self_attn.qkv_proj.weight` has shape [80, 40], expected [120, 40]",
         ),
         (
             "phi3-fused-qkv",
             "intermediate_size",
-            json!(80),
-            "`model.layers.0.mlp.gate_up_proj.weight` has shape [320, 64], expected [160, 64]",
+            json!(36),
+            "`model.layers.0.mlp.gate_up_proj.weight` has shape [144, 40], expected [72, 40]",
         ),
         ("gpt2", "activation_function", json!("relu"), "gpt2 supports gelu_new, gelu_pytorch_tanh, gelu"),
         ("gpt2", "scale_attn_weights", json!(false), "`scale_attn_weights` is `false`"),
         ("gpt2", "scale_attn_by_inverse_layer_idx", json!(true), "`scale_attn_by_inverse_layer_idx` is `true`"),
         ("gpt2", "add_cross_attention", json!(true), "`add_cross_attention` is `true`"),
-        ("gpt2", "n_head", json!(5), "`n_head` is 5, expected a divisor of hidden_size, 64"),
-        ("gpt2", "n_inner", json!(128), "`transformer.h.0.mlp.c_fc.weight` has shape [64, 256], expected [64, 128]"),
-        ("gpt2", "tie_word_embeddings", json!(false), "tensor `lm_head.weight` is missing, expected shape [320, 64]"),
+        ("gpt2", "n_head", json!(3), "`n_head` is 3, expected a divisor of hidden_size, 40"),
+        ("gpt2", "n_inner", json!(128), "`transformer.h.0.mlp.c_fc.weight` has shape [40, 160], expected [40, 128]"),
+        ("gpt2", "tie_word_embeddings", json!(false), "tensor `lm_head.weight` is missing, expected shape [96, 40]"),
         ("distilbert-mlm", "activation", json!("relu"), "`activation` is `relu`; distilbert supports gelu"),
         (
             "distilbert-mlm",
@@ -102,9 +102,9 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
         (gemma, "rope_parameters", json!({"full_attention": {}}), "key `rope_parameters.sliding_attention` is missing"),
         (gemma, "layer_types", json!(["conv", "full_attention", "sliding_attention"]), "`layer_types`"),
         ("lfm2-short-conv", "conv_bias", json!(true), "tensor `model.layers.0.conv.in_proj.bias` is missing"),
-        ("lfm2-short-conv", "conv_L_cache", json!(4), "has shape [64, 1, 3], expected [64, 1, 4]"),
-        ("lfm2-short-conv", "conv_dim", json!(32), "`conv_dim` is `32`; lfm2 supports hidden_size, 64"),
-        ("lfm2-short-conv", "block_auto_adjust_ff_dim", json!(true), "has shape [160, 64], expected [256, 64]"),
+        ("lfm2-short-conv", "conv_L_cache", json!(4), "has shape [40, 1, 3], expected [40, 1, 4]"),
+        ("lfm2-short-conv", "conv_dim", json!(32), "`conv_dim` is `32`; lfm2 supports hidden_size, 40"),
+        ("lfm2-short-conv", "block_auto_adjust_ff_dim", json!(true), "has shape [72, 40], expected [256, 40]"),
         ("lfm2-short-conv", "block_ffn_dim_multiplier", json!(0.0), ""),
         (
             "lfm2-short-conv",
@@ -114,7 +114,7 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
         ),
     ];
     for (name, key, value, expected) in cases {
-        let Some(dir) = copy(name, |config| config[key] = value.clone()) else { return };
+        let dir = copy(name, |config| config[key] = value.clone());
         match expected {
             // Not read where another key makes it moot.
             "" => drop(Model::open(dir.path()).unwrap()),
@@ -122,19 +122,17 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
         }
     }
     for name in ["mistral", "qwen2-qkv-bias", "qwen3-qk-norm", "gemma3-text", "lfm2-short-conv"] {
-        let Some(dir) = copy(name, |config| drop(config.as_object_mut().unwrap().remove("num_key_value_heads"))) else {
-            return;
-        };
+        let dir = copy(name, |config| drop(config.as_object_mut().unwrap().remove("num_key_value_heads")));
         expect(dir.path(), &["key `num_key_value_heads` is missing"]);
     }
 }
 
 #[test]
 fn windows_are_those_of_transformers() {
-    let windows = |name: &str, edit: &dyn Fn(&mut Value)| -> Option<Vec<Option<usize>>> {
-        let dir = copy(name, edit)?;
+    let windows = |name: &str, edit: &dyn Fn(&mut Value)| -> Vec<Option<usize>> {
+        let dir = copy(name, edit);
         let window = |mixer: &Mixer| if let Mixer::Attention(attention) = mixer { attention.window } else { None };
-        Some(spec(dir.path()).layers.iter().map(|layer| window(&layer.mixer)).collect())
+        spec(dir.path()).layers.iter().map(|layer| window(&layer.mixer)).collect()
     };
     let remove = |config: &mut Value, key: &str| drop(config.as_object_mut().unwrap().remove(key));
     type Edit<'a> = &'a dyn Fn(&mut Value);
@@ -180,44 +178,43 @@ fn windows_are_those_of_transformers() {
         ),
     ];
     for (name, edit, expected) in cases {
-        let Some(found) = windows(name, edit) else { return };
-        assert_eq!(found, expected, "{name}");
+        assert_eq!(windows(name, edit), expected, "{name}");
     }
 }
 
 #[test]
 fn both_spellings_give_the_same_specification() {
-    let Some(new) = copy("gemma3-text", |_| {}) else { return };
+    let new = copy("gemma3-text", |_| {});
     let old = copy("gemma3-text", |config| {
         drop(config.as_object_mut().unwrap().remove("rope_parameters"));
         (config["rope_theta"], config["rope_local_base_freq"]) = (json!(1e6), json!(1e4));
         config["torch_dtype"] = config["dtype"].take();
     });
-    assert_eq!(spec(new.path()), spec(old.unwrap().path()));
-    // √64 is a power of two; √hidden of the real models is rounded to the type they compute in.
-    assert_eq!(spec(new.path()).embedding_scale.to_bits(), 8f32.to_bits());
+    assert_eq!(spec(new.path()), spec(old.path()));
+    // √hidden in the type that the checkpoint computes in, here f32.
+    assert_eq!(spec(new.path()).embedding_scale.to_bits(), 40f32.sqrt().to_bits());
 
-    let Some(new) = copy("lfm2-short-conv", |_| {}) else { return };
+    let new = copy("lfm2-short-conv", |_| {});
     let old = copy("lfm2-short-conv", |config| {
         for key in ["rope_parameters", "layer_types", "tie_word_embeddings", "intermediate_size"] {
             drop(config.as_object_mut().unwrap().remove(key));
         }
         (config["full_attn_idxs"], config["theta"], config["rope_theta"]) = (json!([1]), json!(1e6), json!(1e6));
-        (config["tie_embedding"], config["conv_dim"], config["block_ff_dim"]) = (json!(true), json!(64), json!(160));
+        (config["tie_embedding"], config["conv_dim"], config["block_ff_dim"]) = (json!(true), json!(40), json!(72));
     });
-    assert_eq!(spec(new.path()), spec(old.unwrap().path()));
-    // 2/3 of 160 is 106, rounded up to a multiple of 32.
+    assert_eq!(spec(new.path()), spec(old.path()));
+    // 2/3 of 72 is 48, rounded up to a multiple of 32.
     let adjusted = copy("lfm2-short-conv", |config| {
         (config["block_auto_adjust_ff_dim"], config["block_multiple_of"]) = (json!(true), json!(32));
     });
-    expect(adjusted.unwrap().path(), &["has shape [160, 64], expected [128, 64]"]);
+    expect(adjusted.path(), &["has shape [72, 40], expected [64, 40]"]);
 
     for name in ["mistral", "qwen2-qkv-bias", "qwen3-qk-norm", "phi3-fused-qkv"] {
-        let new = copy(name, |_| {}).unwrap();
+        let new = copy(name, |_| {});
         let old = copy(name, |config| {
             config["rope_theta"] = config["rope_parameters"]["rope_theta"].take();
             drop(config.as_object_mut().unwrap().remove("rope_parameters"));
         });
-        assert_eq!(spec(new.path()), spec(old.unwrap().path()), "{name}");
+        assert_eq!(spec(new.path()), spec(old.path()), "{name}");
     }
 }

@@ -138,16 +138,6 @@ pub(super) struct LayerContext {
 
 impl AttentionContext {
     pub(super) fn new(spec: &ModelSpec, batch: &Batch, device: &Device) -> Self {
-        Self::with_frequencies(spec, batch, &RotarySpec::frequencies, device)
-    }
-
-    /// With other rotary frequencies, (head_dim / 2), than [`RotarySpec::frequencies`]: for programs that round them.
-    pub fn with_frequencies(
-        spec: &ModelSpec,
-        batch: &Batch,
-        frequencies: &dyn Fn(&RotarySpec, usize) -> Vec<f64>,
-        device: &Device,
-    ) -> Self {
         let [sequences, length] = batch.dims();
         let mut masks: Vec<(Option<usize>, Option<Tensor<4>>)> = Vec::new();
         let mut tables: Vec<(RotarySpec, usize, (Tensor<4>, Tensor<4>))> = Vec::new();
@@ -165,7 +155,7 @@ impl AttentionContext {
                 if let Some((_, _, tensors)) = tables.iter().find(same) {
                     return tensors.clone();
                 }
-                let tensors = rotary_tables(&frequencies(&rotary, attention.head_dim), batch.start, length, device);
+                let tensors = rotary_tables(&rotary.frequencies(attention.head_dim), batch.start, length, device);
                 tables.push((rotary, attention.head_dim, tensors.clone()));
                 tensors
             });

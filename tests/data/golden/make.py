@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""Makes the golden checkpoints of this folder anew, or compares them with a fresh run.
+
+    make.py           writes every folder
+    make.py --check   compares: the stored weights and tokens bit for bit, the computed values within 1e-5 of the largest
+                      magnitude, since the order of their sums depends on the CPU; exits with 1 on a difference
+
+README.md names the versions that the committed files were made with and says what each folder is for.
+"""
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+LAYERS, VOCABULARY, CONTEXT, LABELS = 3, 96, 128, 7
+SEQUENCES, LENGTH, PADDED_LENGTH = 2, 24, 15
+TOLERANCE = 1e-5
+
+F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
+# A width that no group of 32 weights divides, and head widths that are not hidden / heads where a family allows them.
+NARROW = {"hidden_size": 40, "intermediate_size": 72}
+WIDE = {"hidden_size": 64, "intermediate_size": 160}
+
+COMMON = {"vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "num_hidden_layers": LAYERS,
+          "num_attention_heads": 4, "pad_token_id": 0}
+DECODER = {**COMMON, **NARROW, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2,
+           "tie_word_embeddings": False}
+LLAMA3 = {"rope_theta": 500000.0, "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+          "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+GPT2 = {"vocab_size": VOCABULARY, "n_positions": CONTEXT, "n_embd": 40, "n_layer": LAYERS, "n_head": 4,
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+BERT = {**COMMON, **NARROW, "type_vocab_size": 2}
+DISTILBERT = {"vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "dim": 40, "hidden_dim": 72,
+              "n_layers": LAYERS, "n_heads": 4, "pad_token_id": 0}
+GEMMA = {**DECODER, "head_dim": 12, "sliding_window": 16, "tie_word_embeddings": True,
+         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+LFM2 = {**DECODER, "layer_types": ["conv", "full_attention", "conv"], "conv_L_cache": 3,
+        "block_auto_adjust_ff_dim": False, "tie_word_embeddings": True}
+QWEN = {**DECODER, "tie_word_embeddings": True}
+
+# folder: (class of configuration, class of model, configuration, type of the stored weights)
+CHECKPOINTS = {
+    "bert-classifier": ("BertConfig", "BertForSequenceClassification", {**BERT, "num_labels": LABELS}, F32),
+    "bert-encoder": ("BertConfig", "BertModel", BERT, F16),
+    "bert-mlm": ("BertConfig", "BertForMaskedLM", BERT, F32),
+    "bert-mlm-padded": ("BertConfig", "BertForMaskedLM", BERT, F16),
+    "distilbert-mlm": ("DistilBertConfig", "DistilBertForMaskedLM", DISTILBERT, F16),
+    "gemma3-text": ("Gemma3TextConfig", "Gemma3ForCausalLM", GEMMA, F32),
+    "gpt2": ("GPT2Config", "GPT2LMHeadModel", GPT2, F32),
+    "gpt2-unprefixed-with-buffers": ("GPT2Config", "GPT2LMHeadModel", GPT2, F16),
+    "lfm2-short-conv": ("Lfm2Config", "Lfm2ForCausalLM", LFM2, BF16),
+    "llama-bf16-sharded": ("LlamaConfig", "LlamaForCausalLM", DECODER, BF16),
+    "llama-gqa-tied": ("LlamaConfig", "LlamaForCausalLM", {**DECODER, "tie_word_embeddings": True}, F32),
+    "llama-mha": ("LlamaConfig", "LlamaForCausalLM", {**DECODER, **WIDE, "num_key_value_heads": 4}, F16),
+    "llama3-rope-scaling": ("LlamaConfig", "LlamaForCausalLM", {**DECODER, "rope_parameters": LLAMA3}, BF16),
+    "llama3-v4-config-keys": ("LlamaConfig", "LlamaForCausalLM", {**DECODER, "rope_parameters": LLAMA3}, F16),
+    "mistral": ("MistralConfig", "MistralForCausalLM", {**DECODER, "sliding_window": None}, BF16),
+    "mistral-sliding-window-8": ("MistralConfig", "MistralForCausalLM", {**DECODER, "sliding_window": 8}, F16),
+    "phi3-fused-qkv": ("Phi3Config", "Phi3ForCausalLM", {**DECODER, "sliding_window": None}, BF16),
+    "qwen2-qkv-bias": ("Qwen2Config", "Qwen2ForCausalLM", QWEN, F16),
+    "qwen3-qk-norm": ("Qwen3Config", "Qwen3ForCausalLM", {**QWEN, "head_dim": 16}, BF16),
+}
+
+
+def randomise(model, generator, dtype):
+    """Random values of every parameter, norms and biases included, so that one that is forgotten shows; rounded to the
+    stored type, in which the f32 model computes too."""
+    gain = 0.0 if model.config.model_type == "gemma3_text" else 1.0  # its norms multiply by 1 + weight
+    for name, parameter in model.named_parameters():
+        values = torch.randn(parameter.shape, generator=generator)
+        if name.endswith("bias"):
+            values = 0.2 * values
+        elif parameter.dim() == 1:
+            values = gain + 0.2 * values
+        elif "embed" in name or "wte" in name or "wpe" in name:
+            values = 0.2 * values
+        elif parameter.dim() == 3:  # a short convolution's kernel
+            values = 0.4 * values
+        else:
+            values = 0.1 * values
+        parameter.data.copy_(values.to(dtype).float())
+
+
+def computed(model, generator, padded):
+    """Tokens, and the values that transformers computes from them in f32."""
+    tokens = torch.randint(3, VOCABULARY, (SEQUENCES, LENGTH), generator=generator)
+    mask = torch.ones_like(tokens)
+    if padded:
+        tokens[1, PADDED_LENGTH:] = 0
+        mask[1, PADDED_LENGTH:] = 0
+    with torch.no_grad():
+        output = model(input_ids=tokens, attention_mask=mask, output_hidden_states=True)
+    golden = {"input_ids": tokens.int(), "hidden_states": torch.stack(output.hidden_states)}
+    if padded:
+        golden["attention_mask"] = mask.int()
+    if "logits" in output:
+        golden["logits"] = output.logits
+    else:
+        golden["last_hidden_state"] = output.last_hidden_state
+    return {name: tensor.contiguous() for name, tensor in golden.items()}
+
+
+def rewrite_tensors(folder, edit):
+    path = os.path.join(folder, "model.safetensors")
+    save_file(edit(load_file(path)), path, {"format": "pt"})
+
+
+def rewrite_config(folder, edit):
+    path = os.path.join(folder, "config.json")
+    with open(path) as file:
+        config = json.load(file)
+    edit(config)
+    with open(path, "w") as file:
+        file.write(json.dumps(config, indent=2) + "\n")
+
+
+def unprefixed_with_buffers(tensors):
+    """Names without `transformer.`, and the causal masks that old checkpoints carry."""
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    for layer in range(LAYERS):
+        tensors[f"h.{layer}.attn.bias"] = torch.ones(CONTEXT, CONTEXT, dtype=F16).tril().view(1, 1, CONTEXT, CONTEXT)
+        tensors[f"h.{layer}.attn.masked_bias"] = torch.tensor(-10000.0, dtype=F16)
+    return tensors
+
+
+def spelling_of_4(config):
+    """rope_theta and rope_scaling, torch_dtype."""
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope.pop("rope_theta")
+    config["rope_scaling"] = rope
+    config["torch_dtype"] = config.pop("dtype")
+    config["transformers_version"] = "4.46.0"
+
+
+def make(name, folder):
+    config_class, model_class, values, dtype = CHECKPOINTS[name]
+    generator = torch.Generator().manual_seed(1 + list(CHECKPOINTS).index(name))
+    config = getattr(transformers, config_class)(**values)
+    config._attn_implementation = "eager"
+    model = getattr(transformers, model_class)(config).eval().float()
+    randomise(model, generator, dtype)
+    golden = computed(model, generator, name == "bert-mlm-padded")
+    shards = {"max_shard_size": "60KB"} if name == "llama-bf16-sharded" else {}
+    model.to(dtype).save_pretrained(folder, **shards)
+    if name == "gpt2-unprefixed-with-buffers":
+        rewrite_tensors(folder, unprefixed_with_buffers)
+    if name == "llama3-v4-config-keys":
+        rewrite_config(folder, spelling_of_4)
+    save_file(golden, os.path.join(folder, "golden.safetensors"))
+
+
+def differences(name, committed, made):
+    """Differences between a committed folder and one that was made now."""
+    names = sorted(set(os.listdir(committed)) | set(os.listdir(made)))
+    for file in names:
+        paths = [os.path.join(folder, file) for folder in (committed, made)]
+        if not all(map(os.path.exists, paths)):
+            yield f"{name}/{file} is in one of them only"
+            continue
+        if not file.endswith(".safetensors"):
+            texts = [json.load(open(path)) for path in paths]
+            for text in texts:
+                text.pop("transformers_version", None)
+            if texts[0] != texts[1]:
+                yield f"{name}/{file} differs"
+            continue
+        old, new = map(load_file, paths)
+        if old.keys() != new.keys():
+            yield f"{name}/{file} holds other tensors"
+            continue
+        for tensor in old:
+            a, b = old[tensor], new[tensor]
+            if file != "golden.safetensors" or a.dtype != F32:
+                same = a.dtype == b.dtype and torch.equal(a, b)
+            else:
+                same = a.shape == b.shape and (a - b).abs().max() <= TOLERANCE * a.abs().max()
+            if not same:
+                yield f"{name}/{file}: {tensor} differs"
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
+    check = arguments.parse_args().check
+    here = os.path.dirname(os.path.abspath(__file__))
+    transformers.logging.set_verbosity_error()
+    torch.use_deterministic_algorithms(True)
+    found = []
+    for name in CHECKPOINTS:
+        committed = os.path.join(here, name)
+        with tempfile.TemporaryDirectory() as folder:
+            make(name, folder)
+            if check:
+                found += differences(name, committed, folder)
+                continue
+            shutil.rmtree(committed, ignore_errors=True)
+            shutil.copytree(folder, committed)
+            print(name, sum(os.path.getsize(os.path.join(committed, file)) for file in os.listdir(committed)))
+    for difference in found:
+        print(difference, file=sys.stderr)
+    if check:
+        print(f"{len(CHECKPOINTS)} checkpoints compared, {len(found)} differences; "
+              f"torch {torch.__version__}, transformers {transformers.__version__}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
