@@ -2,6 +2,7 @@
 //! simple rule, compiled for every layout, must give the logits whose digests the reference recorded.
 
 use crate::shared;
+use crate::support::root;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::Layout;
 use slm_runtime::session::Session;
@@ -115,9 +116,8 @@ pub(crate) fn logits_sha256(artifact: &ArtifactView<'_>, tokens: &[u32], piece: 
 
 #[test]
 fn logits_equal_the_reference_bit_for_bit() {
-    let Some(path) = shared("design/numerics/vectors.json") else { return };
-    let vectors: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(path).expect("vectors.json reads")).expect("vectors.json parses");
+    let vectors = std::fs::read(root("tests/data/numerics/vectors.json")).expect("vectors.json reads");
+    let vectors: serde_json::Value = serde_json::from_slice(&vectors).expect("vectors.json parses");
     let stories = &vectors["stories260k"];
     let mut wrong = Vec::new();
     for run in stories["runs"].as_array().expect("runs") {

@@ -65,13 +65,13 @@ pub(super) fn attend(
 }
 
 fn score_scale(head_dim: usize) -> f32 {
-    let scale = section("/constants/score_scale").expect("the file is there");
+    let scale = section("/constants/score_scale");
     f32::from_bits(number(&scale[format!("{head_dim}")]) as u32)
 }
 
 #[test]
 fn attending() {
-    let Some(cases) = section("/ops/attend") else { return };
+    let cases = section("/ops/attend");
     let mut differences = Differences::default();
     for (index, case) in cases.as_array().expect("cases").iter().enumerate() {
         let head_dim = numbers(&case["q"]["shape"])[1] as usize;
@@ -95,9 +95,7 @@ fn attending() {
 
 #[test]
 fn values_of_zero_give_positive_zero() {
-    if section("/ops/attend_zero_values").is_none() {
-        return;
-    }
+    section("/ops/attend_zero_values");
     let (head_dim, tokens) = (8, 3);
     let q: Vec<f32> = (0..tokens * head_dim).map(|i| i as f32 - 11.5).collect();
     let keys: Vec<f32> = q.iter().map(|value| value * -0.75).collect();
@@ -114,7 +112,7 @@ fn values_of_zero_give_positive_zero() {
 /// with a key map test it there.
 #[test]
 fn key_maps() {
-    let Some(case) = section("/ops/key_map") else { return };
+    let case = section("/ops/key_map");
     let mut differences = Differences::default();
     let vector = |name: &str| little_endian(&floats(&case[name]));
     let (mean, balance, inverse) = (vector("mean"), vector("balance"), vector("inverse"));
