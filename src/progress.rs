@@ -11,6 +11,9 @@ pub trait Progress: Sync {
     fn figures(&self, figures: &dyn std::fmt::Display);
     /// The piece of work is over.
     fn finish(&self);
+    /// The state that a killed run resumes from is on disk up to `step`: steps of training, or groups of matrices rounded by
+    /// GPTQ, counted from the first of the run.
+    fn saved(&self, step: u64);
     /// Something the user should know that is not an error; shown at once, above any bar.
     fn warn(&self, warning: &dyn std::fmt::Display);
 }
@@ -23,5 +26,6 @@ impl Progress for Silent {
     fn advance(&self, _units: u64) {}
     fn figures(&self, _figures: &dyn std::fmt::Display) {}
     fn finish(&self) {}
+    fn saved(&self, _step: u64) {}
     fn warn(&self, _warning: &dyn std::fmt::Display) {}
 }

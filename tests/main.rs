@@ -19,6 +19,7 @@ mod quantize;
 mod real_model;
 mod recipes;
 mod reference;
+mod resume;
 mod special_tokens;
 mod support;
 mod targets;

@@ -2,10 +2,11 @@
 //! every mistake is reported at once with its line.
 
 use crate::fixture::{Family, Size, write};
+use crate::support::{json_with_code, one_line, refused, root, run, slmc, stderr};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// A chain over the fixture in `model/`, the text in `text.txt`: every kind of stage but train.
@@ -69,29 +70,6 @@ fn workshop(recipe: &str) -> tempfile::TempDir {
     directory
 }
 
-fn slmc(directory: &Path, line: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_slmc"));
-    command.current_dir(directory).args(line.split_whitespace()).stdin(Stdio::null());
-    command
-}
-
-fn run(directory: &Path, line: &str) -> Output {
-    slmc(directory, line).output().expect("the program starts")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// The JSON line, the exit code being `code`.
-fn report(directory: &Path, line: &str, code: i32) -> Value {
-    let output = run(directory, line);
-    assert_eq!(output.status.code(), Some(code), "slmc {line}: {}", stderr(&output));
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    assert_eq!(text.lines().count(), 1, "{text}");
-    serde_json::from_str(&text).expect("one JSON line")
-}
-
 /// How every stage ended.
 fn states(report: &Value) -> Vec<&str> {
     report["stages"].as_array().expect("stages").iter().filter_map(|stage| stage["status"].as_str()).collect()
@@ -111,7 +89,7 @@ fn mistakes(output: &Output) -> Vec<String> {
 
 #[test]
 fn every_recipe_plans_with_at_most_its_inputs_missing() {
-    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+    let recipes = root("recipes");
     let mut names: Vec<_> =
         fs::read_dir(&recipes).expect("recipes/").map(|entry| entry.expect("an entry").path()).collect();
     names.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
@@ -140,12 +118,12 @@ fn every_recipe_plans_with_at_most_its_inputs_missing() {
 fn a_chain_runs_once_and_is_cached_with_the_same_bytes() {
     let directory = workshop(CHAIN);
     let path = directory.path();
-    let plan = report(path, "run chain.toml --plan --json", 0);
+    let plan = json_with_code(path, "run chain.toml --plan", 0);
     assert_eq!(plan["schema"], "slmc.plan/1");
     let planned: Vec<&Value> = plan["stages"].as_array().expect("stages").iter().map(|stage| &stage["stage"]).collect();
     assert_eq!(planned, ["student", "sparse", "small", "artifact.generic", "artifact.cortex-m55", "quality"]);
     assert!(!path.join("out").exists() && !path.join("chain.lock").exists(), "a plan writes nothing");
-    let first = report(path, "run chain.toml --json", 0);
+    let first = json_with_code(path, "run chain.toml", 0);
     assert_eq!(first["schema"], "slmc.run/1");
     assert_eq!(states(&first), ["done"; 6]);
     assert_eq!(first["passed"], true);
@@ -155,17 +133,17 @@ fn a_chain_runs_once_and_is_cached_with_the_same_bytes() {
     assert!(samples.len() == 2 && samples.iter().all(|text| text.starts_with("a cat")), "{samples:?}");
     assert!(fs::read_to_string(path.join("chain.lock")).expect("a lock").contains("student.data"));
     let bytes = artifacts(path);
-    let second = report(path, "run chain.toml --json", 0);
+    let second = json_with_code(path, "run chain.toml", 0);
     assert_eq!(states(&second), ["cached"; 6]);
     assert_eq!(first["stages"][5]["report"], second["stages"][5]["report"]);
     // What is gone is made again with the same bytes, so that what follows stays.
     fs::remove_dir_all(path.join("out/chain/small")).expect("it can be removed");
     fs::write(path.join("out/chain/artifact.generic.slm"), b"SLMC damaged").expect("it can be written");
     fs::remove_file(path.join("out/chain/artifact.generic.slm")).expect("it can be removed");
-    let third = report(path, "run chain.toml --json --threads 1", 0);
+    let third = json_with_code(path, "run chain.toml --threads 1", 0);
     assert_eq!(states(&third), ["cached", "cached", "done", "done", "cached", "cached"]);
     assert!(artifacts(path) == bytes, "the artifacts differ");
-    let forced = report(path, "run chain.toml --json --force", 0);
+    let forced = json_with_code(path, "run chain.toml --force", 0);
     assert_eq!(states(&forced), ["done"; 6]);
     assert!(artifacts(path) == bytes, "the artifacts differ");
     let table = String::from_utf8(run(path, "run chain.toml").stdout).expect("UTF-8");
@@ -180,20 +158,20 @@ fn a_chain_runs_once_and_is_cached_with_the_same_bytes() {
 fn a_changed_option_runs_what_depends_on_it() {
     let directory = workshop(CHAIN);
     let path = directory.path();
-    report(path, "run chain.toml --json", 0);
+    json_with_code(path, "run chain.toml", 0);
     fs::write(path.join("chain.toml"), CHAIN.replace("max_windows = 8", "max_windows = 4")).expect("written");
-    assert_eq!(states(&report(path, "run chain.toml --json", 0))[3..], ["cached", "cached", "done"]);
+    assert_eq!(states(&json_with_code(path, "run chain.toml", 0))[3..], ["cached", "cached", "done"]);
     fs::write(path.join("chain.toml"), CHAIN.replace("\"mixed\"", "\"w8\"")).expect("written");
-    let changed = report(path, "run chain.toml --json", 0);
+    let changed = json_with_code(path, "run chain.toml", 0);
     assert_eq!(states(&changed), ["cached", "cached", "done", "done", "done", "done"]);
-    assert_eq!(states(&report(path, "run chain.toml --json --seed 1", 0)), ["done"; 6]);
+    assert_eq!(states(&json_with_code(path, "run chain.toml --seed 1", 0)), ["done"; 6]);
 }
 
 #[test]
 fn a_missed_gate_and_a_model_that_does_not_fit_are_exit_code_1() {
     let directory = workshop(&CHAIN.replace("kld_max = 100", "kld_max = 0"));
     let path = directory.path();
-    let missed = report(path, "run chain.toml --json", 1);
+    let missed = json_with_code(path, "run chain.toml", 1);
     assert_eq!((&missed["passed"], &missed["gates"][0]["passed"]), (&Value::Bool(false), &Value::Bool(false)));
     assert_eq!(missed["gates"][1]["passed"], true);
     let board = "name = 'board'\ndescription = 'too small'\nlayout = 'r8k4.off8.d16.g32'\npage_bytes = 64\nflash_bytes = 1000\n";
@@ -317,7 +295,7 @@ fn recipes_extend_each_other_and_paths_are_relative_to_the_file_that_says_them()
     let own = "extends = '../chain.toml'\n[stages.quality]\nmax-windows = 2\ndata = 'own.txt'\n[gates]\nkld_max = 0\n";
     fs::write(path.join("mine/own.toml"), own).expect("written");
     fs::write(path.join("mine/own.txt"), "the man sat on the cat. ".repeat(20)).expect("written");
-    let report = report(path, "run mine/own.toml --json", 1);
+    let report = json_with_code(path, "run mine/own.toml", 1);
     assert_eq!((&report["recipe"], &report["stages"][5]["report"]["windows"]), (&Value::from("own"), &Value::from(2)));
     assert!(path.join("out/own/artifact.generic.slm").is_file() && path.join("mine/own.lock").is_file());
     fs::write(path.join("chain.toml"), format!("extends = 'mine/own.toml'\n{CHAIN}")).expect("written");
@@ -329,22 +307,22 @@ fn recipes_extend_each_other_and_paths_are_relative_to_the_file_that_says_them()
 fn another_input_than_the_lock_names_is_refused() {
     let directory = workshop(CHAIN);
     let path = directory.path();
-    report(path, "run chain.toml --json", 0);
+    json_with_code(path, "run chain.toml", 0);
     fs::write(path.join("text.txt"), "the dog ran to the mat. ".repeat(80)).expect("written");
     for line in ["run chain.toml --json", "run chain.toml --plan"] {
         let refused = mistakes(&run(path, line)).join("\n");
         assert!(refused.contains("chain.lock: `text.txt` (quality.data) has SHA-256"), "{refused}");
         assert!(refused.contains("--update-lock"), "{refused}");
     }
-    assert_eq!(states(&report(path, "run chain.toml --json --update-lock", 0))[0], "done");
-    assert_eq!(states(&report(path, "run chain.toml --json", 0)), ["cached"; 6]);
+    assert_eq!(states(&json_with_code(path, "run chain.toml --update-lock", 0))[0], "done");
+    assert_eq!(states(&json_with_code(path, "run chain.toml", 0)), ["cached"; 6]);
 }
 
 #[test]
 fn a_killed_run_goes_on() {
     let recipe = CHAIN.replace("tokens = 4000", "tokens = 40_000\ncheckpoint_every = 20");
     let (killed, whole) = (workshop(&recipe), workshop(&recipe));
-    let uninterrupted = report(whole.path(), "run chain.toml --json", 0);
+    let uninterrupted = json_with_code(whole.path(), "run chain.toml", 0);
     let mut child =
         slmc(killed.path(), "run chain.toml").stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
     let checkpoint = killed.path().join("out/chain/student.checkpoint");
@@ -354,14 +332,13 @@ fn a_killed_run_goes_on() {
     }
     let _ = child.kill();
     child.wait().expect("it ends");
-    if !checkpoint.exists() {
-        // The run was over its training before it could be killed: nothing to go on from.
-        return;
-    }
+    // Wherever that was, training is then ended at a step that is known.
+    refused(killed.path(), "run chain.toml --stop-after-step 300", "stopped after step 300");
+    assert!(checkpoint.exists());
     let output = run(killed.path(), "run chain.toml --json");
     assert!(stderr(&output).contains("Resuming"), "{}", stderr(&output));
-    let resumed: Value = serde_json::from_slice(&output.stdout).expect("one JSON line");
-    assert!(resumed["stages"][0]["report"]["resumed_from"].as_u64() >= Some(20), "{resumed}");
+    let resumed = one_line(&output);
+    assert_eq!(resumed["stages"][0]["report"]["resumed_from"], 300, "{resumed}");
     let weights = |directory: &tempfile::TempDir, stage: &str| {
         fs::read(directory.path().join(format!("out/chain/{stage}/model.safetensors"))).expect("the weights are there")
     };

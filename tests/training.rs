@@ -2,6 +2,7 @@
 //! equality of what was trained on the grid and what the artifact holds, masks held, and inputs refused.
 
 use crate::fixture::{self, Family, Size};
+use crate::support::{one_line, refused, run, slmc, stderr, succeed};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::kernels::scalar;
 use slm_runtime::layout::Layout;
@@ -17,26 +18,10 @@ use slmc::quantize::quantize;
 use slmc::quantize::tune::OnGrid;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 const TEXT: &str = "the fox ran over the hill and saw a bird in the tree. the bird sang to the fox and the fox sat down. \
     a small dog came by and asked them both to play a game in the sun. they ran and ran until the moon came up. ";
-
-fn slmc(directory: &Path, arguments: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_slmc"));
-    command.current_dir(directory).args(arguments.split_whitespace());
-    command
-}
-
-fn run(directory: &Path, arguments: &str) -> Output {
-    slmc(directory, arguments).output().expect("slmc starts")
-}
-
-fn succeed(directory: &Path, arguments: &str) {
-    let output = run(directory, arguments);
-    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 /// A directory with a model `m` of the family and a text of some thousand tokens.
 fn workplace(family: Family) -> tempfile::TempDir {
@@ -70,6 +55,8 @@ fn threads_and_a_killed_run_give_the_same_bytes() {
     let _ = killed.kill();
     killed.wait().expect("it ends");
     assert!(!path.join("three").exists() || weights(path, "three") == weights(path, "one"));
+    // Wherever that was, the run is then ended at a step that is known.
+    refused(path, &format!("{train} -o three --stop-after-step 60"), "stopped after step 60");
     succeed(path, &format!("{train} -o three"));
     assert!(weights(path, "three") == weights(path, "one"), "a resumed run gives other weights");
     assert!(!path.join("three.checkpoint").exists(), "the checkpoint is left behind");
@@ -80,17 +67,9 @@ fn a_checkpoint_of_another_run_is_refused_with_the_remedy() {
     let directory = workplace(Family::TiedLlama);
     let path = directory.path();
     let train = "train m --data text.txt --window 32 --batch 4 --tokens 4000 --checkpoint-every 20 -q -o out";
-    let mut first = slmc(path, train).spawn().expect("slmc starts");
-    while !path.join("out.checkpoint").exists() && first.try_wait().expect("it can be waited for").is_none() {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let _ = first.kill();
-    first.wait().expect("it ends");
-    if !path.join("out.checkpoint").exists() {
-        return; // It ended before it could be killed.
-    }
+    refused(path, &format!("{train} --stop-after-step 20"), "stopped after step 20");
     let other = run(path, &format!("{train} --learning-rate 0.01"));
-    let message = String::from_utf8_lossy(&other.stderr).into_owned();
+    let message = stderr(&other);
     assert_eq!(other.status.code(), Some(2), "{message}");
     assert!(message.contains("other settings") && message.contains("remove"), "{message}");
 }
@@ -139,9 +118,8 @@ fn tuning_brings_a_rounded_model_nearer_to_the_original_for_any_number_of_thread
     let quantize = "quantize trained --scheme w4 --calibration text.txt --json -q";
     let judged = |threads: usize| -> serde_json::Value {
         let output = run(path, &format!("{quantize} --tune 8 --threads {threads} -o tuned{threads}"));
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
-        report["tuning"].clone()
+        assert!(output.status.success(), "{}", stderr(&output));
+        one_line(&output)["tuning"].clone()
     };
     let one = judged(1);
     assert_eq!(one, judged(2));

@@ -51,6 +51,12 @@ pub struct Global {
     /// A number of bytes, or with a unit: 512MiB, 4GiB. The need is estimated before the work begins.
     #[arg(long, global = true, value_name = "SIZE")]
     pub max_ram: Option<Size>,
+
+    /// End as a kill would, with exit code 2, once the resume state of step N or a later one is on disk
+    ///
+    /// Steps are those of training; before them, `quantize` counts the groups of matrices that gptq has rounded.
+    #[arg(long, global = true, value_name = "N", hide = true)]
+    pub stop_after_step: Option<u64>,
 }
 
 impl Global {
@@ -61,7 +67,7 @@ impl Global {
             (false, true) => Verbosity::Verbose,
             (false, false) => Verbosity::Normal,
         };
-        ShellOptions { verbosity, json: self.json, progress: self.progress }
+        ShellOptions { verbosity, json: self.json, progress: self.progress, stop_after_step: self.stop_after_step }
     }
 
     /// The shell on this process's streams.

@@ -60,7 +60,8 @@ pub fn solve(
     progress: &dyn Progress,
 ) -> Result<Solved, SolverError> {
     let shapes = model.spec.matrices().into_iter().map(|(id, rows, columns)| (id, (rows, columns))).collect();
-    let mut solver = Solver { model, assignment, sparsity, shapes, kept, done: BTreeMap::new() };
+    let done = BTreeMap::new();
+    let mut solver = Solver { model, assignment, sparsity, shapes, kept, groups: 0, progress, done };
     let pass = Layerwise { model, sequences, device, with_original: true, with_lookups: true };
     let statistics = pass.run(&mut solver, progress, "quantizing")?;
     let mut parameters = model.parameters.clone();
@@ -85,6 +86,9 @@ struct Solver<'a> {
     /// (rows, columns)
     shapes: BTreeMap<LinearId, (usize, usize)>,
     kept: Option<&'a Kept>,
+    /// Groups that are done.
+    groups: u64,
+    progress: &'a dyn Progress,
     done: BTreeMap<LinearId, (QuantizedMatrix, MatrixReport)>,
 }
 
@@ -99,10 +103,12 @@ impl Change for Solver<'_> {
             changed.push((id, matrix.dequantize()));
             self.done.insert(id, (matrix, report));
         }
+        self.groups += 1;
         Ok(Some(changed))
     }
 
     fn change(&mut self, ids: &[LinearId], moments: Option<Moments>) -> Result<Changed, SolverError> {
+        self.groups += 1;
         let hessian = moments.as_ref().map(Hessian::new);
         let mut changed = Changed::new();
         for &id in ids {
@@ -139,6 +145,7 @@ impl Change for Solver<'_> {
         if let Some(kept) = self.kept {
             let done = ids.iter().filter_map(|id| self.done.get(id).map(|(matrix, report)| (*id, matrix, report)));
             kept.save(&done.collect::<Vec<_>>())?;
+            self.progress.saved(self.groups);
         }
         Ok(changed)
     }

@@ -46,6 +46,8 @@ pub struct ShellOptions {
     pub json: bool,
     /// `--progress`.
     pub progress: ProgressMode,
+    /// `--stop-after-step`: the process ends when a state of this step or a later one is on disk.
+    pub stop_after_step: Option<u64>,
 }
 
 /// What a line on stderr is.

@@ -1,6 +1,7 @@
 //! Progress as [`Shell`] shows it: a bar with the time left on a terminal, JSON lines with `--progress json`, else
 //! nothing. JSON events are thinned by count, not by clock, so that the same work gives the same lines.
 
+use super::ExitStatus;
 use super::messages::{Shell, lock};
 use crate::progress::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -98,6 +99,16 @@ impl Progress for Shell {
         }
         if self.sends_events() {
             self.event(json!({ "event": "finish", "what": work.what, "done": work.done, "unit": work.unit }));
+        }
+    }
+
+    /// Ends the process where `--stop-after-step` says so, as a kill would: nothing is closed, removed or reported to callers.
+    fn saved(&self, step: u64) {
+        if self.options().stop_after_step.is_some_and(|last| step >= last) {
+            self.error(&anyhow::anyhow!(
+                "stopped after step {step}, whose state is saved, by --stop-after-step; run the command without it to go on"
+            ));
+            std::process::exit(i32::from(ExitStatus::Error as u8));
         }
     }
 

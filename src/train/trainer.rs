@@ -148,6 +148,7 @@ impl Run<'_> {
             if state.step.is_multiple_of(every) && state.step < steps {
                 checkpoint::save(&checkpoint_path, &self.fingerprint, &state)?;
                 saved = state.step;
+                progress.saved(saved);
             }
         }
         progress.finish();
