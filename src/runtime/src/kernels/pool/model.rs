@@ -1,6 +1,6 @@
 //! The pool under loom, which runs the code of this module in every order that a few switches between threads allow, with
-//! every value that the memory model lets a load return. loom fails on a data race, on a deadlock (a thread that sleeps
-//! though there is a job, or forever) and on a leak.
+//! every value that the memory model lets a load return. loom fails on a data race, on a deadlock and on a loop that does
+//! not end.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test --release -p slm-runtime --features std --lib pool::model
@@ -59,6 +59,23 @@ fn two_workers_and_two_jobs() {
 #[test]
 fn three_workers_and_a_job() {
     explore(2, || jobs::<3>(1));
+}
+
+/// A worker that has parked is woken by a job: the caller's part waits for the worker's here, and ends in every order.
+#[test]
+fn a_parked_worker_is_woken() {
+    explore(2, || {
+        let pool = Pool::new(2).expect("threads start");
+        let came = AtomicBool::new(false);
+        pool.run(&|worker| match worker {
+            0 => {
+                while !came.load(Ordering::Acquire) {
+                    thread::yield_now();
+                }
+            }
+            _ => came.store(true, Ordering::Release),
+        });
+    });
 }
 
 /// Two callers share a pool: the one that comes second does its job alone.
