@@ -7,6 +7,7 @@ use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::kernels::scalar;
 use slm_runtime::layout::Layout;
 use slmc::compile::fit::Device;
+use slmc::model::dense_directory::recorded_sparsity;
 use slmc::model::device::device;
 use slmc::model::id::{LinearId, ParameterId, Role};
 use slmc::model::scheme::Preset;
@@ -201,4 +202,26 @@ fn bad_requests_name_what_is_wrong() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What was pruned stays pruned: training and distillation hold the zeros of a 2:4 directory, and their output says so.
+#[test]
+fn a_pruned_directory_stays_pruned() {
+    let directory = workplace(Family::TiedLlama);
+    let path = directory.path();
+    succeed(path, "prune m --pattern 2:4 --method magnitude -o sparse -q");
+    let settings = "--data text.txt --window 32 --batch 4 --tokens 2000 -q";
+    succeed(path, &format!("train sparse {settings} -o trained"));
+    succeed(path, &format!("distill --student sparse --teacher sparse {settings} -o distilled"));
+    succeed(path, &format!("distill --layers 1 --teacher sparse {settings} -o shorter"));
+    let before = recorded_sparsity(&path.join("sparse"), &Model::open(&path.join("sparse")).expect("opens").spec);
+    let before = before.expect("it is recorded");
+    assert!(!before.is_empty());
+    for (name, layers) in [("trained", 2), ("distilled", 2), ("shorter", 1)] {
+        let model = Model::open(&path.join(name)).expect("opens");
+        let sparsity = recorded_sparsity(&path.join(name), &model.spec).expect("it is recorded");
+        assert_eq!(sparsity.len(), before.len() * layers / 2, "{name}");
+        model.check_sparsity(&sparsity).expect("the zeros are where the pattern wants them");
+        assert!(weights(path, name) != weights(path, "sparse"), "{name} was trained");
+    }
 }

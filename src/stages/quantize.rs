@@ -238,9 +238,10 @@ pub fn quantize_directory(
                 progress.warn(&format_args!("{} groups of matrices are done, from an interrupted run", kept.resumed));
             }
             let solved = solver::solve(&model, &assignment, &sparsity, sequences, kept.as_ref(), device, progress);
-            if solved.is_err() {
-                // It would fail again at the same place; only what was interrupted is worth going on from.
-                crate::stages::train::forget_checkpoint(&options.out)?;
+            // A refusal would come again at the same place, so what is saved serves nothing; a state that could not be
+            // saved (a full disk) leaves the groups before it, from which the same command goes on.
+            if solved.as_ref().is_err_and(|error| !matches!(error, SolverError::Kept(_))) {
+                drop(crate::stages::train::forget_checkpoint(&options.out));
             }
             let solved = solved?;
             (with_key_maps(solved.model, &solved.statistics)?, solved.reports)
@@ -356,6 +357,9 @@ fn run_identity(options: &Options, device: &Device) -> Result<serde_json::Value,
         "scheme": format!("{:?}", options.mix),
         "keep": options.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "equalize": options.equalize,
+        "activations": options.activations.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "target": [options.target.as_str(), options.layout.name()],
+        "seed": options.seed,
         "calibration": format!("{:?}", options.source),
         "calibration_tokens": options.calibration_tokens,
         "tune": options.tune,

@@ -2,10 +2,11 @@
 
 use crate::disk::atomic::{self, AtomicError};
 use crate::disk::hash::{HashError, directory_sha256, file_sha256, hex};
-use crate::model::dense_directory;
+use crate::model::dense_directory::{self, recorded_sparsity, sparsity_json};
 use crate::model::forward::DenseWeights;
+use crate::model::id::{LinearId, ParameterId, Part};
 use crate::model::special_tokens;
-use crate::model::transform::Identity;
+use crate::model::transform::{HeldMasks, Identity, NmPattern, Sparsity, Transform};
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
@@ -200,6 +201,7 @@ pub fn train(options: &Options, device: &Device, progress: &dyn Progress) -> Res
     if let Some(teacher) = &teacher {
         compare(&student, teacher)?;
     }
+    let sparsity = kept_sparsity(options, &student)?;
     let tokenizer_directory = tokenizer_directory(options, &student, teacher.as_ref());
     let tokenizer = Tokenizer::open(&tokenizer_directory)?;
     tokenizer.check(student.spec.vocabulary)?;
@@ -222,13 +224,14 @@ pub fn train(options: &Options, device: &Device, progress: &dyn Progress) -> Res
         "device": format!("{device:?}"),
         "settings": options.settings,
     }));
-    run(options, &student, teacher.as_ref(), &samples, fingerprint, inputs, device, progress)
+    run(options, &student, &sparsity, teacher.as_ref(), &samples, fingerprint, inputs, device, progress)
 }
 
 #[expect(clippy::too_many_arguments, reason = "what `train` opened and checked, handed on once")]
 fn run(
     options: &Options,
     student: &Model,
+    sparsity: &Sparsity,
     teacher: Option<&Model>,
     samples: &Samples,
     fingerprint: String,
@@ -261,7 +264,15 @@ fn run(
     for id in student.parameters.keys() {
         start.insert(*id, student.values_f32(*id)?);
     }
-    let trained = run.train(start, &Identity, progress)?;
+    // A matrix that was pruned stays pruned: its zeros are held, and the output says so again.
+    let masks = HeldMasks::of(student, sparsity)?;
+    let transform: &dyn Transform = if sparsity.is_empty() { &Identity } else { &masks };
+    let mut trained = run.train(start, transform, progress)?;
+    for (id, values) in &mut trained.parameters {
+        if let ParameterId::Linear(linear, Part::Weight) = id {
+            masks.clear(*linear, values);
+        }
+    }
     let report = TrainReport::of(&run, &trained);
     let model = start::with_values(
         student.spec.clone(),
@@ -277,7 +288,7 @@ fn run(
         "inputs": inputs,
         "stage": stage,
         "settings": options.settings,
-        "sparsity": {},
+        "sparsity": sparsity_json(sparsity),
         "cpu_features": crate::machine::cpu_features(),
         "metrics": report.metrics(),
     });
@@ -303,6 +314,28 @@ fn start_name(start: &Start) -> String {
     match start {
         Start::Path(_) => "path".to_owned(),
         Start::Layers(layers) => format!("{layers:?}"),
+    }
+}
+
+/// The patterns of the matrices that come pruned: of the start's directory, or of the teacher's layers that are taken.
+fn kept_sparsity(options: &Options, student: &Model) -> Result<Sparsity, CommandError> {
+    match (&options.start, &options.teacher) {
+        (Start::Path(path), _) if path.is_dir() => {
+            Ok(recorded_sparsity(path, &student.spec).map_err(StartError::from)?)
+        }
+        (Start::Layers(layers), Some(teacher)) => {
+            let spec = crate::model::weights::Outline::open(teacher)?.spec;
+            let of_teacher = recorded_sparsity(teacher, &spec).map_err(StartError::from)?;
+            let taken = |(id, pattern): (LinearId, NmPattern)| {
+                let layer = match id.layer {
+                    Some(layer) => Some(layers.iter().position(|taken| *taken == usize::from(layer))? as u16),
+                    None => None,
+                };
+                Some((LinearId { layer, ..id }, pattern))
+            };
+            Ok(of_teacher.into_iter().filter_map(taken).collect())
+        }
+        _ => Ok(Sparsity::new()),
     }
 }
 
