@@ -175,3 +175,14 @@ fn files_that_cannot_be_are_refused_and_nothing_is_written() {
         assert!(!workplace.path().join("out").exists());
     }
 }
+
+#[test]
+fn a_trained_tokenizer_says_what_it_opens_with() {
+    let workplace = workplace(Value::Null);
+    let directory = workplace.path();
+    json_of(directory, "tokenizer train --vocab 300 --data text.txt -o tok");
+    let written = fs::read_to_string(directory.join("tok/tokenizer.json")).expect("it is written");
+    let written: Value = serde_json::from_str(&written).expect("JSON");
+    let opening = slmc::model::special_tokens::around_text(&written["post_processor"]);
+    assert_eq!(opening, Some((vec![0], vec![])), "<s> before a text, nothing after it");
+}
