@@ -22,6 +22,8 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 /// File by which slmc recognises a directory that it made: the provenance.
 pub const PROVENANCE_FILE: &str = "slmc.json";
+/// Folder that travels with a model unchanged, where present: chat templates by name.
+pub const COMPANION_FOLDER: &str = "additional_chat_templates";
 /// Files that travel with a model unchanged, where present.
 pub const COMPANION_FILES: [&str; 11] = [
     "tokenizer.json",

@@ -2,10 +2,9 @@
 //! template, and templates that cannot be used.
 
 use crate::fixture::{self, Family, Size};
-use serde_json::{Value, json};
+use crate::support::{json as json_line, run};
+use serde_json::json;
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 /// Longest time that a refusal of a hostile template may take.
@@ -13,20 +12,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 const TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}{{ message['role'] }} {{ message.content | trim }}.\n\
     {% endfor %}{% if add_generation_prompt %}a {% endif %}";
-
-fn run(directory: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_slmc"))
-        .current_dir(directory)
-        .args(arguments)
-        .output()
-        .expect("the program starts")
-}
-
-fn json_of(directory: &Path, arguments: &[&str]) -> Value {
-    let output = run(directory, &[arguments, &["--json"]].concat());
-    assert!(output.status.success(), "slmc {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("one JSON line")
-}
 
 /// A decoder `m` with this template.
 fn workplace(template: &str) -> tempfile::TempDir {
@@ -42,28 +27,28 @@ fn workplace(template: &str) -> tempfile::TempDir {
 fn a_question_is_asked_through_the_template() {
     let workplace = workplace(TEMPLATE);
     let directory = workplace.path();
-    let asked = json_of(directory, &["generate", "m", "--chat", " the fox ", "--tokens", "8"]);
+    let asked = json_line(directory, &["generate", "m", "--chat", " the fox ", "--tokens", "8"]);
     assert_eq!(asked["prompt"], "<s>user the fox.\na ");
-    let system = json_of(directory, &["generate", "m", "--chat", "fox", "--system", "be a dog", "--tokens", "8"]);
+    let system = json_line(directory, &["generate", "m", "--chat", "fox", "--system", "be a dog", "--tokens", "8"]);
     assert_eq!(system["prompt"], "<s>system be a dog.\nuser fox.\na ");
     // The template writes the opening token itself: continuing the rest of the prompt as a text gives the same tokens.
-    let continued = json_of(directory, &["generate", "m", "--prompt", "user the fox.\na ", "--tokens", "8"]);
+    let continued = json_line(directory, &["generate", "m", "--prompt", "user the fox.\na ", "--tokens", "8"]);
     assert_eq!(continued["tokens"], asked["tokens"]);
     assert_eq!(continued["text"], format!("user the fox.\na {}", asked["text"].as_str().expect("a text")));
     let shown = run(directory, &["generate", "m", "--chat", " the fox ", "--tokens", "8"]);
     assert_eq!(String::from_utf8_lossy(&shown.stdout), format!("{}\n", asked["text"].as_str().expect("a text")));
 
-    json_of(directory, &["quantize", "m", "--scheme", "w8", "--method", "rtn", "-o", "w8"]);
-    json_of(directory, &["compile", "w8", "--target", "x86-64-v3", "-o", "a.slm"]);
-    json_of(directory, &["compile", "w8", "--target", "x86-64-v3", "--device-only", "-o", "device.slm"]);
-    assert_eq!(json_of(directory, &["inspect", "a.slm"])["chat_template"], true);
-    let artifact = json_of(directory, &["generate", "a.slm", "--chat", "the fox", "--tokens", "8"]);
+    json_line(directory, &["quantize", "m", "--scheme", "w8", "--method", "rtn", "-o", "w8"]);
+    json_line(directory, &["compile", "w8", "--target", "x86-64-v3", "-o", "a.slm"]);
+    json_line(directory, &["compile", "w8", "--target", "x86-64-v3", "--device-only", "-o", "device.slm"]);
+    assert_eq!(json_line(directory, &["inspect", "a.slm"])["chat_template"], true);
+    let artifact = json_line(directory, &["generate", "a.slm", "--chat", "the fox", "--tokens", "8"]);
     assert_eq!((&artifact["prompt"], &artifact["prompt_tokens"]), (&asked["prompt"], &asked["prompt_tokens"]));
     let device = run(directory, &["generate", "device.slm", "--chat", "the fox"]);
     let stderr = String::from_utf8_lossy(&device.stderr);
     assert!(device.status.code() == Some(2) && stderr.contains("--tokenizer DIR"), "{stderr}");
     let elsewhere =
-        json_of(directory, &["generate", "device.slm", "--chat", "the fox", "--tokens", "8", "--tokenizer", "m"]);
+        json_line(directory, &["generate", "device.slm", "--chat", "the fox", "--tokens", "8", "--tokenizer", "m"]);
     assert_eq!(elsewhere["tokens"], artifact["tokens"]);
 }
 

@@ -180,7 +180,7 @@ fn files_that_cannot_be_are_refused_and_nothing_is_written() {
 fn a_trained_tokenizer_says_what_it_opens_with() {
     let workplace = workplace(Value::Null);
     let directory = workplace.path();
-    json_of(directory, "tokenizer train --vocab 300 --data text.txt -o tok");
+    json_line(directory, "tokenizer train --vocab 300 --data text.txt -o tok");
     let written = fs::read_to_string(directory.join("tok/tokenizer.json")).expect("it is written");
     let written: Value = serde_json::from_str(&written).expect("JSON");
     let opening = slmc::model::special_tokens::around_text(&written["post_processor"]);

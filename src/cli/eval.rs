@@ -35,7 +35,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "TASK", value_enum)]
     task: Option<TaskChoice>,
 
-    /// Tokens of a window, the opening one included
+    /// Tokens of a window, those it opens with included
     #[arg(long, value_name = "N", default_value_t = 256)]
     window: usize,
 

@@ -28,16 +28,16 @@ pub(super) struct Args {
     #[arg(value_name = "FILE.slm|DIR")]
     model: PathBuf,
 
-    /// Text to continue [default: none: the model begins one]
-    #[arg(long, value_name = "TEXT")]
+    /// Text to continue [default: none; the model begins one where its tokenizer opens texts with a token]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
 
     /// Question to answer, through the model's chat template
-    #[arg(long, value_name = "TEXT", conflicts_with = "prompt")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt", allow_hyphen_values = true)]
     chat: Option<String>,
 
     /// System message before the question [default: the template's own, if it has one]
-    #[arg(long, value_name = "TEXT", requires = "chat")]
+    #[arg(long, value_name = "TEXT", requires = "chat", conflicts_with = "prompt", allow_hyphen_values = true)]
     system: Option<String>,
 
     /// Most tokens to add [default: 64, with --chat 512]
@@ -56,7 +56,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
     top_p: f64,
 
-    /// Directory with tokenizer.json, for an artifact written for a device only
+    /// Directory with tokenizer and chat template, in place of the model's own: for artifacts written for a device only
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
 

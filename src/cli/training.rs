@@ -19,7 +19,7 @@ pub(super) struct TrainingArgs {
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
 
-    /// Tokens of a sequence, the opening one included [default: 256, or the model's maximum]
+    /// Tokens of a sequence, those it opens with included [default: 256, or the model's maximum]
     #[arg(long, value_name = "N")]
     window: Option<usize>,
 

@@ -49,9 +49,15 @@ pub enum GenerateError {
     /// The prompt has no tokens and the model no opening one.
     #[error("the prompt is empty, and the model has no token that opens a text; pass --prompt TEXT")]
     EmptyPrompt,
+    /// The template wrote nothing.
+    #[error("{}: the chat template makes an empty text of this conversation; correct it, or pass --prompt TEXT", path.display())]
+    EmptyRendering {
+        /// Where the template is.
+        path: PathBuf,
+    },
     /// The prompt alone is too long.
     #[error(
-        "the prompt has {tokens} tokens, the context holds {context}; shorten it, or compile with a larger --context"
+        "the prompt has {tokens} tokens, the context holds {context}; shorten it, or, for an artifact, compile with a larger --context"
     )]
     PromptTooLong {
         /// Of the prompt, the opening one included.
@@ -157,7 +163,11 @@ pub fn generate(
     let (mut tokens, shown, rendered) = match &options.prompt {
         Prompt::Text(text) => ([model.opening.clone(), tokenizer.encode_plain(text)?].concat(), text.as_str(), None),
         Prompt::Chat(conversation) => {
-            let rendered = model.chat_template(options.tokenizer.as_deref())?.render(conversation)?;
+            let template = model.chat_template(options.tokenizer.as_deref())?;
+            let rendered = template.render(conversation)?;
+            if rendered.is_empty() {
+                return Err(GenerateError::EmptyRendering { path: template.path().to_owned() });
+            }
             (tokenizer.encode_plain(&rendered)?, "", Some(rendered))
         }
     };

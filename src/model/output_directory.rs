@@ -3,7 +3,7 @@
 
 use super::weights::ModelError;
 use crate::disk::atomic::NewDirectory;
-use crate::disk::{COMPANION_FILES, CONFIG_FILE, PROVENANCE_FILE};
+use crate::disk::{COMPANION_FILES, COMPANION_FOLDER, CONFIG_FILE, PROVENANCE_FILE};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -18,13 +18,36 @@ pub(super) fn finish(
     write_json(&directory, CONFIG_FILE, &Value::Object(config))?;
     write_json(&directory, PROVENANCE_FILE, provenance)?;
     for name in COMPANION_FILES {
-        let file = source.join(name);
-        if file.is_file() {
-            let copied = std::fs::read(&file).and_then(|bytes| directory.write(name, bytes));
-            copied.map_err(|source| ModelError::Companion { file, source })?;
+        copy(&directory, source, Path::new(name))?;
+    }
+    let folder = source.join(COMPANION_FOLDER);
+    if folder.is_dir() {
+        let failed = |source| ModelError::Companion { file: folder.clone(), source };
+        std::fs::create_dir(directory.path().join(COMPANION_FOLDER)).map_err(failed)?;
+        let entries =
+            std::fs::read_dir(&folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>).map_err(failed)?;
+        let mut names: Vec<_> = entries.iter().map(std::fs::DirEntry::file_name).collect();
+        names.sort_unstable();
+        for name in names {
+            copy(&directory, source, &Path::new(COMPANION_FOLDER).join(name))?;
         }
     }
     Ok(directory.commit()?)
+}
+
+/// Copies a file that may be absent; anything else of that name, a dangling link too, is an error.
+fn copy(directory: &NewDirectory, source: &Path, name: &Path) -> Result<(), ModelError> {
+    let file = source.join(name);
+    if std::fs::symlink_metadata(&file).is_err() {
+        return Ok(());
+    }
+    let read = match std::fs::metadata(&file) {
+        Ok(metadata) if !metadata.is_file() => Err(std::io::Error::other("not a regular file")),
+        Ok(_) => std::fs::read(&file),
+        Err(error) => Err(error),
+    };
+    let copied = read.and_then(|bytes| std::fs::write(directory.path().join(name), bytes));
+    copied.map_err(|source| ModelError::Companion { file, source })
 }
 
 fn write_json(directory: &NewDirectory, name: &str, value: &Value) -> Result<(), ModelError> {

@@ -11,6 +11,7 @@ use crate::disk::config::{brief, read_bounded};
 use crate::disk::{CONFIG_FILE, Config, ConfigError};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use slm_runtime::format::special_tokens::{MAX_ENDS, MAX_OPENING};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -44,12 +45,31 @@ pub fn directory_of(config: &Config) -> PathBuf {
 fn end_tokens(directory: &Path, config: &Config, vocabulary: usize) -> Result<Vec<u32>, ConfigError> {
     const KEY: &str = "eos_token_id";
     let generation = directory.join(GENERATION_CONFIG_FILE);
-    let ends = if generation.is_file() { Config::read(&generation)?.tokens(KEY, vocabulary)? } else { Vec::new() };
+    let ends = if there(&generation) { Config::read(&generation)?.tokens(KEY, vocabulary)? } else { Vec::new() };
     let mut ends = if ends.is_empty() { config.tokens(KEY, vocabulary)? } else { ends };
     // Of an id that is listed twice the first counts.
     let mut seen = BTreeSet::new();
     ends.retain(|id| seen.insert(*id));
+    check_length(&if there(&generation) { generation } else { config.file().to_owned() }, KEY, &ends, MAX_ENDS)?;
     Ok(ends)
+}
+
+/// Whether there is something of this name: a directory or a dangling link is not taken for an absent file.
+fn there(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
+}
+
+/// Refuses a list that is longer than an artifact can say.
+fn check_length(file: &Path, key: &str, ids: &[u32], most: usize) -> Result<(), ConfigError> {
+    if ids.len() <= most {
+        return Ok(());
+    }
+    Err(ConfigError::Value {
+        file: file.to_owned(),
+        key: key.to_owned(),
+        found: format!("a list of {} tokens", ids.len()),
+        expected: format!("at most {most}, which is what an artifact can hold; leave out what is never written"),
+    })
 }
 
 /// The ids that the tokenizer of a directory puts before a text; none where there is no tokenizer.
@@ -59,6 +79,8 @@ fn opening_tokens(directory: &Path, vocabulary: usize) -> Result<Vec<u32>, Confi
         Some(added) => (vec![added.id], added.file, "bos_token"),
         None => (file.around_text()?.0, file.path.clone(), "post_processor"),
     };
+    check_length(&origin, key, &opening, MAX_OPENING)?;
+    file.check_spelled()?;
     if let Some(id) = opening.iter().find(|&&id| id as usize >= vocabulary) {
         return Err(ConfigError::Value {
             file: origin,
@@ -137,6 +159,27 @@ pub fn around_text(processor: &Value) -> Option<(Vec<u32>, Vec<u32>)> {
     }
 }
 
+/// The ids and spellings of the tokens that a known post-processor adds to one text.
+fn spelled(processor: &Value) -> Vec<(u32, String)> {
+    let pair = |id: &Value, token: &Value| Some((u32::try_from(id.as_u64()?).ok()?, token.as_str()?.to_owned()));
+    match processor["type"].as_str() {
+        Some("BertProcessing" | "RobertaProcessing") => {
+            ["cls", "sep"].iter().filter_map(|part| pair(&processor[part][1], &processor[part][0])).collect()
+        }
+        Some("Sequence") => processor["processors"].as_array().into_iter().flatten().flat_map(spelled).collect(),
+        Some("TemplateProcessing") => {
+            let names = processor["single"].as_array().into_iter().flatten();
+            let of_name = |part: &Value| {
+                let special = &processor["special_tokens"][part["SpecialToken"]["id"].as_str()?];
+                let (ids, tokens) = (special["ids"].as_array()?, special["tokens"].as_array()?);
+                Some(ids.iter().zip(tokens).filter_map(|(id, token)| pair(id, token)).collect::<Vec<_>>())
+            };
+            names.filter_map(of_name).flatten().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// The part of a tokenizer.json that says what opens a text. The vocabulary is skipped: it can be of many megabytes.
 struct TokenizerFile {
     path: PathBuf,
@@ -168,7 +211,7 @@ struct Added {
 impl TokenizerFile {
     fn read(directory: &Path) -> Result<Option<Self>, ConfigError> {
         let path = directory.join(TOKENIZER_FILE);
-        if !path.exists() {
+        if !there(&path) {
             return Ok(None);
         }
         let bytes = read_bounded(&path)?;
@@ -193,10 +236,35 @@ impl TokenizerFile {
         })
     }
 
+    /// Refuses a post-processor whose tokens the tokenizer has not, or has under other ids.
+    fn check_spelled(&self) -> Result<(), ConfigError> {
+        for (id, token) in spelled(&self.content.post_processor) {
+            let added = self.content.added_tokens.iter().find(|added| added.content == token).map(|added| added.id);
+            let found = match added {
+                Some(found) => Some(found),
+                None => self.vocabulary_id(&token)?,
+            };
+            if found != Some(id) {
+                return Err(ConfigError::Value {
+                    file: self.path.clone(),
+                    key: "post_processor".to_owned(),
+                    found: format!("adding `{token}` as token {id}"),
+                    expected: match found {
+                        Some(found) => {
+                            format!("{found}, the id that the tokenizer has for it; correct the one or the other")
+                        }
+                        None => "a token that the tokenizer has; add it to added_tokens, or take it out".to_owned(),
+                    },
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// The token that `add_bos_token` adds where the post-processor adds none before a text.
     fn added_by_configuration(&self, directory: &Path) -> Result<Option<Added>, ConfigError> {
         let file = directory.join(TOKENIZER_CONFIG_FILE);
-        if !self.around_text()?.0.is_empty() || !file.is_file() {
+        if !self.around_text()?.0.is_empty() || !there(&file) {
             return Ok(None);
         }
         let config = Config::read(&file)?;
@@ -284,7 +352,7 @@ mod tests {
 
     fn tokenizer(processor: Value) -> Value {
         json!({"post_processor": processor, "added_tokens": [{"id": 1, "content": "<s>"}, {"id": 2, "content": "</s>"}],
-               "model": {"type": "BPE", "vocab": {"a": 5, "<v>": 6}}})
+               "model": {"type": "BPE", "vocab": {"<t>": 3, "<u>": 4, "a": 5, "<v>": 6}}})
     }
 
     #[test]

@@ -128,7 +128,7 @@ pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<C
     };
     // Encoders of sentences may carry a template of the model they were made from; nobody asks them.
     let template = match model.spec.kind {
-        ModelKind::Decoder => ChatTemplate::open(&options.model)?,
+        ModelKind::Decoder => ChatTemplate::open_usable(&options.model)?,
         ModelKind::Encoder => None,
     };
     let host = HostSections {

@@ -13,7 +13,7 @@ use crate::model::dense_directory::{recorded_sparsity, sparsity_json};
 use crate::model::quantized_directory;
 use crate::model::scheme::{Preset, width_name};
 use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
-use crate::model::spec::{LayerSpec, ModelSpec};
+use crate::model::spec::{LayerSpec, ModelKind, ModelSpec};
 use crate::model::transform::{HeldMasks, Sparsity};
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
@@ -30,6 +30,7 @@ use crate::quantize::tune::{TuneError, Tuning};
 use crate::quantize::{mark_sparse, mark_wide, quantize, with_key_maps};
 use crate::report::chart::CHART_MAGIC;
 use crate::stages::train::TrainReport;
+use crate::text::chat_template::{ChatTemplate, ChatTemplateError};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::train;
 use burn::tensor::Device;
@@ -113,6 +114,9 @@ pub enum QuantizeError {
     /// Of the measurement of inputs.
     #[error(transparent)]
     InputWidth(#[from] InputWidthError),
+    /// Of the chat template.
+    #[error(transparent)]
+    Template(#[from] ChatTemplateError),
     /// Of the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -185,6 +189,10 @@ pub fn quantize_directory(
         Ok(tokenizer) => drop(tokenizer.check(model.spec.vocabulary)?),
         Err(TokenizerError::Missing { .. }) => {}
         Err(error) => return Err(error.into()),
+    }
+    if model.spec.kind == ModelKind::Decoder {
+        // So does the chat template.
+        ChatTemplate::open_usable(&options.model)?;
     }
     model.check_sparsity(&sparsity)?;
     if options.method == Method::Gptq {

@@ -70,6 +70,20 @@ impl ChatTemplate {
         Ok(Some(ChatTemplate { path, templates, tokens: files::special_tokens(directory)? }))
     }
 
+    /// [`ChatTemplate::open`], and tries the template on a question, so that what cannot be used is refused before anything
+    /// is written.
+    ///
+    /// # Errors
+    /// Those of both.
+    pub fn open_usable(directory: &Path) -> Result<Option<Self>, ChatTemplateError> {
+        let template = ChatTemplate::open(directory)?;
+        if let Some(template) = &template {
+            let question = Conversation { moment: Some(Moment::from_unix(0)), ..Conversation::ask(None, "Hello!") };
+            template.render(&question)?;
+        }
+        Ok(template)
+    }
+
     /// The file that holds the templates, or the directory of their files.
     pub fn path(&self) -> &Path {
         &self.path
@@ -120,8 +134,7 @@ impl ChatTemplate {
             .map_err(|failure| ChatTemplateError::from_failure(failure, &template.path, &template.name))
     }
 
-    /// The template to take: the one that is named, else the one for tools where there are some, else the default. A
-    /// model's only template is its default, whatever its name.
+    /// The template to take: the one that is named, else the one for tools where there are some, else the default.
     fn choose(&self, name: Option<&str>, tools: bool) -> Result<&Named, ChatTemplateError> {
         let find = |name: &str| self.templates.iter().find(|template| template.name == name);
         let names = || self.names().collect::<Vec<_>>().join(", ");
@@ -129,9 +142,6 @@ impl ChatTemplate {
         if let Some(name) = name {
             let unknown = || ChatTemplateError::UnknownTemplate { path: path(), name: name.to_owned(), names: names() };
             return find(name).ok_or_else(unknown);
-        }
-        if let [only] = self.templates.as_slice() {
-            return Ok(only);
         }
         let for_tools = if tools { find(TOOL_USE) } else { None };
         for_tools.or_else(|| find(DEFAULT)).ok_or_else(|| ChatTemplateError::NoDefault { path: path(), names: names() })

@@ -67,7 +67,10 @@ impl Documents {
         let mut tokens = Vec::new();
         for text in texts {
             tokens.extend(tokenizer.encode_plain(text)?);
-            tokens.push(*end);
+            // A text that was written with its end token has it once.
+            if tokens.last() != Some(end) {
+                tokens.push(*end);
+            }
         }
         Ok(tokens)
     }

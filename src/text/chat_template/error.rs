@@ -111,7 +111,7 @@ pub enum ChatTemplateError {
         names: String,
     },
     /// There are several templates, and none is the default.
-    #[error("{}: several chat templates and no `default`; name one of: {names}", path.display())]
+    #[error("{}: several chat templates ({names}) and none of them is called `default`, which is the one that a conversation is given to; rename one", path.display())]
     NoDefault {
         /// The file or directory.
         path: PathBuf,
