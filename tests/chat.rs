@@ -2,7 +2,7 @@
 //! template, and templates that cannot be used.
 
 use crate::fixture::{self, Family, Size};
-use crate::support::{json as json_line, run};
+use crate::support::{json as json_line, refused, run};
 use serde_json::json;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -79,6 +79,10 @@ fn templates_that_cannot_be_used_are_refused_in_time() {
         assert!(start.elapsed() < PATIENCE, "{shown} took {:?}", start.elapsed());
         assert!(stderr.contains("error: ") && stderr.contains(expected), "{shown}: {stderr}");
         assert!(output.stdout.is_empty() && stderr.len() < 2000, "{shown}: {stderr}");
+        // Nothing is written that carries it.
+        let quantized = run(workplace.path(), "quantize m --scheme w8 --method rtn -o out");
+        assert_eq!(quantized.status.code(), Some(2), "{shown}: {}", String::from_utf8_lossy(&quantized.stderr));
+        assert!(!workplace.path().join("out").exists(), "{shown}");
     }
 }
 
@@ -91,9 +95,39 @@ fn a_model_without_a_template_says_what_to_do() {
         (&["generate", "m", "--chat", "fox"][..], "m: holds no chat template"),
         (&["generate", "m", "--chat", "fox", "--prompt", "dog"], "cannot be used with"),
         (&["generate", "m", "--system", "fox"], "--chat <TEXT>"),
+        (&["generate", "m", "--system", "fox", "--prompt", "dog"], "cannot be used with"),
     ] {
         let output = run(directory, arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(2) && stderr.contains(expected), "{arguments:?}: {stderr}");
     }
+}
+
+#[test]
+fn templates_in_files_travel_with_the_model() {
+    let workplace = workplace("config {{ messages[0].content }}");
+    let directory = workplace.path();
+    let folder = directory.join("m/additional_chat_templates");
+    fs::create_dir(&folder).expect("a directory");
+    fs::write(folder.join("default.jinja"), "file {{ messages[0].content }}").expect("writes");
+    let asked =
+        |model: &str| json_line(directory, &["generate", model, "--chat", "-x", "--tokens", "1"])["prompt"].clone();
+    assert_eq!(asked("m"), "file -x");
+    json_line(directory, "quantize m --scheme w8 --method rtn -o w8");
+    json_line(directory, "compile w8 --target x86-64-v3 -o a.slm");
+    assert_eq!((asked("w8"), asked("a.slm")), (json!("file -x"), json!("file -x")));
+    // A template of another name is not the default one.
+    fs::rename(folder.join("default.jinja"), folder.join("rag.jinja")).expect("renames");
+    refused(directory, "generate m --chat x", "(rag) and none of them is called `default`");
+    // What stands in the place of a file is not taken for its absence.
+    fs::remove_dir_all(&folder).expect("it is there");
+    for name in ["chat_template.jinja", "generation_config.json"] {
+        fs::create_dir(directory.join("m").join(name)).expect("a directory");
+        refused(directory, "quantize m --scheme w8 --method rtn -o other", name);
+        fs::remove_dir(directory.join("m").join(name)).expect("it is there");
+    }
+    fs::write(directory.join("m/chat_template.jinja"), "{{ nothing }}").expect("writes");
+    refused(directory, "generate m --chat x", "nothing");
+    fs::write(directory.join("m/chat_template.jinja"), " \n").expect("writes");
+    refused(directory, "generate m --chat x", "makes an empty text of this conversation");
 }

@@ -186,3 +186,14 @@ fn a_trained_tokenizer_says_what_it_opens_with() {
     let opening = slmc::model::special_tokens::around_text(&written["post_processor"]);
     assert_eq!(opening, Some((vec![0], vec![])), "<s> before a text, nothing after it");
 }
+
+#[test]
+fn an_end_token_that_a_record_has_stands_once() {
+    let workplace = workplace(Value::Null);
+    let directory = workplace.path();
+    let tokens = |record: &str| {
+        fs::write(directory.join("t.jsonl"), format!("{}\n", json!({"text": record})).repeat(40)).expect("writes");
+        json_line(directory, "eval m --data t.jsonl --field text --window 2 --max-windows 10000")["tokens"].clone()
+    };
+    assert_eq!(tokens("the fox"), tokens("the fox</s>"));
+}

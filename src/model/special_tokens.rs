@@ -80,7 +80,6 @@ fn opening_tokens(directory: &Path, vocabulary: usize) -> Result<Vec<u32>, Confi
         None => (file.around_text()?.0, file.path.clone(), "post_processor"),
     };
     check_length(&origin, key, &opening, MAX_OPENING)?;
-    file.check_spelled()?;
     if let Some(id) = opening.iter().find(|&&id| id as usize >= vocabulary) {
         return Err(ConfigError::Value {
             file: origin,
@@ -91,6 +90,7 @@ fn opening_tokens(directory: &Path, vocabulary: usize) -> Result<Vec<u32>, Confi
             ),
         });
     }
+    file.check_spelled()?;
     Ok(opening)
 }
 
@@ -416,7 +416,19 @@ mod tests {
             template(json!([special("<s>"), text()])), template(json!([special("<t>"), text()]))]});
         let adds = |token: Value| (TOKENIZER_CONFIG_FILE, json!({"add_bos_token": true, "bos_token": token}));
         let plain = || (TOKENIZER_FILE, tokenizer(Value::Null));
-        let cases: [(&str, Vec<(&str, Value)>); 9] = [
+        let moved = json!({"type": "BertProcessing", "sep": ["</s>", 2], "cls": ["<s>", 4]});
+        let absent = json!({"type": "BertProcessing", "sep": ["</s>", 2], "cls": ["<none>", 4]});
+        let many: Vec<u32> = (0..10).cycle().take(70).collect();
+        let cases: [(&str, Vec<(&str, Value)>); 12] = [
+            ("adding `<s>` as token 4, expected 1, the id", vec![(TOKENIZER_FILE, tokenizer(moved))]),
+            (
+                "adding `<none>` as token 4, expected a token that the tokenizer has",
+                vec![(TOKENIZER_FILE, tokenizer(absent))],
+            ),
+            (
+                "generation_config.json: `eos_token_id` is 2.5",
+                vec![(GENERATION_CONFIG_FILE, json!({"eos_token_id": 2.5, "many": many}))],
+            ),
             ("tokenizer.json: `post_processor` is {", vec![(TOKENIZER_FILE, tokenizer(unknown))]),
             ("tokenizer.json: `post_processor` is {", vec![(TOKENIZER_FILE, tokenizer(two))]),
             (
