@@ -223,12 +223,14 @@ fn a_template_is_chosen_by_name_tools_and_default() {
         (&all[..], None, true, "tool_use"),
         (&all[..], Some("rag"), true, "rag"),
         (&all[..2], None, true, "default"),
-        (&all[1..2], None, false, "rag"),
+        (&all[1..2], Some("rag"), false, "rag"),
     ] {
         assert_eq!(named(names).render(&ask(name, tools)).expect("a text"), expected);
     }
-    let error = named(&all[1..]).render(&ask(None, false)).expect_err("no default").to_string();
-    assert!(error.contains("no `default`; name one of: rag, tool_use"), "{error}");
+    for (names, listed) in [(&all[1..], "rag, tool_use"), (&all[1..2], "rag")] {
+        let error = named(names).render(&ask(None, false)).expect_err("no default").to_string();
+        assert!(error.contains(&format!("({listed}) and none of them is called `default`")), "{error}");
+    }
     let error = named(&all).render(&ask(Some("chat"), false)).expect_err("unknown").to_string();
     assert!(error.contains("no chat template `chat`; there are: default, rag, tool_use"), "{error}");
     assert!(named(&all).check(Some("rag")).is_ok());
