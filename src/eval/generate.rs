@@ -165,7 +165,7 @@ pub fn generate(
         Prompt::Chat(conversation) => {
             let template = model.chat_template(options.tokenizer.as_deref())?;
             let rendered = template.render(conversation)?;
-            if rendered.is_empty() {
+            if rendered.trim().is_empty() {
                 return Err(GenerateError::EmptyRendering { path: template.path().to_owned() });
             }
             (tokenizer.encode_plain(&rendered)?, "", Some(rendered))
