@@ -18,7 +18,7 @@ pub(super) fn finish(
     write_json(&directory, CONFIG_FILE, &Value::Object(config))?;
     write_json(&directory, PROVENANCE_FILE, provenance)?;
     for name in COMPANION_FILES {
-        copy(&directory, source, Path::new(name))?;
+        copy(&directory, source, name)?;
     }
     let folder = source.join(COMPANION_FOLDER);
     if folder.is_dir() {
@@ -29,14 +29,15 @@ pub(super) fn finish(
         let mut names: Vec<_> = entries.iter().map(std::fs::DirEntry::file_name).collect();
         names.sort_unstable();
         for name in names {
-            copy(&directory, source, &Path::new(COMPANION_FOLDER).join(name))?;
+            let name = name.into_string().map_err(|_| failed(std::io::Error::other("a name in it is not UTF-8")))?;
+            copy(&directory, source, &format!("{COMPANION_FOLDER}/{name}"))?;
         }
     }
     Ok(directory.commit()?)
 }
 
 /// Copies a file that may be absent; anything else of that name, a dangling link too, is an error.
-fn copy(directory: &NewDirectory, source: &Path, name: &Path) -> Result<(), ModelError> {
+fn copy(directory: &NewDirectory, source: &Path, name: &str) -> Result<(), ModelError> {
     let file = source.join(name);
     if std::fs::symlink_metadata(&file).is_err() {
         return Ok(());
@@ -46,7 +47,7 @@ fn copy(directory: &NewDirectory, source: &Path, name: &Path) -> Result<(), Mode
         Ok(_) => std::fs::read(&file),
         Err(error) => Err(error),
     };
-    let copied = read.and_then(|bytes| std::fs::write(directory.path().join(name), bytes));
+    let copied = read.and_then(|bytes| directory.write(name, bytes));
     copied.map_err(|source| ModelError::Companion { file, source })
 }
 
