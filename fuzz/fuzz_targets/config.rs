@@ -14,7 +14,7 @@ fuzz_target!(|bytes: &[u8]| {
     let directory = slmc_fuzz::directory();
     slmc_fuzz::put(directory, "config.json", bytes);
     let Ok(config) = Config::open(directory) else { return };
-    let Ok(spec) = arch::spec(&config) else { return };
+    let Ok(spec) = families::spec(&config) else { return };
     if spec.layers.len() <= LAYERS {
         let _ = Preset::Mixed.assign(&spec);
     }
