@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use slmc::recipe::Target;
+use slmc::target::Target;
 
 fuzz_target!(|text: &str| {
     if let Ok(target) = Target::parse("fuzz.toml", text) {
