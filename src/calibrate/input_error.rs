@@ -1,12 +1,11 @@
 //! What 8-bit inputs cost a model: the runtime rounds the input x of every linear to 8 bits with one scale per token,
 //! s = max |x| / 127, and of a token whose largest channel is far above its others little is left. Measured for each linear
-//! as ‖(x̂ − x) Wᵀ‖² / ‖x Wᵀ‖² over the tokens of one sequence, in the f32 forward, layer by layer, so that no more than a
-//! layer or the head is in memory.
+//! as ‖(x̂ − x) Wᵀ‖² / ‖x Wᵀ‖² over the tokens of one sequence, in the f32 forward, layer by layer, so that no more than
+//! one layer, the token table and the head are in memory.
 
 use super::CalibrateError;
 use crate::model::forward::{Batch, DenseWeights, Forward, Tap, WeightSource};
-use crate::model::id::{LinearId, ParameterId, Role};
-use crate::model::spec::ModelSpec;
+use crate::model::id::LinearId;
 use crate::model::weights::Model;
 use burn::tensor::{Device, Tensor};
 
@@ -20,27 +19,21 @@ const LARGEST: f32 = 127.0;
 pub fn mean_input_error(model: &Model, tokens: &[u32], device: &Device) -> Result<f64, CalibrateError> {
     let spec = &model.spec;
     let batch = Batch::new(spec, tokens.to_vec(), 1)?;
-    let in_layer = |id: ParameterId, layer: u16| match id {
-        ParameterId::Linear(linear, _) => linear.layer == Some(layer),
-        ParameterId::Norm(of, ..) => of == Some(layer),
-        ParameterId::Kernel(of, _) | ParameterId::KeyMap(of, _) => of == layer,
-    };
     let mut sum = Sum { errors: 0.0, linears: 0, failure: None };
-    let mut part = |wanted: &dyn Fn(ParameterId) -> bool, run: &dyn Fn(&Forward<'_>, &mut dyn Tap) -> Tensor<3>| {
-        let weights = DenseWeights::part(model, device, wanted)?;
-        let forward = Forward::new(spec, &weights, device);
-        let out = run(&forward, &mut Measure { weights: &weights, spec, sum: &mut sum });
-        sum.failure.take().map_or(Ok(out), |failure| Err(CalibrateError::Device(failure)))
-    };
-    let outside = |id: ParameterId| !(0..spec.layers.len() as u16).any(|layer| in_layer(id, layer));
-    let mut hidden = part(&outside, &|forward, _| forward.embed(&batch))?;
+    let around = DenseWeights::part(model, device, |id| id.layer().is_none())?;
+    let ends = Forward::new(spec, &around, device);
+    let context = ends.context(&batch);
+    let mut hidden = ends.embed(&batch);
     for layer in 0..spec.layers.len() {
-        hidden = part(&|id| in_layer(id, layer as u16), &|forward, tap| {
-            forward.block(layer, hidden.clone(), &forward.context(&batch), tap)
-        })?;
+        let weights = DenseWeights::part(model, device, |id| id.layer() == Some(layer as u16))?;
+        let forward = Forward::new(spec, &weights, device);
+        hidden = forward.block(layer, hidden, &context, &mut Measure { weights: &weights, sum: &mut sum });
     }
-    part(&outside, &|forward, tap| forward.head(forward.finish(hidden.clone()), tap))?;
-    Ok(sum.errors / sum.linears.max(1) as f64)
+    ends.head(ends.finish(hidden), &mut Measure { weights: &around, sum: &mut sum });
+    match sum.failure {
+        Some(failure) => Err(CalibrateError::Device(failure)),
+        None => Ok(sum.errors / sum.linears.max(1) as f64),
+    }
 }
 
 /// Errors so far.
@@ -53,14 +46,11 @@ struct Sum {
 /// Adds the error of every linear it sees.
 struct Measure<'a> {
     weights: &'a dyn WeightSource,
-    spec: &'a ModelSpec,
     sum: &'a mut Sum,
 }
 
 impl Tap for Measure<'_> {
     fn linear(&mut self, id: LinearId, input: &Tensor<2>) {
-        let id =
-            if id.role == Role::LmHead && self.spec.tied_head() { LinearId::global(Role::TokenEmbedding) } else { id };
         let matrix = self.weights.matrix(id).transpose();
         // A token of zeros has no error: its scale is kept above zero so that nothing is divided by it.
         let scale = (input.clone().abs().max_dim(1) / LARGEST).clamp_min(f32::MIN_POSITIVE);

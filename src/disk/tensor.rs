@@ -318,7 +318,7 @@ impl DenseTensor {
     /// caller's vectors are used.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If `row` is out of range.
     #[inline(always)]
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
         let length = out.len() * self.dtype.bytes();

@@ -74,7 +74,7 @@ pub enum GenerateError {
     /// Of the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// Of the chat template.
+    /// The chat template refuses the conversation, or fails.
     #[error(transparent)]
     Template(#[from] ChatTemplateError),
     /// Of the f32 forward.
@@ -102,9 +102,9 @@ pub enum Stop {
 /// Result of `slmc generate`.
 #[derive(Clone, Debug, Serialize)]
 pub struct GenerateReport {
-    /// Prompt and continuation, of a conversation the answer alone; bytes that are not UTF-8 are replaced.
+    /// Prompt and continuation, or the answer alone where a conversation was asked; bytes that are not UTF-8 are replaced.
     pub text: String,
-    /// Of a conversation, the prompt that the template made of it.
+    /// The prompt that the template made, where a conversation was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
     /// Tokens of the prompt, opening ones included.

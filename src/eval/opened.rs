@@ -41,10 +41,10 @@ pub enum OpenError {
         /// The artifact.
         path: PathBuf,
     },
-    /// Of its chat template.
+    /// The chat template is refused.
     #[error(transparent)]
     Template(#[from] ChatTemplateError),
-    /// There is no chat template.
+    /// The model has no chat template.
     #[error(
         "{}: holds no chat template, so it has no way to be asked; pass the whole text with --prompt, or, for an artifact, \
          the directory it was made from with --tokenizer DIR",
@@ -235,21 +235,16 @@ impl OpenedModel {
     /// # Errors
     /// [`OpenError::NoChatTemplate`], [`OpenError::Template`].
     pub fn chat_template(&self, directory: Option<&Path>) -> Result<ChatTemplate, OpenError> {
-        let own = match &self.engine {
-            Engine::Directory { directory, .. } => Some(directory.as_path()),
-            Engine::Artifact(_) => None,
-        };
-        let (template, path) = match (directory.or(own), &self.engine) {
-            (Some(directory), _) => (ChatTemplate::open(directory)?, directory.to_owned()),
-            (None, Engine::Directory { directory, .. }) => (None, directory.clone()),
+        let (template, path) = match (directory, &self.engine) {
+            (Some(directory), _) => (ChatTemplate::open(directory)?, directory),
+            (None, Engine::Directory { directory, .. }) => (ChatTemplate::open(directory)?, directory.as_path()),
             (None, Engine::Artifact(file)) => {
                 let view = file.view()?;
                 let section = view.section(SectionKind::ChatTemplate);
-                let template = section.map(|bytes| ChatTemplate::from_section(file.path(), bytes)).transpose()?;
-                (template, file.path().to_owned())
+                (section.map(|bytes| ChatTemplate::from_section(file.path(), bytes)).transpose()?, file.path())
             }
         };
-        template.ok_or(OpenError::NoChatTemplate { path })
+        template.ok_or_else(|| OpenError::NoChatTemplate { path: path.to_owned() })
     }
 }
 

@@ -68,7 +68,7 @@ impl QuantizedMatrix {
     /// One row of [`QuantizedMatrix::dequantize`], (columns); `inline(always)`, so that the caller's vectors are used.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If `row` is out of range.
     #[inline(always)]
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
         let (scale, multipliers) = (self.row_scale[row], self.multipliers(row));

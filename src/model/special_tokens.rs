@@ -45,12 +45,15 @@ pub fn directory_of(config: &Config) -> PathBuf {
 fn end_tokens(directory: &Path, config: &Config, vocabulary: usize) -> Result<Vec<u32>, ConfigError> {
     const KEY: &str = "eos_token_id";
     let generation = directory.join(GENERATION_CONFIG_FILE);
-    let ends = if there(&generation) { Config::read(&generation)?.tokens(KEY, vocabulary)? } else { Vec::new() };
-    let mut ends = if ends.is_empty() { config.tokens(KEY, vocabulary)? } else { ends };
-    // Of an id that is listed twice the first counts.
+    let listed = if there(&generation) { Config::read(&generation)?.tokens(KEY, vocabulary)? } else { Vec::new() };
+    let (mut ends, file) = match listed.is_empty() {
+        true => (config.tokens(KEY, vocabulary)?, config.file()),
+        false => (listed, generation.as_path()),
+    };
+    // An id that is listed twice counts where it stands first.
     let mut seen = BTreeSet::new();
     ends.retain(|id| seen.insert(*id));
-    check_length(&if there(&generation) { generation } else { config.file().to_owned() }, KEY, &ends, MAX_ENDS)?;
+    check_length(file, KEY, &ends, MAX_ENDS)?;
     Ok(ends)
 }
 

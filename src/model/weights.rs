@@ -129,7 +129,7 @@ impl Parameter {
     /// vectors are used.
     ///
     /// # Panics
-    /// If there is no such row, or `out` has not its length.
+    /// If `row` is out of range, or `out` has another length.
     #[inline(always)]
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
         match self {

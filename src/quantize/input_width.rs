@@ -32,10 +32,10 @@ pub struct InputWidth {
 /// Why nothing was measured.
 #[derive(Debug, thiserror::Error)]
 pub enum InputWidthError {
-    /// Of the text.
+    /// There is no text to measure on.
     #[error(transparent)]
     Calibration(#[from] CalibrationError),
-    /// Of the run.
+    /// The f32 forward failed.
     #[error(transparent)]
     Calibrate(#[from] CalibrateError),
 }

@@ -44,7 +44,7 @@ pub enum DirectoryError {
     /// Of the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// Of the chat template.
+    /// The chat template is refused.
     #[error(transparent)]
     Template(#[from] ChatTemplateError),
     /// Of the output.

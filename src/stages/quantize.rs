@@ -111,10 +111,10 @@ pub enum QuantizeError {
     /// Of the inputs' hashes.
     #[error(transparent)]
     Hash(#[from] HashError),
-    /// Of the measurement of inputs.
+    /// The inputs of the linears could not be measured.
     #[error(transparent)]
     InputWidth(#[from] InputWidthError),
-    /// Of the chat template.
+    /// The chat template is refused.
     #[error(transparent)]
     Template(#[from] ChatTemplateError),
     /// Of the tokenizer.

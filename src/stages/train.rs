@@ -201,7 +201,7 @@ pub fn train(options: &Options, device: &Device, progress: &dyn Progress) -> Res
     if let Some(teacher) = &teacher {
         compare(&student, teacher)?;
     }
-    let sparsity = kept_sparsity(options, &student)?;
+    let sparsity = kept_sparsity(options, &student, teacher.as_ref())?;
     let tokenizer_directory = tokenizer_directory(options, &student, teacher.as_ref());
     let tokenizer = Tokenizer::open(&tokenizer_directory)?;
     tokenizer.check(student.spec.vocabulary)?;
@@ -318,14 +318,13 @@ fn start_name(start: &Start) -> String {
 }
 
 /// The patterns of the matrices that come pruned: of the start's directory, or of the teacher's layers that are taken.
-fn kept_sparsity(options: &Options, student: &Model) -> Result<Sparsity, CommandError> {
-    match (&options.start, &options.teacher) {
+fn kept_sparsity(options: &Options, student: &Model, teacher: Option<&Model>) -> Result<Sparsity, CommandError> {
+    match (&options.start, teacher) {
         (Start::Path(path), _) if path.is_dir() => {
             Ok(recorded_sparsity(path, &student.spec).map_err(StartError::from)?)
         }
         (Start::Layers(layers), Some(teacher)) => {
-            let spec = crate::model::weights::Outline::open(teacher)?.spec;
-            let of_teacher = recorded_sparsity(teacher, &spec).map_err(StartError::from)?;
+            let of_teacher = recorded_sparsity(&teacher.directory, &teacher.spec).map_err(StartError::from)?;
             let taken = |(id, pattern): (LinearId, NmPattern)| {
                 let layer = match id.layer {
                     Some(layer) => Some(layers.iter().position(|taken| *taken == usize::from(layer))? as u16),

@@ -27,6 +27,9 @@ pub enum CacheError {
     /// The tokens are refused: none, one the model does not have, or more than the context has room for.
     #[error(transparent)]
     Tokens(#[from] BatchError),
+    /// The device gave logits of another type back.
+    #[error("the device did not return f32 logits: {0}")]
+    Device(String),
 }
 
 /// What the next tokens of one text need of those already read.
@@ -113,7 +116,7 @@ impl Forward<'_> {
     /// `cache` is of the same model, and unchanged where this fails.
     ///
     /// # Errors
-    /// [`CacheError::Tokens`]: no tokens, one outside the vocabulary, or more than the context has room for.
+    /// [`CacheError::Device`], and [`CacheError::Tokens`]: no tokens, one outside the vocabulary, or more than the context has room for.
     pub fn read(&self, cache: &mut Cache, tokens: &[u32]) -> Result<Vec<f32>, CacheError> {
         Batch::after(self.spec(), cache.read, tokens)?;
         // On a thread of the pool, so that a product wakes one thread fewer and puts none to sleep.
@@ -132,7 +135,9 @@ impl Forward<'_> {
             cache.read += piece.len();
             last = Some(hidden.narrow(1, piece.len() - 1, 1));
         }
-        let logits = last.map(|hidden| self.head(self.finish(hidden), &mut NoTaps).into_data());
-        Ok(logits.and_then(|logits| logits.try_into_vec().ok()).unwrap_or_default())
+        // The caller has refused an empty list, so there is a last piece.
+        let Some(hidden) = last else { return Ok(Vec::new()) };
+        let logits = self.head(self.finish(hidden), &mut NoTaps).into_data();
+        logits.try_into_vec().map_err(|error| CacheError::Device(format!("{error:?}")))
     }
 }

@@ -5,6 +5,7 @@
 
 use super::{ChatTemplateError, DEFAULT, MAX_TEMPLATE_BYTES, MAX_TEMPLATES, Named, SPECIAL_TOKENS};
 use crate::disk::Config;
+use crate::model::special_tokens::TOKENIZER_CONFIG_FILE as TOKENIZER_CONFIG;
 use serde_json::Value;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,6 @@ const TEMPLATE_FILE: &str = "chat_template.jinja";
 /// Folder of further templates.
 const FURTHER_TEMPLATES: &str = "additional_chat_templates";
 const LEGACY_FILE: &str = "chat_template.json";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
 /// The key of templates in JSON.
 const KEY: &str = "chat_template";
