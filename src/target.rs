@@ -303,9 +303,9 @@ fn schemes_from_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<
     }
     let plain = |name: &String| {
         let scheme: QuantScheme = name.parse().map_err(serde::de::Error::custom)?;
-        match QuantScheme::ALL.contains(&scheme) {
-            true => Ok(scheme),
-            false => Err(serde::de::Error::custom(format!(
+        match scheme.storage(None) {
+            Some(_) => Ok(scheme),
+            None => Err(serde::de::Error::custom(format!(
                 "`{name}` is two schemes; a device that runs w8 and w4.g32 runs it: list those"
             ))),
         }

@@ -135,7 +135,7 @@ impl Sweep<'_> {
             let four_bits = taken.filter_map(|(item, scheme)| match scheme {
                 QuantScheme::W8 => None,
                 QuantScheme::W4G32 => Some(item.name.clone()),
-                QuantScheme::Split { .. } => Some(format!("{} in {scheme}", item.name)),
+                other => Some(format!("{} in {other}", item.name)),
             });
             Ok(SweepPoint {
                 scheme,

@@ -14,6 +14,7 @@ use crate::report::{Align, Report, Table, grouped};
 use crate::text::tokenizer::Tokenizer;
 use serde::Serialize;
 use slm_runtime::format::spec::MAX_CHUNK;
+use slm_runtime::kernels::VectorStorage;
 use std::path::Path;
 
 /// What is known of a device's speed.
@@ -252,7 +253,10 @@ fn row(
             continue;
         }
         bytes_per_token += tensor.bytes;
-        let rate = rates.macs_per_cycle.and_then(|(w8, w4)| if tensor.storage.is_nibbles() { w4 } else { w8 });
+        let rate = rates.macs_per_cycle.and_then(|(w8, w4)| match VectorStorage::of(tensor.storage)? {
+            VectorStorage::W8 | VectorStorage::W8S24 => w8,
+            VectorStorage::W4G32 | VectorStorage::W4G32S24 => w4,
+        });
         cycles = cycles.zip(rate).map(|(sum, rate)| sum + (tensor.rows * tensor.columns) as f64 / rate);
     }
     // An encoder reads its weights once a sequence, not once a token: no ceiling of this kind.

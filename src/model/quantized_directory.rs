@@ -9,9 +9,9 @@
 //! (`activations` is absent where every linear takes 8-bit inputs, `a8`) and model.safetensors holds, for every NAME of `schemes`,
 //!
 //! ```text
-//! NAME.values      I8  (out, in)               [-127, 127] for w8, [-8, 7] for w4.g32
+//! NAME.values      I8  (out, in)               within the scheme's range: [-127, 127] for w8, [-8, 7] for w4.g32
 //! NAME.row_scale   F32 (out)                   finite, not negative
-//! NAME.multiplier  I8  (out, ceil(in / 32))    w4.g32 only: [-127, 127], never 0
+//! NAME.multiplier  I8  (out, ceil(in / group)) of schemes with groups: [-127, 127], never 0
 //! ```
 //!
 //! (of a matrix in `w8:N+w4.g32` the first N rows are w8, and the multipliers, (out − N, ceil(in / 32)), are of the others)
@@ -22,7 +22,7 @@ use super::dense_directory;
 use super::id::{KeyMapPart, LinearId, ParameterId, Part};
 use super::output_directory;
 use super::quantized::QuantizedMatrix;
-use super::scheme::{GROUP, QuantScheme, SplitError, Width, width_name, width_of_name};
+use super::scheme::{QuantScheme, SplitError, Width, names, width_name, width_of_name};
 use super::spec::ModelSpec;
 use super::transform::{MaskError, NmPattern, Sparsity};
 use super::weights::{Model, ModelError, Outline, Parameter, check_shape};
@@ -31,6 +31,7 @@ use crate::disk::tensor_file::{self, NewTensor};
 use crate::disk::{Config, ConfigError, Directory, WEIGHTS_FILE};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
+use slm_runtime::layout::MAX_MULTIPLIER;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -55,7 +56,7 @@ pub enum QuantizedError {
         /// What stands there.
         found: f32,
         /// What is allowed.
-        expected: &'static str,
+        expected: String,
     },
     /// The parts do not fit each other.
     #[error("{matrix}.{part}: {found} elements, expected {expected}; quantize the model again")]
@@ -119,7 +120,8 @@ pub(super) fn schemes(config: &Config) -> Result<Option<BTreeMap<LinearId, Quant
             name.parse().map_err(|_| list.wrong(name, "under the name of a matrix, like layers.0.attn.q"))?;
         let text = list.value(name).and_then(Value::as_str);
         let scheme = text.and_then(|text| text.parse().ok().filter(|scheme: &QuantScheme| scheme.to_string() == text));
-        schemes.insert(id, scheme.ok_or_else(|| list.unsupported(name, METHOD, "w8, w4.g32, w8:ROWS+w4.g32"))?);
+        let known = || format!("{}, w8:ROWS+w4.g32", names());
+        schemes.insert(id, scheme.ok_or_else(|| list.unsupported(name, METHOD, &known()))?);
     }
     Ok(Some(schemes))
 }
@@ -179,8 +181,8 @@ fn expected(
                 tensors.insert(format!("{id}.values"), (Dtype::I8, vec![rows, columns]));
                 tensors.insert(format!("{id}.row_scale"), (Dtype::F32, vec![rows]));
                 let multiplied = rows - scheme.wide_rows(rows);
-                if multiplied > 0 {
-                    tensors.insert(format!("{id}.multiplier"), (Dtype::I8, vec![multiplied, columns.div_ceil(GROUP)]));
+                if let Some(group) = scheme.def().group {
+                    tensors.insert(format!("{id}.multiplier"), (Dtype::I8, vec![multiplied, columns.div_ceil(group)]));
                 }
             }
             None => {
@@ -258,9 +260,9 @@ pub(super) fn read(
         let value = match quantized(parameter.id, schemes) {
             Some((id, scheme)) => {
                 let row_scale = format!("{id}.row_scale");
-                let multiplier = match scheme {
-                    QuantScheme::W8 => Vec::new(),
-                    _ => stored.signed_bytes(&format!("{id}.multiplier"))?,
+                let multiplier = match scheme.def().group {
+                    None => Vec::new(),
+                    Some(_) => stored.signed_bytes(&format!("{id}.multiplier"))?,
                 };
                 let matrix = QuantizedMatrix {
                     scheme,
@@ -302,24 +304,28 @@ pub fn validate(id: LinearId, matrix: &QuantizedMatrix) -> Result<(), QuantizedE
     if let Some((part, expected, found)) = lengths.into_iter().find(|(_, expected, found)| expected != found) {
         return Err(QuantizedError::Length { matrix: id, part, expected, found });
     }
-    let wrong = |part, index, found, expected| Err(QuantizedError::Value { matrix: id, part, index, found, expected });
+    let wrong =
+        |part, index, found, expected: String| Err(QuantizedError::Value { matrix: id, part, index, found, expected });
     for (rows, scheme) in matrix.scheme.parts(matrix.rows) {
-        let (range, in_words) = match scheme {
-            QuantScheme::W8 => (-127..=127, "an integer in [-127, 127]"),
-            _ => (-8..=7, "an integer in [-8, 7]"),
-        };
+        let (low, high) = scheme.def().range;
         let first = rows.start * matrix.columns;
         let values = &matrix.values[first..rows.end * matrix.columns];
-        if let Some(index) = values.iter().position(|value| !range.contains(value)) {
-            return wrong("values", first + index, f32::from(values[index]), in_words);
+        if let Some(index) = values.iter().position(|value| !(low..=high).contains(value)) {
+            let expected = format!("an integer in [{low}, {high}]");
+            return wrong("values", first + index, f32::from(values[index]), expected);
         }
     }
     if let Some(index) = matrix.row_scale.iter().position(|scale| !(scale.is_finite() && *scale >= 0.0)) {
-        return wrong("row_scale", index, matrix.row_scale[index], "a finite number that is not negative");
+        return wrong("row_scale", index, matrix.row_scale[index], "a finite number that is not negative".to_owned());
     }
     if let Some(index) = matrix.multiplier.iter().position(|&value| value == 0 || value == i8::MIN) {
         let found = f32::from(matrix.multiplier[index]);
-        return wrong("multiplier", index, found, "an integer in [-127, 127] other than 0");
+        return wrong(
+            "multiplier",
+            index,
+            found,
+            format!("an integer in [-{MAX_MULTIPLIER}, {MAX_MULTIPLIER}] other than 0"),
+        );
     }
     match matrix.sparsity {
         Some(pattern) => Ok(pattern.check(id, &matrix.values, matrix.columns)?),

@@ -15,10 +15,11 @@ use super::vector::{add, nearest, wide};
 use crate::calibrate::linear_algebra::{NoFactor, inverse_factor};
 use crate::calibrate::moments::Moments;
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::{GROUP, QuantScheme, SPLIT_ROWS};
+use crate::model::scheme::{QuantScheme, SPLIT_ROWS};
 use descend::descend;
 use pulp::NullaryFnOnce;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Rows that share what is loaded of U and H.
 const BLOCK: usize = 16;
@@ -199,8 +200,10 @@ pub fn quantize_matrix(
 #[derive(Clone)]
 struct Row {
     scale: f32,
-    /// By group of columns; one that is 1 for a scheme without multipliers.
+    /// By group of columns; none for a scheme without multipliers.
     multipliers: Vec<f32>,
+    /// Base 2 logarithm of the columns of a group.
+    group_shift: u32,
     values: Vec<f32>,
     /// E H Eᵀ.
     error: f64,
@@ -215,6 +218,7 @@ impl Row {
         Row {
             scale: matrix.row_scale[row],
             multipliers: matrix.multipliers(row).iter().map(|m| f32::from(*m)).collect(),
+            group_shift: matrix.scheme.def().group.map_or(0, usize::trailing_zeros),
             values: matrix.values[row * columns..][..columns].iter().map(|v| f32::from(*v)).collect(),
             error: 0.0,
             plain_error: 0.0,
@@ -225,7 +229,12 @@ impl Row {
     /// Distance of neighbouring weights at a column.
     #[inline(always)]
     fn step(&self, column: usize) -> f32 {
-        self.multipliers.get(column / GROUP).map_or(self.scale, |multiplier| self.scale * multiplier)
+        self.multipliers.get(column >> self.group_shift).map_or(self.scale, |multiplier| self.scale * multiplier)
+    }
+
+    /// The columns of a group, of so many in all.
+    fn columns_of(&self, group: usize, columns: usize) -> Range<usize> {
+        group << self.group_shift..((group + 1) << self.group_shift).min(columns)
     }
 
     fn weights(&self) -> impl Iterator<Item = f32> {
@@ -320,6 +329,7 @@ impl NullaryFnOnce for Left<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::scheme::SCHEMES;
     use slm_runtime::sample::random_u64;
 
     fn random(seed: u64, count: usize) -> Vec<f32> {
@@ -343,7 +353,7 @@ mod tests {
         let (rows, columns) = (37, 80);
         let weights = random(1, rows * columns);
         let hessian = Hessian::new(&moments(columns, 1000)).expect("it is positive definite");
-        for scheme in QuantScheme::ALL {
+        for scheme in SCHEMES.map(|def| def.scheme) {
             let rounded = quantize_matrix(&weights, rows, scheme, &hessian, None);
             assert!(rounded.error < 0.5 * rounded.plain_error, "{scheme}: {rounded:?}");
             let measured = hessian.relative_error(&weights, &rounded.matrix);

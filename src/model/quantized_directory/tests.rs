@@ -4,10 +4,11 @@ use super::*;
 use crate::disk::{CONFIG_FILE, DenseTensor};
 use crate::model::families;
 use crate::model::id::Role;
+use crate::model::scheme::SCHEMES;
 use crate::model::weights::Outline;
 use std::fs;
 
-/// A tied two-layer llama without weights on disk: w8 and w4.g32 in turn, key maps, one matrix left dense.
+/// A tied two-layer llama without weights on disk: every scheme in turn, key maps, one matrix left dense.
 fn model(directory: &Path) -> Model {
     let Value::Object(map) = json!({
         "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "intermediate_size": 40,
@@ -25,8 +26,7 @@ fn model(directory: &Path) -> Model {
         let dense = LinearId::layer(1, Role::Up);
         let value = match id {
             ParameterId::Linear(matrix, Part::Weight) if matrix != dense => {
-                let scheme = if n % 2 == 0 { QuantScheme::W8 } else { QuantScheme::W4G32 };
-                Parameter::Quantized(matrix_of(scheme, shape[0], shape[1], n))
+                Parameter::Quantized(matrix_of(SCHEMES[n % SCHEMES.len()].scheme, shape[0], shape[1], n))
             }
             _ => {
                 let values: Vec<f32> =
@@ -51,8 +51,9 @@ fn matrix_of(scheme: QuantScheme, rows: usize, columns: usize, seed: usize) -> Q
         activations: slm_runtime::kernels::Width::Bits8,
     };
     let value = |i: usize| {
-        let (low, range) = if scheme.of_row(i / columns) == QuantScheme::W8 { (-127, 255) } else { (-8, 16) };
-        (low + ((i * 7 + seed) % range) as i32) as i8
+        let (low, high) = scheme.of_row(i / columns).def().range;
+        let range = i32::from(high) - i32::from(low) + 1;
+        (i32::from(low) + (i * 7 + seed) as i32 % range) as i8
     };
     matrix.values = (0..rows * columns).map(value).collect();
     matrix.row_scale = (0..rows).map(|i| (i + seed) as f32 * 0.01).collect();
@@ -109,8 +110,13 @@ fn numbers_outside_a_scheme_are_refused_before_writing_and_on_reading() {
     let good = model(dir.path());
     let ids = |scheme| good.schemes().into_iter().find(|(_, s)| *s == scheme).unwrap().0;
     let (w8, w4) = (ids(QuantScheme::W8), ids(QuantScheme::W4G32));
+    let (wide, w3) = (ids(QuantScheme::W4G64), ids(QuantScheme::W3G32));
     type Damage = fn(&mut QuantizedMatrix);
-    let cases: [(LinearId, Damage, &str); 9] = [
+    let cases: [(LinearId, Damage, &str); 13] = [
+        (wide, |m| m.values[1] = 8, ".values: element 1 is 8, expected an integer in [-8, 7]"),
+        (wide, |m| m.columns = 16_672, "16672 columns, w4.g64 allows at most 16640"),
+        (w3, |m| m.values[1] = 4, ".values: element 1 is 4, expected an integer in [-4, 3]"),
+        (w3, |m| m.values[1] = -5, ".values: element 1 is -5"),
         (w8, |m| m.values[3] = -128, ".values: element 3 is -128, expected an integer in [-127, 127]"),
         (w4, |m| m.values[1] = 8, ".values: element 1 is 8, expected an integer in [-8, 7]"),
         (w4, |m| m.values[1] = -9, ".values: element 1 is -9"),
@@ -227,7 +233,7 @@ fn a_split_is_written_read_back_and_checked_by_rows() {
     let text = fs::read_to_string(out.join(CONFIG_FILE)).unwrap();
     let original: Value = serde_json::from_str(&text).unwrap();
     for (name, scheme, expected) in [
-        ("embed.token", "w8:65+w4.g32", "is `w8:65+w4.g32`; slmc supports w8, w4.g32, w8:ROWS+w4.g32"),
+        ("embed.token", "w8:65+w4.g32", "is `w8:65+w4.g32`; slmc supports w8, w4.g32, w4.g64, w3.g32, w8:ROWS+w4.g32"),
         ("embed.token", "w8:64+w4", "is `w8:64+w4`; slmc supports"),
         ("embed.token", "w8:128+w4.g32", "schemes: `embed.token` has 75 rows, which leaves no second part"),
         ("layers.0.attn.q", "w8:64+w4.g32", "schemes: `layers.0.attn.q` cannot be w8:64+w4.g32: only the rows of"),
