@@ -2,7 +2,9 @@
 //! and each number names its source. The targets in `targets/` are part of the program; a person's own file is read
 //! by path.
 
+use crate::model::id::LinearId;
 use crate::model::scheme::QuantScheme;
+use crate::model::size::Assignment;
 use crate::model::transform::NmPattern;
 use crate::recipe::schema::{self, SchemaError, nearest, positive, positive_rate};
 use crate::report::{Align, Report, Table, grouped};
@@ -65,6 +67,20 @@ pub enum TargetError {
         /// The rule.
         expected: String,
     },
+}
+
+/// A matrix whose scheme the target does not run.
+#[derive(Debug, thiserror::Error)]
+#[error("target {target} does not run {scheme}, the scheme of `{id}`; quantize it to {runs}")]
+pub struct SchemeRefused {
+    /// The target.
+    pub target: String,
+    /// The first such matrix.
+    pub id: LinearId,
+    /// Its scheme.
+    pub scheme: QuantScheme,
+    /// The schemes that the target runs.
+    pub runs: String,
 }
 
 /// A device, or a class of devices.
@@ -225,6 +241,27 @@ impl Target {
         self.ram_bytes.map(|ram| ram.saturating_sub(self.ram_reserved_bytes.unwrap_or(0)))
     }
 
+    /// Whether the target runs every scheme of a model.
+    ///
+    /// # Errors
+    /// [`SchemeRefused`] of the first matrix, some of whose rows it does not run.
+    pub fn check_schemes(&self, assignment: &Assignment) -> Result<(), SchemeRefused> {
+        let Some(runs) = self.required.as_ref().map(|required| &required.schemes).filter(|runs| !runs.is_empty())
+        else {
+            return Ok(());
+        };
+        let foreign = |scheme: &QuantScheme| !scheme.parts(usize::MAX).all(|(_, scheme)| runs.contains(&scheme));
+        match assignment.iter().find(|(_, scheme)| foreign(scheme)) {
+            None => Ok(()),
+            Some((id, scheme)) => Err(SchemeRefused {
+                target: self.name.clone(),
+                id: *id,
+                scheme: *scheme,
+                runs: runs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "),
+            }),
+        }
+    }
+
     fn check(&self, file: &str) -> Result<(), TargetError> {
         let invalid = |key: &str, found: String, expected: &str| {
             Err(TargetError::Invalid {
@@ -362,6 +399,9 @@ impl Report for TargetsReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::id::Role;
+    use crate::model::scheme::SCHEMES;
+    use slm_runtime::kernels::VectorStorage;
 
     const MINIMAL: &str = "name = 'x'\ndescription = 'y'\nlayout = 'r8k4.2c.d16.g32'\npage_bytes = 4096\n";
 
@@ -399,6 +439,28 @@ mod tests {
         let layouts: Vec<Layout> = Target::all().expect("all parse").iter().map(|target| target.layout).collect();
         let off8 = Layout::R8K4Offset8;
         assert_eq!(layouts, [off8, off8, Layout::R8K4, Layout::R4K4, Layout::R4K16, off8, Layout::R8K4]);
+    }
+
+    /// A target with an instruction set of its own runs what its kernels multiply, and refuses the rest by name; one without
+    /// runs every scheme, some on the portable kernels.
+    #[test]
+    fn targets_list_the_schemes_of_their_kernels() {
+        for target in Target::all().expect("all parse") {
+            let limited = target.isa.is_some() || target.required.is_some();
+            for def in &SCHEMES {
+                let assignment = Assignment::from([(LinearId::layer(1, Role::Up), def.scheme)]);
+                let runs = target.check_schemes(&assignment);
+                let in_kernels = VectorStorage::of(def.storage).is_some();
+                assert_eq!(runs.is_ok(), !limited || in_kernels, "{} and {}", target.name, def.name);
+                if let Err(refused) = runs {
+                    let expected = format!(
+                        "target {} does not run {}, the scheme of `layers.1.ffn.up`; quantize it to w8 or w4.g32",
+                        target.name, def.name
+                    );
+                    assert_eq!(refused.to_string(), expected);
+                }
+            }
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod real_model;
 mod recipes;
 mod reference;
 mod resume;
+mod schemes;
 mod special_tokens;
 mod support;
 mod targets;

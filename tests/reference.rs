@@ -14,7 +14,7 @@ use slmc::disk::DenseTensor;
 use slmc::machine::kernels::kernels;
 use slmc::model::id::{Class, KeyMapPart, ParameterId, Role};
 use slmc::model::quantized::QuantizedMatrix;
-use slmc::model::scheme::{GROUP, QuantScheme};
+use slmc::model::scheme::QuantScheme;
 use slmc::model::weights::{Model, Parameter};
 use slmc::progress::Silent;
 
@@ -38,14 +38,14 @@ fn reference_rule(weights: &[f32], rows: usize, columns: usize, scheme: QuantSch
         activations: slm_runtime::kernels::Width::Bits8,
     };
     for row in weights.chunks_exact(columns) {
-        if scheme == QuantScheme::W8 {
+        let Some(group) = scheme.def().group else {
             let (q, scale) = quantize_row(row);
             matrix.values.extend(q);
             matrix.row_scale.push(scale);
             continue;
-        }
+        };
         let steps: Vec<f32> = row
-            .chunks(GROUP)
+            .chunks(group)
             .map(|group| {
                 let largest = group.iter().fold(0f32, |most, &w| if w.abs() > most.abs() { w } else { most });
                 largest * -0.125
@@ -53,7 +53,7 @@ fn reference_rule(weights: &[f32], rows: usize, columns: usize, scheme: QuantSch
             .collect();
         let (mut multipliers, scale) = quantize_row(&steps);
         multipliers.iter_mut().filter(|m| **m == 0).for_each(|m| *m = 1);
-        for (group, &multiplier) in row.chunks(GROUP).zip(&multipliers) {
+        for (group, &multiplier) in row.chunks(group).zip(&multipliers) {
             let unit = scale * f32::from(multiplier);
             let inverse = 1.0 / if unit == 0.0 { 1.0 } else { unit };
             matrix.values.extend(group.iter().map(|w| (w * inverse).clamp(-8.0, 7.0).round_ties_even() as i8));

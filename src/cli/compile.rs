@@ -6,7 +6,7 @@ use crate::compile::CompileError;
 use crate::compile::fit::DoesNotFit;
 use crate::model::spec::ModelSpec;
 use crate::model::weights::Outline;
-use crate::quantize::policy::{not_sparse, unsupported};
+use crate::quantize::policy::not_sparse;
 use crate::recipe::Known;
 use crate::shell::{ExitStatus, Shell};
 use crate::stages::compile::{CompileReport, DirectoryError, Options, compile_directory};
@@ -96,8 +96,8 @@ impl Args {
         let outline = Outline::open(&self.model)?;
         // The integers, one byte each, and the packed weights twice: by tensor, and in the file that is emitted.
         check_memory(global, 3 * outline.spec.parameter_count() + (64 << 20), "compiling")?;
-        if let (Some(required), Some(schemes)) = (&target.required, &outline.schemes) {
-            if let Some(sparsity) = &required.sparsity
+        if let Some(schemes) = &outline.schemes {
+            if let Some(sparsity) = target.required.as_ref().and_then(|required| required.sparsity.as_ref())
                 && let Some(id) = not_sparse(&outline.spec, &outline.sparsity, sparsity.parse()?)
             {
                 bail!(
@@ -106,14 +106,7 @@ impl Args {
                     target.name
                 );
             }
-            if let Some((id, scheme)) = unsupported(schemes, &required.schemes) {
-                let runs: Vec<String> = required.schemes.iter().map(ToString::to_string).collect();
-                bail!(
-                    "target {} does not run {scheme}, the scheme of `{id}`; quantize it to {}",
-                    target.name,
-                    runs.join(" or ")
-                );
-            }
+            target.check_schemes(schemes)?;
         }
         self.check_limits(&target, &outline.spec)?;
         let options = Options {

@@ -2,6 +2,7 @@
 
 use super::device;
 use crate::compile::estimate::{Rates, estimate};
+use crate::model::weights::Outline;
 use crate::shell::{ExitStatus, Shell};
 use crate::target::Target;
 use std::path::PathBuf;
@@ -30,6 +31,9 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let target = Target::named(&self.target)?;
+        if let Some(schemes) = &Outline::open(&self.model)?.schemes {
+            target.check_schemes(schemes)?;
+        }
         let rates = Rates {
             bandwidth_bytes_per_s: target.flash_bandwidth_bytes_per_s,
             macs_per_cycle: target.macs_per_cycle.map(|rates| (rates.w8, rates.w4)),

@@ -215,14 +215,6 @@ pub fn assign(spec: &ModelSpec, preset: Preset, keeps: &[Keep]) -> Result<Assign
     Ok(assignment)
 }
 
-/// The first matrix with rows whose scheme is not among those a device runs; an empty list runs all.
-pub fn unsupported(assignment: &Assignment, runs: &[QuantScheme]) -> Option<(LinearId, QuantScheme)> {
-    let foreign = |(_, scheme): &(&LinearId, &QuantScheme)| {
-        !runs.is_empty() && !scheme.parts(usize::MAX).all(|(_, scheme)| runs.contains(&scheme))
-    };
-    assignment.iter().find(foreign).map(|(id, scheme)| (*id, *scheme))
-}
-
 /// The first linear of a feed-forward network that is not of the pattern.
 pub fn not_sparse(spec: &ModelSpec, sparsity: &Sparsity, pattern: NmPattern) -> Option<LinearId> {
     let mut ffn = spec.matrices().into_iter().map(|(id, ..)| id).filter(|id| id.role.class() == Class::Ffn);
