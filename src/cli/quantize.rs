@@ -67,7 +67,8 @@ pub(super) struct Args {
     ///
     /// PATTERN is a glob over names such as layers.3.attn.q, embed.token, head.lm, or one of embedding, attention,
     /// conv (short convolutions), ffn, head. SCHEME is w8 or w4; of a token table or LM head also w8:ROWS+w4, the first
-    /// ROWS tokens 8 bits and the others 4, since vocabularies begin with their frequent tokens.
+    /// ROWS tokens 8 bits and the others 4, since vocabularies begin with their frequent tokens. w4.g64 and w3.g32 take fewer
+    /// bytes than w4, and run on the portable kernel alone: for --target generic.
     #[arg(long, value_name = "PATTERN=SCHEME")]
     keep: Vec<Keep>,
 

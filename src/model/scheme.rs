@@ -102,9 +102,9 @@ impl QuantScheme {
     /// How many of `rows` rows, the first ones, have 8-bit values and no multipliers.
     pub fn wide_rows(self, rows: usize) -> usize {
         match self {
-            QuantScheme::W8 => rows,
-            QuantScheme::W4G32 | QuantScheme::W4G64 | QuantScheme::W3G32 => 0,
             QuantScheme::Split { wide_rows } => rows.min(wide_rows as usize),
+            whole if whole.def().group.is_none() => rows,
+            _ => 0,
         }
     }
 
@@ -332,3 +332,28 @@ impl FromStr for Preset {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("unknown scheme `{0}`; known: w8, mixed, w4")]
 pub struct UnknownPreset(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_the_table_are_those_of_their_schemes_and_names() {
+        for def in &SCHEMES {
+            assert_eq!(def.scheme.def(), def);
+            for name in [Some(def.name), def.alias].into_iter().flatten() {
+                assert_eq!(name.parse(), Ok(def.scheme));
+            }
+            assert_eq!(def.scheme.to_string(), def.name);
+            assert_eq!(def.scheme.parts(10).collect::<Vec<_>>(), [(0..10, def.scheme)]);
+            assert_eq!(def.scheme.storage(None).map(Storage::name), Some(def.name));
+            assert!(def.two_of_four.is_none_or(Storage::is_sparse), "{}", def.name);
+        }
+        let split = QuantScheme::Split { wide_rows: 64 };
+        assert_eq!(split.parts(70).collect::<Vec<_>>(), [(0..64, QuantScheme::W8), (64..70, QuantScheme::W4G32)]);
+        assert_eq!("w3".parse::<QuantScheme>(), Err(UnknownScheme::Name("w3".to_owned())));
+        let message = UnknownScheme::Name("w3".to_owned()).to_string();
+        let known = "known: w8, w4.g32 (or w4), w4.g64, w3.g32, and of a token table or LM head w8:ROWS+w4";
+        assert!(message.ends_with(known), "{message}");
+    }
+}

@@ -180,7 +180,7 @@ mod tests {
                     let input = values(2, inputs * columns);
                     let (ours, theirs) = (product(&matrix, shape, &input), by_burn(&matrix, shape, &input));
                     assert_eq!(ours.len(), inputs * rows);
-                    let largest = theirs.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+                    let largest = theirs.iter().fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
                     for (index, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
                         let error = (ours - theirs).abs() / largest;
                         assert!(error < 1e-5, "{format} {shape:?}, {inputs} inputs: {index} differs by {error}");

@@ -11,7 +11,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::columns::Columns;
-use super::tests::{Draws, STORAGES, legal};
+use super::tests::{Draws, legal, storages};
 use super::{Factors, Kernels, Rows, SCALAR, Sums, Width, available};
 use crate::format::spec::MAX_CHUNK;
 use crate::layout::{BLOCK_COLUMNS, Layout, Storage};
@@ -106,7 +106,7 @@ proptest! {
     fn products_of_random_shapes(n in 1usize..=40, k in 1usize..=700, tokens in 1usize..=70, one: bool, seed: u64) {
         let mut draws = Draws { seed, index: 0 };
         let tokens = if one { 1 } else { tokens.min(MAX_CHUNK) };
-        for storage in STORAGES {
+        for storage in storages() {
             let k = legal(storage, k);
             let matrix = draws.matrix(storage, n, k);
             for width in [Width::Bits8, Width::Bits16] {
@@ -203,7 +203,7 @@ proptest! {
 fn products_of_extremes() {
     let most = |storage: Storage| storage.max_columns();
     let mut cases = Vec::new();
-    for storage in STORAGES {
+    for storage in storages() {
         for columns in [4, 32, 36, 256, 260, 288, 512, most(storage).min(16_640), most(storage)] {
             cases.push((storage, columns));
         }

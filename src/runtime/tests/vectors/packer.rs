@@ -7,7 +7,7 @@ use std::vec::Vec;
 use crate::format::artifact::Matrix;
 use crate::kernels::columns::Columns;
 use crate::kernels::{Activations, Kernels, SCALAR, Width};
-use crate::layout::{ALIGNMENT, BLOCK_COLUMNS, Layout, NibbleCode, Storage, TileShape};
+use crate::layout::{ALIGNMENT, BLOCK_COLUMNS, Coding, Layout, NibbleCode, Storage, StorageDef, TileShape};
 
 /// A quantized matrix as plain integers.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ impl Integers {
 
     /// Columns that share a multiplier, where there are any.
     pub(crate) fn group(&self) -> usize {
-        if self.storage == Storage::W4G64 { 64 } else { 32 }
+        self.storage.def().group.unwrap_or(BLOCK_COLUMNS)
     }
 
     pub(crate) fn multiplier(&self, row: usize, group: usize) -> i8 {
@@ -53,21 +53,16 @@ impl Integers {
     /// All tiles.
     pub(crate) fn pack(&self, layout: Layout) -> Vec<u8> {
         let (r, kq, blocks) = (layout.rows(), layout.run(), self.columns.div_ceil(BLOCK_COLUMNS));
-        let w4 = matches!(self.storage, Storage::W4G32 | Storage::W4G32S24 | Storage::W4G64);
-        let w3 = self.storage == Storage::W3G32;
-        let groups = if w4 || w3 { self.columns.div_ceil(self.group()) } else { 0 };
-        let sparse = matches!(self.storage, Storage::W8S24 | Storage::W4G32S24);
+        let StorageDef { coding, group, two_of_four: sparse, .. } = *self.storage.def();
+        let groups = group.map_or(0, |group| self.columns.div_ceil(group));
         // Dense columns with their padding, and of them those that are stored.
-        let columns = if sparse && w4 { blocks.next_multiple_of(2) * BLOCK_COLUMNS } else { blocks * BLOCK_COLUMNS };
-        let stored = if sparse { columns / 2 } else { columns };
-        let bits = if w3 {
-            3
-        } else if w4 {
-            4
+        let columns = if sparse && coding == Coding::Nibble {
+            blocks.next_multiple_of(2) * BLOCK_COLUMNS
         } else {
-            8
+            blocks * BLOCK_COLUMNS
         };
-        let planes_at = r * stored * bits / 8;
+        let stored = if sparse { columns / 2 } else { columns };
+        let planes_at = r * stored * coding.bits() / 8;
         let multipliers_at = planes_at + if sparse { blocks * 4 * r } else { 0 };
         let kp = kq.min(4);
         let scales_at = multipliers_at + groups * r;
@@ -87,7 +82,7 @@ impl Integers {
                 }
                 assert_eq!(values.len(), stored);
                 for (k, &value) in values.iter().enumerate() {
-                    if w3 {
+                    if coding == Coding::ThreeBits {
                         let (block, j) = (k / 32 * 12 * r, k % 32);
                         let low = block + (j / (4 * kp)) * r * kp + (n % r) * kp + j % kp;
                         let sign = block + 8 * r + (j / (8 * kp)) * r * kp + (n % r) * kp + j % kp;
@@ -95,7 +90,7 @@ impl Integers {
                         tile[sign] |= u8::from(value < 0) << (j / kp % 8);
                         continue;
                     }
-                    if !w4 {
+                    if coding == Coding::Byte {
                         tile[(k / 32) * 32 * r + ((k % 32) / kq) * r * kq + (n % r) * kq + k % kq] = value as u8;
                         continue;
                     }

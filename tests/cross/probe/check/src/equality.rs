@@ -263,7 +263,8 @@ fn rows(out: &mut dyn Write, kernels: &Kernels, room: &mut Room<'_>, tally: &mut
             let (narrow_sums, wide_sums) = sums.split_at_mut(padded / BLOCK_COLUMNS);
             let scale = |result: Result<f32, _>| result.map_or(u32::MAX, f32::to_bits);
             scales.0 = scale((table.quantize)(x, narrow, narrow_sums));
-            scales.1 = scale((table.quantize_a16)(x, &mut wide[..2 * padded], &mut wide_sums[..2 * padded / BLOCK_COLUMNS]));
+            scales.1 =
+                scale((table.quantize_a16)(x, &mut wide[..2 * padded], &mut wide_sums[..2 * padded / BLOCK_COLUMNS]));
         }
         let equal = results[0] == results[1] && scales[0] == scales[1];
         tally.note(out, equal, format_args!("{} rows of {length}", kernels.name))?;
