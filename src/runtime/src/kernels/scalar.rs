@@ -117,10 +117,12 @@ fn decode_block<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, bl
             let run = const { if RUN < 4 { RUN } else { 4 } };
             let low = &tile[block * rows * Coding::ThreeBits.block_bytes() + row * run..];
             let signs = &low[rows * (BLOCK_COLUMNS / 4)..];
-            for (column, value) in out.iter_mut().enumerate() {
-                let (step, within) = (column / run, column % run);
-                let bits = low[step / 4 * rows * run + within] >> (2 * (step % 4)) & 3;
-                *value = three_bits(bits, signs[step / 8 * rows * run + within] >> (step % 8) & 1);
+            for (step, values) in out.chunks_exact_mut(run).enumerate() {
+                let bits = &low[step / 4 * rows * run..][..run];
+                let sign = &signs[step / 8 * rows * run..][..run];
+                for (value, (&bits, &sign)) in values.iter_mut().zip(bits.iter().zip(sign)) {
+                    *value = three_bits(bits >> (2 * (step % 4)) & 3, sign >> (step % 8) & 1);
+                }
             }
         }
         Coding::F32 => {}
