@@ -23,6 +23,7 @@ mod recipes;
 mod reference;
 mod resume;
 mod special_tokens;
+mod students;
 mod support;
 mod targets;
 mod training;
