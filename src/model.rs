@@ -4,6 +4,7 @@ pub mod dense_directory;
 pub mod device;
 pub mod families;
 pub mod forward;
+pub mod graph;
 pub mod id;
 mod output_directory;
 pub mod pattern;

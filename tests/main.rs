@@ -12,6 +12,7 @@ mod families;
 mod fixture;
 mod fuzz_seeds;
 mod golden;
+mod graph;
 mod hostile_checkpoint;
 mod incremental;
 mod interrupt;
