@@ -6,6 +6,7 @@ pub mod families;
 pub mod forward;
 pub mod graph;
 pub mod id;
+pub mod matrix;
 mod output_directory;
 pub mod pattern;
 pub mod quantized;

@@ -10,13 +10,15 @@ use super::{CalibrateError, Collector, Statistics};
 use crate::model::forward::{AttentionContext, Batch, DenseWeights, Forward, NoTaps, Tap};
 use crate::model::graph::{Graph, Input, own_matrices};
 use crate::model::id::{Class, LinearId, NormSite, ParameterId, Part, Role};
+use crate::model::matrix::into_values;
 use crate::model::spec::Head;
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use burn::tensor::{Device, Tensor, TensorData};
+use ndarray::Array2;
 
-/// New values of matrices, row-major.
-pub type Changed = Vec<(LinearId, Vec<f32>)>;
+/// New values of matrices, (rows, columns) each.
+pub type Changed = Vec<(LinearId, Array2<f32>)>;
 
 /// What is done to every group of matrices.
 pub trait Change {
@@ -240,7 +242,7 @@ impl Layerwise<'_> {
         let lookups = sensitivity(self.model, self.sequences, collector.tokens, self.device, progress)?;
         let mut moments = head.unwrap_or_else(|| Moments::new(spec.hidden, false));
         moments.rows = collector.tokens;
-        moments.gram.iter_mut().zip(lookups).for_each(|(sum, value)| *sum += value);
+        moments.gram += &lookups;
         Ok(Some(moments))
     }
 
@@ -273,9 +275,9 @@ impl Layerwise<'_> {
 
     fn replace(&self, weights: &mut DenseWeights, changed: Changed) {
         for (id, values) in changed {
-            let shape = self.model.spec.matrices().into_iter().find(|(other, ..)| *other == id);
-            let Some((_, rows, columns)) = shape else { continue };
-            weights.replace(id, Tensor::from_data(TensorData::new(values, [rows, columns]), self.device));
+            let (rows, columns) = values.dim();
+            let data = TensorData::new(into_values(values), [rows, columns]);
+            weights.replace(id, Tensor::from_data(data, self.device));
         }
     }
 }
