@@ -2,6 +2,7 @@
 //! ([`calibration`]), how a row is rounded ([`search`]) and how a matrix is ([`gptq`]), in which order ([`solver`]), how
 //! keys are mapped ([`key_map`]).
 
+pub mod budget;
 pub mod calibration;
 pub mod equalize;
 pub mod gptq;
@@ -10,7 +11,6 @@ pub mod kept;
 pub mod key_map;
 pub mod method;
 pub mod policy;
-pub mod report;
 pub mod search;
 pub mod solver;
 pub mod training_data;

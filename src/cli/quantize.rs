@@ -3,12 +3,12 @@
 use super::check_memory;
 use super::global::{Global, Size};
 use super::training::RetrainArgs;
-use crate::allocate::Budget;
 use crate::allocate::plan::Plan;
 use crate::model::device::device;
 use crate::model::scheme::Preset;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::{NmPattern, Sparsity};
+use crate::quantize::budget::Budget;
 use crate::quantize::calibration::Source;
 use crate::quantize::method::Method;
 use crate::quantize::policy::{Activations, Keep, Mix, assign, widths};

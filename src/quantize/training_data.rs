@@ -5,7 +5,6 @@ use super::method::Method;
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::Model;
 use crate::progress::Progress;
-use crate::stages::quantize::Options;
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::train::data::Samples;
 use crate::train::samples::{Data, SamplesError, TrainTask, own_task, read};
@@ -87,23 +86,24 @@ pub fn default_tuning(spec: &ModelSpec) -> usize {
 }
 
 impl Training {
-    /// What the options ask for: training by `--qat`, or tuning on the calibration after gptq.
+    /// What is asked for: training by `--qat`, or tuning on the calibration after gptq.
     ///
     /// # Errors
     /// [`TrainingDataError`].
     pub fn of(
-        options: &Options,
+        (method, tune, qat): (Method, Option<usize>, Option<&Retrain>),
+        seed: u64,
         model: &Model,
         calibration: &Calibration,
         progress: &dyn Progress,
     ) -> Result<Option<Self>, TrainingDataError> {
-        if let Some(qat) = &options.qat {
+        if let Some(qat) = qat {
             let samples = training_samples(model, qat, progress)?;
             return Ok(Some(Training { samples, settings: qat.settings.clone(), held_out: Vec::new() }));
         }
         let spec = &model.spec;
-        let times = options.tune.unwrap_or_else(|| default_tuning(spec));
-        if options.method != Method::Gptq || times == 0 {
+        let times = tune.unwrap_or_else(|| default_tuning(spec));
+        if method != Method::Gptq || times == 0 {
             return Ok(None);
         }
         let mut texts: Vec<Vec<u32>> = calibration.sequences.iter().filter(|text| text.len() > 1).cloned().collect();
@@ -111,7 +111,7 @@ impl Training {
             ModelKind::Decoder => {
                 let window = Settings::TUNE.window.min(spec.context);
                 let own = OWN_SAMPLES * calibration.tokens() + HELD_OUT * window;
-                let seed = options.seed.wrapping_add(FIRST_STREAM);
+                let seed = seed.wrapping_add(FIRST_STREAM);
                 let mut own = own_samples(model, own, window, seed, progress)?;
                 let held_out = own.split_off(own.len().saturating_sub(HELD_OUT));
                 texts.extend(own);
@@ -129,7 +129,7 @@ impl Training {
             tokens: (times * calibration.tokens()) as u64,
             batch,
             pieces: Settings::TUNE.pieces.min(batch),
-            seed: options.seed,
+            seed,
             loss,
             ..Settings::TUNE
         };

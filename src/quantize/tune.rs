@@ -19,9 +19,9 @@ use crate::model::quantized::QuantizedMatrix;
 use crate::model::transform::{HeldMasks, Transform};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
-use crate::stages::train::{CommandError, TrainReport};
 use crate::train::data::Samples;
-use crate::train::retrain::Retraining;
+use crate::train::report::TrainReport;
+use crate::train::retrain::{RetrainError, Retraining};
 use crate::train::settings::Settings;
 use burn::tensor::Device;
 use rayon::prelude::*;
@@ -34,7 +34,7 @@ use std::path::Path;
 pub enum TuneError {
     /// Of training.
     #[error(transparent)]
-    Train(#[from] CommandError),
+    Train(#[from] RetrainError),
     /// Of judging.
     #[error(transparent)]
     Probe(#[from] ProbeError),

@@ -16,8 +16,8 @@ use crate::prune::{MatrixReport, Method, PruneError, SelectionError, check, prun
 use crate::quantize::calibration::{CALIBRATION_TOKENS, CalibrationError, Source, calibration};
 use crate::quantize::training_data::{Retrain, TrainingDataError, training_samples};
 use crate::report::{Align, Report, Table, grouped};
-use crate::stages::train::TrainReport;
 use crate::train;
+use crate::train::report::TrainReport;
 use crate::train::retrain::{Retraining, values_of};
 use burn::tensor::Device;
 use serde::Serialize;
@@ -89,11 +89,11 @@ pub enum DirectoryError {
     TrainingData(#[from] TrainingDataError),
     /// Of the training run.
     #[error(transparent)]
-    Train(Box<crate::stages::train::CommandError>),
+    Train(Box<train::retrain::RetrainError>),
 }
 
-impl From<crate::stages::train::CommandError> for DirectoryError {
-    fn from(error: crate::stages::train::CommandError) -> Self {
+impl From<train::retrain::RetrainError> for DirectoryError {
+    fn from(error: train::retrain::RetrainError) -> Self {
         DirectoryError::Train(Box::new(error))
     }
 }
@@ -271,7 +271,7 @@ pub fn prune_directory(
     };
     dense_directory::write(&pruned, &provenance(options, &report, &sparsity)?, &options.out)?;
     if options.recover.is_some() {
-        crate::stages::train::forget_checkpoint(&options.out)?;
+        train::checkpoint::forget(&options.out)?;
     }
     Ok(report)
 }
@@ -314,7 +314,7 @@ fn recover(
         }
     }
     if let Some(path) = &retrain.metrics {
-        crate::stages::train::write_log(path, &trained.log)?;
+        train::report::write_log(path, &trained.log)?;
     }
     Ok((trained.parameters, report))
 }

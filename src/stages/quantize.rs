@@ -23,21 +23,24 @@ use crate::quantize::input_width::{InputWidth, InputWidthError};
 use crate::quantize::kept::Kept;
 use crate::quantize::method::Method;
 use crate::quantize::policy::{self, Activations, Keep, Mix, PolicyError};
-pub use crate::quantize::report::QuantizeReport;
 use crate::quantize::solver::{self, SolverError};
 use crate::quantize::training_data::{Retrain, Training, TrainingDataError, default_tuning};
 use crate::quantize::tune::{TuneError, Tuning};
 use crate::quantize::{mark_sparse, mark_wide, quantize, with_key_maps};
 use crate::report::chart::CHART_MAGIC;
-use crate::stages::train::TrainReport;
 use crate::text::chat_template::{ChatTemplate, ChatTemplateError};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::train;
+use crate::train::report::TrainReport;
 use burn::tensor::Device;
 use serde_json::json;
 use slm_runtime::layout::Layout;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+pub mod report;
+
+pub use report::QuantizeReport;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -126,9 +129,6 @@ pub enum QuantizeError {
     /// Of the training text.
     #[error(transparent)]
     TrainingData(#[from] TrainingDataError),
-    /// Of the training run.
-    #[error(transparent)]
-    Train(Box<crate::stages::train::CommandError>),
 }
 
 impl From<EqualizeError> for QuantizeError {
@@ -147,12 +147,6 @@ impl From<SolverError> for QuantizeError {
             SolverError::Model(error) => error.into(),
             SolverError::Kept(error) => error.into(),
         }
-    }
-}
-
-impl From<crate::stages::train::CommandError> for QuantizeError {
-    fn from(error: crate::stages::train::CommandError) -> Self {
-        QuantizeError::Train(Box::new(error))
     }
 }
 
@@ -229,7 +223,7 @@ pub fn quantize_directory(
     };
     let assignment = found.as_ref().map_or(preset.clone(), |found| found.assignment.clone());
     let tensors = stored(&assignment)?;
-    let training = Training::of(options, &model, &calibration, progress)?;
+    let training = Training::of((options.method, options.tune, options.qat.as_ref()), options.seed, &model, &calibration, progress)?;
     let kept = match options.method == Method::Gptq || training.is_some() {
         true => Some(Kept::open(&options.out, &train::checkpoint::fingerprint(&run_identity(options, device)?))?),
         false => None,
@@ -249,7 +243,7 @@ pub fn quantize_directory(
             // A refusal would come again at the same place, so what is saved serves nothing; a state that could not be
             // saved (a full disk) leaves the groups before it, from which the same command goes on.
             if solved.as_ref().is_err_and(|error| !matches!(error, SolverError::Kept(_))) {
-                drop(crate::stages::train::forget_checkpoint(&options.out));
+                drop(train::checkpoint::forget(&options.out));
             }
             let solved = solved?;
             (with_key_maps(solved.model, &solved.statistics)?, solved.reports)
@@ -269,7 +263,7 @@ pub fn quantize_directory(
         };
         let tuned = tuning.run(quantized, device, progress)?;
         if let Some(path) = options.qat.as_ref().and_then(|qat| qat.metrics.as_ref()) {
-            crate::stages::train::write_log(path, &tuned.log)?;
+            train::report::write_log(path, &tuned.log)?;
         }
         let statistics = collect(&tuned.model, sequences, device, progress)?;
         quantized = with_key_maps(tuned.model, &statistics)?;
@@ -312,7 +306,7 @@ pub fn quantize_directory(
     };
     quantized_directory::write(&quantized, &provenance(options, &report, &sparsity)?, &options.out)?;
     if kept.is_some() {
-        crate::stages::train::forget_checkpoint(&options.out)?;
+        train::checkpoint::forget(&options.out)?;
     }
     Ok(report)
 }

@@ -9,18 +9,16 @@ use crate::model::special_tokens;
 use crate::model::transform::{HeldMasks, Identity, NmPattern, Sparsity, Transform};
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
-use crate::report::{Report, Table, grouped};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::train::samples::{Data, SamplesError, TrainTask, own_task, read};
+use crate::train::report::{TrainReport, write_log};
 use crate::train::settings::Settings;
 use crate::train::start::{self, StartError};
 use crate::train::student::{LayerError, hidden_pairs};
-use crate::train::trainer::{Run, Teacher, TrainError, Trained};
+use crate::train::trainer::{Run, Teacher, TrainError};
 use crate::train::{checkpoint, data::Samples};
 use burn::tensor::Device;
-use serde::Serialize;
 use serde_json::{Value, json};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Where the student comes from.
@@ -103,82 +101,6 @@ pub enum CommandError {
         /// Why.
         source: std::io::Error,
     },
-}
-
-/// Result of `slmc train` and `slmc distill`.
-#[derive(Clone, Debug, Serialize)]
-pub struct TrainReport {
-    /// Weights trained.
-    pub parameters: u64,
-    /// Samples there were.
-    pub samples: u64,
-    /// Steps taken.
-    pub steps: u64,
-    /// Tokens trained on.
-    pub tokens: u64,
-    /// Mean loss over the last tenth of the steps.
-    pub loss: f64,
-    /// Its parts, where they have a weight.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cross_entropy: Option<f64>,
-    /// KL to the teacher.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub divergence: Option<f64>,
-    /// Of hidden states.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hidden: Option<f64>,
-    /// Step a killed run was resumed from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resumed_from: Option<u64>,
-}
-
-impl Report for TrainReport {
-    const SCHEMA: &'static str = "slmc.train/1";
-
-    fn text(&self) -> String {
-        let mut table = Table::pairs();
-        table.row(["parameters", &grouped(self.parameters)]);
-        table.row(["samples", &grouped(self.samples)]);
-        table.row(["steps", &grouped(self.steps)]);
-        table.row(["tokens", &grouped(self.tokens)]);
-        table.row(["loss", &format!("{:.4}", self.loss)]);
-        for (name, value) in
-            [("cross_entropy", self.cross_entropy), ("divergence", self.divergence), ("hidden", self.hidden)]
-        {
-            if let Some(value) = value {
-                table.row([name, &format!("{value:.4}")]);
-            }
-        }
-        if let Some(step) = self.resumed_from {
-            table.row(["resumed from", &format!("step {step}")]);
-        }
-        table.to_string()
-    }
-}
-
-impl TrainReport {
-    /// What provenance states: the same for a run that was resumed.
-    pub fn metrics(&self) -> Value {
-        json!({"loss": self.loss, "steps": self.steps, "tokens": self.tokens})
-    }
-
-    /// From how a run ended.
-    pub fn of(run: &Run<'_>, trained: &Trained) -> Self {
-        let weights = &run.settings.loss;
-        let part = |value: f64, weight: f64| (weight != 0.0).then_some(value);
-        let tokens = trained.log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        TrainReport {
-            parameters: run.spec.parameter_count(),
-            samples: run.samples.len() as u64,
-            steps: trained.steps,
-            tokens: tokens.filter_map(|line| line["tokens"].as_u64()).sum(),
-            loss: trained.last.total,
-            cross_entropy: part(trained.last.cross_entropy, weights.cross_entropy),
-            divergence: part(trained.last.divergence, weights.divergence),
-            hidden: part(trained.last.hidden, weights.hidden),
-            resumed_from: trained.resumed,
-        }
-    }
 }
 
 /// Trains and writes.
@@ -296,18 +218,8 @@ fn run(
     if let Some(path) = &options.metrics {
         write_log(path, &trained.log)?;
     }
-    forget_checkpoint(&options.out)?;
+    checkpoint::forget(&options.out)?;
     Ok(report)
-}
-
-/// Removes the checkpoint of an output: called when the output is in place.
-pub fn forget_checkpoint(out: &Path) -> Result<(), CommandError> {
-    Ok(checkpoint::forget(out)?)
-}
-
-/// One JSON line per step.
-pub fn write_log(path: &Path, log: &[String]) -> Result<(), AtomicError> {
-    atomic::write_file(path, b"", |out| log.iter().try_for_each(|line| writeln!(out, "{line}")))
 }
 
 fn start_name(start: &Start) -> String {
