@@ -4,4 +4,5 @@ pub mod compile;
 pub mod eval;
 pub mod prune;
 pub mod quantize;
+pub mod runner;
 pub mod train;

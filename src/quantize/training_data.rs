@@ -1,7 +1,8 @@
 //! What a changed model is trained back on: files, or samples of the model before the change.
 
-use super::calibration::{Calibration, CalibrationError, own_samples};
+use super::calibration::{Calibration, CalibrationError};
 use super::method::Method;
+use crate::artifact::runner::{ModelRunner, RunnerError};
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::Model;
 use crate::progress::Progress;
@@ -56,6 +57,12 @@ pub enum TrainingDataError {
     Encoder,
 }
 
+impl From<RunnerError> for TrainingDataError {
+    fn from(error: RunnerError) -> Self {
+        TrainingDataError::Own(error.into())
+    }
+}
+
 /// What a rounded model is trained on, and how.
 pub struct Training {
     /// Texts.
@@ -95,10 +102,11 @@ impl Training {
         seed: u64,
         model: &Model,
         calibration: &Calibration,
+        runner: &dyn ModelRunner,
         progress: &dyn Progress,
     ) -> Result<Option<Self>, TrainingDataError> {
         if let Some(qat) = qat {
-            let samples = training_samples(model, qat, progress)?;
+            let samples = training_samples(model, qat, runner, progress)?;
             return Ok(Some(Training { samples, settings: qat.settings.clone(), held_out: Vec::new() }));
         }
         let spec = &model.spec;
@@ -112,7 +120,7 @@ impl Training {
                 let window = Settings::TUNE.window.min(spec.context);
                 let own = OWN_SAMPLES * calibration.tokens() + HELD_OUT * window;
                 let seed = seed.wrapping_add(FIRST_STREAM);
-                let mut own = own_samples(model, own, window, seed, progress)?;
+                let mut own = runner.sample(model, own, window, seed, progress)?;
                 let held_out = own.split_off(own.len().saturating_sub(HELD_OUT));
                 texts.extend(own);
                 held_out
@@ -148,6 +156,7 @@ const FIRST_STREAM: u64 = 1 << 32;
 pub fn training_samples(
     model: &Model,
     retrain: &Retrain,
+    runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<Samples, TrainingDataError> {
     let settings = &retrain.settings;
@@ -161,7 +170,7 @@ pub fn training_samples(
         None if model.spec.kind == ModelKind::Encoder => Err(TrainingDataError::Encoder),
         None => {
             let (tokens, seed) = (settings.tokens as usize, settings.seed.wrapping_add(FIRST_STREAM));
-            Ok(Samples::Causal(own_samples(model, tokens, settings.window, seed, progress)?))
+            Ok(Samples::Causal(runner.sample(model, tokens, settings.window, seed, progress)?))
         }
     }
 }

@@ -11,7 +11,7 @@
 //! It begins at what was rounded, with every integer in the middle of its step, so that without a step nothing changes.
 //! The matrix that the forward sees is the one that is written ([`OnGrid::matrix`]).
 
-use crate::allocate::probe::{Probe, ProbeError};
+use crate::calibrate::probe::{Probe, ProbeError};
 use crate::disk::DenseTensor;
 use crate::divergence::mean_and_error;
 use crate::model::id::{LinearId, ParameterId, Part};

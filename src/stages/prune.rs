@@ -16,6 +16,7 @@ use crate::prune::{MatrixReport, Method, PruneError, SelectionError, check, prun
 use crate::quantize::calibration::{CALIBRATION_TOKENS, CalibrationError, Source, calibration};
 use crate::quantize::training_data::{Retrain, TrainingDataError, training_samples};
 use crate::report::{Align, Report, Table, grouped};
+use crate::stages::runner::Compiled;
 use crate::train;
 use crate::train::report::TrainReport;
 use crate::train::retrain::{Retraining, values_of};
@@ -224,7 +225,7 @@ pub fn prune_directory(
     model.check_sparsity(&sparsity)?;
     let calibration = match &options.source {
         None => None,
-        Some(source) => Some(calibration(&model, source, CALIBRATION_TOKENS, progress)?),
+        Some(source) => Some(calibration(&model, source, CALIBRATION_TOKENS, &Compiled, progress)?),
     };
     let dense = model.clone();
     let layer_by_layer = options.refit || options.method == Method::SparseGpt;
@@ -286,7 +287,7 @@ fn recover(
     device: &Device,
     progress: &dyn Progress,
 ) -> Result<(BTreeMap<ParameterId, Vec<f32>>, TrainReport), DirectoryError> {
-    let samples = training_samples(dense, retrain, progress)?;
+    let samples = training_samples(dense, retrain, &Compiled, progress)?;
     let masks = HeldMasks::of(pruned, sparsity)?;
     let run = json!({
         "tool": tool(),

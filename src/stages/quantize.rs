@@ -28,6 +28,7 @@ use crate::quantize::training_data::{Retrain, Training, TrainingDataError, defau
 use crate::quantize::tune::{TuneError, Tuning};
 use crate::quantize::{mark_sparse, mark_wide, quantize, with_key_maps};
 use crate::report::chart::CHART_MAGIC;
+use crate::stages::runner::Compiled;
 use crate::text::chat_template::{ChatTemplate, ChatTemplateError};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::train;
@@ -197,7 +198,7 @@ pub fn quantize_directory(
         (Method::Rtn, None, None) if !options.equalize => {
             Calibration { sequences: Vec::new(), description: "none".to_owned() }
         }
-        _ => calibration::calibration(&model, &options.source, options.calibration_tokens, progress)?,
+        _ => calibration::calibration(&model, &options.source, options.calibration_tokens, &Compiled, progress)?,
     };
     let sequences = &calibration.sequences;
     let input_width = match (options.activations.is_empty(), &plan) {
@@ -218,12 +219,19 @@ pub fn quantize_directory(
             let (items, method, seed) = (&plan.items.items, options.method, options.seed);
             let database = database(&model, items, &sparsity, method, sequences, device, progress)?;
             let source = &options.source;
-            Some(Found::search(plan, &model, source, &calibration, &database, seed, device, progress)?)
+            Some(Found::search(plan, &model, source, &calibration, &database, seed, &Compiled, device, progress)?)
         }
     };
     let assignment = found.as_ref().map_or(preset.clone(), |found| found.assignment.clone());
     let tensors = stored(&assignment)?;
-    let training = Training::of((options.method, options.tune, options.qat.as_ref()), options.seed, &model, &calibration, progress)?;
+    let training = Training::of(
+        (options.method, options.tune, options.qat.as_ref()),
+        options.seed,
+        &model,
+        &calibration,
+        &Compiled,
+        progress,
+    )?;
     let kept = match options.method == Method::Gptq || training.is_some() {
         true => Some(Kept::open(&options.out, &train::checkpoint::fingerprint(&run_identity(options, device)?))?),
         false => None,
@@ -329,7 +337,8 @@ pub fn sweep_directory(
     let sparsity = recorded_sparsity(&options.model, &model.spec)?;
     let items = Items::of(&model.spec, &options.keeps, &sparsity, options.layout).map_err(AllocationError::from)?;
     model.check_sparsity(&sparsity)?;
-    let calibration = calibration::calibration(&model, &options.source, options.calibration_tokens, progress)?;
+    let calibration =
+        calibration::calibration(&model, &options.source, options.calibration_tokens, &Compiled, progress)?;
     let sequences = &calibration.sequences;
     let statistics = collect(&model, sequences, device, progress)?;
     let database = database(&model, &items.items, &sparsity, options.method, sequences, device, progress)?;
@@ -342,6 +351,7 @@ pub fn sweep_directory(
         statistics: &statistics,
         seed: options.seed,
         target: (&options.target, options.layout),
+        runner: &Compiled,
         device,
     };
     let report = sweep.run(&model, options.method.name(), progress)?;

@@ -10,8 +10,8 @@ use crate::model::transform::{HeldMasks, Identity, NmPattern, Sparsity, Transfor
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
-use crate::train::samples::{Data, SamplesError, TrainTask, own_task, read};
 use crate::train::report::{TrainReport, write_log};
+use crate::train::samples::{Data, SamplesError, TrainTask, own_task, read};
 use crate::train::settings::Settings;
 use crate::train::start::{self, StartError};
 use crate::train::student::{LayerError, hidden_pairs};
@@ -19,7 +19,7 @@ use crate::train::trainer::{Run, Teacher, TrainError};
 use crate::train::{checkpoint, data::Samples};
 use burn::tensor::Device;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Where the student comes from.
 #[derive(Clone, Debug)]
