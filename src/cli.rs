@@ -20,9 +20,7 @@ mod train;
 mod training;
 mod verify;
 
-use crate::compile::fit::Device;
 use crate::shell::{ExitStatus, Shell};
-use crate::target::Target;
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use global::Global;
@@ -97,17 +95,6 @@ impl Cli {
         let Some(threads) = self.global.threads else { return Ok(()) };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get());
         pool.build_global().context("the thread pool cannot be made; pass a smaller --threads")
-    }
-}
-
-/// What compilation needs of a target file.
-fn device(target: &Target) -> Device {
-    Device {
-        name: target.name.clone(),
-        layout: target.layout,
-        page_bytes: target.page_bytes as u32,
-        flash_bytes: target.flash_bytes,
-        ram_bytes: target.usable_ram_bytes(),
     }
 }
 

@@ -18,7 +18,6 @@ mod plan;
 mod reader;
 mod run_report;
 mod runner;
-pub mod schema;
 mod stage;
 mod validate;
 
@@ -29,5 +28,4 @@ pub use mistake::Mistakes;
 pub use plan::{Options, PlanError, PlanReport, PlannedStage, plan};
 pub use run_report::{RunReport, SampleResult, StageResult, Status};
 pub use runner::{RunError, SampleError, run};
-pub use schema::{SchemaError, nearest};
 pub use stage::{Commands, Kind, Known, Outcome};

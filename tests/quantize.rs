@@ -7,7 +7,6 @@ use slm_runtime::layout::Layout;
 use slm_runtime::sample::random_u64;
 use slm_runtime::session::Session;
 use slmc::artifact::host::SessionMemory;
-use slmc::compile::fit::Device;
 use slmc::machine::kernels::kernels;
 use slmc::model::device::device;
 use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps};
@@ -20,6 +19,7 @@ use slmc::quantize::method::Method;
 use slmc::quantize::policy::widths;
 use slmc::quantize::solver::{Solved, solve};
 use slmc::quantize::{mark_wide, with_key_maps};
+use slmc::target::Target;
 
 fn sequences(model: &Model) -> Vec<Vec<u32>> {
     let vocabulary = model.spec.vocabulary as u64;
@@ -122,7 +122,7 @@ fn wider_activations_bring_artifacts_closer_and_survive_directories() {
             assert_eq!(outputs.len(), exact.len(), "{}", family.name());
             outputs.iter().zip(&exact).map(|(a, b)| f64::from(a - b).powi(2)).sum()
         };
-        let artifact = |model: &Model, layout| compiled(model, &Device::unlimited("test", layout), None).bytes;
+        let artifact = |model: &Model, layout| compiled(model, &Target::unlimited("test", layout), None).bytes;
         let (of_wide, of_narrow) = (artifact(&read, Layout::R8K4Offset8), artifact(&narrow, Layout::R8K4Offset8));
         let (wide, narrow) = (distance(&of_wide), distance(&of_narrow));
         assert!(wide < 0.5 * narrow, "{}: {wide} {narrow}", family.name());

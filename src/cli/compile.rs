@@ -1,7 +1,7 @@
 //! `slmc compile`
 
+use super::check_memory;
 use super::global::Global;
-use super::{check_memory, device};
 use crate::compile::CompileError;
 use crate::compile::fit::DoesNotFit;
 use crate::model::spec::ModelSpec;
@@ -119,7 +119,7 @@ impl Args {
         let options = Options {
             model: self.model.clone(),
             out: self.out.clone(),
-            device: device(&target),
+            target: target.clone(),
             context: self.context,
             device_only: self.device_only,
         };

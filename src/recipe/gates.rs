@@ -10,8 +10,8 @@
 use super::document::{Entry, Node, Value};
 use super::mistake::Mistakes;
 use super::options::unknown;
-use super::schema::nearest;
 use super::stage::{Kind, Unit};
+use crate::disk::schema::nearest;
 use serde::Serialize;
 use serde_json::Value as Json;
 

@@ -4,8 +4,8 @@
 
 use super::document::{Entry, Node, Table, Value, same_key};
 use super::mistake::{Mistakes, Place};
-use super::schema::nearest;
 use super::stage::{Choice, Chosen, Kind, Product, Source, Unit, chain};
+use crate::disk::schema::nearest;
 use crate::target::Target;
 use clap::{Arg, ArgAction, Command};
 use std::any::TypeId;

@@ -3,8 +3,8 @@
 
 use super::document::Table;
 use super::mistake::Mistakes;
-use super::schema::nearest;
 use super::stage::{Choice, Chosen, Source, Unit, chain};
+use crate::disk::schema::nearest;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::path::PathBuf;

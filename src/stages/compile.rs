@@ -1,7 +1,7 @@
 //! `slmc compile`: a quantized directory in, one artifact out, with the bytes it takes of the device.
 
 use crate::artifact::text::{HOST_ONLY, TokenizerSummary};
-use crate::compile::fit::{Device, Footprint};
+use crate::compile::fit::Footprint;
 use crate::compile::{ARTIFACT_MAGIC, CompileError, HostSections, TextSection, check_quantized, compile};
 use crate::disk::PROVENANCE_FILE;
 use crate::disk::atomic::{self, AtomicError};
@@ -12,6 +12,7 @@ use crate::model::special_tokens::tokenizer_json;
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
+use crate::target::Target;
 use crate::text::chat_template::{ChatTemplate, ChatTemplateError};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use serde::Serialize;
@@ -28,7 +29,7 @@ pub struct Options {
     /// Artifact to write.
     pub out: PathBuf,
     /// For which device.
-    pub device: Device,
+    pub target: Target,
     /// Positions; the model's maximum if absent.
     pub context: Option<usize>,
     /// Whether the file ends after the device part.
@@ -136,7 +137,7 @@ pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<C
         provenance: Some(provenance(options, host_only.as_deref())?.to_string().into_bytes()),
         chat_template: template.map(|template| template.to_section()),
     };
-    let compiled = compile(&model, &options.device, options.context, &text, &host, progress)?;
+    let compiled = compile(&model, &options.target, options.context, &text, &host, progress)?;
     let view = ArtifactView::open(&compiled.bytes).map_err(CompileError::Emitted)?;
     let tokenizer = TokenizerSummary::of(&view, host_only);
     let bytes = if options.device_only {
@@ -146,12 +147,12 @@ pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<C
     };
     atomic::write_file(&options.out, ARTIFACT_MAGIC, |out| out.write_all(bytes))?;
     Ok(CompileReport {
-        target: options.device.name.clone(),
-        layout: options.device.layout.name(),
+        target: options.target.name.clone(),
+        layout: options.target.layout.name(),
         footprint: compiled.footprint,
         ram_bytes: compiled.footprint.ram_bytes(),
-        flash_limit_bytes: options.device.flash_bytes,
-        ram_limit_bytes: options.device.ram_bytes,
+        flash_limit_bytes: options.target.flash_bytes,
+        ram_limit_bytes: options.target.usable_ram_bytes(),
         file_bytes: bytes.len() as u64,
         size: compiled.size,
         tokenizer,
@@ -171,7 +172,7 @@ fn provenance(options: &Options, host_only: Option<&str>) -> Result<Value, Direc
         "inputs": [{"role": "model", "sha256": hex(&directory_sha256(&options.model)?)}],
         "stage": "compile",
         "settings": {
-            "target": options.device.name,
+            "target": options.target.name,
             "context": options.context,
             "tokenizer": host_only.map_or_else(|| "device".to_owned(), |part| format!("{HOST_ONLY}{part}")),
         },

@@ -3,12 +3,12 @@
 
 use crate::artifact::host::sample_sequences;
 use crate::artifact::runner::{ModelRunner, RunnerError};
-use crate::compile::fit::Device;
 use crate::compile::{HostSections, TextSection, compile};
 use crate::model::scheme::Preset;
 use crate::model::weights::Model;
 use crate::progress::{Progress, Silent};
 use crate::quantize::quantize;
+use crate::target::Target;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::Layout;
 
@@ -41,7 +41,7 @@ impl ModelRunner for Compiled {
         context: Option<usize>,
     ) -> Result<Vec<u8>, RunnerError> {
         let text = TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], ..TextSection::default() };
-        let device = Device::unlimited(name, layout);
+        let device = Target::unlimited(name, layout);
         let compiled = compile(model, &device, context, &text, &HostSections::default(), &Silent);
         Ok(compiled.map_err(RunnerError::new)?.bytes)
     }
