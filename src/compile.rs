@@ -193,7 +193,8 @@ pub fn compile(
         special_tokens: special_tokens.as_deref(),
         host: &host,
     };
-    let draft = emit::draft(&device.name, device.layout, device.page_bytes as u32, &lowered, &tensors, &weights, &extras);
+    let draft =
+        emit::draft(&device.name, device.layout, device.page_bytes as u32, &lowered, &tensors, &weights, &extras);
     let view = ArtifactView::open(draft.bytes()).map_err(CompileError::Emitted)?;
     let mut memory = SessionMemory::for_artifact(&view);
     let golden =

@@ -150,6 +150,13 @@ pub struct Required {
     pub schemes: Vec<QuantScheme>,
 }
 
+impl Required {
+    /// The sparsity as a pattern; the file was checked.
+    pub fn pattern(&self) -> Option<NmPattern> {
+        self.sparsity.as_ref().and_then(|sparsity| sparsity.parse().ok())
+    }
+}
+
 /// Bounds of an implementation on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -256,7 +256,7 @@ fn configurations_tell_what_cannot_be_before_anything_runs() {
     let cases = [
         (
             CHAIN.replace("layers = [0]", "layers = [0, 7]"),
-            "chain.toml:6: layer 7 is not there: the teacher has layers 0 to 1",
+            "chain.toml:9: `layers`: layer 7 is not there: the teacher has layers 0 to 1",
         ),
         (
             CHAIN.replace("layers.0.attn.*=w4", "layers.5.*=w4"),
@@ -284,6 +284,86 @@ fn configurations_tell_what_cannot_be_before_anything_runs() {
         let found = mistakes(&run(directory.path(), "run chain.toml")).join("\n");
         assert!(found.contains(expected), "{found}\nexpected {expected}");
         assert!(!directory.path().join("out").exists(), "{expected}: nothing ran");
+    }
+}
+
+#[test]
+fn what_no_stage_can_do_is_found_in_all_stages_at_once_before_any_runs() {
+    let recipe = r#"version = 1
+[model]
+path = "model"
+[stages.fresh]
+kind = "train"
+input = "model"
+data = "text.txt"
+tokens = 0
+batch = 70_000
+learning_rate = -1
+kl = 1
+window = 4096
+device = "cuda"
+[stages.student]
+kind = "distill"
+input = "model"
+layers = [0, 7]
+data = "text.txt"
+ce = 0
+hidden = 0
+device = "tpu"
+[stages.sparse]
+kind = "prune"
+input = "model"
+pattern = "2:4"
+method = "magnitude"
+only = ["layers.0.*"]
+warm_up = 0.5
+[stages.recovered]
+kind = "prune"
+input = "model"
+pattern = "1:4"
+method = "wanda"
+most_missed = 1.5
+recover = true
+data = "self"
+warm_up = 2
+checkpoint_every = 0
+[stages.small]
+kind = "quantize"
+input = "sparse"
+scheme = "mixed"
+keep = ["layers.9.*=w8"]
+device = "cuda"
+[stages.tiny]
+kind = "quantize"
+input = "sparse"
+scheme = "mixed"
+[stages.artifact]
+kind = "compile"
+input = "tiny"
+target = ["generic-npu-2to4", "board.toml"]
+context = 4096
+[stages.quality]
+kind = "eval"
+input = "artifact.board"
+data = "text.txt"
+task = "classify"
+device = "cuda"
+[sample]
+prompt = "a cat"
+device = "gpu"
+"#;
+    let directory = workshop(recipe);
+    let board = "name = 'board'\ndescription = 'w8 alone'\nlayout = 'r8k4.off8.d16.g32'\npage_bytes = 64\n\
+                 [required]\nschemes = ['w8']\n[max]\nlayers = 1\n";
+    fs::write(directory.path().join("board.toml"), board).expect("written");
+    let expected = ["4: `batch`"];
+    for line in ["run chain.toml --max-ram 1MiB", "run chain.toml --max-ram 1MiB --plan"] {
+        let found = mistakes(&run(directory.path(), line));
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(&format!("chain.toml:{expected}")), "{found}\nexpected {expected}");
+        }
+        assert!(!directory.path().join("out").exists(), "nothing ran");
     }
 }
 

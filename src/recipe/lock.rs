@@ -3,7 +3,7 @@
 
 use super::cache::Hashes;
 use super::reader::Recipe;
-use super::stage::{Chosen, Source};
+use super::unit::{Chosen, Source};
 use crate::disk::atomic::{self, AtomicError};
 use crate::disk::hash::HashError;
 use crate::disk::schema::{self, SchemaError};
