@@ -78,9 +78,10 @@ fn sizes_of_a_quantized_directory_are_those_of_its_own_target() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
     write(&path.join("model"), Family::TiedLlama, Size::SMALL);
-    std::fs::write(path.join("text.txt"), "the cat sat on the mat. ".repeat(40)).expect("written");
+    std::fs::write(path.join("text.txt"), "the cat sat on the mat. ".repeat(120)).expect("written");
     let bytes = |target: &str| {
-        let line = format!("quantize model --scheme w4 --method rtn --target {target} -o {target}");
+        let line =
+            format!("quantize model --scheme w4 --method search --calibration text.txt --target {target} -o {target}");
         let quantized = json(path, line.as_str())["weight_bytes"].clone();
         let line = format!("eval {target} --data text.txt --window 16 --max-windows 1");
         let measured = json(path, line.as_str())["weight_bytes"].clone();

@@ -102,20 +102,18 @@ impl Reader<'_> {
         let (mut units, tables) = self.units(stages, &out);
         let read: Vec<_> =
             units.iter().zip(&tables).map(|(unit, table)| self.options(unit, table, &units, &model, &out)).collect();
-        for (unit, choices) in units.iter_mut().zip(read) {
+        for ((unit, table), (choices, sound)) in units.iter_mut().zip(&tables).zip(read) {
             unit.choices = choices;
-        }
-        for (unit, table) in units.iter().zip(&tables) {
+            let before = self.mistakes.count();
             validate::validate(unit, table, &command(unit.kind), self.mistakes);
+            unit.sound &= sound && self.mistakes.count() == before;
         }
         let order = self.order(&units)?;
         let units = reordered(units, &order);
         let gates = table.find("gates").map(|entry| gates::read(entry, &units, self.mistakes)).unwrap_or_default();
         let sample = table.find("sample").and_then(|entry| self.sample(entry, &model, &units));
         let recipe = Recipe { name, out, model, units, gates, sample };
-        if self.mistakes.is_empty() {
-            self.check(&recipe, table.find("sample"));
-        }
+        self.check(&recipe, table.find("sample"));
         Some(recipe)
     }
 
@@ -157,6 +155,7 @@ impl Reader<'_> {
                 self.mistakes.add(&entry.place, message);
             }
             let Some(kind) = self.kind(entry, table) else { continue };
+            let before = self.mistakes.count();
             let targets = if kind.makes() == Product::Artifact { self.targets(table) } else { vec![None] };
             for target in &targets {
                 let output = match (kind.makes(), target) {
@@ -174,6 +173,7 @@ impl Reader<'_> {
                     kind,
                     place: entry.place.clone(),
                     choices: Vec::new(),
+                    sound: self.mistakes.count() == before,
                     output,
                 });
                 tables.push(table);
@@ -240,9 +240,11 @@ impl Reader<'_> {
         units: &[Unit],
         model: &Option<(PathBuf, String)>,
         out: &Path,
-    ) -> Vec<Choice> {
+    ) -> (Vec<Choice>, bool) {
+        let before = self.mistakes.count();
         let scope = Scope { units, model: model.as_ref().map(|(path, _)| path.as_path()), out };
-        options::read(unit, table, &command(unit.kind), &scope, self.mistakes)
+        let choices = options::read(unit, table, &command(unit.kind), &scope, self.mistakes);
+        (choices, self.mistakes.count() == before)
     }
 
     /// Each unit after those it waits for, else as written. `None` where some wait for each other.
@@ -309,10 +311,11 @@ impl Reader<'_> {
         Some(Sample { prompt, tokens, device: found.ok()? })
     }
 
-    /// What can be told without work: each stage is asked in order, and what is known of its output handed on.
+    /// What can be told without work: each stage whose options can be used is asked in order, and what is known of its output
+    /// handed on.
     fn check(&mut self, recipe: &Recipe, sample: Option<&Entry>) {
         let mut models = BTreeMap::new();
-        for unit in &recipe.units {
+        for unit in recipe.units.iter().filter(|unit| unit.sound) {
             for choice in &unit.choices {
                 let Chosen::Reads { source: source @ (Source::Model | Source::Path(_)), .. } = &choice.value else {
                     continue;

@@ -66,6 +66,8 @@ pub(super) struct Unit {
     pub(super) kind: Kind,
     pub(super) place: Place,
     pub(super) choices: Vec<Choice>,
+    /// Whether its options can be used as far as they were read.
+    pub(super) sound: bool,
     pub(super) output: Option<PathBuf>,
 }
 

@@ -219,18 +219,18 @@ impl RetrainArgs {
     pub fn check(&self, asked: &Switch<'_>, settings: &Settings, faults: &mut Faults) {
         let Switch { on, option, field, calibrated, spec } = *asked;
         if !on && !self.data.is_empty() {
-            faults.add("data", anyhow!("data is what {option} trains on; add {option}, or leave it out"));
+            faults.add("data", anyhow!("--data is what {option} trains on; add {option}, or leave it out"));
         }
         if self.data.len() > 1 && self.data.iter().any(TextOrSelf::is_self) {
-            faults.add("data", anyhow!("data self stands alone: either samples of the model itself, or files"));
+            faults.add("data", anyhow!("--data self stands alone: either samples of the model itself, or files"));
         }
         if !on && let Some(given) = self.training.given() {
-            let error = anyhow!("{given} is an option of training; add {option} --data FILE, or leave it out");
+            let error = anyhow!("--{given} is an option of training; add {option} --data FILE, or leave it out");
             faults.add(given, error);
         }
         if field.is_some() && !calibrated && !on {
             let error =
-                anyhow!("field says where the text of a JSONL file is, and no file is read; add --calibration FILE");
+                anyhow!("--field says where the text of a JSONL file is, and no file is read; add --calibration FILE");
             faults.add("field", error);
         }
         if on {
