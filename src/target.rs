@@ -1,6 +1,6 @@
-//! An edge device, the one type for it, and target files: what a device can hold and run. The schema is closed; a number that nobody knows is absent, never 0,
-//! and each number names its source. The targets in `targets/` are part of the program; a person's own file is read
-//! by path.
+//! An edge device, the one type for it, and target files: what a device can hold and run. The schema is closed; a number
+//! that nobody knows is absent, never 0, and each number names its source. The targets in `targets/` are part of the
+//! program; a person's own file is read by path.
 
 use crate::disk::schema::{self, SchemaError, nearest, positive, positive_rate};
 use crate::model::scheme::QuantScheme;

@@ -168,7 +168,7 @@ impl Outcome {
         Ok(Outcome { json: json_line(report)?, text: report.text(), passed: true })
     }
 
-    /// With an answer that is no result.
+    /// With an answer that is not a result.
     ///
     /// # Errors
     /// A report that cannot be JSON.

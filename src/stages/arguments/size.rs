@@ -21,7 +21,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// A string that is no size.
+/// A string that is not a size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
     /// No whole number with a known unit.
