@@ -52,7 +52,8 @@ pub struct Options {
     pub target: String,
     /// Its layout.
     pub layout: Layout,
-    /// Tokens per token of the calibration that tune what gptq has rounded; by [`default_tuning`] if absent.
+    /// Tokens per token of the calibration that tune what gptq has rounded; by
+    /// [`crate::quantize::training_data::default_tuning`] if absent.
     pub tune: Option<usize>,
     /// Training on the grid, where it is asked for; it takes the place of tuning.
     pub qat: Option<Retrain>,
