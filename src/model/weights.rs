@@ -4,6 +4,7 @@
 use super::dense_directory::DenseError;
 use super::families::{Family, Source};
 use super::id::{LinearId, ParameterId, Part};
+use super::matrix::from_rows;
 use super::quantized::QuantizedMatrix;
 use super::quantized_directory::{self, QuantizedError};
 use super::scheme::{QuantScheme, Width};
@@ -14,6 +15,7 @@ use super::transform::{MaskError, Sparsity};
 use crate::disk::atomic::AtomicError;
 use crate::disk::tensor_file::TensorFileError;
 use crate::disk::{Config, ConfigError, DenseTensor, Directory, DirectoryError, TensorError};
+use ndarray::Array2;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -175,6 +177,20 @@ impl Model {
             Some(Parameter::Quantized(matrix)) => Ok(matrix.dequantize()),
             None => Err(ModelError::NoParameter { path: self.directory.clone(), id }),
         }
+    }
+
+    /// A matrix in f32, (rows, columns).
+    ///
+    /// # Errors
+    /// A matrix the model does not have; values that are not finite.
+    pub fn matrix(&self, id: LinearId) -> Result<Array2<f32>, ModelError> {
+        let parameter = ParameterId::weight(id);
+        let values = self.values_f32(parameter)?;
+        let shape = self.spec.matrices().into_iter().find(|(other, ..)| *other == id);
+        let Some((.., columns)) = shape else {
+            return Err(ModelError::NoParameter { path: self.directory.clone(), id: parameter });
+        };
+        Ok(from_rows(values, columns))
     }
 
     /// The same model with other values, row-major, in the place of dense parameters. A parameter keeps its data type where
