@@ -6,6 +6,7 @@ pub mod layerwise;
 pub mod linear_algebra;
 pub mod lookups;
 pub mod moments;
+pub mod probe;
 
 use crate::model::forward::{Batch, BatchError, DenseWeights, Forward, Tap};
 use crate::model::id::LinearId;

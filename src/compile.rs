@@ -17,7 +17,8 @@ use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
-use fit::{Device, DoesNotFit, FitError, Footprint, Shape};
+use crate::target::Target;
+use fit::{DoesNotFit, FitError, Footprint, Shape};
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::header::{MAGIC, SectionKind};
@@ -131,7 +132,7 @@ impl From<FitError> for CompileError {
 /// Compiles a quantized model for a device; `context` positions, by default the model's maximum.
 pub fn compile(
     model: &Model,
-    device: &Device,
+    device: &Target,
     context: Option<usize>,
     text: &TextSection,
     host: &HostSections,
@@ -192,7 +193,8 @@ pub fn compile(
         special_tokens: special_tokens.as_deref(),
         host: &host,
     };
-    let draft = emit::draft(&device.name, device.layout, device.page_bytes, &lowered, &tensors, &weights, &extras);
+    let draft =
+        emit::draft(&device.name, device.layout, device.page_bytes as u32, &lowered, &tensors, &weights, &extras);
     let view = ArtifactView::open(draft.bytes()).map_err(CompileError::Emitted)?;
     let mut memory = SessionMemory::for_artifact(&view);
     let golden =
@@ -211,7 +213,7 @@ pub fn check_quantized(model: &Model) -> Result<(), CompileError> {
 }
 
 /// A tensor's bytes in the artifact, padded.
-fn tensor_bytes(model: &Model, device: &Device, tensor: &StoredTensor) -> Result<Vec<u8>, CompileError> {
+fn tensor_bytes(model: &Model, device: &Target, tensor: &StoredTensor) -> Result<Vec<u8>, CompileError> {
     if tensor.storage == Storage::F32 {
         let mut values = model.values_f32(tensor.id)?;
         if model.spec.counts_from_one(tensor.id) {

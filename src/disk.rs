@@ -7,6 +7,7 @@ mod convert;
 pub mod directory;
 pub mod hash;
 pub mod mmap;
+pub mod schema;
 pub mod tensor;
 pub mod tensor_file;
 

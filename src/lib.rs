@@ -9,9 +9,9 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`cli`] | one file per subcommand: options (the help text) and a `run` without logic |
-//! | [`recipe`] | TOML files as closed types with line numbers: recipes with plan, cache, lock and gates |
-//! | [`stages`] | what the subcommands do that open a model and write one |
+//! | [`cli`] | one file per subcommand that is not a stage: options (the help text) and a `run` without logic |
+//! | [`recipe`] | recipes: TOML files with line numbers, plan, cache, lock and gates |
+//! | [`stages`] | the table of stages: subcommands that take models and make one, or measure it |
 //! | [`shell`] | everything a person sees: results on stdout, the rest on stderr, exit codes |
 //! | [`report`] | what a command hands back, as text or one JSON line |
 //! | [`progress`] | the trait that long work reports to |
@@ -61,7 +61,7 @@
 //! | `*.slm` | the artifact (docs/format.md); its first bytes are how slmc knows its own files | [`compile::emit`], [`slm_runtime::format`] |
 //! | `OUT.checkpoint/` | what a killed training goes on from (docs/training.md); gone when the output is in place | [`train::checkpoint`] |
 //! | `*.svg` of `quantize --sweep` | the frontier of bytes against cost | [`allocate::sweep`], [`report::chart`] |
-//! | `*.jsonl` of `--metrics` | one object per training step | [`stages::train`] |
+//! | `*.jsonl` of `--metrics` | one object per training step | [`train::report`] |
 //! | tokenizer directory | `tokenizer.json`, `tokenizer_config.json`, `slmc.json` | [`text::tokenizer_training`] |
 //! | `RECIPE.lock` | the inputs of a recipe by hash | [`recipe`] |
 //! | `.slmc/cache/bench/*.slm` | artifacts of random weights that `slmc bench --shape` measures | [`mod@bench`] |

@@ -4,7 +4,6 @@
 use serde_json::{Value, json};
 use slm_runtime::sample::random_u64;
 use slmc::calibrate::collect;
-use slmc::compile::fit::Device;
 use slmc::compile::{Compiled, HostSections, TextSection, compile};
 use slmc::disk::DenseTensor;
 use slmc::model::device::device;
@@ -13,6 +12,7 @@ use slmc::model::scheme::{Preset, QuantScheme};
 use slmc::model::weights::{Model, Parameter};
 use slmc::progress::Silent;
 use slmc::quantize::search::quantize_matrix;
+use slmc::target::Target;
 use slmc::text::tokenizer::Tokenizer;
 use std::fs;
 use std::path::Path;
@@ -287,7 +287,7 @@ pub(crate) fn with_tokens(mut model: Model, rows: usize, scheme: QuantScheme) ->
 }
 
 /// An artifact of a quantized fixture, with a host part; a decoder's turns text into tokens.
-pub(crate) fn compiled(model: &Model, device: &Device, context: Option<usize>) -> Compiled {
+pub(crate) fn compiled(model: &Model, device: &Target, context: Option<usize>) -> Compiled {
     let letters = (model.spec.vocabulary == LETTERS).then(|| {
         let tokenizer = Tokenizer::from_bytes("letters.json".into(), letters().to_string().as_bytes());
         tokenizer.expect("a tokenizer").device_text().expect("the device has every part of it")

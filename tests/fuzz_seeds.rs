@@ -5,9 +5,9 @@
 use crate::fixture::{self, Family, Size, compiled, letters, quantized, with_tokens, word_pieces};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::Layout;
-use slmc::compile::fit::Device;
 use slmc::model::scheme::{Preset, QuantScheme};
 use slmc::model::weights::{Model, Outline};
+use slmc::target::Target;
 use slmc::text::tokenizer::Tokenizer;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ fn seeds_of_the_fuzz_targets_are_sound() {
     let temporary = tempfile::tempdir().expect("a directory");
     let chosen = std::env::var_os("SLMC_FUZZ_SEEDS").map(PathBuf::from);
     let seeds = Seeds { directory: chosen.unwrap_or_else(|| temporary.path().join("seeds")) };
-    let generic = |layout| Device { page_bytes: 64, ..Device::unlimited("tiny", layout) };
+    let generic = |layout| Target { page_bytes: 64, ..Target::unlimited("tiny", layout) };
     for family in Family::ALL {
         let name = family.name();
         let directory = temporary.path().join(name);

@@ -9,7 +9,6 @@ use slm_runtime::format::tensor::TensorRecord;
 use slm_runtime::layout::{Layout, Storage};
 use slm_runtime::session::Session;
 use slmc::artifact::host::SessionMemory;
-use slmc::compile::fit::Device;
 use slmc::compile::{Compiled, HostSections, TextSection, compile};
 use slmc::machine::kernels::kernels;
 use slmc::model::device::device;
@@ -24,6 +23,7 @@ use slmc::quantize::method::Method as QuantizeMethod;
 use slmc::quantize::policy::Mix;
 use slmc::stages::prune::{Options, PruneReport, prune_directory};
 use slmc::stages::quantize::{Options as QuantizeOptions, QuantizeReport, quantize_directory};
+use slmc::target::Target;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -73,7 +73,7 @@ fn quantize(model: &Path, out: &Path, preset: Preset) -> Result<QuantizeReport, 
 fn compiled(model: &Model, layout: Layout) -> Compiled {
     let text =
         TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], strip_leading_space: false, tables: None };
-    let device = Device::unlimited("test", layout);
+    let device = Target::unlimited("test", layout);
     compile(model, &device, Some(64), &text, &HostSections::default(), &Silent).unwrap()
 }
 
@@ -269,7 +269,7 @@ fn directories_that_lie_about_their_zeros_are_refused() {
     matrix.sparsity = Some(NmPattern::TWO_OF_FOUR);
     let text =
         TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], strip_leading_space: false, tables: None };
-    let target = Device::unlimited("test", Layout::R8K4);
+    let target = Target::unlimited("test", Layout::R8K4);
     let error = compile(&model, &target, None, &text, &HostSections::default(), &Silent).unwrap_err().to_string();
     assert!(error.contains("`layers.0.attn.q` is not 2:4"), "{error}");
 }

@@ -9,11 +9,11 @@ use slm_runtime::plan::STACK_BYTES;
 use slm_runtime::self_test::golden_digest;
 use slm_runtime::session::{Session, SessionError};
 use slmc::artifact::host::SessionMemory;
-use slmc::compile::fit::Device;
 use slmc::machine::kernels::kernels;
 use slmc::model::id::{LinearId, ParameterId, Role};
 use slmc::model::scheme::Preset;
 use slmc::model::weights::Model;
+use slmc::target::Target;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -143,7 +143,7 @@ fn minilm_keeps_its_directions() {
 fn a_session_takes_the_planned_memory_and_no_other() {
     for family in Family::ALL {
         let bytes =
-            compiled(&quantized(family, Size::SMALL, Preset::W4), &Device::unlimited("test", Layout::R4K16), None);
+            compiled(&quantized(family, Size::SMALL, Preset::W4), &Target::unlimited("test", Layout::R4K16), None);
         let view = ArtifactView::open(&bytes.bytes).expect("it is sound");
         let planned = Session::required_bytes(&view);
         assert_eq!(planned, bytes.footprint.arena_bytes + bytes.footprint.cache_bytes);
@@ -177,7 +177,7 @@ fn the_executor_stays_within_its_stack() {
     for family in Family::ALL {
         for preset in [Preset::W8, Preset::W4] {
             let compiled =
-                compiled(&quantized(family, Size::SMALL, preset), &Device::unlimited("test", Layout::R8K4), None);
+                compiled(&quantized(family, Size::SMALL, preset), &Target::unlimited("test", Layout::R8K4), None);
             assert_eq!(compiled.footprint.stack_bytes, STACK_BYTES);
             let work = move || {
                 let view = ArtifactView::open(&compiled.bytes).expect("it is sound");

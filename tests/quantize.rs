@@ -2,24 +2,27 @@
 //! interruption, a smaller error than plain rounding, and artifacts that are closer to the model with wider activations.
 
 use crate::fixture::{Family, Size, compiled, write};
+use crate::support::{json, root, succeed};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::Layout;
 use slm_runtime::sample::random_u64;
 use slm_runtime::session::Session;
 use slmc::artifact::host::SessionMemory;
-use slmc::compile::fit::Device;
 use slmc::machine::kernels::kernels;
 use slmc::model::device::device;
 use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps};
+use slmc::model::id::{LinearId, Role};
 use slmc::model::scheme::{Preset, Width};
 use slmc::model::transform::Sparsity;
 use slmc::model::weights::Model;
 use slmc::progress::Silent;
+use slmc::quantize::equalize::equalize;
 use slmc::quantize::kept::Kept;
 use slmc::quantize::method::Method;
 use slmc::quantize::policy::widths;
 use slmc::quantize::solver::{Solved, solve};
-use slmc::quantize::{mark_wide, with_key_maps};
+use slmc::quantize::{mark_wide, quantize, with_key_maps};
+use slmc::target::Target;
 
 fn sequences(model: &Model) -> Vec<Vec<u32>> {
     let vocabulary = model.spec.vocabulary as u64;
@@ -39,10 +42,10 @@ fn every_family_is_solved_and_threads_change_nothing() {
         write(directory.path(), family, Size::SMALL);
         let model = Model::open(directory.path()).expect("the fixture is sound");
         let several = solved(&model, Preset::W4, None);
-        let names: Vec<String> = several.reports.iter().map(|report| report.name.clone()).collect();
+        let names: Vec<String> = several.reports.values().map(|report| report.name.clone()).collect();
         let expected: Vec<String> = model.spec.matrices().iter().map(|(id, ..)| id.to_string()).collect();
         assert_eq!(names, expected, "{}", family.name());
-        for report in several.reports.iter().filter(|report| report.method == Method::Gptq) {
+        for report in several.reports.values().filter(|report| report.method == Method::Gptq) {
             let plain = report.plain_error.expect("it is measured");
             assert!(report.relative_error <= plain, "{} {report:?}", family.name());
         }
@@ -50,6 +53,47 @@ fn every_family_is_solved_and_threads_change_nothing() {
         let alone = single.install(|| solved(&model, Preset::W4, None));
         assert!(alone.model.parameters == several.model.parameters, "{}: threads change the integers", family.name());
     }
+}
+
+#[test]
+fn a_matrix_without_a_scheme_is_refused_and_not_given_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    write(directory.path(), Family::TiedLlama, Size::SMALL);
+    let model = Model::open(directory.path()).expect("the fixture is sound");
+    let device = device("flex").expect("known");
+    let mut lacking = Preset::W4.assign(&model.spec);
+    let down = LinearId::layer(1, Role::Down);
+    lacking.remove(&down).expect("it has a scheme");
+    let rounded = quantize(&model, &lacking, None, &Silent).map(drop).expect_err("no scheme");
+    let solved = solve(&model, &lacking, &Sparsity::new(), &sequences(&model), None, &device, &Silent).map(drop);
+    let equalized = equalize(model.clone(), &lacking, &sequences(&model), &device, &Silent).map(drop);
+    let (solved, equalized) = (solved.expect_err("no scheme"), equalized.expect_err("no scheme"));
+    for error in [rounded.to_string(), solved.to_string(), equalized.to_string()] {
+        assert_eq!(error, format!("`{down}` has no scheme"));
+    }
+}
+
+#[test]
+fn sizes_of_a_quantized_directory_are_those_of_its_own_target() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    write(&path.join("model"), Family::TiedLlama, Size::SMALL);
+    std::fs::write(path.join("text.txt"), "the cat sat on the mat. ".repeat(120)).expect("written");
+    let bytes = |target: &str| {
+        let line =
+            format!("quantize model --scheme w4 --method search --calibration text.txt --target {target} -o {target}");
+        let quantized = json(path, line.as_str())["weight_bytes"].clone();
+        let line = format!("eval {target} --data text.txt --window 16 --max-windows 1");
+        let measured = json(path, line.as_str())["weight_bytes"].clone();
+        assert_eq!(measured, quantized, "{target}");
+        quantized
+    };
+    assert_ne!(bytes("generic"), bytes("cortex-m55"), "the targets pad alike, so that this test tests nothing");
+    // Of a target that is not part of the program, nobody knows the packing any more.
+    let own = std::fs::read_to_string(root("targets/cortex-m55.toml")).expect("it is there");
+    std::fs::write(path.join("own.toml"), own.replace("\"cortex-m55\"", "\"own\"")).expect("written");
+    succeed(path, "quantize model --scheme w4 --method rtn --target own.toml -o own");
+    assert!(json(path, "eval own --data text.txt --window 16 --max-windows 1")["weight_bytes"].is_null());
 }
 
 #[test]
@@ -122,7 +166,7 @@ fn wider_activations_bring_artifacts_closer_and_survive_directories() {
             assert_eq!(outputs.len(), exact.len(), "{}", family.name());
             outputs.iter().zip(&exact).map(|(a, b)| f64::from(a - b).powi(2)).sum()
         };
-        let artifact = |model: &Model, layout| compiled(model, &Device::unlimited("test", layout), None).bytes;
+        let artifact = |model: &Model, layout| compiled(model, &Target::unlimited("test", layout), None).bytes;
         let (of_wide, of_narrow) = (artifact(&read, Layout::R8K4Offset8), artifact(&narrow, Layout::R8K4Offset8));
         let (wide, narrow) = (distance(&of_wide), distance(&of_narrow));
         assert!(wide < 0.5 * narrow, "{}: {wide} {narrow}", family.name());

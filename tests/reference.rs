@@ -8,7 +8,7 @@ use slm_runtime::layout::Layout;
 use slm_runtime::session::Session;
 use slm_runtime::sha256::Sha256;
 use slmc::artifact::host::SessionMemory;
-use slmc::compile::fit::{Device, Footprint};
+use slmc::compile::fit::Footprint;
 use slmc::compile::{HostSections, TextSection, compile};
 use slmc::disk::DenseTensor;
 use slmc::machine::kernels::kernels;
@@ -17,6 +17,7 @@ use slmc::model::quantized::QuantizedMatrix;
 use slmc::model::scheme::QuantScheme;
 use slmc::model::weights::{Model, Parameter};
 use slmc::progress::Silent;
+use slmc::target::Target;
 
 /// reference.py, `quantize`: integers in [-127, 127] and one scale.
 fn quantize_row(x: &[f32]) -> (Vec<i8>, f32) {
@@ -96,7 +97,7 @@ fn add_key_map(model: &mut Model, key_map: &serde_json::Value) {
 }
 
 /// The artifact of a quantized model, and what it takes of the device.
-pub(crate) fn artifact_for(model: &Model, device: &Device) -> (Vec<u8>, Footprint) {
+pub(crate) fn artifact_for(model: &Model, device: &Target) -> (Vec<u8>, Footprint) {
     let text =
         TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], strip_leading_space: false, tables: None };
     let compiled = compile(model, device, None, &text, &HostSections::default(), &Silent).expect("it compiles");
@@ -136,7 +137,7 @@ fn logits_equal_the_reference_bit_for_bit() {
         // Every layout on the short sequence, every way to cut it; the long ones once.
         let short = tokens.len() <= 64;
         for layout in if short { &Layout::ALL[..] } else { &Layout::ALL[..1] } {
-            let (bytes, _) = artifact_for(&model, &Device::unlimited("test", *layout));
+            let (bytes, _) = artifact_for(&model, &Target::unlimited("test", *layout));
             let view = ArtifactView::open(&bytes).expect("it reads back");
             view.verify_digests().expect("its digests hold");
             for piece in if short { &[1, 7, 64][..] } else { &[64][..] } {

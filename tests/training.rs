@@ -6,7 +6,6 @@ use crate::support::{one_line, refused, run, slmc, stderr, succeed};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::kernels::scalar;
 use slm_runtime::layout::Layout;
-use slmc::compile::fit::Device;
 use slmc::model::dense_directory::recorded_sparsity;
 use slmc::model::device::device;
 use slmc::model::id::{LinearId, ParameterId, Role};
@@ -17,6 +16,7 @@ use slmc::model::weights::{Model, Parameter};
 use slmc::progress::Silent;
 use slmc::quantize::quantize;
 use slmc::quantize::tune::OnGrid;
+use slmc::target::Target;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -97,7 +97,7 @@ fn what_was_trained_on_the_grid_is_what_the_artifact_holds() {
         model.parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
     }
     for layout in Layout::ALL {
-        let compiled = fixture::compiled(&model, &Device::unlimited("test", layout), None);
+        let compiled = fixture::compiled(&model, &Target::unlimited("test", layout), None);
         let view = ArtifactView::open(&compiled.bytes).expect("it reads back");
         for (id, rows, columns) in model.spec.matrices() {
             let stored = view.matrix(tensor_key(ParameterId::weight(id))).expect("it is there");

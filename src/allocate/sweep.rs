@@ -8,6 +8,7 @@ use super::plan::{AllocationError, probe};
 use super::probe::Samples;
 use super::report::{Cost, ItemReport};
 use super::{Allocator, cost};
+use crate::artifact::runner::ModelRunner;
 use crate::calibrate::Statistics;
 use crate::model::id::ParameterId;
 use crate::model::scheme::{Preset, QuantScheme};
@@ -44,6 +45,8 @@ pub struct Sweep<'a> {
     pub seed: u64,
     /// Name and layout of the target.
     pub target: (&'a str, Layout),
+    /// What runs artifacts.
+    pub runner: &'a dyn ModelRunner,
     /// Where the f32 model runs.
     pub device: &'a Device,
 }
@@ -104,8 +107,8 @@ impl Sweep<'_> {
         method: &'static str,
         progress: &dyn Progress,
     ) -> Result<SweepReport, AllocationError> {
-        let Sweep { items, database, source, calibration, seed, device, .. } = *self;
-        let (probe, measured_on) = probe(model, source, calibration, device, progress)?;
+        let Sweep { items, database, source, calibration, seed, runner, device, .. } = *self;
+        let (probe, measured_on) = probe(model, source, calibration, runner, device, progress)?;
         let allocator =
             Allocator { model, items, calibration, probe: &probe, measured_on: &measured_on, database, seed, device };
         let sensitivities = allocator.sensitivities(progress)?;

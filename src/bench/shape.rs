@@ -2,7 +2,6 @@
 //! depend on the values, so that no checkpoint of that size is needed. The weights have the standard deviation
 //! 0.7 / sqrt(columns) in every scheme, which keeps activations of any depth in range.
 
-use crate::compile::fit::Device;
 use crate::compile::{CompileError, HostSections, TextSection, compile};
 use crate::disk::DenseTensor;
 use crate::disk::config::Config;
@@ -13,6 +12,7 @@ use crate::model::scheme::{Preset, QuantScheme, SchemeDef};
 use crate::model::transform::NmPattern;
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
+use crate::target::Target;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use slm_runtime::layout::Layout;
@@ -134,7 +134,7 @@ pub fn artifact(
         strip_leading_space: false,
         tables: None,
     };
-    let device = Device::unlimited("bench", layout);
+    let device = Target::unlimited("bench", layout);
     Ok(compile(&model, &device, None, &text, &HostSections::default(), progress)?.bytes)
 }
 

@@ -1,6 +1,5 @@
 //! `slmc estimate`
 
-use super::device;
 use crate::compile::estimate::{Rates, estimate};
 use crate::model::weights::Outline;
 use crate::shell::{ExitStatus, Shell};
@@ -40,7 +39,7 @@ impl Args {
             clock_hz: target.clock_hz,
             cores: target.cores,
         };
-        let report = estimate(&self.model, &device(&target), &rates, self.context)?;
+        let report = estimate(&self.model, &target, &rates, self.context)?;
         shell.result(&report)?;
         Ok(if report.schemes.iter().any(|row| row.fits) { ExitStatus::Success } else { ExitStatus::Failure })
     }

@@ -2,7 +2,7 @@
 //! is the rate at which the weights one token needs can be read, or multiplied, whichever is lower; a real device stays
 //! below it.
 
-use super::fit::{Device, FitError, Limit, Shape, fit, footprint};
+use super::fit::{FitError, Limit, Shape, fit, footprint};
 use super::lower::LowerError;
 use crate::model::dense_directory::recorded_sparsity;
 use crate::model::id::{ParameterId, Part, Role};
@@ -11,6 +11,7 @@ use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::weights::{ModelError, Outline};
 use crate::report::{Align, Report, Table, grouped};
+use crate::target::Target;
 use crate::text::tokenizer::Tokenizer;
 use serde::Serialize;
 use slm_runtime::format::spec::MAX_CHUNK;
@@ -156,7 +157,7 @@ pub enum EstimateError {
 /// Estimates a directory, dense or quantized.
 pub fn estimate(
     path: &Path,
-    device: &Device,
+    device: &Target,
     rates: &Rates,
     context: Option<usize>,
 ) -> Result<EstimateReport, EstimateError> {
@@ -226,7 +227,7 @@ fn macs_per_token(spec: &ModelSpec) -> u64 {
 fn row(
     scheme: &'static str,
     shape: &Shape<'_>,
-    device: &Device,
+    device: &Target,
     rates: &Rates,
     context: usize,
 ) -> Result<SchemeEstimate, EstimateError> {

@@ -4,14 +4,17 @@
 use super::forward::{Forward, ForwardError};
 use super::subject::{Numerics, Subject};
 use crate::artifact::host::{ArtifactError, ArtifactFile, run_sequence};
+use crate::disk::PROVENANCE_FILE;
 use crate::model::forward::{Batch, DenseWeights, Forward as DenseForward, NoTaps, StoredWeights, WeightSource};
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::{Model, ModelError};
+use crate::target::Target;
 use crate::text::chat_template::{ChatTemplate, ChatTemplateError};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use burn::tensor::Device;
 use rayon::prelude::*;
+use serde_json::Value;
 use slm_runtime::format::header::SectionKind;
 use slm_runtime::format::spec::Output;
 use slm_runtime::layout::Layout;
@@ -75,6 +78,18 @@ pub enum Task {
     Hidden,
 }
 
+impl Task {
+    /// Of a model with this head.
+    pub fn of(head: &Head) -> Self {
+        match head {
+            Head::Hidden => Task::Hidden,
+            Head::LanguageModel { .. } => Task::LanguageModel,
+            Head::MaskedLanguageModel { .. } => Task::MaskedLanguageModel,
+            Head::Classifier { .. } => Task::Classifier,
+        }
+    }
+}
+
 /// A model ready to run.
 pub struct OpenedModel {
     /// Whether it continues text.
@@ -102,6 +117,16 @@ pub(super) enum Engine {
     Directory { spec: Box<ModelSpec>, directory: PathBuf, weights: Box<dyn WeightSource>, device: Device },
     /// The runtime.
     Artifact(ArtifactFile),
+}
+
+/// The layout of the target that a quantized directory was made for, by its slmc.json: whose packing its sizes are for.
+/// `None` where that is not a target of this program, and the bytes of its weights are not known.
+fn layout_of(directory: &Path) -> Option<Layout> {
+    let text = std::fs::read(directory.join(PROVENANCE_FILE)).ok()?;
+    let made: Value = serde_json::from_slice(&text).ok()?;
+    let name = made.pointer("/settings/target")?.as_str()?;
+    let target = Target::names().find(|known| *known == name)?;
+    Target::named(target).ok().map(|target| target.layout)
 }
 
 impl OpenedModel {
@@ -133,22 +158,25 @@ impl OpenedModel {
         let spec = &model.spec;
         let subject = if model.is_quantized() {
             let key_maps = model.parameters.keys().any(|id| matches!(id, crate::model::id::ParameterId::KeyMap(..)));
-            let tensors =
-                stored_tensors(spec, &model.schemes(), &model.sparsity(), Layout::R8K4Offset8, spec.context, key_maps)?;
-            let size = WeightSize::of(spec, &tensors);
-            Subject::new(Numerics::Dequantized, Some(size.weight_bytes), None, Some(size.parameters))
+            let bytes = match layout_of(&model.directory) {
+                None => None,
+                Some(layout) => {
+                    let (schemes, sparsity) = (model.schemes(), model.sparsity());
+                    let tensors = stored_tensors(spec, &schemes, &sparsity, layout, spec.context, key_maps)?;
+                    Some(WeightSize::of(spec, &tensors).weight_bytes)
+                }
+            };
+            Subject::new(Numerics::Dequantized, bytes, None, Some(spec.parameter_count()))
         } else {
             Subject::new(Numerics::Float32, None, None, Some(spec.parameter_count()))
         };
-        let (task, labels) = match &spec.head {
-            Head::Hidden => (Task::Hidden, Vec::new()),
-            Head::LanguageModel { .. } => (Task::LanguageModel, Vec::new()),
-            Head::MaskedLanguageModel { .. } => (Task::MaskedLanguageModel, Vec::new()),
-            Head::Classifier { labels } => (Task::Classifier, labels.clone()),
+        let labels = match &spec.head {
+            Head::Classifier { labels } => labels.clone(),
+            _ => Vec::new(),
         };
         Ok(OpenedModel {
             kind: spec.kind,
-            task,
+            task: Task::of(&spec.head),
             vocabulary: spec.vocabulary,
             context: spec.context,
             opening: spec.opening.clone(),

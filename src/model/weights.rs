@@ -8,6 +8,7 @@ use super::matrix::from_rows;
 use super::quantized::QuantizedMatrix;
 use super::quantized_directory::{self, QuantizedError};
 use super::scheme::{QuantScheme, Width};
+use super::size::SizeError;
 use super::spec::ModelSpec;
 use super::special_tokens;
 use super::transform::{MaskError, Sparsity};
@@ -33,6 +34,9 @@ pub enum ModelError {
     /// Quantized values are refused.
     #[error(transparent)]
     Quantized(#[from] QuantizedError),
+    /// A matrix has no scheme, or one that it cannot have.
+    #[error(transparent)]
+    Scheme(#[from] SizeError),
     /// The model is not one that a dense directory holds.
     #[error(transparent)]
     Dense(#[from] DenseError),

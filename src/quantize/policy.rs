@@ -2,7 +2,7 @@
 //! Patterns are globs over names (`layers.*.attn.q`, `head.*`) or the aliases embedding, attention, conv, ffn, head; the
 //! projections of short convolutions are `conv` and not `attention`.
 
-use crate::allocate::Budget;
+use super::budget::Budget;
 use crate::model::id::{Class, LinearId, Role};
 use crate::model::pattern::matches;
 use crate::model::scheme::{Preset, QuantScheme, SplitError, UnknownScheme, Width, width_name, width_of_name};

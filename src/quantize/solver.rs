@@ -13,8 +13,7 @@ use crate::calibrate::{CalibrateError, Statistics};
 use crate::model::id::{LinearId, ParameterId};
 use crate::model::matrix::{from_rows, row_major};
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::QuantScheme;
-use crate::model::size::Assignment;
+use crate::model::size::{Assignment, scheme_of};
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
@@ -41,7 +40,7 @@ pub struct Solved {
     /// Every matrix rounded; no key maps yet.
     pub model: Model,
     /// Every matrix, in forward order.
-    pub reports: Vec<MatrixReport>,
+    pub reports: BTreeMap<LinearId, MatrixReport>,
     /// What the activations of the rounded model look like.
     pub statistics: Statistics,
 }
@@ -66,10 +65,10 @@ pub fn solve(
     let pass = Layerwise { model, sequences, device, with_original: true, with_lookups: true };
     let statistics = pass.run(&mut solver, progress, "quantizing")?;
     let mut parameters = model.parameters.clone();
-    let mut reports = Vec::new();
+    let mut reports = BTreeMap::new();
     for (id, (matrix, report)) in solver.done {
         parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
-        reports.push(report);
+        reports.insert(id, report);
     }
     let model = Model {
         spec: model.spec.clone(),
@@ -114,7 +113,7 @@ impl Change for Solver<'_> {
         let mut changed = Changed::new();
         for &id in ids {
             let whole = self.model.matrix(id)?;
-            let scheme = self.assignment.get(&id).copied().unwrap_or(QuantScheme::W8);
+            let scheme = scheme_of(self.assignment, id).map_err(ModelError::from)?;
             let ((rows, columns), weights) = (whole.dim(), row_major(whole.view()));
             let held: Option<Vec<bool>> =
                 self.sparsity.contains_key(&id).then(|| weights.iter().map(|weight| *weight == 0.0).collect());

@@ -6,7 +6,7 @@
 //! .slmc/cache/KEY.json   {"schema":"slmc.cache/1", kind, output: SHA-256 or null, report}
 //! ```
 
-use super::stage::{Chosen, Source, Unit};
+use super::unit::{Chosen, Source, Unit};
 use crate::disk::atomic::{self, AtomicError};
 use crate::disk::hash::{HashError, directory_sha256, file_sha256, hex, sha256};
 use crate::machine::cpu_features;

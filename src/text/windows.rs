@@ -37,6 +37,21 @@ pub enum WindowError {
     },
 }
 
+/// Whether a decoder's window can be.
+///
+/// # Errors
+/// [`WindowError::TooShort`], [`WindowError::TooLong`].
+pub fn check_window(opening: &[u32], context: usize, window: usize) -> Result<(), WindowError> {
+    let least = (opening.len() + 1).max(2);
+    if window < least {
+        return Err(WindowError::TooShort { window, least });
+    }
+    if window > context {
+        return Err(WindowError::TooLong { window, context });
+    }
+    Ok(())
+}
+
 /// Windows of `window` tokens each, the opening ones included, at most `max_windows`, for a model of `context` positions:
 /// `(windows, window)` token ids.
 ///
@@ -49,13 +64,7 @@ pub fn decoder_windows(
     window: usize,
     max_windows: usize,
 ) -> Result<Vec<Vec<u32>>, WindowError> {
-    let least = (opening.len() + 1).max(2);
-    if window < least {
-        return Err(WindowError::TooShort { window, least });
-    }
-    if window > context {
-        return Err(WindowError::TooLong { window, context });
-    }
+    check_window(opening, context, window)?;
     if max_windows == 0 {
         return Err(WindowError::NoneAsked);
     }

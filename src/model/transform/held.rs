@@ -1,7 +1,7 @@
 //! Masks held through training: masked weights are zero in the forward and get no gradient.
 
 use super::{Mask, Sparsity, Transform};
-use crate::model::id::LinearId;
+use crate::model::id::{LinearId, ParameterId, Part};
 use crate::model::matrix::row_major;
 use crate::model::weights::{Model, ModelError};
 use std::collections::BTreeMap;
@@ -24,6 +24,15 @@ impl HeldMasks {
             }
         }
         Ok(HeldMasks(masks))
+    }
+
+    /// Sets the masked weights of every matrix among the parameters to zero.
+    pub fn clear_all(&self, parameters: &mut BTreeMap<ParameterId, Vec<f32>>) {
+        for (id, values) in parameters {
+            if let ParameterId::Linear(linear, Part::Weight) = id {
+                self.clear(*linear, values);
+            }
+        }
     }
 
     /// Sets the masked weights of a matrix to zero.

@@ -1,23 +1,13 @@
-//! `slmc quantize`
+//! The options of `slmc quantize`; their comments are the help.
 
-use super::check_memory;
-use super::global::{Global, Size};
-use super::training::RetrainArgs;
-use crate::allocate::Budget;
-use crate::allocate::plan::Plan;
-use crate::model::device::device;
 use crate::model::scheme::Preset;
-use crate::model::spec::ModelSpec;
-use crate::model::transform::{NmPattern, Sparsity};
+use crate::quantize::budget::Budget;
 use crate::quantize::calibration::Source;
 use crate::quantize::method::Method;
-use crate::quantize::policy::{Activations, Keep, Mix, assign, widths};
-use crate::recipe::Known;
-use crate::shell::{ExitStatus, Shell};
-use crate::stages::quantize::{Options, QuantizeReport, memory_estimate, quantize_directory, sweep_directory};
-use crate::target::Target;
-use crate::train::settings::Settings;
-use crate::train::start::context_of;
+use crate::quantize::policy::{Activations, Keep, Mix};
+use crate::stages::arguments::size::Size;
+use crate::stages::arguments::training::RetrainArgs;
+use crate::stages::arguments::{DenseModel, ReadFile, TargetName, WriteFile};
 use anyhow::bail;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -32,10 +22,10 @@ use std::str::FromStr;
 #[command(
     after_help = "Examples:\n  slmc quantize models/tales-6m --scheme mixed -o out/mixed\n  slmc quantize models/tales-6m --scheme w4 --keep embedding=w8 --keep 'layers.0.*=w8' -o out/w4"
 )]
-pub(super) struct Args {
+pub struct Args {
     /// Hugging Face directory: config.json, model.safetensors or its shards, tokenizer.json
     #[arg(value_name = "DIR")]
-    model: PathBuf,
+    pub(super) model: DenseModel,
 
     /// Which matrices get how many bits
     ///
@@ -43,25 +33,25 @@ pub(super) struct Args {
     /// LM head 4 bits; position and type tables, pooler, classifier and MLM transform 8. auto: chosen for every matrix
     /// by measurement, within --budget or --bits-per-weight.
     #[arg(long, value_name = "w8|mixed|w4|auto", required_unless_present = "sweep")]
-    scheme: Option<Scheme>,
+    pub(super) scheme: Option<Scheme>,
 
     /// Most bytes that weights may take on the target, everything counted: 3527680, or 4MiB
     #[arg(long, value_name = "BYTES", conflicts_with = "bits_per_weight")]
-    budget: Option<Size>,
+    pub(super) budget: Option<Size>,
 
     /// The same per parameter: 8 · bytes / parameters
     #[arg(long, value_name = "X")]
-    bits_per_weight: Option<f64>,
+    pub(super) bits_per_weight: Option<f64>,
 
     /// Measure the whole frontier, from 4 bits everywhere to 8 bits everywhere, and write no model
     ///
     /// Prints bytes against cost for the best mixes and the named ones, and what every matrix costs alone.
     #[arg(long, conflicts_with_all = ["scheme", "budget", "bits_per_weight", "qat", "out"])]
-    sweep: bool,
+    pub(super) sweep: bool,
 
     /// Where --sweep draws the frontier; an existing chart of slmc is replaced
     #[arg(long, value_name = "FILE", requires = "sweep", default_value = "sweep.svg")]
-    chart: PathBuf,
+    pub(super) chart: WriteFile,
 
     /// Give the matrices that a pattern matches another scheme; repeatable, the last match wins
     ///
@@ -70,7 +60,7 @@ pub(super) struct Args {
     /// ROWS tokens 8 bits and the others 4, since vocabularies begin with their frequent tokens. w4.g64 and w3.g32 take fewer
     /// bytes than w4, and run on the portable kernel alone: for --target generic.
     #[arg(long, value_name = "PATTERN=SCHEME")]
-    keep: Vec<Keep>,
+    pub(super) keep: Vec<Keep>,
 
     /// Give the linears that a pattern matches wider inputs on the device; repeatable, the last match wins
     ///
@@ -79,7 +69,7 @@ pub(super) struct Args {
     /// takes 16 bits throughout where 8 would err by more than 4e-4 of the outputs' energy on its calibration, or on 256
     /// tokens of a text that ships with slmc. '*=a8' keeps 8.
     #[arg(long, value_name = "PATTERN=a8|a16")]
-    activations: Vec<Activations>,
+    pub(super) activations: Vec<Activations>,
 
     /// How integers and scales are found
     ///
@@ -87,64 +77,66 @@ pub(super) struct Args {
     /// its mean square over the calibration text. gptq: with the second moments of the inputs, layer by layer, later
     /// matrices making up for errors of earlier ones.
     #[arg(long, value_name = "rtn|search|gptq", default_value = "gptq")]
-    method: Method,
+    pub(super) method: Method,
 
     /// Move outliers of activations into weights before rounding, where that changes nothing in exact arithmetic
     ///
     /// From norms into the linears that read them, from up into down of gated networks, from value into output; never
     /// where a norm stands after its sum, never into a tied head.
     #[arg(long)]
-    equalize: bool,
+    pub(super) equalize: bool,
 
     /// Text to calibrate with: plain text, or JSONL with --field
     ///
     /// Without it a decoder samples from itself, and an encoder uses the text that ships with slmc.
     #[arg(long, value_name = "TEXT")]
-    calibration: Option<PathBuf>,
+    pub(super) calibration: Option<ReadFile>,
 
     /// Take half of the calibration from the text and half from what a decoder samples from itself
     #[arg(long, requires = "calibration")]
-    mix_self: bool,
+    pub(super) mix_self: bool,
 
     /// Calibrate with about N tokens
     #[arg(long, value_name = "N", default_value = "16384")]
-    calibration_tokens: NonZeroUsize,
+    pub(super) calibration_tokens: NonZeroUsize,
 
     /// Key of the text in every line of a JSONL file
     #[arg(long, value_name = "KEY")]
-    field: Option<String>,
+    pub(super) field: Option<String>,
 
     /// Target whose packing the reported sizes are for: a name of `slmc targets`, or a target file
     #[arg(long, value_name = "NAME", default_value = "generic")]
-    target: String,
+    pub(super) target: TargetName,
 
     /// Where calibration and training run: flex or ndarray
     #[arg(long, value_name = "NAME", default_value = "flex")]
-    device: String,
+    pub(super) device: String,
 
     /// After gptq, train integers, scales and norms on the grid, the checkpoint being the teacher
     ///
     /// N tokens per token of the calibration: over it and, for decoders, three times as many tokens that the model samples
     /// from itself. 0: not at all. Without it 16 for decoders of up to 32 M parameters, 0 for others.
     #[arg(long, value_name = "N", conflicts_with = "qat")]
-    tune: Option<usize>,
+    pub(super) tune: Option<usize>,
 
     /// Train integers and scales on the grid, from what --method has rounded, the checkpoint itself being the teacher
     #[arg(long, requires = "data")]
-    qat: bool,
+    pub(super) qat: bool,
 
     #[command(flatten)]
-    retrain: RetrainArgs,
+    pub(super) retrain: RetrainArgs,
 
     /// Directory to write; an existing one is replaced if slmc made it
     #[arg(short, long, value_name = "OUT", required_unless_present = "sweep")]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
 }
 
 /// What `--scheme` takes.
 #[derive(Clone, Copy, Debug)]
-enum Scheme {
+pub(super) enum Scheme {
+    /// One of the mixes.
     Preset(Preset),
+    /// Chosen by measurement.
     Auto,
 }
 
@@ -162,11 +154,11 @@ impl FromStr for Scheme {
 /// A string that names no scheme.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown scheme `{0}`; known: w8, mixed, w4, auto")]
-struct UnknownScheme(String);
+pub(super) struct UnknownScheme(String);
 
 impl Args {
     /// The mix that the options ask for.
-    fn mix(&self) -> anyhow::Result<Mix> {
+    pub(super) fn mix(&self) -> anyhow::Result<Mix> {
         let budget = self.budget.map(|size| Budget::Bytes(size.bytes()));
         let Some(scheme) = self.scheme else {
             bail!("--sweep measures and makes no model; pass --scheme to make one");
@@ -184,88 +176,13 @@ impl Args {
         }
     }
 
-    /// What is wrong as far as configurations tell, and what the output will be.
-    pub(super) fn check(&self, global: &Global, known: &Known) -> anyhow::Result<Option<ModelSpec>> {
-        let spec = known.at(&self.model);
-        if let Some(spec) = spec {
-            let target = Target::named(&self.target)?;
-            match self.mix()? {
-                Mix::Preset(preset) => drop(assign(spec, preset, &self.keep)?),
-                Mix::Auto(budget) => {
-                    // What an earlier stage prunes is not known yet, and can only make it smaller.
-                    if Plan::new(spec, &self.keep, budget, &Sparsity::new(), (&target.name, target.layout)).is_err() {
-                        let pinned = assign(spec, Preset::W8, &self.keep)?;
-                        // What is in two parts is not stored as 2:4.
-                        let whole = pinned.iter().filter(|(_, scheme)| scheme.storage(None).is_some());
-                        let sparsity = whole.map(|(id, _)| (*id, NmPattern::TWO_OF_FOUR)).collect();
-                        Plan::new(spec, &self.keep, budget, &sparsity, (&target.name, target.layout))?;
-                    }
-                }
-            }
-            widths(spec, &self.activations)?;
+    /// What to calibrate with.
+    pub(super) fn source(&self, seed: u64) -> Source {
+        let field = self.field.clone();
+        match &self.calibration {
+            Some(path) if self.mix_self => Source::Mixed { path: path.to_path_buf(), field, seed },
+            Some(path) => Source::File { path: path.to_path_buf(), field },
+            None => Source::Default { seed },
         }
-        let context = spec.map_or(usize::MAX, |spec| spec.context);
-        if self.qat {
-            self.retrain.retrain(self.field.clone(), Settings::QAT, global, context).settings.check()?;
-        }
-        Ok(spec.cloned())
-    }
-
-    pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
-        if self.sweep {
-            // Any mix will do: the frontier has them all.
-            let options = self.options(global, Mix::Preset(Preset::W8))?;
-            shell.status("Measuring", format_args!("the frontier of {}", self.model.display()));
-            let report = sweep_directory(&options, &self.chart, &device(&self.device)?, shell)?;
-            shell.status("Wrote", self.chart.display());
-            shell.result(&report)?;
-        } else {
-            shell.result(&self.execute(global, shell)?)?;
-        }
-        Ok(ExitStatus::Success)
-    }
-
-    /// The work, its report handed back.
-    pub(super) fn execute(&self, global: &Global, shell: &Shell) -> anyhow::Result<QuantizeReport> {
-        let options = self.options(global, self.mix()?)?;
-        shell.status("Quantizing", format_args!("{} to {}", self.model.display(), options.mix.name()));
-        let report = quantize_directory(&options, &device(&self.device)?, shell)?;
-        shell.status("Wrote", options.out.display());
-        Ok(report)
-    }
-
-    /// What is asked for, checked as far as no weights are needed.
-    fn options(&self, global: &Global, mix: Mix) -> anyhow::Result<Options> {
-        self.retrain.check(self.qat, "--qat", self.field.as_deref(), self.calibration.is_some())?;
-        let target = Target::named(&self.target)?;
-        check_memory(
-            global,
-            memory_estimate(&self.model, self.method, self.calibration_tokens.get(), self.tune, self.qat)?,
-            "quantizing",
-        )?;
-        let context = context_of(&self.model)?;
-        let source = match &self.calibration {
-            Some(path) if self.mix_self => {
-                Source::Mixed { path: path.clone(), field: self.field.clone(), seed: global.seed }
-            }
-            Some(path) => Source::File { path: path.clone(), field: self.field.clone() },
-            None => Source::Default { seed: global.seed },
-        };
-        Ok(Options {
-            model: self.model.clone(),
-            out: self.out.clone().unwrap_or_default(),
-            mix,
-            keeps: self.keep.clone(),
-            activations: self.activations.clone(),
-            equalize: self.equalize,
-            method: self.method,
-            source,
-            seed: global.seed,
-            calibration_tokens: self.calibration_tokens.get(),
-            target: target.name,
-            layout: target.layout,
-            tune: self.tune,
-            qat: self.qat.then(|| self.retrain.retrain(self.field.clone(), Settings::QAT, global, context)),
-        })
     }
 }

@@ -1,14 +1,14 @@
 //! What `slmc quantize` says it did: every matrix with its scheme and error, sizes, calibration, and how `auto` chose.
 
-use super::MatrixReport;
-use super::equalize::Equalized;
-use super::input_width::InputWidth;
-use super::tune::Judged;
 use crate::allocate::report::AllocationReport;
 use crate::model::size::WeightSize;
 use crate::model::transform::NmPattern;
+use crate::quantize::MatrixReport;
+use crate::quantize::equalize::Equalized;
+use crate::quantize::input_width::InputWidth;
+use crate::quantize::tune::Judged;
 use crate::report::{Align, Report, Table, grouped};
-use crate::stages::train::TrainReport;
+use crate::train::report::TrainReport;
 use serde::Serialize;
 
 /// Result of `slmc quantize`.

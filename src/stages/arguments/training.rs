@@ -1,19 +1,20 @@
 //! The options that `train`, `distill`, `prune --recover` and `quantize --qat` share, as one struct.
 
-use super::global::Global;
-use crate::quantize::training_data::Retrain;
+use super::{ReadFile, TextOrSelf, WriteFile, path, paths};
+use crate::model::spec::{ModelKind, ModelSpec};
+use crate::quantize::training_data::{Retrain, TrainingDataError};
+use crate::stages::stage::{Faults, RunSettings};
 use crate::train::samples::{Data, TrainTask};
 use crate::train::settings::{LossWeights, Settings};
-use anyhow::bail;
-use std::path::PathBuf;
+use anyhow::anyhow;
 
 /// How to train.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Training options")]
-pub(super) struct TrainingArgs {
+pub struct TrainingArgs {
     /// Tokens to train on
     #[arg(long, value_name = "N")]
-    pub(super) tokens: Option<u64>,
+    pub tokens: Option<u64>,
 
     /// Sequences per step
     #[arg(long, value_name = "N")]
@@ -69,7 +70,7 @@ pub(super) struct TrainingArgs {
 
     /// Write one JSON line per step to FILE
     #[arg(long, value_name = "FILE")]
-    pub(super) metrics: Option<PathBuf>,
+    pub metrics: Option<WriteFile>,
 }
 
 /// What the distance between hidden states is.
@@ -83,27 +84,27 @@ impl TrainingArgs {
     /// The first of these options that was given.
     fn given(&self) -> Option<&'static str> {
         let all = [
-            ("--tokens", self.tokens.is_some()),
-            ("--batch", self.batch.is_some()),
-            ("--window", self.window.is_some()),
-            ("--learning-rate", self.learning_rate.is_some()),
-            ("--warm-up", self.warm_up.is_some()),
-            ("--weight-decay", self.weight_decay.is_some()),
-            ("--clip", self.clip.is_some()),
-            ("--pieces", self.pieces.is_some()),
-            ("--checkpoint-every", self.checkpoint_every.is_some()),
-            ("--ce", self.ce.is_some()),
-            ("--kl", self.kl.is_some()),
-            ("--temperature", self.temperature.is_some()),
-            ("--hidden", self.hidden.is_some()),
-            ("--hidden-loss", self.hidden_loss.is_some()),
-            ("--metrics", self.metrics.is_some()),
+            ("tokens", self.tokens.is_some()),
+            ("batch", self.batch.is_some()),
+            ("window", self.window.is_some()),
+            ("learning-rate", self.learning_rate.is_some()),
+            ("warm-up", self.warm_up.is_some()),
+            ("weight-decay", self.weight_decay.is_some()),
+            ("clip", self.clip.is_some()),
+            ("pieces", self.pieces.is_some()),
+            ("checkpoint-every", self.checkpoint_every.is_some()),
+            ("ce", self.ce.is_some()),
+            ("kl", self.kl.is_some()),
+            ("temperature", self.temperature.is_some()),
+            ("hidden", self.hidden.is_some()),
+            ("hidden-loss", self.hidden_loss.is_some()),
+            ("metrics", self.metrics.is_some()),
         ];
         all.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
     }
 
     /// Settings with these options over `defaults`; the window never exceeds `context`.
-    pub(super) fn settings(&self, defaults: Settings, global: &Global, context: usize) -> Settings {
+    pub fn settings(&self, defaults: Settings, run: &RunSettings, context: usize) -> Settings {
         let batch = self.batch.unwrap_or(defaults.batch);
         Settings {
             tokens: self.tokens.unwrap_or(defaults.tokens),
@@ -115,7 +116,7 @@ impl TrainingArgs {
             final_rate: defaults.final_rate,
             weight_decay: self.weight_decay.unwrap_or(defaults.weight_decay),
             clip: self.clip.unwrap_or(defaults.clip),
-            seed: global.seed,
+            seed: run.seed,
             loss: LossWeights {
                 cross_entropy: self.ce.unwrap_or(defaults.loss.cross_entropy),
                 divergence: self.kl.unwrap_or(defaults.loss.divergence),
@@ -131,10 +132,10 @@ impl TrainingArgs {
 /// What to train on.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Data options")]
-pub(super) struct DataArgs {
+pub struct DataArgs {
     /// Text files; JSONL with --field, or with labels for --task classify
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
-    data: Vec<PathBuf>,
+    data: Vec<ReadFile>,
 
     /// Key of the text in every line of a JSONL file [default: text, for --task classify]
     #[arg(long, value_name = "KEY")]
@@ -146,22 +147,58 @@ pub(super) struct DataArgs {
 
     /// What to learn [default: what the model is for]
     #[arg(long, value_name = "TASK", value_enum)]
-    pub(super) task: Option<TrainTask>,
+    pub task: Option<TrainTask>,
 }
 
 impl DataArgs {
     /// As the library takes it.
-    pub(super) fn data(&self) -> Data {
-        Data { files: self.data.clone(), field: self.field.clone(), label_field: self.label_field.clone() }
+    pub fn data(&self) -> Data {
+        Data { files: paths(&self.data), field: self.field.clone(), label_field: self.label_field.clone() }
+    }
+}
+
+/// What the options of a retraining are checked against.
+#[derive(Clone, Copy)]
+pub struct Switch<'s> {
+    /// Whether there is training.
+    pub on: bool,
+    /// The option that asks for it.
+    pub option: &'s str,
+    /// `--field`.
+    pub field: Option<&'s str>,
+    /// Whether there is a text to calibrate with.
+    pub calibrated: bool,
+    /// The model, where it is known.
+    pub spec: Option<&'s ModelSpec>,
+}
+
+/// Notes every setting that cannot be.
+pub fn check_settings(settings: &Settings, faults: &mut Faults) {
+    for error in settings.faults() {
+        faults.add(option_of(error.key), error);
+    }
+}
+
+/// The option that a setting is from.
+fn option_of(setting: &'static str) -> &'static str {
+    match setting {
+        "learning_rate" => "learning-rate",
+        "warm_up" => "warm-up",
+        "weight_decay" => "weight-decay",
+        "checkpoint_every" => "checkpoint-every",
+        "cross_entropy" => "ce",
+        "divergence" => "kl",
+        "loss" => "",
+        same => same,
     }
 }
 
 /// Training a changed model back, for `prune --recover` and `quantize --qat`.
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct RetrainArgs {
+pub struct RetrainArgs {
     /// Text to train on: files, or `self` for samples of the model itself
     #[arg(long, value_name = "FILE|self", num_args = 1..)]
-    data: Vec<PathBuf>,
+    data: Vec<TextOrSelf>,
 
     /// Key of the label in every line of a JSONL file, for a classifier
     #[arg(long, value_name = "KEY", default_value = "label")]
@@ -172,38 +209,47 @@ pub(super) struct RetrainArgs {
 }
 
 impl RetrainArgs {
-    /// Refuses options that only mean something with `switch` (`--qat`, `--recover`), and a key for text that is not read.
-    pub(super) fn check(&self, on: bool, switch: &str, field: Option<&str>, calibrated: bool) -> anyhow::Result<()> {
+    /// Whether the model is trained on its own samples.
+    fn own_samples(&self) -> bool {
+        matches!(&self.data[..], [text] if text.is_self())
+    }
+
+    /// Notes options that only mean something with `switch` (`--qat`, `--recover`), a key for text that is not read, settings
+    /// that cannot be, and samples of a model that cannot make any.
+    pub fn check(&self, asked: &Switch<'_>, settings: &Settings, faults: &mut Faults) {
+        let Switch { on, option, field, calibrated, spec } = *asked;
         if !on && !self.data.is_empty() {
-            bail!("--data is what {switch} trains on; add {switch}, or leave it out");
+            faults.add("data", anyhow!("--data is what {option} trains on; add {option}, or leave it out"));
         }
-        if self.data.len() > 1 && self.data.contains(&PathBuf::from("self")) {
-            bail!("--data self stands alone: either samples of the model itself, or files");
+        if self.data.len() > 1 && self.data.iter().any(TextOrSelf::is_self) {
+            faults.add("data", anyhow!("--data self stands alone: either samples of the model itself, or files"));
         }
-        if !on && let Some(option) = self.training.given() {
-            bail!("{option} is an option of training; add {switch} --data FILE, or leave it out");
+        if !on && let Some(given) = self.training.given() {
+            let error = anyhow!("--{given} is an option of training; add {option} --data FILE, or leave it out");
+            faults.add(given, error);
         }
         if field.is_some() && !calibrated && !on {
-            bail!("--field says where the text of a JSONL file is, and no file is read; add --calibration FILE");
+            let error =
+                anyhow!("--field says where the text of a JSONL file is, and no file is read; add --calibration FILE");
+            faults.add("field", error);
         }
-        Ok(())
+        if on {
+            check_settings(settings, faults);
+            if self.own_samples() && spec.is_some_and(|spec| spec.kind == ModelKind::Encoder) {
+                faults.add("data", TrainingDataError::Encoder);
+            }
+        }
     }
 
     /// As the library takes it.
-    pub(super) fn retrain(
-        &self,
-        field: Option<String>,
-        defaults: Settings,
-        global: &Global,
-        context: usize,
-    ) -> Retrain {
-        let own = self.data == [PathBuf::from("self")];
-        let data = Data { files: self.data.clone(), field, label_field: self.label_field.clone() };
+    pub fn retrain(&self, field: Option<String>, defaults: Settings, run: &RunSettings, context: usize) -> Retrain {
+        let own = self.own_samples();
+        let data = Data { files: paths(&self.data), field, label_field: self.label_field.clone() };
         Retrain {
             data: (!own).then_some(data),
             task: None,
-            settings: self.training.settings(defaults, global, context),
-            metrics: self.training.metrics.clone(),
+            settings: self.training.settings(defaults, run, context),
+            metrics: path(&self.training.metrics),
         }
     }
 }
