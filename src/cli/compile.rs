@@ -4,8 +4,8 @@ use super::global::Global;
 use super::{check_memory, device};
 use crate::compile::CompileError;
 use crate::compile::fit::DoesNotFit;
+use crate::formats;
 use crate::model::spec::ModelSpec;
-use crate::model::weights::Outline;
 use crate::quantize::policy::{not_sparse, unsupported};
 use crate::recipe::Known;
 use crate::shell::{ExitStatus, Shell};
@@ -93,7 +93,7 @@ impl Args {
     /// The work, its report handed back.
     pub(super) fn execute(&self, global: &Global, shell: &Shell) -> anyhow::Result<Compiled> {
         let target = Target::named(&self.target)?;
-        let outline = Outline::open(&self.model)?;
+        let outline = formats::open_outline(&self.model)?;
         // The integers, one byte each, and the packed weights twice: by tensor, and in the file that is emitted.
         check_memory(global, 3 * outline.spec.parameter_count() + (64 << 20), "compiling")?;
         if let (Some(required), Some(schemes)) = (&target.required, &outline.schemes) {

@@ -4,6 +4,8 @@
 use super::forward::{Forward, ForwardError};
 use super::subject::{Numerics, Subject};
 use crate::artifact::host::{ArtifactError, ArtifactFile, run_sequence};
+use crate::formats::{self, ModelFormatError};
+use crate::model::companions::Companions;
 use crate::model::forward::{Batch, DenseWeights, Forward as DenseForward, NoTaps, StoredWeights, WeightSource};
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
 use crate::model::spec::{Head, ModelKind, ModelSpec};
@@ -20,7 +22,10 @@ use std::path::{Path, PathBuf};
 /// Why a model cannot be opened for evaluation.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Of a directory.
+    /// Of a model that is not an artifact.
+    #[error(transparent)]
+    Format(#[from] ModelFormatError),
+    /// Of its values.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// Of an artifact.
@@ -99,16 +104,16 @@ pub struct OpenedModel {
 /// What runs a model.
 pub(super) enum Engine {
     /// The f32 forward.
-    Directory { spec: Box<ModelSpec>, directory: PathBuf, weights: Box<dyn WeightSource>, device: Device },
+    Directory { spec: Box<ModelSpec>, companions: Companions, weights: Box<dyn WeightSource>, device: Device },
     /// The runtime.
     Artifact(ArtifactFile),
 }
 
 impl OpenedModel {
-    /// Opens a file as an artifact, a directory as a model that runs in f32 on `device`.
+    /// Opens what [`formats`] knows as a model that runs in f32 on `device`, anything else as an artifact.
     pub fn open(path: &Path, device: &Device) -> Result<Self, OpenError> {
-        if path.is_dir() {
-            Self::directory(&Model::open(path)?, device)
+        if formats::is_model(path) {
+            Self::directory(&formats::open_model(path)?, device)
         } else {
             Self::artifact(ArtifactFile::open(path)?)
         }
@@ -116,8 +121,8 @@ impl OpenedModel {
 
     /// As [`OpenedModel::open`], for generating: a directory's weights stay in the format they are stored in.
     pub fn open_stored(path: &Path, device: &Device) -> Result<Self, OpenError> {
-        if path.is_dir() {
-            let model = Model::open(path)?;
+        if formats::is_model(path) {
+            let model = formats::open_model(path)?;
             Self::run_in_f32(&model, Box::new(StoredWeights::new(&model, device)?), device)
         } else {
             Self::artifact(ArtifactFile::open(path)?)
@@ -157,7 +162,7 @@ impl OpenedModel {
             subject,
             engine: Engine::Directory {
                 spec: Box::new(spec.clone()),
-                directory: model.directory.clone(),
+                companions: model.companions.clone(),
                 weights,
                 device: device.clone(),
             },
@@ -217,7 +222,7 @@ impl OpenedModel {
     /// Its tokenizer: the directory's, or the one an artifact carries in its host part.
     pub fn tokenizer(&self) -> Result<Tokenizer, OpenError> {
         match &self.engine {
-            Engine::Directory { directory, .. } => Ok(Tokenizer::open(directory)?),
+            Engine::Directory { companions, .. } => Ok(Tokenizer::of(companions)?),
             Engine::Artifact(file) => {
                 let view = file.view()?;
                 let bytes = view
@@ -236,8 +241,8 @@ impl OpenedModel {
     /// [`OpenError::NoChatTemplate`], [`OpenError::Template`].
     pub fn chat_template(&self, directory: Option<&Path>) -> Result<ChatTemplate, OpenError> {
         let (template, path) = match (directory, &self.engine) {
-            (Some(directory), _) => (ChatTemplate::open(directory)?, directory),
-            (None, Engine::Directory { directory, .. }) => (ChatTemplate::open(directory)?, directory.as_path()),
+            (Some(directory), _) => (ChatTemplate::of(&formats::companions(directory)?)?, directory),
+            (None, Engine::Directory { companions, .. }) => (ChatTemplate::of(companions)?, companions.origin()),
             (None, Engine::Artifact(file)) => {
                 let view = file.view()?;
                 let section = view.section(SectionKind::ChatTemplate);
@@ -246,6 +251,14 @@ impl OpenedModel {
         };
         template.ok_or_else(|| OpenError::NoChatTemplate { path: path.to_owned() })
     }
+}
+
+/// The tokenizer at a path, in place of a model's own.
+///
+/// # Errors
+/// [`OpenError::Format`], [`OpenError::Tokenizer`].
+pub fn tokenizer_at(path: &Path) -> Result<Tokenizer, OpenError> {
+    Ok(Tokenizer::of(&formats::companions(path)?)?)
 }
 
 impl Forward for OpenedModel {

@@ -7,7 +7,7 @@ use super::options::{self, Scope, TARGET, unknown};
 use super::schema::nearest;
 use super::stage::{Chosen, Commands, Kind, Known, Source, Unit, chain};
 use super::validate;
-use crate::disk::{CONFIG_FILE, Config};
+use crate::formats;
 use crate::model::families;
 use crate::model::spec::ModelKind;
 use std::path::{Path, PathBuf};
@@ -131,8 +131,8 @@ impl Reader<'_> {
         let full = path.node.place.directory().join(written);
         if !full.exists() {
             self.mistakes.add(&path.node.place, format!("{} does not exist", full.display()));
-        } else if full.is_dir() && !full.join(CONFIG_FILE).is_file() {
-            self.mistakes.add(&path.node.place, format!("{} holds no {CONFIG_FILE}", full.display()));
+        } else if full.is_dir() && !formats::contents(&full).configuration {
+            self.mistakes.add(&path.node.place, format!("{} holds no config.json", full.display()));
         }
         Some((full, written.to_owned()))
     }
@@ -327,12 +327,10 @@ impl Reader<'_> {
 
     /// The specification of a model that is there.
     fn learn(&mut self, path: &Path, place: &Place, known: &mut Known) {
-        let file = if path.is_dir() { path.join(CONFIG_FILE) } else { path.to_owned() };
-        let is_config = file.extension().is_some_and(|extension| extension == "json");
-        if known.0.contains_key(path) || !is_config || !file.is_file() {
+        if known.0.contains_key(path) || !formats::contents(path).configuration {
             return;
         }
-        let spec = Config::read(&file)
+        let spec = formats::configuration(path)
             .map_err(|error| chain(&error))
             .and_then(|config| families::spec(&config).map_err(|error| chain(&error)));
         match spec {

@@ -4,12 +4,13 @@
 use crate::calibrate::{CalibrateError, collect};
 use crate::disk::ConfigError;
 use crate::disk::atomic::{self, AtomicError};
-use crate::disk::hash::{HashError, directory_sha256, file_sha256, hex};
+use crate::disk::hash::{HashError, file_sha256, hex};
+use crate::formats::provenance::sparsity_json;
+use crate::formats::{self, ModelFormatError, ModelSink, hugging_face};
 use crate::machine::{cpu_features, tool};
-use crate::model::dense_directory::{self, recorded_sparsity, sparsity_json};
 use crate::model::id::{LinearId, ParameterId, Part};
 use crate::model::transform::{HeldMasks, MaskError, NmPattern, Sparsity};
-use crate::model::weights::{Model, ModelError, Outline};
+use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use crate::prune::layerwise::{self, Pass};
 use crate::prune::{MatrixReport, Method, PruneError, SelectionError, check, prune, select};
@@ -66,6 +67,9 @@ pub enum DirectoryError {
     /// Of the pattern.
     #[error(transparent)]
     Mask(#[from] MaskError),
+    /// Of the model's files.
+    #[error(transparent)]
+    Format(#[from] ModelFormatError),
     /// Of the model.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -211,15 +215,16 @@ pub fn prune_directory(
 ) -> Result<PruneReport, DirectoryError> {
     atomic::check_directory(&options.out)?;
     let path = &options.model;
-    let outline = Outline::open(path)?;
+    let input = formats::open(path)?;
+    let outline = input.outline();
     if outline.schemes.is_some() {
         return Err(DirectoryError::Quantized { path: path.clone() });
     }
     let selected = select(&outline.spec, &options.only)?;
     let shapes = check(&outline.spec, &selected, options.pattern)?;
-    let mut sparsity = recorded_sparsity(path, &outline.spec)?;
+    let mut sparsity = input.recorded_sparsity()?;
     sparsity.retain(|id, _| !selected.contains(id));
-    let model = Model::open(path)?;
+    let model = input.model()?;
     // What slmc.json said of other matrices it will say again.
     model.check_sparsity(&sparsity)?;
     let calibration = match &options.source {
@@ -269,7 +274,7 @@ pub fn prune_directory(
         training,
         matrices,
     };
-    dense_directory::write(&pruned, &provenance(options, &report, &sparsity)?, &options.out)?;
+    hugging_face::Directory(&options.out).write(&pruned, &provenance(options, &report, &sparsity)?)?;
     if options.recover.is_some() {
         crate::stages::train::forget_checkpoint(&options.out)?;
     }
@@ -321,7 +326,7 @@ fn recover(
 
 /// Hashes of everything read.
 fn inputs(options: &Options) -> Result<Vec<Value>, HashError> {
-    let mut inputs = vec![json!({"role": "model", "sha256": hex(&directory_sha256(&options.model)?)})];
+    let mut inputs = vec![json!({"role": "model", "sha256": hex(&formats::sha256(&options.model)?)})];
     if let Some(Source::File { path, .. }) = &options.source {
         inputs.push(json!({"role": "calibration", "sha256": hex(&file_sha256(path)?)}));
     }
@@ -358,8 +363,8 @@ fn provenance(options: &Options, report: &PruneReport, sparsity: &Sparsity) -> R
 ///
 /// # Errors
 /// Those of opening the directory.
-pub fn memory_estimate(path: &Path) -> Result<u64, ModelError> {
-    let spec = Outline::open(path)?.spec;
+pub fn memory_estimate(path: &Path) -> Result<u64, ModelFormatError> {
+    let spec = formats::open_outline(path)?.spec;
     let largest = spec.matrices().iter().map(|(_, rows, columns)| (rows * columns) as u64).max().unwrap_or(0);
     Ok(8 * spec.parameter_count() + 16 * largest + spec.vocabulary as u64 * 256 * 4 + (64 << 20))
 }

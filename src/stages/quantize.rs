@@ -7,10 +7,10 @@ use crate::allocate::sweep::{Sweep, SweepReport};
 use crate::calibrate::{CalibrateError, collect};
 use crate::disk::ConfigError;
 use crate::disk::atomic::{self, AtomicError};
-use crate::disk::hash::{HashError, directory_sha256, file_sha256, hex};
+use crate::disk::hash::{HashError, file_sha256, hex};
+use crate::formats::provenance::sparsity_json;
+use crate::formats::{self, ModelFormatError, ModelSink, slmc_quantized};
 use crate::machine::{cpu_features, tool};
-use crate::model::dense_directory::{recorded_sparsity, sparsity_json};
-use crate::model::quantized_directory;
 use crate::model::scheme::{Preset, width_name};
 use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
 use crate::model::spec::{LayerSpec, ModelKind, ModelSpec};
@@ -84,6 +84,9 @@ pub enum QuantizeError {
     /// Of the input's slmc.json.
     #[error(transparent)]
     Provenance(#[from] ConfigError),
+    /// Of the model's files.
+    #[error(transparent)]
+    Format(#[from] ModelFormatError),
     /// Of the model.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -163,11 +166,12 @@ pub fn quantize_directory(
     progress: &dyn Progress,
 ) -> Result<QuantizeReport, QuantizeError> {
     atomic::check_directory(&options.out)?;
-    let model = Model::open(&options.model)?;
+    let input = formats::open(&options.model)?;
+    let model = input.model()?;
     if model.is_quantized() {
         return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
     }
-    let sparsity = recorded_sparsity(&options.model, &model.spec)?;
+    let sparsity = input.recorded_sparsity()?;
     let spec = model.spec.clone();
     let stored = |mix: &Assignment| stored_tensors(&spec, mix, &sparsity, options.layout, spec.context, true);
     let plan = match options.mix {
@@ -184,7 +188,7 @@ pub fn quantize_directory(
         stored(&preset)?;
     }
     policy::widths(&model.spec, &options.activations)?;
-    match Tokenizer::open(&options.model) {
+    match Tokenizer::of(&model.companions) {
         // It travels with the model; what it cannot be used for later is refused now.
         Ok(tokenizer) => drop(tokenizer.check(model.spec.vocabulary)?),
         Err(TokenizerError::Missing { .. }) => {}
@@ -192,7 +196,7 @@ pub fn quantize_directory(
     }
     if model.spec.kind == ModelKind::Decoder {
         // So does the chat template.
-        ChatTemplate::open_usable(&options.model)?;
+        ChatTemplate::usable(&model.companions)?;
     }
     model.check_sparsity(&sparsity)?;
     if options.method == Method::Gptq {
@@ -310,7 +314,7 @@ pub fn quantize_directory(
         equalized,
         matrices,
     };
-    quantized_directory::write(&quantized, &provenance(options, &report, &sparsity)?, &options.out)?;
+    slmc_quantized::Directory(&options.out).write(&quantized, &provenance(options, &report, &sparsity)?)?;
     if kept.is_some() {
         crate::stages::train::forget_checkpoint(&options.out)?;
     }
@@ -328,11 +332,12 @@ pub fn sweep_directory(
     progress: &dyn Progress,
 ) -> Result<SweepReport, QuantizeError> {
     atomic::check_file(chart, CHART_MAGIC)?;
-    let model = Model::open(&options.model)?;
+    let input = formats::open(&options.model)?;
+    let model = input.model()?;
     if model.is_quantized() {
         return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
     }
-    let sparsity = recorded_sparsity(&options.model, &model.spec)?;
+    let sparsity = input.recorded_sparsity()?;
     let items = Items::of(&model.spec, &options.keeps, &sparsity, options.layout).map_err(AllocationError::from)?;
     model.check_sparsity(&sparsity)?;
     let calibration = calibration::calibration(&model, &options.source, options.calibration_tokens, progress)?;
@@ -422,7 +427,7 @@ fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -
 
 /// Hashes of everything read.
 fn inputs(options: &Options) -> Result<Vec<serde_json::Value>, HashError> {
-    let mut inputs = vec![json!({"role": "model", "sha256": hex(&directory_sha256(&options.model)?)})];
+    let mut inputs = vec![json!({"role": "model", "sha256": hex(&formats::sha256(&options.model)?)})];
     if let Source::File { path, .. } | Source::Mixed { path, .. } = &options.source {
         inputs.push(json!({"role": "calibration", "sha256": hex(&file_sha256(path)?)}));
     }
@@ -443,8 +448,8 @@ pub fn memory_estimate(
     calibration_tokens: usize,
     tune: Option<usize>,
     qat: bool,
-) -> Result<u64, ModelError> {
-    let spec = crate::model::weights::Outline::open(path)?.spec;
+) -> Result<u64, ModelFormatError> {
+    let spec = formats::open_outline(path)?.spec;
     let of_matrices =
         |f: fn(usize, usize) -> usize| spec.matrices().iter().map(|(_, rows, columns)| f(*rows, *columns) as u64).max();
     let largest = of_matrices(|rows, columns| rows * columns).unwrap_or(0);

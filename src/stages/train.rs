@@ -1,8 +1,10 @@
 //! `slmc train` and `slmc distill`: a start, optionally a teacher, data; a clean Hugging Face directory out.
 
 use crate::disk::atomic::{self, AtomicError};
-use crate::disk::hash::{HashError, directory_sha256, file_sha256, hex};
-use crate::model::dense_directory::{self, recorded_sparsity, sparsity_json};
+use crate::disk::hash::{HashError, file_sha256, hex};
+use crate::formats::provenance::sparsity_json;
+use crate::formats::{self, Description, ModelFormatError, ModelSink, hugging_face};
+use crate::model::companions::{Companion, Companions, TOKENIZER_FILE};
 use crate::model::forward::DenseWeights;
 use crate::model::id::{LinearId, ParameterId, Part};
 use crate::model::special_tokens;
@@ -61,6 +63,9 @@ pub enum CommandError {
     /// Of the start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// Of a model's files.
+    #[error(transparent)]
+    Format(#[from] ModelFormatError),
     /// Of a model.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -187,7 +192,7 @@ pub fn train(options: &Options, device: &Device, progress: &dyn Progress) -> Res
     options.settings.check().map_err(TrainError::from)?;
     let seed = options.settings.seed;
     let teacher = match &options.teacher {
-        Some(path) => Some(Model::open(path)?),
+        Some(path) => Some(formats::open_model(path)?),
         None => None,
     };
     let mut student = match (&options.start, &teacher) {
@@ -201,12 +206,11 @@ pub fn train(options: &Options, device: &Device, progress: &dyn Progress) -> Res
     if let Some(teacher) = &teacher {
         compare(&student, teacher)?;
     }
-    let sparsity = kept_sparsity(options, &student, teacher.as_ref())?;
-    let tokenizer_directory = tokenizer_directory(options, &student, teacher.as_ref());
-    let tokenizer = Tokenizer::open(&tokenizer_directory)?;
+    let sparsity = kept_sparsity(options, teacher.as_ref())?;
+    student.companions = companions(options, &student, teacher.as_ref())?;
+    let tokenizer = Tokenizer::of(&student.companions)?;
     tokenizer.check(student.spec.vocabulary)?;
-    student.spec = special_tokens::spec_of(&tokenizer_directory, &student.config).map_err(StartError::from)?;
-    student.directory = tokenizer_directory;
+    student.spec = special_tokens::spec_of(&student.companions, &student.config).map_err(StartError::from)?;
     let task = options.task.unwrap_or_else(|| own_task(&student.spec));
     let samples = read(&options.data, task, &student.spec, &tokenizer, options.settings.window, progress)?;
     let inputs = inputs(options)?;
@@ -216,7 +220,7 @@ pub fn train(options: &Options, device: &Device, progress: &dyn Progress) -> Res
         "start": format!("{:?}", start_name(&options.start)),
         "layer_map": options.layer_map,
         "task": task,
-        "tokenizer": hex(&file_sha256(tokenizer.path())?),
+        "tokenizer": student.companions.find(TOKENIZER_FILE).map(Companion::sha256).transpose()?.as_ref().map(hex),
         "opening": student.spec.opening,
         "ends": student.spec.ends,
         "field": options.data.field,
@@ -274,13 +278,13 @@ fn run(
         }
     }
     let report = TrainReport::of(&run, &trained);
-    let model = start::with_values(
-        student.spec.clone(),
-        student.config.clone(),
-        &student.directory,
-        trained.parameters.clone(),
-    )
-    .map_err(StartError::from)?;
+    let description = Description {
+        config: student.config.clone(),
+        companions: student.companions.clone(),
+        path: student.path.clone(),
+    };
+    let model =
+        start::with_values(student.spec.clone(), description, trained.parameters.clone()).map_err(StartError::from)?;
     let stage = if options.teacher.is_some() { "distill" } else { "train" };
     let provenance = json!({
         "schema": "slmc.provenance/1",
@@ -292,7 +296,7 @@ fn run(
         "cpu_features": crate::machine::cpu_features(),
         "metrics": report.metrics(),
     });
-    dense_directory::write(&model, &provenance, &options.out)?;
+    hugging_face::Directory(&options.out).write(&model, &provenance)?;
     if let Some(path) = &options.metrics {
         write_log(path, &trained.log)?;
     }
@@ -318,13 +322,13 @@ fn start_name(start: &Start) -> String {
 }
 
 /// The patterns of the matrices that come pruned: of the start's directory, or of the teacher's layers that are taken.
-fn kept_sparsity(options: &Options, student: &Model, teacher: Option<&Model>) -> Result<Sparsity, CommandError> {
+fn kept_sparsity(options: &Options, teacher: Option<&Model>) -> Result<Sparsity, CommandError> {
     match (&options.start, teacher) {
-        (Start::Path(path), _) if path.is_dir() => {
-            Ok(recorded_sparsity(path, &student.spec).map_err(StartError::from)?)
+        (Start::Path(path), _) if formats::contents(path).weights => {
+            Ok(formats::open(path)?.recorded_sparsity().map_err(StartError::from)?)
         }
         (Start::Layers(layers), Some(teacher)) => {
-            let of_teacher = recorded_sparsity(&teacher.directory, &teacher.spec).map_err(StartError::from)?;
+            let of_teacher = formats::open(&teacher.path)?.recorded_sparsity().map_err(StartError::from)?;
             let taken = |(id, pattern): (LinearId, NmPattern)| {
                 let layer = match id.layer {
                     Some(layer) => Some(layers.iter().position(|taken| *taken == usize::from(layer))? as u16),
@@ -338,25 +342,23 @@ fn kept_sparsity(options: &Options, student: &Model, teacher: Option<&Model>) ->
     }
 }
 
-fn tokenizer_directory(options: &Options, student: &Model, teacher: Option<&Model>) -> PathBuf {
-    if let Some(directory) = &options.tokenizer {
-        return directory.clone();
+/// The tokenizer and what else travels with the student: as asked for, else its own, else the teacher's.
+fn companions(options: &Options, student: &Model, teacher: Option<&Model>) -> Result<Companions, ModelFormatError> {
+    if let Some(path) = &options.tokenizer {
+        return formats::companions(path);
     }
-    match teacher {
-        Some(teacher) if !student.directory.join("tokenizer.json").exists() => teacher.directory.clone(),
-        _ => student.directory.clone(),
-    }
+    let has_tokenizer = student.companions.find(TOKENIZER_FILE).is_some_and(Companion::exists);
+    Ok(teacher.filter(|_| !has_tokenizer).unwrap_or(student).companions.clone())
 }
 
 /// Hashes of everything read.
 fn inputs(options: &Options) -> Result<Vec<Value>, HashError> {
     let mut inputs = Vec::new();
     if let Start::Path(path) = &options.start {
-        let hash = if path.is_dir() { directory_sha256(path)? } else { file_sha256(path)? };
-        inputs.push(json!({"role": "student", "sha256": hex(&hash)}));
+        inputs.push(json!({"role": "student", "sha256": hex(&formats::sha256(path)?)}));
     }
     if let Some(path) = &options.teacher {
-        inputs.push(json!({"role": "teacher", "sha256": hex(&directory_sha256(path)?)}));
+        inputs.push(json!({"role": "teacher", "sha256": hex(&formats::sha256(path)?)}));
     }
     for file in &options.data.files {
         inputs.push(json!({"role": "data", "sha256": hex(&file_sha256(file)?)}));
@@ -377,7 +379,7 @@ fn compare(student: &Model, teacher: &Model) -> Result<(), CommandError> {
         return Err(different("output widths", &student.spec.output_width(), &teacher.spec.output_width()));
     }
     let token_table = |model: &Model| {
-        let tokenizer = std::fs::read(model.directory.join("tokenizer.json")).ok()?;
+        let tokenizer = model.companions.find(TOKENIZER_FILE)?.read().ok()?;
         let json: Value = serde_json::from_slice(&tokenizer).ok()?;
         json.pointer("/model/vocab").cloned()
     };

@@ -1,7 +1,7 @@
 //! The tensors a specification implies: every matrix, bias, norm and kernel with its shape, in forward order.
 
 use super::{Head, LayerSpec, Mixer, ModelSpec, Norm, NormKind, NormPlacement, Positions};
-use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
+use crate::model::id::{KeyMapPart, LinearId, NormSite, ParameterId, Part, Role};
 
 impl LayerSpec {
     /// Every norm of the layer with its width, in forward order.
@@ -55,6 +55,17 @@ impl ModelSpec {
             Head::LanguageModel { .. } | Head::MaskedLanguageModel { .. } => self.vocabulary,
             Head::Classifier { labels } => labels.len(),
         }
+    }
+
+    /// Every key map that a quantized model can have, with its (key_value_heads, head_dim).
+    pub fn key_maps(&self) -> Vec<ParameterShape> {
+        let layers = self.layers.iter().enumerate();
+        let attention = layers.filter_map(|(n, layer)| Some((n, layer.attention()?)));
+        let maps = attention.flat_map(|(n, attention)| {
+            let shape = vec![attention.key_value_heads, attention.head_dim];
+            KeyMapPart::ALL.map(|part| ParameterShape { id: ParameterId::KeyMap(n as u16, part), shape: shape.clone() })
+        });
+        maps.collect()
     }
 
     /// Every matrix with its (rows, columns), in forward order; a tied head is not listed apart.

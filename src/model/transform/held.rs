@@ -20,7 +20,7 @@ impl HeldMasks {
             if let Some(pattern) = sparsity.get(&id) {
                 let values = model.values_f32(ParameterId::weight(id))?;
                 let mask = Mask::of_values(id, *pattern, &values, columns);
-                masks.insert(id, mask.map_err(|error| ModelError::not_sparse(&model.directory, error))?);
+                masks.insert(id, mask.map_err(|error| ModelError::not_sparse(&model.path, error))?);
             }
         }
         Ok(HeldMasks(masks))
