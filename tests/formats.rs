@@ -147,7 +147,7 @@ fn what_a_source_does_not_have_is_named_by_its_own_path() {
     assert!(matches!(error, TokenizerError::Missing { .. }));
     assert!(error.to_string().starts_with("nowhere/model.blob/tokenizer.json does not exist"), "{error}");
     let pooler = ParameterId::weight(LinearId::global(slmc::model::id::Role::Pooler));
-    let error = source.parameter(pooler).err().expect("there is none").to_string();
+    let error = source.parameter(pooler).expect_err("there is none").to_string();
     assert_eq!(error, "nowhere/model.blob: the model has no parameter `head.pooler.weight`");
 }
 
