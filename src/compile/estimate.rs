@@ -211,19 +211,12 @@ pub fn estimate(
 /// Multiply-accumulates of one token in linears, head and the kernels of convolutions.
 fn macs_per_token(spec: &ModelSpec) -> u64 {
     let multiplied = |id: ParameterId| match id {
-        ParameterId::Linear(id, Part::Weight) => {
-            !is_table(id.role) || (id.role == Role::TokenEmbedding && spec.tied_head())
-        }
+        ParameterId::Linear(id, Part::Weight) => spec.multiplies(id),
         ParameterId::Kernel(_, Part::Weight) => true,
         _ => false,
     };
     let parameters = spec.parameters().into_iter().filter(|parameter| multiplied(parameter.id));
     parameters.map(|parameter| parameter.shape.iter().map(|&n| n as u64).product::<u64>()).sum()
-}
-
-/// Tables are looked up, one row a token, not multiplied with.
-fn is_table(role: Role) -> bool {
-    matches!(role, Role::TokenEmbedding | Role::PositionEmbedding | Role::TypeEmbedding)
 }
 
 fn row(
@@ -241,8 +234,8 @@ fn row(
             bytes_per_token += tensor.bytes;
             continue;
         };
-        let whole = !is_table(id.role) || (id.role == Role::TokenEmbedding && spec.tied_head());
-        if !whole {
+        // Tables are looked up, one row a token.
+        if !spec.multiplies(id) {
             // Of a table in two parts, the mean row.
             let rows = if id.role == Role::TokenEmbedding { spec.vocabulary } else { tensor.rows };
             bytes_per_token += tensor.bytes / rows as u64;

@@ -60,6 +60,22 @@ pub enum ConfigError {
         /// What would be accepted.
         expected: String,
     },
+    /// A layer that a configuration with fewer layers cannot hold as it is.
+    #[error(
+        "{}: layer {layer} would have another window, rotation or kind as layer {place} of a model with fewer layers \
+         under `{key}`; keep a run of layers from layer 0 on, or all of them",
+        file.display()
+    )]
+    Layer {
+        /// The file.
+        file: PathBuf,
+        /// The key of the number of layers.
+        key: &'static str,
+        /// Its number now.
+        layer: usize,
+        /// Its number among the kept ones.
+        place: usize,
+    },
     /// A value slmc understands but does not implement.
     #[error("{}: `{key}` is `{value}`; {subject} supports {supported}", file.display())]
     Unsupported {

@@ -3,11 +3,13 @@
 
 use super::companions::Companions;
 use super::id::{LinearId, ParameterId, Part};
+use super::matrix::from_rows;
 use super::quantized::QuantizedMatrix;
 use super::scheme::{QuantScheme, Width};
 use super::spec::ModelSpec;
 use super::transform::{MaskError, Sparsity};
 use crate::disk::{Config, ConfigError, DenseTensor, TensorError};
+use ndarray::Array2;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -95,6 +97,20 @@ impl Model {
             Some(Parameter::Quantized(matrix)) => Ok(matrix.dequantize()),
             None => Err(ModelError::NoParameter { path: self.path.clone(), id }),
         }
+    }
+
+    /// A matrix in f32, (rows, columns).
+    ///
+    /// # Errors
+    /// A matrix the model does not have; values that are not finite.
+    pub fn matrix(&self, id: LinearId) -> Result<Array2<f32>, ModelError> {
+        let parameter = ParameterId::weight(id);
+        let values = self.values_f32(parameter)?;
+        let shape = self.spec.matrices().into_iter().find(|(other, ..)| *other == id);
+        let Some((.., columns)) = shape else {
+            return Err(ModelError::NoParameter { path: self.path.clone(), id: parameter });
+        };
+        Ok(from_rows(values, columns))
     }
 
     /// The same model with other values, row-major, in the place of dense parameters. A parameter keeps its data type where

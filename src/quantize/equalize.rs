@@ -15,10 +15,11 @@
 use super::search;
 use crate::calibrate::CalibrateError;
 use crate::model::forward::{Batch, DenseWeights, Forward, Tap};
-use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
+use crate::model::graph::{Graph, Input, Origin};
+use crate::model::id::{LinearId, NormSite, ParameterId, Part};
 use crate::model::scheme::QuantScheme;
 use crate::model::size::Assignment;
-use crate::model::spec::{Head, Mixer, ModelSpec, NormKind, NormPlacement};
+use crate::model::spec::{ModelSpec, NormKind};
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use burn::tensor::{Device, Tensor};
@@ -78,45 +79,22 @@ struct Place {
 }
 
 fn places(spec: &ModelSpec) -> Vec<Place> {
-    let mut out = Vec::new();
-    let identity: Vec<usize> = (0..spec.hidden).collect();
-    for (n, layer) in spec.layers.iter().enumerate() {
-        let ids = |roles: &[Role]| -> Vec<LinearId> { roles.iter().map(|role| LinearId::layer(n, *role)).collect() };
-        let norm = |site, roles: &[Role]| Place {
-            source: Source::Norm(Some(n as u16), site, layer.norm.kind),
-            readers: ids(roles),
-            channels: identity.clone(),
-        };
-        let before = layer.norm_placement != NormPlacement::Post;
-        match &layer.mixer {
-            Mixer::Attention(attention) => {
-                if before {
-                    out.push(norm(NormSite::Attention, &[Role::Query, Role::Key, Role::Value]));
-                }
-                let (width, shared) = (attention.head_dim, attention.heads / attention.key_value_heads);
-                let channels = (0..attention.query_width()).map(|c| c / width / shared * width + c % width).collect();
-                let source = Source::Rows(LinearId::layer(n, Role::Value));
-                out.push(Place { source, readers: ids(&[Role::Output]), channels });
-            }
-            Mixer::Conv(_) => {
-                if before {
-                    out.push(norm(NormSite::Conv, &[Role::ConvIn]));
-                }
-            }
-        }
-        if before {
-            out.push(norm(NormSite::Ffn, if layer.ffn.gated { &[Role::Gate, Role::Up] } else { &[Role::Up] }));
-        }
-        if layer.ffn.gated {
-            let source = Source::Rows(LinearId::layer(n, Role::Up));
-            out.push(Place { source, readers: ids(&[Role::Down]), channels: (0..layer.ffn.width).collect() });
-        }
-    }
-    if let (Head::LanguageModel { tied: false }, Some(norm)) = (&spec.head, spec.final_norm) {
-        let source = Source::Norm(None, NormSite::Final, norm.kind);
-        out.push(Place { source, readers: vec![LinearId::global(Role::LmHead)], channels: identity });
-    }
-    out
+    let graph = Graph::new(spec);
+    graph.inputs().filter_map(place).collect()
+}
+
+/// The place before an input, where its origin can be divided. A tied head's columns are the token table's; the norm in
+/// the head of a masked language model is left alone.
+fn place(input: &Input) -> Option<Place> {
+    let source = match input.origin {
+        Origin::Norm { site: NormSite::MlmTransform, .. } => return None,
+        Origin::Norm { layer, site, kind } => Source::Norm(layer, site, kind),
+        Origin::Mean { of, .. } | Origin::Gated { of } => Source::Rows(of),
+        Origin::Residual | Origin::Convolution | Origin::Function => return None,
+    };
+    let own = input.readers.iter().all(|linear| linear.weight == linear.id);
+    let channels = (0..input.width).map(|column| input.origin.channel(column)).collect();
+    own.then(|| Place { source, readers: input.ids(), channels })
 }
 
 /// Some inputs of every matrix, and the largest of every channel over all tokens looked at.

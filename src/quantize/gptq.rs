@@ -14,6 +14,7 @@ use super::search;
 use super::vector::{add, nearest, wide};
 use crate::calibrate::linear_algebra::{NoFactor, inverse_factor};
 use crate::calibrate::moments::Moments;
+use crate::model::matrix::into_values;
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::{GROUP, QuantScheme, SPLIT_ROWS};
 use descend::descend;
@@ -53,11 +54,11 @@ impl Hessian {
     /// # Errors
     /// [`NoFactor`].
     pub fn new(moments: &Moments) -> Result<Self, NoFactor> {
-        let columns = moments.columns;
-        let diagonal: Vec<f64> = (0..columns).map(|j| moments.gram[j * (columns + 1)]).collect();
+        let columns = moments.columns();
+        let diagonal: Vec<f64> = moments.gram.diag().to_vec();
         let mut order: Vec<usize> = (0..columns).collect();
         order.sort_by(|a, b| diagonal[*b].total_cmp(&diagonal[*a]).then(a.cmp(b)));
-        let factor = inverse_factor(&moments.gram, &order)?;
+        let factor = inverse_factor(moments.gram.view(), &order)?;
         let mean = diagonal.iter().sum::<f64>() / columns as f64;
         let mut gram: Vec<f32> = moments.gram.iter().map(|value| (value / mean) as f32).collect();
         for (j, value) in diagonal.iter().enumerate() {
@@ -67,7 +68,7 @@ impl Hessian {
         Ok(Hessian {
             columns,
             gram,
-            upper: factor.upper,
+            upper: into_values(factor.upper),
             importance: moments.mean_square(),
             damping: factor.damping,
             dead: factor.dead.len(),
@@ -332,7 +333,8 @@ mod tests {
         let mut moments = Moments::new(columns, false);
         for token in noise.chunks_exact(columns + 3) {
             let x: Vec<f64> = (0..columns).map(|j| token[j..j + 4].iter().map(|v| f64::from(*v)).sum()).collect();
-            (0..columns * columns).for_each(|n| moments.gram[n] += x[n / columns] * x[n % columns]);
+            (0..columns * columns)
+                .for_each(|n| moments.gram[[n / columns, n % columns]] += x[n / columns] * x[n % columns]);
             moments.rows += 1;
         }
         moments
@@ -384,9 +386,8 @@ mod tests {
         let mut weights = random(5, rows * columns);
         weights[..columns].fill(0.0);
         let mut moments = moments(columns, 100);
-        for j in 0..columns {
-            (moments.gram[7 * columns + j], moments.gram[j * columns + 7]) = (0.0, 0.0);
-        }
+        moments.gram.row_mut(7).fill(0.0);
+        moments.gram.column_mut(7).fill(0.0);
         let hessian = Hessian::new(&moments).expect("damping makes it definite");
         assert_eq!(hessian.dead, 1);
         let rounded = quantize_matrix(&weights, rows, QuantScheme::W4G32, &hessian, None);

@@ -11,7 +11,6 @@ use crate::model::id::ParameterId;
 use crate::model::spec::{Head, ModelSpec};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::text::records::read_labelled;
-use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -82,32 +81,13 @@ pub fn open(path: &Path, seed: u64) -> Result<Model, StartError> {
 /// Some layers of a teacher as a model of its own.
 pub fn layers_of(teacher: &Model, layers: &[usize]) -> Result<Model, StartError> {
     super::student::take_layers(&teacher.spec, layers)?;
-    let description = with_config(teacher, config_with_layers(&teacher.config, layers));
+    let description = with_config(teacher, families::with_layers(&teacher.config, layers)?);
     let spec = description.spec()?;
     let mut values = BTreeMap::new();
     for parameter in spec.parameters() {
         values.insert(parameter.id, teacher.values_f32(teacher_parameter(parameter.id, layers))?);
     }
     Ok(with_values(spec, description, values)?)
-}
-
-/// The configuration with only these layers: the count, by whichever name the family has, and lists by layer.
-fn config_with_layers(config: &Config, layers: &[usize]) -> Config {
-    let mut map = config.map().clone();
-    for key in ["num_hidden_layers", "n_layer", "n_layers"] {
-        if let Some(value) = map.get_mut(key) {
-            *value = json!(layers.len());
-        }
-    }
-    if let Some(Value::Array(kinds)) = map.get_mut("layer_types") {
-        *kinds = layers.iter().filter_map(|&layer| kinds.get(layer).cloned()).collect();
-    }
-    if let Some(Value::Array(full)) = map.get_mut("full_attn_idxs") {
-        let is_full = |layer: &usize| full.iter().any(|index| index.as_u64() == Some(*layer as u64));
-        let kept = layers.iter().enumerate().filter(|(_, layer)| is_full(layer));
-        *full = kept.map(|(index, _)| json!(index)).collect();
-    }
-    Config::from_map(config.file(), map)
 }
 
 /// A bare encoder with a classifier for the labels of the data, sorted; pooler and classifier start at random.
@@ -118,16 +98,7 @@ pub fn with_classifier(model: &Model, data: &Data, seed: u64) -> Result<Model, S
         let records = read_labelled(file, field, &data.label_field).map_err(SamplesError::from)?;
         labels.extend(records.into_iter().map(|record| record.label));
     }
-    let mut map = model.config.map().clone();
-    let family = map.get("model_type").and_then(Value::as_str).unwrap_or_default();
-    let name =
-        if family == "distilbert" { "DistilBertForSequenceClassification" } else { "BertForSequenceClassification" };
-    map.insert("architectures".to_owned(), json!([name]));
-    let ids: Map<String, Value> = labels.iter().enumerate().map(|(id, label)| (id.to_string(), json!(label))).collect();
-    let back: Map<String, Value> = labels.iter().enumerate().map(|(id, label)| (label.clone(), json!(id))).collect();
-    map.insert("id2label".to_owned(), Value::Object(ids));
-    map.insert("label2id".to_owned(), Value::Object(back));
-    let description = with_config(model, Config::from_map(model.config.file(), map));
+    let description = with_config(model, families::with_classifier(&model.config, &labels)?);
     let spec = description.spec()?;
     let mut values = initialise(&spec, seed);
     for id in model.parameters.keys() {
