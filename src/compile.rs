@@ -9,9 +9,9 @@ pub mod pack;
 pub mod tables;
 
 use crate::artifact::host::SessionMemory;
+use crate::formats::slmc_quantized::layout::QuantizedError;
 use crate::machine::kernels::kernels_for;
 use crate::model::id::{ParameterId, Part};
-use crate::model::quantized_directory::QuantizedError;
 use crate::model::size::{Assignment, StoredTensor, WeightSize, stored_tensors};
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
@@ -112,6 +112,9 @@ pub enum CompileError {
     /// Weights.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A matrix is not what it is said to be.
+    #[error(transparent)]
+    Quantized(#[from] QuantizedError),
     /// What was emitted does not read back: a defect of slmc.
     #[error("the artifact does not read back, which is a defect of slmc: {0}")]
     Emitted(FormatError),
@@ -207,7 +210,7 @@ pub fn compile(
 pub fn check_quantized(model: &Model) -> Result<(), CompileError> {
     let schemes = model.schemes();
     match model.spec.matrices().into_iter().find(|(id, ..)| !schemes.contains_key(id)) {
-        Some((id, ..)) => Err(CompileError::Dense { directory: model.directory.clone(), id: ParameterId::weight(id) }),
+        Some((id, ..)) => Err(CompileError::Dense { directory: model.path.clone(), id: ParameterId::weight(id) }),
         None => Ok(()),
     }
 }
@@ -223,12 +226,11 @@ fn tensor_bytes(model: &Model, device: &Target, tensor: &StoredTensor) -> Result
         bytes.resize(tensor.bytes as usize, 0);
         return Ok(bytes);
     }
-    let dense = || CompileError::Dense { directory: model.directory.clone(), id: tensor.id };
+    let dense = || CompileError::Dense { directory: model.path.clone(), id: tensor.id };
     let Some(Parameter::Quantized(matrix)) = model.parameters.get(&tensor.id) else { return Err(dense()) };
     if let (Some(pattern), ParameterId::Linear(id, _)) = (matrix.sparsity, tensor.id) {
         // Packing drops what the pattern leaves out.
-        let lying = |error| ModelError::from(QuantizedError::from(error));
-        pattern.check(id, &matrix.values, matrix.columns).map_err(lying)?;
+        pattern.check(id, &matrix.values, matrix.columns).map_err(QuantizedError::from)?;
     }
     let packed = if tensor.rows == matrix.rows {
         pack::pack(matrix, device.layout)

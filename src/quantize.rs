@@ -185,7 +185,8 @@ pub fn quantize(
         spec: model.spec.clone(),
         config: model.config.clone(),
         parameters,
-        directory: model.directory.clone(),
+        companions: model.companions.clone(),
+        path: model.path.clone(),
     };
     match statistics {
         Some(statistics) => Ok((with_key_maps(quantized, statistics)?, reports)),

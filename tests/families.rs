@@ -11,6 +11,7 @@ use slm_runtime::layout::Layout;
 use slmc::artifact::host::run_sequence;
 use slmc::artifact::inspect::{classes, weight_size};
 use slmc::compile::estimate::{Rates, estimate};
+use slmc::formats::open_model;
 use slmc::model::device::device;
 use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps};
 use slmc::model::id::ParameterId;
@@ -141,7 +142,7 @@ fn tokens() -> Vec<u32> {
 
 /// Every golden checkpoint by name.
 fn checkpoints() -> Vec<(String, Model)> {
-    let open = |path: &PathBuf| (name(path).to_owned(), Model::open(path).expect("it opens"));
+    let open = |path: &PathBuf| (name(path).to_owned(), open_model(path).expect("it opens"));
     golden_folders().iter().map(open).collect()
 }
 
@@ -150,7 +151,7 @@ fn logits_of_the_families_equal_the_reference_bit_for_bit() {
     let tokens = tokens();
     let mut wrong = Vec::new();
     for (name, digests) in REFERENCE {
-        let model = &Model::open(&golden(name)).expect("it opens");
+        let model = &open_model(&golden(name)).expect("it opens");
         for (scheme, expected) in [QuantScheme::W8, QuantScheme::W4G32].into_iter().zip(digests) {
             let quantized = quantize_model(model, scheme, QuantScheme::W8);
             let (bytes, _) = artifact_for(&quantized, &Target::unlimited("test", Layout::R8K4Offset8));
@@ -193,7 +194,7 @@ fn sizes_work_and_names_of_every_family_are_counted_alike() {
         let device = Target::unlimited("test", Layout::R8K4Offset8);
         let (bytes, _) = artifact_for(&quantized, &device);
         let view = ArtifactView::open(&bytes).expect("it reads back");
-        let estimated = estimate(&model.directory, &device, &Rates::default(), None).expect("it can be estimated");
+        let estimated = estimate(&model.path, &device, &Rates::default(), None).expect("it can be estimated");
         let macs: u64 = classes(&view).iter().map(|(_, sum)| sum.macs_per_token).sum();
         assert_eq!((estimated.macs_per_token, estimated.parameters), (macs, weight_size(&view).parameters), "{name}");
         let parameters: Vec<ParameterId> = model.spec.parameters().into_iter().map(|parameter| parameter.id).collect();

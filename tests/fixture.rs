@@ -6,6 +6,7 @@ use slm_runtime::sample::random_u64;
 use slmc::calibrate::collect;
 use slmc::compile::{Compiled, HostSections, TextSection, compile};
 use slmc::disk::DenseTensor;
+use slmc::formats::open_model;
 use slmc::model::device::device;
 use slmc::model::id::{LinearId, ParameterId, Part, Role};
 use slmc::model::scheme::{Preset, QuantScheme};
@@ -254,7 +255,7 @@ pub(crate) fn word_pieces() -> Value {
 pub(crate) fn quantized(family: Family, size: Size, preset: Preset) -> Model {
     let directory = tempfile::tempdir().expect("a directory");
     write(directory.path(), family, size);
-    let model = Model::open(directory.path()).expect("the fixture is sound");
+    let model = open_model(directory.path()).expect("the fixture is sound");
     let vocabulary = model.spec.vocabulary as u64;
     let length = size.context.min(24) as u64;
     let sequences: Vec<Vec<u32>> = (0..4u64)

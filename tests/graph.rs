@@ -4,11 +4,11 @@
 
 use crate::support::golden_folders;
 use burn::tensor::Tensor;
+use slmc::formats::open_model;
 use slmc::model::device::device;
 use slmc::model::forward::{Batch, DenseWeights, Forward, Tap};
 use slmc::model::graph::Graph;
 use slmc::model::id::{LinearId, ParameterId};
-use slmc::model::weights::Model;
 
 #[derive(Default)]
 struct Inputs(Vec<(LinearId, usize, Vec<f32>)>);
@@ -26,7 +26,7 @@ fn the_graph_is_what_the_forward_computes() {
     let device = device("flex").expect("a device");
     for folder in golden_folders() {
         let label = folder.display();
-        let model = Model::open(&folder).expect("a golden checkpoint opens");
+        let model = open_model(&folder).expect("a golden checkpoint opens");
         let weights = DenseWeights::new(&model, &device).expect("it has weights");
         let batch = Batch::new(&model.spec, vec![5, 3, 8, 1, 9], 1).expect("its tokens");
         let mut seen = Inputs::default();

@@ -10,6 +10,7 @@ mod dense_directory;
 mod determinism;
 mod families;
 mod fixture;
+mod formats;
 mod fuzz_seeds;
 mod golden;
 mod graph;

@@ -9,10 +9,10 @@ use slm_runtime::plan::STACK_BYTES;
 use slm_runtime::self_test::golden_digest;
 use slm_runtime::session::{Session, SessionError};
 use slmc::artifact::host::SessionMemory;
+use slmc::formats::{ModelSink, hugging_face, open_model};
 use slmc::machine::kernels::kernels;
 use slmc::model::id::{LinearId, ParameterId, Role};
 use slmc::model::scheme::Preset;
-use slmc::model::weights::Model;
 use slmc::target::Target;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -100,7 +100,7 @@ fn four_bits(model: &Path, directory: &Path, text: &Path, options: &[&str]) -> (
 
 /// A copy of a checkpoint with one channel of a layer's up projection 64 times as large, and down 64 times as small.
 fn scale_a_channel(from: &Path, to: &Path, layer: usize, channel: usize) {
-    let model = Model::open(from).expect("it opens");
+    let model = open_model(from).expect("it opens");
     let (up, down) = (LinearId::layer(layer, Role::Up), LinearId::layer(layer, Role::Down));
     let (up, down) = (ParameterId::weight(up), ParameterId::weight(down));
     let (mut rows, mut columns) =
@@ -110,7 +110,7 @@ fn scale_a_channel(from: &Path, to: &Path, layer: usize, channel: usize) {
     columns.iter_mut().skip(channel).step_by(width).for_each(|weight| *weight /= 64.0);
     let model = model.with_values(BTreeMap::from([(up, rows), (down, columns)])).expect("as long");
     let provenance = serde_json::json!({"schema": "slmc.provenance/1"});
-    slmc::model::dense_directory::write(&model, &provenance, to).expect("it can be written");
+    hugging_face::Directory(to).write(&model, &provenance).expect("it can be written");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use slm_runtime::layout::Layout;
 use slm_runtime::sample::random_u64;
 use slm_runtime::session::Session;
 use slmc::artifact::host::SessionMemory;
+use slmc::formats::{ModelSink, open_model, slmc_quantized};
 use slmc::machine::kernels::kernels;
 use slmc::model::device::device;
 use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps};
@@ -40,7 +41,7 @@ fn every_family_is_solved_and_threads_change_nothing() {
     for family in Family::ALL {
         let directory = tempfile::tempdir().expect("a directory");
         write(directory.path(), family, Size::SMALL);
-        let model = Model::open(directory.path()).expect("the fixture is sound");
+        let model = open_model(directory.path()).expect("the fixture is sound");
         let several = solved(&model, Preset::W4, None);
         let names: Vec<String> = several.reports.values().map(|report| report.name.clone()).collect();
         let expected: Vec<String> = model.spec.matrices().iter().map(|(id, ..)| id.to_string()).collect();
@@ -59,7 +60,7 @@ fn every_family_is_solved_and_threads_change_nothing() {
 fn a_matrix_without_a_scheme_is_refused_and_not_given_one() {
     let directory = tempfile::tempdir().expect("a directory");
     write(directory.path(), Family::TiedLlama, Size::SMALL);
-    let model = Model::open(directory.path()).expect("the fixture is sound");
+    let model = open_model(directory.path()).expect("the fixture is sound");
     let device = device("flex").expect("known");
     let mut lacking = Preset::W4.assign(&model.spec);
     let down = LinearId::layer(1, Role::Down);
@@ -100,7 +101,7 @@ fn sizes_of_a_quantized_directory_are_those_of_its_own_target() {
 fn an_interrupted_run_goes_on_to_the_same_integers() {
     let directory = tempfile::tempdir().expect("a directory");
     write(directory.path(), Family::TiedLlama, Size::SMALL);
-    let model = Model::open(directory.path()).expect("the fixture is sound");
+    let model = open_model(directory.path()).expect("the fixture is sound");
     let out = directory.path().join("out");
     let whole = solved(&model, Preset::Mixed, Some(&Kept::open(&out, "this run").expect("a new one")));
     let checkpoint = directory.path().join("out.checkpoint");
@@ -142,7 +143,7 @@ fn wider_activations_bring_artifacts_closer_and_survive_directories() {
     for family in [Family::Llama, Family::TiedLlama, Family::Bert] {
         let directory = tempfile::tempdir().expect("a directory");
         write(directory.path(), family, Size::SMALL);
-        let model = Model::open(directory.path()).expect("the fixture is sound");
+        let model = open_model(directory.path()).expect("the fixture is sound");
         let tokens = sequences(&model).swap_remove(0);
         let Solved { model: narrow, statistics, .. } = solved(&model, Preset::W8, None);
         let narrow = with_key_maps(narrow, &statistics).expect("it has keys");
@@ -152,8 +153,8 @@ fn wider_activations_bring_artifacts_closer_and_survive_directories() {
         mark_wide(&mut wide, &all);
         let out = directory.path().join("wide");
         let provenance = serde_json::json!({"schema": "slmc.provenance/1"});
-        slmc::model::quantized_directory::write(&wide, &provenance, &out).expect("it can be written");
-        let read = Model::open(&out).expect("it can be read");
+        slmc_quantized::Directory(&out).write(&wide, &provenance).expect("it can be written");
+        let read = open_model(&out).expect("it can be read");
         assert_eq!(read.activations(), all, "{}", family.name());
         // The same integers in f32 arithmetic: what is left is the activations' rounding.
         let device = device("flex").expect("known");
@@ -178,7 +179,7 @@ fn wider_activations_bring_artifacts_closer_and_survive_directories() {
 fn widths_that_no_linear_can_have_are_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     write(directory.path(), Family::Bert, Size::SMALL);
-    let spec = Model::open(directory.path()).expect("the fixture is sound").spec;
+    let spec = open_model(directory.path()).expect("the fixture is sound").spec;
     for pattern in ["embedding=a16", "layers.9.*=a16"] {
         let refused = widths(&spec, &[pattern.parse().expect("it parses")]).err().map(|error| error.to_string());
         assert!(refused.is_some_and(|error| error.contains(pattern) && error.contains("layers.")), "{pattern}");

@@ -11,6 +11,7 @@ use slmc::artifact::host::SessionMemory;
 use slmc::compile::fit::Footprint;
 use slmc::compile::{HostSections, TextSection, compile};
 use slmc::disk::DenseTensor;
+use slmc::formats::open_model;
 use slmc::machine::kernels::kernels;
 use slmc::model::id::{Class, KeyMapPart, ParameterId, Role};
 use slmc::model::quantized::QuantizedMatrix;
@@ -78,7 +79,7 @@ pub(crate) fn quantize_model(dense: &Model, linear: QuantScheme, embedding: Quan
 }
 
 pub(crate) fn reference_model(linear: QuantScheme, embedding: QuantScheme) -> Option<Model> {
-    let model = Model::open(&shared("models/stories260k")?).expect("the checkpoint opens");
+    let model = open_model(&shared("models/stories260k")?).expect("the checkpoint opens");
     Some(quantize_model(&model, linear, embedding))
 }
 

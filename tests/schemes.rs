@@ -9,14 +9,14 @@ use slm_runtime::kernels::available;
 use slm_runtime::layout::Layout;
 use slm_runtime::session::Session;
 use slmc::artifact::host::SessionMemory;
-use slmc::compile::fit::Device;
+use slmc::formats::{ModelSink, open_model, slmc_quantized};
 use slmc::model::device::device;
 use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps};
 use slmc::model::id::ParameterId;
-use slmc::model::quantized_directory;
 use slmc::model::scheme::{QuantScheme, SCHEMES};
 use slmc::model::weights::{Model, Parameter};
 use slmc::quantize::search::quantize_matrix;
+use slmc::target::Target;
 
 /// Largest difference between logits of the artifact and of f32 with the same weights, as a part of the largest f32 logit:
 /// what 8-bit activations, keys and values cost.
@@ -62,14 +62,14 @@ fn every_scheme_runs_as_the_weights_it_stands_for() {
     let batch = |model: &Model| Batch::new(&model.spec, tokens(), 1).expect("a batch");
     let mut far = Vec::new();
     for path in golden_folders() {
-        let dense = Model::open(&path).expect("it opens");
+        let dense = open_model(&path).expect("it opens");
         for def in &SCHEMES {
             let about = format!("{} in {}", name(&path), def.name);
             let model = in_scheme(&dense, def.scheme);
             let weights = DenseWeights::new(&model, &flex).expect("weights read");
             let exact = Forward::new(&model.spec, &weights, &flex).run(&batch(&model), &mut NoTaps).logits;
             let exact = exact.into_data().try_to_vec::<f32>().expect("f32");
-            let (bytes, _) = artifact_for(&model, &Device::unlimited("test", Layout::R8K4Offset8));
+            let (bytes, _) = artifact_for(&model, &Target::unlimited("test", Layout::R8K4Offset8));
             let minor = u16::from_le_bytes([bytes[10], bytes[11]]);
             assert_eq!(minor, def.storage.def().minor, "{about}");
             let computed = logits(&bytes, &about);
@@ -80,7 +80,7 @@ fn every_scheme_runs_as_the_weights_it_stands_for() {
                 far.push(format!("{about}: {error}"));
             }
             for layout in Layout::ALL {
-                let (bytes, _) = artifact_for(&model, &Device::unlimited("test", layout));
+                let (bytes, _) = artifact_for(&model, &Target::unlimited("test", layout));
                 assert!(logits(&bytes, &about) == computed, "{about}: {} differs", layout.name());
             }
         }
@@ -91,16 +91,16 @@ fn every_scheme_runs_as_the_weights_it_stands_for() {
 /// A directory of every scheme is written and read back as it was, and its artifact with it.
 #[test]
 fn directories_of_every_scheme_are_read_back() {
-    let dense = Model::open(&crate::support::golden("llama-gqa-tied")).expect("it opens");
+    let dense = open_model(&crate::support::golden("llama-gqa-tied")).expect("it opens");
     for def in &SCHEMES {
         let model = in_scheme(&dense, def.scheme);
         let out = tempfile::tempdir().expect("a directory");
         let path = out.path().join("quantized");
         let provenance = serde_json::json!({"schema": "slmc.provenance/1"});
-        quantized_directory::write(&model, &provenance, &path).expect("it is written");
-        let again = Model::open(&path).expect("it is read back");
+        slmc_quantized::Directory(&path).write(&model, &provenance).expect("it is written");
+        let again = open_model(&path).expect("it is read back");
         assert_eq!(again.schemes(), model.schemes());
-        let device = Device::unlimited("test", Layout::R4K16);
+        let device = Target::unlimited("test", Layout::R4K16);
         assert!(artifact_for(&again, &device).0 == artifact_for(&model, &device).0, "{}", def.name);
     }
 }

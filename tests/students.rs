@@ -4,10 +4,11 @@
 use crate::support::{golden, golden_folders};
 use serde_json::{Value, json};
 use slmc::disk::Config;
+use slmc::formats::{ModelSink, configuration, hugging_face, open_model};
 use slmc::model::families::{self, FAMILIES};
 use slmc::model::spec::{LayerSpec, ModelSpec};
+use slmc::model::special_tokens;
 use slmc::model::weights::Model;
-use slmc::model::{dense_directory, special_tokens};
 use slmc::train::start;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,7 +18,7 @@ const KEPT: [&[usize]; 7] = [&[0], &[1], &[2], &[0, 1], &[0, 2], &[1, 2], &[0, 1
 
 /// A golden checkpoint whose configuration says something else; a key with null is taken out.
 fn changed(folder: &Path, changes: &[(&str, Value)]) -> Model {
-    let mut model = Model::open(folder).expect("a golden checkpoint opens");
+    let mut model = open_model(folder).expect("a golden checkpoint opens");
     let mut map = model.config.map().clone();
     for (key, value) in changes {
         map.remove(*key);
@@ -26,7 +27,7 @@ fn changed(folder: &Path, changes: &[(&str, Value)]) -> Model {
         }
     }
     model.config = Config::from_map(model.config.file(), map);
-    model.spec = special_tokens::spec_of(folder, &model.config).expect("the change is one the family knows");
+    model.spec = special_tokens::spec_of(&model.companions, &model.config).expect("the change is one the family knows");
     model
 }
 
@@ -39,8 +40,8 @@ fn check_students(teacher: &Model, label: &str) {
         assert_eq!(student.spec, ModelSpec { layers, ..teacher.spec.clone() }, "{label} {kept:?}");
         let out = dir.path().join(number.to_string());
         let provenance = json!({"schema": "slmc.provenance/1", "stage": "test"});
-        dense_directory::write(&student, &provenance, &out).expect("it can be written");
-        let mut read = Model::open(&out).expect("what was written opens").spec;
+        hugging_face::Directory(&out).write(&student, &provenance).expect("it can be written");
+        let mut read = open_model(&out).expect("what was written opens").spec;
         // Tokens that end a text may stand in a file beside config.json, which is not written here.
         read.ends.clone_from(&student.spec.ends);
         assert_eq!(read, student.spec, "{label} {kept:?}");
@@ -51,7 +52,7 @@ fn check_students(teacher: &Model, label: &str) {
 fn a_kept_layer_is_what_it_was_in_the_teacher() {
     let mut families = BTreeSet::new();
     for folder in golden_folders() {
-        let teacher = Model::open(&folder).expect("a golden checkpoint opens");
+        let teacher = open_model(&folder).expect("a golden checkpoint opens");
         families.insert(teacher.spec.family);
         check_students(&teacher, &folder.display().to_string());
     }
@@ -95,7 +96,7 @@ fn a_kept_layer_is_what_it_was_where_the_configuration_counts_layers() {
 fn a_classifier_is_the_familys() {
     let labels: BTreeSet<String> = ["no", "yes"].map(str::to_owned).into();
     for folder in golden_folders() {
-        let config = Config::open(&folder).expect("a configuration");
+        let config = configuration(&folder).expect("a configuration");
         let family = families::spec(&config).expect("it is sound").family;
         match families::with_classifier(&config, &labels) {
             Ok(config) => {

@@ -153,7 +153,7 @@ impl Sweep<'_> {
         let named = mixes.iter().map(|(name, selection)| measure(name, selection)).collect::<Result<Vec<_>, _>>()?;
         progress.finish();
         let middle = selections[selections.len() / 2].clone();
-        let name = model.directory.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let name = model.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         Ok(SweepReport {
             model: name,
             target: self.target.0.to_owned(),

@@ -5,6 +5,7 @@
 use crate::compile::{CompileError, HostSections, TextSection, compile};
 use crate::disk::DenseTensor;
 use crate::disk::config::Config;
+use crate::model::companions::Companions;
 use crate::model::families;
 use crate::model::id::{Class, ParameterId, Part, Role};
 use crate::model::quantized::QuantizedMatrix;
@@ -167,7 +168,7 @@ fn random_model(
         progress.advance(1);
     }
     progress.finish();
-    Ok(Model { spec, config, parameters, directory: PathBuf::from(shape.name) })
+    Ok(Model { spec, config, parameters, companions: Companions::default(), path: PathBuf::from(shape.name) })
 }
 
 /// A matrix of even draws, in the parts that the scheme has.

@@ -1,7 +1,7 @@
 //! `slmc estimate`
 
 use crate::compile::estimate::{Rates, estimate};
-use crate::model::weights::Outline;
+use crate::formats;
 use crate::shell::{ExitStatus, Shell};
 use crate::target::Target;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let target = Target::named(&self.target)?;
-        if let Some(schemes) = &Outline::open(&self.model)?.schemes {
+        if let Some(schemes) = &formats::open_outline(&self.model)?.schemes {
             target.check_schemes(schemes)?;
         }
         let rates = Rates {

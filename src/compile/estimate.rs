@@ -4,12 +4,11 @@
 
 use super::fit::{FitError, Limit, Shape, fit, footprint};
 use super::lower::LowerError;
-use crate::model::dense_directory::recorded_sparsity;
+use crate::formats::{self, ModelFormatError};
 use crate::model::id::{ParameterId, Part, Role};
 use crate::model::scheme::Preset;
 use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
 use crate::model::spec::{ModelKind, ModelSpec};
-use crate::model::weights::{ModelError, Outline};
 use crate::report::{Align, Report, Table, grouped};
 use crate::target::Target;
 use crate::text::tokenizer::Tokenizer;
@@ -135,7 +134,7 @@ impl Report for EstimateReport {
 pub enum EstimateError {
     /// Of the model.
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(#[from] ModelFormatError),
     /// Of its sizes.
     #[error(transparent)]
     Size(#[from] SizeError),
@@ -161,7 +160,8 @@ pub fn estimate(
     rates: &Rates,
     context: Option<usize>,
 ) -> Result<EstimateReport, EstimateError> {
-    let outline = Outline::open(path)?;
+    let source = formats::open(path)?;
+    let outline = source.outline();
     let spec = &outline.spec;
     let limit = spec.context;
     let context = context.unwrap_or(limit);
@@ -169,16 +169,13 @@ pub fn estimate(
         return Err(EstimateError::Context { context, limit });
     }
     // The text of the vocabulary, where a tokenizer is there to say; four bytes a token where not.
-    let tokenizer = Tokenizer::open(path).ok();
+    let tokenizer = Tokenizer::of(&outline.companions).ok();
     let text_bytes = tokenizer.as_ref().and_then(|tokenizer| Some(tokenizer.device_text().ok()?.len() as u64));
     let vocabulary_bytes = tokenizer
         .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary).ok())
         .map_or(4 * spec.vocabulary as u64, |tokens| tokens.iter().map(|token| token.len() as u64).sum());
     // What slmc.json says of a dense directory; `quantize` looks whether it is true.
-    let sparsity = match &outline.schemes {
-        Some(_) => outline.sparsity.clone(),
-        None => recorded_sparsity(path, spec).map_err(ModelError::from)?,
-    };
+    let sparsity = source.recorded_sparsity().map_err(ModelFormatError::from)?;
     let assignments: Vec<(&'static str, Assignment)> = match &outline.schemes {
         Some(schemes) => vec![("as quantized", schemes.clone())],
         None => Preset::ALL.into_iter().map(|preset| (preset.name(), preset.assign(spec))).collect(),

@@ -182,7 +182,7 @@ mod tests {
             let scheme = QuantScheme::Split { wide_rows: wide_rows as u32 };
             let of_rows = |rows: std::ops::Range<usize>, scheme| random_matrix(scheme, rows.len(), columns, seed);
             let matrix = QuantizedMatrix::of_parts(scheme, [wide_rows + rest, columns], of_rows);
-            crate::model::quantized_directory::validate(LinearId::global(Role::LmHead), &matrix).expect("it is sound");
+            crate::formats::slmc_quantized::layout::validate(LinearId::global(Role::LmHead), &matrix).expect("it is sound");
             prop_assert_eq!(pack(&matrix, layout), None);
             let again = QuantizedMatrix::of_parts(scheme, [matrix.rows, columns], |rows, scheme| {
                 let part = matrix.part(rows.clone(), scheme);

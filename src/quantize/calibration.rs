@@ -2,7 +2,7 @@
 //! that ships with slmc (encoders). Reports name which it was.
 
 use crate::artifact::runner::{ModelRunner, RunnerError};
-use crate::model::spec::{ModelKind, ModelSpec};
+use crate::model::spec::ModelKind;
 use crate::model::weights::{Model, ModelError};
 use crate::progress::{Progress, Silent};
 use crate::text::documents::read_documents;
@@ -129,7 +129,7 @@ pub fn calibration(
         }
         Source::Default { .. } => {
             let shipped = "calibration/encoders.txt, shipped with slmc";
-            encode(&model.directory, &model.spec, shipped_records(), shipped, tokens)
+            encode(model, shipped_records(), shipped, tokens)
         }
     }
 }
@@ -154,7 +154,7 @@ pub fn held_out(
     };
     let text = |count: usize, path: &PathBuf, field: &Option<String>| -> Result<Vec<Vec<u32>>, CalibrationError> {
         let tokens = {
-            let tokenizer = Tokenizer::open(&model.directory)?;
+            let tokenizer = Tokenizer::of(&model.companions)?;
             read_documents(path, field.as_deref())?.tokens(&tokenizer, &model.spec.ends, &Silent)?
         };
         let windows = decoder_windows(&tokens, &model.spec.opening, model.spec.context, window, taken + count);
@@ -176,7 +176,7 @@ pub fn held_out(
                 Source::Default { .. } => shipped_records(),
             };
             let left = records.into_iter().skip(taken).take(count).collect();
-            encode(&model.directory, &model.spec, left, "", usize::MAX)?.sequences
+            encode(model, left, "", usize::MAX)?.sequences
         }
     };
     if sequences.len() < LEAST_SEQUENCES {
@@ -192,7 +192,7 @@ pub fn held_out(
 /// # Errors
 /// [`CalibrationError::Tokenizer`].
 pub fn sample_of_shipped_text(model: &Model, count: usize) -> Result<Option<Vec<u32>>, CalibrationError> {
-    let tokenizer = match Tokenizer::open(&model.directory) {
+    let tokenizer = match Tokenizer::of(&model.companions) {
         Ok(tokenizer) => tokenizer,
         Err(TokenizerError::Missing { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -225,7 +225,7 @@ fn from_file(
     let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     let calibration = match model.spec.kind {
         ModelKind::Decoder => {
-            let tokenizer = Tokenizer::open(&model.directory)?;
+            let tokenizer = Tokenizer::of(&model.companions)?;
             tokenizer.check(model.spec.vocabulary)?;
             let tokens = read_documents(path, field)?.tokens(&tokenizer, &model.spec.ends, progress)?;
             let window = WINDOW.min(model.spec.context);
@@ -234,7 +234,7 @@ fn from_file(
                     .map_err(|source| CalibrationError::Window { path: path.to_owned(), source })?;
             Calibration { sequences, description: name }
         }
-        ModelKind::Encoder => encode(&model.directory, &model.spec, read_records(path, field)?, &name, wanted)?,
+        ModelKind::Encoder => encode(model, read_records(path, field)?, &name, wanted)?,
     };
     let (found, needed) = (calibration.sequences.len(), LEAST_SEQUENCES);
     if found < needed {
@@ -245,17 +245,11 @@ fn from_file(
 }
 
 /// An encoder's sequences, up to the number of calibration tokens.
-fn encode(
-    directory: &Path,
-    spec: &ModelSpec,
-    records: Vec<Record>,
-    name: &str,
-    wanted: usize,
-) -> Result<Calibration, CalibrationError> {
-    let tokenizer = Tokenizer::open(directory)?;
-    tokenizer.check(spec.vocabulary)?;
+fn encode(model: &Model, records: Vec<Record>, name: &str, wanted: usize) -> Result<Calibration, CalibrationError> {
+    let tokenizer = Tokenizer::of(&model.companions)?;
+    tokenizer.check(model.spec.vocabulary)?;
     let mut left = wanted;
-    let mut sequences = encoder_sequences(&tokenizer, &records, WINDOW.min(spec.context))?.tokens;
+    let mut sequences = encoder_sequences(&tokenizer, &records, WINDOW.min(model.spec.context))?.tokens;
     sequences.retain(|sequence| {
         let keep = left > 0;
         left = left.saturating_sub(sequence.len());

@@ -361,7 +361,7 @@ mod tests {
             let measured = hessian.relative_error(&weights, &rounded.matrix);
             assert!((measured / rounded.error - 1.0).abs() < 1e-3, "{scheme}: {measured} {}", rounded.error);
             let id = crate::model::id::LinearId::layer(0, crate::model::id::Role::Up);
-            crate::model::quantized_directory::validate(id, &rounded.matrix).expect("it is on the grid");
+            crate::formats::slmc_quantized::layout::validate(id, &rounded.matrix).expect("it is on the grid");
             // The threads of one pool or of another: the same bits.
             let single = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread");
             assert_eq!(rounded, single.install(|| quantize_matrix(&weights, rows, scheme, &hessian, None)));

@@ -74,7 +74,8 @@ pub fn solve(
         spec: model.spec.clone(),
         config: model.config.clone(),
         parameters,
-        directory: model.directory.clone(),
+        companions: model.companions.clone(),
+        path: model.path.clone(),
     };
     Ok(Solved { model, reports, statistics })
 }

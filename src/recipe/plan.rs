@@ -159,5 +159,5 @@ pub(super) fn inputs(unit: &Unit, recipe: &Recipe) -> Vec<String> {
 }
 
 fn is_model(path: &Path) -> bool {
-    path.is_dir()
+    crate::formats::is_model(path)
 }

@@ -6,8 +6,8 @@ use super::mistake::{Mistakes, Place};
 use super::options::{self, Scope, TARGET, unknown};
 use super::unit::{Choice, Chosen, Kind, Source, Unit, chain, command};
 use super::validate;
-use crate::disk::CONFIG_FILE;
 use crate::disk::schema::nearest;
+use crate::formats;
 use crate::model::device::{DEVICES, device};
 use crate::model::spec::ModelKind;
 use crate::stages::known::{Known, KnownModel, configured};
@@ -135,8 +135,8 @@ impl Reader<'_> {
         let full = path.node.place.directory().join(written);
         if !full.exists() {
             self.mistakes.add(&path.node.place, format!("{} does not exist", full.display()));
-        } else if full.is_dir() && !full.join(CONFIG_FILE).is_file() {
-            self.mistakes.add(&path.node.place, format!("{} holds no {CONFIG_FILE}", full.display()));
+        } else if full.is_dir() && !formats::contents(&full).configuration {
+            self.mistakes.add(&path.node.place, format!("{} holds no config.json", full.display()));
         }
         Some((full, written.to_owned()))
     }

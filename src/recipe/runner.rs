@@ -8,9 +8,9 @@ use super::run_report::{RunReport, SampleResult, StageResult, Status};
 use super::unit::Unit;
 use crate::disk::atomic::AtomicError;
 use crate::disk::hash::HashError;
-use crate::disk::{INDEX_FILE, WEIGHTS_FILE};
 use crate::eval::generate::{self, GenerateError, generate};
 use crate::eval::opened::{OpenError, OpenedModel};
+use crate::formats;
 use crate::shell::Shell;
 use crate::stages::{Product, Resumes};
 use crate::train::checkpoint;
@@ -179,7 +179,7 @@ fn leftovers(unit: &Unit, force: bool, shell: &Shell) -> Result<(), RunError> {
 fn samples(sample: &Sample, recipe: &Recipe, stages: &[StageResult], seed: u64) -> Result<Vec<SampleResult>, RunError> {
     let mut all: Vec<(String, PathBuf)> = Vec::new();
     // A configuration alone says nothing.
-    let has_weights = |path: &Path| path.join(WEIGHTS_FILE).exists() || path.join(INDEX_FILE).exists();
+    let has_weights = |path: &Path| formats::contents(path).weights;
     if let Some((path, _)) = recipe.model.as_ref().filter(|(path, _)| has_weights(path)) {
         all.push(("model".to_owned(), path.clone()));
     }

@@ -1,14 +1,11 @@
 //! Models as stages know them before their work: on a command line by the headers of what is on disk; in the plan of a recipe
 //! by configurations, and by what earlier stages will have made.
 
-use crate::disk::{CONFIG_FILE, Config};
-use crate::model::dense_directory::recorded_sparsity;
+use crate::formats::{self, ModelFormatError};
 use crate::model::families;
 use crate::model::size::Assignment;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
-use crate::model::weights::{ModelError, Outline};
-
 use crate::train::start::{StartError, context_of};
 use anyhow::ensure;
 use std::collections::BTreeMap;
@@ -48,14 +45,15 @@ impl Known {
     ///
     /// # Errors
     /// What is wrong with a directory.
-    pub fn model(&self, path: &Path) -> Result<Option<KnownModel>, ModelError> {
+    pub fn model(&self, path: &Path) -> Result<Option<KnownModel>, ModelFormatError> {
         match self {
             Known::Planned(models) => Ok(models.get(path).cloned()),
             Known::OnDisk => {
-                let outline = Outline::open(path)?;
+                let source = formats::open(path)?;
+                let outline = source.outline().clone();
                 let sparsity = match &outline.schemes {
                     Some(_) => outline.sparsity,
-                    None => recorded_sparsity(path, &outline.spec)?,
+                    None => source.recorded_sparsity()?,
                 };
                 Ok(Some(KnownModel {
                     spec: outline.spec,
@@ -99,19 +97,16 @@ impl Known {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn configured(path: &Path) -> Result<Option<KnownModel>, ModelError> {
-    let file = if path.is_dir() { path.join(CONFIG_FILE) } else { path.to_owned() };
-    let is_config = file.extension().is_some_and(|extension| extension == "json");
-    if !is_config || !file.is_file() {
+pub fn configured(path: &Path) -> Result<Option<KnownModel>, ModelFormatError> {
+    let contents = formats::contents(path);
+    if !contents.configuration {
         return Ok(None);
     }
-    let config = Config::read(&file)?;
-    let spec = families::spec(&config)?;
-    if path.is_dir() && config.value("quantization_config").is_some() {
+    if contents.weights {
         return Known::OnDisk.model(path);
     }
-    let sparsity = if path.is_dir() { recorded_sparsity(path, &spec)? } else { Sparsity::new() };
-    Ok(Some(KnownModel::dense(spec, Some(sparsity))))
+    let spec = families::spec(&formats::configuration(path)?)?;
+    Ok(Some(KnownModel::dense(spec, Some(Sparsity::new()))))
 }
 
 /// Refuses two models whose tokens cannot mean the same, where both are known.

@@ -1,8 +1,9 @@
 //! What slmc.json says of a directory, and the provenance section of an artifact: tool, inputs by hash, stage, settings.
 
-use crate::disk::hash::{HashError, directory_sha256, file_sha256, hex};
+use crate::disk::hash::{HashError, file_sha256, hex};
+use crate::formats;
+use crate::formats::provenance::sparsity_json;
 use crate::machine::{cpu_features, tool};
-use crate::model::dense_directory::sparsity_json;
 use crate::model::transform::Sparsity;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -17,8 +18,7 @@ impl Inputs {
     /// # Errors
     /// A file that cannot be read.
     pub fn model(mut self, role: &str, path: &Path) -> Result<Self, HashError> {
-        let hash = if path.is_dir() { directory_sha256(path)? } else { file_sha256(path)? };
-        self.0.push(json!({"role": role, "sha256": hex(&hash)}));
+        self.0.push(json!({"role": role, "sha256": hex(&formats::sha256(path)?)}));
         Ok(self)
     }
 

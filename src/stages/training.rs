@@ -1,8 +1,9 @@
 //! The work of `slmc train` and `slmc distill`: a start, optionally a teacher, data; a clean Hugging Face directory out.
 
 use crate::disk::atomic::{self, AtomicError};
-use crate::disk::hash::{HashError, file_sha256, hex};
-use crate::model::dense_directory::{self, recorded_sparsity};
+use crate::disk::hash::{HashError, hex};
+use crate::formats::{self, Description, ModelFormatError, ModelSink, hugging_face};
+use crate::model::companions::{Companion, Companions, TOKENIZER_FILE};
 use crate::model::forward::DenseWeights;
 use crate::model::id::LinearId;
 use crate::model::spec::ModelSpec;
@@ -92,6 +93,9 @@ pub enum CommandError {
     /// Of the start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// Of a model's files.
+    #[error(transparent)]
+    Format(#[from] ModelFormatError),
     /// Of a model.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -150,7 +154,7 @@ pub fn train(options: &Options, device: &Device, progress: &dyn Progress) -> Res
     let stage = if options.teacher.is_some() { "distill" } else { "train" };
     let settings = json!(options.settings);
     let provenance = of_weights(stage, &inputs, settings, &work.sparsity, report.metrics());
-    dense_directory::write(&model, &provenance, &options.out)?;
+    hugging_face::Directory(&options.out).write(&model, &provenance)?;
     if let Some(path) = &options.metrics {
         write_log(path, &log)?;
     }
@@ -165,7 +169,6 @@ struct Work<'o> {
     teacher: Option<Model>,
     /// Patterns that the student comes with.
     sparsity: Sparsity,
-    tokenizer: Tokenizer,
     task: TrainTask,
     samples: Samples,
 }
@@ -175,7 +178,7 @@ impl<'o> Work<'o> {
     fn open(options: &'o Options, progress: &dyn Progress) -> Result<Self, CommandError> {
         let seed = options.settings.seed;
         let teacher = match &options.teacher {
-            Some(path) => Some(Model::open(path)?),
+            Some(path) => Some(formats::open_model(path)?),
             None => None,
         };
         let mut student = match (&options.start, &teacher) {
@@ -189,27 +192,27 @@ impl<'o> Work<'o> {
         if let Some(teacher) = &teacher {
             compare(&student, teacher)?;
         }
-        let sparsity = kept_sparsity(options, &student, teacher.as_ref())?;
-        let tokenizer_directory = tokenizer_directory(options, &student, teacher.as_ref());
-        let tokenizer = Tokenizer::open(&tokenizer_directory)?;
+        let sparsity = kept_sparsity(options, teacher.as_ref())?;
+        student.companions = companions(options, &student, teacher.as_ref())?;
+        let tokenizer = Tokenizer::of(&student.companions)?;
         tokenizer.check(student.spec.vocabulary)?;
-        student.spec = special_tokens::spec_of(&tokenizer_directory, &student.config).map_err(StartError::from)?;
-        student.directory = tokenizer_directory;
+        student.spec = special_tokens::spec_of(&student.companions, &student.config).map_err(StartError::from)?;
         let task = options.task.unwrap_or_else(|| own_task(&student.spec));
         let samples = read(&options.data, task, &student.spec, &tokenizer, options.settings.window, progress)?;
-        Ok(Work { options, student, teacher, sparsity, tokenizer, task, samples })
+        Ok(Work { options, student, teacher, sparsity, task, samples })
     }
 
     /// What decides the trained values.
     fn identity(&self, inputs: &Inputs, device: &Device) -> Result<Value, HashError> {
         let Work { options, student, .. } = self;
+        let tokenizer = student.companions.find(TOKENIZER_FILE).map(Companion::sha256).transpose()?;
         Ok(json!({
             "tool": env!("CARGO_PKG_VERSION"),
             "inputs": inputs.json(),
             "start": format!("{:?}", start_name(&options.start)),
             "layer_map": options.layer_map,
             "task": self.task,
-            "tokenizer": hex(&file_sha256(self.tokenizer.path())?),
+            "tokenizer": tokenizer.as_ref().map(hex),
             "opening": student.spec.opening,
             "ends": student.spec.ends,
             "field": options.data.field,
@@ -254,8 +257,12 @@ impl<'o> Work<'o> {
         let mut trained = run.train(values_of(student)?, transform, progress)?;
         masks.clear_all(&mut trained.parameters);
         let report = TrainReport::of(&run, &trained);
-        let (spec, config) = (student.spec.clone(), student.config.clone());
-        let model = start::with_values(spec, config, &student.directory, trained.parameters);
+        let description = Description {
+            config: student.config.clone(),
+            companions: student.companions.clone(),
+            path: student.path.clone(),
+        };
+        let model = start::with_values(student.spec.clone(), description, trained.parameters);
         Ok((model.map_err(StartError::from)?, trained.log, report))
     }
 }
@@ -268,13 +275,13 @@ fn start_name(start: &Start) -> String {
 }
 
 /// The patterns of the matrices that come pruned: of the start's directory, or of the teacher's layers that are taken.
-fn kept_sparsity(options: &Options, student: &Model, teacher: Option<&Model>) -> Result<Sparsity, CommandError> {
+fn kept_sparsity(options: &Options, teacher: Option<&Model>) -> Result<Sparsity, CommandError> {
     match (&options.start, teacher) {
-        (Start::Path(path), _) if path.is_dir() => {
-            Ok(recorded_sparsity(path, &student.spec).map_err(StartError::from)?)
+        (Start::Path(path), _) if formats::contents(path).weights => {
+            Ok(formats::open(path)?.recorded_sparsity().map_err(StartError::from)?)
         }
         (Start::Layers(layers), Some(teacher)) => {
-            let of_teacher = recorded_sparsity(&teacher.directory, &teacher.spec).map_err(StartError::from)?;
+            let of_teacher = formats::open(&teacher.path)?.recorded_sparsity().map_err(StartError::from)?;
             Ok(sparsity_of_layers(of_teacher, layers))
         }
         _ => Ok(Sparsity::new()),
@@ -293,14 +300,13 @@ pub fn sparsity_of_layers(of_teacher: Sparsity, layers: &[usize]) -> Sparsity {
     of_teacher.into_iter().filter_map(taken).collect()
 }
 
-fn tokenizer_directory(options: &Options, student: &Model, teacher: Option<&Model>) -> PathBuf {
-    if let Some(directory) = &options.tokenizer {
-        return directory.clone();
+/// The tokenizer and what else travels with the student: as asked for, else its own, else the teacher's.
+fn companions(options: &Options, student: &Model, teacher: Option<&Model>) -> Result<Companions, ModelFormatError> {
+    if let Some(path) = &options.tokenizer {
+        return formats::companions(path);
     }
-    match teacher {
-        Some(teacher) if !student.directory.join("tokenizer.json").exists() => teacher.directory.clone(),
-        _ => student.directory.clone(),
-    }
+    let has_tokenizer = student.companions.find(TOKENIZER_FILE).is_some_and(Companion::exists);
+    Ok(teacher.filter(|_| !has_tokenizer).unwrap_or(student).companions.clone())
 }
 
 /// Everything read.
@@ -328,7 +334,7 @@ fn compare(student: &Model, teacher: &Model) -> Result<(), CommandError> {
         return Err(different("output widths", &student.spec.output_width(), &teacher.spec.output_width()));
     }
     let token_table = |model: &Model| {
-        let tokenizer = std::fs::read(model.directory.join("tokenizer.json")).ok()?;
+        let tokenizer = model.companions.find(TOKENIZER_FILE)?.read().ok()?;
         let json: Value = serde_json::from_slice(&tokenizer).ok()?;
         json.pointer("/model/vocab").cloned()
     };

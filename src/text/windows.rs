@@ -104,7 +104,7 @@ pub fn encoder_sequences(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::shared;
+    use super::super::testing::{companions, shared};
     use super::*;
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn records_become_sequences_within_the_context() {
         let Some(directory) = shared("models/stories260k") else { return };
-        let tokenizer = Tokenizer::open(&directory).expect("opens");
+        let tokenizer = Tokenizer::of(&companions(&directory)).expect("opens");
         let records =
             ["Once", "Once upon a time there was a fox"].map(|text| Record { line: 1, text: text.to_owned() });
         let sequences = encoder_sequences(&tokenizer, &records, 6).expect("encodes");

@@ -4,11 +4,11 @@
 use super::parameters::initialise;
 use super::samples::{Data, SamplesError};
 use super::student::{LayerError, teacher_parameter};
-use crate::disk::{Config, ConfigError, DenseTensor, INDEX_FILE, TensorError, WEIGHTS_FILE};
+use crate::disk::{Config, ConfigError, DenseTensor, TensorError};
+use crate::formats::{self, Description, ModelFormatError};
 use crate::model::families;
 use crate::model::id::ParameterId;
 use crate::model::spec::{Head, ModelSpec};
-use crate::model::special_tokens;
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::text::records::read_labelled;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,9 @@ use std::path::Path;
 /// Why there is nothing to start from.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// Of a model's files.
+    #[error(transparent)]
+    Format(#[from] ModelFormatError),
     /// Of a model.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -43,8 +46,7 @@ pub enum StartError {
 /// A model with values for every parameter, all dense.
 pub fn with_values(
     spec: ModelSpec,
-    config: Config,
-    directory: &Path,
+    description: Description,
     values: BTreeMap<ParameterId, Vec<f32>>,
 ) -> Result<Model, TensorError> {
     let mut parameters = BTreeMap::new();
@@ -52,37 +54,40 @@ pub fn with_values(
         let values = values.get(&parameter.id).map_or(&[][..], Vec::as_slice);
         parameters.insert(parameter.id, Parameter::Dense(DenseTensor::from_f32(parameter.shape, values)?));
     }
-    Ok(Model { spec, config, parameters, directory: directory.to_owned() })
+    let Description { config, companions, path } = description;
+    Ok(Model { spec, config, parameters, companions, path })
 }
 
-/// Opens a directory with weights, or makes random ones for a configuration (a config.json, or a directory that has no
-/// weights beside it).
+/// A model with another configuration, and without its weights.
+fn with_config(model: &Model, config: Config) -> Description {
+    Description { config, companions: model.companions.clone(), path: model.path.clone() }
+}
+
+/// Opens a model, or makes random weights for a configuration (a config.json, or a directory that has no weights beside it).
 pub fn open(path: &Path, seed: u64) -> Result<Model, StartError> {
-    let has_weights = path.join(WEIGHTS_FILE).exists() || path.join(INDEX_FILE).exists();
-    if has_weights {
-        let model = Model::open(path)?;
+    if formats::contents(path).weights {
+        let model = formats::open_model(path)?;
         if model.is_quantized() {
             return Err(StartError::Quantized { path: path.to_owned() });
         }
         return Ok(model);
     }
-    let config = special_tokens::config_at(path)?;
-    let directory = special_tokens::directory_of(&config);
-    let spec = special_tokens::spec_of(&directory, &config)?;
+    let description = formats::describe(path)?;
+    let spec = description.spec()?;
     let values = initialise(&spec, seed);
-    Ok(with_values(spec, config, &directory, values)?)
+    Ok(with_values(spec, description, values)?)
 }
 
 /// Some layers of a teacher as a model of its own.
 pub fn layers_of(teacher: &Model, layers: &[usize]) -> Result<Model, StartError> {
     super::student::take_layers(&teacher.spec, layers)?;
-    let config = families::with_layers(&teacher.config, layers)?;
-    let spec = special_tokens::spec_of(&teacher.directory, &config)?;
+    let description = with_config(teacher, families::with_layers(&teacher.config, layers)?);
+    let spec = description.spec()?;
     let mut values = BTreeMap::new();
     for parameter in spec.parameters() {
         values.insert(parameter.id, teacher.values_f32(teacher_parameter(parameter.id, layers))?);
     }
-    Ok(with_values(spec, config, &teacher.directory, values)?)
+    Ok(with_values(spec, description, values)?)
 }
 
 /// A bare encoder with a classifier for the labels of the data, sorted; pooler and classifier start at random.
@@ -93,13 +98,13 @@ pub fn with_classifier(model: &Model, data: &Data, seed: u64) -> Result<Model, S
         let records = read_labelled(file, field, &data.label_field).map_err(SamplesError::from)?;
         labels.extend(records.into_iter().map(|record| record.label));
     }
-    let config = families::with_classifier(&model.config, &labels)?;
-    let spec = special_tokens::spec_of(&model.directory, &config)?;
+    let description = with_config(model, families::with_classifier(&model.config, &labels)?);
+    let spec = description.spec()?;
     let mut values = initialise(&spec, seed);
     for id in model.parameters.keys() {
         values.insert(*id, model.values_f32(*id)?);
     }
-    Ok(with_values(spec, config, &model.directory, values)?)
+    Ok(with_values(spec, description, values)?)
 }
 
 /// Whether a model lacks the head that classification needs.
@@ -109,5 +114,5 @@ pub fn lacks_classifier(model: &Model) -> bool {
 
 /// Most positions of the model at a path, from its configuration alone.
 pub fn context_of(path: &Path) -> Result<usize, StartError> {
-    Ok(families::spec(&special_tokens::config_at(path)?)?.context)
+    Ok(families::spec(&formats::configuration(path)?)?.context)
 }

@@ -2,7 +2,7 @@
 
 use super::{Head, LayerSpec, Mixer, ModelSpec, Norm, NormKind, NormPlacement};
 use crate::model::graph::Graph;
-use crate::model::id::{Class, LinearId, NormSite, ParameterId, Part, Role};
+use crate::model::id::{Class, KeyMapPart, LinearId, NormSite, ParameterId, Part, Role};
 
 impl LayerSpec {
     /// Every norm of the layer with its width, in forward order.
@@ -55,6 +55,17 @@ impl ModelSpec {
             Head::LanguageModel { .. } | Head::MaskedLanguageModel { .. } => self.vocabulary,
             Head::Classifier { labels } => labels.len(),
         }
+    }
+
+    /// Every key map that a quantized model can have, with its (key_value_heads, head_dim).
+    pub fn key_maps(&self) -> Vec<ParameterShape> {
+        let layers = self.layers.iter().enumerate();
+        let attention = layers.filter_map(|(n, layer)| Some((n, layer.attention()?)));
+        let maps = attention.flat_map(|(n, attention)| {
+            let shape = vec![attention.key_value_heads, attention.head_dim];
+            KeyMapPart::ALL.map(|part| ParameterShape { id: ParameterId::KeyMap(n as u16, part), shape: shape.clone() })
+        });
+        maps.collect()
     }
 
     /// Every matrix with its (rows, columns), in forward order; a tied head is not listed apart.

@@ -20,7 +20,7 @@ impl HeldMasks {
         for (id, ..) in model.spec.matrices() {
             if let Some(pattern) = sparsity.get(&id) {
                 let mask = Mask::of_values(id, *pattern, model.matrix(id)?.view());
-                masks.insert(id, mask.map_err(|error| ModelError::not_sparse(&model.directory, error))?);
+                masks.insert(id, mask.map_err(|error| ModelError::not_sparse(&model.path, error))?);
             }
         }
         Ok(HeldMasks(masks))

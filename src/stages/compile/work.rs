@@ -3,13 +3,12 @@
 use crate::artifact::text::{HOST_ONLY, TokenizerSummary};
 use crate::compile::fit::Footprint;
 use crate::compile::{ARTIFACT_MAGIC, CompileError, HostSections, TextSection, check_quantized, compile};
-use crate::disk::PROVENANCE_FILE;
 use crate::disk::atomic::{self, AtomicError};
 use crate::disk::hash::{HashError, hex};
+use crate::formats::{self, ModelFormatError, ModelSource};
 use crate::model::size::WeightSize;
 use crate::model::spec::ModelKind;
 use crate::model::special_tokens::tokenizer_json;
-use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
 use crate::stages::provenance::{Inputs, provenance};
@@ -40,6 +39,9 @@ pub struct Options {
 /// Why there is no artifact.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
+    /// Of the model's files.
+    #[error(transparent)]
+    Format(#[from] ModelFormatError),
     /// Of the compilation.
     #[error(transparent)]
     Compile(#[from] CompileError),
@@ -114,10 +116,11 @@ impl Report for CompileReport {
 /// Compiles a quantized directory into an artifact; nothing is written unless it fits.
 pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<CompileReport, DirectoryError> {
     atomic::check_file(&options.out, ARTIFACT_MAGIC)?;
-    let model = Model::open(&options.model).map_err(CompileError::from)?;
+    let input = formats::open(&options.model)?;
+    let model = input.model()?;
     // Before the tokenizer is asked for: this is the mistake to name first.
     check_quantized(&model)?;
-    let tokenizer = Tokenizer::open(&options.model)?;
+    let tokenizer = Tokenizer::of(&model.companions)?;
     if let Some(warning) = tokenizer.check(model.spec.vocabulary)? {
         progress.warn(&warning);
     }
@@ -130,12 +133,12 @@ pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<C
     };
     // Encoders of sentences may carry a template of the model they were made from; nobody asks them.
     let template = match model.spec.kind {
-        ModelKind::Decoder => ChatTemplate::open_usable(&options.model)?,
+        ModelKind::Decoder => ChatTemplate::usable(&model.companions)?,
         ModelKind::Encoder => None,
     };
     let host = HostSections {
-        tokenizer: tokenizer_json(&options.model).map_err(TokenizerError::from)?,
-        provenance: Some(made(options, host_only.as_deref())?.to_string().into_bytes()),
+        tokenizer: tokenizer_json(&model.companions).map_err(TokenizerError::from)?,
+        provenance: Some(made(options, input.as_ref(), host_only.as_deref())?.to_string().into_bytes()),
         chat_template: template.map(|template| template.to_section()),
     };
     let compiled = compile(&model, &options.target, options.context, &text, &host, progress)?;
@@ -161,12 +164,7 @@ pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<C
     })
 }
 
-fn made(options: &Options, host_only: Option<&str>) -> Result<Value, DirectoryError> {
-    let path = options.model.join(PROVENANCE_FILE);
-    let of_model: Value = match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-        Err(_) => Value::Null,
-    };
+fn made(options: &Options, input: &dyn ModelSource, host_only: Option<&str>) -> Result<Value, DirectoryError> {
     let settings = json!({
         "target": options.target.name,
         "context": options.context,
@@ -174,6 +172,6 @@ fn made(options: &Options, host_only: Option<&str>) -> Result<Value, DirectoryEr
     });
     let inputs = Inputs::default().model("model", &options.model)?;
     let mut made = provenance("compile", &inputs, settings);
-    made["model"] = of_model;
+    made["model"] = json!(input.provenance());
     Ok(made)
 }

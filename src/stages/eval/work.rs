@@ -5,14 +5,14 @@ use crate::eval::classify::{self, ClassifyReport, Example};
 use crate::eval::embed::{self, EmbedReport};
 use crate::eval::generate::GenerateError;
 use crate::eval::lm::{self, LmReport, MlmReport, Targets};
-use crate::eval::opened::{OpenError, OpenedModel, Task};
+use crate::eval::opened::{OpenError, OpenedModel, Task, tokenizer_at};
 use crate::eval::{EvalError, Forward, SCHEMA};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::text::documents::read_documents;
 use crate::text::masking::Masking;
 use crate::text::records::{TextError, read_labelled, read_records};
-use crate::text::tokenizer::{Tokenizer, TokenizerError};
+use crate::text::tokenizer::TokenizerError;
 use crate::text::windows::{WindowError, decoder_windows, encoder_sequences};
 use burn::tensor::Device;
 use serde::Serialize;
@@ -161,7 +161,7 @@ pub fn evaluate(options: &Options, device: &Device, progress: &dyn Progress) -> 
     }
     let task = task(model.task, options.task)?;
     let tokenizer = match &options.tokenizer {
-        Some(directory) => Tokenizer::open(directory)?,
+        Some(directory) => tokenizer_at(directory)?,
         None => match (model.tokenizer(), &reference) {
             (Err(OpenError::NoTokenizer { .. }), Some(reference)) => reference.tokenizer()?,
             (tokenizer, _) => tokenizer?,

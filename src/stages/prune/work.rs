@@ -6,12 +6,12 @@ use crate::calibrate::{CalibrateError, collect};
 use crate::disk::ConfigError;
 use crate::disk::atomic::{self, AtomicError};
 use crate::disk::hash::HashError;
+use crate::formats::{self, ModelFormatError, ModelSink, hugging_face};
 use crate::machine::tool;
-use crate::model::dense_directory::{self, recorded_sparsity};
 use crate::model::id::LinearId;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::{HeldMasks, MaskError, NmPattern, Sparsity};
-use crate::model::weights::{Model, ModelError, Outline};
+use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use crate::prune::layerwise::{self, Pass};
 use crate::prune::{MatrixReport, Method, PruneError, SelectionError, check, prune, select};
@@ -69,6 +69,9 @@ pub enum DirectoryError {
     /// Of the pattern.
     #[error(transparent)]
     Mask(#[from] MaskError),
+    /// Of the model's files.
+    #[error(transparent)]
+    Format(#[from] ModelFormatError),
     /// Of the model.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -129,7 +132,7 @@ pub fn prune_directory(
     };
     let (training, resume) = recovered.unzip();
     let report = work.report(&pruned, training);
-    dense_directory::write(&pruned.model, &provenance(options, &report, &pruned.sparsity)?, &options.out)?;
+    hugging_face::Directory(&options.out).write(&pruned.model, &provenance(options, &report, &pruned.sparsity)?)?;
     if let Some(resume) = resume {
         resume.finished()?;
     }
@@ -167,15 +170,16 @@ impl<'o> Work<'o> {
     /// Opens the model, selects, and reads or samples what to calibrate with.
     fn open(options: &'o Options, progress: &dyn Progress) -> Result<Self, DirectoryError> {
         let path = &options.model;
-        let outline = Outline::open(path)?;
+        let input = formats::open(path)?;
+        let outline = input.outline();
         if outline.schemes.is_some() {
             return Err(DirectoryError::Quantized { path: path.clone() });
         }
         let selected = select(&outline.spec, &options.only)?;
         let shapes = check(&outline.spec, &selected, options.pattern)?;
-        let mut sparsity = recorded_sparsity(path, &outline.spec)?;
+        let mut sparsity = input.recorded_sparsity()?;
         sparsity.retain(|id, _| !selected.contains(id));
-        let model = Model::open(path)?;
+        let model = input.model()?;
         // What slmc.json said of other matrices it will say again.
         model.check_sparsity(&sparsity)?;
         let calibration = match &options.source {

@@ -5,6 +5,7 @@ use crate::calibrate::CalibrateError;
 use crate::disk::ConfigError;
 use crate::disk::atomic::AtomicError;
 use crate::disk::hash::HashError;
+use crate::formats::ModelFormatError;
 use crate::machine::{cpu_features, tool};
 use crate::model::size::SizeError;
 use crate::model::weights::ModelError;
@@ -71,6 +72,9 @@ pub enum QuantizeError {
     /// Of the input's slmc.json.
     #[error(transparent)]
     Provenance(#[from] ConfigError),
+    /// Of the model's files.
+    #[error(transparent)]
+    Format(#[from] ModelFormatError),
     /// Of the model.
     #[error(transparent)]
     Model(#[from] ModelError),

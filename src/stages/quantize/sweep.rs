@@ -7,8 +7,7 @@ use crate::allocate::plan::AllocationError;
 use crate::allocate::sweep::{Sweep, SweepReport};
 use crate::calibrate::collect;
 use crate::disk::atomic;
-use crate::model::dense_directory::recorded_sparsity;
-use crate::model::weights::Model;
+use crate::formats;
 use crate::progress::Progress;
 use crate::quantize::calibration;
 use crate::report::chart::CHART_MAGIC;
@@ -28,11 +27,12 @@ pub fn sweep_directory(
     progress: &dyn Progress,
 ) -> Result<SweepReport, QuantizeError> {
     atomic::check_file(chart, CHART_MAGIC)?;
-    let model = Model::open(&options.model)?;
+    let input = formats::open(&options.model)?;
+    let model = input.model()?;
     if model.is_quantized() {
         return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
     }
-    let sparsity = recorded_sparsity(&options.model, &model.spec)?;
+    let sparsity = input.recorded_sparsity()?;
     let items = Items::of(&model.spec, &options.keeps, &sparsity, options.layout).map_err(AllocationError::from)?;
     model.check_sparsity(&sparsity)?;
     let calibration =

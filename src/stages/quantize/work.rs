@@ -13,9 +13,8 @@ use crate::allocate::plan::{Found, Plan};
 use crate::allocate::report::AllocationReport;
 use crate::calibrate::collect;
 use crate::disk::atomic;
-use crate::model::dense_directory::recorded_sparsity;
+use crate::formats::{self, ModelSink, slmc_quantized};
 use crate::model::id::LinearId;
-use crate::model::quantized_directory;
 use crate::model::scheme::{Preset, Width, width_name};
 use crate::model::size::{Assignment, StoredTensor, WeightSize, stored_tensors};
 use crate::model::spec::ModelKind;
@@ -71,7 +70,7 @@ pub fn quantize_directory(
     let allocation = rounded.widen(found)?;
     let report = rounded.report(&tensors, allocation);
     let provenance = provenance(options, &report, &work.sparsity)?;
-    quantized_directory::write(&rounded.model, &provenance, &options.out)?;
+    slmc_quantized::Directory(&options.out).write(&rounded.model, &provenance)?;
     if let Some(resume) = resume {
         resume.finished()?;
     }
@@ -109,11 +108,12 @@ impl<'o> Work<'o> {
     /// Opens the model and refuses what can be refused without work.
     fn open(run: Run<'o>) -> Result<Self, QuantizeError> {
         let options = run.options;
-        let model = Model::open(&options.model)?;
+        let input = formats::open(&options.model)?;
+        let model = input.model()?;
         if model.is_quantized() {
             return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
         }
-        let sparsity = recorded_sparsity(&options.model, &model.spec)?;
+        let sparsity = input.recorded_sparsity()?;
         let target = (options.target.as_str(), options.layout);
         let (plan, preset) = match options.mix {
             Mix::Auto(budget) => {
@@ -146,14 +146,13 @@ impl<'o> Work<'o> {
 
     /// Tokenizer and chat template travel with the model; what they cannot be used for later is refused now.
     fn check_text(&self) -> Result<(), QuantizeError> {
-        let options = self.run.options;
-        match Tokenizer::open(&options.model) {
+        match Tokenizer::of(&self.model.companions) {
             Ok(tokenizer) => drop(tokenizer.check(self.model.spec.vocabulary)?),
             Err(TokenizerError::Missing { .. }) => {}
             Err(error) => return Err(error.into()),
         }
         if self.model.spec.kind == ModelKind::Decoder {
-            ChatTemplate::open_usable(&options.model)?;
+            ChatTemplate::usable(&self.model.companions)?;
         }
         Ok(())
     }

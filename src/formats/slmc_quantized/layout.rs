@@ -18,17 +18,19 @@
 //! (a matrix named in `sparsity` has at most two values other than zero in every four of a row), and everything else as F32
 //! under its parameter name (`layers.0.attn.norm.weight`); key maps are there for all layers with attention or for none.
 
-use super::dense_directory;
-use super::id::{KeyMapPart, LinearId, ParameterId, Part};
-use super::output_directory;
-use super::quantized::QuantizedMatrix;
-use super::scheme::{QuantScheme, SplitError, Width, names, width_name, width_of_name};
-use super::spec::ModelSpec;
-use super::transform::{MaskError, NmPattern, Sparsity};
-use super::weights::{Model, ModelError, Outline, Parameter, check_shape};
 use crate::disk::atomic::NewDirectory;
 use crate::disk::tensor_file::{self, NewTensor};
-use crate::disk::{Config, ConfigError, Directory, WEIGHTS_FILE};
+use crate::disk::{Config, ConfigError};
+use crate::formats::error::ModelFormatError;
+use crate::formats::hugging_face::WEIGHTS_FILE;
+use crate::formats::stored_tensors::StoredTensors;
+use crate::formats::{output, provenance};
+use crate::model::id::{LinearId, ParameterId, Part};
+use crate::model::quantized::QuantizedMatrix;
+use crate::model::scheme::{QuantScheme, SplitError, Width, names, width_name, width_of_name};
+use crate::model::spec::ModelSpec;
+use crate::model::transform::{MaskError, NmPattern, Sparsity};
+use crate::model::weights::{Model, ModelError, Outline, Parameter};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use slm_runtime::layout::MAX_MULTIPLIER;
@@ -36,7 +38,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const KEY: &str = "quantization_config";
+pub(super) const KEY: &str = "quantization_config";
 const METHOD: &str = "slmc";
 const VERSION: u64 = 1;
 const KEYS: [&str; 5] = ["quant_method", "version", "schemes", "sparsity", "activations"];
@@ -88,17 +90,11 @@ pub enum QuantizedError {
     /// The values do not have the zeros that are claimed.
     #[error("quantization_config.sparsity is not true: {0}; quantize the model again")]
     NotSparse(#[from] MaskError),
-    /// A model without integers is no quantized model.
-    #[error("no matrix is quantized; write the model as a dense directory")]
-    Nothing,
-    /// A parameter the specification calls for is absent from the model in memory.
-    #[error("parameter `{0}` is missing from the model to write")]
-    Missing(ParameterId),
 }
 
-/// The schemes of a configuration; `None` for a dense model. Quantization that slmc did not do is refused.
-pub(super) fn schemes(config: &Config) -> Result<Option<BTreeMap<LinearId, QuantScheme>>, ConfigError> {
-    let Some(section) = config.section(KEY)? else { return Ok(None) };
+/// The schemes of a configuration. Quantization that slmc did not do is refused.
+pub(super) fn schemes(config: &Config) -> Result<BTreeMap<LinearId, QuantScheme>, ConfigError> {
+    let section = config.section(KEY)?.ok_or_else(|| config.missing(KEY, "an object"))?;
     if section.text("quant_method")? != METHOD {
         return Err(section.unsupported("quant_method", METHOD, "slmc, and models that are not quantized"));
     }
@@ -123,7 +119,7 @@ pub(super) fn schemes(config: &Config) -> Result<Option<BTreeMap<LinearId, Quant
         let known = || format!("{}, w8:ROWS+w4.g32", names());
         schemes.insert(id, scheme.ok_or_else(|| list.unsupported(name, METHOD, &known()))?);
     }
-    Ok(Some(schemes))
+    Ok(schemes)
 }
 
 /// The sparse matrices of a quantized model's configuration. Only linears that are quantized can be among them, and only
@@ -134,7 +130,7 @@ pub(super) fn sparsity(
     schemes: &BTreeMap<LinearId, QuantScheme>,
 ) -> Result<Sparsity, ConfigError> {
     let Some(section) = config.section(KEY)? else { return Ok(Sparsity::new()) };
-    let sparsity = dense_directory::sparsity(&section, spec)?;
+    let sparsity = provenance::sparsity(&section, spec)?;
     let Some(section) = section.section("sparsity")? else { return Ok(sparsity) };
     for (id, pattern) in &sparsity {
         let name = id.to_string();
@@ -190,8 +186,8 @@ fn expected(
             }
         }
     }
-    for (id, shape) in key_maps.then(|| key_map_shapes(spec)).into_iter().flatten() {
-        tensors.insert(id.to_string(), (Dtype::F32, shape));
+    for parameter in key_maps.then(|| spec.key_maps()).into_iter().flatten() {
+        tensors.insert(parameter.id.to_string(), (Dtype::F32, parameter.shape));
     }
     tensors
 }
@@ -203,88 +199,65 @@ fn quantized(id: ParameterId, schemes: &BTreeMap<LinearId, QuantScheme>) -> Opti
     }
 }
 
-/// Every key map of a model, with its (key_value_heads, head_dim).
-fn key_map_shapes(spec: &ModelSpec) -> Vec<(ParameterId, Vec<usize>)> {
-    let layers = spec.layers.iter().enumerate();
-    let attention = layers.filter_map(|(n, layer)| Some((n, layer.attention()?)));
-    let shapes = attention.flat_map(|(n, attention)| {
-        let shape = vec![attention.key_value_heads, attention.head_dim];
-        KeyMapPart::ALL.map(|part| (ParameterId::KeyMap(n as u16, part), shape.clone()))
-    });
-    shapes.collect()
-}
-
 /// Checks names, types and shapes against the configuration; returns whether there are key maps.
 pub(super) fn check(
     spec: &ModelSpec,
     schemes: &BTreeMap<LinearId, QuantScheme>,
-    stored: &Directory,
-) -> Result<bool, ModelError> {
+    stored: &StoredTensors,
+) -> Result<bool, ModelFormatError> {
     let matrices: BTreeMap<LinearId, [usize; 2]> =
         spec.matrices().into_iter().map(|(id, rows, columns)| (id, [rows, columns])).collect();
     for (&id, &scheme) in schemes {
         match matrices.get(&id) {
             None => {
-                return Err(ModelError::NoParameter { path: stored.path().to_owned(), id: ParameterId::weight(id) });
+                let (path, id) = (stored.path().to_owned(), ParameterId::weight(id));
+                return Err(ModelError::NoParameter { path, id }.into());
             }
             Some(&shape) => check_shape_of(id, scheme, shape)?,
         }
     }
     let table = stored.tensors();
-    let key_maps = key_map_shapes(spec).iter().any(|(id, _)| table.contains_key(&id.to_string()));
+    let key_maps = spec.key_maps().iter().any(|map| table.contains_key(&map.id.to_string()));
     let expected = expected(spec, schemes, key_maps);
     for (name, (dtype, shape)) in &expected {
         if !table.contains_key(name) {
             let (path, tensor) = (stored.path().to_owned(), name.clone());
-            return Err(ModelError::Missing { path, tensor, expected: shape.clone() });
+            return Err(ModelFormatError::Missing { path, tensor, expected: shape.clone() });
         }
         stored.expect_type(name, *dtype)?;
-        check_shape(stored, name, shape)?;
+        stored.check_shape(name, shape)?;
     }
     if let Some((name, tensor)) = table.iter().find(|(name, _)| !expected.contains_key(*name)) {
         let (file, tensor) = (tensor.file.clone(), name.clone());
-        return Err(ModelError::Extra { file, tensor, family: spec.family });
+        return Err(ModelFormatError::Extra { file, tensor, family: spec.family });
     }
     Ok(key_maps)
 }
 
-/// Reads what [`check`] accepted, and checks every value.
-pub(super) fn read(
-    outline: &Outline,
-    schemes: &BTreeMap<LinearId, QuantScheme>,
-    stored: &Directory,
-) -> Result<BTreeMap<ParameterId, Parameter>, ModelError> {
-    let Outline { spec, key_maps, sparsity, activations, .. } = outline;
-    let mut parameters = BTreeMap::new();
-    for parameter in spec.parameters() {
-        let value = match quantized(parameter.id, schemes) {
-            Some((id, scheme)) => {
-                let row_scale = format!("{id}.row_scale");
-                let multiplier = match scheme.def().group {
-                    None => Vec::new(),
-                    Some(_) => stored.signed_bytes(&format!("{id}.multiplier"))?,
-                };
-                let matrix = QuantizedMatrix {
-                    scheme,
-                    rows: parameter.shape[0],
-                    columns: parameter.shape[1],
-                    values: stored.signed_bytes(&format!("{id}.values"))?,
-                    row_scale: stored.dense(&row_scale)?.to_f32(&row_scale)?,
-                    multiplier,
-                    sparsity: sparsity.get(&id).copied(),
-                    activations: activations.get(&id).copied().unwrap_or(Width::Bits8),
-                };
-                validate(id, &matrix)?;
-                Parameter::Quantized(matrix)
-            }
-            None => Parameter::Dense(stored.dense(&parameter.id.to_string())?),
-        };
-        parameters.insert(parameter.id, value);
-    }
-    for (id, _) in key_maps.then(|| key_map_shapes(spec)).into_iter().flatten() {
-        parameters.insert(id, Parameter::Dense(stored.dense(&id.to_string())?));
-    }
-    Ok(parameters)
+/// Reads one parameter of what [`check`] accepted, and checks every value of a matrix.
+pub(super) fn read(outline: &Outline, stored: &StoredTensors, id: ParameterId) -> Result<Parameter, ModelFormatError> {
+    let scheme = outline.schemes.as_ref().and_then(|schemes| quantized(id, schemes));
+    let Some((id, scheme)) = scheme else { return Ok(Parameter::Dense(stored.dense(&id.to_string())?)) };
+    let (values, row_scale) = (format!("{id}.values"), format!("{id}.row_scale"));
+    let multiplier = match scheme.def().group {
+        None => Vec::new(),
+        Some(_) => stored.signed_bytes(&format!("{id}.multiplier"))?,
+    };
+    let [rows, columns] = stored.tensor(&values)?.shape[..] else {
+        return Err(ModelError::NoParameter { path: stored.path().to_owned(), id: ParameterId::weight(id) }.into());
+    };
+    let matrix = QuantizedMatrix {
+        scheme,
+        rows,
+        columns,
+        values: stored.signed_bytes(&values)?,
+        row_scale: stored.dense(&row_scale)?.to_f32(&row_scale)?,
+        multiplier,
+        sparsity: outline.sparsity.get(&id).copied(),
+        activations: outline.activations.get(&id).copied().unwrap_or(Width::Bits8),
+    };
+    validate(id, &matrix)?;
+    Ok(Parameter::Quantized(matrix))
 }
 
 fn check_shape_of(matrix: LinearId, scheme: QuantScheme, [rows, columns]: [usize; 2]) -> Result<(), QuantizedError> {
@@ -333,16 +306,15 @@ pub fn validate(id: LinearId, matrix: &QuantizedMatrix) -> Result<(), QuantizedE
     }
 }
 
-/// Writes a model with quantized matrices as a directory, with the tokenizer files of the directory it came from and
-/// `provenance` as slmc.json. Equal models and provenance give equal bytes.
-pub fn write(model: &Model, provenance: &Value, out: &Path) -> Result<(), ModelError> {
+/// Writes a model with quantized matrices as a directory, with its companions and `provenance` as slmc.json.
+pub(super) fn write(model: &Model, provenance: &Value, out: &Path) -> Result<(), ModelFormatError> {
     let schemes = model.schemes();
     if schemes.is_empty() {
-        return Err(QuantizedError::Nothing.into());
+        return Err(ModelFormatError::NothingQuantized);
     }
     let key_maps = model.parameters.keys().any(|id| matches!(id, ParameterId::KeyMap(..)));
     let mut ids: Vec<ParameterId> = model.spec.parameters().into_iter().map(|parameter| parameter.id).collect();
-    ids.extend(key_maps.then(|| key_map_shapes(&model.spec)).into_iter().flatten().map(|(id, _)| id));
+    ids.extend(key_maps.then(|| model.spec.key_maps()).into_iter().flatten().map(|parameter| parameter.id));
     let mut tensors = Vec::new();
     for id in ids {
         match (id, model.parameters.get(&id)) {
@@ -359,14 +331,14 @@ pub fn write(model: &Model, provenance: &Value, out: &Path) -> Result<(), ModelE
                     bytes: Box::new(move || Cow::Owned(little_endian(&values))),
                 });
             }
-            _ => return Err(QuantizedError::Missing(id).into()),
+            _ => return Err(ModelFormatError::MissingParameter(id)),
         }
     }
     let directory = NewDirectory::begin(out)?;
     tensor_file::write(&directory.path().join(WEIGHTS_FILE), tensors)?;
     let mut config = model.config.map().clone();
     config.insert(KEY.to_owned(), quantization_config(&schemes, &model.sparsity(), &model.activations()));
-    output_directory::finish(directory, config, provenance, &model.directory)
+    output::finish(directory, config, provenance, &model.companions)
 }
 
 fn quantization_config(
@@ -376,7 +348,7 @@ fn quantization_config(
 ) -> Value {
     let list: Map<String, Value> =
         schemes.iter().map(|(id, scheme)| (id.to_string(), json!(scheme.to_string()))).collect();
-    let mut config = json!({"quant_method": METHOD, "version": VERSION, "schemes": list, "sparsity": dense_directory::sparsity_json(sparsity)});
+    let mut config = json!({"quant_method": METHOD, "version": VERSION, "schemes": list, "sparsity": provenance::sparsity_json(sparsity)});
     if !activations.is_empty() {
         let list: Map<String, Value> =
             activations.iter().map(|(id, width)| (id.to_string(), json!(width_name(*width)))).collect();

@@ -1,7 +1,9 @@
 //! Data types, spellings and refusals, on a checkpoint written here.
 
 use super::*;
-use crate::disk::{CONFIG_FILE, Config, PROVENANCE_FILE, TensorError};
+use crate::disk::{Config, PROVENANCE_FILE, TensorError};
+use crate::formats::hugging_face::{CONFIG_FILE, companions};
+use crate::formats::open_model;
 use crate::model::families;
 use crate::model::id::{NormSite, Part};
 use std::fs;
@@ -25,7 +27,7 @@ fn model(directory: &Path, config: Value) -> Model {
         (parameter.id, Parameter::Dense(DenseTensor::from_f32(parameter.shape, &values).unwrap()))
     };
     let parameters = spec.parameters().into_iter().enumerate().map(tensor).collect();
-    Model { spec, config, parameters, directory: directory.to_owned() }
+    Model { spec, config, parameters, companions: companions(directory), path: directory.to_owned() }
 }
 
 /// The model as a checkpoint of another data type and prefix, written by hand and opened.
@@ -48,7 +50,7 @@ fn stored(directory: &Path, dtype: DenseType, prefix: &str) -> Model {
     fs::write(directory.join(CONFIG_FILE), Value::Object(model.config.map().clone()).to_string()).unwrap();
     fs::write(directory.join("tokenizer.json"), "{}").unwrap();
     fs::write(directory.join("notes.txt"), "stays behind").unwrap();
-    Model::open(directory).unwrap()
+    open_model(directory).unwrap()
 }
 
 fn norm() -> ParameterId {
@@ -57,7 +59,7 @@ fn norm() -> ParameterId {
 
 fn written(out: &Path) -> (Value, Model) {
     let config: Value = serde_json::from_slice(&fs::read(out.join(CONFIG_FILE)).unwrap()).unwrap();
-    (config, Model::open(out).unwrap())
+    (config, open_model(out).unwrap())
 }
 
 #[test]

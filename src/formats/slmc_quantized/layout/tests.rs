@@ -1,11 +1,13 @@
 //! Writing and reading back, equal bytes for equal models, and refusal of numbers the kernels could not take.
 
 use super::*;
-use crate::disk::{CONFIG_FILE, DenseTensor};
+use crate::disk::DenseTensor;
+use crate::formats::hugging_face::{CONFIG_FILE, companions};
+use crate::formats::{open_model, open_outline};
 use crate::model::families;
 use crate::model::id::Role;
 use crate::model::scheme::SCHEMES;
-use crate::model::weights::Outline;
+use crate::model::spec::ParameterShape;
 use std::fs;
 
 /// A tied two-layer llama without weights on disk: every scheme in turn, key maps, one matrix left dense.
@@ -20,9 +22,9 @@ fn model(directory: &Path) -> Model {
     let config = Config::from_map(&directory.join("config.json"), map);
     let spec = families::spec(&config).unwrap();
     let mut parameters = BTreeMap::new();
-    let key_maps = key_map_shapes(&spec);
-    let all = spec.parameters().into_iter().map(|parameter| (parameter.id, parameter.shape)).chain(key_maps);
-    for (n, (id, shape)) in all.enumerate() {
+    let key_maps = spec.key_maps();
+    let all = spec.parameters().into_iter().chain(key_maps);
+    for (n, ParameterShape { id, shape }) in all.enumerate() {
         let dense = LinearId::layer(1, Role::Up);
         let value = match id {
             ParameterId::Linear(matrix, Part::Weight) if matrix != dense => {
@@ -36,7 +38,7 @@ fn model(directory: &Path) -> Model {
         };
         parameters.insert(id, value);
     }
-    Model { spec, config, parameters, directory: directory.to_owned() }
+    Model { spec, config, parameters, companions: companions(directory), path: directory.to_owned() }
 }
 
 fn matrix_of(scheme: QuantScheme, rows: usize, columns: usize, seed: usize) -> QuantizedMatrix {
@@ -81,12 +83,12 @@ fn what_is_written_is_read_back_and_equal_models_give_equal_bytes() {
     let model = model(&source);
     let (first, second) = (dir.path().join("a"), dir.path().join("b"));
     write(&model, &provenance(), &first).unwrap();
-    let read = Model::open(&first).unwrap();
+    let read = open_model(&first).unwrap();
     assert_eq!(read.parameters, model.parameters);
     assert_eq!(read.spec, model.spec);
     assert_eq!(read.schemes(), model.schemes());
     assert!(read.is_quantized());
-    let outline = Outline::open(&first).unwrap();
+    let outline = open_outline(&first).unwrap();
     assert_eq!((outline.schemes, outline.key_maps), (Some(model.schemes()), true));
 
     write(&read, &provenance(), &second).unwrap();
@@ -148,9 +150,9 @@ fn numbers_outside_a_scheme_are_refused_before_writing_and_on_reading() {
     let start = description[format!("{w4}.multiplier")]["data_offsets"][0].as_u64().unwrap() as usize;
     bytes[8 + header + start] = 0;
     fs::write(&path, bytes).unwrap();
-    let error = Model::open(&out).unwrap_err().to_string();
+    let error = open_model(&out).unwrap_err().to_string();
     assert!(error.contains(&format!("{w4}.multiplier: element 0 is 0")), "{error}");
-    assert!(Outline::open(&out).is_ok());
+    assert!(open_outline(&out).is_ok());
 }
 
 #[test]
@@ -179,7 +181,7 @@ fn foreign_and_future_quantization_is_refused_by_name() {
         let place = path.iter().fold(&mut config[KEY], |at, key| &mut at[*key]);
         *place = value;
         fs::write(out.join(CONFIG_FILE), config.to_string()).unwrap();
-        let error = Model::open(&out).unwrap_err().to_string();
+        let error = open_model(&out).unwrap_err().to_string();
         assert!(error.contains(expected), "{path:?}: {error}");
     }
 }
@@ -207,7 +209,7 @@ fn a_split_is_written_read_back_and_checked_by_rows() {
     good.parameters.insert(ParameterId::weight(table), Parameter::Quantized(matrix_of(scheme, 75, 8, 3)));
     let out = dir.path().join("out");
     write(&good, &provenance(), &out).unwrap();
-    let read = Model::open(&out).unwrap();
+    let read = open_model(&out).unwrap();
     assert_eq!(read.parameters, good.parameters);
     assert_eq!(read.schemes()[&table], scheme);
     type Damage = fn(&mut QuantizedMatrix);
@@ -241,7 +243,7 @@ fn a_split_is_written_read_back_and_checked_by_rows() {
         let mut config = original.clone();
         config[KEY]["schemes"][name] = json!(scheme);
         fs::write(out.join(CONFIG_FILE), config.to_string()).unwrap();
-        let error = Model::open(&out).unwrap_err().to_string();
+        let error = open_model(&out).unwrap_err().to_string();
         assert!(error.contains(expected), "{name} {scheme}: {error}");
     }
 }

@@ -5,47 +5,27 @@
 //! settings are in both spellings too. Which matrices are sparse is no business of transformers: slmc.json says it under
 //! `sparsity`, as {NAME: "2:4"}.
 
-use super::families::{Family, Source};
-use super::id::{Class, LinearId, ParameterId, Role};
-use super::output_directory;
-use super::spec::ModelSpec;
-use super::transform::{NmPattern, Sparsity};
-use super::weights::{Model, ModelError, Parameter};
+use super::WEIGHTS_FILE;
 use crate::disk::atomic::NewDirectory;
 use crate::disk::tensor_file::{self, NewTensor};
-use crate::disk::{Config, ConfigError, DenseTensor, DenseType, PROVENANCE_FILE, WEIGHTS_FILE};
+use crate::disk::{DenseTensor, DenseType};
+use crate::formats::error::ModelFormatError;
+use crate::formats::output;
+use crate::model::families::{Family, Source};
+use crate::model::id::{LinearId, ParameterId, Role};
+use crate::model::weights::{Model, ModelError, Parameter};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Why a model is not written as a dense directory.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum DenseError {
-    /// Integers have no place in it.
-    #[error("`{0}` is quantized; only a model whose weights are all floating point is written as a dense directory")]
-    Quantized(ParameterId),
-    /// A parameter the specification calls for is absent from the model in memory.
-    #[error("parameter `{0}` is missing from the model to write")]
-    Missing(ParameterId),
-    /// A parameter that no checkpoint of the family has.
-    #[error("`{id}` has no place in a checkpoint of {family}; write the model as a quantized directory")]
-    NoName {
-        /// The parameter.
-        id: ParameterId,
-        /// The family.
-        family: &'static str,
-    },
-}
-
-/// Writes a model whose parameters are all dense, with the tokenizer files of the directory it came from and `provenance`
-/// as slmc.json. Equal models and provenance give equal bytes.
+/// Writes a model whose parameters are all dense, with its companions and `provenance` as slmc.json. Equal models and provenance give equal bytes.
 ///
 /// # Errors
 /// A parameter that is quantized, missing, of another shape than the configuration says or not finite; an output that
 /// slmc did not make; the file system.
-pub fn write(model: &Model, provenance: &Value, out: &Path) -> Result<(), ModelError> {
+pub(super) fn write(model: &Model, provenance: &Value, out: &Path) -> Result<(), ModelFormatError> {
     let family = Family::of(&model.config)?;
     let tensors = tensors(model, family)?;
     let types: BTreeSet<&str> = tensors.values().map(|(_, tensor)| type_name(tensor.dtype())).collect();
@@ -65,52 +45,11 @@ pub fn write(model: &Model, provenance: &Value, out: &Path) -> Result<(), ModelE
     });
     let directory = NewDirectory::begin(out)?;
     tensor_file::write(&directory.path().join(WEIGHTS_FILE), new.collect())?;
-    output_directory::finish(directory, config(model, dtype), provenance, &model.directory)
-}
-
-/// What slmc.json of a directory says of sparse matrices; nothing where there is no such file. The values are not looked
-/// at: [`super::transform::NmPattern::check`] does that.
-///
-/// # Errors
-/// A file that does not parse, a name the model does not have, a pattern slmc does not know.
-pub fn recorded_sparsity(directory: &Path, spec: &ModelSpec) -> Result<Sparsity, ConfigError> {
-    let path = directory.join(PROVENANCE_FILE);
-    if !path.exists() {
-        return Ok(Sparsity::new());
-    }
-    sparsity(&Config::read(&path)?, spec)
-}
-
-/// The object `sparsity` of a provenance or quantization section.
-pub(super) fn sparsity(of: &Config, spec: &ModelSpec) -> Result<Sparsity, ConfigError> {
-    let mut out = Sparsity::new();
-    let Some(section) = of.section("sparsity")? else { return Ok(out) };
-    let matrices: BTreeMap<LinearId, usize> =
-        spec.matrices().into_iter().map(|(id, _, columns)| (id, columns)).collect();
-    for name in section.map().keys() {
-        let id = name.parse().ok().filter(|id| matrices.contains_key(id));
-        let id: LinearId = id.ok_or_else(|| section.wrong(name, "under the name of a matrix of this model"))?;
-        if id.role.class() == Class::Embedding {
-            return Err(section.unsupported(name, "slmc", "only tables that are not sparse"));
-        }
-        let pattern: NmPattern =
-            section.text(name)?.parse().map_err(|_| section.wrong(name, "a pattern N:M, such as 2:4"))?;
-        let columns = matrices[&id];
-        if pattern.check_columns(id, columns).is_err() {
-            return Err(section.wrong(name, &format!("a pattern that divides its {columns} input columns")));
-        }
-        out.insert(id, pattern);
-    }
-    Ok(out)
-}
-
-/// `sparsity` as [`recorded_sparsity`] reads it.
-pub fn sparsity_json(sparsity: &Sparsity) -> Value {
-    Value::Object(sparsity.iter().map(|(id, pattern)| (id.to_string(), json!(pattern.to_string()))).collect())
+    output::finish(directory, config(model, dtype), provenance, &model.companions)
 }
 
 /// Every tensor of the file by its name, with the parameter it is, or the first of those it holds.
-fn tensors(model: &Model, family: &Family) -> Result<BTreeMap<String, (ParameterId, DenseTensor)>, ModelError> {
+fn tensors(model: &Model, family: &Family) -> Result<BTreeMap<String, (ParameterId, DenseTensor)>, ModelFormatError> {
     let prefix = prefix(model, family);
     let mut parts: BTreeMap<String, Vec<(Source, ParameterId, &DenseTensor)>> = BTreeMap::new();
     let mut written = BTreeSet::new();
@@ -118,32 +57,32 @@ fn tensors(model: &Model, family: &Family) -> Result<BTreeMap<String, (Parameter
         let id = parameter.id;
         let tensor = match model.parameters.get(&id) {
             Some(Parameter::Dense(tensor)) => tensor,
-            Some(Parameter::Quantized(_)) => return Err(DenseError::Quantized(id).into()),
-            None => return Err(DenseError::Missing(id).into()),
+            Some(Parameter::Quantized(_)) => return Err(ModelError::Quantized(id).into()),
+            None => return Err(ModelFormatError::MissingParameter(id)),
         };
         if tensor.shape() != parameter.shape {
             let (file, tensor, found) = (model.config.file().to_owned(), id.to_string(), tensor.shape().to_vec());
-            return Err(ModelError::Shape { file, tensor, expected: parameter.shape, found });
+            return Err(ModelFormatError::Shape { file, tensor, expected: parameter.shape, found });
         }
         let named = (family.source)(&model.spec, id)
             .and_then(|source| Some((source.names(prefix).into_iter().next()?, source)));
-        let (name, source) = named.ok_or(DenseError::NoName { id, family: family.model_type })?;
+        let (name, source) = named.ok_or(ModelFormatError::NoName { id, family: family.model_type })?;
         parts.entry(name).or_default().push((source, id, tensor));
         written.insert(id);
     }
     if let Some(&id) = model.parameters.keys().find(|id| !written.contains(id)) {
-        return Err(DenseError::NoName { id, family: family.model_type }.into());
+        return Err(ModelFormatError::NoName { id, family: family.model_type });
     }
     parts.into_iter().map(|(name, parts)| Ok((name, joined(parts)?))).collect()
 }
 
 /// The stored tensor of the parameters it holds.
-fn joined(mut parts: Vec<(Source, ParameterId, &DenseTensor)>) -> Result<(ParameterId, DenseTensor), ModelError> {
+fn joined(mut parts: Vec<(Source, ParameterId, &DenseTensor)>) -> Result<(ParameterId, DenseTensor), ModelFormatError> {
     parts.sort_by_key(|(source, ..)| source.fused.map_or(0, |fused| fused.first));
     let (turned, id) = (parts[0].0.turned, parts[0].1);
     let rows = DenseTensor::joined(parts.into_iter().map(|(_, id, tensor)| (id.to_string(), tensor)))?;
     let tensor = if turned { rows.turned() } else { Some(rows) };
-    Ok((id, tensor.ok_or(DenseError::Missing(id))?))
+    Ok((id, tensor.ok_or(ModelFormatError::MissingParameter(id))?))
 }
 
 /// The prefix of the checkpoint the token table was read from; the family's usual one for a model made in memory.
