@@ -1,5 +1,6 @@
 //! A finished artifact: opened, run on this machine, inspected and verified, and how its text parts agree.
 
+pub mod chat;
 pub mod host;
 pub mod inspect;
 pub mod runner;

@@ -2,6 +2,7 @@
 //! named, calls the library and hands the report to the shell.
 
 mod bench;
+mod chat;
 mod doctor;
 mod estimate;
 mod generate;
@@ -41,6 +42,7 @@ enum Command {
     #[command(flatten)]
     Stage(stage::StageCommand),
     Generate(generate::Args),
+    Chat(chat::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
     Bench(bench::Args),
@@ -64,6 +66,7 @@ impl Cli {
         match &self.command {
             Command::Stage(command) => command.run(global, shell),
             Command::Generate(args) => args.run(global, shell),
+            Command::Chat(args) => args.run(global, shell),
             Command::Inspect(args) => args.run(shell),
             Command::Verify(args) => args.run(shell),
             Command::Bench(args) => args.run(global, shell),

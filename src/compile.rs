@@ -42,6 +42,9 @@ pub struct TextSection {
     pub strip_leading_space: bool,
     /// Tables that turn text into tokens on the device; absent where only a host can.
     pub tables: Option<Vec<u8>>,
+    /// The fixed texts around a conversation's messages; absent without a chat template, or with one that is not a fixed
+    /// frame.
+    pub chat_frame: Option<Vec<u8>>,
 }
 
 /// Sections only a build machine reads; absent ones are left out.
@@ -167,6 +170,7 @@ pub fn compile(
         vocabulary_bytes: text.vocabulary.iter().map(|token| token.len() as u64).sum(),
         golden: golden_size(spec, context),
         text_bytes: text.tables.as_ref().map(|tables| tables.len() as u64),
+        chat_frame_bytes: text.chat_frame.as_ref().map(|frame| frame.len() as u64),
     };
     let (footprint, mut lowered) = fit::fit(&shape, device, context)?;
     lowered.model.strip_leading_space = u8::from(text.strip_leading_space);
@@ -194,6 +198,7 @@ pub fn compile(
         prompts: &prompts,
         text: text.tables.as_deref(),
         special_tokens: special_tokens.as_deref(),
+        chat_frame: text.chat_frame.as_deref(),
         host: &host,
     };
     let draft =

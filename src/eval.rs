@@ -3,6 +3,7 @@
 //! means are f64 sums in a fixed order: the same outputs give the same report for any number of threads.
 
 pub mod answers;
+pub mod chat;
 pub mod classify;
 pub mod embed;
 pub mod forward;
@@ -11,6 +12,7 @@ pub mod lm;
 pub mod opened;
 pub mod subject;
 
+mod continuation;
 mod outputs;
 
 pub use forward::{Forward, ForwardError};

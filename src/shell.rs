@@ -2,10 +2,12 @@
 //! status, notes, warnings, errors and progress. No other module prints.
 
 mod exit;
+mod input;
 mod messages;
 mod progress;
 #[cfg(test)]
 mod testing;
 
 pub use exit::ExitStatus;
+pub use input::{Input, Listening};
 pub use messages::{ProgressMode, Shell, ShellOptions, Verbosity};

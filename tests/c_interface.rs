@@ -15,7 +15,7 @@ fn run(command: &mut Command) -> Output {
 }
 
 /// Output of a command that has to succeed.
-fn stdout_of(command: &mut Command) -> String {
+pub(crate) fn stdout_of(command: &mut Command) -> String {
     let output = run(command);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
@@ -58,7 +58,7 @@ fn compile(source: &str, program: &Path, further: &[&str]) {
 }
 
 /// Every way the programs are compiled.
-fn builds(source: &str, directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn builds(source: &str, directory: &Path) -> Vec<PathBuf> {
     let plain = directory.join("plain");
     compile(source, &plain, &[]);
     let mut programs = vec![plain];

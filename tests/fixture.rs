@@ -297,6 +297,7 @@ pub(crate) fn compiled(model: &Model, device: &Target, context: Option<usize>) -
         vocabulary: (0..model.spec.vocabulary).map(|id| format!(" t{id}").into_bytes()).collect(),
         strip_leading_space: true,
         tables: letters,
+        chat_frame: None,
     };
     let tokenizer =
         if model.spec.kind == slmc::model::spec::ModelKind::Decoder { self::letters() } else { word_pieces() };

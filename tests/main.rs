@@ -6,6 +6,7 @@ mod artifact;
 mod c_interface;
 mod chat;
 mod cli;
+mod conversations;
 mod dense_directory;
 mod determinism;
 mod families;

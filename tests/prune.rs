@@ -72,8 +72,7 @@ fn quantize(model: &Path, out: &Path, preset: Preset) -> Result<QuantizeReport, 
 }
 
 fn compiled(model: &Model, layout: Layout) -> Compiled {
-    let text =
-        TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], strip_leading_space: false, tables: None };
+    let text = TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], ..TextSection::default() };
     let device = Target::unlimited("test", layout);
     compile(model, &device, Some(64), &text, &HostSections::default(), &Silent).unwrap()
 }
@@ -268,8 +267,7 @@ fn directories_that_lie_about_their_zeros_are_refused() {
         panic!("quantized")
     };
     matrix.sparsity = Some(NmPattern::TWO_OF_FOUR);
-    let text =
-        TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], strip_leading_space: false, tables: None };
+    let text = TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], ..TextSection::default() };
     let target = Target::unlimited("test", Layout::R8K4);
     let error = compile(&model, &target, None, &text, &HostSections::default(), &Silent).unwrap_err().to_string();
     assert!(error.contains("`layers.0.attn.q` is not 2:4"), "{error}");

@@ -99,8 +99,7 @@ fn add_key_map(model: &mut Model, key_map: &serde_json::Value) {
 
 /// The artifact of a quantized model, and what it takes of the device.
 pub(crate) fn artifact_for(model: &Model, device: &Target) -> (Vec<u8>, Footprint) {
-    let text =
-        TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], strip_leading_space: false, tables: None };
+    let text = TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], ..TextSection::default() };
     let compiled = compile(model, device, None, &text, &HostSections::default(), &Silent).expect("it compiles");
     (compiled.bytes, compiled.footprint)
 }

@@ -1,5 +1,6 @@
 //! What is in an artifact: sizes and multiply-accumulates by class, tensor by tensor, as the file states them.
 
+use crate::artifact::chat::{ChatSummary, not_fixed};
 use crate::artifact::host::{ArtifactError, ArtifactFile};
 use crate::artifact::text::{TokenizerSummary, host_only};
 use crate::disk::hash::hex;
@@ -186,6 +187,9 @@ pub struct InspectReport {
     pub end_tokens: Vec<u32>,
     /// Whether the host part has a chat template.
     pub chat_template: bool,
+    /// Who makes the prompt of a conversation; absent where nobody can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_frame: Option<ChatSummary>,
     /// How it was made; absent in a device-only file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provenance: Option<serde_json::Value>,
@@ -221,6 +225,7 @@ impl Report for InspectReport {
             facts.row(["opening_tokens", &list(&self.opening_tokens)]);
             facts.row(["end_tokens", &list(&self.end_tokens)]);
             facts.row(["chat_template", if self.chat_template { "in the host part" } else { "none" }]);
+            self.chat_frame.iter().for_each(|chat| chat.rows(&mut facts));
         }
         let right = Align::Right;
         let mut classes = Table::new([
@@ -291,6 +296,7 @@ pub fn inspect(path: &Path) -> Result<InspectReport, ArtifactError> {
         opening_tokens: view.opening_tokens().iter().collect(),
         end_tokens: view.end_tokens().iter().collect(),
         chat_template: view.section(SectionKind::ChatTemplate).is_some(),
+        chat_frame: ChatSummary::of(&view, not_fixed(provenance.as_ref())),
         provenance,
         tensors: tensors(&view, names),
     })

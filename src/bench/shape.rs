@@ -132,8 +132,7 @@ pub fn artifact(
     let model = random_model(shape, weights, context, progress)?;
     let text = TextSection {
         vocabulary: (0..shape.vocabulary).map(|token| format!("t{token}").into_bytes()).collect(),
-        strip_leading_space: false,
-        tables: None,
+        ..TextSection::default()
     };
     let device = Target::unlimited("bench", layout);
     Ok(compile(&model, &device, None, &text, &HostSections::default(), progress)?.bytes)

@@ -5,7 +5,7 @@ use crate::eval::generate::{Options, Prompt, Stop, generate};
 use crate::eval::opened::OpenedModel;
 use crate::model::device::device;
 use crate::shell::{ExitStatus, Shell};
-use crate::text::chat_template::Conversation;
+use crate::text::chat_template::{Conversation, read_conversation};
 use slm_runtime::sample::Sampling;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -17,11 +17,13 @@ use std::path::PathBuf;
 ///
 /// --prompt continues a text, which opens with the tokens that the tokenizer puts there. --chat asks an instruct model:
 /// its chat template (chat_template.jinja, or tokenizer_config.json; an artifact carries it in its host part) makes the
-/// prompt, and the answer alone is printed. Both end at the model's end tokens.
+/// prompt, and the answer alone is printed. --messages has the template make it of a whole conversation. All end at the
+/// model's end tokens. `slmc chat` asks one question after the other.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  slmc generate out/mixed.slm --prompt 'Once upon a time' --tokens 100 --temperature 0.8 --seed 7\n  \
-                  slmc generate out/mixed.slm --chat 'What is the capital of France?'"
+                  slmc generate out/mixed.slm --chat 'What is the capital of France?'\n  \
+                  slmc generate out/mixed.slm --messages conversation.json --json"
 )]
 pub(super) struct Args {
     /// Artifact, or directory
@@ -36,11 +38,16 @@ pub(super) struct Args {
     #[arg(long, value_name = "TEXT", conflicts_with = "prompt", allow_hyphen_values = true)]
     chat: Option<String>,
 
+    /// Conversation to answer, through the model's chat template: a JSON array of {"role", "content"}, or an object with
+    /// "messages"
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["prompt", "chat"])]
+    messages: Option<PathBuf>,
+
     /// System message before the question [default: the template's own, if it has one]
     #[arg(long, value_name = "TEXT", requires = "chat", conflicts_with = "prompt", allow_hyphen_values = true)]
     system: Option<String>,
 
-    /// Most tokens to add [default: 64, with --chat 512]
+    /// Most tokens to add [default: 64, with --chat and --messages 512]
     #[arg(long, value_name = "N")]
     tokens: Option<usize>,
 
@@ -70,27 +77,29 @@ const TEXT_TOKENS: usize = 64;
 /// Most tokens of an answer.
 const ANSWER_TOKENS: usize = 512;
 
-fn temperature(text: &str) -> Result<f32, String> {
+pub(super) fn temperature(text: &str) -> Result<f32, String> {
     let value: f32 = text.parse().map_err(|_| "not a number".to_owned())?;
     let usable = value == 0.0 || (0.001..=1000.0).contains(&value);
     if usable { Ok(value) } else { Err("expected 0, or a number from 0.001 to 1000".to_owned()) }
 }
 
-fn share(text: &str) -> Result<f64, String> {
+pub(super) fn share(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if value > 0.0 && value <= 1.0 { Ok(value) } else { Err("expected a number above 0, up to 1".to_owned()) }
 }
 
 impl Args {
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        let conversation = self.messages.as_deref().map(read_conversation).transpose()?;
         let model = OpenedModel::open_stored(&self.model, &device(&self.device)?)?;
         let sampling = Sampling {
             temperature: self.temperature,
             top_k: self.top_k,
             top_p: (self.top_p * 65_536.0).round() as u32,
         };
-        let (prompt, most) = match &self.chat {
-            Some(user) => (Prompt::Chat(Conversation::ask(self.system.as_deref(), user)), ANSWER_TOKENS),
+        let asked = || self.chat.as_deref().map(|user| Conversation::ask(self.system.as_deref(), user));
+        let (prompt, most) = match conversation.or_else(asked) {
+            Some(conversation) => (Prompt::Chat(conversation), ANSWER_TOKENS),
             None => (Prompt::Text(self.prompt.clone().unwrap_or_default()), TEXT_TOKENS),
         };
         let options = Options {
@@ -121,7 +130,7 @@ impl Args {
                     shell.note(format_args!("stopped: the context of {} positions is full", model.context))
                 }
                 Stop::End => shell.detail("Stopped", "the model ended the text"),
-                Stop::Length | Stop::Closed => {}
+                Stop::Length | Stop::Closed | Stop::Interrupted => {}
             }
             shell.detail(
                 "Generated",

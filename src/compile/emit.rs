@@ -4,8 +4,8 @@
 use super::lower::Lowered;
 use crate::model::size::StoredTensor;
 use slm_runtime::format::header::{
-    DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR, MINOR_SPLIT,
-    SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
+    DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR, MINOR_CHAT_FRAME,
+    MINOR_SPLIT, SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
 };
 use slm_runtime::format::sections::{alignment, section_of};
 use slm_runtime::format::spec::CacheFormat;
@@ -27,6 +27,8 @@ pub struct Extras<'a> {
     pub text: Option<&'a [u8]>,
     /// Tokens that open and end a text, where either are more than one.
     pub special_tokens: Option<&'a [u8]>,
+    /// The fixed texts around a conversation's messages.
+    pub chat_frame: Option<&'a [u8]>,
     /// Sections of the host part, in order.
     pub host: &'a [(SectionKind, Vec<u8>)],
 }
@@ -66,6 +68,9 @@ pub fn draft(
     if let Some(special_tokens) = extras.special_tokens {
         file.section(SectionKind::SpecialTokens, [special_tokens]);
     }
+    if let Some(frame) = extras.chat_frame {
+        file.section(SectionKind::ChatFrame, [frame]);
+    }
     file.pad(ALIGNMENT);
     let device_bytes = file.bytes.len();
     for (kind, content) in extras.host {
@@ -78,7 +83,7 @@ pub fn draft(
     let header = Header {
         magic: MAGIC,
         major: MAJOR,
-        minor: minor(tensors),
+        minor: minor(tensors, extras.chat_frame.is_some()),
         header_bytes: HEADER_BYTES as u32,
         file_bytes: file.bytes.len() as u64,
         device_bytes: device_bytes as u64,
@@ -154,13 +159,14 @@ impl File {
     }
 }
 
-/// The lowest minor version of the format that knows all of the tensors.
-fn minor(tensors: &[StoredTensor]) -> u16 {
+/// The lowest minor version of the format that knows all of the tensors, and a chat frame where there is one.
+fn minor(tensors: &[StoredTensor], chat_frame: bool) -> u16 {
     let of_tensor = |tensor: &StoredTensor| {
         let of_part = if tensor.first_row > 0 { MINOR_SPLIT } else { MINOR };
         tensor.storage.def().minor.max(of_part)
     };
-    tensors.iter().map(of_tensor).max().unwrap_or(MINOR)
+    let of_frame = if chat_frame { MINOR_CHAT_FRAME } else { MINOR };
+    tensors.iter().map(of_tensor).max().unwrap_or(MINOR).max(of_frame)
 }
 
 fn tensor_records(layout: Layout, tensors: &[StoredTensor], weights: &[Vec<u8>]) -> Vec<TensorRecord> {

@@ -11,6 +11,7 @@ use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::report::{Align, Report, Table, grouped};
 use crate::target::Target;
+use crate::text::chat_template::{ChatFrame, ChatTemplate};
 use crate::text::tokenizer::Tokenizer;
 use serde::Serialize;
 use slm_runtime::format::spec::MAX_CHUNK;
@@ -171,6 +172,11 @@ pub fn estimate(
     // The text of the vocabulary, where a tokenizer is there to say; four bytes a token where not.
     let tokenizer = Tokenizer::of(&outline.companions).ok();
     let text_bytes = tokenizer.as_ref().and_then(|tokenizer| Some(tokenizer.device_text().ok()?.len() as u64));
+    let template = (spec.kind == ModelKind::Decoder).then(|| ChatTemplate::of(&outline.companions).ok().flatten());
+    let frame = template.flatten().and_then(|template| ChatFrame::of(&template).ok());
+    let chat_frame_bytes = frame.zip(tokenizer.as_ref()).and_then(|(frame, tokenizer)| {
+        Some(frame.with_tokens(tokenizer, spec.vocabulary).ok()?.to_section().len() as u64)
+    });
     let vocabulary_bytes = tokenizer
         .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary).ok())
         .map_or(4 * spec.vocabulary as u64, |tokens| tokens.iter().map(|token| token.len() as u64).sum());
@@ -196,6 +202,7 @@ pub fn estimate(
             vocabulary_bytes,
             golden,
             text_bytes,
+            chat_frame_bytes,
         };
         schemes.push(row(scheme, &shape, device, rates, context)?);
     }

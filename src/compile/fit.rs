@@ -128,6 +128,8 @@ pub struct Shape<'a> {
     pub golden: (u64, u64),
     /// Bytes of the tables that turn text into tokens, where the device has them.
     pub text_bytes: Option<u64>,
+    /// Bytes of the fixed texts around a conversation's messages, where the device has them.
+    pub chat_frame_bytes: Option<u64>,
 }
 
 /// Why a footprint cannot be computed.
@@ -168,6 +170,7 @@ pub fn footprint(
             SectionKind::Golden => Some(GOLDEN_HEADER_BYTES as u64 + 4 * (golden_tokens + golden_prompts)),
             SectionKind::Text => shape.text_bytes,
             SectionKind::SpecialTokens => special_tokens.as_ref().map(|section| section.len() as u64),
+            SectionKind::ChatFrame => shape.chat_frame_bytes,
             _ => None,
         };
         if let Some(bytes) = bytes {

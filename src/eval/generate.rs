@@ -1,20 +1,19 @@
-//! Continuing a text: token after token from a session of the runtime (artifacts) or from the f32 forward (directories),
-//! each with its cache, chosen by the runtime's sampler, handed out as bytes as they come.
+//! Continuing a text or answering a conversation once: the prompt's tokens, and those that [`super::continuation`] adds,
+//! handed out as bytes as they come.
 
-use super::opened::{Engine, OpenError, OpenedModel, tokenizer_at};
-use crate::artifact::host::{ArtifactError, SessionMemory};
-use crate::machine::kernels::kernels_for;
-use crate::model::forward::{Cache, CacheError, Forward};
+use super::continuation::{Choice, Continuation, with_reader};
+use super::opened::{OpenError, OpenedModel, tokenizer_at};
+use crate::artifact::host::ArtifactError;
+use crate::model::forward::CacheError;
 use crate::model::spec::ModelKind;
 use crate::report::Report;
 use crate::text::chat_template::{ChatTemplateError, Conversation};
 use crate::text::tokenizer::TokenizerError;
 use serde::Serialize;
-use slm_runtime::sample::{Sampling, choose};
-use slm_runtime::session::{Session, SessionError};
+use slm_runtime::sample::Sampling;
+use slm_runtime::session::SessionError;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::Instant;
 
 /// What stands before what is generated.
 #[derive(Clone, Debug)]
@@ -97,6 +96,8 @@ pub enum Stop {
     Context,
     /// The reader went away.
     Closed,
+    /// The person who asked stopped it.
+    Interrupted,
 }
 
 /// Result of `slmc generate`.
@@ -125,25 +126,6 @@ impl Report for GenerateReport {
     }
 }
 
-/// A model with what it has read of one text.
-trait Reader {
-    /// Reads the text's next tokens, and returns the logits of the token after them.
-    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, GenerateError>;
-}
-
-impl Reader for Session<'_, '_> {
-    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, GenerateError> {
-        Ok(self.step(tokens)?.to_vec())
-    }
-}
-
-impl Reader for (Forward<'_>, Cache) {
-    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, GenerateError> {
-        let (forward, cache) = self;
-        Ok(forward.read(cache, tokens)?)
-    }
-}
-
 /// Continues a text or answers a conversation. `emit` receives the text and then the bytes of every token; it may end
 /// generation. A template writes the tokens that open a text itself.
 pub fn generate(
@@ -158,9 +140,8 @@ pub fn generate(
         Some(directory) => tokenizer_at(directory)?,
         None => model.tokenizer()?,
     };
-    let rules = tokenizer.text_rules()?;
     tokenizer.check(model.vocabulary)?;
-    let (mut tokens, shown, rendered) = match &options.prompt {
+    let (tokens, shown, rendered) = match &options.prompt {
         Prompt::Text(text) => ([model.opening.clone(), tokenizer.encode_plain(text)?].concat(), text.as_str(), None),
         Prompt::Chat(conversation) => {
             let template = model.chat_template(options.tokenizer.as_deref())?;
@@ -171,65 +152,20 @@ pub fn generate(
             (tokenizer.encode_plain(&rendered)?, "", Some(rendered))
         }
     };
-    let (prompt_tokens, context) = (tokens.len(), model.context);
-    if tokens.is_empty() {
-        return Err(GenerateError::EmptyPrompt);
-    }
-    if prompt_tokens > context {
-        return Err(GenerateError::PromptTooLong { tokens: prompt_tokens, context });
-    }
-    let vocabulary = tokenizer.vocabulary_bytes(model.vocabulary)?;
-    let mut text = shown.as_bytes().to_vec();
-    let mut run = |reader: &mut dyn Reader| {
-        let mut stop = if emit(shown.as_bytes()).is_break() { Stop::Closed } else { Stop::Length };
-        let mut read = 0;
-        let mut start = Instant::now();
-        while stop == Stop::Length && tokens.len() - prompt_tokens < options.tokens {
-            if tokens.len() > context {
-                stop = Stop::Context;
-                break;
-            }
-            let logits = reader.read(&tokens[read..])?;
-            if read == 0 {
-                start = Instant::now();
-            }
-            read = tokens.len();
-            let token = choose(&logits, &options.sampling, options.seed, (read - prompt_tokens) as u64);
-            if model.ends.contains(&token) {
-                stop = Stop::End;
-                break;
-            }
-            tokens.push(token);
-            let mut bytes = vocabulary.get(token as usize).map_or(&[][..], Vec::as_slice);
-            if text.is_empty() {
-                bytes = rules.start_of_text(bytes);
-            }
-            text.extend_from_slice(bytes);
-            if emit(bytes).is_break() {
-                stop = Stop::Closed;
-            }
-        }
-        let added = tokens.len() - prompt_tokens;
-        let seconds = start.elapsed().as_secs_f64();
-        let tokens_per_s = if added > 1 { (added - 1) as f64 / seconds } else { 0.0 };
-        Ok::<_, GenerateError>((stop, tokens_per_s))
-    };
-    let (stop, tokens_per_s) = match model.engine() {
-        Engine::Artifact(file) => {
-            let view = file.view()?;
-            let mut memory = SessionMemory::for_artifact(&view);
-            run(&mut Session::new(&view, kernels_for(view.layout()), memory.as_mut_slice())?)?
-        }
-        Engine::Directory { spec, weights, device, .. } => {
-            run(&mut (Forward::new(spec, weights.as_ref(), device), Cache::new(spec)?))?
-        }
-    };
+    let choice = Choice { tokens: options.tokens, sampling: options.sampling, seed: options.seed };
+    let added = with_reader(model, |reader| {
+        let mut continuation = Continuation::new(model, &tokenizer, reader)?;
+        // Before the prompt is read, which may take a while; a reader that is gone needs no token.
+        let choice = if emit(shown.as_bytes()).is_break() { Choice { tokens: 0, ..choice } } else { choice };
+        continuation.go_on(&tokens, &choice, usize::MAX, shown.is_empty(), emit)
+    })?;
+    let text = [shown.as_bytes(), &added.bytes].concat();
     Ok(GenerateReport {
         text: String::from_utf8_lossy(&text).into_owned(),
         prompt: rendered,
-        prompt_tokens,
-        tokens: tokens.split_off(prompt_tokens),
-        stop,
-        tokens_per_s,
+        prompt_tokens: tokens.len(),
+        tokens: added.tokens,
+        stop: added.stop,
+        tokens_per_s: added.tokens_per_s,
     })
 }

@@ -201,6 +201,14 @@ impl Shell {
         }
     }
 
+    /// What a person is to answer, on stderr without a line end. There is nowhere to report that stderr cannot be written.
+    pub fn prompt(&self, text: &str) {
+        let _ = self.above_bar(|| {
+            let mut err = lock(&self.err);
+            err.write_all(text.as_bytes()).and_then(|()| err.flush())
+        });
+    }
+
     /// From a command's outcome to the exit status, printing the error if there is one. An output pipe whose reader
     /// went away is a success.
     pub fn exit_status(&self, outcome: anyhow::Result<ExitStatus>) -> ExitStatus {

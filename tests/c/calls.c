@@ -151,6 +151,57 @@ static void special_tokens(const slm_model *model, const slm_facts *facts) {
     EXPECT(slm_opening_tokens(NULL, none, 1, &count) == SLM_NULL);
 }
 
+/* The texts and tokens of the chat frame, and what is answered where there is none. */
+static void chat(const slm_model *model) {
+    slm_chat_facts facts = {9, 9, 9};
+    static slm_model closed;
+    static const char spaced[] = " \n a b \t", broken[] = "\xF0\x9F";
+    const char *said = spaced, *part = spaced;
+    size_t length = sizeof spaced - 1, count = 99;
+    uint32_t tokens[256];
+    EXPECT(slm_chat_describe(model, &facts) == SLM_OK && (facts.parts == 0 || facts.parts == 5));
+    EXPECT(slm_chat_describe(model, NULL) == SLM_NULL && slm_chat_describe(&closed, &facts) == SLM_NOT_OPEN);
+    EXPECT(slm_chat_text(model, 5, &part, &count) == SLM_ARGUMENT && part == NULL && count == 0);
+    EXPECT(slm_chat_text(model, 0, NULL, &count) == SLM_NULL && slm_chat_text(model, 0, &part, NULL) == SLM_NULL);
+    EXPECT(slm_chat_tokens(model, 5, tokens, 256, &count) == SLM_ARGUMENT && count == 0);
+    EXPECT(slm_chat_tokens(model, 0, tokens, 256, NULL) == SLM_NULL);
+    EXPECT(slm_chat_message(model, 3, &said, &length) == SLM_ARGUMENT && said == spaced);
+    EXPECT(slm_chat_message(model, 0, NULL, &length) == SLM_NULL && slm_chat_message(model, 0, &said, NULL) == SLM_NULL);
+    if (facts.parts == 0) {
+        EXPECT(facts.has_tokens == 0 && facts.has_system == 0);
+        EXPECT(slm_chat_text(model, SLM_CHAT_OPEN_USER, &part, &count) == SLM_ARGUMENT);
+        EXPECT(slm_chat_message(model, SLM_ROLE_USER, &said, &length) == SLM_ARGUMENT && said == spaced);
+        return;
+    }
+    for (uint32_t number = 0; number < facts.parts; number++) {
+        int of_system = number == SLM_CHAT_OPEN_SYSTEM || number == SLM_CHAT_SYSTEM_TO_USER;
+        slm_status expected = of_system && facts.has_system == 0 ? SLM_ARGUMENT : SLM_OK;
+        EXPECT(slm_chat_text(model, number, &part, &count) == expected);
+        if (expected != SLM_OK) {
+            continue;
+        }
+        EXPECT(slm_chat_tokens(model, number, tokens, 256, &length) == (facts.has_tokens ? SLM_OK : SLM_EMPTY));
+        if (facts.has_tokens == 1 && length > 0) {
+            size_t again = 0;
+            EXPECT(slm_chat_tokens(model, number, NULL, 0, &again) == SLM_CAPACITY && again == length);
+            /* The tokens are those of the text. */
+            uint32_t own[256];
+            size_t bytes = slm_encode_bytes(model, count), encoded = 0;
+            unsigned char *memory = memory_of(bytes);
+            EXPECT(slm_encode(model, part, count, 0, memory, bytes, own, 256, &encoded) == SLM_OK);
+            EXPECT(encoded == length && memcmp(own, tokens, length * sizeof *own) == 0);
+            free(memory);
+        }
+    }
+    said = spaced;
+    length = sizeof spaced - 1;
+    EXPECT(slm_chat_message(model, SLM_ROLE_USER, &said, &length) == SLM_OK);
+    EXPECT(length == sizeof spaced - 1 ? said == spaced : length == 3 && memcmp(said, "a b", 3) == 0);
+    said = broken;
+    length = 2;
+    EXPECT(slm_chat_message(model, SLM_ROLE_USER, &said, &length) == SLM_UTF8 && said == broken);
+}
+
 int main(int argc, char **argv) {
     FILE *file = argc == 2 ? fopen(argv[1], "rb") : NULL;
     if (file == NULL || fseek(file, 0, SEEK_END) != 0) {
@@ -173,6 +224,7 @@ int main(int argc, char **argv) {
     memcpy(&copy, &model, sizeof copy);
     memset(&model, 0, sizeof model);
     text(&copy, &facts);
+    chat(&copy);
     run(&copy, &facts);
     /* Every prefix is refused or complete, and no byte behind it is read. */
     for (size_t cut = 0; cut < length; cut += 1 + length / 97) {

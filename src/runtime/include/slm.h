@@ -29,6 +29,21 @@ extern "C" {
 #define SLM_MAX_OPENING_TOKENS 16
 #define SLM_MAX_END_TOKENS 64
 
+/* Parts of a conversation's text, for slm_chat_text and slm_chat_tokens. With a system message it is
+ *     OPEN_SYSTEM system SYSTEM_TO_USER user USER_TO_ASSISTANT answer ASSISTANT_TO_USER user USER_TO_ASSISTANT ...
+ * and without one
+ *     OPEN_USER user USER_TO_ASSISTANT answer ...
+ * and ends with USER_TO_ASSISTANT, after which the model answers. */
+#define SLM_CHAT_OPEN_USER         0
+#define SLM_CHAT_OPEN_SYSTEM       1
+#define SLM_CHAT_SYSTEM_TO_USER    2
+#define SLM_CHAT_USER_TO_ASSISTANT 3
+#define SLM_CHAT_ASSISTANT_TO_USER 4
+/* Who a message is of, for slm_chat_message. */
+#define SLM_ROLE_SYSTEM    0
+#define SLM_ROLE_USER      1
+#define SLM_ROLE_ASSISTANT 2
+
 /* The answer of a function. */
 typedef int32_t slm_status;
 #define SLM_OK            0  /* done */
@@ -76,6 +91,12 @@ typedef struct slm_facts {
     uint64_t stack_bytes;   /* bound on the stack of a step */
 } slm_facts;
 
+typedef struct slm_chat_facts {
+    uint32_t parts;      /* 5, or 0 where the artifact has no chat frame: no template, or one that is not a fixed frame */
+    uint32_t has_tokens; /* 1 where slm_chat_tokens works */
+    uint32_t has_system; /* 1 where the template takes a system message */
+} slm_chat_facts;
+
 typedef struct slm_sampling {
     float temperature; /* 0 takes the likeliest token; else 0.001 to 1000 */
     uint32_t top_k;    /* draw from the k likeliest only; 0 from all */
@@ -111,6 +132,21 @@ slm_status slm_end_tokens(const slm_model *model, uint32_t *tokens, size_t capac
 
 /* 1 where a token ends a text, else 0. */
 uint32_t slm_is_end(const slm_model *model, uint32_t token);
+
+/* Whether a program can make the prompt of a conversation; `slmc inspect` says why it cannot. */
+slm_status slm_chat_describe(const slm_model *model, slm_chat_facts *facts);
+
+/* The text of a part; it lies in the artifact and does not end with NUL. SLM_ARGUMENT where the frame has no such part. */
+slm_status slm_chat_text(const slm_model *model, uint32_t part, const char **text, size_t *length);
+
+/* The tokens of a part. They and the tokens of the messages, each encoded by itself, are those of the whole text, where no
+ * message begins or ends with white space. SLM_EMPTY where the tokens of this model reach over the edges of messages:
+ * encode the whole text then. */
+slm_status slm_chat_tokens(const slm_model *model, uint32_t part, uint32_t *tokens, size_t capacity, size_t *count);
+
+/* Makes a message's UTF-8 text what the template writes of it: without the white space around it, where the template
+ * removes that. The text is not changed, the pointer and the length may be. */
+slm_status slm_chat_message(const slm_model *model, uint32_t role, const char **text, size_t *length);
 
 /* Bytes of memory for a session or a self-test; 0 if the model is not open. */
 size_t slm_session_bytes(const slm_model *model);

@@ -10,7 +10,9 @@
 //! | `model` | an opened artifact |
 //! | `session` | tokens in, logits out; the self-test |
 //! | `text` | text to tokens and back, sampling |
+//! | `chat` | the fixed texts around a conversation's messages |
 
+mod chat;
 mod model;
 mod pointers;
 mod session;
@@ -19,6 +21,7 @@ mod status;
 mod tests;
 mod text;
 
+pub use chat::{ChatFacts, slm_chat_describe, slm_chat_message, slm_chat_text, slm_chat_tokens};
 pub use model::{
     Facts, MODEL_WORDS, Model, slm_describe, slm_end_tokens, slm_is_end, slm_model_error, slm_open, slm_opening_tokens,
     slm_verify,

@@ -1,5 +1,6 @@
 //! The work of `slmc compile`: a quantized directory in, one artifact out, with the bytes it takes of the device.
 
+use crate::artifact::chat::{ChatSummary, NOT_FIXED};
 use crate::artifact::text::{HOST_ONLY, TokenizerSummary};
 use crate::compile::fit::Footprint;
 use crate::compile::{ARTIFACT_MAGIC, CompileError, HostSections, TextSection, check_quantized, compile};
@@ -13,7 +14,7 @@ use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
 use crate::stages::provenance::{Inputs, provenance};
 use crate::target::Target;
-use crate::text::chat_template::{ChatTemplate, ChatTemplateError};
+use crate::text::chat_template::{ChatFrame, ChatTemplate, ChatTemplateError};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -84,6 +85,9 @@ pub struct CompileReport {
     pub size: WeightSize,
     /// Who turns text into tokens.
     pub tokenizer: TokenizerSummary,
+    /// Who makes the prompt of a conversation; absent without a chat template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_frame: Option<ChatSummary>,
     /// Digest of the golden logits.
     pub golden_sha256: String,
 }
@@ -109,6 +113,7 @@ impl Report for CompileReport {
         table.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
         table.row(["file_bytes", &grouped(self.file_bytes)]);
         self.tokenizer.rows(&mut table);
+        self.chat_frame.iter().for_each(|chat| chat.rows(&mut table));
         format!("{table}\ngolden_sha256  {}", self.golden_sha256)
     }
 }
@@ -126,24 +131,31 @@ pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<C
     }
     let tables = tokenizer.device_text();
     let host_only = tables.as_ref().err().map(ToString::to_string);
-    let text = TextSection {
-        vocabulary: tokenizer.vocabulary_bytes(model.spec.vocabulary)?,
-        strip_leading_space: tokenizer.text_rules()?.strip_leading_space,
-        tables: tables.ok(),
-    };
     // Encoders of sentences may carry a template of the model they were made from; nobody asks them.
     let template = match model.spec.kind {
         ModelKind::Decoder => ChatTemplate::usable(&model.companions)?,
         ModelKind::Encoder => None,
     };
+    let frame = template.as_ref().map(ChatFrame::of);
+    let not_fixed = frame.as_ref().and_then(|frame| frame.as_ref().err()).map(ToString::to_string);
+    let frame = frame.and_then(Result::ok).map(|frame| frame.with_tokens(&tokenizer, model.spec.vocabulary));
+    let text = TextSection {
+        vocabulary: tokenizer.vocabulary_bytes(model.spec.vocabulary)?,
+        strip_leading_space: tokenizer.text_rules()?.strip_leading_space,
+        tables: tables.ok(),
+        chat_frame: frame.transpose()?.map(|frame| frame.to_section()),
+    };
     let host = HostSections {
         tokenizer: tokenizer_json(&model.companions).map_err(TokenizerError::from)?,
-        provenance: Some(made(options, input.as_ref(), host_only.as_deref())?.to_string().into_bytes()),
+        provenance: Some(
+            made(options, input.as_ref(), host_only.as_deref(), not_fixed.as_deref())?.to_string().into_bytes(),
+        ),
         chat_template: template.map(|template| template.to_section()),
     };
     let compiled = compile(&model, &options.target, options.context, &text, &host, progress)?;
     let view = ArtifactView::open(&compiled.bytes).map_err(CompileError::Emitted)?;
     let tokenizer = TokenizerSummary::of(&view, host_only);
+    let chat_frame = ChatSummary::of(&view, not_fixed);
     let bytes = if options.device_only {
         &compiled.bytes[..compiled.footprint.flash_bytes as usize]
     } else {
@@ -160,16 +172,25 @@ pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<C
         file_bytes: bytes.len() as u64,
         size: compiled.size,
         tokenizer,
+        chat_frame,
         golden_sha256: hex(&compiled.golden),
     })
 }
 
-fn made(options: &Options, input: &dyn ModelSource, host_only: Option<&str>) -> Result<Value, DirectoryError> {
-    let settings = json!({
+fn made(
+    options: &Options,
+    input: &dyn ModelSource,
+    host_only: Option<&str>,
+    not_fixed: Option<&str>,
+) -> Result<Value, DirectoryError> {
+    let mut settings = json!({
         "target": options.target.name,
         "context": options.context,
         "tokenizer": host_only.map_or_else(|| "device".to_owned(), |part| format!("{HOST_ONLY}{part}")),
     });
+    if let Some(reason) = not_fixed {
+        settings["chat_frame"] = json!(format!("{NOT_FIXED}{reason}"));
+    }
     let inputs = Inputs::default().model("model", &options.model)?;
     let mut made = provenance("compile", &inputs, settings);
     made["model"] = json!(input.provenance());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// The folder of recorded renderings; see the README there.
-fn recorded(name: &str) -> PathBuf {
+pub(super) fn recorded(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/chat_templates").join(name)
 }
 
@@ -18,7 +18,7 @@ fn recorded_json(name: &str) -> Vec<Value> {
 }
 
 /// A template of this text, with the special tokens of the recorded renderings.
-fn template(text: &str) -> ChatTemplate {
+pub(super) fn template(text: &str) -> ChatTemplate {
     let path = PathBuf::from("model/chat_template.jinja");
     let tokens = [("bos_token", "<s>"), ("eos_token", "</s>"), ("pad_token", "<pad>"), ("unk_token", "<unk>")];
     ChatTemplate {

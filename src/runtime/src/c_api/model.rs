@@ -195,13 +195,28 @@ unsafe fn write_tokens(
     capacity: usize,
     count: *mut usize,
 ) -> Status {
+    // SAFETY: as the caller says.
+    unsafe { write_list(|| Ok(list(opened(model)?)), tokens, capacity, count) }
+}
+
+/// Writes a list of an artifact likewise.
+///
+/// # Safety
+/// `tokens` has `capacity` places; `count` is a place for the result.
+#[expect(unsafe_code, reason = "structures of the caller")]
+pub(super) unsafe fn write_list(
+    list: impl FnOnce() -> Result<TokenList<'static>, Status>,
+    tokens: *mut u32,
+    capacity: usize,
+    count: *mut usize,
+) -> Status {
     guarded(|| {
         // SAFETY: as the caller says.
         let count = unsafe { place(count) }?;
         *count = 0;
+        let list = list()?;
         // SAFETY: as the caller says.
-        let (view, tokens) = (unsafe { opened(model) }?, unsafe { array_mut(tokens, capacity) }?);
-        let list = list(view);
+        let tokens = unsafe { array_mut(tokens, capacity) }?;
         *count = list.len();
         tokens.iter_mut().zip(list.iter()).for_each(|(place, token)| *place = token);
         if list.len() > tokens.len() { Err(Status::Capacity) } else { Ok(()) }

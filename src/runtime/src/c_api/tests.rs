@@ -1,6 +1,7 @@
 //! The header beside this code, and pointers that no caller should pass.
 
 use super::*;
+use crate::format::chat_frame::{FramePart, Role};
 use crate::format::special_tokens::{MAX_ENDS, MAX_OPENING};
 use crate::layout::ALIGNMENT;
 use crate::sample::{Sampling, choose};
@@ -17,6 +18,12 @@ fn constants() -> Vec<(&'static str, &'static str)> {
     HEADER.lines().filter_map(define).map(|(name, rest)| (name, rest.split("/*").next().unwrap_or("").trim())).collect()
 }
 
+/// The words of a variant in capitals, each after an underscore.
+fn constant_name(variant: &str) -> String {
+    let letter = |c: char| c.is_uppercase().then_some('_').into_iter().chain(c.to_uppercase());
+    variant.chars().flat_map(letter).collect()
+}
+
 #[test]
 fn the_header_says_what_the_code_does() {
     let constants = constants();
@@ -29,15 +36,17 @@ fn the_header_says_what_the_code_does() {
     assert_eq!(value("SLM_NO_TOKEN"), "0xffffffffu");
     assert_eq!(value("SLM_MAX_OPENING_TOKENS").parse(), Ok(MAX_OPENING));
     assert_eq!(value("SLM_MAX_END_TOKENS").parse(), Ok(MAX_ENDS));
-    let mut named = 6;
+    for part in FramePart::ALL {
+        let name = constant_name(&std::format!("{part:?}"));
+        assert_eq!(value(&std::format!("SLM_CHAT{name}")).parse(), Ok(part as u32), "{part:?}");
+    }
+    for role in Role::ALL {
+        let name = constant_name(&std::format!("{role:?}"));
+        assert_eq!(value(&std::format!("SLM_ROLE{name}")).parse(), Ok(role as u32), "{role:?}");
+    }
+    let mut named = 6 + FramePart::ALL.len() + Role::ALL.len();
     for status in Status::ALL {
-        let name: String = std::format!("{status:?}")
-            .chars()
-            .flat_map(|c| {
-                let underscore = c.is_uppercase().then_some('_');
-                underscore.into_iter().chain(c.to_uppercase())
-            })
-            .collect();
+        let name = constant_name(&std::format!("{status:?}"));
         // `Utf8` is one word, and so is every other with a digit.
         assert_eq!(value(&std::format!("SLM{name}")).parse(), Ok(status as i32), "{status:?}");
         assert_eq!(Status::from_number(status as i32), Some(status));
@@ -46,8 +55,13 @@ fn the_header_says_what_the_code_does() {
     }
     assert_eq!(constants.len(), named, "slm.h defines a constant that this test does not know");
     // Every function is declared, and nothing else is.
-    let code =
-        [include_str!("../c_api.rs"), include_str!("model.rs"), include_str!("session.rs"), include_str!("text.rs")];
+    let code = [
+        include_str!("../c_api.rs"),
+        include_str!("chat.rs"),
+        include_str!("model.rs"),
+        include_str!("session.rs"),
+        include_str!("text.rs"),
+    ];
     let functions: Vec<&str> = code
         .iter()
         .flat_map(|file| file.split("extern \"C\" fn ").skip(1))
@@ -59,6 +73,7 @@ fn the_header_says_what_the_code_does() {
     let declarations = HEADER.lines().filter(|line| !line.starts_with([' ', '/', 't']) && line.contains('(')).count();
     assert_eq!(declarations, functions.len(), "functions of slm.h");
     assert_eq!(size_of::<Facts>(), 8 * 4 + 8);
+    assert_eq!(size_of::<ChatFacts>(), 12);
     assert_eq!(size_of::<SamplingOptions>(), 12);
     assert_eq!(size_of::<Decoder>(), 2 * size_of::<usize>());
 }
@@ -103,6 +118,10 @@ fn bad_pointers_are_answered() {
             assert_eq!(slm_session_init(&mut session, model, words.as_mut_ptr().cast(), 8), expected);
             assert!(session.is_null());
             assert_eq!(slm_self_test(model, words.as_mut_ptr().cast(), 8), expected);
+            assert_eq!(slm_chat_describe(model, &mut ChatFacts::default()), expected);
+            assert_eq!(slm_chat_text(model, 0, &mut text, &mut count), expected);
+            assert_eq!(slm_chat_message(model, 0, &mut text, &mut count), expected);
+            assert_eq!(slm_chat_tokens(model, 0, &mut token, 1, &mut count), expected);
             let mut decoder = Decoder { model, at_start: 0 };
             assert_eq!(slm_decode_begin(&mut decoder, model, 0), expected);
             assert_eq!(slm_decode(&mut decoder, 0, &mut text, &mut count), expected);

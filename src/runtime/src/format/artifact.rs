@@ -2,6 +2,7 @@
 //! can run past the end. It allocates nothing. Digests are a matter of [`super::verify`].
 
 use super::FormatError;
+use super::chat_frame::ChatFrame;
 use super::header::{self, Header, SectionKind, SectionRecord};
 use super::sections::NEEDED_COUNT;
 use super::spec::{LayerRecord, ModelRecord};
@@ -28,6 +29,7 @@ pub struct ArtifactView<'a> {
     pub(super) text: Option<TextTables<'a>>,
     pub(super) opening: TokenList<'a>,
     pub(super) ends: TokenList<'a>,
+    pub(super) chat_frame: Option<ChatFrame<'a>>,
 }
 
 /// A quantized matrix in place.
@@ -96,10 +98,12 @@ impl<'a> ArtifactView<'a> {
             text: None,
             opening: TokenList::default(),
             ends: TokenList::default(),
+            chat_frame: None,
         };
         view.read_sections()?;
         view.check_spec()?;
         view.read_special_tokens()?;
+        view.read_chat_frame()?;
         view.check_functions()?;
         view.check_tensors()?;
         view.check_vocabulary()?;

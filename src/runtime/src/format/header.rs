@@ -13,6 +13,8 @@ pub const MAJOR: u16 = 1;
 pub const MINOR: u16 = 1;
 /// The same where a matrix is stored in two parts, which readers of an earlier version refuse.
 pub const MINOR_SPLIT: u16 = 2;
+/// The same where there is a chat frame, which readers of an earlier version skip.
+pub const MINOR_CHAT_FRAME: u16 = 5;
 /// Bytes before the first section.
 pub const HEADER_BYTES: usize = 4096;
 /// Most sections.
@@ -31,7 +33,7 @@ record! {
         magic: [u8; 8],
         /// [`MAJOR`]
         major: u16,
-        /// [`MINOR`], [`MINOR_SPLIT`] or that of a storage
+        /// [`MINOR`], [`MINOR_SPLIT`], [`MINOR_CHAT_FRAME`] or that of a storage
         minor: u16,
         /// [`HEADER_BYTES`]
         header_bytes: u32,
@@ -138,4 +140,6 @@ pub enum SectionKind {
     SpecialTokens = 0x8000_0010,
     /// The chat template with the special tokens it names, JSON (host).
     ChatTemplate = 0x8000_0011,
+    /// The fixed texts around a conversation's messages: [`super::chat_frame`] (device).
+    ChatFrame = 0x8000_0012,
 }

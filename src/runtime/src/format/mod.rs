@@ -2,6 +2,7 @@
 //! prose, with the rules that a reader must check.
 
 pub mod artifact;
+pub mod chat_frame;
 mod check;
 mod functions;
 pub mod header;

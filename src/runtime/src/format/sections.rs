@@ -36,7 +36,7 @@ const fn host(kind: SectionKind) -> Section {
 }
 
 /// Every section that this version names, in file order.
-pub const SECTIONS: [Section; 15] = [
+pub const SECTIONS: [Section; 16] = [
     device(SectionKind::Spec, Presence::Needed),
     device(SectionKind::Tensors, Presence::Needed),
     device(SectionKind::Functions, Presence::Needed),
@@ -45,6 +45,7 @@ pub const SECTIONS: [Section; 15] = [
     device(SectionKind::Golden, Presence::Needed),
     device(SectionKind::Text, Presence::Optional),
     device(SectionKind::SpecialTokens, Presence::Optional),
+    device(SectionKind::ChatFrame, Presence::Optional),
     device(SectionKind::Seal, Presence::Later),
     device(SectionKind::Chunks, Presence::Later),
     host(SectionKind::Tokenizer),

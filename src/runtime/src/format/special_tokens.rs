@@ -20,7 +20,7 @@ const EOS_OFFSET: usize = 40;
 
 /// Token ids as they lie in the artifact, four bytes each, little-endian.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct TokenList<'a>(&'a [u8]);
+pub struct TokenList<'a>(pub(super) &'a [u8]);
 
 impl<'a> TokenList<'a> {
     /// Number of tokens.

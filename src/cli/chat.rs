@@ -1,0 +1,219 @@
+//! `slmc chat`
+
+use super::generate::{share, temperature};
+use super::global::Global;
+use crate::eval::chat::{Chat, Settings, Turn, converse};
+use crate::eval::generate::{GenerateError, Stop};
+use crate::eval::opened::OpenedModel;
+use crate::model::device::device;
+use crate::report::grouped;
+use crate::shell::{ExitStatus, Input, Shell};
+use slm_runtime::sample::Sampling;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+/// Characters of a dropped question that are shown.
+const SHOWN: usize = 40;
+/// What can be typed beside questions.
+const COMMANDS: &str = "/reset forgets the conversation, /system TEXT sets the system message (/system alone takes it \
+                        away), /quit ends; a line that begins with // is a question that begins with /";
+
+/// Talk with an instruct model: an artifact or a directory
+///
+/// Every line of stdin is a question; the answer streams to stdout and ends at the model's end tokens. The conversation
+/// goes through the model's chat template, as with `slmc generate --messages`, and gives the same answers. Where the
+/// context is full, the oldest questions and answers are dropped, and it says which. In a terminal, Ctrl-C stops an answer,
+/// and at the prompt the program. With --json, every answer is one JSON line, "schema":"slmc.chat/1".
+///
+/// /reset forgets the conversation, /system TEXT sets the system message (/system alone takes it away), /quit or the end
+/// of stdin ends. A line that begins with // is a question that begins with /.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  slmc chat out/mixed.slm --system 'Answer in one sentence.'\n  \
+                  slmc chat out/mixed.slm --json < questions.txt")]
+pub(super) struct Args {
+    /// Artifact, or directory
+    #[arg(value_name = "FILE.slm|DIR")]
+    model: PathBuf,
+
+    /// System message before the first question [default: the template's own, if it has one]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    system: Option<String>,
+
+    /// Most tokens of an answer
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    tokens: usize,
+
+    /// 0 takes the likeliest token; 1 draws as the model predicts
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
+    temperature: f32,
+
+    /// Draw from the K likeliest tokens only [default: all]
+    #[arg(long, value_name = "K", default_value_t = 0, hide_default_value = true)]
+    top_k: u32,
+
+    /// Draw from the likeliest tokens that make up this share
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
+    top_p: f64,
+
+    /// Directory with tokenizer and chat template, in place of the model's own: for artifacts written for a device only
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+
+    /// Where a directory runs: flex or ndarray
+    #[arg(long, value_name = "NAME", default_value = "flex")]
+    device: String,
+}
+
+impl Args {
+    pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        let model = OpenedModel::open_stored(&self.model, &device(&self.device)?)?;
+        let settings = Settings {
+            system: self.system.clone(),
+            tokens: self.tokens,
+            sampling: Sampling {
+                temperature: self.temperature,
+                top_k: self.top_k,
+                top_p: (self.top_p * 65_536.0).round() as u32,
+            },
+            seed: global.seed,
+            tokenizer: self.tokenizer.clone(),
+        };
+        let mut input = Input::new();
+        converse(&model, &settings, |chat| {
+            if input.is_terminal() {
+                shell.note(COMMANDS);
+            }
+            let mut going = ControlFlow::Continue(());
+            while going.is_continue() {
+                let Some(line) = input.line(shell, "> ")? else { break };
+                going = self.line(chat, &line, &input, global, shell)?;
+            }
+            if input.is_terminal() {
+                shell.prompt("\n");
+            }
+            Ok(ExitStatus::Success)
+        })
+    }
+
+    /// A command or a question. `Break` ends the conversation.
+    fn line(
+        &self,
+        chat: &mut Chat<'_, '_>,
+        line: &str,
+        input: &Input,
+        global: &Global,
+        shell: &Shell,
+    ) -> anyhow::Result<ControlFlow<()>> {
+        let question = match line.strip_prefix('/') {
+            Some(rest) if rest.starts_with('/') => rest,
+            Some(command) => return Ok(self.command(chat, command.trim(), shell)),
+            None => line,
+        };
+        if question.trim().is_empty() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        match self.ask(chat, question, input, global, shell) {
+            // A question that cannot be answered need not end a conversation with a person.
+            Err(error) if input.is_terminal() && error.downcast_ref::<GenerateError>().is_some() => {
+                shell.error(&error);
+                Ok(ControlFlow::Continue(()))
+            }
+            other => other,
+        }
+    }
+
+    fn command(&self, chat: &mut Chat<'_, '_>, command: &str, shell: &Shell) -> ControlFlow<()> {
+        let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+        match (name, rest.trim()) {
+            ("quit" | "exit", "") => return ControlFlow::Break(()),
+            ("reset", "") => {
+                chat.reset();
+                shell.note("the conversation is forgotten");
+            }
+            ("system", "") => {
+                chat.set_system(None);
+                shell.note("there is no system message of yours");
+            }
+            ("system", text) => {
+                chat.set_system(Some(text.to_owned()));
+                shell.note("the system message is set; the conversation goes on with it");
+            }
+            _ => shell.warn(format_args!("`/{command}` is not a command: {COMMANDS}")),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn ask(
+        &self,
+        chat: &mut Chat<'_, '_>,
+        question: &str,
+        input: &Input,
+        global: &Global,
+        shell: &Shell,
+    ) -> anyhow::Result<ControlFlow<()>> {
+        let listening = input.listen();
+        let (mut failure, mut interrupted, mut closed) = (None, false, false);
+        let mut turn = chat.ask(question, &mut |bytes| {
+            interrupted |= listening.interrupted();
+            if interrupted {
+                return ControlFlow::Break(());
+            }
+            if global.json {
+                return ControlFlow::Continue(());
+            }
+            let going = shell.stream(bytes).unwrap_or_else(|error| {
+                failure = Some(error);
+                ControlFlow::Break(())
+            });
+            closed |= going.is_break();
+            going
+        })?;
+        drop(listening);
+        if let Some(error) = failure {
+            return Err(error.into());
+        }
+        if interrupted {
+            turn.stop = Stop::Interrupted;
+        }
+        if global.json {
+            shell.result(&turn)?;
+        } else if closed || shell.stream("\n")?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        self.say(&turn, chat.context(), shell);
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// What is worth knowing of an answer.
+    fn say(&self, turn: &Turn, context: usize, shell: &Shell) {
+        if !turn.dropped.is_empty() {
+            let short = |question: &String| match question.char_indices().nth(SHOWN) {
+                Some((end, _)) => format!("`{}…`", &question[..end]),
+                None => format!("`{question}`"),
+            };
+            let questions: Vec<String> = turn.dropped.iter().map(short).collect();
+            shell.note(format_args!(
+                "the context of {} tokens is full: dropped the oldest of the conversation, {} with the answer{}",
+                grouped(context as u64),
+                questions.join(", "),
+                if questions.len() == 1 { "" } else { "s" }
+            ));
+        }
+        match turn.stop {
+            Stop::Context => shell.note(format_args!("stopped: the context of {context} positions is full")),
+            Stop::Length => shell.note(format_args!("stopped after {} tokens (--tokens)", self.tokens)),
+            Stop::Interrupted => shell.note("stopped; the answer stays in the conversation as far as it came"),
+            Stop::End | Stop::Closed => {}
+        }
+        shell.detail(
+            "Generated",
+            format_args!(
+                "{} tokens at {:.1} tokens/s; {} of {} prompt tokens were in the cache",
+                turn.tokens.len(),
+                turn.tokens_per_s,
+                turn.reused_tokens,
+                turn.prompt_tokens
+            ),
+        );
+    }
+}

@@ -1,0 +1,240 @@
+//! Conversations: files of messages, `slmc chat` on lines of stdin, and the chat frame in an artifact's device part, from
+//! which the C example makes the same prompts and gets the same answers, token by token.
+
+use crate::c_interface;
+use crate::support::{json, json_with_code, refused, root, run, slmc, stderr};
+use serde_json::{Value, json};
+use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::format::chat_frame::{FramePart, Role};
+use slmc::text::tokenizer::Tokenizer;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// ChatML with the special tokens of the quickstart's teacher.
+const TEMPLATE: &str = "{% for message in messages %}{{ '<s>' + message['role'] + '\n' + message['content'] + '</s>\n' }}\
+    {% endfor %}{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% endif %}";
+/// The same for two roles, with trimmed texts.
+const TRIMMED: &str = "{% for message in messages %}{% if message.role == 'system' %}\
+    {{ raise_exception('no system messages here') }}{% endif %}{{ '<s>' + message.role + '\n' + message.content | trim }}\
+    {{ '</s>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% endif %}";
+
+const QUESTIONS: [&str; 4] =
+    ["Once upon a time there was a fox.", "And then?", " 12 naïve  geese, \"he\" said ", "Why?"];
+
+/// The quickstart's teacher with a template, as `m` and as `a.slm`.
+fn workplace(template: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let model = directory.path().join("m");
+    fs::create_dir(&model).expect("a directory");
+    for entry in fs::read_dir(root("recipes/quickstart/teacher")).expect("a model of this repository") {
+        let entry = entry.expect("an entry");
+        fs::copy(entry.path(), model.join(entry.file_name())).expect("copies");
+    }
+    fs::write(model.join("chat_template.jinja"), template).expect("writes");
+    json(directory.path(), "quantize m --scheme w8 --method rtn -o w8");
+    json(directory.path(), "compile w8 --target x86-64-v3 -o a.slm");
+    directory
+}
+
+fn chat(directory: &Path, arguments: &str, input: &str) -> Output {
+    let mut command = slmc(directory, arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
+    child.wait_with_output().expect("it ends")
+}
+
+/// The answers of `slmc chat --json`.
+fn turns(directory: &Path, arguments: &str, input: &str) -> Vec<Value> {
+    let output = chat(directory, &format!("{arguments} --json"), input);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
+}
+
+fn lines(questions: &[&str]) -> String {
+    questions.iter().map(|question| format!("{question}\n")).collect()
+}
+
+/// What `slmc generate --messages` answers after these questions and answers.
+fn answered(directory: &Path, system: Option<&str>, questions: &[&str], turns: &[Value], tokens: usize) -> Value {
+    let mut messages = Vec::from_iter(system.map(|system| json!({"role": "system", "content": system})));
+    for (question, turn) in questions.iter().zip(turns) {
+        messages.push(json!({"role": "user", "content": question}));
+        messages.push(json!({"role": "assistant", "content": turn["text"]}));
+    }
+    messages.pop();
+    fs::write(directory.join("messages.json"), json!(messages).to_string()).expect("writes");
+    json(directory, &format!("generate a.slm --messages messages.json --tokens {tokens}"))
+}
+
+#[test]
+fn a_chat_answers_as_generate_does_and_reads_nothing_twice() {
+    let workplace = workplace(TEMPLATE);
+    let directory = workplace.path();
+    let all = turns(directory, "chat a.slm --tokens 12", &lines(&QUESTIONS));
+    assert_eq!(all.len(), QUESTIONS.len());
+    for (number, turn) in all.iter().enumerate() {
+        assert_eq!((&turn["schema"], &turn["turn"]), (&json!("slmc.chat/1"), &json!(number + 1)));
+        let expected = answered(directory, None, &QUESTIONS[..=number], &all[..=number], 12);
+        for key in ["tokens", "text", "stop", "prompt_tokens"] {
+            assert_eq!(turn[key], expected[key], "{key} of turn {number}");
+        }
+    }
+    assert_eq!(all[0]["reused_tokens"], 0);
+    let reused = |turn: &Value| turn["reused_tokens"].as_u64().expect("a number");
+    assert!(all[1..].iter().any(|turn| reused(turn) > 0), "{all:?}");
+
+    // A system message, a new one in the middle, and a new conversation.
+    let input = "/system Be brief.\nWho?\n/reset\n\n/system\n//Who?\n/quit\nWho?\n";
+    let changed = turns(directory, "chat a.slm --tokens 6 --system 'Be long.'", input);
+    assert_eq!(changed.len(), 2, "{changed:?}");
+    assert_eq!((&changed[0]["turn"], &changed[1]["turn"]), (&json!(1), &json!(1)));
+    for (turn, system, question) in [(&changed[0], Some("Be brief."), "Who?"), (&changed[1], None, "/Who?")] {
+        assert_eq!(turn["tokens"], answered(directory, system, &[question], std::slice::from_ref(turn), 6)["tokens"]);
+    }
+    // Text: the answers and nothing else on stdout.
+    let shown = chat(directory, "chat a.slm --tokens 12", &lines(&QUESTIONS));
+    let texts: String = all.iter().map(|turn| format!("{}\n", turn["text"].as_str().expect("a text"))).collect();
+    assert_eq!(String::from_utf8_lossy(&shown.stdout), texts);
+    let unknown = chat(directory, "chat a.slm --tokens 1", "/forget\n");
+    assert!(stderr(&unknown).contains("`/forget` is not a command: /reset"), "{}", stderr(&unknown));
+    // A directory talks too.
+    assert_eq!(turns(directory, "chat m --tokens 3", "Who?\nWhy?\n").len(), 2);
+}
+
+#[test]
+fn a_full_context_drops_the_oldest_turns_and_says_so() {
+    let workplace = workplace(TEMPLATE);
+    let directory = workplace.path();
+    json(directory, "compile w8 --target x86-64-v3 --context 120 -o a.slm");
+    let questions = ["The first question is about a fox.", "The second one is about geese.", "The third?", "The last?"];
+    let all = turns(directory, "chat a.slm --tokens 20 --system 'Be brief.'", &lines(&questions));
+    let dropped: Vec<&str> =
+        all.iter().flat_map(|turn| turn["dropped"].as_array().expect("a list")).filter_map(Value::as_str).collect();
+    assert!(!dropped.is_empty() && dropped.len() < 4, "{all:?}");
+    assert_eq!(dropped, questions[..dropped.len()]);
+    for turn in &all {
+        assert!(turn["prompt_tokens"].as_u64().expect("a number") <= 100, "{turn}");
+    }
+    // What is left is what the model was asked, after the system message.
+    let last = &all[3];
+    let kept = &questions[dropped.len()..];
+    assert_eq!(last["tokens"], answered(directory, Some("Be brief."), kept, &all[dropped.len()..], 20)["tokens"]);
+    let said = chat(directory, "chat a.slm --tokens 20 --system 'Be brief.'", &lines(&questions));
+    let note = "the context of 120 tokens is full: dropped the oldest of the conversation, `The first question is";
+    assert!(stderr(&said).contains(note), "{}", stderr(&said));
+    // A question for which there is no room at all.
+    let long = chat(directory, "chat a.slm", &"a long question ".repeat(60));
+    assert_eq!(long.status.code(), Some(2));
+    assert!(stderr(&long).contains("the context holds 120"), "{}", stderr(&long));
+}
+
+#[test]
+fn the_c_example_answers_as_the_host_does() {
+    for (template, system) in [(TEMPLATE, None), (TEMPLATE, Some("You are a fox.")), (TRIMMED, None)] {
+        let workplace = workplace(template);
+        let directory = workplace.path();
+        let file = directory.join("a.slm");
+        let device = directory.join("device.slm");
+        json(directory, "compile w8 --target x86-64-v3 --device-only -o device.slm");
+        let of_system = system.map_or_else(String::new, |system| format!("--system '{system}'"));
+        let host = turns(directory, &format!("chat a.slm --tokens 16 {of_system}"), &lines(&QUESTIONS));
+        let ids = |turn: &Value| {
+            let tokens = turn["tokens"].as_array().expect("tokens");
+            tokens.iter().map(|id| format!("{id}\n")).chain(["\n".to_owned()]).collect::<String>()
+        };
+        let expected: String = host.iter().map(ids).collect();
+        for program in c_interface::builds("src/runtime/examples/chat.c", directory) {
+            for artifact in [&file, &device] {
+                let mut command = Command::new(&program);
+                command.arg("--ids").args(system.iter().flat_map(|system| ["--system", system]));
+                command.arg(artifact).arg("16").args(QUESTIONS);
+                assert_eq!(c_interface::stdout_of(&mut command), expected, "{system:?}");
+            }
+        }
+        for program in c_interface::builds("tests/c/calls.c", directory) {
+            c_interface::stdout_of(Command::new(program).arg(&file));
+        }
+        frame_is_that_of_the_template(directory, &fs::read(&file).expect("reads"), template == TRIMMED);
+    }
+}
+
+/// The frame with the messages is what the template writes, and its tokens are those of the host.
+fn frame_is_that_of_the_template(directory: &Path, bytes: &[u8], trimmed: bool) {
+    let view = ArtifactView::open(bytes).expect("it is sound");
+    let frame = view.chat_frame().expect("a frame");
+    assert_eq!((frame.has_system(), frame.has_tokens()), (!trimmed, true));
+    assert_eq!(Role::ALL.map(|role| frame.trims(role)), [false, trimmed, trimmed]);
+    let tokenizer = fs::read(directory.join("m/tokenizer.json")).expect("reads");
+    let tokenizer = Tokenizer::from_bytes("tokenizer.json".into(), &tokenizer).expect("a tokenizer");
+    let mut text = frame.text(FramePart::OpenUser).to_owned();
+    let mut tokens: Vec<u32> = frame.tokens(FramePart::OpenUser).iter().collect();
+    let said = ["Who?", "A fox.", "7 geese\nand a 日本"];
+    for (index, said) in said.into_iter().enumerate() {
+        let after = [FramePart::UserToAssistant, FramePart::AssistantToUser][index % 2];
+        text += said;
+        tokens.extend(tokenizer.encode_plain(said).expect("encodes"));
+        text += frame.text(after);
+        tokens.extend(frame.tokens(after).iter());
+    }
+    assert_eq!(tokens, tokenizer.encode_plain(&text).expect("encodes"));
+    let roles = ["user", "assistant", "user"];
+    let messages = roles.iter().zip(said).map(|(role, said)| json!({"role": role, "content": said}));
+    fs::write(directory.join("messages.json"), json!({"messages": messages.collect::<Vec<_>>()}).to_string())
+        .expect("writes");
+    let rendered = json(directory, "generate m --messages messages.json --tokens 1");
+    assert_eq!((&rendered["prompt"], &rendered["prompt_tokens"]), (&json!(text), &json!(tokens.len())));
+}
+
+#[test]
+fn a_template_that_is_no_frame_is_named() {
+    let workplace = workplace(&TEMPLATE.replace("message['content']", "message['content'] | upper"));
+    let directory = workplace.path();
+    let reason = "the text of the user's message does not stand in it once and as it is";
+    let compiled = json(directory, "compile w8 --target x86-64-v3 -o a.slm");
+    assert_eq!(compiled["chat_frame"], json!({"not_fixed": reason}));
+    assert_eq!(json(directory, "inspect a.slm")["chat_frame"], json!({"not_fixed": reason}));
+    let shown = run(directory, "inspect a.slm");
+    let row = format!("host only, not a fixed frame: {reason}");
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(&row));
+    let fit = json_with_code(directory, "estimate w8 --target x86-64-v3", 0);
+    assert_eq!(fit["schemes"][0]["flash_bytes"], compiled["flash_bytes"]);
+    for program in c_interface::builds("src/runtime/examples/chat.c", directory) {
+        let output = Command::new(program).arg(directory.join("a.slm")).args(["3", "Who?"]).output().expect("starts");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains("no chat frame"), "{}", stderr(&output));
+    }
+    // With a frame, the estimate knows its bytes.
+    fs::write(directory.join("w8/chat_template.jinja"), TEMPLATE).expect("writes");
+    let compiled = json(directory, "compile w8 --target x86-64-v3 -o a.slm");
+    assert_eq!(compiled["chat_frame"]["system"], true, "{compiled}");
+    assert_eq!(json(directory, "inspect a.slm")["version"], "1.5");
+    let fit = json_with_code(directory, "estimate w8 --target x86-64-v3", 0);
+    assert_eq!(fit["schemes"][0]["flash_bytes"], compiled["flash_bytes"]);
+}
+
+#[test]
+fn files_of_messages_are_judged_before_the_model_runs() {
+    let workplace = workplace(TRIMMED);
+    let directory = workplace.path();
+    for (content, expected) in [
+        (r#"[{"role": "system", "content": "x"}, {"role": "user", "content": "y"}]"#, "no system messages here"),
+        (
+            r#"[{"rol": "user", "content": "x"}, {"role": "user"}]"#,
+            "message 1: no `role` (it has: rol, content); message 2",
+        ),
+        (r#"{"message": []}"#, "messages.json: an object without `messages`"),
+        (r#"[{"role": "user", "content": "x"}"#, "messages.json: not JSON"),
+    ] {
+        fs::write(directory.join("messages.json"), content).expect("writes");
+        refused(directory, "generate a.slm --messages messages.json", expected);
+    }
+    refused(directory, "generate a.slm --messages nowhere.json", "cannot read nowhere.json");
+    refused(directory, "generate a.slm --messages messages.json --chat x", "cannot be used with");
+    let refusing = chat(directory, "chat a.slm --system x", "Who?\n");
+    assert_eq!(refusing.status.code(), Some(2));
+    assert!(stderr(&refusing).contains("no system messages here") && refusing.stdout.is_empty());
+}
