@@ -2,6 +2,7 @@
 //! Nothing may panic; what is not sound is refused; what opens, runs or says why not.
 
 mod bytes;
+mod chat_frame;
 mod kept;
 mod mutations;
 mod parts;
@@ -10,6 +11,7 @@ mod sections;
 use crate::fixture::{Family, Size, compiled, quantized, with_tokens};
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::format::chat_frame::FramePart;
 use slm_runtime::layout::{ALIGNMENT, Layout};
 use slm_runtime::self_test::golden_digest;
 use slm_runtime::session::{Session, SessionError};
@@ -72,6 +74,10 @@ fn exercise(view: &ArtifactView<'_>) -> Result<(), SessionError> {
         assert!(end <= view.header().file_bytes);
     }
     tokenize(view);
+    if let Some(frame) = view.chat_frame() {
+        assert!(FramePart::ALL.iter().all(|part| frame.tokens(*part).iter().all(|token| token < spec.vocabulary)));
+        let _ = FramePart::ALL.map(|part| frame.text(part).len());
+    }
     if Session::required_bytes(view) > MEMORY {
         return Ok(());
     }

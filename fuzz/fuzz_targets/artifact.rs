@@ -5,6 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::format::chat_frame::{FramePart, Role};
 use slm_runtime::kernels::best;
 use slm_runtime::layout::ALIGNMENT;
 use slm_runtime::session::Session;
@@ -44,6 +45,12 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(view.tensor_bytes(&view.tensor_record(index)).is_some(), "tensor {index} lies in the file");
     }
     text(&view);
+    if let Some(frame) = view.chat_frame() {
+        for part in FramePart::ALL {
+            assert!(frame.tokens(part).iter().all(|token| token < spec.vocabulary));
+            let _ = frame.message(Role::User, frame.text(part));
+        }
+    }
     if Session::required_bytes(&view) > MEMORY {
         return;
     }
