@@ -5,6 +5,7 @@ use crate::artifact::runner::{ModelRunner, RunnerError};
 use crate::model::spec::ModelKind;
 use crate::model::weights::{Model, ModelError};
 use crate::progress::{Progress, Silent};
+use crate::text::conversations::{ConversationsError, read_conversations};
 use crate::text::documents::read_documents;
 use crate::text::records::{Record, TextError, read_records};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
@@ -71,6 +72,9 @@ pub enum CalibrationError {
     /// Of the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// Of conversations.
+    #[error(transparent)]
+    Conversations(#[from] ConversationsError),
     /// Of the windows.
     #[error("{}: {source}", path.display())]
     Window {
@@ -153,13 +157,8 @@ pub fn held_out(
         runner.sample(model, count * window, window, seed.wrapping_add(HELD_OUT_STREAM), progress)
     };
     let text = |count: usize, path: &PathBuf, field: &Option<String>| -> Result<Vec<Vec<u32>>, CalibrationError> {
-        let tokens = {
-            let tokenizer = Tokenizer::of(&model.companions)?;
-            read_documents(path, field.as_deref())?.tokens(&tokenizer, &model.spec.ends, &Silent)?
-        };
-        let windows = decoder_windows(&tokens, &model.spec.opening, model.spec.context, window, taken + count);
-        let windows = windows.map_err(|source| CalibrationError::Window { path: path.clone(), source })?;
-        Ok(windows.into_iter().skip(taken).collect())
+        let sequences = decoder_text(model, path, field.as_deref(), taken + count, &Silent)?;
+        Ok(sequences.into_iter().skip(taken).take(count).collect())
     };
     let description = used.description.clone();
     let sequences = match (source, model.spec.kind) {
@@ -225,13 +224,9 @@ fn from_file(
     let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     let calibration = match model.spec.kind {
         ModelKind::Decoder => {
-            let tokenizer = Tokenizer::of(&model.companions)?;
-            tokenizer.check(model.spec.vocabulary)?;
-            let tokens = read_documents(path, field)?.tokens(&tokenizer, &model.spec.ends, progress)?;
             let window = WINDOW.min(model.spec.context);
-            let sequences =
-                decoder_windows(&tokens, &model.spec.opening, model.spec.context, window, (wanted / window).max(1))
-                    .map_err(|source| CalibrationError::Window { path: path.to_owned(), source })?;
+            let mut sequences = decoder_text(model, path, field, (wanted / window).max(1), progress)?;
+            keep_tokens(&mut sequences, wanted);
             Calibration { sequences, description: name }
         }
         ModelKind::Encoder => encode(model, read_records(path, field)?, &name, wanted)?,
@@ -244,17 +239,44 @@ fn from_file(
     Ok(calibration)
 }
 
-/// An encoder's sequences, up to the number of calibration tokens.
-fn encode(model: &Model, records: Vec<Record>, name: &str, wanted: usize) -> Result<Calibration, CalibrationError> {
+/// A decoder's sequences: at most `windows` windows of a text, or all conversations of a file, each cut into sequences of a
+/// window's length.
+fn decoder_text(
+    model: &Model,
+    path: &Path,
+    field: Option<&str>,
+    windows: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<Vec<u32>>, CalibrationError> {
+    let spec = &model.spec;
+    let window = WINDOW.min(spec.context);
     let tokenizer = Tokenizer::of(&model.companions)?;
-    tokenizer.check(model.spec.vocabulary)?;
+    tokenizer.check(spec.vocabulary)?;
+    if let Some(conversations) = read_conversations(path, field, &model.companions, &tokenizer, &spec.ends)? {
+        let pieces = conversations.iter().flat_map(|spoken| spoken.tokens.chunks(window));
+        return Ok(pieces.filter(|piece| piece.len() > 1).map(<[u32]>::to_vec).collect());
+    }
+    let tokens = read_documents(path, field)?.tokens(&tokenizer, &spec.ends, progress)?;
+    let cut = decoder_windows(&tokens, &spec.opening, spec.context, window, windows);
+    cut.map_err(|source| CalibrationError::Window { path: path.to_owned(), source })
+}
+
+/// Leaves out the sequences after those with the first `wanted` tokens.
+fn keep_tokens(sequences: &mut Vec<Vec<u32>>, wanted: usize) {
     let mut left = wanted;
-    let mut sequences = encoder_sequences(&tokenizer, &records, WINDOW.min(model.spec.context))?.tokens;
     sequences.retain(|sequence| {
         let keep = left > 0;
         left = left.saturating_sub(sequence.len());
         keep
     });
+}
+
+/// An encoder's sequences, up to the number of calibration tokens.
+fn encode(model: &Model, records: Vec<Record>, name: &str, wanted: usize) -> Result<Calibration, CalibrationError> {
+    let tokenizer = Tokenizer::of(&model.companions)?;
+    tokenizer.check(model.spec.vocabulary)?;
+    let mut sequences = encoder_sequences(&tokenizer, &records, WINDOW.min(model.spec.context))?.tokens;
+    keep_tokens(&mut sequences, wanted);
     Ok(Calibration { sequences, description: name.to_owned() })
 }
 

@@ -165,7 +165,7 @@ pub fn training_samples(
             let tokenizer = Tokenizer::of(&model.companions)?;
             tokenizer.check(model.spec.vocabulary)?;
             let task = retrain.task.unwrap_or_else(|| own_task(&model.spec));
-            Ok(read(data, task, &model.spec, &tokenizer, settings.window, progress)?)
+            Ok(read(data, task, (&model.spec, &model.companions), &tokenizer, settings.window, progress)?)
         }
         None if model.spec.kind == ModelKind::Encoder => Err(TrainingDataError::Encoder),
         None => {

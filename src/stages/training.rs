@@ -198,7 +198,8 @@ impl<'o> Work<'o> {
         tokenizer.check(student.spec.vocabulary)?;
         student.spec = special_tokens::spec_of(&student.companions, &student.config).map_err(StartError::from)?;
         let task = options.task.unwrap_or_else(|| own_task(&student.spec));
-        let samples = read(&options.data, task, &student.spec, &tokenizer, options.settings.window, progress)?;
+        let of_student = (&student.spec, &student.companions);
+        let samples = read(&options.data, task, of_student, &tokenizer, options.settings.window, progress)?;
         Ok(Work { options, student, teacher, sparsity, task, samples })
     }
 

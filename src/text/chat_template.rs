@@ -5,6 +5,7 @@
 //!
 //! The rendered text is tokenized without further special tokens: the template writes them itself.
 
+mod answers;
 mod conversation;
 mod date;
 mod engine;
@@ -20,6 +21,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+pub use answers::{AnswersError, Marked};
 pub use conversation::{Conversation, Message, message};
 pub use date::Moment;
 pub use error::{ChatTemplateError, TemplateLocation};
@@ -128,6 +130,18 @@ impl ChatTemplate {
         self.run(template, Some(variables), moment, deadline)
     }
 
+    /// The text with [`answers::MARKS`] around the parts in `{% generation %}`; `None` where the template has no such part.
+    fn render_marked(&self, conversation: &Conversation) -> Result<Option<String>, ChatTemplateError> {
+        let template = self.choose(conversation.template.as_deref(), conversation.tools.is_some())?;
+        if !template.text.contains("generation") {
+            return Ok(None);
+        }
+        let variables = conversation.variables(&self.tokens).map_err(|name| ChatTemplateError::Reserved { name })?;
+        let moment = conversation.moment.unwrap_or_else(Moment::now);
+        let rendered = engine::run(&template.text, Some(variables), moment, engine::DEADLINE, true);
+        rendered.map(Some).map_err(|failure| ChatTemplateError::from_failure(failure, &template.path, &template.name))
+    }
+
     fn run(
         &self,
         template: &Named,
@@ -135,7 +149,7 @@ impl ChatTemplate {
         moment: Moment,
         deadline: Duration,
     ) -> Result<String, ChatTemplateError> {
-        engine::run(&template.text, variables, moment, deadline)
+        engine::run(&template.text, variables, moment, deadline, false)
             .map_err(|failure| ChatTemplateError::from_failure(failure, &template.path, &template.name))
     }
 

@@ -155,6 +155,15 @@ pub fn read_labelled(path: &Path, text_key: &str, label_key: &str) -> Result<Vec
     not_empty(path, records)
 }
 
+/// The objects of a JSONL file with their lines, from 1.
+///
+/// # Errors
+/// [`TextError::Read`], [`TextError::NotUtf8`], [`TextError::Json`].
+pub(super) fn read_rows(path: &Path) -> Result<Vec<(usize, Map<String, Value>)>, TextError> {
+    let text = read_utf8(path)?;
+    filled_lines(&text).map(|(line, content)| Ok((line, object(path, line, content)?))).collect()
+}
+
 /// Whether a file is JSONL by its name.
 pub(super) fn is_jsonl(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "jsonl")

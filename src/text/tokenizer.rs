@@ -224,6 +224,16 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// Likewise, with the byte of the text at which each begins.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`].
+    pub fn encode_placed(&self, text: &str) -> Result<(Vec<u32>, Vec<usize>), TokenizerError> {
+        let encoding = self.tokenizer.encode(text, false).map_err(|error| self.encode_error(text, error))?;
+        let places = encoding.get_offsets().iter().map(|&(start, _)| start).collect();
+        Ok((encoding.get_ids().to_vec(), places))
+    }
+
     /// Tokens of the text with the special tokens that the file's post-processor puts around one sequence.
     ///
     /// # Errors

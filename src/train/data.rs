@@ -11,6 +11,13 @@ use slm_runtime::sample::random_u64;
 pub enum Samples {
     /// Windows of one length; every token predicts the next.
     Causal(Vec<Vec<u32>>),
+    /// Conversations; every token of the assistant is predicted from those before it.
+    Answers {
+        /// Token ids.
+        sequences: Vec<Vec<u32>>,
+        /// Which of them the assistant says; of each sequence at least one after the first.
+        said: Vec<Vec<bool>>,
+    },
     /// Sequences with special tokens, without targets: for losses that only compare with a teacher.
     Compared(Vec<Vec<u32>>),
     /// Sequences with special tokens; hidden tokens are predicted.
@@ -47,7 +54,9 @@ impl Samples {
     pub fn len(&self) -> usize {
         match self {
             Samples::Causal(sequences) | Samples::Compared(sequences) => sequences.len(),
-            Samples::Masked { sequences, .. } | Samples::Classified { sequences, .. } => sequences.len(),
+            Samples::Answers { sequences, .. }
+            | Samples::Masked { sequences, .. }
+            | Samples::Classified { sequences, .. } => sequences.len(),
         }
     }
 
@@ -59,7 +68,9 @@ impl Samples {
     fn tokens(&self, sample: usize) -> &[u32] {
         match self {
             Samples::Causal(sequences) | Samples::Compared(sequences) => &sequences[sample],
-            Samples::Masked { sequences, .. } | Samples::Classified { sequences, .. } => &sequences[sample],
+            Samples::Answers { sequences, .. }
+            | Samples::Masked { sequences, .. }
+            | Samples::Classified { sequences, .. } => &sequences[sample],
         }
     }
 
@@ -91,8 +102,8 @@ impl Samples {
     }
 
     fn piece(&self, spec: &ModelSpec, seed: u64, samples: &[(u64, usize)]) -> Result<Piece, BatchError> {
-        let causal = matches!(self, Samples::Causal(_));
-        // The last token of a causal window is a target only.
+        let causal = matches!(self, Samples::Causal(_) | Samples::Answers { .. });
+        // The last token of a causal sequence is a target only.
         let input = |sample: usize| self.tokens(sample).len() - usize::from(causal);
         let length = samples.iter().map(|&(_, sample)| input(sample)).max().unwrap_or(1);
         let (mut tokens, mut mask) = (Vec::new(), Vec::new());
@@ -105,6 +116,12 @@ impl Samples {
                 Samples::Causal(_) => {
                     rows.extend(first_row..first_row + inputs.len() as i32);
                     targets.extend(own[1..].iter().map(|&token| token as i32));
+                }
+                Samples::Answers { said, .. } => {
+                    for place in (1..own.len()).filter(|&place| said[sample][place]) {
+                        rows.push(first_row + place as i32 - 1);
+                        targets.push(own[place] as i32);
+                    }
                 }
                 Samples::Compared(_) => {
                     let of_sample = if matches!(spec.head, Head::Classifier { .. }) {

@@ -1,13 +1,15 @@
 //! Files to samples, by task: windows of text for causal models, lines for masked ones, labelled lines for classifiers.
 
 use super::data::Samples;
+use crate::model::companions::Companions;
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::progress::Progress;
+use crate::text::conversations::{ConversationsError, read_conversations};
 use crate::text::documents::read_documents;
 use crate::text::masking::Masking;
 use crate::text::records::{TextError, read_labelled, read_records};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
-use crate::text::windows::{WindowError, decoder_windows, encoder_sequences};
+use crate::text::windows::{WindowError, check_window, decoder_windows, encoder_sequences};
 use std::path::PathBuf;
 
 /// What a model is trained to do.
@@ -50,6 +52,17 @@ pub enum SamplesError {
         /// What is wrong with it.
         source: WindowError,
     },
+    /// Of conversations.
+    #[error(transparent)]
+    Conversations(#[from] ConversationsError),
+    /// Conversations in which nobody answers.
+    #[error("{}: no conversation has an answer of the assistant within {window} tokens; use a larger --window", path.display())]
+    NoAnswers {
+        /// The file.
+        path: PathBuf,
+        /// Most tokens of a sample.
+        window: usize,
+    },
     /// A label the model does not have.
     #[error("{}:{line}: label `{label}` is not among the {known} labels of the model's configuration", path.display())]
     UnknownLabel {
@@ -84,24 +97,66 @@ pub fn own_task(spec: &ModelSpec) -> TrainTask {
     }
 }
 
-/// Reads every file. Of JSONL, every record is a document that ends with the model's end token.
+/// Windows of texts, and conversations. Where there are both, every token of a window is learned.
+fn causal(
+    data: &Data,
+    (spec, companions): (&ModelSpec, &Companions),
+    tokenizer: &Tokenizer,
+    window: usize,
+    progress: &dyn Progress,
+) -> Result<Samples, SamplesError> {
+    let (mut sequences, mut said, mut masked) = (Vec::new(), Vec::new(), false);
+    for file in &data.files {
+        let field = data.field.as_deref();
+        let of_window = |source| SamplesError::Window { path: file.clone(), source };
+        let Some(conversations) = read_conversations(file, field, companions, tokenizer, &spec.ends)? else {
+            let tokens = read_documents(file, field)?.tokens(tokenizer, &spec.ends, progress)?;
+            let cut = decoder_windows(&tokens, &spec.opening, spec.context, window, usize::MAX).map_err(of_window)?;
+            said.extend(cut.iter().map(|window| vec![true; window.len()]));
+            sequences.extend(cut);
+            continue;
+        };
+        check_window(&[], spec.context, window).map_err(of_window)?;
+        let (count, before, mut cut) = (conversations.len(), sequences.len(), 0);
+        for mut spoken in conversations {
+            cut += usize::from(spoken.tokens.len() > window);
+            spoken.tokens.truncate(window);
+            spoken.said.truncate(window);
+            if spoken.said.iter().skip(1).any(|&said| said) {
+                sequences.push(spoken.tokens);
+                said.push(spoken.said);
+            }
+        }
+        masked = true;
+        let learned = sequences.len() - before;
+        if learned == 0 {
+            return Err(SamplesError::NoAnswers { path: file.clone(), window });
+        }
+        if learned < count || cut > 0 {
+            progress.warn(&format_args!(
+                "{}: of {count} conversations, {cut} are cut to {window} tokens (--window), and {} left out, in which \
+                 the assistant says nothing",
+                file.display(),
+                count - learned
+            ));
+        }
+    }
+    Ok(if masked { Samples::Answers { sequences, said } } else { Samples::Causal(sequences) })
+}
+
+/// Reads every file. Of JSONL, every record is a document that ends with the model's end token, or a conversation, which
+/// goes through the chat template among the model's `companions` and is a sample of its own.
 pub fn read(
     data: &Data,
     task: TrainTask,
-    spec: &ModelSpec,
+    (spec, companions): (&ModelSpec, &Companions),
     tokenizer: &Tokenizer,
     window: usize,
     progress: &dyn Progress,
 ) -> Result<Samples, SamplesError> {
     match (task, &spec.head, spec.kind) {
         (TrainTask::Clm, Head::LanguageModel { .. }, ModelKind::Decoder) => {
-            let mut windows = Vec::new();
-            for file in &data.files {
-                let tokens = read_documents(file, data.field.as_deref())?.tokens(tokenizer, &spec.ends, progress)?;
-                let cut = decoder_windows(&tokens, &spec.opening, spec.context, window, usize::MAX);
-                windows.extend(cut.map_err(|source| SamplesError::Window { path: file.clone(), source })?);
-            }
-            Ok(Samples::Causal(windows))
+            causal(data, (spec, companions), tokenizer, window, progress)
         }
         (TrainTask::Mlm, Head::MaskedLanguageModel { .. }, _) => {
             let masking = Masking::of(tokenizer, spec.vocabulary).ok_or(SamplesError::NoMask)?;

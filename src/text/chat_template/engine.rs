@@ -54,14 +54,16 @@ impl Failure {
     }
 }
 
-/// Renders `template`; with `None` for variables it is only compiled.
+/// Renders `template`; with `None` for variables it is only compiled, with `marks` the parts that it marks as the
+/// assistant's are marked in its text.
 pub(super) fn run(
     template: &str,
     variables: Option<Map<String, Json>>,
     moment: Moment,
     deadline: Duration,
+    marks: bool,
 ) -> Result<String, Failure> {
-    let template = source::prepare(template).map_err(Failure::Source)?;
+    let template = source::prepare(template, marks).map_err(Failure::Source)?;
     let (sender, receiver) = sync_channel(1);
     let work = move || {
         // The receiver is gone where the deadline has passed.

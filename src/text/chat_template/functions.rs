@@ -1,6 +1,7 @@
 //! The functions, tests and methods that transformers and Python give a template beyond minijinja's own, those of
 //! minijinja that are different in Jinja, and those that no fuel bounds.
 
+use super::answers::MARKS;
 use super::date::Moment;
 use super::guards::{keep, refusal};
 use super::python;
@@ -31,6 +32,7 @@ pub(super) fn register(environment: &mut Environment, moment: Moment) {
     environment.add_function("strftime_now", move |format: &str| {
         moment.format(format).map_err(|message| Error::new(ErrorKind::InvalidOperation, message))
     });
+    environment.add_function("slmc_generation", generation);
     environment.add_function("dict", |state: &State, pairs: Option<Value>, named: Kwargs| {
         keep(state, dict(pairs, named)?, true)
     });
@@ -52,6 +54,14 @@ pub(super) fn register(environment: &mut Environment, moment: Moment) {
         environment.remove_filter(filter);
     }
     environment.remove_global("debug");
+}
+
+/// The body of `{% generation %}` between marks.
+fn generation(state: &mut State, arguments: Kwargs) -> Result<Value, Error> {
+    let body = arguments.get::<Value>("caller")?.call(state, &[])?.to_string();
+    state.consume_fuel((body.len() / BYTES_PER_FUEL) as u64)?;
+    let [open, close] = MARKS;
+    Ok(Value::from(format!("{open}{body}{close}")))
 }
 
 /// Writes the value of `{{ … }}`: floats as Python does.

@@ -30,11 +30,11 @@ pub(super) struct SourceError {
     pub(super) message: String,
 }
 
-/// The template as minijinja is to read it. Line ends become `\n`, as Jinja's lexer makes them.
+/// The template as minijinja is to read it; with `marks`, `slmc_generation` is called with what a template marks. Line ends become `\n`, as Jinja's lexer makes them.
 ///
 /// # Errors
 /// A tag that is too long, an unclosed one, or one on which minijinja would panic.
-pub(super) fn prepare(template: &str) -> Result<String, SourceError> {
+pub(super) fn prepare(template: &str, marks: bool) -> Result<String, SourceError> {
     let unix = if template.contains('\r') {
         Cow::Owned(template.replace("\r\n", "\n").replace('\r', "\n"))
     } else {
@@ -60,7 +60,7 @@ pub(super) fn prepare(template: &str) -> Result<String, SourceError> {
                 {
                     return Err(error(source, start, "`cycle` without arguments; name the values to cycle through"));
                 }
-                guard(&mut prepared, source, text, start, &tokens);
+                guard(&mut prepared, source, text, start, &tokens, marks);
             }
         }
     }
@@ -116,7 +116,7 @@ struct Edit {
 }
 
 /// Appends one tag with its guards.
-fn guard(prepared: &mut String, source: &str, text: &str, start: usize, tokens: &[Token]) {
+fn guard(prepared: &mut String, source: &str, text: &str, start: usize, tokens: &[Token], marks: bool) {
     let mut edits = vec![Edit::default(); tokens.len()];
     let partners = partners(source, tokens);
     let begin = expression_start(source, tokens);
@@ -128,9 +128,11 @@ fn guard(prepared: &mut String, source: &str, text: &str, start: usize, tokens: 
     for (token, edit) in tokens.iter().zip(&edits) {
         prepared.push_str(source.get(position..token.start).unwrap_or_default());
         prepared.push_str(&edit.before);
-        prepared.push_str(match (token.text(source), tokens.len(), text.starts_with("{%")) {
-            ("generation", 1, true) => "if true",
-            ("endgeneration", 1, true) => "endif",
+        prepared.push_str(match (token.text(source), tokens.len(), text.starts_with("{%"), marks) {
+            ("generation", 1, true, false) => "if true",
+            ("endgeneration", 1, true, false) => "endif",
+            ("generation", 1, true, true) => "call slmc_generation()",
+            ("endgeneration", 1, true, true) => "endcall",
             (text, ..) => text,
         });
         prepared.push_str(&edit.after);
@@ -308,7 +310,7 @@ mod tests {
             ("{{ generation }}", "{{ generation }}"),
             ("a\r\nb\rc", "a\nb\nc"),
         ] {
-            assert_eq!(prepare(source).as_deref(), Ok(expected), "{source}");
+            assert_eq!(prepare(source, false).as_deref(), Ok(expected), "{source}");
         }
     }
 
@@ -327,10 +329,10 @@ mod tests {
             ("a\n{{ ( }}", 2, "without its end"),
             ("{{ \n é }}", 2, "character"),
         ] {
-            let error = prepare(source).expect_err(source);
+            let error = prepare(source, false).expect_err(source);
             assert_eq!(error.line, line, "{source}");
             assert!(error.message.contains(part), "{}", error.message);
         }
-        assert!(prepare("{% for a in b %}{% if c %}{% break %}{% endif %}{% endfor %}").is_ok());
+        assert!(prepare("{% for a in b %}{% if c %}{% break %}{% endif %}{% endfor %}", false).is_ok());
     }
 }
