@@ -6,6 +6,7 @@ use crate::support::{json, json_with_code, refused, root, run, slmc, stderr};
 use serde_json::{Value, json};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::chat_frame::{FramePart, Role};
+use slmc::text::conversations::{Spoken, read_conversations};
 use slmc::text::tokenizer::Tokenizer;
 use std::fs;
 use std::io::Write;
@@ -187,6 +188,99 @@ fn frame_is_that_of_the_template(directory: &Path, bytes: &[u8], trimmed: bool) 
         .expect("writes");
     let rendered = json(directory, "generate m --messages messages.json --tokens 1");
     assert_eq!((&rendered["prompt"], &rendered["prompt_tokens"]), (&json!(text), &json!(tokens.len())));
+}
+
+/// Rows of conversations with answers of different lengths.
+fn rows(count: usize, longest: usize) -> String {
+    let row = |number: usize| {
+        let messages = json!([{"role": "user", "content": format!("Question {number}?")},
+            {"role": "assistant", "content": "It is a fox.".repeat(1 + number % longest)},
+            {"role": "user", "content": "And then?"}, {"role": "assistant", "content": "The end."}]);
+        format!("{}\n", json!({"id": number, "messages": messages}))
+    };
+    (0..count).map(row).collect()
+}
+
+#[test]
+fn only_answers_are_learned() {
+    let workplace = workplace(TEMPLATE);
+    let directory = workplace.path();
+    fs::write(directory.join("talk.jsonl"), rows(3, 3)).expect("writes");
+    let said = |template: &str| {
+        fs::write(directory.join("m/chat_template.jinja"), template).expect("writes");
+        let source = slmc::formats::open(&directory.join("m")).expect("opens");
+        let companions = source.model().expect("a model").companions;
+        let tokenizer = Tokenizer::of(&companions).expect("a tokenizer");
+        let path = directory.join("talk.jsonl");
+        let spoken =
+            read_conversations(&path, None, &companions, &tokenizer, &[1]).expect("reads").expect("conversations");
+        let vocabulary = tokenizer.vocabulary_bytes(1024).expect("bytes");
+        let text = |tokens: Vec<u32>| {
+            let spelled = |token: u32| if token == 1 { b"</s>".to_vec() } else { vocabulary[token as usize].clone() };
+            String::from_utf8(tokens.into_iter().flat_map(spelled).collect()).expect("UTF-8")
+        };
+        let learned = |spoken: &Spoken| {
+            let said = spoken.tokens.iter().zip(&spoken.said);
+            text(said.filter(|(_, said)| **said).map(|(token, _)| *token).collect())
+        };
+        spoken.iter().map(learned).collect::<Vec<_>>()
+    };
+    let expected = [1, 2, 3].map(|times| format!("{}</s>The end.</s>", "It is a fox.".repeat(times)));
+    // By prefixes, up to the end token; by marks, exactly what is marked.
+    assert_eq!(said(TEMPLATE), expected);
+    let marked = TEMPLATE.replace(
+        "{{ '<s>' + message['role'] + '\n' + message['content'] + '</s>\n' }}",
+        "{{ '<s>' + message['role'] + '\n' }}{% if message.role == 'assistant' %}{% generation %}{{ message.content }}\
+         {{ '</s>' }}{% endgeneration %}{% else %}{{ message.content + '</s>' }}{% endif %}{{ '\n' }}",
+    );
+    assert!(marked.contains("endgeneration"));
+    assert_eq!(said(&marked), expected);
+    let inner = marked.replace("{{ '</s>' }}{% endgeneration %}", "{% endgeneration %}{{ '</s>' }}");
+    assert_eq!(said(&inner), [1, 2, 3].map(|times| format!("{}The end.", "It is a fox.".repeat(times))));
+}
+
+#[test]
+fn models_are_calibrated_and_trained_with_conversations() {
+    let workplace = workplace(TEMPLATE);
+    let directory = workplace.path();
+    fs::write(directory.join("talk.jsonl"), rows(24, 1)).expect("writes");
+    let few = "--tokens 3000 --window 64 --batch 4 -q";
+    json(directory, &format!("train m --data talk.jsonl --learning-rate 3e-3 {few} -o trained"));
+    let asked = |model: &str| {
+        let messages = json!([{"role": "user", "content": "Question 3?"}]);
+        fs::write(directory.join("messages.json"), messages.to_string()).expect("writes");
+        json(directory, &format!("generate {model} --messages messages.json --tokens 24"))
+    };
+    let answer = asked("trained");
+    assert!(answer["text"].as_str().expect("a text").starts_with("It is a fox."), "{answer}");
+    assert_eq!(answer["stop"], "end", "{answer}");
+    json(
+        directory,
+        &format!("distill --teacher trained --layers 0,2,4 --data talk.jsonl --field messages {few} -o small"),
+    );
+    let calibrated = json(directory, "quantize m --scheme w8 --calibration talk.jsonl --calibration-tokens 600 -o c8");
+    assert!(calibrated.to_string().contains("talk.jsonl"), "{calibrated}");
+    // Every fault with its row; nothing is written.
+    for (content, expected) in [
+        (
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n{\"text\": 1}\n{\"messages\": [{\"role\": 3}]}\n",
+            "bad.jsonl:2: no key `messages`; 3: message 1: `role` is a number, expected a text; message 1: no `content`",
+        ),
+        ("{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n", "no conversation has an answer"),
+        ("{\"messages\": 3}\n", "--field"),
+    ] {
+        fs::write(directory.join("bad.jsonl"), content).expect("writes");
+        refused(directory, &format!("train m --data bad.jsonl {few} -o bad"), expected);
+    }
+    fs::write(directory.join("m/chat_template.jinja"), TRIMMED).expect("writes");
+    let refusing =
+        "{\"messages\": [{\"role\": \"system\", \"content\": \"x\"}, {\"role\": \"assistant\", \"content\": \"y\"}]}";
+    fs::write(directory.join("bad.jsonl"), refusing).expect("writes");
+    refused(directory, &format!("train m --data bad.jsonl {few} -o bad"), "bad.jsonl:1: ");
+    refused(directory, "quantize m --scheme w8 --calibration bad.jsonl -o bad", "no system messages here");
+    fs::remove_file(directory.join("m/chat_template.jinja")).expect("it is there");
+    refused(directory, &format!("train m --data talk.jsonl {few} -o bad"), "has no chat template; add the");
+    assert!(!directory.join("bad").exists());
 }
 
 #[test]

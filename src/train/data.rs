@@ -177,6 +177,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn of_conversations_only_answers_are_targets() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/quickstart/teacher");
+        let spec = crate::formats::open_model(directory.as_ref()).expect("a model of this repository").spec;
+        let samples = Samples::Answers {
+            sequences: vec![vec![5, 6, 7, 8, 9], vec![5, 6, 7]],
+            said: vec![vec![false, false, true, false, true], vec![true, true, false]],
+        };
+        let pieces = samples.pieces(&spec, 0, 0, 2, 1).expect("pieces");
+        let piece = &pieces[0];
+        // Both are padded to four inputs; which comes first is the seed's choice.
+        let first = piece.batch.tokens()[2] == 7 && piece.batch.tokens()[3] == 8;
+        let (rows, targets) = if first { ([1, 3, 4], [7, 9, 6]) } else { ([0, 5, 7], [6, 7, 9]) };
+        assert_eq!((&piece.rows[..], &piece.targets[..], piece.tokens), (&rows[..], &targets[..], 6));
+    }
+
+    #[test]
     fn every_pass_meets_every_sample_once_in_another_order() {
         let samples = Samples::Causal((0..37).map(|n| vec![n, n]).collect());
         let pass =
