@@ -43,7 +43,8 @@ pub mod session;
 pub mod sha256;
 pub mod text;
 pub mod tokenizer;
-// Tests that need the crate's private parts, out of the tree of the product; `cargo test --lib` runs them, on every target.
+// Tests that need the crate's private parts, out of the tree of the product; `cargo test --lib` runs them, on every
+// target.
 #[cfg(test)]
-#[path = "../tests/vectors/mod.rs"]
+#[path = "../tests/vectors/numerics.rs"]
 mod vectors;
