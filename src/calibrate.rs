@@ -46,9 +46,9 @@ pub struct Statistics {
     pub linears: BTreeMap<LinearId, LinearStats>,
     /// By layer; empty for one without attention.
     pub keys: Vec<KeyStats>,
-    /// Tokens seen.
+    /// Number of tokens.
     pub tokens: u64,
-    /// Sequences seen.
+    /// Number of sequences.
     pub sequences: u64,
 }
 

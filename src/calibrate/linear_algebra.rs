@@ -216,7 +216,7 @@ mod tests {
     fn correction_restores_what_a_change_of_inputs_took() {
         let (columns, tokens) = (16, 400);
         let x = random(2, tokens, columns);
-        // The changed model sees a fifth of a neighbour in every channel.
+        // Inputs of the changed model: every channel mixes in a fifth of its neighbour.
         let changed = Array2::from_shape_fn(x.dim(), |(row, j)| 0.8 * x[[row, j]] + 0.2 * x[[row, (j + 1) % columns]]);
         let (gram, cross) = (product(&changed, &changed), product(&x, &changed));
         let weights = random(3, 8, columns).mapv(|w| w as f32);
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(error(array![[1.0, f64::NAN], [0.0, 1.0]]), Some(NoFactor::NotFinite { column: 1 }));
         // Not a Gram matrix: one eigenvalue is far below zero.
         assert_eq!(error(array![[1.0, 9.0], [9.0, 1.0]]), Some(NoFactor::Singular { damping: 1.0 }));
-        // Rank one: damping makes it definite. A channel that is always zero is told.
+        // Rank one: damping makes it definite. A channel that is always zero is reported.
         let gram = array![[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]];
         let factored = Factored::new(gram.view()).expect("damped");
         assert_eq!((factored.damping, factored.dead), (0.01, vec![2]));

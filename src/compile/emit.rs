@@ -17,7 +17,7 @@ use slm_runtime::sha256::{Digest, Sha256};
 /// Longest name of a target, in bytes.
 pub const TARGET_NAME_BYTES: usize = 32;
 
-/// Content of the file besides the model's records and weights.
+/// Content of the file other than the model's records and weights.
 pub struct Extras<'a> {
     /// Bytes of every token.
     pub vocabulary: &'a [Vec<u8>],

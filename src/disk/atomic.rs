@@ -125,7 +125,7 @@ impl NewDirectory {
         Ok(NewDirectory { target: target.to_owned(), siblings, temporary, _lock: lock })
     }
 
-    /// Where to put the files.
+    /// Path of the directory under construction.
     pub fn path(&self) -> &Path {
         &self.temporary.path
     }

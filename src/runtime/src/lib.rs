@@ -4,7 +4,7 @@
 //! | module | contents |
 //! |---|---|
 //! | [`mod@format`] | the artifact: one definition for the writer and this reader |
-//! | [`layout`] | where each weight of a tile stands, for every target |
+//! | [`layout`] | the address of each weight of a tile, for every target |
 //! | [`numerics`] | the elementary operations of the exact arithmetic |
 //! | [`kernels`] | the inner loops, as a table per instruction set |
 //! | [`plan`] | the memory an artifact needs |

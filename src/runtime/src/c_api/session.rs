@@ -185,7 +185,7 @@ pub unsafe extern "C" fn slm_reset(session: *mut State) -> Status {
     })
 }
 
-/// Positions read so far; 0 for a session that was not started.
+/// Positions read so far; 0 for a session that was never started.
 ///
 /// # Safety
 /// `session` comes from [`slm_session_init`].

@@ -46,7 +46,7 @@ impl<'a> TokenList<'a> {
 }
 
 impl<'a> ArtifactView<'a> {
-    /// Tokens that stand before a text.
+    /// Tokens before a text.
     pub fn opening_tokens(&self) -> TokenList<'a> {
         self.opening
     }

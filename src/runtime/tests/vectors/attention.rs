@@ -17,8 +17,8 @@ const HEADS: usize = 3;
 /// Positions planned for and not written.
 const SPARE: usize = 5;
 
-/// Attention of every query over the keys and values, all (rows, head_dim); a causal one sees all keys but those of
-/// the queries after it.
+/// Attention of every query over the keys and values, all (rows, head_dim); a causal one attends to all keys except
+/// those of later queries.
 pub(super) fn attend(
     queries: &[f32],
     keys: &[f32],
