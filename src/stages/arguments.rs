@@ -1,6 +1,7 @@
 //! What the options of stages mean, as types: a path of a model that another stage may make, a file that is read, one that is
 //! written, a target. Recipes read the meaning off the type of an option in its clap definition, and compare products.
 
+pub mod groups;
 pub mod size;
 pub mod training;
 

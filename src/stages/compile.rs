@@ -2,6 +2,7 @@
 
 mod work;
 
+use super::arguments::groups::{MODEL_AND_OUTPUT, TARGET};
 use super::arguments::{QuantizedModel, TargetName};
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
@@ -22,26 +23,31 @@ pub use work::{CompileReport, DirectoryError, Options, compile_directory};
 /// target's RAM and flash, and runs a few prompts whose logits `slmc verify` and the device's self-test compare with.
 /// A model that does not fit is exit code 1, with what would fit.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  slmc compile out/mixed --target cortex-m55 --context 256 -o out/mixed.slm")]
+#[command(after_help = "\
+Examples:
+  slmc compile out/mixed --target cortex-m55 --context 256 -o out/mixed.slm
+  slmc compile out/w4 --target boards/mine.toml --device-only -o out/w4.slm")]
 pub struct Args {
     /// Directory written by `slmc quantize`
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", help_heading = MODEL_AND_OUTPUT, display_order = 0)]
     model: QuantizedModel,
 
-    /// A name of `slmc targets`, or a target file
-    #[arg(long, value_name = "NAME")]
+    /// Device: a name of `slmc targets`, or a target file
+    #[arg(long, value_name = "NAME", help_heading = TARGET)]
     target: TargetName,
 
-    /// Positions to plan memory for [default: the model's maximum]
-    #[arg(long, value_name = "N")]
+    /// Context to plan memory for [default: the model's]
+    #[arg(long, value_name = "N", help_heading = TARGET)]
     context: Option<usize>,
 
-    /// Leave out what only a build machine reads: tokenizer.json, names, labels, provenance
-    #[arg(long)]
+    /// Leave out tokenizer.json, names, labels, provenance
+    ///
+    /// That is, the part of the file that only build machines read.
+    #[arg(long, help_heading = MODEL_AND_OUTPUT)]
     device_only: bool,
 
     /// Artifact to write; an existing artifact is replaced
-    #[arg(short, long, value_name = "FILE.slm")]
+    #[arg(short, long, value_name = "FILE.slm", help_heading = MODEL_AND_OUTPUT)]
     out: PathBuf,
 }
 
