@@ -108,11 +108,15 @@ pub(super) fn read(
             reader.mistakes.add(&entry.place, message);
             continue;
         }
-        match known.iter().find(|arg| arg.get_long().is_some_and(|long| same_key(long, &entry.key))) {
-            Some(argument) => reader.entry(entry, argument),
+        match known.iter().find(|arg| names(arg).any(|name| same_key(name, &entry.key))) {
+            Some(argument) => {
+                if reader.is_its_name(entry, argument, table) {
+                    reader.entry(entry, argument);
+                }
+            }
             None => {
                 let longs = known.iter().filter_map(|arg| arg.get_long()).chain(OWN_KEYS);
-                let names: Vec<String> = longs.map(|long| long.replace('-', "_")).collect();
+                let names: Vec<String> = longs.map(underscored).collect();
                 reader.mistakes.add(&entry.place, unknown(&entry.key, &names, unit.kind.name()));
             }
         }
@@ -121,12 +125,22 @@ pub(super) fn read(
     reader.choices
 }
 
-/// The message for a key that is none.
+/// The names of an option: its own, and those of before.
+fn names(argument: &Arg) -> impl Iterator<Item = &str> {
+    argument.get_long().into_iter().chain(argument.get_all_aliases().unwrap_or_default())
+}
+
+/// The message for an unknown key.
 pub(super) fn unknown(key: &str, names: &[String], of: &str) -> String {
     match nearest(&key.replace('-', "_"), names.iter().map(String::as_str)) {
         Some(name) => format!("unknown key `{key}`; did you mean `{name}`?"),
         None => format!("unknown key `{key}`; keys of {of}: {}", names.join(", ")),
     }
+}
+
+/// A flag as keys are mostly written.
+fn underscored(flag: &str) -> String {
+    flag.replace('-', "_")
 }
 
 /// What may stand where a model is taken, and how it is called.
@@ -142,6 +156,18 @@ struct Reader<'r, 's> {
 impl Reader<'_, '_> {
     fn push(&mut self, flag: &str, place: &Place, value: Chosen) {
         self.choices.push(Choice { flag: flag.to_owned(), positional: false, place: place.clone(), value });
+    }
+
+    /// Whether a key is the name of its option; where both the name and one of before are given, the latter is a mistake.
+    fn is_its_name(&mut self, entry: &Entry, argument: &Arg, table: &Table) -> bool {
+        let name = argument.get_long().unwrap_or_default();
+        if same_key(name, &entry.key) || table.find(name).is_none() {
+            return true;
+        }
+        let message =
+            format!("`{}` is an older name of `{}`, which is given too; keep one", entry.key, underscored(name));
+        self.mistakes.add(&entry.place, message);
+        false
     }
 
     fn entry(&mut self, entry: &Entry, argument: &Arg) {

@@ -8,7 +8,7 @@ use super::unit::{Choice, Chosen, Kind, Source, Unit, chain, command};
 use super::validate;
 use crate::disk::schema::nearest;
 use crate::formats;
-use crate::model::device::{DEVICES, device};
+use crate::model::device::{BACKENDS, device};
 use crate::model::spec::ModelKind;
 use crate::stages::known::{Known, KnownModel, configured};
 use crate::stages::{self, Fault, Product, RunSettings, STAGES};
@@ -81,7 +81,7 @@ struct Reader<'r> {
 impl Reader<'_> {
     fn recipe(&mut self, name: String, out: &Path, table: &Table) -> Option<Recipe> {
         let out = out.join(&name);
-        self.known_keys(table, &TOP_KEYS, "a recipe");
+        self.known_keys(table, &TOP_KEYS, &[], "a recipe");
         match table.find("version").map(|entry| &entry.node) {
             Some(Node { value: Value::Integer(version), .. }) if version == VERSION => {}
             Some(node) => self.mistakes.add(&node.place, "`version` is not 1, the only one that this slmc reads"),
@@ -117,8 +117,10 @@ impl Reader<'_> {
         Some(recipe)
     }
 
-    fn known_keys(&mut self, table: &Table, known: &[&str], of: &str) {
-        for entry in table.entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
+    /// Notes every key that is neither `known` nor an older name.
+    fn known_keys(&mut self, table: &Table, known: &[&str], older: &[&str], of: &str) {
+        let unknown_here = |key: &str| !known.contains(&key) && !older.contains(&key);
+        for entry in table.entries.iter().filter(|entry| unknown_here(&entry.key)) {
             let names: Vec<String> = known.iter().map(|&name| name.to_owned()).collect();
             self.mistakes.add(&entry.place, unknown(&entry.key, &names, of));
         }
@@ -126,7 +128,7 @@ impl Reader<'_> {
 
     fn model(&mut self, entry: &Entry) -> Option<(PathBuf, String)> {
         let table = entry.node.table("model", self.mistakes)?;
-        self.known_keys(table, &["path"], "[model]");
+        self.known_keys(table, &["path"], &[], "[model]");
         let Some(path) = table.find("path") else {
             self.mistakes.add(&entry.place, "missing key `path` in [model]");
             return None;
@@ -280,7 +282,7 @@ impl Reader<'_> {
 
     fn sample(&mut self, entry: &Entry, model: &Option<(PathBuf, String)>, units: &[Unit]) -> Option<Sample> {
         let table = entry.node.table("sample", self.mistakes)?;
-        self.known_keys(table, &["prompt", "tokens", "device"], "[sample]");
+        self.known_keys(table, &["prompt", "tokens", "backend"], &["device"], "[sample]");
         if model.is_none() && units.iter().all(|unit| unit.kind.makes() != Product::Artifact) {
             self.mistakes
                 .add(&entry.place, "[sample] has nothing to continue its prompt: no [model], no compile stage");
@@ -300,12 +302,18 @@ impl Reader<'_> {
                 }
             },
         };
-        let device = match table.find("device") {
-            None => device(DEVICES[0]),
-            Some(entry) => device(entry.node.text("device", self.mistakes)?),
+        // `device` is the older name.
+        let (named, older) = (table.find("backend"), table.find("device"));
+        if let (Some(_), Some(older)) = (named, older) {
+            self.mistakes.add(&older.place, "`device` is an older name of `backend`, which is given too; keep one");
+        }
+        let given = named.or(older);
+        let device = match given {
+            None => device(BACKENDS[0]),
+            Some(entry) => device(entry.node.text(&entry.key, self.mistakes)?),
         };
         let found = device.map_err(|error| {
-            let place = table.find("device").map_or(&entry.place, |entry| &entry.node.place);
+            let place = given.map_or(&entry.place, |entry| &entry.node.place);
             self.mistakes.add(place, chain(&error));
         });
         Some(Sample { prompt, tokens, device: found.ok()? })
