@@ -30,7 +30,7 @@ const SMALLEST_CONTEXT: usize = 512;
 
 /// What to measure.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct BenchOptions {
     /// Tokens of the prompt.
     pub prefill: NonZeroUsize,
     /// Tokens decoded after it.
@@ -234,7 +234,7 @@ pub fn shape_artifact(
 }
 
 /// Measures an artifact.
-pub fn bench(file: ArtifactFile, options: &Options, progress: &dyn Progress) -> Result<BenchReport, BenchError> {
+pub fn bench(file: ArtifactFile, options: &BenchOptions, progress: &dyn Progress) -> Result<BenchReport, BenchError> {
     let file = if options.huge_pages { file.in_huge_pages().map_err(BenchError::HugePages)? } else { file };
     let path = file.path();
     let view = file.view()?;
@@ -305,7 +305,7 @@ pub fn bench(file: ArtifactFile, options: &Options, progress: &dyn Progress) -> 
     })
 }
 
-fn check(path: &Path, view: &ArtifactView<'_>, options: &Options) -> Result<(), BenchError> {
+fn check(path: &Path, view: &ArtifactView<'_>, options: &BenchOptions) -> Result<(), BenchError> {
     if !view.spec().is_decoder() && options.decode > 0 {
         return Err(BenchError::Encoder(path.to_owned()));
     }

@@ -5,6 +5,7 @@
 pub mod arguments;
 pub mod compile;
 pub mod distill;
+mod error;
 pub mod eval;
 pub mod known;
 mod limits;
@@ -18,6 +19,7 @@ pub mod summary;
 pub mod train;
 pub mod training;
 
+pub use error::StageError;
 pub use stage::{AnyStage, Fault, Faults, Measures, Outcome, Product, Ready, Resolved, Resumes, RunSettings, Stage};
 
 /// Every kind of stage, in the order of a whole chain.

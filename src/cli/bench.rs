@@ -3,7 +3,7 @@
 use super::global::Global;
 use crate::artifact::host::ArtifactFile;
 use crate::bench::shape::{Shape, Weights};
-use crate::bench::{Options, bench, shape_artifact};
+use crate::bench::{BenchOptions, bench, shape_artifact};
 use crate::model::scheme::{Preset, QuantScheme};
 use crate::model::transform::NmPattern;
 use crate::shell::{ExitStatus, Shell};
@@ -101,7 +101,7 @@ const MEASUREMENT: &str = "Measurement";
 impl Args {
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let options = Options {
+        let options = BenchOptions {
             prefill: self.prefill,
             decode: self.decode,
             rounds: self.rounds,

@@ -1,7 +1,7 @@
 //! `slmc generate`
 
 use super::global::Global;
-use crate::eval::generate::{Options, Prompt, Stop, generate};
+use crate::eval::generate::{GenerateOptions, Prompt, Stop, generate};
 use crate::eval::opened::OpenedModel;
 use crate::shell::{ExitStatus, Shell};
 use crate::stages::arguments::groups::{BackendArg, RunnableArg, TokenizerArg, without_output};
@@ -112,7 +112,7 @@ impl Args {
             Some(user) => (Prompt::Chat(Conversation::ask(self.system.as_deref(), user)), ANSWER_TOKENS),
             None => (Prompt::Text(self.prompt.clone().unwrap_or_default()), TEXT_TOKENS),
         };
-        let options = Options {
+        let options = GenerateOptions {
             prompt,
             tokens: self.tokens.unwrap_or(most),
             sampling,

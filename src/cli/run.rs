@@ -1,7 +1,7 @@
 //! `slmc run`
 
 use super::global::Global;
-use crate::recipe::{self, Options, embedded};
+use crate::recipe::{self, RunOptions, embedded};
 use crate::shell::{ExitStatus, Shell};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ impl Args {
             Some(recipe) => recipe.clone(),
             None => embedded::unpack(passing.as_ref().map_or::<&Path, _>(&self.out, |directory| directory.path()))?,
         };
-        let options = Options {
+        let options = RunOptions {
             recipe,
             out: self.out.clone(),
             force: self.force,

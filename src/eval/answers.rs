@@ -9,7 +9,7 @@
 //!               BP = min(1, exp(1 − wanted words / words))
 //! ```
 
-use super::generate::{GenerateError, Options as Generation, Prompt, generate};
+use super::generate::{GenerateError, GenerateOptions, Prompt, generate};
 use super::opened::OpenedModel;
 use super::subject::{Subject, number_row};
 use crate::progress::Progress;
@@ -88,7 +88,7 @@ pub fn evaluate(
     progress.begin("generating", records.len() as u64, "answers");
     let (mut answers, mut others, mut generated) = (Vec::new(), Vec::new(), 0);
     for record in records {
-        let options = Generation {
+        let options = GenerateOptions {
             prompt: Prompt::Text(record.text.clone()),
             tokens,
             sampling: Sampling::GREEDY,
@@ -117,7 +117,7 @@ pub fn evaluate(
 }
 
 /// What the model adds to the prompt, and in how many tokens.
-fn answer(model: &OpenedModel, options: &Generation) -> Result<(String, usize), GenerateError> {
+fn answer(model: &OpenedModel, options: &GenerateOptions) -> Result<(String, usize), GenerateError> {
     let (mut bytes, mut first) = (Vec::new(), true);
     let report = generate(model, options, &mut |part| {
         // The first part is the prompt.

@@ -27,7 +27,7 @@ pub enum Prompt {
 
 /// What to generate.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct GenerateOptions {
     /// What it follows.
     pub prompt: Prompt,
     /// Most tokens to add.
@@ -148,7 +148,7 @@ impl Reader for (Forward<'_>, Cache) {
 /// generation. A template writes the tokens that open a text itself.
 pub fn generate(
     model: &OpenedModel,
-    options: &Options,
+    options: &GenerateOptions,
     emit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
 ) -> Result<GenerateReport, GenerateError> {
     if model.kind != ModelKind::Decoder {

@@ -6,14 +6,14 @@ use std::rc::Rc;
 
 /// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Location {
     /// As the person who runs the recipe would name it.
     pub(super) file: Rc<Path>,
     /// From 1.
     pub(super) line: usize,
 }
 
-impl Place {
+impl Location {
     /// What relative paths of this file are relative to.
     pub(super) fn directory(&self) -> &Path {
         self.file.parent().unwrap_or(Path::new(""))
@@ -28,7 +28,7 @@ pub struct Mistakes {
 }
 
 impl Mistakes {
-    pub(super) fn add(&mut self, place: &Place, message: impl Into<String>) {
+    pub(super) fn add(&mut self, place: &Location, message: impl Into<String>) {
         let mistake = (place.file.display().to_string(), place.line, message.into());
         if !self.all.contains(&mistake) {
             self.all.push(mistake);

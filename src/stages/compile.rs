@@ -4,6 +4,7 @@ mod work;
 
 use super::arguments::groups::{MODEL_AND_OUTPUT, TARGET};
 use super::arguments::{QuantizedModel, TargetName};
+use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
 use super::stage::{Faults, Measures, Outcome, Product, Resolved, RunSettings, Stage};
@@ -15,7 +16,7 @@ use crate::shell::Shell;
 use crate::target::{Required, Target};
 use anyhow::anyhow;
 use std::path::PathBuf;
-pub use work::{CompileReport, DirectoryError, Options, compile_directory};
+pub use work::{CompileOptions, CompileReport, compile_directory};
 
 /// Pack a quantized directory into one artifact for a target
 ///
@@ -96,12 +97,12 @@ fn check_required(target: &Target, model: &KnownModel, faults: &mut Faults) {
 
 impl Stage for Compile {
     type Args = Args;
-    type Options = Options;
+    type Options = CompileOptions;
     const NAME: &'static str = "compile";
     const MAKES: Product = Product::Artifact;
     const MEASURES: Measures = Measures { own: &["weight_bytes", "file_bytes"], also: &[] };
 
-    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Options> {
+    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<CompileOptions> {
         let mut faults = Faults::default();
         let target = faults.check("target", Target::named(&args.target));
         let model = faults.check("model", known.model(&args.model)).flatten();
@@ -123,7 +124,7 @@ impl Stage for Compile {
             model.spec.context = args.context.unwrap_or(model.spec.context);
             model
         });
-        let options = target.map(|target| Options {
+        let options = target.map(|target| CompileOptions {
             model: args.model.to_path_buf(),
             out: args.out.clone(),
             target,
@@ -133,14 +134,14 @@ impl Stage for Compile {
         Resolved::new(options, makes, faults)
     }
 
-    fn run(options: &Options, shell: &Shell) -> anyhow::Result<Outcome> {
+    fn run(options: &CompileOptions, shell: &Shell) -> anyhow::Result<Outcome> {
         shell.status("Compiling", format_args!("{} for {}", options.model.display(), options.target.name));
         match compile_directory(options, shell) {
             Ok(report) => {
                 shell.status("Wrote", options.out.display());
                 Outcome::passed(&report)
             }
-            Err(DirectoryError::Compile(CompileError::DoesNotFit(answer))) => Outcome::failed(answer.as_ref()),
+            Err(StageError::Compile(CompileError::DoesNotFit(answer))) => Outcome::failed(answer.as_ref()),
             Err(error) => Err(error.into()),
         }
     }

@@ -6,7 +6,7 @@ use super::arguments::{DenseModel, path};
 use super::known::{Known, KnownModel, same_vocabulary};
 use super::stage::{Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
-use super::training::{Options, Start, check, sparsity_of_layers, train};
+use super::training::{Start, TrainOptions, check, sparsity_of_layers, train};
 use crate::shell::Shell;
 use crate::train::settings::Settings;
 use crate::train::student::{hidden_pairs, take_layers};
@@ -73,7 +73,7 @@ pub struct Args {
 
 /// What was asked for.
 pub struct Asked {
-    options: Options,
+    options: TrainOptions,
     device: Device,
 }
 
@@ -122,7 +122,7 @@ impl Stage for Distill {
         if let Some(path) = &args.student {
             context = context.min(faults.check("student", known.context(path)).unwrap_or(usize::MAX));
         }
-        let options = Options {
+        let options = TrainOptions {
             start,
             teacher: Some(args.teacher.to_path_buf()),
             layer_map,

@@ -6,6 +6,7 @@ use super::arguments::groups::{
     BackendArg, DATA, MODEL_AND_OUTPUT, RunnableArg, TextArgs, TokenizerArg, without_output,
 };
 use super::arguments::{AnyModel, ReadFile, path};
+use super::error::StageError;
 use super::known::{Known, same_vocabulary};
 use super::stage::{Faults, Measures, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
@@ -13,7 +14,7 @@ use crate::eval::opened::Task;
 use crate::shell::Shell;
 use crate::text::windows::check_window;
 use burn::tensor::Device;
-pub use work::{CommandError, EvalReport, Options, TaskChoice, evaluate};
+pub use work::{EvalOptions, EvalReport, TaskChoice, evaluate};
 
 /// Measure a model on text, and how far it is from a reference
 ///
@@ -81,7 +82,7 @@ const MEASURE: &str = "Measurement";
 
 /// What was asked for.
 pub struct Asked {
-    options: Options,
+    options: EvalOptions,
     device: Device,
 }
 
@@ -102,7 +103,7 @@ impl Args {
         if task == TaskChoice::Lm
             && let Err(source) = check_window(&spec.opening, context, self.window)
         {
-            faults.add("window", CommandError::Window { path: self.data.to_path_buf(), source });
+            faults.add("window", StageError::Window { path: self.data.to_path_buf(), source });
         }
     }
 }
@@ -120,7 +121,7 @@ impl Stage for Eval {
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Asked> {
         let mut faults = Faults::default();
         args.check(known, &mut faults);
-        let options = Options {
+        let options = EvalOptions {
             model: args.model.model.to_path_buf(),
             reference: path(&args.reference),
             data: args.data.to_path_buf(),

@@ -5,6 +5,7 @@ mod work;
 
 use super::arguments::groups::{BackendArg, CalibrationArgs, ModelArg, OutArg, PATTERN, TRAINING, TextArgs};
 use super::arguments::training::{RetrainArgs, Switch, with_defaults};
+use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
 use super::stage::{Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
@@ -18,7 +19,7 @@ use crate::train::settings::Settings;
 use anyhow::anyhow;
 use burn::tensor::Device;
 pub use report::PruneReport;
-pub use work::{DirectoryError, Options, memory_estimate, prune_directory};
+pub use work::{PruneOptions, memory_estimate, prune_directory};
 
 /// Set weights to zero in a pattern that sparse hardware runs
 ///
@@ -111,7 +112,7 @@ struct PatternArgs {
 
 /// What was asked for.
 pub struct Asked {
-    options: Options,
+    options: PruneOptions,
     device: Device,
 }
 
@@ -149,7 +150,7 @@ impl Args {
     /// The model that pruning makes, where the selection can be pruned.
     fn pruned(&self, model: &KnownModel, faults: &mut Faults) -> Option<KnownModel> {
         if model.quantized {
-            faults.add("model", DirectoryError::Quantized { path: self.model.model.to_path_buf() });
+            faults.add("model", StageError::PruneQuantized { path: self.model.model.to_path_buf() });
         }
         let selected = faults.check("only", select(&model.spec, &self.pattern.only))?;
         faults.check("pattern", check(&model.spec, &selected, self.pattern.pattern))?;
@@ -190,7 +191,7 @@ impl Stage for Prune {
         let makes = model.as_ref().and_then(|model| args.pruned(model, &mut faults));
         faults.check("out", atomic::check_directory(&args.out.out));
         let asked = device.map(|device| {
-            let options = Options {
+            let options = PruneOptions {
                 model: args.model.model.to_path_buf(),
                 out: args.out.out.clone(),
                 pattern: args.pattern.pattern,

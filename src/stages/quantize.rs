@@ -8,6 +8,7 @@ mod sweep;
 mod work;
 
 use super::arguments::training::Switch;
+use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
 use super::stage::{Faults, Measures, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
@@ -27,7 +28,7 @@ use crate::train::settings::Settings;
 use arguments::Args;
 use burn::tensor::Device;
 pub use memory::memory_estimate;
-pub use options::{Options, QuantizeError};
+pub use options::QuantizeOptions;
 pub use report::QuantizeReport;
 use std::path::PathBuf;
 pub use sweep::sweep_directory;
@@ -35,7 +36,7 @@ pub use work::quantize_directory;
 
 /// What was asked for.
 pub struct Asked {
-    options: Options,
+    options: QuantizeOptions,
     /// Where the frontier is drawn, if that is asked for instead of a model.
     chart: Option<PathBuf>,
     device: Device,
@@ -74,7 +75,7 @@ impl Args {
     fn quantized(&self, model: &KnownModel, mix: Mix, target: &Target, faults: &mut Faults) -> KnownModel {
         let spec = &model.spec;
         if model.quantized {
-            faults.add("model", QuantizeError::AlreadyQuantized { path: self.model.model.to_path_buf() });
+            faults.add("model", StageError::AlreadyQuantized { path: self.model.model.to_path_buf() });
         }
         let schemes = match mix {
             Mix::Preset(preset) => self.schemes(model, preset, target, faults),
@@ -158,7 +159,7 @@ impl Stage for Quantize {
             (None, None) => {}
         }
         let asked = mix.zip(target).zip(device).map(|((mix, target), device)| {
-            let options = Options {
+            let options = QuantizeOptions {
                 model: args.model.model.to_path_buf(),
                 out: args.out.clone().unwrap_or_default(),
                 mix,

@@ -6,7 +6,7 @@ use super::arguments::{DenseModel, path};
 use super::known::{Known, KnownModel};
 use super::stage::{Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
-use super::training::{Options, Start, check, train};
+use super::training::{Start, TrainOptions, check, train};
 use crate::model::spec::Head;
 use crate::shell::Shell;
 use crate::train::settings::Settings;
@@ -49,7 +49,7 @@ pub struct Args {
 
 /// What was asked for.
 pub struct Asked {
-    options: Options,
+    options: TrainOptions,
     device: Device,
 }
 
@@ -67,7 +67,7 @@ impl Stage for Train {
         let mut faults = Faults::default();
         let context = faults.check("model", known.context(&args.model)).unwrap_or(usize::MAX);
         let planned = known.planned(&args.model);
-        let options = Options {
+        let options = TrainOptions {
             start: Start::Path(args.model.to_path_buf()),
             teacher: None,
             layer_map: None,

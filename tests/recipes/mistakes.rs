@@ -222,13 +222,13 @@ fn the_older_name_of_a_key_counts_but_not_beside_the_name() {
     let output = run(directory.path(), "run chain.toml --plan");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let both = CHAIN.replace("batch = 4", "batch = 4\ndevice = 'flex'\nbackend = 'flex'");
-    let both = format!("{both}\n[sample]\nprompt = 'a'\nbackend = 'flex'\ndevice = 'ndarray'\ndevise = 'x'\n");
+    let both = format!("{both}backend = 'flex'\ndevice = 'ndarray'\ntokns = 3\n");
     let directory = workshop(&both);
     let found = mistakes(&run(directory.path(), "run chain.toml"));
     let expected = [
         ": `device` is an older name of `backend`, which is given too; keep one",
         ": `device` is an older name of `backend`, which is given too; keep one",
-        ": unknown key `devise`; keys of [sample]: prompt, tokens, backend",
+        ": unknown key `tokns`; did you mean `tokens`?",
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (found, expected) in found.iter().zip(expected) {

@@ -2,25 +2,24 @@
 //! The result is a plain Hugging Face directory; only its slmc.json says which matrices are sparse.
 
 use super::report::PruneReport;
-use crate::calibrate::{CalibrateError, collect};
-use crate::disk::ConfigError;
-use crate::disk::atomic::{self, AtomicError};
+use crate::calibrate::collect;
+use crate::disk::atomic;
 use crate::disk::hash::HashError;
-use crate::formats::{self, ModelFormatError, ModelSink, hugging_face};
+use crate::formats::{self, ModelSink, hugging_face};
 use crate::machine::tool;
 use crate::model::id::LinearId;
 use crate::model::spec::ModelSpec;
-use crate::model::transform::{HeldMasks, MaskError, NmPattern, Sparsity};
-use crate::model::weights::{Model, ModelError};
+use crate::model::transform::{HeldMasks, NmPattern, Sparsity};
+use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::prune::layerwise::{self, Pass};
-use crate::prune::{MatrixReport, Method, PruneError, SelectionError, check, prune, select};
-use crate::quantize::calibration::{CALIBRATION_TOKENS, Calibration, CalibrationError, Source, calibration};
-use crate::quantize::training_data::{Retrain, TrainingDataError, training_samples};
+use crate::prune::{MatrixReport, Method, check, prune, select};
+use crate::quantize::calibration::{CALIBRATION_TOKENS, Calibration, Source, calibration};
+use crate::quantize::training_data::{Retrain, training_samples};
+use crate::stages::StageError;
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
 use crate::stages::runner::Compiled;
-use crate::train;
 use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::{Retraining, values_of};
 use burn::tensor::Device;
@@ -28,9 +27,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// What to do.
+/// What `slmc prune` does.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct PruneOptions {
     /// Dense directory.
     pub model: PathBuf,
     /// Where to.
@@ -51,78 +50,15 @@ pub struct Options {
     pub recover: Option<Retrain>,
 }
 
-/// Why nothing was pruned.
-#[derive(Debug, thiserror::Error)]
-pub enum DirectoryError {
-    /// The input holds integers.
-    #[error(
-        "{}: is quantized; prune the dense checkpoint it was made from, then quantize the result",
-        path.display()
-    )]
-    Quantized {
-        /// The input.
-        path: PathBuf,
-    },
-    /// Of the selection.
-    #[error(transparent)]
-    Selection(#[from] SelectionError),
-    /// Of the pattern.
-    #[error(transparent)]
-    Mask(#[from] MaskError),
-    /// Of the model's files.
-    #[error(transparent)]
-    Format(#[from] ModelFormatError),
-    /// Of the model.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// Of the input's slmc.json.
-    #[error(transparent)]
-    Provenance(#[from] ConfigError),
-    /// Of the calibration text.
-    #[error(transparent)]
-    Source(#[from] CalibrationError),
-    /// Of the calibration run.
-    #[error(transparent)]
-    Calibrate(#[from] CalibrateError),
-    /// Of the output path.
-    #[error(transparent)]
-    Output(#[from] AtomicError),
-    /// Of the inputs' hashes.
-    #[error(transparent)]
-    Hash(#[from] HashError),
-    /// Of the training text.
-    #[error(transparent)]
-    TrainingData(#[from] TrainingDataError),
-    /// Of the training run.
-    #[error(transparent)]
-    Train(Box<train::retrain::RetrainError>),
-}
-
-impl From<train::retrain::RetrainError> for DirectoryError {
-    fn from(error: train::retrain::RetrainError) -> Self {
-        DirectoryError::Train(Box::new(error))
-    }
-}
-
-impl From<PruneError> for DirectoryError {
-    fn from(error: PruneError) -> Self {
-        match error {
-            PruneError::Model(error) => error.into(),
-            PruneError::Mask(error) => error.into(),
-            PruneError::Calibrate(error) => error.into(),
-        }
-    }
-}
-
 /// Prunes a directory. Everything that can be refused without work is refused first.
 ///
 /// # Errors
-/// Every variant of [`DirectoryError`].
+/// [`StageError`].
 pub fn prune_directory(
-    options: &Options,
+    options: &PruneOptions,
     device: &Device,
     progress: &dyn Progress,
-) -> Result<PruneReport, DirectoryError> {
+) -> Result<PruneReport, StageError> {
     atomic::check_directory(&options.out)?;
     let work = Work::open(options, progress)?;
     let mut pruned = work.prune(device, progress)?;
@@ -141,7 +77,7 @@ pub fn prune_directory(
 
 /// What is pruned, and by what.
 struct Work<'o> {
-    options: &'o Options,
+    options: &'o PruneOptions,
     /// As it came.
     model: Model,
     /// Patterns of the matrices that are not pruned.
@@ -168,12 +104,12 @@ impl Pruned {
 
 impl<'o> Work<'o> {
     /// Opens the model, selects, and reads or samples what to calibrate with.
-    fn open(options: &'o Options, progress: &dyn Progress) -> Result<Self, DirectoryError> {
+    fn open(options: &'o PruneOptions, progress: &dyn Progress) -> Result<Self, StageError> {
         let path = &options.model;
         let input = formats::open(path)?;
         let outline = input.outline();
         if outline.schemes.is_some() {
-            return Err(DirectoryError::Quantized { path: path.clone() });
+            return Err(StageError::PruneQuantized { path: path.clone() });
         }
         let selected = select(&outline.spec, &options.only)?;
         let shapes = check(&outline.spec, &selected, options.pattern)?;
@@ -190,8 +126,8 @@ impl<'o> Work<'o> {
     }
 
     /// Sets weights to zero, layer by layer where the others make up for it.
-    fn prune(&self, device: &Device, progress: &dyn Progress) -> Result<Pruned, DirectoryError> {
-        let Options { pattern, method, refit, most_missed, .. } = *self.options;
+    fn prune(&self, device: &Device, progress: &dyn Progress) -> Result<Pruned, StageError> {
+        let PruneOptions { pattern, method, refit, most_missed, .. } = *self.options;
         let (model, selected) = (self.model.clone(), &self.selected[..]);
         let layer_by_layer = refit || method == Method::SparseGpt;
         let (model, matrices) = match &self.calibration {
@@ -223,7 +159,7 @@ impl<'o> Work<'o> {
         pruned: &mut Pruned,
         device: &Device,
         progress: &dyn Progress,
-    ) -> Result<(TrainReport, Resume), DirectoryError> {
+    ) -> Result<(TrainReport, Resume), StageError> {
         let options = self.options;
         let samples = training_samples(&self.model, retrain, &Compiled, progress)?;
         let masks = HeldMasks::of(&pruned.model, &pruned.sparsity)?;
@@ -283,7 +219,7 @@ impl<'o> Work<'o> {
 }
 
 /// Everything read.
-fn inputs(options: &Options) -> Result<Inputs, HashError> {
+fn inputs(options: &PruneOptions) -> Result<Inputs, HashError> {
     let inputs = Inputs::default().model("model", &options.model)?;
     let calibration = match &options.source {
         Some(Source::File { path, .. }) => Some(path),
@@ -293,7 +229,7 @@ fn inputs(options: &Options) -> Result<Inputs, HashError> {
     inputs.files("calibration", calibration)?.files("data", data)
 }
 
-fn provenance(options: &Options, report: &PruneReport, sparsity: &Sparsity) -> Result<Value, HashError> {
+fn provenance(options: &PruneOptions, report: &PruneReport, sparsity: &Sparsity) -> Result<Value, HashError> {
     let settings = json!({
         "pattern": report.pattern,
         "method": report.method,

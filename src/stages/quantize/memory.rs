@@ -5,7 +5,7 @@ use crate::quantize::method::Method;
 use crate::quantize::training_data::default_tuning;
 
 /// Bytes of memory that quantizing takes at most, by rule of thumb: the integers, and by method what stands beside them.
-/// Checkpoints are mapped, and what is mapped can be given back. `tune` is that of [`super::Options`], `qat` says that there is
+/// Checkpoints are mapped, and what is mapped can be given back. `tune` is that of [`super::QuantizeOptions`], `qat` says that there is
 /// training.
 pub fn memory_estimate(
     spec: &ModelSpec,

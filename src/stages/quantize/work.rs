@@ -6,7 +6,7 @@
 //!      ─> search (auto) ─> round ─> train ─> widen (auto) ─> report, write
 //! ```
 
-use super::options::{Options, QuantizeError};
+use super::options::QuantizeOptions;
 use super::report::QuantizeReport;
 use crate::allocate::database::database;
 use crate::allocate::plan::{Found, Plan};
@@ -30,6 +30,7 @@ use crate::quantize::solver::{self, SolverError};
 use crate::quantize::training_data::Training;
 use crate::quantize::tune::{Judged, Tuning};
 use crate::quantize::{MatrixReport, mark_sparse, mark_wide, quantize, with_key_maps};
+use crate::stages::StageError;
 use crate::stages::provenance::of_weights;
 use crate::stages::resume::Resume;
 use crate::stages::runner::Compiled;
@@ -43,12 +44,12 @@ use std::collections::BTreeMap;
 /// Quantizes a directory. Everything that can be refused without work is refused first.
 ///
 /// # Errors
-/// Every variant of [`QuantizeError`].
+/// [`StageError`].
 pub fn quantize_directory(
-    options: &Options,
+    options: &QuantizeOptions,
     device: &Device,
     progress: &dyn Progress,
-) -> Result<QuantizeReport, QuantizeError> {
+) -> Result<QuantizeReport, StageError> {
     atomic::check_directory(&options.out)?;
     let run = Run { options, device, progress };
     let mut work = Work::open(run)?;
@@ -80,7 +81,7 @@ pub fn quantize_directory(
 /// What every step is given.
 #[derive(Clone, Copy)]
 struct Run<'o> {
-    options: &'o Options,
+    options: &'o QuantizeOptions,
     device: &'o Device,
     progress: &'o dyn Progress,
 }
@@ -106,12 +107,12 @@ struct Work<'o> {
 
 impl<'o> Work<'o> {
     /// Opens the model and refuses what can be refused without work.
-    fn open(run: Run<'o>) -> Result<Self, QuantizeError> {
+    fn open(run: Run<'o>) -> Result<Self, StageError> {
         let options = run.options;
         let input = formats::open(&options.model)?;
         let model = input.model()?;
         if model.is_quantized() {
-            return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
+            return Err(StageError::AlreadyQuantized { path: options.model.clone() });
         }
         let sparsity = input.recorded_sparsity()?;
         let target = (options.target.as_str(), options.layout);
@@ -145,7 +146,7 @@ impl<'o> Work<'o> {
     }
 
     /// Tokenizer and chat template travel with the model; what they cannot be used for later is refused now.
-    fn check_text(&self) -> Result<(), QuantizeError> {
+    fn check_text(&self) -> Result<(), StageError> {
         match Tokenizer::of(&self.model.companions) {
             Ok(tokenizer) => drop(tokenizer.check(self.model.spec.vocabulary)?),
             Err(TokenizerError::Missing { .. }) => {}
@@ -157,7 +158,7 @@ impl<'o> Work<'o> {
         Ok(())
     }
 
-    fn check_values(&self) -> Result<(), QuantizeError> {
+    fn check_values(&self) -> Result<(), StageError> {
         let model = &self.model;
         model.check_sparsity(&self.sparsity)?;
         if self.run.options.method == Method::Gptq {
@@ -168,13 +169,13 @@ impl<'o> Work<'o> {
     }
 
     /// The tensors of the artifact by the schemes of all matrices.
-    fn tensors(&self, schemes: &Assignment) -> Result<Vec<StoredTensor>, QuantizeError> {
+    fn tensors(&self, schemes: &Assignment) -> Result<Vec<StoredTensor>, StageError> {
         let spec = &self.model.spec;
         Ok(stored_tensors(spec, schemes, &self.sparsity, self.run.options.layout, spec.context, true)?)
     }
 
     /// Reads or samples what to calibrate with, where something looks at it.
-    fn calibrate(&mut self) -> Result<(), QuantizeError> {
+    fn calibrate(&mut self) -> Result<(), StageError> {
         let Run { options, progress, .. } = self.run;
         if options.method != Method::Rtn || options.qat.is_some() || self.plan.is_some() || options.equalize {
             let (source, tokens) = (&options.source, options.calibration_tokens);
@@ -184,7 +185,7 @@ impl<'o> Work<'o> {
     }
 
     /// Measures how wide inputs must be where nothing was asked for; `auto` decides for every matrix, later.
-    fn choose_widths(&mut self) -> Result<(), QuantizeError> {
+    fn choose_widths(&mut self) -> Result<(), StageError> {
         if self.activations.is_empty() && self.plan.is_none() {
             self.input_width = InputWidth::measure(&self.model, &self.calibration.sequences, self.run.device)?;
             if let Some(width) = self.input_width {
@@ -196,7 +197,7 @@ impl<'o> Work<'o> {
     }
 
     /// Moves outliers from inputs into weights.
-    fn equalize(&mut self) -> Result<(), QuantizeError> {
+    fn equalize(&mut self) -> Result<(), StageError> {
         let Run { options, device, progress } = self.run;
         if options.equalize {
             let schemes = match &self.plan {
@@ -211,7 +212,7 @@ impl<'o> Work<'o> {
     }
 
     /// Of `auto`, the mix within the budget.
-    fn search(&self) -> Result<Option<Found<'_>>, QuantizeError> {
+    fn search(&self) -> Result<Option<Found<'_>>, StageError> {
         let Run { options, device, progress } = self.run;
         let Some(plan) = &self.plan else { return Ok(None) };
         let (items, sequences) = (&plan.items.items, &self.calibration.sequences);
@@ -223,14 +224,14 @@ impl<'o> Work<'o> {
     }
 
     /// What is trained after rounding, if anything is.
-    fn training(&self) -> Result<Option<Training>, QuantizeError> {
+    fn training(&self) -> Result<Option<Training>, StageError> {
         let Run { options, progress, .. } = self.run;
         let asked = (options.method, options.tune, options.qat.as_ref());
         Ok(Training::of(asked, options.seed, &self.model, &self.calibration, &Compiled, progress)?)
     }
 
     /// Rounds every matrix by its scheme.
-    fn round(&self, schemes: &Assignment, resume: Option<&Resume>) -> Result<Rounded<'_>, QuantizeError> {
+    fn round(&self, schemes: &Assignment, resume: Option<&Resume>) -> Result<Rounded<'_>, StageError> {
         let Run { options, device, progress } = self.run;
         let (model, sequences) = (&self.model, &self.calibration.sequences);
         let groups = resume.map(Resume::groups).transpose()?;
@@ -295,7 +296,7 @@ impl Rounded<'_> {
     }
 
     /// Trains on the grid: tuning after gptq, or `--qat`.
-    fn train(self, training: Training, resume: &Resume) -> Result<Self, QuantizeError> {
+    fn train(self, training: Training, resume: &Resume) -> Result<Self, StageError> {
         let Work { run: Run { options, device, progress }, model, sparsity, calibration, .. } = self.work;
         let tuning = Tuning {
             original: model,
@@ -317,7 +318,7 @@ impl Rounded<'_> {
     }
 
     /// Of `auto`: 16-bit inputs where they pay, and the finished model measured as an artifact.
-    fn widen(&mut self, found: Option<Found<'_>>) -> Result<Option<AllocationReport>, QuantizeError> {
+    fn widen(&mut self, found: Option<Found<'_>>) -> Result<Option<AllocationReport>, StageError> {
         let Work { run: Run { options, progress, .. }, plan, .. } = self.work;
         let (Some(found), Some(plan)) = (found, plan) else { return Ok(None) };
         let spec = self.model.spec.clone();
@@ -363,7 +364,7 @@ fn warn_of_few_tokens(model: &Model, tokens: usize, progress: &dyn Progress) {
     }
 }
 
-fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -> Result<Value, QuantizeError> {
+fn provenance(options: &QuantizeOptions, report: &QuantizeReport, sparsity: &Sparsity) -> Result<Value, StageError> {
     let settings = json!({
         "scheme": report.scheme,
         "keep": report.keep,
