@@ -1,5 +1,5 @@
-//! The command line: one file per subcommand, each with its options (the help text) and a `run` that opens what is
-//! named, calls the library and hands the report to the shell.
+//! The command line: one file per subcommand, each with its options (the help text) and a `run` that opens the
+//! files named, calls the library and hands the report to the shell.
 
 mod bench;
 mod doctor;

@@ -1,5 +1,5 @@
-//! Recipes: files of stages that people write. Unknown keys are errors with their line and the nearest known name. Recipes are
-//! planned and run here, over the table of stages; no stage is known by its name.
+//! Recipes: files of stages that people write. Unknown keys are errors with their line and the nearest known name.
+//! Recipes are planned and run here, over the table of stages; no stage is known by its name.
 //!
 //! ```text
 //! document  TOML with lines, `extends` merged        options   keys of a stage as options of its subcommand

@@ -1,6 +1,6 @@
-//! The stages: subcommands that take models and make one, or measure it, on a command line and in recipes. A kind of stage is
-//! one file here with a [`Stage`], and its row in [`STAGES`]; the work of larger kinds is in a folder of the same name. This is
-//! the only room that opens and writes models.
+//! The stages: subcommands that take models and make one, or measure it, on a command line and in recipes. A kind of
+//! stage is one file here with a [`Stage`], and its row in [`STAGES`]; the work of larger kinds is in a folder of the
+//! same name. This is the only room that opens and writes models.
 
 pub mod arguments;
 pub mod compile;

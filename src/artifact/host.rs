@@ -24,7 +24,7 @@ pub enum ArtifactError {
     Read {
         /// The artifact.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
     /// The file is damaged or of another kind.
@@ -89,7 +89,7 @@ pub enum ArtifactError {
     },
 }
 
-/// What to do about a file that is refused.
+/// Remedy for a file that is refused.
 fn remedy(error: &FormatError) -> &'static str {
     match error {
         FormatError::NotAnArtifact => "pass a file written by `slmc compile`, or a model directory",
@@ -180,7 +180,8 @@ pub fn run_sequence(artifact: &ArtifactView<'_>, tokens: &[u32]) -> Result<Vec<f
 }
 
 /// `count` sequences of `window` tokens drawn at temperature 1, each from a session of its own that begins with the
-/// opening tokens, or without any with a token drawn evenly from the vocabulary. Sequence n draws from stream seed + n, so threads change nothing.
+/// opening tokens, or without any with a token drawn evenly from the vocabulary. Sequence n draws from stream seed + n,
+/// so threads change nothing.
 pub fn sample_sequences(
     artifact: &ArtifactView<'_>,
     opening: &[u32],

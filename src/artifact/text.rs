@@ -1,4 +1,4 @@
-//! What an artifact says of text: who turns it into tokens, and whether device and host agree on it.
+//! The text side of an artifact: who turns text into tokens, and whether device and host agree on it.
 
 use crate::artifact::host::ArtifactError;
 use crate::report::{Table, grouped};
@@ -13,7 +13,7 @@ use slm_runtime::sample::random_u64;
 use slm_runtime::tokenizer::{EncodeError, Tokenizer as DeviceTokenizer};
 use std::path::Path;
 
-/// What the provenance says before the part that only hosts have.
+/// Word of the provenance before the part that only hosts have.
 pub const HOST_ONLY: &str = "host-only: ";
 
 /// Texts that `slmc verify` encodes twice, and tokens each is made of.
@@ -28,7 +28,7 @@ pub enum TokenizerSummary {
     Device {
         /// `byte-level BPE`, `BPE over characters` or `WordPiece`.
         device: &'static str,
-        /// Of the text section.
+        /// Bytes of the text section.
         bytes: u64,
         /// Memory to encode a text of one more byte.
         memory_per_text_byte: usize,
@@ -41,7 +41,7 @@ pub enum TokenizerSummary {
 }
 
 impl TokenizerSummary {
-    /// Of an artifact; `host_only` is why it has no tokenizer for the device, where it has none.
+    /// The summary of an artifact; `host_only` is why it has no tokenizer for the device, where it has none.
     pub fn of(view: &ArtifactView<'_>, host_only: Option<String>) -> Self {
         let Some((tables, tokenizer)) = view.text().zip(DeviceTokenizer::of(view)) else {
             return TokenizerSummary::Host { host_only };
@@ -91,8 +91,8 @@ pub fn device_tokens(tokenizer: &DeviceTokenizer<'_>, text: &str, specials: bool
     Ok(tokens)
 }
 
-/// Encodes texts of random tokens with the device's tables and with the host's tokenizer.json, if the artifact has both,
-/// and says how many texts agree.
+/// Encodes texts of random tokens with the device's tables and with the host's tokenizer.json, if the artifact has
+/// both, and says how many texts agree.
 pub fn compare(view: &ArtifactView<'_>, path: &Path) -> Result<Option<u64>, ArtifactError> {
     let (Some(device), Some(json)) = (DeviceTokenizer::of(view), view.section(SectionKind::Tokenizer)) else {
         return Ok(None);

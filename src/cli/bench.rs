@@ -14,13 +14,13 @@ use std::path::PathBuf;
 
 /// Measure how fast this machine runs an artifact
 ///
-/// Reads a prompt (prefill, with the logits of its last position), then decodes token by token, in several rounds. Rates are
-/// of the best round, percentiles over all decoded tokens. The share of the read bandwidth is relative to a plain read of
-/// the weights with the same thread count.
+/// Reads a prompt (prefill, with the logits of its last position), then decodes token by token, in several rounds.
+/// Rates are of the best round, percentiles over all decoded tokens. The share of the read bandwidth is relative to a
+/// plain read of the weights with the same thread count.
 ///
-/// With --shape the artifact has random weights in the shape of a well-known model, since speed does not depend on their
-/// values: 15m as stories15M, 135m as SmolLM2-135M (embedding and head tied), 1.1b as TinyLlama-1.1B. It is kept in
-/// .slmc/cache/bench/ for the next time.
+/// With --shape the artifact has random weights in the shape of a well-known model, since speed does not depend on
+/// their values: 15m as stories15M, 135m as SmolLM2-135M (embedding and head tied), 1.1b as TinyLlama-1.1B. It is kept
+/// in .slmc/cache/bench/ for the next time.
 #[derive(Debug, clap::Args)]
 #[command(
     next_display_order = 1,
@@ -93,9 +93,9 @@ pub(super) struct Args {
     huge_pages: bool,
 }
 
-/// Heading of the options that say what is run.
+/// Heading of the options for the model that is run.
 const MODEL: &str = "Model";
-/// Heading of the options that say how it is measured.
+/// Heading of the options for the measurement.
 const MEASUREMENT: &str = "Measurement";
 
 impl Args {

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 
 /// Say what a checkpoint would cost on a target
 ///
-/// Without reading its weights: bytes of flash and RAM for every scheme, whether they fit, and the most tokens per second that the flash bandwidth allows
-/// when every token reads the weights once. A dense directory gives one row per scheme, a quantized one the row of its own
-/// schemes. Exit code 1 if nothing fits.
+/// Without reading its weights: bytes of flash and RAM for every scheme, whether they fit, and the most tokens per
+/// second that the flash bandwidth allows when every token reads the weights once. A dense directory gives one row per
+/// scheme, a quantized one the row of its own schemes. Exit code 1 if nothing fits.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -20,9 +20,9 @@ pub struct Global {
 
     /// Progress on stderr: auto, json, none
     ///
-    /// auto: a bar where stderr is a terminal, nothing elsewhere and nothing with -q or --json. json: every line on stderr is
-    /// one object with "schema":"slmc.progress/1" and an "event": begin, advance, finish, status, note, warning or error.
-    /// none: nothing.
+    /// auto: a bar where stderr is a terminal, nothing elsewhere and nothing with -q or --json. json: every line on
+    /// stderr is one object with "schema":"slmc.progress/1" and an "event": begin, advance, finish, status, note,
+    /// warning or error. none: nothing.
     #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t, hide_possible_values = true)]
     pub progress: ProgressMode,
 
@@ -65,7 +65,7 @@ pub struct Global {
 }
 
 impl Global {
-    /// What to show and how.
+    /// Verbosity, JSON and progress for the shell.
     pub fn shell_options(&self) -> ShellOptions {
         let verbosity = match (self.quiet, self.verbose) {
             (true, _) => Verbosity::Quiet,
@@ -75,7 +75,7 @@ impl Global {
         ShellOptions { verbosity, json: self.json, progress: self.progress, stop_after_step: self.stop_after_step }
     }
 
-    /// What of it reaches stages.
+    /// The part that reaches stages.
     pub fn run_settings(&self) -> RunSettings {
         RunSettings { seed: self.seed, max_ram: self.max_ram.map(Size::bytes) }
     }

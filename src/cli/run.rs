@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 /// Run a recipe: from a checkpoint to measured artifacts
 ///
-/// A recipe is a TOML file of stages, each a subcommand with its options; paths are relative to the file. Without RECIPE the
-/// quickstart that is part of slmc runs: a teacher is distilled, pruned, quantized, compiled and measured within minutes.
+/// A recipe is a TOML file of stages, each a subcommand with its options; paths are relative to the file. Without
+/// RECIPE the quickstart that is part of slmc runs: a teacher is distilled, pruned, quantized, compiled and measured
+/// within minutes.
 ///
 /// Every mistake in a recipe is reported before anything runs. Stages whose inputs have not changed are taken from
-/// .slmc/cache; a run that was stopped goes on when the command is repeated. RECIPE.lock names every input by hash: the first
-/// run writes it, and later runs with other inputs are refused. Exit code 1 if a gate is missed.
+/// .slmc/cache; a run that was stopped goes on when the command is repeated. RECIPE.lock names every input by hash: the
+/// first run writes it, and later runs with other inputs are refused. Exit code 1 if a gate is missed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -39,12 +40,12 @@ pub(super) struct Args {
 
     /// Directory for outputs
     ///
-    /// Those of a recipe go into a directory of its name.
+    /// Every recipe gets a directory of its name there.
     #[arg(short, long, value_name = "DIR", default_value = "out", help_heading = RECIPE)]
     out: PathBuf,
 }
 
-/// Heading of the options that say what is run, and where results go.
+/// Heading of the options for the recipe and its results.
 const RECIPE: &str = "Recipe and output";
 /// Heading of the options that say which stages run.
 const CACHE: &str = "Plan, cache and lock";

@@ -6,7 +6,8 @@ use crate::stages::arguments::groups::ArtifactArg;
 
 /// Check an artifact: its digests, and its logits here
 ///
-/// Every digest is computed again, and the golden prompts are run on this machine. Any changed byte, a file cut short, or logits that differ from the build machine's are exit code 2.
+/// Every digest is computed again, and the golden prompts are run on this machine. Any changed byte, a file cut short,
+/// or logits that differ from the build machine's are exit code 2.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:

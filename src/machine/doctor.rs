@@ -1,4 +1,4 @@
-//! `slmc doctor`: what this machine and this build can do.
+//! `slmc doctor`: the abilities of this machine and this build.
 
 use super::kernels::kernels;
 use crate::machine::{cpu_features, read_bandwidth};
@@ -13,7 +13,7 @@ const BANDWIDTH_ROUNDS: usize = 5;
 /// Result of `slmc doctor`.
 #[derive(Clone, Debug, Serialize)]
 pub struct DoctorReport {
-    /// Of slmc.
+    /// Version of slmc.
     pub version: &'static str,
     /// `x86_64`, `aarch64`, …
     pub architecture: &'static str,

@@ -1,5 +1,5 @@
-//! Where tensors of the f32 forward live: burn's device, by the name of its backend. The device that an artifact is for is
-//! another thing, a `Target`.
+//! Where tensors of the f32 forward live: burn's device, by the name of its backend. The device that an artifact is for
+//! is another thing, a `Target`.
 
 use burn::tensor::Device;
 

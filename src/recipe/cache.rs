@@ -1,6 +1,6 @@
 //! Which stages need not run again. A stage's key is the SHA-256 of everything that decides its result: kind, options,
-//! hashes of all that it reads, the tool's version, the CPU's features. What a stage with that key gave is remembered
-//! under it, below the working directory, and holds as long as the output still has the hash it had then:
+//! hashes of all that it reads, the tool's version, the CPU's features. The result of a stage with that key is
+//! remembered under it, below the working directory, and holds as long as the output still has the hash it had then:
 //!
 //! ```text
 //! .slmc/cache/KEY.json   {"schema":"slmc.cache/1", kind, output: SHA-256 or null, report}
@@ -22,7 +22,7 @@ const SCHEMA: &str = "slmc.cache/1";
 /// Relative to the working directory.
 const DIRECTORY: &str = ".slmc/cache";
 
-/// What a stage gave.
+/// The result of a stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
     schema: String,
@@ -37,7 +37,7 @@ pub(super) struct Record {
 pub(super) struct Hashes(BTreeMap<PathBuf, String>);
 
 impl Hashes {
-    /// Of a file or directory.
+    /// The hash of a file or directory.
     pub(super) fn of(&mut self, path: &Path) -> Result<String, HashError> {
         if let Some(hash) = self.0.get(path) {
             return Ok(hash.clone());
@@ -84,7 +84,7 @@ pub(super) fn key(
     Ok(hex(&sha256(decides.to_string().as_bytes())))
 }
 
-/// What a stage with this key gave, if that is known and its output is still the same.
+/// The result of a stage with this key, if that is known and its output is still the same.
 pub(super) fn look_up(key: &str, stage: &RecipeStage, hashes: &mut Hashes) -> Option<Record> {
     let text = std::fs::read(file(key)).ok()?;
     let record: Record = serde_json::from_slice(&text).ok()?;
@@ -96,7 +96,7 @@ pub(super) fn look_up(key: &str, stage: &RecipeStage, hashes: &mut Hashes) -> Op
     same.then_some(record)
 }
 
-/// Remembers what a stage gave.
+/// Remembers the result of a stage.
 pub(super) fn remember(
     key: &str,
     stage: &RecipeStage,

@@ -1,5 +1,5 @@
 //! A recipe as text before it means anything: TOML tables in the order they are written, every key and value with its
-//! file and line, `extends` followed and merged. What the keys mean is not decided here.
+//! file and line, `extends` followed and merged. The meaning of the keys is not decided here.
 
 use super::mistake::{Location, Mistakes};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub(super) struct Node {
     pub(super) value: Value,
 }
 
-/// What TOML can say.
+/// A value of TOML.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Text(String),
@@ -38,7 +38,7 @@ pub(super) struct Table {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) key: String,
-    /// Of the key.
+    /// Location of the key.
     pub(super) place: Location,
     pub(super) node: Node,
 }
@@ -129,7 +129,7 @@ fn is_joint(byte: u8) -> bool {
     matches!(byte, b'-' | b'_')
 }
 
-/// Reads a recipe and everything it extends. `None` where a file cannot be read or is no TOML; the mistakes say why.
+/// Reads a recipe and everything it extends. `None` where a file cannot be read or is not TOML; the mistakes say why.
 pub(super) fn load(path: &Path, mistakes: &mut Mistakes) -> Option<Table> {
     follow(path, None, &mut Vec::new(), mistakes)
 }

@@ -1,4 +1,5 @@
-//! Why a recipe is not run, or its run has no result. Mistakes in the file itself are [`Mistakes`], all of them at once.
+//! Why a recipe is not run, or its run has no result. Mistakes in the file itself are [`Mistakes`], all of them at
+//! once.
 
 use super::mistake::Mistakes;
 use crate::disk::atomic::AtomicError;

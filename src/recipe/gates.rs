@@ -1,4 +1,4 @@
-//! What the result of a recipe must hold to: limits on what its stages report.
+//! Limits on the results of a recipe, by the numbers that its stages report.
 //!
 //! ```text
 //! perplexity_ratio = perplexity / reference_perplexity     accuracy_ratio = accuracy / reference_accuracy
@@ -80,9 +80,9 @@ pub struct GateResult {
     pub gate: &'static str,
     /// Where it was measured.
     pub stage: String,
-    /// What was asked for.
+    /// Limit asked for.
     pub limit: f64,
-    /// What was measured; absent where the stage did not run or did not measure it.
+    /// Measured value; absent where the stage did not run or did not measure it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
     /// Standard error of the value, where the stage states one.

@@ -24,7 +24,7 @@ pub(super) struct Lock {
     version: u32,
     /// Name and version.
     tool: String,
-    /// Of the CPU on which it was written: bytes of artifacts are the same on one set of them.
+    /// Features of the CPU on which it was written: bytes of artifacts are the same on one set of them.
     cpu_features: Vec<String>,
     #[serde(default)]
     inputs: Vec<LockedInput>,
@@ -46,7 +46,7 @@ pub(super) fn beside(recipe: &Path) -> PathBuf {
 }
 
 impl Lock {
-    /// Of a recipe as its inputs are now.
+    /// The lock of a recipe as its inputs are now.
     pub(super) fn of(recipe: &Recipe, hashes: &mut Hashes) -> Result<Lock, HashError> {
         let mut inputs = Vec::new();
         if let Some((path, written)) = &recipe.model {

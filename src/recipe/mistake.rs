@@ -1,4 +1,4 @@
-//! What is wrong with a recipe: every mistake at once, each with its file and line.
+//! Mistakes in a recipe: every one at once, each with its file and line.
 
 use std::fmt;
 use std::path::Path;
@@ -14,7 +14,7 @@ pub(super) struct Location {
 }
 
 impl Location {
-    /// What relative paths of this file are relative to.
+    /// The directory that paths of this file are relative to.
     pub(super) fn directory(&self) -> &Path {
         self.file.parent().unwrap_or(Path::new(""))
     }
@@ -23,7 +23,7 @@ impl Location {
 /// Collects mistakes, and is the error that they make.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mistakes {
-    /// File, line, what is wrong.
+    /// File, line, message.
     all: Vec<(String, usize, String)>,
 }
 
@@ -45,7 +45,7 @@ impl Mistakes {
         self.all.is_empty()
     }
 
-    /// What is wrong, without files and lines.
+    /// The messages, without files and lines.
     pub fn messages(&self) -> impl Iterator<Item = &str> {
         self.all.iter().map(|(_, _, message)| message.as_str())
     }

@@ -13,14 +13,14 @@ use clap::{Arg, ArgAction, Command};
 use std::any::TypeId;
 use std::path::Path;
 
-/// Keys of a stage that are no options.
+/// Keys of a stage that are not options.
 const OWN_KEYS: [&str; 2] = ["kind", "input"];
 /// The option that every output has, which the runner chooses.
 const OUT: &str = "out";
 /// The option by which a stage that makes artifacts names its targets.
 pub(super) const TARGET: &str = "target";
 
-/// What stages can refer to.
+/// The stages and models that a stage can refer to.
 pub(super) struct Scope<'s> {
     /// Every stage, their options not yet read.
     pub(super) stages: &'s [RecipeStage],
@@ -64,7 +64,7 @@ impl Scope<'_> {
     }
 }
 
-/// What an option takes.
+/// Value of an option.
 enum Takes {
     Nothing,
     Number,
@@ -144,7 +144,7 @@ fn underscored(flag: &str) -> String {
     flag.replace('-', "_")
 }
 
-/// What may stand where a model is taken, and how it is called.
+/// The products that may stand where a model is taken, and their name in messages.
 type Models = (&'static [Product], &'static str);
 
 struct Reader<'r, 's> {
@@ -159,7 +159,8 @@ impl Reader<'_, '_> {
         self.choices.push(Choice { flag: flag.to_owned(), positional: false, place: place.clone(), value });
     }
 
-    /// Whether a key is the name of its option; where both the name and one of before are given, the latter is a mistake.
+    /// Whether a key is the name of its option; where both the name and one of before are given, the latter is a
+    /// mistake.
     fn is_its_name(&mut self, entry: &Entry, argument: &Arg, table: &Table) -> bool {
         let name = argument.get_long().unwrap_or_default();
         if same_key(name, &entry.key) || table.find(name).is_none() {

@@ -1,4 +1,4 @@
-//! What a run of a recipe would do: its stages in order, and which of them are done already.
+//! The plan of a recipe's run: its stages in order, and which of them are done already.
 
 use super::cache::{self, Hashes};
 use super::error::RecipeError;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub struct RunOptions {
     /// The recipe.
     pub recipe: PathBuf,
-    /// Below which outputs go.
+    /// Directory below which outputs go.
     pub out: PathBuf,
     /// Whether stages that are done run again.
     pub force: bool,
@@ -23,11 +23,11 @@ pub struct RunOptions {
     pub lock: bool,
     /// Whether it is written anew.
     pub update_lock: bool,
-    /// What holds for every stage; one that has a seed of its own starts from that.
+    /// Settings of every stage; a stage with a seed of its own starts from that.
     pub run: RunSettings,
 }
 
-/// A recipe, its lock and what is known of its inputs.
+/// A recipe, its lock and the hashes of its inputs.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) recipe: Recipe,
@@ -51,7 +51,7 @@ pub(super) fn prepare(options: &RunOptions) -> Result<Prepared, RecipeError> {
     Ok(Prepared { recipe, hashes, new_lock })
 }
 
-/// What a stage starts its random choices from.
+/// Seed of a stage.
 pub(super) fn seed(stage: &RecipeStage, default: u64) -> u64 {
     let own = stage.choices.iter().find(|choice| choice.flag == "seed");
     match own.map(|choice| &choice.value) {
@@ -78,7 +78,7 @@ pub struct PlannedStage {
     pub kind: &'static str,
     /// The stages and models that it reads.
     pub inputs: Vec<String>,
-    /// What it writes.
+    /// Path of its output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<PathBuf>,
     /// Whether it is done already.

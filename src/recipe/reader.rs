@@ -322,8 +322,8 @@ impl Reader<'_> {
         Some(Sample { prompt, tokens, device: found.ok()? })
     }
 
-    /// What can be told without work: each stage whose options can be used is asked in order, and what is known of its output
-    /// handed on.
+    /// Finds every fault that needs no work: each stage whose options can be used is checked in order, and the model
+    /// that it would make is handed on.
     fn check(&mut self, recipe: &Recipe, sample: Option<&Entry>) {
         let mut models = BTreeMap::new();
         for stage in recipe.stages.iter().filter(|stage| stage.sound) {
@@ -349,7 +349,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What the configuration of a model that is there says.
+    /// Learns the configuration of a model that is there.
     fn learn(&mut self, path: PathBuf, place: &Location, models: &mut BTreeMap<PathBuf, KnownModel>) {
         if models.contains_key(&path) {
             return;
@@ -361,7 +361,7 @@ impl Reader<'_> {
     }
 }
 
-/// Where a fault is, and what is said of it: at the option's key, which the message names, or else at the stage.
+/// Location and text of a fault: at the option's key, which the message names, or else at the stage.
 fn described(stage: &RecipeStage, fault: &Fault) -> (Location, String) {
     let message = chain(fault.error.as_ref());
     let of_option = || stage.choices.iter().filter(|choice| choice.flag == fault.option);

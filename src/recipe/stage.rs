@@ -1,6 +1,6 @@
-//! One stage of a recipe as it will run: a subcommand, its options, what it reads and what it makes. The options are
-//! those of the command line, asked of the subcommand's own clap definition, so that none is declared a second time; which
-//! kinds there are is said by the table of stages.
+//! One stage of a recipe as it will run: a subcommand, its options, inputs and output. The options are those of the
+//! command line, asked of the subcommand's own clap definition, so that none is declared a second time; which kinds
+//! there are is said by the table of stages.
 
 use super::mistake::Location;
 use crate::shell::Shell;
@@ -37,7 +37,7 @@ pub(super) enum Chosen {
     Set,
     /// Anything but a path.
     Text(String),
-    /// A target: what the option takes, and all that the target says.
+    /// A target: the value of the option, and the content of the target file.
     Target { argument: String, content: String },
     /// Something that is read; `written` as the recipe has it.
     Reads { source: Input, written: String },
@@ -72,7 +72,7 @@ pub(super) struct RecipeStage {
 }
 
 impl RecipeStage {
-    /// What people call it.
+    /// Name for people.
     pub(super) fn label(&self) -> String {
         match &self.target {
             Some(target) if self.one_of_several => format!("{}.{target}", self.name),

@@ -21,7 +21,7 @@ pub(super) fn validate(stage: &RecipeStage, table: &Table, command: &Command, mi
             _ => Vec::new(),
         };
         if error.kind() == ErrorKind::MissingRequiredArgument {
-            // A key that is there, or that `input` stands for, has been reported by what is wrong with it.
+            // A key that is there, or that `input` stands for, has been reported with its own fault.
             let stands_for = |flag: &String| stage.kind.inputs().first().is_some_and(|first| first == flag);
             let absent = |flag: &&String| !flag.starts_with('<') && !stands_for(flag) && table.find(flag).is_none();
             for flag in named.iter().filter(absent) {

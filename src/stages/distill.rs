@@ -71,7 +71,7 @@ pub struct Args {
     out: OutArg,
 }
 
-/// What was asked for.
+/// Checked options, and where to compute.
 pub struct Asked {
     options: TrainOptions,
     device: Device,

@@ -1,5 +1,5 @@
-//! Why a stage has no result: one error for all of them. What other rooms report passes through as they say it; the rest is
-//! what only a stage can see, since it has the models, the text and the options together.
+//! Why a stage has no result: one error for all of them. Errors of other rooms pass through with their texts; the rest
+//! only a stage can see, since it has the models, the text and the options together.
 
 use crate::allocate::plan::AllocationError;
 use crate::calibrate::CalibrateError;

@@ -77,10 +77,10 @@ pub struct Args {
     backend: BackendArg,
 }
 
-/// Heading of the options that say what is measured.
+/// Heading of the options for the measurement.
 const MEASURE: &str = "Measurement";
 
-/// What was asked for.
+/// Checked options, and where to compute.
 pub struct Asked {
     options: EvalOptions,
     device: Device,
@@ -90,7 +90,7 @@ pub struct Asked {
 pub struct Eval;
 
 impl Args {
-    /// Notes what the models of a plan do not agree with.
+    /// Notes faults that the models of a plan show.
     fn check(&self, known: &Known, faults: &mut Faults) {
         if let Some(reference) = &self.reference {
             faults.check("reference", same_vocabulary(known, ("model", &self.model.model), ("reference", reference)));

@@ -23,10 +23,10 @@ pub use work::{PruneOptions, memory_estimate, prune_directory};
 
 /// Set weights to zero in a pattern that sparse hardware runs
 ///
-/// Reads a Hugging Face directory and writes one with the same names and types, in which at most N of every M weights along
-/// the input dimension are not zero, and a slmc.json that says which matrices are. `slmc quantize` keeps the zeros, and
-/// `slmc compile` stores 2:4 matrices compressed: 5 bits a weight in w8, 3.25 in w4.
-/// One-shot 2:4 costs far more quality than 4 bits do: --recover trains some of it back; measure with `slmc eval`.
+/// Reads a Hugging Face directory and writes one with the same names and types, in which at most N of every M weights
+/// along the input dimension are not zero, and a slmc.json that says which matrices are. `slmc quantize` keeps the
+/// zeros, and `slmc compile` stores 2:4 matrices compressed: 5 bits a weight in w8, 3.25 in w4. One-shot 2:4 costs far
+/// more quality than 4 bits do: --recover trains some of it back; measure with `slmc eval`.
 #[derive(Debug, clap::Args)]
 #[command(
     mut_args(with_defaults(&Settings::RECOVER)),
@@ -79,23 +79,23 @@ struct PatternArgs {
 
     /// Score: magnitude, wanda or sparsegpt
     ///
-    /// magnitude: the size of a weight; with --calibration the report weighs the loss by the inputs too. wanda: the size times
-    /// the root mean square of the weight's input over the calibration text. sparsegpt: the loss that removing a weight costs
-    /// once the weights after it compensate, layer by layer, with --refit.
+    /// magnitude: the size of a weight; with --calibration the report weighs the loss by the inputs too. wanda: the
+    /// size times the root mean square of the weight's input over the calibration text. sparsegpt: the loss that
+    /// removing a weight costs once the weights after it compensate, layer by layer, with --refit.
     #[arg(long, value_name = "METHOD")]
     method: Method,
 
     /// ffn, attention, conv, all or a glob
     ///
-    /// The linears to prune. Repeatable, everything that matches is pruned. all: every linear in a layer. A glob is over names such as
-    /// layers.3.ffn.up. Embedding tables stay dense.
+    /// The linears to prune. Repeatable, everything that matches is pruned. all: every linear in a layer. A glob is
+    /// over names such as layers.3.ffn.up. Embedding tables stay dense.
     #[arg(long, value_name = "PATTERN", default_value = "ffn")]
     only: Vec<String>,
 
     /// Refit the remaining weights by least squares
     ///
-    /// To the outputs of the original, every row exactly, layer by layer on the inputs of the pruned model. sparsegpt does so unless
-    /// --no-refit is given.
+    /// To the outputs of the original, every row exactly, layer by layer on the inputs of the pruned model. sparsegpt
+    /// does so unless --no-refit is given.
     #[arg(long, conflicts_with = "no_refit")]
     refit: bool,
 
@@ -105,12 +105,13 @@ struct PatternArgs {
 
     /// Most of its output's energy a linear may lose
     ///
-    /// A share between 0 and 1, over the calibration text; a linear that would lose more stays dense. With sparsegpt or --refit, which measure it.
+    /// A share between 0 and 1, over the calibration text; a linear that would lose more stays dense. With sparsegpt or
+    /// --refit, which measure it.
     #[arg(long, value_name = "SHARE")]
     most_missed: Option<f64>,
 }
 
-/// What was asked for.
+/// Checked options, and where to compute.
 pub struct Asked {
     options: PruneOptions,
     device: Device,
@@ -124,7 +125,7 @@ impl Args {
         self.pattern.refit || (self.pattern.method == Method::SparseGpt && !self.pattern.no_refit)
     }
 
-    /// What to calibrate with; a method that does not look at inputs needs nothing.
+    /// Calibration text; `None` for a method that does not look at inputs.
     fn source(&self, seed: u64) -> Option<Source> {
         match &self.calibration.calibration {
             Some(path) => Some(Source::File { path: path.to_path_buf(), field: self.text.field.clone() }),
@@ -135,7 +136,7 @@ impl Args {
     fn check_most_missed(&self, faults: &mut Faults) {
         let Some(share) = self.pattern.most_missed else { return };
         if !(0.0..=1.0).contains(&share) {
-            let error = anyhow!("--most-missed {share} is no share; pass a number between 0 and 1");
+            let error = anyhow!("--most-missed {share} is not a share; pass a number between 0 and 1");
             faults.add("most-missed", error);
         }
         if !(self.pattern.refit || self.pattern.method == Method::SparseGpt) {
@@ -154,7 +155,7 @@ impl Args {
         }
         let selected = faults.check("only", select(&model.spec, &self.pattern.only))?;
         faults.check("pattern", check(&model.spec, &selected, self.pattern.pattern))?;
-        // With --most-missed only the work says which stay dense.
+        // With --most-missed the set of dense matrices is known only after the work.
         let sparsity = model.sparsity.clone().filter(|_| self.pattern.most_missed.is_none()).map(|mut sparsity| {
             sparsity.extend(selected.iter().map(|id| (*id, self.pattern.pattern)));
             sparsity

@@ -34,7 +34,7 @@ use std::path::PathBuf;
 pub use sweep::sweep_directory;
 pub use work::quantize_directory;
 
-/// What was asked for.
+/// Checked options, and where to compute.
 pub struct Asked {
     options: QuantizeOptions,
     /// Where the frontier is drawn, if that is asked for instead of a model.
@@ -102,9 +102,9 @@ impl Args {
         if let Some(sparsity) = &model.sparsity {
             plan(sparsity)?;
         } else if plan(&Sparsity::new()).is_err() {
-            // What an earlier stage prunes is not known yet, and can only make it smaller.
+            // Sparsity of an earlier stage is not known yet, and can only make the model smaller.
             let pinned = assign(&model.spec, Preset::W8, &self.schemes.keep)?;
-            // What is in two parts is not stored as 2:4.
+            // A matrix in two parts is not stored as 2:4.
             let whole = pinned.iter().filter(|(_, scheme)| scheme.storage(None).is_some());
             plan(&whole.map(|(id, _)| (*id, NmPattern::TWO_OF_FOUR)).collect())?;
         }

@@ -47,7 +47,7 @@ pub struct Args {
     out: OutArg,
 }
 
-/// What was asked for.
+/// Checked options, and where to compute.
 pub struct Asked {
     options: TrainOptions,
     device: Device,
@@ -81,7 +81,7 @@ impl Stage for Train {
         let spec = planned.map(|model| &model.spec);
         check(&options.settings, &options.data, options.task, spec, false, &mut faults);
         let device = faults.check("backend", args.backend.device());
-        // A bare encoder is given a classifier for labels that only the data says.
+        // A bare encoder is given a classifier for labels that only the data has.
         let same = |model: &&KnownModel| options.task.is_none() || !matches!(model.spec.head, Head::Hidden);
         let makes = planned.filter(same).cloned();
         Resolved::new(device.map(|device| Asked { options, device }), makes, faults)

@@ -1,4 +1,5 @@
-//! The work of `slmc train` and `slmc distill`: a start, optionally a teacher, data; a clean Hugging Face directory out.
+//! The work of `slmc train` and `slmc distill`: a start, optionally a teacher, data; a clean Hugging Face directory
+//! out.
 
 use crate::disk::atomic;
 use crate::disk::hash::{HashError, hex};
@@ -39,22 +40,22 @@ pub enum Start {
     Layers(Vec<usize>),
 }
 
-/// What `slmc train` and `slmc distill` do.
+/// Options of `slmc train` and `slmc distill`, checked.
 #[derive(Clone, Debug)]
 pub struct TrainOptions {
     /// The student.
     pub start: Start,
-    /// Whom it learns from.
+    /// Teacher directory.
     pub teacher: Option<PathBuf>,
     /// Teacher layer for each student layer; spread evenly if absent.
     pub layer_map: Option<Vec<usize>>,
     /// Directory with tokenizer.json; the start's, or the teacher's, if absent.
     pub tokenizer: Option<PathBuf>,
-    /// What to train on.
+    /// Training data.
     pub data: Data,
-    /// What the model is for, if absent.
+    /// Objective; the model's own if absent.
     pub task: Option<TrainTask>,
-    /// The run.
+    /// Settings of the run.
     pub settings: Settings,
     /// Directory to write.
     pub out: PathBuf,
@@ -110,7 +111,7 @@ pub fn train(options: &TrainOptions, device: &Device, progress: &dyn Progress) -
     Ok(report)
 }
 
-/// What is trained, from what, and on what.
+/// Student, teacher and data.
 struct Work<'o> {
     options: &'o TrainOptions,
     student: Model,
@@ -150,7 +151,7 @@ impl<'o> Work<'o> {
         Ok(Work { options, student, teacher, sparsity, task, samples })
     }
 
-    /// What decides the trained values.
+    /// Everything that decides the trained values.
     fn identity(&self, inputs: &Inputs, device: &Device) -> Result<Value, HashError> {
         let Work { options, student, .. } = self;
         let tokenizer = student.companions.find(TOKENIZER_FILE).map(Companion::sha256).transpose()?;
@@ -248,7 +249,7 @@ pub fn sparsity_of_layers(of_teacher: Sparsity, layers: &[usize]) -> Sparsity {
     of_teacher.into_iter().filter_map(taken).collect()
 }
 
-/// The tokenizer and what else travels with the student: as asked for, else its own, else the teacher's.
+/// The tokenizer and the other files that travel with the student: as asked for, else its own, else the teacher's.
 fn companions(
     options: &TrainOptions,
     student: &Model,

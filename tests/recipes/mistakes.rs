@@ -188,7 +188,7 @@ backend = "gpu"
         "22: pruning needs about 67414592 bytes of memory, --max-ram allows 1048576; raise it or take a smaller model",
         "28: --warm-up is an option of training; add --recover --data FILE, or leave it out",
         "29: pruning needs about 67414592 bytes of memory, --max-ram allows 1048576; raise it or take a smaller model",
-        "34: --most-missed 1.5 is no share; pass a number between 0 and 1",
+        "34: --most-missed 1.5 is not a share; pass a number between 0 and 1",
         "34: --most-missed needs the outputs, which wanda alone does not look at; add --refit",
         "37: `warm_up` is 2; expected 0 to 1",
         "38: `checkpoint_every` is 0; expected at least 1",

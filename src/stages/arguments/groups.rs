@@ -1,5 +1,5 @@
-//! Options that several commands share, each declared once and flattened, and the headings of the help. A group sets its own
-//! heading, so the order of the fields of a command's `Args` is the order of the sections of its help.
+//! Options that several commands share, each declared once and flattened, and the headings of the help. A group sets
+//! its own heading, so the order of the fields of a command's `Args` is the order of the sections of its help.
 
 use super::{AnyModel, DenseModel, ModelOrArtifact, ReadFile, TargetName};
 use crate::model::device::{UnknownBackend, device};
@@ -7,23 +7,23 @@ use burn::tensor::Device;
 use clap::Arg;
 use std::path::PathBuf;
 
-/// What is read and what is written.
+/// Inputs and outputs.
 pub const MODEL_AND_OUTPUT: &str = "Model and output";
-/// Which matrix gets how many bits.
+/// Bits of every matrix.
 pub const SCHEMES: &str = "Schemes";
-/// How integers are found.
+/// Solver of the integers.
 pub const ROUNDING: &str = "Rounding";
-/// Which weights are set to zero.
+/// Choice of the weights to set to zero.
 pub const PATTERN: &str = "Pattern";
-/// Text by which inputs are weighed.
+/// Text that inputs are measured on.
 pub const CALIBRATION: &str = "Calibration";
 /// Text to train or measure on.
 pub const DATA: &str = "Data";
-/// How to train.
+/// Settings of a training run.
 pub const TRAINING: &str = "Training";
 /// The device that the result is for.
 pub const TARGET: &str = "Target";
-/// Where this machine computes.
+/// Backend of this machine.
 pub const COMPUTATION: &str = "Computation on this machine";
 
 /// Renames the section of the model, for commands that write nothing.
@@ -76,7 +76,8 @@ pub struct TokenizerArg {
     /// Directory with tokenizer.json [default: the model's]
     ///
     /// For a model without one: a configuration to train from, or an artifact that was compiled with --device-only.
-    /// `generate --chat` takes the chat template from there too. `distill` looks beside the student, then beside the teacher.
+    /// `generate --chat` takes the chat template from there too. `distill` looks beside the student, then beside the
+    /// teacher.
     #[arg(long, value_name = "DIR", help_heading = MODEL_AND_OUTPUT)]
     pub tokenizer: Option<AnyModel>,
 }
@@ -87,8 +88,8 @@ pub struct TokenizerArg {
 pub struct TextArgs {
     /// JSONL key of the text; plain text has none
     ///
-    /// A file with one JSON object per line needs it. Where every text has a label it is `text` by default, and `prompt` for
-    /// `eval --task generate`.
+    /// A file with one JSON object per line needs it. Where every text has a label it is `text` by default, and
+    /// `prompt` for `eval --task generate`.
     #[arg(long, value_name = "KEY")]
     pub field: Option<String>,
 
@@ -105,8 +106,8 @@ pub struct TextArgs {
 pub struct CalibrationArgs {
     /// Text to calibrate with; JSONL needs --field
     ///
-    /// Without it a decoder samples text from itself, and an encoder uses the text that ships with slmc. Methods that do not
-    /// look at inputs read nothing.
+    /// Without it a decoder samples text from itself, and an encoder uses the text that ships with slmc. Methods that
+    /// do not look at inputs read nothing.
     #[arg(long, value_name = "TEXT")]
     pub calibration: Option<ReadFile>,
 }
@@ -122,7 +123,7 @@ pub struct TargetArg {
     pub target: TargetName,
 }
 
-/// What the f32 model computes with.
+/// The backend that the f32 model computes with.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = COMPUTATION)]
 pub struct BackendArg {

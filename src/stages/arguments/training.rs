@@ -10,7 +10,7 @@ use crate::train::settings::{LossWeights, Settings};
 use anyhow::anyhow;
 use clap::Arg;
 
-/// How to train. The defaults differ from command to command; [`with_defaults`] puts them into the help.
+/// Settings of a training run. The defaults differ from command to command; [`with_defaults`] puts them into the help.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = TRAINING)]
 pub struct TrainingArgs {
@@ -30,8 +30,8 @@ pub struct TrainingArgs {
 
     /// Peak learning rate
     ///
-    /// Reached after the warm-up; a cosine then takes it down, to a tenth in `train`, `distill` and `prune --recover`, to zero
-    /// in `quantize --qat`.
+    /// Reached after the warm-up; a cosine then takes it down, to a tenth in `train`, `distill` and `prune --recover`,
+    /// to zero in `quantize --qat`.
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
 
@@ -51,8 +51,8 @@ pub struct TrainingArgs {
 
     /// Micro-batches per step
     ///
-    /// Each runs on a thread of its own where there are threads; their gradients are summed in a fixed order, so this number
-    /// is part of the result, and --threads is not.
+    /// Each runs on a thread of its own where there are threads; their gradients are summed in a fixed order, so this
+    /// number is part of the result, and --threads is not.
     #[arg(long, value_name = "N")]
     pieces: Option<usize>,
 
@@ -128,7 +128,7 @@ pub fn with_defaults(settings: &Settings) -> impl FnMut(Arg) -> Arg + use<> {
     }
 }
 
-/// What the distance between hidden states is.
+/// Distance between hidden states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum HiddenLoss {
     Relative,
@@ -210,12 +210,12 @@ impl DataArgs {
     }
 }
 
-/// What the options of a retraining are checked against.
+/// The context in which the options of a retraining are checked.
 #[derive(Clone, Copy)]
 pub struct Switch<'s> {
     /// Whether there is training.
     pub on: bool,
-    /// The option that asks for it.
+    /// The option that asks for training.
     pub option: &'s str,
     /// `--field`.
     pub field: Option<&'s str>,
@@ -225,14 +225,14 @@ pub struct Switch<'s> {
     pub spec: Option<&'s ModelSpec>,
 }
 
-/// Notes every setting that cannot be.
+/// Notes every impossible setting.
 pub fn check_settings(settings: &Settings, faults: &mut Faults) {
     for error in settings.faults() {
         faults.add(option_of(error.key), error);
     }
 }
 
-/// The option that a setting is from.
+/// The option of a setting.
 fn option_of(setting: &'static str) -> &'static str {
     match setting {
         "learning_rate" => "learning-rate",
@@ -266,8 +266,8 @@ impl RetrainArgs {
         matches!(&self.data[..], [text] if text.is_self())
     }
 
-    /// Notes options that only mean something with `switch` (`--qat`, `--recover`), a key for text that is not read, settings
-    /// that cannot be, and samples of a model that cannot make any.
+    /// Notes options that only mean something with `switch` (`--qat`, `--recover`), a key for text that is not read,
+    /// impossible settings, and samples of a model that cannot make any.
     pub fn check(&self, asked: &Switch<'_>, settings: &Settings, faults: &mut Faults) {
         let Switch { on, option, field, calibrated, spec } = *asked;
         if !on && !self.data.is_empty() {

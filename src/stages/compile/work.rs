@@ -22,14 +22,14 @@ use slm_runtime::format::artifact::ArtifactView;
 use std::io::Write;
 use std::path::PathBuf;
 
-/// What `slmc compile` does.
+/// Options of `slmc compile`, checked.
 #[derive(Clone, Debug)]
 pub struct CompileOptions {
     /// Quantized directory.
     pub model: PathBuf,
     /// Artifact to write.
     pub out: PathBuf,
-    /// For which device.
+    /// Target device.
     pub target: Target,
     /// Positions; the model's maximum if absent.
     pub context: Option<usize>,
@@ -44,7 +44,7 @@ pub struct CompileReport {
     pub target: String,
     /// Layout of its weights.
     pub layout: &'static str,
-    /// What it takes of flash and RAM.
+    /// Flash and RAM that it takes.
     #[serde(flatten)]
     pub footprint: Footprint,
     /// Arena, cache and stack.

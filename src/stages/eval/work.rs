@@ -18,7 +18,7 @@ use serde::Serialize;
 use slm_runtime::sample::random_u64;
 use std::path::PathBuf;
 
-/// What `--task` takes.
+/// Values of `--task`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum TaskChoice {
     /// Perplexity and divergence of next-token predictions
@@ -33,7 +33,7 @@ pub enum TaskChoice {
     Generate,
 }
 
-/// What `slmc eval` measures.
+/// Options of `slmc eval`, checked.
 #[derive(Clone, Debug)]
 pub struct EvalOptions {
     /// Artifact or directory.
@@ -42,7 +42,7 @@ pub struct EvalOptions {
     pub reference: Option<PathBuf>,
     /// Text.
     pub data: PathBuf,
-    /// What the model is for, if absent.
+    /// Task; the model's own if absent.
     pub task: Option<TaskChoice>,
     /// Tokens of a window.
     pub window: usize,
@@ -54,7 +54,7 @@ pub struct EvalOptions {
     pub label_field: String,
     /// Directory with a tokenizer for artifacts that carry none.
     pub tokenizer: Option<PathBuf>,
-    /// Of the choice of tokens to hide.
+    /// Seed of the choice of tokens to hide.
     pub seed: u64,
     /// Most tokens of a generated answer.
     pub answer_tokens: usize,
@@ -64,15 +64,15 @@ pub struct EvalOptions {
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum EvalReport {
-    /// Of a language model.
+    /// Report of a language model.
     Lm(LmReport),
-    /// Of a masked language model.
+    /// Report of a masked language model.
     Mlm(MlmReport),
-    /// Of a classifier.
+    /// Report of a classifier.
     Classify(ClassifyReport),
-    /// Of a sentence encoder.
+    /// Report of a sentence encoder.
     Embed(EmbedReport),
-    /// Of a decoder that answers prompts.
+    /// Report of a decoder that answers prompts.
     Answers(AnswersReport),
 }
 

@@ -1,5 +1,5 @@
-//! The work of `slmc prune`: a dense directory in, a dense directory with zeros out, and a report of what went from every matrix.
-//! The result is a plain Hugging Face directory; only its slmc.json says which matrices are sparse.
+//! The work of `slmc prune`: a dense directory in, a dense directory with zeros out, and a report of the zeros of every
+//! matrix. The result is a plain Hugging Face directory; only its slmc.json says which matrices are sparse.
 
 use super::report::PruneReport;
 use crate::calibrate::collect;
@@ -27,26 +27,26 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// What `slmc prune` does.
+/// Options of `slmc prune`, checked.
 #[derive(Clone, Debug)]
 pub struct PruneOptions {
     /// Dense directory.
     pub model: PathBuf,
-    /// Where to.
+    /// Directory to write.
     pub out: PathBuf,
-    /// How many weights stay of how many.
+    /// N:M pattern.
     pub pattern: NmPattern,
-    /// How they are scored.
+    /// Score of the weights.
     pub method: Method,
-    /// Whether what stays is fitted anew.
+    /// Whether the remaining weights are refitted.
     pub refit: bool,
     /// Leave a linear dense where more than this share of its output's energy would be missed; layer by layer only.
     pub most_missed: Option<f64>,
     /// Which linears: globs, ffn, attention, all.
     pub only: Vec<String>,
-    /// What to calibrate with; magnitude needs none, and with one reports importance as well.
+    /// Calibration text; magnitude needs none, and with one reports importance as well.
     pub source: Option<Source>,
-    /// Training of what is left, where it is asked for.
+    /// Training of the remaining weights, where asked for.
     pub recover: Option<Retrain>,
 }
 
@@ -75,10 +75,10 @@ pub fn prune_directory(
     Ok(report)
 }
 
-/// What is pruned, and by what.
+/// The model to prune, and everything that decides how.
 struct Work<'o> {
     options: &'o PruneOptions,
-    /// As it came.
+    /// The model as it came.
     model: Model,
     /// Patterns of the matrices that are not pruned.
     sparsity: Sparsity,
@@ -103,7 +103,7 @@ impl Pruned {
 }
 
 impl<'o> Work<'o> {
-    /// Opens the model, selects, and reads or samples what to calibrate with.
+    /// Opens the model, selects, and reads or samples the calibration text.
     fn open(options: &'o PruneOptions, progress: &dyn Progress) -> Result<Self, StageError> {
         let path = &options.model;
         let input = formats::open(path)?;
@@ -116,7 +116,7 @@ impl<'o> Work<'o> {
         let mut sparsity = input.recorded_sparsity()?;
         sparsity.retain(|id, _| !selected.contains(id));
         let model = input.model()?;
-        // What slmc.json said of other matrices it will say again.
+        // Sparsity that slmc.json records for other matrices is recorded again.
         model.check_sparsity(&sparsity)?;
         let calibration = match &options.source {
             None => None,
@@ -125,7 +125,7 @@ impl<'o> Work<'o> {
         Ok(Work { options, model, sparsity, selected, shapes, calibration })
     }
 
-    /// Sets weights to zero, layer by layer where the others make up for it.
+    /// Sets weights to zero, layer by layer where the others compensate.
     fn prune(&self, device: &Device, progress: &dyn Progress) -> Result<Pruned, StageError> {
         let PruneOptions { pattern, method, refit, most_missed, .. } = *self.options;
         let (model, selected) = (self.model.clone(), &self.selected[..]);
@@ -152,7 +152,7 @@ impl<'o> Work<'o> {
         Ok(Pruned { model, sparsity, matrices })
     }
 
-    /// Trains the weights that are left, the model before pruning being the teacher; masks of every sparse matrix are held.
+    /// Trains the remaining weights, the model before pruning being the teacher; masks of every sparse matrix are held.
     fn recover(
         &self,
         retrain: &Retrain,
@@ -181,7 +181,7 @@ impl<'o> Work<'o> {
         Ok((report, resume))
     }
 
-    /// What decides the values of a recovery.
+    /// Everything that decides the values of a recovery.
     fn identity(&self, retrain: &Retrain, device: &Device) -> Result<Value, HashError> {
         let options = self.options;
         Ok(json!({
@@ -245,8 +245,8 @@ fn provenance(options: &PruneOptions, report: &PruneReport, sparsity: &Sparsity)
     Ok(of_weights("prune", &inputs(options)?, settings, sparsity, metrics))
 }
 
-/// Bytes of memory that pruning takes at most, by rule of thumb: the f32 model of the calibration, the pruned weights, one
-/// matrix of each kind in work.
+/// Bytes of memory that pruning takes at most, by rule of thumb: the f32 model of the calibration, the pruned weights,
+/// one matrix of each kind in work.
 pub fn memory_estimate(spec: &ModelSpec) -> u64 {
     let largest = spec.matrices().iter().map(|(_, rows, columns)| (rows * columns) as u64).max().unwrap_or(0);
     8 * spec.parameter_count() + 16 * largest + spec.vocabulary as u64 * 256 * 4 + (64 << 20)

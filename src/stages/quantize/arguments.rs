@@ -20,9 +20,9 @@ use std::str::FromStr;
 
 /// Round a checkpoint's weights to 8 and 4 bits
 ///
-/// Reads a Hugging Face directory and writes a quantized one: integers, scales, tokenizer, and slmc.json, which says how it
-/// was made. Scales and integers are chosen to keep the outputs on the calibration text. `slmc compile` takes the result;
-/// `slmc eval` measures it.
+/// Reads a Hugging Face directory and writes a quantized one: integers, scales, tokenizer, and slmc.json, which says
+/// how it was made. Scales and integers are chosen to keep the outputs on the calibration text. `slmc compile` takes
+/// the result; `slmc eval` measures it.
 #[derive(Debug, clap::Args)]
 #[command(
     mut_args(with_defaults(&Settings::QAT)),
@@ -61,15 +61,16 @@ pub struct Args {
 
     /// Train after gptq, N tokens a calibration token
     ///
-    /// Integers, scales and norms are trained on the grid, the checkpoint being the teacher. N tokens per token of the calibration: over it and, for decoders, three times as many
-    /// tokens that the model samples from itself. 0: no training. Without it 16 for decoders of up to 32 M parameters, 0 for
-    /// others.
+    /// Integers, scales and norms are trained on the grid, the checkpoint being the teacher. N tokens per token of the
+    /// calibration: over it and, for decoders, three times as many tokens that the model samples from itself. 0: no
+    /// training. Without it 16 for decoders of up to 32 M parameters, 0 for others.
     #[arg(long, value_name = "N", conflicts_with = "qat", help_heading = TRAINING)]
     pub(super) tune: Option<usize>,
 
     /// Quantization-aware training on --data
     ///
-    /// Trains integers and scales on the grid, from what --method has rounded, the checkpoint itself being the teacher.
+    /// Trains integers and scales on the grid, from the values that --method has rounded, the checkpoint being the
+    /// teacher.
     #[arg(long, requires = "data", help_heading = TRAINING)]
     pub(super) qat: bool,
 
@@ -93,9 +94,9 @@ pub struct Args {
 pub(super) struct SchemeArgs {
     /// Bits of every matrix: a named mix, or auto within a budget
     ///
-    /// w8: every matrix 8 bits. mixed: feed-forward networks 4 bits, everything else 8. w4: linears, token table and LM head 4
-    /// bits; position and type tables, pooler, classifier and MLM transform 8. auto: chosen for every matrix by measurement,
-    /// within --budget or --bits-per-weight.
+    /// w8: every matrix 8 bits. mixed: feed-forward networks 4 bits, everything else 8. w4: linears, token table and LM
+    /// head 4 bits; position and type tables, pooler, classifier and MLM transform 8. auto: chosen for every matrix by
+    /// measurement, within --budget or --bits-per-weight.
     #[arg(long, value_name = "w8|mixed|w4|auto", required_unless_present = "sweep")]
     pub(super) scheme: Option<Scheme>,
 
@@ -113,26 +114,27 @@ pub(super) struct SchemeArgs {
 
     /// Another scheme for the matrices that match PATTERN
     ///
-    /// Repeatable, the last match wins. PATTERN is a glob over names such as layers.3.attn.q, embed.token, head.lm, or one of
-    /// embedding, attention, conv (short convolutions), ffn, head. SCHEME is w8 or w4; of a token table or LM head also
-    /// w8:ROWS+w4, the first ROWS tokens 8 bits and the others 4, since vocabularies begin with their frequent tokens. w4.g64
-    /// and w3.g32 take fewer bytes than w4, and run on the portable kernel alone: for --target generic.
+    /// Repeatable, the last match wins. PATTERN is a glob over names such as layers.3.attn.q, embed.token, head.lm, or
+    /// one of embedding, attention, conv (short convolutions), ffn, head. SCHEME is w8 or w4; of a token table or LM
+    /// head also w8:ROWS+w4, the first ROWS tokens 8 bits and the others 4, since vocabularies begin with their
+    /// frequent tokens. w4.g64 and w3.g32 take fewer bytes than w4, and run on the portable kernel alone: for --target
+    /// generic.
     #[arg(long, value_name = "PATTERN=SCHEME")]
     pub(super) keep: Vec<Keep>,
 
     /// Activation width of the linears matching PATTERN
     ///
-    /// Repeatable, the last match wins. a8: one scale per token and 8 bits. a16: 16 bits, as two passes of the same kernels
-    /// over the same weights; the weights take no more bytes. Without the option `auto` decides for every matrix; with the
-    /// other schemes a decoder takes 16 bits throughout where 8 would err by more than 4e-4 of the outputs' energy on its
-    /// calibration, or on 256 tokens of a text that ships with slmc. '*=a8' keeps 8.
+    /// Repeatable, the last match wins. a8: one scale per token and 8 bits. a16: 16 bits, as two passes of the same
+    /// kernels over the same weights; the weights take no more bytes. Without the option `auto` decides for every
+    /// matrix; with the other schemes a decoder takes 16 bits throughout where 8 would err by more than 4e-4 of the
+    /// outputs' energy on its calibration, or on 256 tokens of a text that ships with slmc. '*=a8' keeps 8.
     #[arg(long, value_name = "PATTERN=a8|a16")]
     pub(super) activations: Vec<Activations>,
 
     /// Measure the whole frontier of mixes, and write no model
     ///
-    /// From 4 bits everywhere to 8 bits everywhere. Prints bytes against cost for the best mixes and the named ones, and the
-    /// cost of every matrix alone.
+    /// From 4 bits everywhere to 8 bits everywhere. Prints bytes against cost for the best mixes and the named ones,
+    /// and the cost of every matrix alone.
     #[arg(long, conflicts_with_all = ["scheme", "budget", "bits_per_weight", "qat", "out"])]
     pub(super) sweep: bool,
 
@@ -149,21 +151,21 @@ pub(super) struct SchemeArgs {
 pub(super) struct RoundingArgs {
     /// Solver: rtn, search or gptq
     ///
-    /// rtn: to nearest on searched scales, without calibration. search: the same with scales that weigh every input by its
-    /// mean square over the calibration text. gptq: with the second moments of the inputs, layer by layer, later matrices
-    /// compensating for the errors of earlier ones.
+    /// rtn: to nearest on searched scales, without calibration. search: the same with scales that weigh every input by
+    /// its mean square over the calibration text. gptq: with the second moments of the inputs, layer by layer, later
+    /// matrices compensating for the errors of earlier ones.
     #[arg(long, value_name = "METHOD", default_value = "gptq")]
     pub(super) method: Method,
 
     /// Move activation outliers into weights before rounding
     ///
-    /// Where that changes nothing in exact arithmetic: from norms into the linears that read them, from up into down of gated
-    /// networks, from value into output; never for post-norm layers, never into a tied head.
+    /// Where that changes nothing in exact arithmetic: from norms into the linears that read them, from up into down of
+    /// gated networks, from value into output; never for post-norm layers, never into a tied head.
     #[arg(long)]
     pub(super) equalize: bool,
 }
 
-/// What `--scheme` takes.
+/// Values of `--scheme`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scheme {
     /// One of the mixes.
@@ -209,7 +211,7 @@ impl Args {
         }
     }
 
-    /// What to calibrate with.
+    /// Calibration text.
     pub(super) fn source(&self, seed: u64) -> Source {
         let field = self.text.field.clone();
         match &self.calibration.calibration {

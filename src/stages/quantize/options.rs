@@ -1,4 +1,4 @@
-//! What `slmc quantize` is asked for once everything was checked, and what of it decides the integers.
+//! The checked options of `slmc quantize`, and the fingerprint of those that decide the integers.
 
 use crate::disk::hash::HashError;
 use crate::machine::{cpu_features, tool};
@@ -12,12 +12,12 @@ use serde_json::json;
 use slm_runtime::layout::Layout;
 use std::path::PathBuf;
 
-/// What `slmc quantize` does.
+/// Options of `slmc quantize`, checked.
 #[derive(Clone, Debug)]
 pub struct QuantizeOptions {
     /// Dense directory.
     pub model: PathBuf,
-    /// Where to.
+    /// Directory to write.
     pub out: PathBuf,
     /// Mix of schemes.
     pub mix: Mix,
@@ -27,19 +27,19 @@ pub struct QuantizeOptions {
     pub activations: Vec<Activations>,
     /// Whether outliers are moved from inputs into weights where the graph allows it.
     pub equalize: bool,
-    /// How integers are found.
+    /// Solver for the integers.
     pub method: Method,
-    /// What to calibrate with; `rtn` needs nothing.
+    /// Calibration text; `rtn` reads none.
     pub source: Source,
-    /// Of the draws of an allocation.
+    /// Seed of an allocation's draws.
     pub seed: u64,
-    /// Tokens of it.
+    /// Tokens of the calibration.
     pub calibration_tokens: usize,
     /// Name of the target whose packing the sizes are for.
     pub target: String,
-    /// Its layout.
+    /// Layout of that target.
     pub layout: Layout,
-    /// Tokens per token of the calibration that tune what gptq has rounded; by
+    /// Tokens per token of the calibration for tuning after gptq; by
     /// [`crate::quantize::training_data::default_tuning`] if absent.
     pub tune: Option<usize>,
     /// Training on the grid, where it is asked for; it takes the place of tuning.
@@ -47,7 +47,7 @@ pub struct QuantizeOptions {
 }
 
 impl QuantizeOptions {
-    /// What decides the integers of a run.
+    /// Everything that decides the integers of a run.
     pub(super) fn identity(&self, device: &Device) -> Result<serde_json::Value, HashError> {
         Ok(json!({
             "tool": tool(),

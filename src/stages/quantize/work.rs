@@ -1,8 +1,8 @@
-//! The work of `slmc quantize`: a dense directory in, a quantized directory out, and a report of what was done to every matrix.
+//! The work of `slmc quantize`: a dense directory in, a quantized directory out, and a report of every matrix.
 //! The steps, over one value that grows ([`Work`], then [`Rounded`] beside it):
 //!
 //! ```text
-//! open ─> calibrate ─> choose widths ─> equalize      what is rounded, and by what
+//! open ─> calibrate ─> choose widths ─> equalize      the model and its statistics
 //!      ─> search (auto) ─> round ─> train ─> widen (auto) ─> report, write
 //! ```
 
@@ -78,7 +78,7 @@ pub fn quantize_directory(
     Ok(report)
 }
 
-/// What every step is given.
+/// Inputs of every step.
 #[derive(Clone, Copy)]
 struct Run<'o> {
     options: &'o QuantizeOptions,
@@ -86,15 +86,15 @@ struct Run<'o> {
     progress: &'o dyn Progress,
 }
 
-/// What is rounded, and by what.
+/// The model to round, and everything that decides how.
 struct Work<'o> {
     run: Run<'o>,
     /// Dense; equalized where that was asked for.
     model: Model,
     sparsity: Sparsity,
-    /// Of `auto`, what is allocated.
+    /// The allocation problem of `auto`.
     plan: Option<Plan>,
-    /// Of a named mix, the scheme of every matrix.
+    /// Scheme of every matrix in a named mix.
     preset: Assignment,
     calibration: Calibration,
     /// Measured where nothing was asked for.
@@ -106,7 +106,7 @@ struct Work<'o> {
 }
 
 impl<'o> Work<'o> {
-    /// Opens the model and refuses what can be refused without work.
+    /// Opens the model; everything that can be refused without work is refused here.
     fn open(run: Run<'o>) -> Result<Self, StageError> {
         let options = run.options;
         let input = formats::open(&options.model)?;
@@ -145,7 +145,7 @@ impl<'o> Work<'o> {
         Ok(work)
     }
 
-    /// Tokenizer and chat template travel with the model; what they cannot be used for later is refused now.
+    /// Tokenizer and chat template travel with the model; one that could not be used later is refused now.
     fn check_text(&self) -> Result<(), StageError> {
         match Tokenizer::of(&self.model.companions) {
             Ok(tokenizer) => drop(tokenizer.check(self.model.spec.vocabulary)?),
@@ -174,7 +174,7 @@ impl<'o> Work<'o> {
         Ok(stored_tensors(spec, schemes, &self.sparsity, self.run.options.layout, spec.context, true)?)
     }
 
-    /// Reads or samples what to calibrate with, where something looks at it.
+    /// Reads or samples the calibration text, where a step needs it.
     fn calibrate(&mut self) -> Result<(), StageError> {
         let Run { options, progress, .. } = self.run;
         if options.method != Method::Rtn || options.qat.is_some() || self.plan.is_some() || options.equalize {
@@ -202,7 +202,7 @@ impl<'o> Work<'o> {
         if options.equalize {
             let schemes = match &self.plan {
                 None => self.preset.clone(),
-                // What is chosen later is not known yet: outliers are weighed as 4 bits would feel them.
+                // The schemes are not known yet: outliers are weighed by their effect on 4 bits.
                 Some(_) => Preset::W4.assign(&self.model.spec),
             };
             let sequences = &self.calibration.sequences;
@@ -211,7 +211,7 @@ impl<'o> Work<'o> {
         Ok(())
     }
 
-    /// Of `auto`, the mix within the budget.
+    /// The mix of `auto` within the budget.
     fn search(&self) -> Result<Option<Found<'_>>, StageError> {
         let Run { options, device, progress } = self.run;
         let Some(plan) = &self.plan else { return Ok(None) };
@@ -223,7 +223,7 @@ impl<'o> Work<'o> {
         Ok(Some(found))
     }
 
-    /// What is trained after rounding, if anything is.
+    /// Tuning or quantization-aware training after rounding, where there is any.
     fn training(&self) -> Result<Option<Training>, StageError> {
         let Run { options, progress, .. } = self.run;
         let asked = (options.method, options.tune, options.qat.as_ref());
@@ -249,7 +249,7 @@ impl<'o> Work<'o> {
                 }
                 let solved =
                     solver::solve(model, schemes, &self.sparsity, sequences, groups.as_ref(), device, progress);
-                // A refusal would come again at the same place, so what is saved serves nothing; a state that could not
+                // A refusal would come again at the same place, so the saved state is useless; a state that could not
                 // be saved (a full disk) leaves the groups before it, from which the same command goes on.
                 if solved.as_ref().is_err_and(|error| !matches!(error, SolverError::Kept(_))) {
                     resume.into_iter().for_each(Resume::refused);
@@ -317,7 +317,7 @@ impl Rounded<'_> {
         Ok(Rounded { model, tuning: tuned.judged, training: Some(tuned.training), ..self })
     }
 
-    /// Of `auto`: 16-bit inputs where they pay, and the finished model measured as an artifact.
+    /// For `auto`: 16-bit inputs where they pay, and the finished model measured as an artifact.
     fn widen(&mut self, found: Option<Found<'_>>) -> Result<Option<AllocationReport>, StageError> {
         let Work { run: Run { options, progress, .. }, plan, .. } = self.work;
         let (Some(found), Some(plan)) = (found, plan) else { return Ok(None) };
@@ -351,7 +351,7 @@ impl Rounded<'_> {
 }
 
 /// Says before the work which linears have more columns than there are calibration tokens: their Gram matrices are
-/// singular, and only damping decides what the tokens do not.
+/// singular, and only damping decides the directions that the tokens leave open.
 fn warn_of_few_tokens(model: &Model, tokens: usize, progress: &dyn Progress) {
     let linears = model.spec.matrices().into_iter().filter(|(id, ..)| model.spec.multiplies(*id));
     let wide: Vec<_> = linears.filter(|(_, _, columns)| *columns > tokens).collect();
