@@ -171,7 +171,7 @@ pub fn held_out(
     let text = |count: usize, path: &PathBuf, field: &Option<String>| -> Result<Vec<Vec<u32>>, CalibrationError> {
         let tokens = {
             let tokenizer = Tokenizer::open(&model.directory)?;
-            read_documents(path, field.as_deref())?.tokens(&tokenizer, &model.spec.ends, &Silent)?
+            read_documents(path, field.as_deref(), None)?.tokens(&tokenizer, &model.spec.ends, &Silent)?
         };
         let windows = decoder_windows(&tokens, &model.spec.opening, model.spec.context, window, taken + count);
         let windows = windows.map_err(|source| CalibrationError::Window { path: path.clone(), source })?;
@@ -187,7 +187,7 @@ pub fn held_out(
         (source, ModelKind::Encoder) => {
             let records = match source {
                 Source::File { path, field } | Source::Mixed { path, field, .. } => {
-                    read_records(path, field.as_deref())?
+                    read_records(path, field.as_deref())?.records
                 }
                 Source::Default { .. } => shipped_records(),
             };
@@ -243,14 +243,17 @@ fn from_file(
         ModelKind::Decoder => {
             let tokenizer = Tokenizer::open(&model.directory)?;
             tokenizer.check(model.spec.vocabulary)?;
-            let tokens = read_documents(path, field)?.tokens(&tokenizer, &model.spec.ends, progress)?;
+            let tokens = read_documents(path, field, None)?.tokens(&tokenizer, &model.spec.ends, progress)?;
             let window = WINDOW.min(model.spec.context);
             let sequences =
                 decoder_windows(&tokens, &model.spec.opening, model.spec.context, window, (wanted / window).max(1))
                     .map_err(|source| CalibrationError::Window { path: path.to_owned(), source })?;
             Calibration { sequences, description: name }
         }
-        ModelKind::Encoder => encode(&model.directory, &model.spec, read_records(path, field)?, &name, wanted)?,
+        ModelKind::Encoder => {
+            let records = read_records(path, field)?.noted(progress);
+            encode(&model.directory, &model.spec, records, &name, wanted)?
+        }
     };
     let (found, needed) = (calibration.sequences.len(), LEAST_SEQUENCES);
     if found < needed {

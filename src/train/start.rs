@@ -110,9 +110,10 @@ pub fn with_classifier(model: &Model, data: &Data, seed: u64) -> Result<Model, S
     let mut labels = BTreeSet::new();
     for file in &data.files {
         let field = data.field.as_deref().unwrap_or("text");
-        let records = read_labelled(file, field, &data.label_field).map_err(SamplesError::from)?;
-        labels.extend(records.into_iter().map(|record| record.label));
+        let read = read_labelled(file, field, &data.label_field).map_err(SamplesError::from)?;
+        labels.extend(read.records.into_iter().map(|record| record.label));
     }
+    let labels = class_names(&labels).map_err(SamplesError::from)?;
     let mut map = model.config.map().clone();
     let family = map.get("model_type").and_then(Value::as_str).unwrap_or_default();
     let name =
