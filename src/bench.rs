@@ -284,7 +284,7 @@ pub fn bench(file: ArtifactFile, options: &Options, progress: &dyn Progress) -> 
         target: view.target().to_owned(),
         layout: view.layout().name(),
         head_scheme: head_scheme(&view),
-        kernel: kernel_name(view.layout()),
+        kernel: kernel_name(&view),
         threads: options.threads.get(),
         weights: if options.huge_pages { Residency::Copied } else { Residency::Mapped },
         huge_page_bytes,

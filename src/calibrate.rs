@@ -6,13 +6,16 @@ pub mod layerwise;
 pub mod linear_algebra;
 pub mod lookups;
 pub mod moments;
+pub mod probe;
 
 use crate::model::forward::{Batch, BatchError, DenseWeights, Forward, Tap};
 use crate::model::id::LinearId;
+use crate::model::matrix::from_rows;
 use crate::model::spec::ModelSpec;
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use burn::tensor::{Device, Tensor};
+use ndarray::Array2;
 use std::collections::BTreeMap;
 
 /// What the inputs of one linear look like.
@@ -24,15 +27,16 @@ pub struct LinearStats {
     pub rows: u64,
 }
 
-/// What keys and queries of one layer look like after rotary positions, (key_value_heads, head_dim) each.
+/// What keys and queries of one layer look like after rotary positions, (key_value_heads, head_dim) each; (0, 0) of a
+/// layer without attention.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeyStats {
     /// Mean of keys.
-    pub key_mean: Vec<f64>,
+    pub key_mean: Array2<f64>,
     /// Mean square of keys about their mean.
-    pub key_variance: Vec<f64>,
+    pub key_variance: Array2<f64>,
     /// Mean square of the queries of all heads that share the key head.
-    pub query_mean_square: Vec<f64>,
+    pub query_mean_square: Array2<f64>,
 }
 
 /// Everything collected.
@@ -128,6 +132,12 @@ impl Sums {
     }
 }
 
+/// What `of` gives for every head, a row each.
+fn by_head(heads: &[Sums], of: impl Fn(&Sums) -> Vec<f64>) -> Array2<f64> {
+    let width = heads.first().map_or(0, |head| head.sum.len());
+    from_rows(heads.iter().flat_map(of).collect(), width)
+}
+
 struct Collector {
     linears: BTreeMap<LinearId, Sums>,
     /// By layer and key head.
@@ -162,15 +172,12 @@ impl Collector {
     fn finish(self) -> Statistics {
         let stats = |sums: &Sums| LinearStats { mean_square: sums.mean_square(), rows: sums.rows };
         let keys = self.keys.iter().zip(&self.queries).map(|(keys, queries)| {
-            let mut out = KeyStats::default();
-            for (key, query) in keys.iter().zip(queries) {
-                let (mean, mean_square) = (key.mean(), key.mean_square());
-                out.key_variance
-                    .extend(mean_square.iter().zip(&mean).map(|(square, mean)| (square - mean * mean).max(0.0)));
-                out.key_mean.extend(mean);
-                out.query_mean_square.extend(query.mean_square());
-            }
-            out
+            let key_mean = by_head(keys, Sums::mean);
+            let mean_square = by_head(keys, Sums::mean_square);
+            let key_variance = ndarray::Zip::from(&mean_square)
+                .and(&key_mean)
+                .map_collect(|square, mean| (square - mean * mean).max(0.0));
+            KeyStats { key_mean, key_variance, query_mean_square: by_head(queries, Sums::mean_square) }
         });
         Statistics {
             keys: keys.collect(),

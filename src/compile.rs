@@ -9,15 +9,16 @@ pub mod pack;
 pub mod tables;
 
 use crate::artifact::host::SessionMemory;
+use crate::formats::slmc_quantized::layout::QuantizedError;
 use crate::machine::kernels::kernels_for;
 use crate::model::id::{ParameterId, Part};
-use crate::model::quantized_directory::QuantizedError;
 use crate::model::size::{Assignment, StoredTensor, WeightSize, stored_tensors};
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
-use fit::{Device, DoesNotFit, FitError, Footprint, Shape};
+use crate::target::Target;
+use fit::{DoesNotFit, FitError, Footprint, Shape};
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::header::{MAGIC, SectionKind};
@@ -111,6 +112,9 @@ pub enum CompileError {
     /// Weights.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A matrix is not what it is said to be.
+    #[error(transparent)]
+    Quantized(#[from] QuantizedError),
     /// What was emitted does not read back: a defect of slmc.
     #[error("the artifact does not read back, which is a defect of slmc: {0}")]
     Emitted(FormatError),
@@ -131,7 +135,7 @@ impl From<FitError> for CompileError {
 /// Compiles a quantized model for a device; `context` positions, by default the model's maximum.
 pub fn compile(
     model: &Model,
-    device: &Device,
+    device: &Target,
     context: Option<usize>,
     text: &TextSection,
     host: &HostSections,
@@ -192,7 +196,8 @@ pub fn compile(
         special_tokens: special_tokens.as_deref(),
         host: &host,
     };
-    let draft = emit::draft(&device.name, device.layout, device.page_bytes, &lowered, &tensors, &weights, &extras);
+    let draft =
+        emit::draft(&device.name, device.layout, device.page_bytes as u32, &lowered, &tensors, &weights, &extras);
     let view = ArtifactView::open(draft.bytes()).map_err(CompileError::Emitted)?;
     let mut memory = SessionMemory::for_artifact(&view);
     let golden =
@@ -205,13 +210,13 @@ pub fn compile(
 pub fn check_quantized(model: &Model) -> Result<(), CompileError> {
     let schemes = model.schemes();
     match model.spec.matrices().into_iter().find(|(id, ..)| !schemes.contains_key(id)) {
-        Some((id, ..)) => Err(CompileError::Dense { directory: model.directory.clone(), id: ParameterId::weight(id) }),
+        Some((id, ..)) => Err(CompileError::Dense { directory: model.path.clone(), id: ParameterId::weight(id) }),
         None => Ok(()),
     }
 }
 
 /// A tensor's bytes in the artifact, padded.
-fn tensor_bytes(model: &Model, device: &Device, tensor: &StoredTensor) -> Result<Vec<u8>, CompileError> {
+fn tensor_bytes(model: &Model, device: &Target, tensor: &StoredTensor) -> Result<Vec<u8>, CompileError> {
     if tensor.storage == Storage::F32 {
         let mut values = model.values_f32(tensor.id)?;
         if model.spec.counts_from_one(tensor.id) {
@@ -221,12 +226,11 @@ fn tensor_bytes(model: &Model, device: &Device, tensor: &StoredTensor) -> Result
         bytes.resize(tensor.bytes as usize, 0);
         return Ok(bytes);
     }
-    let dense = || CompileError::Dense { directory: model.directory.clone(), id: tensor.id };
+    let dense = || CompileError::Dense { directory: model.path.clone(), id: tensor.id };
     let Some(Parameter::Quantized(matrix)) = model.parameters.get(&tensor.id) else { return Err(dense()) };
     if let (Some(pattern), ParameterId::Linear(id, _)) = (matrix.sparsity, tensor.id) {
         // Packing drops what the pattern leaves out.
-        let lying = |error| ModelError::from(QuantizedError::from(error));
-        pattern.check(id, &matrix.values, matrix.columns).map_err(lying)?;
+        pattern.check(id, &matrix.values, matrix.columns).map_err(QuantizedError::from)?;
     }
     let packed = if tensor.rows == matrix.rows {
         pack::pack(matrix, device.layout)

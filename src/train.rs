@@ -14,13 +14,14 @@
 //! | [`samples`], [`start`] | files to samples, directories to students |
 //! | [`trainer`] | the loop |
 //! | [`retrain`] | the loop with the model before a change as teacher |
-//! | [`crate::stages::train`] | `slmc train` and `slmc distill` |
+//! | [`report`] | what a run says of itself |
 
 pub mod checkpoint;
 pub mod data;
 pub mod loss;
 pub mod optimizer;
 pub mod parameters;
+pub mod report;
 pub mod retrain;
 pub mod samples;
 pub mod settings;

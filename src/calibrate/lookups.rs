@@ -11,11 +11,12 @@ use crate::model::id::{LinearId, Role};
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
+use ndarray::Array2;
 
 /// Tokens that suffice for one channel of the table.
 const TOKENS_PER_CHANNEL: usize = 16;
 
-/// G over the first sequences that hold 16 tokens for every channel, scaled to `tokens`.
+/// G, (hidden, hidden), over the first sequences that hold 16 tokens for every channel, scaled to `tokens`.
 ///
 /// # Errors
 /// [`CalibrateError`].
@@ -25,7 +26,7 @@ pub fn sensitivity(
     tokens: u64,
     device: &Device,
     progress: &dyn Progress,
-) -> Result<Vec<f64>, CalibrateError> {
+) -> Result<Array2<f64>, CalibrateError> {
     let spec = &model.spec;
     let recording = device.clone().autodiff();
     let weights = DenseWeights::new(model, &recording)?;
@@ -59,7 +60,7 @@ pub fn sensitivity(
     }
     sums.check().map_err(of_table)?;
     let scale = tokens as f64 / sums.rows.max(1) as f64;
-    Ok(sums.gram.into_iter().map(|value| value * scale).collect())
+    Ok(sums.gram * scale)
 }
 
 fn of_table(source: MomentsError) -> CalibrateError {

@@ -1,7 +1,7 @@
 //! `slmc estimate`
 
-use super::device;
 use crate::compile::estimate::{Rates, estimate};
+use crate::formats;
 use crate::shell::{ExitStatus, Shell};
 use crate::target::Target;
 use std::path::PathBuf;
@@ -30,13 +30,16 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let target = Target::named(&self.target)?;
+        if let Some(schemes) = &formats::open_outline(&self.model)?.schemes {
+            target.check_schemes(schemes)?;
+        }
         let rates = Rates {
             bandwidth_bytes_per_s: target.flash_bandwidth_bytes_per_s,
             macs_per_cycle: target.macs_per_cycle.map(|rates| (rates.w8, rates.w4)),
             clock_hz: target.clock_hz,
             cores: target.cores,
         };
-        let report = estimate(&self.model, &device(&target), &rates, self.context)?;
+        let report = estimate(&self.model, &target, &rates, self.context)?;
         shell.result(&report)?;
         Ok(if report.schemes.iter().any(|row| row.fits) { ExitStatus::Success } else { ExitStatus::Failure })
     }

@@ -1,7 +1,6 @@
 //! `slmc run`
 
 use super::global::Global;
-use super::stages::Stages;
 use crate::recipe::{self, Options, embedded};
 use crate::shell::{ExitStatus, Shell};
 use anyhow::Context;
@@ -54,14 +53,13 @@ impl Args {
             force: self.force,
             lock: self.recipe.is_some(),
             update_lock: self.update_lock,
-            seed: global.seed,
+            run: global.run_settings(),
         };
-        let stages = Stages { global };
         if self.plan {
-            shell.result(&recipe::plan(&options, &stages)?)?;
+            shell.result(&recipe::plan(&options)?)?;
             return Ok(ExitStatus::Success);
         }
-        let report = recipe::run(&options, &stages, shell)?;
+        let report = recipe::run(&options, shell)?;
         shell.result(&report)?;
         Ok(if report.passed { ExitStatus::Success } else { ExitStatus::Failure })
     }

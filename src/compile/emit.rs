@@ -78,7 +78,7 @@ pub fn draft(
     let header = Header {
         magic: MAGIC,
         major: MAJOR,
-        minor: if tensors.iter().any(|tensor| tensor.first_row > 0) { MINOR_SPLIT } else { MINOR },
+        minor: minor(tensors),
         header_bytes: HEADER_BYTES as u32,
         file_bytes: file.bytes.len() as u64,
         device_bytes: device_bytes as u64,
@@ -152,6 +152,15 @@ impl File {
             SectionRecord { kind: kind as u32, host: u32::from(host), offset: offset as u64, bytes, reserved: 0 };
         self.sections.push(record);
     }
+}
+
+/// The lowest minor version of the format that knows all of the tensors.
+fn minor(tensors: &[StoredTensor]) -> u16 {
+    let of_tensor = |tensor: &StoredTensor| {
+        let of_part = if tensor.first_row > 0 { MINOR_SPLIT } else { MINOR };
+        tensor.storage.def().minor.max(of_part)
+    };
+    tensors.iter().map(of_tensor).max().unwrap_or(MINOR)
 }
 
 fn tensor_records(layout: Layout, tensors: &[StoredTensor], weights: &[Vec<u8>]) -> Vec<TensorRecord> {

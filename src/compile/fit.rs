@@ -7,35 +7,14 @@ use crate::model::size::{Assignment, SizeError, stored_tensors};
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
 use crate::report::{Report, grouped};
+use crate::target::Target;
 use slm_runtime::format::artifact::GOLDEN_HEADER_BYTES;
 use slm_runtime::format::header::{HEADER_BYTES, SectionKind};
 use slm_runtime::format::sections::{SECTIONS, alignment};
 use slm_runtime::format::spec::{LayerRecord, MAX_CHUNK, ModelRecord};
 use slm_runtime::format::tensor::TensorRecord;
-use slm_runtime::layout::{ALIGNMENT, Layout};
+use slm_runtime::layout::ALIGNMENT;
 use std::fmt;
-
-/// What compilation needs to know of a target; absent limits do not limit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    /// Name of the target, at most 32 bytes.
-    pub name: String,
-    /// Layout of its kernels.
-    pub layout: Layout,
-    /// The weights start on a multiple of this.
-    pub page_bytes: u32,
-    /// For the file's device part.
-    pub flash_bytes: Option<u64>,
-    /// For arena, cache and stack: what the device has, less what it keeps for itself.
-    pub ram_bytes: Option<u64>,
-}
-
-impl Device {
-    /// A device without limits, for running on this machine.
-    pub fn unlimited(name: &str, layout: Layout) -> Self {
-        Device { name: name.to_owned(), layout, page_bytes: 4096, flash_bytes: None, ram_bytes: None }
-    }
-}
 
 /// A limit of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -168,7 +147,7 @@ pub enum FitError {
 /// Bytes at `context` with `chunk` tokens together.
 pub fn footprint(
     shape: &Shape<'_>,
-    device: &Device,
+    device: &Target,
     context: usize,
     chunk: usize,
 ) -> Result<(Footprint, Lowered), FitError> {
@@ -192,7 +171,7 @@ pub fn footprint(
             _ => None,
         };
         if let Some(bytes) = bytes {
-            end = end.next_multiple_of(alignment(section.kind as u32, device.page_bytes)) + bytes;
+            end = end.next_multiple_of(alignment(section.kind as u32, device.page_bytes as u32)) + bytes;
         }
     }
     let footprint = Footprint {
@@ -207,16 +186,16 @@ pub fn footprint(
 }
 
 /// The limit a footprint breaks: (limit, needed, available).
-fn broken(footprint: &Footprint, device: &Device) -> Option<(Limit, u64, u64)> {
+fn broken(footprint: &Footprint, device: &Target) -> Option<(Limit, u64, u64)> {
     let over = |limit, needed, available: Option<u64>| {
         available.filter(|&available| needed > available).map(|available| (limit, needed, available))
     };
     over(Limit::Flash, footprint.flash_bytes, device.flash_bytes)
-        .or_else(|| over(Limit::Ram, footprint.ram_bytes(), device.ram_bytes))
+        .or_else(|| over(Limit::Ram, footprint.ram_bytes(), device.usable_ram_bytes()))
 }
 
 /// The footprint at `context` with the largest power-of-two chunk that fits the RAM.
-fn with_largest_chunk(shape: &Shape<'_>, device: &Device, context: usize) -> Result<(Footprint, Lowered), FitError> {
+fn with_largest_chunk(shape: &Shape<'_>, device: &Target, context: usize) -> Result<(Footprint, Lowered), FitError> {
     let mut chunk = MAX_CHUNK;
     loop {
         let result = footprint(shape, device, context, chunk)?;
@@ -228,7 +207,7 @@ fn with_largest_chunk(shape: &Shape<'_>, device: &Device, context: usize) -> Res
 }
 
 /// The footprint at `context` if it fits; [`FitError::DoesNotFit`] says what would.
-pub fn fit(shape: &Shape<'_>, device: &Device, context: usize) -> Result<(Footprint, Lowered), FitError> {
+pub fn fit(shape: &Shape<'_>, device: &Target, context: usize) -> Result<(Footprint, Lowered), FitError> {
     let result = with_largest_chunk(shape, device, context)?;
     let Some((limit, needed_bytes, available_bytes)) = broken(&result.0, device) else { return Ok(result) };
     // The largest context at which a shape fits, if it fits at all.

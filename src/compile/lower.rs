@@ -2,6 +2,7 @@
 //! `LayerRecord`s and function tables. Weights are not looked at.
 
 use super::tables::{curve_entry, curve_id, rotary_entry};
+use crate::model::graph::{Function, Graph, Input};
 use crate::model::spec::{
     Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Positions, RotarySpec,
 };
@@ -92,6 +93,14 @@ fn lower_layer(layer: &LayerSpec, tables: &[(RotarySpec, usize)], key_maps: bool
     }
 }
 
+/// The curve a function is computed by: tanh(x) = 2 · sigmoid(2x) − 1, whose sigmoid is SiLU's.
+fn curve_of(function: Function) -> u8 {
+    match function {
+        Function::Activation(activation) => curve_id(activation) as u8,
+        Function::Tanh => CurveId::Silu as u8,
+    }
+}
+
 /// Number of a rotary table, from 1.
 fn table_number(tables: &[(RotarySpec, usize)], table: &(RotarySpec, usize)) -> u8 {
     tables.iter().position(|other| other == table).map_or(0, |index| index as u8 + 1)
@@ -108,13 +117,17 @@ fn rotary_tables(spec: &ModelSpec) -> Vec<(RotarySpec, usize)> {
 }
 
 /// Widths and counts of a layer that artifacts bound.
-fn dimensions(layer: &LayerSpec, hidden: usize) -> [(&'static str, usize, usize); 2] {
+fn dimensions((layer, inputs): (&LayerSpec, &Vec<Input>)) -> [(&'static str, usize, usize); 2] {
     let limit = format::MAX_DIMENSION as usize;
-    let (mixer, taps) = match &layer.mixer {
-        Mixer::Attention(attention) => (attention.query_width(), 0),
-        Mixer::Conv(conv) => (3 * hidden, conv.taps),
+    let widest = inputs.iter().flat_map(|input| &input.readers).filter(|linear| !linear.into_residual);
+    let taps = match &layer.mixer {
+        Mixer::Attention(_) => 0,
+        Mixer::Conv(conv) => conv.taps,
     };
-    [("layer width", mixer.max(layer.ffn.width), limit), ("taps of the convolution", taps, format::MAX_TAPS as usize)]
+    [
+        ("layer width", widest.map(|linear| linear.rows).max().unwrap_or(0), limit),
+        ("taps of the convolution", taps, format::MAX_TAPS as usize),
+    ]
 }
 
 /// Lowers a specification for `context` positions with `chunk` tokens together, at most [`MAX_CHUNK`].
@@ -135,8 +148,9 @@ pub fn lower(
         ("num_labels", spec.output_width(), limit),
         ("number of rotary tables", tables.len(), format::MAX_TABLES as usize),
     ];
-    for (name, value, limit) in of_model.into_iter().chain(spec.layers.iter().flat_map(|l| dimensions(l, spec.hidden)))
-    {
+    let graph = Graph::new(spec);
+    let of_layers = spec.layers.iter().zip(&graph.layers).flat_map(dimensions);
+    for (name, value, limit) in of_model.into_iter().chain(of_layers) {
         if value > limit {
             return Err(LowerError::Dimension { name, value, limit });
         }
@@ -159,9 +173,7 @@ pub fn lower(
         return Err(LowerError::Epsilons);
     }
     let layers: Vec<LayerRecord> = spec.layers.iter().map(|layer| lower_layer(layer, &tables, key_maps)).collect();
-    let mut curves: BTreeSet<u8> = layers.iter().map(|layer| layer.activation).collect();
-    curves.extend((head_activation != 0).then_some(head_activation));
-    curves.extend((output == Output::Classifier).then_some(CurveId::Silu as u8));
+    let curves: BTreeSet<u8> = graph.inputs().filter_map(|input| input.function).map(curve_of).collect();
     let mut functions = Vec::new();
     functions.extend((tables.len() as u32).to_le_bytes());
     functions.extend((curves.len() as u32).to_le_bytes());

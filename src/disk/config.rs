@@ -2,7 +2,6 @@
 //! sections whose keys display with dots: `rope_parameters.rope_type`. A key that is `null` counts as absent, as
 //! transformers treats it.
 
-use super::CONFIG_FILE;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -15,12 +14,6 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The path that should hold a model is something else.
-    #[error("{}: not a directory; pass a directory with config.json and model.safetensors", path.display())]
-    NotDirectory {
-        /// What was passed.
-        path: PathBuf,
-    },
     /// The file cannot be read.
     #[error("{}: cannot be read", file.display())]
     Read {
@@ -67,6 +60,22 @@ pub enum ConfigError {
         /// What would be accepted.
         expected: String,
     },
+    /// A layer that a configuration with fewer layers cannot hold as it is.
+    #[error(
+        "{}: layer {layer} would have another window, rotation or kind as layer {place} of a model with fewer layers \
+         under `{key}`; keep a run of layers from layer 0 on, or all of them",
+        file.display()
+    )]
+    Layer {
+        /// The file.
+        file: PathBuf,
+        /// The key of the number of layers.
+        key: &'static str,
+        /// Its number now.
+        layer: usize,
+        /// Its number among the kept ones.
+        place: usize,
+    },
     /// A value slmc understands but does not implement.
     #[error("{}: `{key}` is `{value}`; {subject} supports {supported}", file.display())]
     Unsupported {
@@ -93,19 +102,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads config.json of a model directory.
-    pub fn open(directory: &Path) -> Result<Self, ConfigError> {
-        if !directory.is_dir() {
-            return Err(ConfigError::NotDirectory { path: directory.to_owned() });
-        }
-        Self::read(&directory.join(CONFIG_FILE))
-    }
-
     /// Reads any JSON object.
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
-        let text = read_bounded(file)?;
+        Self::parse(file, &read_bounded(file)?)
+    }
+
+    /// A JSON object by its text; `file` is what errors will name.
+    pub fn parse(file: &Path, text: &[u8]) -> Result<Self, ConfigError> {
         let value: Value =
-            serde_json::from_slice(&text).map_err(|source| ConfigError::Json { file: file.to_owned(), source })?;
+            serde_json::from_slice(text).map_err(|source| ConfigError::Json { file: file.to_owned(), source })?;
         match value {
             Value::Object(map) => Ok(Self::from_map(file, map)),
             other => Err(ConfigError::Value {
@@ -252,11 +257,16 @@ impl Config {
 /// The bytes of a file, if it is not longer than any real configuration.
 pub(crate) fn read_bounded(file: &Path) -> Result<Vec<u8>, ConfigError> {
     let failed = |source| ConfigError::Read { file: file.to_owned(), source };
-    let bytes = std::fs::metadata(file).map_err(failed)?.len();
-    if bytes > MAX_FILE_BYTES {
-        return Err(ConfigError::TooLong { file: file.to_owned(), bytes });
-    }
+    check_length(file, std::fs::metadata(file).map_err(failed)?.len())?;
     std::fs::read(file).map_err(failed)
+}
+
+/// Refuses what is longer than any real configuration.
+pub(crate) fn check_length(file: &Path, bytes: u64) -> Result<(), ConfigError> {
+    match bytes > MAX_FILE_BYTES {
+        true => Err(ConfigError::TooLong { file: file.to_owned(), bytes }),
+        false => Ok(()),
+    }
 }
 
 /// A value as JSON, cut so that a message stays readable.

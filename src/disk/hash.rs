@@ -59,6 +59,11 @@ pub fn directory_sha256(path: &Path) -> Result<Hash, HashError> {
     Ok(hasher.finalize().into())
 }
 
+/// Hash of what is at a path: a directory's names and contents, or a file's content.
+pub fn path_sha256(path: &Path) -> Result<Hash, HashError> {
+    if path.is_dir() { directory_sha256(path) } else { file_sha256(path) }
+}
+
 /// Hash of bytes in memory.
 pub fn sha256(bytes: &[u8]) -> Hash {
     Sha256::digest(bytes).into()

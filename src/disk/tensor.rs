@@ -164,7 +164,7 @@ impl PartialEq for DenseTensor {
 
 impl DenseTensor {
     /// From bytes whose number fits the shape; the caller (a validated header) has checked it.
-    pub(super) fn stored(name: &str, shape: Vec<usize>, dtype: DenseType, bytes: SharedBytes) -> Self {
+    pub(crate) fn stored(name: &str, shape: Vec<usize>, dtype: DenseType, bytes: SharedBytes) -> Self {
         DenseTensor { shape, dtype, bytes, stored_name: Some(name.to_owned()) }
     }
 

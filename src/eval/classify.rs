@@ -11,10 +11,10 @@
 use super::forward::Forward;
 use super::outputs::{EvalError, Pair, Rows};
 use super::subject::{Subject, number_row};
-use crate::text::records::Label;
 use crate::divergence::{Sample, argmax, divergence, mean_and_error, percentile};
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
+use crate::text::records::Label;
 use serde::Serialize;
 
 /// The label of texts that belong to none of the others.

@@ -1,14 +1,14 @@
 //! Continuing a text: token after token from a session of the runtime (artifacts) or from the f32 forward (directories),
 //! each with its cache, chosen by the runtime's sampler, handed out as bytes as they come.
 
-use super::opened::{Engine, OpenError, OpenedModel};
+use super::opened::{Engine, OpenError, OpenedModel, tokenizer_at};
 use crate::artifact::host::{ArtifactError, SessionMemory};
 use crate::machine::kernels::kernels_for;
 use crate::model::forward::{Cache, CacheError, Forward};
 use crate::model::spec::ModelKind;
 use crate::report::Report;
 use crate::text::chat_template::{ChatTemplateError, Conversation};
-use crate::text::tokenizer::{Tokenizer, TokenizerError};
+use crate::text::tokenizer::TokenizerError;
 use serde::Serialize;
 use slm_runtime::sample::{Sampling, choose};
 use slm_runtime::session::{Session, SessionError};
@@ -155,7 +155,7 @@ pub fn generate(
         return Err(GenerateError::NotADecoder);
     }
     let tokenizer = match &options.tokenizer {
-        Some(directory) => Tokenizer::open(directory)?,
+        Some(directory) => tokenizer_at(directory)?,
         None => model.tokenizer()?,
     };
     let rules = tokenizer.text_rules()?;

@@ -4,14 +4,18 @@
 use super::forward::{Forward, ForwardError};
 use super::subject::{Numerics, Subject};
 use crate::artifact::host::{ArtifactError, ArtifactFile, run_sequence};
+use crate::formats::{self, ModelFormatError};
+use crate::model::companions::Companions;
 use crate::model::forward::{Batch, DenseWeights, Forward as DenseForward, NoTaps, StoredWeights, WeightSource};
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::{Model, ModelError};
+use crate::target::Target;
 use crate::text::chat_template::{ChatTemplate, ChatTemplateError};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use burn::tensor::Device;
 use rayon::prelude::*;
+use serde_json::Value;
 use slm_runtime::format::header::SectionKind;
 use slm_runtime::format::spec::Output;
 use slm_runtime::layout::Layout;
@@ -20,7 +24,10 @@ use std::path::{Path, PathBuf};
 /// Why a model cannot be opened for evaluation.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Of a directory.
+    /// Of a model that is not an artifact.
+    #[error(transparent)]
+    Format(#[from] ModelFormatError),
+    /// Of its values.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// Of an artifact.
@@ -75,6 +82,18 @@ pub enum Task {
     Hidden,
 }
 
+impl Task {
+    /// Of a model with this head.
+    pub fn of(head: &Head) -> Self {
+        match head {
+            Head::Hidden => Task::Hidden,
+            Head::LanguageModel { .. } => Task::LanguageModel,
+            Head::MaskedLanguageModel { .. } => Task::MaskedLanguageModel,
+            Head::Classifier { .. } => Task::Classifier,
+        }
+    }
+}
+
 /// A model ready to run.
 pub struct OpenedModel {
     /// Whether it continues text.
@@ -99,16 +118,28 @@ pub struct OpenedModel {
 /// What runs a model.
 pub(super) enum Engine {
     /// The f32 forward.
-    Directory { spec: Box<ModelSpec>, directory: PathBuf, weights: Box<dyn WeightSource>, device: Device },
+    Directory { spec: Box<ModelSpec>, companions: Companions, weights: Box<dyn WeightSource>, device: Device },
     /// The runtime.
     Artifact(ArtifactFile),
 }
 
+/// The layout of the target that a quantized model was made for, by its provenance: whose packing its sizes are for. `None`
+/// where that is not a target of this program, and the bytes of its weights are not known.
+fn layout_of(provenance: Option<Value>) -> Option<Layout> {
+    let made = provenance?;
+    let name = made.pointer("/settings/target")?.as_str()?;
+    let target = Target::names().find(|known| *known == name)?;
+    Target::named(target).ok().map(|target| target.layout)
+}
+
 impl OpenedModel {
-    /// Opens a file as an artifact, a directory as a model that runs in f32 on `device`.
+    /// Opens what [`formats`] knows as a model that runs in f32 on `device`, anything else as an artifact.
     pub fn open(path: &Path, device: &Device) -> Result<Self, OpenError> {
-        if path.is_dir() {
-            Self::directory(&Model::open(path)?, device)
+        if formats::is_model(path) {
+            let source = formats::open(path)?;
+            let model = source.model()?;
+            let weights = Box::new(DenseWeights::new(&model, device)?);
+            Self::run_in_f32(&model, weights, layout_of(source.provenance()), device)
         } else {
             Self::artifact(ArtifactFile::open(path)?)
         }
@@ -116,39 +147,44 @@ impl OpenedModel {
 
     /// As [`OpenedModel::open`], for generating: a directory's weights stay in the format they are stored in.
     pub fn open_stored(path: &Path, device: &Device) -> Result<Self, OpenError> {
-        if path.is_dir() {
-            let model = Model::open(path)?;
-            Self::run_in_f32(&model, Box::new(StoredWeights::new(&model, device)?), device)
+        if formats::is_model(path) {
+            let source = formats::open(path)?;
+            let model = source.model()?;
+            let weights = Box::new(StoredWeights::new(&model, device)?);
+            Self::run_in_f32(&model, weights, layout_of(source.provenance()), device)
         } else {
             Self::artifact(ArtifactFile::open(path)?)
         }
     }
 
-    /// A directory's model, run in f32.
-    pub fn directory(model: &Model, device: &Device) -> Result<Self, OpenError> {
-        Self::run_in_f32(model, Box::new(DenseWeights::new(model, device)?), device)
-    }
-
-    fn run_in_f32(model: &Model, weights: Box<dyn WeightSource>, device: &Device) -> Result<Self, OpenError> {
+    fn run_in_f32(
+        model: &Model,
+        weights: Box<dyn WeightSource>,
+        layout: Option<Layout>,
+        device: &Device,
+    ) -> Result<Self, OpenError> {
         let spec = &model.spec;
         let subject = if model.is_quantized() {
             let key_maps = model.parameters.keys().any(|id| matches!(id, crate::model::id::ParameterId::KeyMap(..)));
-            let tensors =
-                stored_tensors(spec, &model.schemes(), &model.sparsity(), Layout::R8K4Offset8, spec.context, key_maps)?;
-            let size = WeightSize::of(spec, &tensors);
-            Subject::new(Numerics::Dequantized, Some(size.weight_bytes), None, Some(size.parameters))
+            let bytes = match layout {
+                None => None,
+                Some(layout) => {
+                    let (schemes, sparsity) = (model.schemes(), model.sparsity());
+                    let tensors = stored_tensors(spec, &schemes, &sparsity, layout, spec.context, key_maps)?;
+                    Some(WeightSize::of(spec, &tensors).weight_bytes)
+                }
+            };
+            Subject::new(Numerics::Dequantized, bytes, None, Some(spec.parameter_count()))
         } else {
             Subject::new(Numerics::Float32, None, None, Some(spec.parameter_count()))
         };
-        let (task, labels) = match &spec.head {
-            Head::Hidden => (Task::Hidden, Vec::new()),
-            Head::LanguageModel { .. } => (Task::LanguageModel, Vec::new()),
-            Head::MaskedLanguageModel { .. } => (Task::MaskedLanguageModel, Vec::new()),
-            Head::Classifier { labels } => (Task::Classifier, labels.clone()),
+        let labels = match &spec.head {
+            Head::Classifier { labels } => labels.clone(),
+            _ => Vec::new(),
         };
         Ok(OpenedModel {
             kind: spec.kind,
-            task,
+            task: Task::of(&spec.head),
             vocabulary: spec.vocabulary,
             context: spec.context,
             opening: spec.opening.clone(),
@@ -157,7 +193,7 @@ impl OpenedModel {
             subject,
             engine: Engine::Directory {
                 spec: Box::new(spec.clone()),
-                directory: model.directory.clone(),
+                companions: model.companions.clone(),
                 weights,
                 device: device.clone(),
             },
@@ -217,7 +253,7 @@ impl OpenedModel {
     /// Its tokenizer: the directory's, or the one an artifact carries in its host part.
     pub fn tokenizer(&self) -> Result<Tokenizer, OpenError> {
         match &self.engine {
-            Engine::Directory { directory, .. } => Ok(Tokenizer::open(directory)?),
+            Engine::Directory { companions, .. } => Ok(Tokenizer::of(companions)?),
             Engine::Artifact(file) => {
                 let view = file.view()?;
                 let bytes = view
@@ -236,8 +272,8 @@ impl OpenedModel {
     /// [`OpenError::NoChatTemplate`], [`OpenError::Template`].
     pub fn chat_template(&self, directory: Option<&Path>) -> Result<ChatTemplate, OpenError> {
         let (template, path) = match (directory, &self.engine) {
-            (Some(directory), _) => (ChatTemplate::open(directory)?, directory),
-            (None, Engine::Directory { directory, .. }) => (ChatTemplate::open(directory)?, directory.as_path()),
+            (Some(directory), _) => (ChatTemplate::of(&formats::companions(directory)?)?, directory),
+            (None, Engine::Directory { companions, .. }) => (ChatTemplate::of(companions)?, companions.origin()),
             (None, Engine::Artifact(file)) => {
                 let view = file.view()?;
                 let section = view.section(SectionKind::ChatTemplate);
@@ -246,6 +282,14 @@ impl OpenedModel {
         };
         template.ok_or_else(|| OpenError::NoChatTemplate { path: path.to_owned() })
     }
+}
+
+/// The tokenizer at a path, in place of a model's own.
+///
+/// # Errors
+/// [`OpenError::Format`], [`OpenError::Tokenizer`].
+pub fn tokenizer_at(path: &Path) -> Result<Tokenizer, OpenError> {
+    Ok(Tokenizer::of(&formats::companions(path)?)?)
 }
 
 impl Forward for OpenedModel {

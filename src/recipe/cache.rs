@@ -6,7 +6,7 @@
 //! .slmc/cache/KEY.json   {"schema":"slmc.cache/1", kind, output: SHA-256 or null, report}
 //! ```
 
-use super::stage::{Chosen, Source, Unit};
+use super::unit::{Chosen, Source, Unit};
 use crate::disk::atomic::{self, AtomicError};
 use crate::disk::hash::{HashError, directory_sha256, file_sha256, hex, sha256};
 use crate::machine::cpu_features;
@@ -110,11 +110,18 @@ pub(super) fn remember(key: &str, unit: &Unit, report: &Value, hashes: &mut Hash
     Ok(record)
 }
 
+/// Whether results can be remembered here: the directory is made, and a file is written into it and removed.
+pub(super) fn check_writable() -> Result<(), CacheError> {
+    let unwritable = |source| CacheError::Directory { path: PathBuf::from(DIRECTORY), source };
+    std::fs::create_dir_all(DIRECTORY).map_err(unwritable)?;
+    tempfile::tempfile_in(DIRECTORY).and_then(|mut file| file.write_all(b"slmc")).map_err(unwritable)
+}
+
 /// Why a result cannot be remembered.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// No place for it.
-    #[error("{}: cannot be created; check permissions of the working directory", path.display())]
+    #[error("{}: cannot be written; check permissions and space of the working directory", path.display())]
     Directory {
         /// The place.
         path: PathBuf,

@@ -10,8 +10,9 @@
 use super::document::{Entry, Node, Value};
 use super::mistake::Mistakes;
 use super::options::unknown;
-use super::schema::nearest;
-use super::stage::{Kind, Unit};
+use super::unit::{Kind, Unit};
+use crate::disk::schema::nearest;
+use crate::stages::STAGES;
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -29,48 +30,38 @@ struct Definition {
     /// In the report of a stage: the quantity, over another one where there is one.
     value: &'static str,
     over: Option<&'static str>,
-    /// Kinds whose reports state it; the first is where a bare number belongs.
-    kinds: &'static [Kind],
     /// Whether it needs a reference.
     compares: bool,
 }
 
-const EVAL: &[Kind] = &[Kind::Eval];
-
-const fn quality(
+const fn definition(
     name: &'static str,
     bound: Bound,
     value: &'static str,
     over: Option<&'static str>,
     compares: bool,
 ) -> Definition {
-    Definition { name, bound, value, over, kinds: EVAL, compares }
+    Definition { name, bound, value, over, compares }
 }
 
 const DEFINITIONS: [Definition; 8] = [
-    quality("kld_max", Bound::Max, "kld_mean", None, true),
-    quality("perplexity_ratio_max", Bound::Max, "perplexity", Some("reference_perplexity"), true),
-    quality("top1_min", Bound::Min, "top1_agreement", None, true),
-    quality("accuracy_min", Bound::Min, "accuracy", None, false),
-    quality("accuracy_ratio_min", Bound::Min, "accuracy", Some("reference_accuracy"), true),
-    quality("cosine_min", Bound::Min, "cosine_mean", None, true),
-    Definition {
-        name: "weight_bytes_max",
-        bound: Bound::Max,
-        value: "weight_bytes",
-        over: None,
-        kinds: &[Kind::Compile, Kind::Quantize, Kind::Eval],
-        compares: false,
-    },
-    Definition {
-        name: "file_bytes_max",
-        bound: Bound::Max,
-        value: "file_bytes",
-        over: None,
-        kinds: &[Kind::Compile, Kind::Eval],
-        compares: false,
-    },
+    definition("kld_max", Bound::Max, "kld_mean", None, true),
+    definition("perplexity_ratio_max", Bound::Max, "perplexity", Some("reference_perplexity"), true),
+    definition("top1_min", Bound::Min, "top1_agreement", None, true),
+    definition("accuracy_min", Bound::Min, "accuracy", None, false),
+    definition("accuracy_ratio_min", Bound::Min, "accuracy", Some("reference_accuracy"), true),
+    definition("cosine_min", Bound::Min, "cosine_mean", None, true),
+    definition("weight_bytes_max", Bound::Max, "weight_bytes", None, false),
+    definition("file_bytes_max", Bound::Max, "file_bytes", None, false),
 ];
+
+impl Definition {
+    /// Kinds whose reports state the value, those first where a bare number belongs.
+    fn kinds(&self) -> Vec<Kind> {
+        let own = STAGES.into_iter().filter(|kind| kind.measures().own.contains(&self.value));
+        own.chain(STAGES.into_iter().filter(|kind| kind.measures().also.contains(&self.value))).collect()
+    }
+}
 
 /// One limit on one stage.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,8 +129,9 @@ pub(super) fn read(entry: &Entry, units: &[Unit], mistakes: &mut Mistakes) -> Ve
 fn gate(entry: &Entry, index: usize, units: &[Unit], gates: &mut Vec<Gate>, mistakes: &mut Mistakes) {
     let definition = &DEFINITIONS[index];
     let Some((limit, stage)) = limit(entry, mistakes) else { return };
-    let measures = |unit: &Unit| definition.kinds.contains(&unit.kind);
-    let kinds: Vec<&str> = definition.kinds.iter().map(|kind| kind.name()).collect();
+    let own = |unit: &Unit| unit.kind.measures().own.contains(&definition.value);
+    let measures = |unit: &Unit| own(unit) || unit.kind.measures().also.contains(&definition.value);
+    let kinds: Vec<&str> = definition.kinds().iter().map(|kind| kind.name()).collect();
     let chosen: Vec<usize> = match stage {
         Some((node, name)) => {
             let named = |unit: &Unit| unit.stage == name || unit.label() == name;
@@ -159,7 +151,7 @@ fn gate(entry: &Entry, index: usize, units: &[Unit], gates: &mut Vec<Gate>, mist
             chosen
         }
         None => {
-            let last = units.iter().rposition(|unit| unit.kind == definition.kinds[0]);
+            let last = units.iter().rposition(own);
             let last = last.or_else(|| units.iter().rposition(measures));
             let Some(last) = last else {
                 let message =

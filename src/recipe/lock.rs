@@ -3,10 +3,10 @@
 
 use super::cache::Hashes;
 use super::reader::Recipe;
-use super::schema::{self, SchemaError};
-use super::stage::{Chosen, Source};
+use super::unit::{Chosen, Source};
 use crate::disk::atomic::{self, AtomicError};
 use crate::disk::hash::HashError;
+use crate::disk::schema::{self, SchemaError};
 use crate::machine::cpu_features;
 use crate::machine::tool;
 use serde::{Deserialize, Serialize};

@@ -1,23 +1,23 @@
 //! From the keys of a stage's table to the options of its subcommand. Which keys there are, which of them are flags,
-//! numbers, lists, paths or models, is read off the subcommand's clap definition: paths are `PathBuf`s, a value called
-//! DIR can also be a stage, a word in lower case among the value's names stands for itself.
+//! numbers, lists, paths or models, is read off the subcommand's clap definition, by the types of its values
+//! ([`crate::stages::arguments`]).
 
 use super::document::{Entry, Node, Table, Value, same_key};
 use super::mistake::{Mistakes, Place};
-use super::schema::nearest;
-use super::stage::{Choice, Chosen, Kind, Product, Source, Unit, chain};
+use super::unit::{Choice, Chosen, Source, Unit, chain};
+use crate::disk::schema::nearest;
+use crate::stages::Product;
+use crate::stages::arguments::{Meaning, meaning};
 use crate::target::Target;
 use clap::{Arg, ArgAction, Command};
 use std::any::TypeId;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Keys of a stage that are no options.
 const OWN_KEYS: [&str; 2] = ["kind", "input"];
 /// The option that every output has, which the runner chooses.
 const OUT: &str = "out";
-/// Options whose file is written.
-const WRITTEN: [&str; 1] = ["metrics"];
-/// The option that names a target.
+/// The option by which a stage that makes artifacts names its targets.
 pub(super) const TARGET: &str = "target";
 
 /// What stages can refer to.
@@ -69,21 +69,18 @@ enum Takes {
     Number,
     Word,
     Either,
-    Path { models: bool, words: Vec<String> },
+    Other(Meaning),
 }
 
 fn takes(argument: &Arg) -> Takes {
     if !argument.get_action().takes_values() {
         return Takes::Nothing;
     }
+    if let Some(meaning) = meaning(argument) {
+        return Takes::Other(meaning);
+    }
     let value = argument.get_value_parser().type_id();
     let is = |types: &[TypeId]| types.iter().any(|id| value == *id);
-    if is(&[TypeId::of::<PathBuf>()]) {
-        let names = argument.get_value_names().unwrap_or_default();
-        let names: Vec<&str> = names.iter().flat_map(|name| name.split('|')).collect();
-        let words = names.iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_lowercase()));
-        return Takes::Path { models: names.contains(&"DIR"), words: words.map(|&name| name.to_owned()).collect() };
-    }
     if is(&[TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>(), TypeId::of::<f32>(), TypeId::of::<f64>()])
     {
         return Takes::Number;
@@ -132,6 +129,9 @@ pub(super) fn unknown(key: &str, names: &[String], of: &str) -> String {
     }
 }
 
+/// What may stand where a model is taken, and how it is called.
+type Models = (&'static [Product], &'static str);
+
 struct Reader<'r, 's> {
     unit: &'r Unit,
     scope: &'r Scope<'s>,
@@ -155,7 +155,7 @@ impl Reader<'_, '_> {
             }
             return;
         }
-        if flag == TARGET && self.unit.kind == Kind::Compile {
+        if flag == TARGET && self.unit.kind.makes() == Product::Artifact {
             return self.own_target(entry);
         }
         match &node.value {
@@ -181,13 +181,14 @@ impl Reader<'_, '_> {
         };
         match takes {
             Takes::Number if !number => self.wrong(entry, node, "a number"),
-            Takes::Word | Takes::Path { .. } if number => self.wrong(entry, node, "a string"),
-            Takes::Path { words, .. } if words.contains(text) => {
-                self.push(flag, &node.place, Chosen::Text(text.clone()))
+            Takes::Word | Takes::Other(_) if number => self.wrong(entry, node, "a string"),
+            Takes::Other(Meaning::Reads(words)) if words.contains(&text.as_str()) => {
+                self.push(flag, &node.place, Chosen::Text(text.clone()));
             }
-            Takes::Path { .. } if WRITTEN.contains(&flag) => self.written(entry, flag, node, text),
-            Takes::Path { models, .. } => self.path(flag, node, text, *models),
-            _ if flag == TARGET => {
+            Takes::Other(Meaning::Writes) => self.written(entry, flag, node, text),
+            Takes::Other(Meaning::Reads(_)) => self.path(flag, node, text, None),
+            Takes::Other(Meaning::Model { takes, name }) => self.path(flag, node, text, Some((takes, name))),
+            Takes::Other(Meaning::Target) => {
                 if let Some(chosen) = target(text, &node.place, self.mistakes).map(|(_, chosen)| chosen) {
                     self.push(flag, &node.place, chosen);
                 }
@@ -207,10 +208,10 @@ impl Reader<'_, '_> {
         self.push(flag, &node.place, Chosen::Writes(self.scope.out.join(text)));
     }
 
-    fn path(&mut self, flag: &str, node: &Node, text: &str, models: bool) {
-        if models {
+    fn path(&mut self, flag: &str, node: &Node, text: &str, models: Option<Models>) {
+        if let Some(models) = models {
             match self.scope.refer(text) {
-                Ok(Some(source)) => return self.refer(flag, false, node, text, source),
+                Ok(Some(source)) => return self.refer((flag, false), models, node, text, source),
                 Ok(None) => {}
                 Err(message) => return self.mistakes.add(&node.place, message),
             }
@@ -218,7 +219,7 @@ impl Reader<'_, '_> {
         let path = node.place.directory().join(text);
         if !path.exists() {
             let names = self.scope.names();
-            let near = nearest(text, names.iter().map(String::as_str)).filter(|_| models);
+            let near = nearest(text, names.iter().map(String::as_str)).filter(|_| models.is_some());
             let message = match near {
                 Some(name) => format!("`{text}` is neither a stage nor a path that exists; did you mean `{name}`?"),
                 None => format!("{} does not exist", path.display()),
@@ -230,24 +231,18 @@ impl Reader<'_, '_> {
     }
 
     /// A model that another stage makes, or `[model]`.
-    fn refer(&mut self, flag: &str, positional: bool, node: &Node, text: &str, source: Source) {
+    fn refer(
+        &mut self,
+        (flag, positional): (&str, bool),
+        (takes, expected): Models,
+        node: &Node,
+        text: &str,
+        source: Source,
+    ) {
         if let Source::Unit(unit) = source {
             let (kind, of) = (self.unit.kind, &self.scope.units[unit]);
-            let product = of.kind.product();
-            let expected = match (kind, positional) {
-                (Kind::Compile, true) => "a quantized model",
-                (Kind::Eval, true) => "a model or an artifact",
-                (Kind::Eval, false) => "a model",
-                _ if flag == "tokenizer" => "a model",
-                _ => "a dense model",
-            };
-            let fits = match product {
-                Product::Dense => expected != "a quantized model",
-                Product::Quantized => expected != "a dense model",
-                Product::Artifact => expected == "a model or an artifact",
-                Product::Nothing => false,
-            };
-            if !fits {
+            let product = of.kind.makes();
+            if !takes.contains(&product) {
                 let message = format!(
                     "stage `{}` ({}) takes {expected}, and `{text}` ({}) makes {}",
                     self.unit.stage,
@@ -280,22 +275,27 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// `input`: the positional argument; of distill the teacher, or the student where the teacher is named apart.
+    /// `input`: the positional argument, or the first of the options it stands for that is not given itself.
     fn input(&mut self, table: &Table, command: &Command) {
         let given = |flag: &str| table.find(flag).is_some();
-        let positional = command.get_positionals().next().map(|arg| arg.get_id().to_string());
-        let flag = match &positional {
-            Some(id) => Some(id.as_str()),
-            None => ["teacher", "student"].into_iter().find(|flag| !given(flag)),
+        let positional = command.get_positionals().next();
+        let inputs = self.unit.kind.inputs();
+        let argument = match positional {
+            Some(argument) => Some(argument),
+            None => {
+                let open = inputs.iter().find(|flag| !given(flag));
+                open.and_then(|flag| command.get_arguments().find(|argument| argument.get_long() == Some(flag)))
+            }
         };
         let entry = table.find("input");
-        let (entry, flag) = match (entry, flag) {
-            (Some(entry), Some(flag)) => (entry, flag),
+        let (entry, argument) = match (entry, argument) {
+            (Some(entry), Some(argument)) => (entry, argument),
             (Some(entry), None) => {
-                let message = "`input` has no use here: both `teacher` and `student` are given";
+                let names: Vec<String> = inputs.iter().map(|name| format!("`{name}`")).collect();
+                let message = format!("`input` has no use here: both {} are given", names.join(" and "));
                 return self.mistakes.add(&entry.place, message);
             }
-            (None, _) if positional.is_none() && given("teacher") => return,
+            (None, _) if inputs.first().is_some_and(|first| given(first)) => return,
             (None, _) => {
                 let message = format!("stage `{}` has no `input`; name a stage, or \"model\"", self.unit.stage);
                 return self.mistakes.add(&self.unit.place, message);
@@ -303,7 +303,14 @@ impl Reader<'_, '_> {
         };
         let Some(text) = entry.node.text("input", self.mistakes) else { return };
         match self.scope.refer(text) {
-            Ok(Some(source)) => self.refer(flag, positional.is_some(), &entry.node, text, source),
+            Ok(Some(source)) => {
+                let flag = argument.get_long().unwrap_or(argument.get_id().as_str());
+                let models = match meaning(argument) {
+                    Some(Meaning::Model { takes, name }) => (takes, name),
+                    _ => (&[][..], "no model"),
+                };
+                self.refer((flag, positional.is_some()), models, &entry.node, text, source);
+            }
             Err(message) => self.mistakes.add(&entry.node.place, message),
             Ok(None) => {
                 let names = self.scope.names();

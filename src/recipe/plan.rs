@@ -4,9 +4,10 @@ use super::cache::{self, Hashes};
 use super::lock::{self, Lock, LockError};
 use super::mistake::Mistakes;
 use super::reader::{self, Recipe};
-use super::stage::{Chosen, Commands, Source, Unit};
+use super::unit::{Chosen, Source, Unit};
 use crate::disk::hash::HashError;
 use crate::report::{Align, Report, Table};
+use crate::stages::RunSettings;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -23,8 +24,8 @@ pub struct Options {
     pub lock: bool,
     /// Whether it is written anew.
     pub update_lock: bool,
-    /// Seed of the stages that have none of their own.
-    pub seed: u64,
+    /// What holds for every stage; one that has a seed of its own starts from that.
+    pub run: RunSettings,
 }
 
 /// Why there is no plan.
@@ -51,8 +52,8 @@ pub(super) struct Prepared {
 }
 
 /// Reads the recipe and compares its lock.
-pub(super) fn prepare(options: &Options, commands: &dyn Commands) -> Result<Prepared, PlanError> {
-    let recipe = reader::read(&options.recipe, &options.out, commands)?;
+pub(super) fn prepare(options: &Options) -> Result<Prepared, PlanError> {
+    let recipe = reader::read(&options.recipe, &options.out, &options.run)?;
     let mut hashes = Hashes::default();
     let mut new_lock = None;
     if options.lock {
@@ -115,14 +116,14 @@ impl Report for PlanReport {
 }
 
 /// Plans; nothing is written.
-pub fn plan(options: &Options, commands: &dyn Commands) -> Result<PlanReport, PlanError> {
-    let Prepared { recipe, mut hashes, .. } = prepare(options, commands)?;
+pub fn plan(options: &Options) -> Result<PlanReport, PlanError> {
+    let Prepared { recipe, mut hashes, .. } = prepare(options)?;
     let mut cached: Vec<bool> = Vec::new();
     let mut stages = Vec::new();
     for unit in &recipe.units {
         let ready = !options.force && unit.waits_for().all(|other| cached[other]);
         let done = ready && {
-            let key = cache::key(unit, seed(unit, options.seed), &|source| recipe.path(source), &mut hashes)?;
+            let key = cache::key(unit, seed(unit, options.run.seed), &|source| recipe.path(source), &mut hashes)?;
             cache::look_up(&key, unit, &mut hashes).is_some()
         };
         cached.push(done);
@@ -158,5 +159,5 @@ pub(super) fn inputs(unit: &Unit, recipe: &Recipe) -> Vec<String> {
 }
 
 fn is_model(path: &Path) -> bool {
-    path.is_dir()
+    crate::formats::is_model(path)
 }

@@ -4,12 +4,16 @@ use super::document::{self, Entry, Node, Table, Value};
 use super::gates::{self, Gate};
 use super::mistake::{Mistakes, Place};
 use super::options::{self, Scope, TARGET, unknown};
-use super::schema::nearest;
-use super::stage::{Chosen, Commands, Kind, Known, Source, Unit, chain};
+use super::unit::{Choice, Chosen, Kind, Source, Unit, chain, command};
 use super::validate;
-use crate::disk::{CONFIG_FILE, Config};
-use crate::model::families;
+use crate::disk::schema::nearest;
+use crate::formats;
+use crate::model::device::{DEVICES, device};
 use crate::model::spec::ModelKind;
+use crate::stages::known::{Known, KnownModel, configured};
+use crate::stages::{self, Fault, Product, RunSettings, STAGES};
+use burn::tensor::Device;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Version of the recipe's schema.
@@ -40,6 +44,8 @@ pub(super) struct Recipe {
 pub(super) struct Sample {
     pub(super) prompt: String,
     pub(super) tokens: usize,
+    /// Where a directory computes.
+    pub(super) device: Device,
 }
 
 impl Recipe {
@@ -54,11 +60,11 @@ impl Recipe {
 }
 
 /// Reads a recipe whose outputs go below `out`.
-pub(super) fn read(path: &Path, out: &Path, commands: &dyn Commands) -> Result<Recipe, Mistakes> {
+pub(super) fn read(path: &Path, out: &Path, run: &RunSettings) -> Result<Recipe, Mistakes> {
     let mut mistakes = Mistakes::default();
     let recipe = document::load(path, &mut mistakes).and_then(|table| {
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        Reader { mistakes: &mut mistakes, commands }.recipe(name, out, &table)
+        Reader { mistakes: &mut mistakes, run }.recipe(name, out, &table)
     });
     mistakes.sort();
     match recipe {
@@ -69,7 +75,7 @@ pub(super) fn read(path: &Path, out: &Path, commands: &dyn Commands) -> Result<R
 
 struct Reader<'r> {
     mistakes: &'r mut Mistakes,
-    commands: &'r dyn Commands,
+    run: &'r RunSettings,
 }
 
 impl Reader<'_> {
@@ -96,20 +102,18 @@ impl Reader<'_> {
         let (mut units, tables) = self.units(stages, &out);
         let read: Vec<_> =
             units.iter().zip(&tables).map(|(unit, table)| self.options(unit, table, &units, &model, &out)).collect();
-        for (unit, choices) in units.iter_mut().zip(read) {
+        for ((unit, table), (choices, sound)) in units.iter_mut().zip(&tables).zip(read) {
             unit.choices = choices;
-        }
-        for (unit, table) in units.iter().zip(&tables) {
-            validate::validate(unit, table, &self.commands.command(unit.kind), self.mistakes);
+            let before = self.mistakes.count();
+            validate::validate(unit, table, &command(unit.kind), self.mistakes);
+            unit.sound &= sound && self.mistakes.count() == before;
         }
         let order = self.order(&units)?;
         let units = reordered(units, &order);
         let gates = table.find("gates").map(|entry| gates::read(entry, &units, self.mistakes)).unwrap_or_default();
         let sample = table.find("sample").and_then(|entry| self.sample(entry, &model, &units));
         let recipe = Recipe { name, out, model, units, gates, sample };
-        if self.mistakes.is_empty() {
-            self.check(&recipe, table.find("sample"));
-        }
+        self.check(&recipe, table.find("sample"));
         Some(recipe)
     }
 
@@ -131,8 +135,8 @@ impl Reader<'_> {
         let full = path.node.place.directory().join(written);
         if !full.exists() {
             self.mistakes.add(&path.node.place, format!("{} does not exist", full.display()));
-        } else if full.is_dir() && !full.join(CONFIG_FILE).is_file() {
-            self.mistakes.add(&path.node.place, format!("{} holds no {CONFIG_FILE}", full.display()));
+        } else if full.is_dir() && !formats::contents(&full).configuration {
+            self.mistakes.add(&path.node.place, format!("{} holds no config.json", full.display()));
         }
         Some((full, written.to_owned()))
     }
@@ -151,15 +155,16 @@ impl Reader<'_> {
                 self.mistakes.add(&entry.place, message);
             }
             let Some(kind) = self.kind(entry, table) else { continue };
-            let targets = if kind == Kind::Compile { self.targets(table) } else { vec![None] };
+            let before = self.mistakes.count();
+            let targets = if kind.makes() == Product::Artifact { self.targets(table) } else { vec![None] };
             for target in &targets {
-                let output = match (kind, target) {
-                    (Kind::Eval, _) => None,
-                    (Kind::Compile, target) => {
+                let output = match (kind.makes(), target) {
+                    (Product::Nothing, _) => None,
+                    (Product::Artifact, target) => {
                         let target = target.as_deref().unwrap_or("artifact");
                         Some(out.join(format!("{}.{target}.slm", entry.key)))
                     }
-                    _ => Some(out.join(&entry.key)),
+                    (Product::Dense | Product::Quantized, _) => Some(out.join(&entry.key)),
                 };
                 units.push(Unit {
                     stage: entry.key.clone(),
@@ -168,6 +173,7 @@ impl Reader<'_> {
                     kind,
                     place: entry.place.clone(),
                     choices: Vec::new(),
+                    sound: self.mistakes.count() == before,
                     output,
                 });
                 tables.push(table);
@@ -182,9 +188,9 @@ impl Reader<'_> {
             return None;
         };
         let text = entry.node.text("kind", self.mistakes)?;
-        let kind = Kind::ALL.into_iter().find(|kind| kind.name() == text);
+        let kind = stages::named(text);
         if kind.is_none() {
-            let names = Kind::ALL.map(Kind::name);
+            let names = STAGES.map(|kind| kind.name());
             let message = match nearest(text, names) {
                 Some(name) => format!("unknown kind `{text}`; did you mean `{name}`?"),
                 None => format!("unknown kind `{text}`; known: {}", names.join(", ")),
@@ -234,9 +240,11 @@ impl Reader<'_> {
         units: &[Unit],
         model: &Option<(PathBuf, String)>,
         out: &Path,
-    ) -> Vec<super::stage::Choice> {
+    ) -> (Vec<Choice>, bool) {
+        let before = self.mistakes.count();
         let scope = Scope { units, model: model.as_ref().map(|(path, _)| path.as_path()), out };
-        options::read(unit, table, &self.commands.command(unit.kind), &scope, self.mistakes)
+        let choices = options::read(unit, table, &command(unit.kind), &scope, self.mistakes);
+        (choices, self.mistakes.count() == before)
     }
 
     /// Each unit after those it waits for, else as written. `None` where some wait for each other.
@@ -272,8 +280,8 @@ impl Reader<'_> {
 
     fn sample(&mut self, entry: &Entry, model: &Option<(PathBuf, String)>, units: &[Unit]) -> Option<Sample> {
         let table = entry.node.table("sample", self.mistakes)?;
-        self.known_keys(table, &["prompt", "tokens"], "[sample]");
-        if model.is_none() && units.iter().all(|unit| unit.kind != Kind::Compile) {
+        self.known_keys(table, &["prompt", "tokens", "device"], "[sample]");
+        if model.is_none() && units.iter().all(|unit| unit.kind.makes() != Product::Artifact) {
             self.mistakes
                 .add(&entry.place, "[sample] has nothing to continue its prompt: no [model], no compile stage");
         }
@@ -292,63 +300,70 @@ impl Reader<'_> {
                 }
             },
         };
-        Some(Sample { prompt, tokens })
+        let device = match table.find("device") {
+            None => device(DEVICES[0]),
+            Some(entry) => device(entry.node.text("device", self.mistakes)?),
+        };
+        let found = device.map_err(|error| {
+            let place = table.find("device").map_or(&entry.place, |entry| &entry.node.place);
+            self.mistakes.add(place, chain(&error));
+        });
+        Some(Sample { prompt, tokens, device: found.ok()? })
     }
 
-    /// What configurations tell: each stage is asked in order, and its output's specification handed on.
+    /// What can be told without work: each stage whose options can be used is asked in order, and what is known of its output
+    /// handed on.
     fn check(&mut self, recipe: &Recipe, sample: Option<&Entry>) {
-        let mut known = Known::default();
-        for unit in &recipe.units {
+        let mut models = BTreeMap::new();
+        for unit in recipe.units.iter().filter(|unit| unit.sound) {
             for choice in &unit.choices {
                 let Chosen::Reads { source: source @ (Source::Model | Source::Path(_)), .. } = &choice.value else {
                     continue;
                 };
-                let path = recipe.path(source);
-                self.learn(&path, &choice.place, &mut known);
+                self.learn(recipe.path(source), &choice.place, &mut models);
             }
-            let arguments = unit.arguments(&|source| recipe.path(source));
-            match self.commands.check(unit.kind, &arguments, &known) {
-                Ok(Some(spec)) => {
-                    known.0.extend(unit.output.clone().map(|output| (output, spec)));
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    let message = chain(error.as_ref());
-                    self.mistakes.add(&blamed(unit, &message), message);
-                }
+            let known = Known::Planned(models);
+            let resolved = unit.resolve(self.run, &known, &|source| recipe.path(source));
+            models = known.into_planned();
+            models.extend(unit.output.clone().zip(resolved.makes.clone()));
+            for fault in resolved.checked().err().into_iter().flatten() {
+                let (place, message) = described(unit, &fault);
+                self.mistakes.add(&place, message);
             }
         }
         if let Some(sample) = sample
-            && known.0.values().any(|spec| spec.kind != ModelKind::Decoder)
+            && models.values().any(|model| model.spec.kind != ModelKind::Decoder)
         {
             self.mistakes.add(&sample.place, "[sample] continues a text, which an encoder does not; remove it");
         }
     }
 
-    /// The specification of a model that is there.
-    fn learn(&mut self, path: &Path, place: &Place, known: &mut Known) {
-        let file = if path.is_dir() { path.join(CONFIG_FILE) } else { path.to_owned() };
-        let is_config = file.extension().is_some_and(|extension| extension == "json");
-        if known.0.contains_key(path) || !is_config || !file.is_file() {
+    /// What the configuration of a model that is there says.
+    fn learn(&mut self, path: PathBuf, place: &Place, models: &mut BTreeMap<PathBuf, KnownModel>) {
+        if models.contains_key(&path) {
             return;
         }
-        let spec = Config::read(&file)
-            .map_err(|error| chain(&error))
-            .and_then(|config| families::spec(&config).map_err(|error| chain(&error)));
-        match spec {
-            Ok(spec) => {
-                known.0.insert(path.to_owned(), spec);
-            }
-            Err(message) => self.mistakes.add(place, message),
+        match configured(&path) {
+            Ok(model) => models.extend(model.map(|model| (path, model))),
+            Err(error) => self.mistakes.add(place, chain(&error)),
         }
     }
 }
 
-/// The option whose value a message quotes, or else the stage.
-fn blamed(unit: &Unit, message: &str) -> Place {
-    let quoted = |text: &str| text.len() > 1 && message.contains(text);
-    let choice = unit.choices.iter().find(|choice| matches!(&choice.value, Chosen::Text(text) if quoted(text)));
-    choice.map_or_else(|| unit.place.clone(), |choice| choice.place.clone())
+/// Where a fault is, and what is said of it: at the option's key, which the message names, or else at the stage.
+fn described(unit: &Unit, fault: &Fault) -> (Place, String) {
+    let message = chain(fault.error.as_ref());
+    let of_option = || unit.choices.iter().filter(|choice| choice.flag == fault.option);
+    let quoted = |choice: &&Choice| matches!(&choice.value, Chosen::Text(text) if message.contains(text.as_str()));
+    match of_option().find(quoted).or_else(|| of_option().next()) {
+        None => (unit.place.clone(), message),
+        Some(choice) => {
+            let key = choice.flag.replace('-', "_");
+            let named = message.contains(&format!("`{key}`")) || message.contains(&format!("--{}", choice.flag));
+            let message = if named || choice.positional { message } else { format!("`{key}`: {message}") };
+            (choice.place.clone(), message)
+        }
+    }
 }
 
 /// The units in another order, their references following.

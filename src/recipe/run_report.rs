@@ -3,6 +3,7 @@
 
 use super::gates::GateResult;
 use crate::report::{Align, Report, Table, grouped};
+use crate::stages::{self, summary::Figures};
 use serde::Serialize;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -70,22 +71,16 @@ pub struct RunReport {
 }
 
 impl StageResult {
-    fn number(&self, key: &str) -> Option<f64> {
-        self.report.as_ref()?.get(key)?.as_f64()
+    fn figures(&self) -> Option<Figures<'_>> {
+        self.report.as_ref().map(Figures)
     }
 
-    fn text(&self, key: &str) -> Option<&str> {
-        self.report.as_ref()?.get(key)?.as_str()
+    fn number(&self, key: &str) -> Option<f64> {
+        self.figures()?.number(key)
     }
 
     fn count(&self, key: &str) -> Option<String> {
-        self.report.as_ref()?.get(key)?.as_u64().map(grouped)
-    }
-
-    /// What was trained after a change, if anything was.
-    fn retrained(&self, verb: &str) -> String {
-        let tokens = self.report.as_ref().and_then(|report| report.pointer("/training/tokens")?.as_u64());
-        tokens.map_or_else(String::new, |tokens| format!(", {verb} on {} tokens", grouped(tokens)))
+        self.figures()?.count(key)
     }
 
     /// In a few words.
@@ -96,28 +91,7 @@ impl StageResult {
             Status::DoesNotFit => return "does not fit".to_owned(),
             Status::Done => "",
         };
-        let words = match self.kind {
-            "train" | "distill" => self.count("tokens").zip(self.number("loss")).map(|(tokens, loss)| {
-                let verb = if self.kind == "train" { "trained" } else { "distilled" };
-                format!("{verb} on {tokens} tokens, loss {loss:.3}")
-            }),
-            "prune" => self.text("pattern").zip(self.text("method")).map(|(pattern, method)| {
-                let share = self.number("zeros_after").zip(self.number("weights"));
-                let share = share.map_or(0.0, |(zeros, all)| 100.0 * zeros / all);
-                format!("{pattern} by {method}, {share:.0} % zeros{}", self.retrained("recovered"))
-            }),
-            "quantize" => self
-                .text("scheme")
-                .zip(self.number("bits_per_weight"))
-                .map(|(scheme, bits)| format!("{scheme}, {bits:.2} bits a weight{}", self.retrained("trained"))),
-            "compile" => {
-                self.text("target").zip(self.count("ram_bytes")).map(|(target, ram)| format!("for {target}, RAM {ram}"))
-            }
-            "eval" => self
-                .count("tokens")
-                .map(|tokens| format!("{tokens} tokens, {}", self.text("numerics").unwrap_or_default())),
-            _ => None,
-        };
+        let words = stages::named(self.kind).zip(self.figures()).and_then(|(kind, figures)| kind.summary(&figures));
         format!("{}{state}", words.unwrap_or_else(|| self.kind.to_owned()))
     }
 

@@ -1,19 +1,20 @@
 //! Runs a recipe: stage after stage, those that are done skipped, then the gates and the sample. A run that was killed
 //! goes on when it is repeated: finished stages come from the cache, training from its checkpoint.
 
-use super::cache::{self, CacheError, Record};
+use super::cache::{self, Record};
 use super::plan::{self, Options, PlanError, Prepared};
 use super::reader::{Recipe, Sample};
 use super::run_report::{RunReport, SampleResult, StageResult, Status};
-use super::stage::{Commands, Kind, Unit};
+use super::unit::{Unit, chain};
 use crate::disk::atomic::AtomicError;
 use crate::disk::hash::HashError;
-use crate::disk::{INDEX_FILE, WEIGHTS_FILE};
 use crate::eval::generate::{self, GenerateError, generate};
 use crate::eval::opened::{OpenError, OpenedModel};
-use crate::model::device::device;
+use crate::formats;
 use crate::shell::Shell;
+use crate::stages::{Product, Resumes};
 use crate::train::checkpoint;
+use serde_json::Value;
 use slm_runtime::sample::Sampling;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -31,11 +32,8 @@ pub enum RunError {
     /// Of the lock.
     #[error(transparent)]
     Lock(#[from] AtomicError),
-    /// Of the cache.
-    #[error(transparent)]
-    Cache(#[from] CacheError),
     /// Of the directory for outputs.
-    #[error("{}: cannot be created; pass another --out", path.display())]
+    #[error("{}: cannot be written; pass another --out", path.display())]
     Out {
         /// The directory.
         path: PathBuf,
@@ -68,29 +66,36 @@ pub enum SampleError {
     /// Of the model.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// Of the device.
-    #[error(transparent)]
-    Device(#[from] crate::model::device::UnknownDevice),
     /// Of the generation.
     #[error(transparent)]
     Generate(#[from] GenerateError),
 }
 
 /// Runs it.
-pub fn run(options: &Options, commands: &dyn Commands, shell: &Shell) -> Result<RunReport, RunError> {
-    let mut prepared = plan::prepare(options, commands)?;
+pub fn run(options: &Options, shell: &Shell) -> Result<RunReport, RunError> {
+    let mut prepared = plan::prepare(options)?;
     if let Some((lock, path)) = &prepared.new_lock {
         lock.write(path)?;
         shell.status("Locked", path.display());
     }
     let out = prepared.recipe.out.clone();
-    std::fs::create_dir_all(&out).map_err(|source| RunError::Out { path: out, source })?;
-    if prepared.recipe.units.iter().any(|unit| matches!(unit.kind, Kind::Train | Kind::Distill)) {
+    // Both are known before the first stage: outputs must have a place, and results should be remembered.
+    let writable = |out: &Path| std::fs::create_dir_all(out).and_then(|()| tempfile::tempfile_in(out).map(drop));
+    writable(&out).map_err(|source| RunError::Out { path: out, source })?;
+    let remembers = match cache::check_writable() {
+        Ok(()) => true,
+        Err(error) => {
+            let error = chain(&error);
+            shell.warn(format_args!("{error}; the outputs are written, and the next run computes them again"));
+            false
+        }
+    };
+    if prepared.recipe.units.iter().any(|unit| unit.kind.resumes() == Resumes::Always) {
         shell.note("a run that is stopped goes on where it was when the same command is repeated");
     }
     let mut stages: Vec<StageResult> = Vec::new();
     for index in 0..prepared.recipe.units.len() {
-        let result = unit(index, &mut prepared, &stages, options, commands, shell)?;
+        let result = unit(index, &mut prepared, &stages, options, remembers, shell)?;
         stages.push(result);
     }
     let recipe = &prepared.recipe;
@@ -100,7 +105,7 @@ pub fn run(options: &Options, commands: &dyn Commands, shell: &Shell) -> Result<
     };
     let gates: Vec<_> = recipe.gates.iter().map(measure).collect();
     let samples = match &recipe.sample {
-        Some(sample) => samples(sample, recipe, &stages, options.seed)?,
+        Some(sample) => samples(sample, recipe, &stages, options.run.seed)?,
         None => Vec::new(),
     };
     let gave = |stage: &StageResult| matches!(stage.status, Status::Done | Status::Cached);
@@ -114,7 +119,7 @@ fn unit(
     prepared: &mut Prepared,
     before: &[StageResult],
     options: &Options,
-    commands: &dyn Commands,
+    remembers: bool,
     shell: &Shell,
 ) -> Result<StageResult, RunError> {
     let Prepared { recipe, hashes, .. } = prepared;
@@ -134,8 +139,8 @@ fn unit(
         shell.status("Leaving out", &number);
         return Ok(StageResult { output: None, ..result });
     }
-    let path = |source: &super::stage::Source| recipe.path(source);
-    let key = cache::key(unit, plan::seed(unit, options.seed), &path, hashes)?;
+    let path = |source: &super::unit::Source| recipe.path(source);
+    let key = cache::key(unit, plan::seed(unit, options.run.seed), &path, hashes)?;
     if !options.force
         && let Some(Record { output, report, .. }) = cache::look_up(&key, unit, hashes)
     {
@@ -149,23 +154,31 @@ fn unit(
     let failed =
         |source: anyhow::Error| RunError::Stage { stage: label.clone(), kind: unit.kind.name(), source: source.into() };
     let start = Instant::now();
-    let outcome = commands.execute(unit.kind, &unit.arguments(&path), shell).map_err(failed)?;
+    let outcome = unit.run(&options.run, &path, shell).map_err(failed)?;
     result.seconds = Some(start.elapsed().as_secs_f64());
     if let Some(output) = &unit.output {
         hashes.forget(output);
     }
+    let report: Value = serde_json::from_str(&outcome.json).map_err(|error| failed(error.into()))?;
     if !outcome.passed {
         shell.warn(format_args!("stage `{label}` has no output\n{}", outcome.text));
-        return Ok(StageResult { status: Status::DoesNotFit, output: None, report: Some(outcome.report), ..result });
+        return Ok(StageResult { status: Status::DoesNotFit, output: None, report: Some(report), ..result });
     }
-    let record = cache::remember(&key, unit, &outcome.report, hashes)?;
-    Ok(StageResult { status: Status::Done, sha256: record.output, report: Some(outcome.report), ..result })
+    result.sha256 = unit.output.as_deref().map(|output| hashes.of(output)).transpose()?;
+    if remembers && let Err(error) = cache::remember(&key, unit, &report, hashes) {
+        // The disk may have filled up: the output is there, and only the next run's time is lost.
+        let error = chain(&error);
+        shell.warn(format_args!(
+            "stage `{label}` is finished and not remembered: {error}; the next run computes it again"
+        ));
+    }
+    Ok(StageResult { status: Status::Done, report: Some(report), ..result })
 }
 
 /// The checkpoint of a run that was killed: gone with --force, else worth a word.
 fn leftovers(unit: &Unit, force: bool, shell: &Shell) -> Result<(), RunError> {
-    let trains = matches!(unit.kind, Kind::Train | Kind::Distill | Kind::Prune | Kind::Quantize);
-    let Some(output) = unit.output.as_deref().filter(|_| trains) else { return Ok(()) };
+    let resumes = unit.kind.resumes() != Resumes::Never;
+    let Some(output) = unit.output.as_deref().filter(|_| resumes) else { return Ok(()) };
     let path = checkpoint::path_beside(output);
     if force {
         return checkpoint::forget(output)
@@ -181,12 +194,13 @@ fn leftovers(unit: &Unit, force: bool, shell: &Shell) -> Result<(), RunError> {
 fn samples(sample: &Sample, recipe: &Recipe, stages: &[StageResult], seed: u64) -> Result<Vec<SampleResult>, RunError> {
     let mut all: Vec<(String, PathBuf)> = Vec::new();
     // A configuration alone says nothing.
-    let has_weights = |path: &Path| path.join(WEIGHTS_FILE).exists() || path.join(INDEX_FILE).exists();
+    let has_weights = |path: &Path| formats::contents(path).weights;
     if let Some((path, _)) = recipe.model.as_ref().filter(|(path, _)| has_weights(path)) {
         all.push(("model".to_owned(), path.clone()));
     }
-    let artifact = stages.iter().rfind(|stage| stage.kind == Kind::Compile.name());
-    if let Some((stage, path)) = artifact.and_then(|stage| Some((stage, stage.output.as_ref()?))) {
+    let mut units = recipe.units.iter().zip(stages);
+    let artifact = units.rfind(|(unit, _)| unit.kind.makes() == Product::Artifact);
+    if let Some((stage, path)) = artifact.and_then(|(_, stage)| Some((stage, stage.output.as_ref()?))) {
         all.push((stage.stage.clone(), path.clone()));
     }
     let mut results = Vec::new();
@@ -200,7 +214,7 @@ fn samples(sample: &Sample, recipe: &Recipe, stages: &[StageResult], seed: u64) 
 }
 
 fn continued(sample: &Sample, path: &Path, recipe: &Recipe, seed: u64) -> Result<String, SampleError> {
-    let model = OpenedModel::open_stored(path, &device("flex")?)?;
+    let model = OpenedModel::open_stored(path, &sample.device)?;
     let tokenizer = match model.tokenizer() {
         Err(OpenError::NoTokenizer { .. }) => recipe.model.as_ref().map(|(path, _)| path.clone()),
         _ => None,

@@ -3,8 +3,8 @@
 
 use super::document::Table;
 use super::mistake::Mistakes;
-use super::schema::nearest;
-use super::stage::{Choice, Chosen, Source, Unit, chain};
+use super::unit::{Choice, Chosen, Source, Unit, chain};
+use crate::disk::schema::nearest;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::path::PathBuf;
@@ -22,7 +22,8 @@ pub(super) fn validate(unit: &Unit, table: &Table, command: &Command, mistakes: 
         };
         if error.kind() == ErrorKind::MissingRequiredArgument {
             // A key that is there, or that `input` stands for, has been reported by what is wrong with it.
-            let absent = |flag: &&String| !flag.starts_with('<') && *flag != "teacher" && table.find(flag).is_none();
+            let stands_for = |flag: &String| unit.kind.inputs().first().is_some_and(|first| first == flag);
+            let absent = |flag: &&String| !flag.starts_with('<') && !stands_for(flag) && table.find(flag).is_none();
             for flag in named.iter().filter(absent) {
                 let message =
                     format!("stage `{}` ({}) needs the key `{}`", unit.stage, unit.kind.name(), flag.replace('-', "_"));

@@ -182,6 +182,12 @@ impl Shell {
         self.stream(text).map(|_| ())
     }
 
+    /// Likewise of a result that is rendered already, in both ways.
+    pub fn rendered(&self, json: &str, text: &str) -> io::Result<()> {
+        let chosen = if self.options.json { json } else { text };
+        self.stream(format!("{chosen}\n")).map(|_| ())
+    }
+
     /// Writes to stdout at once, as it is. `Break` says that the reader went away and that there is no point in going
     /// on.
     pub fn stream(&self, bytes: impl AsRef<[u8]>) -> io::Result<ControlFlow<()>> {

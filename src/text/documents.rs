@@ -36,7 +36,11 @@ pub fn read_documents(path: &Path, field: Option<&str>, separator: Option<&str>)
         Some(separator) => text.split(separator).map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned),
     };
     let texts: Vec<_> = texts.collect();
-    if texts.is_empty() { Err(TextError::Empty { path: path.to_owned() }) } else { Ok(Documents { texts, several: true, notes }) }
+    if texts.is_empty() {
+        Err(TextError::Empty { path: path.to_owned() })
+    } else {
+        Ok(Documents { texts, several: true, notes })
+    }
 }
 
 impl Documents {

@@ -330,7 +330,9 @@ pub fn read_labelled(path: &Path, text_key: &str, label_key: &str) -> Result<Rec
             continue;
         };
         match text(path, line, text_key, value)? {
-            Some(text) => records.push(LabelledRecord { line, text, label: label(path, line, label_key, label_value)? }),
+            Some(text) => {
+                records.push(LabelledRecord { line, text, label: label(path, line, label_key, label_value)? })
+            }
             None => notes.blank(line),
         }
     }
@@ -455,8 +457,12 @@ mod tests {
         let content = b"{\"text\": \"x\", \"label\": 1}\n{\"label\": 0}\n{\"text\": \"y\"}\n{\"note\": 3}\n";
         let (_keep, path) = file("a.jsonl", content);
         let error = read_labelled(&path, "text", "label").expect_err("incomplete").to_string();
-        for part in ["a.jsonl:2: ", "no key `text` in 2 rows, the first being row 2", "no key `label` in 2 rows, the first being row 3", "that object has: text"]
-        {
+        for part in [
+            "a.jsonl:2: ",
+            "no key `text` in 2 rows, the first being row 2",
+            "no key `label` in 2 rows, the first being row 3",
+            "that object has: text",
+        ] {
             assert!(error.contains(part), "{part}: {error}");
         }
     }
@@ -471,7 +477,8 @@ mod tests {
             assert_eq!(read(label).expect(label), Label::Id(id));
         }
         assert_eq!(read("\"2\"").expect("a name"), Label::Name("2".to_owned()));
-        for (label, found) in [("-1", "a negative number"), ("0.5", "a fraction"), ("null", "null"), ("\" \"", "empty")] {
+        for (label, found) in [("-1", "a negative number"), ("0.5", "a fraction"), ("null", "null"), ("\" \"", "empty")]
+        {
             let error = read(label).expect_err(label).to_string();
             assert!(error.contains(&format!("a.jsonl:1: `label` is {found}")), "{error}");
         }

@@ -2,12 +2,13 @@
 //! different widths. The forward sees them through the transforms of the run.
 
 use crate::model::forward::WeightSource;
+use crate::model::graph::Graph;
 use crate::model::id::{LinearId, ParameterId, Part, Role};
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Transform;
 use burn::tensor::{Device, Tensor, TensorData};
 use slm_runtime::sample::random_u64;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One trained tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,13 +55,15 @@ pub fn normals(seed: u64, count: usize, deviation: f64) -> Vec<f32> {
 pub fn initialise(spec: &ModelSpec, seed: u64) -> BTreeMap<ParameterId, Vec<f32>> {
     let depth = (2.0 * spec.layers.len() as f64).sqrt();
     let draw = |number: usize, count, deviation| normals(random_u64(seed, number as u64), count, deviation);
+    let graph = Graph::new(spec);
+    let back: BTreeSet<LinearId> =
+        graph.linears().filter(|linear| linear.into_residual).map(|linear| linear.id).collect();
     let mut out = BTreeMap::new();
     for (number, parameter) in spec.parameters().into_iter().enumerate() {
         let count = parameter.shape.iter().product();
         let values = match parameter.id {
             ParameterId::Linear(id, Part::Weight) => {
-                let back = matches!(id.role, Role::Output | Role::ConvOut | Role::Down);
-                draw(number, count, if back { 0.02 / depth } else { 0.02 })
+                draw(number, count, if back.contains(&id) { 0.02 / depth } else { 0.02 })
             }
             ParameterId::Kernel(_, Part::Weight) => draw(number, count, 0.02),
             ParameterId::Norm(.., Part::Weight) if !spec.counts_from_one(parameter.id) => vec![1.0; count],

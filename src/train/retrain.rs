@@ -2,18 +2,32 @@
 //! the change held by a transform. Sparse recovery and quantization-aware training are this.
 
 use super::data::Samples;
+use super::report::TrainReport;
 use super::settings::Settings;
-use super::student::hidden_pairs;
-use super::trainer::{Run, Teacher, Trained};
+use super::student::{LayerError, hidden_pairs};
+use super::trainer::{Run, Teacher, TrainError, Trained};
 use crate::model::forward::DenseWeights;
 use crate::model::id::ParameterId;
 use crate::model::transform::Transform;
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
-use crate::stages::train::{CommandError, TrainReport};
 use burn::tensor::Device;
 use std::collections::BTreeMap;
 use std::path::Path;
+
+/// Why a model was not trained back.
+#[derive(Debug, thiserror::Error)]
+pub enum RetrainError {
+    /// Of the weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Of the layers.
+    #[error(transparent)]
+    Layers(#[from] LayerError),
+    /// Of the run.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+}
 
 /// What is trained, and how.
 pub struct Retraining<'r> {
@@ -40,13 +54,13 @@ pub fn values_of(model: &Model) -> Result<BTreeMap<ParameterId, Vec<f32>>, Model
 }
 
 impl Retraining<'_> {
-    /// Trains through `transform`; the checkpoint stays until [`crate::stages::train::forget_checkpoint`].
+    /// Trains through `transform`; the checkpoint stays until [`super::checkpoint::forget`].
     pub fn run(
         self,
         transform: &dyn Transform,
         device: &Device,
         progress: &dyn Progress,
-    ) -> Result<(Trained, TrainReport), CommandError> {
+    ) -> Result<(Trained, TrainReport), RetrainError> {
         let model = self.model;
         let weights = match self.settings.loss.needs_teacher() {
             true => Some(DenseWeights::new(model, device)?),

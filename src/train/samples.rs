@@ -110,12 +110,12 @@ pub fn read(
     window: usize,
     progress: &dyn Progress,
 ) -> Result<Samples, SamplesError> {
-    let unsuited = |task, can| Err(SamplesError::Task { task, can });
     match (task, &spec.head, spec.kind) {
         (TrainTask::Clm, Head::LanguageModel { .. }, ModelKind::Decoder) => {
             let mut windows = Vec::new();
             for file in &data.files {
-                let tokens = read_documents(file, data.field.as_deref(), None)?.tokens(tokenizer, &spec.ends, progress)?;
+                let tokens =
+                    read_documents(file, data.field.as_deref(), None)?.tokens(tokenizer, &spec.ends, progress)?;
                 let cut = decoder_windows(&tokens, &spec.opening, spec.context, window, usize::MAX);
                 windows.extend(cut.map_err(|source| SamplesError::Window { path: file.clone(), source })?);
             }
@@ -147,20 +147,36 @@ pub fn read(
             }
             Ok(Samples::Classified { sequences, labels })
         }
-        (task, ..) => {
-            let name = match task {
-                TrainTask::Clm => "clm",
-                TrainTask::Mlm => "mlm",
-                TrainTask::Classify => "classify",
-            };
-            match &spec.head {
-                Head::LanguageModel { .. } => unsuited(name, "clm"),
-                Head::MaskedLanguageModel { .. } => unsuited(name, "mlm"),
-                Head::Classifier { .. } => unsuited(name, "classify"),
-                Head::Hidden => unsuited(name, "classify, once it has labels: the data of --task classify gives them"),
-            }
-        }
+        (task, ..) => Err(unsuited(task, spec)),
     }
+}
+
+/// Whether a model can be trained for a task; a bare encoder is given what classification needs.
+///
+/// # Errors
+/// [`SamplesError::Task`].
+pub fn check_task(task: TrainTask, spec: &ModelSpec) -> Result<(), SamplesError> {
+    match (task, &spec.head, spec.kind) {
+        (TrainTask::Clm, Head::LanguageModel { .. }, ModelKind::Decoder)
+        | (TrainTask::Mlm, Head::MaskedLanguageModel { .. }, _)
+        | (TrainTask::Classify, Head::Classifier { .. } | Head::Hidden, _) => Ok(()),
+        _ => Err(unsuited(task, spec)),
+    }
+}
+
+fn unsuited(task: TrainTask, spec: &ModelSpec) -> SamplesError {
+    let task = match task {
+        TrainTask::Clm => "clm",
+        TrainTask::Mlm => "mlm",
+        TrainTask::Classify => "classify",
+    };
+    let can = match &spec.head {
+        Head::LanguageModel { .. } => "clm",
+        Head::MaskedLanguageModel { .. } => "mlm",
+        Head::Classifier { .. } => "classify",
+        Head::Hidden => "classify, once it has labels: the data of --task classify gives them",
+    };
+    SamplesError::Task { task, can }
 }
 
 /// The names of classes for an error: all of a few, the first of many.

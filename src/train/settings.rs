@@ -123,28 +123,38 @@ pub struct SettingError {
 impl Settings {
     /// The first setting that cannot be.
     pub fn check(&self) -> Result<(), SettingError> {
-        let rule = |holds: bool, key, found: &dyn std::fmt::Display, expected| {
-            if holds { Ok(()) } else { Err(SettingError { key, found: found.to_string(), expected }) }
+        self.faults().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Every setting that cannot be.
+    pub fn faults(&self) -> Vec<SettingError> {
+        let mut faults = Vec::new();
+        let mut rule = |holds: bool, key, found: &dyn std::fmt::Display, expected| {
+            if !holds {
+                faults.push(SettingError { key, found: found.to_string(), expected });
+            }
         };
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let weight = |value: f64| value.is_finite() && value >= 0.0;
-        rule(self.tokens > 0, "tokens", &self.tokens, "at least 1")?;
-        rule((1..=65_536).contains(&self.batch), "batch", &self.batch, "1 to 65536")?;
-        rule(self.window >= 2, "window", &self.window, "at least 2")?;
-        rule((1..=self.batch).contains(&self.pieces), "pieces", &self.pieces, "1 to the batch")?;
-        rule(positive(self.learning_rate), "learning_rate", &self.learning_rate, "a number above 0")?;
-        rule((0.0..=1.0).contains(&self.warm_up), "warm_up", &self.warm_up, "0 to 1")?;
-        rule((0.0..=1.0).contains(&self.final_rate), "final_rate", &self.final_rate, "0 to 1")?;
-        rule(weight(self.weight_decay), "weight_decay", &self.weight_decay, "0 or more")?;
-        rule(positive(self.clip), "clip", &self.clip, "a number above 0")?;
-        rule(self.checkpoint_every > 0, "checkpoint_every", &self.checkpoint_every, "at least 1")?;
+        rule(self.tokens > 0, "tokens", &self.tokens, "at least 1");
+        rule((1..=65_536).contains(&self.batch), "batch", &self.batch, "1 to 65536");
+        rule(self.window >= 2, "window", &self.window, "at least 2");
+        rule((1..=self.batch).contains(&self.pieces), "pieces", &self.pieces, "1 to the batch");
+        rule(positive(self.learning_rate), "learning_rate", &self.learning_rate, "a number above 0");
+        rule((0.0..=1.0).contains(&self.warm_up), "warm_up", &self.warm_up, "0 to 1");
+        rule((0.0..=1.0).contains(&self.final_rate), "final_rate", &self.final_rate, "0 to 1");
+        rule(weight(self.weight_decay), "weight_decay", &self.weight_decay, "0 or more");
+        rule(positive(self.clip), "clip", &self.clip, "a number above 0");
+        rule(self.checkpoint_every > 0, "checkpoint_every", &self.checkpoint_every, "at least 1");
         let loss = &self.loss;
-        rule(weight(loss.cross_entropy), "cross_entropy", &loss.cross_entropy, "0 or more")?;
-        rule(weight(loss.divergence), "divergence", &loss.divergence, "0 or more")?;
-        rule(weight(loss.hidden), "hidden", &loss.hidden, "0 or more")?;
-        rule(positive(loss.temperature), "temperature", &loss.temperature, "a number above 0")?;
-        let any = loss.cross_entropy + loss.divergence + loss.hidden > 0.0;
-        rule(any, "loss", &"without any part", "a weight above 0 for cross_entropy, divergence or hidden")
+        rule(weight(loss.cross_entropy), "cross_entropy", &loss.cross_entropy, "0 or more");
+        rule(weight(loss.divergence), "divergence", &loss.divergence, "0 or more");
+        rule(weight(loss.hidden), "hidden", &loss.hidden, "0 or more");
+        rule(positive(loss.temperature), "temperature", &loss.temperature, "a number above 0");
+        let parts = [loss.cross_entropy, loss.divergence, loss.hidden];
+        let none = parts.iter().all(|part| *part == 0.0);
+        rule(!none, "loss", &"without any part", "a weight above 0 for cross_entropy, divergence or hidden");
+        faults
     }
 
     /// The learning rate of step `step` of `steps`, from 0: a straight rise, then half a cosine.

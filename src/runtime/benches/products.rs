@@ -8,7 +8,7 @@ use memmap2::MmapMut;
 use slm_runtime::format::artifact::Matrix;
 use slm_runtime::kernels::columns::Columns;
 use slm_runtime::kernels::{Activations, Kernels, Width, available};
-use slm_runtime::layout::{GROUP, Layout, Storage, TileShape};
+use slm_runtime::layout::{BLOCK_COLUMNS, Layout, Storage, TileShape};
 use std::time::{Duration, Instant};
 
 /// Columns of the two kinds of linears in a model of 1.1 B parameters.
@@ -56,9 +56,9 @@ fn rate(table: &Kernels, storage: Storage, columns: usize, bytes: usize) -> f64 
             tile[shape.scale_offset(row)..][..4].copy_from_slice(&1f32.to_le_bytes());
         }
     }
-    let values: Vec<i8> = (0..shape.groups * GROUP).map(|n| ((n * 37 % 255) as i32 - 127) as i8).collect();
+    let values: Vec<i8> = (0..shape.blocks * BLOCK_COLUMNS).map(|n| ((n * 37 % 255) as i32 - 127) as i8).collect();
     let group_offset = |group: &[i8]| -8 * group.iter().map(|&value| i32::from(value)).sum::<i32>();
-    let offsets: Vec<i32> = values.chunks(GROUP).map(group_offset).collect();
+    let offsets: Vec<i32> = values.chunks(BLOCK_COLUMNS).map(group_offset).collect();
     let matrix = Matrix { bytes: &tiles, shape, rows, columns, width: Width::Bits8 };
     let input =
         Activations { values: &values, offsets: &offsets, stride: values.len(), scales: &[1.0], width: Width::Bits8 };

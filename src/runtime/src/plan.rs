@@ -19,7 +19,7 @@ use crate::format::FormatError;
 use crate::format::artifact::ArtifactView;
 use crate::format::spec::{Block, LayerRecord, ModelRecord, NormKind, NormPlacement, Output};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
-use crate::layout::{ALIGNMENT, GROUP};
+use crate::layout::{ALIGNMENT, BLOCK_COLUMNS};
 
 /// Bound on the stack the executor uses, tested by running it on a thread with little more.
 pub const STACK_BYTES: u64 = 16 * 1024;
@@ -111,7 +111,7 @@ impl Plan {
             chunk,
             scratch_a,
             scratch_b,
-            activations: inner.next_multiple_of(GROUP),
+            activations: inner.next_multiple_of(BLOCK_COLUMNS),
             planes: 1 + usize::from(spec.wide_activations),
             layers: spec.layers as usize,
             hidden,
@@ -139,7 +139,7 @@ impl Plan {
             (self.chunk.checked_mul(self.scratch_a), 4),
             (self.chunk.checked_mul(self.scratch_b), 4),
             (rows.and_then(|rows| rows.checked_mul(self.activations)), 1),
-            (rows.and_then(|rows| rows.checked_mul(self.activations / GROUP)), 4),
+            (rows.and_then(|rows| rows.checked_mul(self.activations / BLOCK_COLUMNS)), 4),
             (Some(self.chunk), 4),
             (self.layers.checked_add(1), 4),
             (Some(self.output), 4),

@@ -15,7 +15,7 @@ use crate::format::artifact::ArtifactView;
 use crate::format::spec::{Block, LayerRecord, Output};
 use crate::kernels::Kernels;
 use crate::kernels::workers::{MAX_WORKERS, Single, Workers};
-use crate::layout::GROUP;
+use crate::layout::BLOCK_COLUMNS;
 use crate::memory::Memory;
 use crate::plan::Plan;
 
@@ -318,7 +318,7 @@ impl<'m> Buffers<'m> {
             scratch_a: arena.f32s(plan.chunk * plan.scratch_a)?,
             scratch_b: arena.f32s(plan.chunk * plan.scratch_b)?,
             activations: arena.i8s(rows * plan.activations)?,
-            activation_offsets: arena.i32s(rows * (plan.activations / GROUP))?,
+            activation_offsets: arena.i32s(rows * (plan.activations / BLOCK_COLUMNS))?,
             activation_scales: arena.f32s(plan.chunk)?,
             starts: arena.u32s(plan.layers + 1)?,
             output: arena.f32s(plan.output)?,

@@ -8,7 +8,8 @@ use crate::sha256::Digest;
 pub const MAGIC: [u8; 8] = *b"SLMC\r\n\x1a\n";
 /// Readers refuse another major version.
 pub const MAJOR: u16 = 1;
-/// Readers accept any minor version: a minor version adds optional sections, and values that earlier readers refuse.
+/// Readers accept any minor version: a minor version adds optional sections, and values that earlier readers refuse. Storages
+/// state theirs in the table of [`crate::layout::STORAGES`].
 pub const MINOR: u16 = 1;
 /// The same where a matrix is stored in two parts, which readers of an earlier version refuse.
 pub const MINOR_SPLIT: u16 = 2;
@@ -30,7 +31,7 @@ record! {
         magic: [u8; 8],
         /// [`MAJOR`]
         major: u16,
-        /// [`MINOR`] or [`MINOR_SPLIT`]
+        /// [`MINOR`], [`MINOR_SPLIT`] or that of a storage
         minor: u16,
         /// [`HEADER_BYTES`]
         header_bytes: u32,

@@ -11,10 +11,10 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::columns::Columns;
-use super::tests::{Draws, STORAGES, legal};
+use super::tests::{Draws, legal, storages};
 use super::{Factors, Kernels, Rows, SCALAR, Sums, Width, available};
 use crate::format::spec::MAX_CHUNK;
-use crate::layout::{GROUP, Layout, Storage};
+use crate::layout::{BLOCK_COLUMNS, Layout, Storage};
 use crate::numerics::{Curve, F32Bytes, Rotary};
 use crate::vectors::packer::{Inputs, Integers};
 
@@ -106,7 +106,7 @@ proptest! {
     fn products_of_random_shapes(n in 1usize..=40, k in 1usize..=700, tokens in 1usize..=70, one: bool, seed: u64) {
         let mut draws = Draws { seed, index: 0 };
         let tokens = if one { 1 } else { tokens.min(MAX_CHUNK) };
-        for storage in STORAGES {
+        for storage in storages() {
             let k = legal(storage, k);
             let matrix = draws.matrix(storage, n, k);
             for width in [Width::Bits8, Width::Bits16] {
@@ -126,11 +126,11 @@ proptest! {
         let (gain, offset) = (F32Bytes::new(&gain), F32Bytes::new(&offset));
         let points: Vec<u8> = (0..513i32).flat_map(|i| ((1 << 23) - (i * 16_369) + i % 7).to_le_bytes()).collect();
         let curve = Curve::new(&points, 5).expect("a sound curve");
-        let padded = length.next_multiple_of(GROUP);
+        let padded = length.next_multiple_of(BLOCK_COLUMNS);
         type Entry<'e> = (&'e str, &'e dyn Fn(&Kernels) -> (Vec<u32>, Vec<i8>, Vec<i32>, bool));
         let quantized = |table: &Kernels, a16: bool| {
             let planes = if a16 { 2 } else { 1 };
-            let (mut q, mut offsets) = (vec![99; padded * planes], vec![99; padded * planes / GROUP]);
+            let (mut q, mut offsets) = (vec![99; padded * planes], vec![99; padded * planes / BLOCK_COLUMNS]);
             let entry = if a16 { table.quantize_a16 } else { table.quantize };
             let scale = entry(&x, &mut q, &mut offsets);
             (vec![scale.map_or(0, f32::to_bits)], q, offsets, scale.is_ok())
@@ -203,25 +203,19 @@ proptest! {
 fn products_of_extremes() {
     let most = |storage: Storage| storage.max_columns();
     let mut cases = Vec::new();
-    for storage in STORAGES {
+    for storage in storages() {
         for columns in [4, 32, 36, 256, 260, 288, 512, most(storage).min(16_640), most(storage)] {
             cases.push((storage, columns));
         }
     }
     for (storage, columns) in cases {
-        let nibbles = storage.is_nibbles();
+        let (group, range) = (storage.def().group, storage.def().range);
         for (value, multiplier, activation) in
             [(127, 127, 127), (-127, 127, 127), (127, -127, -127), (-127, -127, -127)]
         {
             let keep = |k: usize| !storage.is_sparse() || matches!(k % 4, 1 | 2);
-            let value: i8 = if !nibbles {
-                value
-            } else if value > 0 {
-                7
-            } else {
-                -8
-            };
-            let groups = if nibbles { columns.div_ceil(GROUP) } else { 0 };
+            let value: i8 = if value > 0 { range.1 } else { range.0 };
+            let groups = group.map_or(0, |group| columns.div_ceil(group));
             let matrix = Integers {
                 storage,
                 rows: 17,

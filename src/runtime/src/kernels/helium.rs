@@ -12,7 +12,7 @@ use super::columns::Columns;
 use super::tiles::{self, TileSums};
 use super::{Activations, Kernels, SCALAR, scalar};
 use crate::format::artifact::Matrix;
-use crate::layout::{GROUP, KEPT, Layout, TileShape};
+use crate::layout::{BLOCK_COLUMNS, KEPT, Layout, TileShape};
 use core::arch::asm;
 use core::ops::Range;
 
@@ -180,26 +180,26 @@ impl TileSums<ROWS> for Helium {
     #[inline(always)]
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         // SAFETY: a tile has 128 bytes of values a group, a row 32 activations, and there is a group.
-        rows.map(|row| unsafe { dense_bytes(tile.as_ptr(), row.as_ptr(), shape.groups * GROUP / 16) })
+        rows.map(|row| unsafe { dense_bytes(tile.as_ptr(), row.as_ptr(), shape.blocks * BLOCK_COLUMNS / 16) })
     }
 
     #[inline(always)]
     fn w4<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let multipliers = tile[shape.multiplier_offset(0, 0)..].as_ptr();
         // SAFETY: a tile has 64 bytes of values and 4 multipliers a group, a row 32 activations, and there is a group.
-        rows.map(|row| unsafe { dense_nibbles(tile.as_ptr(), multipliers, row.as_ptr(), shape.groups) })
+        rows.map(|row| unsafe { dense_nibbles(tile.as_ptr(), multipliers, row.as_ptr(), shape.blocks) })
     }
 
     #[inline(always)]
     fn w8_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         rows.map(|row| {
             let mut sums = [0i32; ROWS];
-            for group in 0..shape.groups {
+            for group in 0..shape.blocks {
                 let planes = shape.value_bytes + group * KEPT / 4 * ROWS;
                 // SAFETY: a group has 64 bytes of kept values, 16 of planes and 32 activations.
                 let group = unsafe {
                     let (tile, row) = (tile.as_ptr(), row.as_ptr());
-                    sparse::<0>(tile.add(group * STEP), tile.add(planes), row.add(group * GROUP))
+                    sparse::<0>(tile.add(group * STEP), tile.add(planes), row.add(group * BLOCK_COLUMNS))
                 };
                 sums.iter_mut().zip(group).for_each(|(sum, group)| *sum = sum.wrapping_add(group));
             }
@@ -211,13 +211,14 @@ impl TileSums<ROWS> for Helium {
     fn w4_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         rows.map(|row| {
             let mut sums = [0i32; ROWS];
-            for group in 0..shape.groups {
+            for group in 0..shape.blocks {
                 let planes = shape.value_bytes + group * KEPT / 4 * ROWS;
                 // SAFETY: a group has 16 bytes of planes and 32 activations, a pair of groups 64 bytes of values: low
                 // nibbles, high nibbles.
                 let products = unsafe {
                     let (tile, row) = (tile.as_ptr(), row.as_ptr());
-                    let (weights, planes, row) = (tile.add(group / 2 * STEP), tile.add(planes), row.add(group * GROUP));
+                    let (weights, planes, row) =
+                        (tile.add(group / 2 * STEP), tile.add(planes), row.add(group * BLOCK_COLUMNS));
                     match group % 2 {
                         0 => sparse::<1>(weights, planes, row),
                         _ => sparse::<2>(weights, planes, row),

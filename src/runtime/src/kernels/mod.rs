@@ -47,7 +47,7 @@ pub mod workers;
 mod x86;
 
 use crate::format::artifact::Matrix;
-use crate::layout::{GROUP, Layout};
+use crate::layout::{BLOCK_COLUMNS, Layout, Storage};
 use crate::numerics::{self, Curve, F32Bytes, NumericRange, Rotary};
 use columns::Columns;
 use core::ops::Range;
@@ -118,8 +118,8 @@ impl<'a> Activations<'a> {
     #[inline]
     pub fn check(&self, matrix: &Matrix<'_>, tiles: &Range<usize>, output: &Columns<'_>) {
         let shape = &matrix.shape;
-        assert!(self.stride == shape.groups * GROUP && self.values.len() >= self.rows() * self.stride);
-        assert!(self.offsets.len() >= self.rows() * shape.groups);
+        assert!(self.stride == shape.blocks * BLOCK_COLUMNS && self.values.len() >= self.rows() * self.stride);
+        assert!(self.offsets.len() >= self.rows() * shape.blocks);
         assert!(tiles.start <= tiles.end && tiles.end <= shape.tiles && matrix.bytes.len() >= shape.bytes());
         assert!(output.tokens() == self.tokens() && output.range() == matrix.rows_of(tiles));
     }
@@ -139,7 +139,8 @@ pub type Mix = fn(Rows<'_>, &[u32], Factors, Sums<'_>, &mut [f32]);
 pub struct Kernels {
     /// `scalar`, `avx2`, …
     pub name: &'static str,
-    /// The layout `multiply` is made for; matrices in others go through the scalar kernel. `None`: all alike.
+    /// The layout `multiply` is made for; matrices in others, and those of a storage that [`VectorStorage`] does not have, go
+    /// through the scalar kernel. `None`: all alike.
     pub layout: Option<Layout>,
     /// The rows of `tiles` of a product, for every token:
     /// `output[t, o] = f32(A[t, o]) · row_scale[o] · scale[t]`, each one f32 operation, with `A = Σ_i w[o, i] · a[t, i]` in
@@ -198,6 +199,35 @@ pub struct Rows<'a> {
     pub values: &'a [i8],
     /// (positions)
     pub scales: &'a [f32],
+}
+
+/// The storages that tables of vector instructions multiply. Matrices of every other one go through the scalar kernel: the
+/// bits are the same, the time is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are those of `Storage`")]
+pub enum VectorStorage {
+    W8,
+    W4G32,
+    W8S24,
+    W4G32S24,
+}
+
+impl VectorStorage {
+    /// Of a storage; `None` of one that the scalar kernel alone has.
+    pub const fn of(storage: Storage) -> Option<Self> {
+        match storage {
+            Storage::W8 => Some(VectorStorage::W8),
+            Storage::W4G32 => Some(VectorStorage::W4G32),
+            Storage::W8S24 => Some(VectorStorage::W8S24),
+            Storage::W4G32S24 => Some(VectorStorage::W4G32S24),
+            Storage::F32 | Storage::W4G64 | Storage::W3G32 => None,
+        }
+    }
+
+    /// Whether a byte holds two values, and 32 columns share a multiplier.
+    pub const fn is_nibbles(self) -> bool {
+        matches!(self, VectorStorage::W4G32 | VectorStorage::W4G32S24)
+    }
 }
 
 /// The portable table.

@@ -10,7 +10,7 @@ use super::columns::Columns;
 use super::tiles::{self, TileSums};
 use super::{Activations, Kernels, SCALAR, scalar};
 use crate::format::artifact::Matrix;
-use crate::layout::{GROUP, KEPT, Layout, TileShape};
+use crate::layout::{BLOCK_COLUMNS, KEPT, Layout, TileShape};
 use core::arch::asm;
 use core::ops::Range;
 
@@ -71,7 +71,7 @@ unsafe fn dense_bytes(weights: *const u8, row: *const i8, groups: usize) -> [i32
             ".option pop",
             weights = inout(reg) weights => _,
             row = inout(reg) row => _,
-            eights = inout(reg) groups * (GROUP / 8) => _,
+            eights = inout(reg) groups * (BLOCK_COLUMNS / 8) => _,
             sums = in(reg) sums.as_mut_ptr(),
             value = out(reg) _,
             out("v2") _, out("v4") _, out("v5") _,
@@ -244,25 +244,25 @@ impl TileSums<ROWS> for Vector {
     #[inline(always)]
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         // SAFETY: a tile has 512 bytes of values a group, a row 32 activations, and there is a group.
-        rows.map(|row| unsafe { dense_bytes(tile.as_ptr(), row.as_ptr(), shape.groups) })
+        rows.map(|row| unsafe { dense_bytes(tile.as_ptr(), row.as_ptr(), shape.blocks) })
     }
 
     #[inline(always)]
     fn w4<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let multipliers = tile[shape.multiplier_offset(0, 0)..].as_ptr();
         // SAFETY: a tile has 256 bytes of values and 16 multipliers a group, a row 32 activations, and there is a group.
-        rows.map(|row| unsafe { dense_nibbles(tile.as_ptr(), multipliers, row.as_ptr(), shape.groups) })
+        rows.map(|row| unsafe { dense_nibbles(tile.as_ptr(), multipliers, row.as_ptr(), shape.blocks) })
     }
 
     #[inline(always)]
     fn w8_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         rows.map(|row| {
             let mut sums = [0; ROWS];
-            for group in 0..shape.groups {
+            for group in 0..shape.blocks {
                 let weights = tile[group * KEPT * ROWS..].as_ptr();
                 let planes = tile[shape.value_bytes + group * KEPT / 4 * ROWS..].as_ptr();
                 // SAFETY: a group has 256 bytes of kept values, 64 of planes and 32 activations.
-                unsafe { sparse::<0>(&mut sums, weights, planes, row[group * GROUP..].as_ptr(), weights) }
+                unsafe { sparse::<0>(&mut sums, weights, planes, row[group * BLOCK_COLUMNS..].as_ptr(), weights) }
             }
             sums
         })
@@ -272,11 +272,11 @@ impl TileSums<ROWS> for Vector {
     fn w4_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         rows.map(|row| {
             let mut sums = [0; ROWS];
-            for group in 0..shape.groups {
+            for group in 0..shape.blocks {
                 let weights = tile[group / 2 * KEPT * ROWS..].as_ptr();
                 let planes = tile[shape.value_bytes + group * KEPT / 4 * ROWS..].as_ptr();
                 let multipliers = tile[shape.multiplier_offset(0, group)..].as_ptr();
-                let row = row[group * GROUP..].as_ptr();
+                let row = row[group * BLOCK_COLUMNS..].as_ptr();
                 // SAFETY: a group has 64 bytes of planes, 16 multipliers and 32 activations, a pair of groups 256 bytes of
                 // values: low nibbles, high nibbles.
                 unsafe {

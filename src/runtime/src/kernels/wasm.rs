@@ -8,7 +8,7 @@ use super::columns::Columns;
 use super::tiles::{self, TileSums};
 use super::{Activations, Kernels, Rows, SCALAR, scalar};
 use crate::format::artifact::Matrix;
-use crate::layout::{GROUP, KEPT, Layout, TileShape};
+use crate::layout::{BLOCK_COLUMNS, KEPT, Layout, TileShape};
 use core::arch::wasm32::{
     i8x16_shuffle, i8x16_sub, i8x16_swizzle, i16x8_add, i16x8_extend_high_i8x16, i16x8_extend_low_i8x16,
     i16x8_extmul_high_i8x16, i16x8_extmul_low_i8x16, i16x8_load_extend_i8x8, i32x4_add, i32x4_dot_i16x8,
@@ -167,7 +167,7 @@ impl TileSums<ROWS> for Simd128 {
     #[inline(always)]
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut sums = zero::<M>();
-        for step in 0..shape.groups * GROUP / 4 {
+        for step in 0..shape.blocks * BLOCK_COLUMNS / 4 {
             // SAFETY: a step has 4 columns and 32 bytes.
             unsafe {
                 let values = rows.map(|row| i16x8_extend_low_i8x16(splat_four(row, step * 4)));
@@ -185,12 +185,12 @@ impl TileSums<ROWS> for Simd128 {
     #[inline(always)]
     fn w4<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut totals = zero::<M>();
-        for group in 0..shape.groups {
+        for group in 0..shape.blocks {
             let mut sums = zero::<M>();
             // SAFETY: a group has 32 columns, 128 bytes of values and 8 multipliers.
             unsafe {
                 for step in 0..4 {
-                    let column = group * GROUP + step * 4;
+                    let column = group * BLOCK_COLUMNS + step * 4;
                     let low = rows.map(|row| splat_four(row, column));
                     let high = rows.map(|row| splat_four(row, column + 16));
                     for half in 0..2 {
@@ -211,7 +211,7 @@ impl TileSums<ROWS> for Simd128 {
     #[inline(always)]
     fn w8_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let (mut sums, bases) = (zero::<M>(), bases());
-        for group in 0..shape.groups {
+        for group in 0..shape.blocks {
             let planes = shape.value_bytes + group * KEPT / 4 * ROWS;
             for half in 0..2 {
                 // SAFETY: a group has 32 columns, 128 bytes of kept values and 32 of planes.
@@ -221,7 +221,7 @@ impl TileSums<ROWS> for Simd128 {
                         let weights = widen(load(tile, (group * 4 + step) * STEP + half * 16));
                         let places = places(planes, step, &bases);
                         for (sums, row) in sums.iter_mut().zip(rows) {
-                            let values = i8x16_swizzle(load_row(row, group * GROUP + step / 2 * 16), places);
+                            let values = i8x16_swizzle(load_row(row, group * BLOCK_COLUMNS + step / 2 * 16), places);
                             add_products(sums, half, weights, widen(values));
                         }
                     }
@@ -234,7 +234,7 @@ impl TileSums<ROWS> for Simd128 {
     #[inline(always)]
     fn w4_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let (mut totals, bases) = (zero::<M>(), bases());
-        for group in 0..shape.groups {
+        for group in 0..shape.blocks {
             let mut sums = zero::<M>();
             let planes = shape.value_bytes + group * KEPT / 4 * ROWS;
             // SAFETY: a group has 32 columns, 32 bytes of planes and 8 multipliers, a pair of groups 128 bytes of values:
@@ -247,7 +247,7 @@ impl TileSums<ROWS> for Simd128 {
                         let weights = if group % 2 == 0 { weights.0 } else { weights.1 };
                         let places = places(planes, step, &bases);
                         for (sums, row) in sums.iter_mut().zip(rows) {
-                            let values = i8x16_swizzle(load_row(row, group * GROUP + step / 2 * 16), places);
+                            let values = i8x16_swizzle(load_row(row, group * BLOCK_COLUMNS + step / 2 * 16), places);
                             add_small(sums, half, weights, values);
                         }
                     }

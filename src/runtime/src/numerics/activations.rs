@@ -1,7 +1,7 @@
 //! Rows to integers: 8 bits with one scale, or 16 bits as two planes of bytes.
 
 use super::{NumericRange, TINY_BITS, max_abs_bits, round_to_integer};
-use crate::layout::GROUP;
+use crate::layout::BLOCK_COLUMNS;
 
 /// 1/127 rounded to f32.
 const ONE_OVER_127: f32 = f32::from_bits(1_006_699_012);
@@ -84,7 +84,7 @@ pub fn quantize_a16_row(x: &[f32], out: &mut [i8], offsets: &mut [i32]) -> Resul
 
 #[inline(always)]
 fn group_offsets(values: &[i8], offsets: &mut [i32]) {
-    for (offset, group) in offsets.iter_mut().zip(values.chunks_exact(GROUP)) {
+    for (offset, group) in offsets.iter_mut().zip(values.chunks_exact(BLOCK_COLUMNS)) {
         *offset = -8 * group.iter().map(|&value| i32::from(value)).sum::<i32>();
     }
 }

@@ -9,7 +9,7 @@ use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
 use crate::kernels::columns::Columns;
 use crate::kernels::parallel::{Rows, Segment, each, each_tiles};
 use crate::kernels::{Activations, Kernels, Width};
-use crate::layout::GROUP;
+use crate::layout::BLOCK_COLUMNS;
 use crate::numerics::{Curve, F32Bytes, NumericRange};
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -127,9 +127,9 @@ impl<'a> Session<'a, '_> {
             Input::ScratchA(columns) => (None, &buffers.scratch_a[..count * columns], columns),
             Input::ScratchB(columns) => (None, &buffers.scratch_b[..count * columns], columns),
         };
-        let groups = columns.div_ceil(GROUP) * width.planes();
+        let groups = columns.div_ceil(BLOCK_COLUMNS) * width.planes();
         let rows = (
-            Rows::new(&mut buffers.activations[..count * groups * GROUP], groups * GROUP),
+            Rows::new(&mut buffers.activations[..count * groups * BLOCK_COLUMNS], groups * BLOCK_COLUMNS),
             Rows::new(&mut buffers.activation_offsets[..count * groups], groups),
             Rows::new(&mut buffers.activation_scales[..count], 1),
         );
@@ -162,11 +162,11 @@ impl<'a> Session<'a, '_> {
     fn multiply(&mut self, products: &[Product<'a>], width: Width, count: usize, finish: Finish<'_>) {
         let (kernels, buffers) = (self.kernels, &mut self.buffers);
         let Some(first) = products.iter().find(|product| product.matrix.width == width) else { return };
-        let stride = first.matrix.shape.groups * GROUP;
+        let stride = first.matrix.shape.blocks * BLOCK_COLUMNS;
         let rows = count * width.planes();
         let input = Activations {
             values: &buffers.activations[..rows * stride],
-            offsets: &buffers.activation_offsets[..rows * first.matrix.shape.groups],
+            offsets: &buffers.activation_offsets[..rows * first.matrix.shape.blocks],
             stride,
             scales: &buffers.activation_scales[..count],
             width,

@@ -7,7 +7,7 @@ use std::vec::Vec;
 use serde_json::Value;
 
 use super::{Differences, bits, floats, little_endian, number, numbers, section, sha256_hex, to_bits};
-use crate::layout::GROUP;
+use crate::layout::BLOCK_COLUMNS;
 use crate::numerics::{
     Curve, F32Bytes, LOG2E_Q15, NumericRange, PROBABILITY_MAX, ROTARY_BLOCK, Rotary, exp2_q24, integers, layer_norm,
     quantize, rms_norm, unit_mean,
@@ -20,7 +20,7 @@ fn constants() {
     differences.value("p_max", i64::from(PROBABILITY_MAX), number(&constants["p_max"]) as i64);
     differences.value("log2e_q15", LOG2E_Q15, constants["log2e_q15_f64"].as_f64().expect("a number"));
     differences.value("rope_block", ROTARY_BLOCK, number(&constants["rope_block"]));
-    differences.value("group", GROUP, number(&constants["group"]));
+    differences.value("group", BLOCK_COLUMNS, number(&constants["group"]));
     for (head_dim, scale) in constants["score_scale"].as_object().expect("an object") {
         let width: f64 = head_dim.parse().expect("a head width");
         let scale = number(scale) as u32;

@@ -7,7 +7,7 @@ use crate::format::artifact::Matrix;
 use crate::kernels::columns::Columns;
 use crate::kernels::tiles::{self, TileSums};
 use crate::kernels::{Activations, Kernels, scalar};
-use crate::layout::{GROUP, KEPT, Layout, TileShape};
+use crate::layout::{BLOCK_COLUMNS, KEPT, Layout, TileShape};
 use core::arch::aarch64::{
     int8x16_t, int32x4_t, uint8x16_t, vcombine_s8, vdupq_n_s32, vget_high_s16, vget_low_s16, vld1_s8, vld1q_s8,
     vld1q_u8, vmlaq_s32, vmovl_s8, vmovl_s16, vpaddq_s32, vqtbl1q_s8, vreinterpretq_u8_s8, vreinterpretq_u8_u32,
@@ -208,7 +208,7 @@ impl TileSums<ROWS> for MatrixMultiply {
     #[inline(always)]
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut sums = zero::<M>();
-        for eight in 0..shape.groups * GROUP / 8 {
+        for eight in 0..shape.blocks * BLOCK_COLUMNS / 8 {
             // SAFETY: eight columns of a row, 64 bytes of the tile.
             unsafe {
                 let inputs = inputs(rows, eight * 8);
@@ -223,12 +223,12 @@ impl TileSums<ROWS> for MatrixMultiply {
     #[inline(always)]
     fn w4<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut totals = by_rows(zero::<M>());
-        for group in 0..shape.groups {
+        for group in 0..shape.blocks {
             let mut sums = zero::<M>();
             // SAFETY: a group has 32 columns, 128 bytes of values and 8 multipliers.
             unsafe {
                 for eight in 0..2 {
-                    let column = group * GROUP + eight * 8;
+                    let column = group * BLOCK_COLUMNS + eight * 8;
                     let (low, high) = (inputs(rows, column), inputs(rows, column + 16));
                     for pair in 0..4 {
                         let weights = nibbles(load_tile(tile, (group * 2 + eight) * STEP + pair * 16));
@@ -245,11 +245,11 @@ impl TileSums<ROWS> for MatrixMultiply {
     #[inline(always)]
     fn w8_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut sums = zero::<M>();
-        for group in 0..shape.groups {
+        for group in 0..shape.blocks {
             // SAFETY: a group has 32 columns, 128 bytes of kept values and 32 of planes.
             unsafe {
                 let planes = planes(tile, shape.value_bytes + group * KEPT / 4 * ROWS);
-                sparse_group(&mut sums, planes, rows, group * GROUP, |step, pair| {
+                sparse_group(&mut sums, planes, rows, group * BLOCK_COLUMNS, |step, pair| {
                     load_tile(tile, (group * 2 + step) * STEP + pair * 16)
                 });
             }
@@ -260,7 +260,7 @@ impl TileSums<ROWS> for MatrixMultiply {
     #[inline(always)]
     fn w4_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut totals = by_rows(zero::<M>());
-        for group in 0..shape.groups {
+        for group in 0..shape.blocks {
             let mut sums = zero::<M>();
             // SAFETY: a group has 32 columns, 32 bytes of planes and 8 multipliers, a pair of groups 128 bytes of values:
             // low nibbles, high nibbles.
@@ -269,8 +269,8 @@ impl TileSums<ROWS> for MatrixMultiply {
                 let bytes =
                     |step: usize, pair: usize| nibbles(load_tile(tile, (group / 2 * 2 + step) * STEP + pair * 16));
                 match group % 2 {
-                    0 => sparse_group(&mut sums, planes, rows, group * GROUP, |step, pair| bytes(step, pair).0),
-                    _ => sparse_group(&mut sums, planes, rows, group * GROUP, |step, pair| bytes(step, pair).1),
+                    0 => sparse_group(&mut sums, planes, rows, group * BLOCK_COLUMNS, |step, pair| bytes(step, pair).0),
+                    _ => sparse_group(&mut sums, planes, rows, group * BLOCK_COLUMNS, |step, pair| bytes(step, pair).1),
                 }
                 add_group(&mut totals, sums.map(join), tile, shape.multiplier_offset(0, group));
             }

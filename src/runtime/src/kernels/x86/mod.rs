@@ -19,7 +19,7 @@ mod stream;
 mod vectors;
 
 use super::columns::Columns;
-use super::{Activations, Factors, Kernels, Rows, Sums, Width, scalar};
+use super::{Activations, Factors, Kernels, Rows, Sums, VectorStorage, Width, scalar};
 use crate::format::artifact::Matrix;
 use crate::layout::Layout;
 use crate::numerics::{self, Curve, F32Bytes, NumericRange, Rotary};
@@ -55,27 +55,28 @@ macro_rules! table {
 
             entries! { $features,
                 multiply(matrix: &Matrix<'_>, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) = {
-                    if matrix.shape.layout != LAYOUT {
-                        return scalar::multiply(matrix, input, tiles, output);
-                    }
+                    let storage = match VectorStorage::of(matrix.shape.storage) {
+                        Some(storage) if matrix.shape.layout == LAYOUT => storage,
+                        _ => return scalar::multiply(matrix, input, tiles, output),
+                    };
                     input.check(matrix, &tiles, output);
                     match (input.tokens(), input.width) {
-                        (1, Width::Bits8) => one_token(matrix, input, tiles, output),
-                        (1, Width::Bits16) => one_wide_token(matrix, input, tiles, output),
-                        _ => several_tokens(matrix, input, tiles, output),
+                        (1, Width::Bits8) => one_token(matrix, storage, input, tiles, output),
+                        (1, Width::Bits16) => one_wide_token(matrix, storage, input, tiles, output),
+                        _ => several_tokens(matrix, storage, input, tiles, output),
                     }
                 };
-                one_token(matrix: &Matrix<'_>, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) = {
+                one_token(matrix: &Matrix<'_>, storage: VectorStorage, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) = {
                     // SAFETY: the extensions are there, and `multiply` has checked all else.
-                    unsafe { decode::multiply::<$decode, 1>(matrix, input, tiles, output) }
+                    unsafe { decode::multiply::<$decode, 1>(matrix, storage, input, tiles, output) }
                 };
-                one_wide_token(matrix: &Matrix<'_>, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) = {
+                one_wide_token(matrix: &Matrix<'_>, storage: VectorStorage, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) = {
                     // SAFETY: likewise.
-                    unsafe { decode::multiply::<$decode, 2>(matrix, input, tiles, output) }
+                    unsafe { decode::multiply::<$decode, 2>(matrix, storage, input, tiles, output) }
                 };
-                several_tokens(matrix: &Matrix<'_>, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) = {
+                several_tokens(matrix: &Matrix<'_>, storage: VectorStorage, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) = {
                     // SAFETY: likewise.
-                    unsafe { prefill::multiply::<$prefill>(matrix, input, tiles, output) }
+                    unsafe { prefill::multiply::<$prefill>(matrix, storage, input, tiles, output) }
                 };
                 quantize(x: &[f32], out: &mut [i8], offsets: &mut [i32]) -> Result<f32, NumericRange> =
                     numerics::quantize_row(x, out, offsets);

@@ -6,7 +6,7 @@
 //! falls behind where each line takes work, since a core's loads do not run as far ahead then.
 #![expect(unsafe_code, reason = "prefetch is an intrinsic")]
 
-use crate::layout::{GROUP, KEPT, TileShape};
+use crate::layout::{BLOCK_COLUMNS, KEPT, TileShape};
 use core::arch::x86_64::*;
 
 /// Bytes from the multiply to the prefetch. Fewer do not keep as many lines in flight as a core can have; lines fetched much
@@ -19,8 +19,8 @@ const VALUES_DISTANCE: usize = 5 * 1024;
 const MAX_DISTANCE: usize = 2 * PREFETCH_DISTANCE;
 
 /// Bytes of a group of a tile by storage: values, indices and multipliers of 8 rows.
-pub(super) const GROUP8: usize = 8 * GROUP;
-pub(super) const GROUP4: usize = 8 * (GROUP / 2 + 1);
+pub(super) const GROUP8: usize = 8 * BLOCK_COLUMNS;
+pub(super) const GROUP4: usize = 8 * (BLOCK_COLUMNS / 2 + 1);
 pub(super) const GROUP8_SPARSE: usize = 8 * (KEPT + KEPT / 4);
 pub(super) const GROUP4_SPARSE: usize = 8 * (KEPT / 2 + KEPT / 4 + 1);
 
@@ -97,7 +97,7 @@ mod tests {
             (Storage::W4G32S24, GROUP4_SPARSE),
         ] {
             for groups in 1..8 {
-                let shape = TileShape::new(storage, Layout::R8K4Offset8, 8, groups * GROUP).expect("small");
+                let shape = TileShape::new(storage, Layout::R8K4Offset8, 8, groups * BLOCK_COLUMNS).expect("small");
                 // In w4 with 2:4 the values of a last group without a second take the place of two.
                 let padding = if storage == Storage::W4G32S24 && groups % 2 == 1 { 8 * KEPT / 2 } else { 0 };
                 assert_eq!(groups * group + padding, shape.scale_offset(0), "{storage:?}");

@@ -11,7 +11,7 @@ use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
 /// Most groups of a matrix in w4.
-pub(super) const MOST_GROUPS: usize = crate::layout::Storage::W4G32.max_columns() / crate::layout::GROUP;
+pub(super) const MOST_GROUPS: usize = crate::layout::Storage::W4G32.max_columns() / crate::layout::BLOCK_COLUMNS;
 
 /// 8 rows of a tile against one token: 256-bit vectors.
 ///

@@ -1,0 +1,170 @@
+//! One stage of a recipe as it will run: a subcommand, its options, what it reads and what it makes. The options are
+//! those of the command line, asked of the subcommand's own clap definition, so that none is declared a second time; which
+//! kinds there are is said by the table of stages.
+
+use super::mistake::Place;
+use crate::shell::Shell;
+use crate::stages::known::Known;
+use crate::stages::{AnyStage, Faults, Outcome, Ready, Resolved, RunSettings};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Which subcommand a stage is.
+pub(super) type Kind = &'static dyn AnyStage;
+
+/// The options of a kind, and `seed`, which on a command line is global.
+pub(super) fn command(kind: Kind) -> clap::Command {
+    let command = clap::Command::new(kind.name()).no_binary_name(true).disable_help_flag(true);
+    let seed = clap::Arg::new("seed").long("seed").value_name("N").value_parser(clap::value_parser!(u64));
+    kind.augment(command).arg(seed.help("Start every random choice from N"))
+}
+
+/// Where something that is read comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// `[model]`.
+    Model,
+    /// Another unit's output, by its index.
+    Unit(usize),
+    /// A file or directory.
+    Path(PathBuf),
+}
+
+/// The value of an option.
+#[derive(Clone, Debug)]
+pub(super) enum Chosen {
+    /// A flag that stands alone.
+    Set,
+    /// Anything but a path.
+    Text(String),
+    /// A target: what the option takes, and all that the target says.
+    Target { argument: String, content: String },
+    /// Something that is read; `written` as the recipe has it.
+    Reads { source: Source, written: String },
+    /// A file beside the outputs.
+    Writes(PathBuf),
+}
+
+/// One option of a unit.
+#[derive(Clone, Debug)]
+pub(super) struct Choice {
+    /// Long name; of the positional argument, its identifier.
+    pub(super) flag: String,
+    pub(super) positional: bool,
+    pub(super) place: Place,
+    pub(super) value: Chosen,
+}
+
+/// A stage; one of several where a compile stage has several targets.
+#[derive(Clone, Debug)]
+pub(super) struct Unit {
+    pub(super) stage: String,
+    /// Name of the target, of a compile stage.
+    pub(super) target: Option<String>,
+    /// Whether the stage has other targets too.
+    pub(super) one_of_several: bool,
+    pub(super) kind: Kind,
+    pub(super) place: Place,
+    pub(super) choices: Vec<Choice>,
+    /// Whether its options can be used as far as they were read.
+    pub(super) sound: bool,
+    pub(super) output: Option<PathBuf>,
+}
+
+impl Unit {
+    /// What people call it.
+    pub(super) fn label(&self) -> String {
+        match &self.target {
+            Some(target) if self.one_of_several => format!("{}.{target}", self.stage),
+            _ => self.stage.clone(),
+        }
+    }
+
+    /// Indices of the units it waits for.
+    pub(super) fn waits_for(&self) -> impl Iterator<Item = usize> + '_ {
+        self.choices.iter().filter_map(|choice| match &choice.value {
+            Chosen::Reads { source: Source::Unit(unit), .. } => Some(*unit),
+            _ => None,
+        })
+    }
+
+    /// The command line, without the names of program and subcommand.
+    pub(super) fn arguments(&self, path: &dyn Fn(&Source) -> PathBuf) -> Vec<OsString> {
+        self.arguments_of(self.choices.iter(), path)
+    }
+
+    /// Checks everything that can be checked without work, with models where `path` and `known` have them.
+    pub(super) fn resolve(
+        &self,
+        run: &RunSettings,
+        known: &Known,
+        path: &dyn Fn(&Source) -> PathBuf,
+    ) -> Resolved<Box<dyn Ready>> {
+        let mut faults = Faults::default();
+        let matches = command(self.kind).try_get_matches_from(self.arguments(path));
+        let Some(matches) = faults.check("", matches) else { return Resolved::new(None, None, faults) };
+        let seed = matches.get_one::<u64>("seed").copied().unwrap_or(run.seed);
+        self.kind.resolve(&matches, &RunSettings { seed, ..*run }, known)
+    }
+
+    /// Runs it, its inputs being on disk.
+    pub(super) fn run(
+        &self,
+        run: &RunSettings,
+        path: &dyn Fn(&Source) -> PathBuf,
+        shell: &Shell,
+    ) -> anyhow::Result<Outcome> {
+        self.resolve(run, &Known::OnDisk, path).checked().map_err(Faults::first)?.run(shell)
+    }
+
+    /// Likewise with some of the options only.
+    pub(super) fn arguments_of<'c>(
+        &self,
+        choices: impl Iterator<Item = &'c Choice>,
+        path: &dyn Fn(&Source) -> PathBuf,
+    ) -> Vec<OsString> {
+        let (mut arguments, mut positional) = (Vec::new(), Vec::new());
+        for choice in choices {
+            let value: OsString = match &choice.value {
+                Chosen::Set => {
+                    arguments.push(format!("--{}", choice.flag).into());
+                    continue;
+                }
+                Chosen::Text(text) | Chosen::Target { argument: text, .. } => text.into(),
+                Chosen::Reads { source, .. } => path(source).into(),
+                Chosen::Writes(path) => path.into(),
+            };
+            if choice.positional {
+                positional.push(value);
+            } else {
+                arguments.push(joined(&choice.flag, &value));
+            }
+        }
+        if let Some(output) = &self.output {
+            arguments.push(joined("out", output.as_os_str()));
+        }
+        arguments.push("--".into());
+        arguments.extend(positional);
+        arguments
+    }
+}
+
+fn joined(flag: &str, value: &std::ffi::OsStr) -> OsString {
+    let mut argument = OsString::from(format!("--{flag}="));
+    argument.push(value);
+    argument
+}
+
+/// An error and its causes on one line, each once.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
