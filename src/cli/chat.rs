@@ -1,16 +1,16 @@
 //! `slmc chat`
 
-use super::generate::{share, temperature};
+use super::generate::{ANSWER_TOKENS, PROMPT};
 use super::global::Global;
+use super::sampling::{SAMPLING, SamplingArgs};
 use crate::eval::chat::{Chat, Settings, Turn, converse};
 use crate::eval::generate::{GenerateError, Stop};
 use crate::eval::opened::OpenedModel;
-use crate::model::device::device;
 use crate::report::grouped;
 use crate::shell::{ExitStatus, Input, Shell};
-use slm_runtime::sample::Sampling;
+use crate::stages::arguments::groups::{BackendArg, RunnableArg, TokenizerArg, without_output};
+use crate::stages::arguments::path;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 /// Characters of a dropped question that are shown.
 const SHOWN: usize = 40;
@@ -18,7 +18,7 @@ const SHOWN: usize = 40;
 const COMMANDS: &str = "/reset forgets the conversation, /system TEXT sets the system message (/system alone takes it \
                         away), /quit ends; a line that begins with // is a question that begins with /";
 
-/// Talk with an instruct model: an artifact or a directory
+/// Talk with an instruct model
 ///
 /// Every line of stdin is a question; the answer streams to stdout and ends at the model's end tokens. The conversation
 /// goes through the model's chat template, as with `slmc generate --messages`, and gives the same answers. Where the
@@ -28,55 +28,45 @@ const COMMANDS: &str = "/reset forgets the conversation, /system TEXT sets the s
 /// /reset forgets the conversation, /system TEXT sets the system message (/system alone takes it away), /quit or the end
 /// of stdin ends. A line that begins with // is a question that begins with /.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  slmc chat out/mixed.slm --system 'Answer in one sentence.'\n  \
-                  slmc chat out/mixed.slm --json < questions.txt")]
+#[command(
+    mut_args(without_output),
+    next_display_order = 1,
+    after_help = "\
+Examples:
+  slmc chat out/mixed.slm --system 'Answer in one sentence.'
+  slmc chat out/mixed.slm --json < questions.txt"
+)]
 pub(super) struct Args {
-    /// Artifact, or directory
-    #[arg(value_name = "FILE.slm|DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: RunnableArg,
 
-    /// System message before the first question [default: the template's own, if it has one]
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[command(flatten)]
+    tokenizer: TokenizerArg,
+
+    /// System message [default: the template's own]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = PROMPT)]
     system: Option<String>,
 
     /// Most tokens of an answer
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = ANSWER_TOKENS, help_heading = SAMPLING)]
     tokens: usize,
 
-    /// 0 takes the likeliest token; 1 draws as the model predicts
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
-    temperature: f32,
+    #[command(flatten)]
+    sampling: SamplingArgs,
 
-    /// Draw from the K likeliest tokens only [default: all]
-    #[arg(long, value_name = "K", default_value_t = 0, hide_default_value = true)]
-    top_k: u32,
-
-    /// Draw from the likeliest tokens that make up this share
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
-    top_p: f64,
-
-    /// Directory with tokenizer and chat template, in place of the model's own: for artifacts written for a device only
-    #[arg(long, value_name = "DIR")]
-    tokenizer: Option<PathBuf>,
-
-    /// Where a directory runs: flex or ndarray
-    #[arg(long, value_name = "NAME", default_value = "flex")]
-    device: String,
+    #[command(flatten)]
+    backend: BackendArg,
 }
 
 impl Args {
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
-        let model = OpenedModel::open_stored(&self.model, &device(&self.device)?)?;
+        let model = OpenedModel::open_stored(&self.model.model, &self.backend.device()?)?;
         let settings = Settings {
             system: self.system.clone(),
             tokens: self.tokens,
-            sampling: Sampling {
-                temperature: self.temperature,
-                top_k: self.top_k,
-                top_p: (self.top_p * 65_536.0).round() as u32,
-            },
+            sampling: self.sampling.sampling(),
             seed: global.seed,
-            tokenizer: self.tokenizer.clone(),
+            tokenizer: path(&self.tokenizer.tokenizer),
         };
         let mut input = Input::new();
         converse(&model, &settings, |chat| {

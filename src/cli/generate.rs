@@ -1,16 +1,17 @@
 //! `slmc generate`
 
 use super::global::Global;
-use crate::eval::generate::{Options, Prompt, Stop, generate};
+use super::sampling::{SAMPLING, SamplingArgs};
+use crate::eval::generate::{GenerateOptions, Prompt, Stop, generate};
 use crate::eval::opened::OpenedModel;
-use crate::model::device::device;
 use crate::shell::{ExitStatus, Shell};
+use crate::stages::arguments::groups::{BackendArg, RunnableArg, TokenizerArg, without_output};
+use crate::stages::arguments::path;
 use crate::text::chat_template::{Conversation, read_conversation};
-use slm_runtime::sample::Sampling;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-/// Continue a text or answer a question with an artifact or a directory
+/// Continue a text, or answer a question
 ///
 /// An artifact runs as on the device, with the same bits; a directory runs in f32. The text streams to stdout. With
 /// --temperature 0, the default, the likeliest token is taken; draws follow from --seed and are the same everywhere.
@@ -21,93 +22,83 @@ use std::path::PathBuf;
 /// model's end tokens. `slmc chat` asks one question after the other.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  slmc generate out/mixed.slm --prompt 'Once upon a time' --tokens 100 --temperature 0.8 --seed 7\n  \
-                  slmc generate out/mixed.slm --chat 'What is the capital of France?'\n  \
-                  slmc generate out/mixed.slm --messages conversation.json --json"
+    mut_args(without_output),
+    next_display_order = 1,
+    after_help = "\
+Examples:
+  slmc generate out/mixed.slm --prompt 'Once upon a time' --temperature 0.8
+  slmc generate out/mixed.slm --chat 'What is the capital of France?'
+  slmc generate out/mixed.slm --messages conversation.json --json"
 )]
 pub(super) struct Args {
-    /// Artifact, or directory
-    #[arg(value_name = "FILE.slm|DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: RunnableArg,
 
-    /// Text to continue [default: none; the model begins one where its tokenizer opens texts with a token]
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[command(flatten)]
+    tokenizer: TokenizerArg,
+
+    /// Text to continue [default: none, the model begins one]
+    ///
+    /// Without it only a model whose tokenizer opens texts with a token can begin.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = PROMPT)]
     prompt: Option<String>,
 
     /// Question to answer, through the model's chat template
-    #[arg(long, value_name = "TEXT", conflicts_with = "prompt", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt", allow_hyphen_values = true, help_heading = PROMPT)]
     chat: Option<String>,
 
-    /// Conversation to answer, through the model's chat template: a JSON array of {"role", "content"}, or an object with
-    /// "messages"
-    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["prompt", "chat"])]
+    /// JSON file of messages to answer
+    ///
+    /// An array of {"role": …, "content": …}, or an object with such an array as "messages". They go through the
+    /// model's chat template, which decides on the roles there can be.
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["prompt", "chat"], help_heading = PROMPT)]
     messages: Option<PathBuf>,
 
-    /// System message before the question [default: the template's own, if it has one]
-    #[arg(long, value_name = "TEXT", requires = "chat", conflicts_with = "prompt", allow_hyphen_values = true)]
+    /// System message of --chat [default: the template's own]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "chat",
+        conflicts_with = "prompt",
+        allow_hyphen_values = true,
+        help_heading = PROMPT
+    )]
     system: Option<String>,
 
-    /// Most tokens to add [default: 64, with --chat and --messages 512]
-    #[arg(long, value_name = "N")]
+    /// Most tokens to add [default: 64, for an answer 512]
+    #[arg(long, value_name = "N", help_heading = SAMPLING)]
     tokens: Option<usize>,
 
-    /// 0 takes the likeliest token; 1 draws as the model predicts
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
-    temperature: f32,
+    #[command(flatten)]
+    sampling: SamplingArgs,
 
-    /// Draw from the K likeliest tokens only [default: all]
-    #[arg(long, value_name = "K", default_value_t = 0, hide_default_value = true)]
-    top_k: u32,
-
-    /// Draw from the likeliest tokens that make up this share
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
-    top_p: f64,
-
-    /// Directory with tokenizer and chat template, in place of the model's own: for artifacts written for a device only
-    #[arg(long, value_name = "DIR")]
-    tokenizer: Option<PathBuf>,
-
-    /// Where a directory runs: flex or ndarray
-    #[arg(long, value_name = "NAME", default_value = "flex")]
-    device: String,
+    #[command(flatten)]
+    backend: BackendArg,
 }
+
+/// Heading of the options that make the prompt.
+pub(super) const PROMPT: &str = "Prompt";
 
 /// Most tokens of a continued text.
 const TEXT_TOKENS: usize = 64;
 /// Most tokens of an answer.
-const ANSWER_TOKENS: usize = 512;
-
-pub(super) fn temperature(text: &str) -> Result<f32, String> {
-    let value: f32 = text.parse().map_err(|_| "not a number".to_owned())?;
-    let usable = value == 0.0 || (0.001..=1000.0).contains(&value);
-    if usable { Ok(value) } else { Err("expected 0, or a number from 0.001 to 1000".to_owned()) }
-}
-
-pub(super) fn share(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if value > 0.0 && value <= 1.0 { Ok(value) } else { Err("expected a number above 0, up to 1".to_owned()) }
-}
+pub(super) const ANSWER_TOKENS: usize = 512;
 
 impl Args {
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let conversation = self.messages.as_deref().map(read_conversation).transpose()?;
-        let model = OpenedModel::open_stored(&self.model, &device(&self.device)?)?;
-        let sampling = Sampling {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: (self.top_p * 65_536.0).round() as u32,
-        };
+        let model = OpenedModel::open_stored(&self.model.model, &self.backend.device()?)?;
         let asked = || self.chat.as_deref().map(|user| Conversation::ask(self.system.as_deref(), user));
         let (prompt, most) = match conversation.or_else(asked) {
             Some(conversation) => (Prompt::Chat(conversation), ANSWER_TOKENS),
             None => (Prompt::Text(self.prompt.clone().unwrap_or_default()), TEXT_TOKENS),
         };
-        let options = Options {
+        let options = GenerateOptions {
             prompt,
             tokens: self.tokens.unwrap_or(most),
-            sampling,
+            sampling: self.sampling.sampling(),
             seed: global.seed,
-            tokenizer: self.tokenizer.clone(),
+            tokenizer: path(&self.tokenizer.tokenizer),
         };
         let mut failure = None;
         let report = generate(&model, &options, &mut |bytes| {

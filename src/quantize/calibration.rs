@@ -170,7 +170,7 @@ pub fn held_out(
         (source, ModelKind::Encoder) => {
             let records = match source {
                 Source::File { path, field } | Source::Mixed { path, field, .. } => {
-                    read_records(path, field.as_deref())?
+                    read_records(path, field.as_deref())?.records
                 }
                 Source::Default { .. } => shipped_records(),
             };
@@ -184,6 +184,28 @@ pub fn held_out(
         return Ok(Calibration { sequences, description });
     }
     Ok(Calibration { sequences, description: format!("{description}, after what was calibrated with") })
+}
+
+/// At most `count` sequences that no user chose: a decoder's own samples, the shipped text for an encoder.
+///
+/// # Errors
+/// [`CalibrationError`].
+pub fn independent_text(
+    model: &Model,
+    count: usize,
+    runner: &dyn ModelRunner,
+    progress: &dyn Progress,
+) -> Result<Vec<Vec<u32>>, CalibrationError> {
+    match model.spec.kind {
+        ModelKind::Decoder => {
+            let window = WINDOW.min(model.spec.context);
+            Ok(runner.sample(model, count * window, window, HELD_OUT_STREAM, progress)?)
+        }
+        ModelKind::Encoder => {
+            let records = shipped_records().into_iter().take(count).collect();
+            Ok(encode(model, records, "", usize::MAX)?.sequences)
+        }
+    }
 }
 
 /// At most `count` tokens of the shipped text for a decoder, which opens as a text does; `None` without a tokenizer.
@@ -229,7 +251,7 @@ fn from_file(
             keep_tokens(&mut sequences, wanted);
             Calibration { sequences, description: name }
         }
-        ModelKind::Encoder => encode(model, read_records(path, field)?, &name, wanted)?,
+        ModelKind::Encoder => encode(model, read_records(path, field)?.noted(progress), &name, wanted)?,
     };
     let (found, needed) = (calibration.sequences.len(), LEAST_SEQUENCES);
     if found < needed {
@@ -256,7 +278,7 @@ fn decoder_text(
         let pieces = conversations.iter().flat_map(|spoken| spoken.tokens.chunks(window));
         return Ok(pieces.filter(|piece| piece.len() > 1).map(<[u32]>::to_vec).collect());
     }
-    let tokens = read_documents(path, field)?.tokens(&tokenizer, &spec.ends, progress)?;
+    let tokens = read_documents(path, field, None)?.tokens(&tokenizer, &spec.ends, progress)?;
     let cut = decoder_windows(&tokens, &spec.opening, spec.context, window, windows);
     cut.map_err(|source| CalibrationError::Window { path: path.to_owned(), source })
 }

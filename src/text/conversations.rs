@@ -3,7 +3,9 @@
 //! of the template, else what comes after the prompt for an answer, up to its end token.
 
 use super::chat_template::{AnswersError, ChatTemplate, ChatTemplateError, Conversation, MessageFault, messages};
-use super::records::{TextError, is_jsonl, read_rows};
+use super::file::ReadNotes;
+use super::records::TextError;
+use super::rows::{RowFormat, read_rows, row_format};
 use super::tokenizer::{Tokenizer, TokenizerError};
 use crate::model::companions::Companions;
 use rayon::prelude::*;
@@ -81,11 +83,12 @@ fn shown(faults: &[(usize, String)]) -> String {
 /// # Errors
 /// Rows are not all conversations.
 fn conversations(path: &Path, field: Option<&str>) -> Result<Option<Vec<(usize, Conversation)>>, ConversationsError> {
-    if !is_jsonl(path) {
+    if !matches!(row_format(path), Some(RowFormat::JsonLines | RowFormat::JsonArray)) {
         return Ok(None);
     }
     let key = field.unwrap_or(MESSAGES);
-    let rows = read_rows(path)?;
+    // Texts are read again, and their notes are told then; of conversations only blank lines are left out.
+    let rows = read_rows(path, &[], &mut ReadNotes::of(path))?;
     if !rows.first().is_some_and(|(_, row)| row.get(key).is_some_and(Value::is_array)) {
         return Ok(None);
     }
