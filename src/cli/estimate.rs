@@ -3,6 +3,7 @@
 use crate::compile::estimate::{Rates, estimate};
 use crate::formats;
 use crate::shell::{ExitStatus, Shell};
+use crate::stages::stage::say_notes;
 use crate::target::Target;
 use std::path::PathBuf;
 
@@ -29,6 +30,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        say_notes(&self.model, shell);
         let target = Target::named(&self.target)?;
         if let Some(schemes) = &formats::open_outline(&self.model)?.schemes {
             target.check_schemes(schemes)?;

@@ -5,6 +5,7 @@ use crate::eval::generate::{Options, Prompt, Stop, generate};
 use crate::eval::opened::OpenedModel;
 use crate::model::device::device;
 use crate::shell::{ExitStatus, Shell};
+use crate::stages::stage::say_notes;
 use crate::text::chat_template::Conversation;
 use slm_runtime::sample::Sampling;
 use std::ops::ControlFlow;
@@ -83,6 +84,7 @@ fn share(text: &str) -> Result<f64, String> {
 
 impl Args {
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        say_notes(&self.model, shell);
         let model = OpenedModel::open_stored(&self.model, &device(&self.device)?)?;
         let sampling = Sampling {
             temperature: self.temperature,

@@ -3,12 +3,15 @@
 //! Opening tokens are those that the tokenizer itself puts before a text: its post-processor in tokenizer.json, else
 //! `bos_token` of tokenizer_config.json where `add_bos_token` is true, else none. `bos_token_id` of config.json alone adds
 //! nothing: Qwen and SmolLM state one that their tokenizers never write. End tokens are `eos_token_id` of
-//! generation_config.json, else of config.json: one id or a list.
+//! generation_config.json, else of config.json: one id or a list. Ids outside the vocabulary stand for tokens that the
+//! model cannot write: they are left out, and [`notes`] says so, as of tokens of the tokenizer that have no row.
 
 use super::companions::{Companion, Companions, GENERATION_CONFIG_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
 use super::families;
+use super::notes::Note;
 use super::spec::{ModelKind, ModelSpec};
-use crate::disk::config::brief;
+use crate::disk::config::{brief, json as parsed};
+use crate::disk::found::without_byte_order_mark;
 use crate::disk::{Config, ConfigError};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -44,6 +47,32 @@ fn end_tokens(companions: &Companions, config: &Config, vocabulary: usize) -> Re
     ends.retain(|id| seen.insert(*id));
     check_length(file, KEY, &ends, MAX_ENDS)?;
     Ok(ends)
+}
+
+/// What is said of special tokens and of the tokenizer where they do not fit a vocabulary.
+///
+/// # Errors
+/// [`ConfigError`], naming the file and the key.
+pub fn notes(companions: &Companions, config: &Config, vocabulary: usize) -> Result<Vec<Note>, ConfigError> {
+    let generation = companions.find(GENERATION_CONFIG_FILE).map(Companion::config).transpose()?;
+    let mut notes = Vec::new();
+    for config in [Some(config), generation.as_ref()].into_iter().flatten() {
+        for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+            let ids = config.tokens_outside(key, vocabulary)?;
+            if !ids.is_empty() {
+                let (file, key) = (config.file().to_owned(), key.to_owned());
+                notes.push(Note::OutsideVocabulary { file, key, ids, vocabulary });
+            }
+        }
+    }
+    if let Some(file) = TokenizerFile::read(companions)? {
+        let without_row = file.content.added_tokens.into_iter().filter(|token| token.id as usize >= vocabulary);
+        let tokens: Vec<(u32, String)> = without_row.map(|token| (token.id, token.content)).collect();
+        if !tokens.is_empty() {
+            notes.push(Note::TokensWithoutRow { file: file.path, tokens, vocabulary });
+        }
+    }
+    Ok(notes)
 }
 
 /// Refuses a list that is longer than an artifact can say.
@@ -90,7 +119,7 @@ fn opening_tokens(companions: &Companions, vocabulary: usize) -> Result<Vec<u32>
 pub fn tokenizer_json(companions: &Companions) -> Result<Option<Vec<u8>>, ConfigError> {
     let Some(file) = TokenizerFile::read(companions)? else { return Ok(None) };
     let Some(Added { id, token, .. }) = file.added_by_configuration(companions)? else { return Ok(Some(file.bytes)) };
-    let mut whole: Value = serde_json::from_slice(&file.bytes).map_err(|error| file.not_json(error))?;
+    let mut whole: Value = parsed(&file.path, &file.bytes)?;
     let sequence = |name: &str, type_id: u32| json!({"Sequence": {"id": name, "type_id": type_id}});
     let opening = json!({"SpecialToken": {"id": token, "type_id": 0}});
     let template = json!({
@@ -199,13 +228,9 @@ impl TokenizerFile {
     fn read(companions: &Companions) -> Result<Option<Self>, ConfigError> {
         let Some(companion) = companions.find(TOKENIZER_FILE) else { return Ok(None) };
         let (path, bytes) = (companion.path().to_owned(), companion.read_bounded()?);
-        let content =
-            serde_json::from_slice(&bytes).map_err(|source| ConfigError::Json { file: path.clone(), source })?;
+        let bytes = without_byte_order_mark(&bytes).to_vec();
+        let content = parsed(&path, &bytes)?;
         Ok(Some(TokenizerFile { path, bytes, content }))
-    }
-
-    fn not_json(&self, source: serde_json::Error) -> ConfigError {
-        ConfigError::Json { file: self.path.clone(), source }
     }
 
     fn around_text(&self) -> Result<(Vec<u32>, Vec<u32>), ConfigError> {
@@ -279,7 +304,7 @@ impl TokenizerFile {
 
     /// The id of a token of the model's vocabulary: an object from spellings to ids, or (Unigram) a list of pairs.
     fn vocabulary_id(&self, token: &str) -> Result<Option<u32>, ConfigError> {
-        let whole: Value = serde_json::from_slice(&self.bytes).map_err(|error| self.not_json(error))?;
+        let whole: Value = parsed(&self.path, &self.bytes)?;
         let id = match &whole["model"]["vocab"] {
             Value::Array(pairs) => pairs.iter().position(|pair| pair[0] == token).map(|id| id as u64),
             vocabulary => vocabulary[token].as_u64(),
@@ -368,7 +393,11 @@ mod tests {
 
     #[test]
     fn end_tokens_are_the_generation_configurations_first() {
-        let cases: [(Option<Value>, Value, &[u32]); 6] = [
+        let cases: [(Option<Value>, Value, &[u32]); 9] = [
+            // Ids that the model has no row for are never written.
+            (Some(json!({"eos_token_id": [10, 3]})), json!({}), &[3]),
+            (Some(json!({"eos_token_id": [32000]})), json!({}), &[2]),
+            (None, json!({"eos_token_id": [-1, 2]}), &[2]),
             (None, json!({"eos_token_id": [2, 3, 2]}), &[2, 3]),
             (Some(json!({"eos_token_id": [7, 2]})), json!({}), &[7, 2]),
             (Some(json!({"eos_token_id": 4})), json!({}), &[4]),
@@ -380,6 +409,36 @@ mod tests {
             let files: Vec<_> = generation.into_iter().map(|content| (GENERATION_CONFIG_FILE, content)).collect();
             assert_eq!(spec(&model(config, &files)).expect("sound").ends, expected, "{files:?}");
         }
+    }
+
+    #[test]
+    fn an_absent_end_token_is_that_of_the_class() {
+        let (config, companions) = model(json!({}), &[]);
+        let mut map = config.map().clone();
+        map.remove("eos_token_id");
+        let absent = Config::from_map(config.file(), map);
+        assert_eq!(spec_of(&companions, &absent).expect("sound").ends, [2]);
+    }
+
+    #[test]
+    fn tokens_outside_the_vocabulary_are_said() {
+        let beyond = json!({"added_tokens": [{"id": 1, "content": "<s>"}, {"id": 10, "content": "<image>"}],
+                            "model": {"type": "BPE", "vocab": {"a": 5}}});
+        let files = [
+            (TOKENIZER_FILE, beyond),
+            (GENERATION_CONFIG_FILE, json!({"eos_token_id": [2, 11], "pad_token_id": null})),
+        ];
+        let (config, companions) = model(json!({"bos_token_id": 10, "pad_token_id": -1}), &files);
+        let said: Vec<String> =
+            notes(&companions, &config, 10).expect("sound").iter().map(ToString::to_string).collect();
+        let expected = [
+            "m/config.json: `bos_token_id` is 10, outside the vocabulary of 10; it is left out",
+            "m/config.json: `pad_token_id` is -1, outside the vocabulary of 10; it is left out",
+            "m/generation_config.json: `eos_token_id` has 11, outside the vocabulary of 10; it is left out",
+            "m/tokenizer.json: token 10 `<image>` has no row in the model's table of 10; it is left out, and a text that \
+             needs it is refused",
+        ];
+        assert_eq!(said, expected);
     }
 
     #[test]
@@ -410,13 +469,13 @@ mod tests {
                 vec![(TOKENIZER_FILE, tokenizer(outside))],
             ),
             ("tokenizer.json: not valid JSON", vec![(TOKENIZER_FILE, json!("a text"))]),
+            (
+                "generation_config.json: `eos_token_id` is [2,\"</s>\"]",
+                vec![(GENERATION_CONFIG_FILE, json!({"eos_token_id": [2, "</s>"]}))],
+            ),
             ("tokenizer_config.json: `bos_token` is null", vec![plain(), adds(Value::Null)]),
             ("tokenizer_config.json: `bos_token` is `<x>`, expected a token that", vec![plain(), adds(json!("<x>"))]),
             ("`add_bos_token` is \"yes\"", vec![plain(), (TOKENIZER_CONFIG_FILE, json!({"add_bos_token": "yes"}))]),
-            (
-                "generation_config.json: `eos_token_id` is [2,10], expected a token id below the vocabulary of 10",
-                vec![(GENERATION_CONFIG_FILE, json!({"eos_token_id": [2, 10]}))],
-            ),
             ("generation_config.json: `(whole file)` is 3", vec![(GENERATION_CONFIG_FILE, json!(3))]),
         ];
         for (expected, files) in cases {

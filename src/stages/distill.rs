@@ -2,7 +2,7 @@
 
 use super::arguments::training::{DataArgs, TrainingArgs};
 use super::arguments::{AnyModel, DenseModel, path};
-use super::known::{Known, KnownModel, same_vocabulary};
+use super::known::{Known, KnownModel, same_tokens};
 use super::stage::{Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::training::{Options, Start, check, sparsity_of_layers, train};
@@ -73,7 +73,7 @@ impl Args {
     fn student(&self, known: &Known, faults: &mut Faults) -> Option<KnownModel> {
         let teacher = known.planned(&self.teacher);
         if let Some(path) = &self.student {
-            faults.check("student", same_vocabulary(known, ("student", path), ("teacher", &self.teacher)));
+            faults.check("student", same_tokens(known, ("student", path), ("teacher", &self.teacher)));
             return known.planned(path).cloned();
         }
         let teacher = teacher?;

@@ -4,6 +4,7 @@
 use super::device_text::{self, HostOnly};
 use super::vocabulary::{self, DecoderSteps, TextRules};
 use crate::disk::ConfigError;
+use crate::disk::found::without_byte_order_mark;
 use crate::model::companions::{Companions, TOKENIZER_FILE};
 use crate::model::special_tokens::tokenizer_json;
 use rayon::prelude::*;
@@ -76,6 +77,21 @@ pub enum TokenizerError {
         /// Its token.
         token: String,
     },
+    /// A text has a token for which the model has no row.
+    #[error(
+        "a text needs token {id} `{token}` of {}, for which the model's table of {rows} rows has none; take it out of the text",
+        path.display()
+    )]
+    NoRow {
+        /// The tokenizer.
+        path: PathBuf,
+        /// The token.
+        id: u32,
+        /// Its spelling.
+        token: String,
+        /// Rows of the model's token table.
+        rows: usize,
+    },
     /// The special tokens alone fill the context.
     #[error(
         "a context of {context} positions holds nothing beside the {specials} special tokens of {}; use a longer one",
@@ -128,6 +144,14 @@ impl fmt::Display for TokenizerWarning {
     }
 }
 
+/// The tokens of a model's tokenizer with their ids, as its file has them: equal tables give every text the same ids.
+/// `None` where there is none that can be read.
+pub fn token_table(companions: &Companions) -> Option<serde_json::Value> {
+    let bytes = companions.find(TOKENIZER_FILE)?.read().ok()?;
+    let json: serde_json::Value = serde_json::from_slice(without_byte_order_mark(&bytes)).ok()?;
+    json.pointer("/model/vocab").cloned()
+}
+
 /// The part of the file that slmc reads itself.
 #[derive(serde::Deserialize)]
 struct File {
@@ -140,6 +164,8 @@ pub struct Tokenizer {
     path: PathBuf,
     tokenizer: tokenizers::Tokenizer,
     vocabulary_size: usize,
+    /// Rows of the model's token table, where [`Tokenizer::check`] was told: no id beyond them is given.
+    rows: Option<usize>,
     decoder: Result<DecoderSteps, String>,
 }
 
@@ -164,6 +190,7 @@ impl Tokenizer {
     /// [`TokenizerError::Invalid`].
     pub fn from_bytes(path: PathBuf, bytes: &[u8]) -> Result<Self, TokenizerError> {
         let invalid = |message: String| TokenizerError::Invalid { path: path.clone(), message };
+        let bytes = without_byte_order_mark(bytes);
         let file: File = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| invalid(error.to_string()))?;
         tokenizer.with_padding(None);
@@ -171,7 +198,7 @@ impl Tokenizer {
         let highest = tokenizer.get_vocab(true).into_values().max();
         let Some(highest) = highest else { return Err(invalid("its vocabulary is empty".to_owned())) };
         let decoder = DecoderSteps::from_json(&file.decoder);
-        Ok(Tokenizer { path, tokenizer, vocabulary_size: highest as usize + 1, decoder })
+        Ok(Tokenizer { path, tokenizer, vocabulary_size: highest as usize + 1, rows: None, decoder })
     }
 
     /// The file.
@@ -181,7 +208,7 @@ impl Tokenizer {
 
     /// One more than the highest id that can be produced. Ids below it may be unused.
     pub fn vocabulary_size(&self) -> usize {
-        self.vocabulary_size
+        self.rows.map_or(self.vocabulary_size, |rows| rows.min(self.vocabulary_size))
     }
 
     /// The id of a token by its spelling.
@@ -197,18 +224,40 @@ impl Tokenizer {
         ids
     }
 
-    /// Checks that a model of `vocabulary` rows has one for every id. More rows than ids are padding, and a warning.
+    /// Checks that a model of `vocabulary` rows has one for every id, and holds to it. More rows than ids are padding, and a
+    /// warning. Added tokens beyond the rows (Gemma's for images, in a model of text) are left out: a text that needs one is an
+    /// error. A vocabulary beyond the rows is another model's.
     ///
     /// # Errors
     /// [`TokenizerError::TooManyTokens`].
-    pub fn check(&self, vocabulary: usize) -> Result<Option<TokenizerWarning>, TokenizerError> {
+    pub fn check(&mut self, vocabulary: usize) -> Result<Option<TokenizerWarning>, TokenizerError> {
         let (tokenizer, model) = (self.vocabulary_size, vocabulary);
         if tokenizer > model {
-            let id = (tokenizer - 1) as u32;
-            let token = self.tokenizer.id_to_token(id).unwrap_or_default();
-            return Err(TokenizerError::TooManyTokens { path: self.path.clone(), tokenizer, model, id, token });
+            let added = self.tokenizer.get_added_tokens_decoder();
+            let beyond = (model..tokenizer).filter_map(|id| u32::try_from(id).ok());
+            let mut own = beyond.filter(|id| !added.contains_key(id));
+            if let Some((id, token)) =
+                own.rfind(|&id| self.tokenizer.id_to_token(id).is_some()).map(|id| (id, self.spelling(id)))
+            {
+                return Err(TokenizerError::TooManyTokens { path: self.path.clone(), tokenizer, model, id, token });
+            }
         }
+        self.rows = Some(model);
         Ok((tokenizer < model).then_some(TokenizerWarning::PaddedVocabulary { tokenizer, model }))
+    }
+
+    fn spelling(&self, id: u32) -> String {
+        self.tokenizer.id_to_token(id).unwrap_or_default()
+    }
+
+    /// The ids, each of which has a row.
+    fn with_rows(&self, ids: &[u32]) -> Result<Vec<u32>, TokenizerError> {
+        match (self.rows, ids.iter().find(|&&id| self.rows.is_some_and(|rows| id as usize >= rows))) {
+            (Some(rows), Some(&id)) => {
+                Err(TokenizerError::NoRow { path: self.path.clone(), id, token: self.spelling(id), rows })
+            }
+            _ => Ok(ids.to_vec()),
+        }
     }
 
     fn encode_error(&self, text: &str, error: tokenizers::Error) -> TokenizerError {
@@ -221,7 +270,7 @@ impl Tokenizer {
     /// [`TokenizerError::Encode`].
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let encoding = self.tokenizer.encode_fast(text, false).map_err(|error| self.encode_error(text, error))?;
-        Ok(encoding.get_ids().to_vec())
+        self.with_rows(encoding.get_ids())
     }
 
     /// Tokens of the text with the special tokens that the file's post-processor puts around one sequence.
@@ -230,7 +279,7 @@ impl Tokenizer {
     /// [`TokenizerError::Encode`].
     pub fn encode_with_specials(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let encoding = self.tokenizer.encode_fast(text, true).map_err(|error| self.encode_error(text, error))?;
-        Ok(encoding.get_ids().to_vec())
+        self.with_rows(encoding.get_ids())
     }
 
     /// Like [`Tokenizer::encode_with_specials`], cut at the end of the text so that text and special tokens together
@@ -248,7 +297,7 @@ impl Tokenizer {
         let cut = encoding.len() > context - specials;
         encoding.truncate(context - specials, 0, TruncationDirection::Right);
         let encoding = self.tokenizer.post_process(encoding, None, true).map_err(failed)?;
-        Ok((encoding.get_ids().to_vec(), cut))
+        Ok((self.with_rows(encoding.get_ids())?, cut))
     }
 
     /// Text of the tokens, special tokens left out.
@@ -285,7 +334,7 @@ impl Tokenizer {
     /// # Errors
     /// [`HostOnly`], naming the part that the runtime has no code for.
     pub fn device_text(&self) -> Result<Vec<u8>, HostOnly> {
-        device_text::text_section(&self.tokenizer)
+        device_text::text_section(&self.tokenizer, self.rows)
     }
 
     /// What decoding does beyond writing one token's bytes after the other.
@@ -311,11 +360,15 @@ mod tests {
 
     /// A word-piece tokenizer with [CLS] and [SEP], padding and truncation, as sentence encoders have them.
     fn word_piece() -> Tokenizer {
+        Tokenizer::from_bytes("word-piece.json".into(), word_piece_json().to_string().as_bytes()).expect("valid")
+    }
+
+    fn word_piece_json() -> serde_json::Value {
         let special = |id: u32, content: &str| {
             json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
                    "normalized": false, "special": true})
         };
-        let json = json!({
+        json!({
             "version": "1.0",
             "truncation": {"max_length": 4, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
             "padding": {"strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
@@ -335,8 +388,7 @@ mod tests {
                       "max_input_chars_per_word": 100,
                       "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "book": 4, "a": 5, "table": 6, "##s": 7,
                                 ".": 8, "!": 9}}
-        });
-        Tokenizer::from_bytes("word-piece.json".into(), json.to_string().as_bytes()).expect("valid")
+        })
     }
 
     fn concatenated(tokenizer: &Tokenizer, ids: &[u32]) -> String {
@@ -388,7 +440,7 @@ mod tests {
 
     #[test]
     fn vocabularies_must_fit_and_padding_is_a_warning() {
-        let tokenizer = word_piece();
+        let mut tokenizer = word_piece();
         assert_eq!(tokenizer.vocabulary_size(), 10);
         assert_eq!(tokenizer.check(10).expect("fits"), None);
         let padded = TokenizerWarning::PaddedVocabulary { tokenizer: 10, model: 16 };
@@ -400,6 +452,28 @@ mod tests {
         assert_eq!(table[7], b"s");
         assert_eq!(table[8], b".");
         assert!(table[0].is_empty() && table[11].is_empty() && table.len() == 12);
+    }
+
+    #[test]
+    fn added_tokens_without_a_row_are_refused_in_texts_and_left_out_of_tables() {
+        let mut json = word_piece_json();
+        let added = json["added_tokens"].as_array_mut().expect("a list");
+        let mut image = added[0].clone();
+        (image["id"], image["content"]) = (10.into(), "<image>".into());
+        added.push(image);
+        let text = ["\u{feff}", &json.to_string()].concat();
+        let mut tokenizer = Tokenizer::from_bytes("m/tokenizer.json".into(), text.as_bytes()).expect("opens");
+        assert_eq!(tokenizer.vocabulary_size(), 11);
+        assert_eq!(tokenizer.check(10).expect("the token is left out"), None);
+        assert_eq!((tokenizer.vocabulary_size(), tokenizer.encode_plain("a book").expect("encodes")), (10, vec![5, 4]));
+        let error = tokenizer.encode_plain("a <image> book").expect_err("no row").to_string();
+        assert!(
+            error.contains("token 10 `<image>` of m/tokenizer.json") && error.contains("table of 10 rows"),
+            "{error}"
+        );
+        let plain = word_piece();
+        assert!(tokenizer.device_text().expect("tables") == plain.device_text().expect("tables"));
+        assert!(tokenizer.check(9).is_err());
     }
 
     #[test]

@@ -160,7 +160,7 @@ pub fn evaluate(options: &Options, device: &Device, progress: &dyn Progress) -> 
         compare(&model, reference)?;
     }
     let task = task(model.task, options.task)?;
-    let tokenizer = match &options.tokenizer {
+    let mut tokenizer = match &options.tokenizer {
         Some(directory) => tokenizer_at(directory)?,
         None => match (model.tokenizer(), &reference) {
             (Err(OpenError::NoTokenizer { .. }), Some(reference)) => reference.tokenizer()?,

@@ -147,7 +147,7 @@ impl<'o> Work<'o> {
     /// Tokenizer and chat template travel with the model; what they cannot be used for later is refused now.
     fn check_text(&self) -> Result<(), QuantizeError> {
         match Tokenizer::of(&self.model.companions) {
-            Ok(tokenizer) => drop(tokenizer.check(self.model.spec.vocabulary)?),
+            Ok(mut tokenizer) => drop(tokenizer.check(self.model.spec.vocabulary)?),
             Err(TokenizerError::Missing { .. }) => {}
             Err(error) => return Err(error.into()),
         }
