@@ -19,7 +19,7 @@ const FULL: &str = "full_attention";
 const SLIDING: &str = "sliding_attention";
 
 /// What the class has for keys that are absent: the configuration of transformers 5.24.
-const DEFAULTS: [(&str, ClassDefault); 15] = [
+const DEFAULTS: [(&str, ClassDefault); 16] = [
     ("vocab_size", ClassDefault::Size(262_208)),
     ("hidden_size", ClassDefault::Size(2304)),
     ("num_hidden_layers", ClassDefault::Size(26)),
@@ -33,6 +33,7 @@ const DEFAULTS: [(&str, ClassDefault); 15] = [
     ("query_pre_attn_scalar", ClassDefault::Number(256.0)),
     ("sliding_window", ClassDefault::Count(4096)),
     ("_sliding_window_pattern", ClassDefault::Count(6)),
+    ("attention_bias", ClassDefault::Flag(false)),
     ("eos_token_id", ClassDefault::Count(1)),
     ("tie_word_embeddings", ClassDefault::Flag(true)),
 ];
