@@ -7,8 +7,8 @@ mod found;
 mod names;
 mod vocabulary;
 
-use serde_json::Value;
 use safetensors::Dtype;
+use serde_json::Value;
 use slmc::disk::tensor_file::{self, NewTensor};
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -256,7 +256,7 @@ fn paths_that_hold_no_model_are_refused() {
         expect(dir.path(), &["config.json"]);
     }
     fs::remove_file(dir.path().join("config.json")).unwrap();
-    expect(dir.path(), &["config.json: cannot be read"]);
+    expect(dir.path(), &["config.json is not there, but `model.safetensors` is; fetch the config.json"]);
     fs::write(dir.path().join("config.json"), llama_config().to_string()).unwrap();
     fs::remove_file(dir.path().join("model.safetensors")).unwrap();
     expect(dir.path(), &["neither model.safetensors nor model.safetensors.index.json"]);

@@ -72,7 +72,7 @@ impl ArtifactFile {
         let file = huge_pages::map_resident(path).map_err(read)?;
         let checked = ArtifactView::open(file.bytes()).and_then(|view| view.verify_digests());
         checked.map_err(|error| match Found::by_bytes(&file.bytes()[..file.bytes().len().min(SNIFFED_BYTES)]) {
-            Some(found) if error == FormatError::NotAnArtifact => something_else(found),
+            Some(found) if found != Found::Empty => something_else(found),
             _ => ArtifactError::Format { path: path.to_owned(), error },
         })?;
         Ok(ArtifactFile { file, copy: None })

@@ -7,7 +7,7 @@ mod undecided;
 mod write;
 
 use super::error::ModelFormatError;
-use super::found::{NotAModel, no_configuration, not_a_directory};
+use super::found::{NotAModel, no_configuration, no_weights, not_a_directory};
 use super::stored_tensors::StoredTensors;
 use super::{Contents, Format, ModelSink, ModelSource, provenance};
 use crate::disk::hash::{Hash, HashError, path_sha256};
@@ -96,9 +96,13 @@ pub(super) fn configuration(path: &Path) -> Result<Config, ModelFormatError> {
 
 /// config.json of a model directory.
 pub(super) fn configuration_of(directory: &Path) -> Result<Config, ModelFormatError> {
-    match directory.is_dir() {
-        true => configuration(directory),
-        false => Err(not_a_model(directory, not_a_directory(directory))),
+    if !directory.is_dir() {
+        return Err(not_a_model(directory, not_a_directory(directory)));
+    }
+    let config = configuration(directory)?;
+    match config.value("model_type").is_none().then(|| no_weights(directory)).flatten() {
+        Some(problem) if !contents(directory).weights => Err(not_a_model(directory, problem)),
+        _ => Ok(config),
     }
 }
 

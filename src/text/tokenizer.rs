@@ -211,9 +211,9 @@ impl Tokenizer {
         self.rows.map_or(self.vocabulary_size, |rows| rows.min(self.vocabulary_size))
     }
 
-    /// The id of a token by its spelling.
+    /// The id of a token by its spelling, where the model has a row for it.
     pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.tokenizer.token_to_id(token)
+        self.tokenizer.token_to_id(token).filter(|&id| self.rows.is_none_or(|rows| (id as usize) < rows))
     }
 
     /// Ids of special tokens, ascending.

@@ -47,7 +47,11 @@ fn tokens_without_a_row_are_left_out_and_said() {
         refused(path, &format!("generate {model} --prompt 'a <image> cat'"), &format!("token {LETTERS} `<image>`"));
     }
     // A vocabulary beyond the table is another model's.
-    edit_json(&path.join("m"), "tokenizer.json", |tokenizer| tokenizer["model"]["vocab"]["zz"] = json!(LETTERS + 1));
+    edit_json(&path.join("m"), "tokenizer.json", |tokenizer| {
+        tokenizer["model"]["vocab"]["zz"] = json!(LETTERS);
+        tokenizer["added_tokens"].as_array_mut().expect("a list").last_mut().expect("the image")["id"] =
+            json!(LETTERS + 1);
+    });
     refused(path, "generate m --prompt a", "use the tokenizer.json that belongs to this model");
 }
 
@@ -67,11 +71,7 @@ fn special_ids_outside_the_vocabulary_are_a_warning() {
         "config.json: `pad_token_id` is -1, outside",
         "generation_config.json: `eos_token_id` has 128001, outside",
     ] {
-        assert!(
-            stderr(&output).contains(expected),
-            "{}",
-            stderr(&output)
-        );
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
     }
     assert_eq!(open_model(&path.join("m")).expect("opens").spec.ends, [3]);
 }
