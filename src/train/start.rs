@@ -1,8 +1,8 @@
-//! What a run starts from: a directory with weights, a configuration with none, some layers of a teacher, or an encoder
-//! that is given a classifier for the labels of its data.
+//! The initial model of a run: a directory with weights, a configuration without, some layers of a teacher, or an
+//! encoder that is given a classifier for the labels of its data.
 
 use super::parameters::initialise;
-use super::samples::{Data, SamplesError};
+use super::samples::{Data, SamplesError, class_names};
 use super::student::{LayerError, teacher_parameter};
 use crate::disk::{Config, ConfigError, DenseTensor, TensorError};
 use crate::formats::{self, Description, ModelFormatError};
@@ -14,28 +14,28 @@ use crate::text::records::read_labelled;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Why there is nothing to start from.
+/// Why there is no initial model.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Of a model's files.
+    /// The files of a model cannot be opened.
     #[error(transparent)]
     Format(#[from] ModelFormatError),
-    /// Of a model.
+    /// A model cannot be built or read.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Of a configuration.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Of the layers.
+    /// The list of layers is invalid.
     #[error(transparent)]
     Layers(#[from] LayerError),
-    /// Of the labels.
+    /// The labels cannot be read.
     #[error(transparent)]
     Samples(#[from] SamplesError),
-    /// Of a tensor made here.
+    /// A tensor made here is invalid.
     #[error(transparent)]
     Tensor(#[from] TensorError),
-    /// Integers cannot be trained.
+    /// A quantized model cannot be trained.
     #[error("{}: is quantized; train the dense checkpoint it was made from, or use `slmc quantize --qat`", path.display())]
     Quantized {
         /// The directory.
@@ -96,9 +96,10 @@ pub fn with_classifier(model: &Model, data: &Data, seed: u64) -> Result<Model, S
     let mut labels = BTreeSet::new();
     for file in &data.files {
         let field = data.field.as_deref().unwrap_or("text");
-        let records = read_labelled(file, field, &data.label_field).map_err(SamplesError::from)?;
-        labels.extend(records.into_iter().map(|record| record.label));
+        let read = read_labelled(file, field, &data.label_field).map_err(SamplesError::from)?;
+        labels.extend(read.records.into_iter().map(|record| record.label));
     }
+    let labels = class_names(&labels).map_err(SamplesError::from)?;
     let description = with_config(model, families::with_classifier(&model.config, &labels)?);
     let spec = description.spec()?;
     let mut values = initialise(&spec, seed);

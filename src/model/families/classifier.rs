@@ -4,7 +4,7 @@
 use super::{FAMILIES, Family};
 use crate::disk::{Config, ConfigError};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Labels of a class in transformers that is given none.
 const CLASS_LABELS: usize = 2;
@@ -43,7 +43,7 @@ pub(super) fn labels(config: &Config) -> Result<Vec<String>, ConfigError> {
 ///
 /// # Errors
 /// A family whose classifier slmc does not have.
-pub fn with_classifier(config: &Config, labels: &BTreeSet<String>) -> Result<Config, ConfigError> {
+pub fn with_classifier(config: &Config, labels: &[String]) -> Result<Config, ConfigError> {
     let Some(class) = Family::of(config)?.classifier else {
         let known = FAMILIES.iter().filter(|family| family.classifier.is_some()).map(|family| family.model_type);
         return Err(config.unsupported("model_type", "--task classify", &known.collect::<Vec<_>>().join(", ")));

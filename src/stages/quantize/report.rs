@@ -1,9 +1,10 @@
-//! What `slmc quantize` says it did: every matrix with its scheme and error, sizes, calibration, and how `auto` chose.
+//! The report of `slmc quantize`: every matrix with its scheme and error, sizes, calibration, and how `auto` chose.
 
 use crate::allocate::report::AllocationReport;
 use crate::model::size::WeightSize;
 use crate::model::transform::NmPattern;
 use crate::quantize::MatrixReport;
+use crate::quantize::calibration_check::CalibrationCheck;
 use crate::quantize::equalize::Equalized;
 use crate::quantize::input_width::InputWidth;
 use crate::quantize::tune::Judged;
@@ -21,18 +22,18 @@ pub struct QuantizeReport {
     /// Widths of inputs other than 8 bits, as asked for or as measured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub activations: Vec<String>,
-    /// What was measured where nothing was asked for.
+    /// Width measured where none was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_width: Option<InputWidth>,
     /// `rtn`, `search`, `gptq`, or `qat`.
     pub method: &'static str,
-    /// Whose packing the sizes are for.
+    /// Target whose packing the sizes are for.
     pub target: String,
-    /// What it was calibrated with.
+    /// Description of the calibration text.
     pub calibration: String,
-    /// Tokens of that.
+    /// Tokens of the calibration.
     pub calibration_tokens: u64,
-    /// Sequences of that.
+    /// Sequences of the calibration.
     pub calibration_sequences: u64,
     /// Sizes.
     #[serde(flatten)]
@@ -40,10 +41,13 @@ pub struct QuantizeReport {
     /// How `auto` chose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocation: Option<AllocationReport>,
-    /// What tuning came to.
+    /// Comparison of the named calibration text with plain rounding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration_check: Option<CalibrationCheck>,
+    /// Result of tuning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tuning: Option<Judged>,
-    /// Of tuning, or of quantization-aware training.
+    /// Training report of tuning, or of quantization-aware training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainReport>,
     /// Where outliers were moved.
@@ -85,6 +89,11 @@ impl Report for QuantizeReport {
         sums.row(["method", self.method]);
         sums.row(["calibration", &self.calibration]);
         sums.row(["calibration_tokens", &grouped(self.calibration_tokens)]);
+        if let Some(CalibrationCheck { calibrated, plain, kept_plain }) = self.calibration_check {
+            let kept = if kept_plain { "; plain rounding is kept" } else { "" };
+            let compared = format!("{calibrated:.3e}, plain rounding {plain:.3e}{kept}");
+            sums.row(["divergence on other text", &compared]);
+        }
         if let Some(InputWidth { bits, error_of_8_bits, tokens }) = self.input_width {
             let measured = format!("8 would err {error_of_8_bits:.1e} in the outputs, on {tokens} tokens");
             sums.row(["input bits", &format!("{bits}: {measured}")]);
