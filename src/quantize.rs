@@ -30,6 +30,7 @@ use crate::progress::Progress;
 use gptq::{Hessian, Rounded};
 use key_map::KeyMap;
 use method::Method;
+use ndarray::ArrayView2;
 use std::collections::BTreeMap;
 
 /// How well one matrix was rounded.
@@ -98,7 +99,7 @@ pub fn mark_wide(model: &mut Model, widths: &BTreeMap<LinearId, Width>) {
 }
 
 impl MatrixReport {
-    fn new(id: LinearId, weights: &[f32], matrix: &QuantizedMatrix, importance: Option<&[f64]>) -> Self {
+    fn new(id: LinearId, weights: ArrayView2<'_, f32>, matrix: &QuantizedMatrix, importance: Option<&[f64]>) -> Self {
         MatrixReport {
             name: id.to_string(),
             scheme: matrix.scheme.to_string(),
@@ -132,9 +133,9 @@ impl MatrixReport {
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 
-    /// Of a matrix that was solved for.
-    fn solved(id: LinearId, weights: &[f32], hessian: &Hessian, rounded: &Rounded) -> Self {
-        let rows = rounded.matrix.rows;
+    /// The report of a matrix that was solved for.
+    fn solved(id: LinearId, weights: ArrayView2<'_, f32>, hessian: &Hessian, rounded: &Rounded) -> Self {
+        let rows = rounded.matrix.rows();
         let activation_error = hessian.activation_error(weights);
         let whole = rounded.plain_rows == rows && rounded.plain_error > 0.0;
         MatrixReport {
@@ -167,12 +168,12 @@ pub fn quantize(
     let mut reports = BTreeMap::new();
     let matrices = model.spec.matrices();
     progress.begin("quantizing", matrices.len() as u64, "matrices");
-    for (id, rows, columns) in matrices {
-        let weights = model.values_f32(ParameterId::weight(id))?;
+    for (id, ..) in matrices {
+        let weights = model.matrix(id)?;
         let scheme = scheme_of(assignment, id)?;
         let importance = statistics.and_then(|statistics| input_importance(model, statistics, id));
-        let matrix = search::quantize_matrix(&weights, rows, columns, scheme, importance);
-        reports.insert(id, MatrixReport::new(id, &weights, &matrix, importance));
+        let matrix = search::quantize_matrix(weights.view(), scheme, importance);
+        reports.insert(id, MatrixReport::new(id, weights.view(), &matrix, importance));
         parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
         progress.advance(1);
     }
@@ -216,12 +217,14 @@ pub fn input_importance<'s>(model: &Model, statistics: &'s Statistics, id: Linea
     statistics.linears.get(&source).map(|stats| stats.mean_square.as_slice())
 }
 
-fn relative_error(weights: &[f32], matrix: &QuantizedMatrix, importance: Option<&[f64]>) -> f64 {
+fn relative_error(weights: ArrayView2<'_, f32>, matrix: &QuantizedMatrix, importance: Option<&[f64]>) -> f64 {
     let (mut miss, mut size) = (0.0, 0.0);
-    for (index, (weight, rounded)) in weights.iter().zip(matrix.dequantize()).enumerate() {
-        let h = importance.map_or(1.0, |importance| importance[index % matrix.columns]);
-        miss += h * f64::from(weight - rounded).powi(2);
-        size += h * f64::from(*weight).powi(2);
+    for (weights, rounded) in weights.outer_iter().zip(matrix.dequantize().outer_iter()) {
+        for (column, (weight, rounded)) in weights.iter().zip(rounded).enumerate() {
+            let h = importance.map_or(1.0, |importance| importance[column]);
+            miss += h * f64::from(weight - rounded).powi(2);
+            size += h * f64::from(*weight).powi(2);
+        }
     }
     if size > 0.0 { miss / size } else { 0.0 }
 }

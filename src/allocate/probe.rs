@@ -10,6 +10,7 @@ use crate::artifact::runner::{ModelRunner, RunnerError};
 use crate::calibrate::probe::{Prepared, Probe as Comparison, ProbeError as ComparisonError};
 use crate::model::forward::{DenseWeights, NoTaps};
 use crate::model::id::Class;
+use crate::model::matrix::into_values;
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -156,7 +157,7 @@ impl<'m> Probe<'m> {
     fn replace(&self, weights: &mut DenseWeights, item: &Item, coding: Coding, database: &Database) {
         for id in &item.members {
             let matrix = database.matrix(*id, coding.scheme);
-            let data = TensorData::new(matrix.dequantize(), [matrix.rows, matrix.columns]);
+            let data = TensorData::new(into_values(matrix.dequantize()), [matrix.rows(), matrix.columns()]);
             weights.replace(*id, Tensor::from_data(data, &self.original.device));
         }
     }

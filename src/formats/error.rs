@@ -1,11 +1,11 @@
 //! Why a model cannot be opened, read or written, in any format. Every message names the file, the tensor or the key, says
 //! what was found and expected, and what to do.
 
-use super::slmc_quantized::layout::QuantizedError;
 use crate::disk::atomic::AtomicError;
 use crate::disk::tensor_file::TensorFileError;
 use crate::disk::{ConfigError, TensorError};
 use crate::model::id::ParameterId;
+use crate::model::quantized::QuantizedError;
 use crate::model::weights::ModelError;
 use std::path::PathBuf;
 

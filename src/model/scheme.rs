@@ -137,6 +137,12 @@ impl QuantScheme {
         parts.into_iter().filter(|(rows, _)| !rows.is_empty())
     }
 
+    /// Shape of the multipliers of a matrix of (rows, columns): (rows that have any, multipliers of each); none of a scheme
+    /// without groups.
+    pub fn multiplier_shape(self, (rows, columns): (usize, usize)) -> (usize, usize) {
+        (rows - self.wide_rows(rows), self.def().group.map_or(0, |group| columns.div_ceil(group)))
+    }
+
     /// Whether a matrix of `rows` rows can be stored so.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use super::companions::Companions;
 use super::id::{LinearId, ParameterId, Part};
-use super::matrix::from_rows;
+use super::matrix::{from_rows, into_values};
 use super::quantized::QuantizedMatrix;
 use super::scheme::{QuantScheme, Width};
 use super::size::SizeError;
@@ -98,7 +98,7 @@ impl Model {
     pub fn values_f32(&self, id: ParameterId) -> Result<Vec<f32>, ModelError> {
         match self.parameters.get(&id) {
             Some(Parameter::Dense(tensor)) => Ok(tensor.to_f32(&id.to_string())?),
-            Some(Parameter::Quantized(matrix)) => Ok(matrix.dequantize()),
+            Some(Parameter::Quantized(matrix)) => Ok(into_values(matrix.dequantize())),
             None => Err(ModelError::NoParameter { path: self.path.clone(), id }),
         }
     }
@@ -143,10 +143,9 @@ impl Model {
     /// # Errors
     /// [`ModelError::NotSparse`], with the first group that has too many weights; values that cannot be read.
     pub fn check_sparsity(&self, sparsity: &Sparsity) -> Result<(), ModelError> {
-        for (id, _, columns) in self.spec.matrices() {
+        for (id, ..) in self.spec.matrices() {
             let Some(pattern) = sparsity.get(&id) else { continue };
-            let values = self.values_f32(ParameterId::weight(id))?;
-            pattern.check(id, &values, columns).map_err(|error| ModelError::not_sparse(&self.path, error))?;
+            pattern.check(id, self.matrix(id)?.view()).map_err(|error| ModelError::not_sparse(&self.path, error))?;
         }
         Ok(())
     }

@@ -17,12 +17,14 @@ use crate::calibrate::CalibrateError;
 use crate::model::forward::{Batch, DenseWeights, Forward, Tap};
 use crate::model::graph::{Graph, Input, Origin};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part};
+use crate::model::matrix::{into_values, row_major, view_rows};
 use crate::model::scheme::QuantScheme;
 use crate::model::size::{Assignment, scheme_of};
 use crate::model::spec::{ModelSpec, NormKind};
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use burn::tensor::{Device, Tensor};
+use ndarray::{Array1, Array2, ArrayView2, s};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
@@ -97,11 +99,9 @@ fn place(input: &Input) -> Option<Place> {
     own.then(|| Place { source, readers: input.ids(), channels })
 }
 
-/// Some inputs of every matrix, and the largest of every channel over all tokens looked at.
-#[derive(Default)]
+/// Some inputs of a matrix, (rows, columns), and the largest of every channel over all tokens looked at.
 struct Seen {
-    columns: usize,
-    rows: Vec<f32>,
+    rows: Array2<f32>,
     largest: Vec<f32>,
 }
 
@@ -118,14 +118,16 @@ impl Tap for Look {
             Ok(values) => values,
             Err(error) => return self.failure = Some(format!("{error:?}")),
         };
-        let seen = self.seen.entry(id).or_default();
-        seen.columns = columns;
-        seen.largest.resize(columns, 0.0);
-        for row in values.chunks_exact(columns) {
+        let nothing = || Seen { rows: Array2::zeros((0, columns)), largest: vec![0.0; columns] };
+        let seen = self.seen.entry(id).or_insert_with(nothing);
+        let inputs = view_rows(&values, columns);
+        for row in inputs.outer_iter() {
             seen.largest.iter_mut().zip(row).for_each(|(most, value)| *most = most.max(value.abs()));
         }
         let every = tokens.div_ceil(ROWS_PER_SEQUENCE);
-        values.chunks_exact(columns).step_by(every).for_each(|row| seen.rows.extend(row));
+        for row in inputs.outer_iter().step_by(every) {
+            seen.rows.push_row(row).expect("inputs of one linear have one width");
+        }
     }
 
     fn attention(&mut self, _layer: usize, _query: &Tensor<4>, _key: &Tensor<4>) {}
@@ -154,15 +156,13 @@ pub fn equalize(
         let mut weights = Vec::new();
         for id in &place.readers {
             let scheme = scheme_of(assignment, *id).map_err(ModelError::from)?;
-            weights.push((scheme, model.values_f32(ParameterId::weight(*id))?));
+            weights.push((scheme, model.matrix(*id)?));
         }
         let Some((factors, report)) = best(place, seen, &weights) else { continue };
         let mut changed = BTreeMap::new();
-        for (&id, (_, mut values)) in place.readers.iter().zip(weights) {
-            for (n, value) in values.iter_mut().enumerate() {
-                *value *= factors[place.channels[n % seen.columns]];
-            }
-            changed.insert(ParameterId::weight(id), values);
+        let by_column = by_column(place, &factors);
+        for (&id, (_, values)) in place.readers.iter().zip(weights) {
+            changed.insert(ParameterId::weight(id), into_values(values * &by_column));
         }
         divide(&model, &place.source, &factors, &mut changed)?;
         model = model.with_values(changed)?;
@@ -207,12 +207,11 @@ fn divide(
             }
         }
         Source::Rows(id) => {
-            let mut weights = model.values_f32(ParameterId::weight(*id))?;
-            let columns = weights.len() / factors.len();
-            for (row, s) in weights.chunks_exact_mut(columns).zip(factors) {
-                row.iter_mut().for_each(|weight| *weight /= s);
+            let mut weights = model.matrix(*id)?;
+            for (mut row, s) in weights.outer_iter_mut().zip(factors) {
+                row.mapv_inplace(|weight| weight / s);
             }
-            changed.insert(ParameterId::weight(*id), weights);
+            changed.insert(ParameterId::weight(*id), into_values(weights));
             if model.spec.has_bias(*id) {
                 let bias = model.values_f32(ParameterId::bias(*id))?.into_iter().zip(factors).map(|(bias, s)| bias / s);
                 changed.insert(ParameterId::bias(*id), bias.collect());
@@ -223,13 +222,12 @@ fn divide(
 }
 
 /// The factors by channel that bring the outputs closest, where any does.
-fn best(place: &Place, seen: &Seen, weights: &[(QuantScheme, Vec<f32>)]) -> Option<(Vec<f32>, Equalized)> {
-    let columns = seen.columns;
+fn best(place: &Place, seen: &Seen, weights: &[(QuantScheme, Array2<f32>)]) -> Option<(Vec<f32>, Equalized)> {
     let channels = place.channels.iter().max()? + 1;
     let (mut inputs, mut largest) = (vec![0.0f32; channels], vec![0.0f32; channels]);
     for (column, channel) in place.channels.iter().enumerate() {
         inputs[*channel] = inputs[*channel].max(seen.largest[column]);
-        let of_column = weights.iter().flat_map(|(_, values)| values[column..].iter().step_by(columns));
+        let of_column = weights.iter().flat_map(|(_, values)| values.column(column));
         largest[*channel] = of_column.fold(largest[*channel], |most, value| most.max(value.abs()));
     }
     let measure = |factors: &[f32]| -> f64 { output_error(place, seen, weights, factors) };
@@ -276,41 +274,54 @@ fn outliers(inputs: &[f32], weights: &[f32]) -> Vec<f32> {
     powers(inputs.iter().zip(weights).map(|(x, w)| (x / w).sqrt()).collect(), near)
 }
 
+/// Factors of the channels by column of the readers.
+fn by_column(place: &Place, factors: &[f32]) -> Array1<f32> {
+    place.channels.iter().map(|channel| factors[*channel]).collect()
+}
+
 /// Squared error of the outputs over their square: weights times s rounded to their scheme, inputs over s to 8 bits.
-fn output_error(place: &Place, seen: &Seen, weights: &[(QuantScheme, Vec<f32>)], factors: &[f32]) -> f64 {
-    let columns = seen.columns;
-    let by_column: Vec<f32> = place.channels.iter().map(|channel| factors[*channel]).collect();
-    let mut inputs: Vec<f32> = seen.rows.iter().enumerate().map(|(n, x)| x / by_column[n % columns]).collect();
-    let mut importance = vec![0.0f64; columns];
-    for row in inputs.chunks_exact_mut(columns) {
-        importance.iter_mut().zip(&*row).for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*x));
+fn output_error(place: &Place, seen: &Seen, weights: &[(QuantScheme, Array2<f32>)], factors: &[f32]) -> f64 {
+    let by_column = by_column(place, factors);
+    let mut inputs = &seen.rows / &by_column;
+    let mut importance = vec![0.0f64; inputs.ncols()];
+    for mut row in inputs.outer_iter_mut() {
+        importance.iter_mut().zip(&row).for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*x));
         let scale = row.iter().fold(0.0f32, |most, x| most.max(x.abs())) / 127.0;
         if scale > 0.0 {
-            row.iter_mut().for_each(|x| *x = (*x / scale).round_ties_even() * scale);
+            row.mapv_inplace(|x| (x / scale).round_ties_even() * scale);
         }
     }
     let (mut miss, mut size) = (0.0, 0.0);
     for (scheme, values) in weights {
-        let every = (values.len() / columns).div_ceil(MATRIX_ROWS);
-        let rows: Vec<f32> = values.chunks_exact(columns).step_by(every).flatten().copied().collect();
-        let scaled: Vec<f32> = rows.iter().enumerate().map(|(n, weight)| weight * by_column[n % columns]).collect();
-        let count = rows.len() / columns;
-        let rounded = search::quantize_matrix(&scaled, count, columns, *scheme, Some(&importance)).dequantize();
-        let sums: Vec<(f64, f64)> = inputs
-            .par_chunks_exact(columns)
-            .zip(seen.rows.par_chunks_exact(columns))
-            .map(|(input, original)| {
-                let pairs = rounded.chunks_exact(columns).zip(rows.chunks_exact(columns)).map(|(rounded, row)| {
-                    let (is, was) = (product(rounded, input), product(row, original));
-                    (f64::from(is - was).powi(2), f64::from(was).powi(2))
-                });
-                pairs.fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1))
-            })
-            .collect();
-        miss += sums.iter().map(|pair| pair.0).sum::<f64>();
-        size += sums.iter().map(|pair| pair.1).sum::<f64>();
+        let every = values.nrows().div_ceil(MATRIX_ROWS);
+        let rows = values.slice(s![..;every, ..]).as_standard_layout().into_owned();
+        let scaled = &rows * &by_column;
+        let rounded = search::quantize_matrix(scaled.view(), *scheme, Some(&importance)).dequantize();
+        for (misses, sizes) in errors([inputs.view(), seen.rows.view()], [rounded.view(), rows.view()]) {
+            miss += misses;
+            size += sizes;
+        }
     }
     if size > 0.0 { miss / size } else { 0.0 }
+}
+
+/// Σ (ŷ − y)² and Σ y² of the outputs by row of the inputs; of both the inputs and the weights the changed ones come first.
+fn errors(
+    [inputs, originals]: [ArrayView2<'_, f32>; 2],
+    [changed, weights]: [ArrayView2<'_, f32>; 2],
+) -> Vec<(f64, f64)> {
+    let columns = inputs.ncols();
+    let (inputs, originals) = (row_major(inputs), row_major(originals));
+    let (changed, weights) = (row_major(changed), row_major(weights));
+    let tokens = inputs.par_chunks_exact(columns).zip(originals.par_chunks_exact(columns));
+    let of_token = |(input, original): (&[f32], &[f32])| {
+        let pairs = changed.chunks_exact(columns).zip(weights.chunks_exact(columns)).map(|(changed, row)| {
+            let (is, was) = (product(changed, input), product(row, original));
+            (f64::from(is - was).powi(2), f64::from(was).powi(2))
+        });
+        pairs.fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1))
+    };
+    tokens.map(of_token).collect()
 }
 
 fn product(a: &[f32], b: &[f32]) -> f32 {

@@ -12,10 +12,9 @@ use super::MatrixReport;
 use crate::disk::PROVENANCE_FILE;
 use crate::disk::atomic::NewDirectory;
 use crate::disk::tensor_file::{self, NewTensor, StoredTensor};
-use crate::formats::slmc_quantized::layout::validate;
 use crate::model::id::LinearId;
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::{QuantScheme, Width};
+use crate::model::scheme::QuantScheme;
 use crate::train::checkpoint::{CheckpointError, path_beside};
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -110,11 +109,7 @@ impl Kept {
     }
 }
 
-fn read_matrix(
-    tensors: &BTreeMap<String, StoredTensor>,
-    id: LinearId,
-    (rows, columns): (usize, usize),
-) -> Result<Done, String> {
+fn read_matrix(tensors: &BTreeMap<String, StoredTensor>, id: LinearId, shape: (usize, usize)) -> Result<Done, String> {
     let bytes = |part: &str| {
         let name = format!("{id}.{part}");
         tensors.get(&name).map(|tensor| tensor.bytes.as_slice()).ok_or(format!("tensor `{name}` is missing"))
@@ -129,16 +124,9 @@ fn read_matrix(
     report.activation_error = report.activation_error.map(|_| activations);
     let scheme: QuantScheme = report.scheme.parse().map_err(|error| format!("{error}"))?;
     let scales = bytes("row_scale")?.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-    let matrix = QuantizedMatrix {
-        scheme,
-        rows,
-        columns,
-        values: bytes("values")?.iter().map(|value| value.cast_signed()).collect(),
-        row_scale: scales.collect(),
-        multiplier: bytes("multiplier")?.iter().map(|value| value.cast_signed()).collect(),
-        sparsity: None,
-        activations: Width::Bits8,
-    };
-    validate(id, &matrix).map_err(|error| error.to_string())?;
-    Ok((id, matrix, report))
+    let integers =
+        |part: &str| -> Result<Vec<i8>, String> { Ok(bytes(part)?.iter().map(|value| value.cast_signed()).collect()) };
+    let (values, multiplier) = (integers("values")?, integers("multiplier")?);
+    let matrix = QuantizedMatrix::checked(id, scheme, shape, values, scales.collect(), multiplier);
+    Ok((id, matrix.map_err(|error| error.to_string())?, report))
 }

@@ -11,7 +11,6 @@ use crate::calibrate::linear_algebra::corrected;
 use crate::calibrate::moments::Moments;
 use crate::calibrate::{CalibrateError, Statistics};
 use crate::model::id::{LinearId, ParameterId};
-use crate::model::matrix::{from_rows, row_major};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::size::{Assignment, scheme_of};
 use crate::model::transform::Sparsity;
@@ -101,7 +100,7 @@ impl Change for Solver<'_> {
         let Some(done) = kept.load(ids, &self.shapes)? else { return Ok(None) };
         let mut changed = Changed::new();
         for (id, matrix, report) in done {
-            changed.push((id, from_rows(matrix.dequantize(), matrix.columns)));
+            changed.push((id, matrix.dequantize()));
             self.done.insert(id, (matrix, report));
         }
         self.groups += 1;
@@ -115,24 +114,24 @@ impl Change for Solver<'_> {
         for &id in ids {
             let whole = self.model.matrix(id)?;
             let scheme = scheme_of(self.assignment, id).map_err(ModelError::from)?;
-            let ((rows, columns), weights) = (whole.dim(), row_major(whole.view()));
-            let held: Option<Vec<bool>> =
-                self.sparsity.contains_key(&id).then(|| weights.iter().map(|weight| *weight == 0.0).collect());
+            let weights = whole.view();
+            let held = self.sparsity.contains_key(&id).then(|| weights.mapv(|weight| weight == 0.0));
+            let held = held.as_ref().map(|held| held.view());
             let (matrix, report) = match (&hessian, &moments) {
                 (Some(Ok(hessian)), Some(moments)) => {
                     let target = match &moments.cross {
-                        Some(cross) => corrected(whole.view(), moments.gram.view(), cross.view()).ok(),
+                        Some(cross) => corrected(weights, moments.gram.view(), cross.view()).ok(),
                         None => None,
                     };
-                    let target = target.as_ref().map_or(weights, |target| row_major(target.view()));
-                    let rounded = gptq::quantize_matrix(target, rows, scheme, hessian, held.as_deref());
+                    let target = target.as_ref().map_or(weights, |target| target.view());
+                    let rounded = gptq::quantize_matrix(target, scheme, hessian, held);
                     let report = MatrixReport::solved(id, weights, hessian, &rounded);
                     (rounded.matrix, report)
                 }
                 (factor, moments) => {
                     let importance = moments.as_ref().map(Moments::mean_square);
                     let importance = importance.as_deref();
-                    let matrix = search::quantize_matrix(weights, rows, columns, scheme, importance);
+                    let matrix = search::quantize_matrix(weights, scheme, importance);
                     let mut report = MatrixReport::new(id, weights, &matrix, importance);
                     if let Some(Err(reason)) = factor {
                         report.fallback = Some(format!("rounded plainly: {reason}"));
@@ -140,7 +139,7 @@ impl Change for Solver<'_> {
                     (matrix, report)
                 }
             };
-            changed.push((id, from_rows(matrix.dequantize(), matrix.columns)));
+            changed.push((id, matrix.dequantize()));
             self.done.insert(id, (matrix, report));
         }
         if let Some(kept) = self.kept {

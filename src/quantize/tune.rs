@@ -15,6 +15,7 @@ use crate::calibrate::probe::{Probe, ProbeError};
 use crate::disk::DenseTensor;
 use crate::divergence::mean_and_error;
 use crate::model::id::{LinearId, ParameterId, Part};
+use crate::model::matrix::{from_rows, into_values, row_major};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::transform::{HeldMasks, Transform};
 use crate::model::weights::{Model, ModelError, Parameter};
@@ -24,6 +25,7 @@ use crate::train::report::TrainReport;
 use crate::train::retrain::{RetrainError, Retraining};
 use crate::train::settings::Settings;
 use burn::tensor::Device;
+use ndarray::{Array2, s};
 use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -110,9 +112,9 @@ impl OnGrid {
         let mut matrices = BTreeMap::new();
         for (id, parameter) in &model.parameters {
             if let (ParameterId::Linear(linear, Part::Weight), Parameter::Quantized(matrix)) = (id, parameter) {
-                let mut units = Vec::with_capacity(matrix.rows);
-                for (rows, _) in matrix.scheme.parts(matrix.rows) {
-                    let values = &matrix.values[rows.start * matrix.columns..rows.end * matrix.columns];
+                let mut units = Vec::with_capacity(matrix.rows());
+                for (rows, _) in matrix.scheme.parts(matrix.rows()) {
+                    let values = matrix.values.slice(s![rows.clone(), ..]);
                     let squares: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
                     let rms = (squares / values.len().max(1) as f64).sqrt().max(1.0) as f32;
                     units.extend(rows.map(|_| UNITS * rms));
@@ -126,38 +128,40 @@ impl OnGrid {
     /// What is trained of a matrix, at its start: v of every weight, row-major, then t of every row.
     pub fn start(&self, id: LinearId) -> Option<Vec<f32>> {
         let Rounded { matrix, units } = self.matrices.get(&id)?;
-        let rows = matrix.values.chunks_exact(matrix.columns).zip(units);
+        let rows = row_major(matrix.values.view()).chunks_exact(matrix.columns()).zip(units);
         let values = rows.flat_map(|(row, unit)| row.iter().map(move |value| f32::from(*value) / unit));
-        Some(values.chain(std::iter::repeat_n(0.0, matrix.rows)).collect())
+        Some(values.chain(std::iter::repeat_n(0.0, matrix.rows())).collect())
     }
 
     /// The matrix that trained values stand for.
     pub fn matrix(&self, id: LinearId, trained: &[f32]) -> Option<QuantizedMatrix> {
         let Rounded { matrix, units } = self.matrices.get(&id)?;
         let (values, factors) = trained.split_at(matrix.values.len());
-        let rows = values.par_chunks_exact(matrix.columns).zip(units).enumerate();
+        let rows = values.par_chunks_exact(matrix.columns()).zip(units).enumerate();
         let rounded = rows.flat_map_iter(|(row, (values, unit))| {
             let (low, high) = matrix.scheme.limits(row);
             values.iter().map(move |v| (unit * v).round_ties_even().clamp(low, high) as i8)
         });
         let scales = matrix.row_scale.iter().zip(factors).map(|(scale, t)| scale * (1.0 + t).max(0.0));
-        Some(QuantizedMatrix { values: rounded.collect(), row_scale: scales.collect(), ..matrix.clone() })
+        let values = from_rows(rounded.collect(), matrix.columns());
+        Some(QuantizedMatrix { values, row_scale: scales.collect(), ..matrix.clone() })
     }
 }
 
 impl Transform for OnGrid {
     fn apply(&self, id: LinearId, trained: &[f32]) -> Vec<f32> {
-        self.matrix(id, trained).map_or_else(|| trained.to_vec(), |matrix| matrix.dequantize())
+        self.matrix(id, trained).map_or_else(|| trained.to_vec(), |matrix| into_values(matrix.dequantize()))
     }
 
     /// ∂/∂v = u · step · g, and 0 where the integer is held or at the end of its range; ∂/∂t = Σ g w / (1 + t).
     fn pull_back(&self, id: LinearId, trained: &[f32], gradient: Vec<f32>) -> Vec<f32> {
         let (Some(rounded), Some(seen)) = (self.matrices.get(&id), self.matrix(id, trained)) else { return gradient };
         let Rounded { matrix, units } = rounded;
-        let columns = matrix.columns;
+        let columns = matrix.columns();
         let (values, factors) = trained.split_at(matrix.values.len());
-        let weights = seen.dequantize();
-        let steps = QuantizedMatrix { values: vec![1; matrix.values.len()], ..seen }.dequantize();
+        let weights = into_values(seen.dequantize());
+        let steps = QuantizedMatrix { values: Array2::ones(matrix.values.dim()), ..seen }.dequantize();
+        let steps = row_major(steps.view());
         let rows = gradient.par_chunks_exact(columns).zip(weights.par_chunks_exact(columns)).zip(factors);
         let by_factor = rows.map(|((gradient, weights), t)| {
             let along: f32 = gradient.iter().zip(weights).map(|(g, w)| g * w).sum();

@@ -102,20 +102,19 @@ impl NmPattern {
         if columns.is_multiple_of(self.of) { Ok(()) } else { Err(MaskError::Columns { id, columns, pattern: self }) }
     }
 
-    /// Whether a matrix, row-major with rows of `columns`, satisfies the pattern. `T` is f32 or an integer: what counts is
-    /// which values equal `T::default()`.
+    /// Whether a matrix satisfies the pattern. `T` is f32 or an integer: values equal to `T::default()` are its zeros.
     ///
     /// # Errors
     /// [`MaskError::Columns`], or [`MaskError::Group`] for the first group with too many weights.
     pub fn check<T: Copy + Default + PartialEq>(
         self,
         id: LinearId,
-        values: &[T],
-        columns: usize,
+        values: ArrayView2<'_, T>,
     ) -> Result<(), MaskError> {
+        let columns = values.ncols();
         self.check_columns(id, columns)?;
         let weights = |group: &[T]| group.iter().filter(|value| **value != T::default()).count();
-        let groups = values.chunks_exact(self.of).map(weights).enumerate();
+        let groups = row_major(values).chunks_exact(self.of).map(weights).enumerate();
         for (group, found) in groups {
             if found > self.keep {
                 let (row, column) = (group * self.of / columns, group * self.of % columns);
@@ -182,7 +181,7 @@ impl Mask {
     /// # Errors
     /// Those of [`NmPattern::check`].
     pub fn of_values(id: LinearId, pattern: NmPattern, values: ArrayView2<'_, f32>) -> Result<Self, MaskError> {
-        pattern.check(id, row_major(values), values.ncols())?;
+        pattern.check(id, values)?;
         let scores = values.mapv(|value| if value == 0.0 { 0.0 } else { 1.0 });
         Self::of_largest(id, pattern, scores.view())
     }
@@ -225,6 +224,7 @@ impl Mask {
 mod tests {
     use super::*;
     use crate::model::id::Role;
+    use ndarray::array;
     use proptest::prelude::*;
 
     fn id() -> LinearId {
@@ -272,7 +272,7 @@ mod tests {
         );
         let mut values = vec![0i8; 2 * 8];
         values[12..15].fill(-1);
-        let group = pattern.check(id(), &values, 8).unwrap_err().to_string();
+        let group = pattern.check(id(), from_rows(values, 8).view()).unwrap_err().to_string();
         assert_eq!(group, "`layers.1.ffn.up` is not 2:4: row 1 has 3 weights other than zero in columns 4 to 7");
         let mask = Mask::of_largest(id(), pattern, Array2::ones((1, 8)).view()).unwrap();
         let error = mask.apply(&mut Array2::zeros((2, 4))).unwrap_err();
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(mask(&[0.0, -0.0, 0.5, f32::NAN]), [true, false, true, false]);
         assert_eq!(mask(&[f32::NAN, f32::INFINITY, 3.0, -7.0]), [false, true, true, false]);
         // A negative zero is a zero.
-        assert_eq!(NmPattern::TWO_OF_FOUR.check(id(), &[-0.0f32, 1.0, 2.0, 0.0], 4), Ok(()));
+        assert_eq!(NmPattern::TWO_OF_FOUR.check(id(), array![[-0.0f32, 1.0, 2.0, 0.0]].view()), Ok(()));
     }
 
     proptest! {
@@ -314,7 +314,7 @@ mod tests {
                 prop_assert!(least >= most);
             }
             mask.apply(&mut weights).unwrap();
-            prop_assert_eq!(pattern.check(id(), row_major(weights.view()), columns), Ok(()));
+            prop_assert_eq!(pattern.check(id(), weights.view()), Ok(()));
             let again = Mask::of_values(id(), pattern, weights.view()).unwrap();
             prop_assert_eq!(again.keep().iter().filter(|keep| **keep).count(), rows * groups * pattern.keep());
             let mut same = weights.clone();
