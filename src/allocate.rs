@@ -4,6 +4,7 @@
 //! swaps ([`improve`]). Everything is decided by the inputs and the seed, for any number of threads.
 
 pub mod database;
+pub mod error;
 pub mod fisher;
 pub mod improve;
 pub mod items;
@@ -21,39 +22,11 @@ use crate::progress::Progress;
 use crate::quantize::calibration::Calibration;
 use burn::tensor::Device;
 use database::Database;
+use error::AllocationError;
 use items::{Item, Items};
 use knapsack::{Choice, Frontier};
-use probe::{Probe, ProbeError, Samples};
+use probe::{Probe, Samples};
 use report::{AllocationReport, CodingReport, Cost, ItemReport, rank_correlation};
-
-/// A budget that nothing fits.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "a budget of {budget} bytes ({}) is not possible: the smallest allocation for target {target} takes {smallest} bytes \
-     ({}), {fixed} of them norms, biases and key maps{}; raise the budget to that at least, or take a smaller model",
-    bits(*budget, *parameters),
-    bits(*smallest, *parameters),
-    if *pinned { ", under the --keep options given" } else { "" }
-)]
-pub struct Infeasible {
-    /// Asked for.
-    pub budget: u64,
-    /// The least there is.
-    pub smallest: u64,
-    /// What no scheme changes.
-    pub fixed: u64,
-    /// Of the model.
-    pub parameters: u64,
-    /// Whose packing was counted.
-    pub target: String,
-    /// Whether exceptions raise the least.
-    pub pinned: bool,
-}
-
-/// `4.49 bits per weight`.
-fn bits(bytes: u64, parameters: u64) -> String {
-    format!("{:.3} bits per weight", 8.0 * bytes as f64 / parameters as f64)
-}
 
 /// What items cost alone.
 pub struct Sensitivities {
@@ -136,7 +109,7 @@ pub struct Allocator<'a> {
 
 impl Allocator<'_> {
     /// Predicts and measures.
-    pub fn sensitivities(&self, progress: &dyn Progress) -> Result<Sensitivities, ProbeError> {
+    pub fn sensitivities(&self, progress: &dyn Progress) -> Result<Sensitivities, AllocationError> {
         let Allocator { model, database, device, .. } = self;
         let items = &self.items.items;
         let sequences = &self.calibration.sequences;
@@ -149,7 +122,11 @@ impl Allocator<'_> {
     }
 
     /// Chooses a scheme for every matrix within `budget` bytes, which [`Items::smallest_bytes`] does not exceed.
-    pub fn allocate(&self, budget: u64, progress: &dyn Progress) -> Result<(Assignment, AllocationReport), ProbeError> {
+    pub fn allocate(
+        &self,
+        budget: u64,
+        progress: &dyn Progress,
+    ) -> Result<(Assignment, AllocationReport), AllocationError> {
         let Allocator { items, probe, database, .. } = *self;
         let sensitivities = self.sensitivities(progress)?;
         let costs = sensitivities.costs();

@@ -2,6 +2,7 @@
 
 pub mod companions;
 pub mod device;
+pub mod error;
 pub mod families;
 pub mod forward;
 pub mod graph;

@@ -5,6 +5,7 @@
 pub mod budget;
 pub mod calibration;
 pub mod equalize;
+pub mod error;
 pub mod gptq;
 pub mod input_width;
 pub mod kept;

@@ -70,20 +70,18 @@ pub enum TargetError {
         /// The rule.
         expected: String,
     },
-}
-
-/// A matrix whose scheme the target does not run.
-#[derive(Debug, thiserror::Error)]
-#[error("target {target} does not run {scheme}, the scheme of `{id}`; quantize it to {runs}")]
-pub struct SchemeRefused {
-    /// The target.
-    pub target: String,
-    /// The first such matrix.
-    pub id: LinearId,
-    /// Its scheme.
-    pub scheme: QuantScheme,
-    /// The schemes that the target runs.
-    pub runs: String,
+    /// A matrix whose scheme the target does not run.
+    #[error("target {target} does not run {scheme}, the scheme of `{id}`; quantize it to {runs}")]
+    Scheme {
+        /// The target.
+        target: String,
+        /// The first such matrix.
+        id: LinearId,
+        /// Its scheme.
+        scheme: QuantScheme,
+        /// The schemes that the target runs.
+        runs: String,
+    },
 }
 
 /// A device, or a class of devices; a limit that is absent does not limit.
@@ -276,8 +274,8 @@ impl Target {
     /// Whether the target runs every scheme of a model.
     ///
     /// # Errors
-    /// [`SchemeRefused`] of the first matrix, some of whose rows it does not run.
-    pub fn check_schemes(&self, assignment: &Assignment) -> Result<(), SchemeRefused> {
+    /// [`TargetError::Scheme`] of the first matrix, some of whose rows it does not run.
+    pub fn check_schemes(&self, assignment: &Assignment) -> Result<(), TargetError> {
         let Some(runs) = self.required.as_ref().map(|required| &required.schemes).filter(|runs| !runs.is_empty())
         else {
             return Ok(());
@@ -285,7 +283,7 @@ impl Target {
         let foreign = |scheme: &QuantScheme| !scheme.parts(usize::MAX).all(|(_, scheme)| runs.contains(&scheme));
         match assignment.iter().find(|(_, scheme)| foreign(scheme)) {
             None => Ok(()),
-            Some((id, scheme)) => Err(SchemeRefused {
+            Some((id, scheme)) => Err(TargetError::Scheme {
                 target: self.name.clone(),
                 id: *id,
                 scheme: *scheme,

@@ -12,9 +12,9 @@ use crate::model::scheme::QuantScheme;
 use crate::model::transform::Sparsity;
 use crate::model::weights::Model;
 use crate::progress::Progress;
+use crate::quantize::error::RoundingError;
 use crate::quantize::gptq::{self, Hessian};
 use crate::quantize::method::Method;
-use crate::quantize::solver::SolverError;
 use crate::quantize::{input_importance, search};
 use burn::tensor::Device;
 use std::borrow::Cow;
@@ -51,7 +51,7 @@ impl Database {
 /// Rounds everything. Zeros of the matrices in `sparsity` stay zero.
 ///
 /// # Errors
-/// [`SolverError`].
+/// [`RoundingError`].
 pub fn database(
     model: &Model,
     items: &[Item],
@@ -60,7 +60,7 @@ pub fn database(
     sequences: &[Vec<u32>],
     device: &Device,
     progress: &dyn Progress,
-) -> Result<Database, SolverError> {
+) -> Result<Database, RoundingError> {
     let mut database = Database::default();
     let matrices = model.spec.matrices();
     let rows: BTreeMap<LinearId, usize> = matrices.iter().map(|&(id, rows, _)| (id, rows)).collect();
@@ -102,13 +102,13 @@ struct Rounder<'a> {
 }
 
 impl Change for Rounder<'_> {
-    type Error = SolverError;
+    type Error = RoundingError;
 
-    fn kept(&mut self, _ids: &[LinearId]) -> Result<Option<Changed>, SolverError> {
+    fn kept(&mut self, _ids: &[LinearId]) -> Result<Option<Changed>, RoundingError> {
         Ok(None)
     }
 
-    fn change(&mut self, ids: &[LinearId], moments: Option<Moments>) -> Result<Changed, SolverError> {
+    fn change(&mut self, ids: &[LinearId], moments: Option<Moments>) -> Result<Changed, RoundingError> {
         // A matrix that cannot be solved is rounded plainly, as the solver does.
         let Some(moments) = moments else { return Ok(Changed::new()) };
         let Ok(hessian) = Hessian::new(&moments) else { return Ok(Changed::new()) };

@@ -4,8 +4,9 @@
 //! error of the paired difference over the sequences; the search goes on from it, until none is or the trials are used.
 
 use super::database::Database;
+use super::error::AllocationError;
 use super::items::{Item, Items};
-use super::probe::{Probe, ProbeError, Samples};
+use super::probe::{Probe, Samples};
 use crate::divergence::{Sample, mean_and_error};
 use crate::progress::Progress;
 use std::collections::BTreeSet;
@@ -49,7 +50,7 @@ pub fn improve(
     budget: u64,
     selection: Vec<usize>,
     progress: &dyn Progress,
-) -> Result<Improved, ProbeError> {
+) -> Result<Improved, AllocationError> {
     progress.begin("trying swaps at equal bytes", TRIALS as u64, "mixes");
     let mut samples = probe.mix(&items.items, &selection, database)?;
     let mut tried = BTreeSet::from([selection.clone()]);

@@ -1,12 +1,13 @@
 //! `--scheme auto` on a directory: what is refused before any work, then the search, then the finished model on the
 //! runtime's integers.
 
+use super::Allocator;
 use super::database::Database;
-use super::items::{ItemError, Items};
-use super::probe::{Probe, ProbeError};
+use super::error::AllocationError;
+use super::items::Items;
+use super::probe::Probe;
 use super::report::AllocationReport;
 use super::widths::widen;
-use super::{Allocator, Infeasible};
 use crate::artifact::runner::ModelRunner;
 use crate::model::id::LinearId;
 use crate::model::size::Assignment;
@@ -15,7 +16,7 @@ use crate::model::transform::Sparsity;
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::quantize::budget::Budget;
-use crate::quantize::calibration::{Calibration, CalibrationError, Source, held_out};
+use crate::quantize::calibration::{Calibration, Source, held_out};
 use crate::quantize::policy::Keep;
 use burn::tensor::Device;
 use slm_runtime::layout::Layout;
@@ -24,26 +25,6 @@ use slm_runtime::layout::Layout;
 const MEASURED_WINDOWS: usize = 32;
 /// Texts that costs are measured on, of an encoder.
 const MEASURED_TEXTS: usize = 200;
-
-/// Why no allocation is made.
-#[derive(Debug, thiserror::Error)]
-pub enum AllocationError {
-    /// Of the items.
-    #[error(transparent)]
-    Item(#[from] ItemError),
-    /// Of the budget.
-    #[error(transparent)]
-    Infeasible(#[from] Infeasible),
-    /// A number that is no budget.
-    #[error("{0} bits per weight is no budget; pass a number above 0, such as 4.9")]
-    BitsPerWeight(f64),
-    /// Of the text that measures.
-    #[error(transparent)]
-    HeldOut(#[from] CalibrationError),
-    /// Of the search.
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
-}
 
 /// Items and a budget that something fits.
 #[derive(Clone, Debug)]
@@ -77,7 +58,7 @@ impl Plan {
         if smallest > budget {
             let fixed = items.fixed_bytes;
             let (target, pinned) = (target.to_owned(), !keeps.is_empty());
-            return Err(Infeasible { budget, smallest, fixed, parameters, target, pinned }.into());
+            return Err(AllocationError::Infeasible { budget, smallest, fixed, parameters, target, pinned });
         }
         Ok(Plan { items, budget })
     }

@@ -3,8 +3,9 @@
 //! compiled and measured on the runtime's integers, and beside them the named mixes.
 
 use super::database::Database;
+use super::error::AllocationError;
 use super::items::Items;
-use super::plan::{AllocationError, probe};
+use super::plan::probe;
 use super::probe::Samples;
 use super::report::{Cost, ItemReport};
 use super::{Allocator, cost};
@@ -12,7 +13,7 @@ use crate::artifact::runner::ModelRunner;
 use crate::calibrate::Statistics;
 use crate::model::id::ParameterId;
 use crate::model::scheme::{Preset, QuantScheme};
-use crate::model::size::{Assignment, WeightSize, stored_tensors};
+use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, Parameter};
 use crate::progress::Progress;
@@ -115,10 +116,7 @@ impl Sweep<'_> {
         let (costs, frontier) = (sensitivities.costs(), sensitivities.frontier(items));
         let all = frontier.points();
         let (Some(first), Some(last)) = (all.first(), all.last()) else {
-            return Err(super::items::ItemError::Size(crate::model::size::SizeError::NoScheme(
-                items.items[0].members[0],
-            ))
-            .into());
+            return Err(SizeError::NoScheme(items.items[0].members[0]).into());
         };
         let mut selections: Vec<Vec<usize>> = (0..POINTS as u64)
             .filter_map(|n| frontier.best_within(first.0 + (last.0 - first.0) * n / (POINTS as u64 - 1)))
@@ -186,7 +184,7 @@ impl Sweep<'_> {
             quantized.parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
         }
         mark_sparse(&mut quantized, self.sparsity);
-        let quantized = with_key_maps(quantized, self.statistics).map_err(super::probe::ProbeError::from)?;
+        let quantized = with_key_maps(quantized, self.statistics)?;
         debug_assert_eq!(self.items.bytes(selection), self.size(&quantized));
         Ok(quantized)
     }

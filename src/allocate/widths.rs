@@ -7,8 +7,9 @@
 //! ```
 
 use super::cost;
+use super::error::AllocationError;
 use super::items::Item;
-use super::probe::{Probe, ProbeError, Samples};
+use super::probe::{Probe, Samples};
 use super::report::WidthReport;
 use crate::divergence::{Sample, mean_and_error};
 use crate::model::id::{LinearId, ParameterId};
@@ -26,7 +27,7 @@ const MOST_TRIALS: usize = 64;
 /// Widens items of `quantized` where it pays, and says what was tried. `pinned` are the linears whose widths were asked for.
 ///
 /// # Errors
-/// [`ProbeError`].
+/// [`AllocationError`].
 pub fn widen(
     probe: &Probe<'_>,
     items: &[Item],
@@ -34,7 +35,7 @@ pub fn widen(
     quantized: &mut Model,
     layout: Layout,
     progress: &dyn Progress,
-) -> Result<WidthReport, ProbeError> {
+) -> Result<WidthReport, AllocationError> {
     let candidates = candidates(quantized, items, pinned);
     progress.begin("measuring 16-bit activations", candidates.len() as u64 + 1, "variants");
     let narrow = probe.artifact(quantized, layout)?;

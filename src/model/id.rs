@@ -2,6 +2,7 @@
 //! forward meets them (embeddings, layers, head), so that everything that walks a model walks it one way.
 //! The displayed form (`layers.3.attn.q`) is what flags, reports, quantized directories and artifacts use.
 
+use super::error::NameError;
 use std::fmt;
 use std::str::FromStr;
 
@@ -192,16 +193,11 @@ impl fmt::Display for LinearId {
     }
 }
 
-/// A string that names no matrix.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not the name of a matrix; names look like `layers.3.attn.q`, `embed.token` or `head.lm`")]
-pub struct UnknownName(pub String);
-
 impl FromStr for LinearId {
-    type Err = UnknownName;
+    type Err = NameError;
 
-    fn from_str(text: &str) -> Result<Self, UnknownName> {
-        let unknown = || UnknownName(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let unknown = || NameError::Matrix(text.to_owned());
         let (layer, name) = match text.strip_prefix("layers.") {
             Some(rest) => {
                 let (number, name) = rest.split_once('.').ok_or_else(unknown)?;

@@ -1,6 +1,7 @@
 //! Weight formats: how a quantized matrix is stored, as a table ([`SCHEMES`]) of bits, group, range and storage. Parsing,
 //! names, limits and byte counts derive from it. Definitions and bounds: docs/numerics.md.
 
+use super::error::NameError;
 use super::id::{Class, LinearId, Role};
 use super::size::Assignment;
 use super::spec::ModelSpec;
@@ -191,25 +192,6 @@ impl fmt::Display for QuantScheme {
     }
 }
 
-/// A string that names no scheme.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum UnknownScheme {
-    /// Of no form.
-    #[error("unknown scheme `{0}`; known: {known}, and of a token table or LM head w8:ROWS+w4", known = names_with_aliases())]
-    Name(String),
-    /// A split within a tile.
-    #[error(
-        "`{text}`: the first part of a split has a multiple of {SPLIT_ROWS} rows, more than 0, so that it is whole tiles on \
-         every target; nearest is w8:{nearest}+w4"
-    )]
-    Rows {
-        /// As written.
-        text: String,
-        /// The nearest number that is one.
-        nearest: u32,
-    },
-}
-
 /// [`names`], each with the short name that it has.
 fn names_with_aliases() -> String {
     let name = |def: &SchemeDef| match def.alias {
@@ -220,10 +202,10 @@ fn names_with_aliases() -> String {
 }
 
 impl FromStr for QuantScheme {
-    type Err = UnknownScheme;
+    type Err = NameError;
 
-    fn from_str(text: &str) -> Result<Self, UnknownScheme> {
-        let unknown = || UnknownScheme::Name(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let unknown = || NameError::Scheme { text: text.to_owned(), known: names_with_aliases() };
         if let Some(def) = SCHEMES.iter().find(|def| def.name == text || def.alias == Some(text)) {
             return Ok(def.scheme);
         }
@@ -232,7 +214,7 @@ impl FromStr for QuantScheme {
         let wide_rows: u32 = digits.and_then(|rows| rows.parse().ok()).ok_or_else(unknown)?;
         if wide_rows == 0 || !wide_rows.is_multiple_of(SPLIT_ROWS) {
             let below = wide_rows / SPLIT_ROWS + u32::from(wide_rows % SPLIT_ROWS >= SPLIT_ROWS / 2);
-            return Err(UnknownScheme::Rows {
+            return Err(NameError::SplitRows {
                 text: text.to_owned(),
                 nearest: below.max(1).saturating_mul(SPLIT_ROWS),
             });
@@ -327,17 +309,12 @@ impl Preset {
 }
 
 impl FromStr for Preset {
-    type Err = UnknownPreset;
+    type Err = NameError;
 
-    fn from_str(text: &str) -> Result<Self, UnknownPreset> {
-        Preset::ALL.into_iter().find(|preset| preset.name() == text).ok_or_else(|| UnknownPreset(text.to_owned()))
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Preset::ALL.into_iter().find(|preset| preset.name() == text).ok_or_else(|| NameError::Preset(text.to_owned()))
     }
 }
-
-/// A string that names no preset.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("unknown scheme `{0}`; known: w8, mixed, w4")]
-pub struct UnknownPreset(pub String);
 
 #[cfg(test)]
 mod tests {
@@ -357,8 +334,7 @@ mod tests {
         }
         let split = QuantScheme::Split { wide_rows: 64 };
         assert_eq!(split.parts(70).collect::<Vec<_>>(), [(0..64, QuantScheme::W8), (64..70, QuantScheme::W4G32)]);
-        assert_eq!("w3".parse::<QuantScheme>(), Err(UnknownScheme::Name("w3".to_owned())));
-        let message = UnknownScheme::Name("w3".to_owned()).to_string();
+        let message = "w3".parse::<QuantScheme>().expect_err("it has no groups").to_string();
         let known = "known: w8, w4.g32 (or w4), w4.g64, w3.g32, and of a token table or LM head w8:ROWS+w4";
         assert!(message.ends_with(known), "{message}");
     }

@@ -5,7 +5,7 @@ mod held;
 pub mod mask;
 
 pub use held::HeldMasks;
-pub use mask::{Mask, MaskError, NmPattern, Sparsity, UnknownPattern};
+pub use mask::{Mask, MaskError, NmPattern, Sparsity};
 
 use super::id::LinearId;
 

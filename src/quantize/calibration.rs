@@ -1,14 +1,15 @@
 //! What a model is calibrated with: a text the user names, text the model samples from itself (decoders), or the text
 //! that ships with slmc (encoders). Reports name which it was.
 
-use crate::artifact::runner::{ModelRunner, RunnerError};
+use super::error::CalibrationError;
+use crate::artifact::runner::ModelRunner;
 use crate::model::spec::ModelKind;
-use crate::model::weights::{Model, ModelError};
+use crate::model::weights::Model;
 use crate::progress::{Progress, Silent};
 use crate::text::documents::read_documents;
-use crate::text::records::{Record, TextError, read_records};
+use crate::text::records::{Record, read_records};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
-use crate::text::windows::{WindowError, decoder_windows, encoder_sequences};
+use crate::text::windows::{decoder_windows, encoder_sequences};
 use std::path::{Path, PathBuf};
 
 /// Tokens a decoder samples from itself, and most tokens read from a text.
@@ -60,49 +61,6 @@ impl Calibration {
     pub fn tokens(&self) -> usize {
         self.sequences.iter().map(Vec::len).sum()
     }
-}
-
-/// Why there is no calibration.
-#[derive(Debug, thiserror::Error)]
-pub enum CalibrationError {
-    /// Of the file.
-    #[error(transparent)]
-    Text(#[from] TextError),
-    /// Of the tokenizer.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// Of the windows.
-    #[error("{}: {source}", path.display())]
-    Window {
-        /// The text.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: WindowError,
-    },
-    /// Not enough of it.
-    #[error(
-        "{}: {found} sequences of calibration text with {tokens} tokens in all, {needed} sequences or more are needed; pass a longer text, or none to use the default",
-        path.display()
-    )]
-    TooLittle {
-        /// The file.
-        path: PathBuf,
-        /// Sequences there are.
-        found: usize,
-        /// Tokens of those.
-        tokens: usize,
-        /// Sequences needed.
-        needed: usize,
-    },
-    /// Only decoders can sample.
-    #[error("--mix-self lets a decoder sample from itself, and this model is an encoder; pass a text alone")]
-    Encoder,
-    /// The model could not be made to run on its integers.
-    #[error("the model cannot sample from itself: {0}; pass a text with --calibration")]
-    Sample(#[from] RunnerError),
-    /// Weights.
-    #[error(transparent)]
-    Model(#[from] ModelError),
 }
 
 /// Sequences for a dense model, of about `tokens` tokens.

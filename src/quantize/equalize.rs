@@ -12,6 +12,7 @@
 //! s are powers of two, so weights keep their data type and the f32 model its outputs to the bit. For every place the
 //! candidate is taken, none among them, with which rounded weights and 8-bit inputs come closest to the outputs.
 
+use super::error::RoundingError;
 use super::search;
 use crate::calibrate::CalibrateError;
 use crate::model::forward::{Batch, DenseWeights, Forward, Tap};
@@ -39,17 +40,6 @@ const SHARES: [f32; 3] = [0.25, 0.5, 0.75];
 const OUTLIER: f32 = 4.0;
 /// A candidate has to lower the error by this share.
 const LEAST_GAIN: f64 = 0.2;
-
-/// Why nothing was equalised.
-#[derive(Debug, thiserror::Error)]
-pub enum EqualizeError {
-    /// Of the calibration run.
-    #[error(transparent)]
-    Calibrate(#[from] CalibrateError),
-    /// Of the weights.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-}
 
 /// What was done at one place.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -136,14 +126,14 @@ impl Tap for Look {
 /// The model with its outliers moved, and what was done.
 ///
 /// # Errors
-/// [`EqualizeError`].
+/// [`RoundingError`].
 pub fn equalize(
     model: Model,
     assignment: &Assignment,
     sequences: &[Vec<u32>],
     device: &Device,
     progress: &dyn Progress,
-) -> Result<(Model, Vec<Equalized>), EqualizeError> {
+) -> Result<(Model, Vec<Equalized>), RoundingError> {
     let spec = model.spec.clone();
     let looked = look(&model, sequences, device)?;
     let places = places(&spec);
@@ -173,7 +163,7 @@ pub fn equalize(
     Ok((model, reports))
 }
 
-fn look(model: &Model, sequences: &[Vec<u32>], device: &Device) -> Result<BTreeMap<LinearId, Seen>, EqualizeError> {
+fn look(model: &Model, sequences: &[Vec<u32>], device: &Device) -> Result<BTreeMap<LinearId, Seen>, RoundingError> {
     let weights = DenseWeights::new(model, device)?;
     let forward = Forward::new(&model.spec, &weights, device);
     let mut look = Look::default();

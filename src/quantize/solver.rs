@@ -3,36 +3,22 @@
 //! later matrices make up for errors of earlier ones. A matrix that cannot be solved, or that plain rounding serves
 //! better, is rounded plainly and its report says so.
 
+use super::error::RoundingError;
 use super::gptq::{self, Hessian};
 use super::kept::Kept;
 use super::{MatrixReport, search};
+use crate::calibrate::Statistics;
 use crate::calibrate::layerwise::{Change, Changed, Layerwise};
 use crate::calibrate::linear_algebra::corrected;
 use crate::calibrate::moments::Moments;
-use crate::calibrate::{CalibrateError, Statistics};
 use crate::model::id::{LinearId, ParameterId};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::size::{Assignment, scheme_of};
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
-use crate::train::checkpoint::CheckpointError;
 use burn::tensor::Device;
 use std::collections::BTreeMap;
-
-/// Why a model was not solved.
-#[derive(Debug, thiserror::Error)]
-pub enum SolverError {
-    /// Of the calibration run.
-    #[error(transparent)]
-    Calibrate(#[from] CalibrateError),
-    /// Of the weights.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// Of what an interrupted run has left.
-    #[error(transparent)]
-    Kept(#[from] CheckpointError),
-}
 
 /// What was done to a model.
 pub struct Solved {
@@ -48,7 +34,7 @@ pub struct Solved {
 /// into `kept`, and what is there already is taken from it.
 ///
 /// # Errors
-/// [`SolverError`].
+/// [`RoundingError`].
 pub fn solve(
     model: &Model,
     assignment: &Assignment,
@@ -57,7 +43,7 @@ pub fn solve(
     kept: Option<&Kept>,
     device: &Device,
     progress: &dyn Progress,
-) -> Result<Solved, SolverError> {
+) -> Result<Solved, RoundingError> {
     let shapes = model.spec.matrices().into_iter().map(|(id, rows, columns)| (id, (rows, columns))).collect();
     let done = BTreeMap::new();
     let mut solver = Solver { model, assignment, sparsity, shapes, kept, groups: 0, progress, done };
@@ -93,9 +79,9 @@ struct Solver<'a> {
 }
 
 impl Change for Solver<'_> {
-    type Error = SolverError;
+    type Error = RoundingError;
 
-    fn kept(&mut self, ids: &[LinearId]) -> Result<Option<Changed>, SolverError> {
+    fn kept(&mut self, ids: &[LinearId]) -> Result<Option<Changed>, RoundingError> {
         let Some(kept) = self.kept else { return Ok(None) };
         let Some(done) = kept.load(ids, &self.shapes)? else { return Ok(None) };
         let mut changed = Changed::new();
@@ -107,7 +93,7 @@ impl Change for Solver<'_> {
         Ok(Some(changed))
     }
 
-    fn change(&mut self, ids: &[LinearId], moments: Option<Moments>) -> Result<Changed, SolverError> {
+    fn change(&mut self, ids: &[LinearId], moments: Option<Moments>) -> Result<Changed, RoundingError> {
         self.groups += 1;
         let hessian = moments.as_ref().map(Hessian::new);
         let mut changed = Changed::new();

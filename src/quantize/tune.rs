@@ -11,6 +11,7 @@
 //! It begins at what was rounded, with every integer in the middle of its step, so that without a step nothing changes.
 //! The matrix that the forward sees is the one that is written ([`OnGrid::matrix`]).
 
+use super::error::RoundingError;
 use crate::calibrate::probe::{Probe, ProbeError};
 use crate::disk::DenseTensor;
 use crate::divergence::mean_and_error;
@@ -22,7 +23,7 @@ use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
 use crate::train::data::Samples;
 use crate::train::report::TrainReport;
-use crate::train::retrain::{RetrainError, Retraining};
+use crate::train::retrain::Retraining;
 use crate::train::settings::Settings;
 use burn::tensor::Device;
 use ndarray::{Array2, s};
@@ -30,20 +31,6 @@ use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// Why a model was not tuned.
-#[derive(Debug, thiserror::Error)]
-pub enum TuneError {
-    /// Of training.
-    #[error(transparent)]
-    Train(#[from] RetrainError),
-    /// Of judging.
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
-    /// Of the weights.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-}
 
 /// u over the root mean square of a matrix's integers.
 const UNITS: f32 = 8.0;
@@ -188,7 +175,7 @@ impl Tuning<'_> {
     ///
     /// # Errors
     /// Those of training.
-    pub fn run(self, quantized: Model, device: &Device, progress: &dyn Progress) -> Result<Tuned, TuneError> {
+    pub fn run(self, quantized: Model, device: &Device, progress: &dyn Progress) -> Result<Tuned, RoundingError> {
         let Tuning { original, masks, samples, mut settings, held_out, fingerprint, out } = self;
         let probe = (!held_out.is_empty()).then(|| Probe::new(original, held_out, device)).transpose()?;
         let divergence = |model: &Model| -> Result<Option<f64>, ProbeError> {

@@ -1,6 +1,7 @@
 //! N:M sparsity: of every M consecutive weights along the input dimension of a matrix, at most N are not zero. A mask says
 //! which weights may be; groups start at column 0 and never cross a row.
 
+use crate::model::error::NameError;
 use crate::model::id::LinearId;
 use crate::model::matrix::{from_rows, row_major, row_major_mut};
 use ndarray::{Array2, ArrayView2};
@@ -17,11 +18,6 @@ pub struct NmPattern {
 
 /// Pattern of every matrix that has one.
 pub type Sparsity = BTreeMap<LinearId, NmPattern>;
-
-/// A string that is no pattern.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not a pattern N:M with 0 < N < M and M one of 4, 8, 16, such as 2:4")]
-pub struct UnknownPattern(pub String);
 
 /// Why a matrix does not go with a pattern.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -132,15 +128,15 @@ impl fmt::Display for NmPattern {
 }
 
 impl FromStr for NmPattern {
-    type Err = UnknownPattern;
+    type Err = NameError;
 
-    fn from_str(text: &str) -> Result<Self, UnknownPattern> {
+    fn from_str(text: &str) -> Result<Self, NameError> {
         let number = |digits: &str| {
             // `+2` parses as a number but is no spelling of a pattern.
             digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<usize>().ok()).flatten()
         };
         let parts = text.split_once(':').and_then(|(keep, of)| Some((number(keep)?, number(of)?)));
-        parts.and_then(|(keep, of)| NmPattern::new(keep, of)).ok_or_else(|| UnknownPattern(text.to_owned()))
+        parts.and_then(|(keep, of)| NmPattern::new(keep, of)).ok_or_else(|| NameError::Pattern(text.to_owned()))
     }
 }
 
@@ -251,7 +247,7 @@ mod tests {
             "2 :4",
             "99999999999999999999:4",
         ] {
-            assert_eq!(text.parse::<NmPattern>(), Err(UnknownPattern(text.to_owned())));
+            assert_eq!(text.parse::<NmPattern>(), Err(NameError::Pattern(text.to_owned())));
         }
     }
 

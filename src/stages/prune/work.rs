@@ -15,8 +15,9 @@ use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use crate::prune::layerwise::{self, Pass};
 use crate::prune::{MatrixReport, Method, PruneError, SelectionError, check, prune, select};
-use crate::quantize::calibration::{CALIBRATION_TOKENS, Calibration, CalibrationError, Source, calibration};
-use crate::quantize::training_data::{Retrain, TrainingDataError, training_samples};
+use crate::quantize::calibration::{CALIBRATION_TOKENS, Calibration, Source, calibration};
+use crate::quantize::error::CalibrationError;
+use crate::quantize::training_data::{Retrain, training_samples};
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
 use crate::stages::runner::Compiled;
@@ -78,9 +79,9 @@ pub enum DirectoryError {
     /// Of the input's slmc.json.
     #[error(transparent)]
     Provenance(#[from] ConfigError),
-    /// Of the calibration text.
+    /// The text to calibrate with, or to train on.
     #[error(transparent)]
-    Source(#[from] CalibrationError),
+    Calibration(#[from] CalibrationError),
     /// Of the calibration run.
     #[error(transparent)]
     Calibrate(#[from] CalibrateError),
@@ -90,9 +91,6 @@ pub enum DirectoryError {
     /// Of the inputs' hashes.
     #[error(transparent)]
     Hash(#[from] HashError),
-    /// Of the training text.
-    #[error(transparent)]
-    TrainingData(#[from] TrainingDataError),
     /// Of the training run.
     #[error(transparent)]
     Train(Box<train::retrain::RetrainError>),

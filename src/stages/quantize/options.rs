@@ -1,6 +1,6 @@
 //! What `slmc quantize` is asked for once everything was checked, what of it decides the integers, and what can go wrong.
 
-use crate::allocate::plan::AllocationError;
+use crate::allocate::error::AllocationError;
 use crate::calibrate::CalibrateError;
 use crate::disk::ConfigError;
 use crate::disk::atomic::AtomicError;
@@ -9,14 +9,11 @@ use crate::formats::ModelFormatError;
 use crate::machine::{cpu_features, tool};
 use crate::model::size::SizeError;
 use crate::model::weights::ModelError;
-use crate::quantize::calibration::{CalibrationError, Source};
-use crate::quantize::equalize::EqualizeError;
-use crate::quantize::input_width::InputWidthError;
+use crate::quantize::calibration::Source;
+use crate::quantize::error::{CalibrationError, RoundingError};
 use crate::quantize::method::Method;
 use crate::quantize::policy::{Activations, Keep, Mix, PolicyError};
-use crate::quantize::solver::SolverError;
-use crate::quantize::training_data::{Retrain, TrainingDataError};
-use crate::quantize::tune::TuneError;
+use crate::quantize::training_data::Retrain;
 use crate::stages::provenance::Inputs;
 use crate::text::chat_template::ChatTemplateError;
 use crate::text::tokenizer::TokenizerError;
@@ -87,12 +84,12 @@ pub enum QuantizeError {
     /// Of the sizes.
     #[error(transparent)]
     Size(#[from] SizeError),
-    /// Of the calibration text.
+    /// The text to calibrate with, or to train on.
     #[error(transparent)]
-    Source(#[from] CalibrationError),
-    /// Of training on the grid.
+    Calibration(#[from] CalibrationError),
+    /// Rounding, equalising or tuning failed.
     #[error(transparent)]
-    Tune(#[from] TuneError),
+    Rounding(#[from] RoundingError),
     /// Of the calibration run.
     #[error(transparent)]
     Calibrate(#[from] CalibrateError),
@@ -102,9 +99,6 @@ pub enum QuantizeError {
     /// Of the inputs' hashes.
     #[error(transparent)]
     Hash(#[from] HashError),
-    /// The inputs of the linears could not be measured.
-    #[error(transparent)]
-    InputWidth(#[from] InputWidthError),
     /// The chat template is refused.
     #[error(transparent)]
     Template(#[from] ChatTemplateError),
@@ -114,28 +108,6 @@ pub enum QuantizeError {
     /// Of what an interrupted run has left.
     #[error(transparent)]
     Kept(#[from] train::checkpoint::CheckpointError),
-    /// Of the training text.
-    #[error(transparent)]
-    TrainingData(#[from] TrainingDataError),
-}
-
-impl From<EqualizeError> for QuantizeError {
-    fn from(error: EqualizeError) -> Self {
-        match error {
-            EqualizeError::Calibrate(error) => error.into(),
-            EqualizeError::Model(error) => error.into(),
-        }
-    }
-}
-
-impl From<SolverError> for QuantizeError {
-    fn from(error: SolverError) -> Self {
-        match error {
-            SolverError::Calibrate(error) => error.into(),
-            SolverError::Model(error) => error.into(),
-            SolverError::Kept(error) => error.into(),
-        }
-    }
 }
 
 impl Options {
