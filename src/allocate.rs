@@ -1,5 +1,5 @@
 //! Bit allocation: which items of a model get which scheme, so that the weights stay within a budget of bytes and the
-//! model changes least. What every item costs alone is predicted from one pass of gradients ([`fisher`]) and measured
+//! model changes least. The cost of every item alone is predicted from one pass of gradients ([`fisher`]) and measured
 //! ([`probe`]); the knapsack ([`knapsack`]) takes the best sum within the budget; the mix is run whole and improved by
 //! swaps ([`improve`]). Everything is decided by the inputs and the seed, for any number of threads.
 
@@ -16,7 +16,7 @@ pub mod sweep;
 pub mod widths;
 
 use crate::divergence::{Sample, mean_and_error};
-use crate::model::size::Assignment;
+use crate::model::scheme::Assignment;
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::quantize::calibration::Calibration;
@@ -28,7 +28,7 @@ use knapsack::{Choice, Frontier};
 use probe::{Probe, Samples};
 use report::{AllocationReport, CodingReport, Cost, ItemReport, rank_correlation};
 
-/// What items cost alone.
+/// Costs of items alone.
 pub struct Sensitivities {
     /// From gradients, `[item][coding]`.
     pub predicted: Vec<Vec<f64>>,
@@ -38,7 +38,7 @@ pub struct Sensitivities {
 }
 
 impl Sensitivities {
-    /// What the knapsack adds up.
+    /// The costs that the knapsack adds up.
     pub fn costs(&self) -> Vec<Vec<f64>> {
         let of_coding = |(measured, predicted): (&Option<Cost>, &f64)| measured.map_or(*predicted, |cost| cost.mean);
         let items = self.measured.iter().zip(&self.predicted);
@@ -87,21 +87,21 @@ pub fn cost(samples: &[Sample]) -> Cost {
     Cost { mean, stderr }
 }
 
-/// What an allocation is made from.
+/// The inputs of an allocation.
 pub struct Allocator<'a> {
     /// Dense.
     pub model: &'a Model,
-    /// Of the model.
+    /// Items of the model.
     pub items: &'a Items,
-    /// What gradients are taken over.
+    /// The text that gradients are taken over.
     pub calibration: &'a Calibration,
-    /// Of the model, over text it was not calibrated on where there is any.
+    /// The probe of the model, over text it was not calibrated on where there is any.
     pub probe: &'a Probe<'a>,
     /// Name of that text.
     pub measured_on: &'a str,
     /// Every matrix in every coding.
     pub database: &'a Database,
-    /// Of label draws.
+    /// Seed of label draws.
     pub seed: u64,
     /// Where the f32 model runs.
     pub device: &'a Device,

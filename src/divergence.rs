@@ -12,7 +12,7 @@ fn maximum(row: &[f32]) -> f64 {
 }
 
 /// `−ln softmax(row)[target]` in nats.
-pub fn surprise(row: &[f32], target: usize) -> f64 {
+pub fn nll(row: &[f32], target: usize) -> f64 {
     let top = maximum(row);
     let sum: f64 = row.iter().map(|&value| (f64::from(value) - top).exp()).sum();
     sum.ln() - (f64::from(row[target]) - top)
@@ -90,8 +90,8 @@ mod tests {
         let (p, q) = ([0.0, 3f32.ln()], [5.0, 5.0]);
         let by_hand = 0.25 * (0.25f64 / 0.5).ln() + 0.75 * (0.75f64 / 0.5).ln();
         assert!((divergence(&p, &q) - by_hand).abs() < 1e-7);
-        assert!((surprise(&p, 0) - 4f64.ln()).abs() < 1e-7);
-        assert!(close(surprise(&q, 1), 2f64.ln()));
+        assert!((nll(&p, 0) - 4f64.ln()).abs() < 1e-7);
+        assert!(close(nll(&q, 1), 2f64.ln()));
         assert!(divergence(&p, &p) < 1e-15);
         assert_eq!(argmax(&[1.0, 2.0, 2.0]), 1);
         let far = [1e30f32, -1e30];

@@ -1,4 +1,4 @@
-//! What a model is: its specification, the names of its parameters, its weights, and the one f32 forward.
+//! A model: its specification, the names of its parameters, its weights, and the one f32 forward.
 
 pub mod companions;
 pub mod device;

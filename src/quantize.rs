@@ -1,6 +1,6 @@
-//! Post-training quantization: which scheme every matrix gets ([`policy`], [`crate::allocate`]), what it is calibrated with
-//! ([`calibration`]), how a row is rounded ([`search`]) and how a matrix is ([`gptq`]), in which order ([`solver`]), how
-//! keys are mapped ([`key_map`]).
+//! Post-training quantization: the scheme of every matrix ([`policy`], [`crate::allocate`]), the calibration text
+//! ([`calibration`]), rounding by rows ([`search`]) and by matrices ([`gptq`]), in their order ([`solver`]), and the key map
+//! ([`key_map`]).
 
 pub mod budget;
 pub mod calibration;
@@ -8,10 +8,10 @@ pub mod equalize;
 pub mod error;
 pub mod gptq;
 pub mod input_width;
-pub mod kept;
 pub mod key_map;
 pub mod method;
 pub mod policy;
+pub mod resume;
 pub mod search;
 pub mod solver;
 pub mod training_data;
@@ -23,8 +23,8 @@ use crate::calibrate::linear_algebra::LEAST_DAMPING;
 use crate::disk::DenseTensor;
 use crate::model::id::{KeyMapPart, LinearId, ParameterId, Part, Role};
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::Width;
-use crate::model::size::{Assignment, scheme_of};
+use crate::model::scheme::{Assignment, Width};
+use crate::model::size::scheme_of;
 use crate::model::transform::{NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
@@ -42,7 +42,7 @@ pub struct MatrixReport {
     /// Scheme.
     pub scheme: String,
     /// Σ h (w − ŵ)² / Σ h w², h the mean square of the inputs where they were calibrated; with gptq tr(E H Eᵀ) / tr(W H Wᵀ),
-    /// H their second moments and W what was aimed at.
+    /// H their second moments and W the weights that were aimed at.
     pub relative_error: f64,
     /// Whether inputs were calibrated; tables of embeddings have none.
     pub calibrated: bool,
@@ -119,7 +119,7 @@ impl MatrixReport {
         }
     }
 
-    /// What was unusual about it.
+    /// Anything unusual about it.
     pub fn note(&self) -> Option<String> {
         let damping = self.damping.map(|damping| format!("damped by {damping}"));
         let dead = self.dead_inputs.map(|dead| format!("{dead} inputs always zero"));

@@ -1,6 +1,6 @@
 //! Every matrix in every coding its item may have, rounded on its own by the method that will round the chosen mix: the
-//! inputs are those of the original model, so that no matrix depends on what others get. Rows do not depend on each other
-//! either, so a split is the rows of what all rows were rounded to in its schemes.
+//! inputs are those of the original model, so that no matrix depends on the schemes of others. Rows do not depend on each
+//! other either, so a split takes its rows from the whole matrix rounded in each of its schemes.
 
 use super::items::Item;
 use crate::calibrate::collect;

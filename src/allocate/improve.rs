@@ -1,4 +1,4 @@
-//! Swaps at equal bytes. The knapsack adds up what matrices cost alone; together they cost more or less than that. So its
+//! Swaps at equal bytes. The knapsack adds up the costs of matrices alone; together they cost more or less than that. So its
 //! selection is run whole, and then neighbours of it are: one item raised to a larger coding, up to two others lowered to
 //! pay for it, never above the budget. A neighbour is taken when its measured cost is lower by more than the standard
 //! error of the paired difference over the sequences; the search goes on from it, until none is or the trials are used.
@@ -33,7 +33,7 @@ pub struct Swap {
 pub struct Improved {
     /// Coding of every item.
     pub selection: Vec<usize>,
-    /// Of the selection, by sequence.
+    /// Costs of the selection, by sequence.
     pub samples: Samples,
     /// In order.
     pub swaps: Vec<Swap>,

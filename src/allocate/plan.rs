@@ -1,4 +1,4 @@
-//! `--scheme auto` on a directory: what is refused before any work, then the search, then the finished model on the
+//! `--scheme auto` on a model: the checks before any work, then the search, then the finished model on the
 //! runtime's integers.
 
 use super::Allocator;
@@ -10,13 +10,13 @@ use super::report::AllocationReport;
 use super::widths::widen;
 use crate::artifact::runner::ModelRunner;
 use crate::model::id::LinearId;
-use crate::model::size::Assignment;
+use crate::model::scheme::Assignment;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::quantize::budget::Budget;
-use crate::quantize::calibration::{Calibration, Source, held_out};
+use crate::quantize::calibration::{Calibration, CalibrationText, held_out};
 use crate::quantize::policy::Keep;
 use burn::tensor::Device;
 use slm_runtime::layout::Layout;
@@ -29,14 +29,14 @@ const MEASURED_TEXTS: usize = 200;
 /// Items and a budget that something fits.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What bits are allocated to.
+    /// The items that bits are allocated to.
     pub items: Items,
     /// Most bytes of weights.
     pub budget: u64,
 }
 
 impl Plan {
-    /// Refuses what can be refused without work.
+    /// Makes every check that needs no work.
     ///
     /// # Errors
     /// [`AllocationError::Infeasible`] with the smallest budget that is feasible; patterns and pins that cannot be.
@@ -67,7 +67,7 @@ impl Plan {
 /// The probe of a model, and the name of the text it measures on.
 pub fn probe<'m>(
     model: &'m Model,
-    source: &Source,
+    source: &CalibrationText,
     calibration: &Calibration,
     runner: &'m dyn ModelRunner,
     device: &Device,
@@ -81,7 +81,7 @@ pub fn probe<'m>(
     Ok((Probe::new(model, &text.sequences, runner, device)?, text.description))
 }
 
-/// A mix that was found, and what it takes to measure the model made by it.
+/// A mix that was found, with the probe that measures the model made by it.
 pub struct Found<'m> {
     /// Scheme of every matrix.
     pub assignment: Assignment,
@@ -96,7 +96,7 @@ impl<'m> Found<'m> {
     pub fn search(
         plan: &Plan,
         model: &'m Model,
-        source: &Source,
+        source: &CalibrationText,
         calibration: &Calibration,
         database: &Database,
         seed: u64,

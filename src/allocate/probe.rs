@@ -1,6 +1,6 @@
 //! The measured cost of storing matrices otherwise: the model is run in f32 over text it was not calibrated on, with some
 //! matrices as their integers stand for, and compared with itself ([`crate::calibrate::probe`]). One changed
-//! matrix costs only the layers from its own on: what comes before it is kept from the original's run. The model that is
+//! matrix costs only the layers from its own on: the layers before it are kept from the original's run. The model that is
 //! chosen is measured as the artifact it will be.
 
 use super::database::Database;
@@ -38,7 +38,7 @@ impl<'m> Probe<'m> {
         Ok(Probe { original: Comparison::new(model, sequences, device)?, runner })
     }
 
-    /// What a sample counts: predictions, or texts.
+    /// The unit of a sample: predictions, or texts.
     pub fn unit(&self) -> &'static str {
         self.original.unit()
     }
@@ -116,7 +116,7 @@ impl<'m> Probe<'m> {
         Ok(out)
     }
 
-    /// A quantized model as an artifact for `layout`, run by the runtime: what ships.
+    /// A quantized model as the artifact for `layout` that ships, run by the runtime.
     pub fn artifact(&self, model: &Model, layout: Layout) -> Result<Samples, AllocationError> {
         let sequences = &self.original.sequences;
         let longest = sequences.iter().map(|sequence| sequence.batch.tokens().len()).max();

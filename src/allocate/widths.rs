@@ -18,13 +18,13 @@ use crate::model::weights::{Model, Parameter};
 use crate::progress::Progress;
 use slm_runtime::layout::Layout;
 
-/// What 16-bit activations add to a product's time where weights come from the cache (docs/benchmarks.md, "16-bit
+/// The time that 16-bit activations add to a product where weights come from the cache (docs/benchmarks.md, "16-bit
 /// activations"); from memory it is less.
 const SLOWDOWN: f64 = 0.6;
 /// Items up to which each is tried; of larger models all items of a kind are tried together.
 const MOST_TRIALS: usize = 64;
 
-/// Widens items of `quantized` where it pays, and says what was tried. `pinned` are the linears whose widths were asked for.
+/// Widens items of `quantized` where it pays, and reports the trials. `pinned` are the linears whose widths were asked for.
 ///
 /// # Errors
 /// [`AllocationError`].
@@ -69,7 +69,7 @@ fn bytes(item: &Item) -> u64 {
     item.codings.last().map_or(0, |coding| coding.bytes)
 }
 
-/// Name, linears and bytes of what is widened together: items, or of many items those of one kind.
+/// Name, linears and bytes of each candidate: an item, or of many items all of one kind.
 fn candidates(model: &Model, items: &[Item], pinned: &dyn Fn(LinearId) -> bool) -> Vec<(String, Vec<LinearId>, u64)> {
     let mut out: Vec<(String, Vec<LinearId>, u64)> = Vec::new();
     let free = |item: &&Item| item.members.iter().all(|id| model.spec.multiplies(*id) && !pinned(*id));
@@ -99,7 +99,7 @@ fn set(model: &mut Model, linears: &[LinearId]) {
     }
 }
 
-/// By sample, what `after` has less.
+/// By sample, `before` less `after`.
 fn difference(before: &[Sample], after: &[Sample]) -> Samples {
     let pairs = before.iter().zip(after);
     pairs.map(|(before, after)| Sample { sum: before.sum - after.sum, count: before.count }).collect()

@@ -1,5 +1,5 @@
-//! Why a model cannot be opened, read or written, in any format. Every message names the file, the tensor or the key, says
-//! what was found and expected, and what to do.
+//! Why a model cannot be opened, read or written, in any format. Every message names the file, the tensor or the key, the
+//! value found and the one expected, and the remedy.
 
 use crate::disk::atomic::AtomicError;
 use crate::disk::tensor_file::TensorFileError;
@@ -15,7 +15,7 @@ pub enum ModelFormatError {
     /// The path that should hold a model is something else.
     #[error("{}: not a directory; pass a directory with config.json and model.safetensors", path.display())]
     NotDirectory {
-        /// What was passed.
+        /// The path that was passed.
         path: PathBuf,
     },
     /// The configuration, the index or slmc.json is refused.
@@ -49,7 +49,7 @@ pub enum ModelFormatError {
         index: PathBuf,
         /// The tensor.
         tensor: String,
-        /// What the index says.
+        /// The name in the index.
         shard: String,
     },
     /// The index names a shard that is not there.
@@ -99,9 +99,9 @@ pub enum ModelFormatError {
         file: PathBuf,
         /// The tensor.
         tensor: String,
-        /// What the file says.
+        /// The type in the file.
         found: String,
-        /// What is accepted.
+        /// The types that are accepted.
         expected: String,
     },
     /// A file that travels with the model could not be copied.
@@ -119,7 +119,7 @@ pub enum ModelFormatError {
         path: PathBuf,
         /// As the files would spell it.
         tensor: String,
-        /// What it would look like.
+        /// Its shape by the configuration.
         expected: Vec<usize>,
     },
     /// A tensor has another shape than the configuration says.

@@ -51,7 +51,7 @@ pub const FORMAT: Format = Format {
     contents,
     configuration,
     companions: |path| Ok(companions(path)),
-    open: |path| Ok(Box::new(Source::open(path)?)),
+    open: |path| Ok(Box::new(DenseSource::open(path)?)),
     sha256: path_sha256,
 };
 
@@ -114,13 +114,13 @@ pub(super) fn companions(path: &Path) -> Companions {
 }
 
 /// An opened directory of floating-point weights.
-struct Source {
+struct DenseSource {
     outline: Outline,
     stored: StoredTensors,
     layout: DenseLayout,
 }
 
-impl Source {
+impl DenseSource {
     fn open(directory: &Path) -> Result<Self, ModelFormatError> {
         let config = configuration_of(directory)?;
         let family = Family::of(&config)?;
@@ -138,11 +138,11 @@ impl Source {
             activations: BTreeMap::new(),
             key_maps: false,
         };
-        Ok(Source { outline, stored, layout })
+        Ok(DenseSource { outline, stored, layout })
     }
 }
 
-impl ModelSource for Source {
+impl ModelSource for DenseSource {
     fn outline(&self) -> &Outline {
         &self.outline
     }

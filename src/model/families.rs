@@ -68,7 +68,7 @@ pub struct Source {
     pub legacy_name: Option<String>,
     /// Whether the family's prefix stands before it.
     pub prefixed: bool,
-    /// Of a tensor that holds several parameters one after the other.
+    /// Its rows, where the tensor holds several parameters one after the other.
     pub fused: Option<Fused>,
     /// Whether the file holds the matrix as (in, out).
     pub turned: bool,

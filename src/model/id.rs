@@ -1,12 +1,12 @@
 //! Names of parameters without strings: which matrix of which layer, and which of its parts. Ordered the way the
 //! forward meets them (embeddings, layers, head), so that everything that walks a model walks it one way.
-//! The displayed form (`layers.3.attn.q`) is what flags, reports, quantized directories and artifacts use.
+//! Flags, reports, quantized directories and artifacts use the displayed form (`layers.3.attn.q`).
 
 use super::error::NameError;
 use std::fmt;
 use std::str::FromStr;
 
-/// What a matrix does in the model. The order of the variants is the order of the forward.
+/// The part that a matrix plays in the model. The order of the variants is the order of the forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// Token table, (vocabulary, hidden).
@@ -145,7 +145,7 @@ impl fmt::Display for Class {
 pub struct LinearId {
     /// The layer, where the role lives in one.
     pub layer: Option<u16>,
-    /// What the matrix does.
+    /// Its part in the model.
     pub role: Role,
 }
 
@@ -394,7 +394,7 @@ mod tests {
             let id = if role.in_layer() { LinearId::layer(7, role) } else { LinearId::global(role) };
             assert_eq!(id.to_string().parse(), Ok(id));
             assert!(Class::ALL.contains(&role.class()));
-            // The name's stem tells the class, so that a glob over it selects what the alias does.
+            // The name's stem tells the class, so that a glob over it selects the same matrices as the alias.
             let stem = match role.class() {
                 Class::Embedding => "embed.",
                 Class::Attention => "attn.",

@@ -3,11 +3,11 @@
 
 use super::error::NameError;
 use super::id::{Class, LinearId, Role};
-use super::size::Assignment;
 use super::spec::ModelSpec;
 use super::transform::NmPattern;
 pub use slm_runtime::kernels::Width;
 use slm_runtime::layout::Storage;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -94,7 +94,7 @@ impl SchemeDef {
     }
 }
 
-/// What a list of schemes says: `w8, w4.g32, …`.
+/// Every name: `w8, w4.g32, …`.
 pub fn names() -> String {
     SCHEMES.map(|def| def.name).join(", ")
 }
@@ -147,7 +147,7 @@ impl QuantScheme {
     /// Whether a matrix of `rows` rows can be stored so.
     ///
     /// # Errors
-    /// A split of a matrix whose rows are no tokens, or after a number of rows that is not possible.
+    /// A split of a matrix whose rows are not tokens, or after a number of rows that is not possible.
     pub fn check(self, id: LinearId, rows: usize) -> Result<(), SplitError> {
         match self {
             QuantScheme::Split { .. } if !matches!(id.role, Role::TokenEmbedding | Role::LmHead) => {
@@ -226,7 +226,7 @@ impl FromStr for QuantScheme {
 /// A split that a matrix cannot have.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SplitError {
-    /// Its rows are no tokens.
+    /// Its rows are not tokens.
     #[error(
         "`{id}` cannot be {scheme}: only the rows of embed.token and head.lm are tokens, the frequent ones first; give it w8 \
          or w4, and the split by name (--keep embed.token={scheme})"
@@ -247,7 +247,7 @@ pub enum SplitError {
         id: LinearId,
         /// Asked for.
         scheme: QuantScheme,
-        /// Of the matrix.
+        /// Rows of the matrix.
         rows: usize,
     },
 }
@@ -260,10 +260,13 @@ pub fn width_name(width: Width) -> &'static str {
     }
 }
 
-/// The width that [`width_name`] writes so.
+/// The width of that name.
 pub fn width_of_name(name: &str) -> Option<Width> {
     [Width::Bits8, Width::Bits16].into_iter().find(|width| width_name(*width) == name)
 }
+
+/// A mix: the scheme of every matrix.
+pub type Assignment = BTreeMap<LinearId, QuantScheme>;
 
 /// The named mixes of schemes that `--scheme` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What a model is calibrated with: a text the user names, text the model samples from itself (decoders), or the text
+//! The calibration text: one the user names, text the model samples from itself (decoders), or the text
 //! that ships with slmc (encoders). Reports name which it was.
 
 use super::error::CalibrationError;
@@ -23,7 +23,7 @@ const ENCODER_TEXT: &str = include_str!("../../calibration/encoders.txt");
 
 /// Where calibration comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum CalibrationText {
     /// A file: plain text, or JSONL with a field.
     File {
         /// The file.
@@ -37,12 +37,12 @@ pub enum Source {
         path: PathBuf,
         /// Key of the text in every JSONL line.
         field: Option<String>,
-        /// Of the samples.
+        /// Seed of the samples.
         seed: u64,
     },
     /// The model's own samples at temperature 1 (decoders), or the shipped text (encoders).
     Default {
-        /// Of the samples.
+        /// Seed of the samples.
         seed: u64,
     },
 }
@@ -52,7 +52,7 @@ pub enum Source {
 pub struct Calibration {
     /// Token ids, each run on its own.
     pub sequences: Vec<Vec<u32>>,
-    /// What they are, for reports.
+    /// Their source, for reports.
     pub description: String,
 }
 
@@ -66,15 +66,15 @@ impl Calibration {
 /// Sequences for a dense model, of about `tokens` tokens.
 pub fn calibration(
     model: &Model,
-    source: &Source,
+    source: &CalibrationText,
     tokens: usize,
     runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<Calibration, CalibrationError> {
     match source {
-        Source::File { path, field } => from_file(model, path, field.as_deref(), tokens, progress),
-        Source::Mixed { .. } if model.spec.kind == ModelKind::Encoder => Err(CalibrationError::Encoder),
-        Source::Mixed { path, field, seed } => {
+        CalibrationText::File { path, field } => from_file(model, path, field.as_deref(), tokens, progress),
+        CalibrationText::Mixed { .. } if model.spec.kind == ModelKind::Encoder => Err(CalibrationError::Encoder),
+        CalibrationText::Mixed { path, field, seed } => {
             let text = from_file(model, path, field.as_deref(), tokens / 2, progress)?;
             let own = sample_itself(model, *seed, tokens - tokens / 2, runner, progress)?;
             Ok(Calibration {
@@ -82,10 +82,10 @@ pub fn calibration(
                 description: format!("{}, and {}", text.description, own.description),
             })
         }
-        Source::Default { seed } if model.spec.kind == ModelKind::Decoder => {
+        CalibrationText::Default { seed } if model.spec.kind == ModelKind::Decoder => {
             sample_itself(model, *seed, tokens, runner, progress)
         }
-        Source::Default { .. } => {
+        CalibrationText::Default { .. } => {
             let shipped = "calibration/encoders.txt, shipped with slmc";
             encode(model, shipped_records(), shipped, tokens)
         }
@@ -95,11 +95,11 @@ pub fn calibration(
 /// Streams of the samples that measure begin here, away from those of calibration and training.
 const HELD_OUT_STREAM: u64 = 1 << 33;
 
-/// At most `count` sequences to measure on, from the same source and after what `used` took of it. A source that has no
-/// more gives `used` itself, and the description says so.
+/// At most `count` sequences to measure on, from the same source and after the part that `used` took. A source without
+/// any more gives `used` itself, and the description says so.
 pub fn held_out(
     model: &Model,
-    source: &Source,
+    source: &CalibrationText,
     used: &Calibration,
     count: usize,
     runner: &dyn ModelRunner,
@@ -121,17 +121,17 @@ pub fn held_out(
     };
     let description = used.description.clone();
     let sequences = match (source, model.spec.kind) {
-        (Source::Default { seed }, ModelKind::Decoder) => own(count, seed)?,
-        (Source::File { path, field }, ModelKind::Decoder) => text(count, path, field)?,
-        (Source::Mixed { path, field, seed }, ModelKind::Decoder) => {
+        (CalibrationText::Default { seed }, ModelKind::Decoder) => own(count, seed)?,
+        (CalibrationText::File { path, field }, ModelKind::Decoder) => text(count, path, field)?,
+        (CalibrationText::Mixed { path, field, seed }, ModelKind::Decoder) => {
             [text(count / 2, path, field)?, own(count - count / 2, seed)?].concat()
         }
         (source, ModelKind::Encoder) => {
             let records = match source {
-                Source::File { path, field } | Source::Mixed { path, field, .. } => {
+                CalibrationText::File { path, field } | CalibrationText::Mixed { path, field, .. } => {
                     read_records(path, field.as_deref())?
                 }
-                Source::Default { .. } => shipped_records(),
+                CalibrationText::Default { .. } => shipped_records(),
             };
             let left = records.into_iter().skip(taken).take(count).collect();
             encode(model, left, "", usize::MAX)?.sequences

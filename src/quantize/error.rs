@@ -1,4 +1,4 @@
-//! Why a model cannot be calibrated, rounded or trained after it was changed. Every message says what is wrong with which
+//! Why a model cannot be calibrated, rounded or trained after it was changed. Every message names the fault, the
 //! input, and the option that helps.
 
 use crate::artifact::runner::RunnerError;

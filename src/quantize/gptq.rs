@@ -24,7 +24,7 @@ use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Rows that share what is loaded of U and H.
+/// Rows that share every loaded row of U and H.
 const BLOCK: usize = 16;
 /// Rounds of refitting scales and moving integers.
 const ROUNDS: usize = 4;

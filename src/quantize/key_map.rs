@@ -1,6 +1,6 @@
 //! The key map: per key head and channel, keys become (k − mean) · balance and queries q · inverse before both are
 //! quantized to int8. Subtracting a mean from every key adds one number to all scores of a query, which the softmax
-//! ignores; the balance cancels in every product. What changes is the rounding: with balance = (σ_q / σ_k)^½ keys and
+//! ignores; the balance cancels in every product. Only the rounding changes: with balance = (σ_q / σ_k)^½ keys and
 //! queries have the same profile over channels, which minimises the noise of the product of two vectors that share one
 //! scale each.
 

@@ -6,8 +6,7 @@ use super::budget::Budget;
 use crate::model::error::NameError;
 use crate::model::id::{Class, LinearId, Role};
 use crate::model::pattern::matches;
-use crate::model::scheme::{Preset, QuantScheme, SplitError, Width, width_name, width_of_name};
-use crate::model::size::Assignment;
+use crate::model::scheme::{Assignment, Preset, QuantScheme, SplitError, Width, width_name, width_of_name};
 use crate::model::spec::ModelSpec;
 use crate::model::transform::{NmPattern, Sparsity};
 use std::collections::BTreeMap;
@@ -62,7 +61,7 @@ impl fmt::Display for Keep {
 pub struct Activations {
     /// Glob or alias.
     pub pattern: String,
-    /// Of the inputs of every linear it matches.
+    /// Width of the inputs of every linear it matches.
     pub width: Width,
 }
 

@@ -170,7 +170,7 @@ fn refit(weights: &[f32], importance: &[f32], step: f32, (low, high): (f32, f32)
     if fitted.is_finite() && fitted != 0.0 { fitted } else { step }
 }
 
-/// Of candidates with their steps, the first of smallest finite error.
+/// The first of smallest finite error among candidates with their steps.
 #[inline(always)]
 fn smallest_error<T: Copy>(
     candidates: impl Iterator<Item = (T, f32)>,

@@ -1,11 +1,11 @@
-//! GPTQ over a whole model: every group of matrices that share an input is rounded with the second moments of what the
-//! model as rounded so far feeds it, towards what the original does there (see [`crate::calibrate::layerwise`]), so that
-//! later matrices make up for errors of earlier ones. A matrix that cannot be solved, or that plain rounding serves
+//! GPTQ over a whole model: every group of matrices that share an input is rounded with the second moments of that
+//! input in the model as rounded so far, towards the outputs of the original (see [`crate::calibrate::layerwise`]), so that
+//! later matrices compensate for errors of earlier ones. A matrix that cannot be solved, or that plain rounding serves
 //! better, is rounded plainly and its report says so.
 
 use super::error::RoundingError;
 use super::gptq::{self, Hessian};
-use super::kept::Kept;
+use super::resume::GptqResume;
 use super::{MatrixReport, search};
 use crate::calibrate::Statistics;
 use crate::calibrate::layerwise::{Change, Changed, Layerwise};
@@ -13,25 +13,26 @@ use crate::calibrate::linear_algebra::corrected;
 use crate::calibrate::moments::Moments;
 use crate::model::id::{LinearId, ParameterId};
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::size::{Assignment, scheme_of};
+use crate::model::scheme::Assignment;
+use crate::model::size::scheme_of;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
 use burn::tensor::Device;
 use std::collections::BTreeMap;
 
-/// What was done to a model.
+/// A model that was solved.
 pub struct Solved {
     /// Every matrix rounded; no key maps yet.
     pub model: Model,
     /// Every matrix, in forward order.
     pub reports: BTreeMap<LinearId, MatrixReport>,
-    /// What the activations of the rounded model look like.
+    /// Statistics of the rounded model's activations.
     pub statistics: Statistics,
 }
 
-/// Rounds every matrix of a dense model by its scheme. Zeros of the matrices in `sparsity` stay zero. What is done is put
-/// into `kept`, and what is there already is taken from it.
+/// Rounds every matrix of a dense model by its scheme. Zeros of the matrices in `sparsity` stay zero. Groups that are
+/// done are saved in `resume`, and those that it has already are taken from it.
 ///
 /// # Errors
 /// [`RoundingError`].
@@ -40,13 +41,13 @@ pub fn solve(
     assignment: &Assignment,
     sparsity: &Sparsity,
     sequences: &[Vec<u32>],
-    kept: Option<&Kept>,
+    resume: Option<&GptqResume>,
     device: &Device,
     progress: &dyn Progress,
 ) -> Result<Solved, RoundingError> {
     let shapes = model.spec.matrices().into_iter().map(|(id, rows, columns)| (id, (rows, columns))).collect();
     let done = BTreeMap::new();
-    let mut solver = Solver { model, assignment, sparsity, shapes, kept, groups: 0, progress, done };
+    let mut solver = Solver { model, assignment, sparsity, shapes, resume, groups: 0, progress, done };
     let pass = Layerwise { model, sequences, device, with_original: true, with_lookups: true };
     let statistics = pass.run(&mut solver, progress, "quantizing")?;
     let mut parameters = model.parameters.clone();
@@ -71,7 +72,7 @@ struct Solver<'a> {
     sparsity: &'a Sparsity,
     /// (rows, columns)
     shapes: BTreeMap<LinearId, (usize, usize)>,
-    kept: Option<&'a Kept>,
+    resume: Option<&'a GptqResume>,
     /// Groups that are done.
     groups: u64,
     progress: &'a dyn Progress,
@@ -82,8 +83,8 @@ impl Change for Solver<'_> {
     type Error = RoundingError;
 
     fn kept(&mut self, ids: &[LinearId]) -> Result<Option<Changed>, RoundingError> {
-        let Some(kept) = self.kept else { return Ok(None) };
-        let Some(done) = kept.load(ids, &self.shapes)? else { return Ok(None) };
+        let Some(resume) = self.resume else { return Ok(None) };
+        let Some(done) = resume.load(ids, &self.shapes)? else { return Ok(None) };
         let mut changed = Changed::new();
         for (id, matrix, report) in done {
             changed.push((id, matrix.dequantize()));
@@ -128,9 +129,9 @@ impl Change for Solver<'_> {
             changed.push((id, matrix.dequantize()));
             self.done.insert(id, (matrix, report));
         }
-        if let Some(kept) = self.kept {
+        if let Some(resume) = self.resume {
             let done = ids.iter().filter_map(|id| self.done.get(id).map(|(matrix, report)| (*id, matrix, report)));
-            kept.save(&done.collect::<Vec<_>>())?;
+            resume.save(&done.collect::<Vec<_>>())?;
             self.progress.saved(self.groups);
         }
         Ok(changed)

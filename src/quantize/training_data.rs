@@ -1,4 +1,4 @@
-//! What a changed model is trained back on: files, or samples of the model before the change.
+//! The samples that a changed model is trained back on: files, or samples of the model before the change.
 
 use super::calibration::Calibration;
 use super::error::CalibrationError;
@@ -20,7 +20,7 @@ use std::path::PathBuf;
 pub struct Retrain {
     /// Files, or samples of the model itself if absent.
     pub data: Option<Data>,
-    /// What the model is for, if absent.
+    /// The task; that of the model if absent.
     pub task: Option<TrainTask>,
     /// The run.
     pub settings: Settings,
@@ -29,7 +29,7 @@ pub struct Retrain {
 }
 
 impl Retrain {
-    /// What of it decides a run besides the hashes of its files, for the fingerprint of checkpoints.
+    /// Everything of it that a run depends on besides the hashes of its files, for the fingerprint of checkpoints.
     pub fn identity(&self, device: &Device) -> Value {
         json!({
             "settings": self.settings,
@@ -41,7 +41,7 @@ impl Retrain {
     }
 }
 
-/// What a rounded model is trained on, and how.
+/// The samples that a rounded model is trained on, and the settings.
 pub struct Training {
     /// Texts.
     pub samples: Samples,
@@ -71,7 +71,7 @@ pub fn default_tuning(spec: &ModelSpec) -> usize {
 }
 
 impl Training {
-    /// What is asked for: training by `--qat`, or tuning on the calibration after gptq.
+    /// The training that is asked for: by `--qat`, or tuning on the calibration after gptq.
     ///
     /// # Errors
     /// [`CalibrationError`].

@@ -1,5 +1,5 @@
-//! Training on the grid: what was rounded is trained end to end so that the quantized model's distribution comes nearest to
-//! the original's, bytes staying what they are. Of a matrix, integers move by rounding a trained value straight through
+//! Training on the grid: the rounded model is trained end to end so that its distribution comes nearest to the
+//! original's, in the same number of bytes. Of a matrix, integers move by rounding a trained value straight through
 //! (Bengio et al. 2013) and row scales by a factor (EfficientQAT, Chen et al. 2024); multipliers stay. Norms, biases and
 //! convolution kernels are trained as they are.
 //!
@@ -8,7 +8,7 @@
 //! scale    s = s₀ · (1 + t)            t is trained, one a row, from 0
 //! ```
 //!
-//! It begins at what was rounded, with every integer in the middle of its step, so that without a step nothing changes.
+//! It begins at the rounded model, with every integer in the middle of its step, so that without a step nothing changes.
 //! The matrix that the forward sees is the one that is written ([`OnGrid::matrix`]).
 
 use super::error::RoundingError;
@@ -41,29 +41,29 @@ pub struct Tuning<'t> {
     pub original: &'t Model,
     /// Zeros that stay zero.
     pub masks: HeldMasks,
-    /// What to train on.
+    /// The samples to train on.
     pub samples: &'t Samples,
-    /// Of the loop.
+    /// Settings of the loop.
     pub settings: Settings,
-    /// What the rate follows and the result is judged by: texts that are not trained on, or none.
+    /// Texts that are not trained on, or none: the rate follows the divergence on them, and they judge the result.
     pub held_out: &'t [Vec<u32>],
-    /// Of settings and inputs.
+    /// Fingerprint of settings and inputs.
     pub fingerprint: String,
     /// Beside it is the checkpoint.
     pub out: &'t Path,
 }
 
-/// Divergence from the original, in nats or for embeddings 1 − cosine, at which the rate is the settings'. Below, it falls with its root: the noise
-/// that steps of one size put on a model costs as the square of their size.
+/// Divergence from the original, in nats or for embeddings 1 − cosine, at which the rate is that of the settings. Below, it
+/// falls with the root of the divergence: the noise that steps of one size put on a model costs as the square of their size.
 pub const FAR: f64 = 0.006;
 
-/// What became of a model.
+/// The result of a run.
 pub struct Tuned {
     /// As trained, or as it was where that is nearer to the original.
     pub model: Model,
     /// One JSON line per step.
     pub log: Vec<String>,
-    /// Of the run.
+    /// Report of the run.
     pub training: TrainReport,
     /// On the held-out texts, where there are any.
     pub judged: Option<Judged>,
@@ -76,11 +76,11 @@ pub struct Judged {
     pub before: f64,
     /// As trained.
     pub after: f64,
-    /// Whether what was trained is what was taken.
+    /// Whether the trained model was taken.
     pub taken: bool,
 }
 
-/// Matrices as they were rounded, seen through what is trained of them.
+/// Matrices as they were rounded, with the trained values they are seen through.
 pub struct OnGrid {
     matrices: BTreeMap<LinearId, Rounded>,
     masks: HeldMasks,
@@ -94,7 +94,7 @@ struct Rounded {
 }
 
 impl OnGrid {
-    /// Of the quantized matrices of a model.
+    /// The grid of a model's quantized matrices.
     pub fn new(model: &Model, masks: HeldMasks) -> Self {
         let mut matrices = BTreeMap::new();
         for (id, parameter) in &model.parameters {
@@ -112,7 +112,7 @@ impl OnGrid {
         OnGrid { matrices, masks }
     }
 
-    /// What is trained of a matrix, at its start: v of every weight, row-major, then t of every row.
+    /// The trained values of a matrix at the start: v of every weight, row-major, then t of every row.
     pub fn start(&self, id: LinearId) -> Option<Vec<f32>> {
         let Rounded { matrix, units } = self.matrices.get(&id)?;
         let rows = row_major(matrix.values.view()).chunks_exact(matrix.columns()).zip(units);
@@ -174,7 +174,7 @@ impl Tuning<'_> {
     /// The rounded model as trained.
     ///
     /// # Errors
-    /// Those of training.
+    /// The errors of training.
     pub fn run(self, quantized: Model, device: &Device, progress: &dyn Progress) -> Result<Tuned, RoundingError> {
         let Tuning { original, masks, samples, mut settings, held_out, fingerprint, out } = self;
         let probe = (!held_out.is_empty()).then(|| Probe::new(original, held_out, device)).transpose()?;

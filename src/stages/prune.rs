@@ -13,7 +13,7 @@ use crate::disk::atomic;
 use crate::model::device::device;
 use crate::model::transform::NmPattern;
 use crate::prune::{Method, check, select};
-use crate::quantize::calibration::Source;
+use crate::quantize::calibration::CalibrationText;
 use crate::shell::Shell;
 use crate::train::settings::Settings;
 use anyhow::anyhow;
@@ -113,10 +113,10 @@ impl Args {
     }
 
     /// What to calibrate with; a method that does not look at inputs needs nothing.
-    fn source(&self, seed: u64) -> Option<Source> {
+    fn source(&self, seed: u64) -> Option<CalibrationText> {
         match &self.calibration {
-            Some(path) => Some(Source::File { path: path.to_path_buf(), field: self.field.clone() }),
-            None => (self.method != Method::Magnitude || self.refits()).then_some(Source::Default { seed }),
+            Some(path) => Some(CalibrationText::File { path: path.to_path_buf(), field: self.field.clone() }),
+            None => (self.method != Method::Magnitude || self.refits()).then_some(CalibrationText::Default { seed }),
         }
     }
 

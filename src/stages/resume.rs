@@ -1,8 +1,8 @@
 //! What a stage that was killed goes on from, beside its output: to which run it belongs, where its parts are, and when it
-//! goes. The files themselves are written by those who know them ([`crate::train::checkpoint`], [`crate::quantize::kept`]).
+//! goes. The files themselves are written by those who know them ([`crate::train::checkpoint`], [`crate::quantize::resume`]).
 
 use crate::disk::atomic::AtomicError;
-use crate::quantize::kept::Kept;
+use crate::quantize::resume::GptqResume;
 use crate::train::checkpoint::{self, CheckpointError};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -29,8 +29,8 @@ impl Resume {
     ///
     /// # Errors
     /// A state of another run, a damaged one, or one that cannot be written.
-    pub fn groups(&self) -> Result<Kept, CheckpointError> {
-        Kept::open(&self.out, &self.fingerprint)
+    pub fn groups(&self) -> Result<GptqResume, CheckpointError> {
+        GptqResume::open(&self.out, &self.fingerprint)
     }
 
     /// Where a training keeps its state that is one step of several.

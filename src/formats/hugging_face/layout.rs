@@ -20,7 +20,7 @@ pub(super) struct DenseLayout {
 struct Place {
     name: String,
     source: Source,
-    /// Of the parameter.
+    /// Shape of the parameter.
     shape: Vec<usize>,
 }
 

@@ -1,8 +1,8 @@
-//! The dense directory: what stages between import and `quantize` write, and transformers loads as it is. Tensors have the
+//! The dense directory: the output of stages between import and `quantize`, which transformers loads as it is. Tensors have the
 //! names the family gives them, under the prefix of the checkpoint the model was read from, fused and turned as the family
 //! stores them; a tied head is not written a second time. All tensors have one data type, the checkpoint's if every
 //! tensor still has it and f32 otherwise, and config.json says so in both spellings, `dtype` and `torch_dtype`; rotary
-//! settings are in both spellings too. Which matrices are sparse is no business of transformers: slmc.json says it under
+//! settings are in both spellings too. transformers does not ask which matrices are sparse: slmc.json lists them under
 //! `sparsity`, as {NAME: "2:4"}.
 
 use super::WEIGHTS_FILE;

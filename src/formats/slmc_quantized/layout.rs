@@ -185,7 +185,7 @@ pub(super) fn check(
     Ok(key_maps)
 }
 
-/// Reads one parameter of what [`check`] accepted, and checks every value of a matrix.
+/// Reads one parameter of a directory that [`check`] accepted, and checks every value of a matrix.
 pub(super) fn read(outline: &Outline, stored: &StoredTensors, id: ParameterId) -> Result<Parameter, ModelFormatError> {
     let scheme = outline.schemes.as_ref().and_then(|schemes| quantized(id, schemes));
     let Some((id, scheme)) = scheme else { return Ok(Parameter::Dense(stored.dense(&id.to_string())?)) };

@@ -42,9 +42,9 @@ pub enum MaskError {
     Group {
         /// The matrix.
         id: LinearId,
-        /// What it should be.
+        /// The pattern it should have.
         pattern: NmPattern,
-        /// Of the first such group.
+        /// Row of the first such group.
         row: usize,
         /// Where the group begins.
         column: usize,
@@ -66,7 +66,7 @@ pub enum MaskError {
 impl NmPattern {
     /// Groups that patterns may have.
     pub const GROUPS: [usize; 3] = [4, 8, 16];
-    /// Two of four: what artifacts store compressed, and what sparse hardware runs.
+    /// Two of four: the pattern that artifacts store compressed and sparse hardware runs.
     pub const TWO_OF_FOUR: NmPattern = NmPattern { keep: 2, of: 4 };
 
     /// A pattern with 0 < `keep` < `of` and `of` one of [`NmPattern::GROUPS`]; `None` for others.
@@ -132,7 +132,7 @@ impl FromStr for NmPattern {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         let number = |digits: &str| {
-            // `+2` parses as a number but is no spelling of a pattern.
+            // `+2` parses as a number but does not belong in a pattern.
             digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<usize>().ok()).flatten()
         };
         let parts = text.split_once(':').and_then(|(keep, of)| Some((number(keep)?, number(of)?)));
@@ -175,7 +175,7 @@ impl Mask {
     /// than N of them the first columns besides.
     ///
     /// # Errors
-    /// Those of [`NmPattern::check`].
+    /// The errors of [`NmPattern::check`].
     pub fn of_values(id: LinearId, pattern: NmPattern, values: ArrayView2<'_, f32>) -> Result<Self, MaskError> {
         pattern.check(id, values)?;
         let scores = values.mapv(|value| if value == 0.0 { 0.0 } else { 1.0 });
@@ -187,7 +187,7 @@ impl Mask {
         self.id
     }
 
-    /// What every group satisfies.
+    /// The pattern that every group satisfies.
     pub fn pattern(&self) -> NmPattern {
         self.pattern
     }

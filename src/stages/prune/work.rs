@@ -15,7 +15,7 @@ use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use crate::prune::layerwise::{self, Pass};
 use crate::prune::{MatrixReport, Method, PruneError, SelectionError, check, prune, select};
-use crate::quantize::calibration::{CALIBRATION_TOKENS, Calibration, Source, calibration};
+use crate::quantize::calibration::{CALIBRATION_TOKENS, Calibration, CalibrationText, calibration};
 use crate::quantize::error::CalibrationError;
 use crate::quantize::training_data::{Retrain, training_samples};
 use crate::stages::provenance::{Inputs, of_weights};
@@ -47,7 +47,7 @@ pub struct Options {
     /// Which linears: globs, ffn, attention, all.
     pub only: Vec<String>,
     /// What to calibrate with; magnitude needs none, and with one reports importance as well.
-    pub source: Option<Source>,
+    pub source: Option<CalibrationText>,
     /// Training of what is left, where it is asked for.
     pub recover: Option<Retrain>,
 }
@@ -284,7 +284,7 @@ impl<'o> Work<'o> {
 fn inputs(options: &Options) -> Result<Inputs, HashError> {
     let inputs = Inputs::default().model("model", &options.model)?;
     let calibration = match &options.source {
-        Some(Source::File { path, .. }) => Some(path),
+        Some(CalibrationText::File { path, .. }) => Some(path),
         _ => None,
     };
     let data = options.recover.iter().flat_map(|retrain| &retrain.data).flat_map(|data| &data.files);

@@ -9,7 +9,7 @@ use crate::formats::ModelFormatError;
 use crate::machine::{cpu_features, tool};
 use crate::model::size::SizeError;
 use crate::model::weights::ModelError;
-use crate::quantize::calibration::Source;
+use crate::quantize::calibration::CalibrationText;
 use crate::quantize::error::{CalibrationError, RoundingError};
 use crate::quantize::method::Method;
 use crate::quantize::policy::{Activations, Keep, Mix, PolicyError};
@@ -41,7 +41,7 @@ pub struct Options {
     /// How integers are found.
     pub method: Method,
     /// What to calibrate with; `rtn` needs nothing.
-    pub source: Source,
+    pub source: CalibrationText,
     /// Of the draws of an allocation.
     pub seed: u64,
     /// Tokens of it.
@@ -136,8 +136,8 @@ impl Options {
     /// Everything read.
     pub(super) fn inputs(&self) -> Result<Inputs, HashError> {
         let calibration = match &self.source {
-            Source::File { path, .. } | Source::Mixed { path, .. } => Some(path),
-            Source::Default { .. } => None,
+            CalibrationText::File { path, .. } | CalibrationText::Mixed { path, .. } => Some(path),
+            CalibrationText::Default { .. } => None,
         };
         let data = self.qat.iter().flat_map(|qat| &qat.data).flat_map(|data| &data.files);
         Inputs::default().model("model", &self.model)?.files("calibration", calibration)?.files("data", data)

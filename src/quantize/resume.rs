@@ -1,4 +1,4 @@
-//! What a killed GPTQ run goes on from: beside the output, `OUT.checkpoint` holds one safetensors file for every group of
+//! Resume state of GPTQ: beside the output, `OUT.checkpoint` holds one safetensors file for every group of
 //! matrices that is done, written whole before the next group begins. A fingerprint of settings and inputs says which
 //! run it belongs to; the integers are read back as they were, so a resumed run gives the same bytes.
 //!
@@ -26,14 +26,14 @@ use std::path::{Path, PathBuf};
 pub type Done = (LinearId, QuantizedMatrix, MatrixReport);
 
 /// The groups that an interrupted run has left.
-pub struct Kept {
+pub struct GptqResume {
     directory: PathBuf,
     /// Groups that were there when the run began.
     pub resumed: usize,
 }
 
-impl Kept {
-    /// Of the run with this fingerprint that writes `out`: goes on where there is one, begins it where there is none.
+impl GptqResume {
+    /// The state of the run with this fingerprint that writes `out`; begun where there is none.
     ///
     /// # Errors
     /// A checkpoint of another run, a damaged one, or one that cannot be written.
@@ -45,7 +45,7 @@ impl Kept {
             let failed = |source| CheckpointError::Write { path: new.path().join(PROVENANCE_FILE), source };
             new.write(PROVENANCE_FILE, about.to_string()).map_err(failed)?;
             new.commit()?;
-            return Ok(Kept { directory, resumed: 0 });
+            return Ok(GptqResume { directory, resumed: 0 });
         }
         let damaged = |fault: String| CheckpointError::Damaged { path: directory.clone(), fault };
         let about = std::fs::read(directory.join(PROVENANCE_FILE)).map_err(|error| damaged(error.to_string()))?;
@@ -56,7 +56,7 @@ impl Kept {
         let files = std::fs::read_dir(&directory).map_err(|error| damaged(error.to_string()))?;
         let whole = |name: &Path| name.extension().is_some_and(|extension| extension == "safetensors");
         let resumed = files.flatten().filter(|file| whole(&file.path())).count();
-        Ok(Kept { directory, resumed })
+        Ok(GptqResume { directory, resumed })
     }
 
     fn file(&self, ids: &[LinearId]) -> PathBuf {
