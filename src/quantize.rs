@@ -22,6 +22,7 @@ use crate::calibrate::Statistics;
 use crate::calibrate::linear_algebra::LEAST_DAMPING;
 use crate::disk::DenseTensor;
 use crate::model::id::{KeyMapPart, LinearId, ParameterId, Part, Role};
+use crate::model::matrix::row_major;
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::{Assignment, Width};
 use crate::model::size::scheme_of;
@@ -199,10 +200,12 @@ pub fn quantize(
 /// The model with the key maps that the statistics call for.
 pub fn with_key_maps(mut model: Model, statistics: &Statistics) -> Result<Model, ModelError> {
     for (layer, stats) in statistics.keys.iter().enumerate() {
-        let Some(shape) = model.spec.layers[layer].attention().copied() else { continue };
+        if model.spec.layers[layer].attention().is_none() {
+            continue;
+        }
         let map = KeyMap::of(stats);
         for (part, values) in KeyMapPart::ALL.into_iter().zip([&map.mean, &map.balance, &map.inverse]) {
-            let tensor = DenseTensor::from_f32(vec![shape.key_value_heads, shape.head_dim], values)?;
+            let tensor = DenseTensor::from_f32(values.shape().to_vec(), row_major(values.view()))?;
             model.parameters.insert(ParameterId::KeyMap(layer as u16, part), Parameter::Dense(tensor));
         }
     }
