@@ -215,25 +215,25 @@ impl DenseTensor {
     }
 
     /// A matrix with rows and columns exchanged, a copy; `None` for what is no matrix.
-    pub fn turned(&self) -> Option<Self> {
-        self.turned_columns(0..*self.shape.get(1)?)
+    pub fn transposed(&self) -> Option<Self> {
+        self.transposed_columns(0..*self.shape.get(1)?)
     }
 
     /// Some columns of a matrix as rows, a copy; `None` for what is no matrix or has no such columns.
-    pub fn turned_columns(&self, columns: Range<usize>) -> Option<Self> {
+    pub fn transposed_columns(&self, columns: Range<usize>) -> Option<Self> {
         let &[outer, inner] = self.shape.as_slice() else { return None };
         if columns.start > columns.end || columns.end > inner {
             return None;
         }
         let (width, values) = (self.dtype.bytes(), self.bytes());
         let shape = vec![columns.len(), outer];
-        let mut turned = Vec::with_capacity(columns.len() * outer * width);
+        let mut transposed = Vec::with_capacity(columns.len() * outer * width);
         for column in columns {
             for row in 0..outer {
-                turned.extend_from_slice(&values[(row * inner + column) * width..][..width]);
+                transposed.extend_from_slice(&values[(row * inner + column) * width..][..width]);
             }
         }
-        Some(DenseTensor { shape, bytes: SharedBytes(Storage::Owned(turned.into())), ..self.clone() })
+        Some(DenseTensor { shape, bytes: SharedBytes(Storage::Owned(transposed.into())), ..self.clone() })
     }
 
     /// The rows of named tensors, which have equal rows, one after the other: in their data type, or in f32 where they
@@ -336,13 +336,13 @@ mod tests {
         let matrix = DenseTensor::from_f32(vec![3, 4], &values).unwrap();
         let shown = |part: Option<DenseTensor>| part.map(|part| (part.shape().to_vec(), part.to_f32("m").unwrap()));
         assert_eq!(shown(matrix.rows(1..3)), Some((vec![2, 4], values[4..].to_vec())));
-        let columns = shown(matrix.turned_columns(1..3));
+        let columns = shown(matrix.transposed_columns(1..3));
         assert_eq!(columns, Some((vec![2, 3], vec![1.0, 5.0, 9.0, 2.0, 6.0, 10.0])));
-        assert_eq!((matrix.rows(2..4), matrix.turned_columns(3..5)), (None, None));
-        assert_eq!(matrix.turned().unwrap().turned(), Some(matrix.clone()));
+        assert_eq!((matrix.rows(2..4), matrix.transposed_columns(3..5)), (None, None));
+        assert_eq!(matrix.transposed().unwrap().transposed(), Some(matrix.clone()));
         let vector = DenseTensor::from_f32(vec![12], &values).unwrap();
         assert_eq!(vector.rows(10..12).unwrap().to_f32("v").unwrap(), [10.0, 11.0]);
-        assert_eq!((vector.turned(), vector.rows(0..13)), (None, None));
+        assert_eq!((vector.transposed(), vector.rows(0..13)), (None, None));
     }
 
     #[test]
