@@ -1,5 +1,5 @@
-//! The command line: one file per subcommand, each with its options (the help text) and a `run` that opens what is
-//! named, calls the library and hands the report to the shell.
+//! The command line: one file per subcommand, each with its options (the help text) and a `run` that opens the
+//! files named, calls the library and hands the report to the shell.
 
 mod bench;
 mod doctor;
@@ -28,7 +28,7 @@ use global::Global;
 ///
 /// Exit codes: 0 a result that passes, 1 a result that does not (it does not fit, a gate is missed), 2 no result.
 #[derive(Debug, Parser)]
-#[command(name = "slmc", version, verbatim_doc_comment, arg_required_else_help = true)]
+#[command(name = "slmc", version, verbatim_doc_comment, arg_required_else_help = true, disable_help_flag = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -1,10 +1,11 @@
-//! The stages: subcommands that take models and make one, or measure it, on a command line and in recipes. A kind of stage is
-//! one file here with a [`Stage`], and its row in [`STAGES`]; the work of larger kinds is in a folder of the same name. This is
-//! the only room that opens and writes models.
+//! The stages: subcommands that take models and make one, or measure it, on a command line and in recipes. A kind of
+//! stage is one file here with a [`Stage`], and its row in [`STAGES`]; the work of larger kinds is in a folder of the
+//! same name. This is the only room that opens and writes models.
 
 pub mod arguments;
 pub mod compile;
 pub mod distill;
+mod error;
 pub mod eval;
 pub mod known;
 mod limits;
@@ -18,6 +19,7 @@ pub mod summary;
 pub mod train;
 pub mod training;
 
+pub use error::StageError;
 pub use stage::{AnyStage, Fault, Faults, Measures, Outcome, Product, Ready, Resolved, Resumes, RunSettings, Stage};
 
 /// Every kind of stage, in the order of a whole chain.

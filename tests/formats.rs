@@ -18,7 +18,7 @@ use slmc::model::transform::Sparsity;
 use slmc::model::weights::{Model, ModelError, Outline, Parameter};
 use slmc::progress::Silent;
 use slmc::quantize::calibration::{self, CalibrationText};
-use slmc::stages::compile::{Options, compile_directory};
+use slmc::stages::compile::{CompileOptions, compile_directory};
 use slmc::stages::runner::Compiled;
 use slmc::target::Target;
 use slmc::text::chat_template::{ChatTemplate, Conversation};
@@ -126,7 +126,7 @@ fn a_model_in_memory_goes_the_whole_way() {
     let artifact = directory.path().join("model.slm");
     let layout = slm_runtime::layout::Layout::R8K4Offset8;
     let target = Target::unlimited("test", layout);
-    let options = Options { model: out, out: artifact, target, context: None, device_only: false };
+    let options = CompileOptions { model: out, out: artifact, target, context: None, device_only: false };
     compile_directory(&options, &Silent).expect("it compiles");
     let file = slmc::artifact::host::ArtifactFile::open(&options.out).expect("it opens");
     let view: ArtifactView<'_> = file.view().expect("it is sound");

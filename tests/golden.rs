@@ -4,7 +4,7 @@ use crate::support::{golden_folders, name};
 use burn::tensor::{Device, TensorData};
 use safetensors::SafeTensors;
 use slmc::formats::open_model;
-use slmc::model::device::{DEVICES, device};
+use slmc::model::device::{BACKENDS, device};
 use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps, Output, Tap};
 use slmc::model::id::LinearId;
 use std::collections::BTreeSet;
@@ -90,7 +90,7 @@ fn compare(golden: &Golden, output: Output, label: &str) {
 #[test]
 fn every_checkpoint_computes_what_transformers_computes() {
     for folder in golden_folders() {
-        for label in DEVICES {
+        for label in BACKENDS {
             check(&folder, &device(label).unwrap(), label);
         }
     }

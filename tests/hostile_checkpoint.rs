@@ -8,7 +8,7 @@ mod fixture;
 use fixture::{Tensors, expect, f32_tensor, file, header, llama, llama_config, llama_tensors, write};
 use serde_json::{Value, json};
 use slmc::formats::{open_model, open_outline};
-use slmc::model::device::{DEVICES, device};
+use slmc::model::device::{BACKENDS, device};
 use slmc::model::forward::{Batch, BatchError, DenseWeights};
 use std::collections::BTreeMap;
 use std::fs;
@@ -274,6 +274,6 @@ fn batches_and_devices_are_checked() {
     assert_eq!(Batch::new(&spec, vec![1, 10], 1), Err(BatchError::Token { id: 10, position: 1, vocabulary: 10 }));
     let batch = Batch::new(&spec, vec![1, 2], 1).unwrap();
     assert_eq!(batch.with_mask(vec![true]), Err(BatchError::Mask { expected: 2, found: 1 }));
-    assert!(DEVICES.iter().all(|name| device(name).is_ok()));
+    assert!(BACKENDS.iter().all(|name| device(name).is_ok()));
     assert_eq!(device("cuda").unwrap_err().to_string(), "unknown device `cuda`; this build has flex, ndarray");
 }

@@ -7,7 +7,7 @@ use crate::shared;
 use crate::support::{golden, golden_folders, name};
 use burn::tensor::Device;
 use slm_runtime::sample::{Sampling, random_u64};
-use slmc::eval::generate::{Options, Stop, generate};
+use slmc::eval::generate::{GenerateOptions, Stop, generate};
 use slmc::eval::opened::OpenedModel;
 use slmc::formats::open_model;
 use slmc::model::device::device;
@@ -163,7 +163,7 @@ fn encoders_have_no_cache() {
 fn generation_gives_the_tokens_that_the_whole_forward_gave() {
     let Some(directory) = shared("models/stories260k") else { return };
     let device = device("flex").unwrap();
-    let options = Options {
+    let options = GenerateOptions {
         prompt: slmc::eval::generate::Prompt::Text("Once upon a time".to_owned()),
         tokens: STORIES.len(),
         sampling: Sampling::GREEDY,

@@ -22,8 +22,8 @@ use slmc::prune::Method;
 use slmc::quantize::calibration::CalibrationText;
 use slmc::quantize::method::Method as QuantizeMethod;
 use slmc::quantize::policy::Mix;
-use slmc::stages::prune::{Options, PruneReport, prune_directory};
-use slmc::stages::quantize::{Options as QuantizeOptions, QuantizeReport, quantize_directory};
+use slmc::stages::prune::{PruneOptions, PruneReport, prune_directory};
+use slmc::stages::quantize::{QuantizeOptions, QuantizeReport, quantize_directory};
 use slmc::target::Target;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ fn material() -> Option<(PathBuf, CalibrationText)> {
 
 fn prune(model: &Path, out: &Path, pattern: &str, only: &str, method: Method) -> Result<PruneReport, String> {
     let source = material().map(|(_, source)| source).filter(|_| method != Method::Magnitude);
-    let options = Options {
+    let options = PruneOptions {
         model: model.to_owned(),
         out: out.to_owned(),
         pattern: pattern.parse().unwrap(),

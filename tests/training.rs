@@ -157,7 +157,7 @@ fn both_devices_give_the_same_losses_and_gradients() {
     let path = directory.path();
     let train = "distill --teacher m --layers 0 --data text.txt --window 32 --batch 4 --tokens 700 --kl 0.5 -q";
     let log = |name: &str| -> Vec<serde_json::Value> {
-        succeed(path, &format!("{train} --device {name} --metrics {name}.jsonl -o {name}"));
+        succeed(path, &format!("{train} --backend {name} --metrics {name}.jsonl -o {name}"));
         let lines = fs::read_to_string(path.join(format!("{name}.jsonl"))).expect("the log is there");
         lines.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect()
     };

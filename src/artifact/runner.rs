@@ -1,5 +1,5 @@
-//! Running a model as an artifact on this machine: what rooms below compilation ask of those above it. They hand the model
-//! down as `&dyn ModelRunner` and know neither how an artifact is made nor who makes it.
+//! Running a model as an artifact on this machine: the services that rooms below compilation ask of those above it.
+//! They hand the model down as `&dyn ModelRunner` and know neither how an artifact is made nor who makes it.
 
 use crate::model::weights::Model;
 use crate::progress::Progress;
@@ -11,7 +11,7 @@ use slm_runtime::layout::Layout;
 pub struct RunnerError(String);
 
 impl RunnerError {
-    /// Of whatever stood in the way.
+    /// The error, as its text.
     pub fn new(error: impl std::fmt::Display) -> Self {
         RunnerError(error.to_string())
     }

@@ -1,4 +1,4 @@
-//! Artifacts of random weights in the shapes of well-known small llamas: what `slmc bench --shape` measures. Speed does not
+//! Artifacts of random weights in the shapes of well-known small llamas, for `slmc bench --shape`. Speed does not
 //! depend on the values, so that no checkpoint of that size is needed. The weights have the standard deviation
 //! 0.7 / sqrt(columns) in every scheme, which keeps activations of any depth in range.
 
@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 /// Sizes of a llama.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// What `--shape` calls it.
+    /// Name for `--shape`.
     pub name: &'static str,
     hidden: usize,
     layers: usize,
@@ -105,9 +105,9 @@ impl Shape {
 /// How the random weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weights {
-    /// Of every matrix but the token embedding and the head.
+    /// Schemes of every matrix but the token embedding and the head.
     pub preset: Preset,
-    /// Of the head, and of the token embedding.
+    /// Scheme of the head, and of the token embedding.
     pub head: QuantScheme,
     /// Whether every linear but the head keeps two of four weights.
     pub two_of_four: bool,
@@ -180,11 +180,12 @@ fn random_matrix(seed: u64, rows: usize, columns: usize, scheme: QuantScheme, tw
 
 /// Even draws over the values of the scheme; of every four columns, two drawn ones are zero where that is asked for.
 fn random_rows(seed: u64, rows: usize, columns: usize, scheme: QuantScheme, two_of_four: bool) -> QuantizedMatrix {
-    /// Of the multipliers: even over 64 … 127.
+    /// Mean of the multipliers, which are even over 64 … 127.
     const MEAN_MULTIPLIER: f32 = 95.5;
     let SchemeDef { bits, group, range: (low, high), .. } = *scheme.def();
     let multipliers = group.map_or(0, |group| columns.div_ceil(group));
-    // The standard deviation of even draws over n integers is sqrt((n² − 1) / 12); halving the non-zeros takes sqrt(2) off.
+    // The standard deviation of even draws over n integers is sqrt((n² − 1) / 12); halving the non-zeros takes sqrt(2)
+    // off.
     let integers = f32::from(high) - f32::from(low) + 1.0;
     let deviation = ((integers * integers - 1.0) / 12.0).sqrt() * if multipliers > 0 { MEAN_MULTIPLIER } else { 1.0 };
     let deviation = if two_of_four { deviation * std::f32::consts::FRAC_1_SQRT_2 } else { deviation };

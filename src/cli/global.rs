@@ -18,18 +18,19 @@ pub struct Global {
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// How to show progress on stderr
+    /// Progress on stderr: auto, json, none
     ///
-    /// With `json`, every line on stderr is one object with "schema":"slmc.progress/1" and an "event": begin, advance,
-    /// finish, status, note, warning or error.
-    #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t)]
+    /// auto: a bar where stderr is a terminal, nothing elsewhere and nothing with -q or --json. json: every line on
+    /// stderr is one object with "schema":"slmc.progress/1" and an "event": begin, advance, finish, status, note,
+    /// warning or error. none: nothing.
+    #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t, hide_possible_values = true)]
     pub progress: ProgressMode,
 
     /// Show details: files read, sizes, choices made
     #[arg(short, long, global = true, action = ArgAction::SetTrue, conflicts_with = "quiet")]
     pub verbose: bool,
 
-    /// Show nothing but the result, warnings and errors
+    /// Show only the result, warnings and errors
     #[arg(short, long, global = true)]
     pub quiet: bool,
 
@@ -39,18 +40,22 @@ pub struct Global {
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 
-    /// Start every random choice from N
+    /// Seed of every random choice
     ///
     /// Calibration text that a model samples from itself, the order of training data, and sampled generation follow
     /// from it. The same seed gives the same result.
     #[arg(long, global = true, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 
-    /// Refuse work that would need more memory on this machine than SIZE
+    /// Refuse work that needs more memory than SIZE
     ///
     /// A number of bytes, or with a unit: 512MiB, 4GiB. The need is estimated before the work begins.
     #[arg(long, global = true, value_name = "SIZE")]
     pub max_ram: Option<Size>,
+
+    /// Print a summary (-h), or everything (--help)
+    #[arg(short, long, global = true, action = ArgAction::Help)]
+    help: Option<bool>,
 
     /// End as a kill would, with exit code 2, once the resume state of step N or a later one is on disk
     ///
@@ -60,7 +65,7 @@ pub struct Global {
 }
 
 impl Global {
-    /// What to show and how.
+    /// Verbosity, JSON and progress for the shell.
     pub fn shell_options(&self) -> ShellOptions {
         let verbosity = match (self.quiet, self.verbose) {
             (true, _) => Verbosity::Quiet,
@@ -70,7 +75,7 @@ impl Global {
         ShellOptions { verbosity, json: self.json, progress: self.progress, stop_after_step: self.stop_after_step }
     }
 
-    /// What of it reaches stages.
+    /// The part that reaches stages.
     pub fn run_settings(&self) -> RunSettings {
         RunSettings { seed: self.seed, max_ram: self.max_ram.map(Size::bytes) }
     }
@@ -87,6 +92,7 @@ mod tests {
     use clap::{CommandFactory, Parser, Subcommand};
 
     #[derive(Parser)]
+    #[command(disable_help_flag = true)]
     struct Program {
         #[command(flatten)]
         global: Global,

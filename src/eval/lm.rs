@@ -1,6 +1,7 @@
-//! Language models: perplexity, and how far a model's predictions are from a reference's, over the positions that have a
-//! target. In a causal window every position but the last predicts the token after it; in a masked sequence the hidden
-//! positions predict what stood there. With p the reference's and q the model's distribution at a position:
+//! Language models: perplexity, and how far a model's predictions are from a reference's, over the positions that have
+//! a target. In a causal window every position but the last predicts the token after it; in a masked sequence the
+//! hidden positions predict the tokens that were there. With p the reference's and q the model's distribution at a
+//! position:
 //!
 //! ```text
 //! perplexity = exp(mean of −ln q(target))
@@ -17,16 +18,16 @@ use crate::report::{Report, Table, grouped};
 use rayon::prelude::*;
 use serde::Serialize;
 
-/// What the windows say about a model.
+/// Metrics of a model over windows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LmMetrics {
     /// Positions with a target, over all windows.
     pub tokens: u64,
     /// Windows.
     pub windows: u64,
-    /// Of the model.
+    /// Perplexity of the model.
     pub perplexity: f64,
-    /// Of the reference.
+    /// Perplexity of the reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference_perplexity: Option<f64>,
     /// Mean over positions, in nats.

@@ -1,5 +1,5 @@
-//! What is evaluated or generated from, behind one type: a directory (dense or quantized) run in f32, or an artifact run
-//! by the runtime's integers. Both state the little that text and reports need to know of them.
+//! The models of evaluation and generation, behind one type: a directory (dense or quantized) run in f32, or an
+//! artifact run by the runtime's integers. Both state the little that text and reports need to know of them.
 
 use super::forward::{Forward, ForwardError};
 use super::subject::{Numerics, Subject};
@@ -24,19 +24,19 @@ use std::path::{Path, PathBuf};
 /// Why a model cannot be opened for evaluation.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Of a model that is not an artifact.
+    /// The model's files cannot be read.
     #[error(transparent)]
     Format(#[from] ModelFormatError),
-    /// Of its values.
+    /// The model's values cannot be used.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Of an artifact.
+    /// The artifact cannot be read, or is damaged.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
-    /// Of its tokenizer.
+    /// The tokenizer cannot be opened or used.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// Of its sizes.
+    /// The bytes of its weights cannot be counted.
     #[error(transparent)]
     Size(#[from] SizeError),
     /// The artifact ends after its device part.
@@ -69,7 +69,7 @@ pub enum OpenError {
     },
 }
 
-/// What comes out of a model.
+/// Output of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Next-token logits.
@@ -83,7 +83,7 @@ pub enum Task {
 }
 
 impl Task {
-    /// Of a model with this head.
+    /// The output of a model with this head.
     pub fn of(head: &Head) -> Self {
         match head {
             Head::Hidden => Task::Hidden,
@@ -98,7 +98,7 @@ impl Task {
 pub struct OpenedModel {
     /// Whether it continues text.
     pub kind: ModelKind,
-    /// What comes out.
+    /// Output of the model.
     pub task: Task,
     /// Rows of the token table.
     pub vocabulary: usize,
@@ -115,7 +115,7 @@ pub struct OpenedModel {
     engine: Engine,
 }
 
-/// What runs a model.
+/// The engine of a model.
 pub(super) enum Engine {
     /// The f32 forward.
     Directory { spec: Box<ModelSpec>, companions: Companions, weights: Box<dyn WeightSource>, device: Device },
@@ -123,8 +123,8 @@ pub(super) enum Engine {
     Artifact(ArtifactFile),
 }
 
-/// The layout of the target that a quantized model was made for, by its provenance: whose packing its sizes are for. `None`
-/// where that is not a target of this program, and the bytes of its weights are not known.
+/// The layout of the target that a quantized model was made for, by its provenance: whose packing its sizes are for.
+/// `None` where that is not a target of this program, and the bytes of its weights are not known.
 fn layout_of(provenance: Option<Value>) -> Option<Layout> {
     let made = provenance?;
     let name = made.pointer("/settings/target")?.as_str()?;
@@ -133,7 +133,7 @@ fn layout_of(provenance: Option<Value>) -> Option<Layout> {
 }
 
 impl OpenedModel {
-    /// Opens what [`formats`] knows as a model that runs in f32 on `device`, anything else as an artifact.
+    /// Opens a path that [`formats`] recognises as a model that runs in f32 on `device`, any other as an artifact.
     pub fn open(path: &Path, device: &Device) -> Result<Self, OpenError> {
         if formats::is_model(path) {
             let source = formats::open(path)?;
@@ -237,7 +237,7 @@ impl OpenedModel {
         })
     }
 
-    /// What runs it.
+    /// The engine that runs it.
     pub(super) fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -266,7 +266,8 @@ impl OpenedModel {
 }
 
 impl OpenedModel {
-    /// What makes a prompt of a conversation: of `directory` where one is given, else the model's own.
+    /// The template that makes a prompt of a conversation: that of `directory` where one is given, else the model's
+    /// own.
     ///
     /// # Errors
     /// [`OpenError::NoChatTemplate`], [`OpenError::Template`].

@@ -9,15 +9,15 @@ pub fn kernels() -> &'static Kernels {
     slm_runtime::kernels::best(layout())
 }
 
-/// The kernels of this machine for artifacts in a layout: the table made for it where there is one. In another layout the
-/// products run on the scalar kernel, and everything else on the machine's own table.
+/// The kernels of this machine for artifacts in a layout: the table made for it where there is one. In another layout
+/// the products run on the scalar kernel, and everything else on the machine's own table.
 pub fn kernels_for(layout: Layout) -> &'static Kernels {
     let made_for_it = slm_runtime::kernels::best(layout);
     if made_for_it.layout == Some(layout) { made_for_it } else { kernels() }
 }
 
-/// What reports call the kernels that run an artifact: products of another layout, and of storages that the table of vector
-/// instructions lacks, are scalar.
+/// Name in reports of the kernels that run an artifact: products of another layout, and of storages that the table of
+/// vector instructions lacks, are scalar.
 pub fn kernel_name(view: &ArtifactView<'_>) -> String {
     let kernels = kernels_for(view.layout());
     match kernels.layout {

@@ -1,4 +1,4 @@
-//! What the result of a recipe must hold to: limits on what its stages report.
+//! Limits on the results of a recipe, by the numbers that its stages report.
 //!
 //! ```text
 //! perplexity_ratio = perplexity / reference_perplexity     accuracy_ratio = accuracy / reference_accuracy
@@ -10,7 +10,7 @@
 use super::document::{Entry, Node, Value};
 use super::mistake::Mistakes;
 use super::options::unknown;
-use super::unit::{Kind, Unit};
+use super::stage::{Kind, RecipeStage};
 use crate::disk::schema::nearest;
 use crate::stages::STAGES;
 use serde::Serialize;
@@ -69,8 +69,8 @@ pub(super) struct Gate {
     /// Index into the definitions.
     definition: usize,
     limit: f64,
-    /// Index of the unit.
-    pub(super) unit: usize,
+    /// Index of the stage.
+    pub(super) stage: usize,
 }
 
 /// How a gate came out.
@@ -80,9 +80,9 @@ pub struct GateResult {
     pub gate: &'static str,
     /// Where it was measured.
     pub stage: String,
-    /// What was asked for.
+    /// Limit asked for.
     pub limit: f64,
-    /// What was measured; absent where the stage did not run or did not measure it.
+    /// Measured value; absent where the stage did not run or did not measure it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
     /// Standard error of the value, where the stage states one.
@@ -93,7 +93,7 @@ pub struct GateResult {
 }
 
 impl Gate {
-    /// Measures it on the report of its unit.
+    /// Measures it on the report of its stage.
     pub(super) fn measure(&self, stage: String, report: Option<&Json>) -> GateResult {
         let definition = &DEFINITIONS[self.definition];
         let number = |key: &str| report.and_then(|report| report.get(key)).and_then(Json::as_f64);
@@ -110,13 +110,13 @@ impl Gate {
     }
 }
 
-/// Reads `[gates]`, the units being in the order in which they run.
-pub(super) fn read(entry: &Entry, units: &[Unit], mistakes: &mut Mistakes) -> Vec<Gate> {
+/// Reads `[gates]`, the stages being in the order in which they run.
+pub(super) fn read(entry: &Entry, stages: &[RecipeStage], mistakes: &mut Mistakes) -> Vec<Gate> {
     let Some(table) = entry.node.table("gates", mistakes) else { return Vec::new() };
     let mut gates = Vec::new();
     for entry in &table.entries {
         match DEFINITIONS.iter().position(|definition| definition.name == entry.key) {
-            Some(definition) => gate(entry, definition, units, &mut gates, mistakes),
+            Some(definition) => gate(entry, definition, stages, &mut gates, mistakes),
             None => {
                 let names: Vec<String> = DEFINITIONS.iter().map(|definition| definition.name.to_owned()).collect();
                 mistakes.add(&entry.place, unknown(&entry.key, &names, "[gates]"));
@@ -126,24 +126,24 @@ pub(super) fn read(entry: &Entry, units: &[Unit], mistakes: &mut Mistakes) -> Ve
     gates
 }
 
-fn gate(entry: &Entry, index: usize, units: &[Unit], gates: &mut Vec<Gate>, mistakes: &mut Mistakes) {
+fn gate(entry: &Entry, index: usize, stages: &[RecipeStage], gates: &mut Vec<Gate>, mistakes: &mut Mistakes) {
     let definition = &DEFINITIONS[index];
-    let Some((limit, stage)) = limit(entry, mistakes) else { return };
-    let own = |unit: &Unit| unit.kind.measures().own.contains(&definition.value);
-    let measures = |unit: &Unit| own(unit) || unit.kind.measures().also.contains(&definition.value);
+    let Some((limit, wanted)) = limit(entry, mistakes) else { return };
+    let own = |stage: &RecipeStage| stage.kind.measures().own.contains(&definition.value);
+    let measures = |stage: &RecipeStage| own(stage) || stage.kind.measures().also.contains(&definition.value);
     let kinds: Vec<&str> = definition.kinds().iter().map(|kind| kind.name()).collect();
-    let chosen: Vec<usize> = match stage {
+    let chosen: Vec<usize> = match wanted {
         Some((node, name)) => {
-            let named = |unit: &Unit| unit.stage == name || unit.label() == name;
-            let chosen: Vec<usize> = (0..units.len()).filter(|&unit| named(&units[unit])).collect();
+            let named = |stage: &RecipeStage| stage.name == name || stage.label() == name;
+            let chosen: Vec<usize> = (0..stages.len()).filter(|&stage| named(&stages[stage])).collect();
             if chosen.is_empty() {
-                let hint = match nearest(&name, units.iter().map(|unit| unit.stage.as_str())) {
+                let hint = match nearest(&name, stages.iter().map(|stage| stage.name.as_str())) {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("stages: {}", units.iter().map(Unit::label).collect::<Vec<_>>().join(", ")),
+                    None => format!("stages: {}", stages.iter().map(RecipeStage::label).collect::<Vec<_>>().join(", ")),
                 };
                 return mistakes.add(&node.place, format!("unknown stage `{name}`; {hint}"));
             }
-            if !chosen.iter().all(|&unit| measures(&units[unit])) {
+            if !chosen.iter().all(|&stage| measures(&stages[stage])) {
                 let message =
                     format!("`{}` is not measured by stage `{name}`; kinds that do: {}", entry.key, kinds.join(", "));
                 return mistakes.add(&node.place, message);
@@ -151,25 +151,25 @@ fn gate(entry: &Entry, index: usize, units: &[Unit], gates: &mut Vec<Gate>, mist
             chosen
         }
         None => {
-            let last = units.iter().rposition(own);
-            let last = last.or_else(|| units.iter().rposition(measures));
+            let last = stages.iter().rposition(own);
+            let last = last.or_else(|| stages.iter().rposition(measures));
             let Some(last) = last else {
                 let message =
                     format!("`{}` needs a stage that measures it; kinds that do: {}", entry.key, kinds.join(", "));
                 return mistakes.add(&entry.place, message);
             };
-            (0..units.len()).filter(|&unit| units[unit].stage == units[last].stage).collect()
+            (0..stages.len()).filter(|&stage| stages[stage].name == stages[last].name).collect()
         }
     };
-    for unit in chosen {
-        if definition.compares && !units[unit].choices.iter().any(|choice| choice.flag == "reference") {
+    for stage in chosen {
+        if definition.compares && !stages[stage].choices.iter().any(|choice| choice.flag == "reference") {
             let message = format!(
                 "`{}` compares with a reference, and stage `{}` has none; give it a `reference`",
-                entry.key, units[unit].stage
+                entry.key, stages[stage].name
             );
             mistakes.add(&entry.place, message);
         }
-        gates.push(Gate { definition: index, limit, unit });
+        gates.push(Gate { definition: index, limit, stage });
     }
 }
 

@@ -2,13 +2,13 @@
 
 use super::document::{self, Entry, Node, Table, Value};
 use super::gates::{self, Gate};
-use super::mistake::{Mistakes, Place};
+use super::mistake::{Location, Mistakes};
 use super::options::{self, Scope, TARGET, unknown};
-use super::unit::{Choice, Chosen, Kind, Source, Unit, chain, command};
+use super::stage::{Choice, Chosen, Input, Kind, RecipeStage, chain, command};
 use super::validate;
 use crate::disk::schema::nearest;
 use crate::formats;
-use crate::model::device::{DEVICES, device};
+use crate::model::device::{BACKENDS, device};
 use crate::model::spec::ModelKind;
 use crate::stages::known::{Known, KnownModel, configured};
 use crate::stages::{self, Fault, Product, RunSettings, STAGES};
@@ -34,7 +34,7 @@ pub(super) struct Recipe {
     /// `[model]`.
     pub(super) model: Option<(PathBuf, String)>,
     /// In the order in which they run.
-    pub(super) units: Vec<Unit>,
+    pub(super) stages: Vec<RecipeStage>,
     pub(super) gates: Vec<Gate>,
     pub(super) sample: Option<Sample>,
 }
@@ -50,11 +50,11 @@ pub(super) struct Sample {
 
 impl Recipe {
     /// Where something that is read is.
-    pub(super) fn path(&self, source: &Source) -> PathBuf {
+    pub(super) fn path(&self, source: &Input) -> PathBuf {
         match source {
-            Source::Model => self.model.as_ref().map(|(path, _)| path.clone()).unwrap_or_default(),
-            Source::Unit(unit) => self.units[*unit].output.clone().unwrap_or_default(),
-            Source::Path(path) => path.clone(),
+            Input::Model => self.model.as_ref().map(|(path, _)| path.clone()).unwrap_or_default(),
+            Input::Stage(stage) => self.stages[*stage].output.clone().unwrap_or_default(),
+            Input::Path(path) => path.clone(),
         }
     }
 }
@@ -81,7 +81,7 @@ struct Reader<'r> {
 impl Reader<'_> {
     fn recipe(&mut self, name: String, out: &Path, table: &Table) -> Option<Recipe> {
         let out = out.join(&name);
-        self.known_keys(table, &TOP_KEYS, "a recipe");
+        self.known_keys(table, &TOP_KEYS, &[], "a recipe");
         match table.find("version").map(|entry| &entry.node) {
             Some(Node { value: Value::Integer(version), .. }) if version == VERSION => {}
             Some(node) => self.mistakes.add(&node.place, "`version` is not 1, the only one that this slmc reads"),
@@ -91,34 +91,39 @@ impl Reader<'_> {
             entry.node.text("description", self.mistakes);
         }
         let model = table.find("model").and_then(|entry| self.model(entry));
-        let stages = match table.find("stages").map(|entry| entry.node.table("stages", self.mistakes)) {
-            Some(Some(stages)) if !stages.entries.is_empty() => stages,
+        let declared = match table.find("stages").map(|entry| entry.node.table("stages", self.mistakes)) {
+            Some(Some(declared)) if !declared.entries.is_empty() => declared,
             Some(None) => return None,
             _ => {
                 self.mistakes.add(&table.place, "the recipe has no stages; add a table [stages.NAME] with a `kind`");
                 return None;
             }
         };
-        let (mut units, tables) = self.units(stages, &out);
-        let read: Vec<_> =
-            units.iter().zip(&tables).map(|(unit, table)| self.options(unit, table, &units, &model, &out)).collect();
-        for ((unit, table), (choices, sound)) in units.iter_mut().zip(&tables).zip(read) {
-            unit.choices = choices;
+        let (mut stages, tables) = self.stages(declared, &out);
+        let read: Vec<_> = stages
+            .iter()
+            .zip(&tables)
+            .map(|(stage, table)| self.options(stage, table, &stages, &model, &out))
+            .collect();
+        for ((stage, table), (choices, sound)) in stages.iter_mut().zip(&tables).zip(read) {
+            stage.choices = choices;
             let before = self.mistakes.count();
-            validate::validate(unit, table, &command(unit.kind), self.mistakes);
-            unit.sound &= sound && self.mistakes.count() == before;
+            validate::validate(stage, table, &command(stage.kind), self.mistakes);
+            stage.sound &= sound && self.mistakes.count() == before;
         }
-        let order = self.order(&units)?;
-        let units = reordered(units, &order);
-        let gates = table.find("gates").map(|entry| gates::read(entry, &units, self.mistakes)).unwrap_or_default();
-        let sample = table.find("sample").and_then(|entry| self.sample(entry, &model, &units));
-        let recipe = Recipe { name, out, model, units, gates, sample };
+        let order = self.order(&stages)?;
+        let stages = reordered(stages, &order);
+        let gates = table.find("gates").map(|entry| gates::read(entry, &stages, self.mistakes)).unwrap_or_default();
+        let sample = table.find("sample").and_then(|entry| self.sample(entry, &model, &stages));
+        let recipe = Recipe { name, out, model, stages, gates, sample };
         self.check(&recipe, table.find("sample"));
         Some(recipe)
     }
 
-    fn known_keys(&mut self, table: &Table, known: &[&str], of: &str) {
-        for entry in table.entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
+    /// Notes every key that is neither `known` nor an older name.
+    fn known_keys(&mut self, table: &Table, known: &[&str], older: &[&str], of: &str) {
+        let unknown_here = |key: &str| !known.contains(&key) && !older.contains(&key);
+        for entry in table.entries.iter().filter(|entry| unknown_here(&entry.key)) {
             let names: Vec<String> = known.iter().map(|&name| name.to_owned()).collect();
             self.mistakes.add(&entry.place, unknown(&entry.key, &names, of));
         }
@@ -126,7 +131,7 @@ impl Reader<'_> {
 
     fn model(&mut self, entry: &Entry) -> Option<(PathBuf, String)> {
         let table = entry.node.table("model", self.mistakes)?;
-        self.known_keys(table, &["path"], "[model]");
+        self.known_keys(table, &["path"], &[], "[model]");
         let Some(path) = table.find("path") else {
             self.mistakes.add(&entry.place, "missing key `path` in [model]");
             return None;
@@ -142,9 +147,9 @@ impl Reader<'_> {
     }
 
     /// Every stage by name, kind and target, with its table.
-    fn units<'t>(&mut self, stages: &'t Table, out: &Path) -> (Vec<Unit>, Vec<&'t Table>) {
-        let (mut units, mut tables) = (Vec::new(), Vec::new());
-        for entry in &stages.entries {
+    fn stages<'t>(&mut self, declared: &'t Table, out: &Path) -> (Vec<RecipeStage>, Vec<&'t Table>) {
+        let (mut stages, mut tables) = (Vec::new(), Vec::new());
+        for entry in &declared.entries {
             let Some(table) = entry.node.table(&entry.key, self.mistakes) else { continue };
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
             if entry.key.is_empty() || !entry.key.bytes().all(plain) || RESERVED.contains(&entry.key.as_str()) {
@@ -166,8 +171,8 @@ impl Reader<'_> {
                     }
                     (Product::Dense | Product::Quantized, _) => Some(out.join(&entry.key)),
                 };
-                units.push(Unit {
-                    stage: entry.key.clone(),
+                stages.push(RecipeStage {
+                    name: entry.key.clone(),
                     target: target.clone(),
                     one_of_several: targets.len() > 1,
                     kind,
@@ -179,12 +184,12 @@ impl Reader<'_> {
                 tables.push(table);
             }
         }
-        (units, tables)
+        (stages, tables)
     }
 
-    fn kind(&mut self, stage: &Entry, table: &Table) -> Option<Kind> {
+    fn kind(&mut self, declared: &Entry, table: &Table) -> Option<Kind> {
         let Some(entry) = table.find("kind") else {
-            self.mistakes.add(&stage.place, format!("stage `{}` has no `kind`", stage.key));
+            self.mistakes.add(&declared.place, format!("stage `{}` has no `kind`", declared.key));
             return None;
         };
         let text = entry.node.text("kind", self.mistakes)?;
@@ -235,53 +240,53 @@ impl Reader<'_> {
 
     fn options(
         &mut self,
-        unit: &Unit,
+        stage: &RecipeStage,
         table: &Table,
-        units: &[Unit],
+        stages: &[RecipeStage],
         model: &Option<(PathBuf, String)>,
         out: &Path,
     ) -> (Vec<Choice>, bool) {
         let before = self.mistakes.count();
-        let scope = Scope { units, model: model.as_ref().map(|(path, _)| path.as_path()), out };
-        let choices = options::read(unit, table, &command(unit.kind), &scope, self.mistakes);
+        let scope = Scope { stages, model: model.as_ref().map(|(path, _)| path.as_path()), out };
+        let choices = options::read(stage, table, &command(stage.kind), &scope, self.mistakes);
         (choices, self.mistakes.count() == before)
     }
 
-    /// Each unit after those it waits for, else as written. `None` where some wait for each other.
-    fn order(&mut self, units: &[Unit]) -> Option<Vec<usize>> {
-        let (mut order, mut placed) = (Vec::new(), vec![false; units.len()]);
-        while order.len() < units.len() {
+    /// Each stage after those it waits for, else as written. `None` where some wait for each other.
+    fn order(&mut self, stages: &[RecipeStage]) -> Option<Vec<usize>> {
+        let (mut order, mut placed) = (Vec::new(), vec![false; stages.len()]);
+        while order.len() < stages.len() {
             let ready =
-                (0..units.len()).find(|&unit| !placed[unit] && units[unit].waits_for().all(|other| placed[other]));
-            let Some(unit) = ready else {
-                self.cycle(units, &placed);
+                (0..stages.len()).find(|&stage| !placed[stage] && stages[stage].waits_for().all(|other| placed[other]));
+            let Some(stage) = ready else {
+                self.cycle(stages, &placed);
                 return None;
             };
-            placed[unit] = true;
-            order.push(unit);
+            placed[stage] = true;
+            order.push(stage);
         }
         Some(order)
     }
 
     /// Names the stages of one cycle among those not placed.
-    fn cycle(&mut self, units: &[Unit], placed: &[bool]) {
-        let Some(mut unit) = placed.iter().position(|placed| !placed) else { return };
+    fn cycle(&mut self, stages: &[RecipeStage], placed: &[bool]) {
+        let Some(mut stage) = placed.iter().position(|placed| !placed) else { return };
         let mut path = Vec::new();
-        while !path.contains(&unit) {
-            path.push(unit);
-            // A unit that is not placed waits for one that is not placed.
-            unit = units[unit].waits_for().find(|&other| !placed[other]).unwrap_or(unit);
+        while !path.contains(&stage) {
+            path.push(stage);
+            // A stage that is not placed waits for one that is not placed.
+            stage = stages[stage].waits_for().find(|&other| !placed[other]).unwrap_or(stage);
         }
-        let start = path.iter().position(|&other| other == unit).unwrap_or(0);
-        let names: Vec<String> = path[start..].iter().chain([&unit]).map(|&unit| units[unit].label()).collect();
+        let start = path.iter().position(|&other| other == stage).unwrap_or(0);
+        let names: Vec<String> = path[start..].iter().chain([&stage]).map(|&stage| stages[stage].label()).collect();
         let message = format!("stages wait for each other: {}", names.join(" needs "));
-        self.mistakes.add(&units[unit].place, message);
+        self.mistakes.add(&stages[stage].place, message);
     }
 
-    fn sample(&mut self, entry: &Entry, model: &Option<(PathBuf, String)>, units: &[Unit]) -> Option<Sample> {
+    fn sample(&mut self, entry: &Entry, model: &Option<(PathBuf, String)>, stages: &[RecipeStage]) -> Option<Sample> {
         let table = entry.node.table("sample", self.mistakes)?;
-        self.known_keys(table, &["prompt", "tokens", "device"], "[sample]");
-        if model.is_none() && units.iter().all(|unit| unit.kind.makes() != Product::Artifact) {
+        self.known_keys(table, &["prompt", "tokens", "backend"], &["device"], "[sample]");
+        if model.is_none() && stages.iter().all(|stage| stage.kind.makes() != Product::Artifact) {
             self.mistakes
                 .add(&entry.place, "[sample] has nothing to continue its prompt: no [model], no compile stage");
         }
@@ -300,34 +305,40 @@ impl Reader<'_> {
                 }
             },
         };
-        let device = match table.find("device") {
-            None => device(DEVICES[0]),
-            Some(entry) => device(entry.node.text("device", self.mistakes)?),
+        // `device` is the older name.
+        let (named, older) = (table.find("backend"), table.find("device"));
+        if let (Some(_), Some(older)) = (named, older) {
+            self.mistakes.add(&older.place, "`device` is an older name of `backend`, which is given too; keep one");
+        }
+        let given = named.or(older);
+        let device = match given {
+            None => device(BACKENDS[0]),
+            Some(entry) => device(entry.node.text(&entry.key, self.mistakes)?),
         };
         let found = device.map_err(|error| {
-            let place = table.find("device").map_or(&entry.place, |entry| &entry.node.place);
+            let place = given.map_or(&entry.place, |entry| &entry.node.place);
             self.mistakes.add(place, chain(&error));
         });
         Some(Sample { prompt, tokens, device: found.ok()? })
     }
 
-    /// What can be told without work: each stage whose options can be used is asked in order, and what is known of its output
-    /// handed on.
+    /// Finds every fault that needs no work: each stage whose options can be used is checked in order, and the model
+    /// that it would make is handed on.
     fn check(&mut self, recipe: &Recipe, sample: Option<&Entry>) {
         let mut models = BTreeMap::new();
-        for unit in recipe.units.iter().filter(|unit| unit.sound) {
-            for choice in &unit.choices {
-                let Chosen::Reads { source: source @ (Source::Model | Source::Path(_)), .. } = &choice.value else {
+        for stage in recipe.stages.iter().filter(|stage| stage.sound) {
+            for choice in &stage.choices {
+                let Chosen::Reads { source: source @ (Input::Model | Input::Path(_)), .. } = &choice.value else {
                     continue;
                 };
                 self.learn(recipe.path(source), &choice.place, &mut models);
             }
             let known = Known::Planned(models);
-            let resolved = unit.resolve(self.run, &known, &|source| recipe.path(source));
+            let resolved = stage.resolve(self.run, &known, &|source| recipe.path(source));
             models = known.into_planned();
-            models.extend(unit.output.clone().zip(resolved.makes.clone()));
+            models.extend(stage.output.clone().zip(resolved.makes.clone()));
             for fault in resolved.checked().err().into_iter().flatten() {
-                let (place, message) = described(unit, &fault);
+                let (place, message) = described(stage, &fault);
                 self.mistakes.add(&place, message);
             }
         }
@@ -338,8 +349,8 @@ impl Reader<'_> {
         }
     }
 
-    /// What the configuration of a model that is there says.
-    fn learn(&mut self, path: PathBuf, place: &Place, models: &mut BTreeMap<PathBuf, KnownModel>) {
+    /// Learns the configuration of a model that is there.
+    fn learn(&mut self, path: PathBuf, place: &Location, models: &mut BTreeMap<PathBuf, KnownModel>) {
         if models.contains_key(&path) {
             return;
         }
@@ -350,13 +361,13 @@ impl Reader<'_> {
     }
 }
 
-/// Where a fault is, and what is said of it: at the option's key, which the message names, or else at the stage.
-fn described(unit: &Unit, fault: &Fault) -> (Place, String) {
+/// Location and text of a fault: at the option's key, which the message names, or else at the stage.
+fn described(stage: &RecipeStage, fault: &Fault) -> (Location, String) {
     let message = chain(fault.error.as_ref());
-    let of_option = || unit.choices.iter().filter(|choice| choice.flag == fault.option);
+    let of_option = || stage.choices.iter().filter(|choice| choice.flag == fault.option);
     let quoted = |choice: &&Choice| matches!(&choice.value, Chosen::Text(text) if message.contains(text.as_str()));
     match of_option().find(quoted).or_else(|| of_option().next()) {
-        None => (unit.place.clone(), message),
+        None => (stage.place.clone(), message),
         Some(choice) => {
             let key = choice.flag.replace('-', "_");
             let named = message.contains(&format!("`{key}`")) || message.contains(&format!("--{}", choice.flag));
@@ -366,12 +377,12 @@ fn described(unit: &Unit, fault: &Fault) -> (Place, String) {
     }
 }
 
-/// The units in another order, their references following.
-fn reordered(units: Vec<Unit>, order: &[usize]) -> Vec<Unit> {
-    let mut sorted: Vec<Unit> = order.iter().map(|&unit| units[unit].clone()).collect();
-    for choice in sorted.iter_mut().flat_map(|unit| &mut unit.choices) {
-        if let Chosen::Reads { source: Source::Unit(unit), .. } = &mut choice.value {
-            *unit = order.iter().position(|other| other == unit).unwrap_or(*unit);
+/// The stages in another order, their references following.
+fn reordered(stages: Vec<RecipeStage>, order: &[usize]) -> Vec<RecipeStage> {
+    let mut sorted: Vec<RecipeStage> = order.iter().map(|&stage| stages[stage].clone()).collect();
+    for choice in sorted.iter_mut().flat_map(|stage| &mut stage.choices) {
+        if let Chosen::Reads { source: Input::Stage(stage), .. } = &mut choice.value {
+            *stage = order.iter().position(|other| other == stage).unwrap_or(*stage);
         }
     }
     sorted

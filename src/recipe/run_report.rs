@@ -1,5 +1,5 @@
-//! The result of a recipe: what every stage did and measured, the gates, the sample. Figures come from the stages' own
-//! reports by their keys, so that a stage taken from the cache shows what it showed when it ran.
+//! The result of a recipe: the results and figures of every stage, the gates, the sample. Figures come from the stages'
+//! own reports by their keys, so that a stage taken from the cache shows the same as when it ran.
 
 use super::gates::GateResult;
 use crate::report::{Align, Report, Table, grouped};
@@ -18,7 +18,7 @@ pub enum Status {
     Cached,
     /// The model does not fit the target; there is no artifact.
     DoesNotFit,
-    /// What it reads is not there, because a stage before it gave no output.
+    /// An input is missing, because a stage before it gave no output.
     NotRun,
 }
 
@@ -34,7 +34,7 @@ pub struct StageResult {
     /// Time it took, where it ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// What it wrote.
+    /// Path of its output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<PathBuf>,
     /// SHA-256 of that.
@@ -63,7 +63,7 @@ pub struct RunReport {
     pub stages: Vec<StageResult>,
     /// In the order of the recipe.
     pub gates: Vec<GateResult>,
-    /// Of the model and of the last artifact.
+    /// Samples of the model and of the last artifact.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub samples: Vec<SampleResult>,
     /// Whether every stage gave a result and every gate holds.

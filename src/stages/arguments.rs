@@ -1,6 +1,8 @@
-//! What the options of stages mean, as types: a path of a model that another stage may make, a file that is read, one that is
-//! written, a target. Recipes read the meaning off the type of an option in its clap definition, and compare products.
+//! The meaning of the options of stages, as types: a path of a model that another stage may make, a file that is read,
+//! one that is written, a target. Recipes read the meaning off the type of an option in its clap definition, and
+//! compare products.
 
+pub mod groups;
 pub mod size;
 pub mod training;
 
@@ -10,12 +12,12 @@ use std::any::TypeId;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-/// What an option takes, where that is more than a word or a number.
+/// Meaning of an option's value, where that is more than a word or a number.
 #[derive(Clone, Copy, Debug)]
 pub enum Meaning {
     /// A model: a path, or a stage that makes one of these.
     Model {
-        /// What may stand there.
+        /// Products allowed there.
         takes: &'static [Product],
         /// In words, with an article.
         name: &'static str,

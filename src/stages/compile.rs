@@ -2,7 +2,9 @@
 
 mod work;
 
+use super::arguments::groups::{MODEL_AND_OUTPUT, TARGET};
 use super::arguments::{QuantizedModel, TargetName};
+use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
 use super::stage::{Faults, Measures, Outcome, Product, Resolved, RunSettings, Stage};
@@ -14,7 +16,7 @@ use crate::shell::Shell;
 use crate::target::{Required, Target};
 use anyhow::anyhow;
 use std::path::PathBuf;
-pub use work::{CompileReport, DirectoryError, Options, compile_directory};
+pub use work::{CompileOptions, CompileReport, compile_directory};
 
 /// Pack a quantized directory into one artifact for a target
 ///
@@ -22,26 +24,31 @@ pub use work::{CompileReport, DirectoryError, Options, compile_directory};
 /// target's RAM and flash, and runs a few prompts whose logits `slmc verify` and the device's self-test compare with.
 /// A model that does not fit is exit code 1, with what would fit.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  slmc compile out/mixed --target cortex-m55 --context 256 -o out/mixed.slm")]
+#[command(after_help = "\
+Examples:
+  slmc compile out/mixed --target cortex-m55 --context 256 -o out/mixed.slm
+  slmc compile out/w4 --target boards/mine.toml --device-only -o out/w4.slm")]
 pub struct Args {
     /// Directory written by `slmc quantize`
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", help_heading = MODEL_AND_OUTPUT, display_order = 0)]
     model: QuantizedModel,
 
-    /// A name of `slmc targets`, or a target file
-    #[arg(long, value_name = "NAME")]
+    /// Device: a name of `slmc targets`, or a target file
+    #[arg(long, value_name = "NAME", help_heading = TARGET)]
     target: TargetName,
 
-    /// Positions to plan memory for [default: the model's maximum]
-    #[arg(long, value_name = "N")]
+    /// Context to plan memory for [default: the model's]
+    #[arg(long, value_name = "N", help_heading = TARGET)]
     context: Option<usize>,
 
-    /// Leave out what only a build machine reads: tokenizer.json, names, labels, provenance
-    #[arg(long)]
+    /// Leave out tokenizer.json, names, labels, provenance
+    ///
+    /// That is, the part of the file that only build machines read.
+    #[arg(long, help_heading = MODEL_AND_OUTPUT)]
     device_only: bool,
 
     /// Artifact to write; an existing artifact is replaced
-    #[arg(short, long, value_name = "FILE.slm")]
+    #[arg(short, long, value_name = "FILE.slm", help_heading = MODEL_AND_OUTPUT)]
     out: PathBuf,
 }
 
@@ -90,12 +97,12 @@ fn check_required(target: &Target, model: &KnownModel, faults: &mut Faults) {
 
 impl Stage for Compile {
     type Args = Args;
-    type Options = Options;
+    type Options = CompileOptions;
     const NAME: &'static str = "compile";
     const MAKES: Product = Product::Artifact;
     const MEASURES: Measures = Measures { own: &["weight_bytes", "file_bytes"], also: &[] };
 
-    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Options> {
+    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<CompileOptions> {
         let mut faults = Faults::default();
         let target = faults.check("target", Target::named(&args.target));
         let model = faults.check("model", known.model(&args.model)).flatten();
@@ -117,7 +124,7 @@ impl Stage for Compile {
             model.spec.context = args.context.unwrap_or(model.spec.context);
             model
         });
-        let options = target.map(|target| Options {
+        let options = target.map(|target| CompileOptions {
             model: args.model.to_path_buf(),
             out: args.out.clone(),
             target,
@@ -127,14 +134,14 @@ impl Stage for Compile {
         Resolved::new(options, makes, faults)
     }
 
-    fn run(options: &Options, shell: &Shell) -> anyhow::Result<Outcome> {
+    fn run(options: &CompileOptions, shell: &Shell) -> anyhow::Result<Outcome> {
         shell.status("Compiling", format_args!("{} for {}", options.model.display(), options.target.name));
         match compile_directory(options, shell) {
             Ok(report) => {
                 shell.status("Wrote", options.out.display());
                 Outcome::passed(&report)
             }
-            Err(DirectoryError::Compile(CompileError::DoesNotFit(answer))) => Outcome::failed(answer.as_ref()),
+            Err(StageError::Compile(CompileError::DoesNotFit(answer))) => Outcome::failed(answer.as_ref()),
             Err(error) => Err(error.into()),
         }
     }

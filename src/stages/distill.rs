@@ -1,18 +1,17 @@
 //! `slmc distill`: a smaller student from a teacher.
 
-use super::arguments::training::{DataArgs, TrainingArgs};
-use super::arguments::{AnyModel, DenseModel, path};
+use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, OutArg, TRAINING, TokenizerArg};
+use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
+use super::arguments::{DenseModel, path};
 use super::known::{Known, KnownModel, same_vocabulary};
 use super::stage::{Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
-use super::training::{Options, Start, check, sparsity_of_layers, train};
-use crate::model::device::device;
+use super::training::{Start, TrainOptions, check, sparsity_of_layers, train};
 use crate::shell::Shell;
 use crate::train::settings::Settings;
 use crate::train::student::{hidden_pairs, take_layers};
 use anyhow::anyhow;
 use burn::tensor::Device;
-use std::path::PathBuf;
 
 /// Train a smaller student from a teacher
 ///
@@ -21,47 +20,60 @@ use std::path::PathBuf;
 /// A killed run goes on from its last checkpoint when the same command is repeated.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  slmc distill --teacher models/tales-6m --layers 0,2,4 --data tales.txt --tokens 1500000 -o out/student"
+    mut_args(with_defaults(&Settings::DISTILL)),
+    after_help = "\
+Examples:
+  slmc distill --teacher models/tales-6m --layers 0,2,4 \\
+      --data tales.txt -o out/student
+  slmc distill --teacher models/tales-6m --student small/config.json \\
+      --data tales.txt --kl 1 --tokens 1500000 -o out/student"
 )]
 pub struct Args {
     /// Dense directory to learn from
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = MODEL_AND_OUTPUT)]
     teacher: DenseModel,
 
     /// Directory or configuration to start from
-    #[arg(long, value_name = "DIR|CONFIG", conflicts_with = "layers", required_unless_present = "layers")]
+    #[arg(
+        long,
+        value_name = "DIR|CONFIG",
+        conflicts_with = "layers",
+        required_unless_present = "layers",
+        help_heading = MODEL_AND_OUTPUT
+    )]
     student: Option<DenseModel>,
 
-    /// Layers of the teacher that the student starts from, counted from 0
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    /// Layers of the teacher to start from: 0,2,4
+    ///
+    /// Counted from 0.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = MODEL_AND_OUTPUT)]
     layers: Vec<usize>,
-
-    /// Teacher layer compared with each student layer [default: spread evenly]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    layer_map: Vec<usize>,
 
     #[command(flatten)]
     data: DataArgs,
 
-    /// Directory with tokenizer.json [default: beside the student or the teacher]
-    #[arg(long, value_name = "DIR")]
-    tokenizer: Option<AnyModel>,
+    #[command(flatten)]
+    tokenizer: TokenizerArg,
+
+    /// Teacher layers compared [default: spread evenly]
+    ///
+    /// The teacher's layer for each layer of the student, between whose hidden states --hidden measures.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = TRAINING)]
+    layer_map: Vec<usize>,
 
     #[command(flatten)]
     training: TrainingArgs,
 
-    /// Where to compute: flex or ndarray
-    #[arg(long, value_name = "NAME", default_value = "flex")]
-    device: String,
+    #[command(flatten)]
+    backend: BackendArg,
 
-    /// Directory to write; an existing one is replaced if slmc made it
-    #[arg(short, long, value_name = "OUT")]
-    out: PathBuf,
+    #[command(flatten)]
+    out: OutArg,
 }
 
-/// What was asked for.
+/// Checked options, and where to compute.
 pub struct Asked {
-    options: Options,
+    options: TrainOptions,
     device: Device,
 }
 
@@ -110,20 +122,20 @@ impl Stage for Distill {
         if let Some(path) = &args.student {
             context = context.min(faults.check("student", known.context(path)).unwrap_or(usize::MAX));
         }
-        let options = Options {
+        let options = TrainOptions {
             start,
             teacher: Some(args.teacher.to_path_buf()),
             layer_map,
-            tokenizer: path(&args.tokenizer),
+            tokenizer: path(&args.tokenizer.tokenizer),
             data: args.data.data(),
             task: args.data.task,
             settings: args.training.settings(Settings::DISTILL, run, context),
-            out: args.out.clone(),
+            out: args.out.out.clone(),
             metrics: path(&args.training.metrics),
         };
         let spec = student.as_ref().map(|student| &student.spec);
         check(&options.settings, &options.data, options.task, spec, true, &mut faults);
-        let device = faults.check("device", device(&args.device));
+        let device = faults.check("backend", args.backend.device());
         Resolved::new(device.map(|device| Asked { options, device }), student, faults)
     }
 

@@ -2,16 +2,19 @@
 
 mod work;
 
-use super::arguments::{AnyModel, ModelOrArtifact, ReadFile, path};
+use super::arguments::groups::{
+    BackendArg, DATA, MODEL_AND_OUTPUT, RunnableArg, TextArgs, TokenizerArg, without_output,
+};
+use super::arguments::{AnyModel, ReadFile, path};
+use super::error::StageError;
 use super::known::{Known, same_vocabulary};
 use super::stage::{Faults, Measures, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
 use crate::eval::opened::Task;
-use crate::model::device::device;
 use crate::shell::Shell;
 use crate::text::windows::check_window;
 use burn::tensor::Device;
-pub use work::{CommandError, EvalReport, Options, TaskChoice, evaluate};
+pub use work::{EvalOptions, EvalReport, TaskChoice, evaluate};
 
 /// Measure a model on text, and how far it is from a reference
 ///
@@ -20,57 +23,66 @@ pub use work::{CommandError, EvalReport, Options, TaskChoice, evaluate};
 /// tokens hidden by --seed. Classifiers: accuracy. Bare encoders: cosine of sentence embeddings.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  slmc eval out/mixed.slm --data valid.txt --reference models/tales-6m --window 256 --max-windows 64 --json"
+    mut_args(without_output),
+    next_display_order = 1,
+    after_help = "\
+Examples:
+  slmc eval out/mixed.slm --data valid.txt --reference models/tales-6m
+  slmc eval out/classifier.slm --task classify --data test.jsonl --field text
+  slmc eval out/mixed.slm --data valid.txt --window 256 --max-windows 64 --json"
 )]
 pub struct Args {
-    /// Artifact, or directory
-    #[arg(value_name = "FILE.slm|DIR")]
-    model: ModelOrArtifact,
-
-    /// Text: plain, or JSONL with --field; encoders take one line as one text
-    #[arg(long, value_name = "TEXT")]
-    data: ReadFile,
+    #[command(flatten)]
+    model: RunnableArg,
 
     /// Dense directory to compare with
-    #[arg(long, value_name = "DIR")]
+    ///
+    /// Usually the checkpoint that the model was made from.
+    #[arg(long, value_name = "DIR", help_heading = MODEL_AND_OUTPUT)]
     reference: Option<AnyModel>,
 
-    /// What to measure [default: what the model is for]
-    #[arg(long, value_name = "TASK", value_enum)]
-    task: Option<TaskChoice>,
+    #[command(flatten)]
+    tokenizer: TokenizerArg,
 
-    /// Tokens of a window, those it opens with included
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    /// Text to measure on: plain text, or JSONL with --field
+    ///
+    /// Encoders take every line as a text of its own.
+    #[arg(long, value_name = "TEXT", help_heading = DATA)]
+    data: ReadFile,
+
+    #[command(flatten)]
+    text: TextArgs,
+
+    /// Tokens per window
+    ///
+    /// The tokens that a text opens with are counted.
+    #[arg(long, value_name = "N", default_value_t = 256, help_heading = DATA)]
     window: usize,
 
     /// Most windows, or texts for encoders [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = DATA)]
     max_windows: Option<usize>,
 
-    /// Key of the text in every line of a JSONL file; for --task generate that of the prompt [default: prompt]
-    #[arg(long, value_name = "KEY")]
-    field: Option<String>,
+    /// What to measure [default: the model's own task]
+    #[arg(long, value_name = "TASK", value_enum, help_heading = MEASURE)]
+    task: Option<TaskChoice>,
 
-    /// Key of the label in every line of a JSONL file, for --task classify; of the wanted answer for --task generate
-    #[arg(long, value_name = "KEY", default_value = "label")]
-    label_field: String,
-
-    /// Most tokens of an answer, for --task generate
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    /// Most tokens per generated answer
+    ///
+    /// For --task generate.
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = MEASURE)]
     answer_tokens: usize,
 
-    /// Directory with tokenizer.json, for an artifact written for a device only
-    #[arg(long, value_name = "DIR")]
-    tokenizer: Option<AnyModel>,
-
-    /// Where directories run: flex or ndarray
-    #[arg(long, value_name = "NAME", default_value = "flex")]
-    device: String,
+    #[command(flatten)]
+    backend: BackendArg,
 }
 
-/// What was asked for.
+/// Heading of the options for the measurement.
+const MEASURE: &str = "Measurement";
+
+/// Checked options, and where to compute.
 pub struct Asked {
-    options: Options,
+    options: EvalOptions,
     device: Device,
 }
 
@@ -78,12 +90,12 @@ pub struct Asked {
 pub struct Eval;
 
 impl Args {
-    /// Notes what the models of a plan do not agree with.
+    /// Notes faults that the models of a plan show.
     fn check(&self, known: &Known, faults: &mut Faults) {
         if let Some(reference) = &self.reference {
-            faults.check("reference", same_vocabulary(known, ("model", &self.model), ("reference", reference)));
+            faults.check("reference", same_vocabulary(known, ("model", &self.model.model), ("reference", reference)));
         }
-        let Some(model) = known.planned(&self.model) else { return };
+        let Some(model) = known.planned(&self.model.model) else { return };
         let spec = &model.spec;
         let Some(task) = faults.check("task", work::task(Task::of(&spec.head), self.task)) else { return };
         let reference = self.reference.as_ref().and_then(|path| known.planned(path));
@@ -91,7 +103,7 @@ impl Args {
         if task == TaskChoice::Lm
             && let Err(source) = check_window(&spec.opening, context, self.window)
         {
-            faults.add("window", CommandError::Window { path: self.data.to_path_buf(), source });
+            faults.add("window", StageError::Window { path: self.data.to_path_buf(), source });
         }
     }
 }
@@ -109,20 +121,20 @@ impl Stage for Eval {
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Asked> {
         let mut faults = Faults::default();
         args.check(known, &mut faults);
-        let options = Options {
-            model: args.model.to_path_buf(),
+        let options = EvalOptions {
+            model: args.model.model.to_path_buf(),
             reference: path(&args.reference),
             data: args.data.to_path_buf(),
             task: args.task,
             window: args.window,
             max_windows: args.max_windows.unwrap_or(usize::MAX),
-            field: args.field.clone(),
-            label_field: args.label_field.clone(),
-            tokenizer: path(&args.tokenizer),
+            field: args.text.field.clone(),
+            label_field: args.text.label_field.clone(),
+            tokenizer: path(&args.tokenizer.tokenizer),
             seed: run.seed,
             answer_tokens: args.answer_tokens,
         };
-        let device = faults.check("device", device(&args.device));
+        let device = faults.check("backend", args.backend.device());
         Resolved::new(device.map(|device| Asked { options, device }), None, faults)
     }
 

@@ -1,5 +1,5 @@
-//! Models as stages know them before their work: on a command line by the headers of what is on disk; in the plan of a recipe
-//! by configurations, and by what earlier stages will have made.
+//! Models as stages know them before their work: on a command line by the headers of the files on disk; in the plan of
+//! a recipe by configurations, and by the products of earlier stages.
 
 use crate::formats::{self, ModelFormatError};
 use crate::model::families;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// A model without its weights.
 #[derive(Clone, Debug)]
 pub struct KnownModel {
-    /// What it computes.
+    /// Its specification.
     pub spec: ModelSpec,
     /// Whether its matrices are integers.
     pub quantized: bool,
@@ -44,7 +44,7 @@ impl Known {
     /// The model at a path, with its weights' headers where it is on disk; `None` where a plan cannot tell yet.
     ///
     /// # Errors
-    /// What is wrong with a directory.
+    /// A directory that cannot be opened.
     pub fn model(&self, path: &Path) -> Result<Option<KnownModel>, ModelFormatError> {
         match self {
             Known::Planned(models) => Ok(models.get(path).cloned()),
@@ -84,7 +84,7 @@ impl Known {
     /// Most positions of the model at a path, from its configuration alone; without bound where a plan cannot tell.
     ///
     /// # Errors
-    /// What is wrong with the configuration.
+    /// A configuration that cannot be used.
     pub fn context(&self, path: &Path) -> Result<usize, StartError> {
         match self {
             Known::Planned(models) => Ok(models.get(path).map_or(usize::MAX, |model| model.spec.context)),
@@ -93,10 +93,10 @@ impl Known {
     }
 }
 
-/// What the configuration of a model on disk says; `None` for a path that is not a configuration.
+/// The model of a configuration on disk; `None` for a path that is not a configuration.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A configuration that cannot be used.
 pub fn configured(path: &Path) -> Result<Option<KnownModel>, ModelFormatError> {
     let contents = formats::contents(path);
     if !contents.configuration {

@@ -1,4 +1,5 @@
-//! What slmc.json says of a directory, and the provenance section of an artifact: tool, inputs by hash, stage, settings.
+//! The record of a directory in slmc.json, and the provenance section of an artifact: tool, inputs by hash, stage,
+//! settings.
 
 use crate::disk::hash::{HashError, file_sha256, hex};
 use crate::formats;

@@ -3,14 +3,14 @@
 mod report;
 mod work;
 
-use super::arguments::training::{RetrainArgs, Switch};
-use super::arguments::{DenseModel, ReadFile};
+use super::arguments::groups::{BackendArg, CalibrationArgs, ModelArg, OutArg, PATTERN, TRAINING, TextArgs};
+use super::arguments::training::{RetrainArgs, Switch, with_defaults};
+use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
 use super::stage::{Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use crate::disk::atomic;
-use crate::model::device::device;
 use crate::model::transform::NmPattern;
 use crate::prune::{Method, check, select};
 use crate::quantize::calibration::CalibrationText;
@@ -19,88 +19,101 @@ use crate::train::settings::Settings;
 use anyhow::anyhow;
 use burn::tensor::Device;
 pub use report::PruneReport;
-use std::path::PathBuf;
-pub use work::{DirectoryError, Options, memory_estimate, prune_directory};
+pub use work::{PruneOptions, memory_estimate, prune_directory};
 
 /// Set weights to zero in a pattern that sparse hardware runs
 ///
 /// Reads a Hugging Face directory and writes one with the same names and types, in which at most N of every M weights
-/// along the input dimension are not zero, and a slmc.json that says which matrices are. `slmc quantize` keeps the zeros,
-/// and `slmc compile` stores 2:4 matrices compressed: 5 bits a weight in w8, 3.25 in w4.
-/// One-shot 2:4 costs far more quality than 4 bits do: --recover trains some of it back; measure with `slmc eval`.
+/// along the input dimension are not zero, and a slmc.json that says which matrices are. `slmc quantize` keeps the
+/// zeros, and `slmc compile` stores 2:4 matrices compressed: 5 bits a weight in w8, 3.25 in w4. One-shot 2:4 costs far
+/// more quality than 4 bits do: --recover trains some of it back; measure with `slmc eval`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  slmc prune models/tales-6m --pattern 2:4 --method wanda --only ffn -o out/sparse\n  slmc prune models/tales-6m --pattern 6:8 --method magnitude --only 'layers.*.ffn.up' --only attention -o out/sparse"
+    mut_args(with_defaults(&Settings::RECOVER)),
+    after_help = "\
+Examples:
+  slmc prune models/tales-6m --pattern 2:4 --method sparsegpt -o out/sparse
+  slmc prune models/tales-6m --pattern 2:4 --method wanda --only all \\
+      --recover --data self --tokens 2000000 -o out/sparse
+  slmc prune models/tales-6m --pattern 6:8 --method magnitude \\
+      --only 'layers.*.ffn.up' --only attention -o out/sparse"
 )]
 pub struct Args {
-    /// Hugging Face directory: config.json, model.safetensors or its shards, tokenizer.json
-    #[arg(value_name = "DIR")]
-    model: DenseModel,
+    #[command(flatten)]
+    model: ModelArg,
 
-    /// How many of how many consecutive weights may be other than zero; M is 4, 8 or 16
-    #[arg(long, value_name = "N:M")]
-    pattern: NmPattern,
+    #[command(flatten)]
+    pattern: PatternArgs,
 
-    /// How weights are scored
+    #[command(flatten)]
+    calibration: CalibrationArgs,
+
+    #[command(flatten)]
+    text: TextArgs,
+
+    /// Train on --data with the zeros held
     ///
-    /// magnitude: by their size. wanda: by their size times the root mean square of their input over the calibration
-    /// text. sparsegpt: by what their loss costs when the weights after them make up for it, layer by layer, and
-    /// --refit.
-    #[arg(long, value_name = "magnitude|wanda|sparsegpt")]
-    method: Method,
-
-    /// Fit the weights that stay to the original's outputs, layer by layer on the inputs of the pruned model
-    ///
-    /// By least squares, every row exactly. sparsegpt does so unless --no-refit is given.
-    #[arg(long, conflicts_with = "no_refit")]
-    refit: bool,
-
-    /// With sparsegpt, leave the weights that stay as its updates left them
-    #[arg(long)]
-    no_refit: bool,
-
-    /// Leave a linear dense where pruning it would miss more than this share of its output's energy over the text
-    ///
-    /// Between 0 and 1; with sparsegpt or --refit, which measure it.
-    #[arg(long, value_name = "SHARE")]
-    most_missed: Option<f64>,
-
-    /// Which linears; repeatable, all that match are pruned
-    ///
-    /// ffn, attention, conv, all (every linear in a layer), or a glob over names such as layers.3.ffn.up. Embedding tables stay dense.
-    #[arg(long, value_name = "ffn|attention|all|PATTERN", default_value = "ffn")]
-    only: Vec<String>,
-
-    /// Text to calibrate with: plain text, or JSONL with --field
-    ///
-    /// Without it, for wanda, sparsegpt and --refit, a decoder samples 16,384 tokens from itself, and an encoder uses the text that ships with
-    /// slmc. magnitude needs none; with one, its report says what went weighed by the inputs too.
-    #[arg(long, value_name = "TEXT")]
-    calibration: Option<ReadFile>,
-
-    /// Key of the text in every line of a JSONL file
-    #[arg(long, value_name = "KEY")]
-    field: Option<String>,
-
-    /// Train what is left, the checkpoint before pruning being the teacher and the zeros held
-    #[arg(long, requires = "data")]
+    /// The checkpoint before pruning is the teacher.
+    #[arg(long, requires = "data", help_heading = TRAINING)]
     recover: bool,
 
     #[command(flatten)]
     retrain: RetrainArgs,
 
-    /// Where calibration and training run: flex or ndarray
-    #[arg(long, value_name = "NAME", default_value = "flex")]
-    device: String,
+    #[command(flatten)]
+    backend: BackendArg,
 
-    /// Directory to write; an existing one is replaced if slmc made it
-    #[arg(short, long, value_name = "OUT")]
-    out: PathBuf,
+    #[command(flatten)]
+    out: OutArg,
 }
 
-/// What was asked for.
+/// Which weights are set to zero.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = PATTERN)]
+struct PatternArgs {
+    /// Keep at most N of every M consecutive weights
+    ///
+    /// M is 4, 8 or 16.
+    #[arg(long, value_name = "N:M")]
+    pattern: NmPattern,
+
+    /// Score: magnitude, wanda or sparsegpt
+    ///
+    /// magnitude: the size of a weight; with --calibration the report weighs the loss by the inputs too. wanda: the
+    /// size times the root mean square of the weight's input over the calibration text. sparsegpt: the loss that
+    /// removing a weight costs once the weights after it compensate, layer by layer, with --refit.
+    #[arg(long, value_name = "METHOD")]
+    method: Method,
+
+    /// ffn, attention, conv, all or a glob
+    ///
+    /// The linears to prune. Repeatable, everything that matches is pruned. all: every linear in a layer. A glob is
+    /// over names such as layers.3.ffn.up. Embedding tables stay dense.
+    #[arg(long, value_name = "PATTERN", default_value = "ffn")]
+    only: Vec<String>,
+
+    /// Refit the remaining weights by least squares
+    ///
+    /// To the outputs of the original, every row exactly, layer by layer on the inputs of the pruned model. sparsegpt
+    /// does so unless --no-refit is given.
+    #[arg(long, conflicts_with = "no_refit")]
+    refit: bool,
+
+    /// Leave the weights as sparsegpt updated them
+    #[arg(long)]
+    no_refit: bool,
+
+    /// Most of its output's energy a linear may lose
+    ///
+    /// A share between 0 and 1, over the calibration text; a linear that would lose more stays dense. With sparsegpt or
+    /// --refit, which measure it.
+    #[arg(long, value_name = "SHARE")]
+    most_missed: Option<f64>,
+}
+
+/// Checked options, and where to compute.
 pub struct Asked {
-    options: Options,
+    options: PruneOptions,
     device: Device,
 }
 
@@ -109,27 +122,29 @@ pub struct Prune;
 
 impl Args {
     fn refits(&self) -> bool {
-        self.refit || (self.method == Method::SparseGpt && !self.no_refit)
+        self.pattern.refit || (self.pattern.method == Method::SparseGpt && !self.pattern.no_refit)
     }
 
-    /// What to calibrate with; a method that does not look at inputs needs nothing.
+    /// Calibration text; `None` for a method that does not look at inputs.
     fn source(&self, seed: u64) -> Option<CalibrationText> {
-        match &self.calibration {
-            Some(path) => Some(CalibrationText::File { path: path.to_path_buf(), field: self.field.clone() }),
-            None => (self.method != Method::Magnitude || self.refits()).then_some(CalibrationText::Default { seed }),
+        match &self.calibration.calibration {
+            Some(path) => Some(CalibrationText::File { path: path.to_path_buf(), field: self.text.field.clone() }),
+            None => {
+                (self.pattern.method != Method::Magnitude || self.refits()).then_some(CalibrationText::Default { seed })
+            }
         }
     }
 
     fn check_most_missed(&self, faults: &mut Faults) {
-        let Some(share) = self.most_missed else { return };
+        let Some(share) = self.pattern.most_missed else { return };
         if !(0.0..=1.0).contains(&share) {
-            let error = anyhow!("--most-missed {share} is no share; pass a number between 0 and 1");
+            let error = anyhow!("--most-missed {share} is not a share; pass a number between 0 and 1");
             faults.add("most-missed", error);
         }
-        if !(self.refit || self.method == Method::SparseGpt) {
+        if !(self.pattern.refit || self.pattern.method == Method::SparseGpt) {
             let error = anyhow!(
                 "--most-missed needs the outputs, which {} alone does not look at; add --refit",
-                self.method.name()
+                self.pattern.method.name()
             );
             faults.add("most-missed", error);
         }
@@ -138,13 +153,13 @@ impl Args {
     /// The model that pruning makes, where the selection can be pruned.
     fn pruned(&self, model: &KnownModel, faults: &mut Faults) -> Option<KnownModel> {
         if model.quantized {
-            faults.add("model", DirectoryError::Quantized { path: self.model.to_path_buf() });
+            faults.add("model", StageError::PruneQuantized { path: self.model.model.to_path_buf() });
         }
-        let selected = faults.check("only", select(&model.spec, &self.only))?;
-        faults.check("pattern", check(&model.spec, &selected, self.pattern))?;
-        // With --most-missed only the work says which stay dense.
-        let sparsity = model.sparsity.clone().filter(|_| self.most_missed.is_none()).map(|mut sparsity| {
-            sparsity.extend(selected.iter().map(|id| (*id, self.pattern)));
+        let selected = faults.check("only", select(&model.spec, &self.pattern.only))?;
+        faults.check("pattern", check(&model.spec, &selected, self.pattern.pattern))?;
+        // With --most-missed the set of dense matrices is known only after the work.
+        let sparsity = model.sparsity.clone().filter(|_| self.pattern.most_missed.is_none()).map(|mut sparsity| {
+            sparsity.extend(selected.iter().map(|id| (*id, self.pattern.pattern)));
             sparsity
         });
         Some(KnownModel::dense(model.spec.clone(), sparsity))
@@ -160,33 +175,33 @@ impl Stage for Prune {
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Asked> {
         let mut faults = Faults::default();
-        let model = faults.check("model", known.model(&args.model)).flatten();
+        let model = faults.check("model", known.model(&args.model.model)).flatten();
         let context = model.as_ref().map_or(usize::MAX, |model| model.spec.context);
-        let retrain = args.retrain.retrain(args.field.clone(), Settings::RECOVER, run, context);
+        let retrain = args.retrain.retrain(&args.text, Settings::RECOVER, run, context);
         let asked = Switch {
             on: args.recover,
             option: "--recover",
-            field: args.field.as_deref(),
-            calibrated: args.calibration.is_some(),
+            field: args.text.field.as_deref(),
+            calibrated: args.calibration.calibration.is_some(),
             spec: model.as_ref().map(|model| &model.spec),
         };
         args.retrain.check(&asked, &retrain.settings, &mut faults);
-        let device = faults.check("device", device(&args.device));
+        let device = faults.check("backend", args.backend.device());
         if let Some(model) = &model {
             faults.check("", check_memory(run, memory_estimate(&model.spec), "pruning"));
         }
         args.check_most_missed(&mut faults);
         let makes = model.as_ref().and_then(|model| args.pruned(model, &mut faults));
-        faults.check("out", atomic::check_directory(&args.out));
+        faults.check("out", atomic::check_directory(&args.out.out));
         let asked = device.map(|device| {
-            let options = Options {
-                model: args.model.to_path_buf(),
-                out: args.out.clone(),
-                pattern: args.pattern,
-                method: args.method,
+            let options = PruneOptions {
+                model: args.model.model.to_path_buf(),
+                out: args.out.out.clone(),
+                pattern: args.pattern.pattern,
+                method: args.pattern.method,
                 refit: args.refits(),
-                most_missed: args.most_missed,
-                only: args.only.clone(),
+                most_missed: args.pattern.most_missed,
+                only: args.pattern.only.clone(),
                 source: args.source(run.seed),
                 recover: args.recover.then_some(retrain),
             };

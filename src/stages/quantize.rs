@@ -8,6 +8,7 @@ mod sweep;
 mod work;
 
 use super::arguments::training::Switch;
+use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
 use super::stage::{Faults, Measures, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
@@ -15,7 +16,6 @@ use super::summary::Figures;
 use crate::allocate::error::AllocationError;
 use crate::allocate::plan::Plan;
 use crate::disk::atomic;
-use crate::model::device::device;
 use crate::model::scheme::{Assignment, Preset};
 use crate::model::size::stored_tensors;
 use crate::model::spec::{ModelKind, ModelSpec};
@@ -30,15 +30,15 @@ use crate::train::settings::Settings;
 use arguments::Args;
 use burn::tensor::Device;
 pub use memory::memory_estimate;
-pub use options::{Options, QuantizeError};
+pub use options::QuantizeOptions;
 pub use report::QuantizeReport;
 use std::path::PathBuf;
 pub use sweep::sweep_directory;
 pub use work::quantize_directory;
 
-/// What was asked for.
+/// Checked options, and where to compute.
 pub struct Asked {
-    options: Options,
+    options: QuantizeOptions,
     /// Where the frontier is drawn, if that is asked for instead of a model.
     chart: Option<PathBuf>,
     device: Device,
@@ -50,12 +50,12 @@ pub struct Quantize;
 impl Args {
     /// The mix; any will do for a sweep, which measures all.
     fn resolved_mix(&self, faults: &mut Faults) -> Option<Mix> {
-        if self.sweep {
+        if self.schemes.sweep {
             return Some(Mix::Preset(Preset::W8));
         }
-        let option = if self.budget.is_some() {
+        let option = if self.schemes.budget.is_some() {
             "budget"
-        } else if self.bits_per_weight.is_some() {
+        } else if self.schemes.bits_per_weight.is_some() {
             "bits-per-weight"
         } else {
             "scheme"
@@ -66,7 +66,7 @@ impl Args {
     /// The schemes of a preset, and whether the model can be stored so; `None` where only the work decides.
     fn schemes(&self, model: &KnownModel, preset: Preset, target: &Target, faults: &mut Faults) -> Option<Assignment> {
         let spec = &model.spec;
-        let schemes = faults.check("keep", assign(spec, preset, &self.keep))?;
+        let schemes = faults.check("keep", assign(spec, preset, &self.schemes.keep))?;
         if let Some(sparsity) = &model.sparsity {
             faults.check("keep", stored_tensors(spec, &schemes, sparsity, target.layout, spec.context, true));
         }
@@ -77,17 +77,17 @@ impl Args {
     fn quantized(&self, model: &KnownModel, mix: Mix, target: &Target, faults: &mut Faults) -> KnownModel {
         let spec = &model.spec;
         if model.quantized {
-            faults.add("model", QuantizeError::AlreadyQuantized { path: self.model.to_path_buf() });
+            faults.add("model", StageError::AlreadyQuantized { path: self.model.model.to_path_buf() });
         }
         let schemes = match mix {
             Mix::Preset(preset) => self.schemes(model, preset, target, faults),
             Mix::Auto(_) => {
-                let option = if self.budget.is_some() { "budget" } else { "bits-per-weight" };
+                let option = if self.schemes.budget.is_some() { "budget" } else { "bits-per-weight" };
                 faults.check(option, self.check_budget(model, mix, target));
                 None
             }
         };
-        faults.check("activations", widths(spec, &self.activations));
+        faults.check("activations", widths(spec, &self.schemes.activations));
         // Artifacts hold this pattern compressed and no other.
         let sparsity = model.sparsity.clone().map(|mut sparsity| {
             sparsity.retain(|_, pattern| pattern.is_two_of_four());
@@ -99,14 +99,14 @@ impl Args {
     fn check_budget(&self, model: &KnownModel, mix: Mix, target: &Target) -> anyhow::Result<()> {
         let Mix::Auto(budget) = mix else { return Ok(()) };
         let plan = |sparsity: &Sparsity| -> Result<Plan, AllocationError> {
-            Plan::new(&model.spec, &self.keep, budget, sparsity, (&target.name, target.layout))
+            Plan::new(&model.spec, &self.schemes.keep, budget, sparsity, (&target.name, target.layout))
         };
         if let Some(sparsity) = &model.sparsity {
             plan(sparsity)?;
         } else if plan(&Sparsity::new()).is_err() {
-            // What an earlier stage prunes is not known yet, and can only make it smaller.
-            let pinned = assign(&model.spec, Preset::W8, &self.keep)?;
-            // What is in two parts is not stored as 2:4.
+            // Sparsity of an earlier stage is not known yet, and can only make the model smaller.
+            let pinned = assign(&model.spec, Preset::W8, &self.schemes.keep)?;
+            // A matrix in two parts is not stored as 2:4.
             let whole = pinned.iter().filter(|(_, scheme)| scheme.storage(None).is_some());
             plan(&whole.map(|(id, _)| (*id, NmPattern::TWO_OF_FOUR)).collect())?;
         }
@@ -114,7 +114,7 @@ impl Args {
     }
 
     fn memory(&self, spec: &ModelSpec) -> u64 {
-        memory_estimate(spec, self.method, self.calibration_tokens.get(), self.tune, self.qat)
+        memory_estimate(spec, self.rounding.method, self.calibration_tokens.get(), self.tune, self.qat)
     }
 }
 
@@ -129,16 +129,16 @@ impl Stage for Quantize {
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Asked> {
         let mut faults = Faults::default();
         let mix = args.resolved_mix(&mut faults);
-        let target = faults.check("target", Target::named(&args.target));
-        let model = faults.check("model", known.model(&args.model)).flatten();
+        let target = faults.check("target", Target::named(&args.target.target));
+        let model = faults.check("model", known.model(&args.model.model)).flatten();
         let spec = model.as_ref().map(|model| &model.spec);
         let context = spec.map_or(usize::MAX, |spec| spec.context);
-        let retrain = args.retrain.retrain(args.field.clone(), Settings::QAT, run, context);
+        let retrain = args.retrain.retrain(&args.text, Settings::QAT, run, context);
         let asked = Switch {
             on: args.qat,
             option: "--qat",
-            field: args.field.as_deref(),
-            calibrated: args.calibration.is_some(),
+            field: args.text.field.as_deref(),
+            calibrated: args.calibration.calibration.is_some(),
             spec,
         };
         args.retrain.check(&asked, &retrain.settings, &mut faults);
@@ -149,26 +149,26 @@ impl Stage for Quantize {
         if matches!(source, CalibrationText::Mixed { .. }) && spec.is_some_and(|spec| spec.kind == ModelKind::Encoder) {
             faults.add("mix-self", CalibrationError::Encoder);
         }
-        let device = faults.check("device", device(&args.device));
+        let device = faults.check("backend", args.backend.device());
         let makes = match (&model, mix, &target) {
             (Some(model), Some(mix), Some(target)) => Some(args.quantized(model, mix, target, &mut faults)),
             _ => None,
         };
-        let chart = args.sweep.then(|| args.chart.to_path_buf());
+        let chart = args.schemes.sweep.then(|| args.schemes.chart.to_path_buf());
         match (&chart, &args.out) {
             (Some(chart), _) => drop(faults.check("chart", atomic::check_file(chart, CHART_MAGIC))),
             (None, Some(out)) => drop(faults.check("out", atomic::check_directory(out))),
             (None, None) => {}
         }
         let asked = mix.zip(target).zip(device).map(|((mix, target), device)| {
-            let options = Options {
-                model: args.model.to_path_buf(),
+            let options = QuantizeOptions {
+                model: args.model.model.to_path_buf(),
                 out: args.out.clone().unwrap_or_default(),
                 mix,
-                keeps: args.keep.clone(),
-                activations: args.activations.clone(),
-                equalize: args.equalize,
-                method: args.method,
+                keeps: args.schemes.keep.clone(),
+                activations: args.schemes.activations.clone(),
+                equalize: args.rounding.equalize,
+                method: args.rounding.method,
                 source,
                 seed: run.seed,
                 calibration_tokens: args.calibration_tokens.get(),

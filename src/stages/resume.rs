@@ -1,5 +1,6 @@
-//! What a stage that was killed goes on from, beside its output: to which run it belongs, where its parts are, and when it
-//! goes. The files themselves are written by those who know them ([`crate::train::checkpoint`], [`crate::quantize::resume`]).
+//! Resume state of a stage that was killed, beside its output: to which run it belongs, where its parts are, and when
+//! it is removed. The files themselves are written by those who know them ([`crate::train::checkpoint`],
+//! [`crate::quantize::resume`]).
 
 use crate::disk::atomic::AtomicError;
 use crate::quantize::resume::GptqResume;
@@ -15,7 +16,7 @@ pub struct Resume {
 }
 
 impl Resume {
-    /// Of the run that `identity` decides and that writes `out`.
+    /// The state of the run that `identity` decides and that writes `out`.
     pub fn of(out: &Path, identity: &Value) -> Self {
         Resume { out: out.to_owned(), fingerprint: checkpoint::fingerprint(identity) }
     }

@@ -1,12 +1,13 @@
-//! A kind of stage: a subcommand that takes models and makes one, or measures it. [`Stage`] is what one file of this folder
-//! says of a kind; [`AnyStage`] is the same without types, as the table of kinds, the command line and recipes see it.
+//! A kind of stage: a subcommand that takes models and makes one, or measures it. [`Stage`] is the description of a
+//! kind in one file of this folder; [`AnyStage`] is the same without types, as the table of kinds, the command line and
+//! recipes see it.
 //!
 //! ```text
 //! clap ─> Args ── resolve(args, run, known) ─> Options ── run(options) ─> Outcome
 //! ```
 //!
-//! `resolve` makes every check that needs no work, for the command line, for the plan of a recipe and for its run, and gives
-//! every fault at once. `run` takes options only.
+//! `resolve` makes every check that needs no work, for the command line, for the plan of a recipe and for its run, and
+//! gives every fault at once. `run` takes options only.
 
 use super::known::{Known, KnownModel};
 use super::summary::Figures;
@@ -15,7 +16,7 @@ use crate::shell::Shell;
 use clap::ArgMatches;
 use std::fmt;
 
-/// What a stage leaves behind for others.
+/// Product of a stage, for others to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Product {
     /// A directory with dense weights.
@@ -65,7 +66,7 @@ impl Measures {
     pub const NONE: Measures = Measures { own: &[], also: &[] };
 }
 
-/// What is said once for all stages of a command: the global options that reach them.
+/// Options given once for all stages of a command: the global ones that reach them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RunSettings {
     /// Where random choices start.
@@ -74,21 +75,21 @@ pub struct RunSettings {
     pub max_ram: Option<u64>,
 }
 
-/// One thing that is wrong with the options of a stage.
+/// One fault in the options of a stage.
 #[derive(Debug)]
 pub struct Fault {
-    /// Long name of the option, or of the positional argument its identifier; empty where it is none of one option.
+    /// Long name of the option, or of the positional argument its identifier; empty where the fault concerns several.
     pub option: &'static str,
-    /// What is wrong.
+    /// The reason.
     pub error: anyhow::Error,
 }
 
-/// All that is wrong with the options of a stage.
+/// All faults in the options of a stage.
 #[derive(Debug, Default)]
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
-    /// Notes what is wrong with an option.
+    /// Notes a fault of an option.
     pub fn add(&mut self, option: &'static str, error: impl Into<anyhow::Error>) {
         self.0.push(Fault { option, error: error.into() });
     }
@@ -114,20 +115,20 @@ impl IntoIterator for Faults {
     }
 }
 
-/// What became of the options of a stage.
+/// Options of a stage after their check.
 #[derive(Debug)]
 pub struct Resolved<O> {
     /// For the work; absent where they cannot be made.
     options: Option<O>,
-    /// The model that is made, as far as it is known before the work: also where something is wrong, so that the stages after
-    /// this one are checked as well.
+    /// The model that is made, as far as it is known before the work: also where there are faults, so that the stages
+    /// after this one are checked as well.
     pub makes: Option<KnownModel>,
-    /// What is wrong.
+    /// Faults found.
     faults: Faults,
 }
 
 impl<O> Resolved<O> {
-    /// Options, the model that is made, and what is wrong.
+    /// Options, the model that is made, and the faults.
     pub fn new(options: Option<O>, makes: Option<KnownModel>, faults: Faults) -> Self {
         Resolved { options, makes, faults }
     }
@@ -135,7 +136,7 @@ impl<O> Resolved<O> {
     /// The options.
     ///
     /// # Errors
-    /// Everything that is wrong.
+    /// All faults.
     pub fn checked(self) -> Result<O, Faults> {
         match self.options {
             Some(options) if self.faults.0.is_empty() => Ok(options),
@@ -181,18 +182,18 @@ impl Outcome {
 pub trait Stage: Sync + 'static {
     /// The subcommand's options; its doc comments are the help.
     type Args: clap::Args;
-    /// What the work takes.
+    /// Checked options for the work.
     type Options: 'static;
     /// The subcommand, and the `kind` in a recipe.
     const NAME: &'static str;
-    /// What it makes.
+    /// Its product.
     const MAKES: Product;
-    /// The options that a recipe's `input` stands for, where the subcommand has no positional argument: the first that is
-    /// not given itself.
+    /// The options that a recipe's `input` stands for, where the subcommand has no positional argument: the first that
+    /// is not given itself.
     const INPUTS: &'static [&'static str] = &[];
-    /// What it leaves when it is killed.
+    /// State that it leaves when it is killed.
     const RESUMES: Resumes = Resumes::Never;
-    /// What gates may limit.
+    /// Numbers that gates may limit.
     const MEASURES: Measures = Measures::NONE;
 
     /// Checks everything that can be checked without work.
@@ -201,10 +202,10 @@ pub trait Stage: Sync + 'static {
     /// The work.
     ///
     /// # Errors
-    /// What stood in its way.
+    /// The reason why it failed.
     fn run(options: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome>;
 
-    /// What it did, in a few words, by its report.
+    /// Its result in a few words, by its report.
     fn summary(report: &Figures<'_>) -> Option<String>;
 }
 
@@ -222,7 +223,7 @@ pub trait AnyStage: Sync {
     fn measures(&self) -> Measures;
     /// A command with the stage's options and help.
     fn augment(&self, command: clap::Command) -> clap::Command;
-    /// [`Stage::resolve`], of what clap parsed.
+    /// [`Stage::resolve`], on clap's matches.
     fn resolve(&self, matches: &ArgMatches, run: &RunSettings, known: &Known) -> Resolved<Box<dyn Ready>>;
     /// [`Stage::summary`].
     fn summary(&self, report: &Figures<'_>) -> Option<String>;
@@ -233,7 +234,7 @@ pub trait Ready {
     /// [`Stage::run`].
     ///
     /// # Errors
-    /// What stood in its way.
+    /// The reason why it failed.
     fn run(&self, shell: &Shell) -> anyhow::Result<Outcome>;
 }
 

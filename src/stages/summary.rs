@@ -1,5 +1,5 @@
-//! A stage's report as a reader of its JSON sees it: numbers and words by their keys, so that a stage taken from the cache
-//! shows what it showed when it ran.
+//! A stage's report as a reader of its JSON sees it: numbers and words by their keys, so that a stage taken from the
+//! cache shows the same as when it ran.
 
 use crate::report::grouped;
 use serde_json::Value;
@@ -24,7 +24,7 @@ impl Figures<'_> {
         self.0.get(key)?.as_u64().map(grouped)
     }
 
-    /// What was trained after a change, if anything was: `, recovered on 4,000 tokens`.
+    /// Training after a change, if there was any: `, recovered on 4,000 tokens`.
     pub fn retrained(&self, verb: &str) -> String {
         let tokens = self.0.pointer("/training/tokens").and_then(Value::as_u64);
         tokens.map_or_else(String::new, |tokens| format!(", {verb} on {} tokens", grouped(tokens)))

@@ -1,17 +1,16 @@
 //! `slmc train`: a model from a checkpoint, or from a configuration alone.
 
-use super::arguments::training::{DataArgs, TrainingArgs};
-use super::arguments::{AnyModel, DenseModel, path};
+use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, OutArg, TokenizerArg};
+use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
+use super::arguments::{DenseModel, path};
 use super::known::{Known, KnownModel};
 use super::stage::{Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
-use super::training::{Options, Start, check, train};
-use crate::model::device::device;
+use super::training::{Start, TrainOptions, check, train};
 use crate::model::spec::Head;
 use crate::shell::Shell;
 use crate::train::settings::Settings;
 use burn::tensor::Device;
-use std::path::PathBuf;
 
 /// Train a model from a checkpoint, or from a configuration alone
 ///
@@ -20,35 +19,37 @@ use std::path::PathBuf;
 /// labels of its data. A killed run goes on from its last checkpoint when the same command is repeated.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  slmc train config.json --tokenizer tok --data tales.txt --tokens 5000000 -o out/tales"
+    mut_args(with_defaults(&Settings::TRAIN)),
+    after_help = "\
+Examples:
+  slmc train config.json --tokenizer tok --data tales.txt -o out/tales
+  slmc train models/tales-6m --data more.txt --tokens 5000000 -o out/tuned
+  slmc train models/minilm --task classify --data labelled.jsonl -o out/c"
 )]
 pub struct Args {
     /// Hugging Face directory, or a configuration
-    #[arg(value_name = "DIR|CONFIG")]
+    #[arg(value_name = "DIR|CONFIG", help_heading = MODEL_AND_OUTPUT, display_order = 0)]
     model: DenseModel,
 
     #[command(flatten)]
     data: DataArgs,
 
-    /// Directory with tokenizer.json [default: beside the model]
-    #[arg(long, value_name = "DIR")]
-    tokenizer: Option<AnyModel>,
+    #[command(flatten)]
+    tokenizer: TokenizerArg,
 
     #[command(flatten)]
     training: TrainingArgs,
 
-    /// Where to compute: flex or ndarray
-    #[arg(long, value_name = "NAME", default_value = "flex")]
-    device: String,
+    #[command(flatten)]
+    backend: BackendArg,
 
-    /// Directory to write; an existing one is replaced if slmc made it
-    #[arg(short, long, value_name = "OUT")]
-    out: PathBuf,
+    #[command(flatten)]
+    out: OutArg,
 }
 
-/// What was asked for.
+/// Checked options, and where to compute.
 pub struct Asked {
-    options: Options,
+    options: TrainOptions,
     device: Device,
 }
 
@@ -66,21 +67,21 @@ impl Stage for Train {
         let mut faults = Faults::default();
         let context = faults.check("model", known.context(&args.model)).unwrap_or(usize::MAX);
         let planned = known.planned(&args.model);
-        let options = Options {
+        let options = TrainOptions {
             start: Start::Path(args.model.to_path_buf()),
             teacher: None,
             layer_map: None,
-            tokenizer: path(&args.tokenizer),
+            tokenizer: path(&args.tokenizer.tokenizer),
             data: args.data.data(),
             task: args.data.task,
             settings: args.training.settings(Settings::TRAIN, run, context),
-            out: args.out.clone(),
+            out: args.out.out.clone(),
             metrics: path(&args.training.metrics),
         };
         let spec = planned.map(|model| &model.spec);
         check(&options.settings, &options.data, options.task, spec, false, &mut faults);
-        let device = faults.check("device", device(&args.device));
-        // A bare encoder is given a classifier for labels that only the data says.
+        let device = faults.check("backend", args.backend.device());
+        // A bare encoder is given a classifier for labels that only the data has.
         let same = |model: &&KnownModel| options.task.is_none() || !matches!(model.spec.head, Head::Hidden);
         let makes = planned.filter(same).cloned();
         Resolved::new(device.map(|device| Asked { options, device }), makes, faults)

@@ -1,6 +1,7 @@
-//! The work of `slmc train` and `slmc distill`: a start, optionally a teacher, data; a clean Hugging Face directory out.
+//! The work of `slmc train` and `slmc distill`: a start, optionally a teacher, data; a clean Hugging Face directory
+//! out.
 
-use crate::disk::atomic::{self, AtomicError};
+use crate::disk::atomic;
 use crate::disk::hash::{HashError, hex};
 use crate::formats::{self, Description, ModelFormatError, ModelSink, hugging_face};
 use crate::model::companions::{Companion, Companions, TOKENIZER_FILE};
@@ -9,13 +10,14 @@ use crate::model::id::LinearId;
 use crate::model::spec::ModelSpec;
 use crate::model::special_tokens;
 use crate::model::transform::{HeldMasks, Identity, NmPattern, Sparsity, Transform};
-use crate::model::weights::{Model, ModelError};
+use crate::model::weights::Model;
 use crate::progress::Progress;
+use crate::stages::StageError;
 use crate::stages::arguments::training::check_settings;
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
 use crate::stages::stage::Faults;
-use crate::text::tokenizer::{Tokenizer, TokenizerError};
+use crate::text::tokenizer::Tokenizer;
 use crate::text::windows::check_window;
 use crate::train::data::Samples;
 use crate::train::report::{TrainReport, write_log};
@@ -23,7 +25,7 @@ use crate::train::retrain::values_of;
 use crate::train::samples::{Data, SamplesError, TrainTask, check_task, own_task, read};
 use crate::train::settings::Settings;
 use crate::train::start::{self, StartError};
-use crate::train::student::{LayerError, hidden_pairs};
+use crate::train::student::hidden_pairs;
 use crate::train::trainer::{Run, Teacher, TrainError};
 use burn::tensor::Device;
 use serde_json::{Value, json};
@@ -38,22 +40,22 @@ pub enum Start {
     Layers(Vec<usize>),
 }
 
-/// What to do.
+/// Options of `slmc train` and `slmc distill`, checked.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct TrainOptions {
     /// The student.
     pub start: Start,
-    /// Whom it learns from.
+    /// Teacher directory.
     pub teacher: Option<PathBuf>,
     /// Teacher layer for each student layer; spread evenly if absent.
     pub layer_map: Option<Vec<usize>>,
     /// Directory with tokenizer.json; the start's, or the teacher's, if absent.
     pub tokenizer: Option<PathBuf>,
-    /// What to train on.
+    /// Training data.
     pub data: Data,
-    /// What the model is for, if absent.
+    /// Objective; the model's own if absent.
     pub task: Option<TrainTask>,
-    /// The run.
+    /// Settings of the run.
     pub settings: Settings,
     /// Directory to write.
     pub out: PathBuf,
@@ -87,64 +89,11 @@ pub fn check(
     }
 }
 
-/// Why nothing was trained.
-#[derive(Debug, thiserror::Error)]
-pub enum CommandError {
-    /// Of the start.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// Of a model's files.
-    #[error(transparent)]
-    Format(#[from] ModelFormatError),
-    /// Of a model.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// Of the layers.
-    #[error(transparent)]
-    Layers(#[from] LayerError),
-    /// Of the tokenizer.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// Of the data.
-    #[error(transparent)]
-    Samples(#[from] SamplesError),
-    /// Of the run.
-    #[error(transparent)]
-    Train(#[from] TrainError),
-    /// Of the inputs' hashes.
-    #[error(transparent)]
-    Hash(#[from] HashError),
-    /// Of the output.
-    #[error(transparent)]
-    Output(#[from] AtomicError),
-    /// Layers are the teacher's.
-    #[error("--layers takes layers of the teacher, and there is none; pass --teacher DIR")]
-    LayersWithoutTeacher,
-    /// Tokens mean different things.
-    #[error("student and teacher have different {what}: {student} and {teacher}; they must share one")]
-    Different {
-        /// What differs.
-        what: &'static str,
-        /// Of the student.
-        student: String,
-        /// Of the teacher.
-        teacher: String,
-    },
-    /// A file could not be written.
-    #[error("{}: cannot be written", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-}
-
 /// Trains and writes.
 ///
 /// # Errors
-/// Every variant of [`CommandError`].
-pub fn train(options: &Options, device: &Device, progress: &dyn Progress) -> Result<TrainReport, CommandError> {
+/// [`StageError`].
+pub fn train(options: &TrainOptions, device: &Device, progress: &dyn Progress) -> Result<TrainReport, StageError> {
     atomic::check_directory(&options.out)?;
     options.settings.check().map_err(TrainError::from)?;
     let work = Work::open(options, progress)?;
@@ -162,9 +111,9 @@ pub fn train(options: &Options, device: &Device, progress: &dyn Progress) -> Res
     Ok(report)
 }
 
-/// What is trained, from what, and on what.
+/// Student, teacher and data.
 struct Work<'o> {
-    options: &'o Options,
+    options: &'o TrainOptions,
     student: Model,
     teacher: Option<Model>,
     /// Patterns that the student comes with.
@@ -175,7 +124,7 @@ struct Work<'o> {
 
 impl<'o> Work<'o> {
     /// Opens the models, compares them, and reads the data.
-    fn open(options: &'o Options, progress: &dyn Progress) -> Result<Self, CommandError> {
+    fn open(options: &'o TrainOptions, progress: &dyn Progress) -> Result<Self, StageError> {
         let seed = options.settings.seed;
         let teacher = match &options.teacher {
             Some(path) => Some(formats::open_model(path)?),
@@ -184,7 +133,7 @@ impl<'o> Work<'o> {
         let mut student = match (&options.start, &teacher) {
             (Start::Path(path), _) => start::open(path, seed)?,
             (Start::Layers(layers), Some(teacher)) => start::layers_of(teacher, layers)?,
-            (Start::Layers(_), None) => return Err(CommandError::LayersWithoutTeacher),
+            (Start::Layers(_), None) => return Err(StageError::LayersWithoutTeacher),
         };
         if options.task == Some(TrainTask::Classify) && start::lacks_classifier(&student) {
             student = start::with_classifier(&student, &options.data, seed)?;
@@ -202,7 +151,7 @@ impl<'o> Work<'o> {
         Ok(Work { options, student, teacher, sparsity, task, samples })
     }
 
-    /// What decides the trained values.
+    /// Everything that decides the trained values.
     fn identity(&self, inputs: &Inputs, device: &Device) -> Result<Value, HashError> {
         let Work { options, student, .. } = self;
         let tokenizer = student.companions.find(TOKENIZER_FILE).map(Companion::sha256).transpose()?;
@@ -228,7 +177,7 @@ impl<'o> Work<'o> {
         resume: &Resume,
         device: &Device,
         progress: &dyn Progress,
-    ) -> Result<(Model, Vec<String>, TrainReport), CommandError> {
+    ) -> Result<(Model, Vec<String>, TrainReport), StageError> {
         let Work { options, student, sparsity, .. } = self;
         let weights = match &self.teacher {
             Some(teacher) => Some(DenseWeights::new(teacher, device)?),
@@ -275,7 +224,7 @@ fn start_name(start: &Start) -> String {
 }
 
 /// The patterns of the matrices that come pruned: of the start's directory, or of the teacher's layers that are taken.
-fn kept_sparsity(options: &Options, teacher: Option<&Model>) -> Result<Sparsity, CommandError> {
+fn kept_sparsity(options: &TrainOptions, teacher: Option<&Model>) -> Result<Sparsity, StageError> {
     match (&options.start, teacher) {
         (Start::Path(path), _) if formats::contents(path).weights => {
             Ok(formats::open(path)?.recorded_sparsity().map_err(StartError::from)?)
@@ -300,8 +249,12 @@ pub fn sparsity_of_layers(of_teacher: Sparsity, layers: &[usize]) -> Sparsity {
     of_teacher.into_iter().filter_map(taken).collect()
 }
 
-/// The tokenizer and what else travels with the student: as asked for, else its own, else the teacher's.
-fn companions(options: &Options, student: &Model, teacher: Option<&Model>) -> Result<Companions, ModelFormatError> {
+/// The tokenizer and the other files that travel with the student: as asked for, else its own, else the teacher's.
+fn companions(
+    options: &TrainOptions,
+    student: &Model,
+    teacher: Option<&Model>,
+) -> Result<Companions, ModelFormatError> {
     if let Some(path) = &options.tokenizer {
         return formats::companions(path);
     }
@@ -310,7 +263,7 @@ fn companions(options: &Options, student: &Model, teacher: Option<&Model>) -> Re
 }
 
 /// Everything read.
-fn inputs(options: &Options) -> Result<Inputs, HashError> {
+fn inputs(options: &TrainOptions) -> Result<Inputs, HashError> {
     let mut inputs = Inputs::default();
     if let Start::Path(path) = &options.start {
         inputs = inputs.model("student", path)?;
@@ -321,11 +274,9 @@ fn inputs(options: &Options) -> Result<Inputs, HashError> {
     inputs.files("data", &options.data.files)
 }
 
-fn compare(student: &Model, teacher: &Model) -> Result<(), CommandError> {
-    let different = |what, student: &dyn std::fmt::Display, teacher: &dyn std::fmt::Display| CommandError::Different {
-        what,
-        student: student.to_string(),
-        teacher: teacher.to_string(),
+fn compare(student: &Model, teacher: &Model) -> Result<(), StageError> {
+    let different = |what, student: &dyn std::fmt::Display, teacher: &dyn std::fmt::Display| {
+        StageError::StudentDiffers { what, student: student.to_string(), teacher: teacher.to_string() }
     };
     if student.spec.vocabulary != teacher.spec.vocabulary {
         return Err(different("vocabularies", &student.spec.vocabulary, &teacher.spec.vocabulary));

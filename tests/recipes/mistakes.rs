@@ -120,7 +120,7 @@ batch = 70_000
 learning_rate = -1
 kl = 1
 window = 4096
-device = "cuda"
+backend = "cuda"
 [stages.student]
 kind = "distill"
 input = "model"
@@ -128,7 +128,7 @@ layers = [0, 7]
 data = "text.txt"
 ce = 0
 hidden = 0
-device = "tpu"
+backend = "tpu"
 [stages.sparse]
 kind = "prune"
 input = "model"
@@ -166,10 +166,10 @@ kind = "eval"
 input = "artifact.board"
 data = "text.txt"
 task = "classify"
-device = "cuda"
+backend = "cuda"
 [sample]
 prompt = "a cat"
-device = "gpu"
+backend = "gpu"
 "#;
     let directory = workshop(recipe);
     let board = "name = 'board'\ndescription = 'w8 alone'\nlayout = 'r8k4.off8.d16.g32'\npage_bytes = 64\n\
@@ -181,20 +181,20 @@ device = "gpu"
         "10: `learning_rate` is -1; expected a number above 0",
         "11: `kl`: the loss has parts that need a teacher (divergence, hidden), and there is none; pass --teacher or set them to 0",
         "12: `window`: text.txt: a window of 4096 tokens is longer than the model's context of 96; use at most 96",
-        "13: `device`: unknown device `cuda`; this build has flex, ndarray",
+        "13: `backend`: unknown backend `cuda`; this build has flex, ndarray",
         "14: `loss` is without any part; expected a weight above 0 for cross_entropy, divergence or hidden",
         "17: `layers`: layer 7 is not there: the teacher has layers 0 to 1",
-        "21: `device`: unknown device `tpu`; this build has flex, ndarray",
+        "21: `backend`: unknown backend `tpu`; this build has flex, ndarray",
         "22: pruning needs about 67414592 bytes of memory, --max-ram allows 1048576; raise it or take a smaller model",
         "28: --warm-up is an option of training; add --recover --data FILE, or leave it out",
         "29: pruning needs about 67414592 bytes of memory, --max-ram allows 1048576; raise it or take a smaller model",
-        "34: --most-missed 1.5 is no share; pass a number between 0 and 1",
+        "34: --most-missed 1.5 is not a share; pass a number between 0 and 1",
         "34: --most-missed needs the outputs, which wanda alone does not look at; add --refit",
         "37: `warm_up` is 2; expected 0 to 1",
         "38: `checkpoint_every` is 0; expected at least 1",
         "39: quantizing needs about 85396446 bytes of memory, --max-ram allows 1048576; raise it or take a smaller model",
         "43: --keep layers.9.*=w8: the pattern matches no matrix of this model; names look like layers.0.ffn.down, aliases are embedding, attention, conv, ffn, head",
-        "44: `device`: unknown device `cuda`; this build has flex, ndarray",
+        "44: `backend`: unknown backend `cuda`; this build has flex, ndarray",
         "45: quantizing needs about 85396446 bytes of memory, --max-ram allows 1048576; raise it or take a smaller model",
         "49: compiling needs about 67193944 bytes of memory, --max-ram allows 1048576; raise it or take a smaller model",
         "52: `target`: target generic-npu-2to4 runs only feed-forward networks that are 2:4, and `layers.1.ffn.gate` is not; prune the dense checkpoint (slmc prune DIR --pattern 2:4 --only ffn), then quantize and compile it again",
@@ -202,8 +202,8 @@ device = "gpu"
         "52: `target`: target board takes a layers of at most 1, this is 2",
         "53: a context of 4096 is not possible: the model knows positions up to 96; pass --context 1 to 96",
         "58: the model gives next-token logits, which --task classify cannot measure; tasks that can: lm, generate",
-        "59: `device`: unknown device `cuda`; this build has flex, ndarray",
-        "62: unknown device `gpu`; this build has flex, ndarray",
+        "59: `backend`: unknown backend `cuda`; this build has flex, ndarray",
+        "62: unknown backend `gpu`; this build has flex, ndarray",
     ];
     for line in ["run chain.toml --max-ram 1MiB", "run chain.toml --max-ram 1MiB --plan"] {
         let found = mistakes(&run(directory.path(), line));
@@ -212,6 +212,27 @@ device = "gpu"
             assert!(*found == format!("chain.toml:{expected}"), "{found}\nexpected {expected}");
         }
         assert!(!directory.path().join("out").exists(), "nothing ran");
+    }
+}
+
+#[test]
+fn the_older_name_of_a_key_counts_but_not_beside_the_name() {
+    let known = CHAIN.replace("batch = 4", "batch = 4\ndevice = 'ndarray'");
+    let directory = workshop(&known);
+    let output = run(directory.path(), "run chain.toml --plan");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let both = CHAIN.replace("batch = 4", "batch = 4\ndevice = 'flex'\nbackend = 'flex'");
+    let both = format!("{both}backend = 'flex'\ndevice = 'ndarray'\ntokns = 3\n");
+    let directory = workshop(&both);
+    let found = mistakes(&run(directory.path(), "run chain.toml"));
+    let expected = [
+        ": `device` is an older name of `backend`, which is given too; keep one",
+        ": `device` is an older name of `backend`, which is given too; keep one",
+        ": unknown key `tokns`; did you mean `tokens`?",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.ends_with(expected), "{found}\nexpected {expected}");
     }
 }
 

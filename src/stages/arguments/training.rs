@@ -1,5 +1,6 @@
 //! The options that `train`, `distill`, `prune --recover` and `quantize --qat` share, as one struct.
 
+use super::groups::{DATA, TRAINING, TextArgs};
 use super::{ReadFile, TextOrSelf, WriteFile, path, paths};
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::quantize::error::CalibrationError;
@@ -8,10 +9,11 @@ use crate::stages::stage::{Faults, RunSettings};
 use crate::train::samples::{Data, TrainTask};
 use crate::train::settings::{LossWeights, Settings};
 use anyhow::anyhow;
+use clap::Arg;
 
-/// How to train.
+/// Settings of a training run. The defaults differ from command to command; [`with_defaults`] puts them into the help.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Training options")]
+#[command(next_help_heading = TRAINING)]
 pub struct TrainingArgs {
     /// Tokens to train on
     #[arg(long, value_name = "N")]
@@ -21,19 +23,26 @@ pub struct TrainingArgs {
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
 
-    /// Tokens of a sequence, those it opens with included [default: 256, or the model's maximum]
+    /// Tokens per sequence
+    ///
+    /// The tokens that a text opens with are counted. Never more than the model's maximum.
     #[arg(long, value_name = "N")]
     window: Option<usize>,
 
-    /// Peak learning rate, reached after the warm-up; a cosine takes it down to a tenth
+    /// Peak learning rate
+    ///
+    /// Reached after the warm-up; a cosine then takes it down, to a tenth in `train`, `distill` and `prune --recover`,
+    /// to zero in `quantize --qat`.
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
 
-    /// Share of the steps over which the rate rises
+    /// Share of the steps for the warm-up
     #[arg(long, value_name = "SHARE")]
     warm_up: Option<f64>,
 
-    /// Decay of matrices per step, times the rate
+    /// Decoupled weight decay of matrices
+    ///
+    /// Every step takes this share, times the learning rate, off every weight. Norms and biases have none.
     #[arg(long, value_name = "DECAY")]
     weight_decay: Option<f64>,
 
@@ -41,32 +50,45 @@ pub struct TrainingArgs {
     #[arg(long, value_name = "NORM")]
     clip: Option<f64>,
 
-    /// Pieces a step is computed in, on as many threads as there are; part of the result, unlike --threads
+    /// Micro-batches per step
+    ///
+    /// Each runs on a thread of its own where there are threads; their gradients are summed in a fixed order, so this
+    /// number is part of the result, and --threads is not.
     #[arg(long, value_name = "N")]
     pieces: Option<usize>,
 
     /// Steps between checkpoints
+    ///
+    /// A killed run goes on from the last one when the same command is repeated.
     #[arg(long, value_name = "N")]
     checkpoint_every: Option<u64>,
 
-    /// Weight of the cross entropy with the data's own targets
+    /// Weight of the cross-entropy loss
+    ///
+    /// With the targets that the data itself has: the next tokens, the hidden tokens, or the labels.
     #[arg(long, value_name = "WEIGHT")]
     ce: Option<f64>,
 
-    /// Weight of the KL divergence from the teacher's distribution
+    /// Weight of the KL divergence loss
+    ///
+    /// From the teacher's distribution to the student's, times the squared temperature.
     #[arg(long, value_name = "WEIGHT")]
     kl: Option<f64>,
 
-    /// Temperature of both distributions in that divergence
+    /// Temperature of --kl, for both models
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
 
-    /// Weight of the distance between hidden states of mapped layers
+    /// Weight of the hidden-state loss
+    ///
+    /// Mean over the mapped layers of the squared distance between the hidden states of student and teacher.
     #[arg(long, value_name = "WEIGHT")]
     hidden: Option<f64>,
 
-    /// relative: divided by the teacher's norm; raw: plain mean square
-    #[arg(long, value_name = "relative|raw", value_enum)]
+    /// Hidden loss: relative or raw
+    ///
+    /// relative: divided by the squared norm of the teacher's state. raw: the plain mean square.
+    #[arg(long, value_name = "KIND", value_enum, hide_possible_values = true)]
     hidden_loss: Option<HiddenLoss>,
 
     /// Write one JSON line per step to FILE
@@ -74,7 +96,40 @@ pub struct TrainingArgs {
     pub metrics: Option<WriteFile>,
 }
 
-/// What the distance between hidden states is.
+/// Puts the defaults of a command into the help of its training options, for `#[command(mut_args(…))]`.
+pub fn with_defaults(settings: &Settings) -> impl FnMut(Arg) -> Arg + use<> {
+    let Settings { tokens, batch, window, pieces, learning_rate, warm_up, weight_decay, clip, .. } = *settings;
+    let Settings { loss, checkpoint_every, .. } = *settings;
+    let distance = if loss.hidden_raw { "raw" } else { "relative" };
+    let defaults: [(&str, String); 14] = [
+        ("tokens", tokens.to_string()),
+        ("batch", batch.to_string()),
+        ("window", window.to_string()),
+        ("learning_rate", learning_rate.to_string()),
+        ("warm_up", warm_up.to_string()),
+        ("weight_decay", weight_decay.to_string()),
+        ("clip", clip.to_string()),
+        ("pieces", pieces.to_string()),
+        ("checkpoint_every", checkpoint_every.to_string()),
+        ("ce", loss.cross_entropy.to_string()),
+        ("kl", loss.divergence.to_string()),
+        ("temperature", loss.temperature.to_string()),
+        ("hidden", loss.hidden.to_string()),
+        ("hidden_loss", distance.to_owned()),
+    ];
+    move |argument| {
+        let Some((_, default)) = defaults.iter().find(|(id, _)| argument.get_id() == id) else { return argument };
+        let short = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        let long = argument.get_long_help().map(ToString::to_string);
+        let argument = argument.help(format!("{short} [default: {default}]"));
+        match long {
+            Some(long) => argument.long_help(format!("{long}\n\n[default: {default}]")),
+            None => argument,
+        }
+    }
+}
+
+/// Distance between hidden states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum HiddenLoss {
     Relative,
@@ -130,40 +185,38 @@ impl TrainingArgs {
     }
 }
 
-/// What to train on.
+/// The data of `train` and `distill`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Data options")]
+#[command(next_help_heading = DATA)]
 pub struct DataArgs {
-    /// Text files; JSONL with --field, or with labels for --task classify
+    /// Text to train on: plain text, or JSONL with --field
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     data: Vec<ReadFile>,
 
-    /// Key of the text in every line of a JSONL file [default: text, for --task classify]
-    #[arg(long, value_name = "KEY")]
-    field: Option<String>,
+    #[command(flatten)]
+    text: TextArgs,
 
-    /// Key of the label in every line of a JSONL file
-    #[arg(long, value_name = "KEY", default_value = "label")]
-    label_field: String,
-
-    /// What to learn [default: what the model is for]
-    #[arg(long, value_name = "TASK", value_enum)]
+    /// clm, mlm or classify [default: the model's own]
+    ///
+    /// clm: predict the next token. mlm: predict hidden tokens. classify: predict the label of a text.
+    #[arg(long, value_name = "TASK", value_enum, hide_possible_values = true)]
     pub task: Option<TrainTask>,
 }
 
 impl DataArgs {
     /// As the library takes it.
     pub fn data(&self) -> Data {
-        Data { files: paths(&self.data), field: self.field.clone(), label_field: self.label_field.clone() }
+        let TextArgs { field, label_field } = self.text.clone();
+        Data { files: paths(&self.data), field, label_field }
     }
 }
 
-/// What the options of a retraining are checked against.
+/// The context in which the options of a retraining are checked.
 #[derive(Clone, Copy)]
 pub struct Switch<'s> {
     /// Whether there is training.
     pub on: bool,
-    /// The option that asks for it.
+    /// The option that asks for training.
     pub option: &'s str,
     /// `--field`.
     pub field: Option<&'s str>,
@@ -173,14 +226,14 @@ pub struct Switch<'s> {
     pub spec: Option<&'s ModelSpec>,
 }
 
-/// Notes every setting that cannot be.
+/// Notes every impossible setting.
 pub fn check_settings(settings: &Settings, faults: &mut Faults) {
     for error in settings.faults() {
         faults.add(option_of(error.key), error);
     }
 }
 
-/// The option that a setting is from.
+/// The option of a setting.
 fn option_of(setting: &'static str) -> &'static str {
     match setting {
         "learning_rate" => "learning-rate",
@@ -196,14 +249,13 @@ fn option_of(setting: &'static str) -> &'static str {
 
 /// Training a changed model back, for `prune --recover` and `quantize --qat`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = TRAINING)]
 pub struct RetrainArgs {
-    /// Text to train on: files, or `self` for samples of the model itself
+    /// Text to train on: files, or `self`
+    ///
+    /// `self`: text that the model, a decoder, samples from itself.
     #[arg(long, value_name = "FILE|self", num_args = 1..)]
     data: Vec<TextOrSelf>,
-
-    /// Key of the label in every line of a JSONL file, for a classifier
-    #[arg(long, value_name = "KEY", default_value = "label")]
-    label_field: String,
 
     #[command(flatten)]
     training: TrainingArgs,
@@ -215,8 +267,8 @@ impl RetrainArgs {
         matches!(&self.data[..], [text] if text.is_self())
     }
 
-    /// Notes options that only mean something with `switch` (`--qat`, `--recover`), a key for text that is not read, settings
-    /// that cannot be, and samples of a model that cannot make any.
+    /// Notes options that only mean something with `switch` (`--qat`, `--recover`), a key for text that is not read,
+    /// impossible settings, and samples of a model that cannot make any.
     pub fn check(&self, asked: &Switch<'_>, settings: &Settings, faults: &mut Faults) {
         let Switch { on, option, field, calibrated, spec } = *asked;
         if !on && !self.data.is_empty() {
@@ -243,9 +295,10 @@ impl RetrainArgs {
     }
 
     /// As the library takes it.
-    pub fn retrain(&self, field: Option<String>, defaults: Settings, run: &RunSettings, context: usize) -> Retrain {
+    pub fn retrain(&self, text: &TextArgs, defaults: Settings, run: &RunSettings, context: usize) -> Retrain {
         let own = self.own_samples();
-        let data = Data { files: paths(&self.data), field, label_field: self.label_field.clone() };
+        let TextArgs { field, label_field } = text.clone();
+        let data = Data { files: paths(&self.data), field, label_field };
         Retrain {
             data: (!own).then_some(data),
             task: None,

@@ -3,17 +3,18 @@
 use crate::artifact::text::{HOST_ONLY, TokenizerSummary};
 use crate::compile::fit::Footprint;
 use crate::compile::{ARTIFACT_MAGIC, CompileError, HostSections, TextSection, check_quantized, compile};
-use crate::disk::atomic::{self, AtomicError};
-use crate::disk::hash::{HashError, hex};
-use crate::formats::{self, ModelFormatError, ModelSource};
+use crate::disk::atomic;
+use crate::disk::hash::hex;
+use crate::formats::{self, ModelSource};
 use crate::model::size::WeightSize;
 use crate::model::spec::ModelKind;
 use crate::model::special_tokens::tokenizer_json;
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
+use crate::stages::StageError;
 use crate::stages::provenance::{Inputs, provenance};
 use crate::target::Target;
-use crate::text::chat_template::{ChatTemplate, ChatTemplateError};
+use crate::text::chat_template::ChatTemplate;
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -21,42 +22,19 @@ use slm_runtime::format::artifact::ArtifactView;
 use std::io::Write;
 use std::path::PathBuf;
 
-/// What to do.
+/// Options of `slmc compile`, checked.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct CompileOptions {
     /// Quantized directory.
     pub model: PathBuf,
     /// Artifact to write.
     pub out: PathBuf,
-    /// For which device.
+    /// Target device.
     pub target: Target,
     /// Positions; the model's maximum if absent.
     pub context: Option<usize>,
     /// Whether the file ends after the device part.
     pub device_only: bool,
-}
-
-/// Why there is no artifact.
-#[derive(Debug, thiserror::Error)]
-pub enum DirectoryError {
-    /// Of the model's files.
-    #[error(transparent)]
-    Format(#[from] ModelFormatError),
-    /// Of the compilation.
-    #[error(transparent)]
-    Compile(#[from] CompileError),
-    /// Of the tokenizer.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// The chat template is refused.
-    #[error(transparent)]
-    Template(#[from] ChatTemplateError),
-    /// Of the output.
-    #[error(transparent)]
-    Output(#[from] AtomicError),
-    /// Of the input's hash.
-    #[error(transparent)]
-    Hash(#[from] HashError),
 }
 
 /// Result of `slmc compile`.
@@ -66,7 +44,7 @@ pub struct CompileReport {
     pub target: String,
     /// Layout of its weights.
     pub layout: &'static str,
-    /// What it takes of flash and RAM.
+    /// Flash and RAM that it takes.
     #[serde(flatten)]
     pub footprint: Footprint,
     /// Arena, cache and stack.
@@ -114,7 +92,7 @@ impl Report for CompileReport {
 }
 
 /// Compiles a quantized directory into an artifact; nothing is written unless it fits.
-pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<CompileReport, DirectoryError> {
+pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> Result<CompileReport, StageError> {
     atomic::check_file(&options.out, ARTIFACT_MAGIC)?;
     let input = formats::open(&options.model)?;
     let model = input.model()?;
@@ -164,7 +142,7 @@ pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<C
     })
 }
 
-fn made(options: &Options, input: &dyn ModelSource, host_only: Option<&str>) -> Result<Value, DirectoryError> {
+fn made(options: &CompileOptions, input: &dyn ModelSource, host_only: Option<&str>) -> Result<Value, StageError> {
     let settings = json!({
         "target": options.target.name,
         "context": options.context,

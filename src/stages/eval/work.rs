@@ -3,23 +3,22 @@
 use crate::eval::answers::{self, AnswersReport};
 use crate::eval::classify::{self, ClassifyReport, Example};
 use crate::eval::embed::{self, EmbedReport};
-use crate::eval::generate::GenerateError;
 use crate::eval::lm::{self, LmReport, MlmReport, Targets};
 use crate::eval::opened::{OpenError, OpenedModel, Task, tokenizer_at};
-use crate::eval::{EvalError, Forward, SCHEMA};
+use crate::eval::{Forward, SCHEMA};
 use crate::progress::Progress;
 use crate::report::Report;
+use crate::stages::StageError;
 use crate::text::documents::read_documents;
 use crate::text::masking::Masking;
-use crate::text::records::{TextError, read_labelled, read_records};
-use crate::text::tokenizer::TokenizerError;
-use crate::text::windows::{WindowError, decoder_windows, encoder_sequences};
+use crate::text::records::{read_labelled, read_records};
+use crate::text::windows::{decoder_windows, encoder_sequences};
 use burn::tensor::Device;
 use serde::Serialize;
 use slm_runtime::sample::random_u64;
 use std::path::PathBuf;
 
-/// What `--task` takes.
+/// Values of `--task`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum TaskChoice {
     /// Perplexity and divergence of next-token predictions
@@ -34,16 +33,16 @@ pub enum TaskChoice {
     Generate,
 }
 
-/// What to evaluate.
+/// Options of `slmc eval`, checked.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct EvalOptions {
     /// Artifact or directory.
     pub model: PathBuf,
     /// Dense directory.
     pub reference: Option<PathBuf>,
     /// Text.
     pub data: PathBuf,
-    /// What the model is for, if absent.
+    /// Task; the model's own if absent.
     pub task: Option<TaskChoice>,
     /// Tokens of a window.
     pub window: usize,
@@ -55,83 +54,25 @@ pub struct Options {
     pub label_field: String,
     /// Directory with a tokenizer for artifacts that carry none.
     pub tokenizer: Option<PathBuf>,
-    /// Of the choice of tokens to hide.
+    /// Seed of the choice of tokens to hide.
     pub seed: u64,
     /// Most tokens of a generated answer.
     pub answer_tokens: usize,
-}
-
-/// Why nothing was measured.
-#[derive(Debug, thiserror::Error)]
-pub enum CommandError {
-    /// Of a model.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// Of the text.
-    #[error(transparent)]
-    Text(#[from] TextError),
-    /// Of a tokenizer.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// Of generation.
-    #[error(transparent)]
-    Generate(#[from] GenerateError),
-    /// Of the windows.
-    #[error("{}: {source}", path.display())]
-    Window {
-        /// The text.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: WindowError,
-    },
-    /// Of the evaluation.
-    #[error("{}: {source}", path.display())]
-    Eval {
-        /// The text.
-        path: PathBuf,
-        /// What is wrong.
-        source: EvalError,
-    },
-    /// The model does something else.
-    #[error("the model gives {output}, which --task {task} cannot measure; tasks that can: {can}")]
-    Task {
-        /// What comes out of the model.
-        output: &'static str,
-        /// Asked for.
-        task: &'static str,
-        /// What to ask for.
-        can: &'static str,
-    },
-    /// The tokenizer has no token for hidden ones.
-    #[error("the tokenizer has no [MASK] token, which --task mlm needs")]
-    NoMask,
-    /// The two models cannot be compared.
-    #[error(
-        "model and reference differ in {what}: {model} and {reference}; pass the checkpoint the model was made from"
-    )]
-    Different {
-        /// In what.
-        what: &'static str,
-        /// Of the model.
-        model: String,
-        /// Of the reference.
-        reference: String,
-    },
 }
 
 /// Result of `slmc eval`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum EvalReport {
-    /// Of a language model.
+    /// Report of a language model.
     Lm(LmReport),
-    /// Of a masked language model.
+    /// Report of a masked language model.
     Mlm(MlmReport),
-    /// Of a classifier.
+    /// Report of a classifier.
     Classify(ClassifyReport),
-    /// Of a sentence encoder.
+    /// Report of a sentence encoder.
     Embed(EmbedReport),
-    /// Of a decoder that answers prompts.
+    /// Report of a decoder that answers prompts.
     Answers(AnswersReport),
 }
 
@@ -150,7 +91,7 @@ impl Report for EvalReport {
 }
 
 /// Evaluates.
-pub fn evaluate(options: &Options, device: &Device, progress: &dyn Progress) -> Result<EvalReport, CommandError> {
+pub fn evaluate(options: &EvalOptions, device: &Device, progress: &dyn Progress) -> Result<EvalReport, StageError> {
     let model = OpenedModel::open(&options.model, device)?;
     let reference = match &options.reference {
         Some(path) => Some(OpenedModel::open(path, device)?),
@@ -171,18 +112,18 @@ pub fn evaluate(options: &Options, device: &Device, progress: &dyn Progress) -> 
     let against = reference.as_ref().map(|reference| reference as &dyn Forward);
     let context = model.context.min(reference.as_ref().map_or(usize::MAX, |reference| reference.context));
     let subject = model.subject.clone();
-    let failed = |source| CommandError::Eval { path: options.data.clone(), source };
+    let failed = |source| StageError::Eval { path: options.data.clone(), source };
     match task {
         TaskChoice::Lm => {
             let tokens =
                 read_documents(&options.data, options.field.as_deref())?.tokens(&tokenizer, &model.ends, progress)?;
             let windows = decoder_windows(&tokens, &model.opening, context, options.window, options.max_windows)
-                .map_err(|source| CommandError::Window { path: options.data.clone(), source })?;
+                .map_err(|source| StageError::Window { path: options.data.clone(), source })?;
             let metrics = lm::evaluate(&model, against, &windows, progress).map_err(failed)?;
             Ok(EvalReport::Lm(LmReport { metrics, subject }))
         }
         TaskChoice::Mlm => {
-            let masking = Masking::of(&tokenizer, model.vocabulary).ok_or(CommandError::NoMask)?;
+            let masking = Masking::of(&tokenizer, model.vocabulary).ok_or(StageError::NoMask)?;
             let mut records = read_records(&options.data, options.field.as_deref())?;
             records.truncate(options.max_windows);
             let mut sequences = encoder_sequences(&tokenizer, &records, context)?;
@@ -240,8 +181,8 @@ fn warn_of_truncation(truncated: usize, context: usize, progress: &dyn Progress)
 /// The task asked for, or the one of a model with this output.
 ///
 /// # Errors
-/// [`CommandError::Task`].
-pub(super) fn task(output: Task, asked: Option<TaskChoice>) -> Result<TaskChoice, CommandError> {
+/// [`StageError::Task`].
+pub(super) fn task(output: Task, asked: Option<TaskChoice>) -> Result<TaskChoice, StageError> {
     let (fits, output, can) = match output {
         Task::LanguageModel => (TaskChoice::Lm, "next-token logits", "lm, generate"),
         Task::Classifier => (TaskChoice::Classify, "logits of labels", "classify"),
@@ -258,13 +199,13 @@ pub(super) fn task(output: Task, asked: Option<TaskChoice>) -> Result<TaskChoice
                 TaskChoice::Embed => "embed",
                 TaskChoice::Generate => "generate",
             };
-            Err(CommandError::Task { output, task, can })
+            Err(StageError::Task { output, task, can })
         }
         _ => Ok(fits),
     }
 }
 
-fn compare(model: &OpenedModel, reference: &OpenedModel) -> Result<(), CommandError> {
+fn compare(model: &OpenedModel, reference: &OpenedModel) -> Result<(), StageError> {
     let pairs = [
         ("vocabulary", model.vocabulary, reference.vocabulary),
         ("width of the output", model.output_width(), reference.output_width()),
@@ -272,12 +213,12 @@ fn compare(model: &OpenedModel, reference: &OpenedModel) -> Result<(), CommandEr
     for (what, ours, theirs) in pairs {
         if ours != theirs {
             let (model, reference) = (ours.to_string(), theirs.to_string());
-            return Err(CommandError::Different { what, model, reference });
+            return Err(StageError::ReferenceDiffers { what, model, reference });
         }
     }
     if model.task != reference.task {
         let (model, reference) = (format!("{:?}", model.task), format!("{:?}", reference.task));
-        return Err(CommandError::Different { what: "what comes out", model, reference });
+        return Err(StageError::ReferenceDiffers { what: "what comes out", model, reference });
     }
     Ok(())
 }

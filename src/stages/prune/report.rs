@@ -1,4 +1,4 @@
-//! What `slmc prune` says it did: every matrix with what went from it, and sums.
+//! The report of `slmc prune`: every matrix with the energy that it lost, and sums.
 
 use crate::prune::MatrixReport;
 use crate::report::{Align, Report, Table, grouped};
@@ -12,13 +12,13 @@ pub struct PruneReport {
     pub pattern: String,
     /// `magnitude`, `wanda` or `sparsegpt`.
     pub method: &'static str,
-    /// Whether what stays was fitted anew.
+    /// Whether the remaining weights were refitted.
     pub refit: bool,
     /// The selection.
     pub only: Vec<String>,
     /// Whether artifacts hold matrices of this pattern compressed; others take the bytes of dense ones.
     pub compressed_in_artifacts: bool,
-    /// What it was calibrated with.
+    /// Description of the calibration text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<String>,
     /// Tokens of that.
@@ -28,11 +28,11 @@ pub struct PruneReport {
     pub left_dense: u64,
     /// Weights of the pruned matrices.
     pub weights: u64,
-    /// Of those, zero before.
+    /// Weights that were zero before.
     pub zeros_before: u64,
-    /// Of those, zero now.
+    /// Weights that are zero now.
     pub zeros_after: u64,
-    /// Of the recovery.
+    /// Training report of the recovery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainReport>,
     /// Every matrix that was pruned.

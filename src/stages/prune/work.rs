@@ -1,27 +1,25 @@
-//! The work of `slmc prune`: a dense directory in, a dense directory with zeros out, and a report of what went from every matrix.
-//! The result is a plain Hugging Face directory; only its slmc.json says which matrices are sparse.
+//! The work of `slmc prune`: a dense directory in, a dense directory with zeros out, and a report of the zeros of every
+//! matrix. The result is a plain Hugging Face directory; only its slmc.json says which matrices are sparse.
 
 use super::report::PruneReport;
-use crate::calibrate::{CalibrateError, collect};
-use crate::disk::ConfigError;
-use crate::disk::atomic::{self, AtomicError};
+use crate::calibrate::collect;
+use crate::disk::atomic;
 use crate::disk::hash::HashError;
-use crate::formats::{self, ModelFormatError, ModelSink, hugging_face};
+use crate::formats::{self, ModelSink, hugging_face};
 use crate::machine::tool;
 use crate::model::id::LinearId;
 use crate::model::spec::ModelSpec;
-use crate::model::transform::{HeldMasks, MaskError, NmPattern, Sparsity};
-use crate::model::weights::{Model, ModelError};
+use crate::model::transform::{HeldMasks, NmPattern, Sparsity};
+use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::prune::layerwise::{self, Pass};
-use crate::prune::{MatrixReport, Method, PruneError, SelectionError, check, prune, select};
+use crate::prune::{MatrixReport, Method, check, prune, select};
 use crate::quantize::calibration::{CALIBRATION_TOKENS, Calibration, CalibrationText, calibration};
-use crate::quantize::error::CalibrationError;
 use crate::quantize::training_data::{Retrain, training_samples};
+use crate::stages::StageError;
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
 use crate::stages::runner::Compiled;
-use crate::train;
 use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::{Retraining, values_of};
 use burn::tensor::Device;
@@ -29,98 +27,38 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// What to do.
+/// Options of `slmc prune`, checked.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct PruneOptions {
     /// Dense directory.
     pub model: PathBuf,
-    /// Where to.
+    /// Directory to write.
     pub out: PathBuf,
-    /// How many weights stay of how many.
+    /// N:M pattern.
     pub pattern: NmPattern,
-    /// How they are scored.
+    /// Score of the weights.
     pub method: Method,
-    /// Whether what stays is fitted anew.
+    /// Whether the remaining weights are refitted.
     pub refit: bool,
     /// Leave a linear dense where more than this share of its output's energy would be missed; layer by layer only.
     pub most_missed: Option<f64>,
     /// Which linears: globs, ffn, attention, all.
     pub only: Vec<String>,
-    /// What to calibrate with; magnitude needs none, and with one reports importance as well.
+    /// Calibration text; magnitude needs none, and with one reports importance as well.
     pub source: Option<CalibrationText>,
-    /// Training of what is left, where it is asked for.
+    /// Training of the remaining weights, where asked for.
     pub recover: Option<Retrain>,
-}
-
-/// Why nothing was pruned.
-#[derive(Debug, thiserror::Error)]
-pub enum DirectoryError {
-    /// The input holds integers.
-    #[error(
-        "{}: is quantized; prune the dense checkpoint it was made from, then quantize the result",
-        path.display()
-    )]
-    Quantized {
-        /// The input.
-        path: PathBuf,
-    },
-    /// Of the selection.
-    #[error(transparent)]
-    Selection(#[from] SelectionError),
-    /// Of the pattern.
-    #[error(transparent)]
-    Mask(#[from] MaskError),
-    /// Of the model's files.
-    #[error(transparent)]
-    Format(#[from] ModelFormatError),
-    /// Of the model.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// Of the input's slmc.json.
-    #[error(transparent)]
-    Provenance(#[from] ConfigError),
-    /// The text to calibrate with, or to train on.
-    #[error(transparent)]
-    Calibration(#[from] CalibrationError),
-    /// Of the calibration run.
-    #[error(transparent)]
-    Calibrate(#[from] CalibrateError),
-    /// Of the output path.
-    #[error(transparent)]
-    Output(#[from] AtomicError),
-    /// Of the inputs' hashes.
-    #[error(transparent)]
-    Hash(#[from] HashError),
-    /// Of the training run.
-    #[error(transparent)]
-    Train(Box<train::retrain::RetrainError>),
-}
-
-impl From<train::retrain::RetrainError> for DirectoryError {
-    fn from(error: train::retrain::RetrainError) -> Self {
-        DirectoryError::Train(Box::new(error))
-    }
-}
-
-impl From<PruneError> for DirectoryError {
-    fn from(error: PruneError) -> Self {
-        match error {
-            PruneError::Model(error) => error.into(),
-            PruneError::Mask(error) => error.into(),
-            PruneError::Calibrate(error) => error.into(),
-        }
-    }
 }
 
 /// Prunes a directory. Everything that can be refused without work is refused first.
 ///
 /// # Errors
-/// Every variant of [`DirectoryError`].
+/// [`StageError`].
 pub fn prune_directory(
-    options: &Options,
+    options: &PruneOptions,
     device: &Device,
     progress: &dyn Progress,
-) -> Result<PruneReport, DirectoryError> {
+) -> Result<PruneReport, StageError> {
     atomic::check_directory(&options.out)?;
     let work = Work::open(options, progress)?;
     let mut pruned = work.prune(device, progress)?;
@@ -137,10 +75,10 @@ pub fn prune_directory(
     Ok(report)
 }
 
-/// What is pruned, and by what.
+/// The model to prune, and everything that decides how.
 struct Work<'o> {
-    options: &'o Options,
-    /// As it came.
+    options: &'o PruneOptions,
+    /// The model as it came.
     model: Model,
     /// Patterns of the matrices that are not pruned.
     sparsity: Sparsity,
@@ -165,20 +103,20 @@ impl Pruned {
 }
 
 impl<'o> Work<'o> {
-    /// Opens the model, selects, and reads or samples what to calibrate with.
-    fn open(options: &'o Options, progress: &dyn Progress) -> Result<Self, DirectoryError> {
+    /// Opens the model, selects, and reads or samples the calibration text.
+    fn open(options: &'o PruneOptions, progress: &dyn Progress) -> Result<Self, StageError> {
         let path = &options.model;
         let input = formats::open(path)?;
         let outline = input.outline();
         if outline.schemes.is_some() {
-            return Err(DirectoryError::Quantized { path: path.clone() });
+            return Err(StageError::PruneQuantized { path: path.clone() });
         }
         let selected = select(&outline.spec, &options.only)?;
         let shapes = check(&outline.spec, &selected, options.pattern)?;
         let mut sparsity = input.recorded_sparsity()?;
         sparsity.retain(|id, _| !selected.contains(id));
         let model = input.model()?;
-        // What slmc.json said of other matrices it will say again.
+        // Sparsity that slmc.json records for other matrices is recorded again.
         model.check_sparsity(&sparsity)?;
         let calibration = match &options.source {
             None => None,
@@ -187,9 +125,9 @@ impl<'o> Work<'o> {
         Ok(Work { options, model, sparsity, selected, shapes, calibration })
     }
 
-    /// Sets weights to zero, layer by layer where the others make up for it.
-    fn prune(&self, device: &Device, progress: &dyn Progress) -> Result<Pruned, DirectoryError> {
-        let Options { pattern, method, refit, most_missed, .. } = *self.options;
+    /// Sets weights to zero, layer by layer where the others compensate.
+    fn prune(&self, device: &Device, progress: &dyn Progress) -> Result<Pruned, StageError> {
+        let PruneOptions { pattern, method, refit, most_missed, .. } = *self.options;
         let (model, selected) = (self.model.clone(), &self.selected[..]);
         let layer_by_layer = refit || method == Method::SparseGpt;
         let (model, matrices) = match &self.calibration {
@@ -214,14 +152,14 @@ impl<'o> Work<'o> {
         Ok(Pruned { model, sparsity, matrices })
     }
 
-    /// Trains the weights that are left, the model before pruning being the teacher; masks of every sparse matrix are held.
+    /// Trains the remaining weights, the model before pruning being the teacher; masks of every sparse matrix are held.
     fn recover(
         &self,
         retrain: &Retrain,
         pruned: &mut Pruned,
         device: &Device,
         progress: &dyn Progress,
-    ) -> Result<(TrainReport, Resume), DirectoryError> {
+    ) -> Result<(TrainReport, Resume), StageError> {
         let options = self.options;
         let samples = training_samples(&self.model, retrain, &Compiled, progress)?;
         let masks = HeldMasks::of(&pruned.model, &pruned.sparsity)?;
@@ -243,7 +181,7 @@ impl<'o> Work<'o> {
         Ok((report, resume))
     }
 
-    /// What decides the values of a recovery.
+    /// Everything that decides the values of a recovery.
     fn identity(&self, retrain: &Retrain, device: &Device) -> Result<Value, HashError> {
         let options = self.options;
         Ok(json!({
@@ -281,7 +219,7 @@ impl<'o> Work<'o> {
 }
 
 /// Everything read.
-fn inputs(options: &Options) -> Result<Inputs, HashError> {
+fn inputs(options: &PruneOptions) -> Result<Inputs, HashError> {
     let inputs = Inputs::default().model("model", &options.model)?;
     let calibration = match &options.source {
         Some(CalibrationText::File { path, .. }) => Some(path),
@@ -291,7 +229,7 @@ fn inputs(options: &Options) -> Result<Inputs, HashError> {
     inputs.files("calibration", calibration)?.files("data", data)
 }
 
-fn provenance(options: &Options, report: &PruneReport, sparsity: &Sparsity) -> Result<Value, HashError> {
+fn provenance(options: &PruneOptions, report: &PruneReport, sparsity: &Sparsity) -> Result<Value, HashError> {
     let settings = json!({
         "pattern": report.pattern,
         "method": report.method,
@@ -307,8 +245,8 @@ fn provenance(options: &Options, report: &PruneReport, sparsity: &Sparsity) -> R
     Ok(of_weights("prune", &inputs(options)?, settings, sparsity, metrics))
 }
 
-/// Bytes of memory that pruning takes at most, by rule of thumb: the f32 model of the calibration, the pruned weights, one
-/// matrix of each kind in work.
+/// Bytes of memory that pruning takes at most, by rule of thumb: the f32 model of the calibration, the pruned weights,
+/// one matrix of each kind in work.
 pub fn memory_estimate(spec: &ModelSpec) -> u64 {
     let largest = spec.matrices().iter().map(|(_, rows, columns)| (rows * columns) as u64).max().unwrap_or(0);
     8 * spec.parameter_count() + 16 * largest + spec.vocabulary as u64 * 256 * 4 + (64 << 20)

@@ -4,9 +4,9 @@ use crate::model::spec::{LayerSpec, ModelSpec};
 use crate::quantize::method::Method;
 use crate::quantize::training_data::default_tuning;
 
-/// Bytes of memory that quantizing takes at most, by rule of thumb: the integers, and by method what stands beside them.
-/// Checkpoints are mapped, and what is mapped can be given back. `tune` is that of [`super::Options`], `qat` says that there is
-/// training.
+/// Bytes of memory that quantizing takes at most, by rule of thumb: the integers, and the working memory of the method.
+/// Checkpoints are mapped, and mapped pages can be given back. `tune` is that of [`super::QuantizeOptions`], `qat` says
+/// that there is training.
 pub fn memory_estimate(
     spec: &ModelSpec,
     method: Method,
@@ -38,8 +38,8 @@ pub fn memory_estimate(
     })
 }
 
-/// Of training on the grid: values, both moments, the gradients of every piece, teacher and student; and a step's activations
-/// as the gradient graph keeps them.
+/// Memory of training on the grid: values, both moments, the gradients of every micro-batch, teacher and student; and a
+/// step's activations as the gradient graph keeps them.
 fn memory_of_training(spec: &ModelSpec) -> u64 {
     let of_layer = |layer: &LayerSpec| {
         let scores = layer.attention().map_or(0, |attention| 4 * attention.heads * 256);

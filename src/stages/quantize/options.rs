@@ -1,34 +1,23 @@
-//! What `slmc quantize` is asked for once everything was checked, what of it decides the integers, and what can go wrong.
+//! The checked options of `slmc quantize`, and the fingerprint of those that decide the integers.
 
-use crate::allocate::error::AllocationError;
-use crate::calibrate::CalibrateError;
-use crate::disk::ConfigError;
-use crate::disk::atomic::AtomicError;
 use crate::disk::hash::HashError;
-use crate::formats::ModelFormatError;
 use crate::machine::{cpu_features, tool};
-use crate::model::size::SizeError;
-use crate::model::weights::ModelError;
 use crate::quantize::calibration::CalibrationText;
-use crate::quantize::error::{CalibrationError, RoundingError};
 use crate::quantize::method::Method;
-use crate::quantize::policy::{Activations, Keep, Mix, PolicyError};
+use crate::quantize::policy::{Activations, Keep, Mix};
 use crate::quantize::training_data::Retrain;
 use crate::stages::provenance::Inputs;
-use crate::text::chat_template::ChatTemplateError;
-use crate::text::tokenizer::TokenizerError;
-use crate::train;
 use burn::tensor::Device;
 use serde_json::json;
 use slm_runtime::layout::Layout;
 use std::path::PathBuf;
 
-/// What to do.
+/// Options of `slmc quantize`, checked.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct QuantizeOptions {
     /// Dense directory.
     pub model: PathBuf,
-    /// Where to.
+    /// Directory to write.
     pub out: PathBuf,
     /// Mix of schemes.
     pub mix: Mix,
@@ -38,80 +27,27 @@ pub struct Options {
     pub activations: Vec<Activations>,
     /// Whether outliers are moved from inputs into weights where the graph allows it.
     pub equalize: bool,
-    /// How integers are found.
+    /// Solver for the integers.
     pub method: Method,
-    /// What to calibrate with; `rtn` needs nothing.
+    /// Calibration text; `rtn` reads none.
     pub source: CalibrationText,
-    /// Of the draws of an allocation.
+    /// Seed of an allocation's draws.
     pub seed: u64,
-    /// Tokens of it.
+    /// Tokens of the calibration.
     pub calibration_tokens: usize,
     /// Name of the target whose packing the sizes are for.
     pub target: String,
-    /// Its layout.
+    /// Layout of that target.
     pub layout: Layout,
-    /// Tokens per token of the calibration that tune what gptq has rounded; by
+    /// Tokens per token of the calibration for tuning after gptq; by
     /// [`crate::quantize::training_data::default_tuning`] if absent.
     pub tune: Option<usize>,
     /// Training on the grid, where it is asked for; it takes the place of tuning.
     pub qat: Option<Retrain>,
 }
 
-/// Why nothing was quantized.
-#[derive(Debug, thiserror::Error)]
-pub enum QuantizeError {
-    /// The input holds integers already.
-    #[error("{}: is already quantized; quantize the dense checkpoint it was made from", path.display())]
-    AlreadyQuantized {
-        /// The input.
-        path: PathBuf,
-    },
-    /// Of the input's slmc.json.
-    #[error(transparent)]
-    Provenance(#[from] ConfigError),
-    /// Of the model's files.
-    #[error(transparent)]
-    Format(#[from] ModelFormatError),
-    /// Of the model.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// Of the schemes.
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    /// Of the allocation.
-    #[error(transparent)]
-    Allocation(#[from] AllocationError),
-    /// Of the sizes.
-    #[error(transparent)]
-    Size(#[from] SizeError),
-    /// The text to calibrate with, or to train on.
-    #[error(transparent)]
-    Calibration(#[from] CalibrationError),
-    /// Rounding, equalising or tuning failed.
-    #[error(transparent)]
-    Rounding(#[from] RoundingError),
-    /// Of the calibration run.
-    #[error(transparent)]
-    Calibrate(#[from] CalibrateError),
-    /// Of the output path.
-    #[error(transparent)]
-    Output(#[from] AtomicError),
-    /// Of the inputs' hashes.
-    #[error(transparent)]
-    Hash(#[from] HashError),
-    /// The chat template is refused.
-    #[error(transparent)]
-    Template(#[from] ChatTemplateError),
-    /// Of the tokenizer.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// Of what an interrupted run has left.
-    #[error(transparent)]
-    Kept(#[from] train::checkpoint::CheckpointError),
-}
-
-impl Options {
-    /// What decides the integers of a run.
+impl QuantizeOptions {
+    /// Everything that decides the integers of a run.
     pub(super) fn identity(&self, device: &Device) -> Result<serde_json::Value, HashError> {
         Ok(json!({
             "tool": tool(),

@@ -1,4 +1,4 @@
-//! What `slmc quantize` says it did: every matrix with its scheme and error, sizes, calibration, and how `auto` chose.
+//! The report of `slmc quantize`: every matrix with its scheme and error, sizes, calibration, and how `auto` chose.
 
 use crate::allocate::report::AllocationReport;
 use crate::model::size::WeightSize;
@@ -21,18 +21,18 @@ pub struct QuantizeReport {
     /// Widths of inputs other than 8 bits, as asked for or as measured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub activations: Vec<String>,
-    /// What was measured where nothing was asked for.
+    /// Width measured where none was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_width: Option<InputWidth>,
     /// `rtn`, `search`, `gptq`, or `qat`.
     pub method: &'static str,
-    /// Whose packing the sizes are for.
+    /// Target whose packing the sizes are for.
     pub target: String,
-    /// What it was calibrated with.
+    /// Description of the calibration text.
     pub calibration: String,
-    /// Tokens of that.
+    /// Tokens of the calibration.
     pub calibration_tokens: u64,
-    /// Sequences of that.
+    /// Sequences of the calibration.
     pub calibration_sequences: u64,
     /// Sizes.
     #[serde(flatten)]
@@ -40,10 +40,10 @@ pub struct QuantizeReport {
     /// How `auto` chose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocation: Option<AllocationReport>,
-    /// What tuning came to.
+    /// Result of tuning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tuning: Option<Judged>,
-    /// Of tuning, or of quantization-aware training.
+    /// Training report of tuning, or of quantization-aware training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainReport>,
     /// Where outliers were moved.

@@ -1,6 +1,6 @@
 //! The work of `slmc quantize --sweep`: the frontier of a directory's mixes, measured and drawn.
 
-use super::options::{Options, QuantizeError};
+use super::options::QuantizeOptions;
 use crate::allocate::database::database;
 use crate::allocate::items::Items;
 use crate::allocate::sweep::{Sweep, SweepReport};
@@ -10,6 +10,7 @@ use crate::formats;
 use crate::progress::Progress;
 use crate::quantize::calibration;
 use crate::report::chart::CHART_MAGIC;
+use crate::stages::StageError;
 use crate::stages::runner::Compiled;
 use burn::tensor::Device;
 use std::io::Write;
@@ -18,18 +19,18 @@ use std::path::Path;
 /// Measures the whole frontier of a directory's mixes and draws it; no model is written.
 ///
 /// # Errors
-/// [`QuantizeError`].
+/// [`StageError`].
 pub fn sweep_directory(
-    options: &Options,
+    options: &QuantizeOptions,
     chart: &Path,
     device: &Device,
     progress: &dyn Progress,
-) -> Result<SweepReport, QuantizeError> {
+) -> Result<SweepReport, StageError> {
     atomic::check_file(chart, CHART_MAGIC)?;
     let input = formats::open(&options.model)?;
     let model = input.model()?;
     if model.is_quantized() {
-        return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
+        return Err(StageError::AlreadyQuantized { path: options.model.clone() });
     }
     let sparsity = input.recorded_sparsity()?;
     let items = Items::of(&model.spec, &options.keeps, &sparsity, options.layout)?;

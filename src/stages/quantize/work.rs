@@ -1,12 +1,12 @@
-//! The work of `slmc quantize`: a dense directory in, a quantized directory out, and a report of what was done to every matrix.
+//! The work of `slmc quantize`: a dense directory in, a quantized directory out, and a report of every matrix.
 //! The steps, over one value that grows ([`Work`], then [`Rounded`] beside it):
 //!
 //! ```text
-//! open ─> calibrate ─> choose widths ─> equalize      what is rounded, and by what
+//! open ─> calibrate ─> choose widths ─> equalize      the model and its statistics
 //!      ─> search (auto) ─> round ─> train ─> widen (auto) ─> report, write
 //! ```
 
-use super::options::{Options, QuantizeError};
+use super::options::QuantizeOptions;
 use super::report::QuantizeReport;
 use crate::allocate::database::database;
 use crate::allocate::plan::{Found, Plan};
@@ -31,6 +31,7 @@ use crate::quantize::solver;
 use crate::quantize::training_data::Training;
 use crate::quantize::tune::{Judged, Tuning};
 use crate::quantize::{MatrixReport, mark_sparse, mark_wide, quantize, with_key_maps};
+use crate::stages::StageError;
 use crate::stages::provenance::of_weights;
 use crate::stages::resume::Resume;
 use crate::stages::runner::Compiled;
@@ -44,12 +45,12 @@ use std::collections::BTreeMap;
 /// Quantizes a directory. Everything that can be refused without work is refused first.
 ///
 /// # Errors
-/// Every variant of [`QuantizeError`].
+/// [`StageError`].
 pub fn quantize_directory(
-    options: &Options,
+    options: &QuantizeOptions,
     device: &Device,
     progress: &dyn Progress,
-) -> Result<QuantizeReport, QuantizeError> {
+) -> Result<QuantizeReport, StageError> {
     atomic::check_directory(&options.out)?;
     let run = Run { options, device, progress };
     let mut work = Work::open(run)?;
@@ -78,23 +79,23 @@ pub fn quantize_directory(
     Ok(report)
 }
 
-/// What every step is given.
+/// Inputs of every step.
 #[derive(Clone, Copy)]
 struct Run<'o> {
-    options: &'o Options,
+    options: &'o QuantizeOptions,
     device: &'o Device,
     progress: &'o dyn Progress,
 }
 
-/// What is rounded, and by what.
+/// The model to round, and everything that decides how.
 struct Work<'o> {
     run: Run<'o>,
     /// Dense; equalized where that was asked for.
     model: Model,
     sparsity: Sparsity,
-    /// Of `auto`, what is allocated.
+    /// The allocation problem of `auto`.
     plan: Option<Plan>,
-    /// Of a named mix, the scheme of every matrix.
+    /// Scheme of every matrix in a named mix.
     preset: Assignment,
     calibration: Calibration,
     /// Measured where nothing was asked for.
@@ -106,13 +107,13 @@ struct Work<'o> {
 }
 
 impl<'o> Work<'o> {
-    /// Opens the model and refuses what can be refused without work.
-    fn open(run: Run<'o>) -> Result<Self, QuantizeError> {
+    /// Opens the model; everything that can be refused without work is refused here.
+    fn open(run: Run<'o>) -> Result<Self, StageError> {
         let options = run.options;
         let input = formats::open(&options.model)?;
         let model = input.model()?;
         if model.is_quantized() {
-            return Err(QuantizeError::AlreadyQuantized { path: options.model.clone() });
+            return Err(StageError::AlreadyQuantized { path: options.model.clone() });
         }
         let sparsity = input.recorded_sparsity()?;
         let target = (options.target.as_str(), options.layout);
@@ -145,8 +146,8 @@ impl<'o> Work<'o> {
         Ok(work)
     }
 
-    /// Tokenizer and chat template travel with the model; what they cannot be used for later is refused now.
-    fn check_text(&self) -> Result<(), QuantizeError> {
+    /// Tokenizer and chat template travel with the model; one that could not be used later is refused now.
+    fn check_text(&self) -> Result<(), StageError> {
         match Tokenizer::of(&self.model.companions) {
             Ok(tokenizer) => drop(tokenizer.check(self.model.spec.vocabulary)?),
             Err(TokenizerError::Missing { .. }) => {}
@@ -158,7 +159,7 @@ impl<'o> Work<'o> {
         Ok(())
     }
 
-    fn check_values(&self) -> Result<(), QuantizeError> {
+    fn check_values(&self) -> Result<(), StageError> {
         let model = &self.model;
         model.check_sparsity(&self.sparsity)?;
         if self.run.options.method == Method::Gptq {
@@ -169,13 +170,13 @@ impl<'o> Work<'o> {
     }
 
     /// The tensors of the artifact by the schemes of all matrices.
-    fn tensors(&self, schemes: &Assignment) -> Result<Vec<StoredTensor>, QuantizeError> {
+    fn tensors(&self, schemes: &Assignment) -> Result<Vec<StoredTensor>, StageError> {
         let spec = &self.model.spec;
         Ok(stored_tensors(spec, schemes, &self.sparsity, self.run.options.layout, spec.context, true)?)
     }
 
-    /// Reads or samples what to calibrate with, where something looks at it.
-    fn calibrate(&mut self) -> Result<(), QuantizeError> {
+    /// Reads or samples the calibration text, where a step needs it.
+    fn calibrate(&mut self) -> Result<(), StageError> {
         let Run { options, progress, .. } = self.run;
         if options.method != Method::Rtn || options.qat.is_some() || self.plan.is_some() || options.equalize {
             let (source, tokens) = (&options.source, options.calibration_tokens);
@@ -185,7 +186,7 @@ impl<'o> Work<'o> {
     }
 
     /// Measures how wide inputs must be where nothing was asked for; `auto` decides for every matrix, later.
-    fn choose_widths(&mut self) -> Result<(), QuantizeError> {
+    fn choose_widths(&mut self) -> Result<(), StageError> {
         if self.activations.is_empty() && self.plan.is_none() {
             self.input_width = InputWidth::measure(&self.model, &self.calibration.sequences, self.run.device)?;
             if let Some(width) = self.input_width {
@@ -197,12 +198,12 @@ impl<'o> Work<'o> {
     }
 
     /// Moves outliers from inputs into weights.
-    fn equalize(&mut self) -> Result<(), QuantizeError> {
+    fn equalize(&mut self) -> Result<(), StageError> {
         let Run { options, device, progress } = self.run;
         if options.equalize {
             let schemes = match &self.plan {
                 None => self.preset.clone(),
-                // What is chosen later is not known yet: outliers are weighed as 4 bits would feel them.
+                // The schemes are not known yet: outliers are weighed by their effect on 4 bits.
                 Some(_) => Preset::W4.assign(&self.model.spec),
             };
             let sequences = &self.calibration.sequences;
@@ -211,8 +212,8 @@ impl<'o> Work<'o> {
         Ok(())
     }
 
-    /// Of `auto`, the mix within the budget.
-    fn search(&self) -> Result<Option<Found<'_>>, QuantizeError> {
+    /// The mix of `auto` within the budget.
+    fn search(&self) -> Result<Option<Found<'_>>, StageError> {
         let Run { options, device, progress } = self.run;
         let Some(plan) = &self.plan else { return Ok(None) };
         let (items, sequences) = (&plan.items.items, &self.calibration.sequences);
@@ -223,15 +224,15 @@ impl<'o> Work<'o> {
         Ok(Some(found))
     }
 
-    /// What is trained after rounding, if anything is.
-    fn training(&self) -> Result<Option<Training>, QuantizeError> {
+    /// Tuning or quantization-aware training after rounding, where there is any.
+    fn training(&self) -> Result<Option<Training>, StageError> {
         let Run { options, progress, .. } = self.run;
         let asked = (options.method, options.tune, options.qat.as_ref());
         Ok(Training::of(asked, options.seed, &self.model, &self.calibration, &Compiled, progress)?)
     }
 
     /// Rounds every matrix by its scheme.
-    fn round(&self, schemes: &Assignment, resume: Option<&Resume>) -> Result<Rounded<'_>, QuantizeError> {
+    fn round(&self, schemes: &Assignment, resume: Option<&Resume>) -> Result<Rounded<'_>, StageError> {
         let Run { options, device, progress } = self.run;
         let (model, sequences) = (&self.model, &self.calibration.sequences);
         let groups = resume.map(Resume::groups).transpose()?;
@@ -249,7 +250,7 @@ impl<'o> Work<'o> {
                 }
                 let solved =
                     solver::solve(model, schemes, &self.sparsity, sequences, groups.as_ref(), device, progress);
-                // A refusal would come again at the same place, so what is saved serves nothing; a state that could not
+                // A refusal would come again at the same place, so the saved state is useless; a state that could not
                 // be saved (a full disk) leaves the groups before it, from which the same command goes on.
                 if solved.as_ref().is_err_and(|error| !matches!(error, RoundingError::Checkpoint(_))) {
                     resume.into_iter().for_each(Resume::refused);
@@ -296,7 +297,7 @@ impl Rounded<'_> {
     }
 
     /// Trains on the grid: tuning after gptq, or `--qat`.
-    fn train(self, training: Training, resume: &Resume) -> Result<Self, QuantizeError> {
+    fn train(self, training: Training, resume: &Resume) -> Result<Self, StageError> {
         let Work { run: Run { options, device, progress }, model, sparsity, calibration, .. } = self.work;
         let tuning = Tuning {
             original: model,
@@ -317,8 +318,8 @@ impl Rounded<'_> {
         Ok(Rounded { model, tuning: tuned.judged, training: Some(tuned.training), ..self })
     }
 
-    /// Of `auto`: 16-bit inputs where they pay, and the finished model measured as an artifact.
-    fn widen(&mut self, found: Option<Found<'_>>) -> Result<Option<AllocationReport>, QuantizeError> {
+    /// For `auto`: 16-bit inputs where they pay, and the finished model measured as an artifact.
+    fn widen(&mut self, found: Option<Found<'_>>) -> Result<Option<AllocationReport>, StageError> {
         let Work { run: Run { options, progress, .. }, plan, .. } = self.work;
         let (Some(found), Some(plan)) = (found, plan) else { return Ok(None) };
         let spec = self.model.spec.clone();
@@ -351,7 +352,7 @@ impl Rounded<'_> {
 }
 
 /// Says before the work which linears have more columns than there are calibration tokens: their Gram matrices are
-/// singular, and only damping decides what the tokens do not.
+/// singular, and only damping decides the directions that the tokens leave open.
 fn warn_of_few_tokens(model: &Model, tokens: usize, progress: &dyn Progress) {
     let linears = model.spec.matrices().into_iter().filter(|(id, ..)| model.spec.multiplies(*id));
     let wide: Vec<_> = linears.filter(|(_, _, columns)| *columns > tokens).collect();
@@ -364,7 +365,7 @@ fn warn_of_few_tokens(model: &Model, tokens: usize, progress: &dyn Progress) {
     }
 }
 
-fn provenance(options: &Options, report: &QuantizeReport, sparsity: &Sparsity) -> Result<Value, QuantizeError> {
+fn provenance(options: &QuantizeOptions, report: &QuantizeReport, sparsity: &Sparsity) -> Result<Value, StageError> {
     let settings = json!({
         "scheme": report.scheme,
         "keep": report.keep,

@@ -1,8 +1,8 @@
-//! One stage of a recipe as it will run: a subcommand, its options, what it reads and what it makes. The options are
-//! those of the command line, asked of the subcommand's own clap definition, so that none is declared a second time; which
-//! kinds there are is said by the table of stages.
+//! One stage of a recipe as it will run: a subcommand, its options, inputs and output. The options are those of the
+//! command line, asked of the subcommand's own clap definition, so that none is declared a second time; which kinds
+//! there are is said by the table of stages.
 
-use super::mistake::Place;
+use super::mistake::Location;
 use crate::shell::Shell;
 use crate::stages::known::Known;
 use crate::stages::{AnyStage, Faults, Outcome, Ready, Resolved, RunSettings};
@@ -21,11 +21,11 @@ pub(super) fn command(kind: Kind) -> clap::Command {
 
 /// Where something that is read comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum Input {
     /// `[model]`.
     Model,
-    /// Another unit's output, by its index.
-    Unit(usize),
+    /// Another stage's output, by its index.
+    Stage(usize),
     /// A file or directory.
     Path(PathBuf),
 }
@@ -37,59 +37,59 @@ pub(super) enum Chosen {
     Set,
     /// Anything but a path.
     Text(String),
-    /// A target: what the option takes, and all that the target says.
+    /// A target: the value of the option, and the content of the target file.
     Target { argument: String, content: String },
     /// Something that is read; `written` as the recipe has it.
-    Reads { source: Source, written: String },
+    Reads { source: Input, written: String },
     /// A file beside the outputs.
     Writes(PathBuf),
 }
 
-/// One option of a unit.
+/// One option of a stage.
 #[derive(Clone, Debug)]
 pub(super) struct Choice {
     /// Long name; of the positional argument, its identifier.
     pub(super) flag: String,
     pub(super) positional: bool,
-    pub(super) place: Place,
+    pub(super) place: Location,
     pub(super) value: Chosen,
 }
 
 /// A stage; one of several where a compile stage has several targets.
 #[derive(Clone, Debug)]
-pub(super) struct Unit {
-    pub(super) stage: String,
+pub(super) struct RecipeStage {
+    pub(super) name: String,
     /// Name of the target, of a compile stage.
     pub(super) target: Option<String>,
     /// Whether the stage has other targets too.
     pub(super) one_of_several: bool,
     pub(super) kind: Kind,
-    pub(super) place: Place,
+    pub(super) place: Location,
     pub(super) choices: Vec<Choice>,
     /// Whether its options can be used as far as they were read.
     pub(super) sound: bool,
     pub(super) output: Option<PathBuf>,
 }
 
-impl Unit {
-    /// What people call it.
+impl RecipeStage {
+    /// Name for people.
     pub(super) fn label(&self) -> String {
         match &self.target {
-            Some(target) if self.one_of_several => format!("{}.{target}", self.stage),
-            _ => self.stage.clone(),
+            Some(target) if self.one_of_several => format!("{}.{target}", self.name),
+            _ => self.name.clone(),
         }
     }
 
-    /// Indices of the units it waits for.
+    /// Indices of the stages it waits for.
     pub(super) fn waits_for(&self) -> impl Iterator<Item = usize> + '_ {
         self.choices.iter().filter_map(|choice| match &choice.value {
-            Chosen::Reads { source: Source::Unit(unit), .. } => Some(*unit),
+            Chosen::Reads { source: Input::Stage(stage), .. } => Some(*stage),
             _ => None,
         })
     }
 
     /// The command line, without the names of program and subcommand.
-    pub(super) fn arguments(&self, path: &dyn Fn(&Source) -> PathBuf) -> Vec<OsString> {
+    pub(super) fn arguments(&self, path: &dyn Fn(&Input) -> PathBuf) -> Vec<OsString> {
         self.arguments_of(self.choices.iter(), path)
     }
 
@@ -98,7 +98,7 @@ impl Unit {
         &self,
         run: &RunSettings,
         known: &Known,
-        path: &dyn Fn(&Source) -> PathBuf,
+        path: &dyn Fn(&Input) -> PathBuf,
     ) -> Resolved<Box<dyn Ready>> {
         let mut faults = Faults::default();
         let matches = command(self.kind).try_get_matches_from(self.arguments(path));
@@ -111,7 +111,7 @@ impl Unit {
     pub(super) fn run(
         &self,
         run: &RunSettings,
-        path: &dyn Fn(&Source) -> PathBuf,
+        path: &dyn Fn(&Input) -> PathBuf,
         shell: &Shell,
     ) -> anyhow::Result<Outcome> {
         self.resolve(run, &Known::OnDisk, path).checked().map_err(Faults::first)?.run(shell)
@@ -121,7 +121,7 @@ impl Unit {
     pub(super) fn arguments_of<'c>(
         &self,
         choices: impl Iterator<Item = &'c Choice>,
-        path: &dyn Fn(&Source) -> PathBuf,
+        path: &dyn Fn(&Input) -> PathBuf,
     ) -> Vec<OsString> {
         let (mut arguments, mut positional) = (Vec::new(), Vec::new());
         for choice in choices {
