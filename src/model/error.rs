@@ -1,4 +1,5 @@
-//! Names that mean nothing to slmc: a matrix, a scheme, a preset or a pattern that is misspelled or does not exist.
+//! Names that mean nothing to slmc: a matrix, a scheme, a preset, a pattern or a backend that is misspelled or does not
+//! exist.
 
 use slm_runtime::layout::SPLIT_ROWS;
 
@@ -33,4 +34,7 @@ pub enum NameError {
     /// Not a pattern N:M.
     #[error("`{0}` is not a pattern N:M with 0 < N < M and M one of 4, 8, 16, such as 2:4")]
     Pattern(String),
+    /// Not a backend of this build.
+    #[error("unknown backend `{0}`; this build has flex, ndarray")]
+    Backend(String),
 }
