@@ -1,4 +1,4 @@
-//! Models outside of slmc: what is read and written, one file a format. A [`ModelSource`] is a model that was recognised
+//! Models outside of slmc: the formats that are read and written, one file each. A [`ModelSource`] is a model that was recognised
 //! and whose headers agree with its configuration; a [`ModelSink`] writes one. A format that is read is one file with a
 //! [`Format`] and its row in [`FORMATS`]. Everything else in slmc asks here, and looks for no files by name.
 //!
@@ -37,7 +37,7 @@ pub trait ModelSource {
     /// One of [`Outline::parameters`]. Whatever would be converted is converted now, and nothing but this tensor.
     ///
     /// # Errors
-    /// The values are not what their format promises.
+    /// Values that break the rules of their format.
     fn parameter(&self, id: ParameterId) -> Result<Parameter, ModelFormatError>;
 
     /// Which matrices the source says are sparse. The values are not looked at: [`Model::check_sparsity`] does that.
@@ -49,7 +49,7 @@ pub trait ModelSource {
     /// How the model was made, where slmc made it.
     fn provenance(&self) -> Option<Value>;
 
-    /// Hash of everything that decides what is read.
+    /// Hash of everything that the model depends on.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -58,7 +58,7 @@ pub trait ModelSource {
     /// The model, every parameter taken.
     ///
     /// # Errors
-    /// Those of [`ModelSource::parameter`].
+    /// The errors of [`ModelSource::parameter`].
     fn model(&self) -> Result<Model, ModelFormatError> {
         let outline = self.outline();
         let mut parameters = BTreeMap::new();
@@ -90,7 +90,7 @@ pub struct Format {
     pub name: &'static str,
     /// Whether a path holds a model in this format, by its name and first bytes.
     pub recognises: fn(&Path) -> bool,
-    /// What is at a path.
+    /// The parts of a model at a path.
     pub contents: fn(&Path) -> Contents,
     /// The configuration at a path, in the form of config.json.
     pub configuration: fn(&Path) -> Result<Config, ModelFormatError>,
@@ -102,7 +102,7 @@ pub struct Format {
     pub sha256: fn(&Path) -> Result<Hash, HashError>,
 }
 
-/// What a path holds.
+/// The parts of a model that a path holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contents {
     /// A configuration.
@@ -126,7 +126,7 @@ pub struct Description {
 }
 
 impl Description {
-    /// What the model computes, with the tokens that open and end a text.
+    /// The specification, with the tokens that open and end a text.
     ///
     /// # Errors
     /// [`ConfigError`], naming the file and the key.
@@ -135,7 +135,7 @@ impl Description {
     }
 }
 
-/// The format of a path. What none recognises is handed to the last, whose message says what a model is.
+/// The format of a path. A path that none recognises goes to the last, whose message describes a model.
 fn format_of(path: &Path) -> &'static Format {
     const TABLE: &[Format] = &FORMATS;
     TABLE.iter().find(|format| (format.recognises)(path)).unwrap_or(&TABLE[TABLE.len() - 1])
@@ -146,7 +146,7 @@ pub fn is_model(path: &Path) -> bool {
     FORMATS.iter().any(|format| (format.recognises)(path))
 }
 
-/// What a path holds: a model, a configuration alone, or neither.
+/// The parts of a model at a path: all of it, a configuration alone, or neither.
 pub fn contents(path: &Path) -> Contents {
     (format_of(path).contents)(path)
 }

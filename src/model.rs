@@ -1,7 +1,8 @@
-//! What a model is: its specification, the names of its parameters, its weights, and the one f32 forward.
+//! A model: its specification, the names of its parameters, its weights, and the one f32 forward.
 
 pub mod companions;
 pub mod device;
+pub mod error;
 pub mod families;
 pub mod forward;
 pub mod graph;

@@ -1,12 +1,12 @@
-//! Why a model cannot be opened, read or written, in any format. Every message names the file, the tensor or the key, says
-//! what was found and expected, and what to do.
+//! Why a model cannot be opened, read or written, in any format. Every message names the file, the tensor or the key, the
+//! value found and the one expected, and the remedy.
 
 use super::found::NotAModel;
-use super::slmc_quantized::layout::QuantizedError;
 use crate::disk::atomic::AtomicError;
 use crate::disk::tensor_file::TensorFileError;
 use crate::disk::{ConfigError, TensorError};
 use crate::model::id::ParameterId;
+use crate::model::quantized::QuantizedError;
 use crate::model::weights::ModelError;
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ pub enum ModelFormatError {
     /// The path that should hold a model is something else.
     #[error("{}: {problem}", path.display())]
     NotAModel {
-        /// What was passed.
+        /// The path that was passed.
         path: PathBuf,
         /// What it is.
         problem: NotAModel,
@@ -62,7 +62,7 @@ pub enum ModelFormatError {
         index: PathBuf,
         /// The tensor.
         tensor: String,
-        /// What the index says.
+        /// The name in the index.
         shard: String,
     },
     /// The index names a shard that is not there.
@@ -112,9 +112,9 @@ pub enum ModelFormatError {
         file: PathBuf,
         /// The tensor.
         tensor: String,
-        /// What the file says.
+        /// The type in the file.
         found: String,
-        /// What is accepted.
+        /// The types that are accepted.
         expected: String,
     },
     /// A file that travels with the model could not be copied.
@@ -132,7 +132,7 @@ pub enum ModelFormatError {
         path: PathBuf,
         /// As the files would spell it.
         tensor: String,
-        /// What it would look like.
+        /// Its shape by the configuration.
         expected: Vec<usize>,
         /// Tensors that are there and have no place.
         others: Vec<String>,

@@ -55,7 +55,7 @@ pub const FORMAT: Format = Format {
     contents,
     configuration,
     companions: |path| Ok(companions(path)),
-    open: |path| Ok(Box::new(Source::open(path)?)),
+    open: |path| Ok(Box::new(DenseSource::open(path)?)),
     sha256: path_sha256,
 };
 
@@ -150,13 +150,13 @@ pub(super) fn companions(path: &Path) -> Companions {
 }
 
 /// An opened directory of floating-point weights.
-struct Source {
+struct DenseSource {
     outline: Outline,
     stored: StoredTensors,
     layout: DenseLayout,
 }
 
-impl Source {
+impl DenseSource {
     fn open(directory: &Path) -> Result<Self, ModelFormatError> {
         let config = configuration_of(directory)?;
         let family = Family::of(&config)?;
@@ -182,11 +182,11 @@ impl Source {
             key_maps: false,
             notes,
         };
-        Ok(Source { outline, stored, layout })
+        Ok(DenseSource { outline, stored, layout })
     }
 }
 
-impl ModelSource for Source {
+impl ModelSource for DenseSource {
     fn outline(&self) -> &Outline {
         &self.outline
     }

@@ -1,5 +1,5 @@
-//! The quantized directory: a model of integers between `quantize` and `compile`. Configuration, tensors and what is
-//! checked of them are in [`layout`]; the files beside them are those of a Hugging Face directory.
+//! The quantized directory: a model of integers between `quantize` and `compile`. Configuration, tensors and their
+//! checks are in [`layout`]; the files beside them are those of a Hugging Face directory.
 
 pub mod layout;
 
@@ -17,15 +17,15 @@ use crate::model::weights::{Model, Outline, Parameter};
 use serde_json::Value;
 use std::path::Path;
 
-/// Its row of [`super::FORMATS`]: every directory whose configuration speaks of quantization. What another tool has
-/// quantized is refused by name.
+/// Its row of [`super::FORMATS`]: every directory whose configuration speaks of quantization. A model that another
+/// tool has quantized is refused by name.
 pub const FORMAT: Format = Format {
     name: "slmc's quantized directory",
     recognises: |path| path.is_dir() && configuration(path).is_ok_and(|config| config.value(layout::KEY).is_some()),
     contents,
     configuration,
     companions: |path| Ok(companions(path)),
-    open: |path| Ok(Box::new(Source::open(path)?)),
+    open: |path| Ok(Box::new(QuantizedSource::open(path)?)),
     sha256: path_sha256,
 };
 
@@ -45,12 +45,12 @@ fn refuse_foreign(config: &Config) -> Result<(), ModelFormatError> {
 }
 
 /// An opened directory of quantized weights.
-struct Source {
+struct QuantizedSource {
     outline: Outline,
     stored: StoredTensors,
 }
 
-impl Source {
+impl QuantizedSource {
     fn open(directory: &Path) -> Result<Self, ModelFormatError> {
         let config = configuration_of(directory)?;
         refuse_foreign(&config)?;
@@ -65,11 +65,11 @@ impl Source {
         let notes = special_tokens::notes(&companions, &config, spec.vocabulary)?;
         let (schemes, path) = (Some(schemes), directory.to_owned());
         let outline = Outline { spec, config, companions, path, schemes, sparsity, activations, key_maps, notes };
-        Ok(Source { outline, stored })
+        Ok(QuantizedSource { outline, stored })
     }
 }
 
-impl ModelSource for Source {
+impl ModelSource for QuantizedSource {
     fn outline(&self) -> &Outline {
         &self.outline
     }

@@ -6,6 +6,8 @@ use super::found::{check_link, no_weights};
 use super::hugging_face::{INDEX_FILE, WEIGHTS_FILE};
 use crate::disk::tensor_file::{self, StoredTensor};
 use crate::disk::{Config, DenseTensor, DenseType};
+use crate::model::matrix::from_rows;
+use ndarray::Array2;
 use safetensors::Dtype;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,10 +77,11 @@ impl StoredTensors {
         Ok(DenseTensor::stored(name, stored.shape.clone(), dtype, stored.bytes.clone()))
     }
 
-    /// One tensor of signed bytes.
-    pub(super) fn signed_bytes(&self, name: &str) -> Result<Vec<i8>, ModelFormatError> {
+    /// One tensor of signed bytes, in rows of its last dimension.
+    pub(super) fn signed_bytes(&self, name: &str) -> Result<Array2<i8>, ModelFormatError> {
         let stored = self.expect_type(name, Dtype::I8)?;
-        Ok(stored.bytes.as_slice().iter().map(|byte| byte.cast_signed()).collect())
+        let values = stored.bytes.as_slice().iter().map(|byte| byte.cast_signed()).collect();
+        Ok(from_rows(values, stored.shape.last().copied().unwrap_or(1)))
     }
 
     /// One tensor, which must have this data type.

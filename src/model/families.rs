@@ -42,11 +42,11 @@ pub struct Family {
     /// Reads the configuration.
     pub spec: fn(&Config) -> Result<ModelSpec, ConfigError>,
     /// Where a parameter is in a checkpoint; `None` for one the family never has.
-    pub source: fn(&ModelSpec, ParameterId) -> Option<Source>,
+    pub source: fn(&ModelSpec, ParameterId) -> Option<TensorName>,
     /// Tensors, without prefix, that carry nothing: buffers, and parts the head does not use.
     pub ignored: fn(&ModelSpec, &str) -> bool,
     /// Tensors that some files hold a second time; accepted where they equal the parameter.
-    pub copies: fn(&ModelSpec) -> Vec<(Source, ParameterId)>,
+    pub copies: fn(&ModelSpec) -> Vec<(TensorName, ParameterId)>,
     /// Key of the number of layers.
     pub layer_count: &'static str,
     /// The configuration of a model with these layers of another, ascending; see [`with_layers`], which checks it.
@@ -71,19 +71,19 @@ pub const FAMILIES: [Family; 10] = [
     qwen3::FAMILY,
 ];
 
-/// Where a parameter is: a whole tensor stored as slmc uses it, or turned, or some rows of a fused one.
+/// Where a parameter is: a whole tensor stored as slmc uses it, or transposed, or some rows of a fused one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct TensorName {
     /// Name of the tensor.
     pub name: String,
     /// An older spelling of the same name.
     pub legacy_name: Option<String>,
     /// Whether the family's prefix stands before it.
     pub prefixed: bool,
-    /// Of a tensor that holds several parameters one after the other.
+    /// Its rows, where the tensor holds several parameters one after the other.
     pub fused: Option<Fused>,
     /// Whether the file holds the matrix as (in, out).
-    pub turned: bool,
+    pub transposed: bool,
 }
 
 /// Which rows of a fused tensor a parameter is, counted as slmc turns it, (out, in).
@@ -95,23 +95,23 @@ pub struct Fused {
     pub rows: usize,
 }
 
-impl Source {
+impl TensorName {
     fn prefixed(name: String) -> Self {
-        Source { name, legacy_name: None, prefixed: true, fused: None, turned: false }
+        TensorName { name, legacy_name: None, prefixed: true, fused: None, transposed: false }
     }
 
     fn bare(name: &str) -> Self {
-        Source { prefixed: false, ..Source::prefixed(name.to_owned()) }
+        TensorName { prefixed: false, ..TensorName::prefixed(name.to_owned()) }
     }
 
     /// Rows `first ..` of a tensor with `rows` rows.
     fn fused(self, first: usize, rows: usize) -> Self {
-        Source { fused: Some(Fused { first, rows }), ..self }
+        TensorName { fused: Some(Fused { first, rows }), ..self }
     }
 
     /// Stored as (in, out), where it is a matrix.
-    fn turned(self, part: Part) -> Self {
-        Source { turned: part == Part::Weight, ..self }
+    fn transposed(self, part: Part) -> Self {
+        TensorName { transposed: part == Part::Weight, ..self }
     }
 
     /// The shape of the stored tensor, for a parameter of shape `shape`.
@@ -120,21 +120,21 @@ impl Source {
         if let (Some(fused), Some(rows)) = (self.fused, shape.first_mut()) {
             *rows = fused.rows;
         }
-        if self.turned {
+        if self.transposed {
             shape.reverse();
         }
         shape
     }
 
     /// The parameter, of shape `shape`, out of the stored tensor; `None` where that has another shape than
-    /// [`Source::stored_shape`].
+    /// [`TensorName::stored_shape`].
     pub fn take(&self, stored: DenseTensor, shape: &[usize]) -> Option<DenseTensor> {
-        if self.fused.is_none() && !self.turned {
+        if self.fused.is_none() && !self.transposed {
             return Some(stored);
         }
         let (first, rows) = (self.fused.map_or(0, |fused| fused.first), *shape.first()?);
         let rows = first..first.checked_add(rows)?;
-        if self.turned { stored.transposed_columns(rows) } else { stored.rows(rows) }
+        if self.transposed { stored.transposed_columns(rows) } else { stored.rows(rows) }
     }
 
     /// With the spelling of norms that TensorFlow left behind: `gamma` for weight, `beta` for bias.

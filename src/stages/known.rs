@@ -3,7 +3,7 @@
 
 use crate::formats::{self, ModelFormatError};
 use crate::model::families;
-use crate::model::size::Assignment;
+use crate::model::scheme::Assignment;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
 use crate::text::tokenizer::token_table;

@@ -4,7 +4,7 @@
 use crate::formats::error::ModelFormatError;
 use crate::formats::foreign;
 use crate::formats::stored_tensors::StoredTensors;
-use crate::model::families::{Family, Source};
+use crate::model::families::{Family, TensorName};
 use crate::model::id::ParameterId;
 use crate::model::notes::Note;
 use crate::model::spec::ModelSpec;
@@ -13,16 +13,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How the parameters of a dense directory are spelled.
 pub(super) struct DenseLayout {
-    places: BTreeMap<ParameterId, Place>,
+    places: BTreeMap<ParameterId, TensorPlacement>,
     /// Second copies of tied tensors, which must equal the parameter.
     copies: Vec<(String, ParameterId)>,
 }
 
 /// Where a parameter is in the files.
-struct Place {
+struct TensorPlacement {
     name: String,
-    source: Source,
-    /// Of the parameter.
+    source: TensorName,
+    /// Shape of the parameter.
     shape: Vec<usize>,
 }
 
@@ -69,7 +69,7 @@ impl DenseLayout {
             stored.check_shape(&name, &expected)?;
             stored.dense(&name)?;
             used.insert(name.clone());
-            places.insert(parameter.id, Place { name, source, shape: parameter.shape });
+            places.insert(parameter.id, TensorPlacement { name, source, shape: parameter.shape });
         }
         let mut copies = Vec::new();
         for (source, id) in copies_of_model {

@@ -5,7 +5,7 @@
 use super::class_defaults::ClassDefault;
 use super::classifier::labels;
 use super::fewer_layers::alike;
-use super::{Family, Source, architecture, gelu, head_width, layer_count, refuse_unless};
+use super::{Family, TensorName, architecture, gelu, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{
@@ -105,9 +105,9 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     })
 }
 
-fn source(_spec: &ModelSpec, id: ParameterId) -> Option<Source> {
-    let prefixed = |stem: String, part: Part| Source::prefixed(format!("{stem}.{}", part.name()));
-    let bare = |stem: &str, part: Part| Source::bare(&format!("{stem}.{}", part.name()));
+fn source(_spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
+    let prefixed = |stem: String, part: Part| TensorName::prefixed(format!("{stem}.{}", part.name()));
+    let bare = |stem: &str, part: Part| TensorName::bare(&format!("{stem}.{}", part.name()));
     Some(match id {
         ParameterId::Linear(LinearId { layer: Some(layer), role }, part) => {
             let matrix = match role {
@@ -128,8 +128,8 @@ fn source(_spec: &ModelSpec, id: ParameterId) -> Option<Source> {
             Role::Pooler => prefixed("pooler.dense".to_owned(), part),
             Role::Classifier => bare("classifier", part),
             Role::MlmTransform => bare("cls.predictions.transform.dense", part),
-            Role::LmHead if part == Part::Bias => Source::bare("cls.predictions.bias"),
-            Role::LmHead => Source::bare("cls.predictions.decoder.weight"),
+            Role::LmHead if part == Part::Bias => TensorName::bare("cls.predictions.bias"),
+            Role::LmHead => TensorName::bare("cls.predictions.decoder.weight"),
             _ => return None,
         },
         ParameterId::Norm(layer, site, part) => match (layer, site) {
@@ -154,13 +154,13 @@ fn ignored(spec: &ModelSpec, name: &str) -> bool {
         || name.starts_with("cls.seq_relationship.")
 }
 
-fn copies(spec: &ModelSpec) -> Vec<(Source, ParameterId)> {
+fn copies(spec: &ModelSpec) -> Vec<(TensorName, ParameterId)> {
     let Head::MaskedLanguageModel { tied, .. } = spec.head else { return Vec::new() };
     let bias = ParameterId::bias(LinearId::global(Role::LmHead));
-    let mut copies = vec![(Source::bare("cls.predictions.decoder.bias"), bias)];
+    let mut copies = vec![(TensorName::bare("cls.predictions.decoder.bias"), bias)];
     if tied {
         let table = ParameterId::weight(LinearId::global(Role::TokenEmbedding));
-        copies.push((Source::bare("cls.predictions.decoder.weight"), table));
+        copies.push((TensorName::bare("cls.predictions.decoder.weight"), table));
     }
     copies
 }

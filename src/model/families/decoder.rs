@@ -2,7 +2,7 @@
 //! have in common: the keys of their configurations, and the tensor names that began with Llama's.
 
 use super::fewer_layers::counted;
-use super::{Source, head_width, layer_count, refuse_unless};
+use super::{TensorName, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Role};
 use crate::model::spec::{
@@ -163,7 +163,7 @@ pub(super) fn qwen_with_layers(config: &Config, kept: &[usize]) -> Result<Config
 }
 
 /// Llama's tensor names, and those its successors added.
-pub(super) fn source(_spec: &ModelSpec, id: ParameterId) -> Option<Source> {
+pub(super) fn source(_spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
     let name = match id {
         ParameterId::Linear(LinearId { layer: Some(layer), role }, part) => {
             let matrix = match role {
@@ -182,7 +182,7 @@ pub(super) fn source(_spec: &ModelSpec, id: ParameterId) -> Option<Source> {
             format!("embed_tokens.{}", part.name())
         }
         ParameterId::Linear(LinearId { layer: None, role: Role::LmHead }, part) => {
-            return Some(Source::bare(&format!("lm_head.{}", part.name())));
+            return Some(TensorName::bare(&format!("lm_head.{}", part.name())));
         }
         ParameterId::Norm(Some(layer), site, part) => {
             let norm = match site {
@@ -197,7 +197,7 @@ pub(super) fn source(_spec: &ModelSpec, id: ParameterId) -> Option<Source> {
         ParameterId::Norm(None, NormSite::Final, part) => format!("norm.{}", part.name()),
         _ => return None,
     };
-    Some(Source::prefixed(name))
+    Some(TensorName::prefixed(name))
 }
 
 /// Frequencies that old checkpoints carry.
@@ -206,9 +206,9 @@ pub(super) fn ignored(_spec: &ModelSpec, name: &str) -> bool {
 }
 
 /// The head of a tied model, which some files hold again.
-pub(super) fn copies(spec: &ModelSpec) -> Vec<(Source, ParameterId)> {
+pub(super) fn copies(spec: &ModelSpec) -> Vec<(TensorName, ParameterId)> {
     if !spec.tied_head() {
         return Vec::new();
     }
-    vec![(Source::bare("lm_head.weight"), ParameterId::weight(LinearId::global(Role::TokenEmbedding)))]
+    vec![(TensorName::bare("lm_head.weight"), ParameterId::weight(LinearId::global(Role::TokenEmbedding)))]
 }

@@ -2,7 +2,7 @@
 
 use super::class_defaults::ClassDefault;
 use super::fewer_layers::alike;
-use super::{Family, Source, architecture, gelu, head_width, layer_count, refuse_unless};
+use super::{Family, TensorName, architecture, gelu, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{
@@ -81,9 +81,9 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     })
 }
 
-fn source(_spec: &ModelSpec, id: ParameterId) -> Option<Source> {
-    let prefixed = |stem: &str, part: Part| Source::prefixed(format!("{stem}.{}", part.name()));
-    let bare = |stem: &str, part: Part| Source::bare(&format!("{stem}.{}", part.name()));
+fn source(_spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
+    let prefixed = |stem: &str, part: Part| TensorName::prefixed(format!("{stem}.{}", part.name()));
+    let bare = |stem: &str, part: Part| TensorName::bare(&format!("{stem}.{}", part.name()));
     Some(match id {
         ParameterId::Linear(LinearId { layer: Some(layer), role }, part) => {
             let matrix = match role {
@@ -120,9 +120,9 @@ fn ignored(_spec: &ModelSpec, name: &str) -> bool {
     name.ends_with(".position_ids")
 }
 
-fn copies(spec: &ModelSpec) -> Vec<(Source, ParameterId)> {
+fn copies(spec: &ModelSpec) -> Vec<(TensorName, ParameterId)> {
     if !spec.tied_head() {
         return Vec::new();
     }
-    vec![(Source::bare("vocab_projector.weight"), ParameterId::weight(LinearId::global(Role::TokenEmbedding)))]
+    vec![(TensorName::bare("vocab_projector.weight"), ParameterId::weight(LinearId::global(Role::TokenEmbedding)))]
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 /// The configuration with the layers `kept` alone, ascending, under the keys of its family.
 ///
 /// # Errors
-/// Those of the configuration, and [`ConfigError::Layer`] for a layer that would not be the same.
+/// A refused configuration, and [`ConfigError::Layer`] for a layer that would not be the same.
 pub fn with_layers(config: &Config, kept: &[usize]) -> Result<Config, ConfigError> {
     compared(Family::of(config)?, config, kept)
 }

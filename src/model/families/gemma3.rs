@@ -5,7 +5,7 @@ use super::class_defaults::ClassDefault;
 use super::decoder::{self, copies, ignored};
 use super::fewer_layers::counted;
 use super::rotary::{scaling, settings};
-use super::{Family, Source, layer_count, refuse_unless, require_architecture};
+use super::{Family, TensorName, layer_count, refuse_unless, require_architecture};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{NormSite, ParameterId};
 use crate::model::spec::{
@@ -149,7 +149,7 @@ fn rounded(config: &Config, factor: f32) -> Result<f32, ConfigError> {
     }
 }
 
-fn source(spec: &ModelSpec, id: ParameterId) -> Option<Source> {
+fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
     let ParameterId::Norm(Some(layer), site, part) = id else { return decoder::source(spec, id) };
     let norm = match site {
         NormSite::AttentionOutput => "post_attention_layernorm",
@@ -157,5 +157,5 @@ fn source(spec: &ModelSpec, id: ParameterId) -> Option<Source> {
         NormSite::FfnOutput => "post_feedforward_layernorm",
         _ => return decoder::source(spec, id),
     };
-    Some(Source::prefixed(format!("layers.{layer}.{norm}.{}", part.name())))
+    Some(TensorName::prefixed(format!("layers.{layer}.{norm}.{}", part.name())))
 }

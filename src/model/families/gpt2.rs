@@ -3,7 +3,7 @@
 
 use super::class_defaults::ClassDefault;
 use super::fewer_layers::alike;
-use super::{Family, Source, gelu, head_width, layer_count, refuse_unless, require_architecture};
+use super::{Family, TensorName, gelu, head_width, layer_count, refuse_unless, require_architecture};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{
@@ -96,8 +96,8 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     })
 }
 
-fn source(spec: &ModelSpec, id: ParameterId) -> Option<Source> {
-    let prefixed = |stem: &str, part: Part| Source::prefixed(format!("{stem}.{}", part.name()));
+fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
+    let prefixed = |stem: &str, part: Part| TensorName::prefixed(format!("{stem}.{}", part.name()));
     Some(match id {
         ParameterId::Linear(LinearId { layer: Some(layer), role }, part) => {
             let fused = |index: usize| {
@@ -113,12 +113,12 @@ fn source(spec: &ModelSpec, id: ParameterId) -> Option<Source> {
                 Role::Down => prefixed(&format!("h.{layer}.mlp.c_proj"), part),
                 _ => return None,
             };
-            source.turned(part)
+            source.transposed(part)
         }
         ParameterId::Linear(LinearId { layer: None, role }, part) => match role {
             Role::TokenEmbedding => prefixed("wte", part),
             Role::PositionEmbedding => prefixed("wpe", part),
-            Role::LmHead => Source::bare(&format!("lm_head.{}", part.name())),
+            Role::LmHead => TensorName::bare(&format!("lm_head.{}", part.name())),
             _ => return None,
         },
         ParameterId::Norm(Some(layer), NormSite::Attention, part) => prefixed(&format!("h.{layer}.ln_1"), part),

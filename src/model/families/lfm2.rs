@@ -5,7 +5,7 @@ use super::class_defaults::ClassDefault;
 use super::decoder::{self, copies, ignored};
 use super::fewer_layers::counted;
 use super::rotary::rotary;
-use super::{Family, Source, layer_count, require_architecture};
+use super::{Family, TensorName, layer_count, require_architecture};
 use crate::disk::config::MAX_SIZE;
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Role};
@@ -122,7 +122,7 @@ fn inner_width(config: &Config) -> Result<usize, ConfigError> {
     }
 }
 
-fn source(spec: &ModelSpec, id: ParameterId) -> Option<Source> {
+fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
     let name = match id {
         ParameterId::Linear(LinearId { layer: Some(layer), role }, part) => {
             let matrix = match role {
@@ -150,5 +150,5 @@ fn source(spec: &ModelSpec, id: ParameterId) -> Option<Source> {
         ParameterId::Norm(None, NormSite::Final, part) => format!("embedding_norm.{}", part.name()),
         _ => return decoder::source(spec, id),
     };
-    Some(Source::prefixed(name))
+    Some(TensorName::prefixed(name))
 }

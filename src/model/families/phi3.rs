@@ -5,7 +5,7 @@ use super::class_defaults::ClassDefault;
 use super::decoder::{self, copies, ignored};
 use super::fewer_layers::alike;
 use super::rotary::rotary;
-use super::{Family, Source, layer_count, refuse_unless, require_architecture};
+use super::{Family, TensorName, layer_count, refuse_unless, require_architecture};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, ParameterId, Role};
 use crate::model::spec::{AttentionSpec, ModelSpec};
@@ -56,7 +56,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     decoder::model(config, NAME, vec![layer; layer_count(config, "num_hidden_layers")?], norm)
 }
 
-fn source(spec: &ModelSpec, id: ParameterId) -> Option<Source> {
+fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
     let ParameterId::Linear(LinearId { layer: Some(layer), role }, part) = id else { return decoder::source(spec, id) };
     let of_layer = spec.layers.get(layer as usize)?;
     let (attention, width) = (of_layer.attention()?, of_layer.ffn.width);
@@ -69,5 +69,5 @@ fn source(spec: &ModelSpec, id: ParameterId) -> Option<Source> {
         Role::Up => ("mlp.gate_up_proj", width, 2 * width),
         _ => return decoder::source(spec, id),
     };
-    Some(Source::prefixed(format!("layers.{layer}.{matrix}.{}", part.name())).fused(first, rows))
+    Some(TensorName::prefixed(format!("layers.{layer}.{matrix}.{}", part.name())).fused(first, rows))
 }
