@@ -1,5 +1,5 @@
-//! Statistics of a model's activations over calibration sequences, collected through the taps of the f32 forward. Sums
-//! are made on the host in f64 in a fixed order, so they do not depend on threads.
+//! Statistics of a model's activations over calibration sequences, collected by hooks of the f32 forward. Sums are
+//! taken on the host in f64 in a fixed order, so they do not depend on threads.
 
 pub mod input_error;
 pub mod layerwise;
@@ -18,17 +18,17 @@ use burn::tensor::{Device, Tensor};
 use ndarray::Array2;
 use std::collections::BTreeMap;
 
-/// What the inputs of one linear look like.
+/// Statistics of the inputs of one linear.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LinearStats {
     /// Mean square of every input channel, (in).
     pub mean_square: Vec<f64>,
-    /// Rows it was taken over.
+    /// Number of rows.
     pub rows: u64,
 }
 
-/// What keys and queries of one layer look like after rotary positions, (key_value_heads, head_dim) each; (0, 0) of a
-/// layer without attention.
+/// Statistics of the keys and queries of one layer after rotary positions, (key_value_heads, head_dim) each; (0, 0) for
+/// a layer without attention.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeyStats {
     /// Mean of keys.
@@ -39,16 +39,16 @@ pub struct KeyStats {
     pub query_mean_square: Array2<f64>,
 }
 
-/// Everything collected.
+/// Statistics of a whole model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statistics {
     /// By linear; a tied head's are under `head.lm`.
     pub linears: BTreeMap<LinearId, LinearStats>,
     /// By layer; empty for one without attention.
     pub keys: Vec<KeyStats>,
-    /// Tokens seen.
+    /// Number of tokens.
     pub tokens: u64,
-    /// Sequences seen.
+    /// Number of sequences.
     pub sequences: u64,
 }
 
@@ -61,15 +61,15 @@ pub enum CalibrateError {
     /// A sequence does not suit the model.
     #[error(transparent)]
     Batch(#[from] BatchError),
-    /// Weights.
+    /// The weights cannot be read.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Second moments of the inputs of some matrices.
+    /// The second moments of a group's inputs cannot be taken.
     #[error("`{id}`: {source}")]
     Moments {
         /// The first of the matrices.
         id: LinearId,
-        /// What is wrong.
+        /// The fault.
         source: moments::MomentsError,
     },
     /// The device gave tensors of another type back.
@@ -132,7 +132,7 @@ impl Sums {
     }
 }
 
-/// What `of` gives for every head, a row each.
+/// The rows `of` gives, one for every head.
 fn by_head(heads: &[Sums], of: impl Fn(&Sums) -> Vec<f64>) -> Array2<f64> {
     let width = heads.first().map_or(0, |head| head.sum.len());
     from_rows(heads.iter().flat_map(of).collect(), width)

@@ -1,5 +1,5 @@
-//! Files as they are on disk: JSON objects, safetensors files, hashes, and writes that are all or nothing. Which files make
-//! a model is the business of `formats`, what its tensors mean that of `model`.
+//! Files on disk: JSON objects, safetensors files, hashes, and atomic writes. `formats` knows which files make up a
+//! model, `model` knows the meaning of the tensors.
 
 pub mod atomic;
 pub mod config;
@@ -13,5 +13,5 @@ pub mod tensor_file;
 pub use config::{Config, ConfigError};
 pub use tensor::{DenseTensor, DenseType, TensorError};
 
-/// File by which slmc recognises a directory that it made: the provenance.
+/// The provenance file, by which slmc recognises its own output directories.
 pub const PROVENANCE_FILE: &str = "slmc.json";

@@ -1,8 +1,8 @@
 //! One-shot N:M pruning: in every group of M weights along the input dimension the N of largest score stay, the rest
 //! become zero. The score is |w| (magnitude), |w| · √h (Wanda, Sun et al. 2023), h the mean square of the weight's
-//! input over calibration text, or what losing the weight costs when the ones after it make up for it ([`sparsegpt`]).
-//! What stays can be fitted anew ([`refit`]), layer by layer ([`layerwise`]). What the loss of those weights costs is
-//! for training to recover and `eval` to measure.
+//! input over calibration text, or the error of removing the weight when later columns compensate for it
+//! ([`sparsegpt`]). The remaining weights can be refitted ([`refit`]), layer by layer ([`layerwise`]). Training
+//! recovers the lost quality and `eval` measures it.
 
 pub mod layerwise;
 pub mod refit;
@@ -47,7 +47,7 @@ impl Method {
     }
 }
 
-/// A string that names no method.
+/// A string that is not the name of a method.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("unknown method `{0}`; known: magnitude, wanda, sparsegpt")]
 pub struct UnknownMethod(pub String);
@@ -60,7 +60,7 @@ impl FromStr for Method {
     }
 }
 
-/// A selection of matrices that cannot be.
+/// An invalid selection of matrices.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SelectionError {
     /// The pattern selects nothing.
@@ -73,7 +73,7 @@ pub enum SelectionError {
         /// A name that exists.
         example: String,
     },
-    /// Everything it selects is looked up.
+    /// The pattern only selects lookup tables.
     #[error(
         "--only {pattern}: matches only tables, such as `{id}`, which are looked up row by row and stay dense; select \
          linears: ffn, attention, all"
@@ -115,7 +115,7 @@ pub fn select(spec: &ModelSpec, patterns: &[String]) -> Result<Vec<LinearId>, Se
     Ok(matrices.into_iter().filter(|id| !table(id) && patterns.iter().any(|pattern| selects(pattern, *id))).collect())
 }
 
-/// What pruning did to one matrix.
+/// Result of pruning one matrix.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct MatrixReport {
     /// Name.
@@ -128,23 +128,23 @@ pub struct MatrixReport {
     pub zeros_before: u64,
     /// Weights that are zero now.
     pub zeros_after: u64,
-    /// Share of Σ w² that went.
+    /// Share of Σ w² removed.
     pub energy_removed: f64,
-    /// Share of Σ h w² that went, h the mean square of the input; absent where inputs were not calibrated.
+    /// Share of Σ h w² removed, h the mean square of the input; absent where inputs were not calibrated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weighted_energy_removed: Option<f64>,
-    /// Share of the output's energy that is missed over the calibration text, inputs those of the pruned model; where it
-    /// was pruned layer by layer.
+    /// Relative output error over the calibration text, on inputs of the pruned model; present where it was pruned
+    /// layer by layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_error: Option<f64>,
-    /// What keeping every weight but in 4 bits (w4.g32, rounded to nearest on scales searched for these inputs) would miss, in
-    /// the measure of `output_error` where that is there, of the energy removed otherwise: what 2:4 has to be held against,
-    /// since it takes fewer bits a weight than 2:4 with 8-bit values.
+    /// Error of the dense matrix in 4 bits (w4.g32, rounded to nearest on scales searched for these inputs), in the
+    /// measure of `output_error` where present, else of the energy removed: the baseline for 2:4, since it takes fewer
+    /// bits a weight than 2:4 with 8-bit values.
     pub dense_error: f64,
-    /// Whether it stayed as it was, since pruning it would have missed more than was allowed.
+    /// Whether it stayed dense because pruning it would have exceeded the allowed error.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub left_dense: bool,
-    /// What was not done as asked, and why.
+    /// Deviations from the request, with the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
 }
@@ -175,7 +175,7 @@ impl MatrixReport {
 }
 
 impl MatrixReport {
-    /// What pruning misses, in the measure of `dense_error`.
+    /// Error of pruning, in the measure of `dense_error`.
     pub fn missed(&self) -> f64 {
         self.output_error.or(self.weighted_energy_removed).unwrap_or(self.energy_removed)
     }
@@ -226,16 +226,16 @@ pub fn check(
     Ok(shapes)
 }
 
-/// Why a model is not pruned.
+/// Why a model cannot be pruned.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
-    /// Of the weights.
+    /// The weights cannot be read.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Of the pattern.
+    /// The pattern does not suit a matrix.
     #[error(transparent)]
     Mask(#[from] MaskError),
-    /// Of the calibration run.
+    /// The calibration run failed.
     #[error(transparent)]
     Calibrate(CalibrateError),
 }
@@ -251,7 +251,7 @@ fn scores(weights: ArrayView2<'_, f32>, importance: Option<&[f64]>) -> Array2<f3
     from_rows(row_major(weights).iter().enumerate().map(score).collect(), columns)
 }
 
-/// Σ h w² over the weights that went, as a share of all; h is 1 without importance.
+/// Σ h w² over the removed weights, as a share of all; h is 1 without importance.
 fn energy_removed(weights: ArrayView2<'_, f32>, pruned: ArrayView2<'_, f32>, importance: Option<&[f64]>) -> f64 {
     let pairs = row_major(weights).iter().zip(row_major(pruned));
     let without = from_rows(pairs.map(|(w, p)| if *p == 0.0 { 0.0 } else { *w }).collect(), weights.ncols());
@@ -270,7 +270,7 @@ fn energy_missed(weights: ArrayView2<'_, f32>, changed: ArrayView2<'_, f32>, imp
     if all > 0.0 { missed / all } else { 0.0 }
 }
 
-/// A matrix rounded to w4.g32, every weight kept.
+/// A matrix rounded to w4.g32, dense.
 fn in_four_bits(weights: ArrayView2<'_, f32>, importance: Option<&[f64]>) -> Array2<f32> {
     let ((rows, columns), values) = (weights.dim(), row_major(weights));
     let rounded = search::quantize_matrix(values, rows, columns, QuantScheme::W4G32, importance);

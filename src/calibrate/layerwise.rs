@@ -1,8 +1,8 @@
-//! A model changed layer by layer, its activations following: the matrices that read one input are shown together with
-//! the second moments of that input ([`Moments`]), their new values take the place of the old ones, and only then is the
-//! input of the next ones computed (query, key, value; then output; gate, up; then down). Beside the model as changed so
-//! far runs the original, so that a change can aim at the original's outputs. One layer's weights are in memory at a
-//! time, and the hidden states of all calibration tokens.
+//! Changes a model layer by layer, with activations of the model as changed so far: matrices that read the same input
+//! are passed on as a group with the second moments of that input ([`Moments`]), their new values replace the old ones,
+//! and only then is the input of the next group computed (query, key, value; then output; gate, up; then down). The
+//! original can run alongside, so that a change can target the original's outputs. Memory holds one layer's weights,
+//! and the hidden states of all calibration tokens.
 
 use super::lookups::sensitivity;
 use super::moments::Moments;
@@ -20,35 +20,35 @@ use ndarray::Array2;
 /// New values of matrices, (rows, columns) each.
 pub type Changed = Vec<(LinearId, Array2<f32>)>;
 
-/// What is done to every group of matrices.
+/// The change of every group of matrices.
 pub trait Change {
-    /// Why it stops.
+    /// Why a change failed.
     type Error: From<CalibrateError>;
 
-    /// Values that an interrupted run has left for these matrices; then no moments are taken.
+    /// Values of these matrices from an interrupted run; then no moments are taken.
     fn kept(&mut self, ids: &[LinearId]) -> Result<Option<Changed>, Self::Error>;
 
-    /// New values for matrices that share an input. `moments` are the input's; `None` for tables that are looked up. A
-    /// matrix that is not returned stays as it is. A tied token table comes with the inputs of the head.
+    /// New values for matrices that share an input, whose moments are `moments`; `None` for tables that are looked up.
+    /// A matrix that is not returned stays unchanged. A tied token table is passed with the inputs of the head.
     fn change(&mut self, ids: &[LinearId], moments: Option<Moments>) -> Result<Changed, Self::Error>;
 }
 
-/// What a pass over the layers takes.
+/// Inputs of a pass over the layers.
 pub struct Layerwise<'a> {
     /// The model, dense.
     pub model: &'a Model,
     /// Calibration, each sequence run on its own.
     pub sequences: &'a [Vec<u32>],
-    /// Where.
+    /// The device.
     pub device: &'a Device,
     /// Whether the original runs beside the changed model, for [`Moments::cross`].
     pub with_original: bool,
-    /// Whether the token table of a decoder is shown with what its lookups do (see [`super::lookups`]): takes gradients
-    /// through the whole model.
+    /// Whether the moments of a decoder's token table include the sensitivity of its lookups (see [`super::lookups`]),
+    /// which takes gradients through the whole model.
     pub with_lookups: bool,
 }
 
-/// Keeps the inputs of some matrices.
+/// Observer that keeps the inputs of some matrices.
 struct Capture<'i> {
     wanted: &'i [LinearId],
     inputs: Vec<Option<Tensor<2>>>,
@@ -70,7 +70,7 @@ impl Tap for Capture<'_> {
     fn attention(&mut self, _layer: usize, _query: &Tensor<4>, _key: &Tensor<4>) {}
 }
 
-/// Sequences with what attention derives from their lengths.
+/// Sequences, and the attention context of every length.
 struct Inputs {
     batches: Vec<Batch>,
     /// By length.
@@ -89,10 +89,11 @@ impl Inputs {
 type Step<'s> = dyn Fn(&Forward<'_>, usize, Tensor<3>, &mut dyn Tap) -> Tensor<3> + 's;
 
 impl Layerwise<'_> {
-    /// Shows every group to `change`, in the order of [`Graph::groups`]. Returns what the changed model's activations look like.
+    /// Passes every group to `change`, in the order of [`Graph::groups`], and returns statistics of the changed model's
+    /// activations.
     ///
     /// # Errors
-    /// Those of `change`, and [`CalibrateError`].
+    /// The errors of `change`, and [`CalibrateError`].
     pub fn run<C: Change>(&self, change: &mut C, progress: &dyn Progress, what: &str) -> Result<Statistics, C::Error> {
         let spec = &self.model.spec;
         let inputs = self.inputs()?;
@@ -227,7 +228,7 @@ impl Layerwise<'_> {
         inputs.batches.iter().map(|batch| forward.embed(batch)).collect()
     }
 
-    /// Moments that the token table is rounded with: those of a tied head's inputs, and what lookups do.
+    /// Moments for the token table: those of a tied head's inputs, and the sensitivity of its lookups.
     fn moments_of_tokens(
         &self,
         inputs: &Inputs,
@@ -301,11 +302,11 @@ fn embeds(id: ParameterId) -> bool {
     }
 }
 
-/// Moments of the inputs of every matrix of a dense model that is not changed, shown group by group to `see`. Tables that
-/// are looked up have none.
+/// Passes the input moments of every matrix of an unchanged dense model to `see`, group by group. Tables that are
+/// looked up have none.
 ///
 /// # Errors
-/// Those of `see`, and [`CalibrateError`].
+/// The errors of `see`, and [`CalibrateError`].
 pub fn each_group<E: From<CalibrateError>>(
     model: &Model,
     sequences: &[Vec<u32>],

@@ -1,9 +1,10 @@
-//! What the layer-wise solvers need of a Gram matrix H: a damped Cholesky factor of it, solutions of H x = b, and the
-//! upper factor U of the inverse, H⁻¹ = Uᵀ U, whose row j says how the columns after j make up for an error in column j.
-//! Everything in f64 and on one thread, so that results do not depend on threads; callers run several at once.
+//! Linear algebra on a Gram matrix H for the layer-wise solvers: a damped Cholesky factor, solutions of H x = b, and
+//! the upper factor U of the inverse, H⁻¹ = Uᵀ U, whose row j says how the columns after j compensate an error in
+//! column j. Everything is computed in f64 on one thread, so that results do not depend on threads; callers run several
+//! at once.
 //!
-//! H + λ I with λ = 0.01 · mean(diag H), raised tenfold while the factorization fails. Channels that are always zero get
-//! the mean of the diagonal, which ties them to nothing.
+//! H + λ I with λ = 0.01 · mean(diag H), raised tenfold while the factorization fails. Channels that are always zero
+//! get the mean of the diagonal and stay uncorrelated with all others.
 
 use crate::model::matrix::row_major;
 use faer::linalg::solvers::{Llt, Solve};
@@ -11,9 +12,9 @@ use faer::linalg::triangular_inverse::invert_lower_triangular;
 use faer::{Mat, MatMut, MatRef, Par, Side};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 
-/// λ / mean(diag H) of a matrix that gives no trouble.
+/// The first λ / mean(diag H) that is tried.
 pub const LEAST_DAMPING: f64 = 0.01;
-/// What is tried in turn.
+/// λ / mean(diag H), tried in turn.
 const DAMPING: [f64; 3] = [LEAST_DAMPING, 10.0 * LEAST_DAMPING, 100.0 * LEAST_DAMPING];
 
 /// Why a Gram matrix has no factor.
@@ -39,7 +40,7 @@ pub enum NoFactor {
 /// A factorization of H + λ I, lower · lowerᵀ.
 pub struct Factored {
     llt: Llt<f64>,
-    /// λ / mean(diag H) that it took.
+    /// λ / mean(diag H) that succeeded.
     pub damping: f64,
     /// λ.
     pub added: f64,
@@ -48,7 +49,7 @@ pub struct Factored {
 }
 
 impl Factored {
-    /// Of a symmetric (columns, columns) matrix, raising the damping until it succeeds.
+    /// Factorizes a symmetric (columns, columns) matrix, raising the damping until it succeeds.
     ///
     /// # Errors
     /// [`NoFactor`].
@@ -59,7 +60,7 @@ impl Factored {
         Self::in_order(gram, None)
     }
 
-    /// Of the matrix with its rows and columns taken in another order: element (i, j) is (order\[i\], order\[j\]) of H.
+    /// Factorizes H with rows and columns permuted: element (i, j) is (order\[i\], order\[j\]) of H.
     fn in_order(gram: ArrayView2<'_, f64>, order: Option<&[usize]>) -> Result<Self, NoFactor> {
         assert!(gram.is_square());
         check_finite(gram)?;
@@ -137,8 +138,8 @@ pub fn inverse_factor(gram: ArrayView2<'_, f64>, order: &[usize]) -> Result<Inve
     Ok(InverseFactor { upper, damping: factored.damping, dead: factored.dead })
 }
 
-/// The weights that make a changed model's matrix do what the original's did on the original's inputs: with W of
-/// (rows, columns), W* = W + W (C − G)(G + λ I)⁻¹ minimises ‖W* X̃ − W X‖² + λ ‖W* − W‖² (Frantar 2023; GPTAQ, 2025). `gram`
+/// The weights with which a matrix gives the original's outputs on the changed model's inputs: with W of (rows,
+/// columns), W* = W + W (C − G)(G + λ I)⁻¹ minimises ‖W* X̃ − W X‖² + λ ‖W* − W‖² (Frantar 2023; GPTAQ, 2025). `gram`
 /// is G and `cross` C of the module `moments`.
 ///
 /// # Errors
@@ -158,8 +159,8 @@ pub fn corrected(
     let difference = as_faer(difference.view());
     let mut out = weights.to_owned();
     for mut block in out.axis_chunks_iter_mut(Axis(0), 256) {
-        let wide = block.mapv(f64::from);
-        let product = as_faer(wide.view()) * difference;
+        let in_f64 = block.mapv(f64::from);
+        let product = as_faer(in_f64.view()) * difference;
         let mut change = Array2::from_shape_fn(block.dim(), |at| product[at]);
         factored.solve_rows(change.view_mut());
         block.zip_mut_with(&change, |weight, change| *weight = (f64::from(*weight) + change) as f32);
@@ -215,7 +216,7 @@ mod tests {
     fn correction_restores_what_a_change_of_inputs_took() {
         let (columns, tokens) = (16, 400);
         let x = random(2, tokens, columns);
-        // The changed model sees a fifth of a neighbour in every channel.
+        // Inputs of the changed model: every channel mixes in a fifth of its neighbour.
         let changed = Array2::from_shape_fn(x.dim(), |(row, j)| 0.8 * x[[row, j]] + 0.2 * x[[row, (j + 1) % columns]]);
         let (gram, cross) = (product(&changed, &changed), product(&x, &changed));
         let weights = random(3, 8, columns).mapv(|w| w as f32);
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!(error(array![[1.0, f64::NAN], [0.0, 1.0]]), Some(NoFactor::NotFinite { column: 1 }));
         // Not a Gram matrix: one eigenvalue is far below zero.
         assert_eq!(error(array![[1.0, 9.0], [9.0, 1.0]]), Some(NoFactor::Singular { damping: 1.0 }));
-        // Rank one: damping makes it definite. A channel that is always zero is told.
+        // Rank one: damping makes it definite. A channel that is always zero is reported.
         let gram = array![[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]];
         let factored = Factored::new(gram.view()).expect("damped");
         assert_eq!((factored.damping, factored.dead), (0.01, vec![2]));

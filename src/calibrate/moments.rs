@@ -1,6 +1,6 @@
-//! Second moments of the inputs of a matrix: with x the input of the original model and x̃ that of the model as changed so
-//! far, G = Σ x̃ x̃ᵀ and C = Σ x x̃ᵀ over all calibration tokens. A block of tokens is one f32 product; blocks are summed
-//! in f64 in the order of the sequences, so that neither depends on threads.
+//! Second moments of the inputs of a matrix: with x the input of the original model and x̃ that of the model as changed
+//! so far, G = Σ x̃ x̃ᵀ and C = Σ x x̃ᵀ over all calibration tokens. A block of tokens is one f32 product; blocks are
+//! summed in f64 in the order of the sequences, so that neither depends on threads.
 
 use burn::tensor::Tensor;
 use ndarray::Array2;
@@ -14,12 +14,12 @@ pub struct Moments {
     pub gram: Array2<f64>,
     /// C, (columns, columns): element (i, j) is Σ x_i x̃_j. `None` where both models are one.
     pub cross: Option<Array2<f64>>,
-    /// Σ a² / (12 · 127²), a the largest magnitude of a token's x̃: the squared error that rounding x̃ to 8 bits puts on
-    /// every channel.
+    /// Σ a² / (12 · 127²), a the largest magnitude of a token's x̃: the squared error that rounding x̃ to 8 bits puts
+    /// on every channel.
     pub rounding: f64,
 }
 
-/// Why there are no moments.
+/// Why moments cannot be taken.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MomentsError {
     /// NaN or infinity among the sums.
@@ -36,7 +36,7 @@ pub enum MomentsError {
 }
 
 impl Moments {
-    /// Nothing summed yet.
+    /// Empty sums.
     pub fn new(columns: usize, with_cross: bool) -> Self {
         let zeros = || Array2::zeros((columns, columns));
         Moments { rows: 0, gram: zeros(), cross: with_cross.then(zeros), rounding: 0.0 }

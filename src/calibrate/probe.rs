@@ -1,6 +1,6 @@
-//! How far a changed model is from itself: the original is run once in f32 over some texts, and changes of it are judged beside
-//! that run. Language models and classifiers by KL(original ‖ changed) in nats per prediction; bare encoders by 1 − cosine of
-//! the mean-pooled hidden states per text.
+//! Divergence of a changed model from the original: the original is run once in f32 over some texts, and changes are
+//! measured against that run. Language models and classifiers by KL(original ‖ changed) in nats per prediction; bare
+//! encoders by 1 − cosine of the mean-pooled hidden states per text.
 
 use crate::disk::TensorError;
 use crate::divergence::{Sample, divergence, embedding};
@@ -16,7 +16,7 @@ pub enum ProbeError {
     /// A sequence does not suit the model.
     #[error(transparent)]
     Batch(#[from] BatchError),
-    /// Weights.
+    /// The weights cannot be read.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The device gave tensors of another type back.
@@ -25,7 +25,7 @@ pub enum ProbeError {
     /// An output is NaN or infinite, or an embedding has no direction.
     #[error("{what} is not finite or has no direction in sequence {sequence}; the model is damaged or overflows")]
     NotFinite {
-        /// Whose output.
+        /// The output at fault.
         what: &'static str,
         /// From 0.
         sequence: usize,
@@ -38,7 +38,7 @@ impl From<TensorError> for ProbeError {
     }
 }
 
-/// A model beside which changes of it are judged.
+/// A reference model against which changes are measured.
 pub struct Probe<'m> {
     pub(crate) spec: &'m ModelSpec,
     pub(crate) weights: DenseWeights,
@@ -63,7 +63,7 @@ impl<'m> Probe<'m> {
         let spec = &model.spec;
         let weights = DenseWeights::new(model, device)?;
         let prepare = |tokens: &Vec<u32>| {
-            // Made for every sequence: a forward is not shared between threads.
+            // One for every sequence: a forward is not shared between threads.
             let forward = Forward::new(spec, &weights, device);
             let batch = Batch::new(spec, tokens.clone(), 1)?;
             let context = forward.context(&batch);
@@ -76,7 +76,7 @@ impl<'m> Probe<'m> {
         Ok(Probe { spec, weights, device: device.clone(), sequences })
     }
 
-    /// What a sample counts: predictions, or texts.
+    /// The unit a sample counts: predictions, or texts.
     pub fn unit(&self) -> &'static str {
         match self.spec.head {
             Head::Hidden => "1 - cosine",
@@ -164,7 +164,7 @@ impl<'m> Probe<'m> {
         }
         let mut sample = Sample::default();
         let rows = original.len() / width;
-        // A decoder's last position predicts what no text checks; evaluation leaves it out too.
+        // A decoder's last position has no target; evaluation leaves it out too.
         let counted = if self.spec.kind == ModelKind::Decoder { rows.saturating_sub(1).max(1) } else { rows };
         for (original, changed) in original.chunks_exact(width).zip(changed.chunks_exact(width)).take(counted) {
             let value = divergence(original, changed);

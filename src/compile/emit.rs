@@ -1,5 +1,5 @@
-//! The bytes of an artifact: sections in order, zeros between them, digests last. Parts and alignments of sections come from
-//! the table that the reader in slm-runtime checks by, `slm_runtime::format::sections`.
+//! The bytes of an artifact: sections in order, zeros between them, digests last. Parts and alignments of sections come
+//! from the table that the reader in slm-runtime checks by, `slm_runtime::format::sections`.
 
 use super::lower::Lowered;
 use crate::model::size::StoredTensor;
@@ -14,10 +14,10 @@ use slm_runtime::format::verify::{device_digest, host_digest};
 use slm_runtime::layout::{ALIGNMENT, Layout, Storage};
 use slm_runtime::sha256::{Digest, Sha256};
 
-/// Names of the target are this long at most.
+/// Longest name of a target, in bytes.
 pub const TARGET_NAME_BYTES: usize = 32;
 
-/// What stands in the file besides the model's records and weights.
+/// Content of the file other than the model's records and weights.
 pub struct Extras<'a> {
     /// Bytes of every token.
     pub vocabulary: &'a [Vec<u8>],
@@ -31,7 +31,7 @@ pub struct Extras<'a> {
     pub host: &'a [(SectionKind, Vec<u8>)],
 }
 
-/// An artifact being built: complete but for the golden digest and the file's own digests.
+/// An artifact under construction: complete except for the golden digest and the file's own digests.
 pub struct Draft {
     bytes: Vec<u8>,
     golden_offset: usize,
@@ -111,7 +111,7 @@ pub fn draft(
 }
 
 impl Draft {
-    /// The bytes so far: sound in structure, so that the golden prompts can be run.
+    /// The bytes so far: structurally valid, so that the golden prompts can be run.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -199,7 +199,7 @@ fn vocabulary_section(vocabulary: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// The special-tokens section; `None` where the model record's `bos` and `eos` say it all.
+/// The special-tokens section; `None` where the model record's `bos` and `eos` suffice.
 pub fn special_tokens_section(opening: &[u32], ends: &[u32]) -> Option<Vec<u8>> {
     if opening.len() <= 1 && ends.len() <= 1 {
         return None;

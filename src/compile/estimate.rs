@@ -1,6 +1,6 @@
-//! `slmc estimate`: what a checkpoint would cost on a device, from its headers alone. The ceiling of tokens per second
-//! is the rate at which the weights one token needs can be read, or multiplied, whichever is lower; a real device stays
-//! below it.
+//! `slmc estimate`: memory and speed of a checkpoint on a device, from its headers alone. The ceiling of tokens per
+//! second is the rate at which the weights one token needs can be read, or multiplied, whichever is lower; a real
+//! device stays below it.
 
 use super::fit::{FitError, Limit, Shape, fit, footprint};
 use super::lower::LowerError;
@@ -17,20 +17,20 @@ use slm_runtime::format::spec::MAX_CHUNK;
 use slm_runtime::kernels::VectorStorage;
 use std::path::Path;
 
-/// What is known of a device's speed.
+/// Known rates of a device.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rates {
-    /// Of the memory the weights lie in.
+    /// Read bandwidth of the memory that holds the weights.
     pub bandwidth_bytes_per_s: Option<u64>,
     /// Multiply-accumulates per cycle of one core with 8-bit and with 4-bit weights.
     pub macs_per_cycle: Option<(Option<f64>, Option<f64>)>,
-    /// Of one core.
+    /// Clock rate of one core.
     pub clock_hz: Option<u64>,
-    /// That work together.
+    /// Number of cores that share the work.
     pub cores: Option<u64>,
 }
 
-/// One scheme.
+/// Estimate for one scheme.
 #[derive(Clone, Debug, Serialize)]
 pub struct SchemeEstimate {
     /// `w8`, `mixed`, `w4`, or `as quantized`.
@@ -129,16 +129,16 @@ impl Report for EstimateReport {
     }
 }
 
-/// Why there is no estimate.
+/// Why estimating failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EstimateError {
-    /// Of the model.
+    /// The model cannot be opened.
     #[error(transparent)]
     Model(#[from] ModelFormatError),
-    /// Of its sizes.
+    /// The sizes of its tensors cannot be computed.
     #[error(transparent)]
     Size(#[from] SizeError),
-    /// Of its specification.
+    /// Its specification cannot be lowered.
     #[error(transparent)]
     Lower(#[from] LowerError),
     /// The context is 0 or longer than the model's.
@@ -148,7 +148,7 @@ pub enum EstimateError {
     Context {
         /// Asked for.
         context: usize,
-        /// Of the model.
+        /// The model's maximum.
         limit: usize,
     },
 }
@@ -168,13 +168,13 @@ pub fn estimate(
     if context == 0 || context > limit {
         return Err(EstimateError::Context { context, limit });
     }
-    // The text of the vocabulary, where a tokenizer is there to say; four bytes a token where not.
+    // Bytes of the vocabulary from the tokenizer where there is one, else four bytes a token.
     let tokenizer = Tokenizer::of(&outline.companions).ok();
     let text_bytes = tokenizer.as_ref().and_then(|tokenizer| Some(tokenizer.device_text().ok()?.len() as u64));
     let vocabulary_bytes = tokenizer
         .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary).ok())
         .map_or(4 * spec.vocabulary as u64, |tokens| tokens.iter().map(|token| token.len() as u64).sum());
-    // What slmc.json says of a dense directory; `quantize` looks whether it is true.
+    // A dense directory's sparsity as slmc.json states it; `quantize` checks it.
     let sparsity = source.recorded_sparsity().map_err(ModelFormatError::from)?;
     let assignments: Vec<(&'static str, Assignment)> = match &outline.schemes {
         Some(schemes) => vec![("as quantized", schemes.clone())],
@@ -238,7 +238,7 @@ fn row(
         };
         // Tables are looked up, one row a token.
         if !spec.multiplies(id) {
-            // Of a table in two parts, the mean row.
+            // The mean row of a split table.
             let rows = if id.role == Role::TokenEmbedding { spec.vocabulary } else { tensor.rows };
             bytes_per_token += tensor.bytes / rows as u64;
             continue;
@@ -282,7 +282,7 @@ fn row(
             estimate.fits = false;
             estimate.limit = Some(answer.limit);
             estimate.over_bytes = Some(answer.needed_bytes - answer.available_bytes);
-            // With another scheme it is that scheme's context, which has a row of its own.
+            // A context with another scheme belongs to that scheme's own row.
             estimate.largest_context = answer.largest_context.filter(|_| answer.scheme.is_none());
             let chunk = if answer.limit == Limit::Ram { 1 } else { MAX_CHUNK };
             footprint(shape, device, context, chunk).map_err(refused)?.0
@@ -294,7 +294,7 @@ fn row(
     Ok(estimate)
 }
 
-/// The errors of fitting but for the answer no, which is a result here.
+/// The errors of fitting except "does not fit", which is a result here.
 fn refused(error: FitError) -> EstimateError {
     match error {
         FitError::Size(error) => error.into(),

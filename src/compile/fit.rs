@@ -1,5 +1,5 @@
-//! Whether a model fits a device: flash for the file's device part; RAM for arena, key-value cache and stack. Too big
-//! names the limit, the bytes over it, and what would fit.
+//! Whether a model fits a device: flash for the file's device part; RAM for arena, key-value cache and stack. A model
+//! that does not fit is reported with the limit, the bytes above it, and a context or scheme that would fit.
 
 use super::emit::special_tokens_section;
 use super::lower::{LowerError, Lowered, lower};
@@ -20,9 +20,9 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Limit {
-    /// Where the artifact lies.
+    /// Memory that holds the artifact.
     Flash,
-    /// Where the arena, the cache and the stack lie.
+    /// Memory that holds arena, cache and stack.
     Ram,
 }
 
@@ -64,13 +64,13 @@ impl Footprint {
 pub struct DoesNotFit {
     /// The device.
     pub device: String,
-    /// Which limit.
+    /// The limit it exceeds.
     pub limit: Limit,
-    /// Needed.
+    /// Bytes needed.
     pub needed_bytes: u64,
-    /// There.
+    /// Bytes available.
     pub available_bytes: u64,
-    /// Asked for.
+    /// Context asked for.
     pub context: usize,
     /// The largest context that fits both limits, if any does: with these weights, or with `scheme`.
     pub largest_context: Option<usize>,
@@ -109,7 +109,7 @@ impl Report for DoesNotFit {
     }
 }
 
-/// Everything about a model that decides its bytes, but not the weights themselves.
+/// Everything that determines a model's bytes, except the weights themselves.
 #[derive(Clone, Copy)]
 pub struct Shape<'a> {
     /// The model.
@@ -133,13 +133,13 @@ pub struct Shape<'a> {
 /// Why a footprint cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum FitError {
-    /// Of the weights.
+    /// The sizes of the tensors cannot be computed.
     #[error(transparent)]
     Size(#[from] SizeError),
-    /// Of the specification.
+    /// The specification cannot be lowered.
     #[error(transparent)]
     Lower(#[from] LowerError),
-    /// The answer is no.
+    /// The model does not fit the device.
     #[error(transparent)]
     DoesNotFit(#[from] Box<DoesNotFit>),
 }
@@ -206,7 +206,7 @@ fn with_largest_chunk(shape: &Shape<'_>, device: &Target, context: usize) -> Res
     }
 }
 
-/// The footprint at `context` if it fits; [`FitError::DoesNotFit`] says what would.
+/// The footprint at `context` if it fits; [`FitError::DoesNotFit`] names a context or scheme that would.
 pub fn fit(shape: &Shape<'_>, device: &Target, context: usize) -> Result<(Footprint, Lowered), FitError> {
     let result = with_largest_chunk(shape, device, context)?;
     let Some((limit, needed_bytes, available_bytes)) = broken(&result.0, device) else { return Ok(result) };

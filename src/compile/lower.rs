@@ -1,5 +1,5 @@
-//! A model's specification as the device's records, and the memory it needs: `ModelSpec` to `ModelRecord`,
-//! `LayerRecord`s and function tables. Weights are not looked at.
+//! Lowers a model's specification to the device's records and memory plan: `ModelSpec` to `ModelRecord`, `LayerRecord`s
+//! and function tables. Does not read weights.
 
 use super::tables::{curve_entry, curve_id, rotary_entry};
 use crate::model::graph::{Function, Graph, Input};
@@ -28,17 +28,17 @@ pub struct Lowered {
     pub functions: Vec<u8>,
 }
 
-/// What a specification asks for that the format cannot say.
+/// A specification that the format cannot express.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LowerError {
     /// A dimension is larger than artifacts may state.
     #[error("`{name}` is {value}, artifacts allow up to {limit}")]
     Dimension {
-        /// Of the dimension.
+        /// Name of the dimension.
         name: &'static str,
-        /// Of the model.
+        /// Its value in the model.
         value: usize,
-        /// Of the format.
+        /// The format's maximum.
         limit: usize,
     },
     /// A norm's epsilon differs between embedding, final norm and head.
@@ -47,7 +47,7 @@ pub enum LowerError {
     /// The memory plan overflows.
     #[error("the memory for a context of {context} positions is too large to plan; choose a smaller --context")]
     Plan {
-        /// Asked for.
+        /// Context asked for.
         context: usize,
     },
 }
@@ -55,7 +55,7 @@ pub enum LowerError {
 fn norm_number(norm: Option<Norm>) -> u8 {
     match norm.map(|norm| norm.kind) {
         None => 0,
-        // The weights of the second are stored with one added.
+        // Weights of the offset norm are stored with the one added.
         Some(NormKind::Rms | NormKind::RmsOnePlus) => format::NormKind::Rms as u8,
         Some(NormKind::Layer) => format::NormKind::Layer as u8,
     }
@@ -106,7 +106,7 @@ fn table_number(tables: &[(RotarySpec, usize)], table: &(RotarySpec, usize)) -> 
     tables.iter().position(|other| other == table).map_or(0, |index| index as u8 + 1)
 }
 
-/// Every rotation the layers ask for, once, in the order of the layers.
+/// The distinct rotary tables of the layers, in layer order.
 fn rotary_tables(spec: &ModelSpec) -> Vec<(RotarySpec, usize)> {
     let mut tables = Vec::new();
     for attention in spec.layers.iter().filter_map(LayerSpec::attention) {
@@ -116,7 +116,7 @@ fn rotary_tables(spec: &ModelSpec) -> Vec<(RotarySpec, usize)> {
     tables
 }
 
-/// Widths and counts of a layer that artifacts bound.
+/// Widths and counts of a layer that the format limits.
 fn dimensions((layer, inputs): (&LayerSpec, &Vec<Input>)) -> [(&'static str, usize, usize); 2] {
     let limit = format::MAX_DIMENSION as usize;
     let widest = inputs.iter().flat_map(|input| &input.readers).filter(|linear| !linear.into_residual);

@@ -1,4 +1,4 @@
-//! A quantized matrix into the tiles of a layout, and back. Both directions go through the address formula of
+//! Packs a quantized matrix into the tiles of a layout, and unpacks it. Both directions use the address formula of
 //! [`slm_runtime::layout`], so one packer serves every target.
 
 use crate::model::quantized::QuantizedMatrix;
@@ -6,14 +6,14 @@ use crate::model::scheme::QuantScheme;
 use crate::model::transform::NmPattern;
 use slm_runtime::layout::{BLOCK_COLUMNS, Layout, TileShape};
 
-/// The two columns kept of every four: those whose values are not zero, and the lowest further ones beside them.
+/// The two columns kept of every four: the nonzero ones, filled up with the lowest of the others.
 fn kept_columns(values: &[i8]) -> impl Iterator<Item = usize> {
     values.chunks_exact(4).enumerate().flat_map(|(four, values)| {
         let first = values.iter().position(|value| *value != 0).unwrap_or(0);
         let second = values.iter().rposition(|value| *value != 0).unwrap_or(0);
         let (first, second) = match (first, second) {
             (0, 0) => (0, 1),
-            // One value, and the lowest column besides.
+            // One nonzero value: the lowest other column fills up.
             (one, other) if one == other => (0, one),
             pair => pair,
         };
@@ -21,8 +21,9 @@ fn kept_columns(values: &[i8]) -> impl Iterator<Item = usize> {
     })
 }
 
-/// The tiles of a matrix whose rows share a scheme; `None` of a split, and where its size overflows. Padding rows have row scale 0 and multiplier 1, padding
-/// columns the value 0. Of a 2:4 matrix the kept values and their indices are stored: it must be 2:4.
+/// The tiles of a matrix whose rows share a scheme; `None` for a split matrix and where the size overflows. Padding
+/// rows have row scale 0 and multiplier 1, padding columns the value 0. A sparse matrix must be 2:4; its kept values
+/// and their indices are stored.
 pub fn pack(matrix: &QuantizedMatrix, layout: Layout) -> Option<Vec<u8>> {
     let storage = matrix.scheme.storage(matrix.sparsity)?;
     let shape = TileShape::new(storage, layout, matrix.rows, matrix.columns)?;
@@ -62,8 +63,8 @@ pub fn pack(matrix: &QuantizedMatrix, layout: Layout) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The matrix of some tiles, (rows, columns), of the scheme and pattern it was packed with; `None` of a split, and for a
-/// shape that cannot be.
+/// The (rows, columns) matrix packed in some tiles, with its scheme and pattern; `None` for a split matrix and for an
+/// impossible shape.
 ///
 /// # Panics
 /// If `bytes` is shorter than the shape says.
@@ -132,7 +133,7 @@ mod tests {
         }
     }
 
-    /// Of every four values at most two stay, at times fewer.
+    /// Keeps at most two of every four values.
     fn sparsen(matrix: &mut QuantizedMatrix, seed: u64) {
         for (n, four) in matrix.values.chunks_exact_mut(4).enumerate() {
             let draw = random_u64(seed ^ 1, n as u64);
@@ -168,7 +169,7 @@ mod tests {
             }
         }
 
-        /// A matrix in two parts, as the compiler packs it and a test may read it back.
+        /// A split matrix, packed part by part as the compiler does.
         #[test]
         fn unpacking_undoes_packing_of_parts(
             tiles in 1usize..4,
@@ -203,7 +204,7 @@ mod tests {
             id in 1u8..=7,
         ) {
             let (layout, columns) = (Layout::from_id(id).expect("layout ids are 1 to 7"), 4 * fours);
-            // Those without a compressed format are stored as dense matrices.
+            // Schemes without a sparse storage are stored dense.
             for scheme in SCHEMES.map(|def| def.scheme) {
                 let mut matrix = random_matrix(scheme, rows, columns, seed);
                 sparsen(&mut matrix, seed);

@@ -11,7 +11,7 @@ pub const MAX_SIZE: usize = i32::MAX as usize;
 /// Longest JSON file that is read, in bytes: far above any real configuration or shard index.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
-/// Why a configuration is refused.
+/// Why a configuration is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -22,7 +22,7 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is too long to be what its name says.
+    /// The file is too long for a configuration.
     #[error("{}: {bytes} bytes, expected at most {MAX_FILE_BYTES}; it is not a configuration", file.display())]
     TooLong {
         /// The file.
@@ -45,7 +45,7 @@ pub enum ConfigError {
         file: PathBuf,
         /// The key.
         key: String,
-        /// What its value would be.
+        /// The values it may have.
         expected: &'static str,
     },
     /// A value has the wrong type or is out of range.
@@ -55,12 +55,12 @@ pub enum ConfigError {
         file: PathBuf,
         /// The key; `(whole file)` for the document.
         key: String,
-        /// What stands there, as JSON.
+        /// The value found, as JSON.
         found: String,
-        /// What would be accepted.
+        /// The values accepted.
         expected: String,
     },
-    /// A layer that a configuration with fewer layers cannot hold as it is.
+    /// A layer that a configuration with fewer layers cannot represent unchanged.
     #[error(
         "{}: layer {layer} would have another window, rotation or kind as layer {place} of a model with fewer layers \
          under `{key}`; keep a run of layers from layer 0 on, or all of them",
@@ -76,18 +76,18 @@ pub enum ConfigError {
         /// Its number among the kept ones.
         place: usize,
     },
-    /// A value slmc understands but does not implement.
+    /// A valid value that slmc does not implement.
     #[error("{}: `{key}` is `{value}`; {subject} supports {supported}", file.display())]
     Unsupported {
         /// The file.
         file: PathBuf,
         /// The key.
         key: String,
-        /// What stands there.
+        /// The value found.
         value: String,
-        /// Who would have to support it: a family, or slmc.
+        /// The part that does not support it: a family, or slmc.
         subject: &'static str,
-        /// The closed list.
+        /// The supported values.
         supported: String,
     },
 }
@@ -107,7 +107,7 @@ impl Config {
         Self::parse(file, &read_bounded(file)?)
     }
 
-    /// A JSON object by its text; `file` is what errors will name.
+    /// Parses a JSON object; errors name `file`.
     pub fn parse(file: &Path, text: &[u8]) -> Result<Self, ConfigError> {
         let value: Value =
             serde_json::from_slice(text).map_err(|source| ConfigError::Json { file: file.to_owned(), source })?;
@@ -122,7 +122,7 @@ impl Config {
         }
     }
 
-    /// An object made in memory; `file` is what errors will name.
+    /// An object made in memory; errors name `file`.
     pub fn from_map(file: &Path, map: Map<String, Value>) -> Self {
         Config { file: file.to_owned(), prefix: String::new(), map }
     }
@@ -261,7 +261,7 @@ pub(crate) fn read_bounded(file: &Path) -> Result<Vec<u8>, ConfigError> {
     std::fs::read(file).map_err(failed)
 }
 
-/// Refuses what is longer than any real configuration.
+/// Rejects a length above that of any real configuration.
 pub(crate) fn check_length(file: &Path, bytes: u64) -> Result<(), ConfigError> {
     match bytes > MAX_FILE_BYTES {
         true => Err(ConfigError::TooLong { file: file.to_owned(), bytes }),

@@ -1,17 +1,17 @@
-//! TOML into closed types, with errors for the person who wrote the file: the line, the key, and for a name that is
-//! not known the nearest one that is. Types say `#[serde(deny_unknown_fields)]`, and the list of known names is the
-//! one in serde's own error, so that no second list can drift from the type.
+//! Parses TOML into closed types, with errors for the author of the file: the line, the key, and for an unknown name
+//! the nearest known one. Types say `#[serde(deny_unknown_fields)]`, and the list of known names is the one in serde's
+//! own error, so that no second list can drift from the type.
 
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 
-/// What is wrong with a TOML text. Names the line, not the file: the caller knows which file it is.
+/// A fault of a TOML text, with its line. The caller adds the file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {message}")]
 pub struct SchemaError {
     /// From 1.
     pub line: usize,
-    /// What was found and expected.
+    /// The value found and the values expected.
     pub message: String,
 }
 
@@ -45,8 +45,8 @@ fn explained(message: &str) -> String {
     }
 }
 
-/// The known name that is most like `name`, if one is near enough to be meant: at most a third of its characters, or
-/// one, inserted, deleted, replaced or exchanged with its neighbour. The first of equals.
+/// The known name nearest to `name`, if near enough to be meant: at most a third of its characters, or one, inserted,
+/// deleted, replaced or exchanged with its neighbour. The first of equals.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let most = (name.chars().count() / 3).max(1);
     let mut best: Option<(usize, &str)> = None;
@@ -79,7 +79,7 @@ fn edits(a: &str, b: &str) -> usize {
     rows[a.len()][b.len()]
 }
 
-/// What a number that is not positive is told.
+/// Message for a number that is not positive.
 const NEVER_ZERO: &str = "is not a positive number; leave the key out where the number is unknown";
 
 /// A number of the file that cannot be 0: for `deserialize_with`.

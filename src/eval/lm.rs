@@ -12,7 +12,7 @@
 use super::forward::Forward;
 use super::outputs::{EvalError, Pair, Rows};
 use super::subject::{Subject, number_row};
-use crate::divergence::{Sample, argmax, divergence, mean_and_error, percentile, surprise};
+use crate::divergence::{Sample, argmax, divergence, mean_and_error, nll, percentile};
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
 use rayon::prelude::*;
@@ -52,13 +52,13 @@ pub type Targets = Vec<(usize, u32)>;
 
 /// One position.
 struct Position {
-    surprise: f64,
+    nll: f64,
     compared: Option<Compared>,
 }
 
 /// One position beside the reference.
 struct Compared {
-    surprise: f64,
+    nll: f64,
     divergence: f64,
     agrees: bool,
 }
@@ -109,9 +109,9 @@ pub fn evaluate_targets(
         let mut sample = Sample::default();
         for position in positions(&targets[n], logits, reference, width) {
             tokens += 1;
-            losses += position.surprise;
+            losses += position.nll;
             if let Some(compared) = position.compared {
-                reference_losses += compared.surprise;
+                reference_losses += compared.nll;
                 divergences.push(compared.divergence);
                 agreeing += u64::from(compared.agrees);
                 sample.sum += compared.divergence;
@@ -146,12 +146,12 @@ fn positions(targets: &[(usize, u32)], logits: &[f32], reference: Option<&[f32]>
             let compared = reference.map(|reference| {
                 let other = &reference[n * width..(n + 1) * width];
                 Compared {
-                    surprise: surprise(other, target),
+                    nll: nll(other, target),
                     divergence: divergence(other, row),
                     agrees: argmax(other) == argmax(row),
                 }
             });
-            Position { surprise: surprise(row, target), compared }
+            Position { nll: nll(row, target), compared }
         })
         .collect()
 }

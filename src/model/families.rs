@@ -122,7 +122,7 @@ impl Source {
         }
         let (first, rows) = (self.fused.map_or(0, |fused| fused.first), *shape.first()?);
         let rows = first..first.checked_add(rows)?;
-        if self.turned { stored.turned_columns(rows) } else { stored.rows(rows) }
+        if self.turned { stored.transposed_columns(rows) } else { stored.rows(rows) }
     }
 
     /// With the spelling of norms that TensorFlow left behind: `gamma` for weight, `beta` for bias.

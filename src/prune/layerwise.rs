@@ -1,6 +1,6 @@
-//! Pruning that looks at what inputs have in common, layer by layer: every matrix is masked and refitted with the second
-//! moments of what the model as pruned so far feeds it, towards what the original does there, so that later matrices
-//! make up for what earlier ones lost.
+//! Layer-by-layer pruning with correlated inputs: every matrix is masked and refitted with the second moments of its
+//! inputs in the model as pruned so far, towards the original's outputs, so that later matrices compensate for the
+//! errors of earlier ones.
 
 use super::{MatrixReport, Method, PruneError, in_four_bits, refit, scores, sparsegpt};
 use crate::calibrate::CalibrateError;
@@ -17,21 +17,21 @@ use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
-/// What a pass takes.
+/// Options and inputs of a pass.
 pub struct Pass<'a> {
-    /// Which linears.
+    /// The linears to prune.
     pub selected: &'a [LinearId],
-    /// What they are to satisfy.
+    /// The pattern.
     pub pattern: NmPattern,
-    /// How masks are found.
+    /// The method that finds the masks.
     pub method: Method,
-    /// Whether what stays is fitted anew.
+    /// Whether the remaining weights are refitted.
     pub refit: bool,
-    /// A linear stays dense where more than this share of its output's energy would be missed.
+    /// A linear stays dense where pruning it would give a larger relative output error.
     pub most_missed: Option<f64>,
     /// Calibration, each sequence run on its own.
     pub sequences: &'a [Vec<u32>],
-    /// Where.
+    /// The device.
     pub device: &'a Device,
 }
 
@@ -66,7 +66,7 @@ impl Change for Pruner<'_> {
     type Error = PruneError;
 
     fn kept(&mut self, ids: &[LinearId]) -> Result<Option<Changed>, PruneError> {
-        // Of matrices that stay dense no moments are needed.
+        // Matrices that stay dense need no moments.
         Ok(ids.iter().all(|id| !self.shapes.contains_key(id)).then(Changed::new))
     }
 
@@ -103,7 +103,7 @@ impl Pruner<'_> {
         let gram = moments.gram.view();
         let mean_square = moments.mean_square();
         let mut fallback = None;
-        // What the outputs of the original ask of a matrix that sees the inputs of the pruned model.
+        // The weights that give the original's outputs on the pruned model's inputs.
         let target = match &moments.cross {
             Some(cross) => corrected(weights, gram, cross.view()),
             None => Ok(weights.to_owned()),
@@ -161,7 +161,7 @@ impl From<CalibrateError> for PruneError {
     }
 }
 
-/// tr(E G Eᵀ) / tr(T G Tᵀ): the share of the output's energy that is missed, E = T − Ŵ.
+/// Relative output error tr(E G Eᵀ) / tr(T G Tᵀ), E = T − Ŵ.
 pub(super) fn output_error(target: ArrayView2<'_, f32>, pruned: ArrayView2<'_, f32>, gram: ArrayView2<'_, f64>) -> f64 {
     let (columns, gram) = (target.ncols(), row_major(gram));
     let energies: Vec<(f64, f64)> = row_major(target)

@@ -1,6 +1,6 @@
-//! The weights of least error on a given support, row by row: with t the row aimed at, S the columns that stay and H the
-//! damped Gram matrix of the inputs, the minimum of (w − t) H (w − t)ᵀ over rows that are zero outside S is
-//! w_S = H_SS⁻¹ (H t)_S. One Cholesky factorization a row, since every row has a support of its own.
+//! The weights of least error on a given support, row by row: with t the target row, S the columns that stay and H the
+//! damped Gram matrix of the inputs, the minimum of (w − t) H (w − t)ᵀ over rows that are zero outside S is w_S =
+//! H_SS⁻¹ (H t)_S. One Cholesky factorization a row, since every row has a support of its own.
 
 use crate::model::matrix::row_major;
 use faer::linalg::solvers::{Llt, Solve};
@@ -8,8 +8,8 @@ use faer::{Mat, Side};
 use ndarray::{Array2, ArrayView1, ArrayView2};
 use rayon::prelude::*;
 
-/// Refits a matrix to `target`; `keep` says which weights stay, (rows, columns) as both, `gram` is H without damping and
-/// `added` goes to its diagonal. A row whose system has no factor keeps its weights, and is counted.
+/// Refits a matrix to `target`; `keep` says which weights stay, (rows, columns) as both, `gram` is H without damping
+/// and `added` goes to its diagonal. A row whose system has no factor keeps its weights, and is counted.
 ///
 /// # Panics
 /// If the shapes do not match.

@@ -1,7 +1,7 @@
 //! SparseGPT masks (Frantar and Alistarh 2023) for any N:M. With H⁻¹ = Uᵀ U of the inputs' damped Gram matrix, columns
-//! are met from left to right, a group of M at a time. In a group the N weights of largest w_j² / U_jj² stay, w as
-//! updated so far: what it would cost to lose them, everything after them free to make up for it. A weight that goes is
-//! made up for by all columns after it, w_k −= (w_j / U_jj) · U_jk.
+//! are processed from left to right, a group of M at a time. In a group the N weights of largest w_j² / U_jj² stay, w
+//! as updated so far: the error of removing the weight when all later columns compensate for it. A removed weight is
+//! compensated by all columns after it, w_k −= (w_j / U_jj) · U_jk.
 
 use crate::model::matrix::{from_rows, row_major};
 use crate::model::transform::NmPattern;

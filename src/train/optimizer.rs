@@ -16,7 +16,7 @@ const EPSILON: f32 = 1e-8;
 /// Elements summed in f32 before they go into the f64 sum.
 const NORM_BLOCK: usize = 4096;
 
-/// Both moments of every tensor.
+/// First and second moment of every tensor.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Moments {
     /// Running mean of gradients.

@@ -1,5 +1,5 @@
-//! What is trained: every parameter of the student in f32 on the host, and the projections that compare hidden states of
-//! different widths. The forward sees them through the transforms of the run.
+//! The trained tensors: every parameter of the student in f32 on the host, and the projections between hidden states of
+//! different widths. The forward reads them through the transforms of the run.
 
 use crate::model::forward::WeightSource;
 use crate::model::graph::Graph;
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// One trained tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TrainedId {
-    /// Of the student.
+    /// A parameter of the student.
     Parameter(ParameterId),
     /// (student width, teacher width) for mapped pair number n; dropped when training ends.
     Projection(u16),
@@ -83,7 +83,7 @@ pub(crate) struct Leaves {
 }
 
 impl Leaves {
-    /// Uploads the values that the transforms make of the trained ones. `device` records gradients.
+    /// Uploads the transformed values. `device` records gradients.
     pub(crate) fn new(spec: &ModelSpec, effective: &Parameters, projection_shape: [usize; 2], device: &Device) -> Self {
         let mut leaves = Leaves {
             matrices: BTreeMap::new(),
@@ -155,7 +155,7 @@ impl WeightSource for Leaves {
     }
 }
 
-/// The values the forward sees: every matrix through the transform, everything else as it is.
+/// The effective values: every matrix through the transform, everything else unchanged.
 pub fn effective(parameters: &Parameters, transform: &dyn Transform) -> Parameters {
     use rayon::prelude::*;
     let seen = |(id, values): (&TrainedId, &Vec<f32>)| match id {

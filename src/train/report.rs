@@ -1,4 +1,4 @@
-//! What a training run says of itself: its report, and the log of its steps as a file.
+//! The report of a training run, and the log of its steps as a file.
 
 use super::trainer::{Run, Trained};
 use crate::disk::atomic::{self, AtomicError};
@@ -13,7 +13,7 @@ use std::path::Path;
 pub struct TrainReport {
     /// Weights trained.
     pub parameters: u64,
-    /// Samples there were.
+    /// Samples in the data.
     pub samples: u64,
     /// Steps taken.
     pub steps: u64,
@@ -27,7 +27,7 @@ pub struct TrainReport {
     /// KL to the teacher.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub divergence: Option<f64>,
-    /// Of hidden states.
+    /// Loss of the hidden states.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden: Option<f64>,
     /// Step a killed run was resumed from.
@@ -60,12 +60,12 @@ impl Report for TrainReport {
 }
 
 impl TrainReport {
-    /// What provenance states: the same for a run that was resumed.
+    /// The figures for provenance: the same for a resumed run.
     pub fn metrics(&self) -> Value {
         json!({"loss": self.loss, "steps": self.steps, "tokens": self.tokens})
     }
 
-    /// From how a run ended.
+    /// The report of a finished run.
     pub fn of(run: &Run<'_>, trained: &Trained) -> Self {
         let weights = &run.settings.loss;
         let part = |value: f64, weight: f64| (weight != 0.0).then_some(value);

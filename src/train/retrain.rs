@@ -1,5 +1,5 @@
-//! Training a changed model back towards what it was: the teacher is the model before the change, on the same data, with
-//! the change held by a transform. Sparse recovery and quantization-aware training are this.
+//! Retrains a changed model towards the original, which is the teacher on the same data; a transform holds the change.
+//! Sparse recovery and quantization-aware training are settings of it.
 
 use super::data::Samples;
 use super::report::TrainReport;
@@ -15,37 +15,37 @@ use burn::tensor::Device;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Why a model was not trained back.
+/// Why a model was not retrained.
 #[derive(Debug, thiserror::Error)]
 pub enum RetrainError {
-    /// Of the weights.
+    /// The weights cannot be read.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Of the layers.
+    /// The layers do not match.
     #[error(transparent)]
     Layers(#[from] LayerError),
-    /// Of the run.
+    /// The training run stopped.
     #[error(transparent)]
     Train(#[from] TrainError),
 }
 
-/// What is trained, and how.
+/// A retraining run.
 pub struct Retraining<'r> {
     /// The model before the change.
     pub model: &'r Model,
-    /// What is trained, from where.
+    /// Initial values of the trained parameters.
     pub start: BTreeMap<ParameterId, Vec<f32>>,
-    /// What to train on.
+    /// The data.
     pub samples: &'r Samples,
     /// The run.
     pub settings: &'r Settings,
-    /// Of settings and inputs.
+    /// Fingerprint of settings and inputs.
     pub fingerprint: String,
     /// Where the output will be.
     pub out: &'r Path,
 }
 
-/// The values of a model, to start from.
+/// The values of a model, as initial values.
 ///
 /// # Errors
 /// Values that cannot be read.

@@ -1,5 +1,5 @@
-//! What a run starts from: a directory with weights, a configuration with none, some layers of a teacher, or an encoder
-//! that is given a classifier for the labels of its data.
+//! The initial model of a run: a directory with weights, a configuration without, some layers of a teacher, or an
+//! encoder that is given a classifier for the labels of its data.
 
 use super::parameters::initialise;
 use super::samples::{Data, SamplesError};
@@ -14,28 +14,28 @@ use crate::text::records::read_labelled;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Why there is nothing to start from.
+/// Why there is no initial model.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Of a model's files.
+    /// The files of a model cannot be opened.
     #[error(transparent)]
     Format(#[from] ModelFormatError),
-    /// Of a model.
+    /// A model cannot be built or read.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Of a configuration.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Of the layers.
+    /// The list of layers is invalid.
     #[error(transparent)]
     Layers(#[from] LayerError),
-    /// Of the labels.
+    /// The labels cannot be read.
     #[error(transparent)]
     Samples(#[from] SamplesError),
-    /// Of a tensor made here.
+    /// A tensor made here is invalid.
     #[error(transparent)]
     Tensor(#[from] TensorError),
-    /// Integers cannot be trained.
+    /// A quantized model cannot be trained.
     #[error("{}: is quantized; train the dense checkpoint it was made from, or use `slmc quantize --qat`", path.display())]
     Quantized {
         /// The directory.

@@ -81,7 +81,7 @@ fn joined(mut parts: Vec<(Source, ParameterId, &DenseTensor)>) -> Result<(Parame
     parts.sort_by_key(|(source, ..)| source.fused.map_or(0, |fused| fused.first));
     let (turned, id) = (parts[0].0.turned, parts[0].1);
     let rows = DenseTensor::joined(parts.into_iter().map(|(_, id, tensor)| (id.to_string(), tensor)))?;
-    let tensor = if turned { rows.turned() } else { Some(rows) };
+    let tensor = if turned { rows.transposed() } else { Some(rows) };
     Ok((id, tensor.ok_or(ModelFormatError::MissingParameter(id))?))
 }
 

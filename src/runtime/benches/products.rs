@@ -1,5 +1,5 @@
-//! Rates of products with one token, for every table of this CPU, storage and number of columns: of a matrix that stays in
-//! the cache, and of one that comes from memory. Bytes of tiles per second, the best of several rounds.
+//! Throughput of products with one token, for every table of this CPU, storage and number of columns: with a matrix in
+//! the cache, and with one in memory. Bytes of tiles per second, the best of several rounds.
 //!
 //!     cargo bench -p slm-runtime --features std --bench products [-- TABLE]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// Columns of the two kinds of linears in a model of 1.1 B parameters.
 const COLUMNS: [usize; 2] = [2048, 5632];
-/// A matrix that stays in the second cache, and one that is in none.
+/// A matrix that fits the L2 cache, and one that fits no cache.
 const BYTES: [usize; 2] = [300 << 10, 256 << 20];
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(25);

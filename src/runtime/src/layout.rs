@@ -1,7 +1,7 @@
-//! Where each weight stands in the artifact: one family of layouts covers every target, given by the rows interleaved,
-//! the consecutive columns per row and the coding of nibbles. The packer, the unpacker and the scalar kernel all work
-//! from the address formula here, with n the row, k the column, R rows per tile and kq consecutive columns. Columns come in
-//! blocks of 32; the g columns that share a multiplier are one block or several:
+//! Address of each weight in the artifact: one family of layouts covers every target, parametrised by the interleaved
+//! rows, the consecutive columns per row and the coding of nibbles. The packer, the unpacker and the scalar kernel all
+//! use the address formula here, with n the row, k the column, R rows per tile and kq consecutive columns. Columns come
+//! in blocks of 32; the g columns that share a multiplier are one block or several:
 //!
 //! ```text
 //! w8:  tile(n / R) + (k / 32) · 32 R + ((k % 32) / kq) · R · kq + (n % R) · kq + k % kq
@@ -12,36 +12,36 @@
 //!      sign bit:     block + 8 R + (j / 8 kp) · R · kp + (n % R) · kp + j % kp,   bit (j / kp) % 8
 //! ```
 //!
-//! A tile holds all values, then R multipliers per group of g columns where the storage has any, then R row scales (f32,
-//! little-endian), and starts on 64 bytes. Rows are padded to R and columns to 32 with zeros; the row scale of a padding row
-//! is zero.
+//! A tile holds all values, then R multipliers per group of g columns where the storage has any, then R row scales
+//! (f32, little-endian), and starts on 64 bytes. Rows are padded to R and columns to 32 with zeros; the row scale of a
+//! padding row is zero.
 //!
-//! The planes of w3 stand as the index planes of 2:4 do, below: with kq 4, one load of R · 4 bytes holds the low bits of four
-//! steps of a kernel, and another the signs of all eight steps of a block.
+//! The planes of w3 are arranged as the index planes of 2:4, below: with kq 4, one load of R · 4 bytes holds the low
+//! bits of four steps of a kernel, and another the signs of all eight steps of a block.
 //!
-//! **2:4.** Of every four columns of a row, the matrix keeps two: kept column j = 2 · (k / 4) + s is the first (s = 0) or
-//! the second (s = 1) of them, in ascending order. Kept columns are laid out by the formulas above with j in the place of
-//! k, padded to 16 kept columns in w8 (32 dense ones: nothing more than a dense matrix) and to 32 in w4 (64 dense ones,
-//! since a byte holds columns 16 apart: the low nibbles belong to an even group of 32 dense columns, the high ones to the
-//! odd group after it). After a tile's values come its index planes, 2 bits a kept column, 4 R bytes for each group of 32
-//! dense columns; then multipliers per 32 dense columns and row scales as above. With kp = min(kq, 4):
+//! **2:4.** Of every four columns of a row, the matrix keeps two: kept column j = 2 · (k / 4) + s is the first (s = 0)
+//! or the second (s = 1) of them, in ascending order. Kept columns are laid out by the formulas above with j in place
+//! of k, padded to 16 kept columns in w8 (32 dense ones: nothing more than a dense matrix) and to 32 in w4 (64 dense
+//! ones, since a byte holds columns 16 apart: the low nibbles belong to an even group of 32 dense columns, the high
+//! ones to the odd group after it). After a tile's values come its index planes, 2 bits a kept column, 4 R bytes for
+//! each group of 32 dense columns; then multipliers per 32 dense columns and row scales as above. With kp = min(kq, 4):
 //!
 //! ```text
 //! index: tile(n / R) + values + (j / 4 kp) · R · kp + (n % R) · kp + j % kp,   bits 2 h and 2 h + 1, h = (j / kp) % 4
 //! k    = 4 · (j / 2) + index
 //! ```
 //!
-//! So with kq 4 the bytes of a plane stand as the values of one step of a kernel do (R rows, 4 kept columns, 8 dense ones),
-//! and the control of the byte shuffle that selects the activations of step t is `(plane >> 2 (t % 4)) & 3` plus {0, 0,
-//! 4, 4}; with kq 1 likewise, by rows. With kq 8 and 16 the four bytes of a row are repeated over its run, and each
-//! repetition is shifted by its own count, so that no layout pads its planes. Four columns with fewer than two values other
-//! than zero keep the lowest further columns beside them, in padding too, so that equal matrices give equal bytes.
+//! So with kq 4 the bytes of a plane are arranged as the values of one kernel step (R rows, 4 kept columns, 8 dense
+//! ones), and the control of the byte shuffle that selects the activations of step t is `(plane >> 2 (t % 4)) & 3` plus
+//! {0, 0, 4, 4}; with kq 1 likewise, by rows. With kq 8 and 16 the four bytes of a row are repeated over its run, and
+//! each repetition is shifted by its own count, so that no layout pads its planes. Four columns with fewer than two
+//! nonzero values also keep the lowest other columns, in padding too, so that equal matrices give equal bytes.
 
 mod storage;
 
 pub use storage::{Coding, MAX_MULTIPLIER, STORAGES, Storage, StorageDef};
 
-/// Columns of a block: what columns are padded to, and what is decoded at a time. Every group is a whole number of blocks.
+/// Columns of a block, the unit of padding and of decoding. Every group is a whole number of blocks.
 pub const BLOCK_COLUMNS: usize = 32;
 
 /// Tiles and tensors start on multiples of this.
@@ -50,7 +50,7 @@ pub const ALIGNMENT: usize = 64;
 /// Kept columns of a block, where two of four are kept.
 pub const KEPT: usize = BLOCK_COLUMNS / 2;
 
-/// Rows of the first part of a matrix that is stored in two are a multiple of this, and so of every layout's rows.
+/// The first part of a split matrix has a multiple of this many rows, which is a multiple of every layout's rows.
 pub const SPLIT_ROWS: usize = 64;
 
 /// How a nibble codes a value in [-8, 7].
@@ -113,12 +113,12 @@ impl Layout {
         Layout::R16K1,
     ];
 
-    /// From the header's or the tensor table's number.
+    /// The layout with the header's or the tensor table's number.
     pub fn from_id(id: u8) -> Option<Self> {
         Layout::ALL.into_iter().find(|layout| *layout as u8 == id)
     }
 
-    /// The name target files and reports use.
+    /// The name in target files and reports.
     pub const fn name(self) -> &'static str {
         match self {
             Layout::R8K4Offset8 => "r8k4.off8.d16.g32",
@@ -131,7 +131,7 @@ impl Layout {
         }
     }
 
-    /// From its name.
+    /// The layout with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Layout::ALL.into_iter().find(|layout| layout.name() == name)
     }
@@ -173,23 +173,23 @@ pub struct TileShape {
     pub layout: Layout,
     /// Blocks of 32 columns, the last one padded.
     pub blocks: usize,
-    /// Multipliers of a row: one for each group of columns, the last one maybe smaller; 0 where there are none.
+    /// Multipliers per row: one for each group of columns, of which the last may be smaller; 0 where there are none.
     pub groups: usize,
     /// Tiles, the last one padded.
     pub tiles: usize,
-    /// All values of a tile: the index planes follow.
+    /// Bytes of all values of a tile; the index planes follow.
     pub value_bytes: usize,
-    /// All index planes of a tile, or none: the multipliers follow.
+    /// Bytes of all index planes of a tile, or 0; the multipliers follow.
     pub plane_bytes: usize,
-    /// R × groups multipliers, or none: the row scales follow.
+    /// Bytes of the R × groups multipliers, or 0; the row scales follow.
     pub multiplier_bytes: usize,
-    /// From one tile to the next, a multiple of 64.
+    /// Distance between tiles, a multiple of 64.
     pub stride: usize,
 }
 
 impl TileShape {
-    /// Tiles of a (rows, columns) matrix; `None` for f32 tensors, empty matrices, sparse ones whose columns four does not
-    /// divide, and sizes that overflow.
+    /// The tiles of a (rows, columns) matrix; `None` for f32 tensors, empty matrices, sparse ones whose columns are not
+    /// a multiple of four, and sizes that overflow.
     pub fn new(storage: Storage, layout: Layout, rows: usize, columns: usize) -> Option<Self> {
         if rows == 0 || columns == 0 {
             return None;
@@ -221,8 +221,8 @@ impl TileShape {
         self.tiles * self.stride
     }
 
-    /// Offset of the value at (row within the tile, column) from the tile's start, and whether it is the high nibble. Of a
-    /// sparse matrix, the column is a kept one. Values of three bits stand at two places: [`TileShape::plane_offsets`].
+    /// Offset of the value at (row within the tile, column) from the tile's start, and whether it is the high nibble.
+    /// In a sparse matrix, the column is a kept one. Three-bit values have two addresses: [`TileShape::plane_offsets`].
     #[inline]
     pub fn value_offset(&self, row: usize, column: usize) -> (usize, bool) {
         let (rows, run) = (self.layout.rows(), self.layout.run());
@@ -236,8 +236,7 @@ impl TileShape {
         (block * rows * BLOCK_COLUMNS + within / run * rows * run + row * run + within % run, false)
     }
 
-    /// Offsets of the low two bits and of the sign of a value of three bits from the tile's start, each with how far it is
-    /// shifted.
+    /// Offsets of the low two bits and of the sign of a three-bit value from the tile's start, each with its shift.
     #[inline]
     pub fn plane_offsets(&self, row: usize, column: usize) -> [(usize, u32); 2] {
         let (rows, run) = (self.layout.rows(), self.layout.run().min(4));
@@ -249,10 +248,10 @@ impl TileShape {
         [low, sign]
     }
 
-    /// The value at (row within the tile, column) of a tile; of a sparse matrix, the column is a kept one.
+    /// The value at (row within the tile, column) of a tile; in a sparse matrix, the column is a kept one.
     ///
     /// # Panics
-    /// If the tile is shorter than the shape says.
+    /// If the tile is shorter than its shape.
     pub fn value(&self, tile: &[u8], row: usize, column: usize) -> i8 {
         if self.storage.def().coding == Coding::ThreeBits {
             let [(low, shift), (sign, bit)] = self.plane_offsets(row, column);
@@ -265,10 +264,10 @@ impl TileShape {
         }
     }
 
-    /// Puts a value at (row within the tile, column) of a tile of zero bytes; of a sparse matrix, the column is a kept one.
+    /// Writes a value at (row within the tile, column) of a zeroed tile; in a sparse matrix, the column is a kept one.
     ///
     /// # Panics
-    /// If the tile is shorter than the shape says.
+    /// If the tile is shorter than its shape.
     pub fn put_value(&self, tile: &mut [u8], row: usize, column: usize, value: i8) {
         if self.storage.def().coding == Coding::ThreeBits {
             let [(low, shift), (sign, bit)] = self.plane_offsets(row, column);
@@ -283,14 +282,14 @@ impl TileShape {
         }
     }
 
-    /// Columns that are stored, padding included: kept ones of a sparse matrix.
+    /// Stored columns, padding included: the kept ones of a sparse matrix.
     pub fn stored_columns(&self) -> usize {
         self.value_bytes / self.layout.rows() * 8 / self.storage.def().coding.bits()
     }
 
-    /// Offset of the index of a kept column of a row within the tile from the tile's start, and how far its two bits are
-    /// shifted. Of sparse matrices only, and of kept columns within their blocks: the high nibbles that pad an odd number
-    /// of blocks have none.
+    /// Offset of the index of a kept column of a row within the tile from the tile's start, and the shift of its two
+    /// bits. Only for sparse matrices, and for kept columns within their blocks: the high nibbles that pad an odd
+    /// number of blocks have no index.
     #[inline]
     pub fn index_offset(&self, row: usize, kept: usize) -> (usize, u32) {
         let run = self.layout.run().min(4);
@@ -311,7 +310,7 @@ impl TileShape {
     }
 }
 
-/// The value of its low two bits and its sign bit.
+/// The three-bit value of its low two bits and its sign bit.
 #[inline]
 pub(crate) const fn three_bits(low: u8, sign: u8) -> i8 {
     low as i8 - 4 * sign as i8

@@ -1,6 +1,6 @@
-//! Every table this CPU can run equals the scalar one with `==`: over random shapes with odd numbers of rows, every tail and
-//! every number of tokens, at the extremes of values, and at the bounds on columns. A table that the CPU cannot run is
-//! named on stderr.
+//! Every table this CPU can run equals the scalar one with `==`: over random shapes with odd numbers of rows, every
+//! tail and every number of tokens, at the extremes of values, and at the bounds on columns. A table that the CPU
+//! cannot run is named on stderr.
 
 use std::format;
 use std::io::Write;
@@ -45,7 +45,7 @@ impl Draws {
         self.bytes(count).into_iter().map(|value| (value >> 1).clamp(-64, 63)).collect()
     }
 
-    /// Values of a row: most of one size, some far from it, some zero.
+    /// Values of a row: most of similar magnitude, some far from it, some zero.
     fn reals(&mut self, count: usize) -> Vec<f32> {
         let real = |draw: u64| {
             let exponent = 100 + (draw >> 40) as u32 % 40;
@@ -63,7 +63,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// A matrix and its inputs through every table: all tiles at once, and tile ranges one after another.
+/// Multiplies a matrix and its inputs with every table: all tiles at once, and range by range.
 fn compare(matrix: &Integers, inputs: &Inputs, about: &str) {
     for layout in Layout::ALL {
         let packed = matrix.pack(layout);
@@ -179,7 +179,7 @@ proptest! {
         let query = draws.activations(width);
         let keys = draws.activations((seen + spare) * width);
         let scales: Vec<f32> = draws.scales(seen + spare).iter().map(|scale| scale * 1e-3).collect();
-        // The spare positions that follow in the cache do not count.
+        // The spare positions that follow in the cache must not affect the result.
         let rows = Rows { values: &keys, scales: &scales };
         let run = |table: &Kernels| {
             let mut scores = vec![0; seen];
@@ -198,7 +198,7 @@ proptest! {
     }
 }
 
-/// All values at the ends of their ranges, for widths around the steps of kernels and at the bounds on columns.
+/// All values at the ends of their ranges, for widths around the steps of the kernels and at the bounds on columns.
 #[test]
 fn products_of_extremes() {
     let most = |storage: Storage| storage.max_columns();
@@ -255,7 +255,7 @@ fn only(matrix: &Integers, inputs: &Inputs, about: &str) {
 
 /// Non-finite rows are rejected and all-zero rows stay zero, in every table.
 #[test]
-fn broken_rows_are_refused_everywhere() {
+fn every_table_rejects_non_finite_rows() {
     for table in tables().into_iter().chain([&SCALAR]) {
         let (mut q, mut offsets) = ([1i8; 32], [1; 1]);
         for bad in [f32::NAN, f32::INFINITY, f32::from_bits(0x5880_0000)] {

@@ -1,6 +1,6 @@
 //! RISC-V with the vector extension 1.0 and vectors of at least 128 bits, layout r16k1.2c: one column of 16 rows is a
-//! vector of bytes, multiplied by one activation. Nibbles sum up a group in 16 bits. Of 2:4 matrices each row gathers its
-//! activation from 16. One token at a time: a vector of weights is read again for each.
+//! vector of bytes, multiplied by one activation. A group of nibbles is summed in 16 bits. For 2:4 matrices each row
+//! gathers its activation from 16. One token at a time: the weights are read again for each.
 //!
 //! Loops are assembly, since Rust has no vectors for this target.
 
@@ -14,7 +14,7 @@ use crate::layout::{BLOCK_COLUMNS, KEPT, Layout, TileShape};
 use core::arch::asm;
 use core::ops::Range;
 
-/// The table of the vector extension where the kernel of Linux says that the CPU has it.
+/// The table of the vector extension where the Linux kernel reports that the CPU has it.
 pub(super) fn vector() -> Option<&'static Kernels> {
     /// `AT_HWCAP`: a bit for each single-letter extension.
     const CAPABILITIES: u64 = 16;
@@ -22,7 +22,7 @@ pub(super) fn vector() -> Option<&'static Kernels> {
     unsafe extern "C" {
         fn getauxval(kind: u64) -> u64;
     }
-    // SAFETY: a function of every C library of Linux, without conditions.
+    // SAFETY: a function of every Linux C library, without preconditions.
     let capabilities = unsafe { getauxval(CAPABILITIES) };
     (capabilities & VECTOR != 0).then_some(const { &RVV })
 }
@@ -138,11 +138,11 @@ unsafe fn dense_nibbles(weights: *const u8, multipliers: *const u8, row: *const 
 }
 
 /// Adds one group of a 2:4 matrix to sums. SIDE: 0 for bytes, 1 for low nibbles and 2 for high ones, with multipliers.
-/// v16 and v17 hold the group's 32 activations, v1 a plane (four kept columns), v4 and v5 16-bit sums: of two products of
-/// bytes, which fit, or of all of nibbles.
+/// v16 and v17 hold the group's 32 activations, v1 a plane (four kept columns), v4 and v5 16-bit sums: of two byte
+/// products, which fit, or of all nibble products.
 ///
 /// # Safety
-/// There are 256 bytes of weights, 64 of planes, 32 activations and, of nibbles, 16 multipliers.
+/// There are 256 bytes of weights, 64 of planes, 32 activations and, for nibbles, 16 multipliers.
 #[inline(always)]
 unsafe fn sparse<const SIDE: usize>(
     sums: &mut [i32; ROWS],

@@ -1,6 +1,7 @@
 //! Portable kernels from the address formula of [`crate::layout`]: any layout, any shape, the oracle of every other
-//! kernel. Each block of 32 columns of a row is decoded once and multiplied with all tokens of the chunk; of a 2:4 matrix,
-//! its 16 kept values are put in their columns first: products of whole blocks outrun selecting activations.
+//! kernel. Each block of 32 columns of a row is decoded once and multiplied with all tokens of the chunk. The 16 kept
+//! values of a 2:4 block are first scattered to their columns: products of whole blocks are faster than selecting
+//! activations.
 
 use super::columns::Columns;
 use super::{Activations, Factors, Rows, Sums, Width};
@@ -13,7 +14,7 @@ use core::ops::Range;
 /// See [`super::Kernels::multiply`].
 ///
 /// # Panics
-/// If the slices are shorter than the shapes say.
+/// If a slice is shorter than its shape.
 pub fn multiply(matrix: &Matrix<'_>, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) {
     match matrix.shape.layout.run() {
         1 => multiply_run::<1>(matrix, input, tiles, output),
@@ -41,7 +42,7 @@ fn multiply_run<const RUN: usize>(
         for block in 0..shape.blocks {
             let multiplier = multiplier(shape, tile, within, block);
             let tokens = sums.iter_mut().zip(input.values[block * BLOCK_COLUMNS..].chunks(input.stride));
-            // Wrapping: only a file that breaks the bounds of docs/numerics.md gets there, and it must not panic.
+            // Wrapping: only a damaged file exceeds the bounds of docs/numerics.md, and it must not panic.
             if shape.storage.is_sparse() {
                 let values = decode_kept::<RUN>(shape, tile, within, block);
                 for (sum, token) in tokens {
@@ -113,7 +114,7 @@ fn decode_block<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, bl
             }
         }
         Coding::ThreeBits => {
-            // Of `TileShape::plane_offsets`, with the layout's run known.
+            // As `TileShape::plane_offsets`, for a constant run.
             let run = const { if RUN < 4 { RUN } else { 4 } };
             let low = &tile[block * rows * Coding::ThreeBits.block_bytes() + row * run..];
             let signs = &low[rows * (BLOCK_COLUMNS / 4)..];
@@ -130,9 +131,9 @@ fn decode_block<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, bl
     out
 }
 
-/// The 32 values of one block of a row of a 2:4 matrix, before the multiplier: the 16 kept ones in their columns. Two bits
-/// select one of four, so any byte of a plane gives a column of the block; where indices of a damaged file coincide,
-/// values add up, as they do in a product with selected activations.
+/// The 32 values of one block of a row of a 2:4 matrix, before the multiplier: the 16 kept ones in their columns. Two
+/// bits select one of four, so any byte of a plane gives a column of the block; where indices of a damaged file
+/// coincide, values are added, as in a product with selected activations.
 #[inline]
 fn decode_kept<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, block: usize) -> [i16; BLOCK_COLUMNS] {
     let mut kept = [0i8; KEPT];
@@ -148,7 +149,7 @@ fn decode_kept<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, blo
             };
         }
     }
-    // Of `TileShape::index_offset`, with the layout's run known.
+    // As `TileShape::index_offset`, for a constant run.
     let run = const { if RUN < 4 { RUN } else { 4 } };
     let planes = &tile[shape.value_bytes + block * (KEPT / 4) * rows..];
     let mut out = [0; BLOCK_COLUMNS];
@@ -166,7 +167,7 @@ fn dot_i16(a: &[i16; BLOCK_COLUMNS], b: &[i8]) -> i32 {
     a.iter().zip(b).map(|(&x, &y)| i32::from(x) * i32::from(y)).sum()
 }
 
-/// One row as f32: integer (multiplier · value) to f32, times the row scale. The gather of embedding tables.
+/// One row as f32: integer (multiplier · value) to f32, times the row scale. The lookup in embedding tables.
 ///
 /// # Panics
 /// If `row` is outside the matrix or `out` is not one row.

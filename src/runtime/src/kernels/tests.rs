@@ -1,5 +1,5 @@
-//! Properties of the scalar kernels, over random shapes and every layout: they agree with plain integers in the order
-//! of a matrix, and a packed value stands where the address formula says.
+//! Properties of the scalar kernels, over random shapes and every layout: they agree with plain integers in matrix
+//! order, and a packed value is at the address that the formula gives.
 
 use std::vec::Vec;
 
@@ -45,7 +45,7 @@ impl Draws {
         let mut values = self.bytes(rows * columns);
         if storage.is_sparse() {
             for four in values.chunks_exact_mut(4) {
-                // Which two may be other than zero, in any order.
+                // The two columns that may be nonzero, in any order.
                 let draw = self.next() as usize;
                 let first = draw % 4;
                 let second = (first + 1 + draw / 4 % 3) % 4;
@@ -172,7 +172,7 @@ proptest! {
         }
     }
 
-    /// Any bytes are values of three bits within their range, and products of them neither panic nor leave the tile.
+    /// Any bytes decode to three-bit values in range, and their products neither panic nor leave the tile.
     #[test]
     fn damaged_planes_of_three_bits_are_values_of_the_range(columns in 1usize..=200, seed: u64) {
         let mut draws = Draws { seed, index: 0 };
@@ -200,7 +200,7 @@ proptest! {
         }
     }
 
-    /// No byte of a plane leads outside the activations, and equal indices add up, in every layout alike.
+    /// No byte of a plane selects outside the activations, and equal indices add up, in every layout.
     #[test]
     fn damaged_planes_select_within_their_four_columns(fours in 1usize..=50, seed: u64) {
         let mut draws = Draws { seed, index: 0 };

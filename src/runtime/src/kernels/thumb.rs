@@ -1,7 +1,7 @@
-//! Arm M-profile cores with the DSP extension (Cortex-M4, M7, M33), layout r4k4.2c: four bytes become two pairs of 16 bits
-//! (`sxtb16`), and a pair is multiplied and added in one instruction (`smlad`). Activations are widened once for the four
-//! rows of a tile, weights once for two tokens. Nibbles stay sixteen times too large, which a shift of a group's sum takes
-//! back exactly. There is no byte shuffle, so the activations of 2:4 matrices are loaded one by one.
+//! Arm M-profile cores with the DSP extension (Cortex-M4, M7, M33), layout r4k4.2c: four bytes become two pairs of 16
+//! bits (`sxtb16`), and a pair is multiplied and added in one instruction (`smlad`). Activations are widened once for
+//! the four rows of a tile, weights once for two tokens. Nibbles stay sixteen times too large, which a shift of the
+//! group's sum undoes exactly. Without a byte shuffle, the activations of 2:4 matrices are loaded one by one.
 
 #![expect(unsafe_code, reason = "instructions and word loads; bounds are those that `tiles::multiply` checks")]
 
@@ -13,7 +13,7 @@ use crate::layout::{BLOCK_COLUMNS, KEPT, Layout, TileShape};
 use core::arch::asm;
 use core::ops::Range;
 
-/// The table of the DSP extension, which the feature `dsp` says is there.
+/// The table of the DSP extension, enabled by the feature `dsp`.
 pub(super) fn dsp() -> Option<&'static Kernels> {
     Some(const { &DSP })
 }
@@ -92,7 +92,7 @@ unsafe fn byte(tile: &[u8], at: usize) -> i32 {
     i32::from(unsafe { *tile.as_ptr().add(at) } as i8)
 }
 
-/// Sums of M rows two at a time: more would not stay in registers.
+/// Sums of M rows, two at a time: more would not stay in registers.
 #[inline(always)]
 fn by_two<const M: usize>(
     rows: [&[i8]; M],

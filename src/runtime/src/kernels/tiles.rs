@@ -1,6 +1,6 @@
-//! Products tile by tile, for tables whose kernels keep the sums of a whole tile in registers: a tile against four rows
-//! of activations at once, then two, then one, so that with several tokens a tile's weights are read and unpacked once for
-//! four. An instruction set implements [`TileSums`] only.
+//! Products tile by tile, for tables whose kernels keep the sums of a whole tile in registers: a tile is multiplied
+//! with four rows of activations at once, then two, then one, so that its weights are read and unpacked once for four
+//! tokens. An instruction set implements [`TileSums`] only.
 
 use super::columns::Columns;
 use super::scalar::{self, row_scale, total};
@@ -18,10 +18,10 @@ pub(super) trait TileSums<const R: usize> {
     fn w4_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; R]; M];
 }
 
-/// See [`super::Kernels::multiply`]; the matrix is of a layout of R rows.
+/// See [`super::Kernels::multiply`]; the layout of the matrix has R rows per tile.
 ///
 /// # Panics
-/// If the slices are shorter than the shapes say.
+/// If a slice is shorter than its shape.
 #[inline(always)]
 pub(super) fn multiply<const R: usize, T: TileSums<R>>(
     matrix: &Matrix<'_>,
@@ -55,7 +55,8 @@ pub(super) fn multiply<const R: usize, T: TileSums<R>>(
     }
 }
 
-/// Rows `row..row + M` of activations. Both planes of a token of 16 bits are in one block: there M is even.
+/// Rows `row..row + M` of activations. M is even for 16-bit activations, so that both planes of a token are in one
+/// block.
 #[inline(always)]
 fn block<const R: usize, const M: usize, T: TileSums<R>>(
     (shape, storage): (&TileShape, VectorStorage),

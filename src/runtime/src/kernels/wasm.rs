@@ -1,6 +1,6 @@
-//! WebAssembly with simd128, layout r8k4.off8. A vector of weights is 4 rows of 4 columns. Products of 8 bits go through
-//! pairs of 16: `i32x4.dot_i16x8` of widened bytes. Of nibbles the 16-bit sums of a group fit, so that the multiplier
-//! comes in with the one `dot` that joins pairs. Of 2:4 matrices a swizzle selects the activations of the kept columns.
+//! WebAssembly with simd128, layout r8k4.off8. A vector of weights is 4 rows of 4 columns. 8-bit products use
+//! `i32x4.dot_i16x8` on bytes widened to 16 bits. The sums of a group of nibbles fit in 16 bits, so the `dot` that
+//! joins pairs applies the multiplier as well. For 2:4 matrices a swizzle selects the activations of the kept columns.
 
 #![expect(unsafe_code, reason = "vector loads; bounds are those that `tiles::multiply` checks")]
 
@@ -17,7 +17,7 @@ use core::arch::wasm32::{
 };
 use core::ops::Range;
 
-/// The table of simd128, which a module has or lacks as a whole: there is nothing to detect.
+/// The table of simd128, which a module has as a whole or not at all: nothing is detected at run time.
 pub(super) fn simd128() -> Option<&'static Kernels> {
     Some(const { &SIMD128 })
 }
@@ -37,7 +37,7 @@ const STEP: usize = ROWS * 4;
 
 struct Simd128;
 
-/// Sums of pairs of rows 0 1, 2 3, 4 5, 6 7: a row has two lanes, to be added in the end.
+/// Sums of pairs of rows 0 1, 2 3, 4 5, 6 7: a row has two lanes, which are added at the end.
 type Sums = [v128; 4];
 
 /// 16 bytes of a tile from `at`.
@@ -80,7 +80,7 @@ fn nibbles(bytes: v128) -> (v128, v128) {
     (i8x16_sub(v128_and(bytes, u8x16_splat(15)), eight), i8x16_sub(u8x16_shr(bytes, 4), eight))
 }
 
-/// The eight multipliers of a group, each as often as a row has 16-bit lanes: rows 0 1, 2 3, 4 5, 6 7.
+/// The eight multipliers of a group, repeated for the 16-bit lanes of a row: rows 0 1, 2 3, 4 5, 6 7.
 ///
 /// # Safety
 /// The tile has 8 bytes from `at`.
@@ -97,7 +97,7 @@ unsafe fn multipliers(tile: &[u8], at: usize) -> [v128; 4] {
     ]
 }
 
-/// 8-bit products of one vector, rows 4 h to 4 h + 3, into the sums of their pairs.
+/// Adds the 8-bit products of one vector, rows 4 h to 4 h + 3, to the sums of their pairs.
 #[inline(always)]
 fn add_products(sums: &mut Sums, half: usize, weights: (v128, v128), values: (v128, v128)) {
     sums[2 * half] = i32x4_add(sums[2 * half], i32x4_dot_i16x8(weights.0, values.0));
@@ -110,14 +110,14 @@ fn widen(bytes: v128) -> (v128, v128) {
     (i16x8_extend_low_i8x16(bytes), i16x8_extend_high_i8x16(bytes))
 }
 
-/// Products of nibbles of one vector into 16-bit sums: at most 8 of 8 · 127 a lane.
+/// Adds the nibble products of one vector to 16-bit sums: at most 8 of 8 · 127 per lane.
 #[inline(always)]
 fn add_small(sums: &mut Sums, half: usize, weights: v128, values: v128) {
     sums[2 * half] = i16x8_add(sums[2 * half], i16x8_extmul_low_i8x16(weights, values));
     sums[2 * half + 1] = i16x8_add(sums[2 * half + 1], i16x8_extmul_high_i8x16(weights, values));
 }
 
-/// 16-bit sums of a group times its multipliers.
+/// Adds the 16-bit sums of a group times its multipliers.
 #[inline(always)]
 fn add_group(totals: &mut Sums, group: &Sums, multipliers: &[v128; 4]) {
     for ((total, &group), &multipliers) in totals.iter_mut().zip(group).zip(multipliers) {
@@ -125,7 +125,7 @@ fn add_group(totals: &mut Sums, group: &Sums, multipliers: &[v128; 4]) {
     }
 }
 
-/// Where the kept columns of the dense eight of a step stand in 16 activations: even steps, odd ones.
+/// First index, in 16 activations, of the four columns of each kept value of a step: even steps, odd steps.
 #[inline(always)]
 fn bases() -> [v128; 2] {
     [
@@ -134,7 +134,7 @@ fn bases() -> [v128; 2] {
     ]
 }
 
-/// Where in 16 activations the kept values of a step of a half of the rows find theirs.
+/// Indices into 16 activations for the kept values of a step, for one half of the rows.
 #[inline(always)]
 fn places(planes: v128, step: usize, bases: &[v128; 2]) -> v128 {
     v128_or(v128_and(u8x16_shr(planes, 2 * step as u32), u8x16_splat(3)), bases[step % 2])
@@ -145,7 +145,7 @@ fn zero<const M: usize>() -> [Sums; M] {
     [[i32x4_splat(0); 4]; M]
 }
 
-/// The two lanes of every row, added.
+/// Adds the two lanes of every row.
 #[inline(always)]
 fn join<const M: usize>(sums: [Sums; M]) -> [[i32; ROWS]; M] {
     sums.map(|sums| {

@@ -1,6 +1,6 @@
-//! How the values of a tensor are coded: one row of [`STORAGES`] for each storage. Sizes, bounds on columns, names and the
-//! checks of the reader derive from the row. With q a value of `range`, m the signed multiplier of its group of columns (1
-//! where the storage has no groups) and s the f32 scale of the row, a weight is
+//! Storages of tensors: one row of [`STORAGES`] for each, from which sizes, bounds on columns, names and the checks of
+//! the reader derive. With q a value of `range`, m the signed multiplier of its group of columns (1 where the storage
+//! has no groups) and s the f32 scale of the row, a weight is
 //!
 //! ```text
 //! w[o, i] = s[o] · (m[o, i / group] · q[o, i])
@@ -8,30 +8,30 @@
 
 use super::BLOCK_COLUMNS;
 
-/// A storage, by its number in the tensor table.
+/// A storage, with its number in the tensor table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Storage {
     /// f32, little-endian, row by row, no tiles: norms, biases, key maps.
     F32 = 0,
-    /// One signed byte a value, one f32 scale a row.
+    /// One signed byte per value, one f32 scale per row.
     W8 = 1,
-    /// One nibble a value, one signed multiplier per 32 columns, one f32 scale a row.
+    /// One nibble per value, one signed multiplier per 32 columns, one f32 scale per row.
     W4G32 = 2,
-    /// [`Storage::W8`] of two kept values of each four, with 2-bit indices.
+    /// 2:4 [`Storage::W8`]: two kept values of every four, with 2-bit indices.
     W8S24 = 3,
-    /// [`Storage::W4G32`] of two kept values of each four, with 2-bit indices.
+    /// 2:4 [`Storage::W4G32`]: two kept values of every four, with 2-bit indices.
     W4G32S24 = 4,
-    /// One nibble a value, one signed multiplier per 64 columns, one f32 scale a row.
+    /// One nibble per value, one signed multiplier per 64 columns, one f32 scale per row.
     W4G64 = 5,
-    /// Three bits a value in two planes, one signed multiplier per 32 columns, one f32 scale a row.
+    /// Three bits per value in two planes, one signed multiplier per 32 columns, one f32 scale per row.
     W3G32 = 6,
 }
 
-/// How one value is coded.
+/// Coding of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
-    /// Not in tiles.
+    /// Not stored in tiles.
     F32,
     /// A signed byte.
     Byte,
@@ -61,25 +61,25 @@ impl Coding {
 /// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StorageDef {
-    /// Which storage.
+    /// The storage.
     pub storage: Storage,
-    /// The name reports use.
+    /// The name in reports.
     pub name: &'static str,
-    /// Of one value.
+    /// Coding of a value.
     pub coding: Coding,
     /// Columns that share a multiplier: a power of two, at least [`BLOCK_COLUMNS`]. `None`: there are no multipliers.
     pub group: Option<usize>,
-    /// Least and largest value; of integers alone.
+    /// Smallest and largest value; integer storages only.
     pub range: (i8, i8),
     /// Whether two of every four columns are kept.
     pub two_of_four: bool,
-    /// Most columns for which the sum of a row stays in i32 for every value the format allows.
+    /// Largest number of columns for which every sum of a row fits in i32.
     pub max_columns: usize,
-    /// The lowest minor version of the format that knows it.
+    /// The first minor version of the format that has it.
     pub minor: u16,
 }
 
-/// Largest multiplier of a group, and with the sign turned the least; 0 is not one.
+/// Largest magnitude of a group's multiplier; 0 is not a multiplier.
 pub const MAX_MULTIPLIER: i8 = 127;
 
 const W8: StorageDef = StorageDef {
@@ -103,8 +103,8 @@ const W4G32: StorageDef = StorageDef {
     ..W8
 };
 
-/// Every storage, by number. Pruning changes no bound on columns: a sparse storage has that of the dense one. No range has
-/// the byte -128; a file that holds it, as value or as multiplier, is damaged, and its sums wrap.
+/// Every storage, by number. A sparse storage has the bound on columns of the dense one. No range includes the byte
+/// -128; a file that holds it, as value or as multiplier, is damaged, and its sums wrap.
 pub const STORAGES: [StorageDef; 7] = [
     StorageDef { storage: Storage::F32, name: "f32", coding: Coding::F32, max_columns: usize::MAX, ..W8 },
     W8,
@@ -148,17 +148,17 @@ const _: () = {
 };
 
 impl Storage {
-    /// From the tensor table's byte.
+    /// The storage with the tensor table's number.
     pub fn from_id(id: u8) -> Option<Self> {
         STORAGES.get(usize::from(id)).map(|row| row.storage)
     }
 
-    /// Its row.
+    /// Its row of the table.
     pub const fn def(self) -> &'static StorageDef {
         &STORAGES[self as usize]
     }
 
-    /// The name reports use.
+    /// The name in reports.
     pub const fn name(self) -> &'static str {
         self.def().name
     }
@@ -173,7 +173,7 @@ impl Storage {
         matches!(self.def().coding, Coding::Nibble)
     }
 
-    /// Most columns for which the sum of a row stays in i32 for every value the format allows.
+    /// Largest number of columns for which every sum of a row fits in i32.
     pub const fn max_columns(self) -> usize {
         self.def().max_columns
     }

@@ -25,7 +25,7 @@ fn addresses_of_a_tile_are_distinct_and_fill_its_values() {
     }
 }
 
-/// Every bit of the values of three bits is written by one of them, in every layout, and is read back.
+/// Every bit of the planes belongs to exactly one three-bit value, in every layout, and is read back.
 #[test]
 fn planes_of_three_bits_are_distinct_and_full() {
     for layout in Layout::ALL {
@@ -119,13 +119,13 @@ fn sparse_addresses_are_those_of_the_document() {
 
 /// The same element where a multiplier spans 64 columns, and in three bits.
 #[test]
-fn addresses_of_wide_groups_and_of_planes_are_those_of_the_document() {
+fn addresses_of_groups_of_64_and_of_planes_are_those_of_the_document() {
     let shape = |storage| TileShape::new(storage, Layout::R8K4Offset8, 10, 40).expect("small");
-    let wide = shape(Storage::W4G64);
-    let tile = wide.stride;
-    let (value, high) = wide.value_offset(1, 37);
-    assert_eq!((wide.bytes(), tile + value, high), (640, 485, false));
-    assert_eq!((tile + wide.multiplier_offset(1, 0), tile + wide.scale_offset(1)), (577, 588));
+    let w4g64 = shape(Storage::W4G64);
+    let tile = w4g64.stride;
+    let (value, high) = w4g64.value_offset(1, 37);
+    assert_eq!((w4g64.bytes(), tile + value, high), (640, 485, false));
+    assert_eq!((tile + w4g64.multiplier_offset(1, 0), tile + w4g64.scale_offset(1)), (577, 588));
     let planes = shape(Storage::W3G32);
     let tile = planes.stride;
     let [(low, shift), (sign, bit)] = planes.plane_offsets(1, 37);

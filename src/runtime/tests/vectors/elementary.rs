@@ -26,7 +26,7 @@ fn constants() {
         let scale = number(scale) as u32;
         differences.value(format!("score scale {head_dim}"), ((LOG2E_Q15 / width.sqrt()) as f32).to_bits(), scale);
     }
-    // The smallest row that counts and the first that is refused: the constants themselves are private.
+    // The smallest nonzero row and the first that is rejected: the constants themselves are private.
     let (tiny, huge) = (number(&constants["tiny"]) as u32, number(&constants["huge"]) as u32);
     let mut out = [0];
     let mut scale_of = |bits| quantize(&[f32::from_bits(bits)], &mut out);
@@ -122,7 +122,7 @@ fn powers_of_two() {
     differences.none();
 }
 
-/// The points of a curve of the vectors as they stand in an artifact.
+/// The points of a curve of the vectors, as stored in an artifact.
 fn points(curve: &Value) -> Vec<u8> {
     numbers(&curve["table"]).into_iter().flat_map(|point| (point as i32).to_le_bytes()).collect()
 }

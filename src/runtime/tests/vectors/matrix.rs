@@ -1,4 +1,4 @@
-//! Matrices in both storages and every layout, and the largest sums that any kernel meets.
+//! Matrices in both storages and every layout, and the largest sums of any kernel.
 
 use std::format;
 use std::vec;
@@ -28,7 +28,7 @@ fn check(name: &str, storage: Storage) {
     let case = section(&format!("/ops/matrix {name}"));
     let shape = numbers(&case["weights"]["shape"]);
     let (rows, columns) = (shape[0] as usize, shape[1] as usize);
-    // The integers of w4 may be given with the columns that fill the last group.
+    // The integers of w4 may include the columns that pad the last group.
     let values = case["q"].as_array().expect("rows").iter().flat_map(|row| {
         let mut row = small(numbers(row));
         assert!(row.split_off(columns).iter().all(|&padding| padding == 0));
@@ -100,9 +100,9 @@ fn largest_accumulators() {
     // (storage, columns, value, multiplier, activation), and the stated sum where the vectors have one.
     let (w8, w4) = (Storage::W8, Storage::W4G32);
     let (w8_most, w4_most) = (w8.max_columns(), w4.max_columns());
-    let (wide, w3) = (Storage::W4G64, Storage::W3G32);
+    let (w4g64, w3) = (Storage::W4G64, Storage::W3G32);
     let cases = [
-        (wide, wide.max_columns(), -8, -127, 127, None),
+        (w4g64, w4g64.max_columns(), -8, -127, 127, None),
         (w3, w3.max_columns(), -4, 127, 127, None),
         (w3, w3.max_columns(), -4, 127, -127, None),
         (w4, 16_640, -8, 127, 127, Some(w4_stated)),
@@ -129,7 +129,7 @@ fn largest_accumulators() {
     // The bounds are not larger than the rule "every sum in i32" allows, and in w4 the next group would break it.
     let most = |per_column: i64| (i64::from(i32::MAX) / per_column) as usize;
     differences.value("w8 bound", w8_most <= most(127 * 127) && most(127 * 127) == 133_144, true);
-    for (storage, per_column) in [(w4, 8 * 127 * 127), (wide, 8 * 127 * 127), (w3, 4 * 127 * 127)] {
+    for (storage, per_column) in [(w4, 8 * 127 * 127), (w4g64, 8 * 127 * 127), (w3, 4 * 127 * 127)] {
         let group = storage.def().group.expect("it has multipliers");
         differences.value(format!("{storage:?} bound"), most(per_column) / group * group, storage.max_columns());
     }

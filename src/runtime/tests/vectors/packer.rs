@@ -55,7 +55,7 @@ impl Integers {
         let (r, kq, blocks) = (layout.rows(), layout.run(), self.columns.div_ceil(BLOCK_COLUMNS));
         let StorageDef { coding, group, two_of_four: sparse, .. } = *self.storage.def();
         let groups = group.map_or(0, |group| self.columns.div_ceil(group));
-        // Dense columns with their padding, and of them those that are stored.
+        // Dense columns with padding, and the stored ones among them.
         let columns = if sparse && coding == Coding::Nibble {
             blocks.next_multiple_of(2) * BLOCK_COLUMNS
         } else {
@@ -164,7 +164,7 @@ impl Inputs {
     }
 }
 
-/// The two columns kept of every four: those whose values are not zero, and the lowest further ones.
+/// The two columns kept of every four: the nonzero ones, filled up with the lowest of the others.
 pub(crate) fn kept_columns(values: &[i8]) -> Vec<usize> {
     let mut out = Vec::new();
     for (four, values) in values.chunks_exact(4).enumerate() {

@@ -13,7 +13,7 @@ use core::arch::aarch64::{
 };
 use core::ops::Range;
 
-/// For CPUs with the dot product instructions.
+/// The table for CPUs with the dot product instructions.
 pub(in crate::kernels) const DOTPROD: Kernels =
     Kernels { name: "dotprod", layout: Some(Layout::R8K4), multiply, ..SHARED };
 
@@ -32,7 +32,8 @@ struct Dot;
 
 type Sums = [int32x4_t; 2];
 
-/// Where the kept columns of a step of eight dense ones stand in 16 activations: the even step's, the odd step's.
+/// First index, in 16 activations, of the four columns of each kept value of a step of eight dense columns: even step,
+/// odd step.
 const EVEN: [u8; 16] = [0, 0, 4, 4, 0, 0, 4, 4, 0, 0, 4, 4, 0, 0, 4, 4];
 const ODD: [u8; 16] = [8, 8, 12, 12, 8, 8, 12, 12, 8, 8, 12, 12, 8, 8, 12, 12];
 
@@ -130,7 +131,7 @@ unsafe fn sparse_group<const M: usize>(
 impl TileSums<ROWS> for Dot {
     #[inline(always)]
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
-        // Two sets of sums, so that fewer products wait for the one before them.
+        // Two sets of sums, for shorter dependency chains.
         let mut sums = [zero::<M>(); 2];
         for group in 0..shape.blocks {
             for (part, sums) in sums.iter_mut().enumerate() {

@@ -1,8 +1,8 @@
-//! Products with one token: every byte of a tile is read once, and 32 of them are eight rows of four columns. Tiles are taken
-//! from the last to the first, and groups likewise: see [`stream`](super::stream).
+//! Products with one token: every byte of a tile is read once, and 32 of them are eight rows of four columns. Tiles are
+//! taken from the last to the first, and groups likewise: see [`stream`](super::stream).
 
 #![expect(clippy::needless_range_loop, reason = "arrays of registers are indexed in step with pointers")]
-#![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
+#![expect(unsafe_code, reason = "vector instructions; a table is only returned after its CPU features are checked")]
 
 use super::super::columns::Columns;
 use super::super::{Activations, VectorStorage, scalar};
@@ -14,7 +14,7 @@ use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
-/// Rows of `tiles` for one token, of `PLANES` rows of activations.
+/// Rows of `tiles` for one token with `PLANES` rows of activations.
 ///
 /// # Safety
 /// The CPU has the extensions of `I`; the caller has called [`Activations::check`], the layout is r8k4 with offset-8
@@ -35,7 +35,7 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
     for plane in 0..PLANES {
         rows[plane] = input.row(plane).as_ptr();
         let of_plane = &input.offsets[plane * shape.blocks..][..shape.blocks];
-        // -8 · Σ a, 16 times, is the excess of weights that are 128 more.
+        // The excess of weights stored as 128 more is 16 times -8 · Σ a.
         let sum = of_plane.iter().fold(0i32, |sum, &offset| sum.wrapping_add(offset));
         excess[plane] = sum.wrapping_mul(I::EXCESS / 8);
         offsets[plane] = of_plane.as_ptr();
@@ -176,8 +176,8 @@ unsafe fn dense4<I: Decode, const PLANES: usize>(
     }
 }
 
-/// For each row, the activations of its four kept columns among eight: of a step whose eight are in both halves of `a` from
-/// byte `EIGHT`.
+/// Selects for each row the activations of its four kept columns among the eight of a step, which are in both halves of
+/// `a` from byte `EIGHT`.
 #[inline(always)]
 unsafe fn pick<const EIGHT: i32>(a: __m256i, indices: __m256i) -> __m256i {
     // SAFETY: the caller has AVX2.
@@ -239,7 +239,7 @@ unsafe fn sparse8<I: Decode, const PLANES: usize>(
     }
 }
 
-/// Adds a group to the totals: the activations of its columns, its plane of indices, its nibbles of four steps, its multipliers.
+/// Adds a group to the totals, from its activations, index plane, nibbles of four steps and multipliers.
 #[inline(always)]
 unsafe fn sparse4_group<I: Decode>(
     total: __m256i,
@@ -271,7 +271,7 @@ unsafe fn sparse4<I: Decode, const PLANES: usize>(
         let indices = tile.add(shape.value_bytes);
         let multipliers = indices.add(shape.plane_bytes);
         let mut totals = [_mm256_setzero_si256(); PLANES];
-        // Low nibbles are of an even group, high ones of the next; the last of an odd number of groups has no next.
+        // Low nibbles belong to an even group, high ones to the next; the last of an odd number of groups has no next.
         let mut group = shape.blocks;
         if group % 2 == 1 {
             group -= 1;

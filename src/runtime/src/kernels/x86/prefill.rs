@@ -1,7 +1,7 @@
-//! Products with several tokens: some tiles are unpacked to bytes, a block of columns at a time, and multiplied with
-//! all tokens, so that they share the cost of unpacking. A block of weights, its multipliers and the running sums of 64
-//! rows of activations stay on the stack and in the first cache.
-#![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
+//! Products with several tokens: tiles are unpacked to bytes, a block of columns at a time, and multiplied with all
+//! tokens, which share the cost of unpacking. A block of weights, its multipliers and the running sums of 64 rows of
+//! activations stay on the stack and in the L1 cache.
+#![expect(unsafe_code, reason = "vector instructions; a table is only returned after its CPU features are checked")]
 
 use super::super::columns::Columns;
 use super::super::{Activations, VectorStorage, scalar};
@@ -19,7 +19,7 @@ const ROWS: usize = 64;
 /// Bytes of a group of 8 rows.
 const TILE_GROUP: usize = 8 * BLOCK_COLUMNS;
 
-/// Weights of some groups of one or two tiles, step by step of four columns: 8 or 16 rows of four bytes.
+/// Unpacked groups of one or two tiles, in steps of four columns: 8 or 16 rows of four bytes.
 #[repr(C, align(64))]
 struct Weights {
     bytes: [u8; 2 * GROUPS * TILE_GROUP],
@@ -34,8 +34,8 @@ struct Sums([i32; ROWS * 16]);
 /// Rows of `tiles` for all tokens.
 ///
 /// # Safety
-/// The CPU has the extensions of `I`; the caller has called [`Activations::check`], and the layout is r8k4 with offset-8
-/// nibbles.
+/// The CPU has the extensions of `I`; the caller has called [`Activations::check`], and the layout is r8k4 with
+/// offset-8 nibbles.
 #[inline(always)]
 pub(super) unsafe fn multiply<I: Prefill>(
     matrix: &Matrix<'_>,
@@ -49,7 +49,7 @@ pub(super) unsafe fn multiply<I: Prefill>(
     let first_column = output.range().start;
     let mut weights = Weights { bytes: [0; 2 * GROUPS * TILE_GROUP], multipliers: [0; GROUPS * 16] };
     let mut sums = Sums([0; ROWS * 16]);
-    // The excess of weights that are stored as more than their value, for each row of activations.
+    // The excess of weights stored with an offset, for each row of activations.
     let mut excess = [0i32; 2 * MAX_CHUNK];
     if !storage.is_nibbles() {
         for (excess, offsets) in excess[..input.rows()].iter_mut().zip(input.offsets.chunks_exact(shape.blocks)) {
@@ -71,7 +71,7 @@ pub(super) unsafe fn multiply<I: Prefill>(
                     let bytes = &matrix.bytes[(tile + part) * shape.stride..][..shape.stride];
                     // SAFETY: the caller's promise; the tile is whole.
                     unsafe { unpack::<I>((shape, storage), bytes, group..group + groups, part, &mut weights) };
-                    // The groups unpacked next arrive while these are multiplied.
+                    // Prefetch the next groups while these are multiplied.
                     let next = if group + groups < shape.blocks { 0 } else { I::TILES * shape.stride };
                     fetch(shape, bytes.as_ptr().wrapping_add(next), if next == 0 { group + groups } else { 0 });
                 }
@@ -131,7 +131,7 @@ fn fetch(shape: &TileShape, tile: *const u8, group: usize) {
     }
 }
 
-/// Some groups of one tile into the weights' part for it.
+/// Unpacks groups of one tile into its part of the weights.
 ///
 /// # Safety
 /// The CPU has AVX2, and the tile is whole.
@@ -203,8 +203,8 @@ unsafe fn unpack<I: Prefill>(
     }
 }
 
-/// Four kept values of each of eight rows in their eight columns: the first four columns, and the other four. Two values
-/// of a column, which only a damaged file has, become the bits of both.
+/// Scatters the four kept values of each of eight rows to their eight columns: the first four, and the other four. Two
+/// values of one column, which only a damaged file has, are combined bitwise.
 ///
 /// # Safety
 /// The CPU has AVX2.
@@ -228,7 +228,7 @@ unsafe fn expand(values: __m256i, step: usize, indices: __m256i) -> [__m256i; 2]
     }
 }
 
-/// Adds the products of some groups for some rows of activations.
+/// Adds the products of groups with rows of activations.
 ///
 /// # Safety
 /// The CPU has the extensions of `I`; rows and groups are there.

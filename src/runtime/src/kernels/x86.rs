@@ -1,15 +1,15 @@
-//! x86-64: tables for AVX2, AVX-VNNI and AVX-512 with VNNI, for layout r8k4 with offset-8 nibbles. Each compiles the same
-//! bodies and the definitions of [`numerics`] with its own instructions.
+//! x86-64: tables for AVX2, AVX-VNNI and AVX-512 with VNNI, for layout r8k4 with offset-8 nibbles. Each compiles the
+//! same bodies and the definitions of [`numerics`] with its own instructions.
 //!
 //! | file | contents |
 //! |---|---|
-//! | `vectors` | the operations in which the sets differ |
+//! | `vectors` | the operations in which the instruction sets differ |
 //! | `decode` | products with one token |
-//! | `stream` | prefetch for them |
-//! | `prefill` | products with several |
+//! | `stream` | prefetch for `decode` |
+//! | `prefill` | products with several tokens |
 //! | `curve` | activation curves |
 //! | `attention` | scores and mixing of values |
-#![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
+#![expect(unsafe_code, reason = "vector instructions; a table is only returned after its CPU features are checked")]
 
 mod attention;
 mod curve;
@@ -34,13 +34,13 @@ macro_rules! entries {
     ($features:literal, $($entry:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? = $body:expr;)*) => {
         $(
             fn $entry($($argument: $type),*) $(-> $result)? {
-                // Never inlined: the stack of one must not hold the buffers of another.
+                // Never inlined, so that stack frames do not add up.
                 #[target_feature(enable = $features)]
                 #[inline(never)]
                 fn body($($argument: $type),*) $(-> $result)? {
                     $body
                 }
-                // SAFETY: the table is handed out where the CPU has these extensions.
+                // SAFETY: the table is only returned where the CPU has these extensions.
                 unsafe { body($($argument),*) }
             }
         )*
@@ -62,7 +62,7 @@ macro_rules! table {
                     input.check(matrix, &tiles, output);
                     match (input.tokens(), input.width) {
                         (1, Width::Bits8) => one_token(matrix, storage, input, tiles, output),
-                        (1, Width::Bits16) => one_wide_token(matrix, storage, input, tiles, output),
+                        (1, Width::Bits16) => one_token_a16(matrix, storage, input, tiles, output),
                         _ => several_tokens(matrix, storage, input, tiles, output),
                     }
                 };
@@ -70,7 +70,7 @@ macro_rules! table {
                     // SAFETY: the extensions are there, and `multiply` has checked all else.
                     unsafe { decode::multiply::<$decode, 1>(matrix, storage, input, tiles, output) }
                 };
-                one_wide_token(matrix: &Matrix<'_>, storage: VectorStorage, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) = {
+                one_token_a16(matrix: &Matrix<'_>, storage: VectorStorage, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) = {
                     // SAFETY: likewise.
                     unsafe { decode::multiply::<$decode, 2>(matrix, storage, input, tiles, output) }
                 };
@@ -97,10 +97,10 @@ macro_rules! table {
                 rotate(rotary: &Rotary<'_>, head: &mut [f32], position: usize) = rotary.rotate(head, position);
                 add(x: &mut [f32], y: &[f32]) = numerics::add(x, y);
                 scores(keys: Rows<'_>, query: &[i8], scale: f32, scores: &mut [u32]) -> f32 = {
-                    if query.len() > attention::WIDEST {
+                    if query.len() > attention::MAX_HEAD {
                         return scalar::scores(keys, query, scale, scores);
                     }
-                    // SAFETY: the extensions are there, and the query is narrow enough.
+                    // SAFETY: the extensions are there, and the query fits.
                     unsafe { attention::scores::<$decode>(keys, query, scale, scores) }
                 };
                 weights(scales: &[f32], top: f32, scores: &mut [u32]) -> (u64, f32) =
@@ -159,7 +159,7 @@ table!(
     |acc, weight, value| _mm256_dpbusd_epi32(acc, weight, value)
 );
 
-/// Whether the CPU has some features: detected with `std`, else those that the compiler was told.
+/// Whether the CPU has some features: detected with `std`, else the target features of the build.
 macro_rules! has {
     ($($feature:tt),*) => {{
         #[cfg(any(feature = "std", test))]
@@ -189,7 +189,7 @@ pub(super) fn avx2() -> Option<&'static Kernels> {
     has!("avx2").then_some(const { &with_avx2::TABLE })
 }
 
-/// The operations of [`avx_vnni`], on a CPU that has only the other encoding.
+/// The operations of [`avx_vnni`] in AVX-512's encoding, for CPUs without AVX-VNNI.
 #[cfg(test)]
 pub(super) fn narrow_vnni() -> Option<&'static Kernels> {
     avx512_vnni().map(|_| const { &with_narrow_vnni::TABLE })

@@ -1,5 +1,5 @@
-//! Text to token ids on the device, by the tables the compiler put into the artifact: exactly the ids that the build machine's
-//! tokenizer gives. No allocation: memory comes from the caller, [`Tokenizer::required_bytes`] of it always suffice.
+//! Text to token ids on the device, with the artifact's tables: the same ids as the build machine's tokenizer. No
+//! allocation: memory comes from the caller, and [`Tokenizer::required_bytes`] of it always suffice.
 //!
 //! ```text
 //! text → parts around added tokens → each normalised → parts around added tokens → words → tokens
@@ -21,7 +21,7 @@ use crate::memory::Memory;
 use added::{Part, Parts};
 use merge::Symbols;
 
-/// Why a text did not become tokens.
+/// Why a text was not encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncodeError {
     /// The memory is too small for this text.
@@ -51,19 +51,19 @@ pub struct Tokenizer<'a> {
 
 /// Sizes of the memory's regions.
 struct Regions {
-    /// Bytes of normalised text; 0 where pieces are read where they lie.
+    /// Bytes of normalised text; 0 where pieces are read in place.
     text: u64,
     /// Symbols of a word; 0 where words are looked up.
     symbols: u64,
 }
 
 impl<'a> Tokenizer<'a> {
-    /// The tokenizer of an artifact; `None` where it has none for the device.
+    /// The tokenizer of an artifact; `None` where the artifact has no device tables.
     pub fn of(artifact: &'a ArtifactView<'_>) -> Option<Self> {
         artifact.text().map(Tokenizer::new)
     }
 
-    /// The tokenizer that tables describe.
+    /// The tokenizer with these tables.
     pub fn new(tables: &'a TextTables<'a>) -> Self {
         Tokenizer { tables }
     }
@@ -86,7 +86,7 @@ impl<'a> Tokenizer<'a> {
     }
 
     /// Bytes of memory that suffice for every text of `text_bytes` bytes; `None` where the number overflows. Most texts
-    /// need less: memory is used up only by the longest word and the longest text between added tokens.
+    /// need less: the use depends on the longest word and the longest text between added tokens.
     pub fn required_bytes(&self, text_bytes: usize) -> Option<usize> {
         let Regions { text, symbols } = self.regions(text_bytes as u64)?;
         let padded = |bytes: u64| bytes.checked_next_multiple_of(ALIGNMENT as u64);
@@ -94,7 +94,7 @@ impl<'a> Tokenizer<'a> {
         usize::try_from(padded(text)?.checked_add(symbols)?).ok()
     }
 
-    /// The regions in the caller's memory. Where it is less than required, there are fewer symbols.
+    /// Divides the caller's memory into the regions. With less than required, there are fewer symbols.
     fn divide<'m>(&self, text_bytes: usize, memory: &'m mut [u8]) -> Option<(&'m mut [u8], Symbols<'m>)> {
         let Regions { text, symbols } = self.regions(text_bytes as u64)?;
         let mut memory = Memory::new(memory).ok()?;
@@ -104,8 +104,8 @@ impl<'a> Tokenizer<'a> {
         Some((text, symbols))
     }
 
-    /// Hands out the tokens of a text, with `specials` also those that the tokenizer puts around one. `memory` must
-    /// start on 64 bytes; [`Tokenizer::required_bytes`] of it always suffice.
+    /// Passes the tokens of a text to `each`, with `specials` also the special tokens around it. `memory` must start on
+    /// 64 bytes; [`Tokenizer::required_bytes`] of it always suffice.
     pub fn encode(
         &self,
         text: &str,
@@ -169,7 +169,7 @@ impl<'a> Tokenizer<'a> {
             };
             let wanted = front > 0 && (tables.record.prefix == 1 || first && start == 0);
             let text = if wanted && !memory[front + start..front + end].starts_with(prefix) {
-                // Over the end of the part before, which has been read.
+                // Overwrites the end of the previous part, which has been read.
                 memory[start..front + start].copy_from_slice(prefix);
                 &memory[start..front + end]
             } else {

@@ -1,21 +1,8 @@
-//! The artifact format: one definition that the writer in slmc and the reader here share. docs/format.md states it in
-//! prose, with the rules that a reader must check.
+//! Why an artifact is rejected, down to the section, record or tensor at fault. Plain data: the reader does not
+//! allocate.
 
-pub mod artifact;
-mod check;
-mod functions;
-pub mod header;
-pub(crate) mod record;
-pub mod sections;
-pub mod spec;
-pub mod special_tokens;
-pub mod tensor;
-pub mod text;
-pub mod text_tables;
-pub mod verify;
-
-use header::SectionKind;
-use tensor::TensorKey;
+use super::header::{self, SectionKind};
+use super::tensor::TensorKey;
 
 /// The fixed record that holds a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,23 +25,23 @@ impl core::fmt::Display for Record {
     }
 }
 
-/// Why an artifact is refused. Every variant says which part is at fault.
+/// Why an artifact is rejected. Every variant names the part at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FormatError {
     /// Shorter than the header, or not the length the header states.
     Length {
         /// Bytes the header states (or the header's own size).
         expected: u64,
-        /// Bytes there are.
+        /// Bytes given.
         actual: u64,
     },
-    /// The first bytes are not an artifact's.
+    /// The first bytes are not the magic of an artifact.
     NotAnArtifact,
     /// Written by a later, incompatible version.
     MajorVersion(u16),
-    /// A header field holds a value this reader does not know.
+    /// A header field has an unknown value.
     Header(&'static str),
-    /// A field holds a value that only a later version of the format gives a meaning.
+    /// A field has a value that only a later version of the format defines.
     LaterVersion(Record, &'static str),
     /// A section is missing, misplaced or overlaps.
     Section(u32, &'static str),
@@ -62,19 +49,19 @@ pub enum FormatError {
     Spec(&'static str),
     /// A field of a layer is out of range.
     Layer(u32, &'static str),
-    /// A record of the tensor table is wrong.
+    /// A record of the tensor table is invalid.
     Tensor(u32, &'static str),
     /// The specification needs a tensor that the table lacks.
     MissingTensor(TensorKey),
     /// A tensor's shape differs from the one the specification implies.
     TensorShape(TensorKey),
-    /// The functions section is wrong.
+    /// The functions section is invalid.
     Functions(&'static str),
-    /// The vocabulary section is wrong.
+    /// The vocabulary section is invalid.
     Vocabulary(&'static str),
-    /// The text section is wrong.
+    /// The text section is invalid.
     Text(&'static str),
-    /// The golden vectors are wrong.
+    /// The golden vectors are invalid.
     Golden(&'static str),
     /// Bytes between sections are not zero.
     Padding(u64),
@@ -123,7 +110,7 @@ impl core::fmt::Display for FormatError {
 impl core::error::Error for FormatError {}
 
 impl FormatError {
-    /// A fault of a section that this reader knows.
+    /// A fault of a known section.
     pub(crate) fn section(kind: SectionKind, fault: &'static str) -> Self {
         FormatError::Section(kind as u32, fault)
     }

@@ -62,7 +62,7 @@ fn generated(seed: u64, count: usize, shift: u32) -> Vec<f32> {
     (0..count as u64).map(|index| ((random_u64(seed, index) >> 40) as i64 - (1 << 23)) as f32 * step).collect()
 }
 
-/// f32 as they stand in an artifact.
+/// f32 as stored in an artifact.
 fn little_endian(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
@@ -87,7 +87,7 @@ impl Differences {
         }
     }
 
-    /// A list, of which the first difference is told.
+    /// A list; reports the first difference.
     fn list<T: PartialEq + Debug>(&mut self, case: impl Display, actual: &[T], expected: &[T]) {
         if actual.len() != expected.len() {
             self.0.push(format!("{case}: expected {} values, got {}", expected.len(), actual.len()));
@@ -115,7 +115,7 @@ impl Differences {
     }
 }
 
-/// The operations that the modules here test; one that the definition gains must be added.
+/// The operations that the modules here test; a new operation of the definition must be added.
 #[test]
 fn every_operation_has_a_test() {
     let operations = section("/ops");

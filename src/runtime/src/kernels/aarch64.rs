@@ -1,10 +1,11 @@
-//! AArch64 with the dot product instructions (`dotprod`, layout r8k4.2c) and with the int8 matrix multiply ones besides
-//! (`i8mm`, layout r8k8.2c). Nibbles stay sixteen times too large in the high half of their bytes, and the sum of a group
-//! is shifted back, which is exact. Of 2:4 matrices a table lookup selects the activations of the kept columns.
+//! AArch64 with the dot product instructions (`dotprod`, layout r8k4.2c), and with the int8 matrix multiply
+//! instructions too (`i8mm`, layout r8k8.2c). Nibbles stay sixteen times too large in the high half of their bytes, and
+//! the sum of a group is shifted back, which is exact. For 2:4 matrices a table lookup selects the activations of the
+//! kept columns.
 //!
 //! `sdot` and `smmla` are written as assembly: their intrinsics are not stable.
 
-#![expect(unsafe_code, reason = "instructions and vector loads; bounds are those that `tiles::multiply` checks")]
+#![expect(unsafe_code, reason = "instructions and vector loads; `tiles::multiply` checks the bounds")]
 
 mod dotprod;
 mod i8mm;
@@ -96,8 +97,7 @@ fn nibbles(bytes: int8x16_t) -> (int8x16_t, int8x16_t) {
     }
 }
 
-/// Two bits of each byte of a plane, added to the first place of the four that each selects from: places in a table of
-/// activations.
+/// Indices into a table of activations: two bits of each byte of a plane, added to the first index of its four columns.
 #[inline(always)]
 fn places(shifted: uint8x16_t, base: uint8x16_t) -> uint8x16_t {
     // SAFETY: NEON is part of AArch64.
