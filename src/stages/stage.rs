@@ -13,6 +13,7 @@ use super::known::{Known, KnownModel};
 use super::summary::Figures;
 use crate::report::{Report, json_line};
 use crate::shell::Shell;
+use burn::tensor::Device;
 use clap::ArgMatches;
 use std::fmt;
 
@@ -73,6 +74,14 @@ pub struct RunSettings {
     pub seed: u64,
     /// Most memory that work may need, in bytes.
     pub max_ram: Option<u64>,
+}
+
+/// Checked options of a stage that computes in f32, with the device of its backend.
+pub struct OnBackend<O> {
+    /// The options.
+    pub options: O,
+    /// burn's device.
+    pub device: Device,
 }
 
 /// One fault in the options of a stage.
