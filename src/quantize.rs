@@ -4,6 +4,7 @@
 
 pub mod budget;
 pub mod calibration;
+pub mod calibration_check;
 pub mod equalize;
 pub mod gptq;
 pub mod input_width;

@@ -49,7 +49,7 @@ pub(super) fn sparsity(of: &Config, spec: &ModelSpec) -> Result<Sparsity, Config
     Ok(out)
 }
 
-/// `sparsity` as `recorded_sparsity` reads it.
+/// `sparsity` in the form that `recorded_sparsity` reads.
 pub fn sparsity_json(sparsity: &Sparsity) -> Value {
     Value::Object(sparsity.iter().map(|(id, pattern)| (id.to_string(), json!(pattern.to_string()))).collect())
 }

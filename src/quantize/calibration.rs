@@ -155,7 +155,7 @@ pub fn held_out(
     let text = |count: usize, path: &PathBuf, field: &Option<String>| -> Result<Vec<Vec<u32>>, CalibrationError> {
         let tokens = {
             let tokenizer = Tokenizer::of(&model.companions)?;
-            read_documents(path, field.as_deref())?.tokens(&tokenizer, &model.spec.ends, &Silent)?
+            read_documents(path, field.as_deref(), None)?.tokens(&tokenizer, &model.spec.ends, &Silent)?
         };
         let windows = decoder_windows(&tokens, &model.spec.opening, model.spec.context, window, taken + count);
         let windows = windows.map_err(|source| CalibrationError::Window { path: path.clone(), source })?;
@@ -171,7 +171,7 @@ pub fn held_out(
         (source, ModelKind::Encoder) => {
             let records = match source {
                 Source::File { path, field } | Source::Mixed { path, field, .. } => {
-                    read_records(path, field.as_deref())?
+                    read_records(path, field.as_deref())?.records
                 }
                 Source::Default { .. } => shipped_records(),
             };
@@ -185,6 +185,28 @@ pub fn held_out(
         return Ok(Calibration { sequences, description });
     }
     Ok(Calibration { sequences, description: format!("{description}, after what was calibrated with") })
+}
+
+/// At most `count` sequences that no user chose: a decoder's own samples, the shipped text for an encoder.
+///
+/// # Errors
+/// [`CalibrationError`].
+pub fn independent_text(
+    model: &Model,
+    count: usize,
+    runner: &dyn ModelRunner,
+    progress: &dyn Progress,
+) -> Result<Vec<Vec<u32>>, CalibrationError> {
+    match model.spec.kind {
+        ModelKind::Decoder => {
+            let window = WINDOW.min(model.spec.context);
+            Ok(runner.sample(model, count * window, window, HELD_OUT_STREAM, progress)?)
+        }
+        ModelKind::Encoder => {
+            let records = shipped_records().into_iter().take(count).collect();
+            Ok(encode(model, records, "", usize::MAX)?.sequences)
+        }
+    }
 }
 
 /// At most `count` tokens of the shipped text for a decoder, which opens as a text does; `None` without a tokenizer.
@@ -227,14 +249,14 @@ fn from_file(
         ModelKind::Decoder => {
             let tokenizer = Tokenizer::of(&model.companions)?;
             tokenizer.check(model.spec.vocabulary)?;
-            let tokens = read_documents(path, field)?.tokens(&tokenizer, &model.spec.ends, progress)?;
+            let tokens = read_documents(path, field, None)?.tokens(&tokenizer, &model.spec.ends, progress)?;
             let window = WINDOW.min(model.spec.context);
             let sequences =
                 decoder_windows(&tokens, &model.spec.opening, model.spec.context, window, (wanted / window).max(1))
                     .map_err(|source| CalibrationError::Window { path: path.to_owned(), source })?;
             Calibration { sequences, description: name }
         }
-        ModelKind::Encoder => encode(model, read_records(path, field)?, &name, wanted)?,
+        ModelKind::Encoder => encode(model, read_records(path, field)?.noted(progress), &name, wanted)?,
     };
     let (found, needed) = (calibration.sequences.len(), LEAST_SEQUENCES);
     if found < needed {

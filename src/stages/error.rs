@@ -16,6 +16,7 @@ use crate::model::transform::MaskError;
 use crate::model::weights::ModelError;
 use crate::prune::{PruneError, SelectionError};
 use crate::quantize::calibration::CalibrationError;
+use crate::quantize::calibration_check::CalibrationCheckError;
 use crate::quantize::equalize::EqualizeError;
 use crate::quantize::input_width::InputWidthError;
 use crate::quantize::policy::PolicyError;
@@ -89,6 +90,9 @@ pub enum StageError {
     /// The inputs of the linears could not be measured.
     #[error(transparent)]
     InputWidth(#[from] InputWidthError),
+    /// The calibration cannot be compared with plain rounding.
+    #[error(transparent)]
+    CalibrationCheck(#[from] CalibrationCheckError),
     /// Training on the grid failed.
     #[error(transparent)]
     Tune(#[from] TuneError),

@@ -4,13 +4,12 @@
 use super::{FAMILIES, Family};
 use crate::disk::{Config, ConfigError};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
 
 /// The configuration with a classifier for `labels`, whose ids are their order.
 ///
 /// # Errors
 /// A family whose classifier slmc does not have.
-pub fn with_classifier(config: &Config, labels: &BTreeSet<String>) -> Result<Config, ConfigError> {
+pub fn with_classifier(config: &Config, labels: &[String]) -> Result<Config, ConfigError> {
     let Some(class) = Family::of(config)?.classifier else {
         let known = FAMILIES.iter().filter(|family| family.classifier.is_some()).map(|family| family.model_type);
         return Err(config.unsupported("model_type", "--task classify", &known.collect::<Vec<_>>().join(", ")));

@@ -20,8 +20,9 @@ use crate::model::size::{Assignment, StoredTensor, WeightSize, stored_tensors};
 use crate::model::spec::ModelKind;
 use crate::model::transform::{HeldMasks, Sparsity};
 use crate::model::weights::Model;
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 use crate::quantize::calibration::{Calibration, calibration};
+use crate::quantize::calibration_check::{self, CalibrationCheck};
 use crate::quantize::equalize::{Equalized, equalize};
 use crate::quantize::input_width::InputWidth;
 use crate::quantize::method::Method;
@@ -258,17 +259,47 @@ impl<'o> Work<'o> {
                 (with_key_maps(solved.model, &solved.statistics)?, solved.reports)
             }
         };
-        let mut rounded = Rounded { work: self, model: quantized, matrices: reports, tuning: None, training: None };
+        let (quantized, reports, check) = self.checked(schemes, quantized, reports)?;
+        let mut rounded =
+            Rounded { work: self, model: quantized, matrices: reports, check, tuning: None, training: None };
         rounded.mark();
         Ok(rounded)
     }
+
+    /// The rounded model, or plain rounding where that is nearer to the original on text that was not calibrated with.
+    fn checked(&self, schemes: &Assignment, rounded: Model, reports: Reports) -> Result<Checked, StageError> {
+        let Run { options, device, progress } = self.run;
+        if options.method == Method::Rtn {
+            return Ok((rounded, reports, None));
+        }
+        let mut plain_reports = Reports::new();
+        let plain = || {
+            let (model, reports) = quantize(&self.model, schemes, None, &Silent)?;
+            plain_reports = reports;
+            Ok(model)
+        };
+        let checked =
+            calibration_check::check(&self.model, &rounded, plain, &options.source, &Compiled, device, progress)?;
+        Ok(match checked {
+            Some((check, plain)) if check.kept_plain => (plain, plain_reports, Some(check)),
+            Some((check, _)) => (rounded, reports, Some(check)),
+            None => (rounded, reports, None),
+        })
+    }
 }
+
+/// The report of every matrix.
+type Reports = BTreeMap<LinearId, MatrixReport>;
+
+/// A rounded model with its reports, and how its calibration compares.
+type Checked = (Model, Reports, Option<CalibrationCheck>);
 
 /// The model as it was rounded, with a report of every matrix.
 struct Rounded<'w> {
     work: &'w Work<'w>,
     model: Model,
     matrices: BTreeMap<LinearId, MatrixReport>,
+    check: Option<CalibrationCheck>,
     training: Option<TrainReport>,
     tuning: Option<Judged>,
 }
@@ -343,6 +374,7 @@ impl Rounded<'_> {
             size: WeightSize::of(&self.model.spec, tensors),
             allocation,
             training: self.training.clone(),
+            calibration_check: self.check,
             tuning: self.tuning,
             equalized: equalized.clone(),
             matrices: self.matrices.values().cloned().collect(),
