@@ -15,6 +15,7 @@ use super::summary::Figures;
 use crate::formats;
 use crate::report::{Report, json_line};
 use crate::shell::Shell;
+use burn::tensor::Device;
 use clap::{ArgMatches, Args};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -76,6 +77,14 @@ pub struct RunSettings {
     pub seed: u64,
     /// Most memory that work may need, in bytes.
     pub max_ram: Option<u64>,
+}
+
+/// Checked options of a stage that computes in f32, with the device of its backend.
+pub struct OnBackend<O> {
+    /// The options.
+    pub options: O,
+    /// burn's device.
+    pub device: Device,
 }
 
 /// One fault in the options of a stage.
