@@ -1,0 +1,14 @@
+//! Operations of a transformer's f32 forward that are computed as one, on burn's flex device, each with its own backward pass:
+//! fewer passes over memory than a graph of small ones, and sums in an order that depends neither on threads nor on the width
+//! of vectors. It is a crate of its own because its inner loops want one codegen unit, in which everything they call is in
+//! sight.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`product`] | products of matrices |
+//! | [`lanes`] | sums and elementary functions |
+//! | [`scratch`] | memory that is used again |
+
+pub mod lanes;
+pub mod product;
+pub mod scratch;
