@@ -5,10 +5,21 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`node`] | how an operation enters burn's graph |
+//! | [`weights`] | weights shared by all parts of a batch, and the sums of their gradients |
 //! | [`product`] | products of matrices |
 //! | [`lanes`] | sums and elementary functions |
 //! | [`scratch`] | memory that is used again |
+//! | [`linear`], [`norm`], [`activation`], [`attention`], [`convolution`], [`embedding`] | the operations |
 
+pub mod activation;
+pub mod attention;
+pub mod convolution;
+pub mod embedding;
 pub mod lanes;
+pub mod linear;
+pub mod node;
+pub mod norm;
 pub mod product;
 pub mod scratch;
+pub mod weights;
