@@ -11,11 +11,14 @@
 //! | [`lanes`] | sums and elementary functions |
 //! | [`scratch`] | memory that is used again |
 //! | [`linear`], [`norm`], [`activation`], [`attention`], [`convolution`], [`embedding`] | the operations |
+//! | [`head`], [`hidden`] | the losses: of the last product, and of hidden states |
 
 pub mod activation;
 pub mod attention;
 pub mod convolution;
 pub mod embedding;
+pub mod head;
+pub mod hidden;
 pub mod lanes;
 pub mod linear;
 pub mod node;
