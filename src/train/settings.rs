@@ -55,8 +55,8 @@ pub struct Settings {
     pub batch: usize,
     /// Tokens of a sequence, the opening one included.
     pub window: usize,
-    /// Pieces a step's batch is computed in, each on its own thread where there are threads: gradients are summed in
-    /// their order, so the number is part of the result and threads are not.
+    /// Pieces a step's batch is computed in, so that fewer activations are held at once: gradients are summed in their
+    /// order, so the number is part of the result and threads are not.
     pub pieces: usize,
     /// Peak learning rate.
     pub learning_rate: f64,
