@@ -402,3 +402,6 @@ fn scatter(shape: &Shape, from: &mut [f32], factor: f32, turned: bool, to: &mut 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
