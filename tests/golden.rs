@@ -4,7 +4,7 @@ use crate::support::{golden_folders, name};
 use burn::tensor::{Device, TensorData};
 use safetensors::SafeTensors;
 use slmc::model::device::{DEVICES, device};
-use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps, Output, Tap};
+use slmc::model::forward::{Batch, DenseWeights, Forward, FusedWeights, NoTaps, Output, Tap, run_fused};
 use slmc::model::id::LinearId;
 use slmc::model::weights::Model;
 use std::collections::BTreeSet;
@@ -70,6 +70,12 @@ fn check(folder: &Path, device: &Device, label: &str) {
     let forward = Forward::new(&model.spec, &weights, device).keep_hidden_states();
     let output = forward.run(&batch, &mut NoTaps);
     compare(&golden, output, &format!("{} on {label}", name(folder)));
+    let fused = FusedWeights::of(&model.spec, &weights);
+    assert_eq!(fused.is_some(), label == "flex");
+    if let Some(fused) = fused {
+        let output = run_fused(&model.spec, &fused, &batch, true);
+        compare(&golden, output, &format!("{}, fused operations", name(folder)));
+    }
 }
 
 fn compare(golden: &Golden, output: Output, label: &str) {

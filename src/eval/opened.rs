@@ -4,7 +4,9 @@
 use super::forward::{Forward, ForwardError};
 use super::subject::{Numerics, Subject};
 use crate::artifact::host::{ArtifactError, ArtifactFile, run_sequence};
-use crate::model::forward::{Batch, DenseWeights, Forward as DenseForward, NoTaps, StoredWeights, WeightSource};
+use crate::model::forward::{
+    Batch, DenseWeights, Forward as DenseForward, FusedWeights, NoTaps, StoredWeights, WeightSource, run_fused,
+};
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::{Model, ModelError};
@@ -62,6 +64,9 @@ pub enum OpenError {
     },
 }
 
+/// Tokens that the f32 forward computes at once.
+const TOKENS_AT_ONCE: usize = 1024;
+
 /// What comes out of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -99,7 +104,14 @@ pub struct OpenedModel {
 /// What runs a model.
 pub(super) enum Engine {
     /// The f32 forward.
-    Directory { spec: Box<ModelSpec>, directory: PathBuf, weights: Box<dyn WeightSource>, device: Device },
+    Directory {
+        spec: Box<ModelSpec>,
+        directory: PathBuf,
+        weights: Box<dyn WeightSource>,
+        /// The same weights for fused operations, where the device has them and the weights are dense.
+        fused: Option<FusedWeights>,
+        device: Device,
+    },
     /// The runtime.
     Artifact(ArtifactFile),
 }
@@ -118,7 +130,7 @@ impl OpenedModel {
     pub fn open_stored(path: &Path, device: &Device) -> Result<Self, OpenError> {
         if path.is_dir() {
             let model = Model::open(path)?;
-            Self::run_in_f32(&model, Box::new(StoredWeights::new(&model, device)?), device)
+            Self::run_in_f32(&model, Box::new(StoredWeights::new(&model, device)?), None, device)
         } else {
             Self::artifact(ArtifactFile::open(path)?)
         }
@@ -126,10 +138,17 @@ impl OpenedModel {
 
     /// A directory's model, run in f32.
     pub fn directory(model: &Model, device: &Device) -> Result<Self, OpenError> {
-        Self::run_in_f32(model, Box::new(DenseWeights::new(model, device)?), device)
+        let weights = DenseWeights::new(model, device)?;
+        let fused = FusedWeights::of(&model.spec, &weights);
+        Self::run_in_f32(model, Box::new(weights), fused, device)
     }
 
-    fn run_in_f32(model: &Model, weights: Box<dyn WeightSource>, device: &Device) -> Result<Self, OpenError> {
+    fn run_in_f32(
+        model: &Model,
+        weights: Box<dyn WeightSource>,
+        fused: Option<FusedWeights>,
+        device: &Device,
+    ) -> Result<Self, OpenError> {
         let spec = &model.spec;
         let subject = if model.is_quantized() {
             let key_maps = model.parameters.keys().any(|id| matches!(id, crate::model::id::ParameterId::KeyMap(..)));
@@ -159,6 +178,7 @@ impl OpenedModel {
                 spec: Box::new(spec.clone()),
                 directory: model.directory.clone(),
                 weights,
+                fused,
                 device: device.clone(),
             },
         })
@@ -258,6 +278,20 @@ impl Forward for OpenedModel {
 
     fn logits(&self, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ForwardError> {
         match &self.engine {
+            Engine::Directory { spec, fused: Some(weights), .. } => {
+                // Sequences of one length go together: no output depends on which.
+                let mut out = Vec::with_capacity(sequences.len());
+                for alike in sequences.chunk_by(|a, b| a.len() == b.len()) {
+                    let at_once = (TOKENS_AT_ONCE / alike.first().map_or(1, Vec::len).max(1)).max(1);
+                    for some in alike.chunks(at_once) {
+                        let batch = Batch::new(spec, some.concat(), some.len()).map_err(ForwardError::new)?;
+                        let logits = run_fused(spec, weights, &batch, false).logits.into_data().try_into_vec::<f32>();
+                        let logits = logits.map_err(|error| ForwardError::new(format!("{error:?}")))?;
+                        out.extend(logits.chunks_exact(logits.len() / some.len()).map(<[f32]>::to_vec));
+                    }
+                }
+                Ok(out)
+            }
             Engine::Directory { spec, weights, device, .. } => {
                 let forward = DenseForward::new(spec, weights.as_ref(), device);
                 let run = |tokens: &Vec<u32>| {

@@ -13,8 +13,8 @@ mod stored;
 
 pub use batch::{AttentionContext, Batch, BatchError};
 pub use cache::{Cache, CacheError};
-pub use fused::FusedWeights;
 pub(crate) use fused::{FusedForward, root_without_graph};
+pub use fused::{FusedWeights, run_fused};
 pub use source::{DenseWeights, WeightSource};
 pub use stored::StoredWeights;
 

@@ -6,7 +6,7 @@ mod weights;
 pub use weights::FusedWeights;
 
 use super::batch::rotary_values;
-use super::{Batch, Output, Tap};
+use super::{Batch, NoTaps, Output, Tap};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{
     Activation, AttentionSpec, ConvSpec, FfnSpec, Head, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement,
@@ -63,6 +63,11 @@ impl Context {
         let rotary = spec.layers.iter().map(|layer| layer.attention().and_then(&mut table)).collect();
         Context { sequences, length, rotary, present: batch.mask().map(|mask| Arc::new(mask.to_vec())) }
     }
+}
+
+/// Everything for one batch, as [`super::Forward::run`] without a graph; hidden states where they are to be kept.
+pub fn run_fused(spec: &ModelSpec, weights: &FusedWeights, batch: &Batch, keep_hidden_states: bool) -> Output {
+    FusedForward::new(spec, weights, keep_hidden_states).run(batch, &root_without_graph(), &mut NoTaps)
 }
 
 /// A value that records nothing.

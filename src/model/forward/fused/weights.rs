@@ -1,6 +1,6 @@
 //! Every weight of a model as fused operations read it.
 
-use crate::model::forward::WeightSource;
+use crate::model::forward::{DenseWeights, WeightSource};
 use crate::model::id::{LinearId, ParameterId, Part, Role};
 use crate::model::spec::ModelSpec;
 use burn::tensor::Tensor;
@@ -21,8 +21,8 @@ impl FusedWeights {
         FusedWeights { weights, tied_head: spec.tied_head() }
     }
 
-    /// Shares the tensors of a source; `None` where they are not on the flex device.
-    pub fn of(spec: &ModelSpec, source: &dyn WeightSource) -> Option<Self> {
+    /// Shares the tensors of dense weights; `None` where they are not on the flex device.
+    pub fn of(spec: &ModelSpec, source: &DenseWeights) -> Option<Self> {
         fn primitive<const D: usize>(tensor: Tensor<D>) -> Option<FlexTensor> {
             let tensor = tensor.try_into_primitive::<Flex>().ok()?;
             Some(if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() })
