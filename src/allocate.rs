@@ -26,25 +26,6 @@ use knapsack::{Choice, Frontier};
 use probe::{Probe, ProbeError, Samples};
 use report::{AllocationReport, CodingReport, Cost, ItemReport, rank_correlation};
 
-/// Most bytes that weights may take.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Budget {
-    /// Of `weight_bytes`.
-    Bytes(u64),
-    /// 8 · bytes / parameters.
-    BitsPerWeight(f64),
-}
-
-impl Budget {
-    /// In bytes, for a model of so many parameters.
-    pub fn bytes(self, parameters: u64) -> u64 {
-        match self {
-            Budget::Bytes(bytes) => bytes,
-            Budget::BitsPerWeight(bits) => (bits * parameters as f64 / 8.0).floor() as u64,
-        }
-    }
-}
-
 /// A budget that nothing fits.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(

@@ -2,5 +2,6 @@
 
 pub mod host;
 pub mod inspect;
+pub mod runner;
 pub mod text;
 pub mod verify;

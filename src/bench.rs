@@ -1,5 +1,5 @@
-//! `slmc bench`: how fast the runtime runs an artifact on this machine. A prompt is read (prefill, with the logits of its
-//! last position only), then tokens are decoded one by one, several rounds over; rates are of the best round, since
+//! `slmc bench`: how fast the runtime runs an artifact on this machine. A prompt is read (prefill, with the logits of
+//! its last position only), then tokens are decoded one by one, several rounds over; rates are of the best round, since
 //! another program's work only ever slows one down, and the times of tokens are of all rounds together.
 
 pub mod shape;
@@ -25,12 +25,12 @@ use std::time::{Duration, Instant};
 
 /// Where artifacts of random weights are kept.
 const DIRECTORY: &str = ".slmc/cache/bench";
-/// What they are planned for where less is asked: the context that the peers have by default.
+/// Smallest context they are planned for: the context that the peers have by default.
 const SMALLEST_CONTEXT: usize = 512;
 
-/// What to measure.
+/// Options of `slmc bench`, checked.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct BenchOptions {
     /// Tokens of the prompt.
     pub prefill: NonZeroUsize,
     /// Tokens decoded after it.
@@ -39,28 +39,28 @@ pub struct Options {
     pub rounds: NonZeroUsize,
     /// Copy the weights into huge pages first.
     pub huge_pages: bool,
-    /// That compute together.
+    /// Number of threads.
     pub threads: NonZeroUsize,
 }
 
 /// Why there is no measurement.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// The file.
+    /// The artifact cannot be read.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
-    /// The artifact of random weights.
+    /// The artifact of random weights cannot be compiled.
     #[error(transparent)]
     Shape(#[from] CompileError),
-    /// Where it is kept.
+    /// The directory of such artifacts cannot be created.
     #[error("{}: cannot be made", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
-    /// Writing it.
+    /// Such an artifact cannot be written.
     #[error(transparent)]
     Output(#[from] AtomicError),
     /// The prompt and the tokens after it do not fit the context.
@@ -72,11 +72,11 @@ pub enum BenchError {
     Context {
         /// The artifact.
         path: PathBuf,
-        /// Of the prompt.
+        /// Tokens of the prompt.
         prefill: usize,
-        /// After it.
+        /// Tokens after it.
         decode: usize,
-        /// Of the artifact.
+        /// Context of the artifact.
         context: usize,
     },
     /// An encoder has no steps.
@@ -87,13 +87,13 @@ pub enum BenchError {
     Session {
         /// The artifact.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         error: SessionError,
     },
     /// The system starts no more threads.
     #[error("cannot start as many threads: {0}; pass a smaller --threads")]
     Threads(std::io::Error),
-    /// There are no huge pages to copy to.
+    /// No huge pages are free to copy to.
     #[error("the weights cannot be copied into huge pages: {0}; leave --huge-pages out")]
     HugePages(std::io::Error),
 }
@@ -122,7 +122,7 @@ pub struct BenchReport {
     pub head_scheme: Option<&'static str>,
     /// Kernels that ran it.
     pub kernel: String,
-    /// That computed together.
+    /// Number of threads.
     pub threads: usize,
     /// Whether weights were read from the file's pages.
     pub weights: Residency,
@@ -143,9 +143,9 @@ pub struct BenchReport {
     /// 99th percentile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_ms_p99: Option<f64>,
-    /// Of the best round.
+    /// Prefill rate of the best round.
     pub prefill_tokens_per_s: f64,
-    /// Of the best round.
+    /// Decode rate of the best round.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decode_tokens_per_s: Option<f64>,
     /// Weight bytes one token reads: linears and head whole, one row of each table.
@@ -234,7 +234,7 @@ pub fn shape_artifact(
 }
 
 /// Measures an artifact.
-pub fn bench(file: ArtifactFile, options: &Options, progress: &dyn Progress) -> Result<BenchReport, BenchError> {
+pub fn bench(file: ArtifactFile, options: &BenchOptions, progress: &dyn Progress) -> Result<BenchReport, BenchError> {
     let file = if options.huge_pages { file.in_huge_pages().map_err(BenchError::HugePages)? } else { file };
     let path = file.path();
     let view = file.view()?;
@@ -284,7 +284,7 @@ pub fn bench(file: ArtifactFile, options: &Options, progress: &dyn Progress) -> 
         target: view.target().to_owned(),
         layout: view.layout().name(),
         head_scheme: head_scheme(&view),
-        kernel: kernel_name(view.layout()),
+        kernel: kernel_name(&view),
         threads: options.threads.get(),
         weights: if options.huge_pages { Residency::Copied } else { Residency::Mapped },
         huge_page_bytes,
@@ -305,7 +305,7 @@ pub fn bench(file: ArtifactFile, options: &Options, progress: &dyn Progress) -> 
     })
 }
 
-fn check(path: &Path, view: &ArtifactView<'_>, options: &Options) -> Result<(), BenchError> {
+fn check(path: &Path, view: &ArtifactView<'_>, options: &BenchOptions) -> Result<(), BenchError> {
     if !view.spec().is_decoder() && options.decode > 0 {
         return Err(BenchError::Encoder(path.to_owned()));
     }
@@ -348,7 +348,7 @@ fn shortest(times: &[Duration]) -> Duration {
     times.iter().min().copied().unwrap_or_default()
 }
 
-/// Of ascending times: the smallest that at least `percent` of them do not exceed.
+/// The smallest of ascending times that at least `percent` of them do not exceed.
 fn percentile(ascending: &[Duration], percent: usize) -> Duration {
     let rank = (ascending.len() * percent).div_ceil(100).max(1);
     ascending.get(rank - 1).copied().unwrap_or_default()

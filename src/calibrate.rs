@@ -1,50 +1,54 @@
-//! Statistics of a model's activations over calibration sequences, collected through the taps of the f32 forward. Sums
-//! are made on the host in f64 in a fixed order, so they do not depend on threads.
+//! Statistics of a model's activations over calibration sequences, collected by hooks of the f32 forward. Sums are
+//! taken on the host in f64 in a fixed order, so they do not depend on threads.
 
 pub mod input_error;
 pub mod layerwise;
 pub mod linear_algebra;
 pub mod lookups;
 pub mod moments;
+pub mod probe;
 
 use crate::model::forward::{Batch, BatchError, DenseWeights, Forward, Tap};
 use crate::model::id::LinearId;
+use crate::model::matrix::from_rows;
 use crate::model::spec::ModelSpec;
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use burn::tensor::{Device, Tensor};
+use ndarray::Array2;
 use std::collections::BTreeMap;
 
-/// What the inputs of one linear look like.
+/// Statistics of the inputs of one linear.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LinearStats {
     /// Mean square of every input channel, (in).
     pub mean_square: Vec<f64>,
-    /// Rows it was taken over.
+    /// Number of rows.
     pub rows: u64,
 }
 
-/// What keys and queries of one layer look like after rotary positions, (key_value_heads, head_dim) each.
+/// Statistics of the keys and queries of one layer after rotary positions, (key_value_heads, head_dim) each; (0, 0) for
+/// a layer without attention.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeyStats {
     /// Mean of keys.
-    pub key_mean: Vec<f64>,
+    pub key_mean: Array2<f64>,
     /// Mean square of keys about their mean.
-    pub key_variance: Vec<f64>,
+    pub key_variance: Array2<f64>,
     /// Mean square of the queries of all heads that share the key head.
-    pub query_mean_square: Vec<f64>,
+    pub query_mean_square: Array2<f64>,
 }
 
-/// Everything collected.
+/// Statistics of a whole model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statistics {
     /// By linear; a tied head's are under `head.lm`.
     pub linears: BTreeMap<LinearId, LinearStats>,
     /// By layer; empty for one without attention.
     pub keys: Vec<KeyStats>,
-    /// Tokens seen.
+    /// Number of tokens.
     pub tokens: u64,
-    /// Sequences seen.
+    /// Number of sequences.
     pub sequences: u64,
 }
 
@@ -57,15 +61,15 @@ pub enum CalibrateError {
     /// A sequence does not suit the model.
     #[error(transparent)]
     Batch(#[from] BatchError),
-    /// Weights.
+    /// The weights cannot be read.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Second moments of the inputs of some matrices.
+    /// The second moments of a group's inputs cannot be taken.
     #[error("`{id}`: {source}")]
     Moments {
         /// The first of the matrices.
         id: LinearId,
-        /// What is wrong.
+        /// The fault.
         source: moments::MomentsError,
     },
     /// The device gave tensors of another type back.
@@ -128,6 +132,12 @@ impl Sums {
     }
 }
 
+/// The rows `of` gives, one for every head.
+fn by_head(heads: &[Sums], of: impl Fn(&Sums) -> Vec<f64>) -> Array2<f64> {
+    let width = heads.first().map_or(0, |head| head.sum.len());
+    from_rows(heads.iter().flat_map(of).collect(), width)
+}
+
 struct Collector {
     linears: BTreeMap<LinearId, Sums>,
     /// By layer and key head.
@@ -162,15 +172,12 @@ impl Collector {
     fn finish(self) -> Statistics {
         let stats = |sums: &Sums| LinearStats { mean_square: sums.mean_square(), rows: sums.rows };
         let keys = self.keys.iter().zip(&self.queries).map(|(keys, queries)| {
-            let mut out = KeyStats::default();
-            for (key, query) in keys.iter().zip(queries) {
-                let (mean, mean_square) = (key.mean(), key.mean_square());
-                out.key_variance
-                    .extend(mean_square.iter().zip(&mean).map(|(square, mean)| (square - mean * mean).max(0.0)));
-                out.key_mean.extend(mean);
-                out.query_mean_square.extend(query.mean_square());
-            }
-            out
+            let key_mean = by_head(keys, Sums::mean);
+            let mean_square = by_head(keys, Sums::mean_square);
+            let key_variance = ndarray::Zip::from(&mean_square)
+                .and(&key_mean)
+                .map_collect(|square, mean| (square - mean * mean).max(0.0));
+            KeyStats { key_mean, key_variance, query_mean_square: by_head(queries, Sums::mean_square) }
         });
         Statistics {
             keys: keys.collect(),

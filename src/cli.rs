@@ -1,29 +1,20 @@
-//! The command line: one file per subcommand, each with its options (the help text) and a `run` that opens what is
-//! named, calls the library and hands the report to the shell.
+//! The command line: one file per subcommand, each with its options (the help text) and a `run` that opens the
+//! files named, calls the library and hands the report to the shell.
 
 mod bench;
-mod compile;
-mod distill;
 mod doctor;
 mod estimate;
-mod eval;
 mod generate;
 pub mod global;
 mod inspect;
-mod prune;
-mod quantize;
 mod run;
-mod stages;
+mod stage;
 mod targets;
 mod tokenizer;
-mod train;
-mod training;
 mod verify;
 
-use crate::compile::fit::Device;
 use crate::shell::{ExitStatus, Shell};
-use crate::target::Target;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use global::Global;
 
@@ -37,7 +28,7 @@ use global::Global;
 ///
 /// Exit codes: 0 a result that passes, 1 a result that does not (it does not fit, a gate is missed), 2 no result.
 #[derive(Debug, Parser)]
-#[command(name = "slmc", version, verbatim_doc_comment, arg_required_else_help = true)]
+#[command(name = "slmc", version, verbatim_doc_comment, arg_required_else_help = true, disable_help_flag = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -47,12 +38,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Train(train::Args),
-    Distill(distill::Args),
-    Prune(prune::Args),
-    Quantize(quantize::Args),
-    Compile(compile::Args),
-    Eval(eval::Args),
+    #[command(flatten)]
+    Stage(stage::StageCommand),
     Generate(generate::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
@@ -75,12 +62,7 @@ impl Cli {
     fn dispatch(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let global = &self.global;
         match &self.command {
-            Command::Train(args) => args.run(global, shell),
-            Command::Distill(args) => args.run(global, shell),
-            Command::Prune(args) => args.run(global, shell),
-            Command::Quantize(args) => args.run(global, shell),
-            Command::Compile(args) => args.run(global, shell),
-            Command::Eval(args) => args.run(global, shell),
+            Command::Stage(command) => command.run(global, shell),
             Command::Generate(args) => args.run(global, shell),
             Command::Inspect(args) => args.run(shell),
             Command::Verify(args) => args.run(shell),
@@ -98,28 +80,4 @@ impl Cli {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get());
         pool.build_global().context("the thread pool cannot be made; pass a smaller --threads")
     }
-}
-
-/// What compilation needs of a target file.
-fn device(target: &Target) -> Device {
-    Device {
-        name: target.name.clone(),
-        layout: target.layout,
-        page_bytes: target.page_bytes as u32,
-        flash_bytes: target.flash_bytes,
-        ram_bytes: target.usable_ram_bytes(),
-    }
-}
-
-/// Refuses work whose estimated need is above `--max-ram`.
-fn check_memory(global: &Global, need_bytes: u64, what: &str) -> anyhow::Result<()> {
-    if let Some(limit) = global.max_ram
-        && need_bytes > limit.bytes()
-    {
-        bail!(
-            "{what} needs about {need_bytes} bytes of memory, --max-ram allows {}; raise it or take a smaller model",
-            limit.bytes()
-        );
-    }
-    Ok(())
 }

@@ -1,5 +1,5 @@
-//! A quantized model to one artifact for one device: pack, plan memory, check that it fits, run the golden prompts with
-//! the runtime, emit. Everything is decided from the inputs: two builds of the same inputs give the same bytes.
+//! Compiles a quantized model into an artifact for one device: pack, plan memory, check that it fits, run the golden
+//! prompts with the runtime, emit. The output is a pure function of the inputs: the same inputs give the same bytes.
 
 pub mod emit;
 pub mod estimate;
@@ -9,15 +9,16 @@ pub mod pack;
 pub mod tables;
 
 use crate::artifact::host::SessionMemory;
+use crate::formats::slmc_quantized::layout::QuantizedError;
 use crate::machine::kernels::kernels_for;
 use crate::model::id::{ParameterId, Part};
-use crate::model::quantized_directory::QuantizedError;
 use crate::model::size::{Assignment, StoredTensor, WeightSize, stored_tensors};
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
-use fit::{Device, DoesNotFit, FitError, Footprint, Shape};
+use crate::target::Target;
+use fit::{DoesNotFit, FitError, Footprint, Shape};
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::header::{MAGIC, SectionKind};
@@ -26,31 +27,31 @@ use slm_runtime::sample::random_u64;
 use slm_runtime::self_test::{MAX_GOLDEN_TOKENS, golden_digest};
 use slm_runtime::session::SessionError;
 
-/// First bytes of an artifact: by them a file is known as one slmc made.
+/// First bytes of an artifact, by which a file is recognised as slmc's own output.
 pub const ARTIFACT_MAGIC: &[u8] = &MAGIC;
 
 /// Lengths of the golden prompts, where the context allows.
 const GOLDEN_LENGTHS: [usize; 3] = [1, 7, 24];
 
-/// What the device needs to know about text.
+/// Content of the artifact's text sections.
 #[derive(Clone, Debug, Default)]
 pub struct TextSection {
     /// Bytes of every token of the model's vocabulary.
     pub vocabulary: Vec<Vec<u8>>,
-    /// Whether one space at the start of a text is left out.
+    /// Whether decoding drops one leading space.
     pub strip_leading_space: bool,
-    /// Tables that turn text into tokens on the device; absent where only a host can.
+    /// The device's tokenizer tables; absent where the tokenizer only runs on a host.
     pub tables: Option<Vec<u8>>,
 }
 
-/// Sections only a build machine reads; absent ones are left out.
+/// Sections of the host part, which devices do not read; absent ones are omitted.
 #[derive(Clone, Debug, Default)]
 pub struct HostSections {
     /// tokenizer.json.
     pub tokenizer: Option<Vec<u8>>,
-    /// How the artifact was made, JSON.
+    /// Provenance of the artifact, JSON.
     pub provenance: Option<Vec<u8>>,
-    /// What makes a prompt of a conversation.
+    /// The chat template, which renders a conversation as a prompt.
     pub chat_template: Option<Vec<u8>>,
 }
 
@@ -59,7 +60,7 @@ pub struct HostSections {
 pub struct Compiled {
     /// The artifact.
     pub bytes: Vec<u8>,
-    /// What it takes on the device.
+    /// Flash and RAM it takes on the device.
     pub footprint: Footprint,
     /// Its weights.
     pub size: WeightSize,
@@ -88,15 +89,15 @@ pub enum CompileError {
     Context {
         /// Asked for.
         context: usize,
-        /// Of the model.
+        /// The model's maximum.
         limit: usize,
     },
     /// The vocabulary has another number of entries than the model.
     #[error("the vocabulary has {actual} entries, the model {expected}")]
     Vocabulary {
-        /// Of the model.
+        /// Entries of the model's vocabulary.
         expected: usize,
-        /// Given.
+        /// Entries given.
         actual: usize,
     },
     /// The name does not fit the header.
@@ -105,13 +106,16 @@ pub enum CompileError {
     /// Sizes.
     #[error(transparent)]
     Fit(FitError),
-    /// The answer is no.
+    /// The model does not fit the device.
     #[error(transparent)]
     DoesNotFit(Box<DoesNotFit>),
     /// Weights.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// What was emitted does not read back: a defect of slmc.
+    /// A quantized matrix violates its scheme.
+    #[error(transparent)]
+    Quantized(#[from] QuantizedError),
+    /// The emitted artifact does not read back: a defect of slmc.
     #[error("the artifact does not read back, which is a defect of slmc: {0}")]
     Emitted(FormatError),
     /// The golden prompts did not run.
@@ -131,7 +135,7 @@ impl From<FitError> for CompileError {
 /// Compiles a quantized model for a device; `context` positions, by default the model's maximum.
 pub fn compile(
     model: &Model,
-    device: &Device,
+    device: &Target,
     context: Option<usize>,
     text: &TextSection,
     host: &HostSections,
@@ -192,7 +196,8 @@ pub fn compile(
         special_tokens: special_tokens.as_deref(),
         host: &host,
     };
-    let draft = emit::draft(&device.name, device.layout, device.page_bytes, &lowered, &tensors, &weights, &extras);
+    let draft =
+        emit::draft(&device.name, device.layout, device.page_bytes as u32, &lowered, &tensors, &weights, &extras);
     let view = ArtifactView::open(draft.bytes()).map_err(CompileError::Emitted)?;
     let mut memory = SessionMemory::for_artifact(&view);
     let golden =
@@ -201,17 +206,17 @@ pub fn compile(
     Ok(Compiled { bytes, footprint, size: WeightSize::of(spec, &tensors), golden })
 }
 
-/// Refuses a model with a matrix that is not quantized, naming the first.
+/// Checks that every matrix of a model is quantized; the error names the first that is not.
 pub fn check_quantized(model: &Model) -> Result<(), CompileError> {
     let schemes = model.schemes();
     match model.spec.matrices().into_iter().find(|(id, ..)| !schemes.contains_key(id)) {
-        Some((id, ..)) => Err(CompileError::Dense { directory: model.directory.clone(), id: ParameterId::weight(id) }),
+        Some((id, ..)) => Err(CompileError::Dense { directory: model.path.clone(), id: ParameterId::weight(id) }),
         None => Ok(()),
     }
 }
 
 /// A tensor's bytes in the artifact, padded.
-fn tensor_bytes(model: &Model, device: &Device, tensor: &StoredTensor) -> Result<Vec<u8>, CompileError> {
+fn tensor_bytes(model: &Model, device: &Target, tensor: &StoredTensor) -> Result<Vec<u8>, CompileError> {
     if tensor.storage == Storage::F32 {
         let mut values = model.values_f32(tensor.id)?;
         if model.spec.counts_from_one(tensor.id) {
@@ -221,12 +226,11 @@ fn tensor_bytes(model: &Model, device: &Device, tensor: &StoredTensor) -> Result
         bytes.resize(tensor.bytes as usize, 0);
         return Ok(bytes);
     }
-    let dense = || CompileError::Dense { directory: model.directory.clone(), id: tensor.id };
+    let dense = || CompileError::Dense { directory: model.path.clone(), id: tensor.id };
     let Some(Parameter::Quantized(matrix)) = model.parameters.get(&tensor.id) else { return Err(dense()) };
     if let (Some(pattern), ParameterId::Linear(id, _)) = (matrix.sparsity, tensor.id) {
-        // Packing drops what the pattern leaves out.
-        let lying = |error| ModelError::from(QuantizedError::from(error));
-        pattern.check(id, &matrix.values, matrix.columns).map_err(lying)?;
+        // Packing drops the weights outside the pattern.
+        pattern.check(id, &matrix.values, matrix.columns).map_err(QuantizedError::from)?;
     }
     let packed = if tensor.rows == matrix.rows {
         pack::pack(matrix, device.layout)

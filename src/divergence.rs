@@ -1,6 +1,6 @@
-//! The arithmetic of comparing two models' outputs, and of summing such comparisons up: log-softmax and KL divergence of
-//! rows of logits, directions of pooled hidden states, the mean with its standard error over independent samples,
-//! nearest-rank percentiles; all in f64.
+//! Comparison of two models' outputs, and its statistics: log-softmax and KL divergence of rows of logits, directions
+//! of pooled hidden states, the mean with its standard error over independent samples, nearest-rank percentiles; all in
+//! f64.
 
 /// Index of the largest value, the first of equals.
 pub fn argmax(row: &[f32]) -> usize {
@@ -11,15 +11,15 @@ fn maximum(row: &[f32]) -> f64 {
     f64::from(row[argmax(row)])
 }
 
-/// `−ln softmax(row)[target]` in nats.
-pub fn surprise(row: &[f32], target: usize) -> f64 {
+/// Negative log-likelihood of `target`, `−ln softmax(row)[target]`, in nats.
+pub fn nll(row: &[f32], target: usize) -> f64 {
     let top = maximum(row);
     let sum: f64 = row.iter().map(|&value| (f64::from(value) - top).exp()).sum();
     sum.ln() - (f64::from(row[target]) - top)
 }
 
-/// KL(softmax(reference) ‖ softmax(model)) in nats: Σ p · (ln p − ln q). Rounding can take a divergence of zero just
-/// below it; it is never reported negative.
+/// KL(softmax(reference) ‖ softmax(model)) in nats: Σ p · (ln p − ln q), clamped at zero, since rounding can take it
+/// below.
 pub fn divergence(reference: &[f32], model: &[f32]) -> f64 {
     let (top_p, top_q) = (maximum(reference), maximum(model));
     let (mut sum_p, mut sum_q, mut weighted) = (0.0, 0.0, 0.0);
@@ -47,7 +47,7 @@ pub fn embedding(hidden_states: &[f32], width: usize) -> Option<Vec<f64>> {
     (norm > 0.0).then(|| sum.iter().map(|value| value / norm).collect())
 }
 
-/// The value below or at which `share` of the values lie, by nearest rank; `None` for no values.
+/// Nearest-rank percentile: the value at or below which `share` of the values lie; `None` without values.
 pub fn percentile(values: &[f64], share: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -55,12 +55,12 @@ pub fn percentile(values: &[f64], share: f64) -> Option<f64> {
     sorted.get(rank.saturating_sub(1)).copied()
 }
 
-/// Σ values and how many, for one independent sample (a window, a sequence).
+/// Sum and number of values of one independent sample (a window, a sequence).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
-    /// Of its values.
+    /// Sum of its values.
     pub sum: f64,
-    /// How many they are.
+    /// Number of values.
     pub count: usize,
 }
 
@@ -90,8 +90,8 @@ mod tests {
         let (p, q) = ([0.0, 3f32.ln()], [5.0, 5.0]);
         let by_hand = 0.25 * (0.25f64 / 0.5).ln() + 0.75 * (0.75f64 / 0.5).ln();
         assert!((divergence(&p, &q) - by_hand).abs() < 1e-7);
-        assert!((surprise(&p, 0) - 4f64.ln()).abs() < 1e-7);
-        assert!(close(surprise(&q, 1), 2f64.ln()));
+        assert!((nll(&p, 0) - 4f64.ln()).abs() < 1e-7);
+        assert!(close(nll(&q, 1), 2f64.ln()));
         assert!(divergence(&p, &p) < 1e-15);
         assert_eq!(argmax(&[1.0, 2.0, 2.0]), 1);
         let far = [1e30f32, -1e30];

@@ -9,9 +9,9 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`cli`] | one file per subcommand: options (the help text) and a `run` without logic |
-//! | [`recipe`] | TOML files as closed types with line numbers: recipes with plan, cache, lock and gates |
-//! | [`stages`] | what the subcommands do that open a model and write one |
+//! | [`cli`] | one file per subcommand that is not a stage: options (the help text) and a `run` without logic |
+//! | [`recipe`] | recipes: TOML files with line numbers, plan, cache, lock and gates |
+//! | [`stages`] | the table of stages: subcommands that take models and make one, or measure it |
 //! | [`shell`] | everything a person sees: results on stdout, the rest on stderr, exit codes |
 //! | [`report`] | what a command hands back, as text or one JSON line |
 //! | [`progress`] | the trait that long work reports to |
@@ -28,8 +28,9 @@
 //! | [`calibrate`] | statistics of activations, through the taps of the f32 forward |
 //! | [`artifact`] | finished artifacts: opened, run on this machine, inspected, verified |
 //! | [`text`] | text to tokens to windows, training of tokenizers, and what each token writes on a device |
+//! | [`formats`] | models outside of slmc: directories read and written, behind two traits and one table |
 //! | [`model`] | specification, names, weights, schemes, masks, byte counts, families, the one f32 forward |
-//! | [`disk`] | directories on disk: JSON, safetensors, mapping, hashes, writes that are all or nothing |
+//! | [`disk`] | files on disk: JSON, safetensors, mapping, hashes, writes that are all or nothing |
 //! | [`slm_runtime`] | the crate that ships on the device: format, layouts, exact arithmetic, kernels, executor |
 //!
 //! Modules use those below them in this table; [`report`], [`progress`], [`divergence`] and
@@ -42,10 +43,10 @@
 //! |---|---|---|
 //! | `config.json` | the model's configuration; a value that is not implemented is refused by key | [`disk::config`], [`model::families`] |
 //! | `model.safetensors` | f32, f16 or bf16 tensors | [`disk::tensor_file`] |
-//! | `model.safetensors.index.json` | which shard holds which tensor | [`disk::directory`] |
+//! | `model.safetensors.index.json` | which shard holds which tensor | [`formats`] |
 //! | `tokenizer.json` | the tokenizer; its decoder becomes the device's table | [`text::tokenizer`], [`text::vocabulary`] |
 //! | `chat_template.jinja` and the other places of chat templates | how a conversation becomes text | [`mod@text::chat_template`] |
-//! | `slmc.json` | which matrices are sparse | [`model::dense_directory`] |
+//! | `slmc.json` | which matrices are sparse | [`formats::provenance`] |
 //! | text, JSONL | training, calibration and evaluation text, labels | [`text::records`] |
 //! | `*.toml` target | what a device holds (docs/targets.md) | [`target`] |
 //! | `*.toml` recipe, its `.lock` | stages, gates, a sample (docs/recipes.md); the hashes of its inputs | [`recipe`] |
@@ -55,13 +56,13 @@
 //!
 //! | file | what it is | by |
 //! |---|---|---|
-//! | dense directory | `config.json`, `model.safetensors` in f32, f16 or bf16, the tokenizer's files, `slmc.json` | [`model::dense_directory`] |
-//! | quantized directory | `config.json` with `quantization_config`, `model.safetensors` with integers and scales, the tokenizer's files, `slmc.json` | [`model::quantized_directory`] |
+//! | dense directory | `config.json`, `model.safetensors` in f32, f16 or bf16, the tokenizer's files, `slmc.json` | [`formats::hugging_face`] |
+//! | quantized directory | `config.json` with `quantization_config`, `model.safetensors` with integers and scales, the tokenizer's files, `slmc.json` | [`formats::slmc_quantized`] |
 //! | `slmc.json` | how a directory was made, `slmc.provenance/1`; by it slmc knows its own directories | every command that writes one |
 //! | `*.slm` | the artifact (docs/format.md); its first bytes are how slmc knows its own files | [`compile::emit`], [`slm_runtime::format`] |
 //! | `OUT.checkpoint/` | what a killed training goes on from (docs/training.md); gone when the output is in place | [`train::checkpoint`] |
 //! | `*.svg` of `quantize --sweep` | the frontier of bytes against cost | [`allocate::sweep`], [`report::chart`] |
-//! | `*.jsonl` of `--metrics` | one object per training step | [`stages::train`] |
+//! | `*.jsonl` of `--metrics` | one object per training step | [`train::report`] |
 //! | tokenizer directory | `tokenizer.json`, `tokenizer_config.json`, `slmc.json` | [`text::tokenizer_training`] |
 //! | `RECIPE.lock` | the inputs of a recipe by hash | [`recipe`] |
 //! | `.slmc/cache/bench/*.slm` | artifacts of random weights that `slmc bench --shape` measures | [`mod@bench`] |
@@ -82,6 +83,7 @@ pub mod compile;
 pub mod disk;
 pub mod divergence;
 pub mod eval;
+pub mod formats;
 pub mod machine;
 pub mod model;
 pub mod progress;

@@ -1,5 +1,5 @@
-//! The build machine: what its CPU can do, and how fast it reads memory. Recorded where a result depends on it, shown by
-//! `slmc doctor`.
+//! The build machine: the features of its CPU, and how fast it reads memory. Recorded where a result depends on it,
+//! shown by `slmc doctor`.
 
 pub mod doctor;
 pub mod huge_pages;
@@ -43,8 +43,8 @@ pub fn cpu_features() -> Vec<&'static str> {
     features
 }
 
-/// Bytes per second that `threads` threads together read from `bytes`, each its own part of it, over and over for at least
-/// `time`; the best of `rounds`, since another program's work only ever slows one down.
+/// Bytes per second that `threads` threads together read from `bytes`, each its own part of it, over and over for at
+/// least `time`; the best of `rounds`, since another program's work only ever slows one down.
 pub fn read_rate(bytes: &[u8], threads: usize, time: Duration, rounds: usize) -> f64 {
     let part = bytes.len().div_ceil(threads.max(1)).next_multiple_of(64).max(64);
     let pass = |passes: usize| {
@@ -60,15 +60,15 @@ pub fn read_rate(bytes: &[u8], threads: usize, time: Duration, rounds: usize) ->
         });
         start.elapsed().as_secs_f64().max(1e-9)
     };
-    // The first pass fetches what is not there yet and says how many fill the time.
+    // The first pass faults the pages in and says how many passes fill the time.
     pass(1);
     let passes = (time.as_secs_f64() / pass(1)).ceil().max(1.0) as usize;
     let best = (0..rounds.max(1)).map(|_| pass(passes)).fold(f64::INFINITY, f64::min);
     (bytes.len() * passes) as f64 / best
 }
 
-/// Sum of 64-bit words, with the widest vectors of this CPU: something that needs every byte, in so few instructions that as
-/// many lines of memory are under way as a core can have.
+/// Sum of 64-bit words, with the widest vectors of this CPU: something that needs every byte, in so few instructions
+/// that as many lines of memory are under way as a core can have.
 struct SumWords<'b>(&'b [u8]);
 
 impl pulp::NullaryFnOnce for SumWords<'_> {
@@ -93,7 +93,7 @@ pub fn peak_memory_bytes() -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
 }
 
-/// Starts counting [`peak_memory_bytes`] from what is resident now, where the system can.
+/// Starts counting [`peak_memory_bytes`] from the memory resident now, where the system can.
 pub fn forget_peak_memory() {
     // Writing 5 resets the peak (proc_pid_clear_refs, Linux 4.0); elsewhere the peak is that of the whole process.
     if let Ok(mut file) = std::fs::OpenOptions::new().write(true).open("/proc/self/clear_refs") {

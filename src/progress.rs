@@ -11,14 +11,14 @@ pub trait Progress: Sync {
     fn figures(&self, figures: &dyn std::fmt::Display);
     /// The piece of work is over.
     fn finish(&self);
-    /// The state that a killed run resumes from is on disk up to `step`: steps of training, or groups of matrices rounded by
-    /// GPTQ, counted from the first of the run.
+    /// The state that a killed run resumes from is on disk up to `step`: steps of training, or groups of matrices
+    /// rounded by GPTQ, counted from the first of the run.
     fn saved(&self, step: u64);
     /// Something the user should know that is not an error; shown at once, above any bar.
     fn warn(&self, warning: &dyn std::fmt::Display);
 }
 
-/// Progress that nobody watches.
+/// Discards all progress.
 pub struct Silent;
 
 impl Progress for Silent {

@@ -1,8 +1,8 @@
 //! One-shot N:M pruning: in every group of M weights along the input dimension the N of largest score stay, the rest
 //! become zero. The score is |w| (magnitude), |w| · √h (Wanda, Sun et al. 2023), h the mean square of the weight's
-//! input over calibration text, or what losing the weight costs when the ones after it make up for it ([`sparsegpt`]).
-//! What stays can be fitted anew ([`refit`]), layer by layer ([`layerwise`]). What the loss of those weights costs is
-//! for training to recover and `eval` to measure.
+//! input over calibration text, or the error of removing the weight when later columns compensate for it
+//! ([`sparsegpt`]). The remaining weights can be refitted ([`refit`]), layer by layer ([`layerwise`]). Training
+//! recovers the lost quality and `eval` measures it.
 
 pub mod layerwise;
 pub mod refit;
@@ -10,6 +10,7 @@ pub mod sparsegpt;
 
 use crate::calibrate::{CalibrateError, Statistics};
 use crate::model::id::{Class, LinearId, ParameterId};
+use crate::model::matrix::{from_rows, into_values, row_major};
 use crate::model::pattern::matches;
 use crate::model::scheme::QuantScheme;
 use crate::model::spec::ModelSpec;
@@ -17,6 +18,7 @@ use crate::model::transform::{Mask, MaskError, NmPattern};
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use crate::quantize::search;
+use ndarray::{Array2, ArrayView2};
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
@@ -45,7 +47,7 @@ impl Method {
     }
 }
 
-/// A string that names no method.
+/// A string that is not the name of a method.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("unknown method `{0}`; known: magnitude, wanda, sparsegpt")]
 pub struct UnknownMethod(pub String);
@@ -58,7 +60,7 @@ impl FromStr for Method {
     }
 }
 
-/// A selection of matrices that cannot be.
+/// An invalid selection of matrices.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SelectionError {
     /// The pattern selects nothing.
@@ -71,7 +73,7 @@ pub enum SelectionError {
         /// A name that exists.
         example: String,
     },
-    /// Everything it selects is looked up.
+    /// The pattern only selects lookup tables.
     #[error(
         "--only {pattern}: matches only tables, such as `{id}`, which are looked up row by row and stay dense; select \
          linears: ffn, attention, all"
@@ -113,7 +115,7 @@ pub fn select(spec: &ModelSpec, patterns: &[String]) -> Result<Vec<LinearId>, Se
     Ok(matrices.into_iter().filter(|id| !table(id) && patterns.iter().any(|pattern| selects(pattern, *id))).collect())
 }
 
-/// What pruning did to one matrix.
+/// Result of pruning one matrix.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct MatrixReport {
     /// Name.
@@ -126,40 +128,46 @@ pub struct MatrixReport {
     pub zeros_before: u64,
     /// Weights that are zero now.
     pub zeros_after: u64,
-    /// Share of Σ w² that went.
+    /// Share of Σ w² removed.
     pub energy_removed: f64,
-    /// Share of Σ h w² that went, h the mean square of the input; absent where inputs were not calibrated.
+    /// Share of Σ h w² removed, h the mean square of the input; absent where inputs were not calibrated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weighted_energy_removed: Option<f64>,
-    /// Share of the output's energy that is missed over the calibration text, inputs those of the pruned model; where it
-    /// was pruned layer by layer.
+    /// Relative output error over the calibration text, on inputs of the pruned model; present where it was pruned
+    /// layer by layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_error: Option<f64>,
-    /// What keeping every weight but in 4 bits (w4.g32, rounded to nearest on scales searched for these inputs) would miss, in
-    /// the measure of `output_error` where that is there, of the energy removed otherwise: what 2:4 has to be held against,
-    /// since it takes fewer bits a weight than 2:4 with 8-bit values.
+    /// Error of the dense matrix in 4 bits (w4.g32, rounded to nearest on scales searched for these inputs), in the
+    /// measure of `output_error` where present, else of the energy removed: the baseline for 2:4, since it takes fewer
+    /// bits a weight than 2:4 with 8-bit values.
     pub dense_error: f64,
-    /// Whether it stayed as it was, since pruning it would have missed more than was allowed.
+    /// Whether it stayed dense because pruning it would have exceeded the allowed error.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub left_dense: bool,
-    /// What was not done as asked, and why.
+    /// Deviations from the request, with the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
 }
 
 impl MatrixReport {
-    fn new(id: LinearId, weights: &[f32], pruned: &[f32], columns: usize, importance: Option<&[f64]>) -> Self {
-        let zeros = |weights: &[f32]| weights.iter().filter(|weight| **weight == 0.0).count() as u64;
+    fn new(
+        id: LinearId,
+        weights: ArrayView2<'_, f32>,
+        pruned: ArrayView2<'_, f32>,
+        importance: Option<&[f64]>,
+    ) -> Self {
+        let zero = |weight: &&f32| **weight == 0.0;
+        let zeros = |weights| row_major(weights).iter().filter(zero).count() as u64;
         MatrixReport {
             name: id.to_string(),
-            rows: weights.len() / columns,
-            columns,
+            rows: weights.nrows(),
+            columns: weights.ncols(),
             zeros_before: zeros(weights),
             zeros_after: zeros(pruned),
-            energy_removed: energy_removed(weights, pruned, columns, None),
-            weighted_energy_removed: importance.map(|h| energy_removed(weights, pruned, columns, Some(h))),
+            energy_removed: energy_removed(weights, pruned, None),
+            weighted_energy_removed: importance.map(|h| energy_removed(weights, pruned, Some(h))),
             output_error: None,
-            dense_error: energy_missed(weights, &in_four_bits(weights, columns, importance), columns, importance),
+            dense_error: energy_missed(weights, in_four_bits(weights, importance).view(), importance),
             left_dense: false,
             fallback: None,
         }
@@ -167,7 +175,7 @@ impl MatrixReport {
 }
 
 impl MatrixReport {
-    /// What pruning misses, in the measure of `dense_error`.
+    /// Error of pruning, in the measure of `dense_error`.
     pub fn missed(&self) -> f64 {
         self.output_error.or(self.weighted_energy_removed).unwrap_or(self.energy_removed)
     }
@@ -189,15 +197,15 @@ pub fn prune(
     let shapes = check(&model.spec, selected, pattern)?;
     let (mut model, mut reports) = (model, Vec::with_capacity(selected.len()));
     progress.begin("pruning", shapes.len() as u64, "matrices");
-    for (id, _, columns) in shapes {
-        let weights = model.values_f32(ParameterId::weight(id))?;
+    for (id, ..) in shapes {
+        let weights = model.matrix(id)?;
         let importance = statistics.and_then(|all| all.linears.get(&id)).map(|stats| stats.mean_square.as_slice());
         let scoring = importance.filter(|_| method == Method::Wanda);
-        let mask = Mask::of_largest(id, pattern, &scores(&weights, columns, scoring), columns)?;
+        let mask = Mask::of_largest(id, pattern, scores(weights.view(), scoring).view())?;
         let mut pruned = weights.clone();
         mask.apply(&mut pruned)?;
-        reports.push(MatrixReport::new(id, &weights, &pruned, columns, importance));
-        model = model.with_values(BTreeMap::from([(ParameterId::weight(id), pruned)]))?;
+        reports.push(MatrixReport::new(id, weights.view(), pruned.view(), importance));
+        model = model.with_values(BTreeMap::from([(ParameterId::weight(id), into_values(pruned))]))?;
         progress.advance(1);
     }
     progress.finish();
@@ -218,40 +226,43 @@ pub fn check(
     Ok(shapes)
 }
 
-/// Why a model is not pruned.
+/// Why a model cannot be pruned.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
-    /// Of the weights.
+    /// The weights cannot be read.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Of the pattern.
+    /// The pattern does not suit a matrix.
     #[error(transparent)]
     Mask(#[from] MaskError),
-    /// Of the calibration run.
+    /// The calibration run failed.
     #[error(transparent)]
     Calibrate(CalibrateError),
 }
 
 /// |w| · √h, or |w| without h.
-fn scores(weights: &[f32], columns: usize, importance: Option<&[f64]>) -> Vec<f32> {
+fn scores(weights: ArrayView2<'_, f32>, importance: Option<&[f64]>) -> Array2<f32> {
+    let columns = weights.ncols();
     let roots: Vec<f64> = match importance {
         Some(importance) => importance.iter().map(|h| h.sqrt()).collect(),
         None => vec![1.0; columns],
     };
     let score = |(n, weight): (usize, &f32)| (f64::from(weight.abs()) * roots[n % columns]) as f32;
-    weights.iter().enumerate().map(score).collect()
+    from_rows(row_major(weights).iter().enumerate().map(score).collect(), columns)
 }
 
-/// Σ h w² over the weights that went, as a share of all; h is 1 without importance.
-fn energy_removed(weights: &[f32], pruned: &[f32], columns: usize, importance: Option<&[f64]>) -> f64 {
-    let without: Vec<f32> = weights.iter().zip(pruned).map(|(w, p)| if *p == 0.0 { 0.0 } else { *w }).collect();
-    energy_missed(weights, &without, columns, importance)
+/// Σ h w² over the removed weights, as a share of all; h is 1 without importance.
+fn energy_removed(weights: ArrayView2<'_, f32>, pruned: ArrayView2<'_, f32>, importance: Option<&[f64]>) -> f64 {
+    let pairs = row_major(weights).iter().zip(row_major(pruned));
+    let without = from_rows(pairs.map(|(w, p)| if *p == 0.0 { 0.0 } else { *w }).collect(), weights.ncols());
+    energy_missed(weights, without.view(), importance)
 }
 
 /// Σ h (w − ŵ)² as a share of Σ h w²; h is 1 without importance.
-fn energy_missed(weights: &[f32], changed: &[f32], columns: usize, importance: Option<&[f64]>) -> f64 {
+fn energy_missed(weights: ArrayView2<'_, f32>, changed: ArrayView2<'_, f32>, importance: Option<&[f64]>) -> f64 {
+    let columns = weights.ncols();
     let (mut missed, mut all) = (0.0, 0.0);
-    for (n, (weight, changed)) in weights.iter().zip(changed).enumerate() {
+    for (n, (weight, changed)) in row_major(weights).iter().zip(row_major(changed)).enumerate() {
         let h = importance.map_or(1.0, |h| h[n % columns]);
         missed += h * f64::from(weight - changed).powi(2);
         all += h * f64::from(*weight).powi(2);
@@ -259,63 +270,60 @@ fn energy_missed(weights: &[f32], changed: &[f32], columns: usize, importance: O
     if all > 0.0 { missed / all } else { 0.0 }
 }
 
-/// A matrix rounded to w4.g32, every weight kept.
-fn in_four_bits(weights: &[f32], columns: usize, importance: Option<&[f64]>) -> Vec<f32> {
-    search::quantize_matrix(weights, weights.len() / columns, columns, QuantScheme::W4G32, importance).dequantize()
+/// A matrix rounded to w4.g32, dense.
+fn in_four_bits(weights: ArrayView2<'_, f32>, importance: Option<&[f64]>) -> Array2<f32> {
+    let ((rows, columns), values) = (weights.dim(), row_major(weights));
+    let rounded = search::quantize_matrix(values, rows, columns, QuantScheme::W4G32, importance);
+    from_rows(rounded.dequantize(), columns)
 }
 
 #[cfg(test)]
 mod testing {
+    use ndarray::{Array2, s};
     use slm_runtime::sample::random_u64;
 
     /// Even draws from [−½, ½).
-    pub(super) fn random(seed: u64, count: usize) -> Vec<f32> {
-        (0..count as u64).map(|n| (random_u64(seed, n) >> 40) as f32 / (1 << 24) as f32 - 0.5).collect()
+    pub(super) fn random(seed: u64, rows: usize, columns: usize) -> Array2<f32> {
+        let draw = |n: usize| (random_u64(seed, n as u64) >> 40) as f32 / (1 << 24) as f32 - 0.5;
+        Array2::from_shape_fn((rows, columns), |(row, column)| draw(row * columns + column))
     }
 
     /// Gram matrix of inputs whose neighbouring channels move together.
-    pub(super) fn correlated(columns: usize, tokens: usize) -> Vec<f64> {
-        let noise = random(9, tokens * (columns + 3));
-        let mut gram = vec![0.0; columns * columns];
-        for token in noise.chunks_exact(columns + 3) {
-            let x: Vec<f64> = (0..columns).map(|j| token[j..j + 4].iter().map(|v| f64::from(*v)).sum()).collect();
-            (0..columns * columns).for_each(|n| gram[n] += x[n / columns] * x[n % columns]);
-        }
-        gram
+    pub(super) fn correlated(columns: usize, tokens: usize) -> Array2<f64> {
+        let noise = random(9, tokens, columns + 3).mapv(f64::from);
+        let inputs = Array2::from_shape_fn((tokens, columns), |(token, j)| noise.slice(s![token, j..j + 4]).sum());
+        inputs.t().dot(&inputs)
     }
 
     /// tr(E G Eᵀ)
-    pub(super) fn error(weights: &[f32], pruned: &[f32], gram: &[f64], columns: usize) -> f64 {
-        let rows = weights.chunks_exact(columns).zip(pruned.chunks_exact(columns));
-        let of_row = |(w, p): (&[f32], &[f32])| -> f64 {
-            let e: Vec<f64> = w.iter().zip(p).map(|(w, p)| f64::from(*w) - f64::from(*p)).collect();
-            (0..columns * columns).map(|n| e[n / columns] * gram[n] * e[n % columns]).sum()
-        };
-        rows.map(of_row).sum()
+    pub(super) fn error(weights: &Array2<f32>, pruned: &Array2<f32>, gram: &Array2<f64>) -> f64 {
+        let miss = weights.mapv(f64::from) - pruned.mapv(f64::from);
+        (miss.dot(gram) * miss).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ndarray::array;
 
     #[test]
     fn wanda_weighs_inputs_and_magnitude_does_not() {
-        let weights = [1.0f32, -2.0, 3.0, -4.0, 4.0, 3.0, 2.0, 1.0];
+        let weights = array![[1.0f32, -2.0, 3.0, -4.0], [4.0, 3.0, 2.0, 1.0]];
         let importance = [100.0f64, 0.25, 0.25, 0.25];
         let kept = |importance: Option<&[f64]>| {
             let id = LinearId::layer(0, crate::model::id::Role::Up);
-            let scores = scores(&weights, 4, importance);
-            let mask = Mask::of_largest(id, NmPattern::TWO_OF_FOUR, &scores, 4).expect("it divides");
-            let mut pruned = weights.to_vec();
+            let scores = scores(weights.view(), importance);
+            let mask = Mask::of_largest(id, NmPattern::TWO_OF_FOUR, scores.view()).expect("it divides");
+            let mut pruned = weights.clone();
             mask.apply(&mut pruned).expect("as long");
             pruned
         };
-        assert_eq!(kept(None), [0.0, 0.0, 3.0, -4.0, 4.0, 3.0, 0.0, 0.0]);
-        assert_eq!(kept(Some(&importance)), [1.0, 0.0, 0.0, -4.0, 4.0, 3.0, 0.0, 0.0]);
-        let gone = energy_removed(&weights, &kept(None), 4, None);
+        assert_eq!(kept(None), array![[0.0, 0.0, 3.0, -4.0], [4.0, 3.0, 0.0, 0.0]]);
+        assert_eq!(kept(Some(&importance)), array![[1.0, 0.0, 0.0, -4.0], [4.0, 3.0, 0.0, 0.0]]);
+        let gone = energy_removed(weights.view(), kept(None).view(), None);
         assert!((gone - 10.0 / 60.0).abs() < 1e-12, "{gone}");
-        let weighted = energy_removed(&weights, &kept(Some(&importance)), 4, Some(&importance));
+        let weighted = energy_removed(weights.view(), kept(Some(&importance)).view(), Some(&importance));
         assert!((weighted - 4.5 / (1700.0 + 0.25 * 43.0)).abs() < 1e-12, "{weighted}");
     }
 }

@@ -2,6 +2,7 @@
 //! ([`calibration`]), how a row is rounded ([`search`]) and how a matrix is ([`gptq`]), in which order ([`solver`]), how
 //! keys are mapped ([`key_map`]).
 
+pub mod budget;
 pub mod calibration;
 pub mod equalize;
 pub mod gptq;
@@ -10,7 +11,6 @@ pub mod kept;
 pub mod key_map;
 pub mod method;
 pub mod policy;
-pub mod report;
 pub mod search;
 pub mod solver;
 pub mod training_data;
@@ -22,8 +22,8 @@ use crate::calibrate::linear_algebra::LEAST_DAMPING;
 use crate::disk::DenseTensor;
 use crate::model::id::{KeyMapPart, LinearId, ParameterId, Part, Role};
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::{QuantScheme, Width};
-use crate::model::size::Assignment;
+use crate::model::scheme::Width;
+use crate::model::size::{Assignment, scheme_of};
 use crate::model::transform::{NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
@@ -162,17 +162,17 @@ pub fn quantize(
     assignment: &Assignment,
     statistics: Option<&Statistics>,
     progress: &dyn Progress,
-) -> Result<(Model, Vec<MatrixReport>), ModelError> {
+) -> Result<(Model, BTreeMap<LinearId, MatrixReport>), ModelError> {
     let mut parameters: BTreeMap<ParameterId, Parameter> = model.parameters.clone();
-    let mut reports = Vec::new();
+    let mut reports = BTreeMap::new();
     let matrices = model.spec.matrices();
     progress.begin("quantizing", matrices.len() as u64, "matrices");
     for (id, rows, columns) in matrices {
         let weights = model.values_f32(ParameterId::weight(id))?;
-        let scheme = assignment.get(&id).copied().unwrap_or(QuantScheme::W8);
+        let scheme = scheme_of(assignment, id)?;
         let importance = statistics.and_then(|statistics| input_importance(model, statistics, id));
         let matrix = search::quantize_matrix(&weights, rows, columns, scheme, importance);
-        reports.push(MatrixReport::new(id, &weights, &matrix, importance));
+        reports.insert(id, MatrixReport::new(id, &weights, &matrix, importance));
         parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
         progress.advance(1);
     }
@@ -185,7 +185,8 @@ pub fn quantize(
         spec: model.spec.clone(),
         config: model.config.clone(),
         parameters,
-        directory: model.directory.clone(),
+        companions: model.companions.clone(),
+        path: model.path.clone(),
     };
     match statistics {
         Some(statistics) => Ok((with_key_maps(quantized, statistics)?, reports)),

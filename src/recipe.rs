@@ -1,5 +1,5 @@
-//! Files that people write, as closed schemas: targets (devices) and recipes. Unknown keys are errors with their line
-//! and the nearest known name. Recipes are also planned and run here, over subcommands that are handed in.
+//! Recipes: files of stages that people write. Unknown keys are errors with their line and the nearest known name.
+//! Recipes are planned and run here, over the table of stages; no stage is known by its name.
 //!
 //! ```text
 //! document  TOML with lines, `extends` merged        options   keys of a stage as options of its subcommand
@@ -10,6 +10,7 @@
 mod cache;
 mod document;
 pub mod embedded;
+mod error;
 mod gates;
 mod lock;
 mod mistake;
@@ -18,16 +19,12 @@ mod plan;
 mod reader;
 mod run_report;
 mod runner;
-pub mod schema;
 mod stage;
 mod validate;
 
-pub use cache::CacheError;
+pub use error::RecipeError;
 pub use gates::GateResult;
-pub use lock::LockError;
 pub use mistake::Mistakes;
-pub use plan::{Options, PlanError, PlanReport, PlannedStage, plan};
+pub use plan::{PlanReport, PlannedStage, RunOptions, plan};
 pub use run_report::{RunReport, SampleResult, StageResult, Status};
-pub use runner::{RunError, SampleError, run};
-pub use schema::{SchemaError, nearest};
-pub use stage::{Commands, Kind, Known, Outcome};
+pub use runner::run;

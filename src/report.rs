@@ -1,4 +1,4 @@
-//! What a command hands back: one serialisable value, of which the text on a terminal and the JSON line are two
+//! The result of a command: one serialisable value, of which the text on a terminal and the JSON line are two
 //! renderings. Plain data and formatting only; writing it anywhere is `shell`'s business.
 
 pub mod chart;

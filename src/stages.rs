@@ -1,7 +1,32 @@
-//! The stages: what each subcommand that opens a model and writes one does.
+//! The stages: subcommands that take models and make one, or measure it, on a command line and in recipes. A kind of
+//! stage is one file here with a [`Stage`], and its row in [`STAGES`]; the work of larger kinds is in a folder of the
+//! same name. This is the only room that opens and writes models.
 
+pub mod arguments;
 pub mod compile;
+pub mod distill;
+mod error;
 pub mod eval;
+pub mod known;
+mod limits;
+pub mod provenance;
 pub mod prune;
 pub mod quantize;
+pub mod resume;
+pub mod runner;
+pub mod stage;
+pub mod summary;
 pub mod train;
+pub mod training;
+
+pub use error::StageError;
+pub use stage::{AnyStage, Fault, Faults, Measures, Outcome, Product, Ready, Resolved, Resumes, RunSettings, Stage};
+
+/// Every kind of stage, in the order of a whole chain.
+pub static STAGES: [&dyn AnyStage; 6] =
+    [&train::Train, &distill::Distill, &prune::Prune, &quantize::Quantize, &compile::Compile, &eval::Eval];
+
+/// The kind of a name.
+pub fn named(name: &str) -> Option<&'static dyn AnyStage> {
+    STAGES.into_iter().find(|stage| stage.name() == name)
+}

@@ -1,15 +1,20 @@
-//! Target files: what a device can hold and run. The schema is closed; a number that nobody knows is absent, never 0,
-//! and each number names its source. The targets in `targets/` are part of the program; a person's own file is read
-//! by path.
+//! An edge device, the one type for it, and target files: what a device can hold and run. The schema is closed; a number
+//! that nobody knows is absent, never 0, and each number names its source. The targets in `targets/` are part of the
+//! program; a person's own file is read by path.
 
+use crate::disk::schema::{self, SchemaError, nearest, positive, positive_rate};
+use crate::model::id::LinearId;
 use crate::model::scheme::QuantScheme;
+use crate::model::size::Assignment;
 use crate::model::transform::NmPattern;
-use crate::recipe::schema::{self, SchemaError, nearest, positive, positive_rate};
-use crate::report::{Align, Report, Table, grouped};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use slm_runtime::layout::{ALIGNMENT, Layout};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+mod report;
+
+pub use report::TargetsReport;
 
 /// Name and text of every target that is part of the program, in the order they are listed.
 const EMBEDDED: [(&str, &str); 7] = [
@@ -67,7 +72,21 @@ pub enum TargetError {
     },
 }
 
-/// A device, or a class of devices.
+/// A matrix whose scheme the target does not run.
+#[derive(Debug, thiserror::Error)]
+#[error("target {target} does not run {scheme}, the scheme of `{id}`; quantize it to {runs}")]
+pub struct SchemeRefused {
+    /// The target.
+    pub target: String,
+    /// The first such matrix.
+    pub id: LinearId,
+    /// Its scheme.
+    pub scheme: QuantScheme,
+    /// The schemes that the target runs.
+    pub runs: String,
+}
+
+/// A device, or a class of devices; a limit that is absent does not limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
@@ -147,6 +166,13 @@ pub struct Required {
     pub schemes: Vec<QuantScheme>,
 }
 
+impl Required {
+    /// The sparsity as a pattern; the file was checked.
+    pub fn pattern(&self) -> Option<NmPattern> {
+        self.sparsity.as_ref().and_then(|sparsity| sparsity.parse().ok())
+    }
+}
+
 /// Bounds of an implementation on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -166,6 +192,28 @@ pub struct Max {
 const MAX_PAGE_BYTES: u64 = 1 << 24;
 
 impl Target {
+    /// A device without limits, for running on this machine.
+    pub fn unlimited(name: &str, layout: Layout) -> Self {
+        Target {
+            name: name.to_owned(),
+            description: String::new(),
+            triple: None,
+            isa: None,
+            layout,
+            page_bytes: 4096,
+            flash_bytes: None,
+            ram_bytes: None,
+            ram_reserved_bytes: None,
+            flash_bandwidth_bytes_per_s: None,
+            macs_per_cycle: None,
+            clock_hz: None,
+            cores: None,
+            required: None,
+            max: None,
+            sources: BTreeMap::new(),
+        }
+    }
+
     /// Names of the embedded targets, in the order they are listed.
     pub fn names() -> impl Iterator<Item = &'static str> {
         EMBEDDED.into_iter().map(|(name, _)| name)
@@ -223,6 +271,27 @@ impl Target {
     /// RAM that is left for the model: absent where the RAM is unknown.
     pub fn usable_ram_bytes(&self) -> Option<u64> {
         self.ram_bytes.map(|ram| ram.saturating_sub(self.ram_reserved_bytes.unwrap_or(0)))
+    }
+
+    /// Whether the target runs every scheme of a model.
+    ///
+    /// # Errors
+    /// [`SchemeRefused`] of the first matrix, some of whose rows it does not run.
+    pub fn check_schemes(&self, assignment: &Assignment) -> Result<(), SchemeRefused> {
+        let Some(runs) = self.required.as_ref().map(|required| &required.schemes).filter(|runs| !runs.is_empty())
+        else {
+            return Ok(());
+        };
+        let foreign = |scheme: &QuantScheme| !scheme.parts(usize::MAX).all(|(_, scheme)| runs.contains(&scheme));
+        match assignment.iter().find(|(_, scheme)| foreign(scheme)) {
+            None => Ok(()),
+            Some((id, scheme)) => Err(SchemeRefused {
+                target: self.name.clone(),
+                id: *id,
+                scheme: *scheme,
+                runs: runs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "),
+            }),
+        }
     }
 
     fn check(&self, file: &str) -> Result<(), TargetError> {
@@ -303,9 +372,9 @@ fn schemes_from_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<
     }
     let plain = |name: &String| {
         let scheme: QuantScheme = name.parse().map_err(serde::de::Error::custom)?;
-        match QuantScheme::ALL.contains(&scheme) {
-            true => Ok(scheme),
-            false => Err(serde::de::Error::custom(format!(
+        match scheme.storage(None) {
+            Some(_) => Ok(scheme),
+            None => Err(serde::de::Error::custom(format!(
                 "`{name}` is two schemes; a device that runs w8 and w4.g32 runs it: list those"
             ))),
         }
@@ -317,137 +386,5 @@ fn schemes_to_names<S: Serializer>(schemes: &[QuantScheme], serializer: S) -> Re
     serializer.collect_seq(schemes.iter().map(ToString::to_string))
 }
 
-/// Result of `slmc targets`.
-#[derive(Clone, Debug, Serialize)]
-pub struct TargetsReport {
-    /// The targets.
-    pub targets: Vec<Target>,
-}
-
-impl Report for TargetsReport {
-    const SCHEMA: &'static str = "slmc.targets/1";
-
-    fn text(&self) -> String {
-        let mut table = Table::new([
-            ("target", Align::Left),
-            ("layout", Align::Left),
-            ("flash", Align::Right),
-            ("RAM", Align::Right),
-            ("description", Align::Left),
-        ]);
-        let bytes = |limit: Option<u64>| limit.map_or_else(|| "-".to_owned(), grouped);
-        for target in &self.targets {
-            table.row([
-                target.name.as_str(),
-                target.layout.name(),
-                &bytes(target.flash_bytes),
-                &bytes(target.usable_ram_bytes()),
-                &target.description,
-            ]);
-        }
-        let mut text = table.to_string();
-        if let [target] = &self.targets[..] {
-            let mut sources = Table::new([("number", Align::Left), ("source", Align::Left)]);
-            for (key, source) in &target.sources {
-                sources.row([key, source]);
-            }
-            if !sources.is_empty() {
-                text = format!("{text}\n\n{sources}");
-            }
-        }
-        text
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MINIMAL: &str = "name = 'x'\ndescription = 'y'\nlayout = 'r8k4.2c.d16.g32'\npage_bytes = 4096\n";
-
-    fn message(text: &str) -> String {
-        let error = Target::parse("x.toml", text).expect_err(text);
-        let source = std::error::Error::source(&error).map_or_else(String::new, |source| format!(": {source}"));
-        format!("{error}{source}")
-    }
-
-    #[test]
-    fn every_embedded_target_parses_and_names_its_file_and_sources() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("targets");
-        let mut files: Vec<String> = std::fs::read_dir(folder)
-            .expect("the folder")
-            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-            .collect();
-        files.sort();
-        let mut expected: Vec<String> = Target::names().map(|name| format!("{name}.toml")).collect();
-        expected.sort();
-        assert_eq!(files, expected);
-        for (target, name) in Target::all().expect("all parse").iter().zip(Target::names()) {
-            assert_eq!(target.name, name);
-            for number in target.numbers() {
-                assert!(target.sources.contains_key(number), "{name}: {number} has no source");
-            }
-            let again = Target::parse(name, &toml::to_string(target).expect("serialises")).expect("parses");
-            assert_eq!(&again, target);
-        }
-        let generic = Target::named("generic").expect("embedded");
-        assert_eq!((generic.flash_bytes, generic.ram_bytes, generic.usable_ram_bytes()), (None, None, None));
-    }
-
-    #[test]
-    fn layouts_are_those_of_the_kernels() {
-        let layouts: Vec<Layout> = Target::all().expect("all parse").iter().map(|target| target.layout).collect();
-        let off8 = Layout::R8K4Offset8;
-        assert_eq!(layouts, [off8, off8, Layout::R8K4, Layout::R4K4, Layout::R4K16, off8, Layout::R8K4]);
-    }
-
-    #[test]
-    fn mistakes_are_named_with_their_line() {
-        let cases = [
-            (
-                "flash_byte = 1",
-                "x.toml is not a target file: line 5: unknown key `flash_byte`; did you mean `flash_bytes`?",
-            ),
-            ("ram_bytes = 0", "line 5: 0 is not a positive number; leave the key out"),
-            ("clock_hz = -3", "line 5: -3 is not a positive number"),
-            ("[macs_per_cycle]\nw8 = 0.0", "line 6: 0 is not a positive number"),
-            ("[max]\ncontexts = 3", "line 6: unknown key `contexts`; did you mean `context`?"),
-            ("[required]\nschemes = ['w5']", "line 6: unknown scheme `w5`; known: w8, w4.g32 (or w4)"),
-            ("[required]\nschemes = []", "line 6: an empty list allows no scheme"),
-            (
-                "[required]\nschemes = ['w8:64+w4']",
-                "line 6: `w8:64+w4` is two schemes; a device that runs w8 and w4.g32",
-            ),
-            ("[required]\nsparsity = '4:2'", "`required.sparsity` is `4:2`; expected 2:4, the one pattern"),
-            ("[required]\nsparsity = '4:8'", "`required.sparsity` is `4:8`; expected 2:4, the one pattern"),
-            ("ram_reserved_bytes = 5", "`ram_reserved_bytes` is 5; expected less than `ram_bytes`"),
-            (
-                "[sources]\nclock_hz = 'z'",
-                "`sources.clock_hz` is the source of nothing; expected the source of a number",
-            ),
-        ];
-        for (extra, expected) in cases {
-            let found = message(&format!("{MINIMAL}{extra}"));
-            assert!(found.contains(expected), "{found}");
-        }
-        let page = message(&MINIMAL.replace("4096", "48"));
-        assert!(page.contains("`page_bytes` is 48; expected a power of two"), "{page}");
-        let layout = message(&MINIMAL.replace("r8k4.2c", "r9k4.2c"));
-        assert!(layout.contains("line 3: unknown layout `r9k4.2c.d16.g32`; known: r8k4.off8.d16.g32"), "{layout}");
-    }
-
-    #[test]
-    fn names_and_paths_are_told_apart() {
-        let unknown = Target::named("cortex-m5").expect_err("unknown").to_string();
-        assert!(
-            unknown.contains("did you mean `cortex-m4`?") && unknown.contains("known: generic, x86-64-v3"),
-            "{unknown}"
-        );
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("board.toml");
-        std::fs::write(&path, format!("{MINIMAL}ram_bytes = 4096\nram_reserved_bytes = 96\n")).expect("writes");
-        let target = Target::named(&path.display().to_string()).expect("parses");
-        assert_eq!(target.usable_ram_bytes(), Some(4000));
-        assert!(matches!(Target::named("nowhere/board"), Err(TargetError::Read { .. })));
-    }
-}
+mod tests;

@@ -2,20 +2,20 @@
 //! quantization), losses each with a weight, AdamW, checkpoints and resume. Distillation, sparse recovery and
 //! quantization-aware training are settings of it.
 //!
-//! | module | what it is |
+//! | module | contents |
 //! |---|---|
 //! | [`settings`] | a run as plain data |
-//! | [`data`] | samples and the pieces of a step |
-//! | [`parameters`] | what is trained, and as leaves of a gradient graph |
+//! | [`data`] | samples, and the micro-batches of a step |
+//! | [`parameters`] | the trained tensors, on the host and as leaves of a gradient graph |
 //! | [`loss`] | the losses |
 //! | `fused` | a step's gradients on fused operations |
 //! | [`optimizer`] | AdamW |
 //! | [`student`] | a student from a teacher's layers, and which layers are compared |
-//! | [`checkpoint`] | what a killed run goes on from |
+//! | [`checkpoint`] | resume state of a run |
 //! | [`samples`], [`start`] | files to samples, directories to students |
 //! | [`trainer`] | the loop |
 //! | [`retrain`] | the loop with the model before a change as teacher |
-//! | [`crate::stages::train`] | `slmc train` and `slmc distill` |
+//! | [`report`] | the report and the log of a run |
 
 pub mod checkpoint;
 pub mod data;
@@ -23,6 +23,7 @@ mod fused;
 pub mod loss;
 pub mod optimizer;
 pub mod parameters;
+pub mod report;
 pub mod retrain;
 pub mod samples;
 pub mod settings;

@@ -18,20 +18,20 @@ use slm_runtime::tokenizer::Tokenizer;
 use slmc::artifact::host::SessionMemory;
 use slmc::artifact::inspect;
 use slmc::compile::Compiled;
-use slmc::compile::fit::Device;
 use slmc::machine::kernels::kernels;
 use slmc::model::scheme::{Preset, QuantScheme};
+use slmc::target::Target;
 
 /// The smallest artifact of a family: pages of 64 bytes, so that most bytes carry something.
 fn tiny(family: Family) -> Compiled {
     let model = quantized(family, Size::TINY, Preset::Mixed);
-    compiled(&model, &Device { page_bytes: 64, ..Device::unlimited("tiny", Layout::R4K4) }, None)
+    compiled(&model, &Target { page_bytes: 64, ..Target::unlimited("tiny", Layout::R4K4) }, None)
 }
 
 /// The same with 72 tokens, of which the first 64 have 8 bits: its token table and a head of its own are in two parts.
 fn tiny_in_parts(family: Family) -> Compiled {
     let model = with_tokens(quantized(family, Size::TINY, Preset::W4), 72, QuantScheme::Split { wide_rows: 64 });
-    compiled(&model, &Device { page_bytes: 64, ..Device::unlimited("tiny", Layout::R4K4) }, None)
+    compiled(&model, &Target { page_bytes: 64, ..Target::unlimited("tiny", Layout::R4K4) }, None)
 }
 
 /// What `slmc verify` judges before it runs anything.

@@ -2,7 +2,7 @@
 
 use crate::support::golden_folders;
 use serde_json::{Value, json};
-use slmc::model::dense_directory;
+use slmc::formats::{ModelSink, hugging_face, open_model};
 use slmc::model::device::device;
 use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps};
 use slmc::model::weights::Model;
@@ -22,9 +22,9 @@ fn round_trip(folder: &Path) {
     let dir = tempfile::tempdir().unwrap();
     let (first, second) = (dir.path().join("first"), dir.path().join("second"));
     let label = folder.display();
-    let original = Model::open(folder).unwrap();
-    dense_directory::write(&original, &provenance, &first).unwrap();
-    let again = Model::open(&first).unwrap();
+    let original = open_model(folder).unwrap();
+    hugging_face::Directory(&first).write(&original, &provenance).unwrap();
+    let again = open_model(&first).unwrap();
     assert_eq!(again.spec, original.spec, "{label}");
     assert_eq!(again.parameters, original.parameters, "{label}");
     assert_eq!(logits(&again), logits(&original), "{label}");
@@ -33,7 +33,7 @@ fn round_trip(folder: &Path) {
     for (key, value) in original.config.map().iter().filter(|(key, _)| !key.contains("dtype")) {
         assert_eq!(&config[key], value, "{label}");
     }
-    dense_directory::write(&again, &provenance, &second).unwrap();
+    hugging_face::Directory(&second).write(&again, &provenance).unwrap();
     for file in ["config.json", "model.safetensors", "slmc.json"] {
         let read = |directory: &Path| std::fs::read(directory.join(file)).unwrap();
         assert!(read(&first) == read(&second), "{label}: {file}");

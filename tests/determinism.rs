@@ -9,11 +9,11 @@ use slm_runtime::layout::Layout;
 use slm_runtime::session::Session;
 use slm_runtime::sha256::{Digest, Sha256};
 use slmc::artifact::host::SessionMemory;
-use slmc::compile::fit::Device;
 use slmc::machine::kernels::kernels;
 use slmc::model::id::{LinearId, ParameterId, Role};
 use slmc::model::scheme::{Preset, QuantScheme};
 use slmc::model::weights::{Model, Parameter};
+use slmc::target::Target;
 
 /// Bits of the logits of all positions, the tokens given in pieces.
 fn logits(artifact: &[u8], tokens: &[u32], piece: usize) -> Vec<u32> {
@@ -48,10 +48,10 @@ fn layouts_and_chunks_do_not_change_a_bit() {
             // A decoder's prompt comes in pieces; an encoder sees its sequence whole.
             let pieces = if family.decoder() { &[1, 7, 64, 96][..] } else { &[96] };
             let expected =
-                logits(&compiled(&model, &Device::unlimited("test", Layout::ALL[0]), None).bytes, &tokens, 96);
+                logits(&compiled(&model, &Target::unlimited("test", Layout::ALL[0]), None).bytes, &tokens, 96);
             assert!(expected.iter().any(|bits| *bits != expected[0]), "{}: all logits are equal", family.name());
             for layout in Layout::ALL {
-                let bytes = compiled(&model, &Device::unlimited("test", layout), None).bytes;
+                let bytes = compiled(&model, &Target::unlimited("test", layout), None).bytes;
                 for &piece in pieces {
                     if logits(&bytes, &tokens, piece) != expected {
                         wrong.push(format!("{} {name} {} pieces of {piece}", family.name(), layout.name()));
@@ -69,14 +69,14 @@ fn the_planned_chunk_does_not_change_a_bit() {
     for family in Family::ALL {
         let model = quantized(family, Size::SMALL, Preset::Mixed);
         let tokens = tokens(model.spec.vocabulary, Size::SMALL.context);
-        let roomy = Device::unlimited("test", Layout::R4K4);
+        let roomy = Target::unlimited("test", Layout::R4K4);
         let whole = compiled(&model, &roomy, None);
         let expected = logits(&whole.bytes, &tokens, 96);
         let mut seen = vec![whole.footprint.chunk];
         let mut ram = whole.footprint.ram_bytes();
         // One byte less than the last plan took halves the chunk, down to one token.
         while *seen.last().expect("it has one") > 1 {
-            let tight = compiled(&model, &Device { ram_bytes: Some(ram - 1), ..roomy.clone() }, None);
+            let tight = compiled(&model, &Target { ram_bytes: Some(ram - 1), ..roomy.clone() }, None);
             let chunk = tight.footprint.chunk;
             assert!(tight.footprint.ram_bytes() < ram, "{}: the plan is above the limit", family.name());
             assert_eq!(chunk * 2, *seen.last().expect("it has one"), "{}: {seen:?}", family.name());
@@ -91,7 +91,7 @@ fn the_planned_chunk_does_not_change_a_bit() {
 #[test]
 fn two_builds_give_identical_bytes() {
     for family in Family::ALL {
-        let device = Device::unlimited("test", Layout::R8K8);
+        let device = Target::unlimited("test", Layout::R8K8);
         let build = || compiled(&quantized(family, Size::SMALL, Preset::Mixed), &device, None).bytes;
         // One build on the test's thread pool, one on a single thread.
         let single = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread");
@@ -146,7 +146,7 @@ fn kernels_threads_and_pieces_do_not_change_a_bit() {
     let mut wrong = Vec::new();
     let mut narrow: Option<Digest> = None;
     for (name, model) in &models {
-        let bytes = compiled(model, &Device::unlimited("test", Layout::R8K4Offset8), Some(96)).bytes;
+        let bytes = compiled(model, &Target::unlimited("test", Layout::R8K4Offset8), Some(96)).bytes;
         let tokens = tokens(model.spec.vocabulary, 96);
         let decoder = ArtifactView::open(&bytes).expect("it is sound").spec().is_decoder();
         let expected = digest(&bytes, &tokens, &SCALAR, 1, 96);
@@ -182,7 +182,7 @@ fn parts_give_the_logits_of_their_schemes() {
     let (frequent, rare): (Vec<u32>, Vec<u32>) = tokens(rows, 192).into_iter().partition(|token| *token < wide_rows);
     for layout in Layout::ALL {
         let run = |table, head, tokens: &[u32]| {
-            let bytes = compiled(&made(table, head), &Device::unlimited("test", layout), None).bytes;
+            let bytes = compiled(&made(table, head), &Target::unlimited("test", layout), None).bytes;
             logits(&bytes, &tokens[..tokens.len().min(96)], 7)
         };
         let (of_split, of_w8, of_w4) = (run(w8, split, &rare), run(w8, w8, &rare), run(w8, w4, &rare));

@@ -11,7 +11,7 @@ use slm_runtime::layout::Layout;
 use slmc::artifact::host::run_sequence;
 use slmc::artifact::inspect::{classes, weight_size};
 use slmc::compile::estimate::{Rates, estimate};
-use slmc::compile::fit::Device;
+use slmc::formats::open_model;
 use slmc::model::device::device;
 use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps};
 use slmc::model::id::ParameterId;
@@ -19,6 +19,7 @@ use slmc::model::scheme::QuantScheme;
 use slmc::model::size::{parameter_id, tensor_key};
 use slmc::model::spec::ModelKind;
 use slmc::model::weights::Model;
+use slmc::target::Target;
 use std::path::PathBuf;
 
 /// Printed by `reference.py tests/data/golden/NAME --scheme SCHEME --tokens …` of ../shared/design/numerics for [`tokens`]: w8,
@@ -141,7 +142,7 @@ fn tokens() -> Vec<u32> {
 
 /// Every golden checkpoint by name.
 fn checkpoints() -> Vec<(String, Model)> {
-    let open = |path: &PathBuf| (name(path).to_owned(), Model::open(path).expect("it opens"));
+    let open = |path: &PathBuf| (name(path).to_owned(), open_model(path).expect("it opens"));
     golden_folders().iter().map(open).collect()
 }
 
@@ -150,10 +151,10 @@ fn logits_of_the_families_equal_the_reference_bit_for_bit() {
     let tokens = tokens();
     let mut wrong = Vec::new();
     for (name, digests) in REFERENCE {
-        let model = &Model::open(&golden(name)).expect("it opens");
+        let model = &open_model(&golden(name)).expect("it opens");
         for (scheme, expected) in [QuantScheme::W8, QuantScheme::W4G32].into_iter().zip(digests) {
             let quantized = quantize_model(model, scheme, QuantScheme::W8);
-            let (bytes, _) = artifact_for(&quantized, &Device::unlimited("test", Layout::R8K4Offset8));
+            let (bytes, _) = artifact_for(&quantized, &Target::unlimited("test", Layout::R8K4Offset8));
             let view = ArtifactView::open(&bytes).expect("it reads back");
             let digest = logits_sha256(&view, &tokens, tokens.len());
             if digest != expected {
@@ -174,7 +175,7 @@ fn logits_of_w8_artifacts_are_close_to_the_f32_forward() {
         let exact = Forward::new(&model.spec, &weights, &flex).run(&batch, &mut NoTaps).logits;
         let exact = exact.into_data().try_to_vec::<f32>().expect("f32");
         let quantized = quantize_model(&model, QuantScheme::W8, QuantScheme::W8);
-        let (bytes, _) = artifact_for(&quantized, &Device::unlimited("test", Layout::R8K4Offset8));
+        let (bytes, _) = artifact_for(&quantized, &Target::unlimited("test", Layout::R8K4Offset8));
         let computed = run_sequence(&ArtifactView::open(&bytes).expect("it reads back"), &tokens).expect("it runs");
         assert_eq!(exact.len(), computed.len(), "{name}");
         let largest = exact.iter().fold(0f32, |most, x| most.max(x.abs()));
@@ -190,10 +191,10 @@ fn logits_of_w8_artifacts_are_close_to_the_f32_forward() {
 fn sizes_work_and_names_of_every_family_are_counted_alike() {
     for (name, model) in checkpoints() {
         let quantized = quantize_model(&model, QuantScheme::W4G32, QuantScheme::W8);
-        let device = Device::unlimited("test", Layout::R8K4Offset8);
+        let device = Target::unlimited("test", Layout::R8K4Offset8);
         let (bytes, _) = artifact_for(&quantized, &device);
         let view = ArtifactView::open(&bytes).expect("it reads back");
-        let estimated = estimate(&model.directory, &device, &Rates::default(), None).expect("it can be estimated");
+        let estimated = estimate(&model.path, &device, &Rates::default(), None).expect("it can be estimated");
         let macs: u64 = classes(&view).iter().map(|(_, sum)| sum.macs_per_token).sum();
         assert_eq!((estimated.macs_per_token, estimated.parameters), (macs, weight_size(&view).parameters), "{name}");
         let parameters: Vec<ParameterId> = model.spec.parameters().into_iter().map(|parameter| parameter.id).collect();
@@ -210,7 +211,7 @@ fn sizes_work_and_names_of_every_family_are_counted_alike() {
 fn a_damaged_specification_is_refused_or_runs_and_never_panics() {
     for (name, model) in checkpoints().into_iter().filter(|(name, _)| name.contains("gemma") || name.contains("lfm2")) {
         let quantized = quantize_model(&model, QuantScheme::W4G32, QuantScheme::W8);
-        let (mut bytes, _) = artifact_for(&quantized, &Device::unlimited("test", Layout::R8K4Offset8));
+        let (mut bytes, _) = artifact_for(&quantized, &Target::unlimited("test", Layout::R8K4Offset8));
         let records = ModelRecord::BYTES + model.spec.layers.len() * LayerRecord::BYTES;
         let mut accepted = 0;
         for at in HEADER_BYTES..HEADER_BYTES + records {
@@ -237,7 +238,7 @@ fn layouts_chunks_and_pieces_change_no_bit() {
     let mut wrong = Vec::new();
     for (name, model) in checkpoints() {
         let quantized = quantize_model(&model, QuantScheme::W4G32, QuantScheme::W8);
-        let (bytes, footprint) = artifact_for(&quantized, &Device::unlimited("test", Layout::R8K4Offset8));
+        let (bytes, footprint) = artifact_for(&quantized, &Target::unlimited("test", Layout::R8K4Offset8));
         let expected = logits_sha256(&ArtifactView::open(&bytes).expect("it reads back"), &tokens, tokens.len());
         let mut check = |what: String, bytes: &[u8], piece: usize| {
             let view = ArtifactView::open(bytes).expect("it reads back");
@@ -250,13 +251,13 @@ fn layouts_chunks_and_pieces_change_no_bit() {
         let decoder = model.spec.kind == ModelKind::Decoder;
         let pieces = if decoder { &[1, 7, 64][..] } else { &[100][..] };
         for layout in Layout::ALL {
-            let (bytes, _) = artifact_for(&quantized, &Device::unlimited("test", layout));
+            let (bytes, _) = artifact_for(&quantized, &Target::unlimited("test", layout));
             pieces.iter().for_each(|&piece| check(layout.name().to_owned(), &bytes, piece));
         }
         // A device with one byte less than a chunk needs gets half the chunk.
         let (mut chunk, mut ram_bytes) = (footprint.chunk, footprint.ram_bytes());
         while chunk > 1 {
-            let device = Device { ram_bytes: Some(ram_bytes - 1), ..Device::unlimited("test", Layout::R8K4Offset8) };
+            let device = Target { ram_bytes: Some(ram_bytes - 1), ..Target::unlimited("test", Layout::R8K4Offset8) };
             let (bytes, smaller) = artifact_for(&quantized, &device);
             assert!(smaller.chunk < chunk, "{name}");
             (chunk, ram_bytes) = (smaller.chunk, smaller.ram_bytes());

@@ -4,15 +4,16 @@
 use serde_json::{Value, json};
 use slm_runtime::sample::random_u64;
 use slmc::calibrate::collect;
-use slmc::compile::fit::Device;
 use slmc::compile::{Compiled, HostSections, TextSection, compile};
 use slmc::disk::DenseTensor;
+use slmc::formats::open_model;
 use slmc::model::device::device;
 use slmc::model::id::{LinearId, ParameterId, Part, Role};
 use slmc::model::scheme::{Preset, QuantScheme};
 use slmc::model::weights::{Model, Parameter};
 use slmc::progress::Silent;
 use slmc::quantize::search::quantize_matrix;
+use slmc::target::Target;
 use slmc::text::tokenizer::Tokenizer;
 use std::fs;
 use std::path::Path;
@@ -254,7 +255,7 @@ pub(crate) fn word_pieces() -> Value {
 pub(crate) fn quantized(family: Family, size: Size, preset: Preset) -> Model {
     let directory = tempfile::tempdir().expect("a directory");
     write(directory.path(), family, size);
-    let model = Model::open(directory.path()).expect("the fixture is sound");
+    let model = open_model(directory.path()).expect("the fixture is sound");
     let vocabulary = model.spec.vocabulary as u64;
     let length = size.context.min(24) as u64;
     let sequences: Vec<Vec<u32>> = (0..4u64)
@@ -287,7 +288,7 @@ pub(crate) fn with_tokens(mut model: Model, rows: usize, scheme: QuantScheme) ->
 }
 
 /// An artifact of a quantized fixture, with a host part; a decoder's turns text into tokens.
-pub(crate) fn compiled(model: &Model, device: &Device, context: Option<usize>) -> Compiled {
+pub(crate) fn compiled(model: &Model, device: &Target, context: Option<usize>) -> Compiled {
     let letters = (model.spec.vocabulary == LETTERS).then(|| {
         let tokenizer = Tokenizer::from_bytes("letters.json".into(), letters().to_string().as_bytes());
         tokenizer.expect("a tokenizer").device_text().expect("the device has every part of it")

@@ -5,9 +5,9 @@
 use crate::fixture::{self, Family, Size, compiled, letters, quantized, with_tokens, word_pieces};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::Layout;
-use slmc::compile::fit::Device;
+use slmc::formats::{open_model, open_outline};
 use slmc::model::scheme::{Preset, QuantScheme};
-use slmc::model::weights::{Model, Outline};
+use slmc::target::Target;
 use slmc::text::tokenizer::Tokenizer;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,12 +45,12 @@ fn seeds_of_the_fuzz_targets_are_sound() {
     let temporary = tempfile::tempdir().expect("a directory");
     let chosen = std::env::var_os("SLMC_FUZZ_SEEDS").map(PathBuf::from);
     let seeds = Seeds { directory: chosen.unwrap_or_else(|| temporary.path().join("seeds")) };
-    let generic = |layout| Device { page_bytes: 64, ..Device::unlimited("tiny", layout) };
+    let generic = |layout| Target { page_bytes: 64, ..Target::unlimited("tiny", layout) };
     for family in Family::ALL {
         let name = family.name();
         let directory = temporary.path().join(name);
         fixture::write(&directory, family, Size::TINY);
-        Outline::open(&directory).expect("the checkpoint is sound");
+        open_outline(&directory).expect("the checkpoint is sound");
         seeds.checkpoint(name, &directory);
         for (layout, preset) in [(Layout::R4K4, Preset::Mixed), (Layout::R8K4, Preset::W4)] {
             let artifact = compiled(&quantized(family, Size::TINY, preset), &generic(layout), None).bytes;
@@ -73,7 +73,7 @@ fn seeds_of_the_fuzz_targets_are_sound() {
     slmc(&["quantize", "sparse", "--scheme", "mixed", "--tune", "0", "-o", "rounded"]);
     slmc(&["compile", "rounded", "--target", "generic", "-o", "sparse.slm"]);
     let rounded = temporary.path().join("rounded");
-    Model::open(&rounded).expect("the directory is sound");
+    open_model(&rounded).expect("the directory is sound");
     seeds.checkpoint("quantized", &rounded);
     seeds.put("artifact", "sparse", fs::read(temporary.path().join("sparse.slm")).expect("the artifact is there"));
 

@@ -3,10 +3,10 @@
 use crate::support::{golden_folders, name};
 use burn::tensor::{Device, TensorData};
 use safetensors::SafeTensors;
-use slmc::model::device::{DEVICES, device};
+use slmc::formats::open_model;
+use slmc::model::device::{BACKENDS, device};
 use slmc::model::forward::{Batch, DenseWeights, Forward, FusedWeights, NoTaps, Output, Tap, run_fused};
 use slmc::model::id::LinearId;
-use slmc::model::weights::Model;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -63,7 +63,7 @@ fn difference(computed: &TensorData, golden: &[f32], mask: &[bool]) -> f32 {
 
 fn check(folder: &Path, device: &Device, label: &str) {
     let golden = Golden::read(folder);
-    let model = Model::open(folder).unwrap();
+    let model = open_model(folder).unwrap();
     let weights = DenseWeights::new(&model, device).unwrap();
     let batch = Batch::new(&model.spec, golden.tokens.clone(), golden.sequences).unwrap();
     let batch = batch.with_mask(golden.mask.clone()).unwrap();
@@ -96,7 +96,7 @@ fn compare(golden: &Golden, output: Output, label: &str) {
 #[test]
 fn every_checkpoint_computes_what_transformers_computes() {
     for folder in golden_folders() {
-        for label in DEVICES {
+        for label in BACKENDS {
             check(&folder, &device(label).unwrap(), label);
         }
     }
@@ -127,7 +127,7 @@ fn every_matrix_is_tapped_once_and_blocks_add_up_to_a_run() {
     let device = device("flex").unwrap();
     for folder in &golden_folders() {
         let golden = Golden::read(folder);
-        let model = Model::open(folder).unwrap();
+        let model = open_model(folder).unwrap();
         let weights = DenseWeights::new(&model, &device).unwrap();
         let forward = Forward::new(&model.spec, &weights, &device);
         let batch = Batch::new(&model.spec, golden.tokens, golden.sequences).unwrap();

@@ -7,9 +7,9 @@ mod fixture;
 
 use fixture::{Tensors, expect, f32_tensor, file, header, llama, llama_config, llama_tensors, write};
 use serde_json::{Value, json};
-use slmc::model::device::{DEVICES, device};
+use slmc::formats::{open_model, open_outline};
+use slmc::model::device::{BACKENDS, device};
 use slmc::model::forward::{Batch, BatchError, DenseWeights};
-use slmc::model::weights::{Model, Outline};
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -21,7 +21,7 @@ fn a_truncated_file_is_refused_at_every_length() {
     let lengths = (0..whole.len()).filter(|n| *n < 64 || n % 13 == 0 || whole.len() - n < 64);
     for length in lengths {
         fs::write(&path, &whole[..length]).unwrap();
-        let error = Outline::open(dir.path()).expect_err("truncated").to_string();
+        let error = open_outline(dir.path()).expect_err("truncated").to_string();
         assert!(error.contains("model.safetensors"), "{length}: {error}");
     }
     let mut longer = whole.clone();
@@ -44,7 +44,7 @@ fn damaged_headers_never_panic() {
         bytes[at] = (state >> 17) as u8;
         fs::write(&path, bytes).unwrap();
         // A byte inside a name or a space may leave a valid file; what matters is that nothing panics.
-        if let Ok(model) = Model::open(dir.path()) {
+        if let Ok(model) = open_model(dir.path()) {
             let _ = DenseWeights::new(&model, &device("flex").unwrap());
         }
     }
@@ -135,7 +135,7 @@ fn tensors_must_be_all_there_and_no_others() {
     let mut tensors = llama_tensors();
     tensors.insert("model.layers.0.self_attn.rotary_emb.inv_freq".into(), f32_tensor(&[2]));
     write(dir.path(), &llama_config(), &tensors);
-    Model::open(dir.path()).unwrap();
+    open_model(dir.path()).unwrap();
 }
 
 #[test]
@@ -145,14 +145,14 @@ fn a_tied_head_may_be_stored_twice_if_it_is_equal() {
     config["tie_word_embeddings"] = json!(true);
     let mut tensors = llama_tensors();
     write(dir.path(), &config, &tensors);
-    Model::open(dir.path()).unwrap();
+    open_model(dir.path()).unwrap();
     tensors.get_mut("lm_head.weight").unwrap().2[5] ^= 1;
     write(dir.path(), &config, &tensors);
     expect(dir.path(), &["tensor `lm_head.weight` differs from `model.embed_tokens.weight`", "tie_word_embeddings"]);
-    assert!(Outline::open(dir.path()).is_ok());
+    assert!(open_outline(dir.path()).is_ok());
     tensors.remove("lm_head.weight");
     write(dir.path(), &config, &tensors);
-    Model::open(dir.path()).unwrap();
+    open_model(dir.path()).unwrap();
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn shards_and_index_must_agree() {
         fs::write(dir.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
         dir
     };
-    Model::open(build(&|_| {}).path()).unwrap();
+    open_model(build(&|_| {}).path()).unwrap();
     let norm = "model.norm.weight";
     type Edit<'a> = &'a dyn Fn(&mut Value);
     let cases: [(Edit<'_>, &[&str]); 8] = [
@@ -267,13 +267,13 @@ fn paths_that_hold_no_model_are_refused() {
 #[test]
 fn batches_and_devices_are_checked() {
     let dir = llama();
-    let spec = Model::open(dir.path()).unwrap().spec;
+    let spec = open_model(dir.path()).unwrap().spec;
     assert_eq!(Batch::new(&spec, vec![1, 2, 3], 2), Err(BatchError::Ragged { tokens: 3, sequences: 2 }));
     assert_eq!(Batch::new(&spec, vec![], 1), Err(BatchError::Ragged { tokens: 0, sequences: 1 }));
     assert_eq!(Batch::new(&spec, vec![1; 17], 1), Err(BatchError::TooLong { length: 17, context: 16 }));
     assert_eq!(Batch::new(&spec, vec![1, 10], 1), Err(BatchError::Token { id: 10, position: 1, vocabulary: 10 }));
     let batch = Batch::new(&spec, vec![1, 2], 1).unwrap();
     assert_eq!(batch.with_mask(vec![true]), Err(BatchError::Mask { expected: 2, found: 1 }));
-    assert!(DEVICES.iter().all(|name| device(name).is_ok()));
+    assert!(BACKENDS.iter().all(|name| device(name).is_ok()));
     assert_eq!(device("cuda").unwrap_err().to_string(), "unknown device `cuda`; this build has flex, ndarray");
 }

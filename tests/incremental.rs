@@ -7,8 +7,9 @@ use crate::shared;
 use crate::support::{golden, golden_folders, name};
 use burn::tensor::Device;
 use slm_runtime::sample::{Sampling, random_u64};
-use slmc::eval::generate::{Options, Stop, generate};
+use slmc::eval::generate::{GenerateOptions, Stop, generate};
 use slmc::eval::opened::OpenedModel;
+use slmc::formats::open_model;
 use slmc::model::device::device;
 use slmc::model::forward::{
     Batch, BatchError, Cache, CacheError, DenseWeights, Forward, NoTaps, StoredWeights, WeightSource,
@@ -40,7 +41,7 @@ const STORIES: [u32; 200] = [
 
 fn decoders() -> Vec<(String, Model)> {
     let folders = golden_folders();
-    let models = folders.iter().map(|folder| (name(folder).to_owned(), Model::open(folder).unwrap()));
+    let models = folders.iter().map(|folder| (name(folder).to_owned(), open_model(folder).unwrap()));
     let decoders: Vec<_> = models.filter(|(_, model)| model.spec.kind == ModelKind::Decoder).collect();
     assert_eq!(decoders.len(), DECODERS);
     decoders
@@ -126,7 +127,7 @@ fn quantized_matrices_are_the_same_model_as_they_are_stored() {
 fn a_long_prompt_is_cut_and_the_context_has_an_end() {
     let Some(directory) = shared("models/stories260k") else { return };
     let device = device("flex").unwrap();
-    let model = Model::open(&directory).unwrap();
+    let model = open_model(&directory).unwrap();
     let weights = StoredWeights::new(&model, &device).unwrap();
     let forward = Forward::new(&model.spec, &weights, &device);
     let (context, vocabulary) = (model.spec.context, model.spec.vocabulary);
@@ -154,7 +155,7 @@ fn a_long_prompt_is_cut_and_the_context_has_an_end() {
 
 #[test]
 fn encoders_have_no_cache() {
-    let error = Cache::new(&Model::open(&golden("bert-mlm")).unwrap().spec).unwrap_err();
+    let error = Cache::new(&open_model(&golden("bert-mlm")).unwrap().spec).unwrap_err();
     assert!(error.to_string().starts_with("bert is an encoder, expected a decoder"), "{error}");
 }
 
@@ -162,7 +163,7 @@ fn encoders_have_no_cache() {
 fn generation_gives_the_tokens_that_the_whole_forward_gave() {
     let Some(directory) = shared("models/stories260k") else { return };
     let device = device("flex").unwrap();
-    let options = Options {
+    let options = GenerateOptions {
         prompt: slmc::eval::generate::Prompt::Text("Once upon a time".to_owned()),
         tokens: STORIES.len(),
         sampling: Sampling::GREEDY,

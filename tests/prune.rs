@@ -9,8 +9,8 @@ use slm_runtime::format::tensor::TensorRecord;
 use slm_runtime::layout::{Layout, Storage};
 use slm_runtime::session::Session;
 use slmc::artifact::host::SessionMemory;
-use slmc::compile::fit::Device;
 use slmc::compile::{Compiled, HostSections, TextSection, compile};
+use slmc::formats::open_model;
 use slmc::machine::kernels::kernels;
 use slmc::model::device::device;
 use slmc::model::id::{Class, ParameterId, Part};
@@ -22,8 +22,9 @@ use slmc::prune::Method;
 use slmc::quantize::calibration::Source;
 use slmc::quantize::method::Method as QuantizeMethod;
 use slmc::quantize::policy::Mix;
-use slmc::stages::prune::{Options, PruneReport, prune_directory};
-use slmc::stages::quantize::{Options as QuantizeOptions, QuantizeReport, quantize_directory};
+use slmc::stages::prune::{PruneOptions, PruneReport, prune_directory};
+use slmc::stages::quantize::{QuantizeOptions, QuantizeReport, quantize_directory};
+use slmc::target::Target;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -36,7 +37,7 @@ fn material() -> Option<(PathBuf, Source)> {
 
 fn prune(model: &Path, out: &Path, pattern: &str, only: &str, method: Method) -> Result<PruneReport, String> {
     let source = material().map(|(_, source)| source).filter(|_| method != Method::Magnitude);
-    let options = Options {
+    let options = PruneOptions {
         model: model.to_owned(),
         out: out.to_owned(),
         pattern: pattern.parse().unwrap(),
@@ -73,7 +74,7 @@ fn quantize(model: &Path, out: &Path, preset: Preset) -> Result<QuantizeReport, 
 fn compiled(model: &Model, layout: Layout) -> Compiled {
     let text =
         TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], strip_leading_space: false, tables: None };
-    let device = Device::unlimited("test", layout);
+    let device = Target::unlimited("test", layout);
     compile(model, &device, Some(64), &text, &HostSections::default(), &Silent).unwrap()
 }
 
@@ -89,7 +90,7 @@ fn read_json(path: &Path) -> Value {
 fn zeros_hold_and_logits_are_those_of_dense_storage() {
     let Some((source, _)) = material() else { return };
     let dir = tempfile::tempdir().unwrap();
-    let original = Model::open(&source).unwrap();
+    let original = open_model(&source).unwrap();
     for method in Method::ALL {
         let (pruned, quantized) = (dir.path().join(method.name()), dir.path().join(format!("{}.q", method.name())));
         let report = prune(&source, &pruned, "2:4", "ffn", method).unwrap();
@@ -102,7 +103,7 @@ fn zeros_hold_and_logits_are_those_of_dense_storage() {
             assert_eq!(matrix.output_error.is_some(), method == Method::SparseGpt);
         }
 
-        let model = Model::open(&pruned).unwrap();
+        let model = open_model(&pruned).unwrap();
         for (id, _, columns) in model.spec.matrices() {
             let (before, after) = (&original.parameters[&ParameterId::weight(id)], ParameterId::weight(id));
             if id.role.class() == Class::Ffn {
@@ -120,7 +121,7 @@ fn zeros_hold_and_logits_are_those_of_dense_storage() {
         let report = quantize(&pruned, &quantized, Preset::Mixed).unwrap();
         let sparse = report.matrices.iter().filter(|matrix| matrix.sparsity.as_deref() == Some("2:4"));
         assert_eq!(sparse.count(), 15);
-        let quantized = Model::open(&quantized).unwrap();
+        let quantized = open_model(&quantized).unwrap();
         assert_eq!(quantized.sparsity().len(), 15);
         let mut dense = quantized.clone();
         for parameter in dense.parameters.values_mut() {
@@ -255,13 +256,13 @@ fn directories_that_lie_about_their_zeros_are_refused() {
         let mut lying = config.clone();
         lying["quantization_config"]["sparsity"][name] = value;
         fs::write(quantized.join("config.json"), lying.to_string()).unwrap();
-        let error = Model::open(&quantized).unwrap_err().to_string();
+        let error = open_model(&quantized).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
 
     // A model in memory is looked at as well: packing would drop what the pattern leaves out.
     fs::write(quantized.join("config.json"), config.to_string()).unwrap();
-    let mut model = Model::open(&quantized).unwrap();
+    let mut model = open_model(&quantized).unwrap();
     let id = model.spec.matrices().into_iter().find(|(id, ..)| id.role.class() == Class::Attention).unwrap().0;
     let Some(Parameter::Quantized(matrix)) = model.parameters.get_mut(&ParameterId::Linear(id, Part::Weight)) else {
         panic!("quantized")
@@ -269,7 +270,7 @@ fn directories_that_lie_about_their_zeros_are_refused() {
     matrix.sparsity = Some(NmPattern::TWO_OF_FOUR);
     let text =
         TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], strip_leading_space: false, tables: None };
-    let target = Device::unlimited("test", Layout::R8K4);
+    let target = Target::unlimited("test", Layout::R8K4);
     let error = compile(&model, &target, None, &text, &HostSections::default(), &Silent).unwrap_err().to_string();
     assert!(error.contains("`layers.0.attn.q` is not 2:4"), "{error}");
 }
@@ -281,7 +282,7 @@ fn damaged_sparse_artifacts_are_refused_or_run_without_panic() {
     let (pruned, quantized) = (dir.path().join("p"), dir.path().join("q"));
     prune(&source, &pruned, "2:4", "ffn", Method::Magnitude).unwrap();
     quantize(&pruned, &quantized, Preset::Mixed).unwrap();
-    let artifact = compiled(&Model::open(&quantized).unwrap(), Layout::R4K16).bytes;
+    let artifact = compiled(&open_model(&quantized).unwrap(), Layout::R4K16).bytes;
     let view = ArtifactView::open(&artifact).unwrap();
     let sections: Vec<_> = view.section_records().collect();
     let (table, weights) = (sections[1].offset as usize, sections[3]);
@@ -377,5 +378,5 @@ fn training_on_the_grid_holds_the_zeros() {
         &out,
     ]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert_eq!(Model::open(&dir.path().join("q")).unwrap().sparsity().len(), 15);
+    assert_eq!(open_model(&dir.path().join("q")).unwrap().sparsity().len(), 15);
 }

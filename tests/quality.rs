@@ -9,11 +9,11 @@ use slm_runtime::plan::STACK_BYTES;
 use slm_runtime::self_test::golden_digest;
 use slm_runtime::session::{Session, SessionError};
 use slmc::artifact::host::SessionMemory;
-use slmc::compile::fit::Device;
+use slmc::formats::{ModelSink, hugging_face, open_model};
 use slmc::machine::kernels::kernels;
 use slmc::model::id::{LinearId, ParameterId, Role};
 use slmc::model::scheme::Preset;
-use slmc::model::weights::Model;
+use slmc::target::Target;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -100,7 +100,7 @@ fn four_bits(model: &Path, directory: &Path, text: &Path, options: &[&str]) -> (
 
 /// A copy of a checkpoint with one channel of a layer's up projection 64 times as large, and down 64 times as small.
 fn scale_a_channel(from: &Path, to: &Path, layer: usize, channel: usize) {
-    let model = Model::open(from).expect("it opens");
+    let model = open_model(from).expect("it opens");
     let (up, down) = (LinearId::layer(layer, Role::Up), LinearId::layer(layer, Role::Down));
     let (up, down) = (ParameterId::weight(up), ParameterId::weight(down));
     let (mut rows, mut columns) =
@@ -110,7 +110,7 @@ fn scale_a_channel(from: &Path, to: &Path, layer: usize, channel: usize) {
     columns.iter_mut().skip(channel).step_by(width).for_each(|weight| *weight /= 64.0);
     let model = model.with_values(BTreeMap::from([(up, rows), (down, columns)])).expect("as long");
     let provenance = serde_json::json!({"schema": "slmc.provenance/1"});
-    slmc::model::dense_directory::write(&model, &provenance, to).expect("it can be written");
+    hugging_face::Directory(to).write(&model, &provenance).expect("it can be written");
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn minilm_keeps_its_directions() {
 fn a_session_takes_the_planned_memory_and_no_other() {
     for family in Family::ALL {
         let bytes =
-            compiled(&quantized(family, Size::SMALL, Preset::W4), &Device::unlimited("test", Layout::R4K16), None);
+            compiled(&quantized(family, Size::SMALL, Preset::W4), &Target::unlimited("test", Layout::R4K16), None);
         let view = ArtifactView::open(&bytes.bytes).expect("it is sound");
         let planned = Session::required_bytes(&view);
         assert_eq!(planned, bytes.footprint.arena_bytes + bytes.footprint.cache_bytes);
@@ -177,7 +177,7 @@ fn the_executor_stays_within_its_stack() {
     for family in Family::ALL {
         for preset in [Preset::W8, Preset::W4] {
             let compiled =
-                compiled(&quantized(family, Size::SMALL, preset), &Device::unlimited("test", Layout::R8K4), None);
+                compiled(&quantized(family, Size::SMALL, preset), &Target::unlimited("test", Layout::R8K4), None);
             assert_eq!(compiled.footprint.stack_bytes, STACK_BYTES);
             let work = move || {
                 let view = ArtifactView::open(&compiled.bytes).expect("it is sound");

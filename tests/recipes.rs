@@ -1,5 +1,6 @@
-//! Recipes: those in `recipes/` plan, a chain runs, is cached and goes on after a kill, gates decide the exit code, and
-//! every mistake is reported at once with its line.
+//! Recipes: those in `recipes/` plan, a chain runs, is cached and goes on after a kill, gates decide the exit code.
+
+mod mistakes;
 
 use crate::fixture::{Family, Size, write};
 use crate::support::{json_with_code, one_line, refused, root, run, slmc, stderr};
@@ -184,107 +185,6 @@ fn a_missed_gate_and_a_model_that_does_not_fit_are_exit_code_1() {
     let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON line");
     assert_eq!(states(&report)[3..], ["cached", "does_not_fit", "not_run"]);
     assert!(stderr(&output).contains("does not fit board"), "{}", stderr(&output));
-}
-
-#[test]
-fn every_mistake_is_reported_at_once_with_its_line() {
-    let recipe = r#"version = 1
-descripton = "x"
-[model]
-path = "model"
-[stages.a]
-kind = "quantise"
-input = "model"
-[stages.b]
-kind = "quantize"
-input = "modle"
-scheme = "w9"
-keep = ["embedding=w8", "foo"]
-calibration = "none.txt"
-max-windows = 3
-[stages.c]
-kind = "compile"
-input = "d"
-target = ["generic", "cortex-m5"]
-context = "many"
-[stages.d]
-kind = "distill"
-input = "b"
-data = ["text.txt", 4]
-qat = 1
-[stages.e]
-kind = "eval"
-data = "text.txt"
-task = "lmm"
-[gates]
-kld_mx = 1
-cosine_min = 0.5
-weight_bytes_max = { stage = "bb", value = 3 }
-"#;
-    let directory = workshop(recipe);
-    let found = mistakes(&run(directory.path(), "run chain.toml"));
-    let expected = [
-        "chain.toml:2: unknown key `descripton`; did you mean `description`?",
-        "chain.toml:6: unknown kind `quantise`; did you mean `quantize`?",
-        "chain.toml:10: unknown stage `modle`; did you mean `model`?",
-        "chain.toml:11: `scheme` is `w9`: unknown scheme",
-        "chain.toml:12: `keep` is `foo`: `foo` is not PATTERN=SCHEME",
-        "chain.toml:13: none.txt does not exist",
-        "chain.toml:14: unknown key `max-windows`; keys of quantize: ",
-        "chain.toml:17: stage `c` (compile) takes a quantized model, and `d` (distill) makes a dense model",
-        "chain.toml:18: unknown target `cortex-m5`, did you mean `cortex-m4`?",
-        "chain.toml:19: `context` is a string; expected a number",
-        "chain.toml:20: stage `d` (distill) needs the key `student`",
-        "chain.toml:22: stage `d` (distill) takes a dense model, and `b` (quantize) makes a quantized model",
-        "chain.toml:23: `data` is an integer; expected a string",
-        "chain.toml:24: unknown key `qat`; keys of distill: ",
-        "chain.toml:25: stage `e` has no `input`; name a stage, or \"model\"",
-        "chain.toml:28: `task` is `lmm`; did you mean `lm`?",
-        "chain.toml:30: unknown key `kld_mx`; did you mean `kld_max`?",
-        "chain.toml:31: `cosine_min` compares with a reference, and stage `e` has none",
-        "chain.toml:32: unknown stage `bb`; did you mean `b`?",
-    ];
-    assert_eq!(found.len(), expected.len(), "{found:#?}");
-    for (found, expected) in found.iter().zip(expected) {
-        assert!(found.starts_with(expected), "{found}\nexpected {expected}");
-    }
-    assert!(!directory.path().join("out").exists(), "nothing ran");
-}
-
-#[test]
-fn configurations_tell_what_cannot_be_before_anything_runs() {
-    let cases = [
-        (
-            CHAIN.replace("layers = [0]", "layers = [0, 7]"),
-            "chain.toml:6: layer 7 is not there: the teacher has layers 0 to 1",
-        ),
-        (
-            CHAIN.replace("layers.0.attn.*=w4", "layers.5.*=w4"),
-            "--keep layers.5.*=w4.g32: the pattern matches no matrix",
-        ),
-        (CHAIN.replace("method =", "only = ['layers.9.*']\nmethod ="), "layers.9.*"),
-        (CHAIN.replace("batch = 4", "batch = 4\npieces = 9"), "`pieces` is 9; expected 1 to the batch"),
-        (CHAIN.replace("input = \"student\"", "input = \"sparse\""), "stages wait for each other: sparse needs sparse"),
-        (CHAIN.replace("reference = \"model\"", "reference = \"other\""), "different vocabularies: 32 and 58"),
-        (
-            CHAIN.replace("artifact.generic", "artifact"),
-            "stage `artifact` makes several artifacts; name one: `artifact.generic`",
-        ),
-        (
-            CHAIN.replace("[gates]", "[gates]\naccuracy_ratio_min = { stage = 'small', value = 1 }"),
-            "is not measured by stage `small`",
-        ),
-        (CHAIN.replace("data = [\"text.txt\"]", ""), "stage `student` (distill) needs the key `data`"),
-        (CHAIN.replace("version = 1", "version = 3"), "chain.toml:2: `version` is not 1"),
-        ("version = 1".to_owned(), "the recipe has no stages"),
-    ];
-    for (recipe, expected) in cases {
-        let directory = workshop(&recipe);
-        write(&directory.path().join("other"), Family::BertMlm, Size::SMALL);
-        let found = mistakes(&run(directory.path(), "run chain.toml")).join("\n");
-        assert!(found.contains(expected), "{found}\nexpected {expected}");
-        assert!(!directory.path().join("out").exists(), "{expected}: nothing ran");
-    }
 }
 
 #[test]

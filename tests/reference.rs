@@ -8,15 +8,17 @@ use slm_runtime::layout::Layout;
 use slm_runtime::session::Session;
 use slm_runtime::sha256::Sha256;
 use slmc::artifact::host::SessionMemory;
-use slmc::compile::fit::{Device, Footprint};
+use slmc::compile::fit::Footprint;
 use slmc::compile::{HostSections, TextSection, compile};
 use slmc::disk::DenseTensor;
+use slmc::formats::open_model;
 use slmc::machine::kernels::kernels;
 use slmc::model::id::{Class, KeyMapPart, ParameterId, Role};
 use slmc::model::quantized::QuantizedMatrix;
-use slmc::model::scheme::{GROUP, QuantScheme};
+use slmc::model::scheme::QuantScheme;
 use slmc::model::weights::{Model, Parameter};
 use slmc::progress::Silent;
+use slmc::target::Target;
 
 /// reference.py, `quantize`: integers in [-127, 127] and one scale.
 fn quantize_row(x: &[f32]) -> (Vec<i8>, f32) {
@@ -38,14 +40,14 @@ fn reference_rule(weights: &[f32], rows: usize, columns: usize, scheme: QuantSch
         activations: slm_runtime::kernels::Width::Bits8,
     };
     for row in weights.chunks_exact(columns) {
-        if scheme == QuantScheme::W8 {
+        let Some(group) = scheme.def().group else {
             let (q, scale) = quantize_row(row);
             matrix.values.extend(q);
             matrix.row_scale.push(scale);
             continue;
-        }
+        };
         let steps: Vec<f32> = row
-            .chunks(GROUP)
+            .chunks(group)
             .map(|group| {
                 let largest = group.iter().fold(0f32, |most, &w| if w.abs() > most.abs() { w } else { most });
                 largest * -0.125
@@ -53,7 +55,7 @@ fn reference_rule(weights: &[f32], rows: usize, columns: usize, scheme: QuantSch
             .collect();
         let (mut multipliers, scale) = quantize_row(&steps);
         multipliers.iter_mut().filter(|m| **m == 0).for_each(|m| *m = 1);
-        for (group, &multiplier) in row.chunks(GROUP).zip(&multipliers) {
+        for (group, &multiplier) in row.chunks(group).zip(&multipliers) {
             let unit = scale * f32::from(multiplier);
             let inverse = 1.0 / if unit == 0.0 { 1.0 } else { unit };
             matrix.values.extend(group.iter().map(|w| (w * inverse).clamp(-8.0, 7.0).round_ties_even() as i8));
@@ -77,7 +79,7 @@ pub(crate) fn quantize_model(dense: &Model, linear: QuantScheme, embedding: Quan
 }
 
 pub(crate) fn reference_model(linear: QuantScheme, embedding: QuantScheme) -> Option<Model> {
-    let model = Model::open(&shared("models/stories260k")?).expect("the checkpoint opens");
+    let model = open_model(&shared("models/stories260k")?).expect("the checkpoint opens");
     Some(quantize_model(&model, linear, embedding))
 }
 
@@ -96,7 +98,7 @@ fn add_key_map(model: &mut Model, key_map: &serde_json::Value) {
 }
 
 /// The artifact of a quantized model, and what it takes of the device.
-pub(crate) fn artifact_for(model: &Model, device: &Device) -> (Vec<u8>, Footprint) {
+pub(crate) fn artifact_for(model: &Model, device: &Target) -> (Vec<u8>, Footprint) {
     let text =
         TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], strip_leading_space: false, tables: None };
     let compiled = compile(model, device, None, &text, &HostSections::default(), &Silent).expect("it compiles");
@@ -136,7 +138,7 @@ fn logits_equal_the_reference_bit_for_bit() {
         // Every layout on the short sequence, every way to cut it; the long ones once.
         let short = tokens.len() <= 64;
         for layout in if short { &Layout::ALL[..] } else { &Layout::ALL[..1] } {
-            let (bytes, _) = artifact_for(&model, &Device::unlimited("test", *layout));
+            let (bytes, _) = artifact_for(&model, &Target::unlimited("test", *layout));
             let view = ArtifactView::open(&bytes).expect("it reads back");
             view.verify_digests().expect("its digests hold");
             for piece in if short { &[1, 7, 64][..] } else { &[64][..] } {

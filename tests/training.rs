@@ -6,17 +6,17 @@ use crate::support::{one_line, refused, run, slmc, stderr, succeed};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::kernels::scalar;
 use slm_runtime::layout::Layout;
-use slmc::compile::fit::Device;
-use slmc::model::dense_directory::recorded_sparsity;
+use slmc::formats::{open, open_model};
 use slmc::model::device::device;
 use slmc::model::id::{LinearId, ParameterId, Role};
 use slmc::model::scheme::Preset;
 use slmc::model::size::tensor_key;
 use slmc::model::transform::{HeldMasks, Transform};
-use slmc::model::weights::{Model, Parameter};
+use slmc::model::weights::Parameter;
 use slmc::progress::Silent;
 use slmc::quantize::quantize;
 use slmc::quantize::tune::OnGrid;
+use slmc::target::Target;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -78,7 +78,7 @@ fn a_checkpoint_of_another_run_is_refused_with_the_remedy() {
 #[test]
 fn what_was_trained_on_the_grid_is_what_the_artifact_holds() {
     let directory = workplace(Family::TiedLlama);
-    let mut model = Model::open(&directory.path().join("m")).expect("the fixture opens");
+    let mut model = open_model(&directory.path().join("m")).expect("the fixture opens");
     let assignment = Preset::W4.assign(&model.spec);
     let (rounded, _) = quantize(&model, &assignment, None, &Silent).expect("it rounds");
     let grid = OnGrid::new(&rounded, HeldMasks::default());
@@ -97,7 +97,7 @@ fn what_was_trained_on_the_grid_is_what_the_artifact_holds() {
         model.parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
     }
     for layout in Layout::ALL {
-        let compiled = fixture::compiled(&model, &Device::unlimited("test", layout), None);
+        let compiled = fixture::compiled(&model, &Target::unlimited("test", layout), None);
         let view = ArtifactView::open(&compiled.bytes).expect("it reads back");
         for (id, rows, columns) in model.spec.matrices() {
             let stored = view.matrix(tensor_key(ParameterId::weight(id))).expect("it is there");
@@ -136,8 +136,8 @@ fn masks_hold_through_recovery_and_quantization() {
     let path = directory.path();
     let recover = "prune m --pattern 2:4 --method magnitude --only ffn --recover --data text.txt --tokens 3000";
     succeed(path, &format!("{recover} --window 32 --batch 4 -q -o sparse"));
-    let dense = Model::open(&path.join("m")).expect("the fixture opens");
-    let sparse = Model::open(&path.join("sparse")).expect("the output opens");
+    let dense = open_model(&path.join("m")).expect("the fixture opens");
+    let sparse = open_model(&path.join("sparse")).expect("the output opens");
     for (id, _, columns) in sparse.spec.matrices() {
         let (before, after) = (dense.values_f32(ParameterId::weight(id)), sparse.values_f32(ParameterId::weight(id)));
         let (before, after) = (before.expect("it reads"), after.expect("it reads"));
@@ -157,7 +157,7 @@ fn both_devices_give_the_same_losses_and_gradients() {
     let path = directory.path();
     let train = "distill --teacher m --layers 0 --data text.txt --window 32 --batch 4 --tokens 700 --kl 0.5 -q";
     let log = |name: &str| -> Vec<serde_json::Value> {
-        succeed(path, &format!("{train} --device {name} --metrics {name}.jsonl -o {name}"));
+        succeed(path, &format!("{train} --backend {name} --metrics {name}.jsonl -o {name}"));
         let lines = fs::read_to_string(path.join(format!("{name}.jsonl"))).expect("the log is there");
         lines.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect()
     };
@@ -214,12 +214,12 @@ fn a_pruned_directory_stays_pruned() {
     succeed(path, &format!("train sparse {settings} -o trained"));
     succeed(path, &format!("distill --student sparse --teacher sparse {settings} -o distilled"));
     succeed(path, &format!("distill --layers 1 --teacher sparse {settings} -o shorter"));
-    let before = recorded_sparsity(&path.join("sparse"), &Model::open(&path.join("sparse")).expect("opens").spec);
+    let before = open(&path.join("sparse")).expect("opens").recorded_sparsity();
     let before = before.expect("it is recorded");
     assert!(!before.is_empty());
     for (name, layers) in [("trained", 2), ("distilled", 2), ("shorter", 1)] {
-        let model = Model::open(&path.join(name)).expect("opens");
-        let sparsity = recorded_sparsity(&path.join(name), &model.spec).expect("it is recorded");
+        let model = open_model(&path.join(name)).expect("opens");
+        let sparsity = open(&path.join(name)).expect("opens").recorded_sparsity().expect("it is recorded");
         assert_eq!(sparsity.len(), before.len() * layers / 2, "{name}");
         model.check_sparsity(&sparsity).expect("the zeros are where the pattern wants them");
         assert!(weights(path, name) != weights(path, "sparse"), "{name} was trained");

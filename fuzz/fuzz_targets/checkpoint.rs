@@ -4,8 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use slmc::formats::{open_model, open_outline};
 use slmc::model::id::ParameterId;
-use slmc::model::weights::{Model, Outline};
 
 /// Most bytes of tensors.
 const DATA: usize = 1 << 18;
@@ -18,10 +18,10 @@ fuzz_target!(|bytes: &[u8]| {
     let directory = slmc_fuzz::directory();
     slmc_fuzz::put(directory, "config.json", config);
     slmc_fuzz::put(directory, "model.safetensors", &file);
-    if Outline::open(directory).is_err() {
+    if open_outline(directory).is_err() {
         return;
     }
-    let Ok(model) = Model::open(directory) else { return };
+    let Ok(model) = open_model(directory) else { return };
     for id in model.parameters.keys().copied().collect::<Vec<ParameterId>>() {
         let _ = model.values_f32(id);
     }

@@ -3,7 +3,6 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use slmc::disk::Config;
 use slmc::model::families;
 use slmc::model::scheme::Preset;
 
@@ -13,7 +12,7 @@ const LAYERS: usize = 64;
 fuzz_target!(|bytes: &[u8]| {
     let directory = slmc_fuzz::directory();
     slmc_fuzz::put(directory, "config.json", bytes);
-    let Ok(config) = Config::open(directory) else { return };
+    let Ok(config) = slmc::formats::configuration(directory) else { return };
     let Ok(spec) = families::spec(&config) else { return };
     if spec.layers.len() <= LAYERS {
         let _ = Preset::Mixed.assign(&spec);

@@ -117,7 +117,7 @@ impl Change for Rounder<'_> {
             let held: Option<Vec<bool>> =
                 self.sparsity.contains_key(&id).then(|| weights.iter().map(|weight| *weight == 0.0).collect());
             for scheme in (self.schemes)(id) {
-                let rows = weights.len() / moments.columns;
+                let rows = weights.len() / moments.columns();
                 let rounded = gptq::quantize_matrix(&weights, rows, scheme, &hessian, held.as_deref());
                 self.database.0.insert((id, scheme), rounded.matrix);
             }

@@ -13,7 +13,7 @@
 
 use super::database::Database;
 use super::items::Item;
-use super::probe::ProbeError;
+use crate::calibrate::probe::ProbeError;
 use crate::model::forward::{Batch, Forward, NoTaps};
 use crate::model::id::{ParameterId, Part};
 use crate::model::quantized::QuantizedMatrix;

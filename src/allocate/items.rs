@@ -1,7 +1,8 @@
-//! What bits are allocated to: items. An item is a matrix, or the matrices of a layer that a runtime may compute as one
-//! (query, key and value; gate and up) and that therefore share a scheme. A tied token table and head are one matrix
+//! What bits are allocated to: items. An item is a matrix, or the matrices that read one input and that a runtime may
+//! therefore compute as one (query, key and value; gate and up): they share a scheme. A tied token table and head are one matrix
 //! already. Bytes are those of [`stored_tensors`], the one function that counts them.
 
+use crate::model::graph::Graph;
 use crate::model::id::{LinearId, ParameterId, Part, Role};
 use crate::model::pattern::matches;
 use crate::model::scheme::{Preset, QuantScheme, SPLIT_ROWS};
@@ -67,16 +68,6 @@ pub enum ItemError {
         /// Asked for.
         second_scheme: QuantScheme,
     },
-}
-
-/// The first matrix of the ones that share a scheme with this one.
-fn leader(spec: &ModelSpec, id: LinearId) -> LinearId {
-    let role = match id.role {
-        Role::Key | Role::Value => Role::Query,
-        Role::Up if id.layer.is_some_and(|layer| spec.layers[usize::from(layer)].ffn.gated) => Role::Gate,
-        role => role,
-    };
-    LinearId { layer: id.layer, role }
 }
 
 /// What a matrix may be stored as, largest first. One whose rows are tokens may have its first rows in 8 bits, in steps of an
@@ -147,10 +138,6 @@ impl Items {
             }
             bytes.extend(counted);
         }
-        let mut members: BTreeMap<LinearId, Vec<LinearId>> = BTreeMap::new();
-        for (id, ..) in &shapes {
-            members.entry(leader(spec, *id)).or_default().push(*id);
-        }
         let item = |members: Vec<LinearId>| {
             let name = name(&members);
             let mut pins = members.iter().filter(|id| is_pinned(**id)).map(|id| (*id, pinned[id]));
@@ -172,7 +159,7 @@ impl Items {
             }
             Ok(Item { name, members, codings })
         };
-        let items = members.into_values().map(item).collect::<Result<Vec<_>, _>>()?;
+        let items = Graph::new(spec).groups().into_iter().map(item).collect::<Result<Vec<_>, _>>()?;
         Ok(Items { items, fixed_bytes })
     }
 

@@ -6,13 +6,15 @@ use super::items::{ItemError, Items};
 use super::probe::{Probe, ProbeError};
 use super::report::AllocationReport;
 use super::widths::widen;
-use super::{Allocator, Budget, Infeasible};
+use super::{Allocator, Infeasible};
+use crate::artifact::runner::ModelRunner;
 use crate::model::id::LinearId;
 use crate::model::size::Assignment;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
 use crate::model::weights::Model;
 use crate::progress::Progress;
+use crate::quantize::budget::Budget;
 use crate::quantize::calibration::{Calibration, CalibrationError, Source, held_out};
 use crate::quantize::policy::Keep;
 use burn::tensor::Device;
@@ -86,6 +88,7 @@ pub fn probe<'m>(
     model: &'m Model,
     source: &Source,
     calibration: &Calibration,
+    runner: &'m dyn ModelRunner,
     device: &Device,
     progress: &dyn Progress,
 ) -> Result<(Probe<'m>, String), AllocationError> {
@@ -93,8 +96,8 @@ pub fn probe<'m>(
         crate::model::spec::ModelKind::Decoder => MEASURED_WINDOWS,
         crate::model::spec::ModelKind::Encoder => MEASURED_TEXTS,
     };
-    let text = held_out(model, source, calibration, count, progress)?;
-    Ok((Probe::new(model, &text.sequences, device)?, text.description))
+    let text = held_out(model, source, calibration, count, runner, progress)?;
+    Ok((Probe::new(model, &text.sequences, runner, device)?, text.description))
 }
 
 /// A mix that was found, and what it takes to measure the model made by it.
@@ -116,10 +119,11 @@ impl<'m> Found<'m> {
         calibration: &Calibration,
         database: &Database,
         seed: u64,
+        runner: &'m dyn ModelRunner,
         device: &Device,
         progress: &dyn Progress,
     ) -> Result<Self, AllocationError> {
-        let (probe, measured_on) = probe(model, source, calibration, device, progress)?;
+        let (probe, measured_on) = probe(model, source, calibration, runner, device, progress)?;
         let items = &plan.items;
         let allocator =
             Allocator { model, items, calibration, probe: &probe, measured_on: &measured_on, database, seed, device };

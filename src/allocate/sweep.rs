@@ -8,6 +8,7 @@ use super::plan::{AllocationError, probe};
 use super::probe::Samples;
 use super::report::{Cost, ItemReport};
 use super::{Allocator, cost};
+use crate::artifact::runner::ModelRunner;
 use crate::calibrate::Statistics;
 use crate::model::id::ParameterId;
 use crate::model::scheme::{Preset, QuantScheme};
@@ -44,6 +45,8 @@ pub struct Sweep<'a> {
     pub seed: u64,
     /// Name and layout of the target.
     pub target: (&'a str, Layout),
+    /// What runs artifacts.
+    pub runner: &'a dyn ModelRunner,
     /// Where the f32 model runs.
     pub device: &'a Device,
 }
@@ -104,8 +107,8 @@ impl Sweep<'_> {
         method: &'static str,
         progress: &dyn Progress,
     ) -> Result<SweepReport, AllocationError> {
-        let Sweep { items, database, source, calibration, seed, device, .. } = *self;
-        let (probe, measured_on) = probe(model, source, calibration, device, progress)?;
+        let Sweep { items, database, source, calibration, seed, runner, device, .. } = *self;
+        let (probe, measured_on) = probe(model, source, calibration, runner, device, progress)?;
         let allocator =
             Allocator { model, items, calibration, probe: &probe, measured_on: &measured_on, database, seed, device };
         let sensitivities = allocator.sensitivities(progress)?;
@@ -135,7 +138,7 @@ impl Sweep<'_> {
             let four_bits = taken.filter_map(|(item, scheme)| match scheme {
                 QuantScheme::W8 => None,
                 QuantScheme::W4G32 => Some(item.name.clone()),
-                QuantScheme::Split { .. } => Some(format!("{} in {scheme}", item.name)),
+                other => Some(format!("{} in {other}", item.name)),
             });
             Ok(SweepPoint {
                 scheme,
@@ -150,7 +153,7 @@ impl Sweep<'_> {
         let named = mixes.iter().map(|(name, selection)| measure(name, selection)).collect::<Result<Vec<_>, _>>()?;
         progress.finish();
         let middle = selections[selections.len() / 2].clone();
-        let name = model.directory.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let name = model.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         Ok(SweepReport {
             model: name,
             target: self.target.0.to_owned(),

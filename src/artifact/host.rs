@@ -4,12 +4,14 @@ use crate::disk::mmap::MappedFile;
 use crate::machine::huge_pages::{self, HugePages};
 use crate::machine::kernels::kernels_for;
 use crate::progress::Progress;
+use crate::text::tokenizer::TokenizerError;
 use rayon::prelude::*;
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::ALIGNMENT;
 use slm_runtime::sample::{Sampling, choose, random_u64};
 use slm_runtime::session::{Session, SessionError};
+use slm_runtime::tokenizer::EncodeError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +24,7 @@ pub enum ArtifactError {
     Read {
         /// The artifact.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
     /// The file is damaged or of another kind.
@@ -30,12 +32,64 @@ pub enum ArtifactError {
     Format {
         /// The artifact.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         error: FormatError,
+    },
+    /// The golden prompts do not run.
+    #[error("{}: the golden prompts do not run: {error}", path.display())]
+    Golden {
+        /// Path of the artifact.
+        path: PathBuf,
+        /// The reason.
+        error: SessionError,
+    },
+    /// The golden prompts give other logits than the file states.
+    #[error(
+        "{}: the golden prompts give logits with digest {found}, the artifact states {expected}: this machine does not \
+         compute what the build machine did; please report it with the output of `slmc doctor`",
+        path.display()
+    )]
+    GoldenDiffers {
+        /// Path of the artifact.
+        path: PathBuf,
+        /// Digest in the file.
+        expected: String,
+        /// Digest of the computed logits.
+        found: String,
+    },
+    /// The tokenizer of the host part cannot be used.
+    #[error("{}: {error}", path.display())]
+    HostTokenizer {
+        /// Path of the artifact.
+        path: PathBuf,
+        /// The reason.
+        error: Box<TokenizerError>,
+    },
+    /// The device's tokenizer stops at a text.
+    #[error("{}: the device's tokenizer does not encode {text:?}: {error}", path.display())]
+    DeviceTokenizer {
+        /// Path of the artifact.
+        path: PathBuf,
+        /// The text.
+        text: String,
+        /// The reason.
+        error: EncodeError,
+    },
+    /// Device and host make different tokens of a text.
+    #[error("{}: the device's tokenizer makes {device:?} of {text:?}, the host's {host:?}; please report it", path.display())]
+    TokensDiffer {
+        /// Path of the artifact.
+        path: PathBuf,
+        /// The text.
+        text: String,
+        /// Tokens of the device.
+        device: Vec<u32>,
+        /// Tokens of the host.
+        host: Vec<u32>,
     },
 }
 
-/// What to do about a file that is refused.
+/// Remedy for a file that is refused.
 fn remedy(error: &FormatError) -> &'static str {
     match error {
         FormatError::NotAnArtifact => "pass a file written by `slmc compile`, or a model directory",
@@ -126,7 +180,8 @@ pub fn run_sequence(artifact: &ArtifactView<'_>, tokens: &[u32]) -> Result<Vec<f
 }
 
 /// `count` sequences of `window` tokens drawn at temperature 1, each from a session of its own that begins with the
-/// opening tokens, or without any with a token drawn evenly from the vocabulary. Sequence n draws from stream seed + n, so threads change nothing.
+/// opening tokens, or without any with a token drawn evenly from the vocabulary. Sequence n draws from stream seed + n,
+/// so threads change nothing.
 pub fn sample_sequences(
     artifact: &ArtifactView<'_>,
     opening: &[u32],

@@ -1,4 +1,4 @@
-//! What is in an artifact: sizes and multiply-accumulates by class, tensor by tensor, as the file states them.
+//! The content of an artifact: sizes and multiply-accumulates by class, tensor by tensor, as the file states them.
 
 use crate::artifact::host::{ArtifactError, ArtifactFile};
 use crate::artifact::text::{TokenizerSummary, host_only};
@@ -100,8 +100,8 @@ pub fn classes(view: &ArtifactView<'_>) -> Vec<(&'static str, ClassSummary)> {
     names.filter_map(|name| sums.get(name).map(|sum| (name, *sum))).collect()
 }
 
-/// The sizes reports state, from the file alone; equal to what [`WeightSize::of`] counted when it was compiled, but for
-/// positions beyond the planned context.
+/// The sizes reports state, from the file alone; equal to the sizes that [`WeightSize::of`] counted when it was
+/// compiled, but for positions beyond the planned context.
 pub fn weight_size(view: &ArtifactView<'_>) -> WeightSize {
     let classes = classes(view);
     let weight_bytes: u64 = classes.iter().map(|(_, sum)| sum.bytes).sum();
@@ -155,7 +155,7 @@ pub struct InspectReport {
     pub chunk: u32,
     /// Length of the file.
     pub file_bytes: u64,
-    /// Of that, what a device needs.
+    /// The part of the file that a device needs.
     pub flash_bytes: u64,
     /// Activations and scratch.
     pub arena_bytes: u64,

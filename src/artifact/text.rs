@@ -1,7 +1,8 @@
-//! What an artifact says of text: who turns it into tokens, and whether device and host agree on it.
+//! The text side of an artifact: who turns text into tokens, and whether device and host agree on it.
 
+use crate::artifact::host::ArtifactError;
 use crate::report::{Table, grouped};
-use crate::text::tokenizer::{Tokenizer, TokenizerError};
+use crate::text::tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::Value;
 use slm_runtime::format::artifact::ArtifactView;
@@ -10,8 +11,9 @@ use slm_runtime::format::text::TokenModel;
 use slm_runtime::layout::ALIGNMENT;
 use slm_runtime::sample::random_u64;
 use slm_runtime::tokenizer::{EncodeError, Tokenizer as DeviceTokenizer};
+use std::path::Path;
 
-/// What the provenance says before the part that only hosts have.
+/// Word of the provenance before the part that only hosts have.
 pub const HOST_ONLY: &str = "host-only: ";
 
 /// Texts that `slmc verify` encodes twice, and tokens each is made of.
@@ -26,7 +28,7 @@ pub enum TokenizerSummary {
     Device {
         /// `byte-level BPE`, `BPE over characters` or `WordPiece`.
         device: &'static str,
-        /// Of the text section.
+        /// Bytes of the text section.
         bytes: u64,
         /// Memory to encode a text of one more byte.
         memory_per_text_byte: usize,
@@ -39,7 +41,7 @@ pub enum TokenizerSummary {
 }
 
 impl TokenizerSummary {
-    /// Of an artifact; `host_only` is why it has no tokenizer for the device, where it has none.
+    /// The summary of an artifact; `host_only` is why it has no tokenizer for the device, where it has none.
     pub fn of(view: &ArtifactView<'_>, host_only: Option<String>) -> Self {
         let Some((tables, tokenizer)) = view.text().zip(DeviceTokenizer::of(view)) else {
             return TokenizerSummary::Host { host_only };
@@ -79,32 +81,6 @@ pub fn host_only(provenance: Option<&Value>) -> Option<String> {
     Some(provenance?["settings"]["tokenizer"].as_str()?.strip_prefix(HOST_ONLY)?.to_owned())
 }
 
-/// Why device and host do not agree on text.
-#[derive(Debug, thiserror::Error)]
-pub enum DisagreementError {
-    /// Of the host's tokenizer.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// The device has too little memory for what it asked for.
-    #[error("the device's tokenizer does not encode {text:?}: {error}")]
-    Device {
-        /// The text.
-        text: String,
-        /// Why.
-        error: EncodeError,
-    },
-    /// Other tokens.
-    #[error("the device's tokenizer makes {device:?} of {text:?}, the host's {host:?}; please report it")]
-    Tokens {
-        /// The text.
-        text: String,
-        /// Of the device.
-        device: Vec<u32>,
-        /// Of the host.
-        host: Vec<u32>,
-    },
-}
-
 /// Tokens that the device makes of a text.
 pub fn device_tokens(tokenizer: &DeviceTokenizer<'_>, text: &str, specials: bool) -> Result<Vec<u32>, EncodeError> {
     let required = tokenizer.required_bytes(text.len()).ok_or(EncodeError::Memory)?;
@@ -115,22 +91,32 @@ pub fn device_tokens(tokenizer: &DeviceTokenizer<'_>, text: &str, specials: bool
     Ok(tokens)
 }
 
-/// Encodes texts of random tokens with the device's tables and with the host's tokenizer.json, if the artifact has both,
-/// and says how many texts agree.
-pub fn compare(view: &ArtifactView<'_>, path: &std::path::Path) -> Result<Option<u64>, DisagreementError> {
+/// Encodes texts of random tokens with the device's tables and with the host's tokenizer.json, if the artifact has
+/// both, and says how many texts agree.
+pub fn compare(view: &ArtifactView<'_>, path: &Path) -> Result<Option<u64>, ArtifactError> {
     let (Some(device), Some(json)) = (DeviceTokenizer::of(view), view.section(SectionKind::Tokenizer)) else {
         return Ok(None);
     };
-    let host = Tokenizer::from_bytes(path.to_owned(), json)?;
+    let unusable = |error| ArtifactError::HostTokenizer { path: path.to_owned(), error: Box::new(error) };
+    let host = Tokenizer::from_bytes(path.to_owned(), json).map_err(unusable)?;
     for stream in 0..TEXTS {
         let token = |index| (random_u64(stream, index) % u64::from(view.spec().vocabulary)) as u32;
-        let text = host.decode(&(0..TOKENS).map(token).collect::<Vec<_>>())?;
+        let text = host.decode(&(0..TOKENS).map(token).collect::<Vec<_>>()).map_err(unusable)?;
         for specials in [false, true] {
-            let tokens = device_tokens(&device, &text, specials);
-            let tokens = tokens.map_err(|error| DisagreementError::Device { text: text.clone(), error })?;
-            let expected = if specials { host.encode_with_specials(&text)? } else { host.encode_plain(&text)? };
+            let tokens = device_tokens(&device, &text, specials).map_err(|error| ArtifactError::DeviceTokenizer {
+                path: path.to_owned(),
+                text: text.clone(),
+                error,
+            })?;
+            let expected = if specials { host.encode_with_specials(&text) } else { host.encode_plain(&text) };
+            let expected = expected.map_err(unusable)?;
             if tokens != expected {
-                return Err(DisagreementError::Tokens { text, device: tokens, host: expected });
+                return Err(ArtifactError::TokensDiffer {
+                    path: path.to_owned(),
+                    text,
+                    device: tokens,
+                    host: expected,
+                });
             }
         }
     }

@@ -1,53 +1,14 @@
 //! `slmc verify`: every digest of an artifact, then its golden prompts through the runtime on this machine.
 
 use crate::artifact::host::{ArtifactError, ArtifactFile, SessionMemory};
-use crate::artifact::text::{DisagreementError, TokenizerSummary, compare, host_only};
+use crate::artifact::text::{TokenizerSummary, compare, host_only};
 use crate::disk::hash::hex;
 use crate::machine::kernels::kernels_for;
 use crate::report::{Report, Table};
 use serde::Serialize;
 use slm_runtime::format::header::SectionKind;
 use slm_runtime::self_test::golden_digest;
-use slm_runtime::session::SessionError;
-use std::path::{Path, PathBuf};
-
-/// Why an artifact does not verify.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// Structure or digests.
-    #[error(transparent)]
-    Artifact(#[from] ArtifactError),
-    /// The prompts do not run.
-    #[error("{}: the golden prompts do not run: {error}", path.display())]
-    Session {
-        /// The artifact.
-        path: PathBuf,
-        /// Why.
-        error: SessionError,
-    },
-    /// Device and host make other tokens of a text.
-    #[error("{}: {error}", path.display())]
-    Tokenizer {
-        /// The artifact.
-        path: PathBuf,
-        /// What differs.
-        error: Box<DisagreementError>,
-    },
-    /// The prompts give other logits.
-    #[error(
-        "{}: the golden prompts give logits with digest {found}, the artifact states {expected}: this machine does not \
-         compute what the build machine did; please report it with the output of `slmc doctor`",
-        path.display()
-    )]
-    Golden {
-        /// The artifact.
-        path: PathBuf,
-        /// Stated.
-        expected: String,
-        /// Computed.
-        found: String,
-    },
-}
+use std::path::Path;
 
 /// Result of `slmc verify`.
 #[derive(Clone, Debug, Serialize)]
@@ -94,18 +55,17 @@ impl Report for VerifyReport {
 }
 
 /// Verifies an artifact.
-pub fn verify(path: &Path) -> Result<VerifyReport, VerifyError> {
+pub fn verify(path: &Path) -> Result<VerifyReport, ArtifactError> {
     let file = ArtifactFile::open(path)?;
     let view = file.view()?;
     let mut memory = SessionMemory::for_artifact(&view);
     let found = golden_digest(&view, kernels_for(view.layout()), memory.as_mut_slice())
-        .map_err(|error| VerifyError::Session { path: path.to_owned(), error })?;
+        .map_err(|error| ArtifactError::Golden { path: path.to_owned(), error })?;
     if found != view.golden_digest() {
         let (expected, found) = (hex(&view.golden_digest()), hex(&found));
-        return Err(VerifyError::Golden { path: path.to_owned(), expected, found });
+        return Err(ArtifactError::GoldenDiffers { path: path.to_owned(), expected, found });
     }
-    let tokenized_texts = compare(&view, path)
-        .map_err(|error| VerifyError::Tokenizer { path: path.to_owned(), error: Box::new(error) })?;
+    let tokenized_texts = compare(&view, path)?;
     let provenance: Option<serde_json::Value> =
         view.section(SectionKind::Provenance).and_then(|bytes| serde_json::from_slice(bytes).ok());
     Ok(VerifyReport {

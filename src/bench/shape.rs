@@ -1,18 +1,19 @@
-//! Artifacts of random weights in the shapes of well-known small llamas: what `slmc bench --shape` measures. Speed does not
+//! Artifacts of random weights in the shapes of well-known small llamas, for `slmc bench --shape`. Speed does not
 //! depend on the values, so that no checkpoint of that size is needed. The weights have the standard deviation
 //! 0.7 / sqrt(columns) in every scheme, which keeps activations of any depth in range.
 
-use crate::compile::fit::Device;
 use crate::compile::{CompileError, HostSections, TextSection, compile};
 use crate::disk::DenseTensor;
 use crate::disk::config::Config;
+use crate::model::companions::Companions;
 use crate::model::families;
 use crate::model::id::{Class, ParameterId, Part, Role};
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::{GROUP, Preset, QuantScheme};
+use crate::model::scheme::{Preset, QuantScheme, SchemeDef};
 use crate::model::transform::NmPattern;
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
+use crate::target::Target;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use slm_runtime::layout::Layout;
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
 /// Sizes of a llama.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// What `--shape` calls it.
+    /// Name for `--shape`.
     pub name: &'static str,
     hidden: usize,
     layers: usize,
@@ -103,9 +104,9 @@ impl Shape {
 /// How the random weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weights {
-    /// Of every matrix but the token embedding and the head.
+    /// Schemes of every matrix but the token embedding and the head.
     pub preset: Preset,
-    /// Of the head, and of the token embedding.
+    /// Scheme of the head, and of the token embedding.
     pub head: QuantScheme,
     /// Whether every linear but the head keeps two of four weights.
     pub two_of_four: bool,
@@ -134,7 +135,7 @@ pub fn artifact(
         strip_leading_space: false,
         tables: None,
     };
-    let device = Device::unlimited("bench", layout);
+    let device = Target::unlimited("bench", layout);
     Ok(compile(&model, &device, None, &text, &HostSections::default(), progress)?.bytes)
 }
 
@@ -167,7 +168,7 @@ fn random_model(
         progress.advance(1);
     }
     progress.finish();
-    Ok(Model { spec, config, parameters, directory: PathBuf::from(shape.name) })
+    Ok(Model { spec, config, parameters, companions: Companions::default(), path: PathBuf::from(shape.name) })
 }
 
 /// A matrix of even draws, in the parts that the scheme has.
@@ -178,14 +179,14 @@ fn random_matrix(seed: u64, rows: usize, columns: usize, scheme: QuantScheme, tw
 
 /// Even draws over the values of the scheme; of every four columns, two drawn ones are zero where that is asked for.
 fn random_rows(seed: u64, rows: usize, columns: usize, scheme: QuantScheme, two_of_four: bool) -> QuantizedMatrix {
-    /// Of the multipliers: even over 64 … 127.
+    /// Mean of the multipliers, which are even over 64 … 127.
     const MEAN_MULTIPLIER: f32 = 95.5;
-    let groups = columns.div_ceil(GROUP);
-    // Standard deviations of even draws over −127 … 127 and −8 … 7; halving the non-zeros takes sqrt(2) off.
-    let (deviation, multipliers) = match scheme {
-        QuantScheme::W8 => (73.6, 0),
-        _ => (4.61 * MEAN_MULTIPLIER, groups),
-    };
+    let SchemeDef { bits, group, range: (low, high), .. } = *scheme.def();
+    let multipliers = group.map_or(0, |group| columns.div_ceil(group));
+    // The standard deviation of even draws over n integers is sqrt((n² − 1) / 12); halving the non-zeros takes sqrt(2)
+    // off.
+    let integers = f32::from(high) - f32::from(low) + 1.0;
+    let deviation = ((integers * integers - 1.0) / 12.0).sqrt() * if multipliers > 0 { MEAN_MULTIPLIER } else { 1.0 };
     let deviation = if two_of_four { deviation * std::f32::consts::FRAC_1_SQRT_2 } else { deviation };
     let scale = 0.7 / (columns as f32).sqrt() / deviation;
     let mut values = vec![0i8; rows * columns];
@@ -194,10 +195,7 @@ fn random_rows(seed: u64, rows: usize, columns: usize, scheme: QuantScheme, two_
         for (n, eight) in values.chunks_mut(8).enumerate() {
             let draw = random_u64(stream, n as u64).to_le_bytes();
             for (value, byte) in eight.iter_mut().zip(draw) {
-                *value = match scheme {
-                    QuantScheme::W8 => (byte as i8).max(-127),
-                    _ => (byte & 15) as i8 - 8,
-                };
+                *value = ((byte << (8 - bits)) as i8 >> (8 - bits)).max(low);
             }
             if two_of_four {
                 for (four, byte) in eight.chunks_mut(4).zip(random_u64(!stream, n as u64).to_le_bytes()) {

@@ -1,6 +1,6 @@
-//! What 8-bit inputs cost a model: the runtime rounds the input x of every linear to 8 bits with one scale per token,
-//! s = max |x| / 127, and of a token whose largest channel is far above its others little is left. Measured for each linear
-//! as ‖(x̂ − x) Wᵀ‖² / ‖x Wᵀ‖² over the tokens of one sequence, in the f32 forward, layer by layer, so that no more than
+//! Error of 8-bit inputs: the runtime rounds the input x of every linear to 8 bits with one scale per token, s = max
+//! |x| / 127, which loses most of a token whose largest channel is far above the others. Measured for each linear as
+//! ‖(x̂ − x) Wᵀ‖² / ‖x Wᵀ‖² over the tokens of one sequence, in the f32 forward, layer by layer, so that no more than
 //! one layer, the token table and the head are in memory.
 
 use super::CalibrateError;
@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor};
 /// Largest magnitude of an 8-bit input.
 const LARGEST: f32 = 127.0;
 
-/// Mean of the relative output errors of all linears, token tables left out.
+/// Mean relative output error over all linears except token tables.
 ///
 /// # Errors
 /// [`CalibrateError`].
@@ -36,14 +36,14 @@ pub fn mean_input_error(model: &Model, tokens: &[u32], device: &Device) -> Resul
     }
 }
 
-/// Errors so far.
+/// Running sum of errors.
 struct Sum {
     errors: f64,
     linears: usize,
     failure: Option<String>,
 }
 
-/// Adds the error of every linear it sees.
+/// Observer that adds up the error of every linear.
 struct Measure<'a> {
     weights: &'a dyn WeightSource,
     sum: &'a mut Sum,
@@ -52,7 +52,7 @@ struct Measure<'a> {
 impl Tap for Measure<'_> {
     fn linear(&mut self, id: LinearId, input: &Tensor<2>) {
         let matrix = self.weights.matrix(id).transpose();
-        // A token of zeros has no error: its scale is kept above zero so that nothing is divided by it.
+        // A token of zeros has no error: its scale is kept above zero to avoid dividing by zero.
         let scale = (input.clone().abs().max_dim(1) / LARGEST).clamp_min(f32::MIN_POSITIVE);
         let rounded = (input.clone() / scale.clone()).round() * scale;
         let energy = |rows: Tensor<2>| rows.matmul(matrix.clone()).square().sum().into_data().try_to_vec::<f32>();

@@ -1,90 +1,54 @@
-//! A model changed layer by layer, its activations following: the matrices that read one input are shown together with
-//! the second moments of that input ([`Moments`]), their new values take the place of the old ones, and only then is the
-//! input of the next ones computed (query, key, value; then output; gate, up; then down). Beside the model as changed so
-//! far runs the original, so that a change can aim at the original's outputs. One layer's weights are in memory at a
-//! time, and the hidden states of all calibration tokens.
+//! Changes a model layer by layer, with activations of the model as changed so far: matrices that read the same input
+//! are passed on as a group with the second moments of that input ([`Moments`]), their new values replace the old ones,
+//! and only then is the input of the next group computed (query, key, value; then output; gate, up; then down). The
+//! original can run alongside, so that a change can target the original's outputs. Memory holds one layer's weights,
+//! and the hidden states of all calibration tokens.
 
 use super::lookups::sensitivity;
 use super::moments::Moments;
 use super::{CalibrateError, Collector, Statistics};
 use crate::model::forward::{AttentionContext, Batch, DenseWeights, Forward, NoTaps, Tap};
+use crate::model::graph::{Graph, Input, own_matrices};
 use crate::model::id::{Class, LinearId, NormSite, ParameterId, Part, Role};
-use crate::model::spec::{Head, LayerSpec, Mixer, ModelSpec, Positions};
+use crate::model::matrix::into_values;
+use crate::model::spec::Head;
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use burn::tensor::{Device, Tensor, TensorData};
+use ndarray::Array2;
 
-/// New values of matrices, row-major.
-pub type Changed = Vec<(LinearId, Vec<f32>)>;
+/// New values of matrices, (rows, columns) each.
+pub type Changed = Vec<(LinearId, Array2<f32>)>;
 
-/// What is done to every group of matrices.
+/// The change of every group of matrices.
 pub trait Change {
-    /// Why it stops.
+    /// Why a change failed.
     type Error: From<CalibrateError>;
 
-    /// Values that an interrupted run has left for these matrices; then no moments are taken.
+    /// Values of these matrices from an interrupted run; then no moments are taken.
     fn kept(&mut self, ids: &[LinearId]) -> Result<Option<Changed>, Self::Error>;
 
-    /// New values for matrices that share an input. `moments` are the input's; `None` for tables that are looked up. A
-    /// matrix that is not returned stays as it is. A tied token table comes with the inputs of the head.
+    /// New values for matrices that share an input, whose moments are `moments`; `None` for tables that are looked up.
+    /// A matrix that is not returned stays unchanged. A tied token table is passed with the inputs of the head.
     fn change(&mut self, ids: &[LinearId], moments: Option<Moments>) -> Result<Changed, Self::Error>;
 }
 
-/// What a pass over the layers takes.
+/// Inputs of a pass over the layers.
 pub struct Layerwise<'a> {
     /// The model, dense.
     pub model: &'a Model,
     /// Calibration, each sequence run on its own.
     pub sequences: &'a [Vec<u32>],
-    /// Where.
+    /// The device.
     pub device: &'a Device,
     /// Whether the original runs beside the changed model, for [`Moments::cross`].
     pub with_original: bool,
-    /// Whether the token table of a decoder is shown with what its lookups do (see [`super::lookups`]): takes gradients
-    /// through the whole model.
+    /// Whether the moments of a decoder's token table include the sensitivity of its lookups (see [`super::lookups`]),
+    /// which takes gradients through the whole model.
     pub with_lookups: bool,
 }
 
-/// Matrices of a layer by shared input, in the order of the forward.
-pub fn groups_of_layer(spec: &LayerSpec, layer: usize) -> Vec<Vec<LinearId>> {
-    let ids = |roles: &[Role]| -> Vec<LinearId> { roles.iter().map(|role| LinearId::layer(layer, *role)).collect() };
-    let mut groups = match &spec.mixer {
-        Mixer::Attention(_) => vec![ids(&[Role::Query, Role::Key, Role::Value]), ids(&[Role::Output])],
-        Mixer::Conv(_) => vec![ids(&[Role::ConvIn]), ids(&[Role::ConvOut])],
-    };
-    groups.push(if spec.ffn.gated { ids(&[Role::Gate, Role::Up]) } else { ids(&[Role::Up]) });
-    groups.push(ids(&[Role::Down]));
-    groups
-}
-
-/// Tables, which have no input: each a group of its own.
-fn tables(spec: &ModelSpec) -> Vec<LinearId> {
-    let mut out = vec![LinearId::global(Role::TokenEmbedding)];
-    out.extend((spec.positions == Positions::Learned).then(|| LinearId::global(Role::PositionEmbedding)));
-    out.extend((spec.token_types > 0).then(|| LinearId::global(Role::TypeEmbedding)));
-    out
-}
-
-/// Matrices of the head that are not the token table.
-fn head_groups(spec: &ModelSpec) -> Vec<LinearId> {
-    let roles: &[Role] = match &spec.head {
-        Head::Hidden | Head::LanguageModel { tied: true } => &[],
-        Head::LanguageModel { tied: false } => &[Role::LmHead],
-        Head::MaskedLanguageModel { tied: true, .. } => &[Role::MlmTransform],
-        Head::MaskedLanguageModel { tied: false, .. } => &[Role::MlmTransform, Role::LmHead],
-        Head::Classifier { .. } => &[Role::Pooler, Role::Classifier],
-    };
-    roles.iter().map(|role| LinearId::global(*role)).collect()
-}
-
-/// Every group of a model, in the order in which [`Layerwise::run`] shows them.
-pub fn groups(spec: &ModelSpec) -> Vec<Vec<LinearId>> {
-    let layers = spec.layers.iter().enumerate().flat_map(|(n, layer)| groups_of_layer(layer, n));
-    let alone = |ids: Vec<LinearId>| ids.into_iter().map(|id| vec![id]);
-    alone(tables(spec)).chain(layers).chain(alone(head_groups(spec))).collect()
-}
-
-/// Keeps the inputs of some matrices.
+/// Observer that keeps the inputs of some matrices.
 struct Capture<'i> {
     wanted: &'i [LinearId],
     inputs: Vec<Option<Tensor<2>>>,
@@ -106,7 +70,7 @@ impl Tap for Capture<'_> {
     fn attention(&mut self, _layer: usize, _query: &Tensor<4>, _key: &Tensor<4>) {}
 }
 
-/// Sequences with what attention derives from their lengths.
+/// Sequences, and the attention context of every length.
 struct Inputs {
     batches: Vec<Batch>,
     /// By length.
@@ -125,14 +89,16 @@ impl Inputs {
 type Step<'s> = dyn Fn(&Forward<'_>, usize, Tensor<3>, &mut dyn Tap) -> Tensor<3> + 's;
 
 impl Layerwise<'_> {
-    /// Shows every group to `change`, in the order of [`groups`]. Returns what the changed model's activations look like.
+    /// Passes every group to `change`, in the order of [`Graph::groups`], and returns statistics of the changed model's
+    /// activations.
     ///
     /// # Errors
-    /// Those of `change`, and [`CalibrateError`].
+    /// The errors of `change`, and [`CalibrateError`].
     pub fn run<C: Change>(&self, change: &mut C, progress: &dyn Progress, what: &str) -> Result<Statistics, C::Error> {
         let spec = &self.model.spec;
         let inputs = self.inputs()?;
-        let units = groups(spec).len() as u64 + u64::from(spec.tied_head()) * spec.layers.len() as u64;
+        let graph = Graph::new(spec);
+        let units = graph.groups().len() as u64 + u64::from(spec.tied_head()) * spec.layers.len() as u64;
         progress.begin(what, units, "steps");
         let mut collector = Collector::new(spec);
         collector.tokens = inputs.batches.iter().map(|batch| batch.tokens().len() as u64).sum();
@@ -140,12 +106,12 @@ impl Layerwise<'_> {
 
         let mut of_embeddings = self.weights(embeds)?;
         let original = self.with_original.then(|| self.embed(&inputs, &of_embeddings));
-        for table in tables(spec) {
-            let ids = [table];
+        for table in &graph.tables {
+            let ids = [table.id];
             let changed = match change.kept(&ids)? {
                 Some(kept) => kept,
                 None => {
-                    let moments = match table.role {
+                    let moments = match table.id.role {
                         Role::TokenEmbedding => self.moments_of_tokens(&inputs, &collector, progress)?,
                         _ => None,
                     };
@@ -158,16 +124,16 @@ impl Layerwise<'_> {
         let mut states = States { original, changed: self.embed(&inputs, &of_embeddings) };
         drop(of_embeddings);
 
-        for (layer, of_layer) in spec.layers.iter().enumerate() {
+        for (layer, of_layer) in graph.layers.iter().enumerate() {
             let weights = self.weights(|id| id.layer() == Some(layer as u16))?;
             let step = |forward: &Forward<'_>, index: usize, hidden: Tensor<3>, tap: &mut dyn Tap| {
                 forward.block(layer, hidden, inputs.context(&inputs.batches[index]), tap)
             };
-            let groups = groups_of_layer(of_layer, layer);
+            let groups: Vec<Vec<LinearId>> = of_layer.iter().map(Input::ids).collect();
             self.part(&groups, weights, &mut states, &step, change, &mut collector, progress)?;
         }
 
-        let groups: Vec<Vec<LinearId>> = head_groups(spec).into_iter().map(|id| vec![id]).collect();
+        let groups: Vec<Vec<LinearId>> = graph.head.iter().map(own_matrices).filter(|ids| !ids.is_empty()).collect();
         if !groups.is_empty() {
             let weights = self.weights(|id| id.layer().is_none())?;
             let step = |forward: &Forward<'_>, _: usize, hidden: Tensor<3>, tap: &mut dyn Tap| {
@@ -262,7 +228,7 @@ impl Layerwise<'_> {
         inputs.batches.iter().map(|batch| forward.embed(batch)).collect()
     }
 
-    /// Moments that the token table is rounded with: those of a tied head's inputs, and what lookups do.
+    /// Moments for the token table: those of a tied head's inputs, and the sensitivity of its lookups.
     fn moments_of_tokens(
         &self,
         inputs: &Inputs,
@@ -277,7 +243,7 @@ impl Layerwise<'_> {
         let lookups = sensitivity(self.model, self.sequences, collector.tokens, self.device, progress)?;
         let mut moments = head.unwrap_or_else(|| Moments::new(spec.hidden, false));
         moments.rows = collector.tokens;
-        moments.gram.iter_mut().zip(lookups).for_each(|(sum, value)| *sum += value);
+        moments.gram += &lookups;
         Ok(Some(moments))
     }
 
@@ -310,9 +276,9 @@ impl Layerwise<'_> {
 
     fn replace(&self, weights: &mut DenseWeights, changed: Changed) {
         for (id, values) in changed {
-            let shape = self.model.spec.matrices().into_iter().find(|(other, ..)| *other == id);
-            let Some((_, rows, columns)) = shape else { continue };
-            weights.replace(id, Tensor::from_data(TensorData::new(values, [rows, columns]), self.device));
+            let (rows, columns) = values.dim();
+            let data = TensorData::new(into_values(values), [rows, columns]);
+            weights.replace(id, Tensor::from_data(data, self.device));
         }
     }
 }
@@ -336,11 +302,11 @@ fn embeds(id: ParameterId) -> bool {
     }
 }
 
-/// Moments of the inputs of every matrix of a dense model that is not changed, shown group by group to `see`. Tables that
-/// are looked up have none.
+/// Passes the input moments of every matrix of an unchanged dense model to `see`, group by group. Tables that are
+/// looked up have none.
 ///
 /// # Errors
-/// Those of `see`, and [`CalibrateError`].
+/// The errors of `see`, and [`CalibrateError`].
 pub fn each_group<E: From<CalibrateError>>(
     model: &Model,
     sequences: &[Vec<u32>],

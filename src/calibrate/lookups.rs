@@ -1,8 +1,8 @@
-//! How much a decoder's predictions depend on what it looks up in the token table: G = Σ g gᵀ, g the gradient of a
+//! Sensitivity of a decoder's predictions to the rows it looks up in the token table: G = Σ g gᵀ, g the gradient of a
 //! sequence's log-probability by one looked-up row. Like the Gram matrix of a head's inputs it is in units of the
-//! Kullback–Leibler divergence, of which both are second-order terms: an error e in the row of a token costs
-//! ½ n (eᵀ G e) / N as a lookup and ½ n (eᵀ H e) / N as a row of a tied head, n how often the token occurs among N. So for
-//! a tied table the two simply add.
+//! Kullback–Leibler divergence, of which both are second-order terms: an error e in the row of a token costs ½ n (eᵀ G
+//! e) / N as a lookup and ½ n (eᵀ H e) / N as a row of a tied head, n how often the token occurs among N. So for a tied
+//! table the two add up.
 
 use super::CalibrateError;
 use super::moments::{Moments, MomentsError};
@@ -11,11 +11,12 @@ use crate::model::id::{LinearId, Role};
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
+use ndarray::Array2;
 
 /// Tokens that suffice for one channel of the table.
 const TOKENS_PER_CHANNEL: usize = 16;
 
-/// G over the first sequences that hold 16 tokens for every channel, scaled to `tokens`.
+/// G, (hidden, hidden), over the first sequences that hold 16 tokens for every channel, scaled to `tokens`.
 ///
 /// # Errors
 /// [`CalibrateError`].
@@ -25,7 +26,7 @@ pub fn sensitivity(
     tokens: u64,
     device: &Device,
     progress: &dyn Progress,
-) -> Result<Vec<f64>, CalibrateError> {
+) -> Result<Array2<f64>, CalibrateError> {
     let spec = &model.spec;
     let recording = device.clone().autodiff();
     let weights = DenseWeights::new(model, &recording)?;
@@ -38,7 +39,7 @@ pub fn sensitivity(
         }
         let batch = Batch::new(spec, sequence.clone(), 1)?;
         let context = forward.context(&batch);
-        // A value of its own that gradients are asked for; what led to it is not followed.
+        // A leaf of the gradient graph: gradients do not go back beyond it.
         let embedded = Tensor::from_inner(forward.embed(&batch).inner()).require_grad();
         let mut hidden = embedded.clone();
         for layer in 0..spec.layers.len() {
@@ -59,7 +60,7 @@ pub fn sensitivity(
     }
     sums.check().map_err(of_table)?;
     let scale = tokens as f64 / sums.rows.max(1) as f64;
-    Ok(sums.gram.into_iter().map(|value| value * scale).collect())
+    Ok(sums.gram * scale)
 }
 
 fn of_table(source: MomentsError) -> CalibrateError {

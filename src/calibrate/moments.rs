@@ -1,26 +1,25 @@
-//! Second moments of the inputs of a matrix: with x the input of the original model and x̃ that of the model as changed so
-//! far, G = Σ x̃ x̃ᵀ and C = Σ x x̃ᵀ over all calibration tokens. A block of tokens is one f32 product; blocks are summed
-//! in f64 in the order of the sequences, so that neither depends on threads.
+//! Second moments of the inputs of a matrix: with x the input of the original model and x̃ that of the model as changed
+//! so far, G = Σ x̃ x̃ᵀ and C = Σ x x̃ᵀ over all calibration tokens. A block of tokens is one f32 product; blocks are
+//! summed in f64 in the order of the sequences, so that neither depends on threads.
 
 use burn::tensor::Tensor;
+use ndarray::Array2;
 
 /// Sums over `rows` tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moments {
-    /// Width of the input.
-    pub columns: usize,
     /// Tokens.
     pub rows: u64,
     /// G, (columns, columns), symmetric.
-    pub gram: Vec<f64>,
+    pub gram: Array2<f64>,
     /// C, (columns, columns): element (i, j) is Σ x_i x̃_j. `None` where both models are one.
-    pub cross: Option<Vec<f64>>,
-    /// Σ a² / (12 · 127²), a the largest magnitude of a token's x̃: the squared error that rounding x̃ to 8 bits puts on
-    /// every channel.
+    pub cross: Option<Array2<f64>>,
+    /// Σ a² / (12 · 127²), a the largest magnitude of a token's x̃: the squared error that rounding x̃ to 8 bits puts
+    /// on every channel.
     pub rounding: f64,
 }
 
-/// Why there are no moments.
+/// Why moments cannot be taken.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MomentsError {
     /// NaN or infinity among the sums.
@@ -37,10 +36,15 @@ pub enum MomentsError {
 }
 
 impl Moments {
-    /// Nothing summed yet.
+    /// Empty sums.
     pub fn new(columns: usize, with_cross: bool) -> Self {
-        let zeros = || vec![0.0; columns * columns];
-        Moments { columns, rows: 0, gram: zeros(), cross: with_cross.then(zeros), rounding: 0.0 }
+        let zeros = || Array2::zeros((columns, columns));
+        Moments { rows: 0, gram: zeros(), cross: with_cross.then(zeros), rounding: 0.0 }
+    }
+
+    /// Width of the input.
+    pub fn columns(&self) -> usize {
+        self.gram.ncols()
     }
 
     /// Adds tokens: `changed`, (tokens, columns), and `original` of the same shape where cross moments are kept.
@@ -64,9 +68,9 @@ impl Moments {
     /// # Errors
     /// [`MomentsError::NotFinite`], with the first channel that is not.
     pub fn check(&self) -> Result<(), MomentsError> {
-        let all = self.gram.iter().chain(self.cross.iter().flatten());
-        match all.enumerate().find(|(_, value)| !value.is_finite()) {
-            Some((index, _)) => Err(MomentsError::NotFinite { column: index % self.columns }),
+        let mut all = self.gram.indexed_iter().chain(self.cross.iter().flat_map(|cross| cross.indexed_iter()));
+        match all.find(|(_, value)| !value.is_finite()) {
+            Some(((_, column), _)) => Err(MomentsError::NotFinite { column }),
             None => Ok(()),
         }
     }
@@ -74,11 +78,11 @@ impl Moments {
     /// Mean square of every channel of x̃, (columns).
     pub fn mean_square(&self) -> Vec<f64> {
         let rows = self.rows.max(1) as f64;
-        (0..self.columns).map(|channel| self.gram[channel * (self.columns + 1)] / rows).collect()
+        self.gram.diag().iter().map(|square| square / rows).collect()
     }
 }
 
-fn add_product(sums: &mut [f64], product: Tensor<2>) -> Result<(), MomentsError> {
+fn add_product(sums: &mut Array2<f64>, product: Tensor<2>) -> Result<(), MomentsError> {
     let values = product.into_data().try_to_vec::<f32>().map_err(|error| MomentsError::Device(format!("{error:?}")))?;
     sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += f64::from(value));
     Ok(())

@@ -3,7 +3,7 @@
 use super::global::Global;
 use crate::artifact::host::ArtifactFile;
 use crate::bench::shape::{Shape, Weights};
-use crate::bench::{Options, bench, shape_artifact};
+use crate::bench::{BenchOptions, bench, shape_artifact};
 use crate::model::scheme::{Preset, QuantScheme};
 use crate::model::transform::NmPattern;
 use crate::shell::{ExitStatus, Shell};
@@ -14,61 +14,94 @@ use std::path::PathBuf;
 
 /// Measure how fast this machine runs an artifact
 ///
-/// Reads a prompt (prefill, with the logits of its last position), then decodes token by token, several rounds over. The
-/// rates are those of the best round, the percentiles those of all decoded tokens. The share of the read bandwidth is
-/// that of what as many threads reach who only read the same weights.
+/// Reads a prompt (prefill, with the logits of its last position), then decodes token by token, in several rounds.
+/// Rates are of the best round, percentiles over all decoded tokens. The share of the read bandwidth is relative to a
+/// plain read of the weights with the same thread count.
 ///
-/// With --shape, the artifact has random weights in the shape of a well-known model, since speed does not depend on
+/// With --shape the artifact has random weights in the shape of a well-known model, since speed does not depend on
 /// their values: 15m as stories15M, 135m as SmolLM2-135M (embedding and head tied), 1.1b as TinyLlama-1.1B. It is kept
 /// in .slmc/cache/bench/ for the next time.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    next_display_order = 1,
+    after_help = "\
 Examples:
   slmc bench out/mixed.slm
   slmc bench --shape 135m --scheme w4 --threads 2 --json
-  slmc bench --shape 15m --scheme w4 --prefill 16 --decode 8 --rounds 20    latency of short prompts")]
+  slmc bench --shape 15m --prefill 16 --decode 8 --rounds 20"
+)]
 pub(super) struct Args {
-    /// Artifact
-    #[arg(value_name = "FILE.slm", required_unless_present = "shape", conflicts_with = "shape")]
+    /// Artifact written by `slmc compile`
+    #[arg(
+        value_name = "FILE.slm",
+        required_unless_present = "shape",
+        conflicts_with = "shape",
+        help_heading = MODEL,
+        display_order = 0
+    )]
     artifact: Option<PathBuf>,
 
-    /// Random weights of this shape in the place of an artifact
-    #[arg(long, value_name = "SHAPE", value_parser = PossibleValuesParser::new(Shape::ALL.map(|shape| shape.name)))]
+    /// Random weights of this shape: 15m, 135m, 1.1b
+    #[arg(
+        long,
+        value_name = "SHAPE",
+        value_parser = PossibleValuesParser::new(Shape::ALL.map(|shape| shape.name)),
+        hide_possible_values = true,
+        help_heading = MODEL
+    )]
     shape: Option<String>,
 
-    /// How the random weights are stored: w8, mixed (feed-forward networks w4), w4
-    #[arg(long, value_name = "SCHEME", default_value = "w4", requires = "shape", hide_possible_values = true)]
+    /// Scheme of its weights: w8, mixed, w4
+    ///
+    /// mixed: feed-forward networks w4, everything else w8.
+    #[arg(
+        long,
+        value_name = "SCHEME",
+        default_value = "w4",
+        requires = "shape",
+        hide_possible_values = true,
+        help_heading = MODEL
+    )]
     scheme: Preset,
 
-    /// How the random head and token embedding are stored: w8, w4, or w8:ROWS+w4
-    #[arg(long, value_name = "SCHEME", default_value = "w8", requires = "shape")]
+    /// Scheme of its head and embedding
+    ///
+    /// w8, w4, or w8:ROWS+w4.
+    #[arg(long, value_name = "SCHEME", default_value = "w8", requires = "shape", help_heading = MODEL)]
     head: QuantScheme,
 
-    /// Pattern of the random weights of every linear but the head: 2:4
-    #[arg(long, value_name = "N:M", requires = "shape")]
+    /// Pattern of its linears, the head aside: 2:4
+    #[arg(long, value_name = "N:M", requires = "shape", help_heading = MODEL)]
     sparsity: Option<NmPattern>,
 
     /// Tokens of the prompt
-    #[arg(long, value_name = "N", default_value = "256")]
+    #[arg(long, value_name = "N", default_value = "256", help_heading = MEASUREMENT)]
     prefill: NonZeroUsize,
 
-    /// Tokens to decode after it; 0 for an encoder
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    /// Tokens to decode; 0 for an encoder
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = MEASUREMENT)]
     decode: usize,
 
-    /// Times to do both
-    #[arg(long, value_name = "N", default_value = "3")]
+    /// Rounds of prompt and decoding
+    #[arg(long, value_name = "N", default_value = "3", help_heading = MEASUREMENT)]
     rounds: NonZeroUsize,
 
-    /// Copy the weights into huge pages first, and do not read them from the file's own pages
-    #[arg(long)]
+    /// Read the weights from a copy in huge pages
+    ///
+    /// Instead of the pages that the file has.
+    #[arg(long, help_heading = MEASUREMENT)]
     huge_pages: bool,
 }
+
+/// Heading of the options for the model that is run.
+const MODEL: &str = "Model";
+/// Heading of the options for the measurement.
+const MEASUREMENT: &str = "Measurement";
 
 impl Args {
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let options = Options {
+        let options = BenchOptions {
             prefill: self.prefill,
             decode: self.decode,
             rounds: self.rounds,

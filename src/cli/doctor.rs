@@ -6,7 +6,8 @@ use crate::shell::{ExitStatus, Shell};
 
 /// Show what this machine and this build can do
 ///
-/// CPU features, the kernels that run artifacts here, measured read bandwidth, and the devices the f32 model runs on.
+/// CPU features, the kernels that run artifacts here, measured read bandwidth, and the backends that the f32 model runs
+/// on.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 

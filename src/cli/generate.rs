@@ -1,16 +1,16 @@
 //! `slmc generate`
 
 use super::global::Global;
-use crate::eval::generate::{Options, Prompt, Stop, generate};
+use crate::eval::generate::{GenerateOptions, Prompt, Stop, generate};
 use crate::eval::opened::OpenedModel;
-use crate::model::device::device;
 use crate::shell::{ExitStatus, Shell};
+use crate::stages::arguments::groups::{BackendArg, RunnableArg, TokenizerArg, without_output};
+use crate::stages::arguments::path;
 use crate::text::chat_template::Conversation;
 use slm_runtime::sample::Sampling;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
-/// Continue a text or answer a question with an artifact or a directory
+/// Continue a text, or answer a question
 ///
 /// An artifact runs as on the device, with the same bits; a directory runs in f32. The text streams to stdout. With
 /// --temperature 0, the default, the likeliest token is taken; draws follow from --seed and are the same everywhere.
@@ -20,50 +20,69 @@ use std::path::PathBuf;
 /// prompt, and the answer alone is printed. Both end at the model's end tokens.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  slmc generate out/mixed.slm --prompt 'Once upon a time' --tokens 100 --temperature 0.8 --seed 7\n  \
-                  slmc generate out/mixed.slm --chat 'What is the capital of France?'"
+    mut_args(without_output),
+    next_display_order = 1,
+    after_help = "\
+Examples:
+  slmc generate out/mixed.slm --prompt 'Once upon a time' --temperature 0.8
+  slmc generate out/mixed.slm --chat 'What is the capital of France?'"
 )]
 pub(super) struct Args {
-    /// Artifact, or directory
-    #[arg(value_name = "FILE.slm|DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: RunnableArg,
 
-    /// Text to continue [default: none; the model begins one where its tokenizer opens texts with a token]
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[command(flatten)]
+    tokenizer: TokenizerArg,
+
+    /// Text to continue [default: none, the model begins one]
+    ///
+    /// Without it only a model whose tokenizer opens texts with a token can begin.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = PROMPT)]
     prompt: Option<String>,
 
     /// Question to answer, through the model's chat template
-    #[arg(long, value_name = "TEXT", conflicts_with = "prompt", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt", allow_hyphen_values = true, help_heading = PROMPT)]
     chat: Option<String>,
 
-    /// System message before the question [default: the template's own, if it has one]
-    #[arg(long, value_name = "TEXT", requires = "chat", conflicts_with = "prompt", allow_hyphen_values = true)]
+    /// System message of --chat [default: the template's own]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "chat",
+        conflicts_with = "prompt",
+        allow_hyphen_values = true,
+        help_heading = PROMPT
+    )]
     system: Option<String>,
 
     /// Most tokens to add [default: 64, with --chat 512]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = SAMPLING)]
     tokens: Option<usize>,
 
-    /// 0 takes the likeliest token; 1 draws as the model predicts
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
+    /// 0: likeliest token, 1: as predicted
+    ///
+    /// Between them likelier tokens are drawn more often than the model predicts. Draws follow from --seed.
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature, help_heading = SAMPLING)]
     temperature: f32,
 
     /// Draw from the K likeliest tokens only [default: all]
-    #[arg(long, value_name = "K", default_value_t = 0, hide_default_value = true)]
+    #[arg(long, value_name = "K", default_value_t = 0, hide_default_value = true, help_heading = SAMPLING)]
     top_k: u32,
 
-    /// Draw from the likeliest tokens that make up this share
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
+    /// Draw within this share of probability
+    ///
+    /// From the likeliest tokens that together have it.
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share, help_heading = SAMPLING)]
     top_p: f64,
 
-    /// Directory with tokenizer and chat template, in place of the model's own: for artifacts written for a device only
-    #[arg(long, value_name = "DIR")]
-    tokenizer: Option<PathBuf>,
-
-    /// Where a directory runs: flex or ndarray
-    #[arg(long, value_name = "NAME", default_value = "flex")]
-    device: String,
+    #[command(flatten)]
+    backend: BackendArg,
 }
+
+/// Heading of the options that make the prompt.
+const PROMPT: &str = "Prompt";
+/// Heading of the options that choose tokens.
+const SAMPLING: &str = "Sampling";
 
 /// Most tokens of a continued text.
 const TEXT_TOKENS: usize = 64;
@@ -83,7 +102,7 @@ fn share(text: &str) -> Result<f64, String> {
 
 impl Args {
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
-        let model = OpenedModel::open_stored(&self.model, &device(&self.device)?)?;
+        let model = OpenedModel::open_stored(&self.model.model, &self.backend.device()?)?;
         let sampling = Sampling {
             temperature: self.temperature,
             top_k: self.top_k,
@@ -93,12 +112,12 @@ impl Args {
             Some(user) => (Prompt::Chat(Conversation::ask(self.system.as_deref(), user)), ANSWER_TOKENS),
             None => (Prompt::Text(self.prompt.clone().unwrap_or_default()), TEXT_TOKENS),
         };
-        let options = Options {
+        let options = GenerateOptions {
             prompt,
             tokens: self.tokens.unwrap_or(most),
             sampling,
             seed: global.seed,
-            tokenizer: self.tokenizer.clone(),
+            tokenizer: path(&self.tokenizer.tokenizer),
         };
         let mut failure = None;
         let report = generate(&model, &options, &mut |bytes| {

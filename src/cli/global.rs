@@ -1,10 +1,10 @@
-//! Options that mean the same in every subcommand, and the spelling of sizes in bytes.
+//! Options that mean the same in every subcommand.
 
 use crate::shell::{ProgressMode, Shell, ShellOptions, Verbosity};
+use crate::stages::RunSettings;
+use crate::stages::arguments::size::Size;
 use clap::{ArgAction, Args};
-use std::fmt;
 use std::num::NonZeroUsize;
-use std::str::FromStr;
 
 /// Options of every subcommand; they may stand before or after its name.
 #[derive(Args, Clone, Debug)]
@@ -18,18 +18,19 @@ pub struct Global {
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// How to show progress on stderr
+    /// Progress on stderr: auto, json, none
     ///
-    /// With `json`, every line on stderr is one object with "schema":"slmc.progress/1" and an "event": begin, advance,
-    /// finish, status, note, warning or error.
-    #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t)]
+    /// auto: a bar where stderr is a terminal, nothing elsewhere and nothing with -q or --json. json: every line on
+    /// stderr is one object with "schema":"slmc.progress/1" and an "event": begin, advance, finish, status, note,
+    /// warning or error. none: nothing.
+    #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t, hide_possible_values = true)]
     pub progress: ProgressMode,
 
     /// Show details: files read, sizes, choices made
     #[arg(short, long, global = true, action = ArgAction::SetTrue, conflicts_with = "quiet")]
     pub verbose: bool,
 
-    /// Show nothing but the result, warnings and errors
+    /// Show only the result, warnings and errors
     #[arg(short, long, global = true)]
     pub quiet: bool,
 
@@ -39,18 +40,22 @@ pub struct Global {
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 
-    /// Start every random choice from N
+    /// Seed of every random choice
     ///
     /// Calibration text that a model samples from itself, the order of training data, and sampled generation follow
     /// from it. The same seed gives the same result.
     #[arg(long, global = true, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 
-    /// Refuse work that would need more memory on this machine than SIZE
+    /// Refuse work that needs more memory than SIZE
     ///
     /// A number of bytes, or with a unit: 512MiB, 4GiB. The need is estimated before the work begins.
     #[arg(long, global = true, value_name = "SIZE")]
     pub max_ram: Option<Size>,
+
+    /// Print a summary (-h), or everything (--help)
+    #[arg(short, long, global = true, action = ArgAction::Help)]
+    help: Option<bool>,
 
     /// End as a kill would, with exit code 2, once the resume state of step N or a later one is on disk
     ///
@@ -60,7 +65,7 @@ pub struct Global {
 }
 
 impl Global {
-    /// What to show and how.
+    /// Verbosity, JSON and progress for the shell.
     pub fn shell_options(&self) -> ShellOptions {
         let verbosity = match (self.quiet, self.verbose) {
             (true, _) => Verbosity::Quiet,
@@ -70,74 +75,14 @@ impl Global {
         ShellOptions { verbosity, json: self.json, progress: self.progress, stop_after_step: self.stop_after_step }
     }
 
+    /// The part that reaches stages.
+    pub fn run_settings(&self) -> RunSettings {
+        RunSettings { seed: self.seed, max_ram: self.max_ram.map(Size::bytes) }
+    }
+
     /// The shell on this process's streams.
     pub fn shell(&self) -> Shell {
         Shell::new(self.shell_options())
-    }
-}
-
-/// A size in bytes, at least 1. Written as a number, or a number and a unit: `4096`, `64KiB`, `512MiB`, `4GiB`, `1TiB`
-/// (powers of 1024), `64kB`, `512MB`, `4GB`, `1TB` (powers of 1000). Displayed in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Size(u64);
-
-impl Size {
-    /// In bytes.
-    pub fn bytes(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A string that is no size.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SizeError {
-    /// No whole number with a known unit.
-    #[error(
-        "`{0}` is not a size; write whole bytes, or a whole number with KiB, MiB, GiB, TiB, kB, MB, GB or TB: 512MiB"
-    )]
-    Malformed(String),
-    /// More than 64 bits hold.
-    #[error("`{0}` is more bytes than 64 bits can count")]
-    TooLarge(String),
-    /// Nothing fits into nothing.
-    #[error("a size of 0 bytes holds nothing; leave the option out for no limit")]
-    Zero,
-}
-
-impl FromStr for Size {
-    type Err = SizeError;
-
-    fn from_str(text: &str) -> Result<Self, SizeError> {
-        let malformed = || SizeError::Malformed(text.to_owned());
-        let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (digits, unit) = text.split_at(end);
-        let unit: u64 = match unit.trim_start() {
-            "" | "B" => 1,
-            "KiB" => 1 << 10,
-            "MiB" => 1 << 20,
-            "GiB" => 1 << 30,
-            "TiB" => 1 << 40,
-            "kB" | "KB" => 1_000,
-            "MB" => 1_000_000,
-            "GB" => 1_000_000_000,
-            "TB" => 1_000_000_000_000,
-            _ => return Err(malformed()),
-        };
-        if digits.is_empty() {
-            return Err(malformed());
-        }
-        let count: Option<u64> = digits.parse().ok();
-        match count.and_then(|count| count.checked_mul(unit)) {
-            None => Err(SizeError::TooLarge(text.to_owned())),
-            Some(0) => Err(SizeError::Zero),
-            Some(bytes) => Ok(Size(bytes)),
-        }
     }
 }
 
@@ -147,6 +92,7 @@ mod tests {
     use clap::{CommandFactory, Parser, Subcommand};
 
     #[derive(Parser)]
+    #[command(disable_help_flag = true)]
     struct Program {
         #[command(flatten)]
         global: Global,
@@ -173,28 +119,6 @@ mod tests {
         assert_eq!((options.verbosity, options.progress), (Verbosity::Verbose, ProgressMode::Json));
         for wrong in [["-q", "-v"], ["--threads", "0"], ["--max-ram", "4G"], ["--progress", "bars"]] {
             assert!(Program::try_parse_from(["slmc", "eval"].into_iter().chain(wrong)).is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn sizes_are_bytes_or_have_a_unit() {
-        let cases = [
-            ("1", 1),
-            ("4096", 4096),
-            ("64KiB", 65_536),
-            ("512MiB", 512 << 20),
-            ("4GiB", 4 << 30),
-            ("4 GB", 4_000_000_000),
-        ];
-        for (text, bytes) in cases {
-            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
-        }
-        for text in ["", "MiB", "4G", "1.5GiB", "-1", "4gib", "0x10", "4GiBs"] {
-            assert_eq!(text.parse::<Size>(), Err(SizeError::Malformed(text.to_owned())), "{text}");
-        }
-        assert_eq!("0MiB".parse::<Size>(), Err(SizeError::Zero));
-        for text in ["16777216TiB", "99999999999999999999"] {
-            assert_eq!(text.parse::<Size>(), Err(SizeError::TooLarge(text.to_owned())), "{text}");
         }
     }
 }

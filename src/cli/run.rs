@@ -1,44 +1,54 @@
 //! `slmc run`
 
 use super::global::Global;
-use super::stages::Stages;
-use crate::recipe::{self, Options, embedded};
+use crate::recipe::{self, RunOptions, embedded};
 use crate::shell::{ExitStatus, Shell};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 
-/// Run a recipe: from a checkpoint to artifacts, measured and held to gates
+/// Run a recipe: from a checkpoint to measured artifacts
 ///
-/// A recipe is a TOML file of stages, each a subcommand with its options; paths are relative to the file. Without RECIPE
-/// the quickstart that is part of slmc runs: a teacher is distilled, pruned, quantized, compiled and measured within
-/// minutes. Every mistake in a recipe is reported before anything runs. Stages whose inputs have not changed are taken
-/// from .slmc/cache; a run that was stopped goes on when the command is repeated. RECIPE.lock names every input by hash:
-/// it is written by the first run, and later runs with other inputs are refused. Exit code 1 if a gate is missed.
+/// A recipe is a TOML file of stages, each a subcommand with its options; paths are relative to the file. Without
+/// RECIPE the quickstart that is part of slmc runs: a teacher is distilled, pruned, quantized, compiled and measured
+/// within minutes.
+///
+/// Every mistake in a recipe is reported before anything runs. Stages whose inputs have not changed are taken from
+/// .slmc/cache; a run that was stopped goes on when the command is repeated. RECIPE.lock names every input by hash: the
+/// first run writes it, and later runs with other inputs are refused. Exit code 1 if a gate is missed.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  slmc run\n  slmc run recipes/llama.toml --plan\n  slmc run recipes/llama.toml --json"
-)]
+#[command(after_help = "\
+Examples:
+  slmc run
+  slmc run recipes/llama.toml --plan
+  slmc run recipes/llama.toml --json")]
 pub(super) struct Args {
     /// Recipe [default: the quickstart that is part of slmc]
-    #[arg(value_name = "RECIPE")]
+    #[arg(value_name = "RECIPE", help_heading = RECIPE, display_order = 0)]
     recipe: Option<PathBuf>,
 
-    /// Show the stages and which are done already, and run nothing
-    #[arg(long)]
+    /// Show the stages and whether they are done, and run nothing
+    #[arg(long, help_heading = CACHE)]
     plan: bool,
 
-    /// Run every stage again
-    #[arg(long, conflicts_with = "plan")]
+    /// Run every stage again, whether it is done or not
+    #[arg(long, conflicts_with = "plan", help_heading = CACHE)]
     force: bool,
 
     /// Write the lock anew from the inputs as they are
-    #[arg(long, requires = "recipe", conflicts_with = "plan")]
+    #[arg(long, requires = "recipe", conflicts_with = "plan", help_heading = CACHE)]
     update_lock: bool,
 
-    /// Directory below which outputs go, each recipe's in its own
-    #[arg(short, long, value_name = "DIR", default_value = "out")]
+    /// Directory for outputs
+    ///
+    /// Every recipe gets a directory of its name there.
+    #[arg(short, long, value_name = "DIR", default_value = "out", help_heading = RECIPE)]
     out: PathBuf,
 }
+
+/// Heading of the options for the recipe and its results.
+const RECIPE: &str = "Recipe and output";
+/// Heading of the options that say which stages run.
+const CACHE: &str = "Plan, cache and lock";
 
 impl Args {
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
@@ -48,20 +58,19 @@ impl Args {
             Some(recipe) => recipe.clone(),
             None => embedded::unpack(passing.as_ref().map_or::<&Path, _>(&self.out, |directory| directory.path()))?,
         };
-        let options = Options {
+        let options = RunOptions {
             recipe,
             out: self.out.clone(),
             force: self.force,
             lock: self.recipe.is_some(),
             update_lock: self.update_lock,
-            seed: global.seed,
+            run: global.run_settings(),
         };
-        let stages = Stages { global };
         if self.plan {
-            shell.result(&recipe::plan(&options, &stages)?)?;
+            shell.result(&recipe::plan(&options)?)?;
             return Ok(ExitStatus::Success);
         }
-        let report = recipe::run(&options, &stages, shell)?;
+        let report = recipe::run(&options, shell)?;
         shell.result(&report)?;
         Ok(if report.passed { ExitStatus::Success } else { ExitStatus::Failure })
     }

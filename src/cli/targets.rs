@@ -7,6 +7,11 @@ use crate::target::{Target, TargetsReport};
 ///
 /// A target is a file: copy one from targets/ in the repository, change it, and pass its path to --target.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  slmc targets
+  slmc targets cortex-m55
+  slmc targets boards/mine.toml")]
 pub(super) struct Args {
     /// Name of a target, or a target file [default: all that ship with slmc]
     #[arg(value_name = "NAME")]

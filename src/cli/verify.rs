@@ -2,21 +2,24 @@
 
 use crate::artifact::verify::verify;
 use crate::shell::{ExitStatus, Shell};
-use std::path::PathBuf;
+use crate::stages::arguments::groups::ArtifactArg;
 
-/// Check an artifact: every digest, and the golden prompts' logits on this machine
+/// Check an artifact: its digests, and its logits here
 ///
-/// Any changed byte, a file cut short, or logits that differ from the build machine's are exit code 2.
+/// Every digest is computed again, and the golden prompts are run on this machine. Any changed byte, a file cut short,
+/// or logits that differ from the build machine's are exit code 2.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  slmc verify out/mixed.slm")]
 pub(super) struct Args {
-    /// Artifact
-    #[arg(value_name = "FILE.slm")]
-    artifact: PathBuf,
+    #[command(flatten)]
+    artifact: ArtifactArg,
 }
 
 impl Args {
     pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
-        shell.result(&verify(&self.artifact)?)?;
+        shell.result(&verify(&self.artifact.artifact)?)?;
         Ok(ExitStatus::Success)
     }
 }

@@ -1,5 +1,5 @@
-//! The bytes of an artifact: sections in order, zeros between them, digests last. Parts and alignments of sections come from
-//! the table that the reader in slm-runtime checks by, `slm_runtime::format::sections`.
+//! The bytes of an artifact: sections in order, zeros between them, digests last. Parts and alignments of sections come
+//! from the table that the reader in slm-runtime checks by, `slm_runtime::format::sections`.
 
 use super::lower::Lowered;
 use crate::model::size::StoredTensor;
@@ -14,10 +14,10 @@ use slm_runtime::format::verify::{device_digest, host_digest};
 use slm_runtime::layout::{ALIGNMENT, Layout, Storage};
 use slm_runtime::sha256::{Digest, Sha256};
 
-/// Names of the target are this long at most.
+/// Longest name of a target, in bytes.
 pub const TARGET_NAME_BYTES: usize = 32;
 
-/// What stands in the file besides the model's records and weights.
+/// Content of the file other than the model's records and weights.
 pub struct Extras<'a> {
     /// Bytes of every token.
     pub vocabulary: &'a [Vec<u8>],
@@ -31,7 +31,7 @@ pub struct Extras<'a> {
     pub host: &'a [(SectionKind, Vec<u8>)],
 }
 
-/// An artifact being built: complete but for the golden digest and the file's own digests.
+/// An artifact under construction: complete except for the golden digest and the file's own digests.
 pub struct Draft {
     bytes: Vec<u8>,
     golden_offset: usize,
@@ -78,7 +78,7 @@ pub fn draft(
     let header = Header {
         magic: MAGIC,
         major: MAJOR,
-        minor: if tensors.iter().any(|tensor| tensor.first_row > 0) { MINOR_SPLIT } else { MINOR },
+        minor: minor(tensors),
         header_bytes: HEADER_BYTES as u32,
         file_bytes: file.bytes.len() as u64,
         device_bytes: device_bytes as u64,
@@ -111,7 +111,7 @@ pub fn draft(
 }
 
 impl Draft {
-    /// The bytes so far: sound in structure, so that the golden prompts can be run.
+    /// The bytes so far: structurally valid, so that the golden prompts can be run.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -154,6 +154,15 @@ impl File {
     }
 }
 
+/// The lowest minor version of the format that knows all of the tensors.
+fn minor(tensors: &[StoredTensor]) -> u16 {
+    let of_tensor = |tensor: &StoredTensor| {
+        let of_part = if tensor.first_row > 0 { MINOR_SPLIT } else { MINOR };
+        tensor.storage.def().minor.max(of_part)
+    };
+    tensors.iter().map(of_tensor).max().unwrap_or(MINOR)
+}
+
 fn tensor_records(layout: Layout, tensors: &[StoredTensor], weights: &[Vec<u8>]) -> Vec<TensorRecord> {
     let mut offset = 0;
     let record = |(tensor, bytes): (&StoredTensor, &Vec<u8>)| {
@@ -190,7 +199,7 @@ fn vocabulary_section(vocabulary: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// The special-tokens section; `None` where the model record's `bos` and `eos` say it all.
+/// The special-tokens section; `None` where the model record's `bos` and `eos` suffice.
 pub fn special_tokens_section(opening: &[u32], ends: &[u32]) -> Option<Vec<u8>> {
     if opening.len() <= 1 && ends.len() <= 1 {
         return None;

@@ -1,35 +1,36 @@
-//! `slmc estimate`: what a checkpoint would cost on a device, from its headers alone. The ceiling of tokens per second
-//! is the rate at which the weights one token needs can be read, or multiplied, whichever is lower; a real device stays
-//! below it.
+//! `slmc estimate`: memory and speed of a checkpoint on a device, from its headers alone. The ceiling of tokens per
+//! second is the rate at which the weights one token needs can be read, or multiplied, whichever is lower; a real
+//! device stays below it.
 
-use super::fit::{Device, FitError, Limit, Shape, fit, footprint};
+use super::fit::{FitError, Limit, Shape, fit, footprint};
 use super::lower::LowerError;
-use crate::model::dense_directory::recorded_sparsity;
+use crate::formats::{self, ModelFormatError};
 use crate::model::id::{ParameterId, Part, Role};
 use crate::model::scheme::Preset;
 use crate::model::size::{Assignment, SizeError, WeightSize, stored_tensors};
 use crate::model::spec::{ModelKind, ModelSpec};
-use crate::model::weights::{ModelError, Outline};
 use crate::report::{Align, Report, Table, grouped};
+use crate::target::Target;
 use crate::text::tokenizer::Tokenizer;
 use serde::Serialize;
 use slm_runtime::format::spec::MAX_CHUNK;
+use slm_runtime::kernels::VectorStorage;
 use std::path::Path;
 
-/// What is known of a device's speed.
+/// Known rates of a device.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rates {
-    /// Of the memory the weights lie in.
+    /// Read bandwidth of the memory that holds the weights.
     pub bandwidth_bytes_per_s: Option<u64>,
     /// Multiply-accumulates per cycle of one core with 8-bit and with 4-bit weights.
     pub macs_per_cycle: Option<(Option<f64>, Option<f64>)>,
-    /// Of one core.
+    /// Clock rate of one core.
     pub clock_hz: Option<u64>,
-    /// That work together.
+    /// Number of cores that share the work.
     pub cores: Option<u64>,
 }
 
-/// One scheme.
+/// Estimate for one scheme.
 #[derive(Clone, Debug, Serialize)]
 pub struct SchemeEstimate {
     /// `w8`, `mixed`, `w4`, or `as quantized`.
@@ -128,16 +129,16 @@ impl Report for EstimateReport {
     }
 }
 
-/// Why there is no estimate.
+/// Why estimating failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EstimateError {
-    /// Of the model.
+    /// The model cannot be opened.
     #[error(transparent)]
-    Model(#[from] ModelError),
-    /// Of its sizes.
+    Model(#[from] ModelFormatError),
+    /// The sizes of its tensors cannot be computed.
     #[error(transparent)]
     Size(#[from] SizeError),
-    /// Of its specification.
+    /// Its specification cannot be lowered.
     #[error(transparent)]
     Lower(#[from] LowerError),
     /// The context is 0 or longer than the model's.
@@ -147,7 +148,7 @@ pub enum EstimateError {
     Context {
         /// Asked for.
         context: usize,
-        /// Of the model.
+        /// The model's maximum.
         limit: usize,
     },
 }
@@ -155,28 +156,26 @@ pub enum EstimateError {
 /// Estimates a directory, dense or quantized.
 pub fn estimate(
     path: &Path,
-    device: &Device,
+    device: &Target,
     rates: &Rates,
     context: Option<usize>,
 ) -> Result<EstimateReport, EstimateError> {
-    let outline = Outline::open(path)?;
+    let source = formats::open(path)?;
+    let outline = source.outline();
     let spec = &outline.spec;
     let limit = spec.context;
     let context = context.unwrap_or(limit);
     if context == 0 || context > limit {
         return Err(EstimateError::Context { context, limit });
     }
-    // The text of the vocabulary, where a tokenizer is there to say; four bytes a token where not.
-    let tokenizer = Tokenizer::open(path).ok();
+    // Bytes of the vocabulary from the tokenizer where there is one, else four bytes a token.
+    let tokenizer = Tokenizer::of(&outline.companions).ok();
     let text_bytes = tokenizer.as_ref().and_then(|tokenizer| Some(tokenizer.device_text().ok()?.len() as u64));
     let vocabulary_bytes = tokenizer
         .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary).ok())
         .map_or(4 * spec.vocabulary as u64, |tokens| tokens.iter().map(|token| token.len() as u64).sum());
-    // What slmc.json says of a dense directory; `quantize` looks whether it is true.
-    let sparsity = match &outline.schemes {
-        Some(_) => outline.sparsity.clone(),
-        None => recorded_sparsity(path, spec).map_err(ModelError::from)?,
-    };
+    // A dense directory's sparsity as slmc.json states it; `quantize` checks it.
+    let sparsity = source.recorded_sparsity().map_err(ModelFormatError::from)?;
     let assignments: Vec<(&'static str, Assignment)> = match &outline.schemes {
         Some(schemes) => vec![("as quantized", schemes.clone())],
         None => Preset::ALL.into_iter().map(|preset| (preset.name(), preset.assign(spec))).collect(),
@@ -214,9 +213,7 @@ pub fn estimate(
 /// Multiply-accumulates of one token in linears, head and the kernels of convolutions.
 fn macs_per_token(spec: &ModelSpec) -> u64 {
     let multiplied = |id: ParameterId| match id {
-        ParameterId::Linear(id, Part::Weight) => {
-            !is_table(id.role) || (id.role == Role::TokenEmbedding && spec.tied_head())
-        }
+        ParameterId::Linear(id, Part::Weight) => spec.multiplies(id),
         ParameterId::Kernel(_, Part::Weight) => true,
         _ => false,
     };
@@ -224,15 +221,10 @@ fn macs_per_token(spec: &ModelSpec) -> u64 {
     parameters.map(|parameter| parameter.shape.iter().map(|&n| n as u64).product::<u64>()).sum()
 }
 
-/// Tables are looked up, one row a token, not multiplied with.
-fn is_table(role: Role) -> bool {
-    matches!(role, Role::TokenEmbedding | Role::PositionEmbedding | Role::TypeEmbedding)
-}
-
 fn row(
     scheme: &'static str,
     shape: &Shape<'_>,
-    device: &Device,
+    device: &Target,
     rates: &Rates,
     context: usize,
 ) -> Result<SchemeEstimate, EstimateError> {
@@ -244,15 +236,18 @@ fn row(
             bytes_per_token += tensor.bytes;
             continue;
         };
-        let whole = !is_table(id.role) || (id.role == Role::TokenEmbedding && spec.tied_head());
-        if !whole {
-            // Of a table in two parts, the mean row.
+        // Tables are looked up, one row a token.
+        if !spec.multiplies(id) {
+            // The mean row of a split table.
             let rows = if id.role == Role::TokenEmbedding { spec.vocabulary } else { tensor.rows };
             bytes_per_token += tensor.bytes / rows as u64;
             continue;
         }
         bytes_per_token += tensor.bytes;
-        let rate = rates.macs_per_cycle.and_then(|(w8, w4)| if tensor.storage.is_nibbles() { w4 } else { w8 });
+        let rate = rates.macs_per_cycle.and_then(|(w8, w4)| match VectorStorage::of(tensor.storage)? {
+            VectorStorage::W8 | VectorStorage::W8S24 => w8,
+            VectorStorage::W4G32 | VectorStorage::W4G32S24 => w4,
+        });
         cycles = cycles.zip(rate).map(|(sum, rate)| sum + (tensor.rows * tensor.columns) as f64 / rate);
     }
     // An encoder reads its weights once a sequence, not once a token: no ceiling of this kind.
@@ -287,7 +282,7 @@ fn row(
             estimate.fits = false;
             estimate.limit = Some(answer.limit);
             estimate.over_bytes = Some(answer.needed_bytes - answer.available_bytes);
-            // With another scheme it is that scheme's context, which has a row of its own.
+            // A context with another scheme belongs to that scheme's own row.
             estimate.largest_context = answer.largest_context.filter(|_| answer.scheme.is_none());
             let chunk = if answer.limit == Limit::Ram { 1 } else { MAX_CHUNK };
             footprint(shape, device, context, chunk).map_err(refused)?.0
@@ -299,7 +294,7 @@ fn row(
     Ok(estimate)
 }
 
-/// The errors of fitting but for the answer no, which is a result here.
+/// The errors of fitting except "does not fit", which is a result here.
 fn refused(error: FitError) -> EstimateError {
     match error {
         FitError::Size(error) => error.into(),

@@ -1,5 +1,5 @@
-//! Whether a model fits a device: flash for the file's device part; RAM for arena, key-value cache and stack. Too big
-//! names the limit, the bytes over it, and what would fit.
+//! Whether a model fits a device: flash for the file's device part; RAM for arena, key-value cache and stack. A model
+//! that does not fit is reported with the limit, the bytes above it, and a context or scheme that would fit.
 
 use super::emit::special_tokens_section;
 use super::lower::{LowerError, Lowered, lower};
@@ -7,43 +7,22 @@ use crate::model::size::{Assignment, SizeError, stored_tensors};
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
 use crate::report::{Report, grouped};
+use crate::target::Target;
 use slm_runtime::format::artifact::GOLDEN_HEADER_BYTES;
 use slm_runtime::format::header::{HEADER_BYTES, SectionKind};
 use slm_runtime::format::sections::{SECTIONS, alignment};
 use slm_runtime::format::spec::{LayerRecord, MAX_CHUNK, ModelRecord};
 use slm_runtime::format::tensor::TensorRecord;
-use slm_runtime::layout::{ALIGNMENT, Layout};
+use slm_runtime::layout::ALIGNMENT;
 use std::fmt;
-
-/// What compilation needs to know of a target; absent limits do not limit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    /// Name of the target, at most 32 bytes.
-    pub name: String,
-    /// Layout of its kernels.
-    pub layout: Layout,
-    /// The weights start on a multiple of this.
-    pub page_bytes: u32,
-    /// For the file's device part.
-    pub flash_bytes: Option<u64>,
-    /// For arena, cache and stack: what the device has, less what it keeps for itself.
-    pub ram_bytes: Option<u64>,
-}
-
-impl Device {
-    /// A device without limits, for running on this machine.
-    pub fn unlimited(name: &str, layout: Layout) -> Self {
-        Device { name: name.to_owned(), layout, page_bytes: 4096, flash_bytes: None, ram_bytes: None }
-    }
-}
 
 /// A limit of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Limit {
-    /// Where the artifact lies.
+    /// Memory that holds the artifact.
     Flash,
-    /// Where the arena, the cache and the stack lie.
+    /// Memory that holds arena, cache and stack.
     Ram,
 }
 
@@ -85,13 +64,13 @@ impl Footprint {
 pub struct DoesNotFit {
     /// The device.
     pub device: String,
-    /// Which limit.
+    /// The limit it exceeds.
     pub limit: Limit,
-    /// Needed.
+    /// Bytes needed.
     pub needed_bytes: u64,
-    /// There.
+    /// Bytes available.
     pub available_bytes: u64,
-    /// Asked for.
+    /// Context asked for.
     pub context: usize,
     /// The largest context that fits both limits, if any does: with these weights, or with `scheme`.
     pub largest_context: Option<usize>,
@@ -130,7 +109,7 @@ impl Report for DoesNotFit {
     }
 }
 
-/// Everything about a model that decides its bytes, but not the weights themselves.
+/// Everything that determines a model's bytes, except the weights themselves.
 #[derive(Clone, Copy)]
 pub struct Shape<'a> {
     /// The model.
@@ -154,13 +133,13 @@ pub struct Shape<'a> {
 /// Why a footprint cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum FitError {
-    /// Of the weights.
+    /// The sizes of the tensors cannot be computed.
     #[error(transparent)]
     Size(#[from] SizeError),
-    /// Of the specification.
+    /// The specification cannot be lowered.
     #[error(transparent)]
     Lower(#[from] LowerError),
-    /// The answer is no.
+    /// The model does not fit the device.
     #[error(transparent)]
     DoesNotFit(#[from] Box<DoesNotFit>),
 }
@@ -168,7 +147,7 @@ pub enum FitError {
 /// Bytes at `context` with `chunk` tokens together.
 pub fn footprint(
     shape: &Shape<'_>,
-    device: &Device,
+    device: &Target,
     context: usize,
     chunk: usize,
 ) -> Result<(Footprint, Lowered), FitError> {
@@ -192,7 +171,7 @@ pub fn footprint(
             _ => None,
         };
         if let Some(bytes) = bytes {
-            end = end.next_multiple_of(alignment(section.kind as u32, device.page_bytes)) + bytes;
+            end = end.next_multiple_of(alignment(section.kind as u32, device.page_bytes as u32)) + bytes;
         }
     }
     let footprint = Footprint {
@@ -207,16 +186,16 @@ pub fn footprint(
 }
 
 /// The limit a footprint breaks: (limit, needed, available).
-fn broken(footprint: &Footprint, device: &Device) -> Option<(Limit, u64, u64)> {
+fn broken(footprint: &Footprint, device: &Target) -> Option<(Limit, u64, u64)> {
     let over = |limit, needed, available: Option<u64>| {
         available.filter(|&available| needed > available).map(|available| (limit, needed, available))
     };
     over(Limit::Flash, footprint.flash_bytes, device.flash_bytes)
-        .or_else(|| over(Limit::Ram, footprint.ram_bytes(), device.ram_bytes))
+        .or_else(|| over(Limit::Ram, footprint.ram_bytes(), device.usable_ram_bytes()))
 }
 
 /// The footprint at `context` with the largest power-of-two chunk that fits the RAM.
-fn with_largest_chunk(shape: &Shape<'_>, device: &Device, context: usize) -> Result<(Footprint, Lowered), FitError> {
+fn with_largest_chunk(shape: &Shape<'_>, device: &Target, context: usize) -> Result<(Footprint, Lowered), FitError> {
     let mut chunk = MAX_CHUNK;
     loop {
         let result = footprint(shape, device, context, chunk)?;
@@ -227,8 +206,8 @@ fn with_largest_chunk(shape: &Shape<'_>, device: &Device, context: usize) -> Res
     }
 }
 
-/// The footprint at `context` if it fits; [`FitError::DoesNotFit`] says what would.
-pub fn fit(shape: &Shape<'_>, device: &Device, context: usize) -> Result<(Footprint, Lowered), FitError> {
+/// The footprint at `context` if it fits; [`FitError::DoesNotFit`] names a context or scheme that would.
+pub fn fit(shape: &Shape<'_>, device: &Target, context: usize) -> Result<(Footprint, Lowered), FitError> {
     let result = with_largest_chunk(shape, device, context)?;
     let Some((limit, needed_bytes, available_bytes)) = broken(&result.0, device) else { return Ok(result) };
     // The largest context at which a shape fits, if it fits at all.

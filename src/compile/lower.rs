@@ -1,7 +1,8 @@
-//! A model's specification as the device's records, and the memory it needs: `ModelSpec` to `ModelRecord`,
-//! `LayerRecord`s and function tables. Weights are not looked at.
+//! Lowers a model's specification to the device's records and memory plan: `ModelSpec` to `ModelRecord`, `LayerRecord`s
+//! and function tables. Does not read weights.
 
 use super::tables::{curve_entry, curve_id, rotary_entry};
+use crate::model::graph::{Function, Graph, Input};
 use crate::model::spec::{
     Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Positions, RotarySpec,
 };
@@ -27,17 +28,17 @@ pub struct Lowered {
     pub functions: Vec<u8>,
 }
 
-/// What a specification asks for that the format cannot say.
+/// A specification that the format cannot express.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LowerError {
     /// A dimension is larger than artifacts may state.
     #[error("`{name}` is {value}, artifacts allow up to {limit}")]
     Dimension {
-        /// Of the dimension.
+        /// Name of the dimension.
         name: &'static str,
-        /// Of the model.
+        /// Its value in the model.
         value: usize,
-        /// Of the format.
+        /// The format's maximum.
         limit: usize,
     },
     /// A norm's epsilon differs between embedding, final norm and head.
@@ -46,7 +47,7 @@ pub enum LowerError {
     /// The memory plan overflows.
     #[error("the memory for a context of {context} positions is too large to plan; choose a smaller --context")]
     Plan {
-        /// Asked for.
+        /// Context asked for.
         context: usize,
     },
 }
@@ -54,7 +55,7 @@ pub enum LowerError {
 fn norm_number(norm: Option<Norm>) -> u8 {
     match norm.map(|norm| norm.kind) {
         None => 0,
-        // The weights of the second are stored with one added.
+        // Weights of the offset norm are stored with the one added.
         Some(NormKind::Rms | NormKind::RmsOnePlus) => format::NormKind::Rms as u8,
         Some(NormKind::Layer) => format::NormKind::Layer as u8,
     }
@@ -92,12 +93,20 @@ fn lower_layer(layer: &LayerSpec, tables: &[(RotarySpec, usize)], key_maps: bool
     }
 }
 
+/// The curve a function is computed by: tanh(x) = 2 · sigmoid(2x) − 1, whose sigmoid is SiLU's.
+fn curve_of(function: Function) -> u8 {
+    match function {
+        Function::Activation(activation) => curve_id(activation) as u8,
+        Function::Tanh => CurveId::Silu as u8,
+    }
+}
+
 /// Number of a rotary table, from 1.
 fn table_number(tables: &[(RotarySpec, usize)], table: &(RotarySpec, usize)) -> u8 {
     tables.iter().position(|other| other == table).map_or(0, |index| index as u8 + 1)
 }
 
-/// Every rotation the layers ask for, once, in the order of the layers.
+/// The distinct rotary tables of the layers, in layer order.
 fn rotary_tables(spec: &ModelSpec) -> Vec<(RotarySpec, usize)> {
     let mut tables = Vec::new();
     for attention in spec.layers.iter().filter_map(LayerSpec::attention) {
@@ -107,14 +116,18 @@ fn rotary_tables(spec: &ModelSpec) -> Vec<(RotarySpec, usize)> {
     tables
 }
 
-/// Widths and counts of a layer that artifacts bound.
-fn dimensions(layer: &LayerSpec, hidden: usize) -> [(&'static str, usize, usize); 2] {
+/// Widths and counts of a layer that the format limits.
+fn dimensions((layer, inputs): (&LayerSpec, &Vec<Input>)) -> [(&'static str, usize, usize); 2] {
     let limit = format::MAX_DIMENSION as usize;
-    let (mixer, taps) = match &layer.mixer {
-        Mixer::Attention(attention) => (attention.query_width(), 0),
-        Mixer::Conv(conv) => (3 * hidden, conv.taps),
+    let widest = inputs.iter().flat_map(|input| &input.readers).filter(|linear| !linear.into_residual);
+    let taps = match &layer.mixer {
+        Mixer::Attention(_) => 0,
+        Mixer::Conv(conv) => conv.taps,
     };
-    [("layer width", mixer.max(layer.ffn.width), limit), ("taps of the convolution", taps, format::MAX_TAPS as usize)]
+    [
+        ("layer width", widest.map(|linear| linear.rows).max().unwrap_or(0), limit),
+        ("taps of the convolution", taps, format::MAX_TAPS as usize),
+    ]
 }
 
 /// Lowers a specification for `context` positions with `chunk` tokens together, at most [`MAX_CHUNK`].
@@ -135,8 +148,9 @@ pub fn lower(
         ("num_labels", spec.output_width(), limit),
         ("number of rotary tables", tables.len(), format::MAX_TABLES as usize),
     ];
-    for (name, value, limit) in of_model.into_iter().chain(spec.layers.iter().flat_map(|l| dimensions(l, spec.hidden)))
-    {
+    let graph = Graph::new(spec);
+    let of_layers = spec.layers.iter().zip(&graph.layers).flat_map(dimensions);
+    for (name, value, limit) in of_model.into_iter().chain(of_layers) {
         if value > limit {
             return Err(LowerError::Dimension { name, value, limit });
         }
@@ -159,9 +173,7 @@ pub fn lower(
         return Err(LowerError::Epsilons);
     }
     let layers: Vec<LayerRecord> = spec.layers.iter().map(|layer| lower_layer(layer, &tables, key_maps)).collect();
-    let mut curves: BTreeSet<u8> = layers.iter().map(|layer| layer.activation).collect();
-    curves.extend((head_activation != 0).then_some(head_activation));
-    curves.extend((output == Output::Classifier).then_some(CurveId::Silu as u8));
+    let curves: BTreeSet<u8> = graph.inputs().filter_map(|input| input.function).map(curve_of).collect();
     let mut functions = Vec::new();
     functions.extend((tables.len() as u32).to_le_bytes());
     functions.extend((curves.len() as u32).to_le_bytes());

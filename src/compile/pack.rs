@@ -1,35 +1,19 @@
-//! A quantized matrix into the tiles of a layout, and back. Both directions go through the address formula of
+//! Packs a quantized matrix into the tiles of a layout, and unpacks it. Both directions use the address formula of
 //! [`slm_runtime::layout`], so one packer serves every target.
 
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::{GROUP, QuantScheme};
+use crate::model::scheme::QuantScheme;
 use crate::model::transform::NmPattern;
-use slm_runtime::layout::{Layout, NibbleCode, TileShape};
+use slm_runtime::layout::{BLOCK_COLUMNS, Layout, TileShape};
 
-/// The nibble that stands for a value in [-8, 7].
-fn nibble(code: NibbleCode, value: i8) -> u8 {
-    match code {
-        NibbleCode::Offset8 => (value + 8) as u8,
-        NibbleCode::TwosComplement => value as u8 & 15,
-    }
-}
-
-/// The value a nibble stands for.
-fn value_of(code: NibbleCode, nibble: u8) -> i8 {
-    match code {
-        NibbleCode::Offset8 => nibble as i8 - 8,
-        NibbleCode::TwosComplement => ((nibble << 4) as i8) >> 4,
-    }
-}
-
-/// The two columns kept of every four: those whose values are not zero, and the lowest further ones beside them.
+/// The two columns kept of every four: the nonzero ones, filled up with the lowest of the others.
 fn kept_columns(values: &[i8]) -> impl Iterator<Item = usize> {
     values.chunks_exact(4).enumerate().flat_map(|(four, values)| {
         let first = values.iter().position(|value| *value != 0).unwrap_or(0);
         let second = values.iter().rposition(|value| *value != 0).unwrap_or(0);
         let (first, second) = match (first, second) {
             (0, 0) => (0, 1),
-            // One value, and the lowest column besides.
+            // One nonzero value: the lowest other column fills up.
             (one, other) if one == other => (0, one),
             pair => pair,
         };
@@ -37,8 +21,9 @@ fn kept_columns(values: &[i8]) -> impl Iterator<Item = usize> {
     })
 }
 
-/// The tiles of a matrix whose rows share a scheme; `None` of a split, and where its size overflows. Padding rows have row scale 0 and multiplier 1, padding
-/// columns the value 0. Of a 2:4 matrix the kept values and their indices are stored: it must be 2:4.
+/// The tiles of a matrix whose rows share a scheme; `None` for a split matrix and where the size overflows. Padding
+/// rows have row scale 0 and multiplier 1, padding columns the value 0. A sparse matrix must be 2:4; its kept values
+/// and their indices are stored.
 pub fn pack(matrix: &QuantizedMatrix, layout: Layout) -> Option<Vec<u8>> {
     let storage = matrix.scheme.storage(matrix.sparsity)?;
     let shape = TileShape::new(storage, layout, matrix.rows, matrix.columns)?;
@@ -53,30 +38,22 @@ pub fn pack(matrix: &QuantizedMatrix, layout: Layout) -> Option<Vec<u8>> {
             if real {
                 padded[..matrix.columns].copy_from_slice(&matrix.values[row * matrix.columns..][..matrix.columns]);
             }
-            let mut put = |stored: usize, value: i8| {
-                let (offset, high) = shape.value_offset(within, stored);
-                if storage.is_nibbles() {
-                    tile[offset] |= nibble(layout.nibbles(), value) << if high { 4 } else { 0 };
-                } else {
-                    tile[offset] = value as u8;
-                }
-            };
             if storage.is_sparse() {
                 for (stored, column) in kept_columns(&padded).enumerate() {
-                    put(stored, padded[column]);
+                    shape.put_value(tile, within, stored, padded[column]);
                 }
-                for (stored, column) in kept_columns(&padded[..shape.groups * GROUP]).enumerate() {
+                for (stored, column) in kept_columns(&padded[..shape.blocks * BLOCK_COLUMNS]).enumerate() {
                     let (offset, shift) = shape.index_offset(within, stored);
                     tile[offset] |= ((column % 4) as u8) << shift;
                 }
             } else {
-                padded.iter().enumerate().for_each(|(column, value)| put(column, *value));
-            }
-            if storage.is_nibbles() {
-                for group in 0..shape.groups {
-                    let multiplier = if real { matrix.multiplier[row * shape.groups + group] } else { 1 };
-                    tile[shape.multiplier_offset(within, group)] = multiplier as u8;
+                for (column, value) in padded.iter().enumerate() {
+                    shape.put_value(tile, within, column, *value);
                 }
+            }
+            for group in 0..shape.groups {
+                let multiplier = if real { matrix.multiplier[row * shape.groups + group] } else { 1 };
+                tile[shape.multiplier_offset(within, group)] = multiplier as u8;
             }
             let scale = if real { matrix.row_scale[row] } else { 0.0 };
             let at = shape.scale_offset(within);
@@ -86,8 +63,8 @@ pub fn pack(matrix: &QuantizedMatrix, layout: Layout) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The matrix of some tiles, (rows, columns), of the scheme and pattern it was packed with; `None` of a split, and for a
-/// shape that cannot be.
+/// The (rows, columns) matrix packed in some tiles, with its scheme and pattern; `None` for a split matrix and for an
+/// impossible shape.
 ///
 /// # Panics
 /// If `bytes` is shorter than the shape says.
@@ -114,13 +91,7 @@ pub fn unpack(
     for (row, values) in matrix.values.chunks_exact_mut(columns).enumerate() {
         let tile = &bytes[row / interleaved * shape.stride..][..shape.stride];
         let within = row % interleaved;
-        let value = |stored: usize| {
-            let (offset, high) = shape.value_offset(within, stored);
-            match storage.is_nibbles() {
-                true => value_of(layout.nibbles(), if high { tile[offset] >> 4 } else { tile[offset] & 15 }),
-                false => tile[offset] as i8,
-            }
-        };
+        let value = |stored: usize| shape.value(tile, within, stored);
         if storage.is_sparse() {
             for stored in 0..columns / 2 {
                 let (offset, shift) = shape.index_offset(within, stored);
@@ -129,9 +100,7 @@ pub fn unpack(
         } else {
             values.iter_mut().enumerate().for_each(|(column, out)| *out = value(column));
         }
-        if storage.is_nibbles() {
-            matrix.multiplier.extend((0..shape.groups).map(|group| tile[shape.multiplier_offset(within, group)] as i8));
-        }
+        matrix.multiplier.extend((0..shape.groups).map(|group| tile[shape.multiplier_offset(within, group)] as i8));
         let at = shape.scale_offset(within);
         matrix.row_scale.push(f32::from_le_bytes([tile[at], tile[at + 1], tile[at + 2], tile[at + 3]]));
     }
@@ -142,6 +111,7 @@ pub fn unpack(
 mod tests {
     use super::*;
     use crate::model::id::{LinearId, Role};
+    use crate::model::scheme::SCHEMES;
     use proptest::prelude::*;
     use slm_runtime::sample::random_u64;
 
@@ -149,24 +119,21 @@ mod tests {
         let draw = |index: usize, low: i64, high: i64| {
             (low + (random_u64(seed, index as u64) % (high - low + 1) as u64) as i64) as i8
         };
-        let groups = columns.div_ceil(GROUP);
-        let (low, high) = if scheme == QuantScheme::W8 { (-127, 127) } else { (-8, 7) };
+        let (low, high) = scheme.def().range;
+        let groups = scheme.def().group.map_or(0, |group| columns.div_ceil(group));
         QuantizedMatrix {
             scheme,
             rows,
             columns,
-            values: (0..rows * columns).map(|i| draw(i, low, high)).collect(),
+            values: (0..rows * columns).map(|i| draw(i, low.into(), high.into())).collect(),
             row_scale: (0..rows).map(|row| (row as f32 + 1.0) / 1024.0).collect(),
-            multiplier: match scheme {
-                QuantScheme::W8 => Vec::new(),
-                _ => (0..rows * groups).map(|i| draw(i + 7_000_000, 1, 127)).collect(),
-            },
+            multiplier: (0..rows * groups).map(|i| draw(i + 7_000_000, 1, 127)).collect(),
             sparsity: None,
             activations: slm_runtime::kernels::Width::Bits8,
         }
     }
 
-    /// Of every four values at most two stay, at times fewer.
+    /// Keeps at most two of every four values.
     fn sparsen(matrix: &mut QuantizedMatrix, seed: u64) {
         for (n, four) in matrix.values.chunks_exact_mut(4).enumerate() {
             let draw = random_u64(seed ^ 1, n as u64);
@@ -193,15 +160,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn unpacking_undoes_packing(rows in 1usize..40, columns in 1usize..150, seed: u64, w4: bool, id in 1u8..=7) {
+        fn unpacking_undoes_packing(rows in 1usize..40, columns in 1usize..150, seed: u64, id in 1u8..=7) {
             let layout = Layout::from_id(id).expect("layout ids are 1 to 7");
-            let scheme = if w4 { QuantScheme::W4G32 } else { QuantScheme::W8 };
-            let matrix = random_matrix(scheme, rows, columns, seed);
-            let bytes = pack(&matrix, layout).expect("small");
-            prop_assert_eq!(unpack(&bytes, scheme, None, layout, [rows, columns]), Some(matrix));
+            for scheme in SCHEMES.map(|def| def.scheme) {
+                let matrix = random_matrix(scheme, rows, columns, seed);
+                let bytes = pack(&matrix, layout).expect("small");
+                prop_assert_eq!(unpack(&bytes, scheme, None, layout, [rows, columns]), Some(matrix));
+            }
         }
 
-        /// A matrix in two parts, as the compiler packs it and a test may read it back.
+        /// A split matrix, packed part by part as the compiler does.
         #[test]
         fn unpacking_undoes_packing_of_parts(
             tiles in 1usize..4,
@@ -215,7 +183,7 @@ mod tests {
             let scheme = QuantScheme::Split { wide_rows: wide_rows as u32 };
             let of_rows = |rows: std::ops::Range<usize>, scheme| random_matrix(scheme, rows.len(), columns, seed);
             let matrix = QuantizedMatrix::of_parts(scheme, [wide_rows + rest, columns], of_rows);
-            crate::model::quantized_directory::validate(LinearId::global(Role::LmHead), &matrix).expect("it is sound");
+            crate::formats::slmc_quantized::layout::validate(LinearId::global(Role::LmHead), &matrix).expect("it is sound");
             prop_assert_eq!(pack(&matrix, layout), None);
             let again = QuantizedMatrix::of_parts(scheme, [matrix.rows, columns], |rows, scheme| {
                 let part = matrix.part(rows.clone(), scheme);
@@ -233,15 +201,16 @@ mod tests {
             rows in 1usize..40,
             fours in 1usize..50,
             seed: u64,
-            w4: bool,
             id in 1u8..=7,
         ) {
             let (layout, columns) = (Layout::from_id(id).expect("layout ids are 1 to 7"), 4 * fours);
-            let scheme = if w4 { QuantScheme::W4G32 } else { QuantScheme::W8 };
-            let mut matrix = random_matrix(scheme, rows, columns, seed);
-            sparsen(&mut matrix, seed);
-            let bytes = pack(&matrix, layout).expect("small");
-            prop_assert_eq!(unpack(&bytes, scheme, matrix.sparsity, layout, [rows, columns]), Some(matrix));
+            // Schemes without a sparse storage are stored dense.
+            for scheme in SCHEMES.map(|def| def.scheme) {
+                let mut matrix = random_matrix(scheme, rows, columns, seed);
+                sparsen(&mut matrix, seed);
+                let bytes = pack(&matrix, layout).expect("small");
+                prop_assert_eq!(unpack(&bytes, scheme, matrix.sparsity, layout, [rows, columns]), Some(matrix));
+            }
         }
     }
 }

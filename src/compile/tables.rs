@@ -28,7 +28,7 @@ pub fn rotary_entry(rotary: &RotarySpec, head_dim: usize, context: usize) -> Vec
     bytes
 }
 
-/// The curve an activation is computed by.
+/// The curve that computes an activation.
 pub fn curve_id(activation: Activation) -> CurveId {
     match activation {
         Activation::Silu => CurveId::Silu,

@@ -1,6 +1,6 @@
-//! Outputs that are all or nothing. A file or directory is built in a sibling whose name says so and renamed into place;
-//! an existing output is replaced only if slmc made it. On an error or a panic the sibling goes away at once; after a
-//! killed run it stays, and the next run that writes the same output removes it:
+//! Atomic outputs. A file or directory is built in a temporary sibling and renamed into place; an existing output is
+//! replaced only if slmc made it. An error or a panic removes the sibling at once; after a killed run it stays, and the
+//! next run that writes the same output removes it:
 //!
 //! ```text
 //! .NAME.slmc-PID-N.new    being built        .NAME.slmc-PID-N.old    on its way out
@@ -18,32 +18,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Why an output was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum AtomicError {
-    /// The path has no last component to write beside.
+    /// The path has no final component.
     #[error("{}: not the name of an output; pass a path that ends in a name", path.display())]
     Unnamed {
         /// The output.
         path: PathBuf,
     },
-    /// A file that slmc did not make stands there.
+    /// The path is a file that slmc did not make.
     #[error("{}: exists and was not made by slmc; pass another path, or remove it first", path.display())]
     Foreign {
         /// The output.
         path: PathBuf,
     },
-    /// A directory without slmc.json stands there.
+    /// The path is a directory without slmc.json.
     #[error("{}: exists and holds no slmc.json, so slmc did not make it; pass another path, or remove it first", path.display())]
     ForeignDirectory {
         /// The output.
         path: PathBuf,
     },
-    /// The file system refused.
+    /// The file system returned an error.
     #[error("{}: cannot {action}; check permissions and free space", path.display())]
     Io {
-        /// What was to be done.
+        /// The operation that failed.
         action: &'static str,
-        /// To what.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// The operating system's error.
         source: io::Error,
     },
 }
@@ -52,8 +52,8 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Atom
     move |source| AtomicError::Io { action, path: path.to_owned(), source }
 }
 
-/// Whether a file may be written at `path`: nothing is there, or a regular file that begins with `magic`. An empty magic
-/// accepts any regular file.
+/// Whether a file may be written at `path`: nothing is there, or a regular file that begins with `magic`. An empty
+/// magic accepts any regular file.
 pub fn check_file(path: &Path, magic: &[u8]) -> Result<(), AtomicError> {
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
     let foreign = || AtomicError::Foreign { path: path.to_owned() };
@@ -76,7 +76,7 @@ pub fn check_directory(path: &Path) -> Result<(), AtomicError> {
     }
 }
 
-/// Writes a file through `fill`; see [`check_file`] for what it may replace.
+/// Writes a file through `fill`; [`check_file`] says which files it may replace.
 pub fn write_file(
     path: &Path,
     magic: &[u8],
@@ -87,7 +87,7 @@ pub fn write_file(
     siblings.clean()?;
     let temporary = siblings.fresh("new");
     let file = File::create_new(&temporary).map_err(io_error("be created", &temporary))?;
-    // Without locks (some network file systems) a leftover is merely not cleaned.
+    // Without locks (some network file systems) leftovers are not cleaned up.
     let _ = file.try_lock();
     let mut guard = RemoveOnDrop { path: temporary, armed: true };
     let written = || -> io::Result<()> {
@@ -108,12 +108,12 @@ pub struct NewDirectory {
     target: PathBuf,
     siblings: Siblings,
     temporary: RemoveOnDrop,
-    /// Locks the directory while this run lives; `None` where the file system cannot.
+    /// Lock on the directory, held while this run lives; `None` where the file system has no locks.
     _lock: Option<File>,
 }
 
 impl NewDirectory {
-    /// Begins an output directory beside `target`; see [`check_directory`] for what it may replace.
+    /// Begins an output directory beside `target`; [`check_directory`] says which directories it may replace.
     pub fn begin(target: &Path) -> Result<Self, AtomicError> {
         check_directory(target)?;
         let siblings = Siblings::of(target)?;
@@ -125,7 +125,7 @@ impl NewDirectory {
         Ok(NewDirectory { target: target.to_owned(), siblings, temporary, _lock: lock })
     }
 
-    /// Where to put the files.
+    /// Path of the directory under construction.
     pub fn path(&self) -> &Path {
         &self.temporary.path
     }
@@ -136,7 +136,7 @@ impl NewDirectory {
         fs::write(self.path().join(name), content)
     }
 
-    /// Puts the directory in place. If that fails, what stood there before is there again.
+    /// Renames the directory into place. On failure the previous output is restored.
     pub fn commit(mut self) -> Result<(), AtomicError> {
         let target = &self.target;
         check_directory(target)?;
@@ -159,8 +159,8 @@ impl NewDirectory {
     }
 }
 
-/// Removes a directory that slmc made, if it is there: at once for everybody who looks at it, and what a run killed on the
-/// way leaves is removed by the next one that begins the same directory.
+/// Removes a directory that slmc made, if it exists. The removal is atomic for readers; leftovers of a killed run are
+/// removed by the next run that begins the same directory.
 pub fn remove_directory(target: &Path) -> Result<(), AtomicError> {
     if fs::symlink_metadata(target).is_err() {
         return Ok(());
@@ -220,7 +220,7 @@ impl Siblings {
         Ok(Siblings { target: target.to_owned(), parent, prefix })
     }
 
-    /// A name no run uses.
+    /// A name that no run uses.
     fn fresh(&self, kind: &str) -> PathBuf {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         loop {
@@ -234,7 +234,7 @@ impl Siblings {
         }
     }
 
-    /// Removes what killed runs left; an output that was moved aside and never replaced comes back.
+    /// Removes the leftovers of killed runs and restores an output that was moved aside but never replaced.
     fn clean(&self) -> Result<(), AtomicError> {
         let reading = || io_error("be listed", &self.parent);
         let mut leftovers = Vec::new();
@@ -244,7 +244,7 @@ impl Siblings {
         }
         leftovers.sort();
         for (kind, path) in leftovers {
-            // Whoever holds the lock is still at work.
+            // Locked: its run is still going.
             if lock(&path).is_none() {
                 continue;
             }
@@ -257,7 +257,7 @@ impl Siblings {
         Ok(())
     }
 
-    /// What a leftover of this output is; `None` for every other name.
+    /// The kind of leftover of this output that a name denotes; `None` for any other name.
     fn kind(&self, name: &OsStr) -> Option<Leftover> {
         let rest = name.as_encoded_bytes().strip_prefix(self.prefix.as_encoded_bytes())?;
         let rest = std::str::from_utf8(rest).ok()?;
@@ -360,7 +360,7 @@ mod tests {
         let error = commit(&mine, "x").unwrap_err();
         assert!(error.to_string().contains("thesis: exists and holds no slmc.json"), "{error}");
         assert_eq!(names(&mine), ["chapter1"]);
-        // One that appears while the output is being built is refused as well.
+        // A directory that appears while the output is being built is refused as well.
         let late = dir.path().join("late");
         let new = NewDirectory::begin(&late).unwrap();
         fs::create_dir(&late).unwrap();

@@ -2,7 +2,6 @@
 //! sections whose keys display with dots: `rope_parameters.rope_type`. A key that is `null` counts as absent, as
 //! transformers treats it.
 
-use super::CONFIG_FILE;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -12,15 +11,9 @@ pub const MAX_SIZE: usize = i32::MAX as usize;
 /// Longest JSON file that is read, in bytes: far above any real configuration or shard index.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
-/// Why a configuration is refused.
+/// Why a configuration is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The path that should hold a model is something else.
-    #[error("{}: not a directory; pass a directory with config.json and model.safetensors", path.display())]
-    NotDirectory {
-        /// What was passed.
-        path: PathBuf,
-    },
     /// The file cannot be read.
     #[error("{}: cannot be read", file.display())]
     Read {
@@ -29,7 +22,7 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is too long to be what its name says.
+    /// The file is too long for a configuration.
     #[error("{}: {bytes} bytes, expected at most {MAX_FILE_BYTES}; it is not a configuration", file.display())]
     TooLong {
         /// The file.
@@ -52,7 +45,7 @@ pub enum ConfigError {
         file: PathBuf,
         /// The key.
         key: String,
-        /// What its value would be.
+        /// The values it may have.
         expected: &'static str,
     },
     /// A value has the wrong type or is out of range.
@@ -62,23 +55,39 @@ pub enum ConfigError {
         file: PathBuf,
         /// The key; `(whole file)` for the document.
         key: String,
-        /// What stands there, as JSON.
+        /// The value found, as JSON.
         found: String,
-        /// What would be accepted.
+        /// The values accepted.
         expected: String,
     },
-    /// A value slmc understands but does not implement.
+    /// A layer that a configuration with fewer layers cannot represent unchanged.
+    #[error(
+        "{}: layer {layer} would have another window, rotation or kind as layer {place} of a model with fewer layers \
+         under `{key}`; keep a run of layers from layer 0 on, or all of them",
+        file.display()
+    )]
+    Layer {
+        /// The file.
+        file: PathBuf,
+        /// The key of the number of layers.
+        key: &'static str,
+        /// Its number now.
+        layer: usize,
+        /// Its number among the kept ones.
+        place: usize,
+    },
+    /// A valid value that slmc does not implement.
     #[error("{}: `{key}` is `{value}`; {subject} supports {supported}", file.display())]
     Unsupported {
         /// The file.
         file: PathBuf,
         /// The key.
         key: String,
-        /// What stands there.
+        /// The value found.
         value: String,
-        /// Who would have to support it: a family, or slmc.
+        /// The part that does not support it: a family, or slmc.
         subject: &'static str,
-        /// The closed list.
+        /// The supported values.
         supported: String,
     },
 }
@@ -93,19 +102,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads config.json of a model directory.
-    pub fn open(directory: &Path) -> Result<Self, ConfigError> {
-        if !directory.is_dir() {
-            return Err(ConfigError::NotDirectory { path: directory.to_owned() });
-        }
-        Self::read(&directory.join(CONFIG_FILE))
-    }
-
     /// Reads any JSON object.
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
-        let text = read_bounded(file)?;
+        Self::parse(file, &read_bounded(file)?)
+    }
+
+    /// Parses a JSON object; errors name `file`.
+    pub fn parse(file: &Path, text: &[u8]) -> Result<Self, ConfigError> {
         let value: Value =
-            serde_json::from_slice(&text).map_err(|source| ConfigError::Json { file: file.to_owned(), source })?;
+            serde_json::from_slice(text).map_err(|source| ConfigError::Json { file: file.to_owned(), source })?;
         match value {
             Value::Object(map) => Ok(Self::from_map(file, map)),
             other => Err(ConfigError::Value {
@@ -117,7 +122,7 @@ impl Config {
         }
     }
 
-    /// An object made in memory; `file` is what errors will name.
+    /// An object made in memory; errors name `file`.
     pub fn from_map(file: &Path, map: Map<String, Value>) -> Self {
         Config { file: file.to_owned(), prefix: String::new(), map }
     }
@@ -252,11 +257,16 @@ impl Config {
 /// The bytes of a file, if it is not longer than any real configuration.
 pub(crate) fn read_bounded(file: &Path) -> Result<Vec<u8>, ConfigError> {
     let failed = |source| ConfigError::Read { file: file.to_owned(), source };
-    let bytes = std::fs::metadata(file).map_err(failed)?.len();
-    if bytes > MAX_FILE_BYTES {
-        return Err(ConfigError::TooLong { file: file.to_owned(), bytes });
-    }
+    check_length(file, std::fs::metadata(file).map_err(failed)?.len())?;
     std::fs::read(file).map_err(failed)
+}
+
+/// Rejects a length above that of any real configuration.
+pub(crate) fn check_length(file: &Path, bytes: u64) -> Result<(), ConfigError> {
+    match bytes > MAX_FILE_BYTES {
+        true => Err(ConfigError::TooLong { file: file.to_owned(), bytes }),
+        false => Ok(()),
+    }
 }
 
 /// A value as JSON, cut so that a message stays readable.

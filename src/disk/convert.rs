@@ -1,15 +1,15 @@
-//! Stored values in f32: loops that the compiler makes vectors of, for callers compiled for the CPU's widest
-//! ([`pulp::Arch::dispatch`]; what they call is always inlined for that reason). A half is 1 sign, 5 exponent and 10 fraction bits:
-//! moved to their places in an f32 and multiplied by 2^112, the difference of the exponents' biases, they are its value,
-//! subnormal ones included. A bf16 is the upper half of an f32. Both are exact for finite values, which [`is_finite`] asks
-//! after first.
+//! Converts stored values to f32, in loops that the compiler vectorizes for the CPU's best instruction set
+//! ([`pulp::Arch::dispatch`]; callees are always inlined for that reason). A half has 1 sign, 5 exponent and 10
+//! fraction bits: shifted to their positions in an f32 and multiplied by 2^112, the difference of the exponents'
+//! biases, they are its value, subnormals included. A bf16 is the upper half of an f32. Both conversions are exact for
+//! finite values, which [`is_finite`] checks first.
 
 use super::tensor::DenseType;
 
 /// 2^112
 const HALF_BIAS: f32 = f32::from_bits((127 + 112) << 23);
 
-/// Values stored back to back, little-endian, as f32: as many as `out` holds and `bytes` has.
+/// Converts little-endian values to f32: as many as fit in `out` and `bytes`.
 #[inline(always)]
 pub(super) fn to_f32(dtype: DenseType, bytes: &[u8], out: &mut [f32]) {
     match dtype {
@@ -32,7 +32,7 @@ pub(super) fn to_f32(dtype: DenseType, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Whether all values are: none has all bits of its exponent set. The largest magnitude as an integer tells.
+/// Whether all values are finite: no exponent has all bits set. Compares the largest magnitude as an integer.
 #[inline(always)]
 pub(super) fn is_finite(dtype: DenseType, bytes: &[u8]) -> bool {
     match dtype {
@@ -63,7 +63,7 @@ pub(super) struct Convert<'a> {
     pub(super) dtype: DenseType,
     /// The values.
     pub(super) bytes: &'a [u8],
-    /// Where they go.
+    /// The result.
     pub(super) out: &'a mut [f32],
 }
 

@@ -1,5 +1,6 @@
-//! SHA-256 of files and of directories, by which provenance and lock files name inputs. The hash of a directory is taken
-//! over its top-level regular files (links to files count, hidden files do not), sorted by name, each contributing
+//! SHA-256 of files and of directories, by which provenance and lock files name inputs. The hash of a directory is
+//! taken over its top-level regular files (links to files count, hidden files do not), sorted by name, each
+//! contributing
 //!
 //! ```text
 //! name, one zero byte, SHA-256 of the content (32 bytes)
@@ -13,13 +14,13 @@ use std::path::{Path, PathBuf};
 /// A SHA-256.
 pub type Hash = [u8; 32];
 
-/// A file or directory could not be read.
+/// A file or directory that could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: cannot be read for hashing", path.display())]
 pub struct HashError {
-    /// Which.
+    /// Its path.
     pub path: PathBuf,
-    /// Why.
+    /// The operating system's error.
     pub source: std::io::Error,
 }
 
@@ -57,6 +58,11 @@ pub fn directory_sha256(path: &Path) -> Result<Hash, HashError> {
         hasher.update(file_sha256(&path.join(&name))?);
     }
     Ok(hasher.finalize().into())
+}
+
+/// Hash of a path: of a directory's names and contents, or of a file's content.
+pub fn path_sha256(path: &Path) -> Result<Hash, HashError> {
+    if path.is_dir() { directory_sha256(path) } else { file_sha256(path) }
 }
 
 /// Hash of bytes in memory.

@@ -7,14 +7,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A file whose bytes are read from disk when they are touched.
+/// A file whose bytes are read from disk on access.
 pub struct MappedFile {
     path: PathBuf,
     map: Mmap,
 }
 
 impl MappedFile {
-    /// Maps the whole file; reads nothing yet.
+    /// Maps the whole file without reading it.
     pub fn open(path: &Path) -> io::Result<Arc<Self>> {
         let file = File::open(path)?;
         if !file.metadata()?.is_file() {
@@ -23,17 +23,17 @@ impl MappedFile {
         Ok(Arc::new(MappedFile { path: path.to_owned(), map: map(&file)? }))
     }
 
-    /// Asks the system to map the file in huge pages, before it is touched; without them it is read as well.
+    /// Asks the system to map the file in huge pages, before the first access; small pages serve as well.
     pub fn ask_for_huge_pages(&self) {
         ask_for_huge_pages(&self.map);
     }
 
-    /// Where the file was when it was opened.
+    /// Path of the file when it was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// All of it.
+    /// The whole content.
     pub fn bytes(&self) -> &[u8] {
         &self.map
     }
@@ -49,7 +49,7 @@ impl fmt::Debug for MappedFile {
 fn map(file: &File) -> io::Result<Mmap> {
     // SAFETY: the map is read-only and private to this module's `&[u8]`. It stays valid while nobody truncates or
     // rewrites the file in place; slmc never does (`atomic` renames new files over old ones), and a model directory
-    // that another program overwrites during a run is outside what any reader of it can promise.
+    // that another program overwrites during a run is outside any reader's guarantees.
     unsafe { Mmap::map(file) }
 }
 
@@ -60,7 +60,7 @@ fn ask_for_huge_pages(map: &Mmap) {
     let _ = map;
 }
 
-/// Maps a part of a file in huge pages where the system can, touches it, and shows its bytes to `look`; `None` where it
+/// Maps a part of a file, in huge pages where available, touches it, and passes its bytes to `look`; `None` where it
 /// cannot be mapped.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "as for `map`")]

@@ -1,5 +1,5 @@
-//! One floating-point tensor, in memory or in a mapped file, in the data type it was stored in. Conversion to f32 is
-//! where values are read for the first time, and where NaN and infinities are refused.
+//! A floating-point tensor, in memory or in a mapped file, in its stored data type. Conversion to f32 reads the values
+//! for the first time and rejects NaN and infinities.
 
 use super::convert::{self, AreFinite, Convert};
 use super::mmap::MappedFile;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Values that one thread checks or converts at a time.
 const PIECE: usize = 1 << 16;
 
-/// Why a tensor's values are refused.
+/// Why a tensor's values are rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum TensorError {
     /// NaN or an infinity.
@@ -28,7 +28,7 @@ pub enum TensorError {
         tensor: String,
         /// Position in row-major order.
         index: usize,
-        /// What stands there.
+        /// The value found.
         value: f32,
     },
     /// The number of values does not match the shape.
@@ -122,7 +122,7 @@ impl SharedBytes {
         }
     }
 
-    /// A part of them, which must lie inside: shared where they are mapped, else copied.
+    /// A range of them, which must lie inside: shared where mapped, else copied.
     fn slice(&self, range: Range<usize>) -> Self {
         SharedBytes(match &self.0 {
             Storage::Mapped(file, whole) => {
@@ -152,7 +152,7 @@ pub struct DenseTensor {
     shape: Vec<usize>,
     dtype: DenseType,
     bytes: SharedBytes,
-    /// What its file calls it.
+    /// Its name in the file.
     stored_name: Option<String>,
 }
 
@@ -164,7 +164,7 @@ impl PartialEq for DenseTensor {
 
 impl DenseTensor {
     /// From bytes whose number fits the shape; the caller (a validated header) has checked it.
-    pub(super) fn stored(name: &str, shape: Vec<usize>, dtype: DenseType, bytes: SharedBytes) -> Self {
+    pub(crate) fn stored(name: &str, shape: Vec<usize>, dtype: DenseType, bytes: SharedBytes) -> Self {
         DenseTensor { shape, dtype, bytes, stored_name: Some(name.to_owned()) }
     }
 
@@ -185,8 +185,8 @@ impl DenseTensor {
         DenseTensor { shape, dtype, bytes, stored_name: None }
     }
 
-    /// A tensor in the place of this one: other values, the same shape and name, and the same format where that holds
-    /// every value exactly; f32 where it does not.
+    /// This tensor with other values: same shape and name, and the same format if it represents every value exactly,
+    /// else f32.
     pub fn replaced(&self, values: &[f32]) -> Result<Self, TensorError> {
         let (dtype, expected) = (self.dtype, self.shape.iter().product());
         if values.len() != expected {
@@ -197,12 +197,12 @@ impl DenseTensor {
         Ok(DenseTensor { dtype, bytes: SharedBytes(Storage::Owned(bytes)), ..self.clone() })
     }
 
-    /// What the file it was read from calls it.
+    /// Its name in the file it was read from.
     pub fn stored_name(&self) -> Option<&str> {
         self.stored_name.as_deref()
     }
 
-    /// Some rows, which stay where the tensor is; `None` where there are no such rows.
+    /// A range of rows, not copied; `None` where it is out of range.
     pub fn rows(&self, rows: Range<usize>) -> Option<Self> {
         if rows.start > rows.end || rows.end > *self.shape.first()? {
             return None;
@@ -214,30 +214,30 @@ impl DenseTensor {
         Some(DenseTensor { shape, bytes, ..self.clone() })
     }
 
-    /// A matrix with rows and columns exchanged, a copy; `None` for what is no matrix.
-    pub fn turned(&self) -> Option<Self> {
-        self.turned_columns(0..*self.shape.get(1)?)
+    /// The transpose of a matrix, a copy; `None` for other shapes.
+    pub fn transposed(&self) -> Option<Self> {
+        self.transposed_columns(0..*self.shape.get(1)?)
     }
 
-    /// Some columns of a matrix as rows, a copy; `None` for what is no matrix or has no such columns.
-    pub fn turned_columns(&self, columns: Range<usize>) -> Option<Self> {
+    /// A range of columns of a matrix as rows, a copy; `None` for other shapes and where the range is out of bounds.
+    pub fn transposed_columns(&self, columns: Range<usize>) -> Option<Self> {
         let &[outer, inner] = self.shape.as_slice() else { return None };
         if columns.start > columns.end || columns.end > inner {
             return None;
         }
         let (width, values) = (self.dtype.bytes(), self.bytes());
         let shape = vec![columns.len(), outer];
-        let mut turned = Vec::with_capacity(columns.len() * outer * width);
+        let mut transposed = Vec::with_capacity(columns.len() * outer * width);
         for column in columns {
             for row in 0..outer {
-                turned.extend_from_slice(&values[(row * inner + column) * width..][..width]);
+                transposed.extend_from_slice(&values[(row * inner + column) * width..][..width]);
             }
         }
-        Some(DenseTensor { shape, bytes: SharedBytes(Storage::Owned(turned.into())), ..self.clone() })
+        Some(DenseTensor { shape, bytes: SharedBytes(Storage::Owned(transposed.into())), ..self.clone() })
     }
 
-    /// The rows of named tensors, which have equal rows, one after the other: in their data type, or in f32 where they
-    /// differ in it. A single tensor is itself.
+    /// Concatenates named tensors of equal row shape along the rows: in their data type, or in f32 where the types
+    /// differ. A single tensor is returned unchanged.
     pub fn joined<'t>(parts: impl Iterator<Item = (String, &'t DenseTensor)>) -> Result<Self, TensorError> {
         let parts: Vec<(String, &DenseTensor)> = parts.collect();
         if let [(_, tensor)] = parts[..] {
@@ -279,8 +279,7 @@ impl DenseTensor {
         self.bytes.as_slice()
     }
 
-    /// The values in f32, which loses nothing. `name` is what an error calls a tensor
-    /// that was not read from a file.
+    /// The values in f32, exactly. Errors call a tensor that was not read from a file `name`.
     pub fn to_f32(&self, name: &str) -> Result<Vec<f32>, TensorError> {
         self.check_finite(name)?;
         let mut values = vec![0.0; self.shape.iter().product()];
@@ -291,7 +290,7 @@ impl DenseTensor {
         Ok(values)
     }
 
-    /// Refuses NaN and infinities without converting anything. `name` is as for [`DenseTensor::to_f32`].
+    /// Rejects NaN and infinities without converting. `name` is as for [`DenseTensor::to_f32`].
     pub fn check_finite(&self, name: &str) -> Result<(), TensorError> {
         let (dtype, size) = (self.dtype, self.dtype.bytes());
         let pieces = self.bytes().par_chunks(PIECE * size).enumerate();
@@ -314,8 +313,8 @@ impl DenseTensor {
         }
     }
 
-    /// One row in f32: as many values as `out` holds. Nothing is checked to be finite; `inline(always)`, so that the
-    /// caller's vectors are used.
+    /// One row in f32: as many values as `out` holds. Does not check that values are finite; `inline(always)`, so that
+    /// the loop is compiled for the caller's instruction set.
     ///
     /// # Panics
     /// If `row` is out of range.
@@ -331,18 +330,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_cut_and_columns_turned_into_rows() {
+    fn rows_are_cut_and_columns_are_transposed() {
         let values: Vec<f32> = (0..12u8).map(f32::from).collect();
         let matrix = DenseTensor::from_f32(vec![3, 4], &values).unwrap();
         let shown = |part: Option<DenseTensor>| part.map(|part| (part.shape().to_vec(), part.to_f32("m").unwrap()));
         assert_eq!(shown(matrix.rows(1..3)), Some((vec![2, 4], values[4..].to_vec())));
-        let columns = shown(matrix.turned_columns(1..3));
+        let columns = shown(matrix.transposed_columns(1..3));
         assert_eq!(columns, Some((vec![2, 3], vec![1.0, 5.0, 9.0, 2.0, 6.0, 10.0])));
-        assert_eq!((matrix.rows(2..4), matrix.turned_columns(3..5)), (None, None));
-        assert_eq!(matrix.turned().unwrap().turned(), Some(matrix.clone()));
+        assert_eq!((matrix.rows(2..4), matrix.transposed_columns(3..5)), (None, None));
+        assert_eq!(matrix.transposed().unwrap().transposed(), Some(matrix.clone()));
         let vector = DenseTensor::from_f32(vec![12], &values).unwrap();
         assert_eq!(vector.rows(10..12).unwrap().to_f32("v").unwrap(), [10.0, 11.0]);
-        assert_eq!((vector.turned(), vector.rows(0..13)), (None, None));
+        assert_eq!((vector.transposed(), vector.rows(0..13)), (None, None));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! One safetensors file: 8 bytes with the length of a JSON header, the header, then the tensors back to back without
-//! holes. Reading maps the file and touches the header only; the safetensors crate judges the header, and what it
-//! refuses is looked at again here to name the tensor. Writing orders tensors by data type and name, so equal content
-//! gives equal bytes.
+//! A safetensors file: 8 bytes with the length of a JSON header, the header, then the tensors back to back without
+//! holes. Reading maps the file and touches the header only; the safetensors crate validates the header, and a rejected
+//! one is examined again here to name the tensor. Writing orders tensors by data type and name, so equal content gives
+//! equal bytes.
 
 use super::mmap::MappedFile;
 use super::tensor::SharedBytes;
@@ -20,7 +20,7 @@ const LENGTH_BYTES: usize = 8;
 /// Longest header the format allows.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// Why a safetensors file is refused, or was not written.
+/// Why a safetensors file is rejected, or was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum TensorFileError {
     /// The file cannot be opened or mapped.
@@ -44,19 +44,19 @@ pub enum TensorFileError {
     Length {
         /// The file.
         file: PathBuf,
-        /// What should have been there.
+        /// The part that is too short or too long.
         what: &'static str,
         /// Bytes it needs.
         expected: u64,
         /// Bytes there are.
         found: u64,
     },
-    /// The header is not what the format says.
+    /// The header violates the format.
     #[error("{}: not a valid safetensors header ({problem}); the file is damaged, fetch it again", file.display())]
     Header {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         problem: String,
     },
     /// The header describes a tensor wrongly.
@@ -66,7 +66,7 @@ pub enum TensorFileError {
         file: PathBuf,
         /// The tensor.
         tensor: String,
-        /// What is wrong with it.
+        /// The fault.
         problem: String,
     },
 }
@@ -84,7 +84,7 @@ pub struct StoredTensor {
     pub file: PathBuf,
 }
 
-/// Reads the header of a file; every tensor is certain to lie within it.
+/// Reads the header of a file and checks that every tensor lies within the file.
 pub fn read(path: &Path) -> Result<BTreeMap<String, StoredTensor>, TensorFileError> {
     let file = MappedFile::open(path).map_err(|source| TensorFileError::Read { file: path.to_owned(), source })?;
     let length_error = |what, expected, found| {
@@ -126,7 +126,7 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, StoredTensor>, TensorFileErr
     Ok(tensors)
 }
 
-/// The error for a header the safetensors crate refused: with the tensor, where one is to blame.
+/// The error for a header that the safetensors crate rejects, with the tensor at fault where there is one.
 fn refused(path: &Path, header: &[u8], error: &serde_json::Error) -> TensorFileError {
     let file = path.to_owned();
     match serde_json::from_slice::<BTreeMap<String, Value>>(header) {
@@ -171,7 +171,7 @@ fn blame(entries: &BTreeMap<String, Value>) -> Option<(String, String)> {
     None
 }
 
-/// A tensor to write: how to describe it, and its bytes when they are needed.
+/// A tensor to write: its description, and a closure that gives its bytes.
 pub struct NewTensor<'a> {
     /// Name in the file.
     pub name: String,
@@ -187,7 +187,7 @@ pub struct NewTensor<'a> {
 /// The file is not atomic by itself: `path` is in a [`super::atomic::NewDirectory`].
 #[expect(clippy::disallowed_methods, reason = "the directory it is in is put in place whole")]
 pub fn write(path: &Path, mut tensors: Vec<NewTensor<'_>>) -> Result<(), TensorFileError> {
-    // Wide types first keeps every tensor aligned to its own element.
+    // Larger element types first, which keeps every tensor aligned to its element.
     tensors.sort_by(|a, b| b.dtype.bitsize().cmp(&a.dtype.bitsize()).then_with(|| a.name.cmp(&b.name)));
     let invalid = |problem: String| TensorFileError::Header { file: path.to_owned(), problem };
     let mut offset = 0;

@@ -1,5 +1,5 @@
-//! Answers that a decoder generates to prompts, greedily, beside the answers that were wanted. Words are runs of letters and
-//! digits, lower-cased; every other character that is no space is a word of its own. Definitions:
+//! Answers that a decoder generates to prompts, greedily, beside the answers that were wanted. Words are runs of
+//! letters and digits, lower-cased; every other character that is not a space is a word of its own. Definitions:
 //!
 //! ```text
 //! exact_match = share of answers equal to the wanted ones, spaces at both ends left out
@@ -9,7 +9,7 @@
 //!               BP = min(1, exp(1 − wanted words / words))
 //! ```
 
-use super::generate::{GenerateError, Options as Generation, Prompt, generate};
+use super::generate::{GenerateError, GenerateOptions, Prompt, generate};
 use super::opened::OpenedModel;
 use super::subject::{Subject, number_row};
 use crate::progress::Progress;
@@ -31,11 +31,11 @@ pub struct Scores {
     pub exact_match: f64,
     /// Mean over answers, in [0, 1].
     pub token_f1: f64,
-    /// Of the corpus, in [0, 1].
+    /// BLEU-4 of the corpus, in [0, 1].
     pub bleu4: f64,
 }
 
-/// What prompts and wanted answers say about a decoder.
+/// Metrics of a decoder over prompts and wanted answers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "task", rename = "generate")]
 pub struct AnswersReport {
@@ -43,10 +43,10 @@ pub struct AnswersReport {
     pub tokens: u64,
     /// Prompts.
     pub windows: u64,
-    /// Of the model.
+    /// Scores of the model.
     #[serde(flatten)]
     pub scores: Scores,
-    /// Of the reference.
+    /// Scores of the reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<Scores>,
     /// Share of prompts to which both give the same text, in [0, 1].
@@ -88,7 +88,7 @@ pub fn evaluate(
     progress.begin("generating", records.len() as u64, "answers");
     let (mut answers, mut others, mut generated) = (Vec::new(), Vec::new(), 0);
     for record in records {
-        let options = Generation {
+        let options = GenerateOptions {
             prompt: Prompt::Text(record.text.clone()),
             tokens,
             sampling: Sampling::GREEDY,
@@ -116,8 +116,8 @@ pub fn evaluate(
     })
 }
 
-/// What the model adds to the prompt, and in how many tokens.
-fn answer(model: &OpenedModel, options: &Generation) -> Result<(String, usize), GenerateError> {
+/// The model's answer to the prompt, and its number of tokens.
+fn answer(model: &OpenedModel, options: &GenerateOptions) -> Result<(String, usize), GenerateError> {
     let (mut bytes, mut first) = (Vec::new(), true);
     let report = generate(model, options, &mut |part| {
         // The first part is the prompt.

@@ -33,7 +33,7 @@ pub struct Example {
     pub label: String,
 }
 
-/// What labelled texts say about a classifier.
+/// Metrics of a classifier over labelled texts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClassifyMetrics {
     /// Tokens of all texts, special tokens included.

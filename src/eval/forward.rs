@@ -1,4 +1,4 @@
-//! The border between evaluation and what is evaluated: tokens in, logits (or hidden states) out.
+//! The interface between evaluation and models: tokens in, logits (or hidden states) out.
 
 use std::error::Error;
 
@@ -11,17 +11,17 @@ pub trait Forward {
     /// outputs, (1, width) for a sequence classifier.
     ///
     /// # Errors
-    /// Whatever the implementation meets, wrapped: a token outside the vocabulary, a sequence beyond the context.
+    /// The implementation's error, wrapped: a token outside the vocabulary, a sequence beyond the context.
     fn logits(&self, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ForwardError>;
 }
 
-/// Why a model could not be run; the source says what happened.
+/// Why a model could not be run; the source is the reason.
 #[derive(Debug, thiserror::Error)]
 #[error("the forward pass failed")]
 pub struct ForwardError(#[source] Box<dyn Error + Send + Sync>);
 
 impl ForwardError {
-    /// Wraps what the implementation reports.
+    /// Wraps the error of an implementation.
     pub fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         ForwardError(source.into())
     }

@@ -1,14 +1,14 @@
-//! Continuing a text: token after token from a session of the runtime (artifacts) or from the f32 forward (directories),
-//! each with its cache, chosen by the runtime's sampler, handed out as bytes as they come.
+//! Continuing a text: token after token from a session of the runtime (artifacts) or from the f32 forward
+//! (directories), each with its cache, chosen by the runtime's sampler, handed out as bytes as they come.
 
-use super::opened::{Engine, OpenError, OpenedModel};
+use super::opened::{Engine, OpenError, OpenedModel, tokenizer_at};
 use crate::artifact::host::{ArtifactError, SessionMemory};
 use crate::machine::kernels::kernels_for;
 use crate::model::forward::{Cache, CacheError, Forward};
 use crate::model::spec::ModelKind;
 use crate::report::Report;
 use crate::text::chat_template::{ChatTemplateError, Conversation};
-use crate::text::tokenizer::{Tokenizer, TokenizerError};
+use crate::text::tokenizer::TokenizerError;
 use serde::Serialize;
 use slm_runtime::sample::{Sampling, choose};
 use slm_runtime::session::{Session, SessionError};
@@ -16,7 +16,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// What stands before what is generated.
+/// Prompt of a generation.
 #[derive(Clone, Debug)]
 pub enum Prompt {
     /// A text to continue.
@@ -25,16 +25,16 @@ pub enum Prompt {
     Chat(Conversation),
 }
 
-/// What to generate.
+/// Options of a generation.
 #[derive(Clone, Debug)]
-pub struct Options {
-    /// What it follows.
+pub struct GenerateOptions {
+    /// Prompt to continue or answer.
     pub prompt: Prompt,
     /// Most tokens to add.
     pub tokens: usize,
-    /// How to choose.
+    /// Choice of tokens.
     pub sampling: Sampling,
-    /// Of the draws.
+    /// Seed of the draws.
     pub seed: u64,
     /// Directory with a tokenizer for artifacts that carry none.
     pub tokenizer: Option<PathBuf>,
@@ -60,27 +60,27 @@ pub enum GenerateError {
         "the prompt has {tokens} tokens, the context holds {context}; shorten it, or, for an artifact, compile with a larger --context"
     )]
     PromptTooLong {
-        /// Of the prompt, the opening one included.
+        /// Tokens of the prompt, those that open a text included.
         tokens: usize,
         /// Positions there are.
         context: usize,
     },
-    /// Of the model.
+    /// The model cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// Of the artifact.
+    /// The artifact cannot be read.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
-    /// Of the tokenizer.
+    /// The tokenizer cannot be opened or used.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// The chat template refuses the conversation, or fails.
     #[error(transparent)]
     Template(#[from] ChatTemplateError),
-    /// Of the f32 forward.
+    /// The f32 forward failed.
     #[error(transparent)]
     Forward(#[from] CacheError),
-    /// Of the runtime.
+    /// The runtime failed.
     #[error(transparent)]
     Session(#[from] SessionError),
 }
@@ -102,7 +102,8 @@ pub enum Stop {
 /// Result of `slmc generate`.
 #[derive(Clone, Debug, Serialize)]
 pub struct GenerateReport {
-    /// Prompt and continuation, or the answer alone where a conversation was asked; bytes that are not UTF-8 are replaced.
+    /// Prompt and continuation, or the answer alone where a conversation was asked; bytes that are not UTF-8 are
+    /// replaced.
     pub text: String,
     /// The prompt that the template made, where a conversation was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -125,7 +126,7 @@ impl Report for GenerateReport {
     }
 }
 
-/// A model with what it has read of one text.
+/// A model with its cache of one text.
 trait Reader {
     /// Reads the text's next tokens, and returns the logits of the token after them.
     fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, GenerateError>;
@@ -148,14 +149,14 @@ impl Reader for (Forward<'_>, Cache) {
 /// generation. A template writes the tokens that open a text itself.
 pub fn generate(
     model: &OpenedModel,
-    options: &Options,
+    options: &GenerateOptions,
     emit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
 ) -> Result<GenerateReport, GenerateError> {
     if model.kind != ModelKind::Decoder {
         return Err(GenerateError::NotADecoder);
     }
     let tokenizer = match &options.tokenizer {
-        Some(directory) => Tokenizer::open(directory)?,
+        Some(directory) => tokenizer_at(directory)?,
         None => model.tokenizer()?,
     };
     let rules = tokenizer.text_rules()?;

@@ -1,6 +1,7 @@
-//! Language models: perplexity, and how far a model's predictions are from a reference's, over the positions that have a
-//! target. In a causal window every position but the last predicts the token after it; in a masked sequence the hidden
-//! positions predict what stood there. With p the reference's and q the model's distribution at a position:
+//! Language models: perplexity, and how far a model's predictions are from a reference's, over the positions that have
+//! a target. In a causal window every position but the last predicts the token after it; in a masked sequence the
+//! hidden positions predict the tokens that were there. With p the reference's and q the model's distribution at a
+//! position:
 //!
 //! ```text
 //! perplexity = exp(mean of −ln q(target))
@@ -11,22 +12,22 @@
 use super::forward::Forward;
 use super::outputs::{EvalError, Pair, Rows};
 use super::subject::{Subject, number_row};
-use crate::divergence::{Sample, argmax, divergence, mean_and_error, percentile, surprise};
+use crate::divergence::{Sample, argmax, divergence, mean_and_error, nll, percentile};
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
 use rayon::prelude::*;
 use serde::Serialize;
 
-/// What the windows say about a model.
+/// Metrics of a model over windows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LmMetrics {
     /// Positions with a target, over all windows.
     pub tokens: u64,
     /// Windows.
     pub windows: u64,
-    /// Of the model.
+    /// Perplexity of the model.
     pub perplexity: f64,
-    /// Of the reference.
+    /// Perplexity of the reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference_perplexity: Option<f64>,
     /// Mean over positions, in nats.
@@ -51,13 +52,13 @@ pub type Targets = Vec<(usize, u32)>;
 
 /// One position.
 struct Position {
-    surprise: f64,
+    nll: f64,
     compared: Option<Compared>,
 }
 
 /// One position beside the reference.
 struct Compared {
-    surprise: f64,
+    nll: f64,
     divergence: f64,
     agrees: bool,
 }
@@ -108,9 +109,9 @@ pub fn evaluate_targets(
         let mut sample = Sample::default();
         for position in positions(&targets[n], logits, reference, width) {
             tokens += 1;
-            losses += position.surprise;
+            losses += position.nll;
             if let Some(compared) = position.compared {
-                reference_losses += compared.surprise;
+                reference_losses += compared.nll;
                 divergences.push(compared.divergence);
                 agreeing += u64::from(compared.agrees);
                 sample.sum += compared.divergence;
@@ -145,12 +146,12 @@ fn positions(targets: &[(usize, u32)], logits: &[f32], reference: Option<&[f32]>
             let compared = reference.map(|reference| {
                 let other = &reference[n * width..(n + 1) * width];
                 Compared {
-                    surprise: surprise(other, target),
+                    nll: nll(other, target),
                     divergence: divergence(other, row),
                     agrees: argmax(other) == argmax(row),
                 }
             });
-            Position { surprise: surprise(row, target), compared }
+            Position { nll: nll(row, target), compared }
         })
         .collect()
 }

@@ -1,19 +1,23 @@
-//! What is evaluated or generated from, behind one type: a directory (dense or quantized) run in f32, or an artifact run
-//! by the runtime's integers. Both state the little that text and reports need to know of them.
+//! The models of evaluation and generation, behind one type: a directory (dense or quantized) run in f32, or an
+//! artifact run by the runtime's integers. Both state the little that text and reports need to know of them.
 
 use super::forward::{Forward, ForwardError};
 use super::subject::{Numerics, Subject};
 use crate::artifact::host::{ArtifactError, ArtifactFile, run_sequence};
+use crate::formats::{self, ModelFormatError};
+use crate::model::companions::Companions;
 use crate::model::forward::{
     Batch, DenseWeights, Forward as DenseForward, FusedWeights, NoTaps, StoredWeights, WeightSource, run_fused,
 };
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::{Model, ModelError};
+use crate::target::Target;
 use crate::text::chat_template::{ChatTemplate, ChatTemplateError};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use burn::tensor::Device;
 use rayon::prelude::*;
+use serde_json::Value;
 use slm_runtime::format::header::SectionKind;
 use slm_runtime::format::spec::Output;
 use slm_runtime::layout::Layout;
@@ -22,16 +26,19 @@ use std::path::{Path, PathBuf};
 /// Why a model cannot be opened for evaluation.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Of a directory.
+    /// The model's files cannot be read.
+    #[error(transparent)]
+    Format(#[from] ModelFormatError),
+    /// The model's values cannot be used.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Of an artifact.
+    /// The artifact cannot be read, or is damaged.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
-    /// Of its tokenizer.
+    /// The tokenizer cannot be opened or used.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// Of its sizes.
+    /// The bytes of its weights cannot be counted.
     #[error(transparent)]
     Size(#[from] SizeError),
     /// The artifact ends after its device part.
@@ -67,7 +74,7 @@ pub enum OpenError {
 /// Tokens that the f32 forward computes at once.
 const TOKENS_AT_ONCE: usize = 1024;
 
-/// What comes out of a model.
+/// Output of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Next-token logits.
@@ -80,11 +87,23 @@ pub enum Task {
     Hidden,
 }
 
+impl Task {
+    /// The output of a model with this head.
+    pub fn of(head: &Head) -> Self {
+        match head {
+            Head::Hidden => Task::Hidden,
+            Head::LanguageModel { .. } => Task::LanguageModel,
+            Head::MaskedLanguageModel { .. } => Task::MaskedLanguageModel,
+            Head::Classifier { .. } => Task::Classifier,
+        }
+    }
+}
+
 /// A model ready to run.
 pub struct OpenedModel {
     /// Whether it continues text.
     pub kind: ModelKind,
-    /// What comes out.
+    /// Output of the model.
     pub task: Task,
     /// Rows of the token table.
     pub vocabulary: usize,
@@ -101,12 +120,12 @@ pub struct OpenedModel {
     engine: Engine,
 }
 
-/// What runs a model.
+/// The engine of a model.
 pub(super) enum Engine {
     /// The f32 forward.
     Directory {
         spec: Box<ModelSpec>,
-        directory: PathBuf,
+        companions: Companions,
         weights: Box<dyn WeightSource>,
         /// The same weights for fused operations, where the device has them and the weights are dense.
         fused: Option<FusedWeights>,
@@ -116,11 +135,24 @@ pub(super) enum Engine {
     Artifact(ArtifactFile),
 }
 
+/// The layout of the target that a quantized model was made for, by its provenance: whose packing its sizes are for.
+/// `None` where that is not a target of this program, and the bytes of its weights are not known.
+fn layout_of(provenance: Option<Value>) -> Option<Layout> {
+    let made = provenance?;
+    let name = made.pointer("/settings/target")?.as_str()?;
+    let target = Target::names().find(|known| *known == name)?;
+    Target::named(target).ok().map(|target| target.layout)
+}
+
 impl OpenedModel {
-    /// Opens a file as an artifact, a directory as a model that runs in f32 on `device`.
+    /// Opens a path that [`formats`] recognises as a model that runs in f32 on `device`, any other as an artifact.
     pub fn open(path: &Path, device: &Device) -> Result<Self, OpenError> {
-        if path.is_dir() {
-            Self::directory(&Model::open(path)?, device)
+        if formats::is_model(path) {
+            let source = formats::open(path)?;
+            let model = source.model()?;
+            let weights = DenseWeights::new(&model, device)?;
+            let fused = FusedWeights::of(&model.spec, &weights);
+            Self::run_in_f32(&model, Box::new(weights), fused, layout_of(source.provenance()), device)
         } else {
             Self::artifact(ArtifactFile::open(path)?)
         }
@@ -128,46 +160,45 @@ impl OpenedModel {
 
     /// As [`OpenedModel::open`], for generating: a directory's weights stay in the format they are stored in.
     pub fn open_stored(path: &Path, device: &Device) -> Result<Self, OpenError> {
-        if path.is_dir() {
-            let model = Model::open(path)?;
-            Self::run_in_f32(&model, Box::new(StoredWeights::new(&model, device)?), None, device)
+        if formats::is_model(path) {
+            let source = formats::open(path)?;
+            let model = source.model()?;
+            let weights = Box::new(StoredWeights::new(&model, device)?);
+            Self::run_in_f32(&model, weights, None, layout_of(source.provenance()), device)
         } else {
             Self::artifact(ArtifactFile::open(path)?)
         }
-    }
-
-    /// A directory's model, run in f32.
-    pub fn directory(model: &Model, device: &Device) -> Result<Self, OpenError> {
-        let weights = DenseWeights::new(model, device)?;
-        let fused = FusedWeights::of(&model.spec, &weights);
-        Self::run_in_f32(model, Box::new(weights), fused, device)
     }
 
     fn run_in_f32(
         model: &Model,
         weights: Box<dyn WeightSource>,
         fused: Option<FusedWeights>,
+        layout: Option<Layout>,
         device: &Device,
     ) -> Result<Self, OpenError> {
         let spec = &model.spec;
         let subject = if model.is_quantized() {
             let key_maps = model.parameters.keys().any(|id| matches!(id, crate::model::id::ParameterId::KeyMap(..)));
-            let tensors =
-                stored_tensors(spec, &model.schemes(), &model.sparsity(), Layout::R8K4Offset8, spec.context, key_maps)?;
-            let size = WeightSize::of(spec, &tensors);
-            Subject::new(Numerics::Dequantized, Some(size.weight_bytes), None, Some(size.parameters))
+            let bytes = match layout {
+                None => None,
+                Some(layout) => {
+                    let (schemes, sparsity) = (model.schemes(), model.sparsity());
+                    let tensors = stored_tensors(spec, &schemes, &sparsity, layout, spec.context, key_maps)?;
+                    Some(WeightSize::of(spec, &tensors).weight_bytes)
+                }
+            };
+            Subject::new(Numerics::Dequantized, bytes, None, Some(spec.parameter_count()))
         } else {
             Subject::new(Numerics::Float32, None, None, Some(spec.parameter_count()))
         };
-        let (task, labels) = match &spec.head {
-            Head::Hidden => (Task::Hidden, Vec::new()),
-            Head::LanguageModel { .. } => (Task::LanguageModel, Vec::new()),
-            Head::MaskedLanguageModel { .. } => (Task::MaskedLanguageModel, Vec::new()),
-            Head::Classifier { labels } => (Task::Classifier, labels.clone()),
+        let labels = match &spec.head {
+            Head::Classifier { labels } => labels.clone(),
+            _ => Vec::new(),
         };
         Ok(OpenedModel {
             kind: spec.kind,
-            task,
+            task: Task::of(&spec.head),
             vocabulary: spec.vocabulary,
             context: spec.context,
             opening: spec.opening.clone(),
@@ -176,7 +207,7 @@ impl OpenedModel {
             subject,
             engine: Engine::Directory {
                 spec: Box::new(spec.clone()),
-                directory: model.directory.clone(),
+                companions: model.companions.clone(),
                 weights,
                 fused,
                 device: device.clone(),
@@ -221,7 +252,7 @@ impl OpenedModel {
         })
     }
 
-    /// What runs it.
+    /// The engine that runs it.
     pub(super) fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -237,7 +268,7 @@ impl OpenedModel {
     /// Its tokenizer: the directory's, or the one an artifact carries in its host part.
     pub fn tokenizer(&self) -> Result<Tokenizer, OpenError> {
         match &self.engine {
-            Engine::Directory { directory, .. } => Ok(Tokenizer::open(directory)?),
+            Engine::Directory { companions, .. } => Ok(Tokenizer::of(companions)?),
             Engine::Artifact(file) => {
                 let view = file.view()?;
                 let bytes = view
@@ -250,14 +281,15 @@ impl OpenedModel {
 }
 
 impl OpenedModel {
-    /// What makes a prompt of a conversation: of `directory` where one is given, else the model's own.
+    /// The template that makes a prompt of a conversation: that of `directory` where one is given, else the model's
+    /// own.
     ///
     /// # Errors
     /// [`OpenError::NoChatTemplate`], [`OpenError::Template`].
     pub fn chat_template(&self, directory: Option<&Path>) -> Result<ChatTemplate, OpenError> {
         let (template, path) = match (directory, &self.engine) {
-            (Some(directory), _) => (ChatTemplate::open(directory)?, directory),
-            (None, Engine::Directory { directory, .. }) => (ChatTemplate::open(directory)?, directory.as_path()),
+            (Some(directory), _) => (ChatTemplate::of(&formats::companions(directory)?)?, directory),
+            (None, Engine::Directory { companions, .. }) => (ChatTemplate::of(companions)?, companions.origin()),
             (None, Engine::Artifact(file)) => {
                 let view = file.view()?;
                 let section = view.section(SectionKind::ChatTemplate);
@@ -266,6 +298,14 @@ impl OpenedModel {
         };
         template.ok_or_else(|| OpenError::NoChatTemplate { path: path.to_owned() })
     }
+}
+
+/// The tokenizer at a path, in place of a model's own.
+///
+/// # Errors
+/// [`OpenError::Format`], [`OpenError::Tokenizer`].
+pub fn tokenizer_at(path: &Path) -> Result<Tokenizer, OpenError> {
+    Ok(Tokenizer::of(&formats::companions(path)?)?)
 }
 
 impl Forward for OpenedModel {

@@ -1,4 +1,4 @@
-//! Runs a model, and a reference beside it, over many sequences in batches of bounded size, checks what comes back,
+//! Runs a model, and a reference beside it, over many sequences in batches of bounded size, checks the outputs,
 //! and hands the outputs over one sequence at a time: no more than one batch of outputs is ever in memory. On the way
 //! it hashes the model's outputs: SHA-256 of the little-endian f32 of every position of every sequence, in order.
 
@@ -34,19 +34,19 @@ pub enum EvalError {
     /// A model could not be run.
     #[error("cannot run the {side} on sequences {first} to {last}")]
     Forward {
-        /// Which.
+        /// Model or reference.
         side: Side,
         /// First sequence of the batch, from 0.
         first: usize,
         /// Last sequence of the batch.
         last: usize,
-        /// What it reported.
+        /// The reason.
         source: ForwardError,
     },
     /// An output has the wrong size.
     #[error("the {side} returned {found} values for sequence {sequence}; expected {rows} rows of {width}")]
     Shape {
-        /// Which.
+        /// Model or reference.
         side: Side,
         /// Which sequence, from 0.
         sequence: usize,
@@ -60,7 +60,7 @@ pub enum EvalError {
     /// A batch came back with the wrong number of outputs.
     #[error("the {side} returned {found} outputs for {expected} sequences")]
     Count {
-        /// Which.
+        /// Model or reference.
         side: Side,
         /// Sequences of the batch.
         expected: usize,
@@ -72,7 +72,7 @@ pub enum EvalError {
         "the {side} computed {value} at position {position} of sequence {sequence}; the model is damaged or overflows"
     )]
     NotFinite {
-        /// Which.
+        /// Model or reference.
         side: Side,
         /// Which sequence, from 0.
         sequence: usize,
@@ -88,13 +88,13 @@ pub enum EvalError {
         model: usize,
         /// Columns of the reference.
         reference: usize,
-        /// What a column is, plural.
+        /// Name of a column, plural.
         what: &'static str,
     },
     /// There is nothing to evaluate.
     #[error("there is nothing to evaluate: expected at least one sequence{with}")]
     Nothing {
-        /// What the sequence would need, with a space before it, or nothing.
+        /// Further requirement of the sequence, with a space before it, or nothing.
         with: &'static str,
     },
     /// A target is not among the model's outputs.
@@ -117,7 +117,7 @@ pub enum EvalError {
         /// Labels of the config.
         labels: usize,
     },
-    /// A text's label is none of the model's.
+    /// A text's label is not among the model's.
     #[error("line {line}: the model's config has no label `{label}`; expected one of {known}")]
     UnknownLabel {
         /// Line of the text's file, from 1.
@@ -130,7 +130,7 @@ pub enum EvalError {
     /// An embedding has no direction.
     #[error("the {side}'s embedding of sequence {sequence} is zero and has no direction")]
     ZeroEmbedding {
-        /// Which.
+        /// Model or reference.
         side: Side,
         /// Which sequence, from 0.
         sequence: usize,
@@ -155,14 +155,14 @@ impl Rows {
     }
 }
 
-/// A model, what it may be compared with, and how their outputs look.
+/// A model, its reference if there is one, and the shape of their outputs.
 pub(super) struct Pair<'a> {
     pub(super) model: &'a dyn Forward,
     pub(super) reference: Option<&'a dyn Forward>,
     pub(super) rows: Rows,
-    /// What a column of the output is, plural.
+    /// Name of a column of the output, plural.
     pub(super) columns: &'static str,
-    /// What is being done, and the plural name of a sequence, for progress.
+    /// Name of the work, and the plural name of a sequence, for progress.
     pub(super) work: (&'static str, &'static str),
 }
 
@@ -252,7 +252,7 @@ impl Pair<'_> {
 
 #[cfg(test)]
 pub(super) mod testing {
-    //! A model that is a table: the output for each token, whatever stands around it.
+    //! A model that is a table: the output for each token, regardless of its context.
 
     use super::super::forward::{Forward, ForwardError};
 

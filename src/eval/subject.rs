@@ -1,4 +1,4 @@
-//! What was evaluated, as every report states it: sizes, and which arithmetic computed the outputs. The numbers come
+//! The evaluated model, as every report states it: sizes, and which arithmetic computed the outputs. The numbers come
 //! from whoever opened the model; absent where they mean nothing.
 
 use crate::report::{Table, grouped};
@@ -10,7 +10,7 @@ use serde::Serialize;
 pub enum Numerics {
     /// Dense weights, f32 activations.
     Float32,
-    /// Weights of a quantized directory as f32, f32 activations: not yet what a device computes.
+    /// Weights of a quantized directory as f32, f32 activations: not yet the arithmetic of a device.
     Dequantized,
     /// The integers of the runtime: the bits a device computes.
     Integer,

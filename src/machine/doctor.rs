@@ -1,8 +1,8 @@
-//! `slmc doctor`: what this machine and this build can do.
+//! `slmc doctor`: the abilities of this machine and this build.
 
 use super::kernels::kernels;
 use crate::machine::{cpu_features, read_bandwidth};
-use crate::model::device::DEVICES;
+use crate::model::device::BACKENDS;
 use crate::report::{Report, Table};
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ const BANDWIDTH_ROUNDS: usize = 5;
 /// Result of `slmc doctor`.
 #[derive(Clone, Debug, Serialize)]
 pub struct DoctorReport {
-    /// Of slmc.
+    /// Version of slmc.
     pub version: &'static str,
     /// `x86_64`, `aarch64`, …
     pub architecture: &'static str,
@@ -40,7 +40,7 @@ impl Report for DoctorReport {
         table.row(["kernel", self.kernel]);
         let bandwidth = self.read_bandwidth_bytes_per_s as f64 / 1e9;
         table.row(["read bandwidth", &format!("{bandwidth:.1} GB/s with {} threads", self.threads)]);
-        table.row(["f32 devices", &format!("{} (default {})", self.devices.join(", "), self.devices[0])]);
+        table.row(["f32 backends", &format!("{} (default {})", self.devices.join(", "), self.devices[0])]);
         table.to_string()
     }
 }
@@ -56,6 +56,6 @@ pub fn examine(threads: Option<usize>) -> DoctorReport {
         kernel: kernels().name,
         threads,
         read_bandwidth_bytes_per_s: read_bandwidth(BANDWIDTH_BYTES, threads, BANDWIDTH_ROUNDS) as u64,
-        devices: DEVICES.to_vec(),
+        devices: BACKENDS.to_vec(),
     }
 }

@@ -1,10 +1,10 @@
-//! Huge pages for weights, which are streamed from memory once a token and then need one address translation per 2 MiB and
-//! not one per 4 KiB.
+//! Huge pages for weights, which are streamed from memory once a token and then need one address translation per 2 MiB
+//! and not one per 4 KiB.
 //!
-//! Linux maps a file in huge pages where its file system caches it in large pieces (ext4 from 6.16 on, XFS, Btrfs), the pieces
-//! are as large as a huge page, and the mapping asked for it. A file is cached in such pieces when it is written in large
-//! writes, or read by a mapping that asked; one that was copied or downloaded is not, until it is read again. Nothing here
-//! changes what is read, and where the system does not do it, nothing happens.
+//! Linux maps a file in huge pages where its file system caches it in large pieces (ext4 from 6.16 on, XFS, Btrfs), the
+//! pieces are as large as a huge page, and the mapping asked for it. A file is cached in such pieces when it is written
+//! in large writes, or read by a mapping that asked; one that was copied or downloaded is not, until it is read again.
+//! Nothing here changes the bytes that are read, and where the system does not do it, nothing happens.
 
 use crate::disk::mmap::MappedFile;
 use memmap2::MmapMut;
@@ -61,7 +61,7 @@ impl fmt::Debug for HugePages {
 /// Maps a file for reading it again and again: in huge pages, where the file system keeps files in them.
 ///
 /// # Errors
-/// Those of opening and mapping the file.
+/// A file that cannot be opened or mapped.
 pub fn map_resident(path: &Path) -> io::Result<Arc<MappedFile>> {
     gather(&File::open(path)?);
     let mapped = MappedFile::open(path)?;
@@ -86,7 +86,7 @@ fn gather(file: &File) {
     {
         let page = PAGE_BYTES as u64;
         let pages = file.metadata().map_or(0, |metadata| metadata.len()) / page;
-        // Dropping is a wish as well; what is not written yet, or mapped by another program, stays.
+        // Dropping is a wish as well; pages not written yet, or mapped by another program, stay.
         let forget = |offset, length| {
             let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length), rustix::fs::Advice::DontNeed);
         };
@@ -126,7 +126,7 @@ pub fn huge_bytes(bytes: &[u8]) -> Option<u64> {
     sum
 }
 
-/// The addresses of a mapping, from the line that opens what is said of it.
+/// The addresses of a mapping, from the first line of its entry.
 fn address_range(line: &str) -> Option<std::ops::Range<u64>> {
     let (start, end) = line.split_once(' ')?.0.split_once('-')?;
     Some(u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?)

@@ -2,8 +2,10 @@
 //! one row of [`FAMILIES`]; everything a family does not know it refuses, naming key and value, or tensor.
 
 mod bert;
+mod classifier;
 mod decoder;
 mod distilbert;
+mod fewer_layers;
 mod gemma3;
 mod gpt2;
 mod lfm2;
@@ -13,6 +15,9 @@ mod phi3;
 mod qwen2;
 mod qwen3;
 mod rotary;
+
+pub use classifier::with_classifier;
+pub use fewer_layers::with_layers;
 
 use super::id::{LinearId, ParameterId, Part, Role};
 use super::spec::{Activation, ModelSpec};
@@ -32,6 +37,12 @@ pub struct Family {
     pub ignored: fn(&ModelSpec, &str) -> bool,
     /// Tensors that some files hold a second time; accepted where they equal the parameter.
     pub copies: fn(&ModelSpec) -> Vec<(Source, ParameterId)>,
+    /// Key of the number of layers.
+    pub layer_count: &'static str,
+    /// The configuration of a model with these layers of another, ascending; see [`with_layers`], which checks it.
+    pub with_layers: fn(&Config, &[usize]) -> Result<Config, ConfigError>,
+    /// `architectures` of its sequence classifier, where slmc has one.
+    pub classifier: Option<&'static str>,
 }
 
 /// Every family, sorted by name.
@@ -111,7 +122,7 @@ impl Source {
         }
         let (first, rows) = (self.fused.map_or(0, |fused| fused.first), *shape.first()?);
         let rows = first..first.checked_add(rows)?;
-        if self.turned { stored.turned_columns(rows) } else { stored.rows(rows) }
+        if self.turned { stored.transposed_columns(rows) } else { stored.rows(rows) }
     }
 
     /// With the spelling of norms that TensorFlow left behind: `gamma` for weight, `beta` for bias.

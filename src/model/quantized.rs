@@ -1,7 +1,7 @@
 //! A quantized matrix in its plain form: one value per byte, unpadded, before any target's layout.
-//! `w[o,i] = row_scale[o] · (multiplier[o, i/32] · values[o,i])`: the product of integers first, then one f32 multiply.
+//! `w[o,i] = row_scale[o] · (multiplier[o, i/group] · values[o,i])`: the product of integers first, then one f32 multiply.
 
-use super::scheme::{GROUP, QuantScheme};
+use super::scheme::QuantScheme;
 use super::transform::NmPattern;
 use slm_runtime::kernels::Width;
 use std::ops::Range;
@@ -15,11 +15,12 @@ pub struct QuantizedMatrix {
     pub rows: usize,
     /// Input dimension.
     pub columns: usize,
-    /// (rows, columns): in [-127, 127] for w8, [-8, 7] for w4.g32.
+    /// (rows, columns): within the range of the row's scheme.
     pub values: Vec<i8>,
     /// (rows): f32, finite, not negative.
     pub row_scale: Vec<f32>,
-    /// (rows of w4.g32, ceil(columns / 32)): in [-127, 127], never 0. The w8 rows, which come first, have none.
+    /// (rows whose scheme has groups, ceil(columns / group)): in [-127, 127], never 0. The w8 rows of a split, which come first,
+    /// have none.
     pub multiplier: Vec<i8>,
     /// What the zeros among its values satisfy, where that is known: 2:4, the one pattern artifacts compress.
     pub sparsity: Option<NmPattern>,
@@ -33,9 +34,9 @@ impl QuantizedMatrix {
         self.rows - self.scheme.wide_rows(self.rows)
     }
 
-    /// Multipliers of a row that has them.
+    /// Multipliers of a row that has them; 0 where none has.
     pub fn groups(&self) -> usize {
-        self.columns.div_ceil(GROUP)
+        self.scheme.def().group.map_or(0, |group| self.columns.div_ceil(group))
     }
 
     /// Where the multipliers of some rows are: no range of w8 rows has any.
@@ -53,7 +54,8 @@ impl QuantizedMatrix {
     /// The integer that multiplies the row scale at (row, column).
     pub fn integer(&self, row: usize, column: usize) -> i32 {
         let value = i32::from(self.values[row * self.columns + column]);
-        self.multipliers(row).get(column / GROUP).map_or(value, |multiplier| value * i32::from(*multiplier))
+        let multiplier = self.scheme.def().group.and_then(|group| self.multipliers(row).get(column / group));
+        multiplier.map_or(value, |multiplier| value * i32::from(*multiplier))
     }
 
     /// f32 weights, (rows, columns): exactly what the runtime's integers stand for.
@@ -73,13 +75,14 @@ impl QuantizedMatrix {
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
         let (scale, multipliers) = (self.row_scale[row], self.multipliers(row));
         let values = &self.values[row * self.columns..][..self.columns];
-        if multipliers.is_empty() {
+        let group = self.scheme.def().group.filter(|_| !multipliers.is_empty());
+        let Some(group) = group else {
             for (out, &value) in out.iter_mut().zip(values) {
                 *out = f32::from(value) * scale;
             }
             return;
-        }
-        for ((out, values), &multiplier) in out.chunks_mut(GROUP).zip(values.chunks(GROUP)).zip(multipliers) {
+        };
+        for ((out, values), &multiplier) in out.chunks_mut(group).zip(values.chunks(group)).zip(multipliers) {
             for (out, &value) in out.iter_mut().zip(values) {
                 *out = f32::from(i16::from(value) * i16::from(multiplier)) * scale;
             }

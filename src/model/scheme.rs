@@ -1,4 +1,5 @@
-//! Weight formats: what a quantized matrix is made of, as plain data. Definitions and bounds: docs/numerics.md.
+//! Weight formats: how a quantized matrix is stored, as a table ([`SCHEMES`]) of bits, group, range and storage. Parsing,
+//! names, limits and byte counts derive from it. Definitions and bounds: docs/numerics.md.
 
 use super::id::{Class, LinearId, Role};
 use super::size::Assignment;
@@ -9,9 +10,6 @@ use slm_runtime::layout::Storage;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
-
-/// Weights that share one integer multiplier in `w4.g32`, along the input dimension.
-pub const GROUP: usize = slm_runtime::layout::GROUP;
 
 /// Rows of a split's first part come in multiples of this: whole tiles in every layout.
 pub const SPLIT_ROWS: u32 = slm_runtime::layout::SPLIT_ROWS as u32;
@@ -30,30 +28,112 @@ pub enum QuantScheme {
         /// A multiple of [`SPLIT_ROWS`], more than 0 and fewer than all.
         wide_rows: u32,
     },
+    /// As [`QuantScheme::W4G32`], one multiplier per 64 columns.
+    W4G64,
+    /// As [`QuantScheme::W4G32`], 3-bit values.
+    W3G32,
+}
+
+/// A row of the table: a scheme that all rows of a matrix share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchemeDef {
+    /// Which scheme.
+    pub scheme: QuantScheme,
+    /// As it is displayed and parsed.
+    pub name: &'static str,
+    /// A short name that parses for it too.
+    pub alias: Option<&'static str>,
+    /// Bits of a value.
+    pub bits: usize,
+    /// Columns that share a multiplier; `None` where there are no multipliers.
+    pub group: Option<usize>,
+    /// Least and largest value.
+    pub range: (i8, i8),
+    /// In an artifact.
+    pub storage: Storage,
+    /// The same of two kept values of every four; a 2:4 matrix of a scheme without one is stored as a dense matrix.
+    pub two_of_four: Option<Storage>,
+    /// Most columns for which a row's sum is certain to stay in 32 bits.
+    pub max_columns: usize,
+}
+
+/// Every scheme that all rows of a matrix share.
+pub const SCHEMES: [SchemeDef; 4] = [
+    row(QuantScheme::W8, None, Storage::W8, Some(Storage::W8S24)),
+    row(QuantScheme::W4G32, Some("w4"), Storage::W4G32, Some(Storage::W4G32S24)),
+    row(QuantScheme::W4G64, None, Storage::W4G64, None),
+    row(QuantScheme::W3G32, None, Storage::W3G32, None),
+];
+
+/// A row of [`SCHEMES`]: its numbers are those of the storage.
+const fn row(
+    scheme: QuantScheme,
+    alias: Option<&'static str>,
+    storage: Storage,
+    two_of_four: Option<Storage>,
+) -> SchemeDef {
+    let of_storage = storage.def();
+    SchemeDef {
+        scheme,
+        name: of_storage.name,
+        alias,
+        bits: of_storage.coding.bits(),
+        group: of_storage.group,
+        range: of_storage.range,
+        storage,
+        two_of_four,
+        max_columns: of_storage.max_columns,
+    }
+}
+
+impl SchemeDef {
+    /// Least and largest value, for arithmetic on rows that are rounded.
+    pub fn limits(&self) -> (f32, f32) {
+        (f32::from(self.range.0), f32::from(self.range.1))
+    }
+}
+
+/// What a list of schemes says: `w8, w4.g32, …`.
+pub fn names() -> String {
+    SCHEMES.map(|def| def.name).join(", ")
 }
 
 impl QuantScheme {
-    /// Every scheme that all rows of a matrix share, largest first.
-    pub const ALL: [QuantScheme; 2] = [QuantScheme::W8, QuantScheme::W4G32];
-
     /// How many of `rows` rows, the first ones, have 8-bit values and no multipliers.
     pub fn wide_rows(self, rows: usize) -> usize {
         match self {
-            QuantScheme::W8 => rows,
-            QuantScheme::W4G32 => 0,
             QuantScheme::Split { wide_rows } => rows.min(wide_rows as usize),
+            whole if whole.def().group.is_none() => rows,
+            _ => 0,
         }
     }
 
     /// The scheme of one row: never a split.
     pub fn of_row(self, row: usize) -> QuantScheme {
-        if row < self.wide_rows(usize::MAX) { QuantScheme::W8 } else { QuantScheme::W4G32 }
+        match self {
+            QuantScheme::Split { wide_rows } if row < wide_rows as usize => QuantScheme::W8,
+            QuantScheme::Split { .. } => QuantScheme::W4G32,
+            whole => whole,
+        }
+    }
+
+    /// The row of the table that the last row of a matrix has: of a split that of its second part.
+    pub fn def(self) -> &'static SchemeDef {
+        match self {
+            QuantScheme::W8 => &SCHEMES[0],
+            QuantScheme::W4G32 | QuantScheme::Split { .. } => &SCHEMES[1],
+            QuantScheme::W4G64 => &SCHEMES[2],
+            QuantScheme::W3G32 => &SCHEMES[3],
+        }
     }
 
     /// The ranges of `rows` rows that share a scheme, in order, with that scheme; none of them is empty.
     pub fn parts(self, rows: usize) -> impl Iterator<Item = (Range<usize>, QuantScheme)> {
-        let wide = self.wide_rows(rows);
-        let parts = [(0..wide, QuantScheme::W8), (wide..rows, QuantScheme::W4G32)];
+        let first = match self {
+            QuantScheme::Split { .. } => self.wide_rows(rows),
+            _ => 0,
+        };
+        let parts = [(0..first, QuantScheme::W8), (first..rows, self.of_row(usize::MAX))];
         parts.into_iter().filter(|(rows, _)| !rows.is_empty())
     }
 
@@ -73,41 +153,34 @@ impl QuantScheme {
         }
     }
 
-    /// The format that all rows share as the artifact's tensor table names it: compressed where the matrix is 2:4. Other
-    /// patterns are stored as dense matrices. `None` of a split, whose [`QuantScheme::parts`] have one each.
+    /// The format that all rows share as the artifact's tensor table names it: compressed where the matrix is 2:4 and the
+    /// scheme has a format for it. Other patterns are stored as dense matrices. `None` of a split, whose
+    /// [`QuantScheme::parts`] have one each.
     pub fn storage(self, sparsity: Option<NmPattern>) -> Option<Storage> {
-        match (self, sparsity.is_some_and(NmPattern::is_two_of_four)) {
-            (QuantScheme::W8, false) => Some(Storage::W8),
-            (QuantScheme::W4G32, false) => Some(Storage::W4G32),
-            (QuantScheme::W8, true) => Some(Storage::W8S24),
-            (QuantScheme::W4G32, true) => Some(Storage::W4G32S24),
-            (QuantScheme::Split { .. }, _) => None,
-        }
+        let def = match self {
+            QuantScheme::Split { .. } => return None,
+            _ => self.def(),
+        };
+        let compressed = def.two_of_four.filter(|_| sparsity.is_some_and(NmPattern::is_two_of_four));
+        Some(compressed.unwrap_or(def.storage))
     }
 
     /// Least and largest integer of a row.
     pub fn limits(self, row: usize) -> (f32, f32) {
-        match self.of_row(row) {
-            QuantScheme::W8 => (-127.0, 127.0),
-            _ => (-8.0, 7.0),
-        }
+        self.of_row(row).def().limits()
     }
 
     /// Most columns for which a row's sum is certain to stay in 32 bits.
     pub fn max_columns(self) -> usize {
-        match self {
-            QuantScheme::W8 => Storage::W8.max_columns(),
-            QuantScheme::W4G32 | QuantScheme::Split { .. } => Storage::W4G32.max_columns(),
-        }
+        self.def().max_columns
     }
 }
 
 impl fmt::Display for QuantScheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            QuantScheme::W8 => f.write_str("w8"),
-            QuantScheme::W4G32 => f.write_str("w4.g32"),
             QuantScheme::Split { wide_rows } => write!(f, "w8:{wide_rows}+w4.g32"),
+            _ => f.write_str(self.def().name),
         }
     }
 }
@@ -116,7 +189,7 @@ impl fmt::Display for QuantScheme {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum UnknownScheme {
     /// Of no form.
-    #[error("unknown scheme `{0}`; known: w8, w4.g32 (or w4), and of a token table or LM head w8:ROWS+w4")]
+    #[error("unknown scheme `{0}`; known: {known}, and of a token table or LM head w8:ROWS+w4", known = names_with_aliases())]
     Name(String),
     /// A split within a tile.
     #[error(
@@ -131,15 +204,22 @@ pub enum UnknownScheme {
     },
 }
 
+/// [`names`], each with the short name that it has.
+fn names_with_aliases() -> String {
+    let name = |def: &SchemeDef| match def.alias {
+        Some(alias) => format!("{} (or {alias})", def.name),
+        None => def.name.to_owned(),
+    };
+    SCHEMES.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
 impl FromStr for QuantScheme {
     type Err = UnknownScheme;
 
     fn from_str(text: &str) -> Result<Self, UnknownScheme> {
         let unknown = || UnknownScheme::Name(text.to_owned());
-        match text {
-            "w8" => return Ok(QuantScheme::W8),
-            "w4" | "w4.g32" => return Ok(QuantScheme::W4G32),
-            _ => {}
+        if let Some(def) = SCHEMES.iter().find(|def| def.name == text || def.alias == Some(text)) {
+            return Ok(def.scheme);
         }
         let rows = text.strip_prefix("w8:").and_then(|rest| rest.strip_suffix("+w4.g32").or(rest.strip_suffix("+w4")));
         let digits = rows.filter(|rows| rows.bytes().all(|byte| byte.is_ascii_digit()));
@@ -252,3 +332,28 @@ impl FromStr for Preset {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("unknown scheme `{0}`; known: w8, mixed, w4")]
 pub struct UnknownPreset(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_the_table_are_those_of_their_schemes_and_names() {
+        for def in &SCHEMES {
+            assert_eq!(def.scheme.def(), def);
+            for name in [Some(def.name), def.alias].into_iter().flatten() {
+                assert_eq!(name.parse(), Ok(def.scheme));
+            }
+            assert_eq!(def.scheme.to_string(), def.name);
+            assert_eq!(def.scheme.parts(10).collect::<Vec<_>>(), [(0..10, def.scheme)]);
+            assert_eq!(def.scheme.storage(None).map(Storage::name), Some(def.name));
+            assert!(def.two_of_four.is_none_or(Storage::is_sparse), "{}", def.name);
+        }
+        let split = QuantScheme::Split { wide_rows: 64 };
+        assert_eq!(split.parts(70).collect::<Vec<_>>(), [(0..64, QuantScheme::W8), (64..70, QuantScheme::W4G32)]);
+        assert_eq!("w3".parse::<QuantScheme>(), Err(UnknownScheme::Name("w3".to_owned())));
+        let message = UnknownScheme::Name("w3".to_owned()).to_string();
+        let known = "known: w8, w4.g32 (or w4), w4.g64, w3.g32, and of a token table or LM head w8:ROWS+w4";
+        assert!(message.ends_with(known), "{message}");
+    }
+}

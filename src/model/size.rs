@@ -13,6 +13,14 @@ use std::ops::Range;
 /// Scheme of every matrix.
 pub type Assignment = BTreeMap<LinearId, QuantScheme>;
 
+/// The scheme of a matrix that must have one.
+///
+/// # Errors
+/// [`SizeError::NoScheme`].
+pub fn scheme_of(assignment: &Assignment, id: LinearId) -> Result<QuantScheme, SizeError> {
+    assignment.get(&id).copied().ok_or(SizeError::NoScheme(id))
+}
+
 /// One tensor of the artifact: a parameter, or the rows of one that share a scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredTensor {
@@ -184,7 +192,7 @@ pub fn stored_tensors(
             add(0..rows, Storage::F32, 0)?;
             continue;
         };
-        let scheme = *assignment.get(&linear).ok_or(SizeError::NoScheme(linear))?;
+        let scheme = scheme_of(assignment, linear)?;
         scheme.check(linear, rows)?;
         if columns > scheme.max_columns() {
             let limit = scheme.max_columns();

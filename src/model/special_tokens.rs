@@ -1,65 +1,49 @@
-//! The tokens that open and end a text, by the files beside config.json, as transformers reads them.
+//! The tokens that open and end a text, by the files that come with a model, as transformers reads them.
 //!
 //! Opening tokens are those that the tokenizer itself puts before a text: its post-processor in tokenizer.json, else
 //! `bos_token` of tokenizer_config.json where `add_bos_token` is true, else none. `bos_token_id` of config.json alone adds
 //! nothing: Qwen and SmolLM state one that their tokenizers never write. End tokens are `eos_token_id` of
 //! generation_config.json, else of config.json: one id or a list.
 
+use super::companions::{Companion, Companions, GENERATION_CONFIG_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
 use super::families;
 use super::spec::{ModelKind, ModelSpec};
-use crate::disk::config::{brief, read_bounded};
-use crate::disk::{CONFIG_FILE, Config, ConfigError};
+use crate::disk::config::brief;
+use crate::disk::{Config, ConfigError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use slm_runtime::format::special_tokens::{MAX_ENDS, MAX_OPENING};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// The tokenizer of a checkpoint directory.
-pub const TOKENIZER_FILE: &str = "tokenizer.json";
-/// How the tokenizer is used.
-pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
-/// How text is generated.
-pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
-
-/// The specification of the model in a directory: the network by its configuration, opening and end tokens by the files
-/// beside it. `config` may have been changed since it was read.
+/// The specification of a model: the network by its configuration, opening and end tokens by its companions. `config` may
+/// have been changed since it was read.
 ///
 /// # Errors
 /// [`ConfigError`], naming the file and the key.
-pub fn spec_of(directory: &Path, config: &Config) -> Result<ModelSpec, ConfigError> {
+pub fn spec_of(companions: &Companions, config: &Config) -> Result<ModelSpec, ConfigError> {
     let mut spec = families::spec(config)?;
     if spec.kind == ModelKind::Decoder {
-        spec.opening = opening_tokens(directory, spec.vocabulary)?;
-        spec.ends = end_tokens(directory, config, spec.vocabulary)?;
+        spec.opening = opening_tokens(companions, spec.vocabulary)?;
+        spec.ends = end_tokens(companions, config, spec.vocabulary)?;
     }
     Ok(spec)
 }
 
-/// The directory whose files belong to a configuration.
-pub fn directory_of(config: &Config) -> PathBuf {
-    config.file().parent().unwrap_or(Path::new(".")).to_owned()
-}
-
 /// `eos_token_id` of generation_config.json, else of the configuration.
-fn end_tokens(directory: &Path, config: &Config, vocabulary: usize) -> Result<Vec<u32>, ConfigError> {
+fn end_tokens(companions: &Companions, config: &Config, vocabulary: usize) -> Result<Vec<u32>, ConfigError> {
     const KEY: &str = "eos_token_id";
-    let generation = directory.join(GENERATION_CONFIG_FILE);
-    let listed = if there(&generation) { Config::read(&generation)?.tokens(KEY, vocabulary)? } else { Vec::new() };
-    let (mut ends, file) = match listed.is_empty() {
-        true => (config.tokens(KEY, vocabulary)?, config.file()),
-        false => (listed, generation.as_path()),
+    let generation = companions.find(GENERATION_CONFIG_FILE).map(Companion::config).transpose()?;
+    let listed = generation.as_ref().map(|config| config.tokens(KEY, vocabulary)).transpose()?;
+    let (mut ends, file) = match (listed, &generation) {
+        (Some(listed), Some(generation)) if !listed.is_empty() => (listed, generation.file()),
+        _ => (config.tokens(KEY, vocabulary)?, config.file()),
     };
     // An id that is listed twice counts where it stands first.
     let mut seen = BTreeSet::new();
     ends.retain(|id| seen.insert(*id));
     check_length(file, KEY, &ends, MAX_ENDS)?;
     Ok(ends)
-}
-
-/// Whether there is something of this name: a directory or a dangling link is not taken for an absent file.
-fn there(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok()
 }
 
 /// Refuses a list that is longer than an artifact can say.
@@ -75,10 +59,10 @@ fn check_length(file: &Path, key: &str, ids: &[u32], most: usize) -> Result<(), 
     })
 }
 
-/// The ids that the tokenizer of a directory puts before a text; none where there is no tokenizer.
-fn opening_tokens(directory: &Path, vocabulary: usize) -> Result<Vec<u32>, ConfigError> {
-    let Some(file) = TokenizerFile::read(directory)? else { return Ok(Vec::new()) };
-    let (opening, origin, key) = match file.added_by_configuration(directory)? {
+/// The ids that the tokenizer puts before a text; none where there is no tokenizer.
+fn opening_tokens(companions: &Companions, vocabulary: usize) -> Result<Vec<u32>, ConfigError> {
+    let Some(file) = TokenizerFile::read(companions)? else { return Ok(Vec::new()) };
+    let (opening, origin, key) = match file.added_by_configuration(companions)? {
         Some(added) => (vec![added.id], added.file, "bos_token"),
         None => (file.around_text()?.0, file.path.clone(), "post_processor"),
     };
@@ -97,15 +81,15 @@ fn opening_tokens(directory: &Path, vocabulary: usize) -> Result<Vec<u32>, Confi
     Ok(opening)
 }
 
-/// The bytes of a directory's tokenizer.json; `None` where there is none. Where tokenizer_config.json adds an opening
+/// The bytes of a model's tokenizer.json; `None` where there is none. Where tokenizer_config.json adds an opening
 /// token that the post-processor does not, the post-processor that does it is put in, as transformers does on loading,
 /// so that whoever has the bytes alone adds it too.
 ///
 /// # Errors
 /// [`ConfigError`], naming the file and the key.
-pub fn tokenizer_json(directory: &Path) -> Result<Option<Vec<u8>>, ConfigError> {
-    let Some(file) = TokenizerFile::read(directory)? else { return Ok(None) };
-    let Some(Added { id, token, .. }) = file.added_by_configuration(directory)? else { return Ok(Some(file.bytes)) };
+pub fn tokenizer_json(companions: &Companions) -> Result<Option<Vec<u8>>, ConfigError> {
+    let Some(file) = TokenizerFile::read(companions)? else { return Ok(None) };
+    let Some(Added { id, token, .. }) = file.added_by_configuration(companions)? else { return Ok(Some(file.bytes)) };
     let mut whole: Value = serde_json::from_slice(&file.bytes).map_err(|error| file.not_json(error))?;
     let sequence = |name: &str, type_id: u32| json!({"Sequence": {"id": name, "type_id": type_id}});
     let opening = json!({"SpecialToken": {"id": token, "type_id": 0}});
@@ -212,12 +196,9 @@ struct Added {
 }
 
 impl TokenizerFile {
-    fn read(directory: &Path) -> Result<Option<Self>, ConfigError> {
-        let path = directory.join(TOKENIZER_FILE);
-        if !there(&path) {
-            return Ok(None);
-        }
-        let bytes = read_bounded(&path)?;
+    fn read(companions: &Companions) -> Result<Option<Self>, ConfigError> {
+        let Some(companion) = companions.find(TOKENIZER_FILE) else { return Ok(None) };
+        let (path, bytes) = (companion.path().to_owned(), companion.read_bounded()?);
         let content =
             serde_json::from_slice(&bytes).map_err(|source| ConfigError::Json { file: path.clone(), source })?;
         Ok(Some(TokenizerFile { path, bytes, content }))
@@ -265,12 +246,12 @@ impl TokenizerFile {
     }
 
     /// The token that `add_bos_token` adds where the post-processor adds none before a text.
-    fn added_by_configuration(&self, directory: &Path) -> Result<Option<Added>, ConfigError> {
-        let file = directory.join(TOKENIZER_CONFIG_FILE);
-        if !self.around_text()?.0.is_empty() || !there(&file) {
+    fn added_by_configuration(&self, companions: &Companions) -> Result<Option<Added>, ConfigError> {
+        if !self.around_text()?.0.is_empty() {
             return Ok(None);
         }
-        let config = Config::read(&file)?;
+        let Some(companion) = companions.find(TOKENIZER_CONFIG_FILE) else { return Ok(None) };
+        let (file, config) = (companion.path().to_owned(), companion.config()?);
         if !config.flag_or("add_bos_token", false)? {
             return Ok(None);
         }
@@ -307,14 +288,6 @@ impl TokenizerFile {
     }
 }
 
-/// The configuration at a path: a file, or a directory with config.json.
-///
-/// # Errors
-/// [`ConfigError`].
-pub fn config_at(path: &Path) -> Result<Config, ConfigError> {
-    Config::read(&if path.is_dir() { path.join(CONFIG_FILE) } else { path.to_owned() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,24 +306,22 @@ mod tests {
         json!({"Sequence": {"id": "A", "type_id": 0}})
     }
 
-    /// A llama of ten tokens in a fresh directory, with these files beside its configuration.
-    fn directory(config: Value, files: &[(&str, Value)]) -> tempfile::TempDir {
-        let directory = tempfile::tempdir().expect("a directory");
+    /// The configuration of a llama of ten tokens, and these files that come with it.
+    fn model(config: Value, files: &[(&str, Value)]) -> (Config, Companions) {
         let mut whole = json!({
             "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 10, "hidden_size": 8,
             "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "max_position_embeddings": 8,
             "rms_norm_eps": 1e-5, "hidden_act": "silu", "bos_token_id": 1, "eos_token_id": 2,
         });
         whole.as_object_mut().expect("an object").extend(config.as_object().expect("an object").clone());
-        for (name, content) in [("config.json", whole)].iter().chain(files) {
-            std::fs::write(directory.path().join(name), content.to_string()).expect("writes");
-        }
-        directory
+        let config = Config::parse(Path::new("m/config.json"), whole.to_string().as_bytes()).expect("an object");
+        let mut companions = Companions::of(Path::new("m"));
+        files.iter().for_each(|(name, content)| companions.add_bytes(name, content.to_string().into_bytes()));
+        (config, companions)
     }
 
-    fn spec(directory: &tempfile::TempDir) -> Result<ModelSpec, ConfigError> {
-        let config = Config::open(directory.path())?;
-        spec_of(directory.path(), &config)
+    fn spec((config, companions): &(Config, Companions)) -> Result<ModelSpec, ConfigError> {
+        spec_of(companions, config)
     }
 
     fn tokenizer(processor: Value) -> Value {
@@ -385,13 +356,13 @@ mod tests {
         for (name, processor, config, expected) in cases {
             let mut files = vec![(TOKENIZER_FILE, tokenizer(processor))];
             files.extend(config.map(|config| (TOKENIZER_CONFIG_FILE, config)));
-            let directory = directory(json!({}), &files);
-            assert_eq!(spec(&directory).expect(name).opening, expected, "{name}");
-            let bytes = tokenizer_json(directory.path()).expect(name).expect("there is one");
+            let model = model(json!({}), &files);
+            assert_eq!(spec(&model).expect(name).opening, expected, "{name}");
+            let bytes = tokenizer_json(&model.1).expect(name).expect("there is one");
             let written: Value = serde_json::from_slice(&bytes).expect("JSON");
             assert_eq!(around_text(&written["post_processor"]).expect(name).0, expected, "{name}: as written");
         }
-        let without = spec(&directory(json!({}), &[])).expect("no tokenizer is needed");
+        let without = spec(&model(json!({}), &[])).expect("no tokenizer is needed");
         assert_eq!((without.opening, without.ends), (vec![], vec![2]));
     }
 
@@ -407,7 +378,7 @@ mod tests {
         ];
         for (generation, config, expected) in cases {
             let files: Vec<_> = generation.into_iter().map(|content| (GENERATION_CONFIG_FILE, content)).collect();
-            assert_eq!(spec(&directory(config, &files)).expect("sound").ends, expected, "{files:?}");
+            assert_eq!(spec(&model(config, &files)).expect("sound").ends, expected, "{files:?}");
         }
     }
 
@@ -449,7 +420,7 @@ mod tests {
             ("generation_config.json: `(whole file)` is 3", vec![(GENERATION_CONFIG_FILE, json!(3))]),
         ];
         for (expected, files) in cases {
-            let error = spec(&directory(json!({}), &files)).expect_err(expected).to_string();
+            let error = spec(&model(json!({}), &files)).expect_err(expected).to_string();
             assert!(error.contains(expected), "expected {expected:?} in {error:?}");
         }
     }

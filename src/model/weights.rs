@@ -1,107 +1,46 @@
-//! A model: its specification and every parameter, dense as a checkpoint stores it or quantized. Opening checks names
-//! and shapes both ways (nothing missing, nothing left over); dense values stay on disk until they are asked for.
+//! A model: its specification and every parameter, dense as a checkpoint stores it or quantized, and what travels with
+//! them. Where it comes from and goes to is the business of `formats`; dense values stay on disk until they are asked for.
 
-use super::dense_directory::DenseError;
-use super::families::{Family, Source};
+use super::companions::Companions;
 use super::id::{LinearId, ParameterId, Part};
+use super::matrix::from_rows;
 use super::quantized::QuantizedMatrix;
-use super::quantized_directory::{self, QuantizedError};
 use super::scheme::{QuantScheme, Width};
+use super::size::SizeError;
 use super::spec::ModelSpec;
-use super::special_tokens;
 use super::transform::{MaskError, Sparsity};
-use crate::disk::atomic::AtomicError;
-use crate::disk::tensor_file::TensorFileError;
-use crate::disk::{Config, ConfigError, DenseTensor, Directory, DirectoryError, TensorError};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::disk::{Config, ConfigError, DenseTensor, TensorError};
+use ndarray::Array2;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Why a model cannot be opened, read or written.
+/// Why the values of a model cannot be had or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The configuration is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The weight files are refused.
-    #[error(transparent)]
-    Directory(#[from] DirectoryError),
     /// Values are refused.
     #[error(transparent)]
     Tensor(#[from] TensorError),
-    /// Quantized values are refused.
+    /// A matrix has no scheme, or one that it cannot have.
     #[error(transparent)]
-    Quantized(#[from] QuantizedError),
-    /// The model is not one that a dense directory holds.
-    #[error(transparent)]
-    Dense(#[from] DenseError),
+    Scheme(#[from] SizeError),
+    /// Integers where floating point is needed.
+    #[error("`{0}` is quantized; only a model whose weights are all floating point is written as a dense directory")]
+    Quantized(ParameterId),
     /// slmc.json is not true of the values.
     #[error("{}: slmc.json calls a matrix sparse that is not: {source}; prune it again, or remove the entry", path.display())]
     NotSparse {
-        /// The directory.
+        /// The model.
         path: PathBuf,
         /// Which matrix, and where.
         source: Box<MaskError>,
     },
-    /// The output path is refused, or the file system failed.
-    #[error(transparent)]
-    Output(#[from] AtomicError),
-    /// A weight file could not be written.
-    #[error(transparent)]
-    Write(#[from] TensorFileError),
-    /// A file that travels with the model could not be copied.
-    #[error("{}: cannot be copied to the output", file.display())]
-    Companion {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A tensor the configuration calls for is not there.
-    #[error("{}: tensor `{tensor}` is missing, expected shape {expected:?} by config.json; the checkpoint is incomplete, or its configuration is another model's", path.display())]
-    Missing {
-        /// The directory.
-        path: PathBuf,
-        /// As the files would spell it.
-        tensor: String,
-        /// What it would look like.
-        expected: Vec<usize>,
-    },
-    /// A tensor has another shape than the configuration says.
-    #[error("{}: tensor `{tensor}` has shape {found:?}, expected {expected:?} by config.json; the two do not belong together", file.display())]
-    Shape {
-        /// The file.
-        file: PathBuf,
-        /// The tensor.
-        tensor: String,
-        /// By the configuration.
-        expected: Vec<usize>,
-        /// In the file.
-        found: Vec<usize>,
-    },
-    /// A tensor has no place in the model.
-    #[error("{}: tensor `{tensor}` has no place in {family} with this config.json; slmc drops nothing silently: correct the configuration or remove the tensor", file.display())]
-    Extra {
-        /// The file.
-        file: PathBuf,
-        /// The tensor.
-        tensor: String,
-        /// The family.
-        family: &'static str,
-    },
-    /// A tied tensor is stored a second time with other values.
-    #[error("{}: tensor `{tensor}` differs from `{original}`, which config.json ties it to; set tie_word_embeddings to false or remove the tensor", file.display())]
-    Untied {
-        /// The file.
-        file: PathBuf,
-        /// The second copy.
-        tensor: String,
-        /// The parameter.
-        original: String,
-    },
     /// The model has no such parameter.
     #[error("{}: the model has no parameter `{id}`", path.display())]
     NoParameter {
-        /// The directory.
+        /// The model.
         path: PathBuf,
         /// The parameter.
         id: ParameterId,
@@ -109,9 +48,9 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// [`ModelError::NotSparse`] of a directory.
-    pub(super) fn not_sparse(directory: &Path, error: MaskError) -> Self {
-        ModelError::NotSparse { path: directory.to_owned(), source: Box::new(error) }
+    /// [`ModelError::NotSparse`] of the model at a path.
+    pub(super) fn not_sparse(path: &Path, error: MaskError) -> Self {
+        ModelError::NotSparse { path: path.to_owned(), source: Box::new(error) }
     }
 }
 
@@ -144,33 +83,38 @@ impl Parameter {
 pub struct Model {
     /// What it computes.
     pub spec: ModelSpec,
-    /// config.json, as read.
+    /// Its configuration in the form of config.json.
     pub config: Config,
     /// Every tensor of [`ModelSpec::parameters`], and key maps where there are any.
     pub parameters: BTreeMap<ParameterId, Parameter>,
-    /// Where it was read from; its tokenizer files are there.
-    pub directory: PathBuf,
+    /// Its tokenizer and the other files that travel with it.
+    pub companions: Companions,
+    /// Where it was read from, for messages.
+    pub path: PathBuf,
 }
 
 impl Model {
-    /// Opens a Hugging Face directory, or a quantized one written by slmc.
-    pub fn open(directory: &Path) -> Result<Model, ModelError> {
-        let Opened { outline, stored, layout } = Opened::open(directory)?;
-        let parameters = match (&outline.schemes, layout) {
-            (Some(schemes), _) => quantized_directory::read(&outline, schemes, &stored)?,
-            (None, layout) => layout.read(&stored)?,
-        };
-        let Outline { spec, config, directory, .. } = outline;
-        Ok(Model { spec, config, parameters, directory })
-    }
-
     /// Values in f32, row-major: dense ones converted, quantized ones as the integers stand for.
     pub fn values_f32(&self, id: ParameterId) -> Result<Vec<f32>, ModelError> {
         match self.parameters.get(&id) {
             Some(Parameter::Dense(tensor)) => Ok(tensor.to_f32(&id.to_string())?),
             Some(Parameter::Quantized(matrix)) => Ok(matrix.dequantize()),
-            None => Err(ModelError::NoParameter { path: self.directory.clone(), id }),
+            None => Err(ModelError::NoParameter { path: self.path.clone(), id }),
         }
+    }
+
+    /// A matrix in f32, (rows, columns).
+    ///
+    /// # Errors
+    /// A matrix the model does not have; values that are not finite.
+    pub fn matrix(&self, id: LinearId) -> Result<Array2<f32>, ModelError> {
+        let parameter = ParameterId::weight(id);
+        let values = self.values_f32(parameter)?;
+        let shape = self.spec.matrices().into_iter().find(|(other, ..)| *other == id);
+        let Some((.., columns)) = shape else {
+            return Err(ModelError::NoParameter { path: self.path.clone(), id: parameter });
+        };
+        Ok(from_rows(values, columns))
     }
 
     /// The same model with other values, row-major, in the place of dense parameters. A parameter keeps its data type where
@@ -182,8 +126,8 @@ impl Model {
         for (id, values) in values {
             match self.parameters.get_mut(&id) {
                 Some(Parameter::Dense(tensor)) => *tensor = tensor.replaced(&values)?,
-                Some(Parameter::Quantized(_)) => return Err(DenseError::Quantized(id).into()),
-                None => return Err(ModelError::NoParameter { path: self.directory, id }),
+                Some(Parameter::Quantized(_)) => return Err(ModelError::Quantized(id)),
+                None => return Err(ModelError::NoParameter { path: self.path, id }),
             }
         }
         Ok(self)
@@ -202,7 +146,7 @@ impl Model {
         for (id, _, columns) in self.spec.matrices() {
             let Some(pattern) = sparsity.get(&id) else { continue };
             let values = self.values_f32(ParameterId::weight(id))?;
-            pattern.check(id, &values, columns).map_err(|error| ModelError::not_sparse(&self.directory, error))?;
+            pattern.check(id, &values, columns).map_err(|error| ModelError::not_sparse(&self.path, error))?;
         }
         Ok(())
     }
@@ -237,153 +181,32 @@ impl Model {
     }
 }
 
-/// A model directory without its values: what `estimate` and `plan` need. Opening reads headers only, however large the
-/// weights; names, shapes and data types are checked as [`Model::open`] does, values are not.
+/// A model without its values: what `estimate` and `plan` need. It comes from headers alone, however large the weights;
+/// names, shapes and data types are checked, values are not.
 #[derive(Clone, Debug)]
 pub struct Outline {
     /// What the model computes.
     pub spec: ModelSpec,
-    /// config.json, as read.
+    /// Its configuration in the form of config.json.
     pub config: Config,
-    /// The directory.
-    pub directory: PathBuf,
-    /// Of a quantized directory, the scheme of every quantized matrix.
+    /// Its tokenizer and the other files that travel with it.
+    pub companions: Companions,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Of a quantized model, the scheme of every quantized matrix.
     pub schemes: Option<BTreeMap<LinearId, QuantScheme>>,
-    /// Of a quantized directory, the pattern of every matrix that has one.
+    /// Of a quantized model, the pattern of every matrix that has one.
     pub sparsity: Sparsity,
-    /// Of a quantized directory, the width of the inputs of every linear that takes more than 8 bits.
+    /// Of a quantized model, the width of the inputs of every linear that takes more than 8 bits.
     pub activations: BTreeMap<LinearId, Width>,
     /// Whether it holds key maps.
     pub key_maps: bool,
 }
 
 impl Outline {
-    /// Opens a Hugging Face directory, or a quantized one written by slmc.
-    pub fn open(directory: &Path) -> Result<Outline, ModelError> {
-        Ok(Opened::open(directory)?.outline)
+    /// Every parameter, key maps last.
+    pub fn parameters(&self) -> Vec<ParameterId> {
+        let key_maps = self.key_maps.then(|| self.spec.key_maps()).into_iter().flatten();
+        self.spec.parameters().into_iter().chain(key_maps).map(|parameter| parameter.id).collect()
     }
-}
-
-/// A directory whose headers agree with its configuration.
-struct Opened {
-    outline: Outline,
-    stored: Directory,
-    layout: DenseLayout,
-}
-
-impl Opened {
-    fn open(directory: &Path) -> Result<Self, ModelError> {
-        let config = Config::open(directory)?;
-        let family = Family::of(&config)?;
-        let spec = special_tokens::spec_of(directory, &config)?;
-        let schemes = quantized_directory::schemes(&config)?;
-        let sparsity = match &schemes {
-            Some(schemes) => quantized_directory::sparsity(&config, &spec, schemes)?,
-            None => Sparsity::new(),
-        };
-        let activations = match &schemes {
-            Some(schemes) => quantized_directory::activations(&config, &spec, schemes)?,
-            None => BTreeMap::new(),
-        };
-        let stored = Directory::open(directory)?;
-        let (layout, key_maps) = match &schemes {
-            None => (DenseLayout::of(family, &spec, &stored)?, false),
-            Some(schemes) => (DenseLayout::default(), quantized_directory::check(&spec, schemes, &stored)?),
-        };
-        let outline =
-            Outline { spec, config, directory: directory.to_owned(), schemes, sparsity, activations, key_maps };
-        Ok(Opened { outline, stored, layout })
-    }
-}
-
-/// How the parameters of a dense directory are spelled.
-#[derive(Default)]
-struct DenseLayout {
-    places: BTreeMap<ParameterId, Place>,
-    /// Second copies of tied tensors, which must equal the parameter.
-    copies: Vec<(String, ParameterId)>,
-}
-
-/// Where a parameter is in the files.
-struct Place {
-    name: String,
-    source: Source,
-    /// Of the parameter.
-    shape: Vec<usize>,
-}
-
-impl DenseLayout {
-    fn of(family: &Family, spec: &ModelSpec, stored: &Directory) -> Result<Self, ModelError> {
-        let table = stored.tensors();
-        let prefix = family.prefix(spec, |name| table.contains_key(name));
-        let mut places = BTreeMap::new();
-        let mut used = BTreeSet::new();
-        for parameter in spec.parameters() {
-            let source = (family.source)(spec, parameter.id)
-                .ok_or_else(|| ModelError::NoParameter { path: stored.path().to_owned(), id: parameter.id })?;
-            let expected = source.stored_shape(&parameter.shape);
-            let spellings = source.names(prefix);
-            let Some(name) = spellings.iter().find(|name| table.contains_key(*name)).cloned() else {
-                let tensor = spellings.into_iter().next().unwrap_or_else(|| parameter.id.to_string());
-                return Err(ModelError::Missing { path: stored.path().to_owned(), tensor, expected });
-            };
-            check_shape(stored, &name, &expected)?;
-            stored.dense(&name)?;
-            used.insert(name.clone());
-            places.insert(parameter.id, Place { name, source, shape: parameter.shape });
-        }
-        let mut copies = Vec::new();
-        for (source, id) in (family.copies)(spec) {
-            for name in source.names(prefix).into_iter().filter(|name| table.contains_key(name)) {
-                check_shape(stored, &name, &stored.tensor(&places[&id].name)?.shape)?;
-                used.insert(name.clone());
-                copies.push((name, id));
-            }
-        }
-        for (name, tensor) in table {
-            let bare = name.strip_prefix(prefix).unwrap_or(name);
-            if !used.contains(name) && !(family.ignored)(spec, bare) {
-                let (file, tensor) = (tensor.file.clone(), name.clone());
-                return Err(ModelError::Extra { file, tensor, family: spec.family });
-            }
-        }
-        Ok(DenseLayout { places, copies })
-    }
-
-    /// Takes every parameter; only second copies are read.
-    fn read(&self, stored: &Directory) -> Result<BTreeMap<ParameterId, Parameter>, ModelError> {
-        for (name, id) in &self.copies {
-            let original = &self.places[id].name;
-            if stored.dense(name)? != stored.dense(original)? {
-                let file = stored.tensor(name)?.file.clone();
-                return Err(ModelError::Untied { file, tensor: name.clone(), original: original.clone() });
-            }
-        }
-        let read = |(id, place): (&ParameterId, &Place)| {
-            let tensor = stored.dense(&place.name)?;
-            let found = tensor.shape().to_vec();
-            let tensor = place.source.take(tensor, &place.shape).ok_or_else(|| ModelError::Shape {
-                file: stored.path().to_owned(),
-                tensor: place.name.clone(),
-                expected: place.source.stored_shape(&place.shape),
-                found,
-            })?;
-            Ok((*id, Parameter::Dense(tensor)))
-        };
-        self.places.iter().map(read).collect()
-    }
-}
-
-/// Refuses a tensor of another shape.
-pub(super) fn check_shape(stored: &Directory, name: &str, expected: &[usize]) -> Result<(), ModelError> {
-    let tensor = stored.tensor(name)?;
-    if tensor.shape == expected {
-        return Ok(());
-    }
-    Err(ModelError::Shape {
-        file: tensor.file.clone(),
-        tensor: name.to_owned(),
-        expected: expected.to_vec(),
-        found: tensor.shape.clone(),
-    })
 }

@@ -1,6 +1,6 @@
-//! Pruning that looks at what inputs have in common, layer by layer: every matrix is masked and refitted with the second
-//! moments of what the model as pruned so far feeds it, towards what the original does there, so that later matrices
-//! make up for what earlier ones lost.
+//! Layer-by-layer pruning with correlated inputs: every matrix is masked and refitted with the second moments of its
+//! inputs in the model as pruned so far, towards the original's outputs, so that later matrices compensate for the
+//! errors of earlier ones.
 
 use super::{MatrixReport, Method, PruneError, in_four_bits, refit, scores, sparsegpt};
 use crate::calibrate::CalibrateError;
@@ -8,28 +8,30 @@ use crate::calibrate::layerwise::{Change, Changed, Layerwise};
 use crate::calibrate::linear_algebra::{Factored, corrected, inverse_factor};
 use crate::calibrate::moments::Moments;
 use crate::model::id::{LinearId, ParameterId};
+use crate::model::matrix::{into_values, row_major};
 use crate::model::transform::{Mask, NmPattern};
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use burn::tensor::Device;
+use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
-/// What a pass takes.
+/// Options and inputs of a pass.
 pub struct Pass<'a> {
-    /// Which linears.
+    /// The linears to prune.
     pub selected: &'a [LinearId],
-    /// What they are to satisfy.
+    /// The pattern.
     pub pattern: NmPattern,
-    /// How masks are found.
+    /// The method that finds the masks.
     pub method: Method,
-    /// Whether what stays is fitted anew.
+    /// Whether the remaining weights are refitted.
     pub refit: bool,
-    /// A linear stays dense where more than this share of its output's energy would be missed.
+    /// A linear stays dense where pruning it would give a larger relative output error.
     pub most_missed: Option<f64>,
     /// Calibration, each sequence run on its own.
     pub sequences: &'a [Vec<u32>],
-    /// Where.
+    /// The device.
     pub device: &'a Device,
 }
 
@@ -46,7 +48,7 @@ pub fn prune(model: Model, pass: &Pass<'_>, progress: &dyn Progress) -> Result<(
     layers.run(&mut pruner, progress, "pruning")?;
     let (mut values, mut reports) = (BTreeMap::new(), Vec::new());
     for (id, (weights, report)) in pruner.done {
-        values.insert(ParameterId::weight(id), weights);
+        values.insert(ParameterId::weight(id), into_values(weights));
         reports.push(report);
     }
     Ok((model.with_values(values)?, reports))
@@ -57,14 +59,14 @@ struct Pruner<'a> {
     pass: &'a Pass<'a>,
     /// (rows, columns)
     shapes: BTreeMap<LinearId, (usize, usize)>,
-    done: BTreeMap<LinearId, (Vec<f32>, MatrixReport)>,
+    done: BTreeMap<LinearId, (Array2<f32>, MatrixReport)>,
 }
 
 impl Change for Pruner<'_> {
     type Error = PruneError;
 
     fn kept(&mut self, ids: &[LinearId]) -> Result<Option<Changed>, PruneError> {
-        // Of matrices that stay dense no moments are needed.
+        // Matrices that stay dense need no moments.
         Ok(ids.iter().all(|id| !self.shapes.contains_key(id)).then(Changed::new))
     }
 
@@ -73,12 +75,12 @@ impl Change for Pruner<'_> {
         let Some(moments) = moments else { return Ok(Changed::new()) };
         let mut changed = Changed::new();
         for &id in ids.iter().filter(|id| self.shapes.contains_key(id)) {
-            let weights = self.model.values_f32(ParameterId::weight(id))?;
-            let (mut pruned, mut report) = self.prune_matrix(id, &weights, &moments)?;
+            let weights = self.model.matrix(id)?;
+            let (mut pruned, mut report) = self.prune_matrix(id, weights.view(), &moments)?;
             let missed = report.output_error.unwrap_or(0.0);
             if self.pass.most_missed.is_some_and(|most| missed > most) {
                 let dense_error = report.dense_error;
-                report = MatrixReport::new(id, &weights, &weights, moments.columns, None);
+                report = MatrixReport::new(id, weights.view(), weights.view(), None);
                 (report.output_error, report.dense_error) = (Some(missed), dense_error);
                 report.left_dense = true;
                 pruned = weights;
@@ -94,35 +96,35 @@ impl Pruner<'_> {
     fn prune_matrix(
         &self,
         id: LinearId,
-        weights: &[f32],
+        weights: ArrayView2<'_, f32>,
         moments: &Moments,
-    ) -> Result<(Vec<f32>, MatrixReport), PruneError> {
-        let (&Pass { pattern, method, .. }, columns) = (self.pass, moments.columns);
-        let gram = &moments.gram;
+    ) -> Result<(Array2<f32>, MatrixReport), PruneError> {
+        let &Pass { pattern, method, .. } = self.pass;
+        let gram = moments.gram.view();
         let mean_square = moments.mean_square();
         let mut fallback = None;
-        // What the outputs of the original ask of a matrix that sees the inputs of the pruned model.
+        // The weights that give the original's outputs on the pruned model's inputs.
         let target = match &moments.cross {
-            Some(cross) => corrected(weights, columns, gram, cross),
-            None => Ok(weights.to_vec()),
+            Some(cross) => corrected(weights, gram, cross.view()),
+            None => Ok(weights.to_owned()),
         };
         let target = target.unwrap_or_else(|reason| {
             fallback = Some(format!("aimed at its own weights: {reason}"));
-            weights.to_vec()
+            weights.to_owned()
         });
-        let by_score = |importance: Option<&[f64]>| -> Result<(Vec<bool>, Vec<f32>), PruneError> {
-            let mask = Mask::of_largest(id, pattern, &scores(&target, columns, importance), columns)?;
+        let by_score = |importance: Option<&[f64]>| -> Result<(Array2<bool>, Array2<f32>), PruneError> {
+            let mask = Mask::of_largest(id, pattern, scores(target.view(), importance).view())?;
             let mut pruned = target.clone();
             mask.apply(&mut pruned)?;
-            Ok((mask.keep().to_vec(), pruned))
+            Ok((mask.keep().to_owned(), pruned))
         };
-        let order: Vec<usize> = (0..columns).collect();
+        let order: Vec<usize> = (0..moments.columns()).collect();
         let (keep, mut pruned) = match method {
             Method::Magnitude => by_score(None)?,
             Method::Wanda => by_score(Some(&mean_square))?,
             Method::SparseGpt => match inverse_factor(gram, &order) {
                 Ok(factor) => {
-                    let pruned = sparsegpt::prune(&target, columns, pattern, &factor.upper);
+                    let pruned = sparsegpt::prune(target.view(), pattern, factor.upper.view());
                     (pruned.keep, pruned.weights)
                 }
                 Err(reason) => {
@@ -132,9 +134,10 @@ impl Pruner<'_> {
             },
         };
         if self.pass.refit {
-            match Factored::new(gram, columns) {
+            match Factored::new(gram) {
                 Ok(factored) => {
-                    let (refitted, failed) = refit::refit(&pruned, &target, &keep, columns, gram, factored.added);
+                    let (refitted, failed) =
+                        refit::refit(pruned.view(), target.view(), keep.view(), gram, factored.added);
                     pruned = refitted;
                     if failed > 0 {
                         fallback = Some(format!("{failed} rows not refitted: their systems are singular"));
@@ -143,9 +146,10 @@ impl Pruner<'_> {
                 Err(reason) => fallback = Some(format!("not refitted: {reason}")),
             }
         }
-        let mut report = MatrixReport::new(id, weights, &pruned, columns, Some(&mean_square));
-        report.output_error = Some(output_error(&target, &pruned, gram, columns));
-        report.dense_error = output_error(&target, &in_four_bits(&target, columns, Some(&mean_square)), gram, columns);
+        let mut report = MatrixReport::new(id, weights, pruned.view(), Some(&mean_square));
+        report.output_error = Some(output_error(target.view(), pruned.view(), gram));
+        let rounded = in_four_bits(target.view(), Some(&mean_square));
+        report.dense_error = output_error(target.view(), rounded.view(), gram);
         report.fallback = fallback;
         Ok((pruned, report))
     }
@@ -157,11 +161,12 @@ impl From<CalibrateError> for PruneError {
     }
 }
 
-/// tr(E G Eᵀ) / tr(T G Tᵀ): the share of the output's energy that is missed, E = T − Ŵ.
-pub(super) fn output_error(target: &[f32], pruned: &[f32], gram: &[f64], columns: usize) -> f64 {
-    let energies: Vec<(f64, f64)> = target
+/// Relative output error tr(E G Eᵀ) / tr(T G Tᵀ), E = T − Ŵ.
+pub(super) fn output_error(target: ArrayView2<'_, f32>, pruned: ArrayView2<'_, f32>, gram: ArrayView2<'_, f64>) -> f64 {
+    let (columns, gram) = (target.ncols(), row_major(gram));
+    let energies: Vec<(f64, f64)> = row_major(target)
         .par_chunks_exact(columns)
-        .zip(pruned.par_chunks_exact(columns))
+        .zip(row_major(pruned).par_chunks_exact(columns))
         .map(|(target, pruned)| {
             let (mut miss, mut size) = (0.0, 0.0);
             for (i, of_row) in gram.chunks_exact(columns).enumerate() {

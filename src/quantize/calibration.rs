@@ -1,20 +1,14 @@
 //! What a model is calibrated with: a text the user names, text the model samples from itself (decoders), or the text
 //! that ships with slmc (encoders). Reports name which it was.
 
-use crate::artifact::host::sample_sequences;
-use crate::compile::fit::Device;
-use crate::compile::{CompileError, HostSections, TextSection, compile};
-use crate::model::scheme::Preset;
-use crate::model::spec::{ModelKind, ModelSpec};
+use crate::artifact::runner::{ModelRunner, RunnerError};
+use crate::model::spec::ModelKind;
 use crate::model::weights::{Model, ModelError};
 use crate::progress::{Progress, Silent};
 use crate::text::documents::read_documents;
 use crate::text::records::{Record, TextError, read_records};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::text::windows::{WindowError, decoder_windows, encoder_sequences};
-use slm_runtime::format::artifact::ArtifactView;
-use slm_runtime::layout::Layout;
-use slm_runtime::session::SessionError;
 use std::path::{Path, PathBuf};
 
 /// Tokens a decoder samples from itself, and most tokens read from a text.
@@ -105,22 +99,10 @@ pub enum CalibrationError {
     Encoder,
     /// The model could not be made to run on its integers.
     #[error("the model cannot sample from itself: {0}; pass a text with --calibration")]
-    Sample(String),
+    Sample(#[from] RunnerError),
     /// Weights.
     #[error(transparent)]
     Model(#[from] ModelError),
-}
-
-impl From<CompileError> for CalibrationError {
-    fn from(error: CompileError) -> Self {
-        CalibrationError::Sample(error.to_string())
-    }
-}
-
-impl From<SessionError> for CalibrationError {
-    fn from(error: SessionError) -> Self {
-        CalibrationError::Sample(error.to_string())
-    }
 }
 
 /// Sequences for a dense model, of about `tokens` tokens.
@@ -128,6 +110,7 @@ pub fn calibration(
     model: &Model,
     source: &Source,
     tokens: usize,
+    runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<Calibration, CalibrationError> {
     match source {
@@ -135,18 +118,18 @@ pub fn calibration(
         Source::Mixed { .. } if model.spec.kind == ModelKind::Encoder => Err(CalibrationError::Encoder),
         Source::Mixed { path, field, seed } => {
             let text = from_file(model, path, field.as_deref(), tokens / 2, progress)?;
-            let own = sample_itself(model, *seed, tokens - tokens / 2, progress)?;
+            let own = sample_itself(model, *seed, tokens - tokens / 2, runner, progress)?;
             Ok(Calibration {
                 sequences: text.sequences.into_iter().chain(own.sequences).collect(),
                 description: format!("{}, and {}", text.description, own.description),
             })
         }
         Source::Default { seed } if model.spec.kind == ModelKind::Decoder => {
-            sample_itself(model, *seed, tokens, progress)
+            sample_itself(model, *seed, tokens, runner, progress)
         }
         Source::Default { .. } => {
             let shipped = "calibration/encoders.txt, shipped with slmc";
-            encode(&model.directory, &model.spec, shipped_records(), shipped, tokens)
+            encode(model, shipped_records(), shipped, tokens)
         }
     }
 }
@@ -161,16 +144,17 @@ pub fn held_out(
     source: &Source,
     used: &Calibration,
     count: usize,
+    runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<Calibration, CalibrationError> {
     let window = WINDOW.min(model.spec.context);
     let taken = used.sequences.len();
     let own = |count: usize, seed: &u64| {
-        own_samples(model, count * window, window, seed.wrapping_add(HELD_OUT_STREAM), progress)
+        runner.sample(model, count * window, window, seed.wrapping_add(HELD_OUT_STREAM), progress)
     };
     let text = |count: usize, path: &PathBuf, field: &Option<String>| -> Result<Vec<Vec<u32>>, CalibrationError> {
         let tokens = {
-            let tokenizer = Tokenizer::open(&model.directory)?;
+            let tokenizer = Tokenizer::of(&model.companions)?;
             read_documents(path, field.as_deref())?.tokens(&tokenizer, &model.spec.ends, &Silent)?
         };
         let windows = decoder_windows(&tokens, &model.spec.opening, model.spec.context, window, taken + count);
@@ -192,7 +176,7 @@ pub fn held_out(
                 Source::Default { .. } => shipped_records(),
             };
             let left = records.into_iter().skip(taken).take(count).collect();
-            encode(&model.directory, &model.spec, left, "", usize::MAX)?.sequences
+            encode(model, left, "", usize::MAX)?.sequences
         }
     };
     if sequences.len() < LEAST_SEQUENCES {
@@ -208,7 +192,7 @@ pub fn held_out(
 /// # Errors
 /// [`CalibrationError::Tokenizer`].
 pub fn sample_of_shipped_text(model: &Model, count: usize) -> Result<Option<Vec<u32>>, CalibrationError> {
-    let tokenizer = match Tokenizer::open(&model.directory) {
+    let tokenizer = match Tokenizer::of(&model.companions) {
         Ok(tokenizer) => tokenizer,
         Err(TokenizerError::Missing { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -241,7 +225,7 @@ fn from_file(
     let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     let calibration = match model.spec.kind {
         ModelKind::Decoder => {
-            let tokenizer = Tokenizer::open(&model.directory)?;
+            let tokenizer = Tokenizer::of(&model.companions)?;
             tokenizer.check(model.spec.vocabulary)?;
             let tokens = read_documents(path, field)?.tokens(&tokenizer, &model.spec.ends, progress)?;
             let window = WINDOW.min(model.spec.context);
@@ -250,7 +234,7 @@ fn from_file(
                     .map_err(|source| CalibrationError::Window { path: path.to_owned(), source })?;
             Calibration { sequences, description: name }
         }
-        ModelKind::Encoder => encode(&model.directory, &model.spec, read_records(path, field)?, &name, wanted)?,
+        ModelKind::Encoder => encode(model, read_records(path, field)?, &name, wanted)?,
     };
     let (found, needed) = (calibration.sequences.len(), LEAST_SEQUENCES);
     if found < needed {
@@ -261,17 +245,11 @@ fn from_file(
 }
 
 /// An encoder's sequences, up to the number of calibration tokens.
-fn encode(
-    directory: &Path,
-    spec: &ModelSpec,
-    records: Vec<Record>,
-    name: &str,
-    wanted: usize,
-) -> Result<Calibration, CalibrationError> {
-    let tokenizer = Tokenizer::open(directory)?;
-    tokenizer.check(spec.vocabulary)?;
+fn encode(model: &Model, records: Vec<Record>, name: &str, wanted: usize) -> Result<Calibration, CalibrationError> {
+    let tokenizer = Tokenizer::of(&model.companions)?;
+    tokenizer.check(model.spec.vocabulary)?;
     let mut left = wanted;
-    let mut sequences = encoder_sequences(&tokenizer, &records, WINDOW.min(spec.context))?.tokens;
+    let mut sequences = encoder_sequences(&tokenizer, &records, WINDOW.min(model.spec.context))?.tokens;
     sequences.retain(|sequence| {
         let keep = left > 0;
         left = left.saturating_sub(sequence.len());
@@ -285,26 +263,9 @@ fn sample_itself(
     model: &Model,
     seed: u64,
     tokens: usize,
+    runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<Calibration, CalibrationError> {
-    let sequences = own_samples(model, tokens, WINDOW.min(model.spec.context), seed, progress)?;
+    let sequences = runner.sample(model, tokens, WINDOW.min(model.spec.context), seed, progress)?;
     Ok(Calibration { sequences, description: format!("sampled from the model itself, seed {seed}") })
-}
-
-/// At least `tokens` tokens in sequences of `window`, drawn at temperature 1 from the model itself: rounded to w8
-/// without calibration and run by the runtime with its cache.
-pub fn own_samples(
-    model: &Model,
-    tokens: usize,
-    window: usize,
-    seed: u64,
-    progress: &dyn Progress,
-) -> Result<Vec<Vec<u32>>, CalibrationError> {
-    let spec = &model.spec;
-    let (quantized, _) = super::quantize(model, &Preset::W8.assign(spec), None, &Silent)?;
-    let text = TextSection { vocabulary: vec![Vec::new(); spec.vocabulary], strip_leading_space: false, tables: None };
-    let device = Device::unlimited("self", Layout::R8K4Offset8);
-    let compiled = compile(&quantized, &device, Some(window), &text, &HostSections::default(), &Silent)?;
-    let view = ArtifactView::open(&compiled.bytes).map_err(|error| CalibrationError::Sample(error.to_string()))?;
-    Ok(sample_sequences(&view, &spec.opening, window, tokens.div_ceil(window), seed, progress)?)
 }

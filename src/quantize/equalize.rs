@@ -15,10 +15,11 @@
 use super::search;
 use crate::calibrate::CalibrateError;
 use crate::model::forward::{Batch, DenseWeights, Forward, Tap};
-use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
+use crate::model::graph::{Graph, Input, Origin};
+use crate::model::id::{LinearId, NormSite, ParameterId, Part};
 use crate::model::scheme::QuantScheme;
-use crate::model::size::Assignment;
-use crate::model::spec::{Head, Mixer, ModelSpec, NormKind, NormPlacement};
+use crate::model::size::{Assignment, scheme_of};
+use crate::model::spec::{ModelSpec, NormKind};
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use burn::tensor::{Device, Tensor};
@@ -78,45 +79,22 @@ struct Place {
 }
 
 fn places(spec: &ModelSpec) -> Vec<Place> {
-    let mut out = Vec::new();
-    let identity: Vec<usize> = (0..spec.hidden).collect();
-    for (n, layer) in spec.layers.iter().enumerate() {
-        let ids = |roles: &[Role]| -> Vec<LinearId> { roles.iter().map(|role| LinearId::layer(n, *role)).collect() };
-        let norm = |site, roles: &[Role]| Place {
-            source: Source::Norm(Some(n as u16), site, layer.norm.kind),
-            readers: ids(roles),
-            channels: identity.clone(),
-        };
-        let before = layer.norm_placement != NormPlacement::Post;
-        match &layer.mixer {
-            Mixer::Attention(attention) => {
-                if before {
-                    out.push(norm(NormSite::Attention, &[Role::Query, Role::Key, Role::Value]));
-                }
-                let (width, shared) = (attention.head_dim, attention.heads / attention.key_value_heads);
-                let channels = (0..attention.query_width()).map(|c| c / width / shared * width + c % width).collect();
-                let source = Source::Rows(LinearId::layer(n, Role::Value));
-                out.push(Place { source, readers: ids(&[Role::Output]), channels });
-            }
-            Mixer::Conv(_) => {
-                if before {
-                    out.push(norm(NormSite::Conv, &[Role::ConvIn]));
-                }
-            }
-        }
-        if before {
-            out.push(norm(NormSite::Ffn, if layer.ffn.gated { &[Role::Gate, Role::Up] } else { &[Role::Up] }));
-        }
-        if layer.ffn.gated {
-            let source = Source::Rows(LinearId::layer(n, Role::Up));
-            out.push(Place { source, readers: ids(&[Role::Down]), channels: (0..layer.ffn.width).collect() });
-        }
-    }
-    if let (Head::LanguageModel { tied: false }, Some(norm)) = (&spec.head, spec.final_norm) {
-        let source = Source::Norm(None, NormSite::Final, norm.kind);
-        out.push(Place { source, readers: vec![LinearId::global(Role::LmHead)], channels: identity });
-    }
-    out
+    let graph = Graph::new(spec);
+    graph.inputs().filter_map(place).collect()
+}
+
+/// The place before an input, where its origin can be divided. A tied head's columns are the token table's; the norm in
+/// the head of a masked language model is left alone.
+fn place(input: &Input) -> Option<Place> {
+    let source = match input.origin {
+        Origin::Norm { site: NormSite::MlmTransform, .. } => return None,
+        Origin::Norm { layer, site, kind } => Source::Norm(layer, site, kind),
+        Origin::Mean { of, .. } | Origin::Gated { of } => Source::Rows(of),
+        Origin::Residual | Origin::Convolution | Origin::Function => return None,
+    };
+    let own = input.readers.iter().all(|linear| linear.weight == linear.id);
+    let channels = (0..input.width).map(|column| input.origin.channel(column)).collect();
+    own.then(|| Place { source, readers: input.ids(), channels })
 }
 
 /// Some inputs of every matrix, and the largest of every channel over all tokens looked at.
@@ -175,11 +153,12 @@ pub fn equalize(
         let Some(seen) = looked.get(&place.readers[0]) else { continue };
         let mut weights = Vec::new();
         for id in &place.readers {
-            weights.push((*id, model.values_f32(ParameterId::weight(*id))?));
+            let scheme = scheme_of(assignment, *id).map_err(ModelError::from)?;
+            weights.push((scheme, model.values_f32(ParameterId::weight(*id))?));
         }
-        let Some((factors, report)) = best(place, seen, &weights, assignment) else { continue };
+        let Some((factors, report)) = best(place, seen, &weights) else { continue };
         let mut changed = BTreeMap::new();
-        for (id, mut values) in weights {
+        for (&id, (_, mut values)) in place.readers.iter().zip(weights) {
             for (n, value) in values.iter_mut().enumerate() {
                 *value *= factors[place.channels[n % seen.columns]];
             }
@@ -244,12 +223,7 @@ fn divide(
 }
 
 /// The factors by channel that bring the outputs closest, where any does.
-fn best(
-    place: &Place,
-    seen: &Seen,
-    weights: &[(LinearId, Vec<f32>)],
-    assignment: &Assignment,
-) -> Option<(Vec<f32>, Equalized)> {
+fn best(place: &Place, seen: &Seen, weights: &[(QuantScheme, Vec<f32>)]) -> Option<(Vec<f32>, Equalized)> {
     let columns = seen.columns;
     let channels = place.channels.iter().max()? + 1;
     let (mut inputs, mut largest) = (vec![0.0f32; channels], vec![0.0f32; channels]);
@@ -258,7 +232,7 @@ fn best(
         let of_column = weights.iter().flat_map(|(_, values)| values[column..].iter().step_by(columns));
         largest[*channel] = of_column.fold(largest[*channel], |most, value| most.max(value.abs()));
     }
-    let measure = |factors: &[f32]| -> f64 { output_error(place, seen, weights, assignment, factors) };
+    let measure = |factors: &[f32]| -> f64 { output_error(place, seen, weights, factors) };
     let before = measure(&vec![1.0; channels]);
     let mut candidates = vec![outliers(&inputs, &largest)];
     candidates.extend(SHARES.iter().map(|share| balanced(&inputs, &largest, *share)));
@@ -303,13 +277,7 @@ fn outliers(inputs: &[f32], weights: &[f32]) -> Vec<f32> {
 }
 
 /// Squared error of the outputs over their square: weights times s rounded to their scheme, inputs over s to 8 bits.
-fn output_error(
-    place: &Place,
-    seen: &Seen,
-    weights: &[(LinearId, Vec<f32>)],
-    assignment: &Assignment,
-    factors: &[f32],
-) -> f64 {
+fn output_error(place: &Place, seen: &Seen, weights: &[(QuantScheme, Vec<f32>)], factors: &[f32]) -> f64 {
     let columns = seen.columns;
     let by_column: Vec<f32> = place.channels.iter().map(|channel| factors[*channel]).collect();
     let mut inputs: Vec<f32> = seen.rows.iter().enumerate().map(|(n, x)| x / by_column[n % columns]).collect();
@@ -322,13 +290,12 @@ fn output_error(
         }
     }
     let (mut miss, mut size) = (0.0, 0.0);
-    for (id, values) in weights {
+    for (scheme, values) in weights {
         let every = (values.len() / columns).div_ceil(MATRIX_ROWS);
         let rows: Vec<f32> = values.chunks_exact(columns).step_by(every).flatten().copied().collect();
         let scaled: Vec<f32> = rows.iter().enumerate().map(|(n, weight)| weight * by_column[n % columns]).collect();
-        let scheme = assignment.get(id).copied().unwrap_or(QuantScheme::W8);
         let count = rows.len() / columns;
-        let rounded = search::quantize_matrix(&scaled, count, columns, scheme, Some(&importance)).dequantize();
+        let rounded = search::quantize_matrix(&scaled, count, columns, *scheme, Some(&importance)).dequantize();
         let sums: Vec<(f64, f64)> = inputs
             .par_chunks_exact(columns)
             .zip(seen.rows.par_chunks_exact(columns))

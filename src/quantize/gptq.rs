@@ -14,11 +14,13 @@ use super::search;
 use super::vector::{add, nearest, wide};
 use crate::calibrate::linear_algebra::{NoFactor, inverse_factor};
 use crate::calibrate::moments::Moments;
+use crate::model::matrix::into_values;
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::{GROUP, QuantScheme, SPLIT_ROWS};
+use crate::model::scheme::{QuantScheme, SPLIT_ROWS};
 use descend::descend;
 use pulp::NullaryFnOnce;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Rows that share what is loaded of U and H.
 const BLOCK: usize = 16;
@@ -53,11 +55,11 @@ impl Hessian {
     /// # Errors
     /// [`NoFactor`].
     pub fn new(moments: &Moments) -> Result<Self, NoFactor> {
-        let columns = moments.columns;
-        let diagonal: Vec<f64> = (0..columns).map(|j| moments.gram[j * (columns + 1)]).collect();
+        let columns = moments.columns();
+        let diagonal: Vec<f64> = moments.gram.diag().to_vec();
         let mut order: Vec<usize> = (0..columns).collect();
         order.sort_by(|a, b| diagonal[*b].total_cmp(&diagonal[*a]).then(a.cmp(b)));
-        let factor = inverse_factor(&moments.gram, &order)?;
+        let factor = inverse_factor(moments.gram.view(), &order)?;
         let mean = diagonal.iter().sum::<f64>() / columns as f64;
         let mut gram: Vec<f32> = moments.gram.iter().map(|value| (value / mean) as f32).collect();
         for (j, value) in diagonal.iter().enumerate() {
@@ -67,7 +69,7 @@ impl Hessian {
         Ok(Hessian {
             columns,
             gram,
-            upper: factor.upper,
+            upper: into_values(factor.upper),
             importance: moments.mean_square(),
             damping: factor.damping,
             dead: factor.dead.len(),
@@ -199,8 +201,10 @@ pub fn quantize_matrix(
 #[derive(Clone)]
 struct Row {
     scale: f32,
-    /// By group of columns; one that is 1 for a scheme without multipliers.
+    /// By group of columns; none for a scheme without multipliers.
     multipliers: Vec<f32>,
+    /// Base 2 logarithm of the columns of a group.
+    group_shift: u32,
     values: Vec<f32>,
     /// E H Eᵀ.
     error: f64,
@@ -215,6 +219,7 @@ impl Row {
         Row {
             scale: matrix.row_scale[row],
             multipliers: matrix.multipliers(row).iter().map(|m| f32::from(*m)).collect(),
+            group_shift: matrix.scheme.def().group.map_or(0, usize::trailing_zeros),
             values: matrix.values[row * columns..][..columns].iter().map(|v| f32::from(*v)).collect(),
             error: 0.0,
             plain_error: 0.0,
@@ -225,7 +230,12 @@ impl Row {
     /// Distance of neighbouring weights at a column.
     #[inline(always)]
     fn step(&self, column: usize) -> f32 {
-        self.multipliers.get(column / GROUP).map_or(self.scale, |multiplier| self.scale * multiplier)
+        self.multipliers.get(column >> self.group_shift).map_or(self.scale, |multiplier| self.scale * multiplier)
+    }
+
+    /// The columns of a group, of so many in all.
+    fn columns_of(&self, group: usize, columns: usize) -> Range<usize> {
+        group << self.group_shift..((group + 1) << self.group_shift).min(columns)
     }
 
     fn weights(&self) -> impl Iterator<Item = f32> {
@@ -320,6 +330,7 @@ impl NullaryFnOnce for Left<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::scheme::SCHEMES;
     use slm_runtime::sample::random_u64;
 
     fn random(seed: u64, count: usize) -> Vec<f32> {
@@ -332,7 +343,8 @@ mod tests {
         let mut moments = Moments::new(columns, false);
         for token in noise.chunks_exact(columns + 3) {
             let x: Vec<f64> = (0..columns).map(|j| token[j..j + 4].iter().map(|v| f64::from(*v)).sum()).collect();
-            (0..columns * columns).for_each(|n| moments.gram[n] += x[n / columns] * x[n % columns]);
+            (0..columns * columns)
+                .for_each(|n| moments.gram[[n / columns, n % columns]] += x[n / columns] * x[n % columns]);
             moments.rows += 1;
         }
         moments
@@ -343,13 +355,13 @@ mod tests {
         let (rows, columns) = (37, 80);
         let weights = random(1, rows * columns);
         let hessian = Hessian::new(&moments(columns, 1000)).expect("it is positive definite");
-        for scheme in QuantScheme::ALL {
+        for scheme in SCHEMES.map(|def| def.scheme) {
             let rounded = quantize_matrix(&weights, rows, scheme, &hessian, None);
             assert!(rounded.error < 0.5 * rounded.plain_error, "{scheme}: {rounded:?}");
             let measured = hessian.relative_error(&weights, &rounded.matrix);
             assert!((measured / rounded.error - 1.0).abs() < 1e-3, "{scheme}: {measured} {}", rounded.error);
             let id = crate::model::id::LinearId::layer(0, crate::model::id::Role::Up);
-            crate::model::quantized_directory::validate(id, &rounded.matrix).expect("it is on the grid");
+            crate::formats::slmc_quantized::layout::validate(id, &rounded.matrix).expect("it is on the grid");
             // The threads of one pool or of another: the same bits.
             let single = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread");
             assert_eq!(rounded, single.install(|| quantize_matrix(&weights, rows, scheme, &hessian, None)));
@@ -384,9 +396,8 @@ mod tests {
         let mut weights = random(5, rows * columns);
         weights[..columns].fill(0.0);
         let mut moments = moments(columns, 100);
-        for j in 0..columns {
-            (moments.gram[7 * columns + j], moments.gram[j * columns + 7]) = (0.0, 0.0);
-        }
+        moments.gram.row_mut(7).fill(0.0);
+        moments.gram.column_mut(7).fill(0.0);
         let hessian = Hessian::new(&moments).expect("damping makes it definite");
         assert_eq!(hessian.dead, 1);
         let rounded = quantize_matrix(&weights, rows, QuantScheme::W4G32, &hessian, None);

@@ -2,7 +2,7 @@
 //! Patterns are globs over names (`layers.*.attn.q`, `head.*`) or the aliases embedding, attention, conv, ffn, head; the
 //! projections of short convolutions are `conv` and not `attention`.
 
-use crate::allocate::Budget;
+use super::budget::Budget;
 use crate::model::id::{Class, LinearId, Role};
 use crate::model::pattern::matches;
 use crate::model::scheme::{Preset, QuantScheme, SplitError, UnknownScheme, Width, width_name, width_of_name};
@@ -213,14 +213,6 @@ pub fn assign(spec: &ModelSpec, preset: Preset, keeps: &[Keep]) -> Result<Assign
         assignment.insert(embedding, scheme);
     }
     Ok(assignment)
-}
-
-/// The first matrix with rows whose scheme is not among those a device runs; an empty list runs all.
-pub fn unsupported(assignment: &Assignment, runs: &[QuantScheme]) -> Option<(LinearId, QuantScheme)> {
-    let foreign = |(_, scheme): &(&LinearId, &QuantScheme)| {
-        !runs.is_empty() && !scheme.parts(usize::MAX).all(|(_, scheme)| runs.contains(&scheme))
-    };
-    assignment.iter().find(foreign).map(|(id, scheme)| (*id, *scheme))
 }
 
 /// The first linear of a feed-forward network that is not of the pattern.

@@ -1,25 +1,26 @@
 //! Rounding one row of weights to a scheme's grid with scales searched to minimise Σ_j h_j (w_j − ŵ_j)², h_j the mean
 //! square of input j. Rows are independent.
 //!
-//! w8: the scale is tried from largest/127 downward. w4.g32: every group first finds its best real-valued step d on a
-//! grid of both signs around largest/−8 (the signed maximum at −8), refitted by least squares; the row scale is the
-//! largest |d| over 127; then every group picks its multiplier among the integers near d / row_scale, of either sign,
-//! by the same error with the step that the artifact will hold.
+//! Without groups, the scale is tried from largest/high downward, high the largest integer. With groups, every group first
+//! finds its best real-valued step d on a grid of both signs around largest/low (the signed maximum at low, the least
+//! integer), refitted by least squares; the row scale is the largest |d| over 127; then every group picks its multiplier among
+//! the integers near d / row_scale, of either sign, by the same error with the step that the artifact will hold.
 
 use super::vector::{nearest, sum_of, wide};
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::{GROUP, QuantScheme};
+use crate::model::scheme::{QuantScheme, SchemeDef};
 use pulp::NullaryFnOnce;
 use rayon::prelude::*;
+use slm_runtime::layout::MAX_MULTIPLIER;
 
-/// Factors on the step that puts the signed maximum at −8.
+/// Factors on the step that puts the signed maximum at the least integer.
 const STEPS: usize = 17;
 const SMALLEST_FACTOR: f32 = 0.75;
 const LARGEST_FACTOR: f32 = 1.15;
 /// Multipliers tried on each side of the nearest.
 const NEIGHBOURS: i32 = 3;
-/// Scales tried for w8, each 1 % below the one before.
-const BYTE_SCALES: usize = 12;
+/// Scales tried for a row without groups, each 1 % below the one before.
+const ROW_SCALES: usize = 12;
 
 /// Quantizes a matrix, (rows, columns) row-major; `importance` (columns) weighs columns, `None` weighs them alike.
 ///
@@ -37,10 +38,7 @@ pub fn quantize_matrix(
     let rounded: Vec<Row> = weights
         .par_chunks_exact(columns)
         .enumerate()
-        .map(|(index, row)| match scheme.of_row(index) {
-            QuantScheme::W8 => wide(RowSearch { row, importance: &importance, bytes: true }),
-            _ => wide(RowSearch { row, importance: &importance, bytes: false }),
-        })
+        .map(|(index, row)| wide(RowSearch { row, importance: &importance, def: scheme.of_row(index).def() }))
         .collect();
     let mut matrix = QuantizedMatrix::without_rows(scheme, [rows, columns]);
     for row in rounded {
@@ -82,13 +80,13 @@ fn error(weights: &[f32], importance: &[f32], step: f32, low: f32, high: f32) ->
     })
 }
 
-/// A row to be rounded, to 8 bits or to 4.
+/// A row to be rounded.
 struct RowSearch<'w> {
     /// (columns)
     row: &'w [f32],
     /// (columns)
     importance: &'w [f32],
-    bytes: bool,
+    def: &'static SchemeDef,
 }
 
 impl NullaryFnOnce for RowSearch<'_> {
@@ -96,41 +94,48 @@ impl NullaryFnOnce for RowSearch<'_> {
 
     #[inline(always)]
     fn call(self) -> Row {
-        if self.bytes { byte_row(self.row, self.importance) } else { nibble_row(self.row, self.importance) }
+        let RowSearch { row, importance, def } = self;
+        match def.group {
+            None => whole_row(row, importance, def.limits()),
+            Some(group) => grouped_row(row, importance, group, def.limits()),
+        }
     }
 }
 
+/// A row of one scale.
 #[inline(always)]
-fn byte_row(row: &[f32], importance: &[f32]) -> Row {
-    let widest = largest(row) / 127.0;
+fn whole_row(row: &[f32], importance: &[f32], (low, high): (f32, f32)) -> Row {
+    let widest = largest(row) / high;
     if widest < f32::MIN_POSITIVE {
         return Row { values: vec![0; row.len()], scale: 0.0, multipliers: Vec::new() };
     }
-    let scales = (0..BYTE_SCALES).map(|n| widest * (1.0 - 0.01 * n as f32)).map(|scale| (scale, scale));
-    let scale = smallest_error(scales, row, importance, (-127.0, 127.0)).unwrap_or(widest);
+    let scales = (0..ROW_SCALES).map(|n| widest * (1.0 - 0.01 * n as f32)).map(|scale| (scale, scale));
+    let scale = smallest_error(scales, row, importance, (low, high)).unwrap_or(widest);
     let inverse = 1.0 / scale;
-    let values = row.iter().map(|weight| (weight * inverse).round_ties_even().clamp(-127.0, 127.0) as i8);
+    let values = row.iter().map(|weight| (weight * inverse).round_ties_even().clamp(low, high) as i8);
     Row { values: values.collect(), scale, multipliers: Vec::new() }
 }
 
+/// A row whose groups of columns have multipliers.
 #[inline(always)]
-fn nibble_row(row: &[f32], importance: &[f32]) -> Row {
-    let groups: Vec<(&[f32], &[f32])> = row.chunks(GROUP).zip(importance.chunks(GROUP)).collect();
-    let steps: Vec<f32> = groups.iter().map(|(weights, h)| real_step(weights, h)).collect();
-    let scale = largest(&steps) / 127.0;
+fn grouped_row(row: &[f32], importance: &[f32], group: usize, (low, high): (f32, f32)) -> Row {
+    let groups: Vec<(&[f32], &[f32])> = row.chunks(group).zip(importance.chunks(group)).collect();
+    let steps: Vec<f32> = groups.iter().map(|(weights, h)| real_step(weights, h, (low, high))).collect();
+    let scale = largest(&steps) / f32::from(MAX_MULTIPLIER);
     if scale < f32::MIN_POSITIVE {
         return Row { values: vec![0; row.len()], scale: 0.0, multipliers: vec![1; groups.len()] };
     }
+    let most = i32::from(MAX_MULTIPLIER);
     let mut values = Vec::with_capacity(row.len());
     let mut multipliers = Vec::with_capacity(groups.len());
     for ((weights, h), step) in groups.into_iter().zip(steps) {
         let centre = (step / scale).round_ties_even() as i32;
-        let near = |centre: i32| (centre - NEIGHBOURS..=centre + NEIGHBOURS).filter(|m| *m != 0 && m.abs() <= 127);
+        let near = |centre: i32| (centre - NEIGHBOURS..=centre + NEIGHBOURS).filter(|m| *m != 0 && m.abs() <= most);
         let step_of = |multiplier: i32| scale * multiplier as f32;
         let candidates = near(centre).chain(near(-centre)).map(|multiplier| (multiplier, step_of(multiplier)));
-        let multiplier = smallest_error(candidates, weights, h, (-8.0, 7.0)).unwrap_or(1);
+        let multiplier = smallest_error(candidates, weights, h, (low, high)).unwrap_or(1);
         let inverse = 1.0 / step_of(multiplier);
-        values.extend(weights.iter().map(|weight| (weight * inverse).round_ties_even().clamp(-8.0, 7.0) as i8));
+        values.extend(weights.iter().map(|weight| (weight * inverse).round_ties_even().clamp(low, high) as i8));
         multipliers.push(multiplier as i8);
     }
     Row { values, scale, multipliers }
@@ -138,25 +143,26 @@ fn nibble_row(row: &[f32], importance: &[f32]) -> Row {
 
 /// The step of least error for one group, of either sign; 0 for a group of zeros.
 #[inline(always)]
-fn real_step(weights: &[f32], importance: &[f32]) -> f32 {
+fn real_step(weights: &[f32], importance: &[f32], (low, high): (f32, f32)) -> f32 {
     let signed = weights.iter().fold(0.0f32, |most, &weight| if weight.abs() > most.abs() { weight } else { most });
     if signed.abs() < f32::MIN_POSITIVE * 1024.0 {
         return 0.0;
     }
     let grid = (0..STEPS).flat_map(|n| {
         let factor = SMALLEST_FACTOR + (LARGEST_FACTOR - SMALLEST_FACTOR) * n as f32 / (STEPS - 1) as f32;
-        let step = factor * signed / -8.0;
+        let step = factor * signed / low;
         [step, -step]
     });
-    let refitted = grid.flat_map(|step| [step, refit(weights, importance, step)]).map(|step| (step, step));
-    smallest_error(refitted, weights, importance, (-8.0, 7.0)).unwrap_or(signed / -8.0)
+    let refitted = grid.flat_map(|step| [step, refit(weights, importance, step, (low, high))]);
+    let candidates = refitted.map(|step| (step, step));
+    smallest_error(candidates, weights, importance, (low, high)).unwrap_or(signed / low)
 }
 
 /// The least-squares step for the integers that `step` gives: Σ h w q / Σ h q².
 #[inline(always)]
-fn refit(weights: &[f32], importance: &[f32], step: f32) -> f32 {
+fn refit(weights: &[f32], importance: &[f32], step: f32, (low, high): (f32, f32)) -> f32 {
     let inverse = 1.0 / step;
-    let value = |weight: f32| nearest(weight * inverse, -8.0, 7.0);
+    let value = |weight: f32| nearest(weight * inverse, low, high);
     let product = sum_of(weights, importance, |weight, h| h * weight * value(weight));
     let square = sum_of(weights, importance, |weight, h| h * value(weight) * value(weight));
     let fitted = product / square;
@@ -184,6 +190,7 @@ fn smallest_error<T: Copy>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::scheme::SCHEMES;
     use proptest::prelude::*;
     use slm_runtime::sample::random_u64;
 
@@ -215,6 +222,10 @@ mod tests {
         let nibbles = quantize_matrix(&weights, 64, 256, QuantScheme::W4G32, None);
         assert!(relative_error(&weights, &bytes) < 6e-5, "{}", relative_error(&weights, &bytes));
         assert!(relative_error(&weights, &nibbles) < 6.6e-3, "{}", relative_error(&weights, &nibbles));
+        // Wider groups and fewer bits cost more, in this order.
+        let [wide, three] = [QuantScheme::W4G64, QuantScheme::W3G32]
+            .map(|scheme| relative_error(&weights, &quantize_matrix(&weights, 64, 256, scheme, None)));
+        assert!((6.6e-3..9e-3).contains(&wide) && (2.2e-2..3.2e-2).contains(&three), "{wide} {three}");
     }
 
     #[test]
@@ -237,10 +248,9 @@ mod tests {
             tiny: bool,
         ) {
             let row: Vec<f32> = if tiny { row.iter().map(|w| w * 1e-38 * 1e-32).collect() } else { row };
-            for scheme in QuantScheme::ALL {
+            for SchemeDef { scheme, range: (low, high), .. } in SCHEMES {
                 let matrix = quantize_matrix(&row, 1, row.len(), scheme, None);
-                let bounds = if scheme == QuantScheme::W8 { -127..=127 } else { -8..=7 };
-                prop_assert!(matrix.values.iter().all(|value| bounds.contains(value)));
+                prop_assert!(matrix.values.iter().all(|value| (low..=high).contains(value)));
                 prop_assert!(matrix.multiplier.iter().all(|m| *m != 0 && *m != -128));
                 prop_assert!(matrix.row_scale[0].is_finite() && matrix.row_scale[0] >= 0.0);
                 prop_assert_eq!(matrix.multiplier.len(), matrix.multiplied_rows() * matrix.groups());

@@ -11,9 +11,9 @@ use crate::calibrate::linear_algebra::corrected;
 use crate::calibrate::moments::Moments;
 use crate::calibrate::{CalibrateError, Statistics};
 use crate::model::id::{LinearId, ParameterId};
+use crate::model::matrix::{from_rows, row_major};
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::QuantScheme;
-use crate::model::size::Assignment;
+use crate::model::size::{Assignment, scheme_of};
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
@@ -40,7 +40,7 @@ pub struct Solved {
     /// Every matrix rounded; no key maps yet.
     pub model: Model,
     /// Every matrix, in forward order.
-    pub reports: Vec<MatrixReport>,
+    pub reports: BTreeMap<LinearId, MatrixReport>,
     /// What the activations of the rounded model look like.
     pub statistics: Statistics,
 }
@@ -65,16 +65,17 @@ pub fn solve(
     let pass = Layerwise { model, sequences, device, with_original: true, with_lookups: true };
     let statistics = pass.run(&mut solver, progress, "quantizing")?;
     let mut parameters = model.parameters.clone();
-    let mut reports = Vec::new();
+    let mut reports = BTreeMap::new();
     for (id, (matrix, report)) in solver.done {
         parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
-        reports.push(report);
+        reports.insert(id, report);
     }
     let model = Model {
         spec: model.spec.clone(),
         config: model.config.clone(),
         parameters,
-        directory: model.directory.clone(),
+        companions: model.companions.clone(),
+        path: model.path.clone(),
     };
     Ok(Solved { model, reports, statistics })
 }
@@ -100,7 +101,7 @@ impl Change for Solver<'_> {
         let Some(done) = kept.load(ids, &self.shapes)? else { return Ok(None) };
         let mut changed = Changed::new();
         for (id, matrix, report) in done {
-            changed.push((id, matrix.dequantize()));
+            changed.push((id, from_rows(matrix.dequantize(), matrix.columns)));
             self.done.insert(id, (matrix, report));
         }
         self.groups += 1;
@@ -112,34 +113,34 @@ impl Change for Solver<'_> {
         let hessian = moments.as_ref().map(Hessian::new);
         let mut changed = Changed::new();
         for &id in ids {
-            let weights = self.model.values_f32(ParameterId::weight(id))?;
-            let scheme = self.assignment.get(&id).copied().unwrap_or(QuantScheme::W8);
-            let (rows, columns) = self.shapes[&id];
+            let whole = self.model.matrix(id)?;
+            let scheme = scheme_of(self.assignment, id).map_err(ModelError::from)?;
+            let ((rows, columns), weights) = (whole.dim(), row_major(whole.view()));
             let held: Option<Vec<bool>> =
                 self.sparsity.contains_key(&id).then(|| weights.iter().map(|weight| *weight == 0.0).collect());
             let (matrix, report) = match (&hessian, &moments) {
                 (Some(Ok(hessian)), Some(moments)) => {
                     let target = match &moments.cross {
-                        Some(cross) => corrected(&weights, columns, &moments.gram, cross).ok(),
+                        Some(cross) => corrected(whole.view(), moments.gram.view(), cross.view()).ok(),
                         None => None,
                     };
-                    let target = target.as_ref().unwrap_or(&weights);
+                    let target = target.as_ref().map_or(weights, |target| row_major(target.view()));
                     let rounded = gptq::quantize_matrix(target, rows, scheme, hessian, held.as_deref());
-                    let report = MatrixReport::solved(id, &weights, hessian, &rounded);
+                    let report = MatrixReport::solved(id, weights, hessian, &rounded);
                     (rounded.matrix, report)
                 }
                 (factor, moments) => {
                     let importance = moments.as_ref().map(Moments::mean_square);
                     let importance = importance.as_deref();
-                    let matrix = search::quantize_matrix(&weights, rows, columns, scheme, importance);
-                    let mut report = MatrixReport::new(id, &weights, &matrix, importance);
+                    let matrix = search::quantize_matrix(weights, rows, columns, scheme, importance);
+                    let mut report = MatrixReport::new(id, weights, &matrix, importance);
                     if let Some(Err(reason)) = factor {
                         report.fallback = Some(format!("rounded plainly: {reason}"));
                     }
                     (matrix, report)
                 }
             };
-            changed.push((id, matrix.dequantize()));
+            changed.push((id, from_rows(matrix.dequantize(), matrix.columns)));
             self.done.insert(id, (matrix, report));
         }
         if let Some(kept) = self.kept {

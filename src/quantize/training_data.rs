@@ -1,11 +1,11 @@
 //! What a changed model is trained back on: files, or samples of the model before the change.
 
-use super::calibration::{Calibration, CalibrationError, own_samples};
+use super::calibration::{Calibration, CalibrationError};
 use super::method::Method;
+use crate::artifact::runner::{ModelRunner, RunnerError};
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::Model;
 use crate::progress::Progress;
-use crate::stages::quantize::Options;
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::train::data::Samples;
 use crate::train::samples::{Data, SamplesError, TrainTask, own_task, read};
@@ -57,6 +57,12 @@ pub enum TrainingDataError {
     Encoder,
 }
 
+impl From<RunnerError> for TrainingDataError {
+    fn from(error: RunnerError) -> Self {
+        TrainingDataError::Own(error.into())
+    }
+}
+
 /// What a rounded model is trained on, and how.
 pub struct Training {
     /// Texts.
@@ -87,23 +93,25 @@ pub fn default_tuning(spec: &ModelSpec) -> usize {
 }
 
 impl Training {
-    /// What the options ask for: training by `--qat`, or tuning on the calibration after gptq.
+    /// What is asked for: training by `--qat`, or tuning on the calibration after gptq.
     ///
     /// # Errors
     /// [`TrainingDataError`].
     pub fn of(
-        options: &Options,
+        (method, tune, qat): (Method, Option<usize>, Option<&Retrain>),
+        seed: u64,
         model: &Model,
         calibration: &Calibration,
+        runner: &dyn ModelRunner,
         progress: &dyn Progress,
     ) -> Result<Option<Self>, TrainingDataError> {
-        if let Some(qat) = &options.qat {
-            let samples = training_samples(model, qat, progress)?;
+        if let Some(qat) = qat {
+            let samples = training_samples(model, qat, runner, progress)?;
             return Ok(Some(Training { samples, settings: qat.settings.clone(), held_out: Vec::new() }));
         }
         let spec = &model.spec;
-        let times = options.tune.unwrap_or_else(|| default_tuning(spec));
-        if options.method != Method::Gptq || times == 0 {
+        let times = tune.unwrap_or_else(|| default_tuning(spec));
+        if method != Method::Gptq || times == 0 {
             return Ok(None);
         }
         let mut texts: Vec<Vec<u32>> = calibration.sequences.iter().filter(|text| text.len() > 1).cloned().collect();
@@ -111,8 +119,8 @@ impl Training {
             ModelKind::Decoder => {
                 let window = Settings::TUNE.window.min(spec.context);
                 let own = OWN_SAMPLES * calibration.tokens() + HELD_OUT * window;
-                let seed = options.seed.wrapping_add(FIRST_STREAM);
-                let mut own = own_samples(model, own, window, seed, progress)?;
+                let seed = seed.wrapping_add(FIRST_STREAM);
+                let mut own = runner.sample(model, own, window, seed, progress)?;
                 let held_out = own.split_off(own.len().saturating_sub(HELD_OUT));
                 texts.extend(own);
                 held_out
@@ -129,7 +137,7 @@ impl Training {
             tokens: (times * calibration.tokens()) as u64,
             batch,
             pieces: Settings::TUNE.pieces.min(batch),
-            seed: options.seed,
+            seed,
             loss,
             ..Settings::TUNE
         };
@@ -148,12 +156,13 @@ const FIRST_STREAM: u64 = 1 << 32;
 pub fn training_samples(
     model: &Model,
     retrain: &Retrain,
+    runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<Samples, TrainingDataError> {
     let settings = &retrain.settings;
     match &retrain.data {
         Some(data) => {
-            let tokenizer = Tokenizer::open(&model.directory)?;
+            let tokenizer = Tokenizer::of(&model.companions)?;
             tokenizer.check(model.spec.vocabulary)?;
             let task = retrain.task.unwrap_or_else(|| own_task(&model.spec));
             Ok(read(data, task, &model.spec, &tokenizer, settings.window, progress)?)
@@ -161,7 +170,7 @@ pub fn training_samples(
         None if model.spec.kind == ModelKind::Encoder => Err(TrainingDataError::Encoder),
         None => {
             let (tokens, seed) = (settings.tokens as usize, settings.seed.wrapping_add(FIRST_STREAM));
-            Ok(Samples::Causal(own_samples(model, tokens, settings.window, seed, progress)?))
+            Ok(Samples::Causal(runner.sample(model, tokens, settings.window, seed, progress)?))
         }
     }
 }

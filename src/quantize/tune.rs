@@ -11,7 +11,7 @@
 //! It begins at what was rounded, with every integer in the middle of its step, so that without a step nothing changes.
 //! The matrix that the forward sees is the one that is written ([`OnGrid::matrix`]).
 
-use crate::allocate::probe::{Probe, ProbeError};
+use crate::calibrate::probe::{Probe, ProbeError};
 use crate::disk::DenseTensor;
 use crate::divergence::mean_and_error;
 use crate::model::id::{LinearId, ParameterId, Part};
@@ -19,9 +19,9 @@ use crate::model::quantized::QuantizedMatrix;
 use crate::model::transform::{HeldMasks, Transform};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
-use crate::stages::train::{CommandError, TrainReport};
 use crate::train::data::Samples;
-use crate::train::retrain::Retraining;
+use crate::train::report::TrainReport;
+use crate::train::retrain::{RetrainError, Retraining};
 use crate::train::settings::Settings;
 use burn::tensor::Device;
 use rayon::prelude::*;
@@ -34,7 +34,7 @@ use std::path::Path;
 pub enum TuneError {
     /// Of training.
     #[error(transparent)]
-    Train(#[from] CommandError),
+    Train(#[from] RetrainError),
     /// Of judging.
     #[error(transparent)]
     Probe(#[from] ProbeError),

@@ -1,13 +1,14 @@
 //! Which stages need not run again. A stage's key is the SHA-256 of everything that decides its result: kind, options,
-//! hashes of all that it reads, the tool's version, the CPU's features. What a stage with that key gave is remembered
-//! under it, below the working directory, and holds as long as the output still has the hash it had then:
+//! hashes of all that it reads, the tool's version, the CPU's features. The result of a stage with that key is
+//! remembered under it, below the working directory, and holds as long as the output still has the hash it had then:
 //!
 //! ```text
 //! .slmc/cache/KEY.json   {"schema":"slmc.cache/1", kind, output: SHA-256 or null, report}
 //! ```
 
-use super::stage::{Chosen, Source, Unit};
-use crate::disk::atomic::{self, AtomicError};
+use super::error::RecipeError;
+use super::stage::{Chosen, Input, RecipeStage};
+use crate::disk::atomic;
 use crate::disk::hash::{HashError, directory_sha256, file_sha256, hex, sha256};
 use crate::machine::cpu_features;
 use crate::machine::tool;
@@ -21,7 +22,7 @@ const SCHEMA: &str = "slmc.cache/1";
 /// Relative to the working directory.
 const DIRECTORY: &str = ".slmc/cache";
 
-/// What a stage gave.
+/// The result of a stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
     schema: String,
@@ -36,7 +37,7 @@ pub(super) struct Record {
 pub(super) struct Hashes(BTreeMap<PathBuf, String>);
 
 impl Hashes {
-    /// Of a file or directory.
+    /// The hash of a file or directory.
     pub(super) fn of(&mut self, path: &Path) -> Result<String, HashError> {
         if let Some(hash) = self.0.get(path) {
             return Ok(hash.clone());
@@ -52,15 +53,15 @@ impl Hashes {
     }
 }
 
-/// The key of a unit whose inputs are all there.
+/// The key of a stage whose inputs are all there.
 pub(super) fn key(
-    unit: &Unit,
+    stage: &RecipeStage,
     seed: u64,
-    path: &dyn Fn(&Source) -> PathBuf,
+    path: &dyn Fn(&Input) -> PathBuf,
     hashes: &mut Hashes,
 ) -> Result<String, HashError> {
     let mut options = Vec::new();
-    for choice in &unit.choices {
+    for choice in &stage.choices {
         let value = match &choice.value {
             Chosen::Set => json!(true),
             Chosen::Text(text) => json!(text),
@@ -76,57 +77,43 @@ pub(super) fn key(
         "schema": SCHEMA,
         "tool": tool(),
         "cpu_features": cpu_features(),
-        "kind": unit.kind.name(),
+        "kind": stage.kind.name(),
         "seed": seed,
         "options": options,
     });
     Ok(hex(&sha256(decides.to_string().as_bytes())))
 }
 
-/// What a unit with this key gave, if that is known and its output is still the same.
-pub(super) fn look_up(key: &str, unit: &Unit, hashes: &mut Hashes) -> Option<Record> {
+/// The result of a stage with this key, if that is known and its output is still the same.
+pub(super) fn look_up(key: &str, stage: &RecipeStage, hashes: &mut Hashes) -> Option<Record> {
     let text = std::fs::read(file(key)).ok()?;
     let record: Record = serde_json::from_slice(&text).ok()?;
-    let found = match &unit.output {
+    let found = match &stage.output {
         Some(output) if output.exists() => Some(hashes.of(output).ok()?),
         _ => None,
     };
-    let same = record.schema == SCHEMA && record.kind == unit.kind.name() && record.output == found;
+    let same = record.schema == SCHEMA && record.kind == stage.kind.name() && record.output == found;
     same.then_some(record)
 }
 
-/// Remembers what a unit gave.
-pub(super) fn remember(key: &str, unit: &Unit, report: &Value, hashes: &mut Hashes) -> Result<Record, CacheError> {
-    let output = match &unit.output {
+/// Remembers the result of a stage.
+pub(super) fn remember(
+    key: &str,
+    stage: &RecipeStage,
+    report: &Value,
+    hashes: &mut Hashes,
+) -> Result<Record, RecipeError> {
+    let output = match &stage.output {
         Some(output) => Some(hashes.of(output)?),
         None => None,
     };
     let record =
-        Record { schema: SCHEMA.to_owned(), kind: unit.kind.name().to_owned(), output, report: report.clone() };
+        Record { schema: SCHEMA.to_owned(), kind: stage.kind.name().to_owned(), output, report: report.clone() };
     let path = file(key);
-    let unwritable = |source| CacheError::Directory { path: PathBuf::from(DIRECTORY), source };
+    let unwritable = |source| RecipeError::CacheDirectory { path: PathBuf::from(DIRECTORY), source };
     std::fs::create_dir_all(DIRECTORY).map_err(unwritable)?;
     atomic::write_file(&path, b"", |out| writeln!(out, "{}", json!(record)))?;
     Ok(record)
-}
-
-/// Why a result cannot be remembered.
-#[derive(Debug, thiserror::Error)]
-pub enum CacheError {
-    /// No place for it.
-    #[error("{}: cannot be created; check permissions of the working directory", path.display())]
-    Directory {
-        /// The place.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It cannot be written.
-    #[error(transparent)]
-    Write(#[from] AtomicError),
-    /// The output cannot be read.
-    #[error(transparent)]
-    Hash(#[from] HashError),
 }
 
 fn file(key: &str) -> PathBuf {

@@ -1,7 +1,7 @@
 //! A recipe as text before it means anything: TOML tables in the order they are written, every key and value with its
-//! file and line, `extends` followed and merged. What the keys mean is not decided here.
+//! file and line, `extends` followed and merged. The meaning of the keys is not decided here.
 
-use super::mistake::{Mistakes, Place};
+use super::mistake::{Location, Mistakes};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use toml::Spanned;
@@ -10,11 +10,11 @@ use toml::de::{DeTable, DeValue};
 /// A value and where it stands.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
-    pub(super) place: Place,
+    pub(super) place: Location,
     pub(super) value: Value,
 }
 
-/// What TOML can say.
+/// A value of TOML.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Text(String),
@@ -30,7 +30,7 @@ pub(super) enum Value {
 /// Keys in the order of the file.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
-    pub(super) place: Place,
+    pub(super) place: Location,
     pub(super) entries: Vec<Entry>,
 }
 
@@ -38,8 +38,8 @@ pub(super) struct Table {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) key: String,
-    /// Of the key.
-    pub(super) place: Place,
+    /// Location of the key.
+    pub(super) place: Location,
     pub(super) node: Node,
 }
 
@@ -129,14 +129,14 @@ fn is_joint(byte: u8) -> bool {
     matches!(byte, b'-' | b'_')
 }
 
-/// Reads a recipe and everything it extends. `None` where a file cannot be read or is no TOML; the mistakes say why.
+/// Reads a recipe and everything it extends. `None` where a file cannot be read or is not TOML; the mistakes say why.
 pub(super) fn load(path: &Path, mistakes: &mut Mistakes) -> Option<Table> {
     follow(path, None, &mut Vec::new(), mistakes)
 }
 
 /// `from` is where the path was named; `open` the files that wait for this one.
-fn follow(path: &Path, from: Option<&Place>, open: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Option<Table> {
-    let here = Place { file: Rc::from(path), line: 1 };
+fn follow(path: &Path, from: Option<&Location>, open: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Option<Table> {
+    let here = Location { file: Rc::from(path), line: 1 };
     let blamed = from.unwrap_or(&here);
     let real = match path.canonicalize() {
         Ok(real) => real,
@@ -187,9 +187,9 @@ struct Lines<'t> {
 }
 
 impl Lines<'_> {
-    fn place(&self, offset: usize) -> Place {
+    fn place(&self, offset: usize) -> Location {
         let before = &self.text.as_bytes()[..offset.min(self.text.len())];
-        Place { file: self.file.clone(), line: 1 + before.iter().filter(|&&byte| byte == b'\n').count() }
+        Location { file: self.file.clone(), line: 1 + before.iter().filter(|&&byte| byte == b'\n').count() }
     }
 
     fn table(&self, table: DeTable<'_>, offset: usize) -> Table {

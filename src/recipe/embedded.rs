@@ -1,7 +1,8 @@
 //! The quickstart, which is part of the program: its recipe and everything that the recipe reads, written out where it
 //! is to run. From a checkout, `slmc run recipes/quickstart.toml` does the same from the files.
 
-use crate::disk::atomic::{self, AtomicError};
+use super::error::RecipeError;
+use crate::disk::atomic;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -32,24 +33,8 @@ const FILES: &[(&str, &[u8])] = files![
     "quickstart/text/held-out.txt",
 ];
 
-/// Why the quickstart is not there.
-#[derive(Debug, thiserror::Error)]
-pub enum UnpackError {
-    /// No place for it.
-    #[error("{}: cannot be created; pass another --out", path.display())]
-    Directory {
-        /// The place.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file cannot be written.
-    #[error(transparent)]
-    Write(#[from] AtomicError),
-}
-
 /// Writes the quickstart below `out`, and says where its recipe is. Files that are there unchanged are left alone.
-pub fn unpack(out: &Path) -> Result<PathBuf, UnpackError> {
+pub fn unpack(out: &Path) -> Result<PathBuf, RecipeError> {
     let base = out.join(DIRECTORY);
     for (path, content) in FILES {
         let file = base.join(path);
@@ -57,7 +42,7 @@ pub fn unpack(out: &Path) -> Result<PathBuf, UnpackError> {
             continue;
         }
         let directory = file.parent().unwrap_or(&base);
-        let failed = |source| UnpackError::Directory { path: directory.to_owned(), source };
+        let failed = |source| RecipeError::OutDirectory { path: directory.to_owned(), source };
         std::fs::create_dir_all(directory).map_err(failed)?;
         atomic::write_file(&file, b"", |out| out.write_all(content))?;
     }

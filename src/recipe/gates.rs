@@ -1,4 +1,4 @@
-//! What the result of a recipe must hold to: limits on what its stages report.
+//! Limits on the results of a recipe, by the numbers that its stages report.
 //!
 //! ```text
 //! perplexity_ratio = perplexity / reference_perplexity     accuracy_ratio = accuracy / reference_accuracy
@@ -10,8 +10,9 @@
 use super::document::{Entry, Node, Value};
 use super::mistake::Mistakes;
 use super::options::unknown;
-use super::schema::nearest;
-use super::stage::{Kind, Unit};
+use super::stage::{Kind, RecipeStage};
+use crate::disk::schema::nearest;
+use crate::stages::STAGES;
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -29,48 +30,38 @@ struct Definition {
     /// In the report of a stage: the quantity, over another one where there is one.
     value: &'static str,
     over: Option<&'static str>,
-    /// Kinds whose reports state it; the first is where a bare number belongs.
-    kinds: &'static [Kind],
     /// Whether it needs a reference.
     compares: bool,
 }
 
-const EVAL: &[Kind] = &[Kind::Eval];
-
-const fn quality(
+const fn definition(
     name: &'static str,
     bound: Bound,
     value: &'static str,
     over: Option<&'static str>,
     compares: bool,
 ) -> Definition {
-    Definition { name, bound, value, over, kinds: EVAL, compares }
+    Definition { name, bound, value, over, compares }
 }
 
 const DEFINITIONS: [Definition; 8] = [
-    quality("kld_max", Bound::Max, "kld_mean", None, true),
-    quality("perplexity_ratio_max", Bound::Max, "perplexity", Some("reference_perplexity"), true),
-    quality("top1_min", Bound::Min, "top1_agreement", None, true),
-    quality("accuracy_min", Bound::Min, "accuracy", None, false),
-    quality("accuracy_ratio_min", Bound::Min, "accuracy", Some("reference_accuracy"), true),
-    quality("cosine_min", Bound::Min, "cosine_mean", None, true),
-    Definition {
-        name: "weight_bytes_max",
-        bound: Bound::Max,
-        value: "weight_bytes",
-        over: None,
-        kinds: &[Kind::Compile, Kind::Quantize, Kind::Eval],
-        compares: false,
-    },
-    Definition {
-        name: "file_bytes_max",
-        bound: Bound::Max,
-        value: "file_bytes",
-        over: None,
-        kinds: &[Kind::Compile, Kind::Eval],
-        compares: false,
-    },
+    definition("kld_max", Bound::Max, "kld_mean", None, true),
+    definition("perplexity_ratio_max", Bound::Max, "perplexity", Some("reference_perplexity"), true),
+    definition("top1_min", Bound::Min, "top1_agreement", None, true),
+    definition("accuracy_min", Bound::Min, "accuracy", None, false),
+    definition("accuracy_ratio_min", Bound::Min, "accuracy", Some("reference_accuracy"), true),
+    definition("cosine_min", Bound::Min, "cosine_mean", None, true),
+    definition("weight_bytes_max", Bound::Max, "weight_bytes", None, false),
+    definition("file_bytes_max", Bound::Max, "file_bytes", None, false),
 ];
+
+impl Definition {
+    /// Kinds whose reports state the value, those first where a bare number belongs.
+    fn kinds(&self) -> Vec<Kind> {
+        let own = STAGES.into_iter().filter(|kind| kind.measures().own.contains(&self.value));
+        own.chain(STAGES.into_iter().filter(|kind| kind.measures().also.contains(&self.value))).collect()
+    }
+}
 
 /// One limit on one stage.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,8 +69,8 @@ pub(super) struct Gate {
     /// Index into the definitions.
     definition: usize,
     limit: f64,
-    /// Index of the unit.
-    pub(super) unit: usize,
+    /// Index of the stage.
+    pub(super) stage: usize,
 }
 
 /// How a gate came out.
@@ -89,9 +80,9 @@ pub struct GateResult {
     pub gate: &'static str,
     /// Where it was measured.
     pub stage: String,
-    /// What was asked for.
+    /// Limit asked for.
     pub limit: f64,
-    /// What was measured; absent where the stage did not run or did not measure it.
+    /// Measured value; absent where the stage did not run or did not measure it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
     /// Standard error of the value, where the stage states one.
@@ -102,7 +93,7 @@ pub struct GateResult {
 }
 
 impl Gate {
-    /// Measures it on the report of its unit.
+    /// Measures it on the report of its stage.
     pub(super) fn measure(&self, stage: String, report: Option<&Json>) -> GateResult {
         let definition = &DEFINITIONS[self.definition];
         let number = |key: &str| report.and_then(|report| report.get(key)).and_then(Json::as_f64);
@@ -119,13 +110,13 @@ impl Gate {
     }
 }
 
-/// Reads `[gates]`, the units being in the order in which they run.
-pub(super) fn read(entry: &Entry, units: &[Unit], mistakes: &mut Mistakes) -> Vec<Gate> {
+/// Reads `[gates]`, the stages being in the order in which they run.
+pub(super) fn read(entry: &Entry, stages: &[RecipeStage], mistakes: &mut Mistakes) -> Vec<Gate> {
     let Some(table) = entry.node.table("gates", mistakes) else { return Vec::new() };
     let mut gates = Vec::new();
     for entry in &table.entries {
         match DEFINITIONS.iter().position(|definition| definition.name == entry.key) {
-            Some(definition) => gate(entry, definition, units, &mut gates, mistakes),
+            Some(definition) => gate(entry, definition, stages, &mut gates, mistakes),
             None => {
                 let names: Vec<String> = DEFINITIONS.iter().map(|definition| definition.name.to_owned()).collect();
                 mistakes.add(&entry.place, unknown(&entry.key, &names, "[gates]"));
@@ -135,23 +126,24 @@ pub(super) fn read(entry: &Entry, units: &[Unit], mistakes: &mut Mistakes) -> Ve
     gates
 }
 
-fn gate(entry: &Entry, index: usize, units: &[Unit], gates: &mut Vec<Gate>, mistakes: &mut Mistakes) {
+fn gate(entry: &Entry, index: usize, stages: &[RecipeStage], gates: &mut Vec<Gate>, mistakes: &mut Mistakes) {
     let definition = &DEFINITIONS[index];
-    let Some((limit, stage)) = limit(entry, mistakes) else { return };
-    let measures = |unit: &Unit| definition.kinds.contains(&unit.kind);
-    let kinds: Vec<&str> = definition.kinds.iter().map(|kind| kind.name()).collect();
-    let chosen: Vec<usize> = match stage {
+    let Some((limit, wanted)) = limit(entry, mistakes) else { return };
+    let own = |stage: &RecipeStage| stage.kind.measures().own.contains(&definition.value);
+    let measures = |stage: &RecipeStage| own(stage) || stage.kind.measures().also.contains(&definition.value);
+    let kinds: Vec<&str> = definition.kinds().iter().map(|kind| kind.name()).collect();
+    let chosen: Vec<usize> = match wanted {
         Some((node, name)) => {
-            let named = |unit: &Unit| unit.stage == name || unit.label() == name;
-            let chosen: Vec<usize> = (0..units.len()).filter(|&unit| named(&units[unit])).collect();
+            let named = |stage: &RecipeStage| stage.name == name || stage.label() == name;
+            let chosen: Vec<usize> = (0..stages.len()).filter(|&stage| named(&stages[stage])).collect();
             if chosen.is_empty() {
-                let hint = match nearest(&name, units.iter().map(|unit| unit.stage.as_str())) {
+                let hint = match nearest(&name, stages.iter().map(|stage| stage.name.as_str())) {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("stages: {}", units.iter().map(Unit::label).collect::<Vec<_>>().join(", ")),
+                    None => format!("stages: {}", stages.iter().map(RecipeStage::label).collect::<Vec<_>>().join(", ")),
                 };
                 return mistakes.add(&node.place, format!("unknown stage `{name}`; {hint}"));
             }
-            if !chosen.iter().all(|&unit| measures(&units[unit])) {
+            if !chosen.iter().all(|&stage| measures(&stages[stage])) {
                 let message =
                     format!("`{}` is not measured by stage `{name}`; kinds that do: {}", entry.key, kinds.join(", "));
                 return mistakes.add(&node.place, message);
@@ -159,25 +151,25 @@ fn gate(entry: &Entry, index: usize, units: &[Unit], gates: &mut Vec<Gate>, mist
             chosen
         }
         None => {
-            let last = units.iter().rposition(|unit| unit.kind == definition.kinds[0]);
-            let last = last.or_else(|| units.iter().rposition(measures));
+            let last = stages.iter().rposition(own);
+            let last = last.or_else(|| stages.iter().rposition(measures));
             let Some(last) = last else {
                 let message =
                     format!("`{}` needs a stage that measures it; kinds that do: {}", entry.key, kinds.join(", "));
                 return mistakes.add(&entry.place, message);
             };
-            (0..units.len()).filter(|&unit| units[unit].stage == units[last].stage).collect()
+            (0..stages.len()).filter(|&stage| stages[stage].name == stages[last].name).collect()
         }
     };
-    for unit in chosen {
-        if definition.compares && !units[unit].choices.iter().any(|choice| choice.flag == "reference") {
+    for stage in chosen {
+        if definition.compares && !stages[stage].choices.iter().any(|choice| choice.flag == "reference") {
             let message = format!(
                 "`{}` compares with a reference, and stage `{}` has none; give it a `reference`",
-                entry.key, units[unit].stage
+                entry.key, stages[stage].name
             );
             mistakes.add(&entry.place, message);
         }
-        gates.push(Gate { definition: index, limit, unit });
+        gates.push(Gate { definition: index, limit, stage });
     }
 }
 

@@ -2,11 +2,12 @@
 //! goes under version control; a later run with other inputs is refused and says which.
 
 use super::cache::Hashes;
+use super::error::RecipeError;
 use super::reader::Recipe;
-use super::schema::{self, SchemaError};
-use super::stage::{Chosen, Source};
+use super::stage::{Chosen, Input};
 use crate::disk::atomic::{self, AtomicError};
 use crate::disk::hash::HashError;
+use crate::disk::schema;
 use crate::machine::cpu_features;
 use crate::machine::tool;
 use serde::{Deserialize, Serialize};
@@ -23,55 +24,20 @@ pub(super) struct Lock {
     version: u32,
     /// Name and version.
     tool: String,
-    /// Of the CPU on which it was written: bytes of artifacts are the same on one set of them.
+    /// Features of the CPU on which it was written: bytes of artifacts are the same on one set of them.
     cpu_features: Vec<String>,
     #[serde(default)]
-    inputs: Vec<Input>,
+    inputs: Vec<LockedInput>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Input {
+struct LockedInput {
     /// `model`, or stage and option.
     role: String,
     /// As the recipe says it.
     path: String,
     sha256: String,
-}
-
-/// Why a lock stands in the way.
-#[derive(Debug, thiserror::Error)]
-pub enum LockError {
-    /// An input is another one.
-    #[error("{}: {difference}; restore the input, or run with --update-lock if the change is meant", path.display())]
-    Different {
-        /// The lock.
-        path: PathBuf,
-        /// What differs.
-        difference: String,
-    },
-    /// It is no lock.
-    #[error("{} is not a lock of slmc; remove it, or run with --update-lock", path.display())]
-    Schema {
-        /// The lock.
-        path: PathBuf,
-        /// Line and reason.
-        source: SchemaError,
-    },
-    /// It cannot be read.
-    #[error("{}: cannot be read", path.display())]
-    Read {
-        /// The lock.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It cannot be written.
-    #[error(transparent)]
-    Write(#[from] AtomicError),
-    /// An input cannot be read.
-    #[error(transparent)]
-    Hash(#[from] HashError),
 }
 
 /// Where the lock of a recipe is.
@@ -80,17 +46,17 @@ pub(super) fn beside(recipe: &Path) -> PathBuf {
 }
 
 impl Lock {
-    /// Of a recipe as its inputs are now.
+    /// The lock of a recipe as its inputs are now.
     pub(super) fn of(recipe: &Recipe, hashes: &mut Hashes) -> Result<Lock, HashError> {
         let mut inputs = Vec::new();
         if let Some((path, written)) = &recipe.model {
-            inputs.push(Input { role: "model".to_owned(), path: written.clone(), sha256: hashes.of(path)? });
+            inputs.push(LockedInput { role: "model".to_owned(), path: written.clone(), sha256: hashes.of(path)? });
         }
-        for unit in &recipe.units {
-            for choice in &unit.choices {
-                if let Chosen::Reads { source: Source::Path(path), written } = &choice.value {
-                    let role = format!("{}.{}", unit.stage, choice.flag);
-                    inputs.push(Input { role, path: written.clone(), sha256: hashes.of(path)? });
+        for stage in &recipe.stages {
+            for choice in &stage.choices {
+                if let Chosen::Reads { source: Input::Path(path), written } = &choice.value {
+                    let role = format!("{}.{}", stage.name, choice.flag);
+                    inputs.push(LockedInput { role, path: written.clone(), sha256: hashes.of(path)? });
                 }
             }
         }
@@ -101,16 +67,16 @@ impl Lock {
     }
 
     /// Refuses inputs that are not those of the file, if there is one; says whether there is.
-    pub(super) fn compare(&self, path: &Path) -> Result<bool, LockError> {
+    pub(super) fn compare(&self, path: &Path) -> Result<bool, RecipeError> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            Err(source) => return Err(LockError::Read { path: path.to_owned(), source }),
+            Err(source) => return Err(RecipeError::LockRead { path: path.to_owned(), source }),
         };
         let stored: Lock =
-            schema::parse(&text).map_err(|source| LockError::Schema { path: path.to_owned(), source })?;
+            schema::parse(&text).map_err(|source| RecipeError::LockSchema { path: path.to_owned(), source })?;
         match self.difference(&stored) {
-            Some(difference) => Err(LockError::Different { path: path.to_owned(), difference }),
+            Some(difference) => Err(RecipeError::LockDiffers { path: path.to_owned(), difference }),
             None => Ok(true),
         }
     }
@@ -119,9 +85,9 @@ impl Lock {
         if self.version != stored.version {
             return Some(format!("has version {}, this slmc reads {}", stored.version, self.version));
         }
-        let same = |a: &Input, b: &Input| (&a.role, &a.path) == (&b.role, &b.path);
+        let same = |a: &LockedInput, b: &LockedInput| (&a.role, &a.path) == (&b.role, &b.path);
         for input in &self.inputs {
-            let Input { role, path, sha256 } = input;
+            let LockedInput { role, path, sha256 } = input;
             match stored.inputs.iter().find(|other| same(input, other)) {
                 None => return Some(format!("knows nothing of `{path}` ({role})")),
                 Some(other) if other.sha256 != *sha256 => {
@@ -148,7 +114,7 @@ mod tests {
     use super::*;
 
     fn lock(inputs: &[(&str, &str, &str)]) -> Lock {
-        let input = |&(role, path, sha256): &(&str, &str, &str)| Input {
+        let input = |&(role, path, sha256): &(&str, &str, &str)| LockedInput {
             role: role.to_owned(),
             path: path.to_owned(),
             sha256: sha256.to_owned(),
@@ -181,6 +147,6 @@ mod tests {
             assert!(error.contains(expected) && error.contains("--update-lock"), "{error}");
         }
         std::fs::write(&path, "version = 1\ntoll = 'x'\n").unwrap();
-        assert!(matches!(first.compare(&path), Err(LockError::Schema { .. })));
+        assert!(matches!(first.compare(&path), Err(RecipeError::LockSchema { .. })));
     }
 }

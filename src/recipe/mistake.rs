@@ -1,4 +1,4 @@
-//! What is wrong with a recipe: every mistake at once, each with its file and line.
+//! Mistakes in a recipe: every one at once, each with its file and line.
 
 use std::fmt;
 use std::path::Path;
@@ -6,15 +6,15 @@ use std::rc::Rc;
 
 /// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Location {
     /// As the person who runs the recipe would name it.
     pub(super) file: Rc<Path>,
     /// From 1.
     pub(super) line: usize,
 }
 
-impl Place {
-    /// What relative paths of this file are relative to.
+impl Location {
+    /// The directory that paths of this file are relative to.
     pub(super) fn directory(&self) -> &Path {
         self.file.parent().unwrap_or(Path::new(""))
     }
@@ -23,16 +23,21 @@ impl Place {
 /// Collects mistakes, and is the error that they make.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mistakes {
-    /// File, line, what is wrong.
+    /// File, line, message.
     all: Vec<(String, usize, String)>,
 }
 
 impl Mistakes {
-    pub(super) fn add(&mut self, place: &Place, message: impl Into<String>) {
+    pub(super) fn add(&mut self, place: &Location, message: impl Into<String>) {
         let mistake = (place.file.display().to_string(), place.line, message.into());
         if !self.all.contains(&mistake) {
             self.all.push(mistake);
         }
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.all.len()
     }
 
     /// Whether there is none.
@@ -40,7 +45,7 @@ impl Mistakes {
         self.all.is_empty()
     }
 
-    /// What is wrong, without files and lines.
+    /// The messages, without files and lines.
     pub fn messages(&self) -> impl Iterator<Item = &str> {
         self.all.iter().map(|(_, _, message)| message.as_str())
     }

@@ -1,29 +1,29 @@
 //! From the keys of a stage's table to the options of its subcommand. Which keys there are, which of them are flags,
-//! numbers, lists, paths or models, is read off the subcommand's clap definition: paths are `PathBuf`s, a value called
-//! DIR can also be a stage, a word in lower case among the value's names stands for itself.
+//! numbers, lists, paths or models, is read off the subcommand's clap definition, by the types of its values
+//! ([`crate::stages::arguments`]).
 
 use super::document::{Entry, Node, Table, Value, same_key};
-use super::mistake::{Mistakes, Place};
-use super::schema::nearest;
-use super::stage::{Choice, Chosen, Kind, Product, Source, Unit, chain};
+use super::mistake::{Location, Mistakes};
+use super::stage::{Choice, Chosen, Input, RecipeStage, chain};
+use crate::disk::schema::nearest;
+use crate::stages::Product;
+use crate::stages::arguments::{Meaning, meaning};
 use crate::target::Target;
 use clap::{Arg, ArgAction, Command};
 use std::any::TypeId;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Keys of a stage that are no options.
+/// Keys of a stage that are not options.
 const OWN_KEYS: [&str; 2] = ["kind", "input"];
 /// The option that every output has, which the runner chooses.
 const OUT: &str = "out";
-/// Options whose file is written.
-const WRITTEN: [&str; 1] = ["metrics"];
-/// The option that names a target.
+/// The option by which a stage that makes artifacts names its targets.
 pub(super) const TARGET: &str = "target";
 
-/// What stages can refer to.
+/// The stages and models that a stage can refer to.
 pub(super) struct Scope<'s> {
-    /// Every unit, their options not yet read.
-    pub(super) units: &'s [Unit],
+    /// Every stage, their options not yet read.
+    pub(super) stages: &'s [RecipeStage],
     /// `[model]`, if there is one.
     pub(super) model: Option<&'s Path>,
     /// Directory of the outputs.
@@ -31,25 +31,26 @@ pub(super) struct Scope<'s> {
 }
 
 impl Scope<'_> {
-    /// The unit or model of this name. The error is for a stage that several units come from.
-    fn refer(&self, name: &str) -> Result<Option<Source>, String> {
+    /// The stage or model of this name. The error is for a name that several stages have.
+    fn refer(&self, name: &str) -> Result<Option<Input>, String> {
         if name == "model" {
             return match self.model {
-                Some(_) => Ok(Some(Source::Model)),
+                Some(_) => Ok(Some(Input::Model)),
                 None => Err("the recipe has no [model] with a `path`".to_owned()),
             };
         }
-        let of_stage: Vec<usize> = (0..self.units.len()).filter(|&unit| self.units[unit].stage == name).collect();
+        let of_stage: Vec<usize> = (0..self.stages.len()).filter(|&stage| self.stages[stage].name == name).collect();
         match of_stage[..] {
-            [unit] => Ok(Some(Source::Unit(unit))),
+            [stage] => Ok(Some(Input::Stage(stage))),
             [] => {
-                let named =
-                    |unit: &Unit| unit.target.as_ref().is_some_and(|target| name == format!("{}.{target}", unit.stage));
-                Ok(self.units.iter().position(named).map(Source::Unit))
+                let named = |stage: &RecipeStage| {
+                    stage.target.as_ref().is_some_and(|target| name == format!("{}.{target}", stage.name))
+                };
+                Ok(self.stages.iter().position(named).map(Input::Stage))
             }
             _ => {
                 let labels: Vec<String> =
-                    of_stage.iter().map(|&unit| format!("`{}`", self.units[unit].label())).collect();
+                    of_stage.iter().map(|&stage| format!("`{}`", self.stages[stage].label())).collect();
                 Err(format!("stage `{name}` makes several artifacts; name one: {}", labels.join(", ")))
             }
         }
@@ -57,33 +58,30 @@ impl Scope<'_> {
 
     /// Names that can be referred to.
     fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.units.iter().map(Unit::label).collect();
+        let mut names: Vec<String> = self.stages.iter().map(RecipeStage::label).collect();
         names.extend(self.model.map(|_| "model".to_owned()));
         names
     }
 }
 
-/// What an option takes.
+/// Value of an option.
 enum Takes {
     Nothing,
     Number,
     Word,
     Either,
-    Path { models: bool, words: Vec<String> },
+    Other(Meaning),
 }
 
 fn takes(argument: &Arg) -> Takes {
     if !argument.get_action().takes_values() {
         return Takes::Nothing;
     }
+    if let Some(meaning) = meaning(argument) {
+        return Takes::Other(meaning);
+    }
     let value = argument.get_value_parser().type_id();
     let is = |types: &[TypeId]| types.iter().any(|id| value == *id);
-    if is(&[TypeId::of::<PathBuf>()]) {
-        let names = argument.get_value_names().unwrap_or_default();
-        let names: Vec<&str> = names.iter().flat_map(|name| name.split('|')).collect();
-        let words = names.iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_lowercase()));
-        return Takes::Path { models: names.contains(&"DIR"), words: words.map(|&name| name.to_owned()).collect() };
-    }
     if is(&[TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>(), TypeId::of::<f32>(), TypeId::of::<f64>()])
     {
         return Takes::Number;
@@ -94,9 +92,9 @@ fn takes(argument: &Arg) -> Takes {
     Takes::Either
 }
 
-/// Reads the options of one unit.
+/// Reads the options of one stage.
 pub(super) fn read(
-    unit: &Unit,
+    stage: &RecipeStage,
     table: &Table,
     command: &Command,
     scope: &Scope<'_>,
@@ -104,19 +102,23 @@ pub(super) fn read(
 ) -> Vec<Choice> {
     let known: Vec<&Arg> =
         command.get_arguments().filter(|arg| arg.get_long().is_some_and(|long| long != OUT)).collect();
-    let mut reader = Reader { unit, scope, mistakes, choices: Vec::new() };
+    let mut reader = Reader { stage, scope, mistakes, choices: Vec::new() };
     for entry in table.entries.iter().filter(|entry| !OWN_KEYS.contains(&entry.key.as_str())) {
         if entry.key == OUT {
             let message = "`out` is not for recipes: outputs are in OUT/RECIPE/; `slmc run --out OUT` chooses OUT";
             reader.mistakes.add(&entry.place, message);
             continue;
         }
-        match known.iter().find(|arg| arg.get_long().is_some_and(|long| same_key(long, &entry.key))) {
-            Some(argument) => reader.entry(entry, argument),
+        match known.iter().find(|arg| names(arg).any(|name| same_key(name, &entry.key))) {
+            Some(argument) => {
+                if reader.is_its_name(entry, argument, table) {
+                    reader.entry(entry, argument);
+                }
+            }
             None => {
                 let longs = known.iter().filter_map(|arg| arg.get_long()).chain(OWN_KEYS);
-                let names: Vec<String> = longs.map(|long| long.replace('-', "_")).collect();
-                reader.mistakes.add(&entry.place, unknown(&entry.key, &names, unit.kind.name()));
+                let names: Vec<String> = longs.map(underscored).collect();
+                reader.mistakes.add(&entry.place, unknown(&entry.key, &names, stage.kind.name()));
             }
         }
     }
@@ -124,7 +126,12 @@ pub(super) fn read(
     reader.choices
 }
 
-/// The message for a key that is none.
+/// The names of an option: its own, and those of before.
+fn names(argument: &Arg) -> impl Iterator<Item = &str> {
+    argument.get_long().into_iter().chain(argument.get_all_aliases().unwrap_or_default())
+}
+
+/// The message for an unknown key.
 pub(super) fn unknown(key: &str, names: &[String], of: &str) -> String {
     match nearest(&key.replace('-', "_"), names.iter().map(String::as_str)) {
         Some(name) => format!("unknown key `{key}`; did you mean `{name}`?"),
@@ -132,16 +139,37 @@ pub(super) fn unknown(key: &str, names: &[String], of: &str) -> String {
     }
 }
 
+/// A flag as keys are mostly written.
+fn underscored(flag: &str) -> String {
+    flag.replace('-', "_")
+}
+
+/// The products that may stand where a model is taken, and their name in messages.
+type Models = (&'static [Product], &'static str);
+
 struct Reader<'r, 's> {
-    unit: &'r Unit,
+    stage: &'r RecipeStage,
     scope: &'r Scope<'s>,
     mistakes: &'r mut Mistakes,
     choices: Vec<Choice>,
 }
 
 impl Reader<'_, '_> {
-    fn push(&mut self, flag: &str, place: &Place, value: Chosen) {
+    fn push(&mut self, flag: &str, place: &Location, value: Chosen) {
         self.choices.push(Choice { flag: flag.to_owned(), positional: false, place: place.clone(), value });
+    }
+
+    /// Whether a key is the name of its option; where both the name and one of before are given, the latter is a
+    /// mistake.
+    fn is_its_name(&mut self, entry: &Entry, argument: &Arg, table: &Table) -> bool {
+        let name = argument.get_long().unwrap_or_default();
+        if same_key(name, &entry.key) || table.find(name).is_none() {
+            return true;
+        }
+        let message =
+            format!("`{}` is an older name of `{}`, which is given too; keep one", entry.key, underscored(name));
+        self.mistakes.add(&entry.place, message);
+        false
     }
 
     fn entry(&mut self, entry: &Entry, argument: &Arg) {
@@ -155,7 +183,7 @@ impl Reader<'_, '_> {
             }
             return;
         }
-        if flag == TARGET && self.unit.kind == Kind::Compile {
+        if flag == TARGET && self.stage.kind.makes() == Product::Artifact {
             return self.own_target(entry);
         }
         match &node.value {
@@ -181,13 +209,14 @@ impl Reader<'_, '_> {
         };
         match takes {
             Takes::Number if !number => self.wrong(entry, node, "a number"),
-            Takes::Word | Takes::Path { .. } if number => self.wrong(entry, node, "a string"),
-            Takes::Path { words, .. } if words.contains(text) => {
-                self.push(flag, &node.place, Chosen::Text(text.clone()))
+            Takes::Word | Takes::Other(_) if number => self.wrong(entry, node, "a string"),
+            Takes::Other(Meaning::Reads(words)) if words.contains(&text.as_str()) => {
+                self.push(flag, &node.place, Chosen::Text(text.clone()));
             }
-            Takes::Path { .. } if WRITTEN.contains(&flag) => self.written(entry, flag, node, text),
-            Takes::Path { models, .. } => self.path(flag, node, text, *models),
-            _ if flag == TARGET => {
+            Takes::Other(Meaning::Writes) => self.written(entry, flag, node, text),
+            Takes::Other(Meaning::Reads(_)) => self.path(flag, node, text, None),
+            Takes::Other(Meaning::Model { takes, name }) => self.path(flag, node, text, Some((takes, name))),
+            Takes::Other(Meaning::Target) => {
                 if let Some(chosen) = target(text, &node.place, self.mistakes).map(|(_, chosen)| chosen) {
                     self.push(flag, &node.place, chosen);
                 }
@@ -207,10 +236,10 @@ impl Reader<'_, '_> {
         self.push(flag, &node.place, Chosen::Writes(self.scope.out.join(text)));
     }
 
-    fn path(&mut self, flag: &str, node: &Node, text: &str, models: bool) {
-        if models {
+    fn path(&mut self, flag: &str, node: &Node, text: &str, models: Option<Models>) {
+        if let Some(models) = models {
             match self.scope.refer(text) {
-                Ok(Some(source)) => return self.refer(flag, false, node, text, source),
+                Ok(Some(source)) => return self.refer((flag, false), models, node, text, source),
                 Ok(None) => {}
                 Err(message) => return self.mistakes.add(&node.place, message),
             }
@@ -218,39 +247,33 @@ impl Reader<'_, '_> {
         let path = node.place.directory().join(text);
         if !path.exists() {
             let names = self.scope.names();
-            let near = nearest(text, names.iter().map(String::as_str)).filter(|_| models);
+            let near = nearest(text, names.iter().map(String::as_str)).filter(|_| models.is_some());
             let message = match near {
                 Some(name) => format!("`{text}` is neither a stage nor a path that exists; did you mean `{name}`?"),
                 None => format!("{} does not exist", path.display()),
             };
             return self.mistakes.add(&node.place, message);
         }
-        let value = Chosen::Reads { source: Source::Path(path), written: text.to_owned() };
+        let value = Chosen::Reads { source: Input::Path(path), written: text.to_owned() };
         self.push(flag, &node.place, value);
     }
 
     /// A model that another stage makes, or `[model]`.
-    fn refer(&mut self, flag: &str, positional: bool, node: &Node, text: &str, source: Source) {
-        if let Source::Unit(unit) = source {
-            let (kind, of) = (self.unit.kind, &self.scope.units[unit]);
-            let product = of.kind.product();
-            let expected = match (kind, positional) {
-                (Kind::Compile, true) => "a quantized model",
-                (Kind::Eval, true) => "a model or an artifact",
-                (Kind::Eval, false) => "a model",
-                _ if flag == "tokenizer" => "a model",
-                _ => "a dense model",
-            };
-            let fits = match product {
-                Product::Dense => expected != "a quantized model",
-                Product::Quantized => expected != "a dense model",
-                Product::Artifact => expected == "a model or an artifact",
-                Product::Nothing => false,
-            };
-            if !fits {
+    fn refer(
+        &mut self,
+        (flag, positional): (&str, bool),
+        (takes, expected): Models,
+        node: &Node,
+        text: &str,
+        source: Input,
+    ) {
+        if let Input::Stage(stage) = source {
+            let (kind, of) = (self.stage.kind, &self.scope.stages[stage]);
+            let product = of.kind.makes();
+            if !takes.contains(&product) {
                 let message = format!(
                     "stage `{}` ({}) takes {expected}, and `{text}` ({}) makes {}",
-                    self.unit.stage,
+                    self.stage.name,
                     kind.name(),
                     of.kind.name(),
                     product.name()
@@ -263,7 +286,7 @@ impl Reader<'_, '_> {
         self.choices.push(Choice { flag, positional, place, value });
     }
 
-    /// The target of this unit, of the one or several that the key names; mistakes in it are known by now.
+    /// The target of this stage, of the one or several that the key names; mistakes in it are known by now.
     fn own_target(&mut self, entry: &Entry) {
         let items = match &entry.node.value {
             Value::List(items) => items.iter().collect(),
@@ -273,37 +296,49 @@ impl Reader<'_, '_> {
             let mut silent = Mistakes::default();
             if let Value::Text(text) = &item.value
                 && let Some((name, chosen)) = target(text, &item.place, &mut silent)
-                && self.unit.target.as_ref() == Some(&name)
+                && self.stage.target.as_ref() == Some(&name)
             {
                 self.push(TARGET, &item.place, chosen);
             }
         }
     }
 
-    /// `input`: the positional argument; of distill the teacher, or the student where the teacher is named apart.
+    /// `input`: the positional argument, or the first of the options it stands for that is not given itself.
     fn input(&mut self, table: &Table, command: &Command) {
         let given = |flag: &str| table.find(flag).is_some();
-        let positional = command.get_positionals().next().map(|arg| arg.get_id().to_string());
-        let flag = match &positional {
-            Some(id) => Some(id.as_str()),
-            None => ["teacher", "student"].into_iter().find(|flag| !given(flag)),
+        let positional = command.get_positionals().next();
+        let inputs = self.stage.kind.inputs();
+        let argument = match positional {
+            Some(argument) => Some(argument),
+            None => {
+                let open = inputs.iter().find(|flag| !given(flag));
+                open.and_then(|flag| command.get_arguments().find(|argument| argument.get_long() == Some(flag)))
+            }
         };
         let entry = table.find("input");
-        let (entry, flag) = match (entry, flag) {
-            (Some(entry), Some(flag)) => (entry, flag),
+        let (entry, argument) = match (entry, argument) {
+            (Some(entry), Some(argument)) => (entry, argument),
             (Some(entry), None) => {
-                let message = "`input` has no use here: both `teacher` and `student` are given";
+                let names: Vec<String> = inputs.iter().map(|name| format!("`{name}`")).collect();
+                let message = format!("`input` has no use here: both {} are given", names.join(" and "));
                 return self.mistakes.add(&entry.place, message);
             }
-            (None, _) if positional.is_none() && given("teacher") => return,
+            (None, _) if inputs.first().is_some_and(|first| given(first)) => return,
             (None, _) => {
-                let message = format!("stage `{}` has no `input`; name a stage, or \"model\"", self.unit.stage);
-                return self.mistakes.add(&self.unit.place, message);
+                let message = format!("stage `{}` has no `input`; name a stage, or \"model\"", self.stage.name);
+                return self.mistakes.add(&self.stage.place, message);
             }
         };
         let Some(text) = entry.node.text("input", self.mistakes) else { return };
         match self.scope.refer(text) {
-            Ok(Some(source)) => self.refer(flag, positional.is_some(), &entry.node, text, source),
+            Ok(Some(source)) => {
+                let flag = argument.get_long().unwrap_or(argument.get_id().as_str());
+                let models = match meaning(argument) {
+                    Some(Meaning::Model { takes, name }) => (takes, name),
+                    _ => (&[][..], "no model"),
+                };
+                self.refer((flag, positional.is_some()), models, &entry.node, text, source);
+            }
             Err(message) => self.mistakes.add(&entry.node.place, message),
             Ok(None) => {
                 let names = self.scope.names();
@@ -318,7 +353,7 @@ impl Reader<'_, '_> {
 }
 
 /// A target's name and the option for it, a file's path relative to the recipe.
-pub(super) fn target(text: &str, place: &Place, mistakes: &mut Mistakes) -> Option<(String, Chosen)> {
+pub(super) fn target(text: &str, place: &Location, mistakes: &mut Mistakes) -> Option<(String, Chosen)> {
     let is_file = text.ends_with(".toml") || text.contains(['/', std::path::MAIN_SEPARATOR]);
     let argument = if is_file { place.directory().join(text).display().to_string() } else { text.to_owned() };
     match Target::named(&argument) {

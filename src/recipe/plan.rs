@@ -1,21 +1,21 @@
-//! What a run of a recipe would do: its stages in order, and which of them are done already.
+//! The plan of a recipe's run: its stages in order, and which of them are done already.
 
 use super::cache::{self, Hashes};
-use super::lock::{self, Lock, LockError};
-use super::mistake::Mistakes;
+use super::error::RecipeError;
+use super::lock::{self, Lock};
 use super::reader::{self, Recipe};
-use super::stage::{Chosen, Commands, Source, Unit};
-use crate::disk::hash::HashError;
+use super::stage::{Chosen, Input, RecipeStage};
 use crate::report::{Align, Report, Table};
+use crate::stages::RunSettings;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// What to run and how.
+/// The recipe that `slmc run` runs, and how.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct RunOptions {
     /// The recipe.
     pub recipe: PathBuf,
-    /// Below which outputs go.
+    /// Directory below which outputs go.
     pub out: PathBuf,
     /// Whether stages that are done run again.
     pub force: bool,
@@ -23,25 +23,11 @@ pub struct Options {
     pub lock: bool,
     /// Whether it is written anew.
     pub update_lock: bool,
-    /// Seed of the stages that have none of their own.
-    pub seed: u64,
+    /// Settings of every stage; a stage with a seed of its own starts from that.
+    pub run: RunSettings,
 }
 
-/// Why there is no plan.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {
-    /// Of the recipe.
-    #[error(transparent)]
-    Recipe(#[from] Mistakes),
-    /// Of the lock.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// Of an input.
-    #[error(transparent)]
-    Hash(#[from] HashError),
-}
-
-/// A recipe, its lock and what is known of its inputs.
+/// A recipe, its lock and the hashes of its inputs.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) recipe: Recipe,
@@ -51,8 +37,8 @@ pub(super) struct Prepared {
 }
 
 /// Reads the recipe and compares its lock.
-pub(super) fn prepare(options: &Options, commands: &dyn Commands) -> Result<Prepared, PlanError> {
-    let recipe = reader::read(&options.recipe, &options.out, commands)?;
+pub(super) fn prepare(options: &RunOptions) -> Result<Prepared, RecipeError> {
+    let recipe = reader::read(&options.recipe, &options.out, &options.run)?;
     let mut hashes = Hashes::default();
     let mut new_lock = None;
     if options.lock {
@@ -65,9 +51,9 @@ pub(super) fn prepare(options: &Options, commands: &dyn Commands) -> Result<Prep
     Ok(Prepared { recipe, hashes, new_lock })
 }
 
-/// What a stage starts its random choices from.
-pub(super) fn seed(unit: &Unit, default: u64) -> u64 {
-    let own = unit.choices.iter().find(|choice| choice.flag == "seed");
+/// Seed of a stage.
+pub(super) fn seed(stage: &RecipeStage, default: u64) -> u64 {
+    let own = stage.choices.iter().find(|choice| choice.flag == "seed");
     match own.map(|choice| &choice.value) {
         Some(Chosen::Text(text)) => text.parse().unwrap_or(default),
         _ => default,
@@ -92,7 +78,7 @@ pub struct PlannedStage {
     pub kind: &'static str,
     /// The stages and models that it reads.
     pub inputs: Vec<String>,
-    /// What it writes.
+    /// Path of its output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<PathBuf>,
     /// Whether it is done already.
@@ -115,38 +101,38 @@ impl Report for PlanReport {
 }
 
 /// Plans; nothing is written.
-pub fn plan(options: &Options, commands: &dyn Commands) -> Result<PlanReport, PlanError> {
-    let Prepared { recipe, mut hashes, .. } = prepare(options, commands)?;
+pub fn plan(options: &RunOptions) -> Result<PlanReport, RecipeError> {
+    let Prepared { recipe, mut hashes, .. } = prepare(options)?;
     let mut cached: Vec<bool> = Vec::new();
-    let mut stages = Vec::new();
-    for unit in &recipe.units {
-        let ready = !options.force && unit.waits_for().all(|other| cached[other]);
+    let mut planned = Vec::new();
+    for stage in &recipe.stages {
+        let ready = !options.force && stage.waits_for().all(|other| cached[other]);
         let done = ready && {
-            let key = cache::key(unit, seed(unit, options.seed), &|source| recipe.path(source), &mut hashes)?;
-            cache::look_up(&key, unit, &mut hashes).is_some()
+            let key = cache::key(stage, seed(stage, options.run.seed), &|source| recipe.path(source), &mut hashes)?;
+            cache::look_up(&key, stage, &mut hashes).is_some()
         };
         cached.push(done);
-        stages.push(PlannedStage {
-            stage: unit.label(),
-            kind: unit.kind.name(),
-            inputs: inputs(unit, &recipe),
-            output: unit.output.clone(),
+        planned.push(PlannedStage {
+            stage: stage.label(),
+            kind: stage.kind.name(),
+            inputs: inputs(stage, &recipe),
+            output: stage.output.clone(),
             cached: done,
         });
     }
-    Ok(PlanReport { recipe: recipe.name, stages })
+    Ok(PlanReport { recipe: recipe.name, stages: planned })
 }
 
-/// The models that a unit reads, by the names the recipe has for them.
-pub(super) fn inputs(unit: &Unit, recipe: &Recipe) -> Vec<String> {
+/// The models that a stage reads, by the names the recipe has for them.
+pub(super) fn inputs(stage: &RecipeStage, recipe: &Recipe) -> Vec<String> {
     let mut names = Vec::new();
-    for choice in &unit.choices {
+    for choice in &stage.choices {
         let Chosen::Reads { source, written } = &choice.value else { continue };
         let name = match source {
-            Source::Model => "model".to_owned(),
-            Source::Unit(unit) => recipe.units[*unit].label(),
-            Source::Path(path) if is_model(path) => written.clone(),
-            Source::Path(_) => continue,
+            Input::Model => "model".to_owned(),
+            Input::Stage(stage) => recipe.stages[*stage].label(),
+            Input::Path(path) if is_model(path) => written.clone(),
+            Input::Path(_) => continue,
         };
         if !names.contains(&name) {
             names.push(name);
@@ -158,5 +144,5 @@ pub(super) fn inputs(unit: &Unit, recipe: &Recipe) -> Vec<String> {
 }
 
 fn is_model(path: &Path) -> bool {
-    path.is_dir()
+    crate::formats::is_model(path)
 }

@@ -2,14 +2,18 @@
 
 use super::document::{self, Entry, Node, Table, Value};
 use super::gates::{self, Gate};
-use super::mistake::{Mistakes, Place};
+use super::mistake::{Location, Mistakes};
 use super::options::{self, Scope, TARGET, unknown};
-use super::schema::nearest;
-use super::stage::{Chosen, Commands, Kind, Known, Source, Unit, chain};
+use super::stage::{Choice, Chosen, Input, Kind, RecipeStage, chain, command};
 use super::validate;
-use crate::disk::{CONFIG_FILE, Config};
-use crate::model::families;
+use crate::disk::schema::nearest;
+use crate::formats;
+use crate::model::device::{BACKENDS, device};
 use crate::model::spec::ModelKind;
+use crate::stages::known::{Known, KnownModel, configured};
+use crate::stages::{self, Fault, Product, RunSettings, STAGES};
+use burn::tensor::Device;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Version of the recipe's schema.
@@ -30,7 +34,7 @@ pub(super) struct Recipe {
     /// `[model]`.
     pub(super) model: Option<(PathBuf, String)>,
     /// In the order in which they run.
-    pub(super) units: Vec<Unit>,
+    pub(super) stages: Vec<RecipeStage>,
     pub(super) gates: Vec<Gate>,
     pub(super) sample: Option<Sample>,
 }
@@ -40,25 +44,27 @@ pub(super) struct Recipe {
 pub(super) struct Sample {
     pub(super) prompt: String,
     pub(super) tokens: usize,
+    /// Where a directory computes.
+    pub(super) device: Device,
 }
 
 impl Recipe {
     /// Where something that is read is.
-    pub(super) fn path(&self, source: &Source) -> PathBuf {
+    pub(super) fn path(&self, source: &Input) -> PathBuf {
         match source {
-            Source::Model => self.model.as_ref().map(|(path, _)| path.clone()).unwrap_or_default(),
-            Source::Unit(unit) => self.units[*unit].output.clone().unwrap_or_default(),
-            Source::Path(path) => path.clone(),
+            Input::Model => self.model.as_ref().map(|(path, _)| path.clone()).unwrap_or_default(),
+            Input::Stage(stage) => self.stages[*stage].output.clone().unwrap_or_default(),
+            Input::Path(path) => path.clone(),
         }
     }
 }
 
 /// Reads a recipe whose outputs go below `out`.
-pub(super) fn read(path: &Path, out: &Path, commands: &dyn Commands) -> Result<Recipe, Mistakes> {
+pub(super) fn read(path: &Path, out: &Path, run: &RunSettings) -> Result<Recipe, Mistakes> {
     let mut mistakes = Mistakes::default();
     let recipe = document::load(path, &mut mistakes).and_then(|table| {
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        Reader { mistakes: &mut mistakes, commands }.recipe(name, out, &table)
+        Reader { mistakes: &mut mistakes, run }.recipe(name, out, &table)
     });
     mistakes.sort();
     match recipe {
@@ -69,13 +75,13 @@ pub(super) fn read(path: &Path, out: &Path, commands: &dyn Commands) -> Result<R
 
 struct Reader<'r> {
     mistakes: &'r mut Mistakes,
-    commands: &'r dyn Commands,
+    run: &'r RunSettings,
 }
 
 impl Reader<'_> {
     fn recipe(&mut self, name: String, out: &Path, table: &Table) -> Option<Recipe> {
         let out = out.join(&name);
-        self.known_keys(table, &TOP_KEYS, "a recipe");
+        self.known_keys(table, &TOP_KEYS, &[], "a recipe");
         match table.find("version").map(|entry| &entry.node) {
             Some(Node { value: Value::Integer(version), .. }) if version == VERSION => {}
             Some(node) => self.mistakes.add(&node.place, "`version` is not 1, the only one that this slmc reads"),
@@ -85,36 +91,39 @@ impl Reader<'_> {
             entry.node.text("description", self.mistakes);
         }
         let model = table.find("model").and_then(|entry| self.model(entry));
-        let stages = match table.find("stages").map(|entry| entry.node.table("stages", self.mistakes)) {
-            Some(Some(stages)) if !stages.entries.is_empty() => stages,
+        let declared = match table.find("stages").map(|entry| entry.node.table("stages", self.mistakes)) {
+            Some(Some(declared)) if !declared.entries.is_empty() => declared,
             Some(None) => return None,
             _ => {
                 self.mistakes.add(&table.place, "the recipe has no stages; add a table [stages.NAME] with a `kind`");
                 return None;
             }
         };
-        let (mut units, tables) = self.units(stages, &out);
-        let read: Vec<_> =
-            units.iter().zip(&tables).map(|(unit, table)| self.options(unit, table, &units, &model, &out)).collect();
-        for (unit, choices) in units.iter_mut().zip(read) {
-            unit.choices = choices;
+        let (mut stages, tables) = self.stages(declared, &out);
+        let read: Vec<_> = stages
+            .iter()
+            .zip(&tables)
+            .map(|(stage, table)| self.options(stage, table, &stages, &model, &out))
+            .collect();
+        for ((stage, table), (choices, sound)) in stages.iter_mut().zip(&tables).zip(read) {
+            stage.choices = choices;
+            let before = self.mistakes.count();
+            validate::validate(stage, table, &command(stage.kind), self.mistakes);
+            stage.sound &= sound && self.mistakes.count() == before;
         }
-        for (unit, table) in units.iter().zip(&tables) {
-            validate::validate(unit, table, &self.commands.command(unit.kind), self.mistakes);
-        }
-        let order = self.order(&units)?;
-        let units = reordered(units, &order);
-        let gates = table.find("gates").map(|entry| gates::read(entry, &units, self.mistakes)).unwrap_or_default();
-        let sample = table.find("sample").and_then(|entry| self.sample(entry, &model, &units));
-        let recipe = Recipe { name, out, model, units, gates, sample };
-        if self.mistakes.is_empty() {
-            self.check(&recipe, table.find("sample"));
-        }
+        let order = self.order(&stages)?;
+        let stages = reordered(stages, &order);
+        let gates = table.find("gates").map(|entry| gates::read(entry, &stages, self.mistakes)).unwrap_or_default();
+        let sample = table.find("sample").and_then(|entry| self.sample(entry, &model, &stages));
+        let recipe = Recipe { name, out, model, stages, gates, sample };
+        self.check(&recipe, table.find("sample"));
         Some(recipe)
     }
 
-    fn known_keys(&mut self, table: &Table, known: &[&str], of: &str) {
-        for entry in table.entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
+    /// Notes every key that is neither `known` nor an older name.
+    fn known_keys(&mut self, table: &Table, known: &[&str], older: &[&str], of: &str) {
+        let unknown_here = |key: &str| !known.contains(&key) && !older.contains(&key);
+        for entry in table.entries.iter().filter(|entry| unknown_here(&entry.key)) {
             let names: Vec<String> = known.iter().map(|&name| name.to_owned()).collect();
             self.mistakes.add(&entry.place, unknown(&entry.key, &names, of));
         }
@@ -122,7 +131,7 @@ impl Reader<'_> {
 
     fn model(&mut self, entry: &Entry) -> Option<(PathBuf, String)> {
         let table = entry.node.table("model", self.mistakes)?;
-        self.known_keys(table, &["path"], "[model]");
+        self.known_keys(table, &["path"], &[], "[model]");
         let Some(path) = table.find("path") else {
             self.mistakes.add(&entry.place, "missing key `path` in [model]");
             return None;
@@ -131,16 +140,16 @@ impl Reader<'_> {
         let full = path.node.place.directory().join(written);
         if !full.exists() {
             self.mistakes.add(&path.node.place, format!("{} does not exist", full.display()));
-        } else if full.is_dir() && !full.join(CONFIG_FILE).is_file() {
-            self.mistakes.add(&path.node.place, format!("{} holds no {CONFIG_FILE}", full.display()));
+        } else if full.is_dir() && !formats::contents(&full).configuration {
+            self.mistakes.add(&path.node.place, format!("{} holds no config.json", full.display()));
         }
         Some((full, written.to_owned()))
     }
 
     /// Every stage by name, kind and target, with its table.
-    fn units<'t>(&mut self, stages: &'t Table, out: &Path) -> (Vec<Unit>, Vec<&'t Table>) {
-        let (mut units, mut tables) = (Vec::new(), Vec::new());
-        for entry in &stages.entries {
+    fn stages<'t>(&mut self, declared: &'t Table, out: &Path) -> (Vec<RecipeStage>, Vec<&'t Table>) {
+        let (mut stages, mut tables) = (Vec::new(), Vec::new());
+        for entry in &declared.entries {
             let Some(table) = entry.node.table(&entry.key, self.mistakes) else { continue };
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
             if entry.key.is_empty() || !entry.key.bytes().all(plain) || RESERVED.contains(&entry.key.as_str()) {
@@ -151,40 +160,42 @@ impl Reader<'_> {
                 self.mistakes.add(&entry.place, message);
             }
             let Some(kind) = self.kind(entry, table) else { continue };
-            let targets = if kind == Kind::Compile { self.targets(table) } else { vec![None] };
+            let before = self.mistakes.count();
+            let targets = if kind.makes() == Product::Artifact { self.targets(table) } else { vec![None] };
             for target in &targets {
-                let output = match (kind, target) {
-                    (Kind::Eval, _) => None,
-                    (Kind::Compile, target) => {
+                let output = match (kind.makes(), target) {
+                    (Product::Nothing, _) => None,
+                    (Product::Artifact, target) => {
                         let target = target.as_deref().unwrap_or("artifact");
                         Some(out.join(format!("{}.{target}.slm", entry.key)))
                     }
-                    _ => Some(out.join(&entry.key)),
+                    (Product::Dense | Product::Quantized, _) => Some(out.join(&entry.key)),
                 };
-                units.push(Unit {
-                    stage: entry.key.clone(),
+                stages.push(RecipeStage {
+                    name: entry.key.clone(),
                     target: target.clone(),
                     one_of_several: targets.len() > 1,
                     kind,
                     place: entry.place.clone(),
                     choices: Vec::new(),
+                    sound: self.mistakes.count() == before,
                     output,
                 });
                 tables.push(table);
             }
         }
-        (units, tables)
+        (stages, tables)
     }
 
-    fn kind(&mut self, stage: &Entry, table: &Table) -> Option<Kind> {
+    fn kind(&mut self, declared: &Entry, table: &Table) -> Option<Kind> {
         let Some(entry) = table.find("kind") else {
-            self.mistakes.add(&stage.place, format!("stage `{}` has no `kind`", stage.key));
+            self.mistakes.add(&declared.place, format!("stage `{}` has no `kind`", declared.key));
             return None;
         };
         let text = entry.node.text("kind", self.mistakes)?;
-        let kind = Kind::ALL.into_iter().find(|kind| kind.name() == text);
+        let kind = stages::named(text);
         if kind.is_none() {
-            let names = Kind::ALL.map(Kind::name);
+            let names = STAGES.map(|kind| kind.name());
             let message = match nearest(text, names) {
                 Some(name) => format!("unknown kind `{text}`; did you mean `{name}`?"),
                 None => format!("unknown kind `{text}`; known: {}", names.join(", ")),
@@ -229,51 +240,53 @@ impl Reader<'_> {
 
     fn options(
         &mut self,
-        unit: &Unit,
+        stage: &RecipeStage,
         table: &Table,
-        units: &[Unit],
+        stages: &[RecipeStage],
         model: &Option<(PathBuf, String)>,
         out: &Path,
-    ) -> Vec<super::stage::Choice> {
-        let scope = Scope { units, model: model.as_ref().map(|(path, _)| path.as_path()), out };
-        options::read(unit, table, &self.commands.command(unit.kind), &scope, self.mistakes)
+    ) -> (Vec<Choice>, bool) {
+        let before = self.mistakes.count();
+        let scope = Scope { stages, model: model.as_ref().map(|(path, _)| path.as_path()), out };
+        let choices = options::read(stage, table, &command(stage.kind), &scope, self.mistakes);
+        (choices, self.mistakes.count() == before)
     }
 
-    /// Each unit after those it waits for, else as written. `None` where some wait for each other.
-    fn order(&mut self, units: &[Unit]) -> Option<Vec<usize>> {
-        let (mut order, mut placed) = (Vec::new(), vec![false; units.len()]);
-        while order.len() < units.len() {
+    /// Each stage after those it waits for, else as written. `None` where some wait for each other.
+    fn order(&mut self, stages: &[RecipeStage]) -> Option<Vec<usize>> {
+        let (mut order, mut placed) = (Vec::new(), vec![false; stages.len()]);
+        while order.len() < stages.len() {
             let ready =
-                (0..units.len()).find(|&unit| !placed[unit] && units[unit].waits_for().all(|other| placed[other]));
-            let Some(unit) = ready else {
-                self.cycle(units, &placed);
+                (0..stages.len()).find(|&stage| !placed[stage] && stages[stage].waits_for().all(|other| placed[other]));
+            let Some(stage) = ready else {
+                self.cycle(stages, &placed);
                 return None;
             };
-            placed[unit] = true;
-            order.push(unit);
+            placed[stage] = true;
+            order.push(stage);
         }
         Some(order)
     }
 
     /// Names the stages of one cycle among those not placed.
-    fn cycle(&mut self, units: &[Unit], placed: &[bool]) {
-        let Some(mut unit) = placed.iter().position(|placed| !placed) else { return };
+    fn cycle(&mut self, stages: &[RecipeStage], placed: &[bool]) {
+        let Some(mut stage) = placed.iter().position(|placed| !placed) else { return };
         let mut path = Vec::new();
-        while !path.contains(&unit) {
-            path.push(unit);
-            // A unit that is not placed waits for one that is not placed.
-            unit = units[unit].waits_for().find(|&other| !placed[other]).unwrap_or(unit);
+        while !path.contains(&stage) {
+            path.push(stage);
+            // A stage that is not placed waits for one that is not placed.
+            stage = stages[stage].waits_for().find(|&other| !placed[other]).unwrap_or(stage);
         }
-        let start = path.iter().position(|&other| other == unit).unwrap_or(0);
-        let names: Vec<String> = path[start..].iter().chain([&unit]).map(|&unit| units[unit].label()).collect();
+        let start = path.iter().position(|&other| other == stage).unwrap_or(0);
+        let names: Vec<String> = path[start..].iter().chain([&stage]).map(|&stage| stages[stage].label()).collect();
         let message = format!("stages wait for each other: {}", names.join(" needs "));
-        self.mistakes.add(&units[unit].place, message);
+        self.mistakes.add(&stages[stage].place, message);
     }
 
-    fn sample(&mut self, entry: &Entry, model: &Option<(PathBuf, String)>, units: &[Unit]) -> Option<Sample> {
+    fn sample(&mut self, entry: &Entry, model: &Option<(PathBuf, String)>, stages: &[RecipeStage]) -> Option<Sample> {
         let table = entry.node.table("sample", self.mistakes)?;
-        self.known_keys(table, &["prompt", "tokens"], "[sample]");
-        if model.is_none() && units.iter().all(|unit| unit.kind != Kind::Compile) {
+        self.known_keys(table, &["prompt", "tokens", "backend"], &["device"], "[sample]");
+        if model.is_none() && stages.iter().all(|stage| stage.kind.makes() != Product::Artifact) {
             self.mistakes
                 .add(&entry.place, "[sample] has nothing to continue its prompt: no [model], no compile stage");
         }
@@ -292,71 +305,84 @@ impl Reader<'_> {
                 }
             },
         };
-        Some(Sample { prompt, tokens })
+        // `device` is the older name.
+        let (named, older) = (table.find("backend"), table.find("device"));
+        if let (Some(_), Some(older)) = (named, older) {
+            self.mistakes.add(&older.place, "`device` is an older name of `backend`, which is given too; keep one");
+        }
+        let given = named.or(older);
+        let device = match given {
+            None => device(BACKENDS[0]),
+            Some(entry) => device(entry.node.text(&entry.key, self.mistakes)?),
+        };
+        let found = device.map_err(|error| {
+            let place = given.map_or(&entry.place, |entry| &entry.node.place);
+            self.mistakes.add(place, chain(&error));
+        });
+        Some(Sample { prompt, tokens, device: found.ok()? })
     }
 
-    /// What configurations tell: each stage is asked in order, and its output's specification handed on.
+    /// Finds every fault that needs no work: each stage whose options can be used is checked in order, and the model
+    /// that it would make is handed on.
     fn check(&mut self, recipe: &Recipe, sample: Option<&Entry>) {
-        let mut known = Known::default();
-        for unit in &recipe.units {
-            for choice in &unit.choices {
-                let Chosen::Reads { source: source @ (Source::Model | Source::Path(_)), .. } = &choice.value else {
+        let mut models = BTreeMap::new();
+        for stage in recipe.stages.iter().filter(|stage| stage.sound) {
+            for choice in &stage.choices {
+                let Chosen::Reads { source: source @ (Input::Model | Input::Path(_)), .. } = &choice.value else {
                     continue;
                 };
-                let path = recipe.path(source);
-                self.learn(&path, &choice.place, &mut known);
+                self.learn(recipe.path(source), &choice.place, &mut models);
             }
-            let arguments = unit.arguments(&|source| recipe.path(source));
-            match self.commands.check(unit.kind, &arguments, &known) {
-                Ok(Some(spec)) => {
-                    known.0.extend(unit.output.clone().map(|output| (output, spec)));
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    let message = chain(error.as_ref());
-                    self.mistakes.add(&blamed(unit, &message), message);
-                }
+            let known = Known::Planned(models);
+            let resolved = stage.resolve(self.run, &known, &|source| recipe.path(source));
+            models = known.into_planned();
+            models.extend(stage.output.clone().zip(resolved.makes.clone()));
+            for fault in resolved.checked().err().into_iter().flatten() {
+                let (place, message) = described(stage, &fault);
+                self.mistakes.add(&place, message);
             }
         }
         if let Some(sample) = sample
-            && known.0.values().any(|spec| spec.kind != ModelKind::Decoder)
+            && models.values().any(|model| model.spec.kind != ModelKind::Decoder)
         {
             self.mistakes.add(&sample.place, "[sample] continues a text, which an encoder does not; remove it");
         }
     }
 
-    /// The specification of a model that is there.
-    fn learn(&mut self, path: &Path, place: &Place, known: &mut Known) {
-        let file = if path.is_dir() { path.join(CONFIG_FILE) } else { path.to_owned() };
-        let is_config = file.extension().is_some_and(|extension| extension == "json");
-        if known.0.contains_key(path) || !is_config || !file.is_file() {
+    /// Learns the configuration of a model that is there.
+    fn learn(&mut self, path: PathBuf, place: &Location, models: &mut BTreeMap<PathBuf, KnownModel>) {
+        if models.contains_key(&path) {
             return;
         }
-        let spec = Config::read(&file)
-            .map_err(|error| chain(&error))
-            .and_then(|config| families::spec(&config).map_err(|error| chain(&error)));
-        match spec {
-            Ok(spec) => {
-                known.0.insert(path.to_owned(), spec);
-            }
-            Err(message) => self.mistakes.add(place, message),
+        match configured(&path) {
+            Ok(model) => models.extend(model.map(|model| (path, model))),
+            Err(error) => self.mistakes.add(place, chain(&error)),
         }
     }
 }
 
-/// The option whose value a message quotes, or else the stage.
-fn blamed(unit: &Unit, message: &str) -> Place {
-    let quoted = |text: &str| text.len() > 1 && message.contains(text);
-    let choice = unit.choices.iter().find(|choice| matches!(&choice.value, Chosen::Text(text) if quoted(text)));
-    choice.map_or_else(|| unit.place.clone(), |choice| choice.place.clone())
+/// Location and text of a fault: at the option's key, which the message names, or else at the stage.
+fn described(stage: &RecipeStage, fault: &Fault) -> (Location, String) {
+    let message = chain(fault.error.as_ref());
+    let of_option = || stage.choices.iter().filter(|choice| choice.flag == fault.option);
+    let quoted = |choice: &&Choice| matches!(&choice.value, Chosen::Text(text) if message.contains(text.as_str()));
+    match of_option().find(quoted).or_else(|| of_option().next()) {
+        None => (stage.place.clone(), message),
+        Some(choice) => {
+            let key = choice.flag.replace('-', "_");
+            let named = message.contains(&format!("`{key}`")) || message.contains(&format!("--{}", choice.flag));
+            let message = if named || choice.positional { message } else { format!("`{key}`: {message}") };
+            (choice.place.clone(), message)
+        }
+    }
 }
 
-/// The units in another order, their references following.
-fn reordered(units: Vec<Unit>, order: &[usize]) -> Vec<Unit> {
-    let mut sorted: Vec<Unit> = order.iter().map(|&unit| units[unit].clone()).collect();
-    for choice in sorted.iter_mut().flat_map(|unit| &mut unit.choices) {
-        if let Chosen::Reads { source: Source::Unit(unit), .. } = &mut choice.value {
-            *unit = order.iter().position(|other| other == unit).unwrap_or(*unit);
+/// The stages in another order, their references following.
+fn reordered(stages: Vec<RecipeStage>, order: &[usize]) -> Vec<RecipeStage> {
+    let mut sorted: Vec<RecipeStage> = order.iter().map(|&stage| stages[stage].clone()).collect();
+    for choice in sorted.iter_mut().flat_map(|stage| &mut stage.choices) {
+        if let Chosen::Reads { source: Input::Stage(stage), .. } = &mut choice.value {
+            *stage = order.iter().position(|other| other == stage).unwrap_or(*stage);
         }
     }
     sorted

@@ -1,8 +1,9 @@
-//! The result of a recipe: what every stage did and measured, the gates, the sample. Figures come from the stages' own
-//! reports by their keys, so that a stage taken from the cache shows what it showed when it ran.
+//! The result of a recipe: the results and figures of every stage, the gates, the sample. Figures come from the stages'
+//! own reports by their keys, so that a stage taken from the cache shows the same as when it ran.
 
 use super::gates::GateResult;
 use crate::report::{Align, Report, Table, grouped};
+use crate::stages::{self, summary::Figures};
 use serde::Serialize;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ pub enum Status {
     Cached,
     /// The model does not fit the target; there is no artifact.
     DoesNotFit,
-    /// What it reads is not there, because a stage before it gave no output.
+    /// An input is missing, because a stage before it gave no output.
     NotRun,
 }
 
@@ -33,7 +34,7 @@ pub struct StageResult {
     /// Time it took, where it ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// What it wrote.
+    /// Path of its output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<PathBuf>,
     /// SHA-256 of that.
@@ -62,7 +63,7 @@ pub struct RunReport {
     pub stages: Vec<StageResult>,
     /// In the order of the recipe.
     pub gates: Vec<GateResult>,
-    /// Of the model and of the last artifact.
+    /// Samples of the model and of the last artifact.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub samples: Vec<SampleResult>,
     /// Whether every stage gave a result and every gate holds.
@@ -70,22 +71,16 @@ pub struct RunReport {
 }
 
 impl StageResult {
-    fn number(&self, key: &str) -> Option<f64> {
-        self.report.as_ref()?.get(key)?.as_f64()
+    fn figures(&self) -> Option<Figures<'_>> {
+        self.report.as_ref().map(Figures)
     }
 
-    fn text(&self, key: &str) -> Option<&str> {
-        self.report.as_ref()?.get(key)?.as_str()
+    fn number(&self, key: &str) -> Option<f64> {
+        self.figures()?.number(key)
     }
 
     fn count(&self, key: &str) -> Option<String> {
-        self.report.as_ref()?.get(key)?.as_u64().map(grouped)
-    }
-
-    /// What was trained after a change, if anything was.
-    fn retrained(&self, verb: &str) -> String {
-        let tokens = self.report.as_ref().and_then(|report| report.pointer("/training/tokens")?.as_u64());
-        tokens.map_or_else(String::new, |tokens| format!(", {verb} on {} tokens", grouped(tokens)))
+        self.figures()?.count(key)
     }
 
     /// In a few words.
@@ -96,28 +91,7 @@ impl StageResult {
             Status::DoesNotFit => return "does not fit".to_owned(),
             Status::Done => "",
         };
-        let words = match self.kind {
-            "train" | "distill" => self.count("tokens").zip(self.number("loss")).map(|(tokens, loss)| {
-                let verb = if self.kind == "train" { "trained" } else { "distilled" };
-                format!("{verb} on {tokens} tokens, loss {loss:.3}")
-            }),
-            "prune" => self.text("pattern").zip(self.text("method")).map(|(pattern, method)| {
-                let share = self.number("zeros_after").zip(self.number("weights"));
-                let share = share.map_or(0.0, |(zeros, all)| 100.0 * zeros / all);
-                format!("{pattern} by {method}, {share:.0} % zeros{}", self.retrained("recovered"))
-            }),
-            "quantize" => self
-                .text("scheme")
-                .zip(self.number("bits_per_weight"))
-                .map(|(scheme, bits)| format!("{scheme}, {bits:.2} bits a weight{}", self.retrained("trained"))),
-            "compile" => {
-                self.text("target").zip(self.count("ram_bytes")).map(|(target, ram)| format!("for {target}, RAM {ram}"))
-            }
-            "eval" => self
-                .count("tokens")
-                .map(|tokens| format!("{tokens} tokens, {}", self.text("numerics").unwrap_or_default())),
-            _ => None,
-        };
+        let words = stages::named(self.kind).zip(self.figures()).and_then(|(kind, figures)| kind.summary(&figures));
         format!("{}{state}", words.unwrap_or_else(|| self.kind.to_owned()))
     }
 

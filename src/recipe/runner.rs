@@ -1,143 +1,85 @@
 //! Runs a recipe: stage after stage, those that are done skipped, then the gates and the sample. A run that was killed
 //! goes on when it is repeated: finished stages come from the cache, training from its checkpoint.
 
-use super::cache::{self, CacheError, Record};
-use super::plan::{self, Options, PlanError, Prepared};
+use super::cache::{self, Record};
+use super::error::RecipeError;
+use super::plan::{self, Prepared, RunOptions};
 use super::reader::{Recipe, Sample};
 use super::run_report::{RunReport, SampleResult, StageResult, Status};
-use super::stage::{Commands, Kind, Unit};
-use crate::disk::atomic::AtomicError;
-use crate::disk::hash::HashError;
-use crate::disk::{INDEX_FILE, WEIGHTS_FILE};
-use crate::eval::generate::{self, GenerateError, generate};
+use super::stage::RecipeStage;
+use crate::eval::generate::{GenerateError, GenerateOptions, Prompt, generate};
 use crate::eval::opened::{OpenError, OpenedModel};
-use crate::model::device::device;
+use crate::formats;
 use crate::shell::Shell;
+use crate::stages::{Product, Resumes};
 use crate::train::checkpoint;
+use serde_json::Value;
 use slm_runtime::sample::Sampling;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Why a run ended without a result.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// Before it began.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// Of an input.
-    #[error(transparent)]
-    Hash(#[from] HashError),
-    /// Of the lock.
-    #[error(transparent)]
-    Lock(#[from] AtomicError),
-    /// Of the cache.
-    #[error(transparent)]
-    Cache(#[from] CacheError),
-    /// Of the directory for outputs.
-    #[error("{}: cannot be created; pass another --out", path.display())]
-    Out {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Of a stage.
-    #[error("stage `{stage}` ({kind}) failed; what is finished is kept, repeat the command to go on from here")]
-    Stage {
-        /// Its name.
-        stage: String,
-        /// Its subcommand.
-        kind: &'static str,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// Of the sample.
-    #[error("the sample of {of} cannot be made")]
-    Sample {
-        /// Of what.
-        of: String,
-        /// Why.
-        source: SampleError,
-    },
-}
-
-/// Why a text is not continued.
-#[derive(Debug, thiserror::Error)]
-pub enum SampleError {
-    /// Of the model.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// Of the device.
-    #[error(transparent)]
-    Device(#[from] crate::model::device::UnknownDevice),
-    /// Of the generation.
-    #[error(transparent)]
-    Generate(#[from] GenerateError),
-}
-
 /// Runs it.
-pub fn run(options: &Options, commands: &dyn Commands, shell: &Shell) -> Result<RunReport, RunError> {
-    let mut prepared = plan::prepare(options, commands)?;
+pub fn run(options: &RunOptions, shell: &Shell) -> Result<RunReport, RecipeError> {
+    let mut prepared = plan::prepare(options)?;
     if let Some((lock, path)) = &prepared.new_lock {
         lock.write(path)?;
         shell.status("Locked", path.display());
     }
     let out = prepared.recipe.out.clone();
-    std::fs::create_dir_all(&out).map_err(|source| RunError::Out { path: out, source })?;
-    if prepared.recipe.units.iter().any(|unit| matches!(unit.kind, Kind::Train | Kind::Distill)) {
+    std::fs::create_dir_all(&out).map_err(|source| RecipeError::OutDirectory { path: out, source })?;
+    if prepared.recipe.stages.iter().any(|stage| stage.kind.resumes() == Resumes::Always) {
         shell.note("a run that is stopped goes on where it was when the same command is repeated");
     }
-    let mut stages: Vec<StageResult> = Vec::new();
-    for index in 0..prepared.recipe.units.len() {
-        let result = unit(index, &mut prepared, &stages, options, commands, shell)?;
-        stages.push(result);
+    let mut results: Vec<StageResult> = Vec::new();
+    for index in 0..prepared.recipe.stages.len() {
+        let result = run_stage(index, &mut prepared, &results, options, shell)?;
+        results.push(result);
     }
     let recipe = &prepared.recipe;
     let measure = |gate: &super::gates::Gate| {
-        let stage = &stages[gate.unit];
-        gate.measure(stage.stage.clone(), stage.report.as_ref())
+        let result = &results[gate.stage];
+        gate.measure(result.stage.clone(), result.report.as_ref())
     };
     let gates: Vec<_> = recipe.gates.iter().map(measure).collect();
     let samples = match &recipe.sample {
-        Some(sample) => samples(sample, recipe, &stages, options.seed)?,
+        Some(sample) => samples(sample, recipe, &results, options.run.seed)?,
         None => Vec::new(),
     };
-    let gave = |stage: &StageResult| matches!(stage.status, Status::Done | Status::Cached);
-    let passed = stages.iter().all(gave) && gates.iter().all(|gate| gate.passed);
-    Ok(RunReport { recipe: recipe.name.clone(), stages, gates, samples, passed })
+    let gave = |result: &StageResult| matches!(result.status, Status::Done | Status::Cached);
+    let passed = results.iter().all(gave) && gates.iter().all(|gate| gate.passed);
+    Ok(RunReport { recipe: recipe.name.clone(), stages: results, gates, samples, passed })
 }
 
-/// One unit, those before it being over.
-fn unit(
+/// One stage, those before it being over.
+fn run_stage(
     index: usize,
     prepared: &mut Prepared,
     before: &[StageResult],
-    options: &Options,
-    commands: &dyn Commands,
+    options: &RunOptions,
     shell: &Shell,
-) -> Result<StageResult, RunError> {
+) -> Result<StageResult, RecipeError> {
     let Prepared { recipe, hashes, .. } = prepared;
-    let unit = &recipe.units[index];
-    let label = unit.label();
-    let number = format!("{}/{} {label} ({})", index + 1, recipe.units.len(), unit.kind.name());
+    let stage = &recipe.stages[index];
+    let label = stage.label();
+    let number = format!("{}/{} {label} ({})", index + 1, recipe.stages.len(), stage.kind.name());
     let mut result = StageResult {
         stage: label.clone(),
-        kind: unit.kind.name(),
+        kind: stage.kind.name(),
         status: Status::NotRun,
         seconds: None,
-        output: unit.output.clone(),
+        output: stage.output.clone(),
         sha256: None,
         report: None,
     };
-    if unit.waits_for().any(|other| matches!(before[other].status, Status::DoesNotFit | Status::NotRun)) {
+    if stage.waits_for().any(|other| matches!(before[other].status, Status::DoesNotFit | Status::NotRun)) {
         shell.status("Leaving out", &number);
         return Ok(StageResult { output: None, ..result });
     }
-    let path = |source: &super::stage::Source| recipe.path(source);
-    let key = cache::key(unit, plan::seed(unit, options.seed), &path, hashes)?;
+    let path = |source: &super::stage::Input| recipe.path(source);
+    let key = cache::key(stage, plan::seed(stage, options.run.seed), &path, hashes)?;
     if !options.force
-        && let Some(Record { output, report, .. }) = cache::look_up(&key, unit, hashes)
+        && let Some(Record { output, report, .. }) = cache::look_up(&key, stage, hashes)
     {
         shell.status("Cached", &number);
         result.status = Status::Cached;
@@ -145,31 +87,35 @@ fn unit(
         return Ok(result);
     }
     shell.status("Stage", &number);
-    leftovers(unit, options.force, shell)?;
-    let failed =
-        |source: anyhow::Error| RunError::Stage { stage: label.clone(), kind: unit.kind.name(), source: source.into() };
+    leftovers(stage, options.force, shell)?;
+    let failed = |source: anyhow::Error| RecipeError::Stage {
+        stage: label.clone(),
+        kind: stage.kind.name(),
+        source: source.into(),
+    };
     let start = Instant::now();
-    let outcome = commands.execute(unit.kind, &unit.arguments(&path), shell).map_err(failed)?;
+    let outcome = stage.run(&options.run, &path, shell).map_err(failed)?;
     result.seconds = Some(start.elapsed().as_secs_f64());
-    if let Some(output) = &unit.output {
+    if let Some(output) = &stage.output {
         hashes.forget(output);
     }
+    let report: Value = serde_json::from_str(&outcome.json).map_err(|error| failed(error.into()))?;
     if !outcome.passed {
         shell.warn(format_args!("stage `{label}` has no output\n{}", outcome.text));
-        return Ok(StageResult { status: Status::DoesNotFit, output: None, report: Some(outcome.report), ..result });
+        return Ok(StageResult { status: Status::DoesNotFit, output: None, report: Some(report), ..result });
     }
-    let record = cache::remember(&key, unit, &outcome.report, hashes)?;
-    Ok(StageResult { status: Status::Done, sha256: record.output, report: Some(outcome.report), ..result })
+    let record = cache::remember(&key, stage, &report, hashes)?;
+    Ok(StageResult { status: Status::Done, sha256: record.output, report: Some(report), ..result })
 }
 
 /// The checkpoint of a run that was killed: gone with --force, else worth a word.
-fn leftovers(unit: &Unit, force: bool, shell: &Shell) -> Result<(), RunError> {
-    let trains = matches!(unit.kind, Kind::Train | Kind::Distill | Kind::Prune | Kind::Quantize);
-    let Some(output) = unit.output.as_deref().filter(|_| trains) else { return Ok(()) };
+fn leftovers(stage: &RecipeStage, force: bool, shell: &Shell) -> Result<(), RecipeError> {
+    let resumes = stage.kind.resumes() != Resumes::Never;
+    let Some(output) = stage.output.as_deref().filter(|_| resumes) else { return Ok(()) };
     let path = checkpoint::path_beside(output);
     if force {
         return checkpoint::forget(output)
-            .map_err(|error| RunError::Out { path, source: std::io::Error::other(error) });
+            .map_err(|error| RecipeError::OutDirectory { path, source: std::io::Error::other(error) });
     }
     if path.exists() {
         shell.status("Resuming", format_args!("from {}", path.display()));
@@ -178,35 +124,41 @@ fn leftovers(unit: &Unit, force: bool, shell: &Shell) -> Result<(), RunError> {
 }
 
 /// The prompt continued by the model and by the last artifact.
-fn samples(sample: &Sample, recipe: &Recipe, stages: &[StageResult], seed: u64) -> Result<Vec<SampleResult>, RunError> {
+fn samples(
+    sample: &Sample,
+    recipe: &Recipe,
+    results: &[StageResult],
+    seed: u64,
+) -> Result<Vec<SampleResult>, RecipeError> {
     let mut all: Vec<(String, PathBuf)> = Vec::new();
     // A configuration alone says nothing.
-    let has_weights = |path: &Path| path.join(WEIGHTS_FILE).exists() || path.join(INDEX_FILE).exists();
+    let has_weights = |path: &Path| formats::contents(path).weights;
     if let Some((path, _)) = recipe.model.as_ref().filter(|(path, _)| has_weights(path)) {
         all.push(("model".to_owned(), path.clone()));
     }
-    let artifact = stages.iter().rfind(|stage| stage.kind == Kind::Compile.name());
-    if let Some((stage, path)) = artifact.and_then(|stage| Some((stage, stage.output.as_ref()?))) {
-        all.push((stage.stage.clone(), path.clone()));
+    let mut stages = recipe.stages.iter().zip(results);
+    let artifact = stages.rfind(|(stage, _)| stage.kind.makes() == Product::Artifact);
+    if let Some((result, path)) = artifact.and_then(|(_, result)| Some((result, result.output.as_ref()?))) {
+        all.push((result.stage.clone(), path.clone()));
     }
-    let mut results = Vec::new();
+    let mut texts = Vec::new();
     for (of, path) in all {
         match continued(sample, &path, recipe, seed) {
-            Ok(text) => results.push(SampleResult { of, text }),
-            Err(source) => return Err(RunError::Sample { of, source }),
+            Ok(text) => texts.push(SampleResult { of, text }),
+            Err(source) => return Err(RecipeError::Sample { of, source }),
         }
     }
-    Ok(results)
+    Ok(texts)
 }
 
-fn continued(sample: &Sample, path: &Path, recipe: &Recipe, seed: u64) -> Result<String, SampleError> {
-    let model = OpenedModel::open_stored(path, &device("flex")?)?;
+fn continued(sample: &Sample, path: &Path, recipe: &Recipe, seed: u64) -> Result<String, GenerateError> {
+    let model = OpenedModel::open_stored(path, &sample.device)?;
     let tokenizer = match model.tokenizer() {
         Err(OpenError::NoTokenizer { .. }) => recipe.model.as_ref().map(|(path, _)| path.clone()),
         _ => None,
     };
-    let options = generate::Options {
-        prompt: generate::Prompt::Text(sample.prompt.clone()),
+    let options = GenerateOptions {
+        prompt: Prompt::Text(sample.prompt.clone()),
         tokens: sample.tokens,
         sampling: Sampling::GREEDY,
         seed,

@@ -1,121 +1,31 @@
-//! One stage of a recipe as it will run: a subcommand, its options, what it reads and what it makes. The options are
-//! those of the command line, asked of the subcommand's own clap definition through [`Commands`], so that none is
-//! declared a second time.
+//! One stage of a recipe as it will run: a subcommand, its options, inputs and output. The options are those of the
+//! command line, asked of the subcommand's own clap definition, so that none is declared a second time; which kinds
+//! there are is said by the table of stages.
 
-use super::mistake::Place;
-use crate::model::spec::ModelSpec;
+use super::mistake::Location;
 use crate::shell::Shell;
-use serde_json::Value;
-use std::collections::BTreeMap;
+use crate::stages::known::Known;
+use crate::stages::{AnyStage, Faults, Outcome, Ready, Resolved, RunSettings};
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Which subcommand a stage is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// `slmc train`
-    Train,
-    /// `slmc distill`
-    Distill,
-    /// `slmc prune`
-    Prune,
-    /// `slmc quantize`
-    Quantize,
-    /// `slmc compile`
-    Compile,
-    /// `slmc eval`
-    Eval,
-}
+pub(super) type Kind = &'static dyn AnyStage;
 
-/// What a stage leaves behind for others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Product {
-    Dense,
-    Quantized,
-    Artifact,
-    Nothing,
-}
-
-impl Product {
-    /// With its article.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Product::Dense => "a dense model",
-            Product::Quantized => "a quantized model",
-            Product::Artifact => "an artifact",
-            Product::Nothing => "figures, no model",
-        }
-    }
-}
-
-impl Kind {
-    /// In the order of a whole chain.
-    pub const ALL: [Kind; 6] = [Kind::Train, Kind::Distill, Kind::Prune, Kind::Quantize, Kind::Compile, Kind::Eval];
-
-    /// The subcommand.
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Train => "train",
-            Kind::Distill => "distill",
-            Kind::Prune => "prune",
-            Kind::Quantize => "quantize",
-            Kind::Compile => "compile",
-            Kind::Eval => "eval",
-        }
-    }
-
-    pub(super) fn product(self) -> Product {
-        match self {
-            Kind::Train | Kind::Distill | Kind::Prune => Product::Dense,
-            Kind::Quantize => Product::Quantized,
-            Kind::Compile => Product::Artifact,
-            Kind::Eval => Product::Nothing,
-        }
-    }
-}
-
-/// How a stage ended where nothing failed.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The subcommand's report as JSON, its schema first.
-    pub report: Value,
-    /// The report as text, shown where it is an answer of its own: a model that does not fit.
-    pub text: String,
-    /// Whether there is an output.
-    pub passed: bool,
-}
-
-/// Specifications of models that are not there yet, by the path at which a stage will write them.
-#[derive(Debug, Default)]
-pub struct Known(pub(super) BTreeMap<PathBuf, ModelSpec>);
-
-impl Known {
-    /// Of the model at a path, where it can be told without compute.
-    pub fn at(&self, path: &Path) -> Option<&ModelSpec> {
-        self.0.get(path)
-    }
-}
-
-/// The subcommands, as a recipe sees them.
-pub trait Commands {
-    /// The options of a subcommand, and `seed`.
-    fn command(&self, kind: Kind) -> clap::Command;
-
-    /// Finds what is wrong with a stage as far as the specifications of its inputs tell, and says what its output will
-    /// be where it can.
-    fn check(&self, kind: Kind, arguments: &[OsString], known: &Known) -> anyhow::Result<Option<ModelSpec>>;
-
-    /// Runs it.
-    fn execute(&self, kind: Kind, arguments: &[OsString], shell: &Shell) -> anyhow::Result<Outcome>;
+/// The options of a kind, and `seed`, which on a command line is global.
+pub(super) fn command(kind: Kind) -> clap::Command {
+    let command = clap::Command::new(kind.name()).no_binary_name(true).disable_help_flag(true);
+    let seed = clap::Arg::new("seed").long("seed").value_name("N").value_parser(clap::value_parser!(u64));
+    kind.augment(command).arg(seed.help("Start every random choice from N"))
 }
 
 /// Where something that is read comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum Input {
     /// `[model]`.
     Model,
-    /// Another unit's output, by its index.
-    Unit(usize),
+    /// Another stage's output, by its index.
+    Stage(usize),
     /// A file or directory.
     Path(PathBuf),
 }
@@ -127,65 +37,91 @@ pub(super) enum Chosen {
     Set,
     /// Anything but a path.
     Text(String),
-    /// A target: what the option takes, and all that the target says.
+    /// A target: the value of the option, and the content of the target file.
     Target { argument: String, content: String },
     /// Something that is read; `written` as the recipe has it.
-    Reads { source: Source, written: String },
+    Reads { source: Input, written: String },
     /// A file beside the outputs.
     Writes(PathBuf),
 }
 
-/// One option of a unit.
+/// One option of a stage.
 #[derive(Clone, Debug)]
 pub(super) struct Choice {
     /// Long name; of the positional argument, its identifier.
     pub(super) flag: String,
     pub(super) positional: bool,
-    pub(super) place: Place,
+    pub(super) place: Location,
     pub(super) value: Chosen,
 }
 
 /// A stage; one of several where a compile stage has several targets.
 #[derive(Clone, Debug)]
-pub(super) struct Unit {
-    pub(super) stage: String,
+pub(super) struct RecipeStage {
+    pub(super) name: String,
     /// Name of the target, of a compile stage.
     pub(super) target: Option<String>,
     /// Whether the stage has other targets too.
     pub(super) one_of_several: bool,
     pub(super) kind: Kind,
-    pub(super) place: Place,
+    pub(super) place: Location,
     pub(super) choices: Vec<Choice>,
+    /// Whether its options can be used as far as they were read.
+    pub(super) sound: bool,
     pub(super) output: Option<PathBuf>,
 }
 
-impl Unit {
-    /// What people call it.
+impl RecipeStage {
+    /// Name for people.
     pub(super) fn label(&self) -> String {
         match &self.target {
-            Some(target) if self.one_of_several => format!("{}.{target}", self.stage),
-            _ => self.stage.clone(),
+            Some(target) if self.one_of_several => format!("{}.{target}", self.name),
+            _ => self.name.clone(),
         }
     }
 
-    /// Indices of the units it waits for.
+    /// Indices of the stages it waits for.
     pub(super) fn waits_for(&self) -> impl Iterator<Item = usize> + '_ {
         self.choices.iter().filter_map(|choice| match &choice.value {
-            Chosen::Reads { source: Source::Unit(unit), .. } => Some(*unit),
+            Chosen::Reads { source: Input::Stage(stage), .. } => Some(*stage),
             _ => None,
         })
     }
 
     /// The command line, without the names of program and subcommand.
-    pub(super) fn arguments(&self, path: &dyn Fn(&Source) -> PathBuf) -> Vec<OsString> {
+    pub(super) fn arguments(&self, path: &dyn Fn(&Input) -> PathBuf) -> Vec<OsString> {
         self.arguments_of(self.choices.iter(), path)
+    }
+
+    /// Checks everything that can be checked without work, with models where `path` and `known` have them.
+    pub(super) fn resolve(
+        &self,
+        run: &RunSettings,
+        known: &Known,
+        path: &dyn Fn(&Input) -> PathBuf,
+    ) -> Resolved<Box<dyn Ready>> {
+        let mut faults = Faults::default();
+        let matches = command(self.kind).try_get_matches_from(self.arguments(path));
+        let Some(matches) = faults.check("", matches) else { return Resolved::new(None, None, faults) };
+        let seed = matches.get_one::<u64>("seed").copied().unwrap_or(run.seed);
+        self.kind.resolve(&matches, &RunSettings { seed, ..*run }, known)
+    }
+
+    /// Runs it, its inputs being on disk.
+    pub(super) fn run(
+        &self,
+        run: &RunSettings,
+        path: &dyn Fn(&Input) -> PathBuf,
+        shell: &Shell,
+    ) -> anyhow::Result<Outcome> {
+        self.resolve(run, &Known::OnDisk, path).checked().map_err(Faults::first)?.run(shell)
     }
 
     /// Likewise with some of the options only.
     pub(super) fn arguments_of<'c>(
         &self,
         choices: impl Iterator<Item = &'c Choice>,
-        path: &dyn Fn(&Source) -> PathBuf,
+        path: &dyn Fn(&Input) -> PathBuf,
     ) -> Vec<OsString> {
         let (mut arguments, mut positional) = (Vec::new(), Vec::new());
         for choice in choices {

@@ -3,30 +3,35 @@
 
 use super::document::Table;
 use super::mistake::Mistakes;
-use super::schema::nearest;
-use super::stage::{Choice, Chosen, Source, Unit, chain};
+use super::stage::{Choice, Chosen, Input, RecipeStage, chain};
+use crate::disk::schema::nearest;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::path::PathBuf;
 
 /// Lets the subcommand parse the options, and reports every one that it refuses.
-pub(super) fn validate(unit: &Unit, table: &Table, command: &Command, mistakes: &mut Mistakes) {
-    let mut choices: Vec<&Choice> = unit.choices.iter().collect();
+pub(super) fn validate(stage: &RecipeStage, table: &Table, command: &Command, mistakes: &mut Mistakes) {
+    let mut choices: Vec<&Choice> = stage.choices.iter().collect();
     // Paths are checked elsewhere: any will do.
-    let path = |_: &Source| PathBuf::from("path");
-    while let Err(error) = command.clone().try_get_matches_from(unit.arguments_of(choices.iter().copied(), &path)) {
+    let path = |_: &Input| PathBuf::from("path");
+    while let Err(error) = command.clone().try_get_matches_from(stage.arguments_of(choices.iter().copied(), &path)) {
         let named = match error.get(ContextKind::InvalidArg) {
             Some(ContextValue::String(argument)) => vec![flag_of(argument)],
             Some(ContextValue::Strings(arguments)) => arguments.iter().map(|argument| flag_of(argument)).collect(),
             _ => Vec::new(),
         };
         if error.kind() == ErrorKind::MissingRequiredArgument {
-            // A key that is there, or that `input` stands for, has been reported by what is wrong with it.
-            let absent = |flag: &&String| !flag.starts_with('<') && *flag != "teacher" && table.find(flag).is_none();
+            // A key that is there, or that `input` stands for, has been reported with its own fault.
+            let stands_for = |flag: &String| stage.kind.inputs().first().is_some_and(|first| first == flag);
+            let absent = |flag: &&String| !flag.starts_with('<') && !stands_for(flag) && table.find(flag).is_none();
             for flag in named.iter().filter(absent) {
-                let message =
-                    format!("stage `{}` ({}) needs the key `{}`", unit.stage, unit.kind.name(), flag.replace('-', "_"));
-                mistakes.add(&unit.place, message);
+                let message = format!(
+                    "stage `{}` ({}) needs the key `{}`",
+                    stage.name,
+                    stage.kind.name(),
+                    flag.replace('-', "_")
+                );
+                mistakes.add(&stage.place, message);
             }
             return;
         }
@@ -39,7 +44,7 @@ pub(super) fn validate(unit: &Unit, table: &Table, command: &Command, mistakes: 
                 && value.is_none_or(|value| !matches!(&choice.value, Chosen::Text(text) if text != value))
         };
         let Some(at) = choices.iter().position(is_it) else {
-            return mistakes.add(&unit.place, error.to_string().trim().replace('\n', " "));
+            return mistakes.add(&stage.place, error.to_string().trim().replace('\n', " "));
         };
         let choice = choices.remove(at);
         mistakes.add(&choice.place, explained(&error, choice, value));

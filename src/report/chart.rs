@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-/// What the file begins with: by it slmc knows a chart it made.
+/// First bytes of the file, by which slmc recognises its own charts.
 pub const CHART_MAGIC: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!-- slmc chart -->";
 
 /// One point.

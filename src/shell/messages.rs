@@ -37,7 +37,7 @@ pub enum ProgressMode {
     None,
 }
 
-/// The global options that decide what is shown.
+/// The global options that decide the output.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ShellOptions {
     /// `-q`, nothing, `-v`.
@@ -50,7 +50,7 @@ pub struct ShellOptions {
     pub stop_after_step: Option<u64>,
 }
 
-/// What a line on stderr is.
+/// Kind of a line on stderr.
 #[derive(Clone, Copy)]
 enum Line {
     Note,
@@ -69,7 +69,7 @@ impl Line {
     }
 }
 
-/// The terminal, or what stands for it. Shared by reference; every method can be called from any thread.
+/// The terminal, or a writer in its place. Shared by reference; every method can be called from any thread.
 pub struct Shell {
     options: ShellOptions,
     /// Whether stderr is a terminal on which a bar can be drawn.
@@ -110,7 +110,7 @@ impl Shell {
         }
     }
 
-    /// What it was built from.
+    /// Options it was built from.
     pub fn options(&self) -> ShellOptions {
         self.options
     }
@@ -128,7 +128,7 @@ impl Shell {
         self.options.progress == ProgressMode::Json
     }
 
-    /// What is happening now, cargo's way: `verb` right-aligned and green, then `message`. Nothing with `-q`.
+    /// The current activity, in cargo's form: `verb` right-aligned and green, then `message`. Nothing with `-q`.
     pub fn status(&self, verb: &str, message: impl Display) {
         if self.options.verbosity == Verbosity::Quiet {
             return;
@@ -182,7 +182,13 @@ impl Shell {
         self.stream(text).map(|_| ())
     }
 
-    /// Writes to stdout at once, as it is. `Break` says that the reader went away and that there is no point in going
+    /// Likewise of a result that is rendered already, in both ways.
+    pub fn rendered(&self, json: &str, text: &str) -> io::Result<()> {
+        let chosen = if self.options.json { json } else { text };
+        self.stream(format!("{chosen}\n")).map(|_| ())
+    }
+
+    /// Writes to stdout at once, as it is. `Break` says that the reader went away and that it is pointless to go
     /// on.
     pub fn stream(&self, bytes: impl AsRef<[u8]>) -> io::Result<ControlFlow<()>> {
         let written = self.above_bar(|| {

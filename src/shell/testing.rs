@@ -1,4 +1,4 @@
-//! Writers for tests of the shell and of commands: one that keeps what it is given, one whose reader went away.
+//! Writers for tests of the shell and of commands: one that keeps everything, one whose reader went away.
 
 use super::{Shell, ShellOptions};
 use std::io::{self, ErrorKind, Write};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 pub(super) struct Captured(Arc<Mutex<Vec<u8>>>);
 
 impl Captured {
-    /// What was written so far.
+    /// Everything written so far.
     pub(super) fn text(&self) -> String {
         String::from_utf8(self.0.lock().expect("no panic while writing").clone()).expect("UTF-8")
     }

@@ -1,180 +1,152 @@
-//! `slmc compile`: a quantized directory in, one artifact out, with the bytes it takes of the device.
+//! `slmc compile`: a quantized directory packed into one artifact for a target.
 
-use crate::artifact::text::{HOST_ONLY, TokenizerSummary};
-use crate::compile::fit::{Device, Footprint};
-use crate::compile::{ARTIFACT_MAGIC, CompileError, HostSections, TextSection, check_quantized, compile};
-use crate::disk::PROVENANCE_FILE;
-use crate::disk::atomic::{self, AtomicError};
-use crate::disk::hash::{HashError, directory_sha256, hex};
-use crate::model::size::WeightSize;
-use crate::model::spec::ModelKind;
-use crate::model::special_tokens::tokenizer_json;
-use crate::model::weights::Model;
-use crate::progress::Progress;
-use crate::report::{Report, Table, grouped};
-use crate::text::chat_template::{ChatTemplate, ChatTemplateError};
-use crate::text::tokenizer::{Tokenizer, TokenizerError};
-use serde::Serialize;
-use serde_json::{Value, json};
-use slm_runtime::format::artifact::ArtifactView;
-use std::io::Write;
+mod work;
+
+use super::arguments::groups::{MODEL_AND_OUTPUT, TARGET};
+use super::arguments::{QuantizedModel, TargetName};
+use super::error::StageError;
+use super::known::{Known, KnownModel};
+use super::limits::check_memory;
+use super::stage::{Faults, Measures, Outcome, Product, Resolved, RunSettings, Stage};
+use super::summary::Figures;
+use crate::compile::{ARTIFACT_MAGIC, CompileError};
+use crate::disk::atomic;
+use crate::quantize::policy::not_sparse;
+use crate::shell::Shell;
+use crate::target::{Required, Target};
+use anyhow::anyhow;
 use std::path::PathBuf;
+pub use work::{CompileOptions, CompileReport, compile_directory};
 
-/// What to do.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Quantized directory.
-    pub model: PathBuf,
-    /// Artifact to write.
-    pub out: PathBuf,
-    /// For which device.
-    pub device: Device,
-    /// Positions; the model's maximum if absent.
-    pub context: Option<usize>,
-    /// Whether the file ends after the device part.
-    pub device_only: bool,
+/// Pack a quantized directory into one artifact for a target
+///
+/// Plans the memory the device needs (arena, key-value cache at the context, stack), checks it and the file against the
+/// target's RAM and flash, and runs a few prompts whose logits `slmc verify` and the device's self-test compare with.
+/// A model that does not fit is exit code 1, with what would fit.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  slmc compile out/mixed --target cortex-m55 --context 256 -o out/mixed.slm
+  slmc compile out/w4 --target boards/mine.toml --device-only -o out/w4.slm")]
+pub struct Args {
+    /// Directory written by `slmc quantize`
+    #[arg(value_name = "DIR", help_heading = MODEL_AND_OUTPUT, display_order = 0)]
+    model: QuantizedModel,
+
+    /// Device: a name of `slmc targets`, or a target file
+    #[arg(long, value_name = "NAME", help_heading = TARGET)]
+    target: TargetName,
+
+    /// Context to plan memory for [default: the model's]
+    #[arg(long, value_name = "N", help_heading = TARGET)]
+    context: Option<usize>,
+
+    /// Leave out tokenizer.json, names, labels, provenance
+    ///
+    /// That is, the part of the file that only build machines read.
+    #[arg(long, help_heading = MODEL_AND_OUTPUT)]
+    device_only: bool,
+
+    /// Artifact to write; an existing artifact is replaced
+    #[arg(short, long, value_name = "FILE.slm", help_heading = MODEL_AND_OUTPUT)]
+    out: PathBuf,
 }
 
-/// Why there is no artifact.
-#[derive(Debug, thiserror::Error)]
-pub enum DirectoryError {
-    /// Of the compilation.
-    #[error(transparent)]
-    Compile(#[from] CompileError),
-    /// Of the tokenizer.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// The chat template is refused.
-    #[error(transparent)]
-    Template(#[from] ChatTemplateError),
-    /// Of the output.
-    #[error(transparent)]
-    Output(#[from] AtomicError),
-    /// Of the input's hash.
-    #[error(transparent)]
-    Hash(#[from] HashError),
-}
+/// The kind of stage.
+pub struct Compile;
 
-/// Result of `slmc compile`.
-#[derive(Clone, Debug, Serialize)]
-pub struct CompileReport {
-    /// Target.
-    pub target: String,
-    /// Layout of its weights.
-    pub layout: &'static str,
-    /// What it takes of flash and RAM.
-    #[serde(flatten)]
-    pub footprint: Footprint,
-    /// Arena, cache and stack.
-    pub ram_bytes: u64,
-    /// Flash the device has for it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub flash_limit_bytes: Option<u64>,
-    /// RAM the device has for it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ram_limit_bytes: Option<u64>,
-    /// Length of the file.
-    pub file_bytes: u64,
-    /// Weights.
-    #[serde(flatten)]
-    pub size: WeightSize,
-    /// Who turns text into tokens.
-    pub tokenizer: TokenizerSummary,
-    /// Digest of the golden logits.
-    pub golden_sha256: String,
-}
-
-impl Report for CompileReport {
-    const SCHEMA: &'static str = "slmc.compile/1";
-
-    fn text(&self) -> String {
-        let of = |limit: Option<u64>| limit.map_or(String::new(), |limit| format!(" of {}", grouped(limit)));
-        let footprint = &self.footprint;
-        let mut table = Table::pairs();
-        table.row(["target", &format!("{} ({})", self.target, self.layout)]);
-        table.row(["flash_bytes", &format!("{}{}", grouped(footprint.flash_bytes), of(self.flash_limit_bytes))]);
-        table.row(["ram_bytes", &format!("{}{}", grouped(self.ram_bytes), of(self.ram_limit_bytes))]);
-        table.row(["  arena", &grouped(footprint.arena_bytes)]);
-        table.row([
-            "  key-value cache",
-            &format!("{} at a context of {}", grouped(footprint.cache_bytes), footprint.context),
-        ]);
-        table.row(["  stack", &grouped(footprint.stack_bytes)]);
-        table.row(["chunk", &format!("{} tokens together", footprint.chunk)]);
-        table.row(["weight_bytes", &grouped(self.size.weight_bytes)]);
-        table.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
-        table.row(["file_bytes", &grouped(self.file_bytes)]);
-        self.tokenizer.rows(&mut table);
-        format!("{table}\ngolden_sha256  {}", self.golden_sha256)
+impl Args {
+    /// Notes every limit of the target that the model is beyond, whatever its memory.
+    fn check_limits(&self, target: &Target, model: &KnownModel, faults: &mut Faults) {
+        let Some(max) = &target.max else { return };
+        let spec = &model.spec;
+        let limits = [
+            ("target", "vocabulary", spec.vocabulary, max.vocabulary),
+            ("context", "context", self.context.unwrap_or(spec.context), max.context),
+            ("target", "layers", spec.layers.len(), max.layers),
+        ];
+        for (option, name, value, limit) in limits {
+            if let Some(limit) = limit.filter(|&limit| value as u64 > limit) {
+                let target = &target.name;
+                faults.add(option, anyhow!("target {target} takes a {name} of at most {limit}, this is {value}"));
+            }
+        }
     }
 }
 
-/// Compiles a quantized directory into an artifact; nothing is written unless it fits.
-pub fn compile_directory(options: &Options, progress: &dyn Progress) -> Result<CompileReport, DirectoryError> {
-    atomic::check_file(&options.out, ARTIFACT_MAGIC)?;
-    let model = Model::open(&options.model).map_err(CompileError::from)?;
-    // Before the tokenizer is asked for: this is the mistake to name first.
-    check_quantized(&model)?;
-    let tokenizer = Tokenizer::open(&options.model)?;
-    if let Some(warning) = tokenizer.check(model.spec.vocabulary)? {
-        progress.warn(&warning);
+/// Notes sparsity that the target insists on, and schemes that it does not run.
+fn check_required(target: &Target, model: &KnownModel, faults: &mut Faults) {
+    if !model.quantized {
+        return;
     }
-    let tables = tokenizer.device_text();
-    let host_only = tables.as_ref().err().map(ToString::to_string);
-    let text = TextSection {
-        vocabulary: tokenizer.vocabulary_bytes(model.spec.vocabulary)?,
-        strip_leading_space: tokenizer.text_rules()?.strip_leading_space,
-        tables: tables.ok(),
-    };
-    // Encoders of sentences may carry a template of the model they were made from; nobody asks them.
-    let template = match model.spec.kind {
-        ModelKind::Decoder => ChatTemplate::open_usable(&options.model)?,
-        ModelKind::Encoder => None,
-    };
-    let host = HostSections {
-        tokenizer: tokenizer_json(&options.model).map_err(TokenizerError::from)?,
-        provenance: Some(provenance(options, host_only.as_deref())?.to_string().into_bytes()),
-        chat_template: template.map(|template| template.to_section()),
-    };
-    let compiled = compile(&model, &options.device, options.context, &text, &host, progress)?;
-    let view = ArtifactView::open(&compiled.bytes).map_err(CompileError::Emitted)?;
-    let tokenizer = TokenizerSummary::of(&view, host_only);
-    let bytes = if options.device_only {
-        &compiled.bytes[..compiled.footprint.flash_bytes as usize]
-    } else {
-        &compiled.bytes[..]
-    };
-    atomic::write_file(&options.out, ARTIFACT_MAGIC, |out| out.write_all(bytes))?;
-    Ok(CompileReport {
-        target: options.device.name.clone(),
-        layout: options.device.layout.name(),
-        footprint: compiled.footprint,
-        ram_bytes: compiled.footprint.ram_bytes(),
-        flash_limit_bytes: options.device.flash_bytes,
-        ram_limit_bytes: options.device.ram_bytes,
-        file_bytes: bytes.len() as u64,
-        size: compiled.size,
-        tokenizer,
-        golden_sha256: hex(&compiled.golden),
-    })
+    let pattern = target.required.as_ref().and_then(Required::pattern);
+    if let (Some(pattern), Some(sparsity)) = (pattern, &model.sparsity)
+        && let Some(id) = not_sparse(&model.spec, sparsity, pattern)
+    {
+        let error = anyhow!(
+            "target {} runs only feed-forward networks that are {pattern}, and `{id}` is not; prune the dense checkpoint \
+             (slmc prune DIR --pattern {pattern} --only ffn), then quantize and compile it again",
+            target.name
+        );
+        faults.add("target", error);
+    }
+    if let Some(schemes) = &model.schemes {
+        faults.check("target", target.check_schemes(schemes));
+    }
 }
 
-fn provenance(options: &Options, host_only: Option<&str>) -> Result<Value, DirectoryError> {
-    let path = options.model.join(PROVENANCE_FILE);
-    let of_model: Value = match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-        Err(_) => Value::Null,
-    };
-    Ok(json!({
-        "schema": "slmc.provenance/1",
-        "tool": crate::machine::tool(),
-        "inputs": [{"role": "model", "sha256": hex(&directory_sha256(&options.model)?)}],
-        "stage": "compile",
-        "settings": {
-            "target": options.device.name,
-            "context": options.context,
-            "tokenizer": host_only.map_or_else(|| "device".to_owned(), |part| format!("{HOST_ONLY}{part}")),
-        },
-        "model": of_model,
-    }))
+impl Stage for Compile {
+    type Args = Args;
+    type Options = CompileOptions;
+    const NAME: &'static str = "compile";
+    const MAKES: Product = Product::Artifact;
+    const MEASURES: Measures = Measures { own: &["weight_bytes", "file_bytes"], also: &[] };
+
+    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<CompileOptions> {
+        let mut faults = Faults::default();
+        let target = faults.check("target", Target::named(&args.target));
+        let model = faults.check("model", known.model(&args.model)).flatten();
+        if let Some(model) = &model {
+            // The integers, one byte each, and the packed weights twice: by tensor, and in the file that is emitted.
+            let need = 3 * model.spec.parameter_count() + (64 << 20);
+            faults.check("", check_memory(run, need, "compiling"));
+        }
+        if let (Some(target), Some(model)) = (&target, &model) {
+            check_required(target, model, &mut faults);
+            args.check_limits(target, model, &mut faults);
+            let limit = model.spec.context;
+            if let Some(context) = args.context.filter(|&context| context == 0 || context > limit) {
+                faults.add("context", CompileError::Context { context, limit });
+            }
+        }
+        faults.check("out", atomic::check_file(&args.out, ARTIFACT_MAGIC));
+        let makes = model.map(|mut model| {
+            model.spec.context = args.context.unwrap_or(model.spec.context);
+            model
+        });
+        let options = target.map(|target| CompileOptions {
+            model: args.model.to_path_buf(),
+            out: args.out.clone(),
+            target,
+            context: args.context,
+            device_only: args.device_only,
+        });
+        Resolved::new(options, makes, faults)
+    }
+
+    fn run(options: &CompileOptions, shell: &Shell) -> anyhow::Result<Outcome> {
+        shell.status("Compiling", format_args!("{} for {}", options.model.display(), options.target.name));
+        match compile_directory(options, shell) {
+            Ok(report) => {
+                shell.status("Wrote", options.out.display());
+                Outcome::passed(&report)
+            }
+            Err(StageError::Compile(CompileError::DoesNotFit(answer))) => Outcome::failed(answer.as_ref()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn summary(report: &Figures<'_>) -> Option<String> {
+        Some(format!("for {}, RAM {}", report.text("target")?, report.count("ram_bytes")?))
+    }
 }

@@ -1,280 +1,148 @@
-//! `slmc eval`: opens a model, its reference and a text, and runs the task the model is for.
+//! `slmc eval`: a model measured on text, and how far it is from a reference.
 
-use crate::eval::answers::{self, AnswersReport};
-use crate::eval::classify::{self, ClassifyReport, Example};
-use crate::eval::embed::{self, EmbedReport};
-use crate::eval::generate::GenerateError;
-use crate::eval::lm::{self, LmReport, MlmReport, Targets};
-use crate::eval::opened::{OpenError, OpenedModel, Task};
-use crate::eval::{EvalError, Forward, SCHEMA};
-use crate::progress::Progress;
-use crate::report::Report;
-use crate::text::documents::read_documents;
-use crate::text::masking::Masking;
-use crate::text::records::{TextError, read_labelled, read_records};
-use crate::text::tokenizer::{Tokenizer, TokenizerError};
-use crate::text::windows::{WindowError, decoder_windows, encoder_sequences};
+mod work;
+
+use super::arguments::groups::{
+    BackendArg, DATA, MODEL_AND_OUTPUT, RunnableArg, TextArgs, TokenizerArg, without_output,
+};
+use super::arguments::{AnyModel, ReadFile, path};
+use super::error::StageError;
+use super::known::{Known, same_vocabulary};
+use super::stage::{Faults, Measures, Outcome, Product, Resolved, RunSettings, Stage};
+use super::summary::Figures;
+use crate::eval::opened::Task;
+use crate::shell::Shell;
+use crate::text::windows::check_window;
 use burn::tensor::Device;
-use serde::Serialize;
-use slm_runtime::sample::random_u64;
-use std::path::PathBuf;
+pub use work::{EvalOptions, EvalReport, TaskChoice, evaluate};
 
-/// What `--task` takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum TaskChoice {
-    /// Perplexity and divergence of next-token predictions
-    Lm,
-    /// Perplexity and divergence of predictions of hidden tokens
-    Mlm,
-    /// Accuracy over labelled texts
-    Classify,
-    /// Cosine of sentence embeddings to the reference's
-    Embed,
-    /// Answers generated to prompts: exact match, token F1 and BLEU-4
-    Generate,
+/// Measure a model on text, and how far it is from a reference
+///
+/// An artifact is run by the integers the device computes, a directory in f32; the report says which. Language models:
+/// perplexity, and with a reference the KL divergence in nats and the share of equal first choices; masked ones over
+/// tokens hidden by --seed. Classifiers: accuracy. Bare encoders: cosine of sentence embeddings.
+#[derive(Debug, clap::Args)]
+#[command(
+    mut_args(without_output),
+    next_display_order = 1,
+    after_help = "\
+Examples:
+  slmc eval out/mixed.slm --data valid.txt --reference models/tales-6m
+  slmc eval out/classifier.slm --task classify --data test.jsonl --field text
+  slmc eval out/mixed.slm --data valid.txt --window 256 --max-windows 64 --json"
+)]
+pub struct Args {
+    #[command(flatten)]
+    model: RunnableArg,
+
+    /// Dense directory to compare with
+    ///
+    /// Usually the checkpoint that the model was made from.
+    #[arg(long, value_name = "DIR", help_heading = MODEL_AND_OUTPUT)]
+    reference: Option<AnyModel>,
+
+    #[command(flatten)]
+    tokenizer: TokenizerArg,
+
+    /// Text to measure on: plain text, or JSONL with --field
+    ///
+    /// Encoders take every line as a text of its own.
+    #[arg(long, value_name = "TEXT", help_heading = DATA)]
+    data: ReadFile,
+
+    #[command(flatten)]
+    text: TextArgs,
+
+    /// Tokens per window
+    ///
+    /// The tokens that a text opens with are counted.
+    #[arg(long, value_name = "N", default_value_t = 256, help_heading = DATA)]
+    window: usize,
+
+    /// Most windows, or texts for encoders [default: all]
+    #[arg(long, value_name = "N", help_heading = DATA)]
+    max_windows: Option<usize>,
+
+    /// What to measure [default: the model's own task]
+    #[arg(long, value_name = "TASK", value_enum, help_heading = MEASURE)]
+    task: Option<TaskChoice>,
+
+    /// Most tokens per generated answer
+    ///
+    /// For --task generate.
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = MEASURE)]
+    answer_tokens: usize,
+
+    #[command(flatten)]
+    backend: BackendArg,
 }
 
-/// What to evaluate.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Artifact or directory.
-    pub model: PathBuf,
-    /// Dense directory.
-    pub reference: Option<PathBuf>,
-    /// Text.
-    pub data: PathBuf,
-    /// What the model is for, if absent.
-    pub task: Option<TaskChoice>,
-    /// Tokens of a window.
-    pub window: usize,
-    /// Most windows or texts.
-    pub max_windows: usize,
-    /// Key of the text in JSONL.
-    pub field: Option<String>,
-    /// Key of the label in JSONL.
-    pub label_field: String,
-    /// Directory with a tokenizer for artifacts that carry none.
-    pub tokenizer: Option<PathBuf>,
-    /// Of the choice of tokens to hide.
-    pub seed: u64,
-    /// Most tokens of a generated answer.
-    pub answer_tokens: usize,
+/// Heading of the options for the measurement.
+const MEASURE: &str = "Measurement";
+
+/// Checked options, and where to compute.
+pub struct Asked {
+    options: EvalOptions,
+    device: Device,
 }
 
-/// Why nothing was measured.
-#[derive(Debug, thiserror::Error)]
-pub enum CommandError {
-    /// Of a model.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// Of the text.
-    #[error(transparent)]
-    Text(#[from] TextError),
-    /// Of a tokenizer.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// Of generation.
-    #[error(transparent)]
-    Generate(#[from] GenerateError),
-    /// Of the windows.
-    #[error("{}: {source}", path.display())]
-    Window {
-        /// The text.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: WindowError,
-    },
-    /// Of the evaluation.
-    #[error("{}: {source}", path.display())]
-    Eval {
-        /// The text.
-        path: PathBuf,
-        /// What is wrong.
-        source: EvalError,
-    },
-    /// The model does something else.
-    #[error("the model gives {output}, which --task {task} cannot measure; tasks that can: {can}")]
-    Task {
-        /// What comes out of the model.
-        output: &'static str,
-        /// Asked for.
-        task: &'static str,
-        /// What to ask for.
-        can: &'static str,
-    },
-    /// The tokenizer has no token for hidden ones.
-    #[error("the tokenizer has no [MASK] token, which --task mlm needs")]
-    NoMask,
-    /// The two models cannot be compared.
-    #[error(
-        "model and reference differ in {what}: {model} and {reference}; pass the checkpoint the model was made from"
-    )]
-    Different {
-        /// In what.
-        what: &'static str,
-        /// Of the model.
-        model: String,
-        /// Of the reference.
-        reference: String,
-    },
-}
+/// The kind of stage.
+pub struct Eval;
 
-/// Result of `slmc eval`.
-#[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
-pub enum EvalReport {
-    /// Of a language model.
-    Lm(LmReport),
-    /// Of a masked language model.
-    Mlm(MlmReport),
-    /// Of a classifier.
-    Classify(ClassifyReport),
-    /// Of a sentence encoder.
-    Embed(EmbedReport),
-    /// Of a decoder that answers prompts.
-    Answers(AnswersReport),
-}
-
-impl Report for EvalReport {
-    const SCHEMA: &'static str = SCHEMA;
-
-    fn text(&self) -> String {
-        match self {
-            EvalReport::Lm(report) => report.text(),
-            EvalReport::Mlm(report) => report.text(),
-            EvalReport::Classify(report) => report.text(),
-            EvalReport::Embed(report) => report.text(),
-            EvalReport::Answers(report) => report.text(),
+impl Args {
+    /// Notes faults that the models of a plan show.
+    fn check(&self, known: &Known, faults: &mut Faults) {
+        if let Some(reference) = &self.reference {
+            faults.check("reference", same_vocabulary(known, ("model", &self.model.model), ("reference", reference)));
+        }
+        let Some(model) = known.planned(&self.model.model) else { return };
+        let spec = &model.spec;
+        let Some(task) = faults.check("task", work::task(Task::of(&spec.head), self.task)) else { return };
+        let reference = self.reference.as_ref().and_then(|path| known.planned(path));
+        let context = spec.context.min(reference.map_or(usize::MAX, |reference| reference.spec.context));
+        if task == TaskChoice::Lm
+            && let Err(source) = check_window(&spec.opening, context, self.window)
+        {
+            faults.add("window", StageError::Window { path: self.data.to_path_buf(), source });
         }
     }
 }
 
-/// Evaluates.
-pub fn evaluate(options: &Options, device: &Device, progress: &dyn Progress) -> Result<EvalReport, CommandError> {
-    let model = OpenedModel::open(&options.model, device)?;
-    let reference = match &options.reference {
-        Some(path) => Some(OpenedModel::open(path, device)?),
-        None => None,
+impl Stage for Eval {
+    type Args = Args;
+    type Options = Asked;
+    const NAME: &'static str = "eval";
+    const MAKES: Product = Product::Nothing;
+    const MEASURES: Measures = Measures {
+        own: &["kld_mean", "perplexity", "top1_agreement", "accuracy", "cosine_mean"],
+        also: &["weight_bytes", "file_bytes"],
     };
-    if let Some(reference) = &reference {
-        compare(&model, reference)?;
-    }
-    let task = task(&model, options.task)?;
-    let tokenizer = match &options.tokenizer {
-        Some(directory) => Tokenizer::open(directory)?,
-        None => match (model.tokenizer(), &reference) {
-            (Err(OpenError::NoTokenizer { .. }), Some(reference)) => reference.tokenizer()?,
-            (tokenizer, _) => tokenizer?,
-        },
-    };
-    tokenizer.check(model.vocabulary)?;
-    let against = reference.as_ref().map(|reference| reference as &dyn Forward);
-    let context = model.context.min(reference.as_ref().map_or(usize::MAX, |reference| reference.context));
-    let subject = model.subject.clone();
-    let failed = |source| CommandError::Eval { path: options.data.clone(), source };
-    match task {
-        TaskChoice::Lm => {
-            let tokens =
-                read_documents(&options.data, options.field.as_deref())?.tokens(&tokenizer, &model.ends, progress)?;
-            let windows = decoder_windows(&tokens, &model.opening, context, options.window, options.max_windows)
-                .map_err(|source| CommandError::Window { path: options.data.clone(), source })?;
-            let metrics = lm::evaluate(&model, against, &windows, progress).map_err(failed)?;
-            Ok(EvalReport::Lm(LmReport { metrics, subject }))
-        }
-        TaskChoice::Mlm => {
-            let masking = Masking::of(&tokenizer, model.vocabulary).ok_or(CommandError::NoMask)?;
-            let mut records = read_records(&options.data, options.field.as_deref())?;
-            records.truncate(options.max_windows);
-            let mut sequences = encoder_sequences(&tokenizer, &records, context)?;
-            warn_of_truncation(sequences.truncated, context, progress);
-            let numbered = sequences.tokens.iter_mut().enumerate();
-            let hide = |(n, tokens): (usize, &mut Vec<u32>)| masking.hide(tokens, random_u64(options.seed, n as u64));
-            let targets: Vec<Targets> = numbered.map(hide).collect();
-            let metrics =
-                lm::evaluate_targets(&model, against, &sequences.tokens, &targets, progress).map_err(failed)?;
-            Ok(EvalReport::Mlm(MlmReport { metrics, subject }))
-        }
-        TaskChoice::Classify => {
-            let field = options.field.as_deref().unwrap_or("text");
-            let records = read_labelled(&options.data, field, &options.label_field)?;
-            let (mut examples, mut truncated) = (Vec::new(), 0);
-            for record in records.into_iter().take(options.max_windows) {
-                let (tokens, cut) = tokenizer.encode_within(&record.text, context)?;
-                truncated += usize::from(cut);
-                examples.push(Example { line: record.line, tokens, label: record.label });
-            }
-            warn_of_truncation(truncated, context, progress);
-            let metrics = classify::evaluate(&model, against, &examples, &model.labels, progress).map_err(failed)?;
-            Ok(EvalReport::Classify(ClassifyReport { metrics, subject }))
-        }
-        TaskChoice::Embed => {
-            let mut records = read_records(&options.data, options.field.as_deref())?;
-            records.truncate(options.max_windows);
-            let sequences = encoder_sequences(&tokenizer, &records, context)?;
-            warn_of_truncation(sequences.truncated, context, progress);
-            let metrics = embed::evaluate(&model, against, &sequences.tokens, progress).map_err(failed)?;
-            Ok(EvalReport::Embed(EmbedReport { metrics, subject }))
-        }
-        TaskChoice::Generate => {
-            let field = options.field.as_deref().unwrap_or("prompt");
-            let mut records = read_labelled(&options.data, field, &options.label_field)?;
-            records.truncate(options.max_windows);
-            // An artifact for a device carries no tokenizer: the one found above is then the reference's.
-            let directory = options.tokenizer.clone().or_else(|| match model.tokenizer() {
-                Err(_) => options.reference.clone(),
-                Ok(_) => None,
-            });
-            let (reference, most) = (reference.as_ref(), options.answer_tokens);
-            let report = answers::evaluate(&model, reference, &records, most, directory.as_ref(), progress)?;
-            Ok(EvalReport::Answers(report))
-        }
-    }
-}
 
-fn warn_of_truncation(truncated: usize, context: usize, progress: &dyn Progress) {
-    if truncated > 0 {
-        progress.warn(&format_args!("{truncated} texts are longer than the context of {context} tokens and were cut"));
+    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Asked> {
+        let mut faults = Faults::default();
+        args.check(known, &mut faults);
+        let options = EvalOptions {
+            model: args.model.model.to_path_buf(),
+            reference: path(&args.reference),
+            data: args.data.to_path_buf(),
+            task: args.task,
+            window: args.window,
+            max_windows: args.max_windows.unwrap_or(usize::MAX),
+            field: args.text.field.clone(),
+            label_field: args.text.label_field.clone(),
+            tokenizer: path(&args.tokenizer.tokenizer),
+            seed: run.seed,
+            answer_tokens: args.answer_tokens,
+        };
+        let device = faults.check("backend", args.backend.device());
+        Resolved::new(device.map(|device| Asked { options, device }), None, faults)
     }
-}
 
-/// The task asked for, or the one the model is for.
-fn task(model: &OpenedModel, asked: Option<TaskChoice>) -> Result<TaskChoice, CommandError> {
-    let (fits, output, can) = match model.task {
-        Task::LanguageModel => (TaskChoice::Lm, "next-token logits", "lm, generate"),
-        Task::Classifier => (TaskChoice::Classify, "logits of labels", "classify"),
-        Task::Hidden => (TaskChoice::Embed, "hidden states", "embed"),
-        Task::MaskedLanguageModel => (TaskChoice::Mlm, "masked-token logits", "mlm"),
-    };
-    match asked {
-        Some(TaskChoice::Generate) if fits == TaskChoice::Lm => Ok(TaskChoice::Generate),
-        Some(asked) if asked != fits => {
-            let task = match asked {
-                TaskChoice::Lm => "lm",
-                TaskChoice::Mlm => "mlm",
-                TaskChoice::Classify => "classify",
-                TaskChoice::Embed => "embed",
-                TaskChoice::Generate => "generate",
-            };
-            Err(CommandError::Task { output, task, can })
-        }
-        _ => Ok(fits),
+    fn run(asked: &Asked, shell: &Shell) -> anyhow::Result<Outcome> {
+        Outcome::passed(&evaluate(&asked.options, &asked.device, shell)?)
     }
-}
 
-fn compare(model: &OpenedModel, reference: &OpenedModel) -> Result<(), CommandError> {
-    let pairs = [
-        ("vocabulary", model.vocabulary, reference.vocabulary),
-        ("width of the output", model.output_width(), reference.output_width()),
-    ];
-    for (what, ours, theirs) in pairs {
-        if ours != theirs {
-            let (model, reference) = (ours.to_string(), theirs.to_string());
-            return Err(CommandError::Different { what, model, reference });
-        }
+    fn summary(report: &Figures<'_>) -> Option<String> {
+        Some(format!("{} tokens, {}", report.count("tokens")?, report.text("numerics").unwrap_or_default()))
     }
-    if model.task != reference.task {
-        let (model, reference) = (format!("{:?}", model.task), format!("{:?}", reference.task));
-        return Err(CommandError::Different { what: "what comes out", model, reference });
-    }
-    Ok(())
 }

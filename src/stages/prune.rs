@@ -1,365 +1,225 @@
-//! `slmc prune`: a dense directory in, a dense directory with zeros out, and a report of what went from every matrix.
-//! The result is a plain Hugging Face directory; only its slmc.json says which matrices are sparse.
+//! `slmc prune`: weights set to zero in a pattern that sparse hardware runs.
 
-use crate::calibrate::{CalibrateError, collect};
-use crate::disk::ConfigError;
-use crate::disk::atomic::{self, AtomicError};
-use crate::disk::hash::{HashError, directory_sha256, file_sha256, hex};
-use crate::machine::{cpu_features, tool};
-use crate::model::dense_directory::{self, recorded_sparsity, sparsity_json};
-use crate::model::id::{LinearId, ParameterId, Part};
-use crate::model::transform::{HeldMasks, MaskError, NmPattern, Sparsity};
-use crate::model::weights::{Model, ModelError, Outline};
-use crate::progress::Progress;
-use crate::prune::layerwise::{self, Pass};
-use crate::prune::{MatrixReport, Method, PruneError, SelectionError, check, prune, select};
-use crate::quantize::calibration::{CALIBRATION_TOKENS, CalibrationError, Source, calibration};
-use crate::quantize::training_data::{Retrain, TrainingDataError, training_samples};
-use crate::report::{Align, Report, Table, grouped};
-use crate::stages::train::TrainReport;
-use crate::train;
-use crate::train::retrain::{Retraining, values_of};
+mod report;
+mod work;
+
+use super::arguments::groups::{BackendArg, CalibrationArgs, ModelArg, OutArg, PATTERN, TRAINING, TextArgs};
+use super::arguments::training::{RetrainArgs, Switch, with_defaults};
+use super::error::StageError;
+use super::known::{Known, KnownModel};
+use super::limits::check_memory;
+use super::stage::{Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
+use super::summary::Figures;
+use crate::disk::atomic;
+use crate::model::transform::NmPattern;
+use crate::prune::{Method, check, select};
+use crate::quantize::calibration::Source;
+use crate::shell::Shell;
+use crate::train::settings::Settings;
+use anyhow::anyhow;
 use burn::tensor::Device;
-use serde::Serialize;
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+pub use report::PruneReport;
+pub use work::{PruneOptions, memory_estimate, prune_directory};
 
-/// What to do.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Dense directory.
-    pub model: PathBuf,
-    /// Where to.
-    pub out: PathBuf,
-    /// How many weights stay of how many.
-    pub pattern: NmPattern,
-    /// How they are scored.
-    pub method: Method,
-    /// Whether what stays is fitted anew.
-    pub refit: bool,
-    /// Leave a linear dense where more than this share of its output's energy would be missed; layer by layer only.
-    pub most_missed: Option<f64>,
-    /// Which linears: globs, ffn, attention, all.
-    pub only: Vec<String>,
-    /// What to calibrate with; magnitude needs none, and with one reports importance as well.
-    pub source: Option<Source>,
-    /// Training of what is left, where it is asked for.
-    pub recover: Option<Retrain>,
-}
-
-/// Why nothing was pruned.
-#[derive(Debug, thiserror::Error)]
-pub enum DirectoryError {
-    /// The input holds integers.
-    #[error(
-        "{}: is quantized; prune the dense checkpoint it was made from, then quantize the result",
-        path.display()
-    )]
-    Quantized {
-        /// The input.
-        path: PathBuf,
-    },
-    /// Of the selection.
-    #[error(transparent)]
-    Selection(#[from] SelectionError),
-    /// Of the pattern.
-    #[error(transparent)]
-    Mask(#[from] MaskError),
-    /// Of the model.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// Of the input's slmc.json.
-    #[error(transparent)]
-    Provenance(#[from] ConfigError),
-    /// Of the calibration text.
-    #[error(transparent)]
-    Source(#[from] CalibrationError),
-    /// Of the calibration run.
-    #[error(transparent)]
-    Calibrate(#[from] CalibrateError),
-    /// Of the output path.
-    #[error(transparent)]
-    Output(#[from] AtomicError),
-    /// Of the inputs' hashes.
-    #[error(transparent)]
-    Hash(#[from] HashError),
-    /// Of the training text.
-    #[error(transparent)]
-    TrainingData(#[from] TrainingDataError),
-    /// Of the training run.
-    #[error(transparent)]
-    Train(Box<crate::stages::train::CommandError>),
-}
-
-impl From<crate::stages::train::CommandError> for DirectoryError {
-    fn from(error: crate::stages::train::CommandError) -> Self {
-        DirectoryError::Train(Box::new(error))
-    }
-}
-
-impl From<PruneError> for DirectoryError {
-    fn from(error: PruneError) -> Self {
-        match error {
-            PruneError::Model(error) => error.into(),
-            PruneError::Mask(error) => error.into(),
-            PruneError::Calibrate(error) => error.into(),
-        }
-    }
-}
-
-/// Result of `slmc prune`.
-#[derive(Clone, Debug, Serialize)]
-pub struct PruneReport {
-    /// `2:4`.
-    pub pattern: String,
-    /// `magnitude`, `wanda` or `sparsegpt`.
-    pub method: &'static str,
-    /// Whether what stays was fitted anew.
-    pub refit: bool,
-    /// The selection.
-    pub only: Vec<String>,
-    /// Whether artifacts hold matrices of this pattern compressed; others take the bytes of dense ones.
-    pub compressed_in_artifacts: bool,
-    /// What it was calibrated with.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub calibration: Option<String>,
-    /// Tokens of that.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub calibration_tokens: Option<u64>,
-    /// Linears that were selected and stayed dense, since pruning them would have missed more than was allowed.
-    pub left_dense: u64,
-    /// Weights of the pruned matrices.
-    pub weights: u64,
-    /// Of those, zero before.
-    pub zeros_before: u64,
-    /// Of those, zero now.
-    pub zeros_after: u64,
-    /// Of the recovery.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub training: Option<TrainReport>,
-    /// Every matrix that was pruned.
-    pub matrices: Vec<MatrixReport>,
-}
-
-impl Report for PruneReport {
-    const SCHEMA: &'static str = "slmc.prune/1";
-
-    fn text(&self) -> String {
-        let right = Align::Right;
-        let mut table = Table::new([
-            ("matrix", Align::Left),
-            ("shape", right),
-            ("zeros before", right),
-            ("zeros after", right),
-            ("energy removed", right),
-            ("weighted", right),
-            ("output missed", right),
-            ("dense w4 misses", right),
-            ("", Align::Left),
-        ]);
-        let percent = |share: f64| format!("{:.2} %", 100.0 * share);
-        for matrix in &self.matrices {
-            table.row([
-                matrix.name.as_str(),
-                &format!("{} x {}", matrix.rows, matrix.columns),
-                &grouped(matrix.zeros_before),
-                &grouped(matrix.zeros_after),
-                &percent(matrix.energy_removed),
-                &matrix.weighted_energy_removed.map_or_else(|| "-".to_owned(), percent),
-                &matrix.output_error.map_or_else(|| "-".to_owned(), percent),
-                &percent(matrix.dense_error),
-                matrix.fallback.as_deref().unwrap_or(if matrix.left_dense { "left dense" } else { "" }),
-            ]);
-        }
-        let mut sums = Table::pairs();
-        let refitted = if self.refit { ", what stays fitted anew" } else { "" };
-        sums.row(["pattern", &format!("{} by {}{refitted}", self.pattern, self.method)]);
-        if let (Some(calibration), Some(tokens)) = (&self.calibration, self.calibration_tokens) {
-            sums.row(["calibration", &format!("{calibration}, {} tokens", grouped(tokens))]);
-        }
-        sums.row(["weights", &grouped(self.weights)]);
-        sums.row(["zeros", &format!("{}, {} before", grouped(self.zeros_after), grouped(self.zeros_before))]);
-        if let Some(training) = &self.training {
-            sums.row(["recovered on", &format!("{} tokens, loss {:.4}", grouped(training.tokens), training.loss)]);
-        }
-        let stored =
-            if self.compressed_in_artifacts { "compressed" } else { "as dense matrices: only 2:4 is compressed" };
-        sums.row(["in artifacts", stored]);
-        if self.compressed_in_artifacts {
-            let better = self.matrices.iter().filter(|matrix| matrix.missed() < matrix.dense_error).count();
-            sums.row([
-                "beside dense",
-                &format!(
-                    "dense w4 takes 4.25 bits a weight, 2:4 5 (8-bit values) or 3.25 (4-bit); 2:4 misses less in {better} of {}",
-                    self.matrices.len()
-                ),
-            ]);
-        }
-        format!("{table}\n\n{sums}")
-    }
-}
-
-/// Prunes a directory. Everything that can be refused without work is refused first.
+/// Set weights to zero in a pattern that sparse hardware runs
 ///
-/// # Errors
-/// Every variant of [`DirectoryError`].
-pub fn prune_directory(
-    options: &Options,
-    device: &Device,
-    progress: &dyn Progress,
-) -> Result<PruneReport, DirectoryError> {
-    atomic::check_directory(&options.out)?;
-    let path = &options.model;
-    let outline = Outline::open(path)?;
-    if outline.schemes.is_some() {
-        return Err(DirectoryError::Quantized { path: path.clone() });
+/// Reads a Hugging Face directory and writes one with the same names and types, in which at most N of every M weights
+/// along the input dimension are not zero, and a slmc.json that says which matrices are. `slmc quantize` keeps the
+/// zeros, and `slmc compile` stores 2:4 matrices compressed: 5 bits a weight in w8, 3.25 in w4. One-shot 2:4 costs far
+/// more quality than 4 bits do: --recover trains some of it back; measure with `slmc eval`.
+#[derive(Debug, clap::Args)]
+#[command(
+    mut_args(with_defaults(&Settings::RECOVER)),
+    after_help = "\
+Examples:
+  slmc prune models/tales-6m --pattern 2:4 --method sparsegpt -o out/sparse
+  slmc prune models/tales-6m --pattern 2:4 --method wanda --only all \\
+      --recover --data self --tokens 2000000 -o out/sparse
+  slmc prune models/tales-6m --pattern 6:8 --method magnitude \\
+      --only 'layers.*.ffn.up' --only attention -o out/sparse"
+)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArg,
+
+    #[command(flatten)]
+    pattern: PatternArgs,
+
+    #[command(flatten)]
+    calibration: CalibrationArgs,
+
+    #[command(flatten)]
+    text: TextArgs,
+
+    /// Train on --data with the zeros held
+    ///
+    /// The checkpoint before pruning is the teacher.
+    #[arg(long, requires = "data", help_heading = TRAINING)]
+    recover: bool,
+
+    #[command(flatten)]
+    retrain: RetrainArgs,
+
+    #[command(flatten)]
+    backend: BackendArg,
+
+    #[command(flatten)]
+    out: OutArg,
+}
+
+/// Which weights are set to zero.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = PATTERN)]
+struct PatternArgs {
+    /// Keep at most N of every M consecutive weights
+    ///
+    /// M is 4, 8 or 16.
+    #[arg(long, value_name = "N:M")]
+    pattern: NmPattern,
+
+    /// Score: magnitude, wanda or sparsegpt
+    ///
+    /// magnitude: the size of a weight; with --calibration the report weighs the loss by the inputs too. wanda: the
+    /// size times the root mean square of the weight's input over the calibration text. sparsegpt: the loss that
+    /// removing a weight costs once the weights after it compensate, layer by layer, with --refit.
+    #[arg(long, value_name = "METHOD")]
+    method: Method,
+
+    /// ffn, attention, conv, all or a glob
+    ///
+    /// The linears to prune. Repeatable, everything that matches is pruned. all: every linear in a layer. A glob is
+    /// over names such as layers.3.ffn.up. Embedding tables stay dense.
+    #[arg(long, value_name = "PATTERN", default_value = "ffn")]
+    only: Vec<String>,
+
+    /// Refit the remaining weights by least squares
+    ///
+    /// To the outputs of the original, every row exactly, layer by layer on the inputs of the pruned model. sparsegpt
+    /// does so unless --no-refit is given.
+    #[arg(long, conflicts_with = "no_refit")]
+    refit: bool,
+
+    /// Leave the weights as sparsegpt updated them
+    #[arg(long)]
+    no_refit: bool,
+
+    /// Most of its output's energy a linear may lose
+    ///
+    /// A share between 0 and 1, over the calibration text; a linear that would lose more stays dense. With sparsegpt or
+    /// --refit, which measure it.
+    #[arg(long, value_name = "SHARE")]
+    most_missed: Option<f64>,
+}
+
+/// Checked options, and where to compute.
+pub struct Asked {
+    options: PruneOptions,
+    device: Device,
+}
+
+/// The kind of stage.
+pub struct Prune;
+
+impl Args {
+    fn refits(&self) -> bool {
+        self.pattern.refit || (self.pattern.method == Method::SparseGpt && !self.pattern.no_refit)
     }
-    let selected = select(&outline.spec, &options.only)?;
-    let shapes = check(&outline.spec, &selected, options.pattern)?;
-    let mut sparsity = recorded_sparsity(path, &outline.spec)?;
-    sparsity.retain(|id, _| !selected.contains(id));
-    let model = Model::open(path)?;
-    // What slmc.json said of other matrices it will say again.
-    model.check_sparsity(&sparsity)?;
-    let calibration = match &options.source {
-        None => None,
-        Some(source) => Some(calibration(&model, source, CALIBRATION_TOKENS, progress)?),
-    };
-    let dense = model.clone();
-    let layer_by_layer = options.refit || options.method == Method::SparseGpt;
-    let (mut pruned, matrices) = match &calibration {
-        Some(calibration) if layer_by_layer => {
-            let (selected, sequences) = (&selected[..], &calibration.sequences[..]);
-            let Options { pattern, method, refit, most_missed, .. } = *options;
-            let pass = Pass { selected, pattern, method, refit, most_missed, sequences, device };
-            layerwise::prune(model, &pass, progress)?
+
+    /// Calibration text; `None` for a method that does not look at inputs.
+    fn source(&self, seed: u64) -> Option<Source> {
+        match &self.calibration.calibration {
+            Some(path) => Some(Source::File { path: path.to_path_buf(), field: self.text.field.clone() }),
+            None => (self.pattern.method != Method::Magnitude || self.refits()).then_some(Source::Default { seed }),
         }
-        calibration => {
-            let statistics = match calibration {
-                None => None,
-                Some(calibration) => Some(collect(&model, &calibration.sequences, device, progress)?),
+    }
+
+    fn check_most_missed(&self, faults: &mut Faults) {
+        let Some(share) = self.pattern.most_missed else { return };
+        if !(0.0..=1.0).contains(&share) {
+            let error = anyhow!("--most-missed {share} is not a share; pass a number between 0 and 1");
+            faults.add("most-missed", error);
+        }
+        if !(self.pattern.refit || self.pattern.method == Method::SparseGpt) {
+            let error = anyhow!(
+                "--most-missed needs the outputs, which {} alone does not look at; add --refit",
+                self.pattern.method.name()
+            );
+            faults.add("most-missed", error);
+        }
+    }
+
+    /// The model that pruning makes, where the selection can be pruned.
+    fn pruned(&self, model: &KnownModel, faults: &mut Faults) -> Option<KnownModel> {
+        if model.quantized {
+            faults.add("model", StageError::PruneQuantized { path: self.model.model.to_path_buf() });
+        }
+        let selected = faults.check("only", select(&model.spec, &self.pattern.only))?;
+        faults.check("pattern", check(&model.spec, &selected, self.pattern.pattern))?;
+        // With --most-missed the set of dense matrices is known only after the work.
+        let sparsity = model.sparsity.clone().filter(|_| self.pattern.most_missed.is_none()).map(|mut sparsity| {
+            sparsity.extend(selected.iter().map(|id| (*id, self.pattern.pattern)));
+            sparsity
+        });
+        Some(KnownModel::dense(model.spec.clone(), sparsity))
+    }
+}
+
+impl Stage for Prune {
+    type Args = Args;
+    type Options = Asked;
+    const NAME: &'static str = "prune";
+    const MAKES: Product = Product::Dense;
+    const RESUMES: Resumes = Resumes::Sometimes;
+
+    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Asked> {
+        let mut faults = Faults::default();
+        let model = faults.check("model", known.model(&args.model.model)).flatten();
+        let context = model.as_ref().map_or(usize::MAX, |model| model.spec.context);
+        let retrain = args.retrain.retrain(&args.text, Settings::RECOVER, run, context);
+        let asked = Switch {
+            on: args.recover,
+            option: "--recover",
+            field: args.text.field.as_deref(),
+            calibrated: args.calibration.calibration.is_some(),
+            spec: model.as_ref().map(|model| &model.spec),
+        };
+        args.retrain.check(&asked, &retrain.settings, &mut faults);
+        let device = faults.check("backend", args.backend.device());
+        if let Some(model) = &model {
+            faults.check("", check_memory(run, memory_estimate(&model.spec), "pruning"));
+        }
+        args.check_most_missed(&mut faults);
+        let makes = model.as_ref().and_then(|model| args.pruned(model, &mut faults));
+        faults.check("out", atomic::check_directory(&args.out.out));
+        let asked = device.map(|device| {
+            let options = PruneOptions {
+                model: args.model.model.to_path_buf(),
+                out: args.out.out.clone(),
+                pattern: args.pattern.pattern,
+                method: args.pattern.method,
+                refit: args.refits(),
+                most_missed: args.pattern.most_missed,
+                only: args.pattern.only.clone(),
+                source: args.source(run.seed),
+                recover: args.recover.then_some(retrain),
             };
-            prune(model, &selected, options.pattern, options.method, statistics.as_ref(), progress)?
-        }
-    };
-    let left = |id: &LinearId| matrices.iter().any(|matrix| matrix.left_dense && matrix.name == id.to_string());
-    sparsity.extend(selected.iter().filter(|id| !left(id)).map(|id| (*id, options.pattern)));
-    let training = match &options.recover {
-        None => None,
-        Some(retrain) => {
-            let (values, report) = recover(options, retrain, &dense, &pruned, &sparsity, device, progress)?;
-            pruned = pruned.with_values(values)?;
-            Some(report)
-        }
-    };
-    let calibration = calibration.as_ref();
-    let report = PruneReport {
-        pattern: options.pattern.to_string(),
-        method: options.method.name(),
-        refit: options.refit,
-        only: options.only.clone(),
-        compressed_in_artifacts: options.pattern.is_two_of_four(),
-        calibration: calibration.map(|calibration| calibration.description.clone()),
-        calibration_tokens: calibration.map(|calibration| calibration.tokens() as u64),
-        weights: shapes.iter().filter(|(id, ..)| !left(id)).map(|(_, rows, columns)| (rows * columns) as u64).sum(),
-        left_dense: matrices.iter().filter(|matrix| matrix.left_dense).count() as u64,
-        zeros_before: matrices.iter().map(|matrix| matrix.zeros_before).sum(),
-        zeros_after: matrices.iter().map(|matrix| matrix.zeros_after).sum(),
-        training,
-        matrices,
-    };
-    dense_directory::write(&pruned, &provenance(options, &report, &sparsity)?, &options.out)?;
-    if options.recover.is_some() {
-        crate::stages::train::forget_checkpoint(&options.out)?;
+            Asked { options, device }
+        });
+        Resolved::new(asked, makes, faults)
     }
-    Ok(report)
-}
 
-/// Trains the weights that are left, the model before pruning being the teacher; masks of every sparse matrix are held.
-fn recover(
-    options: &Options,
-    retrain: &Retrain,
-    dense: &Model,
-    pruned: &Model,
-    sparsity: &Sparsity,
-    device: &Device,
-    progress: &dyn Progress,
-) -> Result<(BTreeMap<ParameterId, Vec<f32>>, TrainReport), DirectoryError> {
-    let samples = training_samples(dense, retrain, progress)?;
-    let masks = HeldMasks::of(pruned, sparsity)?;
-    let run = json!({
-        "tool": tool(),
-        "stage": "recover",
-        "inputs": inputs(options)?,
-        "pattern": options.pattern.to_string(),
-        "method": options.method.name(),
-        "refit": options.refit,
-        "most_missed": options.most_missed,
-        "only": options.only,
-        "training": retrain.identity(device),
-    });
-    let retraining = Retraining {
-        model: dense,
-        start: values_of(dense)?,
-        samples: &samples,
-        settings: &retrain.settings,
-        fingerprint: train::checkpoint::fingerprint(&run),
-        out: &options.out,
-    };
-    let (mut trained, report) = retraining.run(&masks, device, progress)?;
-    for (id, values) in &mut trained.parameters {
-        if let ParameterId::Linear(linear, Part::Weight) = id {
-            masks.clear(*linear, values);
-        }
+    fn run(asked: &Asked, shell: &Shell) -> anyhow::Result<Outcome> {
+        let Asked { options, device } = asked;
+        shell.status("Pruning", format_args!("{} to {}", options.model.display(), options.pattern));
+        let report = prune_directory(options, device, shell)?;
+        shell.status("Wrote", options.out.display());
+        Outcome::passed(&report)
     }
-    if let Some(path) = &retrain.metrics {
-        crate::stages::train::write_log(path, &trained.log)?;
-    }
-    Ok((trained.parameters, report))
-}
 
-/// Hashes of everything read.
-fn inputs(options: &Options) -> Result<Vec<Value>, HashError> {
-    let mut inputs = vec![json!({"role": "model", "sha256": hex(&directory_sha256(&options.model)?)})];
-    if let Some(Source::File { path, .. }) = &options.source {
-        inputs.push(json!({"role": "calibration", "sha256": hex(&file_sha256(path)?)}));
+    fn summary(report: &Figures<'_>) -> Option<String> {
+        let share = report.number("zeros_after").zip(report.number("weights"));
+        let share = share.map_or(0.0, |(zeros, all)| 100.0 * zeros / all);
+        let (pattern, method) = (report.text("pattern")?, report.text("method")?);
+        Some(format!("{pattern} by {method}, {share:.0} % zeros{}", report.retrained("recovered")))
     }
-    for file in options.recover.iter().flat_map(|retrain| &retrain.data).flat_map(|data| &data.files) {
-        inputs.push(json!({"role": "data", "sha256": hex(&file_sha256(file)?)}));
-    }
-    Ok(inputs)
-}
-
-fn provenance(options: &Options, report: &PruneReport, sparsity: &Sparsity) -> Result<Value, HashError> {
-    Ok(json!({
-        "schema": "slmc.provenance/1",
-        "tool": tool(),
-        "inputs": inputs(options)?,
-        "stage": "prune",
-        "settings": {
-            "pattern": report.pattern,
-            "method": report.method,
-            "refit": report.refit,
-            "most_missed": options.most_missed,
-            "only": report.only,
-            "calibration": report.calibration,
-            "calibration_tokens": report.calibration_tokens,
-            "recover": options.recover.as_ref().map(|retrain| &retrain.settings),
-        },
-        "sparsity": sparsity_json(sparsity),
-        "cpu_features": cpu_features(),
-        "metrics": {"weights": report.weights, "zeros": report.zeros_after, "training": report.training.as_ref().map(TrainReport::metrics)},
-    }))
-}
-
-/// Bytes of memory that pruning takes at most, by rule of thumb: the f32 model of the calibration, the pruned weights, one
-/// matrix of each kind in work.
-///
-/// # Errors
-/// Those of opening the directory.
-pub fn memory_estimate(path: &Path) -> Result<u64, ModelError> {
-    let spec = Outline::open(path)?.spec;
-    let largest = spec.matrices().iter().map(|(_, rows, columns)| (rows * columns) as u64).max().unwrap_or(0);
-    Ok(8 * spec.parameter_count() + 16 * largest + spec.vocabulary as u64 * 256 * 4 + (64 << 20))
 }

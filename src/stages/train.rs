@@ -1,390 +1,103 @@
-//! `slmc train` and `slmc distill`: a start, optionally a teacher, data; a clean Hugging Face directory out.
+//! `slmc train`: a model from a checkpoint, or from a configuration alone.
 
-use crate::disk::atomic::{self, AtomicError};
-use crate::disk::hash::{HashError, directory_sha256, file_sha256, hex};
-use crate::model::dense_directory::{self, recorded_sparsity, sparsity_json};
-use crate::model::forward::DenseWeights;
-use crate::model::id::{LinearId, ParameterId, Part};
-use crate::model::special_tokens;
-use crate::model::transform::{HeldMasks, Identity, NmPattern, Sparsity, Transform};
-use crate::model::weights::{Model, ModelError};
-use crate::progress::Progress;
-use crate::report::{Report, Table, grouped};
-use crate::text::tokenizer::{Tokenizer, TokenizerError};
-use crate::train::samples::{Data, SamplesError, TrainTask, own_task, read};
+use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, OutArg, TokenizerArg};
+use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
+use super::arguments::{DenseModel, path};
+use super::known::{Known, KnownModel};
+use super::stage::{Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
+use super::summary::Figures;
+use super::training::{Start, TrainOptions, check, train};
+use crate::model::spec::Head;
+use crate::shell::Shell;
 use crate::train::settings::Settings;
-use crate::train::start::{self, StartError};
-use crate::train::student::{LayerError, hidden_pairs};
-use crate::train::trainer::{Run, Teacher, TrainError, Trained};
-use crate::train::{checkpoint, data::Samples};
 use burn::tensor::Device;
-use serde::Serialize;
-use serde_json::{Value, json};
-use std::io::Write;
-use std::path::{Path, PathBuf};
 
-/// Where the student comes from.
-#[derive(Clone, Debug)]
-pub enum Start {
-    /// A directory with weights, or a configuration.
-    Path(PathBuf),
-    /// Layers of the teacher.
-    Layers(Vec<usize>),
+/// Train a model from a checkpoint, or from a configuration alone
+///
+/// DIR with weights is fine-tuned; a config.json (or a directory with no weights beside it) starts from random ones and
+/// needs a tokenizer.json beside it or --tokenizer. A bare encoder given --task classify gets a classifier for the
+/// labels of its data. A killed run goes on from its last checkpoint when the same command is repeated.
+#[derive(Debug, clap::Args)]
+#[command(
+    mut_args(with_defaults(&Settings::TRAIN)),
+    after_help = "\
+Examples:
+  slmc train config.json --tokenizer tok --data tales.txt -o out/tales
+  slmc train models/tales-6m --data more.txt --tokens 5000000 -o out/tuned
+  slmc train models/minilm --task classify --data labelled.jsonl -o out/c"
+)]
+pub struct Args {
+    /// Hugging Face directory, or a configuration
+    #[arg(value_name = "DIR|CONFIG", help_heading = MODEL_AND_OUTPUT, display_order = 0)]
+    model: DenseModel,
+
+    #[command(flatten)]
+    data: DataArgs,
+
+    #[command(flatten)]
+    tokenizer: TokenizerArg,
+
+    #[command(flatten)]
+    training: TrainingArgs,
+
+    #[command(flatten)]
+    backend: BackendArg,
+
+    #[command(flatten)]
+    out: OutArg,
 }
 
-/// What to do.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The student.
-    pub start: Start,
-    /// Whom it learns from.
-    pub teacher: Option<PathBuf>,
-    /// Teacher layer for each student layer; spread evenly if absent.
-    pub layer_map: Option<Vec<usize>>,
-    /// Directory with tokenizer.json; the start's, or the teacher's, if absent.
-    pub tokenizer: Option<PathBuf>,
-    /// What to train on.
-    pub data: Data,
-    /// What the model is for, if absent.
-    pub task: Option<TrainTask>,
-    /// The run.
-    pub settings: Settings,
-    /// Directory to write.
-    pub out: PathBuf,
-    /// File for one JSON line per step.
-    pub metrics: Option<PathBuf>,
+/// Checked options, and where to compute.
+pub struct Asked {
+    options: TrainOptions,
+    device: Device,
 }
 
-/// Why nothing was trained.
-#[derive(Debug, thiserror::Error)]
-pub enum CommandError {
-    /// Of the start.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// Of a model.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// Of the layers.
-    #[error(transparent)]
-    Layers(#[from] LayerError),
-    /// Of the tokenizer.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// Of the data.
-    #[error(transparent)]
-    Samples(#[from] SamplesError),
-    /// Of the run.
-    #[error(transparent)]
-    Train(#[from] TrainError),
-    /// Of the inputs' hashes.
-    #[error(transparent)]
-    Hash(#[from] HashError),
-    /// Of the output.
-    #[error(transparent)]
-    Output(#[from] AtomicError),
-    /// Layers are the teacher's.
-    #[error("--layers takes layers of the teacher, and there is none; pass --teacher DIR")]
-    LayersWithoutTeacher,
-    /// Tokens mean different things.
-    #[error("student and teacher have different {what}: {student} and {teacher}; they must share one")]
-    Different {
-        /// What differs.
-        what: &'static str,
-        /// Of the student.
-        student: String,
-        /// Of the teacher.
-        teacher: String,
-    },
-    /// A file could not be written.
-    #[error("{}: cannot be written", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-}
+/// The kind of stage.
+pub struct Train;
 
-/// Result of `slmc train` and `slmc distill`.
-#[derive(Clone, Debug, Serialize)]
-pub struct TrainReport {
-    /// Weights trained.
-    pub parameters: u64,
-    /// Samples there were.
-    pub samples: u64,
-    /// Steps taken.
-    pub steps: u64,
-    /// Tokens trained on.
-    pub tokens: u64,
-    /// Mean loss over the last tenth of the steps.
-    pub loss: f64,
-    /// Its parts, where they have a weight.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cross_entropy: Option<f64>,
-    /// KL to the teacher.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub divergence: Option<f64>,
-    /// Of hidden states.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hidden: Option<f64>,
-    /// Step a killed run was resumed from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resumed_from: Option<u64>,
-}
+impl Stage for Train {
+    type Args = Args;
+    type Options = Asked;
+    const NAME: &'static str = "train";
+    const MAKES: Product = Product::Dense;
+    const RESUMES: Resumes = Resumes::Always;
 
-impl Report for TrainReport {
-    const SCHEMA: &'static str = "slmc.train/1";
+    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Asked> {
+        let mut faults = Faults::default();
+        let context = faults.check("model", known.context(&args.model)).unwrap_or(usize::MAX);
+        let planned = known.planned(&args.model);
+        let options = TrainOptions {
+            start: Start::Path(args.model.to_path_buf()),
+            teacher: None,
+            layer_map: None,
+            tokenizer: path(&args.tokenizer.tokenizer),
+            data: args.data.data(),
+            task: args.data.task,
+            settings: args.training.settings(Settings::TRAIN, run, context),
+            out: args.out.out.clone(),
+            metrics: path(&args.training.metrics),
+        };
+        let spec = planned.map(|model| &model.spec);
+        check(&options.settings, &options.data, options.task, spec, false, &mut faults);
+        let device = faults.check("backend", args.backend.device());
+        // A bare encoder is given a classifier for labels that only the data has.
+        let same = |model: &&KnownModel| options.task.is_none() || !matches!(model.spec.head, Head::Hidden);
+        let makes = planned.filter(same).cloned();
+        Resolved::new(device.map(|device| Asked { options, device }), makes, faults)
+    }
 
-    fn text(&self) -> String {
-        let mut table = Table::pairs();
-        table.row(["parameters", &grouped(self.parameters)]);
-        table.row(["samples", &grouped(self.samples)]);
-        table.row(["steps", &grouped(self.steps)]);
-        table.row(["tokens", &grouped(self.tokens)]);
-        table.row(["loss", &format!("{:.4}", self.loss)]);
-        for (name, value) in
-            [("cross_entropy", self.cross_entropy), ("divergence", self.divergence), ("hidden", self.hidden)]
-        {
-            if let Some(value) = value {
-                table.row([name, &format!("{value:.4}")]);
-            }
+    fn run(asked: &Asked, shell: &Shell) -> anyhow::Result<Outcome> {
+        let Asked { options, device } = asked;
+        if let Start::Path(path) = &options.start {
+            shell.status("Training", path.display());
         }
-        if let Some(step) = self.resumed_from {
-            table.row(["resumed from", &format!("step {step}")]);
-        }
-        table.to_string()
-    }
-}
-
-impl TrainReport {
-    /// What provenance states: the same for a run that was resumed.
-    pub fn metrics(&self) -> Value {
-        json!({"loss": self.loss, "steps": self.steps, "tokens": self.tokens})
+        let report = train(options, device, shell)?;
+        shell.status("Wrote", options.out.display());
+        Outcome::passed(&report)
     }
 
-    /// From how a run ended.
-    pub fn of(run: &Run<'_>, trained: &Trained) -> Self {
-        let weights = &run.settings.loss;
-        let part = |value: f64, weight: f64| (weight != 0.0).then_some(value);
-        let tokens = trained.log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        TrainReport {
-            parameters: run.spec.parameter_count(),
-            samples: run.samples.len() as u64,
-            steps: trained.steps,
-            tokens: tokens.filter_map(|line| line["tokens"].as_u64()).sum(),
-            loss: trained.last.total,
-            cross_entropy: part(trained.last.cross_entropy, weights.cross_entropy),
-            divergence: part(trained.last.divergence, weights.divergence),
-            hidden: part(trained.last.hidden, weights.hidden),
-            resumed_from: trained.resumed,
-        }
+    fn summary(report: &Figures<'_>) -> Option<String> {
+        Some(format!("trained on {} tokens, loss {:.3}", report.count("tokens")?, report.number("loss")?))
     }
-}
-
-/// Trains and writes.
-pub fn train(options: &Options, device: &Device, progress: &dyn Progress) -> Result<TrainReport, CommandError> {
-    atomic::check_directory(&options.out)?;
-    options.settings.check().map_err(TrainError::from)?;
-    let seed = options.settings.seed;
-    let teacher = match &options.teacher {
-        Some(path) => Some(Model::open(path)?),
-        None => None,
-    };
-    let mut student = match (&options.start, &teacher) {
-        (Start::Path(path), _) => start::open(path, seed)?,
-        (Start::Layers(layers), Some(teacher)) => start::layers_of(teacher, layers)?,
-        (Start::Layers(_), None) => return Err(CommandError::LayersWithoutTeacher),
-    };
-    if options.task == Some(TrainTask::Classify) && start::lacks_classifier(&student) {
-        student = start::with_classifier(&student, &options.data, seed)?;
-    }
-    if let Some(teacher) = &teacher {
-        compare(&student, teacher)?;
-    }
-    let sparsity = kept_sparsity(options, &student, teacher.as_ref())?;
-    let tokenizer_directory = tokenizer_directory(options, &student, teacher.as_ref());
-    let tokenizer = Tokenizer::open(&tokenizer_directory)?;
-    tokenizer.check(student.spec.vocabulary)?;
-    student.spec = special_tokens::spec_of(&tokenizer_directory, &student.config).map_err(StartError::from)?;
-    student.directory = tokenizer_directory;
-    let task = options.task.unwrap_or_else(|| own_task(&student.spec));
-    let samples = read(&options.data, task, &student.spec, &tokenizer, options.settings.window, progress)?;
-    let inputs = inputs(options)?;
-    let fingerprint = checkpoint::fingerprint(&json!({
-        "tool": env!("CARGO_PKG_VERSION"),
-        "inputs": inputs,
-        "start": format!("{:?}", start_name(&options.start)),
-        "layer_map": options.layer_map,
-        "task": task,
-        "tokenizer": hex(&file_sha256(tokenizer.path())?),
-        "opening": student.spec.opening,
-        "ends": student.spec.ends,
-        "field": options.data.field,
-        "label_field": options.data.label_field,
-        "device": format!("{device:?}"),
-        "settings": options.settings,
-    }));
-    run(options, &student, &sparsity, teacher.as_ref(), &samples, fingerprint, inputs, device, progress)
-}
-
-#[expect(clippy::too_many_arguments, reason = "what `train` opened and checked, handed on once")]
-fn run(
-    options: &Options,
-    student: &Model,
-    sparsity: &Sparsity,
-    teacher: Option<&Model>,
-    samples: &Samples,
-    fingerprint: String,
-    inputs: Vec<Value>,
-    device: &Device,
-    progress: &dyn Progress,
-) -> Result<TrainReport, CommandError> {
-    let weights = match teacher {
-        Some(teacher) => Some(DenseWeights::new(teacher, device)?),
-        None => None,
-    };
-    let teacher = match (teacher, &weights) {
-        (Some(teacher), Some(weights)) => {
-            let (own, other) = (student.spec.layers.len(), teacher.spec.layers.len());
-            let pairs = hidden_pairs(own, other, options.layer_map.as_deref())?;
-            Some(Teacher { spec: &teacher.spec, weights, pairs })
-        }
-        _ => None,
-    };
-    let run = Run {
-        spec: &student.spec,
-        settings: &options.settings,
-        samples,
-        teacher,
-        device,
-        out: &options.out,
-        fingerprint,
-    };
-    let mut start = std::collections::BTreeMap::new();
-    for id in student.parameters.keys() {
-        start.insert(*id, student.values_f32(*id)?);
-    }
-    // A matrix that was pruned stays pruned: its zeros are held, and the output says so again.
-    let masks = HeldMasks::of(student, sparsity)?;
-    let transform: &dyn Transform = if sparsity.is_empty() { &Identity } else { &masks };
-    let mut trained = run.train(start, transform, progress)?;
-    for (id, values) in &mut trained.parameters {
-        if let ParameterId::Linear(linear, Part::Weight) = id {
-            masks.clear(*linear, values);
-        }
-    }
-    let report = TrainReport::of(&run, &trained);
-    let model = start::with_values(
-        student.spec.clone(),
-        student.config.clone(),
-        &student.directory,
-        trained.parameters.clone(),
-    )
-    .map_err(StartError::from)?;
-    let stage = if options.teacher.is_some() { "distill" } else { "train" };
-    let provenance = json!({
-        "schema": "slmc.provenance/1",
-        "tool": crate::machine::tool(),
-        "inputs": inputs,
-        "stage": stage,
-        "settings": options.settings,
-        "sparsity": sparsity_json(sparsity),
-        "cpu_features": crate::machine::cpu_features(),
-        "metrics": report.metrics(),
-    });
-    dense_directory::write(&model, &provenance, &options.out)?;
-    if let Some(path) = &options.metrics {
-        write_log(path, &trained.log)?;
-    }
-    forget_checkpoint(&options.out)?;
-    Ok(report)
-}
-
-/// Removes the checkpoint of an output: called when the output is in place.
-pub fn forget_checkpoint(out: &Path) -> Result<(), CommandError> {
-    Ok(checkpoint::forget(out)?)
-}
-
-/// One JSON line per step.
-pub fn write_log(path: &Path, log: &[String]) -> Result<(), AtomicError> {
-    atomic::write_file(path, b"", |out| log.iter().try_for_each(|line| writeln!(out, "{line}")))
-}
-
-fn start_name(start: &Start) -> String {
-    match start {
-        Start::Path(_) => "path".to_owned(),
-        Start::Layers(layers) => format!("{layers:?}"),
-    }
-}
-
-/// The patterns of the matrices that come pruned: of the start's directory, or of the teacher's layers that are taken.
-fn kept_sparsity(options: &Options, student: &Model, teacher: Option<&Model>) -> Result<Sparsity, CommandError> {
-    match (&options.start, teacher) {
-        (Start::Path(path), _) if path.is_dir() => {
-            Ok(recorded_sparsity(path, &student.spec).map_err(StartError::from)?)
-        }
-        (Start::Layers(layers), Some(teacher)) => {
-            let of_teacher = recorded_sparsity(&teacher.directory, &teacher.spec).map_err(StartError::from)?;
-            let taken = |(id, pattern): (LinearId, NmPattern)| {
-                let layer = match id.layer {
-                    Some(layer) => Some(layers.iter().position(|taken| *taken == usize::from(layer))? as u16),
-                    None => None,
-                };
-                Some((LinearId { layer, ..id }, pattern))
-            };
-            Ok(of_teacher.into_iter().filter_map(taken).collect())
-        }
-        _ => Ok(Sparsity::new()),
-    }
-}
-
-fn tokenizer_directory(options: &Options, student: &Model, teacher: Option<&Model>) -> PathBuf {
-    if let Some(directory) = &options.tokenizer {
-        return directory.clone();
-    }
-    match teacher {
-        Some(teacher) if !student.directory.join("tokenizer.json").exists() => teacher.directory.clone(),
-        _ => student.directory.clone(),
-    }
-}
-
-/// Hashes of everything read.
-fn inputs(options: &Options) -> Result<Vec<Value>, HashError> {
-    let mut inputs = Vec::new();
-    if let Start::Path(path) = &options.start {
-        let hash = if path.is_dir() { directory_sha256(path)? } else { file_sha256(path)? };
-        inputs.push(json!({"role": "student", "sha256": hex(&hash)}));
-    }
-    if let Some(path) = &options.teacher {
-        inputs.push(json!({"role": "teacher", "sha256": hex(&directory_sha256(path)?)}));
-    }
-    for file in &options.data.files {
-        inputs.push(json!({"role": "data", "sha256": hex(&file_sha256(file)?)}));
-    }
-    Ok(inputs)
-}
-
-fn compare(student: &Model, teacher: &Model) -> Result<(), CommandError> {
-    let different = |what, student: &dyn std::fmt::Display, teacher: &dyn std::fmt::Display| CommandError::Different {
-        what,
-        student: student.to_string(),
-        teacher: teacher.to_string(),
-    };
-    if student.spec.vocabulary != teacher.spec.vocabulary {
-        return Err(different("vocabularies", &student.spec.vocabulary, &teacher.spec.vocabulary));
-    }
-    if student.spec.output_width() != teacher.spec.output_width() {
-        return Err(different("output widths", &student.spec.output_width(), &teacher.spec.output_width()));
-    }
-    let token_table = |model: &Model| {
-        let tokenizer = std::fs::read(model.directory.join("tokenizer.json")).ok()?;
-        let json: Value = serde_json::from_slice(&tokenizer).ok()?;
-        json.pointer("/model/vocab").cloned()
-    };
-    if let (Some(own), Some(other)) = (token_table(student), token_table(teacher))
-        && own != other
-    {
-        return Err(different("vocabularies", &"its tokens", &"others"));
-    }
-    Ok(())
 }

@@ -1,5 +1,5 @@
 //! Chat templates: the Jinja programs by which a model directory says how a conversation becomes the text its model
-//! was trained on. They are found as transformers finds them ([`ChatTemplate::open`]), given the same variables
+//! was trained on. They are found as transformers finds them ([`ChatTemplate::of`]), given the same variables
 //! ([`Conversation`]), and run as untrusted code: a template is part of a download, so its size, steps, memory
 //! and time are bounded, and it reads nothing but the conversation, the special tokens and the date.
 //!
@@ -22,6 +22,7 @@ pub use conversation::{Conversation, Message, message};
 pub use date::Moment;
 pub use error::{ChatTemplateError, TemplateLocation};
 
+use crate::model::companions::Companions;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,23 +61,23 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Reads the templates of a model directory; `None` where it has none.
+    /// Reads the templates among a model's companions; `None` where there are none.
     ///
     /// # Errors
     /// A file cannot be read, is too long, or is not as transformers writes it. Templates are compiled by
     /// [`ChatTemplate::render`].
-    pub fn open(directory: &Path) -> Result<Option<Self>, ChatTemplateError> {
-        let Some((path, templates)) = files::templates(directory)? else { return Ok(None) };
-        Ok(Some(ChatTemplate { path, templates, tokens: files::special_tokens(directory)? }))
+    pub fn of(companions: &Companions) -> Result<Option<Self>, ChatTemplateError> {
+        let Some((path, templates)) = files::templates(companions)? else { return Ok(None) };
+        Ok(Some(ChatTemplate { path, templates, tokens: files::special_tokens(companions)? }))
     }
 
-    /// [`ChatTemplate::open`], and tries the template on a question, so that what cannot be used is refused before anything
+    /// [`ChatTemplate::of`], and tries the template on a question, so that what cannot be used is refused before anything
     /// is written.
     ///
     /// # Errors
     /// Those of both.
-    pub fn open_usable(directory: &Path) -> Result<Option<Self>, ChatTemplateError> {
-        let template = ChatTemplate::open(directory)?;
+    pub fn usable(companions: &Companions) -> Result<Option<Self>, ChatTemplateError> {
+        let template = ChatTemplate::of(companions)?;
         if let Some(template) = &template {
             let question = Conversation { moment: Some(Moment::from_unix(0)), ..Conversation::ask(None, "Hello!") };
             template.render(&question)?;

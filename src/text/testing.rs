@@ -1,7 +1,8 @@
-//! What the tests of this module share: the checkpoints and texts of ../shared.
+//! What the tests of this module share: the checkpoints and texts of ../shared, and the files beside a checkpoint.
 
+use crate::model::companions::Companions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// `../shared/{path}`, or `None`, saying so, where that is absent; with `SLMC_REQUIRE_SHARED=1` a failure.
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
@@ -16,4 +17,9 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
         return None;
     }
     Some(full)
+}
+
+/// The companions in a directory.
+pub(crate) fn companions(directory: &Path) -> Companions {
+    crate::formats::companions(directory).expect("a directory of files always has them")
 }

@@ -4,7 +4,7 @@
 use super::device_text::{self, HostOnly};
 use super::vocabulary::{self, DecoderSteps, TextRules};
 use crate::disk::ConfigError;
-pub use crate::model::special_tokens::TOKENIZER_FILE;
+use crate::model::companions::{Companions, TOKENIZER_FILE};
 use crate::model::special_tokens::tokenizer_json;
 use rayon::prelude::*;
 use std::fmt;
@@ -14,7 +14,7 @@ use tokenizers::{PostProcessor, TruncationDirection};
 /// Why text could not become tokens, or tokens text.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
-    /// The directory has no `tokenizer.json`.
+    /// The model comes without a `tokenizer.json`.
     #[error(
         "{} does not exist; copy the tokenizer.json of the checkpoint there (a sentencepiece `tokenizer.model` is \
          converted by transformers' `AutoTokenizer.from_pretrained(…).save_pretrained(…)`)",
@@ -144,13 +144,15 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Opens `directory/tokenizer.json`, with the opening token that tokenizer_config.json may add to it.
+    /// The tokenizer among a model's companions, with the opening token that tokenizer_config.json may add to it.
     ///
     /// # Errors
     /// [`TokenizerError::Missing`], [`TokenizerError::Files`] or [`TokenizerError::Invalid`].
-    pub fn open(directory: &Path) -> Result<Self, TokenizerError> {
-        let path = directory.join(TOKENIZER_FILE);
-        match tokenizer_json(directory)? {
+    pub fn of(companions: &Companions) -> Result<Self, TokenizerError> {
+        let path = companions
+            .find(TOKENIZER_FILE)
+            .map_or_else(|| companions.place(TOKENIZER_FILE), |file| file.path().to_owned());
+        match tokenizer_json(companions)? {
             Some(bytes) => Tokenizer::from_bytes(path, &bytes),
             None => Err(TokenizerError::Missing { path }),
         }
@@ -303,7 +305,7 @@ impl Tokenizer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::shared;
+    use super::super::testing::{companions, shared};
     use super::*;
     use serde_json::json;
 
@@ -353,7 +355,7 @@ mod tests {
             ("stories260k", "data/tales-valid.txt"),
         ] {
             let (Some(directory), Some(text)) = (shared(&format!("models/{model}")), shared(text)) else { return };
-            let tokenizer = Tokenizer::open(&directory).expect("opens");
+            let tokenizer = Tokenizer::of(&companions(&directory)).expect("opens");
             let text = std::fs::read_to_string(text).expect("reads");
             let text: String = text.chars().take(6000).chain("naïve — “quoted” 日本 🦊\tend\n".chars()).collect();
             let ids = tokenizer.encode_plain(&text).expect("encodes");
@@ -403,10 +405,10 @@ mod tests {
     #[test]
     fn missing_and_damaged_files_say_what_to_do() {
         let directory = tempfile::tempdir().expect("a directory");
-        let missing = Tokenizer::open(directory.path()).err().expect("missing").to_string();
+        let missing = Tokenizer::of(&companions(directory.path())).err().expect("missing").to_string();
         assert!(missing.contains("tokenizer.json does not exist; copy"), "{missing}");
         std::fs::write(directory.path().join(TOKENIZER_FILE), "{\"model\": 3}").expect("writes");
-        let damaged = Tokenizer::open(directory.path()).err().expect("damaged").to_string();
+        let damaged = Tokenizer::of(&companions(directory.path())).err().expect("damaged").to_string();
         assert!(damaged.contains("is not a tokenizer"), "{damaged}");
     }
 }

@@ -5,6 +5,7 @@ use super::documents::{Documents, read_documents};
 use super::records::TextError;
 use crate::disk::PROVENANCE_FILE;
 use crate::disk::atomic::{AtomicError, NewDirectory};
+use crate::model::companions::{TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
 use crate::report::{Report, Table, grouped};
 use serde::Serialize;
 use serde_json::json;
@@ -118,9 +119,9 @@ pub fn train(files: &[PathBuf], vocabulary: usize, out: &Path) -> Result<Tokeniz
         let failed = |source| TrainingError::Write { path: directory.path().join(name), source };
         directory.write(name, content).map_err(failed)
     };
-    write("tokenizer.json", tokenizer.to_string(true).map_err(library)?)?;
+    write(TOKENIZER_FILE, tokenizer.to_string(true).map_err(library)?)?;
     let config = json!({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"});
-    write("tokenizer_config.json", format!("{config:#}\n"))?;
+    write(TOKENIZER_CONFIG_FILE, format!("{config:#}\n"))?;
     let provenance = json!({
         "schema": "slmc.provenance/1",
         "tool": crate::machine::tool(),

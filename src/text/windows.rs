@@ -37,6 +37,21 @@ pub enum WindowError {
     },
 }
 
+/// Whether a decoder's window can be.
+///
+/// # Errors
+/// [`WindowError::TooShort`], [`WindowError::TooLong`].
+pub fn check_window(opening: &[u32], context: usize, window: usize) -> Result<(), WindowError> {
+    let least = (opening.len() + 1).max(2);
+    if window < least {
+        return Err(WindowError::TooShort { window, least });
+    }
+    if window > context {
+        return Err(WindowError::TooLong { window, context });
+    }
+    Ok(())
+}
+
 /// Windows of `window` tokens each, the opening ones included, at most `max_windows`, for a model of `context` positions:
 /// `(windows, window)` token ids.
 ///
@@ -49,13 +64,7 @@ pub fn decoder_windows(
     window: usize,
     max_windows: usize,
 ) -> Result<Vec<Vec<u32>>, WindowError> {
-    let least = (opening.len() + 1).max(2);
-    if window < least {
-        return Err(WindowError::TooShort { window, least });
-    }
-    if window > context {
-        return Err(WindowError::TooLong { window, context });
-    }
+    check_window(opening, context, window)?;
     if max_windows == 0 {
         return Err(WindowError::NoneAsked);
     }
@@ -95,7 +104,7 @@ pub fn encoder_sequences(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::shared;
+    use super::super::testing::{companions, shared};
     use super::*;
 
     #[test]
@@ -125,7 +134,7 @@ mod tests {
     #[test]
     fn records_become_sequences_within_the_context() {
         let Some(directory) = shared("models/stories260k") else { return };
-        let tokenizer = Tokenizer::open(&directory).expect("opens");
+        let tokenizer = Tokenizer::of(&companions(&directory)).expect("opens");
         let records =
             ["Once", "Once upon a time there was a fox"].map(|text| Record { line: 1, text: text.to_owned() });
         let sequences = encoder_sequences(&tokenizer, &records, 6).expect("encodes");

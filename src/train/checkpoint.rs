@@ -1,5 +1,5 @@
-//! What a killed run goes on from: trained values, both moments and the step, beside the output, replaced as a whole.
-//! A fingerprint of settings and inputs says which run it belongs to.
+//! Resume state of a training run: trained values, both moments and the step, stored beside the output and replaced
+//! atomically. A fingerprint of settings and inputs identifies the run it belongs to.
 
 use super::optimizer::Moments;
 use super::parameters::{Parameters, TrainedId};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// It belongs to another run.
+    /// The checkpoint of another run.
     #[error(
         "{}: is the checkpoint of a run with other settings or inputs; repeat that run to finish it, or remove the \
          directory to start anew",
@@ -30,7 +30,7 @@ pub enum CheckpointError {
     Damaged {
         /// The checkpoint.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         fault: String,
     },
     /// It cannot be written.
@@ -56,13 +56,13 @@ pub struct State {
     pub step: u64,
     /// Trained values.
     pub parameters: Parameters,
-    /// Of the optimizer.
+    /// State of the optimizer.
     pub moments: Moments,
     /// One JSON line per step done.
     pub log: Vec<String>,
 }
 
-/// Where the checkpoint of an output is.
+/// Path of the checkpoint of an output.
 pub fn path_beside(out: &Path) -> PathBuf {
     let mut name = out.file_name().unwrap_or_default().to_owned();
     name.push(".checkpoint");
@@ -74,7 +74,7 @@ pub fn forget(out: &Path) -> Result<(), AtomicError> {
     atomic::remove_directory(&path_beside(out))
 }
 
-/// SHA-256 over what decides a run.
+/// SHA-256 over settings and inputs of a run.
 pub fn fingerprint(run: &Value) -> String {
     hex(&sha256(run.to_string().as_bytes()))
 }
@@ -83,7 +83,7 @@ const TENSORS: &str = "state.safetensors";
 const LOG: &str = "log.jsonl";
 const PARTS: [&str; 3] = ["value", "first_moment", "second_moment"];
 
-/// Writes a checkpoint; the one before stays until this one is whole.
+/// Writes a checkpoint; the previous one stays until this one is complete.
 pub fn save(path: &Path, fingerprint: &str, state: &State) -> Result<(), CheckpointError> {
     let directory = NewDirectory::begin(path)?;
     let parts = [&state.parameters, &state.moments.first, &state.moments.second];
@@ -110,7 +110,7 @@ fn write(directory: &NewDirectory, name: &str, text: &str) -> Result<(), Checkpo
     directory.write(name, text).map_err(failed)
 }
 
-/// The checkpoint at a path, if there is one and it is this run's. `shape` has every tensor of the run.
+/// Loads the checkpoint at a path, if it exists and belongs to this run. `shape` has every tensor of the run.
 pub fn load(path: &Path, fingerprint: &str, shape: &Parameters) -> Result<Option<State>, CheckpointError> {
     if !path.exists() {
         return Ok(None);

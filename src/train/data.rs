@@ -1,5 +1,6 @@
-//! What a step is trained on. Every sample is a pure function of (data, settings, step), so that a resumed run sees what
-//! an uninterrupted one sees: samples are drawn without replacement in an order shuffled anew for every pass.
+//! The training data of a step. Every sample is a pure function of (data, settings, step), so that a resumed run sees
+//! the same samples as an uninterrupted one: they are drawn without replacement, in a new shuffled order for every
+//! epoch.
 
 use crate::model::forward::{Batch, BatchError};
 use crate::model::spec::{Head, ModelSpec};
@@ -29,21 +30,21 @@ pub enum Samples {
     },
 }
 
-/// One piece of a step's batch.
+/// A micro-batch: a piece of a step's batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Piece {
     /// Inputs, padded to one length.
     pub batch: Batch,
     /// Rows of the logits, (batch · length), that count: those with a target; for a classifier all of (batch).
     pub rows: Vec<i32>,
-    /// Token or label id per row; 0 where there is nothing but a teacher to compare with.
+    /// Token or label id per row; 0 where the only target is a teacher.
     pub targets: Vec<i32>,
     /// Inputs that are not padding.
     pub tokens: usize,
 }
 
 impl Samples {
-    /// How many there are.
+    /// Number of samples.
     pub fn len(&self) -> usize {
         match self {
             Samples::Causal(sequences) | Samples::Compared(sequences) => sequences.len(),
@@ -63,12 +64,12 @@ impl Samples {
         }
     }
 
-    /// Mean tokens of a sample: what a step of `batch` samples is counted as.
+    /// Mean tokens per sample, by which the tokens of a step are counted.
     pub fn mean_tokens(&self) -> f64 {
         (0..self.len()).map(|sample| self.tokens(sample).len()).sum::<usize>() as f64 / self.len().max(1) as f64
     }
 
-    /// The pieces of step `step`.
+    /// The micro-batches of step `step`.
     pub fn pieces(
         &self,
         spec: &ModelSpec,
@@ -84,7 +85,7 @@ impl Samples {
         drawn.chunks(size).map(|samples| self.piece(spec, seed, samples)).collect()
     }
 
-    /// Sample number `draw` of the endless sequence: pass after pass, each in an order of its own.
+    /// Sample `draw` of the endless sequence of epochs, each in an order of its own.
     fn shuffled(&self, seed: u64, draw: u64) -> usize {
         let count = self.len() as u64;
         permuted(draw % count, count, random_u64(seed, draw / count)) as usize
@@ -136,8 +137,8 @@ impl Samples {
     }
 }
 
-/// Place `index` of a permutation of `0..count` that `key` chooses: a four-round Feistel network over the next even
-/// number of bits, walked until it lands inside.
+/// Element `index` of the permutation of `0..count` with key `key`: a four-round Feistel network over the next even
+/// number of bits, iterated until the value is in range.
 fn permuted(index: u64, count: u64, key: u64) -> u64 {
     let half = (64 - count.max(2).leading_zeros()).div_ceil(2);
     let low = (1u64 << half) - 1;

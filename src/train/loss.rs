@@ -12,7 +12,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
 /// Values of one step's losses.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LossParts {
-    /// Weighted sum: what is minimised.
+    /// The weighted sum, which is minimised.
     pub total: f64,
     /// Unweighted.
     pub cross_entropy: f64,
@@ -32,7 +32,7 @@ impl LossParts {
     }
 }
 
-/// What the student computed for a piece, with gradients, and the teacher's answers without.
+/// The student's outputs for a micro-batch, with gradients, and the teacher's, without.
 pub(super) struct Compared {
     /// Student logits of the rows with targets, (rows, width).
     pub logits: Tensor<2>,
@@ -76,7 +76,7 @@ pub(super) fn loss(
         let temperature = weights.temperature;
         let teacher = log_softmax(teacher / temperature, 1);
         let student = log_softmax(compared.logits / temperature, 1);
-        // Summed by rows first: large sums of one backend follow the machine.
+        // Summed by rows first: large sums of one backend depend on the machine.
         let by_row = (teacher.clone().exp() * (teacher - student)).sum_dim(1);
         let value = by_row.mean() * (temperature * temperature);
         parts.divergence = scalar(&value)?;

@@ -18,7 +18,7 @@ const NORM_BLOCK: usize = 4096;
 /// Elements of one task.
 const UPDATE_BLOCK: usize = 1 << 14;
 
-/// Both moments of every tensor.
+/// First and second moment of every tensor.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Moments {
     /// Running mean of gradients.

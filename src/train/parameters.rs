@@ -1,18 +1,19 @@
-//! What is trained: every parameter of the student in f32 on the host, and the projections that compare hidden states of
-//! different widths. The forward sees them through the transforms of the run.
+//! The trained tensors: every parameter of the student in f32 on the host, and the projections between hidden states of
+//! different widths. The forward reads them through the transforms of the run.
 
 use crate::model::forward::WeightSource;
+use crate::model::graph::Graph;
 use crate::model::id::{LinearId, ParameterId, Part, Role};
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Transform;
 use burn::tensor::{Device, Tensor, TensorData};
 use slm_runtime::sample::random_u64;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One trained tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TrainedId {
-    /// Of the student.
+    /// A parameter of the student.
     Parameter(ParameterId),
     /// (student width, teacher width) for mapped pair number n; dropped when training ends.
     Projection(u16),
@@ -54,13 +55,15 @@ pub fn normals(seed: u64, count: usize, deviation: f64) -> Vec<f32> {
 pub fn initialise(spec: &ModelSpec, seed: u64) -> BTreeMap<ParameterId, Vec<f32>> {
     let depth = (2.0 * spec.layers.len() as f64).sqrt();
     let draw = |number: usize, count, deviation| normals(random_u64(seed, number as u64), count, deviation);
+    let graph = Graph::new(spec);
+    let back: BTreeSet<LinearId> =
+        graph.linears().filter(|linear| linear.into_residual).map(|linear| linear.id).collect();
     let mut out = BTreeMap::new();
     for (number, parameter) in spec.parameters().into_iter().enumerate() {
         let count = parameter.shape.iter().product();
         let values = match parameter.id {
             ParameterId::Linear(id, Part::Weight) => {
-                let back = matches!(id.role, Role::Output | Role::ConvOut | Role::Down);
-                draw(number, count, if back { 0.02 / depth } else { 0.02 })
+                draw(number, count, if back.contains(&id) { 0.02 / depth } else { 0.02 })
             }
             ParameterId::Kernel(_, Part::Weight) => draw(number, count, 0.02),
             ParameterId::Norm(.., Part::Weight) if !spec.counts_from_one(parameter.id) => vec![1.0; count],
@@ -80,7 +83,7 @@ pub(crate) struct Leaves {
 }
 
 impl Leaves {
-    /// Uploads the values that the transforms make of the trained ones. `device` records gradients.
+    /// Uploads the transformed values. `device` records gradients.
     pub(crate) fn new(spec: &ModelSpec, effective: &Parameters, projection_shape: [usize; 2], device: &Device) -> Self {
         let mut leaves = Leaves {
             matrices: BTreeMap::new(),
@@ -152,7 +155,7 @@ impl WeightSource for Leaves {
     }
 }
 
-/// The values the forward sees: every matrix through the transform, everything else as it is.
+/// The effective values: every matrix through the transform, everything else unchanged.
 pub fn effective(parameters: &Parameters, transform: &dyn Transform) -> Parameters {
     use rayon::prelude::*;
     let seen = |(id, values): (&TrainedId, &Vec<f32>)| match id {

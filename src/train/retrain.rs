@@ -1,37 +1,51 @@
-//! Training a changed model back towards what it was: the teacher is the model before the change, on the same data, with
-//! the change held by a transform. Sparse recovery and quantization-aware training are this.
+//! Retrains a changed model towards the original, which is the teacher on the same data; a transform holds the change.
+//! Sparse recovery and quantization-aware training are settings of it.
 
 use super::data::Samples;
+use super::report::TrainReport;
 use super::settings::Settings;
-use super::student::hidden_pairs;
-use super::trainer::{Run, Teacher, Trained};
+use super::student::{LayerError, hidden_pairs};
+use super::trainer::{Run, Teacher, TrainError, Trained};
 use crate::model::forward::DenseWeights;
 use crate::model::id::ParameterId;
 use crate::model::transform::Transform;
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
-use crate::stages::train::{CommandError, TrainReport};
 use burn::tensor::Device;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What is trained, and how.
+/// Why a model was not retrained.
+#[derive(Debug, thiserror::Error)]
+pub enum RetrainError {
+    /// The weights cannot be read.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The layers do not match.
+    #[error(transparent)]
+    Layers(#[from] LayerError),
+    /// The training run stopped.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+}
+
+/// A retraining run.
 pub struct Retraining<'r> {
     /// The model before the change.
     pub model: &'r Model,
-    /// What is trained, from where.
+    /// Initial values of the trained parameters.
     pub start: BTreeMap<ParameterId, Vec<f32>>,
-    /// What to train on.
+    /// The data.
     pub samples: &'r Samples,
     /// The run.
     pub settings: &'r Settings,
-    /// Of settings and inputs.
+    /// Fingerprint of settings and inputs.
     pub fingerprint: String,
     /// Where the output will be.
     pub out: &'r Path,
 }
 
-/// The values of a model, to start from.
+/// The values of a model, as initial values.
 ///
 /// # Errors
 /// Values that cannot be read.
@@ -40,13 +54,13 @@ pub fn values_of(model: &Model) -> Result<BTreeMap<ParameterId, Vec<f32>>, Model
 }
 
 impl Retraining<'_> {
-    /// Trains through `transform`; the checkpoint stays until [`crate::stages::train::forget_checkpoint`].
+    /// Trains through `transform`; the checkpoint stays until [`super::checkpoint::forget`].
     pub fn run(
         self,
         transform: &dyn Transform,
         device: &Device,
         progress: &dyn Progress,
-    ) -> Result<(Trained, TrainReport), CommandError> {
+    ) -> Result<(Trained, TrainReport), RetrainError> {
         let model = self.model;
         let weights = match self.settings.loss.needs_teacher() {
             true => Some(DenseWeights::new(model, device)?),

@@ -10,7 +10,7 @@ use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::text::windows::{WindowError, decoder_windows, encoder_sequences};
 use std::path::PathBuf;
 
-/// What a model is trained to do.
+/// Training task of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TrainTask {
@@ -22,10 +22,10 @@ pub enum TrainTask {
     Classify,
 }
 
-/// Files and how to read them.
+/// Files of text and the keys to read them by.
 #[derive(Clone, Debug)]
 pub struct Data {
-    /// In order.
+    /// The files, in order.
     pub files: Vec<PathBuf>,
     /// Key of the text in JSONL.
     pub field: Option<String>,
@@ -33,21 +33,21 @@ pub struct Data {
     pub label_field: String,
 }
 
-/// Why files give no samples.
+/// Why the files give no samples.
 #[derive(Debug, thiserror::Error)]
 pub enum SamplesError {
-    /// Of a file.
+    /// A file cannot be read.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// Of the tokenizer.
+    /// The tokenizer failed.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// Of the windows.
+    /// A text gives no windows.
     #[error("{}: {source}", path.display())]
     Window {
         /// The text.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         source: WindowError,
     },
     /// A label the model does not have.
@@ -57,17 +57,17 @@ pub enum SamplesError {
         path: PathBuf,
         /// From 1.
         line: usize,
-        /// Its label.
+        /// The label.
         label: String,
-        /// Labels there are.
+        /// Number of known labels.
         known: usize,
     },
-    /// The model does something else.
+    /// The model is for another task.
     #[error("--task {task} does not suit this model; it can be trained for {can}")]
     Task {
         /// Asked for.
         task: &'static str,
-        /// What suits.
+        /// The tasks that suit it.
         can: &'static str,
     },
     /// The tokenizer has no token for hidden ones.
@@ -84,7 +84,7 @@ pub fn own_task(spec: &ModelSpec) -> TrainTask {
     }
 }
 
-/// Reads every file. Of JSONL, every record is a document that ends with the model's end token.
+/// Reads every file. Every record of a JSONL file is a document that ends with the model's end token.
 pub fn read(
     data: &Data,
     task: TrainTask,
@@ -93,7 +93,6 @@ pub fn read(
     window: usize,
     progress: &dyn Progress,
 ) -> Result<Samples, SamplesError> {
-    let unsuited = |task, can| Err(SamplesError::Task { task, can });
     match (task, &spec.head, spec.kind) {
         (TrainTask::Clm, Head::LanguageModel { .. }, ModelKind::Decoder) => {
             let mut windows = Vec::new();
@@ -131,18 +130,34 @@ pub fn read(
             }
             Ok(Samples::Classified { sequences, labels })
         }
-        (task, ..) => {
-            let name = match task {
-                TrainTask::Clm => "clm",
-                TrainTask::Mlm => "mlm",
-                TrainTask::Classify => "classify",
-            };
-            match &spec.head {
-                Head::LanguageModel { .. } => unsuited(name, "clm"),
-                Head::MaskedLanguageModel { .. } => unsuited(name, "mlm"),
-                Head::Classifier { .. } => unsuited(name, "classify"),
-                Head::Hidden => unsuited(name, "classify, once it has labels: the data of --task classify gives them"),
-            }
-        }
+        (task, ..) => Err(unsuited(task, spec)),
     }
+}
+
+/// Whether a model can be trained for a task; a bare encoder is given a classifier where the task needs one.
+///
+/// # Errors
+/// [`SamplesError::Task`].
+pub fn check_task(task: TrainTask, spec: &ModelSpec) -> Result<(), SamplesError> {
+    match (task, &spec.head, spec.kind) {
+        (TrainTask::Clm, Head::LanguageModel { .. }, ModelKind::Decoder)
+        | (TrainTask::Mlm, Head::MaskedLanguageModel { .. }, _)
+        | (TrainTask::Classify, Head::Classifier { .. } | Head::Hidden, _) => Ok(()),
+        _ => Err(unsuited(task, spec)),
+    }
+}
+
+fn unsuited(task: TrainTask, spec: &ModelSpec) -> SamplesError {
+    let task = match task {
+        TrainTask::Clm => "clm",
+        TrainTask::Mlm => "mlm",
+        TrainTask::Classify => "classify",
+    };
+    let can = match &spec.head {
+        Head::LanguageModel { .. } => "clm",
+        Head::MaskedLanguageModel { .. } => "mlm",
+        Head::Classifier { .. } => "classify",
+        Head::Hidden => "classify, once it has labels: the data of --task classify gives them",
+    };
+    SamplesError::Task { task, can }
 }

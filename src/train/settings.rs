@@ -1,9 +1,9 @@
-//! What a training run is, as plain data: the same struct serves flags and recipes, and its JSON is part of the
+//! Settings of a training run as plain data: the same struct serves flags and recipes, and its JSON is part of the
 //! fingerprint by which a killed run is recognised.
 
 use serde::{Deserialize, Serialize};
 
-/// How the loss is put together.
+/// Weights of the losses.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossWeights {
@@ -11,7 +11,7 @@ pub struct LossWeights {
     pub cross_entropy: f64,
     /// T² · KL(teacher ‖ student) of distributions at temperature T.
     pub divergence: f64,
-    /// T.
+    /// Temperature T.
     pub temperature: f64,
     /// Mean over mapped layers of ‖h_s − h_t‖² / ‖h_t‖².
     pub hidden: f64,
@@ -20,12 +20,12 @@ pub struct LossWeights {
 }
 
 impl LossWeights {
-    /// Of training without a teacher.
+    /// Weights for training without a teacher.
     pub const PLAIN: LossWeights =
         LossWeights { cross_entropy: 1.0, divergence: 0.0, temperature: 1.0, hidden: 0.0, hidden_raw: false };
-    /// Of distillation.
+    /// Weights for distillation.
     pub const DISTILL: LossWeights = LossWeights { hidden: 0.5, ..LossWeights::PLAIN };
-    /// Of recovery and quantization-aware training, whose teacher is the model itself before it was changed.
+    /// Weights for recovery and quantization-aware training, whose teacher is the unchanged model.
     pub const RECOVER: LossWeights =
         LossWeights { cross_entropy: 0.0, divergence: 1.0, temperature: 1.0, hidden: 0.0, hidden_raw: false };
 
@@ -55,8 +55,8 @@ pub struct Settings {
     pub batch: usize,
     /// Tokens of a sequence, the opening one included.
     pub window: usize,
-    /// Pieces a step's batch is computed in, so that fewer activations are held at once: gradients are summed in their
-    /// order, so the number is part of the result and threads are not.
+    /// Micro-batches per step, so that fewer activations are held at once: gradients are summed in their order, so the
+    /// result depends on their number but not on threads.
     pub pieces: usize,
     /// Peak learning rate.
     pub learning_rate: f64,
@@ -68,7 +68,7 @@ pub struct Settings {
     pub weight_decay: f64,
     /// Gradients of larger norm are scaled down to it.
     pub clip: f64,
-    /// Of every random choice.
+    /// Seed of every random choice.
     pub seed: u64,
     /// The loss.
     pub loss: LossWeights,
@@ -77,7 +77,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Of training without a teacher.
+    /// Defaults of training without a teacher.
     pub const TRAIN: Settings = Settings {
         tokens: 1_000_000,
         batch: 16,
@@ -92,13 +92,13 @@ impl Settings {
         loss: LossWeights::PLAIN,
         checkpoint_every: 100,
     };
-    /// Of distillation.
+    /// Defaults of distillation.
     pub const DISTILL: Settings = Settings { loss: LossWeights::DISTILL, ..Settings::TRAIN };
-    /// Of sparse recovery.
+    /// Defaults of sparse recovery.
     pub const RECOVER: Settings = Settings { weight_decay: 0.0, loss: LossWeights::RECOVER, ..Settings::TRAIN };
-    /// Of quantization-aware training.
+    /// Defaults of quantization-aware training.
     pub const QAT: Settings = Settings { learning_rate: 3e-4, final_rate: 0.0, ..Settings::RECOVER };
-    /// Of tuning on the calibration after rounding: shorter, so with larger steps.
+    /// Defaults of tuning on the calibration data after rounding: a shorter run with larger steps.
     pub const TUNE: Settings = Settings { learning_rate: 1e-3, ..Settings::QAT };
 }
 
@@ -108,11 +108,11 @@ impl Default for Settings {
     }
 }
 
-/// A setting that cannot be.
+/// An invalid setting.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[error("`{key}` is {found}; expected {expected}")]
 pub struct SettingError {
-    /// Which.
+    /// Its key.
     pub key: &'static str,
     /// Its value.
     pub found: String,
@@ -121,30 +121,40 @@ pub struct SettingError {
 }
 
 impl Settings {
-    /// The first setting that cannot be.
+    /// Checks all settings; the error is the first invalid one.
     pub fn check(&self) -> Result<(), SettingError> {
-        let rule = |holds: bool, key, found: &dyn std::fmt::Display, expected| {
-            if holds { Ok(()) } else { Err(SettingError { key, found: found.to_string(), expected }) }
+        self.faults().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Every invalid setting.
+    pub fn faults(&self) -> Vec<SettingError> {
+        let mut faults = Vec::new();
+        let mut rule = |holds: bool, key, found: &dyn std::fmt::Display, expected| {
+            if !holds {
+                faults.push(SettingError { key, found: found.to_string(), expected });
+            }
         };
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let weight = |value: f64| value.is_finite() && value >= 0.0;
-        rule(self.tokens > 0, "tokens", &self.tokens, "at least 1")?;
-        rule((1..=65_536).contains(&self.batch), "batch", &self.batch, "1 to 65536")?;
-        rule(self.window >= 2, "window", &self.window, "at least 2")?;
-        rule((1..=self.batch).contains(&self.pieces), "pieces", &self.pieces, "1 to the batch")?;
-        rule(positive(self.learning_rate), "learning_rate", &self.learning_rate, "a number above 0")?;
-        rule((0.0..=1.0).contains(&self.warm_up), "warm_up", &self.warm_up, "0 to 1")?;
-        rule((0.0..=1.0).contains(&self.final_rate), "final_rate", &self.final_rate, "0 to 1")?;
-        rule(weight(self.weight_decay), "weight_decay", &self.weight_decay, "0 or more")?;
-        rule(positive(self.clip), "clip", &self.clip, "a number above 0")?;
-        rule(self.checkpoint_every > 0, "checkpoint_every", &self.checkpoint_every, "at least 1")?;
+        rule(self.tokens > 0, "tokens", &self.tokens, "at least 1");
+        rule((1..=65_536).contains(&self.batch), "batch", &self.batch, "1 to 65536");
+        rule(self.window >= 2, "window", &self.window, "at least 2");
+        rule((1..=self.batch).contains(&self.pieces), "pieces", &self.pieces, "1 to the batch");
+        rule(positive(self.learning_rate), "learning_rate", &self.learning_rate, "a number above 0");
+        rule((0.0..=1.0).contains(&self.warm_up), "warm_up", &self.warm_up, "0 to 1");
+        rule((0.0..=1.0).contains(&self.final_rate), "final_rate", &self.final_rate, "0 to 1");
+        rule(weight(self.weight_decay), "weight_decay", &self.weight_decay, "0 or more");
+        rule(positive(self.clip), "clip", &self.clip, "a number above 0");
+        rule(self.checkpoint_every > 0, "checkpoint_every", &self.checkpoint_every, "at least 1");
         let loss = &self.loss;
-        rule(weight(loss.cross_entropy), "cross_entropy", &loss.cross_entropy, "0 or more")?;
-        rule(weight(loss.divergence), "divergence", &loss.divergence, "0 or more")?;
-        rule(weight(loss.hidden), "hidden", &loss.hidden, "0 or more")?;
-        rule(positive(loss.temperature), "temperature", &loss.temperature, "a number above 0")?;
-        let any = loss.cross_entropy + loss.divergence + loss.hidden > 0.0;
-        rule(any, "loss", &"without any part", "a weight above 0 for cross_entropy, divergence or hidden")
+        rule(weight(loss.cross_entropy), "cross_entropy", &loss.cross_entropy, "0 or more");
+        rule(weight(loss.divergence), "divergence", &loss.divergence, "0 or more");
+        rule(weight(loss.hidden), "hidden", &loss.hidden, "0 or more");
+        rule(positive(loss.temperature), "temperature", &loss.temperature, "a number above 0");
+        let parts = [loss.cross_entropy, loss.divergence, loss.hidden];
+        let none = parts.iter().all(|part| *part == 0.0);
+        rule(!none, "loss", &"without any part", "a weight above 0 for cross_entropy, divergence or hidden");
+        faults
     }
 
     /// The learning rate of step `step` of `steps`, from 0: a straight rise, then half a cosine.

@@ -1,20 +1,19 @@
-//! Where a student comes from: some layers of its teacher, and which of the teacher's layers each of the student's is
-//! compared with.
+//! Builds a student from some layers of its teacher, and maps the student's layers to the teacher's for comparison.
 
 use crate::model::id::{LinearId, ParameterId};
 use crate::model::spec::ModelSpec;
 use std::collections::BTreeMap;
 
-/// A list of layers that cannot be.
+/// An invalid list of layers.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LayerError {
-    /// None at all.
+    /// An empty list.
     #[error("the list of layers is empty; name at least one, such as --layers 0,2,4")]
     Empty,
     /// A layer the teacher does not have.
     #[error("layer {layer} is not there: the teacher has layers 0 to {last}")]
     OutOfRange {
-        /// Asked for.
+        /// The layer asked for.
         layer: usize,
         /// The teacher's last.
         last: usize,
@@ -58,7 +57,7 @@ pub fn take_layers(teacher: &ModelSpec, layers: &[usize]) -> Result<ModelSpec, L
     Ok(spec)
 }
 
-/// The parameter of the teacher that a parameter of such a student starts as.
+/// The parameter of the teacher from which a student's parameter is initialised.
 pub fn teacher_parameter(id: ParameterId, layers: &[usize]) -> ParameterId {
     let of = |layer: u16| layers.get(layer as usize).map_or(layer, |&layer| layer as u16);
     match id {

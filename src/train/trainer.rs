@@ -1,6 +1,6 @@
-//! The loop: for every step, the pieces of its batch through teacher and student, gradients summed in the pieces' order,
-//! clipped, and one AdamW update. A loss or gradient that is not finite stops the run, names the step and the tensor,
-//! and leaves the last checkpoint in place.
+//! The training loop: for every step, micro-batches through teacher and student, gradients summed in the order of the
+//! micro-batches, clipped, and one AdamW update. A loss or gradient that is not finite stops the run, names the step
+//! and the tensor, and leaves the last checkpoint in place.
 
 use super::checkpoint::{self, CheckpointError, State};
 use super::data::{Piece, Samples};
@@ -24,18 +24,18 @@ use std::time::Instant;
 /// Why training stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// Of the settings.
+    /// A setting is invalid.
     #[error(transparent)]
     Setting(#[from] SettingError),
-    /// The loss asks for a teacher.
+    /// The loss needs a teacher.
     #[error(
         "the loss has parts that need a teacher (divergence, hidden), and there is none; pass --teacher or set them to 0"
     )]
     NoTeacher,
-    /// Nothing to train on.
+    /// The data gives no sample.
     #[error("there is nothing to train on: the data gives no sample")]
     NoSamples,
-    /// Of a batch.
+    /// A batch does not suit the model.
     #[error(transparent)]
     Batch(#[from] BatchError),
     /// A number is not finite.
@@ -53,17 +53,17 @@ pub enum TrainError {
         /// Step of the last checkpoint, 0 for none.
         checkpoint: u64,
     },
-    /// Of the checkpoint.
+    /// The checkpoint cannot be used or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// Of the device.
+    /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
 }
 
 /// A frozen model to learn from.
 pub struct Teacher<'t> {
-    /// What it is.
+    /// Its specification.
     pub spec: &'t ModelSpec,
     /// Its weights, on the device without gradients.
     pub weights: &'t DenseWeights,
@@ -77,15 +77,15 @@ pub struct Run<'r> {
     pub spec: &'r ModelSpec,
     /// The run.
     pub settings: &'r Settings,
-    /// What to train on.
+    /// The data.
     pub samples: &'r Samples,
-    /// Whom to learn from.
+    /// The teacher, where there is one.
     pub teacher: Option<Teacher<'r>>,
-    /// Where to compute, without gradients.
+    /// The device, without gradients.
     pub device: &'r Device,
     /// Where the output will be: the checkpoint is beside it.
     pub out: &'r Path,
-    /// Of settings and inputs.
+    /// Fingerprint of settings and inputs.
     pub fingerprint: String,
 }
 
@@ -105,7 +105,7 @@ pub struct Trained {
 }
 
 impl Run<'_> {
-    /// Steps of the run: as many as bring the tokens to what was asked for.
+    /// Steps of the run: enough to reach the number of tokens asked for.
     pub fn steps(&self) -> u64 {
         let per_step = self.samples.mean_tokens() * self.settings.batch as f64;
         ((self.settings.tokens as f64 / per_step).ceil() as u64).max(1)
@@ -227,7 +227,7 @@ impl Run<'_> {
         Ok(StepDone { parts, tokens })
     }
 
-    /// Gradients of all pieces by burn's own operations, each piece on its own thread with its own copy of the weights,
+    /// Gradients of all micro-batches by burn's own operations, each on its own thread with its own copy of the weights,
     /// summed in their order; and the loss.
     pub(super) fn gradients(&self, seen: &Parameters, pieces: &[Piece]) -> Result<(Gradients, LossParts), TrainError> {
         let rows: usize = pieces.iter().map(|piece| piece.rows.len()).sum();
@@ -250,7 +250,7 @@ impl Run<'_> {
         Ok((gradients, parts))
     }
 
-    /// Gradients of `share` times a piece's loss, and the loss.
+    /// Gradients of `share` times a micro-batch's loss, and the loss.
     fn piece(&self, piece: &Piece, seen: &Parameters, share: f64) -> Result<(Gradients, LossParts), TrainError> {
         let recording = self.device.clone().autodiff();
         let projection = [self.spec.hidden, self.teacher.as_ref().map_or(0, |teacher| teacher.spec.hidden)];
@@ -297,7 +297,7 @@ impl Run<'_> {
         flat.select(0, Tensor::<1, Int>::from_data(rows, device))
     }
 
-    /// Hidden states of mapped layers without padding, the student's projected to the teacher's width.
+    /// Hidden states of the mapped layers, without padding; the student's are projected to the teacher's width.
     fn hidden(
         &self,
         teacher: &Teacher<'_>,
@@ -349,7 +349,7 @@ impl Run<'_> {
     }
 }
 
-/// Means over the last tenth of all steps: from the log, which a resumed run has whole.
+/// Means over the last tenth of all steps, from the log, which is complete in a resumed run too.
 fn mean_of_last(log: &[String]) -> LossParts {
     let tail = &log[log.len() - (log.len() / 10).clamp(log.len().min(1), log.len())..];
     let mut last = LossParts::default();

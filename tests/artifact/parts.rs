@@ -71,7 +71,7 @@ fn rows_equal_the_dequantized_matrix() {
     assert_eq!((matrix.scheme, matrix.multiplied_rows()), (split, 22));
     let expected = matrix.dequantize();
     for layout in Layout::ALL {
-        let device = slmc::compile::fit::Device::unlimited("test", layout);
+        let device = slmc::target::Target::unlimited("test", layout);
         let artifact = crate::fixture::compiled(&model, &device, None).bytes;
         let view = ArtifactView::open(&artifact).expect("it is sound");
         let parts = view.parts(TensorKey::global(TensorRole::EmbedToken, TensorPart::Weight)).expect("it is there");

@@ -72,7 +72,7 @@ fn every_result_is_one_json_line() {
         assert!(!doctor[key].is_null(), "{key} in {line}");
     }
     let words = String::from_utf8(transcript.silent("doctor --threads 1").stdout).expect("UTF-8");
-    for row in ["slmc", "architecture", "CPU features", "kernel", "read bandwidth", "f32 devices"] {
+    for row in ["slmc", "architecture", "CPU features", "kernel", "read bandwidth", "f32 backends"] {
         assert!(words.lines().any(|line| line.starts_with(row)), "{row} in {words}");
     }
 }

@@ -10,7 +10,7 @@ fn of_models_options_and_schemes() {
     for line in [
         "quantize nowhere --scheme w8 -o out/q",
         "quantize model --scheme w8 --target cortex-m5 -o out/q",
-        "quantize model --scheme w8 --device cuda -o out/q",
+        "quantize model --scheme w8 --backend cuda -o out/q",
         "quantize model --scheme w8 --keep layers.7.*=w4 -o out/q",
         "quantize model --scheme w8 --keep embedding=w4 --keep head=w8 -o out/q",
         "quantize model --scheme w4 --keep embedding=w8:100+w4 -o out/q",
@@ -161,7 +161,13 @@ fn of_compilation() {
         transcript.file("mine.toml", format!("{base}{more}"));
         assert_eq!(transcript.run("compile q --target mine.toml -o out/a.slm").status.code(), Some(2), "{what}");
     }
+    transcript.note("a scheme that the target's kernels lack; a target without kernels of its own takes it");
+    transcript.prepare("quantize model --scheme w8 --keep ffn=w3.g32 --tune 0 --calibration text.txt -o q3");
+    for line in ["compile q3 --target cortex-m4 -o out/a.slm", "estimate q3 --target x86-64-v3"] {
+        assert_eq!(transcript.run(line).status.code(), Some(2), "slmc {line}");
+    }
     assert!(!transcript.path("out").exists(), "a refused command wrote something");
+    transcript.prepare("compile q3 --target generic -o a.slm");
 }
 
 #[test]

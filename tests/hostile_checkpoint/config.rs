@@ -2,7 +2,7 @@
 
 use super::fixture::{bert_config, bert_tensors, expect, f32_tensor, llama_config, llama_tensors, write};
 use serde_json::{Value, json};
-use slmc::model::weights::Model;
+use slmc::formats::open_model;
 
 #[test]
 fn configurations_outside_the_closed_lists_are_refused_by_key() {
@@ -77,7 +77,7 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
         let mut config = llama_config();
         config[key] = value;
         write(dir.path(), &config, &llama_tensors());
-        let model = Model::open(dir.path()).unwrap();
+        let model = open_model(dir.path()).unwrap();
         assert_eq!((&model.spec.opening[..], &model.spec.ends[..]), (&[][..], &[2, 3][..]), "{key}");
     }
 }
@@ -87,7 +87,7 @@ fn bert_reads_old_spellings_and_refuses_what_it_does_not_compute() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &bert_config(), &bert_tensors());
     // decoder.weight equals the token table and decoder.bias the head's bias, because the builder fills them alike.
-    Model::open(dir.path()).unwrap();
+    open_model(dir.path()).unwrap();
     let cases = [
         ("hidden_act", json!("relu"), "`hidden_act` is `relu`; bert supports gelu, gelu_new, gelu_pytorch_tanh"),
         ("position_embedding_type", json!("relative_key"), "`position_embedding_type` is `relative_key`"),

@@ -4,8 +4,8 @@
 use super::fixture::expect;
 use crate::support::golden;
 use serde_json::{Value, json};
+use slmc::formats::{open_model, open_outline};
 use slmc::model::spec::{Mixer, ModelSpec};
-use slmc::model::weights::{Model, Outline};
 use std::fs;
 use std::path::Path;
 
@@ -21,7 +21,7 @@ fn copy(name: &str, edit: impl FnOnce(&mut Value)) -> tempfile::TempDir {
 }
 
 fn spec(dir: &Path) -> ModelSpec {
-    Outline::open(dir).unwrap().spec
+    open_outline(dir).unwrap().spec
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
         let dir = copy(name, |config| config[key] = value.clone());
         match expected {
             // Not read where another key makes it moot.
-            "" => drop(Model::open(dir.path()).unwrap()),
+            "" => drop(open_model(dir.path()).unwrap()),
             _ => expect(dir.path(), &[expected]),
         }
     }

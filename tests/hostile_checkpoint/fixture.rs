@@ -1,9 +1,9 @@
 //! Small valid checkpoints, to be damaged, and the check that they are refused.
 
 use serde_json::{Value, json};
+use slmc::formats::{ModelFormatError, open_model};
 use slmc::model::device::device;
 use slmc::model::forward::DenseWeights;
-use slmc::model::weights::Model;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -111,10 +111,10 @@ pub(super) fn write(dir: &Path, config: &Value, tensors: &Tensors) {
 }
 
 pub(super) fn expect(dir: &Path, fragments: &[&str]) {
-    let error = match Model::open(dir) {
+    let error: ModelFormatError = match open_model(dir) {
         Ok(model) => match DenseWeights::new(&model, &device("flex").unwrap()) {
             Ok(_) => panic!("accepted, expected {fragments:?}"),
-            Err(error) => error,
+            Err(error) => error.into(),
         },
         Err(error) => error,
     };
@@ -138,6 +138,6 @@ impl std::fmt::Display for Chain<'_> {
 pub(super) fn llama() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &llama_config(), &llama_tensors());
-    Model::open(dir.path()).unwrap();
+    open_model(dir.path()).unwrap();
     dir
 }

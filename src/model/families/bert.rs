@@ -1,6 +1,7 @@
 //! BERT: post-norm encoder with learned positions and token types, bare (`BertModel`), with the head of a masked language
 //! model, or with a sequence classifier over the pooled first token. Which one is said by `architectures`.
 
+use super::fewer_layers::alike;
 use super::{Family, Source, architecture, gelu, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
@@ -11,8 +12,19 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 const NAME: &str = "bert";
+const CLASSIFIER: &str = "BertForSequenceClassification";
 
-pub(super) const FAMILY: Family = Family { model_type: NAME, prefixes: &["bert.", ""], spec, source, ignored, copies };
+pub(super) const FAMILY: Family = Family {
+    model_type: NAME,
+    prefixes: &["bert.", ""],
+    spec,
+    source,
+    ignored,
+    copies,
+    layer_count: "num_hidden_layers",
+    with_layers: alike,
+    classifier: Some(CLASSIFIER),
+};
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     refuse_unless(
@@ -36,7 +48,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         Some("BertForMaskedLM") => {
             Head::MaskedLanguageModel { activation, norm, tied: config.flag_or("tie_word_embeddings", true)? }
         }
-        Some("BertForSequenceClassification") => Head::Classifier { labels: labels(config)? },
+        Some(CLASSIFIER) => Head::Classifier { labels: labels(config)? },
         _ => {
             let supported = "BertModel, BertForMaskedLM, BertForSequenceClassification";
             return Err(config.unsupported("architectures", NAME, supported));

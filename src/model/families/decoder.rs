@@ -1,6 +1,7 @@
 //! What the families of pre-norm decoders with RMS norms, rotary positions, grouped-query attention and a gated network
 //! have in common: the keys of their configurations, and the tensor names that began with Llama's.
 
+use super::fewer_layers::counted;
 use super::{Source, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Role};
@@ -145,7 +146,6 @@ pub(super) fn layer_types(
 /// The windows of Qwen's layers: by `layer_types`, or from `max_window_layers` on; none unless `use_sliding_window`.
 pub(super) fn qwen_windows(config: &Config, family: &'static str) -> Result<Vec<Option<usize>>, ConfigError> {
     const DEFAULT_WINDOW: usize = 4096;
-    const DEFAULT_FULL_LAYERS: usize = 28;
     let layers = layer_count(config, "num_hidden_layers")?;
     let types = layer_types(config, family, ["full_attention", "sliding_attention"])?;
     let sliding = |layer: usize, full: usize| match &types {
@@ -159,14 +159,31 @@ pub(super) fn qwen_windows(config: &Config, family: &'static str) -> Result<Vec<
         };
     }
     let window = window(config, Some(DEFAULT_WINDOW))?;
-    // The number of layers that attend to everything may be 0.
-    let full = match config.value("max_window_layers").map(Value::as_u64) {
-        None => DEFAULT_FULL_LAYERS,
-        Some(count) => {
-            count.ok_or_else(|| config.wrong("max_window_layers", "a number of layers"))?.min(layers as u64) as usize
-        }
-    };
+    let full = qwen_full_layers(config)?;
     Ok((0..layers).map(|layer| window.filter(|_| sliding(layer, full))).collect())
+}
+
+/// `max_window_layers`: how many of Qwen's layers, from the first on, attend to everything. It may be 0.
+fn qwen_full_layers(config: &Config) -> Result<usize, ConfigError> {
+    const DEFAULT_FULL_LAYERS: usize = 28;
+    match config.value("max_window_layers").map(Value::as_u64) {
+        None => Ok(DEFAULT_FULL_LAYERS),
+        Some(count) => {
+            let count = count.ok_or_else(|| config.wrong("max_window_layers", "a number of layers"))?;
+            Ok(usize::try_from(count).unwrap_or(usize::MAX))
+        }
+    }
+}
+
+/// Qwen with fewer layers: where layers slide, `max_window_layers` counts the kept ones among the first.
+pub(super) fn qwen_with_layers(config: &Config, kept: &[usize]) -> Result<Config, ConfigError> {
+    let mut map = counted(config, "num_hidden_layers", kept);
+    if config.flag_or("use_sliding_window", false)? {
+        let full = qwen_full_layers(config)?;
+        let kept_full = kept.iter().filter(|&&layer| layer < full).count();
+        map.insert("max_window_layers".to_owned(), json!(kept_full));
+    }
+    Ok(Config::from_map(config.file(), map))
 }
 
 /// Llama's tensor names, and those its successors added.

@@ -1,5 +1,6 @@
 //! DistilBERT: BERT without token types and pooler, bare (`DistilBertModel`) or with the head of a masked language model.
 
+use super::fewer_layers::alike;
 use super::{Family, Source, architecture, gelu, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
@@ -10,8 +11,17 @@ use serde_json::{Value, json};
 
 const NAME: &str = "distilbert";
 
-pub(super) const FAMILY: Family =
-    Family { model_type: NAME, prefixes: &["distilbert.", ""], spec, source, ignored, copies };
+pub(super) const FAMILY: Family = Family {
+    model_type: NAME,
+    prefixes: &["distilbert.", ""],
+    spec,
+    source,
+    ignored,
+    copies,
+    layer_count: "n_layers",
+    with_layers: alike,
+    classifier: None,
+};
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     refuse_unless(config, NAME, &[("add_cross_attention", json!(false)), ("sliding_window", Value::Null)])?;

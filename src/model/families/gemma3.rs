@@ -2,6 +2,7 @@
 //! queries and keys, and sliding-window layers with rotary frequencies of their own between full ones.
 
 use super::decoder::{self, copies, ignored};
+use super::fewer_layers::counted;
 use super::rotary::{scaling, settings};
 use super::{Family, Source, layer_count, refuse_unless, require_architecture};
 use crate::disk::{Config, ConfigError};
@@ -20,7 +21,17 @@ const DEFAULT_WINDOW: usize = 4096;
 /// Without `layer_types`, every sixth layer attends to everything.
 const DEFAULT_PATTERN: usize = 6;
 
-pub(super) const FAMILY: Family = Family { model_type: NAME, prefixes: &["model.", ""], spec, source, ignored, copies };
+pub(super) const FAMILY: Family = Family {
+    model_type: NAME,
+    prefixes: &["model.", ""],
+    spec,
+    source,
+    ignored,
+    copies,
+    layer_count: "num_hidden_layers",
+    with_layers,
+    classifier: None,
+};
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     require_architecture(config, NAME, "Gemma3ForCausalLM")?;
@@ -66,6 +77,19 @@ fn sliding_layers(config: &Config) -> Result<Vec<bool>, ConfigError> {
         None => config.optional_size("_sliding_window_pattern")?.unwrap_or(DEFAULT_PATTERN),
     };
     Ok((1..=layer_count(config, "num_hidden_layers")?).map(|number| !number.is_multiple_of(pattern)).collect())
+}
+
+/// With fewer layers, which of them slide is said by `layer_types`: no pattern does. A pattern that a list replaces goes.
+fn with_layers(config: &Config, kept: &[usize]) -> Result<Config, ConfigError> {
+    let mut map = counted(config, "num_hidden_layers", kept);
+    if config.value("layer_types").is_none() {
+        let sliding = sliding_layers(config)?;
+        let kind = |layer: &usize| sliding.get(*layer).map(|slides| if *slides { SLIDING } else { FULL });
+        map.insert("layer_types".to_owned(), json!(kept.iter().filter_map(kind).collect::<Vec<_>>()));
+        map.remove("sliding_window_pattern");
+        map.remove("_sliding_window_pattern");
+    }
+    Ok(Config::from_map(config.file(), map))
 }
 
 /// Rotary settings of full and of sliding layers: `rope_parameters` has a section for each, the older spelling has

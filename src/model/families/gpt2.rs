@@ -1,6 +1,7 @@
 //! GPT-2: pre-norm decoder with layer norms, learned positions, biases everywhere and a plain GELU network. Its files hold
 //! matrices as (in, out), and queries, keys and values as one.
 
+use super::fewer_layers::alike;
 use super::{Family, Source, gelu, head_width, layer_count, refuse_unless, require_architecture};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
@@ -11,8 +12,17 @@ use serde_json::{Value, json};
 
 const NAME: &str = "gpt2";
 
-pub(super) const FAMILY: Family =
-    Family { model_type: NAME, prefixes: &["transformer.", ""], spec, source, ignored, copies: super::decoder::copies };
+pub(super) const FAMILY: Family = Family {
+    model_type: NAME,
+    prefixes: &["transformer.", ""],
+    spec,
+    source,
+    ignored,
+    copies: super::decoder::copies,
+    layer_count: "n_layer",
+    with_layers: alike,
+    classifier: None,
+};
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     require_architecture(config, NAME, "GPT2LMHeadModel")?;

@@ -2,6 +2,7 @@
 //! SiLU network in all. Its norm after the last layer is called `embedding_norm`.
 
 use super::decoder::{self, copies, ignored};
+use super::fewer_layers::counted;
 use super::rotary::rotary;
 use super::{Family, Source, layer_count, require_architecture};
 use crate::disk::config::MAX_SIZE;
@@ -14,7 +15,17 @@ const NAME: &str = "lfm2";
 const ATTENTION: &str = "full_attention";
 const DEFAULT_TAPS: usize = 3;
 
-pub(super) const FAMILY: Family = Family { model_type: NAME, prefixes: &["model.", ""], spec, source, ignored, copies };
+pub(super) const FAMILY: Family = Family {
+    model_type: NAME,
+    prefixes: &["model.", ""],
+    spec,
+    source,
+    ignored,
+    copies,
+    layer_count: "num_hidden_layers",
+    with_layers,
+    classifier: None,
+};
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     require_architecture(config, NAME, "Lfm2ForCausalLM")?;
@@ -62,6 +73,16 @@ fn attention_layers(config: &Config) -> Result<Vec<bool>, ConfigError> {
     let indices =
         indices.ok_or_else(|| config.wrong("full_attn_idxs", &format!("a list of layers from 0 to {}", layers - 1)))?;
     Ok((0..layers as u64).map(|layer| indices.contains(&layer)).collect())
+}
+
+/// With fewer layers, `full_attn_idxs` numbers the kept ones anew.
+fn with_layers(config: &Config, kept: &[usize]) -> Result<Config, ConfigError> {
+    let mut map = counted(config, "num_hidden_layers", kept);
+    if let Some(Value::Array(attend)) = map.get_mut("full_attn_idxs") {
+        let attends = |layer: usize| attend.iter().any(|index| index.as_u64() == Some(layer as u64));
+        *attend = (0..kept.len()).filter(|&place| attends(kept[place])).map(Value::from).collect();
+    }
+    Ok(Config::from_map(config.file(), map))
 }
 
 /// Width of the feed-forward network: `intermediate_size` (or `block_ff_dim`), with `block_auto_adjust_ff_dim` two thirds

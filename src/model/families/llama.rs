@@ -1,6 +1,7 @@
 //! Llama: pre-norm decoder with RMS norms, rotary positions, grouped-query attention and a gated SiLU network.
 
 use super::decoder::{self, copies, ignored, source};
+use super::fewer_layers::alike;
 use super::rotary::rotary;
 use super::{Family, layer_count, refuse_unless, require_architecture};
 use crate::disk::{Config, ConfigError};
@@ -9,7 +10,17 @@ use serde_json::json;
 
 const NAME: &str = "llama";
 
-pub(super) const FAMILY: Family = Family { model_type: NAME, prefixes: &["model.", ""], spec, source, ignored, copies };
+pub(super) const FAMILY: Family = Family {
+    model_type: NAME,
+    prefixes: &["model.", ""],
+    spec,
+    source,
+    ignored,
+    copies,
+    layer_count: "num_hidden_layers",
+    with_layers: alike,
+    classifier: None,
+};
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     require_architecture(config, NAME, "LlamaForCausalLM")?;

@@ -2,6 +2,7 @@
 //! i − window + 1 … i. Null means no window; an absent key means 4096, as in transformers.
 
 use super::decoder::{self, copies, ignored, source};
+use super::fewer_layers::alike;
 use super::rotary::rotary;
 use super::{Family, layer_count, refuse_unless, require_architecture};
 use crate::disk::{Config, ConfigError};
@@ -11,7 +12,17 @@ use serde_json::{Value, json};
 const NAME: &str = "mistral";
 const DEFAULT_WINDOW: usize = 4096;
 
-pub(super) const FAMILY: Family = Family { model_type: NAME, prefixes: &["model.", ""], spec, source, ignored, copies };
+pub(super) const FAMILY: Family = Family {
+    model_type: NAME,
+    prefixes: &["model.", ""],
+    spec,
+    source,
+    ignored,
+    copies,
+    layer_count: "num_hidden_layers",
+    with_layers: alike,
+    classifier: None,
+};
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     require_architecture(config, NAME, "MistralForCausalLM")?;

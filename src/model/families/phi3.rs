@@ -2,6 +2,7 @@
 //! `sliding_window` is honoured in every layer.
 
 use super::decoder::{self, copies, ignored};
+use super::fewer_layers::alike;
 use super::rotary::rotary;
 use super::{Family, Source, layer_count, refuse_unless, require_architecture};
 use crate::disk::{Config, ConfigError};
@@ -11,7 +12,17 @@ use serde_json::json;
 
 const NAME: &str = "phi3";
 
-pub(super) const FAMILY: Family = Family { model_type: NAME, prefixes: &["model.", ""], spec, source, ignored, copies };
+pub(super) const FAMILY: Family = Family {
+    model_type: NAME,
+    prefixes: &["model.", ""],
+    spec,
+    source,
+    ignored,
+    copies,
+    layer_count: "num_hidden_layers",
+    with_layers: alike,
+    classifier: None,
+};
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     require_architecture(config, NAME, "Phi3ForCausalLM")?;

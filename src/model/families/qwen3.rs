@@ -11,7 +11,17 @@ use serde_json::json;
 const NAME: &str = "qwen3";
 const DEFAULT_HEAD_DIM: usize = 128;
 
-pub(super) const FAMILY: Family = Family { model_type: NAME, prefixes: &["model.", ""], spec, source, ignored, copies };
+pub(super) const FAMILY: Family = Family {
+    model_type: NAME,
+    prefixes: &["model.", ""],
+    spec,
+    source,
+    ignored,
+    copies,
+    layer_count: "num_hidden_layers",
+    with_layers: decoder::qwen_with_layers,
+    classifier: None,
+};
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     require_architecture(config, NAME, "Qwen3ForCausalLM")?;

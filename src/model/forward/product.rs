@@ -132,7 +132,7 @@ mod tests {
     use crate::disk::{DenseTensor, DenseType};
     use crate::model::device::device;
     use crate::model::quantized::QuantizedMatrix;
-    use crate::model::scheme::QuantScheme;
+    use crate::model::scheme::{QuantScheme, SCHEMES};
     use burn::tensor::{Tensor, TensorData};
     use slm_runtime::sample::random_u64;
 
@@ -152,13 +152,13 @@ mod tests {
                 values(stream, count).into_iter().map(|value| (value * bound).round() as i8).collect()
             };
             let mut matrix = QuantizedMatrix::without_rows(scheme, [rows, columns]);
-            matrix.values = integers(4, rows * columns, if scheme == QuantScheme::W8 { 127.0 } else { 7.0 });
+            matrix.values = integers(4, rows * columns, scheme.def().limits().1);
             matrix.row_scale = values(5, rows);
             matrix.multiplier = integers(6, matrix.multiplied_rows() * matrix.groups(), 127.0);
             (scheme.to_string(), Parameter::Quantized(matrix))
         };
         let dense = [DenseType::F32, DenseType::F16, DenseType::Bf16].map(dense);
-        dense.into_iter().chain([QuantScheme::W8, QuantScheme::W4G32].map(quantized)).collect()
+        dense.into_iter().chain(SCHEMES.map(|def| quantized(def.scheme))).collect()
     }
 
     fn by_burn(matrix: &Parameter, [rows, columns]: [usize; 2], input: &[f32]) -> Vec<f32> {
@@ -180,7 +180,7 @@ mod tests {
                     let input = values(2, inputs * columns);
                     let (ours, theirs) = (product(&matrix, shape, &input), by_burn(&matrix, shape, &input));
                     assert_eq!(ours.len(), inputs * rows);
-                    let largest = theirs.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+                    let largest = theirs.iter().fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
                     for (index, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
                         let error = (ours - theirs).abs() / largest;
                         assert!(error < 1e-5, "{format} {shape:?}, {inputs} inputs: {index} differs by {error}");

@@ -32,7 +32,7 @@ impl StoredWeights {
         for (id, rows, columns) in spec.matrices().into_iter().filter(|(id, ..)| kept(*id)) {
             let parameter = ParameterId::weight(id);
             let Some(stored) = model.parameters.get(&parameter) else {
-                return Err(ModelError::NoParameter { path: model.directory.clone(), id: parameter });
+                return Err(ModelError::NoParameter { path: model.path.clone(), id: parameter });
             };
             if let Parameter::Dense(tensor) = stored {
                 tensor.check_finite(&parameter.to_string())?;

@@ -1,7 +1,8 @@
 //! The tensors a specification implies: every matrix, bias, norm and kernel with its shape, in forward order.
 
-use super::{Head, LayerSpec, Mixer, ModelSpec, Norm, NormKind, NormPlacement, Positions};
-use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
+use super::{Head, LayerSpec, Mixer, ModelSpec, Norm, NormKind, NormPlacement};
+use crate::model::graph::Graph;
+use crate::model::id::{Class, KeyMapPart, LinearId, NormSite, ParameterId, Part, Role};
 
 impl LayerSpec {
     /// Every norm of the layer with its width, in forward order.
@@ -43,8 +44,7 @@ impl ModelSpec {
     pub fn multiplies(&self, id: LinearId) -> bool {
         match id.role {
             Role::TokenEmbedding => self.tied_head(),
-            Role::PositionEmbedding | Role::TypeEmbedding => false,
-            _ => true,
+            role => role.class() != Class::Embedding,
         }
     }
 
@@ -57,56 +57,20 @@ impl ModelSpec {
         }
     }
 
+    /// Every key map that a quantized model can have, with its (key_value_heads, head_dim).
+    pub fn key_maps(&self) -> Vec<ParameterShape> {
+        let layers = self.layers.iter().enumerate();
+        let attention = layers.filter_map(|(n, layer)| Some((n, layer.attention()?)));
+        let maps = attention.flat_map(|(n, attention)| {
+            let shape = vec![attention.key_value_heads, attention.head_dim];
+            KeyMapPart::ALL.map(|part| ParameterShape { id: ParameterId::KeyMap(n as u16, part), shape: shape.clone() })
+        });
+        maps.collect()
+    }
+
     /// Every matrix with its (rows, columns), in forward order; a tied head is not listed apart.
     pub fn matrices(&self) -> Vec<(LinearId, usize, usize)> {
-        let mut out = Vec::new();
-        let hidden = self.hidden;
-        out.push((LinearId::global(Role::TokenEmbedding), self.vocabulary, hidden));
-        if self.positions == Positions::Learned {
-            out.push((LinearId::global(Role::PositionEmbedding), self.context, hidden));
-        }
-        if self.token_types > 0 {
-            out.push((LinearId::global(Role::TypeEmbedding), self.token_types, hidden));
-        }
-        for (n, layer) in self.layers.iter().enumerate() {
-            let ffn = &layer.ffn;
-            match &layer.mixer {
-                Mixer::Attention(attention) => {
-                    out.push((LinearId::layer(n, Role::Query), attention.query_width(), hidden));
-                    out.push((LinearId::layer(n, Role::Key), attention.key_width(), hidden));
-                    out.push((LinearId::layer(n, Role::Value), attention.key_width(), hidden));
-                    out.push((LinearId::layer(n, Role::Output), hidden, attention.query_width()));
-                }
-                Mixer::Conv(_) => {
-                    out.push((LinearId::layer(n, Role::ConvIn), 3 * hidden, hidden));
-                    out.push((LinearId::layer(n, Role::ConvOut), hidden, hidden));
-                }
-            }
-            if ffn.gated {
-                out.push((LinearId::layer(n, Role::Gate), ffn.width, hidden));
-            }
-            out.push((LinearId::layer(n, Role::Up), ffn.width, hidden));
-            out.push((LinearId::layer(n, Role::Down), hidden, ffn.width));
-        }
-        match &self.head {
-            Head::Hidden => {}
-            Head::LanguageModel { tied } => {
-                if !tied {
-                    out.push((LinearId::global(Role::LmHead), self.vocabulary, hidden));
-                }
-            }
-            Head::MaskedLanguageModel { tied, .. } => {
-                out.push((LinearId::global(Role::MlmTransform), hidden, hidden));
-                if !tied {
-                    out.push((LinearId::global(Role::LmHead), self.vocabulary, hidden));
-                }
-            }
-            Head::Classifier { labels } => {
-                out.push((LinearId::global(Role::Pooler), hidden, hidden));
-                out.push((LinearId::global(Role::Classifier), labels.len(), hidden));
-            }
-        }
-        out
+        Graph::new(self).matrices()
     }
 
     /// Whether the matrix has a bias.

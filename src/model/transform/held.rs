@@ -1,7 +1,8 @@
 //! Masks held through training: masked weights are zero in the forward and get no gradient.
 
 use super::{Mask, Sparsity, Transform};
-use crate::model::id::{LinearId, ParameterId};
+use crate::model::id::{LinearId, ParameterId, Part};
+use crate::model::matrix::row_major;
 use crate::model::weights::{Model, ModelError};
 use std::collections::BTreeMap;
 
@@ -16,20 +17,28 @@ impl HeldMasks {
     /// [`ModelError::NotSparse`] where the values are not what `sparsity` says; values that cannot be read.
     pub fn of(model: &Model, sparsity: &Sparsity) -> Result<Self, ModelError> {
         let mut masks = BTreeMap::new();
-        for (id, _, columns) in model.spec.matrices() {
+        for (id, ..) in model.spec.matrices() {
             if let Some(pattern) = sparsity.get(&id) {
-                let values = model.values_f32(ParameterId::weight(id))?;
-                let mask = Mask::of_values(id, *pattern, &values, columns);
-                masks.insert(id, mask.map_err(|error| ModelError::not_sparse(&model.directory, error))?);
+                let mask = Mask::of_values(id, *pattern, model.matrix(id)?.view());
+                masks.insert(id, mask.map_err(|error| ModelError::not_sparse(&model.path, error))?);
             }
         }
         Ok(HeldMasks(masks))
     }
 
+    /// Sets the masked weights of every matrix among the parameters to zero.
+    pub fn clear_all(&self, parameters: &mut BTreeMap<ParameterId, Vec<f32>>) {
+        for (id, values) in parameters {
+            if let ParameterId::Linear(linear, Part::Weight) = id {
+                self.clear(*linear, values);
+            }
+        }
+    }
+
     /// Sets the masked weights of a matrix to zero.
     pub fn clear(&self, id: LinearId, values: &mut [f32]) {
         if let Some(mask) = self.0.get(&id) {
-            for (value, keep) in values.iter_mut().zip(mask.keep()) {
+            for (value, keep) in values.iter_mut().zip(row_major(mask.keep())) {
                 if !keep {
                     *value = 0.0;
                 }

@@ -2,6 +2,8 @@
 //! which weights may be; groups start at column 0 and never cross a row.
 
 use crate::model::id::LinearId;
+use crate::model::matrix::{from_rows, row_major, row_major_mut};
+use ndarray::{Array2, ArrayView2};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -54,14 +56,14 @@ pub enum MaskError {
         found: usize,
     },
     /// The mask is of another shape.
-    #[error("the mask of `{id}` is for {expected} weights, the matrix has {found}")]
-    Length {
+    #[error("the mask of `{id}` is for {} × {} weights, the matrix has {} × {}", expected.0, expected.1, found.0, found.1)]
+    Shape {
         /// The matrix.
         id: LinearId,
-        /// Of the mask.
-        expected: usize,
+        /// (rows, columns) of the mask.
+        expected: (usize, usize),
         /// Given.
-        found: usize,
+        found: (usize, usize),
     },
 }
 
@@ -143,25 +145,27 @@ impl FromStr for NmPattern {
     }
 }
 
-/// Which weights of one matrix may be other than zero, row-major; every group satisfies the pattern.
+/// Which weights of one matrix may be other than zero; every group satisfies the pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
     id: LinearId,
     pattern: NmPattern,
-    keep: Vec<bool>,
+    keep: Array2<bool>,
 }
 
 impl Mask {
-    /// Keeps the N largest scores of every group, the first of equal ones; `scores` are row-major with rows of `columns`,
-    /// one per weight. A score that is not a number counts as the smallest.
+    /// Keeps the N largest scores of every group, the first of equal ones; `scores` are one per weight. A score that is not
+    /// a number counts as the smallest.
     ///
     /// # Errors
     /// [`MaskError::Columns`].
-    pub fn of_largest(id: LinearId, pattern: NmPattern, scores: &[f32], columns: usize) -> Result<Self, MaskError> {
+    pub fn of_largest(id: LinearId, pattern: NmPattern, scores: ArrayView2<'_, f32>) -> Result<Self, MaskError> {
+        let columns = scores.ncols();
         pattern.check_columns(id, columns)?;
         let mut keep = vec![false; scores.len()];
         let mut order: Vec<usize> = Vec::with_capacity(pattern.of);
-        for (scores, keep) in scores.chunks_exact(pattern.of).zip(keep.chunks_exact_mut(pattern.of)) {
+        let groups = row_major(scores).chunks_exact(pattern.of);
+        for (scores, keep) in groups.zip(keep.chunks_exact_mut(pattern.of)) {
             let score = |at: &usize| if scores[*at].is_nan() { f32::NEG_INFINITY } else { scores[*at] };
             order.clear();
             order.extend(0..pattern.of);
@@ -169,7 +173,7 @@ impl Mask {
             order.sort_by(|a, b| score(b).total_cmp(&score(a)));
             order[..pattern.keep].iter().for_each(|&at| keep[at] = true);
         }
-        Ok(Mask { id, pattern, keep })
+        Ok(Mask { id, pattern, keep: from_rows(keep, columns) })
     }
 
     /// The mask of a matrix that satisfies the pattern already: its weights other than zero, and of groups with fewer
@@ -177,10 +181,10 @@ impl Mask {
     ///
     /// # Errors
     /// Those of [`NmPattern::check`].
-    pub fn of_values(id: LinearId, pattern: NmPattern, values: &[f32], columns: usize) -> Result<Self, MaskError> {
-        pattern.check(id, values, columns)?;
-        let scores: Vec<f32> = values.iter().map(|value| if *value == 0.0 { 0.0 } else { 1.0 }).collect();
-        Self::of_largest(id, pattern, &scores, columns)
+    pub fn of_values(id: LinearId, pattern: NmPattern, values: ArrayView2<'_, f32>) -> Result<Self, MaskError> {
+        pattern.check(id, row_major(values), values.ncols())?;
+        let scores = values.mapv(|value| if value == 0.0 { 0.0 } else { 1.0 });
+        Self::of_largest(id, pattern, scores.view())
     }
 
     /// The matrix it is for.
@@ -193,9 +197,9 @@ impl Mask {
         self.pattern
     }
 
-    /// (rows, columns), row-major: true where a weight may be other than zero.
-    pub fn keep(&self) -> &[bool] {
-        &self.keep
+    /// (rows, columns): true where a weight may be other than zero.
+    pub fn keep(&self) -> ArrayView2<'_, bool> {
+        self.keep.view()
     }
 
     /// 1 where a weight may be other than zero and 0 elsewhere, to multiply a matrix with.
@@ -206,12 +210,13 @@ impl Mask {
     /// Sets the weights it does not keep to zero.
     ///
     /// # Errors
-    /// [`MaskError::Length`].
-    pub fn apply(&self, weights: &mut [f32]) -> Result<(), MaskError> {
-        if weights.len() != self.keep.len() {
-            return Err(MaskError::Length { id: self.id, expected: self.keep.len(), found: weights.len() });
+    /// [`MaskError::Shape`].
+    pub fn apply(&self, weights: &mut Array2<f32>) -> Result<(), MaskError> {
+        if weights.dim() != self.keep.dim() {
+            return Err(MaskError::Shape { id: self.id, expected: self.keep.dim(), found: weights.dim() });
         }
-        weights.iter_mut().zip(&self.keep).filter(|(_, keep)| !**keep).for_each(|(weight, _)| *weight = 0.0);
+        let pairs = row_major_mut(weights).iter_mut().zip(row_major(self.keep.view()));
+        pairs.filter(|(_, keep)| !**keep).for_each(|(weight, _)| *weight = 0.0);
         Ok(())
     }
 }
@@ -269,13 +274,17 @@ mod tests {
         values[12..15].fill(-1);
         let group = pattern.check(id(), &values, 8).unwrap_err().to_string();
         assert_eq!(group, "`layers.1.ffn.up` is not 2:4: row 1 has 3 weights other than zero in columns 4 to 7");
-        let mask = Mask::of_largest(id(), pattern, &[1.0; 8], 8).unwrap();
-        assert!(matches!(mask.apply(&mut [0.0; 4]), Err(MaskError::Length { expected: 8, found: 4, .. })));
+        let mask = Mask::of_largest(id(), pattern, Array2::ones((1, 8)).view()).unwrap();
+        let error = mask.apply(&mut Array2::zeros((2, 4))).unwrap_err();
+        assert!(matches!(error, MaskError::Shape { expected: (1, 8), found: (2, 4), .. }));
     }
 
     #[test]
     fn equal_scores_keep_the_first_columns_and_nan_goes_first() {
-        let mask = |scores: &[f32]| Mask::of_largest(id(), NmPattern::TWO_OF_FOUR, scores, 4).unwrap().keep;
+        let mask = |scores: &[f32]| {
+            let scores = from_rows(scores.to_vec(), 4);
+            Mask::of_largest(id(), NmPattern::TWO_OF_FOUR, scores.view()).unwrap().keep.row(0).to_vec()
+        };
         assert_eq!(mask(&[1.0; 4]), [true, true, false, false]);
         assert_eq!(mask(&[0.0, -0.0, 0.5, f32::NAN]), [true, false, true, false]);
         assert_eq!(mask(&[f32::NAN, f32::INFINITY, 3.0, -7.0]), [false, true, true, false]);
@@ -294,18 +303,19 @@ mod tests {
             let pattern: NmPattern = pattern.parse().unwrap();
             let columns = groups * pattern.of();
             let draw = |n: usize| slm_runtime::sample::random_u64(seed, n as u64) as i8;
-            let mut weights: Vec<f32> = (0..rows * columns).map(|n| f32::from(draw(n))).collect();
-            let scores: Vec<f32> = weights.iter().map(|weight| weight.abs()).collect();
-            let mask = Mask::of_largest(id(), pattern, &scores, columns).unwrap();
-            for (keep, scores) in mask.keep().chunks(pattern.of()).zip(scores.chunks(pattern.of())) {
+            let mut weights = from_rows((0..rows * columns).map(|n| f32::from(draw(n))).collect(), columns);
+            let scores = weights.mapv(f32::abs);
+            let mask = Mask::of_largest(id(), pattern, scores.view()).unwrap();
+            let kept = row_major(mask.keep()).chunks(pattern.of());
+            for (keep, scores) in kept.zip(row_major(scores.view()).chunks(pattern.of())) {
                 prop_assert_eq!(keep.iter().filter(|keep| **keep).count(), pattern.keep());
                 let split = |kept: bool| keep.iter().zip(scores).filter(move |(keep, _)| **keep == kept).map(|(_, s)| *s);
                 let (least, most) = (split(true).fold(f32::MAX, f32::min), split(false).fold(0.0, f32::max));
                 prop_assert!(least >= most);
             }
             mask.apply(&mut weights).unwrap();
-            prop_assert_eq!(pattern.check(id(), &weights, columns), Ok(()));
-            let again = Mask::of_values(id(), pattern, &weights, columns).unwrap();
+            prop_assert_eq!(pattern.check(id(), row_major(weights.view()), columns), Ok(()));
+            let again = Mask::of_values(id(), pattern, weights.view()).unwrap();
             prop_assert_eq!(again.keep().iter().filter(|keep| **keep).count(), rows * groups * pattern.keep());
             let mut same = weights.clone();
             again.apply(&mut same).unwrap();

@@ -3,8 +3,9 @@
 
 use super::super::vector::{add, dot, nearest, wide};
 use super::{Hessian, Row, errors};
-use crate::model::scheme::GROUP;
 use pulp::NullaryFnOnce;
+use slm_runtime::layout::MAX_MULTIPLIER;
+use std::ops::Range;
 
 /// Passes over the integers of a row in one round.
 const SWEEPS: usize = 3;
@@ -83,15 +84,16 @@ impl NullaryFnOnce for Descent<'_> {
 /// Along v = scale · q of one group the minimum is at (g · v) / (v H v) more of the multiplier.
 #[inline(always)]
 fn move_multiplier(row: &mut Row, group: usize, gradient: &mut [f32], gram: &[f32], columns: usize) -> bool {
-    let (start, end) = (group * GROUP, ((group + 1) * GROUP).min(columns));
+    let Range { start, end } = row.columns_of(group, columns);
+    let most = f32::from(MAX_MULTIPLIER);
     let direction: Vec<f32> = row.values[start..end].iter().map(|value| row.scale * value).collect();
     let mut curvature = 0.0;
     for (k, along) in direction.iter().enumerate() {
         curvature += along * dot(&gram[(start + k) * columns + start..][..end - start], &direction);
     }
-    let change = nearest(dot(&gradient[start..end], &direction) / curvature, -254.0, 254.0);
+    let change = nearest(dot(&gradient[start..end], &direction) / curvature, -2.0 * most, 2.0 * most);
     let multiplier = row.multipliers[group] + change;
-    if !change.is_finite() || change == 0.0 || multiplier == 0.0 || multiplier.abs() > 127.0 {
+    if !change.is_finite() || change == 0.0 || multiplier == 0.0 || multiplier.abs() > most {
         return false;
     }
     row.multipliers[group] = multiplier;

@@ -1,5 +1,5 @@
-//! Rates of products with one token, for every table of this CPU, storage and number of columns: of a matrix that stays in
-//! the cache, and of one that comes from memory. Bytes of tiles per second, the best of several rounds.
+//! Throughput of products with one token, for every table of this CPU, storage and number of columns: with a matrix in
+//! the cache, and with one in memory. Bytes of tiles per second, the best of several rounds.
 //!
 //!     cargo bench -p slm-runtime --features std --bench products [-- TABLE]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
@@ -8,12 +8,12 @@ use memmap2::MmapMut;
 use slm_runtime::format::artifact::Matrix;
 use slm_runtime::kernels::columns::Columns;
 use slm_runtime::kernels::{Activations, Kernels, Width, available};
-use slm_runtime::layout::{GROUP, Layout, Storage, TileShape};
+use slm_runtime::layout::{BLOCK_COLUMNS, Layout, Storage, TileShape};
 use std::time::{Duration, Instant};
 
 /// Columns of the two kinds of linears in a model of 1.1 B parameters.
 const COLUMNS: [usize; 2] = [2048, 5632];
-/// A matrix that stays in the second cache, and one that is in none.
+/// A matrix that fits the L2 cache, and one that fits no cache.
 const BYTES: [usize; 2] = [300 << 10, 256 << 20];
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(25);
@@ -56,9 +56,9 @@ fn rate(table: &Kernels, storage: Storage, columns: usize, bytes: usize) -> f64 
             tile[shape.scale_offset(row)..][..4].copy_from_slice(&1f32.to_le_bytes());
         }
     }
-    let values: Vec<i8> = (0..shape.groups * GROUP).map(|n| ((n * 37 % 255) as i32 - 127) as i8).collect();
+    let values: Vec<i8> = (0..shape.blocks * BLOCK_COLUMNS).map(|n| ((n * 37 % 255) as i32 - 127) as i8).collect();
     let group_offset = |group: &[i8]| -8 * group.iter().map(|&value| i32::from(value)).sum::<i32>();
-    let offsets: Vec<i32> = values.chunks(GROUP).map(group_offset).collect();
+    let offsets: Vec<i32> = values.chunks(BLOCK_COLUMNS).map(group_offset).collect();
     let matrix = Matrix { bytes: &tiles, shape, rows, columns, width: Width::Bits8 };
     let input =
         Activations { values: &values, offsets: &offsets, stride: values.len(), scales: &[1.0], width: Width::Bits8 };

@@ -3,8 +3,8 @@
  * - All memory is the caller's; nothing is allocated and nothing has to be freed.
  * - The bytes of an artifact must stay where and as they are while its model, sessions and decoders are used. A model is
  *   read only once it is open: threads may share it. A session is used by one thread at a time.
- * - Memory for sessions and for encoding starts on 64 bytes. Null pointers, misaligned pointers and short lengths are
- *   answered with a status; nothing is read or written then.
+ * - Memory for sessions and for encoding starts on 64 bytes. For null pointers, misaligned pointers and short lengths
+ *   functions return a status, and read and write nothing.
  * - Every function but slm_message, slm_abi_version, slm_is_end and the ones that return sizes returns an slm_status.
  */
 #ifndef SLM_H
@@ -29,7 +29,7 @@ extern "C" {
 #define SLM_MAX_OPENING_TOKENS 16
 #define SLM_MAX_END_TOKENS 64
 
-/* The answer of a function. */
+/* Result of a function. */
 typedef int32_t slm_status;
 #define SLM_OK            0  /* done */
 #define SLM_NULL          1  /* a pointer is null */
@@ -71,13 +71,13 @@ typedef struct slm_facts {
     uint32_t context;       /* positions */
     uint32_t output_width;  /* values of an output row */
     uint32_t bos;           /* first token that opens a text, or SLM_NO_TOKEN: see slm_opening_tokens */
-    uint32_t eos;           /* first token that ends one, or SLM_NO_TOKEN: see slm_is_end */
+    uint32_t eos;           /* first token that ends a text, or SLM_NO_TOKEN: see slm_is_end */
     uint32_t has_tokenizer; /* 1 where slm_encode works */
     uint64_t stack_bytes;   /* bound on the stack of a step */
 } slm_facts;
 
 typedef struct slm_sampling {
-    float temperature; /* 0 takes the likeliest token; else 0.001 to 1000 */
+    float temperature; /* 0 selects the likeliest token; else 0.001 to 1000 */
     uint32_t top_k;    /* draw from the k likeliest only; 0 from all */
     uint32_t top_p;    /* draw from the likeliest that make up this share, in 1/65536; 65536 from all */
 } slm_sampling;
@@ -87,13 +87,14 @@ typedef void (*slm_row)(void *user, size_t position, const float *row, size_t wi
 
 uint32_t slm_abi_version(void);
 
-/* Words for a status, in English; never null. */
+/* Message of a status, in English; never null. */
 const char *slm_message(slm_status status);
 
 /* Checks the structure of an artifact, the whole file or its device part, and opens it. */
 slm_status slm_open(slm_model *model, const void *bytes, size_t length);
 
-/* Why slm_open failed, as snprintf writes: cut to the buffer, ended by NUL; returns the whole length. */
+/* Message of the error of slm_open, written as by snprintf: truncated to the buffer, with a NUL; returns the whole
+ * length. */
 size_t slm_model_error(const slm_model *model, char *buffer, size_t capacity);
 
 /* Compares every digest of the artifact: for media that are not trusted. */
@@ -101,9 +102,8 @@ slm_status slm_verify(const slm_model *model);
 
 slm_status slm_describe(const slm_model *model, slm_facts *facts);
 
-/* The tokens that stand before a text, as its tokenizer puts them there: none for many models, at most
- * SLM_MAX_OPENING_TOKENS. `count` is how many there are, also where SLM_CAPACITY says that `capacity` is too small. A
- * text that a chat template made has them already. */
+/* The tokens before a text, as its tokenizer adds them: none for many models, at most SLM_MAX_OPENING_TOKENS. `count`
+ * is their number, also with SLM_CAPACITY, where `capacity` is too small. The text of a chat template already has them. */
 slm_status slm_opening_tokens(const slm_model *model, uint32_t *tokens, size_t capacity, size_t *count);
 
 /* The tokens that end a text, the first of them slm_facts.eos; at most SLM_MAX_END_TOKENS. */
@@ -115,38 +115,38 @@ uint32_t slm_is_end(const slm_model *model, uint32_t token);
 /* Bytes of memory for a session or a self-test; 0 if the model is not open. */
 size_t slm_session_bytes(const slm_model *model);
 
-/* Starts a session in the caller's memory, with nothing read yet. */
+/* Starts a session without tokens in the caller's memory. */
 slm_status slm_session_init(slm_session **session, const slm_model *model, void *memory, size_t length);
 
-/* Reads further tokens of a decoder's sequence. */
+/* Appends tokens to a decoder's sequence. */
 slm_status slm_step(slm_session *session, const uint32_t *tokens, size_t count);
 
 /* The row after the last step; valid until the session is used again. */
 slm_status slm_logits(slm_session *session, const float **logits, size_t *count);
 
-/* Runs tokens and hands out every row: a decoder goes on after the tokens it has read, an encoder sees the whole
+/* Runs tokens and passes every output row to `row`: a decoder continues its sequence, an encoder reads the whole
  * sequence. */
 slm_status slm_run(slm_session *session, const uint32_t *tokens, size_t count, slm_row row, void *user);
 
-/* Forgets everything read. */
+/* Clears the sequence. */
 slm_status slm_reset(slm_session *session);
 
 /* Positions read so far. */
 size_t slm_positions(slm_session *session);
 
-/* Why the session's last call failed, as slm_model_error writes. */
+/* Message of the error of the session's last call, written as by slm_model_error. */
 size_t slm_session_error(slm_session *session, char *buffer, size_t capacity);
 
 /* Bytes of memory that suffice to encode any text of `length` bytes; 0 where the artifact has no tokenizer. */
 size_t slm_encode_bytes(const slm_model *model, size_t length);
 
-/* Tokens of UTF-8 text; with `specials` 1 also those that the tokenizer puts around one. `count` is how many there are,
- * also where SLM_CAPACITY says that `capacity` is too small. With less memory than slm_encode_bytes says, shorter words
- * still work, and SLM_MEMORY is answered where they do not. */
+/* Tokens of UTF-8 text; with `specials` 1 also the special tokens around it. `count` is their number, also with
+ * SLM_CAPACITY, where `capacity` is too small. With less memory than slm_encode_bytes, shorter words still work;
+ * SLM_MEMORY is returned where they do not. */
 slm_status slm_encode(const slm_model *model, const char *text, size_t length, uint32_t specials, void *memory,
                       size_t memory_length, uint32_t *tokens, size_t capacity, size_t *count);
 
-/* Begins to write a text; `at_start` 1 where nothing stands before it, 0 where it continues one. */
+/* Begins a text; `at_start` is 1 at the start of a text, 0 where it continues one. */
 slm_status slm_decode_begin(slm_decoder *decoder, const slm_model *model, uint32_t at_start);
 
 /* The bytes that a token adds; they lie in the artifact and may be a part of a character. */

@@ -1,6 +1,6 @@
-//! Attention of one query head over int8 keys and values: integer scores, two-pass softmax in base 2, probabilities of
-//! 14 bits times int8 values. One layer's part of the cache is laid out
-//! `keys (kv heads, context, head_dim) i8 | values likewise | key scales (kv heads, context) f32 | value scales`.
+//! Attention of one query head over int8 keys and values: integer scores, two-pass softmax in base 2, 14-bit
+//! probabilities times int8 values. The layout of one layer's part of the cache is `keys (kv heads, context, head_dim)
+//! i8 | values likewise | key scales (kv heads, context) f32 | value scales`.
 
 use crate::format::spec::LayerRecord;
 use crate::kernels::{Factors, Kernels, Rows, Sums};
@@ -19,7 +19,7 @@ pub(crate) struct Cache<'c> {
 }
 
 impl<'c> Cache<'c> {
-    /// The cache of a layer in its bytes; `None` if they are too few or misaligned.
+    /// A view of a layer's cache; `None` if the bytes are too few or misaligned.
     pub(crate) fn new(bytes: &'c mut [u8], layer: &LayerRecord, context: usize) -> Option<Self> {
         let (heads, head_dim) = (layer.key_value_heads as usize, layer.head_dim as usize);
         let mut memory = Memory::new(bytes).ok()?;

@@ -1,7 +1,7 @@
-//! The C interface, `include/slm.h`: the same session, tokenizer and sampler behind functions that take pointers. Memory
-//! is the caller's; every pointer is judged (null, alignment, length) before anything is read through it; errors are
-//! numbers. Nothing panics across the border: with the feature `std` a defect is caught and answered as one, without it
-//! a panic ends in the caller's or in this crate's panic handler (feature `panic-handler`).
+//! The C interface, `include/slm.h`: the same session, tokenizer and sampler behind functions that take pointers.
+//! Memory is the caller's; every pointer is checked (null, alignment, length) before it is dereferenced; errors are
+//! numbers. No panic crosses the boundary: with the feature `std` it is caught and returned as a status, without it the
+//! caller's or this crate's panic handler (feature `panic-handler`) runs.
 //!
 //! | file | contents |
 //! |---|---|
@@ -32,10 +32,10 @@ pub use text::{Decoder, SamplingOptions, slm_decode, slm_decode_begin, slm_encod
 
 use core::ffi::{CStr, c_char};
 
-/// Changes when a program compiled against an older header would not work.
+/// Incremented when a program compiled against an older header would not work.
 pub const ABI_VERSION: u32 = 1;
 
-/// Runs a function's body; a panic is a defect, and is answered as one where it can be caught.
+/// Runs the body of a function; a panic, where it can be caught, is returned as the status of a defect.
 fn guarded(body: impl FnOnce() -> Result<(), Status>) -> Status {
     #[cfg(feature = "std")]
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(Err(Status::Internal));
@@ -51,14 +51,14 @@ pub extern "C" fn slm_abi_version() -> u32 {
     ABI_VERSION
 }
 
-/// Words for a status.
+/// Message of a status.
 #[expect(unsafe_code, reason = "a name of the C interface")]
 #[unsafe(no_mangle)]
 pub extern "C" fn slm_message(status: i32) -> *const c_char {
     Status::from_number(status).map_or(c"unknown status", |status| -> &CStr { status.message() }).as_ptr()
 }
 
-/// Stops where it is: a device without an operating system has nowhere to go from a defect.
+/// Loops forever: a device without an operating system cannot recover from a defect.
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
 #[panic_handler]
 fn stop(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -1,104 +1,57 @@
-//! Where each weight stands in the artifact: one family of layouts covers every target, given by the rows interleaved,
-//! the consecutive columns per row and the coding of nibbles. The packer, the unpacker and the scalar kernel all work
-//! from the address formula here, with n the row, k the column, R rows per tile, G = 32 columns per group and kq
-//! consecutive columns:
+//! Address of each weight in the artifact: one family of layouts covers every target, parametrised by the interleaved
+//! rows, the consecutive columns per row and the coding of nibbles. The packer, the unpacker and the scalar kernel all
+//! use the address formula here, with n the row, k the column, R rows per tile and kq consecutive columns. Columns come
+//! in blocks of 32; the g columns that share a multiplier are one block or several:
 //!
 //! ```text
-//! w8:  tile(n / R) + (k / G) · 32 R + ((k % G) / kq) · R · kq + (n % R) · kq + k % kq
-//! w4:  tile(n / R) + (k / G) · 16 R + ((k % 16) / kq) · R · kq + (n % R) · kq + k % kq,
+//! w8:  tile(n / R) + (k / 32) · 32 R + ((k % 32) / kq) · R · kq + (n % R) · kq + k % kq
+//! w4:  tile(n / R) + (k / 32) · 16 R + ((k % 16) / kq) · R · kq + (n % R) · kq + k % kq,
 //!      low nibble for k % 32 < 16, high nibble for the rest
+//! w3:  block = tile(n / R) + (k / 32) · 12 R, j = k % 32, kp = min(kq, 4)
+//!      low two bits: block + (j / 4 kp) · R · kp + (n % R) · kp + j % kp,         bits 2 h and 2 h + 1, h = (j / kp) % 4
+//!      sign bit:     block + 8 R + (j / 8 kp) · R · kp + (n % R) · kp + j % kp,   bit (j / kp) % 8
 //! ```
 //!
-//! A tile holds all values, then R multipliers per group (w4 only), then R row scales (f32, little-endian), and starts
-//! on 64 bytes. Rows are padded to R and columns to 32 with zeros; the row scale of a padding row is zero.
+//! A tile holds all values, then R multipliers per group of g columns where the storage has any, then R row scales
+//! (f32, little-endian), and starts on 64 bytes. Rows are padded to R and columns to 32 with zeros; the row scale of a
+//! padding row is zero.
 //!
-//! **2:4.** Of every four columns of a row, the matrix keeps two: kept column j = 2 · (k / 4) + s is the first (s = 0) or
-//! the second (s = 1) of them, in ascending order. Kept columns are laid out by the formulas above with j in the place of
-//! k, padded to 16 kept columns in w8 (32 dense ones: nothing more than a dense matrix) and to 32 in w4 (64 dense ones,
-//! since a byte holds columns 16 apart: the low nibbles belong to an even group of 32 dense columns, the high ones to the
-//! odd group after it). After a tile's values come its index planes, 2 bits a kept column, 4 R bytes for each group of 32
-//! dense columns; then multipliers per 32 dense columns and row scales as above. With kp = min(kq, 4):
+//! The planes of w3 are arranged as the index planes of 2:4, below: with kq 4, one load of R · 4 bytes holds the low
+//! bits of four steps of a kernel, and another the signs of all eight steps of a block.
+//!
+//! **2:4.** Of every four columns of a row, the matrix keeps two: kept column j = 2 · (k / 4) + s is the first (s = 0)
+//! or the second (s = 1) of them, in ascending order. Kept columns are laid out by the formulas above with j in place
+//! of k, padded to 16 kept columns in w8 (32 dense ones: nothing more than a dense matrix) and to 32 in w4 (64 dense
+//! ones, since a byte holds columns 16 apart: the low nibbles belong to an even group of 32 dense columns, the high
+//! ones to the odd group after it). After a tile's values come its index planes, 2 bits a kept column, 4 R bytes for
+//! each group of 32 dense columns; then multipliers per 32 dense columns and row scales as above. With kp = min(kq, 4):
 //!
 //! ```text
 //! index: tile(n / R) + values + (j / 4 kp) · R · kp + (n % R) · kp + j % kp,   bits 2 h and 2 h + 1, h = (j / kp) % 4
 //! k    = 4 · (j / 2) + index
 //! ```
 //!
-//! So with kq 4 the bytes of a plane stand as the values of one step of a kernel do (R rows, 4 kept columns, 8 dense ones),
-//! and the control of the byte shuffle that selects the activations of step t is `(plane >> 2 (t % 4)) & 3` plus {0, 0,
-//! 4, 4}; with kq 1 likewise, by rows. With kq 8 and 16 the four bytes of a row are repeated over its run, and each
-//! repetition is shifted by its own count, so that no layout pads its planes. Four columns with fewer than two values other
-//! than zero keep the lowest further columns beside them, in padding too, so that equal matrices give equal bytes.
+//! So with kq 4 the bytes of a plane are arranged as the values of one kernel step (R rows, 4 kept columns, 8 dense
+//! ones), and the control of the byte shuffle that selects the activations of step t is `(plane >> 2 (t % 4)) & 3` plus
+//! {0, 0, 4, 4}; with kq 1 likewise, by rows. With kq 8 and 16 the four bytes of a row are repeated over its run, and
+//! each repetition is shifted by its own count, so that no layout pads its planes. Four columns with fewer than two
+//! nonzero values also keep the lowest other columns, in padding too, so that equal matrices give equal bytes.
 
-/// Columns that share one multiplier, and to which columns are padded.
-pub const GROUP: usize = 32;
+mod storage;
+
+pub use storage::{Coding, MAX_MULTIPLIER, STORAGES, Storage, StorageDef};
+
+/// Columns of a block, the unit of padding and of decoding. Every group is a whole number of blocks.
+pub const BLOCK_COLUMNS: usize = 32;
 
 /// Tiles and tensors start on multiples of this.
 pub const ALIGNMENT: usize = 64;
 
-/// How the values of a tensor are coded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Storage {
-    /// f32, little-endian, row by row, no tiles: norms, biases, key maps.
-    F32 = 0,
-    /// One signed byte a value, one f32 scale a row.
-    W8 = 1,
-    /// One nibble a value, one signed multiplier per 32 columns, one f32 scale a row.
-    W4G32 = 2,
-    /// [`Storage::W8`] of two kept values of each four, with 2-bit indices.
-    W8S24 = 3,
-    /// [`Storage::W4G32`] of two kept values of each four, with 2-bit indices.
-    W4G32S24 = 4,
-}
+/// Kept columns of a block, where two of four are kept.
+pub const KEPT: usize = BLOCK_COLUMNS / 2;
 
-/// Kept columns of a group of [`GROUP`] dense ones, where two of four are kept.
-pub const KEPT: usize = GROUP / 2;
-
-/// Rows of the first part of a matrix that is stored in two are a multiple of this, and so of every layout's rows.
+/// The first part of a split matrix has a multiple of this many rows, which is a multiple of every layout's rows.
 pub const SPLIT_ROWS: usize = 64;
-
-impl Storage {
-    /// Every storage.
-    pub const ALL: [Storage; 5] = [Storage::F32, Storage::W8, Storage::W4G32, Storage::W8S24, Storage::W4G32S24];
-
-    /// From the tensor table's byte.
-    pub fn from_id(id: u8) -> Option<Self> {
-        Storage::ALL.into_iter().find(|storage| *storage as u8 == id)
-    }
-
-    /// The name reports use.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Storage::F32 => "f32",
-            Storage::W8 => "w8",
-            Storage::W4G32 => "w4.g32",
-            Storage::W8S24 => "w8.2:4",
-            Storage::W4G32S24 => "w4.g32.2:4",
-        }
-    }
-
-    /// Whether two of every four columns are kept.
-    pub const fn is_sparse(self) -> bool {
-        matches!(self, Storage::W8S24 | Storage::W4G32S24)
-    }
-
-    /// Whether a byte holds two values, and 32 columns share a multiplier.
-    pub const fn is_nibbles(self) -> bool {
-        matches!(self, Storage::W4G32 | Storage::W4G32S24)
-    }
-
-    /// Most columns for which the sum of a row stays in i32 for every value the format allows: 127 · 127 per column in
-    /// w8, 8 · 127 · 127 in w4; the same of a sparse matrix, so that pruning changes no bound. A writer never stores the byte -128, as value or as multiplier; a file that does is
-    /// damaged, and its sums wrap.
-    pub const fn max_columns(self) -> usize {
-        match self {
-            Storage::F32 => usize::MAX,
-            Storage::W8 | Storage::W8S24 => 133_000,
-            Storage::W4G32 | Storage::W4G32S24 => 16_640,
-        }
-    }
-}
 
 /// How a nibble codes a value in [-8, 7].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +60,25 @@ pub enum NibbleCode {
     Offset8,
     /// The low four bits of the value.
     TwosComplement,
+}
+
+impl NibbleCode {
+    /// The nibble of a value in [-8, 7].
+    pub const fn encode(self, value: i8) -> u8 {
+        match self {
+            NibbleCode::Offset8 => value.wrapping_add(8) as u8 & 15,
+            NibbleCode::TwosComplement => value as u8 & 15,
+        }
+    }
+
+    /// The value of a nibble.
+    #[inline]
+    pub const fn decode(self, nibble: u8) -> i8 {
+        match self {
+            NibbleCode::Offset8 => (nibble & 15) as i8 - 8,
+            NibbleCode::TwosComplement => (nibble << 4) as i8 >> 4,
+        }
+    }
 }
 
 /// Interleaving of rows and columns within a tile.
@@ -141,12 +113,12 @@ impl Layout {
         Layout::R16K1,
     ];
 
-    /// From the header's or the tensor table's number.
+    /// The layout with the header's or the tensor table's number.
     pub fn from_id(id: u8) -> Option<Self> {
         Layout::ALL.into_iter().find(|layout| *layout as u8 == id)
     }
 
-    /// The name target files and reports use.
+    /// The name in target files and reports.
     pub const fn name(self) -> &'static str {
         match self {
             Layout::R8K4Offset8 => "r8k4.off8.d16.g32",
@@ -159,7 +131,7 @@ impl Layout {
         }
     }
 
-    /// From its name.
+    /// The layout with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Layout::ALL.into_iter().find(|layout| layout.name() == name)
     }
@@ -199,45 +171,49 @@ pub struct TileShape {
     pub storage: Storage,
     /// Interleaving.
     pub layout: Layout,
-    /// Groups of 32 columns, the last one padded.
+    /// Blocks of 32 columns, the last one padded.
+    pub blocks: usize,
+    /// Multipliers per row: one for each group of columns, of which the last may be smaller; 0 where there are none.
     pub groups: usize,
     /// Tiles, the last one padded.
     pub tiles: usize,
-    /// All values of a tile: the index planes follow.
+    /// Bytes of all values of a tile; the index planes follow.
     pub value_bytes: usize,
-    /// All index planes of a tile, or none: the multipliers follow.
+    /// Bytes of all index planes of a tile, or 0; the multipliers follow.
     pub plane_bytes: usize,
-    /// R × groups multipliers, or none: the row scales follow.
+    /// Bytes of the R × groups multipliers, or 0; the row scales follow.
     pub multiplier_bytes: usize,
-    /// From one tile to the next, a multiple of 64.
+    /// Distance between tiles, a multiple of 64.
     pub stride: usize,
 }
 
 impl TileShape {
-    /// Tiles of a (rows, columns) matrix; `None` for f32 tensors, empty matrices, sparse ones whose columns four does not
-    /// divide, and sizes that overflow.
+    /// The tiles of a (rows, columns) matrix; `None` for f32 tensors, empty matrices, sparse ones whose columns are not
+    /// a multiple of four, and sizes that overflow.
     pub fn new(storage: Storage, layout: Layout, rows: usize, columns: usize) -> Option<Self> {
         if rows == 0 || columns == 0 {
             return None;
         }
-        let groups = columns.div_ceil(GROUP);
-        let interleaved = layout.rows();
-        let (values, nibbles) = match storage {
-            Storage::F32 => return None,
-            Storage::W8 | Storage::W4G32 => (groups.checked_mul(GROUP)?, storage.is_nibbles()),
-            _ if !columns.is_multiple_of(4) => return None,
-            Storage::W8S24 => (groups.checked_mul(KEPT)?, false),
-            Storage::W4G32S24 => (groups.checked_next_multiple_of(2)?.checked_mul(KEPT)?, true),
+        let StorageDef { coding, group, two_of_four, .. } = *storage.def();
+        let (blocks, interleaved) = (columns.div_ceil(BLOCK_COLUMNS), layout.rows());
+        let stored_blocks = match coding {
+            Coding::F32 => return None,
+            _ if two_of_four && !columns.is_multiple_of(4) => return None,
+            // A byte of nibbles holds kept columns of two blocks.
+            Coding::Nibble if two_of_four => blocks.checked_next_multiple_of(2)?,
+            Coding::Byte | Coding::Nibble | Coding::ThreeBits => blocks,
         };
-        let value_bytes = values.checked_mul(interleaved)? / if nibbles { 2 } else { 1 };
-        let plane_bytes = if storage.is_sparse() { groups.checked_mul(KEPT / 4 * interleaved)? } else { 0 };
-        let multiplier_bytes = if nibbles { groups.checked_mul(interleaved)? } else { 0 };
+        let of_block = coding.block_bytes() / if two_of_four { 2 } else { 1 };
+        let value_bytes = stored_blocks.checked_mul(of_block)?.checked_mul(interleaved)?;
+        let plane_bytes = if two_of_four { blocks.checked_mul(KEPT / 4 * interleaved)? } else { 0 };
+        let groups = group.map_or(0, |group| columns.div_ceil(group));
+        let multiplier_bytes = groups.checked_mul(interleaved)?;
         let bytes = value_bytes.checked_add(plane_bytes)?.checked_add(multiplier_bytes)?;
         let bytes = bytes.checked_add(interleaved * size_of::<f32>())?;
         let stride = bytes.checked_next_multiple_of(ALIGNMENT)?;
         let tiles = rows.div_ceil(interleaved);
         tiles.checked_mul(stride)?;
-        Some(TileShape { storage, layout, groups, tiles, value_bytes, plane_bytes, multiplier_bytes, stride })
+        Some(TileShape { storage, layout, blocks, groups, tiles, value_bytes, plane_bytes, multiplier_bytes, stride })
     }
 
     /// Bytes of the whole matrix.
@@ -245,30 +221,75 @@ impl TileShape {
         self.tiles * self.stride
     }
 
-    /// Offset of the value at (row within the tile, column) from the tile's start, and whether it is the high nibble. Of a
-    /// sparse matrix, the column is a kept one.
+    /// Offset of the value at (row within the tile, column) from the tile's start, and whether it is the high nibble.
+    /// In a sparse matrix, the column is a kept one. Three-bit values have two addresses: [`TileShape::plane_offsets`].
     #[inline]
     pub fn value_offset(&self, row: usize, column: usize) -> (usize, bool) {
         let (rows, run) = (self.layout.rows(), self.layout.run());
-        let group = column / GROUP;
+        let block = column / BLOCK_COLUMNS;
         if self.storage.is_nibbles() {
             let within = column % 16;
-            let offset = group * rows * 16 + within / run * rows * run + row * run + within % run;
-            return (offset, column % GROUP >= 16);
+            let offset = block * rows * 16 + within / run * rows * run + row * run + within % run;
+            return (offset, column % BLOCK_COLUMNS >= 16);
         }
-        let within = column % GROUP;
-        (group * rows * GROUP + within / run * rows * run + row * run + within % run, false)
+        let within = column % BLOCK_COLUMNS;
+        (block * rows * BLOCK_COLUMNS + within / run * rows * run + row * run + within % run, false)
     }
 
-    /// Columns that are stored, padding included: kept ones of a sparse matrix.
+    /// Offsets of the low two bits and of the sign of a three-bit value from the tile's start, each with its shift.
+    #[inline]
+    pub fn plane_offsets(&self, row: usize, column: usize) -> [(usize, u32); 2] {
+        let (rows, run) = (self.layout.rows(), self.layout.run().min(4));
+        let (block, within) = (column / BLOCK_COLUMNS, column % BLOCK_COLUMNS);
+        let start = block * rows * Coding::ThreeBits.block_bytes() + row * run + within % run;
+        let step = within / run;
+        let low = (start + step / 4 * rows * run, 2 * (step % 4) as u32);
+        let sign = (start + rows * (BLOCK_COLUMNS / 4) + step / 8 * rows * run, (step % 8) as u32);
+        [low, sign]
+    }
+
+    /// The value at (row within the tile, column) of a tile; in a sparse matrix, the column is a kept one.
+    ///
+    /// # Panics
+    /// If the tile is shorter than its shape.
+    pub fn value(&self, tile: &[u8], row: usize, column: usize) -> i8 {
+        if self.storage.def().coding == Coding::ThreeBits {
+            let [(low, shift), (sign, bit)] = self.plane_offsets(row, column);
+            return three_bits(tile[low] >> shift & 3, tile[sign] >> bit & 1);
+        }
+        let (offset, high) = self.value_offset(row, column);
+        match self.storage.is_nibbles() {
+            true => self.layout.nibbles().decode(if high { tile[offset] >> 4 } else { tile[offset] }),
+            false => tile[offset] as i8,
+        }
+    }
+
+    /// Writes a value at (row within the tile, column) of a zeroed tile; in a sparse matrix, the column is a kept one.
+    ///
+    /// # Panics
+    /// If the tile is shorter than its shape.
+    pub fn put_value(&self, tile: &mut [u8], row: usize, column: usize, value: i8) {
+        if self.storage.def().coding == Coding::ThreeBits {
+            let [(low, shift), (sign, bit)] = self.plane_offsets(row, column);
+            tile[low] |= (value as u8 & 3) << shift;
+            tile[sign] |= (value as u8 >> 2 & 1) << bit;
+            return;
+        }
+        let (offset, high) = self.value_offset(row, column);
+        match self.storage.is_nibbles() {
+            true => tile[offset] |= self.layout.nibbles().encode(value) << if high { 4 } else { 0 },
+            false => tile[offset] = value as u8,
+        }
+    }
+
+    /// Stored columns, padding included: the kept ones of a sparse matrix.
     pub fn stored_columns(&self) -> usize {
-        let slots = if self.storage.is_nibbles() { 2 } else { 1 };
-        slots * self.value_bytes / self.layout.rows()
+        self.value_bytes / self.layout.rows() * 8 / self.storage.def().coding.bits()
     }
 
-    /// Offset of the index of a kept column of a row within the tile from the tile's start, and how far its two bits are
-    /// shifted. Of sparse matrices only, and of kept columns within their groups: the high nibbles that pad an odd number
-    /// of groups have none.
+    /// Offset of the index of a kept column of a row within the tile from the tile's start, and the shift of its two
+    /// bits. Only for sparse matrices, and for kept columns within their blocks: the high nibbles that pad an odd
+    /// number of blocks have no index.
     #[inline]
     pub fn index_offset(&self, row: usize, kept: usize) -> (usize, u32) {
         let run = self.layout.run().min(4);
@@ -289,6 +310,12 @@ impl TileShape {
     }
 }
 
+/// The three-bit value of its low two bits and its sign bit.
+#[inline]
+pub(crate) const fn three_bits(low: u8, sign: u8) -> i8 {
+    low as i8 - 4 * sign as i8
+}
+
 /// Bytes that a (rows, columns) tensor takes in the artifact, padding to 64 included; `None` where that overflows.
 pub fn tensor_bytes(storage: Storage, layout: Layout, rows: usize, columns: usize) -> Option<usize> {
     match storage {
@@ -298,100 +325,4 @@ pub fn tensor_bytes(storage: Storage, layout: Layout, rows: usize, columns: usiz
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_a_tile_are_distinct_and_fill_its_values() {
-        for layout in Layout::ALL {
-            assert_eq!(Layout::from_id(layout as u8), Some(layout));
-            assert_eq!(Layout::from_name(layout.name()), Some(layout));
-            for storage in [Storage::W8, Storage::W4G32] {
-                let shape = TileShape::new(storage, layout, layout.rows(), 70).expect("small");
-                assert_eq!(shape.groups, 3);
-                let slots = if storage == Storage::W8 { 1 } else { 2 };
-                let mut seen = [0u8; 16 * 96];
-                for row in 0..layout.rows() {
-                    for column in 0..96 {
-                        let (offset, high) = shape.value_offset(row, column);
-                        seen[offset] += if high { 16 } else { 1 };
-                    }
-                }
-                let full = if slots == 1 { 1 } else { 17 };
-                assert!(seen[..shape.value_bytes].iter().all(|&n| n == full), "{layout:?} {storage:?}");
-                assert!(seen[shape.value_bytes..].iter().all(|&n| n == 0), "{layout:?} {storage:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn sparse_addresses_are_distinct_and_sizes_those_of_the_format() {
-        for layout in Layout::ALL {
-            for (storage, columns, stored) in [
-                (Storage::W8S24, 68, 48),
-                (Storage::W8S24, 256, 128),
-                (Storage::W4G32S24, 68, 64),
-                (Storage::W4G32S24, 256, 128),
-            ] {
-                let shape = TileShape::new(storage, layout, layout.rows(), columns).expect("small");
-                assert_eq!(shape.stored_columns(), stored, "{layout:?} {storage:?}");
-                let mut seen = [0u8; 16 * 256];
-                for row in 0..layout.rows() {
-                    for kept in 0..stored {
-                        let (offset, high) = shape.value_offset(row, kept);
-                        assert!(offset < shape.value_bytes);
-                        seen[offset] += if high { 16 } else { 1 };
-                    }
-                    for kept in 0..shape.groups * KEPT {
-                        let (offset, shift) = shape.index_offset(row, kept);
-                        assert_eq!(seen[offset] >> shift & 3, 0, "{layout:?} {storage:?}");
-                        seen[offset] |= 3 << shift;
-                    }
-                }
-                let full = if storage == Storage::W8S24 { 1 } else { 17 };
-                assert!(seen[..shape.value_bytes].iter().all(|&n| n == full), "{layout:?} {storage:?}");
-                let planes = &seen[shape.value_bytes..][..shape.plane_bytes];
-                assert!(planes.iter().all(|&bits| bits == 0xff), "{layout:?} {storage:?}");
-                assert!(
-                    seen[shape.value_bytes + shape.plane_bytes..].iter().all(|&n| n == 0),
-                    "{layout:?} {storage:?}"
-                );
-                if columns == 256 {
-                    // 5 and 3.25 bits a weight besides row scales and the padding of the tile.
-                    let bits = 8 * (shape.value_bytes + shape.plane_bytes + shape.multiplier_bytes);
-                    let quarters = if storage == Storage::W8S24 { 20 } else { 13 };
-                    assert_eq!(4 * bits, quarters * layout.rows() * columns, "{layout:?} {storage:?}");
-                }
-            }
-            assert_eq!(TileShape::new(Storage::W8S24, layout, 8, 70), None);
-        }
-    }
-
-    /// The example of docs/format.md: row 9, column 37 of a 10 × 40 matrix, the second one kept of its four.
-    #[test]
-    fn sparse_addresses_are_those_of_the_document() {
-        let address = |storage: Storage| {
-            let shape = TileShape::new(storage, Layout::R8K4Offset8, 10, 40).expect("small");
-            let tile = shape.stride;
-            let ((value, high), (index, shift)) = (shape.value_offset(1, 19), shape.index_offset(1, 19));
-            let multiplier = tile + shape.multiplier_offset(1, 1);
-            (shape.bytes(), tile + value, high, tile + index, shift, multiplier, tile + shape.scale_offset(1))
-        };
-        let (bytes, value, high, index, shift, _, scale) = address(Storage::W8S24);
-        assert_eq!((bytes, value, high, index, shift, scale), (768, 519, false, 679, 0, 708));
-        assert_eq!(address(Storage::W4G32S24), (512, 263, true, 423, 0, 457, 468));
-    }
-
-    #[test]
-    fn sizes_that_overflow_are_refused() {
-        assert_eq!(tensor_bytes(Storage::W8, Layout::R8K4, usize::MAX, 64), None);
-        assert_eq!(tensor_bytes(Storage::W4G32, Layout::R8K4, 8, usize::MAX), None);
-        assert_eq!(tensor_bytes(Storage::F32, Layout::R8K4, usize::MAX / 2, 8), None);
-        for layout in Layout::ALL {
-            for storage in [Storage::W8S24, Storage::W4G32S24] {
-                assert_eq!(tensor_bytes(storage, layout, 8, usize::MAX - 3), None);
-                assert_eq!(tensor_bytes(storage, layout, usize::MAX, 64), None);
-            }
-        }
-    }
-}
+mod tests;

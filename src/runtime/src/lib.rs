@@ -4,7 +4,7 @@
 //! | module | contents |
 //! |---|---|
 //! | [`mod@format`] | the artifact: one definition for the writer and this reader |
-//! | [`layout`] | where each weight of a tile stands, for every target |
+//! | [`layout`] | the address of each weight of a tile, for every target |
 //! | [`numerics`] | the elementary operations of the exact arithmetic |
 //! | [`kernels`] | the inner loops, as a table per instruction set |
 //! | [`plan`] | the memory an artifact needs |
@@ -43,7 +43,8 @@ pub mod session;
 pub mod sha256;
 pub mod text;
 pub mod tokenizer;
-// Tests that need the crate's private parts, out of the tree of the product; `cargo test --lib` runs them, on every target.
+// Tests that need the crate's private parts, out of the tree of the product; `cargo test --lib` runs them, on every
+// target.
 #[cfg(test)]
-#[path = "../tests/vectors/mod.rs"]
+#[path = "../tests/vectors/numerics.rs"]
 mod vectors;

@@ -1,5 +1,5 @@
-//! The caller's memory divided into typed regions: the one place where bytes become numbers. The whole must start on
-//! 64 bytes and have exactly the planned length, so that every region is aligned and nothing is left over.
+//! The caller's memory divided into typed regions: the only place that casts bytes to numbers. The memory must start on
+//! 64 bytes and have exactly the planned length, so that every region is aligned and the whole is used.
 
 use crate::layout::ALIGNMENT;
 
@@ -12,7 +12,7 @@ pub(crate) struct Memory<'m> {
 #[derive(Debug)]
 pub(crate) struct Misaligned;
 
-/// Numbers for which every bit pattern is a value.
+/// Numbers for which every bit pattern is valid.
 trait Plain: Copy {}
 impl Plain for u8 {}
 impl Plain for i8 {}

@@ -1,16 +1,16 @@
-//! The elementary operations of the exact arithmetic (docs/numerics.md). Every sum here is a sum of integers, and everything
-//! that stays f32 is one IEEE operation at a time, so the results are the same bits on every target. No fused
+//! The elementary operations of the exact arithmetic (docs/numerics.md). Every sum is a sum of integers, and the
+//! remaining f32 arithmetic is one IEEE operation at a time, so the results are the same bits on every target. No fused
 //! multiply-add, no libm.
 //!
-//! Loops are written so that a compiler can use vectors, and are always inlined: an instruction set's table compiles the
-//! same definition again with its own instructions.
+//! Loops are written for auto-vectorization and always inlined: the table of an instruction set compiles the same
+//! definition again with its own instructions.
 //!
 //! | file | contents |
 //! |---|---|
-//! | `activations` | rows to 8 or 16 bits |
+//! | `activations` | quantization of rows to 8 or 16 bits |
 //! | `norms` | RMS norm, layer norm, pooling |
 //! | `root` | square roots |
-//! | `softmax` | exp2, weights of positions |
+//! | `softmax` | exp2, softmax weights |
 //! | `curves` | activation curves |
 //! | `keys` | rotary positions, key maps |
 
@@ -30,11 +30,11 @@ pub use root::sqrt;
 pub(crate) use root::sqrt_by_integers;
 pub use softmax::{LOG2E_Q15, PROBABILITY_MAX, exp2_q24, probability, softmax_weights};
 
-/// A value reached 2^50 or is not a number: the model is broken, not the runtime.
+/// A value reached 2^50 or is NaN: the model is broken, not the runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NumericRange;
 
-/// Below this largest magnitude a row counts as zero: 2^-50.
+/// A row whose largest magnitude is below this counts as zero: 2^-50.
 const TINY_BITS: u32 = 0x2680_0000;
 /// From this magnitude on, or for NaN, a row is an error: 2^50.
 const HUGE_BITS: u32 = 0x5880_0000;
@@ -53,7 +53,7 @@ fn round_to_integer(x: f32) -> i32 {
     (x + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits()) as i32
 }
 
-/// Bits of max |x|, order-free because it is an integer maximum.
+/// Bits of max |x|, an integer maximum, so the order does not matter.
 #[inline(always)]
 fn max_abs_bits(x: &[f32]) -> Result<u32, NumericRange> {
     let bits = x.iter().fold(0u32, |most, value| most.max(value.to_bits() & 0x7fff_ffff));
@@ -74,7 +74,7 @@ pub fn add(x: &mut [f32], y: &[f32]) {
     }
 }
 
-/// f32 vectors as they stand in the artifact: little-endian bytes, at any alignment.
+/// An f32 vector as stored in the artifact: little-endian bytes, at any alignment.
 #[derive(Clone, Copy, Debug)]
 pub struct F32Bytes<'a>(&'a [u8]);
 
@@ -99,7 +99,7 @@ impl<'a> F32Bytes<'a> {
     /// Values `start .. start + length`.
     ///
     /// # Panics
-    /// If they are not all there.
+    /// If they are out of range.
     #[inline]
     pub fn slice(self, start: usize, length: usize) -> F32Bytes<'a> {
         F32Bytes(&self.0[start * 4..(start + length) * 4])
@@ -111,7 +111,7 @@ impl<'a> F32Bytes<'a> {
         self.0.len() / 4
     }
 
-    /// Whether there are none.
+    /// Whether it is empty.
     #[inline]
     pub fn is_empty(self) -> bool {
         self.0.is_empty()

@@ -9,8 +9,8 @@
 //!        per layer with convolution  its last inputs (taps - 1, hidden) f32, oldest first
 //! ```
 //!
-//! Where several workers run a session, each further one brings memory of its own, laid out as that of the first, after the
-//! cache; the artifact states the sizes for one.
+//! With several workers, each further worker has memory of its own after the cache, laid out as that of the first; the
+//! artifact states the sizes for one worker.
 //!
 //! A decoder keeps every layer's part of the cache and pushes `chunk` tokens at a time through the layers. An encoder
 //! holds the residual stream of the whole sequence and the keys and values of one layer at a time.
@@ -19,7 +19,7 @@ use crate::format::FormatError;
 use crate::format::artifact::ArtifactView;
 use crate::format::spec::{Block, LayerRecord, ModelRecord, NormKind, NormPlacement, Output};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
-use crate::layout::{ALIGNMENT, GROUP};
+use crate::layout::{ALIGNMENT, BLOCK_COLUMNS};
 
 /// Bound on the stack the executor uses, tested by running it on a thread with little more.
 pub const STACK_BYTES: u64 = 16 * 1024;
@@ -27,7 +27,7 @@ pub const STACK_BYTES: u64 = 16 * 1024;
 /// Sizes of every region, in elements; each region starts on 64 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Rows of the residual stream that live at once.
+    /// Rows of the residual stream in memory.
     pub residual_rows: usize,
     /// Tokens that go through a layer together.
     pub chunk: usize,
@@ -37,23 +37,23 @@ pub struct Plan {
     pub scratch_b: usize,
     /// i8 per token and plane: a linear's quantized input, padded to 32.
     pub activations: usize,
-    /// Planes of the widest activations: 2 where a linear takes 16 bits.
+    /// Planes of activations: 2 where a linear takes 16 bits, else 1.
     pub planes: usize,
-    /// Layers: the table of tensors is looked up by them.
+    /// Layers, for the index of the tensor table by layer.
     pub layers: usize,
     /// Width of the residual stream.
     pub hidden: usize,
     /// Positions.
     pub context: usize,
-    /// Widest head.
+    /// Largest head_dim.
     pub head_dim: usize,
-    /// f32 of all output rows computed together; 0 where hidden states are handed out as they lie.
+    /// f32 of all output rows computed together; 0 where hidden states are the output.
     pub output: usize,
     /// Bytes of the arena.
     pub arena_bytes: u64,
     /// Bytes of the key-value cache.
     pub cache_bytes: u64,
-    /// The part of the arena that belongs to one worker.
+    /// Part of the arena that belongs to one worker.
     pub worker_bytes: u64,
 }
 
@@ -111,7 +111,7 @@ impl Plan {
             chunk,
             scratch_a,
             scratch_b,
-            activations: inner.next_multiple_of(GROUP),
+            activations: inner.next_multiple_of(BLOCK_COLUMNS),
             planes: 1 + usize::from(spec.wide_activations),
             layers: spec.layers as usize,
             hidden,
@@ -139,7 +139,7 @@ impl Plan {
             (self.chunk.checked_mul(self.scratch_a), 4),
             (self.chunk.checked_mul(self.scratch_b), 4),
             (rows.and_then(|rows| rows.checked_mul(self.activations)), 1),
-            (rows.and_then(|rows| rows.checked_mul(self.activations / GROUP)), 4),
+            (rows.and_then(|rows| rows.checked_mul(self.activations / BLOCK_COLUMNS)), 4),
             (Some(self.chunk), 4),
             (self.layers.checked_add(1), 4),
             (Some(self.output), 4),
@@ -157,7 +157,7 @@ impl Plan {
         ]
     }
 
-    /// Whether the numbers the artifact states are these.
+    /// Checks the sizes that the artifact states.
     pub(crate) fn check(&self, spec: &ModelRecord) -> Result<(), FormatError> {
         if spec.arena_bytes != self.arena_bytes {
             return Err(FormatError::Spec("arena_bytes"));

@@ -3,10 +3,10 @@
 
 use crate::numerics::{LOG2E_Q15, exp2_q24, round};
 
-/// How to choose.
+/// Sampling parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// 0 chooses the largest logit.
+    /// 0 selects the largest logit.
     pub temperature: f32,
     /// Keeps the k largest, ties with the k-th included; 0 keeps all.
     pub top_k: u32,
@@ -27,7 +27,7 @@ pub fn random_u64(seed: u64, index: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// The largest z that is told apart, in log2 units of Q15.
+/// Largest distinguished z, in log2 units of Q15.
 const Z_MAX: u32 = 1 << 21;
 
 /// The token for draw `index` of stream `seed`; 0 for empty logits.
@@ -43,7 +43,7 @@ pub fn choose(logits: &[f32], sampling: &Sampling, seed: u64, index: u64) -> u32
     }
     let top = logits[best];
     let factor = LOG2E_Q15 as f32 / sampling.temperature;
-    // How far below the largest logit a token lies.
+    // Distance of a token below the largest logit.
     let depth = |logit: f32| round(((top - logit) * factor).min(Z_MAX as f32)) as u32;
     let weight_to = |cut: u32| -> u64 {
         logits.iter().map(|&logit| depth(logit)).filter(|&z| z <= cut).map(|z| u64::from(exp2_q24(z))).sum()
@@ -71,7 +71,7 @@ pub fn choose(logits: &[f32], sampling: &Sampling, seed: u64, index: u64) -> u32
     best as u32
 }
 
-/// The smallest cut in [0, most] for which a condition that stays true once true holds; it holds for `most`.
+/// The smallest cut in [0, most] for which a monotone condition holds; it holds for `most`.
 fn smallest_cut(most: u32, holds: impl Fn(u32) -> bool) -> u32 {
     let (mut low, mut high) = (0, most);
     while low < high {

@@ -1,4 +1,4 @@
-//! The golden vectors: an artifact carries a few prompts and the digest of the logits the build machine computed for
+//! The golden vectors: an artifact holds a few prompts and the digest of the logits that the build machine computed for
 //! them. Equal digests on the device mean equal bits.
 
 use crate::format::artifact::ArtifactView;
@@ -6,7 +6,7 @@ use crate::kernels::Kernels;
 use crate::session::{Session, SessionError};
 use crate::sha256::{Digest, Sha256};
 
-/// Most tokens of one golden prompt, so that they fit on the stack.
+/// Largest number of tokens of a golden prompt, so that they fit on the stack.
 pub const MAX_GOLDEN_TOKENS: usize = 64;
 
 /// SHA-256 of the little-endian f32 output rows of all positions of all golden prompts, in order. `memory` as for
@@ -20,7 +20,7 @@ pub fn golden_digest(
     let mut hash = Sha256::new();
     for prompt in artifact.golden_prompts() {
         session.reset();
-        // Prompts longer than the buffer go in pieces, which changes nothing for a decoder; the writer keeps an
+        // Prompts longer than the buffer are read in pieces, with the same result for a decoder; the writer keeps an
         // encoder's within one piece.
         for piece in prompt.chunks(MAX_GOLDEN_TOKENS * 4) {
             let mut tokens = [0u32; MAX_GOLDEN_TOKENS];

@@ -1,6 +1,6 @@
 //! The executor: tokens in, logits out, for decoders with a key-value cache and for encoders, in memory the caller
-//! owns. Activations are quantized per token, so how a prompt is cut into chunks cannot change a result. The order of
-//! steps is here; layers, linears and the head are the modules beside this one.
+//! owns. Activations are quantized per token, so the chunking of a prompt cannot affect the result. This file has the
+//! order of steps; layers, linears and the head have modules of their own.
 
 mod conv;
 mod head;
@@ -15,7 +15,7 @@ use crate::format::artifact::ArtifactView;
 use crate::format::spec::{Block, LayerRecord, Output};
 use crate::kernels::Kernels;
 use crate::kernels::workers::{MAX_WORKERS, Single, Workers};
-use crate::layout::GROUP;
+use crate::layout::BLOCK_COLUMNS;
 use crate::memory::Memory;
 use crate::plan::Plan;
 
@@ -38,16 +38,16 @@ pub enum SessionError {
         /// Positions planned for.
         context: u32,
     },
-    /// An encoder sees a sequence whole: it has no steps.
+    /// An encoder has no steps: it reads whole sequences.
     NotADecoder,
     /// No tokens.
     Empty,
-    /// A value in this layer reached 2^50 or is not a number (the layer count stands for the head).
+    /// A value in this layer reached 2^50 or is NaN (the layer count denotes the head).
     NumericRange {
         /// The layer.
         layer: u32,
     },
-    /// The artifact is not sound.
+    /// The artifact is not valid.
     Format(FormatError),
 }
 
@@ -88,7 +88,7 @@ pub struct Session<'a, 'm> {
     buffers: Buffers<'m>,
     /// Scratch of each worker.
     scratch: [Scratch<'m>; MAX_WORKERS],
-    /// How many of them there are.
+    /// Number of workers.
     seats: usize,
     cache: &'m mut [u8],
     /// Positions in the cache.
@@ -103,7 +103,7 @@ struct Buffers<'m> {
     activations: &'m mut [i8],
     activation_offsets: &'m mut [i32],
     activation_scales: &'m mut [f32],
-    /// (layers + 1): records before each layer's.
+    /// (layers + 1): number of records before those of each layer.
     starts: &'m mut [u32],
     output: &'m mut [f32],
 }
@@ -122,15 +122,14 @@ impl<'a, 'm> Session<'a, 'm> {
         artifact.spec().arena_bytes + artifact.spec().cache_bytes
     }
 
-    /// Bytes of memory a session needs that `workers` workers run together.
+    /// Bytes of memory that a session of `workers` workers needs.
     pub fn required_bytes_for(artifact: &ArtifactView<'_>, workers: usize) -> u64 {
         let further = workers.clamp(1, MAX_WORKERS) as u64 - 1;
         let worker_bytes = Plan::of(artifact).map_or(0, |plan| plan.worker_bytes);
         Self::required_bytes(artifact) + further * worker_bytes
     }
 
-    /// A session with nothing read yet. `memory` must start on 64 bytes and have exactly
-    /// [`Session::required_bytes`].
+    /// A session without tokens. `memory` must start on 64 bytes and have exactly [`Session::required_bytes`].
     pub fn new(
         artifact: &ArtifactView<'a>,
         kernels: &'static Kernels,
@@ -139,8 +138,8 @@ impl<'a, 'm> Session<'a, 'm> {
         Session::open(artifact, kernels, const { &Single }, memory)
     }
 
-    /// A session that several workers run together, with the same results. `memory` must start on 64 bytes and have exactly
-    /// [`Session::required_bytes_for`] their number.
+    /// A session run by several workers, with the same results. `memory` must start on 64 bytes and have exactly
+    /// [`Session::required_bytes_for`] of their number.
     #[cfg(target_has_atomic = "64")]
     pub fn with_workers(
         artifact: &ArtifactView<'a>,
@@ -190,12 +189,12 @@ impl<'a, 'm> Session<'a, 'm> {
         self.length
     }
 
-    /// Forgets everything read.
+    /// Clears the sequence.
     pub fn reset(&mut self) {
         self.length = 0;
     }
 
-    /// Reads more tokens of a decoder's sequence and returns the logits after the last one.
+    /// Appends tokens to a decoder's sequence and returns the logits after the last one.
     pub fn step(&mut self, tokens: &[u32]) -> Result<&[f32], SessionError> {
         if !self.is_decoder() {
             return Err(SessionError::NotADecoder);
@@ -213,8 +212,8 @@ impl<'a, 'm> Session<'a, 'm> {
         if self.output_kind() == Output::Hidden { Ok(&*self.scratch[0].row) } else { Ok(&self.buffers.output[..width]) }
     }
 
-    /// Runs tokens through the model and hands out every output row in order, with its position: a decoder goes on after
-    /// the tokens it has read, an encoder starts over and sees the whole sequence. A classifier has one row.
+    /// Runs tokens through the model and passes every output row in order, with its position, to `each`: a decoder
+    /// continues its sequence, an encoder starts over and reads the whole sequence. A classifier has one row.
     pub fn run(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &[f32])) -> Result<(), SessionError> {
         if self.is_decoder() {
             self.check_tokens(tokens)?;
@@ -260,7 +259,7 @@ impl<'a, 'm> Session<'a, 'm> {
         Ok(())
     }
 
-    /// One chunk of a decoder's tokens through every layer; the residual rows stay for the head.
+    /// Runs one chunk of a decoder's tokens through every layer; the residual rows remain for the head.
     fn read_chunk(&mut self, tokens: &[u32]) -> Result<(), SessionError> {
         let first = self.length;
         self.embed(tokens, first, 0)?;
@@ -280,7 +279,7 @@ impl<'a, 'm> Session<'a, 'm> {
         Ok(())
     }
 
-    /// A whole sequence through an encoder: a layer's keys and values of every chunk before any chunk attends.
+    /// Runs a whole sequence through an encoder: keys and values of a layer for every chunk before any chunk attends.
     fn encode(&mut self, tokens: &[u32]) -> Result<(), SessionError> {
         let chunk = self.artifact.spec().chunk as usize;
         for (part, ids) in tokens.chunks(chunk).enumerate() {
@@ -318,7 +317,7 @@ impl<'m> Buffers<'m> {
             scratch_a: arena.f32s(plan.chunk * plan.scratch_a)?,
             scratch_b: arena.f32s(plan.chunk * plan.scratch_b)?,
             activations: arena.i8s(rows * plan.activations)?,
-            activation_offsets: arena.i32s(rows * (plan.activations / GROUP))?,
+            activation_offsets: arena.i32s(rows * (plan.activations / BLOCK_COLUMNS))?,
             activation_scales: arena.f32s(plan.chunk)?,
             starts: arena.u32s(plan.layers + 1)?,
             output: arena.f32s(plan.output)?,
@@ -340,12 +339,12 @@ impl<'m> Scratch<'m> {
     }
 }
 
-/// Rows of the residual stream and where they stand in the sequence.
+/// Rows of the residual stream and their positions in the sequence.
 #[derive(Clone, Copy)]
 struct Placed {
     /// The first row.
     row: usize,
-    /// How many.
+    /// Number of rows.
     count: usize,
     /// Position of the first.
     first: usize,

@@ -35,7 +35,7 @@ impl Default for Sha256 {
 }
 
 impl Sha256 {
-    /// The hash of nothing so far.
+    /// A hash of no bytes yet.
     pub fn new() -> Self {
         Sha256 { state: INITIAL, block: [0; 64], filled: 0, length_bytes: 0 }
     }

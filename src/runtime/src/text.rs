@@ -1,5 +1,5 @@
-//! Token ids to text without allocation: every token stands for bytes that the compiler worked out, and a sequence may
-//! begin with a space that is not part of its text.
+//! Token ids to text without allocation: the compiler stored the bytes of every token, and a sequence may begin with a
+//! space that is not part of its text.
 
 use crate::format::artifact::ArtifactView;
 
@@ -22,7 +22,7 @@ impl<'a> TextDecoder<'a> {
     }
 }
 
-/// The bytes a token adds to a text; `at_start` says whether the text has none yet.
+/// The bytes a token adds to a text; `at_start` says whether the text is still empty.
 pub(crate) fn token_text<'a>(artifact: &ArtifactView<'a>, token: u32, at_start: &mut bool) -> &'a [u8] {
     let bytes = artifact.token_bytes(token);
     let strip = *at_start && artifact.spec().strip_leading_space == 1;

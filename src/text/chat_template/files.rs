@@ -1,36 +1,32 @@
-//! Finds the chat templates and special tokens of a model directory as transformers does. Templates are in
+//! Finds the chat templates and special tokens among a model's companions as transformers does. Templates are in
 //! `chat_template.jinja` and `additional_chat_templates/NAME.jinja`; where neither exists, in `tokenizer_config.json`
 //! under `chat_template`, a text or a list of `{name, template}`; else in `chat_template.json`, the older form of
 //! processors. Special tokens are in `tokenizer_config.json` and, those it does not name, in `special_tokens_map.json`.
 
 use super::{ChatTemplateError, DEFAULT, MAX_TEMPLATE_BYTES, MAX_TEMPLATES, Named, SPECIAL_TOKENS};
 use crate::disk::Config;
-use crate::model::special_tokens::TOKENIZER_CONFIG_FILE as TOKENIZER_CONFIG;
+use crate::model::companions::{
+    Companion, Companions, LEGACY_TEMPLATE_FILE, SPECIAL_TOKENS_FILE, TEMPLATE_FILE, TEMPLATE_FOLDER,
+    TOKENIZER_CONFIG_FILE,
+};
 use serde_json::Value;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// File of the default template.
-const TEMPLATE_FILE: &str = "chat_template.jinja";
-/// Folder of further templates.
-const FURTHER_TEMPLATES: &str = "additional_chat_templates";
-const LEGACY_FILE: &str = "chat_template.json";
-const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
 /// The key of templates in JSON.
 const KEY: &str = "chat_template";
 
 /// The file or folder that decides, and its templates; `None` where there are none.
-pub(super) fn templates(directory: &Path) -> Result<Option<(PathBuf, Vec<Named>)>, ChatTemplateError> {
-    let files = template_files(directory)?;
+pub(super) fn templates(companions: &Companions) -> Result<Option<(PathBuf, Vec<Named>)>, ChatTemplateError> {
+    let files = template_files(companions)?;
     if !files.is_empty() {
         let path = match files.as_slice() {
             [only] => only.path.clone(),
-            _ => directory.to_owned(),
+            _ => companions.origin().to_owned(),
         };
         return Ok(Some((path, files)));
     }
-    for name in [TOKENIZER_CONFIG, LEGACY_FILE] {
-        if let Some(config) = config(directory, name)? {
+    for name in [TOKENIZER_CONFIG_FILE, LEGACY_TEMPLATE_FILE] {
+        if let Some(config) = config(companions, name)? {
             let templates = listed_templates(&config)?;
             if !templates.is_empty() {
                 return Ok(Some((config.file().to_owned(), templates)));
@@ -41,8 +37,8 @@ pub(super) fn templates(directory: &Path) -> Result<Option<(PathBuf, Vec<Named>)
 }
 
 /// Special tokens by name, in the order of [`SPECIAL_TOKENS`] and then of the files.
-pub(super) fn special_tokens(directory: &Path) -> Result<Vec<(String, String)>, ChatTemplateError> {
-    let files = [config(directory, TOKENIZER_CONFIG)?, config(directory, SPECIAL_TOKENS_FILE)?];
+pub(super) fn special_tokens(companions: &Companions) -> Result<Vec<(String, String)>, ChatTemplateError> {
+    let files = [config(companions, TOKENIZER_CONFIG_FILE)?, config(companions, SPECIAL_TOKENS_FILE)?];
     let mut names: Vec<String> = SPECIAL_TOKENS.map(str::to_owned).into();
     // Further tokens of one model, such as `image_token`: keys of that form, or named in `extra_special_tokens`.
     let mut found: Vec<(String, String)> = Vec::new();
@@ -65,7 +61,7 @@ pub(super) fn special_tokens(directory: &Path) -> Result<Vec<(String, String)>, 
     let first = |name: String| found.iter().find(|(key, _)| *key == name).cloned();
     let tokens: Vec<_> = names.into_iter().filter_map(first).collect();
     if tokens.len() > super::MAX_TOKENS {
-        return Err(shape(&directory.join(TOKENIZER_CONFIG), "extra_special_tokens", "a short list of tokens"));
+        return Err(shape(&companions.place(TOKENIZER_CONFIG_FILE), "extra_special_tokens", "a short list of tokens"));
     }
     Ok(tokens)
 }
@@ -75,29 +71,25 @@ fn token_text(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 
-fn template_files(directory: &Path) -> Result<Vec<Named>, ChatTemplateError> {
+fn template_files(companions: &Companions) -> Result<Vec<Named>, ChatTemplateError> {
     let mut templates = Vec::new();
-    let default = directory.join(TEMPLATE_FILE);
-    if default.exists() {
+    if let Some(default) = existing(companions, TEMPLATE_FILE) {
         templates.push(read(default, DEFAULT)?);
     }
-    let folder = directory.join(FURTHER_TEMPLATES);
-    if !folder.is_dir() {
-        return Ok(templates);
+    if let Some(folder) = companions.find(TEMPLATE_FOLDER) {
+        // It is listed as a file where its files cannot be had.
+        return Err(read(folder, DEFAULT).err().unwrap_or_else(|| shape(folder.path(), KEY, "a folder of templates")));
     }
-    let failed = |source| ChatTemplateError::Read { path: folder.clone(), source };
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(failed)? {
-        // A name that is not UTF-8 cannot be asked for.
-        let name = entry.map_err(failed)?.file_name().into_string().unwrap_or_default();
-        names.extend(name.strip_suffix(".jinja").filter(|name| !name.is_empty()).map(str::to_owned));
-        if names.len() >= MAX_TEMPLATES {
-            return Err(ChatTemplateError::TooMany { path: folder.clone(), limit: MAX_TEMPLATES });
+    let further = companions.iter().filter_map(|(name, companion)| {
+        let name = name.strip_prefix(TEMPLATE_FOLDER)?.strip_prefix('/')?.strip_suffix(".jinja")?;
+        (!name.is_empty()).then_some((name, companion))
+    });
+    for (number, (name, companion)) in further.enumerate() {
+        if number + 1 >= MAX_TEMPLATES {
+            let path = companions.place(TEMPLATE_FOLDER);
+            return Err(ChatTemplateError::TooMany { path, limit: MAX_TEMPLATES });
         }
-    }
-    names.sort_unstable();
-    for name in names {
-        let template = read(folder.join(format!("{name}.jinja")), &name)?;
+        let template = read(companion, name)?;
         templates.retain(|other: &Named| other.name != name);
         templates.push(template);
     }
@@ -105,19 +97,14 @@ fn template_files(directory: &Path) -> Result<Vec<Named>, ChatTemplateError> {
 }
 
 /// Reads a file, no further than a template may be long. Links are followed: in a cache of downloads every file is one.
-fn read(path: PathBuf, name: &str) -> Result<Named, ChatTemplateError> {
+fn read(companion: &Companion, name: &str) -> Result<Named, ChatTemplateError> {
+    let path = companion.path().to_owned();
     let failed = |source| ChatTemplateError::Read { path: path.clone(), source };
-    let limit = MAX_TEMPLATE_BYTES as u64;
-    let metadata = std::fs::metadata(&path).map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(failed(std::io::Error::other("not a regular file")));
+    let bytes = companion.length().map_err(failed)?;
+    if bytes > MAX_TEMPLATE_BYTES as u64 {
+        return Err(ChatTemplateError::TooLong { path, bytes, limit: MAX_TEMPLATE_BYTES as u64 });
     }
-    if metadata.len() > limit {
-        return Err(ChatTemplateError::TooLong { path: path.clone(), bytes: metadata.len(), limit });
-    }
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(&path).map_err(failed)?;
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let bytes = companion.read_at_most(MAX_TEMPLATE_BYTES + 1).map_err(failed)?;
     let text = String::from_utf8(bytes).map_err(|_| ChatTemplateError::NotUtf8 { path: path.clone() })?;
     named(path, name, text)
 }
@@ -163,9 +150,13 @@ fn listed_templates(config: &Config) -> Result<Vec<Named>, ChatTemplateError> {
     Ok(templates)
 }
 
-fn config(directory: &Path, name: &str) -> Result<Option<Config>, ChatTemplateError> {
-    let path = directory.join(name);
-    Ok(if path.exists() { Some(Config::read(&path)?) } else { None })
+/// A file that is there; a link that leads nowhere says nothing.
+fn existing<'c>(companions: &'c Companions, name: &str) -> Option<&'c Companion> {
+    companions.find(name).filter(|companion| companion.exists())
+}
+
+fn config(companions: &Companions, name: &str) -> Result<Option<Config>, ChatTemplateError> {
+    Ok(existing(companions, name).map(Companion::config).transpose()?)
 }
 
 fn shape(path: &Path, key: &str, expected: &'static str) -> ChatTemplateError {

@@ -1,7 +1,7 @@
 //! The runtime's tokens beside those of the `tokenizers` crate, for tokenizers of every kind, on texts that people wrote
 //! and on texts that nobody would.
 
-use super::super::testing::shared;
+use super::super::testing::{companions, shared};
 use super::super::tokenizer::Tokenizer;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -26,7 +26,7 @@ impl Both {
     }
 
     fn open(directory: &Path) -> Self {
-        Both::new(&directory.display().to_string(), Tokenizer::open(directory).expect("opens"))
+        Both::new(&directory.display().to_string(), Tokenizer::of(&companions(directory)).expect("opens"))
     }
 
     fn of(name: &str, json: &Value) -> Self {

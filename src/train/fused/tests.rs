@@ -1,6 +1,7 @@
 //! Fused operations against burn's own on both devices, and against finite differences, for every family.
 
 use super::*;
+use crate::formats::open_model;
 use crate::model::device::device;
 use crate::model::forward::DenseWeights;
 use crate::model::spec::Head;
@@ -47,7 +48,7 @@ struct Case {
 
 impl Case {
     fn new(folder: &Path, causal: bool, loss: LossWeights) -> Self {
-        let model = Model::open(folder).unwrap();
+        let model = open_model(folder).unwrap();
         let longest = model.spec.context.min(17);
         let samples = if causal {
             Samples::Causal(sequences(model.spec.vocabulary, &[longest; 4]))
@@ -140,7 +141,7 @@ fn every_family_has_the_gradients_of_burns_own_operations() {
     let folders = golden_folders();
     assert!(folders.len() >= 12, "{folders:?}");
     for folder in folders {
-        let spec = Model::open(&folder).unwrap().spec;
+        let spec = open_model(&folder).unwrap().spec;
         compare(&folder, false, every_loss(&spec.head, 1.0));
         if matches!(spec.head, Head::LanguageModel { .. }) {
             compare(&folder, true, every_loss(&spec.head, 2.0));
@@ -163,7 +164,7 @@ fn each_loss_alone_has_the_gradients_of_burns_own_operations() {
 fn gradients_are_slopes() {
     for name in ["llama-gqa-tied", "gpt2", "bert-mlm", "gemma3-text", "lfm2-short-conv"] {
         let folder = golden_folders().into_iter().find(|path| path.ends_with(name)).unwrap();
-        let head = Model::open(&folder).unwrap().spec.head;
+        let head = open_model(&folder).unwrap().spec.head;
         let case = Case::new(&folder, false, every_loss(&head, 1.0));
         let (gradients, _) = case.fused(&case.values);
         for (id, gradient) in &gradients {
@@ -189,7 +190,7 @@ fn gradients_are_slopes() {
 fn threads_change_no_bit() {
     let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     for folder in golden_folders() {
-        let head = Model::open(&folder).unwrap().spec.head;
+        let head = open_model(&folder).unwrap().spec.head;
         let case = Case::new(&folder, false, every_loss(&head, 1.0));
         let single = pool(1).install(|| case.fused(&case.values));
         for threads in [2, 3] {

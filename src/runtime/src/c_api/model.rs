@@ -1,6 +1,6 @@
 //! `slm_model`: opening an artifact, checking it, and describing it.
 
-use super::pointers::{array, array_mut, judge, place, write_error};
+use super::pointers::{array, array_mut, check_pointer, place, write_error};
 use super::{Status, guarded};
 use crate::format::FormatError;
 use crate::format::artifact::ArtifactView;
@@ -11,11 +11,11 @@ use core::ffi::{c_char, c_void};
 /// Size of [`Model`] in `slm.h`, in 64-bit words.
 pub const MODEL_WORDS: usize = 320;
 
-/// Marks of a model that opened and of one that did not; anything else was never given to [`slm_open`].
+/// Marks of a model that opened and of one that did not; any other value was never passed to [`slm_open`].
 const OPEN: u64 = 0x534C_4D4F_5045_4E31;
 const FAILED: u64 = 0x534C_4D46_4149_4C31;
 
-/// `slm_model`: an opened artifact. The caller has the memory, at least [`MODEL_WORDS`] of it.
+/// `slm_model`: an opened artifact, in [`MODEL_WORDS`] words of the caller's memory.
 #[repr(C, align(8))]
 pub struct Model {
     mark: u64,
@@ -24,7 +24,7 @@ pub struct Model {
 
 const _: () = assert!(size_of::<Model>() <= MODEL_WORDS * 8 && align_of::<Model>() == 8);
 
-/// `slm_facts`: the facts of a model that a program needs.
+/// `slm_facts`: the properties of a model that a program needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Facts {
@@ -40,7 +40,7 @@ pub struct Facts {
     pub output_width: u32,
     /// The first token that opens a text, or 0xffffffff; [`slm_opening_tokens`] gives all.
     pub bos: u32,
-    /// The first token that ends one, or 0xffffffff; [`slm_is_end`] knows all.
+    /// The first token that ends a text, or 0xffffffff; [`slm_is_end`] covers all.
     pub eos: u32,
     /// 1 where `slm_encode` works.
     pub has_tokenizer: u32,
@@ -54,8 +54,8 @@ pub struct Facts {
 /// `model` is null or points to memory of an `slm_model`, set up or zero.
 #[expect(unsafe_code, reason = "structures of the caller")]
 pub(super) unsafe fn opened<'c>(model: *const Model) -> Result<&'c ArtifactView<'static>, Status> {
-    judge(model, 1)?;
-    // SAFETY: judged above. Only the mark is read, which has a value in memory of any content.
+    check_pointer(model, 1)?;
+    // SAFETY: checked above. Only the mark is read, which is valid for any content of the memory.
     if unsafe { (&raw const (*model).mark).read() } != OPEN {
         return Err(Status::NotOpen);
     }
@@ -72,18 +72,18 @@ pub(super) unsafe fn opened<'c>(model: *const Model) -> Result<&'c ArtifactView<
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn slm_open(model: *mut Model, bytes: *const c_void, length: usize) -> Status {
     guarded(|| {
-        judge(model, 1)?;
+        check_pointer(model, 1)?;
         // SAFETY: as the caller says.
         let bytes: &'static [u8] = unsafe { array(bytes.cast::<u8>(), length) }?;
         let content = ArtifactView::open(bytes);
         let mark = if content.is_ok() { OPEN } else { FAILED };
-        // SAFETY: judged above; the structure need not be set up before.
+        // SAFETY: checked above; the structure need not be set up before.
         unsafe { model.write(Model { mark, content }) };
         content.map(|_| ()).map_err(Status::from)
     })
 }
 
-/// Why a model did not open.
+/// Message of the error that [`slm_open`] returned.
 ///
 /// # Safety
 /// `model` was given to [`slm_open`]; `buffer` is null or has `capacity` bytes.
@@ -91,8 +91,8 @@ pub unsafe extern "C" fn slm_open(model: *mut Model, bytes: *const c_void, lengt
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn slm_model_error(model: *const Model, buffer: *mut c_char, capacity: usize) -> usize {
     let mut error = None;
-    // SAFETY: judged first; the mark has a value in memory of any content.
-    if judge(model, 1).is_ok() && unsafe { (&raw const (*model).mark).read() } == FAILED {
+    // SAFETY: checked first; the mark is valid for any content of the memory.
+    if check_pointer(model, 1).is_ok() && unsafe { (&raw const (*model).mark).read() } == FAILED {
         // SAFETY: the mark says that `slm_open` wrote the whole structure.
         error = unsafe { &*model }.content.as_ref().err();
     }
@@ -114,7 +114,7 @@ pub unsafe extern "C" fn slm_verify(model: *const Model) -> Status {
     })
 }
 
-/// The facts of a model that a program needs.
+/// The properties of a model that a program needs.
 ///
 /// # Safety
 /// `model` is an `slm_model`, `facts` an `slm_facts`.
@@ -140,7 +140,7 @@ pub unsafe extern "C" fn slm_describe(model: *const Model, facts: *mut Facts) ->
     })
 }
 
-/// The tokens that stand before a text: those that the tokenizer itself puts there.
+/// The tokens before a text, as the tokenizer adds them.
 ///
 /// # Safety
 /// `model` is an `slm_model`; `tokens` has `capacity` places; `count` is a place for the result.

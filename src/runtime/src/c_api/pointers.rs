@@ -4,8 +4,8 @@ use super::Status;
 use core::ffi::c_char;
 use core::fmt::Write;
 
-/// Judges a pointer to one or several values.
-pub(super) fn judge<T>(pointer: *const T, count: usize) -> Result<(), Status> {
+/// Checks a pointer to one or several values.
+pub(super) fn check_pointer<T>(pointer: *const T, count: usize) -> Result<(), Status> {
     if pointer.is_null() {
         return Err(Status::Null);
     }
@@ -17,7 +17,7 @@ pub(super) fn judge<T>(pointer: *const T, count: usize) -> Result<(), Status> {
     if bytes > isize::MAX as usize || end.is_none() { Err(Status::Argument) } else { Ok(()) }
 }
 
-/// The caller's array; a null one of no elements is empty.
+/// The caller's array; a null pointer to no elements is empty.
 ///
 /// # Safety
 /// `pointer` has `count` values that nothing writes while the result lives.
@@ -26,8 +26,8 @@ pub(super) unsafe fn array<'c, T>(pointer: *const T, count: usize) -> Result<&'c
     if count == 0 {
         return Ok(&[]);
     }
-    judge(pointer, count)?;
-    // SAFETY: judged above; the caller says that the values are there and stay.
+    check_pointer(pointer, count)?;
+    // SAFETY: checked above; the caller guarantees that the values exist and stay unchanged.
     Ok(unsafe { core::slice::from_raw_parts(pointer, count) })
 }
 
@@ -40,8 +40,8 @@ pub(super) unsafe fn array_mut<'c, T>(pointer: *mut T, count: usize) -> Result<&
     if count == 0 {
         return Ok(&mut []);
     }
-    judge(pointer, count)?;
-    // SAFETY: judged above; the caller says that the values are there and its alone.
+    check_pointer(pointer, count)?;
+    // SAFETY: checked above; the caller guarantees that the values exist and are borrowed only here.
     Ok(unsafe { core::slice::from_raw_parts_mut(pointer, count) })
 }
 
@@ -51,12 +51,12 @@ pub(super) unsafe fn array_mut<'c, T>(pointer: *mut T, count: usize) -> Result<&
 /// As for [`array_mut`] of one value.
 #[expect(unsafe_code, reason = "values of the caller")]
 pub(super) unsafe fn place<'c, T>(pointer: *mut T) -> Result<&'c mut T, Status> {
-    judge(pointer, 1)?;
-    // SAFETY: judged above; the caller says that the value is there and its alone.
+    check_pointer(pointer, 1)?;
+    // SAFETY: checked above; the caller guarantees that the value exists and is borrowed only here.
     Ok(unsafe { &mut *pointer })
 }
 
-/// Text cut to a caller's buffer, and its whole length.
+/// Text truncated to a caller's buffer, and its whole length.
 struct Cut<'c> {
     buffer: &'c mut [u8],
     length: usize,
@@ -75,7 +75,7 @@ impl Write for Cut<'_> {
     }
 }
 
-/// Writes an error as `snprintf` would: cut to the buffer, with a NUL, the whole length answered.
+/// Writes an error as `snprintf` does: truncated to the buffer, with a NUL; returns the whole length.
 ///
 /// # Safety
 /// `buffer` is null or has `capacity` bytes.

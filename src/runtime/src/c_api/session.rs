@@ -1,7 +1,7 @@
 //! `slm_session`: tokens through a model, in memory of the caller, and the self-test, which needs the same.
 
 use super::model::{Model, opened};
-use super::pointers::{array, array_mut, judge, place, write_error};
+use super::pointers::{array, array_mut, check_pointer, place, write_error};
 use super::{Status, guarded};
 use crate::format::artifact::ArtifactView;
 use crate::kernels;
@@ -10,10 +10,10 @@ use crate::self_test::golden_digest;
 use crate::session::{Session, SessionError};
 use core::ffi::{c_char, c_void};
 
-/// Mark of a session that was started; anything else is not.
+/// Mark of a started session.
 const STARTED: u64 = 0x534C_4D53_5441_5231;
 
-/// `slm_session`: lies at the start of the session's memory, before the memory of the [`Session`].
+/// `slm_session`: at the start of the session's memory, before the memory of the [`Session`].
 pub struct State {
     mark: u64,
     session: Session<'static, 'static>,
@@ -34,8 +34,8 @@ pub type Row = unsafe extern "C" fn(user: *mut c_void, position: usize, row: *co
 /// `session` is null or a result of `slm_session_init`, in memory that is there and used by one thread at a time.
 #[expect(unsafe_code, reason = "structures of the caller")]
 unsafe fn started<'c>(session: *mut State) -> Result<&'c mut State, Status> {
-    judge(session, 1)?;
-    // SAFETY: judged above. Only the mark is read, which has a value in memory of any content.
+    check_pointer(session, 1)?;
+    // SAFETY: checked above. Only the mark is read, which is valid for any content of the memory.
     if unsafe { (&raw const (*session).mark).read() } != STARTED {
         return Err(Status::NotOpen);
     }
@@ -78,7 +78,7 @@ unsafe fn session_memory<'c>(
     Ok(unsafe { array_mut(memory.cast::<u8>(), all) }?.split_at_mut(STATE_BYTES))
 }
 
-/// Starts a session with nothing read yet.
+/// Starts a session without tokens.
 ///
 /// # Safety
 /// `model` is an `slm_model`; `memory` has `length` bytes that are the session's alone as long as it is used.
@@ -96,7 +96,7 @@ pub unsafe extern "C" fn slm_session_init(
         *place = core::ptr::null_mut();
         // SAFETY: as the caller says.
         let view = unsafe { opened(model) }?;
-        // SAFETY: as the caller says; the memory outlives the session by the caller's word.
+        // SAFETY: as the caller says; the caller guarantees that the memory outlives the session.
         let (state, own): (_, &'static mut [u8]) = unsafe { session_memory(view, memory, length) }?;
         let session = Session::new(view, kernels::best(view.layout()), own)?;
         let state = state.as_mut_ptr().cast::<State>();
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn slm_session_init(
     })
 }
 
-/// Reads tokens of a decoder's sequence.
+/// Appends tokens to a decoder's sequence.
 ///
 /// # Safety
 /// `session` comes from [`slm_session_init`]; `tokens` has `count` tokens.
@@ -126,7 +126,7 @@ pub unsafe extern "C" fn slm_step(session: *mut State, tokens: *const u32, count
     })
 }
 
-/// The row after the last step; it stands until the session is used again.
+/// The row after the last step; valid until the session is used again.
 ///
 /// # Safety
 /// `session` comes from [`slm_session_init`]; `logits` and `count` are places for the result.
@@ -142,7 +142,7 @@ pub unsafe extern "C" fn slm_logits(session: *mut State, logits: *mut *const f32
     })
 }
 
-/// Runs tokens and hands out every row of output.
+/// Runs tokens and passes every output row to `row`.
 ///
 /// # Safety
 /// As for [`slm_step`]; `row` may be called with `user` and does not use the session.
@@ -169,7 +169,7 @@ pub unsafe extern "C" fn slm_run(
     })
 }
 
-/// Forgets everything read.
+/// Clears the sequence.
 ///
 /// # Safety
 /// `session` comes from [`slm_session_init`].
@@ -185,7 +185,7 @@ pub unsafe extern "C" fn slm_reset(session: *mut State) -> Status {
     })
 }
 
-/// Positions read so far; 0 for a session that was not started.
+/// Positions read so far; 0 for a session that was never started.
 ///
 /// # Safety
 /// `session` comes from [`slm_session_init`].
@@ -196,7 +196,7 @@ pub unsafe extern "C" fn slm_positions(session: *mut State) -> usize {
     unsafe { started(session) }.map_or(0, |state| state.session.positions())
 }
 
-/// Why the session's last call failed.
+/// Message of the error of the session's last call.
 ///
 /// # Safety
 /// `session` comes from [`slm_session_init`]; `buffer` is null or has `capacity` bytes.

@@ -1,11 +1,11 @@
-//! The results of the functions of the C interface: numbers that never change their meaning, and words for them.
+//! The results of the functions of the C interface: numbers with a fixed meaning, and their messages.
 
 use crate::format::FormatError;
 use crate::session::SessionError;
 use crate::tokenizer::EncodeError;
 use core::ffi::CStr;
 
-/// The answer of a function; `slm.h` has the same numbers.
+/// Result of a function; `slm.h` has the same numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Status {
@@ -13,7 +13,7 @@ pub enum Status {
     Ok = 0,
     /// A pointer is null.
     Null = 1,
-    /// A pointer is not aligned as it must be.
+    /// A pointer is misaligned.
     Alignment = 2,
     /// The memory is smaller than required.
     Memory = 3,
@@ -21,17 +21,17 @@ pub enum Status {
     Argument = 4,
     /// The model was not opened, or the session not started.
     NotOpen = 5,
-    /// The bytes are not a sound artifact.
+    /// The bytes are not a valid artifact.
     Format = 6,
     /// A digest does not match.
     Digest = 7,
     /// A token is outside the vocabulary.
     Token = 8,
-    /// No positions are left.
+    /// The context is full.
     Context = 9,
     /// The model is of another kind.
     Kind = 10,
-    /// There are no tokens.
+    /// The list of tokens is empty.
     Empty = 11,
     /// A value of the model is out of range.
     Range = 12,
@@ -41,7 +41,7 @@ pub enum Status {
     Utf8 = 14,
     /// The caller's array is too short for the result.
     Capacity = 15,
-    /// This machine computes other logits than the build machine did.
+    /// The logits of this machine differ from the build machine's.
     SelfTest = 16,
     /// A defect of this library.
     Internal = 17,
@@ -96,7 +96,7 @@ impl Status {
         }
     }
 
-    /// By its number.
+    /// The status with a number.
     pub fn from_number(number: i32) -> Option<Status> {
         Status::ALL.into_iter().find(|&status| status as i32 == number)
     }

@@ -1,4 +1,4 @@
-//! The header beside this code, and pointers that no caller should pass.
+//! The header against this code, and invalid pointers.
 
 use super::*;
 use crate::format::special_tokens::{MAX_ENDS, MAX_OPENING};
@@ -65,7 +65,7 @@ fn the_header_says_what_the_code_does() {
 
 #[test]
 #[expect(unsafe_code, reason = "calls the functions that C calls")]
-fn bad_pointers_are_answered() {
+fn bad_pointers_give_a_status() {
     let mut words = vec![0u64; MODEL_WORDS + 1];
     let model: *mut Model = words.as_mut_ptr().cast();
     let crooked = model.cast::<u8>().wrapping_add(1).cast::<Model>();
@@ -119,12 +119,12 @@ fn bad_pointers_are_answered() {
 
 #[test]
 #[expect(unsafe_code, reason = "calls the functions that C calls")]
-fn sampling_judges_its_arguments() {
+fn sampling_checks_its_arguments() {
     let logits = [1.0, 3.0, 2.0, f32::NEG_INFINITY];
     let sample = |logits: &[f32], temperature, top_p| {
         let mut token = 99;
         let sampling = SamplingOptions { temperature, top_k: 0, top_p };
-        // SAFETY: the pointers are of arrays that live.
+        // SAFETY: the pointers are to live arrays.
         let status = unsafe { slm_sample(logits.as_ptr(), logits.len(), &sampling, 1, 2, &mut token) };
         (status, token)
     };

@@ -1,7 +1,7 @@
 //! Text to tokens, tokens to text, and choosing the next one.
 
 use super::model::{Model, opened};
-use super::pointers::{array, array_mut, judge, place};
+use super::pointers::{array, array_mut, check_pointer, place};
 use super::{Status, guarded};
 use crate::layout::ALIGNMENT;
 use crate::sample::{Sampling, choose};
@@ -16,11 +16,11 @@ pub struct Decoder {
     pub(super) at_start: u32,
 }
 
-/// `slm_sampling`: how to choose.
+/// `slm_sampling`: sampling parameters.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct SamplingOptions {
-    /// 0 takes the likeliest token.
+    /// 0 selects the likeliest token.
     pub temperature: f32,
     /// 0 keeps all.
     pub top_k: u32,
@@ -37,15 +37,15 @@ pub struct SamplingOptions {
 pub unsafe extern "C" fn slm_encode_bytes(model: *const Model, length: usize) -> usize {
     // SAFETY: as the caller says.
     let tokenizer = unsafe { opened(model) }.ok().and_then(Tokenizer::of);
-    // A tokenizer may need no memory at all: one unit, so that 0 says that there is none.
+    // At least one unit, also for a tokenizer that needs no memory: 0 means that there is no tokenizer.
     tokenizer.and_then(|tokenizer| tokenizer.required_bytes(length)).map_or(0, |bytes| bytes.max(ALIGNMENT))
 }
 
 /// Tokens of a text.
 ///
 /// # Safety
-/// `model` is an `slm_model`; `text` has `length` bytes, `memory` `memory_length`, `tokens` `capacity` places; `count` is
-/// a place for the result. Nobody else uses `memory` and `tokens` meanwhile.
+/// `model` is an `slm_model`; `text` has `length` bytes, `memory` `memory_length`, `tokens` `capacity` places; `count`
+/// is a place for the result. Nothing else uses `memory` and `tokens` meanwhile.
 #[expect(unsafe_code, reason = "a function of the C interface")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn slm_encode(
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn slm_encode(
     })
 }
 
-/// Begins to write a text.
+/// Begins a text.
 ///
 /// # Safety
 /// `decoder` is an `slm_decoder`; `model` is an `slm_model` that stays where it is while the decoder is used.
@@ -96,13 +96,13 @@ pub unsafe extern "C" fn slm_encode(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn slm_decode_begin(decoder: *mut Decoder, model: *const Model, at_start: u32) -> Status {
     guarded(|| {
-        judge(decoder, 1)?;
+        check_pointer(decoder, 1)?;
         // SAFETY: as the caller says.
         unsafe { opened(model) }?;
         if at_start > 1 {
             return Err(Status::Argument);
         }
-        // SAFETY: judged above; the structure need not be set up before.
+        // SAFETY: checked above; the structure need not be set up before.
         unsafe { decoder.write(Decoder { model, at_start }) };
         Ok(())
     })
@@ -154,8 +154,8 @@ pub unsafe extern "C" fn slm_sample(
     guarded(|| {
         // SAFETY: as the caller says.
         let (logits, token) = (unsafe { array(logits, count) }?, unsafe { place(token) }?);
-        judge(sampling, 1)?;
-        // SAFETY: judged above.
+        check_pointer(sampling, 1)?;
+        // SAFETY: checked above.
         let SamplingOptions { temperature, top_k, top_p } = unsafe { sampling.read() };
         if logits.is_empty() {
             return Err(Status::Empty);

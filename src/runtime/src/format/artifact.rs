@@ -1,5 +1,5 @@
-//! The zero-copy reader. [`ArtifactView::open`] checks the structure whole and then only hands out slices, so nothing after it
-//! can run past the end. It allocates nothing. Digests are a matter of [`super::verify`].
+//! The zero-copy reader. [`ArtifactView::open`] checks the whole structure; afterwards the view only returns slices,
+//! which cannot run past the end. It does not allocate. [`super::verify`] checks the digests.
 
 use super::FormatError;
 use super::header::{self, Header, SectionKind, SectionRecord};
@@ -13,7 +13,7 @@ use crate::layout::{Layout, Storage, TileShape};
 use crate::numerics::F32Bytes;
 use core::ops::Range;
 
-/// An artifact whose structure is sound.
+/// An artifact with a valid structure.
 #[derive(Clone, Copy, Debug)]
 pub struct ArtifactView<'a> {
     pub(super) bytes: &'a [u8],
@@ -41,12 +41,12 @@ pub struct Matrix<'a> {
     pub rows: usize,
     /// Input dimension, unpadded.
     pub columns: usize,
-    /// Bits of the activations it is multiplied with.
+    /// Width of the activations it is multiplied with.
     pub width: Width,
 }
 
 impl Matrix<'_> {
-    /// The rows of some tiles, without those that pad the last one.
+    /// The rows of a range of tiles, without padding rows.
     #[inline]
     pub fn rows_of(&self, tiles: &Range<usize>) -> Range<usize> {
         let rows = self.shape.layout.rows();
@@ -54,19 +54,19 @@ impl Matrix<'_> {
     }
 }
 
-/// A quantized matrix of which the first rows may be stored otherwise than those after them. Both parts number rows and
-/// tiles as the whole matrix does, so that their results go to the same places.
+/// A quantized matrix that may be split into two parts with different storages. Both parts number rows and tiles as the
+/// whole matrix does, so that their results have the same destination.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a> {
     /// The first rows, or all.
     pub first: Matrix<'a>,
-    /// The rows after them. Its bytes begin where tile 0 would be if all rows were stored so, within those of `first`, and
-    /// are its own from its first tile on.
+    /// The rows after them. Its bytes begin where its tile 0 would be, within those of `first`; they are its own from
+    /// its first tile on.
     pub rest: Option<Matrix<'a>>,
 }
 
 impl<'a> Parts<'a> {
-    /// The part that holds a row.
+    /// The part with a row.
     #[inline]
     pub fn of_row(&self, row: usize) -> &Matrix<'a> {
         self.rest.as_ref().filter(|_| row >= self.first.rows).unwrap_or(&self.first)
@@ -118,7 +118,7 @@ impl<'a> ArtifactView<'a> {
         self.bytes
     }
 
-    /// Whether the file ends after its device part although it was written with a host part.
+    /// Whether the host part was cut off: the file ends after its device part.
     pub fn device_only(&self) -> bool {
         (self.bytes.len() as u64) < self.header.file_bytes
     }
@@ -141,7 +141,7 @@ impl<'a> ArtifactView<'a> {
         Layout::from_id(self.header.layout).unwrap_or(Layout::R8K4Offset8)
     }
 
-    /// Name of the target it was compiled for.
+    /// Name of the target.
     pub fn target(&self) -> &str {
         let end = self.header.target.iter().position(|&b| b == 0).unwrap_or(self.header.target.len());
         core::str::from_utf8(&self.header.target[..end]).unwrap_or("")
@@ -168,7 +168,7 @@ impl<'a> ArtifactView<'a> {
         key_of(&self.tensor_record(index))
     }
 
-    /// The record of a tensor and its bytes; of one in two parts, the first.
+    /// The record of a tensor and its bytes; for a split matrix, those of the first part.
     pub fn tensor(&self, key: TensorKey) -> Option<(TensorRecord, &'a [u8])> {
         let record = self.tensor_record(self.first_record(key)?);
         Some((record, self.tensor_bytes(&record)?))
@@ -188,7 +188,7 @@ impl<'a> ArtifactView<'a> {
         (low < self.tensor_count() && self.tensor_key(low) == Some(key)).then_some(low)
     }
 
-    /// The record after this one, where it is the second part of the same tensor.
+    /// The next record, if it is the second part of the same tensor.
     pub(crate) fn second_part(&self, index: usize) -> Option<TensorRecord> {
         let next = index.checked_add(1).filter(|&next| next < self.tensor_count())?;
         (self.tensor_key(next) == self.tensor_key(index)).then(|| self.tensor_record(next))
@@ -202,7 +202,7 @@ impl<'a> ArtifactView<'a> {
         (0..self.tensor_count()).take_while(before).count()
     }
 
-    /// The first record of a tensor among some records.
+    /// The first record of a tensor within a range of records.
     pub(crate) fn record_among(&self, records: Range<usize>, key: TensorKey) -> Option<usize> {
         let [low, high] = key.layer.to_le_bytes();
         let start = [low, high, key.role as u8, key.part as u8];
@@ -217,7 +217,7 @@ impl<'a> ArtifactView<'a> {
         self.weights.get(start..start.checked_add(usize::try_from(record.bytes).ok()?)?)
     }
 
-    /// A quantized matrix in one part; one in two is refused.
+    /// A quantized matrix in one part; a split one is an error.
     pub fn matrix(&self, key: TensorKey) -> Result<Matrix<'a>, FormatError> {
         let parts = self.parts(key)?;
         if parts.rest.is_some() { Err(FormatError::TensorShape(key)) } else { Ok(parts.first) }
@@ -235,8 +235,8 @@ impl<'a> ArtifactView<'a> {
         let bytes = self.tensor_bytes(&record).ok_or(wrong)?;
         let first = self.matrix_of(key, &record, bytes)?;
         let Some(second) = self.second_part(index) else { return Ok(Parts { first, rest: None }) };
-        // The second part as if it began with row 0: its tiles are at most as long as those of the first, so the bytes
-        // before its own are there.
+        // The second part as if it began with row 0: its tiles are not longer than those of the first, so the bytes
+        // before its own exist.
         let rows = first.rows + second.rows as usize;
         let whole = self.matrix_of(key, &TensorRecord { rows: rows as u32, ..second }, bytes)?;
         let before = first.shape.tiles * whole.shape.stride;
@@ -258,7 +258,7 @@ impl<'a> ArtifactView<'a> {
             .zip(Layout::from_id(record.layout))
             .and_then(|(storage, layout)| TileShape::new(storage, layout, rows, columns))
             .ok_or(FormatError::TensorShape(key))?;
-        // Tables that are only looked up state no width.
+        // Lookup tables have no activation width.
         let width = Width::from_number(record.activation_bits).unwrap_or(Width::Bits8);
         Ok(Matrix { bytes, shape, rows, columns, width })
     }
@@ -299,7 +299,7 @@ impl<'a> ArtifactView<'a> {
         table.chunks_exact(SectionRecord::BYTES).take(self.header.sections as usize).map(SectionRecord::from_bytes)
     }
 
-    /// The bytes a token stands for; empty for ids outside the vocabulary.
+    /// The bytes of a token; empty for ids outside the vocabulary.
     pub fn token_bytes(&self, token: u32) -> &'a [u8] {
         if token >= self.spec.vocabulary {
             return &[];

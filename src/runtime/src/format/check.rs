@@ -1,5 +1,5 @@
-//! The checks that make an artifact's structure sound: every length, offset and number is judged here once, with checked
-//! arithmetic, so that readers after it only slice.
+//! The structural checks of an artifact: every length, offset and number is validated here once, with checked
+//! arithmetic, so that later reads only slice.
 
 use super::artifact::{ArtifactView, GOLDEN_HEADER_BYTES, key_of, u32_at};
 use super::header::{self, HEADER_BYTES, Header, MAX_SECTIONS, OPTIONAL, SIGNATURE_AREA, SectionKind, SectionRecord};
@@ -81,7 +81,7 @@ impl<'a> ArtifactView<'a> {
         self.check_padding(end, limit)
     }
 
-    /// Bytes from `start` to `end` must be zero, as far as they are there.
+    /// Checks that bytes `start` to `end` are zero, as far as they exist.
     pub(super) fn check_padding(&self, start: u64, end: u64) -> Result<(), FormatError> {
         let length = self.bytes.len() as u64;
         let (from, to) = (start.min(length) as usize, end.min(length) as usize);
@@ -159,7 +159,7 @@ impl<'a> ArtifactView<'a> {
                 return Err(fault("unknown layer"));
             }
             if last_rank == Some(key.rank()) {
-                // The second part of a matrix: it must directly follow the first part, whose storage tells it from a second.
+                // A second part must directly follow its first part, which its storage identifies.
                 check_second_part(&self.tensor_record(index - 1), &record).map_err(fault)?;
                 second_parts += 1;
             } else if last_rank > Some(key.rank()) {
@@ -236,7 +236,7 @@ impl<'a> ArtifactView<'a> {
         if last as usize != text { Err(fault("length does not match its offsets")) } else { Ok(()) }
     }
 
-    /// Reads the text section, if there is one: at most one, in the device part.
+    /// Reads the optional text section.
     pub(super) fn read_text(&mut self) -> Result<(), FormatError> {
         if let Some(content) = self.single_device_section(SectionKind::Text)? {
             self.text = Some(TextTables::read(content, self.spec.vocabulary)?);
@@ -244,7 +244,7 @@ impl<'a> ArtifactView<'a> {
         Ok(())
     }
 
-    /// The bytes of an optional section of which there is at most one, in the device part.
+    /// The bytes of an optional section; it must be the only one of its kind and in the device part.
     pub(super) fn single_device_section(&self, kind: SectionKind) -> Result<Option<&'a [u8]>, FormatError> {
         let fault = |fault| FormatError::section(kind, fault);
         let mut records = self.section_records().filter(|record| record.kind == kind as u32);
@@ -320,9 +320,9 @@ pub(super) fn read_header(bytes: &[u8]) -> Result<Header, FormatError> {
     Ok(header)
 }
 
-/// Whether two records of one key are the parts of one matrix: the first rows in 8 bits and the others in 4, which only the
-/// matrices have whose rows are tokens. That the second part's tiles are not longer than the first's lets it be numbered as if
-/// it began with row 0.
+/// Checks that two records of one key are the parts of a split matrix: the first rows in 8 bits, the others in 4, and
+/// rows that are tokens. The second part's tiles are not longer than the first's, so it can be numbered as if it began
+/// with row 0.
 fn check_second_part(first: &TensorRecord, second: &TensorRecord) -> Result<(), &'static str> {
     let role = TensorRole::from_number(first.role);
     if !matches!(role, Some(EmbedToken | LmHead)) || first.part != TensorPart::Weight as u8 {

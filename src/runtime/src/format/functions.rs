@@ -1,12 +1,12 @@
-//! The functions section: rotary tables, then activation curves, each an entry of two u32 and its numbers.
+//! The functions section: rotary tables, then activation curves, each an entry of two u32 and its values.
 
 use super::FormatError;
 use super::artifact::{ArtifactView, u32_at};
 use super::spec::{CurveId, MAX_DIMENSION, MAX_TABLES, Output};
 use crate::numerics::{Curve, F32Bytes, ROTARY_BLOCK, Rotary};
 
-/// Bytes before the values of a rotary table (head_dim, high rows) or a curve (number, k), and before the section's entries
-/// (tables, curves).
+/// Bytes before the values of a rotary table (head_dim, high rows) or a curve (number, k), and before the section's
+/// entries (tables, curves).
 const ENTRY_BYTES: usize = 8;
 
 impl<'a> ArtifactView<'a> {
@@ -84,7 +84,7 @@ impl<'a> ArtifactView<'a> {
         Some((table, end))
     }
 
-    /// The curve at a byte offset: its number, itself, and where the next entry starts.
+    /// The curve at a byte offset with its number, and where the next entry starts.
     fn curve_at(&self, at: usize) -> Option<(CurveId, Curve<'a>, usize)> {
         let id = CurveId::from_number(u8::try_from(u32_at(self.functions, at)?).ok()?)?;
         let k = u32_at(self.functions, at + 4)?;

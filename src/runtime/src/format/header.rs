@@ -1,20 +1,21 @@
-//! The first 4 KiB of an artifact, the header page: target, length, section table and digests, and the room that a signature
-//! will take. Fields that only a later version gives a meaning are zero, and readers of this one refuse any other value.
+//! The first 4 KiB of an artifact, the header page: target, length, section table, digests, and the space reserved for
+//! a signature. Fields that only a later version defines are zero, and readers of this version reject any other value.
 
 use super::record::record;
 use crate::sha256::Digest;
 
-/// First bytes of every artifact; the line ends show a transfer that rewrote them.
+/// First bytes of every artifact; the line ends reveal a transfer in text mode.
 pub const MAGIC: [u8; 8] = *b"SLMC\r\n\x1a\n";
-/// Readers refuse another major version.
+/// Readers reject any other major version.
 pub const MAJOR: u16 = 1;
-/// Readers accept any minor version: a minor version adds optional sections, and values that earlier readers refuse.
+/// Readers accept any minor version: a minor version adds optional sections, and values that earlier readers reject.
+/// The table [`crate::layout::STORAGES`] has the minor version of each storage.
 pub const MINOR: u16 = 1;
-/// The same where a matrix is stored in two parts, which readers of an earlier version refuse.
+/// Minor version of files with a split matrix, which readers of earlier versions reject.
 pub const MINOR_SPLIT: u16 = 2;
 /// Bytes before the first section.
 pub const HEADER_BYTES: usize = 4096;
-/// Most sections.
+/// Largest number of sections.
 pub const MAX_SECTIONS: usize = 64;
 /// Offset of the section table in the header.
 pub const SECTION_TABLE_OFFSET: usize = Header::BYTES;
@@ -30,7 +31,7 @@ record! {
         magic: [u8; 8],
         /// [`MAJOR`]
         major: u16,
-        /// [`MINOR`] or [`MINOR_SPLIT`]
+        /// [`MINOR`], [`MINOR_SPLIT`] or that of a storage
         minor: u16,
         /// [`HEADER_BYTES`]
         header_bytes: u32,
@@ -48,7 +49,7 @@ record! {
         digest_algorithm: u8,
         /// A [`super::spec::CacheFormat`].
         cache_format: u8,
-        /// 0: weights are read where they lie.
+        /// 0: weights are read in place.
         weight_residency: u8,
         /// 0: not signed. A later version uses the [`SIGNATURE_AREA`].
         signature: u8,
@@ -79,18 +80,18 @@ record! {
     }
 }
 
-/// Where a later version has signatures in the header page; zero in this one.
+/// Space in the header page for the signatures of a later version; zero in this one.
 pub const SIGNATURE_AREA: core::ops::Range<usize> = 3584..HEADER_BYTES;
-/// Where the digest of the device part stands in the header.
+/// Position of the device part's digest in the header.
 pub const DEVICE_DIGEST: core::ops::Range<usize> = 96..128;
-/// Where the digest of the host part stands; the device digest covers it, so that a device part alone has no byte that
-/// nothing covers.
+/// Position of the host part's digest, which the device digest covers, so that every byte of a device part alone is
+/// covered.
 pub const HOST_DIGEST: core::ops::Range<usize> = 128..160;
 
 record! {
     /// One entry of the section table.
     SectionRecord: 32 bytes {
-        /// A [`SectionKind`], or with [`OPTIONAL`] set anything.
+        /// A [`SectionKind`], or any value with [`OPTIONAL`] set.
         kind: u32,
         /// 1 for the host part, else 0.
         host: u32,
@@ -115,25 +116,25 @@ pub enum SectionKind {
     Functions = 3,
     /// The tensors' bytes.
     Weights = 4,
-    /// The bytes each token stands for.
+    /// The bytes of each token.
     Vocabulary = 5,
     /// Prompts and the digest of their logits.
     Golden = 6,
-    /// tokenizer.json as the checkpoint has it (host).
+    /// The checkpoint's tokenizer.json (host).
     Tokenizer = 0x8000_0001,
-    /// Names of the tensors in table order, one a line (host).
+    /// Names of the tensors in table order, one per line (host).
     Names = 0x8000_0002,
-    /// How the artifact was made, JSON (host).
+    /// Provenance of the artifact, JSON (host).
     Provenance = 0x8000_0003,
     /// Names of a classifier's labels, JSON (host).
     Labels = 0x8000_0004,
     /// The tokenizer's tables for a device: [`super::text::TextRecord`] and its tables (device).
     Text = 0x8000_0005,
-    /// Kept for the digests of the device part's chunks (device).
+    /// Reserved for the digests of the device part's chunks (device).
     Chunks = 0x8000_0006,
-    /// Kept for the keys and tags of encrypted weights (device).
+    /// Reserved for the keys and tags of encrypted weights (device).
     Seal = 0x8000_0007,
-    /// Tokens that open and end a text, where either are more than one: [`super::special_tokens`] (device).
+    /// Tokens that open and end a text, if there are several of either: [`super::special_tokens`] (device).
     SpecialTokens = 0x8000_0010,
     /// The chat template with the special tokens it names, JSON (host).
     ChatTemplate = 0x8000_0011,

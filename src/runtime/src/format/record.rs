@@ -59,7 +59,7 @@ macro_rules! record {
                 bytes
             }
 
-            /// The record from its file form; values are not judged.
+            /// The record from its file form; values are not checked.
             ///
             /// # Panics
             /// If there are fewer than [`Self::BYTES`] bytes.

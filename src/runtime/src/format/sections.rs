@@ -1,6 +1,6 @@
-//! The sections of a file in one table: their order, their part, and which of them every file has. The writer lays files out
-//! by it, the compiler computes the length of a device part by it, and the reader checks by it, so that none of the three
-//! can know another order. A section starts where the one before it ends, rounded up to [`alignment`].
+//! The table of sections: their order, their part, and which of them every file has. The writer lays out files, the
+//! compiler computes the length of a device part and the reader checks files by this table, so that the three cannot
+//! disagree. A section starts where the one before it ends, rounded up to [`alignment`].
 
 use super::header::SectionKind;
 use crate::layout::ALIGNMENT;
@@ -10,18 +10,18 @@ use crate::layout::ALIGNMENT;
 pub enum Presence {
     /// Every file has it.
     Needed,
-    /// Files have it where there is something to say.
+    /// Files may have it.
     Optional,
-    /// The kind is kept for a later version: readers of this one refuse it by name.
+    /// Reserved for a later version: readers of this one reject it by name.
     Later,
 }
 
 /// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Section {
-    /// Which section.
+    /// The section.
     pub kind: SectionKind,
-    /// Whether it stands in the host part.
+    /// Whether it belongs to the host part.
     pub host: bool,
     /// Whether a file has it.
     pub presence: Presence,
@@ -35,7 +35,7 @@ const fn host(kind: SectionKind) -> Section {
     Section { kind, host: true, presence: Presence::Optional }
 }
 
-/// Every section that this version names, in file order.
+/// Every section of this version, in file order.
 pub const SECTIONS: [Section; 15] = [
     device(SectionKind::Spec, Presence::Needed),
     device(SectionKind::Tensors, Presence::Needed),
@@ -72,12 +72,12 @@ pub const NEEDED: [SectionKind; NEEDED_COUNT] = {
     kinds
 };
 
-/// The row of a kind; `None` for kinds that this version does not name.
+/// The row of a kind; `None` for unknown kinds.
 pub fn section_of(kind: u32) -> Option<&'static Section> {
     SECTIONS.iter().find(|section| section.kind as u32 == kind)
 }
 
-/// A section of this kind starts on a multiple of this.
+/// Alignment of a section of this kind.
 pub fn alignment(kind: u32, page_bytes: u32) -> u64 {
     if kind == SectionKind::Weights as u32 { u64::from(page_bytes) } else { ALIGNMENT as u64 }
 }

@@ -1,5 +1,5 @@
-//! The model as the device sees it: one fixed record and one per layer. The numbers are bounded when they are read, so
-//! that sums of them cannot overflow later.
+//! The specification of the model for the device: one fixed record and one per layer. The reader bounds the numbers, so
+//! that later sums cannot overflow.
 
 use super::record::record;
 
@@ -9,16 +9,16 @@ pub const NONE: u32 = u32::MAX;
 /// Largest of any dimension an artifact may state.
 pub const MAX_DIMENSION: u32 = 1 << 24;
 
-/// Most layers.
+/// Largest number of layers.
 pub const MAX_LAYERS: u32 = 4096;
 
-/// Most tokens that go through a layer together.
+/// Largest number of tokens per chunk.
 pub const MAX_CHUNK: usize = 64;
 
-/// Most taps of a short convolution.
+/// Largest number of taps of a short convolution.
 pub const MAX_TAPS: u32 = 64;
 
-/// Most rotary tables, and most curves.
+/// Largest number of rotary tables, and of curves.
 pub const MAX_TABLES: u32 = 16;
 
 record! {
@@ -38,11 +38,11 @@ record! {
         tied_head: u8,
         /// 1 where there is a position table.
         learned_positions: u8,
-        /// 1 where sequences decode without the space they begin with.
+        /// 1 where decoding drops one leading space.
         strip_leading_space: u8,
         /// An [`ExitHead`].
         exit_head: u8,
-        /// 1 where a linear takes 16-bit activations, and the memory is planned for them.
+        /// 1 where a linear takes 16-bit activations, for which the memory is planned.
         wide_activations: u8,
         /// A [`Stacks`].
         stacks: u8,
@@ -64,13 +64,13 @@ record! {
         ///
         /// [`ArtifactView::opening_tokens`]: super::artifact::ArtifactView::opening_tokens
         bos: u32,
-        /// The first token that ends one, or [`NONE`]; [`ArtifactView::end_tokens`] has all.
+        /// The first token that ends a text, or [`NONE`]; [`ArtifactView::end_tokens`] has all.
         ///
         /// [`ArtifactView::end_tokens`]: super::artifact::ArtifactView::end_tokens
         eos: u32,
         /// Added to the mean square or variance in the embedding, final and head norms.
         epsilon: f32,
-        /// Tokens that go through a layer together, at most [`MAX_CHUNK`].
+        /// Tokens per chunk, at most [`MAX_CHUNK`].
         chunk: u32,
         /// Positions whose logits are computed together.
         output_rows: u32,
@@ -90,7 +90,7 @@ record! {
 record! {
     /// One layer.
     LayerRecord: 64 bytes {
-        /// A [`Block`]. Fields of the other kind are zero.
+        /// A [`Block`]. Fields of the other kinds are zero.
         block: u8,
         /// A [`NormKind`].
         norm: u8,
@@ -114,13 +114,13 @@ record! {
         head_dim: u32,
         /// Width of the feed-forward network.
         ffn_width: u32,
-        /// Positions attended to, the own one included; 0 for all.
+        /// Size of the attention window, the token's own position included; 0 for all positions.
         window: u32,
         /// log2(e) · 2^15 · (factor on q · k), as f32.
         score_scale: f32,
         /// Added to the mean square or variance in the layer's norms.
         epsilon: f32,
-        /// Positions a short convolution sees, the own one included.
+        /// Taps of a short convolution, the token's own position included.
         taps: u32,
         /// A [`LayerCacheFormat`].
         cache_format: u8,
@@ -152,13 +152,13 @@ impl LayerRecord {
     }
 }
 
-/// How a model reads a sequence.
+/// Kind of model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ModelKind {
-    /// Token by token, each position attending to those before it.
+    /// Decoder: reads token by token, with causal attention.
     Decoder = 1,
-    /// Whole, each position attending to all.
+    /// Encoder: reads whole sequences, with bidirectional attention.
     Encoder = 2,
 }
 
@@ -166,7 +166,7 @@ pub enum ModelKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum HeadMatrix {
-    /// A tensor of its own, where the output is logits over tokens.
+    /// A separate tensor, where the output is logits over tokens.
     Own = 0,
     /// The token table.
     TokenTable = 1,
@@ -214,7 +214,7 @@ pub enum FfnKind {
     Gated = 2,
 }
 
-/// How positions are mixed before the feed-forward network.
+/// The token mixer of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Block {
@@ -224,7 +224,7 @@ pub enum Block {
     Conv = 2,
 }
 
-/// Where a layer's norms stand.
+/// Placement of a layer's norms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum NormPlacement {
@@ -236,7 +236,7 @@ pub enum NormPlacement {
     Around = 3,
 }
 
-/// The rows that the executor hands out.
+/// The output rows of the executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Output {
@@ -250,13 +250,13 @@ pub enum Output {
     Classifier = 4,
 }
 
-/// Which norm.
+/// Kind of norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum NormKind {
-    /// Root mean square.
+    /// RMS norm.
     Rms = 1,
-    /// Mean and variance.
+    /// Layer norm.
     Layer = 2,
 }
 
@@ -272,11 +272,11 @@ pub enum CurveId {
     GeluTanh = 3,
 }
 
-/// Numbers of a closed enumeration that files spell as one byte.
+/// A closed enumeration that files store as one byte.
 macro_rules! from_number {
     ($name:ident: $($variant:ident),*) => {
         impl $name {
-            /// From the byte in the file.
+            /// The variant with the file's number.
             pub fn from_number(number: u8) -> Option<Self> {
                 [$($name::$variant),*].into_iter().find(|value| *value as u8 == number)
             }

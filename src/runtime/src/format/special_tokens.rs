@@ -1,5 +1,6 @@
-//! The tokens that open and end a text. The model record has room for one of each, `bos` and `eos`; an artifact with more
-//! of either has the special-tokens section, whose first ones the record repeats for readers that do not know it:
+//! The tokens that open and end a text. The model record holds one of each, `bos` and `eos`; an artifact with several
+//! of either has the special-tokens section, whose first tokens the record repeats for readers that do not know the
+//! section:
 //!
 //! `opening` u32, `ends` u32, then `opening` token ids, then `ends` token ids, u32 each, little-endian.
 
@@ -8,17 +9,17 @@ use super::artifact::{ArtifactView, u32_at};
 use super::header::SectionKind;
 use super::spec::NONE;
 
-/// Most tokens before a text.
+/// Largest number of tokens before a text.
 pub const MAX_OPENING: usize = 16;
-/// Most tokens that end a text.
+/// Largest number of tokens that end a text.
 pub const MAX_ENDS: usize = 64;
 /// Bytes before the ids.
 const COUNTS_BYTES: usize = 8;
-/// Where the model record has `bos` and `eos`.
+/// Offsets of `bos` and `eos` in the model record.
 const BOS_OFFSET: usize = 36;
 const EOS_OFFSET: usize = 40;
 
-/// Token ids as they lie in the artifact, four bytes each, little-endian.
+/// Token ids stored in the artifact, four bytes each, little-endian.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TokenList<'a>(&'a [u8]);
 
@@ -28,7 +29,7 @@ impl<'a> TokenList<'a> {
         self.0.len() / 4
     }
 
-    /// Whether there are none.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -38,14 +39,14 @@ impl<'a> TokenList<'a> {
         self.0.chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]))
     }
 
-    /// Whether a token is among them.
+    /// Whether the list contains a token.
     pub fn contains(&self, token: u32) -> bool {
         self.iter().any(|id| id == token)
     }
 }
 
 impl<'a> ArtifactView<'a> {
-    /// Tokens that stand before a text.
+    /// Tokens before a text.
     pub fn opening_tokens(&self) -> TokenList<'a> {
         self.opening
     }
@@ -55,7 +56,7 @@ impl<'a> ArtifactView<'a> {
         self.ends
     }
 
-    /// Reads both lists: from the section where there is one, else from the model record.
+    /// Reads both lists, from the section if there is one, else from the model record.
     pub(super) fn read_special_tokens(&mut self) -> Result<(), FormatError> {
         let fault = |fault| FormatError::section(SectionKind::SpecialTokens, fault);
         let record = self.section(SectionKind::Spec).ok_or(FormatError::Spec("bos"))?;

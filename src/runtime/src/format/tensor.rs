@@ -17,11 +17,12 @@ record! {
         storage: u8,
         /// A [`crate::layout::Layout`]; 0 for f32.
         layout: u8,
-        /// Width of the activations the matrix is multiplied with: 8 or 16; 0 for position and type tables and for vectors.
+        /// Width of the activations the matrix is multiplied with: 8 or 16; 0 for position and type tables and for
+        /// vectors.
         activation_bits: u8,
-        /// 0: dense. 1: 2:4, and the storage is one of its.
+        /// 0: dense. 1: 2:4, with a sparse storage.
         sparsity: u8,
-        /// Output dimension, or the outer one of a vector list.
+        /// Output dimension, or the outer dimension of a list of vectors.
         rows: u32,
         /// Input dimension, unpadded.
         columns: u32,
@@ -37,7 +38,7 @@ record! {
 /// Layer number of tensors outside the layers.
 pub const NO_LAYER: u16 = u16::MAX;
 
-/// The use of a tensor. The high four bits order the groups: embeddings, layers, head.
+/// Role of a tensor. The high four bits order the groups: embeddings, layers, head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "the names are those of docs/format.md, which describes them")]
@@ -114,7 +115,7 @@ impl TensorRole {
     }
 }
 
-/// Which tensor of a role.
+/// Part of a role: weight, bias or a vector of the key map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum TensorPart {
@@ -138,14 +139,14 @@ impl TensorPart {
     }
 }
 
-/// The key that a tensor is looked up by; ordered as the table is.
+/// Key of a tensor, in the order of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorKey {
     /// Layer, or [`NO_LAYER`].
     pub layer: u16,
-    /// Its use.
+    /// Its role.
     pub role: TensorRole,
-    /// Which one.
+    /// Its part.
     pub part: TensorPart,
 }
 
@@ -182,7 +183,7 @@ impl core::fmt::Display for TensorKey {
 }
 
 /// Root of the tree over digests: a leaf is SHA-256(0 ‖ digest), a node SHA-256(1 ‖ left ‖ right), and a level's last
-/// node without a partner moves up as it is. No digests give 32 zeros.
+/// node without a sibling moves up unchanged. Without digests the root is 32 zeros.
 pub fn digest_tree(digests: impl Iterator<Item = Digest>) -> Digest {
     // One pending node per height, as in binary addition.
     let mut pending: [Option<Digest>; 40] = [None; 40];

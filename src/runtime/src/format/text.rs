@@ -1,18 +1,18 @@
-//! The text section: everything that turns text into tokens on a device. One record, then tables without separators or
-//! alignment, read in place; docs/format.md lists them. The compiler works the tables out of a tokenizer.json, so that
-//! the device knows exactly the characters and merges this tokenizer needs and no others.
+//! The text section: the tokenizer of the device. One record, then tables without separators or alignment, read in
+//! place; docs/format.md lists them. The compiler derives the tables from a tokenizer.json and includes exactly the
+//! characters and merges that this tokenizer needs.
 
 use super::record::record;
 
-/// Most splitting steps.
+/// Largest number of splitting steps.
 pub const MAX_STEPS: u32 = 4;
-/// Most special tokens before a text, and most after it.
+/// Largest number of special tokens before a text, and after it.
 pub const MAX_SPECIALS: u32 = 16;
-/// Most bytes of each of the three strings of the section.
+/// Largest number of bytes of each of the three strings of the section.
 pub const MAX_STRING: u32 = 64;
-/// Most bytes or symbols of normalised text per byte of text.
+/// Largest number of bytes or symbols of normalised text per byte of text.
 pub const MAX_GROWTH: u32 = 64;
-/// Bytes of a class: the character where it starts in the low 21 bits, which one in the high 3.
+/// Bytes of a class run: its first character in the low 21 bits, the class in the high 3.
 pub const CLASS_BYTES: usize = 3;
 /// Bytes of an element: a character in the low 21 bits and [`ELEMENT_LAST`].
 pub const ELEMENT_BYTES: usize = 3;
@@ -34,7 +34,7 @@ record! {
         byte_fallback: u8,
         /// 1 where neighbouring unknown characters are one unknown token.
         fuse_unknown: u8,
-        /// 1 where a word that is a token is not taken apart.
+        /// 1 where a word that is a token is not split.
         whole_words: u8,
         /// Where the prefix goes: 0 nowhere, 1 before every piece, 2 before a piece at the start of the text.
         prefix: u8,
@@ -44,23 +44,24 @@ record! {
         id_bytes: u8,
         /// Token of text that no token covers, or [`NONE`](super::spec::NONE).
         unknown: u32,
-        /// Characters of the longest word that word pieces are looked for in.
+        /// Characters of the longest word that is split into word pieces.
         longest_word: u32,
-        /// A merge of rank r gives token `merged_from` + r; [`NONE`](super::spec::NONE) where every merge states its token.
+        /// A merge of rank r gives token `merged_from` + r; [`NONE`](super::spec::NONE) where every merge states its
+        /// token.
         merged_from: u32,
         /// Bytes of normalised text per byte of text, at most.
         text_growth: u32,
         /// Symbols per byte of text, at most.
         symbol_growth: u32,
-        /// Symbols of the text that is put before a piece.
+        /// Symbols of the text prepended to a piece.
         symbol_extra: u32,
         /// Special tokens before a text.
         before: u32,
         /// Special tokens after a text.
         after: u32,
-        /// Bytes put before every piece as it is normalised.
+        /// Bytes prepended to every piece in normalisation.
         prepend_bytes: u32,
-        /// Bytes put before a piece that does not begin with them.
+        /// Bytes prepended to a piece that does not begin with them.
         prefix_bytes: u32,
         /// Bytes before a word piece that continues a word.
         continuation_bytes: u32,
@@ -74,21 +75,21 @@ record! {
         elements: u32,
         /// Pairs of characters that compose.
         compositions: u32,
-        /// Added tokens that are looked for in the text as it is.
+        /// Added tokens that are matched in the raw text.
         raw_tokens: u32,
         /// Bytes of their spellings.
         raw_bytes: u32,
-        /// Added tokens that are looked for in normalised text.
+        /// Added tokens that are matched in normalised text.
         normalized_tokens: u32,
         /// Bytes of their spellings.
         normalized_bytes: u32,
-        /// Tokens that are looked up by their spelling.
+        /// Tokens with a spelling.
         spellings: u32,
         /// Bytes of their spellings.
         spelling_bytes: u32,
         /// Pairs of tokens that merge.
         merges: u32,
-        /// The meaning of the class table's classes, [`class`] bits each.
+        /// [`class`] bits of each class of the class table.
         palette: [u8; 8],
         /// Zero.
         reserved: [u8; 20],
@@ -96,7 +97,7 @@ record! {
 }
 
 record! {
-    /// One step of splitting a piece of text into words; each works on the pieces that the one before it leaves.
+    /// One step of splitting a piece of text into words; each splits the pieces of the previous one.
     StepRecord: 8 bytes {
         /// A [`Step`].
         kind: u8,
@@ -121,7 +122,7 @@ record! {
     }
 }
 
-/// Bits of the classes that a character belongs to.
+/// Bits of the classes of a character.
 pub mod class {
     /// `\p{L}`.
     pub const LETTER: u8 = 1;
@@ -129,19 +130,19 @@ pub mod class {
     pub const NUMBER: u8 = 2;
     /// `\s`.
     pub const SPACE: u8 = 4;
-    /// Punctuation as BERT sees it.
+    /// Punctuation as BERT defines it.
     pub const PUNCTUATION: u8 = 8;
-    /// Numbers as Rust sees them.
+    /// Numbers as Rust defines them.
     pub const NUMERIC: u8 = 16;
 }
 
-/// How words become tokens.
+/// Tokenization of words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum TokenModel {
     /// Byte-pair encoding: the pair of lowest rank merges first.
     Merges = 1,
-    /// The longest piece first.
+    /// WordPiece: the longest piece first.
     WordPieces = 2,
 }
 
@@ -160,7 +161,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// By its number.
+    /// The step with a number.
     pub fn from_number(number: u8) -> Option<Step> {
         [Step::Gpt2, Step::Llama3, Step::Classes, Step::Character].into_iter().find(|&step| step as u8 == number)
     }
@@ -170,7 +171,7 @@ impl Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Behavior {
-    /// They are left out.
+    /// They are removed.
     Removed = 1,
     /// Each is a piece.
     Isolated = 2,
@@ -183,7 +184,7 @@ pub enum Behavior {
 }
 
 impl Behavior {
-    /// By its number.
+    /// The behaviour with a number.
     pub fn from_number(number: u8) -> Option<Behavior> {
         use Behavior as B;
         [B::Removed, B::Isolated, B::Contiguous, B::MergedWithPrevious, B::MergedWithNext]
@@ -196,11 +197,11 @@ impl Behavior {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum MapAction {
-    /// It stays.
+    /// It is kept.
     Keep = 0,
-    /// It is left out.
+    /// It is removed.
     Drop = 1,
-    /// It is left out, and marks before it do not change places with marks after it.
+    /// It is removed, and separates the marks before it from those after it in reordering.
     Break = 2,
     /// It becomes the character `value`.
     Single = 3,
@@ -212,14 +213,14 @@ pub enum MapAction {
     Elements = 6,
     /// It becomes ` value `, with a space on both sides; `value` 0 stands for itself.
     Isolate = 7,
-    /// It stays, as a mark of combining class `value`.
+    /// It is kept, as a mark of combining class `value`.
     Mark = 8,
-    /// A Hangul syllable becomes its two or three letters.
+    /// A Hangul syllable becomes its two or three jamo.
     Hangul = 9,
 }
 
 impl MapAction {
-    /// By its number.
+    /// The action with a number.
     pub fn from_number(number: u8) -> Option<MapAction> {
         use MapAction as M;
         [M::Keep, M::Drop, M::Break, M::Single, M::Shift, M::Alternate, M::Elements, M::Isolate, M::Mark, M::Hangul]
@@ -228,7 +229,7 @@ impl MapAction {
     }
 }
 
-/// Bits of an element that are the character.
+/// Character bits of an element.
 pub const ELEMENT_CHARACTER: u32 = (1 << 21) - 1;
 /// The bit of the last element of a list.
 pub const ELEMENT_LAST: u32 = 1 << 21;

@@ -1,5 +1,5 @@
-//! The text section taken apart and judged: lengths, orders, characters and token ids, so that the tokenizer only looks
-//! things up.
+//! The tables of the text section, with checks of lengths, orders, characters and token ids, so that the tokenizer only
+//! does lookups.
 
 use super::FormatError;
 use super::artifact::u32_at;
@@ -27,7 +27,7 @@ pub(crate) struct Spellings<'a> {
     pub(crate) text: &'a [u8],
 }
 
-/// The section, taken apart.
+/// The tables of the section.
 #[derive(Clone, Copy, Debug)]
 pub struct TextTables<'a> {
     /// Its record.
@@ -75,8 +75,8 @@ impl<'a> Cut<'a> {
 }
 
 impl<'a> TextTables<'a> {
-    /// The tables of a section; the model has `vocabulary` tokens. Everything that a number could lead astray is judged
-    /// here; capacities are left to the tokenizer, which checks them as it writes.
+    /// Reads and checks the tables of a section of a model with `vocabulary` tokens. Indices and offsets are checked
+    /// here; the tokenizer checks capacities as it writes.
     pub fn read(section: &'a [u8], vocabulary: u32) -> Result<Self, FormatError> {
         let fault = FormatError::Text;
         if section.len() < TextRecord::BYTES {

@@ -6,7 +6,7 @@ use super::header::{DEVICE_DIGEST, HEADER_BYTES, HOST_DIGEST, Header};
 use super::tensor::digest_tree;
 use crate::sha256::{Digest, Sha256};
 
-/// The digest of the device part, made after the host part's: the header with the digest itself taken as zero, then
+/// The digest of the device part, computed after the host part's: the header with the digest itself taken as zero, then
 /// the bytes after the header.
 pub fn device_digest(header: &[u8], part: &[u8]) -> Digest {
     part_digest(header, DEVICE_DIGEST, part)

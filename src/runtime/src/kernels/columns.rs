@@ -1,5 +1,5 @@
-//! The part of a product's output that one call writes: some columns of every row of a (tokens, width) array. Several
-//! calls may write different columns of the same array at once.
+//! The part of a product's output that one call writes: a range of columns of every row of a (tokens, width) array.
+//! Several calls may write different columns of the same array concurrently.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -24,16 +24,16 @@ impl<'a> Columns<'a> {
         Columns { start: array.as_mut_ptr(), tokens: array.len() / width, width, range: 0..width, array: PhantomData }
     }
 
-    /// Columns `range` of the array, which must be among these.
+    /// Columns `range` of the array, a subrange of these.
     ///
     /// # Panics
-    /// If they are not.
+    /// If it is not a subrange.
     pub fn part(&mut self, range: Range<usize>) -> Columns<'_> {
         assert!(self.range.start <= range.start && range.start <= range.end && range.end <= self.range.end);
         Columns { start: self.start, tokens: self.tokens, width: self.width, range, array: PhantomData }
     }
 
-    /// Columns `range` of the array, while others hold other columns.
+    /// Columns `range` of the array, while other columns are borrowed elsewhere.
     ///
     /// # Safety
     /// While the result lives, nothing else may use those columns.
@@ -49,7 +49,7 @@ impl<'a> Columns<'a> {
         self.tokens
     }
 
-    /// Which columns.
+    /// The range of columns.
     #[inline]
     pub fn range(&self) -> Range<usize> {
         self.range.clone()
@@ -64,7 +64,8 @@ impl<'a> Columns<'a> {
         assert!(token < self.tokens);
         #[expect(unsafe_code, reason = "the columns of several rows are not one slice")]
         // SAFETY: `new` checked that the array has `tokens · width` values, `part` that the range lies within the width, and
-        // these columns have no other borrow: `new` and `part` borrow mutably, and the caller of `shared_part` guarantees it.
+        // these columns have no other borrow: `new` and `part` borrow mutably, and the caller of `shared_part`
+        // guarantees it.
         unsafe {
             core::slice::from_raw_parts_mut(self.start.add(token * self.width + self.range.start), self.range.len())
         }
@@ -72,7 +73,7 @@ impl<'a> Columns<'a> {
 }
 
 #[expect(unsafe_code, reason = "columns are a mutable borrow of f32, which may go to another thread")]
-// SAFETY: as for `&mut [f32]`, which it stands for.
+// SAFETY: as for `&mut [f32]`, which it represents.
 unsafe impl Send for Columns<'_> {}
 #[expect(unsafe_code, reason = "a shared reference gives no access to the values but through `shared_part`")]
 // SAFETY: every safe method that reaches the values takes `&mut self`.

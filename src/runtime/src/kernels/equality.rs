@@ -1,6 +1,6 @@
-//! Every table this CPU can run equals the scalar one with `==`: over random shapes with odd numbers of rows, every tail and
-//! every number of tokens, at the extremes of values, and at the bounds on columns. A table that the CPU cannot run is
-//! named on stderr.
+//! Every table this CPU can run equals the scalar one with `==`: over random shapes with odd numbers of rows, every
+//! tail and every number of tokens, at the extremes of values, and at the bounds on columns. A table that the CPU
+//! cannot run is named on stderr.
 
 use std::format;
 use std::io::Write;
@@ -11,10 +11,10 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::columns::Columns;
-use super::tests::{Draws, STORAGES, legal};
+use super::tests::{Draws, legal, storages};
 use super::{Factors, Kernels, Rows, SCALAR, Sums, Width, available};
 use crate::format::spec::MAX_CHUNK;
-use crate::layout::{GROUP, Layout, Storage};
+use crate::layout::{BLOCK_COLUMNS, Layout, Storage};
 use crate::numerics::{Curve, F32Bytes, Rotary};
 use crate::vectors::packer::{Inputs, Integers};
 
@@ -45,7 +45,7 @@ impl Draws {
         self.bytes(count).into_iter().map(|value| (value >> 1).clamp(-64, 63)).collect()
     }
 
-    /// Values of a row: most of one size, some far from it, some zero.
+    /// Values of a row: most of similar magnitude, some far from it, some zero.
     fn reals(&mut self, count: usize) -> Vec<f32> {
         let real = |draw: u64| {
             let exponent = 100 + (draw >> 40) as u32 % 40;
@@ -63,7 +63,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// A matrix and its inputs through every table: all tiles at once, and tile ranges one after another.
+/// Multiplies a matrix and its inputs with every table: all tiles at once, and range by range.
 fn compare(matrix: &Integers, inputs: &Inputs, about: &str) {
     for layout in Layout::ALL {
         let packed = matrix.pack(layout);
@@ -106,7 +106,7 @@ proptest! {
     fn products_of_random_shapes(n in 1usize..=40, k in 1usize..=700, tokens in 1usize..=70, one: bool, seed: u64) {
         let mut draws = Draws { seed, index: 0 };
         let tokens = if one { 1 } else { tokens.min(MAX_CHUNK) };
-        for storage in STORAGES {
+        for storage in storages() {
             let k = legal(storage, k);
             let matrix = draws.matrix(storage, n, k);
             for width in [Width::Bits8, Width::Bits16] {
@@ -126,11 +126,11 @@ proptest! {
         let (gain, offset) = (F32Bytes::new(&gain), F32Bytes::new(&offset));
         let points: Vec<u8> = (0..513i32).flat_map(|i| ((1 << 23) - (i * 16_369) + i % 7).to_le_bytes()).collect();
         let curve = Curve::new(&points, 5).expect("a sound curve");
-        let padded = length.next_multiple_of(GROUP);
+        let padded = length.next_multiple_of(BLOCK_COLUMNS);
         type Entry<'e> = (&'e str, &'e dyn Fn(&Kernels) -> (Vec<u32>, Vec<i8>, Vec<i32>, bool));
         let quantized = |table: &Kernels, a16: bool| {
             let planes = if a16 { 2 } else { 1 };
-            let (mut q, mut offsets) = (vec![99; padded * planes], vec![99; padded * planes / GROUP]);
+            let (mut q, mut offsets) = (vec![99; padded * planes], vec![99; padded * planes / BLOCK_COLUMNS]);
             let entry = if a16 { table.quantize_a16 } else { table.quantize };
             let scale = entry(&x, &mut q, &mut offsets);
             (vec![scale.map_or(0, f32::to_bits)], q, offsets, scale.is_ok())
@@ -179,7 +179,7 @@ proptest! {
         let query = draws.activations(width);
         let keys = draws.activations((seen + spare) * width);
         let scales: Vec<f32> = draws.scales(seen + spare).iter().map(|scale| scale * 1e-3).collect();
-        // The spare positions that follow in the cache do not count.
+        // The spare positions that follow in the cache must not affect the result.
         let rows = Rows { values: &keys, scales: &scales };
         let run = |table: &Kernels| {
             let mut scores = vec![0; seen];
@@ -198,30 +198,24 @@ proptest! {
     }
 }
 
-/// All values at the ends of their ranges, for widths around the steps of kernels and at the bounds on columns.
+/// All values at the ends of their ranges, for widths around the steps of the kernels and at the bounds on columns.
 #[test]
 fn products_of_extremes() {
     let most = |storage: Storage| storage.max_columns();
     let mut cases = Vec::new();
-    for storage in STORAGES {
+    for storage in storages() {
         for columns in [4, 32, 36, 256, 260, 288, 512, most(storage).min(16_640), most(storage)] {
             cases.push((storage, columns));
         }
     }
     for (storage, columns) in cases {
-        let nibbles = storage.is_nibbles();
+        let (group, range) = (storage.def().group, storage.def().range);
         for (value, multiplier, activation) in
             [(127, 127, 127), (-127, 127, 127), (127, -127, -127), (-127, -127, -127)]
         {
             let keep = |k: usize| !storage.is_sparse() || matches!(k % 4, 1 | 2);
-            let value: i8 = if !nibbles {
-                value
-            } else if value > 0 {
-                7
-            } else {
-                -8
-            };
-            let groups = if nibbles { columns.div_ceil(GROUP) } else { 0 };
+            let value: i8 = if value > 0 { range.1 } else { range.0 };
+            let groups = group.map_or(0, |group| columns.div_ceil(group));
             let matrix = Integers {
                 storage,
                 rows: 17,
@@ -261,7 +255,7 @@ fn only(matrix: &Integers, inputs: &Inputs, about: &str) {
 
 /// Non-finite rows are rejected and all-zero rows stay zero, in every table.
 #[test]
-fn broken_rows_are_refused_everywhere() {
+fn every_table_rejects_non_finite_rows() {
     for table in tables().into_iter().chain([&SCALAR]) {
         let (mut q, mut offsets) = ([1i8; 32], [1; 1]);
         for bad in [f32::NAN, f32::INFINITY, f32::from_bits(0x5880_0000)] {

@@ -1,9 +1,9 @@
 //! Cortex-M55 and M85 with Helium (the integer part of MVE), layout r4k16.2c: a row's 16 columns are one vector, and
-//! `vmlava` adds the 16 products into a general register. Nibbles stay sixteen times too large, which a shift of a group's
-//! sum takes back exactly. Of 2:4 matrices a gather load selects the activations of the kept columns.
+//! `vmlava` adds the 16 products into a general register. Nibbles stay sixteen times too large, which a shift of the
+//! group's sum undoes exactly. For 2:4 matrices a gather load selects the activations of the kept columns.
 //!
-//! Whole loops are assembly, since Rust has no vectors for this target. Attention and all rows of f32 are plain Rust: the
-//! compiler makes vectors of the integer part. Vectors of f32 must be off (`-Ctarget-feature=-mve.fp`): they flush
+//! Whole loops are assembly, since Rust has no vector types for this target. Attention and f32 rows are plain Rust,
+//! whose integer part the compiler vectorizes. f32 vectors must be off (`-Ctarget-feature=-mve.fp`): they flush
 //! subnormals to zero, which docs/numerics.md forbids.
 
 #![expect(unsafe_code, reason = "instructions; bounds are those that `tiles::multiply` checks")]
@@ -12,11 +12,11 @@ use super::columns::Columns;
 use super::tiles::{self, TileSums};
 use super::{Activations, Kernels, SCALAR, scalar};
 use crate::format::artifact::Matrix;
-use crate::layout::{GROUP, KEPT, Layout, TileShape};
+use crate::layout::{BLOCK_COLUMNS, KEPT, Layout, TileShape};
 use core::arch::asm;
 use core::ops::Range;
 
-/// The table of Helium, which the feature `helium` says is there.
+/// The table of Helium, enabled by the feature `helium`.
 pub(super) fn helium() -> Option<&'static Kernels> {
     Some(const { &HELIUM })
 }
@@ -80,8 +80,8 @@ unsafe fn dense_bytes(weights: *const u8, row: *const i8, steps: usize) -> [i32;
 #[inline(always)]
 unsafe fn dense_nibbles(weights: *const u8, multipliers: *const u8, row: *const i8, groups: usize) -> [i32; ROWS] {
     let mut sums = [0i32; ROWS];
-    // SAFETY: reads only the ranges that the caller promises and writes `sums`. The sum of a row stays in memory: four more registers
-    // than there are would be needed.
+    // SAFETY: reads only the ranges that the caller promises and writes `sums`. The sum of a row stays in memory, since
+    // four registers are missing.
     unsafe {
         asm!(
             "vmov.i8 q7, #0xf0",
@@ -119,11 +119,12 @@ unsafe fn dense_nibbles(weights: *const u8, multipliers: *const u8, row: *const 
     sums
 }
 
-/// Where the kept columns of a group stand among its 32; how far their indices are shifted.
+/// First index of the four columns of each kept value of a group; shifts of the indices.
 const BASE: [u8; 16] = [0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28];
 const DOWN: [i8; 16] = [0, 0, 0, 0, -2, -2, -2, -2, -4, -4, -4, -4, -6, -6, -6, -6];
 
-/// Sums of one group of a 2:4 matrix. SIDE: 0 for bytes, 1 for low nibbles and 2 for high ones, both sixteen times too large.
+/// Sums of one group of a 2:4 matrix. SIDE: 0 for bytes, 1 for low nibbles and 2 for high ones, both sixteen times too
+/// large.
 ///
 /// # Safety
 /// There are 64 bytes of weights, 16 of planes and 32 activations.
@@ -180,26 +181,26 @@ impl TileSums<ROWS> for Helium {
     #[inline(always)]
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         // SAFETY: a tile has 128 bytes of values a group, a row 32 activations, and there is a group.
-        rows.map(|row| unsafe { dense_bytes(tile.as_ptr(), row.as_ptr(), shape.groups * GROUP / 16) })
+        rows.map(|row| unsafe { dense_bytes(tile.as_ptr(), row.as_ptr(), shape.blocks * BLOCK_COLUMNS / 16) })
     }
 
     #[inline(always)]
     fn w4<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let multipliers = tile[shape.multiplier_offset(0, 0)..].as_ptr();
         // SAFETY: a tile has 64 bytes of values and 4 multipliers a group, a row 32 activations, and there is a group.
-        rows.map(|row| unsafe { dense_nibbles(tile.as_ptr(), multipliers, row.as_ptr(), shape.groups) })
+        rows.map(|row| unsafe { dense_nibbles(tile.as_ptr(), multipliers, row.as_ptr(), shape.blocks) })
     }
 
     #[inline(always)]
     fn w8_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         rows.map(|row| {
             let mut sums = [0i32; ROWS];
-            for group in 0..shape.groups {
+            for group in 0..shape.blocks {
                 let planes = shape.value_bytes + group * KEPT / 4 * ROWS;
                 // SAFETY: a group has 64 bytes of kept values, 16 of planes and 32 activations.
                 let group = unsafe {
                     let (tile, row) = (tile.as_ptr(), row.as_ptr());
-                    sparse::<0>(tile.add(group * STEP), tile.add(planes), row.add(group * GROUP))
+                    sparse::<0>(tile.add(group * STEP), tile.add(planes), row.add(group * BLOCK_COLUMNS))
                 };
                 sums.iter_mut().zip(group).for_each(|(sum, group)| *sum = sum.wrapping_add(group));
             }
@@ -211,13 +212,14 @@ impl TileSums<ROWS> for Helium {
     fn w4_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         rows.map(|row| {
             let mut sums = [0i32; ROWS];
-            for group in 0..shape.groups {
+            for group in 0..shape.blocks {
                 let planes = shape.value_bytes + group * KEPT / 4 * ROWS;
                 // SAFETY: a group has 16 bytes of planes and 32 activations, a pair of groups 64 bytes of values: low
                 // nibbles, high nibbles.
                 let products = unsafe {
                     let (tile, row) = (tile.as_ptr(), row.as_ptr());
-                    let (weights, planes, row) = (tile.add(group / 2 * STEP), tile.add(planes), row.add(group * GROUP));
+                    let (weights, planes, row) =
+                        (tile.add(group / 2 * STEP), tile.add(planes), row.add(group * BLOCK_COLUMNS));
                     match group % 2 {
                         0 => sparse::<1>(weights, planes, row),
                         _ => sparse::<2>(weights, planes, row),

@@ -1,30 +1,30 @@
-//! Work cut into parts that each worker takes once: a shared counter hands out numbers, and the holder of a number may
-//! write the rows that belong to it. This is the one place where several threads write one array.
+//! Work sharing between workers: a shared counter hands out each number once, and the holder of a number may write the
+//! rows that belong to it. Only here do several threads write one array.
 
 use super::columns::Columns;
 use super::workers::{MAX_WORKERS, Workers};
 use core::marker::PhantomData;
 use core::ops::{Range, RangeInclusive};
 
-/// Work-stealing counter over the numbers 0 .. total, each handed out once. Every worker owns a share of consecutive numbers:
-/// owners pop from the back, the order in which kernels read tiles, thieves from the front of the others' shares. A chunk is
-/// half of the remaining share, within bounds: few chunks, since each starts its reads afresh, and small ones at the end, so
-/// that a slow worker does not delay the others.
+/// Work-stealing counter over the numbers 0 .. total, each handed out once. Every worker owns a share of consecutive
+/// numbers: owners pop from the back, the order in which kernels read tiles, thieves from the front of the others'
+/// shares. A chunk is half of the remaining share, within bounds: few chunks, since each starts its reads afresh, and
+/// small ones at the end, so that a slow worker does not delay the others.
 pub(crate) struct Counter {
-    /// Front and back of the remainder of each share, 32 bits each.
+    /// Front and back of the rest of each share, 32 bits each.
     shares: [Share; MAX_WORKERS],
     workers: usize,
-    /// Least and most numbers of a chunk.
+    /// Smallest and largest chunk.
     chunk: RangeInclusive<u32>,
 }
 
-/// Alone on its cache line.
+/// A share on a cache line of its own.
 #[repr(align(64))]
 struct Share(Bounds);
 
 #[cfg(target_has_atomic = "64")]
 type Bounds = core::sync::atomic::AtomicU64;
-/// Cores without 64-bit exchanges have one worker: sessions take no other there.
+/// Cores without 64-bit atomics: sessions have one worker there.
 #[cfg(not(target_has_atomic = "64"))]
 type Bounds = core::cell::Cell<u64>;
 
@@ -50,7 +50,7 @@ impl Counter {
         self.take::<false>(own).or_else(|| others.into_iter().find_map(|other| self.take::<true>(other)))
     }
 
-    /// Some numbers from the front or the back of a share.
+    /// A chunk from the front or the back of a share.
     fn take<const FRONT: bool>(&self, share: usize) -> Option<Range<usize>> {
         let mut taken = None;
         let step = |bounds: u64| {
@@ -83,7 +83,7 @@ impl Exchange for Bounds {
     #[cfg(target_has_atomic = "64")]
     fn exchange(&self, step: impl FnMut(u64) -> Option<u64>) {
         use core::sync::atomic::Ordering::Relaxed;
-        // Relaxed: the rows that the numbers stand for are handed over by the workers' own synchronisation at start and end.
+        // Relaxed: the synchronisation of the workers at start and end of a job publishes the rows.
         let _ = self.fetch_update(Relaxed, Relaxed, step);
     }
 
@@ -97,7 +97,7 @@ impl Exchange for Bounds {
 
 #[cfg(not(target_has_atomic = "64"))]
 #[expect(unsafe_code, reason = "one worker uses the counter")]
-// SAFETY: without 64-bit exchanges no session takes several workers.
+// SAFETY: without 64-bit atomics every session has one worker.
 unsafe impl Sync for Counter {}
 
 /// Rows that workers take one at a time.
@@ -109,17 +109,17 @@ pub(crate) unsafe trait SharedRows: Sync {
     /// One row.
     type Row;
 
-    /// How many rows there are.
+    /// Number of rows.
     fn count(&self) -> usize;
 
     /// Row `index`.
     ///
     /// # Safety
-    /// `index` is below `count`, and each one is taken once.
+    /// `index` is below `count`, and each index is taken once.
     unsafe fn take(&self, index: usize) -> Self::Row;
 }
 
-/// Rows of an array, in order or spread: number i is row `(i % spread.0) · spread.1 + spread.2 + i / spread.0`.
+/// Rows of an array, in order or strided: number i is row `(i % spread.0) · spread.1 + spread.2 + i / spread.0`.
 pub(crate) struct Rows<'a, T> {
     start: *mut T,
     width: usize,
@@ -197,8 +197,8 @@ tuple_of_rows!(A 0, B 1);
 tuple_of_rows!(A 0, B 1, C 2);
 tuple_of_rows!(A 0, B 1, C 2, D 3);
 
-/// Calls `job` for every row with its number and with scratch of the worker's own, one of `scratch` each. Few rows are not
-/// worth waking other threads: with `alone` the caller does them all.
+/// Calls `job` for every row with its number and the worker's own element of `scratch`. With `alone` the caller does
+/// all rows, for work that is too small to wake other threads.
 pub(crate) fn each<S: Send, R: SharedRows>(
     workers: &dyn Workers,
     alone: bool,
@@ -211,7 +211,7 @@ pub(crate) fn each<S: Send, R: SharedRows>(
         let Some(scratch) = scratch.first_mut() else { return };
         for index in 0..total {
             #[expect(unsafe_code, reason = "rows of one array are written by several threads")]
-            // SAFETY: the rows are ours, and each number comes once.
+            // SAFETY: this call owns the rows, and each number comes once.
             job(index, unsafe { rows.take(index) }, scratch);
         }
         return;
@@ -234,18 +234,18 @@ pub(crate) fn each<S: Send, R: SharedRows>(
     });
 }
 
-/// Products whose rows are shared out together: the tiles of one matrix, or of two of the same shape row by row.
+/// Products whose tiles are distributed together: of one matrix, or of two of the same shape.
 pub(crate) struct Segment<'a> {
     /// Tiles of each matrix.
     pub(crate) tiles: usize,
-    /// Rows of a tile; the last tile may have fewer that are written.
+    /// Rows of a tile; the last tile may write fewer.
     pub(crate) rows: usize,
-    /// Where each matrix's rows go.
+    /// The output of each matrix.
     pub(crate) outputs: [Option<Columns<'a>>; 2],
 }
 
-/// Calls `job` for ranges of tiles of every segment, with its number and the columns those tiles write, until all are
-/// done. At least `grain` tiles go together, and at most a quarter of a worker's share.
+/// Calls `job` for ranges of tiles of every segment, with the segment's number and the columns that those tiles write,
+/// until all are done. A range has at least `grain` tiles and at most a quarter of a worker's share.
 pub(crate) fn each_tiles(
     workers: &dyn Workers,
     segments: &[Segment<'_>],

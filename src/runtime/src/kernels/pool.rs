@@ -1,6 +1,6 @@
-//! A pool of threads that run jobs together with the calling thread. Between jobs they spin briefly, since the next part of
-//! a layer follows within microseconds, and then park. A thread that comes late, because the machine is busy, finds the
-//! job closed and delays no other: the threads that are there take all parts.
+//! A pool of threads that run jobs together with the calling thread. Between jobs they spin briefly, since the next
+//! part of a layer follows within microseconds, and then park. A thread that is late, because the machine is busy,
+//! finds the job closed and does not delay it: the other threads take all parts.
 #![expect(unsafe_code, reason = "a job borrows from its caller, which waits for every thread that took it up")]
 
 use super::workers::Workers;
@@ -36,11 +36,11 @@ mod sync {
         }
     }
 
-    /// Nothing: the accesses around it are `SeqCst`.
+    /// A no-op: the accesses around it are `SeqCst`.
     pub(super) fn order() {}
 }
 
-/// The same from loom, which tries every order in which threads may run; see `model`.
+/// The same from loom, which explores the interleavings of the threads; see `model`.
 #[cfg(all(test, loom))]
 mod sync {
     pub(super) use loom::cell::UnsafeCell as Slot;
@@ -49,18 +49,18 @@ mod sync {
     pub(super) use loom::sync::{Condvar, Mutex};
     pub(super) use loom::thread::{self, JoinHandle};
 
-    /// loom takes `SeqCst` accesses for weaker ones, and fences for what they are.
+    /// A fence, since loom treats `SeqCst` accesses as weaker ones.
     pub(super) fn order() {
         loom::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
     }
 }
 
-/// Turns that a thread waits for the next job before it parks: some tens of microseconds.
+/// Iterations that a thread spins for the next job before it parks: some tens of microseconds.
 const SPINS: u32 = if cfg!(loom) { 1 } else { 20_000 };
-/// Turns after which a caller that waits for the others lets another program run.
+/// Iterations after which a caller that waits for the others yields.
 const PATIENCE: u32 = if cfg!(loom) { 1 } else { 4_000 };
 
-/// In [`Shared::state`]: threads at work, whether the job may be taken up, and the number of jobs so far.
+/// Fields of [`Shared::state`]: threads at work, whether the job may be joined, and the number of jobs so far.
 const AT_WORK: u64 = 0xffff;
 const OPEN: u64 = 1 << 16;
 const JOB: u64 = 1 << 17;
@@ -73,9 +73,9 @@ struct Shared {
     job: Slot<Option<*const Job>>,
     /// Whether a caller is using the pool.
     busy: AtomicBool,
-    /// How many threads sleep, and whether they are to end.
+    /// Number of sleeping threads, and whether the pool is closing.
     asleep: Mutex<(usize, bool)>,
-    /// Whether any thread may be asleep: spares callers the lock.
+    /// Whether any thread may be asleep, so that callers can avoid the lock.
     sleepers: AtomicBool,
     wake: Condvar,
 }
@@ -86,7 +86,7 @@ unsafe impl Sync for Shared {}
 // SAFETY: the pointer is to a `Sync` closure, which outlives its use.
 unsafe impl Send for Shared {}
 
-/// A number of threads, the caller's own among them.
+/// A pool of threads, the caller's own included.
 pub struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -120,7 +120,7 @@ impl Workers for Pool {
 
     fn run(&self, job: &(dyn Fn(usize) + Sync)) {
         let shared = &*self.shared;
-        // Another session's job is running: this one is done by its caller.
+        // Another session's job is running: this caller runs its job alone.
         if self.threads.is_empty() || shared.busy.swap(true, Ordering::Acquire) {
             job(0);
             return;
@@ -145,7 +145,7 @@ impl Workers for Pool {
     }
 }
 
-/// A job that others may take up; closed at the end, even by a panic.
+/// A job that other threads may join; closed when dropped, also by a panic.
 struct Open<'s> {
     shared: &'s Shared,
 }
@@ -168,7 +168,7 @@ impl Drop for Open<'_> {
 }
 
 impl Shared {
-    /// The loop of each thread: wait for a job that it has not seen, take it up if it is still open, and so on.
+    /// The loop of each thread: wait for a new job and join it if it is still open.
     fn work(&self, number: usize) {
         let mut seen = 0;
         loop {
@@ -192,7 +192,7 @@ impl Shared {
         }
     }
 
-    /// The state once it is of another job than `seen`; `None` when the pool ends.
+    /// Waits for a job after `seen` and returns its state; `None` when the pool closes.
     fn wait(&self, seen: u64) -> Option<u64> {
         for _ in 0..SPINS {
             let state = self.state.load(Ordering::Acquire);
@@ -222,7 +222,7 @@ impl Shared {
     }
 }
 
-/// A thread that has taken up a job; counted out at the end, even by a panic.
+/// A thread that has joined a job; leaves it when dropped, also by a panic.
 struct AtWork<'s> {
     shared: &'s Shared,
 }
@@ -237,7 +237,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.asleep.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
         self.shared.wake.notify_all();
-        // A thread that still spins parks first, and sees there that it is to end.
+        // A thread that still spins parks first, and sees there that the pool is closing.
         for thread in self.threads.drain(..) {
             drop(thread.join());
         }
@@ -266,7 +266,7 @@ mod tests {
             let pool = Pool::new(count).expect("threads start");
             assert_eq!(pool.count(), count);
             for round in 0..300 {
-                // Now and then long enough for the threads to park.
+                // Sometimes long enough for the threads to park.
                 if round % 100 == 99 {
                     thread::sleep(Duration::from_millis(5));
                 }

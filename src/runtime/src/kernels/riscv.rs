@@ -1,6 +1,6 @@
 //! RISC-V with the vector extension 1.0 and vectors of at least 128 bits, layout r16k1.2c: one column of 16 rows is a
-//! vector of bytes, multiplied by one activation. Nibbles sum up a group in 16 bits. Of 2:4 matrices each row gathers its
-//! activation from 16. One token at a time: a vector of weights is read again for each.
+//! vector of bytes, multiplied by one activation. A group of nibbles is summed in 16 bits. For 2:4 matrices each row
+//! gathers its activation from 16. One token at a time: the weights are read again for each.
 //!
 //! Loops are assembly, since Rust has no vectors for this target.
 
@@ -10,11 +10,11 @@ use super::columns::Columns;
 use super::tiles::{self, TileSums};
 use super::{Activations, Kernels, SCALAR, scalar};
 use crate::format::artifact::Matrix;
-use crate::layout::{GROUP, KEPT, Layout, TileShape};
+use crate::layout::{BLOCK_COLUMNS, KEPT, Layout, TileShape};
 use core::arch::asm;
 use core::ops::Range;
 
-/// The table of the vector extension where the kernel of Linux says that the CPU has it.
+/// The table of the vector extension where the Linux kernel reports that the CPU has it.
 pub(super) fn vector() -> Option<&'static Kernels> {
     /// `AT_HWCAP`: a bit for each single-letter extension.
     const CAPABILITIES: u64 = 16;
@@ -22,7 +22,7 @@ pub(super) fn vector() -> Option<&'static Kernels> {
     unsafe extern "C" {
         fn getauxval(kind: u64) -> u64;
     }
-    // SAFETY: a function of every C library of Linux, without conditions.
+    // SAFETY: a function of every Linux C library, without preconditions.
     let capabilities = unsafe { getauxval(CAPABILITIES) };
     (capabilities & VECTOR != 0).then_some(const { &RVV })
 }
@@ -71,7 +71,7 @@ unsafe fn dense_bytes(weights: *const u8, row: *const i8, groups: usize) -> [i32
             ".option pop",
             weights = inout(reg) weights => _,
             row = inout(reg) row => _,
-            eights = inout(reg) groups * (GROUP / 8) => _,
+            eights = inout(reg) groups * (BLOCK_COLUMNS / 8) => _,
             sums = in(reg) sums.as_mut_ptr(),
             value = out(reg) _,
             out("v2") _, out("v4") _, out("v5") _,
@@ -138,11 +138,11 @@ unsafe fn dense_nibbles(weights: *const u8, multipliers: *const u8, row: *const 
 }
 
 /// Adds one group of a 2:4 matrix to sums. SIDE: 0 for bytes, 1 for low nibbles and 2 for high ones, with multipliers.
-/// v16 and v17 hold the group's 32 activations, v1 a plane (four kept columns), v4 and v5 16-bit sums: of two products of
-/// bytes, which fit, or of all of nibbles.
+/// v16 and v17 hold the group's 32 activations, v1 a plane (four kept columns), v4 and v5 16-bit sums: of two byte
+/// products, which fit, or of all nibble products.
 ///
 /// # Safety
-/// There are 256 bytes of weights, 64 of planes, 32 activations and, of nibbles, 16 multipliers.
+/// There are 256 bytes of weights, 64 of planes, 32 activations and, for nibbles, 16 multipliers.
 #[inline(always)]
 unsafe fn sparse<const SIDE: usize>(
     sums: &mut [i32; ROWS],
@@ -244,25 +244,25 @@ impl TileSums<ROWS> for Vector {
     #[inline(always)]
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         // SAFETY: a tile has 512 bytes of values a group, a row 32 activations, and there is a group.
-        rows.map(|row| unsafe { dense_bytes(tile.as_ptr(), row.as_ptr(), shape.groups) })
+        rows.map(|row| unsafe { dense_bytes(tile.as_ptr(), row.as_ptr(), shape.blocks) })
     }
 
     #[inline(always)]
     fn w4<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let multipliers = tile[shape.multiplier_offset(0, 0)..].as_ptr();
         // SAFETY: a tile has 256 bytes of values and 16 multipliers a group, a row 32 activations, and there is a group.
-        rows.map(|row| unsafe { dense_nibbles(tile.as_ptr(), multipliers, row.as_ptr(), shape.groups) })
+        rows.map(|row| unsafe { dense_nibbles(tile.as_ptr(), multipliers, row.as_ptr(), shape.blocks) })
     }
 
     #[inline(always)]
     fn w8_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         rows.map(|row| {
             let mut sums = [0; ROWS];
-            for group in 0..shape.groups {
+            for group in 0..shape.blocks {
                 let weights = tile[group * KEPT * ROWS..].as_ptr();
                 let planes = tile[shape.value_bytes + group * KEPT / 4 * ROWS..].as_ptr();
                 // SAFETY: a group has 256 bytes of kept values, 64 of planes and 32 activations.
-                unsafe { sparse::<0>(&mut sums, weights, planes, row[group * GROUP..].as_ptr(), weights) }
+                unsafe { sparse::<0>(&mut sums, weights, planes, row[group * BLOCK_COLUMNS..].as_ptr(), weights) }
             }
             sums
         })
@@ -272,11 +272,11 @@ impl TileSums<ROWS> for Vector {
     fn w4_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         rows.map(|row| {
             let mut sums = [0; ROWS];
-            for group in 0..shape.groups {
+            for group in 0..shape.blocks {
                 let weights = tile[group / 2 * KEPT * ROWS..].as_ptr();
                 let planes = tile[shape.value_bytes + group * KEPT / 4 * ROWS..].as_ptr();
                 let multipliers = tile[shape.multiplier_offset(0, group)..].as_ptr();
-                let row = row[group * GROUP..].as_ptr();
+                let row = row[group * BLOCK_COLUMNS..].as_ptr();
                 // SAFETY: a group has 64 bytes of planes, 16 multipliers and 32 activations, a pair of groups 256 bytes of
                 // values: low nibbles, high nibbles.
                 unsafe {

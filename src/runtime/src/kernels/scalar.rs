@@ -1,19 +1,20 @@
 //! Portable kernels from the address formula of [`crate::layout`]: any layout, any shape, the oracle of every other
-//! kernel. Each group of 32 columns of a row is decoded once and multiplied with all tokens of the chunk; of a 2:4 matrix,
-//! its 16 kept values are put in their columns first, which products of whole groups outrun selecting activations by.
+//! kernel. Each block of 32 columns of a row is decoded once and multiplied with all tokens of the chunk. The 16 kept
+//! values of a 2:4 block are first scattered to their columns: products of whole blocks are faster than selecting
+//! activations.
 
 use super::columns::Columns;
 use super::{Activations, Factors, Rows, Sums, Width};
 use crate::format::artifact::Matrix;
 use crate::format::spec::MAX_CHUNK;
-use crate::layout::{GROUP, KEPT, NibbleCode, TileShape};
+use crate::layout::{BLOCK_COLUMNS, Coding, KEPT, TileShape, three_bits};
 use crate::numerics::{self, Rotary};
 use core::ops::Range;
 
 /// See [`super::Kernels::multiply`].
 ///
 /// # Panics
-/// If the slices are shorter than the shapes say.
+/// If a slice is shorter than its shape.
 pub fn multiply(matrix: &Matrix<'_>, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) {
     match matrix.shape.layout.run() {
         1 => multiply_run::<1>(matrix, input, tiles, output),
@@ -38,19 +39,19 @@ fn multiply_run<const RUN: usize>(
         let tile = &matrix.bytes[tile * shape.stride..][..shape.stride];
         let mut sums = [0i32; 2 * MAX_CHUNK];
         let sums = &mut sums[..input.rows()];
-        for group in 0..shape.groups {
-            let multiplier = multiplier(shape, tile, within, group);
-            let tokens = sums.iter_mut().zip(input.values[group * GROUP..].chunks(input.stride));
-            // Wrapping: only a file that breaks the bounds of docs/numerics.md gets there, and it must not panic.
+        for block in 0..shape.blocks {
+            let multiplier = multiplier(shape, tile, within, block);
+            let tokens = sums.iter_mut().zip(input.values[block * BLOCK_COLUMNS..].chunks(input.stride));
+            // Wrapping: only a damaged file exceeds the bounds of docs/numerics.md, and it must not panic.
             if shape.storage.is_sparse() {
-                let values = decode_kept::<RUN>(shape, tile, within, group);
+                let values = decode_kept::<RUN>(shape, tile, within, block);
                 for (sum, token) in tokens {
-                    *sum = sum.wrapping_add(multiplier * dot_i16(&values, &token[..GROUP]));
+                    *sum = sum.wrapping_add(multiplier * dot_i16(&values, &token[..BLOCK_COLUMNS]));
                 }
             } else {
-                let values = decode_group::<RUN>(shape, tile, within, group);
+                let values = decode_block::<RUN>(shape, tile, within, block);
                 for (sum, token) in tokens {
-                    *sum = sum.wrapping_add(multiplier * dot(&values, &token[..GROUP]));
+                    *sum = sum.wrapping_add(multiplier * dot(&values, &token[..BLOCK_COLUMNS]));
                 }
             }
         }
@@ -77,77 +78,81 @@ pub(crate) fn row_scale(shape: &TileShape, tile: &[u8], row: usize) -> f32 {
     f32::from_le_bytes([tile[at], tile[at + 1], tile[at + 2], tile[at + 3]])
 }
 
-/// The multiplier of a group of a row; 1 where the storage has none.
+/// The multiplier of a block of a row: that of its group; 1 where the storage has none.
 #[inline]
-fn multiplier(shape: &TileShape, tile: &[u8], row: usize, group: usize) -> i32 {
-    match shape.storage.is_nibbles() {
-        true => i32::from(tile[shape.multiplier_offset(row, group)] as i8),
-        false => 1,
+fn multiplier(shape: &TileShape, tile: &[u8], row: usize, block: usize) -> i32 {
+    match shape.storage.def().group {
+        Some(group) => i32::from(tile[shape.multiplier_offset(row, block / (group / BLOCK_COLUMNS))] as i8),
+        None => 1,
     }
 }
 
-/// The low and the high value of a byte of nibbles.
+/// The 32 values of one block of a row, before the multiplier.
 #[inline]
-fn nibbles(code: NibbleCode, byte: u8) -> (i8, i8) {
-    match code {
-        NibbleCode::Offset8 => ((byte & 15) as i8 - 8, (byte >> 4) as i8 - 8),
-        NibbleCode::TwosComplement => ((byte << 4) as i8 >> 4, byte as i8 >> 4),
-    }
-}
-
-/// The 32 values of one group of a row, before the multiplier.
-#[inline]
-fn decode_group<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, group: usize) -> [i8; GROUP] {
-    let mut out = [0i8; GROUP];
-    let step = shape.layout.rows() * RUN;
-    if shape.storage.is_nibbles() {
-        let start = group * shape.layout.rows() * (GROUP / 2) + row * RUN;
-        for part in 0..16 / RUN {
-            let bytes = &tile[start + part * step..][..RUN];
-            for (i, &byte) in bytes.iter().enumerate() {
-                (out[part * RUN + i], out[16 + part * RUN + i]) = nibbles(shape.layout.nibbles(), byte);
+fn decode_block<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, block: usize) -> [i8; BLOCK_COLUMNS] {
+    let mut out = [0i8; BLOCK_COLUMNS];
+    let rows = shape.layout.rows();
+    let (coding, step) = (shape.storage.def().coding, rows * RUN);
+    let start = block * rows * coding.block_bytes() + row * RUN;
+    match coding {
+        Coding::Nibble => {
+            let code = shape.layout.nibbles();
+            for part in 0..16 / RUN {
+                let bytes = &tile[start + part * step..][..RUN];
+                for (i, &byte) in bytes.iter().enumerate() {
+                    out[part * RUN + i] = code.decode(byte);
+                    out[16 + part * RUN + i] = code.decode(byte >> 4);
+                }
             }
         }
-        return out;
-    }
-    let start = group * shape.layout.rows() * GROUP + row * RUN;
-    for part in 0..GROUP / RUN {
-        let bytes = &tile[start + part * step..][..RUN];
-        for (value, &byte) in out[part * RUN..].iter_mut().zip(bytes) {
-            *value = byte as i8;
+        Coding::Byte => {
+            for part in 0..BLOCK_COLUMNS / RUN {
+                let bytes = &tile[start + part * step..][..RUN];
+                for (value, &byte) in out[part * RUN..].iter_mut().zip(bytes) {
+                    *value = byte as i8;
+                }
+            }
         }
+        Coding::ThreeBits => {
+            // As `TileShape::plane_offsets`, for a constant run.
+            let run = const { if RUN < 4 { RUN } else { 4 } };
+            let low = &tile[block * rows * Coding::ThreeBits.block_bytes() + row * run..];
+            let signs = &low[rows * (BLOCK_COLUMNS / 4)..];
+            for (step, values) in out.chunks_exact_mut(run).enumerate() {
+                let bits = &low[step / 4 * rows * run..][..run];
+                let sign = &signs[step / 8 * rows * run..][..run];
+                for (value, (&bits, &sign)) in values.iter_mut().zip(bits.iter().zip(sign)) {
+                    *value = three_bits(bits >> (2 * (step % 4)) & 3, sign >> (step % 8) & 1);
+                }
+            }
+        }
+        Coding::F32 => {}
     }
     out
 }
 
-/// The 32 values of one group of a row of a 2:4 matrix, before the multiplier: the 16 kept ones in their columns. Two bits
-/// select one of four, so any byte of a plane gives a column of the group; where indices of a damaged file coincide,
-/// values add up, as they do in a product with selected activations.
+/// The 32 values of one block of a row of a 2:4 matrix, before the multiplier: the 16 kept ones in their columns. Two
+/// bits select one of four, so any byte of a plane gives a column of the block; where indices of a damaged file
+/// coincide, values are added, as in a product with selected activations.
 #[inline]
-fn decode_kept<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, group: usize) -> [i16; GROUP] {
+fn decode_kept<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, block: usize) -> [i16; BLOCK_COLUMNS] {
     let mut kept = [0i8; KEPT];
-    let (rows, nibble, high) = (shape.layout.rows(), shape.storage.is_nibbles(), group % 2 == 1);
+    let (rows, nibble, high) = (shape.layout.rows(), shape.storage.is_nibbles(), block % 2 == 1);
     for (part, kept) in kept.chunks_exact_mut(RUN).enumerate() {
-        // Kept columns 16 apart share a byte of nibbles: groups 2 g and 2 g + 1 read the same bytes.
-        let step = if nibble { group / 2 } else { group } * (KEPT / RUN) + part;
+        // Kept columns 16 apart share a byte of nibbles: blocks 2 g and 2 g + 1 read the same bytes.
+        let step = if nibble { block / 2 } else { block } * (KEPT / RUN) + part;
         let bytes = &tile[(step * rows + row) * RUN..][..RUN];
         for (value, &byte) in kept.iter_mut().zip(bytes) {
-            *value = match (nibble, nibbles(shape.layout.nibbles(), byte)) {
-                (false, _) => byte as i8,
-                (true, (low, high_value)) => {
-                    if high {
-                        high_value
-                    } else {
-                        low
-                    }
-                }
+            *value = match nibble {
+                true => shape.layout.nibbles().decode(if high { byte >> 4 } else { byte }),
+                false => byte as i8,
             };
         }
     }
-    // Of `TileShape::index_offset`, with the layout's run known.
+    // As `TileShape::index_offset`, for a constant run.
     let run = const { if RUN < 4 { RUN } else { 4 } };
-    let planes = &tile[shape.value_bytes + group * (KEPT / 4) * rows..];
-    let mut out = [0; GROUP];
+    let planes = &tile[shape.value_bytes + block * (KEPT / 4) * rows..];
+    let mut out = [0; BLOCK_COLUMNS];
     for (j, &value) in kept.iter().enumerate() {
         let byte = planes[j / (4 * run) * rows * run + row * run + j % run];
         let index = byte >> (2 * (j / run % 4)) & 3;
@@ -158,11 +163,11 @@ fn decode_kept<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, gro
 
 /// Σ a · b in i32, equal lengths.
 #[inline]
-fn dot_i16(a: &[i16; GROUP], b: &[i8]) -> i32 {
+fn dot_i16(a: &[i16; BLOCK_COLUMNS], b: &[i8]) -> i32 {
     a.iter().zip(b).map(|(&x, &y)| i32::from(x) * i32::from(y)).sum()
 }
 
-/// One row as f32: integer (multiplier · value) to f32, times the row scale. The gather of embedding tables.
+/// One row as f32: integer (multiplier · value) to f32, times the row scale. The lookup in embedding tables.
 ///
 /// # Panics
 /// If `row` is outside the matrix or `out` is not one row.
@@ -181,26 +186,26 @@ pub fn scaled_row(matrix: &Matrix<'_>, row: usize, factor: f32, out: &mut [f32])
     let tile = &matrix.bytes[row / interleaved * shape.stride..][..shape.stride];
     let within = row % interleaved;
     let scale = row_scale(shape, tile, within) * factor;
-    for (group, values) in out.chunks_mut(GROUP).enumerate() {
+    for (block, values) in out.chunks_mut(BLOCK_COLUMNS).enumerate() {
         let decoded = match shape.layout.run() {
-            1 => integers::<1>(shape, tile, within, group),
-            4 => integers::<4>(shape, tile, within, group),
-            8 => integers::<8>(shape, tile, within, group),
-            _ => integers::<16>(shape, tile, within, group),
+            1 => integers::<1>(shape, tile, within, block),
+            4 => integers::<4>(shape, tile, within, block),
+            8 => integers::<8>(shape, tile, within, block),
+            _ => integers::<16>(shape, tile, within, block),
         };
-        let multiplier = multiplier(shape, tile, within, group);
+        let multiplier = multiplier(shape, tile, within, block);
         for (value, &integer) in values.iter_mut().zip(&decoded) {
             *value = (multiplier * integer) as f32 * scale;
         }
     }
 }
 
-/// The 32 values of one group of a row, dense, before the multiplier.
-fn integers<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, group: usize) -> [i32; GROUP] {
+/// The 32 values of one block of a row, dense, before the multiplier.
+fn integers<const RUN: usize>(shape: &TileShape, tile: &[u8], row: usize, block: usize) -> [i32; BLOCK_COLUMNS] {
     if !shape.storage.is_sparse() {
-        return decode_group::<RUN>(shape, tile, row, group).map(i32::from);
+        return decode_block::<RUN>(shape, tile, row, block).map(i32::from);
     }
-    decode_kept::<RUN>(shape, tile, row, group).map(i32::from)
+    decode_kept::<RUN>(shape, tile, row, block).map(i32::from)
 }
 
 /// Σ a · b in i32, equal lengths.

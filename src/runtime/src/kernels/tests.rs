@@ -1,12 +1,12 @@
-//! Properties of the scalar kernels, over random shapes and every layout: they agree with plain integers in the order
-//! of a matrix, and a packed value stands where the address formula says.
+//! Properties of the scalar kernels, over random shapes and every layout: they agree with plain integers in matrix
+//! order, and a packed value is at the address that the formula gives.
 
 use std::vec::Vec;
 
 use proptest::prelude::*;
 
 use super::{SCALAR, Width, scalar};
-use crate::layout::{GROUP, KEPT, Layout, NibbleCode, Storage};
+use crate::layout::{BLOCK_COLUMNS, Coding, KEPT, Layout, NibbleCode, STORAGES, Storage};
 use crate::sample::random_u64;
 use crate::vectors::packer::{Inputs, Integers, kept_columns};
 
@@ -42,11 +42,10 @@ impl Draws {
     }
 
     pub(super) fn matrix(&mut self, storage: Storage, rows: usize, columns: usize) -> Integers {
-        let w4 = matches!(storage, Storage::W4G32 | Storage::W4G32S24);
         let mut values = self.bytes(rows * columns);
-        if matches!(storage, Storage::W8S24 | Storage::W4G32S24) {
+        if storage.is_sparse() {
             for four in values.chunks_exact_mut(4) {
-                // Which two may be other than zero, in any order.
+                // The two columns that may be nonzero, in any order.
                 let draw = self.next() as usize;
                 let first = draw % 4;
                 let second = (first + 1 + draw / 4 % 3) % 4;
@@ -57,14 +56,20 @@ impl Draws {
             storage,
             rows,
             columns,
-            values: if w4 { values.into_iter().map(|value| value >> 4).collect() } else { values },
-            multipliers: if w4 { self.bytes(rows * columns.div_ceil(GROUP)) } else { Vec::new() },
+            values: values.into_iter().map(|value| value >> (8 - storage.def().coding.bits())).collect(),
+            multipliers: match storage.def().group {
+                Some(group) => self.bytes(rows * columns.div_ceil(group)),
+                None => Vec::new(),
+            },
             scales: self.scales(rows),
         }
     }
 }
 
-pub(super) const STORAGES: [Storage; 4] = [Storage::W8, Storage::W4G32, Storage::W8S24, Storage::W4G32S24];
+/// Every storage of matrices.
+pub(super) fn storages() -> impl Iterator<Item = Storage> {
+    STORAGES.iter().filter(|def| def.coding != Coding::F32).map(|def| def.storage)
+}
 
 /// The number of columns, rounded up to one that a storage allows.
 pub(super) fn legal(storage: Storage, columns: usize) -> usize {
@@ -80,7 +85,7 @@ proptest! {
         seed: u64,
     ) {
         let mut draws = Draws { seed, index: 0 };
-        for storage in STORAGES {
+        for storage in storages() {
             let columns = legal(storage, columns);
             let matrix = draws.matrix(storage, rows, columns);
             let (activations, scales) = (draws.bytes(tokens * columns), draws.scales(tokens));
@@ -102,7 +107,7 @@ proptest! {
     #[test]
     fn packed_values_are_where_the_formula_says(rows in 1usize..=40, columns in 1usize..=200, seed: u64) {
         let mut draws = Draws { seed, index: 0 };
-        for storage in STORAGES {
+        for storage in storages() {
             let columns = legal(storage, columns);
             let matrix = draws.matrix(storage, rows, columns);
             for layout in Layout::ALL {
@@ -116,21 +121,23 @@ proptest! {
                     let kept = if storage.is_sparse() { kept_columns(&dense) } else { (0..columns).collect() };
                     for (stored, &column) in kept.iter().enumerate() {
                         let (offset, high) = shape.value_offset(within, stored);
-                        let byte = tile[offset];
-                        let nibble = if high { byte >> 4 } else { byte & 15 };
-                        let value = match (storage.is_nibbles(), layout.nibbles()) {
-                            (true, NibbleCode::Offset8) => nibble as i8 - 8,
-                            (true, NibbleCode::TwosComplement) => ((nibble ^ 8) as i8) - 8,
-                            _ => byte as i8,
+                        let [(low, shift), (sign, bit)] = shape.plane_offsets(within, stored);
+                        let nibble = || if high { tile[offset] >> 4 } else { tile[offset] & 15 };
+                        let value = match (storage.def().coding, layout.nibbles()) {
+                            (Coding::Nibble, NibbleCode::Offset8) => nibble() as i8 - 8,
+                            (Coding::Nibble, NibbleCode::TwosComplement) => ((nibble() ^ 8) as i8) - 8,
+                            (Coding::ThreeBits, _) => (tile[low] >> shift & 3) as i8 - 4 * (tile[sign] >> bit & 1) as i8,
+                            (Coding::Byte | Coding::F32, _) => tile[offset] as i8,
                         };
+                        prop_assert_eq!(shape.value(tile, within, stored), value, "{:?} {:?}", layout, storage);
                         prop_assert_eq!(value, matrix.value(row, column), "{:?} {:?}", layout, storage);
                         if storage.is_sparse() {
                             let (offset, shift) = shape.index_offset(within, stored);
                             let index = usize::from(tile[offset] >> shift & 3);
                             prop_assert_eq!(stored / 2 * 4 + index, column, "{:?} {:?}", layout, storage);
                         }
-                        if storage.is_nibbles() {
-                            let group = column / GROUP;
+                        if let Some(group) = storage.def().group {
+                            let group = column / group;
                             let multiplier = tile[shape.multiplier_offset(within, group)] as i8;
                             prop_assert_eq!(multiplier, matrix.multiplier(row, group), "{:?}", layout);
                         }
@@ -165,7 +172,35 @@ proptest! {
         }
     }
 
-    /// No byte of a plane leads outside the activations, and equal indices add up, in every layout alike.
+    /// Any bytes decode to three-bit values in range, and their products neither panic nor leave the tile.
+    #[test]
+    fn damaged_planes_of_three_bits_are_values_of_the_range(columns in 1usize..=200, seed: u64) {
+        let mut draws = Draws { seed, index: 0 };
+        let matrix = draws.matrix(Storage::W3G32, 20, columns);
+        let activations = draws.bytes(columns);
+        for layout in Layout::ALL {
+            let mut bytes = matrix.pack(layout);
+            bytes.iter_mut().for_each(|byte| *byte ^= draws.next() as u8);
+            let view = matrix.matrix(layout, &bytes);
+            let output = Inputs::new(&activations, columns, &[1.0], Width::Bits8).through(&SCALAR, &view);
+            for (n, found) in output.into_iter().enumerate() {
+                let (tile, within) = (&bytes[n / layout.rows() * view.shape.stride..], n % layout.rows());
+                let mut sum = 0i64;
+                for (column, &activation) in activations.iter().enumerate() {
+                    let value = view.shape.value(tile, within, column);
+                    prop_assert!((-4..=3).contains(&value));
+                    let multiplier = tile[view.shape.multiplier_offset(within, column / 32)] as i8;
+                    sum += i64::from(multiplier) * i64::from(value) * i64::from(activation);
+                }
+                let at = view.shape.scale_offset(within);
+                let scale = f32::from_le_bytes([tile[at], tile[at + 1], tile[at + 2], tile[at + 3]]);
+                let expected = sum as f32 * scale * 1.0;
+                prop_assert!(found == expected || expected.is_nan(), "{:?}", layout);
+            }
+        }
+    }
+
+    /// No byte of a plane selects outside the activations, and equal indices add up, in every layout.
     #[test]
     fn damaged_planes_select_within_their_four_columns(fours in 1usize..=50, seed: u64) {
         let mut draws = Draws { seed, index: 0 };
@@ -173,7 +208,7 @@ proptest! {
         for storage in [Storage::W8S24, Storage::W4G32S24] {
             let matrix = draws.matrix(storage, 20, columns);
             let mut activations = draws.bytes(columns);
-            activations.resize(columns.next_multiple_of(GROUP), 0);
+            activations.resize(columns.next_multiple_of(BLOCK_COLUMNS), 0);
             for layout in Layout::ALL {
                 let mut bytes = matrix.pack(layout);
                 bytes.iter_mut().for_each(|byte| *byte ^= draws.next() as u8);
@@ -185,7 +220,7 @@ proptest! {
                     scalar::row(&view, n, &mut row);
                     let (tile, within) = (&bytes[n / layout.rows() * view.shape.stride..], n % layout.rows());
                     let mut sum = 0i64;
-                    for kept in 0..view.shape.groups * KEPT {
+                    for kept in 0..view.shape.blocks * KEPT {
                         let (offset, high) = view.shape.value_offset(within, kept);
                         let value = match (storage.is_nibbles(), layout.nibbles(), high) {
                             (false, ..) => tile[offset] as i8,

@@ -1,7 +1,7 @@
-//! Arm M-profile cores with the DSP extension (Cortex-M4, M7, M33), layout r4k4.2c: four bytes become two pairs of 16 bits
-//! (`sxtb16`), and a pair is multiplied and added in one instruction (`smlad`). Activations are widened once for the four
-//! rows of a tile, weights once for two tokens. Nibbles stay sixteen times too large, which a shift of a group's sum takes
-//! back exactly. There is no byte shuffle, so the activations of 2:4 matrices are loaded one by one.
+//! Arm M-profile cores with the DSP extension (Cortex-M4, M7, M33), layout r4k4.2c: four bytes become two pairs of 16
+//! bits (`sxtb16`), and a pair is multiplied and added in one instruction (`smlad`). Activations are widened once for
+//! the four rows of a tile, weights once for two tokens. Nibbles stay sixteen times too large, which a shift of the
+//! group's sum undoes exactly. Without a byte shuffle, the activations of 2:4 matrices are loaded one by one.
 
 #![expect(unsafe_code, reason = "instructions and word loads; bounds are those that `tiles::multiply` checks")]
 
@@ -9,11 +9,11 @@ use super::columns::Columns;
 use super::tiles::{self, TileSums};
 use super::{Activations, Kernels, Rows, SCALAR, scalar};
 use crate::format::artifact::Matrix;
-use crate::layout::{GROUP, KEPT, Layout, TileShape};
+use crate::layout::{BLOCK_COLUMNS, KEPT, Layout, TileShape};
 use core::arch::asm;
 use core::ops::Range;
 
-/// The table of the DSP extension, which the feature `dsp` says is there.
+/// The table of the DSP extension, enabled by the feature `dsp`.
 pub(super) fn dsp() -> Option<&'static Kernels> {
     Some(const { &DSP })
 }
@@ -92,7 +92,7 @@ unsafe fn byte(tile: &[u8], at: usize) -> i32 {
     i32::from(unsafe { *tile.as_ptr().add(at) } as i8)
 }
 
-/// Sums of M rows two at a time: more would not stay in registers.
+/// Sums of M rows, two at a time: more would not stay in registers.
 #[inline(always)]
 fn by_two<const M: usize>(
     rows: [&[i8]; M],
@@ -113,7 +113,7 @@ fn by_two<const M: usize>(
 #[inline(always)]
 fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
     let mut sums = [[0; ROWS]; M];
-    for step in 0..shape.groups * GROUP / 4 {
+    for step in 0..shape.blocks * BLOCK_COLUMNS / 4 {
         // SAFETY: a step has 4 columns and 16 bytes.
         unsafe {
             let values = rows.map(|row| widen(load_row(row, step * 4)));
@@ -131,10 +131,10 @@ fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32
 #[inline(always)]
 fn w4<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
     let mut totals = [[0i32; ROWS]; M];
-    for group in 0..shape.groups {
+    for group in 0..shape.blocks {
         let mut sums = [[0; ROWS]; M];
         for step in 0..4 {
-            let column = group * GROUP + step * 4;
+            let column = group * BLOCK_COLUMNS + step * 4;
             // SAFETY: a group has 32 columns and 64 bytes of values.
             unsafe {
                 let low = rows.map(|row| widen(load_row(row, column)));
@@ -207,10 +207,12 @@ unsafe fn sparse_group<const M: usize>(
 #[inline(always)]
 fn w8_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
     let mut sums = [[0; ROWS]; M];
-    for group in 0..shape.groups {
+    for group in 0..shape.blocks {
         let planes = shape.value_bytes + group * KEPT / 4 * ROWS;
         // SAFETY: a group has 32 columns, 64 bytes of kept values and 16 of planes.
-        unsafe { sparse_group(&mut sums, tile, (group * 4 * STEP, planes), rows, group * GROUP, |weight| weight) }
+        unsafe {
+            sparse_group(&mut sums, tile, (group * 4 * STEP, planes), rows, group * BLOCK_COLUMNS, |weight| weight)
+        }
     }
     sums
 }
@@ -218,15 +220,15 @@ fn w8_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -
 #[inline(always)]
 fn w4_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
     let mut totals = [[0; ROWS]; M];
-    for group in 0..shape.groups {
+    for group in 0..shape.blocks {
         let mut sums = [[0; ROWS]; M];
         let places = (group / 2 * 4 * STEP, shape.value_bytes + group * KEPT / 4 * ROWS);
         // SAFETY: a group has 32 columns and 16 bytes of planes, a pair of groups 64 bytes of values: low nibbles, high
         // nibbles.
         unsafe {
             match group % 2 {
-                0 => sparse_group(&mut sums, tile, places, rows, group * GROUP, |weight| weight << 28 >> 28),
-                _ => sparse_group(&mut sums, tile, places, rows, group * GROUP, |weight| weight >> 4),
+                0 => sparse_group(&mut sums, tile, places, rows, group * BLOCK_COLUMNS, |weight| weight << 28 >> 28),
+                _ => sparse_group(&mut sums, tile, places, rows, group * BLOCK_COLUMNS, |weight| weight >> 4),
             }
         }
         add_group(&mut totals, &sums, 0, shape, tile, group);

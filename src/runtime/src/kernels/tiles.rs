@@ -1,16 +1,16 @@
-//! Products tile by tile, for tables whose kernels keep the sums of a whole tile in registers: a tile against four rows
-//! of activations at once, then two, then one, so that with several tokens a tile's weights are read and unpacked once for
-//! four. An instruction set implements [`TileSums`] only.
+//! Products tile by tile, for tables whose kernels keep the sums of a whole tile in registers: a tile is multiplied
+//! with four rows of activations at once, then two, then one, so that its weights are read and unpacked once for four
+//! tokens. An instruction set implements [`TileSums`] only.
 
 use super::columns::Columns;
-use super::scalar::{row_scale, total};
-use super::{Activations, Width};
+use super::scalar::{self, row_scale, total};
+use super::{Activations, VectorStorage, Width};
 use crate::format::artifact::Matrix;
-use crate::layout::{Storage, TileShape};
+use crate::layout::TileShape;
 use core::ops::Range;
 
 /// Sums of one tile of R rows with M rows of activations: `sums[m][r] = Σ_i w[r,i] · a[m,i]` in i32, wrapping. Rows of
-/// activations have 32 · `shape.groups` values, the tile has `shape.stride` bytes: [`multiply`] checks both.
+/// activations have 32 · `shape.blocks` values, the tile has `shape.stride` bytes: [`multiply`] checks both.
 pub(super) trait TileSums<const R: usize> {
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; R]; M];
     fn w4<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; R]; M];
@@ -18,10 +18,10 @@ pub(super) trait TileSums<const R: usize> {
     fn w4_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; R]; M];
 }
 
-/// See [`super::Kernels::multiply`]; the matrix is of a layout of R rows.
+/// See [`super::Kernels::multiply`]; the layout of the matrix has R rows per tile.
 ///
 /// # Panics
-/// If the slices are shorter than the shapes say.
+/// If a slice is shorter than its shape.
 #[inline(always)]
 pub(super) fn multiply<const R: usize, T: TileSums<R>>(
     matrix: &Matrix<'_>,
@@ -29,6 +29,9 @@ pub(super) fn multiply<const R: usize, T: TileSums<R>>(
     tiles: Range<usize>,
     output: &mut Columns<'_>,
 ) {
+    let Some(storage) = VectorStorage::of(matrix.shape.storage) else {
+        return scalar::multiply(matrix, input, tiles, output);
+    };
     input.check(matrix, &tiles, output);
     let (shape, first) = (&matrix.shape, output.range().start);
     assert!(shape.layout.rows() == R);
@@ -39,23 +42,24 @@ pub(super) fn multiply<const R: usize, T: TileSums<R>>(
         let place = (index * R - first, R.min(matrix.rows - index * R));
         let mut row = 0;
         while input.rows() - row >= 4 {
-            block::<R, 4, T>(shape, tile, &scales, input, row, place, output);
+            block::<R, 4, T>((shape, storage), tile, &scales, input, row, place, output);
             row += 4;
         }
         if input.rows() - row >= 2 {
-            block::<R, 2, T>(shape, tile, &scales, input, row, place, output);
+            block::<R, 2, T>((shape, storage), tile, &scales, input, row, place, output);
             row += 2;
         }
         if input.rows() > row {
-            block::<R, 1, T>(shape, tile, &scales, input, row, place, output);
+            block::<R, 1, T>((shape, storage), tile, &scales, input, row, place, output);
         }
     }
 }
 
-/// Rows `row..row + M` of activations. Both planes of a token of 16 bits are in one block: there M is even.
+/// Rows `row..row + M` of activations. M is even for 16-bit activations, so that both planes of a token are in one
+/// block.
 #[inline(always)]
 fn block<const R: usize, const M: usize, T: TileSums<R>>(
-    shape: &TileShape,
+    (shape, storage): (&TileShape, VectorStorage),
     tile: &[u8],
     scales: &[f32; R],
     input: &Activations<'_>,
@@ -64,11 +68,11 @@ fn block<const R: usize, const M: usize, T: TileSums<R>>(
     output: &mut Columns<'_>,
 ) {
     let rows: [&[i8]; M] = core::array::from_fn(|m| input.row(row + m));
-    let sums = match shape.storage {
-        Storage::W4G32 => T::w4(shape, tile, rows),
-        Storage::W8S24 => T::w8_sparse(shape, tile, rows),
-        Storage::W4G32S24 => T::w4_sparse(shape, tile, rows),
-        _ => T::w8(shape, tile, rows),
+    let sums = match storage {
+        VectorStorage::W8 => T::w8(shape, tile, rows),
+        VectorStorage::W4G32 => T::w4(shape, tile, rows),
+        VectorStorage::W8S24 => T::w8_sparse(shape, tile, rows),
+        VectorStorage::W4G32S24 => T::w4_sparse(shape, tile, rows),
     };
     let planes = input.width.planes();
     for (token, sums) in sums.chunks(planes).enumerate() {

@@ -1,6 +1,6 @@
-//! WebAssembly with simd128, layout r8k4.off8. A vector of weights is 4 rows of 4 columns. Products of 8 bits go through
-//! pairs of 16: `i32x4.dot_i16x8` of widened bytes. Of nibbles the 16-bit sums of a group fit, so that the multiplier
-//! comes in with the one `dot` that joins pairs. Of 2:4 matrices a swizzle selects the activations of the kept columns.
+//! WebAssembly with simd128, layout r8k4.off8. A vector of weights is 4 rows of 4 columns. 8-bit products use
+//! `i32x4.dot_i16x8` on bytes widened to 16 bits. The sums of a group of nibbles fit in 16 bits, so the `dot` that
+//! joins pairs applies the multiplier as well. For 2:4 matrices a swizzle selects the activations of the kept columns.
 
 #![expect(unsafe_code, reason = "vector loads; bounds are those that `tiles::multiply` checks")]
 
@@ -8,7 +8,7 @@ use super::columns::Columns;
 use super::tiles::{self, TileSums};
 use super::{Activations, Kernels, Rows, SCALAR, scalar};
 use crate::format::artifact::Matrix;
-use crate::layout::{GROUP, KEPT, Layout, TileShape};
+use crate::layout::{BLOCK_COLUMNS, KEPT, Layout, TileShape};
 use core::arch::wasm32::{
     i8x16_shuffle, i8x16_sub, i8x16_swizzle, i16x8_add, i16x8_extend_high_i8x16, i16x8_extend_low_i8x16,
     i16x8_extmul_high_i8x16, i16x8_extmul_low_i8x16, i16x8_load_extend_i8x8, i32x4_add, i32x4_dot_i16x8,
@@ -17,7 +17,7 @@ use core::arch::wasm32::{
 };
 use core::ops::Range;
 
-/// The table of simd128, which a module has or lacks as a whole: there is nothing to detect.
+/// The table of simd128, which a module has as a whole or not at all: nothing is detected at run time.
 pub(super) fn simd128() -> Option<&'static Kernels> {
     Some(const { &SIMD128 })
 }
@@ -37,7 +37,7 @@ const STEP: usize = ROWS * 4;
 
 struct Simd128;
 
-/// Sums of pairs of rows 0 1, 2 3, 4 5, 6 7: a row has two lanes, to be added in the end.
+/// Sums of pairs of rows 0 1, 2 3, 4 5, 6 7: a row has two lanes, which are added at the end.
 type Sums = [v128; 4];
 
 /// 16 bytes of a tile from `at`.
@@ -80,7 +80,7 @@ fn nibbles(bytes: v128) -> (v128, v128) {
     (i8x16_sub(v128_and(bytes, u8x16_splat(15)), eight), i8x16_sub(u8x16_shr(bytes, 4), eight))
 }
 
-/// The eight multipliers of a group, each as often as a row has 16-bit lanes: rows 0 1, 2 3, 4 5, 6 7.
+/// The eight multipliers of a group, repeated for the 16-bit lanes of a row: rows 0 1, 2 3, 4 5, 6 7.
 ///
 /// # Safety
 /// The tile has 8 bytes from `at`.
@@ -97,7 +97,7 @@ unsafe fn multipliers(tile: &[u8], at: usize) -> [v128; 4] {
     ]
 }
 
-/// 8-bit products of one vector, rows 4 h to 4 h + 3, into the sums of their pairs.
+/// Adds the 8-bit products of one vector, rows 4 h to 4 h + 3, to the sums of their pairs.
 #[inline(always)]
 fn add_products(sums: &mut Sums, half: usize, weights: (v128, v128), values: (v128, v128)) {
     sums[2 * half] = i32x4_add(sums[2 * half], i32x4_dot_i16x8(weights.0, values.0));
@@ -110,14 +110,14 @@ fn widen(bytes: v128) -> (v128, v128) {
     (i16x8_extend_low_i8x16(bytes), i16x8_extend_high_i8x16(bytes))
 }
 
-/// Products of nibbles of one vector into 16-bit sums: at most 8 of 8 · 127 a lane.
+/// Adds the nibble products of one vector to 16-bit sums: at most 8 of 8 · 127 per lane.
 #[inline(always)]
 fn add_small(sums: &mut Sums, half: usize, weights: v128, values: v128) {
     sums[2 * half] = i16x8_add(sums[2 * half], i16x8_extmul_low_i8x16(weights, values));
     sums[2 * half + 1] = i16x8_add(sums[2 * half + 1], i16x8_extmul_high_i8x16(weights, values));
 }
 
-/// 16-bit sums of a group times its multipliers.
+/// Adds the 16-bit sums of a group times its multipliers.
 #[inline(always)]
 fn add_group(totals: &mut Sums, group: &Sums, multipliers: &[v128; 4]) {
     for ((total, &group), &multipliers) in totals.iter_mut().zip(group).zip(multipliers) {
@@ -125,7 +125,7 @@ fn add_group(totals: &mut Sums, group: &Sums, multipliers: &[v128; 4]) {
     }
 }
 
-/// Where the kept columns of the dense eight of a step stand in 16 activations: even steps, odd ones.
+/// First index, in 16 activations, of the four columns of each kept value of a step: even steps, odd steps.
 #[inline(always)]
 fn bases() -> [v128; 2] {
     [
@@ -134,7 +134,7 @@ fn bases() -> [v128; 2] {
     ]
 }
 
-/// Where in 16 activations the kept values of a step of a half of the rows find theirs.
+/// Indices into 16 activations for the kept values of a step, for one half of the rows.
 #[inline(always)]
 fn places(planes: v128, step: usize, bases: &[v128; 2]) -> v128 {
     v128_or(v128_and(u8x16_shr(planes, 2 * step as u32), u8x16_splat(3)), bases[step % 2])
@@ -145,7 +145,7 @@ fn zero<const M: usize>() -> [Sums; M] {
     [[i32x4_splat(0); 4]; M]
 }
 
-/// The two lanes of every row, added.
+/// Adds the two lanes of every row.
 #[inline(always)]
 fn join<const M: usize>(sums: [Sums; M]) -> [[i32; ROWS]; M] {
     sums.map(|sums| {
@@ -167,7 +167,7 @@ impl TileSums<ROWS> for Simd128 {
     #[inline(always)]
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut sums = zero::<M>();
-        for step in 0..shape.groups * GROUP / 4 {
+        for step in 0..shape.blocks * BLOCK_COLUMNS / 4 {
             // SAFETY: a step has 4 columns and 32 bytes.
             unsafe {
                 let values = rows.map(|row| i16x8_extend_low_i8x16(splat_four(row, step * 4)));
@@ -185,12 +185,12 @@ impl TileSums<ROWS> for Simd128 {
     #[inline(always)]
     fn w4<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut totals = zero::<M>();
-        for group in 0..shape.groups {
+        for group in 0..shape.blocks {
             let mut sums = zero::<M>();
             // SAFETY: a group has 32 columns, 128 bytes of values and 8 multipliers.
             unsafe {
                 for step in 0..4 {
-                    let column = group * GROUP + step * 4;
+                    let column = group * BLOCK_COLUMNS + step * 4;
                     let low = rows.map(|row| splat_four(row, column));
                     let high = rows.map(|row| splat_four(row, column + 16));
                     for half in 0..2 {
@@ -211,7 +211,7 @@ impl TileSums<ROWS> for Simd128 {
     #[inline(always)]
     fn w8_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let (mut sums, bases) = (zero::<M>(), bases());
-        for group in 0..shape.groups {
+        for group in 0..shape.blocks {
             let planes = shape.value_bytes + group * KEPT / 4 * ROWS;
             for half in 0..2 {
                 // SAFETY: a group has 32 columns, 128 bytes of kept values and 32 of planes.
@@ -221,7 +221,7 @@ impl TileSums<ROWS> for Simd128 {
                         let weights = widen(load(tile, (group * 4 + step) * STEP + half * 16));
                         let places = places(planes, step, &bases);
                         for (sums, row) in sums.iter_mut().zip(rows) {
-                            let values = i8x16_swizzle(load_row(row, group * GROUP + step / 2 * 16), places);
+                            let values = i8x16_swizzle(load_row(row, group * BLOCK_COLUMNS + step / 2 * 16), places);
                             add_products(sums, half, weights, widen(values));
                         }
                     }
@@ -234,7 +234,7 @@ impl TileSums<ROWS> for Simd128 {
     #[inline(always)]
     fn w4_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let (mut totals, bases) = (zero::<M>(), bases());
-        for group in 0..shape.groups {
+        for group in 0..shape.blocks {
             let mut sums = zero::<M>();
             let planes = shape.value_bytes + group * KEPT / 4 * ROWS;
             // SAFETY: a group has 32 columns, 32 bytes of planes and 8 multipliers, a pair of groups 128 bytes of values:
@@ -247,7 +247,7 @@ impl TileSums<ROWS> for Simd128 {
                         let weights = if group % 2 == 0 { weights.0 } else { weights.1 };
                         let places = places(planes, step, &bases);
                         for (sums, row) in sums.iter_mut().zip(rows) {
-                            let values = i8x16_swizzle(load_row(row, group * GROUP + step / 2 * 16), places);
+                            let values = i8x16_swizzle(load_row(row, group * BLOCK_COLUMNS + step / 2 * 16), places);
                             add_small(sums, half, weights, values);
                         }
                     }

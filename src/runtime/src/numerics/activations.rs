@@ -1,7 +1,7 @@
-//! Rows to integers: 8 bits with one scale, or 16 bits as two planes of bytes.
+//! Quantization of rows: to 8 bits with one scale, or to 16 bits as two planes of bytes.
 
 use super::{NumericRange, TINY_BITS, max_abs_bits, round_to_integer};
-use crate::layout::GROUP;
+use crate::layout::BLOCK_COLUMNS;
 
 /// 1/127 rounded to f32.
 const ONE_OVER_127: f32 = f32::from_bits(1_006_699_012);
@@ -30,7 +30,7 @@ pub fn quantize(x: &[f32], out: &mut [i8]) -> Result<f32, NumericRange> {
     Ok(largest * ONE_OVER_127)
 }
 
-/// [`quantize`] of a row that a product reads: zeros to the end of `out`, and -8 times the sum of each group of 32.
+/// [`quantize`] for the input of a product: pads `out` with zeros and gives -8 times the sum of each group of 32.
 ///
 /// # Panics
 /// If `out` is shorter than `x`.
@@ -42,8 +42,8 @@ pub fn quantize_row(x: &[f32], out: &mut [i8], offsets: &mut [i32]) -> Result<f3
     Ok(scale)
 }
 
-/// Integers in [-16256, 16256] as two planes of bytes and their f32 scale: n = round(x · (16256 / a)), first = (n + 64) >>
-/// 7 in [-127, 127], second = n − 128 · first in [-64, 63], scale = a · (1/16256), a = max |x|.
+/// Integers in [-16256, 16256] as two planes of bytes and their f32 scale: n = round(x · (16256 / a)), first = (n + 64)
+/// >> 7 in [-127, 127], second = n − 128 · first in [-64, 63], scale = a · (1/16256), a = max |x|.
 ///
 /// # Panics
 /// If a plane is shorter than `x`.
@@ -67,8 +67,8 @@ pub fn quantize_a16(x: &[f32], first: &mut [i8], second: &mut [i8]) -> Result<f3
     Ok(largest * ONE_OVER_16256)
 }
 
-/// [`quantize_a16`] of a row that a product reads: each half of `out` a plane with zeros to its end, and -8 times the sums
-/// of their groups of 32.
+/// [`quantize_a16`] for the input of a product: each half of `out` is a plane padded with zeros; gives -8 times the
+/// sums of their groups of 32.
 ///
 /// # Panics
 /// If half of `out` is shorter than `x`.
@@ -84,7 +84,7 @@ pub fn quantize_a16_row(x: &[f32], out: &mut [i8], offsets: &mut [i32]) -> Resul
 
 #[inline(always)]
 fn group_offsets(values: &[i8], offsets: &mut [i32]) {
-    for (offset, group) in offsets.iter_mut().zip(values.chunks_exact(GROUP)) {
+    for (offset, group) in offsets.iter_mut().zip(values.chunks_exact(BLOCK_COLUMNS)) {
         *offset = -8 * group.iter().map(|&value| i32::from(value)).sum::<i32>();
     }
 }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn broken_rows_are_refused() {
+    fn non_finite_rows_are_rejected() {
         let mut out = [0i8; 2];
         for bad in [f32::NAN, f32::INFINITY, f32::from_bits(super::super::HUGE_BITS)] {
             assert_eq!(quantize(&[1.0, bad], &mut out), Err(NumericRange));

@@ -5,8 +5,8 @@ use super::{power_of_two, round_to_integer};
 /// Values of an activation curve: u = 0, 2^-k, … 512 · 2^-k.
 pub const CURVE_POINTS: usize = 513;
 
-/// H(u) = S(-u) of an activation y = x · S(x) with S(-u) = 1 − S(u): 513 Q24 values at steps of 2^-k, straight lines
-/// between. The bytes come from the artifact, little-endian i32.
+/// H(u) = S(-u) of an activation y = x · S(x) with S(-u) = 1 − S(u): 513 Q24 values at steps of 2^-k, linearly
+/// interpolated. The bytes come from the artifact, little-endian i32.
 #[derive(Clone, Copy, Debug)]
 pub struct Curve<'a> {
     points: &'a [u8; Curve::BYTES],
@@ -18,8 +18,8 @@ impl<'a> Curve<'a> {
     /// Bytes of the points.
     pub const BYTES: usize = CURVE_POINTS * 4;
 
-    /// A curve of 513 points that stay in [0, 2^24] and move by less than 2^19 a step, so that no product in
-    /// [`Curve::apply`] leaves 32 bits; k in [1, 10]. `None` for anything else.
+    /// A curve of 513 points in [0, 2^24] that change by less than 2^19 per step, so that no product in
+    /// [`Curve::apply`] exceeds 32 bits; k in [1, 10]. `None` for anything else.
     pub fn new(points: &'a [u8], k: u32) -> Option<Self> {
         Curve::checked_before(points, k).filter(Curve::is_sound)
     }
@@ -31,7 +31,7 @@ impl<'a> Curve<'a> {
         bounded && (0..CURVE_POINTS - 1).all(|i| step(i) < 1 << 19)
     }
 
-    /// [`Curve::new`] of points that it has accepted before.
+    /// [`Curve::new`] for points that it has accepted before.
     pub(crate) fn checked_before(points: &'a [u8], k: u32) -> Option<Self> {
         let points = points.try_into().ok().filter(|_| (1..=10).contains(&k))?;
         Some(Curve { points, steps: power_of_two(k as i32 + 12) })
@@ -44,7 +44,7 @@ impl<'a> Curve<'a> {
         self.points
     }
 
-    /// From |x| to 4096 · its place in the table.
+    /// Factor from |x| to 4096 · its index in the table.
     #[inline(always)]
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for kernels that gather"))]
     pub(crate) fn steps(&self) -> f32 {
@@ -64,12 +64,12 @@ impl<'a> Curve<'a> {
         tail
     }
 
-    /// S(-u) in Q24 of several u ≥ 0: arithmetic for all, then the points of each, then arithmetic for all.
+    /// S(-u) in Q24 for several u ≥ 0: arithmetic for all, then the points of each, then arithmetic for all.
     #[inline(always)]
     fn tails<const N: usize>(&self, u: [f32; N]) -> [i32; N] {
-        // `min` returns the number where u is NaN; the result is refused when it is quantized.
+        // `min` returns the other operand where u is NaN; quantization rejects the result.
         let z = u.map(|u| round_to_integer((u * self.steps).min(2_097_151.0)));
-        // 2^21 - 1 at most: the mask says so to the compiler.
+        // At most 2^21 - 1: the mask tells the compiler.
         let here = z.map(|z| self.point((z >> 12) as usize & 511));
         let next = z.map(|z| self.point(((z >> 12) as usize & 511) + 1));
         let mut out = [0; N];
@@ -106,7 +106,7 @@ impl<'a> Curve<'a> {
     }
 }
 
-/// Values that go through a curve together.
+/// Values per step of the vectorized loop.
 const CURVE_LANES: usize = 16;
 
 /// x = curve(x), in place.

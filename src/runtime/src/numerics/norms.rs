@@ -1,4 +1,4 @@
-//! Norms and the pooling of sentence encoders. Squares are summed as integers of 14 bits, so that the order does not count.
+//! Norms and the pooling of sentence encoders. Squares are summed as 14-bit integers, so the order does not matter.
 
 use super::{F32Bytes, NumericRange, TINY_BITS, max_abs_bits, power_of_two, round_to_integer, sqrt};
 
@@ -14,13 +14,13 @@ fn integer_factors(x: &[f32]) -> Result<(f32, f32), NumericRange> {
     Ok((power_of_two(13 - exponent), power_of_two(exponent - 13)))
 }
 
-/// The integer that stands for one value of a row; |n| ≤ 2^14.
+/// The integer of one value of a row; |n| ≤ 2^14.
 #[inline(always)]
 fn to_integer(value: f32, up: f32) -> i32 {
     round_to_integer(value * up)
 }
 
-/// Sum of squares of the 14-bit integers of a row: 32-bit lanes hold seven squares of 2^28 before they are added up.
+/// Sum of squares of the 14-bit integers of a row: 32-bit lanes hold seven squares of 2^28 before they are summed.
 #[inline(always)]
 fn sum_of_squares(x: &[f32], up: f32) -> i64 {
     const LANES: usize = 16;

@@ -1,6 +1,7 @@
-//! Square roots, correctly rounded on every target: by the processor's instruction, or by integers, for `core` has none.
+//! Square roots, correctly rounded on every target: by the processor's instruction or in integers, since `core` has
+//! none.
 
-/// The correctly rounded square root of a finite, non-negative f32; anything else is given back.
+/// The correctly rounded square root of a finite, non-negative f32; anything else is returned unchanged.
 #[inline(always)]
 pub fn sqrt(x: f32) -> f32 {
     if x.to_bits() >= 0x7f80_0000 { x } else { crate::kernels::root::square_root(x) }
@@ -19,8 +20,8 @@ pub(crate) fn sqrt_by_integers(x: f32) -> f32 {
     } else {
         mantissa |= 0x80_0000;
     }
-    // x = mantissa · 2^(exponent - 150). Shift so that the exponent is even and the root has at least 25 bits: then
-    // the 24 that stay, one bit to round by, and the remainder decide the nearest value.
+    // x = mantissa · 2^(exponent - 150). Shift so that the exponent is even and the root has at least 25 bits: then the
+    // 24 result bits, one rounding bit and the remainder determine the nearest value.
     exponent -= 150;
     let lift = (mantissa.leading_zeros() - 2) as i32;
     let lift = lift - ((exponent - lift) & 1);

@@ -1,4 +1,4 @@
-//! Softmax in integers: weights 2^-z in Q24, their sum, and the 14-bit weights that values are mixed by.
+//! Softmax in integers: weights 2^-z in Q24, their sum, and the 14-bit weights of the values.
 
 use super::round_to_integer;
 
@@ -7,7 +7,7 @@ pub const PROBABILITY_MAX: i32 = 16_383;
 /// log2(e) · 2^15, before it is multiplied by a layer's score scale and rounded to f32.
 pub const LOG2E_Q15: f64 = core::f64::consts::LOG2_E * 32_768.0;
 
-/// (a · b + 2^14) >> 15: the rounding high multiply that pmulhrsw, sqrdmulh and their kin compute.
+/// (a · b + 2^14) >> 15: the rounding high multiply of pmulhrsw, sqrdmulh and similar instructions.
 #[inline(always)]
 fn q15_multiply(a: i32, b: i32) -> i32 {
     (a * b + (1 << 14)) >> 15
@@ -19,23 +19,23 @@ pub fn exp2_q24(z: u32) -> u32 {
     let (whole, fraction) = (z >> 15, (z & 32_767) as i32);
     let inner = 7542 - q15_multiply(fraction, 1276);
     let mantissa = 32_768 - q15_multiply(fraction, 22_651 - q15_multiply(fraction, inner));
-    // At most 2^24, so that nothing is left from a shift by 25 on.
+    // At most 2^24, so a shift by 25 or more gives zero.
     ((mantissa as u32) << 9) >> whole.min(31)
 }
 
-/// Scores further than this below the largest weigh nothing: 2^21 in Q15 log2 units.
+/// Scores further than this below the largest have weight zero: 2^21 in Q15 log2 units.
 const DEEPEST: f32 = 2_097_152.0;
 
 /// See [`crate::kernels::Kernels::weights`].
 #[inline(always)]
 pub fn softmax_weights(value_scales: &[f32], top: f32, scores: &mut [u32]) -> (u64, f32) {
     for slot in scores.iter_mut() {
-        // `min` returns the number where a difference is NaN; the result is refused when it is quantized.
+        // `min` returns the other operand where a difference is NaN; quantization rejects the result.
         let z = round_to_integer((top - f32::from_bits(*slot)).min(DEEPEST));
         *slot = exp2_q24(z as u32);
     }
     let total = scores.iter().map(|&weight| u64::from(weight)).sum();
-    // Weights and scales are not negative, and such numbers are in the order of their bits.
+    // Weights and scales are not negative, so their bit patterns have the order of their values.
     let products = scores.iter().zip(value_scales).map(|(&weight, &scale)| (weight as i32 as f32 * scale).to_bits());
     (total, f32::from_bits(products.fold(0, u32::max)))
 }

@@ -1,12 +1,12 @@
-//! The gated short convolution: (b, c, x) = in(norm(h)); h += out(c · conv(b · x)). The convolution is depthwise, causal
-//! and f32, a fixed sequence of multiplications and additions per output, oldest tap first:
+//! The gated short convolution: (b, c, x) = in(norm(h)); h += out(c · conv(b · x)). The convolution is depthwise,
+//! causal and f32, a fixed sequence of multiplications and additions per output, oldest tap first:
 //!
 //! ```text
 //! u[t] = b[t] · x[t]
 //! y[t] = ((k[0] · u[t-L+1] + k[1] · u[t-L+2]) + … + k[L-1] · u[t]) + bias,   u = 0 before the first position
 //! ```
 //!
-//! A layer keeps the last L − 1 rows of u as f32, so that a sequence cut in pieces gives the same bits.
+//! A layer keeps the last L − 1 rows of u as f32, so that a sequence read in pieces gives the same bits.
 
 use super::linear::{Destination, Finish, Input};
 use super::{Session, SessionError, range};
@@ -16,8 +16,8 @@ use crate::memory::Memory;
 use crate::numerics::F32Bytes;
 
 impl Session<'_, '_> {
-    /// A convolution layer and its feed-forward network over `count` residual rows from the first; `fresh` where nothing
-    /// was read before them.
+    /// Runs a convolution layer and its feed-forward network over the first `count` residual rows; `fresh` at the start
+    /// of a sequence.
     pub(super) fn convolve(
         &mut self,
         index: usize,
@@ -50,7 +50,7 @@ impl Session<'_, '_> {
 }
 
 /// Replaces rows of (b, c, x), (count, 3 · hidden), by rows of c · conv(b · x), (count, hidden), at the front; `state`
-/// (taps - 1, hidden) goes on by as many rows.
+/// (taps - 1, hidden) advances by as many rows.
 fn convolve_rows(rows: &mut [f32], state: &mut [f32], kernel: F32Bytes<'_>, bias: Option<F32Bytes<'_>>, hidden: usize) {
     let taps = state.len() / hidden + 1;
     for token in 0..rows.len() / (3 * hidden) {
@@ -64,7 +64,7 @@ fn convolve_rows(rows: &mut [f32], state: &mut [f32], kernel: F32Bytes<'_>, bias
                 let value = if tap + 1 == taps { newest } else { state[tap * hidden + channel] };
                 let product = weight * value;
                 sum = if tap == 0 { product } else { sum + product };
-                // The place before moves on by one position, once its own value is used.
+                // The previous value moves up by one position after its use.
                 if let Some(earlier) = earlier.replace(tap * hidden + channel) {
                     state[earlier] = value;
                 }
@@ -72,7 +72,8 @@ fn convolve_rows(rows: &mut [f32], state: &mut [f32], kernel: F32Bytes<'_>, bias
             if let Some(bias) = bias {
                 sum += bias.slice(channel, 1).iter().next().unwrap_or(0.0);
             }
-            // Rows already read give their place: token · hidden + channel never runs ahead of this token's own values.
+            // Rows already read are overwritten: token · hidden + channel never exceeds the offset of this token's
+            // values.
             rows[token * hidden + channel] = factor * sum;
         }
     }

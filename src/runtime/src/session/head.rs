@@ -1,4 +1,4 @@
-//! The two ends of the model: embeddings in, hidden states, logits or a classifier's row out.
+//! Input and output of the model: embeddings; hidden states, logits or a classifier's row.
 
 use super::linear::{Destination, Failure, Finish, Input, Product};
 use super::{Session, SessionError, range};
@@ -8,7 +8,7 @@ use crate::kernels::parallel::{Rows, each};
 use crate::kernels::scalar;
 
 impl Session<'_, '_> {
-    /// Embeddings of tokens at positions `first..` into residual rows `row..`.
+    /// Writes embeddings of tokens at positions `first..` to residual rows `row..`.
     pub(super) fn embed(&mut self, tokens: &[u32], first: usize, row: usize) -> Result<(), SessionError> {
         let artifact = self.artifact;
         let spec = artifact.spec();
@@ -40,7 +40,7 @@ impl Session<'_, '_> {
         failure.result().map_err(|_| range(0))
     }
 
-    /// Output rows of `count` residual rows to the caller; position of the first is `first`.
+    /// Passes the output rows of `count` residual rows to the caller; the position of the first is `first`.
     pub(super) fn hand_out(
         &mut self,
         first: usize,
@@ -66,7 +66,7 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// The head over `count` residual rows from `row`: logits into `output`, or one hidden state into `row`.
+    /// Runs the head over `count` residual rows from `row`: logits into `output`, or one hidden state into `row`.
     pub(super) fn head_rows(&mut self, row: usize, count: usize) -> Result<(), SessionError> {
         let artifact = self.artifact;
         let spec = artifact.spec();
@@ -114,7 +114,7 @@ impl Session<'_, '_> {
         let pooler = [self.product(key(TensorRole::Pooler), Destination::B)?];
         let classifier = [self.product(key(TensorRole::Classifier), Destination::Output)?];
         let sigmoid = self.curve(CurveId::Silu as u8)?;
-        // The first residual row takes the final norm's result: nothing reads it after this.
+        // The first residual row is overwritten by the final norm: nothing reads it afterwards.
         self.buffers.residual[..hidden].copy_from_slice(self.scratch[0].row);
         self.linear(Input::Residual(None, 0), &pooler, 1, Finish::None).map_err(failed)?;
         for value in &mut self.buffers.scratch_b[..hidden] {

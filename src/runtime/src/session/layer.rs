@@ -1,5 +1,5 @@
-//! One layer over rows of the residual stream: keys and values into the cache, attention, feed-forward network.
-//! Norms stand before a part, after its residual sum, or before it and on the rows it adds.
+//! One layer over rows of the residual stream: keys and values into the cache, attention, feed-forward network. Norms
+//! are applied before a part, after its residual sum, or before it and to the rows it adds.
 
 use super::linear::{Destination, Failure, Finish, Input};
 use super::{Placed, Session, SessionError, range};
@@ -9,13 +9,13 @@ use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
 use crate::kernels::parallel::{Rows, each};
 use crate::numerics::{map_key, map_query};
 
-/// Multiply-accumulates of attention below which it is not worth waking other workers.
+/// Multiply-accumulates of attention below which waking other workers does not pay.
 const ALONE: usize = 48 * 1024;
-/// Cost of a query besides its positions (norm, rotation, quantization), counted in positions.
+/// Fixed cost of a query (norm, rotation, quantization), in units of positions.
 const OF_QUERY: usize = 32;
 
 impl Session<'_, '_> {
-    /// Keys and values of some residual rows into the cache, and a decoder's queries, whose input is the same, into
+    /// Writes keys and values of residual rows to the cache, and a decoder's queries, which have the same input, to
     /// `scratch_a`.
     pub(super) fn read_keys(
         &mut self,
@@ -50,7 +50,7 @@ impl Session<'_, '_> {
         let (keys, values) = self.buffers.scratch_b[..2 * count * width].split_at_mut(count * width);
         let scratch = &mut self.scratch[..self.seats];
         let failure = Failure::default();
-        // Units are (token, head) in the order of a product's columns; in the cache, heads stand apart.
+        // Units are (token, head) in the order of a product's columns; the cache is grouped by head.
         let (blocks, part) = ((heads, context), (first, count));
         let rows = (
             Rows::new(keys, head_dim),
@@ -82,8 +82,8 @@ impl Session<'_, '_> {
         failure.result().map_err(|_| range(index))
     }
 
-    /// Attention and feed-forward network of some residual rows; a decoder's see the positions up to their own, an
-    /// encoder's all `end`.
+    /// Attention and feed-forward network of residual rows; a decoder's rows attend to positions up to their own, an
+    /// encoder's to all `end`.
     pub(super) fn mix(
         &mut self,
         index: usize,
@@ -97,7 +97,7 @@ impl Session<'_, '_> {
         let (head_dim, heads) = (layer.head_dim as usize, layer.heads as usize);
         let share = heads / layer.key_value_heads as usize;
         let decoder = self.is_decoder();
-        // A decoder's queries came with its keys; an encoder has read the keys of other rows since.
+        // A decoder's queries were computed with its keys; an encoder has read the keys of other rows since.
         if !decoder {
             let input = Input::Residual(self.norm_before(index, layer, TensorRole::AttentionNorm)?, row);
             let products = [self.product(key(TensorRole::Query), Destination::A)?];

@@ -1,5 +1,5 @@
-//! The steps that layers and heads are made of: rows to integer activations, activations through matrices, and sums with
-//! the residual stream. Each step is shared out among the workers, by tokens or by tiles of rows.
+//! The steps of layers and heads: quantization of rows, products with matrices, and sums with the residual stream. The
+//! workers share each step by tokens or by tiles of rows.
 
 use super::norm::Norm;
 use super::{Session, SessionError, range};
@@ -9,12 +9,12 @@ use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
 use crate::kernels::columns::Columns;
 use crate::kernels::parallel::{Rows, Segment, each, each_tiles};
 use crate::kernels::{Activations, Kernels, Width};
-use crate::layout::GROUP;
+use crate::layout::BLOCK_COLUMNS;
 use crate::numerics::{Curve, F32Bytes, NumericRange};
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// The rows that a linear reads.
+/// The input rows of a linear.
 #[derive(Clone, Copy)]
 pub(super) enum Input<'a> {
     /// Residual rows from this one, normed where a norm is given.
@@ -25,7 +25,7 @@ pub(super) enum Input<'a> {
     ScratchB(usize),
 }
 
-/// Where the rows of a product go.
+/// The destination of a product's rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Destination {
     /// The front of `scratch_a`.
@@ -38,12 +38,12 @@ pub(super) enum Destination {
     Output,
 }
 
-/// A matrix with its bias, and where its product goes.
+/// A matrix with its bias and the destination of its product.
 #[derive(Clone, Copy)]
 pub(super) struct Product<'a> {
-    /// All rows, or the first ones.
+    /// All rows, or the first part.
     pub(super) matrix: Matrix<'a>,
-    /// The rows after them, see [`crate::format::artifact::Parts`]: of heads only.
+    /// The second part of a split head, see [`crate::format::artifact::Parts`].
     pub(super) rest: Option<Matrix<'a>>,
     pub(super) bias: Option<F32Bytes<'a>>,
     pub(super) destination: Destination,
@@ -72,7 +72,7 @@ pub(super) enum Finish<'c> {
     Gate(Curve<'c>),
 }
 
-/// A range error that any worker met.
+/// Whether any worker met a range error.
 #[derive(Default)]
 pub(super) struct Failure(AtomicBool);
 
@@ -95,8 +95,8 @@ impl<'a> Session<'a, '_> {
         Ok(Product { matrix: self.matrix(key)?, rest: None, bias, destination })
     }
 
-    /// `count` rows of an input through matrices that all read it, into different places. Those that take activations of
-    /// another width go in a second round.
+    /// Multiplies `count` rows of an input with matrices that all read it, into different destinations. Matrices with
+    /// another activation width are multiplied in a second round.
     pub(super) fn linear(
         &mut self,
         input: Input<'a>,
@@ -118,7 +118,7 @@ impl<'a> Session<'a, '_> {
         Ok(())
     }
 
-    /// Rows of an input to integers.
+    /// Quantizes rows of an input.
     fn quantize(&mut self, input: Input<'_>, width: Width, count: usize) -> Result<(), NumericRange> {
         let (kernels, buffers) = (self.kernels, &mut self.buffers);
         let hidden = self.scratch[0].row.len();
@@ -127,9 +127,9 @@ impl<'a> Session<'a, '_> {
             Input::ScratchA(columns) => (None, &buffers.scratch_a[..count * columns], columns),
             Input::ScratchB(columns) => (None, &buffers.scratch_b[..count * columns], columns),
         };
-        let groups = columns.div_ceil(GROUP) * width.planes();
+        let groups = columns.div_ceil(BLOCK_COLUMNS) * width.planes();
         let rows = (
-            Rows::new(&mut buffers.activations[..count * groups * GROUP], groups * GROUP),
+            Rows::new(&mut buffers.activations[..count * groups * BLOCK_COLUMNS], groups * BLOCK_COLUMNS),
             Rows::new(&mut buffers.activation_offsets[..count * groups], groups),
             Rows::new(&mut buffers.activation_scales[..count], 1),
         );
@@ -158,15 +158,15 @@ impl<'a> Session<'a, '_> {
         failure.result()
     }
 
-    /// The current activations through those of some matrices that take their width.
+    /// Multiplies the current activations with the matrices that take their width.
     fn multiply(&mut self, products: &[Product<'a>], width: Width, count: usize, finish: Finish<'_>) {
         let (kernels, buffers) = (self.kernels, &mut self.buffers);
         let Some(first) = products.iter().find(|product| product.matrix.width == width) else { return };
-        let stride = first.matrix.shape.groups * GROUP;
+        let stride = first.matrix.shape.blocks * BLOCK_COLUMNS;
         let rows = count * width.planes();
         let input = Activations {
             values: &buffers.activations[..rows * stride],
-            offsets: &buffers.activation_offsets[..rows * first.matrix.shape.groups],
+            offsets: &buffers.activation_offsets[..rows * first.matrix.shape.blocks],
             stride,
             scales: &buffers.activation_scales[..count],
             width,
@@ -225,8 +225,8 @@ impl<'a> Session<'a, '_> {
         });
     }
 
-    /// Adds rows of `scratch_b` to residual rows. Where norms stand after the sum, that of `sites.0` norms it; where they stand
-    /// around, that of `sites.1` norms the added rows.
+    /// Adds rows of `scratch_b` to residual rows. With norms after the sum, the norm of `sites.0` is applied to it;
+    /// with norms around, the norm of `sites.1` is applied to the added rows.
     pub(super) fn add_residual(
         &mut self,
         index: usize,
@@ -261,7 +261,7 @@ impl<'a> Session<'a, '_> {
     }
 }
 
-/// Some tiles of a product and its bias.
+/// Computes tiles of a product and adds the bias.
 fn run(
     kernels: &Kernels,
     product: &Product<'_>,
@@ -291,8 +291,8 @@ fn run(
     }
 }
 
-/// Least tiles that a worker takes at a time: all where there is one worker; else few enough that the last ones delay no worker,
-/// of enough bytes to be worth taking, and of an even number of tiles, which kernels take in pairs.
+/// Smallest number of tiles that a worker takes at a time: all with one worker; else few enough to balance the end of
+/// the product, enough bytes to pay for the synchronisation, and an even number, since kernels take tiles in pairs.
 fn grain(workers: usize, segments: &[Segment<'_>], tile_bytes: usize) -> usize {
     const LEAST_BYTES: usize = 16 * 1024;
     let tiles: usize = segments.iter().map(|segment| segment.tiles).sum();

@@ -1,4 +1,4 @@
-//! Norms with their weights: of the residual stream, of the rows added to it, and of heads.
+//! Norms with their weights: for the residual stream, the rows added to it, and heads.
 
 use super::{Session, SessionError};
 use crate::format::FormatError;
@@ -26,7 +26,7 @@ impl Norm<'_> {
 }
 
 impl<'a> Session<'a, '_> {
-    /// A norm outside the layers; none where `kind` is 0.
+    /// A norm outside the layers; `None` where `kind` is 0.
     pub(super) fn global_norm(&self, role: TensorRole, kind: u8) -> Result<Option<Norm<'a>>, SessionError> {
         let Some(kind) = NormKind::from_number(kind) else { return Ok(None) };
         let key = TensorKey::global(role, TensorPart::Weight);
@@ -44,7 +44,7 @@ impl<'a> Session<'a, '_> {
         Ok(self.norm(TensorKey::layer(index, role, TensorPart::Weight), kind, layer.epsilon)?)
     }
 
-    /// The norm before a part of a layer; none where norms stand after it.
+    /// The norm before a part of a layer; `None` for post-norm layers.
     pub(super) fn norm_before(
         &self,
         index: usize,

@@ -1,5 +1,5 @@
-//! Tensors by key, without searching the whole table: records of a layer stand together, and where each layer's begin is
-//! looked up once per session.
+//! Tensors by key, without searching the whole table: the records of a layer are consecutive, and a session looks up
+//! once where each layer's begin.
 
 use super::{Session, SessionError};
 use crate::format::FormatError;
@@ -25,7 +25,7 @@ impl<'a> Session<'a, '_> {
         Some((record, self.artifact.tensor_bytes(&record)?))
     }
 
-    /// A quantized matrix whose rows are tokens: it may be stored in two parts.
+    /// A quantized matrix whose rows are tokens, which may be split.
     pub(super) fn parts(&self, key: TensorKey) -> Result<Parts<'a>, FormatError> {
         self.artifact.parts_of(key, self.record(key).ok_or(FormatError::MissingTensor(key))?)
     }

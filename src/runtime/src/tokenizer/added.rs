@@ -1,5 +1,5 @@
-//! Added tokens: spellings that are cut out of a text before anything else happens to it. At every place the longest
-//! one that begins there counts; some take the white space beside them along.
+//! Added tokens: spellings that are matched before any other step. At every position the longest match wins; some
+//! tokens absorb the adjacent white space.
 
 use super::characters::{character, character_before, is_space, run};
 use crate::format::text::{STRIP_LEFT, STRIP_RIGHT};
@@ -12,7 +12,7 @@ pub(super) enum Part {
     Text {
         /// First.
         start: usize,
-        /// Behind the last.
+        /// Past the last.
         end: usize,
     },
     /// An added token.
@@ -22,16 +22,16 @@ pub(super) enum Part {
 /// The parts of a text, in order.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
-    /// Where the next token is looked for.
+    /// Where the search for the next token begins.
     at: usize,
-    /// Behind the last part.
+    /// End of the last part.
     done: usize,
-    /// A token that stands behind the last part.
+    /// A token that follows the last part.
     waiting: Option<(u32, usize)>,
 }
 
 impl Parts {
-    /// The next part of `text`, the same at every call. Text before the last part may have changed.
+    /// The next part of `text`, which must be the same at every call; text before the last part may have changed.
     pub(super) fn next(&mut self, tokens: &Spellings<'_>, text: &[u8]) -> Option<Part> {
         if let Some((id, end)) = self.waiting.take() {
             self.done = end;
@@ -50,7 +50,7 @@ impl Parts {
                 while let Some((_, before)) = character_before(text, start).filter(|&(before, _)| is_space(before)) {
                     start = before;
                 }
-                // White space may be an earlier token's already.
+                // White space may already belong to an earlier token.
                 start = start.max(self.done);
             }
             if tokens.flags(entry) & STRIP_RIGHT != 0 {

@@ -1,6 +1,7 @@
-//! Characters of UTF-8 that was judged before, without allocation and without a way to panic.
+//! Characters of validated UTF-8, without allocation and without panics.
 
-/// The character that starts at `at` and its length; `None` at the end. Bytes that are no UTF-8 read as U+FFFD, one each.
+/// The character that starts at `at` and its length; `None` at the end. Bytes that are not UTF-8 read as U+FFFD, one
+/// each.
 pub(super) fn character(text: &[u8], at: usize) -> Option<(char, usize)> {
     let bytes = text.get(at..)?;
     let first = *bytes.first()?;
@@ -22,7 +23,7 @@ pub(super) fn character_before(text: &[u8], at: usize) -> Option<(char, usize)> 
     Some((character(text, start)?.0, start))
 }
 
-/// Whether a character is white space; the classes of `\s` and of Rust are one.
+/// Whether a character is white space; `\s` and Rust have the same class.
 pub(super) fn is_space(character: char) -> bool {
     character.is_whitespace()
 }

@@ -1,6 +1,6 @@
-//! Byte-pair encoding of one word: symbols in a row, of which the pair of lowest rank merges first, the leftmost of
-//! equal ones, until no pair merges. A tree over the ranks (a tournament: every inner node names the better of its two
-//! sides) finds that pair, so that n symbols take n log n steps and a fixed amount of memory.
+//! Byte-pair encoding of one word: the adjacent pair of lowest rank merges first, the leftmost of equal ones, until no
+//! pair merges. A tournament tree over the ranks (every inner node names the better of its two children) finds that
+//! pair, so that n symbols take n log n steps and a fixed amount of memory.
 
 use super::EncodeError;
 use super::characters::character;
@@ -12,13 +12,13 @@ use crate::memory::Memory;
 pub(super) struct Symbols<'m> {
     /// Tokens.
     ids: &'m mut [u32],
-    /// Symbol to the right, [`NONE`] at the end and for one that is gone.
+    /// Symbol to the right, [`NONE`] at the end and for a merged symbol.
     next: &'m mut [u32],
     /// Symbol to the left.
     previous: &'m mut [u32],
     /// Rank of the pair that a symbol makes with the next.
     ranks: &'m mut [u32],
-    /// The tree: node n has the nodes 2 n and 2 n + 1 below it, node `count + s` is symbol s.
+    /// The tree: node n has the children 2 n and 2 n + 1, node `count + s` is symbol s.
     best: &'m mut [u32],
 }
 
@@ -47,7 +47,7 @@ impl<'m> Symbols<'m> {
         if key(left) <= key(right) { left } else { right }
     }
 
-    /// States the rank of the pair that begins at a symbol.
+    /// Sets the rank of the pair that begins at a symbol.
     fn rank(&mut self, count: usize, symbol: u32, rank: u32) {
         self.ranks[symbol as usize] = rank;
         let mut node = (count + symbol as usize) / 2;
@@ -111,7 +111,7 @@ impl TextTables<'_> {
             symbols.best[node] = symbols.better(count, node);
         }
         loop {
-            // One symbol has no tree, and no pair.
+            // A single symbol has neither tree nor pair.
             let left = if count > 1 { symbols.best[1] } else { 0 };
             if symbols.ranks[left as usize] == NONE {
                 break;
@@ -141,8 +141,8 @@ impl TextTables<'_> {
         Ok(())
     }
 
-    /// The symbols a word begins with: its bytes or characters, and replacements for those without a token. Returns their
-    /// number.
+    /// The initial symbols of a word: its bytes or characters, and replacements for those without a token. Returns
+    /// their number.
     fn symbols(&self, word: &[u8], symbols: &mut Symbols<'_>) -> Result<usize, EncodeError> {
         let width = usize::from(self.record.id_bytes);
         let byte_id = |byte: u8| number(self.byte_ids, usize::from(byte), width);
@@ -152,8 +152,8 @@ impl TextTables<'_> {
             count += 1;
             Ok(())
         };
-        // An unknown token waits until it is certain that the next character is not fused with it. The bytes of a
-        // character that falls back to them are written ahead of a waiting one, as the tokenizers library does.
+        // An unknown token is held back until the next character is known not to be fused with it. Byte-fallback tokens
+        // are written before a held-back one, as the tokenizers library does.
         let mut waiting = false;
         let mut at = 0;
         while let Some((_, length)) = character(word, at) {

@@ -1,13 +1,13 @@
-//! A piece of text in the normal form that tokens are cut from: each character by the map the compiler made (letters to lower
-//! case, accents off, spaces to another character, decompositions …), marks into canonical order, and characters
-//! composed where the tokenizer says so. In UTF-8 throughout, in memory of a stated size.
+//! Normalisation of a piece of text: each character by the compiler's map (lower case, accents removed, spaces
+//! replaced, decompositions …), marks in canonical order, and characters composed where the tokenizer does. UTF-8
+//! throughout, in memory of a stated size.
 
 use super::EncodeError;
 use super::characters::{character, character_before};
 use crate::format::text::{COMPOSITION_BYTES, ELEMENT_BYTES, ELEMENT_CHARACTER, ELEMENT_LAST, MapAction, MapRecord};
 use crate::format::text_tables::{TextTables, number};
 
-/// Hangul syllables are numbered by their letters, 19 leading, 21 vowels, 27 trailing or none.
+/// Hangul syllables are numbered by their jamo: 19 leading, 21 vowels, 27 trailing or none.
 const SYLLABLE: u32 = 0xAC00;
 const LEADING: u32 = 0x1100;
 const VOWEL: u32 = 0x1161;
@@ -37,7 +37,7 @@ impl TextTables<'_> {
         (action, record.value, of as u32 - (record.first & 0xFF_FFFF))
     }
 
-    /// Canonical combining class of a character that the map leaves in the text.
+    /// Canonical combining class of a character that the map keeps.
     fn combining_class(&self, of: char) -> u32 {
         match self.map(of) {
             (MapAction::Mark, class, _) => class,
@@ -45,7 +45,7 @@ impl TextTables<'_> {
         }
     }
 
-    /// The character two others compose to.
+    /// The composition of two characters.
     fn compose(&self, first: char, second: char) -> Option<char> {
         let (one, two) = (first as u32, second as u32);
         if let (Some(leading), Some(vowel)) = (one.checked_sub(LEADING), two.checked_sub(VOWEL))
@@ -89,11 +89,11 @@ impl TextTables<'_> {
         if self.record.compose == 1 { self.compose_all(out, start, end) } else { Ok(end) }
     }
 
-    /// Composes the decomposed text `out[start..end]` in place: a character composes with the last one of class 0 before
-    /// it, unless one between them has its own class or a higher one.
+    /// Composes the decomposed text `out[start..end]` in place: a character composes with the last starter (class 0)
+    /// before it, unless a character between them has the same or a higher class.
     fn compose_all(&self, out: &mut [u8], start: usize, end: usize) -> Result<usize, EncodeError> {
         let (mut read, mut write) = (start, start);
-        // Where the last character of class 0 stands, and the class of the last mark after it.
+        // Position of the last starter, and the class of the last mark after it.
         let (mut starter, mut between): (Option<(usize, char)>, u32) = (None, 0);
         while read < end {
             let Some((next, length)) = character(out, read) else { break };
@@ -122,12 +122,12 @@ impl TextTables<'_> {
     }
 }
 
-/// Normalised text being written.
+/// Writer of normalised text.
 struct Writer<'t, 'o> {
     tables: &'t TextTables<'t>,
     out: &'o mut [u8],
     end: usize,
-    /// Where the marks begin that the next mark may change places with.
+    /// Start of the marks that the next mark may be reordered with.
     marks: usize,
 }
 
@@ -156,7 +156,7 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// One character through the map.
+    /// Appends a character by the map.
     fn add(&mut self, of: char) -> Result<(), EncodeError> {
         let (action, value, distance) = self.tables.map(of);
         let shifted = |by: u32| char::from_u32((of as u32).wrapping_add(by)).unwrap_or(of);

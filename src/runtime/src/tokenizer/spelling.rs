@@ -1,4 +1,4 @@
-//! Looking tokens up by their spelling, in a table sorted by bytes.
+//! Lookup of tokens by spelling, in a table sorted by bytes.
 
 use crate::format::text_tables::{Spellings, number};
 
@@ -13,7 +13,7 @@ impl Spellings<'_> {
         self.flags.get(index).copied().unwrap_or(0)
     }
 
-    /// The first of entries `low..high` for which `holds`, which stays true once true; `high` if there is none.
+    /// The first of entries `low..high` for which the monotone condition `holds` is true; `high` if there is none.
     fn first(&self, low: usize, high: usize, holds: impl Fn(&[u8]) -> bool) -> usize {
         let (mut low, mut high) = (low, high);
         while low < high {
@@ -33,16 +33,16 @@ impl Spellings<'_> {
         (index < self.count && self.text(index) == spelling).then(|| self.id(index))
     }
 
-    /// The entry with the longest spelling of `lead` and then as much of `rest` as possible, and how much of `rest`
-    /// that is; at least one byte.
-    pub(super) fn longest(&self, lead: &[u8], rest: &[u8]) -> Option<(usize, usize)> {
-        let begins = |text: &[u8]| text.get(..lead.len()).unwrap_or(text) >= lead;
+    /// The entry with the longest spelling that is `prefix` followed by a prefix of `rest`, and the length of the
+    /// latter; at least one byte.
+    pub(super) fn longest(&self, prefix: &[u8], rest: &[u8]) -> Option<(usize, usize)> {
+        let begins = |text: &[u8]| text.get(..prefix.len()).unwrap_or(text) >= prefix;
         let mut low = self.first(0, self.count, begins);
-        let mut high = self.first(low, self.count, |text| text.get(..lead.len()) != Some(lead));
+        let mut high = self.first(low, self.count, |text| text.get(..prefix.len()) != Some(prefix));
         let mut best = None;
-        // Entries low..high begin with the lead and the first bytes of the rest, and the shortest of them stands first.
+        // Entries low..high begin with the prefix and the first bytes of the rest, the shortest first.
         for (at, &byte) in rest.iter().enumerate() {
-            let place = lead.len() + at;
+            let place = prefix.len() + at;
             low = self.first(low, high, |text| text.get(place).is_some_and(|&other| other >= byte));
             high = self.first(low, high, |text| text.get(place).is_none_or(|&other| other > byte));
             if low >= high {

@@ -1,12 +1,12 @@
-//! Pieces of normalised text are split into words, step after step. The expressions that language models split by are
-//! written out as scanners:
+//! Splits pieces of normalised text into words, step by step. The regular expressions of language models are written
+//! out as scanners:
 //!
 //! ```text
 //! GPT-2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 //! Llama 3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
 //! ```
 //!
-//! Qwen's is Llama 3's with `\p{N}` for `\p{N}{1,3}`. The first alternative that matches counts; together they match
+//! Qwen's is Llama 3's with `\p{N}` for `\p{N}{1,3}`. The first alternative that matches wins; together they match
 //! everything.
 
 use super::EncodeError;
@@ -34,7 +34,7 @@ impl TextTables<'_> {
         self.record.palette.get(index as usize).copied().unwrap_or(0)
     }
 
-    /// Splits a piece by step `step` and those after it, and hands out the words.
+    /// Splits a piece by step `step` and those after it, and passes on the words.
     pub(super) fn words(
         &self,
         step: usize,
@@ -53,7 +53,7 @@ impl TextTables<'_> {
         Ok(())
     }
 
-    /// Where the part that begins at `at` ends, and whether it stays; it has at least one character.
+    /// End of the part that begins at `at`, and whether it is kept; it has at least one character.
     fn next(&self, step: &StepRecord, piece: &[u8], at: usize) -> (usize, bool) {
         let end = match Step::from_number(step.kind) {
             Some(Step::Gpt2) => self.gpt2(piece, at),

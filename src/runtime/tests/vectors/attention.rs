@@ -1,4 +1,4 @@
-//! Attention over the cache, and the key map that stands before it.
+//! Attention over the cache, and the key map before it.
 
 use std::format;
 use std::vec;
@@ -12,13 +12,13 @@ use crate::layout::ALIGNMENT;
 use crate::numerics::{F32Bytes, NumericRange, map_key, map_query, quantize};
 use crate::plan::layer_cache_bytes;
 
-/// Heads in the cache, of which the last is used: the others hold something else.
+/// Heads in the cache; only the last is used, the others hold other data.
 const HEADS: usize = 3;
 /// Positions planned for and not written.
 const SPARE: usize = 5;
 
-/// Attention of every query over the keys and values, all (rows, head_dim); a causal one sees all keys but those of
-/// the queries after it.
+/// Attention of every query over the keys and values, all (rows, head_dim); a causal one attends to all keys except
+/// those of later queries.
 pub(super) fn attend(
     queries: &[f32],
     keys: &[f32],
@@ -52,7 +52,7 @@ pub(super) fn attend(
             cache.value_scales[row] = quantize(value, &mut cache.values[row * head_dim..][..head_dim])?;
         }
     }
-    // Buffers as of a model with a wider head in another layer, and used before.
+    // Buffers of a model with a larger head_dim in another layer, with stale content.
     let (mut query, mut sums) = (vec![1; head_dim + 8], vec![1; head_dim + 8]);
     let (mut totals, mut scores) = (vec![1; head_dim + 8], vec![1; context]);
     let mut attention = Attention { query: &mut query, sums: &mut sums, totals: &mut totals, scores: &mut scores };

@@ -13,7 +13,7 @@ fn random_numbers() {
     let mut differences = Differences::default();
     for case in cases.as_array().expect("cases") {
         let (seed, index) = (case["seed"].as_u64().expect("a seed"), case["index"].as_u64().expect("an index"));
-        // As text: not every reader of JSON keeps 64 bits.
+        // As text: not every JSON reader keeps 64 bits.
         let value = case["value"].as_str().expect("a value as text");
         differences.value(
             format!("seed {seed}, index {index}"),
@@ -65,7 +65,8 @@ fn top_k_keeps_ties() {
     assert_eq!(drawn(0, 0), [0; 24]);
 }
 
-/// With tokens of weights 2^24 and 257, a share of 65535/65536 is 2^24 and a part of one: the second token is needed too.
+/// With tokens of weights 2^24 and 257, a share of 65535/65536 is 2^24 and a part of one: the second token is needed
+/// too.
 #[test]
 fn the_share_of_top_p_is_rounded_up() {
     const DEPTH: u32 = 523_919;

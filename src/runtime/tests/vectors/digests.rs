@@ -1,6 +1,6 @@
-//! More rows than `vectors.json` has, for the order of operations that only a few rows in a hundred tell apart (a product
-//! with 1/127 from a quotient, two divisions from one). The digests are those of `reference.py`'s functions, in numpy
-//! 2.4.6, over the inputs generated here; they need no file.
+//! More rows than `vectors.json` has, for differences in the order of operations that show in only a few rows in a
+//! hundred (a product with 1/127 or a quotient, two divisions or one). The digests are those of `reference.py`'s
+//! functions, in numpy 2.4.6, over the inputs generated here; they need no file.
 
 use std::vec::Vec;
 

@@ -7,7 +7,7 @@ use std::vec::Vec;
 use serde_json::Value;
 
 use super::{Differences, bits, floats, little_endian, number, numbers, section, sha256_hex, to_bits};
-use crate::layout::GROUP;
+use crate::layout::BLOCK_COLUMNS;
 use crate::numerics::{
     Curve, F32Bytes, LOG2E_Q15, NumericRange, PROBABILITY_MAX, ROTARY_BLOCK, Rotary, exp2_q24, integers, layer_norm,
     quantize, rms_norm, unit_mean,
@@ -20,13 +20,13 @@ fn constants() {
     differences.value("p_max", i64::from(PROBABILITY_MAX), number(&constants["p_max"]) as i64);
     differences.value("log2e_q15", LOG2E_Q15, constants["log2e_q15_f64"].as_f64().expect("a number"));
     differences.value("rope_block", ROTARY_BLOCK, number(&constants["rope_block"]));
-    differences.value("group", GROUP, number(&constants["group"]));
+    differences.value("group", BLOCK_COLUMNS, number(&constants["group"]));
     for (head_dim, scale) in constants["score_scale"].as_object().expect("an object") {
         let width: f64 = head_dim.parse().expect("a head width");
         let scale = number(scale) as u32;
         differences.value(format!("score scale {head_dim}"), ((LOG2E_Q15 / width.sqrt()) as f32).to_bits(), scale);
     }
-    // The smallest row that counts and the first that is refused: the constants themselves are private.
+    // The smallest nonzero row and the first that is rejected: the constants themselves are private.
     let (tiny, huge) = (number(&constants["tiny"]) as u32, number(&constants["huge"]) as u32);
     let mut out = [0];
     let mut scale_of = |bits| quantize(&[f32::from_bits(bits)], &mut out);
@@ -122,7 +122,7 @@ fn powers_of_two() {
     differences.none();
 }
 
-/// The points of a curve of the vectors as they stand in an artifact.
+/// The points of a curve of the vectors, as stored in an artifact.
 fn points(curve: &Value) -> Vec<u8> {
     numbers(&curve["table"]).into_iter().flat_map(|point| (point as i32).to_le_bytes()).collect()
 }

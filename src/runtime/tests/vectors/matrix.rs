@@ -1,4 +1,4 @@
-//! Matrices in both storages and every layout, and the largest sums that any kernel meets.
+//! Matrices in both storages and every layout, and the largest sums of any kernel.
 
 use std::format;
 use std::vec;
@@ -7,7 +7,7 @@ use std::vec::Vec;
 use super::packer::Integers;
 use super::{Differences, floats, numbers, section};
 use crate::kernels::{Factors, Rows, SCALAR, Sums, scalar};
-use crate::layout::{GROUP, Layout, Storage};
+use crate::layout::{Layout, Storage};
 use crate::numerics::quantize;
 
 fn small(values: Vec<i64>) -> Vec<i8> {
@@ -28,7 +28,7 @@ fn check(name: &str, storage: Storage) {
     let case = section(&format!("/ops/matrix {name}"));
     let shape = numbers(&case["weights"]["shape"]);
     let (rows, columns) = (shape[0] as usize, shape[1] as usize);
-    // The integers of w4 may be given with the columns that fill the last group.
+    // The integers of w4 may include the columns that pad the last group.
     let values = case["q"].as_array().expect("rows").iter().flat_map(|row| {
         let mut row = small(numbers(row));
         assert!(row.split_off(columns).iter().all(|&padding| padding == 0));
@@ -77,7 +77,7 @@ fn matrices_w4() {
 
 /// A matrix of equal values whose scales are 1, with the sum of a row.
 fn uniform(storage: Storage, columns: usize, value: i8, multiplier: i8, activation: i8) -> (Integers, Vec<i8>, i64) {
-    let groups = if storage == Storage::W4G32 { columns.div_ceil(GROUP) } else { 0 };
+    let groups = storage.def().group.map_or(0, |group| columns.div_ceil(group));
     let matrix = Integers {
         storage,
         rows: 1,
@@ -100,7 +100,11 @@ fn largest_accumulators() {
     // (storage, columns, value, multiplier, activation), and the stated sum where the vectors have one.
     let (w8, w4) = (Storage::W8, Storage::W4G32);
     let (w8_most, w4_most) = (w8.max_columns(), w4.max_columns());
+    let (w4g64, w3) = (Storage::W4G64, Storage::W3G32);
     let cases = [
+        (w4g64, w4g64.max_columns(), -8, -127, 127, None),
+        (w3, w3.max_columns(), -4, 127, 127, None),
+        (w3, w3.max_columns(), -4, 127, -127, None),
         (w4, 16_640, -8, 127, 127, Some(w4_stated)),
         (w4, 16_640, -8, -127, 127, Some(-w4_stated)),
         (w4, w4_most, -8, 127, 127, None),
@@ -125,7 +129,10 @@ fn largest_accumulators() {
     // The bounds are not larger than the rule "every sum in i32" allows, and in w4 the next group would break it.
     let most = |per_column: i64| (i64::from(i32::MAX) / per_column) as usize;
     differences.value("w8 bound", w8_most <= most(127 * 127) && most(127 * 127) == 133_144, true);
-    differences.value("w4 bound", most(8 * 127 * 127) / GROUP * GROUP, w4_most);
+    for (storage, per_column) in [(w4, 8 * 127 * 127), (w4g64, 8 * 127 * 127), (w3, 4 * 127 * 127)] {
+        let group = storage.def().group.expect("it has multipliers");
+        differences.value(format!("{storage:?} bound"), most(per_column) / group * group, storage.max_columns());
+    }
 
     let largest = [127i8; 256];
     let dot = |query: &[i8], key: &[i8]| {

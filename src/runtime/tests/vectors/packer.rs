@@ -7,7 +7,7 @@ use std::vec::Vec;
 use crate::format::artifact::Matrix;
 use crate::kernels::columns::Columns;
 use crate::kernels::{Activations, Kernels, SCALAR, Width};
-use crate::layout::{ALIGNMENT, GROUP, Layout, NibbleCode, Storage, TileShape};
+use crate::layout::{ALIGNMENT, BLOCK_COLUMNS, Coding, Layout, NibbleCode, Storage, StorageDef, TileShape};
 
 /// A quantized matrix as plain integers.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub(crate) struct Integers {
     pub(crate) columns: usize,
     /// (rows, columns)
     pub(crate) values: Vec<i8>,
-    /// (rows, groups); none in w8.
+    /// (rows, groups of the storage's columns); none in w8.
     pub(crate) multipliers: Vec<i8>,
     /// (rows)
     pub(crate) scales: Vec<f32>,
@@ -28,13 +28,21 @@ impl Integers {
         self.values[row * self.columns + column]
     }
 
+    /// Columns that share a multiplier, where there are any.
+    pub(crate) fn group(&self) -> usize {
+        self.storage.def().group.unwrap_or(BLOCK_COLUMNS)
+    }
+
     pub(crate) fn multiplier(&self, row: usize, group: usize) -> i8 {
-        if self.multipliers.is_empty() { 1 } else { self.multipliers[row * self.columns.div_ceil(GROUP) + group] }
+        match self.multipliers.is_empty() {
+            true => 1,
+            false => self.multipliers[row * self.columns.div_ceil(self.group()) + group],
+        }
     }
 
     /// Value times multiplier.
     pub(crate) fn integer(&self, row: usize, column: usize) -> i64 {
-        i64::from(self.value(row, column)) * i64::from(self.multiplier(row, column / GROUP))
+        i64::from(self.value(row, column)) * i64::from(self.multiplier(row, column / self.group()))
     }
 
     /// A row padded to `columns`; the row of a padding row is zeros.
@@ -44,16 +52,20 @@ impl Integers {
 
     /// All tiles.
     pub(crate) fn pack(&self, layout: Layout) -> Vec<u8> {
-        let (r, kq, groups) = (layout.rows(), layout.run(), self.columns.div_ceil(GROUP));
-        let w4 = matches!(self.storage, Storage::W4G32 | Storage::W4G32S24);
-        let sparse = matches!(self.storage, Storage::W8S24 | Storage::W4G32S24);
-        // Dense columns with their padding, and of them those that are stored.
-        let columns = if sparse && w4 { groups.next_multiple_of(2) * GROUP } else { groups * GROUP };
+        let (r, kq, blocks) = (layout.rows(), layout.run(), self.columns.div_ceil(BLOCK_COLUMNS));
+        let StorageDef { coding, group, two_of_four: sparse, .. } = *self.storage.def();
+        let groups = group.map_or(0, |group| self.columns.div_ceil(group));
+        // Dense columns with padding, and the stored ones among them.
+        let columns = if sparse && coding == Coding::Nibble {
+            blocks.next_multiple_of(2) * BLOCK_COLUMNS
+        } else {
+            blocks * BLOCK_COLUMNS
+        };
         let stored = if sparse { columns / 2 } else { columns };
-        let planes_at = r * if w4 { stored / 2 } else { stored };
-        let multipliers_at = planes_at + if sparse { groups * 4 * r } else { 0 };
+        let planes_at = r * stored * coding.bits() / 8;
+        let multipliers_at = planes_at + if sparse { blocks * 4 * r } else { 0 };
         let kp = kq.min(4);
-        let scales_at = multipliers_at + if w4 { groups * r } else { 0 };
+        let scales_at = multipliers_at + groups * r;
         let stride = (scales_at + 4 * r).next_multiple_of(ALIGNMENT);
         let mut bytes = vec![0; self.rows.div_ceil(r) * stride];
         for (tile_index, tile) in bytes.chunks_exact_mut(stride).enumerate() {
@@ -62,7 +74,7 @@ impl Integers {
                 let mut values = self.padded(n, columns);
                 if sparse {
                     let kept = kept_columns(&values);
-                    for (j, &k) in kept.iter().enumerate().take(groups * 16) {
+                    for (j, &k) in kept.iter().enumerate().take(blocks * 16) {
                         let at = planes_at + (j / (4 * kp)) * r * kp + (n % r) * kp + j % kp;
                         tile[at] |= ((k - 4 * (j / 2)) as u8) << (2 * (j / kp % 4));
                     }
@@ -70,7 +82,15 @@ impl Integers {
                 }
                 assert_eq!(values.len(), stored);
                 for (k, &value) in values.iter().enumerate() {
-                    if !w4 {
+                    if coding == Coding::ThreeBits {
+                        let (block, j) = (k / 32 * 12 * r, k % 32);
+                        let low = block + (j / (4 * kp)) * r * kp + (n % r) * kp + j % kp;
+                        let sign = block + 8 * r + (j / (8 * kp)) * r * kp + (n % r) * kp + j % kp;
+                        tile[low] |= (value as u8 & 3) << (2 * (j / kp % 4));
+                        tile[sign] |= u8::from(value < 0) << (j / kp % 8);
+                        continue;
+                    }
+                    if coding == Coding::Byte {
                         tile[(k / 32) * 32 * r + ((k % 32) / kq) * r * kq + (n % r) * kq + k % kq] = value as u8;
                         continue;
                     }
@@ -84,10 +104,8 @@ impl Integers {
                 if n >= self.rows {
                     continue;
                 }
-                if w4 {
-                    for group in 0..groups {
-                        tile[multipliers_at + group * r + within] = self.multiplier(n, group) as u8;
-                    }
+                for group in 0..groups {
+                    tile[multipliers_at + group * r + within] = self.multiplier(n, group) as u8;
                 }
                 tile[scales_at + 4 * within..][..4].copy_from_slice(&self.scales[n].to_le_bytes());
             }
@@ -122,13 +140,13 @@ pub(crate) struct Inputs {
 impl Inputs {
     /// Rows (tokens · planes, columns) and a scale for each token.
     pub(crate) fn new(rows: &[i8], columns: usize, scales: &[f32], width: Width) -> Self {
-        let stride = columns.next_multiple_of(GROUP);
+        let stride = columns.next_multiple_of(BLOCK_COLUMNS);
         let mut values = vec![0; scales.len() * width.planes() * stride];
         for (padded, row) in values.chunks_exact_mut(stride).zip(rows.chunks_exact(columns)) {
             padded[..columns].copy_from_slice(row);
         }
         let sum = |group: &[i8]| -> i32 { group.iter().map(|&value| i32::from(value)).sum() };
-        let offsets = values.chunks_exact(GROUP).map(|group| -8 * sum(group)).collect();
+        let offsets = values.chunks_exact(BLOCK_COLUMNS).map(|group| -8 * sum(group)).collect();
         Inputs { values, offsets, scales: scales.to_vec(), stride, width }
     }
 
@@ -146,7 +164,7 @@ impl Inputs {
     }
 }
 
-/// The two columns kept of every four: those whose values are not zero, and the lowest further ones.
+/// The two columns kept of every four: the nonzero ones, filled up with the lowest of the others.
 pub(crate) fn kept_columns(values: &[i8]) -> Vec<usize> {
     let mut out = Vec::new();
     for (four, values) in values.chunks_exact(4).enumerate() {

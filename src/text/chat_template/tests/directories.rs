@@ -1,6 +1,7 @@
 //! Where templates and special tokens are found.
 
 use super::*;
+use crate::text::testing::companions;
 
 struct Model(tempfile::TempDir);
 
@@ -16,7 +17,7 @@ impl Model {
     }
 
     fn open(&self) -> Result<Option<ChatTemplate>, ChatTemplateError> {
-        ChatTemplate::open(self.0.path())
+        ChatTemplate::of(&companions(self.0.path()))
     }
 
     fn templates(&self) -> Vec<(String, String)> {

@@ -6,14 +6,14 @@ use crate::format::artifact::Matrix;
 use crate::kernels::columns::Columns;
 use crate::kernels::tiles::{self, TileSums};
 use crate::kernels::{Activations, Kernels, scalar};
-use crate::layout::{GROUP, KEPT, Layout, TileShape};
+use crate::layout::{BLOCK_COLUMNS, KEPT, Layout, TileShape};
 use core::arch::aarch64::{
     int8x16_t, int32x4_t, uint8x16_t, vaddq_s32, vdupq_n_s8, vdupq_n_s32, vget_high_s16, vget_low_s16, vld1_s8,
     vld1q_u8, vmlaq_s32, vmovl_s8, vmovl_s16, vqtbl1q_s8, vreinterpretq_u8_s8, vshlq_u8, vshrq_n_s32, vst1q_s32,
 };
 use core::ops::Range;
 
-/// For CPUs with the dot product instructions.
+/// The table for CPUs with the dot product instructions.
 pub(in crate::kernels) const DOTPROD: Kernels =
     Kernels { name: "dotprod", layout: Some(Layout::R8K4), multiply, ..SHARED };
 
@@ -32,7 +32,8 @@ struct Dot;
 
 type Sums = [int32x4_t; 2];
 
-/// Where the kept columns of a step of eight dense ones stand in 16 activations: the even step's, the odd step's.
+/// First index, in 16 activations, of the four columns of each kept value of a step of eight dense columns: even step,
+/// odd step.
 const EVEN: [u8; 16] = [0, 0, 4, 4, 0, 0, 4, 4, 0, 0, 4, 4, 0, 0, 4, 4];
 const ODD: [u8; 16] = [8, 8, 12, 12, 8, 8, 12, 12, 8, 8, 12, 12, 8, 8, 12, 12];
 
@@ -130,11 +131,11 @@ unsafe fn sparse_group<const M: usize>(
 impl TileSums<ROWS> for Dot {
     #[inline(always)]
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
-        // Two sets of sums, so that fewer products wait for the one before them.
+        // Two sets of sums, for shorter dependency chains.
         let mut sums = [zero::<M>(); 2];
-        for group in 0..shape.groups {
+        for group in 0..shape.blocks {
             for (part, sums) in sums.iter_mut().enumerate() {
-                let (column, start) = (group * GROUP + part * 16, (group * 8 + part * 4) * STEP);
+                let (column, start) = (group * BLOCK_COLUMNS + part * 16, (group * 8 + part * 4) * STEP);
                 // SAFETY: a group has 32 columns and 256 bytes.
                 unsafe {
                     let values = rows.map(|row| load(row, column));
@@ -155,8 +156,8 @@ impl TileSums<ROWS> for Dot {
     #[inline(always)]
     fn w4<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut totals = zero::<M>();
-        for group in 0..shape.groups {
-            let (column, start) = (group * GROUP, group * 4 * STEP);
+        for group in 0..shape.blocks {
+            let (column, start) = (group * BLOCK_COLUMNS, group * 4 * STEP);
             let mut sums = zero::<M>();
             // SAFETY: a group has 32 columns, 128 bytes of values and 8 multipliers.
             unsafe {
@@ -172,12 +173,12 @@ impl TileSums<ROWS> for Dot {
     #[inline(always)]
     fn w8_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut sums = zero::<M>();
-        for group in 0..shape.groups {
+        for group in 0..shape.blocks {
             let start = group * 4 * STEP;
             // SAFETY: a group has 32 columns, 128 bytes of kept values and 32 of planes.
             unsafe {
                 let planes = planes(tile, shape.value_bytes + group * KEPT / 4 * ROWS);
-                sparse_group(&mut sums, planes, rows, group * GROUP, |step, half| {
+                sparse_group(&mut sums, planes, rows, group * BLOCK_COLUMNS, |step, half| {
                     load_tile(tile, start + step * STEP + half * 16)
                 });
             }
@@ -188,7 +189,7 @@ impl TileSums<ROWS> for Dot {
     #[inline(always)]
     fn w4_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut totals = zero::<M>();
-        for group in 0..shape.groups {
+        for group in 0..shape.blocks {
             // Groups 2 g and 2 g + 1 share bytes: low nibbles, high nibbles.
             let start = group / 2 * 4 * STEP;
             let mut sums = zero::<M>();
@@ -197,8 +198,8 @@ impl TileSums<ROWS> for Dot {
                 let planes = planes(tile, shape.value_bytes + group * KEPT / 4 * ROWS);
                 let bytes = |step: usize, half: usize| nibbles(load_tile(tile, start + step * STEP + half * 16));
                 match group % 2 {
-                    0 => sparse_group(&mut sums, planes, rows, group * GROUP, |step, half| bytes(step, half).0),
-                    _ => sparse_group(&mut sums, planes, rows, group * GROUP, |step, half| bytes(step, half).1),
+                    0 => sparse_group(&mut sums, planes, rows, group * BLOCK_COLUMNS, |step, half| bytes(step, half).0),
+                    _ => sparse_group(&mut sums, planes, rows, group * BLOCK_COLUMNS, |step, half| bytes(step, half).1),
                 }
                 add_group(&mut totals, &sums, tile, shape.multiplier_offset(0, group));
             }

@@ -1,5 +1,5 @@
-//! Layout r8k8.2c: a vector is two rows of 8 columns. Two tokens make a 2 × 2 block of sums with `smmla`; one token goes
-//! through `sdot`, whose lanes are halves of rows, joined at the end. So do 2:4 matrices, since every row selects other
+//! Layout r8k8.2c: a vector is two rows of 8 columns. Two tokens give a 2 × 2 block of sums with `smmla`; one token
+//! uses `sdot`, whose lanes are halves of rows, joined at the end. So do 2:4 matrices, since every row selects its own
 //! activations.
 
 use super::{SHARED, load, load_tile, nibbles, places, sdot};
@@ -7,7 +7,7 @@ use crate::format::artifact::Matrix;
 use crate::kernels::columns::Columns;
 use crate::kernels::tiles::{self, TileSums};
 use crate::kernels::{Activations, Kernels, scalar};
-use crate::layout::{GROUP, KEPT, Layout, TileShape};
+use crate::layout::{BLOCK_COLUMNS, KEPT, Layout, TileShape};
 use core::arch::aarch64::{
     int8x16_t, int32x4_t, uint8x16_t, vcombine_s8, vdupq_n_s32, vget_high_s16, vget_low_s16, vld1_s8, vld1q_s8,
     vld1q_u8, vmlaq_s32, vmovl_s8, vmovl_s16, vpaddq_s32, vqtbl1q_s8, vreinterpretq_u8_s8, vreinterpretq_u8_u32,
@@ -16,7 +16,7 @@ use core::arch::aarch64::{
 use core::arch::asm;
 use core::ops::Range;
 
-/// For CPUs with the int8 matrix multiply instructions.
+/// The table for CPUs with the int8 matrix multiply instructions.
 pub(in crate::kernels) const I8MM: Kernels = Kernels { name: "i8mm", layout: Some(Layout::R8K8), multiply, ..SHARED };
 
 fn multiply(matrix: &Matrix<'_>, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) {
@@ -30,7 +30,7 @@ const ROWS: usize = 8;
 /// Bytes of a step: 8 rows of 8 columns.
 const STEP: usize = ROWS * 8;
 
-/// [[a0·b0, a0·b1], [a1·b0, a1·b1]] += of the two rows of eight in a and in b.
+/// [[a0·b0, a0·b1], [a1·b0, a1·b1]] is added to the sums, with two rows of eight in a and in b.
 #[inline(always)]
 fn smmla(sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     let mut sum = sum;
@@ -44,8 +44,8 @@ fn smmla(sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
 
 struct MatrixMultiply;
 
-/// Sums of the four pairs of rows. With `smmla`, of two tokens: lanes are (row, token). With `sdot`, of one: lanes are
-/// (row, half of its columns).
+/// Sums of the four pairs of rows. With `smmla`, for two tokens: lanes are (row, token). With `sdot`, for one: lanes
+/// are (row, half of its columns).
 type Sums = [int32x4_t; 4];
 
 #[inline(always)]
@@ -54,7 +54,7 @@ fn zero<const N: usize>() -> [Sums; N] {
     [[unsafe { vdupq_n_s32(0) }; 4]; N]
 }
 
-/// Eight activations of two rows, or of one twice.
+/// Eight activations of two rows, or of one row twice.
 ///
 /// # Safety
 /// Both have eight values from `at`.
@@ -65,14 +65,14 @@ unsafe fn pair(a: &[i8], b: &[i8], at: usize) -> int8x16_t {
     unsafe { vcombine_s8(vld1_s8(a.as_ptr().add(at)), vld1_s8(b.as_ptr().add(at))) }
 }
 
-/// Rows 0 to 3 and 4 to 7 as lanes, of one token's `sdot` sums.
+/// One token's `sdot` sums with rows 0 to 3 and 4 to 7 as lanes.
 #[inline(always)]
 fn join([a, b, c, d]: Sums) -> [int32x4_t; 2] {
     // SAFETY: NEON is part of AArch64.
     unsafe { [vpaddq_s32(a, b), vpaddq_s32(c, d)] }
 }
 
-/// Rows 0 to 3 and 4 to 7 as lanes, of each of two tokens' `smmla` sums.
+/// Two tokens' `smmla` sums with rows 0 to 3 and 4 to 7 as lanes.
 #[inline(always)]
 fn part([a, b, c, d]: Sums) -> [[int32x4_t; 2]; 2] {
     // SAFETY: NEON is part of AArch64.
@@ -88,8 +88,8 @@ fn by_rows<const M: usize>(sums: [Sums; M]) -> [[int32x4_t; 2]; M] {
     core::array::from_fn(|m| part(sums[m / 2])[m % 2])
 }
 
-/// One vector of weights, two rows, with M rows of activations: `inputs[i]` is rows 2 i and 2 i + 1, or, where M is 1, one
-/// row twice.
+/// One vector of weights, two rows, with M rows of activations: `inputs[i]` is rows 2 i and 2 i + 1, or, where M is 1,
+/// one row twice.
 #[inline(always)]
 fn step<const M: usize>(sums: &mut [Sums; M], pair: usize, weights: int8x16_t, inputs: &[int8x16_t; M]) {
     if M == 1 {
@@ -101,7 +101,7 @@ fn step<const M: usize>(sums: &mut [Sums; M], pair: usize, weights: int8x16_t, i
     }
 }
 
-/// Eight activations of M rows, as [`step`] wants them.
+/// Eight activations of M rows, in the form [`step`] takes.
 ///
 /// # Safety
 /// Rows have eight values from `at`.
@@ -153,9 +153,9 @@ fn store<const M: usize>(sums: [[int32x4_t; 2]; M]) -> [[i32; ROWS]; M] {
     })
 }
 
-/// Where the kept columns of 16 dense ones stand among them: two rows of eight.
+/// First index of the four columns of each kept value of 16 dense columns: two rows of eight.
 const BASE: [u8; 16] = [0, 0, 4, 4, 8, 8, 12, 12, 0, 0, 4, 4, 8, 8, 12, 12];
-/// How far the indices of 8 kept columns are shifted: the first and the second eight of a group.
+/// Shifts of the indices of 8 kept columns: the first and the second eight of a group.
 const DOWN: [[i8; 16]; 2] = [
     [0, 0, 0, 0, -2, -2, -2, -2, 0, 0, 0, 0, -2, -2, -2, -2],
     [-4, -4, -4, -4, -6, -6, -6, -6, -4, -4, -4, -4, -6, -6, -6, -6],
@@ -208,7 +208,7 @@ impl TileSums<ROWS> for MatrixMultiply {
     #[inline(always)]
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut sums = zero::<M>();
-        for eight in 0..shape.groups * GROUP / 8 {
+        for eight in 0..shape.blocks * BLOCK_COLUMNS / 8 {
             // SAFETY: eight columns of a row, 64 bytes of the tile.
             unsafe {
                 let inputs = inputs(rows, eight * 8);
@@ -223,12 +223,12 @@ impl TileSums<ROWS> for MatrixMultiply {
     #[inline(always)]
     fn w4<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut totals = by_rows(zero::<M>());
-        for group in 0..shape.groups {
+        for group in 0..shape.blocks {
             let mut sums = zero::<M>();
             // SAFETY: a group has 32 columns, 128 bytes of values and 8 multipliers.
             unsafe {
                 for eight in 0..2 {
-                    let column = group * GROUP + eight * 8;
+                    let column = group * BLOCK_COLUMNS + eight * 8;
                     let (low, high) = (inputs(rows, column), inputs(rows, column + 16));
                     for pair in 0..4 {
                         let weights = nibbles(load_tile(tile, (group * 2 + eight) * STEP + pair * 16));
@@ -245,11 +245,11 @@ impl TileSums<ROWS> for MatrixMultiply {
     #[inline(always)]
     fn w8_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut sums = zero::<M>();
-        for group in 0..shape.groups {
+        for group in 0..shape.blocks {
             // SAFETY: a group has 32 columns, 128 bytes of kept values and 32 of planes.
             unsafe {
                 let planes = planes(tile, shape.value_bytes + group * KEPT / 4 * ROWS);
-                sparse_group(&mut sums, planes, rows, group * GROUP, |step, pair| {
+                sparse_group(&mut sums, planes, rows, group * BLOCK_COLUMNS, |step, pair| {
                     load_tile(tile, (group * 2 + step) * STEP + pair * 16)
                 });
             }
@@ -260,7 +260,7 @@ impl TileSums<ROWS> for MatrixMultiply {
     #[inline(always)]
     fn w4_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut totals = by_rows(zero::<M>());
-        for group in 0..shape.groups {
+        for group in 0..shape.blocks {
             let mut sums = zero::<M>();
             // SAFETY: a group has 32 columns, 32 bytes of planes and 8 multipliers, a pair of groups 128 bytes of values:
             // low nibbles, high nibbles.
@@ -269,8 +269,8 @@ impl TileSums<ROWS> for MatrixMultiply {
                 let bytes =
                     |step: usize, pair: usize| nibbles(load_tile(tile, (group / 2 * 2 + step) * STEP + pair * 16));
                 match group % 2 {
-                    0 => sparse_group(&mut sums, planes, rows, group * GROUP, |step, pair| bytes(step, pair).0),
-                    _ => sparse_group(&mut sums, planes, rows, group * GROUP, |step, pair| bytes(step, pair).1),
+                    0 => sparse_group(&mut sums, planes, rows, group * BLOCK_COLUMNS, |step, pair| bytes(step, pair).0),
+                    _ => sparse_group(&mut sums, planes, rows, group * BLOCK_COLUMNS, |step, pair| bytes(step, pair).1),
                 }
                 add_group(&mut totals, sums.map(join), tile, shape.multiplier_offset(0, group));
             }

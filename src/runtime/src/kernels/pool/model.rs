@@ -1,6 +1,6 @@
-//! The pool under loom, which runs the code of this module in every order that a few switches between threads allow, with
-//! every value that the memory model lets a load return. loom fails on a data race, on a deadlock and on a loop that does
-//! not end.
+//! The pool under loom, which runs the code of this module in every interleaving within a bound on thread switches,
+//! with every value that the memory model allows a load to return. loom fails on a data race, on a deadlock and on a
+//! loop that does not end.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test --release -p slm-runtime --features std --lib pool::model
@@ -12,7 +12,7 @@ use loom::cell::UnsafeCell;
 /// A value of the caller for each worker. loom sees every access to one.
 struct Values<const COUNT: usize>([UnsafeCell<u32>; COUNT]);
 
-// SAFETY: worker n uses value n only, and the caller all of them when no worker does; loom checks that it is so.
+// SAFETY: worker n uses value n only, and the caller uses all of them when no worker does; loom checks this.
 unsafe impl<const COUNT: usize> Sync for Values<COUNT> {}
 
 impl<const COUNT: usize> Values<COUNT> {
@@ -32,15 +32,15 @@ impl<const COUNT: usize> Values<COUNT> {
     }
 }
 
-/// Every execution with at most this many switches away from a thread that could go on.
+/// Explores every execution with at most this many preemptions.
 fn explore(switches: usize, run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(switches);
     builder.check(run);
 }
 
-/// Jobs one after the other on a pool that is then dropped. When a job returns, its caller has done its part, every other
-/// worker has done its own whole or not begun it, and none comes back to it later.
+/// Runs jobs one after the other on a pool that is then dropped. When a job returns, its caller has done its part,
+/// every other worker has completed its part or not begun it, and none returns to it later.
 fn jobs<const COUNT: usize>(number: usize) {
     let pool = Pool::new(COUNT).expect("threads start");
     for _ in 0..number {
@@ -78,7 +78,7 @@ fn a_parked_worker_is_woken() {
     });
 }
 
-/// Two callers share a pool: the one that comes second does its job alone.
+/// Two callers share a pool: the second runs its job alone.
 #[test]
 fn two_callers() {
     explore(2, || {

@@ -1,6 +1,6 @@
-//! Attention's two products over many positions at a time. Keys are multiplied eight positions together, whose sums end
-//! up in one vector; values four positions together, their weights of 14 bits as two planes of 7.
-#![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
+//! Attention's two products, several positions at a time. Keys are multiplied eight positions together, whose sums form
+//! one vector; values four positions together, their 14-bit weights as two planes of 7 bits.
+#![expect(unsafe_code, reason = "vector instructions; a table is only returned after its CPU features are checked")]
 
 use super::super::scalar::BLOCK;
 use super::super::{Factors, Rows, Sums};
@@ -9,22 +9,22 @@ use crate::numerics;
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
-/// Widest head whose query is padded on the stack; wider ones go through the scalar kernel.
-pub(super) const WIDEST: usize = 256;
+/// Largest head_dim whose query is padded on the stack; larger ones go through the scalar kernel.
+pub(super) const MAX_HEAD: usize = 256;
 
 /// See [`super::super::Kernels::scores`].
 ///
 /// # Safety
-/// The CPU has the extensions of `I`; the query has at most [`WIDEST`] values.
+/// The CPU has the extensions of `I`; the query has at most [`MAX_HEAD`] values.
 #[inline(always)]
 pub(super) unsafe fn scores<I: Decode>(keys: Rows<'_>, query: &[i8], scale: f32, scores: &mut [u32]) -> f32 {
     let width = query.len();
     let seen = scores.len();
-    assert!(keys.scales.len() >= seen && keys.values.len() >= seen * width && width <= WIDEST);
-    // The last vector of a key reaches into the next one, where the query has zeros; of the last keys it would reach
-    // past the end, so those are copied.
+    assert!(keys.scales.len() >= seen && keys.values.len() >= seen * width && width <= MAX_HEAD);
+    // The last vector of a key reaches into the next key, where the query has zeros; the last keys are copied, since
+    // theirs would reach past the end.
     let vectors = width.div_ceil(32);
-    let mut padded = [MaybeUninit::<i8>::uninit(); WIDEST];
+    let mut padded = [MaybeUninit::<i8>::uninit(); MAX_HEAD];
     let padded = copy_padded(query, vectors, &mut padded);
     let sum: i32 = query.iter().map(|&value| i32::from(value)).sum();
     let excess = sum.wrapping_mul(-I::EXCESS);
@@ -41,12 +41,12 @@ pub(super) unsafe fn scores<I: Decode>(keys: Rows<'_>, query: &[i8], scale: f32,
             let rows = core::array::from_fn(|index| first.add(index * width));
             let score = eight::<I>(padded, rows, vectors, excess, scales, scale);
             _mm256_storeu_ps(scores.as_mut_ptr().add(position).cast(), score);
-            // The second operand where the first is not larger, as where a score is not a number.
+            // The second operand where the first is not larger, also for NaN.
             top = _mm256_max_ps(score, top);
         }
         position += 8;
     }
-    let mut copies = [[MaybeUninit::<i8>::uninit(); WIDEST]; 8];
+    let mut copies = [[MaybeUninit::<i8>::uninit(); MAX_HEAD]; 8];
     while position < seen {
         let count = (seen - position).min(8);
         let mut rows = [padded; 8];
@@ -103,7 +103,7 @@ unsafe fn eight<I: Decode>(
 
 /// Some bytes with zeros up to whole vectors.
 #[inline(always)]
-fn copy_padded(from: &[i8], vectors: usize, to: &mut [MaybeUninit<i8>; WIDEST]) -> *const i8 {
+fn copy_padded(from: &[i8], vectors: usize, to: &mut [MaybeUninit<i8>; MAX_HEAD]) -> *const i8 {
     let to = &mut to[..vectors * 32];
     assert!(from.len() <= to.len());
     // SAFETY: there is room for both, and the places are not those of `from`.
@@ -126,8 +126,8 @@ unsafe fn gather_sums(v: [__m256i; 8]) -> __m256i {
     }
 }
 
-/// See [`super::super::Kernels::mix`]. `dot` is acc + Σ of four products of unsigned and signed bytes, exact for values of
-/// up to 127 and -127 … 127.
+/// See [`super::super::Kernels::mix`]. `dot` is acc + Σ of four products of unsigned and signed bytes, exact for values
+/// of up to 127 and -127 … 127.
 ///
 /// # Safety
 /// The CPU has AVX2 and the extensions of `dot`.
@@ -223,7 +223,7 @@ unsafe fn mix_columns<const N: usize>(
                 if N == 32 {
                     _mm256_loadu_si256(from.cast())
                 } else {
-                    // Of 16 columns, four in each 128-bit half are interleaved: the halves hold the same.
+                    // With 16 columns, four in each 128-bit half are interleaved: both halves hold the same.
                     _mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast()))
                 }
             };

@@ -1,5 +1,5 @@
 //! Activation curves eight values at a time: the arithmetic of [`Curve`], with points gathered from the table.
-#![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
+#![expect(unsafe_code, reason = "vector instructions; a table is only returned after its CPU features are checked")]
 
 use crate::numerics::{self, Curve};
 use core::arch::x86_64::*;
@@ -16,7 +16,7 @@ unsafe fn eight(curve: &Curve<'_>, x: __m256) -> __m256 {
     // SAFETY: the caller has AVX2; an index is at most 511, and 513 points are there.
     unsafe {
         let u = _mm256_andnot_ps(_mm256_set1_ps(-0.0), x);
-        // The second operand where the first is not a number.
+        // The second operand where the first is NaN.
         let steps = _mm256_min_ps(_mm256_mul_ps(u, _mm256_set1_ps(curve.steps())), _mm256_set1_ps(2_097_151.0));
         let rounder = _mm256_set1_ps(ROUNDER);
         let bits = _mm256_castps_si256(_mm256_add_ps(steps, rounder));

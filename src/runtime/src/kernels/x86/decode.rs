@@ -1,20 +1,20 @@
-//! Products with one token: every byte of a tile is read once, and 32 of them are eight rows of four columns. Tiles are taken
-//! from the last to the first, and groups likewise: see [`stream`](super::stream).
+//! Products with one token: every byte of a tile is read once, and 32 of them are eight rows of four columns. Tiles are
+//! taken from the last to the first, and groups likewise: see [`stream`](super::stream).
 
 #![expect(clippy::needless_range_loop, reason = "arrays of registers are indexed in step with pointers")]
-#![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
+#![expect(unsafe_code, reason = "vector instructions; a table is only returned after its CPU features are checked")]
 
 use super::super::columns::Columns;
-use super::super::{Activations, scalar};
+use super::super::{Activations, VectorStorage, scalar};
 use super::stream::{GROUP4, GROUP4_SPARSE, GROUP8, GROUP8_SPARSE, Stream, TilePrefetch};
 use super::vectors::{Decode, MOST_GROUPS};
 use crate::format::artifact::Matrix;
-use crate::layout::{GROUP, Storage, TileShape};
+use crate::layout::{BLOCK_COLUMNS, TileShape};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
-/// Rows of `tiles` for one token, of `PLANES` rows of activations.
+/// Rows of `tiles` for one token with `PLANES` rows of activations.
 ///
 /// # Safety
 /// The CPU has the extensions of `I`; the caller has called [`Activations::check`], the layout is r8k4 with offset-8
@@ -22,6 +22,7 @@ use core::ops::Range;
 #[inline(always)]
 pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
     matrix: &Matrix<'_>,
+    storage: VectorStorage,
     input: &Activations<'_>,
     tiles: Range<usize>,
     output: &mut Columns<'_>,
@@ -33,14 +34,14 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
     let mut buffers = [[const { MaybeUninit::<i32>::uninit() }; MOST_GROUPS]; PLANES];
     for plane in 0..PLANES {
         rows[plane] = input.row(plane).as_ptr();
-        let of_plane = &input.offsets[plane * shape.groups..][..shape.groups];
-        // -8 · Σ a, 16 times, is the excess of weights that are 128 more.
+        let of_plane = &input.offsets[plane * shape.blocks..][..shape.blocks];
+        // The excess of weights stored as 128 more is 16 times -8 · Σ a.
         let sum = of_plane.iter().fold(0i32, |sum, &offset| sum.wrapping_add(offset));
         excess[plane] = sum.wrapping_mul(I::EXCESS / 8);
         offsets[plane] = of_plane.as_ptr();
-        if shape.storage == Storage::W4G32 {
+        if storage == VectorStorage::W4G32 {
             // SAFETY: the caller's promise; a w4 matrix has no more groups than the buffer.
-            offsets[plane] = unsafe { I::offsets(rows[plane], offsets[plane], shape.groups, &mut buffers[plane]) };
+            offsets[plane] = unsafe { I::offsets(rows[plane], offsets[plane], shape.blocks, &mut buffers[plane]) };
         }
     }
     let first = output.range().start;
@@ -52,11 +53,11 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
         let prefetch = stream.tile(shape, start);
         // SAFETY: the caller's promise; the tile is whole, and each row of activations has 32 values a group.
         unsafe {
-            let found = match shape.storage {
-                Storage::W4G32 => dense4::<I, PLANES>(shape, start, rows, offsets, prefetch),
-                Storage::W8S24 => sparse8::<I, PLANES>(shape, start, rows, prefetch),
-                Storage::W4G32S24 => sparse4::<I, PLANES>(shape, start, rows, prefetch),
-                _ => dense8::<I, PLANES>(shape, start, rows, excess, prefetch),
+            let found = match storage {
+                VectorStorage::W8 => dense8::<I, PLANES>(shape, start, rows, excess, prefetch),
+                VectorStorage::W4G32 => dense4::<I, PLANES>(shape, start, rows, offsets, prefetch),
+                VectorStorage::W8S24 => sparse8::<I, PLANES>(shape, start, rows, prefetch),
+                VectorStorage::W4G32S24 => sparse4::<I, PLANES>(shape, start, rows, prefetch),
             };
             put::<PLANES>(shape, bytes, found, input, &mut out[tile * 8 - first..]);
         }
@@ -116,13 +117,13 @@ unsafe fn dense8<I: Decode, const PLANES: usize>(
     // SAFETY: the caller has the extensions, a tile and rows of that shape.
     unsafe {
         let mut sums = [[_mm256_setzero_si256(); 4]; PLANES];
-        for group in (0..shape.groups).rev() {
+        for group in (0..shape.blocks).rev() {
             prefetch.lines::<GROUP8>(group * GROUP8);
-            let bytes = tile.add(group * 8 * GROUP);
+            let bytes = tile.add(group * 8 * BLOCK_COLUMNS);
             for step in (0..8).rev() {
                 let w = I::prepare8(_mm256_loadu_si256(bytes.add(step * 32).cast()));
                 for plane in 0..PLANES {
-                    let a = spread(rows[plane].add(group * GROUP + step * 4));
+                    let a = spread(rows[plane].add(group * BLOCK_COLUMNS + step * 4));
                     sums[plane][step % 4] = I::dot8(sums[plane][step % 4], w, a);
                 }
             }
@@ -149,9 +150,9 @@ unsafe fn dense4<I: Decode, const PLANES: usize>(
     unsafe {
         let low = _mm256_set1_epi8(15);
         let mut totals = [_mm256_setzero_si256(); PLANES];
-        for group in (0..shape.groups).rev() {
+        for group in (0..shape.blocks).rev() {
             prefetch.lines::<GROUP4>(group * GROUP4);
-            let bytes = tile.add(group * 4 * GROUP);
+            let bytes = tile.add(group * 4 * BLOCK_COLUMNS);
             let mut first = [_mm256_setzero_si256(); PLANES];
             let mut second = [_mm256_setzero_si256(); PLANES];
             for plane in 0..PLANES {
@@ -161,7 +162,7 @@ unsafe fn dense4<I: Decode, const PLANES: usize>(
                 let both = _mm256_loadu_si256(bytes.add(step * 32).cast());
                 let (n, high) = (_mm256_and_si256(both, low), _mm256_and_si256(_mm256_srli_epi16(both, 4), low));
                 for plane in 0..PLANES {
-                    let a = rows[plane].add(group * GROUP + step * 4);
+                    let a = rows[plane].add(group * BLOCK_COLUMNS + step * 4);
                     first[plane] = I::dot4(first[plane], n, spread(a));
                     second[plane] = I::dot4(second[plane], high, spread(a.add(16)));
                 }
@@ -175,8 +176,8 @@ unsafe fn dense4<I: Decode, const PLANES: usize>(
     }
 }
 
-/// For each row, the activations of its four kept columns among eight: of a step whose eight are in both halves of `a` from
-/// byte `EIGHT`.
+/// Selects for each row the activations of its four kept columns among the eight of a step, which are in both halves of
+/// `a` from byte `EIGHT`.
 #[inline(always)]
 unsafe fn pick<const EIGHT: i32>(a: __m256i, indices: __m256i) -> __m256i {
     // SAFETY: the caller has AVX2.
@@ -214,12 +215,12 @@ unsafe fn sparse8<I: Decode, const PLANES: usize>(
         let zero = _mm256_setzero_si256();
         let mut even = [(zero, zero); PLANES];
         let mut odd = [(zero, zero); PLANES];
-        for group in (0..shape.groups).rev() {
+        for group in (0..shape.blocks).rev() {
             prefetch.lines::<GROUP8_SPARSE>(group * GROUP8_SPARSE);
-            let bytes = tile.add(group * 4 * GROUP);
+            let bytes = tile.add(group * 4 * BLOCK_COLUMNS);
             let indices = _mm256_loadu_si256(tile.add(shape.value_bytes + group * 32).cast());
             for plane in 0..PLANES {
-                let chosen = choose(rows[plane].add(group * GROUP), indices);
+                let chosen = choose(rows[plane].add(group * BLOCK_COLUMNS), indices);
                 for half in (0..2).rev() {
                     let values = bytes.add(half * 64);
                     let (first, second) =
@@ -238,7 +239,7 @@ unsafe fn sparse8<I: Decode, const PLANES: usize>(
     }
 }
 
-/// Adds a group to the totals: the activations of its columns, its plane of indices, its nibbles of four steps, its multipliers.
+/// Adds a group to the totals, from its activations, index plane, nibbles of four steps and multipliers.
 #[inline(always)]
 unsafe fn sparse4_group<I: Decode>(
     total: __m256i,
@@ -270,18 +271,18 @@ unsafe fn sparse4<I: Decode, const PLANES: usize>(
         let indices = tile.add(shape.value_bytes);
         let multipliers = indices.add(shape.plane_bytes);
         let mut totals = [_mm256_setzero_si256(); PLANES];
-        // Low nibbles are of an even group, high ones of the next; the last of an odd number of groups has no next.
-        let mut group = shape.groups;
+        // Low nibbles belong to an even group, high ones to the next; the last of an odd number of groups has no next.
+        let mut group = shape.blocks;
         if group % 2 == 1 {
             group -= 1;
             prefetch.lines::<{ 2 * GROUP4_SPARSE }>(group * GROUP4_SPARSE);
-            let bytes = tile.add(group * 2 * GROUP);
+            let bytes = tile.add(group * 2 * BLOCK_COLUMNS);
             let mut low = [_mm256_setzero_si256(); 4];
             for step in 0..4 {
                 low[step] = _mm256_loadu_si256(bytes.add(step * 32).cast());
             }
             for plane in 0..PLANES {
-                let a = rows[plane].add(group * GROUP);
+                let a = rows[plane].add(group * BLOCK_COLUMNS);
                 let (i, m) = (indices.add(group * 32), multipliers.add(group * 8));
                 totals[plane] = sparse4_group::<I>(totals[plane], a, i, low, m);
             }
@@ -289,7 +290,7 @@ unsafe fn sparse4<I: Decode, const PLANES: usize>(
         while group > 0 {
             group -= 2;
             prefetch.lines::<{ 2 * GROUP4_SPARSE }>(group * GROUP4_SPARSE);
-            let bytes = tile.add(group * 2 * GROUP);
+            let bytes = tile.add(group * 2 * BLOCK_COLUMNS);
             let mut low = [_mm256_setzero_si256(); 4];
             let mut high = [_mm256_setzero_si256(); 4];
             for step in 0..4 {
@@ -297,10 +298,10 @@ unsafe fn sparse4<I: Decode, const PLANES: usize>(
                 high[step] = _mm256_srli_epi16(low[step], 4);
             }
             for plane in 0..PLANES {
-                let a = rows[plane].add(group * GROUP);
+                let a = rows[plane].add(group * BLOCK_COLUMNS);
                 let (i, m) = (indices.add(group * 32), multipliers.add(group * 8));
                 totals[plane] = sparse4_group::<I>(totals[plane], a, i, low, m);
-                totals[plane] = sparse4_group::<I>(totals[plane], a.add(GROUP), i.add(32), high, m.add(8));
+                totals[plane] = sparse4_group::<I>(totals[plane], a.add(BLOCK_COLUMNS), i.add(32), high, m.add(8));
             }
         }
         totals

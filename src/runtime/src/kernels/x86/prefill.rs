@@ -1,14 +1,14 @@
-//! Products with several tokens: some tiles are unpacked to bytes, a block of columns at a time, and multiplied with
-//! all tokens, so that they share the cost of unpacking. A block of weights, its multipliers and the running sums of 64
-//! rows of activations stay on the stack and in the first cache.
-#![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
+//! Products with several tokens: tiles are unpacked to bytes, a block of columns at a time, and multiplied with all
+//! tokens, which share the cost of unpacking. A block of weights, its multipliers and the running sums of 64 rows of
+//! activations stay on the stack and in the L1 cache.
+#![expect(unsafe_code, reason = "vector instructions; a table is only returned after its CPU features are checked")]
 
 use super::super::columns::Columns;
-use super::super::{Activations, scalar};
+use super::super::{Activations, VectorStorage, scalar};
 use super::vectors::Prefill;
 use crate::format::artifact::Matrix;
 use crate::format::spec::MAX_CHUNK;
-use crate::layout::{GROUP, Storage, TileShape};
+use crate::layout::{BLOCK_COLUMNS, TileShape};
 use core::arch::x86_64::*;
 use core::ops::Range;
 
@@ -17,9 +17,9 @@ const GROUPS: usize = 8;
 /// Rows of activations whose sums are held together.
 const ROWS: usize = 64;
 /// Bytes of a group of 8 rows.
-const TILE_GROUP: usize = 8 * GROUP;
+const TILE_GROUP: usize = 8 * BLOCK_COLUMNS;
 
-/// Weights of some groups of one or two tiles, step by step of four columns: 8 or 16 rows of four bytes.
+/// Unpacked groups of one or two tiles, in steps of four columns: 8 or 16 rows of four bytes.
 #[repr(C, align(64))]
 struct Weights {
     bytes: [u8; 2 * GROUPS * TILE_GROUP],
@@ -34,11 +34,12 @@ struct Sums([i32; ROWS * 16]);
 /// Rows of `tiles` for all tokens.
 ///
 /// # Safety
-/// The CPU has the extensions of `I`; the caller has called [`Activations::check`], and the layout is r8k4 with offset-8
-/// nibbles.
+/// The CPU has the extensions of `I`; the caller has called [`Activations::check`], and the layout is r8k4 with
+/// offset-8 nibbles.
 #[inline(always)]
 pub(super) unsafe fn multiply<I: Prefill>(
     matrix: &Matrix<'_>,
+    storage: VectorStorage,
     input: &Activations<'_>,
     tiles: Range<usize>,
     output: &mut Columns<'_>,
@@ -48,10 +49,10 @@ pub(super) unsafe fn multiply<I: Prefill>(
     let first_column = output.range().start;
     let mut weights = Weights { bytes: [0; 2 * GROUPS * TILE_GROUP], multipliers: [0; GROUPS * 16] };
     let mut sums = Sums([0; ROWS * 16]);
-    // The excess of weights that are stored as more than their value, for each row of activations.
+    // The excess of weights stored with an offset, for each row of activations.
     let mut excess = [0i32; 2 * MAX_CHUNK];
-    if !shape.storage.is_nibbles() {
-        for (excess, offsets) in excess[..input.rows()].iter_mut().zip(input.offsets.chunks_exact(shape.groups)) {
+    if !storage.is_nibbles() {
+        for (excess, offsets) in excess[..input.rows()].iter_mut().zip(input.offsets.chunks_exact(shape.blocks)) {
             let sum = offsets.iter().fold(0i32, |sum, &offset| sum.wrapping_add(offset));
             *excess = sum.wrapping_mul(I::EXCESS / 8);
         }
@@ -64,18 +65,18 @@ pub(super) unsafe fn multiply<I: Prefill>(
             let rows = ROWS.min(input.rows() - row);
             sums.0.fill(0);
             let mut group = 0;
-            while group < shape.groups {
-                let groups = GROUPS.min(shape.groups - group);
+            while group < shape.blocks {
+                let groups = GROUPS.min(shape.blocks - group);
                 for part in 0..count {
                     let bytes = &matrix.bytes[(tile + part) * shape.stride..][..shape.stride];
                     // SAFETY: the caller's promise; the tile is whole.
-                    unsafe { unpack::<I>(shape, bytes, group..group + groups, part, &mut weights) };
-                    // The groups unpacked next arrive while these are multiplied.
-                    let next = if group + groups < shape.groups { 0 } else { I::TILES * shape.stride };
+                    unsafe { unpack::<I>((shape, storage), bytes, group..group + groups, part, &mut weights) };
+                    // Prefetch the next groups while these are multiplied.
+                    let next = if group + groups < shape.blocks { 0 } else { I::TILES * shape.stride };
                     fetch(shape, bytes.as_ptr().wrapping_add(next), if next == 0 { group + groups } else { 0 });
                 }
                 // SAFETY: the caller's promise; rows and groups are those of the activations.
-                unsafe { add_products::<I>(shape.storage, input, row..row + rows, group, groups, &weights, &mut sums) };
+                unsafe { add_products::<I>(storage, input, row..row + rows, group, groups, &weights, &mut sums) };
                 group += groups;
             }
             for token in 0..rows / planes {
@@ -120,7 +121,7 @@ fn fetch(shape: &TileShape, tile: *const u8, group: usize) {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(tile.wrapping_add(start + line * 64).cast()) };
         }
     };
-    let per_group = shape.value_bytes / shape.groups;
+    let per_group = shape.value_bytes / shape.blocks;
     ask(group * per_group, GROUPS * per_group);
     if shape.storage.is_sparse() {
         ask(shape.value_bytes + group * 32, GROUPS * 32);
@@ -130,12 +131,18 @@ fn fetch(shape: &TileShape, tile: *const u8, group: usize) {
     }
 }
 
-/// Some groups of one tile into the weights' part for it.
+/// Unpacks groups of one tile into its part of the weights.
 ///
 /// # Safety
 /// The CPU has AVX2, and the tile is whole.
 #[inline(always)]
-unsafe fn unpack<I: Prefill>(shape: &TileShape, tile: &[u8], groups: Range<usize>, part: usize, weights: &mut Weights) {
+unsafe fn unpack<I: Prefill>(
+    (shape, storage): (&TileShape, VectorStorage),
+    tile: &[u8],
+    groups: Range<usize>,
+    part: usize,
+    weights: &mut Weights,
+) {
     let step_bytes = 32 * I::TILES;
     for (index, group) in groups.enumerate() {
         // SAFETY: there is room for `GROUPS` groups of both tiles.
@@ -150,27 +157,27 @@ unsafe fn unpack<I: Prefill>(shape: &TileShape, tile: &[u8], groups: Range<usize
             let eight = if I::STORED_NIBBLES { _mm256_setzero_si256() } else { _mm256_set1_epi8(8) };
             let sign = if I::EXCESS == 128 { _mm256_set1_epi8(i8::MIN) } else { _mm256_setzero_si256() };
             let load = |at: usize| _mm256_loadu_si256(tile.as_ptr().add(at).cast());
-            match shape.storage {
-                Storage::W4G32 => {
+            match storage {
+                VectorStorage::W4G32 => {
                     for step in 0..4 {
-                        let both = load(group * 4 * GROUP + step * 32);
+                        let both = load(group * 4 * BLOCK_COLUMNS + step * 32);
                         put(step, _mm256_sub_epi8(_mm256_and_si256(both, low), eight));
                         let high = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
                         put(4 + step, _mm256_sub_epi8(high, eight));
                     }
                 }
-                Storage::W8S24 => {
+                VectorStorage::W8S24 => {
                     let indices = load(shape.value_bytes + group * 32);
                     for step in 0..4 {
-                        let [first, second] = expand(load(group * 4 * GROUP + step * 32), step, indices);
+                        let [first, second] = expand(load(group * 4 * BLOCK_COLUMNS + step * 32), step, indices);
                         put(2 * step, _mm256_xor_si256(first, sign));
                         put(2 * step + 1, _mm256_xor_si256(second, sign));
                     }
                 }
-                Storage::W4G32S24 => {
+                VectorStorage::W4G32S24 => {
                     let indices = load(shape.value_bytes + group * 32);
                     for step in 0..4 {
-                        let both = load(group / 2 * 4 * GROUP + step * 32);
+                        let both = load(group / 2 * 4 * BLOCK_COLUMNS + step * 32);
                         let n = if group % 2 == 0 { both } else { _mm256_srli_epi16(both, 4) };
                         let values = _mm256_sub_epi8(_mm256_and_si256(n, low), _mm256_set1_epi8(8));
                         let back = _mm256_sub_epi8(_mm256_set1_epi8(8), eight);
@@ -179,14 +186,14 @@ unsafe fn unpack<I: Prefill>(shape: &TileShape, tile: &[u8], groups: Range<usize
                         put(2 * step + 1, _mm256_add_epi8(second, back));
                     }
                 }
-                _ => {
+                VectorStorage::W8 => {
                     for step in 0..8 {
                         put(step, _mm256_xor_si256(load(group * TILE_GROUP + step * 32), sign));
                     }
                 }
             }
         }
-        if shape.storage.is_nibbles() {
+        if storage.is_nibbles() {
             let multipliers = &tile[shape.multiplier_offset(0, group)..][..8];
             let out = &mut weights.multipliers[index * 8 * I::TILES + part * 8..][..8];
             for (out, &multiplier) in out.iter_mut().zip(multipliers) {
@@ -196,8 +203,8 @@ unsafe fn unpack<I: Prefill>(shape: &TileShape, tile: &[u8], groups: Range<usize
     }
 }
 
-/// Four kept values of each of eight rows in their eight columns: the first four columns, and the other four. Two values
-/// of a column, which only a damaged file has, become the bits of both.
+/// Scatters the four kept values of each of eight rows to their eight columns: the first four, and the other four. Two
+/// values of one column, which only a damaged file has, are combined bitwise.
 ///
 /// # Safety
 /// The CPU has AVX2.
@@ -221,13 +228,13 @@ unsafe fn expand(values: __m256i, step: usize, indices: __m256i) -> [__m256i; 2]
     }
 }
 
-/// Adds the products of some groups for some rows of activations.
+/// Adds the products of groups with rows of activations.
 ///
 /// # Safety
 /// The CPU has the extensions of `I`; rows and groups are there.
 #[inline(always)]
 unsafe fn add_products<I: Prefill>(
-    storage: Storage,
+    storage: VectorStorage,
     input: &Activations<'_>,
     rows: Range<usize>,
     group: usize,
@@ -269,7 +276,7 @@ unsafe fn block8<I: Prefill, const T: usize>(
     let sums = sums[..T * 8 * I::TILES].as_mut_ptr();
     // SAFETY: the caller has the extensions, rows and groups; `sums` has room for `T` vectors.
     unsafe {
-        let rows: [*const i8; T] = core::array::from_fn(|t| input.row(row + t).as_ptr().add(group * GROUP));
+        let rows: [*const i8; T] = core::array::from_fn(|t| input.row(row + t).as_ptr().add(group * BLOCK_COLUMNS));
         let mut acc: [I::V; T] = core::array::from_fn(|t| I::load_sums(sums.add(t * 8 * I::TILES)));
         for step in 0..groups * 8 {
             let w = I::load(weights.bytes.as_ptr().add(step * 32 * I::TILES));
@@ -293,11 +300,11 @@ unsafe fn block4<I: Prefill, const T: usize>(
     sums: &mut [i32],
 ) {
     let sums = sums[..T * 8 * I::TILES].as_mut_ptr();
-    let all_groups = input.stride / GROUP;
+    let all_groups = input.stride / BLOCK_COLUMNS;
     let offsets = input.offsets[row * all_groups + group..][..(T - 1) * all_groups + groups].as_ptr();
     // SAFETY: the caller has the extensions, rows and groups; `sums` has room for `T` vectors.
     unsafe {
-        let rows: [*const i8; T] = core::array::from_fn(|t| input.row(row + t).as_ptr().add(group * GROUP));
+        let rows: [*const i8; T] = core::array::from_fn(|t| input.row(row + t).as_ptr().add(group * BLOCK_COLUMNS));
         let mut total: [I::V; T] = core::array::from_fn(|t| I::load_sums(sums.add(t * 8 * I::TILES)));
         for index in 0..groups {
             let mut acc: [I::V; T] = core::array::from_fn(|t| I::begin(offsets.add(t * all_groups + index)));

@@ -1,39 +1,40 @@
-//! Prefetch for the single-token product: walk the weights backwards, from the last byte of the last tile to the first of
-//! the first, a fixed distance ahead of the multiply.
+//! Prefetch for the single-token product: walk the weights backwards, from the last byte of the last tile to the first
+//! of the first, a fixed distance ahead of the multiply.
 //!
-//! Backwards, since multipliers, index planes and row scales follow the values of a tile: they are in the cache when the values
-//! arrive. The hardware prefetcher alone does not suffice: it loses track where a second stream runs beside the first, and
-//! falls behind where each line takes work, since a core's loads do not run as far ahead then.
+//! Backwards, since multipliers, index planes and row scales follow the values of a tile: they are in the cache when
+//! the values arrive. The hardware prefetcher alone does not suffice: a second stream confuses it, and it falls behind
+//! when each line takes many instructions, because the core's own loads then run less far ahead.
 #![expect(unsafe_code, reason = "prefetch is an intrinsic")]
 
-use crate::layout::{GROUP, KEPT, TileShape};
+use crate::layout::{BLOCK_COLUMNS, KEPT, TileShape};
 use core::arch::x86_64::*;
 
-/// Bytes from the multiply to the prefetch. Fewer do not keep as many lines in flight as a core can have; lines fetched much
-/// earlier are evicted from the first cache again.
+/// Bytes from the multiply to the prefetch. A shorter distance keeps fewer lines in flight than a core supports; at a
+/// much longer one, lines are evicted from the L1 cache before use.
 const PREFETCH_DISTANCE: usize = 8 * 1024;
-/// The least distance for a tile's values, which are read after all that follows them in the tile: less than
-/// [`PREFETCH_DISTANCE`], since the bytes between take room in the first cache too.
+/// Smallest distance for a tile's values, which are read after everything that follows them in the tile: less than
+/// [`PREFETCH_DISTANCE`], since the bytes between occupy the L1 cache too.
 const VALUES_DISTANCE: usize = 5 * 1024;
-/// The largest distance: rows so long that their index planes fill the first cache gain nothing from more.
+/// Largest distance: more does not help rows so long that their index planes fill the L1 cache.
 const MAX_DISTANCE: usize = 2 * PREFETCH_DISTANCE;
 
-/// Bytes of a group of a tile by storage: values, indices and multipliers of 8 rows.
-pub(super) const GROUP8: usize = 8 * GROUP;
-pub(super) const GROUP4: usize = 8 * (GROUP / 2 + 1);
+/// Bytes of a group of a tile, by storage: values, indices and multipliers of 8 rows.
+pub(super) const GROUP8: usize = 8 * BLOCK_COLUMNS;
+pub(super) const GROUP4: usize = 8 * (BLOCK_COLUMNS / 2 + 1);
 pub(super) const GROUP8_SPARSE: usize = 8 * (KEPT + KEPT / 4);
 pub(super) const GROUP4_SPARSE: usize = 8 * (KEPT / 2 + KEPT / 4 + 1);
 
-/// Prefetch of some tiles that are multiplied from the last to the first: their memory as one stream, from its end.
+/// Prefetch stream over tiles that are multiplied from the last to the first.
 pub(super) struct Stream {
-    /// Address of the matrix: nothing before it is fetched. The bytes before these tiles are, since they often come next.
+    /// Address of the matrix, the lower bound of the prefetch. Bytes before these tiles are fetched, since they are
+    /// often next.
     floor: usize,
     /// Bytes from the multiply to the prefetch.
     distance: usize,
 }
 
 impl Stream {
-    /// The stream of tiles that end where `bytes` ends; prefetches the last of them.
+    /// The stream of the tiles that end where `bytes` ends; prefetches the last of them.
     #[inline(always)]
     pub(super) fn new(shape: &TileShape, bytes: &[u8]) -> Self {
         let behind = shape.stride - shape.value_bytes;
@@ -55,7 +56,7 @@ impl Stream {
     }
 }
 
-/// The bytes fetched while one tile is multiplied: as many as a tile has, from `start`.
+/// Prefetch during one tile: the bytes of one tile from `start`.
 #[derive(Clone, Copy)]
 pub(super) struct TilePrefetch {
     start: *const u8,
@@ -63,8 +64,8 @@ pub(super) struct TilePrefetch {
 }
 
 impl TilePrefetch {
-    /// Fetches `BYTES` bytes from byte `at`. Consecutive parts leave out no line, since neighbouring addresses are at most a
-    /// line apart. A part that begins before the matrix and reaches into it is fetched whole.
+    /// Prefetches `BYTES` bytes from byte `at`. Consecutive calls cover every line, since neighbouring addresses are at
+    /// most a line apart. A range that begins before the matrix and reaches into it is fetched whole.
     #[inline(always)]
     pub(super) fn lines<const BYTES: usize>(self, at: usize) {
         let from = self.start.wrapping_add(at);
@@ -76,7 +77,7 @@ impl TilePrefetch {
     }
 }
 
-/// Prefetches a line of memory.
+/// Prefetches a cache line.
 #[inline(always)]
 fn prefetch_line(line: *const u8) {
     // SAFETY: SSE is part of x86-64; a prefetch of any address is harmless.
@@ -89,7 +90,7 @@ mod tests {
     use crate::layout::{Layout, Storage};
 
     #[test]
-    fn groups_are_all_that_stands_before_the_row_scales() {
+    fn groups_fill_a_tile_up_to_the_row_scales() {
         for (storage, group) in [
             (Storage::W8, GROUP8),
             (Storage::W4G32, GROUP4),
@@ -97,8 +98,8 @@ mod tests {
             (Storage::W4G32S24, GROUP4_SPARSE),
         ] {
             for groups in 1..8 {
-                let shape = TileShape::new(storage, Layout::R8K4Offset8, 8, groups * GROUP).expect("small");
-                // In w4 with 2:4 the values of a last group without a second take the place of two.
+                let shape = TileShape::new(storage, Layout::R8K4Offset8, 8, groups * BLOCK_COLUMNS).expect("small");
+                // In 2:4 w4, the values of a last unpaired group take the space of two.
                 let padding = if storage == Storage::W4G32S24 && groups % 2 == 1 { 8 * KEPT / 2 } else { 0 };
                 assert_eq!(groups * group + padding, shape.scale_offset(0), "{storage:?}");
             }

@@ -1,17 +1,22 @@
-//! The few operations in which the x86 instruction sets differ, so that products are written once: four-way dot products
-//! of bytes, the sums of a group of w4, and 256- or 512-bit vectors of rows.
+//! The operations in which the x86 instruction sets differ, so that products are written once: four-way dot products of
+//! bytes, the sums of a group of w4, and 256- or 512-bit vectors of rows. The operations of products with several
+//! tokens are in `several`.
 //!
-//! With VNNI, `dpbusd` multiplies unsigned by signed bytes and adds in i32, so weights become unsigned: w8 by 128 more,
-//! nibbles as they are stored, 8 more than their value; the excess is the same for every row and known from the sums of the
-//! activations. Without, `maddubs` adds pairs in i16, which saturates: signs go to the activations, and a nibble times
-//! an activation is small enough for a group to be summed up in i16.
-#![expect(unsafe_code, reason = "vector instructions; the tables are handed out where the CPU has them")]
+//! With VNNI, `dpbusd` multiplies unsigned by signed bytes and adds in i32, so weights become unsigned: w8 with 128
+//! added, nibbles as stored, with 8 added; the excess is the same for every row and follows from the sums of the
+//! activations. Without VNNI, `maddubs` adds pairs in i16, which saturates: signs move to the activations, and the
+//! products of nibbles are small enough for a group to be summed in i16.
+#![expect(unsafe_code, reason = "vector instructions; a table is only returned after its CPU features are checked")]
+
+mod several;
+
+pub(super) use several::Prefill;
 
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
-/// Most groups of a matrix in w4.
-pub(super) const MOST_GROUPS: usize = crate::layout::Storage::W4G32.max_columns() / crate::layout::GROUP;
+/// Largest number of groups of a w4 matrix.
+pub(super) const MOST_GROUPS: usize = crate::layout::Storage::W4G32.max_columns() / crate::layout::BLOCK_COLUMNS;
 
 /// 8 rows of a tile against one token: 256-bit vectors.
 ///
@@ -28,7 +33,7 @@ pub(super) trait Decode {
     /// (sums, excess) with four products of signed weights and activations chosen for each row.
     unsafe fn dot8_chosen(sums: (__m256i, __m256i), w: __m256i, a: __m256i) -> (__m256i, __m256i);
 
-    /// Per group, four bytes that [`Decode::group`] spreads: the excess of nibbles stored as 8 more.
+    /// Per group, four bytes that [`Decode::group`] spreads: the excess of nibbles stored with 8 added.
     unsafe fn offsets(
         values: *const i8,
         offsets: *const i32,
@@ -41,7 +46,7 @@ pub(super) trait Decode {
     unsafe fn dot4_chosen(sums: (__m256i, __m256i), n: __m256i, a: __m256i) -> (__m256i, __m256i);
     /// The sum of two group sums.
     unsafe fn join(a: __m256i, b: __m256i) -> __m256i;
-    /// A group sum less another.
+    /// The difference of two group sums.
     unsafe fn less(a: __m256i, b: __m256i) -> __m256i;
     /// total + multiplier · group sum, i32; the multipliers are 8 signed bytes.
     unsafe fn fold(total: __m256i, group: __m256i, multipliers: *const u8) -> __m256i;
@@ -207,203 +212,7 @@ macro_rules! vnni {
     };
 }
 vnni!(AvxVnni, _mm256_dpbusd_avx_epi32, "VNNI with AVX2's encoding.");
-vnni!(Avx512Vnni, _mm256_dpbusd_epi32, "VNNI with AVX-512's encoding, 256 bits wide.");
+vnni!(Avx512Vnni, _mm256_dpbusd_epi32, "VNNI with AVX-512's encoding, on 256-bit vectors.");
 
-/// One or two tiles of rows against several tokens.
-///
-/// # Safety
-/// As for [`Decode`].
-pub(super) trait Prefill {
-    /// i32 of all rows.
-    type V: Copy;
-    /// Tiles of 8 rows.
-    const TILES: usize;
-    /// See [`Decode::EXCESS`].
-    const EXCESS: i32;
-    /// Whether nibbles are kept as stored, 8 more than their value.
-    const STORED_NIBBLES: bool;
-
-    unsafe fn load(from: *const u8) -> Self::V;
-    unsafe fn load_sums(from: *const i32) -> Self::V;
-    unsafe fn store_sums(to: *mut i32, v: Self::V);
-    /// Four bytes of a token, the same for every row.
-    unsafe fn spread(from: *const i8) -> Self::V;
-    /// acc + Σ of four products with bytes of w8, i32.
-    unsafe fn dot8(acc: Self::V, w: Self::V, a: Self::V) -> Self::V;
-    /// acc + Σ of four products with nibbles, in lanes of the implementation's choice.
-    unsafe fn dot4(acc: Self::V, n: Self::V, a: Self::V) -> Self::V;
-    /// The value that the sums of a group begin with.
-    unsafe fn begin(offset: *const i32) -> Self::V;
-    /// total + multiplier · group sum, with multipliers as [`Prefill::multipliers`] left them.
-    unsafe fn fold(total: Self::V, group: Self::V, multipliers: Self::V) -> Self::V;
-    /// Four bytes that multiply a row's group sum.
-    fn multiplier(byte: i8) -> i32;
-}
-
-impl Prefill for Avx2 {
-    type V = __m256i;
-    const TILES: usize = 1;
-    const EXCESS: i32 = 0;
-    const STORED_NIBBLES: bool = false;
-
-    #[inline(always)]
-    unsafe fn load(from: *const u8) -> __m256i {
-        // SAFETY: the caller has AVX2 and 32 bytes.
-        unsafe { _mm256_loadu_si256(from.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn load_sums(from: *const i32) -> __m256i {
-        // SAFETY: the caller has AVX2 and 8 sums.
-        unsafe { _mm256_loadu_si256(from.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store_sums(to: *mut i32, v: __m256i) {
-        // SAFETY: the caller has AVX2 and room for 8 sums.
-        unsafe { _mm256_storeu_si256(to.cast(), v) }
-    }
-    #[inline(always)]
-    unsafe fn spread(from: *const i8) -> __m256i {
-        // SAFETY: the caller has AVX2 and 4 bytes.
-        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
-    }
-    #[inline(always)]
-    unsafe fn dot8(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
-        // SAFETY: the caller has AVX2.
-        unsafe { <Avx2 as Decode>::dot8(acc, w, a) }
-    }
-    #[inline(always)]
-    unsafe fn dot4(acc: __m256i, n: __m256i, a: __m256i) -> __m256i {
-        // SAFETY: the caller has AVX2. 16 products of at most 8 · 127 stay in i16.
-        unsafe { _mm256_add_epi16(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(n), _mm256_sign_epi8(a, n))) }
-    }
-    #[inline(always)]
-    unsafe fn begin(_: *const i32) -> __m256i {
-        // SAFETY: the caller has AVX2.
-        unsafe { _mm256_setzero_si256() }
-    }
-    #[inline(always)]
-    unsafe fn fold(total: __m256i, group: __m256i, multipliers: __m256i) -> __m256i {
-        // SAFETY: the caller has AVX2.
-        unsafe { _mm256_add_epi32(total, _mm256_madd_epi16(group, multipliers)) }
-    }
-    #[inline(always)]
-    fn multiplier(byte: i8) -> i32 {
-        // For both lanes of a row.
-        (u32::from(byte as i16 as u16) * 0x1_0001) as i32
-    }
-}
-
-/// 256-bit VNNI in either encoding.
-macro_rules! narrow {
-    ($name:ident, $dpbusd:ident, $dpwssd:ident) => {
-        impl Prefill for $name {
-            type V = __m256i;
-            const TILES: usize = 1;
-            const EXCESS: i32 = 128;
-            const STORED_NIBBLES: bool = true;
-
-            #[inline(always)]
-            unsafe fn load(from: *const u8) -> __m256i {
-                // SAFETY: the caller has AVX2 and 32 bytes.
-                unsafe { _mm256_loadu_si256(from.cast()) }
-            }
-            #[inline(always)]
-            unsafe fn load_sums(from: *const i32) -> __m256i {
-                // SAFETY: the caller has AVX2 and 8 sums.
-                unsafe { _mm256_loadu_si256(from.cast()) }
-            }
-            #[inline(always)]
-            unsafe fn store_sums(to: *mut i32, v: __m256i) {
-                // SAFETY: the caller has AVX2 and room for 8 sums.
-                unsafe { _mm256_storeu_si256(to.cast(), v) }
-            }
-            #[inline(always)]
-            unsafe fn spread(from: *const i8) -> __m256i {
-                // SAFETY: the caller has AVX2 and 4 bytes.
-                unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
-            }
-            #[inline(always)]
-            unsafe fn dot8(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
-                // SAFETY: the caller has VNNI.
-                unsafe { $dpbusd(acc, w, a) }
-            }
-            #[inline(always)]
-            unsafe fn dot4(acc: __m256i, n: __m256i, a: __m256i) -> __m256i {
-                // SAFETY: the caller has VNNI.
-                unsafe { $dpbusd(acc, n, a) }
-            }
-            #[inline(always)]
-            unsafe fn begin(offset: *const i32) -> __m256i {
-                // SAFETY: the caller has AVX2 and an offset.
-                unsafe { _mm256_set1_epi32(offset.read()) }
-            }
-            #[inline(always)]
-            unsafe fn fold(total: __m256i, group: __m256i, multipliers: __m256i) -> __m256i {
-                // SAFETY: the caller has VNNI.
-                unsafe { $dpwssd(total, group, multipliers) }
-            }
-            #[inline(always)]
-            fn multiplier(byte: i8) -> i32 {
-                // The low half of a group sum is all of it, |sum| ≤ 32,512; its high half, the sign, counts nothing.
-                i32::from(byte as i16 as u16)
-            }
-        }
-    };
-}
-narrow!(AvxVnni, _mm256_dpbusd_avx_epi32, _mm256_dpwssd_avx_epi32);
 #[cfg(test)]
-vnni!(Narrow, _mm256_dpbusd_epi32, "The bodies of [`AvxVnni`] in AVX-512's encoding, for CPUs that have only that.");
-#[cfg(test)]
-narrow!(Narrow, _mm256_dpbusd_epi32, _mm256_dpwssd_epi32);
-
-impl Prefill for Avx512Vnni {
-    type V = __m512i;
-    const TILES: usize = 2;
-    const EXCESS: i32 = 128;
-    const STORED_NIBBLES: bool = true;
-
-    #[inline(always)]
-    unsafe fn load(from: *const u8) -> __m512i {
-        // SAFETY: the caller has AVX-512 and 64 bytes.
-        unsafe { _mm512_loadu_si512(from.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn load_sums(from: *const i32) -> __m512i {
-        // SAFETY: the caller has AVX-512 and 16 sums.
-        unsafe { _mm512_loadu_si512(from.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store_sums(to: *mut i32, v: __m512i) {
-        // SAFETY: the caller has AVX-512 and room for 16 sums.
-        unsafe { _mm512_storeu_si512(to.cast(), v) }
-    }
-    #[inline(always)]
-    unsafe fn spread(from: *const i8) -> __m512i {
-        // SAFETY: the caller has AVX-512 and 4 bytes.
-        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
-    }
-    #[inline(always)]
-    unsafe fn dot8(acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
-        // SAFETY: the caller has VNNI.
-        unsafe { _mm512_dpbusd_epi32(acc, w, a) }
-    }
-    #[inline(always)]
-    unsafe fn dot4(acc: __m512i, n: __m512i, a: __m512i) -> __m512i {
-        // SAFETY: the caller has VNNI.
-        unsafe { _mm512_dpbusd_epi32(acc, n, a) }
-    }
-    #[inline(always)]
-    unsafe fn begin(offset: *const i32) -> __m512i {
-        // SAFETY: the caller has AVX-512 and an offset.
-        unsafe { _mm512_set1_epi32(offset.read()) }
-    }
-    #[inline(always)]
-    unsafe fn fold(total: __m512i, group: __m512i, multipliers: __m512i) -> __m512i {
-        // SAFETY: the caller has VNNI.
-        unsafe { _mm512_dpwssd_epi32(total, group, multipliers) }
-    }
-    #[inline(always)]
-    fn multiplier(byte: i8) -> i32 {
-        i32::from(byte as i16 as u16)
-    }
-}
+vnni!(Narrow, _mm256_dpbusd_epi32, "The bodies of [`AvxVnni`] in AVX-512's encoding, for CPUs without AVX-VNNI.");

@@ -7,7 +7,7 @@ use core::fmt::{self, Write};
 use slm_runtime::format::artifact::Matrix;
 use slm_runtime::kernels::columns::Columns;
 use slm_runtime::kernels::{Activations, Factors, Kernels, Rows, SCALAR, Sums, Width, available};
-use slm_runtime::layout::{GROUP, Layout, Storage, TileShape};
+use slm_runtime::layout::{BLOCK_COLUMNS, Layout, Storage, TileShape};
 use slm_runtime::sample::random_u64;
 
 use crate::Failure;
@@ -173,7 +173,7 @@ fn product(
     let shape = TileShape::new(storage, layout, rows, columns).expect("legal shapes");
     let bytes = &mut room.tiles[..shape.bytes()];
     fill_tiles(&shape, bytes, fill, &mut draws);
-    let stride = shape.groups * GROUP;
+    let stride = shape.blocks * BLOCK_COLUMNS;
     let values = &mut room.values[..tokens * width.planes() * stride];
     for row in values.chunks_exact_mut(stride) {
         row[columns..].fill(0);
@@ -185,8 +185,8 @@ fn product(
             };
         }
     }
-    let offsets = &mut room.offsets[..values.len() / GROUP];
-    for (offset, group) in offsets.iter_mut().zip(values.chunks_exact(GROUP)) {
+    let offsets = &mut room.offsets[..values.len() / BLOCK_COLUMNS];
+    for (offset, group) in offsets.iter_mut().zip(values.chunks_exact(BLOCK_COLUMNS)) {
         *offset = -8 * group.iter().map(|&value| i32::from(value)).sum::<i32>();
     }
     let mut scales = [0.0; 64];
@@ -253,17 +253,18 @@ fn rows(out: &mut dyn Write, kernels: &Kernels, room: &mut Room<'_>, tally: &mut
     for length in [1, 4, 31, 32, 33, 64, 172, 256] {
         let x = &mut room.scales[..length];
         x.iter_mut().for_each(|x| *x = draws.scale() * if draws.next() % 2 == 0 { 1.0 } else { -1.0 });
-        let padded = length.next_multiple_of(GROUP);
+        let padded = length.next_multiple_of(BLOCK_COLUMNS);
         let mut results = [([1i8; 1024], [1i32; 32]); 2];
         let mut scales = [(0, 0); 2];
         for ((table, (values, sums)), scales) in
             [const { &SCALAR }, kernels].into_iter().zip(&mut results).zip(&mut scales)
         {
             let (narrow, wide) = values.split_at_mut(padded);
-            let (narrow_sums, wide_sums) = sums.split_at_mut(padded / GROUP);
+            let (narrow_sums, wide_sums) = sums.split_at_mut(padded / BLOCK_COLUMNS);
             let scale = |result: Result<f32, _>| result.map_or(u32::MAX, f32::to_bits);
             scales.0 = scale((table.quantize)(x, narrow, narrow_sums));
-            scales.1 = scale((table.quantize_a16)(x, &mut wide[..2 * padded], &mut wide_sums[..2 * padded / GROUP]));
+            scales.1 =
+                scale((table.quantize_a16)(x, &mut wide[..2 * padded], &mut wide_sums[..2 * padded / BLOCK_COLUMNS]));
         }
         let equal = results[0] == results[1] && scales[0] == scales[1];
         tally.note(out, equal, format_args!("{} rows of {length}", kernels.name))?;

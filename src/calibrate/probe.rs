@@ -1,0 +1,179 @@
+//! Divergence of a changed model from the original: the original is run once in f32 over some texts, and changes are
+//! measured against that run. Language models and classifiers by KL(original ‖ changed) in nats per prediction; bare
+//! encoders by 1 − cosine of the mean-pooled hidden states per text.
+
+use crate::disk::TensorError;
+use crate::divergence::{Sample, divergence, embedding};
+use crate::model::forward::{AttentionContext, Batch, BatchError, DenseWeights, Forward, NoTaps};
+use crate::model::spec::{Head, ModelKind, ModelSpec};
+use crate::model::weights::{Model, ModelError};
+use burn::tensor::{Device, Tensor};
+use rayon::prelude::*;
+
+/// Why nothing could be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// A sequence does not suit the model.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The weights cannot be read.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The device gave tensors of another type back.
+    #[error("the device did not return f32 values: {0}")]
+    Device(String),
+    /// An output is NaN or infinite, or an embedding has no direction.
+    #[error("{what} is not finite or has no direction in sequence {sequence}; the model is damaged or overflows")]
+    NotFinite {
+        /// The output at fault.
+        what: &'static str,
+        /// From 0.
+        sequence: usize,
+    },
+}
+
+impl From<TensorError> for ProbeError {
+    fn from(error: TensorError) -> Self {
+        ProbeError::Model(error.into())
+    }
+}
+
+/// A reference model against which changes are measured.
+pub struct Probe<'m> {
+    pub(crate) spec: &'m ModelSpec,
+    pub(crate) weights: DenseWeights,
+    pub(crate) device: Device,
+    pub(crate) sequences: Vec<Prepared>,
+}
+
+/// One sequence of the original's run.
+pub(crate) struct Prepared {
+    pub(crate) batch: Batch,
+    pub(crate) context: AttentionContext,
+    /// Output of the last layer, after the final norm, (1, length, hidden).
+    finished: Tensor<3>,
+}
+
+/// One entry for every sequence.
+pub type Samples = Vec<Sample>;
+
+impl<'m> Probe<'m> {
+    /// Runs the model over the sequences.
+    pub fn new(model: &'m Model, sequences: &[Vec<u32>], device: &Device) -> Result<Self, ProbeError> {
+        let spec = &model.spec;
+        let weights = DenseWeights::new(model, device)?;
+        let prepare = |tokens: &Vec<u32>| {
+            // One for every sequence: a forward is not shared between threads.
+            let forward = Forward::new(spec, &weights, device);
+            let batch = Batch::new(spec, tokens.clone(), 1)?;
+            let context = forward.context(&batch);
+            let hidden = forward.embed(&batch);
+            let layers = 0..spec.layers.len();
+            let hidden = layers.fold(hidden, |hidden, layer| forward.block(layer, hidden, &context, &mut NoTaps));
+            Ok(Prepared { batch, context, finished: forward.finish(hidden) })
+        };
+        let sequences = sequences.par_iter().map(prepare).collect::<Result<_, ProbeError>>()?;
+        Ok(Probe { spec, weights, device: device.clone(), sequences })
+    }
+
+    /// The unit a sample counts: predictions, or texts.
+    pub fn unit(&self) -> &'static str {
+        match self.spec.head {
+            Head::Hidden => "1 - cosine",
+            _ => "KLD, nats",
+        }
+    }
+
+    /// Tokens of all sequences.
+    pub fn tokens(&self) -> u64 {
+        self.sequences.iter().map(|sequence| sequence.batch.tokens().len() as u64).sum()
+    }
+
+    /// Sequences.
+    pub fn sequences(&self) -> u64 {
+        self.sequences.len() as u64
+    }
+
+    /// Another model of the same specification, with f32 activations.
+    pub fn model(&self, changed: &Model) -> Result<Samples, ProbeError> {
+        let weights = DenseWeights::new(changed, &self.device)?;
+        self.judge(&weights, |sequence| self.forward(&weights).embed(&sequence.batch), 0)
+    }
+
+    /// The output of the original over a sequence.
+    pub(crate) fn original(&self, sequence: &Prepared) -> Result<Vec<f32>, ProbeError> {
+        self.outputs(&self.weights, sequence.finished.clone())
+    }
+
+    pub(crate) fn forward<'w>(&'w self, weights: &'w DenseWeights) -> Forward<'w> {
+        Forward::new(self.spec, weights, &self.device)
+    }
+
+    pub(crate) fn judge_from(
+        &self,
+        weights: &DenseWeights,
+        states: &[Tensor<3>],
+        layer: usize,
+    ) -> Result<Samples, ProbeError> {
+        let judged = self.sequences.par_iter().zip(states).enumerate();
+        judged.map(|(number, (sequence, state))| self.sample(number, sequence, weights, state.clone(), layer)).collect()
+    }
+
+    pub(crate) fn judge(
+        &self,
+        weights: &DenseWeights,
+        start: impl Fn(&Prepared) -> Tensor<3> + Sync,
+        layer: usize,
+    ) -> Result<Samples, ProbeError> {
+        let judged = self.sequences.par_iter().enumerate();
+        judged.map(|(number, sequence)| self.sample(number, sequence, weights, start(sequence), layer)).collect()
+    }
+
+    /// Runs the layers from `layer` on, and the head.
+    fn sample(
+        &self,
+        number: usize,
+        sequence: &Prepared,
+        weights: &DenseWeights,
+        state: Tensor<3>,
+        layer: usize,
+    ) -> Result<Sample, ProbeError> {
+        let forward = self.forward(weights);
+        let layers = layer..self.spec.layers.len();
+        let hidden = layers.fold(state, |hidden, layer| forward.block(layer, hidden, &sequence.context, &mut NoTaps));
+        let output = self.outputs(weights, forward.finish(hidden))?;
+        let original = self.original(sequence)?;
+        self.compare(number, &original, &output)
+    }
+
+    /// Output rows of finished hidden states.
+    fn outputs(&self, weights: &DenseWeights, finished: Tensor<3>) -> Result<Vec<f32>, ProbeError> {
+        let logits = self.forward(weights).head(finished, &mut NoTaps);
+        logits.into_data().try_to_vec::<f32>().map_err(|error| ProbeError::Device(format!("{error:?}")))
+    }
+
+    /// The divergence of one sequence: (rows, width) each.
+    pub(crate) fn compare(&self, sequence: usize, original: &[f32], changed: &[f32]) -> Result<Sample, ProbeError> {
+        let width = self.spec.output_width();
+        if let Head::Hidden = self.spec.head {
+            let direction =
+                |what, states: &[f32]| embedding(states, width).ok_or(ProbeError::NotFinite { what, sequence });
+            let (own, other) = (direction("the changed embedding", changed)?, direction("the embedding", original)?);
+            let cosine: f64 = own.iter().zip(&other).map(|(a, b)| a * b).sum();
+            return Ok(Sample { sum: (1.0 - cosine).max(0.0), count: 1 });
+        }
+        let mut sample = Sample::default();
+        let rows = original.len() / width;
+        // A decoder's last position has no target; evaluation leaves it out too.
+        let counted = if self.spec.kind == ModelKind::Decoder { rows.saturating_sub(1).max(1) } else { rows };
+        for (original, changed) in original.chunks_exact(width).zip(changed.chunks_exact(width)).take(counted) {
+            let value = divergence(original, changed);
+            if !value.is_finite() {
+                return Err(ProbeError::NotFinite { what: "the divergence", sequence });
+            }
+            sample.sum += value;
+            sample.count += 1;
+        }
+        Ok(sample)
+    }
+}

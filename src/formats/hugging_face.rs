@@ -1,0 +1,175 @@
+//! The Hugging Face directory: config.json, model.safetensors or the shards that an index lists, and beside them the
+//! tokenizer's files, chat templates and, where slmc wrote it, slmc.json. Read by [`FORMAT`], written by [`Directory`].
+
+mod layout;
+mod write;
+
+use super::error::ModelFormatError;
+use super::stored_tensors::StoredTensors;
+use super::{Contents, Format, ModelSink, ModelSource, provenance};
+use crate::disk::hash::{Hash, HashError, path_sha256};
+use crate::disk::{Config, ConfigError};
+use crate::model::companions::{
+    Companions, GENERATION_CONFIG_FILE, LEGACY_TEMPLATE_FILE, SPECIAL_TOKENS_FILE, TEMPLATE_FILE, TEMPLATE_FOLDER,
+    TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
+};
+use crate::model::families::Family;
+use crate::model::id::ParameterId;
+use crate::model::special_tokens;
+use crate::model::transform::Sparsity;
+use crate::model::weights::{Model, Outline, Parameter};
+use layout::DenseLayout;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// File with the configuration.
+pub(super) const CONFIG_FILE: &str = "config.json";
+/// File with all tensors.
+pub(super) const WEIGHTS_FILE: &str = "model.safetensors";
+/// File that says which shard holds which tensor, where the weights are split.
+pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
+/// Files that travel with a model unchanged, where present; so do those in [`TEMPLATE_FOLDER`].
+const COMPANION_FILES: [&str; 11] = [
+    TOKENIZER_FILE,
+    TOKENIZER_CONFIG_FILE,
+    SPECIAL_TOKENS_FILE,
+    "added_tokens.json",
+    GENERATION_CONFIG_FILE,
+    TEMPLATE_FILE,
+    LEGACY_TEMPLATE_FILE,
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+];
+
+/// Its row of [`super::FORMATS`].
+pub const FORMAT: Format = Format {
+    name: "Hugging Face directory",
+    recognises: Path::is_dir,
+    contents,
+    configuration,
+    companions: |path| Ok(companions(path)),
+    open: |path| Ok(Box::new(Source::open(path)?)),
+    sha256: path_sha256,
+};
+
+/// A directory, or a configuration by its own name.
+pub(super) fn contents(path: &Path) -> Contents {
+    let file = configuration_file(path);
+    Contents {
+        configuration: file.extension().is_some_and(|extension| extension == "json") && file.is_file(),
+        weights: path.join(WEIGHTS_FILE).exists() || path.join(INDEX_FILE).exists(),
+    }
+}
+
+fn configuration_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(CONFIG_FILE) } else { path.to_owned() }
+}
+
+/// The configuration at a path: a file, or a directory with config.json.
+pub(super) fn configuration(path: &Path) -> Result<Config, ModelFormatError> {
+    Ok(Config::read(&configuration_file(path))?)
+}
+
+/// config.json of a model directory.
+pub(super) fn configuration_of(directory: &Path) -> Result<Config, ModelFormatError> {
+    if !directory.is_dir() {
+        return Err(ModelFormatError::NotDirectory { path: directory.to_owned() });
+    }
+    configuration(directory)
+}
+
+/// The companions in a directory, or beside a configuration. A link that leads nowhere is one too, and an error when it is
+/// read; so is a folder of templates that cannot be listed.
+pub(super) fn companions(path: &Path) -> Companions {
+    let directory = match path.is_dir() {
+        true => path,
+        false => path.parent().unwrap_or(Path::new(".")),
+    };
+    let mut companions = Companions::of(directory);
+    for name in COMPANION_FILES {
+        let file = directory.join(name);
+        if std::fs::symlink_metadata(&file).is_ok() {
+            companions.add_file(name, file);
+        }
+    }
+    let folder = directory.join(TEMPLATE_FOLDER);
+    if folder.is_dir() {
+        let entries = std::fs::read_dir(&folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+        match entries {
+            Ok(entries) => {
+                for entry in entries {
+                    match entry.file_name().to_str() {
+                        Some(name) => companions.add_file(&format!("{TEMPLATE_FOLDER}/{name}"), entry.path()),
+                        None => companions.add_unusable(TEMPLATE_FOLDER, "a name in it is not UTF-8"),
+                    }
+                }
+            }
+            Err(error) => companions.add_unusable(TEMPLATE_FOLDER, &error.to_string()),
+        }
+    }
+    companions
+}
+
+/// An opened directory of floating-point weights.
+struct Source {
+    outline: Outline,
+    stored: StoredTensors,
+    layout: DenseLayout,
+}
+
+impl Source {
+    fn open(directory: &Path) -> Result<Self, ModelFormatError> {
+        let config = configuration_of(directory)?;
+        let family = Family::of(&config)?;
+        let companions = companions(directory);
+        let spec = special_tokens::spec_of(&companions, &config)?;
+        let stored = StoredTensors::open(directory)?;
+        let layout = DenseLayout::of(family, &spec, &stored)?;
+        let outline = Outline {
+            spec,
+            config,
+            companions,
+            path: directory.to_owned(),
+            schemes: None,
+            sparsity: Sparsity::new(),
+            activations: BTreeMap::new(),
+            key_maps: false,
+        };
+        Ok(Source { outline, stored, layout })
+    }
+}
+
+impl ModelSource for Source {
+    fn outline(&self) -> &Outline {
+        &self.outline
+    }
+
+    fn parameter(&self, id: ParameterId) -> Result<Parameter, ModelFormatError> {
+        self.layout.read(&self.stored, id)
+    }
+
+    fn recorded_sparsity(&self) -> Result<Sparsity, ConfigError> {
+        provenance::recorded_sparsity(&self.outline.path, &self.outline.spec)
+    }
+
+    fn provenance(&self) -> Option<Value> {
+        provenance::read(&self.outline.path)
+    }
+
+    fn sha256(&self) -> Result<Hash, HashError> {
+        path_sha256(&self.outline.path)
+    }
+}
+
+/// A directory of floating-point weights to be written, which transformers loads as it is; `provenance` becomes its
+/// slmc.json.
+pub struct Directory<'a>(pub &'a Path);
+
+impl ModelSink for Directory<'_> {
+    fn write(&self, model: &Model, provenance: &Value) -> Result<(), ModelFormatError> {
+        write::write(model, provenance, self.0)
+    }
+}

@@ -1,0 +1,259 @@
+//! A model's linears as data: which of them read one input, and what makes that input. Everything that walks matrices by
+//! their inputs (calibration layer by layer, equalisation, allocation, the list of matrices itself, lowering) reads it
+//! from here; only what computes (the f32 forward, the runtime's session) knows the layers a second time.
+//!
+//! ```text
+//! input → linears that read it → (function, product, norm) → the next input, or a sum into the residual stream
+//! ```
+
+use super::id::{LinearId, NormSite, Role};
+use super::spec::{
+    Activation, AttentionSpec, FfnSpec, Head, LayerSpec, Mixer, ModelSpec, NormKind, NormPlacement, Positions,
+};
+
+/// A matrix that is multiplied with an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Linear {
+    /// Its name.
+    pub id: LinearId,
+    /// The matrix that holds its weight: the token table of a tied head, otherwise its own.
+    pub weight: LinearId,
+    /// Width of its output.
+    pub rows: usize,
+    /// Whether its output is added to the residual stream.
+    pub into_residual: bool,
+}
+
+/// What an input is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The hidden states themselves, which the residual sum reads too.
+    Residual,
+    /// A norm with weights of its own, which nothing else reads.
+    Norm {
+        /// Of a layer, or outside them.
+        layer: Option<u16>,
+        /// Where it stands.
+        site: NormSite,
+        /// Whether it has an offset.
+        kind: NormKind,
+    },
+    /// Means of values over positions, head by head.
+    Mean {
+        /// The linear of the values.
+        of: LinearId,
+        /// Width of a head.
+        head_dim: usize,
+        /// Query heads that read the values of one key head.
+        shared: usize,
+    },
+    /// The output of a linear times a gate.
+    Gated {
+        /// The linear that the gate multiplies.
+        of: LinearId,
+    },
+    /// A gated convolution over positions.
+    Convolution,
+    /// The function of one linear's output.
+    Function,
+}
+
+impl Origin {
+    /// The channel of what makes the input, a row of the linear or an element of the norm, by the input's column.
+    pub fn channel(self, column: usize) -> usize {
+        match self {
+            Origin::Mean { head_dim, shared, .. } => column / head_dim / shared * head_dim + column % head_dim,
+            _ => column,
+        }
+    }
+}
+
+/// Element-wise functions that are computed by table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Function {
+    /// One of the activations.
+    Activation(Activation),
+    /// tanh
+    Tanh,
+}
+
+/// An input with everything that reads it, in the order of the forward; at least one linear.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Input {
+    /// The linears.
+    pub readers: Vec<Linear>,
+    /// Columns of each.
+    pub width: usize,
+    /// What it is made of.
+    pub origin: Origin,
+    /// The function on its way.
+    pub function: Option<Function>,
+}
+
+impl Input {
+    /// Names of the linears.
+    pub fn ids(&self) -> Vec<LinearId> {
+        self.readers.iter().map(|linear| linear.id).collect()
+    }
+
+    fn new(readers: Vec<Linear>, width: usize, origin: Origin) -> Self {
+        Input { readers, width, origin, function: None }
+    }
+
+    fn after(self, function: Function) -> Self {
+        Input { function: Some(function), ..self }
+    }
+}
+
+/// A table, which is looked up row by row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its name.
+    pub id: LinearId,
+    /// Its rows; its columns are the hidden width.
+    pub rows: usize,
+}
+
+/// All inputs of a model in the order of the forward.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Graph {
+    /// Tables of the embeddings.
+    pub tables: Vec<Table>,
+    /// By layer.
+    pub layers: Vec<Vec<Input>>,
+    /// Of the head.
+    pub head: Vec<Input>,
+    hidden: usize,
+}
+
+impl Graph {
+    /// The graph of a specification.
+    pub fn new(spec: &ModelSpec) -> Self {
+        Graph {
+            tables: tables(spec),
+            layers: spec.layers.iter().enumerate().map(|(n, layer)| layer_inputs(layer, n, spec.hidden)).collect(),
+            head: head_inputs(spec),
+            hidden: spec.hidden,
+        }
+    }
+
+    /// Every input.
+    pub fn inputs(&self) -> impl Iterator<Item = &Input> {
+        self.layers.iter().flatten().chain(&self.head)
+    }
+
+    /// Every linear.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.inputs().flat_map(|input| &input.readers)
+    }
+
+    /// Names of the matrices that share an input, tables alone; a tied head is not listed apart.
+    pub fn groups(&self) -> Vec<Vec<LinearId>> {
+        let tables = self.tables.iter().map(|table| vec![table.id]);
+        tables.chain(self.inputs().map(own_matrices)).filter(|ids| !ids.is_empty()).collect()
+    }
+
+    /// Every matrix with its (rows, columns); a tied head is not listed apart.
+    pub fn matrices(&self) -> Vec<(LinearId, usize, usize)> {
+        let tables = self.tables.iter().map(|table| (table.id, table.rows, self.hidden));
+        let linears = self.inputs().flat_map(|input| input.readers.iter().map(|linear| (linear, input.width)));
+        let own = linears.filter(|(linear, _)| linear.weight == linear.id);
+        tables.chain(own.map(|(linear, columns)| (linear.id, linear.rows, columns))).collect()
+    }
+}
+
+/// Names of the readers that are matrices of their own.
+pub fn own_matrices(input: &Input) -> Vec<LinearId> {
+    input.readers.iter().filter(|linear| linear.weight == linear.id).map(|linear| linear.id).collect()
+}
+
+fn tables(spec: &ModelSpec) -> Vec<Table> {
+    let table = |role, rows| Table { id: LinearId::global(role), rows };
+    let mut out = vec![table(Role::TokenEmbedding, spec.vocabulary)];
+    out.extend((spec.positions == Positions::Learned).then(|| table(Role::PositionEmbedding, spec.context)));
+    out.extend((spec.token_types > 0).then(|| table(Role::TypeEmbedding, spec.token_types)));
+    out
+}
+
+/// A linear whose output goes to the next input.
+fn linear(id: LinearId, rows: usize) -> Linear {
+    Linear { id, weight: id, rows, into_residual: false }
+}
+
+/// A linear whose output is added to the residual stream.
+fn last(id: LinearId, rows: usize) -> Linear {
+    Linear { into_residual: true, ..linear(id, rows) }
+}
+
+fn layer_inputs(layer: &LayerSpec, n: usize, hidden: usize) -> Vec<Input> {
+    let normed = |site| match layer.norm_placement {
+        NormPlacement::Pre | NormPlacement::Around => {
+            Origin::Norm { layer: Some(n as u16), site, kind: layer.norm.kind }
+        }
+        NormPlacement::Post => Origin::Residual,
+    };
+    let mut out = match &layer.mixer {
+        Mixer::Attention(attention) => attention_inputs(attention, n, hidden, normed(NormSite::Attention)),
+        Mixer::Conv(_) => {
+            let [input, output] = [Role::ConvIn, Role::ConvOut].map(|role| LinearId::layer(n, role));
+            vec![
+                Input::new(vec![linear(input, 3 * hidden)], hidden, normed(NormSite::Conv)),
+                Input::new(vec![last(output, hidden)], hidden, Origin::Convolution),
+            ]
+        }
+    };
+    out.extend(ffn_inputs(&layer.ffn, n, hidden, normed(NormSite::Ffn)));
+    out
+}
+
+fn attention_inputs(attention: &AttentionSpec, n: usize, hidden: usize, origin: Origin) -> Vec<Input> {
+    let [query, key, value, output] =
+        [Role::Query, Role::Key, Role::Value, Role::Output].map(|role| LinearId::layer(n, role));
+    let (queries, keys) = (attention.query_width(), attention.key_width());
+    let (head_dim, shared) = (attention.head_dim, attention.heads / attention.key_value_heads);
+    vec![
+        Input::new(vec![linear(query, queries), linear(key, keys), linear(value, keys)], hidden, origin),
+        Input::new(vec![last(output, hidden)], queries, Origin::Mean { of: value, head_dim, shared }),
+    ]
+}
+
+fn ffn_inputs(ffn: &FfnSpec, n: usize, hidden: usize, origin: Origin) -> [Input; 2] {
+    let [gate, up, down] = [Role::Gate, Role::Up, Role::Down].map(|role| LinearId::layer(n, role));
+    let mut readers = vec![linear(up, ffn.width)];
+    let mut inner = Origin::Function;
+    if ffn.gated {
+        readers.insert(0, linear(gate, ffn.width));
+        inner = Origin::Gated { of: up };
+    }
+    let inner = Input::new(vec![last(down, hidden)], ffn.width, inner);
+    [Input::new(readers, hidden, origin), inner.after(Function::Activation(ffn.activation))]
+}
+
+fn head_inputs(spec: &ModelSpec) -> Vec<Input> {
+    let hidden = spec.hidden;
+    let finished = match spec.final_norm {
+        Some(norm) => Origin::Norm { layer: None, site: NormSite::Final, kind: norm.kind },
+        None => Origin::Residual,
+    };
+    let one = |role, rows, origin| Input::new(vec![linear(LinearId::global(role), rows)], hidden, origin);
+    let language = |tied: bool, origin| {
+        let mut input = one(Role::LmHead, spec.vocabulary, origin);
+        if tied {
+            input.readers[0].weight = LinearId::global(Role::TokenEmbedding);
+        }
+        input
+    };
+    match &spec.head {
+        Head::Hidden => Vec::new(),
+        Head::LanguageModel { tied } => vec![language(*tied, finished)],
+        Head::MaskedLanguageModel { activation, norm, tied } => {
+            let origin = Origin::Norm { layer: None, site: NormSite::MlmTransform, kind: norm.kind };
+            let last = language(*tied, origin).after(Function::Activation(*activation));
+            vec![one(Role::MlmTransform, hidden, finished), last]
+        }
+        Head::Classifier { labels } => {
+            let last = one(Role::Classifier, labels.len(), Origin::Function).after(Function::Tanh);
+            vec![one(Role::Pooler, hidden, finished), last]
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The artifact format: one definition, shared by the writer in slmc and the reader here. docs/format.md states it in
+//! prose, with the rules that a reader must check.
+//!
+//! | file | contents |
+//! |---|---|
+//! | [`artifact`] | the zero-copy reader |
+//! | `check`, `error` | its checks and their errors |
+//! | [`header`], [`sections`] | the header page; the table of sections |
+//! | [`spec`], [`tensor`] | the records of model, layers and tensors |
+//! | `functions` | rotary tables and activation curves |
+//! | [`text`], [`text_tables`], [`special_tokens`] | the tokenizer's tables; tokens that open and end a text |
+//! | [`verify`] | digests |
+//! | `record` | the macro that defines records |
+
+pub mod artifact;
+mod check;
+mod error;
+mod functions;
+pub mod header;
+pub(crate) mod record;
+pub mod sections;
+pub mod spec;
+pub mod special_tokens;
+pub mod tensor;
+pub mod text;
+pub mod text_tables;
+pub mod verify;
+
+pub use error::{FormatError, Record};

@@ -1,0 +1,112 @@
+//! The meaning of the options of stages, as types: a path of a model that another stage may make, a file that is read,
+//! one that is written, a target. Recipes read the meaning off the type of an option in its clap definition, and
+//! compare products.
+
+pub mod groups;
+pub mod size;
+pub mod training;
+
+use super::stage::Product;
+use clap::builder::{MapValueParser, PathBufValueParser, StringValueParser, TypedValueParser, ValueParserFactory};
+use std::any::TypeId;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+/// Meaning of an option's value, where that is more than a word or a number.
+#[derive(Clone, Copy, Debug)]
+pub enum Meaning {
+    /// A model: a path, or a stage that makes one of these.
+    Model {
+        /// Products allowed there.
+        takes: &'static [Product],
+        /// In words, with an article.
+        name: &'static str,
+    },
+    /// A file that is there, or one of these words.
+    Reads(&'static [&'static str]),
+    /// A file beside the outputs.
+    Writes,
+    /// A target by name, or a target file.
+    Target,
+}
+
+macro_rules! values {
+    ($($(#[$doc:meta])* $name:ident($inner:ty, $parser:ident) = $meaning:expr;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug, PartialEq, Eq)]
+            pub struct $name(pub $inner);
+
+            impl ValueParserFactory for $name {
+                type Parser = MapValueParser<$parser, fn($inner) -> $name>;
+
+                fn value_parser() -> Self::Parser {
+                    $parser::new().map($name as fn($inner) -> $name)
+                }
+            }
+
+            impl Deref for $name {
+                type Target = $inner;
+
+                fn deref(&self) -> &$inner {
+                    &self.0
+                }
+            }
+        )*
+
+        /// The meaning of an option by the type of its values; `None` for words and numbers.
+        pub fn meaning(argument: &clap::Arg) -> Option<Meaning> {
+            let value = argument.get_value_parser().type_id();
+            $(
+                if value == TypeId::of::<$name>() {
+                    return Some($meaning);
+                }
+            )*
+            // A path that says no more is read.
+            (value == TypeId::of::<PathBuf>()).then_some(Meaning::Reads(&[]))
+        }
+    };
+}
+
+values! {
+    /// A directory with dense weights; where training starts also a configuration.
+    DenseModel(PathBuf, PathBufValueParser) = Meaning::Model { takes: &[Product::Dense], name: "a dense model" };
+    /// A directory written by `slmc quantize`.
+    QuantizedModel(PathBuf, PathBufValueParser) = Meaning::Model { takes: &[Product::Quantized], name: "a quantized model" };
+    /// A directory.
+    AnyModel(PathBuf, PathBufValueParser) =
+        Meaning::Model { takes: &[Product::Dense, Product::Quantized], name: "a model" };
+    /// A directory or an artifact.
+    ModelOrArtifact(PathBuf, PathBufValueParser) = Meaning::Model {
+        takes: &[Product::Dense, Product::Quantized, Product::Artifact],
+        name: "a model or an artifact",
+    };
+    /// A file that is read.
+    ReadFile(PathBuf, PathBufValueParser) = Meaning::Reads(&[]);
+    /// A file with text, or `self` for samples of the model itself.
+    TextOrSelf(PathBuf, PathBufValueParser) = Meaning::Reads(&[OWN_SAMPLES]);
+    /// A file that is written.
+    WriteFile(PathBuf, PathBufValueParser) = Meaning::Writes;
+    /// A name of `slmc targets`, or a target file.
+    TargetName(String, StringValueParser) = Meaning::Target;
+}
+
+/// The word for samples of the model itself.
+pub const OWN_SAMPLES: &str = "self";
+
+impl TextOrSelf {
+    /// Whether it is the word.
+    pub fn is_self(&self) -> bool {
+        self.0 == Path::new(OWN_SAMPLES)
+    }
+}
+
+/// The paths of some values.
+pub fn paths<V: Deref<Target = PathBuf>>(values: &[V]) -> Vec<PathBuf> {
+    values.iter().map(|value| value.deref().clone()).collect()
+}
+
+/// The path of a value that may be absent.
+pub fn path<V: Deref<Target = PathBuf>>(value: &Option<V>) -> Option<PathBuf> {
+    value.as_ref().map(|value| value.deref().clone())
+}

@@ -1,0 +1,170 @@
+//! Options that several commands share, each declared once and flattened, and the headings of the help. A group sets
+//! its own heading, so the order of the fields of a command's `Args` is the order of the sections of its help.
+
+use super::{AnyModel, DenseModel, ModelOrArtifact, ReadFile, TargetName};
+use crate::model::device::{UnknownBackend, device};
+use burn::tensor::Device;
+use clap::Arg;
+use std::path::PathBuf;
+
+/// Inputs and outputs.
+pub const MODEL_AND_OUTPUT: &str = "Model and output";
+/// Bits of every matrix.
+pub const SCHEMES: &str = "Schemes";
+/// Solver of the integers.
+pub const ROUNDING: &str = "Rounding";
+/// Choice of the weights to set to zero.
+pub const PATTERN: &str = "Pattern";
+/// Text that inputs are measured on.
+pub const CALIBRATION: &str = "Calibration";
+/// Text to train or measure on.
+pub const DATA: &str = "Data";
+/// Settings of a training run.
+pub const TRAINING: &str = "Training";
+/// The device that the result is for.
+pub const TARGET: &str = "Target";
+/// Backend of this machine.
+pub const COMPUTATION: &str = "Computation on this machine";
+
+/// Renames the section of the model, for commands that write nothing.
+pub fn without_output(argument: Arg) -> Arg {
+    match argument.get_help_heading() {
+        Some(MODEL_AND_OUTPUT) => argument.help_heading("Model"),
+        _ => argument,
+    }
+}
+
+/// The directory that `quantize` and `prune` start from.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ModelArg {
+    /// Hugging Face directory with config.json, weights, tokenizer
+    ///
+    /// Weights are model.safetensors or its shards, the tokenizer is tokenizer.json.
+    #[arg(value_name = "DIR", help_heading = MODEL_AND_OUTPUT, display_order = 0)]
+    pub model: DenseModel,
+}
+
+/// The model that `eval` and `generate` run.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunnableArg {
+    /// Artifact, or model directory
+    ///
+    /// An artifact runs with the integers of the device, a directory in f32.
+    #[arg(value_name = "FILE.slm|DIR", help_heading = MODEL_AND_OUTPUT, display_order = 0)]
+    pub model: ModelOrArtifact,
+}
+
+/// The artifact that `inspect` and `verify` look at.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ArtifactArg {
+    /// Artifact written by `slmc compile`
+    #[arg(value_name = "FILE.slm")]
+    pub artifact: PathBuf,
+}
+
+/// The directory that a command writes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct OutArg {
+    /// Directory to write; replaced if slmc made it
+    #[arg(short, long, value_name = "OUT", help_heading = MODEL_AND_OUTPUT)]
+    pub out: PathBuf,
+}
+
+/// A tokenizer other than the model's own.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TokenizerArg {
+    /// Directory with tokenizer.json [default: the model's]
+    ///
+    /// For a model without one: a configuration to train from, or an artifact that was compiled with --device-only.
+    /// `generate --chat` takes the chat template from there too. `distill` looks beside the student, then beside the
+    /// teacher.
+    #[arg(long, value_name = "DIR", help_heading = MODEL_AND_OUTPUT)]
+    pub tokenizer: Option<AnyModel>,
+}
+
+/// Where text and labels are in a JSONL file.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = DATA)]
+pub struct TextArgs {
+    /// JSONL key of the text; plain text has none
+    ///
+    /// A file with one JSON object per line needs it. Where every text has a label it is `text` by default, and
+    /// `prompt` for `eval --task generate`.
+    #[arg(long, value_name = "KEY")]
+    pub field: Option<String>,
+
+    /// JSONL key of the label or answer
+    ///
+    /// For classifiers; for `eval --task generate` the answer that the model should give.
+    #[arg(long, value_name = "KEY", default_value = "label")]
+    pub label_field: String,
+}
+
+/// The text that inputs are measured on.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = CALIBRATION)]
+pub struct CalibrationArgs {
+    /// Text to calibrate with; JSONL needs --field
+    ///
+    /// Without it a decoder samples text from itself, and an encoder uses the text that ships with slmc. Methods that
+    /// do not look at inputs read nothing.
+    #[arg(long, value_name = "TEXT")]
+    pub calibration: Option<ReadFile>,
+}
+
+/// The device that sizes are counted for.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = TARGET)]
+pub struct TargetArg {
+    /// Name of `slmc targets`, or a file
+    ///
+    /// The device whose packing sizes are counted for.
+    #[arg(long, value_name = "NAME", default_value = "generic")]
+    pub target: TargetName,
+}
+
+/// The backend that the f32 model computes with.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = COMPUTATION)]
+pub struct BackendArg {
+    /// Backend of the f32 model: flex, ndarray
+    ///
+    /// Calibration, training and models in directories run on it; artifacts do not. flex is the fast one, ndarray an
+    /// independent second opinion.
+    #[arg(long, alias = "device", value_name = "NAME", default_value = "flex")]
+    pub backend: String,
+}
+
+impl BackendArg {
+    /// The device of that backend, as burn has it.
+    ///
+    /// # Errors
+    /// A name that no backend of this build has.
+    pub fn device(&self) -> Result<Device, UnknownBackend> {
+        device(&self.backend)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        backend: BackendArg,
+    }
+
+    #[test]
+    fn the_older_name_of_backend_goes_on_working() {
+        let name = |arguments: &[&str]| {
+            let program = Program::try_parse_from(["slmc"].iter().chain(arguments));
+            program.map(|program| program.backend.backend)
+        };
+        assert_eq!(name(&[]).as_deref().ok(), Some("flex"));
+        assert_eq!(name(&["--backend", "ndarray"]).as_deref().ok(), Some("ndarray"));
+        assert_eq!(name(&["--device", "ndarray"]).as_deref().ok(), Some("ndarray"));
+        assert!(name(&["--device", "ndarray", "--backend", "flex"]).is_err());
+    }
+}

@@ -1,0 +1,308 @@
+//! The options that `train`, `distill`, `prune --recover` and `quantize --qat` share, as one struct.
+
+use super::groups::{DATA, TRAINING, TextArgs};
+use super::{ReadFile, TextOrSelf, WriteFile, path, paths};
+use crate::model::spec::{ModelKind, ModelSpec};
+use crate::quantize::training_data::{Retrain, TrainingDataError};
+use crate::stages::stage::{Faults, RunSettings};
+use crate::train::samples::{Data, TrainTask};
+use crate::train::settings::{LossWeights, Settings};
+use anyhow::anyhow;
+use clap::Arg;
+
+/// Settings of a training run. The defaults differ from command to command; [`with_defaults`] puts them into the help.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = TRAINING)]
+pub struct TrainingArgs {
+    /// Tokens to train on
+    #[arg(long, value_name = "N")]
+    pub tokens: Option<u64>,
+
+    /// Sequences per step
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+
+    /// Tokens per sequence
+    ///
+    /// The tokens that a text opens with are counted. Never more than the model's maximum.
+    #[arg(long, value_name = "N")]
+    window: Option<usize>,
+
+    /// Peak learning rate
+    ///
+    /// Reached after the warm-up; a cosine then takes it down, to a tenth in `train`, `distill` and `prune --recover`,
+    /// to zero in `quantize --qat`.
+    #[arg(long, value_name = "RATE")]
+    learning_rate: Option<f64>,
+
+    /// Share of the steps for the warm-up
+    #[arg(long, value_name = "SHARE")]
+    warm_up: Option<f64>,
+
+    /// Decoupled weight decay of matrices
+    ///
+    /// Every step takes this share, times the learning rate, off every weight. Norms and biases have none.
+    #[arg(long, value_name = "DECAY")]
+    weight_decay: Option<f64>,
+
+    /// Largest norm of a step's gradient
+    #[arg(long, value_name = "NORM")]
+    clip: Option<f64>,
+
+    /// Micro-batches per step
+    ///
+    /// Each runs on a thread of its own where there are threads; their gradients are summed in a fixed order, so this
+    /// number is part of the result, and --threads is not.
+    #[arg(long, value_name = "N")]
+    pieces: Option<usize>,
+
+    /// Steps between checkpoints
+    ///
+    /// A killed run goes on from the last one when the same command is repeated.
+    #[arg(long, value_name = "N")]
+    checkpoint_every: Option<u64>,
+
+    /// Weight of the cross-entropy loss
+    ///
+    /// With the targets that the data itself has: the next tokens, the hidden tokens, or the labels.
+    #[arg(long, value_name = "WEIGHT")]
+    ce: Option<f64>,
+
+    /// Weight of the KL divergence loss
+    ///
+    /// From the teacher's distribution to the student's, times the squared temperature.
+    #[arg(long, value_name = "WEIGHT")]
+    kl: Option<f64>,
+
+    /// Temperature of --kl, for both models
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+
+    /// Weight of the hidden-state loss
+    ///
+    /// Mean over the mapped layers of the squared distance between the hidden states of student and teacher.
+    #[arg(long, value_name = "WEIGHT")]
+    hidden: Option<f64>,
+
+    /// Hidden loss: relative or raw
+    ///
+    /// relative: divided by the squared norm of the teacher's state. raw: the plain mean square.
+    #[arg(long, value_name = "KIND", value_enum, hide_possible_values = true)]
+    hidden_loss: Option<HiddenLoss>,
+
+    /// Write one JSON line per step to FILE
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<WriteFile>,
+}
+
+/// Puts the defaults of a command into the help of its training options, for `#[command(mut_args(…))]`.
+pub fn with_defaults(settings: &Settings) -> impl FnMut(Arg) -> Arg + use<> {
+    let Settings { tokens, batch, window, pieces, learning_rate, warm_up, weight_decay, clip, .. } = *settings;
+    let Settings { loss, checkpoint_every, .. } = *settings;
+    let distance = if loss.hidden_raw { "raw" } else { "relative" };
+    let defaults: [(&str, String); 14] = [
+        ("tokens", tokens.to_string()),
+        ("batch", batch.to_string()),
+        ("window", window.to_string()),
+        ("learning_rate", learning_rate.to_string()),
+        ("warm_up", warm_up.to_string()),
+        ("weight_decay", weight_decay.to_string()),
+        ("clip", clip.to_string()),
+        ("pieces", pieces.to_string()),
+        ("checkpoint_every", checkpoint_every.to_string()),
+        ("ce", loss.cross_entropy.to_string()),
+        ("kl", loss.divergence.to_string()),
+        ("temperature", loss.temperature.to_string()),
+        ("hidden", loss.hidden.to_string()),
+        ("hidden_loss", distance.to_owned()),
+    ];
+    move |argument| {
+        let Some((_, default)) = defaults.iter().find(|(id, _)| argument.get_id() == id) else { return argument };
+        let short = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        let long = argument.get_long_help().map(ToString::to_string);
+        let argument = argument.help(format!("{short} [default: {default}]"));
+        match long {
+            Some(long) => argument.long_help(format!("{long}\n\n[default: {default}]")),
+            None => argument,
+        }
+    }
+}
+
+/// Distance between hidden states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum HiddenLoss {
+    Relative,
+    Raw,
+}
+
+impl TrainingArgs {
+    /// The first of these options that was given.
+    fn given(&self) -> Option<&'static str> {
+        let all = [
+            ("tokens", self.tokens.is_some()),
+            ("batch", self.batch.is_some()),
+            ("window", self.window.is_some()),
+            ("learning-rate", self.learning_rate.is_some()),
+            ("warm-up", self.warm_up.is_some()),
+            ("weight-decay", self.weight_decay.is_some()),
+            ("clip", self.clip.is_some()),
+            ("pieces", self.pieces.is_some()),
+            ("checkpoint-every", self.checkpoint_every.is_some()),
+            ("ce", self.ce.is_some()),
+            ("kl", self.kl.is_some()),
+            ("temperature", self.temperature.is_some()),
+            ("hidden", self.hidden.is_some()),
+            ("hidden-loss", self.hidden_loss.is_some()),
+            ("metrics", self.metrics.is_some()),
+        ];
+        all.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
+    }
+
+    /// Settings with these options over `defaults`; the window never exceeds `context`.
+    pub fn settings(&self, defaults: Settings, run: &RunSettings, context: usize) -> Settings {
+        let batch = self.batch.unwrap_or(defaults.batch);
+        Settings {
+            tokens: self.tokens.unwrap_or(defaults.tokens),
+            batch,
+            window: self.window.unwrap_or(defaults.window.min(context)),
+            pieces: self.pieces.unwrap_or(defaults.pieces.min(batch)),
+            learning_rate: self.learning_rate.unwrap_or(defaults.learning_rate),
+            warm_up: self.warm_up.unwrap_or(defaults.warm_up),
+            final_rate: defaults.final_rate,
+            weight_decay: self.weight_decay.unwrap_or(defaults.weight_decay),
+            clip: self.clip.unwrap_or(defaults.clip),
+            seed: run.seed,
+            loss: LossWeights {
+                cross_entropy: self.ce.unwrap_or(defaults.loss.cross_entropy),
+                divergence: self.kl.unwrap_or(defaults.loss.divergence),
+                temperature: self.temperature.unwrap_or(defaults.loss.temperature),
+                hidden: self.hidden.unwrap_or(defaults.loss.hidden),
+                hidden_raw: self.hidden_loss.map_or(defaults.loss.hidden_raw, |kind| kind == HiddenLoss::Raw),
+            },
+            checkpoint_every: self.checkpoint_every.unwrap_or(defaults.checkpoint_every),
+        }
+    }
+}
+
+/// The data of `train` and `distill`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = DATA)]
+pub struct DataArgs {
+    /// Text to train on: plain text, or JSONL with --field
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    data: Vec<ReadFile>,
+
+    #[command(flatten)]
+    text: TextArgs,
+
+    /// clm, mlm or classify [default: the model's own]
+    ///
+    /// clm: predict the next token. mlm: predict hidden tokens. classify: predict the label of a text.
+    #[arg(long, value_name = "TASK", value_enum, hide_possible_values = true)]
+    pub task: Option<TrainTask>,
+}
+
+impl DataArgs {
+    /// As the library takes it.
+    pub fn data(&self) -> Data {
+        let TextArgs { field, label_field } = self.text.clone();
+        Data { files: paths(&self.data), field, label_field }
+    }
+}
+
+/// The context in which the options of a retraining are checked.
+#[derive(Clone, Copy)]
+pub struct Switch<'s> {
+    /// Whether there is training.
+    pub on: bool,
+    /// The option that asks for training.
+    pub option: &'s str,
+    /// `--field`.
+    pub field: Option<&'s str>,
+    /// Whether there is a text to calibrate with.
+    pub calibrated: bool,
+    /// The model, where it is known.
+    pub spec: Option<&'s ModelSpec>,
+}
+
+/// Notes every impossible setting.
+pub fn check_settings(settings: &Settings, faults: &mut Faults) {
+    for error in settings.faults() {
+        faults.add(option_of(error.key), error);
+    }
+}
+
+/// The option of a setting.
+fn option_of(setting: &'static str) -> &'static str {
+    match setting {
+        "learning_rate" => "learning-rate",
+        "warm_up" => "warm-up",
+        "weight_decay" => "weight-decay",
+        "checkpoint_every" => "checkpoint-every",
+        "cross_entropy" => "ce",
+        "divergence" => "kl",
+        "loss" => "",
+        same => same,
+    }
+}
+
+/// Training a changed model back, for `prune --recover` and `quantize --qat`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = TRAINING)]
+pub struct RetrainArgs {
+    /// Text to train on: files, or `self`
+    ///
+    /// `self`: text that the model, a decoder, samples from itself.
+    #[arg(long, value_name = "FILE|self", num_args = 1..)]
+    data: Vec<TextOrSelf>,
+
+    #[command(flatten)]
+    training: TrainingArgs,
+}
+
+impl RetrainArgs {
+    /// Whether the model is trained on its own samples.
+    fn own_samples(&self) -> bool {
+        matches!(&self.data[..], [text] if text.is_self())
+    }
+
+    /// Notes options that only mean something with `switch` (`--qat`, `--recover`), a key for text that is not read,
+    /// impossible settings, and samples of a model that cannot make any.
+    pub fn check(&self, asked: &Switch<'_>, settings: &Settings, faults: &mut Faults) {
+        let Switch { on, option, field, calibrated, spec } = *asked;
+        if !on && !self.data.is_empty() {
+            faults.add("data", anyhow!("--data is what {option} trains on; add {option}, or leave it out"));
+        }
+        if self.data.len() > 1 && self.data.iter().any(TextOrSelf::is_self) {
+            faults.add("data", anyhow!("--data self stands alone: either samples of the model itself, or files"));
+        }
+        if !on && let Some(given) = self.training.given() {
+            let error = anyhow!("--{given} is an option of training; add {option} --data FILE, or leave it out");
+            faults.add(given, error);
+        }
+        if field.is_some() && !calibrated && !on {
+            let error =
+                anyhow!("--field says where the text of a JSONL file is, and no file is read; add --calibration FILE");
+            faults.add("field", error);
+        }
+        if on {
+            check_settings(settings, faults);
+            if self.own_samples() && spec.is_some_and(|spec| spec.kind == ModelKind::Encoder) {
+                faults.add("data", TrainingDataError::Encoder);
+            }
+        }
+    }
+
+    /// As the library takes it.
+    pub fn retrain(&self, text: &TextArgs, defaults: Settings, run: &RunSettings, context: usize) -> Retrain {
+        let own = self.own_samples();
+        let TextArgs { field, label_field } = text.clone();
+        let data = Data { files: paths(&self.data), field, label_field };
+        Retrain {
+            data: (!own).then_some(data),
+            task: None,
+            settings: self.training.settings(defaults, run, context),
+            metrics: path(&self.training.metrics),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The work of `slmc compile`: a quantized directory in, one artifact out, with the bytes it takes of the device.
+
+use crate::artifact::text::{HOST_ONLY, TokenizerSummary};
+use crate::compile::fit::Footprint;
+use crate::compile::{ARTIFACT_MAGIC, CompileError, HostSections, TextSection, check_quantized, compile};
+use crate::disk::atomic;
+use crate::disk::hash::hex;
+use crate::formats::{self, ModelSource};
+use crate::model::size::WeightSize;
+use crate::model::spec::ModelKind;
+use crate::model::special_tokens::tokenizer_json;
+use crate::progress::Progress;
+use crate::report::{Report, Table, grouped};
+use crate::stages::StageError;
+use crate::stages::provenance::{Inputs, provenance};
+use crate::target::Target;
+use crate::text::chat_template::ChatTemplate;
+use crate::text::tokenizer::{Tokenizer, TokenizerError};
+use serde::Serialize;
+use serde_json::{Value, json};
+use slm_runtime::format::artifact::ArtifactView;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Options of `slmc compile`, checked.
+#[derive(Clone, Debug)]
+pub struct CompileOptions {
+    /// Quantized directory.
+    pub model: PathBuf,
+    /// Artifact to write.
+    pub out: PathBuf,
+    /// Target device.
+    pub target: Target,
+    /// Positions; the model's maximum if absent.
+    pub context: Option<usize>,
+    /// Whether the file ends after the device part.
+    pub device_only: bool,
+}
+
+/// Result of `slmc compile`.
+#[derive(Clone, Debug, Serialize)]
+pub struct CompileReport {
+    /// Target.
+    pub target: String,
+    /// Layout of its weights.
+    pub layout: &'static str,
+    /// Flash and RAM that it takes.
+    #[serde(flatten)]
+    pub footprint: Footprint,
+    /// Arena, cache and stack.
+    pub ram_bytes: u64,
+    /// Flash the device has for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flash_limit_bytes: Option<u64>,
+    /// RAM the device has for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ram_limit_bytes: Option<u64>,
+    /// Length of the file.
+    pub file_bytes: u64,
+    /// Weights.
+    #[serde(flatten)]
+    pub size: WeightSize,
+    /// Who turns text into tokens.
+    pub tokenizer: TokenizerSummary,
+    /// Digest of the golden logits.
+    pub golden_sha256: String,
+}
+
+impl Report for CompileReport {
+    const SCHEMA: &'static str = "slmc.compile/1";
+
+    fn text(&self) -> String {
+        let of = |limit: Option<u64>| limit.map_or(String::new(), |limit| format!(" of {}", grouped(limit)));
+        let footprint = &self.footprint;
+        let mut table = Table::pairs();
+        table.row(["target", &format!("{} ({})", self.target, self.layout)]);
+        table.row(["flash_bytes", &format!("{}{}", grouped(footprint.flash_bytes), of(self.flash_limit_bytes))]);
+        table.row(["ram_bytes", &format!("{}{}", grouped(self.ram_bytes), of(self.ram_limit_bytes))]);
+        table.row(["  arena", &grouped(footprint.arena_bytes)]);
+        table.row([
+            "  key-value cache",
+            &format!("{} at a context of {}", grouped(footprint.cache_bytes), footprint.context),
+        ]);
+        table.row(["  stack", &grouped(footprint.stack_bytes)]);
+        table.row(["chunk", &format!("{} tokens together", footprint.chunk)]);
+        table.row(["weight_bytes", &grouped(self.size.weight_bytes)]);
+        table.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
+        table.row(["file_bytes", &grouped(self.file_bytes)]);
+        self.tokenizer.rows(&mut table);
+        format!("{table}\ngolden_sha256  {}", self.golden_sha256)
+    }
+}
+
+/// Compiles a quantized directory into an artifact; nothing is written unless it fits.
+pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> Result<CompileReport, StageError> {
+    atomic::check_file(&options.out, ARTIFACT_MAGIC)?;
+    let input = formats::open(&options.model)?;
+    let model = input.model()?;
+    // Before the tokenizer is asked for: this is the mistake to name first.
+    check_quantized(&model)?;
+    let tokenizer = Tokenizer::of(&model.companions)?;
+    if let Some(warning) = tokenizer.check(model.spec.vocabulary)? {
+        progress.warn(&warning);
+    }
+    let tables = tokenizer.device_text();
+    let host_only = tables.as_ref().err().map(ToString::to_string);
+    let text = TextSection {
+        vocabulary: tokenizer.vocabulary_bytes(model.spec.vocabulary)?,
+        strip_leading_space: tokenizer.text_rules()?.strip_leading_space,
+        tables: tables.ok(),
+    };
+    // Encoders of sentences may carry a template of the model they were made from; nobody asks them.
+    let template = match model.spec.kind {
+        ModelKind::Decoder => ChatTemplate::usable(&model.companions)?,
+        ModelKind::Encoder => None,
+    };
+    let host = HostSections {
+        tokenizer: tokenizer_json(&model.companions).map_err(TokenizerError::from)?,
+        provenance: Some(made(options, input.as_ref(), host_only.as_deref())?.to_string().into_bytes()),
+        chat_template: template.map(|template| template.to_section()),
+    };
+    let compiled = compile(&model, &options.target, options.context, &text, &host, progress)?;
+    let view = ArtifactView::open(&compiled.bytes).map_err(CompileError::Emitted)?;
+    let tokenizer = TokenizerSummary::of(&view, host_only);
+    let bytes = if options.device_only {
+        &compiled.bytes[..compiled.footprint.flash_bytes as usize]
+    } else {
+        &compiled.bytes[..]
+    };
+    atomic::write_file(&options.out, ARTIFACT_MAGIC, |out| out.write_all(bytes))?;
+    Ok(CompileReport {
+        target: options.target.name.clone(),
+        layout: options.target.layout.name(),
+        footprint: compiled.footprint,
+        ram_bytes: compiled.footprint.ram_bytes(),
+        flash_limit_bytes: options.target.flash_bytes,
+        ram_limit_bytes: options.target.usable_ram_bytes(),
+        file_bytes: bytes.len() as u64,
+        size: compiled.size,
+        tokenizer,
+        golden_sha256: hex(&compiled.golden),
+    })
+}
+
+fn made(options: &CompileOptions, input: &dyn ModelSource, host_only: Option<&str>) -> Result<Value, StageError> {
+    let settings = json!({
+        "target": options.target.name,
+        "context": options.context,
+        "tokenizer": host_only.map_or_else(|| "device".to_owned(), |part| format!("{HOST_ONLY}{part}")),
+    });
+    let inputs = Inputs::default().model("model", &options.model)?;
+    let mut made = provenance("compile", &inputs, settings);
+    made["model"] = json!(input.provenance());
+    Ok(made)
+}

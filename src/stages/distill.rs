@@ -1,0 +1,155 @@
+//! `slmc distill`: a smaller student from a teacher.
+
+use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, OutArg, TRAINING, TokenizerArg};
+use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
+use super::arguments::{DenseModel, path};
+use super::known::{Known, KnownModel, same_vocabulary};
+use super::stage::{Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
+use super::summary::Figures;
+use super::training::{Start, TrainOptions, check, sparsity_of_layers, train};
+use crate::shell::Shell;
+use crate::train::settings::Settings;
+use crate::train::student::{hidden_pairs, take_layers};
+use anyhow::anyhow;
+use burn::tensor::Device;
+
+/// Train a smaller student from a teacher
+///
+/// The student is a directory, a configuration, or some layers of the teacher. The loss is the cross entropy plus half
+/// the relative distance of hidden states, layer by layer; --kl adds the divergence from the teacher's predictions.
+/// A killed run goes on from its last checkpoint when the same command is repeated.
+#[derive(Debug, clap::Args)]
+#[command(
+    mut_args(with_defaults(&Settings::DISTILL)),
+    after_help = "\
+Examples:
+  slmc distill --teacher models/tales-6m --layers 0,2,4 \\
+      --data tales.txt -o out/student
+  slmc distill --teacher models/tales-6m --student small/config.json \\
+      --data tales.txt --kl 1 --tokens 1500000 -o out/student"
+)]
+pub struct Args {
+    /// Dense directory to learn from
+    #[arg(long, value_name = "DIR", help_heading = MODEL_AND_OUTPUT)]
+    teacher: DenseModel,
+
+    /// Directory or configuration to start from
+    #[arg(
+        long,
+        value_name = "DIR|CONFIG",
+        conflicts_with = "layers",
+        required_unless_present = "layers",
+        help_heading = MODEL_AND_OUTPUT
+    )]
+    student: Option<DenseModel>,
+
+    /// Layers of the teacher to start from: 0,2,4
+    ///
+    /// Counted from 0.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = MODEL_AND_OUTPUT)]
+    layers: Vec<usize>,
+
+    #[command(flatten)]
+    data: DataArgs,
+
+    #[command(flatten)]
+    tokenizer: TokenizerArg,
+
+    /// Teacher layers compared [default: spread evenly]
+    ///
+    /// The teacher's layer for each layer of the student, between whose hidden states --hidden measures.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = TRAINING)]
+    layer_map: Vec<usize>,
+
+    #[command(flatten)]
+    training: TrainingArgs,
+
+    #[command(flatten)]
+    backend: BackendArg,
+
+    #[command(flatten)]
+    out: OutArg,
+}
+
+/// Checked options, and where to compute.
+pub struct Asked {
+    options: TrainOptions,
+    device: Device,
+}
+
+/// The kind of stage.
+pub struct Distill;
+
+impl Args {
+    /// The student as far as it is known.
+    fn student(&self, known: &Known, faults: &mut Faults) -> Option<KnownModel> {
+        let teacher = known.planned(&self.teacher);
+        if let Some(path) = &self.student {
+            faults.check("student", same_vocabulary(known, ("student", path), ("teacher", &self.teacher)));
+            return known.planned(path).cloned();
+        }
+        let teacher = teacher?;
+        let spec = faults.check("layers", take_layers(&teacher.spec, &self.layers))?;
+        let sparsity = teacher.sparsity.clone().map(|sparsity| sparsity_of_layers(sparsity, &self.layers));
+        Some(KnownModel::dense(spec, sparsity))
+    }
+}
+
+impl Stage for Distill {
+    type Args = Args;
+    type Options = Asked;
+    const NAME: &'static str = "distill";
+    const MAKES: Product = Product::Dense;
+    const INPUTS: &'static [&'static str] = &["teacher", "student"];
+    const RESUMES: Resumes = Resumes::Always;
+
+    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Asked> {
+        let mut faults = Faults::default();
+        let start = match &args.student {
+            Some(path) => Start::Path(path.to_path_buf()),
+            None => Start::Layers(args.layers.clone()),
+        };
+        if args.student.is_none() && args.layers.is_empty() {
+            faults.add("layers", anyhow!("--layers names no layer; name at least one, such as 0,2,4"));
+        }
+        let student = args.student(known, &mut faults);
+        let layer_map = (!args.layer_map.is_empty()).then(|| args.layer_map.clone());
+        if let (Some(student), Some(teacher)) = (&student, known.planned(&args.teacher)) {
+            let (own, other) = (student.spec.layers.len(), teacher.spec.layers.len());
+            faults.check("layer-map", hidden_pairs(own, other, layer_map.as_deref()));
+        }
+        let mut context = faults.check("teacher", known.context(&args.teacher)).unwrap_or(usize::MAX);
+        if let Some(path) = &args.student {
+            context = context.min(faults.check("student", known.context(path)).unwrap_or(usize::MAX));
+        }
+        let options = TrainOptions {
+            start,
+            teacher: Some(args.teacher.to_path_buf()),
+            layer_map,
+            tokenizer: path(&args.tokenizer.tokenizer),
+            data: args.data.data(),
+            task: args.data.task,
+            settings: args.training.settings(Settings::DISTILL, run, context),
+            out: args.out.out.clone(),
+            metrics: path(&args.training.metrics),
+        };
+        let spec = student.as_ref().map(|student| &student.spec);
+        check(&options.settings, &options.data, options.task, spec, true, &mut faults);
+        let device = faults.check("backend", args.backend.device());
+        Resolved::new(device.map(|device| Asked { options, device }), student, faults)
+    }
+
+    fn run(asked: &Asked, shell: &Shell) -> anyhow::Result<Outcome> {
+        let Asked { options, device } = asked;
+        if let Some(teacher) = &options.teacher {
+            shell.status("Distilling", teacher.display());
+        }
+        let report = train(options, device, shell)?;
+        shell.status("Wrote", options.out.display());
+        Outcome::passed(&report)
+    }
+
+    fn summary(report: &Figures<'_>) -> Option<String> {
+        Some(format!("distilled on {} tokens, loss {:.3}", report.count("tokens")?, report.number("loss")?))
+    }
+}

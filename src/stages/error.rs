@@ -1,0 +1,231 @@
+//! Why a stage has no result: one error for all of them. Errors of other rooms pass through with their texts; the rest
+//! only a stage can see, since it has the models, the text and the options together.
+
+use crate::allocate::plan::AllocationError;
+use crate::calibrate::CalibrateError;
+use crate::compile::CompileError;
+use crate::disk::ConfigError;
+use crate::disk::atomic::AtomicError;
+use crate::disk::hash::HashError;
+use crate::eval::EvalError;
+use crate::eval::generate::GenerateError;
+use crate::eval::opened::OpenError;
+use crate::formats::ModelFormatError;
+use crate::model::size::SizeError;
+use crate::model::transform::MaskError;
+use crate::model::weights::ModelError;
+use crate::prune::{PruneError, SelectionError};
+use crate::quantize::calibration::CalibrationError;
+use crate::quantize::equalize::EqualizeError;
+use crate::quantize::input_width::InputWidthError;
+use crate::quantize::policy::PolicyError;
+use crate::quantize::solver::SolverError;
+use crate::quantize::training_data::TrainingDataError;
+use crate::quantize::tune::TuneError;
+use crate::text::chat_template::ChatTemplateError;
+use crate::text::records::TextError;
+use crate::text::tokenizer::TokenizerError;
+use crate::text::windows::WindowError;
+use crate::train::checkpoint::CheckpointError;
+use crate::train::retrain::RetrainError;
+use crate::train::samples::SamplesError;
+use crate::train::start::StartError;
+use crate::train::student::LayerError;
+use crate::train::trainer::TrainError;
+use std::path::PathBuf;
+
+/// Why a stage has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// The model's files cannot be read or written.
+    #[error(transparent)]
+    Format(#[from] ModelFormatError),
+    /// The model's values cannot be used.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The input's slmc.json cannot be read.
+    #[error(transparent)]
+    Provenance(#[from] ConfigError),
+    /// The output path cannot be written.
+    #[error(transparent)]
+    Output(#[from] AtomicError),
+    /// An input cannot be hashed.
+    #[error(transparent)]
+    Hash(#[from] HashError),
+    /// The state of an interrupted run cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The tokenizer cannot be read or does not fit the model.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The chat template is refused.
+    #[error(transparent)]
+    Template(#[from] ChatTemplateError),
+    /// A text file cannot be read.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The calibration text cannot be read or sampled.
+    #[error(transparent)]
+    CalibrationText(#[from] CalibrationError),
+    /// The calibration run failed.
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
+
+    /// `quantize` was given integers.
+    #[error("{}: is already quantized; quantize the dense checkpoint it was made from", path.display())]
+    AlreadyQuantized {
+        /// Path of the input.
+        path: PathBuf,
+    },
+    /// The schemes do not fit the model.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// No mix fits the budget.
+    #[error(transparent)]
+    Allocation(#[from] AllocationError),
+    /// The model has no size in these schemes.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    /// The inputs of the linears could not be measured.
+    #[error(transparent)]
+    InputWidth(#[from] InputWidthError),
+    /// Training on the grid failed.
+    #[error(transparent)]
+    Tune(#[from] TuneError),
+
+    /// `prune` was given integers.
+    #[error(
+        "{}: is quantized; prune the dense checkpoint it was made from, then quantize the result",
+        path.display()
+    )]
+    PruneQuantized {
+        /// Path of the input.
+        path: PathBuf,
+    },
+    /// `--only` selects nothing that can be pruned.
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
+    /// The pattern does not fit a matrix.
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+
+    /// The model to start from cannot be opened or made.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The layers of student and teacher cannot be paired.
+    #[error(transparent)]
+    Layers(#[from] LayerError),
+    /// The training data cannot be read.
+    #[error(transparent)]
+    Samples(#[from] SamplesError),
+    /// The data to train a changed model back on cannot be read or sampled.
+    #[error(transparent)]
+    TrainingData(#[from] TrainingDataError),
+    /// The training run failed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// `--layers` without a teacher.
+    #[error("--layers takes layers of the teacher, and there is none; pass --teacher DIR")]
+    LayersWithoutTeacher,
+    /// Tokens mean different things to student and teacher.
+    #[error("student and teacher have different {what}: {student} and {teacher}; they must share one")]
+    StudentDiffers {
+        /// The property in which they differ, plural.
+        what: &'static str,
+        /// The student's value.
+        student: String,
+        /// The teacher's value.
+        teacher: String,
+    },
+
+    /// The model cannot be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+
+    /// A model cannot be opened for evaluation.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A model cannot generate answers.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// The evaluation on a text failed.
+    #[error("{}: {source}", path.display())]
+    Eval {
+        /// Path of the text.
+        path: PathBuf,
+        /// The reason.
+        source: EvalError,
+    },
+    /// The text cannot be cut into windows.
+    #[error("{}: {source}", path.display())]
+    Window {
+        /// Path of the text.
+        path: PathBuf,
+        /// The reason.
+        source: WindowError,
+    },
+    /// The model's output is not that of the task.
+    #[error("the model gives {output}, which --task {task} cannot measure; tasks that can: {can}")]
+    Task {
+        /// The output of the model.
+        output: &'static str,
+        /// The task asked for.
+        task: &'static str,
+        /// Tasks to ask for.
+        can: &'static str,
+    },
+    /// The tokenizer has no token for hidden ones.
+    #[error("the tokenizer has no [MASK] token, which --task mlm needs")]
+    NoMask,
+    /// Model and reference cannot be compared.
+    #[error(
+        "model and reference differ in {what}: {model} and {reference}; pass the checkpoint the model was made from"
+    )]
+    ReferenceDiffers {
+        /// The property in which they differ.
+        what: &'static str,
+        /// The model's value.
+        model: String,
+        /// The reference's value.
+        reference: String,
+    },
+}
+
+impl From<EqualizeError> for StageError {
+    fn from(error: EqualizeError) -> Self {
+        match error {
+            EqualizeError::Calibrate(error) => error.into(),
+            EqualizeError::Model(error) => error.into(),
+        }
+    }
+}
+
+impl From<SolverError> for StageError {
+    fn from(error: SolverError) -> Self {
+        match error {
+            SolverError::Calibrate(error) => error.into(),
+            SolverError::Model(error) => error.into(),
+            SolverError::Kept(error) => error.into(),
+        }
+    }
+}
+
+impl From<PruneError> for StageError {
+    fn from(error: PruneError) -> Self {
+        match error {
+            PruneError::Model(error) => error.into(),
+            PruneError::Mask(error) => error.into(),
+            PruneError::Calibrate(error) => error.into(),
+        }
+    }
+}
+
+impl From<RetrainError> for StageError {
+    fn from(error: RetrainError) -> Self {
+        match error {
+            RetrainError::Model(error) => error.into(),
+            RetrainError::Layers(error) => error.into(),
+            RetrainError::Train(error) => error.into(),
+        }
+    }
+}

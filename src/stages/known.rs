@@ -1,0 +1,127 @@
+//! Models as stages know them before their work: on a command line by the headers of the files on disk; in the plan of
+//! a recipe by configurations, and by the products of earlier stages.
+
+use crate::formats::{self, ModelFormatError};
+use crate::model::families;
+use crate::model::size::Assignment;
+use crate::model::spec::ModelSpec;
+use crate::model::transform::Sparsity;
+use crate::train::start::{StartError, context_of};
+use anyhow::ensure;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A model without its weights.
+#[derive(Clone, Debug)]
+pub struct KnownModel {
+    /// Its specification.
+    pub spec: ModelSpec,
+    /// Whether its matrices are integers.
+    pub quantized: bool,
+    /// Scheme of every matrix; absent where only the work decides them, and of a dense model.
+    pub schemes: Option<Assignment>,
+    /// Pattern of every matrix that has one; absent where only the work decides them.
+    pub sparsity: Option<Sparsity>,
+}
+
+impl KnownModel {
+    /// A dense model.
+    pub fn dense(spec: ModelSpec, sparsity: Option<Sparsity>) -> Self {
+        KnownModel { spec, quantized: false, schemes: None, sparsity }
+    }
+}
+
+/// Where models are looked up.
+#[derive(Debug)]
+pub enum Known {
+    /// On disk.
+    OnDisk,
+    /// Among those a recipe knows of, by the path at which they are or will be.
+    Planned(BTreeMap<PathBuf, KnownModel>),
+}
+
+impl Known {
+    /// The model at a path, with its weights' headers where it is on disk; `None` where a plan cannot tell yet.
+    ///
+    /// # Errors
+    /// A directory that cannot be opened.
+    pub fn model(&self, path: &Path) -> Result<Option<KnownModel>, ModelFormatError> {
+        match self {
+            Known::Planned(models) => Ok(models.get(path).cloned()),
+            Known::OnDisk => {
+                let source = formats::open(path)?;
+                let outline = source.outline().clone();
+                let sparsity = match &outline.schemes {
+                    Some(_) => outline.sparsity,
+                    None => source.recorded_sparsity()?,
+                };
+                Ok(Some(KnownModel {
+                    spec: outline.spec,
+                    quantized: outline.schemes.is_some(),
+                    schemes: outline.schemes,
+                    sparsity: Some(sparsity),
+                }))
+            }
+        }
+    }
+
+    /// The model at a path, if it was planned.
+    pub fn planned(&self, path: &Path) -> Option<&KnownModel> {
+        match self {
+            Known::Planned(models) => models.get(path),
+            Known::OnDisk => None,
+        }
+    }
+
+    /// The models of a plan.
+    pub fn into_planned(self) -> BTreeMap<PathBuf, KnownModel> {
+        match self {
+            Known::Planned(models) => models,
+            Known::OnDisk => BTreeMap::new(),
+        }
+    }
+
+    /// Most positions of the model at a path, from its configuration alone; without bound where a plan cannot tell.
+    ///
+    /// # Errors
+    /// A configuration that cannot be used.
+    pub fn context(&self, path: &Path) -> Result<usize, StartError> {
+        match self {
+            Known::Planned(models) => Ok(models.get(path).map_or(usize::MAX, |model| model.spec.context)),
+            Known::OnDisk => context_of(path),
+        }
+    }
+}
+
+/// The model of a configuration on disk; `None` for a path that is not a configuration.
+///
+/// # Errors
+/// A configuration that cannot be used.
+pub fn configured(path: &Path) -> Result<Option<KnownModel>, ModelFormatError> {
+    let contents = formats::contents(path);
+    if !contents.configuration {
+        return Ok(None);
+    }
+    if contents.weights {
+        return Known::OnDisk.model(path);
+    }
+    let spec = families::spec(&formats::configuration(path)?)?;
+    Ok(Some(KnownModel::dense(spec, Some(Sparsity::new()))))
+}
+
+/// Refuses two models whose tokens cannot mean the same, where both are known.
+///
+/// # Errors
+/// The two vocabularies.
+pub fn same_vocabulary(known: &Known, own: (&str, &Path), other: (&str, &Path)) -> anyhow::Result<()> {
+    if let (Some(a), Some(b)) = (known.planned(own.1), known.planned(other.1)) {
+        let (ours, theirs) = (a.spec.vocabulary, b.spec.vocabulary);
+        ensure!(
+            ours == theirs,
+            "{} and {} have different vocabularies: {ours} and {theirs}; they must share one",
+            own.0,
+            other.0
+        );
+    }
+    Ok(())
+}

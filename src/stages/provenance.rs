@@ -1,0 +1,61 @@
+//! The record of a directory in slmc.json, and the provenance section of an artifact: tool, inputs by hash, stage,
+//! settings.
+
+use crate::disk::hash::{HashError, file_sha256, hex};
+use crate::formats;
+use crate::formats::provenance::sparsity_json;
+use crate::machine::{cpu_features, tool};
+use crate::model::transform::Sparsity;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Everything that a stage reads, by role and SHA-256.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs(Vec<Value>);
+
+impl Inputs {
+    /// Adds a model: a directory, or a configuration.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn model(mut self, role: &str, path: &Path) -> Result<Self, HashError> {
+        self.0.push(json!({"role": role, "sha256": hex(&formats::sha256(path)?)}));
+        Ok(self)
+    }
+
+    /// Adds files of one role.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn files<'f>(mut self, role: &str, files: impl IntoIterator<Item = &'f PathBuf>) -> Result<Self, HashError> {
+        for file in files {
+            self.0.push(json!({"role": role, "sha256": hex(&file_sha256(file)?)}));
+        }
+        Ok(self)
+    }
+
+    /// As a list.
+    pub fn json(&self) -> Value {
+        Value::Array(self.0.clone())
+    }
+}
+
+/// How something was made.
+pub fn provenance(stage: &str, inputs: &Inputs, settings: Value) -> Value {
+    json!({
+        "schema": "slmc.provenance/1",
+        "tool": tool(),
+        "inputs": inputs.json(),
+        "stage": stage,
+        "settings": settings,
+    })
+}
+
+/// How the weights of a directory were made; readers find there which matrices are sparse.
+pub fn of_weights(stage: &str, inputs: &Inputs, settings: Value, sparsity: &Sparsity, metrics: Value) -> Value {
+    let mut made = provenance(stage, inputs, settings);
+    made["sparsity"] = sparsity_json(sparsity);
+    made["cpu_features"] = json!(cpu_features());
+    made["metrics"] = metrics;
+    made
+}

@@ -1,0 +1,98 @@
+//! The report of `slmc prune`: every matrix with the energy that it lost, and sums.
+
+use crate::prune::MatrixReport;
+use crate::report::{Align, Report, Table, grouped};
+use crate::train::report::TrainReport;
+use serde::Serialize;
+
+/// Result of `slmc prune`.
+#[derive(Clone, Debug, Serialize)]
+pub struct PruneReport {
+    /// `2:4`.
+    pub pattern: String,
+    /// `magnitude`, `wanda` or `sparsegpt`.
+    pub method: &'static str,
+    /// Whether the remaining weights were refitted.
+    pub refit: bool,
+    /// The selection.
+    pub only: Vec<String>,
+    /// Whether artifacts hold matrices of this pattern compressed; others take the bytes of dense ones.
+    pub compressed_in_artifacts: bool,
+    /// Description of the calibration text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<String>,
+    /// Tokens of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration_tokens: Option<u64>,
+    /// Linears that were selected and stayed dense, since pruning them would have missed more than was allowed.
+    pub left_dense: u64,
+    /// Weights of the pruned matrices.
+    pub weights: u64,
+    /// Weights that were zero before.
+    pub zeros_before: u64,
+    /// Weights that are zero now.
+    pub zeros_after: u64,
+    /// Training report of the recovery.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training: Option<TrainReport>,
+    /// Every matrix that was pruned.
+    pub matrices: Vec<MatrixReport>,
+}
+
+impl Report for PruneReport {
+    const SCHEMA: &'static str = "slmc.prune/1";
+
+    fn text(&self) -> String {
+        let right = Align::Right;
+        let mut table = Table::new([
+            ("matrix", Align::Left),
+            ("shape", right),
+            ("zeros before", right),
+            ("zeros after", right),
+            ("energy removed", right),
+            ("weighted", right),
+            ("output missed", right),
+            ("dense w4 misses", right),
+            ("", Align::Left),
+        ]);
+        let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+        for matrix in &self.matrices {
+            table.row([
+                matrix.name.as_str(),
+                &format!("{} x {}", matrix.rows, matrix.columns),
+                &grouped(matrix.zeros_before),
+                &grouped(matrix.zeros_after),
+                &percent(matrix.energy_removed),
+                &matrix.weighted_energy_removed.map_or_else(|| "-".to_owned(), percent),
+                &matrix.output_error.map_or_else(|| "-".to_owned(), percent),
+                &percent(matrix.dense_error),
+                matrix.fallback.as_deref().unwrap_or(if matrix.left_dense { "left dense" } else { "" }),
+            ]);
+        }
+        let mut sums = Table::pairs();
+        let refitted = if self.refit { ", what stays fitted anew" } else { "" };
+        sums.row(["pattern", &format!("{} by {}{refitted}", self.pattern, self.method)]);
+        if let (Some(calibration), Some(tokens)) = (&self.calibration, self.calibration_tokens) {
+            sums.row(["calibration", &format!("{calibration}, {} tokens", grouped(tokens))]);
+        }
+        sums.row(["weights", &grouped(self.weights)]);
+        sums.row(["zeros", &format!("{}, {} before", grouped(self.zeros_after), grouped(self.zeros_before))]);
+        if let Some(training) = &self.training {
+            sums.row(["recovered on", &format!("{} tokens, loss {:.4}", grouped(training.tokens), training.loss)]);
+        }
+        let stored =
+            if self.compressed_in_artifacts { "compressed" } else { "as dense matrices: only 2:4 is compressed" };
+        sums.row(["in artifacts", stored]);
+        if self.compressed_in_artifacts {
+            let better = self.matrices.iter().filter(|matrix| matrix.missed() < matrix.dense_error).count();
+            sums.row([
+                "beside dense",
+                &format!(
+                    "dense w4 takes 4.25 bits a weight, 2:4 5 (8-bit values) or 3.25 (4-bit); 2:4 misses less in {better} of {}",
+                    self.matrices.len()
+                ),
+            ]);
+        }
+        format!("{table}\n\n{sums}")
+    }
+}

@@ -1,0 +1,253 @@
+//! The work of `slmc prune`: a dense directory in, a dense directory with zeros out, and a report of the zeros of every
+//! matrix. The result is a plain Hugging Face directory; only its slmc.json says which matrices are sparse.
+
+use super::report::PruneReport;
+use crate::calibrate::collect;
+use crate::disk::atomic;
+use crate::disk::hash::HashError;
+use crate::formats::{self, ModelSink, hugging_face};
+use crate::machine::tool;
+use crate::model::id::LinearId;
+use crate::model::spec::ModelSpec;
+use crate::model::transform::{HeldMasks, NmPattern, Sparsity};
+use crate::model::weights::Model;
+use crate::progress::Progress;
+use crate::prune::layerwise::{self, Pass};
+use crate::prune::{MatrixReport, Method, check, prune, select};
+use crate::quantize::calibration::{CALIBRATION_TOKENS, Calibration, Source, calibration};
+use crate::quantize::training_data::{Retrain, training_samples};
+use crate::stages::StageError;
+use crate::stages::provenance::{Inputs, of_weights};
+use crate::stages::resume::Resume;
+use crate::stages::runner::Compiled;
+use crate::train::report::{TrainReport, write_log};
+use crate::train::retrain::{Retraining, values_of};
+use burn::tensor::Device;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// Options of `slmc prune`, checked.
+#[derive(Clone, Debug)]
+pub struct PruneOptions {
+    /// Dense directory.
+    pub model: PathBuf,
+    /// Directory to write.
+    pub out: PathBuf,
+    /// N:M pattern.
+    pub pattern: NmPattern,
+    /// Score of the weights.
+    pub method: Method,
+    /// Whether the remaining weights are refitted.
+    pub refit: bool,
+    /// Leave a linear dense where more than this share of its output's energy would be missed; layer by layer only.
+    pub most_missed: Option<f64>,
+    /// Which linears: globs, ffn, attention, all.
+    pub only: Vec<String>,
+    /// Calibration text; magnitude needs none, and with one reports importance as well.
+    pub source: Option<Source>,
+    /// Training of the remaining weights, where asked for.
+    pub recover: Option<Retrain>,
+}
+
+/// Prunes a directory. Everything that can be refused without work is refused first.
+///
+/// # Errors
+/// [`StageError`].
+pub fn prune_directory(
+    options: &PruneOptions,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<PruneReport, StageError> {
+    atomic::check_directory(&options.out)?;
+    let work = Work::open(options, progress)?;
+    let mut pruned = work.prune(device, progress)?;
+    let recovered = match &options.recover {
+        None => None,
+        Some(retrain) => Some(work.recover(retrain, &mut pruned, device, progress)?),
+    };
+    let (training, resume) = recovered.unzip();
+    let report = work.report(&pruned, training);
+    hugging_face::Directory(&options.out).write(&pruned.model, &provenance(options, &report, &pruned.sparsity)?)?;
+    if let Some(resume) = resume {
+        resume.finished()?;
+    }
+    Ok(report)
+}
+
+/// The model to prune, and everything that decides how.
+struct Work<'o> {
+    options: &'o PruneOptions,
+    /// The model as it came.
+    model: Model,
+    /// Patterns of the matrices that are not pruned.
+    sparsity: Sparsity,
+    selected: Vec<LinearId>,
+    /// Selected linears with their (rows, columns).
+    shapes: Vec<(LinearId, usize, usize)>,
+    calibration: Option<Calibration>,
+}
+
+/// The model with its zeros.
+struct Pruned {
+    model: Model,
+    sparsity: Sparsity,
+    matrices: Vec<MatrixReport>,
+}
+
+impl Pruned {
+    /// Whether a linear was selected and stayed dense.
+    fn left_dense(&self, id: LinearId) -> bool {
+        !self.sparsity.contains_key(&id)
+    }
+}
+
+impl<'o> Work<'o> {
+    /// Opens the model, selects, and reads or samples the calibration text.
+    fn open(options: &'o PruneOptions, progress: &dyn Progress) -> Result<Self, StageError> {
+        let path = &options.model;
+        let input = formats::open(path)?;
+        let outline = input.outline();
+        if outline.schemes.is_some() {
+            return Err(StageError::PruneQuantized { path: path.clone() });
+        }
+        let selected = select(&outline.spec, &options.only)?;
+        let shapes = check(&outline.spec, &selected, options.pattern)?;
+        let mut sparsity = input.recorded_sparsity()?;
+        sparsity.retain(|id, _| !selected.contains(id));
+        let model = input.model()?;
+        // Sparsity that slmc.json records for other matrices is recorded again.
+        model.check_sparsity(&sparsity)?;
+        let calibration = match &options.source {
+            None => None,
+            Some(source) => Some(calibration(&model, source, CALIBRATION_TOKENS, &Compiled, progress)?),
+        };
+        Ok(Work { options, model, sparsity, selected, shapes, calibration })
+    }
+
+    /// Sets weights to zero, layer by layer where the others compensate.
+    fn prune(&self, device: &Device, progress: &dyn Progress) -> Result<Pruned, StageError> {
+        let PruneOptions { pattern, method, refit, most_missed, .. } = *self.options;
+        let (model, selected) = (self.model.clone(), &self.selected[..]);
+        let layer_by_layer = refit || method == Method::SparseGpt;
+        let (model, matrices) = match &self.calibration {
+            Some(calibration) if layer_by_layer => {
+                let sequences = &calibration.sequences[..];
+                let pass = Pass { selected, pattern, method, refit, most_missed, sequences, device };
+                layerwise::prune(model, &pass, progress)?
+            }
+            calibration => {
+                let statistics = match calibration {
+                    None => None,
+                    Some(calibration) => Some(collect(&model, &calibration.sequences, device, progress)?),
+                };
+                prune(model, selected, pattern, method, statistics.as_ref(), progress)?
+            }
+        };
+        let left: BTreeSet<&str> =
+            matrices.iter().filter(|matrix| matrix.left_dense).map(|matrix| matrix.name.as_str()).collect();
+        let mut sparsity = self.sparsity.clone();
+        let taken = selected.iter().filter(|id| !left.contains(id.to_string().as_str()));
+        sparsity.extend(taken.map(|id| (*id, pattern)));
+        Ok(Pruned { model, sparsity, matrices })
+    }
+
+    /// Trains the remaining weights, the model before pruning being the teacher; masks of every sparse matrix are held.
+    fn recover(
+        &self,
+        retrain: &Retrain,
+        pruned: &mut Pruned,
+        device: &Device,
+        progress: &dyn Progress,
+    ) -> Result<(TrainReport, Resume), StageError> {
+        let options = self.options;
+        let samples = training_samples(&self.model, retrain, &Compiled, progress)?;
+        let masks = HeldMasks::of(&pruned.model, &pruned.sparsity)?;
+        let resume = Resume::of(&options.out, &self.identity(retrain, device)?);
+        let retraining = Retraining {
+            model: &self.model,
+            start: values_of(&self.model)?,
+            samples: &samples,
+            settings: &retrain.settings,
+            fingerprint: resume.fingerprint(),
+            out: &options.out,
+        };
+        let (mut trained, report) = retraining.run(&masks, device, progress)?;
+        masks.clear_all(&mut trained.parameters);
+        if let Some(path) = &retrain.metrics {
+            write_log(path, &trained.log)?;
+        }
+        pruned.model = pruned.model.clone().with_values(trained.parameters)?;
+        Ok((report, resume))
+    }
+
+    /// Everything that decides the values of a recovery.
+    fn identity(&self, retrain: &Retrain, device: &Device) -> Result<Value, HashError> {
+        let options = self.options;
+        Ok(json!({
+            "tool": tool(),
+            "stage": "recover",
+            "inputs": inputs(options)?.json(),
+            "pattern": options.pattern.to_string(),
+            "method": options.method.name(),
+            "refit": options.refit,
+            "most_missed": options.most_missed,
+            "only": options.only,
+            "training": retrain.identity(device),
+        }))
+    }
+
+    fn report(&self, pruned: &Pruned, training: Option<TrainReport>) -> PruneReport {
+        let (options, calibration, matrices) = (self.options, self.calibration.as_ref(), &pruned.matrices);
+        let sparse = self.shapes.iter().filter(|(id, ..)| !pruned.left_dense(*id));
+        PruneReport {
+            pattern: options.pattern.to_string(),
+            method: options.method.name(),
+            refit: options.refit,
+            only: options.only.clone(),
+            compressed_in_artifacts: options.pattern.is_two_of_four(),
+            calibration: calibration.map(|calibration| calibration.description.clone()),
+            calibration_tokens: calibration.map(|calibration| calibration.tokens() as u64),
+            weights: sparse.map(|(_, rows, columns)| (rows * columns) as u64).sum(),
+            left_dense: matrices.iter().filter(|matrix| matrix.left_dense).count() as u64,
+            zeros_before: matrices.iter().map(|matrix| matrix.zeros_before).sum(),
+            zeros_after: matrices.iter().map(|matrix| matrix.zeros_after).sum(),
+            training,
+            matrices: matrices.clone(),
+        }
+    }
+}
+
+/// Everything read.
+fn inputs(options: &PruneOptions) -> Result<Inputs, HashError> {
+    let inputs = Inputs::default().model("model", &options.model)?;
+    let calibration = match &options.source {
+        Some(Source::File { path, .. }) => Some(path),
+        _ => None,
+    };
+    let data = options.recover.iter().flat_map(|retrain| &retrain.data).flat_map(|data| &data.files);
+    inputs.files("calibration", calibration)?.files("data", data)
+}
+
+fn provenance(options: &PruneOptions, report: &PruneReport, sparsity: &Sparsity) -> Result<Value, HashError> {
+    let settings = json!({
+        "pattern": report.pattern,
+        "method": report.method,
+        "refit": report.refit,
+        "most_missed": options.most_missed,
+        "only": report.only,
+        "calibration": report.calibration,
+        "calibration_tokens": report.calibration_tokens,
+        "recover": options.recover.as_ref().map(|retrain| &retrain.settings),
+    });
+    let training = report.training.as_ref().map(TrainReport::metrics);
+    let metrics = json!({"weights": report.weights, "zeros": report.zeros_after, "training": training});
+    Ok(of_weights("prune", &inputs(options)?, settings, sparsity, metrics))
+}
+
+/// Bytes of memory that pruning takes at most, by rule of thumb: the f32 model of the calibration, the pruned weights,
+/// one matrix of each kind in work.
+pub fn memory_estimate(spec: &ModelSpec) -> u64 {
+    let largest = spec.matrices().iter().map(|(_, rows, columns)| (rows * columns) as u64).max().unwrap_or(0);
+    8 * spec.parameter_count() + 16 * largest + spec.vocabulary as u64 * 256 * 4 + (64 << 20)
+}

@@ -1,0 +1,223 @@
+//! The options of `slmc quantize`; their comments are the help.
+
+use crate::model::scheme::Preset;
+use crate::quantize::budget::Budget;
+use crate::quantize::calibration::Source;
+use crate::quantize::method::Method;
+use crate::quantize::policy::{Activations, Keep, Mix};
+use crate::stages::arguments::WriteFile;
+use crate::stages::arguments::groups::{
+    BackendArg, CALIBRATION, CalibrationArgs, MODEL_AND_OUTPUT, ModelArg, ROUNDING, SCHEMES, TRAINING, TargetArg,
+    TextArgs,
+};
+use crate::stages::arguments::size::Size;
+use crate::stages::arguments::training::{RetrainArgs, with_defaults};
+use crate::train::settings::Settings;
+use anyhow::bail;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Round a checkpoint's weights to 8 and 4 bits
+///
+/// Reads a Hugging Face directory and writes a quantized one: integers, scales, tokenizer, and slmc.json, which says
+/// how it was made. Scales and integers are chosen to keep the outputs on the calibration text. `slmc compile` takes
+/// the result; `slmc eval` measures it.
+#[derive(Debug, clap::Args)]
+#[command(
+    mut_args(with_defaults(&Settings::QAT)),
+    after_help = "\
+Examples:
+  slmc quantize models/tales-6m --scheme mixed -o out/mixed
+  slmc quantize models/tales-6m --scheme auto --budget 4MiB -o out/auto
+  slmc quantize models/tales-6m --scheme w4 --keep embedding=w8 -o out/w4
+  slmc quantize models/tales-6m --sweep --chart out/sweep.svg"
+)]
+pub struct Args {
+    #[command(flatten)]
+    pub(super) model: ModelArg,
+
+    #[command(flatten)]
+    pub(super) schemes: SchemeArgs,
+
+    #[command(flatten)]
+    pub(super) rounding: RoundingArgs,
+
+    #[command(flatten)]
+    pub(super) calibration: CalibrationArgs,
+
+    /// Half from the text, half from the model itself
+    ///
+    /// For decoders: half of the tokens are sampled from the model.
+    #[arg(long, requires = "calibration", help_heading = CALIBRATION)]
+    pub(super) mix_self: bool,
+
+    /// Calibrate with about N tokens
+    #[arg(long, value_name = "N", default_value = "16384", help_heading = CALIBRATION)]
+    pub(super) calibration_tokens: NonZeroUsize,
+
+    #[command(flatten)]
+    pub(super) text: TextArgs,
+
+    /// Train after gptq, N tokens a calibration token
+    ///
+    /// Integers, scales and norms are trained on the grid, the checkpoint being the teacher. N tokens per token of the
+    /// calibration: over it and, for decoders, three times as many tokens that the model samples from itself. 0: no
+    /// training. Without it 16 for decoders of up to 32 M parameters, 0 for others.
+    #[arg(long, value_name = "N", conflicts_with = "qat", help_heading = TRAINING)]
+    pub(super) tune: Option<usize>,
+
+    /// Quantization-aware training on --data
+    ///
+    /// Trains integers and scales on the grid, from the values that --method has rounded, the checkpoint being the
+    /// teacher.
+    #[arg(long, requires = "data", help_heading = TRAINING)]
+    pub(super) qat: bool,
+
+    #[command(flatten)]
+    pub(super) retrain: RetrainArgs,
+
+    #[command(flatten)]
+    pub(super) target: TargetArg,
+
+    #[command(flatten)]
+    pub(super) backend: BackendArg,
+
+    /// Directory to write; replaced if slmc made it
+    #[arg(short, long, value_name = "OUT", required_unless_present = "sweep", help_heading = MODEL_AND_OUTPUT)]
+    pub(super) out: Option<PathBuf>,
+}
+
+/// Which matrix gets how many bits.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = SCHEMES)]
+pub(super) struct SchemeArgs {
+    /// Bits of every matrix: a named mix, or auto within a budget
+    ///
+    /// w8: every matrix 8 bits. mixed: feed-forward networks 4 bits, everything else 8. w4: linears, token table and LM
+    /// head 4 bits; position and type tables, pooler, classifier and MLM transform 8. auto: chosen for every matrix by
+    /// measurement, within --budget or --bits-per-weight.
+    #[arg(long, value_name = "w8|mixed|w4|auto", required_unless_present = "sweep")]
+    pub(super) scheme: Option<Scheme>,
+
+    /// Weight budget in bytes, all tensors counted: 3527680, or 4MiB
+    ///
+    /// For --scheme auto; the bytes are those on the target.
+    #[arg(long, value_name = "BYTES", conflicts_with = "bits_per_weight")]
+    pub(super) budget: Option<Size>,
+
+    /// Weight budget in bits per parameter, all tensors counted
+    ///
+    /// For --scheme auto: 8 · bytes / parameters.
+    #[arg(long, value_name = "X")]
+    pub(super) bits_per_weight: Option<f64>,
+
+    /// Another scheme for the matrices that match PATTERN
+    ///
+    /// Repeatable, the last match wins. PATTERN is a glob over names such as layers.3.attn.q, embed.token, head.lm, or
+    /// one of embedding, attention, conv (short convolutions), ffn, head. SCHEME is w8 or w4; of a token table or LM
+    /// head also w8:ROWS+w4, the first ROWS tokens 8 bits and the others 4, since vocabularies begin with their
+    /// frequent tokens. w4.g64 and w3.g32 take fewer bytes than w4, and run on the portable kernel alone: for --target
+    /// generic.
+    #[arg(long, value_name = "PATTERN=SCHEME")]
+    pub(super) keep: Vec<Keep>,
+
+    /// Activation width of the linears matching PATTERN
+    ///
+    /// Repeatable, the last match wins. a8: one scale per token and 8 bits. a16: 16 bits, as two passes of the same
+    /// kernels over the same weights; the weights take no more bytes. Without the option `auto` decides for every
+    /// matrix; with the other schemes a decoder takes 16 bits throughout where 8 would err by more than 4e-4 of the
+    /// outputs' energy on its calibration, or on 256 tokens of a text that ships with slmc. '*=a8' keeps 8.
+    #[arg(long, value_name = "PATTERN=a8|a16")]
+    pub(super) activations: Vec<Activations>,
+
+    /// Measure the whole frontier of mixes, and write no model
+    ///
+    /// From 4 bits everywhere to 8 bits everywhere. Prints bytes against cost for the best mixes and the named ones,
+    /// and the cost of every matrix alone.
+    #[arg(long, conflicts_with_all = ["scheme", "budget", "bits_per_weight", "qat", "out"])]
+    pub(super) sweep: bool,
+
+    /// Chart that --sweep draws
+    ///
+    /// An existing chart of slmc is replaced.
+    #[arg(long, value_name = "FILE", requires = "sweep", default_value = "sweep.svg")]
+    pub(super) chart: WriteFile,
+}
+
+/// How integers are found.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = ROUNDING)]
+pub(super) struct RoundingArgs {
+    /// Solver: rtn, search or gptq
+    ///
+    /// rtn: to nearest on searched scales, without calibration. search: the same with scales that weigh every input by
+    /// its mean square over the calibration text. gptq: with the second moments of the inputs, layer by layer, later
+    /// matrices compensating for the errors of earlier ones.
+    #[arg(long, value_name = "METHOD", default_value = "gptq")]
+    pub(super) method: Method,
+
+    /// Move activation outliers into weights before rounding
+    ///
+    /// Where that changes nothing in exact arithmetic: from norms into the linears that read them, from up into down of
+    /// gated networks, from value into output; never for post-norm layers, never into a tied head.
+    #[arg(long)]
+    pub(super) equalize: bool,
+}
+
+/// Values of `--scheme`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Scheme {
+    /// One of the mixes.
+    Preset(Preset),
+    /// Chosen by measurement.
+    Auto,
+}
+
+impl FromStr for Scheme {
+    type Err = UnknownScheme;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScheme> {
+        if text == "auto" {
+            return Ok(Scheme::Auto);
+        }
+        text.parse().map(Scheme::Preset).map_err(|_| UnknownScheme(text.to_owned()))
+    }
+}
+
+/// A string that names no scheme.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown scheme `{0}`; known: w8, mixed, w4, auto")]
+pub(super) struct UnknownScheme(String);
+
+impl Args {
+    /// The mix that the options ask for.
+    pub(super) fn mix(&self) -> anyhow::Result<Mix> {
+        let SchemeArgs { budget, bits_per_weight, .. } = self.schemes;
+        let budget = budget.map(|size| Budget::Bytes(size.bytes()));
+        let Some(scheme) = self.schemes.scheme else {
+            bail!("--sweep measures and makes no model; pass --scheme to make one");
+        };
+        match (scheme, budget.or(bits_per_weight.map(Budget::BitsPerWeight))) {
+            (Scheme::Preset(preset), None) => Ok(Mix::Preset(preset)),
+            (Scheme::Auto, Some(budget)) => Ok(Mix::Auto(budget)),
+            (Scheme::Auto, None) => {
+                bail!("--scheme auto chooses within a budget; pass --budget BYTES or --bits-per-weight X")
+            }
+            (Scheme::Preset(preset), Some(_)) => bail!(
+                "--budget and --bits-per-weight are for --scheme auto; {} takes the bytes it takes",
+                preset.name()
+            ),
+        }
+    }
+
+    /// Calibration text.
+    pub(super) fn source(&self, seed: u64) -> Source {
+        let field = self.text.field.clone();
+        match &self.calibration.calibration {
+            Some(path) if self.mix_self => Source::Mixed { path: path.to_path_buf(), field, seed },
+            Some(path) => Source::File { path: path.to_path_buf(), field },
+            None => Source::Default { seed },
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The checked options of `slmc quantize`, and the fingerprint of those that decide the integers.
+
+use crate::disk::hash::HashError;
+use crate::machine::{cpu_features, tool};
+use crate::quantize::calibration::Source;
+use crate::quantize::method::Method;
+use crate::quantize::policy::{Activations, Keep, Mix};
+use crate::quantize::training_data::Retrain;
+use crate::stages::provenance::Inputs;
+use burn::tensor::Device;
+use serde_json::json;
+use slm_runtime::layout::Layout;
+use std::path::PathBuf;
+
+/// Options of `slmc quantize`, checked.
+#[derive(Clone, Debug)]
+pub struct QuantizeOptions {
+    /// Dense directory.
+    pub model: PathBuf,
+    /// Directory to write.
+    pub out: PathBuf,
+    /// Mix of schemes.
+    pub mix: Mix,
+    /// Exceptions from it, the last match winning.
+    pub keeps: Vec<Keep>,
+    /// Linears whose inputs are wider than 8 bits on a device, the last match winning.
+    pub activations: Vec<Activations>,
+    /// Whether outliers are moved from inputs into weights where the graph allows it.
+    pub equalize: bool,
+    /// Solver for the integers.
+    pub method: Method,
+    /// Calibration text; `rtn` reads none.
+    pub source: Source,
+    /// Seed of an allocation's draws.
+    pub seed: u64,
+    /// Tokens of the calibration.
+    pub calibration_tokens: usize,
+    /// Name of the target whose packing the sizes are for.
+    pub target: String,
+    /// Layout of that target.
+    pub layout: Layout,
+    /// Tokens per token of the calibration for tuning after gptq; by
+    /// [`crate::quantize::training_data::default_tuning`] if absent.
+    pub tune: Option<usize>,
+    /// Training on the grid, where it is asked for; it takes the place of tuning.
+    pub qat: Option<Retrain>,
+}
+
+impl QuantizeOptions {
+    /// Everything that decides the integers of a run.
+    pub(super) fn identity(&self, device: &Device) -> Result<serde_json::Value, HashError> {
+        Ok(json!({
+            "tool": tool(),
+            "stage": "quantize",
+            "method": self.method.name(),
+            "inputs": self.inputs()?.json(),
+            "scheme": format!("{:?}", self.mix),
+            "keep": self.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "equalize": self.equalize,
+            "activations": self.activations.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "target": [self.target.as_str(), self.layout.name()],
+            "seed": self.seed,
+            "calibration": format!("{:?}", self.source),
+            "calibration_tokens": self.calibration_tokens,
+            "tune": self.tune,
+            "qat": self.qat.as_ref().map(|qat| qat.identity(device)),
+            "device": format!("{device:?}"),
+            "cpu_features": cpu_features(),
+        }))
+    }
+
+    /// Everything read.
+    pub(super) fn inputs(&self) -> Result<Inputs, HashError> {
+        let calibration = match &self.source {
+            Source::File { path, .. } | Source::Mixed { path, .. } => Some(path),
+            Source::Default { .. } => None,
+        };
+        let data = self.qat.iter().flat_map(|qat| &qat.data).flat_map(|data| &data.files);
+        Inputs::default().model("model", &self.model)?.files("calibration", calibration)?.files("data", data)
+    }
+}

@@ -1,0 +1,387 @@
+//! The work of `slmc quantize`: a dense directory in, a quantized directory out, and a report of every matrix.
+//! The steps, over one value that grows ([`Work`], then [`Rounded`] beside it):
+//!
+//! ```text
+//! open ─> calibrate ─> choose widths ─> equalize      the model and its statistics
+//!      ─> search (auto) ─> round ─> train ─> widen (auto) ─> report, write
+//! ```
+
+use super::options::QuantizeOptions;
+use super::report::QuantizeReport;
+use crate::allocate::database::database;
+use crate::allocate::plan::{Found, Plan};
+use crate::allocate::report::AllocationReport;
+use crate::calibrate::collect;
+use crate::disk::atomic;
+use crate::formats::{self, ModelSink, slmc_quantized};
+use crate::model::id::LinearId;
+use crate::model::scheme::{Preset, Width, width_name};
+use crate::model::size::{Assignment, StoredTensor, WeightSize, stored_tensors};
+use crate::model::spec::ModelKind;
+use crate::model::transform::{HeldMasks, Sparsity};
+use crate::model::weights::Model;
+use crate::progress::Progress;
+use crate::quantize::calibration::{Calibration, calibration};
+use crate::quantize::equalize::{Equalized, equalize};
+use crate::quantize::input_width::InputWidth;
+use crate::quantize::method::Method;
+use crate::quantize::policy::{self, Activations, Mix};
+use crate::quantize::solver::{self, SolverError};
+use crate::quantize::training_data::Training;
+use crate::quantize::tune::{Judged, Tuning};
+use crate::quantize::{MatrixReport, mark_sparse, mark_wide, quantize, with_key_maps};
+use crate::stages::StageError;
+use crate::stages::provenance::of_weights;
+use crate::stages::resume::Resume;
+use crate::stages::runner::Compiled;
+use crate::text::chat_template::ChatTemplate;
+use crate::text::tokenizer::{Tokenizer, TokenizerError};
+use crate::train::report::{TrainReport, write_log};
+use burn::tensor::Device;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Quantizes a directory. Everything that can be refused without work is refused first.
+///
+/// # Errors
+/// [`StageError`].
+pub fn quantize_directory(
+    options: &QuantizeOptions,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<QuantizeReport, StageError> {
+    atomic::check_directory(&options.out)?;
+    let run = Run { options, device, progress };
+    let mut work = Work::open(run)?;
+    work.calibrate()?;
+    work.choose_widths()?;
+    work.equalize()?;
+    let found = work.search()?;
+    let assignment = found.as_ref().map_or_else(|| work.preset.clone(), |found| found.assignment.clone());
+    let tensors = work.tensors(&assignment)?;
+    let training = work.training()?;
+    let resume = match options.method == Method::Gptq || training.is_some() {
+        true => Some(Resume::of(&options.out, &options.identity(device)?)),
+        false => None,
+    };
+    let mut rounded = work.round(&assignment, resume.as_ref())?;
+    if let (Some(training), Some(resume)) = (training, &resume) {
+        rounded = rounded.train(training, resume)?;
+    }
+    let allocation = rounded.widen(found)?;
+    let report = rounded.report(&tensors, allocation);
+    let provenance = provenance(options, &report, &work.sparsity)?;
+    slmc_quantized::Directory(&options.out).write(&rounded.model, &provenance)?;
+    if let Some(resume) = resume {
+        resume.finished()?;
+    }
+    Ok(report)
+}
+
+/// Inputs of every step.
+#[derive(Clone, Copy)]
+struct Run<'o> {
+    options: &'o QuantizeOptions,
+    device: &'o Device,
+    progress: &'o dyn Progress,
+}
+
+/// The model to round, and everything that decides how.
+struct Work<'o> {
+    run: Run<'o>,
+    /// Dense; equalized where that was asked for.
+    model: Model,
+    sparsity: Sparsity,
+    /// The allocation problem of `auto`.
+    plan: Option<Plan>,
+    /// Scheme of every matrix in a named mix.
+    preset: Assignment,
+    calibration: Calibration,
+    /// Measured where nothing was asked for.
+    input_width: Option<InputWidth>,
+    /// As asked for or as measured.
+    activations: Vec<Activations>,
+    widths: BTreeMap<LinearId, Width>,
+    equalized: Vec<Equalized>,
+}
+
+impl<'o> Work<'o> {
+    /// Opens the model; everything that can be refused without work is refused here.
+    fn open(run: Run<'o>) -> Result<Self, StageError> {
+        let options = run.options;
+        let input = formats::open(&options.model)?;
+        let model = input.model()?;
+        if model.is_quantized() {
+            return Err(StageError::AlreadyQuantized { path: options.model.clone() });
+        }
+        let sparsity = input.recorded_sparsity()?;
+        let target = (options.target.as_str(), options.layout);
+        let (plan, preset) = match options.mix {
+            Mix::Auto(budget) => {
+                let plan = Plan::new(&model.spec, &options.keeps, budget, &sparsity, target)?;
+                (Some(plan), Assignment::new())
+            }
+            Mix::Preset(preset) => (None, policy::assign(&model.spec, preset, &options.keeps)?),
+        };
+        let widths = policy::widths(&model.spec, &options.activations)?;
+        let none = Calibration { sequences: Vec::new(), description: "none".to_owned() };
+        let work = Work {
+            run,
+            model,
+            sparsity,
+            plan,
+            preset,
+            calibration: none,
+            input_width: None,
+            activations: options.activations.clone(),
+            widths,
+            equalized: Vec::new(),
+        };
+        if work.plan.is_none() {
+            work.tensors(&work.preset)?;
+        }
+        work.check_text()?;
+        work.check_values()?;
+        Ok(work)
+    }
+
+    /// Tokenizer and chat template travel with the model; one that could not be used later is refused now.
+    fn check_text(&self) -> Result<(), StageError> {
+        match Tokenizer::of(&self.model.companions) {
+            Ok(tokenizer) => drop(tokenizer.check(self.model.spec.vocabulary)?),
+            Err(TokenizerError::Missing { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if self.model.spec.kind == ModelKind::Decoder {
+            ChatTemplate::usable(&self.model.companions)?;
+        }
+        Ok(())
+    }
+
+    fn check_values(&self) -> Result<(), StageError> {
+        let model = &self.model;
+        model.check_sparsity(&self.sparsity)?;
+        if self.run.options.method == Method::Gptq {
+            // Read once, so that values that are not finite are refused before the long work.
+            model.parameters.keys().try_for_each(|id| model.values_f32(*id).map(drop))?;
+        }
+        Ok(())
+    }
+
+    /// The tensors of the artifact by the schemes of all matrices.
+    fn tensors(&self, schemes: &Assignment) -> Result<Vec<StoredTensor>, StageError> {
+        let spec = &self.model.spec;
+        Ok(stored_tensors(spec, schemes, &self.sparsity, self.run.options.layout, spec.context, true)?)
+    }
+
+    /// Reads or samples the calibration text, where a step needs it.
+    fn calibrate(&mut self) -> Result<(), StageError> {
+        let Run { options, progress, .. } = self.run;
+        if options.method != Method::Rtn || options.qat.is_some() || self.plan.is_some() || options.equalize {
+            let (source, tokens) = (&options.source, options.calibration_tokens);
+            self.calibration = calibration(&self.model, source, tokens, &Compiled, progress)?;
+        }
+        Ok(())
+    }
+
+    /// Measures how wide inputs must be where nothing was asked for; `auto` decides for every matrix, later.
+    fn choose_widths(&mut self) -> Result<(), StageError> {
+        if self.activations.is_empty() && self.plan.is_none() {
+            self.input_width = InputWidth::measure(&self.model, &self.calibration.sequences, self.run.device)?;
+            if let Some(width) = self.input_width {
+                self.activations = width.activations();
+            }
+            self.widths = policy::widths(&self.model.spec, &self.activations)?;
+        }
+        Ok(())
+    }
+
+    /// Moves outliers from inputs into weights.
+    fn equalize(&mut self) -> Result<(), StageError> {
+        let Run { options, device, progress } = self.run;
+        if options.equalize {
+            let schemes = match &self.plan {
+                None => self.preset.clone(),
+                // The schemes are not known yet: outliers are weighed by their effect on 4 bits.
+                Some(_) => Preset::W4.assign(&self.model.spec),
+            };
+            let sequences = &self.calibration.sequences;
+            (self.model, self.equalized) = equalize(self.model.clone(), &schemes, sequences, device, progress)?;
+        }
+        Ok(())
+    }
+
+    /// The mix of `auto` within the budget.
+    fn search(&self) -> Result<Option<Found<'_>>, StageError> {
+        let Run { options, device, progress } = self.run;
+        let Some(plan) = &self.plan else { return Ok(None) };
+        let (items, sequences) = (&plan.items.items, &self.calibration.sequences);
+        let database = database(&self.model, items, &self.sparsity, options.method, sequences, device, progress)?;
+        let (source, seed, runner) = (&options.source, options.seed, &Compiled);
+        let calibration = &self.calibration;
+        let found = Found::search(plan, &self.model, source, calibration, &database, seed, runner, device, progress)?;
+        Ok(Some(found))
+    }
+
+    /// Tuning or quantization-aware training after rounding, where there is any.
+    fn training(&self) -> Result<Option<Training>, StageError> {
+        let Run { options, progress, .. } = self.run;
+        let asked = (options.method, options.tune, options.qat.as_ref());
+        Ok(Training::of(asked, options.seed, &self.model, &self.calibration, &Compiled, progress)?)
+    }
+
+    /// Rounds every matrix by its scheme.
+    fn round(&self, schemes: &Assignment, resume: Option<&Resume>) -> Result<Rounded<'_>, StageError> {
+        let Run { options, device, progress } = self.run;
+        let (model, sequences) = (&self.model, &self.calibration.sequences);
+        let groups = resume.map(Resume::groups).transpose()?;
+        let (quantized, reports) = match options.method {
+            Method::Rtn => quantize(model, schemes, None, progress)?,
+            Method::Search => {
+                let statistics = collect(model, sequences, device, progress)?;
+                quantize(model, schemes, Some(&statistics), progress)?
+            }
+            Method::Gptq => {
+                warn_of_few_tokens(model, self.calibration.tokens(), progress);
+                if let Some(groups) = groups.as_ref().filter(|groups| groups.resumed > 0) {
+                    let resumed = groups.resumed;
+                    progress.warn(&format_args!("{resumed} groups of matrices are done, from an interrupted run"));
+                }
+                let solved =
+                    solver::solve(model, schemes, &self.sparsity, sequences, groups.as_ref(), device, progress);
+                // A refusal would come again at the same place, so the saved state is useless; a state that could not
+                // be saved (a full disk) leaves the groups before it, from which the same command goes on.
+                if solved.as_ref().is_err_and(|error| !matches!(error, SolverError::Kept(_))) {
+                    resume.into_iter().for_each(Resume::refused);
+                }
+                let solved = solved?;
+                (with_key_maps(solved.model, &solved.statistics)?, solved.reports)
+            }
+        };
+        let mut rounded = Rounded { work: self, model: quantized, matrices: reports, tuning: None, training: None };
+        rounded.mark();
+        Ok(rounded)
+    }
+}
+
+/// The model as it was rounded, with a report of every matrix.
+struct Rounded<'w> {
+    work: &'w Work<'w>,
+    model: Model,
+    matrices: BTreeMap<LinearId, MatrixReport>,
+    training: Option<TrainReport>,
+    tuning: Option<Judged>,
+}
+
+impl Rounded<'_> {
+    /// Marks sparse matrices and wide inputs, in the model and in the reports.
+    fn mark(&mut self) {
+        let Work { sparsity, widths, .. } = self.work;
+        mark_sparse(&mut self.model, sparsity);
+        mark_wide(&mut self.model, widths);
+        for (id, pattern) in sparsity {
+            if let Some(matrix) = self.matrices.get_mut(id) {
+                matrix.sparsity = Some(pattern.to_string());
+            }
+        }
+        self.report_widths();
+    }
+
+    fn report_widths(&mut self) {
+        for (id, width) in self.model.activations() {
+            if let Some(matrix) = self.matrices.get_mut(&id) {
+                matrix.activations = Some(width_name(width).to_owned());
+            }
+        }
+    }
+
+    /// Trains on the grid: tuning after gptq, or `--qat`.
+    fn train(self, training: Training, resume: &Resume) -> Result<Self, StageError> {
+        let Work { run: Run { options, device, progress }, model, sparsity, calibration, .. } = self.work;
+        let tuning = Tuning {
+            original: model,
+            masks: HeldMasks::of(model, sparsity)?,
+            samples: &training.samples,
+            settings: training.settings,
+            held_out: &training.held_out,
+            // The directory it lies in belongs to this run alone.
+            fingerprint: String::new(),
+            out: &resume.training(),
+        };
+        let tuned = tuning.run(self.model, device, *progress)?;
+        if let Some(path) = options.qat.as_ref().and_then(|qat| qat.metrics.as_ref()) {
+            write_log(path, &tuned.log)?;
+        }
+        let statistics = collect(&tuned.model, &calibration.sequences, device, *progress)?;
+        let model = with_key_maps(tuned.model, &statistics)?;
+        Ok(Rounded { model, tuning: tuned.judged, training: Some(tuned.training), ..self })
+    }
+
+    /// For `auto`: 16-bit inputs where they pay, and the finished model measured as an artifact.
+    fn widen(&mut self, found: Option<Found<'_>>) -> Result<Option<AllocationReport>, StageError> {
+        let Work { run: Run { options, progress, .. }, plan, .. } = self.work;
+        let (Some(found), Some(plan)) = (found, plan) else { return Ok(None) };
+        let spec = self.model.spec.clone();
+        let pinned = |id| policy::names_width(&spec, &options.activations, id);
+        let report = found.complete(plan, &pinned, &mut self.model, options.layout, *progress)?;
+        self.report_widths();
+        Ok(Some(report))
+    }
+
+    fn report(&self, tensors: &[StoredTensor], allocation: Option<AllocationReport>) -> QuantizeReport {
+        let Work { run: Run { options, .. }, calibration, activations, input_width, equalized, .. } = self.work;
+        QuantizeReport {
+            scheme: options.mix.name(),
+            keep: options.keeps.iter().map(ToString::to_string).collect(),
+            activations: activations.iter().map(ToString::to_string).collect(),
+            input_width: *input_width,
+            method: if options.qat.is_some() { "qat" } else { options.method.name() },
+            target: options.target.clone(),
+            calibration: calibration.description.clone(),
+            calibration_tokens: calibration.tokens() as u64,
+            calibration_sequences: calibration.sequences.len() as u64,
+            size: WeightSize::of(&self.model.spec, tensors),
+            allocation,
+            training: self.training.clone(),
+            tuning: self.tuning,
+            equalized: equalized.clone(),
+            matrices: self.matrices.values().cloned().collect(),
+        }
+    }
+}
+
+/// Says before the work which linears have more columns than there are calibration tokens: their Gram matrices are
+/// singular, and only damping decides the directions that the tokens leave open.
+fn warn_of_few_tokens(model: &Model, tokens: usize, progress: &dyn Progress) {
+    let linears = model.spec.matrices().into_iter().filter(|(id, ..)| model.spec.multiplies(*id));
+    let wide: Vec<_> = linears.filter(|(_, _, columns)| *columns > tokens).collect();
+    if let Some((id, _, columns)) = wide.first() {
+        progress.warn(&format_args!(
+            "{} linears have more inputs than the calibration has tokens, such as `{id}` with {columns} inputs against \
+             {tokens} tokens; what was not seen is decided by damping: pass a longer --calibration text",
+            wide.len()
+        ));
+    }
+}
+
+fn provenance(options: &QuantizeOptions, report: &QuantizeReport, sparsity: &Sparsity) -> Result<Value, StageError> {
+    let settings = json!({
+        "scheme": report.scheme,
+        "keep": report.keep,
+        "activations": report.activations,
+        "method": report.method,
+        "equalize": options.equalize,
+        "target": report.target,
+        "budget_bytes": report.allocation.as_ref().map(|allocation| allocation.budget_bytes),
+        "calibration": report.calibration,
+        "calibration_tokens": report.calibration_tokens,
+        "tune": options.tune,
+        "qat": options.qat.as_ref().map(|qat| &qat.settings),
+    });
+    let metrics = json!({
+        "weight_bytes": report.size.weight_bytes,
+        "bits_per_weight": report.size.bits_per_weight,
+        "training": report.training.as_ref().map(TrainReport::metrics),
+    });
+    Ok(of_weights("quantize", &options.inputs()?, settings, sparsity, metrics))
+}

@@ -1,0 +1,300 @@
+//! A kind of stage: a subcommand that takes models and makes one, or measures it. [`Stage`] is the description of a
+//! kind in one file of this folder; [`AnyStage`] is the same without types, as the table of kinds, the command line and
+//! recipes see it.
+//!
+//! ```text
+//! clap ─> Args ── resolve(args, run, known) ─> Options ── run(options) ─> Outcome
+//! ```
+//!
+//! `resolve` makes every check that needs no work, for the command line, for the plan of a recipe and for its run, and
+//! gives every fault at once. `run` takes options only.
+
+use super::known::{Known, KnownModel};
+use super::summary::Figures;
+use crate::report::{Report, json_line};
+use crate::shell::Shell;
+use clap::ArgMatches;
+use std::fmt;
+
+/// Product of a stage, for others to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    /// A directory with dense weights.
+    Dense,
+    /// A directory with integers.
+    Quantized,
+    /// An artifact, one for every target.
+    Artifact,
+    /// A report alone.
+    Nothing,
+}
+
+impl Product {
+    /// With its article.
+    pub fn name(self) -> &'static str {
+        match self {
+            Product::Dense => "a dense model",
+            Product::Quantized => "a quantized model",
+            Product::Artifact => "an artifact",
+            Product::Nothing => "figures, no model",
+        }
+    }
+}
+
+/// Whether a stage that is killed leaves a state beside its output to go on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resumes {
+    /// It begins anew.
+    Never,
+    /// By its options.
+    Sometimes,
+    /// Always.
+    Always,
+}
+
+/// Numbers of a report that gates may limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Measures {
+    /// A gate that names no stage is for the last stage of the kind that has the number here.
+    pub own: &'static [&'static str],
+    /// Stated as well.
+    pub also: &'static [&'static str],
+}
+
+impl Measures {
+    /// None.
+    pub const NONE: Measures = Measures { own: &[], also: &[] };
+}
+
+/// Options given once for all stages of a command: the global ones that reach them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunSettings {
+    /// Where random choices start.
+    pub seed: u64,
+    /// Most memory that work may need, in bytes.
+    pub max_ram: Option<u64>,
+}
+
+/// One fault in the options of a stage.
+#[derive(Debug)]
+pub struct Fault {
+    /// Long name of the option, or of the positional argument its identifier; empty where the fault concerns several.
+    pub option: &'static str,
+    /// The reason.
+    pub error: anyhow::Error,
+}
+
+/// All faults in the options of a stage.
+#[derive(Debug, Default)]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// Notes a fault of an option.
+    pub fn add(&mut self, option: &'static str, error: impl Into<anyhow::Error>) {
+        self.0.push(Fault { option, error: error.into() });
+    }
+
+    /// The value, or a fault of the option.
+    pub fn check<T, E: Into<anyhow::Error>>(&mut self, option: &'static str, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.add(option, error)).ok()
+    }
+
+    /// As one error: the first, as on a command line.
+    pub fn first(self) -> anyhow::Error {
+        let first = self.0.into_iter().next().map(|fault| fault.error);
+        first.unwrap_or_else(|| anyhow::anyhow!("the options cannot be used, which is a defect of slmc"))
+    }
+}
+
+impl IntoIterator for Faults {
+    type Item = Fault;
+    type IntoIter = std::vec::IntoIter<Fault>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+/// Options of a stage after their check.
+#[derive(Debug)]
+pub struct Resolved<O> {
+    /// For the work; absent where they cannot be made.
+    options: Option<O>,
+    /// The model that is made, as far as it is known before the work: also where there are faults, so that the stages
+    /// after this one are checked as well.
+    pub makes: Option<KnownModel>,
+    /// Faults found.
+    faults: Faults,
+}
+
+impl<O> Resolved<O> {
+    /// Options, the model that is made, and the faults.
+    pub fn new(options: Option<O>, makes: Option<KnownModel>, faults: Faults) -> Self {
+        Resolved { options, makes, faults }
+    }
+
+    /// The options.
+    ///
+    /// # Errors
+    /// All faults.
+    pub fn checked(self) -> Result<O, Faults> {
+        match self.options {
+            Some(options) if self.faults.0.is_empty() => Ok(options),
+            _ => Err(self.faults),
+        }
+    }
+
+    fn map<P>(self, change: impl FnOnce(O) -> P) -> Resolved<P> {
+        Resolved { options: self.options.map(change), makes: self.makes, faults: self.faults }
+    }
+}
+
+/// How a stage ended where nothing failed.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The report as one JSON line, its schema first.
+    pub json: String,
+    /// The report as text.
+    pub text: String,
+    /// Whether there is a result that passes; a model that does not fit has none.
+    pub passed: bool,
+}
+
+impl Outcome {
+    /// With a result.
+    ///
+    /// # Errors
+    /// A report that cannot be JSON.
+    pub fn passed<R: Report>(report: &R) -> anyhow::Result<Self> {
+        Ok(Outcome { json: json_line(report)?, text: report.text(), passed: true })
+    }
+
+    /// With an answer that is not a result.
+    ///
+    /// # Errors
+    /// A report that cannot be JSON.
+    pub fn failed<R: Report>(report: &R) -> anyhow::Result<Self> {
+        Ok(Outcome { passed: false, ..Outcome::passed(report)? })
+    }
+}
+
+/// A kind of stage.
+pub trait Stage: Sync + 'static {
+    /// The subcommand's options; its doc comments are the help.
+    type Args: clap::Args;
+    /// Checked options for the work.
+    type Options: 'static;
+    /// The subcommand, and the `kind` in a recipe.
+    const NAME: &'static str;
+    /// Its product.
+    const MAKES: Product;
+    /// The options that a recipe's `input` stands for, where the subcommand has no positional argument: the first that
+    /// is not given itself.
+    const INPUTS: &'static [&'static str] = &[];
+    /// State that it leaves when it is killed.
+    const RESUMES: Resumes = Resumes::Never;
+    /// Numbers that gates may limit.
+    const MEASURES: Measures = Measures::NONE;
+
+    /// Checks everything that can be checked without work.
+    fn resolve(args: &Self::Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options>;
+
+    /// The work.
+    ///
+    /// # Errors
+    /// The reason why it failed.
+    fn run(options: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome>;
+
+    /// Its result in a few words, by its report.
+    fn summary(report: &Figures<'_>) -> Option<String>;
+}
+
+/// A kind of stage without its types.
+pub trait AnyStage: Sync {
+    /// [`Stage::NAME`].
+    fn name(&self) -> &'static str;
+    /// [`Stage::MAKES`].
+    fn makes(&self) -> Product;
+    /// [`Stage::INPUTS`].
+    fn inputs(&self) -> &'static [&'static str];
+    /// [`Stage::RESUMES`].
+    fn resumes(&self) -> Resumes;
+    /// [`Stage::MEASURES`].
+    fn measures(&self) -> Measures;
+    /// A command with the stage's options and help.
+    fn augment(&self, command: clap::Command) -> clap::Command;
+    /// [`Stage::resolve`], on clap's matches.
+    fn resolve(&self, matches: &ArgMatches, run: &RunSettings, known: &Known) -> Resolved<Box<dyn Ready>>;
+    /// [`Stage::summary`].
+    fn summary(&self, report: &Figures<'_>) -> Option<String>;
+}
+
+/// A stage whose options were checked.
+pub trait Ready {
+    /// [`Stage::run`].
+    ///
+    /// # Errors
+    /// The reason why it failed.
+    fn run(&self, shell: &Shell) -> anyhow::Result<Outcome>;
+}
+
+struct ReadyStage<S: Stage>(S::Options);
+
+impl<S: Stage> Ready for ReadyStage<S> {
+    fn run(&self, shell: &Shell) -> anyhow::Result<Outcome> {
+        S::run(&self.0, shell)
+    }
+}
+
+impl<S: Stage> AnyStage for S {
+    fn name(&self) -> &'static str {
+        S::NAME
+    }
+
+    fn makes(&self) -> Product {
+        S::MAKES
+    }
+
+    fn inputs(&self) -> &'static [&'static str] {
+        S::INPUTS
+    }
+
+    fn resumes(&self) -> Resumes {
+        S::RESUMES
+    }
+
+    fn measures(&self) -> Measures {
+        S::MEASURES
+    }
+
+    fn augment(&self, command: clap::Command) -> clap::Command {
+        <S::Args as clap::Args>::augment_args(command)
+    }
+
+    fn resolve(&self, matches: &ArgMatches, run: &RunSettings, known: &Known) -> Resolved<Box<dyn Ready>> {
+        let mut faults = Faults::default();
+        match faults.check("", <S::Args as clap::FromArgMatches>::from_arg_matches(matches)) {
+            None => Resolved::new(None, None, faults),
+            Some(args) => {
+                S::resolve(&args, run, known).map(|options| -> Box<dyn Ready> { Box::new(ReadyStage::<S>(options)) })
+            }
+        }
+    }
+
+    fn summary(&self, report: &Figures<'_>) -> Option<String> {
+        S::summary(report)
+    }
+}
+
+/// Kinds are told apart by their names.
+impl PartialEq for dyn AnyStage {
+    fn eq(&self, other: &dyn AnyStage) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl fmt::Debug for dyn AnyStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,298 @@
+//! The work of `slmc train` and `slmc distill`: a start, optionally a teacher, data; a clean Hugging Face directory
+//! out.
+
+use crate::disk::atomic;
+use crate::disk::hash::{HashError, hex};
+use crate::formats::{self, Description, ModelFormatError, ModelSink, hugging_face};
+use crate::model::companions::{Companion, Companions, TOKENIZER_FILE};
+use crate::model::forward::DenseWeights;
+use crate::model::id::LinearId;
+use crate::model::spec::ModelSpec;
+use crate::model::special_tokens;
+use crate::model::transform::{HeldMasks, Identity, NmPattern, Sparsity, Transform};
+use crate::model::weights::Model;
+use crate::progress::Progress;
+use crate::stages::StageError;
+use crate::stages::arguments::training::check_settings;
+use crate::stages::provenance::{Inputs, of_weights};
+use crate::stages::resume::Resume;
+use crate::stages::stage::Faults;
+use crate::text::tokenizer::Tokenizer;
+use crate::text::windows::check_window;
+use crate::train::data::Samples;
+use crate::train::report::{TrainReport, write_log};
+use crate::train::retrain::values_of;
+use crate::train::samples::{Data, SamplesError, TrainTask, check_task, own_task, read};
+use crate::train::settings::Settings;
+use crate::train::start::{self, StartError};
+use crate::train::student::hidden_pairs;
+use crate::train::trainer::{Run, Teacher, TrainError};
+use burn::tensor::Device;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Where the student comes from.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// A directory with weights, or a configuration.
+    Path(PathBuf),
+    /// Layers of the teacher.
+    Layers(Vec<usize>),
+}
+
+/// Options of `slmc train` and `slmc distill`, checked.
+#[derive(Clone, Debug)]
+pub struct TrainOptions {
+    /// The student.
+    pub start: Start,
+    /// Teacher directory.
+    pub teacher: Option<PathBuf>,
+    /// Teacher layer for each student layer; spread evenly if absent.
+    pub layer_map: Option<Vec<usize>>,
+    /// Directory with tokenizer.json; the start's, or the teacher's, if absent.
+    pub tokenizer: Option<PathBuf>,
+    /// Training data.
+    pub data: Data,
+    /// Objective; the model's own if absent.
+    pub task: Option<TrainTask>,
+    /// Settings of the run.
+    pub settings: Settings,
+    /// Directory to write.
+    pub out: PathBuf,
+    /// File for one JSON line per step.
+    pub metrics: Option<PathBuf>,
+}
+
+/// Notes settings and a task that do not suit the student, as far as it is known.
+pub fn check(
+    settings: &Settings,
+    data: &Data,
+    task: Option<TrainTask>,
+    student: Option<&ModelSpec>,
+    has_teacher: bool,
+    faults: &mut Faults,
+) {
+    check_settings(settings, faults);
+    if settings.loss.needs_teacher() && !has_teacher {
+        let option = if settings.loss.needs_divergence() { "kl" } else { "hidden" };
+        faults.add(option, TrainError::NoTeacher);
+    }
+    let Some(spec) = student else { return };
+    if let Some(task) = task {
+        faults.check("task", check_task(task, spec));
+    }
+    if task.unwrap_or_else(|| own_task(spec)) == TrainTask::Clm
+        && let Err(source) = check_window(&spec.opening, spec.context, settings.window)
+    {
+        let path = data.files.first().cloned().unwrap_or_default();
+        faults.add("window", SamplesError::Window { path, source });
+    }
+}
+
+/// Trains and writes.
+///
+/// # Errors
+/// [`StageError`].
+pub fn train(options: &TrainOptions, device: &Device, progress: &dyn Progress) -> Result<TrainReport, StageError> {
+    atomic::check_directory(&options.out)?;
+    options.settings.check().map_err(TrainError::from)?;
+    let work = Work::open(options, progress)?;
+    let inputs = inputs(options)?;
+    let resume = Resume::of(&options.out, &work.identity(&inputs, device)?);
+    let (model, log, report) = work.train(&resume, device, progress)?;
+    let stage = if options.teacher.is_some() { "distill" } else { "train" };
+    let settings = json!(options.settings);
+    let provenance = of_weights(stage, &inputs, settings, &work.sparsity, report.metrics());
+    hugging_face::Directory(&options.out).write(&model, &provenance)?;
+    if let Some(path) = &options.metrics {
+        write_log(path, &log)?;
+    }
+    resume.finished()?;
+    Ok(report)
+}
+
+/// Student, teacher and data.
+struct Work<'o> {
+    options: &'o TrainOptions,
+    student: Model,
+    teacher: Option<Model>,
+    /// Patterns that the student comes with.
+    sparsity: Sparsity,
+    task: TrainTask,
+    samples: Samples,
+}
+
+impl<'o> Work<'o> {
+    /// Opens the models, compares them, and reads the data.
+    fn open(options: &'o TrainOptions, progress: &dyn Progress) -> Result<Self, StageError> {
+        let seed = options.settings.seed;
+        let teacher = match &options.teacher {
+            Some(path) => Some(formats::open_model(path)?),
+            None => None,
+        };
+        let mut student = match (&options.start, &teacher) {
+            (Start::Path(path), _) => start::open(path, seed)?,
+            (Start::Layers(layers), Some(teacher)) => start::layers_of(teacher, layers)?,
+            (Start::Layers(_), None) => return Err(StageError::LayersWithoutTeacher),
+        };
+        if options.task == Some(TrainTask::Classify) && start::lacks_classifier(&student) {
+            student = start::with_classifier(&student, &options.data, seed)?;
+        }
+        if let Some(teacher) = &teacher {
+            compare(&student, teacher)?;
+        }
+        let sparsity = kept_sparsity(options, teacher.as_ref())?;
+        student.companions = companions(options, &student, teacher.as_ref())?;
+        let tokenizer = Tokenizer::of(&student.companions)?;
+        tokenizer.check(student.spec.vocabulary)?;
+        student.spec = special_tokens::spec_of(&student.companions, &student.config).map_err(StartError::from)?;
+        let task = options.task.unwrap_or_else(|| own_task(&student.spec));
+        let samples = read(&options.data, task, &student.spec, &tokenizer, options.settings.window, progress)?;
+        Ok(Work { options, student, teacher, sparsity, task, samples })
+    }
+
+    /// Everything that decides the trained values.
+    fn identity(&self, inputs: &Inputs, device: &Device) -> Result<Value, HashError> {
+        let Work { options, student, .. } = self;
+        let tokenizer = student.companions.find(TOKENIZER_FILE).map(Companion::sha256).transpose()?;
+        Ok(json!({
+            "tool": env!("CARGO_PKG_VERSION"),
+            "inputs": inputs.json(),
+            "start": format!("{:?}", start_name(&options.start)),
+            "layer_map": options.layer_map,
+            "task": self.task,
+            "tokenizer": tokenizer.as_ref().map(hex),
+            "opening": student.spec.opening,
+            "ends": student.spec.ends,
+            "field": options.data.field,
+            "label_field": options.data.label_field,
+            "device": format!("{device:?}"),
+            "settings": options.settings,
+        }))
+    }
+
+    /// The student as trained, the log of its steps, and the report.
+    fn train(
+        &self,
+        resume: &Resume,
+        device: &Device,
+        progress: &dyn Progress,
+    ) -> Result<(Model, Vec<String>, TrainReport), StageError> {
+        let Work { options, student, sparsity, .. } = self;
+        let weights = match &self.teacher {
+            Some(teacher) => Some(DenseWeights::new(teacher, device)?),
+            None => None,
+        };
+        let teacher = match (&self.teacher, &weights) {
+            (Some(teacher), Some(weights)) => {
+                let (own, other) = (student.spec.layers.len(), teacher.spec.layers.len());
+                let pairs = hidden_pairs(own, other, options.layer_map.as_deref())?;
+                Some(Teacher { spec: &teacher.spec, weights, pairs })
+            }
+            _ => None,
+        };
+        let run = Run {
+            spec: &student.spec,
+            settings: &options.settings,
+            samples: &self.samples,
+            teacher,
+            device,
+            out: &options.out,
+            fingerprint: resume.fingerprint(),
+        };
+        // A matrix that was pruned stays pruned: its zeros are held, and the output says so again.
+        let masks = HeldMasks::of(student, sparsity)?;
+        let transform: &dyn Transform = if sparsity.is_empty() { &Identity } else { &masks };
+        let mut trained = run.train(values_of(student)?, transform, progress)?;
+        masks.clear_all(&mut trained.parameters);
+        let report = TrainReport::of(&run, &trained);
+        let description = Description {
+            config: student.config.clone(),
+            companions: student.companions.clone(),
+            path: student.path.clone(),
+        };
+        let model = start::with_values(student.spec.clone(), description, trained.parameters);
+        Ok((model.map_err(StartError::from)?, trained.log, report))
+    }
+}
+
+fn start_name(start: &Start) -> String {
+    match start {
+        Start::Path(_) => "path".to_owned(),
+        Start::Layers(layers) => format!("{layers:?}"),
+    }
+}
+
+/// The patterns of the matrices that come pruned: of the start's directory, or of the teacher's layers that are taken.
+fn kept_sparsity(options: &TrainOptions, teacher: Option<&Model>) -> Result<Sparsity, StageError> {
+    match (&options.start, teacher) {
+        (Start::Path(path), _) if formats::contents(path).weights => {
+            Ok(formats::open(path)?.recorded_sparsity().map_err(StartError::from)?)
+        }
+        (Start::Layers(layers), Some(teacher)) => {
+            let of_teacher = formats::open(&teacher.path)?.recorded_sparsity().map_err(StartError::from)?;
+            Ok(sparsity_of_layers(of_teacher, layers))
+        }
+        _ => Ok(Sparsity::new()),
+    }
+}
+
+/// The patterns of a student that consists of some layers of its teacher.
+pub fn sparsity_of_layers(of_teacher: Sparsity, layers: &[usize]) -> Sparsity {
+    let taken = |(id, pattern): (LinearId, NmPattern)| {
+        let layer = match id.layer {
+            Some(layer) => Some(layers.iter().position(|taken| *taken == usize::from(layer))? as u16),
+            None => None,
+        };
+        Some((LinearId { layer, ..id }, pattern))
+    };
+    of_teacher.into_iter().filter_map(taken).collect()
+}
+
+/// The tokenizer and the other files that travel with the student: as asked for, else its own, else the teacher's.
+fn companions(
+    options: &TrainOptions,
+    student: &Model,
+    teacher: Option<&Model>,
+) -> Result<Companions, ModelFormatError> {
+    if let Some(path) = &options.tokenizer {
+        return formats::companions(path);
+    }
+    let has_tokenizer = student.companions.find(TOKENIZER_FILE).is_some_and(Companion::exists);
+    Ok(teacher.filter(|_| !has_tokenizer).unwrap_or(student).companions.clone())
+}
+
+/// Everything read.
+fn inputs(options: &TrainOptions) -> Result<Inputs, HashError> {
+    let mut inputs = Inputs::default();
+    if let Start::Path(path) = &options.start {
+        inputs = inputs.model("student", path)?;
+    }
+    if let Some(path) = &options.teacher {
+        inputs = inputs.model("teacher", path)?;
+    }
+    inputs.files("data", &options.data.files)
+}
+
+fn compare(student: &Model, teacher: &Model) -> Result<(), StageError> {
+    let different = |what, student: &dyn std::fmt::Display, teacher: &dyn std::fmt::Display| {
+        StageError::StudentDiffers { what, student: student.to_string(), teacher: teacher.to_string() }
+    };
+    if student.spec.vocabulary != teacher.spec.vocabulary {
+        return Err(different("vocabularies", &student.spec.vocabulary, &teacher.spec.vocabulary));
+    }
+    if student.spec.output_width() != teacher.spec.output_width() {
+        return Err(different("output widths", &student.spec.output_width(), &teacher.spec.output_width()));
+    }
+    let token_table = |model: &Model| {
+        let tokenizer = model.companions.find(TOKENIZER_FILE)?.read().ok()?;
+        let json: Value = serde_json::from_slice(&tokenizer).ok()?;
+        json.pointer("/model/vocab").cloned()
+    };
+    if let (Some(own), Some(other)) = (token_table(student), token_table(teacher))
+        && own != other
+    {
+        return Err(different("vocabularies", &"its tokens", &"others"));
+    }
+    Ok(())
+}

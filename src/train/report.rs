@@ -1,0 +1,90 @@
+//! The report of a training run, and the log of its steps as a file.
+
+use super::trainer::{Run, Trained};
+use crate::disk::atomic::{self, AtomicError};
+use crate::report::{Report, Table, grouped};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::Path;
+
+/// Result of `slmc train` and `slmc distill`.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrainReport {
+    /// Weights trained.
+    pub parameters: u64,
+    /// Samples in the data.
+    pub samples: u64,
+    /// Steps taken.
+    pub steps: u64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Mean loss over the last tenth of the steps.
+    pub loss: f64,
+    /// Its parts, where they have a weight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cross_entropy: Option<f64>,
+    /// KL to the teacher.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<f64>,
+    /// Loss of the hidden states.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<f64>,
+    /// Step a killed run was resumed from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed_from: Option<u64>,
+}
+
+impl Report for TrainReport {
+    const SCHEMA: &'static str = "slmc.train/1";
+
+    fn text(&self) -> String {
+        let mut table = Table::pairs();
+        table.row(["parameters", &grouped(self.parameters)]);
+        table.row(["samples", &grouped(self.samples)]);
+        table.row(["steps", &grouped(self.steps)]);
+        table.row(["tokens", &grouped(self.tokens)]);
+        table.row(["loss", &format!("{:.4}", self.loss)]);
+        for (name, value) in
+            [("cross_entropy", self.cross_entropy), ("divergence", self.divergence), ("hidden", self.hidden)]
+        {
+            if let Some(value) = value {
+                table.row([name, &format!("{value:.4}")]);
+            }
+        }
+        if let Some(step) = self.resumed_from {
+            table.row(["resumed from", &format!("step {step}")]);
+        }
+        table.to_string()
+    }
+}
+
+impl TrainReport {
+    /// The figures for provenance: the same for a resumed run.
+    pub fn metrics(&self) -> Value {
+        json!({"loss": self.loss, "steps": self.steps, "tokens": self.tokens})
+    }
+
+    /// The report of a finished run.
+    pub fn of(run: &Run<'_>, trained: &Trained) -> Self {
+        let weights = &run.settings.loss;
+        let part = |value: f64, weight: f64| (weight != 0.0).then_some(value);
+        let tokens = trained.log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        TrainReport {
+            parameters: run.spec.parameter_count(),
+            samples: run.samples.len() as u64,
+            steps: trained.steps,
+            tokens: tokens.filter_map(|line| line["tokens"].as_u64()).sum(),
+            loss: trained.last.total,
+            cross_entropy: part(trained.last.cross_entropy, weights.cross_entropy),
+            divergence: part(trained.last.divergence, weights.divergence),
+            hidden: part(trained.last.hidden, weights.hidden),
+            resumed_from: trained.resumed,
+        }
+    }
+}
+
+/// One JSON line per step.
+pub fn write_log(path: &Path, log: &[String]) -> Result<(), AtomicError> {
+    atomic::write_file(path, b"", |out| log.iter().try_for_each(|line| writeln!(out, "{line}")))
+}
