@@ -107,7 +107,14 @@ pub fn erf(x: f32) -> f32 {
     let size = x.abs();
     // erf(x) / x in x², below 1
     let square = x * x;
-    let near = [-8.010_207_7e-4, 5.188_329_6e-3, -0.026_853_813, 0.112_835_854, -0.376_126_26, 1.128_379_1];
+    let near = [
+        -8.010_207_7e-4,
+        5.188_329_6e-3,
+        -0.026_853_813,
+        0.112_835_854,
+        -0.376_126_26,
+        std::f32::consts::FRAC_2_SQRT_PI,
+    ];
     let near = near.into_iter().fold(7.853_904_4e-5_f32, |sum, term| sum.mul_add(square, term)) * x;
     // −ln(1 − erf(x)), from 1; past 4 the error function is 1 in f32
     let bounded = if size > 4.0 { 4.0 } else { size };

@@ -37,19 +37,22 @@ pub(crate) struct FusedForward<'a> {
     keep_hidden_states: bool,
 }
 
+/// cos and sin, (length, head_dim / 2) each.
+type Tables = Arc<[Vec<f32>; 2]>;
+
 /// What the layers of one batch share.
 struct Context {
     sequences: usize,
     length: usize,
     /// By layer; `None` for one without rotation.
-    rotary: Vec<Option<Arc<[Vec<f32>; 2]>>>,
+    rotary: Vec<Option<Tables>>,
     present: Option<Arc<Vec<bool>>>,
 }
 
 impl Context {
     fn new(spec: &ModelSpec, batch: &Batch) -> Self {
         let [sequences, length] = batch.dims();
-        let mut tables: Vec<(RotarySpec, usize, Arc<[Vec<f32>; 2]>)> = Vec::new();
+        let mut tables: Vec<(RotarySpec, usize, Tables)> = Vec::new();
         let mut table = |attention: &AttentionSpec| {
             let rotary = attention.rotary?;
             let same = |entry: &&(RotarySpec, usize, _)| entry.0 == rotary && entry.1 == attention.head_dim;
