@@ -4,8 +4,10 @@
 pub mod chat_template;
 pub mod device_text;
 pub mod documents;
+pub mod file;
 pub mod masking;
 pub mod records;
+mod rows;
 pub mod tokenizer;
 pub mod tokenizer_training;
 pub mod vocabulary;

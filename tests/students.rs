@@ -94,7 +94,7 @@ fn a_kept_layer_is_what_it_was_where_the_configuration_counts_layers() {
 
 #[test]
 fn a_classifier_is_the_familys() {
-    let labels: BTreeSet<String> = ["no", "yes"].map(str::to_owned).into();
+    let labels = ["no", "yes"].map(str::to_owned);
     for folder in golden_folders() {
         let config = configuration(&folder).expect("a configuration");
         let family = families::spec(&config).expect("it is sound").family;

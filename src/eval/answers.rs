@@ -104,7 +104,8 @@ pub fn evaluate(
         progress.advance(1);
     }
     progress.finish();
-    let wanted: Vec<&str> = records.iter().map(|record| record.label.as_str()).collect();
+    let wanted: Vec<String> = records.iter().map(|record| record.label.to_string()).collect();
+    let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
     let same = answers.iter().zip(&others).filter(|(answer, other)| answer == other).count();
     Ok(AnswersReport {
         tokens: generated as u64,

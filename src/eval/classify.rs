@@ -14,6 +14,7 @@ use super::subject::{Subject, number_row};
 use crate::divergence::{Sample, argmax, divergence, mean_and_error, percentile};
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
+use crate::text::records::Label;
 use serde::Serialize;
 
 /// The label of texts that belong to none of the others.
@@ -29,8 +30,8 @@ pub struct Example {
     pub line: usize,
     /// With special tokens.
     pub tokens: Vec<u32>,
-    /// One of the model's labels.
-    pub label: String,
+    /// One of the model's labels, by name or number.
+    pub label: Label,
 }
 
 /// Metrics of a classifier over labelled texts.
@@ -118,12 +119,12 @@ pub fn evaluate(
 }
 
 fn label_id(example: &Example, labels: &[String]) -> Result<usize, EvalError> {
-    labels.iter().position(|label| *label == example.label).ok_or_else(|| {
+    example.label.class(labels).ok_or_else(|| {
         let mut known: Vec<&str> = labels.iter().take(LISTED_LABELS).map(String::as_str).collect();
         if labels.len() > LISTED_LABELS {
             known.push("…");
         }
-        EvalError::UnknownLabel { line: example.line, label: example.label.clone(), known: known.join(", ") }
+        EvalError::UnknownLabel { line: example.line, label: example.label.to_string(), known: known.join(", ") }
     })
 }
 
@@ -191,7 +192,7 @@ mod tests {
     use crate::progress::Silent;
 
     fn example(line: usize, token: u32, label: &str) -> Example {
-        Example { line, tokens: vec![token, 9], label: label.to_owned() }
+        Example { line, tokens: vec![token, 9], label: Label::Name(label.to_owned()) }
     }
 
     #[test]

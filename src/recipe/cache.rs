@@ -116,6 +116,13 @@ pub(super) fn remember(
     Ok(record)
 }
 
+/// Whether results can be remembered here: the directory is made, and a file is written into it and removed.
+pub(super) fn check_writable() -> Result<(), RecipeError> {
+    let unwritable = |source| RecipeError::CacheDirectory { path: PathBuf::from(DIRECTORY), source };
+    std::fs::create_dir_all(DIRECTORY).map_err(unwritable)?;
+    tempfile::tempfile_in(DIRECTORY).and_then(|mut file| file.write_all(b"slmc")).map_err(unwritable)
+}
+
 fn file(key: &str) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{key}.json"))
 }

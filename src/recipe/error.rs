@@ -44,16 +44,16 @@ pub enum RecipeError {
         /// The reason.
         source: std::io::Error,
     },
-    /// The directory of the cache cannot be created.
-    #[error("{}: cannot be created; check permissions of the working directory", path.display())]
+    /// The directory of the cache cannot be written.
+    #[error("{}: cannot be written; check permissions and space of the working directory", path.display())]
     CacheDirectory {
         /// Path of the directory.
         path: PathBuf,
         /// The reason.
         source: std::io::Error,
     },
-    /// A directory for outputs cannot be created.
-    #[error("{}: cannot be created; pass another --out", path.display())]
+    /// A directory for outputs cannot be written.
+    #[error("{}: cannot be written; pass another --out", path.display())]
     OutDirectory {
         /// Path of the directory.
         path: PathBuf,

@@ -6,7 +6,7 @@ use super::error::RecipeError;
 use super::plan::{self, Prepared, RunOptions};
 use super::reader::{Recipe, Sample};
 use super::run_report::{RunReport, SampleResult, StageResult, Status};
-use super::stage::RecipeStage;
+use super::stage::{RecipeStage, chain};
 use crate::eval::generate::{GenerateError, GenerateOptions, Prompt, generate};
 use crate::eval::opened::{OpenError, OpenedModel};
 use crate::formats;
@@ -27,13 +27,23 @@ pub fn run(options: &RunOptions, shell: &Shell) -> Result<RunReport, RecipeError
         shell.status("Locked", path.display());
     }
     let out = prepared.recipe.out.clone();
-    std::fs::create_dir_all(&out).map_err(|source| RecipeError::OutDirectory { path: out, source })?;
+    // Both are known before the first stage: outputs must have a place, and results should be remembered.
+    let writable = |out: &Path| std::fs::create_dir_all(out).and_then(|()| tempfile::tempfile_in(out).map(drop));
+    writable(&out).map_err(|source| RecipeError::OutDirectory { path: out, source })?;
+    let remembers = match cache::check_writable() {
+        Ok(()) => true,
+        Err(error) => {
+            let error = chain(&error);
+            shell.warn(format_args!("{error}; the outputs are written, and the next run computes them again"));
+            false
+        }
+    };
     if prepared.recipe.stages.iter().any(|stage| stage.kind.resumes() == Resumes::Always) {
         shell.note("a run that is stopped goes on where it was when the same command is repeated");
     }
     let mut results: Vec<StageResult> = Vec::new();
     for index in 0..prepared.recipe.stages.len() {
-        let result = run_stage(index, &mut prepared, &results, options, shell)?;
+        let result = run_stage(index, &mut prepared, &results, options, remembers, shell)?;
         results.push(result);
     }
     let recipe = &prepared.recipe;
@@ -57,6 +67,7 @@ fn run_stage(
     prepared: &mut Prepared,
     before: &[StageResult],
     options: &RunOptions,
+    remembers: bool,
     shell: &Shell,
 ) -> Result<StageResult, RecipeError> {
     let Prepared { recipe, hashes, .. } = prepared;
@@ -104,8 +115,15 @@ fn run_stage(
         shell.warn(format_args!("stage `{label}` has no output\n{}", outcome.text));
         return Ok(StageResult { status: Status::DoesNotFit, output: None, report: Some(report), ..result });
     }
-    let record = cache::remember(&key, stage, &report, hashes)?;
-    Ok(StageResult { status: Status::Done, sha256: record.output, report: Some(report), ..result })
+    result.sha256 = stage.output.as_deref().map(|output| hashes.of(output)).transpose()?;
+    if remembers && let Err(error) = cache::remember(&key, stage, &report, hashes) {
+        // The disk may have filled up: the output is there, and only the next run's time is lost.
+        let error = chain(&error);
+        shell.warn(format_args!(
+            "stage `{label}` is finished and not remembered: {error}; the next run computes it again"
+        ));
+    }
+    Ok(StageResult { status: Status::Done, report: Some(report), ..result })
 }
 
 /// The checkpoint of a run that was killed: gone with --force, else worth a word.

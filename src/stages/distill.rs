@@ -3,7 +3,7 @@
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, OutArg, TRAINING, TokenizerArg};
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, path};
-use super::known::{Known, KnownModel, same_vocabulary};
+use super::known::{Known, KnownModel, same_tokens};
 use super::stage::{Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::training::{Start, TrainOptions, check, sparsity_of_layers, train};
@@ -85,7 +85,7 @@ impl Args {
     fn student(&self, known: &Known, faults: &mut Faults) -> Option<KnownModel> {
         let teacher = known.planned(&self.teacher);
         if let Some(path) = &self.student {
-            faults.check("student", same_vocabulary(known, ("student", path), ("teacher", &self.teacher)));
+            faults.check("student", same_tokens(known, ("student", path), ("teacher", &self.teacher)));
             return known.planned(path).cloned();
         }
         let teacher = teacher?;

@@ -13,7 +13,7 @@ use super::summary::Figures;
 use crate::disk::atomic;
 use crate::model::transform::NmPattern;
 use crate::prune::{Method, check, select};
-use crate::quantize::calibration::Source;
+use crate::quantize::calibration::CalibrationText;
 use crate::shell::Shell;
 use crate::train::settings::Settings;
 use anyhow::anyhow;
@@ -126,10 +126,12 @@ impl Args {
     }
 
     /// Calibration text; `None` for a method that does not look at inputs.
-    fn source(&self, seed: u64) -> Option<Source> {
+    fn source(&self, seed: u64) -> Option<CalibrationText> {
         match &self.calibration.calibration {
-            Some(path) => Some(Source::File { path: path.to_path_buf(), field: self.text.field.clone() }),
-            None => (self.pattern.method != Method::Magnitude || self.refits()).then_some(Source::Default { seed }),
+            Some(path) => Some(CalibrationText::File { path: path.to_path_buf(), field: self.text.field.clone() }),
+            None => {
+                (self.pattern.method != Method::Magnitude || self.refits()).then_some(CalibrationText::Default { seed })
+            }
         }
     }
 

@@ -13,13 +13,15 @@ use super::known::{Known, KnownModel};
 use super::limits::check_memory;
 use super::stage::{Faults, Measures, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
-use crate::allocate::plan::{AllocationError, Plan};
+use crate::allocate::error::AllocationError;
+use crate::allocate::plan::Plan;
 use crate::disk::atomic;
-use crate::model::scheme::Preset;
-use crate::model::size::{Assignment, stored_tensors};
+use crate::model::scheme::{Assignment, Preset};
+use crate::model::size::stored_tensors;
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::transform::{NmPattern, Sparsity};
-use crate::quantize::calibration::{CalibrationError, Source};
+use crate::quantize::calibration::CalibrationText;
+use crate::quantize::error::CalibrationError;
 use crate::quantize::policy::{Mix, assign, widths};
 use crate::report::chart::CHART_MAGIC;
 use crate::shell::Shell;
@@ -144,7 +146,7 @@ impl Stage for Quantize {
             faults.check("", check_memory(run, args.memory(spec), "quantizing"));
         }
         let source = args.source(run.seed);
-        if matches!(source, Source::Mixed { .. }) && spec.is_some_and(|spec| spec.kind == ModelKind::Encoder) {
+        if matches!(source, CalibrationText::Mixed { .. }) && spec.is_some_and(|spec| spec.kind == ModelKind::Encoder) {
             faults.add("mix-self", CalibrationError::Encoder);
         }
         let device = faults.check("backend", args.backend.device());

@@ -1,46 +1,49 @@
-//! Documents for decoders. A text file is one document; every record of a JSONL file is one, and the model's end token
-//! stands after it, so that a model trained on records learns to end them.
+//! Documents for decoders. A text file is one document, or several where a separator is stated; every record of a JSONL, JSON
+//! or Parquet file is one. The model's end token stands after each of several documents, so that a model trained on them
+//! learns to end.
 
-use super::records::{TextError, is_jsonl, read_records, read_text};
+use super::file::ReadNotes;
+use super::records::{TextError, read_records, read_text};
+use super::rows::has_rows;
 use super::tokenizer::{Tokenizer, TokenizerError};
 use crate::progress::Progress;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The documents of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Documents {
-    /// A text file.
-    Text(String),
-    /// The records of a JSONL file.
-    Records {
-        /// The file.
-        path: PathBuf,
-        /// One text a record, never blank.
-        texts: Vec<String>,
-    },
+pub struct Documents {
+    /// Never blank; one where the file is a text without separators.
+    pub texts: Vec<String>,
+    /// Whether the texts are parts of one file and each ends with the end token.
+    pub several: bool,
+    /// Blank rows, byte order mark, line ends; with the name of the file.
+    pub notes: ReadNotes,
 }
 
-/// Reads a text file, or the field `field` of every line of a JSONL file.
+/// Reads a text file, cut at every `separator` where one is stated, or the field `field` of every row of a file with rows.
 ///
 /// # Errors
 /// Every variant of [`TextError`].
-pub fn read_documents(path: &Path, field: Option<&str>) -> Result<Documents, TextError> {
-    if field.is_none() && !is_jsonl(path) {
-        return read_text(path).map(Documents::Text);
+pub fn read_documents(path: &Path, field: Option<&str>, separator: Option<&str>) -> Result<Documents, TextError> {
+    if field.is_some() || has_rows(path)? {
+        let read = read_records(path, field)?;
+        let texts = read.records.into_iter().map(|record| record.text).collect();
+        return Ok(Documents { texts, several: true, notes: read.notes });
     }
-    let texts = read_records(path, field)?.into_iter().map(|record| record.text).collect();
-    Ok(Documents::Records { path: path.to_owned(), texts })
+    let (text, notes) = read_text(path)?;
+    let texts = match separator.filter(|separator| !separator.is_empty()) {
+        None => return Ok(Documents { texts: vec![text], several: false, notes }),
+        Some(separator) => text.split(separator).map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned),
+    };
+    let texts: Vec<_> = texts.collect();
+    if texts.is_empty() {
+        Err(TextError::Empty { path: path.to_owned() })
+    } else {
+        Ok(Documents { texts, several: true, notes })
+    }
 }
 
 impl Documents {
-    /// The texts.
-    pub fn texts(&self) -> &[String] {
-        match self {
-            Documents::Text(text) => std::slice::from_ref(text),
-            Documents::Records { texts, .. } => texts,
-        }
-    }
-
     /// Token ids of all documents, one after the other; the first of a model's end tokens after each record. Records for a
     /// model that states none are joined by line breaks, with a warning.
     ///
@@ -52,20 +55,20 @@ impl Documents {
         ends: &[u32],
         progress: &dyn Progress,
     ) -> Result<Vec<u32>, TokenizerError> {
-        let (path, texts) = match self {
-            Documents::Text(text) => return tokenizer.encode_plain(text),
-            Documents::Records { path, texts } => (path, texts),
-        };
+        self.notes.warn(progress);
+        if !self.several {
+            return tokenizer.encode_plain(&self.texts.concat());
+        }
         let Some(end) = ends.first() else {
             progress.warn(&format_args!(
                 "{}: the model states no end token (eos_token_id of generation_config.json or config.json), so its \
-                 records are joined by line breaks",
-                path.display()
+                 documents are joined by line breaks",
+                self.notes.file.display()
             ));
-            return tokenizer.encode_plain(&texts.join("\n"));
+            return tokenizer.encode_plain(&self.texts.join("\n"));
         };
         let mut tokens = Vec::new();
-        for text in texts {
+        for text in &self.texts {
             tokens.extend(tokenizer.encode_plain(text)?);
             // A text that was written with its end token has it once.
             if tokens.last() != Some(end) {
@@ -73,5 +76,34 @@ impl Documents {
             }
         }
         Ok(tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(name: &str, content: &str, field: Option<&str>, separator: Option<&str>) -> Result<Documents, TextError> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).expect("writes");
+        read_documents(&path, field, separator)
+    }
+
+    #[test]
+    fn files_become_documents_by_rows_and_separators() {
+        let whole = texts("a.txt", "one<end>two", None, None).expect("reads");
+        assert_eq!((whole.texts.len(), whole.several), (1, false));
+        let cut = texts("a.txt", "one<end>\n<end> two\n", None, Some("<end>")).expect("reads");
+        assert_eq!((cut.texts, cut.several), (vec!["one".to_owned(), "two".to_owned()], true));
+        let rows = texts("a.jsonl", "{\"t\": \"one\"}\n{\"t\": \"two\"}\n", Some("t"), None).expect("reads");
+        assert_eq!((rows.texts.len(), rows.several), (2, true));
+        // Any JSON can be a text; an array of objects has rows, and their field must be named.
+        let json = texts("a.json", "{\n \"t\": 1\n}", None, None).expect("reads");
+        assert_eq!((json.texts.len(), json.several), (1, false));
+        let error = texts("a.json", "[{\"t\": \"one\"}]", None, None).expect_err("no field").to_string();
+        assert!(
+            error.contains("is a JSON file; name the field that holds the text with --field (first object has: t)")
+        );
     }
 }

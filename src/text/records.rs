@@ -1,10 +1,15 @@
-//! Text files as evaluation and calibration read them: a UTF-8 text, lines of a text, or one field of each object in a
-//! JSONL file. Errors name the file, the line and the key; an empty text is an error, never an empty result.
+//! Records of data files as training, calibration and evaluation read them: lines of a text, or one field of each row of a
+//! JSONL, JSON or Parquet file, with a label where one is needed. Errors name the file, the row and the key; a file without
+//! any text is an error, never an empty result.
 
+use super::file::{ReadNotes, read_decoded};
+use super::rows::{RowFormat, has_rows, read_rows, row_format};
+use crate::progress::Progress;
 use serde_json::{Map, Value};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Why a text file is of no use.
+/// Why a data file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
     /// It cannot be read.
@@ -15,6 +20,26 @@ pub enum TextError {
         /// Why.
         source: std::io::Error,
     },
+    /// A compressed file that does not decompress.
+    #[error("{}: the {format} data is cut short or damaged; download or export the file again", path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// gzip or Zstandard.
+        format: &'static str,
+        /// Found by the decoder.
+        source: std::io::Error,
+    },
+    /// A format that is known and not read.
+    #[error("{} is {format}, which is not read; {remedy} (read are text, JSONL, JSON and Parquet; text and JSON also with gzip or Zstandard)", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: &'static str,
+        /// How to make it readable.
+        remedy: &'static str,
+    },
     /// It is not UTF-8.
     #[error("{}:{line}: not UTF-8; convert the file, for example with `iconv -t utf-8`", path.display())]
     NotUtf8 {
@@ -23,21 +48,37 @@ pub enum TextError {
         /// The first line that is not, from 1.
         line: usize,
     },
+    /// Its mark says UTF-16, and it is not.
+    #[error("{}: begins with the byte order mark of UTF-16 and is not UTF-16; export it again as UTF-8", path.display())]
+    NotUtf16 {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Two bytes a character and nothing that says in which order.
+    #[error("{}: looks like UTF-16 without a byte order mark; convert it with `iconv -f utf-16le -t utf-8`", path.display())]
+    NoMark {
+        /// The file.
+        path: PathBuf,
+    },
     /// It holds no text.
     #[error("{} holds no text; expected at least one line that is not blank", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
-    /// A JSONL file was given without the name of its text field.
+    /// A file with rows was given without the name of its text field.
     #[error(
-        "{} is a JSONL file; name the field that holds the text with --field (first line has: {keys})",
+        "{} is a {format} file; name the field that holds the text with --field ({first} has: {keys})",
         path.display()
     )]
     FieldNeeded {
         /// The file.
         path: PathBuf,
-        /// The keys of the first line, joined by commas.
+        /// JSONL, JSON or Parquet.
+        format: &'static str,
+        /// Which row the keys are of.
+        first: &'static str,
+        /// The keys of the first row, joined by commas.
         keys: String,
     },
     /// A line is not a JSON object.
@@ -50,157 +91,305 @@ pub enum TextError {
         /// What the parser found.
         source: serde_json::Error,
     },
-    /// An object lacks the key.
-    #[error("{}:{line}: no key `{key}`; the object has: {keys}", path.display())]
+    /// A JSON file that is not an array of objects.
+    #[error("{}: expected an array of JSON objects, or one object per line", path.display())]
+    JsonArray {
+        /// The file.
+        path: PathBuf,
+        /// What the parser found, with line and column.
+        source: serde_json::Error,
+    },
+    /// A Parquet file that cannot be read.
+    #[error(
+        "{}: the Parquet file cannot be read; it is damaged, or compressed otherwise than with Snappy or gzip: write it again with compression=\"snappy\"",
+        path.display()
+    )]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// Found by the reader.
+        source: parquet::errors::ParquetError,
+    },
+    /// A Parquet file without the column.
+    #[error("{}: no column `{wanted}`; the file has: {columns}", path.display())]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// Asked for.
+        wanted: String,
+        /// Those there are, joined by commas.
+        columns: String,
+    },
+    /// A Parquet column that is not text.
+    #[error("{}: column `{column}` holds {found} without a text type; write it as a string column", path.display())]
+    Column {
+        /// The file.
+        path: PathBuf,
+        /// Its name.
+        column: String,
+        /// Its type.
+        found: String,
+    },
+    /// Rows lack a key.
+    #[error("{}:{}: {}; give every row the same keys, or remove those rows", path.display(), missing[0].row, missing.join_rows())]
     MissingKey {
         /// The file.
         path: PathBuf,
-        /// From 1.
-        line: usize,
-        /// The key that was asked for.
-        key: String,
-        /// The keys that are there, joined by commas.
-        keys: String,
+        /// One entry a key.
+        missing: MissingKeys,
     },
-    /// A value is not a string.
-    #[error("{}:{line}: `{key}` is {found}; expected a string", path.display())]
-    NotAString {
+    /// A value is of another type.
+    #[error("{}:{line}: `{key}` is {found}; expected {expected}", path.display())]
+    WrongType {
         /// The file.
         path: PathBuf,
-        /// From 1.
+        /// Line or row, from 1.
         line: usize,
         /// Its key.
         key: String,
         /// What it is.
         found: &'static str,
+        /// What it should be.
+        expected: &'static str,
     },
-    /// A string is blank.
-    #[error("{}:{line}: `{key}` is empty; give it a text or remove the line", path.display())]
-    EmptyValue {
-        /// The file.
-        path: PathBuf,
-        /// From 1.
-        line: usize,
-        /// Its key.
-        key: String,
-    },
+}
+
+/// The keys that rows lack.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct MissingKeys(Vec<MissingKey>);
+
+/// A key that some rows lack.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MissingKey {
+    /// The key.
+    pub key: String,
+    /// How many rows lack it.
+    pub rows: usize,
+    /// The first of them: line or row, from 1.
+    pub row: usize,
+    /// The keys which that row has, joined by commas.
+    pub keys: String,
+}
+
+impl std::ops::Deref for MissingKeys {
+    type Target = [MissingKey];
+
+    fn deref(&self) -> &[MissingKey] {
+        &self.0
+    }
+}
+
+impl MissingKeys {
+    /// Counts a row that lacks a key.
+    fn count(&mut self, key: &str, row: usize, object: &Map<String, Value>) {
+        match self.0.iter_mut().find(|missing| missing.key == key) {
+            Some(missing) => missing.rows += 1,
+            None => self.0.push(MissingKey { key: key.to_owned(), rows: 1, row, keys: keys(object) }),
+        }
+    }
+
+    fn join_rows(&self) -> String {
+        let of_key = |missing: &MissingKey| match missing.rows {
+            1 => format!("no key `{}` in row {}; the object has: {}", missing.key, missing.row, missing.keys),
+            rows => format!(
+                "no key `{}` in {rows} rows, the first being row {}; that object has: {}",
+                missing.key, missing.row, missing.keys
+            ),
+        };
+        self.0.iter().map(of_key).collect::<Vec<_>>().join("; and ")
+    }
 }
 
 /// One text of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Where it starts, from 1.
+    /// Line or row where it starts, from 1.
     pub line: usize,
     /// Never blank.
     pub text: String,
+}
+
+/// The class of a text, as a file names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Label {
+    /// The number of a class, from 0: an integer in the file, as a `ClassLabel` column is exported.
+    Id(u64),
+    /// The name of a class, never blank.
+    Name(String),
+}
+
+impl Label {
+    /// The class among the names of all classes.
+    pub fn class(&self, names: &[String]) -> Option<usize> {
+        match self {
+            Label::Id(id) => usize::try_from(*id).ok().filter(|id| *id < names.len()),
+            Label::Name(label) => names.iter().position(|name| name == label),
+        }
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Label::Id(id) => id.fmt(f),
+            Label::Name(name) => name.fmt(f),
+        }
+    }
 }
 
 /// One text with its class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelledRecord {
-    /// Where it starts, from 1.
+    /// Line or row where it starts, from 1.
     pub line: usize,
     /// Never blank.
     pub text: String,
-    /// Never blank.
-    pub label: String,
+    /// Of the text.
+    pub label: Label,
+}
+
+/// Records of a file and the changes of reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Records<T> {
+    /// At least one.
+    pub records: Vec<T>,
+    /// Blank rows, byte order mark, line ends.
+    pub notes: ReadNotes,
+}
+
+impl<T> Records<T> {
+    /// The records, after a warning about what was changed or left out.
+    pub fn noted(self, progress: &dyn Progress) -> Vec<T> {
+        self.notes.warn(progress);
+        self.records
+    }
 }
 
 /// The whole text of a text file.
 ///
 /// # Errors
-/// [`TextError::Read`], [`TextError::NotUtf8`] or [`TextError::Empty`].
-pub(super) fn read_text(path: &Path) -> Result<String, TextError> {
-    let text = read_utf8(path)?;
+/// [`TextError::Empty`] and those of decoding.
+pub(super) fn read_text(path: &Path) -> Result<(String, ReadNotes), TextError> {
+    let mut notes = ReadNotes::of(path);
+    let text = read_decoded(path, &mut notes)?;
     if text.trim().is_empty() {
         return Err(TextError::Empty { path: path.to_owned() });
     }
-    Ok(text)
+    Ok((text, notes))
 }
 
-/// The texts of a file one by one: its lines, or with `field` that field of every JSONL line. Blank lines separate
-/// records and are none themselves.
+/// The texts of a file one by one: its lines, or with `field` that field of every row. Blank lines of a text separate
+/// records; rows whose text is blank or null are left out and counted.
 ///
 /// # Errors
 /// Every variant of [`TextError`].
-pub fn read_records(path: &Path, field: Option<&str>) -> Result<Vec<Record>, TextError> {
-    let text = read_utf8(path)?;
-    let mut records = Vec::new();
-    for (line, content) in filled_lines(&text) {
-        let text = match field {
-            Some(key) => string(path, line, &object(path, line, content)?, key)?,
-            None if is_jsonl(path) => {
-                let keys = keys(&object(path, line, content)?);
-                return Err(TextError::FieldNeeded { path: path.to_owned(), keys });
-            }
-            None => content.to_owned(),
-        };
-        records.push(Record { line, text });
+pub fn read_records(path: &Path, field: Option<&str>) -> Result<Records<Record>, TextError> {
+    let mut notes = ReadNotes::of(path);
+    let Some(key) = field else {
+        if has_rows(path)?
+            && let Some(format) = row_format(path)
+        {
+            let rows = read_rows(path, &[], &mut notes)?;
+            let (_, first) = rows.first().ok_or_else(|| TextError::Empty { path: path.to_owned() })?;
+            let (format, row) = match format {
+                RowFormat::JsonLines => ("JSONL", "first line"),
+                RowFormat::JsonArray => ("JSON", "first object"),
+                RowFormat::Parquet => ("Parquet", "first row"),
+            };
+            return Err(TextError::FieldNeeded { path: path.to_owned(), format, first: row, keys: keys(first) });
+        }
+        let text = read_decoded(path, &mut notes)?;
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let records = lines.map(|(index, line)| Record { line: index + 1, text: line.to_owned() }).collect();
+        return filled(path, records, notes);
+    };
+    let (mut records, mut missing) = (Vec::new(), MissingKeys::default());
+    for (line, mut row) in read_rows(path, &[key], &mut notes)? {
+        match row.shift_remove(key) {
+            None => missing.count(key, line, &row),
+            Some(value) => match text(path, line, key, value)? {
+                Some(text) => records.push(Record { line, text }),
+                None => notes.blank(line),
+            },
+        }
     }
-    not_empty(path, records)
+    complete(path, missing)?;
+    filled(path, records, notes)
 }
 
-/// Texts with their labels from two fields of every JSONL line.
+/// Texts with their labels from two fields of every row; an integer label is the number of a class.
 ///
 /// # Errors
 /// Every variant of [`TextError`] but [`TextError::FieldNeeded`].
-pub fn read_labelled(path: &Path, text_key: &str, label_key: &str) -> Result<Vec<LabelledRecord>, TextError> {
-    let text = read_utf8(path)?;
-    let mut records = Vec::new();
-    for (line, content) in filled_lines(&text) {
-        let object = object(path, line, content)?;
-        let (text, label) = (string(path, line, &object, text_key)?, string(path, line, &object, label_key)?);
-        records.push(LabelledRecord { line, text, label });
+pub fn read_labelled(path: &Path, text_key: &str, label_key: &str) -> Result<Records<LabelledRecord>, TextError> {
+    let mut notes = ReadNotes::of(path);
+    let (mut records, mut missing) = (Vec::new(), MissingKeys::default());
+    for (line, mut row) in read_rows(path, &[text_key, label_key], &mut notes)? {
+        for key in [text_key, label_key].into_iter().filter(|key| !row.contains_key(*key)) {
+            missing.count(key, line, &row);
+        }
+        let (Some(value), Some(label_value)) = (row.shift_remove(text_key), row.shift_remove(label_key)) else {
+            continue;
+        };
+        match text(path, line, text_key, value)? {
+            Some(text) => {
+                records.push(LabelledRecord { line, text, label: label(path, line, label_key, label_value)? })
+            }
+            None => notes.blank(line),
+        }
     }
-    not_empty(path, records)
+    complete(path, missing)?;
+    filled(path, records, notes)
 }
 
-/// Whether a file is JSONL by its name.
-pub(super) fn is_jsonl(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "jsonl")
+fn complete(path: &Path, missing: MissingKeys) -> Result<(), TextError> {
+    if missing.is_empty() { Ok(()) } else { Err(TextError::MissingKey { path: path.to_owned(), missing }) }
 }
 
-fn not_empty<T>(path: &Path, records: Vec<T>) -> Result<Vec<T>, TextError> {
-    if records.is_empty() { Err(TextError::Empty { path: path.to_owned() }) } else { Ok(records) }
-}
-
-/// (number from 1, content) of every line that is not blank.
-fn filled_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines().enumerate().map(|(n, line)| (n + 1, line)).filter(|(_, line)| !line.trim().is_empty())
-}
-
-fn read_utf8(path: &Path) -> Result<String, TextError> {
-    let bytes = std::fs::read(path).map_err(|source| TextError::Read { path: path.to_owned(), source })?;
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
-        TextError::NotUtf8 { path: path.to_owned(), line }
-    })
-}
-
-fn object(path: &Path, line: usize, content: &str) -> Result<Map<String, Value>, TextError> {
-    serde_json::from_str(content).map_err(|source| TextError::Json { path: path.to_owned(), line, source })
+fn filled<T>(path: &Path, records: Vec<T>, notes: ReadNotes) -> Result<Records<T>, TextError> {
+    if records.is_empty() { Err(TextError::Empty { path: path.to_owned() }) } else { Ok(Records { records, notes }) }
 }
 
 fn keys(object: &Map<String, Value>) -> String {
     object.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
-fn string(path: &Path, line: usize, object: &Map<String, Value>, key: &str) -> Result<String, TextError> {
-    let (path, owned) = (path.to_owned(), key.to_owned());
-    let found = match object.get(key) {
-        None => return Err(TextError::MissingKey { path, line, key: owned, keys: keys(object) }),
-        Some(Value::String(text)) if text.trim().is_empty() => {
-            return Err(TextError::EmptyValue { path, line, key: owned });
+/// The text of a value; `None` where it is blank or null.
+fn text(path: &Path, line: usize, key: &str, value: Value) -> Result<Option<String>, TextError> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text).filter(|text| !text.trim().is_empty())),
+        other => Err(wrong_type(path, line, key, &other, "a string")),
+    }
+}
+
+fn label(path: &Path, line: usize, key: &str, value: Value) -> Result<Label, TextError> {
+    let expected = "the name of a class, or its number from 0";
+    let refuse = |value: &Value| wrong_type(path, line, key, value, expected);
+    match &value {
+        Value::String(name) if !name.trim().is_empty() => Ok(Label::Name(name.clone())),
+        Value::Bool(value) => Ok(Label::Id(u64::from(*value))),
+        // Tables that had gaps once write their integers as 1.0.
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|value| value.fract() == 0.0 && (0.0..1e9).contains(value));
+            number.as_u64().or(whole.map(|value| value as u64)).map(Label::Id).ok_or_else(|| refuse(&value))
         }
-        Some(Value::String(text)) => return Ok(text.clone()),
-        Some(Value::Null) => "null",
-        Some(Value::Bool(_)) => "a boolean",
-        Some(Value::Number(_)) => "a number",
-        Some(Value::Array(_)) => "an array",
-        Some(Value::Object(_)) => "an object",
+        _ => Err(refuse(&value)),
+    }
+}
+
+fn wrong_type(path: &Path, line: usize, key: &str, value: &Value, expected: &'static str) -> TextError {
+    let found = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(number) if number.as_f64().is_some_and(|value| value < 0.0) => "a negative number",
+        Value::Number(number) if number.as_f64().is_some_and(|value| value.fract() != 0.0) => "a fraction",
+        Value::Number(_) => "a number",
+        Value::String(_) => "empty",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
     };
-    Err(TextError::NotAString { path, line, key: owned, found })
+    TextError::WrongType { path: path.to_owned(), line, key: key.to_owned(), found, expected }
 }
 
 #[cfg(test)]
@@ -217,16 +406,17 @@ mod tests {
     #[test]
     fn texts_lines_and_fields_are_read() {
         let (_keep, path) = file("a.txt", b"one\n\n two\r\n");
-        assert_eq!(read_text(&path).expect("reads"), "one\n\n two\r\n");
-        let records = read_records(&path, None).expect("reads");
+        let (text, notes) = read_text(&path).expect("reads");
+        assert_eq!((text.as_str(), notes.crlf), ("one\n\n two\n", true));
+        let records = read_records(&path, None).expect("reads").records;
         assert_eq!(records[1], Record { line: 3, text: " two".to_owned() });
         let (_keep, path) =
             file("a.jsonl", b"{\"text\": \"x\", \"label\": \"y\"}\n\n{\"text\": \"z\", \"label\": \"w\"}");
         let texts: Vec<String> =
-            read_records(&path, Some("text")).expect("reads").into_iter().map(|r| r.text).collect();
+            read_records(&path, Some("text")).expect("reads").records.into_iter().map(|r| r.text).collect();
         assert_eq!(texts, ["x", "z"]);
-        let labelled = read_labelled(&path, "text", "label").expect("reads");
-        assert_eq!(labelled[1], LabelledRecord { line: 3, text: "z".to_owned(), label: "w".to_owned() });
+        let labelled = read_labelled(&path, "text", "label").expect("reads").records;
+        assert_eq!(labelled[1], LabelledRecord { line: 3, text: "z".to_owned(), label: Label::Name("w".to_owned()) });
     }
 
     #[test]
@@ -239,10 +429,10 @@ mod tests {
                 "a.jsonl",
                 b"{\"text\": \"x\"}\n{\"txt\": \"y\"}",
                 Some("text"),
-                "a.jsonl:2: no key `text`; the object has: txt",
+                "a.jsonl:2: no key `text` in row 2; the object has: txt",
             ),
             ("a.jsonl", b"{\"text\": 3}", Some("text"), "a.jsonl:1: `text` is a number; expected a string"),
-            ("a.jsonl", b"{\"text\": \" \"}", Some("text"), "a.jsonl:1: `text` is empty"),
+            ("a.jsonl", b"{\"text\": \" \"}", Some("text"), "holds no text"),
             ("a.jsonl", b"[]", Some("text"), "a.jsonl:1: expected one JSON object per line"),
             ("a.jsonl", b"", Some("text"), "holds no text"),
         ];
@@ -253,5 +443,49 @@ mod tests {
         }
         let error = read_text(Path::new("/nowhere/a.txt")).expect_err("missing").to_string();
         assert!(error.contains("/nowhere/a.txt"), "{error}");
+    }
+
+    #[test]
+    fn rows_without_text_are_left_out_and_counted() {
+        let (_keep, path) =
+            file("a.jsonl", b"{\"text\": \"x\"}\n{\"text\": \"\"}\n{\"text\": null}\n{\"text\": \"y\"}\n");
+        let read = read_records(&path, Some("text")).expect("reads");
+        assert_eq!(read.records.iter().map(|record| record.line).collect::<Vec<_>>(), [1, 4]);
+        assert_eq!((read.notes.blank_rows, read.notes.first_blank_row), (2, 2));
+    }
+
+    #[test]
+    fn all_missing_keys_are_named_with_their_first_rows() {
+        let content = b"{\"text\": \"x\", \"label\": 1}\n{\"label\": 0}\n{\"text\": \"y\"}\n{\"note\": 3}\n";
+        let (_keep, path) = file("a.jsonl", content);
+        let error = read_labelled(&path, "text", "label").expect_err("incomplete").to_string();
+        for part in [
+            "a.jsonl:2: ",
+            "no key `text` in 2 rows, the first being row 2",
+            "no key `label` in 2 rows, the first being row 3",
+            "that object has: text",
+        ] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+
+    #[test]
+    fn integer_labels_are_class_numbers() {
+        let read = |label: &str| {
+            let (_keep, path) = file("a.jsonl", format!("{{\"text\": \"x\", \"label\": {label}}}").as_bytes());
+            read_labelled(&path, "text", "label").map(|read| read.records[0].label.clone())
+        };
+        for (label, id) in [("2", 2), ("2.0", 2), ("true", 1), ("0", 0)] {
+            assert_eq!(read(label).expect(label), Label::Id(id));
+        }
+        assert_eq!(read("\"2\"").expect("a name"), Label::Name("2".to_owned()));
+        for (label, found) in [("-1", "a negative number"), ("0.5", "a fraction"), ("null", "null"), ("\" \"", "empty")]
+        {
+            let error = read(label).expect_err(label).to_string();
+            assert!(error.contains(&format!("a.jsonl:1: `label` is {found}")), "{error}");
+        }
+        let names = ["no", "yes"].map(str::to_owned);
+        assert_eq!((Label::Id(1).class(&names), Label::Id(2).class(&names)), (Some(1), None));
+        assert_eq!(Label::Name("yes".to_owned()).class(&names), Some(1));
     }
 }

@@ -1,7 +1,7 @@
 //! `slmc tokenizer train`: a byte-level BPE tokenizer from text, by the tokenizers library. Ids 0, 1 and 2 are `<s>`,
 //! `</s>` and `<pad>`; every byte has a token, so there is no unknown text. Its post-processor opens every text with `<s>`.
 
-use super::documents::{Documents, read_documents};
+use super::documents::read_documents;
 use super::records::TextError;
 use crate::disk::PROVENANCE_FILE;
 use crate::disk::atomic::{AtomicError, NewDirectory};
@@ -81,8 +81,8 @@ pub fn train(files: &[PathBuf], vocabulary: usize, out: &Path) -> Result<Tokeniz
     if vocabulary < least {
         return Err(TrainingError::TooSmall { vocabulary, special: SPECIAL.len(), least });
     }
-    let documents = files.iter().map(|file| read_documents(file, None)).collect::<Result<Vec<_>, _>>()?;
-    let texts: Vec<&String> = documents.iter().flat_map(Documents::texts).collect();
+    let documents = files.iter().map(|file| read_documents(file, None, None)).collect::<Result<Vec<_>, _>>()?;
+    let texts: Vec<&String> = documents.iter().flat_map(|documents| &documents.texts).collect();
     let library = |error: tokenizers::Error| TrainingError::Library(error.to_string());
     let mut trainer = BpeTrainerBuilder::new()
         .show_progress(false)

@@ -5,9 +5,10 @@ use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::progress::Progress;
 use crate::text::documents::read_documents;
 use crate::text::masking::Masking;
-use crate::text::records::{TextError, read_labelled, read_records};
+use crate::text::records::{Label, TextError, read_labelled, read_records};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::text::windows::{WindowError, decoder_windows, encoder_sequences};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Training task of a model.
@@ -51,7 +52,7 @@ pub enum SamplesError {
         source: WindowError,
     },
     /// A label the model does not have.
-    #[error("{}:{line}: label `{label}` is not among the {known} labels of the model's configuration", path.display())]
+    #[error("{}:{line}: label `{label}` is not among the labels of the model's configuration: {known}", path.display())]
     UnknownLabel {
         /// File.
         path: PathBuf,
@@ -59,8 +60,24 @@ pub enum SamplesError {
         line: usize,
         /// The label.
         label: String,
-        /// Number of known labels.
-        known: usize,
+        /// Names of the known labels, or the first of them.
+        known: String,
+    },
+    /// Some rows name their class, others number it.
+    #[error("some labels are names, such as `{name}`, and others numbers, such as {id}; write all of them one way")]
+    MixedLabels {
+        /// A name.
+        name: String,
+        /// A number.
+        id: u64,
+    },
+    /// A class number that no classifier has.
+    #[error("label {id} would make a classifier of more than {most} classes; number the classes from 0 without gaps")]
+    LabelTooLarge {
+        /// The largest number.
+        id: u64,
+        /// Most classes.
+        most: u64,
     },
     /// The model is for another task.
     #[error("--task {task} does not suit this model; it can be trained for {can}")]
@@ -97,7 +114,8 @@ pub fn read(
         (TrainTask::Clm, Head::LanguageModel { .. }, ModelKind::Decoder) => {
             let mut windows = Vec::new();
             for file in &data.files {
-                let tokens = read_documents(file, data.field.as_deref())?.tokens(tokenizer, &spec.ends, progress)?;
+                let tokens =
+                    read_documents(file, data.field.as_deref(), None)?.tokens(tokenizer, &spec.ends, progress)?;
                 let cut = decoder_windows(&tokens, &spec.opening, spec.context, window, usize::MAX);
                 windows.extend(cut.map_err(|source| SamplesError::Window { path: file.clone(), source })?);
             }
@@ -107,7 +125,7 @@ pub fn read(
             let masking = Masking::of(tokenizer, spec.vocabulary).ok_or(SamplesError::NoMask)?;
             let mut sequences = Vec::new();
             for file in &data.files {
-                let records = read_records(file, data.field.as_deref())?;
+                let records = read_records(file, data.field.as_deref())?.noted(progress);
                 sequences.extend(encoder_sequences(tokenizer, &records, window.min(spec.context))?.tokens);
             }
             Ok(Samples::Masked { sequences, masking })
@@ -116,13 +134,12 @@ pub fn read(
             let (mut sequences, mut labels) = (Vec::new(), Vec::new());
             for file in &data.files {
                 let field = data.field.as_deref().unwrap_or("text");
-                for record in read_labelled(file, field, &data.label_field)? {
-                    let label = known.iter().position(|name| *name == record.label);
-                    let label = label.ok_or_else(|| SamplesError::UnknownLabel {
+                for record in read_labelled(file, field, &data.label_field)?.noted(progress) {
+                    let label = record.label.class(known).ok_or_else(|| SamplesError::UnknownLabel {
                         path: file.clone(),
                         line: record.line,
-                        label: record.label.clone(),
-                        known: known.len(),
+                        label: record.label.to_string(),
+                        known: name_some(known),
                     })?;
                     sequences.push(tokenizer.encode_within(&record.text, window.min(spec.context))?.0);
                     labels.push(label as u32);
@@ -160,4 +177,33 @@ fn unsuited(task: TrainTask, spec: &ModelSpec) -> SamplesError {
         Head::Hidden => "classify, once it has labels: the data of --task classify gives them",
     };
     SamplesError::Task { task, can }
+}
+
+/// The names of classes for an error: all of a few, the first of many.
+fn name_some(names: &[String]) -> String {
+    const MOST: usize = 8;
+    let some = names.iter().take(MOST).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > MOST { format!("{some} and {} more", names.len() - MOST) } else { some }
+}
+
+/// Most classes that numbered labels may make.
+const MOST_CLASSES: u64 = 65_536;
+
+/// The names of the classes that labels give a new classifier: names sorted, or `LABEL_0` to the largest number, as
+/// transformers names classes without names.
+pub fn class_names(labels: &BTreeSet<Label>) -> Result<Vec<String>, SamplesError> {
+    let name = labels.iter().find_map(|label| match label {
+        Label::Name(name) => Some(name),
+        Label::Id(_) => None,
+    });
+    let largest = labels.iter().filter_map(|label| match label {
+        Label::Id(id) => Some(*id),
+        Label::Name(_) => None,
+    });
+    match (name, largest.max()) {
+        (Some(name), Some(id)) => Err(SamplesError::MixedLabels { name: name.clone(), id }),
+        (None, Some(id)) if id >= MOST_CLASSES => Err(SamplesError::LabelTooLarge { id, most: MOST_CLASSES }),
+        (None, Some(id)) => Ok((0..=id).map(|id| format!("LABEL_{id}")).collect()),
+        (_, None) => Ok(labels.iter().map(Label::to_string).collect()),
+    }
 }

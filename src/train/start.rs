@@ -2,7 +2,7 @@
 //! encoder that is given a classifier for the labels of its data.
 
 use super::parameters::initialise;
-use super::samples::{Data, SamplesError};
+use super::samples::{Data, SamplesError, class_names};
 use super::student::{LayerError, teacher_parameter};
 use crate::disk::{Config, ConfigError, DenseTensor, TensorError};
 use crate::formats::{self, Description, ModelFormatError};
@@ -73,6 +73,7 @@ pub fn open(path: &Path, seed: u64) -> Result<Model, StartError> {
         return Ok(model);
     }
     let description = formats::describe(path)?;
+    families::spec_without_weights(&description.config)?;
     let spec = description.spec()?;
     let values = initialise(&spec, seed);
     Ok(with_values(spec, description, values)?)
@@ -95,9 +96,10 @@ pub fn with_classifier(model: &Model, data: &Data, seed: u64) -> Result<Model, S
     let mut labels = BTreeSet::new();
     for file in &data.files {
         let field = data.field.as_deref().unwrap_or("text");
-        let records = read_labelled(file, field, &data.label_field).map_err(SamplesError::from)?;
-        labels.extend(records.into_iter().map(|record| record.label));
+        let read = read_labelled(file, field, &data.label_field).map_err(SamplesError::from)?;
+        labels.extend(read.records.into_iter().map(|record| record.label));
     }
+    let labels = class_names(&labels).map_err(SamplesError::from)?;
     let description = with_config(model, families::with_classifier(&model.config, &labels)?);
     let spec = description.spec()?;
     let mut values = initialise(&spec, seed);

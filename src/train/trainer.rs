@@ -69,6 +69,8 @@ pub struct Teacher<'t> {
     pub weights: &'t DenseWeights,
     /// Hidden states that are compared, (student, teacher), counted from the embedding output.
     pub pairs: Vec<(usize, usize)>,
+    /// How many tokens both have, where the tables are padded to different sizes.
+    pub shared_tokens: Option<usize>,
 }
 
 /// Everything a run needs besides its transform.
@@ -264,6 +266,7 @@ impl Run<'_> {
         let mut compared = Compared {
             logits: self.select(student.logits, piece, &recording),
             teacher_logits: None,
+            shared_tokens: self.teacher.as_ref().and_then(|teacher| teacher.shared_tokens),
             hidden: Vec::new(),
             targets: piece.targets.clone(),
         };

@@ -14,7 +14,7 @@ impl HeldMasks {
     /// The masks of a dense model's sparse matrices, as their zeros lie.
     ///
     /// # Errors
-    /// [`ModelError::NotSparse`] where the values are not what `sparsity` says; values that cannot be read.
+    /// [`ModelError::NotSparse`] where the values contradict `sparsity`; values that cannot be read.
     pub fn of(model: &Model, sparsity: &Sparsity) -> Result<Self, ModelError> {
         let mut masks = BTreeMap::new();
         for (id, ..) in model.spec.matrices() {

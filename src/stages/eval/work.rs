@@ -101,7 +101,7 @@ pub fn evaluate(options: &EvalOptions, device: &Device, progress: &dyn Progress)
         compare(&model, reference)?;
     }
     let task = task(model.task, options.task)?;
-    let tokenizer = match &options.tokenizer {
+    let mut tokenizer = match &options.tokenizer {
         Some(directory) => tokenizer_at(directory)?,
         None => match (model.tokenizer(), &reference) {
             (Err(OpenError::NoTokenizer { .. }), Some(reference)) => reference.tokenizer()?,
@@ -115,8 +115,11 @@ pub fn evaluate(options: &EvalOptions, device: &Device, progress: &dyn Progress)
     let failed = |source| StageError::Eval { path: options.data.clone(), source };
     match task {
         TaskChoice::Lm => {
-            let tokens =
-                read_documents(&options.data, options.field.as_deref())?.tokens(&tokenizer, &model.ends, progress)?;
+            let tokens = read_documents(&options.data, options.field.as_deref(), None)?.tokens(
+                &tokenizer,
+                &model.ends,
+                progress,
+            )?;
             let windows = decoder_windows(&tokens, &model.opening, context, options.window, options.max_windows)
                 .map_err(|source| StageError::Window { path: options.data.clone(), source })?;
             let metrics = lm::evaluate(&model, against, &windows, progress).map_err(failed)?;
@@ -124,7 +127,7 @@ pub fn evaluate(options: &EvalOptions, device: &Device, progress: &dyn Progress)
         }
         TaskChoice::Mlm => {
             let masking = Masking::of(&tokenizer, model.vocabulary).ok_or(StageError::NoMask)?;
-            let mut records = read_records(&options.data, options.field.as_deref())?;
+            let mut records = read_records(&options.data, options.field.as_deref())?.noted(progress);
             records.truncate(options.max_windows);
             let mut sequences = encoder_sequences(&tokenizer, &records, context)?;
             warn_of_truncation(sequences.truncated, context, progress);
@@ -137,7 +140,7 @@ pub fn evaluate(options: &EvalOptions, device: &Device, progress: &dyn Progress)
         }
         TaskChoice::Classify => {
             let field = options.field.as_deref().unwrap_or("text");
-            let records = read_labelled(&options.data, field, &options.label_field)?;
+            let records = read_labelled(&options.data, field, &options.label_field)?.noted(progress);
             let (mut examples, mut truncated) = (Vec::new(), 0);
             for record in records.into_iter().take(options.max_windows) {
                 let (tokens, cut) = tokenizer.encode_within(&record.text, context)?;
@@ -149,7 +152,7 @@ pub fn evaluate(options: &EvalOptions, device: &Device, progress: &dyn Progress)
             Ok(EvalReport::Classify(ClassifyReport { metrics, subject }))
         }
         TaskChoice::Embed => {
-            let mut records = read_records(&options.data, options.field.as_deref())?;
+            let mut records = read_records(&options.data, options.field.as_deref())?.noted(progress);
             records.truncate(options.max_windows);
             let sequences = encoder_sequences(&tokenizer, &records, context)?;
             warn_of_truncation(sequences.truncated, context, progress);
@@ -158,7 +161,7 @@ pub fn evaluate(options: &EvalOptions, device: &Device, progress: &dyn Progress)
         }
         TaskChoice::Generate => {
             let field = options.field.as_deref().unwrap_or("prompt");
-            let mut records = read_labelled(&options.data, field, &options.label_field)?;
+            let mut records = read_labelled(&options.data, field, &options.label_field)?.noted(progress);
             records.truncate(options.max_windows);
             // An artifact for a device carries no tokenizer: the one found above is then the reference's.
             let directory = options.tokenizer.clone().or_else(|| match model.tokenizer() {

@@ -4,6 +4,7 @@ use crate::allocate::report::AllocationReport;
 use crate::model::size::WeightSize;
 use crate::model::transform::NmPattern;
 use crate::quantize::MatrixReport;
+use crate::quantize::calibration_check::CalibrationCheck;
 use crate::quantize::equalize::Equalized;
 use crate::quantize::input_width::InputWidth;
 use crate::quantize::tune::Judged;
@@ -40,6 +41,9 @@ pub struct QuantizeReport {
     /// How `auto` chose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocation: Option<AllocationReport>,
+    /// Comparison of the named calibration text with plain rounding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration_check: Option<CalibrationCheck>,
     /// Result of tuning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tuning: Option<Judged>,
@@ -85,6 +89,11 @@ impl Report for QuantizeReport {
         sums.row(["method", self.method]);
         sums.row(["calibration", &self.calibration]);
         sums.row(["calibration_tokens", &grouped(self.calibration_tokens)]);
+        if let Some(CalibrationCheck { calibrated, plain, kept_plain }) = self.calibration_check {
+            let kept = if kept_plain { "; plain rounding is kept" } else { "" };
+            let compared = format!("{calibrated:.3e}, plain rounding {plain:.3e}{kept}");
+            sums.row(["divergence on other text", &compared]);
+        }
         if let Some(InputWidth { bits, error_of_8_bits, tokens }) = self.input_width {
             let measured = format!("8 would err {error_of_8_bits:.1e} in the outputs, on {tokens} tokens");
             sums.row(["input bits", &format!("{bits}: {measured}")]);

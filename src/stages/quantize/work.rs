@@ -15,18 +15,20 @@ use crate::calibrate::collect;
 use crate::disk::atomic;
 use crate::formats::{self, ModelSink, slmc_quantized};
 use crate::model::id::LinearId;
-use crate::model::scheme::{Preset, Width, width_name};
-use crate::model::size::{Assignment, StoredTensor, WeightSize, stored_tensors};
+use crate::model::scheme::{Assignment, Preset, Width, width_name};
+use crate::model::size::{StoredTensor, WeightSize, stored_tensors};
 use crate::model::spec::ModelKind;
 use crate::model::transform::{HeldMasks, Sparsity};
 use crate::model::weights::Model;
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 use crate::quantize::calibration::{Calibration, calibration};
+use crate::quantize::calibration_check::{self, CalibrationCheck};
 use crate::quantize::equalize::{Equalized, equalize};
+use crate::quantize::error::RoundingError;
 use crate::quantize::input_width::InputWidth;
 use crate::quantize::method::Method;
 use crate::quantize::policy::{self, Activations, Mix};
-use crate::quantize::solver::{self, SolverError};
+use crate::quantize::solver;
 use crate::quantize::training_data::Training;
 use crate::quantize::tune::{Judged, Tuning};
 use crate::quantize::{MatrixReport, mark_sparse, mark_wide, quantize, with_key_maps};
@@ -148,7 +150,7 @@ impl<'o> Work<'o> {
     /// Tokenizer and chat template travel with the model; one that could not be used later is refused now.
     fn check_text(&self) -> Result<(), StageError> {
         match Tokenizer::of(&self.model.companions) {
-            Ok(tokenizer) => drop(tokenizer.check(self.model.spec.vocabulary)?),
+            Ok(mut tokenizer) => drop(tokenizer.check(self.model.spec.vocabulary)?),
             Err(TokenizerError::Missing { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -251,24 +253,54 @@ impl<'o> Work<'o> {
                     solver::solve(model, schemes, &self.sparsity, sequences, groups.as_ref(), device, progress);
                 // A refusal would come again at the same place, so the saved state is useless; a state that could not
                 // be saved (a full disk) leaves the groups before it, from which the same command goes on.
-                if solved.as_ref().is_err_and(|error| !matches!(error, SolverError::Kept(_))) {
+                if solved.as_ref().is_err_and(|error| !matches!(error, RoundingError::Checkpoint(_))) {
                     resume.into_iter().for_each(Resume::refused);
                 }
                 let solved = solved?;
                 (with_key_maps(solved.model, &solved.statistics)?, solved.reports)
             }
         };
-        let mut rounded = Rounded { work: self, model: quantized, matrices: reports, tuning: None, training: None };
+        let (quantized, reports, check) = self.checked(schemes, quantized, reports)?;
+        let mut rounded =
+            Rounded { work: self, model: quantized, matrices: reports, check, tuning: None, training: None };
         rounded.mark();
         Ok(rounded)
     }
+
+    /// The rounded model, or plain rounding where that is nearer to the original on text that was not calibrated with.
+    fn checked(&self, schemes: &Assignment, rounded: Model, reports: Reports) -> Result<Checked, StageError> {
+        let Run { options, device, progress } = self.run;
+        if options.method == Method::Rtn {
+            return Ok((rounded, reports, None));
+        }
+        let mut plain_reports = Reports::new();
+        let plain = || {
+            let (model, reports) = quantize(&self.model, schemes, None, &Silent)?;
+            plain_reports = reports;
+            Ok(model)
+        };
+        let checked =
+            calibration_check::check(&self.model, &rounded, plain, &options.source, &Compiled, device, progress)?;
+        Ok(match checked {
+            Some((check, plain)) if check.kept_plain => (plain, plain_reports, Some(check)),
+            Some((check, _)) => (rounded, reports, Some(check)),
+            None => (rounded, reports, None),
+        })
+    }
 }
+
+/// The report of every matrix.
+type Reports = BTreeMap<LinearId, MatrixReport>;
+
+/// A rounded model with its reports, and how its calibration compares.
+type Checked = (Model, Reports, Option<CalibrationCheck>);
 
 /// The model as it was rounded, with a report of every matrix.
 struct Rounded<'w> {
     work: &'w Work<'w>,
     model: Model,
     matrices: BTreeMap<LinearId, MatrixReport>,
+    check: Option<CalibrationCheck>,
     training: Option<TrainReport>,
     tuning: Option<Judged>,
 }
@@ -343,6 +375,7 @@ impl Rounded<'_> {
             size: WeightSize::of(&self.model.spec, tensors),
             allocation,
             training: self.training.clone(),
+            calibration_check: self.check,
             tuning: self.tuning,
             equalized: equalized.clone(),
             matrices: self.matrices.values().cloned().collect(),

@@ -1,0 +1,132 @@
+//! Rows of a data file as JSON objects: lines of JSONL, objects of a JSON array, rows of a Parquet file. A row is known by
+//! its number from 1: the line in JSONL, the position otherwise.
+
+mod parquet;
+
+use super::file::{ReadNotes, read_bytes, read_decoded};
+use super::records::TextError;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// Number of a row and its values by key.
+pub(super) type Row = (usize, Map<String, Value>);
+
+/// How the rows of a file are stored, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RowFormat {
+    /// One JSON object a line.
+    JsonLines,
+    /// One array of JSON objects.
+    JsonArray,
+    /// A table by columns.
+    Parquet,
+}
+
+/// The format of a file with rows; `None` for a text file. The ending of a compressed file counts without `.gz` and
+/// `.zst`.
+pub(super) fn row_format(path: &Path) -> Option<RowFormat> {
+    let name = path.file_name()?.to_str()?;
+    let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
+    match name.rsplit_once('.')?.1 {
+        "jsonl" | "ndjson" => Some(RowFormat::JsonLines),
+        "json" => Some(RowFormat::JsonArray),
+        "parquet" => Some(RowFormat::Parquet),
+        _ => None,
+    }
+}
+
+/// Whether a file has rows rather than text where no field is named: by its name, and of `.json` by its first character,
+/// since any JSON can be a text.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn has_rows(path: &Path) -> Result<bool, TextError> {
+    match row_format(path) {
+        None => Ok(false),
+        Some(RowFormat::JsonArray) => {
+            let bytes = read_bytes(path)?;
+            let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
+            Ok(text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'['))
+        }
+        Some(RowFormat::JsonLines | RowFormat::Parquet) => Ok(true),
+    }
+}
+
+/// The rows of a file; one of any other name is read as JSONL. `keys` are the ones that are needed: of a Parquet file, only
+/// these columns are read, and all where `keys` is empty.
+///
+/// # Errors
+/// [`TextError`].
+pub(super) fn read_rows(path: &Path, keys: &[&str], notes: &mut ReadNotes) -> Result<Vec<Row>, TextError> {
+    match row_format(path) {
+        Some(RowFormat::Parquet) => parquet::read(path, keys),
+        Some(RowFormat::JsonArray) => {
+            let text = read_decoded(path, notes)?;
+            // Some exporters give lines of JSON this name.
+            if text.trim_start().starts_with('{') { json_lines(path, &text) } else { json_array(path, &text) }
+        }
+        Some(RowFormat::JsonLines) | None => json_lines(path, &read_decoded(path, notes)?),
+    }
+}
+
+fn json_lines(path: &Path, text: &str) -> Result<Vec<Row>, TextError> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(index, line)| {
+            let row = serde_json::from_str(line);
+            row.map(|row| (index + 1, row)).map_err(|source| TextError::Json {
+                path: path.to_owned(),
+                line: index + 1,
+                source,
+            })
+        })
+        .collect()
+}
+
+fn json_array(path: &Path, text: &str) -> Result<Vec<Row>, TextError> {
+    let rows: Vec<Map<String, Value>> =
+        serde_json::from_str(text).map_err(|source| TextError::JsonArray { path: path.to_owned(), source })?;
+    Ok(rows.into_iter().enumerate().map(|(index, row)| (index + 1, row)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn rows(name: &str, content: &str) -> Result<Vec<Row>, TextError> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).expect("writes");
+        read_rows(&path, &["text"], &mut ReadNotes::default())
+    }
+
+    #[test]
+    fn lines_and_arrays_give_the_same_rows() {
+        let lines = rows("a.jsonl", "{\"text\": \"x\"}\n\n{\"text\": \"y\"}\n").expect("reads");
+        assert_eq!(lines.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1, 3]);
+        let array = rows("a.json", "[{\"text\": \"x\"},\n {\"text\": \"y\"}]").expect("reads");
+        assert_eq!(array.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(array[1].1["text"], json!("y"));
+        assert_eq!(rows("a.json", "{\"text\": \"x\"}\n{\"text\": \"y\"}\n").expect("reads"), array);
+        for wrong in ["[{\"text\": \"x\"}", "[3]", "3"] {
+            let error = rows("a.json", wrong).expect_err(wrong).to_string();
+            assert!(error.contains("a.json: expected an array of JSON objects"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_name_says_how_rows_are_stored() {
+        let cases = [
+            ("a.jsonl", Some(RowFormat::JsonLines)),
+            ("a.ndjson.gz", Some(RowFormat::JsonLines)),
+            ("a.b.json.zst", Some(RowFormat::JsonArray)),
+            ("a.parquet", Some(RowFormat::Parquet)),
+            ("a.txt.gz", None),
+            ("jsonl", None),
+        ];
+        for (name, format) in cases {
+            assert_eq!(row_format(Path::new(name)), format, "{name}");
+        }
+    }
+}
