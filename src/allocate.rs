@@ -1,9 +1,10 @@
 //! Bit allocation: which items of a model get which scheme, so that the weights stay within a budget of bytes and the
-//! model changes least. What every item costs alone is predicted from one pass of gradients ([`fisher`]) and measured
+//! model changes least. The cost of every item alone is predicted from one pass of gradients ([`fisher`]) and measured
 //! ([`probe`]); the knapsack ([`knapsack`]) takes the best sum within the budget; the mix is run whole and improved by
 //! swaps ([`improve`]). Everything is decided by the inputs and the seed, for any number of threads.
 
 pub mod database;
+pub mod error;
 pub mod fisher;
 pub mod improve;
 pub mod items;
@@ -15,47 +16,19 @@ pub mod sweep;
 pub mod widths;
 
 use crate::divergence::{Sample, mean_and_error};
-use crate::model::size::Assignment;
+use crate::model::scheme::Assignment;
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::quantize::calibration::Calibration;
 use burn::tensor::Device;
 use database::Database;
+use error::AllocationError;
 use items::{Item, Items};
 use knapsack::{Choice, Frontier};
-use probe::{Probe, ProbeError, Samples};
+use probe::{Probe, Samples};
 use report::{AllocationReport, CodingReport, Cost, ItemReport, rank_correlation};
 
-/// A budget that nothing fits.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "a budget of {budget} bytes ({}) is not possible: the smallest allocation for target {target} takes {smallest} bytes \
-     ({}), {fixed} of them norms, biases and key maps{}; raise the budget to that at least, or take a smaller model",
-    bits(*budget, *parameters),
-    bits(*smallest, *parameters),
-    if *pinned { ", under the --keep options given" } else { "" }
-)]
-pub struct Infeasible {
-    /// Asked for.
-    pub budget: u64,
-    /// The least there is.
-    pub smallest: u64,
-    /// What no scheme changes.
-    pub fixed: u64,
-    /// Of the model.
-    pub parameters: u64,
-    /// Whose packing was counted.
-    pub target: String,
-    /// Whether exceptions raise the least.
-    pub pinned: bool,
-}
-
-/// `4.49 bits per weight`.
-fn bits(bytes: u64, parameters: u64) -> String {
-    format!("{:.3} bits per weight", 8.0 * bytes as f64 / parameters as f64)
-}
-
-/// What items cost alone.
+/// Costs of items alone.
 pub struct Sensitivities {
     /// From gradients, `[item][coding]`.
     pub predicted: Vec<Vec<f64>>,
@@ -65,7 +38,7 @@ pub struct Sensitivities {
 }
 
 impl Sensitivities {
-    /// What the knapsack adds up.
+    /// The costs that the knapsack adds up.
     pub fn costs(&self) -> Vec<Vec<f64>> {
         let of_coding = |(measured, predicted): (&Option<Cost>, &f64)| measured.map_or(*predicted, |cost| cost.mean);
         let items = self.measured.iter().zip(&self.predicted);
@@ -114,21 +87,21 @@ pub fn cost(samples: &[Sample]) -> Cost {
     Cost { mean, stderr }
 }
 
-/// What an allocation is made from.
+/// The inputs of an allocation.
 pub struct Allocator<'a> {
     /// Dense.
     pub model: &'a Model,
-    /// Of the model.
+    /// Items of the model.
     pub items: &'a Items,
-    /// What gradients are taken over.
+    /// The text that gradients are taken over.
     pub calibration: &'a Calibration,
-    /// Of the model, over text it was not calibrated on where there is any.
+    /// The probe of the model, over text it was not calibrated on where there is any.
     pub probe: &'a Probe<'a>,
     /// Name of that text.
     pub measured_on: &'a str,
     /// Every matrix in every coding.
     pub database: &'a Database,
-    /// Of label draws.
+    /// Seed of label draws.
     pub seed: u64,
     /// Where the f32 model runs.
     pub device: &'a Device,
@@ -136,7 +109,7 @@ pub struct Allocator<'a> {
 
 impl Allocator<'_> {
     /// Predicts and measures.
-    pub fn sensitivities(&self, progress: &dyn Progress) -> Result<Sensitivities, ProbeError> {
+    pub fn sensitivities(&self, progress: &dyn Progress) -> Result<Sensitivities, AllocationError> {
         let Allocator { model, database, device, .. } = self;
         let items = &self.items.items;
         let sequences = &self.calibration.sequences;
@@ -149,7 +122,11 @@ impl Allocator<'_> {
     }
 
     /// Chooses a scheme for every matrix within `budget` bytes, which [`Items::smallest_bytes`] does not exceed.
-    pub fn allocate(&self, budget: u64, progress: &dyn Progress) -> Result<(Assignment, AllocationReport), ProbeError> {
+    pub fn allocate(
+        &self,
+        budget: u64,
+        progress: &dyn Progress,
+    ) -> Result<(Assignment, AllocationReport), AllocationError> {
         let Allocator { items, probe, database, .. } = *self;
         let sensitivities = self.sensitivities(progress)?;
         let costs = sensitivities.costs();

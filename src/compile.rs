@@ -9,10 +9,11 @@ pub mod pack;
 pub mod tables;
 
 use crate::artifact::host::SessionMemory;
-use crate::formats::slmc_quantized::layout::QuantizedError;
 use crate::machine::kernels::kernels_for;
 use crate::model::id::{ParameterId, Part};
-use crate::model::size::{Assignment, StoredTensor, WeightSize, stored_tensors};
+use crate::model::quantized::QuantizedError;
+use crate::model::scheme::Assignment;
+use crate::model::size::{StoredTensor, WeightSize, stored_tensors};
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, ModelError, Parameter};
@@ -235,9 +236,9 @@ fn tensor_bytes(model: &Model, device: &Target, tensor: &StoredTensor) -> Result
     let Some(Parameter::Quantized(matrix)) = model.parameters.get(&tensor.id) else { return Err(dense()) };
     if let (Some(pattern), ParameterId::Linear(id, _)) = (matrix.sparsity, tensor.id) {
         // Packing drops the weights outside the pattern.
-        pattern.check(id, &matrix.values, matrix.columns).map_err(QuantizedError::from)?;
+        pattern.check(id, matrix.values.view()).map_err(QuantizedError::from)?;
     }
-    let packed = if tensor.rows == matrix.rows {
+    let packed = if tensor.rows == matrix.rows() {
         pack::pack(matrix, device.layout)
     } else {
         // One part of a split, or the position table of a shorter context: the rows that can be reached.

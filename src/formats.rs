@@ -1,4 +1,4 @@
-//! Models outside of slmc: what is read and written, one file a format. A [`ModelSource`] is a model that was recognised
+//! Models outside of slmc: the formats that are read and written, one file each. A [`ModelSource`] is a model that was recognised
 //! and whose headers agree with its configuration; a [`ModelSink`] writes one. A format that is read is one file with a
 //! [`Format`] and its row in [`FORMATS`]. Everything else in slmc asks here, and looks for no files by name.
 //!
@@ -6,6 +6,8 @@
 //! file says these things in another way (metadata, another model's files) translates them when it is opened.
 
 pub mod error;
+mod foreign;
+pub mod found;
 pub mod hugging_face;
 mod output;
 pub mod provenance;
@@ -18,6 +20,7 @@ use crate::disk::hash::{Hash, HashError};
 use crate::disk::{Config, ConfigError};
 use crate::model::companions::Companions;
 use crate::model::id::ParameterId;
+use crate::model::notes::Note;
 use crate::model::spec::ModelSpec;
 use crate::model::special_tokens;
 use crate::model::transform::Sparsity;
@@ -34,7 +37,7 @@ pub trait ModelSource {
     /// One of [`Outline::parameters`]. Whatever would be converted is converted now, and nothing but this tensor.
     ///
     /// # Errors
-    /// The values are not what their format promises.
+    /// Values that break the rules of their format.
     fn parameter(&self, id: ParameterId) -> Result<Parameter, ModelFormatError>;
 
     /// Which matrices the source says are sparse. The values are not looked at: [`Model::check_sparsity`] does that.
@@ -46,7 +49,7 @@ pub trait ModelSource {
     /// How the model was made, where slmc made it.
     fn provenance(&self) -> Option<Value>;
 
-    /// Hash of everything that decides what is read.
+    /// Hash of everything that the model depends on.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -55,7 +58,7 @@ pub trait ModelSource {
     /// The model, every parameter taken.
     ///
     /// # Errors
-    /// Those of [`ModelSource::parameter`].
+    /// The errors of [`ModelSource::parameter`].
     fn model(&self) -> Result<Model, ModelFormatError> {
         let outline = self.outline();
         let mut parameters = BTreeMap::new();
@@ -87,7 +90,7 @@ pub struct Format {
     pub name: &'static str,
     /// Whether a path holds a model in this format, by its name and first bytes.
     pub recognises: fn(&Path) -> bool,
-    /// What is at a path.
+    /// The parts of a model at a path.
     pub contents: fn(&Path) -> Contents,
     /// The configuration at a path, in the form of config.json.
     pub configuration: fn(&Path) -> Result<Config, ModelFormatError>,
@@ -99,7 +102,7 @@ pub struct Format {
     pub sha256: fn(&Path) -> Result<Hash, HashError>,
 }
 
-/// What a path holds.
+/// The parts of a model that a path holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contents {
     /// A configuration.
@@ -123,7 +126,7 @@ pub struct Description {
 }
 
 impl Description {
-    /// What the model computes, with the tokens that open and end a text.
+    /// The specification, with the tokens that open and end a text.
     ///
     /// # Errors
     /// [`ConfigError`], naming the file and the key.
@@ -132,7 +135,7 @@ impl Description {
     }
 }
 
-/// The format of a path. What none recognises is handed to the last, whose message says what a model is.
+/// The format of a path. A path that none recognises goes to the last, whose message describes a model.
 fn format_of(path: &Path) -> &'static Format {
     const TABLE: &[Format] = &FORMATS;
     TABLE.iter().find(|format| (format.recognises)(path)).unwrap_or(&TABLE[TABLE.len() - 1])
@@ -143,7 +146,7 @@ pub fn is_model(path: &Path) -> bool {
     FORMATS.iter().any(|format| (format.recognises)(path))
 }
 
-/// What a path holds: a model, a configuration alone, or neither.
+/// The parts of a model at a path: all of it, a configuration alone, or neither.
 pub fn contents(path: &Path) -> Contents {
     (format_of(path).contents)(path)
 }
@@ -194,6 +197,14 @@ pub fn open_model(path: &Path) -> Result<Model, ModelFormatError> {
 /// [`ModelFormatError`].
 pub fn open_outline(path: &Path) -> Result<Outline, ModelFormatError> {
     Ok(open(path)?.outline().clone())
+}
+
+/// What was found and decided in the files of the model at a path; nothing where there is no model.
+pub fn notes(path: &Path) -> Vec<Note> {
+    match is_model(path) && contents(path).weights {
+        true => open(path).map(|source| source.outline().notes.clone()).unwrap_or_default(),
+        false => Vec::new(),
+    }
 }
 
 /// Hash of the model or the configuration at a path, as provenance states it.

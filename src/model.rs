@@ -1,12 +1,14 @@
-//! What a model is: its specification, the names of its parameters, its weights, and the one f32 forward.
+//! A model: its specification, the names of its parameters, its weights, and the one f32 forward.
 
 pub mod companions;
 pub mod device;
+pub mod error;
 pub mod families;
 pub mod forward;
 pub mod graph;
 pub mod id;
 pub mod matrix;
+pub mod notes;
 pub mod pattern;
 pub mod quantized;
 pub mod scheme;

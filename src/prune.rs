@@ -272,9 +272,7 @@ fn energy_missed(weights: ArrayView2<'_, f32>, changed: ArrayView2<'_, f32>, imp
 
 /// A matrix rounded to w4.g32, dense.
 fn in_four_bits(weights: ArrayView2<'_, f32>, importance: Option<&[f64]>) -> Array2<f32> {
-    let ((rows, columns), values) = (weights.dim(), row_major(weights));
-    let rounded = search::quantize_matrix(values, rows, columns, QuantScheme::W4G32, importance);
-    from_rows(rounded.dequantize(), columns)
+    search::quantize_matrix(weights, QuantScheme::W4G32, importance).dequantize()
 }
 
 #[cfg(test)]

@@ -1,17 +1,18 @@
-//! Post-training quantization: which scheme every matrix gets ([`policy`], [`crate::allocate`]), what it is calibrated with
-//! ([`calibration`]), how a row is rounded ([`search`]) and how a matrix is ([`gptq`]), in which order ([`solver`]), how
-//! keys are mapped ([`key_map`]).
+//! Post-training quantization: the scheme of every matrix ([`policy`], [`crate::allocate`]), the calibration text
+//! ([`calibration`]), rounding by rows ([`search`]) and by matrices ([`gptq`]), in their order ([`solver`]), and the key map
+//! ([`key_map`]).
 
 pub mod budget;
 pub mod calibration;
 pub mod calibration_check;
 pub mod equalize;
+pub mod error;
 pub mod gptq;
 pub mod input_width;
-pub mod kept;
 pub mod key_map;
 pub mod method;
 pub mod policy;
+pub mod resume;
 pub mod search;
 pub mod solver;
 pub mod training_data;
@@ -22,15 +23,17 @@ use crate::calibrate::Statistics;
 use crate::calibrate::linear_algebra::LEAST_DAMPING;
 use crate::disk::DenseTensor;
 use crate::model::id::{KeyMapPart, LinearId, ParameterId, Part, Role};
+use crate::model::matrix::row_major;
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::Width;
-use crate::model::size::{Assignment, scheme_of};
+use crate::model::scheme::{Assignment, Width};
+use crate::model::size::scheme_of;
 use crate::model::transform::{NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
 use gptq::{Hessian, Rounded};
 use key_map::KeyMap;
 use method::Method;
+use ndarray::ArrayView2;
 use std::collections::BTreeMap;
 
 /// How well one matrix was rounded.
@@ -41,7 +44,7 @@ pub struct MatrixReport {
     /// Scheme.
     pub scheme: String,
     /// Σ h (w − ŵ)² / Σ h w², h the mean square of the inputs where they were calibrated; with gptq tr(E H Eᵀ) / tr(W H Wᵀ),
-    /// H their second moments and W what was aimed at.
+    /// H their second moments and W the weights that were aimed at.
     pub relative_error: f64,
     /// Whether inputs were calibrated; tables of embeddings have none.
     pub calibrated: bool,
@@ -99,7 +102,7 @@ pub fn mark_wide(model: &mut Model, widths: &BTreeMap<LinearId, Width>) {
 }
 
 impl MatrixReport {
-    fn new(id: LinearId, weights: &[f32], matrix: &QuantizedMatrix, importance: Option<&[f64]>) -> Self {
+    fn new(id: LinearId, weights: ArrayView2<'_, f32>, matrix: &QuantizedMatrix, importance: Option<&[f64]>) -> Self {
         MatrixReport {
             name: id.to_string(),
             scheme: matrix.scheme.to_string(),
@@ -118,7 +121,7 @@ impl MatrixReport {
         }
     }
 
-    /// What was unusual about it.
+    /// Anything unusual about it.
     pub fn note(&self) -> Option<String> {
         let damping = self.damping.map(|damping| format!("damped by {damping}"));
         let dead = self.dead_inputs.map(|dead| format!("{dead} inputs always zero"));
@@ -133,9 +136,9 @@ impl MatrixReport {
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 
-    /// Of a matrix that was solved for.
-    fn solved(id: LinearId, weights: &[f32], hessian: &Hessian, rounded: &Rounded) -> Self {
-        let rows = rounded.matrix.rows;
+    /// The report of a matrix that was solved for.
+    fn solved(id: LinearId, weights: ArrayView2<'_, f32>, hessian: &Hessian, rounded: &Rounded) -> Self {
+        let rows = rounded.matrix.rows();
         let activation_error = hessian.activation_error(weights);
         let whole = rounded.plain_rows == rows && rounded.plain_error > 0.0;
         MatrixReport {
@@ -168,12 +171,12 @@ pub fn quantize(
     let mut reports = BTreeMap::new();
     let matrices = model.spec.matrices();
     progress.begin("quantizing", matrices.len() as u64, "matrices");
-    for (id, rows, columns) in matrices {
-        let weights = model.values_f32(ParameterId::weight(id))?;
+    for (id, ..) in matrices {
+        let weights = model.matrix(id)?;
         let scheme = scheme_of(assignment, id)?;
         let importance = statistics.and_then(|statistics| input_importance(model, statistics, id));
-        let matrix = search::quantize_matrix(&weights, rows, columns, scheme, importance);
-        reports.insert(id, MatrixReport::new(id, &weights, &matrix, importance));
+        let matrix = search::quantize_matrix(weights.view(), scheme, importance);
+        reports.insert(id, MatrixReport::new(id, weights.view(), &matrix, importance));
         parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
         progress.advance(1);
     }
@@ -198,10 +201,12 @@ pub fn quantize(
 /// The model with the key maps that the statistics call for.
 pub fn with_key_maps(mut model: Model, statistics: &Statistics) -> Result<Model, ModelError> {
     for (layer, stats) in statistics.keys.iter().enumerate() {
-        let Some(shape) = model.spec.layers[layer].attention().copied() else { continue };
+        if model.spec.layers[layer].attention().is_none() {
+            continue;
+        }
         let map = KeyMap::of(stats);
         for (part, values) in KeyMapPart::ALL.into_iter().zip([&map.mean, &map.balance, &map.inverse]) {
-            let tensor = DenseTensor::from_f32(vec![shape.key_value_heads, shape.head_dim], values)?;
+            let tensor = DenseTensor::from_f32(values.shape().to_vec(), row_major(values.view()))?;
             model.parameters.insert(ParameterId::KeyMap(layer as u16, part), Parameter::Dense(tensor));
         }
     }
@@ -217,12 +222,14 @@ pub fn input_importance<'s>(model: &Model, statistics: &'s Statistics, id: Linea
     statistics.linears.get(&source).map(|stats| stats.mean_square.as_slice())
 }
 
-fn relative_error(weights: &[f32], matrix: &QuantizedMatrix, importance: Option<&[f64]>) -> f64 {
+fn relative_error(weights: ArrayView2<'_, f32>, matrix: &QuantizedMatrix, importance: Option<&[f64]>) -> f64 {
     let (mut miss, mut size) = (0.0, 0.0);
-    for (index, (weight, rounded)) in weights.iter().zip(matrix.dequantize()).enumerate() {
-        let h = importance.map_or(1.0, |importance| importance[index % matrix.columns]);
-        miss += h * f64::from(weight - rounded).powi(2);
-        size += h * f64::from(*weight).powi(2);
+    for (weights, rounded) in weights.outer_iter().zip(matrix.dequantize().outer_iter()) {
+        for (column, (weight, rounded)) in weights.iter().zip(rounded).enumerate() {
+            let h = importance.map_or(1.0, |importance| importance[column]);
+            miss += h * f64::from(weight - rounded).powi(2);
+            size += h * f64::from(*weight).powi(2);
+        }
     }
     if size > 0.0 { miss / size } else { 0.0 }
 }

@@ -1,11 +1,10 @@
-//! An edge device, the one type for it, and target files: what a device can hold and run. The schema is closed; a number
-//! that nobody knows is absent, never 0, and each number names its source. The targets in `targets/` are part of the
-//! program; a person's own file is read by path.
+//! An edge device, the one type for it, and target files: the limits of a device and the schemes it runs. The schema is
+//! closed; a number that nobody knows is absent, never 0, and each number names its source. The targets in `targets/` are
+//! part of the program; a person's own file is read by path.
 
 use crate::disk::schema::{self, SchemaError, nearest, positive, positive_rate};
 use crate::model::id::LinearId;
-use crate::model::scheme::QuantScheme;
-use crate::model::size::Assignment;
+use crate::model::scheme::{Assignment, QuantScheme};
 use crate::model::transform::NmPattern;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use slm_runtime::layout::{ALIGNMENT, Layout};
@@ -27,7 +26,7 @@ const EMBEDDED: [(&str, &str); 7] = [
     ("generic-npu-2to4", include_str!("../targets/generic-npu-2to4.toml")),
 ];
 
-/// Why there is no target.
+/// Why a target is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// No target has this name.
@@ -70,27 +69,25 @@ pub enum TargetError {
         /// The rule.
         expected: String,
     },
-}
-
-/// A matrix whose scheme the target does not run.
-#[derive(Debug, thiserror::Error)]
-#[error("target {target} does not run {scheme}, the scheme of `{id}`; quantize it to {runs}")]
-pub struct SchemeRefused {
-    /// The target.
-    pub target: String,
-    /// The first such matrix.
-    pub id: LinearId,
-    /// Its scheme.
-    pub scheme: QuantScheme,
-    /// The schemes that the target runs.
-    pub runs: String,
+    /// A matrix whose scheme the target does not run.
+    #[error("target {target} does not run {scheme}, the scheme of `{id}`; quantize it to {runs}")]
+    Scheme {
+        /// The target.
+        target: String,
+        /// The first such matrix.
+        id: LinearId,
+        /// Its scheme.
+        scheme: QuantScheme,
+        /// The schemes that the target runs.
+        runs: String,
+    },
 }
 
 /// A device, or a class of devices; a limit that is absent does not limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
-    /// What commands call it; the file's name without `.toml`.
+    /// Its name in commands; the file's name without `.toml`.
     pub name: String,
     /// One line for a person who chooses.
     pub description: String,
@@ -126,7 +123,7 @@ pub struct Target {
     /// Cores that can work on one model.
     #[serde(default, deserialize_with = "positive", skip_serializing_if = "Option::is_none")]
     pub cores: Option<u64>,
-    /// What the device takes and nothing else.
+    /// The only models that the device takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub required: Option<Required>,
     /// Largest model it takes, whatever its memory.
@@ -149,7 +146,7 @@ pub struct MacsPerCycle {
     pub w4: Option<f64>,
 }
 
-/// What an accelerator insists on.
+/// The requirements of an accelerator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Required {
@@ -257,7 +254,7 @@ impl Target {
         Target::parse(&path.display().to_string(), &text)
     }
 
-    /// Parses the text of a target file; `file` is what errors call it.
+    /// Parses the text of a target file; `file` is its name in errors.
     ///
     /// # Errors
     /// [`TargetError::Schema`] and [`TargetError::Invalid`].
@@ -276,8 +273,8 @@ impl Target {
     /// Whether the target runs every scheme of a model.
     ///
     /// # Errors
-    /// [`SchemeRefused`] of the first matrix, some of whose rows it does not run.
-    pub fn check_schemes(&self, assignment: &Assignment) -> Result<(), SchemeRefused> {
+    /// [`TargetError::Scheme`] of the first matrix, some of whose rows it does not run.
+    pub fn check_schemes(&self, assignment: &Assignment) -> Result<(), TargetError> {
         let Some(runs) = self.required.as_ref().map(|required| &required.schemes).filter(|runs| !runs.is_empty())
         else {
             return Ok(());
@@ -285,7 +282,7 @@ impl Target {
         let foreign = |scheme: &QuantScheme| !scheme.parts(usize::MAX).all(|(_, scheme)| runs.contains(&scheme));
         match assignment.iter().find(|(_, scheme)| foreign(scheme)) {
             None => Ok(()),
-            Some((id, scheme)) => Err(SchemeRefused {
+            Some((id, scheme)) => Err(TargetError::Scheme {
                 target: self.name.clone(),
                 id: *id,
                 scheme: *scheme,

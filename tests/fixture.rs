@@ -9,6 +9,7 @@ use slmc::disk::DenseTensor;
 use slmc::formats::open_model;
 use slmc::model::device::device;
 use slmc::model::id::{LinearId, ParameterId, Part, Role};
+use slmc::model::matrix::view_rows;
 use slmc::model::scheme::{Preset, QuantScheme};
 use slmc::model::weights::{Model, Parameter};
 use slmc::progress::Silent;
@@ -276,8 +277,8 @@ pub(crate) fn with_tokens(mut model: Model, rows: usize, scheme: QuantScheme) ->
         let id = LinearId { layer: None, role };
         if let Some(Parameter::Quantized(matrix)) = model.parameters.get_mut(&ParameterId::weight(id)) {
             let unit = |n: usize| (random_u64(role as u64, n as u64) >> 40) as f32 / (1 << 24) as f32 - 0.5;
-            let weights: Vec<f32> = (0..rows * matrix.columns).map(unit).collect();
-            *matrix = quantize_matrix(&weights, rows, matrix.columns, scheme, None);
+            let weights: Vec<f32> = (0..rows * matrix.columns()).map(unit).collect();
+            *matrix = quantize_matrix(view_rows(&weights, matrix.columns()), scheme, None);
         }
     }
     if let Some(bias) = model.parameters.get_mut(&ParameterId::Linear(LinearId::global(Role::LmHead), Part::Bias)) {

@@ -17,7 +17,7 @@ use slmc::model::special_tokens;
 use slmc::model::transform::Sparsity;
 use slmc::model::weights::{Model, ModelError, Outline, Parameter};
 use slmc::progress::Silent;
-use slmc::quantize::calibration::{self, Source};
+use slmc::quantize::calibration::{self, CalibrationText};
 use slmc::stages::compile::{CompileOptions, compile_directory};
 use slmc::stages::runner::Compiled;
 use slmc::target::Target;
@@ -82,6 +82,7 @@ fn memory(tokenizer: Option<Value>) -> Memory {
         sparsity: Sparsity::new(),
         activations: BTreeMap::new(),
         key_maps: false,
+        notes: Vec::new(),
     };
     Memory { outline, parameters: model.parameters }
 }
@@ -101,7 +102,7 @@ fn a_model_in_memory_goes_the_whole_way() {
     let directory = tempfile::tempdir().expect("a directory");
     let (text, out) = (directory.path().join("text.txt"), directory.path().join("quantized"));
     fs::write(&text, "a fox and a dog.\n".repeat(200)).expect("writes");
-    let calibration = Source::File { path: text, field: None };
+    let calibration = CalibrationText::File { path: text, field: None };
     let sequences =
         calibration::calibration(&model, &calibration, 256, &Compiled, &Silent).expect("it has a tokenizer").sequences;
     assert!(sequences.iter().all(|sequence| sequence.len() <= 48 && sequence[0] == 1));

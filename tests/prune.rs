@@ -19,7 +19,7 @@ use slmc::model::transform::NmPattern;
 use slmc::model::weights::{Model, Parameter};
 use slmc::progress::Silent;
 use slmc::prune::Method;
-use slmc::quantize::calibration::Source;
+use slmc::quantize::calibration::CalibrationText;
 use slmc::quantize::method::Method as QuantizeMethod;
 use slmc::quantize::policy::Mix;
 use slmc::stages::prune::{PruneOptions, PruneReport, prune_directory};
@@ -30,9 +30,9 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 /// The checkpoint, and text to calibrate with.
-fn material() -> Option<(PathBuf, Source)> {
+fn material() -> Option<(PathBuf, CalibrationText)> {
     let text = shared("data/stories-calib.txt")?;
-    Some((shared("models/stories260k")?, Source::File { path: text, field: None }))
+    Some((shared("models/stories260k")?, CalibrationText::File { path: text, field: None }))
 }
 
 fn prune(model: &Path, out: &Path, pattern: &str, only: &str, method: Method) -> Result<PruneReport, String> {
@@ -103,11 +103,11 @@ fn zeros_hold_and_logits_are_those_of_dense_storage() {
         }
 
         let model = open_model(&pruned).unwrap();
-        for (id, _, columns) in model.spec.matrices() {
+        for (id, ..) in model.spec.matrices() {
             let (before, after) = (&original.parameters[&ParameterId::weight(id)], ParameterId::weight(id));
             if id.role.class() == Class::Ffn {
-                let values = model.values_f32(after).unwrap();
-                assert_eq!(NmPattern::TWO_OF_FOUR.check(id, &values, columns), Ok(()));
+                let values = model.matrix(id).unwrap();
+                assert_eq!(NmPattern::TWO_OF_FOUR.check(id, values.view()), Ok(()));
                 let kept = values.iter().zip(original.values_f32(after).unwrap()).filter(|(now, _)| **now != 0.0);
                 // Refitted weights move, the others stay.
                 let moved = kept.clone().any(|(now, then)| *now != then);
@@ -148,7 +148,9 @@ fn zeros_hold_and_logits_are_those_of_dense_storage() {
 /// One-shot divergences on held-out text: exact refits beat SparseGPT's updates, and those beat Wanda.
 #[test]
 fn refits_lose_less_than_updates_and_updates_less_than_masks_alone() {
-    let (Some((model, Source::File { path, .. })), Some(text)) = (material(), shared("data/stories-valid.txt")) else {
+    let (Some((model, CalibrationText::File { path, .. })), Some(text)) =
+        (material(), shared("data/stories-valid.txt"))
+    else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();

@@ -18,9 +18,9 @@ use slmc::model::transform::Sparsity;
 use slmc::model::weights::Model;
 use slmc::progress::Silent;
 use slmc::quantize::equalize::equalize;
-use slmc::quantize::kept::Kept;
 use slmc::quantize::method::Method;
 use slmc::quantize::policy::widths;
+use slmc::quantize::resume::GptqResume;
 use slmc::quantize::solver::{Solved, solve};
 use slmc::quantize::{mark_wide, quantize, with_key_maps};
 use slmc::target::Target;
@@ -31,7 +31,7 @@ fn sequences(model: &Model) -> Vec<Vec<u32>> {
     (0..8u64).map(|stream| (0..20 + stream % 2).map(|index| draw(stream, index)).collect()).collect()
 }
 
-fn solved(model: &Model, preset: Preset, kept: Option<&Kept>) -> Solved {
+fn solved(model: &Model, preset: Preset, kept: Option<&GptqResume>) -> Solved {
     let (assignment, device) = (preset.assign(&model.spec), device("flex").expect("known"));
     solve(model, &assignment, &Sparsity::new(), &sequences(model), kept, &device, &Silent).expect("it can be solved")
 }
@@ -103,7 +103,7 @@ fn an_interrupted_run_goes_on_to_the_same_integers() {
     write(directory.path(), Family::TiedLlama, Size::SMALL);
     let model = open_model(directory.path()).expect("the fixture is sound");
     let out = directory.path().join("out");
-    let whole = solved(&model, Preset::Mixed, Some(&Kept::open(&out, "this run").expect("a new one")));
+    let whole = solved(&model, Preset::Mixed, Some(&GptqResume::open(&out, "this run").expect("a new one")));
     let checkpoint = directory.path().join("out.checkpoint");
     let mut files: Vec<_> = std::fs::read_dir(&checkpoint).expect("it is there").flatten().map(|f| f.path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "safetensors"));
@@ -113,16 +113,16 @@ fn an_interrupted_run_goes_on_to_the_same_integers() {
     for file in files.iter().filter(|file| file.to_string_lossy().contains("layers.1")) {
         std::fs::remove_file(file).expect("it can be removed");
     }
-    let kept = Kept::open(&out, "this run").expect("it goes on");
+    let kept = GptqResume::open(&out, "this run").expect("it goes on");
     assert_eq!(kept.resumed, 5);
     let resumed = solved(&model, Preset::Mixed, Some(&kept));
     assert!(resumed.model.parameters == whole.model.parameters, "going on changes the integers");
     assert_eq!(resumed.reports, whole.reports);
     assert_eq!(resumed.statistics, whole.statistics);
-    let other = Kept::open(&out, "another run").err().map(|error| error.to_string()).unwrap_or_default();
+    let other = GptqResume::open(&out, "another run").err().map(|error| error.to_string()).unwrap_or_default();
     assert!(other.contains("other settings or inputs"), "{other}");
     std::fs::write(&files[0], b"damaged").expect("it can be written");
-    let kept = Kept::open(&out, "this run").expect("it goes on");
+    let kept = GptqResume::open(&out, "this run").expect("it goes on");
     let (assignment, device) = (Preset::Mixed.assign(&model.spec), device("flex").expect("known"));
     let damaged = solve(&model, &assignment, &Sparsity::new(), &sequences(&model), Some(&kept), &device, &Silent);
     assert!(damaged.is_err_and(|error| error.to_string().contains("embed.token.safetensors")));

@@ -14,6 +14,7 @@ use slmc::disk::DenseTensor;
 use slmc::formats::open_model;
 use slmc::machine::kernels::kernels;
 use slmc::model::id::{Class, KeyMapPart, ParameterId, Role};
+use slmc::model::matrix::from_rows;
 use slmc::model::quantized::QuantizedMatrix;
 use slmc::model::scheme::QuantScheme;
 use slmc::model::weights::{Model, Parameter};
@@ -28,22 +29,13 @@ fn quantize_row(x: &[f32]) -> (Vec<i8>, f32) {
 }
 
 /// reference.py, `Matrix`: w8 by rows; w4.g32 with the element of largest magnitude at -8.
-fn reference_rule(weights: &[f32], rows: usize, columns: usize, scheme: QuantScheme) -> QuantizedMatrix {
-    let mut matrix = QuantizedMatrix {
-        scheme,
-        rows,
-        columns,
-        values: Vec::new(),
-        row_scale: Vec::new(),
-        multiplier: Vec::new(),
-        sparsity: None,
-        activations: slm_runtime::kernels::Width::Bits8,
-    };
+fn reference_rule(weights: &[f32], columns: usize, scheme: QuantScheme) -> QuantizedMatrix {
+    let (mut values, mut row_scale, mut multiplier) = (Vec::new(), Vec::new(), Vec::new());
     for row in weights.chunks_exact(columns) {
         let Some(group) = scheme.def().group else {
             let (q, scale) = quantize_row(row);
-            matrix.values.extend(q);
-            matrix.row_scale.push(scale);
+            values.extend(q);
+            row_scale.push(scale);
             continue;
         };
         let steps: Vec<f32> = row
@@ -58,21 +50,21 @@ fn reference_rule(weights: &[f32], rows: usize, columns: usize, scheme: QuantSch
         for (group, &multiplier) in row.chunks(group).zip(&multipliers) {
             let unit = scale * f32::from(multiplier);
             let inverse = 1.0 / if unit == 0.0 { 1.0 } else { unit };
-            matrix.values.extend(group.iter().map(|w| (w * inverse).clamp(-8.0, 7.0).round_ties_even() as i8));
+            values.extend(group.iter().map(|w| (w * inverse).clamp(-8.0, 7.0).round_ties_even() as i8));
         }
-        matrix.multiplier.extend(multipliers);
-        matrix.row_scale.push(scale);
+        multiplier.extend(multipliers);
+        row_scale.push(scale);
     }
-    matrix
+    QuantizedMatrix::new(scheme, from_rows(values, columns), row_scale, multiplier)
 }
 
 /// Every matrix by the reference's rule: tables and the head in `embedding`, everything else in `linear`.
 pub(crate) fn quantize_model(dense: &Model, linear: QuantScheme, embedding: QuantScheme) -> Model {
     let mut model = dense.clone();
-    for (id, rows, columns) in dense.spec.matrices() {
+    for (id, _, columns) in dense.spec.matrices() {
         let weights = dense.values_f32(ParameterId::weight(id)).expect("weights read");
         let table = id.role.class() == Class::Embedding || id.role == Role::LmHead;
-        let matrix = reference_rule(&weights, rows, columns, if table { embedding } else { linear });
+        let matrix = reference_rule(&weights, columns, if table { embedding } else { linear });
         model.parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
     }
     model

@@ -29,9 +29,8 @@ fn tokens() -> Vec<u32> {
 /// Every matrix of a model in one scheme.
 fn in_scheme(dense: &Model, scheme: QuantScheme) -> Model {
     let mut model = dense.clone();
-    for (id, rows, columns) in dense.spec.matrices() {
-        let weights = dense.values_f32(ParameterId::weight(id)).expect("weights read");
-        let matrix = quantize_matrix(&weights, rows, columns, scheme, None);
+    for (id, ..) in dense.spec.matrices() {
+        let matrix = quantize_matrix(dense.matrix(id).expect("weights read").view(), scheme, None);
         model.parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
     }
     model

@@ -1,20 +1,20 @@
 //! Every matrix in every coding its item may have, rounded on its own by the method that will round the chosen mix: the
-//! inputs are those of the original model, so that no matrix depends on what others get. Rows do not depend on each other
-//! either, so a split is the rows of what all rows were rounded to in its schemes.
+//! inputs are those of the original model, so that no matrix depends on the schemes of others. Rows do not depend on each
+//! other either, so a split takes its rows from the whole matrix rounded in each of its schemes.
 
 use super::items::Item;
 use crate::calibrate::collect;
 use crate::calibrate::layerwise::{Change, Changed, Layerwise};
 use crate::calibrate::moments::Moments;
-use crate::model::id::{LinearId, ParameterId};
+use crate::model::id::LinearId;
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::QuantScheme;
 use crate::model::transform::Sparsity;
 use crate::model::weights::Model;
 use crate::progress::Progress;
+use crate::quantize::error::RoundingError;
 use crate::quantize::gptq::{self, Hessian};
 use crate::quantize::method::Method;
-use crate::quantize::solver::SolverError;
 use crate::quantize::{input_importance, search};
 use burn::tensor::Device;
 use std::borrow::Cow;
@@ -30,7 +30,7 @@ impl Database {
     ///
     /// # Panics
     /// If no coding has it.
-    pub fn plain(&self, id: LinearId, scheme: QuantScheme) -> &QuantizedMatrix {
+    pub fn whole(&self, id: LinearId, scheme: QuantScheme) -> &QuantizedMatrix {
         &self.0[&(id, scheme)]
     }
 
@@ -42,16 +42,16 @@ impl Database {
         if let Some(matrix) = self.0.get(&(id, scheme)) {
             return Cow::Borrowed(matrix);
         }
-        let QuantizedMatrix { rows, columns, .. } = *self.plain(id, scheme.of_row(0));
-        let part = |rows: Range<usize>, scheme| self.plain(id, scheme).part(rows, scheme);
-        Cow::Owned(QuantizedMatrix::of_parts(scheme, [rows, columns], part))
+        let shape = self.whole(id, scheme.of_row(0)).values.dim();
+        let part = |rows: Range<usize>, scheme| self.whole(id, scheme).part(rows, scheme);
+        Cow::Owned(QuantizedMatrix::of_parts(scheme, shape, part))
     }
 }
 
 /// Rounds everything. Zeros of the matrices in `sparsity` stay zero.
 ///
 /// # Errors
-/// [`SolverError`].
+/// [`RoundingError`].
 pub fn database(
     model: &Model,
     items: &[Item],
@@ -60,7 +60,7 @@ pub fn database(
     sequences: &[Vec<u32>],
     device: &Device,
     progress: &dyn Progress,
-) -> Result<Database, SolverError> {
+) -> Result<Database, RoundingError> {
     let mut database = Database::default();
     let matrices = model.spec.matrices();
     let rows: BTreeMap<LinearId, usize> = matrices.iter().map(|&(id, rows, _)| (id, rows)).collect();
@@ -80,14 +80,14 @@ pub fn database(
         Method::Gptq => None,
         Method::Search => Some(collect(model, sequences, device, progress)?),
     };
-    for (id, rows, columns) in matrices {
+    for (id, ..) in matrices {
         for scheme in schemes(id) {
             if database.0.contains_key(&(id, scheme)) {
                 continue;
             }
-            let weights = model.values_f32(ParameterId::weight(id))?;
+            let weights = model.matrix(id)?;
             let importance = statistics.as_ref().and_then(|statistics| input_importance(model, statistics, id));
-            database.0.insert((id, scheme), search::quantize_matrix(&weights, rows, columns, scheme, importance));
+            database.0.insert((id, scheme), search::quantize_matrix(weights.view(), scheme, importance));
         }
     }
     Ok(database)
@@ -102,23 +102,22 @@ struct Rounder<'a> {
 }
 
 impl Change for Rounder<'_> {
-    type Error = SolverError;
+    type Error = RoundingError;
 
-    fn kept(&mut self, _ids: &[LinearId]) -> Result<Option<Changed>, SolverError> {
+    fn kept(&mut self, _ids: &[LinearId]) -> Result<Option<Changed>, RoundingError> {
         Ok(None)
     }
 
-    fn change(&mut self, ids: &[LinearId], moments: Option<Moments>) -> Result<Changed, SolverError> {
+    fn change(&mut self, ids: &[LinearId], moments: Option<Moments>) -> Result<Changed, RoundingError> {
         // A matrix that cannot be solved is rounded plainly, as the solver does.
         let Some(moments) = moments else { return Ok(Changed::new()) };
         let Ok(hessian) = Hessian::new(&moments) else { return Ok(Changed::new()) };
         for &id in ids {
-            let weights = self.model.values_f32(ParameterId::weight(id))?;
-            let held: Option<Vec<bool>> =
-                self.sparsity.contains_key(&id).then(|| weights.iter().map(|weight| *weight == 0.0).collect());
+            let weights = self.model.matrix(id)?;
+            let held = self.sparsity.contains_key(&id).then(|| weights.mapv(|weight| weight == 0.0));
             for scheme in (self.schemes)(id) {
-                let rows = weights.len() / moments.columns();
-                let rounded = gptq::quantize_matrix(&weights, rows, scheme, &hessian, held.as_deref());
+                let held = held.as_ref().map(|held| held.view());
+                let rounded = gptq::quantize_matrix(weights.view(), scheme, &hessian, held);
                 self.database.0.insert((id, scheme), rounded.matrix);
             }
         }

@@ -16,6 +16,7 @@ use super::items::Item;
 use crate::calibrate::probe::ProbeError;
 use crate::model::forward::{Batch, Forward, NoTaps};
 use crate::model::id::{ParameterId, Part};
+use crate::model::matrix::view_rows;
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::QuantScheme;
 use crate::model::spec::{Head, ModelKind, ModelSpec};
@@ -23,6 +24,7 @@ use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::train::parameters::{Leaves, Parameters, TrainedId, normals};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
+use ndarray::{ArrayView1, ArrayView2};
 use rayon::prelude::*;
 use slm_runtime::sample::random_u64;
 use std::collections::BTreeMap;
@@ -68,16 +70,16 @@ pub fn predict(
             for id in &item.members {
                 let weight = TrainedId::Parameter(ParameterId::Linear(*id, Part::Weight));
                 let Some(gradient) = gradients.get(&weight) else { continue };
-                let weights = &parameters[&weight];
+                let columns = database.whole(*id, item.codings[0].scheme.of_row(0)).columns();
+                let [gradient, weights] = [gradient, &parameters[&weight]].map(|values| view_rows(values, columns));
                 // By row, once for every scheme that a coding has for some rows.
                 let mut changes: BTreeMap<QuantScheme, Vec<f64>> = BTreeMap::new();
                 for (product, coding) in products.iter_mut().zip(&item.codings) {
-                    let rows = weights.len() / database.plain(*id, coding.scheme.of_row(0)).columns;
                     let of_part = |(rows, scheme): (Range<usize>, QuantScheme)| -> f64 {
-                        let all = || change(gradient, weights, database.plain(*id, scheme));
+                        let all = || change(gradient, weights, database.whole(*id, scheme));
                         changes.entry(scheme).or_insert_with(all)[rows].iter().sum()
                     };
-                    *product += coding.scheme.parts(rows).map(of_part).sum::<f64>();
+                    *product += coding.scheme.parts(weights.nrows()).map(of_part).sum::<f64>();
                 }
             }
             products
@@ -147,16 +149,13 @@ fn draw(row: &[f32], stream: u64, position: u64) -> i32 {
 }
 
 /// ⟨gradient, Ŵ − W⟩ of every row, in f64.
-fn change(gradient: &[f32], weights: &[f32], matrix: &QuantizedMatrix) -> Vec<f64> {
-    let of_row = |row: usize| -> f64 {
-        let scale = matrix.row_scale[row];
-        let at = row * matrix.columns;
-        (0..matrix.columns)
-            .map(|column| {
-                let rounded = matrix.integer(row, column) as f32 * scale;
-                f64::from(gradient[at + column]) * f64::from(rounded - weights[at + column])
-            })
-            .sum()
+fn change(gradient: ArrayView2<'_, f32>, weights: ArrayView2<'_, f32>, matrix: &QuantizedMatrix) -> Vec<f64> {
+    let mut rounded = vec![0.0; matrix.columns()];
+    let rows = gradient.outer_iter().zip(weights.outer_iter()).enumerate();
+    let of_row = |(row, (gradient, weights)): (usize, (ArrayView1<'_, f32>, ArrayView1<'_, f32>))| -> f64 {
+        matrix.read_row(row, &mut rounded);
+        let columns = gradient.iter().zip(weights).zip(&rounded);
+        columns.map(|((gradient, weight), rounded)| f64::from(*gradient) * f64::from(rounded - weight)).sum()
     };
-    (0..matrix.rows).map(of_row).collect()
+    rows.map(of_row).collect()
 }

@@ -1,11 +1,12 @@
-//! Swaps at equal bytes. The knapsack adds up what matrices cost alone; together they cost more or less than that. So its
+//! Swaps at equal bytes. The knapsack adds up the costs of matrices alone; together they cost more or less than that. So its
 //! selection is run whole, and then neighbours of it are: one item raised to a larger coding, up to two others lowered to
 //! pay for it, never above the budget. A neighbour is taken when its measured cost is lower by more than the standard
 //! error of the paired difference over the sequences; the search goes on from it, until none is or the trials are used.
 
 use super::database::Database;
+use super::error::AllocationError;
 use super::items::{Item, Items};
-use super::probe::{Probe, ProbeError, Samples};
+use super::probe::{Probe, Samples};
 use crate::divergence::{Sample, mean_and_error};
 use crate::progress::Progress;
 use std::collections::BTreeSet;
@@ -32,7 +33,7 @@ pub struct Swap {
 pub struct Improved {
     /// Coding of every item.
     pub selection: Vec<usize>,
-    /// Of the selection, by sequence.
+    /// Costs of the selection, by sequence.
     pub samples: Samples,
     /// In order.
     pub swaps: Vec<Swap>,
@@ -49,7 +50,7 @@ pub fn improve(
     budget: u64,
     selection: Vec<usize>,
     progress: &dyn Progress,
-) -> Result<Improved, ProbeError> {
+) -> Result<Improved, AllocationError> {
     progress.begin("trying swaps at equal bytes", TRIALS as u64, "mixes");
     let mut samples = probe.mix(&items.items, &selection, database)?;
     let mut tried = BTreeSet::from([selection.clone()]);

@@ -1,24 +1,25 @@
-//! What bits are allocated to: items. An item is a matrix, or the matrices that read one input and that a runtime may
+//! Items, the units that bits are allocated to. An item is a matrix, or the matrices that read one input and that a runtime may
 //! therefore compute as one (query, key and value; gate and up): they share a scheme. A tied token table and head are one matrix
 //! already. Bytes are those of [`stored_tensors`], the one function that counts them.
 
+use super::error::AllocationError;
 use crate::model::graph::Graph;
 use crate::model::id::{LinearId, ParameterId, Part, Role};
 use crate::model::pattern::matches;
-use crate::model::scheme::{Preset, QuantScheme, SPLIT_ROWS};
-use crate::model::size::{Assignment, SizeError, stored_tensors};
+use crate::model::scheme::{Assignment, Preset, QuantScheme, SPLIT_ROWS};
+use crate::model::size::{SizeError, stored_tensors};
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
-use crate::quantize::policy::{Keep, PolicyError, assign};
+use crate::quantize::policy::{Keep, assign};
 use slm_runtime::layout::Layout;
 use std::collections::BTreeMap;
 
 /// One way of storing an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Coding {
-    /// Of all its matrices.
+    /// Scheme of all its matrices.
     pub scheme: QuantScheme,
-    /// Of all its matrices together, for the target's layout.
+    /// Bytes of all its matrices together, in the target's layout.
     pub bytes: u64,
 }
 
@@ -33,44 +34,16 @@ pub struct Item {
     pub codings: Vec<Coding>,
 }
 
-/// Items of a model, and the bytes of what is not among them: norms, biases, kernels, key maps.
+/// Items of a model, and the bytes of everything else: norms, biases, kernels, key maps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Items {
     /// In forward order.
     pub items: Vec<Item>,
-    /// Of everything else.
+    /// Bytes of everything else.
     pub fixed_bytes: u64,
 }
 
-/// Why schemes cannot be allocated.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum ItemError {
-    /// Of the exceptions.
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    /// Of the sizes.
-    #[error(transparent)]
-    Size(#[from] SizeError),
-    /// Matrices of one item are to differ.
-    #[error(
-        "--keep gives `{first}` {first_scheme} and `{second}` {second_scheme}, but with --scheme auto the matrices of \
-         {item} share a scheme, since a runtime computes them as one; give them the same"
-    )]
-    Split {
-        /// The item.
-        item: String,
-        /// A matrix of it.
-        first: LinearId,
-        /// Asked for.
-        first_scheme: QuantScheme,
-        /// Another.
-        second: LinearId,
-        /// Asked for.
-        second_scheme: QuantScheme,
-    },
-}
-
-/// What a matrix may be stored as, largest first. One whose rows are tokens may have its first rows in 8 bits, in steps of an
+/// The schemes that a matrix may have, largest first. One whose rows are tokens may have its first rows in 8 bits, in steps of an
 /// eighth of the vocabulary.
 fn schemes(id: LinearId, [rows, columns]: [usize; 2], sparsity: &Sparsity) -> Vec<QuantScheme> {
     if columns > QuantScheme::W4G32.max_columns() {
@@ -98,11 +71,11 @@ fn name(members: &[LinearId]) -> String {
 }
 
 impl Items {
-    /// Of a model. `keeps` pin what they match; everything else may have every scheme its columns allow.
+    /// The items of a model. `keeps` pin the matrices they match; everything else may have every scheme its columns allow.
     ///
     /// # Errors
-    /// Every variant of [`ItemError`].
-    pub fn of(spec: &ModelSpec, keeps: &[Keep], sparsity: &Sparsity, layout: Layout) -> Result<Self, ItemError> {
+    /// [`AllocationError::Policy`], [`AllocationError::Size`] and [`AllocationError::Split`].
+    pub fn of(spec: &ModelSpec, keeps: &[Keep], sparsity: &Sparsity, layout: Layout) -> Result<Self, AllocationError> {
         // Patterns that match nothing and tied tensors with two schemes are refused as they are for presets.
         let pinned = assign(spec, Preset::W8, keeps)?;
         let head = LinearId::global(Role::LmHead);
@@ -145,7 +118,7 @@ impl Items {
             if let Some((first, first_scheme)) = pin
                 && let Some((second, second_scheme)) = pins.find(|(_, scheme)| *scheme != first_scheme)
             {
-                return Err(ItemError::Split { item: name, first, first_scheme, second, second_scheme });
+                return Err(AllocationError::Split { item: name, first, first_scheme, second, second_scheme });
             }
             let of_all = |scheme| members.iter().map(|id| bytes.get(&(*id, scheme)).copied()).sum::<Option<u64>>();
             let allowed = match pin {

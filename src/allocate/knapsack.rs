@@ -6,9 +6,9 @@
 /// One way of storing an item.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choice {
-    /// What it takes.
+    /// Its bytes.
     pub bytes: u64,
-    /// What it costs; finite, of any sign.
+    /// Its cost; finite, of any sign.
     pub cost: f64,
 }
 
@@ -19,7 +19,7 @@ struct State {
     cost: f64,
     /// Index into the states of the items before.
     before: u32,
-    /// Of the last item.
+    /// Choice of the last item.
     choice: u32,
 }
 
@@ -31,7 +31,7 @@ pub struct Frontier {
 }
 
 impl Frontier {
-    /// Of items with their choices. An item without choices makes every budget infeasible.
+    /// The frontier of items with their choices. An item without choices makes every budget infeasible.
     pub fn new(items: &[Vec<Choice>]) -> Self {
         let mut stages = vec![vec![State { bytes: 0, cost: 0.0, before: 0, choice: 0 }]];
         for choices in items {

@@ -1,21 +1,22 @@
-//! `--scheme auto` on a directory: what is refused before any work, then the search, then the finished model on the
+//! `--scheme auto` on a model: the checks before any work, then the search, then the finished model on the
 //! runtime's integers.
 
+use super::Allocator;
 use super::database::Database;
-use super::items::{ItemError, Items};
-use super::probe::{Probe, ProbeError};
+use super::error::AllocationError;
+use super::items::Items;
+use super::probe::Probe;
 use super::report::AllocationReport;
 use super::widths::widen;
-use super::{Allocator, Infeasible};
 use crate::artifact::runner::ModelRunner;
 use crate::model::id::LinearId;
-use crate::model::size::Assignment;
+use crate::model::scheme::Assignment;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::quantize::budget::Budget;
-use crate::quantize::calibration::{Calibration, CalibrationError, Source, held_out};
+use crate::quantize::calibration::{Calibration, CalibrationText, held_out};
 use crate::quantize::policy::Keep;
 use burn::tensor::Device;
 use slm_runtime::layout::Layout;
@@ -25,37 +26,17 @@ const MEASURED_WINDOWS: usize = 32;
 /// Texts that costs are measured on, of an encoder.
 const MEASURED_TEXTS: usize = 200;
 
-/// Why no allocation is made.
-#[derive(Debug, thiserror::Error)]
-pub enum AllocationError {
-    /// Of the items.
-    #[error(transparent)]
-    Item(#[from] ItemError),
-    /// Of the budget.
-    #[error(transparent)]
-    Infeasible(#[from] Infeasible),
-    /// A number that is no budget.
-    #[error("{0} bits per weight is no budget; pass a number above 0, such as 4.9")]
-    BitsPerWeight(f64),
-    /// Of the text that measures.
-    #[error(transparent)]
-    HeldOut(#[from] CalibrationError),
-    /// Of the search.
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
-}
-
 /// Items and a budget that something fits.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What bits are allocated to.
+    /// The items that bits are allocated to.
     pub items: Items,
     /// Most bytes of weights.
     pub budget: u64,
 }
 
 impl Plan {
-    /// Refuses what can be refused without work.
+    /// Makes every check that needs no work.
     ///
     /// # Errors
     /// [`AllocationError::Infeasible`] with the smallest budget that is feasible; patterns and pins that cannot be.
@@ -77,7 +58,7 @@ impl Plan {
         if smallest > budget {
             let fixed = items.fixed_bytes;
             let (target, pinned) = (target.to_owned(), !keeps.is_empty());
-            return Err(Infeasible { budget, smallest, fixed, parameters, target, pinned }.into());
+            return Err(AllocationError::Infeasible { budget, smallest, fixed, parameters, target, pinned });
         }
         Ok(Plan { items, budget })
     }
@@ -86,7 +67,7 @@ impl Plan {
 /// The probe of a model, and the name of the text it measures on.
 pub fn probe<'m>(
     model: &'m Model,
-    source: &Source,
+    source: &CalibrationText,
     calibration: &Calibration,
     runner: &'m dyn ModelRunner,
     device: &Device,
@@ -100,7 +81,7 @@ pub fn probe<'m>(
     Ok((Probe::new(model, &text.sequences, runner, device)?, text.description))
 }
 
-/// A mix that was found, and what it takes to measure the model made by it.
+/// A mix that was found, with the probe that measures the model made by it.
 pub struct Found<'m> {
     /// Scheme of every matrix.
     pub assignment: Assignment,
@@ -115,7 +96,7 @@ impl<'m> Found<'m> {
     pub fn search(
         plan: &Plan,
         model: &'m Model,
-        source: &Source,
+        source: &CalibrationText,
         calibration: &Calibration,
         database: &Database,
         seed: u64,

@@ -1,48 +1,25 @@
 //! The measured cost of storing matrices otherwise: the model is run in f32 over text it was not calibrated on, with some
 //! matrices as their integers stand for, and compared with itself ([`crate::calibrate::probe`]). One changed
-//! matrix costs only the layers from its own on: what comes before it is kept from the original's run. The model that is
+//! matrix costs only the layers from its own on: the layers before it are kept from the original's run. The model that is
 //! chosen is measured as the artifact it will be.
 
 use super::database::Database;
+use super::error::AllocationError;
 use super::items::{Coding, Item};
 use crate::artifact::host::run_sequence;
-use crate::artifact::runner::{ModelRunner, RunnerError};
-use crate::calibrate::probe::{Prepared, Probe as Comparison, ProbeError as ComparisonError};
+use crate::artifact::runner::ModelRunner;
+use crate::calibrate::probe::{Prepared, Probe as Comparison};
 use crate::model::forward::{DenseWeights, NoTaps};
 use crate::model::id::Class;
-use crate::model::weights::{Model, ModelError};
+use crate::model::matrix::into_values;
+use crate::model::weights::Model;
 use crate::progress::Progress;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
-use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::Layout;
-use slm_runtime::session::SessionError;
 
 pub use crate::calibrate::probe::Samples;
-
-/// Why nothing could be measured.
-#[derive(Debug, thiserror::Error)]
-pub enum ProbeError {
-    /// In f32.
-    #[error(transparent)]
-    Comparison(#[from] ComparisonError),
-    /// The chosen model does not compile.
-    #[error("the chosen mix does not compile: {0}")]
-    Compile(RunnerError),
-    /// What was compiled does not open.
-    #[error("the chosen mix does not open, which is a defect of slmc: {0}")]
-    Artifact(FormatError),
-    /// The runtime failed.
-    #[error("the chosen mix does not run: {0}")]
-    Session(SessionError),
-}
-
-impl From<ModelError> for ProbeError {
-    fn from(error: ModelError) -> Self {
-        ProbeError::Comparison(error.into())
-    }
-}
 
 /// A model beside which its mixes are judged.
 pub struct Probe<'m> {
@@ -57,11 +34,11 @@ impl<'m> Probe<'m> {
         sequences: &[Vec<u32>],
         runner: &'m dyn ModelRunner,
         device: &Device,
-    ) -> Result<Self, ProbeError> {
+    ) -> Result<Self, AllocationError> {
         Ok(Probe { original: Comparison::new(model, sequences, device)?, runner })
     }
 
-    /// What a sample counts: predictions, or texts.
+    /// The unit of a sample: predictions, or texts.
     pub fn unit(&self) -> &'static str {
         self.original.unit()
     }
@@ -77,7 +54,7 @@ impl<'m> Probe<'m> {
     }
 
     /// The whole model with every item in the coding of `selection`.
-    pub fn mix(&self, items: &[Item], selection: &[usize], database: &Database) -> Result<Samples, ProbeError> {
+    pub fn mix(&self, items: &[Item], selection: &[usize], database: &Database) -> Result<Samples, AllocationError> {
         let original = &self.original;
         let mut weights = original.weights.clone();
         for (item, &coding) in items.iter().zip(selection) {
@@ -92,7 +69,7 @@ impl<'m> Probe<'m> {
         items: &[Item],
         database: &Database,
         progress: &dyn Progress,
-    ) -> Result<Vec<Vec<Samples>>, ProbeError> {
+    ) -> Result<Vec<Vec<Samples>>, AllocationError> {
         let original = &self.original;
         let work = items.iter().map(|item| item.codings.len() as u64 - 1).sum();
         progress.begin("measuring every matrix alone", work, "variants");
@@ -139,14 +116,14 @@ impl<'m> Probe<'m> {
         Ok(out)
     }
 
-    /// A quantized model as an artifact for `layout`, run by the runtime: what ships.
-    pub fn artifact(&self, model: &Model, layout: Layout) -> Result<Samples, ProbeError> {
+    /// A quantized model as the artifact for `layout` that ships, run by the runtime.
+    pub fn artifact(&self, model: &Model, layout: Layout) -> Result<Samples, AllocationError> {
         let sequences = &self.original.sequences;
         let longest = sequences.iter().map(|sequence| sequence.batch.tokens().len()).max();
-        let bytes = self.runner.artifact(model, "probe", layout, longest).map_err(ProbeError::Compile)?;
-        let view = ArtifactView::open(&bytes).map_err(ProbeError::Artifact)?;
+        let bytes = self.runner.artifact(model, "probe", layout, longest).map_err(AllocationError::Compile)?;
+        let view = ArtifactView::open(&bytes).map_err(AllocationError::Artifact)?;
         let judge = |(number, sequence): (usize, &Prepared)| {
-            let output = run_sequence(&view, sequence.batch.tokens()).map_err(ProbeError::Session)?;
+            let output = run_sequence(&view, sequence.batch.tokens()).map_err(AllocationError::Session)?;
             let original = self.original.original(sequence)?;
             Ok(self.original.compare(number, &original, &output)?)
         };
@@ -156,7 +133,7 @@ impl<'m> Probe<'m> {
     fn replace(&self, weights: &mut DenseWeights, item: &Item, coding: Coding, database: &Database) {
         for id in &item.members {
             let matrix = database.matrix(*id, coding.scheme);
-            let data = TensorData::new(matrix.dequantize(), [matrix.rows, matrix.columns]);
+            let data = TensorData::new(into_values(matrix.dequantize()), [matrix.rows(), matrix.columns()]);
             weights.replace(*id, Tensor::from_data(data, &self.original.device));
         }
     }

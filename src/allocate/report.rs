@@ -1,4 +1,4 @@
-//! What an allocation reports: every item with what its codings cost alone, what was chosen, and what the mix costs.
+//! The report of an allocation: every item with its choice and the costs of its codings alone, and the cost of the mix.
 
 use super::improve::Swap;
 use crate::report::{Align, Table, grouped};
@@ -9,7 +9,7 @@ use serde::Serialize;
 pub struct CodingReport {
     /// Scheme.
     pub scheme: String,
-    /// Of the item.
+    /// Bytes of the item.
     pub bytes: u64,
     /// From the gradients: the item alone in this coding, everything else f32.
     pub predicted: f64,
@@ -23,9 +23,9 @@ pub struct CodingReport {
 pub struct ItemReport {
     /// `layers.3.attn.{q,k,v}`
     pub name: String,
-    /// What it got.
+    /// The scheme it got.
     pub chosen: String,
-    /// What it could have had.
+    /// The schemes it could have had.
     pub codings: Vec<CodingReport>,
 }
 
@@ -42,9 +42,9 @@ pub struct Cost {
 /// Which linears were given 16-bit activations.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WidthReport {
-    /// Of the artifact with 8 bits wherever nothing else was asked for.
+    /// Cost of the artifact with 8 bits wherever nothing else was asked for.
     pub before: Cost,
-    /// Of the artifact that was written.
+    /// Cost of the artifact that was written.
     pub after: Cost,
     /// Items, or kinds of them, that were tried.
     pub tried: usize,
@@ -57,7 +57,7 @@ pub struct WidthReport {
 pub struct AllocationReport {
     /// Most bytes of weights.
     pub budget_bytes: u64,
-    /// Bytes of what was chosen.
+    /// Bytes of the chosen mix.
     pub chosen_bytes: u64,
     /// Fewest that any allocation takes.
     pub smallest_bytes: u64,
@@ -74,20 +74,20 @@ pub struct AllocationReport {
     /// Rank correlation of predicted and measured costs of items alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rank_correlation: Option<f64>,
-    /// Of the knapsack's selection: the sum of its items' costs alone.
+    /// The costs of the items in the knapsack's selection alone, added up.
     pub added_up: f64,
-    /// Of the knapsack's selection, run whole: f32 activations, every matrix rounded on its own.
+    /// Cost of the knapsack's selection run whole: f32 activations, every matrix rounded on its own.
     pub knapsack: Cost,
     /// Swaps taken from there.
     pub swaps: Vec<Swap>,
     /// Mixes that were run for them.
     pub trials: u64,
-    /// Of the selection after the swaps, measured in the same way.
+    /// Cost of the selection after the swaps, measured in the same way.
     pub improved: Cost,
     /// 16-bit activations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activations: Option<WidthReport>,
-    /// Of the model that was written, run on the runtime's integers.
+    /// Cost of the model that was written, run on the runtime's integers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub artifact: Option<Cost>,
     /// Every item, in forward order.
@@ -95,7 +95,7 @@ pub struct AllocationReport {
 }
 
 impl AllocationReport {
-    /// As text: items, then what the mix costs.
+    /// As text: items, then the cost of the mix.
     pub fn text(&self) -> String {
         let right = Align::Right;
         let mut table = Table::new([

@@ -3,20 +3,21 @@
 //! compiled and measured on the runtime's integers, and beside them the named mixes.
 
 use super::database::Database;
+use super::error::AllocationError;
 use super::items::Items;
-use super::plan::{AllocationError, probe};
+use super::plan::probe;
 use super::probe::Samples;
 use super::report::{Cost, ItemReport};
 use super::{Allocator, cost};
 use crate::artifact::runner::ModelRunner;
 use crate::calibrate::Statistics;
 use crate::model::id::ParameterId;
-use crate::model::scheme::{Preset, QuantScheme};
-use crate::model::size::{Assignment, WeightSize, stored_tensors};
+use crate::model::scheme::{Assignment, Preset, QuantScheme};
+use crate::model::size::{SizeError, WeightSize, stored_tensors};
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, Parameter};
 use crate::progress::Progress;
-use crate::quantize::calibration::{Calibration, Source};
+use crate::quantize::calibration::{Calibration, CalibrationText};
 use crate::quantize::{mark_sparse, with_key_maps};
 use crate::report::chart::{Bar, Chart, Point};
 use crate::report::{Align, Report, Table, grouped};
@@ -27,25 +28,25 @@ use slm_runtime::layout::Layout;
 /// Points of the frontier that are measured.
 const POINTS: usize = 13;
 
-/// What a sweep takes besides the model.
+/// The inputs of a sweep besides the model.
 pub struct Sweep<'a> {
-    /// What bits are allocated to.
+    /// The items that bits are allocated to.
     pub items: &'a Items,
     /// Every matrix in every coding.
     pub database: &'a Database,
-    /// Of the model.
+    /// Patterns of the model's sparse matrices.
     pub sparsity: &'a Sparsity,
     /// Where the measured text comes from.
-    pub source: &'a Source,
-    /// What gradients are taken over.
+    pub source: &'a CalibrationText,
+    /// The text that gradients are taken over.
     pub calibration: &'a Calibration,
-    /// Of the calibration, for key maps.
+    /// Statistics of the calibration, for key maps.
     pub statistics: &'a Statistics,
-    /// Of label draws.
+    /// Seed of label draws.
     pub seed: u64,
     /// Name and layout of the target.
     pub target: (&'a str, Layout),
-    /// What runs artifacts.
+    /// Runs artifacts.
     pub runner: &'a dyn ModelRunner,
     /// Where the f32 model runs.
     pub device: &'a Device,
@@ -56,11 +57,11 @@ pub struct Sweep<'a> {
 pub struct SweepPoint {
     /// `auto`, or the name of a mix.
     pub scheme: &'static str,
-    /// Of the weights.
+    /// Bytes of the weights.
     pub weight_bytes: u64,
     /// 8 · bytes / parameters.
     pub bits_per_weight: f64,
-    /// What its items cost alone, added up.
+    /// The costs of its items alone, added up.
     pub added_up: f64,
     /// On the runtime's integers.
     pub artifact: Cost,
@@ -77,17 +78,17 @@ pub struct SweepReport {
     pub target: String,
     /// Method of rounding.
     pub method: &'static str,
-    /// What it was calibrated with.
+    /// The calibration text.
     pub calibration: String,
     /// Tokens of that.
     pub calibration_tokens: u64,
-    /// What costs were measured on.
+    /// The text that costs were measured on.
     pub measured_on: String,
     /// Tokens of that.
     pub measured_tokens: u64,
     /// Unit of costs.
     pub unit: &'static str,
-    /// Of the model.
+    /// Parameters of the model.
     pub parameters: u64,
     /// Selections on the frontier in all.
     pub frontier: u64,
@@ -115,10 +116,7 @@ impl Sweep<'_> {
         let (costs, frontier) = (sensitivities.costs(), sensitivities.frontier(items));
         let all = frontier.points();
         let (Some(first), Some(last)) = (all.first(), all.last()) else {
-            return Err(super::items::ItemError::Size(crate::model::size::SizeError::NoScheme(
-                items.items[0].members[0],
-            ))
-            .into());
+            return Err(SizeError::NoScheme(items.items[0].members[0]).into());
         };
         let mut selections: Vec<Vec<usize>> = (0..POINTS as u64)
             .filter_map(|n| frontier.best_within(first.0 + (last.0 - first.0) * n / (POINTS as u64 - 1)))
@@ -186,7 +184,7 @@ impl Sweep<'_> {
             quantized.parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
         }
         mark_sparse(&mut quantized, self.sparsity);
-        let quantized = with_key_maps(quantized, self.statistics).map_err(super::probe::ProbeError::from)?;
+        let quantized = with_key_maps(quantized, self.statistics)?;
         debug_assert_eq!(self.items.bytes(selection), self.size(&quantized));
         Ok(quantized)
     }
@@ -199,7 +197,7 @@ impl Sweep<'_> {
 }
 
 impl SweepReport {
-    /// The frontier over bytes, and what every item costs in its smallest coding.
+    /// The frontier over bytes, and the cost of every item in its smallest coding.
     pub fn chart(&self) -> Chart {
         let point = |point: &SweepPoint, label: bool| Point {
             x: point.weight_bytes as f64,

@@ -7,8 +7,9 @@
 //! ```
 
 use super::cost;
+use super::error::AllocationError;
 use super::items::Item;
-use super::probe::{Probe, ProbeError, Samples};
+use super::probe::{Probe, Samples};
 use super::report::WidthReport;
 use crate::divergence::{Sample, mean_and_error};
 use crate::model::id::{LinearId, ParameterId};
@@ -17,16 +18,16 @@ use crate::model::weights::{Model, Parameter};
 use crate::progress::Progress;
 use slm_runtime::layout::Layout;
 
-/// What 16-bit activations add to a product's time where weights come from the cache (docs/benchmarks.md, "16-bit
+/// The time that 16-bit activations add to a product where weights come from the cache (docs/benchmarks.md, "16-bit
 /// activations"); from memory it is less.
 const SLOWDOWN: f64 = 0.6;
 /// Items up to which each is tried; of larger models all items of a kind are tried together.
 const MOST_TRIALS: usize = 64;
 
-/// Widens items of `quantized` where it pays, and says what was tried. `pinned` are the linears whose widths were asked for.
+/// Widens items of `quantized` where it pays, and reports the trials. `pinned` are the linears whose widths were asked for.
 ///
 /// # Errors
-/// [`ProbeError`].
+/// [`AllocationError`].
 pub fn widen(
     probe: &Probe<'_>,
     items: &[Item],
@@ -34,7 +35,7 @@ pub fn widen(
     quantized: &mut Model,
     layout: Layout,
     progress: &dyn Progress,
-) -> Result<WidthReport, ProbeError> {
+) -> Result<WidthReport, AllocationError> {
     let candidates = candidates(quantized, items, pinned);
     progress.begin("measuring 16-bit activations", candidates.len() as u64 + 1, "variants");
     let narrow = probe.artifact(quantized, layout)?;
@@ -68,7 +69,7 @@ fn bytes(item: &Item) -> u64 {
     item.codings.last().map_or(0, |coding| coding.bytes)
 }
 
-/// Name, linears and bytes of what is widened together: items, or of many items those of one kind.
+/// Name, linears and bytes of each candidate: an item, or of many items all of one kind.
 fn candidates(model: &Model, items: &[Item], pinned: &dyn Fn(LinearId) -> bool) -> Vec<(String, Vec<LinearId>, u64)> {
     let mut out: Vec<(String, Vec<LinearId>, u64)> = Vec::new();
     let free = |item: &&Item| item.members.iter().all(|id| model.spec.multiplies(*id) && !pinned(*id));
@@ -98,7 +99,7 @@ fn set(model: &mut Model, linears: &[LinearId]) {
     }
 }
 
-/// By sample, what `after` has less.
+/// By sample, `before` less `after`.
 fn difference(before: &[Sample], after: &[Sample]) -> Samples {
     let pairs = before.iter().zip(after);
     pairs.map(|(before, after)| Sample { sum: before.sum - after.sum, count: before.count }).collect()

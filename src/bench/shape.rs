@@ -8,6 +8,7 @@ use crate::disk::config::Config;
 use crate::model::companions::Companions;
 use crate::model::families;
 use crate::model::id::{Class, ParameterId, Part, Role};
+use crate::model::matrix::from_rows;
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::{Preset, QuantScheme, SchemeDef};
 use crate::model::transform::NmPattern;
@@ -173,7 +174,7 @@ fn random_model(
 /// A matrix of even draws, in the parts that the scheme has.
 fn random_matrix(seed: u64, rows: usize, columns: usize, scheme: QuantScheme, two_of_four: bool) -> QuantizedMatrix {
     let part = |rows: Range<usize>, scheme| random_rows(seed, rows.len(), columns, scheme, two_of_four);
-    QuantizedMatrix::of_parts(scheme, [rows, columns], part)
+    QuantizedMatrix::of_parts(scheme, (rows, columns), part)
 }
 
 /// Even draws over the values of the scheme; of every four columns, two drawn ones are zero where that is asked for.
@@ -207,14 +208,9 @@ fn random_rows(seed: u64, rows: usize, columns: usize, scheme: QuantScheme, two_
         }
     });
     let multiplier = |n: usize| 64 + (random_u64(seed, n as u64) & 63) as i8;
+    let multiplier = (0..rows * multipliers).map(multiplier).collect();
     QuantizedMatrix {
-        scheme,
-        rows,
-        columns,
-        values,
-        row_scale: vec![scale; rows],
-        multiplier: (0..rows * multipliers).map(multiplier).collect(),
         sparsity: two_of_four.then_some(NmPattern::TWO_OF_FOUR),
-        activations: slm_runtime::kernels::Width::Bits8,
+        ..QuantizedMatrix::new(scheme, from_rows(values, columns), vec![scale; rows], multiplier)
     }
 }

@@ -10,6 +10,7 @@ use crate::report::grouped;
 use crate::shell::{ExitStatus, Input, Shell};
 use crate::stages::arguments::groups::{BackendArg, RunnableArg, TokenizerArg, without_output};
 use crate::stages::arguments::path;
+use crate::stages::stage::say_notes;
 use std::ops::ControlFlow;
 
 /// Characters of a dropped question that are shown.
@@ -60,6 +61,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        say_notes(&self.model.model, shell);
         let model = OpenedModel::open_stored(&self.model.model, &self.backend.device()?)?;
         let settings = Settings {
             system: self.system.clone(),

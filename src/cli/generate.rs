@@ -7,6 +7,7 @@ use crate::eval::opened::OpenedModel;
 use crate::shell::{ExitStatus, Shell};
 use crate::stages::arguments::groups::{BackendArg, RunnableArg, TokenizerArg, without_output};
 use crate::stages::arguments::path;
+use crate::stages::stage::say_notes;
 use crate::text::chat_template::{Conversation, read_conversation};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -87,6 +88,7 @@ pub(super) const ANSWER_TOKENS: usize = 512;
 impl Args {
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let conversation = self.messages.as_deref().map(read_conversation).transpose()?;
+        say_notes(&self.model.model, shell);
         let model = OpenedModel::open_stored(&self.model.model, &self.backend.device()?)?;
         let asked = || self.chat.as_deref().map(|user| Conversation::ask(self.system.as_deref(), user));
         let (prompt, most) = match conversation.or_else(asked) {

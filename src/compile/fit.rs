@@ -3,7 +3,8 @@
 
 use super::emit::special_tokens_section;
 use super::lower::{LowerError, Lowered, lower};
-use crate::model::size::{Assignment, SizeError, stored_tensors};
+use crate::model::scheme::Assignment;
+use crate::model::size::{SizeError, stored_tensors};
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
 use crate::report::{Report, grouped};

@@ -4,6 +4,7 @@
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::QuantScheme;
 use crate::model::transform::NmPattern;
+use ndarray::Array2;
 use slm_runtime::layout::{BLOCK_COLUMNS, Layout, TileShape};
 
 /// The two columns kept of every four: the nonzero ones, filled up with the lowest of the others.
@@ -26,17 +27,17 @@ fn kept_columns(values: &[i8]) -> impl Iterator<Item = usize> {
 /// and their indices are stored.
 pub fn pack(matrix: &QuantizedMatrix, layout: Layout) -> Option<Vec<u8>> {
     let storage = matrix.scheme.storage(matrix.sparsity)?;
-    let shape = TileShape::new(storage, layout, matrix.rows, matrix.columns)?;
+    let shape = TileShape::new(storage, layout, matrix.rows(), matrix.columns())?;
     let mut bytes = vec![0u8; shape.bytes()];
     let interleaved = layout.rows();
     let mut padded = vec![0i8; shape.stored_columns() * if storage.is_sparse() { 2 } else { 1 }];
     for (index, tile) in bytes.chunks_exact_mut(shape.stride).enumerate() {
         for within in 0..interleaved {
             let row = index * interleaved + within;
-            let real = row < matrix.rows;
+            let real = row < matrix.rows();
             padded.fill(0);
             if real {
-                padded[..matrix.columns].copy_from_slice(&matrix.values[row * matrix.columns..][..matrix.columns]);
+                padded.iter_mut().zip(matrix.values.row(row)).for_each(|(padded, value)| *padded = *value);
             }
             if storage.is_sparse() {
                 for (stored, column) in kept_columns(&padded).enumerate() {
@@ -52,7 +53,7 @@ pub fn pack(matrix: &QuantizedMatrix, layout: Layout) -> Option<Vec<u8>> {
                 }
             }
             for group in 0..shape.groups {
-                let multiplier = if real { matrix.multiplier[row * shape.groups + group] } else { 1 };
+                let multiplier = if real { matrix.multiplier[[row, group]] } else { 1 };
                 tile[shape.multiplier_offset(within, group)] = multiplier as u8;
             }
             let scale = if real { matrix.row_scale[row] } else { 0.0 };
@@ -77,18 +78,10 @@ pub fn unpack(
 ) -> Option<QuantizedMatrix> {
     let storage = scheme.storage(sparsity)?;
     let shape = TileShape::new(storage, layout, rows, columns)?;
-    let mut matrix = QuantizedMatrix {
-        scheme,
-        rows,
-        columns,
-        values: vec![0; rows * columns],
-        row_scale: Vec::with_capacity(rows),
-        multiplier: Vec::new(),
-        sparsity,
-        activations: slm_runtime::kernels::Width::Bits8,
-    };
+    let mut values = Array2::zeros((rows, columns));
+    let (mut row_scale, mut multiplier) = (Vec::with_capacity(rows), Vec::new());
     let interleaved = layout.rows();
-    for (row, values) in matrix.values.chunks_exact_mut(columns).enumerate() {
+    for (row, mut values) in values.outer_iter_mut().enumerate() {
         let tile = &bytes[row / interleaved * shape.stride..][..shape.stride];
         let within = row % interleaved;
         let value = |stored: usize| shape.value(tile, within, stored);
@@ -100,17 +93,18 @@ pub fn unpack(
         } else {
             values.iter_mut().enumerate().for_each(|(column, out)| *out = value(column));
         }
-        matrix.multiplier.extend((0..shape.groups).map(|group| tile[shape.multiplier_offset(within, group)] as i8));
+        multiplier.extend((0..shape.groups).map(|group| tile[shape.multiplier_offset(within, group)] as i8));
         let at = shape.scale_offset(within);
-        matrix.row_scale.push(f32::from_le_bytes([tile[at], tile[at + 1], tile[at + 2], tile[at + 3]]));
+        row_scale.push(f32::from_le_bytes([tile[at], tile[at + 1], tile[at + 2], tile[at + 3]]));
     }
-    Some(matrix)
+    Some(QuantizedMatrix { sparsity, ..QuantizedMatrix::new(scheme, values, row_scale, multiplier) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::id::{LinearId, Role};
+    use crate::model::matrix::{from_rows, into_values, row_major_mut};
     use crate::model::scheme::SCHEMES;
     use proptest::prelude::*;
     use slm_runtime::sample::random_u64;
@@ -121,21 +115,15 @@ mod tests {
         };
         let (low, high) = scheme.def().range;
         let groups = scheme.def().group.map_or(0, |group| columns.div_ceil(group));
-        QuantizedMatrix {
-            scheme,
-            rows,
-            columns,
-            values: (0..rows * columns).map(|i| draw(i, low.into(), high.into())).collect(),
-            row_scale: (0..rows).map(|row| (row as f32 + 1.0) / 1024.0).collect(),
-            multiplier: (0..rows * groups).map(|i| draw(i + 7_000_000, 1, 127)).collect(),
-            sparsity: None,
-            activations: slm_runtime::kernels::Width::Bits8,
-        }
+        let values = (0..rows * columns).map(|i| draw(i, low.into(), high.into())).collect();
+        let row_scale = (0..rows).map(|row| (row as f32 + 1.0) / 1024.0).collect();
+        let multiplier = (0..rows * groups).map(|i| draw(i + 7_000_000, 1, 127)).collect();
+        QuantizedMatrix::new(scheme, from_rows(values, columns), row_scale, multiplier)
     }
 
     /// Keeps at most two of every four values.
     fn sparsen(matrix: &mut QuantizedMatrix, seed: u64) {
-        for (n, four) in matrix.values.chunks_exact_mut(4).enumerate() {
+        for (n, four) in row_major_mut(&mut matrix.values).chunks_exact_mut(4).enumerate() {
             let draw = random_u64(seed ^ 1, n as u64);
             let (first, second) = (draw as usize % 4, (draw >> 8) as usize % 4);
             (0..4).filter(|k| ![first, second].contains(k)).for_each(|k| four[k] = 0);
@@ -182,18 +170,19 @@ mod tests {
             let wide_rows = tiles * crate::model::scheme::SPLIT_ROWS as usize;
             let scheme = QuantScheme::Split { wide_rows: wide_rows as u32 };
             let of_rows = |rows: std::ops::Range<usize>, scheme| random_matrix(scheme, rows.len(), columns, seed);
-            let matrix = QuantizedMatrix::of_parts(scheme, [wide_rows + rest, columns], of_rows);
-            crate::formats::slmc_quantized::layout::validate(LinearId::global(Role::LmHead), &matrix).expect("it is sound");
+            let matrix = QuantizedMatrix::of_parts(scheme, (wide_rows + rest, columns), of_rows);
+            matrix.validate(LinearId::global(Role::LmHead)).expect("it is sound");
             prop_assert_eq!(pack(&matrix, layout), None);
-            let again = QuantizedMatrix::of_parts(scheme, [matrix.rows, columns], |rows, scheme| {
+            let again = QuantizedMatrix::of_parts(scheme, matrix.values.dim(), |rows, scheme| {
                 let part = matrix.part(rows.clone(), scheme);
                 let bytes = pack(&part, layout).expect("small");
                 unpack(&bytes, scheme, None, layout, [rows.len(), columns]).expect("small")
             });
             prop_assert_eq!(&again, &matrix);
-            let mut dequantized = matrix.part(0..wide_rows, QuantScheme::W8).dequantize();
-            dequantized.extend(matrix.part(wide_rows..matrix.rows, QuantScheme::W4G32).dequantize());
-            prop_assert_eq!(dequantized, matrix.dequantize());
+            let (first, second) = (0..wide_rows, wide_rows..matrix.rows());
+            let parts = [matrix.part(first, QuantScheme::W8), matrix.part(second, QuantScheme::W4G32)];
+            let dequantized: Vec<f32> = parts.iter().flat_map(QuantizedMatrix::dequantize).collect();
+            prop_assert_eq!(dequantized, into_values(matrix.dequantize()));
         }
 
         #[test]

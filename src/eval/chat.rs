@@ -107,7 +107,7 @@ fn text_of(model: &OpenedModel, settings: &Settings) -> Result<(Tokenizer, ChatT
     if model.kind != ModelKind::Decoder {
         return Err(GenerateError::NotADecoder);
     }
-    let tokenizer = match &settings.tokenizer {
+    let mut tokenizer = match &settings.tokenizer {
         Some(directory) => tokenizer_at(directory)?,
         None => model.tokenizer()?,
     };

@@ -1,4 +1,4 @@
-//! What every directory that slmc writes holds beside its weights: config.json, slmc.json, and the files that travel
+//! The files that every directory of slmc's holds beside its weights: config.json, slmc.json, and the files that travel
 //! with a model unchanged. All of it is put in place at once, and equal inputs give equal bytes.
 
 use super::error::ModelFormatError;

@@ -14,7 +14,7 @@ pub(super) fn read(directory: &Path) -> Option<Value> {
     serde_json::from_slice(&std::fs::read(directory.join(PROVENANCE_FILE)).ok()?).ok()
 }
 
-/// What slmc.json of a directory says of sparse matrices; nothing where there is no such file.
+/// The sparse matrices by slmc.json of a directory; none where there is not such a file.
 ///
 /// # Errors
 /// A file that does not parse, a name the model does not have, a pattern slmc does not know.
@@ -49,7 +49,7 @@ pub(super) fn sparsity(of: &Config, spec: &ModelSpec) -> Result<Sparsity, Config
     Ok(out)
 }
 
-/// `sparsity` as [`recorded_sparsity`] reads it.
+/// `sparsity` in the form that `recorded_sparsity` reads.
 pub fn sparsity_json(sparsity: &Sparsity) -> Value {
     Value::Object(sparsity.iter().map(|(id, pattern)| (id.to_string(), json!(pattern.to_string()))).collect())
 }

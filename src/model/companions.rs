@@ -80,7 +80,7 @@ impl Companions {
         &self.origin
     }
 
-    /// What messages call the file of a name, whether there is one or not.
+    /// The path of a name for messages, whether there is such a file or not.
     pub fn place(&self, name: &str) -> PathBuf {
         self.origin.join(name)
     }
@@ -97,7 +97,7 @@ impl Companions {
 }
 
 impl Companion {
-    /// What messages call it.
+    /// Its path for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }

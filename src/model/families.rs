@@ -2,6 +2,7 @@
 //! one row of [`FAMILIES`]; everything a family does not know it refuses, naming key and value, or tensor.
 
 mod bert;
+pub mod class_defaults;
 mod classifier;
 mod decoder;
 mod distilbert;
@@ -19,9 +20,12 @@ mod rotary;
 pub use classifier::with_classifier;
 pub use fewer_layers::with_layers;
 
+use class_defaults::ClassDefault;
+
 use super::id::{LinearId, ParameterId, Part, Role};
 use super::spec::{Activation, ModelSpec};
 use crate::disk::{Config, ConfigError, DenseTensor};
+use serde_json::Value;
 
 /// What slmc knows of one `model_type`.
 pub struct Family {
@@ -29,20 +33,28 @@ pub struct Family {
     pub model_type: &'static str,
     /// What stands before its tensor names, tried in order.
     pub prefixes: &'static [&'static str],
+    /// Name of the token table, without prefix.
+    pub token_table: &'static str,
+    /// What its class in transformers has for keys that are absent.
+    pub defaults: &'static [(&'static str, ClassDefault)],
+    /// Other names of keys, each with the key.
+    pub aliases: &'static [(&'static str, &'static str)],
     /// Reads the configuration.
     pub spec: fn(&Config) -> Result<ModelSpec, ConfigError>,
     /// Where a parameter is in a checkpoint; `None` for one the family never has.
-    pub source: fn(&ModelSpec, ParameterId) -> Option<Source>,
+    pub source: fn(&ModelSpec, ParameterId) -> Option<TensorName>,
     /// Tensors, without prefix, that carry nothing: buffers, and parts the head does not use.
     pub ignored: fn(&ModelSpec, &str) -> bool,
     /// Tensors that some files hold a second time; accepted where they equal the parameter.
-    pub copies: fn(&ModelSpec) -> Vec<(Source, ParameterId)>,
+    pub copies: fn(&ModelSpec) -> Vec<(TensorName, ParameterId)>,
     /// Key of the number of layers.
     pub layer_count: &'static str,
     /// The configuration of a model with these layers of another, ascending; see [`with_layers`], which checks it.
     pub with_layers: fn(&Config, &[usize]) -> Result<Config, ConfigError>,
     /// `architectures` of its sequence classifier, where slmc has one.
     pub classifier: Option<&'static str>,
+    /// Its classes, each with the tensors, without prefix, that only it has: which one a checkpoint is that does not say it.
+    pub heads: &'static [(&'static [&'static str], &'static str)],
 }
 
 /// Every family, sorted by name.
@@ -59,19 +71,19 @@ pub const FAMILIES: [Family; 10] = [
     qwen3::FAMILY,
 ];
 
-/// Where a parameter is: a whole tensor stored as slmc uses it, or turned, or some rows of a fused one.
+/// Where a parameter is: a whole tensor stored as slmc uses it, or transposed, or some rows of a fused one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct TensorName {
     /// Name of the tensor.
     pub name: String,
     /// An older spelling of the same name.
     pub legacy_name: Option<String>,
     /// Whether the family's prefix stands before it.
     pub prefixed: bool,
-    /// Of a tensor that holds several parameters one after the other.
+    /// Its rows, where the tensor holds several parameters one after the other.
     pub fused: Option<Fused>,
     /// Whether the file holds the matrix as (in, out).
-    pub turned: bool,
+    pub transposed: bool,
 }
 
 /// Which rows of a fused tensor a parameter is, counted as slmc turns it, (out, in).
@@ -83,23 +95,23 @@ pub struct Fused {
     pub rows: usize,
 }
 
-impl Source {
+impl TensorName {
     fn prefixed(name: String) -> Self {
-        Source { name, legacy_name: None, prefixed: true, fused: None, turned: false }
+        TensorName { name, legacy_name: None, prefixed: true, fused: None, transposed: false }
     }
 
     fn bare(name: &str) -> Self {
-        Source { prefixed: false, ..Source::prefixed(name.to_owned()) }
+        TensorName { prefixed: false, ..TensorName::prefixed(name.to_owned()) }
     }
 
     /// Rows `first ..` of a tensor with `rows` rows.
     fn fused(self, first: usize, rows: usize) -> Self {
-        Source { fused: Some(Fused { first, rows }), ..self }
+        TensorName { fused: Some(Fused { first, rows }), ..self }
     }
 
     /// Stored as (in, out), where it is a matrix.
-    fn turned(self, part: Part) -> Self {
-        Source { turned: part == Part::Weight, ..self }
+    fn transposed(self, part: Part) -> Self {
+        TensorName { transposed: part == Part::Weight, ..self }
     }
 
     /// The shape of the stored tensor, for a parameter of shape `shape`.
@@ -108,21 +120,21 @@ impl Source {
         if let (Some(fused), Some(rows)) = (self.fused, shape.first_mut()) {
             *rows = fused.rows;
         }
-        if self.turned {
+        if self.transposed {
             shape.reverse();
         }
         shape
     }
 
     /// The parameter, of shape `shape`, out of the stored tensor; `None` where that has another shape than
-    /// [`Source::stored_shape`].
+    /// [`TensorName::stored_shape`].
     pub fn take(&self, stored: DenseTensor, shape: &[usize]) -> Option<DenseTensor> {
-        if self.fused.is_none() && !self.turned {
+        if self.fused.is_none() && !self.transposed {
             return Some(stored);
         }
         let (first, rows) = (self.fused.map_or(0, |fused| fused.first), *shape.first()?);
         let rows = first..first.checked_add(rows)?;
-        if self.turned { stored.transposed_columns(rows) } else { stored.rows(rows) }
+        if self.transposed { stored.transposed_columns(rows) } else { stored.rows(rows) }
     }
 
     /// With the spelling of norms that TensorFlow left behind: `gamma` for weight, `beta` for bias.
@@ -150,17 +162,30 @@ impl Family {
         })
     }
 
-    /// The prefix a checkpoint uses: the first under which it has a token table.
+    /// The prefix a checkpoint uses: the first under which it has a token table, else (the table of a tied head may be
+    /// stored as the head alone) the first under which it has anything.
     pub fn prefix(&self, spec: &ModelSpec, has_tensor: impl Fn(&str) -> bool) -> &'static str {
-        let table = (self.source)(spec, ParameterId::weight(LinearId::global(Role::TokenEmbedding)));
-        let found = |prefix: &&&str| table.iter().flat_map(|s| s.names(prefix)).any(|name| has_tensor(&name));
-        self.prefixes.iter().find(found).or(self.prefixes.first()).copied().unwrap_or("")
+        let has = |id: ParameterId, prefix: &str| {
+            let source = (self.source)(spec, id).filter(|source| source.prefixed);
+            source.is_some_and(|source| source.names(prefix).iter().any(|name| has_tensor(name)))
+        };
+        let table = ParameterId::weight(LinearId::global(Role::TokenEmbedding));
+        let by_table = self.prefixes.iter().find(|prefix| has(table, prefix));
+        let by_any = || self.prefixes.iter().find(|prefix| spec.parameters().iter().any(|any| has(any.id, prefix)));
+        by_table.or_else(by_any).or(self.prefixes.first()).copied().unwrap_or("")
     }
 }
 
 /// Reads a configuration into what the forward needs, or says what of it slmc does not implement.
 pub fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
-    (Family::of(config)?.spec)(config)
+    Family::of(config)?.read(config)
+}
+
+/// As [`spec`], of a configuration without weights, which must state its sizes.
+pub fn spec_without_weights(config: &Config) -> Result<ModelSpec, ConfigError> {
+    let family = Family::of(config)?;
+    family.require_sizes(config)?;
+    family.read(config)
 }
 
 /// Refuses every key whose value is neither absent nor `neutral` (null, 0 or false as the pair says).
@@ -186,6 +211,7 @@ fn refuse_unless(
 fn architecture(config: &Config) -> Result<Option<&str>, ConfigError> {
     match config.value("architectures") {
         None => Ok(None),
+        Some(Value::Array(list)) if list.is_empty() => Ok(None),
         Some(value) => {
             let list = value.as_array().map(Vec::as_slice);
             let one = list.and_then(|list| if let [one] = list { one.as_str() } else { None });

@@ -1,6 +1,6 @@
-//! A model's linears as data: which of them read one input, and what makes that input. Everything that walks matrices by
+//! A model's linears as data: which of them read one input, and where that input comes from. Everything that walks matrices by
 //! their inputs (calibration layer by layer, equalisation, allocation, the list of matrices itself, lowering) reads it
-//! from here; only what computes (the f32 forward, the runtime's session) knows the layers a second time.
+//! from here; only the two executors (the f32 forward, the runtime's session) know the layers a second time.
 //!
 //! ```text
 //! input → linears that read it → (function, product, norm) → the next input, or a sum into the residual stream
@@ -24,14 +24,14 @@ pub struct Linear {
     pub into_residual: bool,
 }
 
-/// What an input is made of.
+/// The origin of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The hidden states themselves, which the residual sum reads too.
     Residual,
     /// A norm with weights of its own, which nothing else reads.
     Norm {
-        /// Of a layer, or outside them.
+        /// Its layer; `None` outside of them.
         layer: Option<u16>,
         /// Where it stands.
         site: NormSite,
@@ -59,7 +59,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The channel of what makes the input, a row of the linear or an element of the norm, by the input's column.
+    /// The channel of the origin (a row of the linear, an element of the norm) by the input's column.
     pub fn channel(self, column: usize) -> usize {
         match self {
             Origin::Mean { head_dim, shared, .. } => column / head_dim / shared * head_dim + column % head_dim,
@@ -84,7 +84,7 @@ pub struct Input {
     pub readers: Vec<Linear>,
     /// Columns of each.
     pub width: usize,
-    /// What it is made of.
+    /// Its origin.
     pub origin: Origin,
     /// The function on its way.
     pub function: Option<Function>,
@@ -121,7 +121,7 @@ pub struct Graph {
     pub tables: Vec<Table>,
     /// By layer.
     pub layers: Vec<Vec<Input>>,
-    /// Of the head.
+    /// Inputs of the head.
     pub head: Vec<Input>,
     hidden: usize,
 }

@@ -14,7 +14,7 @@ pub fn matches(pattern: &str, id: LinearId) -> bool {
 
 /// `*` stands for any characters, `?` for one.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    // Where to go on if what follows the last star does not match here.
+    // Where to go on if the text after the last star does not match here.
     let (mut p, mut t, mut star) = (0, 0, None);
     while t < text.len() {
         if p < pattern.len() && pattern[p] == b'*' {

@@ -1,12 +1,13 @@
 //! Weight formats: how a quantized matrix is stored, as a table ([`SCHEMES`]) of bits, group, range and storage. Parsing,
 //! names, limits and byte counts derive from it. Definitions and bounds: docs/numerics.md.
 
+use super::error::NameError;
 use super::id::{Class, LinearId, Role};
-use super::size::Assignment;
 use super::spec::ModelSpec;
 use super::transform::NmPattern;
 pub use slm_runtime::kernels::Width;
 use slm_runtime::layout::Storage;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -93,7 +94,7 @@ impl SchemeDef {
     }
 }
 
-/// What a list of schemes says: `w8, w4.g32, …`.
+/// Every name: `w8, w4.g32, …`.
 pub fn names() -> String {
     SCHEMES.map(|def| def.name).join(", ")
 }
@@ -137,10 +138,16 @@ impl QuantScheme {
         parts.into_iter().filter(|(rows, _)| !rows.is_empty())
     }
 
+    /// Shape of the multipliers of a matrix of (rows, columns): (rows that have any, multipliers of each); none of a scheme
+    /// without groups.
+    pub fn multiplier_shape(self, (rows, columns): (usize, usize)) -> (usize, usize) {
+        (rows - self.wide_rows(rows), self.def().group.map_or(0, |group| columns.div_ceil(group)))
+    }
+
     /// Whether a matrix of `rows` rows can be stored so.
     ///
     /// # Errors
-    /// A split of a matrix whose rows are no tokens, or after a number of rows that is not possible.
+    /// A split of a matrix whose rows are not tokens, or after a number of rows that is not possible.
     pub fn check(self, id: LinearId, rows: usize) -> Result<(), SplitError> {
         match self {
             QuantScheme::Split { .. } if !matches!(id.role, Role::TokenEmbedding | Role::LmHead) => {
@@ -185,25 +192,6 @@ impl fmt::Display for QuantScheme {
     }
 }
 
-/// A string that names no scheme.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum UnknownScheme {
-    /// Of no form.
-    #[error("unknown scheme `{0}`; known: {known}, and of a token table or LM head w8:ROWS+w4", known = names_with_aliases())]
-    Name(String),
-    /// A split within a tile.
-    #[error(
-        "`{text}`: the first part of a split has a multiple of {SPLIT_ROWS} rows, more than 0, so that it is whole tiles on \
-         every target; nearest is w8:{nearest}+w4"
-    )]
-    Rows {
-        /// As written.
-        text: String,
-        /// The nearest number that is one.
-        nearest: u32,
-    },
-}
-
 /// [`names`], each with the short name that it has.
 fn names_with_aliases() -> String {
     let name = |def: &SchemeDef| match def.alias {
@@ -214,10 +202,10 @@ fn names_with_aliases() -> String {
 }
 
 impl FromStr for QuantScheme {
-    type Err = UnknownScheme;
+    type Err = NameError;
 
-    fn from_str(text: &str) -> Result<Self, UnknownScheme> {
-        let unknown = || UnknownScheme::Name(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let unknown = || NameError::Scheme { text: text.to_owned(), known: names_with_aliases() };
         if let Some(def) = SCHEMES.iter().find(|def| def.name == text || def.alias == Some(text)) {
             return Ok(def.scheme);
         }
@@ -226,7 +214,7 @@ impl FromStr for QuantScheme {
         let wide_rows: u32 = digits.and_then(|rows| rows.parse().ok()).ok_or_else(unknown)?;
         if wide_rows == 0 || !wide_rows.is_multiple_of(SPLIT_ROWS) {
             let below = wide_rows / SPLIT_ROWS + u32::from(wide_rows % SPLIT_ROWS >= SPLIT_ROWS / 2);
-            return Err(UnknownScheme::Rows {
+            return Err(NameError::SplitRows {
                 text: text.to_owned(),
                 nearest: below.max(1).saturating_mul(SPLIT_ROWS),
             });
@@ -238,7 +226,7 @@ impl FromStr for QuantScheme {
 /// A split that a matrix cannot have.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SplitError {
-    /// Its rows are no tokens.
+    /// Its rows are not tokens.
     #[error(
         "`{id}` cannot be {scheme}: only the rows of embed.token and head.lm are tokens, the frequent ones first; give it w8 \
          or w4, and the split by name (--keep embed.token={scheme})"
@@ -259,7 +247,7 @@ pub enum SplitError {
         id: LinearId,
         /// Asked for.
         scheme: QuantScheme,
-        /// Of the matrix.
+        /// Rows of the matrix.
         rows: usize,
     },
 }
@@ -272,10 +260,13 @@ pub fn width_name(width: Width) -> &'static str {
     }
 }
 
-/// The width that [`width_name`] writes so.
+/// The width of that name.
 pub fn width_of_name(name: &str) -> Option<Width> {
     [Width::Bits8, Width::Bits16].into_iter().find(|width| width_name(*width) == name)
 }
+
+/// A mix: the scheme of every matrix.
+pub type Assignment = BTreeMap<LinearId, QuantScheme>;
 
 /// The named mixes of schemes that `--scheme` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -321,17 +312,12 @@ impl Preset {
 }
 
 impl FromStr for Preset {
-    type Err = UnknownPreset;
+    type Err = NameError;
 
-    fn from_str(text: &str) -> Result<Self, UnknownPreset> {
-        Preset::ALL.into_iter().find(|preset| preset.name() == text).ok_or_else(|| UnknownPreset(text.to_owned()))
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Preset::ALL.into_iter().find(|preset| preset.name() == text).ok_or_else(|| NameError::Preset(text.to_owned()))
     }
 }
-
-/// A string that names no preset.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("unknown scheme `{0}`; known: w8, mixed, w4")]
-pub struct UnknownPreset(pub String);
 
 #[cfg(test)]
 mod tests {
@@ -351,8 +337,7 @@ mod tests {
         }
         let split = QuantScheme::Split { wide_rows: 64 };
         assert_eq!(split.parts(70).collect::<Vec<_>>(), [(0..64, QuantScheme::W8), (64..70, QuantScheme::W4G32)]);
-        assert_eq!("w3".parse::<QuantScheme>(), Err(UnknownScheme::Name("w3".to_owned())));
-        let message = UnknownScheme::Name("w3".to_owned()).to_string();
+        let message = "w3".parse::<QuantScheme>().expect_err("it has no groups").to_string();
         let known = "known: w8, w4.g32 (or w4), w4.g64, w3.g32, and of a token table or LM head w8:ROWS+w4";
         assert!(message.ends_with(known), "{message}");
     }

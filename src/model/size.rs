@@ -1,17 +1,14 @@
-//! What a model's weights cost in an artifact: the one function that counts bytes, for the allocator, `estimate`,
+//! The bytes of a model's weights in an artifact: the one function that counts them, for the allocator, `estimate`,
 //! `inspect` and `eval`. Nothing here reads a weight.
 
 use super::id::{Class, KeyMapPart, LinearId, NormSite, ParameterId, Part, Role};
-use super::scheme::{QuantScheme, SplitError};
+use super::scheme::{Assignment, QuantScheme, SplitError};
 use super::spec::ModelSpec;
 use super::transform::{NmPattern, Sparsity};
 use slm_runtime::format::tensor::{NO_LAYER, TensorKey, TensorPart, TensorRole};
 use slm_runtime::layout::{Layout, Storage, tensor_bytes};
 use std::collections::BTreeMap;
 use std::ops::Range;
-
-/// Scheme of every matrix.
-pub type Assignment = BTreeMap<LinearId, QuantScheme>;
 
 /// The scheme of a matrix that must have one.
 ///
@@ -53,11 +50,11 @@ pub enum SizeError {
     TooManyColumns {
         /// Matrix.
         id: LinearId,
-        /// Of the matrix.
+        /// Its input dimension.
         columns: usize,
         /// Asked for.
         scheme: QuantScheme,
-        /// Of the scheme.
+        /// The largest input dimension of the scheme.
         limit: usize,
     },
     /// A split that cannot be.
@@ -218,7 +215,7 @@ pub fn stored_tensors(
 pub struct WeightSize {
     /// Packed bytes of all weights with multipliers, row scales, padding, norms, biases, key maps.
     pub weight_bytes: u64,
-    /// Of the unpadded shapes, a tied tensor once.
+    /// Elements of the unpadded shapes, a tied tensor once.
     pub parameters: u64,
     /// 8 · weight_bytes / parameters.
     pub bits_per_weight: f64,

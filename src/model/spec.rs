@@ -1,5 +1,5 @@
-//! Plain data that describes a model: what the one f32 forward, the byte counter and the lowering to an artifact need,
-//! and nothing of any file format. Every shape is stated once, by [`ModelSpec::parameters`].
+//! Plain data that describes a model: all that the one f32 forward, the byte counter and the lowering to an artifact
+//! need, and nothing of any file format. Every shape is stated once, by [`ModelSpec::parameters`].
 
 mod parameters;
 
@@ -164,7 +164,7 @@ pub struct ConvSpec {
     pub bias: bool,
 }
 
-/// What mixes positions in one layer.
+/// The mixer of positions in one layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mixer {
     /// Attention.
@@ -189,7 +189,7 @@ pub struct FfnSpec {
 /// One layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerSpec {
-    /// What mixes positions.
+    /// The mixer of positions.
     pub mixer: Mixer,
     /// Feed-forward network.
     pub ffn: FfnSpec,
@@ -209,7 +209,7 @@ impl LayerSpec {
     }
 }
 
-/// What stands on the last hidden state.
+/// The head on the last hidden state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Head {
     /// Nothing: the model's output is the last hidden state.
@@ -221,9 +221,9 @@ pub enum Head {
     },
     /// Masked-token logits: dense, activation, norm, token table (tied) or its own matrix, bias.
     MaskedLanguageModel {
-        /// Of the transform.
+        /// The function of the dense layer.
         activation: Activation,
-        /// Of the transform.
+        /// The norm after it.
         norm: Norm,
         /// Whether the token table is the head's weight.
         tied: bool,
@@ -260,7 +260,7 @@ pub struct ModelSpec {
     pub layers: Vec<LayerSpec>,
     /// Norm after the last layer.
     pub final_norm: Option<Norm>,
-    /// What stands on top.
+    /// The head on top.
     pub head: Head,
     /// Tokens that the tokenizer puts before a text; a decoder's only, and none where the directory has no tokenizer.
     pub opening: Vec<u32>,

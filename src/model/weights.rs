@@ -1,9 +1,10 @@
-//! A model: its specification and every parameter, dense as a checkpoint stores it or quantized, and what travels with
-//! them. Where it comes from and goes to is the business of `formats`; dense values stay on disk until they are asked for.
+//! A model: its specification and every parameter, dense as a checkpoint stores it or quantized, and the files that travel
+//! with it. Where it comes from and goes to is the business of `formats`; dense values stay on disk until they are asked for.
 
 use super::companions::Companions;
 use super::id::{LinearId, ParameterId, Part};
-use super::matrix::from_rows;
+use super::matrix::{from_rows, into_values};
+use super::notes::Note;
 use super::quantized::QuantizedMatrix;
 use super::scheme::{QuantScheme, Width};
 use super::size::SizeError;
@@ -81,7 +82,7 @@ impl Parameter {
 /// A model with its weights.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// What it computes.
+    /// Its specification.
     pub spec: ModelSpec,
     /// Its configuration in the form of config.json.
     pub config: Config,
@@ -98,7 +99,7 @@ impl Model {
     pub fn values_f32(&self, id: ParameterId) -> Result<Vec<f32>, ModelError> {
         match self.parameters.get(&id) {
             Some(Parameter::Dense(tensor)) => Ok(tensor.to_f32(&id.to_string())?),
-            Some(Parameter::Quantized(matrix)) => Ok(matrix.dequantize()),
+            Some(Parameter::Quantized(matrix)) => Ok(into_values(matrix.dequantize())),
             None => Err(ModelError::NoParameter { path: self.path.clone(), id }),
         }
     }
@@ -138,15 +139,14 @@ impl Model {
         self.parameters.values().any(|parameter| matches!(parameter, Parameter::Quantized(_)))
     }
 
-    /// Whether the values of dense matrices are what `sparsity` says.
+    /// Whether the zeros of dense matrices are those of `sparsity`.
     ///
     /// # Errors
     /// [`ModelError::NotSparse`], with the first group that has too many weights; values that cannot be read.
     pub fn check_sparsity(&self, sparsity: &Sparsity) -> Result<(), ModelError> {
-        for (id, _, columns) in self.spec.matrices() {
+        for (id, ..) in self.spec.matrices() {
             let Some(pattern) = sparsity.get(&id) else { continue };
-            let values = self.values_f32(ParameterId::weight(id))?;
-            pattern.check(id, &values, columns).map_err(|error| ModelError::not_sparse(&self.path, error))?;
+            pattern.check(id, self.matrix(id)?.view()).map_err(|error| ModelError::not_sparse(&self.path, error))?;
         }
         Ok(())
     }
@@ -181,11 +181,11 @@ impl Model {
     }
 }
 
-/// A model without its values: what `estimate` and `plan` need. It comes from headers alone, however large the weights;
+/// A model without its values, for `estimate` and `plan`. It comes from headers alone, however large the weights;
 /// names, shapes and data types are checked, values are not.
 #[derive(Clone, Debug)]
 pub struct Outline {
-    /// What the model computes.
+    /// Its specification.
     pub spec: ModelSpec,
     /// Its configuration in the form of config.json.
     pub config: Config,
@@ -193,14 +193,16 @@ pub struct Outline {
     pub companions: Companions,
     /// Where it is.
     pub path: PathBuf,
-    /// Of a quantized model, the scheme of every quantized matrix.
+    /// Scheme of every quantized matrix, of a quantized model.
     pub schemes: Option<BTreeMap<LinearId, QuantScheme>>,
-    /// Of a quantized model, the pattern of every matrix that has one.
+    /// Pattern of every matrix that has one, of a quantized model.
     pub sparsity: Sparsity,
-    /// Of a quantized model, the width of the inputs of every linear that takes more than 8 bits.
+    /// Width of the inputs of every linear that takes more than 8 bits, of a quantized model.
     pub activations: BTreeMap<LinearId, Width>,
     /// Whether it holds key maps.
     pub key_maps: bool,
+    /// What was found and decided in its files.
+    pub notes: Vec<Note>,
 }
 
 impl Outline {

@@ -83,7 +83,7 @@ mod tests {
             let pattern: NmPattern = pattern.parse().expect("a pattern");
             let pruned = prune(weights.view(), pattern, upper.view());
             let id = crate::model::id::LinearId::layer(0, crate::model::id::Role::Up);
-            pattern.check(id, row_major(pruned.weights.view()), columns).expect("it satisfies the pattern");
+            pattern.check(id, pruned.weights.view()).expect("it satisfies the pattern");
             let scores = weights.mapv(f32::abs);
             let mask = crate::model::transform::Mask::of_largest(id, pattern, scores.view()).expect("it divides");
             let mut largest = weights.clone();

@@ -1,4 +1,4 @@
-//! The most bytes that the weights of a model may take: what `--scheme auto` chooses within.
+//! The most bytes that the weights of a model may take: the bound on `--scheme auto`.
 //!
 //! ```text
 //! bytes = bits per weight · parameters / 8
@@ -7,7 +7,7 @@
 /// Most bytes that weights may take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Budget {
-    /// Of `weight_bytes`.
+    /// Most `weight_bytes`.
     Bytes(u64),
     /// 8 · bytes / parameters.
     BitsPerWeight(f64),

@@ -1,15 +1,16 @@
-//! What a model is calibrated with: a text the user names, text the model samples from itself (decoders), or the text
+//! The calibration text: one the user names, text the model samples from itself (decoders), or the text
 //! that ships with slmc (encoders). Reports name which it was.
 
-use crate::artifact::runner::{ModelRunner, RunnerError};
+use super::error::CalibrationError;
+use crate::artifact::runner::ModelRunner;
 use crate::model::spec::ModelKind;
-use crate::model::weights::{Model, ModelError};
+use crate::model::weights::Model;
 use crate::progress::{Progress, Silent};
-use crate::text::conversations::{ConversationsError, read_conversations};
+use crate::text::conversations::read_conversations;
 use crate::text::documents::read_documents;
-use crate::text::records::{Record, TextError, read_records};
+use crate::text::records::{Record, read_records};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
-use crate::text::windows::{WindowError, decoder_windows, encoder_sequences};
+use crate::text::windows::{decoder_windows, encoder_sequences};
 use std::path::{Path, PathBuf};
 
 /// Tokens a decoder samples from itself, and most tokens read from a text.
@@ -23,7 +24,7 @@ const ENCODER_TEXT: &str = include_str!("../../calibration/encoders.txt");
 
 /// Where calibration comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum CalibrationText {
     /// A file: plain text, or JSONL with a field.
     File {
         /// The file.
@@ -37,12 +38,12 @@ pub enum Source {
         path: PathBuf,
         /// Key of the text in every JSONL line.
         field: Option<String>,
-        /// Of the samples.
+        /// Seed of the samples.
         seed: u64,
     },
     /// The model's own samples at temperature 1 (decoders), or the shipped text (encoders).
     Default {
-        /// Of the samples.
+        /// Seed of the samples.
         seed: u64,
     },
 }
@@ -52,7 +53,7 @@ pub enum Source {
 pub struct Calibration {
     /// Token ids, each run on its own.
     pub sequences: Vec<Vec<u32>>,
-    /// What they are, for reports.
+    /// Their source, for reports.
     pub description: String,
 }
 
@@ -63,64 +64,18 @@ impl Calibration {
     }
 }
 
-/// Why there is no calibration.
-#[derive(Debug, thiserror::Error)]
-pub enum CalibrationError {
-    /// Of the file.
-    #[error(transparent)]
-    Text(#[from] TextError),
-    /// Of the tokenizer.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// Of conversations.
-    #[error(transparent)]
-    Conversations(#[from] ConversationsError),
-    /// Of the windows.
-    #[error("{}: {source}", path.display())]
-    Window {
-        /// The text.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: WindowError,
-    },
-    /// Not enough of it.
-    #[error(
-        "{}: {found} sequences of calibration text with {tokens} tokens in all, {needed} sequences or more are needed; pass a longer text, or none to use the default",
-        path.display()
-    )]
-    TooLittle {
-        /// The file.
-        path: PathBuf,
-        /// Sequences there are.
-        found: usize,
-        /// Tokens of those.
-        tokens: usize,
-        /// Sequences needed.
-        needed: usize,
-    },
-    /// Only decoders can sample.
-    #[error("--mix-self lets a decoder sample from itself, and this model is an encoder; pass a text alone")]
-    Encoder,
-    /// The model could not be made to run on its integers.
-    #[error("the model cannot sample from itself: {0}; pass a text with --calibration")]
-    Sample(#[from] RunnerError),
-    /// Weights.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-}
-
 /// Sequences for a dense model, of about `tokens` tokens.
 pub fn calibration(
     model: &Model,
-    source: &Source,
+    source: &CalibrationText,
     tokens: usize,
     runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<Calibration, CalibrationError> {
     match source {
-        Source::File { path, field } => from_file(model, path, field.as_deref(), tokens, progress),
-        Source::Mixed { .. } if model.spec.kind == ModelKind::Encoder => Err(CalibrationError::Encoder),
-        Source::Mixed { path, field, seed } => {
+        CalibrationText::File { path, field } => from_file(model, path, field.as_deref(), tokens, progress),
+        CalibrationText::Mixed { .. } if model.spec.kind == ModelKind::Encoder => Err(CalibrationError::Encoder),
+        CalibrationText::Mixed { path, field, seed } => {
             let text = from_file(model, path, field.as_deref(), tokens / 2, progress)?;
             let own = sample_itself(model, *seed, tokens - tokens / 2, runner, progress)?;
             Ok(Calibration {
@@ -128,10 +83,10 @@ pub fn calibration(
                 description: format!("{}, and {}", text.description, own.description),
             })
         }
-        Source::Default { seed } if model.spec.kind == ModelKind::Decoder => {
+        CalibrationText::Default { seed } if model.spec.kind == ModelKind::Decoder => {
             sample_itself(model, *seed, tokens, runner, progress)
         }
-        Source::Default { .. } => {
+        CalibrationText::Default { .. } => {
             let shipped = "calibration/encoders.txt, shipped with slmc";
             encode(model, shipped_records(), shipped, tokens)
         }
@@ -141,11 +96,11 @@ pub fn calibration(
 /// Streams of the samples that measure begin here, away from those of calibration and training.
 const HELD_OUT_STREAM: u64 = 1 << 33;
 
-/// At most `count` sequences to measure on, from the same source and after what `used` took of it. A source that has no
-/// more gives `used` itself, and the description says so.
+/// At most `count` sequences to measure on, from the same source and after the part that `used` took. A source without
+/// any more gives `used` itself, and the description says so.
 pub fn held_out(
     model: &Model,
-    source: &Source,
+    source: &CalibrationText,
     used: &Calibration,
     count: usize,
     runner: &dyn ModelRunner,
@@ -162,17 +117,17 @@ pub fn held_out(
     };
     let description = used.description.clone();
     let sequences = match (source, model.spec.kind) {
-        (Source::Default { seed }, ModelKind::Decoder) => own(count, seed)?,
-        (Source::File { path, field }, ModelKind::Decoder) => text(count, path, field)?,
-        (Source::Mixed { path, field, seed }, ModelKind::Decoder) => {
+        (CalibrationText::Default { seed }, ModelKind::Decoder) => own(count, seed)?,
+        (CalibrationText::File { path, field }, ModelKind::Decoder) => text(count, path, field)?,
+        (CalibrationText::Mixed { path, field, seed }, ModelKind::Decoder) => {
             [text(count / 2, path, field)?, own(count - count / 2, seed)?].concat()
         }
         (source, ModelKind::Encoder) => {
             let records = match source {
-                Source::File { path, field } | Source::Mixed { path, field, .. } => {
+                CalibrationText::File { path, field } | CalibrationText::Mixed { path, field, .. } => {
                     read_records(path, field.as_deref())?.records
                 }
-                Source::Default { .. } => shipped_records(),
+                CalibrationText::Default { .. } => shipped_records(),
             };
             let left = records.into_iter().skip(taken).take(count).collect();
             encode(model, left, "", usize::MAX)?.sequences
@@ -213,7 +168,7 @@ pub fn independent_text(
 /// # Errors
 /// [`CalibrationError::Tokenizer`].
 pub fn sample_of_shipped_text(model: &Model, count: usize) -> Result<Option<Vec<u32>>, CalibrationError> {
-    let tokenizer = match Tokenizer::of(&model.companions) {
+    let mut tokenizer = match Tokenizer::of(&model.companions) {
         Ok(tokenizer) => tokenizer,
         Err(TokenizerError::Missing { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -272,7 +227,7 @@ fn decoder_text(
 ) -> Result<Vec<Vec<u32>>, CalibrationError> {
     let spec = &model.spec;
     let window = WINDOW.min(spec.context);
-    let tokenizer = Tokenizer::of(&model.companions)?;
+    let mut tokenizer = Tokenizer::of(&model.companions)?;
     tokenizer.check(spec.vocabulary)?;
     if let Some(conversations) = read_conversations(path, field, &model.companions, &tokenizer, &spec.ends)? {
         let pieces = conversations.iter().flat_map(|spoken| spoken.tokens.chunks(window));
@@ -295,7 +250,7 @@ fn keep_tokens(sequences: &mut Vec<Vec<u32>>, wanted: usize) {
 
 /// An encoder's sequences, up to the number of calibration tokens.
 fn encode(model: &Model, records: Vec<Record>, name: &str, wanted: usize) -> Result<Calibration, CalibrationError> {
-    let tokenizer = Tokenizer::of(&model.companions)?;
+    let mut tokenizer = Tokenizer::of(&model.companions)?;
     tokenizer.check(model.spec.vocabulary)?;
     let mut sequences = encoder_sequences(&tokenizer, &records, WINDOW.min(model.spec.context))?.tokens;
     keep_tokens(&mut sequences, wanted);

@@ -3,7 +3,8 @@
 //! compared with the original on text that was not calibrated with: the model's own samples for decoders, the text that
 //! ships with slmc for encoders. The nearer of the two is kept.
 
-use super::calibration::{CalibrationError, Source, independent_text};
+use super::calibration::{CalibrationText, independent_text};
+use super::error::{CalibrationError, RoundingError};
 use crate::artifact::runner::ModelRunner;
 use crate::calibrate::probe::{Probe, ProbeError};
 use crate::divergence::mean_and_error;
@@ -23,17 +24,6 @@ pub struct CalibrationCheck {
     pub kept_plain: bool,
 }
 
-/// Why a calibration could not be checked.
-#[derive(Debug, thiserror::Error)]
-pub enum CalibrationCheckError {
-    /// There is no independent text.
-    #[error(transparent)]
-    Text(#[from] CalibrationError),
-    /// The models could not be compared.
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
-}
-
 /// How much farther from the original the calibrated model may be before plain rounding is kept: two thousand predictions
 /// tell no smaller difference, and a text of the user's own field may cost a little elsewhere.
 const MARGIN: f64 = 1.05;
@@ -45,17 +35,17 @@ const SEQUENCES: usize = 8;
 /// no other text to compare on.
 ///
 /// # Errors
-/// [`CalibrationCheckError`].
+/// [`RoundingError`].
 pub fn check(
     original: &Model,
     calibrated: &Model,
     plain: impl FnOnce() -> Result<Model, CalibrationError>,
-    source: &Source,
+    source: &CalibrationText,
     runner: &dyn ModelRunner,
     device: &Device,
     progress: &dyn Progress,
-) -> Result<Option<(CalibrationCheck, Model)>, CalibrationCheckError> {
-    let (Source::File { path, .. } | Source::Mixed { path, .. }) = source else { return Ok(None) };
+) -> Result<Option<(CalibrationCheck, Model)>, RoundingError> {
+    let (CalibrationText::File { path, .. } | CalibrationText::Mixed { path, .. }) = source else { return Ok(None) };
     let text = independent_text(original, SEQUENCES, runner, progress)?;
     if text.is_empty() {
         return Ok(None);

@@ -1,6 +1,6 @@
-//! Equalisation (Xiao et al. 2023; Lin et al. 2024): the columns of matrices are multiplied by s and what makes their
-//! input is divided by it, which changes nothing in exact arithmetic and moves outliers from where they cost most. Legal
-//! where the input has no other reader and nothing bends it on the way:
+//! Equalisation (Xiao et al. 2023; Lin et al. 2024): the columns of matrices are multiplied by s and the origin of
+//! their input is divided by it, which changes nothing in exact arithmetic and moves outliers from where they cost most.
+//! Legal where the input has no other reader and every step on its way is linear:
 //!
 //! ```text
 //! norm before a layer's part → the matrices that read it      gain and offset / s   (not where norms stand after sums)
@@ -12,17 +12,20 @@
 //! s are powers of two, so weights keep their data type and the f32 model its outputs to the bit. For every place the
 //! candidate is taken, none among them, with which rounded weights and 8-bit inputs come closest to the outputs.
 
+use super::error::RoundingError;
 use super::search;
 use crate::calibrate::CalibrateError;
 use crate::model::forward::{Batch, DenseWeights, Forward, Tap};
 use crate::model::graph::{Graph, Input, Origin};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part};
-use crate::model::scheme::QuantScheme;
-use crate::model::size::{Assignment, scheme_of};
+use crate::model::matrix::{into_values, row_major, view_rows};
+use crate::model::scheme::{Assignment, QuantScheme};
+use crate::model::size::scheme_of;
 use crate::model::spec::{ModelSpec, NormKind};
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
 use burn::tensor::{Device, Tensor};
+use ndarray::{Array1, Array2, ArrayView2, s};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
@@ -31,25 +34,14 @@ const SEQUENCES: usize = 32;
 const ROWS_PER_SEQUENCE: usize = 8;
 /// Rows of a matrix that errors are measured on.
 const MATRIX_ROWS: usize = 256;
-/// What share of an input's range is moved into the weights.
+/// Shares of an input's range that are moved into the weights.
 const SHARES: [f32; 3] = [0.25, 0.5, 0.75];
 /// A channel this many times above or below the median is an outlier.
 const OUTLIER: f32 = 4.0;
 /// A candidate has to lower the error by this share.
 const LEAST_GAIN: f64 = 0.2;
 
-/// Why nothing was equalised.
-#[derive(Debug, thiserror::Error)]
-pub enum EqualizeError {
-    /// Of the calibration run.
-    #[error(transparent)]
-    Calibrate(#[from] CalibrateError),
-    /// Of the weights.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-}
-
-/// What was done at one place.
+/// Report of one place.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Equalized {
     /// The first matrix whose columns were multiplied.
@@ -62,46 +54,44 @@ pub struct Equalized {
     pub largest_factor: f32,
 }
 
-/// What is divided by s.
-enum Source {
+/// The source of outliers, which is divided by s.
+enum OutlierSource {
     /// Gain and offset of a norm.
     Norm(Option<u16>, NormSite, NormKind),
     /// Rows of a matrix and its bias.
     Rows(LinearId),
 }
 
-/// A place where s can go.
-struct Place {
-    source: Source,
+/// A place where s can go: the source that is divided, and the matrices whose columns are multiplied.
+struct EqualizePair {
+    source: OutlierSource,
     readers: Vec<LinearId>,
     /// Channel of the source by column of the readers.
     channels: Vec<usize>,
 }
 
-fn places(spec: &ModelSpec) -> Vec<Place> {
+fn pairs(spec: &ModelSpec) -> Vec<EqualizePair> {
     let graph = Graph::new(spec);
-    graph.inputs().filter_map(place).collect()
+    graph.inputs().filter_map(pair).collect()
 }
 
-/// The place before an input, where its origin can be divided. A tied head's columns are the token table's; the norm in
+/// The place of an input, where its origin can be divided. A tied head's columns are the token table's; the norm in
 /// the head of a masked language model is left alone.
-fn place(input: &Input) -> Option<Place> {
+fn pair(input: &Input) -> Option<EqualizePair> {
     let source = match input.origin {
         Origin::Norm { site: NormSite::MlmTransform, .. } => return None,
-        Origin::Norm { layer, site, kind } => Source::Norm(layer, site, kind),
-        Origin::Mean { of, .. } | Origin::Gated { of } => Source::Rows(of),
+        Origin::Norm { layer, site, kind } => OutlierSource::Norm(layer, site, kind),
+        Origin::Mean { of, .. } | Origin::Gated { of } => OutlierSource::Rows(of),
         Origin::Residual | Origin::Convolution | Origin::Function => return None,
     };
     let own = input.readers.iter().all(|linear| linear.weight == linear.id);
     let channels = (0..input.width).map(|column| input.origin.channel(column)).collect();
-    own.then(|| Place { source, readers: input.ids(), channels })
+    own.then(|| EqualizePair { source, readers: input.ids(), channels })
 }
 
-/// Some inputs of every matrix, and the largest of every channel over all tokens looked at.
-#[derive(Default)]
+/// Some inputs of a matrix, (rows, columns), and the largest of every channel over all tokens looked at.
 struct Seen {
-    columns: usize,
-    rows: Vec<f32>,
+    rows: Array2<f32>,
     largest: Vec<f32>,
 }
 
@@ -118,53 +108,53 @@ impl Tap for Look {
             Ok(values) => values,
             Err(error) => return self.failure = Some(format!("{error:?}")),
         };
-        let seen = self.seen.entry(id).or_default();
-        seen.columns = columns;
-        seen.largest.resize(columns, 0.0);
-        for row in values.chunks_exact(columns) {
+        let nothing = || Seen { rows: Array2::zeros((0, columns)), largest: vec![0.0; columns] };
+        let seen = self.seen.entry(id).or_insert_with(nothing);
+        let inputs = view_rows(&values, columns);
+        for row in inputs.outer_iter() {
             seen.largest.iter_mut().zip(row).for_each(|(most, value)| *most = most.max(value.abs()));
         }
         let every = tokens.div_ceil(ROWS_PER_SEQUENCE);
-        values.chunks_exact(columns).step_by(every).for_each(|row| seen.rows.extend(row));
+        for row in inputs.outer_iter().step_by(every) {
+            seen.rows.push_row(row).expect("inputs of one linear have one width");
+        }
     }
 
     fn attention(&mut self, _layer: usize, _query: &Tensor<4>, _key: &Tensor<4>) {}
 }
 
-/// The model with its outliers moved, and what was done.
+/// The model with its outliers moved, and a report of every place.
 ///
 /// # Errors
-/// [`EqualizeError`].
+/// [`RoundingError`].
 pub fn equalize(
     model: Model,
     assignment: &Assignment,
     sequences: &[Vec<u32>],
     device: &Device,
     progress: &dyn Progress,
-) -> Result<(Model, Vec<Equalized>), EqualizeError> {
+) -> Result<(Model, Vec<Equalized>), RoundingError> {
     let spec = model.spec.clone();
     let looked = look(&model, sequences, device)?;
-    let places = places(&spec);
-    progress.begin("equalizing", places.len() as u64, "places");
+    let pairs = pairs(&spec);
+    progress.begin("equalizing", pairs.len() as u64, "places");
     let (mut model, mut reports) = (model, Vec::new());
     // Readers before sources: once the rows of a matrix are even, no outlier among them decides for its columns.
-    for place in places.iter().rev() {
+    for pair in pairs.iter().rev() {
         progress.advance(1);
-        let Some(seen) = looked.get(&place.readers[0]) else { continue };
+        let Some(seen) = looked.get(&pair.readers[0]) else { continue };
         let mut weights = Vec::new();
-        for id in &place.readers {
+        for id in &pair.readers {
             let scheme = scheme_of(assignment, *id).map_err(ModelError::from)?;
-            weights.push((scheme, model.values_f32(ParameterId::weight(*id))?));
+            weights.push((scheme, model.matrix(*id)?));
         }
-        let Some((factors, report)) = best(place, seen, &weights) else { continue };
+        let Some((factors, report)) = best(pair, seen, &weights) else { continue };
         let mut changed = BTreeMap::new();
-        for (&id, (_, mut values)) in place.readers.iter().zip(weights) {
-            for (n, value) in values.iter_mut().enumerate() {
-                *value *= factors[place.channels[n % seen.columns]];
-            }
-            changed.insert(ParameterId::weight(id), values);
+        let by_column = by_column(pair, &factors);
+        for (&id, (_, values)) in pair.readers.iter().zip(weights) {
+            changed.insert(ParameterId::weight(id), into_values(values * &by_column));
         }
-        divide(&model, &place.source, &factors, &mut changed)?;
+        divide(&model, &pair.source, &factors, &mut changed)?;
         model = model.with_values(changed)?;
         reports.push(report);
     }
@@ -173,7 +163,7 @@ pub fn equalize(
     Ok((model, reports))
 }
 
-fn look(model: &Model, sequences: &[Vec<u32>], device: &Device) -> Result<BTreeMap<LinearId, Seen>, EqualizeError> {
+fn look(model: &Model, sequences: &[Vec<u32>], device: &Device) -> Result<BTreeMap<LinearId, Seen>, RoundingError> {
     let weights = DenseWeights::new(model, device)?;
     let forward = Forward::new(&model.spec, &weights, device);
     let mut look = Look::default();
@@ -190,12 +180,12 @@ fn look(model: &Model, sequences: &[Vec<u32>], device: &Device) -> Result<BTreeM
 /// Divides gain and offset, or rows and bias, by the factors.
 fn divide(
     model: &Model,
-    source: &Source,
+    source: &OutlierSource,
     factors: &[f32],
     changed: &mut BTreeMap<ParameterId, Vec<f32>>,
 ) -> Result<(), ModelError> {
     match source {
-        Source::Norm(layer, site, kind) => {
+        OutlierSource::Norm(layer, site, kind) => {
             let one = if *kind == NormKind::RmsOnePlus { 1.0 } else { 0.0 };
             let id = ParameterId::Norm(*layer, *site, Part::Weight);
             let gain = model.values_f32(id)?.into_iter().zip(factors).map(|(gain, s)| (gain + one) / s - one);
@@ -206,13 +196,12 @@ fn divide(
                 changed.insert(id, offset.collect());
             }
         }
-        Source::Rows(id) => {
-            let mut weights = model.values_f32(ParameterId::weight(*id))?;
-            let columns = weights.len() / factors.len();
-            for (row, s) in weights.chunks_exact_mut(columns).zip(factors) {
-                row.iter_mut().for_each(|weight| *weight /= s);
+        OutlierSource::Rows(id) => {
+            let mut weights = model.matrix(*id)?;
+            for (mut row, s) in weights.outer_iter_mut().zip(factors) {
+                row.mapv_inplace(|weight| weight / s);
             }
-            changed.insert(ParameterId::weight(*id), weights);
+            changed.insert(ParameterId::weight(*id), into_values(weights));
             if model.spec.has_bias(*id) {
                 let bias = model.values_f32(ParameterId::bias(*id))?.into_iter().zip(factors).map(|(bias, s)| bias / s);
                 changed.insert(ParameterId::bias(*id), bias.collect());
@@ -223,16 +212,15 @@ fn divide(
 }
 
 /// The factors by channel that bring the outputs closest, where any does.
-fn best(place: &Place, seen: &Seen, weights: &[(QuantScheme, Vec<f32>)]) -> Option<(Vec<f32>, Equalized)> {
-    let columns = seen.columns;
-    let channels = place.channels.iter().max()? + 1;
+fn best(pair: &EqualizePair, seen: &Seen, weights: &[(QuantScheme, Array2<f32>)]) -> Option<(Vec<f32>, Equalized)> {
+    let channels = pair.channels.iter().max()? + 1;
     let (mut inputs, mut largest) = (vec![0.0f32; channels], vec![0.0f32; channels]);
-    for (column, channel) in place.channels.iter().enumerate() {
+    for (column, channel) in pair.channels.iter().enumerate() {
         inputs[*channel] = inputs[*channel].max(seen.largest[column]);
-        let of_column = weights.iter().flat_map(|(_, values)| values[column..].iter().step_by(columns));
+        let of_column = weights.iter().flat_map(|(_, values)| values.column(column));
         largest[*channel] = of_column.fold(largest[*channel], |most, value| most.max(value.abs()));
     }
-    let measure = |factors: &[f32]| -> f64 { output_error(place, seen, weights, factors) };
+    let measure = |factors: &[f32]| -> f64 { output_error(pair, seen, weights, factors) };
     let before = measure(&vec![1.0; channels]);
     let mut candidates = vec![outliers(&inputs, &largest)];
     candidates.extend(SHARES.iter().map(|share| balanced(&inputs, &largest, *share)));
@@ -240,7 +228,7 @@ fn best(place: &Place, seen: &Seen, weights: &[(QuantScheme, Vec<f32>)]) -> Opti
     let (error, factors) = measured.min_by(|a, b| a.0.total_cmp(&b.0))?;
     (error < (1.0 - LEAST_GAIN) * before).then(|| {
         let report = Equalized {
-            name: place.readers[0].to_string(),
+            name: pair.readers[0].to_string(),
             error_before: before,
             error_after: error,
             largest_factor: factors.iter().copied().fold(0.0, f32::max),
@@ -249,7 +237,7 @@ fn best(place: &Place, seen: &Seen, weights: &[(QuantScheme, Vec<f32>)]) -> Opti
     })
 }
 
-/// The power of two nearest to values over their median; 1 where a value says nothing.
+/// The power of two nearest to values over their median; 1 where a value is 0 or not finite.
 fn powers(values: Vec<f32>, unless: impl Fn(f32) -> bool) -> Vec<f32> {
     let mut sorted: Vec<f32> = values.iter().copied().filter(|value| value.is_finite() && *value > 0.0).collect();
     sorted.sort_by(f32::total_cmp);
@@ -276,41 +264,54 @@ fn outliers(inputs: &[f32], weights: &[f32]) -> Vec<f32> {
     powers(inputs.iter().zip(weights).map(|(x, w)| (x / w).sqrt()).collect(), near)
 }
 
+/// Factors of the channels by column of the readers.
+fn by_column(pair: &EqualizePair, factors: &[f32]) -> Array1<f32> {
+    pair.channels.iter().map(|channel| factors[*channel]).collect()
+}
+
 /// Squared error of the outputs over their square: weights times s rounded to their scheme, inputs over s to 8 bits.
-fn output_error(place: &Place, seen: &Seen, weights: &[(QuantScheme, Vec<f32>)], factors: &[f32]) -> f64 {
-    let columns = seen.columns;
-    let by_column: Vec<f32> = place.channels.iter().map(|channel| factors[*channel]).collect();
-    let mut inputs: Vec<f32> = seen.rows.iter().enumerate().map(|(n, x)| x / by_column[n % columns]).collect();
-    let mut importance = vec![0.0f64; columns];
-    for row in inputs.chunks_exact_mut(columns) {
-        importance.iter_mut().zip(&*row).for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*x));
+fn output_error(pair: &EqualizePair, seen: &Seen, weights: &[(QuantScheme, Array2<f32>)], factors: &[f32]) -> f64 {
+    let by_column = by_column(pair, factors);
+    let mut inputs = &seen.rows / &by_column;
+    let mut importance = vec![0.0f64; inputs.ncols()];
+    for mut row in inputs.outer_iter_mut() {
+        importance.iter_mut().zip(&row).for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*x));
         let scale = row.iter().fold(0.0f32, |most, x| most.max(x.abs())) / 127.0;
         if scale > 0.0 {
-            row.iter_mut().for_each(|x| *x = (*x / scale).round_ties_even() * scale);
+            row.mapv_inplace(|x| (x / scale).round_ties_even() * scale);
         }
     }
     let (mut miss, mut size) = (0.0, 0.0);
     for (scheme, values) in weights {
-        let every = (values.len() / columns).div_ceil(MATRIX_ROWS);
-        let rows: Vec<f32> = values.chunks_exact(columns).step_by(every).flatten().copied().collect();
-        let scaled: Vec<f32> = rows.iter().enumerate().map(|(n, weight)| weight * by_column[n % columns]).collect();
-        let count = rows.len() / columns;
-        let rounded = search::quantize_matrix(&scaled, count, columns, *scheme, Some(&importance)).dequantize();
-        let sums: Vec<(f64, f64)> = inputs
-            .par_chunks_exact(columns)
-            .zip(seen.rows.par_chunks_exact(columns))
-            .map(|(input, original)| {
-                let pairs = rounded.chunks_exact(columns).zip(rows.chunks_exact(columns)).map(|(rounded, row)| {
-                    let (is, was) = (product(rounded, input), product(row, original));
-                    (f64::from(is - was).powi(2), f64::from(was).powi(2))
-                });
-                pairs.fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1))
-            })
-            .collect();
-        miss += sums.iter().map(|pair| pair.0).sum::<f64>();
-        size += sums.iter().map(|pair| pair.1).sum::<f64>();
+        let every = values.nrows().div_ceil(MATRIX_ROWS);
+        let rows = values.slice(s![..;every, ..]).as_standard_layout().into_owned();
+        let scaled = &rows * &by_column;
+        let rounded = search::quantize_matrix(scaled.view(), *scheme, Some(&importance)).dequantize();
+        for (misses, sizes) in errors([inputs.view(), seen.rows.view()], [rounded.view(), rows.view()]) {
+            miss += misses;
+            size += sizes;
+        }
     }
     if size > 0.0 { miss / size } else { 0.0 }
+}
+
+/// Σ (ŷ − y)² and Σ y² of the outputs by row of the inputs; of both the inputs and the weights the changed ones come first.
+fn errors(
+    [inputs, originals]: [ArrayView2<'_, f32>; 2],
+    [changed, weights]: [ArrayView2<'_, f32>; 2],
+) -> Vec<(f64, f64)> {
+    let columns = inputs.ncols();
+    let (inputs, originals) = (row_major(inputs), row_major(originals));
+    let (changed, weights) = (row_major(changed), row_major(weights));
+    let tokens = inputs.par_chunks_exact(columns).zip(originals.par_chunks_exact(columns));
+    let of_token = |(input, original): (&[f32], &[f32])| {
+        let pairs = changed.chunks_exact(columns).zip(weights.chunks_exact(columns)).map(|(changed, row)| {
+            let (is, was) = (product(changed, input), product(row, original));
+            (f64::from(is - was).powi(2), f64::from(was).powi(2))
+        });
+        pairs.fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1))
+    };
+    tokens.map(of_token).collect()
 }
 
 fn product(a: &[f32], b: &[f32]) -> f32 {

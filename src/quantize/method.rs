@@ -1,5 +1,6 @@
 //! The ways to round, by name.
 
+use super::policy::PolicyError;
 use std::fmt;
 use std::str::FromStr;
 
@@ -35,15 +36,10 @@ impl fmt::Display for Method {
     }
 }
 
-/// A string that names no method.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("unknown method `{0}`; known: rtn, search, gptq")]
-pub struct UnknownMethod(pub String);
-
 impl FromStr for Method {
-    type Err = UnknownMethod;
+    type Err = PolicyError;
 
-    fn from_str(text: &str) -> Result<Self, UnknownMethod> {
-        Method::ALL.into_iter().find(|method| method.name() == text).ok_or_else(|| UnknownMethod(text.to_owned()))
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        Method::ALL.into_iter().find(|method| method.name() == text).ok_or_else(|| PolicyError::Method(text.to_owned()))
     }
 }

@@ -3,10 +3,10 @@
 //! projections of short convolutions are `conv` and not `attention`.
 
 use super::budget::Budget;
+use crate::model::error::NameError;
 use crate::model::id::{Class, LinearId, Role};
 use crate::model::pattern::matches;
-use crate::model::scheme::{Preset, QuantScheme, SplitError, UnknownScheme, Width, width_name, width_of_name};
-use crate::model::size::Assignment;
+use crate::model::scheme::{Assignment, Preset, QuantScheme, SplitError, Width, width_name, width_of_name};
 use crate::model::spec::ModelSpec;
 use crate::model::transform::{NmPattern, Sparsity};
 use std::collections::BTreeMap;
@@ -42,10 +42,10 @@ pub struct Keep {
 }
 
 impl FromStr for Keep {
-    type Err = KeepError;
+    type Err = PolicyError;
 
-    fn from_str(text: &str) -> Result<Self, KeepError> {
-        let (pattern, scheme) = text.split_once('=').ok_or_else(|| KeepError::Form(text.to_owned()))?;
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        let (pattern, scheme) = text.split_once('=').ok_or_else(|| PolicyError::Keep(text.to_owned()))?;
         Ok(Keep { pattern: pattern.to_owned(), scheme: scheme.parse()? })
     }
 }
@@ -56,31 +56,20 @@ impl fmt::Display for Keep {
     }
 }
 
-/// A `--keep` that does not parse.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum KeepError {
-    /// No `=`.
-    #[error("`{0}` is not PATTERN=SCHEME, such as embedding=w8 or layers.0.*=w8")]
-    Form(String),
-    /// Of the scheme.
-    #[error(transparent)]
-    Scheme(#[from] UnknownScheme),
-}
-
 /// One `--activations`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Activations {
     /// Glob or alias.
     pub pattern: String,
-    /// Of the inputs of every linear it matches.
+    /// Width of the inputs of every linear it matches.
     pub width: Width,
 }
 
 impl FromStr for Activations {
-    type Err = ActivationsError;
+    type Err = PolicyError;
 
-    fn from_str(text: &str) -> Result<Self, ActivationsError> {
-        let wrong = || ActivationsError(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        let wrong = || PolicyError::Activations(text.to_owned());
         let (pattern, width) = text.split_once('=').ok_or_else(wrong)?;
         Ok(Activations { pattern: pattern.to_owned(), width: width_of_name(width).ok_or_else(wrong)? })
     }
@@ -91,11 +80,6 @@ impl fmt::Display for Activations {
         write!(f, "{}={}", self.pattern, width_name(self.width))
     }
 }
-
-/// An `--activations` that does not parse.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not PATTERN=a8 or PATTERN=a16, such as layers.*.ffn.down=a16")]
-pub struct ActivationsError(String);
 
 /// Whether some `--activations` speaks of a linear.
 pub fn names_width(spec: &ModelSpec, wanted: &[Activations], id: LinearId) -> bool {
@@ -125,9 +109,21 @@ pub fn widths(spec: &ModelSpec, wanted: &[Activations]) -> Result<BTreeMap<Linea
     Ok(widths)
 }
 
-/// A set of schemes that cannot be.
+/// Options that do not parse, and sets of schemes that cannot be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PolicyError {
+    /// A `--keep` without `=`.
+    #[error("`{0}` is not PATTERN=SCHEME, such as embedding=w8 or layers.0.*=w8")]
+    Keep(String),
+    /// A `--keep` with an unknown scheme.
+    #[error(transparent)]
+    Scheme(#[from] NameError),
+    /// An `--activations` that does not parse.
+    #[error("`{0}` is not PATTERN=a8 or PATTERN=a16, such as layers.*.ffn.down=a16")]
+    Activations(String),
+    /// A `--method` that does not exist.
+    #[error("unknown method `{0}`; known: rtn, search, gptq")]
+    Method(String),
     /// The pattern selects nothing.
     #[error(
         "--keep {keep}: the pattern matches no matrix of this model; names look like {example}, aliases are embedding, \
@@ -228,17 +224,18 @@ mod tests {
     #[test]
     fn options_parse_and_say_what_is_wrong() {
         assert_eq!("embedding=w8".parse(), Ok(Keep { pattern: "embedding".into(), scheme: QuantScheme::W8 }));
-        assert!(matches!("embedding".parse::<Keep>(), Err(KeepError::Form(_))));
-        assert!(matches!("embedding=w5".parse::<Keep>(), Err(KeepError::Scheme(_))));
+        assert!(matches!("embedding".parse::<Keep>(), Err(PolicyError::Keep(_))));
+        assert!(matches!("embedding=w5".parse::<Keep>(), Err(PolicyError::Scheme(_))));
         let split = QuantScheme::Split { wide_rows: 2304 };
         assert_eq!("head=w8:2304+w4".parse(), Ok(Keep { pattern: "head".into(), scheme: split }));
         assert_eq!(split.to_string().parse(), Ok(split));
         for (text, nearest) in [("w8:2303+w4", 2304), ("w8:0+w4", 64), ("w8:95+w4.g32", 64), ("w8:96+w4", 128)] {
-            let wrong = UnknownScheme::Rows { text: text.into(), nearest };
+            let wrong = NameError::SplitRows { text: text.into(), nearest };
             assert_eq!(text.parse::<QuantScheme>(), Err(wrong));
         }
         for text in ["w8:+w4", "w8:64", "w4:64+w8", "w8:-64+w4", "w8:64+w4 ", "w8:99999999999+w4"] {
-            assert_eq!(text.parse::<QuantScheme>(), Err(UnknownScheme::Name(text.into())));
+            let error = text.parse::<QuantScheme>().unwrap_err();
+            assert!(matches!(&error, NameError::Scheme { text: named, .. } if named == text), "{error}");
         }
     }
 }

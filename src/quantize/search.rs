@@ -7,8 +7,10 @@
 //! the integers near d / row_scale, of either sign, by the same error with the step that the artifact will hold.
 
 use super::vector::{nearest, sum_of, wide};
+use crate::model::matrix::{from_rows, row_major};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::{QuantScheme, SchemeDef};
+use ndarray::ArrayView2;
 use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 use slm_runtime::layout::MAX_MULTIPLIER;
@@ -22,31 +24,30 @@ const NEIGHBOURS: i32 = 3;
 /// Scales tried for a row without groups, each 1 % below the one before.
 const ROW_SCALES: usize = 12;
 
-/// Quantizes a matrix, (rows, columns) row-major; `importance` (columns) weighs columns, `None` weighs them alike.
+/// Quantizes a matrix; `importance` (columns) weighs columns, `None` weighs them alike.
 ///
 /// # Panics
-/// If the lengths do not match.
+/// If the importance is not that of as many columns.
 pub fn quantize_matrix(
-    weights: &[f32],
-    rows: usize,
-    columns: usize,
+    weights: ArrayView2<'_, f32>,
     scheme: QuantScheme,
     importance: Option<&[f64]>,
 ) -> QuantizedMatrix {
-    assert_eq!(weights.len(), rows * columns);
+    let (rows, columns) = weights.dim();
     let importance = normalised(importance, columns);
-    let rounded: Vec<Row> = weights
+    let rounded: Vec<Row> = row_major(weights)
         .par_chunks_exact(columns)
         .enumerate()
         .map(|(index, row)| wide(RowSearch { row, importance: &importance, def: scheme.of_row(index).def() }))
         .collect();
-    let mut matrix = QuantizedMatrix::without_rows(scheme, [rows, columns]);
+    let mut values = Vec::with_capacity(rows * columns);
+    let (mut row_scale, mut multiplier) = (Vec::with_capacity(rows), Vec::new());
     for row in rounded {
-        matrix.values.extend(row.values);
-        matrix.row_scale.push(row.scale);
-        matrix.multiplier.extend(row.multipliers);
+        values.extend(row.values);
+        row_scale.push(row.scale);
+        multiplier.extend(row.multipliers);
     }
-    matrix
+    QuantizedMatrix::new(scheme, from_rows(values, columns), row_scale, multiplier)
 }
 
 /// Importance with mean 1, and a floor: a channel the calibration never saw still has weights worth keeping.
@@ -169,7 +170,7 @@ fn refit(weights: &[f32], importance: &[f32], step: f32, (low, high): (f32, f32)
     if fitted.is_finite() && fitted != 0.0 { fitted } else { step }
 }
 
-/// Of candidates with their steps, the first of smallest finite error.
+/// The first of smallest finite error among candidates with their steps.
 #[inline(always)]
 fn smallest_error<T: Copy>(
     candidates: impl Iterator<Item = (T, f32)>,
@@ -190,17 +191,20 @@ fn smallest_error<T: Copy>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::matrix::view_rows;
     use crate::model::scheme::SCHEMES;
+    use ndarray::Array2;
     use proptest::prelude::*;
     use slm_runtime::sample::random_u64;
 
     /// Sums of uniform draws: bell-shaped weights.
-    fn bell(seed: u64, count: usize) -> Vec<f32> {
+    fn bell(seed: u64, rows: usize, columns: usize) -> Array2<f32> {
         let unit = |n: u64| (random_u64(seed, n) >> 40) as f32 / (1 << 24) as f32 - 0.5;
-        (0..count as u64).map(|n| (0..6).map(|k| unit(n * 6 + k)).sum()).collect()
+        let draw = |n: u64| (0..6).map(|k| unit(n * 6 + k)).sum();
+        Array2::from_shape_fn((rows, columns), |(row, column)| draw((row * columns + column) as u64))
     }
 
-    fn relative_error(weights: &[f32], matrix: &QuantizedMatrix) -> f64 {
+    fn relative_error(weights: &Array2<f32>, matrix: &QuantizedMatrix) -> f64 {
         let miss = weights.iter().zip(matrix.dequantize()).map(|(w, q)| f64::from(w - q).powi(2)).sum::<f64>();
         miss / weights.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>()
     }
@@ -208,36 +212,36 @@ mod tests {
     #[test]
     fn rows_of_a_split_are_those_of_their_schemes() {
         let (rows, columns, split) = (75, 70, QuantScheme::Split { wide_rows: 64 });
-        let weights = bell(3, rows * columns);
-        let in_scheme = |scheme| quantize_matrix(&weights, rows, columns, scheme, None);
+        let weights = bell(3, rows, columns);
+        let in_scheme = |scheme| quantize_matrix(weights.view(), scheme, None);
         let part = |rows, scheme| in_scheme(scheme).part(rows, scheme);
         let matrix = in_scheme(split);
-        assert_eq!(matrix, QuantizedMatrix::of_parts(split, [rows, columns], part));
+        assert_eq!(matrix, QuantizedMatrix::of_parts(split, (rows, columns), part));
     }
 
     #[test]
     fn errors_are_those_of_the_formats() {
-        let weights = bell(1, 64 * 256);
-        let bytes = quantize_matrix(&weights, 64, 256, QuantScheme::W8, None);
-        let nibbles = quantize_matrix(&weights, 64, 256, QuantScheme::W4G32, None);
+        let weights = bell(1, 64, 256);
+        let bytes = quantize_matrix(weights.view(), QuantScheme::W8, None);
+        let nibbles = quantize_matrix(weights.view(), QuantScheme::W4G32, None);
         assert!(relative_error(&weights, &bytes) < 6e-5, "{}", relative_error(&weights, &bytes));
         assert!(relative_error(&weights, &nibbles) < 6.6e-3, "{}", relative_error(&weights, &nibbles));
         // Wider groups and fewer bits cost more, in this order.
         let [wide, three] = [QuantScheme::W4G64, QuantScheme::W3G32]
-            .map(|scheme| relative_error(&weights, &quantize_matrix(&weights, 64, 256, scheme, None)));
+            .map(|scheme| relative_error(&weights, &quantize_matrix(weights.view(), scheme, None)));
         assert!((6.6e-3..9e-3).contains(&wide) && (2.2e-2..3.2e-2).contains(&three), "{wide} {three}");
     }
 
     #[test]
     fn importance_moves_error_to_where_it_costs_less() {
-        let weights = bell(2, 32 * 64);
+        let weights = bell(2, 32, 64);
         let importance: Vec<f64> = (0..64).map(|n| if n % 2 == 0 { 25.0 } else { 0.04 }).collect();
         let cost = |matrix: &QuantizedMatrix| -> f64 {
             let errors = weights.iter().zip(matrix.dequantize()).enumerate();
             errors.map(|(n, (w, q))| importance[n % 64] * f64::from(w - q).powi(2)).sum()
         };
-        let plain = quantize_matrix(&weights, 32, 64, QuantScheme::W4G32, None);
-        let weighted = quantize_matrix(&weights, 32, 64, QuantScheme::W4G32, Some(&importance));
+        let plain = quantize_matrix(weights.view(), QuantScheme::W4G32, None);
+        let weighted = quantize_matrix(weights.view(), QuantScheme::W4G32, Some(&importance));
         assert!(cost(&weighted) < 0.85 * cost(&plain), "{} {}", cost(&weighted), cost(&plain));
     }
 
@@ -249,7 +253,7 @@ mod tests {
         ) {
             let row: Vec<f32> = if tiny { row.iter().map(|w| w * 1e-38 * 1e-32).collect() } else { row };
             for SchemeDef { scheme, range: (low, high), .. } in SCHEMES {
-                let matrix = quantize_matrix(&row, 1, row.len(), scheme, None);
+                let matrix = quantize_matrix(view_rows(&row, row.len()), scheme, None);
                 prop_assert!(matrix.values.iter().all(|value| (low..=high).contains(value)));
                 prop_assert!(matrix.multiplier.iter().all(|m| *m != 0 && *m != -128));
                 prop_assert!(matrix.row_scale[0].is_finite() && matrix.row_scale[0] >= 0.0);

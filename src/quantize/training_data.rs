@@ -1,14 +1,15 @@
-//! What a changed model is trained back on: files, or samples of the model before the change.
+//! The samples that a changed model is trained back on: files, or samples of the model before the change.
 
-use super::calibration::{Calibration, CalibrationError};
+use super::calibration::Calibration;
+use super::error::CalibrationError;
 use super::method::Method;
-use crate::artifact::runner::{ModelRunner, RunnerError};
+use crate::artifact::runner::ModelRunner;
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::Model;
 use crate::progress::Progress;
-use crate::text::tokenizer::{Tokenizer, TokenizerError};
+use crate::text::tokenizer::Tokenizer;
 use crate::train::data::Samples;
-use crate::train::samples::{Data, SamplesError, TrainTask, own_task, read};
+use crate::train::samples::{Data, TrainTask, own_task, read};
 use crate::train::settings::{LossWeights, Settings};
 use burn::tensor::Device;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 pub struct Retrain {
     /// Files, or samples of the model itself if absent.
     pub data: Option<Data>,
-    /// What the model is for, if absent.
+    /// The task; that of the model if absent.
     pub task: Option<TrainTask>,
     /// The run.
     pub settings: Settings,
@@ -28,7 +29,7 @@ pub struct Retrain {
 }
 
 impl Retrain {
-    /// What of it decides a run besides the hashes of its files, for the fingerprint of checkpoints.
+    /// Everything of it that a run depends on besides the hashes of its files, for the fingerprint of checkpoints.
     pub fn identity(&self, device: &Device) -> Value {
         json!({
             "settings": self.settings,
@@ -40,30 +41,7 @@ impl Retrain {
     }
 }
 
-/// Why there is nothing to train on.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainingDataError {
-    /// Of the files.
-    #[error(transparent)]
-    Samples(#[from] SamplesError),
-    /// Of the tokenizer.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// Of the samples.
-    #[error(transparent)]
-    Own(#[from] CalibrationError),
-    /// Only decoders can sample.
-    #[error("--data self lets a decoder sample from itself, and this model is an encoder; pass files")]
-    Encoder,
-}
-
-impl From<RunnerError> for TrainingDataError {
-    fn from(error: RunnerError) -> Self {
-        TrainingDataError::Own(error.into())
-    }
-}
-
-/// What a rounded model is trained on, and how.
+/// The samples that a rounded model is trained on, and the settings.
 pub struct Training {
     /// Texts.
     pub samples: Samples,
@@ -93,10 +71,10 @@ pub fn default_tuning(spec: &ModelSpec) -> usize {
 }
 
 impl Training {
-    /// What is asked for: training by `--qat`, or tuning on the calibration after gptq.
+    /// The training that is asked for: by `--qat`, or tuning on the calibration after gptq.
     ///
     /// # Errors
-    /// [`TrainingDataError`].
+    /// [`CalibrationError`].
     pub fn of(
         (method, tune, qat): (Method, Option<usize>, Option<&Retrain>),
         seed: u64,
@@ -104,7 +82,7 @@ impl Training {
         calibration: &Calibration,
         runner: &dyn ModelRunner,
         progress: &dyn Progress,
-    ) -> Result<Option<Self>, TrainingDataError> {
+    ) -> Result<Option<Self>, CalibrationError> {
         if let Some(qat) = qat {
             let samples = training_samples(model, qat, runner, progress)?;
             return Ok(Some(Training { samples, settings: qat.settings.clone(), held_out: Vec::new() }));
@@ -158,16 +136,16 @@ pub fn training_samples(
     retrain: &Retrain,
     runner: &dyn ModelRunner,
     progress: &dyn Progress,
-) -> Result<Samples, TrainingDataError> {
+) -> Result<Samples, CalibrationError> {
     let settings = &retrain.settings;
     match &retrain.data {
         Some(data) => {
-            let tokenizer = Tokenizer::of(&model.companions)?;
+            let mut tokenizer = Tokenizer::of(&model.companions)?;
             tokenizer.check(model.spec.vocabulary)?;
             let task = retrain.task.unwrap_or_else(|| own_task(&model.spec));
             Ok(read(data, task, (&model.spec, &model.companions), &tokenizer, settings.window, progress)?)
         }
-        None if model.spec.kind == ModelKind::Encoder => Err(TrainingDataError::Encoder),
+        None if model.spec.kind == ModelKind::Encoder => Err(CalibrationError::EncoderData),
         None => {
             let (tokens, seed) = (settings.tokens as usize, settings.seed.wrapping_add(FIRST_STREAM));
             Ok(Samples::Causal(runner.sample(model, tokens, settings.window, seed, progress)?))

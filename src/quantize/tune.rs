@@ -1,5 +1,5 @@
-//! Training on the grid: what was rounded is trained end to end so that the quantized model's distribution comes nearest to
-//! the original's, bytes staying what they are. Of a matrix, integers move by rounding a trained value straight through
+//! Training on the grid: the rounded model is trained end to end so that its distribution comes nearest to the
+//! original's, in the same number of bytes. Of a matrix, integers move by rounding a trained value straight through
 //! (Bengio et al. 2013) and row scales by a factor (EfficientQAT, Chen et al. 2024); multipliers stay. Norms, biases and
 //! convolution kernels are trained as they are.
 //!
@@ -8,40 +8,29 @@
 //! scale    s = s₀ · (1 + t)            t is trained, one a row, from 0
 //! ```
 //!
-//! It begins at what was rounded, with every integer in the middle of its step, so that without a step nothing changes.
+//! It begins at the rounded model, with every integer in the middle of its step, so that without a step nothing changes.
 //! The matrix that the forward sees is the one that is written ([`OnGrid::matrix`]).
 
+use super::error::RoundingError;
 use crate::calibrate::probe::{Probe, ProbeError};
 use crate::disk::DenseTensor;
 use crate::divergence::mean_and_error;
 use crate::model::id::{LinearId, ParameterId, Part};
+use crate::model::matrix::{from_rows, into_values, row_major};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::transform::{HeldMasks, Transform};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
 use crate::train::data::Samples;
 use crate::train::report::TrainReport;
-use crate::train::retrain::{RetrainError, Retraining};
+use crate::train::retrain::Retraining;
 use crate::train::settings::Settings;
 use burn::tensor::Device;
+use ndarray::{Array2, s};
 use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// Why a model was not tuned.
-#[derive(Debug, thiserror::Error)]
-pub enum TuneError {
-    /// Of training.
-    #[error(transparent)]
-    Train(#[from] RetrainError),
-    /// Of judging.
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
-    /// Of the weights.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-}
 
 /// u over the root mean square of a matrix's integers.
 const UNITS: f32 = 8.0;
@@ -52,29 +41,29 @@ pub struct Tuning<'t> {
     pub original: &'t Model,
     /// Zeros that stay zero.
     pub masks: HeldMasks,
-    /// What to train on.
+    /// The samples to train on.
     pub samples: &'t Samples,
-    /// Of the loop.
+    /// Settings of the loop.
     pub settings: Settings,
-    /// What the rate follows and the result is judged by: texts that are not trained on, or none.
+    /// Texts that are not trained on, or none: the rate follows the divergence on them, and they judge the result.
     pub held_out: &'t [Vec<u32>],
-    /// Of settings and inputs.
+    /// Fingerprint of settings and inputs.
     pub fingerprint: String,
     /// Beside it is the checkpoint.
     pub out: &'t Path,
 }
 
-/// Divergence from the original, in nats or for embeddings 1 − cosine, at which the rate is the settings'. Below, it falls with its root: the noise
-/// that steps of one size put on a model costs as the square of their size.
+/// Divergence from the original, in nats or for embeddings 1 − cosine, at which the rate is that of the settings. Below, it
+/// falls with the root of the divergence: the noise that steps of one size put on a model costs as the square of their size.
 pub const FAR: f64 = 0.006;
 
-/// What became of a model.
+/// The result of a run.
 pub struct Tuned {
     /// As trained, or as it was where that is nearer to the original.
     pub model: Model,
     /// One JSON line per step.
     pub log: Vec<String>,
-    /// Of the run.
+    /// Report of the run.
     pub training: TrainReport,
     /// On the held-out texts, where there are any.
     pub judged: Option<Judged>,
@@ -87,11 +76,11 @@ pub struct Judged {
     pub before: f64,
     /// As trained.
     pub after: f64,
-    /// Whether what was trained is what was taken.
+    /// Whether the trained model was taken.
     pub taken: bool,
 }
 
-/// Matrices as they were rounded, seen through what is trained of them.
+/// Matrices as they were rounded, with the trained values they are seen through.
 pub struct OnGrid {
     matrices: BTreeMap<LinearId, Rounded>,
     masks: HeldMasks,
@@ -105,14 +94,14 @@ struct Rounded {
 }
 
 impl OnGrid {
-    /// Of the quantized matrices of a model.
+    /// The grid of a model's quantized matrices.
     pub fn new(model: &Model, masks: HeldMasks) -> Self {
         let mut matrices = BTreeMap::new();
         for (id, parameter) in &model.parameters {
             if let (ParameterId::Linear(linear, Part::Weight), Parameter::Quantized(matrix)) = (id, parameter) {
-                let mut units = Vec::with_capacity(matrix.rows);
-                for (rows, _) in matrix.scheme.parts(matrix.rows) {
-                    let values = &matrix.values[rows.start * matrix.columns..rows.end * matrix.columns];
+                let mut units = Vec::with_capacity(matrix.rows());
+                for (rows, _) in matrix.scheme.parts(matrix.rows()) {
+                    let values = matrix.values.slice(s![rows.clone(), ..]);
                     let squares: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
                     let rms = (squares / values.len().max(1) as f64).sqrt().max(1.0) as f32;
                     units.extend(rows.map(|_| UNITS * rms));
@@ -123,41 +112,47 @@ impl OnGrid {
         OnGrid { matrices, masks }
     }
 
-    /// What is trained of a matrix, at its start: v of every weight, row-major, then t of every row.
+    /// The trained values of a matrix at the start: v of every weight, row-major, then t of every row.
     pub fn start(&self, id: LinearId) -> Option<Vec<f32>> {
         let Rounded { matrix, units } = self.matrices.get(&id)?;
-        let rows = matrix.values.chunks_exact(matrix.columns).zip(units);
+        let rows = row_major(matrix.values.view()).chunks_exact(matrix.columns()).zip(units);
         let values = rows.flat_map(|(row, unit)| row.iter().map(move |value| f32::from(*value) / unit));
-        Some(values.chain(std::iter::repeat_n(0.0, matrix.rows)).collect())
+        Some(values.chain(std::iter::repeat_n(0.0, matrix.rows())).collect())
     }
 
     /// The matrix that trained values stand for.
     pub fn matrix(&self, id: LinearId, trained: &[f32]) -> Option<QuantizedMatrix> {
         let Rounded { matrix, units } = self.matrices.get(&id)?;
         let (values, factors) = trained.split_at(matrix.values.len());
-        let rows = values.par_chunks_exact(matrix.columns).zip(units).enumerate();
+        let rows = values.par_chunks_exact(matrix.columns()).zip(units).enumerate();
         let rounded = rows.flat_map_iter(|(row, (values, unit))| {
             let (low, high) = matrix.scheme.limits(row);
             values.iter().map(move |v| (unit * v).round_ties_even().clamp(low, high) as i8)
         });
         let scales = matrix.row_scale.iter().zip(factors).map(|(scale, t)| scale * (1.0 + t).max(0.0));
-        Some(QuantizedMatrix { values: rounded.collect(), row_scale: scales.collect(), ..matrix.clone() })
+        let values = from_rows(rounded.collect(), matrix.columns());
+        Some(QuantizedMatrix { values, row_scale: scales.collect(), ..matrix.clone() })
     }
 }
 
 impl Transform for OnGrid {
+    fn changes(&self, id: LinearId) -> bool {
+        self.matrices.contains_key(&id)
+    }
+
     fn apply(&self, id: LinearId, trained: &[f32]) -> Vec<f32> {
-        self.matrix(id, trained).map_or_else(|| trained.to_vec(), |matrix| matrix.dequantize())
+        self.matrix(id, trained).map_or_else(|| trained.to_vec(), |matrix| into_values(matrix.dequantize()))
     }
 
     /// ∂/∂v = u · step · g, and 0 where the integer is held or at the end of its range; ∂/∂t = Σ g w / (1 + t).
     fn pull_back(&self, id: LinearId, trained: &[f32], gradient: Vec<f32>) -> Vec<f32> {
         let (Some(rounded), Some(seen)) = (self.matrices.get(&id), self.matrix(id, trained)) else { return gradient };
         let Rounded { matrix, units } = rounded;
-        let columns = matrix.columns;
+        let columns = matrix.columns();
         let (values, factors) = trained.split_at(matrix.values.len());
-        let weights = seen.dequantize();
-        let steps = QuantizedMatrix { values: vec![1; matrix.values.len()], ..seen }.dequantize();
+        let weights = into_values(seen.dequantize());
+        let steps = QuantizedMatrix { values: Array2::ones(matrix.values.dim()), ..seen }.dequantize();
+        let steps = row_major(steps.view());
         let rows = gradient.par_chunks_exact(columns).zip(weights.par_chunks_exact(columns)).zip(factors);
         let by_factor = rows.map(|((gradient, weights), t)| {
             let along: f32 = gradient.iter().zip(weights).map(|(g, w)| g * w).sum();
@@ -183,8 +178,8 @@ impl Tuning<'_> {
     /// The rounded model as trained.
     ///
     /// # Errors
-    /// Those of training.
-    pub fn run(self, quantized: Model, device: &Device, progress: &dyn Progress) -> Result<Tuned, TuneError> {
+    /// The errors of training.
+    pub fn run(self, quantized: Model, device: &Device, progress: &dyn Progress) -> Result<Tuned, RoundingError> {
         let Tuning { original, masks, samples, mut settings, held_out, fingerprint, out } = self;
         let probe = (!held_out.is_empty()).then(|| Probe::new(original, held_out, device)).transpose()?;
         let divergence = |model: &Model| -> Result<Option<f64>, ProbeError> {

@@ -2,7 +2,7 @@
 //! nothing is contracted, so results are the same bits for every width of vectors.
 
 /// Does work compiled for the widest vectors the CPU has. Its `call` must be always inlined, and hold the loops or always inline
-/// what does: a closure's body, or a function handed over, stays a function of its own, which is not compiled so.
+/// the functions that do: a closure's body, or a function handed over, stays a function of its own, compiled for any CPU.
 pub(super) fn wide<W: pulp::NullaryFnOnce>(work: W) -> W::Output {
     pulp::Arch::new().dispatch(work)
 }

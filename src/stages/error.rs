@@ -1,7 +1,7 @@
 //! Why a stage has no result: one error for all of them. Errors of other rooms pass through with their texts; the rest
 //! only a stage can see, since it has the models, the text and the options together.
 
-use crate::allocate::plan::AllocationError;
+use crate::allocate::error::AllocationError;
 use crate::calibrate::CalibrateError;
 use crate::compile::CompileError;
 use crate::disk::ConfigError;
@@ -15,14 +15,8 @@ use crate::model::size::SizeError;
 use crate::model::transform::MaskError;
 use crate::model::weights::ModelError;
 use crate::prune::{PruneError, SelectionError};
-use crate::quantize::calibration::CalibrationError;
-use crate::quantize::calibration_check::CalibrationCheckError;
-use crate::quantize::equalize::EqualizeError;
-use crate::quantize::input_width::InputWidthError;
+use crate::quantize::error::{CalibrationError, RoundingError};
 use crate::quantize::policy::PolicyError;
-use crate::quantize::solver::SolverError;
-use crate::quantize::training_data::TrainingDataError;
-use crate::quantize::tune::TuneError;
 use crate::text::chat_template::ChatTemplateError;
 use crate::text::records::TextError;
 use crate::text::tokenizer::TokenizerError;
@@ -65,7 +59,7 @@ pub enum StageError {
     /// A text file cannot be read.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// The calibration text cannot be read or sampled.
+    /// The text to calibrate with, or to train a changed model back on, cannot be read or sampled.
     #[error(transparent)]
     CalibrationText(#[from] CalibrationError),
     /// The calibration run failed.
@@ -87,15 +81,9 @@ pub enum StageError {
     /// The model has no size in these schemes.
     #[error(transparent)]
     Size(#[from] SizeError),
-    /// The inputs of the linears could not be measured.
+    /// Rounding, equalising or tuning failed.
     #[error(transparent)]
-    InputWidth(#[from] InputWidthError),
-    /// The calibration cannot be compared with plain rounding.
-    #[error(transparent)]
-    CalibrationCheck(#[from] CalibrationCheckError),
-    /// Training on the grid failed.
-    #[error(transparent)]
-    Tune(#[from] TuneError),
+    Rounding(#[from] RoundingError),
 
     /// `prune` was given integers.
     #[error(
@@ -122,9 +110,6 @@ pub enum StageError {
     /// The training data cannot be read.
     #[error(transparent)]
     Samples(#[from] SamplesError),
-    /// The data to train a changed model back on cannot be read or sampled.
-    #[error(transparent)]
-    TrainingData(#[from] TrainingDataError),
     /// The training run failed.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -193,25 +178,6 @@ pub enum StageError {
         /// The reference's value.
         reference: String,
     },
-}
-
-impl From<EqualizeError> for StageError {
-    fn from(error: EqualizeError) -> Self {
-        match error {
-            EqualizeError::Calibrate(error) => error.into(),
-            EqualizeError::Model(error) => error.into(),
-        }
-    }
-}
-
-impl From<SolverError> for StageError {
-    fn from(error: SolverError) -> Self {
-        match error {
-            SolverError::Calibrate(error) => error.into(),
-            SolverError::Model(error) => error.into(),
-            SolverError::Kept(error) => error.into(),
-        }
-    }
 }
 
 impl From<PruneError> for StageError {

@@ -13,13 +13,15 @@ use super::known::{Known, KnownModel};
 use super::limits::check_memory;
 use super::stage::{Faults, Measures, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
-use crate::allocate::plan::{AllocationError, Plan};
+use crate::allocate::error::AllocationError;
+use crate::allocate::plan::Plan;
 use crate::disk::atomic;
-use crate::model::scheme::Preset;
-use crate::model::size::{Assignment, stored_tensors};
+use crate::model::scheme::{Assignment, Preset};
+use crate::model::size::stored_tensors;
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::transform::{NmPattern, Sparsity};
-use crate::quantize::calibration::{CalibrationError, Source};
+use crate::quantize::calibration::CalibrationText;
+use crate::quantize::error::CalibrationError;
 use crate::quantize::policy::{Mix, assign, widths};
 use crate::report::chart::CHART_MAGIC;
 use crate::shell::Shell;
@@ -34,10 +36,10 @@ use std::path::PathBuf;
 pub use sweep::sweep_directory;
 pub use work::quantize_directory;
 
-/// Checked options, and where to compute.
-pub struct Asked {
+/// Checked options for a model or a chart, and where to compute.
+pub struct Checked {
     options: QuantizeOptions,
-    /// Where the frontier is drawn, if that is asked for instead of a model.
+    /// Path of the chart of the frontier, where that is made instead of a model.
     chart: Option<PathBuf>,
     device: Device,
 }
@@ -118,13 +120,13 @@ impl Args {
 
 impl Stage for Quantize {
     type Args = Args;
-    type Options = Asked;
+    type Options = Checked;
     const NAME: &'static str = "quantize";
     const MAKES: Product = Product::Quantized;
     const RESUMES: Resumes = Resumes::Sometimes;
     const MEASURES: Measures = Measures { own: &[], also: &["weight_bytes"] };
 
-    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Asked> {
+    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Checked> {
         let mut faults = Faults::default();
         let mix = args.resolved_mix(&mut faults);
         let target = faults.check("target", Target::named(&args.target.target));
@@ -144,7 +146,7 @@ impl Stage for Quantize {
             faults.check("", check_memory(run, args.memory(spec), "quantizing"));
         }
         let source = args.source(run.seed);
-        if matches!(source, Source::Mixed { .. }) && spec.is_some_and(|spec| spec.kind == ModelKind::Encoder) {
+        if matches!(source, CalibrationText::Mixed { .. }) && spec.is_some_and(|spec| spec.kind == ModelKind::Encoder) {
             faults.add("mix-self", CalibrationError::Encoder);
         }
         let device = faults.check("backend", args.backend.device());
@@ -158,7 +160,7 @@ impl Stage for Quantize {
             (None, Some(out)) => drop(faults.check("out", atomic::check_directory(out))),
             (None, None) => {}
         }
-        let asked = mix.zip(target).zip(device).map(|((mix, target), device)| {
+        let checked = mix.zip(target).zip(device).map(|((mix, target), device)| {
             let options = QuantizeOptions {
                 model: args.model.model.to_path_buf(),
                 out: args.out.clone().unwrap_or_default(),
@@ -175,13 +177,13 @@ impl Stage for Quantize {
                 tune: args.tune,
                 qat: args.qat.then_some(retrain),
             };
-            Asked { options, chart, device }
+            Checked { options, chart, device }
         });
-        Resolved::new(asked, makes, faults)
+        Resolved::new(checked, makes, faults)
     }
 
-    fn run(asked: &Asked, shell: &Shell) -> anyhow::Result<Outcome> {
-        let Asked { options, chart, device } = asked;
+    fn run(checked: &Checked, shell: &Shell) -> anyhow::Result<Outcome> {
+        let Checked { options, chart, device } = checked;
         if let Some(chart) = chart {
             shell.status("Measuring", format_args!("the frontier of {}", options.model.display()));
             let report = sweep_directory(options, chart, device, shell)?;

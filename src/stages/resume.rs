@@ -1,9 +1,9 @@
 //! Resume state of a stage that was killed, beside its output: to which run it belongs, where its parts are, and when
 //! it is removed. The files themselves are written by those who know them ([`crate::train::checkpoint`],
-//! [`crate::quantize::kept`]).
+//! [`crate::quantize::resume`]).
 
 use crate::disk::atomic::AtomicError;
-use crate::quantize::kept::Kept;
+use crate::quantize::resume::GptqResume;
 use crate::train::checkpoint::{self, CheckpointError};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -30,8 +30,8 @@ impl Resume {
     ///
     /// # Errors
     /// A state of another run, a damaged one, or one that cannot be written.
-    pub fn groups(&self) -> Result<Kept, CheckpointError> {
-        Kept::open(&self.out, &self.fingerprint)
+    pub fn groups(&self) -> Result<GptqResume, CheckpointError> {
+        GptqResume::open(&self.out, &self.fingerprint)
     }
 
     /// Where a training keeps its state that is one step of several.

@@ -1,4 +1,4 @@
-//! Target files: the embedded ones, and what is said of mistakes.
+//! Target files: the embedded ones, and the messages about mistakes.
 
 use super::*;
 use crate::model::id::Role;
@@ -43,7 +43,7 @@ fn layouts_are_those_of_the_kernels() {
     assert_eq!(layouts, [off8, off8, Layout::R8K4, Layout::R4K4, Layout::R4K16, off8, Layout::R8K4]);
 }
 
-/// A target with an instruction set of its own runs what its kernels multiply, and refuses the rest by name; one without
+/// A target with an instruction set of its own runs the schemes that its kernels multiply, and refuses the rest by name; one without
 /// runs every scheme, some on the portable kernels.
 #[test]
 fn targets_list_the_schemes_of_their_kernels() {

@@ -4,7 +4,7 @@
 
 use super::file::ReadNotes;
 use super::records::{TextError, read_records, read_text};
-use super::rows::row_format;
+use super::rows::has_rows;
 use super::tokenizer::{Tokenizer, TokenizerError};
 use crate::progress::Progress;
 use std::path::Path;
@@ -25,7 +25,7 @@ pub struct Documents {
 /// # Errors
 /// Every variant of [`TextError`].
 pub fn read_documents(path: &Path, field: Option<&str>, separator: Option<&str>) -> Result<Documents, TextError> {
-    if field.is_some() || row_format(path).is_some() {
+    if field.is_some() || has_rows(path)? {
         let read = read_records(path, field)?;
         let texts = read.records.into_iter().map(|record| record.text).collect();
         return Ok(Documents { texts, several: true, notes: read.notes });
@@ -76,5 +76,34 @@ impl Documents {
             }
         }
         Ok(tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(name: &str, content: &str, field: Option<&str>, separator: Option<&str>) -> Result<Documents, TextError> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).expect("writes");
+        read_documents(&path, field, separator)
+    }
+
+    #[test]
+    fn files_become_documents_by_rows_and_separators() {
+        let whole = texts("a.txt", "one<end>two", None, None).expect("reads");
+        assert_eq!((whole.texts.len(), whole.several), (1, false));
+        let cut = texts("a.txt", "one<end>\n<end> two\n", None, Some("<end>")).expect("reads");
+        assert_eq!((cut.texts, cut.several), (vec!["one".to_owned(), "two".to_owned()], true));
+        let rows = texts("a.jsonl", "{\"t\": \"one\"}\n{\"t\": \"two\"}\n", Some("t"), None).expect("reads");
+        assert_eq!((rows.texts.len(), rows.several), (2, true));
+        // Any JSON can be a text; an array of objects has rows, and their field must be named.
+        let json = texts("a.json", "{\n \"t\": 1\n}", None, None).expect("reads");
+        assert_eq!((json.texts.len(), json.several), (1, false));
+        let error = texts("a.json", "[{\"t\": \"one\"}]", None, None).expect_err("no field").to_string();
+        assert!(
+            error.contains("is a JSON file; name the field that holds the text with --field (first object has: t)")
+        );
     }
 }

@@ -3,7 +3,7 @@
 //! any text is an error, never an empty result.
 
 use super::file::{ReadNotes, read_decoded};
-use super::rows::{RowFormat, read_rows, row_format};
+use super::rows::{RowFormat, has_rows, read_rows, row_format};
 use crate::progress::Progress;
 use serde_json::{Map, Value};
 use std::fmt;
@@ -286,7 +286,9 @@ pub(super) fn read_text(path: &Path) -> Result<(String, ReadNotes), TextError> {
 pub fn read_records(path: &Path, field: Option<&str>) -> Result<Records<Record>, TextError> {
     let mut notes = ReadNotes::of(path);
     let Some(key) = field else {
-        if let Some(format) = row_format(path) {
+        if has_rows(path)?
+            && let Some(format) = row_format(path)
+        {
             let rows = read_rows(path, &[], &mut notes)?;
             let (_, first) = rows.first().ok_or_else(|| TextError::Empty { path: path.to_owned() })?;
             let (format, row) = match format {

@@ -3,7 +3,7 @@
 
 mod parquet;
 
-use super::file::{ReadNotes, read_decoded};
+use super::file::{ReadNotes, read_bytes, read_decoded};
 use super::records::TextError;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -32,6 +32,23 @@ pub(super) fn row_format(path: &Path) -> Option<RowFormat> {
         "json" => Some(RowFormat::JsonArray),
         "parquet" => Some(RowFormat::Parquet),
         _ => None,
+    }
+}
+
+/// Whether a file has rows rather than text where no field is named: by its name, and of `.json` by its first character,
+/// since any JSON can be a text.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn has_rows(path: &Path) -> Result<bool, TextError> {
+    match row_format(path) {
+        None => Ok(false),
+        Some(RowFormat::JsonArray) => {
+            let bytes = read_bytes(path)?;
+            let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
+            Ok(text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'['))
+        }
+        Some(RowFormat::JsonLines | RowFormat::Parquet) => Ok(true),
     }
 }
 

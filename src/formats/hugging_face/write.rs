@@ -1,8 +1,8 @@
-//! The dense directory: what stages between import and `quantize` write, and transformers loads as it is. Tensors have the
-//! names the family gives them, under the prefix of the checkpoint the model was read from, fused and turned as the family
-//! stores them; a tied head is not written a second time. All tensors have one data type, the checkpoint's if every
+//! The dense directory: the output of stages between import and `quantize`, which transformers loads as it is. Tensors have the
+//! names the family gives them, under the prefix of the checkpoint the model was read from, fused and transposed as the
+//! family stores them; a tied head is not written a second time. All tensors have one data type, the checkpoint's if every
 //! tensor still has it and f32 otherwise, and config.json says so in both spellings, `dtype` and `torch_dtype`; rotary
-//! settings are in both spellings too. Which matrices are sparse is no business of transformers: slmc.json says it under
+//! settings are in both spellings too. transformers does not ask which matrices are sparse: slmc.json lists them under
 //! `sparsity`, as {NAME: "2:4"}.
 
 use super::WEIGHTS_FILE;
@@ -11,7 +11,7 @@ use crate::disk::tensor_file::{self, NewTensor};
 use crate::disk::{DenseTensor, DenseType};
 use crate::formats::error::ModelFormatError;
 use crate::formats::output;
-use crate::model::families::{Family, Source};
+use crate::model::families::{Family, TensorName};
 use crate::model::id::{LinearId, ParameterId, Role};
 use crate::model::weights::{Model, ModelError, Parameter};
 use safetensors::Dtype;
@@ -51,7 +51,7 @@ pub(super) fn write(model: &Model, provenance: &Value, out: &Path) -> Result<(),
 /// Every tensor of the file by its name, with the parameter it is, or the first of those it holds.
 fn tensors(model: &Model, family: &Family) -> Result<BTreeMap<String, (ParameterId, DenseTensor)>, ModelFormatError> {
     let prefix = prefix(model, family);
-    let mut parts: BTreeMap<String, Vec<(Source, ParameterId, &DenseTensor)>> = BTreeMap::new();
+    let mut parts: BTreeMap<String, Vec<(TensorName, ParameterId, &DenseTensor)>> = BTreeMap::new();
     let mut written = BTreeSet::new();
     for parameter in model.spec.parameters() {
         let id = parameter.id;
@@ -77,11 +77,13 @@ fn tensors(model: &Model, family: &Family) -> Result<BTreeMap<String, (Parameter
 }
 
 /// The stored tensor of the parameters it holds.
-fn joined(mut parts: Vec<(Source, ParameterId, &DenseTensor)>) -> Result<(ParameterId, DenseTensor), ModelFormatError> {
+fn joined(
+    mut parts: Vec<(TensorName, ParameterId, &DenseTensor)>,
+) -> Result<(ParameterId, DenseTensor), ModelFormatError> {
     parts.sort_by_key(|(source, ..)| source.fused.map_or(0, |fused| fused.first));
-    let (turned, id) = (parts[0].0.turned, parts[0].1);
+    let (transposed, id) = (parts[0].0.transposed, parts[0].1);
     let rows = DenseTensor::joined(parts.into_iter().map(|(_, id, tensor)| (id.to_string(), tensor)))?;
-    let tensor = if turned { rows.transposed() } else { Some(rows) };
+    let tensor = if transposed { rows.transposed() } else { Some(rows) };
     Ok((id, tensor.ok_or(ModelFormatError::MissingParameter(id))?))
 }
 

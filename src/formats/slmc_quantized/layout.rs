@@ -26,71 +26,22 @@ use crate::formats::hugging_face::WEIGHTS_FILE;
 use crate::formats::stored_tensors::StoredTensors;
 use crate::formats::{output, provenance};
 use crate::model::id::{LinearId, ParameterId, Part};
-use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::{QuantScheme, SplitError, Width, names, width_name, width_of_name};
+use crate::model::quantized::{QuantizedMatrix, check_shape};
+use crate::model::scheme::{QuantScheme, Width, names, width_name, width_of_name};
 use crate::model::spec::ModelSpec;
-use crate::model::transform::{MaskError, NmPattern, Sparsity};
+use crate::model::transform::{NmPattern, Sparsity};
 use crate::model::weights::{Model, ModelError, Outline, Parameter};
+use ndarray::Array2;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
-use slm_runtime::layout::MAX_MULTIPLIER;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 pub(super) const KEY: &str = "quantization_config";
-const METHOD: &str = "slmc";
+pub(super) const METHOD: &str = "slmc";
 const VERSION: u64 = 1;
 const KEYS: [&str; 5] = ["quant_method", "version", "schemes", "sparsity", "activations"];
-
-/// Why a quantized matrix is refused, on reading or before writing.
-#[derive(Debug, thiserror::Error, PartialEq)]
-pub enum QuantizedError {
-    /// A number outside what its scheme allows.
-    #[error("{matrix}.{part}: element {index} is {found}, expected {expected}; quantize the model again")]
-    Value {
-        /// The matrix.
-        matrix: LinearId,
-        /// values, row_scale or multiplier.
-        part: &'static str,
-        /// Position in row-major order.
-        index: usize,
-        /// What stands there.
-        found: f32,
-        /// What is allowed.
-        expected: String,
-    },
-    /// The parts do not fit each other.
-    #[error("{matrix}.{part}: {found} elements, expected {expected}; quantize the model again")]
-    Length {
-        /// The matrix.
-        matrix: LinearId,
-        /// values, row_scale or multiplier.
-        part: &'static str,
-        /// By rows, columns and scheme.
-        expected: usize,
-        /// What there is.
-        found: usize,
-    },
-    /// A row too long for 32-bit sums.
-    #[error("{matrix}: {columns} columns, {scheme} allows at most {most}; keep this matrix in another scheme")]
-    TooWide {
-        /// The matrix.
-        matrix: LinearId,
-        /// Its scheme.
-        scheme: QuantScheme,
-        /// Its input dimension.
-        columns: usize,
-        /// What a sum can take.
-        most: usize,
-    },
-    /// A split that cannot be.
-    #[error("quantization_config.schemes: {0}")]
-    Split(#[from] SplitError),
-    /// The values do not have the zeros that are claimed.
-    #[error("quantization_config.sparsity is not true: {0}; quantize the model again")]
-    NotSparse(#[from] MaskError),
-}
 
 /// The schemes of a configuration. Quantization that slmc did not do is refused.
 pub(super) fn schemes(config: &Config) -> Result<BTreeMap<LinearId, QuantScheme>, ConfigError> {
@@ -176,9 +127,9 @@ fn expected(
                 let (rows, columns) = (parameter.shape[0], parameter.shape[1]);
                 tensors.insert(format!("{id}.values"), (Dtype::I8, vec![rows, columns]));
                 tensors.insert(format!("{id}.row_scale"), (Dtype::F32, vec![rows]));
-                let multiplied = rows - scheme.wide_rows(rows);
-                if let Some(group) = scheme.def().group {
-                    tensors.insert(format!("{id}.multiplier"), (Dtype::I8, vec![multiplied, columns.div_ceil(group)]));
+                if scheme.def().group.is_some() {
+                    let (multiplied, groups) = scheme.multiplier_shape((rows, columns));
+                    tensors.insert(format!("{id}.multiplier"), (Dtype::I8, vec![multiplied, groups]));
                 }
             }
             None => {
@@ -205,15 +156,15 @@ pub(super) fn check(
     schemes: &BTreeMap<LinearId, QuantScheme>,
     stored: &StoredTensors,
 ) -> Result<bool, ModelFormatError> {
-    let matrices: BTreeMap<LinearId, [usize; 2]> =
-        spec.matrices().into_iter().map(|(id, rows, columns)| (id, [rows, columns])).collect();
+    let matrices: BTreeMap<LinearId, (usize, usize)> =
+        spec.matrices().into_iter().map(|(id, rows, columns)| (id, (rows, columns))).collect();
     for (&id, &scheme) in schemes {
         match matrices.get(&id) {
             None => {
                 let (path, id) = (stored.path().to_owned(), ParameterId::weight(id));
                 return Err(ModelError::NoParameter { path, id }.into());
             }
-            Some(&shape) => check_shape_of(id, scheme, shape)?,
+            Some(&shape) => check_shape(id, scheme, shape)?,
         }
     }
     let table = stored.tensors();
@@ -222,7 +173,8 @@ pub(super) fn check(
     for (name, (dtype, shape)) in &expected {
         if !table.contains_key(name) {
             let (path, tensor) = (stored.path().to_owned(), name.clone());
-            return Err(ModelFormatError::Missing { path, tensor, expected: shape.clone() });
+            let others = table.keys().filter(|name| !expected.contains_key(*name)).cloned().collect();
+            return Err(ModelFormatError::Missing { path, tensor, expected: shape.clone(), others });
         }
         stored.expect_type(name, *dtype)?;
         stored.check_shape(name, shape)?;
@@ -234,76 +186,25 @@ pub(super) fn check(
     Ok(key_maps)
 }
 
-/// Reads one parameter of what [`check`] accepted, and checks every value of a matrix.
+/// Reads one parameter of a directory that [`check`] accepted, and checks every value of a matrix.
 pub(super) fn read(outline: &Outline, stored: &StoredTensors, id: ParameterId) -> Result<Parameter, ModelFormatError> {
     let scheme = outline.schemes.as_ref().and_then(|schemes| quantized(id, schemes));
     let Some((id, scheme)) = scheme else { return Ok(Parameter::Dense(stored.dense(&id.to_string())?)) };
     let (values, row_scale) = (format!("{id}.values"), format!("{id}.row_scale"));
     let multiplier = match scheme.def().group {
-        None => Vec::new(),
+        None => Array2::zeros((0, 0)),
         Some(_) => stored.signed_bytes(&format!("{id}.multiplier"))?,
-    };
-    let [rows, columns] = stored.tensor(&values)?.shape[..] else {
-        return Err(ModelError::NoParameter { path: stored.path().to_owned(), id: ParameterId::weight(id) }.into());
     };
     let matrix = QuantizedMatrix {
         scheme,
-        rows,
-        columns,
         values: stored.signed_bytes(&values)?,
         row_scale: stored.dense(&row_scale)?.to_f32(&row_scale)?,
         multiplier,
         sparsity: outline.sparsity.get(&id).copied(),
         activations: outline.activations.get(&id).copied().unwrap_or(Width::Bits8),
     };
-    validate(id, &matrix)?;
+    matrix.validate(id)?;
     Ok(Parameter::Quantized(matrix))
-}
-
-fn check_shape_of(matrix: LinearId, scheme: QuantScheme, [rows, columns]: [usize; 2]) -> Result<(), QuantizedError> {
-    scheme.check(matrix, rows)?;
-    let most = scheme.max_columns();
-    if columns > most { Err(QuantizedError::TooWide { matrix, scheme, columns, most }) } else { Ok(()) }
-}
-
-/// Whether a matrix is what its scheme says; the kernels rely on these bounds.
-pub fn validate(id: LinearId, matrix: &QuantizedMatrix) -> Result<(), QuantizedError> {
-    check_shape_of(id, matrix.scheme, [matrix.rows, matrix.columns])?;
-    let lengths = [
-        ("values", matrix.rows * matrix.columns, matrix.values.len()),
-        ("row_scale", matrix.rows, matrix.row_scale.len()),
-        ("multiplier", matrix.multiplied_rows() * matrix.groups(), matrix.multiplier.len()),
-    ];
-    if let Some((part, expected, found)) = lengths.into_iter().find(|(_, expected, found)| expected != found) {
-        return Err(QuantizedError::Length { matrix: id, part, expected, found });
-    }
-    let wrong =
-        |part, index, found, expected: String| Err(QuantizedError::Value { matrix: id, part, index, found, expected });
-    for (rows, scheme) in matrix.scheme.parts(matrix.rows) {
-        let (low, high) = scheme.def().range;
-        let first = rows.start * matrix.columns;
-        let values = &matrix.values[first..rows.end * matrix.columns];
-        if let Some(index) = values.iter().position(|value| !(low..=high).contains(value)) {
-            let expected = format!("an integer in [{low}, {high}]");
-            return wrong("values", first + index, f32::from(values[index]), expected);
-        }
-    }
-    if let Some(index) = matrix.row_scale.iter().position(|scale| !(scale.is_finite() && *scale >= 0.0)) {
-        return wrong("row_scale", index, matrix.row_scale[index], "a finite number that is not negative".to_owned());
-    }
-    if let Some(index) = matrix.multiplier.iter().position(|&value| value == 0 || value == i8::MIN) {
-        let found = f32::from(matrix.multiplier[index]);
-        return wrong(
-            "multiplier",
-            index,
-            found,
-            format!("an integer in [-{MAX_MULTIPLIER}, {MAX_MULTIPLIER}] other than 0"),
-        );
-    }
-    match matrix.sparsity {
-        Some(pattern) => Ok(pattern.check(id, &matrix.values, matrix.columns)?),
-        None => Ok(()),
-    }
 }
 
 /// Writes a model with quantized matrices as a directory, with its companions and `provenance` as slmc.json.
@@ -319,7 +220,7 @@ pub(super) fn write(model: &Model, provenance: &Value, out: &Path) -> Result<(),
     for id in ids {
         match (id, model.parameters.get(&id)) {
             (ParameterId::Linear(matrix_id, _), Some(Parameter::Quantized(matrix))) => {
-                validate(matrix_id, matrix)?;
+                matrix.validate(matrix_id)?;
                 add_quantized(&mut tensors, matrix_id, matrix);
             }
             (_, Some(Parameter::Dense(dense))) => {
@@ -361,16 +262,16 @@ fn add_quantized<'a>(tensors: &mut Vec<NewTensor<'a>>, id: LinearId, matrix: &'a
     let mut add = |part: &str, dtype, shape, bytes: Box<dyn Fn() -> Cow<'a, [u8]> + 'a>| {
         tensors.push(NewTensor { name: format!("{id}.{part}"), dtype, shape, bytes });
     };
-    let (rows, columns) = (matrix.rows, matrix.columns);
-    add("values", Dtype::I8, vec![rows, columns], Box::new(|| Cow::Owned(unsigned(&matrix.values))));
-    add("row_scale", Dtype::F32, vec![rows], Box::new(|| Cow::Owned(little_endian(&matrix.row_scale))));
+    let shape = matrix.values.shape().to_vec();
+    add("values", Dtype::I8, shape, Box::new(|| Cow::Owned(unsigned(&matrix.values))));
+    add("row_scale", Dtype::F32, vec![matrix.rows()], Box::new(|| Cow::Owned(little_endian(&matrix.row_scale))));
     if matrix.multiplied_rows() > 0 {
-        let shape = vec![matrix.multiplied_rows(), matrix.groups()];
+        let shape = matrix.multiplier.shape().to_vec();
         add("multiplier", Dtype::I8, shape, Box::new(|| Cow::Owned(unsigned(&matrix.multiplier))));
     }
 }
 
-fn unsigned(values: &[i8]) -> Vec<u8> {
+fn unsigned(values: &Array2<i8>) -> Vec<u8> {
     values.iter().map(|value| value.cast_unsigned()).collect()
 }
 

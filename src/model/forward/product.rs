@@ -131,6 +131,7 @@ mod tests {
     use super::*;
     use crate::disk::{DenseTensor, DenseType};
     use crate::model::device::device;
+    use crate::model::matrix::from_rows;
     use crate::model::quantized::QuantizedMatrix;
     use crate::model::scheme::{QuantScheme, SCHEMES};
     use burn::tensor::{Tensor, TensorData};
@@ -151,10 +152,13 @@ mod tests {
             let integers = |stream, count, bound: f32| -> Vec<i8> {
                 values(stream, count).into_iter().map(|value| (value * bound).round() as i8).collect()
             };
-            let mut matrix = QuantizedMatrix::without_rows(scheme, [rows, columns]);
-            matrix.values = integers(4, rows * columns, scheme.def().limits().1);
-            matrix.row_scale = values(5, rows);
-            matrix.multiplier = integers(6, matrix.multiplied_rows() * matrix.groups(), 127.0);
+            let (multiplied, groups) = scheme.multiplier_shape((rows, columns));
+            let matrix = QuantizedMatrix::new(
+                scheme,
+                from_rows(integers(4, rows * columns, scheme.def().limits().1), columns),
+                values(5, rows),
+                integers(6, multiplied * groups, 127.0),
+            );
             (scheme.to_string(), Parameter::Quantized(matrix))
         };
         let dense = [DenseType::F32, DenseType::F16, DenseType::Bf16].map(dense);

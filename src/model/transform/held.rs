@@ -14,7 +14,7 @@ impl HeldMasks {
     /// The masks of a dense model's sparse matrices, as their zeros lie.
     ///
     /// # Errors
-    /// [`ModelError::NotSparse`] where the values are not what `sparsity` says; values that cannot be read.
+    /// [`ModelError::NotSparse`] where the values contradict `sparsity`; values that cannot be read.
     pub fn of(model: &Model, sparsity: &Sparsity) -> Result<Self, ModelError> {
         let mut masks = BTreeMap::new();
         for (id, ..) in model.spec.matrices() {
@@ -48,6 +48,10 @@ impl HeldMasks {
 }
 
 impl Transform for HeldMasks {
+    fn changes(&self, id: LinearId) -> bool {
+        self.0.contains_key(&id)
+    }
+
     fn apply(&self, id: LinearId, trained: &[f32]) -> Vec<f32> {
         let mut seen = trained.to_vec();
         self.clear(id, &mut seen);

@@ -1,6 +1,7 @@
 //! N:M sparsity: of every M consecutive weights along the input dimension of a matrix, at most N are not zero. A mask says
 //! which weights may be; groups start at column 0 and never cross a row.
 
+use crate::model::error::NameError;
 use crate::model::id::LinearId;
 use crate::model::matrix::{from_rows, row_major, row_major_mut};
 use ndarray::{Array2, ArrayView2};
@@ -17,11 +18,6 @@ pub struct NmPattern {
 
 /// Pattern of every matrix that has one.
 pub type Sparsity = BTreeMap<LinearId, NmPattern>;
-
-/// A string that is no pattern.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not a pattern N:M with 0 < N < M and M one of 4, 8, 16, such as 2:4")]
-pub struct UnknownPattern(pub String);
 
 /// Why a matrix does not go with a pattern.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -46,9 +42,9 @@ pub enum MaskError {
     Group {
         /// The matrix.
         id: LinearId,
-        /// What it should be.
+        /// The pattern it should have.
         pattern: NmPattern,
-        /// Of the first such group.
+        /// Row of the first such group.
         row: usize,
         /// Where the group begins.
         column: usize,
@@ -70,7 +66,7 @@ pub enum MaskError {
 impl NmPattern {
     /// Groups that patterns may have.
     pub const GROUPS: [usize; 3] = [4, 8, 16];
-    /// Two of four: what artifacts store compressed, and what sparse hardware runs.
+    /// Two of four: the pattern that artifacts store compressed and sparse hardware runs.
     pub const TWO_OF_FOUR: NmPattern = NmPattern { keep: 2, of: 4 };
 
     /// A pattern with 0 < `keep` < `of` and `of` one of [`NmPattern::GROUPS`]; `None` for others.
@@ -102,20 +98,19 @@ impl NmPattern {
         if columns.is_multiple_of(self.of) { Ok(()) } else { Err(MaskError::Columns { id, columns, pattern: self }) }
     }
 
-    /// Whether a matrix, row-major with rows of `columns`, satisfies the pattern. `T` is f32 or an integer: what counts is
-    /// which values equal `T::default()`.
+    /// Whether a matrix satisfies the pattern. `T` is f32 or an integer: values equal to `T::default()` are its zeros.
     ///
     /// # Errors
     /// [`MaskError::Columns`], or [`MaskError::Group`] for the first group with too many weights.
     pub fn check<T: Copy + Default + PartialEq>(
         self,
         id: LinearId,
-        values: &[T],
-        columns: usize,
+        values: ArrayView2<'_, T>,
     ) -> Result<(), MaskError> {
+        let columns = values.ncols();
         self.check_columns(id, columns)?;
         let weights = |group: &[T]| group.iter().filter(|value| **value != T::default()).count();
-        let groups = values.chunks_exact(self.of).map(weights).enumerate();
+        let groups = row_major(values).chunks_exact(self.of).map(weights).enumerate();
         for (group, found) in groups {
             if found > self.keep {
                 let (row, column) = (group * self.of / columns, group * self.of % columns);
@@ -133,15 +128,15 @@ impl fmt::Display for NmPattern {
 }
 
 impl FromStr for NmPattern {
-    type Err = UnknownPattern;
+    type Err = NameError;
 
-    fn from_str(text: &str) -> Result<Self, UnknownPattern> {
+    fn from_str(text: &str) -> Result<Self, NameError> {
         let number = |digits: &str| {
-            // `+2` parses as a number but is no spelling of a pattern.
+            // `+2` parses as a number but does not belong in a pattern.
             digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<usize>().ok()).flatten()
         };
         let parts = text.split_once(':').and_then(|(keep, of)| Some((number(keep)?, number(of)?)));
-        parts.and_then(|(keep, of)| NmPattern::new(keep, of)).ok_or_else(|| UnknownPattern(text.to_owned()))
+        parts.and_then(|(keep, of)| NmPattern::new(keep, of)).ok_or_else(|| NameError::Pattern(text.to_owned()))
     }
 }
 
@@ -180,9 +175,9 @@ impl Mask {
     /// than N of them the first columns besides.
     ///
     /// # Errors
-    /// Those of [`NmPattern::check`].
+    /// The errors of [`NmPattern::check`].
     pub fn of_values(id: LinearId, pattern: NmPattern, values: ArrayView2<'_, f32>) -> Result<Self, MaskError> {
-        pattern.check(id, row_major(values), values.ncols())?;
+        pattern.check(id, values)?;
         let scores = values.mapv(|value| if value == 0.0 { 0.0 } else { 1.0 });
         Self::of_largest(id, pattern, scores.view())
     }
@@ -192,7 +187,7 @@ impl Mask {
         self.id
     }
 
-    /// What every group satisfies.
+    /// The pattern that every group satisfies.
     pub fn pattern(&self) -> NmPattern {
         self.pattern
     }
@@ -225,6 +220,7 @@ impl Mask {
 mod tests {
     use super::*;
     use crate::model::id::Role;
+    use ndarray::array;
     use proptest::prelude::*;
 
     fn id() -> LinearId {
@@ -251,7 +247,7 @@ mod tests {
             "2 :4",
             "99999999999999999999:4",
         ] {
-            assert_eq!(text.parse::<NmPattern>(), Err(UnknownPattern(text.to_owned())));
+            assert_eq!(text.parse::<NmPattern>(), Err(NameError::Pattern(text.to_owned())));
         }
     }
 
@@ -272,7 +268,7 @@ mod tests {
         );
         let mut values = vec![0i8; 2 * 8];
         values[12..15].fill(-1);
-        let group = pattern.check(id(), &values, 8).unwrap_err().to_string();
+        let group = pattern.check(id(), from_rows(values, 8).view()).unwrap_err().to_string();
         assert_eq!(group, "`layers.1.ffn.up` is not 2:4: row 1 has 3 weights other than zero in columns 4 to 7");
         let mask = Mask::of_largest(id(), pattern, Array2::ones((1, 8)).view()).unwrap();
         let error = mask.apply(&mut Array2::zeros((2, 4))).unwrap_err();
@@ -289,7 +285,7 @@ mod tests {
         assert_eq!(mask(&[0.0, -0.0, 0.5, f32::NAN]), [true, false, true, false]);
         assert_eq!(mask(&[f32::NAN, f32::INFINITY, 3.0, -7.0]), [false, true, true, false]);
         // A negative zero is a zero.
-        assert_eq!(NmPattern::TWO_OF_FOUR.check(id(), &[-0.0f32, 1.0, 2.0, 0.0], 4), Ok(()));
+        assert_eq!(NmPattern::TWO_OF_FOUR.check(id(), array![[-0.0f32, 1.0, 2.0, 0.0]].view()), Ok(()));
     }
 
     proptest! {
@@ -314,7 +310,7 @@ mod tests {
                 prop_assert!(least >= most);
             }
             mask.apply(&mut weights).unwrap();
-            prop_assert_eq!(pattern.check(id(), row_major(weights.view()), columns), Ok(()));
+            prop_assert_eq!(pattern.check(id(), weights.view()), Ok(()));
             let again = Mask::of_values(id(), pattern, weights.view()).unwrap();
             prop_assert_eq!(again.keep().iter().filter(|keep| **keep).count(), rows * groups * pattern.keep());
             let mut same = weights.clone();

@@ -2,7 +2,9 @@
 //! it has its minimum along them (CDQuant 2024).
 
 use super::super::vector::{add, dot, nearest, wide};
-use super::{Hessian, Row, errors};
+use super::{Hessian, Row, errors, weights_of};
+use crate::model::matrix::{row_major, row_major_mut};
+use ndarray::ArrayView2;
 use pulp::NullaryFnOnce;
 use slm_runtime::layout::MAX_MULTIPLIER;
 use std::ops::Range;
@@ -11,25 +13,32 @@ use std::ops::Range;
 const SWEEPS: usize = 3;
 
 /// Moves row scale, multipliers and integers to the minimum along each, and measures.
-pub(super) fn descend(weights: &[f32], rows: &mut [Row], hessian: &Hessian, held: Option<&[bool]>, bounds: (f32, f32)) {
-    let columns = hessian.columns;
-    let gram = &hessian.gram[..];
-    let rounded: Vec<f32> = rows.iter().flat_map(Row::weights).collect();
-    let miss: Vec<f32> = weights.iter().zip(&rounded).map(|(w, q)| w - q).collect();
-    let mut gradients = hessian.products(&miss);
-    let of_rounded = hessian.products(&rounded);
-    for (n, (row, gradient)) in rows.iter_mut().zip(gradients.chunks_exact_mut(columns)).enumerate() {
+pub(super) fn descend(
+    weights: ArrayView2<'_, f32>,
+    rows: &mut [Row],
+    hessian: &Hessian,
+    held: Option<ArrayView2<'_, bool>>,
+    bounds: (f32, f32),
+) {
+    let columns = hessian.columns();
+    let gram = row_major(hessian.gram.view());
+    let rounded = weights_of(rows, columns);
+    let mut gradients = hessian.products((&weights - &rounded).view());
+    let of_rounded = hessian.products(rounded.view());
+    let (rounded, of_rounded) = (row_major(rounded.view()), row_major(of_rounded.view()));
+    let gradients = row_major_mut(&mut gradients).chunks_exact_mut(columns);
+    for (n, (row, gradient)) in rows.iter_mut().zip(gradients).enumerate() {
         let at = n * columns..(n + 1) * columns;
-        let held = held.map(|held| &held[at.clone()]);
+        let held = held.map(|held| &row_major(held)[at.clone()]);
         let rounded = [&rounded[at.clone()], &of_rounded[at]];
         wide(Descent { row, gradient, rounded, gram, held, bounds });
     }
-    // Sums of many small moves drift; what is compared is computed anew.
+    // Sums of many small moves drift; the errors that are compared are computed anew.
     let measured = errors(weights, rows, hessian);
     rows.iter_mut().zip(measured).for_each(|(row, error)| row.error = error);
 }
 
-/// What [`descend`] moves of one row.
+/// One row in [`descend`].
 struct Descent<'w> {
     row: &'w mut Row,
     /// (columns): (w − ŵ) H

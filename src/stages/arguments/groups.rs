@@ -2,7 +2,8 @@
 //! its own heading, so the order of the fields of a command's `Args` is the order of the sections of its help.
 
 use super::{AnyModel, DenseModel, ModelOrArtifact, ReadFile, TargetName};
-use crate::model::device::{UnknownBackend, device};
+use crate::model::device::device;
+use crate::model::error::NameError;
 use burn::tensor::Device;
 use clap::Arg;
 use std::path::PathBuf;
@@ -140,7 +141,7 @@ impl BackendArg {
     ///
     /// # Errors
     /// A name that no backend of this build has.
-    pub fn device(&self) -> Result<Device, UnknownBackend> {
+    pub fn device(&self) -> Result<Device, NameError> {
         device(&self.backend)
     }
 }

@@ -3,7 +3,8 @@
 use super::groups::{DATA, TRAINING, TextArgs};
 use super::{ReadFile, TextOrSelf, WriteFile, path, paths};
 use crate::model::spec::{ModelKind, ModelSpec};
-use crate::quantize::training_data::{Retrain, TrainingDataError};
+use crate::quantize::error::CalibrationError;
+use crate::quantize::training_data::Retrain;
 use crate::stages::stage::{Faults, RunSettings};
 use crate::train::samples::{Data, TrainTask};
 use crate::train::settings::{LossWeights, Settings};
@@ -288,7 +289,7 @@ impl RetrainArgs {
         if on {
             check_settings(settings, faults);
             if self.own_samples() && spec.is_some_and(|spec| spec.kind == ModelKind::Encoder) {
-                faults.add("data", TrainingDataError::Encoder);
+                faults.add("data", CalibrationError::EncoderData);
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::prune::layerwise::{self, Pass};
 use crate::prune::{MatrixReport, Method, check, prune, select};
-use crate::quantize::calibration::{CALIBRATION_TOKENS, Calibration, Source, calibration};
+use crate::quantize::calibration::{CALIBRATION_TOKENS, Calibration, CalibrationText, calibration};
 use crate::quantize::training_data::{Retrain, training_samples};
 use crate::stages::StageError;
 use crate::stages::provenance::{Inputs, of_weights};
@@ -45,7 +45,7 @@ pub struct PruneOptions {
     /// Which linears: globs, ffn, attention, all.
     pub only: Vec<String>,
     /// Calibration text; magnitude needs none, and with one reports importance as well.
-    pub source: Option<Source>,
+    pub source: Option<CalibrationText>,
     /// Training of the remaining weights, where asked for.
     pub recover: Option<Retrain>,
 }
@@ -222,7 +222,7 @@ impl<'o> Work<'o> {
 fn inputs(options: &PruneOptions) -> Result<Inputs, HashError> {
     let inputs = Inputs::default().model("model", &options.model)?;
     let calibration = match &options.source {
-        Some(Source::File { path, .. }) => Some(path),
+        Some(CalibrationText::File { path, .. }) => Some(path),
         _ => None,
     };
     let data = options.recover.iter().flat_map(|retrain| &retrain.data).flat_map(|data| &data.files);

@@ -2,7 +2,7 @@
 
 use crate::model::scheme::Preset;
 use crate::quantize::budget::Budget;
-use crate::quantize::calibration::Source;
+use crate::quantize::calibration::CalibrationText;
 use crate::quantize::method::Method;
 use crate::quantize::policy::{Activations, Keep, Mix};
 use crate::stages::arguments::WriteFile;
@@ -212,12 +212,12 @@ impl Args {
     }
 
     /// Calibration text.
-    pub(super) fn source(&self, seed: u64) -> Source {
+    pub(super) fn source(&self, seed: u64) -> CalibrationText {
         let field = self.text.field.clone();
         match &self.calibration.calibration {
-            Some(path) if self.mix_self => Source::Mixed { path: path.to_path_buf(), field, seed },
-            Some(path) => Source::File { path: path.to_path_buf(), field },
-            None => Source::Default { seed },
+            Some(path) if self.mix_self => CalibrationText::Mixed { path: path.to_path_buf(), field, seed },
+            Some(path) => CalibrationText::File { path: path.to_path_buf(), field },
+            None => CalibrationText::Default { seed },
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::disk::hash::HashError;
 use crate::machine::{cpu_features, tool};
-use crate::quantize::calibration::Source;
+use crate::quantize::calibration::CalibrationText;
 use crate::quantize::method::Method;
 use crate::quantize::policy::{Activations, Keep, Mix};
 use crate::quantize::training_data::Retrain;
@@ -30,7 +30,7 @@ pub struct QuantizeOptions {
     /// Solver for the integers.
     pub method: Method,
     /// Calibration text; `rtn` reads none.
-    pub source: Source,
+    pub source: CalibrationText,
     /// Seed of an allocation's draws.
     pub seed: u64,
     /// Tokens of the calibration.
@@ -72,8 +72,8 @@ impl QuantizeOptions {
     /// Everything read.
     pub(super) fn inputs(&self) -> Result<Inputs, HashError> {
         let calibration = match &self.source {
-            Source::File { path, .. } | Source::Mixed { path, .. } => Some(path),
-            Source::Default { .. } => None,
+            CalibrationText::File { path, .. } | CalibrationText::Mixed { path, .. } => Some(path),
+            CalibrationText::Default { .. } => None,
         };
         let data = self.qat.iter().flat_map(|qat| &qat.data).flat_map(|data| &data.files);
         Inputs::default().model("model", &self.model)?.files("calibration", calibration)?.files("data", data)

@@ -3,7 +3,6 @@
 use super::options::QuantizeOptions;
 use crate::allocate::database::database;
 use crate::allocate::items::Items;
-use crate::allocate::plan::AllocationError;
 use crate::allocate::sweep::{Sweep, SweepReport};
 use crate::calibrate::collect;
 use crate::disk::atomic;
@@ -34,7 +33,7 @@ pub fn sweep_directory(
         return Err(StageError::AlreadyQuantized { path: options.model.clone() });
     }
     let sparsity = input.recorded_sparsity()?;
-    let items = Items::of(&model.spec, &options.keeps, &sparsity, options.layout).map_err(AllocationError::from)?;
+    let items = Items::of(&model.spec, &options.keeps, &sparsity, options.layout)?;
     model.check_sparsity(&sparsity)?;
     let calibration =
         calibration::calibration(&model, &options.source, options.calibration_tokens, &Compiled, progress)?;

@@ -15,8 +15,8 @@ use crate::calibrate::collect;
 use crate::disk::atomic;
 use crate::formats::{self, ModelSink, slmc_quantized};
 use crate::model::id::LinearId;
-use crate::model::scheme::{Preset, Width, width_name};
-use crate::model::size::{Assignment, StoredTensor, WeightSize, stored_tensors};
+use crate::model::scheme::{Assignment, Preset, Width, width_name};
+use crate::model::size::{StoredTensor, WeightSize, stored_tensors};
 use crate::model::spec::ModelKind;
 use crate::model::transform::{HeldMasks, Sparsity};
 use crate::model::weights::Model;
@@ -24,10 +24,11 @@ use crate::progress::{Progress, Silent};
 use crate::quantize::calibration::{Calibration, calibration};
 use crate::quantize::calibration_check::{self, CalibrationCheck};
 use crate::quantize::equalize::{Equalized, equalize};
+use crate::quantize::error::RoundingError;
 use crate::quantize::input_width::InputWidth;
 use crate::quantize::method::Method;
 use crate::quantize::policy::{self, Activations, Mix};
-use crate::quantize::solver::{self, SolverError};
+use crate::quantize::solver;
 use crate::quantize::training_data::Training;
 use crate::quantize::tune::{Judged, Tuning};
 use crate::quantize::{MatrixReport, mark_sparse, mark_wide, quantize, with_key_maps};
@@ -149,7 +150,7 @@ impl<'o> Work<'o> {
     /// Tokenizer and chat template travel with the model; one that could not be used later is refused now.
     fn check_text(&self) -> Result<(), StageError> {
         match Tokenizer::of(&self.model.companions) {
-            Ok(tokenizer) => drop(tokenizer.check(self.model.spec.vocabulary)?),
+            Ok(mut tokenizer) => drop(tokenizer.check(self.model.spec.vocabulary)?),
             Err(TokenizerError::Missing { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -252,7 +253,7 @@ impl<'o> Work<'o> {
                     solver::solve(model, schemes, &self.sparsity, sequences, groups.as_ref(), device, progress);
                 // A refusal would come again at the same place, so the saved state is useless; a state that could not
                 // be saved (a full disk) leaves the groups before it, from which the same command goes on.
-                if solved.as_ref().is_err_and(|error| !matches!(error, SolverError::Kept(_))) {
+                if solved.as_ref().is_err_and(|error| !matches!(error, RoundingError::Checkpoint(_))) {
                     resume.into_iter().for_each(Resume::refused);
                 }
                 let solved = solved?;

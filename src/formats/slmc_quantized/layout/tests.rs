@@ -42,26 +42,16 @@ fn model(directory: &Path) -> Model {
 }
 
 fn matrix_of(scheme: QuantScheme, rows: usize, columns: usize, seed: usize) -> QuantizedMatrix {
-    let mut matrix = QuantizedMatrix {
-        scheme,
-        rows,
-        columns,
-        values: Vec::new(),
-        row_scale: Vec::new(),
-        multiplier: Vec::new(),
-        sparsity: None,
-        activations: slm_runtime::kernels::Width::Bits8,
-    };
     let value = |i: usize| {
         let (low, high) = scheme.of_row(i / columns).def().range;
         let range = i32::from(high) - i32::from(low) + 1;
         (i32::from(low) + (i * 7 + seed) as i32 % range) as i8
     };
-    matrix.values = (0..rows * columns).map(value).collect();
-    matrix.row_scale = (0..rows).map(|i| (i + seed) as f32 * 0.01).collect();
-    matrix.multiplier =
-        (0..matrix.multiplied_rows() * matrix.groups()).map(|i| [-127, -1, 1, 127][(i + seed) % 4]).collect();
-    matrix
+    let values = Array2::from_shape_fn((rows, columns), |(row, column)| value(row * columns + column));
+    let row_scale = (0..rows).map(|i| (i + seed) as f32 * 0.01).collect();
+    let (multiplied, groups) = scheme.multiplier_shape((rows, columns));
+    let multiplier = (0..multiplied * groups).map(|i| [-127, -1, 1, 127][(i + seed) % 4]).collect();
+    QuantizedMatrix::new(scheme, values, row_scale, multiplier)
 }
 
 fn provenance() -> Value {
@@ -115,19 +105,19 @@ fn numbers_outside_a_scheme_are_refused_before_writing_and_on_reading() {
     let (wide, w3) = (ids(QuantScheme::W4G64), ids(QuantScheme::W3G32));
     type Damage = fn(&mut QuantizedMatrix);
     let cases: [(LinearId, Damage, &str); 13] = [
-        (wide, |m| m.values[1] = 8, ".values: element 1 is 8, expected an integer in [-8, 7]"),
-        (wide, |m| m.columns = 16_672, "16672 columns, w4.g64 allows at most 16640"),
-        (w3, |m| m.values[1] = 4, ".values: element 1 is 4, expected an integer in [-4, 3]"),
-        (w3, |m| m.values[1] = -5, ".values: element 1 is -5"),
-        (w8, |m| m.values[3] = -128, ".values: element 3 is -128, expected an integer in [-127, 127]"),
-        (w4, |m| m.values[1] = 8, ".values: element 1 is 8, expected an integer in [-8, 7]"),
-        (w4, |m| m.values[1] = -9, ".values: element 1 is -9"),
-        (w4, |m| m.multiplier[2] = 0, ".multiplier: element 2 is 0"),
-        (w4, |m| m.multiplier[2] = -128, ".multiplier: element 2 is -128"),
+        (wide, |m| m.values[[0, 1]] = 8, ".values: element 1 is 8, expected an integer in [-8, 7]"),
+        (wide, |m| m.values = Array2::zeros((1, 16_672)), "16672 columns, w4.g64 allows at most 16640"),
+        (w3, |m| m.values[[0, 1]] = 4, ".values: element 1 is 4, expected an integer in [-4, 3]"),
+        (w3, |m| m.values[[0, 1]] = -5, ".values: element 1 is -5"),
+        (w8, |m| m.values[[0, 3]] = -128, ".values: element 3 is -128, expected an integer in [-127, 127]"),
+        (w4, |m| m.values[[0, 1]] = 8, ".values: element 1 is 8, expected an integer in [-8, 7]"),
+        (w4, |m| m.values[[0, 1]] = -9, ".values: element 1 is -9"),
+        (w4, |m| m.multiplier[[2, 0]] = 0, ".multiplier: element 2 is 0"),
+        (w4, |m| m.multiplier[[2, 0]] = -128, ".multiplier: element 2 is -128"),
         (w8, |m| m.row_scale[0] = f32::NAN, ".row_scale: element 0 is NaN"),
         (w8, |m| m.row_scale[0] = -1.0, ".row_scale: element 0 is -1"),
-        (w4, |m| m.values.truncate(5), "expected"),
-        (w8, |m| m.columns = 200_000, "200000 columns, w8 allows at most 133000"),
+        (w4, |m| m.row_scale.truncate(1), ".row_scale: 1 elements, expected"),
+        (w8, |m| m.values = Array2::zeros((1, 200_000)), "200000 columns, w8 allows at most 133000"),
     ];
     for (id, damage, expected) in cases {
         let mut bad = good.clone();
@@ -214,9 +204,9 @@ fn a_split_is_written_read_back_and_checked_by_rows() {
     assert_eq!(read.schemes()[&table], scheme);
     type Damage = fn(&mut QuantizedMatrix);
     let cases: [(Damage, &str); 5] = [
-        (|m| m.values[63 * 8] = -128, "values: element 504 is -128, expected an integer in [-127, 127]"),
-        (|m| m.values[64 * 8] = 8, "values: element 512 is 8, expected an integer in [-8, 7]"),
-        (|m| m.multiplier.push(1), "multiplier: 12 elements, expected 11"),
+        (|m| m.values[[63, 0]] = -128, "values: element 504 is -128, expected an integer in [-127, 127]"),
+        (|m| m.values[[64, 0]] = 8, "values: element 512 is 8, expected an integer in [-8, 7]"),
+        (|m| m.multiplier = Array2::ones((12, 1)), "multiplier: 12 elements, expected 11"),
         (
             |m| m.scheme = QuantScheme::Split { wide_rows: 128 },
             "`embed.token` has 75 rows, which leaves no second part",

@@ -33,7 +33,7 @@ pub(super) trait Decode {
     /// (sums, excess) with four products of signed weights and activations chosen for each row.
     unsafe fn dot8_chosen(sums: (__m256i, __m256i), w: __m256i, a: __m256i) -> (__m256i, __m256i);
 
-    /// Per group, four bytes that [`Decode::group`] spreads: the excess of nibbles stored with 8 added.
+    /// Per group, four bytes that the sums of every row start from: minus the excess of nibbles stored with 8 added.
     unsafe fn offsets(
         values: *const i8,
         offsets: *const i32,

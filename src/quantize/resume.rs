@@ -1,4 +1,4 @@
-//! What a killed GPTQ run goes on from: beside the output, `OUT.checkpoint` holds one safetensors file for every group of
+//! Resume state of GPTQ: beside the output, `OUT.checkpoint` holds one safetensors file for every group of
 //! matrices that is done, written whole before the next group begins. A fingerprint of settings and inputs says which
 //! run it belongs to; the integers are read back as they were, so a resumed run gives the same bytes.
 //!
@@ -12,10 +12,9 @@ use super::MatrixReport;
 use crate::disk::PROVENANCE_FILE;
 use crate::disk::atomic::NewDirectory;
 use crate::disk::tensor_file::{self, NewTensor, StoredTensor};
-use crate::formats::slmc_quantized::layout::validate;
 use crate::model::id::LinearId;
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::{QuantScheme, Width};
+use crate::model::scheme::QuantScheme;
 use crate::train::checkpoint::{CheckpointError, path_beside};
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -27,14 +26,14 @@ use std::path::{Path, PathBuf};
 pub type Done = (LinearId, QuantizedMatrix, MatrixReport);
 
 /// The groups that an interrupted run has left.
-pub struct Kept {
+pub struct GptqResume {
     directory: PathBuf,
     /// Groups that were there when the run began.
     pub resumed: usize,
 }
 
-impl Kept {
-    /// Of the run with this fingerprint that writes `out`: goes on where there is one, begins it where there is none.
+impl GptqResume {
+    /// The state of the run with this fingerprint that writes `out`; begun where there is none.
     ///
     /// # Errors
     /// A checkpoint of another run, a damaged one, or one that cannot be written.
@@ -46,7 +45,7 @@ impl Kept {
             let failed = |source| CheckpointError::Write { path: new.path().join(PROVENANCE_FILE), source };
             new.write(PROVENANCE_FILE, about.to_string()).map_err(failed)?;
             new.commit()?;
-            return Ok(Kept { directory, resumed: 0 });
+            return Ok(GptqResume { directory, resumed: 0 });
         }
         let damaged = |fault: String| CheckpointError::Damaged { path: directory.clone(), fault };
         let about = std::fs::read(directory.join(PROVENANCE_FILE)).map_err(|error| damaged(error.to_string()))?;
@@ -57,7 +56,7 @@ impl Kept {
         let files = std::fs::read_dir(&directory).map_err(|error| damaged(error.to_string()))?;
         let whole = |name: &Path| name.extension().is_some_and(|extension| extension == "safetensors");
         let resumed = files.flatten().filter(|file| whole(&file.path())).count();
-        Ok(Kept { directory, resumed })
+        Ok(GptqResume { directory, resumed })
     }
 
     fn file(&self, ids: &[LinearId]) -> PathBuf {
@@ -110,11 +109,7 @@ impl Kept {
     }
 }
 
-fn read_matrix(
-    tensors: &BTreeMap<String, StoredTensor>,
-    id: LinearId,
-    (rows, columns): (usize, usize),
-) -> Result<Done, String> {
+fn read_matrix(tensors: &BTreeMap<String, StoredTensor>, id: LinearId, shape: (usize, usize)) -> Result<Done, String> {
     let bytes = |part: &str| {
         let name = format!("{id}.{part}");
         tensors.get(&name).map(|tensor| tensor.bytes.as_slice()).ok_or(format!("tensor `{name}` is missing"))
@@ -129,16 +124,9 @@ fn read_matrix(
     report.activation_error = report.activation_error.map(|_| activations);
     let scheme: QuantScheme = report.scheme.parse().map_err(|error| format!("{error}"))?;
     let scales = bytes("row_scale")?.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-    let matrix = QuantizedMatrix {
-        scheme,
-        rows,
-        columns,
-        values: bytes("values")?.iter().map(|value| value.cast_signed()).collect(),
-        row_scale: scales.collect(),
-        multiplier: bytes("multiplier")?.iter().map(|value| value.cast_signed()).collect(),
-        sparsity: None,
-        activations: Width::Bits8,
-    };
-    validate(id, &matrix).map_err(|error| error.to_string())?;
-    Ok((id, matrix, report))
+    let integers =
+        |part: &str| -> Result<Vec<i8>, String> { Ok(bytes(part)?.iter().map(|value| value.cast_signed()).collect()) };
+    let (values, multiplier) = (integers("values")?, integers("multiplier")?);
+    let matrix = QuantizedMatrix::checked(id, scheme, shape, values, scales.collect(), multiplier);
+    Ok((id, matrix.map_err(|error| error.to_string())?, report))
 }
