@@ -275,5 +275,5 @@ fn batches_and_devices_are_checked() {
     let batch = Batch::new(&spec, vec![1, 2], 1).unwrap();
     assert_eq!(batch.with_mask(vec![true]), Err(BatchError::Mask { expected: 2, found: 1 }));
     assert!(BACKENDS.iter().all(|name| device(name).is_ok()));
-    assert_eq!(device("cuda").unwrap_err().to_string(), "unknown device `cuda`; this build has flex, ndarray");
+    assert_eq!(device("cuda").unwrap_err().to_string(), "unknown backend `cuda`; this build has flex, ndarray");
 }

@@ -98,7 +98,7 @@ pub fn with_classifier(model: &Model, data: &Data, seed: u64) -> Result<Model, S
         let read = read_labelled(file, field, &data.label_field).map_err(SamplesError::from)?;
         labels.extend(read.records.into_iter().map(|record| record.label));
     }
-    let labels = class_names(&labels).map_err(SamplesError::from)?;
+    let labels = class_names(&labels)?;
     let description = with_config(model, families::with_classifier(&model.config, &labels)?);
     let spec = description.spec()?;
     let mut values = initialise(&spec, seed);
