@@ -4,6 +4,7 @@
 pub mod atomic;
 pub mod config;
 mod convert;
+pub mod found;
 pub mod hash;
 pub mod mmap;
 pub mod schema;
@@ -11,6 +12,7 @@ pub mod tensor;
 pub mod tensor_file;
 
 pub use config::{Config, ConfigError};
+pub use found::Found;
 pub use tensor::{DenseTensor, DenseType, TensorError};
 
 /// The provenance file, by which slmc recognises its own output directories.

@@ -6,6 +6,8 @@
 //! file says these things in another way (metadata, another model's files) translates them when it is opened.
 
 pub mod error;
+mod foreign;
+pub mod found;
 pub mod hugging_face;
 mod output;
 pub mod provenance;
@@ -18,6 +20,7 @@ use crate::disk::hash::{Hash, HashError};
 use crate::disk::{Config, ConfigError};
 use crate::model::companions::Companions;
 use crate::model::id::ParameterId;
+use crate::model::notes::Note;
 use crate::model::spec::ModelSpec;
 use crate::model::special_tokens;
 use crate::model::transform::Sparsity;
@@ -194,6 +197,14 @@ pub fn open_model(path: &Path) -> Result<Model, ModelFormatError> {
 /// [`ModelFormatError`].
 pub fn open_outline(path: &Path) -> Result<Outline, ModelFormatError> {
     Ok(open(path)?.outline().clone())
+}
+
+/// What was found and decided in the files of the model at a path; nothing where there is no model.
+pub fn notes(path: &Path) -> Vec<Note> {
+    match is_model(path) && contents(path).weights {
+        true => open(path).map(|source| source.outline().notes.clone()).unwrap_or_default(),
+        false => Vec::new(),
+    }
 }
 
 /// Hash of the model or the configuration at a path, as provenance states it.

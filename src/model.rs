@@ -8,6 +8,7 @@ pub mod forward;
 pub mod graph;
 pub mod id;
 pub mod matrix;
+pub mod notes;
 pub mod pattern;
 pub mod quantized;
 pub mod scheme;

@@ -8,6 +8,7 @@
 //! | [`data`] | samples, and the micro-batches of a step |
 //! | [`parameters`] | the trained tensors, on the host and as leaves of a gradient graph |
 //! | [`loss`] | the losses |
+//! | `fused` | a step's gradients on fused operations |
 //! | [`optimizer`] | AdamW |
 //! | [`student`] | a student from a teacher's layers, and which layers are compared |
 //! | [`checkpoint`] | resume state of a run |
@@ -18,6 +19,7 @@
 
 pub mod checkpoint;
 pub mod data;
+mod fused;
 pub mod loss;
 pub mod optimizer;
 pub mod parameters;

@@ -82,6 +82,7 @@ fn memory(tokenizer: Option<Value>) -> Memory {
         sparsity: Sparsity::new(),
         activations: BTreeMap::new(),
         key_maps: false,
+        notes: Vec::new(),
     };
     Memory { outline, parameters: model.parameters }
 }

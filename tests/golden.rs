@@ -5,7 +5,7 @@ use burn::tensor::{Device, TensorData};
 use safetensors::SafeTensors;
 use slmc::formats::open_model;
 use slmc::model::device::{BACKENDS, device};
-use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps, Output, Tap};
+use slmc::model::forward::{Batch, DenseWeights, Forward, FusedWeights, NoTaps, Output, Tap, run_fused};
 use slmc::model::id::LinearId;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -70,6 +70,12 @@ fn check(folder: &Path, device: &Device, label: &str) {
     let forward = Forward::new(&model.spec, &weights, device).keep_hidden_states();
     let output = forward.run(&batch, &mut NoTaps);
     compare(&golden, output, &format!("{} on {label}", name(folder)));
+    let fused = FusedWeights::of(&model.spec, &weights);
+    assert_eq!(fused.is_some(), label == "flex");
+    if let Some(fused) = fused {
+        let output = run_fused(&model.spec, &fused, &batch, true);
+        compare(&golden, output, &format!("{}, fused operations", name(folder)));
+    }
 }
 
 fn compare(golden: &Golden, output: Output, label: &str) {

@@ -250,13 +250,13 @@ fn an_outline_of_two_gigabytes_takes_no_longer_than_its_headers() {
 fn paths_that_hold_no_model_are_refused() {
     let dir = llama();
     expect(&dir.path().join("config.json"), &["config.json: not a directory"]);
-    expect(&dir.path().join("nowhere"), &["nowhere: not a directory"]);
+    expect(&dir.path().join("nowhere"), &["nowhere: does not exist; pass a directory with config.json"]);
     for text in ["", "{", "[]", "nul", "{\"rms_norm_eps\": NaN}", "{}"] {
         fs::write(dir.path().join("config.json"), text).unwrap();
         expect(dir.path(), &["config.json"]);
     }
     fs::remove_file(dir.path().join("config.json")).unwrap();
-    expect(dir.path(), &["config.json: cannot be read"]);
+    expect(dir.path(), &["config.json is not there, but `model.safetensors` is; fetch the config.json"]);
     fs::write(dir.path().join("config.json"), llama_config().to_string()).unwrap();
     fs::remove_file(dir.path().join("model.safetensors")).unwrap();
     expect(dir.path(), &["neither model.safetensors nor model.safetensors.index.json"]);

@@ -5,6 +5,7 @@ mod allocate;
 mod artifact;
 mod c_interface;
 mod chat;
+mod checkpoints;
 mod cli;
 mod dense_directory;
 mod determinism;

@@ -150,8 +150,8 @@ fn files_that_cannot_be_are_refused_and_nothing_is_written() {
         (
             Value::Null,
             "generation_config.json",
-            json!({"eos_token_id": [2, 32]}),
-            "generation_config.json: `eos_token_id` is [2,32], expected a token id below the vocabulary of 32",
+            json!({"eos_token_id": [2, "</s>"]}),
+            "generation_config.json: `eos_token_id` is [2,\"</s>\"], expected a token id, or a list of them",
         ),
         (
             Value::Null,

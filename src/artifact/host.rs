@@ -1,5 +1,7 @@
 //! Artifacts on this machine: a file mapped and checked, and the runtime's session in memory allocated for it.
 
+use crate::disk::Found;
+use crate::disk::found::SNIFFED_BYTES;
 use crate::disk::mmap::MappedFile;
 use crate::machine::huge_pages::{self, HugePages};
 use crate::machine::kernels::kernels_for;
@@ -26,6 +28,14 @@ pub enum ArtifactError {
         path: PathBuf,
         /// The reason.
         source: io::Error,
+    },
+    /// The file is something else.
+    #[error("{}: {found}", path.display())]
+    Found {
+        /// What was passed.
+        path: PathBuf,
+        /// What it is.
+        found: Found,
     },
     /// The file is damaged or of another kind.
     #[error("{}: {error}; {}", path.display(), remedy(error))]
@@ -108,10 +118,17 @@ pub struct ArtifactFile {
 impl ArtifactFile {
     /// Maps a file and checks its structure and every digest.
     pub fn open(path: &Path) -> Result<Self, ArtifactError> {
-        let read = |source| ArtifactError::Read { path: path.to_owned(), source };
+        let something_else = |found| ArtifactError::Found { path: path.to_owned(), found };
+        let read = |source| match Found::dangling_link(path) {
+            Some(found) => something_else(found),
+            None => ArtifactError::Read { path: path.to_owned(), source },
+        };
         let file = huge_pages::map_resident(path).map_err(read)?;
         let checked = ArtifactView::open(file.bytes()).and_then(|view| view.verify_digests());
-        checked.map_err(|error| ArtifactError::Format { path: path.to_owned(), error })?;
+        checked.map_err(|error| match Found::by_bytes(&file.bytes()[..file.bytes().len().min(SNIFFED_BYTES)]) {
+            Some(found) if found != Found::Empty => something_else(found),
+            _ => ArtifactError::Format { path: path.to_owned(), error },
+        })?;
         Ok(ArtifactFile { file, copy: None })
     }
 

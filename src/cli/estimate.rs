@@ -4,6 +4,7 @@ use crate::compile::estimate::{Rates, estimate};
 use crate::formats;
 use crate::shell::{ExitStatus, Shell};
 use crate::stages::arguments::groups::{TARGET, TargetArg};
+use crate::stages::stage::say_notes;
 use crate::target::Target;
 use std::path::PathBuf;
 
@@ -32,6 +33,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        say_notes(&self.model, shell);
         let target = Target::named(&self.target.target)?;
         if let Some(schemes) = &formats::open_outline(&self.model)?.schemes {
             target.check_schemes(schemes)?;

@@ -6,6 +6,7 @@ use crate::eval::opened::OpenedModel;
 use crate::shell::{ExitStatus, Shell};
 use crate::stages::arguments::groups::{BackendArg, RunnableArg, TokenizerArg, without_output};
 use crate::stages::arguments::path;
+use crate::stages::stage::say_notes;
 use crate::text::chat_template::Conversation;
 use slm_runtime::sample::Sampling;
 use std::ops::ControlFlow;
@@ -102,6 +103,7 @@ fn share(text: &str) -> Result<f64, String> {
 
 impl Args {
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        say_notes(&self.model.model, shell);
         let model = OpenedModel::open_stored(&self.model.model, &self.backend.device()?)?;
         let sampling = Sampling {
             temperature: self.temperature,

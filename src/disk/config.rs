@@ -1,7 +1,11 @@
 //! A JSON object read from a file, with accessors whose errors name the file and the key. Nested objects are opened as
 //! sections whose keys display with dots: `rope_parameters.rope_type`. A key that is `null` counts as absent, as
-//! transformers treats it.
+//! transformers treats it. What stands for an absent key can be given beside the object
+//! ([`Config::with_defaults`]): it is read like a key of the file and never written. A byte order mark before the object
+//! is skipped.
 
+use super::found::{Found, without_byte_order_mark};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +25,14 @@ pub enum ConfigError {
         file: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// The file is something else.
+    #[error("{}: {found}", file.display())]
+    Found {
+        /// The file.
+        file: PathBuf,
+        /// What it is.
+        found: Found,
     },
     /// The file is too long for a configuration.
     #[error("{}: {bytes} bytes, expected at most {MAX_FILE_BYTES}; it is not a configuration", file.display())]
@@ -99,6 +111,8 @@ pub struct Config {
     /// Keys leading to this section, each followed by a dot.
     prefix: String,
     map: Map<String, Value>,
+    /// What stands for keys that are absent from `map`.
+    defaults: Map<String, Value>,
 }
 
 impl Config {
@@ -109,9 +123,7 @@ impl Config {
 
     /// Parses a JSON object; errors name `file`.
     pub fn parse(file: &Path, text: &[u8]) -> Result<Self, ConfigError> {
-        let value: Value =
-            serde_json::from_slice(text).map_err(|source| ConfigError::Json { file: file.to_owned(), source })?;
-        match value {
+        match json(file, text)? {
             Value::Object(map) => Ok(Self::from_map(file, map)),
             other => Err(ConfigError::Value {
                 file: file.to_owned(),
@@ -124,7 +136,14 @@ impl Config {
 
     /// An object made in memory; errors name `file`.
     pub fn from_map(file: &Path, map: Map<String, Value>) -> Self {
-        Config { file: file.to_owned(), prefix: String::new(), map }
+        Config { file: file.to_owned(), prefix: String::new(), map, defaults: Map::new() }
+    }
+
+    /// The same object, with these values where a key is absent. A key that is null stays so.
+    pub fn with_defaults(&self, defaults: impl IntoIterator<Item = (String, Value)>) -> Self {
+        let mut config = self.clone();
+        config.defaults.extend(defaults);
+        config
     }
 
     /// The file errors name.
@@ -137,9 +156,9 @@ impl Config {
         &self.map
     }
 
-    /// The value of a key; `None` where it is absent or null.
+    /// The value of a key, or its default; `None` where it is null, or absent without a default.
     pub fn value(&self, key: &str) -> Option<&Value> {
-        self.map.get(key).filter(|value| !value.is_null())
+        self.map.get(key).or_else(|| self.defaults.get(key)).filter(|value| !value.is_null())
     }
 
     /// The object under a key, as a section of its own.
@@ -147,7 +166,8 @@ impl Config {
         match self.value(key) {
             None => Ok(None),
             Some(Value::Object(map)) => {
-                Ok(Some(Config { file: self.file.clone(), prefix: format!("{}{key}.", self.prefix), map: map.clone() }))
+                let prefix = format!("{}{key}.", self.prefix);
+                Ok(Some(Config { file: self.file.clone(), prefix, map: map.clone(), defaults: Map::new() }))
             }
             Some(_) => Err(self.wrong(key, "an object")),
         }
@@ -171,6 +191,14 @@ impl Config {
     pub fn flag_or(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
         match self.value(key) {
             None => Ok(default),
+            Some(value) => value.as_bool().ok_or_else(|| self.wrong(key, "true or false")),
+        }
+    }
+
+    /// true or false, which must be there or have a default; null is the default too.
+    pub fn flag(&self, key: &str) -> Result<bool, ConfigError> {
+        match self.value(key).or_else(|| self.defaults.get(key)) {
+            None => Err(self.missing(key, "true or false")),
             Some(value) => value.as_bool().ok_or_else(|| self.wrong(key, "true or false")),
         }
     }
@@ -202,20 +230,29 @@ impl Config {
         }
     }
 
-    /// Token ids below `vocabulary`: one integer or a list; absent is none.
+    /// The token ids below `vocabulary` among those of a key: one integer or a list; absent is none. Other ids stand for
+    /// tokens that the model cannot have, see [`Config::tokens_outside`].
     pub fn tokens(&self, key: &str, vocabulary: usize) -> Result<Vec<u32>, ConfigError> {
-        let token = |value: &Value| match value.as_u64() {
-            Some(id) if id < vocabulary as u64 => u32::try_from(id).ok(),
-            _ => None,
-        };
+        let known = |id: &i64| u32::try_from(*id).ok().filter(|&id| (id as usize) < vocabulary);
+        Ok(self.token_list(key)?.iter().filter_map(known).collect())
+    }
+
+    /// The token ids of a key that are in the file and not below `vocabulary`.
+    pub fn tokens_outside(&self, key: &str, vocabulary: usize) -> Result<Vec<i64>, ConfigError> {
+        if !self.map.contains_key(key) {
+            return Ok(Vec::new());
+        }
+        let outside = |id: &i64| usize::try_from(*id).map_or(true, |id| id >= vocabulary);
+        Ok(self.token_list(key)?.into_iter().filter(outside).collect())
+    }
+
+    fn token_list(&self, key: &str) -> Result<Vec<i64>, ConfigError> {
         let ids = match self.value(key) {
             None => Some(Vec::new()),
-            Some(Value::Array(list)) => list.iter().map(token).collect(),
-            Some(value) => token(value).map(|id| vec![id]),
+            Some(Value::Array(list)) => list.iter().map(Value::as_i64).collect(),
+            Some(value) => value.as_i64().map(|id| vec![id]),
         };
-        ids.ok_or_else(|| {
-            self.wrong(key, &format!("a token id below the vocabulary of {vocabulary}, or a list of them"))
-        })
+        ids.ok_or_else(|| self.wrong(key, "a token id, or a list of them"))
     }
 
     /// The error for an absent key.
@@ -228,8 +265,16 @@ impl Config {
         ConfigError::Value {
             file: self.file.clone(),
             key: self.full(key),
-            found: self.map.get(key).map_or_else(|| "absent".to_owned(), brief),
+            found: self.found(key),
             expected: expected.to_owned(),
+        }
+    }
+
+    fn found(&self, key: &str) -> String {
+        match (self.map.get(key), self.defaults.get(key)) {
+            (Some(value), _) => brief(value),
+            (None, Some(value)) => format!("absent, which stands for {}", brief(value)),
+            (None, None) => "absent".to_owned(),
         }
     }
 
@@ -237,8 +282,7 @@ impl Config {
     pub fn unsupported(&self, key: &str, subject: &'static str, supported: &str) -> ConfigError {
         let value = match self.map.get(key) {
             Some(Value::String(text)) => text.clone(),
-            Some(other) => brief(other),
-            None => "absent".to_owned(),
+            _ => self.found(key),
         };
         ConfigError::Unsupported {
             file: self.file.clone(),
@@ -256,7 +300,10 @@ impl Config {
 
 /// The bytes of a file, if it is not longer than any real configuration.
 pub(crate) fn read_bounded(file: &Path) -> Result<Vec<u8>, ConfigError> {
-    let failed = |source| ConfigError::Read { file: file.to_owned(), source };
+    let failed = |source| match Found::dangling_link(file) {
+        Some(found) => ConfigError::Found { file: file.to_owned(), found },
+        None => ConfigError::Read { file: file.to_owned(), source },
+    };
     check_length(file, std::fs::metadata(file).map_err(failed)?.len())?;
     std::fs::read(file).map_err(failed)
 }
@@ -267,6 +314,14 @@ pub(crate) fn check_length(file: &Path, bytes: u64) -> Result<(), ConfigError> {
         true => Err(ConfigError::TooLong { file: file.to_owned(), bytes }),
         false => Ok(()),
     }
+}
+
+/// The value of a JSON file by its text, or what the file is instead.
+pub(crate) fn json<T: DeserializeOwned>(file: &Path, text: &[u8]) -> Result<T, ConfigError> {
+    serde_json::from_slice(without_byte_order_mark(text)).map_err(|source| match Found::by_bytes(text) {
+        Some(found) => ConfigError::Found { file: file.to_owned(), found },
+        None => ConfigError::Json { file: file.to_owned(), source },
+    })
 }
 
 /// A value as JSON, cut so that a message stays readable.
@@ -305,7 +360,7 @@ mod tests {
             (config.size("text").unwrap_err(), "`text` is \"x\""),
             (config.flag_or("zero", true).unwrap_err(), "`zero` is 0, expected true or false"),
             (config.positive("negative").unwrap_err(), "`negative` is -1.0, expected a finite number above 0"),
-            (config.tokens("ids", 50).unwrap_err(), "`ids` is [1,99], expected a token id below the vocabulary of 50"),
+            (config.tokens("fraction", 50).unwrap_err(), "`fraction` is 1.5, expected a token id, or a list of them"),
             (
                 section.unsupported("kind", "llama", "default, llama3"),
                 "`rope.kind` is `foo`; llama supports default, llama3",
@@ -316,5 +371,37 @@ mod tests {
         }
         assert_eq!(config.tokens("ids", 100).unwrap(), [1, 99]);
         assert_eq!(config.tokens("nothing", 100).unwrap(), [0; 0]);
+        assert_eq!((config.tokens("ids", 50).unwrap(), config.tokens_outside("ids", 50).unwrap()), (vec![1], vec![99]));
+    }
+
+    #[test]
+    fn defaults_stand_for_absent_keys_and_are_not_written() {
+        let plain = config(json!({"null": null, "stated": 3}));
+        let config = plain.with_defaults(["null", "stated", "absent"].map(|key| (key.to_owned(), json!(7))));
+        assert_eq!(config.optional_size("null").unwrap(), None);
+        assert_eq!((config.size("stated").unwrap(), config.size("absent").unwrap()), (3, 7));
+        assert_eq!(config.map(), plain.map());
+        assert_eq!(
+            config.wrong("absent", "less").to_string(),
+            "m/config.json: `absent` is absent, which stands for 7, expected less"
+        );
+    }
+
+    #[test]
+    fn a_mark_before_the_text_is_skipped_and_other_files_are_named() {
+        let file = Path::new("m/config.json");
+        assert_eq!(Config::parse(file, b"\xEF\xBB\xBF{\"a\": 1}").unwrap().size("a").unwrap(), 1);
+        for (text, expected) in [
+            (
+                &b"version https://git-lfs.github.com/spec/v1\nsize 5\n"[..],
+                "a Git LFS pointer, not the file of 5 bytes",
+            ),
+            (b"<html><body>Sign in", "a web page"),
+            (b"", "empty"),
+            (b"{\"a\": ", "not valid JSON"),
+        ] {
+            let error = Config::parse(file, text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("m/config.json: {expected}")), "{error}");
+        }
     }
 }

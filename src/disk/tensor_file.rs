@@ -3,6 +3,7 @@
 //! one is examined again here to name the tensor. Writing orders tensors by data type and name, so equal content gives
 //! equal bytes.
 
+use super::found::{Found, SNIFFED_BYTES};
 use super::mmap::MappedFile;
 use super::tensor::SharedBytes;
 use safetensors::Dtype;
@@ -30,6 +31,14 @@ pub enum TensorFileError {
         file: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// The file is something else.
+    #[error("{}: {found}", file.display())]
+    Found {
+        /// The file.
+        file: PathBuf,
+        /// What it is.
+        found: Found,
     },
     /// The file cannot be written.
     #[error("{}: cannot be written", file.display())]
@@ -86,7 +95,11 @@ pub struct StoredTensor {
 
 /// Reads the header of a file and checks that every tensor lies within the file.
 pub fn read(path: &Path) -> Result<BTreeMap<String, StoredTensor>, TensorFileError> {
-    let file = MappedFile::open(path).map_err(|source| TensorFileError::Read { file: path.to_owned(), source })?;
+    let something_else = |found| TensorFileError::Found { file: path.to_owned(), found };
+    let file = MappedFile::open(path).map_err(|source| match Found::dangling_link(path) {
+        Some(found) => something_else(found),
+        None => TensorFileError::Read { file: path.to_owned(), source },
+    })?;
     let length_error = |what, expected, found| {
         Err(TensorFileError::Length { file: path.to_owned(), what, expected, found: found as u64 })
     };
@@ -96,6 +109,9 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, StoredTensor>, TensorFileErr
     };
     let header_bytes = u64::from_le_bytes(*length);
     if header_bytes > MAX_HEADER_BYTES {
+        if let Some(found) = Found::by_bytes(&bytes[..bytes.len().min(SNIFFED_BYTES)]) {
+            return Err(something_else(found));
+        }
         let problem = format!("its length is {header_bytes}, expected at most {MAX_HEADER_BYTES}");
         return Err(TensorFileError::Header { file: path.to_owned(), problem });
     }

@@ -155,7 +155,7 @@ pub fn generate(
     if model.kind != ModelKind::Decoder {
         return Err(GenerateError::NotADecoder);
     }
-    let tokenizer = match &options.tokenizer {
+    let mut tokenizer = match &options.tokenizer {
         Some(directory) => tokenizer_at(directory)?,
         None => model.tokenizer()?,
     };

@@ -6,7 +6,9 @@ use super::subject::{Numerics, Subject};
 use crate::artifact::host::{ArtifactError, ArtifactFile, run_sequence};
 use crate::formats::{self, ModelFormatError};
 use crate::model::companions::Companions;
-use crate::model::forward::{Batch, DenseWeights, Forward as DenseForward, NoTaps, StoredWeights, WeightSource};
+use crate::model::forward::{
+    Batch, DenseWeights, Forward as DenseForward, FusedWeights, NoTaps, StoredWeights, WeightSource, run_fused,
+};
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::{Model, ModelError};
@@ -69,6 +71,9 @@ pub enum OpenError {
     },
 }
 
+/// Tokens that the f32 forward computes at once.
+const TOKENS_AT_ONCE: usize = 1024;
+
 /// Output of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -118,7 +123,14 @@ pub struct OpenedModel {
 /// The engine of a model.
 pub(super) enum Engine {
     /// The f32 forward.
-    Directory { spec: Box<ModelSpec>, companions: Companions, weights: Box<dyn WeightSource>, device: Device },
+    Directory {
+        spec: Box<ModelSpec>,
+        companions: Companions,
+        weights: Box<dyn WeightSource>,
+        /// The same weights for fused operations, where the device has them and the weights are dense.
+        fused: Option<FusedWeights>,
+        device: Device,
+    },
     /// The runtime.
     Artifact(ArtifactFile),
 }
@@ -138,8 +150,9 @@ impl OpenedModel {
         if formats::is_model(path) {
             let source = formats::open(path)?;
             let model = source.model()?;
-            let weights = Box::new(DenseWeights::new(&model, device)?);
-            Self::run_in_f32(&model, weights, layout_of(source.provenance()), device)
+            let weights = DenseWeights::new(&model, device)?;
+            let fused = FusedWeights::of(&model.spec, &weights);
+            Self::run_in_f32(&model, Box::new(weights), fused, layout_of(source.provenance()), device)
         } else {
             Self::artifact(ArtifactFile::open(path)?)
         }
@@ -151,7 +164,7 @@ impl OpenedModel {
             let source = formats::open(path)?;
             let model = source.model()?;
             let weights = Box::new(StoredWeights::new(&model, device)?);
-            Self::run_in_f32(&model, weights, layout_of(source.provenance()), device)
+            Self::run_in_f32(&model, weights, None, layout_of(source.provenance()), device)
         } else {
             Self::artifact(ArtifactFile::open(path)?)
         }
@@ -160,6 +173,7 @@ impl OpenedModel {
     fn run_in_f32(
         model: &Model,
         weights: Box<dyn WeightSource>,
+        fused: Option<FusedWeights>,
         layout: Option<Layout>,
         device: &Device,
     ) -> Result<Self, OpenError> {
@@ -195,6 +209,7 @@ impl OpenedModel {
                 spec: Box::new(spec.clone()),
                 companions: model.companions.clone(),
                 weights,
+                fused,
                 device: device.clone(),
             },
         })
@@ -303,6 +318,20 @@ impl Forward for OpenedModel {
 
     fn logits(&self, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ForwardError> {
         match &self.engine {
+            Engine::Directory { spec, fused: Some(weights), .. } => {
+                // Sequences of one length go together: no output depends on which.
+                let mut out = Vec::with_capacity(sequences.len());
+                for alike in sequences.chunk_by(|a, b| a.len() == b.len()) {
+                    let at_once = (TOKENS_AT_ONCE / alike.first().map_or(1, Vec::len).max(1)).max(1);
+                    for some in alike.chunks(at_once) {
+                        let batch = Batch::new(spec, some.concat(), some.len()).map_err(ForwardError::new)?;
+                        let logits = run_fused(spec, weights, &batch, false).logits.into_data().try_into_vec::<f32>();
+                        let logits = logits.map_err(|error| ForwardError::new(format!("{error:?}")))?;
+                        out.extend(logits.chunks_exact(logits.len() / some.len()).map(<[f32]>::to_vec));
+                    }
+                }
+                Ok(out)
+            }
             Engine::Directory { spec, weights, device, .. } => {
                 let forward = DenseForward::new(spec, weights.as_ref(), device);
                 let run = |tokens: &Vec<u32>| {

@@ -1,6 +1,7 @@
 //! Why a model cannot be opened, read or written, in any format. Every message names the file, the tensor or the key, the
 //! value found and the one expected, and the remedy.
 
+use super::found::NotAModel;
 use crate::disk::atomic::AtomicError;
 use crate::disk::tensor_file::TensorFileError;
 use crate::disk::{ConfigError, TensorError};
@@ -13,10 +14,22 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ModelFormatError {
     /// The path that should hold a model is something else.
-    #[error("{}: not a directory; pass a directory with config.json and model.safetensors", path.display())]
-    NotDirectory {
+    #[error("{}: {problem}", path.display())]
+    NotAModel {
         /// The path that was passed.
         path: PathBuf,
+        /// What it is.
+        problem: NotAModel,
+    },
+    /// Another tool's quantization, or an adapter.
+    #[error("{}: the weights are {kind} ({found}); slmc begins from floating-point weights: pass the model they were made from", path.display())]
+    Foreign {
+        /// Where it is said, or the directory.
+        path: PathBuf,
+        /// What they are.
+        kind: String,
+        /// By what that is told.
+        found: String,
     },
     /// The configuration, the index or slmc.json is refused.
     #[error(transparent)]
@@ -113,7 +126,7 @@ pub enum ModelFormatError {
         source: std::io::Error,
     },
     /// A tensor the configuration calls for is not there.
-    #[error("{}: tensor `{tensor}` is missing, expected shape {expected:?} by config.json; the checkpoint is incomplete, or its configuration is another model's", path.display())]
+    #[error("{}: tensor `{tensor}` is missing, expected shape {expected:?} by config.json; {}", path.display(), instead(tensor, others))]
     Missing {
         /// The directory.
         path: PathBuf,
@@ -121,6 +134,8 @@ pub enum ModelFormatError {
         tensor: String,
         /// Its shape by the configuration.
         expected: Vec<usize>,
+        /// Tensors that are there and have no place.
+        others: Vec<String>,
     },
     /// A tensor has another shape than the configuration says.
     #[error("{}: tensor `{tensor}` has shape {found:?}, expected {expected:?} by config.json; the two do not belong together", file.display())]
@@ -168,4 +183,22 @@ pub enum ModelFormatError {
     /// A model without integers is not a quantized model.
     #[error("no matrix is quantized; write the model as a dense directory")]
     NothingQuantized,
+}
+
+/// What may be wrong where a tensor is missing, by those that have no place.
+fn instead(tensor: &str, others: &[String]) -> String {
+    match others {
+        [] if tensor == "lm_head.weight" => {
+            "the checkpoint is incomplete, or its head is the token table: then set tie_word_embeddings to true"
+                .to_owned()
+        }
+        [] => "the checkpoint is incomplete, or its configuration is another model's".to_owned(),
+        [only] => {
+            format!("tensor `{only}` is there and has no place: its name, or the configuration, is another model's")
+        }
+        [first, rest @ ..] => format!(
+            "tensor `{first}` and {} others are there and have no place: their names, or the configuration, are another model's",
+            rest.len()
+        ),
+    }
 }

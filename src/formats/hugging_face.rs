@@ -2,9 +2,12 @@
 //! tokenizer's files, chat templates and, where slmc wrote it, slmc.json. Read by [`FORMAT`], written by [`Directory`].
 
 mod layout;
+mod names;
+mod undecided;
 mod write;
 
 use super::error::ModelFormatError;
+use super::found::{NotAModel, no_configuration, no_weights, not_a_directory};
 use super::stored_tensors::StoredTensors;
 use super::{Contents, Format, ModelSink, ModelSource, provenance};
 use crate::disk::hash::{Hash, HashError, path_sha256};
@@ -15,6 +18,7 @@ use crate::model::companions::{
 };
 use crate::model::families::Family;
 use crate::model::id::ParameterId;
+use crate::model::notes::Note;
 use crate::model::special_tokens;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, Outline, Parameter};
@@ -60,25 +64,57 @@ pub(super) fn contents(path: &Path) -> Contents {
     let file = configuration_file(path);
     Contents {
         configuration: file.extension().is_some_and(|extension| extension == "json") && file.is_file(),
-        weights: path.join(WEIGHTS_FILE).exists() || path.join(INDEX_FILE).exists(),
+        weights: [WEIGHTS_FILE, INDEX_FILE].iter().any(|name| is_there(&path.join(name))),
     }
+}
+
+/// A file, or a link that may lead nowhere, which is an error when it is read.
+fn is_there(file: &Path) -> bool {
+    std::fs::symlink_metadata(file).is_ok()
 }
 
 fn configuration_file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join(CONFIG_FILE) } else { path.to_owned() }
 }
 
-/// The configuration at a path: a file, or a directory with config.json.
+/// The configuration at a path: a file, or a directory with config.json. What it leaves open and the weights beside it
+/// decide is in it.
 pub(super) fn configuration(path: &Path) -> Result<Config, ModelFormatError> {
-    Ok(Config::read(&configuration_file(path))?)
+    let file = configuration_file(path);
+    if !path.is_dir() && !path.is_file() {
+        return Err(not_a_model(path, not_a_directory(path)));
+    }
+    if let Some(problem) = (path.is_dir() && !file.is_file()).then(|| no_configuration(path)).flatten() {
+        return Err(not_a_model(path, problem));
+    }
+    let config = Config::read(&file)?;
+    match path.is_dir() && undecided::is_open(&config) && contents(path).weights {
+        true => Ok(decided(&config, &StoredTensors::open(path)?)?.0),
+        false => Ok(config),
+    }
 }
 
 /// config.json of a model directory.
 pub(super) fn configuration_of(directory: &Path) -> Result<Config, ModelFormatError> {
     if !directory.is_dir() {
-        return Err(ModelFormatError::NotDirectory { path: directory.to_owned() });
+        return Err(not_a_model(directory, not_a_directory(directory)));
     }
-    configuration(directory)
+    let config = configuration(directory)?;
+    match config.value("model_type").is_none().then(|| no_weights(directory)).flatten() {
+        Some(problem) if !contents(directory).weights => Err(not_a_model(directory, problem)),
+        _ => Ok(config),
+    }
+}
+
+fn not_a_model(path: &Path, problem: NotAModel) -> ModelFormatError {
+    ModelFormatError::NotAModel { path: path.to_owned(), problem }
+}
+
+/// A configuration with what the tensors decide.
+fn decided(config: &Config, stored: &StoredTensors) -> Result<(Config, Vec<Note>), ConfigError> {
+    let family = Family::of(config).ok();
+    let (plain, _) = names::unwrapped(stored.tensors().keys().map(|name| (name.clone(), ())).collect(), family);
+    undecided::decided(config, &|name| plain.contains_key(name))
 }
 
 /// The companions in a directory, or beside a configuration. A link that leads nowhere is one too, and an error when it is
@@ -127,7 +163,14 @@ impl DenseSource {
         let companions = companions(directory);
         let spec = special_tokens::spec_of(&companions, &config)?;
         let stored = StoredTensors::open(directory)?;
-        let layout = DenseLayout::of(family, &spec, &stored)?;
+        let mut notes = match Config::read(&directory.join(CONFIG_FILE))? {
+            as_read if undecided::is_open(&as_read) => decided(&as_read, &stored)?.1,
+            _ => Vec::new(),
+        };
+        let (stored, wrapped) = stored.renamed(|tensors| names::unwrapped(tensors, Some(family)));
+        let (layout, tied) = DenseLayout::of(family, &spec, &stored)?;
+        notes.extend(wrapped.into_iter().chain(tied));
+        notes.extend(special_tokens::notes(&companions, &config, spec.vocabulary)?);
         let outline = Outline {
             spec,
             config,
@@ -137,6 +180,7 @@ impl DenseSource {
             sparsity: Sparsity::new(),
             activations: BTreeMap::new(),
             key_maps: false,
+            notes,
         };
         Ok(DenseSource { outline, stored, layout })
     }

@@ -6,9 +6,9 @@ pub mod layout;
 use super::error::ModelFormatError;
 use super::hugging_face::{companions, configuration, configuration_of, contents};
 use super::stored_tensors::StoredTensors;
-use super::{Format, ModelSink, ModelSource, provenance};
-use crate::disk::ConfigError;
+use super::{Format, ModelSink, ModelSource, foreign, provenance};
 use crate::disk::hash::{Hash, HashError, path_sha256};
+use crate::disk::{Config, ConfigError};
 use crate::model::families::Family;
 use crate::model::id::ParameterId;
 use crate::model::special_tokens;
@@ -29,6 +29,21 @@ pub const FORMAT: Format = Format {
     sha256: path_sha256,
 };
 
+/// Refuses what another tool has quantized, by its method: before the family, which it may be the only one to know.
+fn refuse_foreign(config: &Config) -> Result<(), ModelFormatError> {
+    let Some(section) = config.section(layout::KEY)? else { return Ok(()) };
+    let stated = section.value("quant_method").and_then(Value::as_str);
+    if stated == Some(layout::METHOD) {
+        return Ok(());
+    }
+    let Some(kind) = foreign::method(&section) else { return Ok(()) };
+    let found = match stated {
+        Some(method) => format!("`{}.quant_method` is `{method}`", layout::KEY),
+        None => format!("`{}` has bits", layout::KEY),
+    };
+    Err(ModelFormatError::Foreign { path: config.file().to_owned(), kind, found })
+}
+
 /// An opened directory of quantized weights.
 struct QuantizedSource {
     outline: Outline,
@@ -38,6 +53,7 @@ struct QuantizedSource {
 impl QuantizedSource {
     fn open(directory: &Path) -> Result<Self, ModelFormatError> {
         let config = configuration_of(directory)?;
+        refuse_foreign(&config)?;
         Family::of(&config)?;
         let companions = companions(directory);
         let spec = special_tokens::spec_of(&companions, &config)?;
@@ -46,8 +62,9 @@ impl QuantizedSource {
         let activations = layout::activations(&config, &spec, &schemes)?;
         let stored = StoredTensors::open(directory)?;
         let key_maps = layout::check(&spec, &schemes, &stored)?;
+        let notes = special_tokens::notes(&companions, &config, spec.vocabulary)?;
         let (schemes, path) = (Some(schemes), directory.to_owned());
-        let outline = Outline { spec, config, companions, path, schemes, sparsity, activations, key_maps };
+        let outline = Outline { spec, config, companions, path, schemes, sparsity, activations, key_maps, notes };
         Ok(QuantizedSource { outline, stored })
     }
 }

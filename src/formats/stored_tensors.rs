@@ -2,6 +2,7 @@
 //! table by name. Only headers are read. Where both exist the single file counts, as in transformers.
 
 use super::error::ModelFormatError;
+use super::found::{check_link, no_weights};
 use super::hugging_face::{INDEX_FILE, WEIGHTS_FILE};
 use crate::disk::tensor_file::{self, StoredTensor};
 use crate::disk::{Config, DenseTensor, DenseType};
@@ -12,25 +13,40 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+/// Tensors by name.
+pub(super) type Tensors = BTreeMap<String, StoredTensor>;
+
 /// The tensors of a model directory, by the names its files spell.
 #[derive(Debug)]
 pub(super) struct StoredTensors {
     path: PathBuf,
-    tensors: BTreeMap<String, StoredTensor>,
+    tensors: Tensors,
 }
 
 impl StoredTensors {
     /// Reads all headers, and checks that shards and index agree. Takes no longer for large weights than for small ones.
     pub(super) fn open(path: &Path) -> Result<Self, ModelFormatError> {
         let (single, index) = (path.join(WEIGHTS_FILE), path.join(INDEX_FILE));
+        check_link(&single)?;
+        check_link(&index)?;
         let tensors = if single.exists() {
             tensor_file::read(&single)?
         } else if index.exists() {
             open_shards(path, &index)?
         } else {
-            return Err(ModelFormatError::NoWeights { path: path.to_owned() });
+            let path = path.to_owned();
+            return Err(match no_weights(&path) {
+                Some(problem) => ModelFormatError::NotAModel { path, problem },
+                None => ModelFormatError::NoWeights { path },
+            });
         };
         Ok(StoredTensors { path: path.to_owned(), tensors })
+    }
+
+    /// The same tensors by other names.
+    pub(super) fn renamed<N>(self, rename: impl FnOnce(Tensors) -> (Tensors, N)) -> (Self, N) {
+        let (tensors, note) = rename(self.tensors);
+        (StoredTensors { path: self.path, tensors }, note)
     }
 
     /// The directory.
@@ -118,6 +134,7 @@ fn open_shards(path: &Path, index: &Path) -> Result<BTreeMap<String, StoredTenso
     let mut files = BTreeMap::new();
     for (shard, tensor) in shards {
         let file = path.join(&shard);
+        check_link(&file)?;
         if !file.exists() {
             return Err(ModelFormatError::MissingShard { index: index.to_owned(), shard, tensor });
         }

@@ -2,6 +2,7 @@
 //! one row of [`FAMILIES`]; everything a family does not know it refuses, naming key and value, or tensor.
 
 mod bert;
+pub mod class_defaults;
 mod classifier;
 mod decoder;
 mod distilbert;
@@ -19,9 +20,12 @@ mod rotary;
 pub use classifier::with_classifier;
 pub use fewer_layers::with_layers;
 
+use class_defaults::ClassDefault;
+
 use super::id::{LinearId, ParameterId, Part, Role};
 use super::spec::{Activation, ModelSpec};
 use crate::disk::{Config, ConfigError, DenseTensor};
+use serde_json::Value;
 
 /// What slmc knows of one `model_type`.
 pub struct Family {
@@ -29,6 +33,12 @@ pub struct Family {
     pub model_type: &'static str,
     /// What stands before its tensor names, tried in order.
     pub prefixes: &'static [&'static str],
+    /// Name of the token table, without prefix.
+    pub token_table: &'static str,
+    /// What its class in transformers has for keys that are absent.
+    pub defaults: &'static [(&'static str, ClassDefault)],
+    /// Other names of keys, each with the key.
+    pub aliases: &'static [(&'static str, &'static str)],
     /// Reads the configuration.
     pub spec: fn(&Config) -> Result<ModelSpec, ConfigError>,
     /// Where a parameter is in a checkpoint; `None` for one the family never has.
@@ -43,6 +53,8 @@ pub struct Family {
     pub with_layers: fn(&Config, &[usize]) -> Result<Config, ConfigError>,
     /// `architectures` of its sequence classifier, where slmc has one.
     pub classifier: Option<&'static str>,
+    /// Its classes, each with the tensors, without prefix, that only it has: which one a checkpoint is that does not say it.
+    pub heads: &'static [(&'static [&'static str], &'static str)],
 }
 
 /// Every family, sorted by name.
@@ -150,17 +162,30 @@ impl Family {
         })
     }
 
-    /// The prefix a checkpoint uses: the first under which it has a token table.
+    /// The prefix a checkpoint uses: the first under which it has a token table, else (the table of a tied head may be
+    /// stored as the head alone) the first under which it has anything.
     pub fn prefix(&self, spec: &ModelSpec, has_tensor: impl Fn(&str) -> bool) -> &'static str {
-        let table = (self.source)(spec, ParameterId::weight(LinearId::global(Role::TokenEmbedding)));
-        let found = |prefix: &&&str| table.iter().flat_map(|s| s.names(prefix)).any(|name| has_tensor(&name));
-        self.prefixes.iter().find(found).or(self.prefixes.first()).copied().unwrap_or("")
+        let has = |id: ParameterId, prefix: &str| {
+            let source = (self.source)(spec, id).filter(|source| source.prefixed);
+            source.is_some_and(|source| source.names(prefix).iter().any(|name| has_tensor(name)))
+        };
+        let table = ParameterId::weight(LinearId::global(Role::TokenEmbedding));
+        let by_table = self.prefixes.iter().find(|prefix| has(table, prefix));
+        let by_any = || self.prefixes.iter().find(|prefix| spec.parameters().iter().any(|any| has(any.id, prefix)));
+        by_table.or_else(by_any).or(self.prefixes.first()).copied().unwrap_or("")
     }
 }
 
 /// Reads a configuration into what the forward needs, or says what of it slmc does not implement.
 pub fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
-    (Family::of(config)?.spec)(config)
+    Family::of(config)?.read(config)
+}
+
+/// As [`spec`], of a configuration without weights, which must state its sizes.
+pub fn spec_without_weights(config: &Config) -> Result<ModelSpec, ConfigError> {
+    let family = Family::of(config)?;
+    family.require_sizes(config)?;
+    family.read(config)
 }
 
 /// Refuses every key whose value is neither absent nor `neutral` (null, 0 or false as the pair says).
@@ -186,6 +211,7 @@ fn refuse_unless(
 fn architecture(config: &Config) -> Result<Option<&str>, ConfigError> {
     match config.value("architectures") {
         None => Ok(None),
+        Some(Value::Array(list)) if list.is_empty() => Ok(None),
         Some(value) => {
             let list = value.as_array().map(Vec::as_slice);
             let one = list.and_then(|list| if let [one] = list { one.as_str() } else { None });

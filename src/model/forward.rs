@@ -6,12 +6,15 @@
 mod batch;
 mod block;
 mod cache;
+mod fused;
 mod product;
 mod source;
 mod stored;
 
 pub use batch::{AttentionContext, Batch, BatchError};
 pub use cache::{Cache, CacheError};
+pub(crate) use fused::{FusedForward, root_without_graph};
+pub use fused::{FusedWeights, run_fused};
 pub use source::{DenseWeights, WeightSource};
 pub use stored::StoredWeights;
 
@@ -21,6 +24,11 @@ use burn::tensor::{Device, Tensor, activation};
 
 /// Sees activations as the forward computes them. Padded positions are among them.
 pub trait Tap {
+    /// Whether it looks at all: fused operations copy for those that do.
+    fn watches(&self) -> bool {
+        true
+    }
+
     /// The input of a matrix, (tokens, in); tokens are batch · length, sequence by sequence.
     fn linear(&mut self, id: LinearId, input: &Tensor<2>);
     /// Queries (batch, heads, length, head_dim) and keys (batch, key_value_heads, length, head_dim), after rotation.
@@ -31,6 +39,10 @@ pub trait Tap {
 pub struct NoTaps;
 
 impl Tap for NoTaps {
+    fn watches(&self) -> bool {
+        false
+    }
+
     fn linear(&mut self, _id: LinearId, _input: &Tensor<2>) {}
     fn attention(&mut self, _layer: usize, _query: &Tensor<4>, _key: &Tensor<4>) {}
 }

@@ -3,12 +3,15 @@
 //! Opening tokens are those that the tokenizer itself puts before a text: its post-processor in tokenizer.json, else
 //! `bos_token` of tokenizer_config.json where `add_bos_token` is true, else none. `bos_token_id` of config.json alone adds
 //! nothing: Qwen and SmolLM state one that their tokenizers never write. End tokens are `eos_token_id` of
-//! generation_config.json, else of config.json: one id or a list.
+//! generation_config.json, else of config.json: one id or a list. Ids outside the vocabulary stand for tokens that the
+//! model cannot write: they are left out, and [`notes`] says so, as of tokens of the tokenizer that have no row.
 
 use super::companions::{Companion, Companions, GENERATION_CONFIG_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
 use super::families;
+use super::notes::Note;
 use super::spec::{ModelKind, ModelSpec};
-use crate::disk::config::brief;
+use crate::disk::config::{brief, json as parsed};
+use crate::disk::found::without_byte_order_mark;
 use crate::disk::{Config, ConfigError};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -25,25 +28,56 @@ pub fn spec_of(companions: &Companions, config: &Config) -> Result<ModelSpec, Co
     let mut spec = families::spec(config)?;
     if spec.kind == ModelKind::Decoder {
         spec.opening = opening_tokens(companions, spec.vocabulary)?;
-        spec.ends = end_tokens(companions, config, spec.vocabulary)?;
+        spec.ends = end_tokens(companions, config, spec.ends, spec.vocabulary)?;
     }
     Ok(spec)
 }
 
-/// `eos_token_id` of generation_config.json, else of the configuration.
-fn end_tokens(companions: &Companions, config: &Config, vocabulary: usize) -> Result<Vec<u32>, ConfigError> {
+/// `eos_token_id` of generation_config.json, else `ends`, which is the configuration's or its class's.
+fn end_tokens(
+    companions: &Companions,
+    config: &Config,
+    ends: Vec<u32>,
+    vocabulary: usize,
+) -> Result<Vec<u32>, ConfigError> {
     const KEY: &str = "eos_token_id";
     let generation = companions.find(GENERATION_CONFIG_FILE).map(Companion::config).transpose()?;
     let listed = generation.as_ref().map(|config| config.tokens(KEY, vocabulary)).transpose()?;
     let (mut ends, file) = match (listed, &generation) {
         (Some(listed), Some(generation)) if !listed.is_empty() => (listed, generation.file()),
-        _ => (config.tokens(KEY, vocabulary)?, config.file()),
+        _ => (ends, config.file()),
     };
     // An id that is listed twice counts where it stands first.
     let mut seen = BTreeSet::new();
     ends.retain(|id| seen.insert(*id));
     check_length(file, KEY, &ends, MAX_ENDS)?;
     Ok(ends)
+}
+
+/// What is said of special tokens and of the tokenizer where they do not fit a vocabulary.
+///
+/// # Errors
+/// [`ConfigError`], naming the file and the key.
+pub fn notes(companions: &Companions, config: &Config, vocabulary: usize) -> Result<Vec<Note>, ConfigError> {
+    let generation = companions.find(GENERATION_CONFIG_FILE).map(Companion::config).transpose()?;
+    let mut notes = Vec::new();
+    for config in [Some(config), generation.as_ref()].into_iter().flatten() {
+        for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+            let ids = config.tokens_outside(key, vocabulary)?;
+            if !ids.is_empty() {
+                let (file, key) = (config.file().to_owned(), key.to_owned());
+                notes.push(Note::OutsideVocabulary { file, key, ids, vocabulary });
+            }
+        }
+    }
+    if let Some(file) = TokenizerFile::read(companions)? {
+        let without_row = file.content.added_tokens.into_iter().filter(|token| token.id as usize >= vocabulary);
+        let tokens: Vec<(u32, String)> = without_row.map(|token| (token.id, token.content)).collect();
+        if !tokens.is_empty() {
+            notes.push(Note::TokensWithoutRow { file: file.path, tokens, vocabulary });
+        }
+    }
+    Ok(notes)
 }
 
 /// Refuses a list that is longer than an artifact can say.
@@ -90,7 +124,7 @@ fn opening_tokens(companions: &Companions, vocabulary: usize) -> Result<Vec<u32>
 pub fn tokenizer_json(companions: &Companions) -> Result<Option<Vec<u8>>, ConfigError> {
     let Some(file) = TokenizerFile::read(companions)? else { return Ok(None) };
     let Some(Added { id, token, .. }) = file.added_by_configuration(companions)? else { return Ok(Some(file.bytes)) };
-    let mut whole: Value = serde_json::from_slice(&file.bytes).map_err(|error| file.not_json(error))?;
+    let mut whole: Value = parsed(&file.path, &file.bytes)?;
     let sequence = |name: &str, type_id: u32| json!({"Sequence": {"id": name, "type_id": type_id}});
     let opening = json!({"SpecialToken": {"id": token, "type_id": 0}});
     let template = json!({
@@ -199,13 +233,9 @@ impl TokenizerFile {
     fn read(companions: &Companions) -> Result<Option<Self>, ConfigError> {
         let Some(companion) = companions.find(TOKENIZER_FILE) else { return Ok(None) };
         let (path, bytes) = (companion.path().to_owned(), companion.read_bounded()?);
-        let content =
-            serde_json::from_slice(&bytes).map_err(|source| ConfigError::Json { file: path.clone(), source })?;
+        let bytes = without_byte_order_mark(&bytes).to_vec();
+        let content = parsed(&path, &bytes)?;
         Ok(Some(TokenizerFile { path, bytes, content }))
-    }
-
-    fn not_json(&self, source: serde_json::Error) -> ConfigError {
-        ConfigError::Json { file: self.path.clone(), source }
     }
 
     fn around_text(&self) -> Result<(Vec<u32>, Vec<u32>), ConfigError> {
@@ -279,7 +309,7 @@ impl TokenizerFile {
 
     /// The id of a token of the model's vocabulary: an object from spellings to ids, or (Unigram) a list of pairs.
     fn vocabulary_id(&self, token: &str) -> Result<Option<u32>, ConfigError> {
-        let whole: Value = serde_json::from_slice(&self.bytes).map_err(|error| self.not_json(error))?;
+        let whole: Value = parsed(&self.path, &self.bytes)?;
         let id = match &whole["model"]["vocab"] {
             Value::Array(pairs) => pairs.iter().position(|pair| pair[0] == token).map(|id| id as u64),
             vocabulary => vocabulary[token].as_u64(),
@@ -289,139 +319,4 @@ impl TokenizerFile {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn template(single: Value) -> Value {
-        json!({"type": "TemplateProcessing", "single": single, "pair": [],
-               "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]},
-                                  "<t>": {"id": "<t>", "ids": [3, 4], "tokens": ["<t>", "<u>"]}}})
-    }
-
-    fn special(name: &str) -> Value {
-        json!({"SpecialToken": {"id": name, "type_id": 0}})
-    }
-
-    fn text() -> Value {
-        json!({"Sequence": {"id": "A", "type_id": 0}})
-    }
-
-    /// The configuration of a llama of ten tokens, and these files that come with it.
-    fn model(config: Value, files: &[(&str, Value)]) -> (Config, Companions) {
-        let mut whole = json!({
-            "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 10, "hidden_size": 8,
-            "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "max_position_embeddings": 8,
-            "rms_norm_eps": 1e-5, "hidden_act": "silu", "bos_token_id": 1, "eos_token_id": 2,
-        });
-        whole.as_object_mut().expect("an object").extend(config.as_object().expect("an object").clone());
-        let config = Config::parse(Path::new("m/config.json"), whole.to_string().as_bytes()).expect("an object");
-        let mut companions = Companions::of(Path::new("m"));
-        files.iter().for_each(|(name, content)| companions.add_bytes(name, content.to_string().into_bytes()));
-        (config, companions)
-    }
-
-    fn spec((config, companions): &(Config, Companions)) -> Result<ModelSpec, ConfigError> {
-        spec_of(companions, config)
-    }
-
-    fn tokenizer(processor: Value) -> Value {
-        json!({"post_processor": processor, "added_tokens": [{"id": 1, "content": "<s>"}, {"id": 2, "content": "</s>"}],
-               "model": {"type": "BPE", "vocab": {"<t>": 3, "<u>": 4, "a": 5, "<v>": 6}}})
-    }
-
-    #[test]
-    fn a_text_opens_as_the_tokenizer_says_and_not_as_the_configuration_does() {
-        let byte_level = json!({"type": "ByteLevel", "trim_offsets": true});
-        let adds = json!({"add_bos_token": true, "bos_token": "<s>"});
-        let object = json!({"add_bos_token": true, "bos_token": {"content": "<v>", "lstrip": false}});
-        let sequence = |parts: Value| json!({"type": "Sequence", "processors": parts});
-        let cases: [(&str, Value, Option<Value>, &[u32]); 11] = [
-            ("no post-processor", Value::Null, None, &[]),
-            ("one that adds nothing", byte_level.clone(), None, &[]),
-            ("a template of the text alone", template(json!([text()])), None, &[]),
-            ("a template", template(json!([special("<s>"), text()])), None, &[1]),
-            (
-                "two opening tokens and a closing one",
-                template(json!([special("<t>"), text(), special("<s>")])),
-                None,
-                &[3, 4],
-            ),
-            ("in a sequence", sequence(json!([byte_level, template(json!([special("<s>"), text()]))])), None, &[1]),
-            ("roberta", json!({"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 1]}), None, &[1]),
-            ("add_bos_token", byte_level, Some(adds.clone()), &[1]),
-            ("add_bos_token with a token of the vocabulary", Value::Null, Some(object), &[6]),
-            ("the template comes first", template(json!([special("<t>"), text()])), Some(adds), &[3, 4]),
-            ("bos_token alone", Value::Null, Some(json!({"add_bos_token": false, "bos_token": "<s>"})), &[]),
-        ];
-        for (name, processor, config, expected) in cases {
-            let mut files = vec![(TOKENIZER_FILE, tokenizer(processor))];
-            files.extend(config.map(|config| (TOKENIZER_CONFIG_FILE, config)));
-            let model = model(json!({}), &files);
-            assert_eq!(spec(&model).expect(name).opening, expected, "{name}");
-            let bytes = tokenizer_json(&model.1).expect(name).expect("there is one");
-            let written: Value = serde_json::from_slice(&bytes).expect("JSON");
-            assert_eq!(around_text(&written["post_processor"]).expect(name).0, expected, "{name}: as written");
-        }
-        let without = spec(&model(json!({}), &[])).expect("no tokenizer is needed");
-        assert_eq!((without.opening, without.ends), (vec![], vec![2]));
-    }
-
-    #[test]
-    fn end_tokens_are_the_generation_configurations_first() {
-        let cases: [(Option<Value>, Value, &[u32]); 6] = [
-            (None, json!({"eos_token_id": [2, 3, 2]}), &[2, 3]),
-            (Some(json!({"eos_token_id": [7, 2]})), json!({}), &[7, 2]),
-            (Some(json!({"eos_token_id": 4})), json!({}), &[4]),
-            (Some(json!({"eos_token_id": null, "do_sample": true})), json!({}), &[2]),
-            (Some(json!({})), json!({"eos_token_id": null}), &[]),
-            (Some(json!({"eos_token_id": []})), json!({}), &[2]),
-        ];
-        for (generation, config, expected) in cases {
-            let files: Vec<_> = generation.into_iter().map(|content| (GENERATION_CONFIG_FILE, content)).collect();
-            assert_eq!(spec(&model(config, &files)).expect("sound").ends, expected, "{files:?}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused_with_file_key_and_remedy() {
-        let unknown = template(json!([special("<nowhere>"), text()]));
-        let outside = json!({"type": "BertProcessing", "sep": ["</s>", 2], "cls": ["<s>", 10]});
-        let two = json!({"type": "Sequence", "processors": [
-            template(json!([special("<s>"), text()])), template(json!([special("<t>"), text()]))]});
-        let adds = |token: Value| (TOKENIZER_CONFIG_FILE, json!({"add_bos_token": true, "bos_token": token}));
-        let plain = || (TOKENIZER_FILE, tokenizer(Value::Null));
-        let moved = json!({"type": "BertProcessing", "sep": ["</s>", 2], "cls": ["<s>", 4]});
-        let absent = json!({"type": "BertProcessing", "sep": ["</s>", 2], "cls": ["<none>", 4]});
-        let many: Vec<u32> = (0..10).cycle().take(70).collect();
-        let cases: [(&str, Vec<(&str, Value)>); 12] = [
-            ("adding `<s>` as token 4, expected 1, the id", vec![(TOKENIZER_FILE, tokenizer(moved))]),
-            (
-                "adding `<none>` as token 4, expected a token that the tokenizer has",
-                vec![(TOKENIZER_FILE, tokenizer(absent))],
-            ),
-            (
-                "generation_config.json: `eos_token_id` is 2.5",
-                vec![(GENERATION_CONFIG_FILE, json!({"eos_token_id": 2.5, "many": many}))],
-            ),
-            ("tokenizer.json: `post_processor` is {", vec![(TOKENIZER_FILE, tokenizer(unknown))]),
-            ("tokenizer.json: `post_processor` is {", vec![(TOKENIZER_FILE, tokenizer(two))]),
-            (
-                "`post_processor` is opening with token 10, expected an id below the model's vocabulary of 10",
-                vec![(TOKENIZER_FILE, tokenizer(outside))],
-            ),
-            ("tokenizer.json: not valid JSON", vec![(TOKENIZER_FILE, json!("a text"))]),
-            ("tokenizer_config.json: `bos_token` is null", vec![plain(), adds(Value::Null)]),
-            ("tokenizer_config.json: `bos_token` is `<x>`, expected a token that", vec![plain(), adds(json!("<x>"))]),
-            ("`add_bos_token` is \"yes\"", vec![plain(), (TOKENIZER_CONFIG_FILE, json!({"add_bos_token": "yes"}))]),
-            (
-                "generation_config.json: `eos_token_id` is [2,10], expected a token id below the vocabulary of 10",
-                vec![(GENERATION_CONFIG_FILE, json!({"eos_token_id": [2, 10]}))],
-            ),
-            ("generation_config.json: `(whole file)` is 3", vec![(GENERATION_CONFIG_FILE, json!(3))]),
-        ];
-        for (expected, files) in cases {
-            let error = spec(&model(json!({}), &files)).expect_err(expected).to_string();
-            assert!(error.contains(expected), "expected {expected:?} in {error:?}");
-        }
-    }
-}
+mod tests;

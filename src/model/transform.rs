@@ -11,6 +11,9 @@ use super::id::LinearId;
 
 /// A reparameterisation of matrices: the trained values of a matrix need not be its weights.
 pub trait Transform: Send + Sync {
+    /// Whether the matrix the forward sees is another than the trained values.
+    fn changes(&self, id: LinearId) -> bool;
+
     /// The matrix the forward sees, row-major, for the trained values.
     fn apply(&self, id: LinearId, trained: &[f32]) -> Vec<f32>;
 
@@ -22,6 +25,10 @@ pub trait Transform: Send + Sync {
 pub struct Identity;
 
 impl Transform for Identity {
+    fn changes(&self, _id: LinearId) -> bool {
+        false
+    }
+
     fn apply(&self, _id: LinearId, trained: &[f32]) -> Vec<f32> {
         trained.to_vec()
     }

@@ -4,6 +4,7 @@
 use super::companions::Companions;
 use super::id::{LinearId, ParameterId, Part};
 use super::matrix::{from_rows, into_values};
+use super::notes::Note;
 use super::quantized::QuantizedMatrix;
 use super::scheme::{QuantScheme, Width};
 use super::size::SizeError;
@@ -200,6 +201,8 @@ pub struct Outline {
     pub activations: BTreeMap<LinearId, Width>,
     /// Whether it holds key maps.
     pub key_maps: bool,
+    /// What was found and decided in its files.
+    pub notes: Vec<Note>,
 }
 
 impl Outline {

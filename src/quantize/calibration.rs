@@ -172,7 +172,7 @@ pub fn independent_text(
 /// # Errors
 /// [`CalibrationError::Tokenizer`].
 pub fn sample_of_shipped_text(model: &Model, count: usize) -> Result<Option<Vec<u32>>, CalibrationError> {
-    let tokenizer = match Tokenizer::of(&model.companions) {
+    let mut tokenizer = match Tokenizer::of(&model.companions) {
         Ok(tokenizer) => tokenizer,
         Err(TokenizerError::Missing { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -205,7 +205,7 @@ fn from_file(
     let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     let calibration = match model.spec.kind {
         ModelKind::Decoder => {
-            let tokenizer = Tokenizer::of(&model.companions)?;
+            let mut tokenizer = Tokenizer::of(&model.companions)?;
             tokenizer.check(model.spec.vocabulary)?;
             let tokens = read_documents(path, field, None)?.tokens(&tokenizer, &model.spec.ends, progress)?;
             let window = WINDOW.min(model.spec.context);
@@ -226,7 +226,7 @@ fn from_file(
 
 /// An encoder's sequences, up to the number of calibration tokens.
 fn encode(model: &Model, records: Vec<Record>, name: &str, wanted: usize) -> Result<Calibration, CalibrationError> {
-    let tokenizer = Tokenizer::of(&model.companions)?;
+    let mut tokenizer = Tokenizer::of(&model.companions)?;
     tokenizer.check(model.spec.vocabulary)?;
     let mut left = wanted;
     let mut sequences = encoder_sequences(&tokenizer, &records, WINDOW.min(model.spec.context))?.tokens;

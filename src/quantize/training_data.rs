@@ -140,7 +140,7 @@ pub fn training_samples(
     let settings = &retrain.settings;
     match &retrain.data {
         Some(data) => {
-            let tokenizer = Tokenizer::of(&model.companions)?;
+            let mut tokenizer = Tokenizer::of(&model.companions)?;
             tokenizer.check(model.spec.vocabulary)?;
             let task = retrain.task.unwrap_or_else(|| own_task(&model.spec));
             Ok(read(data, task, &model.spec, &tokenizer, settings.window, progress)?)

@@ -136,6 +136,10 @@ impl OnGrid {
 }
 
 impl Transform for OnGrid {
+    fn changes(&self, id: LinearId) -> bool {
+        self.matrices.contains_key(&id)
+    }
+
     fn apply(&self, id: LinearId, trained: &[f32]) -> Vec<f32> {
         self.matrix(id, trained).map_or_else(|| trained.to_vec(), |matrix| into_values(matrix.dequantize()))
     }

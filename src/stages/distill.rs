@@ -3,15 +3,14 @@
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, OutArg, TRAINING, TokenizerArg};
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, path};
-use super::known::{Known, KnownModel, same_vocabulary};
-use super::stage::{Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
+use super::known::{Known, KnownModel, same_tokens};
+use super::stage::{Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::training::{Start, TrainOptions, check, sparsity_of_layers, train};
 use crate::shell::Shell;
 use crate::train::settings::Settings;
 use crate::train::student::{hidden_pairs, take_layers};
 use anyhow::anyhow;
-use burn::tensor::Device;
 
 /// Train a smaller student from a teacher
 ///
@@ -71,12 +70,6 @@ pub struct Args {
     out: OutArg,
 }
 
-/// Checked options, and where to compute.
-pub struct Asked {
-    options: TrainOptions,
-    device: Device,
-}
-
 /// The kind of stage.
 pub struct Distill;
 
@@ -85,7 +78,7 @@ impl Args {
     fn student(&self, known: &Known, faults: &mut Faults) -> Option<KnownModel> {
         let teacher = known.planned(&self.teacher);
         if let Some(path) = &self.student {
-            faults.check("student", same_vocabulary(known, ("student", path), ("teacher", &self.teacher)));
+            faults.check("student", same_tokens(known, ("student", path), ("teacher", &self.teacher)));
             return known.planned(path).cloned();
         }
         let teacher = teacher?;
@@ -97,13 +90,13 @@ impl Args {
 
 impl Stage for Distill {
     type Args = Args;
-    type Options = Asked;
+    type Options = OnBackend<TrainOptions>;
     const NAME: &'static str = "distill";
     const MAKES: Product = Product::Dense;
     const INPUTS: &'static [&'static str] = &["teacher", "student"];
     const RESUMES: Resumes = Resumes::Always;
 
-    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Asked> {
+    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
         let start = match &args.student {
             Some(path) => Start::Path(path.to_path_buf()),
@@ -136,11 +129,11 @@ impl Stage for Distill {
         let spec = student.as_ref().map(|student| &student.spec);
         check(&options.settings, &options.data, options.task, spec, true, &mut faults);
         let device = faults.check("backend", args.backend.device());
-        Resolved::new(device.map(|device| Asked { options, device }), student, faults)
+        Resolved::new(device.map(|device| OnBackend { options, device }), student, faults)
     }
 
-    fn run(asked: &Asked, shell: &Shell) -> anyhow::Result<Outcome> {
-        let Asked { options, device } = asked;
+    fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {
+        let OnBackend { options, device } = checked;
         if let Some(teacher) = &options.teacher {
             shell.status("Distilling", teacher.display());
         }

@@ -8,12 +8,11 @@ use super::arguments::groups::{
 use super::arguments::{AnyModel, ReadFile, path};
 use super::error::StageError;
 use super::known::{Known, same_vocabulary};
-use super::stage::{Faults, Measures, Outcome, Product, Resolved, RunSettings, Stage};
+use super::stage::{Faults, Measures, OnBackend, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
 use crate::eval::opened::Task;
 use crate::shell::Shell;
 use crate::text::windows::check_window;
-use burn::tensor::Device;
 pub use work::{EvalOptions, EvalReport, TaskChoice, evaluate};
 
 /// Measure a model on text, and how far it is from a reference
@@ -80,12 +79,6 @@ pub struct Args {
 /// Heading of the options for the measurement.
 const MEASURE: &str = "Measurement";
 
-/// Checked options, and where to compute.
-pub struct Asked {
-    options: EvalOptions,
-    device: Device,
-}
-
 /// The kind of stage.
 pub struct Eval;
 
@@ -110,7 +103,7 @@ impl Args {
 
 impl Stage for Eval {
     type Args = Args;
-    type Options = Asked;
+    type Options = OnBackend<EvalOptions>;
     const NAME: &'static str = "eval";
     const MAKES: Product = Product::Nothing;
     const MEASURES: Measures = Measures {
@@ -118,7 +111,7 @@ impl Stage for Eval {
         also: &["weight_bytes", "file_bytes"],
     };
 
-    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Asked> {
+    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
         args.check(known, &mut faults);
         let options = EvalOptions {
@@ -135,11 +128,11 @@ impl Stage for Eval {
             answer_tokens: args.answer_tokens,
         };
         let device = faults.check("backend", args.backend.device());
-        Resolved::new(device.map(|device| Asked { options, device }), None, faults)
+        Resolved::new(device.map(|device| OnBackend { options, device }), None, faults)
     }
 
-    fn run(asked: &Asked, shell: &Shell) -> anyhow::Result<Outcome> {
-        Outcome::passed(&evaluate(&asked.options, &asked.device, shell)?)
+    fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {
+        Outcome::passed(&evaluate(&checked.options, &checked.device, shell)?)
     }
 
     fn summary(report: &Figures<'_>) -> Option<String> {

@@ -6,6 +6,7 @@ use crate::model::families;
 use crate::model::scheme::Assignment;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
+use crate::text::tokenizer::token_table;
 use crate::train::start::{StartError, context_of};
 use anyhow::ensure;
 use std::collections::BTreeMap;
@@ -105,7 +106,7 @@ pub fn configured(path: &Path) -> Result<Option<KnownModel>, ModelFormatError> {
     if contents.weights {
         return Known::OnDisk.model(path);
     }
-    let spec = families::spec(&formats::configuration(path)?)?;
+    let spec = families::spec_without_weights(&formats::configuration(path)?)?;
     Ok(Some(KnownModel::dense(spec, Some(Sparsity::new()))))
 }
 
@@ -124,4 +125,21 @@ pub fn same_vocabulary(known: &Known, own: (&str, &Path), other: (&str, &Path)) 
         );
     }
     Ok(())
+}
+
+/// As [`same_vocabulary`], of a student and its teacher, whose tables may be padded to different sizes: refuses those whose
+/// tokenizers are there and differ. What an earlier stage makes is compared when it is there.
+///
+/// # Errors
+/// The two vocabularies.
+pub fn same_tokens(known: &Known, own: (&str, &Path), other: (&str, &Path)) -> anyhow::Result<()> {
+    let table = |path: &Path| formats::companions(path).ok().and_then(|companions| token_table(&companions));
+    let other_table = table(other.1);
+    match (table(own.1), &other_table) {
+        (Some(own), Some(other)) if own == *other => Ok(()),
+        // It takes its teacher's.
+        (None, Some(_)) => Ok(()),
+        _ if !own.1.exists() || !other.1.exists() => Ok(()),
+        _ => same_vocabulary(known, own, other),
+    }
 }

@@ -8,7 +8,7 @@ use super::arguments::training::{RetrainArgs, Switch, with_defaults};
 use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
-use super::stage::{Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
+use super::stage::{Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use crate::disk::atomic;
 use crate::model::transform::NmPattern;
@@ -17,7 +17,6 @@ use crate::quantize::calibration::CalibrationText;
 use crate::shell::Shell;
 use crate::train::settings::Settings;
 use anyhow::anyhow;
-use burn::tensor::Device;
 pub use report::PruneReport;
 pub use work::{PruneOptions, memory_estimate, prune_directory};
 
@@ -111,12 +110,6 @@ struct PatternArgs {
     most_missed: Option<f64>,
 }
 
-/// Checked options, and where to compute.
-pub struct Asked {
-    options: PruneOptions,
-    device: Device,
-}
-
 /// The kind of stage.
 pub struct Prune;
 
@@ -168,12 +161,12 @@ impl Args {
 
 impl Stage for Prune {
     type Args = Args;
-    type Options = Asked;
+    type Options = OnBackend<PruneOptions>;
     const NAME: &'static str = "prune";
     const MAKES: Product = Product::Dense;
     const RESUMES: Resumes = Resumes::Sometimes;
 
-    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Asked> {
+    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
         let model = faults.check("model", known.model(&args.model.model)).flatten();
         let context = model.as_ref().map_or(usize::MAX, |model| model.spec.context);
@@ -193,7 +186,7 @@ impl Stage for Prune {
         args.check_most_missed(&mut faults);
         let makes = model.as_ref().and_then(|model| args.pruned(model, &mut faults));
         faults.check("out", atomic::check_directory(&args.out.out));
-        let asked = device.map(|device| {
+        let checked = device.map(|device| {
             let options = PruneOptions {
                 model: args.model.model.to_path_buf(),
                 out: args.out.out.clone(),
@@ -205,13 +198,13 @@ impl Stage for Prune {
                 source: args.source(run.seed),
                 recover: args.recover.then_some(retrain),
             };
-            Asked { options, device }
+            OnBackend { options, device }
         });
-        Resolved::new(asked, makes, faults)
+        Resolved::new(checked, makes, faults)
     }
 
-    fn run(asked: &Asked, shell: &Shell) -> anyhow::Result<Outcome> {
-        let Asked { options, device } = asked;
+    fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {
+        let OnBackend { options, device } = checked;
         shell.status("Pruning", format_args!("{} to {}", options.model.display(), options.pattern));
         let report = prune_directory(options, device, shell)?;
         shell.status("Wrote", options.out.display());

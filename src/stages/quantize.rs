@@ -36,10 +36,10 @@ use std::path::PathBuf;
 pub use sweep::sweep_directory;
 pub use work::quantize_directory;
 
-/// Checked options, and where to compute.
-pub struct Asked {
+/// Checked options for a model or a chart, and where to compute.
+pub struct Checked {
     options: QuantizeOptions,
-    /// Where the frontier is drawn, if that is asked for instead of a model.
+    /// Path of the chart of the frontier, where that is made instead of a model.
     chart: Option<PathBuf>,
     device: Device,
 }
@@ -120,13 +120,13 @@ impl Args {
 
 impl Stage for Quantize {
     type Args = Args;
-    type Options = Asked;
+    type Options = Checked;
     const NAME: &'static str = "quantize";
     const MAKES: Product = Product::Quantized;
     const RESUMES: Resumes = Resumes::Sometimes;
     const MEASURES: Measures = Measures { own: &[], also: &["weight_bytes"] };
 
-    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Asked> {
+    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Checked> {
         let mut faults = Faults::default();
         let mix = args.resolved_mix(&mut faults);
         let target = faults.check("target", Target::named(&args.target.target));
@@ -160,7 +160,7 @@ impl Stage for Quantize {
             (None, Some(out)) => drop(faults.check("out", atomic::check_directory(out))),
             (None, None) => {}
         }
-        let asked = mix.zip(target).zip(device).map(|((mix, target), device)| {
+        let checked = mix.zip(target).zip(device).map(|((mix, target), device)| {
             let options = QuantizeOptions {
                 model: args.model.model.to_path_buf(),
                 out: args.out.clone().unwrap_or_default(),
@@ -177,13 +177,13 @@ impl Stage for Quantize {
                 tune: args.tune,
                 qat: args.qat.then_some(retrain),
             };
-            Asked { options, chart, device }
+            Checked { options, chart, device }
         });
-        Resolved::new(asked, makes, faults)
+        Resolved::new(checked, makes, faults)
     }
 
-    fn run(asked: &Asked, shell: &Shell) -> anyhow::Result<Outcome> {
-        let Asked { options, chart, device } = asked;
+    fn run(checked: &Checked, shell: &Shell) -> anyhow::Result<Outcome> {
+        let Checked { options, chart, device } = checked;
         if let Some(chart) = chart {
             shell.status("Measuring", format_args!("the frontier of {}", options.model.display()));
             let report = sweep_directory(options, chart, device, shell)?;

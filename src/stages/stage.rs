@@ -9,12 +9,16 @@
 //! `resolve` makes every check that needs no work, for the command line, for the plan of a recipe and for its run, and
 //! gives every fault at once. `run` takes options only.
 
+use super::arguments::{Meaning, meaning};
 use super::known::{Known, KnownModel};
 use super::summary::Figures;
+use crate::formats;
 use crate::report::{Report, json_line};
 use crate::shell::Shell;
-use clap::ArgMatches;
+use burn::tensor::Device;
+use clap::{ArgMatches, Args};
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 /// Product of a stage, for others to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +77,14 @@ pub struct RunSettings {
     pub seed: u64,
     /// Most memory that work may need, in bytes.
     pub max_ram: Option<u64>,
+}
+
+/// Checked options of a stage that computes in f32, with the device of its backend.
+pub struct OnBackend<O> {
+    /// The options.
+    pub options: O,
+    /// burn's device.
+    pub device: Device,
 }
 
 /// One fault in the options of a stage.
@@ -238,12 +250,42 @@ pub trait Ready {
     fn run(&self, shell: &Shell) -> anyhow::Result<Outcome>;
 }
 
-struct ReadyStage<S: Stage>(S::Options);
+struct ReadyStage<S: Stage> {
+    options: S::Options,
+    /// The models among the arguments.
+    models: Vec<PathBuf>,
+}
 
 impl<S: Stage> Ready for ReadyStage<S> {
     fn run(&self, shell: &Shell) -> anyhow::Result<Outcome> {
-        S::run(&self.0, shell)
+        self.models.iter().for_each(|path| say_notes(path, shell));
+        S::run(&self.options, shell)
     }
+}
+
+/// Says what was found and decided in the files of the model at a path.
+pub fn say_notes(path: &Path, shell: &Shell) {
+    for note in formats::notes(path) {
+        if note.is_warning() { shell.warn(note) } else { shell.note(note) }
+    }
+}
+
+/// The models among the arguments of a stage, each once.
+fn models<S: Stage>(matches: &ArgMatches) -> Vec<PathBuf> {
+    let command = S::Args::augment_args(clap::Command::new(S::NAME));
+    let mut models = Vec::new();
+    for argument in command.get_arguments() {
+        if !matches!(meaning(argument), Some(Meaning::Model { .. })) {
+            continue;
+        }
+        for value in matches.get_raw(argument.get_id().as_str()).into_iter().flatten() {
+            let path = PathBuf::from(value);
+            if !models.contains(&path) {
+                models.push(path);
+            }
+        }
+    }
+    models
 }
 
 impl<S: Stage> AnyStage for S {
@@ -275,9 +317,9 @@ impl<S: Stage> AnyStage for S {
         let mut faults = Faults::default();
         match faults.check("", <S::Args as clap::FromArgMatches>::from_arg_matches(matches)) {
             None => Resolved::new(None, None, faults),
-            Some(args) => {
-                S::resolve(&args, run, known).map(|options| -> Box<dyn Ready> { Box::new(ReadyStage::<S>(options)) })
-            }
+            Some(args) => S::resolve(&args, run, known).map(|options| -> Box<dyn Ready> {
+                Box::new(ReadyStage::<S> { options, models: models::<S>(matches) })
+            }),
         }
     }
 

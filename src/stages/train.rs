@@ -4,13 +4,12 @@ use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, OutArg, TokenizerAr
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, path};
 use super::known::{Known, KnownModel};
-use super::stage::{Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
+use super::stage::{Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::training::{Start, TrainOptions, check, train};
 use crate::model::spec::Head;
 use crate::shell::Shell;
 use crate::train::settings::Settings;
-use burn::tensor::Device;
 
 /// Train a model from a checkpoint, or from a configuration alone
 ///
@@ -47,23 +46,17 @@ pub struct Args {
     out: OutArg,
 }
 
-/// Checked options, and where to compute.
-pub struct Asked {
-    options: TrainOptions,
-    device: Device,
-}
-
 /// The kind of stage.
 pub struct Train;
 
 impl Stage for Train {
     type Args = Args;
-    type Options = Asked;
+    type Options = OnBackend<TrainOptions>;
     const NAME: &'static str = "train";
     const MAKES: Product = Product::Dense;
     const RESUMES: Resumes = Resumes::Always;
 
-    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Asked> {
+    fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
         let context = faults.check("model", known.context(&args.model)).unwrap_or(usize::MAX);
         let planned = known.planned(&args.model);
@@ -84,11 +77,11 @@ impl Stage for Train {
         // A bare encoder is given a classifier for labels that only the data has.
         let same = |model: &&KnownModel| options.task.is_none() || !matches!(model.spec.head, Head::Hidden);
         let makes = planned.filter(same).cloned();
-        Resolved::new(device.map(|device| Asked { options, device }), makes, faults)
+        Resolved::new(device.map(|device| OnBackend { options, device }), makes, faults)
     }
 
-    fn run(asked: &Asked, shell: &Shell) -> anyhow::Result<Outcome> {
-        let Asked { options, device } = asked;
+    fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {
+        let OnBackend { options, device } = checked;
         if let Start::Path(path) = &options.start {
             shell.status("Training", path.display());
         }

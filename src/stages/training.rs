@@ -17,7 +17,7 @@ use crate::stages::arguments::training::check_settings;
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
 use crate::stages::stage::Faults;
-use crate::text::tokenizer::Tokenizer;
+use crate::text::tokenizer::{Tokenizer, token_table};
 use crate::text::windows::check_window;
 use crate::train::data::Samples;
 use crate::train::report::{TrainReport, write_log};
@@ -118,6 +118,8 @@ struct Work<'o> {
     teacher: Option<Model>,
     /// Patterns that the student comes with.
     sparsity: Sparsity,
+    /// How many tokens student and teacher have both, where their tables are padded to different sizes.
+    shared_tokens: Option<usize>,
     task: TrainTask,
     samples: Samples,
 }
@@ -143,12 +145,16 @@ impl<'o> Work<'o> {
         }
         let sparsity = kept_sparsity(options, teacher.as_ref())?;
         student.companions = companions(options, &student, teacher.as_ref())?;
-        let tokenizer = Tokenizer::of(&student.companions)?;
-        tokenizer.check(student.spec.vocabulary)?;
+        let mut tokenizer = Tokenizer::of(&student.companions)?;
+        let own = student.spec.vocabulary;
+        let rows = teacher.as_ref().map_or(own, |teacher| teacher.spec.vocabulary.min(own));
+        tokenizer.check(rows)?;
+        let padded = teacher.as_ref().is_some_and(|teacher| teacher.spec.vocabulary != own);
+        let shared_tokens = padded.then(|| tokenizer.vocabulary_size());
         student.spec = special_tokens::spec_of(&student.companions, &student.config).map_err(StartError::from)?;
         let task = options.task.unwrap_or_else(|| own_task(&student.spec));
         let samples = read(&options.data, task, &student.spec, &tokenizer, options.settings.window, progress)?;
-        Ok(Work { options, student, teacher, sparsity, task, samples })
+        Ok(Work { options, student, teacher, sparsity, shared_tokens, task, samples })
     }
 
     /// Everything that decides the trained values.
@@ -187,7 +193,7 @@ impl<'o> Work<'o> {
             (Some(teacher), Some(weights)) => {
                 let (own, other) = (student.spec.layers.len(), teacher.spec.layers.len());
                 let pairs = hidden_pairs(own, other, options.layer_map.as_deref())?;
-                Some(Teacher { spec: &teacher.spec, weights, pairs })
+                Some(Teacher { spec: &teacher.spec, weights, pairs, shared_tokens: self.shared_tokens })
             }
             _ => None,
         };
@@ -274,24 +280,22 @@ fn inputs(options: &TrainOptions) -> Result<Inputs, HashError> {
     inputs.files("data", &options.data.files)
 }
 
+/// Refuses a teacher whose tokens or outputs are others than the student's. Tables that are padded to different sizes may
+/// have the same tokens: by their tokenizers, which must then be there, or be the teacher's.
 fn compare(student: &Model, teacher: &Model) -> Result<(), StageError> {
     let different = |what, student: &dyn std::fmt::Display, teacher: &dyn std::fmt::Display| {
         StageError::StudentDiffers { what, student: student.to_string(), teacher: teacher.to_string() }
     };
-    if student.spec.vocabulary != teacher.spec.vocabulary {
+    let (own, other) = (token_table(&student.companions), token_table(&teacher.companions));
+    let known = other.is_some() && own.as_ref().is_none_or(|own| Some(own) == other.as_ref());
+    if student.spec.vocabulary != teacher.spec.vocabulary && !known {
         return Err(different("vocabularies", &student.spec.vocabulary, &teacher.spec.vocabulary));
     }
-    if student.spec.output_width() != teacher.spec.output_width() {
+    let tokens = |model: &Model| model.spec.output_width() == model.spec.vocabulary;
+    if !(tokens(student) && tokens(teacher)) && student.spec.output_width() != teacher.spec.output_width() {
         return Err(different("output widths", &student.spec.output_width(), &teacher.spec.output_width()));
     }
-    let token_table = |model: &Model| {
-        let tokenizer = model.companions.find(TOKENIZER_FILE)?.read().ok()?;
-        let json: Value = serde_json::from_slice(&tokenizer).ok()?;
-        json.pointer("/model/vocab").cloned()
-    };
-    if let (Some(own), Some(other)) = (token_table(student), token_table(teacher))
-        && own != other
-    {
+    if own.zip(other).is_some_and(|(own, other)| own != other) {
         return Err(different("vocabularies", &"its tokens", &"others"));
     }
     Ok(())

@@ -45,11 +45,11 @@ fn type_of(part: &Value) -> String {
 /// Tokens by spelling, with their flags.
 type Spelled = Vec<(Vec<u8>, u32, u8)>;
 
-/// The content of the text section.
-pub(super) fn text_section(tokenizer: &tokenizers::Tokenizer) -> Result<Vec<u8>, HostOnly> {
+/// The content of the text section; added tokens beyond `rows` are left out.
+pub(super) fn text_section(tokenizer: &tokenizers::Tokenizer, rows: Option<usize>) -> Result<Vec<u8>, HostOnly> {
     let written = tokenizer.to_string(false).map_err(|error| host_only("file", error))?;
     let json: Value = serde_json::from_str(&written).map_err(|error| host_only("file", error))?;
-    let (raw, normalized) = added_tokens(tokenizer)?;
+    let (raw, normalized) = added_tokens(tokenizer, rows)?;
     let mut normalization = Normalization::from_json(&json["normalizer"])?;
     let splitting = Splitting::from_json(&json["pre_tokenizer"], &mut normalization, &normalized)?;
     let processor = &json["post_processor"];
@@ -67,9 +67,10 @@ pub(super) fn text_section(tokenizer: &tokenizers::Tokenizer) -> Result<Vec<u8>,
 }
 
 /// Tokens that are cut out of the text as it is, and those that are cut out of normalised text.
-fn added_tokens(tokenizer: &tokenizers::Tokenizer) -> Result<(Spelled, Spelled), HostOnly> {
+fn added_tokens(tokenizer: &tokenizers::Tokenizer, rows: Option<usize>) -> Result<(Spelled, Spelled), HostOnly> {
     let (mut raw, mut normalized) = (Vec::new(), Vec::new());
     let mut tokens: Vec<_> = tokenizer.get_added_tokens_decoder().into_iter().collect();
+    tokens.retain(|(id, _)| rows.is_none_or(|rows| (*id as usize) < rows));
     tokens.sort_unstable_by_key(|(id, _)| *id);
     for (id, token) in tokens {
         if token.single_word {

@@ -4,6 +4,7 @@
 use super::device_text::{self, HostOnly};
 use super::vocabulary::{self, DecoderSteps, TextRules};
 use crate::disk::ConfigError;
+use crate::disk::found::without_byte_order_mark;
 use crate::model::companions::{Companions, TOKENIZER_FILE};
 use crate::model::special_tokens::tokenizer_json;
 use rayon::prelude::*;
@@ -76,6 +77,21 @@ pub enum TokenizerError {
         /// Its token.
         token: String,
     },
+    /// A text has a token for which the model has no row.
+    #[error(
+        "a text needs token {id} `{token}` of {}, for which the model's table of {rows} rows has none; take it out of the text",
+        path.display()
+    )]
+    NoRow {
+        /// The tokenizer.
+        path: PathBuf,
+        /// The token.
+        id: u32,
+        /// Its spelling.
+        token: String,
+        /// Rows of the model's token table.
+        rows: usize,
+    },
     /// The special tokens alone fill the context.
     #[error(
         "a context of {context} positions holds nothing beside the {specials} special tokens of {}; use a longer one",
@@ -128,6 +144,14 @@ impl fmt::Display for TokenizerWarning {
     }
 }
 
+/// The tokens of a model's tokenizer with their ids, as its file has them: equal tables give every text the same ids.
+/// `None` where there is none that can be read.
+pub fn token_table(companions: &Companions) -> Option<serde_json::Value> {
+    let bytes = companions.find(TOKENIZER_FILE)?.read().ok()?;
+    let json: serde_json::Value = serde_json::from_slice(without_byte_order_mark(&bytes)).ok()?;
+    json.pointer("/model/vocab").cloned()
+}
+
 /// The part of the file that slmc reads itself.
 #[derive(serde::Deserialize)]
 struct File {
@@ -140,6 +164,8 @@ pub struct Tokenizer {
     path: PathBuf,
     tokenizer: tokenizers::Tokenizer,
     vocabulary_size: usize,
+    /// Rows of the model's token table, where [`Tokenizer::check`] was told: no id beyond them is given.
+    rows: Option<usize>,
     decoder: Result<DecoderSteps, String>,
 }
 
@@ -164,6 +190,7 @@ impl Tokenizer {
     /// [`TokenizerError::Invalid`].
     pub fn from_bytes(path: PathBuf, bytes: &[u8]) -> Result<Self, TokenizerError> {
         let invalid = |message: String| TokenizerError::Invalid { path: path.clone(), message };
+        let bytes = without_byte_order_mark(bytes);
         let file: File = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| invalid(error.to_string()))?;
         tokenizer.with_padding(None);
@@ -171,7 +198,7 @@ impl Tokenizer {
         let highest = tokenizer.get_vocab(true).into_values().max();
         let Some(highest) = highest else { return Err(invalid("its vocabulary is empty".to_owned())) };
         let decoder = DecoderSteps::from_json(&file.decoder);
-        Ok(Tokenizer { path, tokenizer, vocabulary_size: highest as usize + 1, decoder })
+        Ok(Tokenizer { path, tokenizer, vocabulary_size: highest as usize + 1, rows: None, decoder })
     }
 
     /// The file.
@@ -181,12 +208,12 @@ impl Tokenizer {
 
     /// One more than the highest id that can be produced. Ids below it may be unused.
     pub fn vocabulary_size(&self) -> usize {
-        self.vocabulary_size
+        self.rows.map_or(self.vocabulary_size, |rows| rows.min(self.vocabulary_size))
     }
 
-    /// The id of a token by its spelling.
+    /// The id of a token by its spelling, where the model has a row for it.
     pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.tokenizer.token_to_id(token)
+        self.tokenizer.token_to_id(token).filter(|&id| self.rows.is_none_or(|rows| (id as usize) < rows))
     }
 
     /// Ids of special tokens, ascending.
@@ -197,18 +224,40 @@ impl Tokenizer {
         ids
     }
 
-    /// Checks that a model of `vocabulary` rows has one for every id. More rows than ids are padding, and a warning.
+    /// Checks that a model of `vocabulary` rows has one for every id, and holds to it. More rows than ids are padding, and a
+    /// warning. Added tokens beyond the rows (Gemma's for images, in a model of text) are left out: a text that needs one is an
+    /// error. A vocabulary beyond the rows is another model's.
     ///
     /// # Errors
     /// [`TokenizerError::TooManyTokens`].
-    pub fn check(&self, vocabulary: usize) -> Result<Option<TokenizerWarning>, TokenizerError> {
+    pub fn check(&mut self, vocabulary: usize) -> Result<Option<TokenizerWarning>, TokenizerError> {
         let (tokenizer, model) = (self.vocabulary_size, vocabulary);
         if tokenizer > model {
-            let id = (tokenizer - 1) as u32;
-            let token = self.tokenizer.id_to_token(id).unwrap_or_default();
-            return Err(TokenizerError::TooManyTokens { path: self.path.clone(), tokenizer, model, id, token });
+            let added = self.tokenizer.get_added_tokens_decoder();
+            let beyond = (model..tokenizer).filter_map(|id| u32::try_from(id).ok());
+            let mut own = beyond.filter(|id| !added.contains_key(id));
+            if let Some((id, token)) =
+                own.rfind(|&id| self.tokenizer.id_to_token(id).is_some()).map(|id| (id, self.spelling(id)))
+            {
+                return Err(TokenizerError::TooManyTokens { path: self.path.clone(), tokenizer, model, id, token });
+            }
         }
+        self.rows = Some(model);
         Ok((tokenizer < model).then_some(TokenizerWarning::PaddedVocabulary { tokenizer, model }))
+    }
+
+    fn spelling(&self, id: u32) -> String {
+        self.tokenizer.id_to_token(id).unwrap_or_default()
+    }
+
+    /// The ids, each of which has a row.
+    fn with_rows(&self, ids: &[u32]) -> Result<Vec<u32>, TokenizerError> {
+        match (self.rows, ids.iter().find(|&&id| self.rows.is_some_and(|rows| id as usize >= rows))) {
+            (Some(rows), Some(&id)) => {
+                Err(TokenizerError::NoRow { path: self.path.clone(), id, token: self.spelling(id), rows })
+            }
+            _ => Ok(ids.to_vec()),
+        }
     }
 
     fn encode_error(&self, text: &str, error: tokenizers::Error) -> TokenizerError {
@@ -221,7 +270,7 @@ impl Tokenizer {
     /// [`TokenizerError::Encode`].
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let encoding = self.tokenizer.encode_fast(text, false).map_err(|error| self.encode_error(text, error))?;
-        Ok(encoding.get_ids().to_vec())
+        self.with_rows(encoding.get_ids())
     }
 
     /// Tokens of the text with the special tokens that the file's post-processor puts around one sequence.
@@ -230,7 +279,7 @@ impl Tokenizer {
     /// [`TokenizerError::Encode`].
     pub fn encode_with_specials(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let encoding = self.tokenizer.encode_fast(text, true).map_err(|error| self.encode_error(text, error))?;
-        Ok(encoding.get_ids().to_vec())
+        self.with_rows(encoding.get_ids())
     }
 
     /// Like [`Tokenizer::encode_with_specials`], cut at the end of the text so that text and special tokens together
@@ -248,7 +297,7 @@ impl Tokenizer {
         let cut = encoding.len() > context - specials;
         encoding.truncate(context - specials, 0, TruncationDirection::Right);
         let encoding = self.tokenizer.post_process(encoding, None, true).map_err(failed)?;
-        Ok((encoding.get_ids().to_vec(), cut))
+        Ok((self.with_rows(encoding.get_ids())?, cut))
     }
 
     /// Text of the tokens, special tokens left out.
@@ -285,7 +334,7 @@ impl Tokenizer {
     /// # Errors
     /// [`HostOnly`], naming the part that the runtime has no code for.
     pub fn device_text(&self) -> Result<Vec<u8>, HostOnly> {
-        device_text::text_section(&self.tokenizer)
+        device_text::text_section(&self.tokenizer, self.rows)
     }
 
     /// What decoding does beyond writing one token's bytes after the other.
@@ -304,111 +353,4 @@ impl Tokenizer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::testing::{companions, shared};
-    use super::*;
-    use serde_json::json;
-
-    /// A word-piece tokenizer with [CLS] and [SEP], padding and truncation, as sentence encoders have them.
-    fn word_piece() -> Tokenizer {
-        let special = |id: u32, content: &str| {
-            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                   "normalized": false, "special": true})
-        };
-        let json = json!({
-            "version": "1.0",
-            "truncation": {"max_length": 4, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
-            "padding": {"strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
-                        "pad_type_id": 0, "pad_token": "[PAD]"},
-            "added_tokens": [special(0, "[PAD]"), special(1, "[UNK]"), special(2, "[CLS]"), special(3, "[SEP]")],
-            "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
-                           "strip_accents": null, "lowercase": true},
-            "pre_tokenizer": {"type": "BertPreTokenizer"},
-            "post_processor": {"type": "TemplateProcessing",
-                "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
-                           {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
-                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-                "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
-                                   "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}}},
-            "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
-            "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
-                      "max_input_chars_per_word": 100,
-                      "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "book": 4, "a": 5, "table": 6, "##s": 7,
-                                ".": 8, "!": 9}}
-        });
-        Tokenizer::from_bytes("word-piece.json".into(), json.to_string().as_bytes()).expect("valid")
-    }
-
-    fn concatenated(tokenizer: &Tokenizer, ids: &[u32]) -> String {
-        let table = tokenizer.vocabulary_bytes(tokenizer.vocabulary_size()).expect("a known decoder");
-        let bytes: Vec<u8> = ids.iter().flat_map(|&id| table[id as usize].clone()).collect();
-        let text = tokenizer.text_rules().expect("a known decoder").start_of_text(&bytes);
-        String::from_utf8(text.to_vec()).expect("whole characters")
-    }
-
-    #[test]
-    fn vocabulary_bytes_spell_what_decode_says() {
-        for (model, text) in [
-            ("stories260k", "data/stories-valid.txt"),
-            ("tales-6m", "data/tales-valid.txt"),
-            ("tales-6m", "data/stories-valid.txt"),
-            ("stories260k", "data/tales-valid.txt"),
-        ] {
-            let (Some(directory), Some(text)) = (shared(&format!("models/{model}")), shared(text)) else { return };
-            let tokenizer = Tokenizer::of(&companions(&directory)).expect("opens");
-            let text = std::fs::read_to_string(text).expect("reads");
-            let text: String = text.chars().take(6000).chain("naïve — “quoted” 日本 🦊\tend\n".chars()).collect();
-            let ids = tokenizer.encode_plain(&text).expect("encodes");
-            let decoded = tokenizer.decode(&ids).expect("decodes");
-            assert_eq!(decoded, text, "{model}");
-            assert_eq!(concatenated(&tokenizer, &ids), decoded, "{model}");
-            let from_the_middle = &ids[ids.len() / 2..ids.len() / 2 + 40];
-            assert_eq!(
-                concatenated(&tokenizer, from_the_middle),
-                tokenizer.decode(from_the_middle).expect("decodes"),
-                "{model}"
-            );
-            let framed = tokenizer.encode_with_specials(&text).expect("encodes");
-            assert_eq!(concatenated(&tokenizer, &framed), decoded, "{model}");
-        }
-    }
-
-    #[test]
-    fn word_pieces_are_joined_and_cut_inside_their_special_tokens() {
-        let tokenizer = word_piece();
-        let ids = tokenizer.encode_with_specials("Book a table. Tables! a book").expect("encodes");
-        assert_eq!(ids, [2, 4, 5, 6, 8, 6, 7, 9, 5, 4, 3]);
-        assert_eq!(tokenizer.decode(&ids).expect("decodes"), "book a table. tables! a book");
-        assert_eq!(concatenated(&tokenizer, &ids), "book a table. tables! a book");
-        assert_eq!(tokenizer.encode_plain("a book").expect("encodes"), [5, 4]);
-        assert_eq!(tokenizer.encode_within("a book a book", 5).expect("encodes"), (vec![2, 5, 4, 5, 3], true));
-        assert_eq!(tokenizer.encode_within("a book a", 5).expect("encodes"), (vec![2, 5, 4, 5, 3], false));
-        assert!(matches!(tokenizer.encode_within("a", 2), Err(TokenizerError::NoRoom { specials: 2, .. })));
-    }
-
-    #[test]
-    fn vocabularies_must_fit_and_padding_is_a_warning() {
-        let tokenizer = word_piece();
-        assert_eq!(tokenizer.vocabulary_size(), 10);
-        assert_eq!(tokenizer.check(10).expect("fits"), None);
-        let padded = TokenizerWarning::PaddedVocabulary { tokenizer: 10, model: 16 };
-        assert_eq!(tokenizer.check(16).expect("fits"), Some(padded));
-        let error = tokenizer.check(9).expect_err("too small").to_string();
-        assert!(error.contains("10 ids") && error.contains("vocabulary of 9") && error.contains("`!`"), "{error}");
-        let table = tokenizer.vocabulary_bytes(12).expect("a known decoder");
-        assert_eq!(table[4], b" book");
-        assert_eq!(table[7], b"s");
-        assert_eq!(table[8], b".");
-        assert!(table[0].is_empty() && table[11].is_empty() && table.len() == 12);
-    }
-
-    #[test]
-    fn missing_and_damaged_files_say_what_to_do() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let missing = Tokenizer::of(&companions(directory.path())).err().expect("missing").to_string();
-        assert!(missing.contains("tokenizer.json does not exist; copy"), "{missing}");
-        std::fs::write(directory.path().join(TOKENIZER_FILE), "{\"model\": 3}").expect("writes");
-        let damaged = Tokenizer::of(&companions(directory.path())).err().expect("damaged").to_string();
-        assert!(damaged.contains("is not a tokenizer"), "{damaged}");
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cross entropy   −ln p_s(target)
-//! divergence      T² · Σ p_t · (ln p_t − ln p_s), distributions at temperature T
+//! divergence      T² · Σ p_t · (ln p_t − ln p_s), distributions at temperature T over the tokens that both have
 //! hidden          per mapped layer ‖h_s P − h_t‖² / ‖h_t‖², mean over layers; raw: ‖h_s P − h_t‖² per element
 //! ```
 
@@ -38,6 +38,8 @@ pub(super) struct Compared {
     pub logits: Tensor<2>,
     /// Teacher logits of the same rows.
     pub teacher_logits: Option<Tensor<2>>,
+    /// How many tokens both have, where their tables are padded to different sizes: the divergence is over those alone.
+    pub shared_tokens: Option<usize>,
     /// Per mapped pair, (student states, teacher states), (tokens, width) each: equal widths.
     pub hidden: Vec<(Tensor<2>, Tensor<2>)>,
     /// Token or label id per row.
@@ -74,8 +76,12 @@ pub(super) fn loss(
     }
     if let (true, Some(teacher)) = (weights.needs_divergence(), compared.teacher_logits) {
         let temperature = weights.temperature;
-        let teacher = log_softmax(teacher / temperature, 1);
-        let student = log_softmax(compared.logits / temperature, 1);
+        let shared = |logits: Tensor<2>| match compared.shared_tokens {
+            Some(tokens) => logits.narrow(1, 0, tokens),
+            None => logits,
+        };
+        let teacher = log_softmax(shared(teacher) / temperature, 1);
+        let student = log_softmax(shared(compared.logits) / temperature, 1);
         // Summed by rows first: large sums of one backend depend on the machine.
         let by_row = (teacher.clone().exp() * (teacher - student)).sum_dim(1);
         let value = by_row.mean() * (temperature * temperature);

@@ -1,5 +1,5 @@
-//! AdamW with decoupled weight decay (Loshchilov & Hutter 2019) and clipping by the global norm, on the host in f32 with
-//! one thread per tensor at most: every sum has one order, so the result does not depend on threads.
+//! AdamW with decoupled weight decay (Loshchilov & Hutter 2019) and clipping by the global norm, on the host in f32, in
+//! blocks of equal size whatever the tensors: every sum has one order, so the result does not depend on threads.
 //!
 //! ```text
 //! m ← β₁ m + (1 − β₁) g        v ← β₂ v + (1 − β₂) g²
@@ -15,6 +15,8 @@ const BETA_SECOND: f64 = 0.95;
 const EPSILON: f32 = 1e-8;
 /// Elements summed in f32 before they go into the f64 sum.
 const NORM_BLOCK: usize = 4096;
+/// Elements of one task.
+const UPDATE_BLOCK: usize = 1 << 14;
 
 /// First and second moment of every tensor.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,13 +32,16 @@ pub type Gradients = BTreeMap<TrainedId, Vec<f32>>;
 
 /// Euclidean norm over all tensors: blocks in f64, tensors in their order.
 pub fn global_norm(gradients: &Gradients) -> f64 {
-    let squares: Vec<f64> = gradients
-        .par_iter()
-        .map(|(_, values)| {
-            let block = |block: &[f32]| block.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
-            values.chunks(NORM_BLOCK).map(block).sum()
-        })
+    let blocks: Vec<(usize, &[f32])> = gradients
+        .values()
+        .enumerate()
+        .flat_map(|(tensor, values)| values.chunks(NORM_BLOCK).map(move |block| (tensor, block)))
         .collect();
+    let square =
+        |&(tensor, block): &(usize, &[f32])| (tensor, block.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>());
+    let blocks: Vec<(usize, f64)> = blocks.par_iter().with_min_len(16).map(square).collect();
+    let mut squares = vec![0.0; gradients.len()];
+    blocks.iter().for_each(|(tensor, square)| squares[*tensor] += square);
     squares.iter().sum::<f64>().sqrt()
 }
 
@@ -63,15 +68,16 @@ impl Moments {
         let (first_inverse, second_inverse) = ((1.0 / corrections.0) as f32, (1.0 / corrections.1) as f32);
         let (beta_first, beta_second) = (BETA_FIRST as f32, BETA_SECOND as f32);
         let (scale, rate) = (scale as f32, rate as f32);
-        let tensors: Vec<_> = parameters
-            .iter_mut()
-            .zip(self.first.values_mut())
-            .zip(self.second.values_mut())
-            .map(|(((id, values), first), second)| (*id, values, first, second))
-            .collect();
-        tensors.into_par_iter().for_each(|(id, values, first, second)| {
-            let Some(gradient) = gradients.get(&id) else { return };
+        let mut blocks = Vec::new();
+        let tensors = parameters.iter_mut().zip(self.first.values_mut()).zip(self.second.values_mut());
+        for (((id, values), first), second) in tensors {
+            let Some(gradient) = gradients.get(id) else { continue };
             let decay = if id.decays() { decay as f32 } else { 0.0 };
+            let moments = first.chunks_mut(UPDATE_BLOCK).zip(second.chunks_mut(UPDATE_BLOCK));
+            let all = values.chunks_mut(UPDATE_BLOCK).zip(moments).zip(gradient.chunks(UPDATE_BLOCK));
+            blocks.extend(all.map(|((values, (first, second)), gradient)| (decay, values, first, second, gradient)));
+        }
+        blocks.into_par_iter().for_each(|(decay, values, first, second, gradient)| {
             for (((w, m), v), &g) in values.iter_mut().zip(first).zip(second).zip(gradient) {
                 let g = g * scale;
                 *m = beta_first * *m + (1.0 - beta_first) * g;

@@ -72,7 +72,7 @@ impl Retraining<'_> {
             spec: &model.spec,
             settings: self.settings,
             samples: self.samples,
-            teacher: weights.as_ref().map(|weights| Teacher { spec: &model.spec, weights, pairs }),
+            teacher: weights.as_ref().map(|weights| Teacher { spec: &model.spec, weights, pairs, shared_tokens: None }),
             device,
             out: self.out,
             fingerprint: self.fingerprint.clone(),

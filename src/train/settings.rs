@@ -55,8 +55,8 @@ pub struct Settings {
     pub batch: usize,
     /// Tokens of a sequence, the opening one included.
     pub window: usize,
-    /// Micro-batches per step, each on its own thread where there are threads: gradients are summed in their order, so
-    /// the result depends on their number but not on threads.
+    /// Micro-batches per step, so that fewer activations are held at once: gradients are summed in their order, so the
+    /// result depends on their number but not on threads.
     pub pieces: usize,
     /// Peak learning rate.
     pub learning_rate: f64,

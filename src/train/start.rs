@@ -73,6 +73,7 @@ pub fn open(path: &Path, seed: u64) -> Result<Model, StartError> {
         return Ok(model);
     }
     let description = formats::describe(path)?;
+    families::spec_without_weights(&description.config)?;
     let spec = description.spec()?;
     let values = initialise(&spec, seed);
     Ok(with_values(spec, description, values)?)

@@ -4,6 +4,7 @@
 
 use super::checkpoint::{self, CheckpointError, State};
 use super::data::{Piece, Samples};
+use super::fused::Fused;
 use super::loss::{Compared, LossParts, loss};
 use super::optimizer::{Gradients, Moments, global_norm};
 use super::parameters::{Leaves, Parameters, TrainedId, effective, normals};
@@ -68,6 +69,8 @@ pub struct Teacher<'t> {
     pub weights: &'t DenseWeights,
     /// Hidden states that are compared, (student, teacher), counted from the embedding output.
     pub pairs: Vec<(usize, usize)>,
+    /// How many tokens both have, where the tables are padded to different sizes.
+    pub shared_tokens: Option<usize>,
 }
 
 /// Everything a run needs besides its transform.
@@ -134,12 +137,13 @@ impl Run<'_> {
         let mut state = resumed.unwrap_or(State { step: 0, parameters, moments, log: Vec::new() });
         let steps = self.steps();
         let every = self.settings.checkpoint_every;
+        let mut fused = Fused::new(self);
         let mut saved = state.step;
         progress.begin("training", steps, "steps");
         progress.advance(state.step);
         let (mut tokens, started) = (0usize, Instant::now());
         while state.step < steps {
-            let done = self.step(&mut state, transform, steps, saved)?;
+            let done = self.step(&mut state, transform, fused.as_mut(), steps, saved)?;
             tokens += done.tokens;
             state.step += 1;
             progress.advance(1);
@@ -152,6 +156,7 @@ impl Run<'_> {
             }
         }
         progress.finish();
+        slm_fused::scratch::forget();
         let last = mean_of_last(&state.log);
         let parameters = state.parameters.into_iter().filter_map(|(id, values)| match id {
             TrainedId::Parameter(id) => Some((id, values)),
@@ -177,32 +182,19 @@ impl Run<'_> {
         &self,
         state: &mut State,
         transform: &dyn Transform,
+        mut fused: Option<&mut Fused>,
         steps: u64,
         saved: u64,
     ) -> Result<StepDone, TrainError> {
         let settings = self.settings;
         let pieces = self.samples.pieces(self.spec, settings.seed, state.step, settings.batch, settings.pieces)?;
-        let seen = effective(&state.parameters, transform);
-        let rows: usize = pieces.iter().map(|piece| piece.rows.len()).sum();
-        let computed: Vec<(Gradients, LossParts)> = pieces
-            .par_iter()
-            .map(|piece| self.piece(piece, &seen, piece.rows.len() as f64 / rows.max(1) as f64))
-            .collect::<Result<_, TrainError>>()?;
-        let mut parts = LossParts::default();
-        let mut gradients = Gradients::new();
-        for (piece, (piece_gradients, piece_parts)) in pieces.iter().zip(computed) {
-            parts.add(&piece_parts, piece.rows.len() as f64 / rows.max(1) as f64);
-            for (id, values) in piece_gradients {
-                match gradients.get_mut(&id) {
-                    Some(sum) => sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value),
-                    None => {
-                        gradients.insert(id, values);
-                    }
-                }
-            }
-        }
+        let (mut gradients, parts) = match &mut fused {
+            Some(fused) => fused.gradients(self, &mut state.parameters, transform, &pieces)?,
+            None => self.gradients(&effective(&state.parameters, transform), &pieces)?,
+        };
         let not_finite = |what, place| TrainError::NotFinite { step: state.step, what, place, checkpoint: saved };
         if !parts.total.is_finite() {
+            let seen = effective(&state.parameters, transform);
             return Err(not_finite("the loss", self.first_not_finite(&seen, &pieces[0])));
         }
         for (id, values) in &mut gradients {
@@ -217,6 +209,9 @@ impl Run<'_> {
         let scale = if norm > settings.clip { settings.clip / norm } else { 1.0 };
         let rate = settings.rate(state.step, steps);
         state.moments.update(&mut state.parameters, &gradients, scale, rate, settings.weight_decay, state.step);
+        if let Some(fused) = fused {
+            fused.reuse(gradients);
+        }
         let tokens = pieces.iter().map(|piece| piece.tokens).sum();
         let mut line = json!({"step": state.step, "tokens": tokens, "loss": parts.total});
         for (name, value, weight) in [
@@ -234,6 +229,29 @@ impl Run<'_> {
         Ok(StepDone { parts, tokens })
     }
 
+    /// Gradients of all micro-batches by burn's own operations, each on its own thread with its own copy of the weights,
+    /// summed in their order; and the loss.
+    pub(super) fn gradients(&self, seen: &Parameters, pieces: &[Piece]) -> Result<(Gradients, LossParts), TrainError> {
+        let rows: usize = pieces.iter().map(|piece| piece.rows.len()).sum();
+        let share = |piece: &Piece| piece.rows.len() as f64 / rows.max(1) as f64;
+        let computed: Vec<(Gradients, LossParts)> =
+            pieces.par_iter().map(|piece| self.piece(piece, seen, share(piece))).collect::<Result<_, TrainError>>()?;
+        let mut parts = LossParts::default();
+        let mut gradients = Gradients::new();
+        for (piece, (piece_gradients, piece_parts)) in pieces.iter().zip(computed) {
+            parts.add(&piece_parts, share(piece));
+            for (id, values) in piece_gradients {
+                match gradients.get_mut(&id) {
+                    Some(sum) => sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value),
+                    None => {
+                        gradients.insert(id, values);
+                    }
+                }
+            }
+        }
+        Ok((gradients, parts))
+    }
+
     /// Gradients of `share` times a micro-batch's loss, and the loss.
     fn piece(&self, piece: &Piece, seen: &Parameters, share: f64) -> Result<(Gradients, LossParts), TrainError> {
         let recording = self.device.clone().autodiff();
@@ -248,6 +266,7 @@ impl Run<'_> {
         let mut compared = Compared {
             logits: self.select(student.logits, piece, &recording),
             teacher_logits: None,
+            shared_tokens: self.teacher.as_ref().and_then(|teacher| teacher.shared_tokens),
             hidden: Vec::new(),
             targets: piece.targets.clone(),
         };

@@ -27,7 +27,7 @@ fn spec(dir: &Path) -> ModelSpec {
 #[test]
 fn configurations_outside_the_closed_lists_are_refused_by_key() {
     let gemma = "gemma3-text";
-    let cases: [(&str, &str, Value, &str); 44] = [
+    let cases: [(&str, &str, Value, &str); 45] = [
         ("mistral", "architectures", json!(["MistralModel"]), "mistral supports MistralForCausalLM"),
         ("mistral", "hidden_act", json!("gelu"), "`hidden_act` is `gelu`; mistral supports silu"),
         ("mistral", "sliding_window", json!(0), "`sliding_window` is 0"),
@@ -99,7 +99,9 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
             json!({"full_attention": {"rope_type": "linear", "factor": 8.0}, "sliding_attention": {}}),
             "`rope_parameters.full_attention.rope_type` is `linear`",
         ),
-        (gemma, "rope_parameters", json!({"full_attention": {}}), "key `rope_parameters.sliding_attention` is missing"),
+        // The class's base for the layers that are not there.
+        (gemma, "rope_parameters", json!({"full_attention": {"rope_type": "default"}}), ""),
+        (gemma, "rope_parameters", json!({"rope_theta": 5.0}), "`rope_parameters.rope_theta` is `5.0`"),
         (gemma, "layer_types", json!(["conv", "full_attention", "sliding_attention"]), "`layer_types`"),
         ("lfm2-short-conv", "conv_bias", json!(true), "tensor `model.layers.0.conv.in_proj.bias` is missing"),
         ("lfm2-short-conv", "conv_L_cache", json!(4), "has shape [40, 1, 3], expected [40, 1, 4]"),
@@ -121,9 +123,19 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
             _ => expect(dir.path(), &[expected]),
         }
     }
-    for name in ["mistral", "qwen2-qkv-bias", "qwen3-qk-norm", "gemma3-text", "lfm2-short-conv"] {
+    // The number of its class, which is not that of the tensors.
+    for (name, found) in [
+        (
+            "mistral",
+            "`num_key_value_heads` is absent, which stands for 8, expected a divisor of num_attention_heads, 4",
+        ),
+        ("qwen2-qkv-bias", "which stands for 32"),
+        ("qwen3-qk-norm", "which stands for 32"),
+        ("gemma3-text", "`model.layers.0.self_attn.k_proj.weight` has shape [24, 40], expected [48, 40]"),
+        ("lfm2-short-conv", "which stands for 8"),
+    ] {
         let dir = copy(name, |config| drop(config.as_object_mut().unwrap().remove("num_key_value_heads")));
-        expect(dir.path(), &["key `num_key_value_heads` is missing"]);
+        expect(dir.path(), &[found]);
     }
 }
 

@@ -2,9 +2,11 @@
 //! left over, every shape as the configuration says.
 
 use crate::formats::error::ModelFormatError;
+use crate::formats::foreign;
 use crate::formats::stored_tensors::StoredTensors;
 use crate::model::families::{Family, TensorName};
 use crate::model::id::ParameterId;
+use crate::model::notes::Note;
 use crate::model::spec::ModelSpec;
 use crate::model::weights::{ModelError, Parameter};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,9 +27,20 @@ struct TensorPlacement {
 }
 
 impl DenseLayout {
-    pub(super) fn of(family: &Family, spec: &ModelSpec, stored: &StoredTensors) -> Result<Self, ModelFormatError> {
+    /// With a note where a tied parameter is there under the name of its copy only.
+    pub(super) fn of(
+        family: &Family,
+        spec: &ModelSpec,
+        stored: &StoredTensors,
+    ) -> Result<(Self, Option<Note>), ModelFormatError> {
         let table = stored.tensors();
+        if let Some((kind, tensor)) = foreign::by_names(table.keys()) {
+            let (path, found) = (stored.path().to_owned(), format!("tensor `{tensor}`"));
+            return Err(ModelFormatError::Foreign { path, kind: kind.to_owned(), found });
+        }
         let prefix = family.prefix(spec, |name| table.contains_key(name));
+        let copies_of_model = (family.copies)(spec);
+        let mut tied = None;
         let mut places = BTreeMap::new();
         let mut used = BTreeSet::new();
         for parameter in spec.parameters() {
@@ -35,9 +48,23 @@ impl DenseLayout {
                 .ok_or_else(|| ModelError::NoParameter { path: stored.path().to_owned(), id: parameter.id })?;
             let expected = source.stored_shape(&parameter.shape);
             let spellings = source.names(prefix);
-            let Some(name) = spellings.iter().find(|name| table.contains_key(*name)).cloned() else {
-                let tensor = spellings.into_iter().next().unwrap_or_else(|| parameter.id.to_string());
-                return Err(ModelFormatError::Missing { path: stored.path().to_owned(), tensor, expected });
+            let there = |names: &[String]| names.iter().find(|name| table.contains_key(*name)).cloned();
+            let copy = || {
+                let copies = copies_of_model.iter().filter(|(_, of)| *of == parameter.id);
+                copies.filter_map(|(source, _)| there(&source.names(prefix))).next()
+            };
+            let usual = spellings.first().cloned().unwrap_or_else(|| parameter.id.to_string());
+            let name = match (there(&spellings), copy()) {
+                (Some(name), _) => name,
+                (None, Some(found)) => {
+                    tied = Some(Note::TiedUnder { found: found.clone(), usual });
+                    found
+                }
+                (None, None) => {
+                    let others = without_place(family, spec, stored, prefix);
+                    let path = stored.path().to_owned();
+                    return Err(ModelFormatError::Missing { path, tensor: usual, expected, others });
+                }
             };
             stored.check_shape(&name, &expected)?;
             stored.dense(&name)?;
@@ -45,8 +72,9 @@ impl DenseLayout {
             places.insert(parameter.id, TensorPlacement { name, source, shape: parameter.shape });
         }
         let mut copies = Vec::new();
-        for (source, id) in (family.copies)(spec) {
-            for name in source.names(prefix).into_iter().filter(|name| table.contains_key(name)) {
+        for (source, id) in copies_of_model {
+            let names = source.names(prefix).into_iter();
+            for name in names.filter(|name| table.contains_key(name) && *name != places[&id].name) {
                 stored.check_shape(&name, &stored.tensor(&places[&id].name)?.shape)?;
                 used.insert(name.clone());
                 copies.push((name, id));
@@ -59,7 +87,7 @@ impl DenseLayout {
                 return Err(ModelFormatError::Extra { file, tensor, family: spec.family });
             }
         }
-        Ok(DenseLayout { places, copies })
+        Ok((DenseLayout { places, copies }, tied))
     }
 
     /// Takes one parameter; only second copies of it are read.
@@ -83,4 +111,14 @@ impl DenseLayout {
         })?;
         Ok(Parameter::Dense(tensor))
     }
+}
+
+/// The tensors that are none of the model's, ignored ones aside.
+fn without_place(family: &Family, spec: &ModelSpec, stored: &StoredTensors, prefix: &str) -> Vec<String> {
+    let parameters = spec.parameters().into_iter().filter_map(|parameter| (family.source)(spec, parameter.id));
+    let copies = (family.copies)(spec).into_iter().map(|(source, _)| source);
+    let known: BTreeSet<String> = parameters.chain(copies).flat_map(|source| source.names(prefix)).collect();
+    let placed =
+        |name: &String| known.contains(name) || (family.ignored)(spec, name.strip_prefix(prefix).unwrap_or(name));
+    stored.tensors().keys().filter(|name| !placed(name)).cloned().collect()
 }

@@ -39,7 +39,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub(super) const KEY: &str = "quantization_config";
-const METHOD: &str = "slmc";
+pub(super) const METHOD: &str = "slmc";
 const VERSION: u64 = 1;
 const KEYS: [&str; 5] = ["quant_method", "version", "schemes", "sparsity", "activations"];
 
@@ -173,7 +173,8 @@ pub(super) fn check(
     for (name, (dtype, shape)) in &expected {
         if !table.contains_key(name) {
             let (path, tensor) = (stored.path().to_owned(), name.clone());
-            return Err(ModelFormatError::Missing { path, tensor, expected: shape.clone() });
+            let others = table.keys().filter(|name| !expected.contains_key(*name)).cloned().collect();
+            return Err(ModelFormatError::Missing { path, tensor, expected: shape.clone(), others });
         }
         stored.expect_type(name, *dtype)?;
         stored.check_shape(name, shape)?;

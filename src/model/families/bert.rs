@@ -1,6 +1,9 @@
 //! BERT: post-norm encoder with learned positions and token types, bare (`BertModel`), with the head of a masked language
-//! model, or with a sequence classifier over the pooled first token. Which one is said by `architectures`.
+//! model, or with a sequence classifier over the pooled first token. Which one is said by `architectures`, else by the tensors. `BertForPreTraining`
+//! is read as a masked language model: its second head is not used.
 
+use super::class_defaults::ClassDefault;
+use super::classifier::labels;
 use super::fewer_layers::alike;
 use super::{Family, TensorName, architecture, gelu, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
@@ -9,14 +12,32 @@ use crate::model::spec::{
     AttentionSpec, FfnSpec, Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Positions,
 };
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 const NAME: &str = "bert";
 const CLASSIFIER: &str = "BertForSequenceClassification";
+const MASKED: &str = "BertForMaskedLM";
+const BARE: &str = "BertModel";
+
+/// What the class has for keys that are absent: the configuration of transformers 5.24.
+const DEFAULTS: [(&str, ClassDefault); 10] = [
+    ("vocab_size", ClassDefault::Size(30522)),
+    ("hidden_size", ClassDefault::Size(768)),
+    ("num_hidden_layers", ClassDefault::Size(12)),
+    ("num_attention_heads", ClassDefault::Size(12)),
+    ("intermediate_size", ClassDefault::Size(3072)),
+    ("hidden_act", ClassDefault::Text("gelu")),
+    ("max_position_embeddings", ClassDefault::Count(512)),
+    ("type_vocab_size", ClassDefault::Count(2)),
+    ("layer_norm_eps", ClassDefault::Number(1e-12)),
+    ("tie_word_embeddings", ClassDefault::Flag(true)),
+];
 
 pub(super) const FAMILY: Family = Family {
     model_type: NAME,
     prefixes: &["bert.", ""],
+    token_table: "embeddings.word_embeddings.weight",
+    defaults: &DEFAULTS,
+    aliases: &[],
     spec,
     source,
     ignored,
@@ -24,6 +45,11 @@ pub(super) const FAMILY: Family = Family {
     layer_count: "num_hidden_layers",
     with_layers: alike,
     classifier: Some(CLASSIFIER),
+    heads: &[
+        (&["classifier.weight", "pooler.dense.weight"], CLASSIFIER),
+        (&["cls.predictions.transform.dense.weight"], MASKED),
+        (&["embeddings.word_embeddings.weight"], BARE),
+    ],
 };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
@@ -42,11 +68,11 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let hidden = config.size("hidden_size")?;
     let heads = config.size("num_attention_heads")?;
     let head_dim = head_width(config, "num_attention_heads", hidden, heads)?;
-    let norm = Norm { kind: NormKind::Layer, epsilon: config.optional_positive("layer_norm_eps")?.unwrap_or(1e-12) };
+    let norm = Norm { kind: NormKind::Layer, epsilon: config.positive("layer_norm_eps")? };
     let head = match architecture(config)? {
-        Some("BertModel") => Head::Hidden,
-        Some("BertForMaskedLM") => {
-            Head::MaskedLanguageModel { activation, norm, tied: config.flag_or("tie_word_embeddings", true)? }
+        Some(BARE) => Head::Hidden,
+        Some(MASKED | "BertForPreTraining") => {
+            Head::MaskedLanguageModel { activation, norm, tied: config.flag("tie_word_embeddings")? }
         }
         Some(CLASSIFIER) => Head::Classifier { labels: labels(config)? },
         _ => {
@@ -67,7 +93,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         vocabulary,
         hidden,
         context: config.size("max_position_embeddings")?,
-        token_types: config.optional_size("type_vocab_size")?.unwrap_or(2),
+        token_types: config.size("type_vocab_size")?,
         positions: Positions::Learned,
         embedding_scale: 1.0,
         embedding_norm: Some(norm),
@@ -77,23 +103,6 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         opening: Vec::new(),
         ends: config.tokens("eos_token_id", vocabulary)?,
     })
-}
-
-/// Names of `id2label` in id order; the ids must be 0 to n − 1.
-fn labels(config: &Config) -> Result<Vec<String>, ConfigError> {
-    let expected = "an object from label ids 0 to n − 1 to names";
-    let section = config.section("id2label")?.ok_or_else(|| config.missing("id2label", expected))?;
-    let mut labels = BTreeMap::new();
-    for (key, value) in section.map() {
-        let id: usize = key.parse().map_err(|_| config.wrong("id2label", expected))?;
-        let name = value.as_str().ok_or_else(|| section.wrong(key, "the name of a label"))?;
-        labels.insert(id, name.to_owned());
-    }
-    let complete = labels.len() == section.map().len() && labels.keys().copied().eq(0..labels.len());
-    if labels.is_empty() || !complete {
-        return Err(config.wrong("id2label", expected));
-    }
-    Ok(labels.into_values().collect())
 }
 
 fn source(_spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {

@@ -38,20 +38,15 @@ pub(super) fn require_activation(
     }
 }
 
-/// Heads and their width, without biases, norms or window. `default_width` stands for an absent `head_dim`; without it the
-/// heads share the hidden width.
-pub(super) fn attention(
-    config: &Config,
-    rotary: RotarySpec,
-    default_width: Option<usize>,
-) -> Result<AttentionSpec, ConfigError> {
+/// Heads and their width, without biases, norms or window. Without `head_dim` the heads share the hidden width.
+pub(super) fn attention(config: &Config, rotary: RotarySpec) -> Result<AttentionSpec, ConfigError> {
     let hidden = config.size("hidden_size")?;
     let heads = config.size("num_attention_heads")?;
     let key_value_heads = config.optional_size("num_key_value_heads")?.unwrap_or(heads);
     if !heads.is_multiple_of(key_value_heads) {
         return Err(config.wrong("num_key_value_heads", &format!("a divisor of num_attention_heads, {heads}")));
     }
-    let head_dim = match config.optional_size("head_dim")?.or(default_width) {
+    let head_dim = match config.optional_size("head_dim")? {
         Some(width) => width,
         None => head_width(config, "num_attention_heads", hidden, heads)?,
     };
@@ -67,14 +62,6 @@ pub(super) fn attention(
     })
 }
 
-/// Refuses an absent `num_key_value_heads`, for families whose default is a number that fits one model only.
-pub(super) fn require_key_value_heads(config: &Config) -> Result<(), ConfigError> {
-    if config.map().contains_key("num_key_value_heads") {
-        return Ok(());
-    }
-    Err(config.missing("num_key_value_heads", "the number of key and value heads, or null for as many as query heads"))
-}
-
 /// A pre-norm layer with a gated network without biases.
 pub(super) fn layer(attention: AttentionSpec, norm: Norm, width: usize) -> LayerSpec {
     LayerSpec {
@@ -86,17 +73,16 @@ pub(super) fn layer(attention: AttentionSpec, norm: Norm, width: usize) -> Layer
 }
 
 /// The RMS norm with the epsilon under `key`.
-pub(super) fn rms_norm(config: &Config, key: &str, default: f64) -> Result<Norm, ConfigError> {
-    Ok(Norm { kind: NormKind::Rms, epsilon: config.optional_positive(key)?.unwrap_or(default) })
+pub(super) fn rms_norm(config: &Config, key: &str) -> Result<Norm, ConfigError> {
+    Ok(Norm { kind: NormKind::Rms, epsilon: config.positive(key)? })
 }
 
-/// The whole model of these layers; `tied` stands for an absent `tie_word_embeddings`.
+/// The whole model of these layers.
 pub(super) fn model(
     config: &Config,
     family: &'static str,
     layers: Vec<LayerSpec>,
     norm: Norm,
-    tied: bool,
 ) -> Result<ModelSpec, ConfigError> {
     let vocabulary = config.size("vocab_size")?;
     Ok(ModelSpec {
@@ -111,20 +97,16 @@ pub(super) fn model(
         embedding_norm: None,
         layers,
         final_norm: Some(norm),
-        head: Head::LanguageModel { tied: config.flag_or("tie_word_embeddings", tied)? },
+        head: Head::LanguageModel { tied: config.flag("tie_word_embeddings")? },
         opening: Vec::new(),
         ends: config.tokens("eos_token_id", vocabulary)?,
     })
 }
 
-/// `sliding_window`, with `default` for an absent key; null is none, and so is one that covers every position.
-pub(super) fn window(config: &Config, default: Option<usize>) -> Result<Option<usize>, ConfigError> {
+/// `sliding_window`; null is none, and so is one that covers every position.
+pub(super) fn window(config: &Config) -> Result<Option<usize>, ConfigError> {
     let context = config.size("max_position_embeddings")?;
-    let window = match config.map().get("sliding_window") {
-        None => default,
-        Some(_) => config.optional_size("sliding_window")?,
-    };
-    Ok(window.filter(|&window| window < context))
+    Ok(config.optional_size("sliding_window")?.filter(|&window| window < context))
 }
 
 /// `layer_types`, one of `known` for each layer; `None` where the key is absent.
@@ -145,40 +127,34 @@ pub(super) fn layer_types(
 
 /// The windows of Qwen's layers: by `layer_types`, or from `max_window_layers` on; none unless `use_sliding_window`.
 pub(super) fn qwen_windows(config: &Config, family: &'static str) -> Result<Vec<Option<usize>>, ConfigError> {
-    const DEFAULT_WINDOW: usize = 4096;
     let layers = layer_count(config, "num_hidden_layers")?;
     let types = layer_types(config, family, ["full_attention", "sliding_attention"])?;
     let sliding = |layer: usize, full: usize| match &types {
         Some(types) => types[layer] == "sliding_attention",
         None => layer >= full,
     };
-    if !config.flag_or("use_sliding_window", false)? {
+    if !config.flag("use_sliding_window")? {
         return match types.is_some_and(|types| types.contains(&"sliding_attention")) {
             true => Err(config.unsupported("layer_types", family, "full_attention where use_sliding_window is false")),
             false => Ok(vec![None; layers]),
         };
     }
-    let window = window(config, Some(DEFAULT_WINDOW))?;
+    let window = window(config)?;
     let full = qwen_full_layers(config)?;
     Ok((0..layers).map(|layer| window.filter(|_| sliding(layer, full))).collect())
 }
 
 /// `max_window_layers`: how many of Qwen's layers, from the first on, attend to everything. It may be 0.
 fn qwen_full_layers(config: &Config) -> Result<usize, ConfigError> {
-    const DEFAULT_FULL_LAYERS: usize = 28;
-    match config.value("max_window_layers").map(Value::as_u64) {
-        None => Ok(DEFAULT_FULL_LAYERS),
-        Some(count) => {
-            let count = count.ok_or_else(|| config.wrong("max_window_layers", "a number of layers"))?;
-            Ok(usize::try_from(count).unwrap_or(usize::MAX))
-        }
-    }
+    let count = config.value("max_window_layers").and_then(Value::as_u64);
+    let count = count.ok_or_else(|| config.wrong("max_window_layers", "a number of layers"))?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 /// Qwen with fewer layers: where layers slide, `max_window_layers` counts the kept ones among the first.
 pub(super) fn qwen_with_layers(config: &Config, kept: &[usize]) -> Result<Config, ConfigError> {
     let mut map = counted(config, "num_hidden_layers", kept);
-    if config.flag_or("use_sliding_window", false)? {
+    if config.flag("use_sliding_window")? {
         let full = qwen_full_layers(config)?;
         let kept_full = kept.iter().filter(|&&layer| layer < full).count();
         map.insert("max_window_layers".to_owned(), json!(kept_full));

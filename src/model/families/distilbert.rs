@@ -1,5 +1,6 @@
 //! DistilBERT: BERT without token types and pooler, bare (`DistilBertModel`) or with the head of a masked language model.
 
+use super::class_defaults::ClassDefault;
 use super::fewer_layers::alike;
 use super::{Family, TensorName, architecture, gelu, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
@@ -10,10 +11,27 @@ use crate::model::spec::{
 use serde_json::{Value, json};
 
 const NAME: &str = "distilbert";
+const MASKED: &str = "DistilBertForMaskedLM";
+const BARE: &str = "DistilBertModel";
+
+/// What the class has for keys that are absent: the configuration of transformers 5.24.
+const DEFAULTS: [(&str, ClassDefault); 8] = [
+    ("vocab_size", ClassDefault::Size(30522)),
+    ("dim", ClassDefault::Size(768)),
+    ("n_layers", ClassDefault::Size(6)),
+    ("n_heads", ClassDefault::Size(12)),
+    ("hidden_dim", ClassDefault::Size(3072)),
+    ("activation", ClassDefault::Text("gelu")),
+    ("max_position_embeddings", ClassDefault::Count(512)),
+    ("tie_word_embeddings", ClassDefault::Flag(true)),
+];
 
 pub(super) const FAMILY: Family = Family {
     model_type: NAME,
     prefixes: &["distilbert.", ""],
+    token_table: "embeddings.word_embeddings.weight",
+    defaults: &DEFAULTS,
+    aliases: &[("hidden_size", "dim"), ("num_attention_heads", "n_heads"), ("num_hidden_layers", "n_layers")],
     spec,
     source,
     ignored,
@@ -21,6 +39,7 @@ pub(super) const FAMILY: Family = Family {
     layer_count: "n_layers",
     with_layers: alike,
     classifier: None,
+    heads: &[(&["vocab_transform.weight"], MASKED), (&["embeddings.word_embeddings.weight"], BARE)],
 };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
@@ -33,10 +52,8 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let head_dim = head_width(config, "n_heads", hidden, heads)?;
     let norm = Norm { kind: NormKind::Layer, epsilon: 1e-12 };
     let head = match architecture(config)? {
-        Some("DistilBertModel") => Head::Hidden,
-        Some("DistilBertForMaskedLM") => {
-            Head::MaskedLanguageModel { activation, norm, tied: config.flag_or("tie_word_embeddings", true)? }
-        }
+        Some(BARE) => Head::Hidden,
+        Some(MASKED) => Head::MaskedLanguageModel { activation, norm, tied: config.flag("tie_word_embeddings")? },
         _ => return Err(config.unsupported("architectures", NAME, "DistilBertModel, DistilBertForMaskedLM")),
     };
     let layer = LayerSpec {

@@ -15,9 +15,9 @@ pub fn with_layers(config: &Config, kept: &[usize]) -> Result<Config, ConfigErro
 }
 
 fn compared(family: &Family, config: &Config, kept: &[usize]) -> Result<Config, ConfigError> {
-    let before = (family.spec)(config)?.layers;
-    let fewer = (family.with_layers)(config, kept)?;
-    let after = (family.spec)(&fewer)?.layers;
+    let before = family.read(config)?.layers;
+    let fewer = (family.with_layers)(&family.completed(config)?, kept)?;
+    let after = family.read(&fewer)?.layers;
     match (0..kept.len()).find(|&place| before.get(kept[place]) != after.get(place)) {
         None => Ok(fewer),
         Some(place) => {
@@ -30,11 +30,11 @@ fn compared(family: &Family, config: &Config, kept: &[usize]) -> Result<Config, 
 /// The number of layers under `key` and, where it is stated too, under the name that transformers has for it in every
 /// family; `layer_types` with the kept layers' entries. Families without other keys by layer need nothing else.
 pub(super) fn counted(config: &Config, key: &str, kept: &[usize]) -> Map<String, Value> {
+    const COMMON: &str = "num_hidden_layers";
     let mut map = config.map().clone();
-    for key in [key, "num_hidden_layers"] {
-        if let Some(count) = map.get_mut(key) {
-            *count = json!(kept.len());
-        }
+    map.insert(key.to_owned(), json!(kept.len()));
+    if let Some(count) = map.get_mut(COMMON) {
+        *count = json!(kept.len());
     }
     if let Some(Value::Array(types)) = map.get_mut("layer_types") {
         *types = kept.iter().filter_map(|&layer| types.get(layer).cloned()).collect();

@@ -1,6 +1,7 @@
 //! Gemma 3 (text): embeddings scaled by √hidden, norms whose weights count from one, four of them a layer and two more on
 //! queries and keys, and sliding-window layers with rotary frequencies of their own between full ones.
 
+use super::class_defaults::ClassDefault;
 use super::decoder::{self, copies, ignored};
 use super::fewer_layers::counted;
 use super::rotary::{scaling, settings};
@@ -13,17 +14,36 @@ use crate::model::spec::{
 use serde_json::json;
 
 const NAME: &str = "gemma3_text";
+const ARCHITECTURE: &str = "Gemma3ForCausalLM";
 const FULL: &str = "full_attention";
 const SLIDING: &str = "sliding_attention";
-const DEFAULT_HEAD_DIM: usize = 256;
-const DEFAULT_QUERY_SCALAR: f64 = 256.0;
-const DEFAULT_WINDOW: usize = 4096;
-/// Without `layer_types`, every sixth layer attends to everything.
-const DEFAULT_PATTERN: usize = 6;
+
+/// What the class has for keys that are absent: the configuration of transformers 5.24.
+const DEFAULTS: [(&str, ClassDefault); 16] = [
+    ("vocab_size", ClassDefault::Size(262_208)),
+    ("hidden_size", ClassDefault::Size(2304)),
+    ("num_hidden_layers", ClassDefault::Size(26)),
+    ("num_attention_heads", ClassDefault::Size(8)),
+    ("num_key_value_heads", ClassDefault::Size(4)),
+    ("intermediate_size", ClassDefault::Size(9216)),
+    ("head_dim", ClassDefault::Count(256)),
+    ("hidden_activation", ClassDefault::Text("gelu_pytorch_tanh")),
+    ("max_position_embeddings", ClassDefault::Count(131_072)),
+    ("rms_norm_eps", ClassDefault::Number(1e-6)),
+    ("query_pre_attn_scalar", ClassDefault::Number(256.0)),
+    ("sliding_window", ClassDefault::Count(4096)),
+    ("_sliding_window_pattern", ClassDefault::Count(6)),
+    ("attention_bias", ClassDefault::Flag(false)),
+    ("eos_token_id", ClassDefault::Count(1)),
+    ("tie_word_embeddings", ClassDefault::Flag(true)),
+];
 
 pub(super) const FAMILY: Family = Family {
     model_type: NAME,
     prefixes: &["model.", ""],
+    token_table: "embed_tokens.weight",
+    defaults: &DEFAULTS,
+    aliases: &[],
     spec,
     source,
     ignored,
@@ -31,18 +51,18 @@ pub(super) const FAMILY: Family = Family {
     layer_count: "num_hidden_layers",
     with_layers,
     classifier: None,
+    heads: &[(&[], ARCHITECTURE)],
 };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
-    require_architecture(config, NAME, "Gemma3ForCausalLM")?;
+    require_architecture(config, NAME, ARCHITECTURE)?;
     decoder::require_activation(config, NAME, "hidden_activation", "gelu_pytorch_tanh")?;
     decoder::refuse_foreign(config, NAME)?;
-    decoder::require_key_value_heads(config)?;
     refuse_unless(config, NAME, &[("use_bidirectional_attention", json!(false)), ("mlp_bias", json!(false))])?;
     let (full, sliding) = rotary(config)?;
-    let bias = config.flag_or("attention_bias", false)?;
-    let attention = decoder::attention(config, full, Some(DEFAULT_HEAD_DIM))?;
-    let query_scalar = config.optional_positive("query_pre_attn_scalar")?.unwrap_or(DEFAULT_QUERY_SCALAR);
+    let bias = config.flag("attention_bias")?;
+    let attention = decoder::attention(config, full)?;
+    let query_scalar = config.positive("query_pre_attn_scalar")?;
     let attention = AttentionSpec {
         score_scale: 1.0 / query_scalar.sqrt(),
         input_bias: bias,
@@ -50,9 +70,9 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         query_key_norm: true,
         ..attention
     };
-    let norm = Norm { kind: NormKind::RmsOnePlus, ..decoder::rms_norm(config, "rms_norm_eps", 1e-6)? };
+    let norm = Norm { kind: NormKind::RmsOnePlus, ..decoder::rms_norm(config, "rms_norm_eps")? };
     let width = config.size("intermediate_size")?;
-    let window = decoder::window(config, Some(DEFAULT_WINDOW))?;
+    let window = decoder::window(config)?;
     let layer = |slides: bool| {
         let attention = if slides { AttentionSpec { rotary: Some(sliding), window, ..attention } } else { attention };
         LayerSpec {
@@ -62,7 +82,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         }
     };
     let layers = sliding_layers(config)?.into_iter().map(layer).collect();
-    let spec = decoder::model(config, NAME, layers, norm, true)?;
+    let spec = decoder::model(config, NAME, layers, norm)?;
     let embedding_scale = (spec.hidden as f64).sqrt() as f32;
     Ok(ModelSpec { embedding_scale: rounded(config, embedding_scale)?, ..spec })
 }
@@ -74,7 +94,7 @@ fn sliding_layers(config: &Config) -> Result<Vec<bool>, ConfigError> {
     }
     let pattern = match config.optional_size("sliding_window_pattern")? {
         Some(pattern) => pattern,
-        None => config.optional_size("_sliding_window_pattern")?.unwrap_or(DEFAULT_PATTERN),
+        None => config.size("_sliding_window_pattern")?,
     };
     Ok((1..=layer_count(config, "num_hidden_layers")?).map(|number| !number.is_multiple_of(pattern)).collect())
 }
@@ -98,9 +118,16 @@ fn rotary(config: &Config) -> Result<(RotarySpec, RotarySpec), ConfigError> {
     let theta = config.optional_positive("rope_theta")?.unwrap_or(1_000_000.0);
     let local = config.optional_positive("rope_local_base_freq")?.unwrap_or(10_000.0);
     if let Some(parameters) = config.section("rope_parameters")? {
+        if let Some(key) = parameters.map().keys().find(|key| ![FULL, SLIDING].contains(&key.as_str())) {
+            return Err(parameters.unsupported(
+                key,
+                NAME,
+                "a section for each of full_attention and sliding_attention",
+            ));
+        }
         let kind = |name: &'static str, theta: f64| match parameters.section(name)? {
             Some(section) => settings(&section, NAME, theta),
-            None => Err(parameters.missing(name, "the rotary settings of these layers")),
+            None => Ok(RotarySpec { theta, scaling: None }),
         };
         return Ok((kind(FULL, theta)?, kind(SLIDING, local)?));
     }

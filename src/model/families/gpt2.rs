@@ -1,6 +1,7 @@
 //! GPT-2: pre-norm decoder with layer norms, learned positions, biases everywhere and a plain GELU network. Its files hold
 //! matrices as (in, out), and queries, keys and values as one.
 
+use super::class_defaults::ClassDefault;
 use super::fewer_layers::alike;
 use super::{Family, TensorName, gelu, head_width, layer_count, refuse_unless, require_architecture};
 use crate::disk::{Config, ConfigError};
@@ -11,10 +12,32 @@ use crate::model::spec::{
 use serde_json::{Value, json};
 
 const NAME: &str = "gpt2";
+const ARCHITECTURE: &str = "GPT2LMHeadModel";
+
+/// What the class has for keys that are absent: the configuration of transformers 5.24.
+const DEFAULTS: [(&str, ClassDefault); 9] = [
+    ("vocab_size", ClassDefault::Size(50257)),
+    ("n_embd", ClassDefault::Size(768)),
+    ("n_layer", ClassDefault::Size(12)),
+    ("n_head", ClassDefault::Size(12)),
+    ("n_positions", ClassDefault::Count(1024)),
+    ("activation_function", ClassDefault::Text("gelu_new")),
+    ("layer_norm_epsilon", ClassDefault::Number(1e-5)),
+    ("eos_token_id", ClassDefault::Count(50256)),
+    ("tie_word_embeddings", ClassDefault::Flag(true)),
+];
 
 pub(super) const FAMILY: Family = Family {
     model_type: NAME,
     prefixes: &["transformer.", ""],
+    token_table: "wte.weight",
+    defaults: &DEFAULTS,
+    aliases: &[
+        ("hidden_size", "n_embd"),
+        ("max_position_embeddings", "n_positions"),
+        ("num_attention_heads", "n_head"),
+        ("num_hidden_layers", "n_layer"),
+    ],
     spec,
     source,
     ignored,
@@ -22,10 +45,11 @@ pub(super) const FAMILY: Family = Family {
     layer_count: "n_layer",
     with_layers: alike,
     classifier: None,
+    heads: &[(&[], ARCHITECTURE)],
 };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
-    require_architecture(config, NAME, "GPT2LMHeadModel")?;
+    require_architecture(config, NAME, ARCHITECTURE)?;
     refuse_unless(
         config,
         NAME,
@@ -41,7 +65,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let hidden = config.size("n_embd")?;
     let heads = config.size("n_head")?;
     let head_dim = head_width(config, "n_head", hidden, heads)?;
-    let norm = Norm { kind: NormKind::Layer, epsilon: config.optional_positive("layer_norm_epsilon")?.unwrap_or(1e-5) };
+    let norm = Norm { kind: NormKind::Layer, epsilon: config.positive("layer_norm_epsilon")? };
     let layer = LayerSpec {
         mixer: Mixer::Attention(AttentionSpec::plain(heads, head_dim)),
         ffn: FfnSpec {
@@ -66,7 +90,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         embedding_norm: None,
         layers: vec![layer; layer_count(config, "n_layer")?],
         final_norm: Some(norm),
-        head: Head::LanguageModel { tied: config.flag_or("tie_word_embeddings", true)? },
+        head: Head::LanguageModel { tied: config.flag("tie_word_embeddings")? },
         opening: Vec::new(),
         ends: config.tokens("eos_token_id", vocabulary)?,
     })

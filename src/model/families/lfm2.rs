@@ -1,6 +1,7 @@
 //! LFM2: gated short convolutions in most layers, attention with norms on queries and keys in the others, and a gated
 //! SiLU network in all. Its norm after the last layer is called `embedding_norm`.
 
+use super::class_defaults::ClassDefault;
 use super::decoder::{self, copies, ignored};
 use super::fewer_layers::counted;
 use super::rotary::rotary;
@@ -12,12 +13,34 @@ use crate::model::spec::{AttentionSpec, ConvSpec, LayerSpec, Mixer, ModelSpec};
 use serde_json::Value;
 
 const NAME: &str = "lfm2";
+const ARCHITECTURE: &str = "Lfm2ForCausalLM";
 const ATTENTION: &str = "full_attention";
-const DEFAULT_TAPS: usize = 3;
+
+/// What the class has for keys that are absent: the configuration of transformers 5.24.
+const DEFAULTS: [(&str, ClassDefault); 15] = [
+    ("vocab_size", ClassDefault::Size(65536)),
+    ("hidden_size", ClassDefault::Size(2560)),
+    ("num_hidden_layers", ClassDefault::Size(32)),
+    ("num_attention_heads", ClassDefault::Size(32)),
+    ("num_key_value_heads", ClassDefault::Size(8)),
+    ("intermediate_size", ClassDefault::Size(12288)),
+    ("max_position_embeddings", ClassDefault::Count(128_000)),
+    ("norm_eps", ClassDefault::Number(1e-5)),
+    ("conv_L_cache", ClassDefault::Count(3)),
+    ("conv_bias", ClassDefault::Flag(false)),
+    ("block_auto_adjust_ff_dim", ClassDefault::Flag(true)),
+    ("block_ffn_dim_multiplier", ClassDefault::Number(1.0)),
+    ("block_multiple_of", ClassDefault::Count(256)),
+    ("eos_token_id", ClassDefault::Count(2)),
+    ("tie_word_embeddings", ClassDefault::Flag(true)),
+];
 
 pub(super) const FAMILY: Family = Family {
     model_type: NAME,
     prefixes: &["model.", ""],
+    token_table: "embed_tokens.weight",
+    defaults: &DEFAULTS,
+    aliases: &[("tie_embedding", "tie_word_embeddings")],
     spec,
     source,
     ignored,
@@ -25,40 +48,34 @@ pub(super) const FAMILY: Family = Family {
     layer_count: "num_hidden_layers",
     with_layers,
     classifier: None,
+    heads: &[(&[], ARCHITECTURE)],
 };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
-    require_architecture(config, NAME, "Lfm2ForCausalLM")?;
+    require_architecture(config, NAME, ARCHITECTURE)?;
     decoder::refuse_foreign(config, NAME)?;
-    decoder::require_key_value_heads(config)?;
     let hidden = config.size("hidden_size")?;
     for key in ["block_dim", "conv_dim", "conv_dim_out"] {
         if config.optional_size(key)?.is_some_and(|width| width != hidden) {
             return Err(config.unsupported(key, NAME, &format!("hidden_size, {hidden}")));
         }
     }
-    // The keys of the first checkpoints, which may stand beside the later ones.
-    for (first, later) in [("theta", "rope_theta"), ("tie_embedding", "tie_word_embeddings")] {
-        if config.value(first).zip(config.value(later)).is_some_and(|(a, b)| a != b) {
-            return Err(config.wrong(first, &format!("what {later} says; remove either")));
-        }
+    // The key of the first checkpoints, which may stand beside the later one.
+    if config.value("theta").zip(config.value("rope_theta")).is_some_and(|(first, later)| first != later) {
+        return Err(config.wrong("theta", "what rope_theta says; remove either"));
     }
     let theta = config.optional_positive("theta")?.unwrap_or(1_000_000.0);
-    let attention = decoder::attention(config, rotary(config, NAME, theta)?, None)?;
+    let attention = decoder::attention(config, rotary(config, NAME, theta)?)?;
     let attention = Mixer::Attention(AttentionSpec { query_key_norm: true, ..attention });
-    let conv = Mixer::Conv(ConvSpec {
-        taps: config.optional_size("conv_L_cache")?.unwrap_or(DEFAULT_TAPS),
-        bias: config.flag_or("conv_bias", false)?,
-    });
-    let norm = decoder::rms_norm(config, "norm_eps", 1e-5)?;
+    let conv = Mixer::Conv(ConvSpec { taps: config.size("conv_L_cache")?, bias: config.flag("conv_bias")? });
+    let norm = decoder::rms_norm(config, "norm_eps")?;
     let width = inner_width(config)?;
     let layer = |attends: bool| {
         let mixer = if attends { attention } else { conv };
         LayerSpec { mixer, ..decoder::layer(AttentionSpec::plain(1, 1), norm, width) }
     };
     let layers = attention_layers(config)?.into_iter().map(layer).collect();
-    let tied = config.flag_or("tie_embedding", true)?;
-    decoder::model(config, NAME, layers, norm, tied)
+    decoder::model(config, NAME, layers, norm)
 }
 
 /// Which layers attend: by `layer_types`, or by `full_attn_idxs`, or all.
@@ -92,12 +109,12 @@ fn inner_width(config: &Config) -> Result<usize, ConfigError> {
         Some(width) => width,
         None => config.size("intermediate_size")?,
     };
-    if !config.flag_or("block_auto_adjust_ff_dim", true)? {
+    if !config.flag("block_auto_adjust_ff_dim")? {
         return Ok(width);
     }
     let third = 2 * width / 3;
-    let multiplier = config.optional_positive("block_ffn_dim_multiplier")?.unwrap_or(1.0);
-    let multiple = config.optional_size("block_multiple_of")?.unwrap_or(256);
+    let multiplier = config.positive("block_ffn_dim_multiplier")?;
+    let multiple = config.size("block_multiple_of")?;
     let scaled = (multiplier * third as f64) as usize;
     match scaled.checked_next_multiple_of(multiple) {
         Some(width) if (1..=MAX_SIZE).contains(&width) => Ok(width),

@@ -1,5 +1,6 @@
 //! Llama: pre-norm decoder with RMS norms, rotary positions, grouped-query attention and a gated SiLU network.
 
+use super::class_defaults::ClassDefault;
 use super::decoder::{self, copies, ignored, source};
 use super::fewer_layers::alike;
 use super::rotary::rotary;
@@ -9,10 +10,30 @@ use crate::model::spec::{AttentionSpec, FfnSpec, LayerSpec, ModelSpec};
 use serde_json::json;
 
 const NAME: &str = "llama";
+const ARCHITECTURE: &str = "LlamaForCausalLM";
+
+/// What the class has for keys that are absent: the configuration of transformers 5.24.
+const DEFAULTS: [(&str, ClassDefault); 12] = [
+    ("vocab_size", ClassDefault::Size(32000)),
+    ("hidden_size", ClassDefault::Size(4096)),
+    ("num_hidden_layers", ClassDefault::Size(32)),
+    ("num_attention_heads", ClassDefault::Size(32)),
+    ("intermediate_size", ClassDefault::Size(11008)),
+    ("hidden_act", ClassDefault::Text("silu")),
+    ("max_position_embeddings", ClassDefault::Count(2048)),
+    ("rms_norm_eps", ClassDefault::Number(1e-6)),
+    ("attention_bias", ClassDefault::Flag(false)),
+    ("mlp_bias", ClassDefault::Flag(false)),
+    ("eos_token_id", ClassDefault::Count(2)),
+    ("tie_word_embeddings", ClassDefault::Flag(false)),
+];
 
 pub(super) const FAMILY: Family = Family {
     model_type: NAME,
     prefixes: &["model.", ""],
+    token_table: "embed_tokens.weight",
+    defaults: &DEFAULTS,
+    aliases: &[],
     spec,
     source,
     ignored,
@@ -20,10 +41,11 @@ pub(super) const FAMILY: Family = Family {
     layer_count: "num_hidden_layers",
     with_layers: alike,
     classifier: None,
+    heads: &[(&[], ARCHITECTURE)],
 };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
-    require_architecture(config, NAME, "LlamaForCausalLM")?;
+    require_architecture(config, NAME, ARCHITECTURE)?;
     decoder::require_activation(config, NAME, "hidden_act", "silu")?;
     decoder::refuse_foreign(config, NAME)?;
     let full_attention = json!(vec!["full_attention"; config.size("num_hidden_layers").unwrap_or(0).min(1 << 16)]);
@@ -32,11 +54,11 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     if config.value("sliding_window").is_some() && config.flag_or("use_sliding_window", true)? {
         return Err(config.unsupported("sliding_window", NAME, "null"));
     }
-    let bias = config.flag_or("attention_bias", false)?;
-    let attention = decoder::attention(config, rotary(config, NAME, 10_000.0)?, None)?;
+    let bias = config.flag("attention_bias")?;
+    let attention = decoder::attention(config, rotary(config, NAME, 10_000.0)?)?;
     let attention = AttentionSpec { input_bias: bias, output_bias: bias, ..attention };
-    let norm = decoder::rms_norm(config, "rms_norm_eps", 1e-6)?;
+    let norm = decoder::rms_norm(config, "rms_norm_eps")?;
     let layer = decoder::layer(attention, norm, config.size("intermediate_size")?);
-    let layer = LayerSpec { ffn: FfnSpec { bias: config.flag_or("mlp_bias", false)?, ..layer.ffn }, ..layer };
-    decoder::model(config, NAME, vec![layer; layer_count(config, "num_hidden_layers")?], norm, false)
+    let layer = LayerSpec { ffn: FfnSpec { bias: config.flag("mlp_bias")?, ..layer.ffn }, ..layer };
+    decoder::model(config, NAME, vec![layer; layer_count(config, "num_hidden_layers")?], norm)
 }

@@ -1,6 +1,7 @@
 //! Mistral: Llama with a sliding window. `sliding_window` is honoured in every layer: position i attends to
 //! i − window + 1 … i. Null means no window; an absent key means 4096, as in transformers.
 
+use super::class_defaults::ClassDefault;
 use super::decoder::{self, copies, ignored, source};
 use super::fewer_layers::alike;
 use super::rotary::rotary;
@@ -10,11 +11,30 @@ use crate::model::spec::{AttentionSpec, ModelSpec};
 use serde_json::{Value, json};
 
 const NAME: &str = "mistral";
-const DEFAULT_WINDOW: usize = 4096;
+const ARCHITECTURE: &str = "MistralForCausalLM";
+
+/// What the class has for keys that are absent: the configuration of transformers 5.24.
+const DEFAULTS: [(&str, ClassDefault); 12] = [
+    ("vocab_size", ClassDefault::Size(32000)),
+    ("hidden_size", ClassDefault::Size(4096)),
+    ("num_hidden_layers", ClassDefault::Size(32)),
+    ("num_attention_heads", ClassDefault::Size(32)),
+    ("num_key_value_heads", ClassDefault::Size(8)),
+    ("intermediate_size", ClassDefault::Size(14336)),
+    ("hidden_act", ClassDefault::Text("silu")),
+    ("max_position_embeddings", ClassDefault::Count(131_072)),
+    ("rms_norm_eps", ClassDefault::Number(1e-6)),
+    ("sliding_window", ClassDefault::Count(4096)),
+    ("eos_token_id", ClassDefault::Count(2)),
+    ("tie_word_embeddings", ClassDefault::Flag(false)),
+];
 
 pub(super) const FAMILY: Family = Family {
     model_type: NAME,
     prefixes: &["model.", ""],
+    token_table: "embed_tokens.weight",
+    defaults: &DEFAULTS,
+    aliases: &[],
     spec,
     source,
     ignored,
@@ -22,18 +42,18 @@ pub(super) const FAMILY: Family = Family {
     layer_count: "num_hidden_layers",
     with_layers: alike,
     classifier: None,
+    heads: &[(&[], ARCHITECTURE)],
 };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
-    require_architecture(config, NAME, "MistralForCausalLM")?;
+    require_architecture(config, NAME, ARCHITECTURE)?;
     decoder::require_activation(config, NAME, "hidden_act", "silu")?;
     decoder::refuse_foreign(config, NAME)?;
-    decoder::require_key_value_heads(config)?;
     let own = [("layer_types", Value::Null), ("attention_bias", json!(false)), ("mlp_bias", json!(false))];
     refuse_unless(config, NAME, &own)?;
-    let attention = decoder::attention(config, rotary(config, NAME, 10_000.0)?, None)?;
-    let attention = AttentionSpec { window: decoder::window(config, Some(DEFAULT_WINDOW))?, ..attention };
-    let norm = decoder::rms_norm(config, "rms_norm_eps", 1e-6)?;
+    let attention = decoder::attention(config, rotary(config, NAME, 10_000.0)?)?;
+    let attention = AttentionSpec { window: decoder::window(config)?, ..attention };
+    let norm = decoder::rms_norm(config, "rms_norm_eps")?;
     let layer = decoder::layer(attention, norm, config.size("intermediate_size")?);
-    decoder::model(config, NAME, vec![layer; layer_count(config, "num_hidden_layers")?], norm, false)
+    decoder::model(config, NAME, vec![layer; layer_count(config, "num_hidden_layers")?], norm)
 }

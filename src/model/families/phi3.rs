@@ -1,6 +1,7 @@
 //! Phi 3: Llama whose files fuse queries, keys and values into `qkv_proj`, and gate and up into `gate_up_proj`. Its
 //! `sliding_window` is honoured in every layer.
 
+use super::class_defaults::ClassDefault;
 use super::decoder::{self, copies, ignored};
 use super::fewer_layers::alike;
 use super::rotary::rotary;
@@ -11,10 +12,28 @@ use crate::model::spec::{AttentionSpec, ModelSpec};
 use serde_json::json;
 
 const NAME: &str = "phi3";
+const ARCHITECTURE: &str = "Phi3ForCausalLM";
+
+/// What the class has for keys that are absent: the configuration of transformers 5.24.
+const DEFAULTS: [(&str, ClassDefault); 10] = [
+    ("vocab_size", ClassDefault::Size(32064)),
+    ("hidden_size", ClassDefault::Size(3072)),
+    ("num_hidden_layers", ClassDefault::Size(32)),
+    ("num_attention_heads", ClassDefault::Size(32)),
+    ("intermediate_size", ClassDefault::Size(8192)),
+    ("hidden_act", ClassDefault::Text("silu")),
+    ("max_position_embeddings", ClassDefault::Count(4096)),
+    ("rms_norm_eps", ClassDefault::Number(1e-5)),
+    ("eos_token_id", ClassDefault::Count(32000)),
+    ("tie_word_embeddings", ClassDefault::Flag(false)),
+];
 
 pub(super) const FAMILY: Family = Family {
     model_type: NAME,
     prefixes: &["model.", ""],
+    token_table: "embed_tokens.weight",
+    defaults: &DEFAULTS,
+    aliases: &[],
     spec,
     source,
     ignored,
@@ -22,18 +41,19 @@ pub(super) const FAMILY: Family = Family {
     layer_count: "num_hidden_layers",
     with_layers: alike,
     classifier: None,
+    heads: &[(&[], ARCHITECTURE)],
 };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
-    require_architecture(config, NAME, "Phi3ForCausalLM")?;
+    require_architecture(config, NAME, ARCHITECTURE)?;
     decoder::require_activation(config, NAME, "hidden_act", "silu")?;
     decoder::refuse_foreign(config, NAME)?;
     refuse_unless(config, NAME, &[("attention_bias", json!(false)), ("mlp_bias", json!(false))])?;
-    let attention = decoder::attention(config, rotary(config, NAME, 10_000.0)?, None)?;
-    let attention = AttentionSpec { window: decoder::window(config, None)?, ..attention };
-    let norm = decoder::rms_norm(config, "rms_norm_eps", 1e-5)?;
+    let attention = decoder::attention(config, rotary(config, NAME, 10_000.0)?)?;
+    let attention = AttentionSpec { window: decoder::window(config)?, ..attention };
+    let norm = decoder::rms_norm(config, "rms_norm_eps")?;
     let layer = decoder::layer(attention, norm, config.size("intermediate_size")?);
-    decoder::model(config, NAME, vec![layer; layer_count(config, "num_hidden_layers")?], norm, false)
+    decoder::model(config, NAME, vec![layer; layer_count(config, "num_hidden_layers")?], norm)
 }
 
 fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {

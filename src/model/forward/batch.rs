@@ -203,13 +203,19 @@ pub(super) fn kept_before(start: usize, window: Option<usize>) -> usize {
     window.map_or(start, |window| start.min(window.saturating_sub(1)))
 }
 
-/// cos and sin of `length` positions from `start`, (1, 1, length, head_dim / 2): angles in f64, rounded to f32 once.
-fn rotary_tables(inverse: &[f64], start: usize, length: usize, device: &Device) -> (Tensor<4>, Tensor<4>) {
+/// cos and sin of `length` positions from `start`, (length, head_dim / 2): angles in f64, rounded to f32 once.
+pub(super) fn rotary_values(inverse: &[f64], start: usize, length: usize) -> [Vec<f32>; 2] {
     let table = |function: fn(f64) -> f64| {
         let positions = start..start + length;
         let angles = positions.flat_map(|position| inverse.iter().map(move |frequency| position as f64 * frequency));
-        let values: Vec<f32> = angles.map(|angle| function(angle) as f32).collect();
-        Tensor::from_data(TensorData::new(values, [1, 1, length, inverse.len()]), device)
+        angles.map(|angle| function(angle) as f32).collect()
     };
-    (table(f64::cos), table(f64::sin))
+    [table(f64::cos), table(f64::sin)]
+}
+
+/// [`rotary_values`], (1, 1, length, head_dim / 2) each.
+fn rotary_tables(inverse: &[f64], start: usize, length: usize, device: &Device) -> (Tensor<4>, Tensor<4>) {
+    let [cos, sin] = rotary_values(inverse, start, length)
+        .map(|values| Tensor::from_data(TensorData::new(values, [1, 1, length, inverse.len()]), device));
+    (cos, sin)
 }

@@ -48,6 +48,10 @@ impl HeldMasks {
 }
 
 impl Transform for HeldMasks {
+    fn changes(&self, id: LinearId) -> bool {
+        self.0.contains_key(&id)
+    }
+
     fn apply(&self, id: LinearId, trained: &[f32]) -> Vec<f32> {
         let mut seen = trained.to_vec();
         self.clear(id, &mut seen);

@@ -98,7 +98,7 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
     let model = input.model()?;
     // Before the tokenizer is asked for: this is the mistake to name first.
     check_quantized(&model)?;
-    let tokenizer = Tokenizer::of(&model.companions)?;
+    let mut tokenizer = Tokenizer::of(&model.companions)?;
     if let Some(warning) = tokenizer.check(model.spec.vocabulary)? {
         progress.warn(&warning);
     }

@@ -101,7 +101,7 @@ pub fn evaluate(options: &EvalOptions, device: &Device, progress: &dyn Progress)
         compare(&model, reference)?;
     }
     let task = task(model.task, options.task)?;
-    let tokenizer = match &options.tokenizer {
+    let mut tokenizer = match &options.tokenizer {
         Some(directory) => tokenizer_at(directory)?,
         None => match (model.tokenizer(), &reference) {
             (Err(OpenError::NoTokenizer { .. }), Some(reference)) => reference.tokenizer()?,

@@ -150,7 +150,7 @@ impl<'o> Work<'o> {
     /// Tokenizer and chat template travel with the model; one that could not be used later is refused now.
     fn check_text(&self) -> Result<(), StageError> {
         match Tokenizer::of(&self.model.companions) {
-            Ok(tokenizer) => drop(tokenizer.check(self.model.spec.vocabulary)?),
+            Ok(mut tokenizer) => drop(tokenizer.check(self.model.spec.vocabulary)?),
             Err(TokenizerError::Missing { .. }) => {}
             Err(error) => return Err(error.into()),
         }

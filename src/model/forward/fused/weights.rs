@@ -1,0 +1,54 @@
+//! Every weight of a model as fused operations read it.
+
+use crate::model::forward::{DenseWeights, WeightSource};
+use crate::model::id::{LinearId, ParameterId, Part, Role};
+use crate::model::spec::ModelSpec;
+use burn::tensor::Tensor;
+use burn_flex::{Flex, FlexTensor};
+use slm_fused::weights::Weight;
+use std::collections::BTreeMap;
+
+/// Every weight of a model, for a forward of fused operations.
+#[derive(Clone, Debug)]
+pub struct FusedWeights {
+    weights: BTreeMap<ParameterId, Weight>,
+    tied_head: bool,
+}
+
+impl FusedWeights {
+    /// Weights that are trained or not, by parameter.
+    pub(crate) fn new(spec: &ModelSpec, weights: BTreeMap<ParameterId, Weight>) -> Self {
+        FusedWeights { weights, tied_head: spec.tied_head() }
+    }
+
+    /// Shares the tensors of dense weights; `None` where they are not on the flex device.
+    pub fn of(spec: &ModelSpec, source: &DenseWeights) -> Option<Self> {
+        fn primitive<const D: usize>(tensor: Tensor<D>) -> Option<FlexTensor> {
+            let tensor = tensor.try_into_primitive::<Flex>().ok()?;
+            Some(if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() })
+        }
+        let mut weights = BTreeMap::new();
+        for parameter in spec.parameters() {
+            let tensor = match parameter.id {
+                ParameterId::Linear(id, Part::Weight) => primitive(source.matrix(id))?,
+                id => primitive(source.vector(id))?,
+            };
+            weights.insert(parameter.id, Weight::frozen(tensor));
+        }
+        Some(FusedWeights::new(spec, weights))
+    }
+
+    fn stored(&self, id: LinearId) -> LinearId {
+        if self.tied_head && id.role == Role::LmHead { LinearId::global(Role::TokenEmbedding) } else { id }
+    }
+
+    /// A matrix; a tied head is the token table.
+    pub(crate) fn matrix(&self, id: LinearId) -> &Weight {
+        &self.weights[&ParameterId::weight(self.stored(id))]
+    }
+
+    /// A bias, a norm or a kernel.
+    pub(crate) fn vector(&self, id: ParameterId) -> &Weight {
+        &self.weights[&id]
+    }
+}

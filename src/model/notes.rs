@@ -1,0 +1,114 @@
+//! What was found in the files of a model and decided about it, where a person may want to know: what was left out, and
+//! what the files do not say themselves.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// One decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// `model_type` is absent and the tensors are those of one family.
+    ModelType {
+        /// The family.
+        model_type: &'static str,
+    },
+    /// `architectures` is absent and the tensors are those of one class.
+    Architecture {
+        /// The class.
+        architecture: &'static str,
+    },
+    /// What training or saving put before, or into, the names of tensors, and was taken off.
+    Wrapped {
+        /// As it stands in the files.
+        wrappers: Vec<String>,
+        /// How many names.
+        tensors: usize,
+    },
+    /// A tied table is stored under the name of the other.
+    TiedUnder {
+        /// The tensor that is there.
+        found: String,
+        /// The usual one.
+        usual: String,
+    },
+    /// Special tokens that the model cannot have.
+    OutsideVocabulary {
+        /// The file.
+        file: PathBuf,
+        /// The key.
+        key: String,
+        /// The ids.
+        ids: Vec<i64>,
+        /// Rows of the token table.
+        vocabulary: usize,
+    },
+    /// Tokens of the tokenizer for which the model has no row.
+    TokensWithoutRow {
+        /// The tokenizer.
+        file: PathBuf,
+        /// Ids with their spellings.
+        tokens: Vec<(u32, String)>,
+        /// Rows of the token table.
+        vocabulary: usize,
+    },
+}
+
+impl Note {
+    /// Whether something was left out that a person may miss.
+    pub fn is_warning(&self) -> bool {
+        matches!(self, Note::OutsideVocabulary { .. } | Note::TokensWithoutRow { .. })
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::ModelType { model_type } => {
+                write!(f, "config.json has no `model_type`; by its tensors the model is `{model_type}`")
+            }
+            Note::Architecture { architecture } => {
+                write!(f, "config.json has no `architectures`; by its tensors the model is `{architecture}`")
+            }
+            Note::Wrapped { wrappers, tensors } => {
+                let list: Vec<String> = wrappers.iter().map(|wrapper| format!("`{wrapper}`")).collect();
+                write!(f, "{} was taken off the names of {tensors} tensors", list.join(" and "))
+            }
+            Note::TiedUnder { found, usual } => {
+                write!(f, "tensor `{found}` stands for `{usual}`, which config.json ties it to and which is absent")
+            }
+            Note::OutsideVocabulary { file, key, ids, vocabulary } => {
+                let list: Vec<String> = ids.iter().map(ToString::to_string).collect();
+                let (verb, them) = if ids.len() == 1 { ("is", "it is") } else { ("are", "they are") };
+                let verb = if key == "eos_token_id" { "has" } else { verb };
+                write!(
+                    f,
+                    "{}: `{key}` {verb} {}, outside the vocabulary of {vocabulary}; {them} left out",
+                    file.display(),
+                    list.join(", ")
+                )
+            }
+            Note::TokensWithoutRow { file, tokens, vocabulary } => {
+                let (first, last) = (&tokens[0], &tokens[tokens.len() - 1]);
+                let file = file.display();
+                if tokens.len() == 1 {
+                    let (id, token) = first;
+                    return write!(
+                        f,
+                        "{file}: token {id} `{token}` has no row in the model's table of {vocabulary}; it is left out, and \
+                         a text that needs it is refused"
+                    );
+                }
+                write!(
+                    f,
+                    "{file}: {} tokens, {} `{}` to {} `{}`, have no row in the model's table of {vocabulary}; they are left \
+                     out, and a text that needs one is refused",
+                    tokens.len(),
+                    first.0,
+                    first.1,
+                    last.0,
+                    last.1
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Fused operations against burn's own on both devices, and against finite differences, for every family.
+
+use super::*;
+use crate::formats::open_model;
+use crate::model::device::device;
+use crate::model::forward::DenseWeights;
+use crate::model::spec::Head;
+use crate::model::transform::Identity;
+use crate::model::weights::Model;
+use crate::train::data::Samples;
+use crate::train::parameters::normals;
+use crate::train::settings::{LossWeights, Settings};
+use crate::train::student::hidden_pairs;
+use crate::train::trainer::Teacher;
+use slm_runtime::sample::random_u64;
+use std::path::{Path, PathBuf};
+
+/// Largest difference of a gradient from that of burn's own operations, as a part of the tensor's largest. ndarray's slope of
+/// GELU differs from flex's by 5e-4.
+const TOLERANCES: [(&str, f32); 2] = [("flex", 3e-5), ("ndarray", 1e-3)];
+
+fn golden_folders() -> Vec<PathBuf> {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden");
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(golden)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("model.safetensors").exists() || path.join("model.safetensors.index.json").exists())
+        .collect();
+    folders.sort();
+    folders
+}
+
+fn sequences(vocabulary: usize, lengths: &[usize]) -> Vec<Vec<u32>> {
+    let tokens = |(stream, &length): (usize, &usize)| {
+        (0..length as u64).map(|index| (random_u64(stream as u64, index) % vocabulary as u64) as u32).collect()
+    };
+    lengths.iter().enumerate().map(tokens).collect()
+}
+
+/// A model with what it is trained on and by whom.
+struct Case {
+    model: Model,
+    values: Parameters,
+    other: BTreeMap<ParameterId, Vec<f32>>,
+    samples: Samples,
+    settings: Settings,
+}
+
+impl Case {
+    fn new(folder: &Path, causal: bool, loss: LossWeights) -> Self {
+        let model = open_model(folder).unwrap();
+        let longest = model.spec.context.min(17);
+        let samples = if causal {
+            Samples::Causal(sequences(model.spec.vocabulary, &[longest; 4]))
+        } else {
+            Samples::Compared(sequences(model.spec.vocabulary, &[longest, longest - 5, 3, longest - 1]))
+        };
+        let ids: Vec<ParameterId> = model.spec.parameters().iter().map(|parameter| parameter.id).collect();
+        let own = |id: &ParameterId| model.values_f32(*id).unwrap();
+        let values = ids.iter().map(|id| (TrainedId::Parameter(*id), own(id))).collect();
+        let noisy = |(seed, id): (usize, &ParameterId)| {
+            let values = own(id);
+            let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+            let noise = normals(seed as u64, values.len(), f64::from(largest) * 0.05);
+            (*id, values.iter().zip(noise).map(|(value, noise)| value + noise).collect())
+        };
+        let other = ids.iter().enumerate().map(noisy).collect();
+        let settings = Settings { batch: 4, pieces: 2, loss, ..Settings::TRAIN };
+        Case { model, values, other, samples, settings }
+    }
+
+    /// Loss and gradients on a device: fused, or by burn's own operations.
+    fn gradients(&self, values: &Parameters, name: &str, fused: bool) -> (Gradients, LossParts) {
+        let device = device(name).unwrap();
+        let spec = &self.model.spec;
+        let teacher = |id: ParameterId| Ok::<_, ()>(self.other[&id].clone());
+        let weights = DenseWeights::from_values(spec, &device, teacher).unwrap();
+        let pairs = hidden_pairs(spec.layers.len(), spec.layers.len(), None).unwrap();
+        let run = Run {
+            spec,
+            settings: &self.settings,
+            samples: &self.samples,
+            teacher: Some(Teacher { spec, weights: &weights, pairs, shared_tokens: None }),
+            device: &device,
+            out: Path::new("unused"),
+            fingerprint: String::new(),
+        };
+        let pieces = self.samples.pieces(spec, 1, 0, self.settings.batch, self.settings.pieces).unwrap();
+        if !fused {
+            return run.gradients(values, &pieces).unwrap();
+        }
+        let mut values = values.clone();
+        let mut fused = Fused::new(&run).unwrap();
+        let found = fused.gradients(&run, &mut values, &Identity, &pieces).unwrap();
+        fused.reuse(found.0);
+        // Again in the memory of the first: it must not show.
+        let found = fused.gradients(&run, &mut values, &Identity, &pieces).unwrap();
+        assert_eq!(values.len(), self.values.len());
+        found
+    }
+
+    fn fused(&self, values: &Parameters) -> (Gradients, LossParts) {
+        self.gradients(values, "flex", true)
+    }
+}
+
+fn every_loss(head: &Head, temperature: f64) -> LossWeights {
+    let logits = if matches!(head, Head::Hidden) { 0.0 } else { 1.0 };
+    LossWeights { cross_entropy: logits, divergence: 0.7 * logits, temperature, hidden: 0.5, hidden_raw: false }
+}
+
+fn compare(folder: &Path, causal: bool, loss: LossWeights) {
+    let case = Case::new(folder, causal, loss);
+    let found = case.fused(&case.values);
+    for (name, tolerance) in TOLERANCES {
+        let expected = case.gradients(&case.values, name, false);
+        same(&found, &expected, tolerance, &format!("{} and {name}, causal {causal}, {loss:?}", folder.display()));
+    }
+}
+
+fn same(found: &(Gradients, LossParts), expected: &(Gradients, LossParts), tolerance: f32, label: &str) {
+    let parts = |parts: &LossParts| [parts.total, parts.cross_entropy, parts.divergence, parts.hidden];
+    for (value, other) in parts(&found.1).into_iter().zip(parts(&expected.1)) {
+        assert!((value - other).abs() <= 2e-5 * other.abs() + 1e-6, "{label}: {:?}, {:?}", found.1, expected.1);
+    }
+    let size = |values: &[f32]| values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    let over_all = expected.0.values().fold(0f32, |largest, values| largest.max(size(values)));
+    for (id, expected) in &expected.0 {
+        // Where a gradient is nothing but the error of sums, as a key's bias, it is compared with the others.
+        let largest = size(expected).max(1e-3 * over_all);
+        let error = found.0[id].iter().zip(expected).fold(0f32, |error, (a, b)| error.max((a - b).abs()));
+        assert!(error <= tolerance * largest, "{label}: {id} differs by {error}, largest {largest}");
+    }
+    for (id, values) in found.0.iter().filter(|(id, _)| !expected.0.contains_key(id)) {
+        assert!(values.iter().all(|value| *value == 0.0), "{label}: {id} has a gradient");
+    }
+}
+
+#[test]
+fn every_family_has_the_gradients_of_burns_own_operations() {
+    let folders = golden_folders();
+    assert!(folders.len() >= 12, "{folders:?}");
+    for folder in folders {
+        let spec = open_model(&folder).unwrap().spec;
+        compare(&folder, false, every_loss(&spec.head, 1.0));
+        if matches!(spec.head, Head::LanguageModel { .. }) {
+            compare(&folder, true, every_loss(&spec.head, 2.0));
+        }
+    }
+}
+
+#[test]
+fn each_loss_alone_has_the_gradients_of_burns_own_operations() {
+    let folder = golden_folders().into_iter().find(|path| path.ends_with("llama-gqa-tied")).unwrap();
+    let none = LossWeights { cross_entropy: 0.0, divergence: 0.0, temperature: 1.0, hidden: 0.0, hidden_raw: false };
+    compare(&folder, true, LossWeights { cross_entropy: 1.5, ..none });
+    compare(&folder, true, LossWeights { divergence: 1.0, ..none });
+    compare(&folder, false, LossWeights { divergence: 0.3, temperature: 0.5, ..none });
+    compare(&folder, false, LossWeights { hidden: 2.0, hidden_raw: true, ..none });
+}
+
+/// (L(w + εu) − L(w − εu)) / 2ε against g · u, u along each tensor's gradient.
+#[test]
+fn gradients_are_slopes() {
+    for name in ["llama-gqa-tied", "gpt2", "bert-mlm", "gemma3-text", "lfm2-short-conv"] {
+        let folder = golden_folders().into_iter().find(|path| path.ends_with(name)).unwrap();
+        let head = open_model(&folder).unwrap().spec.head;
+        let case = Case::new(&folder, false, every_loss(&head, 1.0));
+        let (gradients, _) = case.fused(&case.values);
+        for (id, gradient) in &gradients {
+            let norm = gradient.iter().map(|g| f64::from(g * g)).sum::<f64>().sqrt();
+            if norm < 1e-3 {
+                continue;
+            }
+            let size = case.values[id].iter().map(|w| f64::from(w * w)).sum::<f64>().sqrt();
+            let step = 3e-3 * size.max(0.1);
+            let moved = |way: f64| {
+                let mut values = case.values.clone();
+                let own = values.get_mut(id).unwrap().iter_mut().zip(gradient);
+                own.for_each(|(w, g)| *w += (way * step / norm) as f32 * g);
+                case.fused(&values).1.total
+            };
+            let slope = (moved(1.0) - moved(-1.0)) / (2.0 * step);
+            assert!((slope - norm).abs() < 0.02 * norm + 1e-4, "{name}: {id} has slope {slope}, gradient {norm}");
+        }
+    }
+}
+
+#[test]
+fn threads_change_no_bit() {
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    for folder in golden_folders() {
+        let head = open_model(&folder).unwrap().spec.head;
+        let case = Case::new(&folder, false, every_loss(&head, 1.0));
+        let single = pool(1).install(|| case.fused(&case.values));
+        for threads in [2, 3] {
+            let found = pool(threads).install(|| case.fused(&case.values));
+            assert!(found == single, "{} with {threads} threads", folder.display());
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Tokenizers and tables that do not fit exactly: tokens without a row, special ids outside, padding, byte order marks.
+
+use super::{edit_json, edit_tensors};
+use crate::fixture::{self, Family, LETTERS, Size};
+use crate::support::{json, refused, run, stderr, succeed};
+use serde_json::json;
+use slmc::formats::open_model;
+use std::fs;
+use std::path::Path;
+
+/// Pads the token table of a tied llama to `rows`, with zeros.
+fn pad(directory: &Path, rows: usize) {
+    edit_tensors(directory, |tensors| {
+        let table = tensors.get_mut("model.embed_tokens.weight").expect("there is one");
+        let row = table.bytes.len() / table.shape[0];
+        table.bytes.resize(row * rows, 0);
+        table.shape[0] = rows;
+    });
+    edit_json(directory, "config.json", |config| config["vocab_size"] = json!(rows));
+}
+
+#[test]
+fn tokens_without_a_row_are_left_out_and_said() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    fixture::write(&path.join("plain"), Family::TiedLlama, Size::SMALL);
+    fixture::write(&path.join("m"), Family::TiedLlama, Size::SMALL);
+    // As Gemma 3's tokenizer has a token for images, which its models of text have no row for.
+    edit_json(&path.join("m"), "tokenizer.json", |tokenizer| {
+        let added = tokenizer["added_tokens"].as_array_mut().expect("a list");
+        let mut image = added[0].clone();
+        (image["id"], image["content"]) = (json!(LETTERS), json!("<image>"));
+        added.push(image);
+    });
+    let said = format!("token {LETTERS} `<image>` has no row in the model's table of {LETTERS}");
+    let tokens = |model: &str| json(path, &format!("generate {model} --prompt 'a cat' --tokens 6"))["tokens"].clone();
+    assert_eq!(tokens("m"), tokens("plain"));
+    let output = run(path, "quantize m --scheme w8 --method rtn -o q -q");
+    assert!(output.status.success() && stderr(&output).contains(&said), "{}", stderr(&output));
+    succeed(path, "quantize plain --scheme w8 --method rtn -o plain-q -q");
+    for (model, artifact) in [("q", "a.slm"), ("plain-q", "plain.slm")] {
+        succeed(path, &format!("compile {model} --target generic -o {artifact} -q"));
+    }
+    assert_eq!(tokens("a.slm"), tokens("plain.slm"));
+    succeed(path, "verify a.slm");
+    for model in ["m", "a.slm"] {
+        refused(path, &format!("generate {model} --prompt 'a <image> cat'"), &format!("token {LETTERS} `<image>`"));
+    }
+    // A vocabulary beyond the table is another model's.
+    edit_json(&path.join("m"), "tokenizer.json", |tokenizer| {
+        tokenizer["model"]["vocab"]["zz"] = json!(LETTERS);
+        tokenizer["added_tokens"].as_array_mut().expect("a list").last_mut().expect("the image")["id"] =
+            json!(LETTERS + 1);
+    });
+    refused(path, "generate m --prompt a", "use the tokenizer.json that belongs to this model");
+}
+
+#[test]
+fn special_ids_outside_the_vocabulary_are_a_warning() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    fixture::write(&path.join("m"), Family::Llama, Size::SMALL);
+    edit_json(&path.join("m"), "config.json", |config| {
+        (config["eos_token_id"], config["pad_token_id"]) = (json!([2, 128_009]), json!(-1));
+    });
+    fs::write(path.join("m/generation_config.json"), r#"{"eos_token_id": [128001, 3]}"#).expect("writes");
+    let output = run(path, "generate m --prompt a --tokens 2");
+    assert!(output.status.success(), "{}", stderr(&output));
+    for expected in [
+        "config.json: `eos_token_id` has 128009, outside the vocabulary of 32; it is left out",
+        "config.json: `pad_token_id` is -1, outside",
+        "generation_config.json: `eos_token_id` has 128001, outside",
+    ] {
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    }
+    assert_eq!(open_model(&path.join("m")).expect("opens").spec.ends, [3]);
+}
+
+#[test]
+fn distillation_between_padded_tables_compares_the_tokens_that_both_have() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    for (name, rows) in [("teacher", 48), ("student", 40), ("plain-teacher", LETTERS), ("plain-student", LETTERS)] {
+        fixture::write(&path.join(name), Family::TiedLlama, Size::SMALL);
+        if rows != LETTERS {
+            pad(&path.join(name), rows);
+        }
+    }
+    fs::write(path.join("text.txt"), "the cat sat on the mat. a dog ran by and sang. ".repeat(60)).expect("writes");
+    let distill = |teacher: &str, student: &str, out: &str| {
+        let settings = "--data text.txt --window 32 --batch 4 --tokens 600 --ce 0 --kl 1 --hidden 0";
+        json(path, &format!("distill --teacher {teacher} --student {student} {settings} -o {out}"))
+    };
+    let (padded, plain) = (distill("teacher", "student", "out"), distill("plain-teacher", "plain-student", "plain"));
+    assert_eq!(open_model(&path.join("out")).expect("opens").spec.vocabulary, 40);
+    // Padding takes no part: the two are trained alike.
+    assert_eq!(padded["loss"], plain["loss"]);
+    // Other tokens at the same ids are another vocabulary.
+    edit_json(&path.join("student"), "tokenizer.json", |tokenizer| {
+        let vocabulary = tokenizer["model"]["vocab"].as_object_mut().expect("an object");
+        (vocabulary["a"], vocabulary["b"]) = (vocabulary["b"].clone(), vocabulary["a"].clone());
+    });
+    refused(
+        path,
+        "distill --teacher teacher --student student --data text.txt -o no",
+        "different vocabularies: 40 and 48",
+    );
+}
+
+#[test]
+fn a_byte_order_mark_before_any_json_is_skipped() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    fixture::write(&path.join("m"), Family::Llama, Size::SMALL);
+    let model = path.join("m");
+    fs::write(model.join("generation_config.json"), r#"{"eos_token_id": [2, 3]}"#).expect("writes");
+    fs::write(model.join("tokenizer_config.json"), r#"{"add_bos_token": false}"#).expect("writes");
+    fs::write(model.join("special_tokens_map.json"), r#"{"bos_token": "<s>"}"#).expect("writes");
+    fs::write(model.join("chat_template.json"), r#"{"chat_template": "{{ messages[0].content }}"}"#).expect("writes");
+    let generate = "generate m --prompt 'a cat' --tokens 6";
+    let chat = "generate m --chat cat --tokens 6";
+    let before = (json(path, generate)["tokens"].clone(), json(path, chat)["tokens"].clone());
+    for entry in fs::read_dir(&model).expect("a directory") {
+        let file = entry.expect("an entry").path();
+        if file.extension().is_some_and(|extension| extension == "json") {
+            let text = [b"\xEF\xBB\xBF".as_slice(), &fs::read(&file).expect("reads")].concat();
+            fs::write(file, text).expect("writes");
+        }
+    }
+    assert_eq!((json(path, generate)["tokens"].clone(), json(path, chat)["tokens"].clone()), before);
+    assert_eq!(open_model(&model).expect("opens").spec.ends, [2, 3]);
+    succeed(path, "quantize m --scheme w8 --method rtn -o q -q");
+    succeed(path, "compile q --target generic -o a.slm -q");
+    succeed(path, "verify a.slm");
+}
