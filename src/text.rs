@@ -5,6 +5,7 @@ pub mod chat_template;
 pub mod conversations;
 pub mod device_text;
 pub mod documents;
+mod error;
 pub mod file;
 pub mod masking;
 pub mod records;

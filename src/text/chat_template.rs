@@ -81,7 +81,7 @@ impl ChatTemplate {
     /// is written.
     ///
     /// # Errors
-    /// Those of both.
+    /// The errors of both.
     pub fn usable(companions: &Companions) -> Result<Option<Self>, ChatTemplateError> {
         let template = ChatTemplate::of(companions)?;
         if let Some(template) = &template {

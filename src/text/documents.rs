@@ -2,8 +2,9 @@
 //! or Parquet file is one. The model's end token stands after each of several documents, so that a model trained on them
 //! learns to end.
 
+use super::error::TextError;
 use super::file::ReadNotes;
-use super::records::{TextError, read_records, read_text};
+use super::records::{read_records, read_text};
 use super::rows::has_rows;
 use super::tokenizer::{Tokenizer, TokenizerError};
 use crate::progress::Progress;

@@ -2,7 +2,7 @@
 //! without a byte order mark, UTF-16 with one, line ends of any platform. Every change made on the way is in
 //! [`ReadNotes`].
 
-use super::records::TextError;
+use super::error::TextError;
 use crate::progress::Progress;
 use serde::Serialize;
 use std::io::{Cursor, Read};
@@ -120,7 +120,7 @@ fn limited(decoder: impl Read, text: &mut Vec<u8>) -> std::io::Result<()> {
 /// A file as text, with LF as the end of every line.
 ///
 /// # Errors
-/// Those of [`read_bytes`], and [`TextError::NotUtf8`] or [`TextError::NotUtf16`].
+/// The errors of [`read_bytes`], and [`TextError::NotUtf8`] or [`TextError::NotUtf16`].
 pub(super) fn read_decoded(path: &Path, notes: &mut ReadNotes) -> Result<String, TextError> {
     decode(path, read_bytes(path)?, notes)
 }

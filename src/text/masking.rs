@@ -21,7 +21,7 @@ pub struct Masking {
 }
 
 impl Masking {
-    /// Of a tokenizer's `[MASK]` or `<mask>`; `None` where it has neither.
+    /// The masking of a tokenizer's `[MASK]` or `<mask>`; `None` where it has neither.
     pub fn of(tokenizer: &Tokenizer, vocabulary: usize) -> Option<Self> {
         let mask = tokenizer.token_id("[MASK]").or(tokenizer.token_id("<mask>"))?;
         Some(Masking { mask, special: tokenizer.special_ids(), vocabulary: vocabulary as u64 })

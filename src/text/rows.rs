@@ -3,8 +3,8 @@
 
 mod parquet;
 
+use super::error::TextError;
 use super::file::{ReadNotes, read_bytes, read_decoded};
-use super::records::TextError;
 use serde_json::{Map, Value};
 use std::path::Path;
 

@@ -23,10 +23,10 @@ const SPECIAL: [&str; 3] = ["<s>", "</s>", "<pad>"];
 /// Why there is no tokenizer.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainingError {
-    /// Of the text.
+    /// The text cannot be read.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// Of the output.
+    /// The output cannot be written.
     #[error(transparent)]
     Output(#[from] AtomicError),
     /// Fewer than the bytes and the special tokens.
@@ -39,7 +39,7 @@ pub enum TrainingError {
         /// The smallest.
         least: usize,
     },
-    /// Of the library.
+    /// The tokenizer library failed.
     #[error("the tokenizer cannot be trained: {0}")]
     Library(String),
     /// A file of the output.

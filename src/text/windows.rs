@@ -87,7 +87,7 @@ pub struct Sequences {
 /// One sequence per record, at most `context` tokens each.
 ///
 /// # Errors
-/// Those of [`Tokenizer::encode_within`].
+/// The errors of [`Tokenizer::encode_within`].
 pub fn encoder_sequences(
     tokenizer: &Tokenizer,
     records: &[Record],

@@ -20,7 +20,7 @@ pub struct Kernel {
     pub taps: Weight,
     /// (channels)
     pub bias: Option<Weight>,
-    /// Of a sequence.
+    /// Tokens of a sequence.
     pub length: usize,
 }
 

@@ -210,7 +210,7 @@ struct Chunk<'a> {
     answers: Option<Scores<'a>>,
     targets: &'a [i32],
     weighting: Weighting,
-    /// Of all chunks.
+    /// Rows of all chunks.
     rows: usize,
 }
 
@@ -218,7 +218,7 @@ struct Chunk<'a> {
 struct Factors {
     /// 1 / Σ at temperature 1, times the factor of the cross entropy.
     plain: Vec<[f32; LANES]>,
-    /// Of the divergence.
+    /// The factors of the divergence.
     compared: Option<Compared>,
 }
 

@@ -2,7 +2,7 @@
 //! their JSON. Other types (dates, decimals, bytes) stand for themselves as text, which no key of slmc's takes for a string
 //! by accident, since they are refused where a string is expected.
 
-use super::super::records::TextError;
+use super::super::error::TextError;
 use super::Row;
 use parquet::basic::{ConvertedType, LogicalType};
 use parquet::file::reader::{FileReader, SerializedFileReader};
