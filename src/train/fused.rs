@@ -27,13 +27,17 @@ pub(super) struct Fused {
 }
 
 impl Fused {
-    /// For a run whose device and loss have fused operations: flex, and every loss but that of hidden states taken for
-    /// logits, which no command asks for.
+    /// For a run whose device and loss have fused operations: flex, and every loss but the divergence between token tables
+    /// that are padded to different sizes, and hidden states taken for logits, which no command asks for.
     pub(super) fn new(run: &Run<'_>) -> Option<Self> {
         Value::of(Tensor::<1>::zeros([1], run.device))?;
         let loss = &run.settings.loss;
         let compares_logits = loss.cross_entropy != 0.0 || loss.divergence != 0.0;
         if compares_logits && matches!(run.spec.head, crate::model::spec::Head::Hidden) {
+            return None;
+        }
+        let padded = run.teacher.as_ref().is_some_and(|teacher| teacher.shared_tokens.is_some());
+        if padded && loss.needs_divergence() {
             return None;
         }
         let teacher = match &run.teacher {

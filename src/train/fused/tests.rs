@@ -80,7 +80,7 @@ impl Case {
             spec,
             settings: &self.settings,
             samples: &self.samples,
-            teacher: Some(Teacher { spec, weights: &weights, pairs }),
+            teacher: Some(Teacher { spec, weights: &weights, pairs, shared_tokens: None }),
             device: &device,
             out: Path::new("unused"),
             fingerprint: String::new(),
