@@ -12,7 +12,7 @@ pub mod hugging_face;
 mod output;
 pub mod provenance;
 pub mod slmc_quantized;
-mod stored_tensors;
+pub mod stored_tensors;
 
 pub use error::ModelFormatError;
 

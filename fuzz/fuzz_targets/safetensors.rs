@@ -3,12 +3,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use slmc::disk::directory::Directory;
+use slmc::formats::stored_tensors::StoredTensors;
 
 fuzz_target!(|bytes: &[u8]| {
     let directory = slmc_fuzz::directory();
     slmc_fuzz::put(directory, "model.safetensors", bytes);
-    let Ok(read) = Directory::open(directory) else { return };
+    let Ok(read) = StoredTensors::open(directory) else { return };
     for (name, tensor) in read.tensors() {
         assert!(tensor.bytes.as_slice().len() <= bytes.len());
         if let Ok(dense) = read.dense(name) {

@@ -14,18 +14,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 /// Tensors by name.
-pub(super) type Tensors = BTreeMap<String, StoredTensor>;
+pub type Tensors = BTreeMap<String, StoredTensor>;
 
 /// The tensors of a model directory, by the names its files spell.
 #[derive(Debug)]
-pub(super) struct StoredTensors {
+pub struct StoredTensors {
     path: PathBuf,
     tensors: Tensors,
 }
 
 impl StoredTensors {
     /// Reads all headers, and checks that shards and index agree. Takes no longer for large weights than for small ones.
-    pub(super) fn open(path: &Path) -> Result<Self, ModelFormatError> {
+    pub fn open(path: &Path) -> Result<Self, ModelFormatError> {
         let (single, index) = (path.join(WEIGHTS_FILE), path.join(INDEX_FILE));
         check_link(&single)?;
         check_link(&index)?;
@@ -44,29 +44,29 @@ impl StoredTensors {
     }
 
     /// The same tensors by other names.
-    pub(super) fn renamed<N>(self, rename: impl FnOnce(Tensors) -> (Tensors, N)) -> (Self, N) {
+    pub fn renamed<N>(self, rename: impl FnOnce(Tensors) -> (Tensors, N)) -> (Self, N) {
         let (tensors, note) = rename(self.tensors);
         (StoredTensors { path: self.path, tensors }, note)
     }
 
     /// The directory.
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Every tensor, sorted by name.
-    pub(super) fn tensors(&self) -> &BTreeMap<String, StoredTensor> {
+    pub fn tensors(&self) -> &BTreeMap<String, StoredTensor> {
         &self.tensors
     }
 
     /// One tensor of any type.
-    pub(super) fn tensor(&self, name: &str) -> Result<&StoredTensor, ModelFormatError> {
+    pub fn tensor(&self, name: &str) -> Result<&StoredTensor, ModelFormatError> {
         let absent = || ModelFormatError::Absent { path: self.path.clone(), tensor: name.to_owned() };
         self.tensors.get(name).ok_or_else(absent)
     }
 
     /// One floating-point tensor.
-    pub(super) fn dense(&self, name: &str) -> Result<DenseTensor, ModelFormatError> {
+    pub fn dense(&self, name: &str) -> Result<DenseTensor, ModelFormatError> {
         let stored = self.tensor(name)?;
         let dtype = match stored.dtype {
             Dtype::F32 => DenseType::F32,
@@ -78,20 +78,20 @@ impl StoredTensors {
     }
 
     /// One tensor of signed bytes, in rows of its last dimension.
-    pub(super) fn signed_bytes(&self, name: &str) -> Result<Array2<i8>, ModelFormatError> {
+    pub fn signed_bytes(&self, name: &str) -> Result<Array2<i8>, ModelFormatError> {
         let stored = self.expect_type(name, Dtype::I8)?;
         let values = stored.bytes.as_slice().iter().map(|byte| byte.cast_signed()).collect();
         Ok(from_rows(values, stored.shape.last().copied().unwrap_or(1)))
     }
 
     /// One tensor, which must have this data type.
-    pub(super) fn expect_type(&self, name: &str, dtype: Dtype) -> Result<&StoredTensor, ModelFormatError> {
+    pub fn expect_type(&self, name: &str, dtype: Dtype) -> Result<&StoredTensor, ModelFormatError> {
         let stored = self.tensor(name)?;
         if stored.dtype == dtype { Ok(stored) } else { Err(self.data_type(name, stored, dtype.to_string())) }
     }
 
     /// Refuses a tensor of another shape.
-    pub(super) fn check_shape(&self, name: &str, expected: &[usize]) -> Result<(), ModelFormatError> {
+    pub fn check_shape(&self, name: &str, expected: &[usize]) -> Result<(), ModelFormatError> {
         let tensor = self.tensor(name)?;
         if tensor.shape == expected {
             return Ok(());

@@ -7,9 +7,9 @@ use super::error::{MissingKeys, keys};
 use super::file::{ReadNotes, read_decoded};
 use super::rows::{RowFormat, has_rows, read_rows, row_format};
 use crate::progress::Progress;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// One text of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,6 +202,7 @@ fn wrong_type(path: &Path, line: usize, key: &str, value: &Value, expected: &'st
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
 
     fn file(name: &str, content: &[u8]) -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().expect("a directory");

@@ -21,10 +21,13 @@ fn with_files(files: &[(&str, &str)]) -> tempfile::TempDir {
     directory
 }
 
+/// Files by name and content, and the parts that the message has.
+type Case<'c> = (&'c [(&'c str, &'c str)], &'c [&'c str]);
+
 #[test]
 fn weights_of_other_kinds_are_named_with_the_remedy() {
     let adapter = r#"{"base_model_name_or_path": "org/base", "peft_type": "LORA"}"#;
-    let cases: [(&[(&str, &str)], &[&str]); 9] = [
+    let cases: [Case<'_>; 9] = [
         (&[("pytorch_model.bin", "PK")], &["`pytorch_model.bin` is", "pickled checkpoints", "save_pretrained"]),
         (
             &[("pytorch_model-00001-of-00002.bin", ""), ("pytorch_model-00002-of-00002.bin", ""), ("optimizer.pt", "")],
