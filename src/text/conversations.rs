@@ -139,7 +139,10 @@ pub fn read_conversations(
         let (tokens, places) = tokenizer.encode_placed(&marked.text)?;
         let mut said = vec![false; tokens.len()];
         for answer in &marked.answers {
-            let of_answer: Vec<usize> = (0..tokens.len()).filter(|&token| answer.contains(&places[token])).collect();
+            let of_answer: Vec<usize> = (0..tokens.len())
+                .filter(|&token| answer.contains(&places[token]))
+                .filter(|&token| places.get(token + 1).is_none_or(|&end| end <= answer.end))
+                .collect();
             let (Some(&first), Some(&last)) = (of_answer.first(), of_answer.last()) else { continue };
             let is_end = |token: &usize| tokens.get(*token).is_some_and(|token| ends.contains(token));
             let mut last = last;

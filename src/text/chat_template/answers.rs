@@ -14,7 +14,8 @@ pub(super) const MARKS: [char; 2] = ['\u{fdd0}', '\u{fdd1}'];
 pub struct Marked {
     /// All of it.
     pub text: String,
-    /// Bytes that the assistant says, ascending.
+    /// Bytes that the assistant says, ascending. Not marked by the template, they may end within the next token: where the
+    /// end of a text begins with the same characters as the next message.
     pub answers: Vec<Range<usize>>,
     /// Whether the template itself marks them. Otherwise more may follow an answer's end token than the model says.
     pub by_template: bool,
@@ -136,9 +137,9 @@ mod tests {
         assert_eq!(said(marked, talk()).expect("found"), ["Hello, é!|", "Go \n|"]);
         let recorded_marks = std::fs::read_to_string(recorded("generation.jinja")).expect("a template");
         assert_eq!(said(&recorded_marks, talk()).expect("found"), [" Hello, é!</s>", " Go \n</s>"]);
-        // An end of the text that only the last message has.
+        // An end of the text that only the last message has, and that begins as the next message does.
         let ended = std::fs::read_to_string(recorded("markers.jinja")).expect("a template");
-        assert_eq!(said(&ended, talk()).expect("found"), ["Hello, é!<|end|>\n", "Go \n<|end|>\n</s>"]);
+        assert_eq!(said(&ended, talk()).expect("found"), ["Hello, é!<|end|>\n<", "Go \n<|end|>\n</s>"]);
         // Reasoning that stands with the last answer only.
         let reasoning = "{% for m in messages %}[{{ m.role }}]{% if loop.last and m.role == 'assistant' %}<think>{% endif %}\
             {{ m.content }};{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}";

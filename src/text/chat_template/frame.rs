@@ -364,7 +364,7 @@ mod tests {
         for (text, expected) in [
             (loop_of("[{{ m.role }}]{{ m.content|upper }}", "[assistant]"), NotFixed::Changed("user's")),
             (loop_of("[{{ m.role }}]{{ m.content }}{{ m.content }}", "[assistant]"), NotFixed::Changed("user's")),
-            (loop_of(plain, "[assistant]") + "{{ strftime_now('%Y') }}", NotFixed::Dated),
+            ("{{ strftime_now('%Y') }}".to_owned() + &loop_of(plain, "[assistant]"), NotFixed::Dated),
             (
                 loop_of(plain, "[assistant]<think>"),
                 NotFixed::Answers { history: "[assistant]".to_owned(), prompt: "[assistant]<think>".to_owned() },
