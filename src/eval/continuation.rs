@@ -75,6 +75,15 @@ pub(super) struct Choice {
     pub(super) seed: u64,
 }
 
+/// Whether a prompt can be continued.
+pub(super) fn check_prompt(prompt: &[u32], context: usize) -> Result<(), GenerateError> {
+    match prompt.len() {
+        0 => Err(GenerateError::EmptyPrompt),
+        tokens if tokens > context => Err(GenerateError::PromptTooLong { tokens, context }),
+        _ => Ok(()),
+    }
+}
+
 /// Tokens that were added to a sequence.
 #[derive(Clone, Debug)]
 pub(super) struct Added {
@@ -122,11 +131,7 @@ impl<'m, 'r> Continuation<'m, 'r> {
         emit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<Added, GenerateError> {
         let context = self.model.context;
-        match prompt.len() {
-            0 => return Err(GenerateError::EmptyPrompt),
-            tokens if tokens > context => return Err(GenerateError::PromptTooLong { tokens, context }),
-            _ => {}
-        }
+        check_prompt(prompt, context)?;
         if self.read.len() >= prompt.len() || !prompt.starts_with(&self.read) {
             self.reader.restart()?;
             self.read.clear();

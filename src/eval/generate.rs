@@ -1,7 +1,7 @@
 //! Continuing a text or answering a conversation once: the prompt's tokens, and those that [`super::continuation`] adds,
 //! handed out as bytes as they come.
 
-use super::continuation::{Choice, Continuation, with_reader};
+use super::continuation::{Choice, Continuation, check_prompt, with_reader};
 use super::opened::{OpenError, OpenedModel, tokenizer_at};
 use crate::artifact::host::ArtifactError;
 use crate::model::forward::CacheError;
@@ -153,6 +153,8 @@ pub fn generate(
             (tokenizer.encode_plain(&rendered)?, "", Some(rendered))
         }
     };
+    // Before anything of it is shown.
+    check_prompt(&tokens, model.context)?;
     let choice = Choice { tokens: options.tokens, sampling: options.sampling, seed: options.seed };
     let added = with_reader(model, |reader| {
         let mut continuation = Continuation::new(model, &tokenizer, reader)?;

@@ -295,7 +295,7 @@ impl ChatFrame {
     /// As an artifact's device part carries it.
     pub fn to_section(&self) -> Vec<u8> {
         let trims = Role::ALL.into_iter().filter(|&role| self.trims[role as usize]);
-        let mut flags: u32 = trims.map(|role| TRIMS << role as u32).sum();
+        let mut flags: u32 = trims.map(|role| TRIMS << (role as u32)).sum();
         flags |= if self.has_system { HAS_SYSTEM } else { 0 };
         flags |= if self.tokens.is_some() { HAS_TOKENS } else { 0 };
         let none = Default::default();

@@ -71,7 +71,7 @@ pub const HAS_TOKENS: u32 = 1;
 pub const HAS_SYSTEM: u32 = 2;
 /// Flags from this one on, one a role: the template removes white space at both ends of a message's text.
 pub const TRIMS: u32 = 4;
-const ALL_FLAGS: u32 = HAS_TOKENS | HAS_SYSTEM | TRIMS * 7;
+const ALL_FLAGS: u32 = HAS_TOKENS | HAS_SYSTEM | (TRIMS * 7);
 /// Bytes before the texts.
 pub const FRAME_HEADER_BYTES: usize = 8 + FRAME_PARTS * 8;
 /// Most bytes of a part's text, and most tokens.
@@ -111,7 +111,7 @@ impl<'a> ChatFrame<'a> {
 
     /// Whether the template removes white space around the texts of a role.
     pub fn trims(&self, role: Role) -> bool {
-        self.has(TRIMS << role as u32)
+        self.has(TRIMS << (role as u32))
     }
 
     /// The text of a part.
