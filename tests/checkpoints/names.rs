@@ -24,6 +24,10 @@ fn wrappers_are_taken_off_and_said() {
     for model in models {
         let original = open_model(&golden(model)).expect("golden");
         for wrapper in wrappers {
+            // BERT's own prefix, which the bare encoder leaves out.
+            if (model, wrapper) == ("bert-encoder", "bert.") {
+                continue;
+            }
             let directory = copied(&golden(model));
             let path = directory.path();
             rename_tensors(path, |name| format!("{wrapper}{name}"));

@@ -82,6 +82,13 @@ fn distillation_between_padded_tables_compares_the_tokens_that_both_have() {
     let path = directory.path();
     for (name, rows) in [("teacher", 48), ("student", 40), ("plain-teacher", LETTERS), ("plain-student", LETTERS)] {
         fixture::write(&path.join(name), Family::TiedLlama, Size::SMALL);
+        // A teacher equal to its student would leave rounding alone to learn from.
+        if name.ends_with("teacher") {
+            edit_tensors(&path.join(name), |tensors| {
+                let table = tensors.get_mut("model.embed_tokens.weight").expect("there is one");
+                table.bytes.rotate_right(4 * table.shape[1]);
+            });
+        }
         if rows != LETTERS {
             pad(&path.join(name), rows);
         }
@@ -94,7 +101,9 @@ fn distillation_between_padded_tables_compares_the_tokens_that_both_have() {
     let (padded, plain) = (distill("teacher", "student", "out"), distill("plain-teacher", "plain-student", "plain"));
     assert_eq!(open_model(&path.join("out")).expect("opens").spec.vocabulary, 40);
     // Padding takes no part: the two are trained alike.
-    assert_eq!(padded["loss"], plain["loss"]);
+    let loss = |report: &serde_json::Value| report["loss"].as_f64().expect("a number");
+    let (padded, plain) = (loss(&padded), loss(&plain));
+    assert!((padded - plain).abs() < 1e-3 * plain, "{padded} {plain}");
     // Other tokens at the same ids are another vocabulary.
     edit_json(&path.join("student"), "tokenizer.json", |tokenizer| {
         let vocabulary = tokenizer["model"]["vocab"].as_object_mut().expect("an object");
