@@ -102,7 +102,7 @@ fn kept_sections_are_refused_by_number() {
         }
     }
     assert_eq!((SectionKind::Chunks as u32, SectionKind::Seal as u32), (0x8000_0006, 0x8000_0007));
-    for free in [0x8000_0008, 0x8000_000f, 0x8000_0012] {
+    for free in [0x8000_0008, 0x8000_000f, 0x8000_0013] {
         let mut sections = whole.clone();
         sections.all.insert(device, (free, 0, vec![1; 64]));
         assert_eq!(judged(&sections.file(|_| {})), Ok(()), "{free:#x} is skipped");
