@@ -1,4 +1,4 @@
-//! Continuing a text or answering a conversation once: the prompt's tokens, and those that [`super::continuation`] adds,
+//! Continuing a text or answering a conversation once: the prompt's tokens, and those that `continuation.rs` adds,
 //! handed out as bytes as they come.
 
 use super::continuation::{Choice, Continuation, check_prompt, with_reader};

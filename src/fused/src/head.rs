@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Means over all rows. Scores lie with the vocabulary outside, so that neither matrix is turned or packed whole. Sums over
-//! the vocabulary are made in blocks of [`BLOCK`] rows, then block after block.
+//! the vocabulary are made in blocks of `BLOCK` rows, then block after block.
 
 use crate::lanes::{LANES, exp, sum, vectorised};
 use crate::linear::Linear;

@@ -269,7 +269,7 @@ impl<'a> Panels<'a> {
         Panels { first, ..self }
     }
 
-    /// Only panels from the one that begins with column `first`, a multiple of [`WIDTH`].
+    /// Only panels from the one that begins with column `first`, a multiple of `WIDTH`.
     pub fn from_column(self, first: usize, columns: usize) -> Self {
         Panels { values: &self.values[first / WIDTH * self.depth * WIDTH..], columns, ..self }
     }
