@@ -121,7 +121,11 @@ fn whole_row(row: &[f32], importance: &[f32], (low, high): (f32, f32)) -> Row {
 #[inline(always)]
 fn grouped_row(row: &[f32], importance: &[f32], group: usize, (low, high): (f32, f32)) -> Row {
     let groups: Vec<(&[f32], &[f32])> = row.chunks(group).zip(importance.chunks(group)).collect();
-    let steps: Vec<f32> = groups.iter().map(|(weights, h)| real_step(weights, h, (low, high))).collect();
+    // Loops, not adapters with closures: see [`super::vector::wide`].
+    let mut steps = Vec::with_capacity(groups.len());
+    for (weights, h) in &groups {
+        steps.push(real_step(weights, h, (low, high)));
+    }
     let scale = largest(&steps) / f32::from(MAX_MULTIPLIER);
     if scale < f32::MIN_POSITIVE {
         return Row { values: vec![0; row.len()], scale: 0.0, multipliers: vec![1; groups.len()] };
@@ -149,14 +153,17 @@ fn real_step(weights: &[f32], importance: &[f32], (low, high): (f32, f32)) -> f3
     if signed.abs() < f32::MIN_POSITIVE * 1024.0 {
         return 0.0;
     }
-    let grid = (0..STEPS).flat_map(|n| {
+    let mut candidates = [(0.0, 0.0); 4 * STEPS];
+    for n in 0..STEPS {
         let factor = SMALLEST_FACTOR + (LARGEST_FACTOR - SMALLEST_FACTOR) * n as f32 / (STEPS - 1) as f32;
         let step = factor * signed / low;
-        [step, -step]
-    });
-    let refitted = grid.flat_map(|step| [step, refit(weights, importance, step, (low, high))]);
-    let candidates = refitted.map(|step| (step, step));
-    smallest_error(candidates, weights, importance, (low, high)).unwrap_or(signed / low)
+        for (sign, step) in [step, -step].into_iter().enumerate() {
+            let refitted = refit(weights, importance, step, (low, high));
+            candidates[4 * n + 2 * sign] = (step, step);
+            candidates[4 * n + 2 * sign + 1] = (refitted, refitted);
+        }
+    }
+    smallest_error(candidates.into_iter(), weights, importance, (low, high)).unwrap_or(signed / low)
 }
 
 /// The least-squares step for the integers that `step` gives: Σ h w q / Σ h q².
