@@ -199,7 +199,7 @@ pub fn open_outline(path: &Path) -> Result<Outline, ModelFormatError> {
     Ok(open(path)?.outline().clone())
 }
 
-/// What was found and decided in the files of the model at a path; nothing where there is no model.
+/// Notes on the files of the model at a path, and on the decisions that follow from them; empty where there is no model.
 pub fn notes(path: &Path) -> Vec<Note> {
     match is_model(path) && contents(path).weights {
         true => open(path).map(|source| source.outline().notes.clone()).unwrap_or_default(),

@@ -7,7 +7,7 @@ use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::chat_frame::{FramePart, Role};
 use slm_runtime::format::header::SectionKind;
 
-/// What the provenance says before the reason why there is no frame.
+/// Prefix, in the provenance, of the reason why there is no frame.
 pub const NOT_FIXED: &str = "not a fixed frame: ";
 
 /// Who makes the prompt of a conversation.
@@ -35,7 +35,7 @@ pub enum ChatSummary {
 }
 
 impl ChatSummary {
-    /// Of an artifact; `not_fixed` is why it has no frame, where it has none. `None` where nobody can ask the model.
+    /// Summary of an artifact; `not_fixed` is the reason for a missing frame. `None` where the model has no chat template.
     pub fn of(view: &ArtifactView<'_>, not_fixed: Option<String>) -> Option<Self> {
         let Some(frame) = view.chat_frame() else {
             let template = not_fixed.is_some() || view.section(SectionKind::ChatTemplate).is_some();

@@ -28,7 +28,7 @@ pub struct Settings {
     pub tokens: usize,
     /// How to choose.
     pub sampling: Sampling,
-    /// Of the draws; every answer counts them from 0.
+    /// Seed of the draws; every answer counts its draws from 0.
     pub seed: u64,
     /// Directory with tokenizer and template for artifacts that carry none.
     pub tokenizer: Option<PathBuf>,
@@ -43,7 +43,7 @@ pub struct Turn {
     pub text: String,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Of these, how many had been read in earlier turns.
+    /// The number of these that earlier turns had read.
     pub reused_tokens: usize,
     /// The ids of the answer.
     pub tokens: Vec<u32>,

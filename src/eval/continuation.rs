@@ -71,7 +71,7 @@ pub(super) struct Choice {
     pub(super) tokens: usize,
     /// How to choose.
     pub(super) sampling: Sampling,
-    /// Of the draws.
+    /// Seed of the draws.
     pub(super) seed: u64,
 }
 

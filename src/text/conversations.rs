@@ -29,10 +29,10 @@ pub struct Spoken {
 /// Why the conversations of a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConversationsError {
-    /// Of the file.
+    /// The file cannot be read.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// Of the tokenizer.
+    /// The tokenizer failed.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// Rows that are not conversations.

@@ -53,7 +53,7 @@ pub enum SamplesError {
         /// The fault.
         source: WindowError,
     },
-    /// Of conversations.
+    /// Conversations cannot be read.
     #[error(transparent)]
     Conversations(#[from] ConversationsError),
     /// Conversations in which nobody answers.

@@ -74,7 +74,7 @@ pub fn largest(a: &[f32]) -> f32 {
     rest.iter().copied().fold(over_lanes, greater)
 }
 
-/// eˣ within 2 units of the last place; 0 below −87, and what is no number stays so.
+/// eˣ within 2 units of the last place; 0 below −87; NaN stays NaN.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     // Adding it rounds to an integer, which then stands in the low bits.

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 /// sequence padded on the left) is uniform and not NaN.
 const HIDDEN_SCORE: f32 = -1e9;
 
-/// Why tokens are no batch.
+/// Why tokens do not form a batch.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BatchError {
     /// No sequence, or no token.

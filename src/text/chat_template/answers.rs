@@ -24,7 +24,7 @@ pub struct Marked {
 /// Why the assistant's parts are not known.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswersError {
-    /// Of the template.
+    /// The template failed.
     #[error(transparent)]
     Template(#[from] ChatTemplateError),
     /// The answer is not where the messages before it end.

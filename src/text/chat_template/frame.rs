@@ -36,7 +36,7 @@ pub enum NotFixed {
     /// It does not render a question or a conversation.
     #[error("it does not render a conversation of {turns} questions ({message})")]
     Refused {
-        /// Of the conversation.
+        /// Questions in the conversation.
         turns: usize,
         /// Its words.
         message: String,
@@ -63,7 +63,7 @@ pub enum NotFixed {
         "it does not write the same text around every message (tried: {turns} questions, {system} a system message)"
     )]
     Differs {
-        /// Of the conversation.
+        /// Questions in the conversation.
         turns: usize,
         /// `with` or `without`.
         system: &'static str,
@@ -74,7 +74,7 @@ pub enum NotFixed {
     /// A part is longer than a reader takes.
     #[error("a text around the messages has {bytes} bytes, at most {MAX_FRAME_TEXT} are stored")]
     Long {
-        /// Of the part.
+        /// Length of that text.
         bytes: usize,
     },
 }
