@@ -17,7 +17,6 @@ pub mod search;
 pub mod solver;
 pub mod training_data;
 pub mod tune;
-mod vector;
 
 use crate::calibrate::Statistics;
 use crate::calibrate::linear_algebra::LEAST_DAMPING;
@@ -150,8 +149,8 @@ impl MatrixReport {
             plain_error: Some(rounded.plain_error),
             fallback: whole.then(|| "rounded plainly, which has the smaller error".to_owned()),
             plain_rows: (rounded.plain_rows > 0).then_some(rounded.plain_rows),
-            damping: (hessian.damping > LEAST_DAMPING).then_some(hessian.damping),
-            dead_inputs: (hessian.dead > 0).then_some(hessian.dead),
+            damping: (hessian.factor.damping > LEAST_DAMPING).then_some(hessian.factor.damping),
+            dead_inputs: (!hessian.factor.dead.is_empty()).then_some(hessian.factor.dead.len()),
             activation_error: Some(activation_error),
             outlier_input: (activation_error > COSTLY_ACTIVATIONS).then_some(hessian.loudest),
             activations: None,

@@ -1,21 +1,21 @@
-//! Linear algebra on a Gram matrix H for the layer-wise solvers: a damped Cholesky factor, solutions of H x = b, and
-//! the upper factor U of the inverse, H⁻¹ = Uᵀ U, whose row j says how the columns after j compensate an error in
-//! column j. Everything is computed in f64 on one thread, so that results do not depend on threads; callers run several
-//! at once.
+//! Linear algebra on a Gram matrix H for the layer-wise solvers: the upper factor U of the inverse, H⁻¹ = Uᵀ U, whose row j
+//! says how the columns after j compensate an error in column j, and the correction of weights for changed inputs. In f64
+//! on the factors of [`slm_numerics::factor`], whose bits do not depend on threads.
 //!
 //! H + λ I with λ = 0.01 · mean(diag H), raised tenfold while the factorization fails. Channels that are always zero
 //! get the mean of the diagonal and stay uncorrelated with all others.
 
-use crate::model::matrix::row_major;
-use faer::linalg::solvers::{Llt, Solve};
-use faer::linalg::triangular_inverse::invert_lower_triangular;
-use faer::{Mat, MatMut, MatRef, Par, Side};
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use crate::model::matrix::{from_rows, row_major, row_major_mut};
+use ndarray::{Array2, ArrayView2};
+use slm_numerics::factor::{Factor, solve_rows};
+use slm_numerics::product::{Left, Matrix, Output, Right, multiply};
 
 /// The first λ / mean(diag H) that is tried.
 pub const LEAST_DAMPING: f64 = 0.01;
 /// λ / mean(diag H), tried in turn.
 const DAMPING: [f64; 3] = [LEAST_DAMPING, 10.0 * LEAST_DAMPING, 100.0 * LEAST_DAMPING];
+/// Rows corrected at once, which bounds the memory.
+const TILE: usize = 1024;
 
 /// Why a Gram matrix has no factor.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -37,65 +37,97 @@ pub enum NoFactor {
     },
 }
 
-/// A factorization of H + λ I, lower · lowerᵀ.
-pub struct Factored {
-    llt: Llt<f64>,
+/// The factor of the inverse of H + λ I in an order of its columns.
+///
+/// With J the reversal of the order, J H J = L Lᵀ makes H = (J L J)(J L J)ᵀ, and U = (J L J)⁻¹ = J L⁻¹ J: one
+/// factorization and one triangular inverse.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InverseFactor {
+    /// L⁻¹ of H + λ I in the reversed order, (columns, columns).
+    inverse: Vec<f64>,
+    /// The columns of H in that order.
+    reversed: Vec<usize>,
     /// λ / mean(diag H) that succeeded.
     pub damping: f64,
     /// λ.
     pub added: f64,
-    /// Channels that are always zero.
+    /// Channels that are always zero, in the order of H.
     pub dead: Vec<usize>,
 }
 
-impl Factored {
+impl InverseFactor {
     /// Factorizes a symmetric (columns, columns) matrix, raising the damping until it succeeds.
     ///
     /// # Errors
     /// [`NoFactor`].
     ///
     /// # Panics
-    /// If the matrix is not square.
-    pub fn new(gram: ArrayView2<'_, f64>) -> Result<Self, NoFactor> {
-        Self::in_order(gram, None)
-    }
-
-    /// Factorizes H with rows and columns permuted: element (i, j) is (order\[i\], order\[j\]) of H.
-    fn in_order(gram: ArrayView2<'_, f64>, order: Option<&[usize]>) -> Result<Self, NoFactor> {
-        assert!(gram.is_square());
-        check_finite(gram)?;
+    /// If the matrix is not square, or the order not that of its columns.
+    pub fn new(gram: ArrayView2<'_, f64>, order: &[usize]) -> Result<Self, NoFactor> {
         let columns = gram.ncols();
+        assert!(gram.is_square() && order.len() == columns);
+        check_finite(gram)?;
         let mean = gram.diag().iter().sum::<f64>() / columns as f64;
         if mean <= 0.0 {
             return Err(NoFactor::Zero);
         }
         let dead: Vec<usize> = (0..columns).filter(|&j| gram[[j, j]] <= 0.0).collect();
-        let place = |index: usize| order.map_or(index, |order| order[index]);
+        let reversed: Vec<usize> = order.iter().rev().copied().collect();
+        let values = row_major(gram);
         for damping in DAMPING {
             let added = damping * mean;
-            let damped = Mat::from_fn(columns, columns, |i, j| {
-                let value = gram[[place(i), place(j)]];
-                match i == j {
-                    true if value <= 0.0 => mean + added,
-                    true => value + added,
-                    false => value,
-                }
-            });
-            if let Ok(llt) = Llt::new(damped.as_ref(), Side::Lower) {
-                return Ok(Factored { llt, damping, added, dead });
+            let mut damped = Vec::with_capacity(values.len());
+            for &row in &reversed {
+                let row = &values[row * columns..][..columns];
+                damped.extend(reversed.iter().map(|&column| row[column]));
+            }
+            for own in damped.iter_mut().step_by(columns + 1) {
+                *own = added + if *own <= 0.0 { mean } else { *own };
+            }
+            if let Some(factor) = Factor::new(damped, columns) {
+                return Ok(InverseFactor { inverse: factor.inverse(), reversed, damping, added, dead });
             }
         }
         Err(NoFactor::Singular { damping: DAMPING[DAMPING.len() - 1] })
     }
 
+    /// U in the order of its columns, (columns, columns), zero below the diagonal.
+    pub fn upper(&self) -> Array2<f32> {
+        from_rows(self.inverse.iter().rev().map(|value| *value as f32).collect(), self.reversed.len())
+    }
+
     /// Solves (H + λ I) xᵀ = bᵀ for every row of `rows`, (count, columns), in place.
+    fn solve_rows(&self, rows: &mut [f64]) {
+        let columns = self.reversed.len();
+        let mut in_order = Vec::with_capacity(rows.len());
+        for row in rows.chunks_exact(columns) {
+            in_order.extend(self.reversed.iter().map(|&column| row[column]));
+        }
+        solve_rows(&self.inverse, &mut in_order);
+        for (row, in_order) in rows.chunks_exact_mut(columns).zip(in_order.chunks_exact(columns)) {
+            self.reversed.iter().zip(in_order).for_each(|(&column, value)| row[column] = *value);
+        }
+    }
+
+    /// What makes matrices of `rows` rows in all give the original's outputs on the changed model's inputs; `difference`
+    /// is D of the module `moments`, (columns, columns), and this the factor of G.
+    ///
+    /// # Errors
+    /// [`NoFactor::NotFinite`].
     ///
     /// # Panics
-    /// If the rows have another width.
-    pub fn solve_rows(&self, mut rows: ArrayViewMut2<'_, f64>) {
-        let (count, columns) = rows.dim();
-        let values = rows.as_slice_mut().expect("matrices are row-major");
-        self.llt.solve_in_place(MatMut::from_column_major_slice_mut(values, columns, count));
+    /// If the shapes do not match.
+    pub fn correction<'a>(&'a self, difference: ArrayView2<'_, f64>, rows: usize) -> Result<Correction<'a>, NoFactor> {
+        check_finite(difference)?;
+        let columns = self.reversed.len();
+        assert_eq!(difference.dim(), (columns, columns));
+        let mut product = row_major(difference).to_vec();
+        let solved = rows > columns;
+        if solved {
+            self.solve_rows(&mut product);
+        }
+        let product = from_rows(product.iter().map(|value| *value as f32).collect(), columns);
+        Ok(Correction { factor: (!solved).then_some(self), product })
     }
 }
 
@@ -106,72 +138,37 @@ fn check_finite(matrix: ArrayView2<'_, f64>) -> Result<(), NoFactor> {
     }
 }
 
-/// The upper factor of an inverse: H⁻¹ = Uᵀ U.
-#[derive(Clone, Debug, PartialEq)]
-pub struct InverseFactor {
-    /// U, (columns, columns), zero below the diagonal.
-    pub upper: Array2<f32>,
-    /// λ / mean(diag H) that it took.
-    pub damping: f64,
-    /// Channels that are always zero, in the order of H.
-    pub dead: Vec<usize>,
+/// W* = W + W D (G + λ I)⁻¹ of any W, (rows, columns), which minimises ‖W* X̃ − W X‖² + λ ‖W* − W‖² (Frantar 2023; GPTAQ,
+/// 2025). Many rows share D (G + λ I)⁻¹; for few it is cheaper to solve for W D.
+#[derive(Clone, Debug)]
+pub struct Correction<'a> {
+    /// `None` where `product` is solved.
+    factor: Option<&'a InverseFactor>,
+    /// D, or D (G + λ I)⁻¹.
+    product: Array2<f32>,
 }
 
-/// U of H + λ I with rows and columns in `order`. With J the reversal, J H J = L Lᵀ makes H = (J L J)(J L J)ᵀ, and
-/// U = (J L J)⁻¹ = J L⁻¹ J: one factorization and one triangular inverse.
-///
-/// # Errors
-/// [`NoFactor`].
-///
-/// # Panics
-/// If the lengths do not match.
-pub fn inverse_factor(gram: ArrayView2<'_, f64>, order: &[usize]) -> Result<InverseFactor, NoFactor> {
-    let columns = order.len();
-    let reversed: Vec<usize> = order.iter().rev().copied().collect();
-    let factored = Factored::in_order(gram, Some(&reversed))?;
-    let mut inverse = Mat::<f64>::zeros(columns, columns);
-    invert_lower_triangular(inverse.as_mut(), factored.llt.L(), Par::Seq);
-    let upper = Array2::from_shape_fn((columns, columns), |(i, j)| match j < i {
-        true => 0.0,
-        false => inverse[(columns - 1 - i, columns - 1 - j)] as f32,
-    });
-    Ok(InverseFactor { upper, damping: factored.damping, dead: factored.dead })
-}
-
-/// The weights with which a matrix gives the original's outputs on the changed model's inputs: with W of (rows,
-/// columns), W* = W + W (C − G)(G + λ I)⁻¹ minimises ‖W* X̃ − W X‖² + λ ‖W* − W‖² (Frantar 2023; GPTAQ, 2025). `gram`
-/// is G and `cross` C of the module `moments`.
-///
-/// # Errors
-/// [`NoFactor`].
-///
-/// # Panics
-/// If the lengths do not match.
-pub fn corrected(
-    weights: ArrayView2<'_, f32>,
-    gram: ArrayView2<'_, f64>,
-    cross: ArrayView2<'_, f64>,
-) -> Result<Array2<f32>, NoFactor> {
-    assert_eq!(cross.dim(), gram.dim());
-    check_finite(cross)?;
-    let factored = Factored::new(gram)?;
-    let difference = &cross - &gram;
-    let difference = as_faer(difference.view());
-    let mut out = weights.to_owned();
-    for mut block in out.axis_chunks_iter_mut(Axis(0), 256) {
-        let in_f64 = block.mapv(f64::from);
-        let product = as_faer(in_f64.view()) * difference;
-        let mut change = Array2::from_shape_fn(block.dim(), |at| product[at]);
-        factored.solve_rows(change.view_mut());
-        block.zip_mut_with(&change, |weight, change| *weight = (f64::from(*weight) + change) as f32);
+impl Correction<'_> {
+    /// W*
+    ///
+    /// # Panics
+    /// If the weights have another number of columns.
+    pub fn apply(&self, weights: ArrayView2<'_, f32>) -> Array2<f32> {
+        let columns = weights.ncols();
+        let mut change = Array2::<f32>::zeros(weights.dim());
+        let right = Right::Rows(Matrix::new(row_major(self.product.view()), columns));
+        let left = Left::Rows(Matrix::new(row_major(weights), columns));
+        multiply(Output::over(row_major_mut(&mut change), columns), left, right);
+        if let Some(factor) = self.factor {
+            for block in row_major_mut(&mut change).chunks_mut(TILE * columns) {
+                let mut solved: Vec<f64> = block.iter().map(|value| f64::from(*value)).collect();
+                factor.solve_rows(&mut solved);
+                block.iter_mut().zip(solved).for_each(|(value, solved)| *value = solved as f32);
+            }
+        }
+        change += &weights;
+        change
     }
-    Ok(out)
-}
-
-/// The same matrix for faer's products.
-fn as_faer(matrix: ArrayView2<'_, f64>) -> MatRef<'_, f64> {
-    let (rows, columns) = matrix.dim();
-    MatRef::from_row_major_slice(row_major(matrix), rows, columns)
 }
 
 #[cfg(test)]
@@ -198,9 +195,10 @@ mod tests {
         let x = random(1, 200, columns);
         let gram = product(&x, &x);
         let order: Vec<usize> = (0..columns).map(|j| (j * 5) % columns).collect();
-        let factor = inverse_factor(gram.view(), &order).expect("it is positive definite");
+        let factor = InverseFactor::new(gram.view(), &order).expect("it is positive definite");
+        let upper = factor.upper();
         let mean = gram.diag().iter().sum::<f64>() / columns as f64;
-        let upper = |row: usize, column: usize| f64::from(factor.upper[[row, column]]);
+        let upper = |row: usize, column: usize| f64::from(upper[[row, column]]);
         let inverse = |i: usize, k: usize| (0..columns).map(|l| upper(l, i) * upper(l, k)).sum::<f64>();
         let damped = |k: usize, j: usize| gram[[order[k], order[j]]] + if k == j { factor.damping * mean } else { 0.0 };
         // (Uᵀ U)(H + λ I) is the identity.
@@ -218,9 +216,13 @@ mod tests {
         let x = random(2, tokens, columns);
         // Inputs of the changed model: every channel mixes in a fifth of its neighbour.
         let changed = Array2::from_shape_fn(x.dim(), |(row, j)| 0.8 * x[[row, j]] + 0.2 * x[[row, (j + 1) % columns]]);
-        let (gram, cross) = (product(&changed, &changed), product(&x, &changed));
+        let (gram, difference) = (product(&changed, &changed), product(&(&x - &changed), &changed));
         let weights = random(3, 8, columns).mapv(|w| w as f32);
-        let fixed = corrected(weights.view(), gram.view(), cross.view()).expect("it is positive definite");
+        let order: Vec<usize> = (0..columns).rev().collect();
+        let factor = InverseFactor::new(gram.view(), &order).expect("it is positive definite");
+        let [fixed, shared] =
+            [8, 80].map(|rows| factor.correction(difference.view(), rows).expect("finite").apply(weights.view()));
+        assert!(fixed.iter().zip(&shared).all(|(a, b)| (a - b).abs() < 1e-5), "both ways give the same");
         let outputs = |weights: &Array2<f32>, x: &Array2<f64>| x.dot(&weights.mapv(f64::from).t());
         let target = outputs(&weights, &x);
         let distance = |outputs: Array2<f64>| (outputs - &target).mapv(|miss| miss.powi(2)).sum();
@@ -230,14 +232,15 @@ mod tests {
 
     #[test]
     fn matrices_without_a_factor_are_named_for_what_they_are() {
-        let error = |gram: Array2<f64>| Factored::new(gram.view()).err();
+        let factor = |gram: &Array2<f64>| InverseFactor::new(gram.view(), &Vec::from_iter(0..gram.ncols()));
+        let error = |gram: Array2<f64>| factor(&gram).err();
         assert_eq!(error(Array2::zeros((3, 3))), Some(NoFactor::Zero));
         assert_eq!(error(array![[1.0, f64::NAN], [0.0, 1.0]]), Some(NoFactor::NotFinite { column: 1 }));
         // Not a Gram matrix: one eigenvalue is far below zero.
         assert_eq!(error(array![[1.0, 9.0], [9.0, 1.0]]), Some(NoFactor::Singular { damping: 1.0 }));
         // Rank one: damping makes it definite. A channel that is always zero is reported.
         let gram = array![[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]];
-        let factored = Factored::new(gram.view()).expect("damped");
-        assert_eq!((factored.damping, factored.dead), (0.01, vec![2]));
+        let factor = factor(&gram).expect("damped");
+        assert_eq!((factor.damping, factor.dead), (0.01, vec![2]));
     }
 }

@@ -1,5 +1,5 @@
 //! Second moments of the inputs of a matrix: with x the input of the original model and x̃ that of the model as changed
-//! so far, G = Σ x̃ x̃ᵀ and C = Σ x x̃ᵀ over all calibration tokens. A block of tokens is one f32 product; blocks are
+//! so far, G = Σ x̃ x̃ᵀ and D = Σ (x − x̃) x̃ᵀ over all calibration tokens. A block of tokens is one f32 product; blocks are
 //! summed in f64 in the order of the sequences, so that neither depends on threads.
 
 use burn::tensor::Tensor;
@@ -12,8 +12,8 @@ pub struct Moments {
     pub rows: u64,
     /// G, (columns, columns), symmetric.
     pub gram: Array2<f64>,
-    /// C, (columns, columns): element (i, j) is Σ x_i x̃_j. `None` where both models are one.
-    pub cross: Option<Array2<f64>>,
+    /// D, (columns, columns): element (i, j) is Σ (x_i − x̃_i) x̃_j. `None` where both models are one.
+    pub difference: Option<Array2<f64>>,
     /// Σ a² / (12 · 127²), a the largest magnitude of a token's x̃: the squared error that rounding x̃ to 8 bits puts
     /// on every channel.
     pub rounding: f64,
@@ -37,9 +37,9 @@ pub enum MomentsError {
 
 impl Moments {
     /// Empty sums.
-    pub fn new(columns: usize, with_cross: bool) -> Self {
+    pub fn new(columns: usize, with_difference: bool) -> Self {
         let zeros = || Array2::zeros((columns, columns));
-        Moments { rows: 0, gram: zeros(), cross: with_cross.then(zeros), rounding: 0.0 }
+        Moments { rows: 0, gram: zeros(), difference: with_difference.then(zeros), rounding: 0.0 }
     }
 
     /// Width of the input.
@@ -47,14 +47,15 @@ impl Moments {
         self.gram.ncols()
     }
 
-    /// Adds tokens: `changed`, (tokens, columns), and `original` of the same shape where cross moments are kept.
+    /// Adds tokens: `changed`, (tokens, columns), and `original` of the same shape where the difference is kept.
     ///
     /// # Errors
     /// [`MomentsError::Device`].
     pub fn add(&mut self, changed: &Tensor<2>, original: Option<&Tensor<2>>) -> Result<(), MomentsError> {
         add_product(&mut self.gram, changed.clone().transpose().matmul(changed.clone()))?;
-        if let (Some(cross), Some(original)) = (&mut self.cross, original) {
-            add_product(cross, original.clone().transpose().matmul(changed.clone()))?;
+        if let (Some(difference), Some(original)) = (&mut self.difference, original) {
+            let miss = original.clone() - changed.clone();
+            add_product(difference, miss.transpose().matmul(changed.clone()))?;
         }
         let largest = changed.clone().abs().max_dim(1).into_data().try_to_vec::<f32>();
         let largest = largest.map_err(|error| MomentsError::Device(format!("{error:?}")))?;
@@ -68,7 +69,7 @@ impl Moments {
     /// # Errors
     /// [`MomentsError::NotFinite`], with the first channel that is not.
     pub fn check(&self) -> Result<(), MomentsError> {
-        let mut all = self.gram.indexed_iter().chain(self.cross.iter().flat_map(|cross| cross.indexed_iter()));
+        let mut all = self.gram.indexed_iter().chain(self.difference.iter().flat_map(|sums| sums.indexed_iter()));
         match all.find(|(_, value)| !value.is_finite()) {
             Some(((_, column), _)) => Err(MomentsError::NotFinite { column }),
             None => Ok(()),

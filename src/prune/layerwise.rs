@@ -5,7 +5,7 @@
 use super::{MatrixReport, Method, PruneError, in_four_bits, refit, scores, sparsegpt};
 use crate::calibrate::CalibrateError;
 use crate::calibrate::layerwise::{Change, Changed, Layerwise};
-use crate::calibrate::linear_algebra::{Factored, corrected, inverse_factor};
+use crate::calibrate::linear_algebra::{Correction, InverseFactor, NoFactor};
 use crate::calibrate::moments::Moments;
 use crate::model::id::{LinearId, ParameterId};
 use crate::model::matrix::{into_values, row_major};
@@ -74,9 +74,16 @@ impl Change for Pruner<'_> {
         // Tables have no inputs, and are never selected.
         let Some(moments) = moments else { return Ok(Changed::new()) };
         let mut changed = Changed::new();
+        let order: Vec<usize> = (0..moments.columns()).collect();
+        let factor = InverseFactor::new(moments.gram.view(), &order);
+        let factor = factor.as_ref().map_err(|reason| *reason);
+        let rows = ids.iter().filter_map(|id| self.shapes.get(id)).map(|shape| shape.0).sum();
+        let difference = moments.difference.as_ref();
+        let correction = difference.map(|difference| factor?.correction(difference.view(), rows)).transpose();
+        let inputs = Inputs { moments: &moments, factor, correction };
         for &id in ids.iter().filter(|id| self.shapes.contains_key(id)) {
             let weights = self.model.matrix(id)?;
-            let (mut pruned, mut report) = self.prune_matrix(id, weights.view(), &moments)?;
+            let (mut pruned, mut report) = self.prune_matrix(id, weights.view(), &inputs)?;
             let missed = report.output_error.unwrap_or(0.0);
             if self.pass.most_missed.is_some_and(|most| missed > most) {
                 let dense_error = report.dense_error;
@@ -92,39 +99,48 @@ impl Change for Pruner<'_> {
     }
 }
 
+/// What the matrices that read one input share.
+struct Inputs<'a> {
+    moments: &'a Moments,
+    /// Of G, its columns in their own order.
+    factor: Result<&'a InverseFactor, NoFactor>,
+    /// `None` where the inputs are the original's.
+    correction: Result<Option<Correction<'a>>, NoFactor>,
+}
+
 impl Pruner<'_> {
     fn prune_matrix(
         &self,
         id: LinearId,
         weights: ArrayView2<'_, f32>,
-        moments: &Moments,
+        inputs: &Inputs<'_>,
     ) -> Result<(Array2<f32>, MatrixReport), PruneError> {
         let &Pass { pattern, method, .. } = self.pass;
+        let Inputs { moments, factor, correction } = inputs;
         let gram = moments.gram.view();
         let mean_square = moments.mean_square();
         let mut fallback = None;
         // The weights that give the original's outputs on the pruned model's inputs.
-        let target = match &moments.cross {
-            Some(cross) => corrected(weights, gram, cross.view()),
-            None => Ok(weights.to_owned()),
+        let target = match correction {
+            Ok(Some(correction)) => correction.apply(weights),
+            Ok(None) => weights.to_owned(),
+            Err(reason) => {
+                fallback = Some(format!("aimed at its own weights: {reason}"));
+                weights.to_owned()
+            }
         };
-        let target = target.unwrap_or_else(|reason| {
-            fallback = Some(format!("aimed at its own weights: {reason}"));
-            weights.to_owned()
-        });
         let by_score = |importance: Option<&[f64]>| -> Result<(Array2<bool>, Array2<f32>), PruneError> {
             let mask = Mask::of_largest(id, pattern, scores(target.view(), importance).view())?;
             let mut pruned = target.clone();
             mask.apply(&mut pruned)?;
             Ok((mask.keep().to_owned(), pruned))
         };
-        let order: Vec<usize> = (0..moments.columns()).collect();
         let (keep, mut pruned) = match method {
             Method::Magnitude => by_score(None)?,
             Method::Wanda => by_score(Some(&mean_square))?,
-            Method::SparseGpt => match inverse_factor(gram, &order) {
+            Method::SparseGpt => match factor {
                 Ok(factor) => {
-                    let pruned = sparsegpt::prune(target.view(), pattern, factor.upper.view());
+                    let pruned = sparsegpt::prune(target.view(), pattern, factor.upper().view());
                     (pruned.keep, pruned.weights)
                 }
                 Err(reason) => {
@@ -134,10 +150,10 @@ impl Pruner<'_> {
             },
         };
         if self.pass.refit {
-            match Factored::new(gram) {
-                Ok(factored) => {
+            match factor {
+                Ok(factor) => {
                     let (refitted, failed) =
-                        refit::refit(pruned.view(), target.view(), keep.view(), gram, factored.added);
+                        refit::refit(pruned.view(), target.view(), keep.view(), gram, factor.added);
                     pruned = refitted;
                     if failed > 0 {
                         fallback = Some(format!("{failed} rows not refitted: their systems are singular"));

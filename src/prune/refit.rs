@@ -3,10 +3,9 @@
 //! H_SS⁻¹ (H t)_S. One Cholesky factorization a row, since every row has a support of its own.
 
 use crate::model::matrix::row_major;
-use faer::linalg::solvers::{Llt, Solve};
-use faer::{Mat, Side};
 use ndarray::{Array2, ArrayView1, ArrayView2};
 use rayon::prelude::*;
+use slm_numerics::factor::Factor;
 
 /// Refits a matrix to `target`; `keep` says which weights stay, (rows, columns) as both, `gram` is H without damping
 /// and `added` goes to its diagonal. A row whose system has no factor keeps its weights, and is counted.
@@ -41,17 +40,19 @@ pub fn refit(
 fn refit_row(target: &[f32], keep: &[bool], gram: &[f64], added: f64) -> Option<Vec<f32>> {
     let columns = target.len();
     let support: Vec<usize> = (0..columns).filter(|&column| keep[column]).collect();
-    let damped = |i: usize, j: usize| gram[i * columns + j] + if i == j { added } else { 0.0 };
-    let system = Mat::from_fn(support.len(), support.len(), |i, j| damped(support[i], support[j]));
-    let wanted = Mat::from_fn(support.len(), 1, |i, _| {
-        let of_row = &gram[support[i] * columns..(support[i] + 1) * columns];
+    let mut system = Vec::with_capacity(support.len() * support.len());
+    let mut solved = Vec::with_capacity(support.len());
+    for (place, &column) in support.iter().enumerate() {
+        let of_row = &gram[column * columns..][..columns];
+        system.extend(support.iter().map(|&other| of_row[other]));
+        system[place * (support.len() + 1)] += added;
         let product: f64 = of_row.iter().zip(target).map(|(h, t)| h * f64::from(*t)).sum();
-        product + added * f64::from(target[support[i]])
-    });
-    let solved = Llt::new(system.as_ref(), Side::Lower).ok()?.solve(wanted);
+        solved.push(product + added * f64::from(target[column]));
+    }
+    Factor::new(system, support.len())?.solve(&mut solved);
     let mut row = vec![0.0f32; columns];
     for (place, &column) in support.iter().enumerate() {
-        row[column] = solved[(place, 0)] as f32;
+        row[column] = solved[place] as f32;
     }
     row.iter().all(|weight| weight.is_finite()).then_some(row)
 }

@@ -68,7 +68,7 @@ fn prune_row(mut row: Vec<f32>, pattern: NmPattern, upper: &[f32]) -> (Vec<bool>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calibrate::linear_algebra::inverse_factor;
+    use crate::calibrate::linear_algebra::InverseFactor;
     use crate::prune::testing::{correlated, error, random};
     use ndarray::array;
 
@@ -78,7 +78,7 @@ mod tests {
         let gram = correlated(columns, 600);
         let weights = random(2, rows, columns);
         let order: Vec<usize> = (0..columns).collect();
-        let upper = inverse_factor(gram.view(), &order).expect("positive definite").upper;
+        let upper = InverseFactor::new(gram.view(), &order).expect("positive definite").upper();
         for pattern in ["2:4", "1:4", "4:8", "5:16"] {
             let pattern: NmPattern = pattern.parse().expect("a pattern");
             let pruned = prune(weights.view(), pattern, upper.view());

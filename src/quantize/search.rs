@@ -1,28 +1,19 @@
-//! Rounding one row of weights to a scheme's grid with scales searched to minimise Σ_j h_j (w_j − ŵ_j)², h_j the mean
-//! square of input j. Rows are independent.
-//!
-//! Without groups, the scale is tried from largest/high downward, high the largest integer. With groups, every group first
-//! finds its best real-valued step d on a grid of both signs around largest/low (the signed maximum at low, the least
-//! integer), refitted by least squares; the row scale is the largest |d| over 127; then every group picks its multiplier among
-//! the integers near d / row_scale, of either sign, by the same error with the step that the artifact will hold.
+//! Plain rounding of a matrix: every row on its own, with scales searched to minimise Σ_j h_j (w_j − ŵ_j)², h_j the mean square
+//! of input j ([`slm_numerics::rounding::search`]).
 
-use super::vector::{nearest, sum_of, wide};
 use crate::model::matrix::{from_rows, row_major};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::{QuantScheme, SchemeDef};
 use ndarray::ArrayView2;
-use pulp::NullaryFnOnce;
 use rayon::prelude::*;
+use slm_numerics::rounding::Grid;
+use slm_numerics::rounding::search::{Row, round_row};
 use slm_runtime::layout::MAX_MULTIPLIER;
 
-/// Factors on the step that puts the signed maximum at the least integer.
-const STEPS: usize = 17;
-const SMALLEST_FACTOR: f32 = 0.75;
-const LARGEST_FACTOR: f32 = 1.15;
-/// Multipliers tried on each side of the nearest.
-const NEIGHBOURS: i32 = 3;
-/// Scales tried for a row without groups, each 1 % below the one before.
-const ROW_SCALES: usize = 12;
+/// The grid of a scheme that all rows share.
+pub(super) fn grid_of(def: &SchemeDef) -> Grid {
+    Grid { limits: def.limits(), group: def.group, most: f32::from(MAX_MULTIPLIER) }
+}
 
 /// Quantizes a matrix; `importance` (columns) weighs columns, `None` weighs them alike.
 ///
@@ -38,12 +29,12 @@ pub fn quantize_matrix(
     let rounded: Vec<Row> = row_major(weights)
         .par_chunks_exact(columns)
         .enumerate()
-        .map(|(index, row)| wide(RowSearch { row, importance: &importance, def: scheme.of_row(index).def() }))
+        .map(|(index, row)| round_row(row, &importance, grid_of(scheme.of_row(index).def())))
         .collect();
     let mut values = Vec::with_capacity(rows * columns);
     let (mut row_scale, mut multiplier) = (Vec::with_capacity(rows), Vec::new());
     for row in rounded {
-        values.extend(row.values);
+        values.extend(row.integers);
         row_scale.push(row.scale);
         multiplier.extend(row.multipliers);
     }
@@ -59,140 +50,6 @@ fn normalised(importance: Option<&[f64]>, columns: usize) -> Vec<f32> {
         return vec![1.0; columns];
     }
     importance.iter().map(|value| (value / mean).max(1e-4) as f32).collect()
-}
-
-struct Row {
-    values: Vec<i8>,
-    scale: f32,
-    multipliers: Vec<i8>,
-}
-
-fn largest(row: &[f32]) -> f32 {
-    row.iter().fold(0.0, |most, weight| weight.abs().max(most))
-}
-
-/// Σ h (w − step · q)² with q = round(w / step) clamped to the range.
-#[inline(always)]
-fn error(weights: &[f32], importance: &[f32], step: f32, low: f32, high: f32) -> f32 {
-    let inverse = 1.0 / step;
-    sum_of(weights, importance, |weight, h| {
-        let miss = weight - step * nearest(weight * inverse, low, high);
-        h * miss * miss
-    })
-}
-
-/// A row to be rounded.
-struct RowSearch<'w> {
-    /// (columns)
-    row: &'w [f32],
-    /// (columns)
-    importance: &'w [f32],
-    def: &'static SchemeDef,
-}
-
-impl NullaryFnOnce for RowSearch<'_> {
-    type Output = Row;
-
-    #[inline(always)]
-    fn call(self) -> Row {
-        let RowSearch { row, importance, def } = self;
-        match def.group {
-            None => whole_row(row, importance, def.limits()),
-            Some(group) => grouped_row(row, importance, group, def.limits()),
-        }
-    }
-}
-
-/// A row of one scale.
-#[inline(always)]
-fn whole_row(row: &[f32], importance: &[f32], (low, high): (f32, f32)) -> Row {
-    let widest = largest(row) / high;
-    if widest < f32::MIN_POSITIVE {
-        return Row { values: vec![0; row.len()], scale: 0.0, multipliers: Vec::new() };
-    }
-    let scales = (0..ROW_SCALES).map(|n| widest * (1.0 - 0.01 * n as f32)).map(|scale| (scale, scale));
-    let scale = smallest_error(scales, row, importance, (low, high)).unwrap_or(widest);
-    let inverse = 1.0 / scale;
-    let values = row.iter().map(|weight| (weight * inverse).round_ties_even().clamp(low, high) as i8);
-    Row { values: values.collect(), scale, multipliers: Vec::new() }
-}
-
-/// A row whose groups of columns have multipliers.
-#[inline(always)]
-fn grouped_row(row: &[f32], importance: &[f32], group: usize, (low, high): (f32, f32)) -> Row {
-    let groups: Vec<(&[f32], &[f32])> = row.chunks(group).zip(importance.chunks(group)).collect();
-    // Loops, not adapters with closures: see [`super::vector::wide`].
-    let mut steps = Vec::with_capacity(groups.len());
-    for (weights, h) in &groups {
-        steps.push(real_step(weights, h, (low, high)));
-    }
-    let scale = largest(&steps) / f32::from(MAX_MULTIPLIER);
-    if scale < f32::MIN_POSITIVE {
-        return Row { values: vec![0; row.len()], scale: 0.0, multipliers: vec![1; groups.len()] };
-    }
-    let most = i32::from(MAX_MULTIPLIER);
-    let mut values = Vec::with_capacity(row.len());
-    let mut multipliers = Vec::with_capacity(groups.len());
-    for ((weights, h), step) in groups.into_iter().zip(steps) {
-        let centre = (step / scale).round_ties_even() as i32;
-        let near = |centre: i32| (centre - NEIGHBOURS..=centre + NEIGHBOURS).filter(|m| *m != 0 && m.abs() <= most);
-        let step_of = |multiplier: i32| scale * multiplier as f32;
-        let candidates = near(centre).chain(near(-centre)).map(|multiplier| (multiplier, step_of(multiplier)));
-        let multiplier = smallest_error(candidates, weights, h, (low, high)).unwrap_or(1);
-        let inverse = 1.0 / step_of(multiplier);
-        values.extend(weights.iter().map(|weight| (weight * inverse).round_ties_even().clamp(low, high) as i8));
-        multipliers.push(multiplier as i8);
-    }
-    Row { values, scale, multipliers }
-}
-
-/// The step of least error for one group, of either sign; 0 for a group of zeros.
-#[inline(always)]
-fn real_step(weights: &[f32], importance: &[f32], (low, high): (f32, f32)) -> f32 {
-    let signed = weights.iter().fold(0.0f32, |most, &weight| if weight.abs() > most.abs() { weight } else { most });
-    if signed.abs() < f32::MIN_POSITIVE * 1024.0 {
-        return 0.0;
-    }
-    let mut candidates = [(0.0, 0.0); 4 * STEPS];
-    for n in 0..STEPS {
-        let factor = SMALLEST_FACTOR + (LARGEST_FACTOR - SMALLEST_FACTOR) * n as f32 / (STEPS - 1) as f32;
-        let step = factor * signed / low;
-        for (sign, step) in [step, -step].into_iter().enumerate() {
-            let refitted = refit(weights, importance, step, (low, high));
-            candidates[4 * n + 2 * sign] = (step, step);
-            candidates[4 * n + 2 * sign + 1] = (refitted, refitted);
-        }
-    }
-    smallest_error(candidates.into_iter(), weights, importance, (low, high)).unwrap_or(signed / low)
-}
-
-/// The least-squares step for the integers that `step` gives: Σ h w q / Σ h q².
-#[inline(always)]
-fn refit(weights: &[f32], importance: &[f32], step: f32, (low, high): (f32, f32)) -> f32 {
-    let inverse = 1.0 / step;
-    let value = |weight: f32| nearest(weight * inverse, low, high);
-    let product = sum_of(weights, importance, |weight, h| h * weight * value(weight));
-    let square = sum_of(weights, importance, |weight, h| h * value(weight) * value(weight));
-    let fitted = product / square;
-    if fitted.is_finite() && fitted != 0.0 { fitted } else { step }
-}
-
-/// The first of smallest finite error among candidates with their steps.
-#[inline(always)]
-fn smallest_error<T: Copy>(
-    candidates: impl Iterator<Item = (T, f32)>,
-    weights: &[f32],
-    importance: &[f32],
-    (low, high): (f32, f32),
-) -> Option<T> {
-    let mut best: Option<(T, f32)> = None;
-    for (candidate, step) in candidates {
-        let miss = error(weights, importance, step, low, high);
-        if miss.is_finite() && best.is_none_or(|(_, least)| miss < least) {
-            best = Some((candidate, miss));
-        }
-    }
-    best.map(|(candidate, _)| candidate)
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use super::resume::GptqResume;
 use super::{MatrixReport, search};
 use crate::calibrate::Statistics;
 use crate::calibrate::layerwise::{Change, Changed, Layerwise};
-use crate::calibrate::linear_algebra::corrected;
 use crate::calibrate::moments::Moments;
 use crate::model::id::{LinearId, ParameterId};
 use crate::model::quantized::QuantizedMatrix;
@@ -97,6 +96,11 @@ impl Change for Solver<'_> {
     fn change(&mut self, ids: &[LinearId], moments: Option<Moments>) -> Result<Changed, RoundingError> {
         self.groups += 1;
         let hessian = moments.as_ref().map(Hessian::new);
+        let rows = ids.iter().map(|id| self.shapes[id].0).sum();
+        let correction = match (&hessian, moments.as_ref().and_then(|moments| moments.difference.as_ref())) {
+            (Some(Ok(hessian)), Some(difference)) => hessian.factor.correction(difference.view(), rows).ok(),
+            _ => None,
+        };
         let mut changed = Changed::new();
         for &id in ids {
             let whole = self.model.matrix(id)?;
@@ -104,18 +108,15 @@ impl Change for Solver<'_> {
             let weights = whole.view();
             let held = self.sparsity.contains_key(&id).then(|| weights.mapv(|weight| weight == 0.0));
             let held = held.as_ref().map(|held| held.view());
-            let (matrix, report) = match (&hessian, &moments) {
-                (Some(Ok(hessian)), Some(moments)) => {
-                    let target = match &moments.cross {
-                        Some(cross) => corrected(weights, moments.gram.view(), cross.view()).ok(),
-                        None => None,
-                    };
+            let (matrix, report) = match &hessian {
+                Some(Ok(hessian)) => {
+                    let target = correction.as_ref().map(|correction| correction.apply(weights));
                     let target = target.as_ref().map_or(weights, |target| target.view());
                     let rounded = gptq::quantize_matrix(target, scheme, hessian, held);
                     let report = MatrixReport::solved(id, weights, hessian, &rounded);
                     (rounded.matrix, report)
                 }
-                (factor, moments) => {
+                factor => {
                     let importance = moments.as_ref().map(Moments::mean_square);
                     let importance = importance.as_deref();
                     let matrix = search::quantize_matrix(weights, scheme, importance);

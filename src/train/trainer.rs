@@ -156,7 +156,7 @@ impl Run<'_> {
             }
         }
         progress.finish();
-        slm_fused::scratch::forget();
+        slm_numerics::scratch::forget();
         let last = mean_of_last(&state.log);
         let parameters = state.parameters.into_iter().filter_map(|(id, values)| match id {
             TrainedId::Parameter(id) => Some((id, values)),

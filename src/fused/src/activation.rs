@@ -2,11 +2,11 @@
 //! side in one row: SiLU x·σ(x), GELU x·Φ(x), and its tanh form, which is x·σ(2u) with u = √(2/π) (x + 0.044715 x³).
 //! The slopes are computed again in the backward pass and not kept.
 
-use crate::lanes::{LANES, erf, exp, sigmoid, vectorised};
 use crate::node::{Value, record, recycle, slice, tensor};
-use crate::scratch::take;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
+use slm_numerics::lanes::{LANES, erf, exp, sigmoid, vectorised};
+use slm_numerics::scratch::take;
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 /// Rows of one task.

@@ -10,11 +10,11 @@
 //! stay in the second cache, and are neither kept nor made for all positions at once. Of each query its largest score and
 //! the inverse of its sum are kept; the backward pass makes P again from them.
 
-use crate::lanes::{dot, exp, largest, sum, vectorised};
 use crate::node::{Value, record, recycle, slice, tensor};
-use crate::product::{Left, Matrix, Output, PANEL, Panels, Right, multiply_packed, tile_floats};
-use crate::scratch::{Scratch, take};
 use rayon::prelude::*;
+use slm_numerics::lanes::{dot, exp, largest, sum, vectorised};
+use slm_numerics::product::{Left, Matrix, Output, PANEL, Panels, Right, multiply_packed, tile_floats};
+use slm_numerics::scratch::{Scratch, take};
 use std::sync::Arc;
 
 /// Queries of a block: a multiple of the rows that a product computes together.

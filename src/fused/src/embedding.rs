@@ -7,10 +7,10 @@
 //! and rows chosen from a value. A row's gradients are added in the order of the tokens.
 
 use crate::node::{Value, record, recycle, slice, tensor};
-use crate::scratch::take;
 use crate::weights::Weight;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
+use slm_numerics::scratch::take;
 use std::sync::Arc;
 
 /// Tables and tokens.

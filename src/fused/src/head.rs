@@ -10,13 +10,13 @@
 //! Means over all rows. Scores lie with the vocabulary outside, so that neither matrix is turned or packed whole. Sums over
 //! the vocabulary are made in blocks of `BLOCK` rows, then block after block.
 
-use crate::lanes::{LANES, exp, sum, vectorised};
 use crate::linear::Linear;
 use crate::node::{Value, record, slice, tensor};
-use crate::product::{Left, Matrix, Output, Right, multiply};
-use crate::scratch::{Scratch, take};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
+use slm_numerics::lanes::{LANES, exp, sum, vectorised};
+use slm_numerics::product::{Left, Matrix, Output, Right, multiply};
+use slm_numerics::scratch::{Scratch, take};
 
 /// Tokens of a chunk.
 const CHUNK: usize = 256;

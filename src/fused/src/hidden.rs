@@ -6,12 +6,12 @@
 //! f = factor / Σ h_t², or factor / number of elements
 //! ```
 
-use crate::lanes::{dot, vectorised};
 use crate::node::{Value, record, slice, tensor};
-use crate::product::{Left, Matrix, Output, Right, multiply};
 use crate::weights::Weight;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
+use slm_numerics::lanes::{dot, vectorised};
+use slm_numerics::product::{Left, Matrix, Output, Right, multiply};
 use std::sync::Arc;
 
 /// Rows of one task.

@@ -1,15 +1,12 @@
 //! Operations of a transformer's f32 forward that are computed as one, on burn's flex device, each with its own backward pass:
 //! fewer passes over memory than a graph of small ones, and sums in an order that depends neither on threads nor on the width
-//! of vectors. It is a crate of its own because its inner loops want one codegen unit, in which everything they call is in
-//! sight.
+//! of vectors. Products, sums and elementary functions are those of `slm-numerics`; it is a crate of its own, too, because
+//! its loops want one codegen unit.
 //!
 //! | module | what it is |
 //! |---|---|
 //! | [`node`] | how an operation enters burn's graph |
 //! | [`weights`] | weights shared by all parts of a batch, and the sums of their gradients |
-//! | [`product`] | products of matrices |
-//! | [`lanes`] | sums and elementary functions |
-//! | [`scratch`] | memory that is used again |
 //! | [`linear`], [`norm`], [`activation`], [`attention`], [`convolution`], [`embedding`] | the operations |
 //! | [`head`], [`hidden`] | the losses: of the last product, and of hidden states |
 
@@ -19,10 +16,7 @@ pub mod convolution;
 pub mod embedding;
 pub mod head;
 pub mod hidden;
-pub mod lanes;
 pub mod linear;
 pub mod node;
 pub mod norm;
-pub mod product;
-pub mod scratch;
 pub mod weights;

@@ -6,12 +6,12 @@
 //! dx = Σ dyᵢ · Wᵢ        dWᵢ += dyᵢᵀ · x        dbᵢ += Σ_tokens dyᵢ        dresidual = dy
 //! ```
 
-use crate::lanes::vectorised;
 use crate::node::{Value, record, recycle, slice, tensor};
-use crate::product::{Left, Matrix, Output, Right, multiply};
-use crate::scratch::take;
 use crate::weights::Weight;
 use rayon::prelude::*;
+use slm_numerics::lanes::vectorised;
+use slm_numerics::product::{Left, Matrix, Output, Right, multiply};
+use slm_numerics::scratch::take;
 
 /// Tokens whose gradients are summed before they go into a bias.
 const BLOCK: usize = 64;

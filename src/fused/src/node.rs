@@ -3,7 +3,6 @@
 //! backward pass. Weights are not nodes: the closure adds their gradients to the memory where they are summed
 //! ([`super::weights::Weight`]), so that parts of a batch share both.
 
-use crate::scratch::give;
 use burn::backend::autodiff::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
@@ -12,6 +11,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{Shape, Tensor, TensorData};
 use burn_flex::{Flex, FlexTensor};
+use slm_numerics::scratch::give;
 use std::sync::{Arc, Mutex};
 
 type Recording = Autodiff<Flex, NoCheckpointing>;

@@ -7,13 +7,13 @@
 //! dw = Σ_tokens dy ∘ x̂        db = Σ_tokens dy
 //! ```
 
-use crate::lanes::{LANES, dot, sum, tree, vectorised};
 use crate::linear::add_in_order;
 use crate::node::{Value, record, recycle, slice, tensor};
-use crate::scratch::take;
 use crate::weights::Weight;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
+use slm_numerics::lanes::{LANES, dot, sum, tree, vectorised};
+use slm_numerics::scratch::take;
 use std::sync::Arc;
 
 /// Tokens of one task, whose gradients of weights are summed before they are added to the others'.

@@ -1,31 +1,26 @@
 //! The second moments of an input as rounding uses them: H = G + λ I scaled to a mean diagonal of 1, the factor U of its
 //! inverse in the order of rounding (H⁻¹ = Uᵀ U), and the error measure tr(E H Eᵀ).
 
-use super::BLOCK;
-use crate::calibrate::linear_algebra::{NoFactor, inverse_factor};
+use crate::calibrate::linear_algebra::{InverseFactor, NoFactor};
 use crate::calibrate::moments::Moments;
-use crate::model::matrix::{blocks, row_major, row_major_mut};
+use crate::model::matrix::{blocks, row_major};
 use crate::model::quantized::QuantizedMatrix;
-use crate::quantize::vector::{add, wide};
 use ndarray::{Array2, ArrayView2};
-use pulp::NullaryFnOnce;
-use rayon::prelude::*;
+use slm_numerics::rounding::layerwise::{Inputs, TILE, energy};
 
 /// The moments of the input of a group of matrices, prepared for rounding them.
 #[derive(Clone, Debug)]
 pub struct Hessian {
     /// H with mean diagonal 1, (columns, columns).
-    pub(super) gram: Array2<f32>,
+    gram: Array2<f32>,
     /// U in the order of rounding, (columns, columns).
-    pub(super) upper: Array2<f32>,
+    upper: Array2<f32>,
     /// Columns by falling H_jj.
-    pub(super) order: Vec<usize>,
+    order: Vec<usize>,
     /// Mean square of every input.
     pub importance: Vec<f64>,
-    /// λ / mean(diag G).
-    pub damping: f64,
-    /// Inputs that were never other than zero.
-    pub dead: usize,
+    /// The factor of its inverse, in the order of rounding.
+    pub factor: InverseFactor,
     /// Squared error that 8-bit inputs put on every channel, in the unit of `gram`.
     rounding: f64,
     /// The channel of the largest inputs.
@@ -42,7 +37,7 @@ impl Hessian {
         let diagonal: Vec<f64> = moments.gram.diag().to_vec();
         let mut order: Vec<usize> = (0..columns).collect();
         order.sort_by(|a, b| diagonal[*b].total_cmp(&diagonal[*a]).then(a.cmp(b)));
-        let factor = inverse_factor(moments.gram.view(), &order)?;
+        let factor = InverseFactor::new(moments.gram.view(), &order)?;
         let mean = diagonal.iter().sum::<f64>() / columns as f64;
         let mut gram = moments.gram.mapv(|value| (value / mean) as f32);
         for (own, value) in gram.diag_mut().iter_mut().zip(&diagonal) {
@@ -51,13 +46,12 @@ impl Hessian {
         }
         Ok(Hessian {
             gram,
-            upper: factor.upper,
+            upper: factor.upper(),
             importance: moments.mean_square(),
-            damping: factor.damping,
-            dead: factor.dead.len(),
             rounding: moments.rounding / mean,
             loudest: order[0],
             order,
+            factor,
         })
     }
 
@@ -80,46 +74,15 @@ impl Hessian {
         if size > 0.0 { self.rounding * squares / size } else { 0.0 }
     }
 
+    /// As rounding takes it.
+    pub(super) fn inputs(&self) -> Inputs<'_> {
+        let (gram, upper) = (row_major(self.gram.view()), row_major(self.upper.view()));
+        Inputs { gram, upper, order: &self.order }
+    }
+
     /// tr(E H Eᵀ) of (rows, columns).
-    pub(super) fn energy(&self, rows: ArrayView2<'_, f32>) -> f64 {
-        let blocks = blocks(rows, BLOCK).into_par_iter().map(|block| {
-            let products = self.products(block);
-            block.iter().zip(&products).map(|(e, g)| f64::from(e * g)).sum::<f64>()
-        });
-        // Summed in order, so that the result does not depend on threads.
-        blocks.collect::<Vec<f64>>().iter().sum()
-    }
-
-    /// E H of a block of rows.
-    pub(super) fn products(&self, rows: ArrayView2<'_, f32>) -> Array2<f32> {
-        let mut out = Array2::zeros(rows.dim());
+    fn energy(&self, rows: ArrayView2<'_, f32>) -> f64 {
         let gram = row_major(self.gram.view());
-        wide(AddProducts { rows: row_major(rows), gram, columns: self.columns(), out: row_major_mut(&mut out) });
-        out
-    }
-}
-
-/// Adds E G to `out`.
-struct AddProducts<'w> {
-    /// E, (rows, columns)
-    rows: &'w [f32],
-    /// G, (columns, columns)
-    gram: &'w [f32],
-    columns: usize,
-    /// (rows, columns)
-    out: &'w mut [f32],
-}
-
-impl NullaryFnOnce for AddProducts<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        let AddProducts { rows, gram, columns, out } = self;
-        for (j, of_column) in gram.chunks_exact(columns).enumerate() {
-            for (row, out) in rows.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
-                add(out, row[j], of_column);
-            }
-        }
+        blocks(rows, TILE).into_iter().map(|block| energy(row_major(block), gram).iter().sum::<f64>()).sum()
     }
 }

@@ -77,7 +77,7 @@ fn narrower_vectors_change_no_bit() {
     let left = Left::Columns(Matrix::new(&a, m));
     let mut memory = vec![0.0; Panels::floats(Right::Rows(Matrix::new(&b, n)))];
     let packed = Panels::new(Right::Rows(Matrix::new(&b, n)), &mut memory);
-    let run = |compute: &dyn Fn(Part<'_>)| {
+    let run = |compute: &dyn Fn(Part<'_, f32>)| {
         let (mut out, mut tiles) = (vec![0.0; m * n], vec![0.0; tile_floats(m, k)]);
         let part = Part {
             left,
