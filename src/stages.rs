@@ -20,7 +20,9 @@ pub mod train;
 pub mod training;
 
 pub use error::StageError;
-pub use stage::{AnyStage, Fault, Faults, Measures, Outcome, Product, Ready, Resolved, Resumes, RunSettings, Stage};
+pub use stage::{
+    AnyStage, Cost, Fault, Faults, Measures, Outcome, Product, Ready, Resolved, Resumes, RunSettings, Stage,
+};
 
 /// Every kind of stage, in the order of a whole chain.
 pub static STAGES: [&dyn AnyStage; 6] =

@@ -18,7 +18,7 @@ impl StageCommand {
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let resolved = self.stage.resolve(&self.matches, &global.run_settings(), &Known::OnDisk);
         let outcome = resolved.checked().map_err(stages::Faults::first)?.run(shell)?;
-        shell.rendered(&outcome.json, &outcome.text)?;
+        shell.rendered(&outcome.json_with_cost(), &outcome.text_with_cost())?;
         Ok(if outcome.passed { ExitStatus::Success } else { ExitStatus::Failure })
     }
 }

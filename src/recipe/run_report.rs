@@ -3,7 +3,7 @@
 
 use super::gates::GateResult;
 use crate::report::{Align, Report, Table, grouped};
-use crate::stages::{self, summary::Figures};
+use crate::stages::{self, Cost, summary::Figures};
 use serde::Serialize;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -31,9 +31,9 @@ pub struct StageResult {
     pub kind: &'static str,
     /// How it ended.
     pub status: Status,
-    /// Time it took, where it ran.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seconds: Option<f64>,
+    /// What it took, where it ran.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
     /// Path of its output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<PathBuf>,
@@ -95,7 +95,7 @@ impl StageResult {
         format!("{}{state}", words.unwrap_or_else(|| self.kind.to_owned()))
     }
 
-    fn cells(&self) -> [String; 7] {
+    fn cells(&self) -> [String; 9] {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let percent = |key: &str| self.number(key).map(|share| format!("{:.2} %", 100.0 * share));
         let perplexity = self.number("perplexity").map(|perplexity| {
@@ -112,6 +112,8 @@ impl StageResult {
             or_dash(percent("top1_agreement")),
             or_dash(perplexity),
             or_dash(percent("accuracy").or_else(|| self.number("cosine_mean").map(|cosine| format!("{cosine:.4}")))),
+            or_dash(self.cost.map(|cost| format!("{:.1}", cost.seconds))),
+            or_dash(self.cost.and_then(|cost| cost.peak_memory_bytes).map(|bytes| grouped(bytes >> 20))),
         ]
     }
 }
@@ -130,6 +132,8 @@ impl Report for RunReport {
             ("top-1", right),
             ("perplexity (ratio)", right),
             (if cosine { "cosine" } else { "accuracy" }, right),
+            ("seconds", right),
+            ("peak MiB", right),
         ]);
         for stage in &self.stages {
             table.row(stage.cells());

@@ -17,7 +17,6 @@ use serde_json::Value;
 use slm_runtime::sample::Sampling;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 /// Runs it.
 pub fn run(options: &RunOptions, shell: &Shell) -> Result<RunReport, RecipeError> {
@@ -78,7 +77,7 @@ fn run_stage(
         stage: label.clone(),
         kind: stage.kind.name(),
         status: Status::NotRun,
-        seconds: None,
+        cost: None,
         output: stage.output.clone(),
         sha256: None,
         report: None,
@@ -104,9 +103,8 @@ fn run_stage(
         kind: stage.kind.name(),
         source: source.into(),
     };
-    let start = Instant::now();
     let outcome = stage.run(&options.run, &path, shell).map_err(failed)?;
-    result.seconds = Some(start.elapsed().as_secs_f64());
+    result.cost = Some(outcome.cost);
     if let Some(output) = &stage.output {
         hashes.forget(output);
     }

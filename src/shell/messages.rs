@@ -8,7 +8,7 @@ use serde_json::json;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Tag of the JSON lines that `--progress json` puts on stderr.
 const EVENT_SCHEMA: &str = "slmc.progress/1";
@@ -28,7 +28,7 @@ pub enum Verbosity {
 /// How progress is shown on stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProgressMode {
-    /// A bar where stderr is a terminal, nothing elsewhere and nothing with -q or --json
+    /// A bar where stderr is a terminal, elsewhere and with --json a line every 20 seconds; nothing with -q
     #[default]
     Auto,
     /// One JSON object per line for everything on stderr: progress events, status, warnings and errors
@@ -69,6 +69,22 @@ impl Line {
     }
 }
 
+/// What is written on stderr, from any thread. There is nowhere to report that it cannot be written.
+#[derive(Clone)]
+pub(super) struct Stderr(Arc<Mutex<Box<dyn Write + Send>>>);
+
+impl Stderr {
+    fn text(&self, text: &str) {
+        let mut err = lock(&self.0);
+        drop(err.write_all(text.as_bytes()).and_then(|()| err.flush()));
+    }
+
+    /// One line.
+    pub(super) fn line(&self, text: &str) {
+        self.text(&format!("{text}\n"));
+    }
+}
+
 /// The terminal, or a writer in its place. Shared by reference; every method can be called from any thread.
 pub struct Shell {
     options: ShellOptions,
@@ -76,7 +92,7 @@ pub struct Shell {
     terminal: bool,
     colour: bool,
     out: Mutex<Box<dyn Write + Send>>,
-    err: Mutex<Box<dyn Write + Send>>,
+    err: Stderr,
     /// The piece of work in progress.
     pub(super) work: Mutex<Option<Work>>,
 }
@@ -105,7 +121,7 @@ impl Shell {
             terminal: false,
             colour: false,
             out: Mutex::new(out),
-            err: Mutex::new(err),
+            err: Stderr(Arc::new(Mutex::new(err))),
             work: Mutex::new(None),
         }
     }
@@ -121,6 +137,15 @@ impl Shell {
             && self.options.progress == ProgressMode::Auto
             && !self.options.json
             && self.options.verbosity > Verbosity::Quiet
+    }
+
+    /// Whether progress is a line now and then.
+    pub(super) fn writes_lines(&self) -> bool {
+        self.options.progress == ProgressMode::Auto && self.options.verbosity > Verbosity::Quiet && !self.draws_bars()
+    }
+
+    pub(super) fn stderr(&self) -> Stderr {
+        self.err.clone()
     }
 
     /// Whether stderr holds JSON lines.
@@ -201,12 +226,9 @@ impl Shell {
         }
     }
 
-    /// What a person is to answer, on stderr without a line end. There is nowhere to report that stderr cannot be written.
+    /// What a person is to answer, on stderr without a line end.
     pub fn prompt(&self, text: &str) {
-        let _ = self.above_bar(|| {
-            let mut err = lock(&self.err);
-            err.write_all(text.as_bytes()).and_then(|()| err.flush())
-        });
+        self.above_bar(|| self.err.text(text));
     }
 
     /// From a command's outcome to the exit status, printing the error if there is one. An output pipe whose reader
@@ -255,12 +277,9 @@ impl Shell {
         self.line(&event.to_string());
     }
 
-    /// One line on stderr, above any bar. There is nowhere to report that stderr cannot be written.
+    /// One line on stderr, above any bar.
     fn line(&self, text: &str) {
-        let _ = self.above_bar(|| {
-            let mut err = lock(&self.err);
-            writeln!(err, "{text}").and_then(|()| err.flush())
-        });
+        self.above_bar(|| self.err.line(text));
     }
 
     /// Takes the bar off the terminal while `write` runs.

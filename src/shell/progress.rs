@@ -1,17 +1,24 @@
-//! Progress as [`Shell`] shows it: a bar with the time left on a terminal, JSON lines with `--progress json`, else
-//! nothing. JSON events are thinned by count, not by clock, so that the same work gives the same lines.
+//! Progress as [`Shell`] shows it: a bar with the time left on a terminal, JSON lines with `--progress json`, else a line
+//! now and then, so that a log shows that the work goes on. JSON events are thinned by count, not by clock, so that the same
+//! work gives the same lines.
 
 use super::ExitStatus;
 use super::messages::{Shell, lock};
 use crate::progress::Progress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::fmt::Display;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 
 /// Most `advance` events of one piece of work.
 const EVENTS: u64 = 100;
 /// Most lines of figures of one piece of work.
 const LINES: u64 = 10;
+/// Between two lines where neither bars nor events are wanted.
+const EVERY: Duration = Duration::from_secs(20);
 
 /// The piece of work in progress.
 pub(super) struct Work {
@@ -24,6 +31,13 @@ pub(super) struct Work {
     /// Where neither bars nor events are wanted, the next line of figures is printed when `done` reaches this.
     next_line: u64,
     bar: Option<ProgressBar>,
+    lines: Option<Lines>,
+}
+
+/// The thread that writes a line now and then, until this is dropped.
+struct Lines {
+    done: Arc<AtomicU64>,
+    _until_dropped: Sender<()>,
 }
 
 impl Work {
@@ -42,6 +56,44 @@ fn drawn_bar(what: &str, total: u64, unit: &str) -> ProgressBar {
     bar
 }
 
+/// Gives `say` a line about the work `every` so often, until the other end of `ended` is dropped.
+fn speak(
+    [what, unit]: [&str; 2],
+    total: u64,
+    done: &AtomicU64,
+    ended: &Receiver<()>,
+    every: Duration,
+    say: impl Fn(String),
+) {
+    let start = Instant::now();
+    while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(every) {
+        let done = done.load(Ordering::Relaxed);
+        let elapsed = start.elapsed();
+        say(match done {
+            0 => format!("{what}: 0/{total} {unit} after {}", HumanDuration(elapsed)),
+            done if done < total => {
+                let left = elapsed.mul_f64((total - done) as f64 / done as f64);
+                format!("{what}: {done}/{total} {unit}, about {} left", HumanDuration(left))
+            }
+            _ => format!("{what}: {done}/{total} {unit}"),
+        });
+    }
+}
+
+impl Shell {
+    /// Begins to write lines about work.
+    fn speak(&self, what: &str, total: u64, unit: &'static str) -> Lines {
+        let (until_dropped, ended) = channel();
+        let done = Arc::new(AtomicU64::new(0));
+        let (what, of_thread, stderr) = (what.to_owned(), done.clone(), self.stderr());
+        std::thread::spawn(move || {
+            let say = |line| stderr.line(&format!("{:>12} {line}", "Progress"));
+            speak([&what, unit], total, &of_thread, &ended, EVERY, say);
+        });
+        Lines { done, _until_dropped: until_dropped }
+    }
+}
+
 impl Progress for Shell {
     fn begin(&self, what: &str, total: u64, unit: &'static str) {
         Progress::finish(self);
@@ -49,8 +101,10 @@ impl Progress for Shell {
             self.event(json!({ "event": "begin", "what": what, "total": total, "unit": unit }));
         }
         let bar = self.draws_bars().then(|| drawn_bar(what, total, unit));
+        let lines = self.writes_lines().then(|| self.speak(what, total, unit));
         let next_event = total.div_ceil(EVENTS).max(1);
-        *lock(&self.work) = Some(Work { what: what.to_owned(), unit, total, done: 0, next_event, next_line: 0, bar });
+        let what = what.to_owned();
+        *lock(&self.work) = Some(Work { what, unit, total, done: 0, next_event, next_line: 0, bar, lines });
     }
 
     fn advance(&self, units: u64) {
@@ -60,6 +114,9 @@ impl Progress for Shell {
             work.done = work.done.saturating_add(units);
             if let Some(bar) = &work.bar {
                 bar.set_position(work.done);
+            }
+            if let Some(lines) = &work.lines {
+                lines.done.store(work.done, Ordering::Relaxed);
             }
             let due = self.sends_events() && work.total > 0 && work.done >= work.next_event;
             due.then(|| {
@@ -137,6 +194,25 @@ mod tests {
         let (shell, out, err) = shell(ShellOptions::default());
         work(&shell);
         assert_eq!((out.text().as_str(), err.text().as_str()), ("", ""));
+    }
+
+    #[test]
+    fn long_work_speaks_until_it_ends() {
+        let (until_dropped, ended) = channel();
+        let done = AtomicU64::new(0);
+        let until_dropped = std::sync::Mutex::new(Some(until_dropped));
+        let lines = std::sync::Mutex::new(Vec::new());
+        speak(["rounding", "groups"], 4, &done, &ended, Duration::from_millis(1), |line| {
+            lock(&lines).push(line);
+            if done.fetch_add(2, Ordering::Relaxed) == 4 {
+                *lock(&until_dropped) = None;
+            }
+        });
+        let lines = lines.into_inner().expect("no panic while writing");
+        let [first, second, third] = lines.as_slice() else { panic!("{lines:?}") };
+        assert_eq!(first, "rounding: 0/4 groups after 0 seconds");
+        assert_eq!(second, "rounding: 2/4 groups, about 0 seconds left");
+        assert_eq!(third, "rounding: 4/4 groups");
     }
 
     #[test]

@@ -13,12 +13,15 @@ use super::arguments::{Meaning, meaning};
 use super::known::{Known, KnownModel};
 use super::summary::Figures;
 use crate::formats;
-use crate::report::{Report, json_line};
+use crate::machine::{forget_peak_memory, peak_memory_bytes};
+use crate::report::{Report, Table, grouped, json_line};
 use crate::shell::Shell;
 use burn::tensor::Device;
 use clap::{ArgMatches, Args};
+use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Product of a stage, for others to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +173,30 @@ pub struct Outcome {
     pub text: String,
     /// Whether there is a result that passes; a model that does not fit has none.
     pub passed: bool,
+    /// What it took.
+    pub cost: Cost,
+}
+
+/// What a stage took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Cost {
+    /// Wall time.
+    pub seconds: f64,
+    /// Most memory that was resident while it ran; `None` where the system does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
+}
+
+impl Cost {
+    /// Of some work.
+    fn of<T>(work: impl FnOnce() -> T) -> (T, Self) {
+        forget_peak_memory();
+        let start = Instant::now();
+        let result = work();
+        // To the millisecond: more says nothing.
+        let seconds = (start.elapsed().as_secs_f64() * 1e3).round() / 1e3;
+        (result, Cost { seconds, peak_memory_bytes: peak_memory_bytes() })
+    }
 }
 
 impl Outcome {
@@ -178,7 +205,7 @@ impl Outcome {
     /// # Errors
     /// A report that cannot be JSON.
     pub fn passed<R: Report>(report: &R) -> anyhow::Result<Self> {
-        Ok(Outcome { json: json_line(report)?, text: report.text(), passed: true })
+        Ok(Outcome { json: json_line(report)?, text: report.text(), passed: true, cost: Cost::default() })
     }
 
     /// With an answer that is not a result.
@@ -187,6 +214,26 @@ impl Outcome {
     /// A report that cannot be JSON.
     pub fn failed<R: Report>(report: &R) -> anyhow::Result<Self> {
         Ok(Outcome { passed: false, ..Outcome::passed(report)? })
+    }
+
+    /// The report with the cost, as one JSON line.
+    pub fn json_with_cost(&self) -> String {
+        let cost = serde_json::to_string(&self.cost).unwrap_or_default();
+        // Both are objects that are not empty.
+        match (self.json.strip_suffix('}'), cost.strip_prefix('{')) {
+            (Some(report), Some(cost)) => format!("{report},{cost}"),
+            _ => self.json.clone(),
+        }
+    }
+
+    /// The report with the cost, as text.
+    pub fn text_with_cost(&self) -> String {
+        let mut table = Table::pairs();
+        table.row(["seconds", &format!("{:.1}", self.cost.seconds)]);
+        if let Some(bytes) = self.cost.peak_memory_bytes {
+            table.row(["peak_memory_bytes", &grouped(bytes)]);
+        }
+        format!("{}\n\n{table}", self.text)
     }
 }
 
@@ -259,7 +306,8 @@ struct ReadyStage<S: Stage> {
 impl<S: Stage> Ready for ReadyStage<S> {
     fn run(&self, shell: &Shell) -> anyhow::Result<Outcome> {
         self.models.iter().for_each(|path| say_notes(path, shell));
-        S::run(&self.options, shell)
+        let (outcome, cost) = Cost::of(|| S::run(&self.options, shell));
+        Ok(Outcome { cost, ..outcome? })
     }
 }
 

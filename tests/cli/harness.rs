@@ -20,7 +20,9 @@ use std::process::{Command, Output};
 const UPDATE: &str = "SLMC_UPDATE";
 
 /// Numbers that are measured, or that follow from floating-point sums: not part of a transcript.
-const MEASURED: [&str; 24] = [
+const MEASURED: [&str; 26] = [
+    "seconds",
+    "peak_memory_bytes",
     "plain_error",
     "error_of_8_bits",
     "plain_rows",
