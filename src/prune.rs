@@ -118,8 +118,9 @@ pub fn select(spec: &ModelSpec, patterns: &[String]) -> Result<Vec<LinearId>, Se
 /// Result of pruning one matrix.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct MatrixReport {
-    /// Name.
-    pub name: String,
+    /// Which.
+    #[serde(rename = "name", serialize_with = "as_displayed")]
+    pub id: LinearId,
     /// Output dimension.
     pub rows: usize,
     /// Input dimension.
@@ -149,6 +150,10 @@ pub struct MatrixReport {
     pub fallback: Option<String>,
 }
 
+fn as_displayed<S: serde::Serializer>(id: &LinearId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(id)
+}
+
 impl MatrixReport {
     fn new(
         id: LinearId,
@@ -159,7 +164,7 @@ impl MatrixReport {
         let zero = |weight: &&f32| **weight == 0.0;
         let zeros = |weights| row_major(weights).iter().filter(zero).count() as u64;
         MatrixReport {
-            name: id.to_string(),
+            id,
             rows: weights.nrows(),
             columns: weights.ncols(),
             zeros_before: zeros(weights),

@@ -58,7 +58,7 @@ impl Report for PruneReport {
         let percent = |share: f64| format!("{:.2} %", 100.0 * share);
         for matrix in &self.matrices {
             table.row([
-                matrix.name.as_str(),
+                &matrix.id.to_string(),
                 &format!("{} x {}", matrix.rows, matrix.columns),
                 &grouped(matrix.zeros_before),
                 &grouped(matrix.zeros_after),

@@ -144,10 +144,10 @@ impl<'o> Work<'o> {
                 prune(model, selected, pattern, method, statistics.as_ref(), progress)?
             }
         };
-        let left: BTreeSet<&str> =
-            matrices.iter().filter(|matrix| matrix.left_dense).map(|matrix| matrix.name.as_str()).collect();
+        let left: BTreeSet<LinearId> =
+            matrices.iter().filter(|matrix| matrix.left_dense).map(|matrix| matrix.id).collect();
         let mut sparsity = self.sparsity.clone();
-        let taken = selected.iter().filter(|id| !left.contains(id.to_string().as_str()));
+        let taken = selected.iter().filter(|id| !left.contains(id));
         sparsity.extend(taken.map(|id| (*id, pattern)));
         Ok(Pruned { model, sparsity, matrices })
     }
