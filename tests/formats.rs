@@ -19,7 +19,6 @@ use slmc::model::weights::{Model, ModelError, Outline, Parameter};
 use slmc::progress::Silent;
 use slmc::quantize::calibration::{self, CalibrationText};
 use slmc::stages::compile::{CompileOptions, compile_directory};
-use slmc::stages::runner::Compiled;
 use slmc::target::Target;
 use slmc::text::chat_template::{ChatTemplate, Conversation};
 use slmc::text::tokenizer::{Tokenizer, TokenizerError};
@@ -103,8 +102,7 @@ fn a_model_in_memory_goes_the_whole_way() {
     let (text, out) = (directory.path().join("text.txt"), directory.path().join("quantized"));
     fs::write(&text, "a fox and a dog.\n".repeat(200)).expect("writes");
     let calibration = CalibrationText::File { path: text, field: None };
-    let sequences =
-        calibration::calibration(&model, &calibration, 256, &Compiled, &Silent).expect("it has a tokenizer").sequences;
+    let sequences = calibration::calibration(&model, &calibration, 256, &Silent).expect("it has a tokenizer").sequences;
     assert!(sequences.iter().all(|sequence| sequence.len() <= 48 && sequence[0] == 1));
 
     let assignment = Preset::W8.assign(&model.spec);

@@ -4,6 +4,7 @@
 mod allocate;
 mod artifact;
 mod c_interface;
+mod calibration;
 mod chat;
 mod checkpoints;
 mod cli;

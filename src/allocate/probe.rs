@@ -9,7 +9,7 @@ use super::items::{Coding, Item};
 use crate::artifact::host::run_sequence;
 use crate::artifact::runner::ModelRunner;
 use crate::calibrate::probe::{Prepared, Probe as Comparison};
-use crate::model::forward::{DenseWeights, NoTaps};
+use crate::model::forward::DenseWeights;
 use crate::model::id::Class;
 use crate::model::matrix::into_values;
 use crate::model::weights::Model;
@@ -93,7 +93,7 @@ impl<'m> Probe<'m> {
                     .par_iter()
                     .zip(states)
                     .map(|(sequence, hidden)| {
-                        original.forward(&original.weights).block(done, hidden, &sequence.context, &mut NoTaps)
+                        original.forward(&original.weights).block(done, hidden, &sequence.context)
                     })
                     .collect();
                 done += 1;

@@ -139,8 +139,8 @@ pub fn inverse_factor(gram: ArrayView2<'_, f64>, order: &[usize]) -> Result<Inve
 }
 
 /// The weights with which a matrix gives the original's outputs on the changed model's inputs: with W of (rows,
-/// columns), W* = W + W (C − G)(G + λ I)⁻¹ minimises ‖W* X̃ − W X‖² + λ ‖W* − W‖² (Frantar 2023; GPTAQ, 2025). `gram`
-/// is G and `cross` C of the module `moments`.
+/// columns), W* = W + W D (G + λ I)⁻¹ minimises ‖W* X̃ − W X‖² + λ ‖W* − W‖² (Frantar 2023; GPTAQ, 2025). `gram` is G
+/// and `difference` D of the module `moments`.
 ///
 /// # Errors
 /// [`NoFactor`].
@@ -150,13 +150,12 @@ pub fn inverse_factor(gram: ArrayView2<'_, f64>, order: &[usize]) -> Result<Inve
 pub fn corrected(
     weights: ArrayView2<'_, f32>,
     gram: ArrayView2<'_, f64>,
-    cross: ArrayView2<'_, f64>,
+    difference: ArrayView2<'_, f64>,
 ) -> Result<Array2<f32>, NoFactor> {
-    assert_eq!(cross.dim(), gram.dim());
-    check_finite(cross)?;
+    assert_eq!(difference.dim(), gram.dim());
+    check_finite(difference)?;
     let factored = Factored::new(gram)?;
-    let difference = &cross - &gram;
-    let difference = as_faer(difference.view());
+    let difference = as_faer(difference);
     let mut out = weights.to_owned();
     for mut block in out.axis_chunks_iter_mut(Axis(0), 256) {
         let in_f64 = block.mapv(f64::from);
@@ -218,9 +217,9 @@ mod tests {
         let x = random(2, tokens, columns);
         // Inputs of the changed model: every channel mixes in a fifth of its neighbour.
         let changed = Array2::from_shape_fn(x.dim(), |(row, j)| 0.8 * x[[row, j]] + 0.2 * x[[row, (j + 1) % columns]]);
-        let (gram, cross) = (product(&changed, &changed), product(&x, &changed));
+        let (gram, difference) = (product(&changed, &changed), product(&(&x - &changed), &changed));
         let weights = random(3, 8, columns).mapv(|w| w as f32);
-        let fixed = corrected(weights.view(), gram.view(), cross.view()).expect("it is positive definite");
+        let fixed = corrected(weights.view(), gram.view(), difference.view()).expect("it is positive definite");
         let outputs = |weights: &Array2<f32>, x: &Array2<f64>| x.dot(&weights.mapv(f64::from).t());
         let target = outputs(&weights, &x);
         let distance = |outputs: Array2<f64>| (outputs - &target).mapv(|miss| miss.powi(2)).sum();

@@ -4,7 +4,7 @@
 
 use crate::disk::TensorError;
 use crate::divergence::{Sample, divergence, embedding};
-use crate::model::forward::{AttentionContext, Batch, BatchError, DenseWeights, Forward, NoTaps};
+use crate::model::forward::{Batch, BatchError, DenseWeights, StagedContext, StagedForward};
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::{Model, ModelError};
 use burn::tensor::{Device, Tensor};
@@ -49,8 +49,8 @@ pub struct Probe<'m> {
 /// One sequence of the original's run.
 pub(crate) struct Prepared {
     pub(crate) batch: Batch,
-    pub(crate) context: AttentionContext,
-    /// Output of the last layer, after the final norm, (1, length, hidden).
+    pub(crate) context: StagedContext,
+    /// What the head reads, (1, length, hidden), or (1, 1, hidden) for a classifier.
     finished: Tensor<3>,
 }
 
@@ -64,13 +64,13 @@ impl<'m> Probe<'m> {
         let weights = DenseWeights::new(model, device)?;
         let prepare = |tokens: &Vec<u32>| {
             // One for every sequence: a forward is not shared between threads.
-            let forward = Forward::new(spec, &weights, device);
+            let forward = StagedForward::new(spec, &weights, device);
             let batch = Batch::new(spec, tokens.clone(), 1)?;
             let context = forward.context(&batch);
             let hidden = forward.embed(&batch);
             let layers = 0..spec.layers.len();
-            let hidden = layers.fold(hidden, |hidden, layer| forward.block(layer, hidden, &context, &mut NoTaps));
-            Ok(Prepared { batch, context, finished: forward.finish(hidden) })
+            let hidden = layers.fold(hidden, |hidden, layer| forward.block(layer, hidden, &context));
+            Ok(Prepared { batch, context, finished: forward.head_input(hidden) })
         };
         let sequences = sequences.par_iter().map(prepare).collect::<Result<_, ProbeError>>()?;
         Ok(Probe { spec, weights, device: device.clone(), sequences })
@@ -105,8 +105,8 @@ impl<'m> Probe<'m> {
         self.outputs(&self.weights, sequence.finished.clone())
     }
 
-    pub(crate) fn forward<'w>(&'w self, weights: &'w DenseWeights) -> Forward<'w> {
-        Forward::new(self.spec, weights, &self.device)
+    pub(crate) fn forward<'w>(&'w self, weights: &'w DenseWeights) -> StagedForward<'w> {
+        StagedForward::new(self.spec, weights, &self.device)
     }
 
     pub(crate) fn judge_from(
@@ -140,16 +140,20 @@ impl<'m> Probe<'m> {
     ) -> Result<Sample, ProbeError> {
         let forward = self.forward(weights);
         let layers = layer..self.spec.layers.len();
-        let hidden = layers.fold(state, |hidden, layer| forward.block(layer, hidden, &sequence.context, &mut NoTaps));
-        let output = self.outputs(weights, forward.finish(hidden))?;
+        let hidden = layers.fold(state, |hidden, layer| forward.block(layer, hidden, &sequence.context));
+        let output = self.outputs(weights, forward.head_input(hidden))?;
         let original = self.original(sequence)?;
         self.compare(number, &original, &output)
     }
 
-    /// Output rows of finished hidden states.
+    /// Output rows of what the head reads.
     fn outputs(&self, weights: &DenseWeights, finished: Tensor<3>) -> Result<Vec<f32>, ProbeError> {
-        let logits = self.forward(weights).head(finished, &mut NoTaps);
-        logits.into_data().try_to_vec::<f32>().map_err(|error| ProbeError::Device(format!("{error:?}")))
+        let forward = self.forward(weights);
+        forward
+            .last(forward.before_last(finished))
+            .into_data()
+            .try_to_vec::<f32>()
+            .map_err(|error| ProbeError::Device(format!("{error:?}")))
     }
 
     /// The divergence of one sequence: (rows, width) each.

@@ -104,8 +104,8 @@ impl Pruner<'_> {
         let mean_square = moments.mean_square();
         let mut fallback = None;
         // The weights that give the original's outputs on the pruned model's inputs.
-        let target = match &moments.cross {
-            Some(cross) => corrected(weights, gram, cross.view()),
+        let target = match &moments.difference {
+            Some(difference) => corrected(weights, gram, difference.view()),
             None => Ok(weights.to_owned()),
         };
         let target = target.unwrap_or_else(|reason| {

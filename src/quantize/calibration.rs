@@ -2,7 +2,7 @@
 //! that ships with slmc (encoders). Reports name which it was.
 
 use super::error::CalibrationError;
-use crate::artifact::runner::ModelRunner;
+use crate::calibrate::samples::sample;
 use crate::model::spec::ModelKind;
 use crate::model::weights::Model;
 use crate::progress::{Progress, Silent};
@@ -69,7 +69,6 @@ pub fn calibration(
     model: &Model,
     source: &CalibrationText,
     tokens: usize,
-    runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<Calibration, CalibrationError> {
     match source {
@@ -77,14 +76,14 @@ pub fn calibration(
         CalibrationText::Mixed { .. } if model.spec.kind == ModelKind::Encoder => Err(CalibrationError::Encoder),
         CalibrationText::Mixed { path, field, seed } => {
             let text = from_file(model, path, field.as_deref(), tokens / 2, progress)?;
-            let own = sample_itself(model, *seed, tokens - tokens / 2, runner, progress)?;
+            let own = sample_itself(model, *seed, tokens - tokens / 2, progress)?;
             Ok(Calibration {
                 sequences: text.sequences.into_iter().chain(own.sequences).collect(),
                 description: format!("{}, and {}", text.description, own.description),
             })
         }
         CalibrationText::Default { seed } if model.spec.kind == ModelKind::Decoder => {
-            sample_itself(model, *seed, tokens, runner, progress)
+            sample_itself(model, *seed, tokens, progress)
         }
         CalibrationText::Default { .. } => {
             let shipped = "calibration/encoders.txt, shipped with slmc";
@@ -103,14 +102,12 @@ pub fn held_out(
     source: &CalibrationText,
     used: &Calibration,
     count: usize,
-    runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<Calibration, CalibrationError> {
     let window = WINDOW.min(model.spec.context);
     let taken = used.sequences.len();
-    let own = |count: usize, seed: &u64| {
-        runner.sample(model, count * window, window, seed.wrapping_add(HELD_OUT_STREAM), progress)
-    };
+    let own =
+        |count: usize, seed: &u64| sample(model, count * window, window, seed.wrapping_add(HELD_OUT_STREAM), progress);
     let text = |count: usize, path: &PathBuf, field: &Option<String>| -> Result<Vec<Vec<u32>>, CalibrationError> {
         let sequences = decoder_text(model, path, field.as_deref(), taken + count, &Silent)?;
         Ok(sequences.into_iter().skip(taken).take(count).collect())
@@ -148,13 +145,12 @@ pub fn held_out(
 pub fn independent_text(
     model: &Model,
     count: usize,
-    runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<Vec<Vec<u32>>, CalibrationError> {
     match model.spec.kind {
         ModelKind::Decoder => {
             let window = WINDOW.min(model.spec.context);
-            Ok(runner.sample(model, count * window, window, HELD_OUT_STREAM, progress)?)
+            Ok(sample(model, count * window, window, HELD_OUT_STREAM, progress)?)
         }
         ModelKind::Encoder => {
             let records = shipped_records().into_iter().take(count).collect();
@@ -262,9 +258,8 @@ fn sample_itself(
     model: &Model,
     seed: u64,
     tokens: usize,
-    runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<Calibration, CalibrationError> {
-    let sequences = runner.sample(model, tokens, WINDOW.min(model.spec.context), seed, progress)?;
+    let sequences = sample(model, tokens, WINDOW.min(model.spec.context), seed, progress)?;
     Ok(Calibration { sequences, description: format!("sampled from the model itself, seed {seed}") })
 }

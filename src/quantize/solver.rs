@@ -106,8 +106,8 @@ impl Change for Solver<'_> {
             let held = held.as_ref().map(|held| held.view());
             let (matrix, report) = match (&hessian, &moments) {
                 (Some(Ok(hessian)), Some(moments)) => {
-                    let target = match &moments.cross {
-                        Some(cross) => corrected(weights, moments.gram.view(), cross.view()).ok(),
+                    let target = match &moments.difference {
+                        Some(difference) => corrected(weights, moments.gram.view(), difference.view()).ok(),
                         None => None,
                     };
                     let target = target.as_ref().map_or(weights, |target| target.view());

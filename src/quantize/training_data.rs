@@ -3,7 +3,7 @@
 use super::calibration::Calibration;
 use super::error::CalibrationError;
 use super::method::Method;
-use crate::artifact::runner::ModelRunner;
+use crate::calibrate::samples::sample;
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::Model;
 use crate::progress::Progress;
@@ -80,11 +80,10 @@ impl Training {
         seed: u64,
         model: &Model,
         calibration: &Calibration,
-        runner: &dyn ModelRunner,
         progress: &dyn Progress,
     ) -> Result<Option<Self>, CalibrationError> {
         if let Some(qat) = qat {
-            let samples = training_samples(model, qat, runner, progress)?;
+            let samples = training_samples(model, qat, progress)?;
             return Ok(Some(Training { samples, settings: qat.settings.clone(), held_out: Vec::new() }));
         }
         let spec = &model.spec;
@@ -98,7 +97,7 @@ impl Training {
                 let window = Settings::TUNE.window.min(spec.context);
                 let own = OWN_SAMPLES * calibration.tokens() + HELD_OUT * window;
                 let seed = seed.wrapping_add(FIRST_STREAM);
-                let mut own = runner.sample(model, own, window, seed, progress)?;
+                let mut own = sample(model, own, window, seed, progress)?;
                 let held_out = own.split_off(own.len().saturating_sub(HELD_OUT));
                 texts.extend(own);
                 held_out
@@ -134,7 +133,6 @@ const FIRST_STREAM: u64 = 1 << 32;
 pub fn training_samples(
     model: &Model,
     retrain: &Retrain,
-    runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<Samples, CalibrationError> {
     let settings = &retrain.settings;
@@ -148,7 +146,7 @@ pub fn training_samples(
         None if model.spec.kind == ModelKind::Encoder => Err(CalibrationError::EncoderData),
         None => {
             let (tokens, seed) = (settings.tokens as usize, settings.seed.wrapping_add(FIRST_STREAM));
-            Ok(Samples::Causal(runner.sample(model, tokens, settings.window, seed, progress)?))
+            Ok(Samples::Causal(sample(model, tokens, settings.window, seed, progress)?))
         }
     }
 }

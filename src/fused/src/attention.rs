@@ -10,6 +10,8 @@
 //! stay in the second cache, and are neither kept nor made for all positions at once. Of each query its largest score and
 //! the inverse of its sum are kept; the backward pass makes P again from them.
 
+pub mod cached;
+
 use crate::lanes::{dot, exp, largest, sum, vectorised};
 use crate::node::{Value, record, recycle, slice, tensor};
 use crate::product::{Left, Matrix, Output, PANEL, Panels, Right, multiply_packed, tile_floats};

@@ -19,7 +19,6 @@ use crate::quantize::training_data::{Retrain, training_samples};
 use crate::stages::StageError;
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
-use crate::stages::runner::Compiled;
 use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::{Retraining, values_of};
 use burn::tensor::Device;
@@ -120,7 +119,7 @@ impl<'o> Work<'o> {
         model.check_sparsity(&sparsity)?;
         let calibration = match &options.source {
             None => None,
-            Some(source) => Some(calibration(&model, source, CALIBRATION_TOKENS, &Compiled, progress)?),
+            Some(source) => Some(calibration(&model, source, CALIBRATION_TOKENS, progress)?),
         };
         Ok(Work { options, model, sparsity, selected, shapes, calibration })
     }
@@ -161,7 +160,7 @@ impl<'o> Work<'o> {
         progress: &dyn Progress,
     ) -> Result<(TrainReport, Resume), StageError> {
         let options = self.options;
-        let samples = training_samples(&self.model, retrain, &Compiled, progress)?;
+        let samples = training_samples(&self.model, retrain, progress)?;
         let masks = HeldMasks::of(&pruned.model, &pruned.sparsity)?;
         let resume = Resume::of(&options.out, &self.identity(retrain, device)?);
         let retraining = Retraining {

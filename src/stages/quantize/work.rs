@@ -181,7 +181,7 @@ impl<'o> Work<'o> {
         let Run { options, progress, .. } = self.run;
         if options.method != Method::Rtn || options.qat.is_some() || self.plan.is_some() || options.equalize {
             let (source, tokens) = (&options.source, options.calibration_tokens);
-            self.calibration = calibration(&self.model, source, tokens, &Compiled, progress)?;
+            self.calibration = calibration(&self.model, source, tokens, progress)?;
         }
         Ok(())
     }
@@ -229,7 +229,7 @@ impl<'o> Work<'o> {
     fn training(&self) -> Result<Option<Training>, StageError> {
         let Run { options, progress, .. } = self.run;
         let asked = (options.method, options.tune, options.qat.as_ref());
-        Ok(Training::of(asked, options.seed, &self.model, &self.calibration, &Compiled, progress)?)
+        Ok(Training::of(asked, options.seed, &self.model, &self.calibration, progress)?)
     }
 
     /// Rounds every matrix by its scheme.
@@ -279,8 +279,7 @@ impl<'o> Work<'o> {
             plain_reports = reports;
             Ok(model)
         };
-        let checked =
-            calibration_check::check(&self.model, &rounded, plain, &options.source, &Compiled, device, progress)?;
+        let checked = calibration_check::check(&self.model, &rounded, plain, &options.source, device, progress)?;
         Ok(match checked {
             Some((check, plain)) if check.kept_plain => (plain, plain_reports, Some(check)),
             Some((check, _)) => (rounded, reports, Some(check)),
