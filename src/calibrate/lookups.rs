@@ -9,7 +9,7 @@
 //! of one layer, and `4 · tokens · hidden · (layers + 2)` bytes of states; no gradient of a weight is ever made.
 
 use super::CalibrateError;
-use super::batches::Batches;
+use super::batches::{BATCH_TOKENS, Batches};
 use super::layerwise::Layerwise;
 use super::moments::{MomentSums, Moments};
 use crate::model::forward::{Batch, DenseWeights, StagedForward};
@@ -33,6 +33,14 @@ pub(super) struct Lookups<'a> {
     weights_on: Device,
     /// By layer and batch.
     states: Vec<Vec<Tensor<3>>>,
+}
+
+/// Bytes of states, of one batch's graph of a layer and of the head's logits, at most.
+pub fn memory_bytes(spec: &ModelSpec) -> u64 {
+    let widest = spec.layers.iter().map(|layer| layer.ffn.width).max().unwrap_or(0);
+    let states = 4 * MOST_TOKENS * spec.hidden * (spec.layers.len() + 2);
+    let graph = 4 * BATCH_TOKENS * (16 * spec.hidden + 6 * widest);
+    (states + graph + 4 * spec.vocabulary * (spec.hidden + 256)) as u64
 }
 
 impl<'a> Lookups<'a> {

@@ -43,14 +43,24 @@ pub fn sample(
     Ok(sequences)
 }
 
-/// How many sequences go together: as many as keep within the memory of a cache.
-fn at_once(spec: &ModelSpec, window: usize) -> usize {
+/// Bytes of keys and values, or of inputs of convolutions, of one sequence.
+fn cache_bytes(spec: &ModelSpec, window: usize) -> usize {
     let of_layer = |mixer: &Mixer| match mixer {
         Mixer::Attention(attention) => 8 * attention.key_width() * window,
         Mixer::Conv(conv) => 12 * spec.hidden * conv.taps,
     };
-    let bytes: usize = spec.layers.iter().map(|layer| of_layer(&layer.mixer)).sum();
-    (CACHE_BYTES / bytes.max(1)).clamp(1, TOGETHER)
+    spec.layers.iter().map(|layer| of_layer(&layer.mixer)).sum()
+}
+
+/// How many sequences go together: as many as keep within the memory of a cache.
+fn at_once(spec: &ModelSpec, window: usize) -> usize {
+    (CACHE_BYTES / cache_bytes(spec, window).max(1)).clamp(1, TOGETHER)
+}
+
+/// Bytes of memory that sampling takes at most: the whole model in f32, keys and values, and logits.
+pub fn memory_bytes(spec: &ModelSpec, window: usize) -> u64 {
+    let sequences = at_once(spec, window);
+    4 * spec.parameter_count() + (sequences * (cache_bytes(spec, window) + 12 * spec.vocabulary)) as u64
 }
 
 /// Sequences of the streams from `seed`, as many as the decoder reads.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// Tokens a decoder samples from itself, and most tokens read from a text.
 pub const CALIBRATION_TOKENS: usize = 16_384;
 /// Longest calibration sequence.
-const WINDOW: usize = 256;
+pub const WINDOW: usize = 256;
 /// Fewest sequences that say anything.
 const LEAST_SEQUENCES: usize = 4;
 /// Texts for encoders, one a line, written for this project.
