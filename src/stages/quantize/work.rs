@@ -14,7 +14,7 @@ use crate::allocate::report::AllocationReport;
 use crate::calibrate::collect;
 use crate::disk::atomic;
 use crate::formats::{self, ModelSink, slmc_quantized};
-use crate::model::id::LinearId;
+use crate::model::id::{LinearId, ParameterId};
 use crate::model::scheme::{Assignment, Preset, Width, width_name};
 use crate::model::size::{StoredTensor, WeightSize, stored_tensors};
 use crate::model::spec::ModelKind;
@@ -60,7 +60,8 @@ pub fn quantize_directory(
     work.equalize()?;
     let found = work.search()?;
     let assignment = found.as_ref().map_or_else(|| work.preset.clone(), |found| found.assignment.clone());
-    let tensors = work.tensors(&assignment)?;
+    // Refused before the long work where it cannot be stored.
+    work.tensors(&assignment, true)?;
     let training = work.training()?;
     let resume = match options.method == Method::Gptq || training.is_some() {
         true => Some(Resume::of(&options.out, &options.identity(device)?)),
@@ -71,6 +72,7 @@ pub fn quantize_directory(
         rounded = rounded.train(training, resume)?;
     }
     let allocation = rounded.widen(found)?;
+    let tensors = work.tensors(&assignment, rounded.has_key_maps())?;
     let report = rounded.report(&tensors, allocation);
     let provenance = provenance(options, &report, &work.sparsity)?;
     slmc_quantized::Directory(&options.out).write(&rounded.model, &provenance)?;
@@ -140,7 +142,7 @@ impl<'o> Work<'o> {
             equalized: Vec::new(),
         };
         if work.plan.is_none() {
-            work.tensors(&work.preset)?;
+            work.tensors(&work.preset, true)?;
         }
         work.check_text()?;
         work.check_values()?;
@@ -170,10 +172,10 @@ impl<'o> Work<'o> {
         Ok(())
     }
 
-    /// The tensors of the artifact by the schemes of all matrices.
-    fn tensors(&self, schemes: &Assignment) -> Result<Vec<StoredTensor>, StageError> {
+    /// The tensors of the artifact by the schemes of all matrices, with key maps or without.
+    fn tensors(&self, schemes: &Assignment, key_maps: bool) -> Result<Vec<StoredTensor>, StageError> {
         let spec = &self.model.spec;
-        Ok(stored_tensors(spec, schemes, &self.sparsity, self.run.options.layout, spec.context, true)?)
+        Ok(stored_tensors(spec, schemes, &self.sparsity, self.run.options.layout, spec.context, key_maps)?)
     }
 
     /// Reads or samples the calibration text, where a step needs it.
@@ -316,6 +318,11 @@ impl Rounded<'_> {
             }
         }
         self.report_widths();
+    }
+
+    /// Plain rounding has none.
+    fn has_key_maps(&self) -> bool {
+        self.model.parameters.keys().any(|id| matches!(id, ParameterId::KeyMap(..)))
     }
 
     fn report_widths(&mut self) {
