@@ -19,7 +19,7 @@ use crate::progress::Progress;
 use burn::tensor::{Device, Tensor};
 
 /// Tokens that suffice for one channel of the table.
-const TOKENS_PER_CHANNEL: usize = 8;
+const TOKENS_PER_CHANNEL: usize = 16;
 /// Tokens that suffice for any table.
 const MOST_TOKENS: usize = 4096;
 

@@ -116,7 +116,7 @@ mod tests {
             for (number, sequence) in (0..).zip(&sequences) {
                 let decoder = Decoder::new(&model.spec, &weights, 1, 12);
                 let alone = draw(&model.spec, decoder, 1, 12, 7 + number, &Silent).expect("it samples");
-                assert_eq!(alone, [sequence.clone()], "{name}");
+                assert_eq!(alone, std::slice::from_ref(sequence), "{name}");
             }
             assert!(sequences.iter().any(|sequence| *sequence != sequences[0]), "{name}: all are one");
         }

@@ -114,7 +114,7 @@ pub(super) trait Operations {
                     Mixer::Conv(_) => (Role::ConvOut, NormSite::Conv),
                 };
                 let sites = [before(spec), of_output];
-                let hidden = self.into_residual(layer, role, Halted { hidden, input }, sites, tap);
+                let hidden = self.onto_residual(layer, role, Halted { hidden, input }, sites, tap);
                 let input = match spec.norm_placement {
                     NormPlacement::Pre | NormPlacement::Around => self.layer_norm(spec, &hidden, layer, NormSite::Ffn),
                     NormPlacement::Post => hidden.clone(),
@@ -123,7 +123,7 @@ pub(super) trait Operations {
             }
             Step::FfnOutput => {
                 let sites = [NormSite::Ffn, NormSite::FfnOutput];
-                let hidden = self.into_residual(layer, Role::Down, Halted { hidden, input }, sites, tap);
+                let hidden = self.onto_residual(layer, Role::Down, Halted { hidden, input }, sites, tap);
                 Halted { input: hidden.clone(), hidden }
             }
         }
@@ -146,7 +146,7 @@ pub(super) trait Operations {
     }
 
     /// A linear whose output is added to the residual stream; norms of the sum or of the output stand at the sites.
-    fn into_residual(
+    fn onto_residual(
         &self,
         layer: usize,
         role: Role,

@@ -31,7 +31,7 @@ pub struct StagedContext(Shared);
 
 #[derive(Clone)]
 enum Shared {
-    Plain(AttentionContext),
+    Plain(Box<AttentionContext>),
     Fused(Context),
 }
 
@@ -60,7 +60,7 @@ impl<'a> StagedForward<'a> {
     /// Masks, rotary tables.
     pub fn context(&self, batch: &Batch) -> StagedContext {
         StagedContext(match &self.operands {
-            Operands::Plain(forward) => Shared::Plain(forward.context(batch)),
+            Operands::Plain(forward) => Shared::Plain(Box::new(forward.context(batch))),
             Operands::Fused(_) => Shared::Fused(Context::new(self.spec, batch)),
         })
     }
