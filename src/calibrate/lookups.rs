@@ -21,7 +21,7 @@ use burn::tensor::{Device, Tensor};
 /// Tokens that suffice for one channel of the table.
 const TOKENS_PER_CHANNEL: usize = 16;
 /// Tokens that suffice for any table.
-const MOST_TOKENS: usize = 4096;
+const MOST_TOKENS: usize = 8192;
 
 /// The states of some batches before every layer, and what gradients need beside them.
 pub(super) struct Lookups<'a> {
