@@ -22,6 +22,7 @@ use slmc::stages::compile::{CompileOptions, compile_directory};
 use slmc::stages::runner::Compiled;
 use slmc::target::Target;
 use slmc::text::chat_template::{ChatTemplate, Conversation};
+use slmc::text::form::TextForm;
 use slmc::text::tokenizer::{Tokenizer, TokenizerError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -102,7 +103,7 @@ fn a_model_in_memory_goes_the_whole_way() {
     let directory = tempfile::tempdir().expect("a directory");
     let (text, out) = (directory.path().join("text.txt"), directory.path().join("quantized"));
     fs::write(&text, "a fox and a dog.\n".repeat(200)).expect("writes");
-    let calibration = CalibrationText::File { path: text, field: None };
+    let calibration = CalibrationText::File { path: text, form: TextForm::default() };
     let sequences =
         calibration::calibration(&model, &calibration, 256, &Compiled, &Silent).expect("it has a tokenizer").sequences;
     assert!(sequences.iter().all(|sequence| sequence.len() <= 48 && sequence[0] == 1));

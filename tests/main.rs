@@ -8,6 +8,7 @@ mod chat;
 mod checkpoints;
 mod cli;
 mod conversations;
+mod data_files;
 mod dense_directory;
 mod determinism;
 mod families;

@@ -40,7 +40,14 @@ pub fn evaluate(
         return Err(EvalError::Nothing { with: "" });
     }
     let width = model.output_width();
-    let pair = Pair { model, reference, rows: Rows::PerToken, columns: "dimensions", work: ("embedding", "texts") };
+    let pair = Pair {
+        model,
+        reference,
+        shared: None,
+        rows: Rows::PerToken,
+        columns: "dimensions",
+        work: ("embedding", "texts"),
+    };
     let mut cosines = Vec::new();
     let logits_sha256 = pair.watched(sequences, progress, |sequence, states, reference| {
         let embed = |side, states| embedding(states, width).ok_or(EvalError::ZeroEmbedding { side, sequence });

@@ -14,7 +14,7 @@ use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::{Model, ModelError};
 use crate::target::Target;
 use crate::text::chat_template::{ChatTemplate, ChatTemplateError};
-use crate::text::tokenizer::{Tokenizer, TokenizerError};
+use crate::text::tokenizer::{Tokenizer, TokenizerError, token_table, token_table_of};
 use burn::tensor::Device;
 use rayon::prelude::*;
 use serde_json::Value;
@@ -281,6 +281,14 @@ impl OpenedModel {
 }
 
 impl OpenedModel {
+    /// The tokens of its tokenizer with their ids; `None` where it carries none.
+    pub fn token_table(&self) -> Option<Value> {
+        match &self.engine {
+            Engine::Directory { companions, .. } => token_table(companions),
+            Engine::Artifact(file) => token_table_of(file.view().ok()?.section(SectionKind::Tokenizer)?),
+        }
+    }
+
     /// The template that makes a prompt of a conversation: that of `directory` where one is given, else the model's
     /// own.
     ///

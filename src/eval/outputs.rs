@@ -159,6 +159,8 @@ impl Rows {
 pub(super) struct Pair<'a> {
     pub(super) model: &'a dyn Forward,
     pub(super) reference: Option<&'a dyn Forward>,
+    /// The first columns that are compared, where both models have more and their widths may differ.
+    pub(super) shared: Option<usize>,
     pub(super) rows: Rows,
     /// Name of a column of the output, plural.
     pub(super) columns: &'static str,
@@ -168,7 +170,7 @@ pub(super) struct Pair<'a> {
 
 impl Pair<'_> {
     /// Calls `visit(sequence, model's output, reference's output)` for every sequence in order, each output
-    /// (rows, width), and returns the hash of the model's outputs in hexadecimal.
+    /// (rows, the width of its own model), and returns the hash of the model's outputs in hexadecimal.
     pub(super) fn for_each(
         &self,
         sequences: &[Vec<u32>],
@@ -177,14 +179,19 @@ impl Pair<'_> {
         mut visit: impl FnMut(usize, &[f32], Option<&[f32]>) -> Result<(), EvalError>,
     ) -> Result<String, EvalError> {
         let width = self.model.output_width();
-        if let Some(reference) = self.reference.map(Forward::output_width).filter(|&other| other != width) {
+        let differs = |&other: &usize| match self.shared {
+            None => other != width,
+            Some(shared) => shared > width.min(other),
+        };
+        let other = self.reference.map(Forward::output_width);
+        if let Some(reference) = other.filter(differs) {
             return Err(EvalError::WidthsDiffer { model: width, reference, what: self.columns });
         }
         let most = batch_bytes.unwrap_or(BATCH_BYTES) / size_of::<f32>();
         let mut hash = Sha256::new();
         let mut first = 0;
         while first < sequences.len() {
-            let values = |n: usize| self.rows.of(sequences[n].len()) * width;
+            let values = |n: usize| self.rows.of(sequences[n].len()) * width.max(other.unwrap_or(0));
             let (mut end, mut total) = (first + 1, values(first));
             while end < sequences.len() && total + values(end) <= most {
                 total += values(end);
@@ -299,7 +306,7 @@ mod tests {
     use crate::progress::Silent;
 
     fn pair<'a>(model: &'a dyn Forward, reference: Option<&'a dyn Forward>) -> Pair<'a> {
-        Pair { model, reference, rows: Rows::PerToken, columns: "tokens", work: ("testing", "sequences") }
+        Pair { model, reference, shared: None, rows: Rows::PerToken, columns: "tokens", work: ("testing", "sequences") }
     }
 
     #[test]

@@ -19,10 +19,9 @@ use crate::stages::resume::Resume;
 use crate::stages::stage::Faults;
 use crate::text::tokenizer::{Tokenizer, token_table};
 use crate::text::windows::check_window;
-use crate::train::data::Samples;
 use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::values_of;
-use crate::train::samples::{Data, SamplesError, TrainTask, check_task, own_task, read};
+use crate::train::samples::{Data, ReadSamples, SamplesError, TrainTask, check_task, own_task, read};
 use crate::train::settings::Settings;
 use crate::train::start::{self, StartError};
 use crate::train::student::hidden_pairs;
@@ -121,7 +120,7 @@ struct Work<'o> {
     /// How many tokens student and teacher have both, where their tables are padded to different sizes.
     shared_tokens: Option<usize>,
     task: TrainTask,
-    samples: Samples,
+    samples: ReadSamples,
 }
 
 impl<'o> Work<'o> {
@@ -171,7 +170,7 @@ impl<'o> Work<'o> {
             "tokenizer": tokenizer.as_ref().map(hex),
             "opening": student.spec.opening,
             "ends": student.spec.ends,
-            "field": options.data.field,
+            "form": format!("{:?}", options.data.form),
             "label_field": options.data.label_field,
             "device": format!("{device:?}"),
             "settings": options.settings,
@@ -201,7 +200,7 @@ impl<'o> Work<'o> {
         let run = Run {
             spec: &student.spec,
             settings: &options.settings,
-            samples: &self.samples,
+            samples: &self.samples.samples,
             teacher,
             device,
             out: &options.out,
@@ -212,7 +211,7 @@ impl<'o> Work<'o> {
         let transform: &dyn Transform = if sparsity.is_empty() { &Identity } else { &masks };
         let mut trained = run.train(values_of(student)?, transform, progress)?;
         masks.clear_all(&mut trained.parameters);
-        let report = TrainReport::of(&run, &trained);
+        let report = TrainReport { files_read: self.samples.files.clone(), ..TrainReport::of(&run, &trained) };
         let description = Description {
             config: student.config.clone(),
             companions: student.companions.clone(),

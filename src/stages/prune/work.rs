@@ -167,12 +167,13 @@ impl<'o> Work<'o> {
         let retraining = Retraining {
             model: &self.model,
             start: values_of(&self.model)?,
-            samples: &samples,
+            samples: &samples.samples,
             settings: &retrain.settings,
             fingerprint: resume.fingerprint(),
             out: &options.out,
         };
-        let (mut trained, report) = retraining.run(&masks, device, progress)?;
+        let (mut trained, mut report) = retraining.run(&masks, device, progress)?;
+        report.files_read = samples.files;
         masks.clear_all(&mut trained.parameters);
         if let Some(path) = &retrain.metrics {
             write_log(path, &trained.log)?;
@@ -212,6 +213,7 @@ impl<'o> Work<'o> {
             left_dense: matrices.iter().filter(|matrix| matrix.left_dense).count() as u64,
             zeros_before: matrices.iter().map(|matrix| matrix.zeros_before).sum(),
             zeros_after: matrices.iter().map(|matrix| matrix.zeros_after).sum(),
+            files_read: calibration.map(|calibration| calibration.files_read.clone()).unwrap_or_default(),
             training,
             matrices: matrices.clone(),
         }

@@ -126,7 +126,7 @@ impl<'o> Work<'o> {
             Mix::Preset(preset) => (None, policy::assign(&model.spec, preset, &options.keeps)?),
         };
         let widths = policy::widths(&model.spec, &options.activations)?;
-        let none = Calibration { sequences: Vec::new(), description: "none".to_owned() };
+        let none = Calibration { sequences: Vec::new(), description: "none".to_owned(), files_read: Vec::new() };
         let work = Work {
             run,
             model,
@@ -333,14 +333,15 @@ impl Rounded<'_> {
         let tuning = Tuning {
             original: model,
             masks: HeldMasks::of(model, sparsity)?,
-            samples: &training.samples,
+            samples: &training.samples.samples,
             settings: training.settings,
             held_out: &training.held_out,
             // The directory it lies in belongs to this run alone.
             fingerprint: String::new(),
             out: &resume.training(),
         };
-        let tuned = tuning.run(self.model, device, *progress)?;
+        let mut tuned = tuning.run(self.model, device, *progress)?;
+        tuned.training.files_read = training.samples.files.clone();
         if let Some(path) = options.qat.as_ref().and_then(|qat| qat.metrics.as_ref()) {
             write_log(path, &tuned.log)?;
         }
@@ -372,6 +373,7 @@ impl Rounded<'_> {
             calibration: calibration.description.clone(),
             calibration_tokens: calibration.tokens() as u64,
             calibration_sequences: calibration.sequences.len() as u64,
+            files_read: calibration.files_read.clone(),
             size: WeightSize::of(&self.model.spec, tensors),
             allocation,
             training: self.training.clone(),

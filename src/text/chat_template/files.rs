@@ -109,11 +109,12 @@ fn read(companion: &Companion, name: &str) -> Result<Named, ChatTemplateError> {
     named(path, name, text)
 }
 
-/// A template that is not too long.
+/// A template that is not too long, without a byte order mark and with LF for line ends of any kind, as Jinja reads it.
 pub(super) fn named(path: PathBuf, name: &str, text: String) -> Result<Named, ChatTemplateError> {
     if text.len() > MAX_TEMPLATE_BYTES {
         return Err(ChatTemplateError::TooLong { path, bytes: text.len() as u64, limit: MAX_TEMPLATE_BYTES as u64 });
     }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text).replace("\r\n", "\n").replace('\r', "\n");
     Ok(Named { path, name: name.to_owned(), text })
 }
 
