@@ -83,6 +83,16 @@ fn documents_between_separators_are_the_documents_of_rows() {
     ] {
         refused(directory, line, expected);
     }
+    // In recipes, with the line breaks of TOML or with escapes.
+    let measured = json(directory, r"eval m --data docs.txt --separator '\n--\n' --window 32");
+    for separator in [r#""\n--\n""#, r"'\n--\n'"] {
+        let recipe = format!(
+            "version = 1\n[model]\npath = 'm'\n[stages.e]\nkind = 'eval'\ninput = 'model'\ndata = 'docs.txt'\nwindow = 32\n\
+             separator = {separator}\n"
+        );
+        fs::write(directory.join("r.toml"), recipe).expect("writes");
+        assert_eq!(json(directory, "run r.toml")["stages"][0]["report"]["logits_sha256"], measured["logits_sha256"]);
+    }
     // One that begins as an option does.
     assert_eq!(json(directory, "eval m --data docs.txt --separator -- --window 32")["files_read"][0]["records"], 40);
 }
@@ -92,7 +102,7 @@ fn encoders_take_what_stands_between_separators_as_one_text() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
     fixture::write(&path.join("m"), Family::Bert, Size::SMALL);
-    let texts = ["a quick\nbrown fox", "the dog", "a lazy fox", "brown dog", "the quick dog"];
+    let texts = ["a quick\nbrown fox", "the\ndog", "a lazy\nfox", "brown\ndog", "the quick\ndog"];
     fs::write(path.join("t.txt"), texts.join("<end>")).expect("writes");
     let rows: String = texts.map(|text| format!("{}\n", json!({ "text": text }))).concat();
     fs::write(path.join("t.jsonl"), rows).expect("writes");
@@ -311,6 +321,36 @@ fn files_that_cannot_be_read_are_refused_with_the_remedy() {
     fs::write(directory.join("wide.jsonl"), utf16(&text)).expect("writes");
     fs::write(directory.join("marked.jsonl.gz"), gzip(format!("\u{feff}{text}").as_bytes())).expect("writes");
     assert_eq!([hash("wide.jsonl"), hash("marked.jsonl.gz")], [hash("docs.jsonl"), hash("docs.jsonl")]);
+}
+
+#[test]
+#[cfg(unix)]
+fn pipes_and_devices_are_no_files_and_any_name_is_a_name() {
+    use std::os::unix::ffi::OsStringExt;
+    let workplace = decoder();
+    let directory = workplace.path();
+    fs::create_dir(directory.join("folder")).expect("a directory");
+    let pipe = std::process::Command::new("mkfifo").arg(directory.join("pipe.jsonl")).status().expect("mkfifo");
+    assert!(pipe.success());
+    for (stage, line) in STAGES {
+        for (name, expected) in [
+            ("/dev/zero", "/dev/zero is a pipe or a device; pass a file"),
+            ("pipe.jsonl --field text", "pipe.jsonl is a pipe or a device; pass a file"),
+            ("folder", "folder is a directory; pass a file"),
+        ] {
+            refused(directory, &of_stage(line, name), expected);
+            assert!(!directory.join("out").exists(), "{stage}");
+        }
+    }
+    let recipe = "version = 1\n[model]\npath = 'm'\n[stages.e]\nkind = 'eval'\ninput = 'model'\ndata = '/dev/zero'\nwindow = 32\n";
+    fs::write(directory.join("r.toml"), recipe).expect("writes");
+    refused(directory, "run r.toml", "/dev/zero: cannot be read for hashing");
+    // A name that is not UTF-8 does not cost the report.
+    let name = std::ffi::OsString::from_vec(b"docs-\xFF.txt".to_vec());
+    fs::copy(directory.join("docs.txt"), directory.join(&name)).expect("copies");
+    let arguments: Vec<std::ffi::OsString> =
+        ["eval", "m", "--window", "32", "--data"].map(Into::into).into_iter().chain([name]).collect();
+    assert_eq!(json(directory, arguments.as_slice())["files_read"][0]["file"], "docs-\u{fffd}.txt");
 }
 
 #[test]

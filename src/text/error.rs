@@ -14,6 +14,14 @@ pub enum TextError {
         /// Why.
         source: std::io::Error,
     },
+    /// It is not a regular file.
+    #[error("{} is {found}; pass a file, which is read more than once and whose hash is recorded", path.display())]
+    NotRegular {
+        /// Its path.
+        path: PathBuf,
+        /// A directory, or something else.
+        found: &'static str,
+    },
     /// A compressed file that does not decompress.
     #[error("{}: the {format} data is cut short or damaged; download or export the file again", path.display())]
     Archive {

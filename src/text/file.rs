@@ -6,7 +6,7 @@ use super::error::TextError;
 use crate::disk::found::Found;
 use crate::progress::Progress;
 use crate::report::{Table, grouped};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,7 @@ const MOST_BYTES: u64 = 16 << 30;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadNotes {
     /// The file.
+    #[serde(serialize_with = "lossy")]
     pub file: PathBuf,
     /// Texts, documents or conversations that were read, those with less than a token to learn counted.
     pub records: u64,
@@ -35,6 +36,11 @@ pub struct ReadNotes {
     pub cut_to: u64,
     /// Conversations in which the assistant says nothing that could be learned or judged; they were left out.
     pub without_answer: u64,
+}
+
+/// A path as text: a report is written whatever bytes a name has.
+fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 impl ReadNotes {
@@ -108,11 +114,23 @@ pub fn rows_of_files(files: &[ReadNotes], table: &mut Table) {
     }
 }
 
+/// Refuses what is not a regular file: a pipe gives its content once, and it is read more often, a device may give it
+/// without end.
+pub(super) fn check_regular(path: &Path) -> Result<(), TextError> {
+    let metadata = std::fs::metadata(path).map_err(|source| TextError::Read { path: path.to_owned(), source })?;
+    if metadata.is_file() {
+        return Ok(());
+    }
+    let found = if metadata.is_dir() { "a directory" } else { "a pipe or a device" };
+    Err(TextError::NotRegular { path: path.to_owned(), found })
+}
+
 /// The bytes of a file, decompressed.
 ///
 /// # Errors
 /// [`TextError::Read`], [`TextError::Archive`] or [`TextError::Foreign`].
 pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, TextError> {
+    check_regular(path)?;
     let bytes = std::fs::read(path).map_err(|source| TextError::Read { path: path.to_owned(), source })?;
     let broken = |format, source| TextError::Archive { path: path.to_owned(), format, source };
     match bytes.as_slice() {

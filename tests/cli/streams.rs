@@ -35,6 +35,19 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_behind_stdout_is_named() {
+    let transcript = with_decoder("", Family::Llama);
+    for arguments in [&["targets", "--json"][..], &["eval", "model", "--data", "text.txt", "--window", "16"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let output = command(&transcript.path(""), arguments).stdout(full).output().expect("the program starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "slmc {arguments:?}: {stderr}");
+        assert!(stderr.contains("the result cannot be written to standard output: No space left"), "{stderr}");
+    }
+}
+
+#[test]
 fn quiet_prints_nothing_but_the_result() {
     let transcript = with_decoder("", Family::Llama);
     for line in [

@@ -3,7 +3,7 @@
 //! their values stand for themselves as text in an array, which nobody takes for a string by accident.
 
 use super::super::error::TextError;
-use super::super::file::foreign;
+use super::super::file::{check_regular, foreign};
 use super::Row;
 use crate::disk::found::SNIFFED_BYTES;
 use parquet::basic::{ConvertedType, LogicalType, Repetition, Type as Physical};
@@ -18,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 fn open(path: &Path) -> Result<SerializedFileReader<File>, TextError> {
+    check_regular(path)?;
     let mut file = File::open(path).map_err(|source| TextError::Read { path: path.to_owned(), source })?;
     let mut start = [0; SNIFFED_BYTES];
     let read = file.read(&mut start).map_err(|source| TextError::Read { path: path.to_owned(), source })?;
