@@ -1,5 +1,5 @@
-//! Conversations of data files: rows of JSONL, JSON or Parquet whose field is a list of messages, rendered by the model's chat template. For
-//! training, every token is known to be the assistant's or not, as trl counts them with `assistant_only_loss`: by the marks
+//! Conversations of data files: rows of JSONL, JSON or Parquet whose field is a list of messages, rendered by the model's chat
+//! template. Every token is known to be the assistant's or not, as trl counts them with `assistant_only_loss`: by the marks
 //! of the template, else what comes after the prompt for an answer, up to its end token.
 
 use super::chat_template::{

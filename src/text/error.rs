@@ -100,8 +100,7 @@ pub enum TextError {
     },
     /// A separator for rows.
     #[error(
-        "{}: texts with labels are rows of a file, and --separator `{separator}` stands between documents of a text; \
-         leave it out",
+        "{}: its texts are rows, and --separator `{separator}` stands between the documents of a text file; leave it out",
         path.display()
     )]
     SeparatorOfRows {

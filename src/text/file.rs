@@ -20,7 +20,7 @@ pub struct ReadNotes {
     /// The file.
     #[serde(serialize_with = "lossy")]
     pub file: PathBuf,
-    /// Texts, documents or conversations that were read, those with less than a token to learn counted.
+    /// Texts, documents or conversations that were read, without those that are blank.
     pub records: u64,
     /// It began with a byte order mark, which is not part of the text.
     pub byte_order_mark: bool,

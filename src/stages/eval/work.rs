@@ -14,7 +14,7 @@ use crate::text::documents::read_documents;
 use crate::text::file::{ReadNotes, rows_of_files};
 use crate::text::form::TextForm;
 use crate::text::masking::Masking;
-use crate::text::records::{LabelledRecord, Records, read_labelled, read_records};
+use crate::text::records::{LabelledRecord, Records, TextError, read_labelled, read_records};
 use crate::text::tokenizer::Tokenizer;
 use crate::text::windows::{WindowError, check_window, decoder_windows, encoder_sequences};
 use crate::train::samples::{SamplesError, TEXT_FIELD};
@@ -204,6 +204,10 @@ impl<'w> Work<'w> {
     /// Every token of the assistant, given those of the conversation before it.
     fn conversations(&self, conversations: Conversations) -> Done {
         let Work { options, model, tokenizer, progress, .. } = *self;
+        if let Some(separator) = &options.form.separator {
+            let (path, separator) = (options.data.clone(), separator.to_string());
+            return Err(TextError::SeparatorOfRows { path, separator }.into());
+        }
         check_window(&[], self.context(), options.window).map_err(|source| self.bad_window(source))?;
         let template = model.chat_template(self.directory().as_deref())?;
         let mut file = conversations.spoken(&template, tokenizer, &model.ends)?;

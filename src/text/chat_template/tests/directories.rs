@@ -66,6 +66,13 @@ fn marks_and_line_ends_of_other_platforms_are_not_part_of_a_template() {
 }
 
 #[test]
+fn a_pointer_is_not_a_template() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 5\n";
+    let error = Model::new(&[("chat_template.jinja", pointer)]).error();
+    assert!(error.contains("chat_template.jinja: a Git LFS pointer, not the file of 5 bytes"), "{error}");
+}
+
+#[test]
 fn lists_have_names() {
     let list = r#"{"chat_template": [{"name": "default", "template": "a"}, {"name": "rag", "template": "b"},
         {"name": "default", "template": "c"}]}"#;
