@@ -97,7 +97,9 @@ pub fn evaluate_targets(
         return Err(EvalError::Nothing { with: " with a token to predict" });
     }
     let width = model.output_width();
-    let pair = Pair { model, reference, rows: Rows::PerToken, columns: "tokens", work: ("evaluating", "windows") };
+    let rows = Rows::PerToken;
+    let pair =
+        Pair { model, reference, rows, reference_rows: rows, columns: "tokens", work: ("evaluating", "windows") };
     let (mut losses, mut reference_losses, mut samples) = (0.0, 0.0, Vec::new());
     let (mut divergences, mut agreeing, mut tokens) = (Vec::new(), 0u64, 0u64);
     let logits_sha256 = pair.watched(windows, progress, |n, logits, reference| {

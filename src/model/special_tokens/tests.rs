@@ -1,6 +1,8 @@
 //! Which tokens open and end a text, and what is said of files that do not fit.
 
 use super::*;
+use crate::model::described::spec_of;
+use crate::model::spec::ModelSpec;
 
 fn template(single: Value) -> Value {
     json!({"type": "TemplateProcessing", "single": single, "pair": [],

@@ -26,8 +26,8 @@ mod text;
 pub use chat::{ChatFacts, slm_chat_describe, slm_chat_message, slm_chat_text, slm_chat_tokens};
 pub use choice::{ChoiceOptions, SamplingOptions, slm_choose, slm_default_choice, slm_sample};
 pub use model::{
-    EmbeddingFacts, Facts, MODEL_WORDS, Model, slm_describe, slm_embedding_describe, slm_end_tokens, slm_is_end, slm_model_error, slm_open, slm_opening_tokens,
-    slm_verify,
+    EmbeddingFacts, Facts, MODEL_WORDS, Model, slm_describe, slm_embedding_describe, slm_end_tokens, slm_is_end,
+    slm_model_error, slm_open, slm_opening_tokens, slm_verify,
 };
 pub use session::{
     Row, State, slm_logits, slm_positions, slm_reset, slm_run, slm_self_test, slm_session_bytes, slm_session_error,

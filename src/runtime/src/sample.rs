@@ -98,9 +98,8 @@ fn pick<I: Iterator<Item = f32>>(logits: impl Fn() -> I, sampling: &Sampling, se
     let factor = LOG2E_Q15 as f32 / sampling.temperature;
     // Distance of a token below the largest logit.
     let depth = |logit: f32| round(((top - logit) * factor).min(Z_MAX as f32)) as u32;
-    let weight_to = |cut: u32| -> u64 {
-        logits().map(depth).filter(|&z| z <= cut).map(|z| u64::from(exp2_q24(z))).sum()
-    };
+    let weight_to =
+        |cut: u32| -> u64 { logits().map(depth).filter(|&z| z <= cut).map(|z| u64::from(exp2_q24(z))).sum() };
     let mut cut = Z_MAX;
     if sampling.top_k > 0 && (sampling.top_k as usize) < count {
         let kept = |cut: u32| logits().filter(|&logit| depth(logit) <= cut).count() as u64;

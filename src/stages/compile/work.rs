@@ -2,14 +2,17 @@
 
 use crate::artifact::chat::{ChatSummary, NOT_FIXED};
 use crate::artifact::text::{HOST_ONLY, TokenizerSummary};
+use crate::compile::emit::sampling_section;
 use crate::compile::fit::Footprint;
 use crate::compile::{ARTIFACT_MAGIC, CompileError, HostSections, TextSection, check_quantized, compile};
 use crate::disk::atomic;
 use crate::disk::hash::hex;
-use crate::formats::{self, ModelSource};
+use crate::formats::{self, ModelFormatError, ModelSource};
+use crate::model::generation;
 use crate::model::size::WeightSize;
 use crate::model::spec::ModelKind;
 use crate::model::special_tokens::tokenizer_json;
+use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
 use crate::stages::StageError;
@@ -122,6 +125,7 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         strip_leading_space: tokenizer.text_rules()?.strip_leading_space,
         tables: tables.ok(),
         chat_frame: frame.transpose()?.map(|frame| frame.to_section()),
+        sampling: sampling(&model)?,
     };
     let host = HostSections {
         tokenizer: tokenizer_json(&model.companions).map_err(TokenizerError::from)?,
@@ -152,6 +156,17 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         tokenizer,
         chat_frame,
         golden_sha256: hex(&compiled.golden),
+    })
+}
+
+/// The section with the defaults of sampling, where a model draws tokens.
+fn sampling(model: &Model) -> Result<Option<Vec<u8>>, StageError> {
+    Ok(match model.spec.kind {
+        ModelKind::Decoder => {
+            let generation = generation::read(&model.companions).map_err(ModelFormatError::from)?;
+            sampling_section(&generation.sampling)
+        }
+        ModelKind::Encoder => None,
     })
 }
 

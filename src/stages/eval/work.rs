@@ -2,7 +2,7 @@
 
 use crate::eval::answers::{self, AnswersReport};
 use crate::eval::classify::{self, ClassifyReport, Example};
-use crate::eval::embed::{self, EmbedReport};
+use crate::eval::embed::{self, EmbedReport, Embedder};
 use crate::eval::lm::{self, LmReport, MlmReport, Targets};
 use crate::eval::opened::{OpenError, OpenedModel, Task, tokenizer_at};
 use crate::eval::{Forward, SCHEMA};
@@ -156,7 +156,12 @@ pub fn evaluate(options: &EvalOptions, device: &Device, progress: &dyn Progress)
             records.truncate(options.max_windows);
             let sequences = encoder_sequences(&tokenizer, &records, context)?;
             warn_of_truncation(sequences.truncated, context, progress);
-            let metrics = embed::evaluate(&model, against, &sequences.tokens, progress).map_err(failed)?;
+            if let Some(reference) = reference.as_ref().filter(|reference| reference.embedding != model.embedding) {
+                warn_of_pooling(&model, reference, progress);
+            }
+            let metrics =
+                embed::evaluate(embedder(&model), reference.as_ref().map(embedder), &sequences.tokens, progress);
+            let metrics = metrics.map_err(failed)?;
             Ok(EvalReport::Embed(EmbedReport { metrics, subject }))
         }
         TaskChoice::Generate => {
@@ -173,6 +178,24 @@ pub fn evaluate(options: &EvalOptions, device: &Device, progress: &dyn Progress)
             Ok(EvalReport::Answers(report))
         }
     }
+}
+
+fn embedder(model: &OpenedModel) -> Embedder<'_> {
+    Embedder { forward: model, embedding: model.embedding }
+}
+
+/// Model and reference pool in different ways: what is measured is that, too.
+fn warn_of_pooling(model: &OpenedModel, reference: &OpenedModel, progress: &dyn Progress) {
+    let of = |model: &OpenedModel| match model.embedding {
+        Some(embedding) => embedding.to_string(),
+        None => "the mean taken by this command".to_owned(),
+    };
+    progress.warn(&format_args!(
+        "the model's embeddings are {}, the reference's {}; compile the model again from a directory with the reference's \
+         modules.json",
+        of(model),
+        of(reference)
+    ));
 }
 
 fn warn_of_truncation(truncated: usize, context: usize, progress: &dyn Progress) {

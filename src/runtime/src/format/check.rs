@@ -6,7 +6,8 @@ use super::header::{self, HEADER_BYTES, Header, MAX_SECTIONS, OPTIONAL, SIGNATUR
 use super::sections::{NEEDED, Presence, alignment, section_of};
 use super::spec::{
     Block, CacheFormat, CurveId, ExitHead, FfnKind, HeadMatrix, LayerCacheFormat, LayerRecord, MAX_CHUNK,
-    MAX_DIMENSION, MAX_LAYERS, MAX_TAPS, ModelKind, ModelRecord, NONE, NormKind, NormPlacement, Output, Pooling, Stacks,
+    MAX_DIMENSION, MAX_LAYERS, MAX_TAPS, ModelKind, ModelRecord, NONE, NormKind, NormPlacement, Output, Pooling,
+    Stacks,
 };
 use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType, LmHead};
 use super::tensor::{TensorPart, TensorRecord, TensorRole};
