@@ -69,6 +69,12 @@ pub struct CompileReport {
     /// Who makes the prompt of a conversation; absent without a chat template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_frame: Option<ChatSummary>,
+    /// How hidden states become one row of output: `cls`, `mean`, `max` or `lasttoken`; absent where every token has a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<&'static str>,
+    /// Whether that row is scaled to length one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub normalized: Option<bool>,
     /// Digest of the golden logits.
     pub golden_sha256: String,
 }
@@ -95,6 +101,12 @@ impl Report for CompileReport {
         table.row(["file_bytes", &grouped(self.file_bytes)]);
         self.tokenizer.rows(&mut table);
         self.chat_frame.iter().for_each(|chat| chat.rows(&mut table));
+        if let (Some(pooling), Some(normalized)) = (self.pooling, self.normalized) {
+            table.row([
+                "pooling",
+                &format!("{pooling}, {}", if normalized { "scaled to length one" } else { "not scaled" }),
+            ]);
+        }
         format!("{table}\ngolden_sha256  {}", self.golden_sha256)
     }
 }
@@ -155,6 +167,8 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         size: compiled.size,
         tokenizer,
         chat_frame,
+        pooling: model.spec.embedding.map(|embedding| embedding.pooling.name()),
+        normalized: model.spec.embedding.map(|embedding| embedding.normalize),
         golden_sha256: hex(&compiled.golden),
     })
 }

@@ -200,7 +200,9 @@ fn warn_of_pooling(model: &OpenedModel, reference: &OpenedModel, progress: &dyn 
 
 fn warn_of_truncation(truncated: usize, context: usize, progress: &dyn Progress) {
     if truncated > 0 {
-        progress.warn(&format_args!("{truncated} texts are longer than the context of {context} tokens and were cut"));
+        progress.warn(&format_args!(
+            "{truncated} texts are longer than {context} tokens, the longest that is read, and were cut"
+        ));
     }
 }
 
