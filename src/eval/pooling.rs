@@ -41,7 +41,7 @@ mod tests {
         ] {
             assert_eq!(pooled(&states, 2, Embedding { pooling, normalize: false }), expected, "{pooling:?}");
             let unit = pooled(&states, 2, Embedding { pooling, normalize: true });
-            let length = (expected[0] * expected[0] + expected[1] * expected[1] as f32).sqrt();
+            let length = (expected[0] * expected[0] + expected[1] * expected[1]).sqrt();
             assert!(unit.iter().zip(expected).all(|(a, b)| (a - b / length).abs() < 1e-6), "{pooling:?} {unit:?}");
         }
         let zero = Embedding { pooling: Pooling::Mean, normalize: true };
