@@ -11,9 +11,9 @@ use slmc::formats::{self, FORMATS, ModelFormatError, ModelSink, ModelSource, hug
 use slmc::model::companions::{
     Companions, GENERATION_CONFIG_FILE, TEMPLATE_FOLDER, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
 };
+use slmc::model::described;
 use slmc::model::id::{LinearId, ParameterId};
 use slmc::model::scheme::Preset;
-use slmc::model::special_tokens;
 use slmc::model::transform::Sparsity;
 use slmc::model::weights::{Model, ModelError, Outline, Parameter};
 use slmc::progress::Silent;
@@ -75,7 +75,7 @@ fn memory(tokenizer: Option<Value>) -> Memory {
     config.insert("max_position_embeddings".to_owned(), json!(48));
     let config = Config::from_map(path, config);
     let outline = Outline {
-        spec: special_tokens::spec_of(&companions, &config).expect("it is sound"),
+        spec: described::spec_of(&companions, &config).expect("it is sound"),
         config,
         companions,
         path: path.to_owned(),

@@ -32,7 +32,8 @@ pub trait ModelRunner: Sync {
         progress: &dyn Progress,
     ) -> Result<Vec<Vec<u32>>, RunnerError>;
 
-    /// The bytes of a quantized model as an artifact for `context` positions, on a device called `name` without limits.
+    /// The bytes of a quantized model as an artifact for `context` positions, on a device called `name` without limits. Its
+    /// output has a row for every token, also where the model would pool them.
     ///
     /// # Errors
     /// [`RunnerError`].

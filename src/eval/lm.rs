@@ -114,8 +114,8 @@ pub fn evaluate_targets(
     let Models { model, reference, shared } = models;
     let width = model.output_width();
     let other = reference.map_or(width, Forward::output_width);
-    let pair =
-        Pair { model, reference, shared, rows: Rows::PerToken, columns: "tokens", work: ("evaluating", "windows") };
+    let (rows, work) = (Rows::PerToken, ("evaluating", "windows"));
+    let pair = Pair { model, reference, shared, rows, reference_rows: rows, columns: "tokens", work };
     let (mut losses, mut reference_losses, mut samples) = (0.0, 0.0, Vec::new());
     let (mut divergences, mut agreeing, mut tokens) = (Vec::new(), 0u64, 0u64);
     let logits_sha256 = pair.watched(windows, progress, |n, logits, reference| {

@@ -155,13 +155,15 @@ impl Rows {
     }
 }
 
-/// A model, its reference if there is one, and the shape of their outputs.
+/// A model, its reference if there is one, and the shapes of their outputs.
 pub(super) struct Pair<'a> {
     pub(super) model: &'a dyn Forward,
     pub(super) reference: Option<&'a dyn Forward>,
     /// The first columns that are compared, where both models have more and their widths may differ.
     pub(super) shared: Option<usize>,
     pub(super) rows: Rows,
+    /// Rows of the reference's outputs.
+    pub(super) reference_rows: Rows,
     /// Name of a column of the output, plural.
     pub(super) columns: &'static str,
     /// Name of the work, and the plural name of a sequence, for progress.
@@ -222,6 +224,10 @@ impl Pair<'_> {
     ) -> Result<Vec<Vec<f32>>, EvalError> {
         let batch = &sequences[range.clone()];
         let width = forward.output_width();
+        let rows = match side {
+            Side::Model => self.rows,
+            Side::Reference => self.reference_rows,
+        };
         let outputs = forward.logits(batch).map_err(|source| EvalError::Forward {
             side,
             first: range.start,
@@ -232,7 +238,7 @@ impl Pair<'_> {
             return Err(EvalError::Count { side, expected: batch.len(), found: outputs.len() });
         }
         for (n, (output, tokens)) in outputs.iter().zip(batch).enumerate() {
-            let (sequence, rows) = (range.start + n, self.rows.of(tokens.len()));
+            let (sequence, rows) = (range.start + n, rows.of(tokens.len()));
             if output.len() != rows * width {
                 return Err(EvalError::Shape { side, sequence, rows, width, found: output.len() });
             }
@@ -306,7 +312,8 @@ mod tests {
     use crate::progress::Silent;
 
     fn pair<'a>(model: &'a dyn Forward, reference: Option<&'a dyn Forward>) -> Pair<'a> {
-        Pair { model, reference, shared: None, rows: Rows::PerToken, columns: "tokens", work: ("testing", "sequences") }
+        let (rows, work) = (Rows::PerToken, ("testing", "sequences"));
+        Pair { model, reference, shared: None, rows, reference_rows: rows, columns: "tokens", work }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::artifact::host::sample_sequences;
 use crate::artifact::runner::{ModelRunner, RunnerError};
 use crate::compile::{HostSections, TextSection, compile};
 use crate::model::scheme::Preset;
+use crate::model::spec::ModelSpec;
 use crate::model::weights::Model;
 use crate::progress::{Progress, Silent};
 use crate::quantize::quantize;
@@ -40,6 +41,14 @@ impl ModelRunner for Compiled {
         layout: Layout,
         context: Option<usize>,
     ) -> Result<Vec<u8>, RunnerError> {
+        let of_every_token;
+        let model = match model.spec.embedding {
+            None => model,
+            Some(_) => {
+                of_every_token = Model { spec: ModelSpec { embedding: None, ..model.spec.clone() }, ..model.clone() };
+                &of_every_token
+            }
+        };
         let text = TextSection { vocabulary: vec![Vec::new(); model.spec.vocabulary], ..TextSection::default() };
         let device = Target::unlimited(name, layout);
         let compiled = compile(model, &device, context, &text, &HostSections::default(), &Silent);

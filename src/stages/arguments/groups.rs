@@ -57,7 +57,7 @@ pub struct RunnableArg {
     pub model: ModelOrArtifact,
 }
 
-/// The artifact that `inspect` and `verify` look at.
+/// The artifact that `verify` looks at.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ArtifactArg {
     /// Artifact written by `slmc compile`

@@ -2,7 +2,7 @@
 
 use crate::eval::answers::{self, AnswersReport};
 use crate::eval::classify::{self, ClassifyReport, Example};
-use crate::eval::embed::{self, EmbedReport};
+use crate::eval::embed::{self, EmbedReport, Embedder};
 use crate::eval::lm::{self, LmReport, MlmReport, Models, Targets, next_tokens};
 use crate::eval::opened::{OpenError, OpenedModel, Task, tokenizer_at};
 use crate::eval::{EvalError, Forward, SCHEMA};
@@ -276,10 +276,13 @@ impl<'w> Work<'w> {
     }
 
     fn embed(&self) -> Done {
-        let Work { model, progress, .. } = *self;
+        let Work { model, reference, progress, .. } = *self;
         let (sequences, notes) = self.sequences()?;
-        let metrics =
-            embed::evaluate(model, self.against(), &sequences, progress).map_err(|source| self.failed(source))?;
+        if let Some(reference) = reference.filter(|reference| reference.embedding != model.embedding) {
+            warn_of_pooling(model, reference, progress);
+        }
+        let metrics = embed::evaluate(embedder(model), reference.map(embedder), &sequences, progress)
+            .map_err(|source| self.failed(source))?;
         Ok((Measured::Embed(EmbedReport { metrics, subject: model.subject.clone() }), notes))
     }
 
@@ -291,6 +294,24 @@ impl<'w> Work<'w> {
         let report = answers::evaluate(model, reference, &records, most, directory.as_ref(), progress)?;
         Ok((Measured::Answers(report), notes))
     }
+}
+
+fn embedder(model: &OpenedModel) -> Embedder<'_> {
+    Embedder { forward: model, embedding: model.embedding }
+}
+
+/// Model and reference pool in different ways: what is measured is that, too.
+fn warn_of_pooling(model: &OpenedModel, reference: &OpenedModel, progress: &dyn Progress) {
+    let of = |model: &OpenedModel| match model.embedding {
+        Some(embedding) => embedding.to_string(),
+        None => "the mean taken by this command".to_owned(),
+    };
+    progress.warn(&format_args!(
+        "the model's embeddings are {}, the reference's {}; compile the model again from a directory with the reference's \
+         modules.json",
+        of(model),
+        of(reference)
+    ));
 }
 
 /// The task asked for, or the one of a model with this output.
