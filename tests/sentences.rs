@@ -90,7 +90,8 @@ fn a_directory_and_its_artifact_pool_as_the_files_say() {
 fn a_model_that_pools_is_allocated_like_one_that_does_not() {
     let workplace = workplace();
     let directory = workplace.path();
-    let quantize = |out: &str| json_line(directory, &format!("quantize m --scheme auto --bits-per-weight 9.5 -o {out}"));
+    let quantize =
+        |out: &str| json_line(directory, &format!("quantize m --scheme auto --bits-per-weight 9.5 -o {out}"));
     let plain = quantize("plain");
     pools(&directory.join("m"), &["cls"], true);
     let pooled = quantize("pooled");

@@ -171,11 +171,8 @@ fn what_cannot_be_is_refused_with_file_key_and_remedy() {
 #[test]
 fn the_older_file_names_the_opening_token_where_the_newer_does_not() {
     let opening = |config: Value, map: Value| {
-        let files = [
-            (TOKENIZER_FILE, tokenizer(Value::Null)),
-            (TOKENIZER_CONFIG_FILE, config),
-            (SPECIAL_TOKENS_FILE, map),
-        ];
+        let files =
+            [(TOKENIZER_FILE, tokenizer(Value::Null)), (TOKENIZER_CONFIG_FILE, config), (SPECIAL_TOKENS_FILE, map)];
         spec(&model(json!({}), &files)).map(|spec| spec.opening)
     };
     let adds = json!({"add_bos_token": true});
@@ -184,7 +181,9 @@ fn the_older_file_names_the_opening_token_where_the_newer_does_not() {
     let both = json!({"add_bos_token": true, "bos_token": "<s>"});
     assert_eq!(opening(both, json!({"bos_token": "<v>"})).expect("sound"), [1]);
     // A key that is null has no value, whatever the older file says.
-    for (config, map) in [(adds, json!({})), (json!({"add_bos_token": true, "bos_token": null}), json!({"bos_token": "<s>"}))] {
+    for (config, map) in
+        [(adds, json!({})), (json!({"add_bos_token": true, "bos_token": null}), json!({"bos_token": "<s>"}))]
+    {
         let error = opening(config, map).expect_err("there is none").to_string();
         assert!(error.contains("tokenizer_config.json: `bos_token` is "), "{error}");
     }
