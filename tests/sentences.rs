@@ -244,6 +244,17 @@ fn modules_beside_a_model_with_another_output_are_said_and_left() {
 }
 
 #[test]
+fn a_pooling_without_the_list_of_modules_is_said_not_to_be_followed() {
+    let workplace = workplace();
+    pools(&workplace.path().join("m"), &["cls"], true);
+    fs::remove_file(workplace.path().join("m/modules.json")).expect("it is there");
+    let output = run(workplace.path(), "eval m --data t.txt");
+    let said = stderr(&output);
+    let expected = "warning: m/1_Pooling/config.json is not followed, since modules.json";
+    assert!(output.status.success() && said.contains(expected), "{said}");
+}
+
+#[test]
 fn a_directory_is_listed_file_by_file() {
     let workplace = workplace();
     let directory = workplace.path();

@@ -23,6 +23,8 @@ pub const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
 pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 /// What follows the network in a model of sentence-transformers.
 pub const MODULES_FILE: &str = "modules.json";
+/// How it pools, in the folder that every version of the package has given to that.
+pub const POOLING_FILE: &str = "1_Pooling/config.json";
 /// Its prompts and the versions that it was made with.
 pub const PROMPTS_FILE: &str = "config_sentence_transformers.json";
 /// How its texts are read, by all names that this file has had, the first one that exists.

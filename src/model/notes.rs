@@ -69,6 +69,11 @@ pub enum Note {
         /// The output of the model.
         output: &'static str,
     },
+    /// A pooling that no modules.json lists.
+    PoolingNotListed {
+        /// The file.
+        file: PathBuf,
+    },
     /// A prompt that sentence-transformers puts before every text.
     DefaultPrompt {
         /// The file.
@@ -102,6 +107,7 @@ impl Note {
             Note::OutsideVocabulary { .. }
                 | Note::TokensWithoutRow { .. }
                 | Note::NotFollowed { .. }
+                | Note::PoolingNotListed { .. }
                 | Note::DefaultPrompt { .. }
                 | Note::PromptCounts { .. }
         )
@@ -148,6 +154,11 @@ impl fmt::Display for Note {
             Note::ModulesUnused { file, output } => write!(
                 f,
                 "{} is not followed: by `architectures` the model gives {output}, not sentence vectors",
+                file.display()
+            ),
+            Note::PoolingNotListed { file } => write!(
+                f,
+                "{} is not followed, since modules.json, which lists it, is absent; fetch that file too",
                 file.display()
             ),
             Note::DefaultPrompt { file, name, text } => write!(

@@ -4,7 +4,9 @@
 //! config_sentence_transformers.json which prompts the model was trained with. slmc does Transformer, Pooling by one mode
 //! and Normalize; anything else there is refused by name, since the vectors would be others.
 
-use super::companions::{Companion, Companions, MODULES_FILE, PROMPTS_FILE, SENTENCE_FILES, TOKENIZER_CONFIG_FILE};
+use super::companions::{
+    Companion, Companions, MODULES_FILE, POOLING_FILE, PROMPTS_FILE, SENTENCE_FILES, TOKENIZER_CONFIG_FILE,
+};
 use super::notes::Note;
 use super::spec::{Embedding, Pooling};
 use crate::disk::config::{brief, json as parsed};
@@ -113,6 +115,8 @@ pub fn read(companions: &Companions, hidden: usize) -> Result<Sentence, ConfigEr
     if let Some((file, modules)) = listed(companions)? {
         sentence.embedding = Some(embedding(companions, &file, &modules, hidden, &mut sentence.notes)?);
         sentence.notes.extend(prompts(companions)?);
+    } else if let Some(pooling) = companions.find(POOLING_FILE) {
+        sentence.notes.push(Note::PoolingNotListed { file: pooling.path().to_owned() });
     }
     sentence.longest_text = longest_text(companions, sentence.embedding.is_some())?;
     Ok(sentence)

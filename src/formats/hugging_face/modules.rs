@@ -4,7 +4,7 @@
 
 use super::{CONFIG_FILE, is_there};
 use crate::disk::config::{json as parsed, read_bounded};
-use crate::model::companions::{Companions, MODULES_FILE, PROMPTS_FILE, SENTENCE_FILES};
+use crate::model::companions::{Companions, MODULES_FILE, POOLING_FILE, PROMPTS_FILE, SENTENCE_FILES};
 use crate::model::sentence::{Module, configuration_name, modules};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -64,6 +64,11 @@ pub(super) fn add(companions: &mut Companions, directory: &Path) {
     }
     let file = root.join(MODULES_FILE);
     if !is_there(&file) {
+        // It is not followed without the list, and that is said.
+        let pooling = root.join(POOLING_FILE);
+        if is_there(&pooling) {
+            companions.add_file(POOLING_FILE, pooling);
+        }
         return;
     }
     let Some(modules) = listed(&root) else { return companions.add_file(MODULES_FILE, file) };

@@ -6,8 +6,6 @@ use crate::model::companions::{PROMPTS_FILE, TOKENIZER_CONFIG_FILE};
 use proptest::prelude::*;
 use serde_json::json;
 
-const POOLING_FILE: &str = "1_Pooling/config.json";
-
 fn companions(files: &[(&str, Value)]) -> Companions {
     let mut companions = Companions::of(Path::new("m"));
     files.iter().for_each(|(name, content)| companions.add_bytes(name, content.to_string().into_bytes()));
