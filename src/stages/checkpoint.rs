@@ -268,7 +268,7 @@ impl<E: std::fmt::Display, T: std::fmt::Display> Found<'_, E, T> {
         let said = match name {
             TOKENIZER_FILE => "no text can be read; `compile` needs it",
             TOKENIZER_CONFIG_FILE => "nothing is missing: the tokenizer says what opens a text",
-            SPECIAL_TOKENS_FILE => "nothing is missing: tokenizer_config.json names special tokens",
+            SPECIAL_TOKENS_FILE => "nothing is missing: it is the older form of tokenizer_config.json",
             GENERATION_CONFIG_FILE if self.decoder() => {
                 return format!("end tokens by config.json: {}; chosen: the likeliest token", list(&self.spec().ends));
             }

@@ -64,7 +64,7 @@ fn values_that_cannot_be_are_refused_by_key() {
         ("temperature", json!("hot"), "`temperature` is \"hot\", expected a number, 0, or 0.001 to 1000"),
         ("temperature", json!(-1.0), "`temperature` is -1.0"),
         ("temperature", json!(1e-5), "`temperature` is 0.00001"),
-        ("temperature", json!(1e300), "`temperature` is 1e300"),
+        ("temperature", json!(1e300), "`temperature` is 1e+300"),
         ("top_k", json!(-5), "`top_k` is -5, expected an integer of at least 0"),
         ("top_k", json!(1.5), "`top_k` is 1.5"),
         ("top_k", json!(5_000_000_000u64), "`top_k` is 5000000000"),
