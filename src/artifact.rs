@@ -1,6 +1,7 @@
 //! A finished artifact: opened, run on this machine, inspected and verified, and how its text parts agree.
 
 pub mod chat;
+pub mod embedding;
 pub mod host;
 pub mod inspect;
 pub mod runner;

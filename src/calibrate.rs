@@ -1,21 +1,28 @@
-//! Statistics of a model's activations over calibration sequences, collected by hooks of the f32 forward. Sums are
-//! taken on the host in f64 in a fixed order, so they do not depend on threads.
+//! Statistics of a model's activations over calibration sequences, collected layer by layer as the f32 forward halts at
+//! the inputs of linears ([`layerwise`]). Sums are taken on the host in f64 in a fixed order, so they do not depend on
+//! threads.
 
+mod batches;
 pub mod input_error;
 pub mod layerwise;
 pub mod linear_algebra;
 pub mod lookups;
 pub mod moments;
 pub mod probe;
+pub mod samples;
 
-use crate::model::forward::{Batch, BatchError, DenseWeights, Forward, Tap};
+use crate::model::forward::{BatchError, Tap};
 use crate::model::id::LinearId;
 use crate::model::matrix::from_rows;
 use crate::model::spec::ModelSpec;
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
+use batches::with_values;
 use burn::tensor::{Device, Tensor};
+use layerwise::{Change, Changed, Layerwise};
+use moments::Moments;
 use ndarray::Array2;
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 
 /// Statistics of the inputs of one linear.
@@ -77,31 +84,31 @@ pub enum CalibrateError {
     Device(String),
 }
 
-/// Runs the sequences, each on its own, through the f32 model and collects statistics of every linear and of keys.
+/// Runs the sequences through the f32 model and collects statistics of every linear and of keys.
+///
+/// # Errors
+/// [`CalibrateError`].
 pub fn collect(
     model: &Model,
     sequences: &[Vec<u32>],
     device: &Device,
     progress: &dyn Progress,
 ) -> Result<Statistics, CalibrateError> {
-    if sequences.iter().all(Vec::is_empty) {
-        return Err(CalibrateError::Nothing);
-    }
-    let weights = DenseWeights::new(model, device)?;
-    let forward = Forward::new(&model.spec, &weights, device);
-    let mut collector = Collector::new(&model.spec);
-    progress.begin("calibrating", sequences.len() as u64, "sequences");
-    for sequence in sequences.iter().filter(|sequence| !sequence.is_empty()) {
-        forward.run(&Batch::new(&model.spec, sequence.clone(), 1)?, &mut collector);
-        collector.tokens += sequence.len() as u64;
-        collector.sequences += 1;
-        if let Some(error) = collector.failure.take() {
-            return Err(CalibrateError::Device(error));
+    /// Leaves every matrix as it is, and asks for no moments.
+    struct Unchanged;
+    impl Change for Unchanged {
+        type Error = CalibrateError;
+
+        fn kept(&mut self, _ids: &[LinearId]) -> Result<Option<Changed>, CalibrateError> {
+            Ok(Some(Changed::new()))
         }
-        progress.advance(1);
+
+        fn change(&mut self, _ids: &[LinearId], _moments: Option<Moments>) -> Result<Changed, CalibrateError> {
+            Ok(Changed::new())
+        }
     }
-    progress.finish();
-    Ok(collector.finish())
+    let pass = Layerwise { model, sequences, device, with_original: false, with_lookups: false };
+    pass.run(&mut Unchanged, progress, "calibrating")
 }
 
 /// Sums of values and of squares by channel.
@@ -112,15 +119,25 @@ struct Sums {
     rows: u64,
 }
 
+/// Channels that one task sums.
+const CHANNELS: usize = 64;
+
 impl Sums {
-    fn add(&mut self, row: &[f32]) {
-        self.sum.resize(row.len(), 0.0);
-        self.squares.resize(row.len(), 0.0);
-        for ((sum, square), &value) in self.sum.iter_mut().zip(&mut self.squares).zip(row) {
-            *sum += f64::from(value);
-            *square += f64::from(value) * f64::from(value);
-        }
-        self.rows += 1;
+    /// Adds rows of `width`, every channel's values in their order.
+    fn add(&mut self, rows: &[f32], width: usize) {
+        self.sum.resize(width, 0.0);
+        self.squares.resize(width, 0.0);
+        let sums = self.sum.par_chunks_mut(CHANNELS).zip(self.squares.par_chunks_mut(CHANNELS)).enumerate();
+        sums.for_each(|(task, (sums, squares))| {
+            for row in rows.chunks_exact(width) {
+                let values = &row[task * CHANNELS..][..sums.len()];
+                for ((sum, square), &value) in sums.iter_mut().zip(squares.iter_mut()).zip(values) {
+                    *sum += f64::from(value);
+                    *square += f64::from(value) * f64::from(value);
+                }
+            }
+        });
+        self.rows += (rows.len() / width.max(1)) as u64;
     }
 
     fn mean(&self) -> Vec<f64> {
@@ -162,13 +179,6 @@ impl Collector {
         }
     }
 
-    fn values<const D: usize>(&mut self, tensor: &Tensor<D>) -> Vec<f32> {
-        tensor.to_data().try_to_vec::<f32>().unwrap_or_else(|error| {
-            self.failure = Some(format!("{error:?}"));
-            Vec::new()
-        })
-    }
-
     fn finish(self) -> Statistics {
         let stats = |sums: &Sums| LinearStats { mean_square: sums.mean_square(), rows: sums.rows };
         let keys = self.keys.iter().zip(&self.queries).map(|(keys, queries)| {
@@ -188,24 +198,38 @@ impl Collector {
     }
 }
 
-impl Tap for Collector {
-    fn linear(&mut self, id: LinearId, input: &Tensor<2>) {
-        let width = input.dims()[1];
-        let values = self.values(input);
-        let sums = self.linears.entry(id).or_default();
-        values.chunks_exact(width).for_each(|row| sums.add(row));
+impl Collector {
+    /// Takes the input, (batch, length, in), of linears that share it.
+    fn input(&mut self, ids: &[LinearId], input: &Tensor<3>) -> Result<(), CalibrateError> {
+        let Some((first, others)) = ids.split_first() else { return Ok(()) };
+        let width = input.dims()[2];
+        let sums = self.linears.entry(*first).or_default();
+        with_values(input, |values| sums.add(values, width))?;
+        let sums = sums.clone();
+        self.linears.extend(others.iter().map(|id| (*id, sums.clone())));
+        Ok(())
     }
+}
+
+impl Tap for Collector {
+    fn sees_linears(&self) -> bool {
+        false
+    }
+
+    fn linear(&mut self, _id: LinearId, _input: &Tensor<2>) {}
 
     fn attention(&mut self, layer: usize, query: &Tensor<4>, key: &Tensor<4>) {
         let head_dim = key.dims()[3];
-        for tensor in [key, query] {
-            let [batch, heads, length, _] = tensor.dims();
-            let values = self.values(tensor);
-            let key_heads = self.keys[layer].len();
-            let sums = if std::ptr::eq(tensor, key) { &mut self.keys[layer] } else { &mut self.queries[layer] };
-            for (index, rows) in values.chunks_exact(length * head_dim).take(batch * heads).enumerate() {
-                let head = index % heads * key_heads / heads;
-                rows.chunks_exact(head_dim).for_each(|row| sums[head].add(row));
+        for (tensor, sums) in [(key, &mut self.keys[layer]), (query, &mut self.queries[layer])] {
+            let [_, heads, length, _] = tensor.dims();
+            let key_heads = sums.len();
+            let seen = with_values(tensor, |values| {
+                for (index, rows) in values.chunks_exact(length * head_dim).enumerate() {
+                    sums[index % heads * key_heads / heads].add(rows, head_dim);
+                }
+            });
+            if let Err(error) = seen {
+                self.failure = Some(error.to_string());
             }
         }
     }

@@ -46,6 +46,8 @@ pub struct TextSection {
     /// The fixed texts around a conversation's messages; absent without a chat template, or with one that is not a fixed
     /// frame.
     pub chat_frame: Option<Vec<u8>>,
+    /// How tokens are chosen unless a program says otherwise; absent where the likeliest is taken.
+    pub sampling: Option<Vec<u8>>,
 }
 
 /// Sections of the host part, which devices do not read; absent ones are omitted.
@@ -136,7 +138,7 @@ impl From<FitError> for CompileError {
     }
 }
 
-/// Compiles a quantized model for a device; `context` positions, by default the model's maximum.
+/// Compiles a quantized model for a device; `context` positions, by default as many as the model reads of a text.
 pub fn compile(
     model: &Model,
     device: &Target,
@@ -147,7 +149,7 @@ pub fn compile(
 ) -> Result<Compiled, CompileError> {
     let spec = &model.spec;
     let limit = spec.context;
-    let context = context.unwrap_or(limit);
+    let context = context.unwrap_or(spec.text_context());
     if context == 0 || context > limit {
         return Err(CompileError::Context { context, limit });
     }
@@ -172,6 +174,7 @@ pub fn compile(
         golden: golden_size(spec, context),
         text_bytes: text.tables.as_ref().map(|tables| tables.len() as u64),
         chat_frame_bytes: text.chat_frame.as_ref().map(|frame| frame.len() as u64),
+        sampling_bytes: text.sampling.as_ref().map(|sampling| sampling.len() as u64),
     };
     let (footprint, mut lowered) = fit::fit(&shape, device, context)?;
     lowered.model.strip_leading_space = u8::from(text.strip_leading_space);
@@ -200,6 +203,7 @@ pub fn compile(
         text: text.tables.as_deref(),
         special_tokens: special_tokens.as_deref(),
         chat_frame: text.chat_frame.as_deref(),
+        sampling: text.sampling.as_deref(),
         host: &host,
     };
     let draft =

@@ -14,6 +14,7 @@ pub mod subject;
 
 mod continuation;
 mod outputs;
+mod pooling;
 
 pub use forward::{Forward, ForwardError};
 pub use outputs::{EvalError, Side};

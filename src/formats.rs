@@ -19,10 +19,10 @@ pub use error::ModelFormatError;
 use crate::disk::hash::{Hash, HashError};
 use crate::disk::{Config, ConfigError};
 use crate::model::companions::Companions;
+use crate::model::described;
 use crate::model::id::ParameterId;
 use crate::model::notes::Note;
 use crate::model::spec::ModelSpec;
-use crate::model::special_tokens;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, Outline, Parameter};
 use serde_json::Value;
@@ -131,7 +131,7 @@ impl Description {
     /// # Errors
     /// [`ConfigError`], naming the file and the key.
     pub fn spec(&self) -> Result<ModelSpec, ConfigError> {
-        special_tokens::spec_of(&self.companions, &self.config)
+        described::spec_of(&self.companions, &self.config)
     }
 }
 
@@ -139,6 +139,11 @@ impl Description {
 fn format_of(path: &Path) -> &'static Format {
     const TABLE: &[Format] = &FORMATS;
     TABLE.iter().find(|format| (format.recognises)(path)).unwrap_or(&TABLE[TABLE.len() - 1])
+}
+
+/// The format of the model at a path, as messages and reports call it.
+pub fn name(path: &Path) -> &'static str {
+    format_of(path).name
 }
 
 /// Whether there is a model at a path, in any format.

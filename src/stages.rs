@@ -3,6 +3,7 @@
 //! same name. This is the only room that opens and writes models.
 
 pub mod arguments;
+pub mod checkpoint;
 pub mod compile;
 pub mod distill;
 mod error;

@@ -7,6 +7,7 @@ pub mod device_text;
 pub mod documents;
 mod error;
 pub mod file;
+pub mod form;
 pub mod masking;
 pub mod records;
 mod rows;

@@ -2,7 +2,7 @@
 //! result for any number of threads, and for every kind of model a cost that is measured.
 
 use crate::fixture::{Family, Size, write};
-use crate::support::{json, refused, run};
+use crate::support::{json, refused, run, without_cost};
 use serde_json::Value;
 use std::path::Path;
 
@@ -108,7 +108,7 @@ fn threads_change_nothing() {
         let line = format!(
             "quantize model --scheme auto --bits-per-weight 10 --calibration text.txt --threads {threads} -o q{threads}"
         );
-        let report = report(directory.path(), &line);
+        let report = without_cost(report(directory.path(), &line));
         let weights = std::fs::read(directory.path().join(format!("q{threads}/model.safetensors")));
         (report, weights.expect("it was written"))
     });

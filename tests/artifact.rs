@@ -6,6 +6,8 @@ mod chat_frame;
 mod kept;
 mod mutations;
 mod parts;
+mod pooling;
+mod sampling;
 mod sections;
 
 use crate::fixture::{Family, Size, compiled, quantized, with_tokens};
@@ -22,6 +24,7 @@ use slmc::artifact::inspect;
 use slmc::compile::Compiled;
 use slmc::machine::kernels::kernels;
 use slmc::model::scheme::{Preset, QuantScheme};
+use slmc::model::spec::{Embedding, Pooling};
 use slmc::target::Target;
 
 /// The smallest artifact of a family: pages of 64 bytes, so that most bytes carry something.
@@ -33,6 +36,13 @@ fn tiny(family: Family) -> Compiled {
 /// The same with 72 tokens, of which the first 64 have 8 bits: its token table and a head of its own are in two parts.
 fn tiny_in_parts(family: Family) -> Compiled {
     let model = with_tokens(quantized(family, Size::TINY, Preset::W4), 72, QuantScheme::Split { wide_rows: 64 });
+    compiled(&model, &Target { page_bytes: 64, ..Target::unlimited("tiny", Layout::R4K4) }, None)
+}
+
+/// An encoder that pools.
+fn tiny_pooled(pooling: Pooling, normalize: bool) -> Compiled {
+    let mut model = quantized(Family::Bert, Size::TINY, Preset::Mixed);
+    model.spec.embedding = Some(Embedding { pooling, normalize });
     compiled(&model, &Target { page_bytes: 64, ..Target::unlimited("tiny", Layout::R4K4) }, None)
 }
 

@@ -3,6 +3,7 @@
 //! program generates is what `slmc generate` generates.
 
 use crate::fixture::{self, Family, Size};
+use crate::sentences;
 use crate::support::{json, not_run, root, shared, succeed};
 use serde_json::Value;
 use std::fs;
@@ -131,11 +132,16 @@ fn the_example_generates_what_slmc_generates() {
 
 /// Compares the tokens that the example generates from an artifact with those of `slmc generate`.
 pub(crate) fn generates_as_slmc_does(file: &Path, prompt: &str, tokens: usize) {
+    generates_as_slmc_does_with(file, prompt, tokens, &[]);
+}
+
+/// Likewise, with these further options of `slmc generate`.
+pub(crate) fn generates_as_slmc_does_with(file: &Path, prompt: &str, tokens: usize, options: &[&str]) {
     let directory = tempfile::tempdir().expect("a directory");
     let program = directory.path().join("generate");
     compile("src/runtime/examples/generate.c", &program, &[]);
     let tokens = tokens.to_string();
-    let (_, ids) = generated(file, &["--prompt", prompt, "--tokens", &tokens]);
+    let (_, ids) = generated(file, &[&["--prompt", prompt, "--tokens", &tokens], options].concat());
     assert_eq!(stdout_of(Command::new(&program).arg("--ids").arg(file).args([prompt, &tokens])), ids, "{prompt:?}");
 }
 
@@ -181,7 +187,20 @@ fn calls_are_judged() {
         fs::create_dir(&model).expect("a directory");
         fixture::write(&model, family, Size::SMALL);
         files.push(artifact(&model, directory.path(), family.name()));
+        if family == Family::Bert {
+            sentences::pools(&model, &["max"], true);
+            files.push(artifact(&model, directory.path(), "bert-max"));
+        }
     }
+    let model = directory.path().join("draws");
+    fs::create_dir(&model).expect("a directory");
+    for entry in fs::read_dir(root("recipes/quickstart/teacher")).expect("it is there") {
+        let entry = entry.expect("a file");
+        fs::copy(entry.path(), model.join(entry.file_name())).expect("copies");
+    }
+    let generation = serde_json::json!({"do_sample": true, "repetition_penalty": 1.2, "min_p": 0.1});
+    fs::write(model.join("generation_config.json"), generation.to_string()).expect("writes");
+    files.push(artifact(&model, directory.path(), "draws"));
     for file in &files {
         for program in &programs {
             let looked_at = stdout_of(Command::new(program).arg(file));

@@ -2,10 +2,13 @@
 //! which the C example makes the same prompts and gets the same answers, token by token.
 
 use crate::c_interface;
-use crate::support::{json, json_with_code, refused, root, run, slmc, stderr};
+use crate::support::{json, json_with_code, refused, root, run, slmc, stderr, without_cost};
 use serde_json::{Value, json};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::chat_frame::{FramePart, Role};
+use slmc::eval::Forward;
+use slmc::eval::opened::OpenedModel;
+use slmc::model::device::device;
 use slmc::text::conversations::{Spoken, read_conversations};
 use slmc::text::tokenizer::Tokenizer;
 use std::fs;
@@ -14,7 +17,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// ChatML with the special tokens of the quickstart's teacher.
-const TEMPLATE: &str = "{% for message in messages %}{{ '<s>' + message['role'] + '\n' + message['content'] + '</s>\n' }}\
+pub(crate) const TEMPLATE: &str = "{% for message in messages %}{{ '<s>' + message['role'] + '\n' + message['content'] + '</s>\n' }}\
     {% endfor %}{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% endif %}";
 /// The same for two roles, with trimmed texts.
 const TRIMMED: &str = "{% for message in messages %}{% if message.role == 'system' %}\
@@ -25,7 +28,7 @@ const QUESTIONS: [&str; 4] =
     ["Once upon a time there was a fox.", "And then?", " 12 naïve  geese, \"he\" said ", "Why?"];
 
 /// The quickstart's teacher with a template, as `m` and as `a.slm`.
-fn workplace(template: &str) -> tempfile::TempDir {
+pub(crate) fn workplace(template: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     let model = directory.path().join("m");
     fs::create_dir(&model).expect("a directory");
@@ -223,7 +226,7 @@ fn only_answers_are_learned() {
             let said = spoken.tokens.iter().zip(&spoken.said);
             text(said.filter(|(_, said)| **said).map(|(token, _)| *token).collect())
         };
-        spoken.iter().map(learned).collect::<Vec<_>>()
+        spoken.conversations.iter().map(learned).collect::<Vec<_>>()
     };
     let expected = [1, 2, 3].map(|times| format!("{}</s>The end.</s>", "It is a fox.".repeat(times)));
     // By prefixes, up to the end token; by marks, exactly what is marked.
@@ -281,6 +284,103 @@ fn models_are_calibrated_and_trained_with_conversations() {
     fs::remove_file(directory.join("m/chat_template.jinja")).expect("it is there");
     refused(directory, &format!("train m --data talk.jsonl {few} -o bad"), "has no chat template; add the");
     assert!(!directory.join("bad").exists());
+}
+
+#[test]
+fn evaluation_measures_what_the_assistant_says() {
+    let workplace = workplace(TEMPLATE);
+    let directory = workplace.path();
+    fs::write(directory.join("talk.jsonl"), rows(9, 3)).expect("writes");
+    let model = slmc::formats::open_model(&directory.join("m")).expect("opens");
+    let tokenizer = Tokenizer::of(&model.companions).expect("a tokenizer");
+    let file = read_conversations(&directory.join("talk.jsonl"), None, &model.companions, &tokenizer, &model.spec.ends);
+    let spoken = file.expect("reads").expect("conversations").conversations;
+    // By hand: the mean of −ln p over the tokens of the assistant, each given all before it.
+    let opened = OpenedModel::open(&directory.join("m"), &device("flex").expect("a backend")).expect("opens");
+    let sequences: Vec<Vec<u32>> = spoken.iter().map(|spoken| spoken.tokens.clone()).collect();
+    let (mut sum, mut count) = (0.0, 0);
+    for (spoken, logits) in spoken.iter().zip(opened.logits(&sequences).expect("runs")) {
+        for place in (1..spoken.tokens.len()).filter(|&place| spoken.said[place]) {
+            let row = &logits[(place - 1) * opened.vocabulary..place * opened.vocabulary];
+            let all: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
+            sum += all.ln() - f64::from(row[spoken.tokens[place] as usize]);
+            count += 1;
+        }
+    }
+    let measured = json(directory, "eval m --data talk.jsonl");
+    assert_eq!(
+        (&measured["tokens"], &measured["windows"], &measured["answers_only"]),
+        (&json!(count), &json!(9), &json!(true))
+    );
+    let perplexity = measured["perplexity"].as_f64().expect("a number");
+    assert!((perplexity.ln() - sum / f64::from(count)).abs() < 1e-6, "{perplexity} {}", (sum / f64::from(count)).exp());
+
+    // The artifact, whose template is its own, and one for a device, whose template is the reference's.
+    json(directory, "compile w8 --target x86-64-v3 --device-only -o device.slm");
+    let artifact = json(directory, "eval a.slm --data talk.jsonl --reference m");
+    let device = json(directory, "eval device.slm --data talk.jsonl --reference m");
+    for key in ["tokens", "perplexity", "kld_mean", "logits_sha256"] {
+        assert_eq!(artifact[key], device[key], "{key}");
+    }
+    assert_eq!(
+        (&artifact["tokens"], &artifact["reference_perplexity"]),
+        (&measured["tokens"], &measured["perplexity"])
+    );
+    assert!(artifact["kld_mean"].as_f64().is_some_and(|kld| kld > 0.0 && kld < 0.05), "{artifact}");
+    refused(directory, "eval device.slm --data talk.jsonl", "pass the directory it was made from (--tokenizer DIR)");
+    // Cut conversations are counted, and those in which nothing is left to judge.
+    let cut = json(directory, "eval m --data talk.jsonl --window 24");
+    let read = &cut["files_read"][0];
+    assert_eq!((&read["records"], &read["cut"], &read["cut_to"]), (&json!(9), &json!(9), &json!(24)), "{cut}");
+    assert_eq!(cut["windows"].as_u64(), read["without_answer"].as_u64().map(|without| 9 - without));
+    refused(
+        directory,
+        "eval m --data talk.jsonl --window 3",
+        "no conversation has an answer of the assistant within 3 tokens",
+    );
+    let shown = run(directory, "eval m --data talk.jsonl");
+    assert!(String::from_utf8_lossy(&shown.stdout).starts_with("tokens of answers  "));
+}
+
+#[test]
+fn conversations_in_tables_are_those_of_lines() {
+    let workplace = workplace(TEMPLATE);
+    let directory = workplace.path();
+    let table = root("tests/data/parquet/conversations.parquet");
+    fs::copy(table, directory.join("talk.parquet")).expect("copies");
+    // As tests/data/parquet/make.py says them.
+    let row = |number: usize| {
+        json!({"messages": match number {
+            2 => json!([]),
+            4 => Value::Null,
+            _ => json!([{"role": "user", "content": format!("Question {number}?")},
+                {"role": "assistant", "content": "It is a fox.".repeat(1 + number % 3)}]),
+        }})
+    };
+    let rows: Vec<Value> = (0..12).map(row).collect();
+    fs::write(directory.join("talk.jsonl"), rows.iter().map(|row| format!("{row}\n")).collect::<String>())
+        .expect("writes");
+    fs::write(directory.join("talk.json"), serde_json::to_string_pretty(&rows).expect("JSON")).expect("writes");
+    let measured = |name: &str, options: &str| {
+        let mut report = without_cost(json(directory, &format!("eval m --data {name} {options}")));
+        report["files_read"][0].as_object_mut().expect("an object").remove("file");
+        report
+    };
+    let lines = measured("talk.jsonl", "");
+    assert_eq!((&lines["windows"], &lines["files_read"][0]["blank_rows"]), (&json!(10), &json!(2)), "{lines}");
+    assert_eq!(lines["files_read"][0]["first_blank_row"], 3);
+    for (name, options) in [("talk.json", ""), ("talk.parquet", ""), ("talk.parquet", "--field messages")] {
+        assert_eq!(measured(name, options), lines, "{name}");
+    }
+    // Texts of the same table are documents.
+    let texts = json(directory, "eval m --data talk.parquet --field text --window 32");
+    assert_eq!((&texts["files_read"][0]["records"], &texts["answers_only"]), (&json!(11), &Value::Null), "{texts}");
+    let trained = |name: &str| {
+        json(directory, &format!("train m --data {name} --tokens 500 --window 64 --batch 4 -o {name}.out"));
+        fs::read(directory.join(format!("{name}.out/model.safetensors"))).expect("reads")
+    };
+    assert!(trained("talk.parquet") == trained("talk.jsonl"));
+    json(directory, "quantize m --scheme w4 --method search --calibration talk.parquet -o calibrated");
 }
 
 #[test]

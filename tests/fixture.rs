@@ -299,6 +299,7 @@ pub(crate) fn compiled(model: &Model, device: &Target, context: Option<usize>) -
         strip_leading_space: true,
         tables: letters,
         chat_frame: None,
+        sampling: None,
     };
     let tokenizer =
         if model.spec.kind == slmc::model::spec::ModelKind::Decoder { self::letters() } else { word_pieces() };

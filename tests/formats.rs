@@ -11,17 +11,17 @@ use slmc::formats::{self, FORMATS, ModelFormatError, ModelSink, ModelSource, hug
 use slmc::model::companions::{
     Companions, GENERATION_CONFIG_FILE, TEMPLATE_FOLDER, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
 };
+use slmc::model::described;
 use slmc::model::id::{LinearId, ParameterId};
 use slmc::model::scheme::Preset;
-use slmc::model::special_tokens;
 use slmc::model::transform::Sparsity;
 use slmc::model::weights::{Model, ModelError, Outline, Parameter};
 use slmc::progress::Silent;
 use slmc::quantize::calibration::{self, CalibrationText};
 use slmc::stages::compile::{CompileOptions, compile_directory};
-use slmc::stages::runner::Compiled;
 use slmc::target::Target;
 use slmc::text::chat_template::{ChatTemplate, Conversation};
+use slmc::text::form::TextForm;
 use slmc::text::tokenizer::{Tokenizer, TokenizerError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -74,7 +74,7 @@ fn memory(tokenizer: Option<Value>) -> Memory {
     config.insert("max_position_embeddings".to_owned(), json!(48));
     let config = Config::from_map(path, config);
     let outline = Outline {
-        spec: special_tokens::spec_of(&companions, &config).expect("it is sound"),
+        spec: described::spec_of(&companions, &config).expect("it is sound"),
         config,
         companions,
         path: path.to_owned(),
@@ -102,9 +102,8 @@ fn a_model_in_memory_goes_the_whole_way() {
     let directory = tempfile::tempdir().expect("a directory");
     let (text, out) = (directory.path().join("text.txt"), directory.path().join("quantized"));
     fs::write(&text, "a fox and a dog.\n".repeat(200)).expect("writes");
-    let calibration = CalibrationText::File { path: text, field: None };
-    let sequences =
-        calibration::calibration(&model, &calibration, 256, &Compiled, &Silent).expect("it has a tokenizer").sequences;
+    let calibration = CalibrationText::File { path: text, form: TextForm::default() };
+    let sequences = calibration::calibration(&model, &calibration, 256, &Silent).expect("it has a tokenizer").sequences;
     assert!(sequences.iter().all(|sequence| sequence.len() <= 48 && sequence[0] == 1));
 
     let assignment = Preset::W8.assign(&model.spec);

@@ -3,11 +3,14 @@
 //! Either way each is read.
 
 use crate::fixture::{self, Family, Size, compiled, letters, quantized, with_tokens, word_pieces};
+use crate::support::{name, root};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::Layout;
 use slmc::formats::{open_model, open_outline};
+use slmc::model::companions::{Companions, TEMPLATE_FILE};
 use slmc::model::scheme::{Preset, QuantScheme};
 use slmc::target::Target;
+use slmc::text::chat_template::ChatTemplate;
 use slmc::text::tokenizer::Tokenizer;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,6 +64,17 @@ fn seeds_of_the_fuzz_targets_are_sound() {
     let parts =
         with_tokens(quantized(Family::TiedLlama, Size::TINY, Preset::W4), 72, QuantScheme::Split { wide_rows: 64 });
     seeds.put("artifact", "two-parts", compiled(&parts, &generic(Layout::R4K4), None).bytes);
+
+    for entry in fs::read_dir(root("tests/data/chat_templates")).expect("a folder of this repository") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "jinja") {
+            let mut companions = Companions::of(temporary.path());
+            companions.add_bytes(TEMPLATE_FILE, fs::read(&path).expect("reads"));
+            ChatTemplate::of(&companions).expect("it opens").expect("a template").check(None).expect("it compiles");
+            let talk = br#"[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]"#;
+            seeds.put("chat_template", name(&path), [&fs::read(&path).expect("reads"), &b"\0"[..], talk].concat());
+        }
+    }
 
     let dense = temporary.path().join(Family::Llama.name());
     let slmc = |arguments: &[&str]| {

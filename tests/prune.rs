@@ -25,6 +25,7 @@ use slmc::quantize::policy::Mix;
 use slmc::stages::prune::{PruneOptions, PruneReport, prune_directory};
 use slmc::stages::quantize::{QuantizeOptions, QuantizeReport, quantize_directory};
 use slmc::target::Target;
+use slmc::text::form::TextForm;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -32,7 +33,7 @@ use std::process::Output;
 /// The checkpoint, and text to calibrate with.
 fn material() -> Option<(PathBuf, CalibrationText)> {
     let text = shared("data/stories-calib.txt")?;
-    Some((shared("models/stories260k")?, CalibrationText::File { path: text, field: None }))
+    Some((shared("models/stories260k")?, CalibrationText::File { path: text, form: TextForm::default() }))
 }
 
 fn prune(model: &Path, out: &Path, pattern: &str, only: &str, method: Method) -> Result<PruneReport, String> {

@@ -5,9 +5,9 @@ use crate::support::{golden, golden_folders};
 use serde_json::{Value, json};
 use slmc::disk::Config;
 use slmc::formats::{ModelSink, configuration, hugging_face, open_model};
+use slmc::model::described;
 use slmc::model::families::{self, FAMILIES};
 use slmc::model::spec::{LayerSpec, ModelSpec};
-use slmc::model::special_tokens;
 use slmc::model::weights::Model;
 use slmc::train::start;
 use std::collections::BTreeSet;
@@ -27,7 +27,7 @@ fn changed(folder: &Path, changes: &[(&str, Value)]) -> Model {
         }
     }
     model.config = Config::from_map(model.config.file(), map);
-    model.spec = special_tokens::spec_of(&model.companions, &model.config).expect("the change is one the family knows");
+    model.spec = described::spec_of(&model.companions, &model.config).expect("the change is one the family knows");
     model
 }
 

@@ -160,6 +160,15 @@ pub(crate) fn json_with_code(directory: &Path, arguments: &(impl Arguments + ?Si
     one_line(&ended(directory, arguments.as_slice(), code))
 }
 
+/// Takes out of a report what the stage took, which no run repeats.
+pub(crate) fn without_cost(mut report: Value) -> Value {
+    let object = report.as_object_mut().expect("a report is an object");
+    for key in ["seconds", "peak_memory_bytes"] {
+        object.remove(key).expect("every stage says what it took");
+    }
+    report
+}
+
 /// The one JSON line on stdout.
 pub(crate) fn one_line(output: &Output) -> Value {
     let text = std::str::from_utf8(&output.stdout).expect("UTF-8");

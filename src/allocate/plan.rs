@@ -77,7 +77,7 @@ pub fn probe<'m>(
         crate::model::spec::ModelKind::Decoder => MEASURED_WINDOWS,
         crate::model::spec::ModelKind::Encoder => MEASURED_TEXTS,
     };
-    let text = held_out(model, source, calibration, count, runner, progress)?;
+    let text = held_out(model, source, calibration, count, progress)?;
     Ok((Probe::new(model, &text.sequences, runner, device)?, text.description))
 }
 

@@ -8,8 +8,8 @@ use super::error::AllocationError;
 use super::items::{Coding, Item};
 use crate::artifact::host::run_sequence;
 use crate::artifact::runner::ModelRunner;
-use crate::calibrate::probe::{Prepared, Probe as Comparison};
-use crate::model::forward::{DenseWeights, NoTaps};
+use crate::calibrate::probe::{Prepared, Probe as Comparison, ProbeError};
+use crate::model::forward::DenseWeights;
 use crate::model::id::Class;
 use crate::model::matrix::into_values;
 use crate::model::weights::Model;
@@ -24,6 +24,8 @@ pub use crate::calibrate::probe::Samples;
 /// A model beside which its mixes are judged.
 pub struct Probe<'m> {
     original: Comparison<'m>,
+    /// All of the original's weights, since its mixes are many.
+    weights: DenseWeights,
     runner: &'m dyn ModelRunner,
 }
 
@@ -35,7 +37,8 @@ impl<'m> Probe<'m> {
         runner: &'m dyn ModelRunner,
         device: &Device,
     ) -> Result<Self, AllocationError> {
-        Ok(Probe { original: Comparison::new(model, sequences, device)?, runner })
+        let weights = DenseWeights::new(model, device).map_err(ProbeError::from)?;
+        Ok(Probe { original: Comparison::new(model, sequences, device)?, weights, runner })
     }
 
     /// The unit of a sample: predictions, or texts.
@@ -56,7 +59,7 @@ impl<'m> Probe<'m> {
     /// The whole model with every item in the coding of `selection`.
     pub fn mix(&self, items: &[Item], selection: &[usize], database: &Database) -> Result<Samples, AllocationError> {
         let original = &self.original;
-        let mut weights = original.weights.clone();
+        let mut weights = self.weights.clone();
         for (item, &coding) in items.iter().zip(selection) {
             self.replace(&mut weights, item, item.codings[coding], database);
         }
@@ -76,7 +79,7 @@ impl<'m> Probe<'m> {
         let mut states: Vec<Tensor<3>> = original
             .sequences
             .par_iter()
-            .map(|sequence| original.forward(&original.weights).embed(&sequence.batch))
+            .map(|sequence| original.forward(&self.weights).embed(&sequence.batch))
             .collect();
         let (mut out, mut done) = (Vec::with_capacity(items.len()), 0);
         for item in items {
@@ -92,15 +95,13 @@ impl<'m> Probe<'m> {
                     .sequences
                     .par_iter()
                     .zip(states)
-                    .map(|(sequence, hidden)| {
-                        original.forward(&original.weights).block(done, hidden, &sequence.context, &mut NoTaps)
-                    })
+                    .map(|(sequence, hidden)| original.forward(&self.weights).block(done, hidden, &sequence.context))
                     .collect();
                 done += 1;
             }
             let mut of_item = Vec::new();
             for &coding in item.codings.iter().skip(1) {
-                let mut weights = original.weights.clone();
+                let mut weights = self.weights.clone();
                 self.replace(&mut weights, item, coding, database);
                 let samples = if first.role.class() == Class::Embedding {
                     original.judge(&weights, |sequence| original.forward(&weights).embed(&sequence.batch), 0)

@@ -5,13 +5,10 @@ use crate::disk::found::SNIFFED_BYTES;
 use crate::disk::mmap::MappedFile;
 use crate::machine::huge_pages::{self, HugePages};
 use crate::machine::kernels::kernels_for;
-use crate::progress::Progress;
 use crate::text::tokenizer::TokenizerError;
-use rayon::prelude::*;
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::ALIGNMENT;
-use slm_runtime::sample::{Sampling, choose, random_u64};
 use slm_runtime::session::{Session, SessionError};
 use slm_runtime::tokenizer::EncodeError;
 use std::io;
@@ -194,37 +191,4 @@ pub fn run_sequence(artifact: &ArtifactView<'_>, tokens: &[u32]) -> Result<Vec<f
     let mut rows = Vec::with_capacity(tokens.len() * artifact.spec().output_width as usize);
     session.run(tokens, &mut |_, row| rows.extend_from_slice(row))?;
     Ok(rows)
-}
-
-/// `count` sequences of `window` tokens drawn at temperature 1, each from a session of its own that begins with the
-/// opening tokens, or without any with a token drawn evenly from the vocabulary. Sequence n draws from stream seed + n,
-/// so threads change nothing.
-pub fn sample_sequences(
-    artifact: &ArtifactView<'_>,
-    opening: &[u32],
-    window: usize,
-    count: usize,
-    seed: u64,
-    progress: &dyn Progress,
-) -> Result<Vec<Vec<u32>>, SessionError> {
-    progress.begin("sampling from the model itself", (count * window) as u64, "tokens");
-    let sampling = Sampling { temperature: 1.0, ..Sampling::GREEDY };
-    let sample = |number: usize| -> Result<Vec<u32>, SessionError> {
-        let stream = seed.wrapping_add(number as u64);
-        let mut memory = SessionMemory::for_artifact(artifact);
-        let mut session = Session::new(artifact, kernels_for(artifact.layout()), memory.as_mut_slice())?;
-        let first = (random_u64(stream, u64::MAX) % u64::from(artifact.spec().vocabulary)) as u32;
-        let mut tokens = if opening.is_empty() { vec![first] } else { opening.to_vec() };
-        let mut read = 0;
-        while tokens.len() < window {
-            let logits = session.step(&tokens[read..])?;
-            read = tokens.len();
-            tokens.push(choose(logits, &sampling, stream, tokens.len() as u64));
-        }
-        progress.advance(window as u64);
-        Ok(tokens)
-    };
-    let sequences = (0..count).into_par_iter().map(sample).collect::<Result<Vec<_>, _>>()?;
-    progress.finish();
-    Ok(sequences)
 }

@@ -1,13 +1,16 @@
 //! The content of an artifact: sizes and multiply-accumulates by class, tensor by tensor, as the file states them.
 
 use crate::artifact::chat::{ChatSummary, not_fixed};
+use crate::artifact::embedding;
 use crate::artifact::host::{ArtifactError, ArtifactFile};
 use crate::artifact::text::{TokenizerSummary, host_only};
 use crate::disk::hash::hex;
+use crate::model::generation::{sampling_json, sampling_words};
 use crate::model::id::Class;
 use crate::model::size::{WeightSize, parameter_id};
 use crate::report::{Align, Report, Table, grouped};
 use serde::Serialize;
+use serde_json::Value;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::header::SectionKind;
 use slm_runtime::format::tensor::{TensorPart, TensorRecord, TensorRole};
@@ -185,6 +188,19 @@ pub struct InspectReport {
     pub opening_tokens: Vec<u32>,
     /// Tokens that end one.
     pub end_tokens: Vec<u32>,
+    /// How a decoder's tokens are chosen unless a program says otherwise: temperature, top_k, top_p, min_p,
+    /// repetition_penalty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<Value>,
+    /// The same in words.
+    #[serde(skip)]
+    sampling_words: String,
+    /// How hidden states become one row of output: `cls`, `mean`, `max` or `lasttoken`; absent where every token has a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<&'static str>,
+    /// Whether that row is scaled to length one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub normalized: Option<bool>,
     /// Whether the host part has a chat template.
     pub chat_template: bool,
     /// Who makes the prompt of a conversation; absent where nobody can.
@@ -224,8 +240,13 @@ impl Report for InspectReport {
         if self.kind == "decoder" {
             facts.row(["opening_tokens", &list(&self.opening_tokens)]);
             facts.row(["end_tokens", &list(&self.end_tokens)]);
+            facts.row(["sampling", &self.sampling_words]);
             facts.row(["chat_template", if self.chat_template { "in the host part" } else { "none" }]);
             self.chat_frame.iter().for_each(|chat| chat.rows(&mut facts));
+        }
+        if let (Some(pooling), Some(normalized)) = (self.pooling, self.normalized) {
+            let scaled = if normalized { "scaled to length one" } else { "not scaled" };
+            facts.row(["pooling", &format!("{pooling}, {scaled}")]);
         }
         let right = Align::Right;
         let mut classes = Table::new([
@@ -267,6 +288,7 @@ pub fn inspect(path: &Path) -> Result<InspectReport, ArtifactError> {
     let view = file.view()?;
     let (spec, header) = (view.spec(), view.header());
     let classes = classes(&view);
+    let embedding = embedding::of(spec);
     let names = view.section(SectionKind::Names).and_then(|bytes| std::str::from_utf8(bytes).ok());
     let provenance: Option<serde_json::Value> =
         view.section(SectionKind::Provenance).and_then(|bytes| serde_json::from_slice(bytes).ok());
@@ -295,6 +317,10 @@ pub fn inspect(path: &Path) -> Result<InspectReport, ArtifactError> {
         tokenizer: TokenizerSummary::of(&view, host_only(provenance.as_ref())),
         opening_tokens: view.opening_tokens().iter().collect(),
         end_tokens: view.end_tokens().iter().collect(),
+        sampling: spec.is_decoder().then(|| sampling_json(&view.sampling())),
+        sampling_words: sampling_words(&view.sampling()),
+        pooling: embedding.map(|embedding| embedding.pooling.name()),
+        normalized: embedding.map(|embedding| embedding.normalize),
         chat_template: view.section(SectionKind::ChatTemplate).is_some(),
         chat_frame: ChatSummary::of(&view, not_fixed(provenance.as_ref())),
         provenance,

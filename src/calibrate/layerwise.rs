@@ -1,13 +1,21 @@
 //! Changes a model layer by layer, with activations of the model as changed so far: matrices that read the same input
 //! are passed on as a group with the second moments of that input ([`Moments`]), their new values replace the old ones,
 //! and only then is the input of the next group computed (query, key, value; then output; gate, up; then down). The
-//! original can run alongside, so that a change can target the original's outputs. Memory holds one layer's weights,
-//! and the hidden states of all calibration tokens.
+//! original can run alongside, so that a change can target the original's outputs.
+//!
+//! Every step of a layer ([`Step`]) runs once over all batches for each of the two models: it halts at the input of a
+//! group, and goes on from there with the matrices as they were changed. So memory holds one layer's weights twice, and
+//! of all calibration tokens, for each model, the hidden states and one input of linears:
+//!
+//! ```text
+//! 4 · tokens · models · (hidden + width of the widest input)  bytes
+//! ```
 
-use super::lookups::sensitivity;
-use super::moments::Moments;
+use super::batches::Batches;
+use super::lookups::Lookups;
+use super::moments::{MomentSums, Moments, MomentsError};
 use super::{CalibrateError, Collector, Statistics};
-use crate::model::forward::{AttentionContext, Batch, DenseWeights, Forward, NoTaps, Tap};
+use crate::model::forward::{DenseWeights, Halted, NoTaps, StagedContext, StagedForward, Step};
 use crate::model::graph::{Graph, Input, own_matrices};
 use crate::model::id::{Class, LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::matrix::into_values;
@@ -37,56 +45,32 @@ pub trait Change {
 pub struct Layerwise<'a> {
     /// The model, dense.
     pub model: &'a Model,
-    /// Calibration, each sequence run on its own.
+    /// Calibration, each sequence on its own.
     pub sequences: &'a [Vec<u32>],
     /// The device.
     pub device: &'a Device,
-    /// Whether the original runs beside the changed model, for [`Moments::cross`].
+    /// Whether the original runs beside the changed model, for [`Moments::difference`].
     pub with_original: bool,
     /// Whether the moments of a decoder's token table include the sensitivity of its lookups (see [`super::lookups`]),
-    /// which takes gradients through the whole model.
+    /// which takes gradients by them.
     pub with_lookups: bool,
 }
 
-/// Observer that keeps the inputs of some matrices.
-struct Capture<'i> {
-    wanted: &'i [LinearId],
-    inputs: Vec<Option<Tensor<2>>>,
+/// One of the two models over all batches, halted at the input of a group.
+struct Run {
+    batches: Vec<Halted<Tensor<3>>>,
 }
 
-impl<'i> Capture<'i> {
-    fn of(wanted: &'i [LinearId]) -> Self {
-        Capture { wanted, inputs: vec![None; wanted.len()] }
-    }
+/// Where a pass is.
+struct Pass<'p, C: Change> {
+    of: &'p Layerwise<'p>,
+    batches: Batches,
+    change: &'p mut C,
+    collector: Collector,
+    progress: &'p dyn Progress,
+    original: Option<Run>,
+    changed: Run,
 }
-
-impl Tap for Capture<'_> {
-    fn linear(&mut self, id: LinearId, input: &Tensor<2>) {
-        if let Some(index) = self.wanted.iter().position(|wanted| *wanted == id) {
-            self.inputs[index] = Some(input.clone());
-        }
-    }
-
-    fn attention(&mut self, _layer: usize, _query: &Tensor<4>, _key: &Tensor<4>) {}
-}
-
-/// Sequences, and the attention context of every length.
-struct Inputs {
-    batches: Vec<Batch>,
-    /// By length.
-    contexts: Vec<(usize, AttentionContext)>,
-}
-
-impl Inputs {
-    fn context(&self, batch: &Batch) -> &AttentionContext {
-        let length = batch.dims()[1];
-        let found = self.contexts.iter().find(|(of, _)| *of == length);
-        &found.expect("every length has a context since the inputs were made").1
-    }
-}
-
-/// One part of the model run over all sequences.
-type Step<'s> = dyn Fn(&Forward<'_>, usize, Tensor<3>, &mut dyn Tap) -> Tensor<3> + 's;
 
 impl Layerwise<'_> {
     /// Passes every group to `change`, in the order of [`Graph::groups`], and returns statistics of the changed model's
@@ -96,23 +80,21 @@ impl Layerwise<'_> {
     /// The errors of `change`, and [`CalibrateError`].
     pub fn run<C: Change>(&self, change: &mut C, progress: &dyn Progress, what: &str) -> Result<Statistics, C::Error> {
         let spec = &self.model.spec;
-        let inputs = self.inputs()?;
+        let mut of_embeddings = self.weights(embeds)?;
+        let batches = Batches::new(spec, self.sequences, &self.forward(&of_embeddings))?;
         let graph = Graph::new(spec);
         let units = graph.groups().len() as u64 + u64::from(spec.tied_head()) * spec.layers.len() as u64;
         progress.begin(what, units, "steps");
         let mut collector = Collector::new(spec);
-        collector.tokens = inputs.batches.iter().map(|batch| batch.tokens().len() as u64).sum();
-        collector.sequences = inputs.batches.len() as u64;
-
-        let mut of_embeddings = self.weights(embeds)?;
-        let original = self.with_original.then(|| self.embed(&inputs, &of_embeddings));
+        (collector.tokens, collector.sequences) = (batches.tokens(), batches.sequences());
+        let original = self.with_original.then(|| self.embed(&batches, &of_embeddings));
         for table in &graph.tables {
             let ids = [table.id];
             let changed = match change.kept(&ids)? {
                 Some(kept) => kept,
                 None => {
                     let moments = match table.id.role {
-                        Role::TokenEmbedding => self.moments_of_tokens(&inputs, &collector, progress)?,
+                        Role::TokenEmbedding => self.moments_of_tokens(&batches, progress)?,
                         _ => None,
                     };
                     change.change(&ids, moments)?
@@ -121,157 +103,79 @@ impl Layerwise<'_> {
             self.replace(&mut of_embeddings, changed);
             progress.advance(1);
         }
-        let mut states = States { original, changed: self.embed(&inputs, &of_embeddings) };
+        let changed = self.embed(&batches, &of_embeddings);
         drop(of_embeddings);
-
-        for (layer, of_layer) in graph.layers.iter().enumerate() {
-            let weights = self.weights(|id| id.layer() == Some(layer as u16))?;
-            let step = |forward: &Forward<'_>, index: usize, hidden: Tensor<3>, tap: &mut dyn Tap| {
-                forward.block(layer, hidden, inputs.context(&inputs.batches[index]), tap)
-            };
-            let groups: Vec<Vec<LinearId>> = of_layer.iter().map(Input::ids).collect();
-            self.part(&groups, weights, &mut states, &step, change, &mut collector, progress)?;
+        let mut pass = Pass { of: self, batches, change, collector, progress, original, changed };
+        for (layer, inputs) in graph.layers.iter().enumerate() {
+            pass.layer(layer, inputs)?;
         }
-
-        let groups: Vec<Vec<LinearId>> = graph.head.iter().map(own_matrices).filter(|ids| !ids.is_empty()).collect();
-        if !groups.is_empty() {
-            let weights = self.weights(|id| id.layer().is_none())?;
-            let step = |forward: &Forward<'_>, _: usize, hidden: Tensor<3>, tap: &mut dyn Tap| {
-                forward.head(forward.finish(hidden), tap)
-            };
-            self.part(&groups, weights, &mut states, &step, change, &mut collector, progress)?;
-        }
+        pass.head(&graph.head)?;
+        let collector = pass.collector;
         progress.finish();
-        match collector.failure.take() {
+        match collector.failure {
             Some(failure) => Err(CalibrateError::Device(failure).into()),
             None => Ok(collector.finish()),
         }
-    }
-
-    /// One layer, or the head: every group in turn, then the hidden states after it.
-    #[expect(clippy::too_many_arguments, reason = "the state of the pass, which no other function shares")]
-    fn part<C: Change>(
-        &self,
-        groups: &[Vec<LinearId>],
-        weights: DenseWeights,
-        states: &mut States,
-        step: &Step<'_>,
-        change: &mut C,
-        collector: &mut Collector,
-        progress: &dyn Progress,
-    ) -> Result<(), C::Error> {
-        let spec = &self.model.spec;
-        let first_of: Vec<LinearId> = groups.iter().map(|ids| ids[0]).collect();
-        // Inputs of the original model by sequence, one of each group; its hidden states move on at once.
-        let mut originals: Vec<Vec<Option<Tensor<2>>>> = Vec::new();
-        if let Some(hidden) = &mut states.original {
-            let forward = Forward::new(spec, &weights, self.device);
-            for (index, state) in hidden.iter_mut().enumerate() {
-                let mut capture = Capture::of(&first_of);
-                *state = step(&forward, index, state.clone(), &mut capture);
-                originals.push(capture.inputs);
-            }
-        }
-        let mut changed = weights;
-        for (n, ids) in groups.iter().enumerate() {
-            let new = match change.kept(ids)? {
-                Some(kept) => kept,
-                None => {
-                    let forward = Forward::new(spec, &changed, self.device);
-                    let mut moments: Option<Moments> = None;
-                    for (index, state) in states.changed.iter().enumerate() {
-                        let mut capture = Capture::of(&ids[..1]);
-                        step(&forward, index, state.clone(), &mut capture);
-                        let original = originals.get_mut(index).and_then(|inputs| inputs[n].take());
-                        if let Some(input) = capture.inputs[0].take() {
-                            let sums = moments.get_or_insert_with(|| Moments::new(input.dims()[1], original.is_some()));
-                            sums.add(&input, original.as_ref()).map_err(|source| of_group(ids, source))?;
-                        }
-                    }
-                    let moments = moments.ok_or(CalibrateError::Nothing)?;
-                    moments.check().map_err(|source| of_group(ids, source))?;
-                    change.change(ids, Some(moments))?
-                }
-            };
-            self.replace(&mut changed, new);
-            progress.advance(1);
-        }
-        let forward = Forward::new(spec, &changed, self.device);
-        for (index, state) in states.changed.iter_mut().enumerate() {
-            *state = step(&forward, index, state.clone(), collector);
-        }
-        Ok(())
-    }
-
-    /// Sequences checked against the model.
-    fn inputs(&self) -> Result<Inputs, CalibrateError> {
-        let spec = &self.model.spec;
-        let weights = DenseWeights::part(self.model, self.device, |_| false)?;
-        let forward = Forward::new(spec, &weights, self.device);
-        let mut inputs = Inputs { batches: Vec::new(), contexts: Vec::new() };
-        for sequence in self.sequences.iter().filter(|sequence| !sequence.is_empty()) {
-            let batch = Batch::new(spec, sequence.clone(), 1)?;
-            if !inputs.contexts.iter().any(|(length, _)| *length == sequence.len()) {
-                inputs.contexts.push((sequence.len(), forward.context(&batch)));
-            }
-            inputs.batches.push(batch);
-        }
-        if inputs.batches.is_empty() { Err(CalibrateError::Nothing) } else { Ok(inputs) }
     }
 
     fn weights(&self, wanted: impl Fn(ParameterId) -> bool) -> Result<DenseWeights, CalibrateError> {
         Ok(DenseWeights::part(self.model, self.device, wanted)?)
     }
 
-    fn embed(&self, inputs: &Inputs, weights: &DenseWeights) -> Vec<Tensor<3>> {
-        let forward = Forward::new(&self.model.spec, weights, self.device);
-        inputs.batches.iter().map(|batch| forward.embed(batch)).collect()
+    fn forward<'w>(&'w self, weights: &'w DenseWeights) -> StagedForward<'w> {
+        StagedForward::new(&self.model.spec, weights, self.device)
     }
 
-    /// Moments for the token table: those of a tied head's inputs, and the sensitivity of its lookups.
-    fn moments_of_tokens(
-        &self,
-        inputs: &Inputs,
-        collector: &Collector,
-        progress: &dyn Progress,
-    ) -> Result<Option<Moments>, CalibrateError> {
+    fn embed(&self, batches: &Batches, weights: &DenseWeights) -> Run {
+        let forward = self.forward(weights);
+        let embedded = batches.batches.iter().map(|batch| forward.embed(batch));
+        Run { batches: embedded.map(|hidden| Halted { input: hidden.clone(), hidden }).collect() }
+    }
+
+    /// Moments for the token table: those of a tied head's inputs, and the sensitivity of its lookups. Both are of the
+    /// original model, since the table is changed before anything else.
+    fn moments_of_tokens(&self, batches: &Batches, progress: &dyn Progress) -> Result<Option<Moments>, CalibrateError> {
         let spec = &self.model.spec;
-        let head = if spec.tied_head() { Some(self.moments_of_head(inputs, progress)?) } else { None };
-        if !(self.with_lookups && matches!(spec.head, Head::LanguageModel { .. })) {
-            return Ok(head);
+        let with_lookups = self.with_lookups && matches!(spec.head, Head::LanguageModel { .. });
+        let wanted = if with_lookups { Lookups::batches(spec, batches) } else { 0 };
+        // The head needs the outputs of all batches, lookups those of the first.
+        let runs = if spec.tied_head() { batches.batches.len() } else { wanted };
+        if runs == 0 {
+            return Ok(None);
         }
-        let lookups = sensitivity(self.model, self.sequences, collector.tokens, self.device, progress)?;
-        let mut moments = head.unwrap_or_else(|| Moments::new(spec.hidden, false));
-        moments.rows = collector.tokens;
-        moments.gram += &lookups;
-        Ok(Some(moments))
-    }
-
-    /// Moments of the inputs of a tied head: of the original model, since the table is changed before anything else.
-    fn moments_of_head(&self, inputs: &Inputs, progress: &dyn Progress) -> Result<Moments, CalibrateError> {
-        let spec = &self.model.spec;
-        let mut hidden = self.embed(inputs, &self.weights(embeds)?);
+        let mut hidden: Vec<Tensor<3>> = {
+            let weights = self.weights(embeds)?;
+            let forward = self.forward(&weights);
+            batches.batches[..runs].iter().map(|batch| forward.embed(batch)).collect()
+        };
+        let mut lookups = Lookups::new(self, batches, wanted);
         for layer in 0..spec.layers.len() {
+            lookups.before_layer(&hidden);
             let weights = self.weights(|id| id.layer() == Some(layer as u16))?;
-            let forward = Forward::new(spec, &weights, self.device);
-            for (state, batch) in hidden.iter_mut().zip(&inputs.batches) {
-                *state = forward.block(layer, state.clone(), inputs.context(batch), &mut NoTaps);
+            let forward = self.forward(&weights);
+            let blocks = hidden.into_iter().zip(&batches.batches);
+            hidden = blocks.map(|(hidden, batch)| forward.block(layer, hidden, batches.context(batch))).collect();
+            if spec.tied_head() {
+                progress.advance(1);
             }
-            progress.advance(1);
         }
-        let head = [LinearId::global(Role::LmHead)];
-        let weights = self.weights(|id| id.layer().is_none())?;
-        let forward = Forward::new(spec, &weights, self.device);
+        let sensitivity = if with_lookups { Some(lookups.sensitivity(&hidden, progress)?) } else { None };
         let mut moments = Moments::new(spec.hidden, false);
-        for state in hidden {
-            let mut capture = Capture::of(&head);
-            forward.head(forward.finish(state), &mut capture);
-            if let Some(input) = capture.inputs[0].take() {
-                moments.add(&input, None).map_err(|source| of_group(&head, source))?;
+        if spec.tied_head() {
+            let weights = self.weights(|id| id.layer().is_none())?;
+            let forward = self.forward(&weights);
+            let mut sums = MomentSums::new(spec.hidden, false);
+            for hidden in hidden {
+                sums.add(&forward.before_last(forward.head_input(hidden)), None)?;
             }
+            moments = sums.finish().map_err(|source| of_group(&[LinearId::global(Role::LmHead)], source))?;
         }
-        moments.check().map_err(|source| of_group(&head, source))?;
-        Ok(moments)
+        if let Some(sensitivity) = sensitivity {
+            let tokens = batches.tokens();
+            moments.rows = tokens;
+            moments.gram.scaled_add(tokens as f64 / sensitivity.rows.max(1) as f64, &sensitivity.gram);
+        }
+        Ok(Some(moments))
     }
 
     fn replace(&self, weights: &mut DenseWeights, changed: Changed) {
@@ -283,13 +187,93 @@ impl Layerwise<'_> {
     }
 }
 
-/// Hidden states of all sequences, (1, length, hidden) each.
-struct States {
-    original: Option<Vec<Tensor<3>>>,
-    changed: Vec<Tensor<3>>,
+impl<C: Change> Pass<'_, C> {
+    /// One layer: every group in turn, and the step after it.
+    fn layer(&mut self, layer: usize, inputs: &[Input]) -> Result<(), C::Error> {
+        let mut weights = self.of.weights(|id| id.layer() == Some(layer as u16))?;
+        let unchanged = weights.clone();
+        let of_original = self.of.forward(&unchanged);
+        let batches = &self.batches;
+        let enter = |run: &mut Run| {
+            run.each(batches, |halted, context| of_original.enter(layer, halted.hidden, context));
+        };
+        enter(&mut self.changed);
+        self.original.as_mut().map(enter);
+        for (step, input) in Step::ALL.into_iter().zip(inputs) {
+            self.group(&input.ids(), &input.ids(), &mut weights)?;
+            let batches = &self.batches;
+            if let Some(original) = &mut self.original {
+                original.each(batches, |halted, context| of_original.step(layer, step, halted, context, &mut NoTaps));
+            }
+            let (forward, collector) = (self.of.forward(&weights), &mut self.collector);
+            self.changed.each(batches, |halted, context| forward.step(layer, step, halted, context, collector));
+        }
+        Ok(())
+    }
+
+    /// The head: its groups in turn.
+    fn head(&mut self, inputs: &[Input]) -> Result<(), C::Error> {
+        if inputs.is_empty() {
+            return Ok(());
+        }
+        let mut weights = self.of.weights(|id| id.layer().is_none())?;
+        let of_original = weights.clone();
+        for (number, input) in inputs.iter().enumerate() {
+            let next = |weights: &DenseWeights, run: &mut Run, batches: &Batches| {
+                let forward = self.of.forward(weights);
+                run.each(batches, |halted, _| {
+                    let input = match number {
+                        0 => forward.head_input(halted.hidden.clone()),
+                        _ => forward.before_last(halted.input),
+                    };
+                    Halted { input, hidden: halted.hidden }
+                });
+            };
+            next(&weights, &mut self.changed, &self.batches);
+            if let Some(original) = &mut self.original {
+                next(&of_original, original, &self.batches);
+            }
+            self.group(&input.ids(), &own_matrices(input), &mut weights)?;
+        }
+        Ok(())
+    }
+
+    /// A group that the models are halted at: statistics of the input that `readers` read, and the change of `ids`.
+    fn group(&mut self, readers: &[LinearId], ids: &[LinearId], weights: &mut DenseWeights) -> Result<(), C::Error> {
+        for batch in &self.changed.batches {
+            self.collector.input(readers, &batch.input)?;
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let new = match self.change.kept(ids)? {
+            Some(kept) => kept,
+            None => {
+                let width = self.changed.batches.first().map_or(0, |batch| batch.input.dims()[2]);
+                let mut sums = MomentSums::new(width, self.original.is_some());
+                for (number, changed) in self.changed.batches.iter().enumerate() {
+                    let original = self.original.as_ref().map(|original| &original.batches[number].input);
+                    sums.add(&changed.input, original)?;
+                }
+                let moments = sums.finish().map_err(|source| of_group(ids, source))?;
+                self.change.change(ids, Some(moments))?
+            }
+        };
+        self.of.replace(weights, new);
+        self.progress.advance(1);
+        Ok(())
+    }
 }
 
-fn of_group(ids: &[LinearId], source: super::moments::MomentsError) -> CalibrateError {
+impl Run {
+    /// Moves every batch on; what it was halted at is given up batch by batch.
+    fn each(&mut self, batches: &Batches, mut on: impl FnMut(Halted<Tensor<3>>, &StagedContext) -> Halted<Tensor<3>>) {
+        let halted = std::mem::take(&mut self.batches).into_iter().zip(&batches.batches);
+        self.batches = halted.map(|(halted, batch)| on(halted, batches.context(batch))).collect();
+    }
+}
+
+fn of_group(ids: &[LinearId], source: MomentsError) -> CalibrateError {
     CalibrateError::Moments { id: ids[0], source }
 }
 

@@ -4,7 +4,7 @@
 
 use crate::disk::TensorError;
 use crate::divergence::{Sample, divergence, embedding};
-use crate::model::forward::{AttentionContext, Batch, BatchError, DenseWeights, Forward, NoTaps};
+use crate::model::forward::{Batch, BatchError, DenseWeights, StagedContext, StagedForward};
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::{Model, ModelError};
 use burn::tensor::{Device, Tensor};
@@ -38,10 +38,12 @@ impl From<TensorError> for ProbeError {
     }
 }
 
-/// A reference model against which changes are measured.
+/// A reference model against which changes are measured. Models are run layer by layer, so that no more than one layer's
+/// weights and what is around the layers are in memory.
 pub struct Probe<'m> {
     pub(crate) spec: &'m ModelSpec,
-    pub(crate) weights: DenseWeights,
+    /// The original's head.
+    head: DenseWeights,
     pub(crate) device: Device,
     pub(crate) sequences: Vec<Prepared>,
 }
@@ -49,8 +51,8 @@ pub struct Probe<'m> {
 /// One sequence of the original's run.
 pub(crate) struct Prepared {
     pub(crate) batch: Batch,
-    pub(crate) context: AttentionContext,
-    /// Output of the last layer, after the final norm, (1, length, hidden).
+    pub(crate) context: StagedContext,
+    /// What the head reads, (1, length, hidden), or (1, 1, hidden) for a classifier.
     finished: Tensor<3>,
 }
 
@@ -61,19 +63,19 @@ impl<'m> Probe<'m> {
     /// Runs the model over the sequences.
     pub fn new(model: &'m Model, sequences: &[Vec<u32>], device: &Device) -> Result<Self, ProbeError> {
         let spec = &model.spec;
-        let weights = DenseWeights::new(model, device)?;
+        let head = around(model, device)?;
+        let forward = StagedForward::new(spec, &head, device);
         let prepare = |tokens: &Vec<u32>| {
-            // One for every sequence: a forward is not shared between threads.
-            let forward = Forward::new(spec, &weights, device);
             let batch = Batch::new(spec, tokens.clone(), 1)?;
-            let context = forward.context(&batch);
-            let hidden = forward.embed(&batch);
-            let layers = 0..spec.layers.len();
-            let hidden = layers.fold(hidden, |hidden, layer| forward.block(layer, hidden, &context, &mut NoTaps));
-            Ok(Prepared { batch, context, finished: forward.finish(hidden) })
+            Ok(Prepared { context: forward.context(&batch), finished: forward.embed(&batch), batch })
         };
-        let sequences = sequences.par_iter().map(prepare).collect::<Result<_, ProbeError>>()?;
-        Ok(Probe { spec, weights, device: device.clone(), sequences })
+        let sequences = sequences.iter().map(prepare).collect::<Result<_, ProbeError>>()?;
+        let mut probe = Probe { spec, head: around(model, device)?, device: device.clone(), sequences };
+        let finished = probe.outputs_of_layers(model, &head)?;
+        for (sequence, hidden) in probe.sequences.iter_mut().zip(finished) {
+            sequence.finished = forward.head_input(hidden);
+        }
+        Ok(probe)
     }
 
     /// The unit a sample counts: predictions, or texts.
@@ -96,17 +98,32 @@ impl<'m> Probe<'m> {
 
     /// Another model of the same specification, with f32 activations.
     pub fn model(&self, changed: &Model) -> Result<Samples, ProbeError> {
-        let weights = DenseWeights::new(changed, &self.device)?;
-        self.judge(&weights, |sequence| self.forward(&weights).embed(&sequence.batch), 0)
+        let around = around(changed, &self.device)?;
+        let states = self.outputs_of_layers(changed, &around)?;
+        self.judge_from(&around, &states, self.spec.layers.len())
+    }
+
+    /// The output of the last layer of a model over every sequence, a layer at a time.
+    fn outputs_of_layers(&self, model: &Model, around: &DenseWeights) -> Result<Vec<Tensor<3>>, ProbeError> {
+        let embed = |sequence: &Prepared| self.forward(around).embed(&sequence.batch);
+        let mut states: Vec<Tensor<3>> = self.sequences.par_iter().map(embed).collect();
+        for layer in 0..self.spec.layers.len() {
+            let weights = DenseWeights::part(model, &self.device, |id| id.layer() == Some(layer as u16))?;
+            let block = |(sequence, hidden): (&Prepared, Tensor<3>)| {
+                self.forward(&weights).block(layer, hidden, &sequence.context)
+            };
+            states = self.sequences.par_iter().zip(states).map(block).collect();
+        }
+        Ok(states)
     }
 
     /// The output of the original over a sequence.
     pub(crate) fn original(&self, sequence: &Prepared) -> Result<Vec<f32>, ProbeError> {
-        self.outputs(&self.weights, sequence.finished.clone())
+        self.outputs(&self.head, sequence.finished.clone())
     }
 
-    pub(crate) fn forward<'w>(&'w self, weights: &'w DenseWeights) -> Forward<'w> {
-        Forward::new(self.spec, weights, &self.device)
+    pub(crate) fn forward<'w>(&'w self, weights: &'w DenseWeights) -> StagedForward<'w> {
+        StagedForward::new(self.spec, weights, &self.device)
     }
 
     pub(crate) fn judge_from(
@@ -138,18 +155,20 @@ impl<'m> Probe<'m> {
         state: Tensor<3>,
         layer: usize,
     ) -> Result<Sample, ProbeError> {
+        // One for every sequence: a forward is not shared between threads.
         let forward = self.forward(weights);
         let layers = layer..self.spec.layers.len();
-        let hidden = layers.fold(state, |hidden, layer| forward.block(layer, hidden, &sequence.context, &mut NoTaps));
-        let output = self.outputs(weights, forward.finish(hidden))?;
+        let hidden = layers.fold(state, |hidden, layer| forward.block(layer, hidden, &sequence.context));
+        let output = self.outputs(weights, forward.head_input(hidden))?;
         let original = self.original(sequence)?;
         self.compare(number, &original, &output)
     }
 
-    /// Output rows of finished hidden states.
+    /// Output rows of what the head reads.
     fn outputs(&self, weights: &DenseWeights, finished: Tensor<3>) -> Result<Vec<f32>, ProbeError> {
-        let logits = self.forward(weights).head(finished, &mut NoTaps);
-        logits.into_data().try_to_vec::<f32>().map_err(|error| ProbeError::Device(format!("{error:?}")))
+        let forward = self.forward(weights);
+        let logits = forward.last(forward.before_last(finished)).into_data();
+        logits.try_to_vec::<f32>().map_err(|error| ProbeError::Device(format!("{error:?}")))
     }
 
     /// The divergence of one sequence: (rows, width) each.
@@ -176,4 +195,9 @@ impl<'m> Probe<'m> {
         }
         Ok(sample)
     }
+}
+
+/// Embeddings and head.
+fn around(model: &Model, device: &Device) -> Result<DenseWeights, ProbeError> {
+    Ok(DenseWeights::part(model, device, |id| id.layer().is_none())?)
 }

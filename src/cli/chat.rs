@@ -66,10 +66,11 @@ impl Args {
         let settings = Settings {
             system: self.system.clone(),
             tokens: self.tokens,
-            sampling: self.sampling.sampling(),
+            sampling: self.sampling.over(&model.sampling),
             seed: global.seed,
             tokenizer: path(&self.tokenizer.tokenizer),
         };
+        self.sampling.say(&model.sampling, &settings.sampling, shell);
         let mut input = Input::new();
         converse(&model, &settings, |chat| {
             if input.is_terminal() {

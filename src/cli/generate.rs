@@ -14,8 +14,9 @@ use std::path::PathBuf;
 
 /// Continue a text, or answer a question
 ///
-/// An artifact runs as on the device, with the same bits; a directory runs in f32. The text streams to stdout. With
-/// --temperature 0, the default, the likeliest token is taken; draws follow from --seed and are the same everywhere.
+/// An artifact runs as on the device, with the same bits; a directory runs in f32. The text streams to stdout. Tokens are
+/// chosen as the model's generation_config.json says, without it the likeliest is taken, as with --temperature 0; draws
+/// follow from --seed and are the same everywhere.
 ///
 /// --prompt continues a text, which opens with the tokens that the tokenizer puts there. --chat asks an instruct model:
 /// its chat template (chat_template.jinja, or tokenizer_config.json; an artifact carries it in its host part) makes the
@@ -98,10 +99,11 @@ impl Args {
         let options = GenerateOptions {
             prompt,
             tokens: self.tokens.unwrap_or(most),
-            sampling: self.sampling.sampling(),
+            sampling: self.sampling.over(&model.sampling),
             seed: global.seed,
             tokenizer: path(&self.tokenizer.tokenizer),
         };
+        self.sampling.say(&model.sampling, &options.sampling, shell);
         let mut failure = None;
         let report = generate(&model, &options, &mut |bytes| {
             if global.json {

@@ -1,25 +1,34 @@
 //! `slmc inspect`
 
 use crate::artifact::inspect::inspect;
+use crate::formats;
 use crate::shell::{ExitStatus, Shell};
-use crate::stages::arguments::groups::ArtifactArg;
+use crate::stages::arguments::ModelOrArtifact;
+use crate::stages::checkpoint;
 
-/// Show what is in an artifact: sizes, work, memory, tensors
+/// Show what is in an artifact, or in a model directory
 ///
-/// Sizes and work per token by class, planned memory, every tensor.
+/// Of an artifact: sizes and work per token by class, planned memory, every tensor. Of a directory: every file that may
+/// stand beside the weights, whether it is there, and what it decides: tokens that open and end a text, how tokens are
+/// chosen, the chat template, the pooling of sentence encoders, the longest text.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
+  slmc inspect models/tales-6m
   slmc inspect out/mixed.slm
   slmc inspect out/mixed.slm --json")]
 pub(super) struct Args {
-    #[command(flatten)]
-    artifact: ArtifactArg,
+    /// Artifact, or model directory
+    #[arg(value_name = "FILE.slm|DIR")]
+    model: ModelOrArtifact,
 }
 
 impl Args {
     pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
-        shell.result(&inspect(&self.artifact.artifact)?)?;
+        match formats::is_model(&self.model) {
+            true => shell.result(&checkpoint::inspect(&self.model)?)?,
+            false => shell.result(&inspect(&self.model)?)?,
+        };
         Ok(ExitStatus::Success)
     }
 }

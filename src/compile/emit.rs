@@ -5,13 +5,15 @@ use super::lower::Lowered;
 use crate::model::size::StoredTensor;
 use slm_runtime::format::header::{
     DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR, MINOR_CHAT_FRAME,
-    MINOR_SPLIT, SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
+    MINOR_POOLING, MINOR_SPLIT, SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
 };
+use slm_runtime::format::sampling::SamplingRecord;
 use slm_runtime::format::sections::{alignment, section_of};
 use slm_runtime::format::spec::CacheFormat;
 use slm_runtime::format::tensor::{TensorRecord, digest_tree};
 use slm_runtime::format::verify::{device_digest, host_digest};
 use slm_runtime::layout::{ALIGNMENT, Layout, Storage};
+use slm_runtime::sample::Sampling;
 use slm_runtime::sha256::{Digest, Sha256};
 
 /// Longest name of a target, in bytes.
@@ -29,6 +31,8 @@ pub struct Extras<'a> {
     pub special_tokens: Option<&'a [u8]>,
     /// The fixed texts around a conversation's messages.
     pub chat_frame: Option<&'a [u8]>,
+    /// How tokens are chosen unless a program says otherwise, where that is not the likeliest.
+    pub sampling: Option<&'a [u8]>,
     /// Sections of the host part, in order.
     pub host: &'a [(SectionKind, Vec<u8>)],
 }
@@ -71,6 +75,9 @@ pub fn draft(
     if let Some(frame) = extras.chat_frame {
         file.section(SectionKind::ChatFrame, [frame]);
     }
+    if let Some(sampling) = extras.sampling {
+        file.section(SectionKind::Sampling, [sampling]);
+    }
     file.pad(ALIGNMENT);
     let device_bytes = file.bytes.len();
     for (kind, content) in extras.host {
@@ -83,7 +90,7 @@ pub fn draft(
     let header = Header {
         magic: MAGIC,
         major: MAJOR,
-        minor: minor(tensors, extras.chat_frame.is_some()),
+        minor: minor(lowered, tensors, extras),
         header_bytes: HEADER_BYTES as u32,
         file_bytes: file.bytes.len() as u64,
         device_bytes: device_bytes as u64,
@@ -159,14 +166,18 @@ impl File {
     }
 }
 
-/// The lowest minor version of the format that knows all of the tensors, and a chat frame where there is one.
-fn minor(tensors: &[StoredTensor], chat_frame: bool) -> u16 {
+/// The lowest minor version of the format that knows all that a file holds.
+fn minor(lowered: &Lowered, tensors: &[StoredTensor], extras: &Extras<'_>) -> u16 {
     let of_tensor = |tensor: &StoredTensor| {
         let of_part = if tensor.first_row > 0 { MINOR_SPLIT } else { MINOR };
         tensor.storage.def().minor.max(of_part)
     };
-    let of_frame = if chat_frame { MINOR_CHAT_FRAME } else { MINOR };
-    tensors.iter().map(of_tensor).max().unwrap_or(MINOR).max(of_frame)
+    let further = [
+        (extras.chat_frame.is_some(), MINOR_CHAT_FRAME),
+        (lowered.model.pooling().is_some() || extras.sampling.is_some(), MINOR_POOLING),
+    ];
+    let further = further.into_iter().filter(|(there, _)| *there).map(|(_, minor)| minor);
+    tensors.iter().map(of_tensor).chain(further).max().unwrap_or(MINOR)
 }
 
 fn tensor_records(layout: Layout, tensors: &[StoredTensor], weights: &[Vec<u8>]) -> Vec<TensorRecord> {
@@ -203,6 +214,11 @@ fn vocabulary_section(vocabulary: &[Vec<u8>]) -> Vec<u8> {
     }
     bytes.extend(vocabulary.iter().flatten());
     bytes
+}
+
+/// The sampling section; `None` where the likeliest token is taken.
+pub fn sampling_section(sampling: &Sampling) -> Option<Vec<u8>> {
+    (*sampling != Sampling::GREEDY).then(|| SamplingRecord::from(sampling).to_bytes().to_vec())
 }
 
 /// The special-tokens section; `None` where the model record's `bos` and `eos` suffice.

@@ -2,9 +2,11 @@
 //! second is the rate at which the weights one token needs can be read, or multiplied, whichever is lower; a real
 //! device stays below it.
 
+use super::emit::sampling_section;
 use super::fit::{FitError, Limit, Shape, fit, footprint};
 use super::lower::LowerError;
 use crate::formats::{self, ModelFormatError};
+use crate::model::generation;
 use crate::model::id::{ParameterId, Part, Role};
 use crate::model::scheme::{Assignment, Preset};
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
@@ -165,7 +167,7 @@ pub fn estimate(
     let outline = source.outline();
     let spec = &outline.spec;
     let limit = spec.context;
-    let context = context.unwrap_or(limit);
+    let context = context.unwrap_or(spec.text_context());
     if context == 0 || context > limit {
         return Err(EstimateError::Context { context, limit });
     }
@@ -177,6 +179,9 @@ pub fn estimate(
     let chat_frame_bytes = frame.zip(tokenizer.as_ref()).and_then(|(frame, tokenizer)| {
         Some(frame.with_tokens(tokenizer, spec.vocabulary).ok()?.to_section().len() as u64)
     });
+    let generation = (spec.kind == ModelKind::Decoder).then(|| generation::read(&outline.companions)).transpose();
+    let sampling = generation.map_err(ModelFormatError::from)?.and_then(|read| sampling_section(&read.sampling));
+    let sampling_bytes = sampling.map(|section| section.len() as u64);
     let vocabulary_bytes = tokenizer
         .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary).ok())
         .map_or(4 * spec.vocabulary as u64, |tokens| tokens.iter().map(|token| token.len() as u64).sum());
@@ -203,6 +208,7 @@ pub fn estimate(
             golden,
             text_bytes,
             chat_frame_bytes,
+            sampling_bytes,
         };
         schemes.push(row(scheme, &shape, device, rates, context)?);
     }

@@ -131,6 +131,8 @@ pub struct Shape<'a> {
     pub text_bytes: Option<u64>,
     /// Bytes of the fixed texts around a conversation's messages, where the device has them.
     pub chat_frame_bytes: Option<u64>,
+    /// Bytes of the defaults of sampling, where the device has them.
+    pub sampling_bytes: Option<u64>,
 }
 
 /// Why a footprint cannot be computed.
@@ -172,6 +174,7 @@ pub fn footprint(
             SectionKind::Text => shape.text_bytes,
             SectionKind::SpecialTokens => special_tokens.as_ref().map(|section| section.len() as u64),
             SectionKind::ChatFrame => shape.chat_frame_bytes,
+            SectionKind::Sampling => shape.sampling_bytes,
             _ => None,
         };
         if let Some(bytes) = bytes {

@@ -4,7 +4,7 @@
 use super::tables::{curve_entry, curve_id, rotary_entry};
 use crate::model::graph::{Function, Graph, Input};
 use crate::model::spec::{
-    Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Positions, RotarySpec,
+    Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Pooling, Positions, RotarySpec,
 };
 use slm_runtime::format::spec::{
     self as format, Block, CurveId, ExitHead, FfnKind, HeadMatrix, LayerRecord, MAX_CHUNK, ModelRecord, NONE, Output,
@@ -90,6 +90,15 @@ fn lower_layer(layer: &LayerSpec, tables: &[(RotarySpec, usize)], key_maps: bool
             ..common
         },
         Mixer::Conv(conv) => LayerRecord { taps: conv.taps as u32, ..common },
+    }
+}
+
+fn pooling(pooling: Pooling) -> format::Pooling {
+    match pooling {
+        Pooling::First => format::Pooling::First,
+        Pooling::Mean => format::Pooling::Mean,
+        Pooling::Maximum => format::Pooling::Maximum,
+        Pooling::Last => format::Pooling::Last,
     }
 }
 
@@ -216,7 +225,9 @@ pub fn lower(
         cache_bytes: 0,
         stack_bytes: STACK_BYTES,
         embedding_scale: spec.embedding_scale,
-        reserved_end: [0; 44],
+        pooling: spec.embedding.map_or(0, |embedding| pooling(embedding.pooling) as u8),
+        normalize: u8::from(spec.embedding.is_some_and(|embedding| embedding.normalize)),
+        reserved_end: [0; 42],
     };
     let plan = Plan::new(&model, layers.iter().copied()).ok_or(LowerError::Plan { context })?;
     (model.arena_bytes, model.cache_bytes) = (plan.arena_bytes, plan.cache_bytes);

@@ -43,7 +43,7 @@ pub enum ConfigError {
         bytes: u64,
     },
     /// The file is not JSON.
-    #[error("{}: not valid JSON, perhaps truncated; fetch it again", file.display())]
+    #[error("{}: not valid JSON, {}", file.display(), json_remedy(source))]
     Json {
         /// The file.
         file: PathBuf,
@@ -324,6 +324,15 @@ pub(crate) fn json<T: DeserializeOwned>(file: &Path, text: &[u8]) -> Result<T, C
     })
 }
 
+/// What may be done about a text that is not JSON.
+pub(crate) fn json_remedy(error: &serde_json::Error) -> &'static str {
+    if error.is_eof() {
+        "perhaps truncated; fetch it again"
+    } else {
+        "which has no NaN, no Infinity, no comments and no comma after the last value; correct it, or fetch it again"
+    }
+}
+
 /// A value as JSON, cut so that a message stays readable.
 pub(crate) fn brief(value: &Value) -> String {
     const LONGEST: usize = 80;
@@ -398,7 +407,9 @@ mod tests {
             ),
             (b"<html><body>Sign in", "a web page"),
             (b"", "empty"),
-            (b"{\"a\": ", "not valid JSON"),
+            (b"{\"a\": ", "not valid JSON, perhaps truncated"),
+            (b"{\"a\": NaN}", "not valid JSON, which has no NaN"),
+            (b"{\"a\": 1,}", "not valid JSON, which has no NaN"),
         ] {
             let error = Config::parse(file, text).unwrap_err().to_string();
             assert!(error.starts_with(&format!("m/config.json: {expected}")), "{error}");

@@ -27,6 +27,10 @@ pub struct HashError {
 /// Hash of a file's content.
 pub fn file_sha256(path: &Path) -> Result<Hash, HashError> {
     let failed = |source| HashError { path: path.to_owned(), source };
+    // A pipe gives its content once, and a device may give it without end.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(std::io::Error::other("not a regular file")));
+    }
     let mut file = File::open(path).map_err(failed)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

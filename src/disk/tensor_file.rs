@@ -41,7 +41,7 @@ pub enum TensorFileError {
         found: Found,
     },
     /// The file cannot be written.
-    #[error("{}: cannot be written", file.display())]
+    #[error("{}: cannot be written; check permissions and free space", file.display())]
     Write {
         /// The file.
         file: PathBuf,

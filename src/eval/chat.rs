@@ -5,11 +5,13 @@
 use super::continuation::{Choice, Continuation, Reader, with_reader};
 use super::generate::{GenerateError, Stop};
 use super::opened::{OpenedModel, tokenizer_at};
+use crate::model::generation::sampling_json;
 use crate::model::spec::ModelKind;
 use crate::report::Report;
 use crate::text::chat_template::{ChatTemplate, Conversation, message};
 use crate::text::tokenizer::Tokenizer;
 use serde::Serialize;
+use serde_json::Value;
 use slm_runtime::sample::Sampling;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -49,6 +51,8 @@ pub struct Turn {
     pub tokens: Vec<u32>,
     /// Why it ended.
     pub stop: Stop,
+    /// How tokens were chosen: temperature, top_k, top_p, min_p, repetition_penalty.
+    pub sampling: Value,
     /// Added per second, the prompt's time left out.
     pub tokens_per_s: f64,
     /// The questions of the turns that were dropped before this one, since the context is full.
@@ -170,6 +174,7 @@ impl Chat<'_, '_> {
             reused_tokens: added.reused,
             tokens: added.tokens,
             stop: added.stop,
+            sampling: sampling_json(&self.choice.sampling),
             tokens_per_s: added.tokens_per_s,
             dropped,
         })

@@ -88,7 +88,8 @@ pub fn evaluate(
     }
     let truth = examples.iter().map(|example| label_id(example, labels)).collect::<Result<Vec<_>, _>>()?;
     let sequences: Vec<Vec<u32>> = examples.iter().map(|example| example.tokens.clone()).collect();
-    let pair = Pair { model, reference, rows: Rows::One, columns: "labels", work: ("classifying", "texts") };
+    let (rows, work) = (Rows::One, ("classifying", "texts"));
+    let pair = Pair { model, reference, shared: None, rows, reference_rows: rows, columns: "labels", work };
     let (mut predicted, mut expected, mut divergences) = (Vec::new(), Vec::new(), Vec::new());
     let logits_sha256 = pair.watched(&sequences, progress, |_, row, reference| {
         predicted.push(argmax(row));

@@ -9,7 +9,7 @@ use crate::machine::kernels::kernels_for;
 use crate::model::forward::{Cache, Forward};
 use crate::text::tokenizer::Tokenizer;
 use crate::text::vocabulary::TextRules;
-use slm_runtime::sample::{Sampling, choose};
+use slm_runtime::sample::{Sampling, choose_after, mark, seen_words};
 use slm_runtime::session::Session;
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -149,14 +149,17 @@ impl<'m, 'r> Continuation<'m, 'r> {
             }
             logits = self.step(part)?;
         }
+        let mut seen = vec![0; seen_words(logits.len())];
+        prompt.iter().for_each(|&token| mark(&mut seen, token));
         let start = Instant::now();
         loop {
-            let token = choose(&logits, &choice.sampling, choice.seed, added.tokens.len() as u64);
+            let token = choose_after(&logits, &seen, &choice.sampling, choice.seed, added.tokens.len() as u64);
             if self.model.ends.contains(&token) {
                 added.stop = Stop::End;
                 break;
             }
             added.tokens.push(token);
+            mark(&mut seen, token);
             let mut bytes = self.vocabulary.get(token as usize).map_or(&[][..], Vec::as_slice);
             if at_start && added.bytes.is_empty() {
                 bytes = self.rules.start_of_text(bytes);

@@ -5,11 +5,13 @@ use super::continuation::{Choice, Continuation, check_prompt, with_reader};
 use super::opened::{OpenError, OpenedModel, tokenizer_at};
 use crate::artifact::host::ArtifactError;
 use crate::model::forward::CacheError;
+use crate::model::generation::sampling_json;
 use crate::model::spec::ModelKind;
 use crate::report::Report;
 use crate::text::chat_template::{ChatTemplateError, Conversation};
 use crate::text::tokenizer::TokenizerError;
 use serde::Serialize;
+use serde_json::Value;
 use slm_runtime::sample::Sampling;
 use slm_runtime::session::SessionError;
 use std::ops::ControlFlow;
@@ -115,6 +117,8 @@ pub struct GenerateReport {
     pub tokens: Vec<u32>,
     /// Why it ended.
     pub stop: Stop,
+    /// How tokens were chosen: temperature, top_k, top_p, min_p, repetition_penalty.
+    pub sampling: Value,
     /// Added per second, the prompt's time left out.
     pub tokens_per_s: f64,
 }
@@ -169,6 +173,7 @@ pub fn generate(
         prompt_tokens: tokens.len(),
         tokens: added.tokens,
         stop: added.stop,
+        sampling: sampling_json(&options.sampling),
         tokens_per_s: added.tokens_per_s,
     })
 }

@@ -23,7 +23,7 @@ use serde::Serialize;
 pub struct LmMetrics {
     /// Positions with a target, over all windows.
     pub tokens: u64,
-    /// Windows.
+    /// Windows, or conversations.
     pub windows: u64,
     /// Perplexity of the model.
     pub perplexity: f64,
@@ -63,6 +63,18 @@ struct Compared {
     agrees: bool,
 }
 
+/// A model, and what it is compared with.
+#[derive(Clone, Copy)]
+pub struct Models<'a> {
+    /// The one that is judged.
+    pub model: &'a dyn Forward,
+    /// The one it is compared with.
+    pub reference: Option<&'a dyn Forward>,
+    /// How many tokens both have, the first of their tables, where these are padded to different sizes: the distributions
+    /// over these are compared. Perplexities are always over a model's whole table.
+    pub shared: Option<usize>,
+}
+
 /// Evaluates `model`, and compares it with `reference` if there is one, over windows of at least two tokens each. The
 /// outputs of one batch of windows are held at a time.
 ///
@@ -77,18 +89,21 @@ pub fn evaluate(
     if windows.is_empty() || windows.iter().any(|window| window.len() < 2) {
         return Err(EvalError::Nothing { with: " of two tokens or more, and none shorter" });
     }
-    let next = |window: &Vec<u32>| window[1..].iter().copied().enumerate().collect();
-    let targets: Vec<Targets> = windows.iter().map(next).collect();
-    evaluate_targets(model, reference, windows, &targets, progress)
+    evaluate_targets(Models { model, reference, shared: None }, windows, &next_tokens(windows), progress)
 }
 
-/// [`evaluate`] with sequences some of whose positions have targets: a masked model's hidden tokens.
+/// The targets of causal windows: every token but the first.
+pub fn next_tokens(windows: &[Vec<u32>]) -> Vec<Targets> {
+    windows.iter().map(|window| window.iter().skip(1).copied().enumerate().collect()).collect()
+}
+
+/// [`evaluate`] with sequences some of whose positions have targets: a masked model's hidden tokens, or the answers of
+/// conversations.
 ///
 /// # Errors
 /// [`EvalError`]: no target at all, a failing or damaged model, models of different vocabularies.
 pub fn evaluate_targets(
-    model: &dyn Forward,
-    reference: Option<&dyn Forward>,
+    models: Models<'_>,
     windows: &[Vec<u32>],
     targets: &[Targets],
     progress: &dyn Progress,
@@ -96,18 +111,23 @@ pub fn evaluate_targets(
     if targets.iter().all(Vec::is_empty) {
         return Err(EvalError::Nothing { with: " with a token to predict" });
     }
+    let Models { model, reference, shared } = models;
     let width = model.output_width();
-    let pair = Pair { model, reference, rows: Rows::PerToken, columns: "tokens", work: ("evaluating", "windows") };
+    let other = reference.map_or(width, Forward::output_width);
+    let (rows, work) = (Rows::PerToken, ("evaluating", "windows"));
+    let pair = Pair { model, reference, shared, rows, reference_rows: rows, columns: "tokens", work };
     let (mut losses, mut reference_losses, mut samples) = (0.0, 0.0, Vec::new());
     let (mut divergences, mut agreeing, mut tokens) = (Vec::new(), 0u64, 0u64);
     let logits_sha256 = pair.watched(windows, progress, |n, logits, reference| {
-        let outside = targets[n].iter().map(|&(_, token)| token).chain(windows[n].iter().copied());
-        if let Some(token) = outside.into_iter().find(|&token| token as usize >= width) {
-            return Err(EvalError::TokenOutside { token, sequence: n, width });
+        let least = width.min(other);
+        let mut tokens_of = targets[n].iter().map(|&(_, token)| token).chain(windows[n].iter().copied());
+        if let Some(token) = tokens_of.find(|&token| token as usize >= least) {
+            return Err(EvalError::TokenOutside { token, sequence: n, width: least });
         }
         // Positions are computed in any order and summed in theirs, so the sums do not depend on the threads.
         let mut sample = Sample::default();
-        for position in positions(&targets[n], logits, reference, width) {
+        let reference = reference.map(|reference| Logits { values: reference, width: other });
+        for position in positions(&targets[n], Logits { values: logits, width }, reference, shared) {
             tokens += 1;
             losses += position.nll;
             if let Some(compared) = position.compared {
@@ -136,19 +156,38 @@ pub fn evaluate_targets(
     })
 }
 
-/// Every position that has a target.
-fn positions(targets: &[(usize, u32)], logits: &[f32], reference: Option<&[f32]>, width: usize) -> Vec<Position> {
+/// The outputs of one model for a sequence: (positions, width).
+#[derive(Clone, Copy)]
+struct Logits<'l> {
+    values: &'l [f32],
+    width: usize,
+}
+
+impl<'l> Logits<'l> {
+    fn row(self, n: usize) -> &'l [f32] {
+        &self.values[n * self.width..(n + 1) * self.width]
+    }
+}
+
+/// Every position that has a target; `shared` columns are compared, or all.
+fn positions(
+    targets: &[(usize, u32)],
+    logits: Logits<'_>,
+    reference: Option<Logits<'_>>,
+    shared: Option<usize>,
+) -> Vec<Position> {
+    let shared = shared.unwrap_or(logits.width);
     targets
         .par_iter()
         .map(|&(n, target)| {
-            let target = target as usize;
-            let row = &logits[n * width..(n + 1) * width];
+            let (target, row) = (target as usize, logits.row(n));
             let compared = reference.map(|reference| {
-                let other = &reference[n * width..(n + 1) * width];
+                let other = reference.row(n);
+                let (ours, theirs) = (&row[..shared], &other[..shared]);
                 Compared {
                     nll: nll(other, target),
-                    divergence: divergence(other, row),
-                    agrees: argmax(other) == argmax(row),
+                    divergence: divergence(theirs, ours),
+                    agrees: argmax(theirs) == argmax(ours),
                 }
             });
             Position { nll: nll(row, target), compared }
@@ -163,6 +202,9 @@ pub struct LmReport {
     /// Quality.
     #[serde(flatten)]
     pub metrics: LmMetrics,
+    /// Whether the data are conversations, and only tokens of the assistant count.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub answers_only: bool,
     /// Sizes.
     #[serde(flatten)]
     pub subject: Subject,
@@ -184,7 +226,7 @@ impl Report for MlmReport {
     const SCHEMA: &'static str = super::SCHEMA;
 
     fn text(&self) -> String {
-        self.metrics.text(&self.subject)
+        self.metrics.text(&self.subject, false)
     }
 }
 
@@ -192,15 +234,17 @@ impl Report for LmReport {
     const SCHEMA: &'static str = super::SCHEMA;
 
     fn text(&self) -> String {
-        self.metrics.text(&self.subject)
+        self.metrics.text(&self.subject, self.answers_only)
     }
 }
 
 impl LmMetrics {
-    fn text(&self, subject: &Subject) -> String {
+    fn text(&self, subject: &Subject, answers_only: bool) -> String {
         let metrics = self;
         let mut table = Table::pairs();
-        table.row(["tokens", &grouped(metrics.tokens)]).row(["windows", &grouped(metrics.windows)]);
+        let (tokens, windows) =
+            if answers_only { ("tokens of answers", "conversations") } else { ("tokens", "windows") };
+        table.row([tokens, &grouped(metrics.tokens)]).row([windows, &grouped(metrics.windows)]);
         number_row(&mut table, "perplexity", Some(metrics.perplexity), 4);
         number_row(&mut table, "reference_perplexity", metrics.reference_perplexity, 4);
         number_row(&mut table, "kld_mean", metrics.kld_mean, 6);
@@ -255,7 +299,7 @@ mod tests {
         let model = logarithms(&[[1.0, 3.0], [3.0, 1.0]]);
         let metrics = evaluate(&model, None, &[vec![0, 1]], &Silent).expect("evaluates");
         let subject = Subject::new(Numerics::Integer, Some(100), None, Some(200));
-        let line = json_line(&LmReport { metrics, subject }).expect("serialises");
+        let line = json_line(&LmReport { metrics, answers_only: false, subject }).expect("serialises");
         let json: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         let keys: Vec<&String> = json.as_object().expect("an object").keys().collect();
         assert_eq!(
@@ -284,6 +328,29 @@ mod tests {
         assert!(metrics.kld_mean.is_some_and(|kld| kld < 1e-15));
         assert_eq!(metrics.top1_agreement, Some(1.0));
         assert_eq!(Some(metrics.perplexity), metrics.reference_perplexity);
+    }
+
+    #[test]
+    fn only_shared_tokens_are_compared() {
+        let reference = logarithms(&[[1.0, 1.0], [3.0, 1.0]]);
+        let narrow = logarithms(&[[1.0, 3.0], [3.0, 1.0]]);
+        // The same with a row of padding that takes half of every distribution.
+        let padded = |row: &Vec<f32>| [&row[..], &[row.iter().map(|logit| logit.exp()).sum::<f32>().ln()]].concat();
+        let wide = Model { rows: narrow.rows.iter().map(padded).collect(), one: false };
+        let windows = [vec![0, 1, 0], vec![0, 0, 0]];
+        let judge = |model, shared| {
+            let models = Models { model, reference: Some(&reference), shared };
+            evaluate_targets(models, &windows, &next_tokens(&windows), &Silent)
+        };
+        let (narrow, wide) = (judge(&narrow, None).expect("evaluates"), judge(&wide, Some(2)).expect("evaluates"));
+        assert!(close(wide.kld_mean, narrow.kld_mean.expect("a reference")));
+        assert_eq!(
+            (wide.top1_agreement, wide.reference_perplexity),
+            (narrow.top1_agreement, narrow.reference_perplexity)
+        );
+        // Perplexity is the model's own, padding included.
+        assert!((wide.perplexity - 2.0 * narrow.perplexity).abs() < 1e-6);
+        assert!(matches!(judge(&reference, Some(3)), Err(EvalError::WidthsDiffer { .. })));
     }
 
     #[test]

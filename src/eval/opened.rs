@@ -2,6 +2,7 @@
 //! artifact run by the runtime's integers. Both state the little that text and reports need to know of them.
 
 use super::forward::{Forward, ForwardError};
+use super::pooling::pooled;
 use super::subject::{Numerics, Subject};
 use crate::artifact::host::{ArtifactError, ArtifactFile, run_sequence};
 use crate::formats::{self, ModelFormatError};
@@ -9,18 +10,20 @@ use crate::model::companions::Companions;
 use crate::model::forward::{
     Batch, DenseWeights, Forward as DenseForward, FusedWeights, NoTaps, StoredWeights, WeightSource, run_fused,
 };
+use crate::model::generation;
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
-use crate::model::spec::{Head, ModelKind, ModelSpec};
+use crate::model::spec::{Embedding, Head, ModelKind, ModelSpec};
 use crate::model::weights::{Model, ModelError};
 use crate::target::Target;
 use crate::text::chat_template::{ChatTemplate, ChatTemplateError};
-use crate::text::tokenizer::{Tokenizer, TokenizerError};
+use crate::text::tokenizer::{Tokenizer, TokenizerError, token_table, token_table_of};
 use burn::tensor::Device;
 use rayon::prelude::*;
 use serde_json::Value;
 use slm_runtime::format::header::SectionKind;
 use slm_runtime::format::spec::Output;
 use slm_runtime::layout::Layout;
+use slm_runtime::sample::Sampling;
 use std::path::{Path, PathBuf};
 
 /// Why a model cannot be opened for evaluation.
@@ -107,8 +110,12 @@ pub struct OpenedModel {
     pub task: Task,
     /// Rows of the token table.
     pub vocabulary: usize,
-    /// Most positions.
+    /// Most tokens: the positions, or fewer where the files of a directory allow fewer for a text.
     pub context: usize,
+    /// How the hidden states of a text become its one row of output; `None` where every token has a row.
+    pub embedding: Option<Embedding>,
+    /// How tokens are chosen unless a person says otherwise.
+    pub sampling: Sampling,
     /// Tokens that stand before a text.
     pub opening: Vec<u32>,
     /// Tokens that end one.
@@ -200,7 +207,12 @@ impl OpenedModel {
             kind: spec.kind,
             task: Task::of(&spec.head),
             vocabulary: spec.vocabulary,
-            context: spec.context,
+            context: spec.text_context(),
+            embedding: spec.embedding,
+            sampling: match spec.kind {
+                ModelKind::Decoder => generation::read(&model.companions).map_err(ModelFormatError::from)?.sampling,
+                ModelKind::Encoder => Sampling::GREEDY,
+            },
             opening: spec.opening.clone(),
             ends: spec.ends.clone(),
             labels,
@@ -239,6 +251,8 @@ impl OpenedModel {
             },
             vocabulary: spec.vocabulary as usize,
             context: spec.context as usize,
+            embedding: crate::artifact::embedding::of(&spec),
+            sampling: view.sampling(),
             opening: view.opening_tokens().iter().collect(),
             ends: view.end_tokens().iter().collect(),
             labels,
@@ -281,6 +295,14 @@ impl OpenedModel {
 }
 
 impl OpenedModel {
+    /// The tokens of its tokenizer with their ids; `None` where it carries none.
+    pub fn token_table(&self) -> Option<Value> {
+        match &self.engine {
+            Engine::Directory { companions, .. } => token_table(companions),
+            Engine::Artifact(file) => token_table_of(file.view().ok()?.section(SectionKind::Tokenizer)?),
+        }
+    }
+
     /// The template that makes a prompt of a conversation: that of `directory` where one is given, else the model's
     /// own.
     ///
@@ -317,6 +339,20 @@ impl Forward for OpenedModel {
     }
 
     fn logits(&self, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ForwardError> {
+        let outputs = self.run(sequences)?;
+        Ok(match (&self.engine, self.embedding) {
+            // The runtime has pooled them.
+            (Engine::Artifact(_), _) | (_, None) => outputs,
+            (Engine::Directory { spec, .. }, Some(embedding)) => {
+                outputs.iter().map(|states| pooled(states, spec.hidden, embedding)).collect()
+            }
+        })
+    }
+}
+
+impl OpenedModel {
+    /// The outputs of the engine.
+    fn run(&self, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ForwardError> {
         match &self.engine {
             Engine::Directory { spec, fused: Some(weights), .. } => {
                 // Sequences of one length go together: no output depends on which.

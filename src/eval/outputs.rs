@@ -155,11 +155,15 @@ impl Rows {
     }
 }
 
-/// A model, its reference if there is one, and the shape of their outputs.
+/// A model, its reference if there is one, and the shapes of their outputs.
 pub(super) struct Pair<'a> {
     pub(super) model: &'a dyn Forward,
     pub(super) reference: Option<&'a dyn Forward>,
+    /// The first columns that are compared, where both models have more and their widths may differ.
+    pub(super) shared: Option<usize>,
     pub(super) rows: Rows,
+    /// Rows of the reference's outputs.
+    pub(super) reference_rows: Rows,
     /// Name of a column of the output, plural.
     pub(super) columns: &'static str,
     /// Name of the work, and the plural name of a sequence, for progress.
@@ -168,7 +172,7 @@ pub(super) struct Pair<'a> {
 
 impl Pair<'_> {
     /// Calls `visit(sequence, model's output, reference's output)` for every sequence in order, each output
-    /// (rows, width), and returns the hash of the model's outputs in hexadecimal.
+    /// (rows, the width of its own model), and returns the hash of the model's outputs in hexadecimal.
     pub(super) fn for_each(
         &self,
         sequences: &[Vec<u32>],
@@ -177,14 +181,19 @@ impl Pair<'_> {
         mut visit: impl FnMut(usize, &[f32], Option<&[f32]>) -> Result<(), EvalError>,
     ) -> Result<String, EvalError> {
         let width = self.model.output_width();
-        if let Some(reference) = self.reference.map(Forward::output_width).filter(|&other| other != width) {
+        let differs = |&other: &usize| match self.shared {
+            None => other != width,
+            Some(shared) => shared > width.min(other),
+        };
+        let other = self.reference.map(Forward::output_width);
+        if let Some(reference) = other.filter(differs) {
             return Err(EvalError::WidthsDiffer { model: width, reference, what: self.columns });
         }
         let most = batch_bytes.unwrap_or(BATCH_BYTES) / size_of::<f32>();
         let mut hash = Sha256::new();
         let mut first = 0;
         while first < sequences.len() {
-            let values = |n: usize| self.rows.of(sequences[n].len()) * width;
+            let values = |n: usize| self.rows.of(sequences[n].len()) * width.max(other.unwrap_or(0));
             let (mut end, mut total) = (first + 1, values(first));
             while end < sequences.len() && total + values(end) <= most {
                 total += values(end);
@@ -215,6 +224,10 @@ impl Pair<'_> {
     ) -> Result<Vec<Vec<f32>>, EvalError> {
         let batch = &sequences[range.clone()];
         let width = forward.output_width();
+        let rows = match side {
+            Side::Model => self.rows,
+            Side::Reference => self.reference_rows,
+        };
         let outputs = forward.logits(batch).map_err(|source| EvalError::Forward {
             side,
             first: range.start,
@@ -225,7 +238,7 @@ impl Pair<'_> {
             return Err(EvalError::Count { side, expected: batch.len(), found: outputs.len() });
         }
         for (n, (output, tokens)) in outputs.iter().zip(batch).enumerate() {
-            let (sequence, rows) = (range.start + n, self.rows.of(tokens.len()));
+            let (sequence, rows) = (range.start + n, rows.of(tokens.len()));
             if output.len() != rows * width {
                 return Err(EvalError::Shape { side, sequence, rows, width, found: output.len() });
             }
@@ -299,7 +312,8 @@ mod tests {
     use crate::progress::Silent;
 
     fn pair<'a>(model: &'a dyn Forward, reference: Option<&'a dyn Forward>) -> Pair<'a> {
-        Pair { model, reference, rows: Rows::PerToken, columns: "tokens", work: ("testing", "sequences") }
+        let (rows, work) = (Rows::PerToken, ("testing", "sequences"));
+        Pair { model, reference, shared: None, rows, reference_rows: rows, columns: "tokens", work }
     }
 
     #[test]

@@ -118,7 +118,7 @@ pub enum ModelFormatError {
         expected: String,
     },
     /// A file that travels with the model could not be copied.
-    #[error("{}: cannot be copied to the output", file.display())]
+    #[error("{}: cannot be copied to the output; check that it can be read, and the free space of the output", file.display())]
     Companion {
         /// The file.
         file: PathBuf,

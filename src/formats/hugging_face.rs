@@ -1,7 +1,8 @@
 //! The Hugging Face directory: config.json, model.safetensors or the shards that an index lists, and beside them the
-//! tokenizer's files, chat templates and, where slmc wrote it, slmc.json. Read by [`FORMAT`], written by [`Directory`].
+//! tokenizer's files, chat templates, the modules of a sentence encoder and, where slmc wrote it, slmc.json. Read by [`FORMAT`], written by [`Directory`].
 
 mod layout;
+mod modules;
 mod names;
 mod undecided;
 mod write;
@@ -13,13 +14,13 @@ use super::{Contents, Format, ModelSink, ModelSource, provenance};
 use crate::disk::hash::{Hash, HashError, path_sha256};
 use crate::disk::{Config, ConfigError};
 use crate::model::companions::{
-    Companions, GENERATION_CONFIG_FILE, LEGACY_TEMPLATE_FILE, SPECIAL_TOKENS_FILE, TEMPLATE_FILE, TEMPLATE_FOLDER,
-    TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
+    Companions, GENERATION_CONFIG_FILE, LEGACY_TEMPLATE_FILE, PROMPTS_FILE, SENTENCE_FILES, SPECIAL_TOKENS_FILE,
+    TEMPLATE_FILE, TEMPLATE_FOLDER, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
 };
+use crate::model::described;
 use crate::model::families::Family;
 use crate::model::id::ParameterId;
 use crate::model::notes::Note;
-use crate::model::special_tokens;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, Outline, Parameter};
 use layout::DenseLayout;
@@ -33,8 +34,9 @@ pub(super) const CONFIG_FILE: &str = "config.json";
 pub(super) const WEIGHTS_FILE: &str = "model.safetensors";
 /// File that says which shard holds which tensor, where the weights are split.
 pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
-/// Files that travel with a model unchanged, where present; so do those in [`TEMPLATE_FOLDER`].
-const COMPANION_FILES: [&str; 11] = [
+/// Files that travel with a model unchanged, where present; so do [`SENTENCE_FILES`], those in [`TEMPLATE_FOLDER`] and
+/// those of modules.
+const COMPANION_FILES: [&str; 12] = [
     TOKENIZER_FILE,
     TOKENIZER_CONFIG_FILE,
     SPECIAL_TOKENS_FILE,
@@ -42,6 +44,7 @@ const COMPANION_FILES: [&str; 11] = [
     GENERATION_CONFIG_FILE,
     TEMPLATE_FILE,
     LEGACY_TEMPLATE_FILE,
+    PROMPTS_FILE,
     "vocab.txt",
     "vocab.json",
     "merges.txt",
@@ -61,6 +64,7 @@ pub const FORMAT: Format = Format {
 
 /// A directory, or a configuration by its own name.
 pub(super) fn contents(path: &Path) -> Contents {
+    let path = &modules::model_directory(path);
     let file = configuration_file(path);
     Contents {
         configuration: file.extension().is_some_and(|extension| extension == "json") && file.is_file(),
@@ -80,6 +84,7 @@ fn configuration_file(path: &Path) -> PathBuf {
 /// The configuration at a path: a file, or a directory with config.json. What it leaves open and the weights beside it
 /// decide is in it.
 pub(super) fn configuration(path: &Path) -> Result<Config, ModelFormatError> {
+    let path = &modules::model_directory(path);
     let file = configuration_file(path);
     if !path.is_dir() && !path.is_file() {
         return Err(not_a_model(path, not_a_directory(path)));
@@ -99,6 +104,7 @@ pub(super) fn configuration_of(directory: &Path) -> Result<Config, ModelFormatEr
     if !directory.is_dir() {
         return Err(not_a_model(directory, not_a_directory(directory)));
     }
+    let directory = &modules::model_directory(directory);
     let config = configuration(directory)?;
     match config.value("model_type").is_none().then(|| no_weights(directory)).flatten() {
         Some(problem) if !contents(directory).weights => Err(not_a_model(directory, problem)),
@@ -120,17 +126,19 @@ fn decided(config: &Config, stored: &StoredTensors) -> Result<(Config, Vec<Note>
 /// The companions in a directory, or beside a configuration. A link that leads nowhere is one too, and an error when it is
 /// read; so is a folder of templates that cannot be listed.
 pub(super) fn companions(path: &Path) -> Companions {
+    let path = &modules::model_directory(path);
     let directory = match path.is_dir() {
         true => path,
         false => path.parent().unwrap_or(Path::new(".")),
     };
     let mut companions = Companions::of(directory);
-    for name in COMPANION_FILES {
+    for name in COMPANION_FILES.into_iter().chain(SENTENCE_FILES) {
         let file = directory.join(name);
-        if std::fs::symlink_metadata(&file).is_ok() {
+        if is_there(&file) {
             companions.add_file(name, file);
         }
     }
+    modules::add(&mut companions, directory);
     let folder = directory.join(TEMPLATE_FOLDER);
     if folder.is_dir() {
         let entries = std::fs::read_dir(&folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
@@ -159,9 +167,10 @@ struct DenseSource {
 impl DenseSource {
     fn open(directory: &Path) -> Result<Self, ModelFormatError> {
         let config = configuration_of(directory)?;
+        let directory = &modules::model_directory(directory);
         let family = Family::of(&config)?;
         let companions = companions(directory);
-        let spec = special_tokens::spec_of(&companions, &config)?;
+        let spec = described::spec_of(&companions, &config)?;
         let stored = StoredTensors::open(directory)?;
         let mut notes = match Config::read(&directory.join(CONFIG_FILE))? {
             as_read if undecided::is_open(&as_read) => decided(&as_read, &stored)?.1,
@@ -170,7 +179,7 @@ impl DenseSource {
         let (stored, wrapped) = stored.renamed(|tensors| names::unwrapped(tensors, Some(family)));
         let (layout, tied) = DenseLayout::of(family, &spec, &stored)?;
         notes.extend(wrapped.into_iter().chain(tied));
-        notes.extend(special_tokens::notes(&companions, &config, spec.vocabulary)?);
+        notes.extend(described::notes(&companions, &config, &spec)?);
         let outline = Outline {
             spec,
             config,

@@ -9,9 +9,9 @@ use super::stored_tensors::StoredTensors;
 use super::{Format, ModelSink, ModelSource, foreign, provenance};
 use crate::disk::hash::{Hash, HashError, path_sha256};
 use crate::disk::{Config, ConfigError};
+use crate::model::described;
 use crate::model::families::Family;
 use crate::model::id::ParameterId;
-use crate::model::special_tokens;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, Outline, Parameter};
 use serde_json::Value;
@@ -56,13 +56,13 @@ impl QuantizedSource {
         refuse_foreign(&config)?;
         Family::of(&config)?;
         let companions = companions(directory);
-        let spec = special_tokens::spec_of(&companions, &config)?;
+        let spec = described::spec_of(&companions, &config)?;
         let schemes = layout::schemes(&config)?;
         let sparsity = layout::sparsity(&config, &spec, &schemes)?;
         let activations = layout::activations(&config, &spec, &schemes)?;
         let stored = StoredTensors::open(directory)?;
         let key_maps = layout::check(&spec, &schemes, &stored)?;
-        let notes = special_tokens::notes(&companions, &config, spec.vocabulary)?;
+        let notes = described::notes(&companions, &config, &spec)?;
         let (schemes, path) = (Some(schemes), directory.to_owned());
         let outline = Outline { spec, config, companions, path, schemes, sparsity, activations, key_maps, notes };
         Ok(QuantizedSource { outline, stored })

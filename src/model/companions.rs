@@ -21,6 +21,22 @@ pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 pub const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
 /// How text is generated.
 pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
+/// What follows the network in a model of sentence-transformers.
+pub const MODULES_FILE: &str = "modules.json";
+/// How it pools, in the folder that every version of the package has given to that.
+pub const POOLING_FILE: &str = "1_Pooling/config.json";
+/// Its prompts and the versions that it was made with.
+pub const PROMPTS_FILE: &str = "config_sentence_transformers.json";
+/// How its texts are read, by all names that this file has had, the first one that exists.
+pub const SENTENCE_FILES: [&str; 7] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+];
 /// The default chat template.
 pub const TEMPLATE_FILE: &str = "chat_template.jinja";
 /// Chat templates in the older form of processors.
@@ -65,7 +81,11 @@ impl Companions {
 
     /// With a file in memory.
     pub fn add_bytes(&mut self, name: &str, bytes: impl Into<Arc<[u8]>>) {
-        let path = self.place(name);
+        self.add_bytes_of(name, self.place(name), bytes);
+    }
+
+    /// With the content of a file at a path that stands for it in messages, changed or not.
+    pub fn add_bytes_of(&mut self, name: &str, path: PathBuf, bytes: impl Into<Arc<[u8]>>) {
         self.files.insert(name.to_owned(), Companion { path, content: Content::Bytes(bytes.into()) });
     }
 

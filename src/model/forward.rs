@@ -7,15 +7,19 @@ mod batch;
 mod block;
 mod cache;
 mod fused;
+mod layer;
 mod product;
 mod source;
+mod staged;
 mod stored;
 
 pub use batch::{AttentionContext, Batch, BatchError};
 pub use cache::{Cache, CacheError};
-pub(crate) use fused::{FusedForward, root_without_graph};
+pub(crate) use fused::{Decoder, FusedForward, root_without_graph};
 pub use fused::{FusedWeights, run_fused};
+pub use layer::{Halted, Step};
 pub use source::{DenseWeights, WeightSource};
+pub use staged::{StagedContext, StagedForward};
 pub use stored::StoredWeights;
 
 use super::id::{LinearId, NormSite, ParameterId, Part, Role};
@@ -24,8 +28,13 @@ use burn::tensor::{Device, Tensor, activation};
 
 /// Sees activations as the forward computes them. Padded positions are among them.
 pub trait Tap {
-    /// Whether it looks at all: fused operations copy for those that do.
-    fn watches(&self) -> bool {
+    /// Whether it looks at inputs of matrices: fused operations make them for those that do.
+    fn sees_linears(&self) -> bool {
+        true
+    }
+
+    /// Whether it looks at queries and keys, likewise.
+    fn sees_attention(&self) -> bool {
         true
     }
 
@@ -39,7 +48,11 @@ pub trait Tap {
 pub struct NoTaps;
 
 impl Tap for NoTaps {
-    fn watches(&self) -> bool {
+    fn sees_linears(&self) -> bool {
+        false
+    }
+
+    fn sees_attention(&self) -> bool {
         false
     }
 
@@ -118,20 +131,22 @@ impl<'a> Forward<'a> {
 
     /// Logits of finished hidden states; shapes as in [`Output::logits`].
     pub fn head(&self, hidden: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
-        let lm = LinearId::global(Role::LmHead);
+        let last = self.before_last(head_input(self.spec, hidden), tap);
+        match self.spec.last_linear() {
+            Some(id) => self.linear(id, last, tap),
+            None => last,
+        }
+    }
+
+    /// From the input of the head's first linear to that of its last.
+    fn before_last(&self, input: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
         match &self.spec.head {
-            Head::Hidden => hidden,
-            Head::LanguageModel { .. } => self.linear(lm, hidden, tap),
+            Head::Hidden | Head::LanguageModel { .. } => input,
             Head::MaskedLanguageModel { activation, norm, .. } => {
-                let hidden = self.linear(LinearId::global(Role::MlmTransform), hidden, tap);
-                let hidden = self.norm(activate(hidden, *activation), *norm, None, NormSite::MlmTransform);
-                self.linear(lm, hidden, tap)
+                let inner = self.linear(LinearId::global(Role::MlmTransform), input, tap);
+                self.norm(activate(inner, *activation), *norm, None, NormSite::MlmTransform)
             }
-            Head::Classifier { .. } => {
-                let first = hidden.narrow(1, 0, 1);
-                let pooled = self.linear(LinearId::global(Role::Pooler), first, tap).tanh();
-                self.linear(LinearId::global(Role::Classifier), pooled, tap)
-            }
+            Head::Classifier { .. } => self.linear(LinearId::global(Role::Pooler), input, tap).tanh(),
         }
     }
 
@@ -182,6 +197,14 @@ impl<'a> Forward<'a> {
                 centred / (variance + norm.epsilon).sqrt() * part(Part::Weight) + part(Part::Bias)
             }
         }
+    }
+}
+
+/// What the head reads of finished hidden states, (batch, length, hidden): a classifier its first position.
+fn head_input(spec: &ModelSpec, hidden: Tensor<3>) -> Tensor<3> {
+    match spec.head {
+        Head::Classifier { .. } => hidden.narrow(1, 0, 1),
+        _ => hidden,
     }
 }
 

@@ -42,6 +42,52 @@ pub enum Note {
         /// Rows of the token table.
         vocabulary: usize,
     },
+    /// A setting of generation_config.json that slmc does not follow.
+    NotFollowed {
+        /// The file.
+        file: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// A module stands in another place than modules.json states.
+    ModuleMoved {
+        /// The file.
+        file: PathBuf,
+        /// The key.
+        key: String,
+        /// As stated.
+        stated: String,
+        /// The folder that was read.
+        folder: String,
+    },
+    /// Modules of a sentence encoder beside a model with another output.
+    ModulesUnused {
+        /// The file.
+        file: PathBuf,
+        /// The output of the model.
+        output: &'static str,
+    },
+    /// A pooling that no modules.json lists.
+    PoolingNotListed {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A prompt that sentence-transformers puts before every text.
+    DefaultPrompt {
+        /// The file.
+        file: PathBuf,
+        /// Its name.
+        name: String,
+        /// The prompt.
+        text: String,
+    },
+    /// Tokens of prompts are to be left out of the pooling.
+    PromptCounts {
+        /// The file.
+        file: PathBuf,
+    },
     /// Tokens of the tokenizer for which the model has no row.
     TokensWithoutRow {
         /// The tokenizer.
@@ -56,7 +102,15 @@ pub enum Note {
 impl Note {
     /// Whether something was left out that a person may miss.
     pub fn is_warning(&self) -> bool {
-        matches!(self, Note::OutsideVocabulary { .. } | Note::TokensWithoutRow { .. })
+        matches!(
+            self,
+            Note::OutsideVocabulary { .. }
+                | Note::TokensWithoutRow { .. }
+                | Note::NotFollowed { .. }
+                | Note::PoolingNotListed { .. }
+                | Note::DefaultPrompt { .. }
+                | Note::PromptCounts { .. }
+        )
     }
 }
 
@@ -87,6 +141,37 @@ impl fmt::Display for Note {
                     list.join(", ")
                 )
             }
+            Note::NotFollowed { file, key, value } => write!(
+                f,
+                "{}: `{key}` is {value}; slmc does not choose tokens by it, so texts differ from those of transformers",
+                file.display()
+            ),
+            Note::ModuleMoved { file, key, stated, folder } => write!(
+                f,
+                "{}: `{key}` is `{stated}`; the folder `{folder}` of the model's directory was read",
+                file.display()
+            ),
+            Note::ModulesUnused { file, output } => write!(
+                f,
+                "{} is not followed: by `architectures` the model gives {output}, not sentence vectors",
+                file.display()
+            ),
+            Note::PoolingNotListed { file } => write!(
+                f,
+                "{} is not followed, since modules.json, which lists it, is absent; fetch that file too",
+                file.display()
+            ),
+            Note::DefaultPrompt { file, name, text } => write!(
+                f,
+                "{}: by `default_prompt_name` every text begins with the prompt `{name}`, {text:?}; slmc adds none: put it \
+                 before the texts",
+                file.display()
+            ),
+            Note::PromptCounts { file } => write!(
+                f,
+                "{}: `include_prompt` is false; slmc does not know which tokens of a text are a prompt, and pools all",
+                file.display()
+            ),
             Note::TokensWithoutRow { file, tokens, vocabulary } => {
                 let (first, last) = (&tokens[0], &tokens[tokens.len() - 1]);
                 let file = file.display();

@@ -235,6 +235,47 @@ pub enum Head {
     },
 }
 
+/// How the hidden states of a text become one row, its embedding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// That of the first token.
+    First,
+    /// Their mean.
+    Mean,
+    /// The largest of each column.
+    Maximum,
+    /// That of the last token.
+    Last,
+}
+
+impl Pooling {
+    /// As sentence-transformers calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pooling::First => "cls",
+            Pooling::Mean => "mean",
+            Pooling::Maximum => "max",
+            Pooling::Last => "lasttoken",
+        }
+    }
+}
+
+/// The embedding of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Embedding {
+    /// Which hidden states count.
+    pub pooling: Pooling,
+    /// Whether it is scaled to length one.
+    pub normalize: bool,
+}
+
+impl std::fmt::Display for Embedding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.pooling.name())?;
+        f.write_str(if self.normalize { ", scaled to length one" } else { ", not scaled" })
+    }
+}
+
 /// A model, without weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSpec {
@@ -266,4 +307,16 @@ pub struct ModelSpec {
     pub opening: Vec<u32>,
     /// Tokens that end a text, the first of them after every document of training.
     pub ends: Vec<u32>,
+    /// How hidden states become the embedding of a text, where the files beside the configuration say; only of
+    /// [`Head::Hidden`].
+    pub embedding: Option<Embedding>,
+    /// Most tokens of a text where the files beside the configuration allow fewer than `context`.
+    pub longest_text: Option<usize>,
+}
+
+impl ModelSpec {
+    /// Most tokens of a text: of an artifact the context, unless another is asked for.
+    pub fn text_context(&self) -> usize {
+        self.longest_text.unwrap_or(self.context)
+    }
 }

@@ -6,10 +6,11 @@
 //! generation_config.json, else of config.json: one id or a list. Ids outside the vocabulary stand for tokens that the
 //! model cannot write: they are left out, and [`notes`] says so, as of tokens of the tokenizer that have no row.
 
-use super::companions::{Companion, Companions, GENERATION_CONFIG_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
-use super::families;
+use super::companions::{
+    Companion, Companions, GENERATION_CONFIG_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
+};
 use super::notes::Note;
-use super::spec::{ModelKind, ModelSpec};
+use super::sentence;
 use crate::disk::config::{brief, json as parsed};
 use crate::disk::found::without_byte_order_mark;
 use crate::disk::{Config, ConfigError};
@@ -19,22 +20,8 @@ use slm_runtime::format::special_tokens::{MAX_ENDS, MAX_OPENING};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// The specification of a model: the network by its configuration, opening and end tokens by its companions. `config` may
-/// have been changed since it was read.
-///
-/// # Errors
-/// [`ConfigError`], naming the file and the key.
-pub fn spec_of(companions: &Companions, config: &Config) -> Result<ModelSpec, ConfigError> {
-    let mut spec = families::spec(config)?;
-    if spec.kind == ModelKind::Decoder {
-        spec.opening = opening_tokens(companions, spec.vocabulary)?;
-        spec.ends = end_tokens(companions, config, spec.ends, spec.vocabulary)?;
-    }
-    Ok(spec)
-}
-
 /// `eos_token_id` of generation_config.json, else `ends`, which is the configuration's or its class's.
-fn end_tokens(
+pub(super) fn end_tokens(
     companions: &Companions,
     config: &Config,
     ends: Vec<u32>,
@@ -58,7 +45,7 @@ fn end_tokens(
 ///
 /// # Errors
 /// [`ConfigError`], naming the file and the key.
-pub fn notes(companions: &Companions, config: &Config, vocabulary: usize) -> Result<Vec<Note>, ConfigError> {
+pub(super) fn notes(companions: &Companions, config: &Config, vocabulary: usize) -> Result<Vec<Note>, ConfigError> {
     let generation = companions.find(GENERATION_CONFIG_FILE).map(Companion::config).transpose()?;
     let mut notes = Vec::new();
     for config in [Some(config), generation.as_ref()].into_iter().flatten() {
@@ -94,7 +81,7 @@ fn check_length(file: &Path, key: &str, ids: &[u32], most: usize) -> Result<(), 
 }
 
 /// The ids that the tokenizer puts before a text; none where there is no tokenizer.
-fn opening_tokens(companions: &Companions, vocabulary: usize) -> Result<Vec<u32>, ConfigError> {
+pub(super) fn opening_tokens(companions: &Companions, vocabulary: usize) -> Result<Vec<u32>, ConfigError> {
     let Some(file) = TokenizerFile::read(companions)? else { return Ok(Vec::new()) };
     let (opening, origin, key) = match file.added_by_configuration(companions)? {
         Some(added) => (vec![added.id], added.file, "bos_token"),
@@ -117,27 +104,50 @@ fn opening_tokens(companions: &Companions, vocabulary: usize) -> Result<Vec<u32>
 
 /// The bytes of a model's tokenizer.json; `None` where there is none. Where tokenizer_config.json adds an opening
 /// token that the post-processor does not, the post-processor that does it is put in, as transformers does on loading,
-/// so that whoever has the bytes alone adds it too.
+/// so that whoever has the bytes alone adds it too. So is the normalizer that lower-cases, where the settings of
+/// sentence-transformers ask for it.
 ///
 /// # Errors
 /// [`ConfigError`], naming the file and the key.
 pub fn tokenizer_json(companions: &Companions) -> Result<Option<Vec<u8>>, ConfigError> {
     let Some(file) = TokenizerFile::read(companions)? else { return Ok(None) };
-    let Some(Added { id, token, .. }) = file.added_by_configuration(companions)? else { return Ok(Some(file.bytes)) };
+    let (added, lowers) = (file.added_by_configuration(companions)?, sentence::lower_cases(companions)?);
+    if added.is_none() && !lowers {
+        return Ok(Some(file.bytes));
+    }
     let mut whole: Value = parsed(&file.path, &file.bytes)?;
-    let sequence = |name: &str, type_id: u32| json!({"Sequence": {"id": name, "type_id": type_id}});
-    let opening = json!({"SpecialToken": {"id": token, "type_id": 0}});
-    let template = json!({
-        "type": "TemplateProcessing",
-        "single": [opening, sequence("A", 0)],
-        "pair": [opening, sequence("A", 0), sequence("B", 1)],
-        "special_tokens": {token.as_str(): {"id": token, "ids": [id], "tokens": [token]}},
-    });
-    whole["post_processor"] = match whole["post_processor"].take() {
-        Value::Null => template,
-        processor => json!({"type": "Sequence", "processors": [processor, template]}),
-    };
+    if let Some(Added { id, token, .. }) = added {
+        let sequence = |name: &str, type_id: u32| json!({"Sequence": {"id": name, "type_id": type_id}});
+        let opening = json!({"SpecialToken": {"id": token, "type_id": 0}});
+        let template = json!({
+            "type": "TemplateProcessing",
+            "single": [opening, sequence("A", 0)],
+            "pair": [opening, sequence("A", 0), sequence("B", 1)],
+            "special_tokens": {token.as_str(): {"id": token, "ids": [id], "tokens": [token]}},
+        });
+        whole["post_processor"] = match whole["post_processor"].take() {
+            Value::Null => template,
+            processor => json!({"type": "Sequence", "processors": [processor, template]}),
+        };
+    }
+    if lowers && !lower_cases(&whole["normalizer"]) {
+        let lowercase = json!({"type": "Lowercase"});
+        whole["normalizer"] = match whole["normalizer"].take() {
+            Value::Null => lowercase,
+            normalizer => json!({"type": "Sequence", "normalizers": [lowercase, normalizer]}),
+        };
+    }
     Ok(Some(whole.to_string().into_bytes()))
+}
+
+/// Whether a normalizer makes letters small.
+fn lower_cases(normalizer: &Value) -> bool {
+    match normalizer["type"].as_str() {
+        Some("Lowercase") => true,
+        Some("BertNormalizer") => normalizer["lowercase"] == true,
+        Some("Sequence") => normalizer["normalizers"].as_array().into_iter().flatten().any(lower_cases),
+        _ => false,
+    }
 }
 
 /// The ids that a post-processor puts before and after one text; `None` for one that slmc does not know.
@@ -285,8 +295,16 @@ impl TokenizerFile {
         if !config.flag_or("add_bos_token", false)? {
             return Ok(None);
         }
-        let spelled = config.value("bos_token").and_then(|token| token.as_str().or_else(|| token["content"].as_str()));
-        let Some(token) = spelled.map(str::to_owned) else {
+        let spelled = |config: &Config| {
+            let token = config.value("bos_token")?;
+            Some(token.as_str().or_else(|| token["content"].as_str())?.to_owned())
+        };
+        // The older file counts where the newer one does not have the key.
+        let older = match config.map().contains_key("bos_token") {
+            true => None,
+            false => companions.find(SPECIAL_TOKENS_FILE).map(Companion::config).transpose()?,
+        };
+        let Some(token) = spelled(&config).or_else(|| spelled(older.as_ref()?)) else {
             return Err(config.wrong("bos_token", "the spelling of a token, since add_bos_token is true"));
         };
         let id = match self.content.added_tokens.iter().find(|added| added.content == token) {

@@ -2,13 +2,15 @@
 //! that ships with slmc (encoders). Reports name which it was.
 
 use super::error::CalibrationError;
-use crate::artifact::runner::ModelRunner;
+use crate::calibrate::samples::sample;
 use crate::model::spec::ModelKind;
 use crate::model::weights::Model;
 use crate::progress::{Progress, Silent};
 use crate::text::conversations::read_conversations;
 use crate::text::documents::read_documents;
-use crate::text::records::{Record, read_records};
+use crate::text::file::ReadNotes;
+use crate::text::form::TextForm;
+use crate::text::records::{Record, Records, read_records};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::text::windows::{decoder_windows, encoder_sequences};
 use std::path::{Path, PathBuf};
@@ -16,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// Tokens a decoder samples from itself, and most tokens read from a text.
 pub const CALIBRATION_TOKENS: usize = 16_384;
 /// Longest calibration sequence.
-const WINDOW: usize = 256;
+pub const WINDOW: usize = 256;
 /// Fewest sequences that say anything.
 const LEAST_SEQUENCES: usize = 4;
 /// Texts for encoders, one a line, written for this project.
@@ -29,15 +31,15 @@ pub enum CalibrationText {
     File {
         /// The file.
         path: PathBuf,
-        /// Key of the text in every JSONL line.
-        field: Option<String>,
+        /// How its texts are told apart.
+        form: TextForm,
     },
     /// Half of a file, half of the model's own samples.
     Mixed {
         /// The file.
         path: PathBuf,
-        /// Key of the text in every JSONL line.
-        field: Option<String>,
+        /// How its texts are told apart.
+        form: TextForm,
         /// Seed of the samples.
         seed: u64,
     },
@@ -55,6 +57,8 @@ pub struct Calibration {
     pub sequences: Vec<Vec<u32>>,
     /// Their source, for reports.
     pub description: String,
+    /// The file they come from, and the changes of reading it.
+    pub files_read: Vec<ReadNotes>,
 }
 
 impl Calibration {
@@ -69,22 +73,22 @@ pub fn calibration(
     model: &Model,
     source: &CalibrationText,
     tokens: usize,
-    runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<Calibration, CalibrationError> {
     match source {
-        CalibrationText::File { path, field } => from_file(model, path, field.as_deref(), tokens, progress),
+        CalibrationText::File { path, form } => from_file(model, path, form, tokens, progress),
         CalibrationText::Mixed { .. } if model.spec.kind == ModelKind::Encoder => Err(CalibrationError::Encoder),
-        CalibrationText::Mixed { path, field, seed } => {
-            let text = from_file(model, path, field.as_deref(), tokens / 2, progress)?;
-            let own = sample_itself(model, *seed, tokens - tokens / 2, runner, progress)?;
+        CalibrationText::Mixed { path, form, seed } => {
+            let text = from_file(model, path, form, tokens / 2, progress)?;
+            let own = sample_itself(model, *seed, tokens - tokens / 2, progress)?;
             Ok(Calibration {
                 sequences: text.sequences.into_iter().chain(own.sequences).collect(),
                 description: format!("{}, and {}", text.description, own.description),
+                files_read: text.files_read,
             })
         }
         CalibrationText::Default { seed } if model.spec.kind == ModelKind::Decoder => {
-            sample_itself(model, *seed, tokens, runner, progress)
+            sample_itself(model, *seed, tokens, progress)
         }
         CalibrationText::Default { .. } => {
             let shipped = "calibration/encoders.txt, shipped with slmc";
@@ -103,29 +107,27 @@ pub fn held_out(
     source: &CalibrationText,
     used: &Calibration,
     count: usize,
-    runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<Calibration, CalibrationError> {
     let window = WINDOW.min(model.spec.context);
     let taken = used.sequences.len();
-    let own = |count: usize, seed: &u64| {
-        runner.sample(model, count * window, window, seed.wrapping_add(HELD_OUT_STREAM), progress)
-    };
-    let text = |count: usize, path: &PathBuf, field: &Option<String>| -> Result<Vec<Vec<u32>>, CalibrationError> {
-        let sequences = decoder_text(model, path, field.as_deref(), taken + count, &Silent)?;
+    let own =
+        |count: usize, seed: &u64| sample(model, count * window, window, seed.wrapping_add(HELD_OUT_STREAM), progress);
+    let text = |count: usize, path: &PathBuf, form: &TextForm| -> Result<Vec<Vec<u32>>, CalibrationError> {
+        let (sequences, _) = decoder_text(model, path, form, taken + count, &Silent)?;
         Ok(sequences.into_iter().skip(taken).take(count).collect())
     };
     let description = used.description.clone();
     let sequences = match (source, model.spec.kind) {
         (CalibrationText::Default { seed }, ModelKind::Decoder) => own(count, seed)?,
-        (CalibrationText::File { path, field }, ModelKind::Decoder) => text(count, path, field)?,
-        (CalibrationText::Mixed { path, field, seed }, ModelKind::Decoder) => {
-            [text(count / 2, path, field)?, own(count - count / 2, seed)?].concat()
+        (CalibrationText::File { path, form }, ModelKind::Decoder) => text(count, path, form)?,
+        (CalibrationText::Mixed { path, form, seed }, ModelKind::Decoder) => {
+            [text(count / 2, path, form)?, own(count - count / 2, seed)?].concat()
         }
         (source, ModelKind::Encoder) => {
             let records = match source {
-                CalibrationText::File { path, field } | CalibrationText::Mixed { path, field, .. } => {
-                    read_records(path, field.as_deref())?.records
+                CalibrationText::File { path, form } | CalibrationText::Mixed { path, form, .. } => {
+                    read_records(path, form)?.records
                 }
                 CalibrationText::Default { .. } => shipped_records(),
             };
@@ -136,9 +138,10 @@ pub fn held_out(
     if sequences.len() < LEAST_SEQUENCES {
         let sequences = used.sequences.iter().take(count).cloned().collect();
         let description = format!("{description}, the calibration text itself: it has no more");
-        return Ok(Calibration { sequences, description });
+        return Ok(Calibration { sequences, description, files_read: Vec::new() });
     }
-    Ok(Calibration { sequences, description: format!("{description}, after what was calibrated with") })
+    let description = format!("{description}, after what was calibrated with");
+    Ok(Calibration { sequences, description, files_read: Vec::new() })
 }
 
 /// At most `count` sequences that no user chose: a decoder's own samples, the shipped text for an encoder.
@@ -148,13 +151,12 @@ pub fn held_out(
 pub fn independent_text(
     model: &Model,
     count: usize,
-    runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<Vec<Vec<u32>>, CalibrationError> {
     match model.spec.kind {
         ModelKind::Decoder => {
             let window = WINDOW.min(model.spec.context);
-            Ok(runner.sample(model, count * window, window, HELD_OUT_STREAM, progress)?)
+            Ok(sample(model, count * window, window, HELD_OUT_STREAM, progress)?)
         }
         ModelKind::Encoder => {
             let records = shipped_records().into_iter().take(count).collect();
@@ -194,7 +196,7 @@ fn shipped_records() -> Vec<Record> {
 fn from_file(
     model: &Model,
     path: &Path,
-    field: Option<&str>,
+    form: &TextForm,
     wanted: usize,
     progress: &dyn Progress,
 ) -> Result<Calibration, CalibrationError> {
@@ -202,11 +204,15 @@ fn from_file(
     let calibration = match model.spec.kind {
         ModelKind::Decoder => {
             let window = WINDOW.min(model.spec.context);
-            let mut sequences = decoder_text(model, path, field, (wanted / window).max(1), progress)?;
+            let (mut sequences, notes) = decoder_text(model, path, form, (wanted / window).max(1), progress)?;
             keep_tokens(&mut sequences, wanted);
-            Calibration { sequences, description: name }
+            Calibration { sequences, description: name, files_read: vec![notes] }
         }
-        ModelKind::Encoder => encode(model, read_records(path, field)?.noted(progress), &name, wanted)?,
+        ModelKind::Encoder => {
+            let Records { records, notes } = read_records(path, form)?;
+            notes.warn(progress);
+            Calibration { files_read: vec![notes], ..encode(model, records, &name, wanted)? }
+        }
     };
     let (found, needed) = (calibration.sequences.len(), LEAST_SEQUENCES);
     if found < needed {
@@ -217,25 +223,29 @@ fn from_file(
 }
 
 /// A decoder's sequences: at most `windows` windows of a text, or all conversations of a file, each cut into sequences of a
-/// window's length.
+/// window's length; with the changes of reading the file.
 fn decoder_text(
     model: &Model,
     path: &Path,
-    field: Option<&str>,
+    form: &TextForm,
     windows: usize,
     progress: &dyn Progress,
-) -> Result<Vec<Vec<u32>>, CalibrationError> {
+) -> Result<(Vec<Vec<u32>>, ReadNotes), CalibrationError> {
     let spec = &model.spec;
     let window = WINDOW.min(spec.context);
     let mut tokenizer = Tokenizer::of(&model.companions)?;
     tokenizer.check(spec.vocabulary)?;
-    if let Some(conversations) = read_conversations(path, field, &model.companions, &tokenizer, &spec.ends)? {
-        let pieces = conversations.iter().flat_map(|spoken| spoken.tokens.chunks(window));
-        return Ok(pieces.filter(|piece| piece.len() > 1).map(<[u32]>::to_vec).collect());
+    let field = form.field.as_deref();
+    if let Some(file) = read_conversations(path, field, &model.companions, &tokenizer, &spec.ends)? {
+        file.notes.warn(progress);
+        let pieces = file.conversations.iter().flat_map(|spoken| spoken.tokens.chunks(window));
+        return Ok((pieces.filter(|piece| piece.len() > 1).map(<[u32]>::to_vec).collect(), file.notes));
     }
-    let tokens = read_documents(path, field, None)?.tokens(&tokenizer, &spec.ends, progress)?;
+    let documents = read_documents(path, form)?;
+    let tokens = documents.tokens(&tokenizer, &spec.ends, progress)?;
     let cut = decoder_windows(&tokens, &spec.opening, spec.context, window, windows);
-    cut.map_err(|source| CalibrationError::Window { path: path.to_owned(), source })
+    let cut = cut.map_err(|source| CalibrationError::Window { path: path.to_owned(), source })?;
+    Ok((cut, documents.notes))
 }
 
 /// Leaves out the sequences after those with the first `wanted` tokens.
@@ -254,7 +264,7 @@ fn encode(model: &Model, records: Vec<Record>, name: &str, wanted: usize) -> Res
     tokenizer.check(model.spec.vocabulary)?;
     let mut sequences = encoder_sequences(&tokenizer, &records, WINDOW.min(model.spec.context))?.tokens;
     keep_tokens(&mut sequences, wanted);
-    Ok(Calibration { sequences, description: name.to_owned() })
+    Ok(Calibration { sequences, description: name.to_owned(), files_read: Vec::new() })
 }
 
 /// The model's own samples as calibration.
@@ -262,9 +272,9 @@ fn sample_itself(
     model: &Model,
     seed: u64,
     tokens: usize,
-    runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<Calibration, CalibrationError> {
-    let sequences = runner.sample(model, tokens, WINDOW.min(model.spec.context), seed, progress)?;
-    Ok(Calibration { sequences, description: format!("sampled from the model itself, seed {seed}") })
+    let sequences = sample(model, tokens, WINDOW.min(model.spec.context), seed, progress)?;
+    let description = format!("sampled from the model itself, seed {seed}");
+    Ok(Calibration { sequences, description, files_read: Vec::new() })
 }

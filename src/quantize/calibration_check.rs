@@ -5,7 +5,6 @@
 
 use super::calibration::{CalibrationText, independent_text};
 use super::error::{CalibrationError, RoundingError};
-use crate::artifact::runner::ModelRunner;
 use crate::calibrate::probe::{Probe, ProbeError};
 use crate::divergence::mean_and_error;
 use crate::model::weights::Model;
@@ -41,12 +40,11 @@ pub fn check(
     calibrated: &Model,
     plain: impl FnOnce() -> Result<Model, CalibrationError>,
     source: &CalibrationText,
-    runner: &dyn ModelRunner,
     device: &Device,
     progress: &dyn Progress,
 ) -> Result<Option<(CalibrationCheck, Model)>, RoundingError> {
     let (CalibrationText::File { path, .. } | CalibrationText::Mixed { path, .. }) = source else { return Ok(None) };
-    let text = independent_text(original, SEQUENCES, runner, progress)?;
+    let text = independent_text(original, SEQUENCES, progress)?;
     if text.is_empty() {
         return Ok(None);
     }

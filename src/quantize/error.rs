@@ -1,7 +1,6 @@
 //! Why a model cannot be calibrated, rounded or trained after it was changed. Every message names the fault, the
 //! input, and the option that helps.
 
-use crate::artifact::runner::RunnerError;
 use crate::calibrate::CalibrateError;
 use crate::calibrate::probe::ProbeError;
 use crate::model::weights::ModelError;
@@ -55,9 +54,9 @@ pub enum CalibrationError {
     /// Only decoders can sample, to train on.
     #[error("--data self lets a decoder sample from itself, and this model is an encoder; pass files")]
     EncoderData,
-    /// The model could not be made to run on its integers.
+    /// The weights cannot be read, or give no text.
     #[error("the model cannot sample from itself: {0}; pass a text with --calibration")]
-    Sample(#[from] RunnerError),
+    Sample(#[from] CalibrateError),
     /// The files to train on are refused.
     #[error(transparent)]
     Samples(#[from] SamplesError),

@@ -3,13 +3,13 @@
 use super::calibration::Calibration;
 use super::error::CalibrationError;
 use super::method::Method;
-use crate::artifact::runner::ModelRunner;
+use crate::calibrate::samples::sample;
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::data::Samples;
-use crate::train::samples::{Data, TrainTask, own_task, read};
+use crate::train::samples::{Data, ReadSamples, TrainTask, own_task, read};
 use crate::train::settings::{LossWeights, Settings};
 use burn::tensor::Device;
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ impl Retrain {
         json!({
             "settings": self.settings,
             "own_samples": self.data.is_none(),
-            "field": self.data.as_ref().and_then(|data| data.field.as_deref()),
+            "form": self.data.as_ref().map(|data| format!("{:?}", data.form)),
             "label_field": self.data.as_ref().map(|data| data.label_field.as_str()),
             "device": format!("{device:?}"),
         })
@@ -43,8 +43,8 @@ impl Retrain {
 
 /// The samples that a rounded model is trained on, and the settings.
 pub struct Training {
-    /// Texts.
-    pub samples: Samples,
+    /// Texts, with the files they come from.
+    pub samples: ReadSamples,
     /// The run. Of tuning, the rate is the highest, for a model that is [far](super::tune::FAR) from the original.
     pub settings: Settings,
     /// Texts that tuning is judged by, and not trained on; none for `--qat`, which is taken as it was asked for.
@@ -80,11 +80,10 @@ impl Training {
         seed: u64,
         model: &Model,
         calibration: &Calibration,
-        runner: &dyn ModelRunner,
         progress: &dyn Progress,
     ) -> Result<Option<Self>, CalibrationError> {
         if let Some(qat) = qat {
-            let samples = training_samples(model, qat, runner, progress)?;
+            let samples = training_samples(model, qat, progress)?;
             return Ok(Some(Training { samples, settings: qat.settings.clone(), held_out: Vec::new() }));
         }
         let spec = &model.spec;
@@ -98,7 +97,7 @@ impl Training {
                 let window = Settings::TUNE.window.min(spec.context);
                 let own = OWN_SAMPLES * calibration.tokens() + HELD_OUT * window;
                 let seed = seed.wrapping_add(FIRST_STREAM);
-                let mut own = runner.sample(model, own, window, seed, progress)?;
+                let mut own = sample(model, own, window, seed, progress)?;
                 let held_out = own.split_off(own.len().saturating_sub(HELD_OUT));
                 texts.extend(own);
                 held_out
@@ -123,7 +122,7 @@ impl Training {
             Head::LanguageModel { .. } => Samples::Causal(texts),
             _ => Samples::Compared(texts),
         };
-        Ok(Some(Training { samples, settings, held_out }))
+        Ok(Some(Training { samples: ReadSamples { samples, files: Vec::new() }, settings, held_out }))
     }
 }
 
@@ -134,9 +133,8 @@ const FIRST_STREAM: u64 = 1 << 32;
 pub fn training_samples(
     model: &Model,
     retrain: &Retrain,
-    runner: &dyn ModelRunner,
     progress: &dyn Progress,
-) -> Result<Samples, CalibrationError> {
+) -> Result<ReadSamples, CalibrationError> {
     let settings = &retrain.settings;
     match &retrain.data {
         Some(data) => {
@@ -148,7 +146,8 @@ pub fn training_samples(
         None if model.spec.kind == ModelKind::Encoder => Err(CalibrationError::EncoderData),
         None => {
             let (tokens, seed) = (settings.tokens as usize, settings.seed.wrapping_add(FIRST_STREAM));
-            Ok(Samples::Causal(runner.sample(model, tokens, settings.window, seed, progress)?))
+            let samples = Samples::Causal(sample(model, tokens, settings.window, seed, progress)?);
+            Ok(ReadSamples { samples, files: Vec::new() })
         }
     }
 }

@@ -151,6 +151,10 @@ fn follow(path: &Path, from: Option<&Location>, open: &mut Vec<PathBuf>, mistake
     }
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            mistakes.add(blamed, format!("the recipe {} is not UTF-8; save it in UTF-8", path.display()));
+            return None;
+        }
         Err(error) => {
             mistakes.add(blamed, format!("the recipe {} cannot be read: {error}", path.display()));
             return None;

@@ -139,6 +139,15 @@ impl Report for RunReport {
             table.row(stage.cells());
         }
         let mut text = table.to_string();
+        let mut data = Table::new([("data of", Align::Left), ("", Align::Left)]);
+        for stage in &self.stages {
+            for remark in stage.figures().map(|figures| figures.remarks()).unwrap_or_default() {
+                data.row([&stage.stage, &remark]);
+            }
+        }
+        if !data.is_empty() {
+            text = format!("{text}\n\n{data}");
+        }
         if !self.gates.is_empty() {
             let mut gates = Table::new([
                 ("gate", Align::Left),

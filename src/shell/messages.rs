@@ -222,7 +222,11 @@ impl Shell {
         });
         match written {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
-            other => other.map(ControlFlow::Continue),
+            Err(error) => {
+                let message = format!("the result cannot be written to standard output: {error}");
+                Err(io::Error::new(error.kind(), message))
+            }
+            Ok(()) => Ok(ControlFlow::Continue(())),
         }
     }
 

@@ -38,6 +38,8 @@ pub struct Args {
     target: TargetName,
 
     /// Context to plan memory for [default: the model's]
+    ///
+    /// For sentence encoders that is `max_seq_length`, where a file states it.
     #[arg(long, value_name = "N", help_heading = TARGET)]
     context: Option<usize>,
 
@@ -62,7 +64,7 @@ impl Args {
         let spec = &model.spec;
         let limits = [
             ("target", "vocabulary", spec.vocabulary, max.vocabulary),
-            ("context", "context", self.context.unwrap_or(spec.context), max.context),
+            ("context", "context", self.context.unwrap_or(spec.text_context()), max.context),
             ("target", "layers", spec.layers.len(), max.layers),
         ];
         for (option, name, value, limit) in limits {
@@ -121,7 +123,7 @@ impl Stage for Compile {
         }
         faults.check("out", atomic::check_file(&args.out, ARTIFACT_MAGIC));
         let makes = model.map(|mut model| {
-            model.spec.context = args.context.unwrap_or(model.spec.context);
+            model.spec.context = args.context.unwrap_or(model.spec.text_context());
             model
         });
         let options = target.map(|target| CompileOptions {

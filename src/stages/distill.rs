@@ -128,6 +128,7 @@ impl Stage for Distill {
         };
         let spec = student.as_ref().map(|student| &student.spec);
         check(&options.settings, &options.data, options.task, spec, true, &mut faults);
+        args.training.check_metrics(&mut faults);
         let device = faults.check("backend", args.backend.device());
         Resolved::new(device.map(|device| OnBackend { options, device }), student, faults)
     }

@@ -18,6 +18,7 @@ use crate::prune::{PruneError, SelectionError};
 use crate::quantize::error::{CalibrationError, RoundingError};
 use crate::quantize::policy::PolicyError;
 use crate::text::chat_template::ChatTemplateError;
+use crate::text::conversations::ConversationsError;
 use crate::text::records::TextError;
 use crate::text::tokenizer::TokenizerError;
 use crate::text::windows::WindowError;
@@ -59,6 +60,9 @@ pub enum StageError {
     /// A text file cannot be read.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// Conversations cannot be used.
+    #[error(transparent)]
+    Conversations(#[from] ConversationsError),
     /// The text to calibrate with, or to train a changed model back on, cannot be read or sampled.
     #[error(transparent)]
     CalibrationText(#[from] CalibrationError),

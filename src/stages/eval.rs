@@ -7,13 +7,13 @@ use super::arguments::groups::{
 };
 use super::arguments::{AnyModel, ReadFile, path};
 use super::error::StageError;
-use super::known::{Known, same_vocabulary};
+use super::known::{Known, comparable_tokens};
 use super::stage::{Faults, Measures, OnBackend, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
 use crate::eval::opened::Task;
 use crate::shell::Shell;
 use crate::text::windows::check_window;
-pub use work::{EvalOptions, EvalReport, TaskChoice, evaluate};
+pub use work::{EvalOptions, EvalReport, Measured, TaskChoice, evaluate};
 
 /// Measure a model on text, and how far it is from a reference
 ///
@@ -43,9 +43,10 @@ pub struct Args {
     #[command(flatten)]
     tokenizer: TokenizerArg,
 
-    /// Text to measure on: plain text, or JSONL with --field
+    /// Text to measure on: plain text, JSONL with --field, or conversations
     ///
-    /// Encoders take every line as a text of its own.
+    /// Encoders take every line as a text of its own. Conversations are rows with a list `messages`, which go through the chat
+    /// template; only what the assistant says is measured in them.
     #[arg(long, value_name = "TEXT", help_heading = DATA)]
     data: ReadFile,
 
@@ -54,7 +55,7 @@ pub struct Args {
 
     /// Tokens per window
     ///
-    /// The tokens that a text opens with are counted.
+    /// The tokens that a text opens with are counted. Conversations are cut to it.
     #[arg(long, value_name = "N", default_value_t = 256, help_heading = DATA)]
     window: usize,
 
@@ -86,7 +87,7 @@ impl Args {
     /// Notes faults that the models of a plan show.
     fn check(&self, known: &Known, faults: &mut Faults) {
         if let Some(reference) = &self.reference {
-            faults.check("reference", same_vocabulary(known, ("model", &self.model.model), ("reference", reference)));
+            faults.check("reference", comparable_tokens(known, ("model", &self.model.model), ("reference", reference)));
         }
         let Some(model) = known.planned(&self.model.model) else { return };
         let spec = &model.spec;
@@ -121,7 +122,7 @@ impl Stage for Eval {
             task: args.task,
             window: args.window,
             max_windows: args.max_windows.unwrap_or(usize::MAX),
-            field: args.text.field.clone(),
+            form: args.text.form(),
             label_field: args.text.label_field.clone(),
             tokenizer: path(&args.tokenizer.tokenizer),
             seed: run.seed,

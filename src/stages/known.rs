@@ -9,6 +9,7 @@ use crate::model::transform::Sparsity;
 use crate::text::tokenizer::token_table;
 use crate::train::start::{StartError, context_of};
 use anyhow::ensure;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -125,6 +126,23 @@ pub fn same_vocabulary(known: &Known, own: (&str, &Path), other: (&str, &Path)) 
         );
     }
     Ok(())
+}
+
+/// As [`same_vocabulary`], of a model and its reference, whose tables may be padded to different sizes: where tokenizers are
+/// there already, they must be equal, or one must fit the smaller table. What an earlier stage makes is compared when it is
+/// there.
+///
+/// # Errors
+/// The two vocabularies.
+pub fn comparable_tokens(known: &Known, own: (&str, &Path), other: (&str, &Path)) -> anyhow::Result<()> {
+    let table = |path: &Path| formats::companions(path).ok().and_then(|companions| token_table(&companions));
+    let tokens = |table: &Value| table.as_object().map_or_else(|| table.as_array().map_or(0, Vec::len), Map::len);
+    let rows = |path: &Path| known.planned(path).map_or(usize::MAX, |model| model.spec.vocabulary);
+    match (table(own.1), table(other.1)) {
+        (Some(own), Some(other)) if own == other => Ok(()),
+        (Some(table), None) | (None, Some(table)) if tokens(&table) <= rows(own.1).min(rows(other.1)) => Ok(()),
+        _ => same_vocabulary(known, own, other),
+    }
 }
 
 /// As [`same_vocabulary`], of a student and its teacher, whose tables may be padded to different sizes: refuses those whose

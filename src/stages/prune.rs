@@ -121,7 +121,7 @@ impl Args {
     /// Calibration text; `None` for a method that does not look at inputs.
     fn source(&self, seed: u64) -> Option<CalibrationText> {
         match &self.calibration.calibration {
-            Some(path) => Some(CalibrationText::File { path: path.to_path_buf(), field: self.text.field.clone() }),
+            Some(path) => Some(CalibrationText::File { path: path.to_path_buf(), form: self.text.form() }),
             None => {
                 (self.pattern.method != Method::Magnitude || self.refits()).then_some(CalibrationText::Default { seed })
             }
@@ -174,7 +174,7 @@ impl Stage for Prune {
         let asked = Switch {
             on: args.recover,
             option: "--recover",
-            field: args.text.field.as_deref(),
+            text: &args.text,
             calibrated: args.calibration.calibration.is_some(),
             spec: model.as_ref().map(|model| &model.spec),
         };

@@ -137,7 +137,7 @@ impl Stage for Quantize {
         let asked = Switch {
             on: args.qat,
             option: "--qat",
-            field: args.text.field.as_deref(),
+            text: &args.text,
             calibrated: args.calibration.calibration.is_some(),
             spec,
         };

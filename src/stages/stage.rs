@@ -336,6 +336,19 @@ fn models<S: Stage>(matches: &ArgMatches) -> Vec<PathBuf> {
     models
 }
 
+/// Refuses an output in the place of a model that is read: it would be replaced.
+fn check_output(matches: &ArgMatches, models: &[PathBuf]) -> anyhow::Result<()> {
+    let out = matches.try_get_one::<PathBuf>("out").ok().flatten();
+    let real = |path: &Path| path.canonicalize().ok();
+    if let Some(out) = out
+        && let Some(place) = real(out)
+        && models.iter().any(|model| real(model).as_ref() == Some(&place))
+    {
+        anyhow::bail!("{}: is the model that is read, and would be replaced; pass another path", out.display());
+    }
+    Ok(())
+}
+
 impl<S: Stage> AnyStage for S {
     fn name(&self) -> &'static str {
         S::NAME
@@ -365,9 +378,12 @@ impl<S: Stage> AnyStage for S {
         let mut faults = Faults::default();
         match faults.check("", <S::Args as clap::FromArgMatches>::from_arg_matches(matches)) {
             None => Resolved::new(None, None, faults),
-            Some(args) => S::resolve(&args, run, known).map(|options| -> Box<dyn Ready> {
-                Box::new(ReadyStage::<S> { options, models: models::<S>(matches) })
-            }),
+            Some(args) => {
+                let models = models::<S>(matches);
+                let mut resolved = S::resolve(&args, run, known);
+                resolved.faults.check("out", check_output(matches, &models));
+                resolved.map(|options| -> Box<dyn Ready> { Box::new(ReadyStage::<S> { options, models }) })
+            }
         }
     }
 

@@ -2,6 +2,8 @@
 //! cache shows the same as when it ran.
 
 use crate::report::grouped;
+use crate::text::file::ReadNotes;
+use serde::Deserialize;
 use serde_json::Value;
 
 /// A report.
@@ -22,6 +24,13 @@ impl Figures<'_> {
     /// A count, its thousands apart.
     pub fn count(&self, key: &str) -> Option<String> {
         self.0.get(key)?.as_u64().map(grouped)
+    }
+
+    /// What was changed or left out of the files that were read: for the work itself, and for training after it.
+    pub fn remarks(&self) -> Vec<String> {
+        let read = ["/files_read", "/training/files_read"].into_iter().filter_map(|key| self.0.pointer(key));
+        let files = read.filter_map(|files| Vec::<ReadNotes>::deserialize(files).ok()).flatten();
+        files.flat_map(|notes| notes.remarks().collect::<Vec<_>>()).collect()
     }
 
     /// Training after a change, if there was any: `, recovered on 4,000 tokens`.

@@ -73,6 +73,7 @@ impl Stage for Train {
         };
         let spec = planned.map(|model| &model.spec);
         check(&options.settings, &options.data, options.task, spec, false, &mut faults);
+        args.training.check_metrics(&mut faults);
         let device = faults.check("backend", args.backend.device());
         // A bare encoder is given a classifier for labels that only the data has.
         let same = |model: &&KnownModel| options.task.is_none() || !matches!(model.spec.head, Head::Hidden);

@@ -5,10 +5,10 @@ use crate::disk::atomic;
 use crate::disk::hash::{HashError, hex};
 use crate::formats::{self, Description, ModelFormatError, ModelSink, hugging_face};
 use crate::model::companions::{Companion, Companions, TOKENIZER_FILE};
+use crate::model::described;
 use crate::model::forward::DenseWeights;
 use crate::model::id::LinearId;
 use crate::model::spec::ModelSpec;
-use crate::model::special_tokens;
 use crate::model::transform::{HeldMasks, Identity, NmPattern, Sparsity, Transform};
 use crate::model::weights::Model;
 use crate::progress::Progress;
@@ -19,10 +19,9 @@ use crate::stages::resume::Resume;
 use crate::stages::stage::Faults;
 use crate::text::tokenizer::{Tokenizer, token_table};
 use crate::text::windows::check_window;
-use crate::train::data::Samples;
 use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::values_of;
-use crate::train::samples::{Data, SamplesError, TrainTask, check_task, own_task, read};
+use crate::train::samples::{Data, ReadSamples, SamplesError, TrainTask, check_task, own_task, read};
 use crate::train::settings::Settings;
 use crate::train::start::{self, StartError};
 use crate::train::student::hidden_pairs;
@@ -121,7 +120,7 @@ struct Work<'o> {
     /// How many tokens student and teacher have both, where their tables are padded to different sizes.
     shared_tokens: Option<usize>,
     task: TrainTask,
-    samples: Samples,
+    samples: ReadSamples,
 }
 
 impl<'o> Work<'o> {
@@ -151,7 +150,7 @@ impl<'o> Work<'o> {
         tokenizer.check(rows)?;
         let padded = teacher.as_ref().is_some_and(|teacher| teacher.spec.vocabulary != own);
         let shared_tokens = padded.then(|| tokenizer.vocabulary_size());
-        student.spec = special_tokens::spec_of(&student.companions, &student.config).map_err(StartError::from)?;
+        student.spec = described::spec_of(&student.companions, &student.config).map_err(StartError::from)?;
         let task = options.task.unwrap_or_else(|| own_task(&student.spec));
         let of_student = (&student.spec, &student.companions);
         let samples = read(&options.data, task, of_student, &tokenizer, options.settings.window, progress)?;
@@ -171,7 +170,7 @@ impl<'o> Work<'o> {
             "tokenizer": tokenizer.as_ref().map(hex),
             "opening": student.spec.opening,
             "ends": student.spec.ends,
-            "field": options.data.field,
+            "form": format!("{:?}", options.data.form),
             "label_field": options.data.label_field,
             "device": format!("{device:?}"),
             "settings": options.settings,
@@ -201,7 +200,7 @@ impl<'o> Work<'o> {
         let run = Run {
             spec: &student.spec,
             settings: &options.settings,
-            samples: &self.samples,
+            samples: &self.samples.samples,
             teacher,
             device,
             out: &options.out,
@@ -212,7 +211,7 @@ impl<'o> Work<'o> {
         let transform: &dyn Transform = if sparsity.is_empty() { &Identity } else { &masks };
         let mut trained = run.train(values_of(student)?, transform, progress)?;
         masks.clear_all(&mut trained.parameters);
-        let report = TrainReport::of(&run, &trained);
+        let report = TrainReport { files_read: self.samples.files.clone(), ..TrainReport::of(&run, &trained) };
         let description = Description {
             config: student.config.clone(),
             companions: student.companions.clone(),

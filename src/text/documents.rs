@@ -4,7 +4,8 @@
 
 use super::error::TextError;
 use super::file::ReadNotes;
-use super::records::{read_records, read_text};
+use super::form::TextForm;
+use super::records::{read_records, read_text, separated};
 use super::rows::has_rows;
 use super::tokenizer::{Tokenizer, TokenizerError};
 use crate::progress::Progress;
@@ -21,22 +22,23 @@ pub struct Documents {
     pub notes: ReadNotes,
 }
 
-/// Reads a text file, cut at every `separator` where one is stated, or the field `field` of every row of a file with rows.
+/// Reads a text file, cut at every separator where one is stated, or a field of every row of a file with rows.
 ///
 /// # Errors
 /// Every variant of [`TextError`].
-pub fn read_documents(path: &Path, field: Option<&str>, separator: Option<&str>) -> Result<Documents, TextError> {
-    if field.is_some() || has_rows(path)? {
-        let read = read_records(path, field)?;
+pub fn read_documents(path: &Path, form: &TextForm) -> Result<Documents, TextError> {
+    if form.field.is_some() || has_rows(path)? {
+        let read = read_records(path, form)?;
         let texts = read.records.into_iter().map(|record| record.text).collect();
         return Ok(Documents { texts, several: true, notes: read.notes });
     }
-    let (text, notes) = read_text(path)?;
-    let texts = match separator.filter(|separator| !separator.is_empty()) {
-        None => return Ok(Documents { texts: vec![text], several: false, notes }),
-        Some(separator) => text.split(separator).map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned),
+    let (text, mut notes) = read_text(path)?;
+    let Some(separator) = &form.separator else {
+        notes.records = 1;
+        return Ok(Documents { texts: vec![text], several: false, notes });
     };
-    let texts: Vec<_> = texts.collect();
+    let texts: Vec<_> = separated(path, &text, separator)?.into_iter().map(|record| record.text).collect();
+    notes.records = texts.len() as u64;
     if texts.is_empty() {
         Err(TextError::Empty { path: path.to_owned() })
     } else {
@@ -88,7 +90,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join(name);
         std::fs::write(&path, content).expect("writes");
-        read_documents(&path, field, separator)
+        let separator = separator.map(|separator| separator.parse().expect("a separator"));
+        read_documents(&path, &TextForm { field: field.map(str::to_owned), separator })
     }
 
     #[test]
@@ -97,6 +100,9 @@ mod tests {
         assert_eq!((whole.texts.len(), whole.several), (1, false));
         let cut = texts("a.txt", "one<end>\n<end> two\n", None, Some("<end>")).expect("reads");
         assert_eq!((cut.texts, cut.several), (vec!["one".to_owned(), "two".to_owned()], true));
+        let error = texts("a.txt", "one\n", None, Some(r"\n\n")).expect_err("one document").to_string();
+        assert!(error.contains(r"a.txt: the separator `\n\n` does not occur in it; correct --separator"), "{error}");
+        assert!(matches!(texts("a.txt", "x x", None, Some("x")), Err(TextError::Empty { .. })));
         let rows = texts("a.jsonl", "{\"t\": \"one\"}\n{\"t\": \"two\"}\n", Some("t"), None).expect("reads");
         assert_eq!((rows.texts.len(), rows.several), (2, true));
         // Any JSON can be a text; an array of objects has rows, and their field must be named.

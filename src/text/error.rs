@@ -14,6 +14,14 @@ pub enum TextError {
         /// Why.
         source: std::io::Error,
     },
+    /// It is not a regular file.
+    #[error("{} is {found}; pass a file, which is read more than once and whose hash is recorded", path.display())]
+    NotRegular {
+        /// Its path.
+        path: PathBuf,
+        /// A directory, or something else.
+        found: &'static str,
+    },
     /// A compressed file that does not decompress.
     #[error("{}: the {format} data is cut short or damaged; download or export the file again", path.display())]
     Archive {
@@ -25,7 +33,7 @@ pub enum TextError {
         source: std::io::Error,
     },
     /// A format that is known and not read.
-    #[error("{} is {format}, which is not read; {remedy} (read are text, JSONL, JSON and Parquet; text and JSON also with gzip or Zstandard)", path.display())]
+    #[error("{} is {format}, which is not read as data; {remedy} (read are text, JSONL, JSON and Parquet; text and JSON also with gzip or Zstandard)", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -54,11 +62,52 @@ pub enum TextError {
         /// The file.
         path: PathBuf,
     },
+    /// Four bytes a character.
+    #[error("{}: is text in UTF-32; convert it with `iconv -f utf-32 -t utf-8`", path.display())]
+    Utf32 {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Bytes that no text has.
+    #[error(
+        "{}:{line}: holds zero bytes, as a file does that is not text, or that was cut by a full disk; fetch it again, or take \
+         them out with `tr -d '\\000'`",
+        path.display()
+    )]
+    ZeroBytes {
+        /// The file.
+        path: PathBuf,
+        /// The first line that has one, from 1.
+        line: usize,
+    },
     /// It holds no text.
     #[error("{} holds no text; expected at least one line that is not blank", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
+    },
+    /// Nothing separates the documents of a text.
+    #[error(
+        "{}: the separator `{separator}` does not occur in it; correct --separator, leave it out for a text that is one \
+         document, or end the file with it",
+        path.display()
+    )]
+    NoSeparator {
+        /// The file.
+        path: PathBuf,
+        /// As it is written on the command line.
+        separator: String,
+    },
+    /// A separator for rows.
+    #[error(
+        "{}: its texts are rows, and --separator `{separator}` stands between the documents of a text file; leave it out",
+        path.display()
+    )]
+    SeparatorOfRows {
+        /// The file.
+        path: PathBuf,
+        /// As it is written on the command line.
+        separator: String,
     },
     /// A file with rows was given without the name of its text field.
     #[error(
@@ -76,22 +125,22 @@ pub enum TextError {
         keys: String,
     },
     /// A line is not a JSON object.
-    #[error("{}:{line}: expected one JSON object per line", path.display())]
+    #[error("{}:{line}: expected one JSON object per line; {}", path.display(), json_fault(fault))]
     Json {
         /// The file.
         path: PathBuf,
         /// From 1.
         line: usize,
-        /// What the parser found.
-        source: serde_json::Error,
+        /// What the parser found in the line.
+        fault: serde_json::Error,
     },
     /// A JSON file that is not an array of objects.
-    #[error("{}: expected an array of JSON objects, or one object per line", path.display())]
+    #[error("{}:{}: expected an array of JSON objects, or one object per line; {}", path.display(), fault.line(), json_fault(fault))]
     JsonArray {
         /// The file.
         path: PathBuf,
         /// What the parser found, with line and column.
-        source: serde_json::Error,
+        fault: serde_json::Error,
     },
     /// A Parquet file that cannot be read.
     #[error(
@@ -114,8 +163,8 @@ pub enum TextError {
         /// Those there are, joined by commas.
         columns: String,
     },
-    /// A Parquet column that is not text.
-    #[error("{}: column `{column}` holds {found} without a text type; write it as a string column", path.display())]
+    /// A Parquet column whose values are neither text nor numbers.
+    #[error("{}: column `{column}` holds {found}, which is neither text nor a number; write it as a string column", path.display())]
     Column {
         /// The file.
         path: PathBuf,
@@ -194,7 +243,19 @@ impl MissingKeys {
     }
 }
 
+/// What a parser found in a line, with the column, and what JSON does not have where it looks as if it had.
+fn json_fault(fault: &serde_json::Error) -> String {
+    let text = fault.to_string();
+    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    let syntax = if fault.is_syntax() {
+        " (JSON has no NaN, no comma after the last value, and double quotes around texts)"
+    } else {
+        ""
+    };
+    format!("found at column {}: {what}{syntax}", fault.column())
+}
+
 /// The keys of a row, joined by commas.
-pub(super) fn keys(object: &Map<String, Value>) -> String {
+fn keys(object: &Map<String, Value>) -> String {
     object.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
 }

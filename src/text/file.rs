@@ -3,8 +3,10 @@
 //! [`ReadNotes`].
 
 use super::error::TextError;
+use crate::disk::found::Found;
 use crate::progress::Progress;
-use serde::Serialize;
+use crate::report::{Table, grouped};
+use serde::{Deserialize, Serialize, Serializer};
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
@@ -13,10 +15,13 @@ use std::path::{Path, PathBuf};
 const MOST_BYTES: u64 = 16 << 30;
 
 /// The changes and omissions of reading one file, for a warning and for reports.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadNotes {
     /// The file.
+    #[serde(serialize_with = "lossy")]
     pub file: PathBuf,
+    /// Texts, documents or conversations that were read, without those that are blank.
+    pub records: u64,
     /// It began with a byte order mark, which is not part of the text.
     pub byte_order_mark: bool,
     /// Lines ended with carriage return and line feed, which were read as line feeds.
@@ -25,6 +30,17 @@ pub struct ReadNotes {
     pub blank_rows: u64,
     /// The first of those rows, from 1; 0 if there is none.
     pub first_blank_row: u64,
+    /// Records that were longer than `cut_to` tokens, and were cut.
+    pub cut: u64,
+    /// Most tokens of a record; 0 where none was cut.
+    pub cut_to: u64,
+    /// Conversations in which the assistant says nothing that could be learned or judged; they were left out.
+    pub without_answer: u64,
+}
+
+/// A path as text: a report is written whatever bytes a name has.
+fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 impl ReadNotes {
@@ -41,22 +57,72 @@ impl ReadNotes {
         }
     }
 
-    /// Says what was changed or left out, one warning each.
+    /// Counts records that were cut to `tokens` tokens.
+    pub fn count_cut(&mut self, records: usize, tokens: usize) {
+        if records > 0 {
+            (self.cut, self.cut_to) = (self.cut + records as u64, tokens as u64);
+        }
+    }
+
+    /// Says what was changed or left out, one warning each. A byte order mark is part of no text, and no loss.
     pub fn warn(&self, progress: &dyn Progress) {
         let file = self.file.display();
+        self.losses().into_iter().for_each(|loss| progress.warn(&format_args!("{file}: {loss}")));
+    }
+
+    /// The same for a report, with what is no loss; none where the file was read as it is.
+    pub fn remarks(&self) -> impl Iterator<Item = String> {
+        let name = self.file.file_name().unwrap_or(self.file.as_os_str()).to_string_lossy();
+        let mark = self.byte_order_mark.then(|| "its byte order mark is left out".to_owned());
+        mark.into_iter().chain(self.losses()).map(move |remark| format!("{name}: {remark}"))
+    }
+
+    fn losses(&self) -> Vec<String> {
+        let (records, mut losses) = (grouped(self.records), Vec::new());
+        let verb = |count, one: &'static str, several: &'static str| if count == 1 { one } else { several };
         if self.crlf {
-            progress.warn(&format_args!("{file}: lines end with CR LF; they are read as LF"));
+            losses.push("lines end with CR LF; they are read as LF".to_owned());
         }
         if self.blank_rows > 0 {
-            let rows = if self.blank_rows == 1 { "row has" } else { "rows have" };
-            progress.warn(&format_args!(
-                "{file}: {} {rows} no text and {} left out (the first is row {})",
-                self.blank_rows,
-                if self.blank_rows == 1 { "is" } else { "are" },
+            losses.push(format!(
+                "{} {} no text and {} left out (the first is row {})",
+                grouped(self.blank_rows),
+                verb(self.blank_rows, "row has", "rows have"),
+                verb(self.blank_rows, "is", "are"),
                 self.first_blank_row
             ));
         }
+        if self.cut > 0 {
+            let (cut, are) = (grouped(self.cut), verb(self.cut, "is", "are"));
+            losses.push(format!("{cut} of {records} {are} longer than {} tokens and cut", self.cut_to));
+        }
+        if self.without_answer > 0 {
+            losses.push(format!(
+                "{} of {records} conversations {} left out, in which the assistant says nothing",
+                grouped(self.without_answer),
+                verb(self.without_answer, "is", "are"),
+            ));
+        }
+        losses
     }
+}
+
+/// Rows of a report for the files that were read otherwise than as they are.
+pub fn rows_of_files(files: &[ReadNotes], table: &mut Table) {
+    for remark in files.iter().flat_map(ReadNotes::remarks) {
+        table.row(["data", &remark]);
+    }
+}
+
+/// Refuses what is not a regular file: a pipe gives its content once, and it is read more often, a device may give it
+/// without end.
+pub(super) fn check_regular(path: &Path) -> Result<(), TextError> {
+    let metadata = std::fs::metadata(path).map_err(|source| TextError::Read { path: path.to_owned(), source })?;
+    if metadata.is_file() {
+        return Ok(());
+    }
+    let found = if metadata.is_dir() { "a directory" } else { "a pipe or a device" };
+    Err(TextError::NotRegular { path: path.to_owned(), found })
 }
 
 /// The bytes of a file, decompressed.
@@ -64,6 +130,7 @@ impl ReadNotes {
 /// # Errors
 /// [`TextError::Read`], [`TextError::Archive`] or [`TextError::Foreign`].
 pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, TextError> {
+    check_regular(path)?;
     let bytes = std::fs::read(path).map_err(|source| TextError::Read { path: path.to_owned(), source })?;
     let broken = |format, source| TextError::Archive { path: path.to_owned(), format, source };
     match bytes.as_slice() {
@@ -74,21 +141,37 @@ pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, TextError> {
             Ok(text)
         }
         [0x28, 0xB5, 0x2F, 0xFD, ..] => zstd_frames(&bytes).map_err(|source| broken("Zstandard", source)),
-        _ => match foreign(&bytes) {
-            Some((format, remedy)) => Err(TextError::Foreign { path: path.to_owned(), format, remedy }),
-            None => Ok(bytes),
-        },
+        _ => foreign(path, &bytes).map(|()| bytes),
     }
 }
 
-/// Formats that are recognised so that they can be refused by name.
-fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
-    match bytes {
+/// Refuses by name what is not text and never rows: by the ending of the name, and by the first bytes.
+pub(super) fn foreign(path: &Path, bytes: &[u8]) -> Result<(), TextError> {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let parquet = path.file_name().is_some_and(|name| name.to_string_lossy().contains(".parquet"));
+    let found = match bytes {
+        _ if ending == "csv" || ending == "tsv" => Some((
+            "a table of separated values",
+            "write it as JSONL, with pandas `read_csv(…).to_json(…, orient=\"records\", lines=True)`",
+        )),
         [b'P', b'K', 3, 4, ..] => Some(("a zip archive", "unpack it with `unzip`")),
         [0xFD, b'7', b'z', b'X', b'Z', 0, ..] => Some(("compressed with xz", "decompress it with `xz -d`")),
         [b'B', b'Z', b'h', ..] => Some(("compressed with bzip2", "decompress it with `bzip2 -d`")),
         [b'A', b'R', b'R', b'O', b'W', b'1', ..] => Some(("an Arrow file", "export it as Parquet or JSONL")),
-        _ => None,
+        [b'P', b'A', b'R', b'1', ..] if !parquet => Some(("a Parquet file", "give it a name that ends in .parquet")),
+        [0x1F, 0x8B, ..] if parquet => Some(("compressed with gzip", "decompress it with `gunzip`")),
+        _ => match Found::by_bytes(bytes) {
+            Some(Found::LfsPointer(_)) => {
+                Some(("a Git LFS pointer", "fetch the file it stands for with `git lfs pull`"))
+            }
+            Some(Found::Pickle) => Some(("a pickle of Python objects", "export them as JSONL")),
+            Some(Found::Gguf) => Some(("a GGUF model", "pass text")),
+            _ => None,
+        },
+    };
+    match found {
+        Some((format, remedy)) => Err(TextError::Foreign { path: path.to_owned(), format, remedy }),
+        None => Ok(()),
     }
 }
 
@@ -127,6 +210,7 @@ pub(super) fn read_decoded(path: &Path, notes: &mut ReadNotes) -> Result<String,
 
 fn decode(path: &Path, mut bytes: Vec<u8>, notes: &mut ReadNotes) -> Result<String, TextError> {
     let text = match bytes.as_slice() {
+        [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] => return Err(TextError::Utf32 { path: path.to_owned() }),
         [0xEF, 0xBB, 0xBF, ..] => {
             notes.byte_order_mark = true;
             bytes.drain(..3);
@@ -143,6 +227,10 @@ fn decode(path: &Path, mut bytes: Vec<u8>, notes: &mut ReadNotes) -> Result<Stri
         start if looks_like_utf16(start) => return Err(TextError::NoMark { path: path.to_owned() }),
         _ => utf8(path, bytes)?,
     };
+    if let Some(at) = text.find('\0') {
+        let line = 1 + text[..at].bytes().filter(|&byte| byte == b'\n').count();
+        return Err(TextError::ZeroBytes { path: path.to_owned(), line });
+    }
     if text.contains("\r\n") {
         notes.crlf = true;
         return Ok(text.replace("\r\n", "\n"));

@@ -2,11 +2,11 @@
 //! JSONL, JSON or Parquet file, with a label where one is needed. Errors name the file, the row and the key; a file without
 //! any text is an error, never an empty result.
 
+use super::error::MissingKeys;
 pub use super::error::TextError;
-use super::error::{MissingKeys, keys};
 use super::file::{ReadNotes, read_decoded};
-use super::rows::{RowFormat, has_rows, read_rows, row_format};
-use crate::progress::Progress;
+use super::form::{Separator, TextForm};
+use super::rows::{RowFormat, first_keys, has_rows, read_rows, row_format};
 use serde_json::Value;
 use std::fmt;
 use std::path::Path;
@@ -68,14 +68,6 @@ pub struct Records<T> {
     pub notes: ReadNotes,
 }
 
-impl<T> Records<T> {
-    /// The records, after a warning about what was changed or left out.
-    pub fn noted(self, progress: &dyn Progress) -> Vec<T> {
-        self.notes.warn(progress);
-        self.records
-    }
-}
-
 /// The whole text of a text file.
 ///
 /// # Errors
@@ -89,27 +81,40 @@ pub(super) fn read_text(path: &Path) -> Result<(String, ReadNotes), TextError> {
     Ok((text, notes))
 }
 
-/// The texts of a file one by one: its lines, or with `field` that field of every row. Blank lines of a text separate
-/// records; rows whose text is blank or null are left out and counted.
+/// The documents of a text between separators, never blank.
+///
+/// # Errors
+/// [`TextError::NoSeparator`].
+pub(super) fn separated(path: &Path, text: &str, separator: &Separator) -> Result<Vec<Record>, TextError> {
+    let documents = separator
+        .cut(text)
+        .ok_or_else(|| TextError::NoSeparator { path: path.to_owned(), separator: separator.to_string() })?;
+    Ok(documents.into_iter().map(|(line, text)| Record { line, text: text.to_owned() }).collect())
+}
+
+/// The texts of a file one by one: its lines, what stands between separators, or a field of every row. Blank lines of a text
+/// separate records; rows whose text is blank or null are left out and counted.
 ///
 /// # Errors
 /// Every variant of [`TextError`].
-pub fn read_records(path: &Path, field: Option<&str>) -> Result<Records<Record>, TextError> {
+pub fn read_records(path: &Path, form: &TextForm) -> Result<Records<Record>, TextError> {
     let mut notes = ReadNotes::of(path);
-    let Some(key) = field else {
+    let Some(key) = form.field.as_deref() else {
         if has_rows(path)?
             && let Some(format) = row_format(path)
         {
-            let rows = read_rows(path, &[], &mut notes)?;
-            let (_, first) = rows.first().ok_or_else(|| TextError::Empty { path: path.to_owned() })?;
+            let first = first_keys(path)?.ok_or_else(|| TextError::Empty { path: path.to_owned() })?;
             let (format, row) = match format {
                 RowFormat::JsonLines => ("JSONL", "first line"),
                 RowFormat::JsonArray => ("JSON", "first object"),
                 RowFormat::Parquet => ("Parquet", "first row"),
             };
-            return Err(TextError::FieldNeeded { path: path.to_owned(), format, first: row, keys: keys(first) });
+            return Err(TextError::FieldNeeded { path: path.to_owned(), format, first: row, keys: first.join(", ") });
         }
         let text = read_decoded(path, &mut notes)?;
+        if let Some(separator) = &form.separator {
+            return filled(path, separated(path, &text, separator)?, notes);
+        }
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         let records = lines.map(|(index, line)| Record { line: index + 1, text: line.to_owned() }).collect();
         return filled(path, records, notes);
@@ -128,11 +133,21 @@ pub fn read_records(path: &Path, field: Option<&str>) -> Result<Records<Record>,
     filled(path, records, notes)
 }
 
-/// Texts with their labels from two fields of every row; an integer label is the number of a class.
+/// Texts with their labels from two fields of every row; an integer label is the number of a class. The text is under
+/// `text_key` where the form names no field.
 ///
 /// # Errors
-/// Every variant of [`TextError`] but [`TextError::FieldNeeded`].
-pub fn read_labelled(path: &Path, text_key: &str, label_key: &str) -> Result<Records<LabelledRecord>, TextError> {
+/// Every variant of [`TextError`] but [`TextError::FieldNeeded`] and [`TextError::NoSeparator`].
+pub fn read_labelled(
+    path: &Path,
+    form: &TextForm,
+    text_key: &str,
+    label_key: &str,
+) -> Result<Records<LabelledRecord>, TextError> {
+    if let Some(separator) = &form.separator {
+        return Err(TextError::SeparatorOfRows { path: path.to_owned(), separator: separator.to_string() });
+    }
+    let text_key = form.field.as_deref().unwrap_or(text_key);
     let mut notes = ReadNotes::of(path);
     let (mut records, mut missing) = (Vec::new(), MissingKeys::default());
     for (line, mut row) in read_rows(path, &[text_key, label_key], &mut notes)? {
@@ -157,7 +172,8 @@ fn complete(path: &Path, missing: MissingKeys) -> Result<(), TextError> {
     if missing.is_empty() { Ok(()) } else { Err(TextError::MissingKey { path: path.to_owned(), missing }) }
 }
 
-fn filled<T>(path: &Path, records: Vec<T>, notes: ReadNotes) -> Result<Records<T>, TextError> {
+fn filled<T>(path: &Path, records: Vec<T>, mut notes: ReadNotes) -> Result<Records<T>, TextError> {
+    notes.records = records.len() as u64;
     if records.is_empty() { Err(TextError::Empty { path: path.to_owned() }) } else { Ok(Records { records, notes }) }
 }
 
@@ -216,14 +232,18 @@ mod tests {
         let (_keep, path) = file("a.txt", b"one\n\n two\r\n");
         let (text, notes) = read_text(&path).expect("reads");
         assert_eq!((text.as_str(), notes.crlf), ("one\n\n two\n", true));
-        let records = read_records(&path, None).expect("reads").records;
+        let records = read_records(&path, &TextForm::default()).expect("reads").records;
         assert_eq!(records[1], Record { line: 3, text: " two".to_owned() });
         let (_keep, path) =
             file("a.jsonl", b"{\"text\": \"x\", \"label\": \"y\"}\n\n{\"text\": \"z\", \"label\": \"w\"}");
-        let texts: Vec<String> =
-            read_records(&path, Some("text")).expect("reads").records.into_iter().map(|r| r.text).collect();
+        let texts: Vec<String> = read_records(&path, &TextForm::of_field(Some("text")))
+            .expect("reads")
+            .records
+            .into_iter()
+            .map(|r| r.text)
+            .collect();
         assert_eq!(texts, ["x", "z"]);
-        let labelled = read_labelled(&path, "text", "label").expect("reads").records;
+        let labelled = read_labelled(&path, &TextForm::default(), "text", "label").expect("reads").records;
         assert_eq!(labelled[1], LabelledRecord { line: 3, text: "z".to_owned(), label: Label::Name("w".to_owned()) });
     }
 
@@ -246,7 +266,7 @@ mod tests {
         ];
         for (name, content, field, expected) in cases {
             let (_keep, path) = file(name, content);
-            let error = read_records(&path, field).expect_err(expected).to_string();
+            let error = read_records(&path, &TextForm::of_field(field)).expect_err(expected).to_string();
             assert!(error.contains(expected), "{error}");
         }
         let error = read_text(Path::new("/nowhere/a.txt")).expect_err("missing").to_string();
@@ -257,7 +277,7 @@ mod tests {
     fn rows_without_text_are_left_out_and_counted() {
         let (_keep, path) =
             file("a.jsonl", b"{\"text\": \"x\"}\n{\"text\": \"\"}\n{\"text\": null}\n{\"text\": \"y\"}\n");
-        let read = read_records(&path, Some("text")).expect("reads");
+        let read = read_records(&path, &TextForm::of_field(Some("text"))).expect("reads");
         assert_eq!(read.records.iter().map(|record| record.line).collect::<Vec<_>>(), [1, 4]);
         assert_eq!((read.notes.blank_rows, read.notes.first_blank_row), (2, 2));
     }
@@ -266,7 +286,7 @@ mod tests {
     fn all_missing_keys_are_named_with_their_first_rows() {
         let content = b"{\"text\": \"x\", \"label\": 1}\n{\"label\": 0}\n{\"text\": \"y\"}\n{\"note\": 3}\n";
         let (_keep, path) = file("a.jsonl", content);
-        let error = read_labelled(&path, "text", "label").expect_err("incomplete").to_string();
+        let error = read_labelled(&path, &TextForm::default(), "text", "label").expect_err("incomplete").to_string();
         for part in [
             "a.jsonl:2: ",
             "no key `text` in 2 rows, the first being row 2",
@@ -281,7 +301,7 @@ mod tests {
     fn integer_labels_are_class_numbers() {
         let read = |label: &str| {
             let (_keep, path) = file("a.jsonl", format!("{{\"text\": \"x\", \"label\": {label}}}").as_bytes());
-            read_labelled(&path, "text", "label").map(|read| read.records[0].label.clone())
+            read_labelled(&path, &TextForm::default(), "text", "label").map(|read| read.records[0].label.clone())
         };
         for (label, id) in [("2", 2), ("2.0", 2), ("true", 1), ("0", 0)] {
             assert_eq!(read(label).expect(label), Label::Id(id));

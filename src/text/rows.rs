@@ -4,7 +4,7 @@
 mod parquet;
 
 use super::error::TextError;
-use super::file::{ReadNotes, read_bytes, read_decoded};
+use super::file::{ReadNotes, read_decoded};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -44,11 +44,58 @@ pub(super) fn has_rows(path: &Path) -> Result<bool, TextError> {
     match row_format(path) {
         None => Ok(false),
         Some(RowFormat::JsonArray) => {
-            let bytes = read_bytes(path)?;
-            let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
-            Ok(text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'['))
+            let text = read_decoded(path, &mut ReadNotes::default())?;
+            Ok(text.trim_start().starts_with('['))
         }
         Some(RowFormat::JsonLines | RowFormat::Parquet) => Ok(true),
+    }
+}
+
+/// Whether the field `key` of a file's rows holds lists: by the first row in which it is not null, and of a Parquet file by
+/// the type of the column. A text file has none.
+///
+/// # Errors
+/// [`TextError`].
+pub(super) fn has_lists(path: &Path, key: &str) -> Result<bool, TextError> {
+    let format = match row_format(path) {
+        None => return Ok(false),
+        Some(RowFormat::Parquet) => return parquet::is_list(path, key),
+        Some(format) => format,
+    };
+    let text = read_decoded(path, &mut ReadNotes::default())?;
+    let not_null = |row: Map<String, Value>| row.get(key).filter(|value| !value.is_null()).map(Value::is_array);
+    if format == RowFormat::JsonArray && text.trim_start().starts_with('[') {
+        return Ok(json_array(path, &text)?.into_iter().find_map(|(_, row)| not_null(row)).unwrap_or(false));
+    }
+    if let Some(row) = one_object(&text).filter(|_| format == RowFormat::JsonArray) {
+        return Ok(not_null(row).unwrap_or(false));
+    }
+    for row in lines_of_json(path, &text) {
+        match row {
+            Ok((_, row)) => {
+                if let Some(list) = not_null(row) {
+                    return Ok(list);
+                }
+            }
+            // Any JSON can be a text.
+            Err(_) if format == RowFormat::JsonArray => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+/// The keys of a file's first row; `None` where it has no rows.
+///
+/// # Errors
+/// [`TextError`].
+pub(super) fn first_keys(path: &Path) -> Result<Option<Vec<String>>, TextError> {
+    match row_format(path) {
+        Some(RowFormat::Parquet) => parquet::columns(path).map(Some),
+        _ => {
+            let rows = read_rows(path, &[], &mut ReadNotes::default())?;
+            Ok(rows.into_iter().next().map(|(_, row)| row.into_iter().map(|(key, _)| key).collect()))
+        }
     }
 }
 
@@ -62,30 +109,37 @@ pub(super) fn read_rows(path: &Path, keys: &[&str], notes: &mut ReadNotes) -> Re
         Some(RowFormat::Parquet) => parquet::read(path, keys),
         Some(RowFormat::JsonArray) => {
             let text = read_decoded(path, notes)?;
-            // Some exporters give lines of JSON this name.
-            if text.trim_start().starts_with('{') { json_lines(path, &text) } else { json_array(path, &text) }
+            match (text.trim_start().starts_with('{'), one_object(&text)) {
+                (true, Some(row)) => Ok(vec![(1, row)]),
+                // Some exporters give lines of JSON this name.
+                (true, None) => lines_of_json(path, &text).collect(),
+                (false, _) => json_array(path, &text),
+            }
         }
-        Some(RowFormat::JsonLines) | None => json_lines(path, &read_decoded(path, notes)?),
+        Some(RowFormat::JsonLines) | None => lines_of_json(path, &read_decoded(path, notes)?).collect(),
     }
 }
 
-fn json_lines(path: &Path, text: &str) -> Result<Vec<Row>, TextError> {
+fn lines_of_json(path: &Path, text: &str) -> impl Iterator<Item = Result<Row, TextError>> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(index, line)| {
-            let row = serde_json::from_str(line);
-            row.map(|row| (index + 1, row)).map_err(|source| TextError::Json {
-                path: path.to_owned(),
-                line: index + 1,
-                source,
-            })
+    lines.map(|(index, line)| {
+        let row = serde_json::from_str(line);
+        row.map(|row| (index + 1, row)).map_err(|fault| TextError::Json {
+            path: path.to_owned(),
+            line: index + 1,
+            fault,
         })
-        .collect()
+    })
+}
+
+/// The object that a whole text is: a single row.
+fn one_object(text: &str) -> Option<Map<String, Value>> {
+    serde_json::from_str(text).ok()
 }
 
 fn json_array(path: &Path, text: &str) -> Result<Vec<Row>, TextError> {
     let rows: Vec<Map<String, Value>> =
-        serde_json::from_str(text).map_err(|source| TextError::JsonArray { path: path.to_owned(), source })?;
+        serde_json::from_str(text).map_err(|fault| TextError::JsonArray { path: path.to_owned(), fault })?;
     Ok(rows.into_iter().enumerate().map(|(index, row)| (index + 1, row)).collect())
 }
 
@@ -111,7 +165,7 @@ mod tests {
         assert_eq!(rows("a.json", "{\"text\": \"x\"}\n{\"text\": \"y\"}\n").expect("reads"), array);
         for wrong in ["[{\"text\": \"x\"}", "[3]", "3"] {
             let error = rows("a.json", wrong).expect_err(wrong).to_string();
-            assert!(error.contains("a.json: expected an array of JSON objects"), "{error}");
+            assert!(error.contains("a.json:1: expected an array of JSON objects"), "{error}");
         }
     }
 

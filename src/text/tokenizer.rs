@@ -147,8 +147,12 @@ impl fmt::Display for TokenizerWarning {
 /// The tokens of a model's tokenizer with their ids, as its file has them: equal tables give every text the same ids.
 /// `None` where there is none that can be read.
 pub fn token_table(companions: &Companions) -> Option<serde_json::Value> {
-    let bytes = companions.find(TOKENIZER_FILE)?.read().ok()?;
-    let json: serde_json::Value = serde_json::from_slice(without_byte_order_mark(&bytes)).ok()?;
+    token_table_of(&companions.find(TOKENIZER_FILE)?.read().ok()?)
+}
+
+/// As [`token_table`], from the bytes of a `tokenizer.json`.
+pub fn token_table_of(bytes: &[u8]) -> Option<serde_json::Value> {
+    let json: serde_json::Value = serde_json::from_slice(without_byte_order_mark(bytes)).ok()?;
     json.pointer("/model/vocab").cloned()
 }
 
@@ -276,11 +280,11 @@ impl Tokenizer {
     /// Likewise, with the byte of the text at which each begins.
     ///
     /// # Errors
-    /// [`TokenizerError::Encode`].
+    /// [`TokenizerError::Encode`], [`TokenizerError::NoRow`].
     pub fn encode_placed(&self, text: &str) -> Result<(Vec<u32>, Vec<usize>), TokenizerError> {
         let encoding = self.tokenizer.encode(text, false).map_err(|error| self.encode_error(text, error))?;
         let places = encoding.get_offsets().iter().map(|&(start, _)| start).collect();
-        Ok((encoding.get_ids().to_vec(), places))
+        Ok((self.with_rows(encoding.get_ids())?, places))
     }
 
     /// Tokens of the text with the special tokens that the file's post-processor puts around one sequence.

@@ -2,6 +2,7 @@
 //! `</s>` and `<pad>`; every byte has a token, so there is no unknown text. Its post-processor opens every text with `<s>`.
 
 use super::documents::read_documents;
+use super::form::TextForm;
 use super::records::TextError;
 use crate::disk::PROVENANCE_FILE;
 use crate::disk::atomic::{AtomicError, NewDirectory};
@@ -43,7 +44,7 @@ pub enum TrainingError {
     #[error("the tokenizer cannot be trained: {0}")]
     Library(String),
     /// A file of the output.
-    #[error("{}: cannot be written", path.display())]
+    #[error("{}: cannot be written; check permissions and free space", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -81,7 +82,8 @@ pub fn train(files: &[PathBuf], vocabulary: usize, out: &Path) -> Result<Tokeniz
     if vocabulary < least {
         return Err(TrainingError::TooSmall { vocabulary, special: SPECIAL.len(), least });
     }
-    let documents = files.iter().map(|file| read_documents(file, None, None)).collect::<Result<Vec<_>, _>>()?;
+    let documents =
+        files.iter().map(|file| read_documents(file, &TextForm::default())).collect::<Result<Vec<_>, _>>()?;
     let texts: Vec<&String> = documents.iter().flat_map(|documents| &documents.texts).collect();
     let library = |error: tokenizers::Error| TrainingError::Library(error.to_string());
     let mut trainer = BpeTrainerBuilder::new()

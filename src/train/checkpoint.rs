@@ -40,7 +40,7 @@ pub enum CheckpointError {
     #[error(transparent)]
     Tensors(#[from] TensorFileError),
     /// Its state cannot be written.
-    #[error("{}: cannot be written", path.display())]
+    #[error("{}: cannot be written; check permissions and free space", path.display())]
     Write {
         /// The file.
         path: PathBuf,

@@ -3,6 +3,7 @@
 use super::trainer::{Run, Trained};
 use crate::disk::atomic::{self, AtomicError};
 use crate::report::{Report, Table, grouped};
+use crate::text::file::{ReadNotes, rows_of_files};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -33,6 +34,9 @@ pub struct TrainReport {
     /// Step a killed run was resumed from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed_from: Option<u64>,
+    /// The files of the data, and the changes of reading them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files_read: Vec<ReadNotes>,
 }
 
 impl Report for TrainReport {
@@ -55,6 +59,7 @@ impl Report for TrainReport {
         if let Some(step) = self.resumed_from {
             table.row(["resumed from", &format!("step {step}")]);
         }
+        rows_of_files(&self.files_read, &mut table);
         table.to_string()
     }
 }
@@ -65,7 +70,7 @@ impl TrainReport {
         json!({"loss": self.loss, "steps": self.steps, "tokens": self.tokens})
     }
 
-    /// The report of a finished run.
+    /// The report of a finished run, without the files of its data.
     pub fn of(run: &Run<'_>, trained: &Trained) -> Self {
         let weights = &run.settings.loss;
         let part = |value: f64, weight: f64| (weight != 0.0).then_some(value);
@@ -80,11 +85,15 @@ impl TrainReport {
             divergence: part(trained.last.divergence, weights.divergence),
             hidden: part(trained.last.hidden, weights.hidden),
             resumed_from: trained.resumed,
+            files_read: Vec::new(),
         }
     }
 }
 
+/// First bytes of a log: a file that begins otherwise is not replaced by one.
+pub const LOG_MAGIC: &[u8] = b"{\"step\":";
+
 /// One JSON line per step.
 pub fn write_log(path: &Path, log: &[String]) -> Result<(), AtomicError> {
-    atomic::write_file(path, b"", |out| log.iter().try_for_each(|line| writeln!(out, "{line}")))
+    atomic::write_file(path, LOG_MAGIC, |out| log.iter().try_for_each(|line| writeln!(out, "{line}")))
 }

@@ -6,8 +6,10 @@ use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::progress::Progress;
 use crate::text::conversations::{ConversationsError, read_conversations};
 use crate::text::documents::read_documents;
+use crate::text::file::ReadNotes;
+use crate::text::form::TextForm;
 use crate::text::masking::Masking;
-use crate::text::records::{Label, TextError, read_labelled, read_records};
+use crate::text::records::{Label, Records, TextError, read_labelled, read_records};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::text::windows::{WindowError, check_window, decoder_windows, encoder_sequences};
 use std::collections::BTreeSet;
@@ -25,15 +27,27 @@ pub enum TrainTask {
     Classify,
 }
 
-/// Files of text and the keys to read them by.
+/// The field of a text with a label where none is named.
+pub const TEXT_FIELD: &str = "text";
+
+/// Files of text and how they are read.
 #[derive(Clone, Debug)]
 pub struct Data {
     /// The files, in order.
     pub files: Vec<PathBuf>,
-    /// Key of the text in JSONL.
-    pub field: Option<String>,
+    /// How their texts are told apart.
+    pub form: TextForm,
     /// Key of the label in JSONL.
     pub label_field: String,
+}
+
+/// The samples of files.
+#[derive(Clone, Debug)]
+pub struct ReadSamples {
+    /// Texts as tokens.
+    pub samples: Samples,
+    /// The changes of reading each file, in order; none for samples of a model itself.
+    pub files: Vec<ReadNotes>,
 }
 
 /// Why the files give no samples.
@@ -121,44 +135,35 @@ fn causal(
     tokenizer: &Tokenizer,
     window: usize,
     progress: &dyn Progress,
-) -> Result<Samples, SamplesError> {
-    let (mut sequences, mut said, mut masked) = (Vec::new(), Vec::new(), false);
+) -> Result<ReadSamples, SamplesError> {
+    let (mut sequences, mut said, mut masked, mut files) = (Vec::new(), Vec::new(), false, Vec::new());
     for file in &data.files {
-        let field = data.field.as_deref();
+        let field = data.form.field.as_deref();
         let of_window = |source| SamplesError::Window { path: file.clone(), source };
-        let Some(conversations) = read_conversations(file, field, companions, tokenizer, &spec.ends)? else {
-            let tokens = read_documents(file, field, None)?.tokens(tokenizer, &spec.ends, progress)?;
+        let Some(mut spoken) = read_conversations(file, field, companions, tokenizer, &spec.ends)? else {
+            let documents = read_documents(file, &data.form)?;
+            let tokens = documents.tokens(tokenizer, &spec.ends, progress)?;
+            files.push(documents.notes);
             let cut = decoder_windows(&tokens, &spec.opening, spec.context, window, usize::MAX).map_err(of_window)?;
             said.extend(cut.iter().map(|window| vec![true; window.len()]));
             sequences.extend(cut);
             continue;
         };
         check_window(&[], spec.context, window).map_err(of_window)?;
-        let (count, before, mut cut) = (conversations.len(), sequences.len(), 0);
-        for mut spoken in conversations {
-            cut += usize::from(spoken.tokens.len() > window);
-            spoken.tokens.truncate(window);
-            spoken.said.truncate(window);
-            if spoken.said.iter().skip(1).any(|&said| said) {
-                sequences.push(spoken.tokens);
-                said.push(spoken.said);
-            }
-        }
+        let conversations = spoken.within(window);
         masked = true;
-        let learned = sequences.len() - before;
-        if learned == 0 {
+        if conversations.is_empty() {
             return Err(SamplesError::NoAnswers { path: file.clone(), window });
         }
-        if learned < count || cut > 0 {
-            progress.warn(&format_args!(
-                "{}: of {count} conversations, {cut} are cut to {window} tokens (--window), and {} left out, in which \
-                 the assistant says nothing",
-                file.display(),
-                count - learned
-            ));
+        spoken.notes.warn(progress);
+        files.push(spoken.notes);
+        for spoken in conversations {
+            sequences.push(spoken.tokens);
+            said.push(spoken.said);
         }
     }
-    Ok(if masked { Samples::Answers { sequences, said } } else { Samples::Causal(sequences) })
+    let samples = if masked { Samples::Answers { sequences, said } } else { Samples::Causal(sequences) };
+    Ok(ReadSamples { samples, files })
 }
 
 /// Reads every file. Every record of a JSONL file is a document that ends with the model's end token, or a conversation, which
@@ -170,36 +175,47 @@ pub fn read(
     tokenizer: &Tokenizer,
     window: usize,
     progress: &dyn Progress,
-) -> Result<Samples, SamplesError> {
+) -> Result<ReadSamples, SamplesError> {
     match (task, &spec.head, spec.kind) {
         (TrainTask::Clm, Head::LanguageModel { .. }, ModelKind::Decoder) => {
             causal(data, (spec, companions), tokenizer, window, progress)
         }
         (TrainTask::Mlm, Head::MaskedLanguageModel { .. }, _) => {
             let masking = Masking::of(tokenizer, spec.vocabulary).ok_or(SamplesError::NoMask)?;
-            let mut sequences = Vec::new();
+            let (mut sequences, mut files) = (Vec::new(), Vec::new());
             for file in &data.files {
-                let records = read_records(file, data.field.as_deref())?.noted(progress);
-                sequences.extend(encoder_sequences(tokenizer, &records, window.min(spec.context))?.tokens);
+                let Records { records, mut notes } = read_records(file, &data.form)?;
+                let most = window.min(spec.context);
+                let read = encoder_sequences(tokenizer, &records, most)?;
+                notes.count_cut(read.truncated, most);
+                notes.warn(progress);
+                sequences.extend(read.tokens);
+                files.push(notes);
             }
-            Ok(Samples::Masked { sequences, masking })
+            Ok(ReadSamples { samples: Samples::Masked { sequences, masking }, files })
         }
         (TrainTask::Classify, Head::Classifier { labels: known }, _) => {
-            let (mut sequences, mut labels) = (Vec::new(), Vec::new());
+            let (mut sequences, mut labels, mut files) = (Vec::new(), Vec::new(), Vec::new());
             for file in &data.files {
-                let field = data.field.as_deref().unwrap_or("text");
-                for record in read_labelled(file, field, &data.label_field)?.noted(progress) {
+                let Records { records, mut notes } = read_labelled(file, &data.form, TEXT_FIELD, &data.label_field)?;
+                let (most, mut cut) = (window.min(spec.context), 0);
+                for record in records {
                     let label = record.label.class(known).ok_or_else(|| SamplesError::UnknownLabel {
                         path: file.clone(),
                         line: record.line,
                         label: record.label.to_string(),
                         known: name_some(known),
                     })?;
-                    sequences.push(tokenizer.encode_within(&record.text, window.min(spec.context))?.0);
+                    let (tokens, is_cut) = tokenizer.encode_within(&record.text, most)?;
+                    cut += usize::from(is_cut);
+                    sequences.push(tokens);
                     labels.push(label as u32);
                 }
+                notes.count_cut(cut, most);
+                notes.warn(progress);
+                files.push(notes);
             }
-            Ok(Samples::Classified { sequences, labels })
+            Ok(ReadSamples { samples: Samples::Classified { sequences, labels }, files })
         }
         (task, ..) => Err(unsuited(task, spec)),
     }

@@ -2,7 +2,7 @@
 //! encoder that is given a classifier for the labels of its data.
 
 use super::parameters::initialise;
-use super::samples::{Data, SamplesError, class_names};
+use super::samples::{Data, SamplesError, TEXT_FIELD, class_names};
 use super::student::{LayerError, teacher_parameter};
 use crate::disk::{Config, ConfigError, DenseTensor, TensorError};
 use crate::formats::{self, Description, ModelFormatError};
@@ -95,8 +95,7 @@ pub fn layers_of(teacher: &Model, layers: &[usize]) -> Result<Model, StartError>
 pub fn with_classifier(model: &Model, data: &Data, seed: u64) -> Result<Model, StartError> {
     let mut labels = BTreeSet::new();
     for file in &data.files {
-        let field = data.field.as_deref().unwrap_or("text");
-        let read = read_labelled(file, field, &data.label_field).map_err(SamplesError::from)?;
+        let read = read_labelled(file, &data.form, TEXT_FIELD, &data.label_field).map_err(SamplesError::from)?;
         labels.extend(read.records.into_iter().map(|record| record.label));
     }
     let labels = class_names(&labels)?;

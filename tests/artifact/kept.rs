@@ -29,7 +29,7 @@ const HEADER: [(&str, Range<usize>); 12] = [
 
 /// Kept bytes of the model record.
 const MODEL: [(&str, Range<usize>); 4] =
-    [("exit_head", 8..9), ("stacks", 10..11), ("reserved", 11..12), ("reserved", 84..128)];
+    [("exit_head", 8..9), ("stacks", 10..11), ("reserved", 11..12), ("reserved", 86..128)];
 
 /// Kept bytes of a layer record.
 const LAYER: [(&str, Range<usize>); 4] =
@@ -102,7 +102,7 @@ fn kept_sections_are_refused_by_number() {
         }
     }
     assert_eq!((SectionKind::Chunks as u32, SectionKind::Seal as u32), (0x8000_0006, 0x8000_0007));
-    for free in [0x8000_0008, 0x8000_000f, 0x8000_0013] {
+    for free in [0x8000_0008, 0x8000_000f, 0x8000_0014] {
         let mut sections = whole.clone();
         sections.all.insert(device, (free, 0, vec![1; 64]));
         assert_eq!(judged(&sections.file(|_| {})), Ok(()), "{free:#x} is skipped");

@@ -2,7 +2,7 @@
 //! where a case says so, the plan and the tensor table made consistent with the lie.
 
 use super::sections::{SPEC, Sections, TENSORS, WEIGHTS};
-use super::{exercise, tiny, tiny_in_parts};
+use super::{exercise, tiny, tiny_in_parts, tiny_pooled};
 use crate::fixture::{Family, letters};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -11,6 +11,7 @@ use slm_runtime::format::header::{HEADER_BYTES, SECTION_TABLE_OFFSET, SectionKin
 use slm_runtime::format::spec::{LayerRecord, ModelRecord};
 use slm_runtime::format::tensor::TensorRecord;
 use slm_runtime::layout::Layout;
+use slmc::model::spec::Pooling;
 
 /// Cases per family.
 const CASES: u32 = 3000;
@@ -274,7 +275,8 @@ fn lies_are_refused_or_harmless() {
     let whole = Family::ALL.map(|family| (family.name().to_owned(), tiny(family)));
     let split = [Family::Llama, Family::BertMlm]
         .map(|family| (format!("{} in two parts", family.name()), tiny_in_parts(family)));
-    for (name, artifact) in whole.into_iter().chain(split) {
+    let pooled = [("bert that pools".to_owned(), tiny_pooled(Pooling::Mean, true))];
+    for (name, artifact) in whole.into_iter().chain(split).chain(pooled) {
         let tally = attack(&artifact.bytes);
         // If nothing opened, the cases would test the first check only.
         assert!(tally.opened > tally.cases / 20 && tally.ran > 0, "{name}: {} of {} opened", tally.opened, tally.cases);

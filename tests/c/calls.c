@@ -101,7 +101,7 @@ static void run(const slm_model *model, const slm_facts *facts) {
     EXPECT(slm_run(session, NULL, 3, count_row, &rows) == SLM_NULL);
     EXPECT(slm_run(session, tokens, 0, count_row, &rows) == SLM_EMPTY);
     EXPECT(slm_run(session, tokens, 3, count_row, &rows) == SLM_OK);
-    EXPECT(rows.width == facts->output_width && rows.count == (facts->output == 4 ? 1u : 3u));
+    EXPECT(rows.width == facts->output_width && rows.count == (facts->output >= 4 ? 1u : 3u));
     if (facts->kind != 1) {
         EXPECT(slm_step(session, tokens, 1) == SLM_KIND);
         EXPECT(slm_session_error(session, why, sizeof why) > 10 && strstr(why, "encoder") != NULL);
@@ -149,6 +149,48 @@ static void special_tokens(const slm_model *model, const slm_facts *facts) {
     EXPECT(slm_end_tokens(model, NULL, 1, &count) == SLM_NULL && slm_end_tokens(model, none, 1, NULL) == SLM_NULL);
     EXPECT(slm_opening_tokens(&closed, none, 1, &count) == SLM_NOT_OPEN && count == 0);
     EXPECT(slm_opening_tokens(NULL, none, 1, &count) == SLM_NULL);
+}
+
+/* The embedding's facts agree with those of the output. */
+static void embedding(const slm_model *model, const slm_facts *facts) {
+    slm_embedding_facts found = {9, 9};
+    static slm_model closed;
+    EXPECT(slm_embedding_describe(model, &found) == SLM_OK && found.pooling <= SLM_POOLING_LAST);
+    EXPECT((facts->output == 5) == (found.pooling != SLM_POOLING_NONE));
+    EXPECT(found.normalized == 0 || (found.normalized == 1 && facts->output == 5));
+    EXPECT(slm_embedding_describe(model, NULL) == SLM_NULL && slm_embedding_describe(&closed, &found) == SLM_NOT_OPEN);
+}
+
+/* The recommended choice is one that can be made, and every parameter of a choice counts. */
+static void choice(const slm_model *model) {
+    static const float logits[4] = {1.0f, 3.0f, 2.9f, -1.0f};
+    static const uint32_t seen[1] = {1u << 1};
+    static slm_model closed;
+    slm_choice own, plain = {0.0f, 0, 65536, 0, 1.0f};
+    slm_sampling first = {1.5f, 3, 60000};
+    uint32_t token = 99, same = 98;
+    EXPECT(slm_default_choice(model, &own) == SLM_OK && slm_default_choice(model, NULL) == SLM_NULL);
+    EXPECT(slm_default_choice(&closed, &plain) == SLM_NOT_OPEN && plain.top_p == 65536);
+    EXPECT(slm_choose(logits, 4, &own, seen, 0, 0, &token) == SLM_OK && token < 4);
+    EXPECT(slm_choose(logits, 4, &plain, NULL, 0, 0, &token) == SLM_OK && token == 1);
+    plain.repetition_penalty = 1.5f;
+    EXPECT(slm_choose(logits, 4, &plain, seen, 0, 0, &token) == SLM_OK && token == 2);
+    EXPECT(slm_choose(logits, 4, &plain, NULL, 0, 0, &token) == SLM_NULL);
+    plain.repetition_penalty = 0.0f;
+    EXPECT(slm_choose(logits, 4, &plain, seen, 0, 0, &token) == SLM_ARGUMENT);
+    for (uint64_t index = 0; index < 64; index++) {
+        slm_choice all = {1.5f, 3, 60000, 0, 1.0f}, likely = {1.5f, 0, 65536, 60000, 1.0f};
+        EXPECT(slm_choose(logits, 4, &all, NULL, 7, index, &token) == SLM_OK);
+        EXPECT(slm_sample(logits, 4, &first, 7, index, &same) == SLM_OK && same == token);
+        /* Only the second and third are 60000/65536 as likely as the likeliest. */
+        EXPECT(slm_choose(logits, 4, &likely, NULL, 7, index, &token) == SLM_OK && (token == 1 || token == 2));
+    }
+    plain.repetition_penalty = 1.0f;
+    plain.min_p = 65537;
+    EXPECT(slm_choose(logits, 4, &plain, NULL, 0, 0, &token) == SLM_ARGUMENT);
+    EXPECT(slm_choose(logits, 0, &own, seen, 0, 0, &token) == SLM_EMPTY);
+    EXPECT(slm_choose(logits, 4, NULL, seen, 0, 0, &token) == SLM_NULL);
+    EXPECT(slm_choose(logits, 4, &own, seen, 0, 0, NULL) == SLM_NULL);
 }
 
 /* The texts and tokens of the chat frame, and what is answered where there is none. */
@@ -225,6 +267,8 @@ int main(int argc, char **argv) {
     memset(&model, 0, sizeof model);
     text(&copy, &facts);
     chat(&copy);
+    embedding(&copy, &facts);
+    choice(&copy);
     run(&copy, &facts);
     /* Every prefix is refused or complete, and no byte behind it is read. */
     for (size_t cut = 0; cut < length; cut += 1 + length / 97) {

@@ -117,6 +117,70 @@ fn distillation_between_padded_tables_compares_the_tokens_that_both_have() {
 }
 
 #[test]
+fn evaluation_between_padded_tables_compares_the_tokens_that_both_have() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    for (name, rows) in [("m", 40), ("reference", 48), ("plain", LETTERS), ("plain-reference", LETTERS)] {
+        fixture::write(&path.join(name), Family::TiedLlama, Size::SMALL);
+        if name.ends_with("reference") {
+            edit_tensors(&path.join(name), |tensors| {
+                let table = tensors.get_mut("model.embed_tokens.weight").expect("there is one");
+                table.bytes.rotate_right(4 * table.shape[1]);
+            });
+        }
+        if rows != LETTERS {
+            pad(&path.join(name), rows);
+        }
+    }
+    for name in ["m", "plain"] {
+        succeed(path, &format!("quantize {name} --scheme w8 --method rtn -o {name}-q -q"));
+        succeed(path, &format!("compile {name}-q --target generic -o {name}.slm -q"));
+        succeed(path, &format!("compile {name}-q --target generic --device-only -o {name}-device.slm -q"));
+    }
+    fs::write(path.join("text.txt"), "the cat sat on the mat. a dog ran by and sang. ".repeat(60)).expect("writes");
+    let measured = |model: &str, reference: &str| {
+        json(path, &format!("eval {model} --reference {reference} --data text.txt --window 32 --max-windows 8"))
+    };
+    let near = |a: &serde_json::Value, b: &serde_json::Value, key: &str| {
+        let (a, b) = (a[key].as_f64().expect("a number"), b[key].as_f64().expect("a number"));
+        assert!((a - b).abs() <= 1e-4 * a.abs().max(b.abs()), "{key}: {a} {b}");
+    };
+    for (padded, plain) in [("m", "plain"), ("m.slm", "plain.slm"), ("m-device.slm", "plain-device.slm")] {
+        let (padded, plain) = (measured(padded, "reference"), measured(plain, "plain-reference"));
+        ["kld_mean", "kld_p99", "top1_agreement"].into_iter().for_each(|key| near(&padded, &plain, key));
+        // Perplexity is over a model's whole table, with a reference or without.
+        assert!(padded["perplexity"].as_f64() > plain["perplexity"].as_f64(), "{padded} {plain}");
+    }
+    let alone = json(path, "eval m --data text.txt --window 32 --max-windows 8");
+    let beside = measured("m", "reference");
+    for key in ["perplexity", "logits_sha256"] {
+        assert_eq!(alone[key], beside[key], "{key}");
+    }
+    // In a recipe it is known before anything runs whether it can be.
+    let recipe = |reference: &str| {
+        format!(
+            "version = 1\n[stages.e]\nkind = 'eval'\ninput = 'model'\nreference = '{reference}'\ndata = 'text.txt'\n\
+            window = 32\n[model]\npath = 'm'\n"
+        )
+    };
+    fs::write(path.join("r.toml"), recipe("reference")).expect("writes");
+    succeed(path, "run r.toml --plan");
+    // Other tokens at the same ids are another vocabulary.
+    edit_json(&path.join("reference"), "tokenizer.json", |tokenizer| {
+        let vocabulary = tokenizer["model"]["vocab"].as_object_mut().expect("an object");
+        (vocabulary["a"], vocabulary["b"]) = (vocabulary["b"].clone(), vocabulary["a"].clone());
+    });
+    for model in ["m", "m.slm"] {
+        refused(
+            path,
+            &format!("eval {model} --reference reference --data text.txt"),
+            "differ in vocabulary: 40 and 48; pass the checkpoint the model was made from",
+        );
+    }
+    refused(path, "run r.toml --plan", "different vocabularies: 40 and 48");
+}
+
+#[test]
 fn a_byte_order_mark_before_any_json_is_skipped() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();

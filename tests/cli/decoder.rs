@@ -14,6 +14,7 @@ pub(super) fn with_decoder(name: &str, family: Family) -> Transcript {
 #[test]
 fn from_checkpoint_to_artifact_in_words() {
     let mut transcript = with_decoder("decoder", Family::Llama);
+    transcript.run("inspect model");
     transcript.run("estimate model");
     transcript.run("quantize model --scheme w8 --tune 0 -o out/w8");
     transcript.run(

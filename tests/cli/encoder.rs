@@ -15,6 +15,7 @@ fn sentence_embeddings() {
     transcript.file("lines.txt", "a quick fox.\n\nthe lazy dog, asleep.\nno fox\n");
     transcript
         .file("lines.jsonl", "{\"id\": 1, \"text\": \"a quick fox.\"}\n{\"id\": 2, \"text\": \"the lazy dog\"}\n");
+    transcript.run("inspect model");
     transcript.run("quantize model --scheme mixed -o out/mixed");
     transcript.run("compile out/mixed --target cortex-a76 -o out/mixed.slm");
     transcript.run("inspect out/mixed.slm");

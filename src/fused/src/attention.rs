@@ -10,6 +10,8 @@
 //! stay in the second cache, and are neither kept nor made for all positions at once. Of each query its largest score and
 //! the inverse of its sum are kept; the backward pass makes P again from them.
 
+pub mod cached;
+
 use crate::node::{Value, record, recycle, slice, tensor};
 use rayon::prelude::*;
 use slm_numerics::lanes::{dot, exp, largest, sum, vectorised};

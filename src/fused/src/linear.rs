@@ -11,10 +11,15 @@ use crate::weights::Weight;
 use rayon::prelude::*;
 use slm_numerics::lanes::vectorised;
 use slm_numerics::product::{Left, Matrix, Output, Right, multiply};
-use slm_numerics::scratch::take;
+use slm_numerics::scratch::{Scratch, take};
 
 /// Tokens whose gradients are summed before they go into a bias.
 const BLOCK: usize = 64;
+
+/// Most tokens of which weights are multiplied as they lie: to pack them would take as long as the product.
+const FEW: usize = 128;
+/// Tokens whose outputs are turned back together.
+const TURNED: usize = 16;
 
 /// A matrix (out, in) and its bias.
 #[derive(Clone, Debug)]
@@ -58,8 +63,7 @@ pub fn linear(input: &Value, linears: Vec<Linear>, residual: Option<&Value>) -> 
             add = true;
         }
         let output = Output { add, ..Output::over(&mut out, total).at(first) };
-        let weights = Matrix::new(linear.matrix.values(), inputs);
-        multiply(output, Left::Rows(Matrix::new(slice(&x), inputs)), Right::Columns(weights));
+        multiply_by(output, slice(&x), linear.matrix.values(), inputs);
         first += count;
     }
     let result = tensor(out, &input.dims_with(total));
@@ -95,6 +99,33 @@ pub fn linear(input: &Value, linears: Vec<Linear>, residual: Option<&Value>) -> 
         }),
         None => record([input], result, move |gradient, [needed]| [pull(gradient, needed)]),
     }
+}
+
+/// x · weightsᵀ. Few tokens are the columns of the product and not its rows, which changes no bit of it.
+fn multiply_by(output: Output<'_>, x: &[f32], weights: &[f32], inputs: usize) {
+    let (tokens, outputs) = (x.len() / inputs, weights.len() / inputs);
+    let (x, weights) = (Matrix::new(x, inputs), Matrix::new(weights, inputs));
+    if tokens > FEW || outputs <= tokens {
+        multiply(output, Left::Rows(x), Right::Columns(weights));
+        return;
+    }
+    let Output { values, stride, first, add } = output;
+    let mut turned = Scratch::take(outputs * tokens);
+    let turned = turned.values();
+    if add {
+        for (token, row) in values.chunks(stride).take(tokens).enumerate() {
+            turned[token..].iter_mut().step_by(tokens).zip(&row[first..]).for_each(|(turned, value)| *turned = *value);
+        }
+    }
+    multiply(Output { add, ..Output::over(turned, tokens) }, Left::Rows(weights), Right::Columns(x));
+    values.par_chunks_mut(TURNED * stride).enumerate().for_each(|(block, values)| {
+        let from = block * TURNED;
+        for (output, scores) in turned.chunks_exact(tokens).enumerate() {
+            for (row, score) in values.chunks_mut(stride).zip(&scores[from..]) {
+                row[first + output] = *score;
+            }
+        }
+    });
 }
 
 /// The same values in memory of their own.
@@ -135,4 +166,46 @@ pub(crate) fn add_in_order<'a>(vector: &Weight, parts: impl Iterator<Item = &'a 
             sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slm_runtime::sample::random_u64;
+
+    fn values(stream: u64, count: usize) -> Vec<f32> {
+        (0..count as u64).map(|index| (random_u64(stream, index) >> 40) as f32 / 8_388_608.0 - 1.0).collect()
+    }
+
+    /// Each token's outputs, with biases and a residual or without, whatever tokens go with it.
+    #[test]
+    fn other_tokens_change_no_bit() {
+        let (inputs, outputs) = (70, [150, 9]);
+        let weight = |stream, count| Weight::frozen(tensor(values(stream, count), &[count]));
+        let linears = |bias: bool| -> Vec<Linear> {
+            let one = |(stream, count): (u64, &usize)| Linear {
+                matrix: weight(stream, count * inputs),
+                bias: bias.then(|| weight(stream + 10, *count)),
+            };
+            (1..).zip(&outputs).map(one).collect()
+        };
+        let total = outputs.iter().sum::<usize>();
+        for tokens in [1, 3, 33, FEW, FEW + 40] {
+            let rows = |stream, width, first: usize, count: usize| {
+                let all = values(stream, tokens * width);
+                Value::Plain(tensor(all[first * width..][..count * width].to_vec(), &[count, width]))
+            };
+            for (bias, residual) in [(false, false), (true, false), (false, true), (true, true)] {
+                let part = |first, count| {
+                    let residual = residual.then(|| rows(7, total, first, count));
+                    let out = linear(&rows(8, inputs, first, count), linears(bias), residual.as_ref()).tensor();
+                    slice(&out).to_vec()
+                };
+                let whole = part(0, tokens);
+                for first in [0, tokens / 2, tokens - 1] {
+                    assert_eq!(part(first, 1), whole[first * total..][..total], "{tokens} tokens, {first}");
+                }
+            }
+        }
+    }
 }

@@ -102,6 +102,8 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         head,
         opening: Vec::new(),
         ends: config.tokens("eos_token_id", vocabulary)?,
+        embedding: None,
+        longest_text: None,
     })
 }
 

@@ -100,6 +100,8 @@ pub(super) fn model(
         head: Head::LanguageModel { tied: config.flag("tie_word_embeddings")? },
         opening: Vec::new(),
         ends: config.tokens("eos_token_id", vocabulary)?,
+        embedding: None,
+        longest_text: None,
     })
 }
 

@@ -93,6 +93,8 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         head: Head::LanguageModel { tied: config.flag("tie_word_embeddings")? },
         opening: Vec::new(),
         ends: config.tokens("eos_token_id", vocabulary)?,
+        embedding: None,
+        longest_text: None,
     })
 }
 

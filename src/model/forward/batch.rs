@@ -70,7 +70,12 @@ impl Batch {
         Self::starting_at(spec, tokens.to_vec(), 1, start)
     }
 
-    fn starting_at(spec: &ModelSpec, tokens: Vec<u32>, sequences: usize, start: usize) -> Result<Self, BatchError> {
+    pub(super) fn starting_at(
+        spec: &ModelSpec,
+        tokens: Vec<u32>,
+        sequences: usize,
+        start: usize,
+    ) -> Result<Self, BatchError> {
         if tokens.is_empty() || sequences == 0 || !tokens.len().is_multiple_of(sequences) {
             return Err(BatchError::Ragged { tokens: tokens.len(), sequences });
         }

@@ -1,51 +1,43 @@
-//! One layer: what mixes positions (attention or a short convolution) and the feed-forward network, with their norms and
-//! residual sums.
+//! The operations of a layer as burn has them: norms, products, attention or a short convolution, the feed-forward network.
 
 use super::batch::LayerContext;
 use super::cache::LayerCache;
+use super::layer::Operations;
 use super::{AttentionContext, Forward, Tap, activate};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
-use crate::model::spec::{AttentionSpec, ConvSpec, FfnSpec, Mixer, NormPlacement};
+use crate::model::spec::{AttentionSpec, ConvSpec, Mixer, ModelSpec, Norm};
 use burn::tensor::{Tensor, activation};
 
-impl Forward<'_> {
-    /// Layer `layer` on hidden states (batch, length, hidden).
-    pub fn block(&self, layer: usize, hidden: Tensor<3>, context: &AttentionContext, tap: &mut dyn Tap) -> Tensor<3> {
-        self.block_after(layer, hidden, context, None, tap)
+impl Operations for Forward<'_> {
+    type Value = Tensor<3>;
+    type Context = AttentionContext;
+    type Past = LayerCache;
+
+    fn model(&self) -> &ModelSpec {
+        self.spec
     }
 
-    /// [`Forward::block`] after positions that a cache holds; it takes in those of `hidden`.
-    pub(super) fn block_after(
-        &self,
-        layer: usize,
-        hidden: Tensor<3>,
-        context: &AttentionContext,
-        past: Option<&mut LayerCache>,
-        tap: &mut dyn Tap,
-    ) -> Tensor<3> {
-        let spec = &self.spec().layers[layer];
-        let norm = |input, site| self.norm(input, spec.norm, Some(layer as u16), site);
-        let (before, after) = match spec.mixer {
-            Mixer::Attention(_) => (NormSite::Attention, NormSite::AttentionOutput),
-            Mixer::Conv(_) => (NormSite::Conv, NormSite::Conv),
-        };
-        match spec.norm_placement {
-            NormPlacement::Pre => {
-                let mixed = self.mix(layer, norm(hidden.clone(), before), context, past, tap);
-                let hidden = hidden + mixed;
-                hidden.clone() + self.ffn(layer, &spec.ffn, norm(hidden, NormSite::Ffn), tap)
-            }
-            NormPlacement::Post => {
-                let mixed = self.mix(layer, hidden.clone(), context, past, tap);
-                let hidden = norm(hidden + mixed, before);
-                norm(hidden.clone() + self.ffn(layer, &spec.ffn, hidden, tap), NormSite::Ffn)
-            }
-            NormPlacement::Around => {
-                let mixed = self.mix(layer, norm(hidden.clone(), before), context, past, tap);
-                let hidden = hidden + norm(mixed, after);
-                let inner = self.ffn(layer, &spec.ffn, norm(hidden.clone(), NormSite::Ffn), tap);
-                hidden + norm(inner, NormSite::FfnOutput)
-            }
+    fn normed(&self, input: &Tensor<3>, norm: Norm, layer: u16, site: NormSite) -> Tensor<3> {
+        self.norm(input.clone(), norm, Some(layer), site)
+    }
+
+    fn sum(&self, a: Tensor<3>, b: Tensor<3>) -> Tensor<3> {
+        a + b
+    }
+
+    fn project(&self, id: LinearId, input: &Tensor<3>, residual: Option<Tensor<3>>, tap: &mut dyn Tap) -> Tensor<3> {
+        let output = self.linear(id, input.clone(), tap);
+        match residual {
+            Some(residual) => residual + output,
+            None => output,
+        }
+    }
+
+    fn mixer_input(&self, layer: usize, normed: Tensor<3>, context: &AttentionContext) -> Tensor<3> {
+        match (&self.spec.layers[layer].mixer, &context.present) {
+            // Padding counts as zeros.
+            (Mixer::Conv(_), Some(present)) => normed * present.clone(),
+            _ => normed,
         }
     }
 
@@ -57,13 +49,31 @@ impl Forward<'_> {
         past: Option<&mut LayerCache>,
         tap: &mut dyn Tap,
     ) -> Tensor<3> {
-        match &self.spec().layers[layer].mixer {
+        match &self.spec.layers[layer].mixer {
             Mixer::Attention(spec) => self.attention(layer, spec, input, &context.layers[layer], past, tap),
-            Mixer::Conv(spec) => self.convolution(layer, spec, input, context.present.as_ref(), past, tap),
+            Mixer::Conv(spec) => self.convolution(layer, spec, input, past, tap),
         }
     }
 
-    /// output(softmax(query · keyᵀ · scale + mask) · value), over the keys and values of the cache and the input's own.
+    fn widen(&self, layer: usize, input: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
+        let spec = &self.spec.layers[layer].ffn;
+        let mut linear = |role, input| self.linear(LinearId::layer(layer, role), input, tap);
+        if spec.gated {
+            let gate = linear(Role::Gate, input.clone());
+            activate(gate, spec.activation) * linear(Role::Up, input)
+        } else {
+            activate(linear(Role::Up, input), spec.activation)
+        }
+    }
+}
+
+impl Forward<'_> {
+    /// Layer `layer` on hidden states (batch, length, hidden).
+    pub fn block(&self, layer: usize, hidden: Tensor<3>, context: &AttentionContext, tap: &mut dyn Tap) -> Tensor<3> {
+        self.layer(layer, hidden, context, None, tap)
+    }
+
+    /// softmax(query · keyᵀ · scale + mask) · value, over the keys and values of the cache and the input's own.
     fn attention(
         &self,
         layer: usize,
@@ -108,27 +118,20 @@ impl Forward<'_> {
         };
         let weights = activation::softmax(scores, 3).reshape([batch, shared, rows, keys]);
         let mixed = weights.matmul(value).reshape([batch, heads, length, width]);
-        let mixed = mixed.swap_dims(1, 2).reshape([batch, length, heads * width]);
-        self.linear(LinearId::layer(layer, Role::Output), mixed, tap)
+        mixed.swap_dims(1, 2).reshape([batch, length, heads * width])
     }
 
-    /// out(c · conv(b · x)) with (b, c, x) = in(input): output t of the convolution is Σ_j kernel[j] · input[t − taps + 1 + j],
-    /// those of the cache, or zeros, before the first position. `present`, (batch, length, 1), makes padding count as
-    /// zeros too.
+    /// c · conv(b · x) with (b, c, x) = in(input): output t of the convolution is Σ_j kernel[j] · input[t − taps + 1 + j],
+    /// those of the cache, or zeros, before the first position.
     fn convolution(
         &self,
         layer: usize,
         spec: &ConvSpec,
         input: Tensor<3>,
-        present: Option<&Tensor<3>>,
         past: Option<&mut LayerCache>,
         tap: &mut dyn Tap,
     ) -> Tensor<3> {
         let [batch, length, hidden] = input.dims();
-        let input = match present {
-            Some(present) => input * present.clone(),
-            None => input,
-        };
         let projected = self.linear(LinearId::layer(layer, Role::ConvIn), input, tap);
         let part = |n: usize| projected.clone().narrow(2, n * hidden, hidden);
         let gated = part(0) * part(2);
@@ -153,24 +156,12 @@ impl Forward<'_> {
         if spec.bias {
             sum = sum + of_layer(Part::Bias).unsqueeze::<3>();
         }
-        self.linear(LinearId::layer(layer, Role::ConvOut), part(1) * sum, tap)
-    }
-
-    /// down(act(up(x))), or down(act(gate(x)) · up(x)).
-    fn ffn(&self, layer: usize, spec: &FfnSpec, input: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
-        let mut linear = |role, input| self.linear(LinearId::layer(layer, role), input, tap);
-        let inner = if spec.gated {
-            let gate = linear(Role::Gate, input.clone());
-            activate(gate, spec.activation) * linear(Role::Up, input)
-        } else {
-            activate(linear(Role::Up, input), spec.activation)
-        };
-        linear(Role::Down, inner)
+        part(1) * sum
     }
 }
 
 /// Rotates pairs (i, i + head_dim / 2) of (batch, heads, length, head_dim).
-fn rotate(input: Tensor<4>, cos: &Tensor<4>, sin: &Tensor<4>) -> Tensor<4> {
+pub(super) fn rotate(input: Tensor<4>, cos: &Tensor<4>, sin: &Tensor<4>) -> Tensor<4> {
     let half = input.dims()[3] / 2;
     let (a, b) = (input.clone().narrow(3, 0, half), input.narrow(3, half, half));
     let first = a.clone() * cos.clone() - b.clone() * sin.clone();

@@ -3,6 +3,7 @@
 //! may still see; per short convolution its last taps − 1 gated inputs. Everything else is [`Forward::block`]'s own code.
 
 use super::batch::{Batch, BatchError, kept_before};
+use super::layer::Operations;
 use super::{Forward, NoTaps};
 use crate::model::spec::{ModelKind, ModelSpec};
 use burn::tensor::{Tensor, s};
@@ -130,7 +131,7 @@ impl Forward<'_> {
             let context = self.context(&batch);
             let mut hidden = self.embed(&batch);
             for (layer, past) in cache.layers.iter_mut().enumerate() {
-                hidden = self.block_after(layer, hidden, &context, Some(past), &mut NoTaps);
+                hidden = self.layer(layer, hidden, &context, Some(past), &mut NoTaps);
             }
             cache.read += piece.len();
             last = Some(hidden.narrow(1, piece.len() - 1, 1));

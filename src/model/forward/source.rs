@@ -87,6 +87,14 @@ impl DenseWeights {
         self.matrices.insert(self.stored(id), matrix);
     }
 
+    /// Whether it is among the parameters that were asked for.
+    pub(super) fn contains(&self, id: ParameterId) -> bool {
+        match id {
+            ParameterId::Linear(id, Part::Weight) => self.matrices.contains_key(&id),
+            id => self.vectors.contains_key(&id),
+        }
+    }
+
     fn stored(&self, id: LinearId) -> LinearId {
         if self.tied_head && id.role == Role::LmHead { LinearId::global(Role::TokenEmbedding) } else { id }
     }

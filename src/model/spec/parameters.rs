@@ -40,6 +40,15 @@ impl ModelSpec {
         matches!(self.head, Head::LanguageModel { tied: true } | Head::MaskedLanguageModel { tied: true, .. })
     }
 
+    /// The linear that gives the output; `None` where that is the hidden states.
+    pub fn last_linear(&self) -> Option<LinearId> {
+        match &self.head {
+            Head::Hidden => None,
+            Head::LanguageModel { .. } | Head::MaskedLanguageModel { .. } => Some(LinearId::global(Role::LmHead)),
+            Head::Classifier { .. } => Some(LinearId::global(Role::Classifier)),
+        }
+    }
+
     /// Whether a matrix is multiplied with inputs, and not only looked up.
     pub fn multiplies(&self, id: LinearId) -> bool {
         match id.role {

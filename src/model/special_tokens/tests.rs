@@ -1,6 +1,8 @@
 //! Which tokens open and end a text, and what is said of files that do not fit.
 
 use super::*;
+use crate::model::described::spec_of;
+use crate::model::spec::ModelSpec;
 
 fn template(single: Value) -> Value {
     json!({"type": "TemplateProcessing", "single": single, "pair": [],
@@ -163,5 +165,26 @@ fn what_cannot_be_is_refused_with_file_key_and_remedy() {
     for (expected, files) in cases {
         let error = spec(&model(json!({}), &files)).expect_err(expected).to_string();
         assert!(error.contains(expected), "expected {expected:?} in {error:?}");
+    }
+}
+
+#[test]
+fn the_older_file_names_the_opening_token_where_the_newer_does_not() {
+    let opening = |config: Value, map: Value| {
+        let files =
+            [(TOKENIZER_FILE, tokenizer(Value::Null)), (TOKENIZER_CONFIG_FILE, config), (SPECIAL_TOKENS_FILE, map)];
+        spec(&model(json!({}), &files)).map(|spec| spec.opening)
+    };
+    let adds = json!({"add_bos_token": true});
+    assert_eq!(opening(adds.clone(), json!({"bos_token": "<s>"})).expect("sound"), [1]);
+    assert_eq!(opening(adds.clone(), json!({"bos_token": {"content": "<v>"}})).expect("sound"), [6]);
+    let both = json!({"add_bos_token": true, "bos_token": "<s>"});
+    assert_eq!(opening(both, json!({"bos_token": "<v>"})).expect("sound"), [1]);
+    // A key that is null has no value, whatever the older file says.
+    for (config, map) in
+        [(adds, json!({})), (json!({"add_bos_token": true, "bos_token": null}), json!({"bos_token": "<s>"}))]
+    {
+        let error = opening(config, map).expect_err("there is none").to_string();
+        assert!(error.contains("tokenizer_config.json: `bos_token` is "), "{error}");
     }
 }

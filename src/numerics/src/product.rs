@@ -132,6 +132,11 @@ impl<'a, T> Output<'a, T> {
 
 /// left · right, by all threads.
 pub fn multiply<T: Value>(out: Output<'_, T>, left: Left<'_, T>, right: Right<'_, T>) {
+    T::multiply(out, left, right);
+}
+
+/// [`multiply`], compiled once for every type, in this crate.
+fn multiply_values<T: Value>(out: Output<'_, T>, left: Left<'_, T>, right: Right<'_, T>) {
     let ([m, k], [inner, n]) = (left.dims(), right.dims());
     assert_eq!(k, inner, "a product of (m, {k}) and ({inner}, n)");
     if m == 0 || n == 0 {
@@ -264,7 +269,7 @@ impl<'a, T: Value> Panels<'a, T> {
     /// Packs a whole operand into as much memory as [`Panels::floats`] says.
     pub fn new(right: Right<'_, T>, memory: &'a mut [T]) -> Self {
         let [depth, columns] = right.dims();
-        pack(right, [0, depth, depth.max(1)], [0, columns.div_ceil(T::WIDTH)], memory, false);
+        T::pack(right, memory);
         Panels { values: memory, depth, first: 0, columns }
     }
 
@@ -287,8 +292,18 @@ pub fn tile_floats(m: usize, k: usize) -> usize {
     m.next_multiple_of(MOST_ROWS) * k
 }
 
+/// Packs a whole operand as one block of k.
+fn pack_values<T: Value>(right: Right<'_, T>, memory: &mut [T]) {
+    let [depth, columns] = right.dims();
+    pack(right, [0, depth, depth.max(1)], [0, columns.div_ceil(T::WIDTH)], memory, false);
+}
+
 /// left · panels by this thread. `tiles` has [`tile_floats`].
 pub fn multiply_packed<T: Value>(out: Output<'_, T>, left: Left<'_, T>, packed: Panels<'_, T>, tiles: &mut [T]) {
+    T::multiply_packed(out, left, packed, tiles);
+}
+
+fn multiply_packed_values<T: Value>(out: Output<'_, T>, left: Left<'_, T>, packed: Panels<'_, T>, tiles: &mut [T]) {
     let [m, k] = left.dims();
     let Output { values, stride, first, add } = out;
     let part = Part { left, row: 0, rows: m, start: 0, packed, depth: k, out: values, stride, first, add, tiles };

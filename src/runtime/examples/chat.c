@@ -83,6 +83,8 @@ struct conversation {
     /* The tokens that the session has read; there is room for a whole context. */
     uint32_t *read;
     size_t read_count;
+    /* The set of them and of the token chosen last, a bit for every token of the vocabulary. */
+    uint32_t *seen;
 };
 
 /* Reads the conversation so far, but for what has been read of it. */
@@ -121,7 +123,7 @@ static slm_status read_text(struct conversation *conversation) {
 /* Asks a question and writes the answer, of at most `most` tokens. */
 static int ask(struct conversation *conversation, uint32_t part, const char *question, size_t most, int ids) {
     const slm_model *model = conversation->model;
-    slm_sampling sampling = {0.0f, 0, 65536};
+    slm_choice choice;
     struct text answer = {NULL, 0};
     slm_decoder decoder;
     slm_facts facts;
@@ -139,16 +141,28 @@ static int ask(struct conversation *conversation, uint32_t part, const char *que
     if (status == SLM_OK) {
         status = slm_decode_begin(&decoder, model, 1);
     }
+    if (status == SLM_OK) {
+        /* As the model's makers recommend. */
+        status = slm_default_choice(model, &choice);
+    }
+    if (status == SLM_OK) {
+        memset(conversation->seen, 0, (facts.vocabulary / 32 + 1) * sizeof *conversation->seen);
+        for (size_t index = 0; index < conversation->read_count; index++) {
+            conversation->seen[conversation->read[index] / 32] |= 1u << conversation->read[index] % 32;
+        }
+    }
     for (size_t index = 0; status == SLM_OK && index < most; index++) {
         const float *logits;
         const char *bytes;
         size_t length;
         uint32_t token;
         if ((status = slm_logits(conversation->session, &logits, &length)) != SLM_OK ||
-            (status = slm_sample(logits, length, &sampling, 0, index, &token)) != SLM_OK || slm_is_end(model, token) ||
+            (status = slm_choose(logits, length, &choice, conversation->seen, 0, index, &token)) != SLM_OK ||
+            slm_is_end(model, token) ||
             (status = slm_decode(&decoder, token, &bytes, &length)) != SLM_OK) {
             break;
         }
+        conversation->seen[token / 32] |= 1u << token % 32;
         if (!append(&answer, bytes, length)) {
             status = SLM_MEMORY;
             break;
@@ -186,7 +200,7 @@ static int ask(struct conversation *conversation, uint32_t part, const char *que
 
 static int converse(const slm_model *model, slm_session *session, const char *system, size_t most, char **questions,
                     int count, int ids) {
-    struct conversation conversation = {model, session, {NULL, 0}, NULL, 0};
+    struct conversation conversation = {model, session, {NULL, 0}, NULL, 0, NULL};
     slm_chat_facts chat;
     slm_facts facts;
     uint32_t part = SLM_CHAT_OPEN_USER;
@@ -203,8 +217,12 @@ static int converse(const slm_model *model, slm_session *session, const char *sy
         /* Without a tokenizer, put the tokens of slm_chat_tokens and those of the messages after each other. */
         status = SLM_NO_TOKENIZER;
     }
-    if (status == SLM_OK && (conversation.read = malloc(facts.context * sizeof *conversation.read)) == NULL) {
-        status = SLM_MEMORY;
+    if (status == SLM_OK) {
+        conversation.read = malloc(facts.context * sizeof *conversation.read);
+        conversation.seen = malloc((facts.vocabulary / 32 + 1) * sizeof *conversation.seen);
+        if (conversation.read == NULL || conversation.seen == NULL) {
+            status = SLM_MEMORY;
+        }
     }
     if (status == SLM_OK && system != NULL) {
         status = append_message(&conversation.text, model, SLM_CHAT_OPEN_SYSTEM, SLM_ROLE_SYSTEM, system, strlen(system));
@@ -219,6 +237,7 @@ static int converse(const slm_model *model, slm_session *session, const char *sy
     }
     free(conversation.text.bytes);
     free(conversation.read);
+    free(conversation.seen);
     return result;
 }
 

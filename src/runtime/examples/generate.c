@@ -4,6 +4,7 @@
  *     generate --ids model.slm "Once upon a time" 64 [temperature [seed]]   the new tokens' numbers, one a line
  *     generate --self-test model.slm                                        compare with the build machine, bit for bit
  *
+ * Without a temperature tokens are chosen as the model's makers recommend, which the artifact says.
  * Build: docs/c-api.md. On a device the artifact lies in flash and the memory is a static array; here a file is read. */
 #include "slm.h"
 
@@ -53,19 +54,27 @@ static int self_test(const slm_model *model, void *memory, size_t length) {
     return 0;
 }
 
+/* Adds tokens to the set of those that the sequence has. */
+static void mark(uint32_t *seen, const uint32_t *tokens, size_t count) {
+    for (size_t index = 0; index < count; index++) {
+        seen[tokens[index] / 32] |= 1u << tokens[index] % 32;
+    }
+}
+
 /* Reads the prompt, then chooses and reads token after token. */
 static int generate(const slm_model *model, slm_session *session, const char *prompt, size_t most,
-                    const slm_sampling *sampling, uint64_t seed, int ids) {
-    slm_facts facts;
+                    const slm_choice *choice, uint64_t seed, int ids) {
+    slm_facts facts = {0};
     slm_status status = slm_describe(model, &facts);
     size_t length = strlen(prompt), count = 0, opening = 0, capacity = length + 8;
     size_t bytes = slm_encode_bytes(model, length);
     uint32_t *tokens = malloc((SLM_MAX_OPENING_TOKENS + capacity) * sizeof *tokens);
+    uint32_t *seen = calloc(facts.vocabulary / 32 + 1, sizeof *seen);
     void *scratch = memory_of(bytes);
     slm_decoder decoder;
     int result = 2;
 
-    if (tokens == NULL || scratch == NULL) {
+    if (tokens == NULL || seen == NULL || scratch == NULL) {
         fputs("generate: out of memory\n", stderr);
         goto done;
     }
@@ -103,9 +112,10 @@ static int generate(const slm_model *model, slm_session *session, const char *pr
             break;
         }
         left -= count;
+        mark(seen, read, count);
         if ((status = slm_step(session, read, count)) != SLM_OK ||
             (status = slm_logits(session, &logits, &width)) != SLM_OK ||
-            (status = slm_sample(logits, width, sampling, seed, index, &token)) != SLM_OK) {
+            (status = slm_choose(logits, width, choice, seen, seed, index, &token)) != SLM_OK) {
             result = fail("step", status);
             goto done;
         }
@@ -130,6 +140,7 @@ static int generate(const slm_model *model, slm_session *session, const char *pr
     result = 0;
 done:
     free(scratch);
+    free(seen);
     free(tokens);
     return result;
 }
@@ -170,9 +181,13 @@ int main(int argc, char **argv) {
     } else if ((status = slm_session_init(&session, &model, memory, slm_session_bytes(&model))) != SLM_OK) {
         result = fail(path, status);
     } else {
-        slm_sampling sampling = {count > 4 ? strtof(own[4], NULL) : 0.0f, 0, 65536};
+        slm_choice choice;
+        slm_default_choice(&model, &choice);
+        if (count > 4) {
+            choice.temperature = strtof(own[4], NULL);
+        }
         uint64_t seed = count > 5 ? strtoull(own[5], NULL, 10) : 0;
-        result = generate(&model, session, own[2], strtoul(own[3], NULL, 10), &sampling, seed, ids);
+        result = generate(&model, session, own[2], strtoul(own[3], NULL, 10), &choice, seed, ids);
     }
     free(memory);
     free(file);

@@ -81,7 +81,8 @@ typedef struct slm_decoder {
 
 typedef struct slm_facts {
     uint32_t kind;          /* 1 decoder, 2 encoder */
-    uint32_t output;        /* 1 hidden states, 2 next-token logits, 3 masked-token logits, 4 one row of label logits */
+    uint32_t output;        /* 1 hidden states, 2 next-token logits, 3 masked-token logits, 4 one row of label logits,
+                               5 one row, the embedding of the text: see slm_embedding_describe */
     uint32_t vocabulary;    /* tokens */
     uint32_t context;       /* positions */
     uint32_t output_width;  /* values of an output row */
@@ -90,6 +91,18 @@ typedef struct slm_facts {
     uint32_t has_tokenizer; /* 1 where slm_encode works */
     uint64_t stack_bytes;   /* bound on the stack of a step */
 } slm_facts;
+
+/* Pooling of slm_embedding_facts. */
+#define SLM_POOLING_NONE    0 /* slm_run hands out the hidden state of every token */
+#define SLM_POOLING_FIRST   1 /* the first token's */
+#define SLM_POOLING_MEAN    2
+#define SLM_POOLING_MAXIMUM 3 /* the largest of each column */
+#define SLM_POOLING_LAST    4 /* the last token's */
+
+typedef struct slm_embedding_facts {
+    uint32_t pooling;    /* SLM_POOLING_...; with all but NONE slm_run hands out one row */
+    uint32_t normalized; /* 1 where that row has length one */
+} slm_embedding_facts;
 
 typedef struct slm_chat_facts {
     uint32_t parts;      /* 5, or 0 where the artifact has no chat frame: no template, or one that is not a fixed frame */
@@ -102,6 +115,16 @@ typedef struct slm_sampling {
     uint32_t top_k;    /* draw from the k likeliest only; 0 from all */
     uint32_t top_p;    /* draw from the likeliest that make up this share, in 1/65536; 65536 from all */
 } slm_sampling;
+
+/* All parameters of a choice; slm_sampling is the first three. */
+typedef struct slm_choice {
+    float temperature;        /* 0 selects the likeliest token; else 0.001 to 1000 */
+    uint32_t top_k;           /* draw from the k likeliest only; 0 from all */
+    uint32_t top_p;           /* draw from the likeliest that make up this share, in 1/65536; 65536 from all */
+    uint32_t min_p;           /* draw from tokens that are at least this share as likely as the likeliest, in 1/65536; 0 from
+                                 all */
+    float repetition_penalty; /* divides positive logits of tokens seen, multiplies negative ones; 0.01 to 100, 1: none */
+} slm_choice;
 
 /* Receives one row of output; must not use the session, and must not leave by longjmp or an exception. */
 typedef void (*slm_row)(void *user, size_t position, const float *row, size_t width);
@@ -122,6 +145,9 @@ size_t slm_model_error(const slm_model *model, char *buffer, size_t capacity);
 slm_status slm_verify(const slm_model *model);
 
 slm_status slm_describe(const slm_model *model, slm_facts *facts);
+
+/* How hidden states become the embedding of a text: as the checkpoint says, by modules.json and the files that it names. */
+slm_status slm_embedding_describe(const slm_model *model, slm_embedding_facts *facts);
 
 /* The tokens before a text, as its tokenizer adds them: none for many models, at most SLM_MAX_OPENING_TOKENS. `count`
  * is their number, also with SLM_CAPACITY, where `capacity` is too small. The text of a chat template already has them. */
@@ -161,7 +187,7 @@ slm_status slm_step(slm_session *session, const uint32_t *tokens, size_t count);
 slm_status slm_logits(slm_session *session, const float **logits, size_t *count);
 
 /* Runs tokens and passes every output row to `row`: a decoder continues its sequence, an encoder reads the whole
- * sequence. */
+ * sequence. Label logits and embeddings are one row. */
 slm_status slm_run(slm_session *session, const uint32_t *tokens, size_t count, slm_row row, void *user);
 
 /* Clears the sequence. */
@@ -191,6 +217,16 @@ slm_status slm_decode(slm_decoder *decoder, uint32_t token, const char **bytes, 
 /* Chooses a token: draw number `index` of the stream `seed`. The same on every machine. */
 slm_status slm_sample(const float *logits, size_t count, const slm_sampling *sampling, uint64_t seed, uint64_t index,
                       uint32_t *token);
+
+/* How the model's makers have tokens chosen (generation_config.json): the likeliest one where they say nothing. `slmc
+ * generate` begins with these too. */
+slm_status slm_default_choice(const slm_model *model, slm_choice *choice);
+
+/* Chooses a token as slm_sample does, by all parameters. `seen` is the set of the sequence's tokens, prompt included, that
+ * the program keeps: token t is bit t % 32 of word t / 32, and there are (count + 31) / 32 words. It is not read, and may be
+ * null, where repetition_penalty is 1. */
+slm_status slm_choose(const float *logits, size_t count, const slm_choice *choice, const uint32_t *seen, uint64_t seed,
+                      uint64_t index, uint32_t *token);
 
 /* Runs the artifact's golden prompts and compares their logits with the build machine's, bit for bit. */
 slm_status slm_self_test(const slm_model *model, void *memory, size_t length);

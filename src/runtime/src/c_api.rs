@@ -9,10 +9,12 @@
 //! | `pointers` | the caller's pointers |
 //! | `model` | an opened artifact |
 //! | `session` | tokens in, logits out; the self-test |
-//! | `text` | text to tokens and back, sampling |
+//! | `text` | text to tokens and back |
+//! | `choice` | the choice of the next token |
 //! | `chat` | the fixed texts around a conversation's messages |
 
 mod chat;
+mod choice;
 mod model;
 mod pointers;
 mod session;
@@ -22,16 +24,17 @@ mod tests;
 mod text;
 
 pub use chat::{ChatFacts, slm_chat_describe, slm_chat_message, slm_chat_text, slm_chat_tokens};
+pub use choice::{ChoiceOptions, SamplingOptions, slm_choose, slm_default_choice, slm_sample};
 pub use model::{
-    Facts, MODEL_WORDS, Model, slm_describe, slm_end_tokens, slm_is_end, slm_model_error, slm_open, slm_opening_tokens,
-    slm_verify,
+    EmbeddingFacts, Facts, MODEL_WORDS, Model, slm_describe, slm_embedding_describe, slm_end_tokens, slm_is_end,
+    slm_model_error, slm_open, slm_opening_tokens, slm_verify,
 };
 pub use session::{
     Row, State, slm_logits, slm_positions, slm_reset, slm_run, slm_self_test, slm_session_bytes, slm_session_error,
     slm_session_init, slm_step,
 };
 pub use status::Status;
-pub use text::{Decoder, SamplingOptions, slm_decode, slm_decode_begin, slm_encode, slm_encode_bytes, slm_sample};
+pub use text::{Decoder, slm_decode, slm_decode_begin, slm_encode, slm_encode_bytes};
 
 use core::ffi::{CStr, c_char};
 

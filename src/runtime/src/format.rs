@@ -9,6 +9,7 @@
 //! | [`spec`], [`tensor`] | the records of model, layers and tensors |
 //! | `functions` | rotary tables and activation curves |
 //! | [`text`], [`text_tables`], [`special_tokens`] | the tokenizer's tables; tokens that open and end a text |
+//! | [`chat_frame`], [`sampling`] | the texts around messages; how tokens are chosen |
 //! | [`verify`] | digests |
 //! | `record` | the macro that defines records |
 
@@ -19,6 +20,7 @@ mod error;
 mod functions;
 pub mod header;
 pub(crate) mod record;
+pub mod sampling;
 pub mod sections;
 pub mod spec;
 pub mod special_tokens;

@@ -24,7 +24,7 @@ mod softmax;
 pub use activations::{A16_MAX, quantize, quantize_a16, quantize_a16_row, quantize_row};
 pub use curves::{CURVE_POINTS, Curve, activate, gate};
 pub use keys::{ROTARY_BLOCK, Rotary, map_key, map_query};
-pub use norms::{integers, layer_norm, rms_norm, unit_mean};
+pub use norms::{integers, layer_norm, maximum, mean, rms_norm, unit_length, unit_mean};
 pub use root::sqrt;
 #[cfg(any(miri, not(target_arch = "x86_64")))]
 pub(crate) use root::sqrt_by_integers;

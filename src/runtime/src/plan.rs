@@ -47,7 +47,7 @@ pub struct Plan {
     pub context: usize,
     /// Largest head_dim.
     pub head_dim: usize,
-    /// f32 of all output rows computed together; 0 where hidden states are the output.
+    /// f32 of all output rows computed together; 0 where the hidden state of every position is the output.
     pub output: usize,
     /// Bytes of the arena.
     pub arena_bytes: u64,
@@ -102,8 +102,8 @@ impl Plan {
             cache_bytes = if decoder { cache_bytes.checked_add(bytes)? } else { cache_bytes.max(bytes) };
         }
         let output = match Output::from_number(spec.output)? {
-            Output::Hidden => 0,
-            Output::Classifier => spec.output_width as usize,
+            Output::Hidden if spec.pooling == 0 => 0,
+            Output::Hidden | Output::Classifier => spec.output_width as usize,
             _ => (spec.output_rows as usize).checked_mul(spec.output_width as usize)?,
         };
         let mut plan = Plan {

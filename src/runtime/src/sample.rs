@@ -1,5 +1,6 @@
 //! Choosing a token from logits with integers only: the same choice on every target. Greedy ties go to the lowest id;
-//! sampling draws from a counter-based generator (SplitMix64) over fixed-point weights 2^-z in Q24.
+//! sampling draws from a counter-based generator (SplitMix64) over fixed-point weights 2^-z in Q24. Logits of tokens that
+//! the sequence has are divided or multiplied by a penalty before, one f32 operation each.
 
 use crate::numerics::{LOG2E_Q15, exp2_q24, round};
 
@@ -12,11 +13,42 @@ pub struct Sampling {
     pub top_k: u32,
     /// Keeps the likeliest tokens whose weights reach this share, in 1/65536; 65536 keeps all.
     pub top_p: u32,
+    /// Keeps tokens whose weight is at least this share of the largest, in 1/65536; 0 keeps all.
+    pub min_p: u32,
+    /// Divides positive logits of tokens that the sequence has, and multiplies negative ones; 1 changes none.
+    pub repetition_penalty: f32,
 }
+
+/// The whole, for shares in 1/65536.
+pub const ALL: u32 = 65_536;
 
 impl Sampling {
     /// The largest logit.
-    pub const GREEDY: Sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 65_536 };
+    pub const GREEDY: Sampling = Sampling { temperature: 0.0, top_k: 0, top_p: ALL, min_p: 0, repetition_penalty: 1.0 };
+
+    /// Whether every parameter is in the range of docs/numerics.md.
+    pub fn is_valid(&self) -> bool {
+        let temperate = self.temperature == 0.0 || (0.001..=1000.0).contains(&self.temperature);
+        let shares = (1..=ALL).contains(&self.top_p) && self.min_p <= ALL;
+        temperate && shares && (0.01..=100.0).contains(&self.repetition_penalty)
+    }
+}
+
+/// Words of the set of tokens that [`choose_after`] takes, for a vocabulary of this size.
+pub const fn seen_words(vocabulary: usize) -> usize {
+    vocabulary.div_ceil(u32::BITS as usize)
+}
+
+/// Adds a token to a set: token t is bit t % 32 of word t / 32. Tokens beyond the set are left out.
+pub fn mark(seen: &mut [u32], token: u32) {
+    if let Some(word) = seen.get_mut((token / u32::BITS) as usize) {
+        *word |= 1 << (token % u32::BITS);
+    }
+}
+
+fn is_marked(seen: &[u32], token: usize) -> bool {
+    const BITS: usize = u32::BITS as usize;
+    seen.get(token / BITS).is_some_and(|word| word >> (token % BITS) & 1 == 1)
 }
 
 /// Draw number `index` of the stream `seed`: SplitMix64 as a counter.
@@ -30,42 +62,67 @@ pub fn random_u64(seed: u64, index: u64) -> u64 {
 /// Largest distinguished z, in log2 units of Q15.
 const Z_MAX: u32 = 1 << 21;
 
-/// The token for draw `index` of stream `seed`; 0 for empty logits.
+/// The token for draw `index` of stream `seed`; 0 for empty logits. Nothing was seen before: a repetition penalty changes
+/// nothing.
 pub fn choose(logits: &[f32], sampling: &Sampling, seed: u64, index: u64) -> u32 {
-    let mut best = 0;
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > logits[best] {
-            best = id;
-        }
+    pick(|| logits.iter().copied(), sampling, seed, index)
+}
+
+/// As [`choose`], after a sequence with the tokens of the set `seen`, which [`mark`] made.
+pub fn choose_after(logits: &[f32], seen: &[u32], sampling: &Sampling, seed: u64, index: u64) -> u32 {
+    let penalty = sampling.repetition_penalty;
+    if penalty == 1.0 {
+        return choose(logits, sampling, seed, index);
     }
-    if sampling.temperature == 0.0 || logits.is_empty() {
+    let penalised = |(id, &logit): (usize, &f32)| match is_marked(seen, id) {
+        false => logit,
+        true if logit > 0.0 => logit / penalty,
+        true => logit * penalty,
+    };
+    pick(|| logits.iter().enumerate().map(penalised), sampling, seed, index)
+}
+
+/// The choice among the logits that `logits` gives, the same every time.
+fn pick<I: Iterator<Item = f32>>(logits: impl Fn() -> I, sampling: &Sampling, seed: u64, index: u64) -> u32 {
+    let (mut best, mut top) = (0, f32::NEG_INFINITY);
+    let mut count = 0;
+    for (id, logit) in logits().enumerate() {
+        if logit > top || id == 0 {
+            (best, top) = (id, logit);
+        }
+        count = id + 1;
+    }
+    if sampling.temperature == 0.0 || count == 0 {
         return best as u32;
     }
-    let top = logits[best];
     let factor = LOG2E_Q15 as f32 / sampling.temperature;
     // Distance of a token below the largest logit.
     let depth = |logit: f32| round(((top - logit) * factor).min(Z_MAX as f32)) as u32;
-    let weight_to = |cut: u32| -> u64 {
-        logits.iter().map(|&logit| depth(logit)).filter(|&z| z <= cut).map(|z| u64::from(exp2_q24(z))).sum()
-    };
+    let weight_to =
+        |cut: u32| -> u64 { logits().map(depth).filter(|&z| z <= cut).map(|z| u64::from(exp2_q24(z))).sum() };
     let mut cut = Z_MAX;
-    if sampling.top_k > 0 && (sampling.top_k as usize) < logits.len() {
-        let kept = |cut: u32| logits.iter().filter(|&&logit| depth(logit) <= cut).count() as u64;
+    if sampling.top_k > 0 && (sampling.top_k as usize) < count {
+        let kept = |cut: u32| logits().filter(|&logit| depth(logit) <= cut).count() as u64;
         cut = smallest_cut(cut, |cut| kept(cut) >= u64::from(sampling.top_k));
     }
-    if sampling.top_p < 65_536 {
-        let need = (u128::from(weight_to(cut)) * u128::from(sampling.top_p)).div_ceil(65_536);
+    if sampling.top_p < ALL {
+        let need = (u128::from(weight_to(cut)) * u128::from(sampling.top_p)).div_ceil(u128::from(ALL));
         cut = smallest_cut(cut, |cut| u128::from(weight_to(cut)) >= need);
     }
-    let target = ((u128::from(random_u64(seed, index)) * u128::from(weight_to(cut))) >> 64) as u64;
-    let mut running = 0;
-    for (id, &logit) in logits.iter().enumerate() {
+    // The largest weight is 2^24.
+    let least = u64::from(sampling.min_p) << 8;
+    let weight = |logit: f32| -> u64 {
         let z = depth(logit);
-        if z <= cut {
-            running += u64::from(exp2_q24(z));
-            if running > target {
-                return id as u32;
-            }
+        let weight = u64::from(exp2_q24(z));
+        if z <= cut && weight >= least { weight } else { 0 }
+    };
+    let total: u64 = logits().map(weight).sum();
+    let target = ((u128::from(random_u64(seed, index)) * u128::from(total)) >> 64) as u64;
+    let mut running = 0;
+    for (id, logit) in logits().enumerate() {
+        running += weight(logit);
+        if running > target {
+            return id as u32;
         }
     }
     best as u32

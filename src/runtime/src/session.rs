@@ -207,20 +207,34 @@ impl<'a, 'm> Session<'a, 'm> {
             last_rows = part.len();
         }
         let last = last_rows - 1;
+        if self.artifact.spec().pooling().is_some() {
+            self.pool(last_rows)?;
+            return Ok(&*self.buffers.output);
+        }
         self.head_rows(last, 1)?;
         let width = self.artifact.spec().output_width as usize;
         if self.output_kind() == Output::Hidden { Ok(&*self.scratch[0].row) } else { Ok(&self.buffers.output[..width]) }
     }
 
     /// Runs tokens through the model and passes every output row in order, with its position, to `each`: a decoder
-    /// continues its sequence, an encoder starts over and reads the whole sequence. A classifier has one row.
+    /// continues its sequence, an encoder starts over and reads the whole sequence. A classifier has one row, and so has
+    /// a model that pools.
     pub fn run(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &[f32])) -> Result<(), SessionError> {
         if self.is_decoder() {
             self.check_tokens(tokens)?;
+            let pools = self.artifact.spec().pooling().is_some();
+            let mut last_rows = 0;
             for part in tokens.chunks(self.artifact.spec().chunk as usize) {
                 let first = self.length;
                 self.read_chunk(part)?;
-                self.hand_out(first, part.len(), each)?;
+                last_rows = part.len();
+                if !pools {
+                    self.hand_out(first, part.len(), each)?;
+                }
+            }
+            if pools {
+                self.pool(last_rows)?;
+                each(0, self.buffers.output);
             }
             return Ok(());
         }
@@ -230,6 +244,11 @@ impl<'a, 'm> Session<'a, 'm> {
         match self.output_kind() {
             Output::Classifier => {
                 self.classify()?;
+                each(0, self.buffers.output);
+                Ok(())
+            }
+            Output::Hidden if self.artifact.spec().pooling().is_some() => {
+                self.pool(tokens.len())?;
                 each(0, self.buffers.output);
                 Ok(())
             }

@@ -4,6 +4,8 @@
 use super::{AnyModel, DenseModel, ModelOrArtifact, ReadFile, TargetName};
 use crate::model::device::device;
 use crate::model::error::NameError;
+use crate::text::form::{Separator, TextForm};
+use crate::train::samples::Data;
 use burn::tensor::Device;
 use clap::Arg;
 use std::path::PathBuf;
@@ -55,7 +57,7 @@ pub struct RunnableArg {
     pub model: ModelOrArtifact,
 }
 
-/// The artifact that `inspect` and `verify` look at.
+/// The artifact that `verify` looks at.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ArtifactArg {
     /// Artifact written by `slmc compile`
@@ -83,7 +85,7 @@ pub struct TokenizerArg {
     pub tokenizer: Option<AnyModel>,
 }
 
-/// Where text and labels are in a JSONL file.
+/// How the texts of a file are told apart, and where labels are.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = DATA)]
 pub struct TextArgs {
@@ -94,11 +96,31 @@ pub struct TextArgs {
     #[arg(long, value_name = "KEY")]
     pub field: Option<String>,
 
+    /// What stands between the documents of a text file
+    ///
+    /// For example '\n\n', or '<|endoftext|>'. \n, \r, \t and \\ are line feed, carriage return, tab and backslash. For
+    /// decoders every document ends with the model's end token, as every record of JSONL does; encoders take each as one text.
+    /// Without it a text file is one document, or for encoders one text a line.
+    #[arg(long, value_name = "TEXT", conflicts_with = "field", allow_hyphen_values = true)]
+    pub separator: Option<Separator>,
+
     /// JSONL key of the label or answer
     ///
     /// For classifiers; for `eval --task generate` the answer that the model should give.
     #[arg(long, value_name = "KEY", default_value = "label")]
     pub label_field: String,
+}
+
+impl TextArgs {
+    /// As the library takes it.
+    pub fn form(&self) -> TextForm {
+        TextForm { field: self.field.clone(), separator: self.separator.clone() }
+    }
+
+    /// Files with labels, as the library takes them.
+    pub fn data(&self, files: Vec<PathBuf>) -> Data {
+        Data { files, form: self.form(), label_field: self.label_field.clone() }
+    }
 }
 
 /// The text that inputs are measured on.

@@ -2,10 +2,12 @@
 
 use super::groups::{DATA, TRAINING, TextArgs};
 use super::{ReadFile, TextOrSelf, WriteFile, path, paths};
+use crate::disk::atomic;
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::quantize::error::CalibrationError;
 use crate::quantize::training_data::Retrain;
 use crate::stages::stage::{Faults, RunSettings};
+use crate::train::report::LOG_MAGIC;
 use crate::train::samples::{Data, TrainTask};
 use crate::train::settings::{LossWeights, Settings};
 use anyhow::anyhow;
@@ -159,6 +161,13 @@ impl TrainingArgs {
         all.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
     }
 
+    /// Notes a `--metrics` that is there and that slmc did not write.
+    pub fn check_metrics(&self, faults: &mut Faults) {
+        if let Some(path) = &self.metrics {
+            faults.check("metrics", atomic::check_file(path, LOG_MAGIC));
+        }
+    }
+
     /// Settings with these options over `defaults`; the window never exceeds `context`.
     pub fn settings(&self, defaults: Settings, run: &RunSettings, context: usize) -> Settings {
         let batch = self.batch.unwrap_or(defaults.batch);
@@ -206,8 +215,7 @@ pub struct DataArgs {
 impl DataArgs {
     /// As the library takes it.
     pub fn data(&self) -> Data {
-        let TextArgs { field, label_field } = self.text.clone();
-        Data { files: paths(&self.data), field, label_field }
+        self.text.data(paths(&self.data))
     }
 }
 
@@ -218,8 +226,8 @@ pub struct Switch<'s> {
     pub on: bool,
     /// The option that asks for training.
     pub option: &'s str,
-    /// `--field`.
-    pub field: Option<&'s str>,
+    /// How the texts of a file are told apart.
+    pub text: &'s TextArgs,
     /// Whether there is a text to calibrate with.
     pub calibrated: bool,
     /// The model, where it is known.
@@ -270,7 +278,7 @@ impl RetrainArgs {
     /// Notes options that only mean something with `switch` (`--qat`, `--recover`), a key for text that is not read,
     /// impossible settings, and samples of a model that cannot make any.
     pub fn check(&self, asked: &Switch<'_>, settings: &Settings, faults: &mut Faults) {
-        let Switch { on, option, field, calibrated, spec } = *asked;
+        let Switch { on, option, text, calibrated, spec } = *asked;
         if !on && !self.data.is_empty() {
             faults.add("data", anyhow!("--data is what {option} trains on; add {option}, or leave it out"));
         }
@@ -281,13 +289,14 @@ impl RetrainArgs {
             let error = anyhow!("--{given} is an option of training; add {option} --data FILE, or leave it out");
             faults.add(given, error);
         }
-        if field.is_some() && !calibrated && !on {
-            let error =
-                anyhow!("--field says where the text of a JSONL file is, and no file is read; add --calibration FILE");
-            faults.add("field", error);
+        let given = [("field", text.field.is_some()), ("separator", text.separator.is_some())];
+        for (given, _) in given.into_iter().filter(|(_, is_given)| *is_given && !calibrated && !on) {
+            let error = anyhow!("--{given} says how a file is read, and no file is read; add --calibration FILE");
+            faults.add(given, error);
         }
         if on {
             check_settings(settings, faults);
+            self.training.check_metrics(faults);
             if self.own_samples() && spec.is_some_and(|spec| spec.kind == ModelKind::Encoder) {
                 faults.add("data", CalibrationError::EncoderData);
             }
@@ -297,10 +306,8 @@ impl RetrainArgs {
     /// As the library takes it.
     pub fn retrain(&self, text: &TextArgs, defaults: Settings, run: &RunSettings, context: usize) -> Retrain {
         let own = self.own_samples();
-        let TextArgs { field, label_field } = text.clone();
-        let data = Data { files: paths(&self.data), field, label_field };
         Retrain {
-            data: (!own).then_some(data),
+            data: (!own).then(|| text.data(paths(&self.data))),
             task: None,
             settings: self.training.settings(defaults, run, context),
             metrics: path(&self.training.metrics),

@@ -2,14 +2,17 @@
 
 use crate::artifact::chat::{ChatSummary, NOT_FIXED};
 use crate::artifact::text::{HOST_ONLY, TokenizerSummary};
+use crate::compile::emit::sampling_section;
 use crate::compile::fit::Footprint;
 use crate::compile::{ARTIFACT_MAGIC, CompileError, HostSections, TextSection, check_quantized, compile};
 use crate::disk::atomic;
 use crate::disk::hash::hex;
-use crate::formats::{self, ModelSource};
+use crate::formats::{self, ModelFormatError, ModelSource};
+use crate::model::generation;
 use crate::model::size::WeightSize;
 use crate::model::spec::ModelKind;
 use crate::model::special_tokens::tokenizer_json;
+use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
 use crate::stages::StageError;
@@ -66,6 +69,12 @@ pub struct CompileReport {
     /// Who makes the prompt of a conversation; absent without a chat template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_frame: Option<ChatSummary>,
+    /// How hidden states become one row of output: `cls`, `mean`, `max` or `lasttoken`; absent where every token has a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<&'static str>,
+    /// Whether that row is scaled to length one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub normalized: Option<bool>,
     /// Digest of the golden logits.
     pub golden_sha256: String,
 }
@@ -92,6 +101,12 @@ impl Report for CompileReport {
         table.row(["file_bytes", &grouped(self.file_bytes)]);
         self.tokenizer.rows(&mut table);
         self.chat_frame.iter().for_each(|chat| chat.rows(&mut table));
+        if let (Some(pooling), Some(normalized)) = (self.pooling, self.normalized) {
+            table.row([
+                "pooling",
+                &format!("{pooling}, {}", if normalized { "scaled to length one" } else { "not scaled" }),
+            ]);
+        }
         format!("{table}\ngolden_sha256  {}", self.golden_sha256)
     }
 }
@@ -122,6 +137,7 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         strip_leading_space: tokenizer.text_rules()?.strip_leading_space,
         tables: tables.ok(),
         chat_frame: frame.transpose()?.map(|frame| frame.to_section()),
+        sampling: sampling(&model)?,
     };
     let host = HostSections {
         tokenizer: tokenizer_json(&model.companions).map_err(TokenizerError::from)?,
@@ -151,7 +167,20 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         size: compiled.size,
         tokenizer,
         chat_frame,
+        pooling: model.spec.embedding.map(|embedding| embedding.pooling.name()),
+        normalized: model.spec.embedding.map(|embedding| embedding.normalize),
         golden_sha256: hex(&compiled.golden),
+    })
+}
+
+/// The section with the defaults of sampling, where a model draws tokens.
+fn sampling(model: &Model) -> Result<Option<Vec<u8>>, StageError> {
+    Ok(match model.spec.kind {
+        ModelKind::Decoder => {
+            let generation = generation::read(&model.companions).map_err(ModelFormatError::from)?;
+            sampling_section(&generation.sampling)
+        }
+        ModelKind::Encoder => None,
     })
 }
 

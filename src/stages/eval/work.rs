@@ -2,17 +2,22 @@
 
 use crate::eval::answers::{self, AnswersReport};
 use crate::eval::classify::{self, ClassifyReport, Example};
-use crate::eval::embed::{self, EmbedReport};
-use crate::eval::lm::{self, LmReport, MlmReport, Targets};
+use crate::eval::embed::{self, EmbedReport, Embedder};
+use crate::eval::lm::{self, LmReport, MlmReport, Models, Targets, next_tokens};
 use crate::eval::opened::{OpenError, OpenedModel, Task, tokenizer_at};
-use crate::eval::{Forward, SCHEMA};
+use crate::eval::{EvalError, Forward, SCHEMA};
 use crate::progress::Progress;
-use crate::report::Report;
+use crate::report::{Report, Table};
 use crate::stages::StageError;
+use crate::text::conversations::{Conversations, Spoken, find_conversations};
 use crate::text::documents::read_documents;
+use crate::text::file::{ReadNotes, rows_of_files};
+use crate::text::form::TextForm;
 use crate::text::masking::Masking;
-use crate::text::records::{read_labelled, read_records};
-use crate::text::windows::{decoder_windows, encoder_sequences};
+use crate::text::records::{LabelledRecord, Records, TextError, read_labelled, read_records};
+use crate::text::tokenizer::Tokenizer;
+use crate::text::windows::{WindowError, check_window, decoder_windows, encoder_sequences};
+use crate::train::samples::{SamplesError, TEXT_FIELD};
 use burn::tensor::Device;
 use serde::Serialize;
 use slm_runtime::sample::random_u64;
@@ -48,8 +53,8 @@ pub struct EvalOptions {
     pub window: usize,
     /// Most windows or texts.
     pub max_windows: usize,
-    /// Key of the text in JSONL.
-    pub field: Option<String>,
+    /// How the texts of the file are told apart.
+    pub form: TextForm,
     /// Key of the label in JSONL.
     pub label_field: String,
     /// Directory with a tokenizer for artifacts that carry none.
@@ -62,8 +67,18 @@ pub struct EvalOptions {
 
 /// Result of `slmc eval`.
 #[derive(Clone, Debug, Serialize)]
+pub struct EvalReport {
+    /// What was measured.
+    #[serde(flatten)]
+    pub measured: Measured,
+    /// The file of the text, and the changes of reading it.
+    pub files_read: Vec<ReadNotes>,
+}
+
+/// What was measured, by the task.
+#[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
-pub enum EvalReport {
+pub enum Measured {
     /// Report of a language model.
     Lm(LmReport),
     /// Report of a masked language model.
@@ -80,13 +95,16 @@ impl Report for EvalReport {
     const SCHEMA: &'static str = SCHEMA;
 
     fn text(&self) -> String {
-        match self {
-            EvalReport::Lm(report) => report.text(),
-            EvalReport::Mlm(report) => report.text(),
-            EvalReport::Classify(report) => report.text(),
-            EvalReport::Embed(report) => report.text(),
-            EvalReport::Answers(report) => report.text(),
-        }
+        let text = match &self.measured {
+            Measured::Lm(report) => report.text(),
+            Measured::Mlm(report) => report.text(),
+            Measured::Classify(report) => report.text(),
+            Measured::Embed(report) => report.text(),
+            Measured::Answers(report) => report.text(),
+        };
+        let mut files = Table::pairs();
+        rows_of_files(&self.files_read, &mut files);
+        if files.is_empty() { text } else { format!("{text}\n{files}") }
     }
 }
 
@@ -97,9 +115,10 @@ pub fn evaluate(options: &EvalOptions, device: &Device, progress: &dyn Progress)
         Some(path) => Some(OpenedModel::open(path, device)?),
         None => None,
     };
-    if let Some(reference) = &reference {
-        compare(&model, reference)?;
-    }
+    let padded = match &reference {
+        Some(reference) => compare(&model, reference)?,
+        None => false,
+    };
     let task = task(model.task, options.task)?;
     let mut tokenizer = match &options.tokenizer {
         Some(directory) => tokenizer_at(directory)?,
@@ -108,77 +127,191 @@ pub fn evaluate(options: &EvalOptions, device: &Device, progress: &dyn Progress)
             (tokenizer, _) => tokenizer?,
         },
     };
-    tokenizer.check(model.vocabulary)?;
-    let against = reference.as_ref().map(|reference| reference as &dyn Forward);
-    let context = model.context.min(reference.as_ref().map_or(usize::MAX, |reference| reference.context));
-    let subject = model.subject.clone();
-    let failed = |source| StageError::Eval { path: options.data.clone(), source };
-    match task {
-        TaskChoice::Lm => {
-            let tokens = read_documents(&options.data, options.field.as_deref(), None)?.tokens(
-                &tokenizer,
-                &model.ends,
-                progress,
-            )?;
-            let windows = decoder_windows(&tokens, &model.opening, context, options.window, options.max_windows)
-                .map_err(|source| StageError::Window { path: options.data.clone(), source })?;
-            let metrics = lm::evaluate(&model, against, &windows, progress).map_err(failed)?;
-            Ok(EvalReport::Lm(LmReport { metrics, subject }))
+    let rows = reference.as_ref().map_or(usize::MAX, |reference| reference.vocabulary);
+    tokenizer.check(rows.min(model.vocabulary))?;
+    let shared = padded.then(|| tokenizer.vocabulary_size());
+    let work = Work { options, model: &model, reference: reference.as_ref(), shared, tokenizer: &tokenizer, progress };
+    let (measured, notes) = match task {
+        TaskChoice::Lm => work.language_model()?,
+        TaskChoice::Mlm => work.masked()?,
+        TaskChoice::Classify => work.classify()?,
+        TaskChoice::Embed => work.embed()?,
+        TaskChoice::Generate => work.generate()?,
+    };
+    Ok(EvalReport { measured, files_read: vec![notes] })
+}
+
+/// What was measured, and the changes of reading the text.
+type Done = Result<(Measured, ReadNotes), StageError>;
+
+/// The models, opened, and what a task needs of the options.
+struct Work<'w> {
+    options: &'w EvalOptions,
+    model: &'w OpenedModel,
+    reference: Option<&'w OpenedModel>,
+    /// How many tokens both models have, where their tables are padded to different sizes.
+    shared: Option<usize>,
+    tokenizer: &'w Tokenizer,
+    progress: &'w dyn Progress,
+}
+
+impl<'w> Work<'w> {
+    fn against(&self) -> Option<&'w dyn Forward> {
+        self.reference.map(|reference| reference as &dyn Forward)
+    }
+
+    fn models(&self) -> Models<'w> {
+        Models { model: self.model, reference: self.against(), shared: self.shared }
+    }
+
+    /// Most positions of both models.
+    fn context(&self) -> usize {
+        self.model.context.min(self.reference.map_or(usize::MAX, |reference| reference.context))
+    }
+
+    /// Where tokenizer and chat template are, if that is not the model: an artifact for a device carries neither, and they
+    /// are the reference's.
+    fn directory(&self) -> Option<PathBuf> {
+        self.options.tokenizer.clone().or_else(|| match self.model.tokenizer() {
+            Err(_) => self.options.reference.clone(),
+            Ok(_) => None,
+        })
+    }
+
+    fn failed(&self, source: EvalError) -> StageError {
+        StageError::Eval { path: self.options.data.clone(), source }
+    }
+
+    fn bad_window(&self, source: WindowError) -> StageError {
+        StageError::Window { path: self.options.data.clone(), source }
+    }
+
+    fn language_model(&self) -> Done {
+        let Work { options, model, tokenizer, progress, .. } = *self;
+        if let Some(conversations) = find_conversations(&options.data, options.form.field.as_deref())? {
+            return self.conversations(conversations);
         }
-        TaskChoice::Mlm => {
-            let masking = Masking::of(&tokenizer, model.vocabulary).ok_or(StageError::NoMask)?;
-            let mut records = read_records(&options.data, options.field.as_deref())?.noted(progress);
-            records.truncate(options.max_windows);
-            let mut sequences = encoder_sequences(&tokenizer, &records, context)?;
-            warn_of_truncation(sequences.truncated, context, progress);
-            let numbered = sequences.tokens.iter_mut().enumerate();
-            let hide = |(n, tokens): (usize, &mut Vec<u32>)| masking.hide(tokens, random_u64(options.seed, n as u64));
-            let targets: Vec<Targets> = numbered.map(hide).collect();
-            let metrics =
-                lm::evaluate_targets(&model, against, &sequences.tokens, &targets, progress).map_err(failed)?;
-            Ok(EvalReport::Mlm(MlmReport { metrics, subject }))
+        let documents = read_documents(&options.data, &options.form)?;
+        let tokens = documents.tokens(tokenizer, &model.ends, progress)?;
+        let cut = decoder_windows(&tokens, &model.opening, self.context(), options.window, options.max_windows);
+        let windows = cut.map_err(|source| self.bad_window(source))?;
+        let metrics = lm::evaluate_targets(self.models(), &windows, &next_tokens(&windows), progress)
+            .map_err(|source| self.failed(source))?;
+        let report = LmReport { metrics, answers_only: false, subject: model.subject.clone() };
+        Ok((Measured::Lm(report), documents.notes))
+    }
+
+    /// Every token of the assistant, given those of the conversation before it.
+    fn conversations(&self, conversations: Conversations) -> Done {
+        let Work { options, model, tokenizer, progress, .. } = *self;
+        if let Some(separator) = &options.form.separator {
+            let (path, separator) = (options.data.clone(), separator.to_string());
+            return Err(TextError::SeparatorOfRows { path, separator }.into());
         }
-        TaskChoice::Classify => {
-            let field = options.field.as_deref().unwrap_or("text");
-            let records = read_labelled(&options.data, field, &options.label_field)?.noted(progress);
-            let (mut examples, mut truncated) = (Vec::new(), 0);
-            for record in records.into_iter().take(options.max_windows) {
-                let (tokens, cut) = tokenizer.encode_within(&record.text, context)?;
-                truncated += usize::from(cut);
-                examples.push(Example { line: record.line, tokens, label: record.label });
-            }
-            warn_of_truncation(truncated, context, progress);
-            let metrics = classify::evaluate(&model, against, &examples, &model.labels, progress).map_err(failed)?;
-            Ok(EvalReport::Classify(ClassifyReport { metrics, subject }))
+        check_window(&[], self.context(), options.window).map_err(|source| self.bad_window(source))?;
+        let template = model.chat_template(self.directory().as_deref())?;
+        let mut file = conversations.spoken(&template, tokenizer, &model.ends)?;
+        let mut spoken = file.within(options.window);
+        if spoken.is_empty() {
+            return Err(SamplesError::NoAnswers { path: options.data.clone(), window: options.window }.into());
         }
-        TaskChoice::Embed => {
-            let mut records = read_records(&options.data, options.field.as_deref())?.noted(progress);
-            records.truncate(options.max_windows);
-            let sequences = encoder_sequences(&tokenizer, &records, context)?;
-            warn_of_truncation(sequences.truncated, context, progress);
-            let metrics = embed::evaluate(&model, against, &sequences.tokens, progress).map_err(failed)?;
-            Ok(EvalReport::Embed(EmbedReport { metrics, subject }))
+        file.notes.warn(progress);
+        spoken.truncate(options.max_windows);
+        let targets = |spoken: &Spoken| -> Targets {
+            let places = (1..spoken.tokens.len()).filter(|&place| spoken.said[place]);
+            places.map(|place| (place - 1, spoken.tokens[place])).collect()
+        };
+        let targets: Vec<Targets> = spoken.iter().map(targets).collect();
+        let sequences: Vec<Vec<u32>> = spoken.into_iter().map(|spoken| spoken.tokens).collect();
+        let metrics = lm::evaluate_targets(self.models(), &sequences, &targets, progress)
+            .map_err(|source| self.failed(source))?;
+        let report = LmReport { metrics, answers_only: true, subject: model.subject.clone() };
+        Ok((Measured::Lm(report), file.notes))
+    }
+
+    /// The texts of an encoder as tokens.
+    fn sequences(&self) -> Result<(Vec<Vec<u32>>, ReadNotes), StageError> {
+        let Work { options, tokenizer, progress, .. } = *self;
+        let Records { mut records, mut notes } = read_records(&options.data, &options.form)?;
+        records.truncate(options.max_windows);
+        let sequences = encoder_sequences(tokenizer, &records, self.context())?;
+        notes.count_cut(sequences.truncated, self.context());
+        notes.warn(progress);
+        Ok((sequences.tokens, notes))
+    }
+
+    fn masked(&self) -> Done {
+        let Work { options, model, tokenizer, progress, .. } = *self;
+        let masking = Masking::of(tokenizer, model.vocabulary).ok_or(StageError::NoMask)?;
+        let (mut sequences, notes) = self.sequences()?;
+        let hide = |(n, tokens): (usize, &mut Vec<u32>)| masking.hide(tokens, random_u64(options.seed, n as u64));
+        let targets: Vec<Targets> = sequences.iter_mut().enumerate().map(hide).collect();
+        let metrics = lm::evaluate_targets(self.models(), &sequences, &targets, progress)
+            .map_err(|source| self.failed(source))?;
+        Ok((Measured::Mlm(MlmReport { metrics, subject: model.subject.clone() }), notes))
+    }
+
+    /// Texts with their labels or answers.
+    fn labelled(&self, field: &str) -> Result<(Vec<LabelledRecord>, ReadNotes), StageError> {
+        let options = self.options;
+        let Records { mut records, notes } = read_labelled(&options.data, &options.form, field, &options.label_field)?;
+        records.truncate(options.max_windows);
+        Ok((records, notes))
+    }
+
+    fn classify(&self) -> Done {
+        let Work { model, tokenizer, progress, .. } = *self;
+        let (records, mut notes) = self.labelled(TEXT_FIELD)?;
+        let (mut examples, mut truncated) = (Vec::new(), 0);
+        for record in records {
+            let (tokens, cut) = tokenizer.encode_within(&record.text, self.context())?;
+            truncated += usize::from(cut);
+            examples.push(Example { line: record.line, tokens, label: record.label });
         }
-        TaskChoice::Generate => {
-            let field = options.field.as_deref().unwrap_or("prompt");
-            let mut records = read_labelled(&options.data, field, &options.label_field)?.noted(progress);
-            records.truncate(options.max_windows);
-            // An artifact for a device carries no tokenizer: the one found above is then the reference's.
-            let directory = options.tokenizer.clone().or_else(|| match model.tokenizer() {
-                Err(_) => options.reference.clone(),
-                Ok(_) => None,
-            });
-            let (reference, most) = (reference.as_ref(), options.answer_tokens);
-            let report = answers::evaluate(&model, reference, &records, most, directory.as_ref(), progress)?;
-            Ok(EvalReport::Answers(report))
+        notes.count_cut(truncated, self.context());
+        notes.warn(progress);
+        let metrics = classify::evaluate(model, self.against(), &examples, &model.labels, progress)
+            .map_err(|source| self.failed(source))?;
+        Ok((Measured::Classify(ClassifyReport { metrics, subject: model.subject.clone() }), notes))
+    }
+
+    fn embed(&self) -> Done {
+        let Work { model, reference, progress, .. } = *self;
+        let (sequences, notes) = self.sequences()?;
+        if let Some(reference) = reference.filter(|reference| reference.embedding != model.embedding) {
+            warn_of_pooling(model, reference, progress);
         }
+        let metrics = embed::evaluate(embedder(model), reference.map(embedder), &sequences, progress)
+            .map_err(|source| self.failed(source))?;
+        Ok((Measured::Embed(EmbedReport { metrics, subject: model.subject.clone() }), notes))
+    }
+
+    fn generate(&self) -> Done {
+        let Work { options, model, reference, progress, .. } = *self;
+        let (records, notes) = self.labelled("prompt")?;
+        notes.warn(progress);
+        let (most, directory) = (options.answer_tokens, self.directory());
+        let report = answers::evaluate(model, reference, &records, most, directory.as_ref(), progress)?;
+        Ok((Measured::Answers(report), notes))
     }
 }
 
-fn warn_of_truncation(truncated: usize, context: usize, progress: &dyn Progress) {
-    if truncated > 0 {
-        progress.warn(&format_args!("{truncated} texts are longer than the context of {context} tokens and were cut"));
-    }
+fn embedder(model: &OpenedModel) -> Embedder<'_> {
+    Embedder { forward: model, embedding: model.embedding }
+}
+
+/// Model and reference pool in different ways: what is measured is that, too.
+fn warn_of_pooling(model: &OpenedModel, reference: &OpenedModel, progress: &dyn Progress) {
+    let of = |model: &OpenedModel| match model.embedding {
+        Some(embedding) => embedding.to_string(),
+        None => "the mean taken by this command".to_owned(),
+    };
+    progress.warn(&format_args!(
+        "the model's embeddings are {}, the reference's {}; compile the model again from a directory with the reference's \
+         modules.json",
+        of(model),
+        of(reference)
+    ));
 }
 
 /// The task asked for, or the one of a model with this output.
@@ -208,20 +341,27 @@ pub(super) fn task(output: Task, asked: Option<TaskChoice>) -> Result<TaskChoice
     }
 }
 
-fn compare(model: &OpenedModel, reference: &OpenedModel) -> Result<(), StageError> {
-    let pairs = [
-        ("vocabulary", model.vocabulary, reference.vocabulary),
-        ("width of the output", model.output_width(), reference.output_width()),
-    ];
-    for (what, ours, theirs) in pairs {
-        if ours != theirs {
-            let (model, reference) = (ours.to_string(), theirs.to_string());
-            return Err(StageError::ReferenceDiffers { what, model, reference });
+/// Refuses a reference whose outputs mean something else; whether both have the same tokens in tables that are padded to
+/// different sizes, by the tokenizers that are there.
+fn compare(model: &OpenedModel, reference: &OpenedModel) -> Result<bool, StageError> {
+    let differs = |what, model: String, reference: String| StageError::ReferenceDiffers { what, model, reference };
+    let (ours, theirs) = (model.vocabulary, reference.vocabulary);
+    if ours != theirs {
+        let same = match (model.token_table(), reference.token_table()) {
+            (Some(own), Some(other)) => own == other,
+            (own, other) => own.or(other).is_some(),
+        };
+        if !same {
+            return Err(differs("vocabulary", ours.to_string(), theirs.to_string()));
         }
     }
     if model.task != reference.task {
-        let (model, reference) = (format!("{:?}", model.task), format!("{:?}", reference.task));
-        return Err(StageError::ReferenceDiffers { what: "what comes out", model, reference });
+        return Err(differs("what comes out", format!("{:?}", model.task), format!("{:?}", reference.task)));
     }
-    Ok(())
+    let of_tokens = |task| matches!(task, Task::LanguageModel | Task::MaskedLanguageModel);
+    if of_tokens(model.task) {
+        return Ok(ours != theirs);
+    }
+    let (ours, theirs) = (model.output_width(), reference.output_width());
+    if ours == theirs { Ok(false) } else { Err(differs("width of the output", ours.to_string(), theirs.to_string())) }
 }

@@ -2,6 +2,7 @@
 
 use crate::prune::MatrixReport;
 use crate::report::{Align, Report, Table, grouped};
+use crate::text::file::{ReadNotes, rows_of_files};
 use crate::train::report::TrainReport;
 use serde::Serialize;
 
@@ -32,6 +33,9 @@ pub struct PruneReport {
     pub zeros_before: u64,
     /// Weights that are zero now.
     pub zeros_after: u64,
+    /// The calibration file, and the changes of reading it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files_read: Vec<ReadNotes>,
     /// Training report of the recovery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainReport>,
@@ -75,10 +79,12 @@ impl Report for PruneReport {
         if let (Some(calibration), Some(tokens)) = (&self.calibration, self.calibration_tokens) {
             sums.row(["calibration", &format!("{calibration}, {} tokens", grouped(tokens))]);
         }
+        rows_of_files(&self.files_read, &mut sums);
         sums.row(["weights", &grouped(self.weights)]);
         sums.row(["zeros", &format!("{}, {} before", grouped(self.zeros_after), grouped(self.zeros_before))]);
         if let Some(training) = &self.training {
             sums.row(["recovered on", &format!("{} tokens, loss {:.4}", grouped(training.tokens), training.loss)]);
+            rows_of_files(&training.files_read, &mut sums);
         }
         let stored =
             if self.compressed_in_artifacts { "compressed" } else { "as dense matrices: only 2:4 is compressed" };

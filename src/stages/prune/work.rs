@@ -19,7 +19,6 @@ use crate::quantize::training_data::{Retrain, training_samples};
 use crate::stages::StageError;
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
-use crate::stages::runner::Compiled;
 use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::{Retraining, values_of};
 use burn::tensor::Device;
@@ -120,7 +119,7 @@ impl<'o> Work<'o> {
         model.check_sparsity(&sparsity)?;
         let calibration = match &options.source {
             None => None,
-            Some(source) => Some(calibration(&model, source, CALIBRATION_TOKENS, &Compiled, progress)?),
+            Some(source) => Some(calibration(&model, source, CALIBRATION_TOKENS, progress)?),
         };
         Ok(Work { options, model, sparsity, selected, shapes, calibration })
     }
@@ -161,18 +160,19 @@ impl<'o> Work<'o> {
         progress: &dyn Progress,
     ) -> Result<(TrainReport, Resume), StageError> {
         let options = self.options;
-        let samples = training_samples(&self.model, retrain, &Compiled, progress)?;
+        let samples = training_samples(&self.model, retrain, progress)?;
         let masks = HeldMasks::of(&pruned.model, &pruned.sparsity)?;
         let resume = Resume::of(&options.out, &self.identity(retrain, device)?);
         let retraining = Retraining {
             model: &self.model,
             start: values_of(&self.model)?,
-            samples: &samples,
+            samples: &samples.samples,
             settings: &retrain.settings,
             fingerprint: resume.fingerprint(),
             out: &options.out,
         };
-        let (mut trained, report) = retraining.run(&masks, device, progress)?;
+        let (mut trained, mut report) = retraining.run(&masks, device, progress)?;
+        report.files_read = samples.files;
         masks.clear_all(&mut trained.parameters);
         if let Some(path) = &retrain.metrics {
             write_log(path, &trained.log)?;
@@ -212,6 +212,7 @@ impl<'o> Work<'o> {
             left_dense: matrices.iter().filter(|matrix| matrix.left_dense).count() as u64,
             zeros_before: matrices.iter().map(|matrix| matrix.zeros_before).sum(),
             zeros_after: matrices.iter().map(|matrix| matrix.zeros_after).sum(),
+            files_read: calibration.map(|calibration| calibration.files_read.clone()).unwrap_or_default(),
             training,
             matrices: matrices.clone(),
         }

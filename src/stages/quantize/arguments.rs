@@ -213,10 +213,11 @@ impl Args {
 
     /// Calibration text.
     pub(super) fn source(&self, seed: u64) -> CalibrationText {
-        let field = self.text.field.clone();
         match &self.calibration.calibration {
-            Some(path) if self.mix_self => CalibrationText::Mixed { path: path.to_path_buf(), field, seed },
-            Some(path) => CalibrationText::File { path: path.to_path_buf(), field },
+            Some(path) if self.mix_self => {
+                CalibrationText::Mixed { path: path.to_path_buf(), form: self.text.form(), seed }
+            }
+            Some(path) => CalibrationText::File { path: path.to_path_buf(), form: self.text.form() },
             None => CalibrationText::Default { seed },
         }
     }

@@ -1,6 +1,8 @@
 //! How much memory quantizing needs at most, by rule of thumb.
 
-use crate::model::spec::{LayerSpec, ModelSpec};
+use crate::calibrate::{lookups, samples};
+use crate::model::spec::{LayerSpec, ModelKind, ModelSpec};
+use crate::quantize::calibration::WINDOW;
 use crate::quantize::method::Method;
 use crate::quantize::training_data::default_tuning;
 
@@ -16,26 +18,34 @@ pub fn memory_estimate(
 ) -> u64 {
     let of_matrices =
         |f: fn(usize, usize) -> usize| spec.matrices().iter().map(|(_, rows, columns)| f(*rows, *columns) as u64).max();
-    let largest = of_matrices(|rows, columns| rows * columns).unwrap_or(0);
     let parameters = spec.parameter_count();
+    // Decoders sample from themselves: text to calibrate with, or to judge a text by.
+    let sampled =
+        if spec.kind == ModelKind::Decoder { samples::memory_bytes(spec, WINDOW.min(spec.context)) } else { 0 };
+    let layer = 8 * parameters / spec.layers.len().max(1) as u64;
+    // Hidden states and one input of a layer, of two models.
+    let widest = linears_of_layers(spec).max().unwrap_or(0);
+    let states = calibration_tokens as u64 * 8 * (spec.hidden as u64 + widest);
+    let largest = of_matrices(|rows, columns| rows * columns).unwrap_or(0);
     let integers = parameters + parameters / 32 + 10 * largest + (64 << 20);
     let tuned = method == Method::Gptq && tune.unwrap_or_else(|| default_tuning(spec)) > 0;
     let trained = if tuned || qat { memory_of_training(spec) } else { 0 };
     trained.max(match method {
         Method::Rtn => integers,
-        Method::Search => integers + 4 * parameters + spec.vocabulary as u64 * 256 * 4,
+        Method::Search => sampled.max(integers + layer + states),
         Method::Gptq => {
-            let linears = spec.matrices().into_iter().filter(|(id, ..)| id.role.in_layer());
-            let widest = linears.map(|(_, _, columns)| columns as u64).max().unwrap_or(0);
-            // Moments and their factors; one layer in f32 twice; hidden states of two models and the inputs of a layer.
+            // Moments and their factors; one layer in f32 twice; before there are integers, gradients by looked-up rows.
             let moments = 56 * widest * widest;
-            let layer = 8 * parameters / spec.layers.len().max(1) as u64;
-            let states = calibration_tokens as u64 * 4 * (5 * spec.hidden as u64 + widest);
-            // The gradients by looked-up rows take the whole model in f32, before there are integers.
-            let gradients = 4 * parameters + spec.vocabulary as u64 * 256 * 12;
-            (integers + moments + layer + states).max(gradients)
+            let gradients = layer + lookups::memory_bytes(spec);
+            sampled.max(integers + moments + layer + states).max(gradients + states)
         }
     })
+}
+
+/// Columns of the linears of layers.
+fn linears_of_layers(spec: &ModelSpec) -> impl Iterator<Item = u64> {
+    let linears = spec.matrices().into_iter().filter(|(id, ..)| id.role.in_layer());
+    linears.map(|(_, _, columns)| columns as u64)
 }
 
 /// Memory of training on the grid: values, both moments, the gradients of every micro-batch, teacher and student; and a

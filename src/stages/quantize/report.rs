@@ -9,6 +9,7 @@ use crate::quantize::equalize::Equalized;
 use crate::quantize::input_width::InputWidth;
 use crate::quantize::tune::Judged;
 use crate::report::{Align, Report, Table, grouped};
+use crate::text::file::{ReadNotes, rows_of_files};
 use crate::train::report::TrainReport;
 use serde::Serialize;
 
@@ -35,6 +36,9 @@ pub struct QuantizeReport {
     pub calibration_tokens: u64,
     /// Sequences of the calibration.
     pub calibration_sequences: u64,
+    /// The calibration file, and the changes of reading it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files_read: Vec<ReadNotes>,
     /// Sizes.
     #[serde(flatten)]
     pub size: WeightSize,
@@ -89,6 +93,7 @@ impl Report for QuantizeReport {
         sums.row(["method", self.method]);
         sums.row(["calibration", &self.calibration]);
         sums.row(["calibration_tokens", &grouped(self.calibration_tokens)]);
+        rows_of_files(&self.files_read, &mut sums);
         if let Some(CalibrationCheck { calibrated, plain, kept_plain }) = self.calibration_check {
             let kept = if kept_plain { "; plain rounding is kept" } else { "" };
             let compared = format!("{calibrated:.3e}, plain rounding {plain:.3e}{kept}");
@@ -100,6 +105,7 @@ impl Report for QuantizeReport {
         }
         if let Some(training) = &self.training {
             sums.row(["trained on", &format!("{} tokens, loss {:.4}", grouped(training.tokens), training.loss)]);
+            rows_of_files(&training.files_read, &mut sums);
         }
         if let Some(Judged { before, after, taken }) = self.tuning {
             let kept = if taken { "" } else { "; kept as rounded" };

@@ -35,8 +35,7 @@ pub fn sweep_directory(
     let sparsity = input.recorded_sparsity()?;
     let items = Items::of(&model.spec, &options.keeps, &sparsity, options.layout)?;
     model.check_sparsity(&sparsity)?;
-    let calibration =
-        calibration::calibration(&model, &options.source, options.calibration_tokens, &Compiled, progress)?;
+    let calibration = calibration::calibration(&model, &options.source, options.calibration_tokens, progress)?;
     let sequences = &calibration.sequences;
     let statistics = collect(&model, sequences, device, progress)?;
     let database = database(&model, &items.items, &sparsity, options.method, sequences, device, progress)?;

@@ -14,7 +14,7 @@ use crate::allocate::report::AllocationReport;
 use crate::calibrate::collect;
 use crate::disk::atomic;
 use crate::formats::{self, ModelSink, slmc_quantized};
-use crate::model::id::LinearId;
+use crate::model::id::{LinearId, ParameterId};
 use crate::model::scheme::{Assignment, Preset, Width, width_name};
 use crate::model::size::{StoredTensor, WeightSize, stored_tensors};
 use crate::model::spec::ModelKind;
@@ -60,7 +60,8 @@ pub fn quantize_directory(
     work.equalize()?;
     let found = work.search()?;
     let assignment = found.as_ref().map_or_else(|| work.preset.clone(), |found| found.assignment.clone());
-    let tensors = work.tensors(&assignment)?;
+    // Refused before the long work where it cannot be stored.
+    work.tensors(&assignment, true)?;
     let training = work.training()?;
     let resume = match options.method == Method::Gptq || training.is_some() {
         true => Some(Resume::of(&options.out, &options.identity(device)?)),
@@ -71,6 +72,7 @@ pub fn quantize_directory(
         rounded = rounded.train(training, resume)?;
     }
     let allocation = rounded.widen(found)?;
+    let tensors = work.tensors(&assignment, rounded.has_key_maps())?;
     let report = rounded.report(&tensors, allocation);
     let provenance = provenance(options, &report, &work.sparsity)?;
     slmc_quantized::Directory(&options.out).write(&rounded.model, &provenance)?;
@@ -126,7 +128,7 @@ impl<'o> Work<'o> {
             Mix::Preset(preset) => (None, policy::assign(&model.spec, preset, &options.keeps)?),
         };
         let widths = policy::widths(&model.spec, &options.activations)?;
-        let none = Calibration { sequences: Vec::new(), description: "none".to_owned() };
+        let none = Calibration { sequences: Vec::new(), description: "none".to_owned(), files_read: Vec::new() };
         let work = Work {
             run,
             model,
@@ -140,7 +142,7 @@ impl<'o> Work<'o> {
             equalized: Vec::new(),
         };
         if work.plan.is_none() {
-            work.tensors(&work.preset)?;
+            work.tensors(&work.preset, true)?;
         }
         work.check_text()?;
         work.check_values()?;
@@ -170,10 +172,10 @@ impl<'o> Work<'o> {
         Ok(())
     }
 
-    /// The tensors of the artifact by the schemes of all matrices.
-    fn tensors(&self, schemes: &Assignment) -> Result<Vec<StoredTensor>, StageError> {
+    /// The tensors of the artifact by the schemes of all matrices, with key maps or without.
+    fn tensors(&self, schemes: &Assignment, key_maps: bool) -> Result<Vec<StoredTensor>, StageError> {
         let spec = &self.model.spec;
-        Ok(stored_tensors(spec, schemes, &self.sparsity, self.run.options.layout, spec.context, true)?)
+        Ok(stored_tensors(spec, schemes, &self.sparsity, self.run.options.layout, spec.context, key_maps)?)
     }
 
     /// Reads or samples the calibration text, where a step needs it.
@@ -181,7 +183,7 @@ impl<'o> Work<'o> {
         let Run { options, progress, .. } = self.run;
         if options.method != Method::Rtn || options.qat.is_some() || self.plan.is_some() || options.equalize {
             let (source, tokens) = (&options.source, options.calibration_tokens);
-            self.calibration = calibration(&self.model, source, tokens, &Compiled, progress)?;
+            self.calibration = calibration(&self.model, source, tokens, progress)?;
         }
         Ok(())
     }
@@ -229,7 +231,7 @@ impl<'o> Work<'o> {
     fn training(&self) -> Result<Option<Training>, StageError> {
         let Run { options, progress, .. } = self.run;
         let asked = (options.method, options.tune, options.qat.as_ref());
-        Ok(Training::of(asked, options.seed, &self.model, &self.calibration, &Compiled, progress)?)
+        Ok(Training::of(asked, options.seed, &self.model, &self.calibration, progress)?)
     }
 
     /// Rounds every matrix by its scheme.
@@ -279,8 +281,7 @@ impl<'o> Work<'o> {
             plain_reports = reports;
             Ok(model)
         };
-        let checked =
-            calibration_check::check(&self.model, &rounded, plain, &options.source, &Compiled, device, progress)?;
+        let checked = calibration_check::check(&self.model, &rounded, plain, &options.source, device, progress)?;
         Ok(match checked {
             Some((check, plain)) if check.kept_plain => (plain, plain_reports, Some(check)),
             Some((check, _)) => (rounded, reports, Some(check)),
@@ -319,6 +320,11 @@ impl Rounded<'_> {
         self.report_widths();
     }
 
+    /// Plain rounding has none.
+    fn has_key_maps(&self) -> bool {
+        self.model.parameters.keys().any(|id| matches!(id, ParameterId::KeyMap(..)))
+    }
+
     fn report_widths(&mut self) {
         for (id, width) in self.model.activations() {
             if let Some(matrix) = self.matrices.get_mut(&id) {
@@ -333,14 +339,15 @@ impl Rounded<'_> {
         let tuning = Tuning {
             original: model,
             masks: HeldMasks::of(model, sparsity)?,
-            samples: &training.samples,
+            samples: &training.samples.samples,
             settings: training.settings,
             held_out: &training.held_out,
             // The directory it lies in belongs to this run alone.
             fingerprint: String::new(),
             out: &resume.training(),
         };
-        let tuned = tuning.run(self.model, device, *progress)?;
+        let mut tuned = tuning.run(self.model, device, *progress)?;
+        tuned.training.files_read = training.samples.files.clone();
         if let Some(path) = options.qat.as_ref().and_then(|qat| qat.metrics.as_ref()) {
             write_log(path, &tuned.log)?;
         }
@@ -372,6 +379,7 @@ impl Rounded<'_> {
             calibration: calibration.description.clone(),
             calibration_tokens: calibration.tokens() as u64,
             calibration_sequences: calibration.sequences.len() as u64,
+            files_read: calibration.files_read.clone(),
             size: WeightSize::of(&self.model.spec, tensors),
             allocation,
             training: self.training.clone(),

@@ -4,7 +4,8 @@
 //! processors. Special tokens are in `tokenizer_config.json` and, those it does not name, in `special_tokens_map.json`.
 
 use super::{ChatTemplateError, DEFAULT, MAX_TEMPLATE_BYTES, MAX_TEMPLATES, Named, SPECIAL_TOKENS};
-use crate::disk::Config;
+use crate::disk::found::Found;
+use crate::disk::{Config, ConfigError};
 use crate::model::companions::{
     Companion, Companions, LEGACY_TEMPLATE_FILE, SPECIAL_TOKENS_FILE, TEMPLATE_FILE, TEMPLATE_FOLDER,
     TOKENIZER_CONFIG_FILE,
@@ -105,15 +106,20 @@ fn read(companion: &Companion, name: &str) -> Result<Named, ChatTemplateError> {
         return Err(ChatTemplateError::TooLong { path, bytes, limit: MAX_TEMPLATE_BYTES as u64 });
     }
     let bytes = companion.read_at_most(MAX_TEMPLATE_BYTES + 1).map_err(failed)?;
+    // Any text is a template: what stands for another file must not be taken for one.
+    if let Some(found @ Found::LfsPointer(_)) = Found::by_bytes(&bytes) {
+        return Err(ConfigError::Found { file: path, found }.into());
+    }
     let text = String::from_utf8(bytes).map_err(|_| ChatTemplateError::NotUtf8 { path: path.clone() })?;
     named(path, name, text)
 }
 
-/// A template that is not too long.
+/// A template that is not too long, without a byte order mark and with LF for line ends of any kind, as Jinja reads it.
 pub(super) fn named(path: PathBuf, name: &str, text: String) -> Result<Named, ChatTemplateError> {
     if text.len() > MAX_TEMPLATE_BYTES {
         return Err(ChatTemplateError::TooLong { path, bytes: text.len() as u64, limit: MAX_TEMPLATE_BYTES as u64 });
     }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text).replace("\r\n", "\n").replace('\r', "\n");
     Ok(Named { path, name: name.to_owned(), text })
 }
 

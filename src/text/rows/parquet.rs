@@ -1,23 +1,55 @@
 //! Rows of a Parquet file, read by the `parquet` crate: strings, integers, booleans, floats, lists, structs and maps become
-//! their JSON. Other types (dates, decimals, bytes) stand for themselves as text, which no key of slmc's takes for a string
-//! by accident, since they are refused where a string is expected.
+//! their JSON. Columns of other types (dates, decimals, bytes) are refused where they are asked for; within lists and structs
+//! their values stand for themselves as text in an array, which nobody takes for a string by accident.
 
 use super::super::error::TextError;
+use super::super::file::{check_regular, foreign};
 use super::Row;
-use parquet::basic::{ConvertedType, LogicalType};
+use crate::disk::found::SNIFFED_BYTES;
+use parquet::basic::{ConvertedType, LogicalType, Repetition, Type as Physical};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
 use serde_json::{Map, Value, json};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The rows of a file, with the columns `keys` or with all.
+fn open(path: &Path) -> Result<SerializedFileReader<File>, TextError> {
+    check_regular(path)?;
+    let mut file = File::open(path).map_err(|source| TextError::Read { path: path.to_owned(), source })?;
+    let mut start = [0; SNIFFED_BYTES];
+    let read = file.read(&mut start).map_err(|source| TextError::Read { path: path.to_owned(), source })?;
+    foreign(path, &start[..read])?;
+    SerializedFileReader::new(file).map_err(|source| TextError::Parquet { path: path.to_owned(), source })
+}
+
+/// The names of all columns.
+pub(super) fn columns(path: &Path) -> Result<Vec<String>, TextError> {
+    let reader = open(path)?;
+    let schema = reader.metadata().file_metadata().schema();
+    Ok(schema.get_fields().iter().map(|field| field.name().to_owned()).collect())
+}
+
+/// Whether there is a column of this name that holds lists.
+pub(super) fn is_list(path: &Path, key: &str) -> Result<bool, TextError> {
+    let reader = open(path)?;
+    let schema = reader.metadata().file_metadata().schema();
+    let column = schema.get_fields().iter().find(|field| field.name() == key);
+    Ok(column.is_some_and(|column| {
+        let info = column.get_basic_info();
+        info.converted_type() == ConvertedType::LIST
+            || info.logical_type_ref() == Some(&LogicalType::List)
+            || (info.has_repetition() && info.repetition() == Repetition::REPEATED)
+    }))
+}
+
+/// The rows of a file, with the columns among `keys` that it has, or with all.
 pub(super) fn read(path: &Path, keys: &[&str]) -> Result<Vec<Row>, TextError> {
-    let file = std::fs::File::open(path).map_err(|source| TextError::Read { path: path.to_owned(), source })?;
     let broken = |source| TextError::Parquet { path: path.to_owned(), source };
-    let reader = SerializedFileReader::new(file).map_err(broken)?;
+    let reader = open(path)?;
     let schema = reader.metadata().file_metadata().schema().clone();
     let columns: Vec<Arc<Type>> =
         schema.get_fields().iter().filter(|field| keys.is_empty() || keys.contains(&field.name())).cloned().collect();
@@ -29,9 +61,7 @@ pub(super) fn read(path: &Path, keys: &[&str]) -> Result<Vec<Row>, TextError> {
             columns: names.join(", "),
         });
     }
-    for column in &columns {
-        check_type(path, column)?;
-    }
+    columns.iter().filter(|_| !keys.is_empty()).try_for_each(|column| check_type(path, column))?;
     let projection = Type::group_type_builder(schema.name()).with_fields(columns).build().map_err(broken)?;
     let rows = RowIter::from_file_into(Box::new(reader)).project(Some(projection)).map_err(broken)?;
     rows.enumerate()
@@ -43,24 +73,43 @@ pub(super) fn read(path: &Path, keys: &[&str]) -> Result<Vec<Row>, TextError> {
         .collect()
 }
 
-/// Refuses a column of bytes that are not said to be UTF-8: its values would not be text.
+/// Refuses a column whose values are neither text nor numbers: bytes that are not said to be UTF-8, dates, decimals.
 fn check_type(path: &Path, column: &Type) -> Result<(), TextError> {
-    let info = column.get_basic_info();
-    let text = matches!(info.logical_type_ref(), Some(LogicalType::String | LogicalType::Json | LogicalType::Enum))
-        || matches!(info.converted_type(), ConvertedType::UTF8 | ConvertedType::JSON | ConvertedType::ENUM);
-    let bytes = column.is_primitive()
-        && matches!(
-            column.get_physical_type(),
-            parquet::basic::Type::BYTE_ARRAY | parquet::basic::Type::FIXED_LEN_BYTE_ARRAY
-        );
-    if bytes && !text {
-        return Err(TextError::Column {
-            path: path.to_owned(),
-            column: column.name().to_owned(),
-            found: format!("{:?}", column.get_physical_type()),
-        });
+    if !column.is_primitive() {
+        return Ok(());
     }
-    Ok(())
+    let info = column.get_basic_info();
+    let (logical, converted) = (info.logical_type_ref(), info.converted_type());
+    let text = matches!(logical, Some(LogicalType::String | LogicalType::Json | LogicalType::Enum))
+        || matches!(converted, ConvertedType::UTF8 | ConvertedType::JSON | ConvertedType::ENUM);
+    let physical = column.get_physical_type();
+    let number = match physical {
+        Physical::BOOLEAN | Physical::FLOAT | Physical::DOUBLE => true,
+        Physical::INT32 | Physical::INT64 => match (logical, converted) {
+            (Some(logical), _) => matches!(logical, LogicalType::Integer { .. }),
+            (None, converted) => matches!(
+                converted,
+                ConvertedType::NONE
+                    | ConvertedType::INT_8
+                    | ConvertedType::INT_16
+                    | ConvertedType::INT_32
+                    | ConvertedType::INT_64
+                    | ConvertedType::UINT_8
+                    | ConvertedType::UINT_16
+                    | ConvertedType::UINT_32
+                    | ConvertedType::UINT_64
+            ),
+        },
+        Physical::INT96 | Physical::BYTE_ARRAY | Physical::FIXED_LEN_BYTE_ARRAY => false,
+    };
+    if text || number {
+        return Ok(());
+    }
+    let found = match converted {
+        ConvertedType::NONE => physical.to_string(),
+        converted => converted.to_string(),
+    };
+    Err(TextError::Column { path: path.to_owned(), column: column.name().to_owned(), found })
 }
 
 fn value(field: Field) -> Value {

@@ -3,8 +3,10 @@
 use crate::model::forward::{DenseWeights, WeightSource};
 use crate::model::id::{LinearId, ParameterId, Part, Role};
 use crate::model::spec::ModelSpec;
+use crate::model::weights::{Model, ModelError};
 use burn::tensor::Tensor;
 use burn_flex::{Flex, FlexTensor};
+use slm_fused::node::tensor;
 use slm_fused::weights::Weight;
 use std::collections::BTreeMap;
 
@@ -21,14 +23,14 @@ impl FusedWeights {
         FusedWeights { weights, tied_head: spec.tied_head() }
     }
 
-    /// Shares the tensors of dense weights; `None` where they are not on the flex device.
+    /// Shares the tensors of dense weights, all or the part there is; `None` where they are not on the flex device.
     pub fn of(spec: &ModelSpec, source: &DenseWeights) -> Option<Self> {
         fn primitive<const D: usize>(tensor: Tensor<D>) -> Option<FlexTensor> {
             let tensor = tensor.try_into_primitive::<Flex>().ok()?;
             Some(if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() })
         }
         let mut weights = BTreeMap::new();
-        for parameter in spec.parameters() {
+        for parameter in spec.parameters().into_iter().filter(|parameter| source.contains(parameter.id)) {
             let tensor = match parameter.id {
                 ParameterId::Linear(id, Part::Weight) => primitive(source.matrix(id))?,
                 id => primitive(source.vector(id))?,
@@ -40,6 +42,19 @@ impl FusedWeights {
 
     fn stored(&self, id: LinearId) -> LinearId {
         if self.tied_head && id.role == Role::LmHead { LinearId::global(Role::TokenEmbedding) } else { id }
+    }
+
+    /// The weights of a model, converted once.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    pub(crate) fn of_model(model: &Model) -> Result<Self, ModelError> {
+        let mut weights = BTreeMap::new();
+        for parameter in model.spec.parameters() {
+            let values = tensor(model.values_f32(parameter.id)?, &parameter.shape);
+            weights.insert(parameter.id, Weight::frozen(values));
+        }
+        Ok(FusedWeights::new(&model.spec, weights))
     }
 
     /// A matrix; a tied head is the token table.

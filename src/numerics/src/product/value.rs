@@ -1,5 +1,6 @@
 //! What products are made of: f32 and f64, and their vectors.
 
+use super::{Left, Output, Panels, Right, multiply_packed_values, multiply_values, pack_values};
 use crate::scratch::Unused;
 use pulp::Simd;
 use std::sync::Mutex;
@@ -25,6 +26,13 @@ pub trait Value: Copy + Default + Send + Sync + std::fmt::Debug + 'static {
     fn vectors_mut<S: Simd>(values: &mut [Self]) -> &mut [Self::Vector<S>];
     /// Memory that nobody uses.
     fn unused() -> &'static Mutex<Unused<Self>>;
+    /// [`multiply`](super::multiply) for this type. A function of the trait, since what is generic is compiled in the crates
+    /// that call it, where the kernel's registers may be spilled.
+    fn multiply(out: Output<'_, Self>, left: Left<'_, Self>, right: Right<'_, Self>);
+    /// [`multiply_packed`](super::multiply_packed) for this type.
+    fn multiply_packed(out: Output<'_, Self>, left: Left<'_, Self>, packed: Panels<'_, Self>, tiles: &mut [Self]);
+    /// What [`Panels::new`] does for this type.
+    fn pack(right: Right<'_, Self>, memory: &mut [Self]);
 }
 
 macro_rules! value {
@@ -62,6 +70,23 @@ macro_rules! value {
             fn unused() -> &'static Mutex<Unused<Self>> {
                 static UNUSED: Mutex<Unused<$type>> = Mutex::new(Unused::new());
                 &UNUSED
+            }
+
+            fn multiply(out: Output<'_, Self>, left: Left<'_, Self>, right: Right<'_, Self>) {
+                multiply_values(out, left, right);
+            }
+
+            fn multiply_packed(
+                out: Output<'_, Self>,
+                left: Left<'_, Self>,
+                packed: Panels<'_, Self>,
+                tiles: &mut [Self],
+            ) {
+                multiply_packed_values(out, left, packed, tiles);
+            }
+
+            fn pack(right: Right<'_, Self>, memory: &mut [Self]) {
+                pack_values(right, memory);
             }
         }
     };

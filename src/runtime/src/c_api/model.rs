@@ -30,7 +30,8 @@ const _: () = assert!(size_of::<Model>() <= MODEL_WORDS * 8 && align_of::<Model>
 pub struct Facts {
     /// 1 decoder, 2 encoder.
     pub kind: u32,
-    /// 1 hidden states, 2 next-token logits, 3 masked-token logits, 4 one row of label logits.
+    /// 1 hidden states, 2 next-token logits, 3 masked-token logits, 4 one row of label logits, 5 one row, the embedding of
+    /// the text.
     pub output: u32,
     /// Tokens.
     pub vocabulary: u32,
@@ -46,6 +47,19 @@ pub struct Facts {
     pub has_tokenizer: u32,
     /// Bound on the stack of a step.
     pub stack_bytes: u64,
+}
+
+/// `output` of [`Facts`] where hidden states are pooled.
+const EMBEDDING: u32 = 5;
+
+/// `slm_embedding_facts`: how the hidden states of a text become its embedding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct EmbeddingFacts {
+    /// 0 not pooled, 1 the first token's, 2 the mean, 3 the largest of each column, 4 the last token's.
+    pub pooling: u32,
+    /// 1 where the embedding has length one.
+    pub normalized: u32,
 }
 
 /// An opened model.
@@ -127,7 +141,7 @@ pub unsafe extern "C" fn slm_describe(model: *const Model, facts: *mut Facts) ->
         let spec = view.spec();
         *facts = Facts {
             kind: spec.kind.into(),
-            output: spec.output.into(),
+            output: if spec.pooling().is_some() { EMBEDDING } else { spec.output.into() },
             vocabulary: spec.vocabulary,
             context: spec.context,
             output_width: spec.output_width,
@@ -136,6 +150,22 @@ pub unsafe extern "C" fn slm_describe(model: *const Model, facts: *mut Facts) ->
             has_tokenizer: view.section(SectionKind::Text).is_some().into(),
             stack_bytes: spec.stack_bytes,
         };
+        Ok(())
+    })
+}
+
+/// How hidden states become an embedding.
+///
+/// # Safety
+/// `model` is an `slm_model`, `facts` an `slm_embedding_facts`.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_embedding_describe(model: *const Model, facts: *mut EmbeddingFacts) -> Status {
+    guarded(|| {
+        // SAFETY: as the caller says.
+        let (view, facts) = (unsafe { opened(model) }?, unsafe { place(facts) }?);
+        let spec = view.spec();
+        *facts = EmbeddingFacts { pooling: spec.pooling.into(), normalized: spec.normalize.into() };
         Ok(())
     })
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::format::chat_frame::{FramePart, Role};
+use crate::format::spec::Pooling;
 use crate::format::special_tokens::{MAX_ENDS, MAX_OPENING};
 use crate::layout::ALIGNMENT;
 use crate::sample::{Sampling, choose};
@@ -44,7 +45,13 @@ fn the_header_says_what_the_code_does() {
         let name = constant_name(&std::format!("{role:?}"));
         assert_eq!(value(&std::format!("SLM_ROLE{name}")).parse(), Ok(role as u32), "{role:?}");
     }
-    let mut named = 6 + FramePart::ALL.len() + Role::ALL.len();
+    let poolings = [Pooling::First, Pooling::Mean, Pooling::Maximum, Pooling::Last];
+    for pooling in poolings {
+        let name = constant_name(&std::format!("{pooling:?}"));
+        assert_eq!(value(&std::format!("SLM_POOLING{name}")).parse(), Ok(pooling as u32), "{pooling:?}");
+    }
+    assert_eq!(value("SLM_POOLING_NONE"), "0");
+    let mut named = 7 + FramePart::ALL.len() + Role::ALL.len() + poolings.len();
     for status in Status::ALL {
         let name = constant_name(&std::format!("{status:?}"));
         // `Utf8` is one word, and so is every other with a digit.
@@ -58,6 +65,7 @@ fn the_header_says_what_the_code_does() {
     let code = [
         include_str!("../c_api.rs"),
         include_str!("chat.rs"),
+        include_str!("choice.rs"),
         include_str!("model.rs"),
         include_str!("session.rs"),
         include_str!("text.rs"),
@@ -75,6 +83,8 @@ fn the_header_says_what_the_code_does() {
     assert_eq!(size_of::<Facts>(), 8 * 4 + 8);
     assert_eq!(size_of::<ChatFacts>(), 12);
     assert_eq!(size_of::<SamplingOptions>(), 12);
+    assert_eq!(size_of::<ChoiceOptions>(), 20);
+    assert_eq!(size_of::<EmbeddingFacts>(), 8);
     assert_eq!(size_of::<Decoder>(), 2 * size_of::<usize>());
 }
 
@@ -113,6 +123,9 @@ fn bad_pointers_give_a_status() {
             };
             assert_eq!(slm_describe(model, &mut facts), expected);
             assert_eq!(slm_verify(model), expected);
+            assert_eq!(slm_embedding_describe(model, &mut EmbeddingFacts::default()), expected);
+            let mut choice = ChoiceOptions { temperature: 0.0, top_k: 0, top_p: 1, min_p: 0, repetition_penalty: 1.0 };
+            assert_eq!(slm_default_choice(model, &mut choice), expected);
             assert_eq!(slm_session_bytes(model), 0);
             assert_eq!(slm_encode_bytes(model, 10), 0);
             assert_eq!(slm_session_init(&mut session, model, words.as_mut_ptr().cast(), 8), expected);
@@ -149,7 +162,7 @@ fn sampling_checks_its_arguments() {
     };
     assert_eq!(sample(&logits, 0.0, 65_536), (Status::Ok, 1));
     for index in 0..50 {
-        let token = choose(&logits, &Sampling { temperature: 2.0, top_k: 0, top_p: 65_536 }, 1, index);
+        let token = choose(&logits, &Sampling { temperature: 2.0, ..Sampling::GREEDY }, 1, index);
         assert!(token < 3);
     }
     assert_eq!(sample(&logits, 2.0, 60_000).0, Status::Ok);

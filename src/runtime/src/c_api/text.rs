@@ -1,10 +1,9 @@
-//! Text to tokens, tokens to text, and choosing the next one.
+//! Text to tokens and tokens to text.
 
 use super::model::{Model, opened};
 use super::pointers::{array, array_mut, check_pointer, place};
 use super::{Status, guarded};
 use crate::layout::ALIGNMENT;
-use crate::sample::{Sampling, choose};
 use crate::text::token_text;
 use crate::tokenizer::Tokenizer;
 use core::ffi::{c_char, c_void};
@@ -14,18 +13,6 @@ use core::ffi::{c_char, c_void};
 pub struct Decoder {
     pub(super) model: *const Model,
     pub(super) at_start: u32,
-}
-
-/// `slm_sampling`: sampling parameters.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct SamplingOptions {
-    /// 0 selects the likeliest token.
-    pub temperature: f32,
-    /// 0 keeps all.
-    pub top_k: u32,
-    /// In 1/65536; 65536 keeps all.
-    pub top_p: u32,
 }
 
 /// Bytes of memory that suffice to encode any text of `length` bytes; 0 where the artifact has no tokenizer.
@@ -133,38 +120,6 @@ pub unsafe extern "C" fn slm_decode(
         let text = token_text(view, token, &mut at_start);
         decoder.at_start = at_start.into();
         (*bytes, *length) = (text.as_ptr().cast(), text.len());
-        Ok(())
-    })
-}
-
-/// Chooses a token.
-///
-/// # Safety
-/// `logits` has `count` values; `sampling` is an `slm_sampling`; `token` is a place for the result.
-#[expect(unsafe_code, reason = "a function of the C interface")]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn slm_sample(
-    logits: *const f32,
-    count: usize,
-    sampling: *const SamplingOptions,
-    seed: u64,
-    index: u64,
-    token: *mut u32,
-) -> Status {
-    guarded(|| {
-        // SAFETY: as the caller says.
-        let (logits, token) = (unsafe { array(logits, count) }?, unsafe { place(token) }?);
-        check_pointer(sampling, 1)?;
-        // SAFETY: checked above.
-        let SamplingOptions { temperature, top_k, top_p } = unsafe { sampling.read() };
-        if logits.is_empty() {
-            return Err(Status::Empty);
-        }
-        let temperate = temperature == 0.0 || (0.001..=1000.0).contains(&temperature);
-        if !temperate || !(1..=65_536).contains(&top_p) || logits.iter().any(|logit| logit.is_nan()) {
-            return Err(Status::Argument);
-        }
-        *token = choose(logits, &Sampling { temperature, top_k, top_p }, seed, index);
         Ok(())
     })
 }

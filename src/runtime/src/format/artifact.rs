@@ -12,6 +12,7 @@ use super::text_tables::TextTables;
 use crate::kernels::Width;
 use crate::layout::{Layout, Storage, TileShape};
 use crate::numerics::F32Bytes;
+use crate::sample::Sampling;
 use core::ops::Range;
 
 /// An artifact with a valid structure.
@@ -30,6 +31,7 @@ pub struct ArtifactView<'a> {
     pub(super) opening: TokenList<'a>,
     pub(super) ends: TokenList<'a>,
     pub(super) chat_frame: Option<ChatFrame<'a>>,
+    pub(super) sampling: Sampling,
 }
 
 /// A quantized matrix in place.
@@ -99,11 +101,13 @@ impl<'a> ArtifactView<'a> {
             opening: TokenList::default(),
             ends: TokenList::default(),
             chat_frame: None,
+            sampling: Sampling::GREEDY,
         };
         view.read_sections()?;
         view.check_spec()?;
         view.read_special_tokens()?;
         view.read_chat_frame()?;
+        view.read_sampling()?;
         view.check_functions()?;
         view.check_tensors()?;
         view.check_vocabulary()?;

@@ -6,7 +6,8 @@ use super::header::{self, HEADER_BYTES, Header, MAX_SECTIONS, OPTIONAL, SIGNATUR
 use super::sections::{NEEDED, Presence, alignment, section_of};
 use super::spec::{
     Block, CacheFormat, CurveId, ExitHead, FfnKind, HeadMatrix, LayerCacheFormat, LayerRecord, MAX_CHUNK,
-    MAX_DIMENSION, MAX_LAYERS, MAX_TAPS, ModelKind, ModelRecord, NONE, NormKind, NormPlacement, Output, Stacks,
+    MAX_DIMENSION, MAX_LAYERS, MAX_TAPS, ModelKind, ModelRecord, NONE, NormKind, NormPlacement, Output, Pooling,
+    Stacks,
 };
 use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType, LmHead};
 use super::tensor::{TensorPart, TensorRecord, TensorRole};
@@ -113,7 +114,7 @@ impl<'a> ArtifactView<'a> {
         require(spec.wide_activations <= 1, "wide_activations")?;
         later(ExitHead::from_number(spec.exit_head).is_some(), "exit_head")?;
         later(Stacks::from_number(spec.stacks).is_some(), "stacks")?;
-        later(spec.reserved == 0 && spec.reserved_end == [0; 44], "reserved")?;
+        later(spec.reserved == 0 && spec.reserved_end == [0; 42], "reserved")?;
         require((1..=MAX_LAYERS).contains(&spec.layers), "layers")?;
         let size = |value: u32| (1..=MAX_DIMENSION).contains(&value);
         require(size(spec.hidden), "hidden")?;
@@ -133,6 +134,12 @@ impl<'a> ArtifactView<'a> {
         require((1..=MAX_CHUNK as u32).contains(&spec.chunk), "chunk")?;
         require((1..=spec.chunk).contains(&spec.output_rows), "output_rows")?;
         require(kind == ModelKind::Encoder || output != Output::Classifier, "output")?;
+        later(spec.pooling == 0 || spec.pooling().is_some(), "pooling")?;
+        later(spec.normalize <= 1, "normalize")?;
+        require(spec.pooling == 0 || output == Output::Hidden, "pooling")?;
+        let whole = kind == ModelKind::Encoder || spec.pooling().is_none_or(|pooling| pooling == Pooling::Last);
+        require(whole, "pooling")?;
+        require(spec.normalize == 0 || spec.pooling != 0, "normalize")?;
         let layers = &content[ModelRecord::BYTES..];
         if layers.len() != spec.layers as usize * LayerRecord::BYTES {
             return Err(FormatError::section(SectionKind::Spec, "length does not match the number of layers"));

@@ -15,6 +15,9 @@ pub const MINOR: u16 = 1;
 pub const MINOR_SPLIT: u16 = 2;
 /// The same where there is a chat frame, which readers of an earlier version skip.
 pub const MINOR_CHAT_FRAME: u16 = 5;
+/// The same where hidden states are pooled, which readers of an earlier version reject, or where there are sampling
+/// defaults, which they skip.
+pub const MINOR_POOLING: u16 = 6;
 /// Bytes before the first section.
 pub const HEADER_BYTES: usize = 4096;
 /// Largest number of sections.
@@ -33,7 +36,7 @@ record! {
         magic: [u8; 8],
         /// [`MAJOR`]
         major: u16,
-        /// [`MINOR`], [`MINOR_SPLIT`], [`MINOR_CHAT_FRAME`] or that of a storage
+        /// [`MINOR`], [`MINOR_SPLIT`], [`MINOR_CHAT_FRAME`], [`MINOR_POOLING`] or that of a storage
         minor: u16,
         /// [`HEADER_BYTES`]
         header_bytes: u32,
@@ -142,4 +145,6 @@ pub enum SectionKind {
     ChatTemplate = 0x8000_0011,
     /// The fixed texts around a conversation's messages: [`super::chat_frame`] (device).
     ChatFrame = 0x8000_0012,
+    /// How tokens are chosen unless a program says otherwise: [`super::sampling`] (device).
+    Sampling = 0x8000_0013,
 }

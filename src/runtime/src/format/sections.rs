@@ -36,7 +36,7 @@ const fn host(kind: SectionKind) -> Section {
 }
 
 /// Every section of this version, in file order.
-pub const SECTIONS: [Section; 16] = [
+pub const SECTIONS: [Section; 17] = [
     device(SectionKind::Spec, Presence::Needed),
     device(SectionKind::Tensors, Presence::Needed),
     device(SectionKind::Functions, Presence::Needed),
@@ -46,6 +46,7 @@ pub const SECTIONS: [Section; 16] = [
     device(SectionKind::Text, Presence::Optional),
     device(SectionKind::SpecialTokens, Presence::Optional),
     device(SectionKind::ChatFrame, Presence::Optional),
+    device(SectionKind::Sampling, Presence::Optional),
     device(SectionKind::Seal, Presence::Later),
     device(SectionKind::Chunks, Presence::Later),
     host(SectionKind::Tokenizer),

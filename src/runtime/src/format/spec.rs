@@ -82,8 +82,12 @@ record! {
         stack_bytes: u64,
         /// Factor on the row scales of the token table where a token is looked up; 1 for most.
         embedding_scale: f32,
+        /// A [`Pooling`], or 0 where every position has a row of output.
+        pooling: u8,
+        /// 1 where the pooled row is scaled to length one.
+        normalize: u8,
         /// Zero.
-        reserved_end: [u8; 44],
+        reserved_end: [u8; 42],
     }
 }
 
@@ -137,6 +141,11 @@ impl ModelRecord {
     /// Whether the model is a decoder.
     pub fn is_decoder(&self) -> bool {
         self.kind == ModelKind::Decoder as u8
+    }
+
+    /// How hidden states become the one row of output; `None` where the output is another.
+    pub fn pooling(&self) -> Option<Pooling> {
+        Pooling::from_number(self.pooling)
     }
 
     /// Whether the LM head is the token table.
@@ -250,6 +259,20 @@ pub enum Output {
     Classifier = 4,
 }
 
+/// How the hidden states of a text become one row, its embedding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Pooling {
+    /// That of the first token.
+    First = 1,
+    /// Their mean.
+    Mean = 2,
+    /// The largest of each column.
+    Maximum = 3,
+    /// That of the last token.
+    Last = 4,
+}
+
 /// Kind of norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -293,5 +316,6 @@ from_number!(FfnKind: Plain, Gated);
 from_number!(Block: Attention, Conv);
 from_number!(NormPlacement: Before, After, Around);
 from_number!(Output: Hidden, LanguageModel, MaskedLanguageModel, Classifier);
+from_number!(Pooling: First, Mean, Maximum, Last);
 from_number!(NormKind: Rms, Layer);
 from_number!(CurveId: Silu, Gelu, GeluTanh);

@@ -85,20 +85,38 @@ pub fn layer_norm(x: &mut [f32], weight: F32Bytes<'_>, bias: F32Bytes<'_>, epsil
     Ok(())
 }
 
-/// Sum of rows in order, divided by their number, scaled to unit length: the pooling of sentence encoders.
-/// `total` holds the sum of `rows` rows, added one after another in f32.
-pub fn unit_mean(total: &mut [f32], rows: usize) -> Result<(), NumericRange> {
-    for value in total.iter_mut() {
-        *value /= rows as f32;
-    }
-    let (up, down) = integer_factors(total)?;
-    let squares: i64 = total.iter().map(|&value| i64::from(to_integer(value, up).pow(2))).sum();
+/// Scales a row to length one, by its 14-bit integers; a row of zeros stays as it is.
+pub fn unit_length(row: &mut [f32]) -> Result<(), NumericRange> {
+    let (up, down) = integer_factors(row)?;
+    let squares = sum_of_squares(row, up);
     if squares == 0 {
         return Ok(());
     }
     let inverse = 1.0 / (sqrt(squares as f32) * down);
-    for value in total.iter_mut() {
+    for value in row.iter_mut() {
         *value *= inverse;
     }
     Ok(())
+}
+
+/// Divides the sum of `rows` rows, added one after another in f32, by their number.
+pub fn mean(total: &mut [f32], rows: usize) {
+    for value in total.iter_mut() {
+        *value /= rows as f32;
+    }
+}
+
+/// The larger of x and y in every place, in x; x where they are equal.
+pub fn maximum(x: &mut [f32], y: &[f32]) {
+    for (x, &y) in x.iter_mut().zip(y) {
+        if y > *x {
+            *x = y;
+        }
+    }
+}
+
+/// [`mean`], then [`unit_length`].
+pub fn unit_mean(total: &mut [f32], rows: usize) -> Result<(), NumericRange> {
+    mean(total, rows);
+    unit_length(total)
 }

@@ -2,10 +2,11 @@
 
 use super::linear::{Destination, Failure, Finish, Input, Product};
 use super::{Session, SessionError, range};
-use crate::format::spec::{CurveId, NormKind, Output};
+use crate::format::spec::{CurveId, NormKind, Output, Pooling};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
 use crate::kernels::parallel::{Rows, each};
 use crate::kernels::scalar;
+use crate::numerics::{maximum, mean, unit_length};
 
 impl Session<'_, '_> {
     /// Writes embeddings of tokens at positions `first..` to residual rows `row..`.
@@ -102,6 +103,32 @@ impl Session<'_, '_> {
             destination: Destination::Output,
         };
         self.linear(input, &[head], count, Finish::None).map_err(failed)
+    }
+
+    /// Pools the final states of residual rows `0..count` into `output`, row after row: the first, their mean, the largest
+    /// of each column or the last; then to length one where the model says so. A decoder's rows are those of its last chunk.
+    pub(super) fn pool(&mut self, count: usize) -> Result<(), SessionError> {
+        let spec = self.artifact.spec();
+        let (pooling, normalize, head) = (spec.pooling(), spec.normalize == 1, spec.layers as usize);
+        let rows = match pooling {
+            Some(Pooling::First) => 0..1,
+            Some(Pooling::Last) => count - 1..count,
+            _ => 0..count,
+        };
+        for row in rows.clone() {
+            self.head_rows(row, 1)?;
+            let (state, pooled) = (&*self.scratch[0].row, &mut *self.buffers.output);
+            match pooling {
+                _ if row == rows.start => pooled.copy_from_slice(state),
+                Some(Pooling::Maximum) => maximum(pooled, state),
+                _ => (self.kernels.add)(pooled, state),
+            }
+        }
+        let pooled = &mut *self.buffers.output;
+        if pooling == Some(Pooling::Mean) {
+            mean(pooled, count);
+        }
+        if normalize { unit_length(pooled).map_err(|_| range(head)) } else { Ok(()) }
     }
 
     /// tanh pooler over the first token, then the classifier.

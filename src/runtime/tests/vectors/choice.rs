@@ -5,7 +5,7 @@ use std::vec::Vec;
 
 use super::{Differences, floats, number, section};
 use crate::numerics::{LOG2E_Q15, exp2_q24};
-use crate::sample::{Sampling, choose, random_u64};
+use crate::sample::{Sampling, choose, choose_after, mark, random_u64, seen_words};
 
 #[test]
 fn random_numbers() {
@@ -35,6 +35,7 @@ fn choosing() {
             temperature: fraction("temperature") as f32,
             top_k: number(&case["top_k"]) as u32,
             top_p: (fraction("top_p") * 65_536.0).round() as u32,
+            ..Sampling::GREEDY
         };
         let (seed, index) = (case["seed"].as_u64().expect("a seed"), case["index"].as_u64().expect("an index"));
         let token = choose(&logits, &sampling, seed, index);
@@ -52,7 +53,7 @@ fn equal_logits_go_to_the_lowest_id() {
 #[test]
 fn top_k_keeps_ties() {
     let drawn = |top_k, top_p| -> Vec<u32> {
-        let sampling = Sampling { temperature: 8.0, top_k, top_p };
+        let sampling = Sampling { temperature: 8.0, top_k, top_p, ..Sampling::GREEDY };
         (0..24).map(|index| choose(&[5.0, 3.0, 3.0, 1.0], &sampling, 11, index)).collect()
     };
     let three = [0, 0, 1, 1, 0, 1, 0, 2, 0, 2, 0, 0, 2, 2, 2, 0, 1, 2, 2, 2, 0, 2, 2, 1];
@@ -73,7 +74,7 @@ fn the_share_of_top_p_is_rounded_up() {
     assert_eq!(exp2_q24(DEPTH), 257);
     // A factor of one: a logit's distance from the largest is its depth. The draw falls to the second token.
     let drawn = |top_p| {
-        let sampling = Sampling { temperature: LOG2E_Q15 as f32, top_k: 0, top_p };
+        let sampling = Sampling { temperature: LOG2E_Q15 as f32, top_p, ..Sampling::GREEDY };
         choose(&[0.0, -(DEPTH as f32)], &sampling, 3, 39_220)
     };
     assert_eq!([drawn(65_536), drawn(65_535), drawn(65_534)], [1, 1, 0]);
@@ -85,4 +86,50 @@ fn a_draw_of_zero_goes_to_the_first_token_that_weighs_anything() {
     assert_eq!(random_u64(seed, 0), 0);
     let sampling = Sampling { temperature: 1.0, ..Sampling::GREEDY };
     assert_eq!(choose(&[-1e6, 0.0, 0.0], &sampling, seed, 0), 1);
+}
+
+/// Weights of tokens at 1, 1/2, 1/4 and 1/8 of the largest: a share keeps what is not below it, ties and all.
+#[test]
+fn min_p_keeps_a_share_of_the_largest_weight() {
+    let drawn = |min_p| -> Vec<u32> {
+        let sampling = Sampling { temperature: 1.0, min_p, ..Sampling::GREEDY };
+        let logits = [0.0f32, 1.0, 2.0, 3.0, 3.0].map(|halvings| (halvings - 3.0) * core::f32::consts::LN_2);
+        let mut drawn: Vec<u32> = (0..400).map(|index| choose(&logits, &sampling, 5, index)).collect();
+        drawn.sort_unstable();
+        drawn.dedup();
+        drawn
+    };
+    assert_eq!(drawn(0), [0, 1, 2, 3, 4]);
+    // 1/8 of 65536 is 8192; a little above it excludes the weight of 1/8.
+    assert_eq!(drawn(8_100), [0, 1, 2, 3, 4]);
+    assert_eq!(drawn(8_300), [1, 2, 3, 4]);
+    assert_eq!(drawn(30_000), [2, 3, 4]);
+    assert_eq!(drawn(65_536), [3, 4]);
+}
+
+/// A penalty counts once for a token, on either sign, in greedy choices too; without one the set is not looked at.
+#[test]
+fn a_repetition_penalty_counts_for_tokens_that_were_seen() {
+    let greedy = |penalty| Sampling { repetition_penalty: penalty, ..Sampling::GREEDY };
+    let mut seen = [0u32; seen_words(40)];
+    assert_eq!(seen.len(), 2);
+    [1, 1, 33, 4_000_000_000].iter().for_each(|&token| mark(&mut seen, token));
+    assert_eq!(seen, [2, 2]);
+    let mut logits = [0.0f32; 40];
+    (logits[1], logits[2], logits[33]) = (3.0, 2.5, 2.9);
+    assert_eq!(choose_after(&logits, &seen, &greedy(1.0), 0, 0), 1);
+    assert_eq!(choose_after(&logits, &seen, &greedy(1.1), 0, 0), 1);
+    assert_eq!(choose_after(&logits, &seen, &greedy(1.25), 0, 0), 2);
+    assert_eq!(choose_after(&logits, &[], &greedy(1.25), 0, 0), 1);
+    // All below zero: the penalty makes a token less likely there too.
+    logits.iter_mut().for_each(|logit| *logit -= 4.0);
+    assert_eq!(choose_after(&logits, &seen, &greedy(2.0), 0, 0), 2);
+    // Sampling draws from the penalised logits, by the same draws.
+    let sampling = Sampling { temperature: 0.7, top_k: 12, ..greedy(1.3) };
+    let penalised: Vec<f32> =
+        logits.iter().enumerate().map(|(id, &l)| if [1, 33].contains(&id) { l * 1.3 } else { l }).collect();
+    for index in 0..100 {
+        let plain = choose(&penalised, &Sampling { repetition_penalty: 1.0, ..sampling }, 9, index);
+        assert_eq!(choose_after(&logits, &seen, &sampling, 9, index), plain);
+    }
 }

@@ -10,7 +10,7 @@ use super::{Differences, bits, floats, little_endian, number, numbers, section, 
 use crate::layout::BLOCK_COLUMNS;
 use crate::numerics::{
     Curve, F32Bytes, LOG2E_Q15, NumericRange, PROBABILITY_MAX, ROTARY_BLOCK, Rotary, exp2_q24, integers, layer_norm,
-    quantize, rms_norm, unit_mean,
+    maximum, mean, quantize, rms_norm, unit_length, unit_mean,
 };
 
 #[test]
@@ -216,9 +216,25 @@ fn sentence_pooling() {
             *sum += value;
         }
     }
-    let mean: Vec<f32> = total.iter().map(|sum| sum / rows.len() as f32).collect();
-    differences.floats("mean", &mean, &case["mean"]);
+    let expected: Vec<f32> = total.iter().map(|sum| sum / rows.len() as f32).collect();
+    differences.floats("mean", &expected, &case["mean"]);
+    let mut by_steps = total.clone();
     differences.value("unit_mean", unit_mean(&mut total, rows.len()), Ok(()));
     differences.floats("unit", &total, &case["unit"]);
+    mean(&mut by_steps, rows.len());
+    differences.floats("mean in place", &by_steps, &case["mean"]);
+    differences.value("unit_length", unit_length(&mut by_steps), Ok(()));
+    differences.floats("unit by steps", &by_steps, &case["unit"]);
     differences.none();
+}
+
+#[test]
+fn the_largest_of_columns_keeps_the_earlier_of_equals() {
+    let mut x = [1.0, -0.0, f32::MIN_POSITIVE, -3.0];
+    maximum(&mut x, &[0.5, 0.0, 0.0, -2.0]);
+    assert_eq!(x.map(f32::to_bits), [1.0, -0.0, f32::MIN_POSITIVE, -2.0f32].map(f32::to_bits));
+    let mut zeros = [0.0f32; 3];
+    assert_eq!(unit_length(&mut zeros), Ok(()));
+    assert_eq!(zeros, [0.0; 3]);
+    assert!(unit_length(&mut [1.0, f32::NAN]).is_err());
 }

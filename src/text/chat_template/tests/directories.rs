@@ -53,6 +53,26 @@ fn files_come_before_the_configuration() {
 }
 
 #[test]
+fn marks_and_line_ends_of_other_platforms_are_not_part_of_a_template() {
+    let file = "\u{feff}{% for m in messages %}\r\n{{ m.content }}\r{% endfor %}\r\n";
+    let config = serde_json::json!({ "chat_template": file }).to_string();
+    for (name, text) in [("chat_template.jinja", file), ("tokenizer_config.json", config.as_str())] {
+        let template = Model::new(&[(name, text)]).open().expect("it opens").expect("a template");
+        // As Jinja reads it: every line end is a line feed, and the last one is dropped.
+        assert_eq!(template.render(&Conversation::ask(None, "a\r\nb")).expect("it renders"), "a\r\nb\n");
+        let kept = ChatTemplate::from_section(Path::new("a.slm"), &template.to_section()).expect("it opens");
+        assert_eq!(kept.templates[0].text, "{% for m in messages %}\n{{ m.content }}\n{% endfor %}\n");
+    }
+}
+
+#[test]
+fn a_pointer_is_not_a_template() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 5\n";
+    let error = Model::new(&[("chat_template.jinja", pointer)]).error();
+    assert!(error.contains("chat_template.jinja: a Git LFS pointer, not the file of 5 bytes"), "{error}");
+}
+
+#[test]
 fn lists_have_names() {
     let list = r#"{"chat_template": [{"name": "default", "template": "a"}, {"name": "rag", "template": "b"},
         {"name": "default", "template": "c"}]}"#;

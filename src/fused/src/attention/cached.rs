@@ -1,0 +1,161 @@
+//! Attention of sequences that are read on together, some positions at a time: keys, turned, and values of the positions
+//! before are kept. Without a backward pass.
+//!
+//! ```text
+//! q, k turned by the angles of their positions        o = softmax(scale · q · [kept k, k]ᵀ) · [kept v, v]
+//! ```
+
+use super::{Shape, softmax};
+use crate::node::{Value, slice, tensor};
+use rayon::prelude::*;
+use slm_numerics::lanes::{dot, vectorised};
+use slm_numerics::scratch::take;
+
+/// Keys and values of the positions read so far.
+#[derive(Debug)]
+pub struct Past {
+    /// (sequences, key heads, room, width), turned.
+    keys: Vec<f32>,
+    /// Of the same shape.
+    values: Vec<f32>,
+    /// Positions there is room for.
+    room: usize,
+    held: usize,
+}
+
+impl Past {
+    /// Nothing read yet, with room for `room` positions of each sequence.
+    pub fn new(sequences: usize, key_value_heads: usize, width: usize, room: usize) -> Self {
+        let count = sequences * key_value_heads * room * width;
+        Past { keys: vec![0.0; count], values: vec![0.0; count], room, held: 0 }
+    }
+
+    /// Positions read so far.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+}
+
+/// Rows (…, heads · width) of the next `shape.length` positions, as [`super::attention`] has them of whole sequences;
+/// `past` takes them in. The tables of rotations begin with the first of these positions.
+///
+/// # Panics
+/// If there is no room for them, or if the shape is not causal.
+pub fn attention_after(input: &Value, shape: &Shape, past: &mut Past) -> Value {
+    assert!(shape.causal && past.held + shape.length <= past.room, "{} positions and {}", past.held, shape.length);
+    let x = input.tensor();
+    let (length, width, held) = (shape.length, shape.width, past.held);
+    let own = past.room * width;
+    let caches = past.keys.par_chunks_mut(own).zip(past.values.par_chunks_mut(own)).enumerate();
+    let parts: Vec<Vec<f32>> = caches
+        .map(|(task, (keys, values))| {
+            vectorised(
+                #[inline(always)]
+                || read_on(shape, slice(&x), task, held, keys, values),
+            )
+        })
+        .collect();
+    past.held += length;
+    let (group, heads) = (shape.group() * width, shape.key_value_heads);
+    let mut out = take(shape.sequences * length * heads * group);
+    out.par_chunks_mut(length * heads * group).enumerate().for_each(|(sequence, out)| {
+        for (position, row) in out.chunks_exact_mut(heads * group).enumerate() {
+            for (head, row) in row.chunks_exact_mut(group).enumerate() {
+                row.copy_from_slice(&parts[sequence * heads + head][position * group..][..group]);
+            }
+        }
+    });
+    Value::Plain(tensor(out, &input.dims_with(heads * group)))
+}
+
+/// (length, query heads of the key head, width) of one sequence and key head.
+#[inline(always)]
+fn read_on(shape: &Shape, x: &[f32], task: usize, held: usize, keys: &mut [f32], values: &mut [f32]) -> Vec<f32> {
+    let (length, width, group) = (shape.length, shape.width, shape.group());
+    let (sequence, head) = (task / shape.key_value_heads, task % shape.key_value_heads);
+    let rows = &x[sequence * length * shape.stride()..][..length * shape.stride()];
+    let first = (shape.heads + head) * width;
+    let new = held * width..(held + length) * width;
+    shape.gather(rows, first, true, 1.0, &mut keys[new.clone()]);
+    shape.gather(rows, first + shape.key_value_heads * width, false, 1.0, &mut values[new]);
+    let mut queries = vec![0.0; length * width];
+    let mut scores = vec![0.0; held + length];
+    let mut out = vec![0.0; length * group * width];
+    for number in 0..group {
+        shape.gather(rows, (head * group + number) * width, true, shape.scale, &mut queries);
+        for (position, query) in queries.chunks_exact(width).enumerate() {
+            let seen = shape.seen(held + position);
+            let scores = &mut scores[..seen.len()];
+            let seen = seen.start * width..seen.end * width;
+            for (score, key) in scores.iter_mut().zip(keys[seen.clone()].chunks_exact(width)) {
+                *score = dot(query, key);
+            }
+            softmax(scores);
+            let out = &mut out[(position * group + number) * width..][..width];
+            for (weight, value) in scores.iter().zip(values[seen].chunks_exact(width)) {
+                out.iter_mut().zip(value).for_each(|(out, value)| *out = weight.mul_add(*value, *out));
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::attention;
+    use super::*;
+    use burn::tensor::{Device, Tensor, TensorData};
+    use slm_runtime::sample::random_u64;
+    use std::sync::Arc;
+
+    /// In pieces, the rows of the whole.
+    #[test]
+    fn pieces_give_what_the_whole_gives() {
+        let (sequences, length, width) = (3, 23, 8);
+        let angles = |function: fn(f32) -> f32| -> Vec<f32> {
+            (0..length * width / 2).map(|index| function(index as f32 * 0.37)).collect()
+        };
+        let tables = [angles(f32::cos), angles(f32::sin)];
+        for (heads, key_value_heads, window, turned) in
+            [(4, 2, None, true), (3, 3, Some(5), false), (4, 1, Some(9), true)]
+        {
+            let shape = |start: usize, count: usize| Shape {
+                sequences,
+                length: count,
+                heads,
+                key_value_heads,
+                width,
+                scale: 0.4,
+                causal: true,
+                window,
+                rotary: turned.then(|| {
+                    Arc::new(tables.each_ref().map(|table| table[start * width / 2..][..count * width / 2].to_vec()))
+                }),
+                present: None,
+            };
+            let stride = shape(0, length).stride();
+            let draw = |index: usize| (random_u64(9, index as u64) >> 40) as f32 / 8_388_608.0 - 1.0;
+            let x: Vec<f32> = (0..sequences * length * stride).map(draw).collect();
+            let value = |values: Vec<f32>, count: usize| {
+                let data = TensorData::new(values, [sequences, count, stride]);
+                Value::of(Tensor::<3>::from_data(data, &Device::flex())).unwrap()
+            };
+            let whole = attention(&value(x.clone(), length), shape(0, length)).tensor();
+            let out = heads * width;
+            let mut past = Past::new(sequences, key_value_heads, width, length);
+            for (start, count) in [(0, 7), (7, 1), (8, 1), (9, 14)] {
+                let piece = |sequence: usize| x[(sequence * length + start) * stride..][..count * stride].to_vec();
+                let rows: Vec<f32> = (0..sequences).flat_map(piece).collect();
+                let found = attention_after(&value(rows, count), &shape(start, count), &mut past).tensor();
+                assert_eq!(past.held(), start + count);
+                for sequence in 0..sequences {
+                    let expected = &slice(&whole)[(sequence * length + start) * out..][..count * out];
+                    let found = &slice(&found)[sequence * count * out..][..count * out];
+                    for (found, expected) in found.iter().zip(expected) {
+                        assert!((found - expected).abs() < 2e-6, "{heads} heads from {start}: {found}, {expected}");
+                    }
+                }
+            }
+        }
+    }
+}

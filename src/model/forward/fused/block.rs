@@ -1,0 +1,160 @@
+//! The operations of a layer as [`slm_fused`] has them: the linears of one input as one product, each with its bias and
+//! the residual it is added to; norms of queries and keys, rotation and attention over all of them side by side.
+
+use super::decode::LayerPast;
+use super::{Context, FusedForward, Tables, function, kind};
+use crate::model::forward::Tap;
+use crate::model::forward::block::rotate;
+use crate::model::forward::layer::Operations;
+use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
+use crate::model::spec::{AttentionSpec, ConvSpec, Mixer, ModelKind, ModelSpec, Norm};
+use burn::tensor::{Tensor, TensorData};
+use slm_fused::activation::activate;
+use slm_fused::attention::cached::attention_after;
+use slm_fused::attention::{Shape, attention};
+use slm_fused::convolution::{Kernel, convolve, without_padding};
+use slm_fused::node::Value;
+use slm_fused::norm::{Segment, norm};
+
+impl Operations for FusedForward<'_> {
+    type Value = Value;
+    type Context = Context;
+    type Past = LayerPast;
+
+    fn model(&self) -> &ModelSpec {
+        self.spec
+    }
+
+    fn normed(&self, input: &Value, norm: Norm, layer: u16, site: NormSite) -> Value {
+        self.norm(input, norm, Some(layer), site)
+    }
+
+    /// Burn's own operation.
+    fn sum(&self, a: Value, b: Value) -> Value {
+        let sum = a.into_tensor::<3>() + b.into_tensor::<3>();
+        Value::of(sum).unwrap_or_else(|| unreachable!("sums stay on the flex device"))
+    }
+
+    fn project(&self, id: LinearId, input: &Value, residual: Option<Value>, tap: &mut dyn Tap) -> Value {
+        self.linear(input, &[id], residual.as_ref(), tap)
+    }
+
+    fn mixer_input(&self, layer: usize, normed: Value, context: &Context) -> Value {
+        match (&self.spec.layers[layer].mixer, &context.present) {
+            (Mixer::Conv(_), Some(present)) => without_padding(&normed, present.clone()),
+            _ => normed,
+        }
+    }
+
+    fn mix(
+        &self,
+        layer: usize,
+        input: Value,
+        context: &Context,
+        past: Option<&mut LayerPast>,
+        tap: &mut dyn Tap,
+    ) -> Value {
+        match &self.spec.layers[layer].mixer {
+            Mixer::Attention(spec) => self.attention(layer, spec, &input, context, past, tap),
+            Mixer::Conv(spec) => self.convolution(layer, spec, &input, context, past, tap),
+        }
+    }
+
+    fn widen(&self, layer: usize, input: Value, tap: &mut dyn Tap) -> Value {
+        let spec = &self.spec.layers[layer].ffn;
+        let ids = [LinearId::layer(layer, Role::Gate), LinearId::layer(layer, Role::Up)];
+        let inner = self.linear(&input, if spec.gated { &ids } else { &ids[1..] }, None, tap);
+        activate(&inner, function(spec.activation), spec.gated)
+    }
+}
+
+impl FusedForward<'_> {
+    fn attention(
+        &self,
+        layer: usize,
+        spec: &AttentionSpec,
+        input: &Value,
+        context: &Context,
+        past: Option<&mut LayerPast>,
+        tap: &mut dyn Tap,
+    ) -> Value {
+        let id = |role| LinearId::layer(layer, role);
+        let mut projected = self.linear(input, &[id(Role::Query), id(Role::Key), id(Role::Value)], None, tap);
+        if spec.query_key_norm {
+            let segment = |first, heads, site| Segment {
+                first,
+                heads,
+                weight: self.weights.vector(ParameterId::Norm(Some(layer as u16), site, Part::Weight)).clone(),
+                bias: self.norm_bias(self.spec.layers[layer].norm, Some(layer as u16), site),
+            };
+            let segments = vec![
+                segment(0, spec.heads, NormSite::Query),
+                segment(spec.query_width(), spec.key_value_heads, NormSite::Key),
+            ];
+            projected = norm(&projected, kind(self.spec.layers[layer].norm), segments);
+        }
+        let rotary = context.rotary[layer].clone();
+        if tap.sees_attention() {
+            let [query, key] = heads_of(&projected, spec, rotary.as_ref());
+            tap.attention(layer, &query, &key);
+        }
+        let shape = Shape {
+            sequences: context.sequences,
+            length: context.length,
+            heads: spec.heads,
+            key_value_heads: spec.key_value_heads,
+            width: spec.head_dim,
+            scale: spec.score_scale as f32,
+            causal: self.spec.kind == ModelKind::Decoder,
+            window: spec.window,
+            rotary,
+            present: context.present.clone(),
+        };
+        match past {
+            Some(LayerPast::Attention(past)) => attention_after(&projected, &shape, past),
+            _ => attention(&projected, shape),
+        }
+    }
+
+    fn convolution(
+        &self,
+        layer: usize,
+        spec: &ConvSpec,
+        input: &Value,
+        context: &Context,
+        past: Option<&mut LayerPast>,
+        tap: &mut dyn Tap,
+    ) -> Value {
+        let projected = self.linear(input, &[LinearId::layer(layer, Role::ConvIn)], None, tap);
+        let part = |part| self.weights.vector(ParameterId::Kernel(layer as u16, part)).clone();
+        let kernel = |length| Kernel { taps: part(Part::Weight), bias: spec.bias.then(|| part(Part::Bias)), length };
+        match past {
+            Some(LayerPast::Convolution(past)) => {
+                let (rows, length) = past.before(&projected, context.sequences);
+                past.without(&convolve(&rows, kernel(length)), context.sequences)
+            }
+            _ => convolve(&projected, kernel(context.length)),
+        }
+    }
+}
+
+/// Queries (batch, heads, length, head_dim) and keys after rotation, of rows (batch, length, queries + keys + values).
+fn heads_of(projected: &Value, spec: &AttentionSpec, rotary: Option<&Tables>) -> [Tensor<4>; 2] {
+    let rows = Value::Plain(projected.tensor()).into_tensor::<3>();
+    let [batch, length, _] = rows.dims();
+    let tables = rotary.map(|tables| {
+        tables.each_ref().map(|table| {
+            let data = TensorData::new(table.clone(), [1, 1, length, spec.head_dim / 2]);
+            Tensor::<4>::from_data(data, &rows.device())
+        })
+    });
+    let part = |first: usize, heads: usize| {
+        let values = rows.clone().narrow(2, first, heads * spec.head_dim);
+        let values = values.reshape([batch, length, heads, spec.head_dim]).swap_dims(1, 2);
+        match &tables {
+            Some([cos, sin]) => rotate(values, cos, sin),
+            None => values,
+        }
+    };
+    [part(0, spec.heads), part(spec.query_width(), spec.key_value_heads)]
+}
