@@ -1,5 +1,7 @@
 //! Times the parts of rounding a matrix of random weights: `rounding [ROWS COLUMNS]`, 2048 × 5632 where they are not given.
 
+#![expect(clippy::print_stdout, reason = "an example prints its result")]
+
 use slm_numerics::factor::{Factor, solve_rows};
 use slm_numerics::product::{Left, Matrix, Output, Right, multiply};
 use slm_numerics::rounding::layerwise::{Inputs, TILE, round};

@@ -268,9 +268,7 @@ impl Visit<'_> {
             }
             moved = true;
             block.integers[column] = integers;
-            for lane in 0..LANES {
-                block.deltas[column][lane] += delta[lane];
-            }
+            block.deltas[column].iter_mut().zip(delta).for_each(|(sum, delta)| *sum += delta);
             add_multiples::<S, V>(simd, &mut block.product[..*width], of_column, &delta);
         }
         moved
