@@ -6,7 +6,7 @@
 //! ```
 //!
 //! D is small where the change is, so that f32 holds it well, and is what a correction needs. Tokens are summed in f32 in
-//! blocks of [`BLOCK_TOKENS`], and blocks in f64 in the order of the batches; a product of [`slm_numerics::product`] is one
+//! blocks of 2,048, and blocks in f64 in the order of the batches; a product of [`slm_numerics::product`] is one
 //! chain of multiply-adds over tokens. So the sums depend neither on threads nor on the width of vectors. Only one
 //! triangle of G is computed, which is then mirrored.
 

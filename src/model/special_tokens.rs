@@ -4,7 +4,7 @@
 //! `bos_token` of tokenizer_config.json where `add_bos_token` is true, else none. `bos_token_id` of config.json alone adds
 //! nothing: Qwen and SmolLM state one that their tokenizers never write. End tokens are `eos_token_id` of
 //! generation_config.json, else of config.json: one id or a list. Ids outside the vocabulary stand for tokens that the
-//! model cannot write: they are left out, and [`notes`] says so, as of tokens of the tokenizer that have no row.
+//! model cannot write: they are left out, and `notes` says so, as of tokens of the tokenizer that have no row.
 
 use super::companions::{
     Companion, Companions, GENERATION_CONFIG_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,

@@ -1,5 +1,5 @@
 //! Cholesky factors of symmetric positive definite matrices in f64, A = L Lᵀ, and the inverse of L. Both work by blocks of
-//! [`BLOCK`] columns, whose products with the rest are those of [`product`](crate::product): so the bits depend neither on
+//! 128 columns, whose products with the rest are those of [`product`](crate::product): so the bits depend neither on
 //! threads nor on the width of vectors. Matrices are row-major.
 //!
 //! Block b of the factorization: A_bb = L_bb L_bbᵀ row by row; L_b = A_b L_bb⁻ᵀ below it; the rest loses L_b L_bᵀ. The
