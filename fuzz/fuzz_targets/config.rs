@@ -5,8 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use slmc::model::companions::{Companions, GENERATION_CONFIG_FILE, MODULES_FILE, PROMPTS_FILE, SENTENCE_FILES};
-use slmc::model::{families, generation, sentence};
 use slmc::model::scheme::Preset;
+use slmc::model::{families, generation, sentence};
 
 /// Most layers whose parameters are counted one by one.
 const LAYERS: usize = 64;
