@@ -8,7 +8,7 @@ use crate::stages::checkpoint;
 
 /// Show what is in an artifact, or in a model directory
 ///
-/// Of an artifact: sizes and work per token by class, planned memory, every tensor. Of a directory: every file that may
+/// For an artifact: sizes and work per token by class, planned memory, every tensor. For a directory: every file that may
 /// stand beside the weights, whether it is there, and what it decides: tokens that open and end a text, how tokens are
 /// chosen, the chat template, the pooling of sentence encoders, the longest text.
 #[derive(Debug, clap::Args)]

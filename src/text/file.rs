@@ -70,7 +70,7 @@ impl ReadNotes {
         self.losses().into_iter().for_each(|loss| progress.warn(&format_args!("{file}: {loss}")));
     }
 
-    /// The same for a report, with what is no loss; none where the file was read as it is.
+    /// The same for a report, and what was changed without losing anything; nothing where the file was read as it stands.
     pub fn remarks(&self) -> impl Iterator<Item = String> {
         let name = self.file.file_name().unwrap_or(self.file.as_os_str()).to_string_lossy();
         let mark = self.byte_order_mark.then(|| "its byte order mark is left out".to_owned());

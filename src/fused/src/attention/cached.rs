@@ -16,7 +16,7 @@ use slm_numerics::scratch::take;
 pub struct Past {
     /// (sequences, key heads, room, width), turned.
     keys: Vec<f32>,
-    /// Of the same shape.
+    /// (sequences, key heads, room, width)
     values: Vec<f32>,
     /// Positions there is room for.
     room: usize,
