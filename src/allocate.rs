@@ -6,6 +6,7 @@
 pub mod database;
 pub mod error;
 pub mod fisher;
+mod gradients;
 pub mod improve;
 pub mod items;
 pub mod knapsack;
@@ -134,7 +135,7 @@ impl Allocator<'_> {
         // The caller has checked that something fits.
         let selection = sensitivities.frontier(items).best_within(within).unwrap_or_else(|| smallest(items));
         let added_up = selection.iter().enumerate().map(|(item, &coding)| costs[item][coding]).sum();
-        let knapsack = cost(&probe.assignment(&items.items, &selection, database)?);
+        let knapsack = cost(&probe.assignment(&items.items, &selection, database, probe.all())?);
         let improved = improve::improve(probe, items, database, &costs, budget, selection, progress)?;
         let largest = |item: &Item| item.codings.iter().map(|coding| coding.bytes).max().unwrap_or(0);
         let report = AllocationReport {

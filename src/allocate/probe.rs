@@ -12,14 +12,25 @@ use crate::calibrate::probe::{Prepared, Probe as Comparison, ProbeError};
 use crate::model::forward::DenseWeights;
 use crate::model::id::Class;
 use crate::model::matrix::into_values;
+use crate::model::spec::ModelKind;
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::Layout;
+use std::ops::Range;
 
 pub use crate::calibrate::probe::Samples;
+
+/// The first sequences are one of so many.
+const FIRST_OF_DECODERS: usize = 4;
+
+/// The sequences in an order in which the first are from all of the text.
+fn spread(kind: ModelKind, sequences: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    let step = if kind == ModelKind::Decoder { FIRST_OF_DECODERS } else { 1 };
+    (0..step).flat_map(|first| sequences.iter().skip(first).step_by(step).cloned()).collect()
+}
 
 /// A model beside which its assignments are judged.
 pub struct Probe<'m> {
@@ -38,7 +49,9 @@ impl<'m> Probe<'m> {
         device: &Device,
     ) -> Result<Self, AllocationError> {
         let weights = DenseWeights::new(model, device).map_err(ProbeError::from)?;
-        Ok(Probe { original: Comparison::new(model, sequences, device)?, weights, runner })
+        let mut original = Comparison::new(model, &spread(model.spec.kind, sequences), device)?;
+        original.keep_outputs()?;
+        Ok(Probe { original, weights, runner })
     }
 
     /// The unit of a sample: predictions, or texts.
@@ -56,22 +69,37 @@ impl<'m> Probe<'m> {
         self.original.sequences()
     }
 
-    /// The whole model with every item in the coding of `selection`.
+    /// The whole model with every item in the coding of `selection`, over some of the sequences.
     pub fn assignment(
         &self,
         items: &[Item],
         selection: &[usize],
         database: &Database,
+        sequences: Range<usize>,
     ) -> Result<Samples, AllocationError> {
-        let original = &self.original;
         let mut weights = self.weights.clone();
         for (item, &coding) in items.iter().zip(selection) {
             self.replace(&mut weights, item, item.codings[coding], database);
         }
-        Ok(original.judge(&weights, |sequence| original.forward(&weights).embed(&sequence.batch), 0)?)
+        Ok(self.original.judge(&weights, sequences)?)
     }
 
-    /// Every item alone in each of its codings but the first, the others as they were: `[item][coding - 1]`.
+    /// All sequences.
+    pub fn all(&self) -> Range<usize> {
+        0..self.original.sequences.len()
+    }
+
+    /// The first sequences, on which items are measured alone and neighbours are looked at first. Windows of a decoder have
+    /// hundreds of predictions each; an encoder's texts have one.
+    pub fn first(&self) -> Range<usize> {
+        let all = self.original.sequences.len();
+        0..match self.original.spec.kind {
+            ModelKind::Decoder => all.div_ceil(FIRST_OF_DECODERS),
+            ModelKind::Encoder => all,
+        }
+    }
+
+    /// Every item alone in each of its codings but the first, over the first sequences, the others as they were: `[item][coding - 1]`.
     pub fn alone(
         &self,
         items: &[Item],
@@ -81,23 +109,21 @@ impl<'m> Probe<'m> {
         let original = &self.original;
         let work = items.iter().map(|item| item.codings.len() as u64 - 1).sum();
         progress.begin("measuring every matrix alone", work, "variants");
-        let mut states: Vec<Tensor<3>> = original
-            .sequences
-            .par_iter()
-            .map(|sequence| original.forward(&self.weights).embed(&sequence.batch))
-            .collect();
+        let first = self.first();
+        let sequences = &original.sequences[first.clone()];
+        let embed = |sequence: &Prepared| original.forward(&self.weights).embed(&sequence.batch);
+        let mut states: Vec<Tensor<3>> = sequences.par_iter().map(embed).collect();
         let (mut out, mut done) = (Vec::with_capacity(items.len()), 0);
         for item in items {
-            let first = item.members[0];
+            let member = item.members[0];
             // Where the run parts from the original's: at the embedding, in a layer, or in the head.
-            let layer = match (first.layer, first.role.class()) {
+            let layer = match (member.layer, member.role.class()) {
                 (Some(layer), _) => usize::from(layer),
                 (None, Class::Embedding) => 0,
                 (None, _) => original.spec.layers.len(),
             };
             while done < layer {
-                states = original
-                    .sequences
+                states = sequences
                     .par_iter()
                     .zip(states)
                     .map(|(sequence, hidden)| original.forward(&self.weights).block(done, hidden, &sequence.context))
@@ -108,8 +134,8 @@ impl<'m> Probe<'m> {
             for &coding in item.codings.iter().skip(1) {
                 let mut weights = self.weights.clone();
                 self.replace(&mut weights, item, coding, database);
-                let samples = if first.role.class() == Class::Embedding {
-                    original.judge(&weights, |sequence| original.forward(&weights).embed(&sequence.batch), 0)
+                let samples = if member.role.class() == Class::Embedding {
+                    original.judge(&weights, first.clone())
                 } else {
                     original.judge_from(&weights, &states, layer)
                 };

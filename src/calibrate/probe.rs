@@ -9,6 +9,8 @@ use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::model::weights::{Model, ModelError};
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
+use std::borrow::Cow;
+use std::ops::Range;
 
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +56,12 @@ pub(crate) struct Prepared {
     pub(crate) context: StagedContext,
     /// What the head reads, (1, length, hidden), or (1, 1, hidden) for a classifier.
     finished: Tensor<3>,
+    /// What the head writes, where there is room to keep it.
+    output: Option<Vec<f32>>,
 }
+
+/// Bytes of the original's outputs that are kept; those of the other sequences are computed for every comparison.
+const KEPT_OUTPUTS: usize = 512 << 20;
 
 /// One entry for every sequence.
 pub type Samples = Vec<Sample>;
@@ -67,7 +74,7 @@ impl<'m> Probe<'m> {
         let forward = StagedForward::new(spec, &head, device);
         let prepare = |tokens: &Vec<u32>| {
             let batch = Batch::new(spec, tokens.clone(), 1)?;
-            Ok(Prepared { context: forward.context(&batch), finished: forward.embed(&batch), batch })
+            Ok(Prepared { context: forward.context(&batch), finished: forward.embed(&batch), output: None, batch })
         };
         let sequences = sequences.iter().map(prepare).collect::<Result<_, ProbeError>>()?;
         let mut probe = Probe { spec, head: around(model, device)?, device: device.clone(), sequences };
@@ -76,6 +83,18 @@ impl<'m> Probe<'m> {
             sequence.finished = forward.head_input(hidden);
         }
         Ok(probe)
+    }
+
+    /// Keeps the original's outputs, for many comparisons.
+    pub fn keep_outputs(&mut self) -> Result<(), ProbeError> {
+        let mut room = KEPT_OUTPUTS / 4;
+        for number in 0..self.sequences.len() {
+            let finished = self.sequences[number].finished.clone();
+            let Some(rest) = room.checked_sub(self.spec.output_width() * finished.dims()[1]) else { break };
+            room = rest;
+            self.sequences[number].output = Some(self.outputs(&self.head, finished)?);
+        }
+        Ok(())
     }
 
     /// The unit a sample counts: predictions, or texts.
@@ -118,14 +137,18 @@ impl<'m> Probe<'m> {
     }
 
     /// The output of the original over a sequence.
-    pub(crate) fn original(&self, sequence: &Prepared) -> Result<Vec<f32>, ProbeError> {
-        self.outputs(&self.head, sequence.finished.clone())
+    pub(crate) fn original<'s>(&self, sequence: &'s Prepared) -> Result<Cow<'s, [f32]>, ProbeError> {
+        Ok(match &sequence.output {
+            Some(output) => Cow::Borrowed(output),
+            None => Cow::Owned(self.outputs(&self.head, sequence.finished.clone())?),
+        })
     }
 
     pub(crate) fn forward<'w>(&'w self, weights: &'w DenseWeights) -> StagedForward<'w> {
         StagedForward::new(self.spec, weights, &self.device)
     }
 
+    /// A model whose `states` before a layer are those of the first sequences.
     pub(crate) fn judge_from(
         &self,
         weights: &DenseWeights,
@@ -136,14 +159,13 @@ impl<'m> Probe<'m> {
         judged.map(|(number, (sequence, state))| self.sample(number, sequence, weights, state.clone(), layer)).collect()
     }
 
-    pub(crate) fn judge(
-        &self,
-        weights: &DenseWeights,
-        start: impl Fn(&Prepared) -> Tensor<3> + Sync,
-        layer: usize,
-    ) -> Result<Samples, ProbeError> {
-        let judged = self.sequences.par_iter().enumerate();
-        judged.map(|(number, sequence)| self.sample(number, sequence, weights, start(sequence), layer)).collect()
+    /// A whole model over some of the sequences.
+    pub(crate) fn judge(&self, weights: &DenseWeights, sequences: Range<usize>) -> Result<Samples, ProbeError> {
+        let judged = sequences.into_par_iter().map(|number| {
+            let sequence = &self.sequences[number];
+            self.sample(number, sequence, weights, self.forward(weights).embed(&sequence.batch), 0)
+        });
+        judged.collect()
     }
 
     /// Runs the layers from `layer` on, and the head.
