@@ -5,10 +5,12 @@
 pub mod shape;
 
 use crate::artifact::host::{ArtifactError, ArtifactFile, SessionMemory};
-use crate::compile::{ARTIFACT_MAGIC, CompileError};
+use crate::artifact::runner::{ModelRunner, RunnerError};
+use crate::compile::ARTIFACT_MAGIC;
 use crate::disk::atomic::{self, AtomicError};
 use crate::machine;
 use crate::machine::kernels::{kernel_name, kernels_for, layout};
+use crate::model::weights::ModelError;
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
 use serde::Serialize;
@@ -49,9 +51,12 @@ pub enum BenchError {
     /// The artifact cannot be read.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
-    /// The artifact of random weights cannot be compiled.
+    /// The random weights are refused.
     #[error(transparent)]
-    Shape(#[from] CompileError),
+    Shape(#[from] ModelError),
+    /// The artifact cannot be made.
+    #[error("the artifact of random weights cannot be made: {0}")]
+    Made(#[from] RunnerError),
     /// The directory of such artifacts cannot be created.
     #[error("{}: cannot be made", path.display())]
     Directory {
@@ -208,11 +213,12 @@ impl Report for BenchReport {
 }
 
 /// The artifact of random weights, from the cache beside the caller's work where it is there and sound, for at least
-/// `positions`.
+/// `positions`; otherwise `runner` makes it.
 pub fn shape_artifact(
     shape: &Shape,
     weights: Weights,
     positions: usize,
+    runner: &dyn ModelRunner,
     progress: &dyn Progress,
 ) -> Result<ArtifactFile, BenchError> {
     let context = positions.max(SMALLEST_CONTEXT).next_multiple_of(64);
@@ -227,7 +233,8 @@ pub fn shape_artifact(
         .map_err(|source| BenchError::Directory { path: PathBuf::from(DIRECTORY), source })?;
     {
         // Gone before the file is opened: it counts in the memory that is measured.
-        let bytes = shape::artifact(shape, weights, context, layout, progress)?;
+        let model = shape::random_model(shape, weights, context, progress)?;
+        let bytes = runner.artifact(&model, "bench", layout, None)?;
         atomic::write_file(&path, ARTIFACT_MAGIC, |out| out.write_all(&bytes))?;
     }
     Ok(ArtifactFile::open(&path)?)

@@ -2,7 +2,6 @@
 //! depend on the values, so that no checkpoint of that size is needed. The weights have the standard deviation
 //! 0.7 / sqrt(columns) in every scheme, which keeps activations of any depth in range.
 
-use crate::compile::{CompileError, HostSections, TextSection, compile};
 use crate::disk::DenseTensor;
 use crate::disk::config::Config;
 use crate::model::companions::Companions;
@@ -14,10 +13,8 @@ use crate::model::scheme::{Preset, QuantScheme, SchemeDef};
 use crate::model::transform::NmPattern;
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
-use crate::target::Target;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
-use slm_runtime::layout::Layout;
 use slm_runtime::sample::random_u64;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -122,31 +119,18 @@ impl fmt::Display for Weights {
     }
 }
 
-/// The bytes of an artifact of `shape` for `context` positions, in `layout`.
-pub fn artifact(
-    shape: &Shape,
-    weights: Weights,
-    context: usize,
-    layout: Layout,
-    progress: &dyn Progress,
-) -> Result<Vec<u8>, CompileError> {
-    let model = random_model(shape, weights, context, progress)?;
-    let text = TextSection {
-        vocabulary: (0..shape.vocabulary).map(|token| format!("t{token}").into_bytes()).collect(),
-        ..TextSection::default()
-    };
-    let device = Target::unlimited("bench", layout);
-    Ok(compile(&model, &device, None, &text, &HostSections::default(), progress)?.bytes)
-}
-
-fn random_model(
+/// A model of `shape` with random weights, for `context` positions.
+///
+/// # Errors
+/// Shapes that no family has: none of [`Shape::ALL`].
+pub fn random_model(
     shape: &Shape,
     weights: Weights,
     context: usize,
     progress: &dyn Progress,
-) -> Result<Model, CompileError> {
+) -> Result<Model, ModelError> {
     let config = shape.config(context);
-    let spec = families::spec(&config).map_err(ModelError::from)?;
+    let spec = families::spec(&config)?;
     let mut parameters = BTreeMap::new();
     let shapes = spec.parameters();
     progress.begin("drawing random weights", shapes.len() as u64, "tensors");
@@ -161,7 +145,7 @@ fn random_model(
             }
             _ => {
                 let ones = vec![1.0; parameter.shape.iter().product()];
-                Parameter::Dense(DenseTensor::from_f32(parameter.shape, &ones).map_err(ModelError::from)?)
+                Parameter::Dense(DenseTensor::from_f32(parameter.shape, &ones)?)
             }
         };
         parameters.insert(parameter.id, value);

@@ -7,6 +7,7 @@ use crate::bench::{BenchOptions, bench, shape_artifact};
 use crate::model::scheme::{Preset, QuantScheme};
 use crate::model::transform::NmPattern;
 use crate::shell::{ExitStatus, Shell};
+use crate::stages::runner::Compiled;
 use anyhow::bail;
 use clap::builder::PossibleValuesParser;
 use std::num::NonZeroUsize;
@@ -117,7 +118,7 @@ impl Args {
                     Some(pattern) => bail!("--sparsity {pattern}: artifacts compress 2:4 alone; pass --sparsity 2:4"),
                 };
                 let weights = Weights { preset: self.scheme, head: self.head, two_of_four };
-                shape_artifact(&shape, weights, self.prefill.get().saturating_add(self.decode), shell)?
+                shape_artifact(&shape, weights, self.prefill.get().saturating_add(self.decode), &Compiled, shell)?
             }
             (None, None) => bail!("pass an artifact, or --shape"),
         };
