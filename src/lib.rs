@@ -93,6 +93,7 @@ pub mod recipe;
 pub mod report;
 pub mod shell;
 pub mod stages;
+pub mod store;
 pub mod target;
 pub mod text;
 pub mod train;
