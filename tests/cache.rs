@@ -5,7 +5,7 @@
 mod server;
 
 use crate::fixture::{Family, Size, write};
-use crate::support::{json_with_code, one_line, refused, run, slmc, stderr};
+use crate::support::{json_with_code, one_line, refused, root, run, slmc, stderr};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -367,4 +367,80 @@ fn two_results_of_one_key_are_shouted_about() {
             && said.contains("\"kind\":\"quantize\""),
         "{said}"
     );
+}
+
+#[test]
+fn an_artifact_is_made_again_from_its_provenance() {
+    let here = workshop();
+    // With a training stage, so that options, seed and text come from the provenance too.
+    let recipe = RECIPE.replace(
+        "method = \"magnitude\"",
+        "method = \"magnitude\"\nseed = 3\nrecover = true\ndata = [\"text.txt\"]\ntokens = 2_000\nwindow = 32\nbatch = 4\nlearning_rate = 1e-3",
+    );
+    let board = fs::read_to_string(root("targets/cortex-m55.toml"))
+        .expect("a target")
+        .replace("\"cortex-m55\"", "\"my-board\"");
+    fs::write(here.path().join("board.toml"), board).expect("written");
+    fs::write(here.path().join("r.toml"), recipe.replace("\"cortex-m55\"", "\"board.toml\"")).expect("written");
+    json_with_code(here.path(), "run r.toml", 0);
+    fs::create_dir(here.path().join("archive")).expect("made");
+    for target in ["generic", "my-board"] {
+        let artifact = format!("out/r/artifact.{target}.slm");
+        let again = json_with_code(here.path(), &format!("reproduce {artifact} --recipe r.toml"), 0);
+        let stages: Vec<&Value> =
+            again["stages"].as_array().expect("stages").iter().map(|stage| &stage["stage"]).collect();
+        assert_eq!(stages, ["prune", "quantize", "compile"]);
+        assert_eq!(again["same"], true);
+        refused(
+            here.path(),
+            &format!("reproduce {artifact}"),
+            "pass --inputs with a directory that has it, or --recipe",
+        );
+        refused(here.path(), &format!("reproduce {artifact} --inputs archive"), "nothing below archive has this hash");
+    }
+    // Under other names, anywhere below a directory.
+    fs::rename(here.path().join("model"), here.path().join("archive/base")).expect("renamed");
+    fs::create_dir(here.path().join("archive/texts")).expect("made");
+    fs::rename(here.path().join("text.txt"), here.path().join("archive/texts/a.txt")).expect("renamed");
+    let artifact = here.path().join("out/r/artifact.generic.slm");
+    json_with_code(here.path(), "reproduce out/r/artifact.generic.slm --inputs archive", 0);
+    assert!(fs::read_dir(here.path().join("archive")).expect("it lists").count() == 2, "nothing is written there");
+
+    // The first stage that gives something else is named, with the reason.
+    let provenance = slmc::artifact::inspect::inspect(&artifact).expect("sound").provenance.expect("it has one");
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut provenance = provenance.clone();
+        change(&mut provenance);
+        let options = slmc::recipe::ReproduceOptions {
+            artifact: artifact.clone(),
+            provenance: Some(provenance),
+            inputs: Some(here.path().join("archive")),
+            ..Default::default()
+        };
+        let shell =
+            slmc::shell::Shell::from_writers(Default::default(), Box::new(std::io::sink()), Box::new(std::io::sink()));
+        let report = slmc::recipe::reproduce(&options, &shell).expect("it runs");
+        assert!(!report.same);
+        let last = report.stages.last().expect("a stage").clone();
+        assert!(!last.same && report.stages.iter().filter(|stage| !stage.same).count() == 1);
+        (last.stage, report.why.expect("a reason"))
+    };
+    let (stage, why) = changed(&|record| record["model"]["inputs"][0]["made"]["seed"] = Value::from(4));
+    assert!(stage == "prune" && why.contains("same inputs, options, version and class"), "{why}");
+    let (stage, why) = changed(&|record| {
+        record["model"]["options"]["scheme"] = Value::from("w4");
+        record["model"]["numerics"] = Value::from("riscv64");
+    });
+    assert!(
+        stage == "quantize" && why.contains("class riscv64") && why.contains(slmc::machine::numerics_class()),
+        "{why}"
+    );
+    let (stage, why) = changed(&|record| {
+        record["options"]["context"] = Value::from("32");
+        record["tool"] = Value::from("slmc 9");
+    });
+    assert!(stage == "compile" && why.contains("made by slmc 9"), "{why}");
+    json_with_code(here.path(), "quantize archive/base --scheme w8 --method rtn -o q", 0);
+    json_with_code(here.path(), "compile q --target generic --device-only -o d.slm", 0);
+    refused(here.path(), "reproduce d.slm --inputs archive", "d.slm: carries no provenance");
 }

@@ -264,7 +264,7 @@ impl Chain {
             None => Ok(()),
             Some(local) => {
                 other = different(local, &key, &entry);
-                put_all(local, &entry, &sources).and_then(|()| local.put_entry(&key, &entry.encode()))
+                put_all(local, true, &entry, &sources).and_then(|()| local.put_entry(&key, &entry.encode()))
             }
         };
         for remote in self.remotes().filter(|remote| remote.writes.load(Ordering::Relaxed)) {
@@ -273,7 +273,7 @@ impl Chain {
                 other = Some(there);
                 continue;
             }
-            let put = put_all(store, &entry, &sources).and_then(|()| store.put_entry(&key, &entry.encode()));
+            let put = put_all(store, false, &entry, &sources).and_then(|()| store.put_entry(&key, &entry.encode()));
             match put {
                 Ok(()) => {}
                 Err(error @ StoreError::Status { status: 401 | 403 | 405, .. }) => {
@@ -339,12 +339,18 @@ fn different(store: &dyn Store, key: &Digest, entry: &Entry) -> Option<Entry> {
     (there.output() != entry.output()).then_some(there)
 }
 
-/// Puts every blob that a store lacks.
-fn put_all(store: &dyn Store, entry: &Entry, sources: &[(String, std::path::PathBuf)]) -> Result<(), StoreError> {
+/// Puts every blob that a store lacks; into this machine's also those that are there, since one of them may be damaged, which
+/// is why the stage ran.
+fn put_all(
+    store: &dyn Store,
+    anew: bool,
+    entry: &Entry,
+    sources: &[(String, std::path::PathBuf)],
+) -> Result<(), StoreError> {
     for (file, (_, path)) in entry.files.iter().zip(sources) {
         let mut start = 0;
         for blob in &file.pieces {
-            if !store.has(blob)? {
+            if anew || !store.has(blob)? {
                 let mut content = File::open(path).map_err(StoreError::io("read", path))?;
                 content.seek(SeekFrom::Start(start)).map_err(StoreError::io("read", path))?;
                 let mut hashed = Hashed::new(content.take(blob.size));
