@@ -2,12 +2,14 @@
 //! files named, calls the library and hands the report to the shell.
 
 mod bench;
+mod cache;
 mod chat;
 mod doctor;
 mod estimate;
 mod generate;
 pub mod global;
 mod inspect;
+mod reproduce;
 mod run;
 mod sampling;
 mod stage;
@@ -49,6 +51,8 @@ enum Command {
     Bench(bench::Args),
     Estimate(estimate::Args),
     Run(run::Args),
+    Cache(cache::Args),
+    Reproduce(reproduce::Args),
     Tokenizer(tokenizer::Args),
     Targets(targets::Args),
     Doctor(doctor::Args),
@@ -73,6 +77,8 @@ impl Cli {
             Command::Bench(args) => args.run(global, shell),
             Command::Estimate(args) => args.run(shell),
             Command::Run(args) => args.run(global, shell),
+            Command::Cache(args) => args.run(global, shell),
+            Command::Reproduce(args) => args.run(global, shell),
             Command::Tokenizer(args) => args.run(shell),
             Command::Targets(args) => args.run(shell),
             Command::Doctor(args) => args.run(global, shell),

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`cli`] | one file per subcommand that is not a stage: options (the help text) and a `run` without logic |
 //! | [`recipe`] | recipes: TOML files with line numbers, plan, cache, lock and gates |
+//! | [`store`] | where results of stages are kept: directories, servers, buckets; verified and signed |
 //! | [`stages`] | the table of stages: subcommands that take models and make one, or measure it |
 //! | [`shell`] | everything a person sees: results on stdout, the rest on stderr, exit codes |
 //! | [`report`] | what a command hands back, as text or one JSON line |
@@ -64,9 +65,9 @@
 //! | `*.svg` of `quantize --sweep` | the frontier of bytes against cost | [`allocate::sweep`], [`report::chart`] |
 //! | `*.jsonl` of `--metrics` | one object per training step | [`train::report`] |
 //! | tokenizer directory | `tokenizer.json`, `tokenizer_config.json`, `slmc.json` | [`text::tokenizer_training`] |
-//! | `RECIPE.lock` | the inputs of a recipe by hash | [`recipe`] |
+//! | `RECIPE.lock` | the inputs and results of a recipe by hash | [`recipe`] |
 //! | `.slmc/cache/bench/*.slm` | artifacts of random weights that `slmc bench --shape` measures | [`mod@bench`] |
-//! | `.slmc/cache/KEY.json` | what a stage of a recipe gave, `slmc.cache/1` | [`recipe`] |
+//! | `ac/`, `cas/` of the cache | what stages of recipes gave, with their outputs (docs/cache.md) | [`store`] |
 //! | `.NAME.slmc-PID-N.new`, `.old` | an output being built, and the one it replaces; gone when the command ends | [`disk::atomic`] |
 //!
 //! Part of the binary: `targets/*.toml`, `calibration/encoders.txt` and the quickstart of `recipes/`. JSON lines on stdout
@@ -93,6 +94,7 @@ pub mod recipe;
 pub mod report;
 pub mod shell;
 pub mod stages;
+pub mod store;
 pub mod target;
 pub mod text;
 pub mod train;

@@ -43,6 +43,25 @@ pub fn cpu_features() -> Vec<&'static str> {
     features
 }
 
+/// Class of this machine's f32 results: what products, sums and elementary functions of several operations follow in their
+/// last bits where these are not portable (the `gemm` and `pulp` crates choose vectors by these features, and nothing else
+/// of the CPU matters). Machines of one class give the same bits.
+pub fn numerics_class() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let all = |features: &[&str]| features.iter().all(|feature| cpu_features().contains(feature));
+        return match () {
+            () if all(&["avx2", "fma", "avx512f", "avx512bw", "avx512vl"]) => "x86-64-v4",
+            () if all(&["avx2", "fma"]) => "x86-64-v3",
+            () => "x86-64-v2",
+        };
+    }
+    #[cfg(target_arch = "aarch64")]
+    return "aarch64-neon";
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return std::env::consts::ARCH;
+}
+
 /// Bytes per second that `threads` threads together read from `bytes`, each its own part of it, over and over for at
 /// least `time`; the best of `rounds`, since another program's work only ever slows one down.
 pub fn read_rate(bytes: &[u8], threads: usize, time: Duration, rounds: usize) -> f64 {

@@ -5,6 +5,8 @@
 //! document  TOML with lines, `extends` merged        options   keys of a stage as options of its subcommand
 //! reader    stages, gates, sample; every mistake     plan      what would run; the lock is compared
 //! runner    what runs; cache, resume, gates          embedded  the quickstart, part of the program
+//! key       what decides the result of a stage       hashes    of all that is read, remembered over runs
+//! cache     results by key, with their outputs       lock      inputs and results, under version control
 //! ```
 
 mod cache;
@@ -12,13 +14,17 @@ mod document;
 pub mod embedded;
 mod error;
 mod gates;
+mod hashes;
+mod key;
 mod lock;
 mod mistake;
 mod options;
 mod plan;
 mod reader;
+mod reproduce;
 mod run_report;
 mod runner;
+mod share;
 mod stage;
 mod validate;
 
@@ -26,5 +32,7 @@ pub use error::RecipeError;
 pub use gates::GateResult;
 pub use mistake::Mistakes;
 pub use plan::{PlanReport, PlannedStage, RunOptions, plan};
+pub use reproduce::{ReproduceError, ReproduceOptions, ReproduceReport, ReproducedStage, reproduce};
 pub use run_report::{RunReport, SampleResult, StageResult, Status};
 pub use runner::run;
+pub use share::{Direction, ShareReport, SharedStage, WhyReport, share, why};

@@ -8,6 +8,7 @@ pub mod compile;
 pub mod distill;
 mod error;
 pub mod eval;
+pub mod invocation;
 pub mod known;
 mod limits;
 pub mod provenance;
@@ -22,7 +23,7 @@ pub mod training;
 
 pub use error::StageError;
 pub use stage::{
-    AnyStage, Cost, Fault, Faults, Measures, Outcome, Product, Ready, Resolved, Resumes, RunSettings, Stage,
+    AnyStage, Arithmetic, Cost, Fault, Faults, Measures, Outcome, Product, Ready, Resolved, Resumes, RunSettings, Stage,
 };
 
 /// Every kind of stage, in the order of a whole chain.

@@ -126,7 +126,14 @@ fn a_model_in_memory_goes_the_whole_way() {
     let artifact = directory.path().join("model.slm");
     let layout = slm_runtime::layout::Layout::R8K4Offset8;
     let target = Target::unlimited("test", layout);
-    let options = CompileOptions { model: out, out: artifact, target, context: None, device_only: false };
+    let options = CompileOptions {
+        model: out,
+        out: artifact,
+        target,
+        context: None,
+        device_only: false,
+        invocation: Default::default(),
+    };
     compile_directory(&options, &Silent).expect("it compiles");
     let file = slmc::artifact::host::ArtifactFile::open(&options.out).expect("it opens");
     let view: ArtifactView<'_> = file.view().expect("it is sound");

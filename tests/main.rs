@@ -4,6 +4,7 @@
 mod allocate;
 mod artifact;
 mod c_interface;
+mod cache;
 mod calibration;
 mod chat;
 mod checkpoints;
@@ -28,6 +29,7 @@ mod real_model;
 mod recipes;
 mod reference;
 mod resume;
+mod revisions;
 mod sampling;
 mod schemes;
 mod sentences;

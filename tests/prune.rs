@@ -48,6 +48,7 @@ fn prune(model: &Path, out: &Path, pattern: &str, only: &str, method: Method) ->
         only: vec![only.to_owned()],
         source,
         recover: None,
+        invocation: Default::default(),
     };
     prune_directory(&options, &device("flex").unwrap(), &Silent).map_err(|error| error.to_string())
 }
@@ -68,6 +69,7 @@ fn quantize(model: &Path, out: &Path, preset: Preset) -> Result<QuantizeReport, 
         layout: Layout::R8K4Offset8,
         tune: Some(0),
         qat: None,
+        invocation: Default::default(),
     };
     quantize_directory(&options, &device("flex").unwrap(), &Silent).map_err(|error| error.to_string())
 }

@@ -3,7 +3,7 @@
 mod mistakes;
 
 use crate::fixture::{Family, Size, write};
-use crate::support::{json_with_code, one_line, refused, root, run, slmc, stderr};
+use crate::support::{CACHE, json_with_code, one_line, refused, root, run, slmc, stderr};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -106,7 +106,7 @@ fn every_recipe_plans_with_at_most_its_inputs_missing() {
         }
         let output = run(directory.path(), &format!("run {} --plan --json", path.display()));
         if output.status.success() {
-            assert!(String::from_utf8_lossy(&output.stdout).starts_with("{\"schema\":\"slmc.plan/1\""));
+            assert!(String::from_utf8_lossy(&output.stdout).starts_with("{\"schema\":\"slmc.plan/2\""));
             continue;
         }
         for mistake in mistakes(&output) {
@@ -120,7 +120,7 @@ fn a_chain_runs_once_and_is_cached_with_the_same_bytes() {
     let directory = workshop(CHAIN);
     let path = directory.path();
     let plan = json_with_code(path, "run chain.toml --plan", 0);
-    assert_eq!(plan["schema"], "slmc.plan/1");
+    assert_eq!(plan["schema"], "slmc.plan/2");
     let planned: Vec<&Value> = plan["stages"].as_array().expect("stages").iter().map(|stage| &stage["stage"]).collect();
     assert_eq!(planned, ["student", "sparse", "small", "artifact.generic", "artifact.cortex-m55", "quality"]);
     assert!(!path.join("out").exists() && !path.join("chain.lock").exists(), "a plan writes nothing");
@@ -132,17 +132,24 @@ fn a_chain_runs_once_and_is_cached_with_the_same_bytes() {
     let samples: Vec<&str> =
         first["samples"].as_array().expect("samples").iter().filter_map(|s| s["text"].as_str()).collect();
     assert!(samples.len() == 2 && samples.iter().all(|text| text.starts_with("a cat")), "{samples:?}");
-    assert!(fs::read_to_string(path.join("chain.lock")).expect("a lock").contains("student.data"));
+    let lock = fs::read_to_string(path.join("chain.lock")).expect("a lock");
+    assert!(lock.contains("\"text.txt\" = \"sha256:") && lock.contains("\"artifact.cortex-m55\" = { key = "), "{lock}");
     let bytes = artifacts(path);
     let second = json_with_code(path, "run chain.toml", 0);
     assert_eq!(states(&second), ["cached"; 6]);
     assert_eq!(first["stages"][5]["report"], second["stages"][5]["report"]);
-    // What is gone is made again with the same bytes, so that what follows stays.
+    // What is gone or was edited is put in place again.
     fs::remove_dir_all(path.join("out/chain/small")).expect("it can be removed");
-    fs::write(path.join("out/chain/artifact.generic.slm"), b"SLMC damaged").expect("it can be written");
-    fs::remove_file(path.join("out/chain/artifact.generic.slm")).expect("it can be removed");
+    let artifact = path.join("out/chain/artifact.generic.slm");
+    let damaged = [&bytes[0][..5000], b"damaged"].concat();
+    fs::write(&artifact, damaged).expect("it can be written");
     let third = json_with_code(path, "run chain.toml --threads 1", 0);
-    assert_eq!(states(&third), ["cached", "cached", "done", "done", "cached", "cached"]);
+    assert_eq!(states(&third), ["cached"; 6]);
+    assert!(artifacts(path) == bytes && path.join("out/chain/small/slmc.json").is_file(), "the artifacts differ");
+    // Without a cache it is made again with the same bytes.
+    fs::remove_dir_all(path.join(CACHE)).expect("it can be removed");
+    let fourth = json_with_code(path, "run chain.toml --threads 1", 0);
+    assert_eq!(states(&fourth), ["done"; 6]);
     assert!(artifacts(path) == bytes, "the artifacts differ");
     let forced = json_with_code(path, "run chain.toml --force", 0);
     assert_eq!(states(&forced), ["done"; 6]);
@@ -211,7 +218,7 @@ fn another_input_than_the_lock_names_is_refused() {
     fs::write(path.join("text.txt"), "the dog ran to the mat. ".repeat(80)).expect("written");
     for line in ["run chain.toml --json", "run chain.toml --plan"] {
         let refused = mistakes(&run(path, line)).join("\n");
-        assert!(refused.contains("chain.lock: `text.txt` (quality.data) has SHA-256"), "{refused}");
+        assert!(refused.contains("chain.lock: `text.txt` has SHA-256"), "{refused}");
         assert!(refused.contains("--update-lock"), "{refused}");
     }
     assert_eq!(states(&json_with_code(path, "run chain.toml --update-lock", 0))[0], "done");

@@ -125,10 +125,18 @@ impl<S: AsRef<OsStr>, const N: usize> Arguments for [S; N] {
     }
 }
 
+/// Where the cache of a test's directory is, once a recipe has run there.
+pub(crate) const CACHE: &str = ".slmc/cache";
+
 /// The built program in a directory, its stdin empty.
 pub(crate) fn slmc(directory: &Path, arguments: &(impl Arguments + ?Sized)) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slmc"));
     command.current_dir(directory).args(arguments.list()).stdin(Stdio::null());
+    // A cache of the test's own: never that of whoever runs the tests.
+    command.env("SLMC_CACHE", format!("file:{}", directory.join(CACHE).display()));
+    for name in ["SLMC_CACHE_MODE", "SLMC_CACHE_KEY", "SLMC_CACHE_TOKEN", "SLMC_CACHE_USER", "SLMC_CACHE_PASSWORD"] {
+        command.env_remove(name);
+    }
     command
 }
 

@@ -77,7 +77,7 @@ impl Global {
 
     /// The part that reaches stages.
     pub fn run_settings(&self) -> RunSettings {
-        RunSettings { seed: self.seed, max_ram: self.max_ram.map(Size::bytes) }
+        RunSettings { seed: self.seed, max_ram: self.max_ram.map(Size::bytes), ..RunSettings::default() }
     }
 
     /// The shell on this process's streams.

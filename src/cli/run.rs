@@ -1,5 +1,6 @@
 //! `slmc run`
 
+use super::cache::CacheArgs;
 use super::global::Global;
 use crate::recipe::{self, RunOptions, embedded};
 use crate::shell::{ExitStatus, Shell};
@@ -12,14 +13,16 @@ use std::path::{Path, PathBuf};
 /// RECIPE the quickstart that is part of slmc runs: a teacher is distilled, pruned, quantized, compiled and measured
 /// within minutes.
 ///
-/// Every mistake in a recipe is reported before anything runs. Stages whose inputs have not changed are taken from
-/// .slmc/cache; a run that was stopped goes on when the command is repeated. RECIPE.lock names every input by hash: the
-/// first run writes it, and later runs with other inputs are refused. Exit code 1 if a gate is missed.
+/// Every mistake in a recipe is reported before anything runs. Results of stages are kept in a cache, which machines can share,
+/// and taken from there where nothing that decides them has changed; a run that was stopped goes on when the command is
+/// repeated. RECIPE.lock names every input and result by hash: runs with other inputs are refused. Exit code 1 if a gate is
+/// missed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   slmc run
   slmc run recipes/llama.toml --plan
+  slmc run recipes/llama.toml --locked --only small --cache https://cache/slmc
   slmc run recipes/llama.toml --json")]
 pub(super) struct Args {
     /// Recipe [default: the quickstart that is part of slmc]
@@ -34,9 +37,30 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "plan", help_heading = CACHE)]
     force: bool,
 
+    /// Run this stage only; what it reads comes from the cache
+    ///
+    /// Also the name of one of several targets, such as artifact.cortex-m55. An input that is in no cache is exit code 2.
+    #[arg(long, value_name = "STAGE", conflicts_with = "plan", help_heading = CACHE)]
+    only: Option<String>,
+
+    /// Compute nothing: every result comes from the cache
+    ///
+    /// For the last job of several that share a cache: gates, sample and report. A result that is in no cache is exit code 2.
+    #[arg(long, conflicts_with_all = ["plan", "force"], help_heading = CACHE)]
+    cached_only: bool,
+
     /// Write the lock anew from the inputs as they are
     #[arg(long, requires = "recipe", conflicts_with = "plan", help_heading = CACHE)]
     update_lock: bool,
+
+    /// Refuse anything that differs from the lock
+    ///
+    /// Inputs, recipe, keys of stages and their outputs; the lock is not written. For CI.
+    #[arg(long, requires = "recipe", conflicts_with = "update_lock", help_heading = CACHE)]
+    locked: bool,
+
+    #[command(flatten)]
+    cache: CacheArgs,
 
     /// Directory for outputs
     ///
@@ -64,10 +88,14 @@ impl Args {
             force: self.force,
             lock: self.recipe.is_some(),
             update_lock: self.update_lock,
+            locked: self.locked,
+            only: self.only.clone(),
+            cached_only: self.cached_only,
+            cache: self.cache.options(),
             run: global.run_settings(),
         };
         if self.plan {
-            shell.result(&recipe::plan(&options)?)?;
+            shell.result(&recipe::plan(&options, shell)?)?;
             return Ok(ExitStatus::Success);
         }
         let report = recipe::run(&options, shell)?;

@@ -1,12 +1,16 @@
 //! SHA-256 of files and of directories, by which provenance and lock files name inputs. The hash of a directory is
-//! taken over its top-level regular files (links to files count, hidden files do not), sorted by name, each
+//! taken over its top-level regular files (links to files count, hidden files and slmc.json do not), sorted by name, each
 //! contributing
 //!
 //! ```text
 //! name, one zero byte, SHA-256 of the content (32 bytes)
 //! ```
+//!
+//! slmc.json says how a directory was made, and is left out so that equal weights have equal hashes.
 
+use super::PROVENANCE_FILE;
 use sha2::{Digest, Sha256};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -43,25 +47,47 @@ pub fn file_sha256(path: &Path) -> Result<Hash, HashError> {
     }
 }
 
-/// Hash of a directory's names and contents.
-pub fn directory_sha256(path: &Path) -> Result<Hash, HashError> {
+/// The files of a directory that count in its hash.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub fn counted_files(path: &Path) -> Result<Vec<OsString>, HashError> {
     let failed = |source| HashError { path: path.to_owned(), source };
     let mut names = Vec::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let hidden = name.as_encoded_bytes().starts_with(b".");
-        if !hidden && path.join(&name).is_file() {
+        if !hidden && name != PROVENANCE_FILE && path.join(&name).is_file() {
             names.push(name);
         }
     }
-    names.sort_by(|a, b| a.as_encoded_bytes().cmp(b.as_encoded_bytes()));
-    let mut hasher = Sha256::new();
-    for name in names {
-        hasher.update(name.as_encoded_bytes());
-        hasher.update([0]);
-        hasher.update(file_sha256(&path.join(&name))?);
+    Ok(names)
+}
+
+/// Hash of a directory's names and contents.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn directory_sha256(path: &Path) -> Result<Hash, HashError> {
+    let names = counted_files(path)?;
+    let mut files = Vec::new();
+    for name in &names {
+        files.push((name.as_encoded_bytes(), file_sha256(&path.join(name))?));
     }
-    Ok(hasher.finalize().into())
+    Ok(names_sha256(&files))
+}
+
+/// Hash of a directory with files of these names and hashes, in any order.
+pub fn names_sha256(files: &[(&[u8], Hash)]) -> Hash {
+    let mut sorted: Vec<&(&[u8], Hash)> = files.iter().collect();
+    sorted.sort();
+    let mut hasher = Sha256::new();
+    for (name, hash) in sorted {
+        hasher.update(name);
+        hasher.update([0]);
+        hasher.update(hash);
+    }
+    hasher.finalize().into()
 }
 
 /// Hash of a path: of a directory's names and contents, or of a file's content.
@@ -93,6 +119,7 @@ mod tests {
             fs::create_dir(dir.join("sub")).unwrap();
         }
         fs::write(b.path().join(".hidden"), "3").unwrap();
+        fs::write(b.path().join("slmc.json"), "4").unwrap();
         assert_eq!(directory_sha256(a.path()).unwrap(), directory_sha256(b.path()).unwrap());
         let mut bytes = Vec::new();
         for (name, content) in [("x", "1"), ("y", "2")] {

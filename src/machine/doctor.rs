@@ -1,7 +1,7 @@
 //! `slmc doctor`: the abilities of this machine and this build.
 
 use super::kernels::kernels;
-use crate::machine::{cpu_features, read_bandwidth};
+use crate::machine::{cpu_features, numerics_class, read_bandwidth};
 use crate::model::device::BACKENDS;
 use crate::report::{Report, Table};
 use serde::Serialize;
@@ -19,6 +19,8 @@ pub struct DoctorReport {
     pub architecture: &'static str,
     /// Extensions that kernels use.
     pub cpu_features: Vec<&'static str>,
+    /// Class of its f32 results.
+    pub numerics: &'static str,
     /// Kernels that run artifacts here.
     pub kernel: &'static str,
     /// Threads measured with.
@@ -37,6 +39,7 @@ impl Report for DoctorReport {
         table.row(["slmc", self.version]);
         table.row(["architecture", self.architecture]);
         table.row(["CPU features", &self.cpu_features.join(" ")]);
+        table.row(["numerics", self.numerics]);
         table.row(["kernel", self.kernel]);
         let bandwidth = self.read_bandwidth_bytes_per_s as f64 / 1e9;
         table.row(["read bandwidth", &format!("{bandwidth:.1} GB/s with {} threads", self.threads)]);
@@ -53,6 +56,7 @@ pub fn examine(threads: Option<usize>) -> DoctorReport {
         version: env!("CARGO_PKG_VERSION"),
         architecture: std::env::consts::ARCH,
         cpu_features: cpu_features(),
+        numerics: numerics_class(),
         kernel: kernels().name,
         threads,
         read_bandwidth_bytes_per_s: read_bandwidth(BANDWIDTH_BYTES, threads, BANDWIDTH_ROUNDS) as u64,

@@ -1,128 +1,121 @@
-//! Which stages need not run again. A stage's key is the SHA-256 of everything that decides its result: kind, options,
-//! hashes of all that it reads, the tool's version, the CPU's features. The result of a stage with that key is
-//! remembered under it, below the working directory, and holds as long as the output still has the hash it had then:
-//!
-//! ```text
-//! .slmc/cache/KEY.json   {"schema":"slmc.cache/1", kind, output: SHA-256 or null, report}
-//! ```
+//! Results of stages: found by their keys in the stores of a run, and kept there with their outputs. What key a stage had
+//! last is noted beside the store of this machine, so that a plan can say why it is to run again.
 
-use super::error::RecipeError;
-use super::stage::{Chosen, Input, RecipeStage};
-use crate::disk::atomic;
-use crate::disk::hash::{HashError, directory_sha256, file_sha256, hex, sha256};
-use crate::machine::cpu_features;
+use super::hashes::{Content, Hashes};
+use super::key;
+use super::stage::{Chosen, RecipeStage};
+use crate::compile::ARTIFACT_MAGIC;
 use crate::machine::tool;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use crate::progress::Progress;
+use crate::stages::{Outcome, Product};
+use crate::store::{About, Chain, Digest, Entry, Origin, Outputs, SCHEMA, StoreError, canonical, digest_of};
+use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-const SCHEMA: &str = "slmc.cache/1";
-/// Relative to the working directory.
-const DIRECTORY: &str = ".slmc/cache";
+/// Why a stage that is not known is to run.
+pub(super) const NEVER_RUN: &str = "not run before on this machine";
+/// Folder of the notes about stages.
+const UNITS: &str = "units";
 
 /// The result of a stage.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Record {
-    schema: String,
-    kind: String,
-    /// Hash of the output; of eval, which has none, nothing.
-    pub(super) output: Option<String>,
-    pub(super) report: Value,
+#[derive(Clone, Debug)]
+pub(super) struct Made {
+    /// With its files by their digests, whether it is kept anywhere or not.
+    pub(super) entry: Entry,
+    /// Where it came from; `None` where it was made by this run.
+    pub(super) origin: Option<Origin>,
 }
 
-/// Hashes of paths, each computed once.
-#[derive(Debug, Default)]
-pub(super) struct Hashes(BTreeMap<PathBuf, String>);
-
-impl Hashes {
-    /// The hash of a file or directory.
-    pub(super) fn of(&mut self, path: &Path) -> Result<String, HashError> {
-        if let Some(hash) = self.0.get(path) {
-            return Ok(hash.clone());
-        }
-        let hash = hex(&if path.is_dir() { directory_sha256(path)? } else { file_sha256(path)? });
-        self.0.insert(path.to_owned(), hash.clone());
-        Ok(hash)
-    }
-
-    /// Forgets a path that is about to be written.
-    pub(super) fn forget(&mut self, path: &Path) {
-        self.0.remove(path);
+impl Made {
+    /// The output as an input of other stages.
+    pub(super) fn content(&self) -> Content {
+        let rest = self.entry.rest();
+        self.entry.output().map_or_else(Content::none, |sha256| Content { sha256, rest })
     }
 }
 
-/// The key of a stage whose inputs are all there.
-pub(super) fn key(
-    stage: &RecipeStage,
-    seed: u64,
-    path: &dyn Fn(&Input) -> PathBuf,
-    hashes: &mut Hashes,
-) -> Result<String, HashError> {
-    let mut options = Vec::new();
-    for choice in &stage.choices {
-        let value = match &choice.value {
-            Chosen::Set => json!(true),
-            Chosen::Text(text) => json!(text),
-            Chosen::Target { content, .. } => json!({"target": content}),
-            Chosen::Reads { source, .. } => json!({"sha256": hashes.of(&path(source))?}),
-            Chosen::Writes(path) => json!({"writes": path.file_name().map(|name| name.to_string_lossy())}),
-        };
-        options.push((choice.flag.clone(), value));
-    }
-    // By name; the values of one option stay in their order.
-    options.sort_by(|a, b| a.0.cmp(&b.0));
-    let decides = json!({
-        "schema": SCHEMA,
-        "tool": tool(),
-        "cpu_features": cpu_features(),
-        "kind": stage.kind.name(),
-        "seed": seed,
-        "options": options,
-    });
-    Ok(hex(&sha256(decides.to_string().as_bytes())))
-}
-
-/// The result of a stage with this key, if that is known and its output is still the same.
-pub(super) fn look_up(key: &str, stage: &RecipeStage, hashes: &mut Hashes) -> Option<Record> {
-    let text = std::fs::read(file(key)).ok()?;
-    let record: Record = serde_json::from_slice(&text).ok()?;
-    let found = match &stage.output {
-        Some(output) if output.exists() => Some(hashes.of(output).ok()?),
+/// The places of the outputs of a stage.
+pub(super) fn outputs(stage: &RecipeStage) -> Outputs {
+    let writes = stage.choices.iter().filter_map(|choice| match &choice.value {
+        Chosen::Writes(path) => Some((choice.flag.clone(), path.clone())),
         _ => None,
+    });
+    Outputs {
+        output: stage.output.clone(),
+        is_directory: matches!(stage.kind.makes(), Product::Dense | Product::Quantized),
+        magic: ARTIFACT_MAGIC,
+        writes: writes.collect(),
+    }
+}
+
+/// Whether the files of an entry are in place as they are in it.
+pub(super) fn in_place(entry: &Entry, outputs: &Outputs, hashes: &mut Hashes) -> bool {
+    let Ok(places) = outputs.places() else { return false };
+    places.len() == entry.files.len()
+        && entry.files.iter().zip(&places).all(|(file, (path, place))| {
+            file.path == *path && hashes.file(place).is_ok_and(|digest| digest == file.digest)
+        })
+}
+
+/// The entry of what a stage made.
+pub(super) fn entry(key: &Value, outcome: &Outcome, report: &Value, outputs: &Outputs) -> Result<Entry, StoreError> {
+    let about = About {
+        schema: SCHEMA.to_owned(),
+        key: key.clone(),
+        kind: key["kind"].as_str().unwrap_or_default().to_owned(),
+        report: report.clone(),
+        seconds: outcome.cost.seconds,
+        peak_memory_bytes: outcome.cost.peak_memory_bytes,
+        made_by: tool(),
+        numerics: key["numerics"].as_str().map(str::to_owned),
+        whole: BTreeMap::new(),
+        signature: None,
     };
-    let same = record.schema == SCHEMA && record.kind == stage.kind.name() && record.output == found;
-    same.then_some(record)
+    Ok(Entry { files: Chain::describe(outputs)?, about })
 }
 
-/// Remembers the result of a stage.
-pub(super) fn remember(
-    key: &str,
-    stage: &RecipeStage,
-    report: &Value,
-    hashes: &mut Hashes,
-) -> Result<Record, RecipeError> {
-    let output = match &stage.output {
-        Some(output) => Some(hashes.of(output)?),
-        None => None,
-    };
-    let record =
-        Record { schema: SCHEMA.to_owned(), kind: stage.kind.name().to_owned(), output, report: report.clone() };
-    let path = file(key);
-    let unwritable = |source| RecipeError::CacheDirectory { path: PathBuf::from(DIRECTORY), source };
-    std::fs::create_dir_all(DIRECTORY).map_err(unwritable)?;
-    atomic::write_file(&path, b"", |out| writeln!(out, "{}", json!(record)))?;
-    Ok(record)
+/// Says that one key has two results: slmc repeats itself to the bit, so something is wrong with the machine, the memory or
+/// the key.
+pub(super) fn shout(label: &str, other: &Entry, own: &Entry, progress: &dyn Progress) {
+    let shown = |entry: &Entry| entry.output().map_or_else(|| "none".to_owned(), |digest| digest.to_string());
+    progress.warn(&format_args!(
+        "stage `{label}` gave another output than before with the same key: {} now, {} by {} in the cache. The same inputs, \
+         options and class of CPU should give the same bytes: look for damaged memory or files, run it once more with --force, \
+         and report it with the key {}",
+        shown(own),
+        shown(other),
+        other.about.made_by,
+        canonical(&own.about.key)
+    ));
 }
 
-/// Whether results can be remembered here: the directory is made, and a file is written into it and removed.
-pub(super) fn check_writable() -> Result<(), RecipeError> {
-    let unwritable = |source| RecipeError::CacheDirectory { path: PathBuf::from(DIRECTORY), source };
-    std::fs::create_dir_all(DIRECTORY).map_err(unwritable)?;
-    tempfile::tempfile_in(DIRECTORY).and_then(|mut file| file.write_all(b"slmc")).map_err(unwritable)
+/// The name of the note about a stage of a recipe.
+fn note(recipe: &Path, label: &str) -> String {
+    let place = recipe.canonicalize().unwrap_or_else(|_| recipe.to_owned());
+    Digest::of(&[place.as_os_str().as_encoded_bytes(), b"\0", label.as_bytes()].concat()).to_string()
 }
 
-fn file(key: &str) -> PathBuf {
-    Path::new(DIRECTORY).join(format!("{key}.json"))
+/// Notes the key that a stage has now.
+pub(super) fn note_key(chain: &Chain, recipe: &Path, label: &str, key: &Value) {
+    if let Some(local) = chain.local() {
+        // Without it a plan says less.
+        drop(local.write_note(UNITS, &note(recipe, label), canonical(key).as_bytes()));
+    }
+}
+
+/// The key that a stage had last.
+pub(super) fn last_key(chain: &Chain, recipe: &Path, label: &str) -> Option<Value> {
+    serde_json::from_slice(&chain.local()?.read_note(UNITS, &note(recipe, label))?).ok()
+}
+
+/// Why a stage is to run: the first part of its key that is another than last time.
+pub(super) fn why(chain: &Chain, recipe: &Path, label: &str, key: &Value) -> String {
+    match last_key(chain, recipe, label) {
+        None => NEVER_RUN.to_owned(),
+        Some(last) => match key::difference(&last, key) {
+            Some(difference) => difference,
+            None => format!("its result is in none of the caches any more (key {})", digest_of(key)),
+        },
+    }
 }

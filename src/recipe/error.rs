@@ -6,6 +6,7 @@ use crate::disk::atomic::AtomicError;
 use crate::disk::hash::HashError;
 use crate::disk::schema::SchemaError;
 use crate::eval::EvalError;
+use crate::store::StoreError;
 use std::path::PathBuf;
 
 /// Why a recipe has no result.
@@ -44,13 +45,50 @@ pub enum RecipeError {
         /// The reason.
         source: std::io::Error,
     },
-    /// The directory of the cache cannot be written.
-    #[error("{}: cannot be written; check permissions and space of the working directory", path.display())]
-    CacheDirectory {
-        /// Path of the directory.
+    /// A lock of another version.
+    #[error("{}: is a lock of version {found}, this slmc has version {known}; run with --update-lock to write it anew", path.display())]
+    LockVersion {
+        /// Path of the lock.
         path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The version that is read.
+        known: u32,
+    },
+    /// With `--locked`: something is another than the lock says.
+    #[error("{}: {fault}; --locked refuses that: if the change is meant, run without it and commit the lock", path.display())]
+    Locked {
+        /// Path of the lock.
+        path: PathBuf,
+        /// The difference.
+        fault: String,
+    },
+    /// The program's own file, which is part of the keys of results, cannot be found.
+    #[error("the program's own file cannot be found")]
+    Program {
         /// The reason.
         source: std::io::Error,
+    },
+    /// A cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] StoreError),
+    /// A result that must come from a cache is in none.
+    #[error("the result of stage `{stage}` is in none of the caches ({why}); compute it first: slmc run {} --only {stage}", recipe.display())]
+    NotCached {
+        /// Name of the stage.
+        stage: String,
+        /// Why it would have to run.
+        why: String,
+        /// The recipe.
+        recipe: PathBuf,
+    },
+    /// `--only` names no stage.
+    #[error("--only {name}: there is no such stage; {hint}")]
+    UnknownStage {
+        /// As given.
+        name: String,
+        /// The nearest name, or all.
+        hint: String,
     },
     /// A directory for outputs cannot be written.
     #[error("{}: cannot be written; pass another --out", path.display())]

@@ -1,43 +1,74 @@
-//! The lock file beside a recipe: every input by stage, option and SHA-256, and the version of slmc that read them. It
-//! goes under version control; a later run with other inputs is refused and says which.
+//! The lock file beside a recipe: every input by hash, and what each stage gave, for every class of machine that has run it.
+//! It goes under version control; a later run with other inputs is refused and says which, and with `--locked` a run with
+//! anything else that is another.
+//!
+//! ```toml
+//! version = 2
+//! tool = "slmc 0.1.0"
+//! recipe = "sha256:…"            # its stages, gates and sample with what it extends
+//!
+//! [inputs]                       # paths relative to the recipe, directories without their slmc.json
+//! "quickstart/teacher" = "sha256:…"
+//!
+//! [stages.x86-64-v3]             # one line a stage, so that merges work
+//! small = { key = "sha256:…", output = "sha256:…" }
+//! ```
+//!
+//! The key is that of a released version ([`super::key`]): development builds of one revision share it.
 
-use super::cache::Hashes;
+use super::document::{Table, Value};
 use super::error::RecipeError;
+use super::hashes::Hashes;
 use super::reader::Recipe;
 use super::stage::{Chosen, Input};
 use crate::disk::atomic::{self, AtomicError};
 use crate::disk::hash::HashError;
 use crate::disk::schema;
-use crate::machine::cpu_features;
-use crate::machine::tool;
+use crate::machine::{numerics_class, tool};
+use crate::store::{Digest, canonical};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-const HEADER: &str = "# Inputs of the recipe beside this file, as `slmc run` found them. Keep it under version control;\n\
-                      # after a change that is meant, `slmc run RECIPE --update-lock` writes it anew.\n";
+const HEADER: &str = "# Inputs and results of the recipe beside this file, as `slmc run` found them. Keep it under version control;\n\
+                      # after a change of inputs that is meant, `slmc run RECIPE --update-lock` writes it anew.\n";
+const VERSION: u32 = 2;
+const PREFIX: &str = "sha256:";
 
 /// The file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Lock {
     version: u32,
-    /// Name and version.
+    /// Name and version of what wrote it last.
     tool: String,
-    /// Features of the CPU on which it was written: bytes of artifacts are the same on one set of them.
-    cpu_features: Vec<String>,
+    /// Of the resolved recipe.
+    recipe: String,
+    /// Hashes by paths relative to the recipe.
     #[serde(default)]
-    inputs: Vec<LockedInput>,
+    inputs: BTreeMap<String, String>,
+    /// By class of machine, then by stage.
+    #[serde(default)]
+    stages: BTreeMap<String, BTreeMap<String, LockedStage>>,
 }
 
+/// A stage as it ran.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LockedInput {
-    /// `model`, or stage and option.
-    role: String,
-    /// As the recipe says it.
-    path: String,
-    sha256: String,
+pub(super) struct LockedStage {
+    key: String,
+    /// Absent where the stage has no output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    output: Option<String>,
+}
+
+/// Version alone, of a lock of any version.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
 }
 
 /// Where the lock of a recipe is.
@@ -45,108 +76,264 @@ pub(super) fn beside(recipe: &Path) -> PathBuf {
     recipe.with_extension("lock")
 }
 
-impl Lock {
-    /// The lock of a recipe as its inputs are now.
-    pub(super) fn of(recipe: &Recipe, hashes: &mut Hashes) -> Result<Lock, HashError> {
-        let mut inputs = Vec::new();
-        if let Some((path, written)) = &recipe.model {
-            inputs.push(LockedInput { role: "model".to_owned(), path: written.clone(), sha256: hashes.of(path)? });
+/// The hash of a recipe with what it extends, whatever its layout and comments.
+pub(super) fn recipe_sha256(table: &Table) -> String {
+    fn value(node: &Value) -> Json {
+        match node {
+            Value::Text(text) => json!(text),
+            Value::Integer(text) | Value::Number(text) => json!({"number": text}),
+            Value::Boolean(value) => json!(value),
+            Value::List(items) => items.iter().map(|item| value(&item.value)).collect(),
+            Value::Table(table) => fields(table),
+            Value::Date => Json::Null,
         }
-        for stage in &recipe.stages {
-            for choice in &stage.choices {
-                if let Chosen::Reads { source: Input::Path(path), written } = &choice.value {
-                    let role = format!("{}.{}", stage.name, choice.flag);
-                    inputs.push(LockedInput { role, path: written.clone(), sha256: hashes.of(path)? });
-                }
+    }
+    fn fields(table: &Table) -> Json {
+        Json::Object(
+            table.entries.iter().map(|entry| (entry.key.replace('-', "_"), value(&entry.node.value))).collect(),
+        )
+    }
+    let mut recipe = fields(table);
+    if let Some(recipe) = recipe.as_object_mut() {
+        // Where the rest of it came from, and what people read, decide nothing.
+        recipe.remove("extends");
+        recipe.remove("description");
+    }
+    hashed(&Digest::of(canonical(&recipe).as_bytes()))
+}
+
+fn hashed(digest: &Digest) -> String {
+    format!("{PREFIX}{digest}")
+}
+
+impl LockedStage {
+    /// Of a key and an output.
+    pub(super) fn of(key: &Digest, output: Option<&Digest>) -> Self {
+        LockedStage { key: hashed(key), output: output.map(hashed) }
+    }
+}
+
+impl Lock {
+    /// The lock of a recipe as its inputs are now, without any stage.
+    pub(super) fn of(recipe: &Recipe, file: &Path, hashes: &mut Hashes) -> Result<Lock, HashError> {
+        let base = file.parent().unwrap_or(Path::new(""));
+        let mut inputs = BTreeMap::new();
+        let mut add = |path: &Path, written: &str| -> Result<(), HashError> {
+            let name = path.strip_prefix(base).ok().and_then(Path::to_str).unwrap_or(written).replace('\\', "/");
+            inputs.insert(name, hashed(&hashes.of(path)?.sha256));
+            Ok(())
+        };
+        if let Some((path, written)) = &recipe.model {
+            add(path, written)?;
+        }
+        for choice in recipe.stages.iter().flat_map(|stage| &stage.choices) {
+            match &choice.value {
+                Chosen::Reads { source: Input::Path(path), written } => add(path, written)?,
+                // A target by its name is part of the program.
+                Chosen::Target { argument, .. } if Path::new(argument).is_file() => add(Path::new(argument), argument)?,
+                _ => {}
             }
         }
-        inputs.sort_by(|a, b| (&a.role, &a.path).cmp(&(&b.role, &b.path)));
-        inputs.dedup();
-        let cpu_features = cpu_features().into_iter().map(str::to_owned).collect();
-        Ok(Lock { version: 1, tool: tool(), cpu_features, inputs })
+        let recipe = recipe.sha256.clone();
+        Ok(Lock { version: VERSION, tool: tool(), recipe, inputs, stages: BTreeMap::new() })
     }
 
-    /// Refuses inputs that are not those of the file, if there is one; says whether there is.
-    pub(super) fn compare(&self, path: &Path) -> Result<bool, RecipeError> {
+    /// The lock in a file, if there is one.
+    pub(super) fn read(path: &Path) -> Result<Option<Lock>, RecipeError> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(RecipeError::LockRead { path: path.to_owned(), source }),
         };
-        let stored: Lock =
+        if let Ok(Versioned { version }) = toml::from_str(&text)
+            && version != VERSION
+        {
+            return Err(RecipeError::LockVersion { path: path.to_owned(), found: version, known: VERSION });
+        }
+        let parsed =
             schema::parse(&text).map_err(|source| RecipeError::LockSchema { path: path.to_owned(), source })?;
-        match self.difference(&stored) {
-            Some(difference) => Err(RecipeError::LockDiffers { path: path.to_owned(), difference }),
-            None => Ok(true),
+        Ok(Some(parsed))
+    }
+
+    /// Takes over what another lock says about stages that the recipe still has.
+    pub(super) fn with_stages_of(mut self, stored: &Lock, labels: &[String]) -> Self {
+        self.stages = stored.stages.clone();
+        for stages in self.stages.values_mut() {
+            stages.retain(|label, _| labels.contains(label));
+        }
+        self.stages.retain(|_, stages| !stages.is_empty());
+        self
+    }
+
+    /// Refuses an input that is another than the stored lock has.
+    pub(super) fn check_inputs(&self, stored: &Lock, path: &Path) -> Result<(), RecipeError> {
+        let differing =
+            self.inputs.iter().find(|(name, hash)| stored.inputs.get(*name).is_some_and(|other| other != *hash));
+        match differing {
+            None => Ok(()),
+            Some((name, hash)) => Err(RecipeError::LockDiffers {
+                path: path.to_owned(),
+                difference: format!("`{name}` has SHA-256 {}, expected {}", bare(hash), bare(&stored.inputs[name])),
+            }),
         }
     }
 
-    fn difference(&self, stored: &Lock) -> Option<String> {
-        if self.version != stored.version {
-            return Some(format!("has version {}, this slmc reads {}", stored.version, self.version));
-        }
-        let same = |a: &LockedInput, b: &LockedInput| (&a.role, &a.path) == (&b.role, &b.path);
-        for input in &self.inputs {
-            let LockedInput { role, path, sha256 } = input;
-            match stored.inputs.iter().find(|other| same(input, other)) {
-                None => return Some(format!("knows nothing of `{path}` ({role})")),
-                Some(other) if other.sha256 != *sha256 => {
-                    return Some(format!("`{path}` ({role}) has SHA-256 {sha256}, expected {}", other.sha256));
-                }
-                Some(_) => {}
+    /// Refuses anything that a run would write into the stored lock, as far as it is known before any stage.
+    pub(super) fn check_locked(&self, stored: &Lock, path: &Path) -> Result<(), RecipeError> {
+        self.check_inputs(stored, path)?;
+        let fault = if let Some(new) = self.inputs.keys().find(|name| !stored.inputs.contains_key(*name)) {
+            format!("knows nothing of `{new}`")
+        } else if let Some(gone) = stored.inputs.keys().find(|name| !self.inputs.contains_key(*name)) {
+            format!("names `{gone}`, which the recipe does not read")
+        } else if self.recipe != stored.recipe {
+            "was written for another recipe: stages, gates or sample were changed since".to_owned()
+        } else if !stored.stages.contains_key(numerics_class()) {
+            let classes: Vec<&str> = stored.stages.keys().map(String::as_str).collect();
+            let known = if classes.is_empty() { "none".to_owned() } else { classes.join(", ") };
+            format!("has no results for {}, the class of this machine; it has: {known}", numerics_class())
+        } else {
+            return Ok(());
+        };
+        Err(RecipeError::Locked { path: path.to_owned(), fault })
+    }
+
+    /// Refuses a stage whose key, or whose output once it is there, is another.
+    pub(super) fn check_stage(
+        &self,
+        path: &Path,
+        label: &str,
+        key: &Digest,
+        output: Option<Option<&Digest>>,
+    ) -> Result<(), RecipeError> {
+        let class = numerics_class();
+        let fault = match self.stages.get(class).and_then(|stages| stages.get(label)) {
+            None => format!("has no result of stage `{label}` for {class}"),
+            Some(stored) if stored.key != hashed(key) => {
+                let by = if self.tool == tool() {
+                    String::new()
+                } else {
+                    format!("; it was written by {}, this is {}", self.tool, tool())
+                };
+                format!("has the key {} for stage `{label}`, which is {key} now{by}", bare(&stored.key))
             }
-        }
-        if let Some(gone) = stored.inputs.iter().find(|other| !self.inputs.iter().any(|input| same(input, other))) {
-            return Some(format!("names `{}` ({}), which the recipe does not read", gone.path, gone.role));
-        }
-        (self.tool != stored.tool).then(|| format!("was written by {}, this is {}", stored.tool, self.tool))
+            Some(stored) => match output {
+                Some(output) if stored.output != output.map(hashed) => format!(
+                    "has the output {} of stage `{label}`, which gave {} now",
+                    stored.output.as_deref().map_or("none", bare),
+                    output.map_or_else(|| "none".to_owned(), ToString::to_string)
+                ),
+                _ => return Ok(()),
+            },
+        };
+        Err(RecipeError::Locked { path: path.to_owned(), fault })
+    }
+
+    /// Records a stage of this machine.
+    pub(super) fn record(&mut self, label: &str, stage: LockedStage) {
+        self.stages.entry(numerics_class().to_owned()).or_default().insert(label.to_owned(), stage);
     }
 
     /// Writes it.
     pub(super) fn write(&self, path: &Path) -> Result<(), AtomicError> {
-        let text = toml::to_string(self).unwrap_or_default();
-        atomic::write_file(path, b"", |out| write!(out, "{HEADER}{text}"))
+        let text = self.text();
+        atomic::write_file(path, b"", |out| out.write_all(text.as_bytes()))
     }
+
+    /// One fact a line.
+    fn text(&self) -> String {
+        let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+        let mut text = format!(
+            "{HEADER}version = {}\ntool = {}\nrecipe = {}\n\n[inputs]\n",
+            self.version,
+            quoted(&self.tool),
+            quoted(&self.recipe)
+        );
+        for (name, hash) in &self.inputs {
+            let _ = writeln!(text, "{} = {}", quoted(name), quoted(hash));
+        }
+        for (class, stages) in &self.stages {
+            let _ = writeln!(text, "\n[stages.{class}]");
+            for (label, LockedStage { key, output }) in stages {
+                let label = if label.contains('.') { quoted(label) } else { label.clone() };
+                let output = output.as_ref().map(|output| format!(", output = {}", quoted(output))).unwrap_or_default();
+                let _ = writeln!(text, "{label} = {{ key = {}{output} }}", quoted(key));
+            }
+        }
+        text
+    }
+}
+
+fn bare(hash: &str) -> &str {
+    hash.strip_prefix(PREFIX).unwrap_or(hash)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn lock(inputs: &[(&str, &str, &str)]) -> Lock {
-        let input = |&(role, path, sha256): &(&str, &str, &str)| LockedInput {
-            role: role.to_owned(),
-            path: path.to_owned(),
-            sha256: sha256.to_owned(),
-        };
-        Lock { version: 1, tool: tool(), cpu_features: Vec::new(), inputs: inputs.iter().map(input).collect() }
+    fn lock(inputs: &[(&str, &str)]) -> Lock {
+        let inputs = inputs.iter().map(|(name, hash)| ((*name).to_owned(), (*hash).to_owned())).collect();
+        Lock { version: VERSION, tool: tool(), recipe: "sha256:r".to_owned(), inputs, stages: BTreeMap::new() }
+    }
+
+    fn said(result: Result<(), RecipeError>) -> String {
+        result.expect_err("it differs").to_string()
     }
 
     #[test]
     fn a_difference_names_the_input() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.lock");
-        let first = lock(&[("model", "m", "1"), ("small.data", "a.txt", "2")]);
-        assert!(!first.compare(&path).unwrap());
+        assert!(Lock::read(&path).unwrap().is_none());
+        let mut first = lock(&[("m", "sha256:1"), ("a b/\"x\".txt", "sha256:2")]);
+        first.record("artifact.cortex-m55", LockedStage::of(&Digest::of(b"k"), Some(&Digest::of(b"o"))));
+        first.record("quality", LockedStage::of(&Digest::of(b"q"), None));
         first.write(&path).unwrap();
-        assert!(first.compare(&path).unwrap());
-        let cases = [
-            (
-                lock(&[("model", "m", "1"), ("small.data", "a.txt", "3")]),
-                "`a.txt` (small.data) has SHA-256 3, expected 2",
-            ),
-            (lock(&[("model", "m", "1")]), "names `a.txt` (small.data), which the recipe does not read"),
-            (
-                lock(&[("model", "m", "1"), ("small.data", "a.txt", "2"), ("small.data", "b.txt", "2")]),
-                "knows nothing of `b.txt` (small.data)",
-            ),
-            (Lock { tool: "slmc 9".to_owned(), ..first.clone() }, "this is slmc 9"),
-        ];
-        for (other, expected) in cases {
-            let error = other.compare(&path).unwrap_err().to_string();
-            assert!(error.contains(expected) && error.contains("--update-lock"), "{error}");
-        }
-        std::fs::write(&path, "version = 1\ntoll = 'x'\n").unwrap();
-        assert!(matches!(first.compare(&path), Err(RecipeError::LockSchema { .. })));
+        let stored = Lock::read(&path).unwrap().expect("it was written");
+        assert_eq!(stored, first);
+        let changed = lock(&[("m", "sha256:1"), ("a b/\"x\".txt", "sha256:3")]);
+        let expected = "`a b/\"x\".txt` has SHA-256 3, expected 2";
+        assert!(said(changed.check_inputs(&stored, &path)).contains(expected));
+        let error = said(changed.check_inputs(&stored, &path));
+        assert!(error.contains("--update-lock"), "{error}");
+        // What is new or gone is refused only where nothing may change.
+        let fewer = lock(&[("m", "sha256:1")]);
+        assert!(fewer.check_inputs(&stored, &path).is_ok());
+        assert!(said(fewer.check_locked(&stored, &path)).contains("which the recipe does not read"));
+        assert!(said(first.check_locked(&fewer, &path)).contains("knows nothing of `a b/\"x\".txt`"));
+        let other = Lock { recipe: "sha256:s".to_owned(), ..first.clone() };
+        assert!(said(other.check_locked(&stored, &path)).contains("another recipe"));
+        assert!(first.check_locked(&stored, &path).is_ok());
+        let mut elsewhere = stored.clone();
+        elsewhere.stages = BTreeMap::from([("riscv64".to_owned(), BTreeMap::new())]);
+        let error = said(first.check_locked(&elsewhere, &path));
+        assert!(error.contains(numerics_class()) && error.contains("it has: riscv64"), "{error}");
+    }
+
+    #[test]
+    fn stages_are_held_to_key_and_output() {
+        let path = Path::new("a.lock");
+        let (key, output) = (Digest::of(b"k"), Digest::of(b"o"));
+        let mut stored = lock(&[]);
+        stored.record("small", LockedStage::of(&key, Some(&output)));
+        assert!(stored.check_stage(path, "small", &key, None).is_ok());
+        assert!(stored.check_stage(path, "small", &key, Some(Some(&output))).is_ok());
+        assert!(said(stored.check_stage(path, "small", &output, None)).contains("has the key"));
+        assert!(said(stored.check_stage(path, "small", &key, Some(Some(&key)))).contains("which gave"));
+        assert!(said(stored.check_stage(path, "other", &key, None)).contains("no result of stage `other`"));
+        stored.tool = "slmc 9".to_owned();
+        assert!(stored.check_stage(path, "small", &key, None).is_ok(), "another version alone is no difference");
+        assert!(said(stored.check_stage(path, "small", &output, None)).contains("written by slmc 9"));
+    }
+
+    #[test]
+    fn older_locks_and_other_files_are_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.lock");
+        std::fs::write(&path, "version = 1\ntool = 'slmc 0.1.0'\ncpu_features = []\n").unwrap();
+        let error = Lock::read(&path).unwrap_err().to_string();
+        assert!(error.contains("a.lock") && error.contains("version 1") && error.contains("--update-lock"), "{error}");
+        std::fs::write(&path, "version = 2\ntoll = 'x'\n").unwrap();
+        assert!(matches!(Lock::read(&path), Err(RecipeError::LockSchema { .. })));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::document::{self, Entry, Node, Table, Value};
 use super::gates::{self, Gate};
+use super::lock::recipe_sha256;
 use super::mistake::{Location, Mistakes};
 use super::options::{self, Scope, TARGET, unknown};
 use super::stage::{Choice, Chosen, Input, Kind, RecipeStage, chain, command};
@@ -29,6 +30,8 @@ const SAMPLE_TOKENS: usize = 64;
 pub(super) struct Recipe {
     /// The file's name without its ending.
     pub(super) name: String,
+    /// Hash of all that it says, for the lock.
+    pub(super) sha256: String,
     /// Where outputs go: OUT/NAME.
     pub(super) out: PathBuf,
     /// `[model]`.
@@ -115,7 +118,7 @@ impl Reader<'_> {
         let stages = reordered(stages, &order);
         let gates = table.find("gates").map(|entry| gates::read(entry, &stages, self.mistakes)).unwrap_or_default();
         let sample = table.find("sample").and_then(|entry| self.sample(entry, &model, &stages));
-        let recipe = Recipe { name, out, model, stages, gates, sample };
+        let recipe = Recipe { name, sha256: recipe_sha256(table), out, model, stages, gates, sample };
         self.check(&recipe, table.find("sample"));
         Some(recipe)
     }

@@ -104,7 +104,7 @@ impl RecipeStage {
         let matches = command(self.kind).try_get_matches_from(self.arguments(path));
         let Some(matches) = faults.check("", matches) else { return Resolved::new(None, None, faults) };
         let seed = matches.get_one::<u64>("seed").copied().unwrap_or(run.seed);
-        self.kind.resolve(&matches, &RunSettings { seed, ..*run }, known)
+        self.kind.resolve(&matches, &RunSettings { seed, ..run.clone() }, known)
     }
 
     /// Runs it, its inputs being on disk.

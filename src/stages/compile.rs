@@ -7,7 +7,7 @@ use super::arguments::{QuantizedModel, TargetName};
 use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
-use super::stage::{Faults, Measures, Outcome, Product, Resolved, RunSettings, Stage};
+use super::stage::{Arithmetic, Faults, Measures, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
 use crate::compile::{ARTIFACT_MAGIC, CompileError};
 use crate::disk::atomic;
@@ -15,6 +15,7 @@ use crate::quantize::policy::not_sparse;
 use crate::shell::Shell;
 use crate::target::{Required, Target};
 use anyhow::anyhow;
+use serde_json::Value;
 use std::path::PathBuf;
 pub use work::{CompileOptions, CompileReport, compile_directory};
 
@@ -102,7 +103,13 @@ impl Stage for Compile {
     type Options = CompileOptions;
     const NAME: &'static str = "compile";
     const MAKES: Product = Product::Artifact;
+    const REVISION: u32 = 1;
+    const ARITHMETIC: Arithmetic = Arithmetic::Exact;
     const MEASURES: Measures = Measures { own: &["weight_bytes", "file_bytes"], also: &[] };
+
+    fn defaults() -> Value {
+        Value::Null
+    }
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<CompileOptions> {
         let mut faults = Faults::default();
@@ -127,6 +134,7 @@ impl Stage for Compile {
             model
         });
         let options = target.map(|target| CompileOptions {
+            invocation: run.invocation.clone(),
             model: args.model.to_path_buf(),
             out: args.out.clone(),
             target,

@@ -4,13 +4,14 @@ use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, OutArg, TRAINING, T
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, path};
 use super::known::{Known, KnownModel, same_tokens};
-use super::stage::{Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
+use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::training::{Start, TrainOptions, check, sparsity_of_layers, train};
 use crate::shell::Shell;
 use crate::train::settings::Settings;
 use crate::train::student::{hidden_pairs, take_layers};
 use anyhow::anyhow;
+use serde_json::{Value, json};
 
 /// Train a smaller student from a teacher
 ///
@@ -93,8 +94,14 @@ impl Stage for Distill {
     type Options = OnBackend<TrainOptions>;
     const NAME: &'static str = "distill";
     const MAKES: Product = Product::Dense;
+    const REVISION: u32 = 1;
+    const ARITHMETIC: Arithmetic = Arithmetic::Float;
     const INPUTS: &'static [&'static str] = &["teacher", "student"];
     const RESUMES: Resumes = Resumes::Always;
+
+    fn defaults() -> Value {
+        json!(Settings::DISTILL)
+    }
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
@@ -116,6 +123,7 @@ impl Stage for Distill {
             context = context.min(faults.check("student", known.context(path)).unwrap_or(usize::MAX));
         }
         let options = TrainOptions {
+            invocation: run.invocation.clone(),
             start,
             teacher: Some(args.teacher.to_path_buf()),
             layer_map,

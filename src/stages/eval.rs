@@ -8,11 +8,12 @@ use super::arguments::groups::{
 use super::arguments::{AnyModel, ReadFile, path};
 use super::error::StageError;
 use super::known::{Known, comparable_tokens};
-use super::stage::{Faults, Measures, OnBackend, Outcome, Product, Resolved, RunSettings, Stage};
+use super::stage::{Arithmetic, Faults, Measures, OnBackend, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
 use crate::eval::opened::Task;
 use crate::shell::Shell;
 use crate::text::windows::check_window;
+use serde_json::Value;
 pub use work::{EvalOptions, EvalReport, Measured, TaskChoice, evaluate};
 
 /// Measure a model on text, and how far it is from a reference
@@ -107,10 +108,16 @@ impl Stage for Eval {
     type Options = OnBackend<EvalOptions>;
     const NAME: &'static str = "eval";
     const MAKES: Product = Product::Nothing;
+    const REVISION: u32 = 1;
+    const ARITHMETIC: Arithmetic = Arithmetic::ExactOnArtifacts;
     const MEASURES: Measures = Measures {
         own: &["kld_mean", "perplexity", "top1_agreement", "accuracy", "cosine_mean"],
         also: &["weight_bytes", "file_bytes"],
     };
+
+    fn defaults() -> Value {
+        Value::Null
+    }
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();

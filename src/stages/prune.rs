@@ -8,7 +8,7 @@ use super::arguments::training::{RetrainArgs, Switch, with_defaults};
 use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
-use super::stage::{Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
+use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use crate::disk::atomic;
 use crate::model::transform::NmPattern;
@@ -18,6 +18,7 @@ use crate::shell::Shell;
 use crate::train::settings::Settings;
 use anyhow::anyhow;
 pub use report::PruneReport;
+use serde_json::{Value, json};
 pub use work::{PruneOptions, memory_estimate, prune_directory};
 
 /// Set weights to zero in a pattern that sparse hardware runs
@@ -164,7 +165,13 @@ impl Stage for Prune {
     type Options = OnBackend<PruneOptions>;
     const NAME: &'static str = "prune";
     const MAKES: Product = Product::Dense;
+    const REVISION: u32 = 1;
+    const ARITHMETIC: Arithmetic = Arithmetic::Float;
     const RESUMES: Resumes = Resumes::Sometimes;
+
+    fn defaults() -> Value {
+        json!(Settings::RECOVER)
+    }
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
@@ -188,6 +195,7 @@ impl Stage for Prune {
         faults.check("out", atomic::check_directory(&args.out.out));
         let checked = device.map(|device| {
             let options = PruneOptions {
+                invocation: run.invocation.clone(),
                 model: args.model.model.to_path_buf(),
                 out: args.out.out.clone(),
                 pattern: args.pattern.pattern,

@@ -11,7 +11,7 @@ use super::arguments::training::Switch;
 use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
-use super::stage::{Faults, Measures, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
+use super::stage::{Arithmetic, Faults, Measures, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use crate::allocate::error::AllocationError;
 use crate::allocate::plan::Plan;
@@ -32,6 +32,7 @@ use burn::tensor::Device;
 pub use memory::memory_estimate;
 pub use options::QuantizeOptions;
 pub use report::QuantizeReport;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 pub use sweep::sweep_directory;
 pub use work::quantize_directory;
@@ -123,8 +124,14 @@ impl Stage for Quantize {
     type Options = Checked;
     const NAME: &'static str = "quantize";
     const MAKES: Product = Product::Quantized;
+    const REVISION: u32 = 1;
+    const ARITHMETIC: Arithmetic = Arithmetic::Float;
     const RESUMES: Resumes = Resumes::Sometimes;
     const MEASURES: Measures = Measures { own: &[], also: &["weight_bytes"] };
+
+    fn defaults() -> Value {
+        json!(Settings::QAT)
+    }
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Checked> {
         let mut faults = Faults::default();
@@ -162,6 +169,7 @@ impl Stage for Quantize {
         }
         let checked = schemes.zip(target).zip(device).map(|((schemes, target), device)| {
             let options = QuantizeOptions {
+                invocation: run.invocation.clone(),
                 model: args.model.model.to_path_buf(),
                 out: args.out.clone().unwrap_or_default(),
                 schemes,

@@ -10,6 +10,7 @@
 //! gives every fault at once. `run` takes options only.
 
 use super::arguments::{Meaning, meaning};
+use super::invocation::Invocation;
 use super::known::{Known, KnownModel};
 use super::summary::Figures;
 use crate::formats;
@@ -19,6 +20,7 @@ use crate::shell::Shell;
 use burn::tensor::Device;
 use clap::{ArgMatches, Args};
 use serde::Serialize;
+use serde_json::Value;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -59,6 +61,17 @@ pub enum Resumes {
     Always,
 }
 
+/// Arithmetic that decides the bits of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// f32 on this machine; the bits follow its [`crate::machine::numerics_class`].
+    Float,
+    /// Integers and single IEEE operations: the same everywhere.
+    Exact,
+    /// Exact where an artifact is measured by itself, f32 where a directory runs or is compared with.
+    ExactOnArtifacts,
+}
+
 /// Numbers of a report that gates may limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Measures {
@@ -74,12 +87,14 @@ impl Measures {
 }
 
 /// Options given once for all stages of a command: the global ones that reach them.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RunSettings {
     /// Where random choices start.
     pub seed: u64,
     /// Most memory that work may need, in bytes.
     pub max_ram: Option<u64>,
+    /// The stage's own command, for its provenance; [`AnyStage::resolve`] fills it in.
+    pub invocation: Invocation,
 }
 
 /// Checked options of a stage that computes in f32, with the device of its backend.
@@ -254,6 +269,15 @@ pub trait Stage: Sync + 'static {
     const RESUMES: Resumes = Resumes::Never;
     /// Numbers that gates may limit.
     const MEASURES: Measures = Measures::NONE;
+    /// Raised with every change of the program that changes a result of this kind, so that no older result is taken for
+    /// it; tests/revisions.rs compares what each kind makes of a small model with what is written down.
+    const REVISION: u32;
+    /// Arithmetic of its results.
+    const ARITHMETIC: Arithmetic;
+
+    /// Settings that hold where no option says otherwise, beside those that the options themselves declare: they decide the
+    /// result too.
+    fn defaults() -> Value;
 
     /// Checks everything that can be checked without work.
     fn resolve(args: &Self::Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options>;
@@ -280,6 +304,12 @@ pub trait AnyStage: Sync {
     fn resumes(&self) -> Resumes;
     /// [`Stage::MEASURES`].
     fn measures(&self) -> Measures;
+    /// [`Stage::REVISION`].
+    fn revision(&self) -> u32;
+    /// [`Stage::ARITHMETIC`].
+    fn arithmetic(&self) -> Arithmetic;
+    /// [`Stage::defaults`].
+    fn defaults(&self) -> Value;
     /// A command with the stage's options and help.
     fn augment(&self, command: clap::Command) -> clap::Command;
     /// [`Stage::resolve`], on clap's matches.
@@ -370,6 +400,18 @@ impl<S: Stage> AnyStage for S {
         S::MEASURES
     }
 
+    fn revision(&self) -> u32 {
+        S::REVISION
+    }
+
+    fn arithmetic(&self) -> Arithmetic {
+        S::ARITHMETIC
+    }
+
+    fn defaults(&self) -> Value {
+        S::defaults()
+    }
+
     fn augment(&self, command: clap::Command) -> clap::Command {
         <S::Args as clap::Args>::augment_args(command)
     }
@@ -380,7 +422,9 @@ impl<S: Stage> AnyStage for S {
             None => Resolved::new(None, None, faults),
             Some(args) => {
                 let models = models::<S>(matches);
-                let mut resolved = S::resolve(&args, run, known);
+                let command = S::Args::augment_args(clap::Command::new(S::NAME));
+                let run = RunSettings { invocation: Invocation::of(&command, matches, run.seed), ..run.clone() };
+                let mut resolved = S::resolve(&args, &run, known);
                 resolved.faults.check("out", check_output(matches, &models));
                 resolved.map(|options| -> Box<dyn Ready> { Box::new(ReadyStage::<S> { options, models }) })
             }

@@ -4,12 +4,13 @@ use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, OutArg, TokenizerAr
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, path};
 use super::known::{Known, KnownModel};
-use super::stage::{Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
+use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::training::{Start, TrainOptions, check, train};
 use crate::model::spec::Head;
 use crate::shell::Shell;
 use crate::train::settings::Settings;
+use serde_json::{Value, json};
 
 /// Train a model from a checkpoint, or from a configuration alone
 ///
@@ -54,13 +55,20 @@ impl Stage for Train {
     type Options = OnBackend<TrainOptions>;
     const NAME: &'static str = "train";
     const MAKES: Product = Product::Dense;
+    const REVISION: u32 = 1;
+    const ARITHMETIC: Arithmetic = Arithmetic::Float;
     const RESUMES: Resumes = Resumes::Always;
+
+    fn defaults() -> Value {
+        json!(Settings::TRAIN)
+    }
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
         let context = faults.check("model", known.context(&args.model)).unwrap_or(usize::MAX);
         let planned = known.planned(&args.model);
         let options = TrainOptions {
+            invocation: run.invocation.clone(),
             start: Start::Path(args.model.to_path_buf()),
             teacher: None,
             layer_map: None,

@@ -4,6 +4,7 @@
 use crate::disk::atomic;
 use crate::disk::hash::{HashError, hex};
 use crate::formats::{self, Description, ModelFormatError, ModelSink, hugging_face};
+use crate::machine::numerics_class;
 use crate::model::companions::{Companion, Companions, TOKENIZER_FILE};
 use crate::model::described;
 use crate::model::forward::DenseWeights;
@@ -14,6 +15,7 @@ use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::stages::StageError;
 use crate::stages::arguments::training::check_settings;
+use crate::stages::invocation::Invocation;
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
 use crate::stages::stage::Faults;
@@ -60,6 +62,8 @@ pub struct TrainOptions {
     pub out: PathBuf,
     /// File for one JSON line per step.
     pub metrics: Option<PathBuf>,
+    /// The command, for the provenance.
+    pub invocation: Invocation,
 }
 
 /// Notes settings and a task that do not suit the student, as far as it is known.
@@ -101,7 +105,7 @@ pub fn train(options: &TrainOptions, device: &Device, progress: &dyn Progress) -
     let (model, log, report) = work.train(&resume, device, progress)?;
     let stage = if options.teacher.is_some() { "distill" } else { "train" };
     let settings = json!(options.settings);
-    let provenance = of_weights(stage, &inputs, settings, &work.sparsity, report.metrics());
+    let provenance = of_weights(stage, &inputs, (settings, &options.invocation), &work.sparsity, report.metrics());
     hugging_face::Directory(&options.out).write(&model, &provenance)?;
     if let Some(path) = &options.metrics {
         write_log(path, &log)?;
@@ -174,6 +178,7 @@ impl<'o> Work<'o> {
             "label_field": options.data.label_field,
             "device": format!("{device:?}"),
             "settings": options.settings,
+            "numerics": numerics_class(),
         }))
     }
 
@@ -272,10 +277,15 @@ fn companions(
 fn inputs(options: &TrainOptions) -> Result<Inputs, HashError> {
     let mut inputs = Inputs::default();
     if let Start::Path(path) = &options.start {
-        inputs = inputs.model("student", path)?;
+        // By the names of the options that read them.
+        let role = if options.teacher.is_some() { "student" } else { "model" };
+        inputs = inputs.made(role, path)?;
     }
     if let Some(path) = &options.teacher {
-        inputs = inputs.model("teacher", path)?;
+        inputs = inputs.made("teacher", path)?;
+    }
+    if let Some(path) = &options.tokenizer {
+        inputs = inputs.model("tokenizer", path)?;
     }
     inputs.files("data", &options.data.files)
 }

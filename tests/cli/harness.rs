@@ -123,6 +123,7 @@ impl Transcript {
             line =
                 line.replace(&kernel.replace('K', slmc::machine::kernels::kernels().name), &kernel.replace('K', "#"));
         }
+        line = line.replace(&format!("\"numerics\":\"{}\"", slmc::machine::numerics_class()), "\"numerics\":#");
         if let Some((before, after)) = line.split_once("\"cpu_features\":[") {
             let after = after.split_once(']').map_or("", |(_, after)| after);
             line = format!("{before}\"cpu_features\":#{after}");

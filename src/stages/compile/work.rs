@@ -16,6 +16,7 @@ use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
 use crate::stages::StageError;
+use crate::stages::invocation::Invocation;
 use crate::stages::provenance::{Inputs, provenance};
 use crate::target::Target;
 use crate::text::chat_template::{ChatFrame, ChatTemplate};
@@ -39,6 +40,8 @@ pub struct CompileOptions {
     pub context: Option<usize>,
     /// Whether the file ends after the device part.
     pub device_only: bool,
+    /// The command, for the provenance.
+    pub invocation: Invocation,
 }
 
 /// Result of `slmc compile`.
@@ -199,7 +202,7 @@ fn made(
         settings["chat_frame"] = json!(format!("{NOT_FIXED}{reason}"));
     }
     let inputs = Inputs::default().model("model", &options.model)?;
-    let mut made = provenance("compile", &inputs, settings);
+    let mut made = provenance("compile", &inputs, settings, &options.invocation);
     made["model"] = json!(input.provenance());
     Ok(made)
 }

@@ -6,7 +6,7 @@ use crate::calibrate::collect;
 use crate::disk::atomic;
 use crate::disk::hash::HashError;
 use crate::formats::{self, ModelSink, hugging_face};
-use crate::machine::tool;
+use crate::machine::{numerics_class, tool};
 use crate::model::id::LinearId;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::{HeldMasks, NmPattern, Sparsity};
@@ -17,6 +17,7 @@ use crate::prune::{MatrixReport, Method, check, prune, select};
 use crate::quantize::calibration::{CALIBRATION_TOKENS, Calibration, CalibrationText, calibration};
 use crate::quantize::training_data::{Retrain, training_samples};
 use crate::stages::StageError;
+use crate::stages::invocation::Invocation;
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
 use crate::train::report::{TrainReport, write_log};
@@ -47,6 +48,8 @@ pub struct PruneOptions {
     pub source: Option<CalibrationText>,
     /// Training of the remaining weights, where asked for.
     pub recover: Option<Retrain>,
+    /// The command, for the provenance.
+    pub invocation: Invocation,
 }
 
 /// Prunes a directory. Everything that can be refused without work is refused first.
@@ -194,6 +197,7 @@ impl<'o> Work<'o> {
             "most_missed": options.most_missed,
             "only": options.only,
             "training": retrain.identity(device),
+            "numerics": numerics_class(),
         }))
     }
 
@@ -221,7 +225,7 @@ impl<'o> Work<'o> {
 
 /// Everything read.
 fn inputs(options: &PruneOptions) -> Result<Inputs, HashError> {
-    let inputs = Inputs::default().model("model", &options.model)?;
+    let inputs = Inputs::default().made("model", &options.model)?;
     let calibration = match &options.source {
         Some(CalibrationText::File { path, .. }) => Some(path),
         _ => None,
@@ -243,7 +247,7 @@ fn provenance(options: &PruneOptions, report: &PruneReport, sparsity: &Sparsity)
     });
     let training = report.training.as_ref().map(TrainReport::metrics);
     let metrics = json!({"weights": report.weights, "zeros": report.zeros_after, "training": training});
-    Ok(of_weights("prune", &inputs(options)?, settings, sparsity, metrics))
+    Ok(of_weights("prune", &inputs(options)?, (settings, &options.invocation), sparsity, metrics))
 }
 
 /// Bytes of memory that pruning takes at most, by rule of thumb: the f32 model of the calibration, the pruned weights,

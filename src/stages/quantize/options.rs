@@ -1,11 +1,12 @@
 //! The checked options of `slmc quantize`, and the fingerprint of those that decide the integers.
 
 use crate::disk::hash::HashError;
-use crate::machine::{cpu_features, tool};
+use crate::machine::{numerics_class, tool};
 use crate::quantize::calibration::CalibrationText;
 use crate::quantize::method::Method;
 use crate::quantize::policy::{Activations, Keep, SchemeSource};
 use crate::quantize::training_data::Retrain;
+use crate::stages::invocation::Invocation;
 use crate::stages::provenance::Inputs;
 use burn::tensor::Device;
 use serde_json::json;
@@ -44,6 +45,8 @@ pub struct QuantizeOptions {
     pub tune: Option<usize>,
     /// Training on the grid, where it is asked for; it takes the place of tuning.
     pub qat: Option<Retrain>,
+    /// The command, for the provenance.
+    pub invocation: Invocation,
 }
 
 impl QuantizeOptions {
@@ -65,7 +68,7 @@ impl QuantizeOptions {
             "tune": self.tune,
             "qat": self.qat.as_ref().map(|qat| qat.identity(device)),
             "device": format!("{device:?}"),
-            "cpu_features": cpu_features(),
+            "numerics": numerics_class(),
         }))
     }
 
@@ -76,6 +79,6 @@ impl QuantizeOptions {
             CalibrationText::Default { .. } => None,
         };
         let data = self.qat.iter().flat_map(|qat| &qat.data).flat_map(|data| &data.files);
-        Inputs::default().model("model", &self.model)?.files("calibration", calibration)?.files("data", data)
+        Inputs::default().made("model", &self.model)?.files("calibration", calibration)?.files("data", data)
     }
 }

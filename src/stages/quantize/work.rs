@@ -424,5 +424,5 @@ fn provenance(options: &QuantizeOptions, report: &QuantizeReport, sparsity: &Spa
         "bits_per_weight": report.size.bits_per_weight,
         "training": report.training.as_ref().map(TrainReport::metrics),
     });
-    Ok(of_weights("quantize", &options.inputs()?, settings, sparsity, metrics))
+    Ok(of_weights("quantize", &options.inputs()?, (settings, &options.invocation), sparsity, metrics))
 }

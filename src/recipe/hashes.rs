@@ -1,0 +1,227 @@
+//! Hashes of what a recipe reads, each computed once. Hashes of files are remembered over runs by place, size, times and
+//! inode, beside the cache: times never decide what a file is, they only save reading it again. A file whose time is so near
+//! to now that it could change without another time is not remembered.
+
+use crate::disk::PROVENANCE_FILE;
+use crate::disk::hash::{HashError, counted_files, file_sha256, names_sha256};
+use crate::formats;
+use crate::store::{Digest, FileStore, rest_of};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// The file beside the cache, and its schema.
+const FILE: &str = "hashes.json";
+const SCHEMA: &str = "slmc.hashes/1";
+/// Most files that are remembered; beyond it those that are gone are forgotten, and then all.
+const MOST: usize = 20_000;
+
+/// The content of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Content {
+    /// Of a file's content, or of a directory's names and contents.
+    pub(super) sha256: Digest,
+    /// Of what the hash of a directory leaves out and stages read all the same: slmc.json, and files of the model in
+    /// subdirectories.
+    pub(super) rest: Option<Digest>,
+}
+
+impl Content {
+    /// Of nothing: a stage without an output, which nobody reads.
+    pub(super) fn none() -> Self {
+        Content { sha256: Digest([0; 32]), rest: None }
+    }
+}
+
+/// What is remembered of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Remembered {
+    size: u64,
+    /// Modification and change of its state, in nanoseconds since 1970.
+    times: [u64; 2],
+    /// Device and inode.
+    place: [u64; 2],
+    sha256: Digest,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Memory {
+    schema: String,
+    files: BTreeMap<PathBuf, Remembered>,
+}
+
+/// Hashes of paths.
+#[derive(Debug, Default)]
+pub(super) struct Hashes {
+    known: BTreeMap<PathBuf, Content>,
+    memory: Memory,
+    store: Option<FileStore>,
+    changed: bool,
+}
+
+impl Hashes {
+    /// With what is remembered beside a store.
+    pub(super) fn remembered(store: Option<&FileStore>) -> Self {
+        let read = store.and_then(|store| store.read_note("", FILE));
+        let memory: Option<Memory> = read.and_then(|text| serde_json::from_slice(&text).ok());
+        let memory = memory.filter(|memory| memory.schema == SCHEMA).unwrap_or_default();
+        Hashes { memory, store: store.cloned(), ..Hashes::default() }
+    }
+
+    /// The content of a file or directory.
+    pub(super) fn of(&mut self, path: &Path) -> Result<Content, HashError> {
+        if let Some(content) = self.known.get(path) {
+            return Ok(*content);
+        }
+        let content = self.read(path)?;
+        self.known.insert(path.to_owned(), content);
+        Ok(content)
+    }
+
+    /// As it is now, whatever it was.
+    pub(super) fn again(&mut self, path: &Path) -> Result<Content, HashError> {
+        self.known.remove(path);
+        self.of(path)
+    }
+
+    fn read(&mut self, path: &Path) -> Result<Content, HashError> {
+        if !path.is_dir() {
+            return Ok(Content { sha256: self.file(path)?, rest: None });
+        }
+        let names = counted_files(path)?;
+        let mut files = Vec::new();
+        for name in &names {
+            files.push((name.as_encoded_bytes(), self.file(&path.join(name))?.0));
+        }
+        let mut rest = Vec::new();
+        let record = path.join(PROVENANCE_FILE);
+        if record.is_file() {
+            rest.push((PROVENANCE_FILE.to_owned(), self.file(&record)?));
+        }
+        // A directory that is no model has none of them, and its stage will say so.
+        if let Ok(companions) = formats::companions(path) {
+            for (name, companion) in
+                companions.iter().filter(|(name, companion)| name.contains('/') && companion.exists())
+            {
+                rest.push((name.to_owned(), Digest(companion.sha256()?)));
+            }
+        }
+        Ok(Content { sha256: Digest(names_sha256(&files)), rest: rest_of(rest) })
+    }
+
+    /// The hash of a file's content.
+    pub(super) fn file(&mut self, path: &Path) -> Result<Digest, HashError> {
+        let failed = |source| HashError { path: path.to_owned(), source };
+        let metadata = std::fs::metadata(path).map_err(failed)?;
+        let (name, now) = (path.canonicalize().map_err(failed)?, SystemTime::now());
+        let place = place(&metadata);
+        if let (Some((times, place)), Some(own)) = (place, self.memory.files.get(&name))
+            && own.size == metadata.len()
+            && own.times == times
+            && own.place == place
+        {
+            return Ok(own.sha256);
+        }
+        let sha256 = Digest(file_sha256(path)?);
+        if let Some((times, place)) = place.filter(|(times, _)| settled(times, now)) {
+            self.memory.files.insert(name, Remembered { size: metadata.len(), times, place, sha256 });
+            self.changed = true;
+        }
+        Ok(sha256)
+    }
+
+    /// Keeps what was learnt; a memory that cannot be written costs time and nothing else.
+    pub(super) fn save(&mut self) {
+        let Some(store) = self.store.as_ref().filter(|_| self.changed) else { return };
+        // Another run may have learnt something meanwhile.
+        let others = Hashes::remembered(Some(store)).memory.files;
+        for (path, remembered) in others {
+            self.memory.files.entry(path).or_insert(remembered);
+        }
+        if self.memory.files.len() > MOST {
+            self.memory.files.retain(|path, _| path.exists());
+        }
+        if self.memory.files.len() > MOST {
+            self.memory.files.clear();
+        }
+        self.memory.schema = SCHEMA.to_owned();
+        if let Ok(text) = serde_json::to_vec(&self.memory)
+            && store.write_note("", FILE, &text).is_ok()
+        {
+            self.changed = false;
+        }
+    }
+}
+
+/// Times, device and inode, by which a file is known again; `None` where the system has none.
+#[cfg(unix)]
+fn place(metadata: &Metadata) -> Option<([u64; 2], [u64; 2])> {
+    use std::os::unix::fs::MetadataExt;
+    let nanoseconds = |seconds: i64, part: i64| (seconds as u64).wrapping_mul(1_000_000_000).wrapping_add(part as u64);
+    let times =
+        [nanoseconds(metadata.mtime(), metadata.mtime_nsec()), nanoseconds(metadata.ctime(), metadata.ctime_nsec())];
+    Some((times, [metadata.dev(), metadata.ino()]))
+}
+
+#[cfg(not(unix))]
+fn place(_metadata: &Metadata) -> Option<([u64; 2], [u64; 2])> {
+    None
+}
+
+/// Whether a change after `now` gives another time. File systems count in ticks: fine ones in a few milliseconds, coarse
+/// ones, whose times end in zeros, in up to two seconds.
+fn settled(times: &[u64; 2], now: SystemTime) -> bool {
+    let Ok(now) = now.duration_since(SystemTime::UNIX_EPOCH) else { return false };
+    times.iter().all(|&time| {
+        let tick = if time % 1_000_000 == 0 { Duration::from_secs(2) } else { Duration::from_millis(50) };
+        Duration::from_nanos(time) + tick < now
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn hashes_are_remembered_until_a_file_changes() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileStore::new(directory.path().join("store"));
+        let file = directory.path().join("a.txt");
+        fs::write(&file, "one").unwrap();
+        std::thread::sleep(Duration::from_millis(120));
+        let mut hashes = Hashes::remembered(Some(&store));
+        assert_eq!(hashes.of(&file).unwrap().sha256, Digest::of(b"one"));
+        hashes.save();
+        // The memory is believed: this shows that it is used.
+        let mut text = String::from_utf8(store.read_note("", FILE).expect("a memory")).unwrap();
+        text = text.replace(&Digest::of(b"one").to_string(), &Digest::of(b"other").to_string());
+        store.write_note("", FILE, text.as_bytes()).unwrap();
+        let mut hashes = Hashes::remembered(Some(&store));
+        assert_eq!(hashes.of(&file).unwrap().sha256, Digest::of(b"other"));
+        // The same size, and a time set back: its change of state is another.
+        let modified = fs::metadata(&file).unwrap().modified().unwrap();
+        fs::write(&file, "two").unwrap();
+        fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
+        let mut hashes = Hashes::remembered(Some(&store));
+        assert_eq!(hashes.of(&file).unwrap().sha256, Digest::of(b"two"));
+        store.write_note("", FILE, b"not JSON").unwrap();
+        assert_eq!(Hashes::remembered(Some(&store)).of(&file).unwrap().sha256, Digest::of(b"two"));
+    }
+
+    #[test]
+    fn a_directory_has_a_hash_and_a_rest() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("config.json"), "{}").unwrap();
+        let of = || Hashes::default().of(directory.path()).unwrap();
+        let before = of();
+        assert_eq!(before.rest, None);
+        fs::write(directory.path().join(PROVENANCE_FILE), "{}").unwrap();
+        let after = of();
+        assert!(after.sha256 == before.sha256 && after.rest.is_some());
+        let expected = crate::disk::hash::directory_sha256(directory.path()).unwrap();
+        assert_eq!(after.sha256, Digest(expected));
+    }
+}
