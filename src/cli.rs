@@ -5,6 +5,7 @@ mod bench;
 mod chat;
 mod doctor;
 mod estimate;
+mod explain;
 mod generate;
 pub mod global;
 mod inspect;
@@ -49,6 +50,7 @@ enum Command {
     Bench(bench::Args),
     Estimate(estimate::Args),
     Run(run::Args),
+    Explain(explain::Args),
     Tokenizer(tokenizer::Args),
     Targets(targets::Args),
     Doctor(doctor::Args),
@@ -73,6 +75,7 @@ impl Cli {
             Command::Bench(args) => args.run(global, shell),
             Command::Estimate(args) => args.run(shell),
             Command::Run(args) => args.run(global, shell),
+            Command::Explain(args) => args.run(shell),
             Command::Tokenizer(args) => args.run(shell),
             Command::Targets(args) => args.run(shell),
             Command::Doctor(args) => args.run(global, shell),

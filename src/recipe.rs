@@ -4,27 +4,32 @@
 //! ```text
 //! document  TOML with lines, `extends` merged        options   keys of a stage as options of its subcommand
 //! reader    stages, gates, sample; every mistake     plan      what would run; the lock is compared
-//! runner    what runs; cache, resume, gates          embedded  the quickstart, part of the program
+//! runner    what runs; cache, resume                 gates     limits on the results, and the verdicts
+//! mistake   mistakes with codes and source lines     reports   the result in other formats, for CI
+//! explain   codes, gates and options in words        embedded  the quickstart, part of the program
 //! ```
 
 mod cache;
 mod document;
 pub mod embedded;
 mod error;
+mod explain;
 mod gates;
 mod lock;
 mod mistake;
 mod options;
 mod plan;
 mod reader;
+pub mod reports;
 mod run_report;
 mod runner;
 mod stage;
 mod validate;
 
 pub use error::RecipeError;
-pub use gates::GateResult;
-pub use mistake::Mistakes;
+pub use explain::{Explanation, UnknownTopic, explain};
+pub use gates::{Contributor, GateResult, GateVerdict};
+pub use mistake::{Code, Mistakes};
 pub use plan::{PlanReport, PlannedStage, RunOptions, plan};
 pub use run_report::{RunReport, SampleResult, StageResult, Status};
 pub use runner::run;

@@ -2,7 +2,7 @@
 //! own reports by their keys, so that a stage taken from the cache shows the same as when it ran.
 
 use super::gates::GateResult;
-use crate::report::{Align, Report, Table, grouped};
+use crate::report::{Align, Report, Table, grouped, visible};
 use crate::stages::{self, Cost, summary::Figures};
 use serde::Serialize;
 use serde_json::Value;
@@ -119,7 +119,7 @@ impl StageResult {
 }
 
 impl Report for RunReport {
-    const SCHEMA: &'static str = "slmc.run/1";
+    const SCHEMA: &'static str = "slmc.run/2";
 
     fn text(&self) -> String {
         let right = Align::Right;
@@ -153,28 +153,29 @@ impl Report for RunReport {
                 ("gate", Align::Left),
                 ("stage", Align::Left),
                 ("limit", right),
-                ("value", right),
+                ("value (bounds)", right),
                 ("", Align::Left),
             ]);
             for gate in &self.gates {
-                let value = match (gate.value, gate.stderr) {
-                    (Some(value), Some(error)) => format!("{} ± {}", figure(value), figure(error)),
-                    (Some(value), None) => figure(value),
-                    (None, _) => "-".to_owned(),
+                let verdict = gate.verdict_words();
+                // Capitals are seen in a long log.
+                let verdict = match verdict.split_once([' ', ':']) {
+                    _ if gate.passed => verdict,
+                    Some((word, _)) => format!("{}{}", word.to_uppercase(), &verdict[word.len()..]),
+                    None => verdict.to_uppercase(),
                 };
-                let verdict = if gate.passed { "passed" } else { "MISSED" };
-                gates.row([gate.gate, &gate.stage, &figure(gate.limit), &value, verdict]);
+                gates.row([&gate.gate, &gate.stage, &gate.limit_words(), &gate.value_words(), &verdict]);
             }
             text = format!("{text}\n\n{gates}");
+            for gate in &self.gates {
+                if let Some(words) = gate.contributor_words() {
+                    text = format!("{text}\n{} on {}: most of the error comes from {words}", gate.gate, gate.stage);
+                }
+            }
         }
         for sample in &self.samples {
-            text = format!("{text}\n\n{}: {}", sample.of, sample.text);
+            text = format!("{text}\n\n{}: {}", sample.of, visible(&sample.text));
         }
         text
     }
-}
-
-/// Counts with separators, everything else with four digits after the point.
-fn figure(value: f64) -> String {
-    if value.fract() == 0.0 && (0.0..9e15).contains(&value) { grouped(value as u64) } else { format!("{value:.4}") }
 }

@@ -47,11 +47,7 @@ pub fn run(options: &RunOptions, shell: &Shell) -> Result<RunReport, RecipeError
         results.push(result);
     }
     let recipe = &prepared.recipe;
-    let measure = |gate: &super::gates::Gate| {
-        let result = &results[gate.stage];
-        gate.measure(result.stage.clone(), result.report.as_ref())
-    };
-    let gates: Vec<_> = recipe.gates.iter().map(measure).collect();
+    let gates = super::gates::verdicts(recipe, &results, shell);
     let samples = match &recipe.sample {
         Some(sample) => samples(sample, recipe, &results, options.run.seed)?,
         None => Vec::new(),

@@ -102,7 +102,7 @@ impl Stage for Compile {
     type Options = CompileOptions;
     const NAME: &'static str = "compile";
     const MAKES: Product = Product::Artifact;
-    const MEASURES: Measures = Measures { own: &["weight_bytes", "file_bytes"], also: &[] };
+    const MEASURES: Measures = Measures { own: &["weight_bytes", "file_bytes", "ram_bytes", "flash_bytes"], also: &[] };
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<CompileOptions> {
         let mut faults = Faults::default();
