@@ -31,5 +31,5 @@ pub use explain::{Explanation, UnknownTopic, explain};
 pub use gates::{Contributor, GateResult, GateVerdict};
 pub use mistake::{Code, Mistakes};
 pub use plan::{PlanReport, PlannedStage, RunOptions, plan};
-pub use run_report::{RunReport, SampleResult, StageResult, Status};
+pub use run_report::{InputDigest, RunReport, SampleResult, StageResult, Status};
 pub use runner::run;

@@ -3,6 +3,7 @@
 
 pub mod annotation;
 pub mod chart;
+pub mod figure;
 mod table;
 mod visible;
 

@@ -41,8 +41,10 @@ pub(super) struct Args {
 
     /// Write the result, or the mistakes, in another format too
     ///
-    /// text=FILE and json=FILE: as on stdout. github: annotations for GitHub Actions on
-    /// stdout, at the lines of the recipe. May be given several times; a file that something else wrote is not replaced.
+    /// text=FILE and json=FILE: as on stdout. markdown=FILE: for the summary of a job. junit=FILE: JUnit XML, a test case
+    /// for every stage and gate. html=FILE: one page with figures, without scripts. github: annotations for GitHub Actions
+    /// on stdout, at the lines of the recipe; the job's summary and outputs where its environment names their files. May
+    /// be given several times; a file that something else wrote is not replaced.
     #[arg(long, value_name = "KIND=FILE", value_parser = str::parse::<Request>, help_heading = RECIPE)]
     report: Vec<Request>,
 

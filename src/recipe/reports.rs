@@ -1,6 +1,10 @@
 //! Where the result of a run goes besides stdout: files in several formats, each a rendering of one [`RunReport`], and
 //! the places that GitHub Actions names. A file that something else wrote is never replaced.
 
+mod junit;
+mod markdown;
+mod page;
+
 use super::mistake::Mistakes;
 use super::run_report::RunReport;
 use crate::disk::atomic::{self, AtomicError};
@@ -18,23 +22,41 @@ pub enum Format {
     Text,
     /// As with `--json`.
     Json,
+    /// For the summary of a job.
+    Markdown,
+    /// JUnit XML.
+    Junit,
+    /// One page.
+    Html,
 }
 
 impl Format {
-    const ALL: [(&'static str, Format); 2] = [("text", Format::Text), ("json", Format::Json)];
+    const ALL: [(&'static str, Format); 5] = [
+        ("text", Format::Text),
+        ("json", Format::Json),
+        ("markdown", Format::Markdown),
+        ("junit", Format::Junit),
+        ("html", Format::Html),
+    ];
 
     /// First bytes of every file of it.
     fn magic(self) -> &'static [u8] {
         match self {
             Format::Text => b"stage",
             Format::Json => b"{\"schema\":\"slmc.run/",
+            Format::Markdown => markdown::MAGIC.as_bytes(),
+            Format::Junit => b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"slmc\"",
+            Format::Html => page::MAGIC.as_bytes(),
         }
     }
 
-    fn render(self, report: &RunReport) -> Result<String, serde_json::Error> {
+    fn render(self, report: &RunReport) -> Result<String, ReportError> {
         Ok(match self {
             Format::Text => format!("{}\n", report.text()),
             Format::Json => format!("{}\n", json_line(report)?),
+            Format::Markdown => markdown::render(report),
+            Format::Junit => junit::render(report).map_err(ReportError::Xml)?,
+            Format::Html => page::render(report),
         })
     }
 }
@@ -107,6 +129,9 @@ pub enum ReportError {
         /// The reason.
         source: std::io::Error,
     },
+    /// It cannot be XML.
+    #[error("the report cannot be written as XML")]
+    Xml(#[source] std::io::Error),
     /// It cannot be JSON.
     #[error("the report cannot be written as JSON")]
     Json(#[from] serde_json::Error),
@@ -145,10 +170,27 @@ pub fn write(requests: &[Request], report: &RunReport) -> Result<String, ReportE
             Request::GitHub => {
                 let annotations: Vec<Annotation> = report.gates.iter().filter_map(|gate| gate.annotation()).collect();
                 out.push_str(&github(&annotations));
+                of_job("GITHUB_STEP_SUMMARY", &markdown::render(report))?;
+                of_job("GITHUB_OUTPUT", &outputs(report))?;
             }
         }
     }
     Ok(out)
+}
+
+/// Appends to the file that a variable of the job names, if there is one.
+fn of_job(variable: &str, text: &str) -> Result<(), ReportError> {
+    let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from) else {
+        return Ok(());
+    };
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(&path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|source| ReportError::Job { path, source })
+}
+
+/// Lines `name=value` for the steps after this one; a value has no line end, since names of gates have none.
+fn outputs(report: &RunReport) -> String {
+    let failed: Vec<&str> = report.gates.iter().filter(|gate| !gate.passed).map(|gate| gate.gate.as_str()).collect();
+    format!("passed={}\nfailed_gates={}\n", report.passed, failed.join(","))
 }
 
 /// The annotations of a recipe's mistakes, if GitHub's were asked for.
@@ -169,7 +211,143 @@ fn github(annotations: &[Annotation]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::gates::{GateResult, GateVerdict};
+    use super::super::run_report::{InputDigest, SampleResult, StageResult, Status};
     use super::*;
+    use serde_json::json;
+
+    /// Text that would be markup, a command or an escape in one of the formats.
+    const HOSTILE: &str = "</pre></td><script>alert(1)</script><img src=x onerror=y>]]>&amp;\n::error file=a::b\n```\n\
+                           | [x](javascript:y) |\u{1b}[2J\u{0}\u{202e}\u{b}\n::set-output name=a::b";
+
+    fn gate(name: &str, verdict: GateVerdict) -> GateResult {
+        let gate = json!({
+            "gate": name, "stage": HOSTILE, "file": "a.toml", "line": 3, "limit": 0.05, "at_least": false,
+            "value": 0.0712, "lower": 0.068, "upper": 0.0744, "confidence": 0.95, "draws": 16, "samples": 26,
+            "unit": "windows", "needed": 140, "margin": -0.0212, "verdict": verdict, "reason": HOSTILE,
+            "passed": verdict == GateVerdict::Passed,
+            "contributors": [{"name": HOSTILE, "scheme": "w4.g32", "share": 0.31}],
+        });
+        serde_json::from_value(gate).expect("a gate")
+    }
+
+    fn report() -> RunReport {
+        let stage = |name: &str, kind, status, report| StageResult {
+            stage: name.to_owned(),
+            kind,
+            status,
+            cost: None,
+            output: Some(PathBuf::from(HOSTILE)),
+            sha256: Some("00".to_owned()),
+            report: Some(report),
+        };
+        let matrices = json!([{"name": HOSTILE, "scheme": "w8", "relative_error": 0.1}]);
+        let curve = json!([[0, 4.0], [1, 3.0]]);
+        let memory = json!({
+            "target": HOSTILE, "arena_bytes": 10, "cache_bytes": 20, "stack_bytes": 3, "ram_bytes": 33, "flash_bytes": 99,
+            "weight_bytes": 90, "bytes_by_class": {"ffn": 60, "embedding": 30}, "context": 64,
+        });
+        RunReport {
+            recipe: HOSTILE.to_owned(),
+            file: HOSTILE.to_owned(),
+            tool: "slmc 0".to_owned(),
+            inputs: vec![InputDigest { path: HOSTILE.to_owned(), sha256: "00".to_owned() }],
+            stages: vec![
+                stage("student", "distill", Status::Done, json!({"curve": curve})),
+                stage("small", "quantize", Status::Cached, json!({"matrices": matrices})),
+                stage("artifact", "compile", Status::Done, memory),
+                stage("board", "compile", Status::DoesNotFit, json!({})),
+            ],
+            gates: [
+                ("kld_max", GateVerdict::Missed),
+                ("top1_min", GateVerdict::Undecided),
+                ("cosine_min", GateVerdict::NotMeasured),
+                ("file_bytes_max", GateVerdict::Passed),
+            ]
+            .map(|(name, verdict)| gate(name, verdict))
+            .to_vec(),
+            samples: vec![SampleResult { of: HOSTILE.to_owned(), text: HOSTILE.to_owned() }],
+            passed: false,
+        }
+    }
+
+    #[test]
+    fn hostile_text_is_text_in_every_format() {
+        let report = report();
+        for (name, format) in Format::ALL {
+            let text = format.render(&report).expect("renders");
+            assert!(text.as_bytes().starts_with(format.magic()), "{name}: {text}");
+            let control = |character: &char| character.is_control() && !matches!(character, '\n' | '\t');
+            assert_eq!(text.chars().find(control), None, "{name}");
+        }
+        let html = Format::Html.render(&report).expect("renders");
+        for markup in ["<script", "<img", "</pre></td>", "javascript:y)<", "\u{202e}"] {
+            assert!(!html.contains(markup), "{markup} in {html}");
+        }
+        assert!(html.contains("&lt;script&gt;") && html.len() < 1 << 20);
+        let markdown = Format::Markdown.render(&report).expect("renders");
+        for markup in ["<script", "<img", "[x](javascript"] {
+            let outside: String = markdown.split("````").step_by(2).collect();
+            assert!(!outside.contains(markup), "{markup} in {markdown}");
+        }
+        let log = fenced(&report);
+        let token = log.lines().next().and_then(|line| line.strip_prefix("::stop-commands::")).expect("a fence");
+        assert!(log.ends_with(&format!("\n::{token}::\n")) && !report.text().contains(token), "{log}");
+    }
+
+    /// What junit-10.xsd of Jenkins asks for, read back by the parser of the library that wrote it.
+    #[test]
+    fn junit_is_in_the_dialect_that_all_readers_take() {
+        use quick_xml::events::{BytesStart, Event};
+        let text = Format::Junit.render(&report()).expect("renders");
+        let mut reader = quick_xml::Reader::from_str(&text);
+        let (mut names, mut counts) = (Vec::new(), [0; 4]);
+        let attribute = |element: &BytesStart<'_>, name: &str| {
+            let found = element.try_get_attribute(name).expect("attributes");
+            found.map(|found| String::from_utf8_lossy(&found.value).into_owned())
+        };
+        loop {
+            let (Event::Start(element) | Event::Empty(element)) = (match reader.read_event().expect("well formed") {
+                Event::Eof => break,
+                event @ (Event::Start(_) | Event::Empty(_)) => event,
+                _ => continue,
+            }) else {
+                continue;
+            };
+            match element.name().as_ref() {
+                b"testsuites" => assert_eq!(attribute(&element, "skipped"), None),
+                b"testsuite" => {
+                    let numbers = ["tests", "failures", "errors", "skipped"].map(|name| attribute(&element, name));
+                    assert_eq!(numbers.map(|number| number.expect("a number")), ["8", "1", "2", "1"]);
+                }
+                b"testcase" => {
+                    let known = ["classname", "name", "time"];
+                    let only =
+                        element.attributes().all(|a| known.map(str::as_bytes).contains(&a.expect("one").key.as_ref()));
+                    assert!(only, "{text}");
+                    names.push((attribute(&element, "classname"), attribute(&element, "name")));
+                    counts[0] += 1;
+                }
+                b"failure" => counts[1] += 1,
+                b"error" => counts[2] += 1,
+                b"skipped" => counts[3] += 1,
+                b"properties" | b"property" => {}
+                other => panic!("{}", String::from_utf8_lossy(other)),
+            }
+        }
+        assert_eq!(counts, [8, 1, 2, 1]);
+        names.sort();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "GitLab counts the first of equal names only");
+    }
+
+    #[test]
+    fn a_summary_too_long_leaves_whole_sections_out_and_says_so() {
+        let mut report = report();
+        report.samples[0].text = "word ".repeat(20_000);
+        let markdown = Format::Markdown.render(&report).expect("renders");
+        assert!(markdown.len() < 64 << 10 && markdown.contains("Left out, being too long for a summary: samples."));
+        assert!(markdown.contains("| ❌ | kld"), "{markdown}");
+    }
 
     #[test]
     fn requests_name_a_format_and_a_file() {

@@ -54,11 +54,26 @@ pub struct SampleResult {
     pub text: String,
 }
 
+/// Something that stages read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct InputDigest {
+    /// As the recipe names it.
+    pub path: String,
+    /// Of the file, or of a directory's files and their names.
+    pub sha256: String,
+}
+
 /// Result of `slmc run`.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunReport {
     /// The recipe's name.
     pub recipe: String,
+    /// Its file, as it was named.
+    pub file: String,
+    /// Name and version of the program.
+    pub tool: String,
+    /// Everything that was read and that no stage made.
+    pub inputs: Vec<InputDigest>,
     /// In the order in which they ran.
     pub stages: Vec<StageResult>,
     /// In the order of the recipe.
@@ -95,7 +110,22 @@ impl StageResult {
         format!("{}{state}", words.unwrap_or_else(|| self.kind.to_owned()))
     }
 
-    fn cells(&self) -> [String; 9] {
+    /// What was changed or left out of the data files that it read.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        self.figures().map(|figures| figures.remarks()).unwrap_or_default()
+    }
+
+    /// Where its result comes from.
+    pub(super) fn origin(&self) -> &'static str {
+        match self.status {
+            Status::Done => "this run",
+            Status::Cached => "cache",
+            Status::DoesNotFit | Status::NotRun => "-",
+        }
+    }
+
+    /// Name, what it did, bytes, KLD, top-1, perplexity, accuracy or cosine, seconds, peak memory in MiB.
+    pub(super) fn cells(&self) -> [String; 9] {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let percent = |key: &str| self.number(key).map(|share| format!("{:.2} %", 100.0 * share));
         let perplexity = self.number("perplexity").map(|perplexity| {
@@ -141,7 +171,7 @@ impl Report for RunReport {
         let mut text = table.to_string();
         let mut data = Table::new([("data of", Align::Left), ("", Align::Left)]);
         for stage in &self.stages {
-            for remark in stage.figures().map(|figures| figures.remarks()).unwrap_or_default() {
+            for remark in stage.remarks() {
                 data.row([&stage.stage, &remark]);
             }
         }

@@ -1,12 +1,12 @@
 //! Runs a recipe: stage after stage, those that are done skipped, then the gates and the sample. A run that was killed
 //! goes on when it is repeated: finished stages come from the cache, training from its checkpoint.
 
-use super::cache::{self, Record};
+use super::cache::{self, Hashes, Record};
 use super::error::RecipeError;
 use super::plan::{self, Prepared, RunOptions};
 use super::reader::{Recipe, Sample};
-use super::run_report::{RunReport, SampleResult, StageResult, Status};
-use super::stage::{RecipeStage, chain};
+use super::run_report::{InputDigest, RunReport, SampleResult, StageResult, Status};
+use super::stage::{Chosen, Input, RecipeStage, chain};
 use crate::eval::EvalError;
 use crate::eval::generate::{GenerateOptions, Prompt, generate};
 use crate::eval::opened::OpenedModel;
@@ -54,7 +54,25 @@ pub fn run(options: &RunOptions, shell: &Shell) -> Result<RunReport, RecipeError
     };
     let gave = |result: &StageResult| matches!(result.status, Status::Done | Status::Cached);
     let passed = results.iter().all(gave) && gates.iter().all(|gate| gate.passed);
-    Ok(RunReport { recipe: recipe.name.clone(), stages: results, gates, samples, passed })
+    let inputs = inputs(recipe, &mut prepared.hashes)?;
+    let (file, tool) = (options.recipe.display().to_string(), crate::machine::tool());
+    Ok(RunReport { recipe: recipe.name.clone(), file, tool, inputs, stages: results, gates, samples, passed })
+}
+
+/// Everything that stages read and that none of them made, with hashes, by name.
+fn inputs(recipe: &Recipe, hashes: &mut Hashes) -> Result<Vec<InputDigest>, RecipeError> {
+    let mut inputs = Vec::new();
+    if let Some((path, written)) = &recipe.model {
+        inputs.push(InputDigest { path: written.clone(), sha256: hashes.of(path)? });
+    }
+    for choice in recipe.stages.iter().flat_map(|stage| &stage.choices) {
+        if let Chosen::Reads { source: Input::Path(path), written } = &choice.value {
+            inputs.push(InputDigest { path: written.clone(), sha256: hashes.of(path)? });
+        }
+    }
+    inputs.sort();
+    inputs.dedup();
+    Ok(inputs)
 }
 
 /// One stage, those before it being over.
