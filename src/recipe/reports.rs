@@ -45,7 +45,7 @@ impl Format {
             Format::Text => b"stage",
             Format::Json => b"{\"schema\":\"slmc.run/",
             Format::Markdown => markdown::MAGIC.as_bytes(),
-            Format::Junit => b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"slmc\"",
+            Format::Junit => junit::MAGIC.as_bytes(),
             Format::Html => page::MAGIC.as_bytes(),
         }
     }
@@ -55,7 +55,7 @@ impl Format {
             Format::Text => format!("{}\n", report.text()),
             Format::Json => format!("{}\n", json_line(report)?),
             Format::Markdown => markdown::render(report),
-            Format::Junit => junit::render(report).map_err(ReportError::Xml)?,
+            Format::Junit => junit::render(report),
             Format::Html => page::render(report),
         })
     }
@@ -129,9 +129,6 @@ pub enum ReportError {
         /// The reason.
         source: std::io::Error,
     },
-    /// It cannot be XML.
-    #[error("the report cannot be written as XML")]
-    Xml(#[source] std::io::Error),
     /// It cannot be JSON.
     #[error("the report cannot be written as JSON")]
     Json(#[from] serde_json::Error),
@@ -295,49 +292,25 @@ mod tests {
         assert!(log.ends_with(&format!("\n::{token}::\n")) && !report.text().contains(token), "{log}");
     }
 
-    /// What junit-10.xsd of Jenkins asks for, read back by the parser of the library that wrote it.
+    /// What junit-10.xsd of Jenkins asks for, as far as it can be seen without its schema: docs/recipes.md says how the
+    /// whole is validated.
     #[test]
     fn junit_is_in_the_dialect_that_all_readers_take() {
-        use quick_xml::events::{BytesStart, Event};
         let text = Format::Junit.render(&report()).expect("renders");
-        let mut reader = quick_xml::Reader::from_str(&text);
-        let (mut names, mut counts) = (Vec::new(), [0; 4]);
-        let attribute = |element: &BytesStart<'_>, name: &str| {
-            let found = element.try_get_attribute(name).expect("attributes");
-            found.map(|found| String::from_utf8_lossy(&found.value).into_owned())
-        };
-        loop {
-            let (Event::Start(element) | Event::Empty(element)) = (match reader.read_event().expect("well formed") {
-                Event::Eof => break,
-                event @ (Event::Start(_) | Event::Empty(_)) => event,
-                _ => continue,
-            }) else {
-                continue;
-            };
-            match element.name().as_ref() {
-                b"testsuites" => assert_eq!(attribute(&element, "skipped"), None),
-                b"testsuite" => {
-                    let numbers = ["tests", "failures", "errors", "skipped"].map(|name| attribute(&element, name));
-                    assert_eq!(numbers.map(|number| number.expect("a number")), ["8", "1", "2", "1"]);
-                }
-                b"testcase" => {
-                    let known = ["classname", "name", "time"];
-                    let only =
-                        element.attributes().all(|a| known.map(str::as_bytes).contains(&a.expect("one").key.as_ref()));
-                    assert!(only, "{text}");
-                    names.push((attribute(&element, "classname"), attribute(&element, "name")));
-                    counts[0] += 1;
-                }
-                b"failure" => counts[1] += 1,
-                b"error" => counts[2] += 1,
-                b"skipped" => counts[3] += 1,
-                b"properties" | b"property" => {}
-                other => panic!("{}", String::from_utf8_lossy(other)),
-            }
+        let suites = text.lines().nth(1).and_then(|line| line.split_once('>')).expect("an element").0;
+        assert_eq!(suites, "<testsuites name=\"slmc\" tests=\"8\" failures=\"1\" errors=\"2\" time=\"0.000\"");
+        for (element, expected) in [("testcase", 8), ("failure", 1), ("error", 2), ("skipped", 1)] {
+            let (starts, ends) = (format!("<{element} "), format!("</{element}>"));
+            assert_eq!((text.matches(&starts).count(), text.matches(&ends).count()), (expected, expected), "{text}");
         }
-        assert_eq!(counts, [8, 1, 2, 1]);
-        names.sort();
-        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "GitLab counts the first of equal names only");
+        let cases: Vec<&str> =
+            text.split("<testcase ").skip(1).map(|case| case.split('>').next().unwrap_or("")).collect();
+        let mut names: Vec<&str> = cases.clone();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), cases.len(), "GitLab counts the first of equal names only");
+        assert!(cases.iter().all(|case| case.matches("=\"").count() == 3), "{cases:?}");
+        assert!(!text.contains("<script") && text.contains("&lt;script&gt;"), "{text}");
     }
 
     #[test]

@@ -1,11 +1,8 @@
-//! Figures of a page as inline SVG: lines over two axes, bars with names, an interval beside its limit. The only place
-//! that knows the library of charts. Colours are those of the page, by its CSS variables, so that one figure serves its
-//! light and its dark form; the library only takes numbers, so each colour is a number that stands for a variable.
+//! Figures of a page as inline SVG: lines over two axes, bars with names, an interval beside its limit. Plain shapes and
+//! text; colours are the page's own, by its CSS variables, so that one figure serves its light and its dark form. Every
+//! text and attribute is escaped by `maud`.
 
-use plotters::coord::Shift;
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-use std::io::Error as IoError;
+use maud::{Markup, html};
 
 /// One line.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,26 +40,15 @@ pub struct Range {
 /// Most bars, so that a page stays readable; the table beside a figure has all numbers.
 pub const MOST_BARS: usize = 40;
 
-const INK: RGBColor = RGBColor(1, 2, 3);
-const FAINT: RGBColor = RGBColor(4, 5, 6);
-const LINES: [RGBColor; 3] = [RGBColor(7, 8, 9), RGBColor(10, 11, 12), RGBColor(13, 14, 15)];
-/// What the page has for each.
-const VARIABLES: [(&str, &str); 5] = [
-    ("#010203", "currentColor"),
-    ("#040506", "var(--faint)"),
-    ("#070809", "var(--accent)"),
-    ("#0A0B0C", "var(--second)"),
-    ("#0D0E0F", "var(--third)"),
-];
 /// In units of the drawing; a phone shows it at about three quarters.
-const WIDTH: u32 = 480;
-const FONT: u32 = 16;
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Failure = DrawingAreaErrorKind<IoError>;
+const WIDTH: f64 = 480.0;
+const FONT: &str = "16";
+const LINES: [&str; 3] = ["var(--accent)", "var(--second)", "var(--third)"];
 
 /// Lines over two axes; `label` says in a sentence what they show. `None` without two points.
 pub fn lines(label: &str, (x_axis, y_axis): (&str, &str), lines: &[Line]) -> Option<String> {
+    /// Edges of the plot: left, right, top, bottom.
+    const PLOT: [f64; 4] = [64.0, 470.0, 30.0, 220.0];
     let finite = |line: &Line| -> Vec<(f64, f64)> {
         line.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
     };
@@ -71,81 +57,71 @@ pub fn lines(label: &str, (x_axis, y_axis): (&str, &str), lines: &[Line]) -> Opt
     if all().count() < 2 {
         return None;
     }
-    let (left, right) = ends(all().map(|point| point.0))?;
-    let (bottom, top) = ends(all().map(|point| point.1))?;
-    let room = (top - bottom) * 0.05;
-    drawn((WIDTH, 280), label, |area| {
-        let mut chart = ChartBuilder::on(area)
-            .margin(10)
-            .x_label_area_size(44)
-            .y_label_area_size(64)
-            .build_cartesian_2d(left..right, bottom - room..top + room)?;
-        let style = ("sans-serif", FONT).into_font().color(&INK);
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(FAINT)
-            .axis_style(FAINT)
-            .label_style(style.clone())
-            .axis_desc_style(style)
-            .x_desc(x_axis)
-            .y_desc(y_axis)
-            .x_labels(5)
-            .y_labels(5)
-            .x_label_formatter(&|value| short(*value))
-            .y_label_formatter(&|value| short(*value))
-            .draw()?;
-        for (line, colour) in lines.iter().zip(LINES.iter().cycle()) {
-            chart.draw_series(std::iter::once(PathElement::new(line.clone(), colour.stroke_width(2))))?;
+    let (low_x, high_x) = ends(all().map(|point| point.0))?;
+    let (low_y, high_y) = ends(all().map(|point| point.1))?;
+    let [left, right, top, bottom] = PLOT;
+    let x = |value: f64| left + (value - low_x) / (high_x - low_x) * (right - left);
+    let y = |value: f64| bottom - (value - low_y) / (high_y - low_y) * (bottom - top);
+    let path = |line: &Vec<(f64, f64)>| -> String {
+        let points: Vec<String> = line.iter().map(|point| format!("{:.1},{:.1}", x(point.0), y(point.1))).collect();
+        points.join(" ")
+    };
+    let drawing = html! {
+        @for tick in ticks(low_y, high_y) {
+            line x1=(left) x2=(right) y1=(number(y(tick))) y2=(number(y(tick))) stroke="var(--faint)" {}
+            (text(&short(tick), (left - 8.0, y(tick) + 5.0), "end"))
         }
-        Ok(())
-    })
+        @for tick in ticks(low_x, high_x) { (text(&short(tick), (x(tick), bottom + 22.0), "middle")) }
+        @for (line, colour) in lines.iter().zip(LINES.iter().cycle()) {
+            polyline points=(path(line)) fill="none" stroke=(colour) stroke-width="2" {}
+            @for point in line.iter().filter(|_| line.len() <= 16) {
+                circle cx=(number(x(point.0))) cy=(number(y(point.1))) r="4" fill=(colour) {}
+            }
+        }
+        (text(y_axis, (4.0, 16.0), "start"))
+        (text(x_axis, (right, bottom + 46.0), "end"))
+    };
+    Some(drawn(274.0, label, &drawing))
 }
 
 /// Bars below each other; those beyond [`MOST_BARS`] are left out. `None` where none is longer than nothing.
 pub fn bars(label: &str, bars: &[Bar]) -> Option<String> {
+    const ROW: f64 = 38.0;
     let bars = &bars[..bars.len().min(MOST_BARS)];
     let longest = bars.iter().map(|bar| bar.value).filter(|value| value.is_finite()).fold(0.0, f64::max);
     if longest <= 0.0 {
         return None;
     }
-    let row = 38;
-    drawn((WIDTH, bars.len() as u32 * row + 4), label, |area| {
-        for (n, bar) in bars.iter().enumerate() {
-            let top = n as i32 * row as i32;
-            text(area, &bar.name, (0, top + 2), HPos::Left)?;
-            text(area, &bar.note, (WIDTH as i32, top + 2), HPos::Right)?;
-            let share = if bar.value.is_finite() { bar.value.max(0.0) / longest } else { 0.0 };
-            let end = (share * f64::from(WIDTH)).round() as i32;
-            let (start, bottom) = (top + 22, top + 32);
-            area.draw(&Rectangle::new([(0, start), (WIDTH as i32, bottom)], FAINT.mix(0.5).filled()))?;
-            area.draw(&Rectangle::new([(0, start), (end.max(1), bottom)], LINES[0].filled()))?;
+    let length = |bar: &Bar| {
+        let share = if bar.value.is_finite() { bar.value.max(0.0) / longest } else { 0.0 };
+        (share * WIDTH).max(1.0)
+    };
+    let drawing = html! {
+        @for (top, bar) in bars.iter().enumerate().map(|(n, bar)| (ROW * n as f64, bar)) {
+            (text(&bar.name, (0.0, top + 16.0), "start"))
+            (text(&bar.note, (WIDTH, top + 16.0), "end"))
+            rect x="0" y=(number(top + 22.0)) width=(WIDTH) height="10" fill="var(--faint)" fill-opacity="0.4" {}
+            rect x="0" y=(number(top + 22.0)) width=(number(length(bar))) height="10" fill=(LINES[0]) {}
         }
-        Ok(())
-    })
+    };
+    Some(drawn(ROW * bars.len() as f64, label, &drawing))
 }
 
 /// An interval on a line with its limit. `None` where a number is not finite.
 pub fn range(label: &str, range: Range) -> Option<String> {
     let Range { lower, value, upper, limit } = range;
     let (low, high) = ends([lower, value, upper, limit].into_iter())?;
-    let place = |number: f64| 12 + ((number - low) / (high - low) * f64::from(WIDTH - 24)).round() as i32;
-    drawn((WIDTH, 44), label, |area| {
-        let middle = 30;
-        let line = |from, to, colour: RGBColor, width| PathElement::new(vec![from, to], colour.stroke_width(width));
-        area.draw(&line((0, middle), (WIDTH as i32, middle), FAINT, 1))?;
-        area.draw(&line((place(lower), middle), (place(upper), middle), LINES[0], 6))?;
-        area.draw(&Circle::new((place(value), middle), 6, LINES[0].filled()))?;
-        area.draw(&line((place(limit), 16), (place(limit), 44), LINES[1], 3))?;
-        // Beside the limit, where there is room.
-        let (at, side) = if place(limit) > WIDTH as i32 / 2 {
-            (place(limit) - 6, HPos::Right)
-        } else {
-            (place(limit) + 6, HPos::Left)
-        };
-        text(area, "limit", (at, 4), side)
-    })
+    let place = |value: f64| 12.0 + (value - low) / (high - low) * (WIDTH - 24.0);
+    // Beside the limit, where there is room.
+    let (beside, anchor) = if place(limit) > WIDTH / 2.0 { (-6.0, "end") } else { (6.0, "start") };
+    let drawing = html! {
+        line x1="0" x2=(WIDTH) y1="32" y2="32" stroke="var(--faint)" {}
+        line x1=(number(place(lower))) x2=(number(place(upper))) y1="32" y2="32" stroke=(LINES[0]) stroke-width="6" {}
+        circle cx=(number(place(value))) cy="32" r="6" fill=(LINES[0]) {}
+        line x1=(number(place(limit))) x2=(number(place(limit))) y1="6" y2="44" stroke=(LINES[1]) stroke-width="3" {}
+        (text("limit", (place(limit) + beside, 18.0), anchor))
+    };
+    Some(drawn(46.0, label, &drawing))
 }
 
 /// The least and the greatest, kept apart. `None` where one is not finite.
@@ -157,27 +133,31 @@ fn ends(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     (low.is_finite() && high.is_finite()).then_some((low - apart, high + apart))
 }
 
-fn text(area: &Area<'_>, content: &str, at: (i32, i32), side: HPos) -> Result<(), Failure> {
-    let style = ("sans-serif", FONT).into_font().color(&INK).pos(Pos::new(side, VPos::Top));
-    area.draw(&Text::new(content.to_owned(), at, style))
+/// 1, 2 or 5 times a power of ten apart, between two ends: two to six of them.
+fn ticks(low: f64, high: f64) -> Vec<f64> {
+    let least = (high - low) / 5.0;
+    let decade = 10f64.powf(least.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * decade).into_iter().find(|step| *step >= least * 0.999);
+    let step = step.unwrap_or(least);
+    let first = (low / step).ceil() as i64;
+    (first..first + 8).map(|n| n as f64 * step).take_while(|tick| *tick <= high + step * 1e-9).collect()
 }
 
-/// Draws, and makes the drawing part of a page: it scales with its place, and says what it shows.
-fn drawn(
-    (width, height): (u32, u32),
-    label: &str,
-    draw: impl FnOnce(&Area<'_>) -> Result<(), Failure>,
-) -> Option<String> {
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, (width, height)).into_drawing_area();
-        draw(&area).ok()?;
-        area.present().ok()?;
-    }
-    let (_, inside) = svg.split_once('>')?;
-    let label = label.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
-    let start = format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{label}\">");
-    Some(VARIABLES.iter().fold(format!("{start}{inside}"), |svg, (number, name)| svg.replace(number, name)))
+fn text(content: &str, (x, y): (f64, f64), anchor: &str) -> Markup {
+    html! { text x=(number(x)) y=(number(y)) text-anchor=(anchor) font-size=(FONT) fill="currentColor" { (content) } }
+}
+
+/// A coordinate; more digits are not seen.
+fn number(value: f64) -> String {
+    format!("{value:.1}")
+}
+
+/// The drawing as part of a page: it scales with its place, and says what it shows.
+fn drawn(height: f64, label: &str, drawing: &Markup) -> String {
+    let svg = html! {
+        svg viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-label=(label) { (drawing) }
+    };
+    svg.into_string()
 }
 
 /// `3.5M`, `250k`, `0.05`.
@@ -202,13 +182,24 @@ mod tests {
     fn drawings_follow_the_page_and_say_what_they_show() {
         let line = Line { name: "loss".to_owned(), points: vec![(0.0, 4.0), (1.0, f64::NAN), (2.0, 1.0)] };
         let svg = lines("loss \"falls\" <fast>", ("step", "loss"), &[line]).expect("two points");
-        assert!(
-            svg.starts_with(
-                "<svg viewBox=\"0 0 480 280\" role=\"img\" aria-label=\"loss &quot;falls&quot; &lt;fast>\">"
-            )
-        );
+        let start = "<svg viewBox=\"0 0 480 274\" role=\"img\" aria-label=\"loss &quot;falls&quot; &lt;fast&gt;\">";
+        assert!(svg.starts_with(start), "{svg}");
         assert!(svg.trim_end().ends_with("</svg>") && svg.contains("stroke=\"var(--accent)\""), "{svg}");
-        assert!(svg.contains("fill=\"currentColor\"") && !svg.contains("#0") && !svg.contains("NaN"), "{svg}");
+        assert!(svg.contains("fill=\"currentColor\"") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+    }
+
+    #[test]
+    fn ticks_are_round_and_within_the_ends() {
+        assert_eq!(ticks(0.0, 10.0), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
+        assert_eq!(ticks(1.3, 4.9), [2.0, 3.0, 4.0]);
+        for (low, high) in [(0.001, 0.0013), (-7.0, 7e6), (1e12, 1e12 + 3.0), (99.5, 100.5)] {
+            let ticks = ticks(low, high);
+            assert!((2..=7).contains(&ticks.len()), "{low} to {high}: {ticks:?}");
+            assert!(
+                ticks.iter().all(|tick| *tick >= low - 1e-9 && *tick <= high * 1.001),
+                "{low} to {high}: {ticks:?}"
+            );
+        }
     }
 
     #[test]
@@ -218,14 +209,14 @@ mod tests {
         assert!(!svg.contains("<script") && svg.matches("</svg>").count() == 1, "{svg}");
         assert_eq!(bars("bytes", &[bar("a", 0.0)]), None);
         let many: Vec<Bar> = (0..100).map(|n| bar("a", f64::from(n) + 1.0)).collect();
-        assert_eq!(bars("bytes", &many).expect("bars").matches("var(--accent)").count(), MOST_BARS);
+        assert_eq!(bars("bytes", &many).expect("bars").matches("fill=\"var(--accent)\"").count(), MOST_BARS);
     }
 
     #[test]
     fn ranges_hold_their_limit() {
         let shown = Range { lower: 0.04, value: 0.05, upper: 0.06, limit: 0.1 };
         let svg = range("KLD", shown).expect("finite");
-        assert!(svg.contains("x1=\"") || svg.contains("points=\""), "{svg}");
+        assert!(svg.matches("<line").count() == 3, "{svg}");
         assert_eq!(range("KLD", Range { upper: f64::INFINITY, ..shown }), None);
         assert!(range("KLD", Range { lower: 1.0, value: 1.0, upper: 1.0, limit: 1.0 }).is_some(), "all at one place");
     }

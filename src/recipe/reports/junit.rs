@@ -7,11 +7,9 @@
 //! gate    passed: a pass            missed: failure      undecided, not measured: error
 //! ```
 
-use crate::recipe::gates::GateVerdict;
+use crate::recipe::gates::{GateResult, GateVerdict};
 use crate::recipe::run_report::{RunReport, StageResult, Status};
-use quick_xml::Writer;
-use quick_xml::events::BytesText;
-use std::io;
+use maud::html;
 
 /// How a case ended, where it did not pass.
 struct Outcome {
@@ -28,66 +26,61 @@ struct Case {
     outcome: Option<Outcome>,
 }
 
+/// First bytes of every such file.
+pub(super) const MAGIC: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"slmc\"";
+
 /// The whole file.
-pub(super) fn render(report: &RunReport) -> io::Result<String> {
+pub(super) fn render(report: &RunReport) -> String {
     let mut cases: Vec<Case> = report.stages.iter().map(|stage| of_stage(report, stage)).collect();
-    cases.extend(report.gates.iter().map(|gate| {
-        let outcome = (!gate.passed).then(|| {
-            let (element, kind) = match gate.verdict {
-                GateVerdict::Missed => ("failure", "missed"),
-                GateVerdict::NotMeasured => ("error", "not measured"),
-                GateVerdict::Passed | GateVerdict::Undecided => ("error", "undecided"),
-            };
-            let message = format!("{}, limit {}: {}", gate.value_words(), gate.limit_words(), gate.verdict_words());
-            let more =
-                gate.contributor_words().map_or_else(String::new, |words| format!("\nmost of the error: {words}"));
-            let text = format!("{}:{}\n{message}{more}", gate.file, gate.line);
-            Outcome { element, kind, message, text }
-        });
-        let name = match &gate.against {
-            Some(against) => format!("{} on {} against {against}", gate.gate, gate.stage),
-            None => format!("{} on {}", gate.gate, gate.stage),
-        };
-        Case { class: format!("{}.gate", report.recipe), name, seconds: 0.0, outcome }
-    }));
-    let count =
-        |element| cases.iter().filter(|case| case.outcome.as_ref().is_some_and(|o| o.element == element)).count();
-    let [tests, failures, errors, skipped] =
-        [cases.len(), count("failure"), count("error"), count("skipped")].map(|number| number.to_string());
+    cases.extend(report.gates.iter().map(|gate| of_gate(report, gate)));
+    let count = |element: &str| {
+        let outcomes = cases.iter().filter_map(|case| case.outcome.as_ref());
+        outcomes.filter(|outcome| outcome.element == element).count()
+    };
     let time = seconds(cases.iter().map(|case| case.seconds).sum());
-    let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
-    writer.write_event(quick_xml::events::Event::Decl(quick_xml::events::BytesDecl::new(
-        "1.0",
-        Some("UTF-8"),
-        None,
-    )))?;
-    let suites = [("name", "slmc"), ("tests", &tests), ("failures", &failures), ("errors", &errors), ("time", &time)];
-    writer.create_element("testsuites").with_attributes(suites).write_inner_content(|writer| {
-        let name = plain(&report.recipe);
-        let suite = [
-            ("name", name.as_str()),
-            ("tests", &tests),
-            ("failures", &failures),
-            ("errors", &errors),
-            ("skipped", &skipped),
-            ("time", &time),
-        ];
-        writer.create_element("testsuite").with_attributes(suite).write_inner_content(|writer| {
-            writer.create_element("properties").write_inner_content(|writer| {
-                for (name, value) in [("tool", &report.tool), ("recipe", &report.file)] {
-                    let value = plain(value);
-                    let attributes = [("name", name), ("value", value.as_str())];
-                    writer.create_element("property").with_attributes(attributes).write_empty()?;
+    let (tests, failures, errors) = (cases.len(), count("failure"), count("error"));
+    let document = html! {
+        testsuites name="slmc" tests=(tests) failures=(failures) errors=(errors) time=(time) {
+            testsuite name=(plain(&report.recipe)) tests=(tests) failures=(failures) errors=(errors)
+                skipped=(count("skipped")) time=(time) {
+                properties {
+                    property name="tool" value=(plain(&report.tool)) {}
+                    property name="recipe" value=(plain(&report.file)) {}
                 }
-                Ok(())
-            })?;
-            cases.iter().try_for_each(|case| write_case(writer, case))
-        })?;
-        Ok(())
-    })?;
-    let mut text = String::from_utf8_lossy(&writer.into_inner()).into_owned();
-    text.push('\n');
-    Ok(text)
+                @for case in &cases {
+                    testcase classname=(plain(&case.class)) name=(plain(&case.name)) time=(seconds(case.seconds)) {
+                        @if let Some(Outcome { element, kind, message, text }) = &case.outcome {
+                            @match *element {
+                                "failure" => failure type=(kind) message=(plain(message)) { (plain(text)) },
+                                "error" => error type=(kind) message=(plain(message)) { (plain(text)) },
+                                _ => skipped type=(kind) message=(plain(message)) {},
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{}\n", document.into_string())
+}
+
+fn of_gate(report: &RunReport, gate: &GateResult) -> Case {
+    let outcome = (!gate.passed).then(|| {
+        let (element, kind) = match gate.verdict {
+            GateVerdict::Missed => ("failure", "missed"),
+            GateVerdict::NotMeasured => ("error", "not measured"),
+            GateVerdict::Passed | GateVerdict::Undecided => ("error", "undecided"),
+        };
+        let message = format!("{}, limit {}: {}", gate.value_words(), gate.limit_words(), gate.verdict_words());
+        let more = gate.contributor_words().map_or_else(String::new, |words| format!("\nmost of the error: {words}"));
+        let text = format!("{}:{}\n{message}{more}", gate.file, gate.line);
+        Outcome { element, kind, message, text }
+    });
+    let name = match &gate.against {
+        Some(against) => format!("{} on {} against {against}", gate.gate, gate.stage),
+        None => format!("{} on {}", gate.gate, gate.stage),
+    };
+    Case { class: format!("{}.gate", report.recipe), name, seconds: 0.0, outcome }
 }
 
 fn of_stage(report: &RunReport, stage: &StageResult) -> Case {
@@ -109,28 +102,7 @@ fn of_stage(report: &RunReport, stage: &StageResult) -> Case {
     }
 }
 
-fn write_case(writer: &mut Writer<Vec<u8>>, case: &Case) -> io::Result<()> {
-    let (class, name, time) = (plain(&case.class), plain(&case.name), seconds(case.seconds));
-    let attributes = [("classname", class.as_str()), ("name", &name), ("time", &time)];
-    let element = writer.create_element("testcase").with_attributes(attributes);
-    let Some(Outcome { element: tag, kind, message, text }) = &case.outcome else {
-        element.write_empty()?;
-        return Ok(());
-    };
-    element.write_inner_content(|writer| {
-        let message = plain(message);
-        let inner = writer.create_element(*tag).with_attributes([("type", *kind), ("message", message.as_str())]);
-        if text.is_empty() {
-            inner.write_empty()?;
-        } else {
-            inner.write_text_content(BytesText::new(&plain(text)))?;
-        }
-        Ok(())
-    })?;
-    Ok(())
-}
-
-/// Without the characters that XML 1.0 has no way to write.
+/// Without the characters that XML 1.0 has no way to write; what is markup is escaped by `maud`.
 fn plain(text: &str) -> String {
     let allowed = |character: &char| {
         matches!(character, '\t' | '\n' | '\r') || (*character >= ' ' && !matches!(character, '\u{fffe}' | '\u{ffff}'))
