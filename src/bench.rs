@@ -2,6 +2,7 @@
 //! its last position only), then tokens are decoded one by one, several rounds over; rates are of the best round, since
 //! another program's work only ever slows one down, and the times of tokens are of all rounds together.
 
+pub mod compare;
 pub mod shape;
 
 use crate::artifact::host::{ArtifactError, ArtifactFile, SessionMemory};

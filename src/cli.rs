@@ -6,6 +6,7 @@ mod cache;
 mod chat;
 mod doctor;
 mod estimate;
+mod explain;
 mod generate;
 pub mod global;
 mod inspect;
@@ -53,6 +54,7 @@ enum Command {
     Run(run::Args),
     Cache(cache::Args),
     Reproduce(reproduce::Args),
+    Explain(explain::Args),
     Tokenizer(tokenizer::Args),
     Targets(targets::Args),
     Doctor(doctor::Args),
@@ -79,6 +81,7 @@ impl Cli {
             Command::Run(args) => args.run(global, shell),
             Command::Cache(args) => args.run(global, shell),
             Command::Reproduce(args) => args.run(global, shell),
+            Command::Explain(args) => args.run(shell),
             Command::Tokenizer(args) => args.run(shell),
             Command::Targets(args) => args.run(shell),
             Command::Doctor(args) => args.run(global, shell),

@@ -11,6 +11,7 @@ pub mod generate;
 pub mod lm;
 pub mod opened;
 pub mod subject;
+pub mod sums;
 
 mod continuation;
 mod error;

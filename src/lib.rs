@@ -17,6 +17,7 @@
 //! | [`report`] | what a command hands back, as text or one JSON line |
 //! | [`progress`] | the trait that long work reports to |
 //! | [`divergence`] | how far two models' outputs are apart, and means with their standard errors |
+//! | [`statistics`] | bounds of measured means and shares, and what they say about a limit |
 //! | [`machine`] | the build machine: CPU features, kernels, huge pages, read bandwidth |
 //! | [`mod@bench`] | the runtime's speed on this machine, on artifacts and on random weights of known shapes |
 //! | [`eval`] | perplexity, divergence, accuracy, embeddings and generation over artifacts and directories |
@@ -34,8 +35,8 @@
 //! | [`disk`] | files on disk: JSON, safetensors, mapping, hashes, writes that are all or nothing |
 //! | [`slm_runtime`] | the crate that ships on the device: format, layouts, exact arithmetic, kernels, executor |
 //!
-//! Modules use those below them in this table; [`report`], [`progress`], [`divergence`] and
-//! [`machine`] use nothing and serve all. The rule
+//! Modules use those below them in this table; [`report`], [`progress`], [`divergence`], [`statistics`]
+//! and [`machine`] use nothing and serve all. The rule
 //! in full, the core types, and where to add a family, a scheme, a target, a loss or a subcommand: docs/architecture.md.
 //!
 //! # Files read
@@ -94,6 +95,7 @@ pub mod recipe;
 pub mod report;
 pub mod shell;
 pub mod stages;
+pub mod statistics;
 pub mod store;
 pub mod target;
 pub mod text;

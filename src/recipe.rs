@@ -4,15 +4,18 @@
 //! ```text
 //! document  TOML with lines, `extends` merged        options   keys of a stage as options of its subcommand
 //! reader    stages, gates, sample; every mistake     plan      what would run; the lock is compared
-//! runner    what runs; cache, resume, gates          embedded  the quickstart, part of the program
+//! runner    what runs; cache, resume                 gates     limits on the results, and the verdicts
 //! key       what decides the result of a stage       hashes    of all that is read, remembered over runs
 //! cache     results by key, with their outputs       lock      inputs and results, under version control
+//! mistake   mistakes with codes and source lines     reports   the result in other formats, for CI
+//! explain   codes, gates and options in words        embedded  the quickstart, part of the program
 //! ```
 
 mod cache;
 mod document;
 pub mod embedded;
 mod error;
+mod explain;
 mod gates;
 mod hashes;
 mod key;
@@ -21,6 +24,7 @@ mod mistake;
 mod options;
 mod plan;
 mod reader;
+pub mod reports;
 mod reproduce;
 mod run_report;
 mod runner;
@@ -29,10 +33,11 @@ mod stage;
 mod validate;
 
 pub use error::RecipeError;
-pub use gates::GateResult;
-pub use mistake::Mistakes;
+pub use explain::{Explanation, UnknownTopic, explain};
+pub use gates::{Contributor, GateResult, GateVerdict};
+pub use mistake::{Code, Mistakes};
 pub use plan::{PlanReport, PlannedStage, RunOptions, plan};
 pub use reproduce::{ReproduceError, ReproduceOptions, ReproduceReport, ReproducedStage, reproduce};
-pub use run_report::{RunReport, SampleResult, StageResult, Status};
+pub use run_report::{InputDigest, RunReport, SampleResult, StageResult, Status};
 pub use runner::run;
 pub use share::{Direction, ShareReport, SharedStage, WhyReport, share, why};

@@ -1,10 +1,14 @@
 //! The result of a command: one serialisable value, of which the text on a terminal and the JSON line are two
 //! renderings. Plain data and formatting only; writing it anywhere is `shell`'s business.
 
+pub mod annotation;
 pub mod chart;
+pub mod figure;
 mod table;
+mod visible;
 
 pub use table::{Align, Table, grouped};
+pub use visible::visible;
 
 use serde::Serialize;
 

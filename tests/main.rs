@@ -34,6 +34,7 @@ mod sampling;
 mod schemes;
 mod sentences;
 mod special_tokens;
+mod statistics;
 mod students;
 mod support;
 mod targets;

@@ -72,6 +72,8 @@ fn its_perplexity_is_that_of_transformers() {
         "256",
         "--max-windows",
         "64",
+        "--windows",
+        "first",
     ]);
     assert_eq!(ours["windows"], reference["windows"]);
     let (ours, expected) =
@@ -98,7 +100,8 @@ fn its_artifacts_answer_alike_on_every_target() {
     let inspected = slmc(&["inspect", &artifact]);
     assert_eq!(inspected["opening_tokens"], serde_json::json!([]), "its tokenizer opens a text with nothing");
     assert_eq!((&inspected["end_tokens"], &inspected["chat_template"]), (&serde_json::json!([2]), &true.into()));
-    let measured = slmc(&["eval", &artifact, "--data", &text, "--max-windows", "4", "--reference", &model]);
+    let measured =
+        slmc(&["eval", &artifact, "--data", &text, "--max-windows", "4", "--windows", "first", "--reference", &model]);
     let kld = measured["kld_mean"].as_f64().expect("a number");
     assert!(kld < 0.02, "w8 is near its original: KLD {kld}");
     let reference = reference();

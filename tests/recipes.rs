@@ -1,5 +1,6 @@
 //! Recipes: those in `recipes/` plan, a chain runs, is cached and goes on after a kill, gates decide the exit code.
 
+mod gates;
 mod mistakes;
 
 use crate::fixture::{Family, Size, write};
@@ -7,7 +8,7 @@ use crate::support::{CACHE, json_with_code, one_line, refused, root, run, slmc, 
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// A chain over the fixture in `model/`, the text in `text.txt`: every kind of stage but train.
@@ -49,7 +50,7 @@ input = "artifact.generic"
 reference = "model"
 data = "text.txt"
 window = 32
-max_windows = 8
+max_windows = 16
 
 [gates]
 kld_max = 100
@@ -82,10 +83,17 @@ fn artifacts(directory: &Path) -> [Vec<u8>; 2] {
     })
 }
 
-/// The mistakes that a recipe's refusal lists.
-fn mistakes(output: &Output) -> Vec<String> {
-    assert_eq!(output.status.code(), Some(2), "{}", stderr(output));
-    stderr(output).lines().map(|line| line.trim_start_matches("error: ").trim().to_owned()).collect()
+/// The mistakes that a command lists with `--json`: `FILE:LINE: MESSAGE; HELP`.
+fn mistakes(directory: &Path, line: &str) -> Vec<String> {
+    let report = json_with_code(directory, line, 2);
+    assert_eq!(report["schema"], "slmc.mistakes/1");
+    let text = |mistake: &Value, key: &str| mistake[key].as_str().map(str::to_owned);
+    let shown = |mistake: &Value| {
+        let place = format!("{}:{}", text(mistake, "file").expect("a file"), mistake["line"]);
+        let help = text(mistake, "help").map_or_else(String::new, |help| format!("; {help}"));
+        format!("{place}: {}{help}", text(mistake, "message").expect("a message"))
+    };
+    report["mistakes"].as_array().expect("a list").iter().map(shown).collect()
 }
 
 #[test]
@@ -109,7 +117,7 @@ fn every_recipe_plans_with_at_most_its_inputs_missing() {
             assert!(String::from_utf8_lossy(&output.stdout).starts_with("{\"schema\":\"slmc.plan/2\""));
             continue;
         }
-        for mistake in mistakes(&output) {
+        for mistake in mistakes(directory.path(), &format!("run {} --plan", path.display())) {
             assert!(mistake.ends_with(" does not exist"), "{mistake}");
         }
     }
@@ -125,7 +133,7 @@ fn a_chain_runs_once_and_is_cached_with_the_same_bytes() {
     assert_eq!(planned, ["student", "sparse", "small", "artifact.generic", "artifact.cortex-m55", "quality"]);
     assert!(!path.join("out").exists() && !path.join("chain.lock").exists(), "a plan writes nothing");
     let first = json_with_code(path, "run chain.toml", 0);
-    assert_eq!(first["schema"], "slmc.run/1");
+    assert_eq!(first["schema"], "slmc.run/2");
     assert_eq!(states(&first), ["done"; 6]);
     assert_eq!(first["passed"], true);
     assert_eq!(first["gates"].as_array().map(Vec::len), Some(4), "the bytes of both artifacts, and two of quality");
@@ -167,7 +175,7 @@ fn a_changed_option_runs_what_depends_on_it() {
     let directory = workshop(CHAIN);
     let path = directory.path();
     json_with_code(path, "run chain.toml", 0);
-    fs::write(path.join("chain.toml"), CHAIN.replace("max_windows = 8", "max_windows = 4")).expect("written");
+    fs::write(path.join("chain.toml"), CHAIN.replace("max_windows = 16", "max_windows = 12")).expect("written");
     assert_eq!(states(&json_with_code(path, "run chain.toml", 0))[3..], ["cached", "cached", "done"]);
     fs::write(path.join("chain.toml"), CHAIN.replace("\"mixed\"", "\"w8\"")).expect("written");
     let changed = json_with_code(path, "run chain.toml", 0);
@@ -199,14 +207,14 @@ fn recipes_extend_each_other_and_paths_are_relative_to_the_file_that_says_them()
     let directory = workshop(CHAIN);
     let path = directory.path();
     fs::create_dir(path.join("mine")).expect("created");
-    let own = "extends = '../chain.toml'\n[stages.quality]\nmax-windows = 2\ndata = 'own.txt'\n[gates]\nkld_max = 0\n";
+    let own = "extends = '../chain.toml'\n[stages.quality]\nmax-windows = 12\ndata = 'own.txt'\n[gates]\nkld_max = 0\n";
     fs::write(path.join("mine/own.toml"), own).expect("written");
-    fs::write(path.join("mine/own.txt"), "the man sat on the cat. ".repeat(20)).expect("written");
+    fs::write(path.join("mine/own.txt"), "the man sat on the cat. ".repeat(80)).expect("written");
     let report = json_with_code(path, "run mine/own.toml", 1);
-    assert_eq!((&report["recipe"], &report["stages"][5]["report"]["windows"]), (&Value::from("own"), &Value::from(2)));
+    assert_eq!((&report["recipe"], &report["stages"][5]["report"]["windows"]), (&Value::from("own"), &Value::from(12)));
     assert!(path.join("out/own/artifact.generic.slm").is_file() && path.join("mine/own.lock").is_file());
     fs::write(path.join("chain.toml"), format!("extends = 'mine/own.toml'\n{CHAIN}")).expect("written");
-    let cycle = mistakes(&run(path, "run mine/own.toml")).join("\n");
+    let cycle = mistakes(path, "run mine/own.toml").join("\n");
     assert!(cycle.contains("chain.toml:1: `extends` leads back to"), "{cycle}");
 }
 
@@ -217,7 +225,7 @@ fn another_input_than_the_lock_names_is_refused() {
     json_with_code(path, "run chain.toml", 0);
     fs::write(path.join("text.txt"), "the dog ran to the mat. ".repeat(80)).expect("written");
     for line in ["run chain.toml --json", "run chain.toml --plan"] {
-        let refused = mistakes(&run(path, line)).join("\n");
+        let refused = stderr(&run(path, line));
         assert!(refused.contains("chain.lock: `text.txt` has SHA-256"), "{refused}");
         assert!(refused.contains("--update-lock"), "{refused}");
     }

@@ -2,9 +2,10 @@
 
 use super::cache::CacheArgs;
 use super::global::Global;
-use crate::recipe::{self, RunOptions, embedded};
+use crate::recipe::reports::{self, Request};
+use crate::recipe::{self, RecipeError, RunOptions, embedded};
 use crate::shell::{ExitStatus, Shell};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 
 /// Run a recipe: from a checkpoint to measured artifacts
@@ -61,6 +62,14 @@ pub(super) struct Args {
 
     #[command(flatten)]
     cache: CacheArgs,
+    /// Write the result, or the mistakes, in another format too
+    ///
+    /// text=FILE and json=FILE: as on stdout. markdown=FILE: for the summary of a job. junit=FILE: JUnit XML, a test case
+    /// for every stage and gate. html=FILE: one page with figures, without scripts. github: annotations for GitHub Actions
+    /// on stdout, at the lines of the recipe; the job's summary and outputs where its environment names their files. May
+    /// be given several times; a file that something else wrote is not replaced.
+    #[arg(long, value_name = "KIND=FILE", value_parser = str::parse::<Request>, help_heading = RECIPE)]
+    report: Vec<Request>,
 
     /// Directory for outputs
     ///
@@ -75,7 +84,27 @@ const RECIPE: &str = "Recipe and output";
 const CACHE: &str = "Plan, cache and lock";
 
 impl Args {
+    /// Mistakes are a result as well: an editor or a job wants them as JSON, or at their lines.
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        let outcome = self.outcome(global, shell);
+        if let Err(error) = &outcome
+            && let Some(RecipeError::Mistakes(mistakes)) = error.downcast_ref()
+        {
+            shell.error(error);
+            if shell.options().json {
+                shell.result(mistakes)?;
+            }
+            let _ = shell.stream(reports::of_mistakes(&self.report, mistakes))?;
+            return Ok(ExitStatus::Error);
+        }
+        outcome
+    }
+
+    fn outcome(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
+        if global.json && self.report.contains(&Request::GitHub) {
+            bail!("--report github writes to stdout, where --json has its one line; pass --report json=FILE instead");
+        }
+        reports::check(&self.report)?;
         // A plan leaves nothing behind, so the quickstart is read from a directory that goes away again.
         let passing = if self.plan { Some(tempfile::tempdir().context("no temporary directory")?) } else { None };
         let recipe = match &self.recipe {
@@ -99,7 +128,14 @@ impl Args {
             return Ok(ExitStatus::Success);
         }
         let report = recipe::run(&options, shell)?;
-        shell.result(&report)?;
+        // Reports come first: where stdout is closed, they are still written.
+        let more = reports::write(&self.report, &report)?;
+        if self.report.contains(&Request::GitHub) {
+            let _ = shell.stream(reports::fenced(&report))?;
+        } else {
+            shell.result(&report)?;
+        }
+        let _ = shell.stream(more)?;
         Ok(if report.passed { ExitStatus::Success } else { ExitStatus::Failure })
     }
 }

@@ -13,6 +13,7 @@ use super::error::EvalError;
 use super::generate::{GenerateOptions, Prompt, generate};
 use super::opened::OpenedModel;
 use super::subject::{Subject, number_row};
+use super::sums::Sums;
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
 use crate::text::records::LabelledRecord;
@@ -53,6 +54,8 @@ pub struct AnswersReport {
     /// Share of prompts to which both give the same text, in [0, 1].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub same_as_reference: Option<f64>,
+    /// Which answers are the wanted ones, prompt by prompt.
+    pub sums: Sums,
     /// Sizes.
     #[serde(flatten)]
     pub subject: Subject,
@@ -114,8 +117,19 @@ pub fn evaluate(
         scores: Scores::of(&answers, &wanted),
         reference: reference.map(|_| Scores::of(&others, &wanted)),
         same_as_reference: reference.map(|_| same as f64 / records.len().max(1) as f64),
+        sums: Sums {
+            counts: vec![1; records.len()],
+            correct: equal(&answers, &wanted),
+            reference_correct: if reference.is_some() { equal(&others, &wanted) } else { Vec::new() },
+            ..Sums::default()
+        },
         subject: model.subject.clone(),
     })
+}
+
+/// For every answer whether it is the wanted one, spaces at both ends left out.
+fn equal(answers: &[String], wanted: &[&str]) -> Vec<u64> {
+    answers.iter().zip(wanted).map(|(answer, wanted)| u64::from(answer.trim() == wanted.trim())).collect()
 }
 
 /// The model's answer to the prompt, and its number of tokens.
@@ -136,9 +150,8 @@ impl Scores {
         let count = answers.len().max(1) as f64;
         let pairs: Vec<(Vec<String>, Vec<String>)> =
             answers.iter().zip(wanted).map(|(answer, wanted)| (words(answer), words(wanted))).collect();
-        let equal = answers.iter().zip(wanted).filter(|(answer, wanted)| answer.trim() == wanted.trim()).count();
         Scores {
-            exact_match: equal as f64 / count,
+            exact_match: equal(answers, wanted).iter().sum::<u64>() as f64 / count,
             token_f1: pairs.iter().map(|(answer, wanted)| token_f1(answer, wanted)).sum::<f64>() / count,
             bleu4: bleu(&pairs),
         }

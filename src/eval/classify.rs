@@ -12,6 +12,7 @@ use super::error::EvalError;
 use super::forward::Forward;
 use super::outputs::{Pair, Rows};
 use super::subject::{Subject, number_row};
+use super::sums::Sums;
 use crate::divergence::{Sample, argmax, divergence, mean_and_error, percentile};
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
@@ -67,6 +68,8 @@ pub struct ClassifyMetrics {
     pub top1_agreement: Option<f64>,
     /// SHA-256 of the model's outputs: little-endian f32, texts in order.
     pub logits_sha256: String,
+    /// The same text by text.
+    pub sums: Sums,
 }
 
 /// Evaluates `model`, whose output columns are `labels` in order, and compares it with `reference` if there is one.
@@ -105,6 +108,19 @@ pub fn evaluate(
     let oos = labels.iter().position(|label| label == OUT_OF_SCOPE);
     let known = |predicted: &[usize]| share_correct(&truth, predicted, |label| Some(label) != oos);
     let agreeing = predicted.iter().zip(&expected).filter(|(a, b)| a == b).count();
+    let right = |predicted: &[usize]| -> Vec<u64> {
+        let pairs = truth.iter().zip(predicted);
+        pairs.map(|(&truth, &predicted)| u64::from(Some(truth) != oos && truth == predicted)).collect()
+    };
+    let sums = Sums {
+        counts: vec![1; truth.len()],
+        judged: truth.iter().map(|&truth| u64::from(Some(truth) != oos)).collect(),
+        correct: right(&predicted),
+        reference_correct: if reference.is_some() { right(&expected) } else { Vec::new() },
+        agreeing: predicted.iter().zip(&expected).map(|(a, b)| u64::from(a == b)).collect(),
+        kld: divergences.clone(),
+        ..Sums::default()
+    };
     Ok(ClassifyMetrics {
         tokens: sequences.iter().map(|tokens| tokens.len() as u64).sum(),
         windows: examples.len() as u64,
@@ -117,6 +133,7 @@ pub fn evaluate(
         kld_p99: percentile(&divergences, 0.99),
         top1_agreement: reference.map(|_| agreeing as f64 / examples.len() as f64),
         logits_sha256,
+        sums,
     })
 }
 

@@ -5,6 +5,7 @@ use super::error::{EvalError, Side};
 use super::forward::Forward;
 use super::outputs::{Pair, Rows};
 use super::subject::{Subject, number_row};
+use super::sums::Sums;
 use crate::divergence::{embedding, percentile};
 use crate::model::spec::Embedding;
 use crate::progress::Progress;
@@ -33,6 +34,8 @@ pub struct EmbedMetrics {
     /// SHA-256 of the model's outputs, the embeddings or all hidden states: little-endian f32, every row of every text in
     /// order.
     pub logits_sha256: String,
+    /// The same text by text.
+    pub sums: Sums,
 }
 
 /// A model that embeds texts.
@@ -91,6 +94,7 @@ pub fn evaluate(
         pooling: model.embedding.map(|embedding| embedding.pooling.name()),
         normalized: model.embedding.map(|embedding| embedding.normalize),
         logits_sha256,
+        sums: Sums { counts: vec![1; sequences.len()], cosine: cosines, ..Sums::default() },
     })
 }
 

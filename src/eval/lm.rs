@@ -13,6 +13,7 @@ use super::error::EvalError;
 use super::forward::Forward;
 use super::outputs::{Pair, Rows};
 use super::subject::{Subject, number_row};
+use super::sums::Sums;
 use crate::divergence::{Sample, argmax, divergence, mean_and_error, nll, percentile};
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
@@ -46,6 +47,8 @@ pub struct LmMetrics {
     pub top1_agreement: Option<f64>,
     /// SHA-256 of the model's logits: little-endian f32, every position of every window in order.
     pub logits_sha256: String,
+    /// The same window by window.
+    pub sums: Sums,
 }
 
 /// Positions of a sequence, from 0, with the token that each is to predict.
@@ -118,7 +121,7 @@ pub fn evaluate_targets(
     let (rows, work) = (Rows::PerToken, ("evaluating", "windows"));
     let pair = Pair { model, reference, shared, rows, reference_rows: rows, columns: "tokens", work };
     let (mut losses, mut reference_losses, mut samples) = (0.0, 0.0, Vec::new());
-    let (mut divergences, mut agreeing, mut tokens) = (Vec::new(), 0u64, 0u64);
+    let (mut divergences, mut agreeing, mut tokens, mut sums) = (Vec::new(), 0u64, 0u64, Sums::default());
     let logits_sha256 = pair.watched(windows, progress, |n, logits, reference| {
         let least = width.min(other);
         let mut tokens_of = targets[n].iter().map(|&(_, token)| token).chain(windows[n].iter().copied());
@@ -127,19 +130,29 @@ pub fn evaluate_targets(
         }
         // Positions are computed in any order and summed in theirs, so the sums do not depend on the threads.
         let mut sample = Sample::default();
+        let (mut own, mut others, mut same) = (0.0, 0.0, 0u64);
         let reference = reference.map(|reference| Logits { values: reference, width: other });
         for position in positions(&targets[n], Logits { values: logits, width }, reference, shared) {
             tokens += 1;
             losses += position.nll;
+            own += position.nll;
             if let Some(compared) = position.compared {
                 reference_losses += compared.nll;
                 divergences.push(compared.divergence);
                 agreeing += u64::from(compared.agrees);
+                (others, same) = (others + compared.nll, same + u64::from(compared.agrees));
                 sample.sum += compared.divergence;
                 sample.count += 1;
             }
         }
         samples.push(sample);
+        sums.counts.push(targets[n].len() as u64);
+        sums.nll.push(own);
+        if reference.is_some() {
+            sums.reference_nll.push(others);
+            sums.kld.push(sample.sum);
+            sums.agreeing.push(same);
+        }
         Ok(())
     })?;
     let count = tokens as f64;
@@ -154,6 +167,7 @@ pub fn evaluate_targets(
         kld_p99: percentile(&divergences, 0.99),
         top1_agreement: reference.map(|_| agreeing as f64 / count),
         logits_sha256,
+        sums,
     })
 }
 
@@ -291,6 +305,9 @@ mod tests {
         assert!(close(metrics.kld_mean, 0.75 * kld) && close(metrics.kld_p99, kld));
         // Window means kld/2 and kld: standard error is half their difference.
         assert!(close(metrics.kld_stderr, 0.25 * kld));
+        assert_eq!((&metrics.sums.counts, &metrics.sums.agreeing), (&vec![2, 2], &vec![1, 0]));
+        assert!(close(Some(metrics.sums.kld[0]), kld) && close(Some(metrics.sums.kld[1]), 2.0 * kld));
+        assert!(close(Some(metrics.sums.nll.iter().sum::<f64>() / 4.0), metrics.perplexity.ln()));
         // At token 0 the reference's equals count for the lower token, and the model prefers token 1.
         assert_eq!(metrics.top1_agreement, Some(0.25));
     }
@@ -312,6 +329,7 @@ mod tests {
                 "windows",
                 "perplexity",
                 "logits_sha256",
+                "sums",
                 "numerics",
                 "weight_bytes",
                 "parameters",

@@ -1,11 +1,10 @@
 //! A recipe as text before it means anything: TOML tables in the order they are written, every key and value with its
-//! file and line, `extends` followed and merged. The meaning of the keys is not decided here.
+//! place in its file, `extends` followed and merged. The meaning of the keys is not decided here.
 
-use super::mistake::{Location, Mistakes};
+use super::mistake::{Code, Location, Mistakes};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -38,7 +37,7 @@ pub(super) struct Table {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) key: String,
-    /// Location of the key.
+    /// Place of the key.
     pub(super) place: Location,
     pub(super) node: Node,
 }
@@ -64,7 +63,7 @@ impl Node {
         match &self.value {
             Value::Text(text) => Some(text),
             other => {
-                mistakes.add(&self.place, format!("`{key}` is {}; expected a string", other.kind()));
+                mistakes.add(&self.place, Code::WrongType, format!("`{key}` is {}; expected a string", other.kind()));
                 None
             }
         }
@@ -77,7 +76,8 @@ impl Node {
         {
             return Some(number);
         }
-        mistakes.add(&self.place, format!("`{key}` is {}; expected a number", self.value.kind()));
+        let message = format!("`{key}` is {}; expected a number", self.value.kind());
+        mistakes.add(&self.place, Code::WrongType, message);
         None
     }
 
@@ -86,7 +86,7 @@ impl Node {
         match &self.value {
             Value::Table(table) => Some(table),
             other => {
-                mistakes.add(&self.place, format!("`{key}` is {}; expected a table", other.kind()));
+                mistakes.add(&self.place, Code::WrongType, format!("`{key}` is {}; expected a table", other.kind()));
                 None
             }
         }
@@ -136,31 +136,33 @@ pub(super) fn load(path: &Path, mistakes: &mut Mistakes) -> Option<Table> {
 
 /// `from` is where the path was named; `open` the files that wait for this one.
 fn follow(path: &Path, from: Option<&Location>, open: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Option<Table> {
-    let here = Location { file: Rc::from(path), line: 1 };
+    let here = Location::start(path, String::new());
     let blamed = from.unwrap_or(&here);
     let real = match path.canonicalize() {
         Ok(real) => real,
         Err(error) => {
-            mistakes.add(blamed, format!("the recipe {} cannot be read: {error}", path.display()));
+            mistakes.add(blamed, Code::Unreadable, format!("the recipe {} cannot be read: {error}", path.display()));
             return None;
         }
     };
     if open.contains(&real) {
-        mistakes.add(blamed, format!("`extends` leads back to {}; a recipe cannot extend itself", path.display()));
+        let message = format!("`extends` leads back to {}; a recipe cannot extend itself", path.display());
+        mistakes.add(blamed, Code::ExtendsItself, message);
         return None;
     }
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            mistakes.add(blamed, format!("the recipe {} is not UTF-8; save it in UTF-8", path.display()));
+            let message = format!("the recipe {} is not UTF-8", path.display());
+            mistakes.suggest(blamed, Code::Unreadable, message, "save it in UTF-8");
             return None;
         }
         Err(error) => {
-            mistakes.add(blamed, format!("the recipe {} cannot be read: {error}", path.display()));
+            mistakes.add(blamed, Code::Unreadable, format!("the recipe {} cannot be read: {error}", path.display()));
             return None;
         }
     };
-    let mut own = parse(&here.file, &text, mistakes)?;
+    let mut own = parse(&Location::start(path, text), mistakes)?;
     let Some(at) = own.entries.iter().position(|entry| entry.key == "extends") else { return Some(own) };
     let entry = own.entries.remove(at);
     let base = path.parent().unwrap_or(Path::new("")).join(entry.node.text("extends", mistakes)?);
@@ -173,42 +175,35 @@ fn follow(path: &Path, from: Option<&Location>, open: &mut Vec<PathBuf>, mistake
     Some(base)
 }
 
-/// One file.
-fn parse(file: &Rc<Path>, text: &str, mistakes: &mut Mistakes) -> Option<Table> {
-    let lines = Lines { file, text };
-    let (table, errors) = DeTable::parse_recoverable(text);
+/// One file, whole text and start given.
+fn parse(file: &Location, mistakes: &mut Mistakes) -> Option<Table> {
+    let (table, errors) = DeTable::parse_recoverable(&file.source.text);
     for error in &errors {
-        let place = lines.place(error.span().map_or(0, |span| span.start));
-        mistakes.add(&place, format!("not TOML: {}", error.message().trim_end().replace('\n', "; ")));
+        let place = file.at(error.span().unwrap_or(0..0));
+        let message = format!("not TOML: {}", error.message().trim_end().replace('\n', "; "));
+        mistakes.add(&place, Code::NotToml, message);
     }
-    errors.is_empty().then(|| lines.table(table.into_inner(), 0))
+    errors.is_empty().then(|| Places { file }.table(table.into_inner(), file.clone()))
 }
 
-/// From offsets to lines.
-struct Lines<'t> {
-    file: &'t Rc<Path>,
-    text: &'t str,
+/// From the parser's spans to places.
+struct Places<'f> {
+    file: &'f Location,
 }
 
-impl Lines<'_> {
-    fn place(&self, offset: usize) -> Location {
-        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
-        Location { file: self.file.clone(), line: 1 + before.iter().filter(|&&byte| byte == b'\n').count() }
-    }
-
-    fn table(&self, table: DeTable<'_>, offset: usize) -> Table {
-        let mut entries: Vec<(usize, Entry)> = Vec::new();
-        for (key, value) in table {
-            let at = key.span().start;
-            let entry = Entry { place: self.place(at), node: self.node(value), key: key.into_inner().into_owned() };
-            entries.push((at, entry));
-        }
-        entries.sort_by_key(|(at, _)| *at);
-        Table { place: self.place(offset), entries: entries.into_iter().map(|(_, entry)| entry).collect() }
+impl Places<'_> {
+    fn table(&self, table: DeTable<'_>, place: Location) -> Table {
+        let entry = |(key, value): (Spanned<DeString<'_>>, Spanned<DeValue<'_>>)| {
+            let (place, key) = (self.file.at(key.span()), key.into_inner().into_owned());
+            Entry { node: self.node(value), place, key }
+        };
+        let mut entries: Vec<Entry> = table.into_iter().map(entry).collect();
+        entries.sort_by_key(|entry| entry.place.span.start);
+        Table { place, entries }
     }
 
     fn node(&self, value: Spanned<DeValue<'_>>) -> Node {
-        let start = value.span().start;
+        let place = self.file.at(value.span());
         let value = match value.into_inner() {
             DeValue::String(text) => Value::Text(text.into_owned()),
             DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
@@ -219,9 +214,9 @@ impl Lines<'_> {
             DeValue::Boolean(value) => Value::Boolean(value),
             DeValue::Datetime(_) => Value::Date,
             DeValue::Array(items) => Value::List(items.into_iter().map(|item| self.node(item)).collect()),
-            DeValue::Table(table) => Value::Table(self.table(table, start)),
+            DeValue::Table(table) => Value::Table(self.table(table, place.clone())),
         };
-        Node { place: self.place(start), value }
+        Node { place, value }
     }
 }
 
@@ -237,19 +232,20 @@ mod tests {
         }
         let mut mistakes = Mistakes::default();
         let table = load(&directory.path().join(files[0].0), &mut mistakes);
-        (table, mistakes.to_string().replace(&format!("{}/", directory.path().display()), ""))
+        let shown = if mistakes.is_empty() { String::new() } else { mistakes.to_string() };
+        (table, shown.replace(&format!("{}/", directory.path().display()), ""))
     }
 
     #[test]
     fn keys_keep_their_order_file_and_line() {
         let (table, mistakes) = loaded(&[("a.toml", "z = 1\n[stages.second]\nb = [1, 2]\n[stages.first]\n")]);
         let table = table.expect("parses");
-        assert_eq!(mistakes, "");
+        assert!(mistakes.is_empty(), "{mistakes}");
         assert_eq!(table.entries.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["z", "stages"]);
         let Value::Table(stages) = &table.find("stages").unwrap().node.value else { panic!("a table") };
         assert_eq!(stages.entries.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["second", "first"]);
         let Value::Table(second) = &stages.entries[0].node.value else { panic!("a table") };
-        assert_eq!((second.entries[0].place.line, stages.entries[1].place.line), (3, 4));
+        assert_eq!((second.entries[0].place.line(), stages.entries[1].place.line()), (3, 4));
     }
 
     #[test]
@@ -258,14 +254,14 @@ mod tests {
             ("child.toml", "extends = 'base.toml'\n[stages.a]\nmax-windows = 3\n[stages.b]\nkind = 'eval'\n"),
             ("base.toml", "version = 1\n[stages.a]\nkind = 'eval'\nmax_windows = 2\n"),
         ]);
-        assert_eq!(mistakes, "");
+        assert!(mistakes.is_empty(), "{mistakes}");
         let table = table.unwrap();
         let Value::Table(stages) = &table.find("stages").unwrap().node.value else { panic!("a table") };
         assert_eq!(stages.entries.len(), 2);
         let Value::Table(a) = &stages.entries[0].node.value else { panic!("a table") };
         assert!(matches!(&a.find("max_windows").unwrap().node.value, Value::Integer(three) if three == "3"));
-        assert!(a.find("kind").unwrap().place.file.ends_with("base.toml"));
-        assert!(a.find("max-windows").unwrap().place.file.ends_with("child.toml"));
+        assert!(a.find("kind").unwrap().place.source.file.ends_with("base.toml"));
+        assert!(a.find("max-windows").unwrap().place.source.file.ends_with("child.toml"));
         assert_eq!(a.entries.len(), 2);
     }
 
@@ -273,10 +269,12 @@ mod tests {
     fn cycles_and_text_that_is_not_toml_are_refused_with_their_line() {
         let (_, cycle) =
             loaded(&[("a.toml", "version = 1\nextends = 'b.toml'\n"), ("b.toml", "\n\nextends = 'a.toml'\n")]);
-        assert!(cycle.contains("b.toml:3: `extends` leads back to a.toml"), "{cycle}");
+        assert!(cycle.contains("`extends` leads back to a.toml") && cycle.contains("--> b.toml:3:11"), "{cycle}");
         let (_, broken) = loaded(&[("a.toml", "a = = 1\n\nb = \n")]);
-        assert!(broken.contains("a.toml:1: not TOML") && broken.contains("a.toml:3: not TOML"), "{broken}");
+        assert!(broken.matches(": not TOML: ").count() >= 2, "{broken}");
+        assert!(broken.contains("--> a.toml:1:") && broken.contains("--> a.toml:3:"), "{broken}");
         let (_, missing) = loaded(&[("a.toml", "\nextends = 'none.toml'\n")]);
-        assert!(missing.contains("a.toml:2: the recipe none.toml cannot be read"), "{missing}");
+        assert!(missing.contains("the recipe none.toml cannot be read"), "{missing}");
+        assert!(missing.contains("2 | extends = 'none.toml'\n  |           ^^^^^^^^^^^"), "{missing}");
     }
 }

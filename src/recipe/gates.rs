@@ -1,195 +1,353 @@
-//! Limits on the results of a recipe, by the numbers that its stages report.
+//! `[gates]`: limits on the results of a recipe, by the numbers that its stages report, read and checked here;
+//! `judge` compares them with what was measured.
 //!
 //! ```text
-//! perplexity_ratio = perplexity / reference_perplexity     accuracy_ratio = accuracy / reference_accuracy
+//! [gates]
+//! confidence = 0.95          of every verdict, one-sided
+//! power = 0.9                with which the number of windows that is said to be needed decides
+//! undecided = "fail"         or "pass": what a limit between the bounds counts as
+//! baseline = "FILE.slm"      the last released artifact, for gates with against = "baseline"
+//! kld_max = 0.05
+//! accuracy_drop_max = { value = 0.01, stage = "quality", against = "baseline" }
 //! ```
 //!
 //! A limit holds where it is reached exactly. A bare number is for the last stage that measures the quantity; a gate on
-//! a compile stage with several targets is for each artifact.
+//! a compile stage with several targets is for each artifact. A baseline is measured by a stage of its own, the eval
+//! stage of the gate with the other artifact in the place of its model, so that both are judged on the same windows.
 
-use super::document::{Entry, Node, Value};
-use super::mistake::Mistakes;
-use super::options::unknown;
-use super::stage::{Kind, RecipeStage};
-use crate::disk::schema::nearest;
-use crate::stages::STAGES;
-use serde::Serialize;
-use serde_json::Value as Json;
+mod contributors;
+mod definition;
+mod judge;
+mod verdicts;
 
-/// Whether a quantity must not exceed its limit, or must reach it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bound {
-    Max,
-    Min,
+pub use contributors::Contributor;
+pub use judge::{GateResult, GateVerdict};
+pub(super) use verdicts::verdicts;
+
+use super::document::{Entry, Node, Table, Value};
+use super::mistake::{Code, Location, Mistakes, suggestion};
+use super::stage::{Chosen, Input, RecipeStage};
+use crate::stages::Product;
+use crate::statistics::{Certainty, LEAST_DRAWS};
+use definition::{Against, DEFINITIONS, Definition, Measure};
+use std::path::PathBuf;
+
+/// Keys of `[gates]` that are not gates.
+const SETTINGS: [&str; 4] = ["confidence", "power", "undecided", "baseline"];
+/// Keys of a gate that is a table.
+const KEYS: [&str; 3] = ["value", "stage", "against"];
+/// What `against` says for the artifact that `[gates]` names, and how its stage is called.
+const BASELINE: &str = "baseline";
+/// What `against` says for the reference of the eval stage.
+const REFERENCE: &str = "reference";
+
+/// Every gate by name, with its meaning and what it compares with.
+pub(super) fn definitions() -> impl Iterator<Item = (&'static str, String)> {
+    DEFINITIONS.iter().map(|definition| (definition.name, definition.explanation()))
 }
 
-/// A gate that can be asked for.
-struct Definition {
-    name: &'static str,
-    bound: Bound,
-    /// In the report of a stage: the quantity, over another one where there is one.
-    value: &'static str,
-    over: Option<&'static str>,
-    /// Whether it needs a reference.
-    compares: bool,
-}
-
-const fn definition(
-    name: &'static str,
-    bound: Bound,
-    value: &'static str,
-    over: Option<&'static str>,
-    compares: bool,
-) -> Definition {
-    Definition { name, bound, value, over, compares }
-}
-
-const DEFINITIONS: [Definition; 8] = [
-    definition("kld_max", Bound::Max, "kld_mean", None, true),
-    definition("perplexity_ratio_max", Bound::Max, "perplexity", Some("reference_perplexity"), true),
-    definition("top1_min", Bound::Min, "top1_agreement", None, true),
-    definition("accuracy_min", Bound::Min, "accuracy", None, false),
-    definition("accuracy_ratio_min", Bound::Min, "accuracy", Some("reference_accuracy"), true),
-    definition("cosine_min", Bound::Min, "cosine_mean", None, true),
-    definition("weight_bytes_max", Bound::Max, "weight_bytes", None, false),
-    definition("file_bytes_max", Bound::Max, "file_bytes", None, false),
-];
-
-impl Definition {
-    /// Kinds whose reports state the value, those first where a bare number belongs.
-    fn kinds(&self) -> Vec<Kind> {
-        let own = STAGES.into_iter().filter(|kind| kind.measures().own.contains(&self.value));
-        own.chain(STAGES.into_iter().filter(|kind| kind.measures().also.contains(&self.value))).collect()
-    }
+/// All of `[gates]`.
+#[derive(Clone, Debug)]
+pub(super) struct Gates {
+    /// Confidence, and power of each gate alone.
+    pub(super) certainty: Certainty,
+    /// Whether a limit between the bounds counts as held.
+    pub(super) undecided_passes: bool,
+    /// In the order of the file.
+    pub(super) all: Vec<Gate>,
 }
 
 /// One limit on one stage.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Gate {
-    /// Index into the definitions.
-    definition: usize,
-    limit: f64,
+    pub(super) definition: &'static Definition,
+    pub(super) limit: f64,
     /// Index of the stage.
     pub(super) stage: usize,
+    pub(super) against: Other,
+    /// Where it is written.
+    pub(super) place: Location,
 }
 
-/// How a gate came out.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct GateResult {
-    /// Such as `kld_max`.
-    pub gate: &'static str,
-    /// Where it was measured.
-    pub stage: String,
-    /// Limit asked for.
-    pub limit: f64,
-    /// Measured value; absent where the stage did not run or did not measure it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub value: Option<f64>,
-    /// Standard error of the value, where the stage states one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stderr: Option<f64>,
-    /// Whether the limit holds.
-    pub passed: bool,
+/// What a gate compares with.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Other {
+    Nothing,
+    Reference,
+    /// The stage that measures the baseline.
+    Baseline {
+        stage: usize,
+        written: String,
+    },
+    /// An artifact that is run side by side.
+    Artifact {
+        source: Input,
+        written: String,
+    },
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        let certainty = Certainty { confidence: 0.95, power: 0.9 };
+        Gates { certainty, undecided_passes: false, all: Vec::new() }
+    }
 }
 
 impl Gate {
-    /// Measures it on the report of its stage.
-    pub(super) fn measure(&self, stage: String, report: Option<&Json>) -> GateResult {
-        let definition = &DEFINITIONS[self.definition];
-        let number = |key: &str| report.and_then(|report| report.get(key)).and_then(Json::as_f64);
-        let value = number(definition.value).and_then(|value| match definition.over {
-            None => Some(value),
-            Some(over) => number(over).filter(|&over| over > 0.0).map(|over| value / over),
-        });
-        let stderr = if definition.value == "kld_mean" { number("kld_stderr") } else { None };
-        let passed = value.is_some_and(|value| match definition.bound {
-            Bound::Max => value <= self.limit,
-            Bound::Min => value >= self.limit,
-        });
-        GateResult { gate: definition.name, stage, limit: self.limit, value, stderr, passed }
+    /// Whether its verdict is about samples.
+    fn is_statistical(&self) -> bool {
+        !matches!(self.definition.measure, Measure::Count)
     }
 }
 
-/// Reads `[gates]`, the stages being in the order in which they run.
-pub(super) fn read(entry: &Entry, stages: &[RecipeStage], mistakes: &mut Mistakes) -> Vec<Gate> {
-    let Some(table) = entry.node.table("gates", mistakes) else { return Vec::new() };
-    let mut gates = Vec::new();
-    for entry in &table.entries {
-        match DEFINITIONS.iter().position(|definition| definition.name == entry.key) {
-            Some(definition) => gate(entry, definition, stages, &mut gates, mistakes),
+/// Reads `[gates]`, the stages being in the order in which they run; stages that measure baselines are added to them.
+pub(super) fn read(entry: &Entry, stages: &mut Vec<RecipeStage>, mistakes: &mut Mistakes) -> Gates {
+    let Some(table) = entry.node.table("gates", mistakes) else { return Gates::default() };
+    let mut reader = Reader { written: stages.len(), stages, mistakes, gates: Gates::default(), baseline: None };
+    reader.settings(table);
+    for entry in table.entries.iter().filter(|entry| !SETTINGS.contains(&entry.key.as_str())) {
+        match DEFINITIONS.iter().find(|definition| definition.name == entry.key) {
+            Some(definition) => {
+                reader.gate(entry, definition);
+            }
             None => {
-                let names: Vec<String> = DEFINITIONS.iter().map(|definition| definition.name.to_owned()).collect();
-                mistakes.add(&entry.place, unknown(&entry.key, &names, "[gates]"));
+                let known = DEFINITIONS.iter().map(|definition| definition.name).chain(SETTINGS);
+                reader.mistakes.unknown_key(&entry.place, &entry.key, known, "[gates]");
             }
         }
     }
-    gates
+    let Gates { certainty: Certainty { confidence, power }, all, .. } = &reader.gates;
+    // All gates must hold, so each alone has to be surer that a good model passes.
+    let statistical = all.iter().filter(|gate| gate.is_statistical()).count().max(1);
+    let power = 1.0 - (1.0 - power) / statistical as f64;
+    Gates { certainty: Certainty { confidence: *confidence, power }, ..reader.gates }
 }
 
-fn gate(entry: &Entry, index: usize, stages: &[RecipeStage], gates: &mut Vec<Gate>, mistakes: &mut Mistakes) {
-    let definition = &DEFINITIONS[index];
-    let Some((limit, wanted)) = limit(entry, mistakes) else { return };
-    let own = |stage: &RecipeStage| stage.kind.measures().own.contains(&definition.value);
-    let measures = |stage: &RecipeStage| own(stage) || stage.kind.measures().also.contains(&definition.value);
-    let kinds: Vec<&str> = definition.kinds().iter().map(|kind| kind.name()).collect();
-    let chosen: Vec<usize> = match wanted {
-        Some((node, name)) => {
-            let named = |stage: &RecipeStage| stage.name == name || stage.label() == name;
-            let chosen: Vec<usize> = (0..stages.len()).filter(|&stage| named(&stages[stage])).collect();
-            if chosen.is_empty() {
-                let hint = match nearest(&name, stages.iter().map(|stage| stage.name.as_str())) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("stages: {}", stages.iter().map(RecipeStage::label).collect::<Vec<_>>().join(", ")),
+struct Reader<'r> {
+    stages: &'r mut Vec<RecipeStage>,
+    /// How many stages the recipe itself has.
+    written: usize,
+    mistakes: &'r mut Mistakes,
+    gates: Gates,
+    /// The node that names the baseline.
+    baseline: Option<Node>,
+}
+
+impl Reader<'_> {
+    fn settings(&mut self, table: &Table) {
+        for (key, at_least, set) in [
+            ("confidence", 0.5, (|gates, share| gates.certainty.confidence = share) as fn(&mut Gates, f64)),
+            ("power", 0.5, |gates, share| gates.certainty.power = share),
+        ] {
+            let Some(entry) = table.find(key) else { continue };
+            let Some(share) = entry.node.number(key, self.mistakes) else { continue };
+            if share > at_least && share < 1.0 {
+                set(&mut self.gates, share);
+            } else {
+                let message = format!("`{key}` is {share}; expected a share between {at_least} and 1");
+                self.mistakes.suggest(&entry.node.place, Code::Refused, message, "0.95 is usual");
+            }
+        }
+        if let Some(entry) = table.find("undecided")
+            && let Some(word) = entry.node.text("undecided", self.mistakes)
+        {
+            match word {
+                "fail" => {}
+                "pass" => self.gates.undecided_passes = true,
+                _ => {
+                    let help = suggestion(word, ["fail", "pass"]);
+                    let message = format!("`undecided` is `{word}`");
+                    self.mistakes.suggest(&entry.node.place, Code::UnknownValue, message, help);
+                }
+            }
+        }
+        self.baseline = table.find(BASELINE).map(|entry| entry.node.clone());
+    }
+
+    /// `None` where there is a mistake, which is noted.
+    fn gate(&mut self, entry: &Entry, definition: &'static Definition) -> Option<()> {
+        let Limit { value, stage: wanted, against } = limit(entry, self.mistakes)?;
+        if definition.is_ratio() && value <= 0.0 {
+            let message = format!("`{}` is {value}; expected a ratio above 0", entry.key);
+            self.mistakes.add(&entry.node.place, Code::Refused, message);
+            return None;
+        }
+        for stage in self.chosen(entry, definition, wanted)? {
+            let against = self.against(entry, definition, stage, against)?;
+            self.check_samples(entry, definition, stage);
+            let place = entry.place.clone();
+            self.gates.all.push(Gate { definition, limit: value, stage, against, place });
+        }
+        Some(())
+    }
+
+    /// Indices of the stages that a gate is for.
+    fn chosen(&mut self, entry: &Entry, definition: &Definition, wanted: Option<&Node>) -> Option<Vec<usize>> {
+        let stages = &self.stages[..self.written];
+        let kinds = definition.kinds().join(", ");
+        match wanted {
+            Some(node) => {
+                let name = node.text("stage", self.mistakes)?;
+                let named = |stage: &RecipeStage| stage.name == name || stage.label() == name;
+                let chosen: Vec<usize> = (0..stages.len()).filter(|&stage| named(&stages[stage])).collect();
+                if chosen.is_empty() {
+                    let help = suggestion(name, stages.iter().map(|stage| stage.name.as_str()));
+                    let message = format!("unknown stage `{name}`");
+                    self.mistakes.suggest(&node.place, Code::UnknownStage, message, help);
+                    return None;
+                }
+                if !chosen.iter().all(|&stage| definition.measured_by(&stages[stage])) {
+                    let message = format!("`{}` is not measured by stage `{name}`", entry.key);
+                    let help = format!("kinds that measure it: {kinds}");
+                    self.mistakes.suggest(&node.place, Code::NotMeasured, message, help);
+                    return None;
+                }
+                Some(chosen)
+            }
+            None => {
+                let last = stages.iter().rposition(|stage| definition.belongs_to(stage));
+                let last = last.or_else(|| stages.iter().rposition(|stage| definition.measured_by(stage)));
+                let Some(last) = last else {
+                    let message = format!("`{}` needs a stage that measures it", entry.key);
+                    let help = format!("kinds that measure it: {kinds}");
+                    self.mistakes.suggest(&entry.place, Code::NotMeasured, message, help);
+                    return None;
                 };
-                return mistakes.add(&node.place, format!("unknown stage `{name}`; {hint}"));
+                Some((0..stages.len()).filter(|&stage| stages[stage].name == stages[last].name).collect())
             }
-            if !chosen.iter().all(|&stage| measures(&stages[stage])) {
-                let message =
-                    format!("`{}` is not measured by stage `{name}`; kinds that do: {}", entry.key, kinds.join(", "));
-                return mistakes.add(&node.place, message);
+        }
+    }
+
+    /// What the gate compares with on a stage.
+    fn against(&mut self, entry: &Entry, definition: &Definition, stage: usize, given: Option<&Node>) -> Option<Other> {
+        let has_reference = self.stages[stage].choices.iter().any(|choice| choice.flag == REFERENCE);
+        let word = match given {
+            Some(node) => Some(node.text("against", self.mistakes)?),
+            None => None,
+        };
+        let refused = |reader: &mut Self, message: String, help: &str| {
+            let place = given.map_or(&entry.place, |node| &node.place);
+            reader.mistakes.suggest(place, Code::NothingToCompare, message, help);
+            None
+        };
+        let name = &self.stages[stage].name;
+        let without = format!("`{}` compares with a reference, and stage `{name}` has none", entry.key);
+        if definition.needs_reference() && !has_reference {
+            return refused(self, without, "give it a `reference`");
+        }
+        match (definition.against, word) {
+            (Against::Nothing, None) => Some(Other::Nothing),
+            (Against::Nothing, Some(_)) => {
+                refused(self, format!("`{}` compares with nothing", entry.key), "leave `against` out")
             }
-            chosen
+            (Against::Reference, None | Some(REFERENCE)) => Some(Other::Reference),
+            (Against::Either, None | Some(REFERENCE)) if has_reference => Some(Other::Reference),
+            (Against::Either, None | Some(REFERENCE)) => refused(self, without, "give it a `reference`"),
+            (Against::Reference, Some(_)) => refused(
+                self,
+                format!("`{}` compares with the reference only", entry.key),
+                "leave `against` out; kld_ratio_max and top1_drop_max compare with an artifact",
+            ),
+            (Against::Either | Against::Baseline, word) => {
+                let written = self.artifact(entry, word.filter(|word| *word != BASELINE).and(given))?;
+                let stage = self.baseline_stage(stage, &written);
+                Some(Other::Baseline { stage, written: written.1 })
+            }
+            (Against::Artifact, word) => {
+                let of_stage = |name: &str| {
+                    let found = self.stages[..self.written].iter().position(|stage| stage.label() == name);
+                    found.filter(|&found| self.stages[found].kind.makes() == Product::Artifact)
+                };
+                if let Some((name, found)) = word.and_then(|word| Some((word, of_stage(word)?))) {
+                    return Some(Other::Artifact { source: Input::Stage(found), written: name.to_owned() });
+                }
+                let (path, written) = self.artifact(entry, word.filter(|word| *word != BASELINE).and(given))?;
+                Some(Other::Artifact { source: Input::Path(path), written })
+            }
         }
-        None => {
-            let last = stages.iter().rposition(own);
-            let last = last.or_else(|| stages.iter().rposition(measures));
-            let Some(last) = last else {
-                let message =
-                    format!("`{}` needs a stage that measures it; kinds that do: {}", entry.key, kinds.join(", "));
-                return mistakes.add(&entry.place, message);
-            };
-            (0..stages.len()).filter(|&stage| stages[stage].name == stages[last].name).collect()
-        }
-    };
-    for stage in chosen {
-        if definition.compares && !stages[stage].choices.iter().any(|choice| choice.flag == "reference") {
-            let message = format!(
-                "`{}` compares with a reference, and stage `{}` has none; give it a `reference`",
-                entry.key, stages[stage].name
+    }
+
+    /// The artifact that `given` names, or `[gates] baseline`: its path, and as it is written.
+    fn artifact(&mut self, entry: &Entry, given: Option<&Node>) -> Option<(PathBuf, String)> {
+        let Some(node) = given.cloned().or_else(|| self.baseline.clone()) else {
+            let message = format!("`{}` compares with an artifact, and none is named", entry.key);
+            let help = "give it `against = \"FILE.slm\"`, or [gates] a `baseline`";
+            self.mistakes.suggest(&entry.place, Code::NothingToCompare, message, help);
+            return None;
+        };
+        let written = node.text(BASELINE, self.mistakes)?;
+        let path = node.place.directory().join(written);
+        if !path.is_file() {
+            let message = format!("{} does not exist, or is not a file", path.display());
+            self.mistakes.suggest(
+                &node.place,
+                Code::MissingPath,
+                message,
+                "name an artifact, such as the last release",
             );
-            mistakes.add(&entry.place, message);
+            return None;
         }
-        gates.push(Gate { definition: index, limit, stage });
+        Some((path, written.to_owned()))
+    }
+
+    /// The stage that measures an artifact as another stage measures its own; added where there is none yet.
+    fn baseline_stage(&mut self, stage: usize, (path, written): &(PathBuf, String)) -> usize {
+        let mut added = self.stages[stage].clone();
+        for choice in added.choices.iter_mut().filter(|choice| choice.positional) {
+            choice.value = Chosen::Reads { source: Input::Path(path.clone()), written: written.clone() };
+        }
+        let reads = |stage: &RecipeStage| {
+            let own = |choice: &&super::stage::Choice| matches!(&choice.value, Chosen::Reads { source: Input::Path(own), .. } if own == path);
+            stage.choices.iter().filter(|choice| choice.positional).find(own).is_some()
+        };
+        let prefix = format!("{}.{BASELINE}", added.name);
+        let before: Vec<usize> =
+            (self.written..self.stages.len()).filter(|&other| self.stages[other].name.starts_with(&prefix)).collect();
+        if let Some(&found) = before.iter().find(|&&other| reads(&self.stages[other])) {
+            return found;
+        }
+        added.name = if before.is_empty() { prefix } else { format!("{prefix}{}", before.len() + 1) };
+        self.stages.push(added);
+        self.stages.len() - 1
+    }
+
+    /// Notes a stage that takes too few windows for any verdict.
+    fn check_samples(&mut self, entry: &Entry, definition: &Definition, stage: usize) {
+        if matches!(definition.measure, Measure::Count | Measure::Speed) {
+            return;
+        }
+        let stage = &self.stages[stage];
+        let most = stage.choices.iter().find(|choice| choice.flag == "max-windows");
+        let Some((choice, Chosen::Text(text))) = most.map(|choice| (choice, &choice.value)) else { return };
+        if text.parse().is_ok_and(|most: usize| most < LEAST_DRAWS) {
+            let message =
+                format!("`{}` cannot be decided on {text} windows or texts of stage `{}`", entry.key, stage.name);
+            let help = format!("at least {LEAST_DRAWS} are needed, and 16 or more are better: raise `max_windows`");
+            self.mistakes.suggest(&choice.place, Code::TooFewSamples, message, help);
+        }
     }
 }
 
-/// The number, and the stage if one is named.
-fn limit<'e>(entry: &'e Entry, mistakes: &mut Mistakes) -> Option<(f64, Option<(&'e Node, String)>)> {
+/// The parts of a gate as it is written.
+struct Limit<'e> {
+    value: f64,
+    stage: Option<&'e Node>,
+    against: Option<&'e Node>,
+}
+
+/// A number, or a table with one.
+fn limit<'e>(entry: &'e Entry, mistakes: &mut Mistakes) -> Option<Limit<'e>> {
     let Value::Table(table) = &entry.node.value else {
-        return Some((entry.node.number(&entry.key, mistakes)?, None));
+        return Some(Limit { value: entry.node.number(&entry.key, mistakes)?, stage: None, against: None });
     };
-    let known = ["stage", "value"];
-    for key in table.entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
-        mistakes.add(&key.place, unknown(&key.key, &known.map(str::to_owned), "a gate"));
+    for key in table.entries.iter().filter(|entry| !KEYS.contains(&entry.key.as_str())) {
+        mistakes.unknown_key(&key.place, &key.key, KEYS, "a gate");
     }
     let Some(value) = table.find("value") else {
-        mistakes.add(&entry.place, format!("missing key `value` in `{}`", entry.key));
+        mistakes.add(&entry.place, Code::MissingKey, format!("missing key `value` in `{}`", entry.key));
         return None;
     };
     let value = value.node.number("value", mistakes)?;
-    let stage = match table.find("stage") {
-        Some(stage) => Some((&stage.node, stage.node.text("stage", mistakes)?.to_owned())),
-        None => None,
-    };
-    Some((value, stage))
+    let node = |key: &str| table.find(key).map(|entry| &entry.node);
+    Some(Limit { value, stage: node("stage"), against: node("against") })
 }

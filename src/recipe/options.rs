@@ -3,7 +3,7 @@
 //! ([`crate::stages::arguments`]).
 
 use super::document::{Entry, Node, Table, Value, same_key};
-use super::mistake::{Location, Mistakes};
+use super::mistake::{Code, Location, Mistakes, suggestion};
 use super::stage::{Choice, Chosen, Input, RecipeStage, chain};
 use crate::disk::schema::nearest;
 use crate::stages::Product;
@@ -105,8 +105,8 @@ pub(super) fn read(
     let mut reader = Reader { stage, scope, mistakes, choices: Vec::new() };
     for entry in table.entries.iter().filter(|entry| !OWN_KEYS.contains(&entry.key.as_str())) {
         if entry.key == OUT {
-            let message = "`out` is not for recipes: outputs are in OUT/RECIPE/; `slmc run --out OUT` chooses OUT";
-            reader.mistakes.add(&entry.place, message);
+            let message = "`out` is not for recipes: outputs are in OUT/RECIPE/";
+            reader.mistakes.suggest(&entry.place, Code::UnknownKey, message, "`slmc run --out OUT` chooses OUT");
             continue;
         }
         match known.iter().find(|arg| names(arg).any(|name| same_key(name, &entry.key))) {
@@ -118,7 +118,8 @@ pub(super) fn read(
             None => {
                 let longs = known.iter().filter_map(|arg| arg.get_long()).chain(OWN_KEYS);
                 let names: Vec<String> = longs.map(underscored).collect();
-                reader.mistakes.add(&entry.place, unknown(&entry.key, &names, stage.kind.name()));
+                let names = names.iter().map(String::as_str);
+                reader.mistakes.unknown_key(&entry.place, &entry.key, names, stage.kind.name());
             }
         }
     }
@@ -129,14 +130,6 @@ pub(super) fn read(
 /// The names of an option: its own, and those of before.
 fn names(argument: &Arg) -> impl Iterator<Item = &str> {
     argument.get_long().into_iter().chain(argument.get_all_aliases().unwrap_or_default())
-}
-
-/// The message for an unknown key.
-pub(super) fn unknown(key: &str, names: &[String], of: &str) -> String {
-    match nearest(&key.replace('-', "_"), names.iter().map(String::as_str)) {
-        Some(name) => format!("unknown key `{key}`; did you mean `{name}`?"),
-        None => format!("unknown key `{key}`; keys of {of}: {}", names.join(", ")),
-    }
 }
 
 /// A flag as keys are mostly written.
@@ -166,9 +159,8 @@ impl Reader<'_, '_> {
         if same_key(name, &entry.key) || table.find(name).is_none() {
             return true;
         }
-        let message =
-            format!("`{}` is an older name of `{}`, which is given too; keep one", entry.key, underscored(name));
-        self.mistakes.add(&entry.place, message);
+        let message = format!("`{}` is an older name of `{}`, which is given too", entry.key, underscored(name));
+        self.mistakes.suggest(&entry.place, Code::Conflict, message, "keep one");
         false
     }
 
@@ -198,7 +190,8 @@ impl Reader<'_, '_> {
     }
 
     fn wrong(&mut self, entry: &Entry, node: &Node, expected: &str) {
-        self.mistakes.add(&node.place, format!("`{}` is {}; expected {expected}", entry.key, node.value.kind()));
+        let message = format!("`{}` is {}; expected {expected}", entry.key, node.value.kind());
+        self.mistakes.add(&node.place, Code::WrongType, message);
     }
 
     fn value(&mut self, entry: &Entry, flag: &str, node: &Node, takes: &Takes) {
@@ -231,7 +224,7 @@ impl Reader<'_, '_> {
                 "`{}` is `{text}`; expected the name of a file, which is written beside the outputs",
                 entry.key
             );
-            return self.mistakes.add(&node.place, message);
+            return self.mistakes.add(&node.place, Code::BadName, message);
         }
         self.push(flag, &node.place, Chosen::Writes(self.scope.out.join(text)));
     }
@@ -241,18 +234,23 @@ impl Reader<'_, '_> {
             match self.scope.refer(text) {
                 Ok(Some(source)) => return self.refer((flag, false), models, node, text, source),
                 Ok(None) => {}
-                Err(message) => return self.mistakes.add(&node.place, message),
+                Err(message) => return self.mistakes.add(&node.place, Code::UnknownStage, message),
             }
         }
         let path = node.place.directory().join(text);
         if !path.exists() {
             let names = self.scope.names();
             let near = nearest(text, names.iter().map(String::as_str)).filter(|_| models.is_some());
-            let message = match near {
-                Some(name) => format!("`{text}` is neither a stage nor a path that exists; did you mean `{name}`?"),
-                None => format!("{} does not exist", path.display()),
+            return match near {
+                Some(name) => {
+                    let message = format!("`{text}` is neither a stage nor a path that exists");
+                    self.mistakes.suggest(&node.place, Code::MissingPath, message, format!("did you mean `{name}`?"));
+                }
+                None => {
+                    let message = format!("{} does not exist", path.display());
+                    self.mistakes.add(&node.place, Code::MissingPath, message);
+                }
             };
-            return self.mistakes.add(&node.place, message);
         }
         let value = Chosen::Reads { source: Input::Path(path), written: text.to_owned() };
         self.push(flag, &node.place, value);
@@ -278,7 +276,7 @@ impl Reader<'_, '_> {
                     of.kind.name(),
                     product.name()
                 );
-                return self.mistakes.add(&node.place, message);
+                return self.mistakes.add(&node.place, Code::WrongProduct, message);
             }
         }
         let value = Chosen::Reads { source, written: text.to_owned() };
@@ -321,12 +319,13 @@ impl Reader<'_, '_> {
             (Some(entry), None) => {
                 let names: Vec<String> = inputs.iter().map(|name| format!("`{name}`")).collect();
                 let message = format!("`input` has no use here: both {} are given", names.join(" and "));
-                return self.mistakes.add(&entry.place, message);
+                return self.mistakes.add(&entry.place, Code::Conflict, message);
             }
             (None, _) if inputs.first().is_some_and(|first| given(first)) => return,
             (None, _) => {
-                let message = format!("stage `{}` has no `input`; name a stage, or \"model\"", self.stage.name);
-                return self.mistakes.add(&self.stage.place, message);
+                let message = format!("stage `{}` has no `input`", self.stage.name);
+                let help = "name a stage, or \"model\"";
+                return self.mistakes.suggest(&self.stage.place, Code::MissingKey, message, help);
             }
         };
         let Some(text) = entry.node.text("input", self.mistakes) else { return };
@@ -339,14 +338,11 @@ impl Reader<'_, '_> {
                 };
                 self.refer((flag, positional.is_some()), models, &entry.node, text, source);
             }
-            Err(message) => self.mistakes.add(&entry.node.place, message),
+            Err(message) => self.mistakes.add(&entry.node.place, Code::UnknownStage, message),
             Ok(None) => {
                 let names = self.scope.names();
-                let hint = match nearest(text, names.iter().map(String::as_str)) {
-                    Some(name) => format!("did you mean `{name}`?"),
-                    None => format!("known: {}", names.join(", ")),
-                };
-                self.mistakes.add(&entry.node.place, format!("unknown stage `{text}`; {hint}"));
+                let help = suggestion(text, names.iter().map(String::as_str));
+                self.mistakes.suggest(&entry.node.place, Code::UnknownStage, format!("unknown stage `{text}`"), help);
             }
         }
     }
@@ -362,7 +358,7 @@ pub(super) fn target(text: &str, place: &Location, mistakes: &mut Mistakes) -> O
             Some((target.name, Chosen::Target { argument, content }))
         }
         Err(error) => {
-            mistakes.add(place, chain(&error));
+            mistakes.add(place, Code::UnknownValue, chain(&error));
             None
         }
     }

@@ -1,13 +1,12 @@
 //! From a recipe's tables to its stages, gates and sample, with every mistake that can be found without compute.
 
 use super::document::{self, Entry, Node, Table, Value};
-use super::gates::{self, Gate};
+use super::gates::{self, Gates};
 use super::lock::recipe_sha256;
-use super::mistake::{Location, Mistakes};
-use super::options::{self, Scope, TARGET, unknown};
+use super::mistake::{Code, Location, Mistakes, suggestion};
+use super::options::{self, Scope, TARGET};
 use super::stage::{Choice, Chosen, Input, Kind, RecipeStage, chain, command};
 use super::validate;
-use crate::disk::schema::nearest;
 use crate::formats;
 use crate::model::device::{BACKENDS, device};
 use crate::model::spec::ModelKind;
@@ -38,7 +37,7 @@ pub(super) struct Recipe {
     pub(super) model: Option<(PathBuf, String)>,
     /// In the order in which they run.
     pub(super) stages: Vec<RecipeStage>,
-    pub(super) gates: Vec<Gate>,
+    pub(super) gates: Gates,
     pub(super) sample: Option<Sample>,
 }
 
@@ -87,8 +86,13 @@ impl Reader<'_> {
         self.known_keys(table, &TOP_KEYS, &[], "a recipe");
         match table.find("version").map(|entry| &entry.node) {
             Some(Node { value: Value::Integer(version), .. }) if version == VERSION => {}
-            Some(node) => self.mistakes.add(&node.place, "`version` is not 1, the only one that this slmc reads"),
-            None => self.mistakes.add(&table.place, "missing key `version`; write version = 1"),
+            Some(node) => {
+                let message = "`version` is not 1, the only one that this slmc reads";
+                self.mistakes.suggest(&node.place, Code::Version, message, "write version = 1");
+            }
+            None => {
+                self.mistakes.suggest(&table.place, Code::MissingKey, "missing key `version`", "write version = 1");
+            }
         }
         if let Some(entry) = table.find("description") {
             entry.node.text("description", self.mistakes);
@@ -98,7 +102,8 @@ impl Reader<'_> {
             Some(Some(declared)) if !declared.entries.is_empty() => declared,
             Some(None) => return None,
             _ => {
-                self.mistakes.add(&table.place, "the recipe has no stages; add a table [stages.NAME] with a `kind`");
+                let help = "add a table [stages.NAME] with a `kind`";
+                self.mistakes.suggest(&table.place, Code::MissingKey, "the recipe has no stages", help);
                 return None;
             }
         };
@@ -115,8 +120,8 @@ impl Reader<'_> {
             stage.sound &= sound && self.mistakes.count() == before;
         }
         let order = self.order(&stages)?;
-        let stages = reordered(stages, &order);
-        let gates = table.find("gates").map(|entry| gates::read(entry, &stages, self.mistakes)).unwrap_or_default();
+        let mut stages = reordered(stages, &order);
+        let gates = table.find("gates").map(|entry| gates::read(entry, &mut stages, self.mistakes)).unwrap_or_default();
         let sample = table.find("sample").and_then(|entry| self.sample(entry, &model, &stages));
         let recipe = Recipe { name, sha256: recipe_sha256(table), out, model, stages, gates, sample };
         self.check(&recipe, table.find("sample"));
@@ -127,8 +132,7 @@ impl Reader<'_> {
     fn known_keys(&mut self, table: &Table, known: &[&str], older: &[&str], of: &str) {
         let unknown_here = |key: &str| !known.contains(&key) && !older.contains(&key);
         for entry in table.entries.iter().filter(|entry| unknown_here(&entry.key)) {
-            let names: Vec<String> = known.iter().map(|&name| name.to_owned()).collect();
-            self.mistakes.add(&entry.place, unknown(&entry.key, &names, of));
+            self.mistakes.unknown_key(&entry.place, &entry.key, known.iter().copied(), of);
         }
     }
 
@@ -136,15 +140,17 @@ impl Reader<'_> {
         let table = entry.node.table("model", self.mistakes)?;
         self.known_keys(table, &["path"], &[], "[model]");
         let Some(path) = table.find("path") else {
-            self.mistakes.add(&entry.place, "missing key `path` in [model]");
+            self.mistakes.add(&entry.place, Code::MissingKey, "missing key `path` in [model]");
             return None;
         };
         let written = path.node.text("path", self.mistakes)?;
         let full = path.node.place.directory().join(written);
         if !full.exists() {
-            self.mistakes.add(&path.node.place, format!("{} does not exist", full.display()));
+            let message = format!("{} does not exist", full.display());
+            self.mistakes.add(&path.node.place, Code::MissingPath, message);
         } else if full.is_dir() && !formats::contents(&full).configuration {
-            self.mistakes.add(&path.node.place, format!("{} holds no config.json", full.display()));
+            let message = format!("{} holds no config.json", full.display());
+            self.mistakes.add(&path.node.place, Code::MissingPath, message);
         }
         Some((full, written.to_owned()))
     }
@@ -156,11 +162,9 @@ impl Reader<'_> {
             let Some(table) = entry.node.table(&entry.key, self.mistakes) else { continue };
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
             if entry.key.is_empty() || !entry.key.bytes().all(plain) || RESERVED.contains(&entry.key.as_str()) {
-                let message = format!(
-                    "`{}` is not the name of a stage: letters, digits, - and _, and neither model nor inputs",
-                    entry.key
-                );
-                self.mistakes.add(&entry.place, message);
+                let message = format!("`{}` is not the name of a stage", entry.key);
+                let help = "letters, digits, - and _, and neither model nor inputs";
+                self.mistakes.suggest(&entry.place, Code::BadName, message, help);
             }
             let Some(kind) = self.kind(entry, table) else { continue };
             let before = self.mistakes.count();
@@ -192,18 +196,17 @@ impl Reader<'_> {
 
     fn kind(&mut self, declared: &Entry, table: &Table) -> Option<Kind> {
         let Some(entry) = table.find("kind") else {
-            self.mistakes.add(&declared.place, format!("stage `{}` has no `kind`", declared.key));
+            let kinds = STAGES.map(|kind| kind.name()).join(", ");
+            let message = format!("stage `{}` has no `kind`", declared.key);
+            self.mistakes.suggest(&declared.place, Code::MissingKey, message, format!("known: {kinds}"));
             return None;
         };
         let text = entry.node.text("kind", self.mistakes)?;
         let kind = stages::named(text);
         if kind.is_none() {
             let names = STAGES.map(|kind| kind.name());
-            let message = match nearest(text, names) {
-                Some(name) => format!("unknown kind `{text}`; did you mean `{name}`?"),
-                None => format!("unknown kind `{text}`; known: {}", names.join(", ")),
-            };
-            self.mistakes.add(&entry.node.place, message);
+            let help = suggestion(text, names);
+            self.mistakes.suggest(&entry.node.place, Code::UnknownValue, format!("unknown kind `{text}`"), help);
         }
         kind
     }
@@ -213,7 +216,8 @@ impl Reader<'_> {
         let Some(entry) = table.find(TARGET) else { return vec![None] };
         let items = match &entry.node.value {
             Value::List(items) if items.is_empty() => {
-                self.mistakes.add(&entry.node.place, "`target` is an empty list; name at least one target");
+                let (message, help) = ("`target` is an empty list", "name at least one target");
+                self.mistakes.suggest(&entry.node.place, Code::MissingKey, message, help);
                 return vec![None];
             }
             Value::List(items) => items.iter().collect(),
@@ -230,10 +234,10 @@ impl Reader<'_> {
                     let message = format!(
                         "the target's name `{name}` is to be part of a file's name: letters, digits, -, _ and . only"
                     );
-                    self.mistakes.add(&item.place, message);
+                    self.mistakes.add(&item.place, Code::BadName, message);
                 }
                 if names.iter().flatten().any(|other| other == name) {
-                    self.mistakes.add(&item.place, format!("target `{name}` is named twice"));
+                    self.mistakes.add(&item.place, Code::Conflict, format!("target `{name}` is named twice"));
                 }
             }
             names.push(name);
@@ -283,18 +287,18 @@ impl Reader<'_> {
         let start = path.iter().position(|&other| other == stage).unwrap_or(0);
         let names: Vec<String> = path[start..].iter().chain([&stage]).map(|&stage| stages[stage].label()).collect();
         let message = format!("stages wait for each other: {}", names.join(" needs "));
-        self.mistakes.add(&stages[stage].place, message);
+        self.mistakes.add(&stages[stage].place, Code::Cycle, message);
     }
 
     fn sample(&mut self, entry: &Entry, model: &Option<(PathBuf, String)>, stages: &[RecipeStage]) -> Option<Sample> {
         let table = entry.node.table("sample", self.mistakes)?;
         self.known_keys(table, &["prompt", "tokens", "backend"], &["device"], "[sample]");
         if model.is_none() && stages.iter().all(|stage| stage.kind.makes() != Product::Artifact) {
-            self.mistakes
-                .add(&entry.place, "[sample] has nothing to continue its prompt: no [model], no compile stage");
+            let message = "[sample] has nothing to continue its prompt: no [model], no compile stage";
+            self.mistakes.add(&entry.place, Code::NoSample, message);
         }
         let Some(prompt) = table.find("prompt") else {
-            self.mistakes.add(&entry.place, "missing key `prompt` in [sample]");
+            self.mistakes.add(&entry.place, Code::MissingKey, "missing key `prompt` in [sample]");
             return None;
         };
         let prompt = prompt.node.text("prompt", self.mistakes)?.to_owned();
@@ -303,7 +307,7 @@ impl Reader<'_> {
             Some(entry) => match &entry.node.value {
                 Value::Integer(text) if text.parse().is_ok_and(|tokens: usize| tokens > 0) => text.parse().ok()?,
                 _ => {
-                    self.mistakes.add(&entry.node.place, "`tokens` is not a whole number above 0");
+                    self.mistakes.add(&entry.node.place, Code::WrongType, "`tokens` is not a whole number above 0");
                     return None;
                 }
             },
@@ -311,7 +315,8 @@ impl Reader<'_> {
         // `device` is the older name.
         let (named, older) = (table.find("backend"), table.find("device"));
         if let (Some(_), Some(older)) = (named, older) {
-            self.mistakes.add(&older.place, "`device` is an older name of `backend`, which is given too; keep one");
+            let message = "`device` is an older name of `backend`, which is given too";
+            self.mistakes.suggest(&older.place, Code::Conflict, message, "keep one");
         }
         let given = named.or(older);
         let device = match given {
@@ -320,7 +325,7 @@ impl Reader<'_> {
         };
         let found = device.map_err(|error| {
             let place = given.map_or(&entry.place, |entry| &entry.node.place);
-            self.mistakes.add(place, chain(&error));
+            self.mistakes.add(place, Code::UnknownValue, chain(&error));
         });
         Some(Sample { prompt, tokens, device: found.ok()? })
     }
@@ -342,13 +347,14 @@ impl Reader<'_> {
             models.extend(stage.output.clone().zip(resolved.makes.clone()));
             for fault in resolved.checked().err().into_iter().flatten() {
                 let (place, message) = described(stage, &fault);
-                self.mistakes.add(&place, message);
+                self.mistakes.add(&place, Code::Impossible, message);
             }
         }
         if let Some(sample) = sample
             && models.values().any(|model| model.spec.kind != ModelKind::Decoder)
         {
-            self.mistakes.add(&sample.place, "[sample] continues a text, which an encoder does not; remove it");
+            let message = "[sample] continues a text, which an encoder does not";
+            self.mistakes.suggest(&sample.place, Code::NoSample, message, "remove [sample]");
         }
     }
 
@@ -359,7 +365,7 @@ impl Reader<'_> {
         }
         match configured(&path) {
             Ok(model) => models.extend(model.map(|model| (path, model))),
-            Err(error) => self.mistakes.add(place, chain(&error)),
+            Err(error) => self.mistakes.add(place, Code::Impossible, chain(&error)),
         }
     }
 }

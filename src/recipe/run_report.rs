@@ -2,7 +2,7 @@
 //! own reports by their keys, so that a stage taken from the cache shows the same as when it ran.
 
 use super::gates::GateResult;
-use crate::report::{Align, Report, Table, grouped};
+use crate::report::{Align, Report, Table, grouped, visible};
 use crate::stages::{self, Cost, summary::Figures};
 use serde::Serialize;
 use serde_json::Value;
@@ -54,11 +54,26 @@ pub struct SampleResult {
     pub text: String,
 }
 
+/// Something that stages read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct InputDigest {
+    /// As the recipe names it.
+    pub path: String,
+    /// Of the file, or of a directory's files and their names.
+    pub sha256: String,
+}
+
 /// Result of `slmc run`.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunReport {
     /// The recipe's name.
     pub recipe: String,
+    /// Its file, as it was named.
+    pub file: String,
+    /// Name and version of the program.
+    pub tool: String,
+    /// Everything that was read and that no stage made.
+    pub inputs: Vec<InputDigest>,
     /// In the order in which they ran.
     pub stages: Vec<StageResult>,
     /// In the order of the recipe.
@@ -95,7 +110,22 @@ impl StageResult {
         format!("{}{state}", words.unwrap_or_else(|| self.kind.to_owned()))
     }
 
-    fn cells(&self) -> [String; 9] {
+    /// What was changed or left out of the data files that it read.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        self.figures().map(|figures| figures.remarks()).unwrap_or_default()
+    }
+
+    /// Where its result comes from.
+    pub(super) fn origin(&self) -> &'static str {
+        match self.status {
+            Status::Done => "this run",
+            Status::Cached => "cache",
+            Status::DoesNotFit | Status::NotRun => "-",
+        }
+    }
+
+    /// Name, what it did, bytes, KLD, top-1, perplexity, accuracy or cosine, seconds, peak memory in MiB.
+    pub(super) fn cells(&self) -> [String; 9] {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let percent = |key: &str| self.number(key).map(|share| format!("{:.2} %", 100.0 * share));
         let perplexity = self.number("perplexity").map(|perplexity| {
@@ -119,7 +149,7 @@ impl StageResult {
 }
 
 impl Report for RunReport {
-    const SCHEMA: &'static str = "slmc.run/1";
+    const SCHEMA: &'static str = "slmc.run/2";
 
     fn text(&self) -> String {
         let right = Align::Right;
@@ -141,7 +171,7 @@ impl Report for RunReport {
         let mut text = table.to_string();
         let mut data = Table::new([("data of", Align::Left), ("", Align::Left)]);
         for stage in &self.stages {
-            for remark in stage.figures().map(|figures| figures.remarks()).unwrap_or_default() {
+            for remark in stage.remarks() {
                 data.row([&stage.stage, &remark]);
             }
         }
@@ -153,28 +183,29 @@ impl Report for RunReport {
                 ("gate", Align::Left),
                 ("stage", Align::Left),
                 ("limit", right),
-                ("value", right),
+                ("value (bounds)", right),
                 ("", Align::Left),
             ]);
             for gate in &self.gates {
-                let value = match (gate.value, gate.stderr) {
-                    (Some(value), Some(error)) => format!("{} ± {}", figure(value), figure(error)),
-                    (Some(value), None) => figure(value),
-                    (None, _) => "-".to_owned(),
+                let verdict = gate.verdict_words();
+                // Capitals are seen in a long log.
+                let verdict = match verdict.split_once([' ', ':']) {
+                    _ if gate.passed => verdict,
+                    Some((word, _)) => format!("{}{}", word.to_uppercase(), &verdict[word.len()..]),
+                    None => verdict.to_uppercase(),
                 };
-                let verdict = if gate.passed { "passed" } else { "MISSED" };
-                gates.row([gate.gate, &gate.stage, &figure(gate.limit), &value, verdict]);
+                gates.row([&gate.gate, &gate.stage, &gate.limit_words(), &gate.value_words(), &verdict]);
             }
             text = format!("{text}\n\n{gates}");
+            for gate in &self.gates {
+                if let Some(words) = gate.contributor_words() {
+                    text = format!("{text}\n{} on {}: most of the error comes from {words}", gate.gate, gate.stage);
+                }
+            }
         }
         for sample in &self.samples {
-            text = format!("{text}\n\n{}: {}", sample.of, sample.text);
+            text = format!("{text}\n\n{}: {}", sample.of, visible(&sample.text));
         }
         text
     }
-}
-
-/// Counts with separators, everything else with four digits after the point.
-fn figure(value: f64) -> String {
-    if value.fract() == 0.0 && (0.0..9e15).contains(&value) { grouped(value as u64) } else { format!("{value:.4}") }
 }

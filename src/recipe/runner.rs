@@ -6,11 +6,12 @@
 
 use super::cache::{self, Made};
 use super::error::RecipeError;
+use super::hashes::Hashes;
 use super::key;
 use super::lock::LockedStage;
 use super::plan::{self, Prepared, RunOptions};
 use super::reader::{Recipe, Sample};
-use super::run_report::{RunReport, SampleResult, StageResult, Status};
+use super::run_report::{InputDigest, RunReport, SampleResult, StageResult, Status};
 use super::stage::{Chosen, Input, RecipeStage, chain};
 use crate::disk::schema::nearest;
 use crate::eval::EvalError;
@@ -334,26 +335,40 @@ impl Run<'_> {
 
     /// Gates and samples over the results.
     fn report(self) -> Result<RunReport, RecipeError> {
-        let Run { options, prepared: Prepared { recipe, .. }, chosen, results, .. } = self;
-        let measure = |gate: &super::gates::Gate| {
-            let result = &results[gate.stage];
-            gate.measure(result.stage.clone(), result.report.as_ref())
-        };
-        let gates: Vec<_> = recipe.gates.iter().filter(|gate| chosen.contains(&gate.stage)).map(measure).collect();
+        let Run { options, shell, prepared: Prepared { recipe, mut hashes, .. }, chosen, results, .. } = self;
+        let gates = super::gates::verdicts(&recipe, &results, &|stage| chosen.contains(&stage), shell);
         let samples = match &recipe.sample {
             Some(sample) if options.only.is_none() => samples(sample, &recipe, &results, options.run.seed)?,
             _ => Vec::new(),
         };
-        let results: Vec<StageResult> = results
+        let inputs = inputs(&recipe, &mut hashes)?;
+        let stages: Vec<StageResult> = results
             .into_iter()
             .enumerate()
             .filter(|(index, _)| chosen.contains(index))
             .map(|(_, result)| result)
             .collect();
         let gave = |result: &StageResult| matches!(result.status, Status::Done | Status::Cached);
-        let passed = results.iter().all(gave) && gates.iter().all(|gate| gate.passed);
-        Ok(RunReport { recipe: recipe.name, stages: results, gates, samples, passed })
+        let passed = stages.iter().all(gave) && gates.iter().all(|gate| gate.passed);
+        let (file, tool) = (options.recipe.display().to_string(), crate::machine::tool());
+        Ok(RunReport { recipe: recipe.name, file, tool, inputs, stages, gates, samples, passed })
     }
+}
+
+/// Everything that stages read and that none of them made, with hashes, by name.
+fn inputs(recipe: &Recipe, hashes: &mut Hashes) -> Result<Vec<InputDigest>, RecipeError> {
+    let mut inputs = Vec::new();
+    if let Some((path, written)) = &recipe.model {
+        inputs.push(InputDigest { path: written.clone(), sha256: hashes.of(path)?.sha256.to_string() });
+    }
+    for choice in recipe.stages.iter().flat_map(|stage| &stage.choices) {
+        if let Chosen::Reads { source: Input::Path(path), written } = &choice.value {
+            inputs.push(InputDigest { path: written.clone(), sha256: hashes.of(path)?.sha256.to_string() });
+        }
+    }
+    inputs.sort();
+    inputs.dedup();
+    Ok(inputs)
 }
 
 /// The checkpoint of a run that was killed: gone with --force, else worth a word.

@@ -88,6 +88,14 @@ impl RecipeStage {
         })
     }
 
+    /// Index of the stage that makes the model which this one works on.
+    pub(super) fn model_stage(&self) -> Option<usize> {
+        self.choices.iter().filter(|choice| choice.positional).find_map(|choice| match &choice.value {
+            Chosen::Reads { source: Input::Stage(stage), .. } => Some(*stage),
+            _ => None,
+        })
+    }
+
     /// The command line, without the names of program and subcommand.
     pub(super) fn arguments(&self, path: &dyn Fn(&Input) -> PathBuf) -> Vec<OsString> {
         self.arguments_of(self.choices.iter(), path)

@@ -2,9 +2,8 @@
 //! need each other. The parser stops at the first mistake, so it is asked again without the option that it refused.
 
 use super::document::Table;
-use super::mistake::Mistakes;
+use super::mistake::{Code, Mistakes, suggestion};
 use super::stage::{Choice, Chosen, Input, RecipeStage, chain};
-use crate::disk::schema::nearest;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::path::PathBuf;
@@ -31,7 +30,7 @@ pub(super) fn validate(stage: &RecipeStage, table: &Table, command: &Command, mi
                     stage.kind.name(),
                     flag.replace('-', "_")
                 );
-                mistakes.add(&stage.place, message);
+                mistakes.add(&stage.place, Code::MissingKey, message);
             }
             return;
         }
@@ -44,10 +43,13 @@ pub(super) fn validate(stage: &RecipeStage, table: &Table, command: &Command, mi
                 && value.is_none_or(|value| !matches!(&choice.value, Chosen::Text(text) if text != value))
         };
         let Some(at) = choices.iter().position(is_it) else {
-            return mistakes.add(&stage.place, error.to_string().trim().replace('\n', " "));
+            return mistakes.add(&stage.place, Code::Refused, error.to_string().trim().replace('\n', " "));
         };
         let choice = choices.remove(at);
-        mistakes.add(&choice.place, explained(&error, choice, value));
+        match explained(&error, choice, value) {
+            (code, message, Some(help)) => mistakes.suggest(&choice.place, code, message, help),
+            (code, message, None) => mistakes.add(&choice.place, code, message),
+        }
     }
 }
 
@@ -57,7 +59,8 @@ fn flag_of(argument: &str) -> String {
     flag.split([' ', '=']).next().unwrap_or(flag).to_owned()
 }
 
-fn explained(error: &clap::Error, choice: &Choice, value: Option<&str>) -> String {
+/// Kind, message and remedy.
+fn explained(error: &clap::Error, choice: &Choice, value: Option<&str>) -> (Code, String, Option<String>) {
     let key = choice.flag.replace('-', "_");
     let prior = match error.get(ContextKind::PriorArg) {
         Some(ContextValue::String(prior)) => Some(flag_of(prior)),
@@ -65,19 +68,19 @@ fn explained(error: &clap::Error, choice: &Choice, value: Option<&str>) -> Strin
         _ => None,
     };
     if let (ErrorKind::ArgumentConflict, Some(prior)) = (error.kind(), prior) {
-        return format!("`{key}` and `{}` exclude each other", prior.replace('-', "_"));
+        let message = format!("`{key}` and `{}` exclude each other", prior.replace('-', "_"));
+        return (Code::Conflict, message, Some("keep one".to_owned()));
     }
     let value = value.unwrap_or_default();
     if let Some(ContextValue::Strings(known)) = error.get(ContextKind::ValidValue) {
-        return match nearest(value, known.iter().map(String::as_str)) {
-            Some(name) => format!("`{key}` is `{value}`; did you mean `{name}`?"),
-            None => format!("`{key}` is `{value}`; known: {}", known.join(", ")),
-        };
+        let help = suggestion(value, known.iter().map(String::as_str));
+        return (Code::UnknownValue, format!("`{key}` is `{value}`"), Some(help));
     }
-    match std::error::Error::source(error) {
+    let message = match std::error::Error::source(error) {
         Some(cause) => format!("`{key}` is `{value}`: {}", chain(cause)),
         None => {
             format!("`{key}`: {}", error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: "))
         }
-    }
+    };
+    (Code::Refused, message, None)
 }

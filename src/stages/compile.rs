@@ -105,7 +105,7 @@ impl Stage for Compile {
     const MAKES: Product = Product::Artifact;
     const REVISION: u32 = 1;
     const ARITHMETIC: Arithmetic = Arithmetic::Exact;
-    const MEASURES: Measures = Measures { own: &["weight_bytes", "file_bytes"], also: &[] };
+    const MEASURES: Measures = Measures { own: &["weight_bytes", "file_bytes", "ram_bytes", "flash_bytes"], also: &[] };
 
     fn defaults() -> Value {
         Value::Null

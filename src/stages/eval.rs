@@ -12,7 +12,7 @@ use super::stage::{Arithmetic, Faults, Measures, OnBackend, Outcome, Product, Re
 use super::summary::Figures;
 use crate::eval::opened::Task;
 use crate::shell::Shell;
-use crate::text::windows::check_window;
+use crate::text::windows::{Choice, WindowError, check_window};
 use serde_json::Value;
 pub use work::{EvalOptions, EvalReport, Measured, TaskChoice, evaluate};
 
@@ -64,6 +64,12 @@ pub struct Args {
     #[arg(long, value_name = "N", help_heading = DATA)]
     max_windows: Option<usize>,
 
+    /// Which ones, where there are more: spread, first
+    ///
+    /// spread: evenly over the whole text, so that the figures are of all of it and not of how it begins.
+    #[arg(long, value_name = "WHICH", value_enum, default_value = "spread", hide_possible_values = true, help_heading = DATA)]
+    windows: Choice,
+
     /// What to measure [default: the model's own task]
     #[arg(long, value_name = "TASK", value_enum, help_heading = MEASURE)]
     task: Option<TaskChoice>,
@@ -111,7 +117,7 @@ impl Stage for Eval {
     const REVISION: u32 = 1;
     const ARITHMETIC: Arithmetic = Arithmetic::ExactOnArtifacts;
     const MEASURES: Measures = Measures {
-        own: &["kld_mean", "perplexity", "top1_agreement", "accuracy", "cosine_mean"],
+        own: &["kld_mean", "perplexity", "top1_agreement", "accuracy", "exact_match", "cosine_mean"],
         also: &["weight_bytes", "file_bytes"],
     };
 
@@ -122,6 +128,10 @@ impl Stage for Eval {
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
         args.check(known, &mut faults);
+        if args.max_windows == Some(0) {
+            let path = args.data.to_path_buf();
+            faults.add("max-windows", StageError::Window { path, source: WindowError::NoneAsked });
+        }
         let options = EvalOptions {
             model: args.model.model.to_path_buf(),
             reference: path(&args.reference),
@@ -129,6 +139,7 @@ impl Stage for Eval {
             task: args.task,
             window: args.window,
             max_windows: args.max_windows.unwrap_or(usize::MAX),
+            windows: args.windows,
             form: args.text.form(),
             label_field: args.text.label_field.clone(),
             tokenizer: path(&args.tokenizer.tokenizer),

@@ -75,6 +75,37 @@ pub fn decoder_windows(
     Ok(tokens.chunks_exact(needed).take(max_windows).map(|chunk| [opening, chunk].concat()).collect())
 }
 
+/// Which windows or texts are taken where fewer are wanted than there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Choice {
+    /// Evenly over the whole text
+    #[default]
+    Spread,
+    /// The first ones
+    First,
+}
+
+impl Choice {
+    /// At most `most` of N items, in their order: spread, item ⌊(j+½)·N/most⌋ for j = 0, 1, …
+    pub fn take<T>(self, items: &mut Vec<T>, most: usize) {
+        let count = items.len();
+        if most >= count {
+            return;
+        }
+        if self == Choice::First {
+            return items.truncate(most);
+        }
+        // In 128 bits no product of two lengths is too large.
+        let place = |j: usize| ((2 * j as u128 + 1) * count as u128 / (2 * most as u128)) as usize;
+        let (mut index, mut taken) = (0, 0);
+        items.retain(|_| {
+            let take = taken < most && index == place(taken);
+            (index, taken) = (index + 1, taken + usize::from(take));
+            take
+        });
+    }
+}
+
 /// Sequences for an encoder, in the order of the records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequences {
@@ -116,6 +147,24 @@ mod tests {
         assert_eq!(windows, [[10, 11, 12, 13], [14, 15, 16, 17]]);
         let windows = decoder_windows(&tokens, &[1], 8, 4, 2).expect("enough");
         assert_eq!(windows.len(), 2);
+    }
+
+    #[test]
+    fn fewer_windows_are_spread_over_the_whole_text() {
+        let chosen = |choice: Choice, most| {
+            let mut items: Vec<usize> = (0..10).collect();
+            choice.take(&mut items, most);
+            items
+        };
+        assert_eq!(chosen(Choice::Spread, 1), [5]);
+        assert_eq!(chosen(Choice::Spread, 2), [2, 7]);
+        assert_eq!(chosen(Choice::Spread, 3), [1, 5, 8]);
+        assert_eq!(chosen(Choice::Spread, 9), [0, 1, 2, 3, 5, 6, 7, 8, 9]);
+        assert_eq!(chosen(Choice::First, 3), [0, 1, 2]);
+        for most in [10, 11, usize::MAX] {
+            assert_eq!(chosen(Choice::Spread, most), chosen(Choice::First, most));
+        }
+        assert!(chosen(Choice::Spread, 0).is_empty());
     }
 
     #[test]

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
 
+/// Most points of a curve.
+const CURVE_POINTS: usize = 400;
+
 /// Result of `slmc train` and `slmc distill`.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrainReport {
@@ -31,6 +34,9 @@ pub struct TrainReport {
     /// Loss of the hidden states.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden: Option<f64>,
+    /// Loss by step, `[step, loss]`: of a long run the means of as many runs of steps as [`CURVE_POINTS`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<(u64, f64)>,
     /// Step a killed run was resumed from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed_from: Option<u64>,
@@ -84,10 +90,26 @@ impl TrainReport {
             cross_entropy: part(trained.last.cross_entropy, weights.cross_entropy),
             divergence: part(trained.last.divergence, weights.divergence),
             hidden: part(trained.last.hidden, weights.hidden),
+            curve: curve(&trained.log),
             resumed_from: trained.resumed,
             files_read: Vec::new(),
         }
     }
+}
+
+/// Losses of a log by step, neighbouring steps averaged where there are more than [`CURVE_POINTS`].
+fn curve(log: &[String]) -> Vec<(u64, f64)> {
+    let point = |line: &String| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        Some((line["step"].as_u64()?, line["loss"].as_f64()?))
+    };
+    let points: Vec<(u64, f64)> = log.iter().filter_map(point).collect();
+    let mean = |steps: &[(u64, f64)]| {
+        let loss = steps.iter().map(|step| step.1).sum::<f64>() / steps.len() as f64;
+        // Six digits are more than a figure or a table shows.
+        (steps[steps.len() / 2].0, (loss * 1e6).round() / 1e6)
+    };
+    points.chunks(points.len().div_ceil(CURVE_POINTS).max(1)).map(mean).collect()
 }
 
 /// First bytes of a log: a file that begins otherwise is not replaced by one.

@@ -128,6 +128,11 @@ impl Transcript {
             let after = after.split_once(']').map_or("", |(_, after)| after);
             line = format!("{before}\"cpu_features\":#{after}");
         }
+        // What was measured in every window.
+        if let Some((before, after)) = line.split_once("\"sums\":{") {
+            let after = after.split_once('}').map_or("", |(_, after)| after);
+            line = format!("{before}\"sums\":#{after}");
+        }
         let mut out = String::new();
         let mut measured = false;
         // Words of letters, digits, dots and underscores, and the characters between them one by one.

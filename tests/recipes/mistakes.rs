@@ -2,7 +2,7 @@
 
 use super::{CHAIN, mistakes, workshop};
 use crate::fixture::{Family, Size, write};
-use crate::support::run;
+use crate::support::{run, stderr};
 use std::fs;
 
 #[test]
@@ -41,7 +41,7 @@ cosine_min = 0.5
 weight_bytes_max = { stage = "bb", value = 3 }
 "#;
     let directory = workshop(recipe);
-    let found = mistakes(&run(directory.path(), "run chain.toml"));
+    let found = mistakes(directory.path(), "run chain.toml");
     let expected = [
         "chain.toml:2: unknown key `descripton`; did you mean `description`?",
         "chain.toml:6: unknown kind `quantise`; did you mean `quantize`?",
@@ -68,6 +68,19 @@ weight_bytes_max = { stage = "bb", value = 3 }
         assert!(found.starts_with(expected), "{found}\nexpected {expected}");
     }
     assert!(!directory.path().join("out").exists(), "nothing ran");
+    let shown = stderr(&run(directory.path(), "run chain.toml"));
+    let one = "error[S011]: unknown key `descripton`\n --> chain.toml:2:1\n  |\n2 | descripton = \"x\"\n  | ^^^^^^^^^^\n  |\n  = \
+               help: did you mean `description`?\n";
+    assert!(
+        shown.starts_with("error: the recipe has 19 mistakes; nothing was run\n\n") && shown.contains(one),
+        "{shown}"
+    );
+    let commands = run(directory.path(), "run chain.toml --report github");
+    let commands = String::from_utf8(commands.stdout).expect("UTF-8");
+    assert_eq!(commands.lines().count(), 10, "{commands}");
+    let first =
+        "::error file=chain.toml,line=2,col=1,endLine=2,endColumn=11,title=slmc (S011)::unknown key `descripton`%0Adid";
+    assert!(commands.starts_with(first) && commands.contains("::error title=slmc::10 more;"), "{commands}");
 }
 
 #[test]
@@ -100,7 +113,7 @@ fn configurations_tell_what_cannot_be_before_anything_runs() {
     for (recipe, expected) in cases {
         let directory = workshop(&recipe);
         write(&directory.path().join("other"), Family::BertMlm, Size::SMALL);
-        let found = mistakes(&run(directory.path(), "run chain.toml")).join("\n");
+        let found = mistakes(directory.path(), "run chain.toml").join("\n");
         assert!(found.contains(expected), "{found}\nexpected {expected}");
         assert!(!directory.path().join("out").exists(), "{expected}: nothing ran");
     }
@@ -206,7 +219,7 @@ backend = "gpu"
         "62: unknown backend `gpu`; this build has flex, ndarray",
     ];
     for line in ["run chain.toml --max-ram 1MiB", "run chain.toml --max-ram 1MiB --plan"] {
-        let found = mistakes(&run(directory.path(), line));
+        let found = mistakes(directory.path(), line);
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, expected) in found.iter().zip(expected) {
             assert!(*found == format!("chain.toml:{expected}"), "{found}\nexpected {expected}");
@@ -224,7 +237,7 @@ fn the_older_name_of_a_key_counts_but_not_beside_the_name() {
     let both = CHAIN.replace("batch = 4", "batch = 4\ndevice = 'flex'\nbackend = 'flex'");
     let both = format!("{both}backend = 'flex'\ndevice = 'ndarray'\ntokns = 3\n");
     let directory = workshop(&both);
-    let found = mistakes(&run(directory.path(), "run chain.toml"));
+    let found = mistakes(directory.path(), "run chain.toml");
     let expected = [
         ": `device` is an older name of `backend`, which is given too; keep one",
         ": `device` is an older name of `backend`, which is given too; keep one",
@@ -240,7 +253,7 @@ fn the_older_name_of_a_key_counts_but_not_beside_the_name() {
 fn a_mistake_in_one_stage_hides_none_of_another() {
     let recipe = CHAIN.replace("scheme = \"mixed\"", "scheme = \"w9\"").replace("batch = 4", "batch = 4\npieces = 9");
     let directory = workshop(&recipe);
-    let found = mistakes(&run(directory.path(), "run chain.toml"));
+    let found = mistakes(directory.path(), "run chain.toml");
     let expected =
         ["chain.toml:13: `pieces` is 9; expected 1 to the batch", "chain.toml:25: `scheme` is `w9`: unknown"];
     assert_eq!(found.len(), expected.len(), "{found:#?}");

@@ -16,7 +16,7 @@ use crate::text::form::TextForm;
 use crate::text::masking::Masking;
 use crate::text::records::{LabelledRecord, Records, TextError, read_labelled, read_records};
 use crate::text::tokenizer::Tokenizer;
-use crate::text::windows::{WindowError, check_window, decoder_windows, encoder_sequences};
+use crate::text::windows::{Choice, WindowError, check_window, decoder_windows, encoder_sequences};
 use crate::train::samples::{SamplesError, TEXT_FIELD};
 use burn::tensor::Device;
 use serde::Serialize;
@@ -53,6 +53,8 @@ pub struct EvalOptions {
     pub window: usize,
     /// Most windows or texts.
     pub max_windows: usize,
+    /// Which of them.
+    pub windows: Choice,
     /// How the texts of the file are told apart.
     pub form: TextForm,
     /// Key of the label in JSONL.
@@ -193,8 +195,9 @@ impl<'w> Work<'w> {
         }
         let documents = read_documents(&options.data, &options.form)?;
         let tokens = documents.tokens(tokenizer, &model.ends, progress)?;
-        let cut = decoder_windows(&tokens, &model.opening, self.context(), options.window, options.max_windows);
-        let windows = cut.map_err(|source| self.bad_window(source))?;
+        let cut = decoder_windows(&tokens, &model.opening, self.context(), options.window, usize::MAX);
+        let mut windows = cut.map_err(|source| self.bad_window(source))?;
+        options.windows.take(&mut windows, options.max_windows);
         let metrics = lm::evaluate_targets(self.models(), &windows, &next_tokens(&windows), progress)
             .map_err(|source| self.failed(source))?;
         let report = LmReport { metrics, answers_only: false, subject: model.subject.clone() };
@@ -216,7 +219,7 @@ impl<'w> Work<'w> {
             return Err(SamplesError::NoAnswers { path: options.data.clone(), window: options.window }.into());
         }
         file.notes.warn(progress);
-        spoken.truncate(options.max_windows);
+        options.windows.take(&mut spoken, options.max_windows);
         let targets = |spoken: &Spoken| -> Targets {
             let places = (1..spoken.tokens.len()).filter(|&place| spoken.said[place]);
             places.map(|place| (place - 1, spoken.tokens[place])).collect()
@@ -233,7 +236,7 @@ impl<'w> Work<'w> {
     fn sequences(&self) -> Result<(Vec<Vec<u32>>, ReadNotes), StageError> {
         let Work { options, tokenizer, progress, .. } = *self;
         let Records { mut records, mut notes } = read_records(&options.data, &options.form)?;
-        records.truncate(options.max_windows);
+        options.windows.take(&mut records, options.max_windows);
         let sequences = encoder_sequences(tokenizer, &records, self.context())?;
         notes.count_cut(sequences.truncated, self.context());
         notes.warn(progress);
@@ -255,7 +258,7 @@ impl<'w> Work<'w> {
     fn labelled(&self, field: &str) -> Result<(Vec<LabelledRecord>, ReadNotes), StageError> {
         let options = self.options;
         let Records { mut records, notes } = read_labelled(&options.data, &options.form, field, &options.label_field)?;
-        records.truncate(options.max_windows);
+        options.windows.take(&mut records, options.max_windows);
         Ok((records, notes))
     }
 
