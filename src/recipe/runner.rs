@@ -40,9 +40,10 @@ pub(super) fn run_prepared(options: &RunOptions, prepared: Prepared, shell: &She
     run.begin()?;
     let settled = run.stages();
     // What is finished is written down, whatever stopped the run.
-    run.write_lock()?;
+    let written = run.write_lock();
     run.prepared.hashes.save();
     settled?;
+    written?;
     run.report()
 }
 
