@@ -10,6 +10,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 /// From a dense model to figures, in a second.
 const RECIPE: &str = r#"
@@ -443,4 +444,47 @@ fn an_artifact_is_made_again_from_its_provenance() {
     json_with_code(here.path(), "quantize archive/base --scheme w8 --method rtn -o q", 0);
     json_with_code(here.path(), "compile q --target generic --device-only -o d.slm", 0);
     refused(here.path(), "reproduce d.slm --inputs archive", "d.slm: carries no provenance");
+}
+
+/// Kills at growing moments, until a run ends by itself: what is there then is what one run gives.
+#[test]
+fn a_run_that_is_killed_at_any_moment_goes_on_to_the_same_bytes() {
+    let (whole, killed) = (workshop(), workshop());
+    json_with_code(whole.path(), "run r.toml", 0);
+    let cache = killed.path().join("kept");
+    let line = with_cache(&cache);
+    let mut kills = 0;
+    for step in 0..200u64 {
+        let mut command = slmc(killed.path(), &format!("{line} -q"));
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        std::thread::sleep(Duration::from_millis(5 + step * 3));
+        let ended = child.try_wait().expect("its state").is_some();
+        drop(child.kill());
+        child.wait().expect("it ends");
+        if ended {
+            break;
+        }
+        kills += 1;
+    }
+    assert!(kills >= 5, "it was killed {kills} times only");
+    let last = json_with_code(killed.path(), &line, 0);
+    assert_eq!(states(&last), ["cached"; 5]);
+    assert!(files(&whole.path().join("out")) == files(&killed.path().join("out")), "the outputs differ");
+    let verified = json_with_code(killed.path(), &format!("cache verify --cache file:{}", cache.display()), 0);
+    assert_eq!(verified["entries"], 5);
+}
+
+#[test]
+fn a_place_that_cannot_be_written_costs_a_warning() {
+    let here = workshop();
+    // A file where the directory should be: nobody can make it, whatever their rights.
+    let output = run(here.path(), "run r.toml --json --cache file:text.txt/cache");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(states(&one_line(&output)), ["done"; 5]);
+    assert!(warnings(&output).len() == 1 && stderr(&output).contains("text.txt/cache"), "{}", stderr(&output));
+    let none = run(here.path(), "run r.toml --json --cache none");
+    assert!(none.status.success() && warnings(&none).is_empty(), "{}", stderr(&none));
+    assert_eq!(states(&one_line(&none)), ["done"; 5]);
+    refused(here.path(), "run r.toml --cache somewhere", "is not a place that slmc knows; write file:PATH");
+    refused(here.path(), "cache push r.toml", "names no shared cache");
 }

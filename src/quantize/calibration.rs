@@ -22,7 +22,7 @@ pub const WINDOW: usize = 256;
 /// Fewest sequences that say anything.
 const LEAST_SEQUENCES: usize = 4;
 /// Texts for encoders, one a line, written for this project.
-const ENCODER_TEXT: &str = include_str!("../../calibration/encoders.txt");
+pub const ENCODER_TEXT: &str = include_str!("../../calibration/encoders.txt");
 
 /// Where calibration comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,6 +24,7 @@ use crate::machine::{numerics_class, tool};
 use crate::stages::arguments::{Meaning, meaning};
 use crate::stages::{Arithmetic, Product};
 use crate::store::Digest;
+use crate::target::Target;
 use serde_json::{Map, Value, json};
 use slm_runtime::format::header::MAJOR;
 use std::collections::BTreeMap;
@@ -62,6 +63,9 @@ pub(super) fn key<E>(
             Chosen::Set | Chosen::Text(_) => {}
         }
     }
+    if target.is_null() {
+        target = default_target(stage);
+    }
     // By role; the values of one option stay in their order.
     inputs.sort_by(|a, b| a.0.cmp(&b.0));
     writes.sort();
@@ -81,6 +85,15 @@ pub(super) fn key<E>(
         "tool": artifact.then(tool),
         "file_format": artifact.then_some(MAJOR),
     }))
+}
+
+/// Content of the target that the subcommand has by default.
+fn default_target(stage: &RecipeStage) -> Value {
+    let command = command(stage.kind);
+    let argument = command.get_arguments().find(|argument| matches!(meaning(argument), Some(Meaning::Target)));
+    let name = argument.and_then(|argument| argument.get_default_values().first());
+    let target = name.and_then(|name| Target::named(&name.to_string_lossy()).ok());
+    target.and_then(|target| serde_json::to_value(target).ok()).unwrap_or_default()
 }
 
 /// The class of the f32 work, `None` where there is none.
@@ -119,7 +132,8 @@ fn options(stage: &RecipeStage) -> Map<String, Value> {
                 Chosen::Reads { .. } | Chosen::Writes(_) | Chosen::Target { .. } => {}
             }
         }
-        let given = stage.choices.iter().any(|choice| choice.flag == flag);
+        let given = stage.choices.iter().any(|choice| choice.flag == flag)
+            || matches!(meaning(argument), Some(Meaning::Target));
         if !given && argument.get_action().takes_values() {
             values.extend(argument.get_default_values().iter().map(|value| json!(value.to_string_lossy())));
         }

@@ -41,9 +41,10 @@ pub(super) fn run_prepared(options: &RunOptions, prepared: Prepared, shell: &She
     run.begin()?;
     let settled = run.stages();
     // What is finished is written down, whatever stopped the run.
-    run.write_lock()?;
+    let written = run.write_lock();
     run.prepared.hashes.save();
     settled?;
+    written?;
     run.report()
 }
 
@@ -83,7 +84,7 @@ impl Run<'_> {
 
     /// What is to be known before the first stage: outputs must have a place, and results should be kept.
     fn begin(&mut self) -> Result<(), RecipeError> {
-        let Run { options, shell, .. } = *self;
+        let shell = self.shell;
         if let Some(locking) = self.prepared.lock.as_mut().filter(|locking| locking.stored.is_none()) {
             locking.lock.write(&locking.path)?;
             shell.status("Locked", locking.path.display());
@@ -99,7 +100,7 @@ impl Run<'_> {
                 shell.warn(format_args!("{error}; the outputs are written, and the next run computes them again"));
                 self.prepared.chain.without_local();
             }
-            None if options.cache.is_none() => {}
+            None if self.prepared.chain.is_disabled() => {}
             None => shell.warn(
                 "no directory for the cache: none of XDG_CACHE_HOME and HOME is set; the outputs are written, and the next run \
                  computes them again",

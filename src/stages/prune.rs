@@ -11,9 +11,10 @@ use super::limits::check_memory;
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use crate::disk::atomic;
+use crate::disk::hash::{hex, sha256};
 use crate::model::transform::NmPattern;
 use crate::prune::{Method, check, select};
-use crate::quantize::calibration::CalibrationText;
+use crate::quantize::calibration::{CalibrationText, ENCODER_TEXT};
 use crate::shell::Shell;
 use crate::train::settings::Settings;
 use anyhow::anyhow;
@@ -170,7 +171,7 @@ impl Stage for Prune {
     const RESUMES: Resumes = Resumes::Sometimes;
 
     fn defaults() -> Value {
-        json!(Settings::RECOVER)
+        json!({"training": Settings::RECOVER, "encoder_calibration": hex(&sha256(ENCODER_TEXT.as_bytes()))})
     }
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {

@@ -16,11 +16,12 @@ use super::summary::Figures;
 use crate::allocate::error::AllocationError;
 use crate::allocate::plan::Plan;
 use crate::disk::atomic;
+use crate::disk::hash::{hex, sha256};
 use crate::model::scheme::{Assignment, Preset};
 use crate::model::size::stored_tensors;
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::transform::{NmPattern, Sparsity};
-use crate::quantize::calibration::CalibrationText;
+use crate::quantize::calibration::{CalibrationText, ENCODER_TEXT};
 use crate::quantize::error::CalibrationError;
 use crate::quantize::policy::{SchemeSource, assign, widths};
 use crate::report::chart::CHART_MAGIC;
@@ -130,7 +131,7 @@ impl Stage for Quantize {
     const MEASURES: Measures = Measures { own: &[], also: &["weight_bytes"] };
 
     fn defaults() -> Value {
-        json!(Settings::QAT)
+        json!({"training": Settings::QAT, "encoder_calibration": hex(&sha256(ENCODER_TEXT.as_bytes()))})
     }
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Checked> {

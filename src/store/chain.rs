@@ -55,9 +55,21 @@ pub struct Chain {
     remotes: Vec<Remote>,
     trusted: Trusted,
     signer: Option<Signer>,
+    /// Whether nothing is to be kept.
+    disabled: bool,
 }
 
 impl Chain {
+    /// No store, since that is what was asked for.
+    pub fn disabled() -> Self {
+        Chain { disabled: true, ..Chain::default() }
+    }
+
+    /// Whether no store was asked for.
+    pub fn is_disabled(&self) -> bool {
+        self.disabled
+    }
+
     /// The directory of this machine alone.
     pub fn of_local(store: FileStore) -> Self {
         Chain { local: Some(store), ..Chain::default() }
@@ -71,7 +83,7 @@ impl Chain {
         trusted: Trusted,
         signer: Option<Signer>,
     ) -> Self {
-        Chain { local, checks_local, remotes, trusted, signer }
+        Chain { local, checks_local, remotes, trusted, signer, disabled: false }
     }
 
     /// The directory of this machine.

@@ -45,13 +45,6 @@ pub struct CacheOptions {
     pub mode: Option<Mode>,
 }
 
-impl CacheOptions {
-    /// Whether the command line asks for no cache.
-    pub fn is_none(&self) -> bool {
-        self.urls.iter().any(|url| url == NONE)
-    }
-}
-
 /// `slmc.toml`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,7 +106,7 @@ fn open_in(
     let trusted = Trusted::read(&settings.cache.trusted, &base)?;
     let signer = variable("SLMC_CACHE_KEY").map(|key| Signer::read(&key)).transpose()?;
     if urls.iter().any(|url| url == NONE) {
-        return Ok(Chain::default());
+        return Ok(Chain::disabled());
     }
     let (mut local, mut shared_directory, mut remotes) = (default_directory(variable), false, Vec::new());
     for url in &urls {
