@@ -1,6 +1,6 @@
 //! Bit allocation: which items of a model get which scheme, so that the weights stay within a budget of bytes and the
 //! model changes least. The cost of every item alone is predicted from one pass of gradients ([`fisher`]) and measured
-//! ([`probe`]); the knapsack ([`knapsack`]) takes the best sum within the budget; the mix is run whole and improved by
+//! ([`probe`]); the knapsack ([`knapsack`]) takes the best sum within the budget; the assignment is run whole and improved by
 //! swaps ([`improve`]). Everything is decided by the inputs and the seed, for any number of threads.
 
 pub mod database;
@@ -134,7 +134,7 @@ impl Allocator<'_> {
         // The caller has checked that something fits.
         let selection = sensitivities.frontier(items).best_within(within).unwrap_or_else(|| smallest(items));
         let added_up = selection.iter().enumerate().map(|(item, &coding)| costs[item][coding]).sum();
-        let knapsack = cost(&probe.mix(&items.items, &selection, database)?);
+        let knapsack = cost(&probe.assignment(&items.items, &selection, database)?);
         let improved = improve::improve(probe, items, database, &costs, budget, selection, progress)?;
         let largest = |item: &Item| item.codings.iter().map(|coding| coding.bytes).max().unwrap_or(0);
         let report = AllocationReport {

@@ -11,7 +11,7 @@ pub mod moments;
 pub mod probe;
 pub mod samples;
 
-use crate::model::forward::{BatchError, Tap};
+use crate::model::forward::{BatchError, Observer};
 use crate::model::id::LinearId;
 use crate::model::matrix::from_rows;
 use crate::model::spec::ModelSpec;
@@ -211,7 +211,7 @@ impl Collector {
     }
 }
 
-impl Tap for Collector {
+impl Observer for Collector {
     fn sees_linears(&self) -> bool {
         false
     }

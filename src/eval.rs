@@ -13,11 +13,12 @@ pub mod opened;
 pub mod subject;
 
 mod continuation;
+mod error;
 mod outputs;
 mod pooling;
 
+pub use error::{EvalError, Side};
 pub use forward::{Forward, ForwardError};
-pub use outputs::{EvalError, Side};
 pub use subject::{Numerics, Subject};
 
 /// Name and version of every evaluation's JSON form.

@@ -11,7 +11,7 @@ use slmc::calibrate::moments::Moments;
 use slmc::calibrate::{CalibrateError, collect};
 use slmc::formats::open_model;
 use slmc::model::device::device;
-use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps, Tap};
+use slmc::model::forward::{Batch, DenseWeights, Forward, Observer, Unobserved};
 use slmc::model::graph::Graph;
 use slmc::model::id::{LinearId, Role};
 use slmc::model::spec::{Head, ModelKind};
@@ -39,7 +39,7 @@ struct Seen {
     keys: BTreeMap<usize, Vec<f32>>,
 }
 
-impl Tap for Seen {
+impl Observer for Seen {
     fn linear(&mut self, id: LinearId, input: &Tensor<2>) {
         let width = input.dims()[1];
         let values: Vec<f32> = input.to_data().try_to_vec().expect("f32");
@@ -217,8 +217,9 @@ fn of_table(model: &Model, device: &Device) -> Array2<f64> {
         let context = forward.context(&batch);
         let embedded = Tensor::from_inner(forward.embed(&batch).inner()).require_grad();
         let layers = 0..spec.layers.len();
-        let hidden = layers.fold(embedded.clone(), |hidden, layer| forward.block(layer, hidden, &context, &mut NoTaps));
-        let logits = forward.head(forward.finish(hidden), &mut NoTaps);
+        let hidden =
+            layers.fold(embedded.clone(), |hidden, layer| forward.block(layer, hidden, &context, &mut Unobserved));
+        let logits = forward.head(forward.finish(hidden), &mut Unobserved);
         let count = sequence.len() - 1;
         let logits = logits.reshape([sequence.len(), spec.vocabulary]).narrow(0, 0, count);
         let next: Vec<i32> = sequence[1..].iter().map(|token| token.cast_signed()).collect();

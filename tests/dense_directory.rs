@@ -4,7 +4,7 @@ use crate::support::golden_folders;
 use serde_json::{Value, json};
 use slmc::formats::{ModelSink, hugging_face, open_model};
 use slmc::model::device::device;
-use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps};
+use slmc::model::forward::{Batch, DenseWeights, Forward, Unobserved};
 use slmc::model::weights::Model;
 use std::path::Path;
 
@@ -13,7 +13,7 @@ fn logits(model: &Model) -> Vec<f32> {
     let weights = DenseWeights::new(model, &device).unwrap();
     let tokens: Vec<u32> = (0..12).map(|n| (n * 7 + 1) % model.spec.vocabulary as u32).collect();
     let batch = Batch::new(&model.spec, tokens, 1).unwrap();
-    Forward::new(&model.spec, &weights, &device).run(&batch, &mut NoTaps).logits.to_data().try_to_vec().unwrap()
+    Forward::new(&model.spec, &weights, &device).run(&batch, &mut Unobserved).logits.to_data().try_to_vec().unwrap()
 }
 
 /// A model read, written, read and written again.

@@ -13,7 +13,7 @@ use slmc::artifact::inspect::{classes, weight_size};
 use slmc::compile::estimate::{Rates, estimate};
 use slmc::formats::open_model;
 use slmc::model::device::device;
-use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps};
+use slmc::model::forward::{Batch, DenseWeights, Forward, Unobserved};
 use slmc::model::id::ParameterId;
 use slmc::model::scheme::QuantScheme;
 use slmc::model::size::{parameter_id, tensor_key};
@@ -172,7 +172,7 @@ fn logits_of_w8_artifacts_are_close_to_the_f32_forward() {
     for (name, model) in checkpoints() {
         let weights = DenseWeights::new(&model, &flex).expect("weights read");
         let batch = Batch::new(&model.spec, tokens.clone(), 1).expect("a batch");
-        let exact = Forward::new(&model.spec, &weights, &flex).run(&batch, &mut NoTaps).logits;
+        let exact = Forward::new(&model.spec, &weights, &flex).run(&batch, &mut Unobserved).logits;
         let exact = exact.into_data().try_to_vec::<f32>().expect("f32");
         let quantized = quantize_model(&model, QuantScheme::W8, QuantScheme::W8);
         let (bytes, _) = artifact_for(&quantized, &Target::unlimited("test", Layout::R8K4Offset8));

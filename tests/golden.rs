@@ -5,7 +5,7 @@ use burn::tensor::{Device, TensorData};
 use safetensors::SafeTensors;
 use slmc::formats::open_model;
 use slmc::model::device::{BACKENDS, device};
-use slmc::model::forward::{Batch, DenseWeights, Forward, FusedWeights, NoTaps, Output, Tap, run_fused};
+use slmc::model::forward::{Batch, DenseWeights, Forward, FusedWeights, Observer, Output, Unobserved, run_fused};
 use slmc::model::id::LinearId;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -68,7 +68,7 @@ fn check(folder: &Path, device: &Device, label: &str) {
     let batch = Batch::new(&model.spec, golden.tokens.clone(), golden.sequences).unwrap();
     let batch = batch.with_mask(golden.mask.clone()).unwrap();
     let forward = Forward::new(&model.spec, &weights, device).keep_hidden_states();
-    let output = forward.run(&batch, &mut NoTaps);
+    let output = forward.run(&batch, &mut Unobserved);
     compare(&golden, output, &format!("{} on {label}", name(folder)));
     let fused = FusedWeights::of(&model.spec, &weights);
     assert_eq!(fused.is_some(), label == "flex");
@@ -109,7 +109,7 @@ struct Shapes {
     layers: BTreeSet<usize>,
 }
 
-impl Tap for Shapes {
+impl Observer for Shapes {
     fn linear(&mut self, id: LinearId, input: &burn::tensor::Tensor<2>) {
         assert!(input.dims()[0] > 0);
         assert!(self.linears.insert(id), "{id} is shown twice");
@@ -123,7 +123,7 @@ impl Tap for Shapes {
 }
 
 #[test]
-fn every_matrix_is_tapped_once_and_blocks_add_up_to_a_run() {
+fn every_matrix_is_observed_once_and_blocks_add_up_to_a_run() {
     let device = device("flex").unwrap();
     for folder in &golden_folders() {
         let golden = Golden::read(folder);
@@ -152,9 +152,9 @@ fn every_matrix_is_tapped_once_and_blocks_add_up_to_a_run() {
         let context = forward.context(&batch);
         let mut hidden = forward.embed(&batch);
         for layer in 0..model.spec.layers.len() {
-            hidden = forward.block(layer, hidden, &context, &mut NoTaps);
+            hidden = forward.block(layer, hidden, &context, &mut Unobserved);
         }
-        let logits = forward.head(forward.finish(hidden), &mut NoTaps);
+        let logits = forward.head(forward.finish(hidden), &mut Unobserved);
         assert_eq!(logits.into_data(), run.logits.into_data(), "{}", folder.display());
     }
 }

@@ -6,14 +6,14 @@ use crate::support::golden_folders;
 use burn::tensor::Tensor;
 use slmc::formats::open_model;
 use slmc::model::device::device;
-use slmc::model::forward::{Batch, DenseWeights, Forward, Tap};
+use slmc::model::forward::{Batch, DenseWeights, Forward, Observer};
 use slmc::model::graph::Graph;
 use slmc::model::id::{LinearId, ParameterId};
 
 #[derive(Default)]
 struct Inputs(Vec<(LinearId, usize, Vec<f32>)>);
 
-impl Tap for Inputs {
+impl Observer for Inputs {
     fn linear(&mut self, id: LinearId, input: &Tensor<2>) {
         self.0.push((id, input.dims()[1], input.to_data().try_to_vec().expect("f32")));
     }

@@ -12,7 +12,7 @@ use slmc::eval::opened::OpenedModel;
 use slmc::formats::open_model;
 use slmc::model::device::device;
 use slmc::model::forward::{
-    Batch, BatchError, Cache, CacheError, DenseWeights, Forward, NoTaps, StoredWeights, WeightSource,
+    Batch, BatchError, Cache, CacheError, DenseWeights, Forward, StoredWeights, Unobserved, WeightSource,
 };
 use slmc::model::id::{LinearId, Role};
 use slmc::model::scheme::QuantScheme;
@@ -54,7 +54,7 @@ fn tokens(spec: &ModelSpec, count: usize) -> Vec<u32> {
 /// Logits of the whole text, a row per token.
 fn whole(spec: &ModelSpec, weights: &dyn WeightSource, device: &Device, tokens: &[u32]) -> Vec<Vec<f32>> {
     let batch = Batch::new(spec, tokens.to_vec(), 1).unwrap();
-    let logits = Forward::new(spec, weights, device).run(&batch, &mut NoTaps).logits.into_data();
+    let logits = Forward::new(spec, weights, device).run(&batch, &mut Unobserved).logits.into_data();
     logits.try_to_vec::<f32>().unwrap().chunks(spec.vocabulary).map(<[f32]>::to_vec).collect()
 }
 

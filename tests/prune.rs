@@ -21,7 +21,7 @@ use slmc::progress::Silent;
 use slmc::prune::Method;
 use slmc::quantize::calibration::CalibrationText;
 use slmc::quantize::method::Method as QuantizeMethod;
-use slmc::quantize::policy::Mix;
+use slmc::quantize::policy::SchemeSource;
 use slmc::stages::prune::{PruneOptions, PruneReport, prune_directory};
 use slmc::stages::quantize::{QuantizeOptions, QuantizeReport, quantize_directory};
 use slmc::target::Target;
@@ -56,7 +56,7 @@ fn quantize(model: &Path, out: &Path, preset: Preset) -> Result<QuantizeReport, 
     let options = QuantizeOptions {
         model: model.to_owned(),
         out: out.to_owned(),
-        mix: Mix::Preset(preset),
+        schemes: SchemeSource::Preset(preset),
         keeps: Vec::new(),
         activations: Vec::new(),
         equalize: false,

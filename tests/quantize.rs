@@ -11,7 +11,7 @@ use slmc::artifact::host::SessionMemory;
 use slmc::formats::{ModelSink, open_model, slmc_quantized};
 use slmc::machine::kernels::kernels;
 use slmc::model::device::device;
-use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps};
+use slmc::model::forward::{Batch, DenseWeights, Forward, Unobserved};
 use slmc::model::id::{LinearId, Role};
 use slmc::model::scheme::{Preset, Width};
 use slmc::model::transform::Sparsity;
@@ -161,7 +161,7 @@ fn wider_activations_bring_artifacts_closer_and_survive_directories() {
         let weights = DenseWeights::new(&wide, &device).expect("it has all");
         let forward = Forward::new(&model.spec, &weights, &device);
         let batch = Batch::new(&model.spec, tokens.clone(), 1).expect("it fits");
-        let exact = forward.run(&batch, &mut NoTaps).logits.into_data().try_to_vec::<f32>().expect("f32");
+        let exact = forward.run(&batch, &mut Unobserved).logits.into_data().try_to_vec::<f32>().expect("f32");
         let distance = |artifact: &[u8]| -> f64 {
             let outputs = outputs(artifact, &tokens);
             assert_eq!(outputs.len(), exact.len(), "{}", family.name());

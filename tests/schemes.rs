@@ -11,7 +11,7 @@ use slm_runtime::session::Session;
 use slmc::artifact::host::SessionMemory;
 use slmc::formats::{ModelSink, open_model, slmc_quantized};
 use slmc::model::device::device;
-use slmc::model::forward::{Batch, DenseWeights, Forward, NoTaps};
+use slmc::model::forward::{Batch, DenseWeights, Forward, Unobserved};
 use slmc::model::id::ParameterId;
 use slmc::model::scheme::{QuantScheme, SCHEMES};
 use slmc::model::weights::{Model, Parameter};
@@ -66,7 +66,7 @@ fn every_scheme_runs_as_the_weights_it_stands_for() {
             let about = format!("{} in {}", name(&path), def.name);
             let model = in_scheme(&dense, def.scheme);
             let weights = DenseWeights::new(&model, &flex).expect("weights read");
-            let exact = Forward::new(&model.spec, &weights, &flex).run(&batch(&model), &mut NoTaps).logits;
+            let exact = Forward::new(&model.spec, &weights, &flex).run(&batch(&model), &mut Unobserved).logits;
             let exact = exact.into_data().try_to_vec::<f32>().expect("f32");
             let (bytes, _) = artifact_for(&model, &Target::unlimited("test", Layout::R8K4Offset8));
             let minor = u16::from_le_bytes([bytes[10], bytes[11]]);

@@ -1,4 +1,4 @@
-//! Every matrix in every coding its item may have, rounded on its own by the method that will round the chosen mix: the
+//! Every matrix in every coding its item may have, rounded on its own by the method that will round the chosen assignment: the
 //! inputs are those of the original model, so that no matrix depends on the schemes of others. Rows do not depend on each
 //! other either, so a split takes its rows from the whole matrix rounded in each of its schemes.
 

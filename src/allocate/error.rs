@@ -1,4 +1,4 @@
-//! Why bits cannot be allocated: options that cannot be met, found before any work, and failures while mixes are measured.
+//! Why bits cannot be allocated: options that cannot be met, found before any work, and failures while assignments are measured.
 
 use crate::artifact::runner::RunnerError;
 use crate::calibrate::probe::ProbeError;
@@ -69,13 +69,13 @@ pub enum AllocationError {
     #[error(transparent)]
     Probe(#[from] ProbeError),
     /// The chosen model does not compile.
-    #[error("the chosen mix does not compile: {0}")]
+    #[error("the chosen assignment does not compile: {0}")]
     Compile(RunnerError),
     /// The compiled model does not open.
-    #[error("the chosen mix does not open, which is a defect of slmc: {0}")]
+    #[error("the chosen assignment does not open, which is a defect of slmc: {0}")]
     Artifact(FormatError),
     /// The runtime failed.
-    #[error("the chosen mix does not run: {0}")]
+    #[error("the chosen assignment does not run: {0}")]
     Session(SessionError),
 }
 

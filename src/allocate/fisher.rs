@@ -14,7 +14,7 @@
 use super::database::Database;
 use super::items::Item;
 use crate::calibrate::probe::ProbeError;
-use crate::model::forward::{Batch, Forward, NoTaps};
+use crate::model::forward::{Batch, Forward, Unobserved};
 use crate::model::id::{ParameterId, Part};
 use crate::model::matrix::view_rows;
 use crate::model::quantized::QuantizedMatrix;
@@ -60,7 +60,7 @@ pub fn predict(
         let batch = Batch::new(spec, tokens.clone(), 1)?;
         // Made for every sequence: graphs that share leaves share locks, and the device's own threads would wait on them.
         let leaves = Leaves::new(spec, &parameters, [0, 0], &recording);
-        let logits = Forward::new(spec, &leaves, &recording).run(&batch, &mut NoTaps).logits;
+        let logits = Forward::new(spec, &leaves, &recording).run(&batch, &mut Unobserved).logits;
         let stream = FIRST_STREAM.wrapping_add(seed).wrapping_add(number as u64);
         let (score, predictions) = score(spec, logits, stream, &recording)?;
         let recorded = score.backward();

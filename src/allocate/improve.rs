@@ -51,8 +51,8 @@ pub fn improve(
     selection: Vec<usize>,
     progress: &dyn Progress,
 ) -> Result<Improved, AllocationError> {
-    progress.begin("trying swaps at equal bytes", TRIALS as u64, "mixes");
-    let mut samples = probe.mix(&items.items, &selection, database)?;
+    progress.begin("trying swaps at equal bytes", TRIALS as u64, "assignments");
+    let mut samples = probe.assignment(&items.items, &selection, database)?;
     let mut tried = BTreeSet::from([selection.clone()]);
     let (mut selection, mut swaps, mut trials) = (selection, Vec::new(), 0);
     'search: loop {
@@ -64,7 +64,7 @@ pub fn improve(
             if !tried.insert(neighbour.clone()) {
                 continue;
             }
-            let found = probe.mix(&items.items, &neighbour, database)?;
+            let found = probe.assignment(&items.items, &neighbour, database)?;
             (trials, around) = (trials + 1, around + 1);
             progress.advance(1);
             let (gain, gain_stderr) = paired(&samples, &found);
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn differences_are_paired() {
         let samples = |values: [f64; 3]| values.map(|sum| Sample { sum, count: 1 }).to_vec();
-        // The sequences differ far more from each other than the two mixes do.
+        // The sequences differ far more from each other than the two assignments do.
         let (gain, error) = paired(&samples([1.0, 10.0, 100.0]), &samples([0.9, 9.8, 99.9]));
         assert!((gain - 0.4 / 3.0).abs() < 1e-12 && error < 0.05, "{gain} {error}");
     }

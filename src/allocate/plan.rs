@@ -81,7 +81,7 @@ pub fn probe<'m>(
     Ok((Probe::new(model, &text.sequences, runner, device)?, text.description))
 }
 
-/// A mix that was found, with the probe that measures the model made by it.
+/// An assignment that was found, with the probe that measures the model made by it.
 pub struct Found<'m> {
     /// Scheme of every matrix.
     pub assignment: Assignment,

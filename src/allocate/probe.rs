@@ -21,10 +21,10 @@ use slm_runtime::layout::Layout;
 
 pub use crate::calibrate::probe::Samples;
 
-/// A model beside which its mixes are judged.
+/// A model beside which its assignments are judged.
 pub struct Probe<'m> {
     original: Comparison<'m>,
-    /// All of the original's weights, since its mixes are many.
+    /// All of the original's weights, since its assignments are many.
     weights: DenseWeights,
     runner: &'m dyn ModelRunner,
 }
@@ -57,7 +57,12 @@ impl<'m> Probe<'m> {
     }
 
     /// The whole model with every item in the coding of `selection`.
-    pub fn mix(&self, items: &[Item], selection: &[usize], database: &Database) -> Result<Samples, AllocationError> {
+    pub fn assignment(
+        &self,
+        items: &[Item],
+        selection: &[usize],
+        database: &Database,
+    ) -> Result<Samples, AllocationError> {
         let original = &self.original;
         let mut weights = self.weights.clone();
         for (item, &coding) in items.iter().zip(selection) {

@@ -1,4 +1,4 @@
-//! The report of an allocation: every item with its choice and the costs of its codings alone, and the cost of the mix.
+//! The report of an allocation: every item with its choice and the costs of its codings alone, and the cost of the assignment.
 
 use super::improve::Swap;
 use crate::report::{Align, Table, grouped};
@@ -57,7 +57,7 @@ pub struct WidthReport {
 pub struct AllocationReport {
     /// Most bytes of weights.
     pub budget_bytes: u64,
-    /// Bytes of the chosen mix.
+    /// Bytes of the chosen assignment.
     pub chosen_bytes: u64,
     /// Fewest that any allocation takes.
     pub smallest_bytes: u64,
@@ -95,7 +95,7 @@ pub struct AllocationReport {
 }
 
 impl AllocationReport {
-    /// As text: items, then the cost of the mix.
+    /// As text: items, then the cost of the assignment.
     pub fn text(&self) -> String {
         let right = Align::Right;
         let mut table = Table::new([
@@ -161,7 +161,7 @@ impl AllocationReport {
         for swap in swaps {
             sums.row(["swap", &swap]);
         }
-        sums.row(["after swaps", &format!("{}, {} mixes tried", cost(&self.improved), self.trials)]);
+        sums.row(["after swaps", &format!("{}, {} assignments tried", cost(&self.improved), self.trials)]);
         if let Some(widths) = &self.activations {
             let which = match widths.widened.is_empty() {
                 true => "none".to_owned(),

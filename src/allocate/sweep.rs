@@ -1,6 +1,6 @@
 //! `slmc quantize --sweep`: the whole frontier, from every matrix in its smallest coding to every matrix in its largest.
 //! The knapsack gives the best selection of every number of bytes at once; some of them, evenly spaced, are made,
-//! compiled and measured on the runtime's integers, and beside them the named mixes.
+//! compiled and measured on the runtime's integers, and beside them the presets.
 
 use super::database::Database;
 use super::error::AllocationError;
@@ -52,10 +52,10 @@ pub struct Sweep<'a> {
     pub device: &'a Device,
 }
 
-/// One measured mix.
+/// One measured assignment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SweepPoint {
-    /// `auto`, or the name of a mix.
+    /// `auto`, or the name of a preset.
     pub scheme: &'static str,
     /// Bytes of the weights.
     pub weight_bytes: u64,
@@ -94,8 +94,9 @@ pub struct SweepReport {
     pub frontier: u64,
     /// Measured ones, bytes ascending.
     pub points: Vec<SweepPoint>,
-    /// Named mixes, for comparison.
-    pub mixes: Vec<SweepPoint>,
+    /// Presets, for comparison.
+    #[serde(rename = "mixes")]
+    pub presets: Vec<SweepPoint>,
     /// Every item, with the coding it has in the middle of the frontier.
     pub items: Vec<ItemReport>,
 }
@@ -122,11 +123,11 @@ impl Sweep<'_> {
             .filter_map(|n| frontier.best_within(first.0 + (last.0 - first.0) * n / (POINTS as u64 - 1)))
             .collect();
         selections.dedup();
-        let mixes: Vec<(&'static str, Vec<usize>)> = Preset::ALL
+        let presets: Vec<(&'static str, Vec<usize>)> = Preset::ALL
             .into_iter()
             .filter_map(|preset| Some((preset.name(), self.selection(model, preset)?)))
             .collect();
-        progress.begin("measuring the frontier", (selections.len() + mixes.len()) as u64, "mixes");
+        progress.begin("measuring the frontier", (selections.len() + presets.len()) as u64, "assignments");
         let parameters = model.spec.parameter_count();
         let measure = |scheme: &'static str, selection: &[usize]| -> Result<SweepPoint, AllocationError> {
             let samples: Samples = probe.artifact(&self.assemble(model, selection)?, self.target.1)?;
@@ -148,7 +149,7 @@ impl Sweep<'_> {
             })
         };
         let points = selections.iter().map(|selection| measure("auto", selection)).collect::<Result<Vec<_>, _>>()?;
-        let named = mixes.iter().map(|(name, selection)| measure(name, selection)).collect::<Result<Vec<_>, _>>()?;
+        let named = presets.iter().map(|(name, selection)| measure(name, selection)).collect::<Result<Vec<_>, _>>()?;
         progress.finish();
         let middle = selections[selections.len() / 2].clone();
         let name = model.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -164,12 +165,12 @@ impl Sweep<'_> {
             parameters,
             frontier: all.len() as u64,
             points,
-            mixes: named,
+            presets: named,
             items: sensitivities.reports(items, &middle),
         })
     }
 
-    /// The selection that a named mix is, where every item has its scheme.
+    /// The selection that a preset is, where every item has its scheme.
     fn selection(&self, model: &Model, preset: Preset) -> Option<Vec<usize>> {
         let wanted: Assignment = preset.assign(&model.spec);
         let items = self.items.items.iter();
@@ -224,10 +225,10 @@ impl SweepReport {
                 grouped(self.measured_tokens),
                 self.measured_on
             ),
-            x_axis: "bytes of weights (line: best mix of its bytes; orange: named mixes)".to_owned(),
+            x_axis: "bytes of weights (line: best assignment of its bytes; orange: presets)".to_owned(),
             y_axis: self.unit.to_owned(),
             line: self.points.iter().map(|found| point(found, false)).collect(),
-            others: self.mixes.iter().map(|found| point(found, true)).collect(),
+            others: self.presets.iter().map(|found| point(found, true)).collect(),
             bars_title: format!(
                 "Every item alone in its smallest scheme, {}: measured (bar), predicted (tick)",
                 self.unit
@@ -243,14 +244,14 @@ impl Report for SweepReport {
     fn text(&self) -> String {
         let right = Align::Right;
         let mut points = Table::new([
-            ("mix", Align::Left),
+            ("assignment", Align::Left),
             ("bytes", right),
             ("bits", right),
             (self.unit, right),
             ("error", right),
             ("items in 4 bits", right),
         ]);
-        let mut rows: Vec<&SweepPoint> = self.points.iter().chain(&self.mixes).collect();
+        let mut rows: Vec<&SweepPoint> = self.points.iter().chain(&self.presets).collect();
         rows.sort_by_key(|point| point.weight_bytes);
         for point in rows {
             points.row([
@@ -285,7 +286,7 @@ impl Report for SweepReport {
         let mut sums = Table::pairs();
         sums.row(["calibration", &format!("{}, {} tokens", self.calibration, grouped(self.calibration_tokens))]);
         sums.row(["measured on", &format!("{}, {} tokens", self.measured_on, grouped(self.measured_tokens))]);
-        sums.row(["frontier", &format!("{} mixes, {} measured", grouped(self.frontier), self.points.len())]);
+        sums.row(["frontier", &format!("{} assignments, {} measured", grouped(self.frontier), self.points.len())]);
         format!("{points}\n\n{items}\n\n{sums}")
     }
 }

@@ -4,7 +4,7 @@
 //! one layer, the token table and the head are in memory.
 
 use super::CalibrateError;
-use crate::model::forward::{Batch, DenseWeights, Forward, Tap, WeightSource};
+use crate::model::forward::{Batch, DenseWeights, Forward, Observer, WeightSource};
 use crate::model::id::LinearId;
 use crate::model::weights::Model;
 use burn::tensor::{Device, Tensor};
@@ -49,7 +49,7 @@ struct Measure<'a> {
     sum: &'a mut Sum,
 }
 
-impl Tap for Measure<'_> {
+impl Observer for Measure<'_> {
     fn linear(&mut self, id: LinearId, input: &Tensor<2>) {
         let matrix = self.weights.matrix(id).transpose();
         // A token of zeros has no error: its scale is kept above zero to avoid dividing by zero.

@@ -15,7 +15,7 @@ use super::batches::Batches;
 use super::lookups::Lookups;
 use super::moments::{MomentSums, Moments, MomentsError};
 use super::{CalibrateError, Collector, Statistics};
-use crate::model::forward::{DenseWeights, Halted, NoTaps, StagedContext, StagedForward, Step};
+use crate::model::forward::{DenseWeights, Halted, StagedContext, StagedForward, Step, Unobserved};
 use crate::model::graph::{Graph, Input, own_matrices};
 use crate::model::id::{Class, LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::matrix::into_values;
@@ -203,7 +203,8 @@ impl<C: Change> Pass<'_, C> {
             self.group(&input.ids(), &input.ids(), &mut weights)?;
             let batches = &self.batches;
             if let Some(original) = &mut self.original {
-                original.each(batches, |halted, context| of_original.step(layer, step, halted, context, &mut NoTaps));
+                original
+                    .each(batches, |halted, context| of_original.step(layer, step, halted, context, &mut Unobserved));
             }
             let (forward, collector) = (self.of.forward(&weights), &mut self.collector);
             self.changed.each(batches, |halted, context| forward.step(layer, step, halted, context, collector));

@@ -3,8 +3,9 @@
 use super::generate::{ANSWER_TOKENS, PROMPT};
 use super::global::Global;
 use super::sampling::{SAMPLING, SamplingArgs};
+use crate::eval::EvalError;
 use crate::eval::chat::{Chat, Settings, Turn, converse};
-use crate::eval::generate::{GenerateError, Stop};
+use crate::eval::generate::Stop;
 use crate::eval::opened::OpenedModel;
 use crate::report::grouped;
 use crate::shell::{ExitStatus, Input, Shell};
@@ -107,7 +108,7 @@ impl Args {
         }
         match self.ask(chat, question, input, global, shell) {
             // A question that cannot be answered need not end a conversation with a person.
-            Err(error) if input.is_terminal() && error.downcast_ref::<GenerateError>().is_some() => {
+            Err(error) if input.is_terminal() && error.downcast_ref::<EvalError>().is_some() => {
                 shell.error(&error);
                 Ok(ControlFlow::Continue(()))
             }

@@ -9,7 +9,8 @@
 //!               BP = min(1, exp(1 − wanted words / words))
 //! ```
 
-use super::generate::{GenerateError, GenerateOptions, Prompt, generate};
+use super::error::EvalError;
+use super::generate::{GenerateOptions, Prompt, generate};
 use super::opened::OpenedModel;
 use super::subject::{Subject, number_row};
 use crate::progress::Progress;
@@ -84,7 +85,7 @@ pub fn evaluate(
     tokens: usize,
     tokenizer: Option<&PathBuf>,
     progress: &dyn Progress,
-) -> Result<AnswersReport, GenerateError> {
+) -> Result<AnswersReport, EvalError> {
     progress.begin("generating", records.len() as u64, "answers");
     let (mut answers, mut others, mut generated) = (Vec::new(), Vec::new(), 0);
     for record in records {
@@ -118,7 +119,7 @@ pub fn evaluate(
 }
 
 /// The model's answer to the prompt, and its number of tokens.
-fn answer(model: &OpenedModel, options: &GenerateOptions) -> Result<(String, usize), GenerateError> {
+fn answer(model: &OpenedModel, options: &GenerateOptions) -> Result<(String, usize), EvalError> {
     let (mut bytes, mut first) = (Vec::new(), true);
     let report = generate(model, options, &mut |part| {
         // The first part is the prompt.

@@ -3,7 +3,8 @@
 //! that the model has read, only the rest is read. Where the context has no room for it, the oldest turns are dropped.
 
 use super::continuation::{Choice, Continuation, Reader, with_reader};
-use super::generate::{GenerateError, Stop};
+use super::error::EvalError;
+use super::generate::Stop;
 use super::opened::{OpenedModel, tokenizer_at};
 use crate::model::generation::sampling_json;
 use crate::model::spec::ModelKind;
@@ -91,8 +92,8 @@ pub struct Chat<'m, 'r> {
 /// Opens a conversation with a model and gives it to `body`.
 ///
 /// # Errors
-/// [`GenerateError::NotADecoder`], those of the tokenizer and of the template, and those of `body`.
-pub fn converse<T, E: From<GenerateError>>(
+/// [`EvalError::NotADecoder`], those of the tokenizer and of the template, and those of `body`.
+pub fn converse<T, E: From<EvalError>>(
     model: &OpenedModel,
     settings: &Settings,
     body: impl FnOnce(&mut Chat<'_, '_>) -> Result<T, E>,
@@ -107,9 +108,9 @@ pub fn converse<T, E: From<GenerateError>>(
     })
 }
 
-fn text_of(model: &OpenedModel, settings: &Settings) -> Result<(Tokenizer, ChatTemplate), GenerateError> {
+fn text_of(model: &OpenedModel, settings: &Settings) -> Result<(Tokenizer, ChatTemplate), EvalError> {
     if model.kind != ModelKind::Decoder {
-        return Err(GenerateError::NotADecoder);
+        return Err(EvalError::NotADecoder);
     }
     let mut tokenizer = match &settings.tokenizer {
         Some(directory) => tokenizer_at(directory)?,
@@ -143,11 +144,7 @@ impl Chat<'_, '_> {
     ///
     /// # Errors
     /// The template refuses the conversation, the question alone is longer than the context, or the model fails.
-    pub fn ask(
-        &mut self,
-        question: &str,
-        emit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-    ) -> Result<Turn, GenerateError> {
+    pub fn ask(&mut self, question: &str, emit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Result<Turn, EvalError> {
         let context = self.model.context;
         let free = self.choice.tokens.min(context / FREE_SHARE).max(1);
         let mut dropped = 0;
@@ -158,7 +155,7 @@ impl Chat<'_, '_> {
                 break prompt;
             }
             if last {
-                return Err(GenerateError::PromptTooLong { tokens: prompt.len(), context });
+                return Err(EvalError::PromptTooLong { tokens: prompt.len(), context });
             }
             dropped += 1;
         };
@@ -181,7 +178,7 @@ impl Chat<'_, '_> {
     }
 
     /// The tokens of a conversation that ends with a question.
-    fn prompt(&self, history: &[Exchange], question: &str) -> Result<Vec<u32>, GenerateError> {
+    fn prompt(&self, history: &[Exchange], question: &str) -> Result<Vec<u32>, EvalError> {
         let system = self.system.iter().map(|system| message("system", system));
         let turns = history
             .iter()
@@ -190,7 +187,7 @@ impl Chat<'_, '_> {
         let conversation = Conversation { messages, add_generation_prompt: true, ..Conversation::default() };
         let rendered = self.template.render(&conversation)?;
         if rendered.trim().is_empty() {
-            return Err(GenerateError::EmptyRendering { path: self.template.path().to_owned() });
+            return Err(EvalError::EmptyRendering { path: self.template.path().to_owned() });
         }
         Ok(self.tokenizer.encode_plain(&rendered)?)
     }

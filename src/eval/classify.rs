@@ -8,8 +8,9 @@
 //! macro_f1   = mean over labels that occur, as a text's or as a prediction, of 2·tp / (2·tp + fp + fn), `oos` included
 //! ```
 
+use super::error::EvalError;
 use super::forward::Forward;
-use super::outputs::{EvalError, Pair, Rows};
+use super::outputs::{Pair, Rows};
 use super::subject::{Subject, number_row};
 use crate::divergence::{Sample, argmax, divergence, mean_and_error, percentile};
 use crate::progress::Progress;

@@ -2,7 +2,8 @@
 //! the runtime (artifacts) or by the f32 forward (directories), each with its cache. What was read is kept, so that a
 //! sequence that only continues it is not read again.
 
-use super::generate::{GenerateError, Stop};
+use super::error::EvalError;
+use super::generate::Stop;
 use super::opened::{Engine, OpenedModel};
 use crate::artifact::host::SessionMemory;
 use crate::machine::kernels::kernels_for;
@@ -17,48 +18,48 @@ use std::time::Instant;
 /// A model with a cache of what it has read.
 pub(super) trait Reader {
     /// Reads the sequence's next tokens, and returns the logits of the token after them.
-    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, GenerateError>;
+    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EvalError>;
     /// Forgets everything read.
-    fn restart(&mut self) -> Result<(), GenerateError>;
+    fn restart(&mut self) -> Result<(), EvalError>;
 }
 
 impl Reader for Session<'_, '_> {
-    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, GenerateError> {
+    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EvalError> {
         Ok(self.step(tokens)?.to_vec())
     }
 
-    fn restart(&mut self) -> Result<(), GenerateError> {
+    fn restart(&mut self) -> Result<(), EvalError> {
         self.reset();
         Ok(())
     }
 }
 
 impl Reader for (Forward<'_>, Cache) {
-    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, GenerateError> {
+    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EvalError> {
         let (forward, cache) = self;
         Ok(forward.read(cache, tokens)?)
     }
 
-    fn restart(&mut self) -> Result<(), GenerateError> {
+    fn restart(&mut self) -> Result<(), EvalError> {
         self.1 = Cache::new(self.0.spec())?;
         Ok(())
     }
 }
 
 /// Gives a reader of the model to `body`.
-pub(super) fn with_reader<T, E: From<GenerateError>>(
+pub(super) fn with_reader<T, E: From<EvalError>>(
     model: &OpenedModel,
     body: impl FnOnce(&mut dyn Reader) -> Result<T, E>,
 ) -> Result<T, E> {
     match model.engine() {
         Engine::Artifact(file) => {
-            let view = file.view().map_err(GenerateError::from)?;
+            let view = file.view().map_err(EvalError::from)?;
             let mut memory = SessionMemory::for_artifact(&view);
             let session = Session::new(&view, kernels_for(view.layout()), memory.as_mut_slice());
-            body(&mut session.map_err(GenerateError::from)?)
+            body(&mut session.map_err(EvalError::from)?)
         }
         Engine::Directory { spec, weights, device, .. } => {
-            let cache = Cache::new(spec).map_err(GenerateError::from)?;
+            let cache = Cache::new(spec).map_err(EvalError::from)?;
             body(&mut (Forward::new(spec, weights.as_ref(), device), cache))
         }
     }
@@ -76,10 +77,10 @@ pub(super) struct Choice {
 }
 
 /// Whether a prompt can be continued.
-pub(super) fn check_prompt(prompt: &[u32], context: usize) -> Result<(), GenerateError> {
+pub(super) fn check_prompt(prompt: &[u32], context: usize) -> Result<(), EvalError> {
     match prompt.len() {
-        0 => Err(GenerateError::EmptyPrompt),
-        tokens if tokens > context => Err(GenerateError::PromptTooLong { tokens, context }),
+        0 => Err(EvalError::EmptyPrompt),
+        tokens if tokens > context => Err(EvalError::PromptTooLong { tokens, context }),
         _ => Ok(()),
     }
 }
@@ -115,7 +116,7 @@ impl<'m, 'r> Continuation<'m, 'r> {
         model: &'m OpenedModel,
         tokenizer: &Tokenizer,
         reader: &'r mut dyn Reader,
-    ) -> Result<Self, GenerateError> {
+    ) -> Result<Self, EvalError> {
         let (rules, vocabulary) = (tokenizer.text_rules()?, tokenizer.vocabulary_bytes(model.vocabulary)?);
         Ok(Continuation { model, reader, vocabulary, rules, read: Vec::new() })
     }
@@ -129,7 +130,7 @@ impl<'m, 'r> Continuation<'m, 'r> {
         piece: usize,
         at_start: bool,
         emit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-    ) -> Result<Added, GenerateError> {
+    ) -> Result<Added, EvalError> {
         let context = self.model.context;
         check_prompt(prompt, context)?;
         if self.read.len() >= prompt.len() || !prompt.starts_with(&self.read) {
@@ -185,7 +186,7 @@ impl<'m, 'r> Continuation<'m, 'r> {
     }
 
     /// Reads tokens; where that fails, nothing counts as read.
-    fn step(&mut self, tokens: &[u32]) -> Result<Vec<f32>, GenerateError> {
+    fn step(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EvalError> {
         let logits = self.reader.read(tokens);
         if logits.is_err() {
             self.read.clear();

@@ -1,8 +1,9 @@
 //! Sentence embeddings, and the cosine between a model's and a reference's for each text. A model that pools gives them
 //! itself; of one that gives the hidden state of every token the mean is taken, special tokens included.
 
+use super::error::{EvalError, Side};
 use super::forward::Forward;
-use super::outputs::{EvalError, Pair, Rows, Side};
+use super::outputs::{Pair, Rows};
 use super::subject::{Subject, number_row};
 use crate::divergence::{embedding, percentile};
 use crate::model::spec::Embedding;

@@ -2,18 +2,15 @@
 //! handed out as bytes as they come.
 
 use super::continuation::{Choice, Continuation, check_prompt, with_reader};
-use super::opened::{OpenError, OpenedModel, tokenizer_at};
-use crate::artifact::host::ArtifactError;
-use crate::model::forward::CacheError;
+use super::error::EvalError;
+use super::opened::{OpenedModel, tokenizer_at};
 use crate::model::generation::sampling_json;
 use crate::model::spec::ModelKind;
 use crate::report::Report;
-use crate::text::chat_template::{ChatTemplateError, Conversation};
-use crate::text::tokenizer::TokenizerError;
+use crate::text::chat_template::Conversation;
 use serde::Serialize;
 use serde_json::Value;
 use slm_runtime::sample::Sampling;
-use slm_runtime::session::SessionError;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -39,51 +36,6 @@ pub struct GenerateOptions {
     pub seed: u64,
     /// Directory with a tokenizer for artifacts that carry none.
     pub tokenizer: Option<PathBuf>,
-}
-
-/// Why nothing was generated.
-#[derive(Debug, thiserror::Error)]
-pub enum GenerateError {
-    /// The model does not continue text.
-    #[error("this model is an encoder: it does not continue text; use `slmc eval` with --task embed or classify")]
-    NotADecoder,
-    /// The prompt has no tokens and the model no opening one.
-    #[error("the prompt is empty, and the model has no token that opens a text; pass --prompt TEXT")]
-    EmptyPrompt,
-    /// The template wrote nothing.
-    #[error("{}: the chat template makes an empty text of this conversation; correct it, or pass --prompt TEXT", path.display())]
-    EmptyRendering {
-        /// Where the template is.
-        path: PathBuf,
-    },
-    /// The prompt alone is too long.
-    #[error(
-        "the prompt has {tokens} tokens, the context holds {context}; shorten it, or, for an artifact, compile with a larger --context"
-    )]
-    PromptTooLong {
-        /// Tokens of the prompt, those that open a text included.
-        tokens: usize,
-        /// Positions there are.
-        context: usize,
-    },
-    /// The model cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The artifact cannot be read.
-    #[error(transparent)]
-    Artifact(#[from] ArtifactError),
-    /// The tokenizer cannot be opened or used.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// The chat template refuses the conversation, or fails.
-    #[error(transparent)]
-    Template(#[from] ChatTemplateError),
-    /// The f32 forward failed.
-    #[error(transparent)]
-    Forward(#[from] CacheError),
-    /// The runtime failed.
-    #[error(transparent)]
-    Session(#[from] SessionError),
 }
 
 /// Why generation ended.
@@ -137,9 +89,9 @@ pub fn generate(
     model: &OpenedModel,
     options: &GenerateOptions,
     emit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
-) -> Result<GenerateReport, GenerateError> {
+) -> Result<GenerateReport, EvalError> {
     if model.kind != ModelKind::Decoder {
-        return Err(GenerateError::NotADecoder);
+        return Err(EvalError::NotADecoder);
     }
     let mut tokenizer = match &options.tokenizer {
         Some(directory) => tokenizer_at(directory)?,
@@ -152,7 +104,7 @@ pub fn generate(
             let template = model.chat_template(options.tokenizer.as_deref())?;
             let rendered = template.render(conversation)?;
             if rendered.trim().is_empty() {
-                return Err(GenerateError::EmptyRendering { path: template.path().to_owned() });
+                return Err(EvalError::EmptyRendering { path: template.path().to_owned() });
             }
             (tokenizer.encode_plain(&rendered)?, "", Some(rendered))
         }

@@ -9,8 +9,9 @@
 //! top-1      = whether argmax p = argmax q, the lower token of equals
 //! ```
 
+use super::error::EvalError;
 use super::forward::Forward;
-use super::outputs::{EvalError, Pair, Rows};
+use super::outputs::{Pair, Rows};
 use super::subject::{Subject, number_row};
 use crate::divergence::{Sample, argmax, divergence, mean_and_error, nll, percentile};
 use crate::progress::Progress;

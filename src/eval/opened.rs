@@ -1,22 +1,23 @@
 //! The models of evaluation and generation, behind one type: a directory (dense or quantized) run in f32, or an
 //! artifact run by the runtime's integers. Both state the little that text and reports need to know of them.
 
+use super::error::EvalError;
 use super::forward::{Forward, ForwardError};
 use super::pooling::pooled;
 use super::subject::{Numerics, Subject};
-use crate::artifact::host::{ArtifactError, ArtifactFile, run_sequence};
+use crate::artifact::host::{ArtifactFile, run_sequence};
 use crate::formats::{self, ModelFormatError};
 use crate::model::companions::Companions;
 use crate::model::forward::{
-    Batch, DenseWeights, Forward as DenseForward, FusedWeights, NoTaps, StoredWeights, WeightSource, run_fused,
+    Batch, DenseWeights, Forward as DenseForward, FusedWeights, StoredWeights, Unobserved, WeightSource, run_fused,
 };
 use crate::model::generation;
-use crate::model::size::{SizeError, WeightSize, stored_tensors};
+use crate::model::size::{WeightSize, stored_tensors};
 use crate::model::spec::{Embedding, Head, ModelKind, ModelSpec};
-use crate::model::weights::{Model, ModelError};
+use crate::model::weights::Model;
 use crate::target::Target;
-use crate::text::chat_template::{ChatTemplate, ChatTemplateError};
-use crate::text::tokenizer::{Tokenizer, TokenizerError, token_table, token_table_of};
+use crate::text::chat_template::ChatTemplate;
+use crate::text::tokenizer::{Tokenizer, token_table, token_table_of};
 use burn::tensor::Device;
 use rayon::prelude::*;
 use serde_json::Value;
@@ -24,55 +25,7 @@ use slm_runtime::format::header::SectionKind;
 use slm_runtime::format::spec::Output;
 use slm_runtime::layout::Layout;
 use slm_runtime::sample::Sampling;
-use std::path::{Path, PathBuf};
-
-/// Why a model cannot be opened for evaluation.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The model's files cannot be read.
-    #[error(transparent)]
-    Format(#[from] ModelFormatError),
-    /// The model's values cannot be used.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// The artifact cannot be read, or is damaged.
-    #[error(transparent)]
-    Artifact(#[from] ArtifactError),
-    /// The tokenizer cannot be opened or used.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// The bytes of its weights cannot be counted.
-    #[error(transparent)]
-    Size(#[from] SizeError),
-    /// The artifact ends after its device part.
-    #[error(
-        "{}: holds no tokenizer, since it was written for a device only; pass the directory it was made from (--tokenizer DIR)",
-        path.display()
-    )]
-    NoTokenizer {
-        /// The artifact.
-        path: PathBuf,
-    },
-    /// The chat template is refused.
-    #[error(transparent)]
-    Template(#[from] ChatTemplateError),
-    /// The model has no chat template.
-    #[error(
-        "{}: holds no chat template, so it has no way to be asked; pass the whole text with --prompt, or, for an artifact, \
-         the directory it was made from with --tokenizer DIR",
-        path.display()
-    )]
-    NoChatTemplate {
-        /// Where it was looked for.
-        path: PathBuf,
-    },
-    /// The artifact's labels do not parse.
-    #[error("{}: the labels section is not a list of names; compile it again", path.display())]
-    Labels {
-        /// The artifact.
-        path: PathBuf,
-    },
-}
+use std::path::Path;
 
 /// Tokens that the f32 forward computes at once.
 const TOKENS_AT_ONCE: usize = 1024;
@@ -153,7 +106,7 @@ fn layout_of(provenance: Option<Value>) -> Option<Layout> {
 
 impl OpenedModel {
     /// Opens a path that [`formats`] recognises as a model that runs in f32 on `device`, any other as an artifact.
-    pub fn open(path: &Path, device: &Device) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, device: &Device) -> Result<Self, EvalError> {
         if formats::is_model(path) {
             let source = formats::open(path)?;
             let model = source.model()?;
@@ -166,7 +119,7 @@ impl OpenedModel {
     }
 
     /// As [`OpenedModel::open`], for generating: a directory's weights stay in the format they are stored in.
-    pub fn open_stored(path: &Path, device: &Device) -> Result<Self, OpenError> {
+    pub fn open_stored(path: &Path, device: &Device) -> Result<Self, EvalError> {
         if formats::is_model(path) {
             let source = formats::open(path)?;
             let model = source.model()?;
@@ -183,7 +136,7 @@ impl OpenedModel {
         fused: Option<FusedWeights>,
         layout: Option<Layout>,
         device: &Device,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, EvalError> {
         let spec = &model.spec;
         let subject = if model.is_quantized() {
             let key_maps = model.parameters.keys().any(|id| matches!(id, crate::model::id::ParameterId::KeyMap(..)));
@@ -228,12 +181,12 @@ impl OpenedModel {
     }
 
     /// An artifact, run by the runtime.
-    pub fn artifact(file: ArtifactFile) -> Result<Self, OpenError> {
+    pub fn artifact(file: ArtifactFile) -> Result<Self, EvalError> {
         let view = file.view()?;
         let spec = *view.spec();
         let labels = match view.section(SectionKind::Labels) {
             Some(bytes) => {
-                serde_json::from_slice(bytes).map_err(|_| OpenError::Labels { path: file.path().to_owned() })?
+                serde_json::from_slice(bytes).map_err(|_| EvalError::Labels { path: file.path().to_owned() })?
             }
             None => (0..spec.output_width)
                 .map(|n| format!("LABEL_{n}"))
@@ -280,14 +233,14 @@ impl OpenedModel {
     }
 
     /// Its tokenizer: the directory's, or the one an artifact carries in its host part.
-    pub fn tokenizer(&self) -> Result<Tokenizer, OpenError> {
+    pub fn tokenizer(&self) -> Result<Tokenizer, EvalError> {
         match &self.engine {
             Engine::Directory { companions, .. } => Ok(Tokenizer::of(companions)?),
             Engine::Artifact(file) => {
                 let view = file.view()?;
                 let bytes = view
                     .section(SectionKind::Tokenizer)
-                    .ok_or_else(|| OpenError::NoTokenizer { path: file.path().to_owned() })?;
+                    .ok_or_else(|| EvalError::NoTokenizer { path: file.path().to_owned() })?;
                 Ok(Tokenizer::from_bytes(file.path().to_owned(), bytes)?)
             }
         }
@@ -307,8 +260,8 @@ impl OpenedModel {
     /// own.
     ///
     /// # Errors
-    /// [`OpenError::NoChatTemplate`], [`OpenError::Template`].
-    pub fn chat_template(&self, directory: Option<&Path>) -> Result<ChatTemplate, OpenError> {
+    /// [`EvalError::NoChatTemplate`], [`EvalError::Template`].
+    pub fn chat_template(&self, directory: Option<&Path>) -> Result<ChatTemplate, EvalError> {
         let (template, path) = match (directory, &self.engine) {
             (Some(directory), _) => (ChatTemplate::of(&formats::companions(directory)?)?, directory),
             (None, Engine::Directory { companions, .. }) => (ChatTemplate::of(companions)?, companions.origin()),
@@ -318,15 +271,15 @@ impl OpenedModel {
                 (section.map(|bytes| ChatTemplate::from_section(file.path(), bytes)).transpose()?, file.path())
             }
         };
-        template.ok_or_else(|| OpenError::NoChatTemplate { path: path.to_owned() })
+        template.ok_or_else(|| EvalError::NoChatTemplate { path: path.to_owned() })
     }
 }
 
 /// The tokenizer at a path, in place of a model's own.
 ///
 /// # Errors
-/// [`OpenError::Format`], [`OpenError::Tokenizer`].
-pub fn tokenizer_at(path: &Path) -> Result<Tokenizer, OpenError> {
+/// [`EvalError::Format`], [`EvalError::Tokenizer`].
+pub fn tokenizer_at(path: &Path) -> Result<Tokenizer, EvalError> {
     Ok(Tokenizer::of(&formats::companions(path)?)?)
 }
 
@@ -372,7 +325,7 @@ impl OpenedModel {
                 let forward = DenseForward::new(spec, weights.as_ref(), device);
                 let run = |tokens: &Vec<u32>| {
                     let batch = Batch::new(spec, tokens.clone(), 1).map_err(ForwardError::new)?;
-                    let logits = forward.run(&batch, &mut NoTaps).logits;
+                    let logits = forward.run(&batch, &mut Unobserved).logits;
                     logits.to_data().try_to_vec::<f32>().map_err(|error| ForwardError::new(format!("{error:?}")))
                 };
                 sequences.iter().map(run).collect()

@@ -1,6 +1,6 @@
 //! The one f32 forward: every family, every use (reference evaluation, calibration, training), differentiable where the
 //! device is, callable block by block, or token by token with a [`Cache`]. It computes what [`ModelSpec`] says from weights behind [`WeightSource`], and
-//! shows the input of every matrix, and queries and keys, to a [`Tap`]. Key maps are left out: they cancel in exact
+//! shows the input of every matrix, and queries and keys, to an [`Observer`]. Key maps are left out: they cancel in exact
 //! arithmetic and matter only to the runtime's integers.
 
 mod batch;
@@ -27,7 +27,7 @@ use super::spec::{Activation, Head, ModelSpec, Norm, NormKind, Positions};
 use burn::tensor::{Device, Tensor, activation};
 
 /// Sees activations as the forward computes them. Padded positions are among them.
-pub trait Tap {
+pub trait Observer {
     /// Whether it looks at inputs of matrices: fused operations make them for those that do.
     fn sees_linears(&self) -> bool {
         true
@@ -44,10 +44,10 @@ pub trait Tap {
     fn attention(&mut self, layer: usize, query: &Tensor<4>, key: &Tensor<4>);
 }
 
-/// A [`Tap`] that looks away.
-pub struct NoTaps;
+/// An [`Observer`] that looks away.
+pub struct Unobserved;
 
-impl Tap for NoTaps {
+impl Observer for Unobserved {
     fn sees_linears(&self) -> bool {
         false
     }
@@ -130,28 +130,28 @@ impl<'a> Forward<'a> {
     }
 
     /// Logits of finished hidden states; shapes as in [`Output::logits`].
-    pub fn head(&self, hidden: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
-        let last = self.before_last(head_input(self.spec, hidden), tap);
+    pub fn head(&self, hidden: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
+        let last = self.before_last(head_input(self.spec, hidden), observer);
         match self.spec.last_linear() {
-            Some(id) => self.linear(id, last, tap),
+            Some(id) => self.linear(id, last, observer),
             None => last,
         }
     }
 
     /// From the input of the head's first linear to that of its last.
-    fn before_last(&self, input: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
+    fn before_last(&self, input: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
         match &self.spec.head {
             Head::Hidden | Head::LanguageModel { .. } => input,
             Head::MaskedLanguageModel { activation, norm, .. } => {
-                let inner = self.linear(LinearId::global(Role::MlmTransform), input, tap);
+                let inner = self.linear(LinearId::global(Role::MlmTransform), input, observer);
                 self.norm(activate(inner, *activation), *norm, None, NormSite::MlmTransform)
             }
-            Head::Classifier { .. } => self.linear(LinearId::global(Role::Pooler), input, tap).tanh(),
+            Head::Classifier { .. } => self.linear(LinearId::global(Role::Pooler), input, observer).tanh(),
         }
     }
 
     /// Everything, for one batch.
-    pub fn run(&self, batch: &Batch, tap: &mut dyn Tap) -> Output {
+    pub fn run(&self, batch: &Batch, observer: &mut dyn Observer) -> Output {
         let context = self.context(batch);
         let mut hidden_states = Vec::new();
         let mut hidden = self.embed(batch);
@@ -159,20 +159,20 @@ impl<'a> Forward<'a> {
             if self.keep_hidden_states {
                 hidden_states.push(hidden.clone());
             }
-            hidden = self.block(layer, hidden, &context, tap);
+            hidden = self.block(layer, hidden, &context, observer);
         }
         hidden = self.finish(hidden);
         if self.keep_hidden_states {
             hidden_states.push(hidden.clone());
         }
-        Output { hidden_states, logits: self.head(hidden, tap) }
+        Output { hidden_states, logits: self.head(hidden, observer) }
     }
 
     /// input · weightᵀ + bias over the last dimension.
-    fn linear(&self, id: LinearId, input: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
+    fn linear(&self, id: LinearId, input: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
         let [batch, length, width] = input.dims();
         let input = input.reshape([batch * length, width]);
-        tap.linear(id, &input);
+        observer.linear(id, &input);
         let mut output = self.weights.product(id, input);
         if self.spec.has_bias(id) {
             output = output + self.weights.vector(ParameterId::bias(id)).unsqueeze::<2>();

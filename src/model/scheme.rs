@@ -265,10 +265,10 @@ pub fn width_of_name(name: &str) -> Option<Width> {
     [Width::Bits8, Width::Bits16].into_iter().find(|width| width_name(*width) == name)
 }
 
-/// A mix: the scheme of every matrix.
+/// The scheme of every matrix.
 pub type Assignment = BTreeMap<LinearId, QuantScheme>;
 
-/// The named mixes of schemes that `--scheme` takes.
+/// The named assignments that `--scheme` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
     /// Every matrix w8.

@@ -15,7 +15,7 @@
 use super::error::RoundingError;
 use super::search;
 use crate::calibrate::CalibrateError;
-use crate::model::forward::{Batch, DenseWeights, Forward, Tap};
+use crate::model::forward::{Batch, DenseWeights, Forward, Observer};
 use crate::model::graph::{Graph, Input, Origin};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part};
 use crate::model::matrix::{into_values, row_major, view_rows};
@@ -101,7 +101,7 @@ struct Look {
     failure: Option<String>,
 }
 
-impl Tap for Look {
+impl Observer for Look {
     fn linear(&mut self, id: LinearId, input: &Tensor<2>) {
         let [tokens, columns] = input.dims();
         let values = match input.to_data().try_to_vec::<f32>() {

@@ -15,19 +15,19 @@ use std::str::FromStr;
 
 /// Where schemes come from.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Mix {
-    /// A named mix.
+pub enum SchemeSource {
+    /// A preset.
     Preset(Preset),
     /// Chosen by measurement, within a budget.
     Auto(Budget),
 }
 
-impl Mix {
+impl SchemeSource {
     /// `w8`, `mixed`, `w4`, `auto`.
     pub fn name(self) -> &'static str {
         match self {
-            Mix::Preset(preset) => preset.name(),
-            Mix::Auto(_) => "auto",
+            SchemeSource::Preset(preset) => preset.name(),
+            SchemeSource::Auto(_) => "auto",
         }
     }
 }

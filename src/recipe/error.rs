@@ -5,7 +5,7 @@ use super::mistake::Mistakes;
 use crate::disk::atomic::AtomicError;
 use crate::disk::hash::HashError;
 use crate::disk::schema::SchemaError;
-use crate::eval::generate::GenerateError;
+use crate::eval::EvalError;
 use std::path::PathBuf;
 
 /// Why a recipe has no result.
@@ -76,6 +76,6 @@ pub enum RecipeError {
         /// The model that should have continued the prompt.
         of: String,
         /// The reason.
-        source: GenerateError,
+        source: EvalError,
     },
 }

@@ -7,8 +7,9 @@ use super::plan::{self, Prepared, RunOptions};
 use super::reader::{Recipe, Sample};
 use super::run_report::{RunReport, SampleResult, StageResult, Status};
 use super::stage::{RecipeStage, chain};
-use crate::eval::generate::{GenerateError, GenerateOptions, Prompt, generate};
-use crate::eval::opened::{OpenError, OpenedModel};
+use crate::eval::EvalError;
+use crate::eval::generate::{GenerateOptions, Prompt, generate};
+use crate::eval::opened::OpenedModel;
 use crate::formats;
 use crate::shell::Shell;
 use crate::stages::{Product, Resumes};
@@ -167,10 +168,10 @@ fn samples(
     Ok(texts)
 }
 
-fn continued(sample: &Sample, path: &Path, recipe: &Recipe, seed: u64) -> Result<String, GenerateError> {
+fn continued(sample: &Sample, path: &Path, recipe: &Recipe, seed: u64) -> Result<String, EvalError> {
     let model = OpenedModel::open_stored(path, &sample.device)?;
     let tokenizer = match model.tokenizer() {
-        Err(OpenError::NoTokenizer { .. }) => recipe.model.as_ref().map(|(path, _)| path.clone()),
+        Err(EvalError::NoTokenizer { .. }) => recipe.model.as_ref().map(|(path, _)| path.clone()),
         _ => None,
     };
     let options = GenerateOptions {

@@ -8,8 +8,6 @@ use crate::disk::ConfigError;
 use crate::disk::atomic::AtomicError;
 use crate::disk::hash::HashError;
 use crate::eval::EvalError;
-use crate::eval::generate::GenerateError;
-use crate::eval::opened::OpenError;
 use crate::formats::ModelFormatError;
 use crate::model::size::SizeError;
 use crate::model::transform::MaskError;
@@ -79,7 +77,7 @@ pub enum StageError {
     /// The schemes do not fit the model.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// No mix fits the budget.
+    /// No assignment fits the budget.
     #[error(transparent)]
     Allocation(#[from] AllocationError),
     /// The model has no size in these schemes.
@@ -135,12 +133,9 @@ pub enum StageError {
     #[error(transparent)]
     Compile(#[from] CompileError),
 
-    /// A model cannot be opened for evaluation.
+    /// A model cannot be opened for evaluation, or cannot generate answers.
     #[error(transparent)]
-    Open(#[from] OpenError),
-    /// A model cannot generate answers.
-    #[error(transparent)]
-    Generate(#[from] GenerateError),
+    Evaluation(#[from] EvalError),
     /// The evaluation on a text failed.
     #[error("{}: {source}", path.display())]
     Eval {

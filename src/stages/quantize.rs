@@ -1,4 +1,4 @@
-//! `slmc quantize`: a checkpoint's weights rounded to 8 and 4 bits, and the frontier of mixes that it measures.
+//! `slmc quantize`: a checkpoint's weights rounded to 8 and 4 bits, and the frontier of assignments that it measures.
 
 mod arguments;
 mod memory;
@@ -22,7 +22,7 @@ use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::transform::{NmPattern, Sparsity};
 use crate::quantize::calibration::CalibrationText;
 use crate::quantize::error::CalibrationError;
-use crate::quantize::policy::{Mix, assign, widths};
+use crate::quantize::policy::{SchemeSource, assign, widths};
 use crate::report::chart::CHART_MAGIC;
 use crate::shell::Shell;
 use crate::target::Target;
@@ -48,10 +48,10 @@ pub struct Checked {
 pub struct Quantize;
 
 impl Args {
-    /// The mix; any will do for a sweep, which measures all.
-    fn resolved_mix(&self, faults: &mut Faults) -> Option<Mix> {
+    /// Where schemes come from; any will do for a sweep, which measures all.
+    fn resolved_schemes(&self, faults: &mut Faults) -> Option<SchemeSource> {
         if self.schemes.sweep {
-            return Some(Mix::Preset(Preset::W8));
+            return Some(SchemeSource::Preset(Preset::W8));
         }
         let option = if self.schemes.budget.is_some() {
             "budget"
@@ -60,7 +60,7 @@ impl Args {
         } else {
             "scheme"
         };
-        faults.check(option, self.mix())
+        faults.check(option, self.scheme_source())
     }
 
     /// The schemes of a preset, and whether the model can be stored so; `None` where only the work decides.
@@ -74,16 +74,16 @@ impl Args {
     }
 
     /// The model that quantizing makes.
-    fn quantized(&self, model: &KnownModel, mix: Mix, target: &Target, faults: &mut Faults) -> KnownModel {
+    fn quantized(&self, model: &KnownModel, source: SchemeSource, target: &Target, faults: &mut Faults) -> KnownModel {
         let spec = &model.spec;
         if model.quantized {
             faults.add("model", StageError::AlreadyQuantized { path: self.model.model.to_path_buf() });
         }
-        let schemes = match mix {
-            Mix::Preset(preset) => self.schemes(model, preset, target, faults),
-            Mix::Auto(_) => {
+        let schemes = match source {
+            SchemeSource::Preset(preset) => self.schemes(model, preset, target, faults),
+            SchemeSource::Auto(_) => {
                 let option = if self.schemes.budget.is_some() { "budget" } else { "bits-per-weight" };
-                faults.check(option, self.check_budget(model, mix, target));
+                faults.check(option, self.check_budget(model, source, target));
                 None
             }
         };
@@ -96,8 +96,8 @@ impl Args {
         KnownModel { spec: spec.clone(), quantized: true, schemes, sparsity }
     }
 
-    fn check_budget(&self, model: &KnownModel, mix: Mix, target: &Target) -> anyhow::Result<()> {
-        let Mix::Auto(budget) = mix else { return Ok(()) };
+    fn check_budget(&self, model: &KnownModel, source: SchemeSource, target: &Target) -> anyhow::Result<()> {
+        let SchemeSource::Auto(budget) = source else { return Ok(()) };
         let plan = |sparsity: &Sparsity| -> Result<Plan, AllocationError> {
             Plan::new(&model.spec, &self.schemes.keep, budget, sparsity, (&target.name, target.layout))
         };
@@ -128,7 +128,7 @@ impl Stage for Quantize {
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Checked> {
         let mut faults = Faults::default();
-        let mix = args.resolved_mix(&mut faults);
+        let schemes = args.resolved_schemes(&mut faults);
         let target = faults.check("target", Target::named(&args.target.target));
         let model = faults.check("model", known.model(&args.model.model)).flatten();
         let spec = model.as_ref().map(|model| &model.spec);
@@ -150,8 +150,8 @@ impl Stage for Quantize {
             faults.add("mix-self", CalibrationError::Encoder);
         }
         let device = faults.check("backend", args.backend.device());
-        let makes = match (&model, mix, &target) {
-            (Some(model), Some(mix), Some(target)) => Some(args.quantized(model, mix, target, &mut faults)),
+        let makes = match (&model, schemes, &target) {
+            (Some(model), Some(schemes), Some(target)) => Some(args.quantized(model, schemes, target, &mut faults)),
             _ => None,
         };
         let chart = args.schemes.sweep.then(|| args.schemes.chart.to_path_buf());
@@ -160,11 +160,11 @@ impl Stage for Quantize {
             (None, Some(out)) => drop(faults.check("out", atomic::check_directory(out))),
             (None, None) => {}
         }
-        let checked = mix.zip(target).zip(device).map(|((mix, target), device)| {
+        let checked = schemes.zip(target).zip(device).map(|((schemes, target), device)| {
             let options = QuantizeOptions {
                 model: args.model.model.to_path_buf(),
                 out: args.out.clone().unwrap_or_default(),
-                mix,
+                schemes,
                 keeps: args.schemes.keep.clone(),
                 activations: args.schemes.activations.clone(),
                 equalize: args.rounding.equalize,
@@ -190,7 +190,7 @@ impl Stage for Quantize {
             shell.status("Wrote", chart.display());
             return Outcome::passed(&report);
         }
-        shell.status("Quantizing", format_args!("{} to {}", options.model.display(), options.mix.name()));
+        shell.status("Quantizing", format_args!("{} to {}", options.model.display(), options.schemes.name()));
         let report = quantize_directory(options, device, shell)?;
         shell.status("Wrote", options.out.display());
         Outcome::passed(&report)

@@ -1,4 +1,4 @@
-//! Models as artifacts for this machine, for the rooms that may not compile: mixes are measured as they would ship.
+//! Models as artifacts for this machine, for the rooms that may not compile: assignments are measured as they would ship.
 
 use crate::artifact::runner::{ModelRunner, RunnerError};
 use crate::compile::{HostSections, TextSection, compile};

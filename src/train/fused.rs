@@ -7,7 +7,7 @@ use super::loss::LossParts;
 use super::optimizer::Gradients;
 use super::parameters::{Parameters, TrainedId};
 use super::trainer::{Run, TrainError};
-use crate::model::forward::{Batch, FusedForward, FusedWeights, NoTaps, root_without_graph};
+use crate::model::forward::{Batch, FusedForward, FusedWeights, Unobserved, root_without_graph};
 use crate::model::id::{ParameterId, Part};
 use crate::model::transform::Transform;
 use burn::tensor::Tensor;
@@ -123,11 +123,11 @@ impl Fused {
         let teacher = run.teacher.as_ref().zip(self.teacher.as_ref()).filter(|_| settings.needs_teacher());
         let teacher = teacher.map(|(teacher, weights)| {
             let forward = FusedForward::new(teacher.spec, weights, keep);
-            let states = forward.states(&piece.batch, &root_without_graph(), &mut NoTaps);
+            let states = forward.states(&piece.batch, &root_without_graph(), &mut Unobserved);
             (teacher, forward, states)
         });
         let forward = FusedForward::new(run.spec, weights, keep);
-        let states = forward.states(&piece.batch, &root, &mut NoTaps);
+        let states = forward.states(&piece.batch, &root, &mut Unobserved);
         let mut parts = LossParts::default();
         let mut total: Option<Tensor<1>> = None;
         let mut add = |value: Value| {
@@ -156,14 +156,14 @@ impl Fused {
                 }
             }
             if settings.needs_divergence() {
-                let rows = forward.head_rows(others.last, &piece.batch, &piece.rows, &mut NoTaps);
+                let rows = forward.head_rows(others.last, &piece.batch, &piece.rows, &mut Unobserved);
                 answers = forward.head().map(|head| Answers { rows: rows.tensor(), head });
             }
         }
         drop(states.hidden_states);
         let compares_logits = settings.cross_entropy != 0.0 || settings.needs_divergence();
         if let Some(head) = forward.head().filter(|_| compares_logits && !piece.rows.is_empty()) {
-            let rows = forward.head_rows(states.last, &piece.batch, &piece.rows, &mut NoTaps);
+            let rows = forward.head_rows(states.last, &piece.batch, &piece.rows, &mut Unobserved);
             let weighting = Weighting {
                 cross_entropy: settings.cross_entropy,
                 divergence: settings.divergence,

@@ -9,7 +9,7 @@ use super::loss::{Compared, LossParts, loss};
 use super::optimizer::{Gradients, Moments, global_norm};
 use super::parameters::{Leaves, Parameters, TrainedId, effective, normals};
 use super::settings::{SettingError, Settings};
-use crate::model::forward::{BatchError, DenseWeights, Forward, NoTaps, Tap, WeightSource};
+use crate::model::forward::{BatchError, DenseWeights, Forward, Observer, Unobserved, WeightSource};
 use crate::model::id::{LinearId, ParameterId, Part};
 use crate::model::spec::{Head, ModelSpec};
 use crate::model::transform::Transform;
@@ -262,7 +262,7 @@ impl Run<'_> {
         if weights.needs_hidden() {
             forward = forward.keep_hidden_states();
         }
-        let student = forward.run(&piece.batch, &mut NoTaps);
+        let student = forward.run(&piece.batch, &mut Unobserved);
         let mut compared = Compared {
             logits: self.select(student.logits, piece, &recording),
             teacher_logits: None,
@@ -275,7 +275,7 @@ impl Run<'_> {
             if weights.needs_hidden() {
                 forward = forward.keep_hidden_states();
             }
-            let answers = forward.run(&piece.batch, &mut NoTaps);
+            let answers = forward.run(&piece.batch, &mut Unobserved);
             if weights.needs_divergence() {
                 compared.teacher_logits = Some(Tensor::from_inner(self.select(answers.logits, piece, self.device)));
             }
@@ -377,7 +377,7 @@ struct StepDone {
 /// The first matrix whose input is not finite.
 struct Finder(Option<LinearId>);
 
-impl Tap for Finder {
+impl Observer for Finder {
     fn linear(&mut self, id: LinearId, input: &Tensor<2>) {
         let finite = || input.to_data().try_to_vec::<f32>().is_ok_and(|values| values.iter().all(|v| v.is_finite()));
         if self.0.is_none() && !finite() {

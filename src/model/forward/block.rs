@@ -3,7 +3,7 @@
 use super::batch::LayerContext;
 use super::cache::LayerCache;
 use super::layer::Operations;
-use super::{AttentionContext, Forward, Tap, activate};
+use super::{AttentionContext, Forward, Observer, activate};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{AttentionSpec, ConvSpec, Mixer, ModelSpec, Norm};
 use burn::tensor::{Tensor, activation};
@@ -25,8 +25,14 @@ impl Operations for Forward<'_> {
         a + b
     }
 
-    fn project(&self, id: LinearId, input: &Tensor<3>, residual: Option<Tensor<3>>, tap: &mut dyn Tap) -> Tensor<3> {
-        let output = self.linear(id, input.clone(), tap);
+    fn project(
+        &self,
+        id: LinearId,
+        input: &Tensor<3>,
+        residual: Option<Tensor<3>>,
+        observer: &mut dyn Observer,
+    ) -> Tensor<3> {
+        let output = self.linear(id, input.clone(), observer);
         match residual {
             Some(residual) => residual + output,
             None => output,
@@ -47,17 +53,17 @@ impl Operations for Forward<'_> {
         input: Tensor<3>,
         context: &AttentionContext,
         past: Option<&mut LayerCache>,
-        tap: &mut dyn Tap,
+        observer: &mut dyn Observer,
     ) -> Tensor<3> {
         match &self.spec.layers[layer].mixer {
-            Mixer::Attention(spec) => self.attention(layer, spec, input, &context.layers[layer], past, tap),
-            Mixer::Conv(spec) => self.convolution(layer, spec, input, past, tap),
+            Mixer::Attention(spec) => self.attention(layer, spec, input, &context.layers[layer], past, observer),
+            Mixer::Conv(spec) => self.convolution(layer, spec, input, past, observer),
         }
     }
 
-    fn widen(&self, layer: usize, input: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
+    fn widen(&self, layer: usize, input: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
         let spec = &self.spec.layers[layer].ffn;
-        let mut linear = |role, input| self.linear(LinearId::layer(layer, role), input, tap);
+        let mut linear = |role, input| self.linear(LinearId::layer(layer, role), input, observer);
         if spec.gated {
             let gate = linear(Role::Gate, input.clone());
             activate(gate, spec.activation) * linear(Role::Up, input)
@@ -69,8 +75,14 @@ impl Operations for Forward<'_> {
 
 impl Forward<'_> {
     /// Layer `layer` on hidden states (batch, length, hidden).
-    pub fn block(&self, layer: usize, hidden: Tensor<3>, context: &AttentionContext, tap: &mut dyn Tap) -> Tensor<3> {
-        self.layer(layer, hidden, context, None, tap)
+    pub fn block(
+        &self,
+        layer: usize,
+        hidden: Tensor<3>,
+        context: &AttentionContext,
+        observer: &mut dyn Observer,
+    ) -> Tensor<3> {
+        self.layer(layer, hidden, context, None, observer)
     }
 
     /// softmax(query · keyᵀ · scale + mask) · value, over the keys and values of the cache and the input's own.
@@ -81,13 +93,13 @@ impl Forward<'_> {
         input: Tensor<3>,
         context: &LayerContext,
         past: Option<&mut LayerCache>,
-        tap: &mut dyn Tap,
+        observer: &mut dyn Observer,
     ) -> Tensor<3> {
         let layer_norm = self.spec().layers[layer].norm;
         let [batch, length, _] = input.dims();
         let (heads, shared, width) = (spec.heads, spec.key_value_heads, spec.head_dim);
         let mut project = |role, heads: usize, norm: Option<NormSite>| -> Tensor<4> {
-            let mut projected = self.linear(LinearId::layer(layer, role), input.clone(), tap);
+            let mut projected = self.linear(LinearId::layer(layer, role), input.clone(), observer);
             if let Some(site) = norm.filter(|_| spec.query_key_norm) {
                 projected = projected.reshape([batch, length * heads, width]);
                 projected = self.norm(projected, layer_norm, Some(layer as u16), site);
@@ -101,7 +113,7 @@ impl Forward<'_> {
             query = rotate(query, cos, sin);
             key = rotate(key, cos, sin);
         }
-        tap.attention(layer, &query, &key);
+        observer.attention(layer, &query, &key);
         let (key, value) = match past {
             Some(past) => past.extend(key, value, spec.window),
             None => (key, value),
@@ -129,10 +141,10 @@ impl Forward<'_> {
         spec: &ConvSpec,
         input: Tensor<3>,
         past: Option<&mut LayerCache>,
-        tap: &mut dyn Tap,
+        observer: &mut dyn Observer,
     ) -> Tensor<3> {
         let [batch, length, hidden] = input.dims();
-        let projected = self.linear(LinearId::layer(layer, Role::ConvIn), input, tap);
+        let projected = self.linear(LinearId::layer(layer, Role::ConvIn), input, observer);
         let part = |n: usize| projected.clone().narrow(2, n * hidden, hidden);
         let gated = part(0) * part(2);
         let padded = if spec.taps > 1 {

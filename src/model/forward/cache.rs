@@ -4,7 +4,7 @@
 
 use super::batch::{Batch, BatchError, kept_before};
 use super::layer::Operations;
-use super::{Forward, NoTaps};
+use super::{Forward, Unobserved};
 use crate::model::spec::{ModelKind, ModelSpec};
 use burn::tensor::{Tensor, s};
 use std::ops::Range;
@@ -131,14 +131,14 @@ impl Forward<'_> {
             let context = self.context(&batch);
             let mut hidden = self.embed(&batch);
             for (layer, past) in cache.layers.iter_mut().enumerate() {
-                hidden = self.layer(layer, hidden, &context, Some(past), &mut NoTaps);
+                hidden = self.layer(layer, hidden, &context, Some(past), &mut Unobserved);
             }
             cache.read += piece.len();
             last = Some(hidden.narrow(1, piece.len() - 1, 1));
         }
         // The caller has refused an empty list, so there is a last piece.
         let Some(hidden) = last else { return Ok(Vec::new()) };
-        let logits = self.head(self.finish(hidden), &mut NoTaps).into_data();
+        let logits = self.head(self.finish(hidden), &mut Unobserved).into_data();
         logits.try_into_vec().map_err(|error| CacheError::Device(format!("{error:?}")))
     }
 }

@@ -10,7 +10,7 @@ pub use weights::FusedWeights;
 
 use super::batch::rotary_values;
 use super::layer::Operations;
-use super::{Batch, NoTaps, Output, Tap};
+use super::{Batch, Observer, Output, Unobserved};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{Activation, AttentionSpec, Head, ModelSpec, Norm, NormKind, Positions, RotarySpec};
 use slm_fused::activation::activate;
@@ -69,7 +69,7 @@ impl Context {
 
 /// Everything for one batch, as [`super::Forward::run`] without a graph; hidden states where they are to be kept.
 pub fn run_fused(spec: &ModelSpec, weights: &FusedWeights, batch: &Batch, keep_hidden_states: bool) -> Output {
-    FusedForward::new(spec, weights, keep_hidden_states).run(batch, &root_without_graph(), &mut NoTaps)
+    FusedForward::new(spec, weights, keep_hidden_states).run(batch, &root_without_graph(), &mut Unobserved)
 }
 
 /// A value that records nothing.
@@ -84,7 +84,7 @@ impl<'a> FusedForward<'a> {
     }
 
     /// Embeddings and layers; in the graph of `root`, where that is recorded.
-    pub(crate) fn states(&self, batch: &Batch, root: &Value, tap: &mut dyn Tap) -> States {
+    pub(crate) fn states(&self, batch: &Batch, root: &Value, observer: &mut dyn Observer) -> States {
         let context = Context::new(self.spec, batch);
         let mut hidden_states = Vec::new();
         let mut hidden = self.embed(batch, root);
@@ -92,7 +92,7 @@ impl<'a> FusedForward<'a> {
             if self.keep_hidden_states {
                 hidden_states.push(hidden.clone());
             }
-            hidden = self.layer(layer, hidden, &context, None, tap);
+            hidden = self.layer(layer, hidden, &context, None, observer);
         }
         hidden = self.finish(hidden);
         if self.keep_hidden_states {
@@ -103,7 +103,7 @@ impl<'a> FusedForward<'a> {
 
     /// What the last product reads, (rows, width): the chosen rows of (batch · length) finished states, a classifier's of
     /// (batch), through what the head has before that product.
-    pub(crate) fn head_rows(&self, last: Value, batch: &Batch, rows: &[i32], tap: &mut dyn Tap) -> Value {
+    pub(crate) fn head_rows(&self, last: Value, batch: &Batch, rows: &[i32], observer: &mut dyn Observer) -> Value {
         let [sequences, length] = batch.dims();
         let every = |per_sequence: usize| {
             rows.len() == sequences * per_sequence && rows.iter().enumerate().all(|(index, &row)| index == row as usize)
@@ -113,7 +113,7 @@ impl<'a> FusedForward<'a> {
             _ if every(length) => last,
             _ => select(&last, Arc::new(rows.iter().map(|&row| row as usize).collect())),
         };
-        self.before_last(input, tap)
+        self.before_last(input, observer)
     }
 
     /// The norm after the last layer, where there is one.
@@ -125,15 +125,15 @@ impl<'a> FusedForward<'a> {
     }
 
     /// From the input of the head's first linear to that of its last.
-    pub(super) fn before_last(&self, input: Value, tap: &mut dyn Tap) -> Value {
+    pub(super) fn before_last(&self, input: Value, observer: &mut dyn Observer) -> Value {
         match &self.spec.head {
             Head::Hidden | Head::LanguageModel { .. } => input,
             Head::MaskedLanguageModel { activation, norm, .. } => {
-                let inner = self.linear(&input, &[LinearId::global(Role::MlmTransform)], None, tap);
+                let inner = self.linear(&input, &[LinearId::global(Role::MlmTransform)], None, observer);
                 self.norm(&activate(&inner, function(*activation), false), *norm, None, NormSite::MlmTransform)
             }
             Head::Classifier { .. } => {
-                let pooled = self.linear(&input, &[LinearId::global(Role::Pooler)], None, tap);
+                let pooled = self.linear(&input, &[LinearId::global(Role::Pooler)], None, observer);
                 // A few rows: burn's own operation.
                 let values = match pooled.dims().len() {
                     3 => Value::of(pooled.into_tensor::<3>().tanh()),
@@ -150,14 +150,14 @@ impl<'a> FusedForward<'a> {
     }
 
     /// Everything, as [`Forward::run`].
-    pub(crate) fn run(&self, batch: &Batch, root: &Value, tap: &mut dyn Tap) -> Output {
+    pub(crate) fn run(&self, batch: &Batch, root: &Value, observer: &mut dyn Observer) -> Output {
         let [sequences, length] = batch.dims();
-        let states = self.states(batch, root, tap);
+        let states = self.states(batch, root, observer);
         let rows = if matches!(self.spec.head, Head::Classifier { .. }) { 1 } else { length };
         let all: Vec<i32> = (0..(sequences * rows) as i32).collect();
-        let mut last = self.head_rows(states.last, batch, &all, tap);
+        let mut last = self.head_rows(states.last, batch, &all, observer);
         if let Some(id) = self.spec.last_linear() {
-            last = self.linear(&last, &[id], None, tap);
+            last = self.linear(&last, &[id], None, observer);
         }
         let width = last.width();
         let logits = if last.dims().len() == 3 {
@@ -193,15 +193,21 @@ impl<'a> FusedForward<'a> {
         Linear { matrix: self.weights.matrix(id).clone(), bias }
     }
 
-    pub(super) fn linear(&self, input: &Value, ids: &[LinearId], residual: Option<&Value>, tap: &mut dyn Tap) -> Value {
-        if tap.sees_linears() {
+    pub(super) fn linear(
+        &self,
+        input: &Value,
+        ids: &[LinearId],
+        residual: Option<&Value>,
+        observer: &mut dyn Observer,
+    ) -> Value {
+        if observer.sees_linears() {
             let width = input.width();
             let plain = Value::Plain(input.tensor());
             let shown = match plain.dims().len() {
                 3 => plain.into_tensor::<3>().reshape([-1, width as i32]),
                 _ => plain.into_tensor::<2>(),
             };
-            ids.iter().for_each(|id| tap.linear(*id, &shown));
+            ids.iter().for_each(|id| observer.linear(*id, &shown));
         }
         linear(input, ids.iter().map(|id| self.linear_of(*id)).collect(), residual)
     }

@@ -8,7 +8,7 @@
 //!
 //! A layer may halt before every step, with values of its own changed in between: calibration does, for many sequences.
 
-use super::Tap;
+use super::Observer;
 use crate::model::id::{LinearId, NormSite, Role};
 use crate::model::spec::{LayerSpec, Mixer, ModelSpec, Norm, NormPlacement};
 
@@ -64,7 +64,7 @@ pub(super) trait Operations {
         id: LinearId,
         input: &Self::Value,
         residual: Option<Self::Value>,
-        tap: &mut dyn Tap,
+        observer: &mut dyn Observer,
     ) -> Self::Value;
 
     /// The input of the linears that come before positions are mixed, made of the normed hidden states.
@@ -77,11 +77,11 @@ pub(super) trait Operations {
         input: Self::Value,
         context: &Self::Context,
         past: Option<&mut Self::Past>,
-        tap: &mut dyn Tap,
+        observer: &mut dyn Observer,
     ) -> Self::Value;
 
     /// act(up(x)), or act(gate(x)) · up(x).
-    fn widen(&self, layer: usize, input: Self::Value, tap: &mut dyn Tap) -> Self::Value;
+    fn widen(&self, layer: usize, input: Self::Value, observer: &mut dyn Observer) -> Self::Value;
 
     /// The beginning of a layer.
     fn enter(&self, layer: usize, hidden: Self::Value, context: &Self::Context) -> Halted<Self::Value> {
@@ -101,20 +101,20 @@ pub(super) trait Operations {
         halted: Halted<Self::Value>,
         context: &Self::Context,
         past: Option<&mut Self::Past>,
-        tap: &mut dyn Tap,
+        observer: &mut dyn Observer,
     ) -> Halted<Self::Value> {
         let Halted { hidden, input } = halted;
         let spec = &self.model().layers[layer];
         match step {
-            Step::Mix => Halted { input: self.mix(layer, input, context, past, tap), hidden },
-            Step::Ffn => Halted { input: self.widen(layer, input, tap), hidden },
+            Step::Mix => Halted { input: self.mix(layer, input, context, past, observer), hidden },
+            Step::Ffn => Halted { input: self.widen(layer, input, observer), hidden },
             Step::MixOutput => {
                 let (role, of_output) = match spec.mixer {
                     Mixer::Attention(_) => (Role::Output, NormSite::AttentionOutput),
                     Mixer::Conv(_) => (Role::ConvOut, NormSite::Conv),
                 };
                 let sites = [before(spec), of_output];
-                let hidden = self.onto_residual(layer, role, Halted { hidden, input }, sites, tap);
+                let hidden = self.onto_residual(layer, role, Halted { hidden, input }, sites, observer);
                 let input = match spec.norm_placement {
                     NormPlacement::Pre | NormPlacement::Around => self.layer_norm(spec, &hidden, layer, NormSite::Ffn),
                     NormPlacement::Post => hidden.clone(),
@@ -123,7 +123,7 @@ pub(super) trait Operations {
             }
             Step::FfnOutput => {
                 let sites = [NormSite::Ffn, NormSite::FfnOutput];
-                let hidden = self.onto_residual(layer, Role::Down, Halted { hidden, input }, sites, tap);
+                let hidden = self.onto_residual(layer, Role::Down, Halted { hidden, input }, sites, observer);
                 Halted { input: hidden.clone(), hidden }
             }
         }
@@ -136,11 +136,11 @@ pub(super) trait Operations {
         hidden: Self::Value,
         context: &Self::Context,
         mut past: Option<&mut Self::Past>,
-        tap: &mut dyn Tap,
+        observer: &mut dyn Observer,
     ) -> Self::Value {
         let mut halted = self.enter(layer, hidden, context);
         for step in Step::ALL {
-            halted = self.step(layer, step, halted, context, past.as_deref_mut(), tap);
+            halted = self.step(layer, step, halted, context, past.as_deref_mut(), observer);
         }
         halted.hidden
     }
@@ -152,15 +152,17 @@ pub(super) trait Operations {
         role: Role,
         Halted { hidden, input }: Halted<Self::Value>,
         [of_sum, of_output]: [NormSite; 2],
-        tap: &mut dyn Tap,
+        observer: &mut dyn Observer,
     ) -> Self::Value {
         let spec = &self.model().layers[layer];
         let id = LinearId::layer(layer, role);
         match spec.norm_placement {
-            NormPlacement::Pre => self.project(id, &input, Some(hidden), tap),
-            NormPlacement::Post => self.layer_norm(spec, &self.project(id, &input, Some(hidden), tap), layer, of_sum),
+            NormPlacement::Pre => self.project(id, &input, Some(hidden), observer),
+            NormPlacement::Post => {
+                self.layer_norm(spec, &self.project(id, &input, Some(hidden), observer), layer, of_sum)
+            }
             NormPlacement::Around => {
-                let output = self.project(id, &input, None, tap);
+                let output = self.project(id, &input, None, observer);
                 self.sum(hidden, self.layer_norm(spec, &output, layer, of_output))
             }
         }

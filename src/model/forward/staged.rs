@@ -6,8 +6,8 @@
 use super::fused::Context;
 use super::layer::Operations;
 use super::{
-    AttentionContext, Batch, DenseWeights, Forward, FusedForward, FusedWeights, Halted, NoTaps, Step, Tap, head_input,
-    root_without_graph,
+    AttentionContext, Batch, DenseWeights, Forward, FusedForward, FusedWeights, Halted, Observer, Step, Unobserved,
+    head_input, root_without_graph,
 };
 use crate::model::spec::ModelSpec;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
@@ -100,13 +100,13 @@ impl<'a> StagedForward<'a> {
         step: Step,
         halted: Halted<Tensor<3>>,
         context: &StagedContext,
-        tap: &mut dyn Tap,
+        observer: &mut dyn Observer,
     ) -> Halted<Tensor<3>> {
         match self.with(context) {
-            Pair::Plain(forward, context) => forward.step(layer, step, halted, context, None, tap),
+            Pair::Plain(forward, context) => forward.step(layer, step, halted, context, None, observer),
             Pair::Fused(forward, context) => {
                 let halted = Halted { hidden: value(halted.hidden), input: value(halted.input) };
-                tensors(forward.step(layer, step, halted, context, None, tap))
+                tensors(forward.step(layer, step, halted, context, None, observer))
             }
         }
     }
@@ -114,9 +114,9 @@ impl<'a> StagedForward<'a> {
     /// [`Forward::block`].
     pub fn block(&self, layer: usize, hidden: Tensor<3>, context: &StagedContext) -> Tensor<3> {
         match self.with(context) {
-            Pair::Plain(forward, context) => forward.layer(layer, hidden, context, None, &mut NoTaps),
+            Pair::Plain(forward, context) => forward.layer(layer, hidden, context, None, &mut Unobserved),
             Pair::Fused(forward, context) => {
-                forward.layer(layer, value(hidden), context, None, &mut NoTaps).into_tensor()
+                forward.layer(layer, value(hidden), context, None, &mut Unobserved).into_tensor()
             }
         }
     }
@@ -134,8 +134,8 @@ impl<'a> StagedForward<'a> {
     /// From the input of the head's first linear to that of its last.
     pub fn before_last(&self, input: Tensor<3>) -> Tensor<3> {
         match &self.operands {
-            Operands::Plain(forward) => forward.before_last(input, &mut NoTaps),
-            Operands::Fused(weights) => self.fused(weights).before_last(value(input), &mut NoTaps).into_tensor(),
+            Operands::Plain(forward) => forward.before_last(input, &mut Unobserved),
+            Operands::Fused(weights) => self.fused(weights).before_last(value(input), &mut Unobserved).into_tensor(),
         }
     }
 
@@ -143,9 +143,9 @@ impl<'a> StagedForward<'a> {
     pub fn last(&self, input: Tensor<3>) -> Tensor<3> {
         let Some(id) = self.spec.last_linear() else { return input };
         match &self.operands {
-            Operands::Plain(forward) => forward.linear(id, input, &mut NoTaps),
+            Operands::Plain(forward) => forward.linear(id, input, &mut Unobserved),
             Operands::Fused(weights) => {
-                self.fused(weights).linear(&value(input), &[id], None, &mut NoTaps).into_tensor()
+                self.fused(weights).linear(&value(input), &[id], None, &mut Unobserved).into_tensor()
             }
         }
     }
@@ -158,7 +158,7 @@ impl<'a> StagedForward<'a> {
             Operands::Plain(forward) => {
                 let next = TensorData::new(targets.to_vec(), [targets.len(), 1]);
                 let next = Tensor::<2, Int>::from_data(next, &rows.device());
-                let logits = forward.linear(id, rows.unsqueeze::<3>(), &mut NoTaps).squeeze_dim::<2>(0);
+                let logits = forward.linear(id, rows.unsqueeze::<3>(), &mut Unobserved).squeeze_dim::<2>(0);
                 log_softmax(logits, 1).gather(1, next).sum().neg()
             }
             Operands::Fused(weights) => {

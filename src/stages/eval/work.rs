@@ -4,7 +4,7 @@ use crate::eval::answers::{self, AnswersReport};
 use crate::eval::classify::{self, ClassifyReport, Example};
 use crate::eval::embed::{self, EmbedReport, Embedder};
 use crate::eval::lm::{self, LmReport, MlmReport, Models, Targets, next_tokens};
-use crate::eval::opened::{OpenError, OpenedModel, Task, tokenizer_at};
+use crate::eval::opened::{OpenedModel, Task, tokenizer_at};
 use crate::eval::{EvalError, Forward, SCHEMA};
 use crate::progress::Progress;
 use crate::report::{Report, Table};
@@ -123,7 +123,7 @@ pub fn evaluate(options: &EvalOptions, device: &Device, progress: &dyn Progress)
     let mut tokenizer = match &options.tokenizer {
         Some(directory) => tokenizer_at(directory)?,
         None => match (model.tokenizer(), &reference) {
-            (Err(OpenError::NoTokenizer { .. }), Some(reference)) => reference.tokenizer()?,
+            (Err(EvalError::NoTokenizer { .. }), Some(reference)) => reference.tokenizer()?,
             (tokenizer, _) => tokenizer?,
         },
     };

@@ -4,7 +4,7 @@ use crate::model::scheme::Preset;
 use crate::quantize::budget::Budget;
 use crate::quantize::calibration::CalibrationText;
 use crate::quantize::method::Method;
-use crate::quantize::policy::{Activations, Keep, Mix};
+use crate::quantize::policy::{Activations, Keep, SchemeSource};
 use crate::stages::arguments::WriteFile;
 use crate::stages::arguments::groups::{
     BackendArg, CALIBRATION, CalibrationArgs, MODEL_AND_OUTPUT, ModelArg, ROUNDING, SCHEMES, TRAINING, TargetArg,
@@ -92,7 +92,7 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = SCHEMES)]
 pub(super) struct SchemeArgs {
-    /// Bits of every matrix: a named mix, or auto within a budget
+    /// Bits of every matrix: a preset, or auto within a budget
     ///
     /// w8: every matrix 8 bits. mixed: feed-forward networks 4 bits, everything else 8. w4: linears, token table and LM
     /// head 4 bits; position and type tables, pooler, classifier and MLM transform 8. auto: chosen for every matrix by
@@ -131,9 +131,9 @@ pub(super) struct SchemeArgs {
     #[arg(long, value_name = "PATTERN=a8|a16")]
     pub(super) activations: Vec<Activations>,
 
-    /// Measure the whole frontier of mixes, and write no model
+    /// Measure the whole frontier of assignments, and write no model
     ///
-    /// From 4 bits everywhere to 8 bits everywhere. Prints bytes against cost for the best mixes and the named ones,
+    /// From 4 bits everywhere to 8 bits everywhere. Prints bytes against cost for the best assignments and the presets,
     /// and the cost of every matrix alone.
     #[arg(long, conflicts_with_all = ["scheme", "budget", "bits_per_weight", "qat", "out"])]
     pub(super) sweep: bool,
@@ -168,7 +168,7 @@ pub(super) struct RoundingArgs {
 /// Values of `--scheme`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scheme {
-    /// One of the mixes.
+    /// One of the assignments.
     Preset(Preset),
     /// Chosen by measurement.
     Auto,
@@ -191,16 +191,16 @@ impl FromStr for Scheme {
 pub(super) struct UnknownScheme(String);
 
 impl Args {
-    /// The mix that the options ask for.
-    pub(super) fn mix(&self) -> anyhow::Result<Mix> {
+    /// Where the options take schemes from.
+    pub(super) fn scheme_source(&self) -> anyhow::Result<SchemeSource> {
         let SchemeArgs { budget, bits_per_weight, .. } = self.schemes;
         let budget = budget.map(|size| Budget::Bytes(size.bytes()));
         let Some(scheme) = self.schemes.scheme else {
             bail!("--sweep measures and makes no model; pass --scheme to make one");
         };
         match (scheme, budget.or(bits_per_weight.map(Budget::BitsPerWeight))) {
-            (Scheme::Preset(preset), None) => Ok(Mix::Preset(preset)),
-            (Scheme::Auto, Some(budget)) => Ok(Mix::Auto(budget)),
+            (Scheme::Preset(preset), None) => Ok(SchemeSource::Preset(preset)),
+            (Scheme::Auto, Some(budget)) => Ok(SchemeSource::Auto(budget)),
             (Scheme::Auto, None) => {
                 bail!("--scheme auto chooses within a budget; pass --budget BYTES or --bits-per-weight X")
             }

@@ -4,7 +4,7 @@ use crate::disk::hash::HashError;
 use crate::machine::{cpu_features, tool};
 use crate::quantize::calibration::CalibrationText;
 use crate::quantize::method::Method;
-use crate::quantize::policy::{Activations, Keep, Mix};
+use crate::quantize::policy::{Activations, Keep, SchemeSource};
 use crate::quantize::training_data::Retrain;
 use crate::stages::provenance::Inputs;
 use burn::tensor::Device;
@@ -19,8 +19,8 @@ pub struct QuantizeOptions {
     pub model: PathBuf,
     /// Directory to write.
     pub out: PathBuf,
-    /// Mix of schemes.
-    pub mix: Mix,
+    /// Where schemes come from.
+    pub schemes: SchemeSource,
     /// Exceptions from it, the last match winning.
     pub keeps: Vec<Keep>,
     /// Linears whose inputs are wider than 8 bits on a device, the last match winning.
@@ -54,7 +54,7 @@ impl QuantizeOptions {
             "stage": "quantize",
             "method": self.method.name(),
             "inputs": self.inputs()?.json(),
-            "scheme": format!("{:?}", self.mix),
+            "scheme": format!("{:?}", self.schemes),
             "keep": self.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "equalize": self.equalize,
             "activations": self.activations.iter().map(ToString::to_string).collect::<Vec<_>>(),

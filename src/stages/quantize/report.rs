@@ -16,7 +16,7 @@ use serde::Serialize;
 /// Result of `slmc quantize`.
 #[derive(Clone, Debug, Serialize)]
 pub struct QuantizeReport {
-    /// The mix.
+    /// Where schemes come from, by its name.
     pub scheme: &'static str,
     /// Exceptions.
     pub keep: Vec<String>,

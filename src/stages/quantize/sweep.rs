@@ -1,4 +1,4 @@
-//! The work of `slmc quantize --sweep`: the frontier of a directory's mixes, measured and drawn.
+//! The work of `slmc quantize --sweep`: the frontier of a directory's assignments, measured and drawn.
 
 use super::options::QuantizeOptions;
 use crate::allocate::database::database;
@@ -16,7 +16,7 @@ use burn::tensor::Device;
 use std::io::Write;
 use std::path::Path;
 
-/// Measures the whole frontier of a directory's mixes and draws it; no model is written.
+/// Measures the whole frontier of a directory's assignments and draws it; no model is written.
 ///
 /// # Errors
 /// [`StageError`].

@@ -27,7 +27,7 @@ use crate::quantize::equalize::{Equalized, equalize};
 use crate::quantize::error::RoundingError;
 use crate::quantize::input_width::InputWidth;
 use crate::quantize::method::Method;
-use crate::quantize::policy::{self, Activations, Mix};
+use crate::quantize::policy::{self, Activations, SchemeSource};
 use crate::quantize::solver;
 use crate::quantize::training_data::Training;
 use crate::quantize::tune::{Judged, Tuning};
@@ -98,7 +98,7 @@ struct Work<'o> {
     sparsity: Sparsity,
     /// The allocation problem of `auto`.
     plan: Option<Plan>,
-    /// Scheme of every matrix in a named mix.
+    /// Scheme of every matrix in a preset.
     preset: Assignment,
     calibration: Calibration,
     /// Measured where nothing was asked for.
@@ -120,12 +120,12 @@ impl<'o> Work<'o> {
         }
         let sparsity = input.recorded_sparsity()?;
         let target = (options.target.as_str(), options.layout);
-        let (plan, preset) = match options.mix {
-            Mix::Auto(budget) => {
+        let (plan, preset) = match options.schemes {
+            SchemeSource::Auto(budget) => {
                 let plan = Plan::new(&model.spec, &options.keeps, budget, &sparsity, target)?;
                 (Some(plan), Assignment::new())
             }
-            Mix::Preset(preset) => (None, policy::assign(&model.spec, preset, &options.keeps)?),
+            SchemeSource::Preset(preset) => (None, policy::assign(&model.spec, preset, &options.keeps)?),
         };
         let widths = policy::widths(&model.spec, &options.activations)?;
         let none = Calibration { sequences: Vec::new(), description: "none".to_owned(), files_read: Vec::new() };
@@ -215,7 +215,7 @@ impl<'o> Work<'o> {
         Ok(())
     }
 
-    /// The mix of `auto` within the budget.
+    /// The assignment of `auto` within the budget.
     fn search(&self) -> Result<Option<Found<'_>>, StageError> {
         let Run { options, device, progress } = self.run;
         let Some(plan) = &self.plan else { return Ok(None) };
@@ -370,7 +370,7 @@ impl Rounded<'_> {
     fn report(&self, tensors: &[StoredTensor], allocation: Option<AllocationReport>) -> QuantizeReport {
         let Work { run: Run { options, .. }, calibration, activations, input_width, equalized, .. } = self.work;
         QuantizeReport {
-            scheme: options.mix.name(),
+            scheme: options.schemes.name(),
             keep: options.keeps.iter().map(ToString::to_string).collect(),
             activations: activations.iter().map(ToString::to_string).collect(),
             input_width: *input_width,

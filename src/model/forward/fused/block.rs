@@ -3,7 +3,7 @@
 
 use super::decode::LayerPast;
 use super::{Context, FusedForward, Tables, function, kind};
-use crate::model::forward::Tap;
+use crate::model::forward::Observer;
 use crate::model::forward::block::rotate;
 use crate::model::forward::layer::Operations;
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
@@ -35,8 +35,8 @@ impl Operations for FusedForward<'_> {
         Value::of(sum).unwrap_or_else(|| unreachable!("sums stay on the flex device"))
     }
 
-    fn project(&self, id: LinearId, input: &Value, residual: Option<Value>, tap: &mut dyn Tap) -> Value {
-        self.linear(input, &[id], residual.as_ref(), tap)
+    fn project(&self, id: LinearId, input: &Value, residual: Option<Value>, observer: &mut dyn Observer) -> Value {
+        self.linear(input, &[id], residual.as_ref(), observer)
     }
 
     fn mixer_input(&self, layer: usize, normed: Value, context: &Context) -> Value {
@@ -52,18 +52,18 @@ impl Operations for FusedForward<'_> {
         input: Value,
         context: &Context,
         past: Option<&mut LayerPast>,
-        tap: &mut dyn Tap,
+        observer: &mut dyn Observer,
     ) -> Value {
         match &self.spec.layers[layer].mixer {
-            Mixer::Attention(spec) => self.attention(layer, spec, &input, context, past, tap),
-            Mixer::Conv(spec) => self.convolution(layer, spec, &input, context, past, tap),
+            Mixer::Attention(spec) => self.attention(layer, spec, &input, context, past, observer),
+            Mixer::Conv(spec) => self.convolution(layer, spec, &input, context, past, observer),
         }
     }
 
-    fn widen(&self, layer: usize, input: Value, tap: &mut dyn Tap) -> Value {
+    fn widen(&self, layer: usize, input: Value, observer: &mut dyn Observer) -> Value {
         let spec = &self.spec.layers[layer].ffn;
         let ids = [LinearId::layer(layer, Role::Gate), LinearId::layer(layer, Role::Up)];
-        let inner = self.linear(&input, if spec.gated { &ids } else { &ids[1..] }, None, tap);
+        let inner = self.linear(&input, if spec.gated { &ids } else { &ids[1..] }, None, observer);
         activate(&inner, function(spec.activation), spec.gated)
     }
 }
@@ -76,10 +76,10 @@ impl FusedForward<'_> {
         input: &Value,
         context: &Context,
         past: Option<&mut LayerPast>,
-        tap: &mut dyn Tap,
+        observer: &mut dyn Observer,
     ) -> Value {
         let id = |role| LinearId::layer(layer, role);
-        let mut projected = self.linear(input, &[id(Role::Query), id(Role::Key), id(Role::Value)], None, tap);
+        let mut projected = self.linear(input, &[id(Role::Query), id(Role::Key), id(Role::Value)], None, observer);
         if spec.query_key_norm {
             let segment = |first, heads, site| Segment {
                 first,
@@ -94,9 +94,9 @@ impl FusedForward<'_> {
             projected = norm(&projected, kind(self.spec.layers[layer].norm), segments);
         }
         let rotary = context.rotary[layer].clone();
-        if tap.sees_attention() {
+        if observer.sees_attention() {
             let [query, key] = heads_of(&projected, spec, rotary.as_ref());
-            tap.attention(layer, &query, &key);
+            observer.attention(layer, &query, &key);
         }
         let shape = Shape {
             sequences: context.sequences,
@@ -123,9 +123,9 @@ impl FusedForward<'_> {
         input: &Value,
         context: &Context,
         past: Option<&mut LayerPast>,
-        tap: &mut dyn Tap,
+        observer: &mut dyn Observer,
     ) -> Value {
-        let projected = self.linear(input, &[LinearId::layer(layer, Role::ConvIn)], None, tap);
+        let projected = self.linear(input, &[LinearId::layer(layer, Role::ConvIn)], None, observer);
         let part = |part| self.weights.vector(ParameterId::Kernel(layer as u16, part)).clone();
         let kernel = |length| Kernel { taps: part(Part::Weight), bias: spec.bias.then(|| part(Part::Bias)), length };
         match past {

@@ -3,7 +3,7 @@
 //! fused operation depends on another row.
 
 use super::{Context, FusedForward, FusedWeights, root_without_graph};
-use crate::model::forward::NoTaps;
+use crate::model::forward::Unobserved;
 use crate::model::forward::batch::{Batch, BatchError};
 use crate::model::forward::layer::Operations;
 use crate::model::spec::{Mixer, ModelSpec};
@@ -101,13 +101,13 @@ impl<'a> Decoder<'a> {
         let context = Context::new(forward.spec, &batch);
         let mut hidden = forward.embed(&batch, &root_without_graph());
         for (layer, past) in self.layers.iter_mut().enumerate() {
-            hidden = forward.layer(layer, hidden, &context, Some(past), &mut NoTaps);
+            hidden = forward.layer(layer, hidden, &context, Some(past), &mut Unobserved);
         }
         self.read += length;
         let last = select(&hidden, Arc::new((0..sequences).map(|sequence| (sequence + 1) * length - 1).collect()));
-        let input = forward.before_last(forward.finish(last), &mut NoTaps);
+        let input = forward.before_last(forward.finish(last), &mut Unobserved);
         let output = match forward.spec.last_linear() {
-            Some(id) => forward.linear(&input, &[id], None, &mut NoTaps),
+            Some(id) => forward.linear(&input, &[id], None, &mut Unobserved),
             None => input,
         };
         Ok(slice(&output.tensor()).to_vec())
@@ -148,7 +148,7 @@ mod tests {
                 (0..TEXTS).map(|text| (0..LENGTH).map(|at| draw(text * LENGTH + at)).collect()).collect();
             let weights = DenseWeights::new(&model, &device).unwrap();
             let whole = Batch::new(spec, texts.concat(), TEXTS).unwrap();
-            let logits = Forward::new(spec, &weights, &device).run(&whole, &mut NoTaps).logits.into_data();
+            let logits = Forward::new(spec, &weights, &device).run(&whole, &mut Unobserved).logits.into_data();
             let logits: Vec<f32> = logits.try_to_vec().unwrap();
             let weights = Decoder::weights(&model).unwrap();
             let mut all = Decoder::new(spec, &weights, TEXTS, LENGTH);
