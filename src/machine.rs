@@ -50,6 +50,7 @@ pub const PORTABLE: &str = "portable";
 /// The class of f32 results of operations that are not slmc's own, on this machine: their bits depend on how wide its
 /// vectors are, and on nothing else of it.
 pub fn numerics_class() -> &'static str {
+    #[cfg(not(target_arch = "x86_64"))]
     let class = if cfg!(target_arch = "aarch64") { "aarch64-neon" } else { std::env::consts::ARCH };
     #[cfg(target_arch = "x86_64")]
     let class = {

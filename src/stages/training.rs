@@ -95,7 +95,7 @@ pub fn check(
 pub fn train(options: &TrainOptions, device: &Device, progress: &dyn Progress) -> Result<TrainReport, StageError> {
     atomic::check_directory(&options.out)?;
     options.settings.check().map_err(TrainError::from)?;
-    let work = Work::open(options, progress)?;
+    let mut work = Work::open(options, progress)?;
     let inputs = inputs(options)?;
     let resume = Resume::of(&options.out, &work.identity(&inputs, device)?);
     let (model, log, report) = work.train(&resume, device, progress)?;
@@ -177,18 +177,24 @@ impl<'o> Work<'o> {
         }))
     }
 
-    /// The student as trained, the log of its steps, and the report.
+    /// The student as trained, the log of its steps, and the report. The weights of both models as they were read are let
+    /// go of once they are copied.
     fn train(
-        &self,
+        &mut self,
         resume: &Resume,
         device: &Device,
         progress: &dyn Progress,
     ) -> Result<(Model, Vec<String>, TrainReport), StageError> {
-        let Work { options, student, sparsity, .. } = self;
+        // A matrix that was pruned stays pruned: its zeros are held, and the output says so again.
+        let masks = HeldMasks::of(&self.student, &self.sparsity)?;
+        let start = values_of(&self.student)?;
+        self.student.parameters.clear();
         let weights = match &self.teacher {
             Some(teacher) => Some(DenseWeights::new(teacher, device)?),
             None => None,
         };
+        self.teacher.iter_mut().for_each(|teacher| teacher.parameters.clear());
+        let Work { options, student, sparsity, .. } = &*self;
         let teacher = match (&self.teacher, &weights) {
             (Some(teacher), Some(weights)) => {
                 let (own, other) = (student.spec.layers.len(), teacher.spec.layers.len());
@@ -206,10 +212,8 @@ impl<'o> Work<'o> {
             out: &options.out,
             fingerprint: resume.fingerprint(),
         };
-        // A matrix that was pruned stays pruned: its zeros are held, and the output says so again.
-        let masks = HeldMasks::of(student, sparsity)?;
         let transform: &dyn Transform = if sparsity.is_empty() { &Identity } else { &masks };
-        let mut trained = run.train(values_of(student)?, transform, progress)?;
+        let mut trained = run.train(start, transform, progress)?;
         masks.clear_all(&mut trained.parameters);
         let report = TrainReport { files_read: self.samples.files.clone(), ..TrainReport::of(&run, &trained) };
         let description = Description {

@@ -126,7 +126,7 @@ impl Fused {
             let states = forward.states(&piece.batch, &root_without_graph(), &mut Unobserved);
             (teacher, forward, states)
         });
-        let forward = FusedForward::new(run.spec, weights, keep);
+        let forward = FusedForward::new(run.spec, weights, keep).recomputing(run.settings.recompute);
         let states = forward.states(&piece.batch, &root, &mut Unobserved);
         let mut parts = LossParts::default();
         let mut total: Option<Tensor<1>> = None;

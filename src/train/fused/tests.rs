@@ -199,3 +199,22 @@ fn threads_change_no_bit() {
         }
     }
 }
+
+#[test]
+fn recomputed_layers_change_no_bit() {
+    for folder in golden_folders() {
+        let spec = open_model(&folder).unwrap().spec;
+        let causal = matches!(spec.head, Head::LanguageModel { .. });
+        let mut case = Case::new(&folder, causal, every_loss(&spec.head, 1.5));
+        let kept = case.fused(&case.values);
+        case.settings.recompute = true;
+        assert!(case.fused(&case.values) == kept, "{}", folder.display());
+        // Without hidden states nothing but the next layer reads a layer's output.
+        case.settings.loss.hidden = 0.0;
+        if case.settings.loss.needs_divergence() {
+            let recomputed = case.fused(&case.values);
+            case.settings.recompute = false;
+            assert!(case.fused(&case.values) == recomputed, "{} without hidden states", folder.display());
+        }
+    }
+}
