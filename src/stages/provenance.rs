@@ -4,7 +4,7 @@
 use crate::disk::hash::{HashError, file_sha256, hex};
 use crate::formats;
 use crate::formats::provenance::sparsity_json;
-use crate::machine::{cpu_features, tool};
+use crate::machine::tool;
 use crate::model::transform::Sparsity;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -52,10 +52,17 @@ pub fn provenance(stage: &str, inputs: &Inputs, settings: Value) -> Value {
 }
 
 /// How the weights of a directory were made; readers find there which matrices are sparse.
-pub fn of_weights(stage: &str, inputs: &Inputs, settings: Value, sparsity: &Sparsity, metrics: Value) -> Value {
+/// `numerics` is their class.
+pub fn of_weights(
+    (stage, numerics): (&str, &str),
+    inputs: &Inputs,
+    settings: Value,
+    sparsity: &Sparsity,
+    metrics: Value,
+) -> Value {
     let mut made = provenance(stage, inputs, settings);
     made["sparsity"] = sparsity_json(sparsity);
-    made["cpu_features"] = json!(cpu_features());
+    made["numerics"] = json!(numerics);
     made["metrics"] = metrics;
     made
 }

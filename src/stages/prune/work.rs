@@ -17,6 +17,7 @@ use crate::prune::{MatrixReport, Method, check, prune, select};
 use crate::quantize::calibration::{CALIBRATION_TOKENS, Calibration, CalibrationText, calibration};
 use crate::quantize::training_data::{Retrain, training_samples};
 use crate::stages::StageError;
+use crate::stages::numerics::class_of;
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
 use crate::train::report::{TrainReport, write_log};
@@ -67,7 +68,8 @@ pub fn prune_directory(
     };
     let (training, resume) = recovered.unzip();
     let report = work.report(&pruned, training);
-    hugging_face::Directory(&options.out).write(&pruned.model, &provenance(options, &report, &pruned.sparsity)?)?;
+    hugging_face::Directory(&options.out)
+        .write(&pruned.model, &provenance(options, &report, &pruned.sparsity, device)?)?;
     if let Some(resume) = resume {
         resume.finished()?;
     }
@@ -230,7 +232,12 @@ fn inputs(options: &PruneOptions) -> Result<Inputs, HashError> {
     inputs.files("calibration", calibration)?.files("data", data)
 }
 
-fn provenance(options: &PruneOptions, report: &PruneReport, sparsity: &Sparsity) -> Result<Value, HashError> {
+fn provenance(
+    options: &PruneOptions,
+    report: &PruneReport,
+    sparsity: &Sparsity,
+    device: &Device,
+) -> Result<Value, HashError> {
     let settings = json!({
         "pattern": report.pattern,
         "method": report.method,
@@ -243,7 +250,7 @@ fn provenance(options: &PruneOptions, report: &PruneReport, sparsity: &Sparsity)
     });
     let training = report.training.as_ref().map(TrainReport::metrics);
     let metrics = json!({"weights": report.weights, "zeros": report.zeros_after, "training": training});
-    Ok(of_weights("prune", &inputs(options)?, settings, sparsity, metrics))
+    Ok(of_weights(("prune", class_of(device, None)), &inputs(options)?, settings, sparsity, metrics))
 }
 
 /// Bytes of memory that pruning takes at most, by rule of thumb: the f32 model of the calibration, the pruned weights,
