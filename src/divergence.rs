@@ -1,6 +1,8 @@
 //! Comparison of two models' outputs, and its statistics: log-softmax and KL divergence of rows of logits, directions
 //! of pooled hidden states, the mean with its standard error over independent samples, nearest-rank percentiles; all in
-//! f64.
+//! f64, by functions whose bits are the same on every machine.
+
+use slm_numerics::doubles::{compared_exponentials, sum_of_exponentials};
 
 /// Index of the largest value, the first of equals.
 pub fn argmax(row: &[f32]) -> usize {
@@ -14,23 +16,16 @@ fn maximum(row: &[f32]) -> f64 {
 /// Negative log-likelihood of `target`, `−ln softmax(row)[target]`, in nats.
 pub fn nll(row: &[f32], target: usize) -> f64 {
     let top = maximum(row);
-    let sum: f64 = row.iter().map(|&value| (f64::from(value) - top).exp()).sum();
-    sum.ln() - (f64::from(row[target]) - top)
+    libm::log(sum_of_exponentials(row, top)) - (f64::from(row[target]) - top)
 }
 
 /// KL(softmax(reference) ‖ softmax(model)) in nats: Σ p · (ln p − ln q), clamped at zero, since rounding can take it
 /// below.
 pub fn divergence(reference: &[f32], model: &[f32]) -> f64 {
-    let (top_p, top_q) = (maximum(reference), maximum(model));
-    let (mut sum_p, mut sum_q, mut weighted) = (0.0, 0.0, 0.0);
-    for (&p, &q) in reference.iter().zip(model) {
-        let (p, q) = (f64::from(p) - top_p, f64::from(q) - top_q);
-        let weight = p.exp();
-        sum_p += weight;
-        sum_q += q.exp();
-        weighted += weight * (p - q);
-    }
-    (weighted / sum_p - f64::ln(sum_p) + f64::ln(sum_q)).max(0.0)
+    let tops = [maximum(reference), maximum(model)];
+    let tokens = reference.len().min(model.len());
+    let [sum_p, sum_q, weighted] = compared_exponentials([&reference[..tokens], &model[..tokens]], tops);
+    (weighted / sum_p - libm::log(sum_p) + libm::log(sum_q)).max(0.0)
 }
 
 /// The embedding of a text from its hidden states, (positions, width): (width), of length one. `None` where the mean

@@ -43,23 +43,30 @@ pub fn cpu_features() -> Vec<&'static str> {
     features
 }
 
-/// Class of this machine's f32 results: what products, sums and elementary functions of several operations follow in their
-/// last bits where these are not portable (the `gemm` and `pulp` crates choose vectors by these features, and nothing else
-/// of the CPU matters). Machines of one class give the same bits.
+/// The class of f32 results whose bits are the same on every CPU and for any number of threads: those of `slm-numerics` and
+/// `slm-fused` (docs/numerics.md).
+pub const PORTABLE: &str = "portable";
+
+/// The class of f32 results of operations that are not slmc's own, on this machine: their bits depend on how wide its
+/// vectors are, and on nothing else of it.
 pub fn numerics_class() -> &'static str {
+    #[cfg(not(target_arch = "x86_64"))]
+    let class = if cfg!(target_arch = "aarch64") { "aarch64-neon" } else { std::env::consts::ARCH };
     #[cfg(target_arch = "x86_64")]
-    {
-        let all = |features: &[&str]| features.iter().all(|feature| cpu_features().contains(feature));
-        return match () {
-            () if all(&["avx2", "fma", "avx512f", "avx512bw", "avx512vl"]) => "x86-64-v4",
-            () if all(&["avx2", "fma"]) => "x86-64-v3",
-            () => "x86-64-v2",
-        };
-    }
-    #[cfg(target_arch = "aarch64")]
-    return "aarch64-neon";
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    return std::env::consts::ARCH;
+    let class = {
+        let wide = std::arch::is_x86_feature_detected!("avx512f")
+            && std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("avx512cd")
+            && std::arch::is_x86_feature_detected!("avx512dq")
+            && std::arch::is_x86_feature_detected!("avx512vl");
+        let middle = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
+        match (wide, middle) {
+            (true, true) => "x86-64-v4",
+            (false, true) => "x86-64-v3",
+            _ => "x86-64-v2",
+        }
+    };
+    class
 }
 
 /// Bytes per second that `threads` threads together read from `bytes`, each its own part of it, over and over for at

@@ -14,6 +14,8 @@ pub trait Progress: Sync {
     /// The state that a killed run resumes from is on disk up to `step`: steps of training, or groups of matrices
     /// rounded by GPTQ, counted from the first of the run.
     fn saved(&self, step: u64);
+    /// The memory that work will need at its peak, said before it begins.
+    fn needs(&self, work: &str, bytes: u64);
     /// Something the user should know that is not an error; shown at once, above any bar.
     fn warn(&self, warning: &dyn std::fmt::Display);
 }
@@ -27,5 +29,6 @@ impl Progress for Silent {
     fn figures(&self, _figures: &dyn std::fmt::Display) {}
     fn finish(&self) {}
     fn saved(&self, _step: u64) {}
+    fn needs(&self, _work: &str, _bytes: u64) {}
     fn warn(&self, _warning: &dyn std::fmt::Display) {}
 }

@@ -11,6 +11,7 @@ pub mod eval;
 pub mod invocation;
 pub mod known;
 mod limits;
+pub mod numerics;
 pub mod provenance;
 pub mod prune;
 pub mod quantize;

@@ -10,7 +10,7 @@ pub mod file;
 pub mod form;
 pub mod masking;
 pub mod records;
-mod rows;
+pub(crate) mod rows;
 pub mod tokenizer;
 pub mod tokenizer_training;
 pub mod vocabulary;

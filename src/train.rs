@@ -10,6 +10,7 @@
 //! | [`loss`] | the losses |
 //! | `fused` | a step's gradients on fused operations |
 //! | [`optimizer`] | AdamW |
+//! | [`memory`] | the memory that a run will need at its peak |
 //! | [`student`] | a student from a teacher's layers, and which layers are compared |
 //! | [`checkpoint`] | resume state of a run |
 //! | [`samples`], [`start`] | files to samples, directories to students |
@@ -21,6 +22,7 @@ pub mod checkpoint;
 pub mod data;
 mod fused;
 pub mod loss;
+pub mod memory;
 pub mod optimizer;
 pub mod parameters;
 pub mod report;

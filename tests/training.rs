@@ -2,7 +2,7 @@
 //! equality of what was trained on the grid and what the artifact holds, masks held, and inputs refused.
 
 use crate::fixture::{self, Family, Size};
-use crate::support::{one_line, refused, run, slmc, stderr, succeed};
+use crate::support::{not_run, one_line, refused, root, run, slmc, stderr, succeed};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::kernels::scalar;
 use slm_runtime::layout::Layout;
@@ -224,4 +224,78 @@ fn a_pruned_directory_stays_pruned() {
         model.check_sparsity(&sparsity).expect("the zeros are where the pattern wants them");
         assert!(weights(path, name) != weights(path, "sparse"), "{name} was trained");
     }
+}
+
+/// The need that a run states, from the events of its progress.
+fn stated_bytes(output: &std::process::Output) -> u64 {
+    let text = stderr(output);
+    let events = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let needs: Vec<u64> =
+        events.filter(|event| event["event"] == "memory").filter_map(|event| event["bytes"].as_u64()).collect();
+    *needs.last().unwrap_or_else(|| panic!("no need is stated: {text}"))
+}
+
+/// The band of docs/training.md.
+#[test]
+fn the_predicted_peak_holds_against_the_measured_one() {
+    if cfg!(not(target_os = "linux")) {
+        return not_run("the peak of a process is measured on Linux alone");
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    let config = serde_json::json!({
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 1280, "hidden_size": 256,
+        "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "hidden_act": "silu", "tie_word_embeddings": true,
+        "bos_token_id": 1, "eos_token_id": 2,
+    });
+    fs::write(path.join("config.json"), config.to_string()).expect("writes");
+    fs::write(path.join("text.txt"), TEXT.repeat(20)).expect("writes");
+    let teacher = root("recipes/quickstart/teacher");
+    let train = format!(
+        "train config.json --tokenizer {} --data text.txt --window 128 --tokens 1000 --json --progress json",
+        teacher.display()
+    );
+    let mut kept = Vec::new();
+    for options in ["--batch 16 --pieces 1", "--batch 16 --pieces 1 --recompute", "--batch 16 --pieces 8"] {
+        let output = run(path, &format!("{train} {options} -o out"));
+        assert!(output.status.success(), "{}", stderr(&output));
+        let measured = one_line(&output)["peak_memory_bytes"].as_u64().expect("a peak");
+        let stated = stated_bytes(&output);
+        let ratio = measured as f64 / stated as f64;
+        assert!((0.75..=1.05).contains(&ratio), "{options}: {measured} bytes, {stated} were stated");
+        kept.push((weights(path, "out"), stated));
+    }
+    assert!(kept[0].0 == kept[1].0, "recomputation changes the weights");
+    assert!(2 * kept[1].1 < kept[0].1 && 2 * kept[2].1 < kept[0].1, "neither option saves memory");
+}
+
+#[test]
+fn a_run_that_needs_more_memory_than_allowed_is_refused_with_what_fits() {
+    let directory = workplace(Family::TiedLlama);
+    let path = directory.path();
+    let train = "train m --data text.txt --window 32 --batch 512 --pieces 1 --tokens 10 --json --progress json";
+    let output = run(path, &format!("{train} -o out"));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let stated = stated_bytes(&output);
+    let limit = stated - stated / 20;
+    let output = run(path, &format!("{train} --max-ram {limit} -o refused"));
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    let start = format!("training needs about {stated} bytes of memory, --max-ram allows {limit}; ");
+    assert!(message.contains(&start), "{message}");
+    for option in ["--recompute (about ", "--pieces 2 (about ", "--batch "] {
+        assert!(message.contains(option), "{option} in {message}");
+    }
+    assert!(!path.join("refused").exists());
+    succeed(path, &format!("{train} --max-ram {limit} --recompute -q -o again"));
+    assert!(weights(path, "again") == weights(path, "out"), "recomputation changes the weights");
+    refused(path, &format!("{train} --max-ram 1MiB -o refused"), "the least is about");
+    refused(path, "quantize m --scheme w8 --max-ram 30MB --calibration text.txt -o q", "--tune 0");
+    refused(path, &format!("{train} --recompute --backend ndarray -o out2"), "--recompute is for fused operations");
+    refused(
+        path,
+        &format!("{train} --numerics x86-64-v2 --backend ndarray -o out3"),
+        "--numerics x86-64-v2 cannot be kept",
+    );
 }

@@ -21,7 +21,7 @@ pub struct Global {
     /// Progress on stderr: auto, json, none
     ///
     /// auto: a bar where stderr is a terminal, nothing elsewhere and nothing with -q or --json. json: every line on
-    /// stderr is one object with "schema":"slmc.progress/1" and an "event": begin, advance, finish, status, note,
+    /// stderr is one object with "schema":"slmc.progress/1" and an "event": begin, advance, finish, memory, status, note,
     /// warning or error. none: nothing.
     #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t, hide_possible_values = true)]
     pub progress: ProgressMode,

@@ -204,12 +204,12 @@ fn bleu(pairs: &[(Vec<String>, Vec<String>)]) -> f64 {
         let smoothing = if order > 1 { 1.0 } else { 0.0 };
         let found: usize = pairs.iter().map(|(answer, wanted)| matches(answer, wanted, order)).sum();
         let possible: usize = pairs.iter().map(|(answer, _)| (answer.len() + 1).saturating_sub(order)).sum();
-        logarithms += ((found as f64 + smoothing) / (possible as f64 + smoothing)).ln();
+        logarithms += libm::log((found as f64 + smoothing) / (possible as f64 + smoothing));
     }
     if length == 0.0 || !logarithms.is_finite() {
         return 0.0;
     }
-    (1.0 - wanted_length / length).min(0.0).exp() * (logarithms / ORDER as f64).exp()
+    libm::exp((1.0 - wanted_length / length).min(0.0)) * libm::exp(logarithms / ORDER as f64)
 }
 
 #[cfg(test)]

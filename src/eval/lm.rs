@@ -160,8 +160,8 @@ pub fn evaluate_targets(
     Ok(LmMetrics {
         tokens,
         windows: windows.len() as u64,
-        perplexity: (losses / count).exp(),
-        reference_perplexity: reference.map(|_| (reference_losses / count).exp()),
+        perplexity: libm::exp(losses / count),
+        reference_perplexity: reference.map(|_| libm::exp(reference_losses / count)),
         kld_mean: reference.map(|_| kld_mean),
         kld_stderr: reference.and(kld_stderr),
         kld_p99: percentile(&divergences, 0.99),

@@ -1,8 +1,8 @@
 //! `slmc doctor`: the abilities of this machine and this build.
 
 use super::kernels::kernels;
-use crate::machine::{cpu_features, numerics_class, read_bandwidth};
-use crate::model::device::BACKENDS;
+use crate::machine::{PORTABLE, cpu_features, numerics_class, read_bandwidth};
+use crate::model::device::{BACKENDS, GPU_BACKENDS};
 use crate::report::{Report, Table};
 use serde::Serialize;
 
@@ -19,7 +19,7 @@ pub struct DoctorReport {
     pub architecture: &'static str,
     /// Extensions that kernels use.
     pub cpu_features: Vec<&'static str>,
-    /// Class of its f32 results.
+    /// Class of f32 results of operations that are not slmc's own.
     pub numerics: &'static str,
     /// Kernels that run artifacts here.
     pub kernel: &'static str,
@@ -29,6 +29,8 @@ pub struct DoctorReport {
     pub read_bandwidth_bytes_per_s: u64,
     /// Devices of the f32 model, the default first.
     pub devices: Vec<&'static str>,
+    /// Devices that this build was made without: the cargo features that bring them.
+    pub devices_not_built: Vec<&'static str>,
 }
 
 impl Report for DoctorReport {
@@ -39,11 +41,14 @@ impl Report for DoctorReport {
         table.row(["slmc", self.version]);
         table.row(["architecture", self.architecture]);
         table.row(["CPU features", &self.cpu_features.join(" ")]);
-        table.row(["numerics", self.numerics]);
+        table.row(["numerics", &format!("{PORTABLE}; {} where operations are not slmc's own", self.numerics)]);
         table.row(["kernel", self.kernel]);
         let bandwidth = self.read_bandwidth_bytes_per_s as f64 / 1e9;
         table.row(["read bandwidth", &format!("{bandwidth:.1} GB/s with {} threads", self.threads)]);
         table.row(["f32 backends", &format!("{} (default {})", self.devices.join(", "), self.devices[0])]);
+        if !self.devices_not_built.is_empty() {
+            table.row(["not built", &format!("{} (cargo features)", self.devices_not_built.join(", "))]);
+        }
         table.to_string()
     }
 }
@@ -60,6 +65,12 @@ pub fn examine(threads: Option<usize>) -> DoctorReport {
         kernel: kernels().name,
         threads,
         read_bandwidth_bytes_per_s: read_bandwidth(BANDWIDTH_BYTES, threads, BANDWIDTH_ROUNDS) as u64,
-        devices: BACKENDS.to_vec(),
+        devices: BACKENDS.into_iter().chain(gpu_backends(true)).collect(),
+        devices_not_built: gpu_backends(false).collect(),
     }
+}
+
+/// The backends on a GPU that this build has, or those that it has not.
+fn gpu_backends(built: bool) -> impl Iterator<Item = &'static str> {
+    GPU_BACKENDS.into_iter().filter(move |(_, there)| *there == built).map(|(name, _)| name)
 }

@@ -1,6 +1,7 @@
 //! Names that mean nothing to slmc: a matrix, a scheme, a preset, a pattern or a backend that is misspelled or does not
 //! exist.
 
+use super::device::GPU_BACKENDS;
 use slm_runtime::layout::SPLIT_ROWS;
 
 /// A string that is not the name it should be.
@@ -34,7 +35,23 @@ pub enum NameError {
     /// Not a pattern N:M.
     #[error("`{0}` is not a pattern N:M with 0 < N < M and M one of 4, 8, 16, such as 2:4")]
     Pattern(String),
-    /// Not a backend of this build.
-    #[error("unknown backend `{0}`; this build has flex, ndarray")]
+    /// Not a backend.
+    #[error("unknown backend `{0}`; this build has flex, ndarray{more}", more = gpu_backends())]
     Backend(String),
+    /// A backend that this build was made without.
+    #[error(
+        "backend `{name}` is not in this build, which has flex, ndarray{more}; build slmc with `--features {feature}`, or take flex",
+        more = gpu_backends()
+    )]
+    BackendFeature {
+        /// As asked for.
+        name: String,
+        /// The cargo feature.
+        feature: &'static str,
+    },
+}
+
+/// The backends on a GPU that this build has, as they go on a list.
+fn gpu_backends() -> String {
+    GPU_BACKENDS.iter().filter(|(_, there)| *there).map(|(name, _)| format!(", {name}")).collect()
 }

@@ -15,7 +15,7 @@
 use super::error::RoundingError;
 use super::search;
 use crate::calibrate::CalibrateError;
-use crate::model::forward::{Batch, DenseWeights, Forward, Observer};
+use crate::model::forward::{Batch, DenseWeights, Observer, StagedForward, Step};
 use crate::model::graph::{Graph, Input, Origin};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part};
 use crate::model::matrix::{into_values, row_major, view_rows};
@@ -165,11 +165,20 @@ pub fn equalize(
 
 fn look(model: &Model, sequences: &[Vec<u32>], device: &Device) -> Result<BTreeMap<LinearId, Seen>, RoundingError> {
     let weights = DenseWeights::new(model, device)?;
-    let forward = Forward::new(&model.spec, &weights, device);
+    let forward = StagedForward::new(&model.spec, &weights, device);
     let mut look = Look::default();
     for sequence in sequences.iter().filter(|sequence| !sequence.is_empty()).take(SEQUENCES) {
         let batch = Batch::new(&model.spec, sequence.clone(), 1).map_err(CalibrateError::from)?;
-        forward.run(&batch, &mut look);
+        let context = forward.context(&batch);
+        let mut hidden = forward.embed(&batch);
+        for layer in 0..model.spec.layers.len() {
+            let mut halted = forward.enter(layer, hidden, &context);
+            for step in Step::ALL {
+                halted = forward.step(layer, step, halted, &context, &mut look);
+            }
+            hidden = halted.hidden;
+        }
+        forward.head(hidden, &mut look);
     }
     match look.failure {
         Some(failure) => Err(CalibrateError::Device(failure).into()),
@@ -247,7 +256,7 @@ fn powers(values: Vec<f32>, unless: impl Fn(f32) -> bool) -> Vec<f32> {
         if !(ratio.is_finite() && ratio > 0.0) || unless(ratio) {
             1.0
         } else {
-            ratio.log2().round().clamp(-16.0, 16.0).exp2()
+            libm::exp2f(libm::log2f(ratio).round().clamp(-16.0, 16.0))
         }
     };
     values.into_iter().map(power).collect()
@@ -255,7 +264,10 @@ fn powers(values: Vec<f32>, unless: impl Fn(f32) -> bool) -> Vec<f32> {
 
 /// Inputs and weights of every channel brought to equal ranges in the given share.
 fn balanced(inputs: &[f32], weights: &[f32], share: f32) -> Vec<f32> {
-    powers(inputs.iter().zip(weights).map(|(x, w)| x.powf(share) / w.powf(1.0 - share)).collect(), |_| false)
+    powers(
+        inputs.iter().zip(weights).map(|(x, w)| libm::powf(*x, share) / libm::powf(*w, 1.0 - share)).collect(),
+        |_| false,
+    )
 }
 
 /// The same of channels far from the median; the others are left alone.

@@ -59,7 +59,7 @@ const HELD_OUT: usize = 16;
 /// Tokens trained on where nothing is said, per token of the calibration.
 const TOKENS: usize = 16;
 /// Tokens of a step, about.
-const TOKENS_OF_STEP: f64 = 2048.0;
+pub const TOKENS_OF_STEP: f64 = 2048.0;
 /// Parameters up to which it is done by itself: minutes on two cores.
 const TUNED_PARAMETERS: u64 = 32_000_000;
 

@@ -9,7 +9,7 @@ use super::reader;
 use super::stage::{Chosen, Input, Kind, command};
 use crate::disk::atomic;
 use crate::disk::hash::file_sha256;
-use crate::machine::{numerics_class, tool};
+use crate::machine::{PORTABLE, numerics_class, tool};
 use crate::report::{Align, Report, Table};
 use crate::shell::Shell;
 use crate::stages::known::Known;
@@ -208,7 +208,7 @@ fn below(path: &Path, depth: usize, paths: &mut Vec<PathBuf>) {
 fn why(stage: &ReproducedStage) -> String {
     let name = &stage.stage;
     match stage.numerics.as_deref() {
-        Some(class) if class != numerics_class() => format!(
+        Some(class) if class != PORTABLE && class != numerics_class() => format!(
             "stage {name} was made on a machine of class {class}, this is {}; f32 results of two classes differ in their last bits: \
              repeat it on a machine of class {class}",
             numerics_class()

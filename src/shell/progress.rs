@@ -169,6 +169,14 @@ impl Progress for Shell {
         }
     }
 
+    fn needs(&self, work: &str, bytes: u64) {
+        if self.sends_events() {
+            self.event(json!({ "event": "memory", "what": work, "bytes": bytes }));
+        } else {
+            self.status("Memory", format_args!("about {} MiB for {work}, at the peak", bytes.div_ceil(1 << 20)));
+        }
+    }
+
     fn warn(&self, warning: &dyn Display) {
         Shell::warn(self, warning);
     }

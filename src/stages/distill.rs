@@ -1,12 +1,13 @@
 //! `slmc distill`: a smaller student from a teacher.
 
-use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, OutArg, TRAINING, TokenizerArg};
+use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TRAINING, TokenizerArg};
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, path};
 use super::known::{Known, KnownModel, same_tokens};
+use super::numerics;
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
-use super::training::{Start, TrainOptions, check, sparsity_of_layers, train};
+use super::training::{Start, TrainOptions, check, check_need, sparsity_of_layers, train};
 use crate::shell::Shell;
 use crate::train::settings::Settings;
 use crate::train::student::{hidden_pairs, take_layers};
@@ -66,6 +67,9 @@ pub struct Args {
 
     #[command(flatten)]
     backend: BackendArg,
+
+    #[command(flatten)]
+    numerics: NumericsArg,
 
     #[command(flatten)]
     out: OutArg,
@@ -133,11 +137,21 @@ impl Stage for Distill {
             settings: args.training.settings(Settings::DISTILL, run, context),
             out: args.out.out.clone(),
             metrics: path(&args.training.metrics),
+            max_ram: run.max_ram,
         };
         let spec = student.as_ref().map(|student| &student.spec);
         check(&options.settings, &options.data, options.task, spec, true, &mut faults);
         args.training.check_metrics(&mut faults);
         let device = faults.check("backend", args.backend.device());
+        if let Some(device) = &device {
+            numerics::check(args.numerics.numerics, device, None, &mut faults);
+            let teacher = known.spec(&args.teacher);
+            let student = match &args.student {
+                Some(path) => known.spec(path),
+                None => teacher.as_ref().and_then(|teacher| take_layers(teacher, &args.layers).ok()),
+            };
+            check_need(&options, (student.as_ref(), teacher.as_ref()), false, device, &mut faults);
+        }
         Resolved::new(device.map(|device| OnBackend { options, device }), student, faults)
     }
 

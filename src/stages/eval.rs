@@ -3,11 +3,12 @@
 mod work;
 
 use super::arguments::groups::{
-    BackendArg, DATA, MODEL_AND_OUTPUT, RunnableArg, TextArgs, TokenizerArg, without_output,
+    BackendArg, DATA, MODEL_AND_OUTPUT, NumericsArg, RunnableArg, TextArgs, TokenizerArg, without_output,
 };
 use super::arguments::{AnyModel, ReadFile, path};
 use super::error::StageError;
 use super::known::{Known, comparable_tokens};
+use super::numerics;
 use super::stage::{Arithmetic, Faults, Measures, OnBackend, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
 use crate::eval::opened::Task;
@@ -82,6 +83,9 @@ pub struct Args {
 
     #[command(flatten)]
     backend: BackendArg,
+
+    #[command(flatten)]
+    numerics: NumericsArg,
 }
 
 /// Heading of the options for the measurement.
@@ -147,6 +151,9 @@ impl Stage for Eval {
             answer_tokens: args.answer_tokens,
         };
         let device = faults.check("backend", args.backend.device());
+        if let Some(device) = &device {
+            numerics::check(args.numerics.numerics, device, None, &mut faults);
+        }
         Resolved::new(device.map(|device| OnBackend { options, device }), None, faults)
     }
 

@@ -75,6 +75,15 @@ impl Known {
         }
     }
 
+    /// The specification of the model or configuration at a path, as far as it is known; nothing where it cannot be read,
+    /// which the work reports.
+    pub fn spec(&self, path: &Path) -> Option<ModelSpec> {
+        match self {
+            Known::Planned(models) => models.get(path).map(|model| model.spec.clone()),
+            Known::OnDisk => configured(path).ok().flatten().map(|model| model.spec),
+        }
+    }
+
     /// The models of a plan.
     pub fn into_planned(self) -> BTreeMap<PathBuf, KnownModel> {
         match self {

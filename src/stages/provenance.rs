@@ -6,7 +6,7 @@ use crate::disk::PROVENANCE_FILE;
 use crate::disk::hash::{HashError, file_sha256, hex};
 use crate::formats;
 use crate::formats::provenance::sparsity_json;
-use crate::machine::{numerics_class, tool};
+use crate::machine::tool;
 use crate::model::transform::Sparsity;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -71,9 +71,10 @@ pub fn provenance(stage: &str, inputs: &Inputs, settings: Value, invocation: &In
     made
 }
 
-/// How the weights of a directory were made, and the class of the f32 work; readers find there which matrices are sparse.
+/// How the weights of a directory were made; readers find there which matrices are sparse.
+/// `numerics` is their class.
 pub fn of_weights(
-    stage: &str,
+    (stage, numerics): (&str, &str),
     inputs: &Inputs,
     (settings, invocation): (Value, &Invocation),
     sparsity: &Sparsity,
@@ -81,7 +82,7 @@ pub fn of_weights(
 ) -> Value {
     let mut made = provenance(stage, inputs, settings, invocation);
     made["sparsity"] = sparsity_json(sparsity);
-    made["numerics"] = json!(numerics_class());
+    made["numerics"] = json!(numerics);
     made["metrics"] = metrics;
     made
 }

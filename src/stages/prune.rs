@@ -3,13 +3,17 @@
 mod report;
 mod work;
 
-use super::arguments::groups::{BackendArg, CalibrationArgs, ModelArg, OutArg, PATTERN, TRAINING, TextArgs};
+use super::arguments::groups::{
+    BackendArg, CalibrationArgs, ModelArg, NumericsArg, OutArg, PATTERN, TRAINING, TextArgs,
+};
 use super::arguments::training::{RetrainArgs, Switch, with_defaults};
 use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
+use super::numerics;
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
+use super::training::{check_recompute, read_bytes, retraining_need};
 use crate::disk::atomic;
 use crate::disk::hash::{hex, sha256};
 use crate::model::transform::NmPattern;
@@ -63,6 +67,9 @@ pub struct Args {
 
     #[command(flatten)]
     backend: BackendArg,
+
+    #[command(flatten)]
+    numerics: NumericsArg,
 
     #[command(flatten)]
     out: OutArg,
@@ -190,6 +197,17 @@ impl Stage for Prune {
         let device = faults.check("backend", args.backend.device());
         if let Some(model) = &model {
             faults.check("", check_memory(run, memory_estimate(&model.spec), "pruning"));
+        }
+        if let Some(device) = &device {
+            numerics::check(args.numerics.numerics, device, None, &mut faults);
+        }
+        if let (true, Some(device)) = (args.recover, &device) {
+            check_recompute(&retrain.settings, device, &mut faults);
+            if let Some(model) = &model {
+                let read_bytes = retrain.data.as_ref().map_or(0, read_bytes);
+                let need = retraining_need(&model.spec, &retrain.settings, device, read_bytes);
+                faults.check("", need.check(run.max_ram));
+            }
         }
         args.check_most_missed(&mut faults);
         let makes = model.as_ref().and_then(|model| args.pruned(model, &mut faults));

@@ -11,8 +11,10 @@ use super::arguments::training::Switch;
 use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
+use super::numerics;
 use super::stage::{Arithmetic, Faults, Measures, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
+use super::training::{check_recompute, read_bytes, retraining_need};
 use crate::allocate::error::AllocationError;
 use crate::allocate::plan::Plan;
 use crate::disk::atomic;
@@ -21,16 +23,21 @@ use crate::model::scheme::{Assignment, Preset};
 use crate::model::size::stored_tensors;
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::transform::{NmPattern, Sparsity};
+use crate::progress::Progress as _;
 use crate::quantize::calibration::{CalibrationText, ENCODER_TEXT};
 use crate::quantize::error::CalibrationError;
+use crate::quantize::method::Method;
 use crate::quantize::policy::{SchemeSource, assign, widths};
+use crate::quantize::training_data::{Retrain, default_tuning};
 use crate::report::chart::CHART_MAGIC;
 use crate::shell::Shell;
 use crate::target::Target;
 use crate::train::settings::Settings;
+use anyhow::anyhow;
 use arguments::Args;
 use burn::tensor::Device;
-pub use memory::memory_estimate;
+use memory::{memory_estimate, tuning_settings};
+use options::AUTO;
 pub use options::QuantizeOptions;
 pub use report::QuantizeReport;
 use serde_json::{Value, json};
@@ -44,6 +51,8 @@ pub struct Checked {
     /// Path of the chart of the frontier, where that is made instead of a model.
     chart: Option<PathBuf>,
     device: Device,
+    /// Memory at the peak, where the model is known.
+    need_bytes: Option<u64>,
 }
 
 /// The kind of stage.
@@ -115,8 +124,38 @@ impl Args {
         Ok(())
     }
 
-    fn memory(&self, spec: &ModelSpec) -> u64 {
-        memory_estimate(spec, self.rounding.method, self.calibration_tokens.get(), self.tune, self.qat)
+    /// The memory needed at the peak; notes a need that is above what is allowed.
+    fn memory(
+        &self,
+        spec: &ModelSpec,
+        retrain: &Retrain,
+        device: &Device,
+        run: &RunSettings,
+        faults: &mut Faults,
+    ) -> u64 {
+        let rounding = memory_estimate(spec, self.rounding.method, self.calibration_tokens.get());
+        faults.check("", check_memory(run, rounding, "quantizing"));
+        if self.qat {
+            check_recompute(&retrain.settings, device, faults);
+            let need = retraining_need(spec, &retrain.settings, device, retrain.data.as_ref().map_or(0, read_bytes));
+            faults.check("", need.check(run.max_ram));
+            return rounding.max(need.peak_bytes());
+        }
+        if self.rounding.method != Method::Gptq || self.tune.unwrap_or_else(|| default_tuning(spec)) == 0 {
+            return rounding;
+        }
+        let settings = tuning_settings(spec);
+        let need = retraining_need(spec, &settings, device, 0).peak_bytes();
+        if let Some(limit) = run.max_ram.filter(|limit| need > *limit) {
+            faults.add(
+                "",
+                anyhow!(
+                    "tuning after gptq needs about {need} bytes of memory, --max-ram allows {limit}; raise it, or pass --tune 0 \
+                     for none"
+                ),
+            );
+        }
+        rounding.max(need)
     }
 }
 
@@ -150,14 +189,19 @@ impl Stage for Quantize {
             spec,
         };
         args.retrain.check(&asked, &retrain.settings, &mut faults);
-        if let Some(spec) = spec {
-            faults.check("", check_memory(run, args.memory(spec), "quantizing"));
+        let device = faults.check("backend", args.backend.device());
+        if let Some(device) = &device {
+            let measured = args.schemes.sweep || matches!(schemes, Some(SchemeSource::Auto(_)));
+            numerics::check(args.numerics.numerics, device, measured.then_some(AUTO), &mut faults);
         }
+        let need_bytes = match (spec, &device) {
+            (Some(spec), Some(device)) => Some(args.memory(spec, &retrain, device, run, &mut faults)),
+            _ => None,
+        };
         let source = args.source(run.seed);
         if matches!(source, CalibrationText::Mixed { .. }) && spec.is_some_and(|spec| spec.kind == ModelKind::Encoder) {
             faults.add("mix-self", CalibrationError::Encoder);
         }
-        let device = faults.check("backend", args.backend.device());
         let makes = match (&model, schemes, &target) {
             (Some(model), Some(schemes), Some(target)) => Some(args.quantized(model, schemes, target, &mut faults)),
             _ => None,
@@ -186,13 +230,14 @@ impl Stage for Quantize {
                 tune: args.tune,
                 qat: args.qat.then_some(retrain),
             };
-            Checked { options, chart, device }
+            Checked { options, chart, device, need_bytes }
         });
         Resolved::new(checked, makes, faults)
     }
 
     fn run(checked: &Checked, shell: &Shell) -> anyhow::Result<Outcome> {
-        let Checked { options, chart, device } = checked;
+        let Checked { options, chart, device, need_bytes } = checked;
+        need_bytes.iter().for_each(|bytes| shell.needs("quantizing", *bytes));
         if let Some(chart) = chart {
             shell.status("Measuring", format_args!("the frontier of {}", options.model.display()));
             let report = sweep_directory(options, chart, device, shell)?;

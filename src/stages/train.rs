@@ -1,12 +1,13 @@
 //! `slmc train`: a model from a checkpoint, or from a configuration alone.
 
-use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, OutArg, TokenizerArg};
+use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TokenizerArg};
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, path};
 use super::known::{Known, KnownModel};
+use super::numerics;
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
-use super::training::{Start, TrainOptions, check, train};
+use super::training::{Start, TrainOptions, check, check_need, train};
 use crate::model::spec::Head;
 use crate::shell::Shell;
 use crate::train::settings::Settings;
@@ -44,6 +45,9 @@ pub struct Args {
     backend: BackendArg,
 
     #[command(flatten)]
+    numerics: NumericsArg,
+
+    #[command(flatten)]
     out: OutArg,
 }
 
@@ -78,11 +82,17 @@ impl Stage for Train {
             settings: args.training.settings(Settings::TRAIN, run, context),
             out: args.out.out.clone(),
             metrics: path(&args.training.metrics),
+            max_ram: run.max_ram,
         };
         let spec = planned.map(|model| &model.spec);
         check(&options.settings, &options.data, options.task, spec, false, &mut faults);
         args.training.check_metrics(&mut faults);
         let device = faults.check("backend", args.backend.device());
+        if let Some(device) = &device {
+            numerics::check(args.numerics.numerics, device, None, &mut faults);
+            let spec = known.spec(&args.model);
+            check_need(&options, (spec.as_ref(), None), false, device, &mut faults);
+        }
         // A bare encoder is given a classifier for labels that only the data has.
         let same = |model: &&KnownModel| options.task.is_none() || !matches!(model.spec.head, Head::Hidden);
         let makes = planned.filter(same).cloned();

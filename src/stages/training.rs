@@ -4,23 +4,25 @@
 use crate::disk::atomic;
 use crate::disk::hash::{HashError, hex};
 use crate::formats::{self, Description, ModelFormatError, ModelSink, hugging_face};
-use crate::machine::numerics_class;
 use crate::model::companions::{Companion, Companions, TOKENIZER_FILE};
 use crate::model::described;
-use crate::model::forward::DenseWeights;
+use crate::model::forward::{DenseWeights, StagedForward};
 use crate::model::id::LinearId;
-use crate::model::spec::ModelSpec;
+use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::transform::{HeldMasks, Identity, NmPattern, Sparsity, Transform};
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::stages::StageError;
 use crate::stages::arguments::training::check_settings;
 use crate::stages::invocation::Invocation;
+use crate::stages::numerics::class_of;
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
 use crate::stages::stage::Faults;
+use crate::text::rows::row_format;
 use crate::text::tokenizer::{Tokenizer, token_table};
 use crate::text::windows::check_window;
+use crate::train::memory::TrainingNeed;
 use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::values_of;
 use crate::train::samples::{Data, ReadSamples, SamplesError, TrainTask, check_task, own_task, read};
@@ -64,6 +66,73 @@ pub struct TrainOptions {
     pub metrics: Option<PathBuf>,
     /// The command, for the provenance.
     pub invocation: Invocation,
+    /// Most memory that it may need, in bytes.
+    pub max_ram: Option<u64>,
+}
+
+/// Of a text that is encoded as one: its tokens with everything that the tokenizer says of them. Not given back before the
+/// training begins.
+const BYTES_READING_A_BYTE: u64 = 100;
+/// Of rows, each of which is encoded by itself.
+const BYTES_READING_A_ROW: u64 = 8;
+
+/// The memory that reading takes, by the lengths of the files that are there.
+pub fn read_bytes(data: &Data) -> u64 {
+    let of_file = |path: &PathBuf| {
+        let rows = data.form.field.is_some() || data.form.separator.is_some() || row_format(path).is_some();
+        let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        length * if rows { BYTES_READING_A_ROW } else { BYTES_READING_A_BYTE }
+    };
+    data.files.iter().map(of_file).sum()
+}
+
+/// Notes a need for memory that is above what is allowed, as far as models are known: that of a decoder, whose samples are
+/// as long as the window. Other samples are read first.
+pub fn check_need(
+    options: &TrainOptions,
+    (student, teacher): (Option<&ModelSpec>, Option<&ModelSpec>),
+    transformed: bool,
+    device: &Device,
+    faults: &mut Faults,
+) {
+    let fused = StagedForward::is_fused(device);
+    check_recompute(&options.settings, device, faults);
+    let Some(student) = student.filter(|student| student.kind == ModelKind::Decoder) else { return };
+    let need = TrainingNeed {
+        student,
+        teacher,
+        settings: &options.settings,
+        longest: options.settings.window,
+        transformed,
+        fused,
+        read_bytes: read_bytes(&options.data),
+    };
+    faults.check("", need.check(options.max_ram));
+}
+
+/// The need of a changed model that is trained back with itself as it was as teacher.
+pub fn retraining_need<'n>(
+    spec: &'n ModelSpec,
+    settings: &'n Settings,
+    device: &Device,
+    read_bytes: u64,
+) -> TrainingNeed<'n> {
+    TrainingNeed {
+        student: spec,
+        teacher: settings.loss.needs_teacher().then_some(spec),
+        settings,
+        longest: settings.window.min(spec.context),
+        transformed: true,
+        fused: StagedForward::is_fused(device),
+        read_bytes,
+    }
+}
+
+/// Notes layers that are to be computed again where they cannot be.
+pub fn check_recompute(settings: &Settings, device: &Device, faults: &mut Faults) {
+    if settings.recompute && !StagedForward::is_fused(device) {
+        faults.add("recompute", TrainError::Recompute);
+    }
 }
 
 /// Notes settings and a task that do not suit the student, as far as it is known.
@@ -99,13 +168,15 @@ pub fn check(
 pub fn train(options: &TrainOptions, device: &Device, progress: &dyn Progress) -> Result<TrainReport, StageError> {
     atomic::check_directory(&options.out)?;
     options.settings.check().map_err(TrainError::from)?;
-    let work = Work::open(options, progress)?;
+    let mut work = Work::open(options, progress)?;
     let inputs = inputs(options)?;
     let resume = Resume::of(&options.out, &work.identity(&inputs, device)?);
     let (model, log, report) = work.train(&resume, device, progress)?;
     let stage = if options.teacher.is_some() { "distill" } else { "train" };
     let settings = json!(options.settings);
-    let provenance = of_weights(stage, &inputs, (settings, &options.invocation), &work.sparsity, report.metrics());
+    let class = class_of(device, None);
+    let settings = (settings, &options.invocation);
+    let provenance = of_weights((stage, class), &inputs, settings, &work.sparsity, report.metrics());
     hugging_face::Directory(&options.out).write(&model, &provenance)?;
     if let Some(path) = &options.metrics {
         write_log(path, &log)?;
@@ -178,22 +249,28 @@ impl<'o> Work<'o> {
             "label_field": options.data.label_field,
             "device": format!("{device:?}"),
             "settings": options.settings,
-            "numerics": numerics_class(),
+            "numerics": class_of(device, None),
         }))
     }
 
-    /// The student as trained, the log of its steps, and the report.
+    /// The student as trained, the log of its steps, and the report. The weights of both models as they were read are let
+    /// go of once they are copied.
     fn train(
-        &self,
+        &mut self,
         resume: &Resume,
         device: &Device,
         progress: &dyn Progress,
     ) -> Result<(Model, Vec<String>, TrainReport), StageError> {
-        let Work { options, student, sparsity, .. } = self;
+        // A matrix that was pruned stays pruned: its zeros are held, and the output says so again.
+        let masks = HeldMasks::of(&self.student, &self.sparsity)?;
+        let start = values_of(&self.student)?;
+        self.student.parameters.clear();
         let weights = match &self.teacher {
             Some(teacher) => Some(DenseWeights::new(teacher, device)?),
             None => None,
         };
+        self.teacher.iter_mut().for_each(|teacher| teacher.parameters.clear());
+        let Work { options, student, sparsity, .. } = &*self;
         let teacher = match (&self.teacher, &weights) {
             (Some(teacher), Some(weights)) => {
                 let (own, other) = (student.spec.layers.len(), teacher.spec.layers.len());
@@ -210,11 +287,11 @@ impl<'o> Work<'o> {
             device,
             out: &options.out,
             fingerprint: resume.fingerprint(),
+            max_ram: options.max_ram,
+            read_bytes: read_bytes(&options.data),
         };
-        // A matrix that was pruned stays pruned: its zeros are held, and the output says so again.
-        let masks = HeldMasks::of(student, sparsity)?;
         let transform: &dyn Transform = if sparsity.is_empty() { &Identity } else { &masks };
-        let mut trained = run.train(values_of(student)?, transform, progress)?;
+        let mut trained = run.train(start, transform, progress)?;
         masks.clear_all(&mut trained.parameters);
         let report = TrainReport { files_read: self.samples.files.clone(), ..TrainReport::of(&run, &trained) };
         let description = Description {

@@ -13,7 +13,7 @@ pub(super) type Row = (usize, Map<String, Value>);
 
 /// How the rows of a file are stored, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RowFormat {
+pub(crate) enum RowFormat {
     /// One JSON object a line.
     JsonLines,
     /// One array of JSON objects.
@@ -24,7 +24,7 @@ pub(super) enum RowFormat {
 
 /// The format of a file with rows; `None` for a text file. The ending of a compressed file counts without `.gz` and
 /// `.zst`.
-pub(super) fn row_format(path: &Path) -> Option<RowFormat> {
+pub(crate) fn row_format(path: &Path) -> Option<RowFormat> {
     let name = path.file_name()?.to_str()?;
     let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
     match name.rsplit_once('.')?.1 {

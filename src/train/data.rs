@@ -75,6 +75,11 @@ impl Samples {
         }
     }
 
+    /// Tokens of the longest sample.
+    pub fn longest(&self) -> usize {
+        (0..self.len()).map(|sample| self.tokens(sample).len()).max().unwrap_or(0)
+    }
+
     /// Mean tokens per sample, by which the tokens of a step are counted.
     pub fn mean_tokens(&self) -> f64 {
         (0..self.len()).map(|sample| self.tokens(sample).len()).sum::<usize>() as f64 / self.len().max(1) as f64

@@ -27,16 +27,13 @@ pub(super) struct Fused {
 }
 
 impl Fused {
-    /// For a run whose device and loss have fused operations: flex, and every loss but two. Hidden states taken for logits
-    /// are asked for by no command; the divergence of two vocabularies padded to different sizes goes by burn's operations.
+    /// For a run whose device and loss have fused operations: flex, and every loss but of hidden states taken for logits, which
+    /// no command asks for.
     pub(super) fn new(run: &Run<'_>) -> Option<Self> {
         Value::of(Tensor::<1>::zeros([1], run.device))?;
         let loss = &run.settings.loss;
         let compares_logits = loss.cross_entropy != 0.0 || loss.divergence != 0.0;
         if compares_logits && matches!(run.spec.head, crate::model::spec::Head::Hidden) {
-            return None;
-        }
-        if run.teacher.as_ref().is_some_and(|teacher| teacher.shared_tokens.is_some()) {
             return None;
         }
         let teacher = match &run.teacher {
@@ -126,7 +123,7 @@ impl Fused {
             let states = forward.states(&piece.batch, &root_without_graph(), &mut Unobserved);
             (teacher, forward, states)
         });
-        let forward = FusedForward::new(run.spec, weights, keep);
+        let forward = FusedForward::new(run.spec, weights, keep).recomputing(run.settings.recompute);
         let states = forward.states(&piece.batch, &root, &mut Unobserved);
         let mut parts = LossParts::default();
         let mut total: Option<Tensor<1>> = None;
@@ -157,7 +154,8 @@ impl Fused {
             }
             if settings.needs_divergence() {
                 let rows = forward.head_rows(others.last, &piece.batch, &piece.rows, &mut Unobserved);
-                answers = forward.head().map(|head| Answers { rows: rows.tensor(), head });
+                let shared = teacher.shared_tokens;
+                answers = forward.head().map(|head| Answers { rows: rows.tensor(), head, shared });
             }
         }
         drop(states.hidden_states);

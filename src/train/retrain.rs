@@ -76,6 +76,8 @@ impl Retraining<'_> {
             device,
             out: self.out,
             fingerprint: self.fingerprint.clone(),
+            max_ram: None,
+            read_bytes: 0,
         };
         let trained = run.train(self.start, transform, progress)?;
         let report = TrainReport::of(&run, &trained);

@@ -74,6 +74,10 @@ pub struct Settings {
     pub loss: LossWeights,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
+    /// Whether the backward pass computes layers again and keeps their inputs alone: the same bits in less memory, so that
+    /// it is no part of a run's identity.
+    #[serde(skip)]
+    pub recompute: bool,
 }
 
 impl Settings {
@@ -91,6 +95,7 @@ impl Settings {
         seed: 0,
         loss: LossWeights::PLAIN,
         checkpoint_every: 100,
+        recompute: false,
     };
     /// Defaults of distillation.
     pub const DISTILL: Settings = Settings { loss: LossWeights::DISTILL, ..Settings::TRAIN };

@@ -6,6 +6,7 @@ use super::checkpoint::{self, CheckpointError, State};
 use super::data::{Piece, Samples};
 use super::fused::Fused;
 use super::loss::{Compared, LossParts, loss};
+use super::memory::{NotEnoughMemory, TrainingNeed};
 use super::optimizer::{Gradients, Moments, global_norm};
 use super::parameters::{Leaves, Parameters, TrainedId, effective, normals};
 use super::settings::{SettingError, Settings};
@@ -56,6 +57,12 @@ pub enum TrainError {
     /// The checkpoint cannot be used or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// It would need more memory than is allowed.
+    #[error(transparent)]
+    Memory(#[from] NotEnoughMemory),
+    /// Only fused operations can compute layers again.
+    #[error("--recompute is for fused operations, which this run has none of; take --backend flex, or leave it out")]
+    Recompute,
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
@@ -89,6 +96,10 @@ pub struct Run<'r> {
     pub out: &'r Path,
     /// Fingerprint of settings and inputs.
     pub fingerprint: String,
+    /// Most memory that it may need.
+    pub max_ram: Option<u64>,
+    /// Bytes that reading the data has taken.
+    pub read_bytes: u64,
 }
 
 /// How a run ended.
@@ -127,6 +138,13 @@ impl Run<'_> {
         if self.samples.is_empty() {
             return Err(TrainError::NoSamples);
         }
+        let mut fused = Fused::new(self);
+        if self.settings.recompute && fused.is_none() {
+            return Err(TrainError::Recompute);
+        }
+        let need = self.need(transform, fused.is_some());
+        progress.needs("training", need.peak_bytes());
+        need.check(self.max_ram)?;
         let mut parameters: Parameters =
             start.into_iter().map(|(id, values)| (TrainedId::Parameter(id), values)).collect();
         self.add_projections(&mut parameters);
@@ -137,7 +155,6 @@ impl Run<'_> {
         let mut state = resumed.unwrap_or(State { step: 0, parameters, moments, log: Vec::new() });
         let steps = self.steps();
         let every = self.settings.checkpoint_every;
-        let mut fused = Fused::new(self);
         let mut saved = state.step;
         progress.begin("training", steps, "steps");
         progress.advance(state.step);
@@ -163,6 +180,18 @@ impl Run<'_> {
             TrainedId::Projection(_) => None,
         });
         Ok(Trained { parameters: parameters.collect(), steps, resumed: from, last, log: state.log })
+    }
+
+    fn need(&self, transform: &dyn Transform, fused: bool) -> TrainingNeed<'_> {
+        TrainingNeed {
+            student: self.spec,
+            teacher: self.teacher.as_ref().map(|teacher| teacher.spec),
+            settings: self.settings,
+            longest: self.samples.longest(),
+            transformed: self.spec.matrices().iter().any(|(id, ..)| transform.changes(*id)),
+            fused,
+            read_bytes: self.read_bytes,
+        }
     }
 
     /// Projections where the student's width is not the teacher's: random, of the norm an identity would have.

@@ -1,6 +1,6 @@
 //! The element-wise functions of feed-forward networks, y = act(x), or gated y = act(gate) · up with gate and up side by
 //! side in one row: SiLU x·σ(x), GELU x·Φ(x), and its tanh form, which is x·σ(2u) with u = √(2/π) (x + 0.044715 x³).
-//! The slopes are computed again in the backward pass and not kept.
+//! The slopes are computed again in the backward pass and not kept. And tanh, for the pooler of classifiers.
 
 use crate::node::{Value, record, recycle, slice, tensor};
 use burn_flex::FlexTensor;
@@ -108,6 +108,17 @@ fn with<F: Function>(function: F, input: &Value, gated: bool) -> Value {
         recycle(x);
         recycle(gradient);
         [Some(dx)]
+    })
+}
+
+/// tanh x, of few values: by `libm`, one after the other.
+pub fn tanh(input: &Value) -> Value {
+    let y: Vec<f32> = slice(&input.tensor()).iter().map(|x| libm::tanhf(*x)).collect();
+    let result = tensor(y, &input.dims());
+    let kept = result.clone();
+    record([input], result, move |gradient, [_]| {
+        let dx = slice(&gradient).iter().zip(slice(&kept)).map(|(dy, y)| dy * (1.0 - y * y)).collect();
+        [Some(tensor(dx, gradient.layout().shape().as_ref()))]
     })
 }
 

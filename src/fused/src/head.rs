@@ -7,7 +7,8 @@
 //! dh = dzᵀ · W        dW += dz · h        db += Σ_tokens dz
 //! ```
 //!
-//! Means over all rows. Scores lie with the vocabulary outside, so that neither matrix is turned or packed whole. Sums over
+//! Means over all rows; the divergence over the tokens that both have, where their tables are padded to different sizes. Scores
+//! lie with the vocabulary outside, so that neither matrix is turned or packed whole. Sums over
 //! the vocabulary are made in blocks of `BLOCK` rows, then block after block.
 
 use crate::linear::Linear;
@@ -51,6 +52,8 @@ pub struct Answers {
     pub rows: FlexTensor,
     /// Its last product.
     pub head: Linear,
+    /// How many tokens both have, where the tables are padded to different sizes: the divergence is over those alone.
+    pub shared: Option<usize>,
 }
 
 /// The losses of rows (rows, width): their weighted sum, of one element, and their means. Gradients of the head are added
@@ -71,7 +74,11 @@ pub fn losses(
     let answers = answers.filter(|_| weighting.divergence != 0.0);
     let stride = CHUNK.min(count.max(1)).next_multiple_of(LANES);
     let mut student = Scratch::take(vocabulary * stride);
-    let mut teacher = Scratch::take(answers.map_or(0, |_| vocabulary * stride));
+    let of_answers = |answers: &Answers| {
+        let width = answers.rows.layout().shape().to_vec().last().copied().unwrap_or(1);
+        (width, answers.head.matrix.values().len() / width)
+    };
+    let mut teacher = Scratch::take(answers.map_or(0, |answers| of_answers(answers).1 * stride));
     let mut sums = Means::default();
     for first in (0..count).step_by(CHUNK) {
         let many = CHUNK.min(count - first);
@@ -79,11 +86,12 @@ pub fn losses(
         let mut chunk = Chunk {
             scores: Scores::new(student.values(), head, own, many, stride),
             answers: answers.map(|answers| {
-                let own = answers.rows.layout().shape().to_vec().last().copied().unwrap_or(1);
+                let (own, _) = of_answers(answers);
                 let rows = &slice(&answers.rows)[first * own..][..many * own];
                 Scores::new(teacher.values(), &answers.head, rows, many, stride)
             }),
             targets: &targets[first..][..many],
+            shared: answers.and_then(|answers| answers.shared).unwrap_or(vocabulary),
             weighting,
             rows: count,
         };
@@ -165,15 +173,29 @@ impl<'a> Scores<'a> {
         Scores { largest: in_lanes((0..tokens).map(over_blocks), stride), values, stride, tokens }
     }
 
-    /// Σ e^((z − largest) / τ) of each token.
-    fn sums(&self, temperature: f32) -> Vec<f64> {
+    /// Largest score of each token among the first `rows` of the vocabulary.
+    fn largest_of_first(&self, rows: usize) -> Vec<[f32; LANES]> {
+        if rows * self.stride >= self.values.len() {
+            return self.largest.clone();
+        }
+        let mut largest = vec![[f32::NEG_INFINITY; LANES]; self.stride / LANES];
+        for values in self.values.chunks_exact(self.stride).take(rows) {
+            for (most, value) in largest.as_flattened_mut().iter_mut().zip(values) {
+                *most = if *value <= *most { *most } else { *value };
+            }
+        }
+        largest
+    }
+
+    /// Σ e^((z − largest) / τ) of each token, over the first `rows` of the vocabulary.
+    fn sums(&self, temperature: f32, rows: usize, largest: &[[f32; LANES]]) -> Vec<f64> {
         let inverse = 1.0 / temperature;
         let block = |values: &[f32]| {
             vectorised(
                 #[inline(always)]
                 || {
-                    let mut sums = vec![[0.0f32; LANES]; self.largest.len()];
-                    let (all, largest) = (sums.as_flattened_mut(), self.largest.as_flattened());
+                    let mut sums = vec![[0.0f32; LANES]; largest.len()];
+                    let (all, largest) = (sums.as_flattened_mut(), largest.as_flattened());
                     for values in values.chunks_exact(self.stride) {
                         for ((sum, value), most) in all.iter_mut().zip(values).zip(largest) {
                             *sum += exp((value - most) * inverse);
@@ -183,7 +205,8 @@ impl<'a> Scores<'a> {
                 },
             )
         };
-        let blocks: Vec<Vec<[f32; LANES]>> = self.values.par_chunks(BLOCK * self.stride).map(block).collect();
+        let values = &self.values[..rows * self.stride];
+        let blocks: Vec<Vec<[f32; LANES]>> = values.par_chunks(BLOCK * self.stride).map(block).collect();
         let over_blocks =
             |token: usize| blocks.iter().map(|block| f64::from(block[token / LANES][token % LANES])).sum();
         (0..self.tokens).map(over_blocks).collect()
@@ -209,6 +232,8 @@ struct Chunk<'a> {
     scores: Scores<'a>,
     answers: Option<Scores<'a>>,
     targets: &'a [i32],
+    /// Tokens that student and teacher have both: the first of both tables.
+    shared: usize,
     weighting: Weighting,
     /// Rows of all chunks.
     rows: usize,
@@ -223,6 +248,8 @@ struct Factors {
 }
 
 struct Compared {
+    /// Largest scores of the student and of the teacher among the tokens that both have.
+    largest: [Vec<[f32; LANES]>; 2],
     /// 1 / Σ at temperature τ, of the student and of the teacher.
     student: Vec<[f32; LANES]>,
     teacher: Vec<[f32; LANES]>,
@@ -244,7 +271,8 @@ impl Chunk<'_> {
         let reciprocal = |sums: &[f64], factor: f64| in_lanes(sums.iter().map(|sum| (factor / sum) as f32), stride);
         let mut factors = Factors { plain: vec![[0.0; LANES]; stride / LANES], compared: None };
         if cross_entropy != 0.0 {
-            let sums = self.scores.sums(1.0);
+            let rows = self.scores.values.len() / stride;
+            let sums = self.scores.sums(1.0, rows, &self.scores.largest);
             for (token, (sum, most)) in sums.iter().zip(self.scores.largest.as_flattened()).enumerate() {
                 let target = self.targets[token] as usize;
                 let score = self.scores.values[target * stride + token];
@@ -253,9 +281,12 @@ impl Chunk<'_> {
             factors.plain = reciprocal(&sums, cross_entropy * per_row);
         }
         if let Some(answers) = &self.answers {
-            let (own, other) = (self.scores.sums(temperature as f32), answers.sums(temperature as f32));
+            let largest = [&self.scores, answers].map(|scores| scores.largest_of_first(self.shared));
+            let [own, other] = [(&self.scores, &largest[0]), (answers, &largest[1])]
+                .map(|(scores, largest)| scores.sums(temperature as f32, self.shared, largest));
             let difference = |(own, other): (&f64, &f64)| (libm::log(*own) - libm::log(*other)) as f32;
             factors.compared = Some(Compared {
+                largest,
                 student: reciprocal(&own, 1.0),
                 teacher: reciprocal(&other, 1.0),
                 difference: in_lanes(own.iter().zip(&other).map(difference), stride),
@@ -263,19 +294,28 @@ impl Chunk<'_> {
                 slope: (divergence * temperature * per_row) as f32,
             });
         }
-        let (largest, scores) = (&self.scores.largest, &mut *self.scores.values);
+        let (largest, scores, shared) = (&self.scores.largest, &mut *self.scores.values, self.shared);
         let blocks = scores.par_chunks_mut(BLOCK * stride);
         match (&self.answers, &factors.compared) {
             (Some(answers), Some(compared)) => {
                 let plain = (cross_entropy != 0.0).then_some(factors.plain.as_slice());
-                let block = |(values, others): (&mut [f32], &[f32])| {
+                let block = |(number, values): (usize, &mut [f32])| {
+                    let from = number * BLOCK;
+                    let both = shared.saturating_sub(from).min(values.len() / stride);
+                    let (values, alone) = values.split_at_mut(both * stride);
+                    let others = answers.values.get(from * stride..(from + both) * stride).unwrap_or_default();
                     vectorised(
                         #[inline(always)]
-                        || compared.weigh([largest, &answers.largest], plain, values, others),
+                        || {
+                            match plain {
+                                Some(plain) => slopes_of_cross_entropy(alone, largest, plain),
+                                None => alone.fill(0.0),
+                            }
+                            compared.weigh(largest, plain, values, others)
+                        },
                     )
                 };
-                let sums: Vec<Vec<[f32; LANES]>> =
-                    blocks.zip(answers.values.par_chunks(BLOCK * stride)).map(block).collect();
+                let sums: Vec<Vec<[f32; LANES]>> = blocks.enumerate().map(block).collect();
                 let own = |sums: &Vec<[f32; LANES]>| -> f64 {
                     sums.as_flattened()[..tokens].iter().map(|&sum| f64::from(sum)).sum()
                 };
@@ -284,14 +324,7 @@ impl Chunk<'_> {
             _ => blocks.for_each(|values| {
                 vectorised(
                     #[inline(always)]
-                    || {
-                        let (largest, plain) = (largest.as_flattened(), factors.plain.as_flattened());
-                        for values in values.chunks_exact_mut(stride) {
-                            for ((value, most), factor) in values.iter_mut().zip(largest).zip(plain) {
-                                *value = exp(*value - most) * factor;
-                            }
-                        }
-                    },
+                    || slopes_of_cross_entropy(values, largest, &factors.plain),
                 );
             }),
         }
@@ -305,16 +338,29 @@ impl Chunk<'_> {
     }
 }
 
+/// Scores of some rows to the softmax of each token times its factor.
+#[inline(always)]
+fn slopes_of_cross_entropy(values: &mut [f32], largest: &[[f32; LANES]], factors: &[[f32; LANES]]) {
+    let (largest, factors) = (largest.as_flattened(), factors.as_flattened());
+    for values in values.chunks_exact_mut(largest.len()) {
+        for ((value, most), factor) in values.iter_mut().zip(largest).zip(factors) {
+            *value = exp(*value - most) * factor;
+        }
+    }
+}
+
 impl Compared {
-    /// Scores of some rows to gradients; returns Σ q (ln q − ln p) of each token.
+    /// Scores of some rows to gradients; returns Σ q (ln q − ln p) of each token. `whole` are the largest scores of the whole
+    /// vocabulary, with which the factors of the cross entropy are.
     #[inline(always)]
     fn weigh(
         &self,
-        [largest, other_largest]: [&[[f32; LANES]]; 2],
+        whole: &[[f32; LANES]],
         plain: Option<&[[f32; LANES]]>,
         values: &mut [f32],
         others: &[f32],
     ) -> Vec<[f32; LANES]> {
+        let [largest, other_largest] = &self.largest;
         let stride = largest.len() * LANES;
         let mut sums = vec![[0.0f32; LANES]; largest.len()];
         for (values, others) in values.chunks_exact_mut(stride).zip(others.chunks_exact(stride)) {
@@ -333,7 +379,7 @@ impl Compared {
                 }
                 if let Some(plain) = plain {
                     for lane in 0..LANES {
-                        out[lane] = exp(values[lane] - most[lane]).mul_add(plain[at][lane], out[lane]);
+                        out[lane] = exp(values[lane] - whole[at][lane]).mul_add(plain[at][lane], out[lane]);
                     }
                 }
                 *values = out;

@@ -13,6 +13,8 @@
 pub mod activation;
 pub mod attention;
 pub mod convolution;
+#[cfg(test)]
+mod digests;
 pub mod embedding;
 pub mod head;
 pub mod hidden;

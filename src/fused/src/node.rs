@@ -158,3 +158,27 @@ pub fn record<const N: usize>(
     };
     Value::Recorded(recorded)
 }
+
+/// The result of `forward`, of which the input alone is kept: the backward pass computes it again, with a graph of its own, to
+/// the same bits. `forward` must make the same of the same values.
+pub fn recomputed(input: &Value, forward: impl Fn(&Value) -> Value + Send + 'static) -> Value {
+    let kept = input.tensor();
+    let result = forward(&Value::Plain(kept.clone())).tensor();
+    record([input], result, move |gradient, [_]| {
+        let leaf = Node::new(kept).require_grad();
+        let output = forward(&Value::Recorded(leaf.clone()));
+        // The gradient is that of a number whose slope along the output it is.
+        let along = record([&output], tensor(vec![0.0], &[1]), move |_, [_]| [Some(gradient)]);
+        drop(output);
+        match along {
+            Value::Recorded(along) => [along.backward().remove::<Flex>(&leaf)],
+            Value::Plain(_) => [None],
+        }
+    })
+}
+
+/// The same value as a node of its own: everything that is computed from it gives it one gradient, which is then added to
+/// those of its input's other readers.
+pub fn apart(input: &Value) -> Value {
+    record([input], input.tensor(), |gradient, [_]| [Some(gradient)])
+}

@@ -208,14 +208,15 @@ pub(super) fn kept_before(start: usize, window: Option<usize>) -> usize {
     window.map_or(start, |window| start.min(window.saturating_sub(1)))
 }
 
-/// cos and sin of `length` positions from `start`, (length, head_dim / 2): angles in f64, rounded to f32 once.
+/// cos and sin of `length` positions from `start`, (length, head_dim / 2): angles in f64, by `libm`, which is the same on every
+/// machine, rounded to f32 once.
 pub(super) fn rotary_values(inverse: &[f64], start: usize, length: usize) -> [Vec<f32>; 2] {
     let table = |function: fn(f64) -> f64| {
         let positions = start..start + length;
         let angles = positions.flat_map(|position| inverse.iter().map(move |frequency| position as f64 * frequency));
         angles.map(|angle| function(angle) as f32).collect()
     };
-    [table(f64::cos), table(f64::sin)]
+    [table(libm::cos), table(libm::sin)]
 }
 
 /// [`rotary_values`], (1, 1, length, head_dim / 2) each.

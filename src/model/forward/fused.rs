@@ -13,10 +13,10 @@ use super::layer::Operations;
 use super::{Batch, Observer, Output, Unobserved};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{Activation, AttentionSpec, Head, ModelSpec, Norm, NormKind, Positions, RotarySpec};
-use slm_fused::activation::activate;
+use slm_fused::activation::{activate, tanh};
 use slm_fused::embedding::{Embedding, embed, select};
 use slm_fused::linear::{Linear, linear};
-use slm_fused::node::{Value, tensor};
+use slm_fused::node::{Value, apart, recomputed, tensor};
 use slm_fused::norm::{Segment, norm};
 use std::sync::Arc;
 
@@ -33,6 +33,7 @@ pub(crate) struct FusedForward<'a> {
     spec: &'a ModelSpec,
     weights: &'a FusedWeights,
     keep_hidden_states: bool,
+    recompute: bool,
 }
 
 /// cos and sin, (length, head_dim / 2) each.
@@ -80,7 +81,12 @@ pub(crate) fn root_without_graph() -> Value {
 impl<'a> FusedForward<'a> {
     /// `weights` must have every parameter of `spec`.
     pub(crate) fn new(spec: &'a ModelSpec, weights: &'a FusedWeights, keep_hidden_states: bool) -> Self {
-        FusedForward { spec, weights, keep_hidden_states }
+        FusedForward { spec, weights, keep_hidden_states, recompute: false }
+    }
+
+    /// Keeps the inputs of layers alone for the backward pass, which computes the rest again to the same bits.
+    pub(crate) fn recomputing(self, recompute: bool) -> Self {
+        FusedForward { recompute, ..self }
     }
 
     /// Embeddings and layers; in the graph of `root`, where that is recorded.
@@ -88,11 +94,22 @@ impl<'a> FusedForward<'a> {
         let context = Context::new(self.spec, batch);
         let mut hidden_states = Vec::new();
         let mut hidden = self.embed(batch, root);
+        let owned = (self.recompute && root.is_recorded())
+            .then(|| Arc::new((self.spec.clone(), self.weights.clone(), context.clone())));
         for layer in 0..self.spec.layers.len() {
+            let mut input = hidden.clone();
             if self.keep_hidden_states {
-                hidden_states.push(hidden.clone());
+                hidden_states.push(hidden);
+                // The same order of sums, whether the layer is recomputed or not.
+                input = if owned.is_none() { apart(&input) } else { input };
             }
-            hidden = self.layer(layer, hidden, &context, None, observer);
+            hidden = match owned.clone() {
+                None => self.layer(layer, input, &context, None, observer),
+                Some(owned) => recomputed(&input, move |input| {
+                    let (spec, weights, context) = &*owned;
+                    FusedForward::new(spec, weights, false).layer(layer, input.clone(), context, None, &mut Unobserved)
+                }),
+            };
         }
         hidden = self.finish(hidden);
         if self.keep_hidden_states {
@@ -132,15 +149,7 @@ impl<'a> FusedForward<'a> {
                 let inner = self.linear(&input, &[LinearId::global(Role::MlmTransform)], None, observer);
                 self.norm(&activate(&inner, function(*activation), false), *norm, None, NormSite::MlmTransform)
             }
-            Head::Classifier { .. } => {
-                let pooled = self.linear(&input, &[LinearId::global(Role::Pooler)], None, observer);
-                // A few rows: burn's own operation.
-                let values = match pooled.dims().len() {
-                    3 => Value::of(pooled.into_tensor::<3>().tanh()),
-                    _ => Value::of(pooled.into_tensor::<2>().tanh()),
-                };
-                values.unwrap_or_else(|| unreachable!("tanh stays on the flex device"))
-            }
+            Head::Classifier { .. } => tanh(&self.linear(&input, &[LinearId::global(Role::Pooler)], None, observer)),
         }
     }
 

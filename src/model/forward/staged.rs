@@ -131,6 +131,22 @@ impl<'a> StagedForward<'a> {
         head_input(self.spec, finished)
     }
 
+    /// From the output of the last layer to the model's, as [`Forward::run`], shown to `observer`.
+    pub fn head(&self, hidden: Tensor<3>, observer: &mut dyn Observer) -> Tensor<3> {
+        match &self.operands {
+            Operands::Plain(forward) => forward.head(forward.finish(hidden), observer),
+            Operands::Fused(weights) => {
+                let fused = self.fused(weights);
+                let finished = fused.finish(value(hidden)).into_tensor();
+                let last = fused.before_last(value(head_input(self.spec, finished)), observer);
+                match self.spec.last_linear() {
+                    Some(id) => fused.linear(&last, &[id], None, observer).into_tensor(),
+                    None => last.into_tensor(),
+                }
+            }
+        }
+    }
+
     /// From the input of the head's first linear to that of its last.
     pub fn before_last(&self, input: Tensor<3>) -> Tensor<3> {
         match &self.operands {

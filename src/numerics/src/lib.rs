@@ -8,9 +8,13 @@
 //! | [`product`] | products of matrices, f32 and f64 |
 //! | [`factor`] | Cholesky factors and their inverses, f64 |
 //! | [`lanes`] | sums and elementary functions, f32 |
+//! | [`doubles`] | sums of exponentials, f64 |
 //! | [`rounding`] | weights to integers: scales by search, GPTQ and coordinate descent |
 //! | [`scratch`] | memory that is used again |
 
+#[cfg(test)]
+mod digests;
+pub mod doubles;
 pub mod factor;
 pub mod lanes;
 pub mod product;

@@ -4,6 +4,7 @@
 use super::{AnyModel, DenseModel, ModelOrArtifact, ReadFile, TargetName};
 use crate::model::device::device;
 use crate::model::error::NameError;
+use crate::stages::numerics::NumericsClass;
 use crate::text::form::{Separator, TextForm};
 use crate::train::samples::Data;
 use burn::tensor::Device;
@@ -153,9 +154,23 @@ pub struct BackendArg {
     /// Backend of the f32 model: flex, ndarray
     ///
     /// Calibration, training and models in directories run on it; artifacts do not. flex is the fast one, ndarray an
-    /// independent second opinion.
+    /// independent second opinion. A build with the cargo feature cuda or wgpu has that too, with the number of the device or
+    /// without: cuda:0. `slmc doctor` names what this build has.
     #[arg(long, alias = "device", value_name = "NAME", default_value = "flex")]
     pub backend: String,
+}
+
+/// The class of results that work must have.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = COMPUTATION)]
+pub struct NumericsArg {
+    /// Refuse work whose bits are not of CLASS: portable, x86-64-v3, …
+    ///
+    /// portable: the same bits on every CPU, which all work on the flex backend has except --scheme auto and --sweep of
+    /// `quantize`. A class of CPUs, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64-neon: portable, or made on such a machine. The
+    /// class of a result is in its slmc.json, under `numerics`. No option makes results slower or faster.
+    #[arg(long, value_name = "CLASS")]
+    pub numerics: Option<NumericsClass>,
 }
 
 impl BackendArg {

@@ -54,10 +54,17 @@ pub struct TrainingArgs {
 
     /// Micro-batches per step
     ///
-    /// Each runs on a thread of its own where there are threads; their gradients are summed in a fixed order, so this
-    /// number is part of the result, and --threads is not.
+    /// Computed one after the other, so that no more activations than those of one are held at once. Their gradients are
+    /// summed in their order, so this number is part of the result, and --threads is not.
     #[arg(long, value_name = "N")]
     pieces: Option<usize>,
+
+    /// Compute layers again in the backward pass: less memory
+    ///
+    /// Of a layer the input alone is kept until then, and a step takes a third more arithmetic. The result is the same to the
+    /// bit, so a run that was killed for want of memory goes on with it.
+    #[arg(long)]
+    recompute: bool,
 
     /// Steps between checkpoints
     ///
@@ -150,6 +157,7 @@ impl TrainingArgs {
             ("weight-decay", self.weight_decay.is_some()),
             ("clip", self.clip.is_some()),
             ("pieces", self.pieces.is_some()),
+            ("recompute", self.recompute),
             ("checkpoint-every", self.checkpoint_every.is_some()),
             ("ce", self.ce.is_some()),
             ("kl", self.kl.is_some()),
@@ -190,6 +198,7 @@ impl TrainingArgs {
                 hidden_raw: self.hidden_loss.map_or(defaults.loss.hidden_raw, |kind| kind == HiddenLoss::Raw),
             },
             checkpoint_every: self.checkpoint_every.unwrap_or(defaults.checkpoint_every),
+            recompute: self.recompute,
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::calibrate::collect;
 use crate::disk::atomic;
 use crate::disk::hash::HashError;
 use crate::formats::{self, ModelSink, hugging_face};
-use crate::machine::{numerics_class, tool};
+use crate::machine::tool;
 use crate::model::id::LinearId;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::{HeldMasks, NmPattern, Sparsity};
@@ -18,6 +18,7 @@ use crate::quantize::calibration::{CALIBRATION_TOKENS, Calibration, CalibrationT
 use crate::quantize::training_data::{Retrain, training_samples};
 use crate::stages::StageError;
 use crate::stages::invocation::Invocation;
+use crate::stages::numerics::class_of;
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
 use crate::train::report::{TrainReport, write_log};
@@ -70,7 +71,8 @@ pub fn prune_directory(
     };
     let (training, resume) = recovered.unzip();
     let report = work.report(&pruned, training);
-    hugging_face::Directory(&options.out).write(&pruned.model, &provenance(options, &report, &pruned.sparsity)?)?;
+    hugging_face::Directory(&options.out)
+        .write(&pruned.model, &provenance(options, &report, &pruned.sparsity, device)?)?;
     if let Some(resume) = resume {
         resume.finished()?;
     }
@@ -197,7 +199,7 @@ impl<'o> Work<'o> {
             "most_missed": options.most_missed,
             "only": options.only,
             "training": retrain.identity(device),
-            "numerics": numerics_class(),
+            "numerics": class_of(device, None),
         }))
     }
 
@@ -234,7 +236,12 @@ fn inputs(options: &PruneOptions) -> Result<Inputs, HashError> {
     inputs.files("calibration", calibration)?.files("data", data)
 }
 
-fn provenance(options: &PruneOptions, report: &PruneReport, sparsity: &Sparsity) -> Result<Value, HashError> {
+fn provenance(
+    options: &PruneOptions,
+    report: &PruneReport,
+    sparsity: &Sparsity,
+    device: &Device,
+) -> Result<Value, HashError> {
     let settings = json!({
         "pattern": report.pattern,
         "method": report.method,
@@ -247,7 +254,9 @@ fn provenance(options: &PruneOptions, report: &PruneReport, sparsity: &Sparsity)
     });
     let training = report.training.as_ref().map(TrainReport::metrics);
     let metrics = json!({"weights": report.weights, "zeros": report.zeros_after, "training": training});
-    Ok(of_weights("prune", &inputs(options)?, (settings, &options.invocation), sparsity, metrics))
+    let class = class_of(device, None);
+    let settings = (settings, &options.invocation);
+    Ok(of_weights(("prune", class), &inputs(options)?, settings, sparsity, metrics))
 }
 
 /// Bytes of memory that pruning takes at most, by rule of thumb: the f32 model of the calibration, the pruned weights,

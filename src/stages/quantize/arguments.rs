@@ -7,8 +7,8 @@ use crate::quantize::method::Method;
 use crate::quantize::policy::{Activations, Keep, SchemeSource};
 use crate::stages::arguments::WriteFile;
 use crate::stages::arguments::groups::{
-    BackendArg, CALIBRATION, CalibrationArgs, MODEL_AND_OUTPUT, ModelArg, ROUNDING, SCHEMES, TRAINING, TargetArg,
-    TextArgs,
+    BackendArg, CALIBRATION, CalibrationArgs, MODEL_AND_OUTPUT, ModelArg, NumericsArg, ROUNDING, SCHEMES, TRAINING,
+    TargetArg, TextArgs,
 };
 use crate::stages::arguments::size::Size;
 use crate::stages::arguments::training::{RetrainArgs, with_defaults};
@@ -82,6 +82,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) backend: BackendArg,
+
+    #[command(flatten)]
+    pub(super) numerics: NumericsArg,
 
     /// Directory to write; replaced if slmc made it
     #[arg(short, long, value_name = "OUT", required_unless_present = "sweep", help_heading = MODEL_AND_OUTPUT)]

@@ -1,21 +1,15 @@
 //! How much memory quantizing needs at most, by rule of thumb.
 
 use crate::calibrate::{lookups, samples};
-use crate::model::spec::{LayerSpec, ModelKind, ModelSpec};
+use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::quantize::calibration::WINDOW;
 use crate::quantize::method::Method;
-use crate::quantize::training_data::default_tuning;
+use crate::quantize::training_data::TOKENS_OF_STEP;
+use crate::train::settings::{LossWeights, Settings};
 
-/// Bytes of memory that quantizing takes at most, by rule of thumb: the integers, and the working memory of the method.
-/// Checkpoints are mapped, and mapped pages can be given back. `tune` is that of [`super::QuantizeOptions`], `qat` says
-/// that there is training.
-pub fn memory_estimate(
-    spec: &ModelSpec,
-    method: Method,
-    calibration_tokens: usize,
-    tune: Option<usize>,
-    qat: bool,
-) -> u64 {
+/// Bytes of memory that quantizing takes at most before any training, by rule of thumb: the integers, and the working memory
+/// of the method. Checkpoints are mapped, and mapped pages can be given back.
+pub(super) fn memory_estimate(spec: &ModelSpec, method: Method, calibration_tokens: usize) -> u64 {
     let of_matrices =
         |f: fn(usize, usize) -> usize| spec.matrices().iter().map(|(_, rows, columns)| f(*rows, *columns) as u64).max();
     let parameters = spec.parameter_count();
@@ -28,9 +22,7 @@ pub fn memory_estimate(
     let states = calibration_tokens as u64 * 8 * (spec.hidden as u64 + widest);
     let largest = of_matrices(|rows, columns| rows * columns).unwrap_or(0);
     let integers = parameters + parameters / 32 + 10 * largest + (64 << 20);
-    let tuned = method == Method::Gptq && tune.unwrap_or_else(|| default_tuning(spec)) > 0;
-    let trained = if tuned || qat { memory_of_training(spec) } else { 0 };
-    trained.max(match method {
+    match method {
         Method::Rtn => integers,
         Method::Search => sampled.max(integers + layer + states),
         Method::Gptq => {
@@ -39,7 +31,7 @@ pub fn memory_estimate(
             let gradients = layer + lookups::memory_bytes(spec);
             sampled.max(integers + moments + layer + states).max(gradients + states)
         }
-    })
+    }
 }
 
 /// Columns of the linears of layers.
@@ -48,13 +40,13 @@ fn linears_of_layers(spec: &ModelSpec) -> impl Iterator<Item = u64> {
     linears.map(|(_, _, columns)| columns as u64)
 }
 
-/// Memory of training on the grid: values, both moments, the gradients of every micro-batch, teacher and student; and a
-/// step's activations as the gradient graph keeps them.
-fn memory_of_training(spec: &ModelSpec) -> u64 {
-    let of_layer = |layer: &LayerSpec| {
-        let scores = layer.attention().map_or(0, |attention| 4 * attention.heads * 256);
-        12 * spec.hidden + 4 * layer.ffn.width + scores
-    };
-    let of_token: usize = 10 * spec.output_width() + spec.layers.iter().map(of_layer).sum::<usize>();
-    96 * spec.parameter_count() + 2048 * 4 * of_token as u64
+/// The settings of tuning, on sequences that are as long as they can be.
+pub(super) fn tuning_settings(spec: &ModelSpec) -> Settings {
+    let mut loss = LossWeights::RECOVER;
+    if let Head::Hidden = spec.head {
+        (loss.divergence, loss.hidden) = (0.0, 1.0);
+    }
+    let window = Settings::TUNE.window.min(spec.context);
+    let batch = (TOKENS_OF_STEP / window.max(1) as f64).ceil() as usize;
+    Settings { window, batch, pieces: Settings::TUNE.pieces.min(batch), loss, ..Settings::TUNE }
 }

@@ -1,17 +1,22 @@
 //! The checked options of `slmc quantize`, and the fingerprint of those that decide the integers.
 
 use crate::disk::hash::HashError;
-use crate::machine::{numerics_class, tool};
+use crate::machine::tool;
 use crate::quantize::calibration::CalibrationText;
 use crate::quantize::method::Method;
 use crate::quantize::policy::{Activations, Keep, SchemeSource};
 use crate::quantize::training_data::Retrain;
 use crate::stages::invocation::Invocation;
+use crate::stages::numerics::{Foreign, class_of};
 use crate::stages::provenance::Inputs;
 use burn::tensor::Device;
 use serde_json::json;
 use slm_runtime::layout::Layout;
 use std::path::PathBuf;
+
+/// The choice of schemes by measurement.
+pub(super) const AUTO: Foreign =
+    Foreign { by: "the choice of schemes by measurement", remedy: "name a scheme, with --keep for exceptions" };
 
 /// Options of `slmc quantize`, checked.
 #[derive(Clone, Debug)]
@@ -50,6 +55,11 @@ pub struct QuantizeOptions {
 }
 
 impl QuantizeOptions {
+    /// The part of the work whose bits depend on the CPU: gradients by burn's own operations.
+    pub(super) fn foreign_part(&self) -> Option<Foreign> {
+        matches!(self.schemes, SchemeSource::Auto(_)).then_some(AUTO)
+    }
+
     /// Everything that decides the integers of a run.
     pub(super) fn identity(&self, device: &Device) -> Result<serde_json::Value, HashError> {
         Ok(json!({
@@ -68,7 +78,7 @@ impl QuantizeOptions {
             "tune": self.tune,
             "qat": self.qat.as_ref().map(|qat| qat.identity(device)),
             "device": format!("{device:?}"),
-            "numerics": numerics_class(),
+            "numerics": class_of(device, self.foreign_part()),
         }))
     }
 

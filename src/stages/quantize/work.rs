@@ -33,6 +33,7 @@ use crate::quantize::training_data::Training;
 use crate::quantize::tune::{Judged, Tuning};
 use crate::quantize::{MatrixReport, mark_sparse, mark_wide, quantize, with_key_maps};
 use crate::stages::StageError;
+use crate::stages::numerics::class_of;
 use crate::stages::provenance::of_weights;
 use crate::stages::resume::Resume;
 use crate::stages::runner::Compiled;
@@ -74,7 +75,7 @@ pub fn quantize_directory(
     let allocation = rounded.widen(found)?;
     let tensors = work.tensors(&assignment, rounded.has_key_maps())?;
     let report = rounded.report(&tensors, allocation);
-    let provenance = provenance(options, &report, &work.sparsity)?;
+    let provenance = provenance(options, &report, &work.sparsity, device)?;
     slmc_quantized::Directory(&options.out).write(&rounded.model, &provenance)?;
     if let Some(resume) = resume {
         resume.finished()?;
@@ -405,7 +406,12 @@ fn warn_of_few_tokens(model: &Model, tokens: usize, progress: &dyn Progress) {
     }
 }
 
-fn provenance(options: &QuantizeOptions, report: &QuantizeReport, sparsity: &Sparsity) -> Result<Value, StageError> {
+fn provenance(
+    options: &QuantizeOptions,
+    report: &QuantizeReport,
+    sparsity: &Sparsity,
+    device: &Device,
+) -> Result<Value, StageError> {
     let settings = json!({
         "scheme": report.scheme,
         "keep": report.keep,
@@ -424,5 +430,7 @@ fn provenance(options: &QuantizeOptions, report: &QuantizeReport, sparsity: &Spa
         "bits_per_weight": report.size.bits_per_weight,
         "training": report.training.as_ref().map(TrainReport::metrics),
     });
-    Ok(of_weights("quantize", &options.inputs()?, (settings, &options.invocation), sparsity, metrics))
+    let class = class_of(device, options.foreign_part());
+    let settings = (settings, &options.invocation);
+    Ok(of_weights(("quantize", class), &options.inputs()?, settings, sparsity, metrics))
 }

@@ -4,7 +4,8 @@ use super::*;
 use crate::formats::open_model;
 use crate::model::device::device;
 use crate::model::forward::DenseWeights;
-use crate::model::spec::Head;
+use crate::model::id::{LinearId, Role};
+use crate::model::spec::{Head, ModelSpec};
 use crate::model::transform::Identity;
 use crate::model::weights::Model;
 use crate::train::data::Samples;
@@ -42,6 +43,8 @@ struct Case {
     model: Model,
     values: Parameters,
     other: BTreeMap<ParameterId, Vec<f32>>,
+    /// The teacher's, where its table is padded to another size, and the tokens that both have.
+    padded: Option<(ModelSpec, usize)>,
     samples: Samples,
     settings: Settings,
 }
@@ -66,7 +69,7 @@ impl Case {
         };
         let other = ids.iter().enumerate().map(noisy).collect();
         let settings = Settings { batch: 4, pieces: 2, loss, ..Settings::TRAIN };
-        Case { model, values, other, samples, settings }
+        Case { model, values, other, padded: None, samples, settings }
     }
 
     /// Loss and gradients on a device: fused, or by burn's own operations.
@@ -74,16 +77,22 @@ impl Case {
         let device = device(name).unwrap();
         let spec = &self.model.spec;
         let teacher = |id: ParameterId| Ok::<_, ()>(self.other[&id].clone());
-        let weights = DenseWeights::from_values(spec, &device, teacher).unwrap();
+        let (of_teacher, shared_tokens) = match &self.padded {
+            Some((spec, shared)) => (spec, Some(*shared)),
+            None => (spec, None),
+        };
+        let weights = DenseWeights::from_values(of_teacher, &device, teacher).unwrap();
         let pairs = hidden_pairs(spec.layers.len(), spec.layers.len(), None).unwrap();
         let run = Run {
             spec,
             settings: &self.settings,
             samples: &self.samples,
-            teacher: Some(Teacher { spec, weights: &weights, pairs, shared_tokens: None }),
+            teacher: Some(Teacher { spec: of_teacher, weights: &weights, pairs, shared_tokens }),
             device: &device,
             out: Path::new("unused"),
             fingerprint: String::new(),
+            max_ram: None,
+            read_bytes: 0,
         };
         let pieces = self.samples.pieces(spec, 1, 0, self.settings.batch, self.settings.pieces).unwrap();
         if !fused {
@@ -159,6 +168,29 @@ fn each_loss_alone_has_the_gradients_of_burns_own_operations() {
     compare(&folder, false, LossWeights { hidden: 2.0, hidden_raw: true, ..none });
 }
 
+/// A table longer than the student's, and one shorter: neither the tokens that one has alone nor padding are compared.
+#[test]
+fn tables_padded_to_different_sizes_have_the_gradients_of_burns_own_operations() {
+    let folder = golden_folders().into_iter().find(|path| path.ends_with("llama-gqa-tied")).unwrap();
+    let none = LossWeights { cross_entropy: 0.0, divergence: 1.0, temperature: 2.0, hidden: 0.0, hidden_raw: false };
+    for (rows, shared, cross_entropy) in [(300i64, -3i64, 1.0), (-40, -45, 1.0), (-40, -45, 0.0), (0, -9, 0.5)] {
+        let mut case = Case::new(&folder, true, LossWeights { cross_entropy, ..none });
+        let mut spec = case.model.spec.clone();
+        let own = spec.vocabulary as i64;
+        spec.vocabulary = (own + rows) as usize;
+        let table = case.other.get_mut(&ParameterId::weight(LinearId::global(Role::TokenEmbedding))).unwrap();
+        table.extend(normals(1, rows.max(0) as usize * spec.hidden, 0.5));
+        table.truncate(spec.vocabulary * spec.hidden);
+        // Tokens that only one table has no text has either.
+        let most = (own + shared) as usize;
+        case.samples = Samples::Causal(sequences(most, &[12; 4]));
+        case.padded = Some((spec, most));
+        let found = case.fused(&case.values);
+        let expected = case.gradients(&case.values, "flex", false);
+        same(&found, &expected, 3e-5, &format!("{rows} rows more, {shared} shared"));
+    }
+}
+
 /// (L(w + εu) − L(w − εu)) / 2ε against g · u, u along each tensor's gradient.
 #[test]
 fn gradients_are_slopes() {
@@ -196,6 +228,25 @@ fn threads_change_no_bit() {
         for threads in [2, 3] {
             let found = pool(threads).install(|| case.fused(&case.values));
             assert!(found == single, "{} with {threads} threads", folder.display());
+        }
+    }
+}
+
+#[test]
+fn recomputed_layers_change_no_bit() {
+    for folder in golden_folders() {
+        let spec = open_model(&folder).unwrap().spec;
+        let causal = matches!(spec.head, Head::LanguageModel { .. });
+        let mut case = Case::new(&folder, causal, every_loss(&spec.head, 1.5));
+        let kept = case.fused(&case.values);
+        case.settings.recompute = true;
+        assert!(case.fused(&case.values) == kept, "{}", folder.display());
+        // Without hidden states nothing but the next layer reads a layer's output.
+        case.settings.loss.hidden = 0.0;
+        if case.settings.loss.needs_divergence() {
+            let recomputed = case.fused(&case.values);
+            case.settings.recompute = false;
+            assert!(case.fused(&case.values) == recomputed, "{} without hidden states", folder.display());
         }
     }
 }

@@ -1,0 +1,211 @@
+//! The memory that a training run will need at its peak, from specifications and settings alone. What is held from the first
+//! step to the last, and on top of it the largest micro-batch:
+//!
+//! ```text
+//! held          the program; 16 bytes a parameter (value, two moments, gradient) and 6 more where a transform stands before
+//!               the forward; the teacher's values; what reading the data has taken
+//! micro-batch   4 bytes · tokens · (Σ over layers of what operations keep for the backward pass + the ends + the work of one
+//!               operation); with recomputation the input of every layer and the one layer that keeps most
+//! scores        4 bytes · outputs · tokens of a chunk, twice where they are compared with a teacher's
+//! ```
+//!
+//! What an operation keeps is the table of docs/training.md. Samples are taken to be as long as the longest.
+
+use super::settings::Settings;
+use crate::model::spec::{LayerSpec, Mixer, ModelSpec, NormPlacement};
+
+/// The program with its threads, and the working memory of products.
+const PROGRAM_BYTES: u64 = 24 << 20;
+/// Of a tokenizer, for each of its tokens.
+const TOKEN_BYTES: u64 = 256;
+/// Rows whose scores are made at once.
+const CHUNK: usize = 256;
+/// Activations live in memory that is used again, and a buffer may be larger than what it holds: this many percent.
+const SLACK_PERCENT: u64 = 10;
+
+/// A run.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainingNeed<'n> {
+    /// The student.
+    pub student: &'n ModelSpec,
+    /// The teacher, where the loss has one.
+    pub teacher: Option<&'n ModelSpec>,
+    /// The run.
+    pub settings: &'n Settings,
+    /// Most tokens of a sample.
+    pub longest: usize,
+    /// Whether a transform stands between the trained values and the forward.
+    pub transformed: bool,
+    /// Whether it runs on fused operations.
+    pub fused: bool,
+    /// Bytes that reading the data has taken.
+    pub read_bytes: u64,
+}
+
+/// More memory is needed than is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("training needs about {need_bytes} bytes of memory, --max-ram allows {limit_bytes}; {remedy}")]
+pub struct NotEnoughMemory {
+    /// At the peak.
+    pub need_bytes: u64,
+    /// Allowed.
+    pub limit_bytes: u64,
+    /// The options that would fit.
+    pub remedy: String,
+}
+
+impl TrainingNeed<'_> {
+    /// Bytes at the peak.
+    pub fn peak_bytes(&self) -> u64 {
+        let Settings { batch, pieces, .. } = *self.settings;
+        let tokens = batch.div_ceil(pieces.max(1)) * self.longest;
+        self.held_bytes() + if self.fused { self.piece_bytes(tokens) } else { self.plain_bytes(tokens) }
+    }
+
+    /// Refuses a run that needs more than `limit` bytes, with what would fit.
+    ///
+    /// # Errors
+    /// [`NotEnoughMemory`].
+    pub fn check(&self, limit: Option<u64>) -> Result<(), NotEnoughMemory> {
+        let need_bytes = self.peak_bytes();
+        match limit {
+            Some(limit_bytes) if need_bytes > limit_bytes => {
+                Err(NotEnoughMemory { need_bytes, limit_bytes, remedy: self.remedy(limit_bytes) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn held_bytes(&self) -> u64 {
+        let parameters = self.student.parameter_count();
+        let transformed = if self.transformed { 6 } else { 0 };
+        let of_teacher = self.teacher.map_or(0, |teacher| 4 * teacher.parameter_count());
+        let program = PROGRAM_BYTES + TOKEN_BYTES * self.student.vocabulary as u64;
+        program + (16 + transformed) * parameters + of_teacher + self.read_bytes
+    }
+
+    /// Bytes of a micro-batch on fused operations.
+    fn piece_bytes(&self, tokens: usize) -> u64 {
+        let spec = self.student;
+        let kept = spec.layers.iter().map(|layer| kept_floats(layer, spec.hidden));
+        let most = kept.clone().max().unwrap_or(0);
+        let layers = if self.settings.recompute { spec.layers.len() * spec.hidden + most } else { kept.sum() };
+        let working = spec.layers.iter().map(|layer| working_floats(layer, spec.hidden)).max().unwrap_or(0);
+        // The last state, the same normed, and its gradient.
+        let mut floats = layers + working + 3 * spec.hidden;
+        let mut heads = 1;
+        if let Some(teacher) = self.teacher {
+            if self.settings.loss.needs_hidden() {
+                // The teacher's states, and a difference for every pair.
+                floats += (teacher.layers.len() + spec.layers.len() + 2) * teacher.hidden;
+            }
+            if self.settings.loss.needs_divergence() {
+                floats += teacher.hidden;
+                heads = 2;
+            }
+        }
+        let scores = heads * spec.output_width() * CHUNK.min(tokens);
+        let activations = 4 * (tokens * floats) as u64;
+        activations + activations * SLACK_PERCENT / 100 + 4 * scores as u64
+    }
+
+    /// Bytes of all micro-batches on burn's own operations, which run side by side, each with its own leaves and gradients.
+    fn plain_bytes(&self, tokens: usize) -> u64 {
+        let spec = self.student;
+        let of_layer = |layer: &LayerSpec| {
+            let scores = layer.attention().map_or(0, |attention| 4 * attention.heads * self.longest);
+            12 * spec.hidden + 4 * layer.ffn.width + scores
+        };
+        let of_token = 10 * spec.output_width() + spec.layers.iter().map(of_layer).sum::<usize>();
+        self.settings.pieces as u64 * (12 * spec.parameter_count() + 4 * (tokens * of_token) as u64)
+    }
+
+    /// What to do about a limit that is too low.
+    fn remedy(&self, limit: u64) -> String {
+        let fitting: Vec<String> =
+            self.fitting(limit).into_iter().map(|(options, need)| format!("{options} (about {need})")).collect();
+        match fitting.split_last() {
+            None => {
+                let least = self.with(&|settings| {
+                    (settings.pieces, settings.recompute) = (settings.batch, self.fused);
+                });
+                format!(
+                    "the least is about {least}, with --pieces {}{}; raise it, or take a shorter --window or a smaller model",
+                    self.settings.batch,
+                    if self.fused { " --recompute" } else { "" }
+                )
+            }
+            Some((last, [])) => format!("{last} fits"),
+            Some((last, others)) => format!("{} or {last} fits", others.join(", ")),
+        }
+    }
+
+    fn with(&self, change: &dyn Fn(&mut Settings)) -> u64 {
+        let mut settings = self.settings.clone();
+        change(&mut settings);
+        TrainingNeed { settings: &settings, ..*self }.peak_bytes()
+    }
+
+    /// The options with which the run stays within `limit`, each with its need; the result of the first is that of none.
+    fn fitting(&self, limit: u64) -> Vec<(String, u64)> {
+        let Settings { batch, pieces, recompute, .. } = *self.settings;
+        let mut found = Vec::new();
+        let mut consider = |options: String, need: u64| {
+            let fits = need <= limit;
+            if fits {
+                found.push((options, need));
+            }
+            fits
+        };
+        let again = self.fused && !recompute;
+        if again {
+            consider("--recompute".to_owned(), self.with(&|settings| settings.recompute = true));
+        }
+        let size = batch.div_ceil(pieces.max(1));
+        let more: Vec<usize> = (pieces + 1..=batch).filter(|more| batch.div_ceil(*more) < size).collect();
+        let cut = |more: usize, recompute: bool| {
+            self.with(&|settings| (settings.pieces, settings.recompute) = (more, recompute))
+        };
+        let alone = more.iter().any(|&more| consider(format!("--pieces {more}"), cut(more, recompute)));
+        if again && !alone {
+            more.iter().any(|&more| consider(format!("--recompute --pieces {more}"), cut(more, true)));
+        }
+        let smaller =
+            |fewer: usize| self.with(&|settings| (settings.batch, settings.pieces) = (fewer, pieces.min(fewer)));
+        (1..batch).rev().any(|fewer| consider(format!("--batch {fewer}"), smaller(fewer)));
+        found
+    }
+}
+
+/// Floats a token that the operations of a layer keep for the backward pass, their inputs for the most part.
+fn kept_floats(layer: &LayerSpec, hidden: usize) -> usize {
+    let states = match layer.norm_placement {
+        NormPlacement::Pre | NormPlacement::Post => 4 * hidden,
+        NormPlacement::Around => 6 * hidden,
+    };
+    let mixer = match &layer.mixer {
+        Mixer::Attention(attention) => {
+            let projected = attention.query_width() + 2 * attention.key_width();
+            let copies = if attention.query_key_norm { 2 } else { 1 };
+            copies * projected + attention.query_width() + 2 * attention.heads
+        }
+        // Its input three times as wide, sums and output.
+        Mixer::Conv(_) => 5 * hidden,
+    };
+    states + mixer + widened(layer) + layer.ffn.width
+}
+
+/// Floats a token that the backward pass of a layer's largest operation has on top.
+fn working_floats(layer: &LayerSpec, hidden: usize) -> usize {
+    let mixer = match &layer.mixer {
+        // Gradients of output and input, and the latter by heads before they are put side by side.
+        Mixer::Attention(attention) => 4 * attention.query_width() + 4 * attention.key_width(),
+        Mixer::Conv(_) => 5 * hidden,
+    };
+    hidden + mixer.max(layer.ffn.width + widened(layer))
+}
+
+/// Values a token of up, and gate.
+fn widened(layer: &LayerSpec) -> usize {
+    layer.ffn.width * if layer.ffn.gated { 2 } else { 1 }
+}
