@@ -1,13 +1,14 @@
-//! A floating-point tensor, in memory or in a mapped file, in its stored data type. Conversion to f32 reads the values
-//! for the first time and rejects NaN and infinities.
+//! A floating-point tensor, in memory or in a mapped file, in its stored data type, or in rows that are decoded when they
+//! are asked for. Conversion to f32 reads the values for the first time and rejects NaN and infinities.
 
 use super::convert::{self, AreFinite, Convert};
 use super::mmap::MappedFile;
 use half::{bf16, f16};
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Values that one thread checks or converts at a time.
@@ -146,14 +147,36 @@ impl fmt::Debug for SharedBytes {
     }
 }
 
+/// The rows of a matrix that is stored in another form than its values. They are decoded one by one, so that a matrix is
+/// never in memory whole unless someone asks for that.
+pub trait Rows: fmt::Debug + Send + Sync {
+    /// One row in f32, (columns). Values that are not finite are given as they are.
+    ///
+    /// # Panics
+    /// If `row` is out of range.
+    fn read(&self, row: usize, out: &mut [f32]);
+
+    /// The file that holds them.
+    fn file(&self) -> Option<&Path>;
+}
+
 /// A dense tensor, row-major, little-endian.
 #[derive(Clone, Debug)]
 pub struct DenseTensor {
     shape: Vec<usize>,
     dtype: DenseType,
-    bytes: SharedBytes,
+    values: Values,
     /// Its name in the file.
     stored_name: Option<String>,
+}
+
+/// The values of a tensor.
+#[derive(Clone, Debug)]
+enum Values {
+    /// As they are.
+    Bytes(SharedBytes),
+    /// Rows of another form, from this one on.
+    Rows(Arc<dyn Rows>, usize),
 }
 
 impl PartialEq for DenseTensor {
@@ -165,7 +188,17 @@ impl PartialEq for DenseTensor {
 impl DenseTensor {
     /// From bytes whose number fits the shape; the caller (a validated header) has checked it.
     pub(crate) fn stored(name: &str, shape: Vec<usize>, dtype: DenseType, bytes: SharedBytes) -> Self {
-        DenseTensor { shape, dtype, bytes, stored_name: Some(name.to_owned()) }
+        DenseTensor { shape, dtype, values: Values::Bytes(bytes), stored_name: Some(name.to_owned()) }
+    }
+
+    /// A matrix whose rows are decoded when they are asked for; `dtype` must hold every value exactly.
+    pub(crate) fn in_rows(name: &str, shape: Vec<usize>, dtype: DenseType, rows: Arc<dyn Rows>) -> Self {
+        DenseTensor { shape, dtype, values: Values::Rows(rows, 0), stored_name: Some(name.to_owned()) }
+    }
+
+    /// The same tensor under a name of its file.
+    pub(crate) fn named(self, name: &str) -> Self {
+        DenseTensor { stored_name: Some(name.to_owned()), ..self }
     }
 
     /// An f32 tensor in memory.
@@ -174,15 +207,24 @@ impl DenseTensor {
         if values.len() != expected {
             return Err(TensorError::Length { shape, expected, found: values.len() });
         }
-        let bytes = SharedBytes(Storage::Owned(Arc::from(DenseType::F32.encode(values))));
-        Ok(DenseTensor { shape, dtype: DenseType::F32, bytes, stored_name: None })
+        Ok(DenseTensor::owned(DenseType::F32, shape, DenseType::F32.encode(values)))
     }
 
     /// A tensor in memory, its values rounded to a format.
     #[cfg(test)]
     pub(crate) fn rounded(dtype: DenseType, shape: Vec<usize>, values: &[f32]) -> Self {
-        let bytes = SharedBytes(Storage::Owned(Arc::from(dtype.encode(values))));
-        DenseTensor { shape, dtype, bytes, stored_name: None }
+        DenseTensor::owned(dtype, shape, dtype.encode(values))
+    }
+
+    /// From bytes in memory whose number fits the shape.
+    fn owned(dtype: DenseType, shape: Vec<usize>, bytes: Vec<u8>) -> Self {
+        let values = Values::Bytes(SharedBytes(Storage::Owned(bytes.into())));
+        DenseTensor { shape, dtype, values, stored_name: None }
+    }
+
+    /// Values of a row: of all dimensions but the first.
+    fn columns(&self) -> usize {
+        self.shape.get(1..).unwrap_or(&[]).iter().product()
     }
 
     /// This tensor with other values: same shape and name, and the same format if it represents every value exactly,
@@ -193,8 +235,8 @@ impl DenseTensor {
             return Err(TensorError::Length { shape: self.shape.clone(), expected, found: values.len() });
         }
         let dtype = if values.iter().all(|&value| dtype.holds(value)) { dtype } else { DenseType::F32 };
-        let bytes = Arc::from(dtype.encode(values));
-        Ok(DenseTensor { dtype, bytes: SharedBytes(Storage::Owned(bytes)), ..self.clone() })
+        let replaced = DenseTensor::owned(dtype, self.shape.clone(), dtype.encode(values));
+        Ok(DenseTensor { stored_name: self.stored_name.clone(), ..replaced })
     }
 
     /// Its name in the file it was read from.
@@ -207,11 +249,14 @@ impl DenseTensor {
         if rows.start > rows.end || rows.end > *self.shape.first()? {
             return None;
         }
-        let row_bytes = self.dtype.bytes() * self.shape[1..].iter().product::<usize>();
+        let row_bytes = self.dtype.bytes() * self.columns();
         let mut shape = self.shape.clone();
         shape[0] = rows.len();
-        let bytes = self.bytes.slice(rows.start * row_bytes..rows.end * row_bytes);
-        Some(DenseTensor { shape, bytes, ..self.clone() })
+        let values = match &self.values {
+            Values::Bytes(bytes) => Values::Bytes(bytes.slice(rows.start * row_bytes..rows.end * row_bytes)),
+            Values::Rows(of, first) => Values::Rows(Arc::clone(of), first + rows.start),
+        };
+        Some(DenseTensor { shape, values, ..self.clone() })
     }
 
     /// The transpose of a matrix, a copy; `None` for other shapes.
@@ -233,7 +278,8 @@ impl DenseTensor {
                 transposed.extend_from_slice(&values[(row * inner + column) * width..][..width]);
             }
         }
-        Some(DenseTensor { shape, bytes: SharedBytes(Storage::Owned(transposed.into())), ..self.clone() })
+        let transposed = DenseTensor::owned(self.dtype, shape, transposed);
+        Some(DenseTensor { stored_name: self.stored_name.clone(), ..transposed })
     }
 
     /// Concatenates named tensors of equal row shape along the rows: in their data type, or in f32 where the types
@@ -252,7 +298,7 @@ impl DenseTensor {
                 None => shape.clone_from(&tensor.shape),
             }
             if same {
-                bytes.extend_from_slice(tensor.bytes())
+                bytes.extend_from_slice(&tensor.bytes())
             } else {
                 bytes.extend(dtype.encode(&tensor.to_f32(name)?))
             }
@@ -261,7 +307,7 @@ impl DenseTensor {
         if expected != found {
             return Err(TensorError::Length { shape, expected, found });
         }
-        Ok(DenseTensor { shape, dtype, bytes: SharedBytes(Storage::Owned(bytes.into())), stored_name: None })
+        Ok(DenseTensor::owned(dtype, shape, bytes))
     }
 
     /// Dimensions, outermost first.
@@ -274,16 +320,43 @@ impl DenseTensor {
         self.dtype
     }
 
-    /// The values as stored.
-    pub fn bytes(&self) -> &[u8] {
-        self.bytes.as_slice()
+    /// The values in its data type, one after the other: as stored, or decoded.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
+        match &self.values {
+            Values::Bytes(bytes) => Cow::Borrowed(bytes.as_slice()),
+            Values::Rows(..) => Cow::Owned(self.dtype.encode(&self.decoded())),
+        }
+    }
+
+    /// Its rows in f32, without any check.
+    fn decoded(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.shape.iter().product()];
+        let columns = self.columns().max(1);
+        values.par_chunks_mut(columns).enumerate().for_each(|(row, out)| self.read_row(row, out));
+        values
+    }
+
+    /// The file that holds it.
+    fn file(&self) -> Option<PathBuf> {
+        match &self.values {
+            Values::Bytes(bytes) => bytes.file(),
+            Values::Rows(rows, _) => rows.file().map(Path::to_owned),
+        }
     }
 
     /// The values in f32, exactly. Errors call a tensor that was not read from a file `name`.
     pub fn to_f32(&self, name: &str) -> Result<Vec<f32>, TensorError> {
+        if let Values::Rows(..) = self.values {
+            let values = self.decoded();
+            return match values.par_iter().position_first(|value| !value.is_finite()) {
+                None => Ok(values),
+                Some(index) => Err(self.not_finite(name, index, values[index])),
+            };
+        }
         self.check_finite(name)?;
         let mut values = vec![0.0; self.shape.iter().product()];
-        let (dtype, stored) = (self.dtype, self.bytes().par_chunks(PIECE * self.dtype.bytes()));
+        let bytes = self.bytes();
+        let (dtype, stored) = (self.dtype, bytes.par_chunks(PIECE * self.dtype.bytes()));
         values.par_chunks_mut(PIECE).zip(stored).for_each(|(out, bytes)| {
             pulp::Arch::new().dispatch(Convert { dtype, bytes, out });
         });
@@ -292,8 +365,12 @@ impl DenseTensor {
 
     /// Rejects NaN and infinities without converting. `name` is as for [`DenseTensor::to_f32`].
     pub fn check_finite(&self, name: &str) -> Result<(), TensorError> {
+        if let Values::Rows(..) = self.values {
+            return self.check_rows(name);
+        }
         let (dtype, size) = (self.dtype, self.dtype.bytes());
-        let pieces = self.bytes().par_chunks(PIECE * size).enumerate();
+        let bytes = self.bytes();
+        let pieces = bytes.par_chunks(PIECE * size).enumerate();
         let damaged = |(_, bytes): &(usize, &[u8])| !pulp::Arch::new().dispatch(AreFinite { dtype, bytes });
         let Some((piece, bytes)) = pieces.find_first(damaged) else { return Ok(()) };
         let value = |bytes: &[u8]| match (dtype, bytes) {
@@ -304,13 +381,31 @@ impl DenseTensor {
         };
         match bytes.chunks(size).map(value).enumerate().find(|(_, value)| !value.is_finite()) {
             None => Ok(()),
-            Some((index, value)) => Err(TensorError::NotFinite {
-                file: self.bytes.file(),
-                tensor: self.stored_name.as_deref().unwrap_or(name).to_owned(),
-                index: piece * PIECE + index,
-                value,
-            }),
+            Some((index, value)) => Err(self.not_finite(name, piece * PIECE + index, value)),
         }
+    }
+
+    /// [`DenseTensor::check_finite`] of decoded rows.
+    fn check_rows(&self, name: &str) -> Result<(), TensorError> {
+        let columns = self.columns();
+        let rows = (0..self.shape.first().copied().unwrap_or(0)).into_par_iter();
+        let damaged = rows.map_init(
+            || vec![0.0; columns],
+            |out, row| {
+                self.read_row(row, out);
+                let column = out.iter().position(|value| !value.is_finite())?;
+                Some((row * columns + column, out[column]))
+            },
+        );
+        match damaged.find_first(Option::is_some).flatten() {
+            None => Ok(()),
+            Some((index, value)) => Err(self.not_finite(name, index, value)),
+        }
+    }
+
+    fn not_finite(&self, name: &str, index: usize, value: f32) -> TensorError {
+        let tensor = self.stored_name.as_deref().unwrap_or(name).to_owned();
+        TensorError::NotFinite { file: self.file(), tensor, index, value }
     }
 
     /// One row in f32: as many values as `out` holds. Does not check that values are finite; `inline(always)`, so that
@@ -320,8 +415,13 @@ impl DenseTensor {
     /// If `row` is out of range.
     #[inline(always)]
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
-        let length = out.len() * self.dtype.bytes();
-        convert::to_f32(self.dtype, &self.bytes()[row * length..][..length], out);
+        match &self.values {
+            Values::Bytes(bytes) => {
+                let length = out.len() * self.dtype.bytes();
+                convert::to_f32(self.dtype, &bytes.as_slice()[row * length..][..length], out);
+            }
+            Values::Rows(rows, first) => rows.read(first + row, out),
+        }
     }
 }
 
@@ -353,7 +453,7 @@ mod tests {
         assert_eq!(named(&parts).unwrap(), matrix);
         let half = DenseType::F16.encode(&values[..4]);
         let half = SharedBytes(Storage::Owned(half.into()));
-        let half = DenseTensor { shape: vec![1, 4], dtype: DenseType::F16, bytes: half, stored_name: None };
+        let half = DenseTensor::stored("half", vec![1, 4], DenseType::F16, half);
         assert_eq!(named(&[half, parts[1].clone()]).unwrap(), matrix);
         let other = DenseTensor::from_f32(vec![1, 3], &[0.0; 3]).unwrap();
         assert!(matches!(named(&[parts[0].clone(), other]), Err(TensorError::Length { expected: 8, found: 7, .. })));

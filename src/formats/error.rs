@@ -2,6 +2,7 @@
 //! value found and the one expected, and the remedy.
 
 use super::found::NotAModel;
+use super::gguf::GgufError;
 use crate::disk::atomic::AtomicError;
 use crate::disk::tensor_file::TensorFileError;
 use crate::disk::{ConfigError, TensorError};
@@ -34,6 +35,9 @@ pub enum ModelFormatError {
     /// The configuration, the index or slmc.json is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A GGUF file is refused.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// A weight file is refused, or could not be written.
     #[error(transparent)]
     File(#[from] TensorFileError),
