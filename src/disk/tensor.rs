@@ -70,12 +70,16 @@ impl DenseType {
 
     /// Whether this format holds the value exactly; no format holds NaN.
     pub fn holds(self, value: f32) -> bool {
-        let back = match self {
+        self.rounded(value) == value
+    }
+
+    /// The nearest value of this format, infinite beyond its largest.
+    pub fn rounded(self, value: f32) -> f32 {
+        match self {
             DenseType::F32 => value,
             DenseType::F16 => f16::from_f32(value).to_f32(),
             DenseType::Bf16 => bf16::from_f32(value).to_f32(),
-        };
-        back == value
+        }
     }
 
     /// The values in this format, little-endian, rounded to nearest where it does not hold them.

@@ -1,6 +1,7 @@
 //! How the tensors of a model are stored, by class, for people who look at it before they use it.
 
 use crate::model::id::{ParameterId, Part};
+use crate::report::{Align, Table, grouped};
 use serde::Serialize;
 
 /// The tensors of one class that are stored alike.
@@ -19,6 +20,20 @@ pub struct StorageRow {
 }
 
 impl StorageRow {
+    /// The rows as a table; `None` where there are none.
+    pub fn table(rows: &[StorageRow]) -> Option<Table> {
+        if rows.is_empty() {
+            return None;
+        }
+        let (left, right) = (Align::Left, Align::Right);
+        let mut table =
+            Table::new([("weights", left), ("stored as", left), ("tensors", right), ("values", right), ("read", left)]);
+        for row in rows {
+            table.row([row.class, row.stored, &row.tensors.to_string(), &grouped(row.values), row.becomes]);
+        }
+        Some(table)
+    }
+
     /// Counts a parameter in its row, in the order in which classes are met.
     pub fn add(rows: &mut Vec<StorageRow>, id: ParameterId, stored: &'static str, values: u64, becomes: &'static str) {
         let class = match id {

@@ -97,6 +97,14 @@ impl Companions {
         self.files.insert(name.to_owned(), Companion { path, content: Content::Unusable(reason.to_owned()) });
     }
 
+    /// With a file of another model, if that has it.
+    pub fn take(&mut self, other: &Companions, name: &str) {
+        if let Some(companion) = other.files.get(name) {
+            self.files.insert(name.to_owned(), companion.clone());
+            self.absent.remove(name);
+        }
+    }
+
     /// Without a file that the model should have, for `reason`.
     pub fn add_absent(&mut self, name: &str, reason: &str) {
         self.absent.insert(name.to_owned(), reason.to_owned());

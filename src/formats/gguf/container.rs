@@ -291,7 +291,8 @@ impl Reader<'_> {
         let impossible = || wrong(format!("has the impossible shape {shape:?}"));
         let columns = usize::try_from(shape[0]).map_err(|_| impossible())?;
         let Some(row) = kind.row_bytes(columns) else {
-            let problem = format!("has rows of {columns} values, which blocks of {} do not divide ({kind})", kind.values());
+            let problem =
+                format!("has rows of {columns} values, which blocks of {} do not divide ({kind})", kind.values());
             return Err(wrong(problem));
         };
         let values = shape.iter().try_fold(1u64, |product, &n| product.checked_mul(n)).filter(|&product| product > 0);

@@ -1,7 +1,7 @@
 //! The dense directory: the output of stages between import and `quantize`, which transformers loads as it is. Tensors have the
 //! names the family gives them, under the prefix of the checkpoint the model was read from, fused and transposed as the
-//! family stores them; a tied head is not written a second time. All tensors have one data type, the checkpoint's if every
-//! tensor still has it and f32 otherwise, and config.json says so in both spellings, `dtype` and `torch_dtype`; rotary
+//! family stores them; a tied head is not written a second time. One tensor is in memory at a time. All have one data type:
+//! the one that is asked for, else the checkpoint's if every tensor still has it and f32 otherwise; config.json says so in both spellings, `dtype` and `torch_dtype`; rotary
 //! settings are in both spellings too. transformers does not ask which matrices are sparse: slmc.json lists them under
 //! `sparsity`, as {NAME: "2:4"}.
 
@@ -14,44 +14,86 @@ use crate::formats::output;
 use crate::model::families::{Family, TensorName};
 use crate::model::id::{LinearId, ParameterId, Role};
 use crate::model::weights::{Model, ModelError, Parameter};
+use crate::progress::Progress;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Writes a model whose parameters are all dense, with its companions and `provenance` as slmc.json. Equal models and provenance give equal bytes.
+/// Writes a model whose parameters are all dense, with its companions and `provenance` as slmc.json; every value rounded to
+/// `dtype`, if one is given. Equal models and provenance give equal bytes.
 ///
 /// # Errors
-/// A parameter that is quantized, missing, of another shape than the configuration says or not finite; an output that
-/// slmc did not make; the file system.
-pub(super) fn write(model: &Model, provenance: &Value, out: &Path) -> Result<(), ModelFormatError> {
+/// A parameter that is quantized, missing, of another shape than the configuration says or not finite, or that `dtype` has no
+/// finite number for; an output that slmc did not make; the file system.
+pub(super) fn write(
+    model: &Model,
+    provenance: &Value,
+    out: &Path,
+    dtype: Option<DenseType>,
+    progress: &dyn Progress,
+) -> Result<(), ModelFormatError> {
     let family = Family::of(&model.config)?;
     let tensors = tensors(model, family)?;
-    let types: BTreeSet<&str> = tensors.values().map(|(_, tensor)| type_name(tensor.dtype())).collect();
-    let dtype = match tensors.values().next() {
-        Some((_, first)) if types.len() == 1 => first.dtype(),
-        _ => DenseType::F32,
-    };
-    for (id, tensor) in tensors.values() {
-        // Values that are not finite are refused before anything is written.
-        tensor.to_f32(&id.to_string())?;
+    let dtype = dtype.unwrap_or_else(|| common_type(tensors.values().flatten()));
+    let parts = || tensors.values().flatten();
+    let count = |part: &StoredPart<'_>| part.tensor.shape().iter().map(|&n| n as u64).product::<u64>();
+    progress.begin("checking the values", parts().map(count).sum(), "values");
+    for part in parts() {
+        // Values that cannot be written are refused before anything is.
+        check(part, dtype)?;
+        progress.advance(count(part));
     }
-    let new = tensors.iter().map(|(name, (_, tensor))| NewTensor {
+    progress.finish();
+    progress.begin("writing the values", parts().map(count).sum(), "values");
+    let new = tensors.iter().map(|(name, parts)| NewTensor {
         name: name.clone(),
         dtype: stored_type(dtype),
-        shape: tensor.shape().to_vec(),
-        bytes: Box::new(move || encoded(tensor, dtype)),
+        shape: stored_shape(parts),
+        bytes: Box::new(move || {
+            progress.advance(parts.iter().map(count).sum());
+            encoded(parts, dtype)
+        }),
     });
     let directory = NewDirectory::begin(out)?;
     tensor_file::write(&directory.path().join(WEIGHTS_FILE), new.collect())?;
+    progress.finish();
     output::finish(directory, config(model, dtype), provenance, &model.companions)
 }
 
-/// Every tensor of the file by its name, with the parameter it is, or the first of those it holds.
-fn tensors(model: &Model, family: &Family) -> Result<BTreeMap<String, (ParameterId, DenseTensor)>, ModelFormatError> {
+/// A parameter in the tensor that holds it, with others or alone.
+struct StoredPart<'m> {
+    source: TensorName,
+    id: ParameterId,
+    tensor: &'m DenseTensor,
+}
+
+/// The data type of the tensors where they have one, else f32.
+fn common_type<'p, 'm: 'p>(mut parts: impl Iterator<Item = &'p StoredPart<'m>>) -> DenseType {
+    match parts.next() {
+        Some(first) if parts.all(|part| part.tensor.dtype() == first.tensor.dtype()) => first.tensor.dtype(),
+        _ => DenseType::F32,
+    }
+}
+
+/// Refuses values that are not finite, or would not be in `dtype`.
+fn check(part: &StoredPart<'_>, dtype: DenseType) -> Result<(), ModelFormatError> {
+    let StoredPart { id, tensor, .. } = part;
+    if matches!(dtype, DenseType::F32) || tensor.dtype() == dtype {
+        return Ok(tensor.check_finite(&id.to_string())?);
+    }
+    let values = tensor.to_f32(&id.to_string())?;
+    match values.into_iter().find(|&value| !dtype.rounded(value).is_finite()) {
+        None => Ok(()),
+        Some(value) => Err(ModelFormatError::TooLarge { id: *id, value, dtype }),
+    }
+}
+
+/// The parameters of every tensor of the file, in the order in which it holds them.
+fn tensors<'m>(model: &'m Model, family: &Family) -> Result<BTreeMap<String, Vec<StoredPart<'m>>>, ModelFormatError> {
     let prefix = prefix(model, family);
-    let mut parts: BTreeMap<String, Vec<(TensorName, ParameterId, &DenseTensor)>> = BTreeMap::new();
+    let mut parts: BTreeMap<String, Vec<StoredPart<'_>>> = BTreeMap::new();
     let mut written = BTreeSet::new();
     for parameter in model.spec.parameters() {
         let id = parameter.id;
@@ -67,24 +109,26 @@ fn tensors(model: &Model, family: &Family) -> Result<BTreeMap<String, (Parameter
         let named = (family.source)(&model.spec, id)
             .and_then(|source| Some((source.names(prefix).into_iter().next()?, source)));
         let (name, source) = named.ok_or(ModelFormatError::NoName { id, family: family.model_type })?;
-        parts.entry(name).or_default().push((source, id, tensor));
+        parts.entry(name).or_default().push(StoredPart { source, id, tensor });
         written.insert(id);
     }
     if let Some(&id) = model.parameters.keys().find(|id| !written.contains(id)) {
         return Err(ModelFormatError::NoName { id, family: family.model_type });
     }
-    parts.into_iter().map(|(name, parts)| Ok((name, joined(parts)?))).collect()
+    for parts in parts.values_mut() {
+        parts.sort_by_key(|part| part.source.fused.map_or(0, |fused| fused.first));
+    }
+    Ok(parts)
 }
 
-/// The stored tensor of the parameters it holds.
-fn joined(
-    mut parts: Vec<(TensorName, ParameterId, &DenseTensor)>,
-) -> Result<(ParameterId, DenseTensor), ModelFormatError> {
-    parts.sort_by_key(|(source, ..)| source.fused.map_or(0, |fused| fused.first));
-    let (transposed, id) = (parts[0].0.transposed, parts[0].1);
-    let rows = DenseTensor::joined(parts.into_iter().map(|(_, id, tensor)| (id.to_string(), tensor)))?;
-    let tensor = if transposed { rows.transposed() } else { Some(rows) };
-    Ok((id, tensor.ok_or(ModelFormatError::MissingParameter(id))?))
+/// The shape of the stored tensor of these parameters.
+fn stored_shape(parts: &[StoredPart<'_>]) -> Vec<usize> {
+    let mut shape = parts[0].tensor.shape().to_vec();
+    shape[0] = parts.iter().map(|part| part.tensor.shape()[0]).sum();
+    if parts[0].source.transposed {
+        shape.reverse();
+    }
+    shape
 }
 
 /// The prefix of the checkpoint the token table was read from; the family's usual one for a model made in memory.
@@ -96,12 +140,26 @@ fn prefix(model: &Model, family: &Family) -> &'static str {
     family.prefix(&model.spec, |name| stored == Some(name))
 }
 
-/// The bytes of a tensor in `dtype`, which holds its values.
-fn encoded(tensor: &DenseTensor, dtype: DenseType) -> Cow<'_, [u8]> {
+/// The bytes of the stored tensor of these parameters.
+fn encoded<'p>(parts: &'p [StoredPart<'_>], dtype: DenseType) -> Cow<'p, [u8]> {
+    let transposed = parts[0].source.transposed;
+    match parts {
+        [only] if !transposed => converted(only.tensor, dtype),
+        _ => {
+            // Shapes and values were checked before, so there is no error to lose.
+            let named = parts.iter().map(|part| (part.id.to_string(), part.tensor));
+            let rows = DenseTensor::joined(named).ok();
+            let tensor = if transposed { rows.and_then(|rows| rows.transposed()) } else { rows };
+            tensor.map_or(Cow::Borrowed(&[]), |tensor| Cow::Owned(converted(&tensor, dtype).into_owned()))
+        }
+    }
+}
+
+/// The bytes of a tensor in `dtype`, rounded where that does not hold its values.
+fn converted(tensor: &DenseTensor, dtype: DenseType) -> Cow<'_, [u8]> {
     if tensor.dtype() == dtype {
         return tensor.bytes();
     }
-    // Every value was found to be finite before, so there is no error to lose.
     Cow::Owned(dtype.encode(&tensor.to_f32("").unwrap_or_default()))
 }
 

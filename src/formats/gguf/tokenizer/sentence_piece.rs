@@ -12,7 +12,8 @@ use std::collections::HashMap;
 const SPACE: &str = "▁";
 
 pub(super) fn rebuild(vocabulary: &Vocabulary<'_>) -> Result<Rebuilt, NotRebuilt> {
-    let gemma = vocabulary.metadata.optional_text("general.architecture")?.is_some_and(|name| name.starts_with("gemma"));
+    let gemma =
+        vocabulary.metadata.optional_text("general.architecture")?.is_some_and(|name| name.starts_with("gemma"));
     // Runs of spaces are stored as such.
     let respelled = |token: &str| match gemma && token.len() > 1 && token.bytes().all(|byte| byte == b' ') {
         true => SPACE.repeat(token.len()),
@@ -26,8 +27,7 @@ pub(super) fn rebuild(vocabulary: &Vocabulary<'_>) -> Result<Rebuilt, NotRebuilt
     };
     let spelled: Vec<(u32, u64, String)> =
         vocabulary.used().map(|(id, kind, token)| (id, kind, respelled(token))).collect();
-    let merges: Vec<Value> =
-        merges(&spelled, &scores).into_iter().map(|(left, right)| json!([left, right])).collect();
+    let merges: Vec<Value> = merges(&spelled, &scores).into_iter().map(|(left, right)| json!([left, right])).collect();
     let has_bytes = vocabulary.used().any(|(_, kind, _)| kind == BYTE);
     let prefixed = vocabulary.flag("add_space_prefix", !gemma)?;
     let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
@@ -74,7 +74,8 @@ fn scores(vocabulary: &Vocabulary<'_>, gemma: bool) -> Result<Vec<f64>, NotRebui
         return Ok((0..vocabulary.tokens.len()).map(|id| -(id as f64)).collect());
     }
     let full = key("scores");
-    let scores = vocabulary.metadata.optional_numbers(&full)?.ok_or_else(|| NotRebuilt::Absent { key: full.clone() })?;
+    let scores =
+        vocabulary.metadata.optional_numbers(&full)?.ok_or_else(|| NotRebuilt::Absent { key: full.clone() })?;
     match scores.len() == vocabulary.tokens.len() && scores.iter().all(|score| !score.is_nan()) {
         true => Ok(scores),
         false => Err(NotRebuilt::Inconsistent(format!("`{full}` does not hold a number for each token"))),
