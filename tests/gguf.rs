@@ -14,6 +14,7 @@ use slmc::formats::gguf::BlockType;
 use slmc::formats::open_model;
 use slmc::model::device::device;
 use slmc::model::forward::{Batch, DenseWeights, Forward, Unobserved};
+use slmc::model::id::ParameterId;
 use slmc::model::spec::{Embedding, LayerSpec, Mixer, ModelSpec, Pooling};
 use slmc::model::weights::Model;
 use std::path::{Path, PathBuf};
@@ -97,11 +98,25 @@ fn said(name: &str, mut spec: ModelSpec) -> ModelSpec {
     spec
 }
 
+/// Norms after the way through the file, which holds them with one added, rounded.
+fn with_one_added(model: Model) -> Model {
+    let norms = model.parameters.keys().filter(|id| matches!(id, ParameterId::Norm(..)));
+    let rounded = |id: &ParameterId| {
+        let values = model.values_f32(*id).expect("finite values");
+        (*id, values.into_iter().map(|value| (value + 1.0) - 1.0).collect())
+    };
+    let values = norms.map(rounded).collect();
+    model.clone().with_values(values).expect("the same shapes")
+}
+
 #[test]
 fn every_architecture_opens_to_the_checkpoint_it_was_made_from() {
     for name in EQUAL {
         let ours = open_model(&data(&format!("{name}.gguf"))).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let theirs = open_model(&golden(name)).expect("a golden checkpoint");
+        let mut theirs = open_model(&golden(name)).expect("a golden checkpoint");
+        if name == "gemma3-text" {
+            theirs = with_one_added(theirs);
+        }
         assert_eq!(ours.spec, said(name, theirs.spec.clone()), "{name}");
         same_values(&ours, &theirs, name);
         let theirs = Model { spec: ours.spec.clone(), ..theirs };

@@ -19,7 +19,7 @@ const ADAPTER_CONFIG: &str = "adapter_config.json";
 #[derive(Debug, thiserror::Error)]
 pub enum NotAModel {
     /// Nothing is there.
-    #[error("does not exist; pass a directory with {CONFIG_FILE} and {WEIGHTS_FILE}{}", download(*hub))]
+    #[error("does not exist; pass a directory with {CONFIG_FILE} and {WEIGHTS_FILE}, or a GGUF file{}", download(*hub))]
     Absent {
         /// Whether it looks like the name of a repository.
         hub: bool,

@@ -84,7 +84,7 @@ fn commands_take_the_file_where_they_take_a_directory() {
     for line in [
         "quantize MODEL --scheme w8 --tune 0 --calibration text.txt -o OUT",
         "prune MODEL --pattern 2:4 --method magnitude -o OUT",
-        "train MODEL --data text.txt --steps 2 --batch 2 --window 8 -o OUT",
+        "train MODEL --data text.txt --tokens 64 --window 8 --batch 2 -o OUT",
     ] {
         let made = |model: &str, out: &str| {
             succeed(at, &line.replace("MODEL", model).replace("OUT", out));

@@ -292,10 +292,10 @@ fn iq4_nl(block: &[u8; 18], out: &mut [f32; SHORT]) {
     }
 }
 
-/// Two bits of value j in the 64 bytes of Q2_K and Q3_K.
+/// The sixteen bytes in which the sub-block `s` of sixteen values has its two bits, in Q2_K and Q3_K, and where in them.
 #[inline(always)]
-fn two_bits(quants: &[u8], j: usize) -> u8 {
-    quants[32 * (j / 128) + j % 32] >> (2 * (j % 128 / 32)) & 3
+fn two_bits(quants: &[u8], s: usize) -> (&[u8], usize) {
+    (&quants[32 * (s / 8) + 16 * (s % 2)..][..16], 2 * (s % 8 / 2))
 }
 
 #[inline(always)]
@@ -303,8 +303,9 @@ fn q2_k(block: &[u8; 84], out: &mut [f32; LONG]) {
     let (d, dmin) = (half_at(block, 80), half_at(block, 82));
     for (s, values) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let (scale, minimum) = (d * f32::from(block[s] & 15), dmin * f32::from(block[s] >> 4));
-        for (j, value) in values.iter_mut().enumerate() {
-            *value = scale * f32::from(two_bits(&block[16..80], 16 * s + j)) - minimum;
+        let (quants, shift) = two_bits(&block[16..80], s);
+        for (value, quant) in values.iter_mut().zip(quants) {
+            *value = scale * f32::from(quant >> shift & 3) - minimum;
         }
     }
 }
@@ -316,10 +317,10 @@ fn q3_k(block: &[u8; 110], out: &mut [f32; LONG]) {
         let low = scales[s % 8] >> (4 * (s / 8)) & 15;
         let high = scales[8 + s % 4] >> (2 * (s / 4)) & 3;
         let scale = d * f32::from((low | high << 4).cast_signed() - 32);
-        for (j, value) in values.iter_mut().enumerate() {
-            let j = 16 * s + j;
-            let third = mask[j % 32] >> (j / 32) & 1;
-            *value = scale * f32::from((two_bits(quants, j) | third << 2).cast_signed() - 4);
+        let (quants, shift) = two_bits(quants, s);
+        for ((value, quant), third) in values.iter_mut().zip(quants).zip(&mask[16 * (s % 2)..][..16]) {
+            let n = quant >> shift & 3 | (third >> (s / 2) & 1) << 2;
+            *value = scale * f32::from(n.cast_signed() - 4);
         }
     }
 }
@@ -366,11 +367,12 @@ fn q6_k(block: &[u8; 210], out: &mut [f32; LONG]) {
     let (low, high, scales, d) = (&block[..128], &block[128..192], &block[192..208], half_at(block, 208));
     for (s, values) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let scale = d * f32::from(scales[s].cast_signed());
-        for (j, value) in values.iter_mut().enumerate() {
-            let j = 16 * s + j;
-            let (h, l, g) = (j / 128, j % 32, j % 128 / 32);
-            let quant = low[64 * h + 32 * (g % 2) + l] >> (4 * (g / 2)) & 15;
-            let n = quant | (high[32 * h + l] >> (2 * g) & 3) << 4;
+        // Value j = 16 s + i: its half of 128, its run of 32 in that, and its place in the run.
+        let (half, run, place) = (s / 8, s % 8 / 2, 16 * (s % 2));
+        let low = &low[64 * half + 32 * (run % 2) + place..][..16];
+        let high = &high[32 * half + place..][..16];
+        for ((value, low), high) in values.iter_mut().zip(low).zip(high) {
+            let n = low >> (4 * (run / 2)) & 15 | (high >> (2 * run) & 3) << 4;
             *value = scale * f32::from(n.cast_signed() - 32);
         }
     }

@@ -260,6 +260,11 @@ impl Described<'_> {
         config.insert("attention_bias".to_owned(), json!(self.has("blk.0.attn_q.bias")));
         config.insert("sliding_window".to_owned(), json!(window));
         config.insert("rope_local_base_freq".to_owned(), json!(local));
+        // In the spelling of transformers 5 as well, which has settings for each kind of layer.
+        let settings = |theta: &Value| json!({"rope_type": "default", "rope_theta": theta});
+        let parameters =
+            json!({"full_attention": settings(&config["rope_theta"]), "sliding_attention": settings(&json!(local))});
+        config.insert("rope_parameters".to_owned(), parameters);
         config.insert("layer_types".to_owned(), json!(kinds));
         Ok(config)
     }

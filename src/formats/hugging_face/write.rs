@@ -15,9 +15,11 @@ use crate::model::families::{Family, TensorName};
 use crate::model::id::{LinearId, ParameterId, Role};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
+use rayon::prelude::*;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -37,27 +39,33 @@ pub(super) fn write(
     let family = Family::of(&model.config)?;
     let tensors = tensors(model, family)?;
     let dtype = dtype.unwrap_or_else(|| common_type(tensors.values().flatten()));
-    let parts = || tensors.values().flatten();
-    let count = |part: &StoredPart<'_>| part.tensor.shape().iter().map(|&n| n as u64).product::<u64>();
-    progress.begin("checking the values", parts().map(count).sum(), "values");
-    for part in parts() {
-        // Values that cannot be written are refused before anything is.
-        check(part, dtype)?;
-        progress.advance(count(part));
-    }
-    progress.finish();
-    progress.begin("writing the values", parts().map(count).sum(), "values");
+    let count = |parts: &[StoredPart<'_>]| -> u64 { stored_shape(parts).iter().map(|&n| n as u64).product() };
+    progress.begin("writing the values", tensors.values().map(|parts| count(parts)).sum(), "values");
+    // The writer asks for one tensor after the other; after the first that is refused the rest is not read, and the
+    // directory never takes its place.
+    let refused: OnceCell<ModelFormatError> = OnceCell::new();
+    let failed = &refused;
     let new = tensors.iter().map(|(name, parts)| NewTensor {
         name: name.clone(),
         dtype: stored_type(dtype),
         shape: stored_shape(parts),
         bytes: Box::new(move || {
-            progress.advance(parts.iter().map(count).sum());
-            encoded(parts, dtype)
+            if failed.get().is_some() {
+                return Cow::Borrowed(&[]);
+            }
+            progress.advance(count(parts));
+            encoded(parts, dtype).unwrap_or_else(|error| {
+                let _ = failed.set(error);
+                Cow::Borrowed(&[])
+            })
         }),
     });
     let directory = NewDirectory::begin(out)?;
-    tensor_file::write(&directory.path().join(WEIGHTS_FILE), new.collect())?;
+    let written = tensor_file::write(&directory.path().join(WEIGHTS_FILE), new.collect());
+    if let Some(error) = refused.into_inner() {
+        return Err(error);
+    }
+    written?;
     progress.finish();
     output::finish(directory, config(model, dtype), provenance, &model.companions)
 }
@@ -74,19 +82,6 @@ fn common_type<'p, 'm: 'p>(mut parts: impl Iterator<Item = &'p StoredPart<'m>>) 
     match parts.next() {
         Some(first) if parts.all(|part| part.tensor.dtype() == first.tensor.dtype()) => first.tensor.dtype(),
         _ => DenseType::F32,
-    }
-}
-
-/// Refuses values that are not finite, or would not be in `dtype`.
-fn check(part: &StoredPart<'_>, dtype: DenseType) -> Result<(), ModelFormatError> {
-    let StoredPart { id, tensor, .. } = part;
-    if matches!(dtype, DenseType::F32) || tensor.dtype() == dtype {
-        return Ok(tensor.check_finite(&id.to_string())?);
-    }
-    let values = tensor.to_f32(&id.to_string())?;
-    match values.into_iter().find(|&value| !dtype.rounded(value).is_finite()) {
-        None => Ok(()),
-        Some(value) => Err(ModelFormatError::TooLarge { id: *id, value, dtype }),
     }
 }
 
@@ -140,27 +135,33 @@ fn prefix(model: &Model, family: &Family) -> &'static str {
     family.prefix(&model.spec, |name| stored == Some(name))
 }
 
-/// The bytes of the stored tensor of these parameters.
-fn encoded<'p>(parts: &'p [StoredPart<'_>], dtype: DenseType) -> Cow<'p, [u8]> {
-    let transposed = parts[0].source.transposed;
-    match parts {
-        [only] if !transposed => converted(only.tensor, dtype),
-        _ => {
-            // Shapes and values were checked before, so there is no error to lose.
-            let named = parts.iter().map(|part| (part.id.to_string(), part.tensor));
-            let rows = DenseTensor::joined(named).ok();
-            let tensor = if transposed { rows.and_then(|rows| rows.transposed()) } else { rows };
-            tensor.map_or(Cow::Borrowed(&[]), |tensor| Cow::Owned(converted(&tensor, dtype).into_owned()))
-        }
+/// The bytes of the stored tensor of these parameters, whose values are finite.
+fn encoded<'p>(parts: &'p [StoredPart<'_>], dtype: DenseType) -> Result<Cow<'p, [u8]>, ModelFormatError> {
+    let (first, transposed) = (&parts[0], parts[0].source.transposed);
+    if let ([only], false) = (parts, transposed) {
+        return converted(only.id, only.tensor, dtype);
     }
+    for part in parts {
+        part.tensor.check_finite(&part.id.to_string())?;
+    }
+    let rows = DenseTensor::joined(parts.iter().map(|part| (part.id.to_string(), part.tensor)))?;
+    let tensor = if transposed { rows.transposed() } else { Some(rows) };
+    let tensor = tensor.ok_or(ModelFormatError::MissingParameter(first.id))?;
+    Ok(Cow::Owned(converted(first.id, &tensor, dtype)?.into_owned()))
 }
 
 /// The bytes of a tensor in `dtype`, rounded where that does not hold its values.
-fn converted(tensor: &DenseTensor, dtype: DenseType) -> Cow<'_, [u8]> {
-    if tensor.dtype() == dtype {
-        return tensor.bytes();
+fn converted(id: ParameterId, tensor: &DenseTensor, dtype: DenseType) -> Result<Cow<'_, [u8]>, ModelFormatError> {
+    let name = id.to_string();
+    if tensor.dtype() == dtype && tensor.is_stored() {
+        tensor.check_finite(&name)?;
+        return Ok(tensor.bytes());
     }
-    Cow::Owned(dtype.encode(&tensor.to_f32("").unwrap_or_default()))
+    let values = tensor.to_f32(&name)?;
+    match values.par_iter().find_first(|value| value.abs() >= dtype.bound()) {
+        None => Ok(Cow::Owned(dtype.encode(&values))),
+        Some(&value) => Err(ModelFormatError::TooLarge { id, value, dtype }),
+    }
 }
 
 fn stored_type(dtype: DenseType) -> Dtype {
@@ -206,7 +207,8 @@ fn spell_rotary(config: &mut Map<String, Value>) {
                 config.insert("rope_scaling".to_owned(), Value::Object(scaling));
             }
         }
-        None | Some(Value::Null) if !absent(config, "rope_theta") => {
+        // Two kinds of layers with settings of their own have no place for both in the other spelling.
+        None | Some(Value::Null) if !absent(config, "rope_theta") && absent(config, "rope_local_base_freq") => {
             let mut new = match config.get("rope_scaling") {
                 Some(Value::Object(scaling)) => scaling.clone(),
                 _ => Map::from_iter([("rope_type".to_owned(), json!("default"))]),

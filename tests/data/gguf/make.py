@@ -261,7 +261,9 @@ def spm(out, name, texts, prefix):
         writer.add_add_bos_token(False)
     finish(writer)
     # Control tokens in a text are text for sentencepiece, and tokens for whoever reads prompts.
-    texts = [text.replace("<s>", "(s)") for text in TEXTS]
+    # And a space after a token that users define is one for sentencepiece, and two for llama.cpp and transformers, which put
+    # one before every part of a text.
+    texts = [text.replace("<s>", "(s)").removesuffix(" x") for text in TEXTS]
     opening = [model.bos_id()] if prefix else []
     return [{"text": text, "tokens": opening + model.encode(text)} for text in texts]
 
