@@ -94,7 +94,23 @@ fn commands_take_the_file_where_they_take_a_directory() {
         };
         assert!(made("m.gguf", "of-file") == made("dense", "of-directory"), "{line}");
     }
-    let recipe = "[model]\npath = \"m.gguf\"\n\n[stages.small]\nkind = \"quantize\"\nscheme = \"w8\"\ntune = 0\nmethod = \"rtn\"\n";
+    let recipe = r#"
+version = 1
+
+[model]
+path = "m.gguf"
+
+[stages.small]
+kind = "quantize"
+input = "model"
+scheme = "w8"
+method = "rtn"
+
+[stages.dense]
+kind = "import"
+input = "model"
+dtype = "f16"
+"#;
     std::fs::write(at.join("recipe.toml"), recipe).expect("writes");
     succeed(at, "run recipe.toml");
 }

@@ -21,6 +21,8 @@ use std::path::Path;
 /// The tensor.
 pub(super) const TENSOR: &str = "rope_freqs.weight";
 
+/// `high_freq_factor` of the published models, where the values leave it open.
+const HIGH: f64 = 4.0;
 /// How far a value may be from what the settings give: a few units in the last place of f32.
 const TOLERANCE: f64 = 1e-5;
 
@@ -72,27 +74,37 @@ fn settings(divisors: &[f64], plain: &[f64]) -> Option<Llama3Scaling> {
         .map(|(frequency, &divisor)| (frequency / std::f64::consts::TAU, share(divisor)))
         .filter(|(_, share)| (0.001..0.999).contains(share))
         .collect();
-    let candidates = match line[..] {
-        [] => return None,
-        // One point: high = 4, as published.
-        [(inverse, share)] => vec![(4.0, (3.0 * share + 1.0) / inverse)],
+    let (high, original) = match line[..] {
+        [] => (HIGH, between(divisors, plain)?),
+        [(inverse, share)] => (HIGH, ((HIGH - 1.0) * share + 1.0) / inverse),
         [(a, share_a), .., (b, share_b)] => {
             let slope = (share_a - share_b) / (a - b);
             let offset = share_a - slope * a;
             // s = original/(high − 1) · 1/λ − 1/(high − 1)
             let high = 1.0 - 1.0 / offset;
-            vec![(high, slope * (high - 1.0))]
+            (high, slope * (high - 1.0))
         }
     };
-    candidates.into_iter().find_map(|(high, original)| {
-        let original = original.round();
-        (original >= 1.0 && original <= f64::from(i32::MAX)).then(|| Llama3Scaling {
-            factor,
-            low_frequency_factor: 1.0,
-            high_frequency_factor: rounded(high),
-            original_context: original as usize,
-        })
+    let original = original.round();
+    (original >= 1.0 && original <= f64::from(i32::MAX)).then(|| Llama3Scaling {
+        factor,
+        low_frequency_factor: 1.0,
+        high_frequency_factor: rounded(high),
+        original_context: original as usize,
     })
+}
+
+/// The largest power of two for `original` where no pair lies between the bounds: above `high` times the wavelengths that
+/// stay, below those that are scaled. Any other there gives the same frequencies.
+fn between(divisors: &[f64], plain: &[f64]) -> Option<f64> {
+    let wavelengths = |stays: bool| {
+        let of_kind = plain.iter().zip(divisors).filter(move |(_, divisor)| (**divisor == 1.0) == stays);
+        of_kind.map(|(frequency, _)| std::f64::consts::TAU / frequency)
+    };
+    let (least, most) =
+        (HIGH * wavelengths(true).fold(0.0, f64::max), wavelengths(false).fold(f64::INFINITY, f64::min));
+    let powers = (0..31).map(|power| f64::from(1u32 << power));
+    powers.filter(|&original| least < original && original < most).next_back()
 }
 
 /// A setting as a person wrote it: the near whole number, where there is one.
@@ -125,6 +137,7 @@ mod tests {
             (500_000.0, 128, 8.0, 4.0, 8192),
             (500_000.0, 12, 8.0, 4.0, 64),
             (10_000.0, 64, 2.5, 8.0, 2048),
+            (500_000.0, 10, 8.0, 4.0, 64),
         ] {
             let scaling = Llama3Scaling {
                 factor,
@@ -139,6 +152,10 @@ mod tests {
             let found = settings(&divisors, &plain).expect("they lie on a line");
             assert!(gives(&found, theta, head_dim, &plain, &divisors), "{found:?}");
             assert_eq!(found, scaling);
+            if divisors.iter().all(|&divisor| divisor == 1.0 || divisor == factor) {
+                // Squares of these are another factor's.
+                continue;
+            }
             let other: Vec<f64> = divisors.iter().map(|divisor| divisor * divisor).collect();
             let found = settings(&other, &plain);
             assert!(!found.is_some_and(|found| gives(&found, theta, head_dim, &plain, &other)));
