@@ -133,6 +133,17 @@ impl fmt::Display for DenseType {
     }
 }
 
+/// The place of the first value whose magnitude is `bound` or more, or that is NaN. Magnitudes are compared as integers,
+/// which order as the numbers do, and in pieces, so that the comparison is one of vectors.
+pub(crate) fn first_beyond(values: &[f32], bound: f32) -> Option<usize> {
+    let magnitude = |value: &f32| value.to_bits() & 0x7fff_ffff;
+    let bound = bound.to_bits();
+    let pieces = values.par_chunks(PIECE).enumerate();
+    let (piece, values) = pieces
+        .find_first(|(_, values)| values.iter().fold(0, |largest, value| largest.max(magnitude(value))) >= bound)?;
+    Some(piece * PIECE + values.iter().position(|value| magnitude(value) >= bound)?)
+}
+
 /// Bytes that several tensors or models may share; cloning copies nothing.
 #[derive(Clone)]
 pub struct SharedBytes(Storage);
@@ -388,7 +399,7 @@ impl DenseTensor {
     pub fn to_f32(&self, name: &str) -> Result<Vec<f32>, TensorError> {
         if let Values::Rows(..) = self.values {
             let values = self.decoded();
-            return match values.par_iter().position_first(|value| !value.is_finite()) {
+            return match first_beyond(&values, f32::INFINITY) {
                 None => Ok(values),
                 Some(index) => Err(self.not_finite(name, index, values[index])),
             };
@@ -481,6 +492,19 @@ mod tests {
             }
             let below = f32::from_bits(dtype.bound().to_bits() - 1);
             assert!(dtype.rounded(below).is_finite() && dtype.rounded(dtype.bound()).is_infinite(), "{dtype}");
+        }
+    }
+
+    #[test]
+    fn the_first_value_beyond_a_bound_is_found_in_any_piece() {
+        let mut values = vec![-1.5f32; 3 * PIECE + 7];
+        assert_eq!((first_beyond(&values, 2.0), first_beyond(&values, 1.5)), (None, Some(0)));
+        for value in [f32::NAN, f32::NEG_INFINITY, -3.0, 2.0] {
+            for place in [3 * PIECE + 6, 2 * PIECE, PIECE - 1, 0] {
+                values[place] = value;
+                assert_eq!(first_beyond(&values, 2.0), Some(place), "{value}");
+            }
+            values.fill(-1.5);
         }
     }
 

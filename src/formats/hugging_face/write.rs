@@ -7,6 +7,7 @@
 
 use super::WEIGHTS_FILE;
 use crate::disk::atomic::NewDirectory;
+use crate::disk::tensor::first_beyond;
 use crate::disk::tensor_file::{self, NewTensor};
 use crate::disk::{DenseTensor, DenseType};
 use crate::formats::error::ModelFormatError;
@@ -15,7 +16,6 @@ use crate::model::families::{Family, TensorName};
 use crate::model::id::{LinearId, ParameterId, Role};
 use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
-use rayon::prelude::*;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -158,9 +158,9 @@ fn converted(id: ParameterId, tensor: &DenseTensor, dtype: DenseType) -> Result<
         return Ok(tensor.bytes());
     }
     let values = tensor.to_f32(&name)?;
-    match values.par_iter().find_first(|value| value.abs() >= dtype.bound()) {
+    match first_beyond(&values, dtype.bound()) {
         None => Ok(Cow::Owned(dtype.encode(&values))),
-        Some(&value) => Err(ModelFormatError::TooLarge { id, value, dtype }),
+        Some(place) => Err(ModelFormatError::TooLarge { id, value: values[place], dtype }),
     }
 }
 
