@@ -36,7 +36,7 @@ pub struct Args {
     ///
     /// Every value is rounded to the nearest of that type. Without it the type that holds all of them: f32 for weights that
     /// were integers, and the type of the tensors where all have the same.
-    #[arg(long, value_name = "TYPE", value_enum, hide_possible_values = true, help_heading = MODEL_AND_OUTPUT)]
+    #[arg(long, value_name = "TYPE", value_enum, hide_possible_values = true, help_heading = MODEL_AND_OUTPUT, display_order = 1)]
     dtype: Option<Dtype>,
 
     #[command(flatten)]

@@ -150,7 +150,7 @@ fn tensors_that_do_not_make_a_model_are_named() {
     };
     let up = "blk.0.ffn_up.weight";
     expect(vec![
-        (gone("token_embd.weight"), &["tensor `token_embd.weight` is missing"]),
+        (gone("token_embd.weight"), &["tensor `token_embd.weight` is missing or is not a matrix, expected rows of 32"]),
         (gone("output_norm.weight"), &["tensor `output_norm.weight` is missing, expected shape [32]"]),
         (llama().changed(up, |t| t.dimensions = vec![64, 32]), &[up, "[32, 64], expected [64, 32]"]),
         (llama().changed(up, |t| t.data[..2].copy_from_slice(&[0, 0x7c])), &[up, "element ", "a finite number"]),

@@ -97,19 +97,12 @@ impl Described<'_> {
 
     /// Rows of a table, which must be there.
     fn rows(&self, tensor: &str, columns: usize) -> Result<usize, GgufError> {
-        let stored = self.tensors.get(tensor).ok_or_else(|| GgufError::MissingTensor {
-            file: self.metadata.file().to_owned(),
-            tensor: tensor.to_owned(),
-            shape: vec![1, columns],
-        })?;
-        match stored.shape[..] {
-            [rows, _] => Ok(rows),
-            _ => Err(GgufError::Shape {
-                file: stored.file.path().to_owned(),
-                tensor: tensor.to_owned(),
-                expected: vec![1, columns],
-                found: stored.shape.clone(),
-            }),
+        match self.tensors.get(tensor).map(|stored| &stored.shape[..]) {
+            Some(&[rows, _]) => Ok(rows),
+            _ => {
+                let (file, tensor) = (self.metadata.file().to_owned(), tensor.to_owned());
+                Err(GgufError::Table { file, tensor, columns })
+            }
         }
     }
 

@@ -138,6 +138,16 @@ pub enum GgufError {
         /// Its shape, outermost dimension first.
         shape: Vec<usize>,
     },
+    /// A table, whose rows say a size, is not there or is something else.
+    #[error("{}: tensor `{tensor}` is missing or is not a matrix, expected rows of {columns} values; the file is incomplete, or its keys are another model's", file.display())]
+    Table {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Values of a row.
+        columns: usize,
+    },
     /// A tensor has another shape than the keys say.
     #[error("{}: tensor `{tensor}` has shape {found:?}, expected {expected:?} by the keys of the file; the two do not belong together", file.display())]
     Shape {

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+/// Longest piece, in bytes: every split of every piece is looked at. Sentencepiece makes none of more than a few dozen.
+const LONGEST_PIECE: usize = 256;
 /// What stands for a space.
 const SPACE: &str = "▁";
 
@@ -19,6 +21,10 @@ pub(super) fn rebuild(vocabulary: &Vocabulary<'_>) -> Result<Rebuilt, NotRebuilt
         true => SPACE.repeat(token.len()),
         false => token.to_owned(),
     };
+    if let Some((id, ..)) = vocabulary.used().find(|(_, _, token)| token.len() > LONGEST_PIECE) {
+        let problem = format!("token {id} has more than {LONGEST_PIECE} bytes, which no sentencepiece has");
+        return Err(NotRebuilt::Inconsistent(problem));
+    }
     let scores = scores(vocabulary, gemma)?;
     let tokens = vocabulary.object(|_, _, token| respelled(token))?;
     let unknown = match vocabulary.special("unknown_token_id")? {
