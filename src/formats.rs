@@ -8,13 +8,16 @@
 pub mod error;
 mod foreign;
 pub mod found;
+pub mod gguf;
 pub mod hugging_face;
 mod output;
 pub mod provenance;
 pub mod slmc_quantized;
+mod storage;
 pub mod stored_tensors;
 
 pub use error::ModelFormatError;
+pub use storage::StorageRow;
 
 use crate::disk::hash::{Hash, HashError};
 use crate::disk::{Config, ConfigError};
@@ -54,6 +57,11 @@ pub trait ModelSource {
     /// # Errors
     /// A file cannot be read.
     fn sha256(&self) -> Result<Hash, HashError>;
+
+    /// How its tensors are stored, where the configuration does not say it all.
+    fn storage(&self) -> Vec<StorageRow> {
+        Vec::new()
+    }
 
     /// The model, every parameter taken.
     ///
@@ -112,7 +120,7 @@ pub struct Contents {
 }
 
 /// Every format, the more particular before the more general.
-pub const FORMATS: [Format; 2] = [slmc_quantized::FORMAT, hugging_face::FORMAT];
+pub const FORMATS: [Format; 3] = [gguf::FORMAT, slmc_quantized::FORMAT, hugging_face::FORMAT];
 
 /// A model without weights: enough to begin one.
 #[derive(Clone, Debug)]

@@ -8,6 +8,7 @@ pub mod compile;
 pub mod distill;
 mod error;
 pub mod eval;
+pub mod import;
 pub mod invocation;
 pub mod known;
 mod limits;
@@ -28,8 +29,15 @@ pub use stage::{
 };
 
 /// Every kind of stage, in the order of a whole chain.
-pub static STAGES: [&dyn AnyStage; 6] =
-    [&train::Train, &distill::Distill, &prune::Prune, &quantize::Quantize, &compile::Compile, &eval::Eval];
+pub static STAGES: [&dyn AnyStage; 7] = [
+    &import::Import,
+    &train::Train,
+    &distill::Distill,
+    &prune::Prune,
+    &quantize::Quantize,
+    &compile::Compile,
+    &eval::Eval,
+];
 
 /// The kind of a name.
 pub fn named(name: &str) -> Option<&'static dyn AnyStage> {

@@ -5,6 +5,7 @@ mod decoder;
 mod encoder;
 mod harness;
 mod help;
+mod imports;
 mod outputs;
 mod refusals;
 mod streams;

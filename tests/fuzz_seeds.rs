@@ -3,6 +3,7 @@
 //! Either way each is read.
 
 use crate::fixture::{self, Family, Size, compiled, letters, quantized, with_tokens, word_pieces};
+use crate::gguf::draft::Draft;
 use crate::support::{name, root};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::Layout;
@@ -90,6 +91,14 @@ fn seeds_of_the_fuzz_targets_are_sound() {
     open_model(&rounded).expect("the directory is sound");
     seeds.checkpoint("quantized", &rounded);
     seeds.put("artifact", "sparse", fs::read(temporary.path().join("sparse.slm")).expect("the artifact is there"));
+
+    for draft in ["spm", "spm-plain", "bpe-llama-bpe", "bpe-smollm", "wpm"] {
+        seeds.put("gguf", draft, fs::read(root("tests/data/gguf").join(format!("{draft}.gguf"))).expect("reads"));
+    }
+    let drafted = temporary.path().join("draft.gguf");
+    fs::write(&drafted, Draft::llama().bytes()).expect("writes");
+    open_model(&drafted).expect("the draft is sound");
+    seeds.put("gguf", "llama", Draft::llama().bytes());
 
     for (name, json) in [("letters", letters()), ("word-pieces", word_pieces())] {
         let text = json.to_string();

@@ -17,6 +17,7 @@ mod families;
 mod fixture;
 mod formats;
 mod fuzz_seeds;
+mod gguf;
 mod golden;
 mod graph;
 mod hostile_checkpoint;

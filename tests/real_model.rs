@@ -2,8 +2,12 @@
 //! tokens that transformers gives for the same weights, recorded in tests/data/smollm2/reference.json (reference.py beside
 //! it makes that file). `SLMC_SMOLLM2` names the directory, which `.ci/run` fetches by tests/data/smollm2/fetch.
 
-use crate::support::{json, outside, root, shared};
+use crate::support::{json, outside, root, shared, succeed};
+use safetensors::SafeTensors;
 use serde_json::Value;
+use slmc::disk::hash::{hex, sha256};
+use slmc::formats;
+use slmc::text::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
 
 /// Most tokens of an answer, as recorded.
@@ -56,6 +60,88 @@ fn a_directory_answers_with_the_tokens_of_transformers() {
         assert_eq!(ids(&ours["tokens"]), expected, "{prompt}: {}", ours["text"]);
         assert_eq!(ours["text"], chat["text"], "{prompt}");
         assert_eq!(ours["stop"] == "end", chat["ended"] == true, "{prompt}");
+    }
+}
+
+/// The file that it was published as, beside the directory.
+fn published() -> Option<(PathBuf, PathBuf)> {
+    let model = model()?;
+    Some((outside(model.parent()?.join("smollm2.gguf"))?, model))
+}
+
+/// tests/data/smollm2/gguf.json, which dequantize.py beside it makes by gguf-py.
+fn gguf_reference() -> Value {
+    let text = std::fs::read_to_string(root("tests/data/smollm2/gguf.json"));
+    serde_json::from_str(&text.expect("it is part of the repository")).expect("the recorded values are JSON")
+}
+
+#[test]
+fn the_published_file_imports_to_the_directory_bit_for_bit() {
+    let Some((file, model)) = published() else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = file.display().to_string();
+    succeed(directory.path(), &["import", &file, "--dtype", "f16", "-o", "half"]);
+    let read = |path: &Path| std::fs::read(path.join("model.safetensors")).expect("weights");
+    let (ours, theirs) = (read(&directory.path().join("half")), read(&model));
+    let (ours, theirs) =
+        (SafeTensors::deserialize(&ours).expect("sound"), SafeTensors::deserialize(&theirs).expect("sound"));
+    assert_eq!((ours.len(), theirs.len()), (272, 272));
+    for (name, tensor) in theirs.iter() {
+        let imported = ours.tensor(name).unwrap_or_else(|_| panic!("{name} is missing"));
+        assert_eq!((imported.dtype(), imported.shape()), (tensor.dtype(), tensor.shape()), "{name}");
+        assert!(imported.data() == tensor.data(), "{name}: the values differ");
+    }
+    let config = |path: &Path| -> Value {
+        serde_json::from_slice(&std::fs::read(path.join("config.json")).expect("a configuration")).expect("JSON")
+    };
+    let (ours, theirs) = (config(&directory.path().join("half")), config(&model));
+    for (key, value) in theirs.as_object().expect("an object") {
+        assert_eq!(&ours[key], value, "{key}");
+    }
+}
+
+#[test]
+fn the_published_file_is_its_own_import() {
+    let (Some((file, _)), Some(text)) = (published(), shared("data/stories-valid.txt")) else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = file.display().to_string();
+    succeed(directory.path(), &["import", &file, "-o", "single"]);
+    let single = directory.path().join("single");
+    let bytes = std::fs::read(single.join("model.safetensors")).expect("weights");
+    let tensors = SafeTensors::deserialize(&bytes).expect("sound");
+    let mut names = tensors.names();
+    names.sort_unstable();
+    let digests: String = names
+        .iter()
+        .map(|name| format!("{name} {}\n", hex(&sha256(tensors.tensor(name).expect("it is listed").data()))))
+        .collect();
+    assert_eq!(hex(&sha256(digests.as_bytes())), gguf_reference()["values_sha256"], "gguf-py has other values");
+    let (single, text) = (single.display().to_string(), text.display().to_string());
+    // Every logit of 2 × 255 positions is in it.
+    let measured = |model: &str| slmc(&["eval", model, "--data", &text, "--window", "256", "--max-windows", "2"]);
+    assert_eq!(measured(&file)["perplexity"], measured(&single)["perplexity"]);
+    let of_reference = slmc(&["eval", &file, "--data", &text, "--max-windows", "1", "--reference", &single]);
+    assert_eq!((&of_reference["kld_mean"], &of_reference["top1_agreement"]), (&0.0.into(), &1.0.into()));
+}
+
+#[test]
+fn the_tokenizer_of_the_published_file_gives_the_same_tokens() {
+    let Some((file, model)) = published() else { return };
+    let tokenizer = |path: &Path| Tokenizer::of(&formats::companions(path).expect("sound")).expect("a tokenizer");
+    let (ours, theirs) = (tokenizer(&file), tokenizer(&model));
+    let texts = ["data/stories-valid.txt", "data/tales-valid.txt", "data/stories-calib.txt", "README.md"];
+    let mut tokens = 0;
+    for path in texts.into_iter().filter_map(shared) {
+        let text = std::fs::read_to_string(&path).expect("reads");
+        let ids = ours.encode_plain(&text).expect("it encodes");
+        assert!(ids == theirs.encode_plain(&text).expect("it encodes"), "{}", path.display());
+        tokens += ids.len();
+    }
+    assert!(tokens > 100_000, "the texts are long enough to say something: {tokens} tokens");
+    for chat in reference()["chats"].as_array().expect("chats") {
+        let prompt = chat["prompt"].as_str().expect("a prompt");
+        let expected: Vec<u32> = ids(&chat["prompt_tokens"]).into_iter().map(|id| id as u32).collect();
+        assert_eq!(ours.encode_plain(prompt).expect("it encodes"), expected, "{prompt}");
     }
 }
 

@@ -19,8 +19,8 @@ Examples:
   slmc estimate models/tales-6m --target cortex-m55 --context 128
   slmc estimate out/mixed --target boards/mine.toml")]
 pub(super) struct Args {
-    /// Hugging Face directory, or a directory written by `slmc quantize`
-    #[arg(value_name = "DIR")]
+    /// Hugging Face directory, GGUF file, or a directory written by `slmc quantize`
+    #[arg(value_name = "MODEL")]
     model: PathBuf,
 
     #[command(flatten)]

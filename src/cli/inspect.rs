@@ -6,20 +6,22 @@ use crate::shell::{ExitStatus, Shell};
 use crate::stages::arguments::ModelOrArtifact;
 use crate::stages::checkpoint;
 
-/// Show what is in an artifact, or in a model directory
+/// Show what is in an artifact, or in a model
 ///
-/// For an artifact: sizes and work per token by class, planned memory, every tensor. For a directory: every file that may
-/// stand beside the weights, whether it is there, and what it decides: tokens that open and end a text, how tokens are
-/// chosen, the chat template, the pooling of sentence encoders, the longest text.
+/// For an artifact: sizes and work per token by class, planned memory, every tensor. For a model, a directory or a GGUF file:
+/// every file that may stand beside the weights, whether it is there or rebuilt, and what it decides: tokens that open and end
+/// a text, how tokens are chosen, the chat template, the pooling of sentence encoders, the longest text. Of a GGUF file also how
+/// its weights are stored, and which of that is exact.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   slmc inspect models/tales-6m
+  slmc inspect models/smollm2.Q4_1.gguf
   slmc inspect out/mixed.slm
   slmc inspect out/mixed.slm --json")]
 pub(super) struct Args {
-    /// Artifact, or model directory
-    #[arg(value_name = "FILE.slm|DIR")]
+    /// Artifact, or model: a directory or a GGUF file
+    #[arg(value_name = "FILE.slm|MODEL")]
     model: ModelOrArtifact,
 }
 

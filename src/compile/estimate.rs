@@ -5,7 +5,7 @@
 use super::emit::sampling_section;
 use super::fit::{FitError, Limit, Shape, fit, footprint};
 use super::lower::LowerError;
-use crate::formats::{self, ModelFormatError};
+use crate::formats::{self, ModelFormatError, StorageRow};
 use crate::model::generation;
 use crate::model::id::{ParameterId, Part, Role};
 use crate::model::scheme::{Assignment, Preset};
@@ -84,6 +84,9 @@ pub struct EstimateReport {
     pub macs_per_token: u64,
     /// Matrices that are stored as 2:4.
     pub sparse_matrices: usize,
+    /// How the weights are stored now, and what is exact; empty where the configuration says it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stored: Vec<StorageRow>,
     /// One row per scheme.
     pub schemes: Vec<SchemeEstimate>,
 }
@@ -128,7 +131,8 @@ impl Report for EstimateReport {
         if self.sparse_matrices > 0 {
             facts.row(["2:4 matrices", &self.sparse_matrices.to_string()]);
         }
-        format!("{facts}\n\n{table}")
+        let stored = StorageRow::table(&self.stored).map_or_else(String::new, |table| format!("{table}\n\n"));
+        format!("{facts}\n\n{stored}{table}")
     }
 }
 
@@ -218,6 +222,7 @@ pub fn estimate(
         context,
         parameters: spec.parameter_count(),
         macs_per_token,
+        stored: source.storage(),
         sparse_matrices: sparsity.values().filter(|pattern| pattern.is_two_of_four()).count(),
         schemes,
     })

@@ -11,6 +11,10 @@ const POINTER: &[u8] = b"version https://git-lfs";
 /// Bytes that [`Found::by_bytes`] looks at.
 pub const SNIFFED_BYTES: usize = 512;
 
+/// The line that writes a pickled model as safetensors.
+pub const PICKLE_CONVERSION: &str = "`python -c \"from transformers import AutoModelForCausalLM as M; \
+                                     M.from_pretrained('DIR').save_pretrained('OUT')\"` (AutoModel for an encoder)";
+
 /// What a file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -87,13 +91,12 @@ impl fmt::Display for Found {
             Found::WebPage => f.write_str("a web page, perhaps of a login or an error; fetch the file itself"),
             Found::Utf16 => f.write_str("text in UTF-16; save it in UTF-8"),
             Found::Empty => f.write_str("empty; fetch it again"),
-            Found::Pickle => f.write_str(
+            Found::Pickle => write!(
+                f,
                 "Python objects as torch.save writes them, which can run code when they are read; save the model as \
-                 safetensors with transformers' `save_pretrained`",
+                 safetensors: {PICKLE_CONVERSION}"
             ),
-            Found::Gguf => {
-                f.write_str("a GGUF file, which slmc does not read; pass the Hugging Face directory it was made from")
-            }
+            Found::Gguf => f.write_str("a GGUF file; pass it as the model, by its own path"),
             Found::Compressed => f.write_str("compressed; unpack it"),
         }
     }

@@ -1,13 +1,15 @@
-//! A floating-point tensor, in memory or in a mapped file, in its stored data type. Conversion to f32 reads the values
-//! for the first time and rejects NaN and infinities.
+//! A floating-point tensor, in memory or in a mapped file, in its stored data type, or in rows that are decoded when they
+//! are asked for. Conversion to f32 reads the values for the first time and rejects NaN and infinities.
 
 use super::convert::{self, AreFinite, Convert};
 use super::mmap::MappedFile;
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Values that one thread checks or converts at a time.
@@ -69,21 +71,55 @@ impl DenseType {
 
     /// Whether this format holds the value exactly; no format holds NaN.
     pub fn holds(self, value: f32) -> bool {
-        let back = match self {
+        self.rounded(value) == value
+    }
+
+    /// The nearest value of this format, infinite from its bound on.
+    fn rounded(self, value: f32) -> f32 {
+        match self {
             DenseType::F32 => value,
             DenseType::F16 => f16::from_f32(value).to_f32(),
             DenseType::Bf16 => bf16::from_f32(value).to_f32(),
-        };
-        back == value
+        }
+    }
+
+    /// The least magnitude that this format rounds to infinity: half a step beyond its largest number.
+    pub fn bound(self) -> f32 {
+        match self {
+            DenseType::F32 => f32::INFINITY,
+            DenseType::F16 => 65520.0,
+            DenseType::Bf16 => f32::from_bits(0x7f7f_8000),
+        }
     }
 
     /// The values in this format, little-endian, rounded to nearest where it does not hold them.
     pub fn encode(self, values: &[f32]) -> Vec<u8> {
-        match self {
-            DenseType::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            DenseType::F16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
-            DenseType::Bf16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
-        }
+        let mut bytes = vec![0; values.len() * self.bytes()];
+        let pieces = bytes.par_chunks_mut(PIECE * self.bytes()).zip(values.par_chunks(PIECE));
+        pieces.for_each(|(out, values)| match self {
+            DenseType::F32 => {
+                for (out, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+                    *out = value.to_le_bytes();
+                }
+            }
+            DenseType::F16 => {
+                // In runs, which the CPU converts at once where it can.
+                const RUN: usize = 256;
+                let mut halves = [f16::ZERO; RUN];
+                for (out, values) in out.chunks_mut(2 * RUN).zip(values.chunks(RUN)) {
+                    halves[..values.len()].convert_from_f32_slice(values);
+                    for (out, half) in out.as_chunks_mut::<2>().0.iter_mut().zip(&halves) {
+                        *out = half.to_le_bytes();
+                    }
+                }
+            }
+            DenseType::Bf16 => {
+                for (out, value) in out.as_chunks_mut::<2>().0.iter_mut().zip(values) {
+                    *out = bf16::from_f32(*value).to_le_bytes();
+                }
+            }
+        });
+        bytes
     }
 }
 
@@ -95,6 +131,17 @@ impl fmt::Display for DenseType {
             DenseType::Bf16 => "BF16",
         })
     }
+}
+
+/// The place of the first value whose magnitude is `bound` or more, or that is NaN. Magnitudes are compared as integers,
+/// which order as the numbers do, and in pieces, so that the comparison is one of vectors.
+pub(crate) fn first_beyond(values: &[f32], bound: f32) -> Option<usize> {
+    let magnitude = |value: &f32| value.to_bits() & 0x7fff_ffff;
+    let bound = bound.to_bits();
+    let pieces = values.par_chunks(PIECE).enumerate();
+    let (piece, values) = pieces
+        .find_first(|(_, values)| values.iter().fold(0, |largest, value| largest.max(magnitude(value))) >= bound)?;
+    Some(piece * PIECE + values.iter().position(|value| magnitude(value) >= bound)?)
 }
 
 /// Bytes that several tensors or models may share; cloning copies nothing.
@@ -146,14 +193,36 @@ impl fmt::Debug for SharedBytes {
     }
 }
 
+/// The rows of a matrix that is stored in another form than its values. They are decoded one by one, so that a matrix is
+/// never in memory whole unless someone asks for that.
+pub trait Rows: fmt::Debug + Send + Sync {
+    /// One row in f32, (columns). Values that are not finite are given as they are.
+    ///
+    /// # Panics
+    /// If `row` is out of range.
+    fn read(&self, row: usize, out: &mut [f32]);
+
+    /// The file that holds them.
+    fn file(&self) -> Option<&Path>;
+}
+
 /// A dense tensor, row-major, little-endian.
 #[derive(Clone, Debug)]
 pub struct DenseTensor {
     shape: Vec<usize>,
     dtype: DenseType,
-    bytes: SharedBytes,
+    values: Values,
     /// Its name in the file.
     stored_name: Option<String>,
+}
+
+/// The values of a tensor.
+#[derive(Clone, Debug)]
+enum Values {
+    /// As they are.
+    Bytes(SharedBytes),
+    /// Rows of another form, from this one on.
+    Rows(Arc<dyn Rows>, usize),
 }
 
 impl PartialEq for DenseTensor {
@@ -165,7 +234,17 @@ impl PartialEq for DenseTensor {
 impl DenseTensor {
     /// From bytes whose number fits the shape; the caller (a validated header) has checked it.
     pub(crate) fn stored(name: &str, shape: Vec<usize>, dtype: DenseType, bytes: SharedBytes) -> Self {
-        DenseTensor { shape, dtype, bytes, stored_name: Some(name.to_owned()) }
+        DenseTensor { shape, dtype, values: Values::Bytes(bytes), stored_name: Some(name.to_owned()) }
+    }
+
+    /// A matrix whose rows are decoded when they are asked for; `dtype` must hold every value exactly.
+    pub(crate) fn in_rows(name: &str, shape: Vec<usize>, dtype: DenseType, rows: Arc<dyn Rows>) -> Self {
+        DenseTensor { shape, dtype, values: Values::Rows(rows, 0), stored_name: Some(name.to_owned()) }
+    }
+
+    /// The same tensor under a name of its file.
+    pub(crate) fn named(self, name: &str) -> Self {
+        DenseTensor { stored_name: Some(name.to_owned()), ..self }
     }
 
     /// An f32 tensor in memory.
@@ -174,15 +253,24 @@ impl DenseTensor {
         if values.len() != expected {
             return Err(TensorError::Length { shape, expected, found: values.len() });
         }
-        let bytes = SharedBytes(Storage::Owned(Arc::from(DenseType::F32.encode(values))));
-        Ok(DenseTensor { shape, dtype: DenseType::F32, bytes, stored_name: None })
+        Ok(DenseTensor::owned(DenseType::F32, shape, DenseType::F32.encode(values)))
     }
 
     /// A tensor in memory, its values rounded to a format.
     #[cfg(test)]
     pub(crate) fn rounded(dtype: DenseType, shape: Vec<usize>, values: &[f32]) -> Self {
-        let bytes = SharedBytes(Storage::Owned(Arc::from(dtype.encode(values))));
-        DenseTensor { shape, dtype, bytes, stored_name: None }
+        DenseTensor::owned(dtype, shape, dtype.encode(values))
+    }
+
+    /// From bytes in memory whose number fits the shape.
+    fn owned(dtype: DenseType, shape: Vec<usize>, bytes: Vec<u8>) -> Self {
+        let values = Values::Bytes(SharedBytes(Storage::Owned(bytes.into())));
+        DenseTensor { shape, dtype, values, stored_name: None }
+    }
+
+    /// Values of a row: of all dimensions but the first.
+    fn columns(&self) -> usize {
+        self.shape.get(1..).unwrap_or(&[]).iter().product()
     }
 
     /// This tensor with other values: same shape and name, and the same format if it represents every value exactly,
@@ -193,8 +281,8 @@ impl DenseTensor {
             return Err(TensorError::Length { shape: self.shape.clone(), expected, found: values.len() });
         }
         let dtype = if values.iter().all(|&value| dtype.holds(value)) { dtype } else { DenseType::F32 };
-        let bytes = Arc::from(dtype.encode(values));
-        Ok(DenseTensor { dtype, bytes: SharedBytes(Storage::Owned(bytes)), ..self.clone() })
+        let replaced = DenseTensor::owned(dtype, self.shape.clone(), dtype.encode(values));
+        Ok(DenseTensor { stored_name: self.stored_name.clone(), ..replaced })
     }
 
     /// Its name in the file it was read from.
@@ -207,11 +295,14 @@ impl DenseTensor {
         if rows.start > rows.end || rows.end > *self.shape.first()? {
             return None;
         }
-        let row_bytes = self.dtype.bytes() * self.shape[1..].iter().product::<usize>();
+        let row_bytes = self.dtype.bytes() * self.columns();
         let mut shape = self.shape.clone();
         shape[0] = rows.len();
-        let bytes = self.bytes.slice(rows.start * row_bytes..rows.end * row_bytes);
-        Some(DenseTensor { shape, bytes, ..self.clone() })
+        let values = match &self.values {
+            Values::Bytes(bytes) => Values::Bytes(bytes.slice(rows.start * row_bytes..rows.end * row_bytes)),
+            Values::Rows(of, first) => Values::Rows(Arc::clone(of), first + rows.start),
+        };
+        Some(DenseTensor { shape, values, ..self.clone() })
     }
 
     /// The transpose of a matrix, a copy; `None` for other shapes.
@@ -233,7 +324,8 @@ impl DenseTensor {
                 transposed.extend_from_slice(&values[(row * inner + column) * width..][..width]);
             }
         }
-        Some(DenseTensor { shape, bytes: SharedBytes(Storage::Owned(transposed.into())), ..self.clone() })
+        let transposed = DenseTensor::owned(self.dtype, shape, transposed);
+        Some(DenseTensor { stored_name: self.stored_name.clone(), ..transposed })
     }
 
     /// Concatenates named tensors of equal row shape along the rows: in their data type, or in f32 where the types
@@ -252,7 +344,7 @@ impl DenseTensor {
                 None => shape.clone_from(&tensor.shape),
             }
             if same {
-                bytes.extend_from_slice(tensor.bytes())
+                bytes.extend_from_slice(&tensor.bytes())
             } else {
                 bytes.extend(dtype.encode(&tensor.to_f32(name)?))
             }
@@ -261,7 +353,7 @@ impl DenseTensor {
         if expected != found {
             return Err(TensorError::Length { shape, expected, found });
         }
-        Ok(DenseTensor { shape, dtype, bytes: SharedBytes(Storage::Owned(bytes.into())), stored_name: None })
+        Ok(DenseTensor::owned(dtype, shape, bytes))
     }
 
     /// Dimensions, outermost first.
@@ -274,16 +366,48 @@ impl DenseTensor {
         self.dtype
     }
 
-    /// The values as stored.
-    pub fn bytes(&self) -> &[u8] {
-        self.bytes.as_slice()
+    /// The values in its data type, one after the other: as stored, or decoded.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
+        match &self.values {
+            Values::Bytes(bytes) => Cow::Borrowed(bytes.as_slice()),
+            Values::Rows(..) => Cow::Owned(self.dtype.encode(&self.decoded())),
+        }
+    }
+
+    /// Whether its values are there as they are, and not decoded.
+    pub fn is_stored(&self) -> bool {
+        matches!(self.values, Values::Bytes(_))
+    }
+
+    /// Its rows in f32, without any check.
+    fn decoded(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.shape.iter().product()];
+        let columns = self.columns().max(1);
+        values.par_chunks_mut(columns).enumerate().for_each(|(row, out)| self.read_row(row, out));
+        values
+    }
+
+    /// The file that holds it.
+    fn file(&self) -> Option<PathBuf> {
+        match &self.values {
+            Values::Bytes(bytes) => bytes.file(),
+            Values::Rows(rows, _) => rows.file().map(Path::to_owned),
+        }
     }
 
     /// The values in f32, exactly. Errors call a tensor that was not read from a file `name`.
     pub fn to_f32(&self, name: &str) -> Result<Vec<f32>, TensorError> {
+        if let Values::Rows(..) = self.values {
+            let values = self.decoded();
+            return match first_beyond(&values, f32::INFINITY) {
+                None => Ok(values),
+                Some(index) => Err(self.not_finite(name, index, values[index])),
+            };
+        }
         self.check_finite(name)?;
         let mut values = vec![0.0; self.shape.iter().product()];
-        let (dtype, stored) = (self.dtype, self.bytes().par_chunks(PIECE * self.dtype.bytes()));
+        let bytes = self.bytes();
+        let (dtype, stored) = (self.dtype, bytes.par_chunks(PIECE * self.dtype.bytes()));
         values.par_chunks_mut(PIECE).zip(stored).for_each(|(out, bytes)| {
             pulp::Arch::new().dispatch(Convert { dtype, bytes, out });
         });
@@ -292,8 +416,12 @@ impl DenseTensor {
 
     /// Rejects NaN and infinities without converting. `name` is as for [`DenseTensor::to_f32`].
     pub fn check_finite(&self, name: &str) -> Result<(), TensorError> {
+        if let Values::Rows(..) = self.values {
+            return self.check_rows(name);
+        }
         let (dtype, size) = (self.dtype, self.dtype.bytes());
-        let pieces = self.bytes().par_chunks(PIECE * size).enumerate();
+        let bytes = self.bytes();
+        let pieces = bytes.par_chunks(PIECE * size).enumerate();
         let damaged = |(_, bytes): &(usize, &[u8])| !pulp::Arch::new().dispatch(AreFinite { dtype, bytes });
         let Some((piece, bytes)) = pieces.find_first(damaged) else { return Ok(()) };
         let value = |bytes: &[u8]| match (dtype, bytes) {
@@ -304,13 +432,31 @@ impl DenseTensor {
         };
         match bytes.chunks(size).map(value).enumerate().find(|(_, value)| !value.is_finite()) {
             None => Ok(()),
-            Some((index, value)) => Err(TensorError::NotFinite {
-                file: self.bytes.file(),
-                tensor: self.stored_name.as_deref().unwrap_or(name).to_owned(),
-                index: piece * PIECE + index,
-                value,
-            }),
+            Some((index, value)) => Err(self.not_finite(name, piece * PIECE + index, value)),
         }
+    }
+
+    /// [`DenseTensor::check_finite`] of decoded rows.
+    fn check_rows(&self, name: &str) -> Result<(), TensorError> {
+        let columns = self.columns();
+        let rows = (0..self.shape.first().copied().unwrap_or(0)).into_par_iter();
+        let damaged = rows.map_init(
+            || vec![0.0; columns],
+            |out, row| {
+                self.read_row(row, out);
+                let column = out.iter().position(|value| !value.is_finite())?;
+                Some((row * columns + column, out[column]))
+            },
+        );
+        match damaged.find_first(Option::is_some).flatten() {
+            None => Ok(()),
+            Some((index, value)) => Err(self.not_finite(name, index, value)),
+        }
+    }
+
+    fn not_finite(&self, name: &str, index: usize, value: f32) -> TensorError {
+        let tensor = self.stored_name.as_deref().unwrap_or(name).to_owned();
+        TensorError::NotFinite { file: self.file(), tensor, index, value }
     }
 
     /// One row in f32: as many values as `out` holds. Does not check that values are finite; `inline(always)`, so that
@@ -320,14 +466,47 @@ impl DenseTensor {
     /// If `row` is out of range.
     #[inline(always)]
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
-        let length = out.len() * self.dtype.bytes();
-        convert::to_f32(self.dtype, &self.bytes()[row * length..][..length], out);
+        match &self.values {
+            Values::Bytes(bytes) => {
+                let length = out.len() * self.dtype.bytes();
+                convert::to_f32(self.dtype, &bytes.as_slice()[row * length..][..length], out);
+            }
+            Values::Rows(rows, first) => rows.read(first + row, out),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_rounded_to_the_nearest_and_infinite_from_the_bound_on() {
+        let values: Vec<f32> = (0..3000u32).map(|n| f32::from_bits(n.wrapping_mul(0x9e37_79b9))).collect();
+        let finite: Vec<f32> = values.into_iter().filter(|value| value.is_finite()).collect();
+        for dtype in [DenseType::F32, DenseType::F16, DenseType::Bf16] {
+            let one_by_one: Vec<u8> = finite.iter().flat_map(|&value| dtype.encode(&[value])).collect();
+            assert_eq!(dtype.encode(&finite), one_by_one, "{dtype}");
+            for &value in &finite {
+                assert_eq!(dtype.rounded(value).is_finite(), value.abs() < dtype.bound(), "{value} in {dtype}");
+            }
+            let below = f32::from_bits(dtype.bound().to_bits() - 1);
+            assert!(dtype.rounded(below).is_finite() && dtype.rounded(dtype.bound()).is_infinite(), "{dtype}");
+        }
+    }
+
+    #[test]
+    fn the_first_value_beyond_a_bound_is_found_in_any_piece() {
+        let mut values = vec![-1.5f32; 3 * PIECE + 7];
+        assert_eq!((first_beyond(&values, 2.0), first_beyond(&values, 1.5)), (None, Some(0)));
+        for value in [f32::NAN, f32::NEG_INFINITY, -3.0, 2.0] {
+            for place in [3 * PIECE + 6, 2 * PIECE, PIECE - 1, 0] {
+                values[place] = value;
+                assert_eq!(first_beyond(&values, 2.0), Some(place), "{value}");
+            }
+            values.fill(-1.5);
+        }
+    }
 
     #[test]
     fn rows_are_cut_and_columns_are_transposed() {
@@ -353,7 +532,7 @@ mod tests {
         assert_eq!(named(&parts).unwrap(), matrix);
         let half = DenseType::F16.encode(&values[..4]);
         let half = SharedBytes(Storage::Owned(half.into()));
-        let half = DenseTensor { shape: vec![1, 4], dtype: DenseType::F16, bytes: half, stored_name: None };
+        let half = DenseTensor::stored("half", vec![1, 4], DenseType::F16, half);
         assert_eq!(named(&[half, parts[1].clone()]).unwrap(), matrix);
         let other = DenseTensor::from_f32(vec![1, 3], &[0.0; 3]).unwrap();
         assert!(matches!(named(&[parts[0].clone(), other]), Err(TensorError::Length { expected: 8, found: 7, .. })));

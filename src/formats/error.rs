@@ -2,9 +2,10 @@
 //! value found and the one expected, and the remedy.
 
 use super::found::NotAModel;
+use super::gguf::GgufError;
 use crate::disk::atomic::AtomicError;
 use crate::disk::tensor_file::TensorFileError;
-use crate::disk::{ConfigError, TensorError};
+use crate::disk::{ConfigError, DenseType, TensorError};
 use crate::model::id::ParameterId;
 use crate::model::quantized::QuantizedError;
 use crate::model::weights::ModelError;
@@ -34,6 +35,9 @@ pub enum ModelFormatError {
     /// The configuration, the index or slmc.json is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A GGUF file is refused.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// A weight file is refused, or could not be written.
     #[error(transparent)]
     File(#[from] TensorFileError),
@@ -179,6 +183,16 @@ pub enum ModelFormatError {
         id: ParameterId,
         /// The family.
         family: &'static str,
+    },
+    /// A value is beyond the numbers of the data type that is asked for.
+    #[error("`{id}` has the value {value}, which is beyond the numbers of {dtype}; write the model as bf16 or f32")]
+    TooLarge {
+        /// The parameter.
+        id: ParameterId,
+        /// The value.
+        value: f32,
+        /// The data type.
+        dtype: DenseType,
     },
     /// A model without integers is not a quantized model.
     #[error("no matrix is quantized; write the model as a dense directory")]

@@ -19,7 +19,7 @@ const ADAPTER_CONFIG: &str = "adapter_config.json";
 #[derive(Debug, thiserror::Error)]
 pub enum NotAModel {
     /// Nothing is there.
-    #[error("does not exist; pass a directory with {CONFIG_FILE} and {WEIGHTS_FILE}{}", download(*hub))]
+    #[error("does not exist; pass a directory with {CONFIG_FILE} and {WEIGHTS_FILE}, or a GGUF file{}", download(*hub))]
     Absent {
         /// Whether it looks like the name of a repository.
         hub: bool,
@@ -27,6 +27,9 @@ pub enum NotAModel {
     /// A file that the first bytes or the name tell.
     #[error("{0}")]
     File(Found),
+    /// A graph by its name.
+    #[error("{GRAPH}")]
+    Graph,
     /// A file of a model's directory.
     #[error("not a directory; pass the directory with {CONFIG_FILE} and {WEIGHTS_FILE}{}", near(directory.as_ref()))]
     PartOfModel {
@@ -94,23 +97,26 @@ fn names(found: &[String]) -> String {
     }
 }
 
+/// What to do with a pickled checkpoint; as [`crate::disk::found::PICKLE_CONVERSION`].
+const PICKLE: &str = "pickled checkpoints can run code when they are read: save the model as safetensors with \
+                      `python -c \"from transformers import AutoModelForCausalLM as M; \
+                      M.from_pretrained('DIR').save_pretrained('OUT')\"` (AutoModel for an encoder)";
+
+/// Why a graph is not read.
+const GRAPH: &str = "an exported graph cannot be read back: its matrices have lost their names and stand transposed, biases \
+                     are merged, sizes and rotary tables are constants of its nodes; pass the directory with safetensors that \
+                     it was exported from";
+
 /// Kinds of weights that slmc does not read: how names end, and what to do.
 const OTHER_WEIGHTS: [(&[&str], &str); 7] = [
     (
         &["adapter_model.safetensors", "adapter_model.bin"],
         "an adapter needs the model it changes: merge them with PEFT first",
     ),
-    (
-        &[".bin", ".pt", ".pth", ".ckpt", ".bin.index.json"],
-        "pickled checkpoints can run code when they are read: save the model with transformers' `save_pretrained`, which writes \
-         safetensors",
-    ),
-    (&[".gguf"], "slmc does not read GGUF: pass the Hugging Face directory it was made from"),
+    (&[".bin", ".pt", ".pth", ".ckpt", ".bin.index.json"], PICKLE),
+    (&[".gguf"], "pass the GGUF file itself, of a model in several the first"),
     (&[".h5", ".msgpack"], "load it with transformers (`from_tf`, `from_flax`) and save it with `save_pretrained`"),
-    (
-        &[".onnx", ".tflite", ".mlmodelc", ".mlpackage"],
-        "an exported graph cannot be read back: pass the model it was made from",
-    ),
+    (&[".onnx", ".tflite", ".mlmodelc", ".mlpackage"], GRAPH),
     (
         &[".safetensors"],
         "if that is the whole model, call it model.safetensors; shards need the model.safetensors.index.json that lists them",
@@ -187,8 +193,10 @@ pub(super) fn not_a_directory(path: &Path) -> NotAModel {
         });
         return NotAModel::Absent { hub };
     }
+    let graph = |ends: &str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(ends));
     match first_bytes(path) {
         Some(found) => NotAModel::File(found),
+        None if ["onnx", "tflite", "pb"].into_iter().any(graph) => NotAModel::Graph,
         None => {
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty() && has_configuration(parent));
             NotAModel::PartOfModel { directory: parent.map(Path::to_owned) }

@@ -12,7 +12,7 @@ use super::found::{NotAModel, no_configuration, no_weights, not_a_directory};
 use super::stored_tensors::StoredTensors;
 use super::{Contents, Format, ModelSink, ModelSource, provenance};
 use crate::disk::hash::{Hash, HashError, path_sha256};
-use crate::disk::{Config, ConfigError};
+use crate::disk::{Config, ConfigError, DenseType};
 use crate::model::companions::{
     Companions, GENERATION_CONFIG_FILE, LEGACY_TEMPLATE_FILE, PROMPTS_FILE, SENTENCE_FILES, SPECIAL_TOKENS_FILE,
     TEMPLATE_FILE, TEMPLATE_FOLDER, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
@@ -23,6 +23,7 @@ use crate::model::id::ParameterId;
 use crate::model::notes::Note;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, Outline, Parameter};
+use crate::progress::{Progress, Silent};
 use layout::DenseLayout;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -223,6 +224,22 @@ pub struct Directory<'a>(pub &'a Path);
 
 impl ModelSink for Directory<'_> {
     fn write(&self, model: &Model, provenance: &Value) -> Result<(), ModelFormatError> {
-        write::write(model, provenance, self.0)
+        write::write(model, provenance, self.0, None, &Silent)
+    }
+}
+
+impl Directory<'_> {
+    /// As [`ModelSink::write`], with progress, and every value rounded to `dtype` where one is given.
+    ///
+    /// # Errors
+    /// Those of [`ModelSink::write`], and a value that `dtype` has no finite number for.
+    pub fn write_as(
+        &self,
+        model: &Model,
+        provenance: &Value,
+        dtype: Option<DenseType>,
+        progress: &dyn Progress,
+    ) -> Result<(), ModelFormatError> {
+        write::write(model, provenance, self.0, dtype, progress)
     }
 }

@@ -49,6 +49,8 @@ pub const TEMPLATE_FOLDER: &str = "additional_chat_templates";
 pub struct Companions {
     origin: PathBuf,
     files: BTreeMap<String, Companion>,
+    /// Files that the model should have, with the reason why it does not.
+    absent: BTreeMap<String, String>,
 }
 
 /// One file, on disk or in memory.
@@ -71,7 +73,7 @@ enum Content {
 impl Companions {
     /// None yet, of the model at `origin`.
     pub fn of(origin: &Path) -> Self {
-        Companions { origin: origin.to_owned(), files: BTreeMap::new() }
+        Companions { origin: origin.to_owned(), ..Companions::default() }
     }
 
     /// With a file at a path.
@@ -93,6 +95,24 @@ impl Companions {
     pub fn add_unusable(&mut self, name: &str, reason: &str) {
         let path = self.place(name);
         self.files.insert(name.to_owned(), Companion { path, content: Content::Unusable(reason.to_owned()) });
+    }
+
+    /// With a file of another model, if that has it.
+    pub fn take(&mut self, other: &Companions, name: &str) {
+        if let Some(companion) = other.files.get(name) {
+            self.files.insert(name.to_owned(), companion.clone());
+            self.absent.remove(name);
+        }
+    }
+
+    /// Without a file that the model should have, for `reason`.
+    pub fn add_absent(&mut self, name: &str, reason: &str) {
+        self.absent.insert(name.to_owned(), reason.to_owned());
+    }
+
+    /// Why a file is absent, where that is known.
+    pub fn why_absent(&self, name: &str) -> Option<&str> {
+        self.absent.get(name).map(String::as_str)
     }
 
     /// The model they belong to: its directory, or its file.

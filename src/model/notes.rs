@@ -88,6 +88,20 @@ pub enum Note {
         /// The file.
         file: PathBuf,
     },
+    /// A tokenizer that could not be made of what the file says.
+    NoTokenizer {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        problem: String,
+    },
+    /// Something that the file does not say, or that was left out.
+    Uncertain {
+        /// The file.
+        file: PathBuf,
+        /// In words that follow the file's name.
+        doubt: String,
+    },
     /// Tokens of the tokenizer for which the model has no row.
     TokensWithoutRow {
         /// The tokenizer.
@@ -110,6 +124,8 @@ impl Note {
                 | Note::PoolingNotListed { .. }
                 | Note::DefaultPrompt { .. }
                 | Note::PromptCounts { .. }
+                | Note::NoTokenizer { .. }
+                | Note::Uncertain { .. }
         )
     }
 }
@@ -172,6 +188,13 @@ impl fmt::Display for Note {
                 "{}: `include_prompt` is false; slmc does not know which tokens of a text are a prompt, and pools all",
                 file.display()
             ),
+            Note::NoTokenizer { file, problem } => write!(
+                f,
+                "{}: the tokenizer cannot be rebuilt: {problem}; pass --tokenizer DIR, a directory with the model's \
+                 tokenizer.json",
+                file.display()
+            ),
+            Note::Uncertain { file, doubt } => write!(f, "{} {doubt}", file.display()),
             Note::TokensWithoutRow { file, tokens, vocabulary } => {
                 let (first, last) = (&tokens[0], &tokens[tokens.len() - 1]);
                 let file = file.display();

@@ -1,9 +1,9 @@
-//! `slmc inspect` of a model directory: every file that may stand beside its weights, whether it is there, and what it
-//! decides: tokens that open and end a text, how tokens are chosen, the chat template, how a text becomes one vector. The
-//! decisions are those of the other commands, by the same functions.
+//! `slmc inspect` of a model in any format: how its weights are stored; every file that may stand beside them, whether it is
+//! there, and what it decides: tokens that open and end a text, how tokens are chosen, the chat template, how a text becomes
+//! one vector. The decisions are those of the other commands, by the same functions.
 
 use crate::disk::PROVENANCE_FILE;
-use crate::formats::{self, ModelFormatError};
+use crate::formats::{self, ModelFormatError, StorageRow};
 use crate::model::companions::{
     Companion, Companions, GENERATION_CONFIG_FILE, LEGACY_TEMPLATE_FILE, MODULES_FILE, PROMPTS_FILE, SENTENCE_FILES,
     SPECIAL_TOKENS_FILE, TEMPLATE_FILE, TEMPLATE_FOLDER, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
@@ -83,6 +83,9 @@ pub struct CheckpointReport {
     /// One more than the highest id of the tokenizer; absent where it cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer_ids: Option<usize>,
+    /// How its tensors are stored, and what is exact; empty where the configuration says it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stored: Vec<StorageRow>,
     /// Every file that may be there.
     pub files: Vec<FileSummary>,
     /// What was found and decided beside that.
@@ -116,7 +119,8 @@ impl Report for CheckpointReport {
             .map(|note| format!("\n{}: {}", if note.warning { "warning" } else { "note" }, note.text))
             .collect();
         let notes = if notes.is_empty() { notes } else { format!("\n{notes}") };
-        format!("{facts}\n\n{files}{notes}")
+        let stored = StorageRow::table(&self.stored).map_or_else(String::new, |table| format!("{table}\n\n"));
+        format!("{facts}\n\n{stored}{files}{notes}")
     }
 }
 
@@ -160,6 +164,7 @@ pub fn inspect(path: &Path) -> Result<CheckpointReport, ModelFormatError> {
         normalized: spec.embedding.map(|embedding| embedding.normalize),
         text_tokens: spec.text_context(),
         tokenizer_ids: tokenizer.as_ref().ok().map(Tokenizer::vocabulary_size),
+        stored: source.storage(),
         files: found.files()?,
         notes: outline
             .notes

@@ -43,6 +43,12 @@ pub enum StageError {
     /// The output path cannot be written.
     #[error(transparent)]
     Output(#[from] AtomicError),
+    /// A quantized directory in the place of a model to import.
+    #[error("{}: is slmc's own quantized directory; `import` writes models that have floating-point weights", path.display())]
+    ImportQuantized {
+        /// The directory.
+        path: PathBuf,
+    },
     /// An input cannot be hashed.
     #[error(transparent)]
     Hash(#[from] HashError),

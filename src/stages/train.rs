@@ -28,7 +28,7 @@ Examples:
   slmc train models/minilm --task classify --data labelled.jsonl -o out/c"
 )]
 pub struct Args {
-    /// Hugging Face directory, or a configuration
+    /// Hugging Face directory, GGUF file, or a configuration
     #[arg(value_name = "DIR|CONFIG", help_heading = MODEL_AND_OUTPUT, display_order = 0)]
     model: DenseModel,
 

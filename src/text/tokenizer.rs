@@ -25,6 +25,17 @@ pub enum TokenizerError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// The tokenizer of a model in another format cannot be rebuilt.
+    #[error(
+        "{}: the tokenizer cannot be rebuilt: {reason}; pass --tokenizer DIR, a directory with the model's tokenizer.json",
+        path.display()
+    )]
+    NotRebuilt {
+        /// The model.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The file or tokenizer_config.json cannot be read, or the two disagree.
     #[error(transparent)]
     Files(#[from] ConfigError),
@@ -184,7 +195,12 @@ impl Tokenizer {
             .map_or_else(|| companions.place(TOKENIZER_FILE), |file| file.path().to_owned());
         match tokenizer_json(companions)? {
             Some(bytes) => Tokenizer::from_bytes(path, &bytes),
-            None => Err(TokenizerError::Missing { path }),
+            None => Err(match companions.why_absent(TOKENIZER_FILE) {
+                Some(reason) => {
+                    TokenizerError::NotRebuilt { path: companions.origin().to_owned(), reason: reason.to_owned() }
+                }
+                None => TokenizerError::Missing { path },
+            }),
         }
     }
 

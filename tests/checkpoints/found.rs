@@ -33,7 +33,7 @@ fn weights_of_other_kinds_are_named_with_the_remedy() {
             &[("pytorch_model-00001-of-00002.bin", ""), ("pytorch_model-00002-of-00002.bin", ""), ("optimizer.pt", "")],
             &["`pytorch_model-00001-of-00002.bin` and `pytorch_model-00002-of-00002.bin` are", "pickled"],
         ),
-        (&[("model-q4.gguf", "GGUF")], &["`model-q4.gguf` is", "does not read GGUF"]),
+        (&[("model-q4.gguf", "GGUF")], &["`model-q4.gguf` is", "pass the GGUF file itself"]),
         (&[("tf_model.h5", "")], &["`tf_model.h5` is", "from_tf"]),
         (&[("model.onnx", "")], &["`model.onnx` is", "exported graph"]),
         (
@@ -126,7 +126,7 @@ fn files_that_are_something_else_are_named() {
     }
     let directory = tempfile::tempdir().expect("a directory");
     for (name, content, expected) in [
-        ("m.gguf", "GGUF\u{3}\0\0\0", "m.gguf: a GGUF file"),
+        ("m.gguf", "GGUF\u{3}\0\0\0", "m.gguf: not a valid GGUF file"),
         ("m.bin", "PK\u{3}\u{4}", "m.bin: Python objects"),
         ("m.slm", POINTER, "m.slm: a Git LFS pointer"),
     ] {

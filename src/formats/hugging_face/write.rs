@@ -1,12 +1,13 @@
 //! The dense directory: the output of stages between import and `quantize`, which transformers loads as it is. Tensors have the
 //! names the family gives them, under the prefix of the checkpoint the model was read from, fused and transposed as the
-//! family stores them; a tied head is not written a second time. All tensors have one data type, the checkpoint's if every
-//! tensor still has it and f32 otherwise, and config.json says so in both spellings, `dtype` and `torch_dtype`; rotary
+//! family stores them; a tied head is not written a second time. One tensor is in memory at a time. All have one data type:
+//! the one that is asked for, else the checkpoint's if every tensor still has it and f32 otherwise; config.json says so in both spellings, `dtype` and `torch_dtype`; rotary
 //! settings are in both spellings too. transformers does not ask which matrices are sparse: slmc.json lists them under
 //! `sparsity`, as {NAME: "2:4"}.
 
 use super::WEIGHTS_FILE;
 use crate::disk::atomic::NewDirectory;
+use crate::disk::tensor::first_beyond;
 use crate::disk::tensor_file::{self, NewTensor};
 use crate::disk::{DenseTensor, DenseType};
 use crate::formats::error::ModelFormatError;
@@ -14,44 +15,80 @@ use crate::formats::output;
 use crate::model::families::{Family, TensorName};
 use crate::model::id::{LinearId, ParameterId, Role};
 use crate::model::weights::{Model, ModelError, Parameter};
+use crate::progress::Progress;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Writes a model whose parameters are all dense, with its companions and `provenance` as slmc.json. Equal models and provenance give equal bytes.
+/// Writes a model whose parameters are all dense, with its companions and `provenance` as slmc.json; every value rounded to
+/// `dtype`, if one is given. Equal models and provenance give equal bytes.
 ///
 /// # Errors
-/// A parameter that is quantized, missing, of another shape than the configuration says or not finite; an output that
-/// slmc did not make; the file system.
-pub(super) fn write(model: &Model, provenance: &Value, out: &Path) -> Result<(), ModelFormatError> {
+/// A parameter that is quantized, missing, of another shape than the configuration says or not finite, or that `dtype` has no
+/// finite number for; an output that slmc did not make; the file system.
+pub(super) fn write(
+    model: &Model,
+    provenance: &Value,
+    out: &Path,
+    dtype: Option<DenseType>,
+    progress: &dyn Progress,
+) -> Result<(), ModelFormatError> {
     let family = Family::of(&model.config)?;
     let tensors = tensors(model, family)?;
-    let types: BTreeSet<&str> = tensors.values().map(|(_, tensor)| type_name(tensor.dtype())).collect();
-    let dtype = match tensors.values().next() {
-        Some((_, first)) if types.len() == 1 => first.dtype(),
-        _ => DenseType::F32,
-    };
-    for (id, tensor) in tensors.values() {
-        // Values that are not finite are refused before anything is written.
-        tensor.to_f32(&id.to_string())?;
-    }
-    let new = tensors.iter().map(|(name, (_, tensor))| NewTensor {
+    let dtype = dtype.unwrap_or_else(|| common_type(tensors.values().flatten()));
+    let count = |parts: &[StoredPart<'_>]| -> u64 { stored_shape(parts).iter().map(|&n| n as u64).product() };
+    progress.begin("writing the values", tensors.values().map(|parts| count(parts)).sum(), "values");
+    // The writer asks for one tensor after the other; after the first that is refused the rest is not read, and the
+    // directory never takes its place.
+    let refused: OnceCell<ModelFormatError> = OnceCell::new();
+    let failed = &refused;
+    let new = tensors.iter().map(|(name, parts)| NewTensor {
         name: name.clone(),
         dtype: stored_type(dtype),
-        shape: tensor.shape().to_vec(),
-        bytes: Box::new(move || encoded(tensor, dtype)),
+        shape: stored_shape(parts),
+        bytes: Box::new(move || {
+            if failed.get().is_some() {
+                return Cow::Borrowed(&[]);
+            }
+            progress.advance(count(parts));
+            encoded(parts, dtype).unwrap_or_else(|error| {
+                let _ = failed.set(error);
+                Cow::Borrowed(&[])
+            })
+        }),
     });
     let directory = NewDirectory::begin(out)?;
-    tensor_file::write(&directory.path().join(WEIGHTS_FILE), new.collect())?;
+    let written = tensor_file::write(&directory.path().join(WEIGHTS_FILE), new.collect());
+    if let Some(error) = refused.into_inner() {
+        return Err(error);
+    }
+    written?;
+    progress.finish();
     output::finish(directory, config(model, dtype), provenance, &model.companions)
 }
 
-/// Every tensor of the file by its name, with the parameter it is, or the first of those it holds.
-fn tensors(model: &Model, family: &Family) -> Result<BTreeMap<String, (ParameterId, DenseTensor)>, ModelFormatError> {
+/// A parameter in the tensor that holds it, with others or alone.
+struct StoredPart<'m> {
+    source: TensorName,
+    id: ParameterId,
+    tensor: &'m DenseTensor,
+}
+
+/// The data type of the tensors where they have one, else f32.
+fn common_type<'p, 'm: 'p>(mut parts: impl Iterator<Item = &'p StoredPart<'m>>) -> DenseType {
+    match parts.next() {
+        Some(first) if parts.all(|part| part.tensor.dtype() == first.tensor.dtype()) => first.tensor.dtype(),
+        _ => DenseType::F32,
+    }
+}
+
+/// The parameters of every tensor of the file, in the order in which it holds them.
+fn tensors<'m>(model: &'m Model, family: &Family) -> Result<BTreeMap<String, Vec<StoredPart<'m>>>, ModelFormatError> {
     let prefix = prefix(model, family);
-    let mut parts: BTreeMap<String, Vec<(TensorName, ParameterId, &DenseTensor)>> = BTreeMap::new();
+    let mut parts: BTreeMap<String, Vec<StoredPart<'_>>> = BTreeMap::new();
     let mut written = BTreeSet::new();
     for parameter in model.spec.parameters() {
         let id = parameter.id;
@@ -67,24 +104,26 @@ fn tensors(model: &Model, family: &Family) -> Result<BTreeMap<String, (Parameter
         let named = (family.source)(&model.spec, id)
             .and_then(|source| Some((source.names(prefix).into_iter().next()?, source)));
         let (name, source) = named.ok_or(ModelFormatError::NoName { id, family: family.model_type })?;
-        parts.entry(name).or_default().push((source, id, tensor));
+        parts.entry(name).or_default().push(StoredPart { source, id, tensor });
         written.insert(id);
     }
     if let Some(&id) = model.parameters.keys().find(|id| !written.contains(id)) {
         return Err(ModelFormatError::NoName { id, family: family.model_type });
     }
-    parts.into_iter().map(|(name, parts)| Ok((name, joined(parts)?))).collect()
+    for parts in parts.values_mut() {
+        parts.sort_by_key(|part| part.source.fused.map_or(0, |fused| fused.first));
+    }
+    Ok(parts)
 }
 
-/// The stored tensor of the parameters it holds.
-fn joined(
-    mut parts: Vec<(TensorName, ParameterId, &DenseTensor)>,
-) -> Result<(ParameterId, DenseTensor), ModelFormatError> {
-    parts.sort_by_key(|(source, ..)| source.fused.map_or(0, |fused| fused.first));
-    let (transposed, id) = (parts[0].0.transposed, parts[0].1);
-    let rows = DenseTensor::joined(parts.into_iter().map(|(_, id, tensor)| (id.to_string(), tensor)))?;
-    let tensor = if transposed { rows.transposed() } else { Some(rows) };
-    Ok((id, tensor.ok_or(ModelFormatError::MissingParameter(id))?))
+/// The shape of the stored tensor of these parameters.
+fn stored_shape(parts: &[StoredPart<'_>]) -> Vec<usize> {
+    let mut shape = parts[0].tensor.shape().to_vec();
+    shape[0] = parts.iter().map(|part| part.tensor.shape()[0]).sum();
+    if parts[0].source.transposed {
+        shape.reverse();
+    }
+    shape
 }
 
 /// The prefix of the checkpoint the token table was read from; the family's usual one for a model made in memory.
@@ -96,13 +135,33 @@ fn prefix(model: &Model, family: &Family) -> &'static str {
     family.prefix(&model.spec, |name| stored == Some(name))
 }
 
-/// The bytes of a tensor in `dtype`, which holds its values.
-fn encoded(tensor: &DenseTensor, dtype: DenseType) -> Cow<'_, [u8]> {
-    if tensor.dtype() == dtype {
-        return Cow::Borrowed(tensor.bytes());
+/// The bytes of the stored tensor of these parameters, whose values are finite.
+fn encoded<'p>(parts: &'p [StoredPart<'_>], dtype: DenseType) -> Result<Cow<'p, [u8]>, ModelFormatError> {
+    let (first, transposed) = (&parts[0], parts[0].source.transposed);
+    if let ([only], false) = (parts, transposed) {
+        return converted(only.id, only.tensor, dtype);
     }
-    // Every value was found to be finite before, so there is no error to lose.
-    Cow::Owned(dtype.encode(&tensor.to_f32("").unwrap_or_default()))
+    for part in parts {
+        part.tensor.check_finite(&part.id.to_string())?;
+    }
+    let rows = DenseTensor::joined(parts.iter().map(|part| (part.id.to_string(), part.tensor)))?;
+    let tensor = if transposed { rows.transposed() } else { Some(rows) };
+    let tensor = tensor.ok_or(ModelFormatError::MissingParameter(first.id))?;
+    Ok(Cow::Owned(converted(first.id, &tensor, dtype)?.into_owned()))
+}
+
+/// The bytes of a tensor in `dtype`, rounded where that does not hold its values.
+fn converted(id: ParameterId, tensor: &DenseTensor, dtype: DenseType) -> Result<Cow<'_, [u8]>, ModelFormatError> {
+    let name = id.to_string();
+    if tensor.dtype() == dtype && tensor.is_stored() {
+        tensor.check_finite(&name)?;
+        return Ok(tensor.bytes());
+    }
+    let values = tensor.to_f32(&name)?;
+    match first_beyond(&values, dtype.bound()) {
+        None => Ok(Cow::Owned(dtype.encode(&values))),
+        Some(place) => Err(ModelFormatError::TooLarge { id, value: values[place], dtype }),
+    }
 }
 
 fn stored_type(dtype: DenseType) -> Dtype {
@@ -148,7 +207,8 @@ fn spell_rotary(config: &mut Map<String, Value>) {
                 config.insert("rope_scaling".to_owned(), Value::Object(scaling));
             }
         }
-        None | Some(Value::Null) if !absent(config, "rope_theta") => {
+        // Two kinds of layers with settings of their own have no place for both in the other spelling.
+        None | Some(Value::Null) if !absent(config, "rope_theta") && absent(config, "rope_local_base_freq") => {
             let mut new = match config.get("rope_scaling") {
                 Some(Value::Object(scaling)) => scaling.clone(),
                 _ => Map::from_iter([("rope_type".to_owned(), json!("default"))]),

@@ -38,23 +38,24 @@ pub fn without_output(argument: Arg) -> Arg {
     }
 }
 
-/// The directory that `quantize` and `prune` start from.
+/// The model that `quantize` and `prune` start from.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ModelArg {
-    /// Hugging Face directory with config.json, weights, tokenizer
+    /// Hugging Face directory, or a GGUF file
     ///
-    /// Weights are model.safetensors or its shards, the tokenizer is tokenizer.json.
-    #[arg(value_name = "DIR", help_heading = MODEL_AND_OUTPUT, display_order = 0)]
+    /// A directory has config.json, model.safetensors or its shards, and tokenizer.json. A GGUF file is decoded matrix by
+    /// matrix; of a model in several files pass the first.
+    #[arg(value_name = "DIR|FILE.gguf", help_heading = MODEL_AND_OUTPUT, display_order = 0)]
     pub model: DenseModel,
 }
 
 /// The model that `eval` and `generate` run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunnableArg {
-    /// Artifact, or model directory
+    /// Artifact, or model: a directory or a GGUF file
     ///
-    /// An artifact runs with the integers of the device, a directory in f32.
-    #[arg(value_name = "FILE.slm|DIR", help_heading = MODEL_AND_OUTPUT, display_order = 0)]
+    /// An artifact runs with the integers of the device, a model in f32.
+    #[arg(value_name = "FILE.slm|MODEL", help_heading = MODEL_AND_OUTPUT, display_order = 0)]
     pub model: ModelOrArtifact,
 }
 

@@ -6,6 +6,7 @@ use crate::formats::hugging_face::{CONFIG_FILE, companions};
 use crate::formats::open_model;
 use crate::model::families;
 use crate::model::id::{NormSite, Part};
+use crate::progress::Silent;
 use std::fs;
 
 fn config_json() -> Value {
@@ -70,7 +71,7 @@ fn data_type_and_prefix_stay_where_every_value_allows_it() {
         for prefix in ["model.", ""] {
             let model = stored(&dir.path().join(format!("{name}{prefix}")), dtype, prefix);
             let zeros = BTreeMap::from([(norm(), vec![0.5; 8])]);
-            write(&model.clone().with_values(zeros).unwrap(), &json!({"stage": "test"}), &out).unwrap();
+            write(&model.clone().with_values(zeros).unwrap(), &json!({"stage": "test"}), &out, None, &Silent).unwrap();
             let (config, again) = written(&out);
             assert_eq!((&config["dtype"], &config["torch_dtype"]), (&json!(name), &json!(name)));
             assert_eq!(again.values_f32(norm()).unwrap(), [0.5; 8]);
@@ -83,7 +84,7 @@ fn data_type_and_prefix_stay_where_every_value_allows_it() {
             }
             // One value that 16 bits do not hold turns the whole model into f32, and nothing is rounded.
             let odd = BTreeMap::from([(norm(), vec![0.1f32; 8])]);
-            write(&model.clone().with_values(odd).unwrap(), &json!({"stage": "test"}), &out).unwrap();
+            write(&model.clone().with_values(odd).unwrap(), &json!({"stage": "test"}), &out, None, &Silent).unwrap();
             let (config, again) = written(&out);
             assert_eq!((&config["dtype"], &config["torch_dtype"]), (&json!("float32"), &json!("float32")));
             assert_eq!(again.values_f32(norm()).unwrap(), [0.1; 8]);
@@ -130,7 +131,7 @@ fn rotary_settings_are_written_in_both_spellings() {
         config.as_object_mut().unwrap().shift_remove("rope_theta");
         config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
         let (model, out) = (model(dir.path(), config), dir.path().join(n.to_string()));
-        write(&model, &json!({}), &out).unwrap();
+        write(&model, &json!({}), &out, None, &Silent).unwrap();
         let (config, again) = written(&out);
         assert_eq!(again.spec, model.spec, "{settings}");
         assert_eq!(config["rope_parameters"], new, "{settings}");
@@ -144,7 +145,7 @@ fn what_a_dense_directory_cannot_hold_is_refused_before_writing() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let good = model(dir.path(), config_json());
-    let refused = |model: &Model| write(model, &json!({}), &out).unwrap_err().to_string();
+    let refused = |model: &Model| write(model, &json!({}), &out, None, &Silent).unwrap_err().to_string();
 
     let mut bad = good.clone();
     bad.parameters.remove(&norm());

@@ -1,0 +1,179 @@
+//! GGUF, llama.cpp's format: one file, or several, with keys, tokenizer and tensors in blocks of integers. The keys become
+//! a configuration as transformers would have it, so that a family reads it and every key is checked; tokenizer, chat
+//! templates and end tokens become files in memory. Matrices are decoded to f32 row by row when they are asked for, to the
+//! values that ggml's own tools give, bit for bit. Rows of queries and keys go back to the family's order.
+
+mod architecture;
+mod block;
+mod companions;
+mod configuration;
+mod container;
+mod error;
+mod frequencies;
+mod layout;
+mod metadata;
+mod rows;
+mod split;
+mod tokenizer;
+
+pub use block::BlockType;
+pub use error::GgufError;
+
+use super::{Contents, Format, ModelFormatError, ModelSource, StorageRow};
+use crate::disk::hash::{Hash, HashError, file_sha256, path_sha256, sha256};
+use crate::disk::{Config, ConfigError};
+use crate::model::companions::Companions;
+use crate::model::described;
+use crate::model::id::ParameterId;
+use crate::model::notes::Note;
+use crate::model::transform::Sparsity;
+use crate::model::weights::{ModelError, Outline, Parameter};
+use architecture::Architecture;
+use configuration::Described;
+use container::{Container, MAGIC, StoredBlocks};
+use layout::Layout;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Its row of [`super::FORMATS`].
+pub const FORMAT: Format = Format {
+    name: "GGUF file",
+    recognises,
+    contents: |_| Contents { configuration: true, weights: true },
+    configuration: |path| Ok(Opened::of(path)?.configuration()?),
+    companions: |path| Ok(Opened::of(path)?.companions()?.0),
+    open: |path| Ok(Box::new(GgufSource::open(path)?)),
+    sha256: hash,
+};
+
+/// Whether a file begins with the word of the format.
+fn recognises(path: &Path) -> bool {
+    let mut word = [0; MAGIC.len()];
+    path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut word)).is_ok() && word == *MAGIC
+}
+
+/// Of one file its content; of several the names and contents of all, as of a directory.
+fn hash(path: &Path) -> Result<Hash, HashError> {
+    match split::files(path) {
+        Ok(files) if files.len() > 1 => {
+            let mut bytes = Vec::new();
+            for file in files {
+                bytes.extend_from_slice(file.file_name().unwrap_or_default().as_encoded_bytes());
+                bytes.push(0);
+                bytes.extend_from_slice(&file_sha256(&file)?);
+            }
+            Ok(sha256(&bytes))
+        }
+        _ => path_sha256(path),
+    }
+}
+
+/// The files of a model, read but for their data.
+struct Opened {
+    container: Container,
+    architecture: &'static Architecture,
+}
+
+impl Opened {
+    fn of(path: &Path) -> Result<Self, GgufError> {
+        let container = split::open(path)?;
+        let metadata = &container.metadata;
+        match metadata.optional_text("general.type")? {
+            None | Some("model") => {}
+            Some(found) => {
+                return Err(GgufError::NotAModel { file: path.to_owned(), found: found.to_owned() });
+            }
+        }
+        let name = metadata.text("general.architecture")?;
+        let architecture = Architecture::named(name).ok_or_else(|| GgufError::Architecture {
+            file: path.to_owned(),
+            found: name.to_owned(),
+            supported: Architecture::names(),
+        })?;
+        Ok(Opened { container, architecture })
+    }
+
+    fn configuration(&self) -> Result<Config, GgufError> {
+        let Container { metadata, tensors } = &self.container;
+        let described = Described { architecture: self.architecture, metadata, tensors };
+        Ok(Config::from_map(metadata.file(), described.configuration()?))
+    }
+
+    fn companions(&self) -> Result<(Companions, Vec<Note>), GgufError> {
+        companions::companions(self.architecture, &self.container.metadata)
+    }
+}
+
+/// An opened file.
+struct GgufSource {
+    outline: Outline,
+    tensors: BTreeMap<String, StoredBlocks>,
+    layout: Layout,
+}
+
+impl GgufSource {
+    fn open(path: &Path) -> Result<Self, ModelFormatError> {
+        let opened = Opened::of(path)?;
+        let config = opened.configuration()?;
+        let (companions, mut notes) = opened.companions()?;
+        let spec = described::spec_of(&companions, &config)?;
+        let tensors = opened.container.tensors;
+        let layout = Layout::of(opened.architecture, &spec, &tensors, path)?;
+        notes.extend(described::notes(&companions, &config, &spec)?);
+        let outline = Outline {
+            spec,
+            config,
+            companions,
+            path: path.to_owned(),
+            schemes: None,
+            sparsity: Sparsity::new(),
+            activations: BTreeMap::new(),
+            key_maps: false,
+            notes,
+        };
+        Ok(GgufSource { outline, tensors, layout })
+    }
+}
+
+impl ModelSource for GgufSource {
+    fn outline(&self) -> &Outline {
+        &self.outline
+    }
+
+    fn parameter(&self, id: ParameterId) -> Result<Parameter, ModelFormatError> {
+        let tensor = self.layout.read(&self.tensors, id)?;
+        let absent = || ModelError::NoParameter { path: self.outline.path.clone(), id };
+        Ok(Parameter::Dense(tensor.ok_or_else(absent)?))
+    }
+
+    fn recorded_sparsity(&self) -> Result<Sparsity, ConfigError> {
+        Ok(Sparsity::new())
+    }
+
+    fn provenance(&self) -> Option<Value> {
+        None
+    }
+
+    fn sha256(&self) -> Result<Hash, HashError> {
+        hash(&self.outline.path)
+    }
+
+    fn storage(&self) -> Vec<StorageRow> {
+        let mut rows: Vec<StorageRow> = Vec::new();
+        for parameter in self.outline.spec.parameters() {
+            let Some(stored) = self.layout.stored(&self.tensors, parameter.id) else { continue };
+            let values = parameter.shape.iter().map(|&n| n as u64).product();
+            let becomes = match stored.kind {
+                kind if kind.is_float() => "as it is",
+                BlockType::Q4_0 => "exact in f32; w4.g32 can hold its integers",
+                BlockType::Q8_0 => "exact in f32; w8 rounds anew, with one scale a row",
+                _ => "exact in f32; every scheme rounds anew",
+            };
+            StorageRow::add(&mut rows, parameter.id, stored.kind.name(), values, becomes);
+        }
+        rows
+    }
+}

@@ -1,0 +1,51 @@
+//! The rows of a tensor of blocks, decoded one by one: some rows of it, in the order that the family has them.
+
+use super::architecture::RowOrder;
+use super::block::BlockType;
+use super::container::StoredBlocks;
+use crate::disk::mmap::MappedFile;
+use crate::disk::tensor::{Rows, SharedBytes};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Rows of a tensor.
+#[derive(Debug)]
+pub(super) struct BlockRows {
+    kind: BlockType,
+    bytes: SharedBytes,
+    /// Bytes of a row.
+    row_bytes: usize,
+    /// The tensor's row that is the first of these.
+    first: usize,
+    order: RowOrder,
+    file: Arc<MappedFile>,
+}
+
+impl BlockRows {
+    /// From row `first` of a tensor on, for a parameter of this shape; the two fit, which the layout has checked.
+    pub(super) fn new(stored: &StoredBlocks, first: usize, order: RowOrder, shape: &[usize]) -> Self {
+        let columns = shape[1..].iter().product();
+        let (kind, bytes, file) = (stored.kind, stored.bytes.clone(), Arc::clone(&stored.file));
+        let row_bytes = kind.row_bytes(columns).unwrap_or(0);
+        BlockRows { kind, bytes, row_bytes, first, order, file }
+    }
+
+    /// A vector, whose rows are single values of one run of blocks.
+    pub(super) fn vector(&self, length: usize) -> Vec<f32> {
+        let blocks = self.bytes.as_slice().len() / self.kind.bytes();
+        let mut whole = vec![0.0; blocks * self.kind.values()];
+        self.kind.decode(self.bytes.as_slice(), &mut whole);
+        (0..length).map(|index| whole[self.first + self.order.stored(index)]).collect()
+    }
+}
+
+impl Rows for BlockRows {
+    fn read(&self, row: usize, out: &mut [f32]) {
+        let row = self.first + self.order.stored(row);
+        self.kind.decode(&self.bytes.as_slice()[row * self.row_bytes..][..self.row_bytes], out);
+    }
+
+    fn file(&self) -> Option<&Path> {
+        Some(self.file.path())
+    }
+}
