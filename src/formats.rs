@@ -9,7 +9,9 @@ pub mod error;
 mod foreign;
 pub mod found;
 pub mod hugging_face;
+pub mod integers;
 mod output;
+pub mod packed;
 pub mod provenance;
 pub mod slmc_quantized;
 pub mod stored_tensors;
@@ -20,11 +22,12 @@ use crate::disk::hash::{Hash, HashError};
 use crate::disk::{Config, ConfigError};
 use crate::model::companions::Companions;
 use crate::model::described;
-use crate::model::id::ParameterId;
+use crate::model::id::{LinearId, ParameterId};
 use crate::model::notes::Note;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, Outline, Parameter};
+use integers::GroupedIntegers;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,6 +42,15 @@ pub trait ModelSource {
     /// # Errors
     /// Values that break the rules of their format.
     fn parameter(&self, id: ParameterId) -> Result<Parameter, ModelFormatError>;
+
+    /// A matrix as integers with the scales of their groups, where the source stores it so on a symmetric grid; the values
+    /// of [`ModelSource::parameter`] are their products.
+    ///
+    /// # Errors
+    /// As [`ModelSource::parameter`].
+    fn integers(&self, _id: LinearId) -> Result<Option<GroupedIntegers>, ModelFormatError> {
+        Ok(None)
+    }
 
     /// Which matrices the source says are sparse. The values are not looked at: [`Model::check_sparsity`] does that.
     ///
@@ -112,7 +124,7 @@ pub struct Contents {
 }
 
 /// Every format, the more particular before the more general.
-pub const FORMATS: [Format; 2] = [slmc_quantized::FORMAT, hugging_face::FORMAT];
+pub const FORMATS: [Format; 3] = [packed::FORMAT, slmc_quantized::FORMAT, hugging_face::FORMAT];
 
 /// A model without weights: enough to begin one.
 #[derive(Clone, Debug)]

@@ -2,9 +2,11 @@
 //! for the first time and rejects NaN and infinities.
 
 use super::convert::{self, AreFinite, Convert};
+use super::deferred::Deferred;
 use super::mmap::MappedFile;
 use half::{bf16, f16};
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -105,6 +107,7 @@ pub struct SharedBytes(Storage);
 enum Storage {
     Mapped(Arc<MappedFile>, Range<usize>),
     Owned(Arc<[u8]>),
+    Deferred(Arc<Deferred>, Range<usize>),
 }
 
 impl SharedBytes {
@@ -114,11 +117,38 @@ impl SharedBytes {
         Some(SharedBytes(Storage::Mapped(Arc::clone(file), range)))
     }
 
-    /// The bytes.
+    /// Bytes in memory.
+    pub fn owned(bytes: Vec<u8>) -> Self {
+        SharedBytes(Storage::Owned(bytes.into()))
+    }
+
+    /// Bytes that are made when they are asked for.
+    pub fn deferred(deferred: Deferred) -> Self {
+        let range = 0..deferred.len();
+        SharedBytes(Storage::Deferred(Arc::new(deferred), range))
+    }
+
+    /// The bytes. Deferred ones stay in memory from then on.
     pub fn as_slice(&self) -> &[u8] {
         match &self.0 {
             Storage::Mapped(file, range) => &file.bytes()[range.clone()],
             Storage::Owned(bytes) => bytes,
+            Storage::Deferred(deferred, range) => &deferred.kept()[range.clone()],
+        }
+    }
+
+    /// The bytes, deferred ones for this caller alone.
+    pub fn read(&self) -> Cow<'_, [u8]> {
+        match &self.0 {
+            Storage::Deferred(deferred, range) => deferred.once(range.clone()),
+            _ => Cow::Borrowed(self.as_slice()),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match &self.0 {
+            Storage::Mapped(_, range) | Storage::Deferred(_, range) => range.len(),
+            Storage::Owned(bytes) => bytes.len(),
         }
     }
 
@@ -129,6 +159,9 @@ impl SharedBytes {
                 Storage::Mapped(Arc::clone(file), whole.start + range.start..whole.start + range.end)
             }
             Storage::Owned(bytes) => Storage::Owned(bytes[range].into()),
+            Storage::Deferred(deferred, whole) => {
+                Storage::Deferred(Arc::clone(deferred), whole.start + range.start..whole.start + range.end)
+            }
         })
     }
 
@@ -136,13 +169,14 @@ impl SharedBytes {
         match &self.0 {
             Storage::Mapped(file, _) => Some(file.path().to_owned()),
             Storage::Owned(_) => None,
+            Storage::Deferred(deferred, _) => Some(deferred.file().to_owned()),
         }
     }
 }
 
 impl fmt::Debug for SharedBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.as_slice().len())
+        write!(f, "{} bytes", self.len())
     }
 }
 
@@ -158,7 +192,7 @@ pub struct DenseTensor {
 
 impl PartialEq for DenseTensor {
     fn eq(&self, other: &Self) -> bool {
-        self.shape == other.shape && self.dtype == other.dtype && self.bytes() == other.bytes()
+        self.shape == other.shape && self.dtype == other.dtype && self.read() == other.read()
     }
 }
 
@@ -225,7 +259,7 @@ impl DenseTensor {
         if columns.start > columns.end || columns.end > inner {
             return None;
         }
-        let (width, values) = (self.dtype.bytes(), self.bytes());
+        let (width, values) = (self.dtype.bytes(), self.read());
         let shape = vec![columns.len(), outer];
         let mut transposed = Vec::with_capacity(columns.len() * outer * width);
         for column in columns {
@@ -252,7 +286,7 @@ impl DenseTensor {
                 None => shape.clone_from(&tensor.shape),
             }
             if same {
-                bytes.extend_from_slice(tensor.bytes())
+                bytes.extend_from_slice(&tensor.read())
             } else {
                 bytes.extend(dtype.encode(&tensor.to_f32(name)?))
             }
@@ -274,16 +308,22 @@ impl DenseTensor {
         self.dtype
     }
 
-    /// The values as stored.
+    /// The values as stored; those of a deferred tensor stay in memory from then on.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.as_slice()
     }
 
+    /// The values as stored; those of a deferred tensor are made for this caller alone.
+    pub fn read(&self) -> Cow<'_, [u8]> {
+        self.bytes.read()
+    }
+
     /// The values in f32, exactly. Errors call a tensor that was not read from a file `name`.
     pub fn to_f32(&self, name: &str) -> Result<Vec<f32>, TensorError> {
-        self.check_finite(name)?;
+        let bytes = self.read();
+        self.check_finite_of(&bytes, name)?;
         let mut values = vec![0.0; self.shape.iter().product()];
-        let (dtype, stored) = (self.dtype, self.bytes().par_chunks(PIECE * self.dtype.bytes()));
+        let (dtype, stored) = (self.dtype, bytes.par_chunks(PIECE * self.dtype.bytes()));
         values.par_chunks_mut(PIECE).zip(stored).for_each(|(out, bytes)| {
             pulp::Arch::new().dispatch(Convert { dtype, bytes, out });
         });
@@ -292,8 +332,12 @@ impl DenseTensor {
 
     /// Rejects NaN and infinities without converting. `name` is as for [`DenseTensor::to_f32`].
     pub fn check_finite(&self, name: &str) -> Result<(), TensorError> {
+        self.check_finite_of(&self.read(), name)
+    }
+
+    fn check_finite_of(&self, bytes: &[u8], name: &str) -> Result<(), TensorError> {
         let (dtype, size) = (self.dtype, self.dtype.bytes());
-        let pieces = self.bytes().par_chunks(PIECE * size).enumerate();
+        let pieces = bytes.par_chunks(PIECE * size).enumerate();
         let damaged = |(_, bytes): &(usize, &[u8])| !pulp::Arch::new().dispatch(AreFinite { dtype, bytes });
         let Some((piece, bytes)) = pieces.find_first(damaged) else { return Ok(()) };
         let value = |bytes: &[u8]| match (dtype, bytes) {

@@ -2,6 +2,7 @@
 //! value found and the one expected, and the remedy.
 
 use super::found::NotAModel;
+use super::packed::error::PackedError;
 use crate::disk::atomic::AtomicError;
 use crate::disk::tensor_file::TensorFileError;
 use crate::disk::{ConfigError, TensorError};
@@ -31,6 +32,9 @@ pub enum ModelFormatError {
         /// By what that is told.
         found: String,
     },
+    /// Packed weights of another tool are refused.
+    #[error(transparent)]
+    Packed(#[from] PackedError),
     /// The configuration, the index or slmc.json is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
