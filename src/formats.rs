@@ -5,6 +5,7 @@
 //! Configuration and companion files have the form that transformers gives them, whatever the format: a source whose
 //! file says these things in another way (metadata, another model's files) translates them when it is opened.
 
+pub mod adapter;
 pub mod error;
 mod foreign;
 pub mod found;
@@ -124,7 +125,7 @@ pub struct Contents {
 }
 
 /// Every format, the more particular before the more general.
-pub const FORMATS: [Format; 3] = [packed::FORMAT, slmc_quantized::FORMAT, hugging_face::FORMAT];
+pub const FORMATS: [Format; 4] = [adapter::FORMAT, packed::FORMAT, slmc_quantized::FORMAT, hugging_face::FORMAT];
 
 /// A model without weights: enough to begin one.
 #[derive(Clone, Debug)]

@@ -21,6 +21,7 @@ mod graph;
 mod hostile_checkpoint;
 mod incremental;
 mod interrupt;
+mod packed;
 mod prune;
 mod quality;
 mod quantize;

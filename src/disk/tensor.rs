@@ -192,7 +192,7 @@ pub struct DenseTensor {
 
 impl PartialEq for DenseTensor {
     fn eq(&self, other: &Self) -> bool {
-        self.shape == other.shape && self.dtype == other.dtype && self.read() == other.read()
+        self.shape == other.shape && self.dtype == other.dtype && self.bytes() == other.bytes()
     }
 }
 
@@ -259,7 +259,7 @@ impl DenseTensor {
         if columns.start > columns.end || columns.end > inner {
             return None;
         }
-        let (width, values) = (self.dtype.bytes(), self.read());
+        let (width, values) = (self.dtype.bytes(), self.bytes());
         let shape = vec![columns.len(), outer];
         let mut transposed = Vec::with_capacity(columns.len() * outer * width);
         for column in columns {
@@ -286,7 +286,7 @@ impl DenseTensor {
                 None => shape.clone_from(&tensor.shape),
             }
             if same {
-                bytes.extend_from_slice(&tensor.read())
+                bytes.extend_from_slice(&tensor.bytes())
             } else {
                 bytes.extend(dtype.encode(&tensor.to_f32(name)?))
             }
@@ -308,19 +308,14 @@ impl DenseTensor {
         self.dtype
     }
 
-    /// The values as stored; those of a deferred tensor stay in memory from then on.
-    pub fn bytes(&self) -> &[u8] {
-        self.bytes.as_slice()
-    }
-
-    /// The values as stored; those of a deferred tensor are made for this caller alone.
-    pub fn read(&self) -> Cow<'_, [u8]> {
+    /// The values in its data type, one after the other: as stored, or made for this caller alone.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
         self.bytes.read()
     }
 
     /// The values in f32, exactly. Errors call a tensor that was not read from a file `name`.
     pub fn to_f32(&self, name: &str) -> Result<Vec<f32>, TensorError> {
-        let bytes = self.read();
+        let bytes = self.bytes();
         self.check_finite_of(&bytes, name)?;
         let mut values = vec![0.0; self.shape.iter().product()];
         let (dtype, stored) = (self.dtype, bytes.par_chunks(PIECE * self.dtype.bytes()));
@@ -332,7 +327,7 @@ impl DenseTensor {
 
     /// Rejects NaN and infinities without converting. `name` is as for [`DenseTensor::to_f32`].
     pub fn check_finite(&self, name: &str) -> Result<(), TensorError> {
-        self.check_finite_of(&self.read(), name)
+        self.check_finite_of(&self.bytes(), name)
     }
 
     fn check_finite_of(&self, bytes: &[u8], name: &str) -> Result<(), TensorError> {
@@ -365,7 +360,7 @@ impl DenseTensor {
     #[inline(always)]
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
         let length = out.len() * self.dtype.bytes();
-        convert::to_f32(self.dtype, &self.bytes()[row * length..][..length], out);
+        convert::to_f32(self.dtype, &self.bytes.as_slice()[row * length..][..length], out);
     }
 }
 

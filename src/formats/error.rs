@@ -1,6 +1,7 @@
 //! Why a model cannot be opened, read or written, in any format. Every message names the file, the tensor or the key, the
 //! value found and the one expected, and the remedy.
 
+use super::adapter::error::AdapterError;
 use super::found::NotAModel;
 use super::packed::error::PackedError;
 use crate::disk::atomic::AtomicError;
@@ -32,6 +33,9 @@ pub enum ModelFormatError {
         /// By what that is told.
         found: String,
     },
+    /// An adapter is refused.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// Packed weights of another tool are refused.
     #[error(transparent)]
     Packed(#[from] PackedError),

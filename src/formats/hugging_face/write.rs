@@ -99,7 +99,7 @@ fn prefix(model: &Model, family: &Family) -> &'static str {
 /// The bytes of a tensor in `dtype`, which holds its values.
 fn encoded(tensor: &DenseTensor, dtype: DenseType) -> Cow<'_, [u8]> {
     if tensor.dtype() == dtype {
-        return tensor.read();
+        return tensor.bytes();
     }
     // Every value was found to be finite before, so there is no error to lose.
     Cow::Owned(dtype.encode(&tensor.to_f32("").unwrap_or_default()))
