@@ -8,6 +8,7 @@ mod estimate;
 mod generate;
 pub mod global;
 mod inspect;
+mod merge;
 mod run;
 mod sampling;
 mod stage;
@@ -44,6 +45,7 @@ enum Command {
     Stage(stage::StageCommand),
     Generate(generate::Args),
     Chat(chat::Args),
+    Merge(merge::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
     Bench(bench::Args),
@@ -58,6 +60,9 @@ impl Cli {
     /// Runs the command and says how it ended.
     pub fn run(&self) -> ExitStatus {
         let shell = self.global.shell();
+        if let Some(base) = &self.global.base {
+            crate::formats::adapter::set_base(base);
+        }
         let outcome = self.set_threads().and_then(|()| self.dispatch(&shell));
         shell.exit_status(outcome)
     }
@@ -68,6 +73,7 @@ impl Cli {
             Command::Stage(command) => command.run(global, shell),
             Command::Generate(args) => args.run(global, shell),
             Command::Chat(args) => args.run(global, shell),
+            Command::Merge(args) => args.run(shell),
             Command::Inspect(args) => args.run(shell),
             Command::Verify(args) => args.run(shell),
             Command::Bench(args) => args.run(global, shell),

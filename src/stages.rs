@@ -10,6 +10,7 @@ mod error;
 pub mod eval;
 pub mod known;
 mod limits;
+pub mod merge;
 pub mod provenance;
 pub mod prune;
 pub mod quantize;

@@ -42,7 +42,8 @@ fn packed(name: &str) -> PathBuf {
 
 fn folders() -> Vec<PathBuf> {
     let entries = fs::read_dir(root("tests/data/packed")).expect("it is part of the repository");
-    let mut found: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_dir()).collect();
+    let mut found: Vec<PathBuf> =
+        entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_dir()).collect();
     found.sort();
     assert_eq!(found, PACKED.map(packed), "tests/data/packed and the list differ");
     found

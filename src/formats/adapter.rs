@@ -19,10 +19,10 @@ use crate::disk::config::{json, read_bounded};
 use crate::disk::deferred::Deferred;
 use crate::disk::hash::{Hash, HashError, path_sha256, sha256};
 use crate::disk::{Config, ConfigError, DenseTensor, SharedBytes, tensor_file};
-use crate::formats::integers::GroupedIntegers;
 use crate::model::companions::{Companions, TOKENIZER_FILE};
 use crate::model::described;
 use crate::model::id::{LinearId, ParameterId, Part, Role};
+use crate::model::integers::GroupedIntegers;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{ModelError, Outline, Parameter};
 use serde_json::Value;
@@ -65,7 +65,7 @@ pub fn is_adapter(path: &Path) -> bool {
 /// The base of an adapter: as set, else where the adapter says, from here or from beside it.
 fn base_of(adapter: &Path) -> Option<PathBuf> {
     if let Some(base) = BASE.get() {
-        return Some(base.clone());
+        return (!is_adapter(base)).then(|| base.clone());
     }
     let config = Config::read(&adapter.join(settings::FILE)).ok()?;
     let stated = PathBuf::from(config.value("base_model_name_or_path")?.as_str()?);
@@ -144,6 +144,11 @@ impl AdapterSource {
         Ok(AdapterSource { outline, base, adapters, changes, summaries })
     }
 
+    /// The files of an adapter that decide what is merged.
+    pub fn files(adapter: &Path) -> [PathBuf; 2] {
+        [settings::FILE, WEIGHTS_FILE].map(|name| adapter.join(name))
+    }
+
     /// What each adapter changes.
     pub fn summaries(&self) -> &[AdapterSummary] {
         &self.summaries
@@ -215,20 +220,17 @@ impl ModelSource for AdapterSource {
             false => id,
         };
         let Some(changed) = changed else { return self.base.parameter(of_base) };
-        let start = match &changed.replaced {
-            Some(replaced) => replaced.clone(),
-            None => match self.base.parameter(of_base)? {
-                Parameter::Dense(tensor) => tensor,
-                Parameter::Quantized(_) => return Err(ModelError::Quantized(id).into()),
-            },
+        let base = match self.base.parameter(of_base)? {
+            Parameter::Dense(tensor) => tensor,
+            Parameter::Quantized(_) => return Err(ModelError::Quantized(id).into()),
         };
-        if changed.steps.is_empty() {
-            return Ok(Parameter::Dense(start));
-        }
-        let (steps, shape, dtype) = (Arc::clone(&changed.steps), start.shape().to_vec(), start.dtype());
+        // What is merged has the type of the base.
+        let dtype = base.dtype();
+        let name = base.stored_name().unwrap_or_default().to_owned();
+        let start = changed.replaced.clone().unwrap_or(base);
+        let (steps, shape) = (Arc::clone(&changed.steps), start.shape().to_vec());
         let bytes = shape.iter().product::<usize>() * dtype.bytes();
-        let (name, file) = (start.stored_name().unwrap_or_default().to_owned(), changed.file.clone());
-        let deferred = Deferred::new(bytes, &file, move || merge::merged(&start, &steps));
+        let deferred = Deferred::new(bytes, &changed.file, move || merge::merged(&start, dtype, &steps));
         Ok(Parameter::Dense(DenseTensor::stored(&name, shape, dtype, SharedBytes::deferred(deferred))))
     }
 

@@ -22,7 +22,6 @@ use self::matrix::PackedMatrix;
 use self::module::Module;
 use super::error::ModelFormatError;
 use super::hugging_face::{self, DenseSource, companions, configuration_of, contents};
-use super::integers::GroupedIntegers;
 use super::stored_tensors::{StoredTensors, Tensors};
 use super::{Format, ModelSource};
 use crate::disk::deferred::Deferred;
@@ -31,6 +30,7 @@ use crate::disk::tensor_file::StoredTensor;
 use crate::disk::{Config, ConfigError, SharedBytes};
 use crate::model::families::Family;
 use crate::model::id::{LinearId, ParameterId};
+use crate::model::integers::GroupedIntegers;
 use crate::model::notes::Note;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
@@ -219,7 +219,8 @@ impl Unpacking<'_> {
         }
         let mut zero_biases = 0;
         for kind in &kinds {
-            let modules: Vec<String> = tensors.keys().filter_map(|name| name.strip_suffix(kind.ends[0])).map(str::to_owned).collect();
+            let modules: Vec<String> =
+                tensors.keys().filter_map(|name| name.strip_suffix(kind.ends[0])).map(str::to_owned).collect();
             for name in modules {
                 let taken = kind.ends.iter().filter_map(|end| Some((*end, tensors.remove(&format!("{name}{end}"))?)));
                 let taken = taken.collect();
@@ -253,7 +254,8 @@ impl Unpacking<'_> {
     /// Puts `X.weight` in the place of every matrix with a bitmask; how many there are.
     fn scattered(&self, tensors: &mut Tensors) -> Result<usize, ModelFormatError> {
         let key = sparse::ENDS[0];
-        let modules: Vec<String> = tensors.keys().filter_map(|name| name.strip_suffix(key)).map(str::to_owned).collect();
+        let modules: Vec<String> =
+            tensors.keys().filter_map(|name| name.strip_suffix(key)).map(str::to_owned).collect();
         for name in &modules {
             let taken = sparse::ENDS.iter().filter_map(|end| Some((*end, tensors.remove(&format!("{name}{end}"))?)));
             let taken = taken.collect();

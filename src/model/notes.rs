@@ -162,16 +162,25 @@ impl fmt::Display for Note {
             }
             Note::Packed { method, matrices, bits, group } => {
                 let group = group.map_or_else(|| "one scale a row".to_owned(), |group| format!("groups of {group}"));
-                write!(f, "{matrices} matrices are {method}'s integers of {bits} bits, {group}; they are converted to f32 when read")
+                write!(
+                    f,
+                    "{matrices} matrices are {method}'s integers of {bits} bits, {group}; they are converted to f32 when read"
+                )
             }
             Note::Scattered { matrices } => {
                 write!(f, "{matrices} matrices are stored as two of every four values; the others are zero")
             }
             Note::ZeroBiases { method, matrices } => {
-                write!(f, "{matrices} biases beside matrices of {method} are zero, and the model has none; they are left out")
+                write!(
+                    f,
+                    "{matrices} biases beside matrices of {method} are zero, and the model has none; they are left out"
+                )
             }
             Note::InputScales { method, tensors } => {
-                write!(f, "{tensors} tensors of {method} hold scales of inputs or caches, which slmc finds itself; they are left out")
+                write!(
+                    f,
+                    "{tensors} tensors of {method} hold scales of inputs or caches, which slmc finds itself; they are left out"
+                )
             }
             Note::OutsideVocabulary { file, key, ids, vocabulary } => {
                 let list: Vec<String> = ids.iter().map(ToString::to_string).collect();

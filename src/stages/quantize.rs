@@ -22,6 +22,7 @@ use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::transform::{NmPattern, Sparsity};
 use crate::quantize::calibration::CalibrationText;
 use crate::quantize::error::CalibrationError;
+use crate::quantize::method::Method;
 use crate::quantize::policy::{SchemeSource, assign, widths};
 use crate::report::chart::CHART_MAGIC;
 use crate::shell::Shell;
@@ -113,6 +114,21 @@ impl Args {
         Ok(())
     }
 
+    /// Integers are taken over as they are: nothing may change the weights first, and no search decides the schemes.
+    fn check_keep(&self, schemes: Option<SchemeSource>, faults: &mut Faults) {
+        if self.rounding.method != Method::Keep {
+            return;
+        }
+        let given = [
+            (self.rounding.equalize, "equalize", "--equalize"),
+            (self.schemes.sweep, "sweep", "--sweep"),
+            (matches!(schemes, Some(SchemeSource::Auto(_))), "scheme", "--scheme auto"),
+        ];
+        for (_, option, shown) in given.into_iter().filter(|(given, ..)| *given) {
+            faults.add(option, StageError::KeepOnly(shown));
+        }
+    }
+
     fn memory(&self, spec: &ModelSpec) -> u64 {
         memory_estimate(spec, self.rounding.method, self.calibration_tokens.get(), self.tune, self.qat)
     }
@@ -149,6 +165,7 @@ impl Stage for Quantize {
         if matches!(source, CalibrationText::Mixed { .. }) && spec.is_some_and(|spec| spec.kind == ModelKind::Encoder) {
             faults.add("mix-self", CalibrationError::Encoder);
         }
+        args.check_keep(schemes, &mut faults);
         let device = faults.check("backend", args.backend.device());
         let makes = match (&model, schemes, &target) {
             (Some(model), Some(schemes), Some(target)) => Some(args.quantized(model, schemes, target, &mut faults)),

@@ -66,6 +66,7 @@ impl Changes {
         for opened in adapters {
             summaries.push(building.add(opened)?);
         }
+        building.check_rows(spec)?;
         let finish = |building: InBuilding| Changed {
             replaced: building.replaced,
             steps: building.steps.into(),
@@ -86,7 +87,9 @@ pub(super) fn configuration(base: &Outline, adapters: &[Opened]) -> Result<Confi
     for opened in adapters {
         let whole = |modules: &BTreeSet<String>| {
             let mut tensors = opened.tensors.iter();
-            tensors.find(|(name, _)| parse(name).is_some_and(|(module, part)| part == Part::Weight && modules.contains(&module)))
+            tensors.find(|(name, _)| {
+                parse(name).is_some_and(|(module, part)| part == Part::Weight && modules.contains(&module))
+            })
         };
         if let Some((_, tensor)) = whole(&table)
             && let Some(&rows) = tensor.shape.first().filter(|rows| **rows != base.spec.vocabulary)
@@ -216,19 +219,38 @@ impl Building<'_> {
     /// Every module of a list must have tensors.
     fn check_lists(&self, opened: &Opened, modules: &BTreeMap<String, Parts<'_>>) -> Result<(), ModelFormatError> {
         let thin = [Part::A, Part::TableA];
-        for key in ["target_modules", "modules_to_save"] {
-            for name in opened.settings.listed(key) {
-                let trained = |(module, parts): (&String, &Parts<'_>)| {
-                    let has = match key {
-                        "target_modules" => thin.iter().any(|part| parts.contains_key(part)),
-                        _ => parts.contains_key(&Part::Weight) || parts.contains_key(&Part::Bias),
-                    };
-                    has && ends_with_module(module, name)
-                };
-                if !modules.iter().any(trained) {
-                    let (file, weights) = (opened.settings.file().to_owned(), opened.file.clone());
-                    return Err(AdapterError::Untrained { file, key, module: name.to_owned(), weights }.into());
-                }
+        let has = |name: &str, wanted: &[Part]| {
+            let of_name = modules.iter().filter(|(module, _)| ends_with_module(module, name));
+            of_name.flat_map(|(_, parts)| parts.keys()).any(|part| wanted.contains(part))
+        };
+        let targets = opened.settings.listed("target_modules");
+        let target = targets.into_iter().find(|name| !has(name, &thin)).map(|name| ("target_modules", name));
+        // For classifiers PEFT lists both names that their heads have.
+        let whole = opened.settings.listed("modules_to_save");
+        let saved = whole.iter().any(|name| has(name, &[Part::Weight, Part::Bias]));
+        let save = whole.first().filter(|_| !saved).map(|name| ("modules_to_save", *name));
+        match target.or(save) {
+            None => Ok(()),
+            Some((key, module)) => {
+                let (file, weights) = (opened.settings.file().to_owned(), opened.file.clone());
+                Err(AdapterError::Untrained { file, key, module: module.to_owned(), weights }.into())
+            }
+        }
+    }
+
+    /// Tables with more rows, or fewer, than the base's must be there whole.
+    fn check_rows(&self, spec: &ModelSpec) -> Result<(), ModelFormatError> {
+        let of_base: BTreeMap<ParameterId, Vec<usize>> =
+            self.base.spec.parameters().into_iter().map(|parameter| (parameter.id, parameter.shape)).collect();
+        for parameter in spec.parameters() {
+            // A head that is no longer tied begins as the table.
+            let shape = of_base.get(&parameter.id).or_else(|| of_base.get(&embedding()));
+            let replaced = self.changed.get(&parameter.id).is_some_and(|changed| changed.replaced.is_some());
+            if !replaced && shape.is_some_and(|shape| *shape != parameter.shape) {
+                let file = self.changed.get(&embedding()).map(|changed| changed.file.clone());
+                let (found, expected) = (shape.cloned().unwrap_or_default(), parameter.shape);
+                let (file, parameter) = (file.unwrap_or_else(|| self.base.path.clone()), parameter.id);
+                return Err(AdapterError::Rows { file, parameter, found, expected }.into());
             }
         }
         Ok(())
@@ -262,7 +284,8 @@ impl Building<'_> {
                 }
                 return Err(self.no_place(opened, module, name));
             };
-            let problem = |problem| AdapterError::Replaced { file: opened.file.clone(), tensor: (*name).clone(), problem };
+            let problem =
+                |problem| AdapterError::Replaced { file: opened.file.clone(), tensor: (*name).clone(), problem };
             // Only what PEFT stores of the base beside a table's change has any weight.
             if opened.adapter.weight != 1.0 && !parts.contains_key(&Part::TableA) {
                 return Err(problem("which a weight other than 1 cannot do in part").into());
@@ -364,8 +387,12 @@ impl Building<'_> {
                 let (file, tensor) = (opened.file.clone(), format!("{module}.lora_magnitude_vector"));
                 Err(AdapterError::Missing { file, tensor, beside: beside.to_owned() }.into())
             }
-            (Some(_), _) if table => Err(opened.settings.wrong("use_dora", "false where a table is among the targets").into()),
-            (Some(_), false) => Err(opened.settings.wrong("use_dora", "true, since the weights have magnitude vectors").into()),
+            (Some(_), _) if table => {
+                Err(opened.settings.wrong("use_dora", "false where a table is among the targets").into())
+            }
+            (Some(_), false) => {
+                Err(opened.settings.wrong("use_dora", "true, since the weights have magnitude vectors").into())
+            }
             (Some(&found), true) => {
                 if found.1.shape.iter().product::<usize>() != rows {
                     return Err(shape(opened, found.0, found.1, format!("[{rows}] by the base")));
@@ -408,7 +435,12 @@ impl Building<'_> {
         let (rows, width) = (place.shape[0], place.shape.get(1).copied().unwrap_or(1));
         let tokens = opened.settings.tokens(module)?;
         if tensor.shape != [tokens.len(), width] {
-            return Err(shape(opened, name, tensor, format!("[{}, {width}] by `trainable_token_indices` and the base", tokens.len())));
+            return Err(shape(
+                opened,
+                name,
+                tensor,
+                format!("[{}, {width}] by `trainable_token_indices` and the base", tokens.len()),
+            ));
         }
         if opened.adapter.weight != 1.0 {
             let problem = "row by row, which a weight other than 1 cannot do in part";

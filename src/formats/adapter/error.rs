@@ -1,5 +1,6 @@
 //! Why an adapter cannot be merged: the file and the tensor or key, what was found, what was expected and what to do.
 
+use crate::model::id::ParameterId;
 use std::path::PathBuf;
 
 /// Why an adapter cannot be merged.
@@ -74,6 +75,18 @@ pub enum AdapterError {
         found: Vec<usize>,
         /// By base and configuration.
         expected: String,
+    },
+    /// A table changes its number of rows and another tensor that has as many does not.
+    #[error("{}: the adapter changes the number of tokens, so that `{parameter}` needs shape {expected:?}, and the base's has {found:?}; save the adapter with `save_embedding_layers=True`", file.display())]
+    Rows {
+        /// The file.
+        file: PathBuf,
+        /// The parameter.
+        parameter: ParameterId,
+        /// Of the base.
+        found: Vec<usize>,
+        /// By the adapter's table.
+        expected: Vec<usize>,
     },
     /// An index of a token outside of the table.
     #[error("{}: token {index} is beyond the {rows} rows of the table `{tensor}`; the adapter was trained on another model: pass that one with --base DIR", file.display())]

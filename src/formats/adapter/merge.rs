@@ -42,14 +42,14 @@ pub(super) struct LowRank {
     pub(super) magnitude: Option<Vec<f32>>,
 }
 
-/// The bytes of a tensor of (rows, columns) after all changes, in its own type.
-pub(super) fn merged(base: &DenseTensor, changes: &[Change]) -> Vec<u8> {
+/// The bytes of a tensor of (rows, columns) after all changes, in a type.
+pub(super) fn merged(base: &DenseTensor, dtype: DenseType, changes: &[Change]) -> Vec<u8> {
     let columns = base.shape().last().copied().unwrap_or(1).max(1);
-    let (dtype, size) = (base.dtype(), base.dtype().bytes());
+    let size = dtype.bytes();
     // A base that is converted is made once, and not kept.
     let base = match base.bytes() {
         Cow::Borrowed(_) => base.clone(),
-        Cow::Owned(bytes) => DenseTensor::stored("", base.shape().to_vec(), dtype, SharedBytes::owned(bytes)),
+        Cow::Owned(bytes) => DenseTensor::stored("", base.shape().to_vec(), base.dtype(), SharedBytes::owned(bytes)),
     };
     let rows = base.shape().iter().product::<usize>() / columns;
     let mut out = vec![0; rows * columns * size];
@@ -152,11 +152,11 @@ mod tests {
             scale: 2.0,
             magnitude: None,
         };
-        assert_eq!(floats(&merged(&base, &[Change::LowRank(plain.clone())])), [3.0, 0.0, 5.0, 6.0]);
+        assert_eq!(floats(&merged(&base, base.dtype(), &[Change::LowRank(plain.clone())])), [3.0, 0.0, 5.0, 6.0]);
         let dora = LowRank { magnitude: Some(vec![6.0, 0.0]), ..plain };
-        assert_eq!(floats(&merged(&base, &[Change::LowRank(dora)])), [6.0, 0.0, 0.0, 0.0]);
+        assert_eq!(floats(&merged(&base, base.dtype(), &[Change::LowRank(dora)])), [6.0, 0.0, 0.0, 0.0]);
         let others = [Change::Add(vec![1.0, 2.0], 0.5), Change::Rows(vec![(1, vec![7.0, 8.0])])];
-        assert_eq!(floats(&merged(&base, &others)), [1.5, 3.0, 7.0, 8.0]);
+        assert_eq!(floats(&merged(&base, base.dtype(), &others)), [1.5, 3.0, 7.0, 8.0]);
     }
 
     #[test]
@@ -164,8 +164,8 @@ mod tests {
         let base = DenseTensor::rounded(DenseType::Bf16, vec![1, 1], &[1.0]);
         let step = Change::Add(vec![1.0], 1.0 / 512.0);
         // A half of the last place is lost, twice.
-        assert_eq!(merged(&base, &[step.clone(), step.clone()]), DenseType::Bf16.encode(&[1.0]));
+        assert_eq!(merged(&base, base.dtype(), &[step.clone(), step.clone()]), DenseType::Bf16.encode(&[1.0]));
         let wide = tensor(&[1.0], 1);
-        assert_eq!(floats(&merged(&wide, &[step.clone(), step])), [1.0 + 1.0 / 256.0]);
+        assert_eq!(floats(&merged(&wide, wide.dtype(), &[step.clone(), step])), [1.0 + 1.0 / 256.0]);
     }
 }

@@ -83,8 +83,16 @@ mod tests {
     #[test]
     fn names_are_modules_with_parts() {
         let cases = [
-            ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "model.layers.0.self_attn.q_proj", Part::A),
-            ("base_model.model.model.layers.0.mlp.up_proj.lora_B.default.weight", "model.layers.0.mlp.up_proj", Part::B),
+            (
+                "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+                "model.layers.0.self_attn.q_proj",
+                Part::A,
+            ),
+            (
+                "base_model.model.model.layers.0.mlp.up_proj.lora_B.default.weight",
+                "model.layers.0.mlp.up_proj",
+                Part::B,
+            ),
             ("base_model.model.model.embed_tokens.lora_embedding_B", "model.embed_tokens", Part::TableB),
             ("base_model.model.model.embed_tokens.base_layer.weight", "model.embed_tokens", Part::Weight),
             ("base_model.model.lm_head.weight", "lm_head", Part::Weight),

@@ -113,7 +113,9 @@ impl Settings {
             list => list,
         };
         let tokens = list.and_then(Value::as_array).map(|list| list.iter().map(Value::as_u64).collect());
-        tokens.flatten().ok_or_else(|| self.config.wrong(KEY, "a list of token ids, or an object from modules to such lists"))
+        tokens
+            .flatten()
+            .ok_or_else(|| self.config.wrong(KEY, "a list of token ids, or an object from modules to such lists"))
     }
 
     /// The error for a value of the wrong type or range.

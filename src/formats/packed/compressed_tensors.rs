@@ -32,15 +32,8 @@ pub(super) const PACKED_ENDS: [&str; 5] =
 /// Tensors of a module in bytes.
 pub(super) const BYTES_ENDS: [&str; 4] = [".weight_scale", ".weight", ".weight_zero_point", ".weight_g_idx"];
 /// Scales of inputs and of caches: slmc finds its own while it computes.
-pub(super) const OF_INPUTS: [&str; 7] = [
-    ".input_scale",
-    ".input_zero_point",
-    ".output_scale",
-    ".output_zero_point",
-    ".k_scale",
-    ".v_scale",
-    ".q_scale",
-];
+pub(super) const OF_INPUTS: [&str; 7] =
+    [".input_scale", ".input_zero_point", ".output_scale", ".output_zero_point", ".k_scale", ".v_scale", ".q_scale"];
 const FORMATS: [&str; 5] = ["pack-quantized", "int-quantized", "naive-quantized", "mixed-precision", "dense"];
 const SPARSE_FORMATS: [&str; 2] = ["dense", "sparse-24-bitmask"];
 

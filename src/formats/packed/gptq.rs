@@ -51,13 +51,13 @@ fn filled(section: &Config, key: &str) -> bool {
 
 impl Settings {
     /// Of `quantization_config`; `version_1` where the method has one version.
-    pub(super) fn of(
-        section: &Config,
-        method: &'static str,
-        version_1: Option<bool>,
-    ) -> Result<Settings, ConfigError> {
+    pub(super) fn of(section: &Config, method: &'static str, version_1: Option<bool>) -> Result<Settings, ConfigError> {
         if section.flag_or("is_marlin_format", false)? {
-            return Err(section.unsupported("is_marlin_format", method, "the plain layout: export it with format `gptq`"));
+            return Err(section.unsupported(
+                "is_marlin_format",
+                method,
+                "the plain layout: export it with format `gptq`",
+            ));
         }
         let version_1 = match version_1 {
             Some(version) => version,
@@ -97,7 +97,8 @@ pub(super) fn read(module: &Module<'_>, settings: &Settings) -> Result<PackedMat
     let expected = || format!("[{count}, {rows} · bits / {WORD}] with 2, 3, 4 or 8 bits");
     let bits = bits.ok_or_else(|| module.shape(".qzeros", zeros, expected()))?;
     if !settings.overrides && bits as u64 != settings.bits {
-        let expected = format!("[{count}, {}] by `bits`, which is {}", rows * settings.bits as usize / WORD, settings.bits);
+        let expected =
+            format!("[{count}, {}] by `bits`, which is {}", rows * settings.bits as usize / WORD, settings.bits);
         return Err(module.shape(".qzeros", zeros, expected));
     }
     module.expect(".qzeros", &[count, zero_words])?;

@@ -8,7 +8,7 @@
 
 use super::codes::Codes;
 use crate::disk::{DenseTensor, DenseType};
-use crate::formats::integers::GroupedIntegers;
+use crate::model::integers::GroupedIntegers;
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 use std::ops::Range;

@@ -40,7 +40,8 @@ pub(super) fn read(module: &Module<'_>) -> Result<StoredTensor, ModelFormatError
         two(byte & 15) && if whole { two(byte >> 4) } else { byte >> 4 == 0 }
     };
     if let Some((index, byte)) = bytes.iter().enumerate().find(|pair| !sound(*pair)) {
-        let (file, tensor, expected) = (mask.file.clone(), module.full(".bitmask"), "two bits of every four".to_owned());
+        let (file, tensor, expected) =
+            (mask.file.clone(), module.full(".bitmask"), "two bits of every four".to_owned());
         return Err(PackedError::Value { file, tensor, index, found: i64::from(*byte), expected }.into());
     }
     let (size, values, bitmask) = (bits / 8, kept.bytes.clone(), mask.bytes.clone());

@@ -30,8 +30,10 @@ pub(super) fn read(module: &Module<'_>) -> Result<PackedMatrix, ModelFormatError
         [found] if *found == rows => (Order::Groups, 1),
         [found, count] if *found == rows && *count > 0 && columns.is_multiple_of(*count) => (Order::Rows, *count),
         _ => {
-            let expected = format!("[{rows}, groups] with groups that divide {columns} columns: torchao's tensors of one byte \
-                                    a value are read, packed ones are not");
+            let expected = format!(
+                "[{rows}, groups] with groups that divide {columns} columns: torchao's tensors of one byte \
+                                    a value are read, packed ones are not"
+            );
             return Err(module.shape("._weight_scale", module.part("._weight_scale")?, expected));
         }
     };

@@ -31,7 +31,7 @@ pub fn memory_estimate(
     let tuned = method == Method::Gptq && tune.unwrap_or_else(|| default_tuning(spec)) > 0;
     let trained = if tuned || qat { memory_of_training(spec) } else { 0 };
     trained.max(match method {
-        Method::Rtn => integers,
+        Method::Keep | Method::Rtn => integers,
         Method::Search => sampled.max(integers + layer + states),
         Method::Gptq => {
             // Moments and their factors; one layer in f32 twice; before there are integers, gradients by looked-up rows.
