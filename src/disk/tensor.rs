@@ -79,6 +79,15 @@ impl DenseType {
         back == value
     }
 
+    /// The values of bytes in this format, infinities and NaN among them.
+    pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        match self {
+            DenseType::F32 => bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect(),
+            DenseType::F16 => bytes.as_chunks().0.iter().map(|value| f16::from_le_bytes(*value).to_f32()).collect(),
+            DenseType::Bf16 => bytes.as_chunks().0.iter().map(|value| bf16::from_le_bytes(*value).to_f32()).collect(),
+        }
+    }
+
     /// The values in this format, little-endian, rounded to nearest where it does not hold them.
     pub fn encode(self, values: &[f32]) -> Vec<u8> {
         match self {

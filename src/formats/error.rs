@@ -24,7 +24,7 @@ pub enum ModelFormatError {
         problem: NotAModel,
     },
     /// Another tool's quantization, or an adapter.
-    #[error("{}: the weights are {kind} ({found}); slmc begins from floating-point weights: pass the model they were made from", path.display())]
+    #[error("{}: the weights are {kind} ({found}), which slmc does not read; pass the model they were made from, or load them with transformers, call `dequantize()` where the method has it, and save that with `save_pretrained`", path.display())]
     Foreign {
         /// Where it is said, or the directory.
         path: PathBuf,

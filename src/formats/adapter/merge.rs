@@ -11,11 +11,10 @@
 //! have them), so that merged weights are PEFT's bit for bit, but with DoRA, whose norms are summed here in f64. After every adapter
 //! the result is rounded to the type of the base, as PEFT's is that merges one after the other.
 
-use crate::disk::{DenseTensor, DenseType, SharedBytes};
+use crate::disk::{DenseTensor, DenseType};
 use half::{bf16, f16};
 use pulp::NullaryFnOnce;
 use rayon::prelude::*;
-use std::borrow::Cow;
 
 /// One change of a parameter.
 #[derive(Clone, Debug)]
@@ -46,17 +45,13 @@ pub(super) struct LowRank {
 pub(super) fn merged(base: &DenseTensor, dtype: DenseType, changes: &[Change]) -> Vec<u8> {
     let columns = base.shape().last().copied().unwrap_or(1).max(1);
     let size = dtype.bytes();
-    // A base that is converted is made once, and not kept.
-    let base = match base.bytes() {
-        Cow::Borrowed(_) => base.clone(),
-        Cow::Owned(bytes) => DenseTensor::stored("", base.shape().to_vec(), base.dtype(), SharedBytes::owned(bytes)),
-    };
+    let (of_base, from) = (base.bytes(), base.dtype());
     let rows = base.shape().iter().product::<usize>() / columns;
     let mut out = vec![0; rows * columns * size];
     out.par_chunks_exact_mut(columns * size).enumerate().for_each(|(row, out)| {
-        let mut values = vec![0.0; columns];
-        base.read_row(row, &mut values);
-        let original = values.clone();
+        // With infinities and NaN, which are found in what is merged.
+        let original = from.decode(&of_base[row * columns * from.bytes()..][..columns * from.bytes()]);
+        let mut values = original.clone();
         for change in changes {
             change.apply(row, &original, &mut values);
             values.iter_mut().for_each(|value| *value = rounded(dtype, *value));

@@ -82,8 +82,7 @@ impl PackedMatrix {
     fn grid(&self) -> Grid {
         let (rows, count) = (self.rows, self.count);
         // Not checked to be finite: the weights are.
-        let mut flat = vec![0.0; self.scales.shape().iter().product()];
-        self.scales.read_row(0, &mut flat);
+        let flat = self.scales.dtype().decode(&self.scales.bytes());
         let scales = match self.order {
             Order::Rows => Array2::from_shape_fn((rows, count), |(row, group)| flat[row * self.width() + group]),
             Order::Groups => Array2::from_shape_fn((rows, count), |(row, group)| flat[group * self.width() + row]),

@@ -173,7 +173,7 @@ def bitmask(weights):
     mask = torch.zeros(rows, columns // 4, 4, dtype=torch.bool).scatter_(2, kept, True).flatten(1)
     bits = torch.from_numpy(np.packbits(mask.numpy(), axis=1, bitorder="little"))
     values = weights[mask].view(rows, columns // 2)
-    return weights * mask, {"compressed": values.half(), "bitmask": bits, "shape": torch.tensor([[rows], [columns]])}
+    return torch.where(mask, weights, 0.0), {"compressed": values.half(), "bitmask": bits, "shape": torch.tensor([[rows], [columns]])}
 
 
 INT4 = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32, "dynamic": False}
