@@ -171,3 +171,48 @@ fn what_was_packed_is_said_with_bits_and_groups() {
     assert!(notes("ct-bitmask")[0].starts_with("7 matrices are stored as two of every four values"));
     assert_eq!(formats::name(&packed("torchao")), "packed weights of another tool");
 }
+
+#[test]
+fn keep_takes_integers_over_and_says_what_it_lost() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let keep = |name: &str, options: &str| {
+        let out = directory.path().join(name);
+        let (model, out_name) = (packed(name), out.display());
+        let command = format!("quantize {} {options} --method keep -o {out_name}", model.display());
+        (crate::support::json(directory.path(), &command), open_model(&out).expect("it opens"))
+    };
+    let cases = [
+        ("gptq-v1", "--scheme w4", 7),
+        ("gptq-3-bits", "--scheme w4 --keep attention=w3.g32 --keep ffn=w3.g32", 7),
+        ("ct-4-bits", "--scheme w4", 7),
+        // Rows of one scale are exact in 8 bits; 5 bits in groups fit nothing.
+        ("ct-mixed", "--scheme w8", 4),
+        ("gptq-gpt2", "--scheme w8", 6),
+    ];
+    for (name, options, count) in cases {
+        let (report, model) = keep(name, options);
+        let source = open(&packed(name)).expect("it opens");
+        let mut kept = 0;
+        for matrix in report["matrices"].as_array().expect("a list") {
+            let id = matrix["name"].as_str().expect("a name").parse().expect("a matrix");
+            if matrix["method"] != "keep" {
+                assert!(matrix["fallback"].as_str().is_some_and(|reason| reason.starts_with("rounded: ")), "{matrix}");
+                continue;
+            }
+            kept += 1;
+            let lost = matrix["relative_error"].as_f64().expect("a number");
+            let most = if options.contains("w8") { 1e-14 } else { 2e-5 };
+            assert!(lost <= most, "{name}: {id} loses {lost}");
+            let integers = source.integers(id).expect("sound").expect("they were kept");
+            let Parameter::Quantized(matrix) = &model.parameters[&ParameterId::weight(id)] else {
+                panic!("{id} is quantized")
+            };
+            let fitted = |value: &i8| (*value).max(matrix.scheme.def().range.0);
+            assert_eq!(matrix.values, integers.values.map(fitted), "{name}: {id}");
+        }
+        assert_eq!(kept, count, "{name}");
+    }
+    let dense = crate::support::golden("llama-mha");
+    let command = format!("quantize {} --scheme w4 --method keep -o out", dense.display());
+    crate::support::refused(directory.path(), &command, "--method keep takes over integers");
+}

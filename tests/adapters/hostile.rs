@@ -3,8 +3,8 @@
 
 use super::{adapter, opened};
 use crate::support::golden;
-use safetensors::{Dtype, SafeTensors};
 use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use slmc::formats::adapter::{AdapterSource, Weighted};
 use slmc::formats::{self, ModelSource};
@@ -23,7 +23,8 @@ fn changed(name: &str, configuration: impl Fn(&mut Value), tensors: impl Fn(&mut
     fs::write(directory.path().join("adapter_config.json"), config.to_string()).expect("writes");
     let bytes = fs::read(adapter(name).join("adapter_model.safetensors")).expect("it is there");
     let file = SafeTensors::deserialize(&bytes).expect("sound");
-    let view = |(name, view): (String, TensorView<'_>)| (name, view.shape().to_vec(), view.data().to_vec(), view.dtype());
+    let view =
+        |(name, view): (String, TensorView<'_>)| (name, view.shape().to_vec(), view.data().to_vec(), view.dtype());
     let mut list: Tensors = file.tensors().into_iter().map(view).collect();
     list.sort_by(|a, b| a.0.cmp(&b.0));
     tensors(&mut list);

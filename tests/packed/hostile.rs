@@ -96,12 +96,7 @@ fn what_disagrees_is_named_with_the_remedy() {
             |t| drop(t.insert(part(".weight"), (Dtype::F32, vec![1], vec![0; 4]))),
             &["gate_proj.weight` stands beside the packed"],
         ),
-        (
-            "gptq-v1",
-            |c| c["quantization_config"]["bits"] = json!(8),
-            all,
-            &["by `bits`, which is 8"],
-        ),
+        ("gptq-v1", |c| c["quantization_config"]["bits"] = json!(8), all, &["by `bits`, which is 8"]),
         (
             "gptq-v1",
             |c| c["quantization_config"]["bits"] = json!(5),
