@@ -19,13 +19,13 @@ Examples:
   slmc merge models/base adapters/chat=0.7 adapters/tone=0.3 -o out/both")]
 pub(super) struct Args {
     /// The model that the adapters were trained on
-    #[arg(value_name = "BASE", help_heading = MODEL_AND_OUTPUT)]
+    #[arg(value_name = "BASE", help_heading = MODEL_AND_OUTPUT, display_order = 0)]
     model: PathBuf,
 
     /// Adapters, each perhaps with a weight: DIR=0.5
     ///
     /// The weight multiplies the change; 1 if not given. An adapter with whole modules has none.
-    #[arg(value_name = "ADAPTER[=WEIGHT]", num_args = 1.., required = true, help_heading = MODEL_AND_OUTPUT)]
+    #[arg(value_name = "ADAPTER[=WEIGHT]", num_args = 1.., required = true, help_heading = MODEL_AND_OUTPUT, display_order = 1)]
     adapters: Vec<Adapter>,
 
     #[command(flatten)]
@@ -58,7 +58,8 @@ struct WrongWeight(String);
 impl Args {
     pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let adapters: Vec<Weighted> = self.adapters.iter().map(|adapter| adapter.0.clone()).collect();
-        shell.status("Merging", format_args!("{} adapters into {}", adapters.len(), self.model.display()));
+        let names: Vec<String> = adapters.iter().map(|adapter| adapter.path.display().to_string()).collect();
+        shell.status("Merging", format_args!("{} into {}", names.join(" and "), self.model.display()));
         let report = merge_directory(&self.model, &adapters, &self.out.out)?;
         shell.status("Wrote", self.out.out.display());
         shell.result(&report)?;

@@ -23,6 +23,7 @@ use crate::model::companions::{Companions, TOKENIZER_FILE};
 use crate::model::described;
 use crate::model::id::{LinearId, ParameterId, Part, Role};
 use crate::model::integers::GroupedIntegers;
+use crate::model::notes::Note;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{ModelError, Outline, Parameter};
 use serde_json::Value;
@@ -137,7 +138,8 @@ impl AdapterSource {
             check_tokens(&adapter.path, &of_base.companions, spec.vocabulary)?;
         }
         let (changes, summaries) = Changes::of(of_base, &spec, &opened)?;
-        let notes = of_base.notes.clone();
+        let mut notes = vec![Note::Adapted { base: of_base.path.clone(), tensors: changes.len() }];
+        notes.extend(of_base.notes.iter().cloned());
         let path = adapters.first().map_or_else(|| of_base.path.clone(), |adapter| adapter.path.clone());
         let outline = Outline { spec, config, companions, path, notes, ..of_base.clone() };
         let adapters = adapters.iter().map(|adapter| adapter.path.clone()).collect();

@@ -42,6 +42,13 @@ pub enum Note {
         /// Columns that share a scale; `None` where a whole row does.
         group: Option<usize>,
     },
+    /// An adapter that stands on its base.
+    Adapted {
+        /// The base.
+        base: PathBuf,
+        /// How many tensors are not the base's.
+        tensors: usize,
+    },
     /// Matrices of which two of every four values are stored.
     Scattered {
         /// How many.
@@ -164,8 +171,11 @@ impl fmt::Display for Note {
                 let group = group.map_or_else(|| "one scale a row".to_owned(), |group| format!("groups of {group}"));
                 write!(
                     f,
-                    "{matrices} matrices are {method}'s integers of {bits} bits, {group}; they are converted to f32 when read"
+                    "{matrices} matrices are integers of {method}, {bits} bits, {group}; they are converted to f32 when read"
                 )
+            }
+            Note::Adapted { base, tensors } => {
+                write!(f, "{tensors} tensors of {} are merged with the adapter's when read", base.display())
             }
             Note::Scattered { matrices } => {
                 write!(f, "{matrices} matrices are stored as two of every four values; the others are zero")

@@ -75,13 +75,13 @@ pub enum StageError {
         path: PathBuf,
     },
     /// `--method keep` of a model that holds no integers which fit.
-    #[error("{}: --method keep takes over integers of the model, and this {format} has none that fit ({reason}); take --method rtn, search or gptq", path.display())]
+    #[error("{}: --method keep takes over integers of the model, and of this one ({format}) none fit: {reason}; take --method rtn, search or gptq", path.display())]
     NothingToKeep {
         /// Path of the input.
         path: PathBuf,
         /// Its format.
         format: &'static str,
-        /// Why the first matrix does not fit.
+        /// Why the last matrix does not fit.
         reason: String,
     },
     /// `--method keep` with something that would change the weights or the schemes before.

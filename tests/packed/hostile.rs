@@ -101,7 +101,7 @@ fn what_disagrees_is_named_with_the_remedy() {
             "gptq-v1",
             |c| c["quantization_config"]["bits"] = json!(5),
             all,
-            &["`quantization_config.bits` is 5", "2, 3, 4, 8"],
+            &["`quantization_config.bits` is `5`", "2, 3, 4, 8"],
         ),
         (
             "gptq-v1",

@@ -271,7 +271,7 @@ impl<'o> Work<'o> {
             return Err(StageError::NothingToKeep {
                 path: options.model.clone(),
                 format: formats::name(&options.model),
-                reason: reports.values().find_map(|report| report.fallback.clone()).unwrap_or_default(),
+                reason: reports.values().rev().find_map(|report| report.fallback.clone()).unwrap_or_default(),
             });
         }
         let (quantized, reports, check) = self.checked(schemes, quantized, reports)?;

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Makes the packed checkpoints of this folder anew, or compares them with a fresh run.
 
-    make.py           writes every folder
-    make.py --check   compares: stored tensors and expected values bit for bit, computed logits within 1e-5 of the largest
+    make.py                       writes every folder
+    make.py --model DIR --out OUT packs a whole Llama by the methods that people use most, for `SLMC_PACKED=OUT`
+    make.py --check               compares: stored tensors and expected values bit for bit, computed logits within 1e-5 of the largest
                       magnitude, since the order of their sums depends on the CPU; exits with 1 on a difference
 
 Integers, zeros and scales of every matrix are chosen first; the expected weights, scale · (integer − zero) in f32, come from
@@ -48,6 +49,13 @@ def base(source):
             if "down_proj" in name:
                 tensors[name] = tensors[name][:, :WIDTH].clone()
     return config, tensors
+
+
+def whole(model):
+    """All of a model: configuration, and tensors in f32 rounded to f16."""
+    config = json.load(open(os.path.join(model, "config.json")))
+    tensors = load_file(os.path.join(model, "model.safetensors"))
+    return config, {name: tensor.half().float() for name, tensor in tensors.items()}
 
 
 def is_linear(name, tensor):
@@ -348,9 +356,9 @@ def computed(config, tensors):
     return {"input_ids": tokens.int(), "logits": logits.contiguous()}
 
 
-def make(name, folder):
+def make(name, folder, model=None):
     source, pack, quantization, beside = CHECKPOINTS[name]
-    config, tensors = base(source)
+    config, tensors = base(source) if model is None else whole(model)
     stored, expected = {}, {}
     for tensor_name, tensor in tensors.items():
         if not is_linear(tensor_name, tensor):
@@ -407,10 +415,17 @@ def differences(name, committed, made):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
-    check = arguments.parse_args().check
+    arguments.add_argument("--model", help="a directory of a Llama to pack whole")
+    arguments.add_argument("--out", help="where --model writes a folder for each method")
+    options = arguments.parse_args()
+    check = options.check
     here = os.path.dirname(os.path.abspath(__file__))
     transformers.logging.set_verbosity_error()
     torch.use_deterministic_algorithms(True)
+    if options.model:
+        for name in ("gptq-v1", "gptq-v2-order", "awq-gemm", "ct-4-bits", "ct-4-bits-order"):
+            make(name, os.path.join(options.out, name), options.model)
+        return 0
     found = []
     for name in CHECKPOINTS:
         committed = os.path.join(here, name)
