@@ -8,6 +8,7 @@ mod changes;
 pub mod error;
 mod merge;
 mod names;
+mod places;
 mod settings;
 
 use self::changes::Changes;
@@ -132,7 +133,7 @@ impl AdapterSource {
         let opened: Vec<changes::Opened> = adapters.iter().map(read).collect::<Result<_, _>>()?;
         let mut companions = of_base.companions.clone();
         adapters.iter().for_each(|adapter| take_tokenizer(&mut companions, &adapter.path));
-        let config = changes::configuration(of_base, &opened)?;
+        let config = places::configuration(of_base, &opened)?;
         let spec = described::spec_of(&companions, &config)?;
         for adapter in adapters {
             check_tokens(&adapter.path, &of_base.companions, spec.vocabulary)?;
