@@ -10,6 +10,7 @@ mod explain;
 mod generate;
 pub mod global;
 mod inspect;
+mod merge;
 mod reproduce;
 mod run;
 mod sampling;
@@ -47,6 +48,7 @@ enum Command {
     Stage(stage::StageCommand),
     Generate(generate::Args),
     Chat(chat::Args),
+    Merge(merge::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
     Bench(bench::Args),
@@ -64,6 +66,9 @@ impl Cli {
     /// Runs the command and says how it ended.
     pub fn run(&self) -> ExitStatus {
         let shell = self.global.shell();
+        if let Some(base) = &self.global.base {
+            crate::formats::adapter::set_base(base);
+        }
         let outcome = self.set_threads().and_then(|()| self.dispatch(&shell));
         shell.exit_status(outcome)
     }
@@ -74,6 +79,7 @@ impl Cli {
             Command::Stage(command) => command.run(global, shell),
             Command::Generate(args) => args.run(global, shell),
             Command::Chat(args) => args.run(global, shell),
+            Command::Merge(args) => args.run(shell),
             Command::Inspect(args) => args.run(shell),
             Command::Verify(args) => args.run(shell),
             Command::Bench(args) => args.run(global, shell),

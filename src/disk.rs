@@ -4,6 +4,7 @@
 pub mod atomic;
 pub mod config;
 mod convert;
+pub mod deferred;
 pub mod found;
 pub mod hash;
 pub mod mmap;
@@ -13,7 +14,7 @@ pub mod tensor_file;
 
 pub use config::{Config, ConfigError};
 pub use found::Found;
-pub use tensor::{DenseTensor, DenseType, TensorError};
+pub use tensor::{DenseTensor, DenseType, SharedBytes, TensorError};
 
 /// The provenance file, by which slmc recognises its own output directories.
 pub const PROVENANCE_FILE: &str = "slmc.json";

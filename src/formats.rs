@@ -5,12 +5,14 @@
 //! Configuration and companion files have the form that transformers gives them, whatever the format: a source whose
 //! file says these things in another way (metadata, another model's files) translates them when it is opened.
 
+pub mod adapter;
 pub mod error;
 mod foreign;
 pub mod found;
 pub mod gguf;
 pub mod hugging_face;
 mod output;
+pub mod packed;
 pub mod provenance;
 pub mod slmc_quantized;
 mod storage;
@@ -23,7 +25,8 @@ use crate::disk::hash::{Hash, HashError};
 use crate::disk::{Config, ConfigError};
 use crate::model::companions::Companions;
 use crate::model::described;
-use crate::model::id::ParameterId;
+use crate::model::id::{LinearId, ParameterId};
+use crate::model::integers::GroupedIntegers;
 use crate::model::notes::Note;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
@@ -42,6 +45,15 @@ pub trait ModelSource {
     /// # Errors
     /// Values that break the rules of their format.
     fn parameter(&self, id: ParameterId) -> Result<Parameter, ModelFormatError>;
+
+    /// A matrix as integers with the scales of their groups, where the source stores it so on a symmetric grid; the values
+    /// of [`ModelSource::parameter`] are their products.
+    ///
+    /// # Errors
+    /// As [`ModelSource::parameter`].
+    fn integers(&self, _id: LinearId) -> Result<Option<GroupedIntegers>, ModelFormatError> {
+        Ok(None)
+    }
 
     /// Which matrices the source says are sparse. The values are not looked at: [`Model::check_sparsity`] does that.
     ///
@@ -120,7 +132,8 @@ pub struct Contents {
 }
 
 /// Every format, the more particular before the more general.
-pub const FORMATS: [Format; 3] = [gguf::FORMAT, slmc_quantized::FORMAT, hugging_face::FORMAT];
+pub const FORMATS: [Format; 5] =
+    [gguf::FORMAT, adapter::FORMAT, packed::FORMAT, slmc_quantized::FORMAT, hugging_face::FORMAT];
 
 /// A model without weights: enough to begin one.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ pub mod forward;
 pub mod generation;
 pub mod graph;
 pub mod id;
+pub mod integers;
 pub mod matrix;
 pub mod notes;
 pub mod pattern;

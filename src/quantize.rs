@@ -9,6 +9,7 @@ pub mod equalize;
 pub mod error;
 pub mod gptq;
 pub mod input_width;
+pub mod keep;
 pub mod key_map;
 pub mod method;
 pub mod policy;
@@ -166,16 +167,33 @@ pub fn quantize(
     statistics: Option<&Statistics>,
     progress: &dyn Progress,
 ) -> Result<(Model, BTreeMap<LinearId, MatrixReport>), ModelError> {
+    let (quantized, reports) = each_matrix(model, progress, |id, weights| -> Result<_, ModelError> {
+        let scheme = scheme_of(assignment, id)?;
+        let importance = statistics.and_then(|statistics| input_importance(model, statistics, id));
+        let matrix = search::quantize_matrix(weights, scheme, importance);
+        let report = MatrixReport::new(id, weights, &matrix, importance);
+        Ok((matrix, report))
+    })?;
+    match statistics {
+        Some(statistics) => Ok((with_key_maps(quantized, statistics)?, reports)),
+        None => Ok((quantized, reports)),
+    }
+}
+
+/// A dense model with every matrix as a function rounds it, on its own; no key maps.
+fn each_matrix<E: From<ModelError>>(
+    model: &Model,
+    progress: &dyn Progress,
+    mut round: impl FnMut(LinearId, ArrayView2<'_, f32>) -> Result<(QuantizedMatrix, MatrixReport), E>,
+) -> Result<(Model, BTreeMap<LinearId, MatrixReport>), E> {
     let mut parameters: BTreeMap<ParameterId, Parameter> = model.parameters.clone();
     let mut reports = BTreeMap::new();
     let matrices = model.spec.matrices();
     progress.begin("quantizing", matrices.len() as u64, "matrices");
     for (id, ..) in matrices {
         let weights = model.matrix(id)?;
-        let scheme = scheme_of(assignment, id)?;
-        let importance = statistics.and_then(|statistics| input_importance(model, statistics, id));
-        let matrix = search::quantize_matrix(weights.view(), scheme, importance);
-        reports.insert(id, MatrixReport::new(id, weights.view(), &matrix, importance));
+        let (matrix, report) = round(id, weights.view())?;
+        reports.insert(id, report);
         parameters.insert(ParameterId::weight(id), Parameter::Quantized(matrix));
         progress.advance(1);
     }
@@ -191,10 +209,7 @@ pub fn quantize(
         companions: model.companions.clone(),
         path: model.path.clone(),
     };
-    match statistics {
-        Some(statistics) => Ok((with_key_maps(quantized, statistics)?, reports)),
-        None => Ok((quantized, reports)),
-    }
+    Ok((quantized, reports))
 }
 
 /// The model with the key maps that the statistics call for.

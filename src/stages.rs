@@ -12,6 +12,7 @@ pub mod import;
 pub mod invocation;
 pub mod known;
 mod limits;
+pub mod merge;
 pub mod numerics;
 pub mod provenance;
 pub mod prune;

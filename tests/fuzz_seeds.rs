@@ -33,6 +33,16 @@ impl Seeds {
         fs::write(directory.join(name), bytes).expect("the seed can be written");
     }
 
+    /// A configuration, a zero byte, the header of the tensors, a zero byte, the first of their values.
+    fn with_values(&self, target: &str, directory: &Path, [config, weights]: [&str; 2]) {
+        const VALUES: usize = 4 << 10;
+        let config = fs::read(directory.join(config)).expect("there is a configuration");
+        let file = fs::read(directory.join(weights)).expect("there are weights");
+        let header = u64::from_le_bytes(*file.first_chunk().expect("a length")) as usize;
+        let values = &file[8 + header..][..VALUES.min(file.len() - 8 - header)];
+        self.put(target, name(directory), [&config, &b"\0"[..], &file[8..8 + header], b"\0", values].concat());
+    }
+
     /// A model directory as one file: config.json, a zero byte, the header of model.safetensors.
     fn checkpoint(&self, name: &str, model: &Path) {
         let config = fs::read(model.join("config.json")).expect("there is a configuration");
@@ -99,6 +109,18 @@ fn seeds_of_the_fuzz_targets_are_sound() {
     fs::write(&drafted, Draft::llama().bytes()).expect("writes");
     open_model(&drafted).expect("the draft is sound");
     seeds.put("gguf", "llama", Draft::llama().bytes());
+    for entry in fs::read_dir(root("tests/data/packed")).expect("a folder of this repository") {
+        let path = entry.expect("an entry").path();
+        if path.join("config.json").is_file() {
+            seeds.with_values("packed", &path, ["config.json", "model.safetensors"]);
+        }
+    }
+    for entry in fs::read_dir(root("tests/data/adapters")).expect("a folder of this repository") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            seeds.with_values("adapter", &path, ["adapter_config.json", "adapter_model.safetensors"]);
+        }
+    }
 
     for (name, json) in [("letters", letters()), ("word-pieces", word_pieces())] {
         let text = json.to_string();

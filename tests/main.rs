@@ -1,6 +1,7 @@
 //! The one integration binary: each module is a subject.
 #![expect(clippy::disallowed_methods, reason = "tests write their inputs")]
 
+mod adapters;
 mod allocate;
 mod artifact;
 mod c_interface;
@@ -23,6 +24,7 @@ mod graph;
 mod hostile_checkpoint;
 mod incremental;
 mod interrupt;
+mod packed;
 mod prune;
 mod quality;
 mod quantize;

@@ -75,7 +75,7 @@ pub fn database(
         pass.run(&mut rounder, progress, "rounding every matrix in every scheme")?;
     }
     let statistics = match method {
-        Method::Rtn => None,
+        Method::Keep | Method::Rtn => None,
         // Every matrix with inputs is there already; tables that are looked up have no importance.
         Method::Gptq => None,
         Method::Search => Some(collect(model, sequences, device, progress)?),

@@ -5,6 +5,7 @@ use crate::stages::RunSettings;
 use crate::stages::arguments::size::Size;
 use clap::{ArgAction, Args};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 /// Options of every subcommand; they may stand before or after its name.
 #[derive(Args, Clone, Debug)]
@@ -52,6 +53,13 @@ pub struct Global {
     /// A number of bytes, or with a unit: 512MiB, 4GiB. The need is estimated before the work begins.
     #[arg(long, global = true, value_name = "SIZE")]
     pub max_ram: Option<Size>,
+
+    /// The model that a LoRA adapter changes
+    ///
+    /// Where a command is passed the directory of an adapter in the place of a model. Without it the adapter's own
+    /// word counts, if it is a path to a model.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub base: Option<PathBuf>,
 
     /// Print a summary (-h), or everything (--help)
     #[arg(short, long, global = true, action = ArgAction::Help)]

@@ -2,6 +2,7 @@
 //! are asked for. Conversion to f32 reads the values for the first time and rejects NaN and infinities.
 
 use super::convert::{self, AreFinite, Convert};
+use super::deferred::Deferred;
 use super::mmap::MappedFile;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -92,6 +93,15 @@ impl DenseType {
         }
     }
 
+    /// The values of bytes in this format, infinities and NaN among them.
+    pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        match self {
+            DenseType::F32 => bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect(),
+            DenseType::F16 => bytes.as_chunks().0.iter().map(|value| f16::from_le_bytes(*value).to_f32()).collect(),
+            DenseType::Bf16 => bytes.as_chunks().0.iter().map(|value| bf16::from_le_bytes(*value).to_f32()).collect(),
+        }
+    }
+
     /// The values in this format, little-endian, rounded to nearest where it does not hold them.
     pub fn encode(self, values: &[f32]) -> Vec<u8> {
         let mut bytes = vec![0; values.len() * self.bytes()];
@@ -152,6 +162,7 @@ pub struct SharedBytes(Storage);
 enum Storage {
     Mapped(Arc<MappedFile>, Range<usize>),
     Owned(Arc<[u8]>),
+    Deferred(Arc<Deferred>, Range<usize>),
 }
 
 impl SharedBytes {
@@ -161,11 +172,42 @@ impl SharedBytes {
         Some(SharedBytes(Storage::Mapped(Arc::clone(file), range)))
     }
 
-    /// The bytes.
+    /// Bytes in memory.
+    pub fn owned(bytes: Vec<u8>) -> Self {
+        SharedBytes(Storage::Owned(bytes.into()))
+    }
+
+    /// Bytes that are made when they are asked for.
+    pub fn deferred(deferred: Deferred) -> Self {
+        let range = 0..deferred.len();
+        SharedBytes(Storage::Deferred(Arc::new(deferred), range))
+    }
+
+    /// The bytes. Deferred ones stay in memory from then on.
     pub fn as_slice(&self) -> &[u8] {
         match &self.0 {
             Storage::Mapped(file, range) => &file.bytes()[range.clone()],
             Storage::Owned(bytes) => bytes,
+            Storage::Deferred(deferred, range) => &deferred.kept()[range.clone()],
+        }
+    }
+
+    /// The bytes, deferred ones for this caller alone.
+    pub fn read(&self) -> Cow<'_, [u8]> {
+        match &self.0 {
+            Storage::Deferred(deferred, range) => deferred.once(range.clone()),
+            _ => Cow::Borrowed(self.as_slice()),
+        }
+    }
+
+    fn is_deferred(&self) -> bool {
+        matches!(self.0, Storage::Deferred(..))
+    }
+
+    fn len(&self) -> usize {
+        match &self.0 {
+            Storage::Mapped(_, range) | Storage::Deferred(_, range) => range.len(),
+            Storage::Owned(bytes) => bytes.len(),
         }
     }
 
@@ -176,6 +218,9 @@ impl SharedBytes {
                 Storage::Mapped(Arc::clone(file), whole.start + range.start..whole.start + range.end)
             }
             Storage::Owned(bytes) => Storage::Owned(bytes[range].into()),
+            Storage::Deferred(deferred, whole) => {
+                Storage::Deferred(Arc::clone(deferred), whole.start + range.start..whole.start + range.end)
+            }
         })
     }
 
@@ -183,13 +228,14 @@ impl SharedBytes {
         match &self.0 {
             Storage::Mapped(file, _) => Some(file.path().to_owned()),
             Storage::Owned(_) => None,
+            Storage::Deferred(deferred, _) => Some(deferred.file().to_owned()),
         }
     }
 }
 
 impl fmt::Debug for SharedBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.as_slice().len())
+        write!(f, "{} bytes", self.len())
     }
 }
 
@@ -366,17 +412,17 @@ impl DenseTensor {
         self.dtype
     }
 
-    /// The values in its data type, one after the other: as stored, or decoded.
+    /// The values in its data type, one after the other: as stored, or made for this caller alone.
     pub fn bytes(&self) -> Cow<'_, [u8]> {
         match &self.values {
-            Values::Bytes(bytes) => Cow::Borrowed(bytes.as_slice()),
+            Values::Bytes(bytes) => bytes.read(),
             Values::Rows(..) => Cow::Owned(self.dtype.encode(&self.decoded())),
         }
     }
 
-    /// Whether its values are there as they are, and not decoded.
+    /// Whether its values are there as they are, and not made when they are asked for.
     pub fn is_stored(&self) -> bool {
-        matches!(self.values, Values::Bytes(_))
+        matches!(&self.values, Values::Bytes(bytes) if !bytes.is_deferred())
     }
 
     /// Its rows in f32, without any check.
@@ -404,9 +450,9 @@ impl DenseTensor {
                 Some(index) => Err(self.not_finite(name, index, values[index])),
             };
         }
-        self.check_finite(name)?;
-        let mut values = vec![0.0; self.shape.iter().product()];
         let bytes = self.bytes();
+        self.check_bytes(&bytes, name)?;
+        let mut values = vec![0.0; self.shape.iter().product()];
         let (dtype, stored) = (self.dtype, bytes.par_chunks(PIECE * self.dtype.bytes()));
         values.par_chunks_mut(PIECE).zip(stored).for_each(|(out, bytes)| {
             pulp::Arch::new().dispatch(Convert { dtype, bytes, out });
@@ -419,8 +465,12 @@ impl DenseTensor {
         if let Values::Rows(..) = self.values {
             return self.check_rows(name);
         }
+        self.check_bytes(&self.bytes(), name)
+    }
+
+    /// [`DenseTensor::check_finite`] of bytes.
+    fn check_bytes(&self, bytes: &[u8], name: &str) -> Result<(), TensorError> {
         let (dtype, size) = (self.dtype, self.dtype.bytes());
-        let bytes = self.bytes();
         let pieces = bytes.par_chunks(PIECE * size).enumerate();
         let damaged = |(_, bytes): &(usize, &[u8])| !pulp::Arch::new().dispatch(AreFinite { dtype, bytes });
         let Some((piece, bytes)) = pieces.find_first(damaged) else { return Ok(()) };

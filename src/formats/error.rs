@@ -1,8 +1,10 @@
 //! Why a model cannot be opened, read or written, in any format. Every message names the file, the tensor or the key, the
 //! value found and the one expected, and the remedy.
 
+use super::adapter::error::AdapterError;
 use super::found::NotAModel;
 use super::gguf::GgufError;
+use super::packed::error::PackedError;
 use crate::disk::atomic::AtomicError;
 use crate::disk::tensor_file::TensorFileError;
 use crate::disk::{ConfigError, DenseType, TensorError};
@@ -23,7 +25,7 @@ pub enum ModelFormatError {
         problem: NotAModel,
     },
     /// Another tool's quantization, or an adapter.
-    #[error("{}: the weights are {kind} ({found}); slmc begins from floating-point weights: pass the model they were made from", path.display())]
+    #[error("{}: the weights are {kind} ({found}), which slmc does not read; pass the model they were made from, or load them with transformers, call `dequantize()` where the method has it, and save that with `save_pretrained`", path.display())]
     Foreign {
         /// Where it is said, or the directory.
         path: PathBuf,
@@ -32,6 +34,12 @@ pub enum ModelFormatError {
         /// By what that is told.
         found: String,
     },
+    /// An adapter is refused.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// Packed weights of another tool are refused.
+    #[error(transparent)]
+    Packed(#[from] PackedError),
     /// The configuration, the index or slmc.json is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),

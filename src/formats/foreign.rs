@@ -1,11 +1,11 @@
-//! Weights that another tool has quantized, or an adapter's: told by `quantization_config`, else by the names of tensors,
-//! and refused by the name of the method. slmc begins from floating-point weights.
+//! Weights that another tool has quantized in a way that is not read here, or an adapter's: told by `quantization_config`,
+//! else by the names of tensors, and refused by the name of the method.
 
 use crate::disk::Config;
 use serde_json::Value;
 
 /// Methods by `quant_method`, as people call them.
-const METHODS: [(&str, &str); 14] = [
+const METHODS: [(&str, &str); 15] = [
     ("gptq", "GPTQ"),
     ("awq", "AWQ"),
     ("bitsandbytes", "bitsandbytes"),
@@ -15,6 +15,7 @@ const METHODS: [(&str, &str); 14] = [
     ("hqq", "HQQ"),
     ("aqlm", "AQLM"),
     ("eetq", "EETQ"),
+    ("bitnet", "BitNet"),
     ("higgs", "HIGGS"),
     ("fbgemm_fp8", "FBGEMM in FP8"),
     ("fp8", "fine-grained FP8"),

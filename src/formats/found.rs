@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 const DEPTH: usize = 3;
 /// Most entries of one directory that are looked at.
 const MOST_ENTRIES: usize = 1000;
-const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 /// Why a path is not a model that slmc reads.
 #[derive(Debug, thiserror::Error)]
@@ -41,15 +40,6 @@ pub enum NotAModel {
     Elsewhere {
         /// Where.
         found: Vec<PathBuf>,
-    },
-    /// An adapter alone.
-    #[error(
-        "holds an adapter ({ADAPTER_CONFIG}{}) without the model it changes; merge them with PEFT's `merge_and_unload`, save the \
-         result with `save_pretrained` and pass that", base.as_ref().map_or_else(String::new, |base| format!(", of `{base}`"))
-    )]
-    Adapter {
-        /// The model, by the adapter's own word.
-        base: Option<String>,
     },
     /// A configuration without weights in a format that is read, and other files with weights.
     #[error("neither {WEIGHTS_FILE} nor {INDEX_FILE} is there, but {}; {remedy}", names(found))]
@@ -210,9 +200,6 @@ pub(super) fn no_configuration(directory: &Path) -> Option<NotAModel> {
     if fs::symlink_metadata(&config).is_ok() {
         return None;
     }
-    if let Some(adapter) = adapter(directory) {
-        return Some(adapter);
-    }
     let found = below(directory);
     if !found.is_empty() {
         return Some(NotAModel::Elsewhere { found });
@@ -234,23 +221,8 @@ fn same(a: &Path, b: &Path) -> bool {
     !a.as_os_str().is_empty() && fs::canonicalize(a).is_ok_and(|a| a == *b)
 }
 
-/// An adapter in a directory.
-fn adapter(directory: &Path) -> Option<NotAModel> {
-    let file = directory.join(ADAPTER_CONFIG);
-    if !file.exists() {
-        return None;
-    }
-    let base = Config::read(&file).ok();
-    let base =
-        base.and_then(|config| config.optional_text("base_model_name_or_path").ok().flatten().map(str::to_owned));
-    Some(NotAModel::Adapter { base })
-}
-
 /// Why a directory with config.json and without weights that are read is not a model; `None` where nothing is there.
 pub(super) fn no_weights(directory: &Path) -> Option<NotAModel> {
-    if let Some(adapter) = adapter(directory) {
-        return Some(adapter);
-    }
     // The folder of a pooling layer, or of an exported graph, inside a model's directory.
     let modules = |above: &Path| above.join("modules.json").is_file() || above.join(WEIGHTS_FILE).is_file();
     let part = Config::read(&directory.join(CONFIG_FILE)).is_ok_and(|config| config.value("model_type").is_none());

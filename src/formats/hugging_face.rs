@@ -9,7 +9,7 @@ mod write;
 
 use super::error::ModelFormatError;
 use super::found::{NotAModel, no_configuration, no_weights, not_a_directory};
-use super::stored_tensors::StoredTensors;
+use super::stored_tensors::{StoredTensors, Tensors};
 use super::{Contents, Format, ModelSink, ModelSource, provenance};
 use crate::disk::hash::{Hash, HashError, path_sha256};
 use crate::disk::{Config, ConfigError, DenseType};
@@ -19,14 +19,16 @@ use crate::model::companions::{
 };
 use crate::model::described;
 use crate::model::families::Family;
-use crate::model::id::ParameterId;
+use crate::model::id::{LinearId, ParameterId};
 use crate::model::notes::Note;
+use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, Outline, Parameter};
 use crate::progress::{Progress, Silent};
 use layout::DenseLayout;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// File with the configuration.
@@ -159,7 +161,7 @@ pub(super) fn companions(path: &Path) -> Companions {
 }
 
 /// An opened directory of floating-point weights.
-struct DenseSource {
+pub(super) struct DenseSource {
     outline: Outline,
     stored: StoredTensors,
     layout: DenseLayout,
@@ -167,7 +169,16 @@ struct DenseSource {
 
 impl DenseSource {
     fn open(directory: &Path) -> Result<Self, ModelFormatError> {
-        let config = configuration_of(directory)?;
+        DenseSource::converted(directory, configuration_of(directory)?, |_, _, tensors| Ok((tensors, Vec::new())))
+    }
+
+    /// Opens a directory by this configuration, after a function has made the tensors that the family names of those that
+    /// are there.
+    pub(super) fn converted(
+        directory: &Path,
+        config: Config,
+        convert: impl FnOnce(&ModelSpec, &Family, Tensors) -> Result<(Tensors, Vec<Note>), ModelFormatError>,
+    ) -> Result<Self, ModelFormatError> {
         let directory = &modules::model_directory(directory);
         let family = Family::of(&config)?;
         let companions = companions(directory);
@@ -178,8 +189,9 @@ impl DenseSource {
             _ => Vec::new(),
         };
         let (stored, wrapped) = stored.renamed(|tensors| names::unwrapped(tensors, Some(family)));
+        let (stored, converted) = stored.converted(|tensors| convert(&spec, family, tensors))?;
         let (layout, tied) = DenseLayout::of(family, &spec, &stored)?;
-        notes.extend(wrapped.into_iter().chain(tied));
+        notes.extend(converted.into_iter().chain(wrapped).chain(tied));
         notes.extend(described::notes(&companions, &config, &spec)?);
         let outline = Outline {
             spec,
@@ -193,6 +205,11 @@ impl DenseSource {
             notes,
         };
         Ok(DenseSource { outline, stored, layout })
+    }
+
+    /// The tensor that a matrix is in, and its rows there.
+    pub(super) fn rows_of(&self, id: LinearId) -> Option<(&str, Range<usize>)> {
+        self.layout.rows_of(ParameterId::weight(id))
     }
 }
 

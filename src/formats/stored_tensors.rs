@@ -49,6 +49,12 @@ impl StoredTensors {
         (StoredTensors { path: self.path, tensors }, note)
     }
 
+    /// The same directory with a table that is made of its own.
+    pub fn converted<N, E>(self, convert: impl FnOnce(Tensors) -> Result<(Tensors, N), E>) -> Result<(Self, N), E> {
+        let (tensors, note) = convert(self.tensors)?;
+        Ok((StoredTensors { path: self.path, tensors }, note))
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path

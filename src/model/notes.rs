@@ -31,6 +31,43 @@ pub enum Note {
         /// The usual one.
         usual: String,
     },
+    /// Matrices that another tool has packed into integers.
+    Packed {
+        /// The method.
+        method: &'static str,
+        /// How many matrices.
+        matrices: usize,
+        /// Bits of an integer.
+        bits: usize,
+        /// Columns that share a scale; `None` where a whole row does.
+        group: Option<usize>,
+    },
+    /// An adapter that stands on its base.
+    Adapted {
+        /// The base.
+        base: PathBuf,
+        /// How many tensors are not the base's.
+        tensors: usize,
+    },
+    /// Matrices of which two of every four values are stored.
+    Scattered {
+        /// How many.
+        matrices: usize,
+    },
+    /// Biases of zeros beside packed matrices of a model without biases.
+    ZeroBiases {
+        /// The method.
+        method: &'static str,
+        /// How many.
+        matrices: usize,
+    },
+    /// Scales of inputs and caches beside packed matrices.
+    InputScales {
+        /// The method.
+        method: &'static str,
+        /// How many tensors.
+        tensors: usize,
+    },
     /// Special tokens that the model cannot have.
     OutsideVocabulary {
         /// The file.
@@ -145,6 +182,31 @@ impl fmt::Display for Note {
             }
             Note::TiedUnder { found, usual } => {
                 write!(f, "tensor `{found}` stands for `{usual}`, which config.json ties it to and which is absent")
+            }
+            Note::Packed { method, matrices, bits, group } => {
+                let group = group.map_or_else(|| "one scale a row".to_owned(), |group| format!("groups of {group}"));
+                write!(
+                    f,
+                    "{matrices} matrices are integers of {method}, {bits} bits, {group}; they are converted to f32 when read"
+                )
+            }
+            Note::Adapted { base, tensors } => {
+                write!(f, "{tensors} tensors of {} are merged with the adapter's when read", base.display())
+            }
+            Note::Scattered { matrices } => {
+                write!(f, "{matrices} matrices are stored as two of every four values; the others are zero")
+            }
+            Note::ZeroBiases { method, matrices } => {
+                write!(
+                    f,
+                    "{matrices} biases beside matrices of {method} are zero, and the model has none; they are left out"
+                )
+            }
+            Note::InputScales { method, tensors } => {
+                write!(
+                    f,
+                    "{tensors} tensors of {method} hold scales of inputs or caches, which slmc finds itself; they are left out"
+                )
             }
             Note::OutsideVocabulary { file, key, ids, vocabulary } => {
                 let list: Vec<String> = ids.iter().map(ToString::to_string).collect();

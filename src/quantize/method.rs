@@ -8,6 +8,8 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
+    /// The integers that the source holds, where they fit; else as [`Method::Rtn`].
+    Keep,
     /// To nearest on searched scales, without calibration.
     Rtn,
     /// To nearest on scales searched with the mean squares of calibrated inputs.
@@ -18,11 +20,17 @@ pub enum Method {
 
 impl Method {
     /// Every method, cheapest first.
-    pub const ALL: [Method; 3] = [Method::Rtn, Method::Search, Method::Gptq];
+    pub const ALL: [Method; 4] = [Method::Keep, Method::Rtn, Method::Search, Method::Gptq];
 
-    /// `rtn`, `search`, `gptq`.
+    /// Whether it looks at inputs of a calibration.
+    pub fn calibrates(self) -> bool {
+        matches!(self, Method::Search | Method::Gptq)
+    }
+
+    /// `keep`, `rtn`, `search`, `gptq`.
     pub fn name(self) -> &'static str {
         match self {
+            Method::Keep => "keep",
             Method::Rtn => "rtn",
             Method::Search => "search",
             Method::Gptq => "gptq",

@@ -122,7 +122,7 @@ pub enum PolicyError {
     #[error("`{0}` is not PATTERN=a8 or PATTERN=a16, such as layers.*.ffn.down=a16")]
     Activations(String),
     /// A `--method` that does not exist.
-    #[error("unknown method `{0}`; known: rtn, search, gptq")]
+    #[error("unknown method `{0}`; known: keep, rtn, search, gptq")]
     Method(String),
     /// The pattern selects nothing.
     #[error(

@@ -80,6 +80,21 @@ pub enum StageError {
         /// Path of the input.
         path: PathBuf,
     },
+    /// `--method keep` of a model that holds no integers which fit.
+    #[error("{}: --method keep takes over integers of the model, and of this one ({format}) none fit: {reason}; take --method rtn, search or gptq", path.display())]
+    NothingToKeep {
+        /// Path of the input.
+        path: PathBuf,
+        /// Its format.
+        format: &'static str,
+        /// Why the last matrix does not fit.
+        reason: String,
+    },
+    /// `--method keep` with something that would change the weights or the schemes before.
+    #[error(
+        "--method keep takes the integers of the model as they are; without {0}, or with --method rtn, search or gptq"
+    )]
+    KeepOnly(&'static str),
     /// The schemes do not fit the model.
     #[error(transparent)]
     Policy(#[from] PolicyError),

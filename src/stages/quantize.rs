@@ -157,6 +157,21 @@ impl Args {
         }
         rounding.max(need)
     }
+
+    /// Integers are taken over as they are: nothing may change the weights first, and no search decides the schemes.
+    fn check_keep(&self, schemes: Option<SchemeSource>, faults: &mut Faults) {
+        if self.rounding.method != Method::Keep {
+            return;
+        }
+        let given = [
+            (self.rounding.equalize, "equalize", "--equalize"),
+            (self.schemes.sweep, "sweep", "--sweep"),
+            (matches!(schemes, Some(SchemeSource::Auto(_))), "scheme", "--scheme auto"),
+        ];
+        for (_, option, shown) in given.into_iter().filter(|(given, ..)| *given) {
+            faults.add(option, StageError::KeepOnly(shown));
+        }
+    }
 }
 
 impl Stage for Quantize {
@@ -202,6 +217,7 @@ impl Stage for Quantize {
         if matches!(source, CalibrationText::Mixed { .. }) && spec.is_some_and(|spec| spec.kind == ModelKind::Encoder) {
             faults.add("mix-self", CalibrationError::Encoder);
         }
+        args.check_keep(schemes, &mut faults);
         let makes = match (&model, schemes, &target) {
             (Some(model), Some(schemes), Some(target)) => Some(args.quantized(model, schemes, target, &mut faults)),
             _ => None,

@@ -42,7 +42,7 @@ fn weights_of_other_kinds_are_named_with_the_remedy() {
         ),
         (
             &[("adapter_config.json", adapter), ("adapter_model.safetensors", "")],
-            &["an adapter", "of `org/base`", "merge_and_unload"],
+            &["an adapter of `org/base`", "--base DIR"],
         ),
         (&[("training_args.bin", "")], &["neither model.safetensors nor model.safetensors.index.json is there; save"]),
         (
@@ -56,7 +56,7 @@ fn weights_of_other_kinds_are_named_with_the_remedy() {
     // An adapter has no config.json at all.
     let directory = tempfile::tempdir().expect("a directory");
     fs::write(directory.path().join("adapter_config.json"), adapter).expect("writes");
-    expect(directory.path(), &["an adapter", "of `org/base`"]);
+    expect(directory.path(), &["an adapter of `org/base`", "--base DIR"]);
     fs::remove_file(directory.path().join("adapter_config.json")).expect("removes");
     fs::write(directory.path().join("consolidated.00.pth"), "").expect("writes");
     expect(directory.path(), &["config.json is not there, but `consolidated.00.pth` is", "pickled"]);

@@ -131,16 +131,10 @@ fn weights_of_other_tools_are_named() {
         assert!(error.contains(&format!("the weights are {expected} (tensor `{tensor}`)")), "{error}");
     }
     for (section, expected) in [
-        (
-            json!({"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": false}),
-            "quantized by GPTQ (4 bits, groups of 128)",
-        ),
-        (
-            json!({"quant_method": "awq", "bits": 4, "group_size": 64, "version": "gemm"}),
-            "quantized by AWQ (4 bits, groups of 64)",
-        ),
+        (json!({"quant_method": "hqq", "bits": 4, "group_size": 128}), "quantized by HQQ (4 bits, groups of 128)"),
+        (json!({"quant_method": "quanto", "bits": 8}), "quantized by quanto (8 bits)"),
         (json!({"quant_method": "bitsandbytes", "load_in_4bit": true}), "quantized by bitsandbytes (4 bits)"),
-        (json!({"quant_method": "compressed-tensors", "format": "int-quantized"}), "quantized by compressed-tensors"),
+        (json!({"quant_method": "fp8", "weight_block_size": [128, 128]}), "quantized by fine-grained FP8"),
         (json!({"bits": 4, "group_size": 64}), "quantized by MLX (4 bits, groups of 64)"),
     ] {
         let directory = copied(&golden("llama-mha"));

@@ -10,6 +10,7 @@ use crate::model::notes::Note;
 use crate::model::spec::ModelSpec;
 use crate::model::weights::{ModelError, Parameter};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// How the parameters of a dense directory are spelled.
 pub(super) struct DenseLayout {
@@ -88,6 +89,13 @@ impl DenseLayout {
             }
         }
         Ok((DenseLayout { places, copies }, tied))
+    }
+
+    /// The tensor that a matrix is in, and its rows there, counted as outputs.
+    pub(super) fn rows_of(&self, id: ParameterId) -> Option<(&str, Range<usize>)> {
+        let place = self.places.get(&id)?;
+        let (first, rows) = (place.source.fused.map_or(0, |fused| fused.first), *place.shape.first()?);
+        Some((&place.name, first..first.checked_add(rows)?))
     }
 
     /// Takes one parameter; only second copies of it are read.

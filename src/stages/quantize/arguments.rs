@@ -152,9 +152,10 @@ pub(super) struct SchemeArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = ROUNDING)]
 pub(super) struct RoundingArgs {
-    /// Solver: rtn, search or gptq
+    /// Solver: keep, rtn, search or gptq
     ///
-    /// rtn: to nearest on searched scales, without calibration. search: the same with scales that weigh every input by
+    /// keep: the integers of a model that another tool has packed (GPTQ, AWQ, compressed-tensors …), where they fit the
+    /// scheme of their matrix; the report says what that loses, and which matrices are rounded as by rtn. rtn: to nearest on searched scales, without calibration. search: the same with scales that weigh every input by
     /// its mean square over the calibration text. gptq: with the second moments of the inputs, layer by layer, later
     /// matrices compensating for the errors of earlier ones.
     #[arg(long, value_name = "METHOD", default_value = "gptq")]

@@ -23,7 +23,7 @@ pub(super) fn memory_estimate(spec: &ModelSpec, method: Method, calibration_toke
     let largest = of_matrices(|rows, columns| rows * columns).unwrap_or(0);
     let integers = parameters + parameters / 32 + 10 * largest + (64 << 20);
     match method {
-        Method::Rtn => integers,
+        Method::Keep | Method::Rtn => integers,
         Method::Search => sampled.max(integers + layer + states),
         Method::Gptq => {
             // Moments and their factors; one layer in f32 twice; before there are integers, gradients by looked-up rows.

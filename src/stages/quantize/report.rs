@@ -7,6 +7,7 @@ use crate::quantize::MatrixReport;
 use crate::quantize::calibration_check::CalibrationCheck;
 use crate::quantize::equalize::Equalized;
 use crate::quantize::input_width::InputWidth;
+use crate::quantize::method::Method;
 use crate::quantize::tune::Judged;
 use crate::report::{Align, Report, Table, grouped};
 use crate::text::file::{ReadNotes, rows_of_files};
@@ -91,6 +92,12 @@ impl Report for QuantizeReport {
         }
         let mut sums = Table::pairs();
         sums.row(["method", self.method]);
+        let kept: Vec<&MatrixReport> = self.matrices.iter().filter(|matrix| matrix.method == Method::Keep).collect();
+        if !kept.is_empty() {
+            let lost = kept.iter().fold(0f64, |most, matrix| most.max(matrix.relative_error));
+            let (kept, all) = (kept.len(), self.matrices.len());
+            sums.row(["kept", &format!("integers of {kept} of {all} matrices; their scales lose up to {lost:.1e}")]);
+        }
         sums.row(["calibration", &self.calibration]);
         sums.row(["calibration_tokens", &grouped(self.calibration_tokens)]);
         rows_of_files(&self.files_read, &mut sums);

@@ -26,6 +26,7 @@ use crate::quantize::calibration_check::{self, CalibrationCheck};
 use crate::quantize::equalize::{Equalized, equalize};
 use crate::quantize::error::RoundingError;
 use crate::quantize::input_width::InputWidth;
+use crate::quantize::keep::keep;
 use crate::quantize::method::Method;
 use crate::quantize::policy::{self, Activations, SchemeSource};
 use crate::quantize::solver;
@@ -182,7 +183,7 @@ impl<'o> Work<'o> {
     /// Reads or samples the calibration text, where a step needs it.
     fn calibrate(&mut self) -> Result<(), StageError> {
         let Run { options, progress, .. } = self.run;
-        if options.method != Method::Rtn || options.qat.is_some() || self.plan.is_some() || options.equalize {
+        if options.method.calibrates() || options.qat.is_some() || self.plan.is_some() || options.equalize {
             let (source, tokens) = (&options.source, options.calibration_tokens);
             self.calibration = calibration(&self.model, source, tokens, progress)?;
         }
@@ -241,6 +242,10 @@ impl<'o> Work<'o> {
         let (model, sequences) = (&self.model, &self.calibration.sequences);
         let groups = resume.map(Resume::groups).transpose()?;
         let (quantized, reports) = match options.method {
+            Method::Keep => {
+                let source = formats::open(&options.model)?;
+                keep(model, schemes, &mut |id| Ok::<_, StageError>(source.integers(id)?), progress)?
+            }
             Method::Rtn => quantize(model, schemes, None, progress)?,
             Method::Search => {
                 let statistics = collect(model, sequences, device, progress)?;
@@ -263,6 +268,13 @@ impl<'o> Work<'o> {
                 (with_key_maps(solved.model, &solved.statistics)?, solved.reports)
             }
         };
+        if options.method == Method::Keep && reports.values().all(|report| report.method != Method::Keep) {
+            return Err(StageError::NothingToKeep {
+                path: options.model.clone(),
+                format: formats::name(&options.model),
+                reason: reports.values().rev().find_map(|report| report.fallback.clone()).unwrap_or_default(),
+            });
+        }
         let (quantized, reports, check) = self.checked(schemes, quantized, reports)?;
         let mut rounded =
             Rounded { work: self, model: quantized, matrices: reports, check, tuning: None, training: None };
@@ -273,7 +285,7 @@ impl<'o> Work<'o> {
     /// The rounded model, or plain rounding where that is nearer to the original on text that was not calibrated with.
     fn checked(&self, schemes: &Assignment, rounded: Model, reports: Reports) -> Result<Checked, StageError> {
         let Run { options, device, progress } = self.run;
-        if options.method == Method::Rtn {
+        if !options.method.calibrates() {
             return Ok((rounded, reports, None));
         }
         let mut plain_reports = Reports::new();
