@@ -126,7 +126,9 @@ def awq_gemm(rounded):
 
 def awq_gemv(rounded):
     """qweight (out, in / 8) plain; qzeros and scales padded as AutoAWQ's calculate_zeros_width pads them."""
-    width = 2 if rounded.count <= 16 else -(-rounded.count // 8)
+    size = rounded.columns // rounded.count
+    multiple = {32: 4, 64: 2}.get(size, 1)
+    width = -(-(-(-rounded.count // 8)) // multiple) * multiple
     pad = width * 8 - rounded.count
     zeros = torch.nn.functional.pad(rounded.zeros, (0, pad))
     scales = torch.nn.functional.pad(rounded.scales.float(), (0, pad)).to(rounded.scales.dtype)
