@@ -10,6 +10,7 @@ use slm_runtime::layout::Layout;
 use slmc::formats::{open_model, open_outline};
 use slmc::model::companions::{Companions, TEMPLATE_FILE};
 use slmc::model::scheme::{Preset, QuantScheme};
+use slmc::store::Entry;
 use slmc::target::Target;
 use slmc::text::chat_template::ChatTemplate;
 use slmc::text::tokenizer::Tokenizer;
@@ -120,6 +121,18 @@ fn seeds_of_the_fuzz_targets_are_sound() {
         if path.is_dir() {
             seeds.with_values("adapter", &path, ["adapter_config.json", "adapter_model.safetensors"]);
         }
+    }
+    let recipe = format!(
+        "version = 1\n[stages.s]\nkind = 'prune'\ninput = 'model'\npattern = '2:4'\nmethod = 'magnitude'\n[model]\npath = '{dense}'\n"
+    );
+    fs::write(temporary.path().join("r.toml"), recipe).expect("the recipe can be written");
+    slmc(&["run", "r.toml", "--cache", "file:cache"]);
+    let shards = fs::read_dir(temporary.path().join("cache/ac")).expect("there is an entry");
+    for shard in shards.map(|shard| shard.expect("a shard").path()) {
+        let entry = fs::read_dir(shard).expect("it lists").next().expect("an entry").expect("an entry").path();
+        let bytes = fs::read(entry).expect("reads");
+        Entry::parse(&bytes).expect("it is sound");
+        seeds.put("cache_entry", "prune", bytes);
     }
 
     for (name, json) in [("letters", letters()), ("word-pieces", word_pieces())] {

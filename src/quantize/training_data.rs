@@ -95,7 +95,9 @@ impl Training {
         let held_out = match spec.kind {
             ModelKind::Decoder => {
                 let window = Settings::TUNE.window.min(spec.context);
-                let own = OWN_SAMPLES * calibration.tokens() + HELD_OUT * window;
+                // No more than are trained on.
+                let times = OWN_SAMPLES.min(times.saturating_sub(1).max(1));
+                let own = times * calibration.tokens() + HELD_OUT * window;
                 let seed = seed.wrapping_add(FIRST_STREAM);
                 let mut own = sample(model, own, window, seed, progress)?;
                 let held_out = own.split_off(own.len().saturating_sub(HELD_OUT));

@@ -70,9 +70,8 @@ pub(super) fn entry(key: &Value, outcome: &Outcome, report: &Value, outputs: &Ou
         made_by: tool(),
         numerics: key["numerics"].as_str().map(str::to_owned),
         whole: BTreeMap::new(),
-        signature: None,
     };
-    Ok(Entry { files: Chain::describe(outputs)?, about })
+    Ok(Entry::new(Chain::describe(outputs)?, about))
 }
 
 /// Says that one key has two results: slmc repeats itself to the bit, so something is wrong with the machine, the memory or

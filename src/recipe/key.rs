@@ -70,7 +70,7 @@ pub(super) fn key<E>(
     inputs.sort_by(|a, b| a.0.cmp(&b.0));
     writes.sort();
     let artifact = stage.kind.makes() == Product::Artifact;
-    Ok(json!({
+    Ok(without_fractions(json!({
         "schema": SCHEMA,
         "kind": stage.kind.name(),
         "revision": stage.kind.revision(),
@@ -84,7 +84,19 @@ pub(super) fn key<E>(
         "writes": writes,
         "tool": artifact.then(tool),
         "file_format": artifact.then_some(MAJOR),
-    }))
+    })))
+}
+
+/// The same with numbers that are not whole as text: readers of JSON differ in their last digit, and a key has no room for that.
+fn without_fractions(value: Value) -> Value {
+    match value {
+        Value::Number(number) if !number.is_i64() && !number.is_u64() => json!(number.to_string()),
+        Value::Array(values) => values.into_iter().map(without_fractions).collect(),
+        Value::Object(fields) => {
+            Value::Object(fields.into_iter().map(|(name, value)| (name, without_fractions(value))).collect())
+        }
+        other => other,
+    }
 }
 
 /// Content of the target that the subcommand has by default.

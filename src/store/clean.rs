@@ -22,6 +22,8 @@ pub struct Listed {
     pub bytes: u64,
     /// Since it was used.
     pub unused: Duration,
+    /// Whether it is signed.
+    pub signed: bool,
 }
 
 /// What is in the store, checked.
@@ -79,7 +81,8 @@ impl FileStore {
         for (path, metadata) in self.files("ac")? {
             if let Some((key, entry)) = Self::read_entry(&path) {
                 let bytes = entry.blobs().map(|blob| blob.size).sum();
-                all.push(Listed { key, about: entry.about, bytes, unused: age(&metadata) });
+                let signed = entry.signature.is_some();
+                all.push(Listed { key, about: entry.about, bytes, unused: age(&metadata), signed });
             }
         }
         all.sort_by_key(|listed| (listed.unused, listed.key));

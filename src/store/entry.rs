@@ -5,10 +5,11 @@
 //! output_files   output             an artifact                     stdout_raw   {"schema":"slmc.entry/2","key":{…},"kind":…,
 //!                output/NAME        a file of a directory                         "report":{…},"seconds":…,"made_by":…,…}
 //!                writes/OPTION      a file that an option names    exit_code    0
-//!                PATH#0001, …       pieces of 256 MiB of a longer file
+//!                PATH#0001, …       pieces of 256 MiB of a longer file    stderr_raw   {"key_id":…,"ed25519":…}, if signed
 //! ```
 //!
-//! The digest of the key's canonical JSON is the name of the entry; an entry whose key says something else is foreign.
+//! The digest of the key's canonical JSON is the name of the entry; an entry whose key says something else is foreign. The JSON
+//! part is kept as it came, byte for byte: it is signed, and numbers may be read and written in more than one way.
 
 use super::protobuf::{ActionResult, OutputFile};
 use super::signature::Signature;
@@ -65,9 +66,6 @@ pub struct About {
     /// Digests of files that are cut into pieces.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub whole: BTreeMap<String, Digest>,
-    /// Over everything else, where the writer has a key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<Signature>,
 }
 
 /// An entry.
@@ -77,6 +75,10 @@ pub struct Entry {
     pub files: Vec<EntryFile>,
     /// The JSON part.
     pub about: About,
+    /// The same as it is written.
+    said: Vec<u8>,
+    /// Over everything else, where the writer has a key.
+    pub(super) signature: Option<Signature>,
 }
 
 /// JSON with the keys of every object sorted and no spaces: equal values have equal bytes.
@@ -102,23 +104,31 @@ pub fn digest_of(key: &Value) -> Digest {
 }
 
 impl Entry {
+    /// A result that was just made.
+    pub fn new(files: Vec<EntryFile>, mut about: About) -> Self {
+        let several = files.iter().filter(|file| file.pieces.len() > 1);
+        about.whole = several.map(|file| (file.path.clone(), file.digest)).collect();
+        let said = serde_json::to_vec(&about).unwrap_or_default();
+        Entry { files, about, said, signature: None }
+    }
+
     /// The message.
     pub fn encode(&self) -> Vec<u8> {
-        let mut about = self.about.clone();
-        let mut output_files = Vec::new();
-        for file in &self.files {
-            let one = |path: String, blob: &Blob| OutputFile { path, hash: blob.digest.to_string(), size: blob.size };
-            if let [blob] = &file.pieces[..] {
-                output_files.push(one(file.path.clone(), blob));
-                continue;
-            }
-            about.whole.insert(file.path.clone(), file.digest);
-            output_files.extend(
-                file.pieces.iter().enumerate().map(|(n, blob)| one(format!("{}#{:04}", file.path, n + 1), blob)),
-            );
-        }
-        let stdout_raw = serde_json::to_vec(&about).unwrap_or_default();
-        ActionResult { output_files, exit_code: 0, stdout_raw }.encode()
+        let one = |(path, blob): (String, &Blob)| OutputFile { path, hash: blob.digest.to_string(), size: blob.size };
+        let output_files = self.pieces().map(one).collect();
+        let stderr_raw =
+            self.signature.as_ref().and_then(|signature| serde_json::to_vec(signature).ok()).unwrap_or_default();
+        ActionResult { output_files, exit_code: 0, stdout_raw: self.said.clone(), stderr_raw }.encode()
+    }
+
+    /// Every piece with its path on the wire.
+    fn pieces(&self) -> impl Iterator<Item = (String, &Blob)> {
+        self.files.iter().flat_map(|file| {
+            let one = file.pieces.len() == 1;
+            file.pieces.iter().enumerate().map(move |(n, blob)| {
+                (if one { file.path.clone() } else { format!("{}#{:04}", file.path, n + 1) }, blob)
+            })
+        })
     }
 
     /// The entry of a key, or what is wrong with it.
@@ -126,6 +136,18 @@ impl Entry {
     /// # Errors
     /// The fault.
     pub fn decode(key: &Digest, bytes: &[u8]) -> Result<Self, String> {
+        let entry = Self::parse(bytes)?;
+        match digest_of(&entry.about.key) == *key {
+            true => Ok(entry),
+            false => Err("is that of another key".to_owned()),
+        }
+    }
+
+    /// The entry of whatever key it says.
+    ///
+    /// # Errors
+    /// The fault.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let message = ActionResult::decode(bytes).ok_or("is not an ActionResult")?;
         if message.exit_code != 0 {
             return Err(format!("has exit code {}, expected 0", message.exit_code));
@@ -135,17 +157,23 @@ impl Entry {
         if about.schema != SCHEMA {
             return Err(format!("has schema `{}`, expected {SCHEMA}", about.schema));
         }
-        if digest_of(&about.key) != *key {
-            return Err("is that of another key".to_owned());
-        }
-        let mut entry = Entry { files: Vec::new(), about };
+        let signature = match &message.stderr_raw[..] {
+            [] => None,
+            text => Some(
+                serde_json::from_slice(text)
+                    .map_err(|error| format!("has no signature where one should be: {error}"))?,
+            ),
+        };
+        let mut entry = Entry { files: Vec::new(), about, said: message.stdout_raw, signature };
         for file in message.output_files {
             let digest = file.hash.parse().map_err(|error| format!("names a blob badly: {error}"))?;
             let blob = Blob { digest, size: file.size };
             entry.add(&file.path, blob)?;
         }
-        entry.about.whole.clear();
-        Ok(entry)
+        match entry.files.iter().find(|file| file.pieces.len() == 1 && file.digest != file.pieces[0].digest) {
+            Some(file) => Err(format!("has one piece of the file `{}`", file.path)),
+            None => Ok(entry),
+        }
     }
 
     fn add(&mut self, path: &str, blob: Blob) -> Result<(), String> {
@@ -217,26 +245,14 @@ impl Entry {
     /// KEY
     /// KIND
     /// PATH SIZE SHA256         a line for every piece, PATH with #0001 where there are several
-    /// SHA-256 of the JSON part, canonical, without its signature
+    /// SHA-256 of the JSON part as it is written
     /// ```
     pub(super) fn message(&self) -> Vec<u8> {
-        let mut about = self.about.clone();
-        about.signature = None;
-        about.whole = self
-            .files
-            .iter()
-            .filter(|file| file.pieces.len() > 1)
-            .map(|file| (file.path.clone(), file.digest))
-            .collect();
-        let mut text = format!("slmc-entry/2\n{}\n{}\n", digest_of(&about.key), about.kind);
-        for file in &self.files {
-            for (n, Blob { digest, size }) in file.pieces.iter().enumerate() {
-                let number = if file.pieces.len() > 1 { format!("#{:04}", n + 1) } else { String::new() };
-                let _ = writeln!(text, "{}{number} {size} {digest}", file.path);
-            }
+        let mut text = format!("slmc-entry/2\n{}\n{}\n", digest_of(&self.about.key), self.about.kind);
+        for (path, Blob { digest, size }) in self.pieces() {
+            let _ = writeln!(text, "{path} {size} {digest}");
         }
-        let about = serde_json::to_value(&about).unwrap_or_default();
-        let _ = writeln!(text, "{}", Digest::of(canonical(&about).as_bytes()));
+        let _ = writeln!(text, "{}", Digest::of(&self.said));
         text.into_bytes()
     }
 }
@@ -311,9 +327,8 @@ mod tests {
             made_by: "slmc 0".to_owned(),
             numerics: None,
             whole: BTreeMap::new(),
-            signature: None,
         };
-        (digest_of(&key), Entry { files, about })
+        (digest_of(&key), Entry::new(files, about))
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! ActionResult  2 output_files: OutputFile, repeated    4 exit_code: int32    5 stdout_raw: bytes
+//!               7 stderr_raw: bytes
 //! OutputFile    1 path: string    2 digest: Digest    4 is_executable: bool
 //! Digest        1 hash: string, 64 lower-case digits    2 size_bytes: int64
 //!
@@ -17,6 +18,7 @@ pub(super) struct ActionResult {
     pub(super) output_files: Vec<OutputFile>,
     pub(super) exit_code: u64,
     pub(super) stdout_raw: Vec<u8>,
+    pub(super) stderr_raw: Vec<u8>,
 }
 
 /// A file of an ActionResult.
@@ -40,6 +42,9 @@ impl ActionResult {
         }
         number(4, self.exit_code, &mut out);
         bytes(5, &self.stdout_raw, &mut out);
+        if !self.stderr_raw.is_empty() {
+            bytes(7, &self.stderr_raw, &mut out);
+        }
         out
     }
 
@@ -51,6 +56,7 @@ impl ActionResult {
                 (2, Value::Bytes(bytes)) => result.output_files.push(OutputFile::decode(bytes)?),
                 (4, Value::Number(code)) => result.exit_code = code,
                 (5, Value::Bytes(bytes)) => result.stdout_raw = bytes.to_vec(),
+                (7, Value::Bytes(bytes)) => result.stderr_raw = bytes.to_vec(),
                 _ => {}
             }
         }
@@ -179,10 +185,11 @@ mod tests {
             output_files: vec![file("output/a", 300), file("output/b", 0)],
             exit_code: 0,
             stdout_raw: b"{}".to_vec(),
+            stderr_raw: b"s".to_vec(),
         }
     }
 
-    /// The bytes that protobuf 7.35 for Python makes of the same message, from the definitions in the head of this file.
+    /// The bytes by the encoding of proto3, written out; tests/cache/buckets compares with protobuf itself.
     #[test]
     fn encodes_as_protobuf_does() {
         let mut expected = Vec::new();
@@ -191,7 +198,7 @@ mod tests {
             let message = [b"\x0a\x08", path.as_bytes(), b"\x12", &[digest.len() as u8], &digest].concat();
             expected.extend([b"\x12", &[message.len() as u8][..], &message].concat());
         }
-        expected.extend(b"\x2a\x02{}");
+        expected.extend(b"\x2a\x02{}\x3a\x01s");
         assert_eq!(sample().encode(), expected);
         assert_eq!(ActionResult::decode(&expected), Some(sample()));
     }

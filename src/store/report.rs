@@ -43,7 +43,7 @@ impl ListReport {
     /// Of a store's entries.
     pub fn new(cache: PathBuf, listed: Vec<Listed>) -> Self {
         let bytes = listed.iter().map(|listed| listed.bytes).sum();
-        let entry = |Listed { key, about, bytes, unused }: Listed| ListedEntry {
+        let entry = |Listed { key, about, bytes, unused, signed }: Listed| ListedEntry {
             key: key.to_string(),
             kind: about.kind,
             bytes,
@@ -51,7 +51,7 @@ impl ListReport {
             numerics: about.numerics,
             made_by: about.made_by,
             unused_seconds: unused.as_secs(),
-            signed: about.signature.is_some(),
+            signed,
         };
         ListReport { cache, entries: listed.into_iter().map(entry).collect(), bytes }
     }

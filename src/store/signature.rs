@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// A signature in an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Signature {
+pub(super) struct Signature {
     /// Name of the key.
     key_id: Digest,
     /// Base64 of 64 bytes.
@@ -96,9 +96,9 @@ impl Signer {
 
     /// Signs an entry.
     pub(super) fn sign(&self, entry: &mut Entry) {
-        entry.about.signature = None;
+        entry.signature = None;
         let signature = self.pair.sk.sign(entry.message(), None);
-        entry.about.signature = Some(Signature {
+        entry.signature = Some(Signature {
             key_id: self.id,
             ed25519: Base64::encode_to_string(signature.as_ref()).unwrap_or_default(),
         });
@@ -155,7 +155,7 @@ impl Trusted {
         if self.is_empty() {
             return Ok(());
         }
-        let Some(signature) = &entry.about.signature else {
+        let Some(signature) = &entry.signature else {
             return Err("is not signed, and only entries of trusted keys are used".to_owned());
         };
         let Some((_, key)) = self.0.iter().find(|(id, _)| *id == signature.key_id) else {
@@ -194,9 +194,8 @@ mod tests {
             made_by: "slmc 0".to_owned(),
             numerics: None,
             whole: Default::default(),
-            signature: None,
         };
-        Entry { files: vec![EntryFile { path: "output".to_owned(), digest: blob.digest, pieces: vec![blob] }], about }
+        Entry::new(vec![EntryFile { path: "output".to_owned(), digest: blob.digest, pieces: vec![blob] }], about)
     }
 
     #[test]
@@ -214,12 +213,16 @@ mod tests {
         assert_eq!(trusted.check(&entry), Ok(()));
         let key = crate::store::entry::digest_of(&entry.about.key);
         assert_eq!(trusted.check(&Entry::decode(&key, &entry.encode()).expect("sound")), Ok(()));
-        let changes: [fn(&mut Entry); 5] = [
+        let changes: [fn(&mut Entry); 4] = [
             |entry| entry.files[0].pieces[0].size += 1,
             |entry| entry.files[0].pieces[0].digest = Digest::of(b"b"),
-            |entry| entry.about.report = json!({"kld_mean": 0}),
             |entry| entry.about.kind = "eval".to_owned(),
-            |entry| entry.about.seconds = 0.5,
+            |entry| {
+                let about = About { report: json!({"kld_mean": 0}), ..entry.about.clone() };
+                let signature = entry.signature.take();
+                *entry = Entry::new(entry.files.clone(), about);
+                entry.signature = signature;
+            },
         ];
         for change in changes {
             let mut other = entry.clone();
