@@ -151,6 +151,35 @@ fn interleaved_rows_of_integers_are_put_back() {
 }
 
 #[test]
+fn integers_times_their_scales_are_the_values() {
+    // 0x2000 is 2^-7.
+    let blocks_of_4_bits = |rows: u8| -> Vec<u8> {
+        (0..rows)
+            .flat_map(|row| [0x00, 0x20].into_iter().chain((0..16).map(move |n| row.wrapping_mul(37) ^ (n * 17))))
+            .collect()
+    };
+    let draft = draft::Draft::llama().changed("blk.0.attn_k.weight", |tensor| {
+        (tensor.kind, tensor.data) = (2, blocks_of_4_bits(draft::HIDDEN as u8));
+    });
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("draft.gguf");
+    std::fs::write(&path, draft.bytes()).expect("writes");
+    let source = slmc::formats::open(&path).expect("it opens");
+    for id in ["layers.0.attn.q", "layers.0.attn.k", "layers.0.ffn.down", "embed.token"] {
+        let id = id.parse().expect("a name");
+        let values = source.model().expect("readable").matrix(id).expect("finite values");
+        let integers = source.integers(id).expect("readable").expect("blocks with one scale each");
+        assert_eq!((integers.group, integers.values.dim()), (32, values.dim()));
+        for ((row, column), value) in values.indexed_iter() {
+            let product = integers.scales[[row, column / 32]] * f32::from(integers.values[[row, column]]);
+            assert_eq!(product.to_bits(), value.to_bits(), "{id} {row} {column}");
+        }
+    }
+    let dense = slmc::formats::open(&data("llama-gqa-tied.gguf")).expect("it opens");
+    assert_eq!(dense.integers("layers.0.attn.q".parse().expect("a name")).expect("readable"), None);
+}
+
+#[test]
 fn a_model_in_several_files_is_one() {
     let whole = open_model(&data("llama-gqa-tied.gguf")).expect("it opens");
     let parts = open_model(&data("split-00001-of-00002.gguf")).expect("it opens");

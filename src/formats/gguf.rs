@@ -24,7 +24,8 @@ use crate::disk::hash::{Hash, HashError, file_sha256, path_sha256, sha256};
 use crate::disk::{Config, ConfigError};
 use crate::model::companions::Companions;
 use crate::model::described;
-use crate::model::id::ParameterId;
+use crate::model::id::{LinearId, ParameterId};
+use crate::model::integers::GroupedIntegers;
 use crate::model::notes::Note;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{ModelError, Outline, Parameter};
@@ -149,6 +150,10 @@ impl ModelSource for GgufSource {
         Ok(Parameter::Dense(tensor.ok_or_else(absent)?))
     }
 
+    fn integers(&self, id: LinearId) -> Result<Option<GroupedIntegers>, ModelFormatError> {
+        Ok(self.layout.integers(&self.tensors, id))
+    }
+
     fn recorded_sparsity(&self) -> Result<Sparsity, ConfigError> {
         Ok(Sparsity::new())
     }
@@ -168,7 +173,7 @@ impl ModelSource for GgufSource {
             let values = parameter.shape.iter().map(|&n| n as u64).product();
             let becomes = match stored.kind {
                 kind if kind.is_float() => "as it is",
-                BlockType::Q4_0 => "exact in f32; w4.g32 can hold its integers",
+                BlockType::Q4_0 => "exact in f32; w4.g32 holds its integers (--method keep)",
                 BlockType::Q8_0 => "exact in f32; w8 rounds anew, with one scale a row",
                 _ => "exact in f32; every scheme rounds anew",
             };

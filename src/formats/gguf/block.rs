@@ -161,6 +161,23 @@ impl BlockType {
         self.values() == 1
     }
 
+    /// How a block adds its integers to a list, and gives its scale: for types whose values are products of the two.
+    pub fn symmetric(self) -> Option<fn(&[u8], &mut Vec<i8>) -> f32> {
+        match self {
+            BlockType::Q4_0 => Some(|block, out| {
+                // Low halves are the first 16 values, high ones the others.
+                out.extend(block[2..].iter().map(|byte| (byte & 15).cast_signed() - 8));
+                out.extend(block[2..].iter().map(|byte| (byte >> 4).cast_signed() - 8));
+                f16::from_le_bytes([block[0], block[1]]).to_f32()
+            }),
+            BlockType::Q8_0 => Some(|block, out| {
+                out.extend(block[2..].iter().map(|byte| byte.cast_signed()));
+                f16::from_le_bytes([block[0], block[1]]).to_f32()
+            }),
+            _ => None,
+        }
+    }
+
     /// The values of whole blocks: as many as fit in `bytes` and in `out`.
     pub fn decode(self, bytes: &[u8], out: &mut [f32]) {
         pulp::Arch::new().dispatch(Decode { kind: self, bytes, out });

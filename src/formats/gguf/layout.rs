@@ -17,6 +17,7 @@ use super::frequencies;
 use super::rows::BlockRows;
 use crate::disk::{DenseTensor, DenseType, TensorError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
+use crate::model::integers::GroupedIntegers;
 use crate::model::spec::{ModelSpec, NormPlacement};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -134,6 +135,15 @@ impl Layout {
             values.iter_mut().for_each(|value| *value -= 1.0);
         }
         Ok(Some(DenseTensor::from_f32(shape, &values)?.named(name)))
+    }
+}
+
+impl Layout {
+    /// A matrix as integers with a scale for every block, where its tensor has such blocks.
+    pub(super) fn integers(&self, tensors: &BTreeMap<String, StoredBlocks>, id: LinearId) -> Option<GroupedIntegers> {
+        let place = self.places.get(&ParameterId::weight(id))?;
+        let &[rows, columns] = place.shape.as_slice() else { return None };
+        BlockRows::new(tensors.get(&place.tensor)?, place.first, place.order, &place.shape).integers([rows, columns])
     }
 }
 

@@ -5,6 +5,8 @@ use super::block::BlockType;
 use super::container::StoredBlocks;
 use crate::disk::mmap::MappedFile;
 use crate::disk::tensor::{Rows, SharedBytes};
+use crate::model::integers::GroupedIntegers;
+use crate::model::matrix::from_rows;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,6 +30,20 @@ impl BlockRows {
         let (kind, bytes, file) = (stored.kind, stored.bytes.clone(), Arc::clone(&stored.file));
         let row_bytes = kind.row_bytes(columns).unwrap_or(0);
         BlockRows { kind, bytes, row_bytes, first, order, file }
+    }
+
+    /// A matrix of this shape as integers with a scale for every block, of types that are symmetric.
+    pub(super) fn integers(&self, [rows, columns]: [usize; 2]) -> Option<GroupedIntegers> {
+        let block = self.kind.symmetric()?;
+        let (group, bytes) = (self.kind.values(), self.bytes.as_slice());
+        let (mut values, mut scales) = (Vec::with_capacity(rows * columns), Vec::new());
+        for row in 0..rows {
+            let row = self.first + self.order.stored(row);
+            for bytes in bytes[row * self.row_bytes..][..self.row_bytes].chunks_exact(self.kind.bytes()) {
+                scales.push(block(bytes, &mut values));
+            }
+        }
+        Some(GroupedIntegers { values: from_rows(values, columns), scales: from_rows(scales, columns / group), group })
     }
 
     /// A vector, whose rows are single values of one run of blocks.

@@ -62,7 +62,7 @@ pub struct Args {
     /// Train after gptq, N tokens a calibration token
     ///
     /// Integers, scales and norms are trained on the grid, the checkpoint being the teacher. N tokens per token of the
-    /// calibration: over it and, for decoders, three times as many tokens that the model samples from itself. 0: no
+    /// calibration: over it and, for decoders, up to three times as many tokens that the model samples from itself. 0: no
     /// training. Without it 16 for decoders of up to 32 M parameters, 0 for others.
     #[arg(long, value_name = "N", conflicts_with = "qat", help_heading = TRAINING)]
     pub(super) tune: Option<usize>,
