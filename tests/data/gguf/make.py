@@ -2,6 +2,7 @@
 """Makes what the tests of GGUF compare with, by the format's own packages.
 
     make.py           writes every file of this folder
+    make.py --large F writes a file F in the shape of TinyLlama-1.1B with the types of Q4_K_M and random values, to measure with
     make.py --check   makes them in a temporary directory and compares, byte for byte; exits with 1 on a difference
 
 - blocks.safetensors: for every block type `TYPE.blocks`, random bytes with scales that are finite, and `TYPE.values`, what
@@ -358,10 +359,57 @@ def make(out):
         file.chmod(0o644)
 
 
+def large(path):
+    hidden, width, layers, heads, key_heads, head = 2048, 5632, 22, 32, 4, 64
+    random = numpy.random.default_rng(1)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type("model")
+    writer.add_block_count(layers)
+    writer.add_embedding_length(hidden)
+    writer.add_context_length(2048)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(key_heads)
+    writer.add_feed_forward_length(width)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_dimension_count(head)
+    writer.add_tokenizer_model("none")
+
+    def matrix(name, rows, columns, kind):
+        values, size = gguf.GGML_QUANT_SIZES[kind]
+        stored = random.integers(0, 256, (rows * columns // values, size), dtype=numpy.uint8)
+        for place in SCALES[kind]:
+            stored[:, place:place + 2] = numpy.array([0.0003], dtype=numpy.float16).view(numpy.uint8)
+        writer.add_tensor(name, stored.reshape(rows, -1), raw_dtype=kind)
+
+    def norm(name):
+        writer.add_tensor(name, numpy.ones(hidden, dtype=numpy.float32))
+
+    matrix("token_embd.weight", 32000, hidden, Type.Q4_K)
+    matrix("output.weight", 32000, hidden, Type.Q6_K)
+    norm("output_norm.weight")
+    for layer in range(layers):
+        finer = Type.Q6_K if layer % 2 else Type.Q4_K
+        for name, rows, columns, kind in (
+                ("attn_q", hidden, hidden, Type.Q4_K), ("attn_k", key_heads * head, hidden, Type.Q4_K),
+                ("attn_v", key_heads * head, hidden, finer), ("attn_output", hidden, hidden, Type.Q4_K),
+                ("ffn_gate", width, hidden, Type.Q4_K), ("ffn_up", width, hidden, Type.Q4_K),
+                ("ffn_down", hidden, width, finer)):
+            matrix(f"blk.{layer}.{name}.weight", rows, columns, kind)
+        norm(f"blk.{layer}.attn_norm.weight")
+        norm(f"blk.{layer}.ffn_norm.weight")
+    finish(writer)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--check", action="store_true")
-    if not parser.parse_args().check:
+    parser.add_argument("--large", metavar="F")
+    arguments = parser.parse_args()
+    if arguments.large:
+        large(arguments.large)
+        return
+    if not arguments.check:
         make(HERE)
         return
     with tempfile.TemporaryDirectory() as directory:
