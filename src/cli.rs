@@ -3,6 +3,7 @@
 
 mod bench;
 mod chat;
+mod diff;
 mod doctor;
 mod estimate;
 mod explain;
@@ -50,6 +51,7 @@ enum Command {
     Bench(bench::Args),
     Estimate(estimate::Args),
     Run(run::Args),
+    Diff(diff::Args),
     Explain(explain::Args),
     Tokenizer(tokenizer::Args),
     Targets(targets::Args),
@@ -75,6 +77,7 @@ impl Cli {
             Command::Bench(args) => args.run(global, shell),
             Command::Estimate(args) => args.run(shell),
             Command::Run(args) => args.run(global, shell),
+            Command::Diff(args) => args.run(shell),
             Command::Explain(args) => args.run(shell),
             Command::Tokenizer(args) => args.run(shell),
             Command::Targets(args) => args.run(shell),

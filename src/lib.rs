@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`cli`] | one file per subcommand that is not a stage: options (the help text) and a `run` without logic |
 //! | [`recipe`] | recipes: TOML files with line numbers, plan, cache, lock and gates |
+//! | [`mod@diff`] | two artifacts, directories, recipes or reports compared, key by key |
 //! | [`stages`] | the table of stages: subcommands that take models and make one, or measure it |
 //! | [`shell`] | everything a person sees: results on stdout, the rest on stderr, exit codes |
 //! | [`report`] | what a command hands back, as text or one JSON line |
@@ -81,6 +82,7 @@ pub mod bench;
 pub mod calibrate;
 pub mod cli;
 pub mod compile;
+pub mod diff;
 pub mod disk;
 pub mod divergence;
 pub mod eval;

@@ -292,8 +292,7 @@ mod tests {
         assert!(log.ends_with(&format!("\n::{token}::\n")) && !report.text().contains(token), "{log}");
     }
 
-    /// What junit-10.xsd of Jenkins asks for, as far as it can be seen without its schema: docs/recipes.md says how the
-    /// whole is validated.
+    /// What junit-10.xsd of Jenkins asks for, as far as it can be seen without a validator.
     #[test]
     fn junit_is_in_the_dialect_that_all_readers_take() {
         let text = Format::Junit.render(&report()).expect("renders");
