@@ -4,6 +4,7 @@
 mod bench;
 mod cache;
 mod chat;
+mod diff;
 mod doctor;
 mod estimate;
 mod explain;
@@ -56,6 +57,7 @@ enum Command {
     Run(run::Args),
     Cache(cache::Args),
     Reproduce(reproduce::Args),
+    Diff(diff::Args),
     Explain(explain::Args),
     Tokenizer(tokenizer::Args),
     Targets(targets::Args),
@@ -87,6 +89,7 @@ impl Cli {
             Command::Run(args) => args.run(global, shell),
             Command::Cache(args) => args.run(global, shell),
             Command::Reproduce(args) => args.run(global, shell),
+            Command::Diff(args) => args.run(shell),
             Command::Explain(args) => args.run(shell),
             Command::Tokenizer(args) => args.run(shell),
             Command::Targets(args) => args.run(shell),

@@ -12,6 +12,7 @@
 //! | [`cli`] | one file per subcommand that is not a stage: options (the help text) and a `run` without logic |
 //! | [`recipe`] | recipes: TOML files with line numbers, plan, cache, lock and gates |
 //! | [`store`] | where results of stages are kept: directories, servers, buckets; verified and signed |
+//! | [`mod@diff`] | two artifacts, directories, recipes or reports compared, key by key |
 //! | [`stages`] | the table of stages: subcommands that take models and make one, or measure it |
 //! | [`shell`] | everything a person sees: results on stdout, the rest on stderr, exit codes |
 //! | [`report`] | what a command hands back, as text or one JSON line |
@@ -82,6 +83,7 @@ pub mod bench;
 pub mod calibrate;
 pub mod cli;
 pub mod compile;
+pub mod diff;
 pub mod disk;
 pub mod divergence;
 pub mod eval;

@@ -2,6 +2,7 @@
 
 mod gates;
 mod mistakes;
+mod reports;
 
 use crate::fixture::{Family, Size, write};
 use crate::support::{CACHE, json_with_code, one_line, refused, root, run, slmc, stderr};

@@ -303,7 +303,7 @@ mod tests {
     fn positions_are_characters_of_one_line() {
         let cases = [
             ("a = 'ü' # é\nb = 2\n", 14..15, (2, 1, 2)),
-            ("é = 'ü'\n", 6..10, (1, 6, 9)),
+            ("é = 'ü'\n", 6..10, (1, 6, 8)),
             // A table of several lines is named by its first.
             ("t = {\n a = 1 }\n", 4..14, (1, 5, 6)),
             ("", 0..0, (1, 1, 1)),

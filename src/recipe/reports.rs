@@ -223,7 +223,7 @@ mod tests {
             "value": 0.0712, "lower": 0.068, "upper": 0.0744, "confidence": 0.95, "draws": 16, "samples": 26,
             "unit": "windows", "needed": 140, "margin": -0.0212, "verdict": verdict, "reason": HOSTILE,
             "passed": verdict == GateVerdict::Passed,
-            "contributors": [{"name": HOSTILE, "scheme": "w4.g32", "share": 0.31}],
+            "contributors": [{"name": HOSTILE, "scheme": "w4.g32", "share": 0.31, "by_cost": true}],
         });
         serde_json::from_value(gate).expect("a gate")
     }
@@ -292,8 +292,7 @@ mod tests {
         assert!(log.ends_with(&format!("\n::{token}::\n")) && !report.text().contains(token), "{log}");
     }
 
-    /// What junit-10.xsd of Jenkins asks for, as far as it can be seen without its schema: docs/recipes.md says how the
-    /// whole is validated.
+    /// What junit-10.xsd of Jenkins asks for, as far as it can be seen without a validator.
     #[test]
     fn junit_is_in_the_dialect_that_all_readers_take() {
         let text = Format::Junit.render(&report()).expect("renders");

@@ -199,13 +199,14 @@ impl Report for RunReport {
             text = format!("{text}\n\n{gates}");
             for gate in &self.gates {
                 if let Some(words) = gate.contributor_words() {
-                    text = format!("{text}\n{} on {}: most of the error comes from {words}", gate.gate, gate.stage);
+                    text = format!("{text}\n{} on {}: {words}", gate.gate, gate.stage);
                 }
             }
         }
         for sample in &self.samples {
-            text = format!("{text}\n\n{}: {}", sample.of, visible(&sample.text));
+            text = format!("{text}\n\n{}: {}", sample.of, sample.text);
         }
-        text
+        // Names and texts are other people's.
+        visible(&text)
     }
 }

@@ -14,8 +14,10 @@ pub struct Contributor {
     pub name: String,
     /// How it is stored.
     pub scheme: String,
-    /// Its share of all costs added up; of relative errors where no costs were measured.
+    /// Its share of all costs added up, or of all relative errors.
     pub share: f64,
+    /// Whether the costs of items are known; else it is the relative error of rounding, which says less.
+    pub by_cost: bool,
 }
 
 /// The largest, the largest first.
@@ -37,7 +39,7 @@ fn allocated(quantize: &Json) -> Option<Vec<Contributor>> {
         let (name, chosen) = (item.get("name")?.as_str()?, item.get("chosen")?.as_str()?);
         let coding = item.get("codings")?.as_array()?.iter().find(|coding| coding["scheme"] == *chosen)?;
         let cost = coding.pointer("/measured/mean").or_else(|| coding.get("predicted"))?.as_f64()?;
-        Some(Contributor { name: name.to_owned(), scheme: chosen.to_owned(), share: cost.max(0.0) })
+        Some(Contributor { name: name.to_owned(), scheme: chosen.to_owned(), share: cost.max(0.0), by_cost: true })
     };
     Some(items.iter().filter_map(of_item).collect())
 }
@@ -47,7 +49,7 @@ fn rounded(quantize: &Json) -> Option<Vec<Contributor>> {
     let of_matrix = |matrix: &Json| {
         let (name, scheme) = (matrix.get("name")?.as_str()?, matrix.get("scheme")?.as_str()?);
         let share = matrix.get("relative_error")?.as_f64()?.max(0.0);
-        Some(Contributor { name: name.to_owned(), scheme: scheme.to_owned(), share })
+        Some(Contributor { name: name.to_owned(), scheme: scheme.to_owned(), share, by_cost: false })
     };
     Some(quantize.get("matrices")?.as_array()?.iter().filter_map(of_matrix).collect())
 }

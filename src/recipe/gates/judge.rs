@@ -129,18 +129,21 @@ impl GateResult {
             self.verdict_words()
         );
         if let Some(words) = self.contributor_words() {
-            message = format!("{message}\nmost of the error comes from {words}");
+            message = format!("{message}\n{words}");
         }
         let end_column = 1 + self.gate.chars().count();
         let (file, title) = (PathBuf::from(&self.file), format!("slmc gate {}", self.gate));
         Some(Annotation { level: Level::Error, file, line: self.line, column: 1, end_column, title, message })
     }
 
-    /// The matrices that contribute most: `layers.2.ffn.down (w4.g32) 31 %, …`; `None` where none is named.
+    /// The matrices that contribute most: `most of the error comes from layers.2.ffn.down (w4.g32) 31 %, …`; `None`
+    /// where none is named.
     pub fn contributor_words(&self) -> Option<String> {
         let word = |one: &Contributor| format!("{} ({}) {:.0} %", one.name, one.scheme, 100.0 * one.share);
         let words: Vec<String> = self.contributors.iter().map(word).collect();
-        (!words.is_empty()).then(|| words.join(", "))
+        let by_cost = self.contributors.first()?.by_cost;
+        let what = if by_cost { "most of the error comes from" } else { "the largest errors of rounding are in" };
+        Some(format!("{what} {}", words.join(", ")))
     }
 }
 

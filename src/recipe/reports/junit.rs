@@ -72,7 +72,7 @@ fn of_gate(report: &RunReport, gate: &GateResult) -> Case {
             GateVerdict::Passed | GateVerdict::Undecided => ("error", "undecided"),
         };
         let message = format!("{}, limit {}: {}", gate.value_words(), gate.limit_words(), gate.verdict_words());
-        let more = gate.contributor_words().map_or_else(String::new, |words| format!("\nmost of the error: {words}"));
+        let more = gate.contributor_words().map_or_else(String::new, |words| format!("\n{words}"));
         let text = format!("{}:{}\n{message}{more}", gate.file, gate.line);
         Outcome { element, kind, message, text }
     });

@@ -52,13 +52,7 @@ fn gates(report: &RunReport) -> String {
     }
     for gate in &report.gates {
         if let Some(words) = gate.contributor_words() {
-            let _ = write!(
-                out,
-                "\n{} on {}: most of the error comes from {}\n",
-                inline(&gate.gate),
-                inline(&gate.stage),
-                inline(&words)
-            );
+            let _ = write!(out, "\n{} on {}: {}\n", inline(&gate.gate), inline(&gate.stage), inline(&words));
         }
     }
     out
@@ -113,8 +107,8 @@ fn inline(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '\n' | '\t' => out.push(' '),
-            '\\' | '`' | '*' | '_' | '[' | ']' | '(' | ')' | '#' | '|' | '~' | '!' => {
-                // Entities, since a backslash is not one everywhere in a table.
+            '\\' | '`' | '*' | '_' | '[' | ']' | '#' | '|' | '~' | ':' => {
+                // Entities, since a backslash does not escape everywhere in a table; without a colon nothing is a link.
                 let _ = write!(out, "&#{};", character as u32);
             }
             // A name in a summary calls nobody.
@@ -133,7 +127,7 @@ mod tests {
     fn nothing_in_a_cell_is_markup() {
         let hostile = "a|b\n<img src=x onerror=1> [x](javascript:1) `c` **d** @someone ::error::x \u{1b}[0m";
         let shown = inline(hostile);
-        for character in ['|', '<', '>', '[', ']', '(', ')', '`', '*', '@', '\n', '\u{1b}'] {
+        for character in ['|', '<', '>', '[', ']', ':', '`', '*', '@', '\n', '\u{1b}'] {
             assert!(!shown.contains(character), "{character:?} in {shown}");
         }
     }

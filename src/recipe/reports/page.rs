@@ -132,7 +132,7 @@ fn gates(report: &RunReport) -> Option<Markup> {
                             dt { "by chance alone" } dd { (format!("{chance:.3}")) " (McNemar, mid-p)" }
                         }
                         @if let Some(words) = gate.contributor_words() {
-                            dt { "most of the error" } dd { (visible(&words)) }
+                            dt { "matrices" } dd { (visible(&words)) }
                         }
                         dt { "set in" } dd { (visible(&gate.file)) ":" (gate.line) }
                     }

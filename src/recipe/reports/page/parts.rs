@@ -8,7 +8,6 @@ pub(super) fn table(name: &str, headings: &[&str], rows: Vec<Vec<String>>) -> Ma
         @if !rows.is_empty() {
             div.scroll tabindex="0" role="region" aria-label=(name) {
                 table {
-                    caption { (name) }
                     thead { tr { @for heading in headings { th scope="col" { (heading) } } } }
                     tbody {
                         @for row in &rows {
@@ -34,10 +33,16 @@ pub(super) fn figure_with_table(
 ) -> Markup {
     html! {
         figure {
-            @if let Some(svg) = svg { (PreEscaped(svg)) }
-            figcaption { (caption) }
-            details {
-                summary { "Numbers: " (caption) }
+            @if let Some(svg) = svg {
+                (PreEscaped(svg))
+                figcaption { (caption) }
+                details {
+                    summary { "Numbers: " (caption) }
+                    (table(caption, headings, rows))
+                }
+            } @else {
+                // Nothing to draw: the numbers stand for themselves.
+                figcaption { (caption) }
                 (table(caption, headings, rows))
             }
         }
