@@ -36,12 +36,12 @@ pub enum NameError {
     #[error("`{0}` is not a pattern N:M with 0 < N < M and M one of 4, 8, 16, such as 2:4")]
     Pattern(String),
     /// Not a backend.
-    #[error("unknown backend `{0}`; this build has flex, ndarray{}", gpu_backends())]
+    #[error("unknown backend `{0}`; this build has flex, ndarray{more}", more = gpu_backends())]
     Backend(String),
     /// A backend that this build was made without.
     #[error(
-        "backend `{name}` is not in this build, which has flex, ndarray{}; build slmc with `--features {feature}`, or take flex",
-        gpu_backends()
+        "backend `{name}` is not in this build, which has flex, ndarray{more}; build slmc with `--features {feature}`, or take flex",
+        more = gpu_backends()
     )]
     BackendFeature {
         /// As asked for.
