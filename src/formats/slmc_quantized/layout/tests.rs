@@ -153,7 +153,7 @@ fn foreign_and_future_quantization_is_refused_by_name() {
     let text = fs::read_to_string(out.join(CONFIG_FILE)).unwrap();
     let original: Value = serde_json::from_str(&text).unwrap();
     let cases: [(&[&str], Value, &str); 8] = [
-        (&["quant_method"], json!("gptq"), "`quantization_config.quant_method` is `gptq`"),
+        (&["quant_method"], json!("hqq"), "`quantization_config.quant_method` is `hqq`"),
         (&["version"], json!(2), "`quantization_config.version` is `2`; slmc supports 1"),
         (&["sparsity", "embed.token"], json!("2:4"), "`quantization_config.sparsity.embed.token` is `2:4`"),
         (&["group_size"], json!(64), "`quantization_config.group_size` is `64`"),
