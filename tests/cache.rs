@@ -453,11 +453,13 @@ fn a_run_that_is_killed_at_any_moment_goes_on_to_the_same_bytes() {
     json_with_code(whole.path(), "run r.toml", 0);
     let cache = killed.path().join("kept");
     let line = with_cache(&cache);
-    let mut kills = 0;
-    for step in 0..200u64 {
+    let (mut kills, mut pause) = (0, 0.005);
+    // Longer and longer, so that slow machines come to the end as well.
+    while kills < 150 {
         let mut command = slmc(killed.path(), &format!("{line} -q"));
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-        std::thread::sleep(Duration::from_millis(5 + step * 3));
+        std::thread::sleep(Duration::from_secs_f64(pause));
+        pause *= 1.06;
         let ended = child.try_wait().expect("its state").is_some();
         drop(child.kill());
         child.wait().expect("it ends");

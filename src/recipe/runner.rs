@@ -18,6 +18,7 @@ use crate::eval::EvalError;
 use crate::eval::generate::{GenerateOptions, Prompt, generate};
 use crate::eval::opened::OpenedModel;
 use crate::formats;
+use crate::progress::Silent;
 use crate::shell::Shell;
 use crate::stages::{Product, Resumes};
 use crate::store::{Found, Origin, StoreError, digest_of};
@@ -195,7 +196,7 @@ impl Run<'_> {
             let why = cache::why(&self.prepared.chain, &recipe, &stage.label(), &key);
             return Err(RecipeError::NotCached { stage: stage.label(), why, recipe });
         }
-        self.compute(index, &key, result)
+        self.compute(index, &key, result, false)
     }
 
     fn number(&self, index: usize) -> String {
@@ -222,8 +223,14 @@ impl Run<'_> {
         Ok(StageResult { sha256: output.map(|output| output.to_string()), report, ..result })
     }
 
-    /// Runs a stage.
-    fn compute(&mut self, index: usize, key: &Value, result: StageResult) -> Result<StageResult, RecipeError> {
+    /// Runs a stage; `damaged` says that its entry was found and could not be put in place.
+    fn compute(
+        &mut self,
+        index: usize,
+        key: &Value,
+        result: StageResult,
+        damaged: bool,
+    ) -> Result<StageResult, RecipeError> {
         let stage = self.stage(index).clone();
         let (shell, label, number) = (self.shell, stage.label(), self.number(index));
         let outputs = cache::outputs(&stage);
@@ -238,7 +245,12 @@ impl Run<'_> {
         // Held until the result is kept. Without a lock two runs may both compute: the results are the same.
         let held = self.prepared.chain.lock(&digest_of(key), waiting);
         let _held = held.map_err(|error| shell.warn(chain(&error))).ok();
-        if waited && let Some(Found { entry, origin }) = self.prepared.chain.find(&digest_of(key), &outputs, shell) {
+        // Another run may have finished it since it was looked for, whether this one had to wait or not. What is wrong with an
+        // entry was said then.
+        if (waited || !self.options.force)
+            && !damaged
+            && let Some(Found { entry, origin }) = self.prepared.chain.find_here(&digest_of(key), &outputs, &Silent)
+        {
             shell.status("Cached", &number);
             let made = Made { entry, origin: Some(origin) };
             return self.finished(index, key, made, StageResult { status: Status::Cached, ..result });
@@ -317,7 +329,7 @@ impl Run<'_> {
                 self.shell.warn(format_args!("stage `{}` runs again: {}", stage.label(), chain(&error)));
                 let result = StageResult { cost: None, sha256: None, report: None, ..self.results[index].clone() };
                 self.made[index] = None;
-                self.results[index] = self.compute(index, &key, result)?;
+                self.results[index] = self.compute(index, &key, result, true)?;
                 Ok(())
             }
             Err(error) => Err(error.into()),

@@ -133,16 +133,8 @@ impl Chain {
     /// The entry of a key, if there is one that can be used: of this key, signed where that is asked for, with the files that
     /// belong to the outputs, and its blobs there.
     pub fn find(&self, key: &Digest, outputs: &Outputs, progress: &dyn Progress) -> Option<Found> {
-        if let Some(local) = &self.local {
-            match self.entry_of(local, self.checks_local, key, outputs) {
-                // An entry whose blobs were removed is none, unless they are elsewhere too.
-                Ok(Some(entry)) if entry.blobs().all(|blob| local.has(blob).unwrap_or(false)) => {
-                    local.touch(key);
-                    return Some(Found { entry, origin: Origin::Local });
-                }
-                Ok(_) => {}
-                Err(error) => progress.warn(&said(&error)),
-            }
+        if let Some(found) = self.find_here(key, outputs, progress) {
+            return Some(found);
         }
         for remote in self.remotes() {
             match self.entry_of(remote.store.as_ref(), true, key, outputs) {
@@ -154,6 +146,23 @@ impl Chain {
             }
         }
         None
+    }
+
+    /// Likewise, on this machine alone.
+    pub fn find_here(&self, key: &Digest, outputs: &Outputs, progress: &dyn Progress) -> Option<Found> {
+        let local = self.local.as_ref()?;
+        match self.entry_of(local, self.checks_local, key, outputs) {
+            // An entry whose blobs were removed is none, unless they are elsewhere too.
+            Ok(Some(entry)) if entry.blobs().all(|blob| local.has(blob).unwrap_or(false)) => {
+                local.touch(key);
+                Some(Found { entry, origin: Origin::Local })
+            }
+            Ok(_) => None,
+            Err(error) => {
+                progress.warn(&said(&error));
+                None
+            }
+        }
     }
 
     fn entry_of(
