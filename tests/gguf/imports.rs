@@ -29,12 +29,15 @@ fn an_import_is_the_model_that_was_opened() {
     }
 }
 
+/// To the nearest value of a type.
+type Rounding = fn(f32) -> f32;
+
 #[test]
 fn values_are_rounded_to_the_type_that_is_asked_for() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = data("llama-mha.gguf");
     let opened = open_model(&file).expect("it opens");
-    let types: [(&str, fn(f32) -> f32); 3] = [
+    let types: [(&str, Rounding); 3] = [
         ("f32", |value| value),
         ("f16", |value| f16::from_f32(value).to_f32()),
         ("bf16", |value| bf16::from_f32(value).to_f32()),

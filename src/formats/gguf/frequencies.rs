@@ -103,8 +103,8 @@ fn between(divisors: &[f64], plain: &[f64]) -> Option<f64> {
     };
     let (least, most) =
         (HIGH * wavelengths(true).fold(0.0, f64::max), wavelengths(false).fold(f64::INFINITY, f64::min));
-    let powers = (0..31).map(|power| f64::from(1u32 << power));
-    powers.filter(|&original| least < original && original < most).next_back()
+    let mut powers = (0..31).map(|power| f64::from(1u32 << power));
+    powers.rfind(|&original| least < original && original < most)
 }
 
 /// A setting as a person wrote it: the near whole number, where there is one.

@@ -2,8 +2,8 @@
 """Makes what the tests of GGUF compare with, by the format's own packages.
 
     make.py           writes every file of this folder
-    make.py --large F writes a file F in the shape of TinyLlama-1.1B with the types of Q4_K_M and random values, to measure with
     make.py --check   makes them in a temporary directory and compares, byte for byte; exits with 1 on a difference
+    make.py --large F writes a file in the shape of TinyLlama-1.1B, in the types of Q4_K_M, with random values, to measure with
 
 - blocks.safetensors: for every block type `TYPE.blocks`, random bytes with scales that are finite, and `TYPE.values`, what
   gguf's `quants.dequantize` makes of them in f32.
