@@ -81,8 +81,7 @@ pub struct Certainty {
     pub power: f64,
 }
 
-/// Neighbouring windows put together: as many in a block as leave [`WANTED_BLOCKS`] of them, at most
-/// [`LARGEST_BLOCK`].
+/// Neighbouring windows put together: as many in a block as leave 16 blocks, at most 8.
 pub fn blocks(windows: &[Draw]) -> Vec<Draw> {
     let size = (windows.len() / WANTED_BLOCKS).clamp(1, LARGEST_BLOCK);
     let sum = |block: &[Draw]| Draw {

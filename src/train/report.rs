@@ -34,7 +34,7 @@ pub struct TrainReport {
     /// Loss of the hidden states.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden: Option<f64>,
-    /// Loss by step, `[step, loss]`: of a long run the means of as many runs of steps as [`CURVE_POINTS`].
+    /// Loss by step, `[step, loss]`: of a long run the means of at most 400 stretches of steps.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<(u64, f64)>,
     /// Step a killed run was resumed from.
