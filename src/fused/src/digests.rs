@@ -191,4 +191,21 @@ fn operations_have_the_recorded_bits() {
 }
 
 const RECORDED: &str = "
+embedding: bf4beb2ca5db16f9
+RMSNorm of heads: 2584eae79eafa5d0
+RMSNorm from one: bfc222965578b992
+LayerNorm: aff83defba92f1e7
+linear: 2d12ac8f1a1aaf62
+causal attention: b03e1172d03ea30a
+attention in a window: 97db18544b6b1bbc
+padded attention: 7205739b34f3e4ac
+SiLU: 18bad3b70c0e4670
+GELU: 827e6d20a7173e80
+GELU by tanh: a9186d3ddefee392
+tanh: b4826dad0919e82d
+convolution: 79393b1d91e02de1
+cross entropy: f05f64ec8481e83b
+divergence: bf7493a5fbeade15
+divergence of shared tokens: 16b9d2e9def08d3f
+hidden states: a4cd36ad5a6ca81c
 ";
