@@ -37,7 +37,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Its row of [`super::FORMATS`].
 pub const FORMAT: Format = Format {
@@ -54,6 +54,14 @@ pub const FORMAT: Format = Format {
 fn recognises(path: &Path) -> bool {
     let mut word = [0; MAGIC.len()];
     path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut word)).is_ok() && word == *MAGIC
+}
+
+/// The files of a model at a path, the path itself first; that alone where it is no model, which opening it says.
+pub fn files(path: &Path) -> Vec<PathBuf> {
+    match recognises(path) {
+        true => split::files(path).unwrap_or_else(|_| vec![path.to_owned()]),
+        false => vec![path.to_owned()],
+    }
 }
 
 /// Of one file its content; of several the names and contents of all, as of a directory.

@@ -88,7 +88,13 @@ impl Hashes {
 
     fn read(&mut self, path: &Path) -> Result<Content, HashError> {
         if !path.is_dir() {
-            return Ok(Content { sha256: self.file(path)?, rest: None });
+            // A model may be in several files, of which one is named.
+            let mut others = Vec::new();
+            for file in formats::gguf::files(path).iter().skip(1) {
+                let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                others.push((name, self.file(file)?));
+            }
+            return Ok(Content { sha256: self.file(path)?, rest: rest_of(others) });
         }
         let names = counted_files(path)?;
         let mut files = Vec::new();
