@@ -48,18 +48,19 @@ pub fn cpu_features() -> Vec<&'static str> {
 /// of the CPU matters). Machines of one class give the same bits.
 pub fn numerics_class() -> &'static str {
     #[cfg(target_arch = "x86_64")]
-    {
+    let class = {
         let all = |features: &[&str]| features.iter().all(|feature| cpu_features().contains(feature));
-        return match () {
+        match () {
             () if all(&["avx2", "fma", "avx512f", "avx512bw", "avx512vl"]) => "x86-64-v4",
             () if all(&["avx2", "fma"]) => "x86-64-v3",
             () => "x86-64-v2",
-        };
-    }
+        }
+    };
     #[cfg(target_arch = "aarch64")]
-    return "aarch64-neon";
+    let class = "aarch64-neon";
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    return std::env::consts::ARCH;
+    let class = std::env::consts::ARCH;
+    class
 }
 
 /// Bytes per second that `threads` threads together read from `bytes`, each its own part of it, over and over for at
