@@ -207,6 +207,9 @@ fn remote(url: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Box<dy
 mod tests {
     use super::*;
 
+    /// Of the environment.
+    type Variables<'v> = &'v [(&'v str, &'v str)];
+
     /// The chain, or what is said.
     fn opened(here: &Path, urls: &[&str], variables: &[(&str, &str)]) -> Result<Chain, String> {
         let options = CacheOptions { urls: urls.iter().map(|url| (*url).to_owned()).collect(), mode: None };
@@ -243,7 +246,7 @@ mod tests {
     #[test]
     fn faults_are_named_without_credentials() {
         let directory = tempfile::tempdir().expect("a directory");
-        let cases: [(&[&str], &[(&str, &str)], &str); 6] = [
+        let cases: [(&[&str], Variables<'_>, &str); 6] = [
             (&["ftp://host/x"], &[], "`ftp://host/x` is not a place that slmc knows"),
             (&["/some/path"], &[], "is not a place that slmc knows; write file:PATH"),
             (&["https://me:hidden@host/x"], &[], "`https://host/x` holds a user or password"),

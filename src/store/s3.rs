@@ -128,6 +128,9 @@ impl Store for S3Store {
 mod tests {
     use super::*;
 
+    /// Of the environment.
+    type Variables<'v> = &'v [(&'v str, &'v str)];
+
     fn store(url: &str, variables: &[(&str, &str)]) -> Result<S3Store, String> {
         let variable =
             |name: &str| variables.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
@@ -138,7 +141,7 @@ mod tests {
     #[test]
     fn buckets_have_a_host_or_a_path() {
         let digest = sha256(b"");
-        let cases: [(&str, &[(&str, &str)], &str); 5] = [
+        let cases: [(&str, Variables<'_>, &str); 5] = [
             ("s3://models/slmc?region=eu-central-1", &[], "https://models.s3.eu-central-1.amazonaws.com/slmc/ac/k"),
             ("s3://models", &[("AWS_REGION", "us-west-2")], "https://models.s3.us-west-2.amazonaws.com/ac/k"),
             ("s3://my.models/a", &[], "https://s3.us-east-1.amazonaws.com/my.models/a/ac/k"),
