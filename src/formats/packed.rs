@@ -5,7 +5,7 @@
 //! When such a directory is opened, the tensors of every packed matrix `X` are checked by their headers and taken out of
 //! the table, and `X.weight` in f32 stands in their place, which is made when it is read: from there on the directory is
 //! as any other. What the public readers compute is what is computed here, in f32:
-//! [`matrix`] has the equation, a file for each method its layout.
+//! `matrix` has the equation, a file for each method its layout.
 
 mod awq;
 mod codes;

@@ -117,6 +117,9 @@ pub(super) fn name_of(id: u32) -> String {
     known.map_or_else(|| format!("type {id}, which is unknown"), |(_, name)| (*name).to_owned())
 }
 
+/// Adds a block's integers to a list, and gives its scale.
+pub(super) type ReadIntegers = fn(&[u8], &mut Vec<i8>) -> f32;
+
 impl BlockType {
     /// The type of a number; `None` for one that is not decoded.
     pub fn of(id: u32) -> Option<BlockType> {
@@ -161,8 +164,8 @@ impl BlockType {
         self.values() == 1
     }
 
-    /// How a block adds its integers to a list, and gives its scale: for types whose values are products of the two.
-    pub fn symmetric(self) -> Option<fn(&[u8], &mut Vec<i8>) -> f32> {
+    /// How the integers and the scale of a block are read: for types whose values are products of the two.
+    pub(super) fn symmetric(self) -> Option<ReadIntegers> {
         match self {
             BlockType::Q4_0 => Some(|block, out| {
                 // Low halves are the first 16 values, high ones the others.
