@@ -264,7 +264,7 @@ fn credentials_are_sent_and_nowhere_else() {
         with(&format!("run r.toml -v --force --json {line}"), Some("ci-s3cret-token")),
         with(&format!("run r.toml -v --plan --json {line}"), Some("ci-s3cret-token")),
         with(&format!("cache why r.toml small --json {line}"), Some("ci-s3cret-token")),
-        with(&format!("run r.toml -v --cache https://me:url-s3cret@127.0.0.1:9/x"), None),
+        with("run r.toml -v --cache https://me:url-s3cret@127.0.0.1:9/x", None),
         refused,
     ];
     assert!(server.count("PUT") > 5);
