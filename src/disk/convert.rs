@@ -4,7 +4,7 @@
 //! biases, they are its value, subnormals included. A bf16 is the upper half of an f32. Both conversions are exact for
 //! finite values, which [`is_finite`] checks first.
 
-use super::tensor::DenseType;
+use super::dense_type::DenseType;
 
 /// 2^112
 const HALF_BIAS: f32 = f32::from_bits((127 + 112) << 23);

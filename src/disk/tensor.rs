@@ -2,9 +2,8 @@
 //! are asked for. Conversion to f32 reads the values for the first time and rejects NaN and infinities.
 
 use super::convert::{self, AreFinite, Convert};
-use super::deferred::Deferred;
-use super::mmap::MappedFile;
-use half::slice::HalfFloatSliceExt;
+use super::dense_type::DenseType;
+use super::shared_bytes::SharedBytes;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -14,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Values that one thread checks or converts at a time.
-const PIECE: usize = 1 << 16;
+pub(super) const PIECE: usize = 1 << 16;
 
 /// Why a tensor's values are rejected.
 #[derive(Debug, thiserror::Error)]
@@ -50,99 +49,6 @@ fn origin(file: &Option<PathBuf>) -> String {
     file.as_ref().map_or_else(String::new, |path| format!("{}: ", path.display()))
 }
 
-/// Floating-point formats a checkpoint may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DenseType {
-    /// IEEE single.
-    F32,
-    /// IEEE half.
-    F16,
-    /// The upper half of an IEEE single.
-    Bf16,
-}
-
-impl DenseType {
-    /// Bytes of one value.
-    pub fn bytes(self) -> usize {
-        match self {
-            DenseType::F32 => 4,
-            DenseType::F16 | DenseType::Bf16 => 2,
-        }
-    }
-
-    /// Whether this format holds the value exactly; no format holds NaN.
-    pub fn holds(self, value: f32) -> bool {
-        self.rounded(value) == value
-    }
-
-    /// The nearest value of this format, infinite from its bound on.
-    fn rounded(self, value: f32) -> f32 {
-        match self {
-            DenseType::F32 => value,
-            DenseType::F16 => f16::from_f32(value).to_f32(),
-            DenseType::Bf16 => bf16::from_f32(value).to_f32(),
-        }
-    }
-
-    /// The least magnitude that this format rounds to infinity: half a step beyond its largest number.
-    pub fn bound(self) -> f32 {
-        match self {
-            DenseType::F32 => f32::INFINITY,
-            DenseType::F16 => 65520.0,
-            DenseType::Bf16 => f32::from_bits(0x7f7f_8000),
-        }
-    }
-
-    /// The values of bytes in this format, infinities and NaN among them.
-    pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
-        match self {
-            DenseType::F32 => bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect(),
-            DenseType::F16 => bytes.as_chunks().0.iter().map(|value| f16::from_le_bytes(*value).to_f32()).collect(),
-            DenseType::Bf16 => bytes.as_chunks().0.iter().map(|value| bf16::from_le_bytes(*value).to_f32()).collect(),
-        }
-    }
-
-    /// The values in this format, little-endian, rounded to nearest where it does not hold them.
-    pub fn encode(self, values: &[f32]) -> Vec<u8> {
-        let mut bytes = vec![0; values.len() * self.bytes()];
-        let pieces = bytes.par_chunks_mut(PIECE * self.bytes()).zip(values.par_chunks(PIECE));
-        pieces.for_each(|(out, values)| match self {
-            DenseType::F32 => {
-                for (out, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(values) {
-                    *out = value.to_le_bytes();
-                }
-            }
-            DenseType::F16 => {
-                // In runs, which the CPU converts at once where it can.
-                const RUN: usize = 256;
-                let mut halves = [f16::ZERO; RUN];
-                for (out, values) in out.chunks_mut(2 * RUN).zip(values.chunks(RUN)) {
-                    halves[..values.len()].convert_from_f32_slice(values);
-                    for (out, half) in out.as_chunks_mut::<2>().0.iter_mut().zip(&halves) {
-                        *out = half.to_le_bytes();
-                    }
-                }
-            }
-            DenseType::Bf16 => {
-                for (out, value) in out.as_chunks_mut::<2>().0.iter_mut().zip(values) {
-                    *out = bf16::from_f32(*value).to_le_bytes();
-                }
-            }
-        });
-        bytes
-    }
-}
-
-impl fmt::Display for DenseType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DenseType::F32 => "F32",
-            DenseType::F16 => "F16",
-            DenseType::Bf16 => "BF16",
-        })
-    }
-}
-
 /// The place of the first value whose magnitude is `bound` or more, or that is NaN. Magnitudes are compared as integers,
 /// which order as the numbers do, and in pieces, so that the comparison is one of vectors.
 pub(crate) fn first_beyond(values: &[f32], bound: f32) -> Option<usize> {
@@ -152,91 +58,6 @@ pub(crate) fn first_beyond(values: &[f32], bound: f32) -> Option<usize> {
     let (piece, values) = pieces
         .find_first(|(_, values)| values.iter().fold(0, |largest, value| largest.max(magnitude(value))) >= bound)?;
     Some(piece * PIECE + values.iter().position(|value| magnitude(value) >= bound)?)
-}
-
-/// Bytes that several tensors or models may share; cloning copies nothing.
-#[derive(Clone)]
-pub struct SharedBytes(Storage);
-
-#[derive(Clone)]
-enum Storage {
-    Mapped(Arc<MappedFile>, Range<usize>),
-    Owned(Arc<[u8]>),
-    Deferred(Arc<Deferred>, Range<usize>),
-}
-
-impl SharedBytes {
-    /// A range of a mapped file; `None` where it does not lie in the file.
-    pub fn mapped(file: &Arc<MappedFile>, range: Range<usize>) -> Option<Self> {
-        file.bytes().get(range.clone())?;
-        Some(SharedBytes(Storage::Mapped(Arc::clone(file), range)))
-    }
-
-    /// Bytes in memory.
-    pub fn owned(bytes: Vec<u8>) -> Self {
-        SharedBytes(Storage::Owned(bytes.into()))
-    }
-
-    /// Bytes that are made when they are asked for.
-    pub fn deferred(deferred: Deferred) -> Self {
-        let range = 0..deferred.len();
-        SharedBytes(Storage::Deferred(Arc::new(deferred), range))
-    }
-
-    /// The bytes. Deferred ones stay in memory from then on.
-    pub fn as_slice(&self) -> &[u8] {
-        match &self.0 {
-            Storage::Mapped(file, range) => &file.bytes()[range.clone()],
-            Storage::Owned(bytes) => bytes,
-            Storage::Deferred(deferred, range) => &deferred.kept()[range.clone()],
-        }
-    }
-
-    /// The bytes, deferred ones for this caller alone.
-    pub fn read(&self) -> Cow<'_, [u8]> {
-        match &self.0 {
-            Storage::Deferred(deferred, range) => deferred.once(range.clone()),
-            _ => Cow::Borrowed(self.as_slice()),
-        }
-    }
-
-    fn is_deferred(&self) -> bool {
-        matches!(self.0, Storage::Deferred(..))
-    }
-
-    fn len(&self) -> usize {
-        match &self.0 {
-            Storage::Mapped(_, range) | Storage::Deferred(_, range) => range.len(),
-            Storage::Owned(bytes) => bytes.len(),
-        }
-    }
-
-    /// A range of them, which must lie inside: shared where mapped, else copied.
-    fn slice(&self, range: Range<usize>) -> Self {
-        SharedBytes(match &self.0 {
-            Storage::Mapped(file, whole) => {
-                Storage::Mapped(Arc::clone(file), whole.start + range.start..whole.start + range.end)
-            }
-            Storage::Owned(bytes) => Storage::Owned(bytes[range].into()),
-            Storage::Deferred(deferred, whole) => {
-                Storage::Deferred(Arc::clone(deferred), whole.start + range.start..whole.start + range.end)
-            }
-        })
-    }
-
-    fn file(&self) -> Option<PathBuf> {
-        match &self.0 {
-            Storage::Mapped(file, _) => Some(file.path().to_owned()),
-            Storage::Owned(_) => None,
-            Storage::Deferred(deferred, _) => Some(deferred.file().to_owned()),
-        }
-    }
-}
-
-impl fmt::Debug for SharedBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.len())
-    }
 }
 
 /// The rows of a matrix that is stored in another form than its values. They are decoded one by one, so that a matrix is
@@ -310,7 +131,7 @@ impl DenseTensor {
 
     /// From bytes in memory whose number fits the shape.
     fn owned(dtype: DenseType, shape: Vec<usize>, bytes: Vec<u8>) -> Self {
-        let values = Values::Bytes(SharedBytes(Storage::Owned(bytes.into())));
+        let values = Values::Bytes(SharedBytes::owned(bytes));
         DenseTensor { shape, dtype, values, stored_name: None }
     }
 
@@ -531,21 +352,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_rounded_to_the_nearest_and_infinite_from_the_bound_on() {
-        let values: Vec<f32> = (0..3000u32).map(|n| f32::from_bits(n.wrapping_mul(0x9e37_79b9))).collect();
-        let finite: Vec<f32> = values.into_iter().filter(|value| value.is_finite()).collect();
-        for dtype in [DenseType::F32, DenseType::F16, DenseType::Bf16] {
-            let one_by_one: Vec<u8> = finite.iter().flat_map(|&value| dtype.encode(&[value])).collect();
-            assert_eq!(dtype.encode(&finite), one_by_one, "{dtype}");
-            for &value in &finite {
-                assert_eq!(dtype.rounded(value).is_finite(), value.abs() < dtype.bound(), "{value} in {dtype}");
-            }
-            let below = f32::from_bits(dtype.bound().to_bits() - 1);
-            assert!(dtype.rounded(below).is_finite() && dtype.rounded(dtype.bound()).is_infinite(), "{dtype}");
-        }
-    }
-
-    #[test]
     fn the_first_value_beyond_a_bound_is_found_in_any_piece() {
         let mut values = vec![-1.5f32; 3 * PIECE + 7];
         assert_eq!((first_beyond(&values, 2.0), first_beyond(&values, 1.5)), (None, Some(0)));
@@ -581,7 +387,7 @@ mod tests {
         let parts = [matrix.rows(0..1).unwrap(), matrix.rows(1..3).unwrap()];
         assert_eq!(named(&parts).unwrap(), matrix);
         let half = DenseType::F16.encode(&values[..4]);
-        let half = SharedBytes(Storage::Owned(half.into()));
+        let half = SharedBytes::owned(half);
         let half = DenseTensor::stored("half", vec![1, 4], DenseType::F16, half);
         assert_eq!(named(&[half, parts[1].clone()]).unwrap(), matrix);
         let other = DenseTensor::from_f32(vec![1, 3], &[0.0; 3]).unwrap();

@@ -5,7 +5,7 @@
 
 use super::found::{Found, SNIFFED_BYTES};
 use super::mmap::MappedFile;
-use super::tensor::SharedBytes;
+use super::shared_bytes::SharedBytes;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;

@@ -14,9 +14,9 @@
 use super::block::{self, BlockType};
 use super::error::GgufError;
 use super::metadata::{Array, Metadata, Value};
+use crate::disk::SharedBytes;
 use crate::disk::found::Found;
 use crate::disk::mmap::MappedFile;
-use crate::disk::tensor::SharedBytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;

@@ -3,8 +3,9 @@
 use super::architecture::RowOrder;
 use super::block::BlockType;
 use super::container::StoredBlocks;
+use crate::disk::SharedBytes;
 use crate::disk::mmap::MappedFile;
-use crate::disk::tensor::{Rows, SharedBytes};
+use crate::disk::tensor::Rows;
 use crate::model::integers::GroupedIntegers;
 use crate::model::matrix::from_rows;
 use std::path::Path;
