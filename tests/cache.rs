@@ -4,8 +4,8 @@
 #[cfg(feature = "remote-cache")]
 mod server;
 
-use crate::fixture::{Family, Size, write};
-use crate::support::{json_with_code, one_line, refused, root, run, slmc, stderr};
+use crate::fixture;
+use crate::support::{json_with_code, one_line, refused, root, run, slmc, states, stderr};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,22 +51,12 @@ const STAGES: [&str; 5] = ["sparse", "small", "artifact.generic", "artifact.cort
 
 /// A directory with the fixture, a text and the recipe.
 fn workshop() -> tempfile::TempDir {
-    let directory = tempfile::tempdir().expect("a directory");
-    write(&directory.path().join("model"), Family::TiedLlama, Size::SMALL);
-    let text = "the cat sat on the mat and the dog ran to the man. ".repeat(60);
-    fs::write(directory.path().join("text.txt"), text).expect("the text can be written");
-    fs::write(directory.path().join("r.toml"), RECIPE).expect("the recipe can be written");
-    directory
+    fixture::workshop("r.toml", RECIPE)
 }
 
 /// The run of the recipe with a cache.
 fn with_cache(cache: &Path) -> String {
     format!("run r.toml --cache file:{}", cache.display())
-}
-
-/// How every stage ended.
-fn states(report: &Value) -> Vec<&str> {
-    report["stages"].as_array().expect("stages").iter().filter_map(|stage| stage["status"].as_str()).collect()
 }
 
 /// Every file below a directory with its content.

@@ -310,3 +310,13 @@ pub(crate) fn compiled(model: &Model, device: &Target, context: Option<usize>) -
     };
     compile(model, device, context, &text, &host, &Silent).expect("the fixture compiles")
 }
+
+/// A directory with a small model, a text and a recipe of this name that reads both.
+pub(crate) fn workshop(name: &str, recipe: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    write(&directory.path().join("model"), Family::TiedLlama, Size::SMALL);
+    let text = "the cat sat on the mat and the dog ran to the man. ".repeat(60);
+    fs::write(directory.path().join("text.txt"), text).expect("the text can be written");
+    fs::write(directory.path().join(name), recipe).expect("the recipe can be written");
+    directory
+}

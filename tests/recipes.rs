@@ -4,8 +4,8 @@ mod gates;
 mod mistakes;
 mod reports;
 
-use crate::fixture::{Family, Size, write};
-use crate::support::{CACHE, json_with_code, one_line, refused, root, run, slmc, stderr};
+use crate::fixture;
+use crate::support::{CACHE, json_with_code, one_line, refused, root, run, slmc, states, stderr};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -63,19 +63,9 @@ prompt = "a cat"
 tokens = 5
 "#;
 
-/// A directory with the fixture, a text and a recipe.
+/// A directory with the fixture, a text and the recipe.
 fn workshop(recipe: &str) -> tempfile::TempDir {
-    let directory = tempfile::tempdir().expect("a directory");
-    write(&directory.path().join("model"), Family::TiedLlama, Size::SMALL);
-    let text = "the cat sat on the mat and the dog ran to the man. ".repeat(60);
-    fs::write(directory.path().join("text.txt"), text).expect("the text can be written");
-    fs::write(directory.path().join("chain.toml"), recipe).expect("the recipe can be written");
-    directory
-}
-
-/// How every stage ended.
-fn states(report: &Value) -> Vec<&str> {
-    report["stages"].as_array().expect("stages").iter().filter_map(|stage| stage["status"].as_str()).collect()
+    fixture::workshop("chain.toml", recipe)
 }
 
 fn artifacts(directory: &Path) -> [Vec<u8>; 2] {

@@ -9,7 +9,7 @@ use slmc::statistics::{Draw, Interval, blocks};
 
 const DRAWS: u64 = 2000;
 const CONFIDENCE: f64 = 0.95;
-/// Of 2,000 draws at exactly 95 %, all but one in a million lie within 92.6 and 97.3 %; the windows are skewed, so the
+/// With 2,000 draws at exactly 95 %, all but one in a million shares lie within 92.6 and 97.3 %; the windows are skewed, so the
 /// bounds are not exact.
 const HELD: std::ops::RangeInclusive<f64> = 0.91..=0.98;
 

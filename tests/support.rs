@@ -195,3 +195,8 @@ fn ended(directory: &Path, arguments: &(impl Arguments + ?Sized), code: i32) -> 
     assert_eq!(output.status.code(), Some(code), "slmc {arguments:?}: {stderr}");
     output
 }
+
+/// How every stage of a run ended, by its report.
+pub(crate) fn states(report: &Value) -> Vec<&str> {
+    report["stages"].as_array().expect("stages").iter().filter_map(|stage| stage["status"].as_str()).collect()
+}

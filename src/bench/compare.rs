@@ -17,7 +17,7 @@ const TOKENS: (usize, usize) = (16, 32);
 /// Least time of a run.
 const LEAST: Duration = Duration::from_millis(40);
 
-/// Of every pair of runs ln(own rate / other rate), rates in tokens per second.
+/// ln(own rate / other rate) for every pair of runs; rates in tokens per second.
 ///
 /// # Errors
 /// [`BenchError`]: an artifact that cannot be read or run, threads that cannot be started.

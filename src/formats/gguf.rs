@@ -56,7 +56,7 @@ fn recognises(path: &Path) -> bool {
     path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut word)).is_ok() && word == *MAGIC
 }
 
-/// The files of a model at a path, the path itself first; that alone where it is no model, which opening it says.
+/// The files of the model at a path, the path itself first; that alone where it does not hold a model, which opening it says.
 pub fn files(path: &Path) -> Vec<PathBuf> {
     match recognises(path) {
         true => split::files(path).unwrap_or_else(|_| vec![path.to_owned()]),
@@ -64,7 +64,7 @@ pub fn files(path: &Path) -> Vec<PathBuf> {
     }
 }
 
-/// Of one file its content; of several the names and contents of all, as of a directory.
+/// Hash of the content of one file; of several, of all their names and contents, as for a directory.
 fn hash(path: &Path) -> Result<Hash, HashError> {
     match split::files(path) {
         Ok(files) if files.len() > 1 => {

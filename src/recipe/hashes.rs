@@ -21,15 +21,15 @@ const MOST: usize = 20_000;
 /// The content of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Content {
-    /// Of a file's content, or of a directory's names and contents.
+    /// Hash of a file's content, or of a directory's names and contents.
     pub(super) sha256: Digest,
-    /// Of what the hash of a directory leaves out and stages read all the same: slmc.json, and files of the model in
-    /// subdirectories.
+    /// Hash of what the other one leaves out and stages read all the same: slmc.json, files of the model in
+    /// subdirectories; of a model in several files, those that are not named.
     pub(super) rest: Option<Digest>,
 }
 
 impl Content {
-    /// Of nothing: a stage without an output, which nobody reads.
+    /// Nothing: the content of a stage without an output, which nobody reads.
     pub(super) fn none() -> Self {
         Content { sha256: Digest([0; 32]), rest: None }
     }
@@ -106,7 +106,7 @@ impl Hashes {
         if record.is_file() {
             rest.push((PROVENANCE_FILE.to_owned(), self.file(&record)?));
         }
-        // A directory that is no model has none of them, and its stage will say so.
+        // A directory without a model has none of them, and its stage will say so.
         if let Ok(companions) = formats::companions(path) {
             for (name, companion) in
                 companions.iter().filter(|(name, companion)| name.contains('/') && companion.exists())

@@ -45,7 +45,7 @@ pub(super) struct Lock {
     version: u32,
     /// Name and version of what wrote it last.
     tool: String,
-    /// Of the resolved recipe.
+    /// Hash of the resolved recipe.
     recipe: String,
     /// Hashes by paths relative to the recipe.
     #[serde(default)]
@@ -107,7 +107,7 @@ fn hashed(digest: &Digest) -> String {
 }
 
 impl LockedStage {
-    /// Of a key and an output.
+    /// From a key and an output.
     pub(super) fn of(key: &Digest, output: Option<&Digest>) -> Self {
         LockedStage { key: hashed(key), output: output.map(hashed) }
     }

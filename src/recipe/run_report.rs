@@ -59,7 +59,7 @@ pub struct SampleResult {
 pub struct InputDigest {
     /// As the recipe names it.
     pub path: String,
-    /// Of the file, or of a directory's files and their names.
+    /// Hash of the file, or of a directory's files and their names.
     pub sha256: String,
 }
 

@@ -16,7 +16,7 @@ const OUT: &str = "out";
 pub struct Invocation(Arc<Map<String, Value>>);
 
 impl Invocation {
-    /// Of a command that was parsed.
+    /// From a command that was parsed.
     pub fn of(command: &Command, matches: &ArgMatches, seed: u64) -> Self {
         let (mut options, mut target) = (Map::new(), None);
         for argument in command.get_arguments() {

@@ -203,7 +203,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Of some work.
+    /// Does some work and measures it.
     fn of<T>(work: impl FnOnce() -> T) -> (T, Self) {
         forget_peak_memory();
         let start = Instant::now();

@@ -70,10 +70,10 @@ pub struct TrainOptions {
     pub max_ram: Option<u64>,
 }
 
-/// Of a text that is encoded as one: its tokens with everything that the tokenizer says of them. Not given back before the
-/// training begins.
+/// Memory for a byte of a text that is encoded as one: its tokens with everything that the tokenizer says of them. It is
+/// not given back before the training begins.
 const BYTES_READING_A_BYTE: u64 = 100;
-/// Of rows, each of which is encoded by itself.
+/// The same for rows, each of which is encoded by itself.
 const BYTES_READING_A_ROW: u64 = 8;
 
 /// The memory that reading takes, by the lengths of the files that are there.

@@ -207,7 +207,7 @@ fn remote(url: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Box<dy
 mod tests {
     use super::*;
 
-    /// Of the environment.
+    /// Names and values of the environment.
     type Variables<'v> = &'v [(&'v str, &'v str)];
 
     /// The chain, or what is said.

@@ -37,7 +37,7 @@ const LONGEST_PATH: usize = 512;
 pub struct EntryFile {
     /// Such as `output/config.json`.
     pub path: String,
-    /// Of the whole file.
+    /// Hash of the whole file.
     pub digest: Digest,
     /// Its content, in pieces of 256 MiB where it is longer.
     pub pieces: Vec<Blob>,

@@ -47,7 +47,7 @@ pub enum StoreError {
         place: String,
         /// Its name.
         expected: Digest,
-        /// Of what was read.
+        /// Hash of what was read.
         found: Digest,
     },
     /// An entry that cannot be used.

@@ -112,7 +112,7 @@ fn bytes(field: u64, value: &[u8], out: &mut Vec<u8>) {
 enum Value<'b> {
     Number(u64),
     Bytes(&'b [u8]),
-    /// Of a type that no field here has.
+    /// A value of a type that no field here has.
     Skipped,
 }
 

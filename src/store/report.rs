@@ -13,7 +13,7 @@ pub struct ListReport {
     pub cache: PathBuf,
     /// The entry used last first.
     pub entries: Vec<ListedEntry>,
-    /// Of all entries, a blob that several have counted for each.
+    /// Sum over all entries; a blob that several have counts for each.
     pub bytes: u64,
 }
 
@@ -40,7 +40,7 @@ pub struct ListedEntry {
 }
 
 impl ListReport {
-    /// Of a store's entries.
+    /// The report on a store's entries.
     pub fn new(cache: PathBuf, listed: Vec<Listed>) -> Self {
         let bytes = listed.iter().map(|listed| listed.bytes).sum();
         let entry = |Listed { key, about, bytes, unused, signed }: Listed| ListedEntry {
@@ -115,7 +115,7 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Of a store.
+    /// The report on a verified store.
     pub fn new(cache: PathBuf, verified: Verified) -> Self {
         let Verified { entries, blobs, bytes, damaged, incomplete } = verified;
         let incomplete = incomplete.iter().map(ToString::to_string).collect();
@@ -160,7 +160,7 @@ pub struct CleanReport {
 }
 
 impl CleanReport {
-    /// Of a store.
+    /// The report on a cleaned store.
     pub fn new(cache: PathBuf, Cleaned { entries, blobs, bytes }: Cleaned) -> Self {
         CleanReport { cache, entries, blobs, bytes }
     }

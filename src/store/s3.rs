@@ -128,7 +128,7 @@ impl Store for S3Store {
 mod tests {
     use super::*;
 
-    /// Of the environment.
+    /// Names and values of the environment.
     type Variables<'v> = &'v [(&'v str, &'v str)];
 
     fn store(url: &str, variables: &[(&str, &str)]) -> Result<S3Store, String> {

@@ -16,7 +16,7 @@ use std::time::{Duration, UNIX_EPOCH};
 pub(super) struct Credentials {
     pub(super) access_key: String,
     pub(super) secret_key: String,
-    /// Of credentials that expire.
+    /// Present for credentials that expire.
     pub(super) session_token: Option<String>,
 }
 

@@ -16,7 +16,7 @@ use crate::model::spec::{LayerSpec, Mixer, ModelSpec, NormPlacement};
 
 /// The program with its threads, and the working memory of products.
 const PROGRAM_BYTES: u64 = 24 << 20;
-/// Of a tokenizer, for each of its tokens.
+/// Bytes of a tokenizer for each of its tokens.
 const TOKEN_BYTES: u64 = 256;
 /// Rows whose scores are made at once.
 const CHUNK: usize = 256;

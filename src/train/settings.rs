@@ -75,7 +75,7 @@ pub struct Settings {
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
     /// Whether the backward pass computes layers again and keeps their inputs alone: the same bits in less memory, so that
-    /// it is no part of a run's identity.
+    /// it does not belong to a run's identity.
     #[serde(skip)]
     pub recompute: bool,
 }

@@ -83,7 +83,7 @@ pub enum AdapterError {
         file: PathBuf,
         /// The parameter.
         parameter: ParameterId,
-        /// Of the base.
+        /// The shape in the base.
         found: Vec<usize>,
         /// By the adapter's table.
         expected: Vec<usize>,

@@ -13,7 +13,7 @@ use crate::model::weights::Outline;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The configuration of a base with adapters: more rows of the table, and a head that is no longer the table.
+/// The configuration of a base with adapters: more rows of the table, and a head of its own where it was the table.
 pub(super) fn configuration(base: &Outline, adapters: &[Opened]) -> Result<Config, ModelFormatError> {
     let family = Family::of(&base.config)?;
     let table = module_names(family, (family.source)(&base.spec, embedding()).as_ref());

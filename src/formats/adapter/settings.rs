@@ -47,7 +47,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Of an adapter's directory.
+    /// Reads an adapter's directory.
     pub(super) fn read(directory: &Path) -> Result<Settings, ModelFormatError> {
         let config = Config::read(&directory.join(FILE))?;
         if config.text("peft_type")? != "LORA" {

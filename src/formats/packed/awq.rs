@@ -31,7 +31,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Of `quantization_config` or quant_config.json.
+    /// Reads `quantization_config` or quant_config.json.
     pub(super) fn of(section: &Config) -> Result<Settings, ConfigError> {
         let key = if section.value("bits").is_some() { "bits" } else { "w_bit" };
         if section.optional_size(key)?.is_some_and(|bits| bits != BITS) {
@@ -46,7 +46,7 @@ impl Settings {
         Ok(Settings { gemv, group: group_size(section, &["group_size", "q_group_size"])?, overrides: false })
     }
 
-    /// Of AutoRound's configuration for this layout.
+    /// Reads AutoRound's configuration for this layout.
     pub(super) fn of_auto_round(section: &Config) -> Result<Settings, ConfigError> {
         if section.size("bits")? != BITS {
             return Err(section.unsupported("bits", "AutoRound in AWQ's layout", "4"));

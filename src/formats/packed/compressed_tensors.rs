@@ -49,7 +49,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Of `quantization_config`: everything whose meaning is not known is refused by key.
+    /// Reads `quantization_config`; everything whose meaning is not known is refused by key.
     pub(super) fn of(section: &Config) -> Result<Settings, ConfigError> {
         let mut settings = Settings::default();
         check_format(section)?;

@@ -50,7 +50,7 @@ fn filled(section: &Config, key: &str) -> bool {
 }
 
 impl Settings {
-    /// Of `quantization_config`; `version_1` where the method has one version.
+    /// Reads `quantization_config`; `version_1` is given where the method has one version.
     pub(super) fn of(section: &Config, method: &'static str, version_1: Option<bool>) -> Result<Settings, ConfigError> {
         if section.flag_or("is_marlin_format", false)? {
             return Err(section.unsupported(

@@ -25,7 +25,7 @@ pub(in crate::recipe) enum Measure {
     ShareDrop,
     /// Mean cosine to the reference's embeddings.
     Cosine,
-    /// A number of bytes, which is no measurement.
+    /// A number of bytes: counted, not measured on samples.
     Count,
     /// Tokens per second over another artifact's, run side by side.
     Speed,

@@ -52,7 +52,7 @@ pub struct GateResult {
     /// With `confidence` the true value is not above this.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub upper: Option<f64>,
-    /// Of each bound, one-sided; absent for counts, which have no error.
+    /// Confidence of each bound, one-sided; absent for counts, which have no error.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub confidence: Option<f64>,
     /// Independent draws that the bounds come from: blocks of windows, texts, pairs of runs.

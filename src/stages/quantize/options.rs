@@ -55,7 +55,8 @@ pub struct QuantizeOptions {
 }
 
 impl QuantizeOptions {
-    /// The part of the work whose bits depend on the CPU: gradients by burn's own operations.
+    /// The part of the work whose bits may depend on the CPU: gradients of bare encoders go by burn's own operations, and the
+    /// rest of the search was not compared between CPUs yet.
     pub(super) fn foreign_part(&self) -> Option<Foreign> {
         matches!(self.schemes, SchemeSource::Auto(_)).then_some(AUTO)
     }
