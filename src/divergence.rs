@@ -3,14 +3,24 @@
 //! f64, by functions whose bits are the same on every machine.
 
 use slm_numerics::doubles::{compared_exponentials, sum_of_exponentials};
+use slm_numerics::lanes::{self, vectorised};
 
 /// Index of the largest value, the first of equals.
 pub fn argmax(row: &[f32]) -> usize {
-    row.iter().enumerate().fold(0, |best, (n, &value)| if value > row[best] { n } else { best })
+    let most = largest(row);
+    row.iter().position(|&value| value == most).unwrap_or(0)
 }
 
 fn maximum(row: &[f32]) -> f64 {
-    f64::from(row[argmax(row)])
+    f64::from(largest(row))
+}
+
+/// The largest value, many compared at a time.
+fn largest(row: &[f32]) -> f32 {
+    vectorised(
+        #[inline(always)]
+        || lanes::largest(row),
+    )
 }
 
 /// Negative log-likelihood of `target`, `−ln softmax(row)[target]`, in nats.

@@ -13,6 +13,11 @@ pub trait Forward {
     /// # Errors
     /// The implementation's error, wrapped: a token outside the vocabulary, a sequence beyond the context.
     fn logits(&self, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, ForwardError>;
+
+    /// Takes outputs back that [`Forward::logits`] made, for an implementation that has a use for their memory.
+    fn reuse(&self, outputs: Vec<Vec<f32>>) {
+        drop(outputs);
+    }
 }
 
 /// Why a model could not be run; the source is the reason.

@@ -9,7 +9,8 @@ use crate::artifact::host::{ArtifactFile, run_sequence};
 use crate::formats::{self, ModelFormatError};
 use crate::model::companions::Companions;
 use crate::model::forward::{
-    Batch, DenseWeights, Forward as DenseForward, FusedWeights, StoredWeights, Unobserved, WeightSource, run_fused,
+    Batch, DenseWeights, Forward as DenseForward, FusedWeights, StoredWeights, Unobserved, WeightSource,
+    run_fused_apart,
 };
 use crate::model::generation;
 use crate::model::size::{WeightSize, stored_tensors};
@@ -21,6 +22,7 @@ use crate::text::tokenizer::{Tokenizer, token_table, token_table_of};
 use burn::tensor::Device;
 use rayon::prelude::*;
 use serde_json::Value;
+use slm_numerics::scratch::give;
 use slm_runtime::format::header::SectionKind;
 use slm_runtime::format::spec::Output;
 use slm_runtime::layout::Layout;
@@ -301,6 +303,12 @@ impl Forward for OpenedModel {
             }
         })
     }
+
+    fn reuse(&self, outputs: Vec<Vec<f32>>) {
+        if let (Engine::Directory { fused: Some(_), .. }, None) = (&self.engine, self.embedding) {
+            outputs.into_iter().for_each(give);
+        }
+    }
 }
 
 impl OpenedModel {
@@ -314,9 +322,8 @@ impl OpenedModel {
                     let at_once = (TOKENS_AT_ONCE / alike.first().map_or(1, Vec::len).max(1)).max(1);
                     for some in alike.chunks(at_once) {
                         let batch = Batch::new(spec, some.concat(), some.len()).map_err(ForwardError::new)?;
-                        let logits = run_fused(spec, weights, &batch, false).logits.into_data().try_into_vec::<f32>();
-                        let logits = logits.map_err(|error| ForwardError::new(format!("{error:?}")))?;
-                        out.extend(logits.chunks_exact(logits.len() / some.len()).map(<[f32]>::to_vec));
+                        let logits = run_fused_apart(spec, weights, &batch);
+                        out.extend(logits.map_err(|error| ForwardError::new(format!("{error:?}")))?);
                     }
                 }
                 Ok(out)

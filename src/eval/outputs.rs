@@ -7,8 +7,11 @@ use super::forward::Forward;
 use crate::progress::Progress;
 use sha2::{Digest, Sha256};
 
-/// Outputs of one batch of one model, in bytes, unless a single sequence has more.
-const BATCH_BYTES: usize = 32 << 20;
+/// Outputs of one batch of one model, in bytes, unless a single sequence has more. Several windows of a large vocabulary
+/// fit, since the f32 forward prepares every matrix once a batch.
+const BATCH_BYTES: usize = 208 << 20;
+/// Values that are turned into bytes at a time for the hash.
+const HASHED: usize = 4096;
 
 /// Rows a sequence's output has.
 #[derive(Clone, Copy)]
@@ -77,10 +80,18 @@ impl Pair<'_> {
                 Some(reference) => Some(self.run(Side::Reference, reference, sequences, first..end)?),
                 None => None,
             };
-            for (n, output) in outputs.iter().enumerate() {
-                let bytes: Vec<u8> = output.iter().flat_map(|value| value.to_le_bytes()).collect();
-                hash.update(&bytes);
-                visit(first + n, output, references.as_ref().map(|all| all[n].as_slice()))?;
+            // The hash is one chain over all outputs: beside the visits it costs no time.
+            std::thread::scope(|scope| {
+                let hashed = scope.spawn(|| outputs.iter().for_each(|output| add(&mut hash, output)));
+                let visited = outputs.iter().enumerate().try_for_each(|(n, output)| {
+                    visit(first + n, output, references.as_ref().map(|all| all[n].as_slice()))
+                });
+                hashed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                visited
+            })?;
+            self.model.reuse(outputs);
+            if let (Some(reference), Some(references)) = (self.reference, references) {
+                reference.reuse(references);
             }
             progress.advance((end - first) as u64);
             first = end;
@@ -115,6 +126,10 @@ impl Pair<'_> {
             if output.len() != rows * width {
                 return Err(EvalError::Shape { side, sequence, rows, width, found: output.len() });
             }
+            // All of them first, which is done many at a time.
+            if output.iter().fold(true, |all, value| all & value.is_finite()) {
+                continue;
+            }
             if let Some(place) = output.iter().position(|value| !value.is_finite()) {
                 return Err(EvalError::NotFinite { side, sequence, position: place / width, value: output[place] });
             }
@@ -133,6 +148,15 @@ impl Pair<'_> {
         let hash = self.for_each(sequences, None, progress, visit);
         progress.finish();
         hash
+    }
+}
+
+/// Adds values to a hash as little-endian bytes.
+fn add(hash: &mut Sha256, values: &[f32]) {
+    let mut bytes = [[0; size_of::<f32>()]; HASHED];
+    for values in values.chunks(HASHED) {
+        bytes.iter_mut().zip(values).for_each(|(bytes, value)| *bytes = value.to_le_bytes());
+        hash.update(bytes[..values.len()].as_flattened());
     }
 }
 

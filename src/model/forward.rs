@@ -16,7 +16,7 @@ mod stored;
 pub use batch::{AttentionContext, Batch, BatchError};
 pub use cache::{Cache, CacheError};
 pub(crate) use fused::{Decoder, FusedForward, root_without_graph};
-pub use fused::{FusedWeights, run_fused};
+pub use fused::{FusedWeights, run_fused, run_fused_apart};
 pub use layer::{Halted, Step};
 pub use source::{DenseWeights, WeightSource};
 pub use staged::{StagedContext, StagedForward};

@@ -17,6 +17,7 @@ use crate::formats;
 use crate::machine::{forget_peak_memory, peak_memory_bytes};
 use crate::report::{Report, Table, grouped, json_line};
 use crate::shell::Shell;
+use anyhow::Context;
 use burn::tensor::Device;
 use clap::{ArgMatches, Args};
 use serde::Serialize;
@@ -257,7 +258,7 @@ pub trait Stage: Sync + 'static {
     /// The subcommand's options; its doc comments are the help.
     type Args: clap::Args;
     /// Checked options for the work.
-    type Options: 'static;
+    type Options: Sync + 'static;
     /// The subcommand, and the `kind` in a recipe.
     const NAME: &'static str;
     /// Its product.
@@ -336,9 +337,18 @@ struct ReadyStage<S: Stage> {
 impl<S: Stage> Ready for ReadyStage<S> {
     fn run(&self, shell: &Shell) -> anyhow::Result<Outcome> {
         self.models.iter().for_each(|path| say_notes(path, shell));
-        let (outcome, cost) = Cost::of(|| S::run(&self.options, shell));
-        Ok(Outcome { cost, ..outcome? })
+        let (outcome, cost) = Cost::of(|| among_threads(|| S::run(&self.options, shell)));
+        Ok(Outcome { cost, ..outcome?? })
     }
+}
+
+/// Runs a stage on one of as many threads of its own as the program may use. Work that is called from outside of a pool puts
+/// its caller to sleep and wakes it again, several microseconds each time, and a training step has hundreds of such calls.
+fn among_threads<R: Send>(work: impl FnOnce() -> R + Send) -> anyhow::Result<R> {
+    /// As much as a main thread has, and more.
+    const STACK_BYTES: usize = 16 << 20;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).stack_size(STACK_BYTES);
+    Ok(pool.build().context("threads cannot be made; pass a smaller --threads")?.install(work))
 }
 
 /// Says what was found and decided in the files of the model at a path.

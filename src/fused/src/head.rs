@@ -259,6 +259,8 @@ struct Compared {
     inverse: f32,
     /// Factor on p − q.
     slope: f32,
+    /// Whether p is the softmax of the cross entropy too.
+    once: bool,
 }
 
 impl Chunk<'_> {
@@ -270,20 +272,24 @@ impl Chunk<'_> {
         let mut means = Means::default();
         let reciprocal = |sums: &[f64], factor: f64| in_lanes(sums.iter().map(|sum| (factor / sum) as f32), stride);
         let mut factors = Factors { plain: vec![[0.0; LANES]; stride / LANES], compared: None };
-        if cross_entropy != 0.0 {
-            let rows = self.scores.values.len() / stride;
-            let sums = self.scores.sums(1.0, rows, &self.scores.largest);
+        let rows = self.scores.values.len() / stride;
+        let plain_sums = (cross_entropy != 0.0).then(|| self.scores.sums(1.0, rows, &self.scores.largest));
+        if let Some(sums) = &plain_sums {
             for (token, (sum, most)) in sums.iter().zip(self.scores.largest.as_flattened()).enumerate() {
                 let target = self.targets[token] as usize;
                 let score = self.scores.values[target * stride + token];
                 means.cross_entropy += libm::log(*sum) + f64::from(*most) - f64::from(score);
             }
-            factors.plain = reciprocal(&sums, cross_entropy * per_row);
+            factors.plain = reciprocal(sums, cross_entropy * per_row);
         }
         if let Some(answers) = &self.answers {
             let largest = [&self.scores, answers].map(|scores| scores.largest_of_first(self.shared));
-            let [own, other] = [(&self.scores, &largest[0]), (answers, &largest[1])]
-                .map(|(scores, largest)| scores.sums(temperature as f32, self.shared, largest));
+            let sums_of = |scores: &Scores<'_>, largest| scores.sums(temperature as f32, self.shared, largest);
+            // At τ = 1 over one vocabulary both losses have the same softmax.
+            let one = plain_sums.filter(|_| temperature == 1.0 && self.shared >= rows);
+            let once = one.is_some();
+            let own = one.unwrap_or_else(|| sums_of(&self.scores, &largest[0]));
+            let other = sums_of(answers, &largest[1]);
             let difference = |(own, other): (&f64, &f64)| (libm::log(*own) - libm::log(*other)) as f32;
             factors.compared = Some(Compared {
                 largest,
@@ -292,6 +298,7 @@ impl Chunk<'_> {
                 difference: in_lanes(own.iter().zip(&other).map(difference), stride),
                 inverse: (1.0 / temperature) as f32,
                 slope: (divergence * temperature * per_row) as f32,
+                once,
             });
         }
         let (largest, scores, shared) = (&self.scores.largest, &mut *self.scores.values, self.shared);
@@ -311,7 +318,10 @@ impl Chunk<'_> {
                                 Some(plain) => slopes_of_cross_entropy(alone, largest, plain),
                                 None => alone.fill(0.0),
                             }
-                            compared.weigh(largest, plain, values, others)
+                            match compared.once {
+                                true => compared.weigh::<true>(largest, plain, values, others),
+                                false => compared.weigh::<false>(largest, plain, values, others),
+                            }
                         },
                     )
                 };
@@ -353,7 +363,7 @@ impl Compared {
     /// Scores of some rows to gradients; returns Σ q (ln q − ln p) of each token. `whole` are the largest scores of the whole
     /// vocabulary, with which the factors of the cross entropy are.
     #[inline(always)]
-    fn weigh(
+    fn weigh<const ONCE: bool>(
         &self,
         whole: &[[f32; LANES]],
         plain: Option<&[[f32; LANES]]>,
@@ -369,17 +379,19 @@ impl Compared {
                 let (most, other_most, sums) = (&largest[at], &other_largest[at], &mut sums[at]);
                 let (p_factor, q_factor) = (&self.student[at], &self.teacher[at]);
                 let difference = &self.difference[at];
-                let mut out = [0.0; LANES];
+                let (mut out, mut powers) = ([0.0; LANES], [0.0; LANES]);
                 for lane in 0..LANES {
                     let own = (values[lane] - most[lane]) * self.inverse;
                     let other = (others[lane] - other_most[lane]) * self.inverse;
                     let q = exp(other) * q_factor[lane];
                     sums[lane] = q.mul_add(other - own + difference[lane], sums[lane]);
-                    out[lane] = self.slope * (exp(own) * p_factor[lane] - q);
+                    powers[lane] = exp(own);
+                    out[lane] = self.slope * (powers[lane] * p_factor[lane] - q);
                 }
                 if let Some(plain) = plain {
                     for lane in 0..LANES {
-                        out[lane] = exp(values[lane] - whole[at][lane]).mul_add(plain[at][lane], out[lane]);
+                        let power = if ONCE { powers[lane] } else { exp(values[lane] - whole[at][lane]) };
+                        out[lane] = power.mul_add(plain[at][lane], out[lane]);
                     }
                 }
                 *values = out;

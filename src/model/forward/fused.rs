@@ -13,6 +13,7 @@ use super::layer::Operations;
 use super::{Batch, Observer, Output, Unobserved};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{Activation, AttentionSpec, Head, ModelSpec, Norm, NormKind, Positions, RotarySpec};
+use burn::tensor::DataError;
 use slm_fused::activation::{activate, tanh};
 use slm_fused::embedding::{Embedding, embed, select};
 use slm_fused::linear::{Linear, linear};
@@ -71,6 +72,28 @@ impl Context {
 /// Everything for one batch, as [`super::Forward::run`] without a graph; hidden states where they are to be kept.
 pub fn run_fused(spec: &ModelSpec, weights: &FusedWeights, batch: &Batch, keep_hidden_states: bool) -> Output {
     FusedForward::new(spec, weights, keep_hidden_states).run(batch, &root_without_graph(), &mut Unobserved)
+}
+
+/// The logits of each sequence of a batch by itself, (positions, width) or a classifier's (width), as [`run_fused`] has them.
+/// Their memory may be given back to [`slm_numerics::scratch`], which it comes from.
+pub fn run_fused_apart(spec: &ModelSpec, weights: &FusedWeights, batch: &Batch) -> Result<Vec<Vec<f32>>, DataError> {
+    let [sequences, length] = batch.dims();
+    let forward = FusedForward::new(spec, weights, false);
+    let last = forward.states(batch, &root_without_graph(), &mut Unobserved).last;
+    let rows = if matches!(spec.head, Head::Classifier { .. }) { 1 } else { length };
+    let of_sequence = |sequence: usize| {
+        let own: Vec<i32> = ((sequence * rows) as i32..((sequence + 1) * rows) as i32).collect();
+        let mut last = forward.head_rows(last.clone(), batch, &own, &mut Unobserved);
+        if let Some(id) = spec.last_linear() {
+            last = forward.linear(&last, &[id], None, &mut Unobserved);
+        }
+        let data = match last.dims().len() {
+            3 => last.into_tensor::<3>().into_data(),
+            _ => last.into_tensor::<2>().into_data(),
+        };
+        data.try_into_vec::<f32>()
+    };
+    (0..sequences).map(of_sequence).collect()
 }
 
 /// A value that records nothing.

@@ -28,7 +28,7 @@ const TASK_ROWS: usize = 192;
 /// Most values of the right operand that are packed at a time.
 const PACKED: usize = 1 << 21;
 /// Multiply-adds below which threads cost more than they bring.
-const SERIAL: usize = 1 << 17;
+const SERIAL: usize = 1 << 19;
 
 /// Row-major values, `stride` apart from row to row.
 #[derive(Clone, Copy, Debug)]
@@ -186,7 +186,9 @@ fn multiply_values<T: Value>(out: Output<'_, T>, left: Left<'_, T>, right: Right
             };
             let chunk = task_rows * stride;
             if threads > 1 {
-                values.par_chunks_mut(chunk).take(m.div_ceil(task_rows)).enumerate().for_each(compute);
+                // One by one, since a thread that was asleep comes late.
+                let tasks = values.par_chunks_mut(chunk).take(m.div_ceil(task_rows)).enumerate();
+                tasks.with_max_len(1).for_each(compute);
             } else {
                 values.chunks_mut(chunk).take(m.div_ceil(task_rows)).enumerate().for_each(compute);
             }
@@ -233,8 +235,9 @@ fn pack_panel<T: Value>(right: Right<'_, T>, start: usize, panel: usize, out: &m
         }
         Right::Columns(b) => {
             let count = T::WIDTH.min(b.rows - first);
-            for k in (0..depth).step_by(16) {
-                let many = 16.min(depth - k);
+            // Long enough parts of every row for the machine to see that they will go on.
+            for k in (0..depth).step_by(64) {
+                let many = 64.min(depth - k);
                 let out = &mut out[k * T::WIDTH..(k + many) * T::WIDTH];
                 for column in 0..count {
                     let values = b.part(first + column, start + k, many);

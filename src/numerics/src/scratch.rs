@@ -3,54 +3,60 @@
 //! to the system when it ends.
 
 use crate::product::Value;
+use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
 
 /// Where working memory begins, so that no vector crosses two cache lines.
 const ALIGNMENT_BYTES: usize = 64;
 
-/// Buffers that nobody uses.
+/// Least values of a buffer.
+const LEAST: usize = 1 << 8;
+
+/// Buffers that nobody uses, by the values they have room for.
 #[derive(Debug)]
-pub struct Unused<T>(Vec<Vec<T>>);
+pub struct Unused<T> {
+    /// Of values that were handed out and came back, as long as they were used.
+    values: BTreeMap<usize, Vec<Vec<T>>>,
+    /// Of working memory, as long as they have room for, so that none of it is filled again.
+    working: BTreeMap<usize, Vec<Vec<T>>>,
+}
 
 impl<T> Unused<T> {
     pub(crate) const fn new() -> Self {
-        Unused(Vec::new())
+        Unused { values: BTreeMap::new(), working: BTreeMap::new() }
     }
+}
+
+/// `count` rounded up to one of eight sizes an octave, so that batches of all lengths find each other's buffers.
+fn size(count: usize) -> usize {
+    let count = count.max(LEAST);
+    count.next_multiple_of(1 << (count.ilog2() - 3))
 }
 
 fn unused<T: Value>() -> MutexGuard<'static, Unused<T>> {
     T::unused().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `count` values, whatever they are, in the smallest unused buffer that has room and is not much larger.
+/// `count` values, whatever they are, in the smallest unused buffer that has room and is not twice as large.
 pub fn take<T: Value>(count: usize) -> Vec<T> {
-    let mut unused = unused::<T>();
-    let buffers = &mut unused.0;
-    let fits = |buffer: &&Vec<T>| buffer.capacity() >= count && buffer.capacity() / 2 <= count.max(1 << 12);
-    let smallest = buffers.iter().filter(fits).map(Vec::capacity).min();
-    let found = buffers.iter().position(|buffer| Some(buffer.capacity()) == smallest);
-    let buffer = found.map(|index| buffers.swap_remove(index));
-    drop(unused);
-    match buffer {
-        Some(mut buffer) => {
-            buffer.resize(count, T::ZERO);
-            buffer
-        }
-        None => vec![T::ZERO; count],
-    }
+    let size = size(count);
+    let found = unused::<T>().values.range_mut(size..2 * size).find_map(|(_, buffers)| buffers.pop());
+    let mut buffer = found.unwrap_or_else(|| Vec::with_capacity(size));
+    buffer.resize(count, T::ZERO);
+    buffer
 }
 
 /// Gives a buffer back.
 pub fn give<T: Value>(buffer: Vec<T>) {
-    if buffer.capacity() > 0 {
-        unused().0.push(buffer);
+    if buffer.capacity() >= LEAST {
+        unused().values.entry(buffer.capacity()).or_default().push(buffer);
     }
 }
 
 /// Gives every unused buffer back to the system.
 pub fn forget() {
-    unused::<f32>().0.clear();
-    unused::<f64>().0.clear();
+    *unused::<f32>() = Unused::new();
+    *unused::<f64>() = Unused::new();
 }
 
 /// Working memory, given back when dropped.
@@ -65,7 +71,9 @@ impl<T: Value> Scratch<T> {
     /// `count` values, whatever they are.
     pub fn take(count: usize) -> Self {
         let spare = ALIGNMENT_BYTES / size_of::<T>();
-        let memory: Vec<T> = take(count + spare);
+        let size = size(count + spare);
+        let found = unused::<T>().working.range_mut(size..2 * size).find_map(|(_, buffers)| buffers.pop());
+        let memory = found.unwrap_or_else(|| vec![T::ZERO; size]);
         let first = memory.as_ptr().align_offset(ALIGNMENT_BYTES).min(spare);
         Scratch { memory, first, count }
     }
@@ -78,6 +86,35 @@ impl<T: Value> Scratch<T> {
 
 impl<T: Value> Drop for Scratch<T> {
     fn drop(&mut self) {
-        give(std::mem::take(&mut self.memory));
+        let memory = std::mem::take(&mut self.memory);
+        unused().working.entry(memory.len()).or_default().push(memory);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_room_and_are_few() {
+        let sizes: std::collections::BTreeSet<usize> = (1..100_000).map(size).collect();
+        for count in 1..100_000 {
+            assert!(size(count) >= count && size(count) <= (count + count / 8).max(LEAST), "{count}: {}", size(count));
+        }
+        // Eight an octave between 2⁸ and 2¹⁷.
+        assert!(sizes.len() <= 8 * 9 + 1, "{}", sizes.len());
+        assert!(sizes.iter().all(|&one| size(one) == one));
+    }
+
+    #[test]
+    fn memory_has_what_was_asked_for() {
+        for count in [0, 1, 255, 256, 257, 5000] {
+            let mut scratch = Scratch::<f32>::take(count);
+            assert_eq!(scratch.values().len(), count);
+            assert_eq!(scratch.values().as_ptr().align_offset(ALIGNMENT_BYTES), 0);
+            let values = take::<f64>(count);
+            assert_eq!(values.len(), count);
+            give(values);
+        }
     }
 }
