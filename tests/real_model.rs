@@ -69,6 +69,21 @@ fn published() -> Option<(PathBuf, PathBuf)> {
     Some((outside(model.parent()?.join("smollm2.gguf"))?, model))
 }
 
+/// llama_cpp.py in tests/data/smollm2 records its answers on the values of the same file, in f32.
+#[test]
+fn the_published_file_answers_with_the_tokens_of_llama_cpp() {
+    let Some((file, _)) = published() else { return };
+    let recorded = std::fs::read_to_string(root("tests/data/smollm2/llama_cpp.json"));
+    let recorded: Value = serde_json::from_str(&recorded.expect("it is part of the repository")).expect("JSON");
+    let chats = recorded["chats"].as_array().expect("chats");
+    assert_eq!(chats.len(), 5, "five questions are recorded");
+    for chat in chats {
+        let question = chat["question"].as_str().expect("a question");
+        let ours = slmc(&["generate", &file.display().to_string(), "--chat", question, "--tokens", TOKENS]);
+        assert_eq!(ids(&ours["tokens"]), ids(&chat["answer"]), "{question}: {}", ours["text"]);
+    }
+}
+
 /// tests/data/smollm2/gguf.json, which dequantize.py beside it makes by gguf-py.
 fn gguf_reference() -> Value {
     let text = std::fs::read_to_string(root("tests/data/smollm2/gguf.json"));

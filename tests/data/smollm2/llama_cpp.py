@@ -1,20 +1,22 @@
 #!/usr/bin/env python3
-"""Compares the greedy answers of `slmc generate` with those of llama.cpp, on the same values.
+"""Writes llama_cpp.json: the greedy answers of llama.cpp to the questions of reference.json.
 
-usage: llama_cpp.py SMOLLM2.gguf REFERENCE.json WORK SLMC
+usage: llama_cpp.py SMOLLM2.gguf REFERENCE.json WORK OUT.json
+       llama_cpp.py --check SMOLLM2.gguf REFERENCE.json WORK RECORDED.json
 
 SMOLLM2.gguf is the published file (Q4_1), REFERENCE.json the questions with their prompts' tokens (reference.py), WORK a
-directory for the same model with every tensor dequantized to F32, SLMC the program. llama.cpp runs that file with a cache in
-f32 and without flash attention, slmc the published one. For each question the first 64 tokens must be equal, up to an end
-token; exits with 1 where they are not. `--make-only` writes the F32 file and stops: that part needs gguf and numpy alone.
+directory for the same model with every tensor dequantized to F32, which llama.cpp runs with a cache in f32 and without flash
+attention. An answer ends before its end token or after 64 tokens. With --check nothing is written, and answers that differ
+from the recorded ones are named, with exit status 1.
 
-Needs llama-cpp-python 0.3.36, gguf 0.19.0, numpy. `.ci/weekly llama.cpp` runs it.
+Needs xllamacpp (which brings llama.cpp built), gguf and numpy, in the versions that llama_cpp.json names. `.ci/weekly llama.cpp`
+runs it; tests/real_model.rs compares slmc's answers from the published file with it.
 """
 import argparse
-import ctypes
+import importlib.metadata
 import json
+import os
 import pathlib
-import subprocess
 import sys
 
 import gguf
@@ -43,74 +45,52 @@ def make_f32(source, out):
     writer.close()
 
 
-class Peer:
-    """llama.cpp, one sequence."""
+def server(path):
+    import xllamacpp
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx = params.n_batch = params.n_ubatch = CONTEXT
+    params.n_parallel = 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    return xllamacpp.Server(params)
 
-    def __init__(self, path):
-        import llama_cpp
-        self.api = llama_cpp
-        self.quiet = llama_cpp.llama_log_callback(lambda *_: None)
-        llama_cpp.llama_log_set(self.quiet, ctypes.c_void_p(0))
-        llama_cpp.llama_backend_init()
-        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx = params.n_batch = params.n_ubatch = CONTEXT
-        params.n_threads = params.n_threads_batch = 2
-        params.type_k = params.type_v = 0  # GGML_TYPE_F32
-        params.flash_attn_type = 0  # disabled
-        self.context = llama_cpp.llama_init_from_model(self.model, params)
-        self.vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
 
-    def next_token(self, tokens, start):
-        batch = self.api.llama_batch_init(len(tokens), 0, 1)
-        batch.n_tokens = len(tokens)
-        for place, token in enumerate(tokens):
-            batch.token[place], batch.pos[place] = token, start + place
-            batch.n_seq_id[place], batch.seq_id[place][0] = 1, 0
-            batch.logits[place] = place + 1 == len(tokens)
-        if self.api.llama_decode(self.context, batch) != 0:
-            sys.exit("llama.cpp cannot decode the batch")
-        logits = numpy.ctypeslib.as_array(self.api.llama_get_logits_ith(self.context, -1), shape=(self.vocabulary,))
-        best = int(logits.argmax())
-        self.api.llama_batch_free(batch)
-        return best
-
-    def answer(self, prompt, ends):
-        self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
-        tokens, given, start = [], prompt, 0
-        while len(tokens) < NEW_TOKENS:
-            token = self.next_token(given, start)
-            if token in ends:
-                break
-            tokens.append(token)
-            start, given = start + len(given), [token]
-        return tokens
+def answer(peer, prompt, ends):
+    """The tokens of a greedy answer, each with its id by n_probs."""
+    result = peer.handle_completions({"prompt": prompt, "n_predict": NEW_TOKENS, "temperature": 0, "samplers": ["top_k"], "top_k": 1,
+                                      "repeat_penalty": 1.0, "cache_prompt": False, "n_probs": 1})
+    tokens = [token["id"] for token in result["choices"][0]["logprobs"]["content"]]
+    end = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
+    return tokens[:end]
 
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("source", "reference", "work", "slmc"):
+    parser.add_argument("--check", action="store_true")
+    for name in ("source", "reference", "work", "out"):
         parser.add_argument(name, type=pathlib.Path)
-    parser.add_argument("--make-only", action="store_true")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     f32 = arguments.work / "smollm2-f32.gguf"
     make_f32(arguments.source, f32)
-    if arguments.make_only:
-        return
-    peer = Peer(f32)
-    inspected = json.loads(subprocess.run([arguments.slmc, "inspect", arguments.source, "--json"], check=True,
-                                          capture_output=True).stdout)
-    ends, differing = set(inspected["end_tokens"]), []
-    for chat in json.loads(arguments.reference.read_text(encoding="utf-8"))["chats"]:
-        expected = peer.answer(chat["prompt_tokens"], ends)
-        command = [arguments.slmc, "generate", arguments.source, "--chat", chat["question"], "--tokens", str(NEW_TOKENS), "--json"]
-        ours = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["tokens"]
-        if ours != expected:
-            differing.append(f"{chat['question']!r}: slmc {ours}, llama.cpp {expected}")
-    if differing:
-        sys.exit("\n".join(differing))
-    print("the greedy answers are llama.cpp's")
+    reference = json.loads(arguments.reference.read_text(encoding="utf-8"))
+    ends = {gguf.GGUFReader(arguments.source).fields["tokenizer.ggml.eos_token_id"].contents()}
+    peer = server(f32)
+    versions = {name: importlib.metadata.version(name) for name in ("xllamacpp", "gguf")}
+    chats = [{"question": chat["question"], "answer": answer(peer, chat["prompt_tokens"], ends)} for chat in reference["chats"]]
+    made = {"versions": versions, "chats": chats}
+    # The server's threads would print while the interpreter ends.
+    if arguments.check:
+        recorded = json.loads(arguments.out.read_text(encoding="utf-8"))
+        differing = [new for new, old in zip(chats, recorded["chats"], strict=True) if new != old]
+        print("\n".join(f"differs: {chat}" for chat in differing) or "the recorded answers are llama.cpp's")
+        sys.stdout.flush()
+        os._exit(1 if differing else 0)
+    lines = ",\n".join("  " + json.dumps(chat) for chat in made["chats"])
+    arguments.out.write_text(f'{{"versions": {json.dumps(versions)}, "chats": [\n{lines}\n]}}\n', encoding="utf-8")
+    os._exit(0)
 
 
 if __name__ == "__main__":
