@@ -23,14 +23,14 @@ use self::module::Module;
 use super::error::ModelFormatError;
 use super::hugging_face::{self, DenseSource, companions, configuration_of, contents};
 use super::stored_tensors::{StoredTensors, Tensors};
-use super::{Format, ModelSource};
+use super::{Format, ModelSource, StoredAs};
 use crate::disk::deferred::Deferred;
 use crate::disk::hash::{Hash, HashError, path_sha256};
 use crate::disk::tensor_file::StoredTensor;
 use crate::disk::{Config, ConfigError, SharedBytes};
 use crate::model::families::Family;
-use crate::model::id::{LinearId, ParameterId};
-use crate::model::integers::GroupedIntegers;
+use crate::model::id::{LinearId, ParameterId, Part};
+use crate::model::integers::{Grid, GroupedIntegers, Unfit};
 use crate::model::notes::Note;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
@@ -38,6 +38,7 @@ use crate::model::weights::{Outline, Parameter};
 use safetensors::Dtype;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -128,7 +129,7 @@ struct Kind<'r> {
 }
 
 /// The readers of a method by its section.
-fn kinds(method: Method, section: &Config) -> Result<Vec<Kind<'static>>, ModelFormatError> {
+fn kinds(method: Method, section: &Config, tensors: &Tensors) -> Result<Vec<Kind<'static>>, ModelFormatError> {
     let gptq = |settings: gptq::Settings| {
         let read: Read<'static> = Box::new(move |module| gptq::read(module, &settings));
         vec![Kind { ends: &gptq::ENDS, read }]
@@ -168,12 +169,16 @@ fn kinds(method: Method, section: &Config) -> Result<Vec<Kind<'static>>, ModelFo
                 },
             ]
         }
-        Method::TorchAo => vec![Kind { ends: &torchao::ENDS, read: Box::new(torchao::read) }],
+        Method::TorchAo => {
+            let kinds = torchao::Kinds::of(tensors)?;
+            vec![Kind { ends: &torchao::ENDS, read: Box::new(move |module| torchao::read(module, &kinds)) }]
+        }
     })
 }
 
 /// An opened directory.
 struct PackedSource {
+    method: Method,
     dense: DenseSource,
     /// By the names of the tensors they stand for.
     matrices: BTreeMap<String, Arc<PackedMatrix>>,
@@ -188,7 +193,13 @@ impl PackedSource {
         let dense = DenseSource::converted(directory, plain(&whole), |spec, family, tensors| {
             unpacking.unpacked(tensors, spec, family)
         })?;
-        Ok(PackedSource { dense, matrices: unpacking.matrices })
+        Ok(PackedSource { method, dense, matrices: unpacking.matrices })
+    }
+
+    /// The packed matrix that a matrix is in, and its rows there.
+    fn matrix(&self, id: LinearId) -> Option<(&PackedMatrix, Range<usize>)> {
+        let (name, rows) = self.dense.rows_of(id)?;
+        Some((self.matrices.get(name)?, rows))
     }
 }
 
@@ -208,7 +219,7 @@ impl Unpacking<'_> {
         family: &Family,
     ) -> Result<(Tensors, Vec<Note>), ModelFormatError> {
         let names = Names::of(spec, family);
-        let kinds = kinds(self.method, self.section)?;
+        let kinds = kinds(self.method, self.section, &tensors)?;
         let mut sparse = 0;
         let mut of_inputs = 0;
         if self.method == Method::CompressedTensors {
@@ -350,9 +361,23 @@ impl ModelSource for PackedSource {
         self.dense.parameter(id)
     }
 
+    fn grid(&self, id: LinearId) -> Result<Grid, Unfit> {
+        self.matrix(id).ok_or(Unfit::Floats)?.0.grid()
+    }
+
     fn integers(&self, id: LinearId) -> Result<Option<GroupedIntegers>, ModelFormatError> {
-        let Some((name, rows)) = self.dense.rows_of(id) else { return Ok(None) };
-        Ok(self.matrices.get(name).and_then(|matrix| matrix.integers(rows)))
+        Ok(self.matrix(id).and_then(|(matrix, rows)| matrix.integers(rows)))
+    }
+
+    fn stored(&self, id: ParameterId) -> Result<Option<StoredAs>, ModelFormatError> {
+        let matrix = match id {
+            ParameterId::Linear(id, Part::Weight) => self.matrix(id),
+            _ => None,
+        };
+        Ok(Some(match matrix {
+            Some((matrix, _)) => StoredAs::converted(format!("{}, {}", self.method.name(), matrix.described())),
+            None => StoredAs::of(&self.parameter(id)?),
+        }))
     }
 
     fn recorded_sparsity(&self) -> Result<Sparsity, ConfigError> {

@@ -122,7 +122,7 @@ pub(super) fn read_packed(module: &Module<'_>, settings: &Settings) -> Result<Pa
         _ => zero_bytes(module, rows, count)?,
     };
     let groups = grouping(module, columns, count, settings)?;
-    Ok(PackedMatrix { rows, columns, codes, zeros, scales, order, groups, count })
+    Ok(PackedMatrix { rows, columns, codes, zeros, minima: None, scales, order, groups, count })
 }
 
 /// The matrix of a module in bytes.
@@ -133,7 +133,7 @@ pub(super) fn read_bytes(module: &Module<'_>, settings: &Settings) -> Result<Pac
     let zeros = zero_bytes(module, rows, count)?;
     let groups = grouping(module, columns, count, settings)?;
     let codes = bytes_of(weights, columns);
-    Ok(PackedMatrix { rows, columns, codes, zeros, scales, order, groups, count })
+    Ok(PackedMatrix { rows, columns, codes, zeros, minima: None, scales, order, groups, count })
 }
 
 /// Codes that are signed bytes.

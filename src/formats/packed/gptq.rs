@@ -121,6 +121,7 @@ pub(super) fn read(module: &Module<'_>, settings: &Settings) -> Result<PackedMat
         columns,
         codes: codes(weights.bytes.clone(), rows, Layout::DownColumns, 0),
         zeros: Some(codes(zeros.bytes.clone(), zero_words, Layout::AcrossRows { awq: false }, settings.add)),
+        minima: None,
         scales,
         order: Order::Groups,
         groups,

@@ -15,6 +15,7 @@ use crate::calibrate::collect;
 use crate::disk::atomic;
 use crate::formats::{self, ModelSink, slmc_quantized};
 use crate::model::id::{LinearId, ParameterId};
+use crate::model::integers::{GroupedIntegers, Unfit};
 use crate::model::scheme::{Assignment, Preset, Width, width_name};
 use crate::model::size::{StoredTensor, WeightSize, stored_tensors};
 use crate::model::spec::ModelKind;
@@ -244,7 +245,13 @@ impl<'o> Work<'o> {
         let (quantized, reports) = match options.method {
             Method::Keep => {
                 let source = formats::open(&options.model)?;
-                keep(model, schemes, &mut |id| Ok::<_, StageError>(source.integers(id)?), progress)?
+                let mut integers = |id: LinearId, scheme| -> Result<Result<GroupedIntegers, Unfit>, StageError> {
+                    if let Err(reason) = source.grid(id).and_then(|grid| grid.fit(scheme)) {
+                        return Ok(Err(reason));
+                    }
+                    Ok(source.integers(id)?.ok_or(Unfit::Floats))
+                };
+                keep(model, schemes, &mut integers, progress)?
             }
             Method::Rtn => quantize(model, schemes, None, progress)?,
             Method::Search => {
