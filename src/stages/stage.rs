@@ -310,6 +310,8 @@ pub trait AnyStage: Sync {
     fn arithmetic(&self) -> Arithmetic;
     /// [`Stage::defaults`].
     fn defaults(&self) -> Value;
+    /// The models among its arguments, each once.
+    fn models(&self, matches: &ArgMatches) -> Vec<PathBuf>;
     /// A command with the stage's options and help.
     fn augment(&self, command: clap::Command) -> clap::Command;
     /// [`Stage::resolve`], on clap's matches.
@@ -410,6 +412,10 @@ impl<S: Stage> AnyStage for S {
 
     fn defaults(&self) -> Value {
         S::defaults()
+    }
+
+    fn models(&self, matches: &ArgMatches) -> Vec<PathBuf> {
+        models::<S>(matches)
     }
 
     fn augment(&self, command: clap::Command) -> clap::Command {
