@@ -71,9 +71,9 @@ pub enum AllocationError {
         ram: u64,
         /// The least there is.
         smallest: u64,
-        /// Of these what a session needs.
+        /// The part that a session needs.
         plan: u64,
-        /// Of these the artifact.
+        /// The part that is the artifact.
         artifact: u64,
         /// The target.
         target: String,

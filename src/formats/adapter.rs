@@ -15,6 +15,7 @@ use self::changes::Changes;
 use self::error::AdapterError;
 use self::settings::Settings;
 use super::error::ModelFormatError;
+use super::found::check_link;
 use super::{Contents, Format, ModelSource, StoredAs, hugging_face};
 use crate::disk::config::{json, read_bounded};
 use crate::disk::deferred::Deferred;
@@ -85,7 +86,7 @@ fn base_of(adapter: &Path) -> Option<PathBuf> {
     let config = Config::read(&adapter.join(settings::FILE)).ok()?;
     let stated = PathBuf::from(config.value("base_model_name_or_path")?.as_str()?);
     let beside = adapter.parent().map(|parent| parent.join(&stated));
-    let model = |path: &PathBuf| path.is_dir() && super::is_model(path) && !is_adapter(path);
+    let model = |path: &PathBuf| super::is_model(path) && super::contents(path).weights && !is_adapter(path);
     [Some(stated), beside].into_iter().flatten().find(model)
 }
 
@@ -188,13 +189,20 @@ impl AdapterSource {
 }
 
 fn read(adapter: &Weighted) -> Result<changes::Opened, ModelFormatError> {
+    if adapter.path.join(settings::FILE).symlink_metadata().is_err() {
+        return Err(AdapterError::NotAnAdapter { path: adapter.path.clone() }.into());
+    }
     let settings = Settings::read(&adapter.path)?;
     let file = adapter.path.join(WEIGHTS_FILE);
+    check_link(&file)?;
     if !file.exists() {
         let pickled = adapter.path.join(PICKLED_FILE).exists();
         return Err(AdapterError::NoWeights { path: adapter.path.clone(), pickled }.into());
     }
     let tensors = tensor_file::read(&file)?;
+    if tensors.is_empty() {
+        return Err(AdapterError::Empty { file }.into());
+    }
     Ok(changes::Opened { adapter: adapter.clone(), settings, tensors, file })
 }
 

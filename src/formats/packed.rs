@@ -50,7 +50,9 @@ const BESIDE: [(&str, &str); 2] = [("quantize_config.json", "gptq"), ("quant_con
 /// Its row of [`super::FORMATS`], before that of slmc's own quantized directories.
 pub const FORMAT: Format = Format {
     name: "packed weights of another tool",
-    recognises: |path| path.is_dir() && section(path).is_ok_and(|section| section.is_some()),
+    recognises: |path| {
+        path.is_dir() && section(path).map_or_else(|_| has_settings_beside(path), |found| found.is_some())
+    },
     contents,
     configuration: |path| hugging_face::configuration(path).map(|config| plain(&config)),
     companions: |path| Ok(companions(path)),
@@ -98,18 +100,26 @@ fn section(directory: &Path) -> Result<Option<(Method, Config)>, ModelFormatErro
         let method = section.value("quant_method").and_then(Value::as_str).and_then(Method::of);
         return Ok(method.map(|method| (method, section)));
     }
-    for (name, method) in BESIDE {
-        let file = directory.join(name);
-        if file.is_file() && contents(directory).weights {
-            let stored = StoredTensors::open(directory)?;
-            if stored.tensors().keys().any(|name| name.ends_with(".qweight")) {
-                let section = Config::read(&file)?;
-                let method = section.optional_text("quant_method")?.unwrap_or(method);
-                return Ok(Method::of(method).map(|method| (method, section)));
-            }
-        }
+    for (name, method) in BESIDE.into_iter().filter(|(name, _)| is_beside(directory, name)) {
+        let section = Config::read(&directory.join(name))?;
+        let method = section.optional_text("quant_method")?.unwrap_or(method);
+        return Ok(Method::of(method).map(|method| (method, section)));
     }
     Ok(None)
+}
+
+/// Whether settings of that name stand beside packed weights, if only as a link that leads nowhere.
+fn is_beside(directory: &Path, name: &str) -> bool {
+    let packed = |stored: StoredTensors| stored.tensors().keys().any(|name| name.ends_with(".qweight"));
+    directory.join(name).symlink_metadata().is_ok()
+        && contents(directory).weights
+        && StoredTensors::open(directory).is_ok_and(packed)
+}
+
+/// Whether settings beside packed weights are what cannot be read: opening the directory says why.
+fn has_settings_beside(directory: &Path) -> bool {
+    hugging_face::configuration(directory).is_ok_and(|config| config.value(KEY).is_none())
+        && BESIDE.iter().any(|(name, _)| is_beside(directory, name))
 }
 
 /// A configuration without the section: that of the model that the matrices stand for.

@@ -5,7 +5,7 @@ use super::import;
 use super::invocation::Invocation;
 use super::limits::check_memory;
 use super::provenance::{Inputs, of_weights};
-use super::stage::RunSettings;
+use super::stage::{RunSettings, check_output};
 use crate::disk::atomic;
 use crate::formats::adapter::{AdapterSource, AdapterSummary, Weighted};
 use crate::formats::{self, ModelSink, ModelSource, hugging_face};
@@ -74,6 +74,8 @@ pub fn merge_directory(
     progress: &dyn Progress,
 ) -> anyhow::Result<MergeReport> {
     atomic::check_directory(out).map_err(StageError::from)?;
+    let read: Vec<&Path> = std::iter::once(base).chain(adapters.iter().map(|adapter| adapter.path.as_path())).collect();
+    check_output(Some(out), &read)?;
     let source = AdapterSource::open(formats::open(base)?, adapters)?;
     // As `import`, with the adapters in f32 beside the tensor that is made.
     let need = import::memory_estimate(&source.outline().spec) + source.held_bytes();

@@ -116,8 +116,8 @@ impl Args {
         // A pattern that matches nothing is said by its own option.
         let widths = widths(&model.spec, &self.schemes.activations).unwrap_or_default();
         // The files of a model that an earlier stage makes are not there yet, and can only make it larger.
-        let companions = formats::companions(&self.model.model).ok();
-        let sections = companions.and_then(|companions| SectionBytes::of(&companions, &model.spec).ok());
+        let companions = self.model.model.exists().then(|| formats::companions(&self.model.model).ok());
+        let sections = companions.flatten().and_then(|companions| SectionBytes::of(&companions, &model.spec).ok());
         let plan = |sparsity: &Sparsity| -> Result<Plan, AllocationError> {
             Plan::new(&Asked {
                 spec: &model.spec,

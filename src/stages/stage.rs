@@ -369,12 +369,11 @@ fn models<S: Stage>(matches: &ArgMatches) -> Vec<PathBuf> {
 }
 
 /// Refuses an output in the place of a model that is read: it would be replaced.
-fn check_output(matches: &ArgMatches, models: &[PathBuf]) -> anyhow::Result<()> {
-    let out = matches.try_get_one::<PathBuf>("out").ok().flatten();
+pub(super) fn check_output<P: AsRef<Path>>(out: Option<&Path>, models: &[P]) -> anyhow::Result<()> {
     let real = |path: &Path| path.canonicalize().ok();
     if let Some(out) = out
         && let Some(place) = real(out)
-        && models.iter().any(|model| real(model).as_ref() == Some(&place))
+        && models.iter().any(|model| real(model.as_ref()).as_ref() == Some(&place))
     {
         anyhow::bail!("{}: is the model that is read, and would be replaced; pass another path", out.display());
     }
@@ -431,7 +430,8 @@ impl<S: Stage> AnyStage for S {
                 let command = S::Args::augment_args(clap::Command::new(S::NAME));
                 let run = RunSettings { invocation: Invocation::of(&command, matches, run.seed), ..run.clone() };
                 let mut resolved = S::resolve(&args, &run, known);
-                resolved.faults.check("out", check_output(matches, &models));
+                let out = matches.try_get_one::<PathBuf>("out").ok().flatten().map(PathBuf::as_path);
+                resolved.faults.check("out", check_output(out, &models));
                 resolved.map(|options| -> Box<dyn Ready> { Box::new(ReadyStage::<S> { options, models }) })
             }
         }

@@ -26,7 +26,7 @@ impl MacsPerCycle {
 pub struct Pace {
     bytes_per_s: Option<f64>,
     macs_per_cycle: Option<MacsPerCycle>,
-    /// Of all cores together.
+    /// All cores together.
     cycles_per_s: f64,
 }
 

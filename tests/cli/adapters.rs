@@ -36,6 +36,7 @@ fn adapters_are_merged_or_stand_for_a_model() {
         "merge patterns rank-32 -o out",
         "merge base patterns -o base",
         "merge base -o out",
+        "merge merged patterns -o merged",
         "merge base patterns --max-ram 1MiB -o out",
         "merge base patterns --base base -o out",
         "inspect base --base base",

@@ -64,7 +64,7 @@ fn what_disagrees_is_named_with_the_remedy() {
     type Configure = fn(&mut Value);
     type Damage = fn(&mut Tensors);
     let (same, all): (Configure, Damage) = (|_| {}, |_| {});
-    let cases: [(&str, Configure, Damage, &[&str]); 40] = [
+    let cases: [(&str, Configure, Damage, &[&str]); 50] = [
         (
             "gptq-v1",
             same,
@@ -163,7 +163,7 @@ fn what_disagrees_is_named_with_the_remedy() {
             "awq-gemv-fast",
             |c| c["quantization_config"]["group_size"] = json!(1),
             all,
-            &["down_proj.scales` has shape [32, 64], expected numbers of 128 groups of 1 columns"],
+            &["down_proj.scales` has shape [32, 64], expected numbers of groups of 1 columns", "for 128 columns"],
         ),
         (
             "awq-gemv-fast",
@@ -222,6 +222,47 @@ fn what_disagrees_is_named_with_the_remedy() {
             &["gate_proj.bitmask`: element 0 is 255, expected two bits of every four"],
         ),
         ("torchao", same, |t| shorter(t, "._weight_scale"), &["gate_proj._weight_scale` has shape [95, 2]", "torchao"]),
+        // Padded numbers do not say how many groups there are: a size that the weights do not have would go unnoticed.
+        (
+            "awq-gemv-fast",
+            |c| c["quantization_config"]["group_size"] = json!(64),
+            all,
+            &["down_proj.scales`: has numbers of 4 groups a row, and 128 columns have 2 of 64", "`group_size`"],
+        ),
+        (
+            "awq-gemv-fast",
+            |c| c["quantization_config"]["group_size"] = json!(16),
+            all,
+            &["down_proj.scales`: has numbers of 4 groups a row, and 128 columns have 8 of 16"],
+        ),
+        (
+            "awq-gemv-fast",
+            |c| c["quantization_config"]["group_size"] = json!(48),
+            all,
+            &["down_proj.scales` has shape", "groups of 48 columns"],
+        ),
+        ("gptq-v1", |c| c["quantization_config"]["bits"] = json!("4"), all, &["`quantization_config.bits` is \"4\""]),
+        (
+            "gptq-v1",
+            |c| drop(c["quantization_config"].as_object_mut().expect("an object").remove("bits")),
+            all,
+            &["key `quantization_config.bits` is missing"],
+        ),
+        ("gptq-v1", |c| c["quantization_config"]["quant_method"] = json!(4), all, &["quant_method` is 4"]),
+        (
+            "gptq-v1",
+            |c| c["quantization_config"] = json!(null),
+            all,
+            &["quantized by GPTQ", "no `quantization_config` that says how", "fetch the config.json"],
+        ),
+        (
+            "ct-4-bits",
+            |c| c["quantization_config"]["config_groups"] = json!({}),
+            all,
+            &["down_proj.weight_packed`: no group of `quantization_config.config_groups` says of how many bits"],
+        ),
+        ("gptq-v1", |c| c["quantization_config"]["group_size"] = json!(0), all, &["group_size` is 0, expected"]),
+        ("gptq-v1", |c| c["quantization_config"] = json!("gptq"), all, &["`quantization_config` is \"gptq\""]),
         // Without the header's word for it the shapes tell, and these tell nothing.
         ("torchao-int4", same, |t| shorter(t, "._weight_scale"), &["gate_proj._weight_zero_point` has shape [2, 96]"]),
         (
@@ -259,6 +300,21 @@ fn what_disagrees_is_named_with_the_remedy() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn settings_beside_the_weights_that_cannot_be_read_are_named() {
+    let directory = changed("awq-gemv-beside", |_| {}, |_| {});
+    let settings = directory.path().join("quant_config.json");
+    let error = || open_outline(directory.path()).expect_err("it is not read").to_string();
+    let stated = fs::read_to_string(&settings).expect("it is there");
+    fs::write(&settings, stated.replace("32", "128")).expect("writes");
+    assert!(error().contains("expected numbers of groups of 128 columns"), "{}", error());
+    fs::write(&settings, "{\"w_bit\": 4").expect("writes");
+    assert!(error().contains("quant_config.json: not valid JSON"), "{}", error());
+    fs::remove_file(&settings).expect("removes");
+    std::os::unix::fs::symlink("../../blobs/gone", &settings).expect("links");
+    assert!(error().contains("quant_config.json: a link to ../../blobs/gone"), "{}", error());
 }
 
 #[test]

@@ -30,6 +30,18 @@ pub enum AdapterError {
         /// Whether the older form is there.
         pickled: bool,
     },
+    /// It is something else, or nothing.
+    #[error("{}: holds no adapter_config.json; pass the directory of an adapter as PEFT saves it", path.display())]
+    NotAnAdapter {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It has no tensors.
+    #[error("{}: holds no tensor, so that the adapter changes nothing; it is incomplete, fetch it again", file.display())]
+    Empty {
+        /// The file.
+        file: PathBuf,
+    },
     /// A tensor that the base has no place for.
     #[error("{}: tensor `{tensor}` has no place in the base {}{}; it was trained on another model: pass that one with --base DIR", file.display(), base.display(), near(nearest.as_ref()))]
     NoPlace {

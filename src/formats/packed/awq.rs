@@ -12,6 +12,7 @@
 //! gemv_fast stores −scale · zero, rounded to f16, in the place of the zero: its sum is exact in f32.
 
 use super::codes::{Codes, Layout, WORD};
+use super::error::PackedError;
 use super::gptq::group_size;
 use super::matrix::{Groups, Order, PackedMatrix};
 use super::module::Module;
@@ -123,7 +124,8 @@ fn gemv(module: &Module<'_>, settings: &Settings) -> Result<PackedMatrix, ModelF
     let scales = module.scales(".scales")?;
     module.expect(".qzeros", &[rows, zero_words])?;
     module.expect(".scales", &[rows, zero_words * PER_WORD])?;
-    let (size, count) = padded_groups(module, ".qzeros", zeros, settings, columns, zero_words * PER_WORD)?;
+    let padded = zero_words * PER_WORD;
+    let (size, count) = padded_groups(module, settings, (rows, columns), padded, |row, group| row * padded + group)?;
     Ok(PackedMatrix {
         rows,
         columns,
@@ -146,11 +148,10 @@ fn gemv_fast(module: &Module<'_>, settings: &Settings) -> Result<PackedMatrix, M
     }
     let rows = quarter * interleaved;
     let (scales, minima) = (module.scales(".scales")?, module.scales(".qzeros")?);
-    let stored = module.part(".scales")?;
-    let (padded, _) = module.matrix(".scales", stored)?;
+    let (padded, _) = module.matrix(".scales", module.part(".scales")?)?;
     module.expect(".scales", &[padded, rows])?;
     module.expect(".qzeros", &[padded, rows])?;
-    let (size, count) = padded_groups(module, ".scales", stored, settings, columns, padded)?;
+    let (size, count) = padded_groups(module, settings, (rows, columns), padded, |row, group| group * rows + row)?;
     Ok(PackedMatrix {
         rows,
         columns,
@@ -164,19 +165,32 @@ fn gemv_fast(module: &Module<'_>, settings: &Settings) -> Result<PackedMatrix, M
     })
 }
 
-/// Columns of a group and how many a row has, of which there is room for `padded`.
+/// Columns of a group and how many a row has. There is room for more, up to `padded` at (row, group) of `at`: these have a scale
+/// of 0, and nothing else says how many groups there are.
 fn padded_groups(
     module: &Module<'_>,
-    end: &str,
-    tensor: &StoredTensor,
     settings: &Settings,
-    columns: usize,
+    (rows, columns): (usize, usize),
     padded: usize,
+    at: impl Fn(usize, usize) -> usize,
 ) -> Result<(usize, usize), ModelFormatError> {
     let size = settings.group.unwrap_or(columns);
-    let count = columns.div_ceil(size);
-    match count <= padded {
-        true => Ok((size, count)),
-        false => Err(module.shape(end, tensor, format!("numbers of {count} groups of {size} columns"))),
+    let (count, scales) = (columns.div_ceil(size), module.scales(".scales")?);
+    let stored = module.part(".scales")?;
+    if count > padded || !columns.is_multiple_of(size) {
+        let expected = format!("numbers of groups of {size} columns, as `group_size` says, for {columns} columns");
+        return Err(module.shape(".scales", stored, expected));
     }
+    let values = scales.dtype().decode(&scales.bytes());
+    let is_there = |group: usize| (0..rows).any(|row| values[at(row, group)] != 0.0);
+    let found = (0..padded).filter(|group| is_there(*group)).count();
+    if found == count {
+        return Ok((size, count));
+    }
+    let problem = format!(
+        "has numbers of {found} groups a row, and {columns} columns have {count} of {size}, which `group_size` says; fetch the \
+         config.json that belongs to it"
+    );
+    let (file, tensor) = (stored.file.clone(), module.full(".scales"));
+    Err(PackedError::Unclear { file, tensor, problem }.into())
 }

@@ -160,6 +160,12 @@ fn coding(
         codings.filter(|(bits, fields)| words(columns, *bits, *fields) == width).collect();
     match fitting[..] {
         [one] => Ok(one),
+        [] if bits.is_empty() => {
+            let problem = "no group of `quantization_config.config_groups` says of how many bits it is; fetch the config.json that \
+                           belongs to it";
+            let (file, tensor) = (weights.file.clone(), module.full(".weight_packed"));
+            Err(PackedError::Unclear { file, tensor, problem: problem.to_owned() }.into())
+        }
         [] => {
             let known: Vec<String> = bits.iter().map(ToString::to_string).collect();
             let expected = format!("words of {columns} columns of {} bits", known.join(" or "));
