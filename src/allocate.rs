@@ -10,6 +10,7 @@ mod gradients;
 pub mod improve;
 pub mod items;
 pub mod knapsack;
+pub mod limits;
 pub mod plan;
 pub mod probe;
 pub mod report;
@@ -17,15 +18,15 @@ pub mod sweep;
 pub mod widths;
 
 use crate::divergence::{Sample, mean_and_error};
-use crate::model::scheme::Assignment;
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::quantize::calibration::Calibration;
 use burn::tensor::Device;
 use database::Database;
 use error::AllocationError;
-use items::{Item, Items};
+use items::{Coding, Item, Items};
 use knapsack::{Choice, Frontier};
+use limits::{Limits, largest_bytes};
 use probe::{Probe, Samples};
 use report::{AllocationReport, CodingReport, Cost, ItemReport, rank_correlation};
 
@@ -49,7 +50,8 @@ impl Sensitivities {
     /// The best selection of every number of bytes; bytes are of the items alone.
     pub fn frontier(&self, items: &Items) -> Frontier {
         let choices = |(item, costs): (&Item, Vec<f64>)| -> Vec<Choice> {
-            item.codings.iter().zip(costs).map(|(coding, cost)| Choice { bytes: coding.bytes, cost }).collect()
+            let choice = |(coding, cost): (&Coding, f64)| Choice { bytes: coding.bytes, time: coding.time, cost };
+            item.codings.iter().zip(costs).map(choice).collect()
         };
         Frontier::new(&items.items.iter().zip(self.costs()).map(choices).collect::<Vec<_>>())
     }
@@ -122,27 +124,29 @@ impl Allocator<'_> {
         Ok(Sensitivities { predicted, measured })
     }
 
-    /// Chooses a scheme for every matrix within `budget` bytes, which [`Items::smallest_bytes`] does not exceed.
+    /// Chooses a scheme for every matrix within limits that something keeps.
+    ///
+    /// # Errors
+    /// [`AllocationError::Both`] where bytes and time can be kept, but not together.
     pub fn allocate(
         &self,
-        budget: u64,
+        limits: &Limits,
         progress: &dyn Progress,
-    ) -> Result<(Assignment, AllocationReport), AllocationError> {
+    ) -> Result<(Vec<usize>, AllocationReport), AllocationError> {
         let Allocator { items, probe, database, .. } = *self;
         let sensitivities = self.sensitivities(progress)?;
         let costs = sensitivities.costs();
-        let within = budget.saturating_sub(items.fixed_bytes);
-        // The caller has checked that something fits.
-        let selection = sensitivities.frontier(items).best_within(within).unwrap_or_else(|| smallest(items));
+        let bytes = limits.bytes.saturating_sub(items.fixed_bytes);
+        let time = limits.time.map_or(u64::MAX, |time| time.saturating_sub(items.fixed_time));
+        let selection = sensitivities.frontier(items).best_within(bytes, time).ok_or(AllocationError::Both)?;
         let added_up = selection.iter().enumerate().map(|(item, &coding)| costs[item][coding]).sum();
         let knapsack = cost(&probe.assignment(&items.items, &selection, database, probe.all())?);
-        let improved = improve::improve(probe, items, database, &costs, budget, selection, progress)?;
-        let largest = |item: &Item| item.codings.iter().map(|coding| coding.bytes).max().unwrap_or(0);
+        let improved = improve::improve(probe, items, database, &costs, limits, selection, progress)?;
         let report = AllocationReport {
-            budget_bytes: budget,
+            budget_bytes: limits.bytes,
             chosen_bytes: items.bytes(&improved.selection),
             smallest_bytes: items.smallest_bytes(),
-            largest_bytes: items.fixed_bytes + items.items.iter().map(largest).sum::<u64>(),
+            largest_bytes: largest_bytes(items),
             unit: probe.unit(),
             measured_on: self.measured_on.to_owned(),
             measured_tokens: probe.tokens(),
@@ -155,17 +159,9 @@ impl Allocator<'_> {
             improved: cost(&improved.samples),
             activations: None,
             artifact: None,
+            plan: None,
             items: sensitivities.reports(items, &improved.selection),
         };
-        Ok((items.assignment(&improved.selection), report))
+        Ok((improved.selection, report))
     }
-}
-
-/// The smallest coding of every item.
-fn smallest(items: &Items) -> Vec<usize> {
-    let least = |item: &Item| {
-        let codings = item.codings.iter().enumerate();
-        codings.min_by_key(|(_, coding)| coding.bytes).map_or(0, |(number, _)| number)
-    };
-    items.items.iter().map(least).collect()
 }

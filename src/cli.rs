@@ -20,10 +20,12 @@ mod targets;
 mod tokenizer;
 mod verify;
 
+use crate::formats::adapter;
 use crate::shell::{ExitStatus, Shell};
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use global::Global;
+use std::path::{Path, PathBuf};
 
 /// Compiles small language models into one file that an edge device runs, bit for bit as proved on the build machine
 ///
@@ -69,10 +71,43 @@ impl Cli {
     pub fn run(&self) -> ExitStatus {
         let shell = self.global.shell();
         if let Some(base) = &self.global.base {
-            crate::formats::adapter::set_base(base);
+            adapter::set_base(base);
         }
-        let outcome = self.set_threads().and_then(|()| self.dispatch(&shell));
+        let outcome = self.check_global().and_then(|()| self.set_threads()).and_then(|()| self.dispatch(&shell));
         shell.exit_status(outcome)
+    }
+
+    /// Refuses options of all commands that this one has no use for.
+    fn check_global(&self) -> anyhow::Result<()> {
+        if let Some(models) = self.models() {
+            adapter::check_base(models)?;
+        }
+        let estimates = match &self.command {
+            Command::Stage(command) => command.estimates_memory(),
+            Command::Merge(_) | Command::Run(_) | Command::Reproduce(_) => true,
+            _ => false,
+        };
+        ensure!(
+            estimates || self.global.max_ram.is_none(),
+            "--max-ram refuses work whose memory is estimated before: of stages that make a model, `merge`, `run` and \
+             `reproduce`; this command estimates none, leave it out"
+        );
+        Ok(())
+    }
+
+    /// The models that the command line names; `None` where a recipe or an artifact names them.
+    fn models(&self) -> Option<Vec<PathBuf>> {
+        Some(match &self.command {
+            Command::Stage(command) => command.models(),
+            Command::Generate(args) => vec![args.model().to_owned()],
+            Command::Chat(args) => vec![args.model().to_owned()],
+            Command::Merge(args) => vec![args.model().to_owned()],
+            Command::Inspect(args) => vec![args.model().to_owned()],
+            Command::Estimate(args) => vec![args.model().to_owned()],
+            Command::Diff(args) => args.both().map(Path::to_owned).to_vec(),
+            Command::Run(_) | Command::Cache(_) | Command::Reproduce(_) => return None,
+            _ => Vec::new(),
+        })
     }
 
     fn dispatch(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
@@ -81,7 +116,7 @@ impl Cli {
             Command::Stage(command) => command.run(global, shell),
             Command::Generate(args) => args.run(global, shell),
             Command::Chat(args) => args.run(global, shell),
-            Command::Merge(args) => args.run(shell),
+            Command::Merge(args) => args.run(global, shell),
             Command::Inspect(args) => args.run(shell),
             Command::Verify(args) => args.run(shell),
             Command::Bench(args) => args.run(global, shell),

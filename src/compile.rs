@@ -6,6 +6,7 @@ pub mod estimate;
 pub mod fit;
 pub mod lower;
 pub mod pack;
+pub mod sections;
 pub mod tables;
 
 use crate::artifact::host::SessionMemory;
@@ -20,6 +21,7 @@ use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
 use crate::target::Target;
 use fit::{DoesNotFit, FitError, Footprint, Shape};
+use sections::SectionBytes;
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::header::{MAGIC, SectionKind};
@@ -170,11 +172,13 @@ pub fn compile(
         sparsity: &sparsity,
         key_maps,
         wide_activations: !widths.is_empty(),
-        vocabulary_bytes: text.vocabulary.iter().map(|token| token.len() as u64).sum(),
         golden: golden_size(spec, context),
-        text_bytes: text.tables.as_ref().map(|tables| tables.len() as u64),
-        chat_frame_bytes: text.chat_frame.as_ref().map(|frame| frame.len() as u64),
-        sampling_bytes: text.sampling.as_ref().map(|sampling| sampling.len() as u64),
+        sections: SectionBytes {
+            vocabulary: text.vocabulary.iter().map(|token| token.len() as u64).sum(),
+            text: text.tables.as_ref().map(|tables| tables.len() as u64),
+            chat_frame: text.chat_frame.as_ref().map(|frame| frame.len() as u64),
+            sampling: text.sampling.as_ref().map(|sampling| sampling.len() as u64),
+        },
     };
     let (footprint, mut lowered) = fit::fit(&shape, device, context)?;
     lowered.model.strip_leading_space = u8::from(text.strip_leading_space);
@@ -269,7 +273,7 @@ fn golden_prompts(vocabulary: usize, context: usize, opening: &[u32]) -> Vec<Vec
 }
 
 /// Tokens of all golden prompts, and how many prompts.
-fn golden_size(spec: &ModelSpec, context: usize) -> (u64, u64) {
+pub(crate) fn golden_size(spec: &ModelSpec, context: usize) -> (u64, u64) {
     let prompts = golden_prompts(spec.vocabulary, context, &spec.opening);
     (prompts.iter().map(|prompt| prompt.len() as u64).sum(), prompts.len() as u64)
 }

@@ -19,14 +19,14 @@ mod storage;
 pub mod stored_tensors;
 
 pub use error::ModelFormatError;
-pub use storage::StorageRow;
+pub use storage::{StorageRow, StoredAs, storage};
 
 use crate::disk::hash::{Hash, HashError};
 use crate::disk::{Config, ConfigError};
 use crate::model::companions::Companions;
 use crate::model::described;
 use crate::model::id::{LinearId, ParameterId};
-use crate::model::integers::GroupedIntegers;
+use crate::model::integers::{Grid, GroupedIntegers, Unfit};
 use crate::model::notes::Note;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
@@ -46,8 +46,16 @@ pub trait ModelSource {
     /// Values that break the rules of their format.
     fn parameter(&self, id: ParameterId) -> Result<Parameter, ModelFormatError>;
 
+    /// The grid that the integers of a matrix are on, by what is stored beside them.
+    ///
+    /// # Errors
+    /// Why they cannot be taken over, whatever the scheme.
+    fn grid(&self, _id: LinearId) -> Result<Grid, Unfit> {
+        Err(Unfit::Floats)
+    }
+
     /// A matrix as integers with the scales of their groups, where the source stores it so on a symmetric grid; the values
-    /// of [`ModelSource::parameter`] are their products.
+    /// of [`ModelSource::parameter`] are their products. There for every matrix whose grid fits a scheme.
     ///
     /// # Errors
     /// As [`ModelSource::parameter`].
@@ -70,9 +78,12 @@ pub trait ModelSource {
     /// A file cannot be read.
     fn sha256(&self) -> Result<Hash, HashError>;
 
-    /// How its tensors are stored, where the configuration does not say it all.
-    fn storage(&self) -> Vec<StorageRow> {
-        Vec::new()
+    /// How a parameter is stored, where the configuration does not say it all.
+    ///
+    /// # Errors
+    /// As [`ModelSource::parameter`].
+    fn stored(&self, _id: ParameterId) -> Result<Option<StoredAs>, ModelFormatError> {
+        Ok(None)
     }
 
     /// The model, every parameter taken.

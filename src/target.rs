@@ -11,8 +11,10 @@ use slm_runtime::layout::{ALIGNMENT, Layout};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+mod pace;
 mod report;
 
+pub use pace::{PER_MILLISECOND, Pace};
 pub use report::TargetsReport;
 
 /// Name and text of every target that is part of the program, in the order they are listed.

@@ -180,3 +180,108 @@ fn what_is_left_goes_to_the_first_tokens() {
     assert_eq!((&inspected["tensors"][0]["rows"], &inspected["tensors"][1]["rows"]), (&448.into(), &64.into()));
     assert_eq!(run(directory, "verify a.slm").status.code(), Some(0));
 }
+
+/// RAM and time are those that `compile` and `estimate` state of the result, and what is refused names the least that is not.
+#[test]
+fn memory_and_time_hold_on_the_target() {
+    let (Some(model), Some(text)) = (crate::shared("models/stories260k"), crate::shared("data/stories-calib.txt"))
+    else {
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    let (model, text) = (model.display().to_string(), text.display().to_string());
+    let target = "--target cortex-a76 --context 64";
+    let auto = |bounds: &str| {
+        let line = format!("quantize {model} --scheme auto --method search --calibration {text}");
+        report(directory, &format!("{line} --calibration-tokens 1024 {bounds} -o q"))
+    };
+    let number = |report: &Value, pointer: &str| report.pointer(pointer).and_then(Value::as_f64).expect("a number");
+    let estimated = |model: &str, target: &str| report(directory, &format!("estimate {model} {target}"));
+    // What w8 and w4 take, the artifact and what a session needs.
+    let presets = estimated(&model, target);
+    let of = |scheme: usize, key: &str| number(&presets, &format!("/schemes/{scheme}/{key}"));
+    let ram = |scheme: usize| of(scheme, "flash_bytes") + of(scheme, "ram_bytes");
+    let (most, least) = (ram(0), ram(2));
+    let bound = ((most + least) / 2.0) as u64;
+    let found = auto(&format!("--ram {bound} {target}"));
+    let planned = number(&found, "/allocation/plan/ram_bytes");
+    let compiled = report(directory, &format!("compile q {target} -o a.slm"));
+    assert_eq!(planned, number(&compiled, "/flash_bytes") + number(&compiled, "/ram_bytes"));
+    assert!(planned <= bound as f64 && planned > 0.95 * bound as f64, "{planned} of {bound}");
+    let chosen: Vec<&Value> = found["matrices"].as_array().expect("a list").iter().map(|one| &one["scheme"]).collect();
+    assert!(chosen.contains(&&"w8".into()) && chosen.contains(&&"w4.g32".into()), "{chosen:?}");
+
+    let milliseconds =
+        |report: &Value, scheme: usize| 1e3 / number(report, &format!("/schemes/{scheme}/memory_tokens_per_s"));
+    let bound = (milliseconds(&presets, 0) + milliseconds(&presets, 2)) / 2.0;
+    let found = auto(&format!("--latency {bound} {target}"));
+    let predicted = milliseconds(&estimated("q", target), 0);
+    assert!((number(&found, "/allocation/plan/latency_ms") / predicted - 1.0).abs() < 1e-3, "{predicted}: {found}");
+    assert!(predicted <= bound && predicted > 0.9 * bound, "{predicted} of {bound}");
+    assert_eq!(found["allocation"]["activations"]["widened"].as_array().map(Vec::len), Some(0));
+
+    // On a target with flash the weights are there, and RAM is what a session needs: enough of it leaves every bit.
+    let board = "--target cortex-m55 --context 64";
+    let session = of_board(&estimated(&model, board));
+    let found = auto(&format!("--ram {session} {board} --activations *=a8"));
+    assert!(found["matrices"].as_array().expect("a list").iter().all(|one| one["scheme"] == "w8"), "{found}");
+    assert_eq!(number(&found, "/allocation/plan/ram_bytes") as u64, session);
+
+    let refused_with = |bounds: &str, expected: &str| {
+        let line = format!("quantize {model} --scheme auto {bounds} -o no");
+        refused(directory, &line, expected);
+        assert!(!directory.join("no").exists(), "{bounds}");
+    };
+    refused_with(&format!("--ram {} {target}", least as u64 - 1), &format!("the smallest allocation takes {least}"));
+    refused_with(&format!("--ram {} {board}", session - 1), &format!("the smallest allocation takes {session}"));
+    let fastest = milliseconds(&presets, 2);
+    refused_with(&format!("--latency {} {target}", 0.99 * fastest), "by its rates the fastest allocation takes");
+    refused_with(&format!("--latency 1 {board}"), "states neither flash_bandwidth_bytes_per_s nor");
+    refused_with("--ram 1MiB --context 4096", "a context of 4096 is not possible");
+}
+
+/// RAM of the scheme that takes most.
+fn of_board(estimated: &Value) -> u64 {
+    let rows = estimated["schemes"].as_array().expect("rows");
+    rows.iter().filter_map(|row| row["ram_bytes"].as_u64()).max().expect("a number")
+}
+
+#[test]
+fn bounds_of_one_command_hold_together() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path();
+    material(directory, Family::TiedLlama);
+    let (most, least) = (bytes(directory, "w8", "generic"), bytes(directory, "w4", "generic"));
+    let budget = (most + least) / 2;
+    // A byte a nanosecond: the milliseconds of a token are its bytes.
+    let target = "name = \"board\"\ndescription = \"a byte a nanosecond\"\nlayout = \"r8k4.off8.d16.g32\"\npage_bytes = 4096\n\
+                  flash_bandwidth_bytes_per_s = 1_000_000_000\n";
+    std::fs::write(directory.join("board.toml"), target).expect("it can be written");
+    let auto = |bounds: &str| {
+        let line = format!("quantize model --scheme auto --calibration text.txt --target board.toml {bounds} -o auto");
+        report(directory, &line)
+    };
+    let latency = |bytes: u64| bytes as f64 / 1e6;
+    for (given, slack) in [(budget, most), (most, budget)] {
+        let found = auto(&format!("--budget {given} --latency {}", latency(slack)));
+        let size = found["weight_bytes"].as_u64().expect("a number");
+        assert!(size <= budget && size > least, "{size}: {found}");
+        assert!(found["allocation"]["plan"]["latency_ms"].as_f64().is_some_and(|taken| taken <= latency(slack)));
+    }
+    // In a recipe the keys are the options.
+    let recipe = format!(
+        "version = 1\n[model]\npath = \"model\"\n[stages.small]\nkind = \"quantize\"\ninput = \"model\"\nscheme = \"auto\"\n\
+         calibration = \"text.txt\"\ntarget = \"board.toml\"\nlatency = {}\nram = \"16MiB\"\ncontext = 16\n",
+        latency(budget)
+    );
+    std::fs::write(directory.join("recipe.toml"), recipe).expect("it can be written");
+    let made = report(directory, "run recipe.toml");
+    let plan = &made["stages"][0]["report"]["allocation"]["plan"];
+    assert_eq!((&plan["context"], &plan["ram_limit_bytes"]), (&16.into(), &(16 << 20).into()), "{made}");
+    refused(
+        directory,
+        "quantize model --scheme auto --latency 1 --budget 100 --target board.toml -o no",
+        "is not possible",
+    );
+}

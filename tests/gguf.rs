@@ -198,5 +198,19 @@ fn a_model_in_several_files_is_one() {
     assert!(other.contains("its keys do not say that it is part 2 of 2"), "{other}");
     let renamed = directory.path().join("first.gguf");
     std::fs::copy(&alone, &renamed).expect("copies");
-    assert!(refused(&renamed).contains("the others cannot be found"));
+    let named = refused(&renamed);
+    assert!(named.contains("the others cannot be found; give all parts the names they were fetched by"), "{named}");
+    let second = directory.path().join("split-00002-of-00002.gguf");
+    std::fs::copy(data("split-00001-of-00002.gguf"), &second).expect("copies");
+    assert!(refused(&alone).contains("its keys do not say that it is part 2 of 2"));
+    std::fs::remove_file(&second).expect("removes");
+    std::os::unix::fs::symlink("../../blobs/gone", &second).expect("links");
+    let link = refused(&alone);
+    assert!(link.contains("split-00002-of-00002.gguf: a link to ../../blobs/gone"), "{link}");
+    std::fs::remove_file(&second).expect("removes");
+    std::fs::create_dir(&second).expect("makes");
+    let folder = open_model(&alone).expect_err("it is refused");
+    let cause = std::error::Error::source(&folder).map(ToString::to_string).unwrap_or_default();
+    assert!(folder.to_string().contains("split-00002-of-00002.gguf: cannot be read"), "{folder}");
+    assert!(cause.contains("not a regular file; put the file itself in its place"), "{cause}");
 }

@@ -9,7 +9,9 @@ use slmc::formats::{self, ModelSink, hugging_face, open, open_model};
 use slmc::model::device::{BACKENDS, device};
 use slmc::model::forward::{Batch, DenseWeights, Forward, Unobserved};
 use slmc::model::id::ParameterId;
+use slmc::model::scheme::SCHEMES;
 use slmc::model::weights::Parameter;
+use slmc::quantize::keep::taken_over;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,10 +19,11 @@ use std::path::{Path, PathBuf};
 mod hostile;
 
 /// Every folder of tests/data/packed.
-const PACKED: [&str; 15] = [
+const PACKED: [&str; 17] = [
     "auto-round",
     "awq-gemm",
     "awq-gemv-beside",
+    "awq-gemv-fast",
     "ct-3-bits-old",
     "ct-4-bits",
     "ct-4-bits-order",
@@ -33,6 +36,7 @@ const PACKED: [&str; 15] = [
     "gptq-v1",
     "gptq-v2-order",
     "torchao",
+    "torchao-int4",
 ];
 
 fn packed(name: &str) -> PathBuf {
@@ -168,11 +172,107 @@ fn integers_are_handed_over_with_the_scales_of_contiguous_groups() {
     let matrices = |name: &str| match name {
         // The order of activations scatters groups; a bitmask holds no integers.
         "gptq-v2-order" | "ct-4-bits-order" | "ct-bitmask" => 0,
+        // Zero points in floating point are minima; the attention is symmetric.
+        "awq-gemv-fast" => 0,
+        "torchao-int4" => 4,
         "gptq-gpt2" => 6,
         _ => 7,
     };
     let expected: BTreeMap<&str, usize> = PACKED.into_iter().map(|name| (name, matrices(name))).collect();
     assert_eq!(counts, expected);
+}
+
+#[test]
+fn what_keep_takes_over_is_known_before() {
+    for name in PACKED {
+        let source = open(&packed(name)).expect("it opens");
+        for (id, ..) in source.outline().spec.matrices() {
+            let grid = source.grid(id);
+            let integers = source.integers(id).expect("sound");
+            if let (Ok(grid), Some(integers)) = (&grid, &integers) {
+                let actual = integers.grid();
+                assert!(grid.range.0 <= actual.range.0 && actual.range.1 <= grid.range.1, "{name}: {id} {actual:?}");
+                assert_eq!(grid.group, actual.group, "{name}: {id}");
+            }
+            for def in &SCHEMES {
+                if grid.is_ok_and(|grid| grid.fit(def.scheme).is_ok()) {
+                    let integers = integers.as_ref().expect("a grid that fits has integers");
+                    taken_over(integers, def.scheme).expect("they fit");
+                }
+            }
+        }
+    }
+}
+
+/// The rows of a report: class, how it is stored, the schemes that keep its integers, and why none does.
+fn stored_rows(report: &Value) -> Vec<(String, String, Vec<String>, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let rows = report["stored"].as_array().expect("rows");
+    let row = |row: &Value| {
+        let keeps = row["keeps"].as_array().map_or_else(Vec::new, |keeps| keeps.iter().map(text).collect());
+        (text(&row["class"]), text(&row["stored"]), keeps, text(&row["rounded"]))
+    };
+    rows.iter().map(row).collect()
+}
+
+#[test]
+fn inspect_and_estimate_say_what_keep_does_and_quantize_does_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    let looked_at = |name: &str| {
+        let inspected = crate::support::json(at, &format!("inspect {}", packed(name).display()));
+        let estimated = crate::support::json(at, &format!("estimate {}", packed(name).display()));
+        assert_eq!(inspected["stored"], estimated["stored"], "{name}");
+        (stored_rows(&inspected), estimated)
+    };
+    let row = |class: &str, stored: &str, keeps: &[&str], rounded: &str| {
+        (class.to_owned(), stored.to_owned(), keeps.iter().map(ToString::to_string).collect(), rounded.to_owned())
+    };
+    let plain = [row("embedding", "f16", &[], ""), row("vectors", "f16", &[], "")];
+    let of_zeros = "w4.g32 holds integers of [-8, 7], and zero points take its own beyond";
+    let cases = [
+        ("gptq-v1", row("ffn", "GPTQ, 4 bits, groups of 32", &["w4.g32"], "")),
+        ("gptq-3-bits", row("ffn", "GPTQ, 3 bits, groups of 32", &["w4.g32", "w3.g32"], "")),
+        ("awq-gemm", row("ffn", "AWQ, 4 bits, groups of 32, zero points", &[], of_zeros)),
+        ("awq-gemv-fast", row("ffn", "AWQ, 4 bits, groups of 32, minima", &[], "its groups have a minimum beside")),
+        (
+            "gptq-v2-order",
+            row("ffn", "GPTQ, 4 bits, scattered groups of 32, zero points", &[], "the columns of its groups"),
+        ),
+        ("ct-mixed", row("attention", "compressed-tensors, 8 bits, one scale a row", &["w8"], "")),
+        ("ct-mixed", row("ffn", "compressed-tensors, 5 bits, groups of 32, zero points", &[], of_zeros)),
+        ("gptq-gpt2", row("attention", "GPTQ, 8 bits, one scale a row", &["w8"], "")),
+        ("gptq-phi3", row("ffn", "GPTQ, 4 bits, groups of 8", &[], "w4.g32 has groups of 32 columns, and its")),
+        ("torchao-int4", row("attention", "torchao, 4 bits, groups of 32", &["w4.g32"], "")),
+        ("torchao-int4", row("ffn", "torchao, 4 bits, groups of 32, minima", &[], "its groups have a minimum beside")),
+    ];
+    for (name, (class, stored, keeps, rounded)) in cases {
+        let (rows, _) = looked_at(name);
+        let found = rows.iter().find(|row| row.0 == class && row.1 == stored);
+        let found = found.unwrap_or_else(|| panic!("{name}: {class} as {stored:?} in {rows:?}"));
+        assert!(found.2 == keeps && found.3.starts_with(&rounded), "{name}: {found:?}");
+        assert_eq!(found.3.is_empty(), rounded.is_empty(), "{name}: {found:?}");
+        if name == "gptq-v1" {
+            assert!(plain.iter().all(|row| rows.contains(row)), "{rows:?}");
+        }
+    }
+    for name in PACKED {
+        let (_, estimated) = looked_at(name);
+        for scheme in estimated["schemes"].as_array().expect("rows") {
+            let (said, preset) = (scheme["kept_matrices"].as_u64(), scheme["scheme"].as_str().expect("a name"));
+            let line = format!("quantize {} --scheme {preset} --method keep --json -o q", packed(name).display());
+            let output = crate::support::run(at, &line);
+            if output.status.code() == Some(2) {
+                assert_eq!(said.unwrap_or(0), 0, "{name} in {preset}: {}", String::from_utf8_lossy(&output.stderr));
+                continue;
+            }
+            let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+            let matrices = report["matrices"].as_array().expect("a list");
+            assert_eq!(estimated["matrices"].as_u64(), Some(matrices.len() as u64), "{name}");
+            let kept = matrices.iter().filter(|matrix| matrix["method"] == "keep").count() as u64;
+            assert_eq!(said, Some(kept), "{name} in {preset}");
+        }
+    }
 }
 
 #[test]

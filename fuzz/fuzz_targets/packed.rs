@@ -6,6 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use slmc::formats;
 use slmc::model::id::ParameterId;
+use slmc::model::scheme::SCHEMES;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((config, header, values)) = slmc_fuzz::parts(bytes) else { return };
@@ -18,6 +19,9 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = model.values_f32(id);
     }
     for (id, ..) in model.spec.matrices() {
-        let _ = source.integers(id);
+        if let (Ok(grid), Ok(integers)) = (source.grid(id), source.integers(id)) {
+            assert!(SCHEMES.iter().all(|def| grid.fit(def.scheme).is_err()) || integers.is_some(), "{id}");
+        }
     }
+    let _ = formats::storage(source.as_ref());
 });

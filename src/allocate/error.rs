@@ -2,6 +2,7 @@
 
 use crate::artifact::runner::RunnerError;
 use crate::calibrate::probe::ProbeError;
+use crate::compile::fit::FitError;
 use crate::model::id::LinearId;
 use crate::model::scheme::QuantScheme;
 use crate::model::size::SizeError;
@@ -59,6 +60,60 @@ pub enum AllocationError {
         /// Whether exceptions raise the least.
         pinned: bool,
     },
+    /// RAM that nothing fits.
+    #[error(
+        "{ram} bytes of RAM are not possible on target {target} at a context of {context}: the smallest allocation takes \
+         {smallest}, {plan} of them arena, cache and stack{}; allow that at least, or take a smaller --context or model",
+        if *artifact > 0 { format!(" and {artifact} the artifact, which lies in RAM where a target states no flash") } else { String::new() }
+    )]
+    Ram {
+        /// Asked for.
+        ram: u64,
+        /// The least there is.
+        smallest: u64,
+        /// The part that a session needs.
+        plan: u64,
+        /// The part that is the artifact.
+        artifact: u64,
+        /// The target.
+        target: String,
+        /// Positions planned for.
+        context: usize,
+    },
+    /// A time that nothing keeps.
+    #[error(
+        "{latency} ms a token are not possible on target {target}: by its rates the fastest allocation takes {least:.4} ms{}; \
+         allow that at least, or take a smaller model",
+        if *pinned { " under the --keep options given" } else { "" }
+    )]
+    Latency {
+        /// Asked for.
+        latency: f64,
+        /// The least there is.
+        least: f64,
+        /// The target.
+        target: String,
+        /// Whether exceptions raise the least.
+        pinned: bool,
+    },
+    /// A number that cannot be a time.
+    #[error("{0} is not a time; pass milliseconds above 0, such as 12.5")]
+    NoTime(f64),
+    /// A target without rates.
+    #[error(
+        "target {0} states neither flash_bandwidth_bytes_per_s nor clock_hz with macs_per_cycle of w8 and w4, by which --latency \
+         predicts; pass a target that does, such as cortex-a76, or a target file with them"
+    )]
+    NoPace(String),
+    /// A time of an encoder.
+    #[error("--latency is the time of a token of a decoder, and an encoder reads its weights once for a whole text")]
+    EncoderLatency,
+    /// Bounds that can be kept, but not together.
+    #[error("each bound can be kept, but not all together; raise one of --budget, --ram and --latency")]
+    Both,
+    /// The plan on the target.
+    #[error(transparent)]
+    Fit(#[from] FitError),
     /// A number that cannot be a budget.
     #[error("{0} bits per weight is no budget; pass a number above 0, such as 4.9")]
     BitsPerWeight(f64),
@@ -77,6 +132,20 @@ pub enum AllocationError {
     /// The runtime failed.
     #[error("the chosen assignment does not run: {0}")]
     Session(SessionError),
+}
+
+impl AllocationError {
+    /// The option at fault, where it is one of the bounds.
+    pub fn option(&self) -> Option<&'static str> {
+        match self {
+            AllocationError::Ram { .. } => Some("ram"),
+            AllocationError::Latency { .. }
+            | AllocationError::NoTime(_)
+            | AllocationError::NoPace(_)
+            | AllocationError::EncoderLatency => Some("latency"),
+            _ => None,
+        }
+    }
 }
 
 impl From<ModelError> for AllocationError {

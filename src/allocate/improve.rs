@@ -1,12 +1,13 @@
 //! Swaps at equal bytes. The knapsack adds up the costs of matrices alone; together they cost more or less than that. So its
 //! selection is run whole, and then neighbours of it are: one item raised to a larger coding, up to two others lowered to
-//! pay for it, never above the budget. A neighbour is taken when its measured cost is lower by more than the standard
+//! pay for it, never beyond the limits. A neighbour is taken when its measured cost is lower by more than the standard
 //! error of the paired difference over the sequences; the search goes on from it, until none is or the trials are used.
 //! One that costs more on the first sequences, by twice that error, is not run on the others.
 
 use super::database::Database;
 use super::error::AllocationError;
-use super::items::{Item, Items};
+use super::items::{Coding, Item, Items};
+use super::limits::Limits;
 use super::probe::{Probe, Samples};
 use crate::divergence::{Sample, mean_and_error};
 use crate::progress::Progress;
@@ -48,7 +49,7 @@ pub fn improve(
     items: &Items,
     database: &Database,
     costs: &[Vec<f64>],
-    budget: u64,
+    limits: &Limits,
     selection: Vec<usize>,
     progress: &dyn Progress,
 ) -> Result<Improved, AllocationError> {
@@ -59,7 +60,7 @@ pub fn improve(
     let (mut selection, mut swaps, mut trials) = (selection, Vec::new(), 0);
     'search: loop {
         let mut around = 0;
-        for neighbour in neighbours(items, costs, budget, &selection) {
+        for neighbour in neighbours(items, costs, limits, &selection) {
             if trials == TRIALS || around == AROUND {
                 break 'search;
             }
@@ -103,10 +104,20 @@ fn changes(items: &Items, from: &[usize], to: &[usize]) -> Vec<(String, String, 
     moved.map(|(item, (&from, &to))| (item.name.clone(), scheme(item, from), scheme(item, to))).collect()
 }
 
-/// Selections one swap away that fit the budget, those of least predicted cost first.
-fn neighbours(items: &Items, costs: &[Vec<f64>], budget: u64, selection: &[usize]) -> Vec<Vec<usize>> {
-    // Moves of one item: (item, coding, bytes more, cost more).
-    let moves: Vec<(usize, usize, i64, f64)> = items
+/// Another coding of one item.
+#[derive(Clone, Copy)]
+struct Move {
+    item: usize,
+    coding: usize,
+    /// Bytes, time and cost that it takes more.
+    bytes: i64,
+    time: i64,
+    cost: f64,
+}
+
+/// Selections one swap away that keep the limits, those of least predicted cost first.
+fn neighbours(items: &Items, costs: &[Vec<f64>], limits: &Limits, selection: &[usize]) -> Vec<Vec<usize>> {
+    let moves: Vec<Move> = items
         .items
         .iter()
         .enumerate()
@@ -114,22 +125,26 @@ fn neighbours(items: &Items, costs: &[Vec<f64>], budget: u64, selection: &[usize
             let now = selection[n];
             let others = (0..item.codings.len()).filter(move |&coding| coding != now);
             others.map(move |coding| {
-                let bytes = item.codings[coding].bytes as i64 - item.codings[now].bytes as i64;
-                (n, coding, bytes, costs[n][coding] - costs[n][now])
+                let more = |of: fn(&Coding) -> u64| of(&item.codings[coding]) as i64 - of(&item.codings[now]) as i64;
+                let (bytes, time) = (more(|coding| coding.bytes), more(|coding| coding.time));
+                Move { item: n, coding, bytes, time, cost: costs[n][coding] - costs[n][now] }
             })
         })
         .collect();
-    let slack = budget as i64 - items.bytes(selection) as i64;
+    let bytes_left = limits.bytes as i64 - items.bytes(selection) as i64;
+    let time_left = limits.time.map_or(i64::MAX, |time| time as i64 - items.time(selection) as i64);
     let mut found: Vec<(f64, Vec<usize>)> = Vec::new();
-    let mut add = |taken: &[&(usize, usize, i64, f64)]| {
-        let apart = (1..taken.len()).all(|n| taken[..n].iter().all(|other| other.0 != taken[n].0));
-        if apart && taken.iter().map(|taken| taken.2).sum::<i64>() <= slack {
+    let mut add = |taken: &[&Move]| {
+        let apart = (1..taken.len()).all(|n| taken[..n].iter().all(|other| other.item != taken[n].item));
+        let fits = taken.iter().map(|taken| taken.bytes).sum::<i64>() <= bytes_left
+            && taken.iter().map(|taken| taken.time).sum::<i64>() <= time_left;
+        if apart && fits {
             let mut neighbour = selection.to_vec();
-            taken.iter().for_each(|&&(item, coding, ..)| neighbour[item] = coding);
-            found.push((taken.iter().map(|taken| taken.3).sum(), neighbour));
+            taken.iter().for_each(|taken| neighbour[taken.item] = taken.coding);
+            found.push((taken.iter().map(|taken| taken.cost).sum(), neighbour));
         }
     };
-    let (raises, lowers): (Vec<_>, Vec<_>) = moves.iter().partition(|(_, _, bytes, _)| *bytes > 0);
+    let (raises, lowers): (Vec<_>, Vec<_>) = moves.iter().partition(|taken| taken.bytes > 0);
     for (n, &raise) in raises.iter().enumerate() {
         add(&[raise]);
         for (m, &lower) in lowers.iter().enumerate() {
@@ -144,7 +159,6 @@ fn neighbours(items: &Items, costs: &[Vec<f64>], budget: u64, selection: &[usize
 
 #[cfg(test)]
 mod tests {
-    use super::super::items::Coding;
     use super::*;
     use crate::model::id::{LinearId, Role};
     use crate::model::scheme::QuantScheme;
@@ -155,20 +169,26 @@ mod tests {
             name: format!("{layer}"),
             members: vec![LinearId::layer(layer, Role::Down)],
             codings: vec![
-                Coding { scheme: QuantScheme::W8, bytes: large },
-                Coding { scheme: QuantScheme::W4G32, bytes: small },
+                Coding { scheme: QuantScheme::W8, bytes: large, time: 2 * large },
+                Coding { scheme: QuantScheme::W4G32, bytes: small, time: 2 * small },
             ],
         };
-        let items = Items { items: vec![item(0, 10, 5), item(1, 10, 5), item(2, 20, 10)], fixed_bytes: 1 };
+        let items =
+            Items { items: vec![item(0, 10, 5), item(1, 10, 5), item(2, 20, 10)], fixed_bytes: 1, fixed_time: 0 };
         let costs = [vec![0.0, 2.0], vec![0.0, 1.0], vec![0.0, 5.0]];
         let budget = items.bytes(&[0, 0, 1]);
-        let found = neighbours(&items, &costs, budget, &[0, 0, 1]);
+        let limits = Limits { bytes: budget, time: None, wide: true };
+        let found = neighbours(&items, &costs, &limits, &[0, 0, 1]);
         // Item 2 can be raised only if both others pay; nothing else fits without lowering alone.
         assert_eq!(found, [vec![1, 1, 0]]);
-        let found = neighbours(&items, &costs, budget, &[0, 1, 1]);
+        let found = neighbours(&items, &costs, &limits, &[0, 1, 1]);
         assert!(found.iter().all(|neighbour| items.bytes(neighbour) <= budget));
         // Raising item 2 and lowering item 0 saves 5 - 2, raising item 1 alone saves 1.
         assert_eq!(found[..2], [vec![1, 1, 0], vec![0, 0, 1]]);
+        // As much time as it takes now, of as many bytes as there may be: nothing may be raised unless others pay.
+        let limits = Limits { bytes: u64::MAX >> 1, time: Some(items.time(&[0, 1, 1])), wide: true };
+        let found = neighbours(&items, &costs, &limits, &[0, 1, 1]);
+        assert_eq!(found, [vec![1, 0, 1]]);
     }
 
     #[test]

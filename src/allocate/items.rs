@@ -7,7 +7,7 @@ use crate::model::graph::Graph;
 use crate::model::id::{LinearId, ParameterId, Part, Role};
 use crate::model::pattern::matches;
 use crate::model::scheme::{Assignment, Preset, QuantScheme, SPLIT_ROWS};
-use crate::model::size::{SizeError, stored_tensors};
+use crate::model::size::{SizeError, StoredTensor, stored_tensors};
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
 use crate::quantize::policy::{Keep, assign};
@@ -21,6 +21,8 @@ pub struct Coding {
     pub scheme: QuantScheme,
     /// Bytes of all its matrices together, in the target's layout.
     pub bytes: u64,
+    /// Picoseconds of a token with all of them on the target; 0 where the time is not bounded.
+    pub time: u64,
 }
 
 /// Matrices that share a scheme.
@@ -41,6 +43,22 @@ pub struct Items {
     pub items: Vec<Item>,
     /// Bytes of everything else.
     pub fixed_bytes: u64,
+    /// Picoseconds of a token with everything else.
+    pub fixed_time: u64,
+}
+
+/// What is counted of a tensor.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    bytes: u64,
+    time: u64,
+}
+
+impl Counted {
+    fn add(&mut self, other: Counted) {
+        self.bytes += other.bytes;
+        self.time += other.time;
+    }
 }
 
 /// The schemes that a matrix may have, largest first. One whose rows are tokens may have its first rows in 8 bits, in steps of an
@@ -72,10 +90,17 @@ fn name(members: &[LinearId]) -> String {
 
 impl Items {
     /// The items of a model. `keeps` pin the matrices they match; everything else may have every scheme its columns allow.
+    /// `time` gives the picoseconds of a token with a tensor.
     ///
     /// # Errors
     /// [`AllocationError::Policy`], [`AllocationError::Size`] and [`AllocationError::Split`].
-    pub fn of(spec: &ModelSpec, keeps: &[Keep], sparsity: &Sparsity, layout: Layout) -> Result<Self, AllocationError> {
+    pub fn of(
+        spec: &ModelSpec,
+        keeps: &[Keep],
+        sparsity: &Sparsity,
+        layout: Layout,
+        time: &dyn Fn(&StoredTensor) -> u64,
+    ) -> Result<Self, AllocationError> {
         // Patterns that match nothing and tied tensors with two schemes are refused as they are for presets.
         let pinned = assign(spec, Preset::W8, keeps)?;
         let head = LinearId::global(Role::LmHead);
@@ -91,25 +116,26 @@ impl Items {
                 false => (id, schemes(id, [rows, columns], sparsity)),
             })
             .collect();
-        let mut bytes: BTreeMap<(LinearId, QuantScheme), u64> = BTreeMap::new();
-        let mut fixed_bytes = 0;
+        let mut counts: BTreeMap<(LinearId, QuantScheme), Counted> = BTreeMap::new();
+        let mut fixed = Counted::default();
         for number in 0..candidates.values().map(Vec::len).max().unwrap_or(0) {
             // Every matrix in its scheme of this number, counted at once; those that have fewer are there already.
             let taken = candidates.iter().map(|(id, schemes)| (*id, schemes[number.min(schemes.len() - 1)]));
             let everywhere: Assignment = taken.collect();
             let tensors = stored_tensors(spec, &everywhere, sparsity, layout, spec.context, true)?;
-            fixed_bytes = 0;
-            let mut counted: BTreeMap<(LinearId, QuantScheme), u64> = BTreeMap::new();
+            fixed = Counted::default();
+            let mut counted: BTreeMap<(LinearId, QuantScheme), Counted> = BTreeMap::new();
             for tensor in tensors {
+                let own = Counted { bytes: tensor.bytes, time: time(&tensor) };
                 match tensor.id {
                     // The parts of a split add up.
                     ParameterId::Linear(id, Part::Weight) => {
-                        *counted.entry((id, everywhere[&id])).or_default() += tensor.bytes;
+                        counted.entry((id, everywhere[&id])).or_default().add(own);
                     }
-                    _ => fixed_bytes += tensor.bytes,
+                    _ => fixed.add(own),
                 }
             }
-            bytes.extend(counted);
+            counts.extend(counted);
         }
         let item = |members: Vec<LinearId>| {
             let name = name(&members);
@@ -120,12 +146,21 @@ impl Items {
             {
                 return Err(AllocationError::Split { item: name, first, first_scheme, second, second_scheme });
             }
-            let of_all = |scheme| members.iter().map(|id| bytes.get(&(*id, scheme)).copied()).sum::<Option<u64>>();
+            let of_all = |scheme| {
+                let counts: Option<Vec<Counted>> =
+                    members.iter().map(|id| counts.get(&(*id, scheme)).copied()).collect();
+                let mut sum = Counted::default();
+                counts?.into_iter().for_each(|count| sum.add(count));
+                Some(sum)
+            };
             let allowed = match pin {
                 Some((_, pin)) => &[pin][..],
                 None => &candidates[&members[0]],
             };
-            let coding = |scheme: &QuantScheme| Some(Coding { scheme: *scheme, bytes: of_all(*scheme)? });
+            let coding = |scheme: &QuantScheme| {
+                let Counted { bytes, time } = of_all(*scheme)?;
+                Some(Coding { scheme: *scheme, bytes, time })
+            };
             let codings: Vec<Coding> = allowed.iter().filter_map(coding).collect();
             if codings.is_empty() {
                 return Err(SizeError::NoScheme(members[0]).into());
@@ -133,13 +168,34 @@ impl Items {
             Ok(Item { name, members, codings })
         };
         let items = Graph::new(spec).groups().into_iter().map(item).collect::<Result<Vec<_>, _>>()?;
-        Ok(Items { items, fixed_bytes })
+        Ok(Items { items, fixed_bytes: fixed.bytes, fixed_time: fixed.time })
     }
 
     /// Fewest bytes of any allocation.
     pub fn smallest_bytes(&self) -> u64 {
         let least = |item: &Item| item.codings.iter().map(|coding| coding.bytes).min().unwrap_or(0);
         self.fixed_bytes + self.items.iter().map(least).sum::<u64>()
+    }
+
+    /// Least time of a token of any allocation, in picoseconds.
+    pub fn least_time(&self) -> u64 {
+        let least = |item: &Item| item.codings.iter().map(|coding| coding.time).min().unwrap_or(0);
+        self.fixed_time + self.items.iter().map(least).sum::<u64>()
+    }
+
+    /// Time of a token with a selection of codings, in picoseconds.
+    pub fn time(&self, selection: &[usize]) -> u64 {
+        let taken = self.items.iter().zip(selection);
+        self.fixed_time + taken.map(|(item, &coding)| item.codings[coding].time).sum::<u64>()
+    }
+
+    /// The coding of every item that takes least of something.
+    pub fn least(&self, of: impl Fn(&Coding) -> u64) -> Vec<usize> {
+        let least = |item: &Item| {
+            let codings = item.codings.iter().enumerate();
+            codings.min_by_key(|(_, coding)| of(coding)).map_or(0, |(number, _)| number)
+        };
+        self.items.iter().map(least).collect()
     }
 
     /// Bytes of a selection of codings.

@@ -52,6 +52,35 @@ pub struct WidthReport {
     pub widened: Vec<String>,
 }
 
+/// What an assignment takes on its target, by the plan of `compile` and the rates that the target states.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct TargetPlan {
+    /// Positions planned for.
+    pub context: usize,
+    /// Bytes of RAM: arena, cache and stack, and where the target has no flash the device part of the artifact.
+    pub ram_bytes: u64,
+    /// Most of them, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ram_limit_bytes: Option<u64>,
+    /// Milliseconds of a token, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<f64>,
+    /// Most of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_limit_ms: Option<f64>,
+}
+
+impl TargetPlan {
+    fn rows(&self, sums: &mut Table) {
+        let of = |limit: String| format!(", at most {limit}");
+        let ram = self.ram_limit_bytes.map_or_else(String::new, |limit| of(grouped(limit)));
+        sums.row(["ram_bytes", &format!("{}{ram}, at a context of {}", grouped(self.ram_bytes), self.context)]);
+        if let (Some(taken), Some(limit)) = (self.latency_ms, self.latency_limit_ms) {
+            sums.row(["latency_ms", &format!("{taken:.4}{}, by the rates of the target", of(limit.to_string()))]);
+        }
+    }
+}
+
 /// How schemes were allocated.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AllocationReport {
@@ -90,6 +119,9 @@ pub struct AllocationReport {
     /// Cost of the model that was written, run on the runtime's integers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub artifact: Option<Cost>,
+    /// What it takes on the target, where that was bounded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<TargetPlan>,
     /// Every item, in forward order.
     pub items: Vec<ItemReport>,
 }
@@ -136,6 +168,7 @@ impl AllocationReport {
                 grouped(self.largest_bytes)
             ),
         ]);
+        self.plan.iter().for_each(|plan| plan.rows(&mut sums));
         sums.row([
             "measured on",
             &format!(

@@ -120,7 +120,7 @@ impl Sweep<'_> {
             return Err(SizeError::NoScheme(items.items[0].members[0]).into());
         };
         let mut selections: Vec<Vec<usize>> = (0..POINTS as u64)
-            .filter_map(|n| frontier.best_within(first.0 + (last.0 - first.0) * n / (POINTS as u64 - 1)))
+            .filter_map(|n| frontier.best_within(first.0 + (last.0 - first.0) * n / (POINTS as u64 - 1), u64::MAX))
             .collect();
         selections.dedup();
         let presets: Vec<(&'static str, Vec<usize>)> = Preset::ALL

@@ -13,6 +13,7 @@ use crate::stages::arguments::groups::{BackendArg, RunnableArg, TokenizerArg, wi
 use crate::stages::arguments::path;
 use crate::stages::stage::say_notes;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 /// Characters of a dropped question that are shown.
 const SHOWN: usize = 40;
@@ -61,6 +62,11 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// The model that it reads.
+    pub(super) fn model(&self) -> &Path {
+        &self.model.model
+    }
+
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
         say_notes(&self.model.model, shell);
         let model = OpenedModel::open_stored(&self.model.model, &self.backend.device()?)?;

@@ -2,7 +2,7 @@
 
 use crate::diff::diff;
 use crate::shell::{ExitStatus, Shell};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Compare two artifacts, model directories, recipes, locks or reports
 ///
@@ -29,6 +29,11 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// What is compared.
+    pub(super) fn both(&self) -> [&Path; 2] {
+        [&self.a, &self.b]
+    }
+
     pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let report = diff(&self.a, &self.b)?;
         shell.result(&report)?;

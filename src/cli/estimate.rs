@@ -6,13 +6,14 @@ use crate::shell::{ExitStatus, Shell};
 use crate::stages::arguments::groups::{TARGET, TargetArg};
 use crate::stages::stage::say_notes;
 use crate::target::Target;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Say what a checkpoint would cost on a target
 ///
 /// Without reading its weights: bytes of flash and RAM for every scheme, whether they fit, and the most tokens per
 /// second that the flash bandwidth allows when every token reads the weights once. A dense directory gives one row per
-/// scheme, a quantized one the row of its own schemes. Exit code 1 if nothing fits.
+/// scheme, a quantized one the row of its own schemes. Where the model holds integers already, a row says how many matrices
+/// `slmc quantize --method keep` would take over. Exit code 1 if nothing fits.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -32,6 +33,11 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// The model that it reads.
+    pub(super) fn model(&self) -> &Path {
+        &self.model
+    }
+
     pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
         say_notes(&self.model, shell);
         let target = Target::named(&self.target.target)?;
@@ -40,7 +46,7 @@ impl Args {
         }
         let rates = Rates {
             bandwidth_bytes_per_s: target.flash_bandwidth_bytes_per_s,
-            macs_per_cycle: target.macs_per_cycle.map(|rates| (rates.w8, rates.w4)),
+            macs_per_cycle: target.macs_per_cycle,
             clock_hz: target.clock_hz,
             cores: target.cores,
         };

@@ -10,7 +10,7 @@ use crate::stages::arguments::path;
 use crate::stages::stage::say_notes;
 use crate::text::chat_template::{Conversation, read_conversation};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Continue a text, or answer a question
 ///
@@ -87,6 +87,11 @@ const TEXT_TOKENS: usize = 64;
 pub(super) const ANSWER_TOKENS: usize = 512;
 
 impl Args {
+    /// The model that it reads.
+    pub(super) fn model(&self) -> &Path {
+        &self.model.model
+    }
+
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let conversation = self.messages.as_deref().map(read_conversation).transpose()?;
         say_notes(&self.model.model, shell);

@@ -1,22 +1,24 @@
 //! `slmc merge`
 
+use super::global::Global;
 use crate::formats::adapter::Weighted;
 use crate::shell::{ExitStatus, Shell};
 use crate::stages::arguments::groups::{MODEL_AND_OUTPUT, OutArg};
 use crate::stages::merge::merge_directory;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Merge LoRA adapters into the model they were trained on
 ///
 /// Reads adapters as PEFT saves them: LoRA, rsLoRA and DoRA with ranks and scales by module, whole modules, tables and
-/// added tokens. Writes a dense directory with the data type of the base. Several adapters are merged one after the
-/// other.
+/// added tokens. Writes a dense directory with the data type of the base, tensor by tensor. Several adapters are merged one
+/// after the other.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   slmc merge models/base adapters/chat -o out/chat
-  slmc merge models/base adapters/chat=0.7 adapters/tone=0.3 -o out/both")]
+  slmc merge models/base adapters/chat=0.7 adapters/tone=0.3 -o out/both
+  slmc merge models/base.gguf adapters/chat --max-ram 2GiB -o out/chat")]
 pub(super) struct Args {
     /// The model that the adapters were trained on
     #[arg(value_name = "BASE", help_heading = MODEL_AND_OUTPUT, display_order = 0)]
@@ -56,11 +58,16 @@ impl FromStr for Adapter {
 struct WrongWeight(String);
 
 impl Args {
-    pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
+    /// The model that it reads.
+    pub(super) fn model(&self) -> &Path {
+        &self.model
+    }
+
+    pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let adapters: Vec<Weighted> = self.adapters.iter().map(|adapter| adapter.0.clone()).collect();
         let names: Vec<String> = adapters.iter().map(|adapter| adapter.path.display().to_string()).collect();
         shell.status("Merging", format_args!("{} into {}", names.join(" and "), self.model.display()));
-        let report = merge_directory(&self.model, &adapters, &self.out.out)?;
+        let report = merge_directory(&self.model, &adapters, &self.out.out, &global.run_settings(), shell)?;
         shell.status("Wrote", self.out.out.display());
         shell.result(&report)?;
         Ok(ExitStatus::Success)

@@ -3,9 +3,10 @@
 use super::global::Global;
 use crate::shell::{ExitStatus, Shell};
 use crate::stages::known::Known;
-use crate::stages::{self, AnyStage, STAGES};
+use crate::stages::{self, AnyStage, Product, STAGES};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command, Error, FromArgMatches, Subcommand};
+use std::path::PathBuf;
 
 /// A stage and its options.
 #[derive(Debug)]
@@ -20,6 +21,18 @@ impl StageCommand {
         let outcome = resolved.checked().map_err(stages::Faults::first)?.run(shell)?;
         shell.rendered(&outcome.json_with_cost(), &outcome.text_with_cost())?;
         Ok(if outcome.passed { ExitStatus::Success } else { ExitStatus::Failure })
+    }
+}
+
+impl StageCommand {
+    /// The models that it reads.
+    pub(super) fn models(&self) -> Vec<PathBuf> {
+        self.stage.models(&self.matches)
+    }
+
+    /// Whether it estimates the memory that it needs: every stage that makes a model does.
+    pub(super) fn estimates_memory(&self) -> bool {
+        self.stage.makes() != Product::Nothing
     }
 }
 

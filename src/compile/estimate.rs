@@ -2,19 +2,16 @@
 //! second is the rate at which the weights one token needs can be read, or multiplied, whichever is lower; a real
 //! device stays below it.
 
-use super::emit::sampling_section;
 use super::fit::{FitError, Limit, Shape, fit, footprint};
 use super::lower::LowerError;
+use super::sections::SectionBytes;
 use crate::formats::{self, ModelFormatError, StorageRow};
-use crate::model::generation;
-use crate::model::id::{ParameterId, Part, Role};
-use crate::model::scheme::{Assignment, Preset};
+use crate::model::id::{LinearId, ParameterId, Part};
+use crate::model::scheme::{Assignment, Preset, QuantScheme};
 use crate::model::size::{SizeError, WeightSize, stored_tensors};
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::report::{Align, Report, Table, grouped};
-use crate::target::Target;
-use crate::text::chat_template::{ChatFrame, ChatTemplate};
-use crate::text::tokenizer::Tokenizer;
+use crate::target::{MacsPerCycle, Target};
 use serde::Serialize;
 use slm_runtime::format::spec::MAX_CHUNK;
 use slm_runtime::kernels::VectorStorage;
@@ -25,8 +22,8 @@ use std::path::Path;
 pub struct Rates {
     /// Read bandwidth of the memory that holds the weights.
     pub bandwidth_bytes_per_s: Option<u64>,
-    /// Multiply-accumulates per cycle of one core with 8-bit and with 4-bit weights.
-    pub macs_per_cycle: Option<(Option<f64>, Option<f64>)>,
+    /// Multiply-accumulates per cycle of one core.
+    pub macs_per_cycle: Option<MacsPerCycle>,
     /// Clock rate of one core.
     pub clock_hz: Option<u64>,
     /// Number of cores that share the work.
@@ -56,6 +53,9 @@ pub struct SchemeEstimate {
     /// The largest context that fits, where the one asked for does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub largest_context: Option<usize>,
+    /// Matrices whose integers `quantize --method keep` takes over in this scheme; absent where the model has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_matrices: Option<usize>,
     /// Weight bytes one token reads: linears and head whole, one row of each table.
     pub bytes_per_token: u64,
     /// Tokens per second that the memory allows, where its rate is known.
@@ -84,6 +84,8 @@ pub struct EstimateReport {
     pub macs_per_token: u64,
     /// Matrices that are stored as 2:4.
     pub sparse_matrices: usize,
+    /// Matrices.
+    pub matrices: usize,
     /// How the weights are stored now, and what is exact; empty where the configuration says it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stored: Vec<StorageRow>,
@@ -104,6 +106,10 @@ impl Report for EstimateReport {
             ("RAM", right),
             ("tokens/s at most", right),
             ("fits", Align::Left),
+            (
+                if self.schemes.iter().any(|row| row.kept_matrices.is_some()) { "--method keep" } else { "" },
+                Align::Left,
+            ),
         ]);
         for row in &self.schemes {
             let verdict = match (row.limit, row.over_bytes, row.largest_context) {
@@ -121,6 +127,8 @@ impl Report for EstimateReport {
                 &grouped(row.ram_bytes),
                 &row.ceiling_tokens_per_s.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}")),
                 &verdict,
+                &row.kept_matrices
+                    .map_or_else(String::new, |kept| format!("takes over {kept} of {} matrices", self.matrices)),
             ]);
         }
         let mut facts = Table::pairs();
@@ -175,20 +183,7 @@ pub fn estimate(
     if context == 0 || context > limit {
         return Err(EstimateError::Context { context, limit });
     }
-    // Bytes of the vocabulary from the tokenizer where there is one, else four bytes a token.
-    let tokenizer = Tokenizer::of(&outline.companions).ok();
-    let text_bytes = tokenizer.as_ref().and_then(|tokenizer| Some(tokenizer.device_text().ok()?.len() as u64));
-    let template = (spec.kind == ModelKind::Decoder).then(|| ChatTemplate::of(&outline.companions).ok().flatten());
-    let frame = template.flatten().and_then(|template| ChatFrame::of(&template).ok());
-    let chat_frame_bytes = frame.zip(tokenizer.as_ref()).and_then(|(frame, tokenizer)| {
-        Some(frame.with_tokens(tokenizer, spec.vocabulary).ok()?.to_section().len() as u64)
-    });
-    let generation = (spec.kind == ModelKind::Decoder).then(|| generation::read(&outline.companions)).transpose();
-    let sampling = generation.map_err(ModelFormatError::from)?.and_then(|read| sampling_section(&read.sampling));
-    let sampling_bytes = sampling.map(|section| section.len() as u64);
-    let vocabulary_bytes = tokenizer
-        .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary).ok())
-        .map_or(4 * spec.vocabulary as u64, |tokens| tokens.iter().map(|token| token.len() as u64).sum());
+    let sections = SectionBytes::of(&outline.companions, spec).map_err(ModelFormatError::from)?;
     // A dense directory's sparsity as slmc.json states it; `quantize` checks it.
     let sparsity = source.recorded_sparsity().map_err(ModelFormatError::from)?;
     let assignments: Vec<(&'static str, Assignment)> = match &outline.schemes {
@@ -200,21 +195,18 @@ pub fn estimate(
     let macs_per_token = macs_per_token(spec);
     let wide_activations = !outline.activations.is_empty();
     let golden = super::golden_size(spec, context);
+    let stored = formats::storage(source.as_ref())?;
+    let has_integers = stored.iter().any(|row| !row.keeps.is_empty() || row.rounded.is_some());
+    let kept = |assignment: &Assignment| {
+        let fits =
+            |(id, scheme): &(&LinearId, &QuantScheme)| source.grid(**id).is_ok_and(|grid| grid.fit(**scheme).is_ok());
+        has_integers.then(|| assignment.iter().filter(fits).count())
+    };
     let mut schemes = Vec::new();
     for (scheme, assignment) in &assignments {
-        let shape = Shape {
-            spec,
-            assignment,
-            sparsity: &sparsity,
-            key_maps,
-            wide_activations,
-            vocabulary_bytes,
-            golden,
-            text_bytes,
-            chat_frame_bytes,
-            sampling_bytes,
-        };
-        schemes.push(row(scheme, &shape, device, rates, context)?);
+        let shape = Shape { spec, assignment, sparsity: &sparsity, key_maps, wide_activations, golden, sections };
+        schemes
+            .push(SchemeEstimate { kept_matrices: kept(assignment), ..row(scheme, &shape, device, rates, context)? });
     }
     Ok(EstimateReport {
         family: spec.family,
@@ -222,7 +214,8 @@ pub fn estimate(
         context,
         parameters: spec.parameter_count(),
         macs_per_token,
-        stored: source.storage(),
+        matrices: spec.matrices().len(),
+        stored,
         sparse_matrices: sparsity.values().filter(|pattern| pattern.is_two_of_four()).count(),
         schemes,
     })
@@ -248,26 +241,14 @@ fn row(
 ) -> Result<SchemeEstimate, EstimateError> {
     let spec = shape.spec;
     let tensors = stored_tensors(spec, shape.assignment, shape.sparsity, device.layout, context, shape.key_maps)?;
-    let (mut bytes_per_token, mut cycles) = (0u64, Some(0.0f64));
-    for tensor in &tensors {
-        let ParameterId::Linear(id, Part::Weight) = tensor.id else {
-            bytes_per_token += tensor.bytes;
-            continue;
-        };
-        // Tables are looked up, one row a token.
-        if !spec.multiplies(id) {
-            // The mean row of a split table.
-            let rows = if id.role == Role::TokenEmbedding { spec.vocabulary } else { tensor.rows };
-            bytes_per_token += tensor.bytes / rows as u64;
-            continue;
-        }
-        bytes_per_token += tensor.bytes;
-        let rate = rates.macs_per_cycle.and_then(|(w8, w4)| match VectorStorage::of(tensor.storage)? {
-            VectorStorage::W8 | VectorStorage::W8S24 => w8,
-            VectorStorage::W4G32 | VectorStorage::W4G32S24 => w4,
-        });
-        cycles = cycles.zip(rate).map(|(sum, rate)| sum + (tensor.rows * tensor.columns) as f64 / rate);
-    }
+    let bytes_per_token: u64 = tensors.iter().map(|tensor| tensor.bytes_per_token(spec)).sum();
+    let multiplied = tensors.iter().filter(|tensor| tensor.macs_per_token(spec) > 0);
+    let cycles = multiplied
+        .map(|tensor| {
+            let rate = rates.macs_per_cycle.zip(VectorStorage::of(tensor.storage)).and_then(|(rates, of)| rates.of(of));
+            rate.map(|rate| tensor.macs_per_token(spec) as f64 / rate)
+        })
+        .sum::<Option<f64>>();
     // An encoder reads its weights once a sequence, not once a token: no ceiling of this kind.
     let decoder = spec.kind == ModelKind::Decoder;
     let memory_tokens_per_s =
@@ -289,6 +270,7 @@ fn row(
         limit: None,
         over_bytes: None,
         largest_context: None,
+        kept_matrices: None,
         bytes_per_token,
         memory_tokens_per_s,
         compute_tokens_per_s,

@@ -3,6 +3,7 @@
 
 use super::emit::special_tokens_section;
 use super::lower::{LowerError, Lowered, lower};
+use super::sections::SectionBytes;
 use crate::model::scheme::Assignment;
 use crate::model::size::{SizeError, stored_tensors};
 use crate::model::spec::ModelSpec;
@@ -123,16 +124,10 @@ pub struct Shape<'a> {
     pub key_maps: bool,
     /// Whether a linear takes 16-bit activations.
     pub wide_activations: bool,
-    /// Bytes of all tokens' texts.
-    pub vocabulary_bytes: u64,
     /// Tokens of all golden prompts, and how many prompts.
     pub golden: (u64, u64),
-    /// Bytes of the tables that turn text into tokens, where the device has them.
-    pub text_bytes: Option<u64>,
-    /// Bytes of the fixed texts around a conversation's messages, where the device has them.
-    pub chat_frame_bytes: Option<u64>,
-    /// Bytes of the defaults of sampling, where the device has them.
-    pub sampling_bytes: Option<u64>,
+    /// Sections for text.
+    pub sections: SectionBytes,
 }
 
 /// Why a footprint cannot be computed.
@@ -159,7 +154,7 @@ pub fn footprint(
     let lowered = lower(shape.spec, context, chunk, shape.key_maps, shape.wide_activations, false)?;
     let tensors = stored_tensors(shape.spec, shape.assignment, shape.sparsity, device.layout, context, shape.key_maps)?;
     let weights: u64 = tensors.iter().map(|tensor| tensor.bytes).sum();
-    let vocabulary = (shape.spec.vocabulary as u64 + 1) * 4 + shape.vocabulary_bytes;
+    let vocabulary = (shape.spec.vocabulary as u64 + 1) * 4 + shape.sections.vocabulary;
     let (golden_tokens, golden_prompts) = shape.golden;
     let special_tokens = special_tokens_section(&shape.spec.opening, &shape.spec.ends);
     let mut end = HEADER_BYTES as u64;
@@ -171,10 +166,10 @@ pub fn footprint(
             SectionKind::Weights => Some(weights),
             SectionKind::Vocabulary => Some(vocabulary),
             SectionKind::Golden => Some(GOLDEN_HEADER_BYTES as u64 + 4 * (golden_tokens + golden_prompts)),
-            SectionKind::Text => shape.text_bytes,
+            SectionKind::Text => shape.sections.text,
             SectionKind::SpecialTokens => special_tokens.as_ref().map(|section| section.len() as u64),
-            SectionKind::ChatFrame => shape.chat_frame_bytes,
-            SectionKind::Sampling => shape.sampling_bytes,
+            SectionKind::ChatFrame => shape.sections.chat_frame,
+            SectionKind::Sampling => shape.sections.sampling,
             _ => None,
         };
         if let Some(bytes) = bytes {

@@ -18,7 +18,10 @@ impl MappedFile {
     pub fn open(path: &Path) -> io::Result<Arc<Self>> {
         let file = File::open(path)?;
         if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a regular file; put the file itself in its place",
+            ));
         }
         Ok(Arc::new(MappedFile { path: path.to_owned(), map: map(&file)? }))
     }

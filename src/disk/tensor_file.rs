@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Bytes of the length in front of the header.
 const LENGTH_BYTES: usize = 8;
@@ -95,6 +96,35 @@ pub struct StoredTensor {
 
 /// Reads the header of a file and checks that every tensor lies within the file.
 pub fn read(path: &Path) -> Result<BTreeMap<String, StoredTensor>, TensorFileError> {
+    let (file, metadata, start) = open(path)?;
+    let mut tensors = BTreeMap::new();
+    for name in metadata.offset_keys() {
+        let info = metadata.info(&name);
+        let stored = info.and_then(|info| {
+            let (from, to) = info.data_offsets;
+            let bytes = SharedBytes::mapped(&file, start.checked_add(from)?..start.checked_add(to)?)?;
+            Some(StoredTensor { dtype: info.dtype, shape: info.shape.clone(), bytes, file: path.to_owned() })
+        });
+        match stored {
+            Some(stored) => tensors.insert(name, stored),
+            None => {
+                let problem = "does not lie within the file".to_owned();
+                return Err(TensorFileError::Tensor { file: path.to_owned(), tensor: name, problem });
+            }
+        };
+    }
+    Ok(tensors)
+}
+
+/// What the header of a file says beside its tensors, by key.
+pub fn metadata(path: &Path) -> Result<BTreeMap<String, String>, TensorFileError> {
+    let (_, metadata, _) = open(path)?;
+    let stated = metadata.metadata().iter().flatten();
+    Ok(stated.map(|(key, value)| (key.clone(), value.clone())).collect())
+}
+
+/// A file with its header, and where its data begin.
+fn open(path: &Path) -> Result<(Arc<MappedFile>, Metadata, usize), TensorFileError> {
     let something_else = |found| TensorFileError::Found { file: path.to_owned(), found };
     let file = MappedFile::open(path).map_err(|source| match Found::dangling_link(path) {
         Some(found) => something_else(found),
@@ -123,23 +153,7 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, StoredTensor>, TensorFileErr
         return length_error("the data of all tensors", metadata.data_len() as u64, data.len());
     }
     let start = bytes.len() - data.len();
-    let mut tensors = BTreeMap::new();
-    for name in metadata.offset_keys() {
-        let info = metadata.info(&name);
-        let stored = info.and_then(|info| {
-            let (from, to) = info.data_offsets;
-            let bytes = SharedBytes::mapped(&file, start.checked_add(from)?..start.checked_add(to)?)?;
-            Some(StoredTensor { dtype: info.dtype, shape: info.shape.clone(), bytes, file: path.to_owned() })
-        });
-        match stored {
-            Some(stored) => tensors.insert(name, stored),
-            None => {
-                let problem = "does not lie within the file".to_owned();
-                return Err(TensorFileError::Tensor { file: path.to_owned(), tensor: name, problem });
-            }
-        };
-    }
-    Ok(tensors)
+    Ok((file, metadata, start))
 }
 
 /// The error for a header that the safetensors crate rejects, with the tensor at fault where there is one.

@@ -15,7 +15,8 @@ use self::changes::Changes;
 use self::error::AdapterError;
 use self::settings::Settings;
 use super::error::ModelFormatError;
-use super::{Contents, Format, ModelSource, hugging_face};
+use super::found::check_link;
+use super::{Contents, Format, ModelSource, StoredAs, hugging_face};
 use crate::disk::config::{json, read_bounded};
 use crate::disk::deferred::Deferred;
 use crate::disk::hash::{Hash, HashError, path_sha256, sha256};
@@ -23,7 +24,7 @@ use crate::disk::{Config, ConfigError, DenseTensor, SharedBytes, tensor_file};
 use crate::model::companions::{Companions, TOKENIZER_FILE};
 use crate::model::described;
 use crate::model::id::{LinearId, ParameterId, Part, Role};
-use crate::model::integers::GroupedIntegers;
+use crate::model::integers::{Grid, GroupedIntegers, Unfit};
 use crate::model::notes::Note;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{ModelError, Outline, Parameter};
@@ -59,6 +60,19 @@ pub fn set_base(base: &Path) {
     BASE.get_or_init(|| base.to_owned());
 }
 
+/// Refuses a base that was set where none of the models that are read is an adapter: nothing would come of it.
+///
+/// # Errors
+/// [`AdapterError::NoAdapter`].
+pub fn check_base<P: AsRef<Path>>(models: impl IntoIterator<Item = P>) -> Result<(), AdapterError> {
+    let Some(base) = BASE.get() else { return Ok(()) };
+    let models: Vec<PathBuf> = models.into_iter().map(|path| path.as_ref().to_owned()).collect();
+    match models.iter().any(|path| is_adapter(path)) {
+        true => Ok(()),
+        false => Err(AdapterError::NoAdapter { base: base.clone(), models }),
+    }
+}
+
 /// Whether a path holds an adapter and no model.
 pub fn is_adapter(path: &Path) -> bool {
     path.join(settings::FILE).is_file() && !hugging_face::contents(path).weights
@@ -72,7 +86,7 @@ fn base_of(adapter: &Path) -> Option<PathBuf> {
     let config = Config::read(&adapter.join(settings::FILE)).ok()?;
     let stated = PathBuf::from(config.value("base_model_name_or_path")?.as_str()?);
     let beside = adapter.parent().map(|parent| parent.join(&stated));
-    let model = |path: &PathBuf| path.is_dir() && super::is_model(path) && !is_adapter(path);
+    let model = |path: &PathBuf| super::is_model(path) && super::contents(path).weights && !is_adapter(path);
     [Some(stated), beside].into_iter().flatten().find(model)
 }
 
@@ -157,6 +171,17 @@ impl AdapterSource {
         &self.summaries
     }
 
+    /// The parameter that one begins as: a head that is no longer tied begins as the table.
+    fn of_base(&self, id: ParameterId) -> ParameterId {
+        let untied = id == ParameterId::weight(LinearId::global(Role::LmHead)) && self.base.outline().spec.tied_head();
+        if untied { ParameterId::weight(LinearId::global(Role::TokenEmbedding)) } else { id }
+    }
+
+    /// Bytes that the changes hold in memory while tensors are made.
+    pub fn held_bytes(&self) -> u64 {
+        self.changes.held_bytes()
+    }
+
     /// How many tensors are not the base's.
     pub fn changed(&self) -> usize {
         self.changes.len()
@@ -164,13 +189,20 @@ impl AdapterSource {
 }
 
 fn read(adapter: &Weighted) -> Result<changes::Opened, ModelFormatError> {
+    if adapter.path.join(settings::FILE).symlink_metadata().is_err() {
+        return Err(AdapterError::NotAnAdapter { path: adapter.path.clone() }.into());
+    }
     let settings = Settings::read(&adapter.path)?;
     let file = adapter.path.join(WEIGHTS_FILE);
+    check_link(&file)?;
     if !file.exists() {
         let pickled = adapter.path.join(PICKLED_FILE).exists();
         return Err(AdapterError::NoWeights { path: adapter.path.clone(), pickled }.into());
     }
     let tensors = tensor_file::read(&file)?;
+    if tensors.is_empty() {
+        return Err(AdapterError::Empty { file }.into());
+    }
     Ok(changes::Opened { adapter: adapter.clone(), settings, tensors, file })
 }
 
@@ -215,15 +247,9 @@ impl ModelSource for AdapterSource {
     }
 
     fn parameter(&self, id: ParameterId) -> Result<Parameter, ModelFormatError> {
-        let changed = self.changes.of_parameter(id);
-        // A head that is no longer tied begins as the table.
-        let untied = id == ParameterId::weight(LinearId::global(Role::LmHead)) && self.base.outline().spec.tied_head();
-        let of_base = match untied {
-            true => ParameterId::weight(LinearId::global(Role::TokenEmbedding)),
-            false => id,
-        };
-        let Some(changed) = changed else { return self.base.parameter(of_base) };
-        let base = match self.base.parameter(of_base)? {
+        let base = self.base.parameter(self.of_base(id))?;
+        let Some(changed) = self.changes.of_parameter(id) else { return Ok(base) };
+        let base = match base {
             Parameter::Dense(tensor) => tensor,
             Parameter::Quantized(_) => return Err(ModelError::Quantized(id).into()),
         };
@@ -235,6 +261,27 @@ impl ModelSource for AdapterSource {
         let bytes = shape.iter().product::<usize>() * dtype.bytes();
         let deferred = Deferred::new(bytes, &changed.file, move || merge::merged(&start, dtype, &steps));
         Ok(Parameter::Dense(DenseTensor::stored(&name, shape, dtype, SharedBytes::deferred(deferred))))
+    }
+
+    fn grid(&self, id: LinearId) -> Result<Grid, Unfit> {
+        match self.changes.of_parameter(ParameterId::weight(id)) {
+            Some(_) => Err(Unfit::Adapted),
+            None => self.base.grid(id),
+        }
+    }
+
+    fn stored(&self, id: ParameterId) -> Result<Option<StoredAs>, ModelFormatError> {
+        let id_of_base = self.of_base(id);
+        let stored = match self.base.stored(id_of_base)? {
+            Some(stored) => stored,
+            None => StoredAs::of(&self.base.parameter(id_of_base)?),
+        };
+        Ok(Some(match self.changes.of_parameter(id) {
+            Some(_) => {
+                StoredAs { name: format!("{}, adapter", stored.name), becomes: "merged in f32, then as the base" }
+            }
+            None => stored,
+        }))
     }
 
     fn integers(&self, id: LinearId) -> Result<Option<GroupedIntegers>, ModelFormatError> {

@@ -34,6 +34,16 @@ pub enum ModelFormatError {
         /// By what that is told.
         found: String,
     },
+    /// Packed weights whose configuration does not say how.
+    #[error("{}: the weights are {kind} ({found}), and config.json has no `quantization_config` that says how; fetch the config.json that belongs to them", path.display())]
+    Unstated {
+        /// The directory.
+        path: PathBuf,
+        /// What they are.
+        kind: String,
+        /// By what that is told.
+        found: String,
+    },
     /// An adapter is refused.
     #[error(transparent)]
     Adapter(#[from] AdapterError),

@@ -73,6 +73,11 @@ pub(super) fn by_names<'n>(names: impl Iterator<Item = &'n String> + Clone) -> O
     })
 }
 
+/// Whether a tensor is one that is read where a configuration says how: here none did.
+pub(super) fn is_packed(tensor: &str) -> bool {
+    [".g_idx", ".qweight", ".weight_packed"].iter().any(|end| tensor.ends_with(end))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// How many directories below a path are looked into: a cache of downloads has its models two below.
 const DEPTH: usize = 3;
+/// Names that a message lists.
+const SHOWN: usize = 3;
 /// Most entries of one directory that are looked at.
 const MOST_ENTRIES: usize = 1000;
 
@@ -49,6 +51,15 @@ pub enum NotAModel {
         /// What to do.
         remedy: &'static str,
     },
+    /// A directory without any file of a model.
+    #[error(
+        "holds no file of a model{}; pass a directory with {CONFIG_FILE} and {WEIGHTS_FILE}, or a GGUF file",
+        instead(found)
+    )]
+    Nothing {
+        /// Names of files that are.
+        found: Vec<String>,
+    },
     /// Weights without a configuration.
     #[error("{CONFIG_FILE} is not there, but {}; {remedy}", names(found))]
     NoConfiguration {
@@ -74,11 +85,23 @@ fn near(directory: Option<&PathBuf>) -> String {
 }
 
 fn list(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" and ")
+    let shown: Vec<String> = paths.iter().take(SHOWN).map(|path| path.display().to_string()).collect();
+    match paths.len() - shown.len() {
+        0 => shown.join(" and "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+fn instead(found: &[String]) -> String {
+    let shown: Vec<String> = found.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    match found.len() - shown.len() {
+        0 if shown.is_empty() => String::new(),
+        0 => format!(", only {}", shown.join(" and ")),
+        more => format!(", only {} and {more} more", shown.join(", ")),
+    }
 }
 
 fn names(found: &[String]) -> String {
-    const SHOWN: usize = 3;
     let shown: Vec<String> = found.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
     let verb = if found.len() == 1 { "is" } else { "are" };
     match found.len() - shown.len() {
@@ -101,7 +124,7 @@ const GRAPH: &str = "an exported graph cannot be read back: its matrices have lo
 const OTHER_WEIGHTS: [(&[&str], &str); 7] = [
     (
         &["adapter_model.safetensors", "adapter_model.bin"],
-        "an adapter needs the model it changes: merge them with PEFT first",
+        "an adapter needs its adapter_config.json too: fetch that, and pass the model it changes with --base DIR",
     ),
     (&[".bin", ".pt", ".pth", ".ckpt", ".bin.index.json"], PICKLE),
     (&[".gguf"], "pass the GGUF file itself, of a model in several the first"),
@@ -194,7 +217,7 @@ pub(super) fn not_a_directory(path: &Path) -> NotAModel {
     }
 }
 
-/// Why a directory without config.json is not a model; `None` where nothing better can be said than that.
+/// Why a directory without config.json is not a model; `None` where that is there, if only as a link.
 pub(super) fn no_configuration(directory: &Path) -> Option<NotAModel> {
     let config = directory.join(CONFIG_FILE);
     if fs::symlink_metadata(&config).is_ok() {
@@ -214,7 +237,10 @@ pub(super) fn no_configuration(directory: &Path) -> Option<NotAModel> {
         let remedy = "fetch the config.json of the same model too";
         return Some(NotAModel::NoConfiguration { found: vec![name.to_owned()], remedy });
     }
-    other_weights(directory).map(|(found, remedy)| NotAModel::NoConfiguration { found, remedy })
+    Some(match other_weights(directory) {
+        Some((found, remedy)) => NotAModel::NoConfiguration { found, remedy },
+        None => NotAModel::Nothing { found: files(directory) },
+    })
 }
 
 fn same(a: &Path, b: &Path) -> bool {

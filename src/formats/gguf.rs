@@ -19,13 +19,13 @@ mod tokenizer;
 pub use block::BlockType;
 pub use error::GgufError;
 
-use super::{Contents, Format, ModelFormatError, ModelSource, StorageRow};
+use super::{Contents, Format, ModelFormatError, ModelSource, StoredAs};
 use crate::disk::hash::{Hash, HashError, file_sha256, path_sha256, sha256};
 use crate::disk::{Config, ConfigError};
 use crate::model::companions::Companions;
 use crate::model::described;
 use crate::model::id::{LinearId, ParameterId};
-use crate::model::integers::GroupedIntegers;
+use crate::model::integers::{Grid, GroupedIntegers, Unfit};
 use crate::model::notes::Note;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{ModelError, Outline, Parameter};
@@ -158,6 +158,11 @@ impl ModelSource for GgufSource {
         Ok(Parameter::Dense(tensor.ok_or_else(absent)?))
     }
 
+    fn grid(&self, id: LinearId) -> Result<Grid, Unfit> {
+        let stored = self.layout.stored(&self.tensors, ParameterId::weight(id)).ok_or(Unfit::Floats)?;
+        stored.kind.grid(stored.shape.last().copied().unwrap_or(1))
+    }
+
     fn integers(&self, id: LinearId) -> Result<Option<GroupedIntegers>, ModelFormatError> {
         Ok(self.layout.integers(&self.tensors, id))
     }
@@ -174,19 +179,9 @@ impl ModelSource for GgufSource {
         hash(&self.outline.path)
     }
 
-    fn storage(&self) -> Vec<StorageRow> {
-        let mut rows: Vec<StorageRow> = Vec::new();
-        for parameter in self.outline.spec.parameters() {
-            let Some(stored) = self.layout.stored(&self.tensors, parameter.id) else { continue };
-            let values = parameter.shape.iter().map(|&n| n as u64).product();
-            let becomes = match stored.kind {
-                kind if kind.is_float() => "as it is",
-                BlockType::Q4_0 => "exact in f32; w4.g32 holds its integers (--method keep)",
-                BlockType::Q8_0 => "exact in f32; w8 rounds anew, with one scale a row",
-                _ => "exact in f32; every scheme rounds anew",
-            };
-            StorageRow::add(&mut rows, parameter.id, stored.kind.name(), values, becomes);
-        }
-        rows
+    fn stored(&self, id: ParameterId) -> Result<Option<StoredAs>, ModelFormatError> {
+        let Some(stored) = self.layout.stored(&self.tensors, id) else { return Ok(None) };
+        let name = stored.kind.name().to_owned();
+        Ok(Some(if stored.kind.is_float() { StoredAs::plain(name) } else { StoredAs::converted(name) }))
     }
 }

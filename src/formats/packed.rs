@@ -23,14 +23,14 @@ use self::module::Module;
 use super::error::ModelFormatError;
 use super::hugging_face::{self, DenseSource, companions, configuration_of, contents};
 use super::stored_tensors::{StoredTensors, Tensors};
-use super::{Format, ModelSource};
+use super::{Format, ModelSource, StoredAs};
 use crate::disk::deferred::Deferred;
 use crate::disk::hash::{Hash, HashError, path_sha256};
 use crate::disk::tensor_file::StoredTensor;
 use crate::disk::{Config, ConfigError, SharedBytes};
 use crate::model::families::Family;
-use crate::model::id::{LinearId, ParameterId};
-use crate::model::integers::GroupedIntegers;
+use crate::model::id::{LinearId, ParameterId, Part};
+use crate::model::integers::{Grid, GroupedIntegers, Unfit};
 use crate::model::notes::Note;
 use crate::model::spec::ModelSpec;
 use crate::model::transform::Sparsity;
@@ -38,6 +38,7 @@ use crate::model::weights::{Outline, Parameter};
 use safetensors::Dtype;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -49,7 +50,9 @@ const BESIDE: [(&str, &str); 2] = [("quantize_config.json", "gptq"), ("quant_con
 /// Its row of [`super::FORMATS`], before that of slmc's own quantized directories.
 pub const FORMAT: Format = Format {
     name: "packed weights of another tool",
-    recognises: |path| path.is_dir() && section(path).is_ok_and(|section| section.is_some()),
+    recognises: |path| {
+        path.is_dir() && section(path).map_or_else(|_| has_settings_beside(path), |found| found.is_some())
+    },
     contents,
     configuration: |path| hugging_face::configuration(path).map(|config| plain(&config)),
     companions: |path| Ok(companions(path)),
@@ -97,18 +100,26 @@ fn section(directory: &Path) -> Result<Option<(Method, Config)>, ModelFormatErro
         let method = section.value("quant_method").and_then(Value::as_str).and_then(Method::of);
         return Ok(method.map(|method| (method, section)));
     }
-    for (name, method) in BESIDE {
-        let file = directory.join(name);
-        if file.is_file() && contents(directory).weights {
-            let stored = StoredTensors::open(directory)?;
-            if stored.tensors().keys().any(|name| name.ends_with(".qweight")) {
-                let section = Config::read(&file)?;
-                let method = section.optional_text("quant_method")?.unwrap_or(method);
-                return Ok(Method::of(method).map(|method| (method, section)));
-            }
-        }
+    for (name, method) in BESIDE.into_iter().filter(|(name, _)| is_beside(directory, name)) {
+        let section = Config::read(&directory.join(name))?;
+        let method = section.optional_text("quant_method")?.unwrap_or(method);
+        return Ok(Method::of(method).map(|method| (method, section)));
     }
     Ok(None)
+}
+
+/// Whether settings of that name stand beside packed weights, if only as a link that leads nowhere.
+fn is_beside(directory: &Path, name: &str) -> bool {
+    let packed = |stored: StoredTensors| stored.tensors().keys().any(|name| name.ends_with(".qweight"));
+    directory.join(name).symlink_metadata().is_ok()
+        && contents(directory).weights
+        && StoredTensors::open(directory).is_ok_and(packed)
+}
+
+/// Whether settings beside packed weights are what cannot be read: opening the directory says why.
+fn has_settings_beside(directory: &Path) -> bool {
+    hugging_face::configuration(directory).is_ok_and(|config| config.value(KEY).is_none())
+        && BESIDE.iter().any(|(name, _)| is_beside(directory, name))
 }
 
 /// A configuration without the section: that of the model that the matrices stand for.
@@ -128,7 +139,7 @@ struct Kind<'r> {
 }
 
 /// The readers of a method by its section.
-fn kinds(method: Method, section: &Config) -> Result<Vec<Kind<'static>>, ModelFormatError> {
+fn kinds(method: Method, section: &Config, tensors: &Tensors) -> Result<Vec<Kind<'static>>, ModelFormatError> {
     let gptq = |settings: gptq::Settings| {
         let read: Read<'static> = Box::new(move |module| gptq::read(module, &settings));
         vec![Kind { ends: &gptq::ENDS, read }]
@@ -168,12 +179,16 @@ fn kinds(method: Method, section: &Config) -> Result<Vec<Kind<'static>>, ModelFo
                 },
             ]
         }
-        Method::TorchAo => vec![Kind { ends: &torchao::ENDS, read: Box::new(torchao::read) }],
+        Method::TorchAo => {
+            let kinds = torchao::Kinds::of(tensors)?;
+            vec![Kind { ends: &torchao::ENDS, read: Box::new(move |module| torchao::read(module, &kinds)) }]
+        }
     })
 }
 
 /// An opened directory.
 struct PackedSource {
+    method: Method,
     dense: DenseSource,
     /// By the names of the tensors they stand for.
     matrices: BTreeMap<String, Arc<PackedMatrix>>,
@@ -188,7 +203,13 @@ impl PackedSource {
         let dense = DenseSource::converted(directory, plain(&whole), |spec, family, tensors| {
             unpacking.unpacked(tensors, spec, family)
         })?;
-        Ok(PackedSource { dense, matrices: unpacking.matrices })
+        Ok(PackedSource { method, dense, matrices: unpacking.matrices })
+    }
+
+    /// The packed matrix that a matrix is in, and its rows there.
+    fn matrix(&self, id: LinearId) -> Option<(&PackedMatrix, Range<usize>)> {
+        let (name, rows) = self.dense.rows_of(id)?;
+        Some((self.matrices.get(name)?, rows))
     }
 }
 
@@ -208,7 +229,7 @@ impl Unpacking<'_> {
         family: &Family,
     ) -> Result<(Tensors, Vec<Note>), ModelFormatError> {
         let names = Names::of(spec, family);
-        let kinds = kinds(self.method, self.section)?;
+        let kinds = kinds(self.method, self.section, &tensors)?;
         let mut sparse = 0;
         let mut of_inputs = 0;
         if self.method == Method::CompressedTensors {
@@ -350,9 +371,23 @@ impl ModelSource for PackedSource {
         self.dense.parameter(id)
     }
 
+    fn grid(&self, id: LinearId) -> Result<Grid, Unfit> {
+        self.matrix(id).ok_or(Unfit::Floats)?.0.grid()
+    }
+
     fn integers(&self, id: LinearId) -> Result<Option<GroupedIntegers>, ModelFormatError> {
-        let Some((name, rows)) = self.dense.rows_of(id) else { return Ok(None) };
-        Ok(self.matrices.get(name).and_then(|matrix| matrix.integers(rows)))
+        Ok(self.matrix(id).and_then(|(matrix, rows)| matrix.integers(rows)))
+    }
+
+    fn stored(&self, id: ParameterId) -> Result<Option<StoredAs>, ModelFormatError> {
+        let matrix = match id {
+            ParameterId::Linear(id, Part::Weight) => self.matrix(id),
+            _ => None,
+        };
+        Ok(Some(match matrix {
+            Some((matrix, _)) => StoredAs::converted(format!("{}, {}", self.method.name(), matrix.described())),
+            None => StoredAs::of(&self.parameter(id)?),
+        }))
     }
 
     fn recorded_sparsity(&self) -> Result<Sparsity, ConfigError> {

@@ -32,7 +32,7 @@ pub const FORMAT: Format = Format {
 /// Refuses what another tool has quantized, by its method: before the family, which it may be the only one to know.
 fn refuse_foreign(config: &Config) -> Result<(), ModelFormatError> {
     let Some(section) = config.section(layout::KEY)? else { return Ok(()) };
-    let stated = section.value("quant_method").and_then(Value::as_str);
+    let stated = section.optional_text("quant_method")?;
     if stated == Some(layout::METHOD) {
         return Ok(());
     }

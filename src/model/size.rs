@@ -39,6 +39,28 @@ pub struct StoredTensor {
     pub activation_bits: u8,
 }
 
+impl StoredTensor {
+    /// Bytes of it that one token reads: of a table that is only looked up a row, else all.
+    pub fn bytes_per_token(&self, spec: &ModelSpec) -> u64 {
+        match self.id {
+            ParameterId::Linear(id, Part::Weight) if !spec.multiplies(id) => {
+                // The mean row of a split table.
+                let rows = if id.role == Role::TokenEmbedding { spec.vocabulary } else { self.rows };
+                self.bytes / rows as u64
+            }
+            _ => self.bytes,
+        }
+    }
+
+    /// Multiply-accumulates of one token with it; 0 where it is not a linear.
+    pub fn macs_per_token(&self, spec: &ModelSpec) -> u64 {
+        match self.id {
+            ParameterId::Linear(id, Part::Weight) if spec.multiplies(id) => self.rows as u64 * self.columns as u64,
+            _ => 0,
+        }
+    }
+}
+
 /// Why a model cannot be stored.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SizeError {

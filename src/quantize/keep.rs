@@ -14,7 +14,7 @@
 use super::method::Method;
 use super::{MatrixReport, each_matrix, search};
 use crate::model::id::LinearId;
-use crate::model::integers::GroupedIntegers;
+use crate::model::integers::{GroupedIntegers, Unfit};
 use crate::model::matrix::from_rows;
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::{Assignment, QuantScheme};
@@ -29,23 +29,19 @@ use std::collections::BTreeMap;
 const LEAST_MULTIPLIER: i32 = 64;
 
 /// Every matrix of a dense model by its scheme: with the integers that `integers` gives where they fit it, else rounded plainly,
-/// which the report says with the reason.
+/// which the report says with the reason. Which fit is known before, by the source's grid.
 ///
 /// # Errors
 /// Weights or integers that cannot be read.
 pub fn keep<E: From<ModelError>>(
     model: &Model,
     assignment: &Assignment,
-    integers: &mut dyn FnMut(LinearId) -> Result<Option<GroupedIntegers>, E>,
+    integers: &mut dyn FnMut(LinearId, QuantScheme) -> Result<Result<GroupedIntegers, Unfit>, E>,
     progress: &dyn Progress,
 ) -> Result<(Model, BTreeMap<LinearId, MatrixReport>), E> {
     each_matrix(model, progress, |id, weights| {
         let scheme = scheme_of(assignment, id).map_err(ModelError::from)?;
-        let kept = match integers(id)? {
-            Some(integers) => taken_over(&integers, scheme),
-            None => Err("it is not stored as integers with a scale for every group of columns".to_owned()),
-        };
-        match kept {
+        match integers(id, scheme)?.and_then(|integers| taken_over(&integers, scheme)) {
             Ok(matrix) => {
                 let report = MatrixReport::new(id, weights, &matrix, None);
                 Ok((matrix, MatrixReport { method: Method::Keep, ..report }))
@@ -69,8 +65,9 @@ struct Row {
 /// Integers in a scheme, or why they do not fit it.
 ///
 /// # Errors
-/// A reason in words.
-pub fn taken_over(integers: &GroupedIntegers, scheme: QuantScheme) -> Result<QuantizedMatrix, String> {
+/// The reason.
+pub fn taken_over(integers: &GroupedIntegers, scheme: QuantScheme) -> Result<QuantizedMatrix, Unfit> {
+    integers.grid().fit(scheme)?;
     let columns = integers.values.ncols();
     let rows: Vec<Row> = (0..integers.values.nrows())
         .into_par_iter()
@@ -80,7 +77,7 @@ pub fn taken_over(integers: &GroupedIntegers, scheme: QuantScheme) -> Result<Qua
             let (values, scales) = (values.as_slice().unwrap_or_default(), scales.as_slice().unwrap_or_default());
             row_of(values, scales, integers.group, scheme.of_row(row))
         })
-        .collect::<Result<_, _>>()?;
+        .collect();
     let mut values = Vec::with_capacity(integers.values.len());
     let (mut row_scale, mut multiplier) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in rows {
@@ -91,26 +88,16 @@ pub fn taken_over(integers: &GroupedIntegers, scheme: QuantScheme) -> Result<Qua
     Ok(QuantizedMatrix::new(scheme, from_rows(values, columns), row_scale, multiplier))
 }
 
-/// One row: (columns) integers, (groups) scales of `source_group` columns each.
-fn row_of(values: &[i8], scales: &[f32], source_group: usize, scheme: QuantScheme) -> Result<Row, String> {
-    let def = scheme.def();
-    let (low, high) = def.range;
-    // −128 is the one integer of 8 bits that w8 lacks.
-    let fitted = |value: &i8| if def.group.is_none() { (*value).max(low) } else { *value };
-    let integers: Vec<i8> = values.iter().map(fitted).collect();
-    if let Some(value) = integers.iter().find(|value| !(low..=high).contains(value)) {
-        return Err(format!("{scheme} holds integers of [{low}, {high}], and its own reach {value}"));
+/// One row, which fits: (columns) integers, (groups) scales of `source_group` columns each.
+fn row_of(values: &[i8], scales: &[f32], source_group: usize, scheme: QuantScheme) -> Row {
+    match scheme.def().group {
+        // −128 is the one integer of 8 bits that w8 lacks.
+        None => {
+            let low = scheme.def().range.0;
+            signed(values.iter().map(|value| (*value).max(low)).collect(), scales.first().copied().unwrap_or(0.0))
+        }
+        Some(group) => grouped(values.to_vec(), scales, source_group, group),
     }
-    let Some(group) = def.group else {
-        return match scales {
-            [first, rest @ ..] if rest.iter().all(|scale| scale == first) => Ok(signed(integers, *first)),
-            _ => Err(format!("{scheme} has one scale a row, and its integers have one for {source_group} columns")),
-        };
-    };
-    if scales.len() > 1 && !source_group.is_multiple_of(group) {
-        return Err(format!("{scheme} has groups of {group} columns, and its integers have groups of {source_group}"));
-    }
-    Ok(grouped(integers, scales, source_group, group))
 }
 
 /// A row of one scale; row scales are not negative.
@@ -232,7 +219,8 @@ mod tests {
             scales: Array2::from_shape_fn((2, groups), |(_, group)| 1.0 + group as f32),
             group,
         };
-        let reason = |integers: &GroupedIntegers, scheme| taken_over(integers, scheme).expect_err("it does not fit");
+        let reason =
+            |integers: &GroupedIntegers, scheme| taken_over(integers, scheme).expect_err("it does not fit").to_string();
         assert!(reason(&integers(9, 2, 32), QuantScheme::W4G32).contains("[-8, 7], and its own reach 9"));
         assert!(reason(&integers(1, 4, 16), QuantScheme::W4G32).contains("groups of 16"));
         assert!(reason(&integers(1, 2, 32), QuantScheme::W8).contains("one scale a row"));

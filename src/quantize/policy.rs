@@ -2,7 +2,7 @@
 //! Patterns are globs over names (`layers.*.attn.q`, `head.*`) or the aliases embedding, attention, conv, ffn, head; the
 //! projections of short convolutions are `conv` and not `attention`.
 
-use super::budget::Budget;
+use super::budget::Bounds;
 use crate::model::error::NameError;
 use crate::model::id::{Class, LinearId, Role};
 use crate::model::pattern::matches;
@@ -18,8 +18,8 @@ use std::str::FromStr;
 pub enum SchemeSource {
     /// A preset.
     Preset(Preset),
-    /// Chosen by measurement, within a budget.
-    Auto(Budget),
+    /// Chosen by measurement, within bounds.
+    Auto(Bounds),
 }
 
 impl SchemeSource {

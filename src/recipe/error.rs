@@ -6,6 +6,7 @@ use crate::disk::atomic::AtomicError;
 use crate::disk::hash::HashError;
 use crate::disk::schema::SchemaError;
 use crate::eval::EvalError;
+use crate::formats::adapter::error::AdapterError;
 use crate::store::StoreError;
 use std::path::PathBuf;
 
@@ -15,6 +16,9 @@ pub enum RecipeError {
     /// The file has mistakes.
     #[error(transparent)]
     Mistakes(#[from] Mistakes),
+    /// A base for adapters, and none among the inputs.
+    #[error(transparent)]
+    Base(#[from] AdapterError),
     /// An input cannot be read.
     #[error(transparent)]
     Hash(#[from] HashError),

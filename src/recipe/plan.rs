@@ -9,6 +9,7 @@ use super::reader::{self, Recipe};
 use super::stage::{Chosen, Input, RecipeStage};
 use crate::compile::ARTIFACT_MAGIC;
 use crate::disk::atomic;
+use crate::formats::adapter;
 use crate::progress::Progress;
 use crate::report::{Align, Report, Table};
 use crate::stages::{Product, RunSettings};
@@ -16,6 +17,7 @@ use crate::store::configuration::{self, CacheOptions};
 use crate::store::{Chain, Origin, digest_of};
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The recipe that `slmc run` runs, and how.
@@ -70,6 +72,7 @@ pub(super) fn prepare(options: &RunOptions) -> Result<Prepared, RecipeError> {
 /// Likewise with these caches.
 pub(super) fn prepare_with(options: &RunOptions, chain: Chain) -> Result<Prepared, RecipeError> {
     let recipe = reader::read(&options.recipe, &options.out, &options.run)?;
+    adapter::check_base(on_disk(&recipe))?;
     let mut hashes = Hashes::remembered(chain.local());
     let lock = match options.lock {
         true => Some(locking(options, &recipe, &mut hashes)?),
@@ -281,6 +284,16 @@ pub(super) fn inputs(stage: &RecipeStage, recipe: &Recipe) -> Vec<String> {
     // `input` is read last.
     names.reverse();
     names
+}
+
+/// What the stages of a recipe read that no stage makes.
+fn on_disk(recipe: &Recipe) -> BTreeSet<PathBuf> {
+    let choices = recipe.stages.iter().flat_map(|stage| &stage.choices);
+    let paths = choices.filter_map(|choice| match &choice.value {
+        Chosen::Reads { source: source @ (Input::Model | Input::Path(_)), .. } => Some(recipe.path(source)),
+        _ => None,
+    });
+    paths.collect()
 }
 
 fn is_model(path: &Path) -> bool {

@@ -164,7 +164,7 @@ pub fn inspect(path: &Path) -> Result<CheckpointReport, ModelFormatError> {
         normalized: spec.embedding.map(|embedding| embedding.normalize),
         text_tokens: spec.text_context(),
         tokenizer_ids: tokenizer.as_ref().ok().map(Tokenizer::vocabulary_size),
-        stored: source.storage(),
+        stored: formats::storage(source.as_ref())?,
         files: found.files()?,
         notes: outline
             .notes

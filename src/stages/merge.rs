@@ -1,12 +1,16 @@
 //! `slmc merge`: a base and its adapters become one dense directory, tensor by tensor.
 
 use super::error::StageError;
+use super::import;
 use super::invocation::Invocation;
+use super::limits::check_memory;
 use super::provenance::{Inputs, of_weights};
+use super::stage::{RunSettings, check_output};
 use crate::disk::atomic;
 use crate::formats::adapter::{AdapterSource, AdapterSummary, Weighted};
 use crate::formats::{self, ModelSink, ModelSource, hugging_face};
 use crate::machine::PORTABLE;
+use crate::progress::Progress;
 use crate::report::{Align, Report, Table, grouped};
 use serde::Serialize;
 use serde_json::json;
@@ -61,10 +65,27 @@ impl Report for MergeReport {
 /// Merges adapters into a base, in their order, and writes the result.
 ///
 /// # Errors
-/// [`StageError`]; nothing is written then.
-pub fn merge_directory(base: &Path, adapters: &[Weighted], out: &Path) -> Result<MergeReport, StageError> {
-    atomic::check_directory(out)?;
+/// [`StageError`], or more memory than `run` allows; nothing is written then.
+pub fn merge_directory(
+    base: &Path,
+    adapters: &[Weighted],
+    out: &Path,
+    run: &RunSettings,
+    progress: &dyn Progress,
+) -> anyhow::Result<MergeReport> {
+    atomic::check_directory(out).map_err(StageError::from)?;
+    let read: Vec<&Path> = std::iter::once(base).chain(adapters.iter().map(|adapter| adapter.path.as_path())).collect();
+    check_output(Some(out), &read)?;
     let source = AdapterSource::open(formats::open(base)?, adapters)?;
+    // As `import`, with the adapters in f32 beside the tensor that is made.
+    let need = import::memory_estimate(&source.outline().spec) + source.held_bytes();
+    check_memory(run, need, "merging")?;
+    progress.needs("merging", need);
+    Ok(merged(&source, base, adapters, out)?)
+}
+
+/// The work of [`merge_directory`].
+fn merged(source: &AdapterSource, base: &Path, adapters: &[Weighted], out: &Path) -> Result<MergeReport, StageError> {
     let model = source.model()?;
     let sparsity = source.recorded_sparsity()?;
     let report = MergeReport {

@@ -16,14 +16,18 @@ use super::stage::{Arithmetic, Faults, Measures, Outcome, Product, Resolved, Res
 use super::summary::Figures;
 use super::training::{check_recompute, read_bytes, retraining_need};
 use crate::allocate::error::AllocationError;
-use crate::allocate::plan::Plan;
+use crate::allocate::plan::{Asked, Plan};
+use crate::compile::CompileError;
+use crate::compile::sections::SectionBytes;
 use crate::disk::atomic;
 use crate::disk::hash::{hex, sha256};
+use crate::formats;
 use crate::model::scheme::{Assignment, Preset};
 use crate::model::size::stored_tensors;
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::transform::{NmPattern, Sparsity};
 use crate::progress::Progress as _;
+use crate::quantize::budget::Bounds;
 use crate::quantize::calibration::{CalibrationText, ENCODER_TEXT};
 use crate::quantize::error::CalibrationError;
 use crate::quantize::method::Method;
@@ -64,13 +68,7 @@ impl Args {
         if self.schemes.sweep {
             return Some(SchemeSource::Preset(Preset::W8));
         }
-        let option = if self.schemes.budget.is_some() {
-            "budget"
-        } else if self.schemes.bits_per_weight.is_some() {
-            "bits-per-weight"
-        } else {
-            "scheme"
-        };
+        let option = self.bounds().options().first().copied().unwrap_or("scheme");
         faults.check(option, self.scheme_source())
     }
 
@@ -92,9 +90,12 @@ impl Args {
         }
         let schemes = match source {
             SchemeSource::Preset(preset) => self.schemes(model, preset, target, faults),
-            SchemeSource::Auto(_) => {
-                let option = if self.schemes.budget.is_some() { "budget" } else { "bits-per-weight" };
-                faults.check(option, self.check_budget(model, source, target));
+            SchemeSource::Auto(bounds) => {
+                if let Err(error) = self.check_bounds(model, bounds, target) {
+                    let of_error = error.downcast_ref::<AllocationError>().and_then(AllocationError::option);
+                    let option = of_error.or(bounds.options().first().copied()).unwrap_or("scheme");
+                    faults.add(option, error);
+                }
                 None
             }
         };
@@ -107,10 +108,26 @@ impl Args {
         KnownModel { spec: spec.clone(), quantized: true, schemes, sparsity }
     }
 
-    fn check_budget(&self, model: &KnownModel, source: SchemeSource, target: &Target) -> anyhow::Result<()> {
-        let SchemeSource::Auto(budget) = source else { return Ok(()) };
+    fn check_bounds(&self, model: &KnownModel, bounds: Bounds, target: &Target) -> anyhow::Result<()> {
+        let limit = model.spec.context;
+        if let Some(context) = bounds.context.filter(|&context| context == 0 || context > limit) {
+            return Err(CompileError::Context { context, limit }.into());
+        }
+        // A pattern that matches nothing is said by its own option.
+        let widths = widths(&model.spec, &self.schemes.activations).unwrap_or_default();
+        // The files of a model that an earlier stage makes are not there yet, and can only make it larger.
+        let companions = self.model.model.exists().then(|| formats::companions(&self.model.model).ok());
+        let sections = companions.flatten().and_then(|companions| SectionBytes::of(&companions, &model.spec).ok());
         let plan = |sparsity: &Sparsity| -> Result<Plan, AllocationError> {
-            Plan::new(&model.spec, &self.schemes.keep, budget, sparsity, (&target.name, target.layout))
+            Plan::new(&Asked {
+                spec: &model.spec,
+                keeps: &self.schemes.keep,
+                bounds,
+                sparsity,
+                widths: &widths,
+                target,
+                sections: sections.unwrap_or_default(),
+            })
         };
         if let Some(sparsity) = &model.sparsity {
             plan(sparsity)?;
@@ -216,6 +233,13 @@ impl Stage for Quantize {
             faults.add("mix-self", CalibrationError::Encoder);
         }
         args.check_keep(schemes, &mut faults);
+        if args.tune.is_some_and(|times| times > 0) && args.rounding.method != Method::Gptq {
+            let method = args.rounding.method.name();
+            faults.add(
+                "tune",
+                anyhow!("--tune trains after --method gptq, and {method} is asked for; leave one of the two out"),
+            );
+        }
         let makes = match (&model, schemes, &target) {
             (Some(model), Some(schemes), Some(target)) => Some(args.quantized(model, schemes, target, &mut faults)),
             _ => None,
@@ -239,8 +263,7 @@ impl Stage for Quantize {
                 source,
                 seed: run.seed,
                 calibration_tokens: args.calibration_tokens.get(),
-                target: target.name,
-                layout: target.layout,
+                target,
                 tune: args.tune,
                 qat: args.qat.then_some(retrain),
             };

@@ -311,6 +311,8 @@ pub trait AnyStage: Sync {
     fn arithmetic(&self) -> Arithmetic;
     /// [`Stage::defaults`].
     fn defaults(&self) -> Value;
+    /// The models among its arguments, each once.
+    fn models(&self, matches: &ArgMatches) -> Vec<PathBuf>;
     /// A command with the stage's options and help.
     fn augment(&self, command: clap::Command) -> clap::Command;
     /// [`Stage::resolve`], on clap's matches.
@@ -377,12 +379,11 @@ fn models<S: Stage>(matches: &ArgMatches) -> Vec<PathBuf> {
 }
 
 /// Refuses an output in the place of a model that is read: it would be replaced.
-fn check_output(matches: &ArgMatches, models: &[PathBuf]) -> anyhow::Result<()> {
-    let out = matches.try_get_one::<PathBuf>("out").ok().flatten();
+pub(super) fn check_output<P: AsRef<Path>>(out: Option<&Path>, models: &[P]) -> anyhow::Result<()> {
     let real = |path: &Path| path.canonicalize().ok();
     if let Some(out) = out
         && let Some(place) = real(out)
-        && models.iter().any(|model| real(model).as_ref() == Some(&place))
+        && models.iter().any(|model| real(model.as_ref()).as_ref() == Some(&place))
     {
         anyhow::bail!("{}: is the model that is read, and would be replaced; pass another path", out.display());
     }
@@ -422,6 +423,10 @@ impl<S: Stage> AnyStage for S {
         S::defaults()
     }
 
+    fn models(&self, matches: &ArgMatches) -> Vec<PathBuf> {
+        models::<S>(matches)
+    }
+
     fn augment(&self, command: clap::Command) -> clap::Command {
         <S::Args as clap::Args>::augment_args(command)
     }
@@ -435,7 +440,8 @@ impl<S: Stage> AnyStage for S {
                 let command = S::Args::augment_args(clap::Command::new(S::NAME));
                 let run = RunSettings { invocation: Invocation::of(&command, matches, run.seed), ..run.clone() };
                 let mut resolved = S::resolve(&args, &run, known);
-                resolved.faults.check("out", check_output(matches, &models));
+                let out = matches.try_get_one::<PathBuf>("out").ok().flatten().map(PathBuf::as_path);
+                resolved.faults.check("out", check_output(out, &models));
                 resolved.map(|options| -> Box<dyn Ready> { Box::new(ReadyStage::<S> { options, models }) })
             }
         }

@@ -173,6 +173,42 @@ fn weights_that_are_not_there_or_not_finite_are_named() {
 }
 
 #[test]
+fn adapters_that_hold_nothing_or_are_something_else_are_named() {
+    let of = |directory: &Path| error("llama-mha", &[(directory, 1.0)]);
+    // A pattern in the place of a list names no module that could be missed.
+    let empty = changed("patterns", |config| config["target_modules"] = json!(".*_proj"), Vec::clear);
+    let text = of(empty.path());
+    assert!(text.contains("adapter_model.safetensors: holds no tensor") && text.contains("fetch it again"), "{text}");
+    let linked = changed("patterns", |_| {}, |_| {});
+    let weights = linked.path().join("adapter_model.safetensors");
+    fs::remove_file(&weights).expect("removes");
+    std::os::unix::fs::symlink("../../blobs/gone", &weights).expect("links");
+    let text = of(linked.path());
+    assert!(text.contains("adapter_model.safetensors: a link to ../../blobs/gone"), "{text}");
+    let text = of(&golden("llama-mha"));
+    assert!(text.contains("holds no adapter_config.json; pass the directory of an adapter"), "{text}");
+    // Its own word for the base is a model, in any format, or nothing.
+    let base = |stated: &str| {
+        let stating = changed("patterns", |config| config["base_model_name_or_path"] = json!(stated), |_| {});
+        formats::open(stating.path()).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    assert_eq!(base(&golden("llama-mha").display().to_string()), "");
+    assert_eq!(base(&crate::support::root("tests/data/gguf/llama-mha.gguf").display().to_string()), "");
+    for stated in [
+        ".",
+        "/",
+        &adapter("dora").display().to_string(),
+        &golden("llama-mha").join("config.json").display().to_string(),
+    ] {
+        let text = base(stated);
+        assert!(
+            text.contains("the model it changes is not there; pass that model with --base DIR"),
+            "{stated}: {text}"
+        );
+    }
+}
+
+#[test]
 fn mutated_adapters_never_panic() {
     let mut state = 7u64;
     let mut random = move || {

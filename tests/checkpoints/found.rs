@@ -25,6 +25,35 @@ fn with_files(files: &[(&str, &str)]) -> tempfile::TempDir {
 type Case<'c> = (&'c [(&'c str, &'c str)], &'c [&'c str]);
 
 #[test]
+fn directories_without_a_model_say_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let remedy = "pass a directory with config.json and model.safetensors, or a GGUF file";
+    expect(directory.path(), &["holds no file of a model;", remedy]);
+    for name in ["README.md", "a.txt", "b.txt", "c.txt"] {
+        fs::write(directory.path().join(name), "words").expect("writes");
+    }
+    expect(directory.path(), &["holds no file of a model, only `README.md`, `a.txt`, `b.txt` and 1 more", remedy]);
+    for name in ["one.gguf", "two.gguf"] {
+        fs::write(directory.path().join(name), "GGUF").expect("writes");
+    }
+    expect(
+        directory.path(),
+        &["`one.gguf` and `two.gguf` are", "pass the GGUF file itself, of a model in several the first"],
+    );
+    // An adapter's weights alone.
+    let adapter = tempfile::tempdir().expect("a directory");
+    fs::write(adapter.path().join("adapter_model.safetensors"), "").expect("writes");
+    expect(adapter.path(), &["an adapter needs its adapter_config.json too", "--base DIR"]);
+    // More models below than a message can name.
+    let many = tempfile::tempdir().expect("a directory");
+    for name in ["a", "b", "c", "d", "e"] {
+        fs::create_dir(many.path().join(name)).expect("makes");
+        fs::write(many.path().join(name).join("config.json"), "{}").expect("writes");
+    }
+    expect(many.path(), &["config.json is not there, but in", "and 2 more; pass that directory"]);
+}
+
+#[test]
 fn weights_of_other_kinds_are_named_with_the_remedy() {
     let adapter = r#"{"base_model_name_or_path": "org/base", "peft_type": "LORA"}"#;
     let cases: [Case<'_>; 9] = [

@@ -36,6 +36,14 @@ fn adapters_are_merged_or_stand_for_a_model() {
         "merge patterns rank-32 -o out",
         "merge base patterns -o base",
         "merge base -o out",
+        "merge merged patterns -o merged",
+        "merge base patterns --max-ram 1MiB -o out",
+        "merge base patterns --base base -o out",
+        "inspect base --base base",
+        "quantize base --scheme w8 --base base -o out",
+        "generate base --base base",
+        "diff base base --base base",
+        "doctor --base base",
     ] {
         assert_eq!(transcript.run(line).status.code(), Some(2), "slmc {line}");
     }
@@ -50,6 +58,7 @@ fn packed_integers_are_read_and_taken_over() {
     copy(&transcript, &packed.join("ct-mixed"), "mixed");
     copy(&transcript, &golden("llama-mha"), "dense");
     transcript.run("inspect gptq");
+    transcript.run("inspect mixed");
     transcript.run("estimate mixed --target cortex-m55 --context 32");
     transcript.run("quantize gptq --scheme w4 --method keep -o kept");
     transcript.json("quantize mixed --scheme w8 --method keep -o eight", "slmc.quantize/1");

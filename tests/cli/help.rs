@@ -37,6 +37,7 @@ fn wrong_usage_is_exit_code_2() {
         "inspect a.slm --threads 0",
         "inspect a.slm --quiet --verbose",
         "estimate model --max-ram 0",
+        "doctor --max-ram 1GiB",
         "targets --frobnicate",
     ] {
         let output = transcript.run(line);

@@ -6,7 +6,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use slmc::formats::{open_model, open_outline};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 
 /// Tensors by name: type, shape, bytes.
@@ -64,7 +64,7 @@ fn what_disagrees_is_named_with_the_remedy() {
     type Configure = fn(&mut Value);
     type Damage = fn(&mut Tensors);
     let (same, all): (Configure, Damage) = (|_| {}, |_| {});
-    let cases: [(&str, Configure, Damage, &[&str]); 30] = [
+    let cases: [(&str, Configure, Damage, &[&str]); 50] = [
         (
             "gptq-v1",
             same,
@@ -133,7 +133,43 @@ fn what_disagrees_is_named_with_the_remedy() {
             "awq-gemm",
             |c| c["quantization_config"]["version"] = json!("marlin"),
             all,
-            &["`quantization_config.version` is `marlin`", "gemm, gemv"],
+            &["`quantization_config.version` is `marlin`", "gemm, gemv, gemv_fast"],
+        ),
+        (
+            "awq-gemv-fast",
+            |c| c["quantization_config"]["version"] = json!("llm-awq"),
+            all,
+            &["is `llm-awq`", "gemv_fast"],
+        ),
+        (
+            "awq-gemv-fast",
+            |c| c["quantization_config"]["version"] = json!("gemm"),
+            all,
+            &["has data type I16, expected I32"],
+        ),
+        (
+            "awq-gemv-fast",
+            same,
+            |t| shorter(t, ".qweight"),
+            &["gate_proj.scales` has shape [32, 128], expected [32, 124]"],
+        ),
+        (
+            "awq-gemv-fast",
+            same,
+            |t| shorter(t, ".qzeros"),
+            &["gate_proj.qzeros` has shape [31, 128], expected [32, 128]"],
+        ),
+        (
+            "awq-gemv-fast",
+            |c| c["quantization_config"]["group_size"] = json!(1),
+            all,
+            &["down_proj.scales` has shape [32, 64], expected numbers of groups of 1 columns", "for 128 columns"],
+        ),
+        (
+            "awq-gemv-fast",
+            same,
+            |t| t.get_mut(&part(".qweight")).expect("there").1 = vec![64, 32],
+            &["gate_proj.qweight` has shape [64, 32], expected [rows / 4, a multiple of 64]"],
         ),
         (
             "awq-gemm",
@@ -186,6 +222,74 @@ fn what_disagrees_is_named_with_the_remedy() {
             &["gate_proj.bitmask`: element 0 is 255, expected two bits of every four"],
         ),
         ("torchao", same, |t| shorter(t, "._weight_scale"), &["gate_proj._weight_scale` has shape [95, 2]", "torchao"]),
+        // Padded numbers do not say how many groups there are: a size that the weights do not have would go unnoticed.
+        (
+            "awq-gemv-fast",
+            |c| c["quantization_config"]["group_size"] = json!(64),
+            all,
+            &["down_proj.scales`: has numbers of 4 groups a row, and 128 columns have 2 of 64", "`group_size`"],
+        ),
+        (
+            "awq-gemv-fast",
+            |c| c["quantization_config"]["group_size"] = json!(16),
+            all,
+            &["down_proj.scales`: has numbers of 4 groups a row, and 128 columns have 8 of 16"],
+        ),
+        (
+            "awq-gemv-fast",
+            |c| c["quantization_config"]["group_size"] = json!(48),
+            all,
+            &["down_proj.scales` has shape", "groups of 48 columns"],
+        ),
+        ("gptq-v1", |c| c["quantization_config"]["bits"] = json!("4"), all, &["`quantization_config.bits` is \"4\""]),
+        (
+            "gptq-v1",
+            |c| drop(c["quantization_config"].as_object_mut().expect("an object").remove("bits")),
+            all,
+            &["key `quantization_config.bits` is missing"],
+        ),
+        ("gptq-v1", |c| c["quantization_config"]["quant_method"] = json!(4), all, &["quant_method` is 4"]),
+        (
+            "gptq-v1",
+            |c| c["quantization_config"] = json!(null),
+            all,
+            &["quantized by GPTQ", "no `quantization_config` that says how", "fetch the config.json"],
+        ),
+        (
+            "ct-4-bits",
+            |c| c["quantization_config"]["config_groups"] = json!({}),
+            all,
+            &["down_proj.weight_packed`: no group of `quantization_config.config_groups` says of how many bits"],
+        ),
+        ("gptq-v1", |c| c["quantization_config"]["group_size"] = json!(0), all, &["group_size` is 0, expected"]),
+        ("gptq-v1", |c| c["quantization_config"] = json!("gptq"), all, &["`quantization_config` is \"gptq\""]),
+        // Without the header's word for it the shapes tell, and these tell nothing.
+        ("torchao-int4", same, |t| shorter(t, "._weight_scale"), &["gate_proj._weight_zero_point` has shape [2, 96]"]),
+        (
+            "torchao-int4",
+            same,
+            |t| drop(t.remove(&part("._weight_zero_point"))),
+            &["gate_proj._weight_zero_point` is missing"],
+        ),
+        (
+            "torchao-int4",
+            same,
+            |t| {
+                let scales = t[&part("._weight_scale")].clone();
+                t.insert(part("._weight_act_pre_scale"), scales);
+            },
+            &["gate_proj._weight_act_pre_scale", "multiplies the inputs"],
+        ),
+        (
+            "torchao-int4",
+            same,
+            |t| {
+                let square = |width: usize| (Dtype::BF16, vec![96, 96], vec![0; 96 * width * 2]);
+                t.insert(part("._weight_scale"), square(96));
+                t.insert(part("._weight_qdata"), (Dtype::I8, vec![96, 96], vec![0; 96 * 96]));
+            },
+            &["gate_proj._weight_qdata", "can be an Int4Tensor", "save_pretrained"],
+        ),
     ];
     let mut failures = Vec::new();
     for (name, configuration, tensors, expected) in cases {
@@ -196,6 +300,39 @@ fn what_disagrees_is_named_with_the_remedy() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn settings_beside_the_weights_that_cannot_be_read_are_named() {
+    let directory = changed("awq-gemv-beside", |_| {}, |_| {});
+    let settings = directory.path().join("quant_config.json");
+    let error = || open_outline(directory.path()).expect_err("it is not read").to_string();
+    let stated = fs::read_to_string(&settings).expect("it is there");
+    fs::write(&settings, stated.replace("32", "128")).expect("writes");
+    assert!(error().contains("expected numbers of groups of 128 columns"), "{}", error());
+    fs::write(&settings, "{\"w_bit\": 4").expect("writes");
+    assert!(error().contains("quant_config.json: not valid JSON"), "{}", error());
+    fs::remove_file(&settings).expect("removes");
+    std::os::unix::fs::symlink("../../blobs/gone", &settings).expect("links");
+    assert!(error().contains("quant_config.json: a link to ../../blobs/gone"), "{}", error());
+}
+
+#[test]
+fn kinds_of_torchao_that_are_not_read_are_refused_by_name() {
+    let directory = changed("torchao-int4", |_| {}, |_| {});
+    let file = directory.path().join("model.safetensors");
+    let bytes = fs::read(&file).expect("it is there");
+    let tensors = SafeTensors::deserialize(&bytes).expect("sound");
+    let name = format!("{GATE}.weight");
+    for kind in ["Float8Tensor", "Int4TilePackedTo4dTensor", "NVFP4Tensor"] {
+        let stated = HashMap::from([(name.clone(), format!("{{\"_type\": \"{kind}\"}}"))]);
+        let written = safetensors::serialize(tensors.tensors(), Some(stated)).expect("sound");
+        fs::remove_file(&file).expect("removes");
+        fs::write(&file, written).expect("writes");
+        let error = open_outline(directory.path()).expect_err("it is not read").to_string();
+        let parts = [&name, kind, "Int4WeightOnlyConfig", "model.safetensors"];
+        assert!(parts.iter().all(|part| error.contains(part)), "{kind}: {error}");
+    }
 }
 
 #[test]

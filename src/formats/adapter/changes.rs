@@ -49,6 +49,17 @@ impl Changes {
         self.0.len()
     }
 
+    /// Bytes of all changes: their matrices are in f32.
+    pub(super) fn held_bytes(&self) -> u64 {
+        let of_changed = |changed: &Changed| {
+            let replaced = changed.replaced.as_ref();
+            let replaced =
+                replaced.map_or(0, |tensor| tensor.dtype().bytes() * tensor.shape().iter().product::<usize>());
+            (replaced + changed.steps.iter().map(Change::bytes).sum::<usize>()) as u64
+        };
+        self.0.values().map(of_changed).sum()
+    }
+
     /// The changes of a parameter.
     pub(super) fn of_parameter(&self, id: ParameterId) -> Option<&Changed> {
         self.0.get(&id)

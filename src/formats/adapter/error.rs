@@ -14,6 +14,14 @@ pub enum AdapterError {
         /// The base by the adapter's own word.
         base: Option<String>,
     },
+    /// A base, and nothing that stands on it.
+    #[error("--base {} names the model that an adapter changes, and {}; leave it out, or pass the directory of an adapter", base.display(), none(models))]
+    NoAdapter {
+        /// The base.
+        base: PathBuf,
+        /// What is read.
+        models: Vec<PathBuf>,
+    },
     /// Its weights are not in a format that is read.
     #[error("{}: adapter_model.safetensors is not there{}; load the adapter with PEFT and save it with `save_pretrained`", path.display(), if *pickled { ", but adapter_model.bin, which can run code when it is read" } else { "" })]
     NoWeights {
@@ -21,6 +29,18 @@ pub enum AdapterError {
         path: PathBuf,
         /// Whether the older form is there.
         pickled: bool,
+    },
+    /// It is something else, or nothing.
+    #[error("{}: holds no adapter_config.json; pass the directory of an adapter as PEFT saves it", path.display())]
+    NotAnAdapter {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It has no tensors.
+    #[error("{}: holds no tensor, so that the adapter changes nothing; it is incomplete, fetch it again", file.display())]
+    Empty {
+        /// The file.
+        file: PathBuf,
     },
     /// A tensor that the base has no place for.
     #[error("{}: tensor `{tensor}` has no place in the base {}{}; it was trained on another model: pass that one with --base DIR", file.display(), base.display(), near(nearest.as_ref()))]
@@ -140,6 +160,17 @@ pub enum AdapterError {
         /// The matrix.
         tensor: String,
     },
+}
+
+fn none(models: &[PathBuf]) -> String {
+    match models {
+        [] => "no model is read here".to_owned(),
+        [one] => format!("{} is not an adapter", one.display()),
+        several => {
+            let names: Vec<String> = several.iter().map(|path| path.display().to_string()).collect();
+            format!("none of {} is an adapter", names.join(", "))
+        }
+    }
 }
 
 fn of(base: Option<&String>) -> String {

@@ -70,6 +70,18 @@ fn rounded(dtype: DenseType, value: f32) -> f32 {
 }
 
 impl Change {
+    /// Bytes of its numbers.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<f32>()
+            * match self {
+                Change::LowRank(change) => {
+                    change.left.len() + change.right.len() + change.magnitude.as_ref().map_or(0, Vec::len)
+                }
+                Change::Add(added, _) => added.len(),
+                Change::Rows(rows) => rows.iter().map(|(_, values)| values.len()).sum(),
+            }
+    }
+
     /// Changes a row; `original` is the base's.
     fn apply(&self, row: usize, original: &[f32], values: &mut [f32]) {
         match self {

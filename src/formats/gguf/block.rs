@@ -18,6 +18,7 @@
 //! | Q6_K | 256 | 210 | ql[128], qh[64], i8 sc[16], d | (d·sc)·(n − 32) |
 //! | IQ4_XS | 256 | 136 | d, u16 sh, sl[4], qs[128] | (d·(ls − 32))·T\[n\] |
 
+use crate::model::integers::{Grid, Unfit};
 use half::{bf16, f16};
 use std::fmt;
 
@@ -25,6 +26,8 @@ use std::fmt;
 const SHORT: usize = 32;
 /// Values of a K block.
 const LONG: usize = 256;
+/// Values of a K block that share a scale, in the types without a minimum.
+const SUB_BLOCK: usize = 16;
 
 /// The sixteen values of IQ4_NL and IQ4_XS.
 const CURVE: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
@@ -164,13 +167,38 @@ impl BlockType {
         self.values() == 1
     }
 
-    /// How the integers and the scale of a block are read: for types whose values are products of the two.
+    /// The grid of a row of `columns` values: a scale for every block, or for every sub-block of 16.
+    ///
+    /// # Errors
+    /// A type whose values are not products of an integer and a scale.
+    pub(super) fn grid(self, columns: usize) -> Result<Grid, Unfit> {
+        let (range, group) = match self {
+            BlockType::F32 | BlockType::F16 | BlockType::Bf16 => return Err(Unfit::Floats),
+            BlockType::Q4_1 | BlockType::Q5_1 | BlockType::Q2K | BlockType::Q4K | BlockType::Q5K => {
+                return Err(Unfit::Minima);
+            }
+            BlockType::Iq4Nl | BlockType::Iq4Xs => return Err(Unfit::Curve),
+            BlockType::Q4_0 => ((-8, 7), SHORT),
+            BlockType::Q5_0 => ((-16, 15), SHORT),
+            BlockType::Q8_0 => ((-128, 127), SHORT),
+            BlockType::Q3K => ((-4, 3), SUB_BLOCK),
+            BlockType::Q6K => ((-32, 31), SUB_BLOCK),
+        };
+        Ok(Grid { range, group: (columns > group).then_some(group), zero_points: false })
+    }
+
+    /// How the integers and the scale of a block are read: for types whose values are products of the two, one a block.
     pub(super) fn symmetric(self) -> Option<ReadIntegers> {
         match self {
             BlockType::Q4_0 => Some(|block, out| {
                 // Low halves are the first 16 values, high ones the others.
                 out.extend(block[2..].iter().map(|byte| (byte & 15).cast_signed() - 8));
                 out.extend(block[2..].iter().map(|byte| (byte >> 4).cast_signed() - 8));
+                f16::from_le_bytes([block[0], block[1]]).to_f32()
+            }),
+            BlockType::Q5_0 => Some(|block, out| {
+                let high = [block[2], block[3], block[4], block[5]];
+                out.extend((0..SHORT).map(|j| five_bits(&block[6..], high, j).cast_signed() - 16));
                 f16::from_le_bytes([block[0], block[1]]).to_f32()
             }),
             BlockType::Q8_0 => Some(|block, out| {

@@ -202,6 +202,14 @@ pub enum GgufError {
         /// How many there are.
         count: usize,
     },
+    /// The first part of a model in several files has a name by which the others cannot be found.
+    #[error("{}: part 1 of {count} is not called `…-00001-of-{count:05}.gguf`, so the others cannot be found; give all parts the names they were fetched by", file.display())]
+    PartName {
+        /// The file.
+        file: PathBuf,
+        /// How many parts there are.
+        count: usize,
+    },
     /// A part of a model in several files that is not of the same model.
     #[error("{}: {problem}; the parts do not belong together, fetch them again", file.display())]
     Part {

@@ -50,11 +50,9 @@ pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>, GgufError> {
 
 /// A part, which must be there.
 fn named(path: &Path, number: usize, count: usize) -> Result<PathBuf, GgufError> {
-    let named = part(path, number, count).ok_or_else(|| GgufError::Part {
-        file: path.to_owned(),
-        problem: format!("part 1 of {count} is not called `…-00001-of-{count:05}.gguf`, so the others cannot be found"),
-    })?;
-    match named.exists() {
+    let named = part(path, number, count).ok_or_else(|| GgufError::PartName { file: path.to_owned(), count })?;
+    // A link that leads nowhere is said by who opens it.
+    match named.exists() || named.is_symlink() {
         true => Ok(named),
         false => Err(GgufError::MissingPart { file: named, number, count }),
     }

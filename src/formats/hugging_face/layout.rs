@@ -36,8 +36,11 @@ impl DenseLayout {
     ) -> Result<(Self, Option<Note>), ModelFormatError> {
         let table = stored.tensors();
         if let Some((kind, tensor)) = foreign::by_names(table.keys()) {
-            let (path, found) = (stored.path().to_owned(), format!("tensor `{tensor}`"));
-            return Err(ModelFormatError::Foreign { path, kind: kind.to_owned(), found });
+            let (path, kind, found) = (stored.path().to_owned(), kind.to_owned(), format!("tensor `{tensor}`"));
+            return Err(match foreign::is_packed(tensor) {
+                true => ModelFormatError::Unstated { path, kind, found },
+                false => ModelFormatError::Foreign { path, kind, found },
+            });
         }
         let prefix = family.prefix(spec, |name| table.contains_key(name));
         let copies_of_model = (family.copies)(spec);

@@ -8,7 +8,12 @@
 //! AcrossRows    words (columns, rows · bits / 32)         field = row      GPTQ's zeros; AWQ, in another order
 //! DownRows      words (ceil(rows · bits / 32), columns)   field = row      zeros of compressed-tensors
 //! Bytes         i8 (rows, columns)
+//! Nibbles       i8 (rows, columns / 2)            column 2n in the low half of byte n, signed       torchao's Int4Tensor
+//! Interleaved   16-bit words (rows / 4, columns)  four rows of 64 columns in 64 words               AWQ's gemv_fast
 //! ```
+//!
+//! Interleaved: of rows 4n to 4n + 3, word 64k + 16r + 8h + j holds row 4n + r of columns 64k + 32h + j + 8 · [0, 1, 2, 3], the
+//! first in its low bits.
 //!
 //! AWQ's order: a word holds rows 8w + [0, 2, 4, 6, 1, 3, 5, 7]. Old versions of compressed-tensors began every word anew:
 //! `fields` then says how many a word has.
@@ -37,6 +42,10 @@ pub(super) enum Layout {
     DownRows,
     /// One signed byte each.
     Bytes,
+    /// Two signed halves of a byte.
+    Nibbles,
+    /// Four rows in 16-bit words.
+    Interleaved,
 }
 
 /// A matrix of codes.
@@ -65,15 +74,49 @@ pub(super) fn words(codes: usize, bits: usize, fields: Option<usize>) -> usize {
 }
 
 impl Codes {
+    /// The least and the largest that a code can be; of bytes, what they are.
+    pub(super) fn range(&self) -> (i16, i16) {
+        let (low, high) = match self.layout {
+            Layout::Bytes => {
+                let bytes = self.bytes.as_slice().iter().map(|byte| byte.cast_signed());
+                let (low, high) = bytes.fold((0, 0), |(low, high), byte: i8| (byte.min(low), byte.max(high)));
+                (low.into(), high.into())
+            }
+            Layout::Nibbles => (-8, 7),
+            _ => (0, (1 << self.bits) - 1),
+        };
+        (low + self.add, high + self.add)
+    }
+
+    /// The code that symmetric integers have for zero.
+    pub(super) fn middle(&self) -> i16 {
+        match self.layout {
+            Layout::Bytes | Layout::Nibbles => self.add,
+            _ => self.add + (1 << (self.bits - 1)),
+        }
+    }
+
     /// The codes of some rows, (rows, columns), with what is added to them.
     pub(super) fn read(&self, rows: Range<usize>, columns: usize, out: &mut [i16]) {
         let bytes = self.bytes.as_slice();
-        if self.layout == Layout::Bytes {
-            let from = &bytes[rows.start * columns..rows.end * columns];
-            for (out, byte) in out.iter_mut().zip(from) {
-                *out = i16::from(byte.cast_signed()) + self.add;
+        match self.layout {
+            Layout::Bytes => {
+                let from = &bytes[rows.start * columns..rows.end * columns];
+                for (out, byte) in out.iter_mut().zip(from) {
+                    *out = i16::from(byte.cast_signed()) + self.add;
+                }
+                return;
             }
-            return;
+            Layout::Nibbles => {
+                let from = &bytes[rows.start * self.width..rows.end * self.width];
+                let signed = |half: u8| i16::from(half ^ 8) - 8 + self.add;
+                for (out, byte) in out.chunks_exact_mut(2).zip(from) {
+                    out.copy_from_slice(&[signed(byte & 15), signed(byte >> 4)]);
+                }
+                return;
+            }
+            Layout::Interleaved => return self.interleaved(bytes.as_chunks::<2>().0, rows, columns, out),
+            _ => {}
         }
         let (words, _) = bytes.as_chunks::<4>();
         match (self.layout, self.bits) {
@@ -85,6 +128,18 @@ impl Codes {
                         *out = self.code(words, row, column);
                     }
                 }
+            }
+        }
+    }
+
+    /// Four rows in 16-bit words.
+    fn interleaved(&self, words: &[[u8; 2]], rows: Range<usize>, columns: usize, out: &mut [i16]) {
+        for (row, out) in rows.zip(out.chunks_exact_mut(columns)) {
+            let words = &words[row / 4 * self.width..][..self.width];
+            for (column, out) in out.iter_mut().enumerate() {
+                let (half, place) = (column % 64 / 32, column % 32);
+                let word = u16::from_le_bytes(words[column / 64 * 64 + 16 * (row % 4) + 8 * half + place % 8]);
+                *out = (word >> (4 * (place / 8)) & 15) as i16 + self.add;
             }
         }
     }
@@ -127,7 +182,7 @@ impl Codes {
             Layout::DownColumns => (column, row, false),
             Layout::AcrossRows { awq: true } => (row / 8 * 8 + AWQ_NIBBLE[row % 8], column, true),
             Layout::AcrossRows { awq: false } => (row, column, true),
-            Layout::DownRows | Layout::Bytes => (row, column, false),
+            Layout::DownRows | Layout::Bytes | Layout::Nibbles | Layout::Interleaved => (row, column, false),
         };
         let (word, bit) = match self.fields {
             Some(fields) => (field / fields, field % fields * self.bits),
@@ -171,8 +226,41 @@ mod tests {
         // Nibble k holds row [0, 2, 4, 6, 1, 3, 5, 7][k].
         let awq = codes(&[0x7531_6420], 1, Layout::AcrossRows { awq: true }, 4, None);
         assert_eq!(read(&awq, 8, 1), (0..8).collect::<Vec<i16>>());
+        let nibbles = codes(&[0x1F98_7010, 0], 4, Layout::Nibbles, 4, None);
+        assert_eq!(read(&nibbles, 1, 8), [0, 1, 0, 7, -8, -7, -1, 1]);
         let down_rows = codes(&[0x0403_0201, 0x0807_0605], 2, Layout::DownRows, 8, None);
         assert_eq!(read(&down_rows, 4, 2), [1, 5, 2, 6, 3, 7, 4, 8]);
+    }
+
+    /// The steps of AutoAWQ's packer, on the positions of 8 rows and 128 columns.
+    #[test]
+    fn interleaved_words_are_those_of_the_packers_steps() {
+        let (rows, columns) = (8, 128);
+        let value = |row: usize, column: usize| (row * 5 + column * 7 + column / 16) % 16;
+        let mut words = vec![0u16; rows / 4 * columns];
+        for block in 0..rows / 4 {
+            for step in 0..columns / 64 {
+                // (4, 64) values in the packer's order, four of which are a word.
+                let mut flat = Vec::new();
+                for row in 0..4 {
+                    for place in 0..64 {
+                        // Eight of 32 columns: first of pairs two, eight apart; then the even ones before the odd ones.
+                        let (eight, within) = (place % 32 / 8, place % 8);
+                        let (odd, far) = (within / 4, within % 4);
+                        let column = step * 64 + place / 32 * 32 + far * 8 + eight * 2 + odd;
+                        flat.push(value(block * 4 + row, column));
+                    }
+                }
+                for (word, four) in words[block * columns + step * 64..].iter_mut().zip(flat.chunks(4)) {
+                    *word = four.iter().enumerate().map(|(n, value)| (value << (4 * n)) as u16).sum();
+                }
+            }
+        }
+        let wide: Vec<u32> = words.chunks(2).map(|two| u32::from(two[0]) | u32::from(two[1]) << 16).collect();
+        let interleaved = codes(&wide, columns, Layout::Interleaved, 4, None);
+        let expected = (0..rows).flat_map(|row| (0..columns).map(move |column| value(row, column) as i16));
+        assert_eq!(read(&interleaved, rows, columns), expected.collect::<Vec<i16>>());
+        assert_eq!((interleaved.range(), interleaved.middle()), ((0, 15), 8));
     }
 
     #[test]

@@ -122,7 +122,7 @@ pub(super) fn read_packed(module: &Module<'_>, settings: &Settings) -> Result<Pa
         _ => zero_bytes(module, rows, count)?,
     };
     let groups = grouping(module, columns, count, settings)?;
-    Ok(PackedMatrix { rows, columns, codes, zeros, scales, order, groups, count })
+    Ok(PackedMatrix { rows, columns, codes, zeros, minima: None, scales, order, groups, count })
 }
 
 /// The matrix of a module in bytes.
@@ -133,7 +133,7 @@ pub(super) fn read_bytes(module: &Module<'_>, settings: &Settings) -> Result<Pac
     let zeros = zero_bytes(module, rows, count)?;
     let groups = grouping(module, columns, count, settings)?;
     let codes = bytes_of(weights, columns);
-    Ok(PackedMatrix { rows, columns, codes, zeros, scales, order, groups, count })
+    Ok(PackedMatrix { rows, columns, codes, zeros, minima: None, scales, order, groups, count })
 }
 
 /// Codes that are signed bytes.
@@ -160,6 +160,12 @@ fn coding(
         codings.filter(|(bits, fields)| words(columns, *bits, *fields) == width).collect();
     match fitting[..] {
         [one] => Ok(one),
+        [] if bits.is_empty() => {
+            let problem = "no group of `quantization_config.config_groups` says of how many bits it is; fetch the config.json that \
+                           belongs to it";
+            let (file, tensor) = (weights.file.clone(), module.full(".weight_packed"));
+            Err(PackedError::Unclear { file, tensor, problem: problem.to_owned() }.into())
+        }
         [] => {
             let known: Vec<String> = bits.iter().map(ToString::to_string).collect();
             let expected = format!("words of {columns} columns of {} bits", known.join(" or "));

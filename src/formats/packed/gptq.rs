@@ -30,7 +30,7 @@ pub(super) struct Settings {
     /// Stated size of groups; none where it is the whole row.
     group: Option<usize>,
     /// Stated bits.
-    bits: u64,
+    bits: usize,
     /// Whether single matrices may have other bits or groups.
     overrides: bool,
 }
@@ -70,8 +70,7 @@ impl Settings {
                 }
             }
         };
-        let bits = section.value("bits").and_then(Value::as_u64);
-        let bits = bits.filter(|bits| WIDTHS.iter().any(|known| *known as u64 == *bits));
+        let bits = Some(section.size("bits")?).filter(|bits| WIDTHS.contains(bits));
         Ok(Settings {
             method,
             add: i16::from(version_1),
@@ -96,9 +95,8 @@ pub(super) fn read(module: &Module<'_>, settings: &Settings) -> Result<PackedMat
     let bits = WIDTHS.into_iter().find(|bits| rows * bits == zero_words * WORD);
     let expected = || format!("[{count}, {rows} · bits / {WORD}] with 2, 3, 4 or 8 bits");
     let bits = bits.ok_or_else(|| module.shape(".qzeros", zeros, expected()))?;
-    if !settings.overrides && bits as u64 != settings.bits {
-        let expected =
-            format!("[{count}, {}] by `bits`, which is {}", rows * settings.bits as usize / WORD, settings.bits);
+    if !settings.overrides && bits != settings.bits {
+        let expected = format!("[{count}, {}] by `bits`, which is {}", rows * settings.bits / WORD, settings.bits);
         return Err(module.shape(".qzeros", zeros, expected));
     }
     module.expect(".qzeros", &[count, zero_words])?;
@@ -121,6 +119,7 @@ pub(super) fn read(module: &Module<'_>, settings: &Settings) -> Result<PackedMat
         columns,
         codes: codes(weights.bytes.clone(), rows, Layout::DownColumns, 0),
         zeros: Some(codes(zeros.bytes.clone(), zero_words, Layout::AcrossRows { awq: false }, settings.add)),
+        minima: None,
         scales,
         order: Order::Groups,
         groups,

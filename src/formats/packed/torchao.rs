@@ -1,13 +1,20 @@
-//! torchao's integers in safetensors: the parts of `M.weight`, an `IntxUnpackedToInt8Tensor` or an `Int8Tensor`:
+//! torchao's integers in safetensors: the parts of `M.weight`, which is one of three of its tensors:
 //!
 //! ```text
-//! M._weight_qdata       i8 (out, in)
-//! M._weight_scale       (out, G), (out, 1), (out) or (1)
-//! M._weight_zero_point  whole numbers of the same shape; absent: 0
-//! W[o, i] = scale[o, g] · (qdata[o, i] − zero_point[o, g])
+//! IntxUnpackedToInt8Tensor, Int8Tensor
+//!   M._weight_qdata       i8 (out, in)
+//!   M._weight_scale       (out, G), (out, 1), (out) or (1)
+//!   M._weight_zero_point  whole numbers of the same shape; absent: 0
+//!   W[o, i] = scale[o, g] · (qdata[o, i] − zero_point[o, g])
+//! Int4Tensor
+//!   M._weight_qdata       i8 (out, in / 2)   signed halves, the even column in the low one
+//!   M._weight_scale       (G, out)
+//!   M._weight_zero_point  (G, out)           in floating point, added
+//!   W[o, i] = scale[g, o] · qdata[o, i] + zero_point[g, o]
 //! ```
 //!
-//! Its other tensors (Int4Tensor, tile-packed and floating-point ones) have other types or shapes, and are refused by them.
+//! Which one it is stands in the header of the file, as JSON under the name of the tensor; where that is absent the shapes tell.
+//! Its other tensors (tile-packed and floating-point ones) are refused by their names.
 
 use super::codes::{Codes, Layout};
 use super::compressed_tensors::bytes_of;
@@ -15,37 +22,129 @@ use super::error::PackedError;
 use super::matrix::{Groups, Order, PackedMatrix};
 use super::module::Module;
 use crate::disk::SharedBytes;
+use crate::disk::tensor_file::{self, StoredTensor};
 use crate::formats::error::ModelFormatError;
 use safetensors::Dtype;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
-pub(super) const ENDS: [&str; 3] = ["._weight_qdata", "._weight_scale", "._weight_zero_point"];
+pub(super) const ENDS: [&str; 4] =
+    ["._weight_qdata", "._weight_scale", "._weight_zero_point", "._weight_act_pre_scale"];
+/// Part of a weight of which only parts are there.
+const PART: &str = "._weight_";
+
+/// The kinds of torchao's tensors by the names of weights, as the headers of files state them.
+pub(super) struct Kinds(BTreeMap<String, String>);
+
+impl Kinds {
+    /// Reads the headers that a table of tensors comes from, and refuses kinds that are not read.
+    pub(super) fn of(tensors: &BTreeMap<String, StoredTensor>) -> Result<Kinds, ModelFormatError> {
+        let of_parts = tensors.iter().filter(|(name, _)| name.contains(PART));
+        let files: BTreeSet<&PathBuf> = of_parts.map(|(_, tensor)| &tensor.file).collect();
+        let mut kinds = BTreeMap::new();
+        for file in files {
+            for (tensor, stated) in tensor_file::metadata(file)? {
+                let stated: Option<Value> = serde_json::from_str(&stated).ok();
+                let Some(kind) = stated.as_ref().and_then(|stated| stated.get("_type")).and_then(Value::as_str) else {
+                    continue;
+                };
+                if !["Int4Tensor", "Int8Tensor", "IntxUnpackedToInt8Tensor", "Tensor"].contains(&kind) {
+                    let problem = format!(
+                        "is a {kind} of torchao; slmc reads Int8Tensor, IntxUnpackedToInt8Tensor and Int4Tensor: quantize the \
+                         model with IntxWeightOnlyConfig or Int4WeightOnlyConfig, or pass the model it was made from"
+                    );
+                    return Err(PackedError::Unclear { file: file.clone(), tensor, problem }.into());
+                }
+                kinds.insert(tensor, kind.to_owned());
+            }
+        }
+        Ok(Kinds(kinds))
+    }
+
+    /// Whether a module is an Int4Tensor.
+    fn is_int4(&self, module: &Module<'_>) -> Result<bool, ModelFormatError> {
+        if let Some(kind) = self.0.get(&format!("{}.weight", module.name)) {
+            return Ok(kind == "Int4Tensor");
+        }
+        let (weights, scales) = (module.typed(ENDS[0], Dtype::I8)?, module.part(ENDS[1])?);
+        let (rows, width) = module.matrix(ENDS[0], weights)?;
+        let &[first, second] = scales.shape.as_slice() else { return Ok(false) };
+        let whole = |count: usize, columns: usize| count > 0 && columns.is_multiple_of(count);
+        let in_bytes = first == rows && whole(second, width);
+        let in_halves = second == rows && whole(first, 2 * width);
+        if in_bytes && in_halves && second > 1 {
+            let problem = "can be an Int4Tensor of torchao or one of bytes, and the file does not say which; save the model with \
+                           `save_pretrained` of transformers, which writes the names of kinds";
+            let (file, tensor) = (weights.file.clone(), module.full(ENDS[0]));
+            return Err(PackedError::Unclear { file, tensor, problem: problem.to_owned() }.into());
+        }
+        Ok(in_halves && !in_bytes)
+    }
+}
 
 /// The matrix of a module.
-pub(super) fn read(module: &Module<'_>) -> Result<PackedMatrix, ModelFormatError> {
-    let weights = module.typed("._weight_qdata", Dtype::I8)?;
-    let (rows, columns) = module.matrix("._weight_qdata", weights)?;
-    let scales = module.scales("._weight_scale")?;
+pub(super) fn read(module: &Module<'_>, kinds: &Kinds) -> Result<PackedMatrix, ModelFormatError> {
+    if let Some(tensor) = module.find(ENDS[3]) {
+        let problem = "multiplies the inputs of the matrix, which no reader of the weights alone can keep; quantize the model \
+                       without SmoothQuant or AWQ of torchao, or pass the model it was made from";
+        let (file, tensor) = (tensor.file.clone(), module.full(ENDS[3]));
+        return Err(PackedError::Unclear { file, tensor, problem: problem.to_owned() }.into());
+    }
+    match kinds.is_int4(module)? {
+        true => in_halves(module),
+        false => in_bytes(module),
+    }
+}
+
+fn in_halves(module: &Module<'_>) -> Result<PackedMatrix, ModelFormatError> {
+    let weights = module.typed(ENDS[0], Dtype::I8)?;
+    let (rows, width) = module.matrix(ENDS[0], weights)?;
+    let columns = 2 * width;
+    let (scales, minima) = (module.scales(ENDS[1])?, module.scales(ENDS[2])?);
+    let (count, _) = module.matrix(ENDS[1], module.part(ENDS[1])?)?;
+    module.expect(ENDS[1], &[count, rows])?;
+    module.expect(ENDS[2], &[count, rows])?;
+    let size = module.group_size(ENDS[1], columns, count, &[])?;
+    let bytes = weights.bytes.clone();
+    let symmetric = minima.bytes().iter().all(|byte| *byte == 0);
+    Ok(PackedMatrix {
+        rows,
+        columns,
+        codes: Codes { bytes, width, layout: Layout::Nibbles, bits: 4, fields: None, add: 0 },
+        zeros: None,
+        minima: (!symmetric).then_some(minima),
+        scales,
+        order: Order::Groups,
+        groups: Groups::Even(size),
+        count,
+    })
+}
+
+fn in_bytes(module: &Module<'_>) -> Result<PackedMatrix, ModelFormatError> {
+    let weights = module.typed(ENDS[0], Dtype::I8)?;
+    let (rows, columns) = module.matrix(ENDS[0], weights)?;
+    let scales = module.scales(ENDS[1])?;
     let (order, count) = match scales.shape() {
         [] | [1] | [1, 1] => (Order::Single, 1),
         [found] if *found == rows => (Order::Groups, 1),
         [found, count] if *found == rows && *count > 0 && columns.is_multiple_of(*count) => (Order::Rows, *count),
         _ => {
             let expected = format!(
-                "[{rows}, groups] with groups that divide {columns} columns: torchao's tensors of one byte \
-                                    a value are read, packed ones are not"
+                "[{rows}, groups] with groups that divide {columns} columns, or [groups, {rows}] of torchao's Int4Tensor"
             );
-            return Err(module.shape("._weight_scale", module.part("._weight_scale")?, expected));
+            return Err(module.shape(ENDS[1], module.part(ENDS[1])?, expected));
         }
     };
     let zeros = zeros(module, scales.shape(), rows)?;
-    let size = module.group_size("._weight_scale", columns, count, &[])?;
-    let groups = Groups::Even(size);
-    Ok(PackedMatrix { rows, columns, codes: bytes_of(weights, columns), zeros, scales, order, groups, count })
+    let size = module.group_size(ENDS[1], columns, count, &[])?;
+    let (codes, groups) = (bytes_of(weights, columns), Groups::Even(size));
+    Ok(PackedMatrix { rows, columns, codes, zeros, minima: None, scales, order, groups, count })
 }
 
 /// Zero points, which may be stored as bytes or in floating point; `None` where all are 0.
 fn zeros(module: &Module<'_>, shape: &[usize], rows: usize) -> Result<Option<Codes>, ModelFormatError> {
-    let end = "._weight_zero_point";
+    let end = ENDS[2];
     let Some(tensor) = module.find(end) else { return Ok(None) };
     if tensor.shape != shape {
         return Err(module.shape(end, tensor, format!("{shape:?}, as its scales")));

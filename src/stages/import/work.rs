@@ -49,6 +49,7 @@ pub fn import(options: &ImportOptions, progress: &dyn Progress) -> Result<Import
     if outline.schemes.is_some() {
         return Err(StageError::ImportQuantized { path: options.model.clone() });
     }
+    progress.needs("importing", memory_estimate(&outline.spec));
     let sparsity = source.recorded_sparsity()?;
     let mut model = source.model()?;
     if let Some(path) = &options.tokenizer {
@@ -79,7 +80,7 @@ pub fn import(options: &ImportOptions, progress: &dyn Progress) -> Result<Import
         parameters: model.spec.parameter_count(),
         weight_bytes: model.spec.parameter_count() * written.bytes() as u64,
         tokenizer: model.companions.find(TOKENIZER_FILE).is_some(),
-        stored: source.storage(),
+        stored: formats::storage(source.as_ref())?,
     })
 }
 

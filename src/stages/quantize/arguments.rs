@@ -1,7 +1,7 @@
 //! The options of `slmc quantize`; their comments are the help.
 
 use crate::model::scheme::Preset;
-use crate::quantize::budget::Budget;
+use crate::quantize::budget::{Bounds, Budget};
 use crate::quantize::calibration::CalibrationText;
 use crate::quantize::method::Method;
 use crate::quantize::policy::{Activations, Keep, SchemeSource};
@@ -13,7 +13,7 @@ use crate::stages::arguments::groups::{
 use crate::stages::arguments::size::Size;
 use crate::stages::arguments::training::{RetrainArgs, with_defaults};
 use crate::train::settings::Settings;
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -30,6 +30,7 @@ use std::str::FromStr;
 Examples:
   slmc quantize models/tales-6m --scheme mixed -o out/mixed
   slmc quantize models/tales-6m --scheme auto --budget 4MiB -o out/auto
+  slmc quantize models/tales-6m --scheme auto --target cortex-a76 --ram 8MiB -o out/auto
   slmc quantize models/tales-6m --scheme w4 --keep embedding=w8 -o out/w4
   slmc quantize models/tales-6m --sweep --chart out/sweep.svg"
 )]
@@ -99,7 +100,7 @@ pub(super) struct SchemeArgs {
     ///
     /// w8: every matrix 8 bits. mixed: feed-forward networks 4 bits, everything else 8. w4: linears, token table and LM
     /// head 4 bits; position and type tables, pooler, classifier and MLM transform 8. auto: chosen for every matrix by
-    /// measurement, within --budget or --bits-per-weight.
+    /// measurement, within --budget, --bits-per-weight, --ram or --latency.
     #[arg(long, value_name = "w8|mixed|w4|auto", required_unless_present = "sweep")]
     pub(super) scheme: Option<Scheme>,
 
@@ -114,6 +115,24 @@ pub(super) struct SchemeArgs {
     /// For --scheme auto: 8 · bytes / parameters.
     #[arg(long, value_name = "X")]
     pub(super) bits_per_weight: Option<f64>,
+
+    /// Most RAM that the model takes on the target
+    ///
+    /// For --scheme auto: arena, key-value cache and stack as `compile` plans them at --context, and where the target states
+    /// no flash_bytes also the artifact, which is mapped into RAM.
+    #[arg(long, value_name = "SIZE")]
+    pub(super) ram: Option<Size>,
+
+    /// Most milliseconds of a token on the target
+    ///
+    /// For --scheme auto, of a decoder: the time in which the target reads the weights of a token, or multiplies them, by the
+    /// rates that it states (`slmc targets NAME`). A real device takes longer.
+    #[arg(long, value_name = "MS")]
+    pub(super) latency: Option<f64>,
+
+    /// Context that --ram and --latency plan for [default: the model's]
+    #[arg(long, value_name = "N")]
+    pub(super) context: Option<usize>,
 
     /// Another scheme for the matrices that match PATTERN
     ///
@@ -138,7 +157,7 @@ pub(super) struct SchemeArgs {
     ///
     /// From 4 bits everywhere to 8 bits everywhere. Prints bytes against cost for the best assignments and the presets,
     /// and the cost of every matrix alone.
-    #[arg(long, conflicts_with_all = ["scheme", "budget", "bits_per_weight", "qat", "out"])]
+    #[arg(long, conflicts_with_all = ["scheme", "budget", "bits_per_weight", "ram", "latency", "context", "qat", "out"])]
     pub(super) sweep: bool,
 
     /// Chart that --sweep draws
@@ -195,21 +214,36 @@ impl FromStr for Scheme {
 pub(super) struct UnknownScheme(String);
 
 impl Args {
+    /// What the options bound an allocation by.
+    pub(super) fn bounds(&self) -> Bounds {
+        let SchemeArgs { budget, bits_per_weight, ram, latency, context, .. } = self.schemes;
+        let budget = budget.map(|size| Budget::Bytes(size.bytes()));
+        Bounds {
+            budget: budget.or(bits_per_weight.map(Budget::BitsPerWeight)),
+            ram: ram.map(Size::bytes),
+            latency_ms: latency,
+            context,
+        }
+    }
+
     /// Where the options take schemes from.
     pub(super) fn scheme_source(&self) -> anyhow::Result<SchemeSource> {
-        let SchemeArgs { budget, bits_per_weight, .. } = self.schemes;
-        let budget = budget.map(|size| Budget::Bytes(size.bytes()));
+        let (bounds, given) = (self.bounds(), self.bounds().options());
         let Some(scheme) = self.schemes.scheme else {
             bail!("--sweep measures and makes no model; pass --scheme to make one");
         };
-        match (scheme, budget.or(bits_per_weight.map(Budget::BitsPerWeight))) {
-            (Scheme::Preset(preset), None) => Ok(SchemeSource::Preset(preset)),
-            (Scheme::Auto, Some(budget)) => Ok(SchemeSource::Auto(budget)),
-            (Scheme::Auto, None) => {
-                bail!("--scheme auto chooses within a budget; pass --budget BYTES or --bits-per-weight X")
-            }
-            (Scheme::Preset(preset), Some(_)) => bail!(
-                "--budget and --bits-per-weight are for --scheme auto; {} takes the bytes it takes",
+        ensure!(
+            bounds.context.is_none() || bounds.of_target(),
+            "--context is what --ram and --latency plan for; without them the context is chosen by `compile`"
+        );
+        match (scheme, given.is_empty()) {
+            (Scheme::Preset(preset), true) => Ok(SchemeSource::Preset(preset)),
+            (Scheme::Auto, false) => Ok(SchemeSource::Auto(bounds)),
+            (Scheme::Auto, true) => bail!(
+                "--scheme auto chooses within a bound; pass --budget BYTES, --bits-per-weight X, --ram BYTES or --latency MS"
+            ),
+            (Scheme::Preset(preset), false) => bail!(
+                "--budget, --bits-per-weight, --ram and --latency are for --scheme auto; {} takes what it takes",
                 preset.name()
             ),
         }

@@ -9,9 +9,9 @@ use crate::quantize::training_data::Retrain;
 use crate::stages::invocation::Invocation;
 use crate::stages::numerics::{Foreign, class_of};
 use crate::stages::provenance::Inputs;
+use crate::target::Target;
 use burn::tensor::Device;
 use serde_json::json;
-use slm_runtime::layout::Layout;
 use std::path::PathBuf;
 
 /// The choice of schemes by measurement.
@@ -41,10 +41,8 @@ pub struct QuantizeOptions {
     pub seed: u64,
     /// Tokens of the calibration.
     pub calibration_tokens: usize,
-    /// Name of the target whose packing the sizes are for.
-    pub target: String,
-    /// Layout of that target.
-    pub layout: Layout,
+    /// The target whose packing the sizes are for.
+    pub target: Target,
     /// Tokens per token of the calibration for tuning after gptq; by
     /// [`crate::quantize::training_data::default_tuning`] if absent.
     pub tune: Option<usize>,
@@ -72,7 +70,7 @@ impl QuantizeOptions {
             "keep": self.keeps.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "equalize": self.equalize,
             "activations": self.activations.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "target": [self.target.as_str(), self.layout.name()],
+            "target": [self.target.name.as_str(), self.target.layout.name()],
             "seed": self.seed,
             "calibration": format!("{:?}", self.source),
             "calibration_tokens": self.calibration_tokens,

@@ -33,7 +33,7 @@ pub fn sweep_directory(
         return Err(StageError::AlreadyQuantized { path: options.model.clone() });
     }
     let sparsity = input.recorded_sparsity()?;
-    let items = Items::of(&model.spec, &options.keeps, &sparsity, options.layout)?;
+    let items = Items::of(&model.spec, &options.keeps, &sparsity, options.target.layout, &|_| 0)?;
     model.check_sparsity(&sparsity)?;
     let calibration = calibration::calibration(&model, &options.source, options.calibration_tokens, progress)?;
     let sequences = &calibration.sequences;
@@ -47,7 +47,7 @@ pub fn sweep_directory(
         calibration: &calibration,
         statistics: &statistics,
         seed: options.seed,
-        target: (&options.target, options.layout),
+        target: (&options.target.name, options.target.layout),
         runner: &Compiled,
         device,
     };

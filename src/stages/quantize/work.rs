@@ -9,12 +9,14 @@
 use super::options::QuantizeOptions;
 use super::report::QuantizeReport;
 use crate::allocate::database::database;
-use crate::allocate::plan::{Found, Plan};
+use crate::allocate::plan::{Asked, Found, Plan};
 use crate::allocate::report::AllocationReport;
 use crate::calibrate::collect;
+use crate::compile::sections::SectionBytes;
 use crate::disk::atomic;
 use crate::formats::{self, ModelSink, slmc_quantized};
 use crate::model::id::{LinearId, ParameterId};
+use crate::model::integers::{GroupedIntegers, Unfit};
 use crate::model::scheme::{Assignment, Preset, Width, width_name};
 use crate::model::size::{StoredTensor, WeightSize, stored_tensors};
 use crate::model::spec::ModelKind;
@@ -121,15 +123,22 @@ impl<'o> Work<'o> {
             return Err(StageError::AlreadyQuantized { path: options.model.clone() });
         }
         let sparsity = input.recorded_sparsity()?;
-        let target = (options.target.as_str(), options.layout);
+        let widths = policy::widths(&model.spec, &options.activations)?;
         let (plan, preset) = match options.schemes {
-            SchemeSource::Auto(budget) => {
-                let plan = Plan::new(&model.spec, &options.keeps, budget, &sparsity, target)?;
-                (Some(plan), Assignment::new())
+            SchemeSource::Auto(bounds) => {
+                let asked = Asked {
+                    spec: &model.spec,
+                    keeps: &options.keeps,
+                    bounds,
+                    sparsity: &sparsity,
+                    widths: &widths,
+                    target: &options.target,
+                    sections: SectionBytes::of(&model.companions, &model.spec)?,
+                };
+                (Some(Plan::new(&asked)?), Assignment::new())
             }
             SchemeSource::Preset(preset) => (None, policy::assign(&model.spec, preset, &options.keeps)?),
         };
-        let widths = policy::widths(&model.spec, &options.activations)?;
         let none = Calibration { sequences: Vec::new(), description: "none".to_owned(), files_read: Vec::new() };
         let work = Work {
             run,
@@ -177,7 +186,7 @@ impl<'o> Work<'o> {
     /// The tensors of the artifact by the schemes of all matrices, with key maps or without.
     fn tensors(&self, schemes: &Assignment, key_maps: bool) -> Result<Vec<StoredTensor>, StageError> {
         let spec = &self.model.spec;
-        Ok(stored_tensors(spec, schemes, &self.sparsity, self.run.options.layout, spec.context, key_maps)?)
+        Ok(stored_tensors(spec, schemes, &self.sparsity, self.run.options.target.layout, spec.context, key_maps)?)
     }
 
     /// Reads or samples the calibration text, where a step needs it.
@@ -244,7 +253,13 @@ impl<'o> Work<'o> {
         let (quantized, reports) = match options.method {
             Method::Keep => {
                 let source = formats::open(&options.model)?;
-                keep(model, schemes, &mut |id| Ok::<_, StageError>(source.integers(id)?), progress)?
+                let mut integers = |id: LinearId, scheme| -> Result<Result<GroupedIntegers, Unfit>, StageError> {
+                    if let Err(reason) = source.grid(id).and_then(|grid| grid.fit(scheme)) {
+                        return Ok(Err(reason));
+                    }
+                    Ok(source.integers(id)?.ok_or(Unfit::Floats))
+                };
+                keep(model, schemes, &mut integers, progress)?
             }
             Method::Rtn => quantize(model, schemes, None, progress)?,
             Method::Search => {
@@ -375,7 +390,7 @@ impl Rounded<'_> {
         let (Some(found), Some(plan)) = (found, plan) else { return Ok(None) };
         let spec = self.model.spec.clone();
         let pinned = |id| policy::names_width(&spec, &options.activations, id);
-        let report = found.complete(plan, &pinned, &mut self.model, options.layout, *progress)?;
+        let report = found.complete(plan, &pinned, &mut self.model, options.target.layout, *progress)?;
         self.report_widths();
         Ok(Some(report))
     }
@@ -388,7 +403,7 @@ impl Rounded<'_> {
             activations: activations.iter().map(ToString::to_string).collect(),
             input_width: *input_width,
             method: if options.qat.is_some() { "qat" } else { options.method.name() },
-            target: options.target.clone(),
+            target: options.target.name.clone(),
             calibration: calibration.description.clone(),
             calibration_tokens: calibration.tokens() as u64,
             calibration_sequences: calibration.sequences.len() as u64,
@@ -424,7 +439,7 @@ fn provenance(
     sparsity: &Sparsity,
     device: &Device,
 ) -> Result<Value, StageError> {
-    let settings = json!({
+    let mut settings = json!({
         "scheme": report.scheme,
         "keep": report.keep,
         "activations": report.activations,
@@ -437,6 +452,9 @@ fn provenance(
         "tune": options.tune,
         "qat": options.qat.as_ref().map(|qat| &qat.settings),
     });
+    if let Some(plan) = report.allocation.as_ref().and_then(|allocation| allocation.plan) {
+        settings["plan"] = json!(plan);
+    }
     let metrics = json!({
         "weight_bytes": report.size.weight_bytes,
         "bits_per_weight": report.size.bits_per_weight,

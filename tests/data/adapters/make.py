@@ -10,18 +10,17 @@ onto its base in the base's own data type, and merged by `merge_and_unload`. `ex
 that is not the base's after that, by the name of the base's files; of DoRA the values are in expected.safetensors.
 README.md names the versions.
 """
-import argparse
 import hashlib
-import json
 import os
-import shutil
 import sys
-import tempfile
 
 import peft
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import recorded  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 GOLDEN = os.path.join(HERE, "..", "golden")
@@ -96,7 +95,7 @@ def make(name, folder):
     if values.get("use_dora"):
         save_file(tensors, os.path.join(folder, "expected.safetensors"))
     else:
-        write_json(os.path.join(folder, "expected.json"), hashes(tensors))
+        recorded.write_json(os.path.join(folder, "expected.json"), hashes(tensors))
 
 
 def together(folder):
@@ -116,54 +115,16 @@ def together(folder):
     return {"base": source, "adapters": dict(adapters), "tensors": hashes(changed(merged, source))}
 
 
-def write_json(path, value):
-    with open(path, "w") as file:
-        file.write(json.dumps(value, indent=2) + "\n")
-
-
-def differences(name, committed, made):
-    for file in sorted(set(os.listdir(committed)) | set(os.listdir(made))):
-        paths = [os.path.join(folder, file) for folder in (committed, made)]
-        if not all(map(os.path.exists, paths)):
-            yield f"{name}/{file} is in one of them only"
-        elif file.endswith(".json"):
-            if json.load(open(paths[0])) != json.load(open(paths[1])):
-                yield f"{name}/{file} differs"
-        else:
-            old, new = map(load_file, paths)
-            for tensor in sorted(old.keys() | new.keys()):
-                a, b = old.get(tensor), new.get(tensor)
-                near = file == "expected.safetensors" and a is not None and b is not None \
-                    and (a - b).abs().max() <= 1e-6 * a.abs().max()
-                if a is None or b is None or not (near or torch.equal(a, b)):
-                    yield f"{name}/{file}: {tensor} differs"
-
-
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
-    check = arguments.parse_args().check
-    transformers.logging.set_verbosity_error()
-    torch.use_deterministic_algorithms(True)
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ADAPTERS:
-            make(name, os.path.join(folder, name))
-            if check:
-                found += differences(name, os.path.join(HERE, name), os.path.join(folder, name))
-        write_json(os.path.join(folder, "together.json"), together(folder))
-        if check:
-            if json.load(open(os.path.join(HERE, "together.json"))) != json.load(open(os.path.join(folder, "together.json"))):
-                found.append("together.json differs")
-        else:
-            for name in ADAPTERS:
-                shutil.rmtree(os.path.join(HERE, name), ignore_errors=True)
-            shutil.copytree(folder, HERE, dirs_exist_ok=True)
-    for difference in found:
-        print(difference, file=sys.stderr)
-    print(f"{len(ADAPTERS)} adapters, {len(found)} differences; torch {torch.__version__}, "
-          f"transformers {transformers.__version__}, peft {peft.__version__}")
-    return 1 if found else 0
+    check = recorded.arguments(__doc__).parse_args().check
+    # DoRA's norms are summed in another order on another CPU.
+    found = recorded.each(HERE, ADAPTERS, make, check, {"expected.safetensors": 1e-6}.get)
+    path, of_several = os.path.join(HERE, "together.json"), together(HERE)
+    if not check:
+        recorded.write_json(path, of_several)
+    elif recorded.read_json(path) != of_several:
+        found.append("together.json differs")
+    return recorded.ended(f"{len(ADAPTERS)} adapters", found, check, peft=peft.__version__)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,16 @@
 
 README.md names the versions that the committed files were made with and says what each folder is for.
 """
-import argparse
 import json
 import os
-import shutil
 import sys
-import tempfile
 
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import recorded  # noqa: E402
 
 LAYERS, VOCABULARY, CONTEXT, LABELS = 3, 96, 128, 7
 SEQUENCES, LENGTH, PADDED_LENGTH = 2, 24, 15
@@ -155,59 +155,12 @@ def make(name, folder):
     save_file(golden, os.path.join(folder, "golden.safetensors"))
 
 
-def differences(name, committed, made):
-    """Differences between a committed folder and one that was made now."""
-    names = sorted(set(os.listdir(committed)) | set(os.listdir(made)))
-    for file in names:
-        paths = [os.path.join(folder, file) for folder in (committed, made)]
-        if not all(map(os.path.exists, paths)):
-            yield f"{name}/{file} is in one of them only"
-            continue
-        if not file.endswith(".safetensors"):
-            texts = [json.load(open(path)) for path in paths]
-            for text in texts:
-                text.pop("transformers_version", None)
-            if texts[0] != texts[1]:
-                yield f"{name}/{file} differs"
-            continue
-        old, new = map(load_file, paths)
-        if old.keys() != new.keys():
-            yield f"{name}/{file} holds other tensors"
-            continue
-        for tensor in old:
-            a, b = old[tensor], new[tensor]
-            if file != "golden.safetensors" or a.dtype != F32:
-                same = a.dtype == b.dtype and torch.equal(a, b)
-            else:
-                same = a.shape == b.shape and (a - b).abs().max() <= TOLERANCE * a.abs().max()
-            if not same:
-                yield f"{name}/{file}: {tensor} differs"
-
-
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
-    check = arguments.parse_args().check
+    check = recorded.arguments(__doc__).parse_args().check
     here = os.path.dirname(os.path.abspath(__file__))
-    transformers.logging.set_verbosity_error()
-    torch.use_deterministic_algorithms(True)
-    found = []
-    for name in CHECKPOINTS:
-        committed = os.path.join(here, name)
-        with tempfile.TemporaryDirectory() as folder:
-            make(name, folder)
-            if check:
-                found += differences(name, committed, folder)
-                continue
-            shutil.rmtree(committed, ignore_errors=True)
-            shutil.copytree(folder, committed)
-            print(name, sum(os.path.getsize(os.path.join(committed, file)) for file in os.listdir(committed)))
-    for difference in found:
-        print(difference, file=sys.stderr)
-    if check:
-        print(f"{len(CHECKPOINTS)} checkpoints compared, {len(found)} differences; "
-              f"torch {torch.__version__}, transformers {transformers.__version__}")
-    return 1 if found else 0
+    near = {"golden.safetensors": TOLERANCE}.get
+    found = recorded.each(here, CHECKPOINTS, make, check, near, ["transformers_version"])
+    return recorded.ended(f"{len(CHECKPOINTS)} checkpoints", found, check)
 
 
 if __name__ == "__main__":

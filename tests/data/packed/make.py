@@ -10,27 +10,29 @@ Integers, zeros and scales of every matrix are chosen first; the expected weight
 them and never from a packed tensor. The packing is written here from the rules of the public packers (README.md names them
 with their versions). With compressed-tensors installed, its own packer must give the same words.
 """
-import argparse
 import hashlib
 import json
 import os
-import shutil
 import sys
-import tempfile
 
 import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import recorded  # noqa: E402
+
 F32, F16, BF16, I32, I64, I8, U8 = (torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.int8,
                                     torch.uint8)
 TOLERANCE = 1e-5
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden")
-HIDDEN, WIDTH, LENGTH = 64, 96, 16
+LENGTH = 16
+# Width of the network, by folder: gemv_fast packs 64 columns at a time.
+WIDTH, WIDTHS = 96, {"awq-gemv-fast": 128}
 
 
-def base(source):
+def base(source, width):
     """One layer of a golden checkpoint: configuration, and tensors in f32 rounded to f16."""
     config = json.load(open(os.path.join(GOLDEN, source, "config.json")))
     tensors = load_file(os.path.join(GOLDEN, source, "model.safetensors"))
@@ -42,12 +44,12 @@ def base(source):
         config |= {"num_hidden_layers": 1, "tie_word_embeddings": True}
         del tensors["lm_head.weight"]
     if source == "llama-mha":
-        config["intermediate_size"] = WIDTH
+        config["intermediate_size"] = width
         for name in tensors:
             if "gate_proj" in name or "up_proj" in name:
-                tensors[name] = tensors[name][:WIDTH].clone()
+                tensors[name] = tensors[name][:width].clone()
             if "down_proj" in name:
-                tensors[name] = tensors[name][:, :WIDTH].clone()
+                tensors[name] = tensors[name][:, :width].clone()
     return config, tensors
 
 
@@ -124,15 +126,52 @@ def awq_gemm(rounded):
     return {"qweight": awq_words(rounded.codes.T), "qzeros": awq_words(rounded.zeros.T), "scales": rounded.scales.T.contiguous()}
 
 
-def awq_gemv(rounded):
-    """qweight (out, in / 8) plain; qzeros and scales padded as AutoAWQ's calculate_zeros_width pads them."""
+def awq_padding(rounded):
+    """Groups that AutoAWQ's calculate_zeros_width adds."""
     size = rounded.columns // rounded.count
     multiple = {32: 4, 64: 2}.get(size, 1)
     width = -(-(-(-rounded.count // 8)) // multiple) * multiple
-    pad = width * 8 - rounded.count
+    return width * 8 - rounded.count
+
+
+def awq_gemv(rounded):
+    """qweight (out, in / 8) plain; qzeros and scales padded."""
+    pad = awq_padding(rounded)
     zeros = torch.nn.functional.pad(rounded.zeros, (0, pad))
     scales = torch.nn.functional.pad(rounded.scales.float(), (0, pad)).to(rounded.scales.dtype)
     return {"qweight": stream(rounded.codes, 4), "qzeros": stream(zeros, 4), "scales": scales}
+
+
+def awq_gemv_fast(rounded):
+    """qweight i16 (out / 4, in): four rows of 64 columns in 64 words; scales and −scale · zero (groups, out), padded."""
+    pad = awq_padding(rounded)
+    codes = rounded.codes.unflatten(0, (-1, 4)).unflatten(2, (-1, 2, 4, 8))  # (blocks, row, step, half, nibble, place)
+    places = codes.permute(0, 2, 1, 3, 5, 4)  # a word for (row, half, place)
+    words = (places << torch.tensor([0, 4, 8, 12])).sum(-1).flatten(1)
+    minima = -(rounded.scales.float() * rounded.zeros.float()).half()
+    padded = [torch.nn.functional.pad(numbers.float(), (0, pad)).half().T.contiguous() for numbers in (rounded.scales, minima)]
+    weights = rounded.scales.float()[:, rounded.groups] * rounded.codes.float() + minima.float()[:, rounded.groups]
+    qweight = torch.from_numpy(words.numpy().astype(np.uint16).view(np.int16).copy())
+    return weights, {"qweight": qweight, "scales": padded[0], "qzeros": padded[1]}
+
+
+def int4_tensor(weights, size, symmetric, dtype):
+    """torchao's Int4Tensor: qdata i8 (out, in / 2) of signed halves, scale and zero_point (groups, out), the latter added."""
+    groups = weights.unflatten(1, (-1, size))
+    if symmetric:
+        scale = groups.abs().amax(2).clamp(min=1e-6) / 8
+        zero = torch.zeros_like(scale)
+        codes = (groups / scale[..., None]).round().clamp(-8, 7)
+    else:
+        low = groups.amin(2)
+        scale = (groups.amax(2) - low).clamp(min=1e-6) / 15
+        zero = low + scale * 8
+        codes = ((groups - low[..., None]) / scale[..., None]).round().clamp(0, 15) - 8
+    scale, zero = scale.to(dtype), zero.to(dtype)
+    weights = (codes * scale.float()[..., None] + zero.float()[..., None]).flatten(1)
+    codes = codes.flatten(1).to(I8)
+    qdata = (codes[:, 1::2] << 4) | (codes[:, ::2] & 15)
+    return weights, {"qdata": qdata, "scale": scale.T.contiguous(), "zero_point": zero.T.contiguous()}
 
 
 def check_with_package(codes, bits, dimension, words):
@@ -252,6 +291,11 @@ def llama_awq_gemv(stem, w):
     return rounded.weights(), parts(stem, awq_gemv(rounded))
 
 
+def llama_awq_gemv_fast(stem, w):
+    weights, tensors = awq_gemv_fast(Rounded(w, 4, 32, False, F16))
+    return weights, parts(stem, tensors)
+
+
 def llama_auto_round(stem, w):
     rounded = Rounded(w, 4, 32, False, F16)
     return rounded.weights(), parts(stem, gptq(rounded, 2, False))
@@ -298,6 +342,12 @@ def llama_torchao(stem, w):
     return rounded.weights(), parts(stem, in_bytes(rounded, False, names), "._weight_")
 
 
+def llama_torchao_int4(stem, w):
+    """Attention: symmetric, as for inputs in 8 bits; the network: with zero points."""
+    weights, tensors = int4_tensor(w, 32, "self_attn" in stem, BF16)
+    return weights, parts(stem, tensors, "._weight_")
+
+
 MIXED = {
     "quant_method": "compressed-tensors", "format": "mixed-precision", "quantization_status": "compressed",
     "config_groups": {
@@ -309,6 +359,7 @@ MIXED = {
     "ignore": ["lm_head"],
 }
 TORCHAO = {"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8DynamicActivationIntxWeightConfig", "_data": {}}}}
+INT4_TENSOR = {"_type": "Int4Tensor", "_data": {"block_size": [1, 32]}, "_tensor_data_names": ["qdata", "scale", "zero_point"]}
 AUTO_ROUND = {"quant_method": "auto-round", "packing_format": "auto_round", "bits": 4, "group_size": 32, "sym": False,
               "data_type": "int", "act_bits": 16}
 
@@ -328,6 +379,8 @@ CHECKPOINTS = {
                   "modules_to_not_convert": None}, None),
     "awq-gemv-beside": ("llama-mha", llama_awq_gemv,
                         {"zero_point": True, "q_group_size": 32, "w_bit": 4, "version": "GEMV"}, "quant_config.json"),
+    "awq-gemv-fast": ("llama-mha", llama_awq_gemv_fast,
+                      {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemv_fast"}, None),
     "auto-round": ("llama-mha", llama_auto_round, AUTO_ROUND, None),
     "ct-4-bits": ("llama-mha", llama_ct_w4, ct_config("pack-quantized", INT4, version="0.20.1"), None),
     "ct-4-bits-order": ("llama-mha", llama_ct_w4_order,
@@ -341,6 +394,9 @@ CHECKPOINTS = {
                     "sparsity_config": {"format": "sparse-24-bitmask", "sparsity_structure": "2:4", "targets": ["Linear"]}},
                    None),
     "torchao": ("llama-mha", llama_torchao, TORCHAO, None),
+    "torchao-int4": ("llama-mha", llama_torchao_int4,
+                     {"quant_method": "torchao", "quant_type": {"default": {"_type": "Int4WeightOnlyConfig",
+                                                                            "_data": {"group_size": 32}}}}, None),
 }
 
 
@@ -360,7 +416,7 @@ def computed(config, tensors):
 
 def make(name, folder, model=None):
     source, pack, quantization, beside = CHECKPOINTS[name]
-    config, tensors = base(source) if model is None else whole(model)
+    config, tensors = base(source, WIDTHS.get(name, WIDTH)) if model is None else whole(model)
     stored, expected = {}, {}
     for tensor_name, tensor in tensors.items():
         if not is_linear(tensor_name, tensor):
@@ -378,73 +434,31 @@ def make(name, folder, model=None):
     if beside is None:
         config["quantization_config"] = quantization
     else:
-        write_json(os.path.join(folder, beside), quantization)
-    write_json(os.path.join(folder, "config.json"), config)
-    write_json(os.path.join(folder, "expected.json"), expected)
-    save_file(stored, os.path.join(folder, "model.safetensors"), {"format": "pt"})
+        recorded.write_json(os.path.join(folder, beside), quantization)
+    recorded.write_json(os.path.join(folder, "config.json"), config)
+    recorded.write_json(os.path.join(folder, "expected.json"), expected)
+    metadata = {"format": "pt"}
+    if name == "torchao-int4":  # as torchao's flatten_tensor_state_dict states kinds
+        kinds = {name: INT4_TENSOR if name in expected else {"_type": "Tensor"} for name in tensors}
+        metadata |= {name: json.dumps(kind) for name, kind in kinds.items()} | {"tensor_names": json.dumps(list(kinds))}
+    save_file(stored, os.path.join(folder, "model.safetensors"), metadata)
     save_file(golden, os.path.join(folder, "golden.safetensors"))
 
 
-def write_json(path, value):
-    with open(path, "w") as file:
-        file.write(json.dumps(value, indent=2) + "\n")
-
-
-def differences(name, committed, made):
-    """Differences between a committed folder and one that was made now."""
-    for file in sorted(set(os.listdir(committed)) | set(os.listdir(made))):
-        paths = [os.path.join(folder, file) for folder in (committed, made)]
-        if not all(map(os.path.exists, paths)):
-            yield f"{name}/{file} is in one of them only"
-        elif not file.endswith(".safetensors"):
-            if json.load(open(paths[0])) != json.load(open(paths[1])):
-                yield f"{name}/{file} differs"
-        else:
-            old, new = map(load_file, paths)
-            if old.keys() != new.keys():
-                yield f"{name}/{file} holds other tensors"
-                continue
-            for tensor in old:
-                a, b = old[tensor], new[tensor]
-                if file != "golden.safetensors" or a.dtype != F32:
-                    same = a.dtype == b.dtype and torch.equal(a, b)
-                else:
-                    same = a.shape == b.shape and (a - b).abs().max() <= TOLERANCE * a.abs().max()
-                if not same:
-                    yield f"{name}/{file}: {tensor} differs"
-
-
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
+    arguments = recorded.arguments(__doc__)
     arguments.add_argument("--model", help="a directory of a Llama to pack whole")
     arguments.add_argument("--out", help="where --model writes a folder for each method")
     options = arguments.parse_args()
-    check = options.check
     here = os.path.dirname(os.path.abspath(__file__))
-    transformers.logging.set_verbosity_error()
-    torch.use_deterministic_algorithms(True)
     if options.model:
+        transformers.logging.set_verbosity_error()
         for name in ("gptq-v1", "gptq-v2-order", "awq-gemm", "ct-4-bits", "ct-4-bits-order"):
             make(name, os.path.join(options.out, name), options.model)
         return 0
-    found = []
-    for name in CHECKPOINTS:
-        committed = os.path.join(here, name)
-        with tempfile.TemporaryDirectory() as folder:
-            make(name, folder)
-            if check:
-                found += differences(name, committed, folder)
-                continue
-            shutil.rmtree(committed, ignore_errors=True)
-            shutil.copytree(folder, committed)
-            print(name, sum(os.path.getsize(os.path.join(committed, file)) for file in os.listdir(committed)))
-    for difference in found:
-        print(difference, file=sys.stderr)
-    if check:
-        print(f"{len(CHECKPOINTS)} checkpoints compared, {len(found)} differences; "
-              f"torch {torch.__version__}, transformers {transformers.__version__}")
-    return 1 if found else 0
+    near = {"golden.safetensors": TOLERANCE}.get
+    found = recorded.each(here, CHECKPOINTS, make, options.check, near)
+    return recorded.ended(f"{len(CHECKPOINTS)} checkpoints", found, options.check)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,45 @@
+//! Bytes of the sections of an artifact that come from the files beside a model, before it is compiled.
+
+use super::emit::sampling_section;
+use crate::disk::ConfigError;
+use crate::model::companions::Companions;
+use crate::model::generation;
+use crate::model::spec::{ModelKind, ModelSpec};
+use crate::text::chat_template::{ChatFrame, ChatTemplate};
+use crate::text::tokenizer::Tokenizer;
+
+/// Bytes of the sections for text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SectionBytes {
+    /// All tokens' texts.
+    pub vocabulary: u64,
+    /// The tables that turn text into tokens, where the device has them.
+    pub text: Option<u64>,
+    /// The fixed texts around a conversation's messages, where the device has them.
+    pub chat_frame: Option<u64>,
+    /// The defaults of sampling, where the device has them.
+    pub sampling: Option<u64>,
+}
+
+impl SectionBytes {
+    /// By the files beside a model; four bytes a token where there is no tokenizer.
+    ///
+    /// # Errors
+    /// A generation_config.json that cannot be read.
+    pub fn of(companions: &Companions, spec: &ModelSpec) -> Result<SectionBytes, ConfigError> {
+        let decoder = spec.kind == ModelKind::Decoder;
+        let tokenizer = Tokenizer::of(companions).ok();
+        let text = tokenizer.as_ref().and_then(|tokenizer| Some(tokenizer.device_text().ok()?.len() as u64));
+        let template = decoder.then(|| ChatTemplate::of(companions).ok().flatten());
+        let frame = template.flatten().and_then(|template| ChatFrame::of(&template).ok());
+        let chat_frame = frame.zip(tokenizer.as_ref()).and_then(|(frame, tokenizer)| {
+            Some(frame.with_tokens(tokenizer, spec.vocabulary).ok()?.to_section().len() as u64)
+        });
+        let generation = decoder.then(|| generation::read(companions)).transpose()?;
+        let sampling = generation.and_then(|read| sampling_section(&read.sampling)).map(|section| section.len() as u64);
+        let vocabulary = tokenizer
+            .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary).ok())
+            .map_or(4 * spec.vocabulary as u64, |tokens| tokens.iter().map(|token| token.len() as u64).sum());
+        Ok(SectionBytes { vocabulary, text, chat_frame, sampling })
+    }
+}
