@@ -12,6 +12,7 @@ mod generate;
 pub mod global;
 mod inspect;
 mod merge;
+mod plan;
 mod reproduce;
 mod run;
 mod sampling;
@@ -54,6 +55,7 @@ enum Command {
     Verify(verify::Args),
     Bench(bench::Args),
     Estimate(estimate::Args),
+    Plan(plan::Args),
     Run(run::Args),
     Cache(cache::Args),
     Reproduce(reproduce::Args),
@@ -86,6 +88,7 @@ impl Cli {
             Command::Verify(args) => args.run(shell),
             Command::Bench(args) => args.run(global, shell),
             Command::Estimate(args) => args.run(shell),
+            Command::Plan(args) => args.run(global, shell),
             Command::Run(args) => args.run(global, shell),
             Command::Cache(args) => args.run(global, shell),
             Command::Reproduce(args) => args.run(global, shell),
