@@ -22,6 +22,7 @@ pub mod resume;
 pub mod runner;
 pub mod stage;
 pub mod summary;
+pub mod templates;
 pub mod train;
 pub mod training;
 

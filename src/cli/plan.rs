@@ -57,7 +57,7 @@ pub(super) struct SetArgs {
     ///
     /// Repeatable. KEY is dotted as in TOML; VALUE is TOML, or text without quotes. A key that nothing reads is the same mistake as
     /// in the file; paths are relative to the working directory. Such a run writes no lock.
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = str::parse::<Setting>)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = str::parse::<Setting>, display_order = 1)]
     set: Vec<Setting>,
 }
 

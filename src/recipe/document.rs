@@ -73,7 +73,8 @@ impl Node {
             Value::Text(text) | Value::Variable { text, .. } => Some(text),
             Value::Unresolved => None,
             other => {
-                mistakes.add(&self.place, Code::WrongType, format!("`{key}` is {}; expected a string", other.kind()));
+                let message = format!("`{key}` is {}; expected a string", other.kind());
+                mistakes.suggest(&self.place, Code::WrongType, message, "put it in quotes");
                 None
             }
         }
@@ -90,7 +91,7 @@ impl Node {
             return Some(number);
         }
         let message = format!("`{key}` is {}; expected a number", self.value.kind());
-        mistakes.add(&self.place, Code::WrongType, message);
+        mistakes.suggest(&self.place, Code::WrongType, message, "write it without quotes");
         None
     }
 
@@ -100,7 +101,13 @@ impl Node {
             Value::Table(table) => Some(table),
             Value::Unresolved => None,
             other => {
-                mistakes.add(&self.place, Code::WrongType, format!("`{key}` is {}; expected a table", other.kind()));
+                let message = format!("`{key}` is {}; expected a table", other.kind());
+                mistakes.suggest(
+                    &self.place,
+                    Code::WrongType,
+                    message,
+                    "write { KEY = VALUE }, or a heading with keys below it",
+                );
                 None
             }
         }

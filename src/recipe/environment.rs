@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 
 /// What stands before a name.
 pub(super) const PREFIX: &str = "env:";
-/// Parts of names that secrets have.
-const SECRET: [&str; 7] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE"];
+/// Words between `_` that names of secrets have.
+const SECRET_WORDS: [&str; 6] = ["KEY", "APIKEY", "TOKEN", "PASS", "PRIVATE", "PAT"];
+/// Parts that no other names have.
+const SECRET_PARTS: [&str; 5] = ["SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL"];
 
 /// The environment, as far as a recipe has asked for it.
 pub(super) struct Environment<'e> {
@@ -51,7 +53,8 @@ impl<'e> Environment<'e> {
             return false;
         }
         let upper = name.to_ascii_uppercase();
-        if SECRET.iter().any(|part| upper.contains(part)) {
+        let word = |word: &str| SECRET_WORDS.contains(&word);
+        if upper.split('_').any(word) || SECRET_PARTS.iter().any(|part| upper.contains(part)) {
             let message = format!(
                 "`{PREFIX}{name}` looks like a secret, and values of recipes go into keys, provenance and reports"
             );
@@ -74,6 +77,28 @@ impl<'e> Environment<'e> {
                 mistakes.suggest(place, Code::Variable, message, format!("set {name}, or write a value in its place"));
                 Value::Unresolved
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn names_of_secrets_are_refused() {
+        let refused = |name: &str| {
+            let mut mistakes = Mistakes::default();
+            !Environment::may_be_named(name, &Location::start(Path::new("a"), String::new()), &mut mistakes)
+        };
+        for name in
+            ["HF_TOKEN", "token", "API_KEY", "AWS_SECRET_ACCESS_KEY", "DBPASSWORD", "MY_SECRETS", "", "1A", "A-B"]
+        {
+            assert!(refused(name), "{name}");
+        }
+        for name in ["TRAIN_TOKENS", "MONKEY_DIR", "KEYS", "DATA", "_x1", "COMPASS"] {
+            assert!(!refused(name), "{name}");
         }
     }
 }

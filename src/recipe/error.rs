@@ -73,7 +73,7 @@ pub enum RecipeError {
     #[error(transparent)]
     Cache(#[from] StoreError),
     /// A result that must come from a cache is in none.
-    #[error("the result of stage `{stage}` is in none of the caches ({why}); compute it first: slmc run {} --only {stage}", recipe.display())]
+    #[error("the result of stage `{stage}` is in none of the caches ({why}); compute it first: slmc run {}{settings} --only {stage}", recipe.display())]
     NotCached {
         /// Name of the stage.
         stage: String,
@@ -81,6 +81,8 @@ pub enum RecipeError {
         why: String,
         /// The recipe.
         recipe: PathBuf,
+        /// What was set over it, as options.
+        settings: String,
     },
     /// `--only` names no stage.
     #[error("--only {name}: there is no such stage; {hint}")]

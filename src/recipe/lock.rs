@@ -160,11 +160,18 @@ impl Lock {
         Ok(Some(parsed))
     }
 
+    /// Takes over inputs that only another lock has.
+    pub(super) fn keep_inputs_of(&mut self, stored: &Lock) {
+        for (name, hash) in &stored.inputs {
+            self.inputs.entry(name.clone()).or_insert_with(|| hash.clone());
+        }
+    }
+
     /// Takes over what another lock says about stages that the recipe still has.
-    pub(super) fn with_stages_of(mut self, stored: &Lock, labels: &[String]) -> Self {
+    pub(super) fn with_stages_of(mut self, stored: &Lock, has: &dyn Fn(&str) -> bool) -> Self {
         self.stages = stored.stages.clone();
         for stages in self.stages.values_mut() {
-            stages.retain(|label, _| labels.contains(label));
+            stages.retain(|label, _| has(label));
         }
         self.stages.retain(|_, stages| !stages.is_empty());
         self

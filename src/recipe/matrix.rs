@@ -45,6 +45,8 @@ pub(super) struct Matrix {
     pub(super) cells: Vec<Cell>,
     /// Where `[matrix]` is; absent where there is none.
     place: Option<Location>,
+    /// Where the axes are.
+    places: BTreeMap<String, Location>,
 }
 
 /// Whether a text can be a key of the matrix.
@@ -166,8 +168,9 @@ impl Matrix {
 
     /// Notes keys that nothing uses: they would multiply cells that are all the same.
     pub(super) fn check_used(&self, used: &[String], mistakes: &mut Mistakes) {
-        let Some(place) = &self.place else { return };
+        let Some(matrix) = &self.place else { return };
         for key in self.keys.iter().filter(|key| !used.contains(key)) {
+            let place = self.places.get(key).unwrap_or(matrix);
             let message = format!("no stage uses `matrix.{key}`");
             let help = format!("write \"${{{{ matrix.{key} }}}}\" where a stage is to take it, or remove it");
             mistakes.suggest(place, Code::Matrix, message, help);
@@ -185,6 +188,7 @@ pub(super) fn read(entry: &Entry, environment: &mut Environment<'_>, mistakes: &
     for axis in table.entries.iter().filter(|axis| axis.key != INCLUDE && axis.key != EXCLUDE) {
         if let Some(values) = reader.axis(axis) {
             matrix.keys.push(axis.key.clone());
+            matrix.places.insert(axis.key.clone(), axis.place.clone());
             axes.push(values);
         }
     }

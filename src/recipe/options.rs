@@ -134,7 +134,13 @@ pub(super) fn read(stage: &RecipeStage, table: &Table, scope: &Scope<'_>, mistak
                 }
             }
             // Of a stage whose kind is not known, a key may be that of any kind.
-            None if stage.kind_is == KindIs::Guessed && is_known_somewhere(&entry.key) => {}
+            None if stage.kind_is == KindIs::Guessed => {
+                if !is_known_somewhere(&entry.key) {
+                    let message = format!("unknown key `{}`", entry.key);
+                    let help = "no kind of stage reads it; remove it, or correct its spelling";
+                    reader.mistakes.suggest(&entry.place, Code::UnknownKey, message, help);
+                }
+            }
             None => {
                 let longs = known.iter().filter_map(|arg| arg.get_long()).chain(OWN_KEYS);
                 let names: Vec<String> = longs.map(underscored).collect();
@@ -225,7 +231,13 @@ impl Reader<'_, '_> {
 
     fn wrong(&mut self, entry: &Entry, node: &Node, expected: &str) {
         let message = format!("`{}` is {}; expected {expected}", entry.key, node.value.kind());
-        self.mistakes.suggest(&node.place, Code::WrongType, message, format!("write {expected}"));
+        let help = match expected {
+            "a number" => "write it without quotes",
+            "a string" => "put it in quotes",
+            "a single value" => "keep one of the list",
+            _ => "write it as such",
+        };
+        self.mistakes.suggest(&node.place, Code::WrongType, message, help);
     }
 
     fn value(&mut self, entry: &Entry, flag: &str, node: &Node, takes: &Takes) {

@@ -71,16 +71,21 @@ pub(super) struct Locking {
 }
 
 /// Reads the recipe, compares its lock, opens the caches.
-pub(super) fn prepare(options: &RunOptions) -> Result<Prepared, RecipeError> {
+pub(super) fn prepare(options: &RunOptions, progress: &dyn Progress) -> Result<Prepared, RecipeError> {
     let chain = configuration::open(&options.cache)?;
-    prepare_with(options, chain)
+    prepare_with(options, chain, progress)
 }
 
 /// Likewise with these caches.
-pub(super) fn prepare_with(options: &RunOptions, chain: Chain) -> Result<Prepared, RecipeError> {
+pub(super) fn prepare_with(
+    options: &RunOptions,
+    chain: Chain,
+    progress: &dyn Progress,
+) -> Result<Prepared, RecipeError> {
     let reading = Reading { out: &options.out, run: &options.run, settings: &options.settings };
     let recipe = reader::read(&options.recipe, &reading)?;
     let mut hashes = Hashes::remembered(chain.local());
+    hashes.learn(recipe.reads().map(|(path, _)| path), progress)?;
     let lock = match options.lock {
         true => Some(locking(options, &recipe, &mut hashes)?),
         false => None,
@@ -97,8 +102,12 @@ pub(super) fn prepare_with(options: &RunOptions, chain: Chain) -> Result<Prepare
 
 fn locking(options: &RunOptions, recipe: &Recipe, hashes: &mut Hashes) -> Result<Locking, RecipeError> {
     let path = lock::beside(&options.recipe);
-    let found = Lock::of(recipe, &options.recipe, hashes)?;
+    let mut found = Lock::of(recipe, &options.recipe, hashes)?;
     let stored = if options.update_lock { None } else { Lock::read(&path)? };
+    // What a condition leaves out today is there on another day, with what it reads.
+    if let Some(stored) = stored.as_ref().filter(|_| !recipe.left_out.is_empty()) {
+        found.keep_inputs_of(stored);
+    }
     let lock = match &stored {
         None if options.locked => return Err(RecipeError::Locked { path, fault: "is not there".to_owned() }),
         None => found,
@@ -107,10 +116,9 @@ fn locking(options: &RunOptions, recipe: &Recipe, hashes: &mut Hashes) -> Result
                 true => found.check_locked(stored, &path)?,
                 false => found.check_inputs(stored, &path)?,
             }
-            // What a condition leaves out today is there on another day.
-            let left_out = recipe.left_out.iter().map(|left_out| left_out.label());
-            let labels: Vec<String> = recipe.stages.iter().map(RecipeStage::label).chain(left_out).collect();
-            found.with_stages_of(stored, &labels)
+            let labels: Vec<String> = recipe.stages.iter().map(RecipeStage::label).collect();
+            let left_out = |label: &str| recipe.left_out.iter().any(|other| other.is_named(label));
+            found.with_stages_of(stored, &|label| labels.iter().any(|own| own == label) || left_out(label))
         }
     };
     Ok(Locking { path, stored, lock })
@@ -168,7 +176,7 @@ fn seed_of(stage: &RecipeStage, default: u64) -> u64 {
 /// # Errors
 /// Mistakes in the recipe, another input than the lock names, and caches that cannot be used.
 pub fn plan(options: &RunOptions, progress: &dyn Progress) -> Result<PlanReport, RecipeError> {
-    let mut prepared = prepare(options)?;
+    let mut prepared = prepare(options, progress)?;
     let mut rates = Rates::noted(prepared.chain.local());
     let mut made: Vec<Option<Made>> = Vec::new();
     let mut report = PlanReport {

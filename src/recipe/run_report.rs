@@ -151,10 +151,15 @@ impl StageResult {
             or_dash(percent("top1_agreement")),
             or_dash(perplexity),
             or_dash(percent("accuracy").or_else(|| self.number("cosine_mean").map(|cosine| format!("{cosine:.4}")))),
-            or_dash(self.cost.map(|cost| format!("{:.1}", cost.seconds))),
-            or_dash(self.cost.and_then(|cost| cost.peak_memory_bytes).map(|bytes| grouped(bytes >> 20))),
+            or_dash(took(self.cost, self.made_in, |cost| Some(format!("{:.1}", cost.seconds)))),
+            or_dash(took(self.cost, self.made_in, |cost| cost.peak_memory_bytes.map(|bytes| grouped(bytes >> 20)))),
         ]
     }
+}
+
+/// A figure of what a stage took; in brackets of when it was made, where that was earlier.
+fn took(cost: Option<Cost>, made_in: Option<Cost>, figure: impl Fn(Cost) -> Option<String>) -> Option<String> {
+    cost.and_then(&figure).or_else(|| made_in.and_then(&figure).map(|text| format!("({text})")))
 }
 
 impl Report for RunReport {

@@ -8,6 +8,7 @@ use super::numerics;
 use super::prediction::Prediction;
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
+use super::templates::check_templates;
 use super::training::{Start, TrainOptions, check, check_need, sparsity_of_layers, train};
 use crate::shell::Shell;
 use crate::train::settings::Settings;
@@ -151,6 +152,9 @@ impl Stage for Distill {
         };
         let spec = student.as_ref().map(|student| &student.spec);
         check(&options.settings, &options.data, options.task, spec, true, &mut faults);
+        let form = &options.data.form;
+        let data = ("data", &options.data.files);
+        check_templates(student.as_ref(), options.tokenizer.as_deref(), data, form.field.as_deref(), &mut faults);
         args.training.check_metrics(&mut faults);
         let device = faults.check("backend", args.backend.device());
         let mut predicted = Prediction::default();

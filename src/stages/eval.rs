@@ -12,6 +12,7 @@ use super::numerics;
 use super::prediction::{self, Prediction};
 use super::stage::{Arithmetic, Faults, Measures, OnBackend, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
+use super::templates::check_templates;
 use crate::eval::opened::Task;
 use crate::model::spec::ModelSpec;
 use crate::shell::Shell;
@@ -127,6 +128,11 @@ impl Args {
         let Some(task) = faults.check("task", work::task(Task::of(&spec.head), self.task)) else { return };
         let reference = self.reference.as_ref().and_then(|path| known.planned(path));
         let context = spec.context.min(reference.map_or(usize::MAX, |reference| reference.spec.context));
+        if task == TaskChoice::Lm {
+            let (tokenizer, field) = (path(&self.tokenizer.tokenizer), self.text.field.as_deref());
+            let data = ("data", [&*self.data]);
+            check_templates(Some(model), tokenizer.as_deref(), data, field, faults);
+        }
         if task == TaskChoice::Lm
             && let Err(source) = check_window(&spec.opening, context, self.window)
         {

@@ -10,11 +10,8 @@
 //! ```
 
 use crate::compile::estimate::macs_per_token;
-use crate::model::size::stored_tensors;
 use crate::model::spec::ModelSpec;
 use crate::quantize::method::Method;
-use crate::stages::known::KnownModel;
-use crate::target::Target;
 use crate::train::settings::Settings;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -129,14 +126,6 @@ pub fn quantized_bytes(spec: &ModelSpec) -> u64 {
     let scales: u64 =
         spec.matrices().iter().map(|(_, rows, columns)| 4 * *rows as u64 + (rows * columns / 32) as u64).sum();
     spec.parameter_count() + scales
-}
-
-/// Bytes of the packed weights on a target; `None` where schemes are not known yet, or cannot be.
-pub fn weight_bytes(model: &KnownModel, target: &Target) -> Option<u64> {
-    let sparsity = model.sparsity.clone().unwrap_or_default();
-    let schemes = model.schemes.as_ref()?;
-    let tensors = stored_tensors(&model.spec, schemes, &sparsity, target.layout, model.spec.context, true).ok()?;
-    Some(tensors.iter().map(|tensor| tensor.bytes).sum())
 }
 
 /// About how many tokens files have, by their lengths: a token is longer where the vocabulary is larger.

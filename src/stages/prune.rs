@@ -6,6 +6,7 @@ mod work;
 use super::arguments::groups::{
     BackendArg, CalibrationArgs, ModelArg, NumericsArg, OutArg, PATTERN, TRAINING, TextArgs,
 };
+use super::arguments::path;
 use super::arguments::training::{RetrainArgs, Switch, with_defaults};
 use super::error::StageError;
 use super::known::{Known, KnownModel};
@@ -14,6 +15,7 @@ use super::numerics;
 use super::prediction::{self, Prediction};
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
+use super::templates::check_templates;
 use super::training::{check_recompute, read_bytes, retraining_need};
 use crate::disk::atomic;
 use crate::disk::hash::{hex, sha256};
@@ -171,7 +173,11 @@ impl Args {
 
     /// What the work will take.
     fn predicted(&self, spec: &ModelSpec, retrain: &Settings, recovery_bytes: Option<u64>) -> Prediction {
-        let tokens = CALIBRATION_TOKENS as u64;
+        let tokens = match &self.calibration.calibration {
+            Some(path) => prediction::tokens_of(&[path.to_path_buf()], spec.vocabulary),
+            None => u64::MAX,
+        };
+        let tokens = tokens.min(CALIBRATION_TOKENS as u64);
         let solved = self.pattern.method == Method::SparseGpt || self.refits();
         let sampled = self.calibration.calibration.is_none() && spec.kind == ModelKind::Decoder;
         let calibrated = match self.source(0) {
@@ -237,6 +243,13 @@ impl Stage for Prune {
         let predicted = model
             .as_ref()
             .map_or_else(Prediction::default, |model| args.predicted(&model.spec, &retrain.settings, recovery_bytes));
+        if let Known::Planned(_) = known {
+            let field = args.text.field.as_deref();
+            let calibration = path(&args.calibration.calibration);
+            check_templates(model.as_ref(), None, ("calibration", &calibration), field, &mut faults);
+            let data = retrain.data.iter().filter(|_| args.recover).flat_map(|data| &data.files);
+            check_templates(model.as_ref(), None, ("data", data), field, &mut faults);
+        }
         args.check_most_missed(&mut faults);
         let makes = model.as_ref().and_then(|model| args.pruned(model, &mut faults));
         faults.check("out", atomic::check_directory(&args.out.out));

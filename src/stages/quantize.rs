@@ -7,6 +7,7 @@ mod report;
 mod sweep;
 mod work;
 
+use super::arguments::path;
 use super::arguments::training::Switch;
 use super::error::StageError;
 use super::known::{Known, KnownModel};
@@ -15,6 +16,7 @@ use super::numerics;
 use super::prediction::{self, Prediction};
 use super::stage::{Arithmetic, Faults, Measures, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
+use super::templates::check_templates;
 use super::training::{check_recompute, read_bytes, retraining_need};
 use crate::allocate::error::AllocationError;
 use crate::allocate::plan::Plan;
@@ -114,7 +116,11 @@ impl Args {
 
     /// What the work will take.
     fn predicted(&self, spec: &ModelSpec, schemes: Option<SchemeSource>, retrain: &Retrain, peak: u64) -> Prediction {
-        let tokens = self.calibration_tokens.get() as u64;
+        let tokens = match &self.calibration.calibration {
+            Some(path) => prediction::tokens_of(&[path.to_path_buf()], spec.vocabulary),
+            None => u64::MAX,
+        };
+        let tokens = tokens.min(self.calibration_tokens.get() as u64);
         let sampled = self.calibration.calibration.is_none() && spec.kind == ModelKind::Decoder;
         let rounding = prediction::rounding_macs(spec, self.rounding.method, tokens, sampled);
         let tune = self.tune.unwrap_or_else(|| default_tuning(spec)) as u64;
@@ -248,6 +254,13 @@ impl Stage for Quantize {
         let source = args.source(run.seed);
         if matches!(source, CalibrationText::Mixed { .. }) && spec.is_some_and(|spec| spec.kind == ModelKind::Encoder) {
             faults.add("mix-self", CalibrationError::Encoder);
+        }
+        if let Known::Planned(_) = known {
+            let field = args.text.field.as_deref();
+            let calibration = path(&args.calibration.calibration);
+            check_templates(model.as_ref(), None, ("calibration", &calibration), field, &mut faults);
+            let data = retrain.data.iter().filter(|_| args.qat).flat_map(|data| &data.files);
+            check_templates(model.as_ref(), None, ("data", data), field, &mut faults);
         }
         args.check_keep(schemes, &mut faults);
         let makes = match (&model, schemes, &target) {

@@ -8,6 +8,7 @@ use super::numerics;
 use super::prediction::Prediction;
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
+use super::templates::check_templates;
 use super::training::{Start, TrainOptions, check, check_need, train};
 use crate::model::spec::Head;
 use crate::shell::Shell;
@@ -87,6 +88,9 @@ impl Stage for Train {
         };
         let spec = planned.map(|model| &model.spec);
         check(&options.settings, &options.data, options.task, spec, false, &mut faults);
+        let form = &options.data.form;
+        let data = ("data", &options.data.files);
+        check_templates(planned, options.tokenizer.as_deref(), data, form.field.as_deref(), &mut faults);
         args.training.check_metrics(&mut faults);
         let device = faults.check("backend", args.backend.device());
         let mut predicted = Prediction::default();

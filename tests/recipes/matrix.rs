@@ -216,7 +216,7 @@ fn values_of_the_command_line_stand_over_those_of_the_file() {
     let fewer = ["matrix.scheme=[\"w4\"]", "matrix.exclude=[]", "stages.student.tokens=1000"];
     let report = one_line(&run(path, arguments("run chain.toml --json", &fewer).as_slice()));
     assert_eq!(states(&report), ["done"; 9], "{report}");
-    assert_eq!(stage(&report, "student")["report"]["tokens"], json!(1024));
+    assert_eq!(stage(&report, "student")["report"]["tokens"], json!(992));
     assert!(!path.join("chain.lock").exists(), "a run with --set keeps no lock");
     let wrong = ["stages.small.schem=w4", "stages.smal.scheme=w4", "gates.kld_mx=1", "stages.student.tokens=many"];
     let output = run(path, arguments("plan chain.toml --json", &wrong).as_slice());
@@ -257,7 +257,7 @@ fn variables_are_read_where_they_are_named_and_nowhere_else() {
     let named: Vec<&Value> = plan["environment"].as_array().expect("a list").iter().map(|own| &own["name"]).collect();
     assert_eq!(named, ["STUDENT_TEXT", "STUDENT_TOKENS"], "{plan}");
     let output = with_environment(path, "run chain.toml --json --only student", &variables);
-    assert_eq!(stage(&one_line(&output), "student")["report"]["tokens"], json!(1024), "{}", stderr(&output));
+    assert_eq!(stage(&one_line(&output), "student")["report"]["tokens"], json!(992), "{}", stderr(&output));
     let lock = fs::read_to_string(path.join("chain.lock")).expect("a lock");
     assert!(lock.contains("\"env:STUDENT_TEXT\" = \"sha256:"), "{lock}");
     // The value is in the key, the same written out is the same result.
@@ -317,6 +317,24 @@ fn conditions_leave_stages_out_with_what_reads_them() {
     let output = with_environment(path, "run chain.toml --json", &[("SKIP_SMALL", "1")]);
     let report = one_line(&output);
     assert_eq!((&report["gates"], &report["passed"]), (&json!([]), &json!(true)), "{}", stderr(&output));
+    // The lock keeps what it had.
+    fs::write(
+        path.join("late.toml"),
+        MATRIX.replace(
+            "data = \"text.txt\"\nwindow = 32\nmax",
+            "data = \"late.txt\"\nwhen = \"!env:LATE\"\nwindow = 32\nmax",
+        ),
+    )
+    .expect("written");
+    fs::copy(path.join("text.txt"), path.join("late.txt")).expect("copied");
+    json_with_code(path, "run late.toml", 0);
+    let lock = fs::read_to_string(path.join("late.lock")).expect("a lock");
+    assert!(lock.contains("\"late.txt\" = ") && lock.contains("\"quality.w4.1\" = "), "{lock}");
+    for line in ["run late.toml --json", "run late.toml --json --locked"] {
+        let report = one_line(&with_environment(path, line, &[("LATE", "1")]));
+        assert_eq!(labels(&report).len(), 10, "{report}");
+        assert_eq!(fs::read_to_string(path.join("late.lock")).expect("a lock"), lock);
+    }
     let said = stderr(&with_environment(path, "run chain.toml --only small.w8.0", &[("SKIP_SMALL", "1")]));
     assert!(said.contains("it is left out: `when` does not hold: !env:SKIP_SMALL"), "{said}");
 }
@@ -332,6 +350,7 @@ kind = "eval"
 input = "model"
 data = "bad.jsonl"
 field = "text"
+window = 32
 [stages.good]
 kind = "train"
 input = "model"

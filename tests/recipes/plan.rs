@@ -80,7 +80,7 @@ fn what_does_not_fit_is_exit_code_1_before_anything_is_computed() {
     .output()
     .expect("it starts");
     let said = String::from_utf8(output.stdout).expect("UTF-8");
-    assert!(said.contains("::error file=chain.toml,line=30,col=1,"), "{said}");
+    assert!(said.contains("::error file=chain.toml,line=28,col=1,"), "{said}");
     assert!(said.contains("does not fit board"), "{said}");
     let read = |name: &str| fs::read_to_string(path.join(name)).expect("it was written");
     assert_eq!(read("summary.md"), read("plan.md"));
@@ -92,6 +92,24 @@ fn what_does_not_fit_is_exit_code_1_before_anything_is_computed() {
     // A report of a run is not replaced by one of a plan.
     fs::write(path.join("plan.json"), "{\"schema\":\"slmc.run/2\"}").expect("written");
     refused(path, "plan chain.toml --report json=plan.json", "plan.json");
+}
+
+#[test]
+fn conversations_for_a_model_without_a_chat_template_are_found_by_the_plan() {
+    let recipe = CHAIN.replace("calibration = \"text.txt\"", "calibration = \"chat.jsonl\"");
+    let recipe = recipe.replace("data = \"text.txt\"\nwindow = 32\nmax", "data = \"chat.jsonl\"\nwindow = 32\nmax");
+    let recipe = recipe.replace("data = [\"text.txt\"]", "data = [\"text.txt\", \"chat.jsonl\"]");
+    let directory = workshop(&recipe);
+    let path = directory.path();
+    let row = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
+    fs::write(path.join("chat.jsonl"), format!("{row}\n{row}\n")).expect("written");
+    let found = super::mistakes(path, "plan chain.toml");
+    let said: Vec<&String> = found.iter().filter(|said| said.contains("has no chat template")).collect();
+    let lines: Vec<&str> = said.iter().filter_map(|said| said.split(':').nth(1)).collect();
+    assert_eq!((lines, found.len()), (vec!["10", "27", "39"], 3), "{found:#?}");
+    let template = "{% for message in messages %}{{ message.content }}{% endfor %}";
+    fs::write(path.join("model/chat_template.jinja"), template).expect("written");
+    json_with_code(path, "plan chain.toml", 0);
 }
 
 #[test]
