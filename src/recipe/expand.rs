@@ -16,6 +16,8 @@ use std::collections::BTreeSet;
 
 /// The key of a condition.
 pub(super) const WHEN: &str = "when";
+/// Most stages of all cells together.
+const MOST_STAGES: usize = 1024;
 const OPEN: &str = "${{";
 const CLOSE: &str = "}}";
 
@@ -94,6 +96,11 @@ pub(super) fn expand(
     let used: BTreeSet<String> = written.iter().flat_map(|written| written.used.clone()).collect();
     matrix.check_used(&used.into_iter().collect::<Vec<_>>(), mistakes);
     let mut expansion = Expansion::default();
+    if let Some(entry) = too_many(&written, matrix) {
+        let message = format!("the recipe has more than {MOST_STAGES} stages, counting every cell of the matrix");
+        mistakes.suggest(entry, Code::Matrix, message, "take shorter axes, or several recipes");
+        return expansion;
+    }
     for written in &written {
         let (name, place) = (&written.entry.key, &written.entry.place);
         for cell in matrix.over(&written.used, name, place, mistakes) {
@@ -142,6 +149,16 @@ fn left_out_input<'l>(stage: &Expanded, left_out: &'l [LeftOut], reads: &BTreeSe
         of_own_cell || (text != other.name && other.is_named(text))
     };
     left_out.iter().find(|other| texts.iter().any(|(_, text)| is_meant(text, other)))
+}
+
+/// The last of too many stages.
+fn too_many<'w>(written: &[Written<'w>], matrix: &Matrix) -> Option<&'w Location> {
+    let cells = |written: &Written<'_>| {
+        // What the cells lack is said elsewhere.
+        matrix.over(&written.used, &written.entry.key, &written.entry.place, &mut Mistakes::default()).len()
+    };
+    let count: usize = written.iter().map(cells).sum();
+    written.last().filter(|_| count > MOST_STAGES).map(|written| &written.entry.place)
 }
 
 /// Finds which keys of the matrix each table uses, itself and through what it reads.

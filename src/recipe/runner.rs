@@ -1,5 +1,6 @@
-//! Runs a recipe: stage after stage or side by side, those whose results are known taken from the caches, then the gates and the sample. A
-//! run that was killed goes on when it is repeated: finished stages are in the cache, training goes on from its checkpoint.
+//! Runs a recipe: stage after stage or side by side, those whose results are known taken from the caches, then the gates and
+//! the sample. A run that was killed goes on when it is repeated: finished stages are in the cache, training goes on from its
+//! checkpoint.
 //!
 //! The result of a stage that is known need not be on disk: it is put in place when a stage that runs reads it, and at the end
 //! where this machine has it, or where it is what the recipe is for. Two runs at once compute a key once: the second waits.
