@@ -175,7 +175,7 @@ pub struct CompanionBytes {
 }
 
 impl CompanionBytes {
-    /// Of the files of a model.
+    /// Counts them for the files of a model.
     ///
     /// # Errors
     /// A generation_config.json that cannot be used.

@@ -23,7 +23,7 @@ pub struct PlanReport {
     /// How many cells its matrix has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cells: Option<usize>,
-    /// Of every cell, in the order in which they run.
+    /// Those of every cell, in the order in which they run.
     pub stages: Vec<PlannedStage>,
     /// Stages that conditions leave out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -31,7 +31,7 @@ pub struct PlanReport {
     /// Variables of the environment that a run reads.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<Variable>,
-    /// Of the stages that are to run.
+    /// Sums over the stages that are to run.
     pub to_do: Totals,
     /// Whether every artifact fits its target, as far as that can be told.
     pub fits: bool,

@@ -37,7 +37,7 @@ pub(super) struct Recipe {
     pub(super) out: PathBuf,
     /// `[model]`, once for every cell in which it is another.
     pub(super) models: Vec<Model>,
-    /// Of every cell, in the order in which they run.
+    /// Those of every cell, in the order in which they run.
     pub(super) stages: Vec<RecipeStage>,
     /// Stages that conditions leave out.
     pub(super) left_out: Vec<LeftOut>,

@@ -93,7 +93,7 @@ pub struct Shell {
     colour: bool,
     out: Arc<Mutex<Box<dyn Write + Send>>>,
     err: Stderr,
-    /// Of which part of the work its lines are, where several go on side by side.
+    /// The part of the work that its lines are about, where several go on side by side.
     part: Option<String>,
     /// The piece of work in progress.
     pub(super) work: Mutex<Option<Work>>,

@@ -48,7 +48,7 @@ pub struct Prediction {
 pub struct DeviceNeed {
     /// The target's name.
     pub target: String,
-    /// Of the memory that holds the artifact.
+    /// Bytes in the memory that holds the artifact.
     pub flash_bytes: u64,
     /// Arena, cache and stack.
     pub ram_bytes: u64,

@@ -42,7 +42,7 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Of a run of these stages.
+    /// The schedule of a run of some stages.
     pub(super) fn new(options: &RunOptions, recipe: &Recipe, chosen: &BTreeSet<usize>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let jobs = options.jobs.map_or(cores.min(MOST_JOBS), NonZeroUsize::get);
