@@ -12,6 +12,7 @@ mod generate;
 pub mod global;
 mod inspect;
 mod merge;
+mod plan;
 mod reproduce;
 mod run;
 mod sampling;
@@ -56,6 +57,7 @@ enum Command {
     Verify(verify::Args),
     Bench(bench::Args),
     Estimate(estimate::Args),
+    Plan(plan::Args),
     Run(run::Args),
     Cache(cache::Args),
     Reproduce(reproduce::Args),
@@ -121,6 +123,7 @@ impl Cli {
             Command::Verify(args) => args.run(shell),
             Command::Bench(args) => args.run(global, shell),
             Command::Estimate(args) => args.run(shell),
+            Command::Plan(args) => args.run(global, shell),
             Command::Run(args) => args.run(global, shell),
             Command::Cache(args) => args.run(global, shell),
             Command::Reproduce(args) => args.run(global, shell),

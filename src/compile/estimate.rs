@@ -222,7 +222,7 @@ pub fn estimate(
 }
 
 /// Multiply-accumulates of one token in linears, head and the kernels of convolutions.
-fn macs_per_token(spec: &ModelSpec) -> u64 {
+pub fn macs_per_token(spec: &ModelSpec) -> u64 {
     let multiplied = |id: ParameterId| match id {
         ParameterId::Linear(id, Part::Weight) => spec.multiplies(id),
         ParameterId::Kernel(_, Part::Weight) => true,

@@ -29,7 +29,18 @@ pub struct HashError {
 }
 
 /// Hash of a file's content.
+///
+/// # Errors
+/// The file cannot be read.
 pub fn file_sha256(path: &Path) -> Result<Hash, HashError> {
+    file_sha256_with(path, &mut |_| {})
+}
+
+/// Likewise; `read` is told the bytes of every piece.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn file_sha256_with(path: &Path, read: &mut dyn FnMut(u64)) -> Result<Hash, HashError> {
     let failed = |source| HashError { path: path.to_owned(), source };
     // A pipe gives its content once, and a device may give it without end.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
@@ -39,11 +50,12 @@ pub fn file_sha256(path: &Path) -> Result<Hash, HashError> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
-        let read = file.read(&mut buffer).map_err(failed)?;
-        if read == 0 {
+        let length = file.read(&mut buffer).map_err(failed)?;
+        if length == 0 {
             return Ok(hasher.finalize().into());
         }
-        hasher.update(&buffer[..read]);
+        hasher.update(&buffer[..length]);
+        read(length as u64);
     }
 }
 

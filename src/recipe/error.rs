@@ -60,7 +60,7 @@ pub enum RecipeError {
         known: u32,
     },
     /// With `--locked`: something is another than the lock says.
-    #[error("{}: {fault}; --locked refuses that: if the change is meant, run without it and commit the lock", path.display())]
+    #[error("{}: {fault}; --locked refuses that: {}", path.display(), locked_remedy(fault))]
     Locked {
         /// Path of the lock.
         path: PathBuf,
@@ -77,7 +77,7 @@ pub enum RecipeError {
     #[error(transparent)]
     Cache(#[from] StoreError),
     /// A result that must come from a cache is in none.
-    #[error("the result of stage `{stage}` is in none of the caches ({why}); compute it first: slmc run {} --only {stage}", recipe.display())]
+    #[error("the result of stage `{stage}` is in none of the caches ({why}); compute it first: slmc run {}{settings} --only {stage}", recipe.display())]
     NotCached {
         /// Name of the stage.
         stage: String,
@@ -85,6 +85,8 @@ pub enum RecipeError {
         why: String,
         /// The recipe.
         recipe: PathBuf,
+        /// What was set over it, as options.
+        settings: String,
     },
     /// `--only` names no stage.
     #[error("--only {name}: there is no such stage; {hint}")]
@@ -112,6 +114,12 @@ pub enum RecipeError {
         /// The reason.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// No thread for a stage.
+    #[error("a stage cannot run beside another one; pass --jobs 1")]
+    Thread {
+        /// The reason.
+        source: std::io::Error,
+    },
     /// The sample cannot be generated.
     #[error("the sample of {of} cannot be made")]
     Sample {
@@ -121,3 +129,16 @@ pub enum RecipeError {
         source: EvalError,
     },
 }
+
+/// What to do about a lock that does not agree.
+fn locked_remedy(fault: &str) -> &'static str {
+    match fault {
+        INPUTS_ALONE => {
+            "run once without it on this class of machine, and commit the lock with the results that are in it then"
+        }
+        _ => "if the change is meant, run without it and commit the lock",
+    }
+}
+
+/// The fault of a lock in which no stage has a result yet.
+pub(super) const INPUTS_ALONE: &str = "names inputs alone, and no result that a run could be compared with";

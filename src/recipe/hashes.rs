@@ -3,8 +3,9 @@
 //! to now that it could change without another time is not remembered.
 
 use crate::disk::PROVENANCE_FILE;
-use crate::disk::hash::{HashError, counted_files, file_sha256, names_sha256};
+use crate::disk::hash::{HashError, counted_files, file_sha256_with, names_sha256};
 use crate::formats;
+use crate::progress::Progress;
 use crate::store::{Digest, FileStore, rest_of};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ const FILE: &str = "hashes.json";
 const SCHEMA: &str = "slmc.hashes/1";
 /// Most files that are remembered; beyond it those that are gone are forgotten, and then all.
 const MOST: usize = 20_000;
+/// Together files of fewer bytes are hashed without a word.
+const LONG_BYTES: u64 = 256 << 20;
 
 /// The content of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,20 +120,63 @@ impl Hashes {
         Ok(Content { sha256: Digest(names_sha256(&files)), rest: rest_of(rest) })
     }
 
+    /// Hashes files that are not remembered, with progress where they are long, so that they are known from then on.
+    pub(super) fn learn<'p>(
+        &mut self,
+        paths: impl Iterator<Item = &'p Path>,
+        progress: &dyn Progress,
+    ) -> Result<(), HashError> {
+        let mut files: Vec<PathBuf> = Vec::new();
+        for path in paths {
+            match path.is_dir() {
+                true => files.extend(counted_files(path)?.into_iter().map(|name| path.join(name))),
+                false => files.extend(formats::gguf::files(path)),
+            }
+        }
+        files.sort();
+        files.dedup();
+        files.retain(|path| self.known_file(path).is_none());
+        let length = |path: &PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let total: u64 = files.iter().map(length).sum();
+        if total < LONG_BYTES {
+            return Ok(());
+        }
+        progress.begin("hashing inputs", total >> 20, "MiB");
+        let (mut read, mut told) = (0u64, 0u64);
+        for file in &files {
+            self.hashed(file, &mut |bytes| {
+                read += bytes;
+                progress.advance((read >> 20) - told);
+                told = read >> 20;
+            })?;
+        }
+        progress.finish();
+        Ok(())
+    }
+
+    /// What is remembered of a file, as it is.
+    fn known_file(&self, path: &Path) -> Option<Digest> {
+        let metadata = std::fs::metadata(path).ok()?;
+        let own = self.memory.files.get(&path.canonicalize().ok()?)?;
+        let (times, place) = place(&metadata)?;
+        (own.size == metadata.len() && own.times == times && own.place == place).then_some(own.sha256)
+    }
+
     /// The hash of a file's content.
     pub(super) fn file(&mut self, path: &Path) -> Result<Digest, HashError> {
+        match self.known_file(path) {
+            Some(known) => Ok(known),
+            None => self.hashed(path, &mut |_| {}),
+        }
+    }
+
+    /// Likewise, whatever is remembered.
+    fn hashed(&mut self, path: &Path, read: &mut dyn FnMut(u64)) -> Result<Digest, HashError> {
         let failed = |source| HashError { path: path.to_owned(), source };
         let metadata = std::fs::metadata(path).map_err(failed)?;
         let (name, now) = (path.canonicalize().map_err(failed)?, SystemTime::now());
         let place = place(&metadata);
-        if let (Some((times, place)), Some(own)) = (place, self.memory.files.get(&name))
-            && own.size == metadata.len()
-            && own.times == times
-            && own.place == place
-        {
-            return Ok(own.sha256);
-        }
-        let sha256 = Digest(file_sha256(path)?);
+        let sha256 = Digest(file_sha256_with(path, read)?);
         if let Some((times, place)) = place.filter(|(times, _)| settled(times, now)) {
             self.memory.files.insert(name, Remembered { size: metadata.len(), times, place, sha256 });
             self.changed = true;

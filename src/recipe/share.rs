@@ -70,7 +70,7 @@ impl Report for ShareReport {
 /// # Errors
 /// Mistakes in the recipe, caches that cannot be used, and the first fault of one.
 pub fn share(options: &RunOptions, direction: Direction, progress: &dyn Progress) -> Result<ShareReport, RecipeError> {
-    let mut prepared = plan::prepare(options)?;
+    let mut prepared = plan::prepare(options, progress)?;
     if !prepared.chain.has_remote() {
         return Err(StoreError::Setting {
             place: "--cache".to_owned(),
@@ -100,7 +100,7 @@ pub fn share(options: &RunOptions, direction: Direction, progress: &dyn Progress
         stages.push(shared);
     }
     prepared.hashes.save();
-    Ok(ShareReport { recipe: prepared.recipe.name, stages })
+    Ok(ShareReport { recipe: prepared.recipe.name.clone(), stages })
 }
 
 fn pulled(chain: &crate::store::Chain, found: &Found, progress: &dyn Progress) -> Result<bool, StoreError> {
@@ -153,7 +153,7 @@ impl Report for WhyReport {
 /// # Errors
 /// Mistakes in the recipe, and a stage that it does not have.
 pub fn why(options: &RunOptions, stage: &str, progress: &dyn Progress) -> Result<WhyReport, RecipeError> {
-    let mut prepared = plan::prepare(options)?;
+    let mut prepared = plan::prepare(options, progress)?;
     let labels: Vec<String> = prepared.recipe.stages.iter().map(RecipeStage::label).collect();
     let Some(wanted) = labels.iter().position(|label| label == stage) else {
         let hint = match nearest(stage, labels.iter().map(String::as_str)) {

@@ -219,6 +219,25 @@ impl SpokenFile {
     }
 }
 
+/// Longest file that is looked into before the work.
+const LONGEST_CHECKED: u64 = 32 << 20;
+
+/// Refuses conversations for a model without a chat template, as far as the first row of a file tells; what else is wrong with
+/// a file, and longer ones, are left to the work.
+///
+/// # Errors
+/// [`ConversationsError::NoTemplate`], and templates that cannot be used.
+pub fn check_template(path: &Path, field: Option<&str>, companions: &Companions) -> Result<(), ConversationsError> {
+    let short = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() <= LONGEST_CHECKED);
+    if !short || !has_lists(path, field.unwrap_or(MESSAGES)).unwrap_or(false) {
+        return Ok(());
+    }
+    match ChatTemplate::of(companions)? {
+        Some(_) => Ok(()),
+        None => Err(ConversationsError::NoTemplate { path: path.to_owned(), model: companions.origin().to_owned() }),
+    }
+}
+
 /// The conversations of a file as tokens, through the chat template among `companions`; `None` where the file holds texts.
 ///
 /// # Errors

@@ -2,7 +2,8 @@
 
 use super::{CHAIN, mistakes, workshop};
 use crate::fixture::{Family, Size, write};
-use crate::support::{run, stderr};
+use crate::support::{json_with_code, run, stderr};
+use serde_json::json;
 use std::fs;
 
 #[test]
@@ -44,6 +45,7 @@ weight_bytes_max = { stage = "bb", value = 3 }
     let found = mistakes(directory.path(), "run chain.toml");
     let expected = [
         "chain.toml:2: unknown key `descripton`; did you mean `description`?",
+        "chain.toml:5: stage `a` (quantize) needs the key `scheme`; write `scheme = w8|mixed|w4|auto`",
         "chain.toml:6: unknown kind `quantise`; did you mean `quantize`?",
         "chain.toml:10: unknown stage `modle`; did you mean `model`?",
         "chain.toml:11: `scheme` is `w9`: unknown scheme",
@@ -72,7 +74,7 @@ weight_bytes_max = { stage = "bb", value = 3 }
     let one = "error[S011]: unknown key `descripton`\n --> chain.toml:2:1\n  |\n2 | descripton = \"x\"\n  | ^^^^^^^^^^\n  |\n  = \
                help: did you mean `description`?\n";
     assert!(
-        shown.starts_with("error: the recipe has 19 mistakes; nothing was run\n\n") && shown.contains(one),
+        shown.starts_with("error: the recipe has 20 mistakes; nothing was run\n\n") && shown.contains(one),
         "{shown}"
     );
     let commands = run(directory.path(), "run chain.toml --report github");
@@ -80,7 +82,7 @@ weight_bytes_max = { stage = "bb", value = 3 }
     assert_eq!(commands.lines().count(), 10, "{commands}");
     let first =
         "::error file=chain.toml,line=2,col=1,endLine=2,endColumn=11,title=slmc (S011)::unknown key `descripton`%0Adid";
-    assert!(commands.starts_with(first) && commands.contains("::error title=slmc::10 more;"), "{commands}");
+    assert!(commands.starts_with(first) && commands.contains("::error title=slmc::11 more;"), "{commands}");
 }
 
 #[test]
@@ -224,11 +226,8 @@ backend = "gpu"
         let found = mistakes(directory.path(), line);
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, expected) in found.iter().zip(expected) {
-            let same = match expected.strip_suffix('…') {
-                Some(start) => found.starts_with(&format!("chain.toml:{start}")),
-                None => *found == format!("chain.toml:{expected}"),
-            };
-            assert!(same, "{found}\nexpected {expected}");
+            let start = expected.strip_suffix('…').unwrap_or(expected);
+            assert!(found.starts_with(&format!("chain.toml:{start}")), "{found}\nexpected {expected}");
         }
         assert!(!directory.path().join("out").exists(), "nothing ran");
     }
@@ -266,4 +265,121 @@ fn a_mistake_in_one_stage_hides_none_of_another() {
     for (found, expected) in found.iter().zip(expected) {
         assert!(found.starts_with(expected), "{found}\nexpected {expected}");
     }
+}
+
+/// One recipe with mistakes of every kind that can stand beside each other.
+const MANY: &str = r#"version = 1
+[model]
+path = "model"
+[matrix]
+scheme = ["w8", "w4"]
+unused = [1, 2]
+[stages.fresh]
+kind = "zebra"
+input = "model"
+backend = "flex"
+colour = "red"
+[stages.student]
+kind = "distil"
+input = "model"
+layers = [0, 7]
+data = "gone.txt"
+tokens = "many"
+[stages.small]
+kind = "quantize"
+input = "studnt"
+scheme = "${{ matrix.sheme }}"
+keep = ["embedding"]
+[stages.one]
+kind = "quantize"
+input = "model"
+scheme = "${{ matrix.scheme }}"
+method = "rtn"
+keep = ["layers.9.*=w8"]
+when = "maybe"
+calibration = "env:NO_SUCH_TEXT"
+[stages.artifact]
+kind = "compile"
+input = "student"
+target = "cortex-m5"
+[stages.left]
+kind = "prune"
+input = "right"
+pattern = "2:4"
+method = "magnitude"
+metrics = "log.jsonl"
+[stages.right]
+kind = "prune"
+input = "left"
+pattern = "2:4"
+method = "wanda"
+metrics = "log.jsonl"
+refit = true
+no_refit = true
+[stages."in puts"]
+kind = "eval"
+input = "model"
+data = "text.txt"
+max_windows = 2
+window = 4096
+[gates]
+kld_max = 1
+accuracy_min = { stage = "small", value = 0.5 }
+perplexity_ratio_max = { stage = "in puts", value = 2, against = "gone.slm" }
+file_bytes_mx = 3
+[sample]
+tokens = 5
+"#;
+
+#[test]
+fn mistakes_of_many_kinds_are_each_reported_with_line_and_remedy() {
+    let directory = workshop(MANY);
+    let path = directory.path();
+    let expected = [
+        (6, "S017", "no stage uses `matrix.unused`"),
+        (8, "S014", "unknown kind `zebra`"),
+        (11, "S011", "unknown key `colour`"),
+        (13, "S014", "unknown kind `distil`"),
+        (15, "S031", "`layers`: layer 7 is not there: the teacher has layers 0 to 1"),
+        (16, "S023", "gone.txt does not exist"),
+        (17, "S013", "`tokens` is a string; expected a number"),
+        (20, "S020", "unknown stage `studnt`"),
+        (21, "S016", "unknown key `matrix.sheme`"),
+        (22, "S030", "`keep` is `embedding`"),
+        (28, "S031", "--keep layers.9.*=w8: the pattern matches no matrix of this model"),
+        (29, "S018", "`when` has a term that is not one: `maybe`"),
+        (30, "S026", "the variable `NO_SUCH_TEXT` of the environment is not set, or empty"),
+        (33, "S021", "stage `artifact` (compile) takes a quantized model, and `student` (distill) makes a dense model"),
+        (34, "S014", "unknown target `cortex-m5`"),
+        (35, "S022", "stages wait for each other: left needs right needs left"),
+        (40, "S031", "--metrics is an option of training"),
+        (46, "S025", "stages `left` and `right` both write out/chain/log.jsonl"),
+        (46, "S031", "--metrics is an option of training"),
+        (47, "S015", "`refit` and `no_refit` exclude each other"),
+        (49, "S024", "`in puts` is not the name of a stage"),
+        (54, "S031", "`window`: text.txt: a window of 4096 tokens is longer than the model's context of 96"),
+        (56, "S041", "`kld_max` compares with a reference, and stage `in puts` has none"),
+        (57, "S040", "`accuracy_min` is not measured by stage `small`"),
+        (58, "S023", "gone.slm does not exist, or is not a file"),
+        (59, "S011", "unknown key `file_bytes_mx`"),
+        (60, "S012", "missing key `prompt` in [sample]"),
+    ];
+    let report = json_with_code(path, "plan chain.toml", 2);
+    let found = report["mistakes"].as_array().expect("mistakes");
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, (line, code, message)) in found.iter().zip(expected) {
+        let said = found["message"].as_str().expect("a message");
+        assert_eq!(
+            (&found["file"], &found["line"], &found["code"]),
+            (&json!("chain.toml"), &json!(line), &json!(code)),
+            "{found}"
+        );
+        assert!(said.starts_with(message), "{found}\nexpected {message}");
+        assert!(found["help"].as_str().is_some_and(|help| help.len() > 4), "no remedy: {found}");
+    }
+    let codes: std::collections::BTreeSet<&str> = expected.iter().map(|(_, code, _)| *code).collect();
+    assert!(codes.len() >= 10, "{codes:?}");
+    assert!(!path.join("out").exists() && !path.join("chain.lock").exists(), "nothing ran");
+    let commands = String::from_utf8(run(path, "plan chain.toml --report github").stdout).expect("UTF-8");
+    assert!(commands.contains("file=chain.toml,line=6,") && commands.contains("18 more;"), "{commands}");
 }
