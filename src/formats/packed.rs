@@ -100,12 +100,10 @@ fn section(directory: &Path) -> Result<Option<(Method, Config)>, ModelFormatErro
         let method = section.value("quant_method").and_then(Value::as_str).and_then(Method::of);
         return Ok(method.map(|method| (method, section)));
     }
-    for (name, method) in BESIDE.into_iter().filter(|(name, _)| is_beside(directory, name)) {
-        let section = Config::read(&directory.join(name))?;
-        let method = section.optional_text("quant_method")?.unwrap_or(method);
-        return Ok(Method::of(method).map(|method| (method, section)));
-    }
-    Ok(None)
+    let Some((name, method)) = BESIDE.into_iter().find(|(name, _)| is_beside(directory, name)) else { return Ok(None) };
+    let section = Config::read(&directory.join(name))?;
+    let method = section.optional_text("quant_method")?.unwrap_or(method);
+    Ok(Method::of(method).map(|method| (method, section)))
 }
 
 /// Whether settings of that name stand beside packed weights, if only as a link that leads nowhere.

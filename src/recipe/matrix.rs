@@ -309,7 +309,7 @@ impl Reader<'_, '_> {
 
     /// Takes the cells away that an entry matches.
     fn exclude(&mut self, place: &Location, values: &[CellValue], keys: &[String], cells: &mut Vec<Cell>) {
-        for value in values.iter().filter(|value| !keys.contains(&value.key)) {
+        if let Some(value) = values.iter().find(|value| !keys.contains(&value.key)) {
             let known = keys.iter().map(String::as_str);
             self.mistakes.unknown_key(place, &value.key, known, "an axis of the matrix");
             return;

@@ -85,8 +85,11 @@ fn codes(tensor: &StoredTensor, width: usize, layout: Layout) -> Codes {
     Codes { bytes: tensor.bytes.clone(), width, layout, bits: BITS, fields: None, add: 0 }
 }
 
-/// Codes in words, of weights and of zeros.
-fn words<'m>(module: &'m Module<'_>) -> Result<[(&'m StoredTensor, (usize, usize)); 2], ModelFormatError> {
+/// Codes in words, with rows and columns of the words.
+type Words<'m> = (&'m StoredTensor, (usize, usize));
+
+/// Those of weights and of zeros.
+fn words<'m>(module: &'m Module<'_>) -> Result<[Words<'m>; 2], ModelFormatError> {
     let of = |end| {
         let tensor = module.typed(end, Dtype::I32)?;
         Ok::<_, ModelFormatError>((tensor, module.matrix(end, tensor)?))

@@ -130,7 +130,7 @@ impl Run<'_> {
         let stage = self.stage(index).clone();
         let label = stage.label();
         let (mut outcome, report) = match computed {
-            Computed::Found(found) => return self.cached(index, &key, found, result),
+            Computed::Found(found) => return self.cached(index, &key, *found, result),
             Computed::Ran(outcome, report) => (outcome, report),
         };
         if alone {

@@ -33,7 +33,7 @@ pub(super) struct Work {
 /// What came of it.
 pub(super) enum Computed {
     /// Another run has made it meanwhile.
-    Found(Found),
+    Found(Box<Found>),
     /// How it ended, with its report.
     Ran(Outcome, Value),
 }
@@ -62,7 +62,7 @@ impl Work {
             && !self.damaged
             && let Some(found) = self.chain.find_here(&digest_of(&self.key), &cache::outputs(stage), &Silent)
         {
-            return Ok(Computed::Found(found));
+            return Ok(Computed::Found(Box::new(found)));
         }
         shell.status("Stage", number);
         leftovers(stage, self.force, shell)?;
