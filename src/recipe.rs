@@ -9,6 +9,8 @@
 //! cache     results by key, with their outputs       lock      inputs and results, under version control
 //! mistake   mistakes with codes and source lines     reports   the result in other formats, for CI
 //! explain   codes, gates and options in words        embedded  the quickstart, part of the program
+//! schema    JSON Schemas of recipes, targets, reports   history   runs over time, a table of artifacts
+//! released  results that a lock names, found again   suggest   limits from the last results
 //! ```
 
 mod cache;
@@ -18,26 +20,36 @@ mod error;
 mod explain;
 mod gates;
 mod hashes;
+mod history;
 mod key;
 mod lock;
 mod mistake;
 mod options;
 mod plan;
 mod reader;
+mod released;
 pub mod reports;
 mod reproduce;
 mod run_report;
 mod runner;
+pub mod schema;
 mod share;
 mod stage;
+mod suggest;
 mod validate;
 
 pub use error::RecipeError;
 pub use explain::{Explanation, UnknownTopic, explain};
 pub use gates::{Contributor, GateResult, GateVerdict};
+pub use history::{
+    Course, HistoryError, HistoryFormat, HistoryReport, HistoryRequest, PastRun, PastStage, TableReport, TableRow,
+    history,
+};
 pub use mistake::{Code, Mistakes};
 pub use plan::{PlanReport, PlannedStage, RunOptions, plan};
+pub use reader::check;
 pub use reproduce::{ReproduceError, ReproduceOptions, ReproduceReport, ReproducedStage, reproduce};
 pub use run_report::{InputDigest, RunReport, SampleResult, StageResult, Status};
 pub use runner::run;
 pub use share::{Direction, ShareReport, SharedStage, WhyReport, share, why};
+pub use suggest::{SuggestReport, Suggestion, suggest};

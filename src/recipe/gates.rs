@@ -18,10 +18,12 @@
 mod contributors;
 mod definition;
 mod judge;
+mod suggest;
 mod verdicts;
 
 pub use contributors::Contributor;
 pub use judge::{GateResult, GateVerdict};
+pub(super) use suggest::{Suggested, limit_of, suggestible};
 pub(super) use verdicts::verdicts;
 
 use super::document::{Entry, Node, Table, Value};
@@ -33,7 +35,7 @@ use definition::{Against, DEFINITIONS, Definition, Measure};
 use std::path::PathBuf;
 
 /// Keys of `[gates]` that are not gates.
-const SETTINGS: [&str; 4] = ["confidence", "power", "undecided", "baseline"];
+pub(super) const SETTINGS: [&str; 4] = ["confidence", "power", "undecided", "baseline"];
 /// Keys of a gate that is a table.
 const KEYS: [&str; 3] = ["value", "stage", "against"];
 /// What `against` says for the artifact that `[gates]` names, and how its stage is called.
@@ -95,7 +97,7 @@ impl Default for Gates {
 
 impl Gate {
     /// Whether its verdict is about samples.
-    fn is_statistical(&self) -> bool {
+    pub(super) fn is_statistical(&self) -> bool {
         !matches!(self.definition.measure, Measure::Count)
     }
 }

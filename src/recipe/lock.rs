@@ -65,6 +65,15 @@ pub(super) struct LockedStage {
     output: Option<String>,
 }
 
+/// A result that a lock names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Released {
+    /// The stage's key.
+    pub(super) key: Digest,
+    /// Its output; absent where it has none.
+    pub(super) output: Option<Digest>,
+}
+
 /// Version alone, of a lock of any version.
 #[derive(Deserialize)]
 struct Versioned {
@@ -107,6 +116,14 @@ fn hashed(digest: &Digest) -> String {
 }
 
 impl LockedStage {
+    fn released(&self) -> Option<Released> {
+        let output = match &self.output {
+            Some(output) => Some(bare(output).parse().ok()?),
+            None => None,
+        };
+        Some(Released { key: bare(&self.key).parse().ok()?, output })
+    }
+
     /// From a key and an output.
     pub(super) fn of(key: &Digest, output: Option<&Digest>) -> Self {
         LockedStage { key: hashed(key), output: output.map(hashed) }
@@ -226,6 +243,19 @@ impl Lock {
             },
         };
         Err(RecipeError::Locked { path: path.to_owned(), fault })
+    }
+
+    /// Name and version of the program that wrote it last.
+    pub(super) fn tool(&self) -> &str {
+        &self.tool
+    }
+
+    /// The classes of machines, each with its results by the names of stages. What is not a hash is left out.
+    pub(super) fn classes(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = (&str, Released)>)> {
+        self.stages.iter().map(|(class, stages)| {
+            let results = stages.iter().filter_map(|(label, stage)| Some((label.as_str(), stage.released()?)));
+            (class.as_str(), results)
+        })
     }
 
     /// Records a stage of this machine.

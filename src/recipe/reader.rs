@@ -17,10 +17,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Version of the recipe's schema.
-const VERSION: &str = "1";
-const TOP_KEYS: [&str; 7] = ["version", "description", "extends", "model", "stages", "gates", "sample"];
+pub(super) const VERSION: &str = "1";
+pub(super) const TOP_KEYS: [&str; 7] = ["version", "description", "extends", "model", "stages", "gates", "sample"];
 /// Names that no stage can have: the model, and where the quickstart's inputs are unpacked.
-const RESERVED: [&str; 2] = ["model", "inputs"];
+pub(super) const RESERVED: [&str; 2] = ["model", "inputs"];
 /// Tokens of a sample that does not say how many.
 const SAMPLE_TOKENS: usize = 64;
 
@@ -73,6 +73,14 @@ pub(super) fn read(path: &Path, out: &Path, run: &RunSettings) -> Result<Recipe,
         Some(recipe) if mistakes.is_empty() => Ok(recipe),
         _ => Err(mistakes),
     }
+}
+
+/// Checks a recipe without running, hashing or writing anything.
+///
+/// # Errors
+/// Every mistake.
+pub fn check(recipe: &Path) -> Result<(), Mistakes> {
+    read(recipe, Path::new("out"), &RunSettings::default()).map(|_| ())
 }
 
 struct Reader<'r> {

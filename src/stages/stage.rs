@@ -19,6 +19,7 @@ use crate::report::{Report, Table, grouped, json_line};
 use crate::shell::Shell;
 use burn::tensor::Device;
 use clap::{ArgMatches, Args};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt;
@@ -193,7 +194,7 @@ pub struct Outcome {
 }
 
 /// What a stage took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Cost {
     /// Wall time.
     pub seconds: f64,

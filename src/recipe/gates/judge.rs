@@ -7,12 +7,13 @@ use crate::eval::sums::Sums;
 use crate::report::annotation::{Annotation, Level};
 use crate::report::grouped;
 use crate::statistics::{Draw, Interval, LEAST_DRAWS, Side, Verdict, blocks, mcnemar};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::path::PathBuf;
 
 /// How a gate came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GateVerdict {
     /// The limit holds.
@@ -26,7 +27,7 @@ pub enum GateVerdict {
 }
 
 /// A gate beside what was measured.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GateResult {
     /// Such as `kld_max`.
     pub gate: String,
@@ -112,6 +113,16 @@ impl GateResult {
             (GateVerdict::Undecided, _) if self.passed => format!("undecided, which passes: {reason}"),
             (GateVerdict::Undecided, _) => format!("undecided: {reason}"),
             (GateVerdict::NotMeasured, _) => format!("not measured: {reason}"),
+        }
+    }
+
+    /// The verdict alone.
+    pub fn verdict_word(&self) -> &'static str {
+        match self.verdict {
+            GateVerdict::Passed => "passed",
+            GateVerdict::Missed => "missed",
+            GateVerdict::Undecided => "undecided",
+            GateVerdict::NotMeasured => "not measured",
         }
     }
 
@@ -265,6 +276,16 @@ impl Gates {
             GateVerdict::Missed | GateVerdict::NotMeasured => false,
         };
         result
+    }
+
+    /// How many samples decide a gate at what was measured, however it came out; `None` for counts.
+    pub(in crate::recipe) fn needed<'r>(&self, gate: &Gate, report: &dyn Fn(usize) -> Option<&'r Json>) -> Option<u64> {
+        match measure(gate, report(gate.stage)?, report, self.certainty.confidence) {
+            Measured::Sampled(Sampled { interval: Some(interval), samples, scale, .. }) => {
+                interval.needed(samples as u64, scale.of_limit(gate.limit), self.certainty)
+            }
+            _ => None,
+        }
     }
 
     fn sampled(&self, gate: &Gate, sampled: &Sampled, result: &mut GateResult) {
