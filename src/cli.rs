@@ -16,6 +16,7 @@ mod init;
 mod inspect;
 mod man;
 mod merge;
+mod plan;
 mod report;
 mod reproduce;
 mod run;
@@ -61,6 +62,7 @@ enum Command {
     Bench(bench::Args),
     Estimate(estimate::Args),
     Init(init::Args),
+    Plan(plan::Args),
     Run(run::Args),
     Cache(cache::Args),
     Gates(gates::Args),
@@ -104,6 +106,7 @@ impl Cli {
             Command::Bench(args) => args.run(global, shell),
             Command::Estimate(args) => args.run(shell),
             Command::Init(args) => args.run(shell),
+            Command::Plan(args) => args.run(global, shell),
             Command::Run(args) => args.run(global, shell),
             Command::Cache(args) => args.run(global, shell),
             Command::Gates(args) => args.run(global, shell),

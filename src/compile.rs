@@ -269,7 +269,7 @@ fn golden_prompts(vocabulary: usize, context: usize, opening: &[u32]) -> Vec<Vec
 }
 
 /// Tokens of all golden prompts, and how many prompts.
-fn golden_size(spec: &ModelSpec, context: usize) -> (u64, u64) {
+pub fn golden_size(spec: &ModelSpec, context: usize) -> (u64, u64) {
     let prompts = golden_prompts(spec.vocabulary, context, &spec.opening);
     (prompts.iter().map(|prompt| prompt.len() as u64).sum(), prompts.len() as u64)
 }

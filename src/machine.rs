@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod huge_pages;
 pub mod kernels;
 
+use slm_numerics::product::{Left, Matrix, Output, Right, multiply};
 use std::hint::black_box;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -110,6 +111,31 @@ impl pulp::NullaryFnOnce for SumWords<'_> {
 /// Bytes per second that `threads` threads read from memory, each its part of a buffer of `bytes`.
 pub fn read_bandwidth(bytes: usize, threads: usize, rounds: usize) -> f64 {
     read_rate(&vec![1; bytes], threads, Duration::ZERO, rounds)
+}
+
+/// Multiply-accumulates per second that all threads reach in a product of f32 matrices: the best of three of some
+/// milliseconds each.
+pub fn product_rate() -> f64 {
+    /// Rows and columns of the matrices.
+    const SIZE: usize = 384;
+    let (left, right) = (vec![1.0f32; SIZE * SIZE], vec![0.5f32; SIZE * SIZE]);
+    let mut out = vec![0.0f32; SIZE * SIZE];
+    let mut round = || {
+        let start = Instant::now();
+        let (left, right) = (Left::Rows(Matrix::new(&left, SIZE)), Right::Rows(Matrix::new(&right, SIZE)));
+        multiply(Output::over(&mut out, SIZE), left, right);
+        black_box(&out);
+        start.elapsed().as_secs_f64().max(1e-9)
+    };
+    let best = (0..3).map(|_| round()).fold(f64::INFINITY, f64::min);
+    (SIZE * SIZE * SIZE) as f64 / best
+}
+
+/// Memory that is there for new work; `None` where the system does not tell.
+pub fn available_memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
 }
 
 /// Most memory this process had resident since [`forget_peak_memory`]; `None` where the system does not tell.

@@ -8,24 +8,37 @@
 //! key       what decides the result of a stage       hashes    of all that is read, remembered over runs
 //! cache     results by key, with their outputs       lock      inputs and results, under version control
 //! mistake   mistakes with codes and source lines     reports   the result in other formats, for CI
+//! matrix    cells of values                          expand    the stages of every cell
+//! overrides values of the command line               environment, condition   variables that are named; `when`
+//! declared  stages by name, kind and target          check     what models, data and targets do not allow
+//! forecast  how long stages will take                plan_report   what `slmc plan` says
 //! explain   codes, gates and options in words        embedded  the quickstart, part of the program
 //! schema    JSON Schemas of recipes, targets, reports   history   runs over time, a table of artifacts
 //! released  results that a lock names, found again   suggest   limits from the last results
 //! ```
 
 mod cache;
+mod check;
+mod condition;
+mod declared;
 mod document;
 pub mod embedded;
+mod environment;
 mod error;
+mod expand;
 mod explain;
+mod forecast;
 mod gates;
 mod hashes;
 mod history;
 mod key;
 mod lock;
+mod matrix;
 mod mistake;
 mod options;
+mod overrides;
 mod plan;
+mod plan_report;
 mod reader;
 mod released;
 pub mod reports;
@@ -40,13 +53,16 @@ mod validate;
 
 pub use error::RecipeError;
 pub use explain::{Explanation, UnknownTopic, explain};
+pub use forecast::Basis;
 pub use gates::{Contributor, GateResult, GateVerdict};
 pub use history::{
     Course, HistoryError, HistoryFormat, HistoryReport, HistoryRequest, PastRun, PastStage, TableReport, TableRow,
     history,
 };
 pub use mistake::{Code, Mistakes};
-pub use plan::{PlanReport, PlannedStage, RunOptions, plan};
+pub use overrides::{Setting, SettingError};
+pub use plan::{RunOptions, plan};
+pub use plan_report::{Estimate, LeftOutStage, PlanReport, PlannedStage, Totals, Variable};
 pub use reader::check;
 pub use reproduce::{ReproduceError, ReproduceOptions, ReproduceReport, ReproducedStage, reproduce};
 pub use run_report::{InputDigest, RunReport, SampleResult, StageResult, Status};

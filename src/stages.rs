@@ -14,6 +14,7 @@ pub mod known;
 mod limits;
 pub mod merge;
 pub mod numerics;
+pub mod prediction;
 pub mod provenance;
 pub mod prune;
 pub mod quantize;
@@ -25,6 +26,7 @@ pub mod train;
 pub mod training;
 
 pub use error::StageError;
+pub use prediction::{DeviceNeed, Prediction};
 pub use stage::{
     AnyStage, Arithmetic, Cost, Fault, Faults, Measures, Outcome, Product, Ready, Resolved, Resumes, RunSettings, Stage,
 };

@@ -1,7 +1,9 @@
 //! Recipes: those in `recipes/` plan, a chain runs, is cached and goes on after a kill, gates decide the exit code.
 
 mod gates;
+mod matrix;
 mod mistakes;
+mod plan;
 mod reports;
 
 use crate::fixture;

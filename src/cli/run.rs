@@ -2,10 +2,12 @@
 
 use super::cache::CacheArgs;
 use super::global::Global;
+use super::plan::{SetArgs, show};
 use crate::recipe::reports::{self, Request};
 use crate::recipe::{self, RecipeError, RunOptions, embedded};
 use crate::shell::{ExitStatus, Shell};
-use anyhow::{Context, bail};
+use anyhow::Context;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 /// Run a recipe: from a checkpoint to measured artifacts
@@ -30,7 +32,10 @@ pub(super) struct Args {
     #[arg(value_name = "RECIPE", help_heading = RECIPE, display_order = 0)]
     recipe: Option<PathBuf>,
 
-    /// Show the stages and whether they are done, and run nothing
+    #[command(flatten)]
+    set: SetArgs,
+
+    /// As `slmc plan`: show what would be done, and run nothing
     #[arg(long, help_heading = CACHE)]
     plan: bool,
 
@@ -57,8 +62,15 @@ pub(super) struct Args {
     /// Refuse anything that differs from the lock
     ///
     /// Inputs, recipe, keys of stages and their outputs; the lock is not written. For CI.
-    #[arg(long, requires = "recipe", conflicts_with = "update_lock", help_heading = CACHE)]
+    #[arg(long, requires = "recipe", conflicts_with_all = ["update_lock", "set"], help_heading = CACHE)]
     locked: bool,
+
+    /// Run at most N stages side by side [default: by cores and memory]
+    ///
+    /// Stages that do not wait for each other, as long as the memory they need together is there. The results are the same
+    /// for any N. 1: one after the other.
+    #[arg(short, long, value_name = "N", conflicts_with = "plan", help_heading = CACHE)]
+    jobs: Option<NonZeroUsize>,
 
     #[command(flatten)]
     cache: CacheArgs,
@@ -83,36 +95,46 @@ const RECIPE: &str = "Recipe and output";
 /// Heading of the options that say which stages run.
 const CACHE: &str = "Plan, cache and lock";
 
+/// The recipe that is named, or the quickstart, written below a directory.
+pub(super) fn unpacked(recipe: Option<&PathBuf>, place: &Path) -> Result<PathBuf, RecipeError> {
+    recipe.cloned().map_or_else(|| embedded::unpack(place), Ok)
+}
+
+/// Says the mistakes in a recipe, which are a result as well, in the formats that are asked for.
+pub(super) fn of_mistakes(
+    outcome: anyhow::Result<ExitStatus>,
+    report: &[Request],
+    shell: &Shell,
+) -> anyhow::Result<ExitStatus> {
+    if let Err(error) = &outcome
+        && let Some(RecipeError::Mistakes(mistakes)) = error.downcast_ref()
+    {
+        shell.error(error);
+        if shell.options().json {
+            shell.result(mistakes)?;
+        }
+        let _ = shell.stream(reports::of_mistakes(report, mistakes))?;
+        return Ok(ExitStatus::Error);
+    }
+    outcome
+}
+
 impl Args {
     /// Mistakes are a result as well: an editor or a job wants them as JSON, or at their lines.
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
-        let outcome = self.outcome(global, shell);
-        if let Err(error) = &outcome
-            && let Some(RecipeError::Mistakes(mistakes)) = error.downcast_ref()
-        {
-            shell.error(error);
-            if shell.options().json {
-                shell.result(mistakes)?;
-            }
-            let _ = shell.stream(reports::of_mistakes(&self.report, mistakes))?;
-            return Ok(ExitStatus::Error);
-        }
-        outcome
+        of_mistakes(self.outcome(global, shell), &self.report, shell)
     }
 
     fn outcome(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
-        if global.json && self.report.contains(&Request::GitHub) {
-            bail!("--report github writes to stdout, where --json has its one line; pass --report json=FILE instead");
+        match self.plan {
+            true => reports::check_plan(&self.report, global.json)?,
+            false => reports::check(&self.report, global.json)?,
         }
-        reports::check(&self.report)?;
         // A plan leaves nothing behind, so the quickstart is read from a directory that goes away again.
         let passing = if self.plan { Some(tempfile::tempdir().context("no temporary directory")?) } else { None };
-        let recipe = match &self.recipe {
-            Some(recipe) => recipe.clone(),
-            None => embedded::unpack(passing.as_ref().map_or::<&Path, _>(&self.out, |directory| directory.path()))?,
-        };
+        let place = passing.as_ref().map_or::<&Path, _>(&self.out, |directory| directory.path());
         let options = RunOptions {
-            recipe,
+            recipe: unpacked(self.recipe.as_ref(), place)?,
             out: self.out.clone(),
             force: self.force,
             lock: self.recipe.is_some(),
@@ -120,12 +142,13 @@ impl Args {
             locked: self.locked,
             only: self.only.clone(),
             cached_only: self.cached_only,
+            settings: self.set.settings(),
+            jobs: self.jobs,
             cache: self.cache.options(),
             run: global.run_settings(),
         };
         if self.plan {
-            shell.result(&recipe::plan(&options, shell)?)?;
-            return Ok(ExitStatus::Success);
+            return show(&options, &self.report, shell);
         }
         let report = recipe::run(&options, shell)?;
         // Reports come first: where stdout is closed, they are still written.

@@ -6,6 +6,7 @@ use super::emit::sampling_section;
 use super::fit::{FitError, Limit, Shape, fit, footprint};
 use super::lower::LowerError;
 use crate::formats::{self, ModelFormatError, StorageRow};
+use crate::model::companions::Companions;
 use crate::model::generation;
 use crate::model::id::{ParameterId, Part, Role};
 use crate::model::scheme::{Assignment, Preset};
@@ -160,6 +161,41 @@ pub enum EstimateError {
     },
 }
 
+/// Bytes of an artifact's sections that come from the files beside a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompanionBytes {
+    /// Texts of all tokens, four bytes each where there is no tokenizer.
+    pub vocabulary: u64,
+    /// Tables that turn text into tokens, where the device has them.
+    pub text: Option<u64>,
+    /// Fixed texts around a conversation's messages, where the device has them.
+    pub chat_frame: Option<u64>,
+    /// Defaults of sampling, where there are any.
+    pub sampling: Option<u64>,
+}
+
+impl CompanionBytes {
+    /// Of the files of a model.
+    ///
+    /// # Errors
+    /// A generation_config.json that cannot be used.
+    pub fn of(companions: &Companions, spec: &ModelSpec) -> Result<Self, ModelFormatError> {
+        let tokenizer = Tokenizer::of(companions).ok();
+        let text = tokenizer.as_ref().and_then(|tokenizer| Some(tokenizer.device_text().ok()?.len() as u64));
+        let template = (spec.kind == ModelKind::Decoder).then(|| ChatTemplate::of(companions).ok().flatten());
+        let frame = template.flatten().and_then(|template| ChatFrame::of(&template).ok());
+        let chat_frame = frame.zip(tokenizer.as_ref()).and_then(|(frame, tokenizer)| {
+            Some(frame.with_tokens(tokenizer, spec.vocabulary).ok()?.to_section().len() as u64)
+        });
+        let generation = (spec.kind == ModelKind::Decoder).then(|| generation::read(companions)).transpose();
+        let sampling = generation.map_err(ModelFormatError::from)?.and_then(|read| sampling_section(&read.sampling));
+        let vocabulary = tokenizer
+            .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary).ok())
+            .map_or(4 * spec.vocabulary as u64, |tokens| tokens.iter().map(|token| token.len() as u64).sum());
+        Ok(CompanionBytes { vocabulary, text, chat_frame, sampling: sampling.map(|section| section.len() as u64) })
+    }
+}
+
 /// Estimates a directory, dense or quantized.
 pub fn estimate(
     path: &Path,
@@ -175,20 +211,7 @@ pub fn estimate(
     if context == 0 || context > limit {
         return Err(EstimateError::Context { context, limit });
     }
-    // Bytes of the vocabulary from the tokenizer where there is one, else four bytes a token.
-    let tokenizer = Tokenizer::of(&outline.companions).ok();
-    let text_bytes = tokenizer.as_ref().and_then(|tokenizer| Some(tokenizer.device_text().ok()?.len() as u64));
-    let template = (spec.kind == ModelKind::Decoder).then(|| ChatTemplate::of(&outline.companions).ok().flatten());
-    let frame = template.flatten().and_then(|template| ChatFrame::of(&template).ok());
-    let chat_frame_bytes = frame.zip(tokenizer.as_ref()).and_then(|(frame, tokenizer)| {
-        Some(frame.with_tokens(tokenizer, spec.vocabulary).ok()?.to_section().len() as u64)
-    });
-    let generation = (spec.kind == ModelKind::Decoder).then(|| generation::read(&outline.companions)).transpose();
-    let sampling = generation.map_err(ModelFormatError::from)?.and_then(|read| sampling_section(&read.sampling));
-    let sampling_bytes = sampling.map(|section| section.len() as u64);
-    let vocabulary_bytes = tokenizer
-        .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary).ok())
-        .map_or(4 * spec.vocabulary as u64, |tokens| tokens.iter().map(|token| token.len() as u64).sum());
+    let companions = CompanionBytes::of(&outline.companions, spec)?;
     // A dense directory's sparsity as slmc.json states it; `quantize` checks it.
     let sparsity = source.recorded_sparsity().map_err(ModelFormatError::from)?;
     let assignments: Vec<(&'static str, Assignment)> = match &outline.schemes {
@@ -208,11 +231,11 @@ pub fn estimate(
             sparsity: &sparsity,
             key_maps,
             wide_activations,
-            vocabulary_bytes,
+            vocabulary_bytes: companions.vocabulary,
             golden,
-            text_bytes,
-            chat_frame_bytes,
-            sampling_bytes,
+            text_bytes: companions.text,
+            chat_frame_bytes: companions.chat_frame,
+            sampling_bytes: companions.sampling,
         };
         schemes.push(row(scheme, &shape, device, rates, context)?);
     }
@@ -229,7 +252,7 @@ pub fn estimate(
 }
 
 /// Multiply-accumulates of one token in linears, head and the kernels of convolutions.
-fn macs_per_token(spec: &ModelSpec) -> u64 {
+pub fn macs_per_token(spec: &ModelSpec) -> u64 {
     let multiplied = |id: ParameterId| match id {
         ParameterId::Linear(id, Part::Weight) => spec.multiplies(id),
         ParameterId::Kernel(_, Part::Weight) => true,

@@ -7,7 +7,7 @@ use super::stage::{Chosen, RecipeStage};
 use crate::compile::ARTIFACT_MAGIC;
 use crate::machine::tool;
 use crate::progress::Progress;
-use crate::stages::{Outcome, Product};
+use crate::stages::{Cost, Outcome, Product};
 use crate::store::{About, Chain, Digest, Entry, Origin, Outputs, SCHEMA, StoreError, canonical, digest_of};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -33,6 +33,12 @@ impl Made {
         let rest = self.entry.rest();
         self.entry.output().map_or_else(Content::none, |sha256| Content { sha256, rest })
     }
+}
+
+/// What a result took when it was made.
+pub(super) fn cost(entry: &Entry) -> Cost {
+    let About { seconds, peak_memory_bytes, .. } = entry.about;
+    Cost { seconds, peak_memory_bytes }
 }
 
 /// The places of the outputs of a stage.

@@ -24,6 +24,13 @@ pub(super) enum Value {
     List(Vec<Node>),
     Table(Table),
     Date,
+    /// Text whose type is decided by the key that takes it: a variable of the environment.
+    Variable {
+        name: String,
+        text: String,
+    },
+    /// Nothing, since what stands there could not be resolved: the mistake is noted.
+    Unresolved,
 }
 
 /// Keys in the order of the file.
@@ -53,6 +60,8 @@ impl Value {
             Value::List(_) => "a list",
             Value::Table(_) => "a table",
             Value::Date => "a date",
+            Value::Variable { .. } => "a variable of the environment",
+            Value::Unresolved => "nothing",
         }
     }
 }
@@ -61,7 +70,8 @@ impl Node {
     /// The text, or a mistake.
     pub(super) fn text(&self, key: &str, mistakes: &mut Mistakes) -> Option<&str> {
         match &self.value {
-            Value::Text(text) => Some(text),
+            Value::Text(text) | Value::Variable { text, .. } => Some(text),
+            Value::Unresolved => None,
             other => {
                 mistakes.add(&self.place, Code::WrongType, format!("`{key}` is {}; expected a string", other.kind()));
                 None
@@ -71,7 +81,10 @@ impl Node {
 
     /// A number of any kind, or a mistake.
     pub(super) fn number(&self, key: &str, mistakes: &mut Mistakes) -> Option<f64> {
-        if let Value::Integer(text) | Value::Number(text) = &self.value
+        if let Value::Unresolved = &self.value {
+            return None;
+        }
+        if let Value::Integer(text) | Value::Number(text) | Value::Variable { text, .. } = &self.value
             && let Some(number) = text.parse().ok().filter(|number: &f64| number.is_finite())
         {
             return Some(number);
@@ -85,6 +98,7 @@ impl Node {
     pub(super) fn table(&self, key: &str, mistakes: &mut Mistakes) -> Option<&Table> {
         match &self.value {
             Value::Table(table) => Some(table),
+            Value::Unresolved => None,
             other => {
                 mistakes.add(&self.place, Code::WrongType, format!("`{key}` is {}; expected a table", other.kind()));
                 None
@@ -99,18 +113,38 @@ impl Table {
         self.entries.iter().find(|entry| same_key(&entry.key, key))
     }
 
-    /// Puts another table's keys over this one's; tables that both have are merged likewise.
+    /// Takes a key out.
+    pub(super) fn take(&mut self, key: &str) -> Option<Entry> {
+        let at = self.entries.iter().position(|entry| same_key(&entry.key, key))?;
+        Some(self.entries.remove(at))
+    }
+
+    /// Puts another table's keys over this one's; tables that both have are merged likewise, and are then of the place of the
+    /// other one.
     fn overlay(&mut self, over: Table) {
+        self.merge(over, true);
+    }
+
+    /// Likewise, tables staying where they are: values of a command line.
+    pub(super) fn set(&mut self, over: Table) {
+        self.merge(over, false);
+    }
+
+    fn merge(&mut self, over: Table, moves: bool) {
         for entry in over.entries {
             let own = self.entries.iter_mut().find(|own| same_key(&own.key, &entry.key));
             match (own, entry) {
                 (Some(Entry { node: Node { value: Value::Table(own), place }, place: key_place, .. }), entry)
                     if matches!(entry.node.value, Value::Table(_)) =>
                 {
-                    (*place, *key_place) = (entry.node.place.clone(), entry.place.clone());
+                    if moves {
+                        (*place, *key_place) = (entry.node.place.clone(), entry.place.clone());
+                    }
                     if let Value::Table(table) = entry.node.value {
-                        own.place = table.place.clone();
-                        own.overlay(table);
+                        if moves {
+                            own.place = table.place.clone();
+                        }
+                        own.merge(table, moves);
                     }
                 }
                 (Some(own), entry) => *own = entry,
@@ -163,8 +197,7 @@ fn follow(path: &Path, from: Option<&Location>, open: &mut Vec<PathBuf>, mistake
         }
     };
     let mut own = parse(&Location::start(path, text), mistakes)?;
-    let Some(at) = own.entries.iter().position(|entry| entry.key == "extends") else { return Some(own) };
-    let entry = own.entries.remove(at);
+    let Some(entry) = own.take("extends") else { return Some(own) };
     let base = path.parent().unwrap_or(Path::new("")).join(entry.node.text("extends", mistakes)?);
     open.push(real);
     let base = follow(&base, Some(&entry.node.place), open, mistakes);
@@ -175,7 +208,13 @@ fn follow(path: &Path, from: Option<&Location>, open: &mut Vec<PathBuf>, mistake
     Some(base)
 }
 
-/// One file, whole text and start given.
+/// A text that may not be TOML, whole text and start given.
+pub(super) fn parsed(file: &Location) -> Option<Table> {
+    let table = DeTable::parse(&file.source.text).ok()?;
+    Some(Places { file }.table(table.into_inner(), file.clone()))
+}
+
+/// One file, likewise.
 fn parse(file: &Location, mistakes: &mut Mistakes) -> Option<Table> {
     let (table, errors) = DeTable::parse_recoverable(&file.source.text);
     for error in &errors {

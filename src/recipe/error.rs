@@ -70,7 +70,7 @@ pub enum RecipeError {
         known: u32,
     },
     /// With `--locked`: something is another than the lock says.
-    #[error("{}: {fault}; --locked refuses that: if the change is meant, run without it and commit the lock", path.display())]
+    #[error("{}: {fault}; --locked refuses that: {}", path.display(), locked_remedy(fault))]
     Locked {
         /// Path of the lock.
         path: PathBuf,
@@ -122,6 +122,12 @@ pub enum RecipeError {
         /// The reason.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// No thread for a stage.
+    #[error("a stage cannot run beside another one; pass --jobs 1")]
+    Thread {
+        /// The reason.
+        source: std::io::Error,
+    },
     /// The sample cannot be generated.
     #[error("the sample of {of} cannot be made")]
     Sample {
@@ -131,3 +137,16 @@ pub enum RecipeError {
         source: EvalError,
     },
 }
+
+/// What to do about a lock that does not agree.
+fn locked_remedy(fault: &str) -> &'static str {
+    match fault {
+        INPUTS_ALONE => {
+            "run once without it on this class of machine, and commit the lock with the results that are in it then"
+        }
+        _ => "if the change is meant, run without it and commit the lock",
+    }
+}
+
+/// The fault of a lock in which no stage has a result yet.
+pub(super) const INPUTS_ALONE: &str = "names inputs alone, and no result that a run could be compared with";

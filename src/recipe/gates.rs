@@ -27,8 +27,10 @@ pub(super) use suggest::{Suggested, limit_of, suggestible};
 pub(super) use verdicts::verdicts;
 
 use super::document::{Entry, Node, Table, Value};
+use super::expand::LeftOut;
+use super::matrix::Cell;
 use super::mistake::{Code, Location, Mistakes, suggestion};
-use super::stage::{Chosen, Input, RecipeStage};
+use super::stage::{Chosen, Input, KindIs, RecipeStage};
 use crate::stages::Product;
 use crate::statistics::{Certainty, LEAST_DRAWS};
 use definition::{Against, DEFINITIONS, Definition, Measure};
@@ -102,10 +104,17 @@ impl Gate {
     }
 }
 
-/// Reads `[gates]`, the stages being in the order in which they run; stages that measure baselines are added to them.
-pub(super) fn read(entry: &Entry, stages: &mut Vec<RecipeStage>, mistakes: &mut Mistakes) -> Gates {
+/// Reads `[gates]`, the stages being in the order in which they run; stages that measure baselines are added to them. A gate on
+/// a stage that its condition leaves out is left out as well.
+pub(super) fn read(
+    entry: &Entry,
+    stages: &mut Vec<RecipeStage>,
+    left_out: &[LeftOut],
+    mistakes: &mut Mistakes,
+) -> Gates {
     let Some(table) = entry.node.table("gates", mistakes) else { return Gates::default() };
-    let mut reader = Reader { written: stages.len(), stages, mistakes, gates: Gates::default(), baseline: None };
+    let gates = Gates::default();
+    let mut reader = Reader { written: stages.len(), stages, left_out, mistakes, gates, baseline: None };
     reader.settings(table);
     for entry in table.entries.iter().filter(|entry| !SETTINGS.contains(&entry.key.as_str())) {
         match DEFINITIONS.iter().find(|definition| definition.name == entry.key) {
@@ -129,6 +138,7 @@ struct Reader<'r> {
     stages: &'r mut Vec<RecipeStage>,
     /// How many stages the recipe itself has.
     written: usize,
+    left_out: &'r [LeftOut],
     mistakes: &'r mut Mistakes,
     gates: Gates,
     /// The node that names the baseline.
@@ -171,7 +181,7 @@ impl Reader<'_> {
         let Limit { value, stage: wanted, against } = limit(entry, self.mistakes)?;
         if definition.is_ratio() && value <= 0.0 {
             let message = format!("`{}` is {value}; expected a ratio above 0", entry.key);
-            self.mistakes.add(&entry.node.place, Code::Refused, message);
+            self.mistakes.suggest(&entry.node.place, Code::Refused, message, "1 allows what the other has");
             return None;
         }
         for stage in self.chosen(entry, definition, wanted)? {
@@ -190,12 +200,19 @@ impl Reader<'_> {
         match wanted {
             Some(node) => {
                 let name = node.text("stage", self.mistakes)?;
-                let named = |stage: &RecipeStage| stage.name == name || stage.label() == name;
+                let named = |stage: &RecipeStage| stage.is_named(name);
                 let chosen: Vec<usize> = (0..stages.len()).filter(|&stage| named(&stages[stage])).collect();
+                if chosen.is_empty() && self.left_out.iter().any(|other| other.is_named(name)) {
+                    return None;
+                }
                 if chosen.is_empty() {
                     let help = suggestion(name, stages.iter().map(|stage| stage.name.as_str()));
                     let message = format!("unknown stage `{name}`");
                     self.mistakes.suggest(&node.place, Code::UnknownStage, message, help);
+                    return None;
+                }
+                let unknown = |stage: &RecipeStage| stage.kind_is == KindIs::Guessed;
+                if chosen.iter().any(|&stage| unknown(&stages[stage])) {
                     return None;
                 }
                 if !chosen.iter().all(|&stage| definition.measured_by(&stages[stage])) {
@@ -210,6 +227,10 @@ impl Reader<'_> {
                 let last = stages.iter().rposition(|stage| definition.belongs_to(stage));
                 let last = last.or_else(|| stages.iter().rposition(|stage| definition.measured_by(stage)));
                 let Some(last) = last else {
+                    // One that is left out may measure it.
+                    if !self.left_out.is_empty() {
+                        return None;
+                    }
                     let message = format!("`{}` needs a stage that measures it", entry.key);
                     let help = format!("kinds that measure it: {kinds}");
                     self.mistakes.suggest(&entry.place, Code::NotMeasured, message, help);
@@ -298,14 +319,16 @@ impl Reader<'_> {
         for choice in added.choices.iter_mut().filter(|choice| choice.positional) {
             choice.value = Chosen::Reads { source: Input::Path(path.clone()), written: written.clone() };
         }
-        let reads = |stage: &RecipeStage| {
-            let own = |choice: &&super::stage::Choice| matches!(&choice.value, Chosen::Reads { source: Input::Path(own), .. } if own == path);
-            stage.choices.iter().filter(|choice| choice.positional).find(own).is_some()
+        // The cell is that of the model, which is another one now; stages that measure the same are one.
+        added.cell = Cell::default();
+        let same = |stage: &RecipeStage| {
+            let pairs = || stage.choices.iter().zip(&added.choices);
+            stage.choices.len() == added.choices.len() && pairs().all(|(a, b)| a.flag == b.flag && a.value == b.value)
         };
         let prefix = format!("{}.{BASELINE}", added.name);
         let before: Vec<usize> =
             (self.written..self.stages.len()).filter(|&other| self.stages[other].name.starts_with(&prefix)).collect();
-        if let Some(&found) = before.iter().find(|&&other| reads(&self.stages[other])) {
+        if let Some(&found) = before.iter().find(|&&other| same(&self.stages[other])) {
             return found;
         }
         added.name = if before.is_empty() { prefix } else { format!("{prefix}{}", before.len() + 1) };
@@ -346,7 +369,8 @@ fn limit<'e>(entry: &'e Entry, mistakes: &mut Mistakes) -> Option<Limit<'e>> {
         mistakes.unknown_key(&key.place, &key.key, KEYS, "a gate");
     }
     let Some(value) = table.find("value") else {
-        mistakes.add(&entry.place, Code::MissingKey, format!("missing key `value` in `{}`", entry.key));
+        let message = format!("missing key `value` in `{}`", entry.key);
+        mistakes.suggest(&entry.place, Code::MissingKey, message, "write value = LIMIT");
         return None;
     };
     let value = value.node.number("value", mistakes)?;

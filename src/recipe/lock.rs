@@ -17,10 +17,11 @@
 //! The key is that of a released version ([`super::key`]): development builds of one revision share it.
 
 use super::document::{Table, Value};
-use super::error::RecipeError;
+use super::environment;
+use super::error::{INPUTS_ALONE, RecipeError};
 use super::hashes::Hashes;
 use super::reader::Recipe;
-use super::stage::{Chosen, Input};
+use super::stage::Chosen;
 use crate::disk::atomic::{self, AtomicError};
 use crate::disk::hash::HashError;
 use crate::disk::schema;
@@ -94,7 +95,8 @@ pub(super) fn recipe_sha256(table: &Table) -> String {
             Value::Boolean(value) => json!(value),
             Value::List(items) => items.iter().map(|item| value(&item.value)).collect(),
             Value::Table(table) => fields(table),
-            Value::Date => Json::Null,
+            // Only what is written is hashed: nothing is resolved yet.
+            Value::Date | Value::Variable { .. } | Value::Unresolved => Json::Null,
         }
     }
     fn fields(table: &Table) -> Json {
@@ -136,19 +138,22 @@ impl Lock {
         let base = file.parent().unwrap_or(Path::new(""));
         let mut inputs = BTreeMap::new();
         let mut add = |path: &Path, written: &str| -> Result<(), HashError> {
-            let name = path.strip_prefix(base).ok().and_then(Path::to_str).unwrap_or(written).replace('\\', "/");
+            // What a variable of the environment names is another path on every machine.
+            let relative = path.strip_prefix(base).ok().and_then(Path::to_str);
+            let relative = relative.filter(|_| !written.starts_with(environment::PREFIX));
+            let name = relative.unwrap_or(written).replace('\\', "/");
             inputs.insert(name, hashed(&hashes.of(path)?.sha256));
             Ok(())
         };
-        if let Some((path, written)) = &recipe.model {
+        for (path, written) in recipe.reads() {
             add(path, written)?;
         }
         for choice in recipe.stages.iter().flat_map(|stage| &stage.choices) {
-            match &choice.value {
-                Chosen::Reads { source: Input::Path(path), written } => add(path, written)?,
-                // A target by its name is part of the program.
-                Chosen::Target { argument, .. } if Path::new(argument).is_file() => add(Path::new(argument), argument)?,
-                _ => {}
+            // A target by its name is part of the program.
+            if let Chosen::Target { argument, .. } = &choice.value
+                && Path::new(argument).is_file()
+            {
+                add(Path::new(argument), argument)?;
             }
         }
         let recipe = recipe.sha256.clone();
@@ -204,9 +209,11 @@ impl Lock {
             format!("names `{gone}`, which the recipe does not read")
         } else if self.recipe != stored.recipe {
             "was written for another recipe: stages, gates or sample were changed since".to_owned()
+        } else if stored.stages.is_empty() {
+            INPUTS_ALONE.to_owned()
         } else if !stored.stages.contains_key(numerics_class()) {
             let classes: Vec<&str> = stored.stages.keys().map(String::as_str).collect();
-            let known = if classes.is_empty() { "none".to_owned() } else { classes.join(", ") };
+            let known = classes.join(", ");
             format!("has no results for {}, the class of this machine; it has: {known}", numerics_class())
         } else {
             return Ok(());

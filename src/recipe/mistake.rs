@@ -108,7 +108,7 @@ struct Mistake {
     /// What is wrong.
     message: String,
     /// What to write instead.
-    help: Option<String>,
+    help: String,
 }
 
 /// Collects mistakes, and is the error that they make.
@@ -118,13 +118,16 @@ pub struct Mistakes {
 }
 
 impl Mistakes {
-    /// A mistake without a remedy of its own. What other rooms refuse says its remedy at its end, after a semicolon.
+    /// A mistake without a remedy of its own, which then has that of its kind. What other rooms refuse says its remedy at its
+    /// end, after a semicolon.
     pub(super) fn add(&mut self, place: &Location, code: Code, message: impl Into<String>) {
         let message = message.into();
-        let parts = matches!(code, Code::Refused | Code::Impossible).then(|| message.rsplit_once("; ")).flatten();
+        let parts = matches!(code, Code::Refused | Code::Impossible | Code::UnknownValue)
+            .then(|| message.rsplit_once("; "))
+            .flatten();
         match parts {
             Some((what, remedy)) => self.suggest(place, code, what, remedy),
-            None => self.push(Mistake { code, place: place.clone(), message, help: None }),
+            None => self.suggest(place, code, message, code.remedy()),
         }
     }
 
@@ -136,7 +139,7 @@ impl Mistakes {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.push(Mistake { code, place: place.clone(), message: message.into(), help: Some(help.into()) });
+        self.push(Mistake { code, place: place.clone(), message: message.into(), help: help.into() });
     }
 
     /// A key that nothing in `of` reads; `known` are those that are read.
@@ -186,7 +189,6 @@ impl Mistakes {
     pub fn annotations(&self) -> Vec<Annotation> {
         let annotation = |mistake: &Mistake| {
             let (start, end) = mistake.positions();
-            let help = mistake.help.as_ref().map_or(String::new(), |help| format!("\n{help}"));
             Annotation {
                 level: AnnotationLevel::Error,
                 file: mistake.place.source.file.clone(),
@@ -194,7 +196,7 @@ impl Mistakes {
                 column: start.column,
                 end_column: end.column,
                 title: format!("slmc ({})", mistake.code),
-                message: format!("{}{help}", mistake.message),
+                message: format!("{}\n{}", mistake.message, mistake.help),
             }
         };
         self.all.iter().map(annotation).collect()
@@ -218,9 +220,7 @@ impl Mistake {
             let annotation = AnnotationKind::Primary.span(self.place.first_line());
             group = group.element(Snippet::source(&self.place.source.text).path(path).annotation(annotation));
         }
-        if let Some(help) = &self.help {
-            group = group.element(Level::HELP.message(help));
-        }
+        group = group.element(Level::HELP.message(&self.help));
         Renderer::plain().render(&[group])
     }
 }
@@ -250,8 +250,7 @@ impl serde::Serialize for Mistakes {
             column: usize,
             end_column: usize,
             message: String,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            help: Option<String>,
+            help: String,
         }
         let row = |mistake: &Mistake| {
             let (start, end) = mistake.positions();

@@ -3,18 +3,22 @@
 //! ([`crate::stages::arguments`]).
 
 use super::document::{Entry, Node, Table, Value, same_key};
+use super::environment;
+use super::expand::WHEN;
+use super::matrix::Cell;
 use super::mistake::{Code, Location, Mistakes, suggestion};
-use super::stage::{Choice, Chosen, Input, RecipeStage, chain};
+use super::reader::Model;
+use super::stage::{Choice, Chosen, Input, KindIs, RecipeStage, chain, command};
 use crate::disk::schema::nearest;
-use crate::stages::Product;
 use crate::stages::arguments::{Meaning, meaning};
+use crate::stages::{Product, STAGES};
 use crate::target::Target;
 use clap::{Arg, ArgAction, Command};
 use std::any::TypeId;
 use std::path::Path;
 
 /// Keys of a stage that are not options.
-pub(super) const OWN_KEYS: [&str; 2] = ["kind", "input"];
+pub(super) const OWN_KEYS: [&str; 3] = ["kind", "input", WHEN];
 /// The option that every output has, which the runner chooses.
 pub(super) const OUT: &str = "out";
 /// The option by which a stage that makes artifacts names its targets.
@@ -24,33 +28,40 @@ pub(super) const TARGET: &str = "target";
 pub(super) struct Scope<'s> {
     /// Every stage, their options not yet read.
     pub(super) stages: &'s [RecipeStage],
-    /// `[model]`, if there is one.
-    pub(super) model: Option<&'s Path>,
+    /// `[model]` of every cell; none where there is no such table.
+    pub(super) models: &'s [Model],
+    /// Whether `[model]` is there, be it a mistake.
+    pub(super) has_model: bool,
     /// Directory of the outputs.
     pub(super) out: &'s Path,
 }
 
+/// What a name refers to.
+enum Referred {
+    Input(Input),
+    /// Something whose own mistake is noted.
+    Unusable,
+    Nothing,
+}
+
 impl Scope<'_> {
-    /// The stage or model of this name. The error is for a name that several stages have.
-    fn refer(&self, name: &str) -> Result<Option<Input>, String> {
+    /// The stage or model that a stage of a cell means by a name. The error is for a name that several stages have.
+    fn refer(&self, name: &str, cell: &Cell) -> Result<Referred, String> {
         if name == "model" {
-            return match self.model {
-                Some(_) => Ok(Some(Input::Model)),
+            return match self.models.iter().position(|model| model.cell.is_part_of(cell)) {
+                Some(model) => Ok(Referred::Input(Input::Model(model))),
+                None if self.has_model => Ok(Referred::Unusable),
                 None => Err("the recipe has no [model] with a `path`".to_owned()),
             };
         }
-        let of_stage: Vec<usize> = (0..self.stages.len()).filter(|&stage| self.stages[stage].name == name).collect();
-        match of_stage[..] {
-            [stage] => Ok(Some(Input::Stage(stage))),
-            [] => {
-                let named = |stage: &RecipeStage| {
-                    stage.target.as_ref().is_some_and(|target| name == format!("{}.{target}", stage.name))
-                };
-                Ok(self.stages.iter().position(named).map(Input::Stage))
-            }
+        let meant: Vec<usize> =
+            (0..self.stages.len()).filter(|&stage| self.stages[stage].is_meant(name, cell)).collect();
+        match meant[..] {
+            [] => Ok(Referred::Nothing),
+            [stage] => Ok(Referred::Input(Input::Stage(stage))),
             _ => {
                 let labels: Vec<String> =
-                    of_stage.iter().map(|&stage| format!("`{}`", self.stages[stage].label())).collect();
+                    meant.iter().map(|&stage| format!("`{}`", self.stages[stage].label())).collect();
                 Err(format!("stage `{name}` makes several artifacts; name one: {}", labels.join(", ")))
             }
         }
@@ -59,7 +70,7 @@ impl Scope<'_> {
     /// Names that can be referred to.
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.stages.iter().map(RecipeStage::label).collect();
-        names.extend(self.model.map(|_| "model".to_owned()));
+        names.extend(self.has_model.then(|| "model".to_owned()));
         names
     }
 }
@@ -92,17 +103,19 @@ pub(super) fn takes(argument: &Arg) -> Takes {
     Takes::Either
 }
 
+/// Options of a stage as far as they can be used, and those that cannot, by their long names.
+pub(super) struct Read {
+    pub(super) choices: Vec<Choice>,
+    pub(super) dropped: Vec<String>,
+}
+
 /// Reads the options of one stage.
-pub(super) fn read(
-    stage: &RecipeStage,
-    table: &Table,
-    command: &Command,
-    scope: &Scope<'_>,
-    mistakes: &mut Mistakes,
-) -> Vec<Choice> {
+pub(super) fn read(stage: &RecipeStage, table: &Table, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Read {
+    let command = &command(stage.kind);
     let known: Vec<&Arg> =
         command.get_arguments().filter(|arg| arg.get_long().is_some_and(|long| long != OUT)).collect();
     let mut reader = Reader { stage, scope, mistakes, choices: Vec::new() };
+    let mut dropped = Vec::new();
     for entry in table.entries.iter().filter(|entry| !OWN_KEYS.contains(&entry.key.as_str())) {
         if entry.key == OUT {
             let message = "`out` is not for recipes: outputs are in OUT/RECIPE/";
@@ -114,7 +127,14 @@ pub(super) fn read(
                 if reader.is_its_name(entry, argument, table) {
                     reader.entry(entry, argument);
                 }
+                let flag = argument.get_long().unwrap_or_default();
+                let is_off = matches!(entry.node.value, Value::Boolean(false));
+                if !is_off && reader.choices.iter().all(|choice| choice.flag != flag) {
+                    dropped.push(flag.to_owned());
+                }
             }
+            // Of a stage whose kind is not known, a key may be that of any kind.
+            None if stage.kind_is == KindIs::Guessed && is_known_somewhere(&entry.key) => {}
             None => {
                 let longs = known.iter().filter_map(|arg| arg.get_long()).chain(OWN_KEYS);
                 let names: Vec<String> = longs.map(underscored).collect();
@@ -123,8 +143,20 @@ pub(super) fn read(
             }
         }
     }
-    reader.input(table, command);
-    reader.choices
+    if let Some(flag) = reader.input(table, command) {
+        dropped.push(flag);
+    }
+    Read { choices: reader.choices, dropped }
+}
+
+/// Whether any kind of stage has an option of this name.
+fn is_known_somewhere(key: &str) -> bool {
+    STAGES.into_iter().any(|kind| knows(kind, key))
+}
+
+/// Whether a kind of stage has a key.
+pub(super) fn knows(kind: super::stage::Kind, key: &str) -> bool {
+    command(kind).get_arguments().any(|argument| names(argument).any(|name| same_key(name, key)))
 }
 
 /// The names of an option: its own, and those of before.
@@ -168,9 +200,11 @@ impl Reader<'_, '_> {
         let flag = argument.get_long().unwrap_or_default().to_owned();
         let (takes, node) = (takes(argument), &entry.node);
         if let Takes::Nothing = takes {
-            match node.value {
+            match &node.value {
                 Value::Boolean(true) => self.push(&flag, &node.place, Chosen::Set),
-                Value::Boolean(false) => {}
+                Value::Variable { text, .. } if text == "true" => self.push(&flag, &node.place, Chosen::Set),
+                Value::Boolean(false) | Value::Unresolved => {}
+                Value::Variable { text, .. } if text == "false" => {}
                 _ => self.wrong(entry, node, "true or false"),
             }
             return;
@@ -191,13 +225,16 @@ impl Reader<'_, '_> {
 
     fn wrong(&mut self, entry: &Entry, node: &Node, expected: &str) {
         let message = format!("`{}` is {}; expected {expected}", entry.key, node.value.kind());
-        self.mistakes.add(&node.place, Code::WrongType, message);
+        self.mistakes.suggest(&node.place, Code::WrongType, message, format!("write {expected}"));
     }
 
     fn value(&mut self, entry: &Entry, flag: &str, node: &Node, takes: &Takes) {
         let (text, number) = match &node.value {
             Value::Text(text) => (text, false),
             Value::Integer(text) | Value::Number(text) => (text, true),
+            // A variable is whatever the option takes.
+            Value::Variable { text, .. } => (text, matches!(takes, Takes::Number)),
+            Value::Unresolved => return,
             _ => return self.wrong(entry, node, "a string or a number"),
         };
         match takes {
@@ -231,9 +268,10 @@ impl Reader<'_, '_> {
 
     fn path(&mut self, flag: &str, node: &Node, text: &str, models: Option<Models>) {
         if let Some(models) = models {
-            match self.scope.refer(text) {
-                Ok(Some(source)) => return self.refer((flag, false), models, node, text, source),
-                Ok(None) => {}
+            match self.scope.refer(text, &self.stage.cell) {
+                Ok(Referred::Input(source)) => return self.refer((flag, false), models, node, text, source),
+                Ok(Referred::Unusable) => return,
+                Ok(Referred::Nothing) => {}
                 Err(message) => return self.mistakes.add(&node.place, Code::UnknownStage, message),
             }
         }
@@ -252,8 +290,11 @@ impl Reader<'_, '_> {
                 }
             };
         }
-        let value = Chosen::Reads { source: Input::Path(path), written: text.to_owned() };
-        self.push(flag, &node.place, value);
+        let written = match &node.value {
+            Value::Variable { name, .. } => format!("{}{name}", environment::PREFIX),
+            _ => text.to_owned(),
+        };
+        self.push(flag, &node.place, Chosen::Reads { source: Input::Path(path), written });
     }
 
     /// A model that another stage makes, or `[model]`.
@@ -268,7 +309,8 @@ impl Reader<'_, '_> {
         if let Input::Stage(stage) = source {
             let (kind, of) = (self.stage.kind, &self.scope.stages[stage]);
             let product = of.kind.makes();
-            if !takes.contains(&product) {
+            let known = kind_is_known(self.stage) && kind_is_known(of);
+            if known && !takes.contains(&product) {
                 let message = format!(
                     "stage `{}` ({}) takes {expected}, and `{text}` ({}) makes {}",
                     self.stage.name,
@@ -276,7 +318,8 @@ impl Reader<'_, '_> {
                     of.kind.name(),
                     product.name()
                 );
-                return self.mistakes.add(&node.place, Code::WrongProduct, message);
+                let help = format!("name a stage that makes {expected}, or put one between them");
+                return self.mistakes.suggest(&node.place, Code::WrongProduct, message, help);
             }
         }
         let value = Chosen::Reads { source, written: text.to_owned() };
@@ -292,7 +335,7 @@ impl Reader<'_, '_> {
         };
         for item in items {
             let mut silent = Mistakes::default();
-            if let Value::Text(text) = &item.value
+            if let Value::Text(text) | Value::Variable { text, .. } = &item.value
                 && let Some((name, chosen)) = target(text, &item.place, &mut silent)
                 && self.stage.target.as_ref() == Some(&name)
             {
@@ -301,8 +344,9 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// `input`: the positional argument, or the first of the options it stands for that is not given itself.
-    fn input(&mut self, table: &Table, command: &Command) {
+    /// `input`: the positional argument, or the first of the options it stands for that is not given itself. Gives the name of
+    /// that, where it cannot be used.
+    fn input(&mut self, table: &Table, command: &Command) -> Option<String> {
         let given = |flag: &str| table.find(flag).is_some();
         let positional = command.get_positionals().next();
         let inputs = self.stage.kind.inputs();
@@ -319,33 +363,48 @@ impl Reader<'_, '_> {
             (Some(entry), None) => {
                 let names: Vec<String> = inputs.iter().map(|name| format!("`{name}`")).collect();
                 let message = format!("`input` has no use here: both {} are given", names.join(" and "));
-                return self.mistakes.add(&entry.place, Code::Conflict, message);
+                self.mistakes.suggest(&entry.place, Code::Conflict, message, "remove it");
+                return None;
             }
-            (None, _) if inputs.first().is_some_and(|first| given(first)) => return,
-            (None, _) => {
+            (None, _) if inputs.first().is_some_and(|first| given(first)) => return None,
+            (None, argument) => {
                 let message = format!("stage `{}` has no `input`", self.stage.name);
                 let help = "name a stage, or \"model\"";
-                return self.mistakes.suggest(&self.stage.place, Code::MissingKey, message, help);
+                self.mistakes.suggest(&self.stage.place, Code::MissingKey, message, help);
+                return argument.map(|argument| argument.get_id().to_string());
             }
         };
-        let Some(text) = entry.node.text("input", self.mistakes) else { return };
-        match self.scope.refer(text) {
-            Ok(Some(source)) => {
-                let flag = argument.get_long().unwrap_or(argument.get_id().as_str());
+        let flag = argument.get_long().unwrap_or(argument.get_id().as_str());
+        let dropped = Some(flag.to_owned());
+        let Some(text) = entry.node.text("input", self.mistakes) else { return dropped };
+        match self.scope.refer(text, &self.stage.cell) {
+            Ok(Referred::Input(source)) => {
                 let models = match meaning(argument) {
                     Some(Meaning::Model { takes, name }) => (takes, name),
                     _ => (&[][..], "no model"),
                 };
+                let before = self.choices.len();
                 self.refer((flag, positional.is_some()), models, &entry.node, text, source);
+                return dropped.filter(|_| self.choices.len() == before);
             }
-            Err(message) => self.mistakes.add(&entry.node.place, Code::UnknownStage, message),
-            Ok(None) => {
+            Ok(Referred::Unusable) => {}
+            Err(message) => {
+                let help = "name a stage, or \"model\" where the recipe has [model]";
+                self.mistakes.suggest(&entry.node.place, Code::UnknownStage, message, help);
+            }
+            Ok(Referred::Nothing) => {
                 let names = self.scope.names();
                 let help = suggestion(text, names.iter().map(String::as_str));
                 self.mistakes.suggest(&entry.node.place, Code::UnknownStage, format!("unknown stage `{text}`"), help);
             }
         }
+        dropped
     }
+}
+
+/// Whether a stage's kind is said, or as good as.
+fn kind_is_known(stage: &RecipeStage) -> bool {
+    stage.kind_is != KindIs::Guessed
 }
 
 /// A target's name and the option for it, a file's path relative to the recipe.

@@ -1,22 +1,27 @@
-//! The plan of a recipe's run: its stages in order, where the result of each would come from, and why one is to run.
+//! The plan of a recipe's run: its stages in order, where the result of each would come from, why one is to run, and what it
+//! will take.
 
 use super::cache::{self, Made};
 use super::error::RecipeError;
+use super::expand::LeftOut;
+use super::forecast::Rates;
 use super::hashes::{Content, Hashes};
 use super::key::{self, Build, RELEASED};
 use super::lock::{self, Lock};
-use super::reader::{self, Recipe};
+use super::overrides::Setting;
+use super::plan_report::{Estimate, LOCAL, LeftOutStage, PlanReport, PlannedStage, Totals, Variable};
+use super::reader::{self, Reading, Recipe};
 use super::stage::{Chosen, Input, RecipeStage};
 use crate::compile::ARTIFACT_MAGIC;
 use crate::disk::atomic;
 use crate::progress::Progress;
-use crate::report::{Align, Report, Table};
 use crate::stages::{Product, RunSettings};
 use crate::store::configuration::{self, CacheOptions};
 use crate::store::{Chain, Origin, digest_of};
-use serde::Serialize;
 use serde_json::Value;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The recipe that `slmc run` runs, and how.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +42,10 @@ pub struct RunOptions {
     pub only: Option<String>,
     /// Whether nothing is computed.
     pub cached_only: bool,
+    /// Values over those of the recipe.
+    pub settings: Vec<Setting>,
+    /// Most stages that run side by side; by the machine if absent.
+    pub jobs: Option<NonZeroUsize>,
     /// Where results are kept.
     pub cache: CacheOptions,
     /// Settings of every stage; a stage with a seed of its own starts from that.
@@ -45,9 +54,9 @@ pub struct RunOptions {
 
 /// A recipe, its lock, the hashes of its inputs, and the caches.
 pub(super) struct Prepared {
-    pub(super) recipe: Recipe,
+    pub(super) recipe: Arc<Recipe>,
     pub(super) hashes: Hashes,
-    pub(super) chain: Chain,
+    pub(super) chain: Arc<Chain>,
     pub(super) lock: Option<Locking>,
     pub(super) build: Build,
 }
@@ -69,7 +78,8 @@ pub(super) fn prepare(options: &RunOptions) -> Result<Prepared, RecipeError> {
 
 /// Likewise with these caches.
 pub(super) fn prepare_with(options: &RunOptions, chain: Chain) -> Result<Prepared, RecipeError> {
-    let recipe = reader::read(&options.recipe, &options.out, &options.run)?;
+    let reading = Reading { out: &options.out, run: &options.run, settings: &options.settings };
+    let recipe = reader::read(&options.recipe, &reading)?;
     let mut hashes = Hashes::remembered(chain.local());
     let lock = match options.lock {
         true => Some(locking(options, &recipe, &mut hashes)?),
@@ -82,7 +92,7 @@ pub(super) fn prepare_with(options: &RunOptions, chain: Chain) -> Result<Prepare
             Some(hashes.file(&program)?)
         }
     };
-    Ok(Prepared { recipe, hashes, chain, lock, build })
+    Ok(Prepared { recipe: Arc::new(recipe), hashes, chain: Arc::new(chain), lock, build })
 }
 
 fn locking(options: &RunOptions, recipe: &Recipe, hashes: &mut Hashes) -> Result<Locking, RecipeError> {
@@ -97,7 +107,9 @@ fn locking(options: &RunOptions, recipe: &Recipe, hashes: &mut Hashes) -> Result
                 true => found.check_locked(stored, &path)?,
                 false => found.check_inputs(stored, &path)?,
             }
-            let labels: Vec<String> = recipe.stages.iter().map(RecipeStage::label).collect();
+            // What a condition leaves out today is there on another day.
+            let left_out = recipe.left_out.iter().map(|left_out| left_out.label());
+            let labels: Vec<String> = recipe.stages.iter().map(RecipeStage::label).chain(left_out).collect();
             found.with_stages_of(stored, &labels)
         }
     };
@@ -112,12 +124,12 @@ impl Prepared {
         let mut content = |input: &Input| -> Result<Content, RecipeError> {
             match input {
                 Input::Stage(other) => Ok(made[*other].as_ref().map_or_else(Content::none, Made::content)),
-                Input::Model | Input::Path(_) => Ok(hashes.of(&recipe.path(input))?),
+                Input::Model(_) | Input::Path(_) => Ok(hashes.of(&recipe.path(input))?),
             }
         };
         let is_artifact = |input: &Input| match input {
             Input::Stage(other) => recipe.stages[*other].kind.makes() == Product::Artifact,
-            Input::Model | Input::Path(_) => {
+            Input::Model(_) | Input::Path(_) => {
                 let path = recipe.path(input);
                 path.is_file() && atomic::check_file(&path, ARTIFACT_MAGIC).is_ok()
             }
@@ -151,116 +163,121 @@ fn seed_of(stage: &RecipeStage, default: u64) -> u64 {
     }
 }
 
-/// Result of `slmc run --plan`.
-#[derive(Clone, Debug, Serialize)]
-pub struct PlanReport {
-    /// The recipe's name.
-    pub recipe: String,
-    /// In the order in which they run.
-    pub stages: Vec<PlannedStage>,
-}
-
-/// One stage of a plan.
-#[derive(Clone, Debug, Serialize)]
-pub struct PlannedStage {
-    /// Name, with the target where the stage has several.
-    pub stage: String,
-    /// Its subcommand.
-    pub kind: &'static str,
-    /// The stages and models that it reads.
-    pub inputs: Vec<String>,
-    /// Path of its output.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output: Option<PathBuf>,
-    /// Whether its result is known.
-    pub cached: bool,
-    /// Which cache has it: `local`, or a name without credentials.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
-    /// Whether the output is in its place already.
-    pub in_place: bool,
-    /// Digest of everything that decides the result; absent while it waits for others.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
-    /// Why it is to run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
-}
-
-impl PlannedStage {
-    fn state(&self) -> String {
-        match (self.cached, self.from.as_deref(), self.why.as_deref()) {
-            (true, Some(LOCAL) | None, _) => "cached".to_owned(),
-            (true, Some(from), _) => format!("cached in {from}"),
-            (false, _, Some(why)) if why != cache::NEVER_RUN => format!("to do: {why}"),
-            (false, ..) => "to do".to_owned(),
-        }
-    }
-}
-
-/// The name of this machine's cache in reports.
-const LOCAL: &str = "local";
-
-impl Report for PlanReport {
-    const SCHEMA: &'static str = "slmc.plan/2";
-
-    fn text(&self) -> String {
-        let columns = ["stage", "kind", "input", "output", ""].map(|name| (name, Align::Left));
-        let mut table = Table::new(columns);
-        for stage in &self.stages {
-            let output = stage.output.as_deref().map_or_else(|| "-".to_owned(), |output| output.display().to_string());
-            table.row([stage.stage.as_str(), stage.kind, &stage.inputs.join(", "), &output, &stage.state()]);
-        }
-        table.to_string()
-    }
-}
-
 /// Plans. Nothing is written but remembered hashes, beside the cache of this machine.
+///
+/// # Errors
+/// Mistakes in the recipe, another input than the lock names, and caches that cannot be used.
 pub fn plan(options: &RunOptions, progress: &dyn Progress) -> Result<PlanReport, RecipeError> {
     let mut prepared = prepare(options)?;
+    let mut rates = Rates::noted(prepared.chain.local());
     let mut made: Vec<Option<Made>> = Vec::new();
-    let mut planned = Vec::new();
+    let mut report = PlanReport {
+        recipe: prepared.recipe.name.clone(),
+        file: options.recipe.clone(),
+        cells: prepared.recipe.cells,
+        stages: Vec::new(),
+        left_out: prepared.recipe.left_out.iter().map(left_out).collect(),
+        environment: environment(&prepared.recipe, &prepared.chain),
+        to_do: Totals::default(),
+        fits: true,
+    };
     for index in 0..prepared.recipe.stages.len() {
-        let stage = prepared.recipe.stages[index].clone();
-        let (label, outputs) = (stage.label(), cache::outputs(&stage));
-        let mut one = PlannedStage {
-            stage: label.clone(),
-            kind: stage.kind.name(),
-            inputs: inputs(&stage, &prepared.recipe),
-            output: stage.output.clone(),
-            cached: false,
-            from: None,
-            in_place: false,
-            key: None,
-            why: None,
-        };
         made.push(None);
-        if let Some(other) = stage.waits_for().find(|&other| made[other].is_none()) {
-            one.why = Some(format!("after `{}`", prepared.recipe.stages[other].label()));
-            planned.push(one);
-            continue;
+        let mut one = planned(&prepared.recipe, index, &mut rates);
+        settle(&mut prepared, options, index, &mut made, &mut one, progress)?;
+        if !one.cached {
+            report.to_do.add(&one.estimate);
         }
-        let key = prepared.key(index, &made, options.run.seed)?;
-        prepared.check_locked(options, index, &key, None)?;
-        one.key = Some(digest_of(&key).to_string());
-        let found = if options.force { None } else { prepared.chain.find(&digest_of(&key), &outputs, progress) };
-        match found {
-            Some(found) => {
-                one.cached = true;
-                one.in_place = cache::in_place(&found.entry, &outputs, &mut prepared.hashes);
-                one.from = Some(match &found.origin {
-                    Origin::Local => LOCAL.to_owned(),
-                    Origin::Remote(name) => name.clone(),
-                });
-                made[index] = Some(Made { entry: found.entry, origin: Some(found.origin) });
-            }
-            None if options.force => one.why = Some("--force".to_owned()),
-            None => one.why = Some(cache::why(&prepared.chain, &options.recipe, &label, &key)),
-        }
-        planned.push(one);
+        let device = one.estimate.predicted.device.as_ref();
+        report.fits &= device.is_none_or(|device| device.does_not_fit.is_none());
+        report.stages.push(one);
     }
     prepared.hashes.save();
-    Ok(PlanReport { recipe: prepared.recipe.name, stages: planned })
+    Ok(report)
+}
+
+/// A stage before it is known whether it has a result.
+fn planned(recipe: &Recipe, index: usize, rates: &mut Rates) -> PlannedStage {
+    let stage = &recipe.stages[index];
+    let predicted = recipe.predictions.get(index).cloned().unwrap_or_default();
+    let (seconds, seconds_by) = rates.seconds(stage.kind.name(), &predicted).unzip();
+    let mut needs: Vec<usize> = stage.waits_for().collect();
+    needs.sort_unstable();
+    needs.dedup();
+    PlannedStage {
+        stage: stage.label(),
+        name: stage.name.clone(),
+        cell: stage.cell.pairs(),
+        target: stage.target.clone(),
+        kind: stage.kind.name(),
+        inputs: inputs(stage, recipe),
+        needs: needs.into_iter().map(|other| recipe.stages[other].label()).collect(),
+        output: stage.output.clone(),
+        cached: false,
+        from: None,
+        made_in: None,
+        in_place: false,
+        key: None,
+        why: None,
+        estimate: Estimate { predicted, seconds, seconds_by },
+        place: (stage.place.source.file.clone(), stage.place.line()),
+    }
+}
+
+/// Finds the result of a stage, or says why it is to run.
+fn settle(
+    prepared: &mut Prepared,
+    options: &RunOptions,
+    index: usize,
+    made: &mut [Option<Made>],
+    one: &mut PlannedStage,
+    progress: &dyn Progress,
+) -> Result<(), RecipeError> {
+    let stage = prepared.recipe.stages[index].clone();
+    if let Some(other) = stage.waits_for().find(|&other| made[other].is_none()) {
+        one.why = Some(format!("after `{}`", prepared.recipe.stages[other].label()));
+        return Ok(());
+    }
+    let (key, outputs) = (prepared.key(index, made, options.run.seed)?, cache::outputs(&stage));
+    prepared.check_locked(options, index, &key, None)?;
+    one.key = Some(digest_of(&key).to_string());
+    let found = if options.force { None } else { prepared.chain.find(&digest_of(&key), &outputs, progress) };
+    match found {
+        Some(found) => {
+            one.cached = true;
+            one.in_place = cache::in_place(&found.entry, &outputs, &mut prepared.hashes);
+            one.from = Some(match &found.origin {
+                Origin::Local => LOCAL.to_owned(),
+                Origin::Remote(name) => name.clone(),
+            });
+            one.made_in = Some(cache::cost(&found.entry));
+            made[index] = Some(Made { entry: found.entry, origin: Some(found.origin) });
+        }
+        None if options.force => one.why = Some("--force".to_owned()),
+        None => one.why = Some(cache::why(&prepared.chain, &options.recipe, &one.stage, &key)),
+    }
+    Ok(())
+}
+
+fn left_out(stage: &LeftOut) -> LeftOutStage {
+    LeftOutStage { stage: stage.label(), why: stage.why.clone() }
+}
+
+/// What a run reads from the environment: variables that the recipe names, and credentials and keys of its caches.
+fn environment(recipe: &Recipe, chain: &Chain) -> Vec<Variable> {
+    let of_recipe = recipe.variables.iter().map(|(name, set)| Variable {
+        name: name.clone(),
+        set: *set,
+        secret: false,
+        what_for: "named by the recipe".to_owned(),
+    });
+    let of_caches = chain.variables().into_iter().map(|(name, what_for)| Variable {
+        name: name.to_owned(),
+        set: std::env::var_os(name).is_some_and(|value| !value.is_empty()),
+        secret: true,
+        what_for,
+    });
+    of_recipe.chain(of_caches).collect()
 }
 
 /// The models that a stage reads, by the names the recipe has for them.
@@ -269,7 +286,7 @@ pub(super) fn inputs(stage: &RecipeStage, recipe: &Recipe) -> Vec<String> {
     for choice in &stage.choices {
         let Chosen::Reads { source, written } = &choice.value else { continue };
         let name = match source {
-            Input::Model => "model".to_owned(),
+            Input::Model(model) => recipe.models[*model].label(),
             Input::Stage(stage) => recipe.stages[*stage].label(),
             Input::Path(path) if is_model(path) => written.clone(),
             Input::Path(_) => continue,

@@ -1,26 +1,28 @@
 //! From a recipe's tables to its stages, gates and sample, with every mistake that can be found without compute.
 
+use super::check;
+use super::declared::declared;
 use super::document::{self, Entry, Node, Table, Value};
+use super::environment::Environment;
+use super::expand::{self, Expanded, Expansion, LeftOut};
 use super::gates::{self, Gates};
 use super::lock::recipe_sha256;
-use super::mistake::{Code, Location, Mistakes, suggestion};
-use super::options::{self, Scope, TARGET};
-use super::stage::{Choice, Chosen, Input, Kind, RecipeStage, chain, command};
+use super::matrix::{self, Cell, Matrix};
+use super::mistake::{Code, Mistakes};
+use super::options::{self, Scope};
+use super::overrides::{self, Setting};
+use super::stage::{Chosen, Input, KindIs, RecipeStage, chain, command};
 use super::validate;
 use crate::formats;
 use crate::model::device::{BACKENDS, device};
-use crate::model::spec::ModelKind;
-use crate::stages::known::{Known, KnownModel, configured};
-use crate::stages::{self, Fault, Product, RunSettings, STAGES};
+use crate::stages::{Prediction, Product, RunSettings};
 use burn::tensor::Device;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Version of the recipe's schema.
 pub(super) const VERSION: &str = "1";
-pub(super) const TOP_KEYS: [&str; 7] = ["version", "description", "extends", "model", "stages", "gates", "sample"];
-/// Names that no stage can have: the model, and where the quickstart's inputs are unpacked.
-pub(super) const RESERVED: [&str; 2] = ["model", "inputs"];
+pub(super) const TOP_KEYS: [&str; 8] = ["version", "description", "extends", "model", "matrix", "stages", "gates", "sample"];
 /// Tokens of a sample that does not say how many.
 const SAMPLE_TOKENS: usize = 64;
 
@@ -29,16 +31,40 @@ const SAMPLE_TOKENS: usize = 64;
 pub(super) struct Recipe {
     /// The file's name without its ending.
     pub(super) name: String,
-    /// Hash of all that it says, for the lock.
+    /// Hash of all that the file says, with what it extends and without what a command line sets, for the lock.
     pub(super) sha256: String,
     /// Where outputs go: OUT/NAME.
     pub(super) out: PathBuf,
-    /// `[model]`.
-    pub(super) model: Option<(PathBuf, String)>,
-    /// In the order in which they run.
+    /// `[model]`, once for every cell in which it is another.
+    pub(super) models: Vec<Model>,
+    /// Of every cell, in the order in which they run.
     pub(super) stages: Vec<RecipeStage>,
+    /// Stages that conditions leave out.
+    pub(super) left_out: Vec<LeftOut>,
+    /// Variables of the environment that it names, and whether they are set.
+    pub(super) variables: BTreeMap<String, bool>,
+    /// How many cells its matrix has.
+    pub(super) cells: Option<usize>,
     pub(super) gates: Gates,
     pub(super) sample: Option<Sample>,
+    /// What each stage will take, as far as that can be told.
+    pub(super) predictions: Vec<Prediction>,
+}
+
+/// `[model]` of a cell.
+#[derive(Clone, Debug)]
+pub(super) struct Model {
+    pub(super) path: PathBuf,
+    /// As the recipe names it.
+    pub(super) written: String,
+    pub(super) cell: Cell,
+}
+
+impl Model {
+    /// Name for people: `model`, and that of its cell.
+    pub(super) fn label(&self) -> String {
+        expand::label("model", &self.cell)
+    }
 }
 
 /// A text to continue with the model and the last artifact.
@@ -54,19 +80,49 @@ impl Recipe {
     /// Where something that is read is.
     pub(super) fn path(&self, source: &Input) -> PathBuf {
         match source {
-            Input::Model => self.model.as_ref().map(|(path, _)| path.clone()).unwrap_or_default(),
+            Input::Model(model) => self.models[*model].path.clone(),
             Input::Stage(stage) => self.stages[*stage].output.clone().unwrap_or_default(),
             Input::Path(path) => path.clone(),
         }
     }
+
+    /// The model of a stage's cell.
+    pub(super) fn model_of(&self, stage: &RecipeStage) -> Option<&Model> {
+        self.models.iter().find(|model| model.cell.is_part_of(&stage.cell)).or_else(|| self.models.first())
+    }
+
+    /// Everything on disk that stages read, by the names that the recipe has for it.
+    pub(super) fn reads(&self) -> impl Iterator<Item = (&Path, &str)> {
+        let of_stages = self.stages.iter().flat_map(|stage| &stage.choices).filter_map(|choice| match &choice.value {
+            Chosen::Reads { source: Input::Path(path), written } => Some((path.as_path(), written.as_str())),
+            _ => None,
+        });
+        self.models.iter().map(|model| (model.path.as_path(), model.written.as_str())).chain(of_stages)
+    }
 }
 
-/// Reads a recipe whose outputs go below `out`.
-pub(super) fn read(path: &Path, out: &Path, run: &RunSettings) -> Result<Recipe, Mistakes> {
+/// What decides how a recipe is read, beside its files.
+#[derive(Clone, Copy)]
+pub(super) struct Reading<'r> {
+    /// Directory below which outputs go.
+    pub(super) out: &'r Path,
+    /// Settings of every stage.
+    pub(super) run: &'r RunSettings,
+    /// Values of the command line.
+    pub(super) settings: &'r [Setting],
+}
+
+/// Reads a recipe.
+pub(super) fn read(path: &Path, reading: &Reading<'_>) -> Result<Recipe, Mistakes> {
     let mut mistakes = Mistakes::default();
-    let recipe = document::load(path, &mut mistakes).and_then(|table| {
+    let variable = |name: &str| std::env::var(name).ok();
+    let recipe = document::load(path, &mut mistakes).and_then(|mut table| {
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        Reader { mistakes: &mut mistakes, run }.recipe(name, out, &table)
+        let sha256 = recipe_sha256(&table);
+        overrides::apply(reading.settings, &mut table, &mut mistakes);
+        let environment = Environment::new(&variable);
+        let mut reader = Reader { mistakes: &mut mistakes, environment, reading };
+        reader.recipe(name, sha256, &table)
     });
     mistakes.sort();
     match recipe {
@@ -80,18 +136,87 @@ pub(super) fn read(path: &Path, out: &Path, run: &RunSettings) -> Result<Recipe,
 /// # Errors
 /// Every mistake.
 pub fn check(recipe: &Path) -> Result<(), Mistakes> {
-    read(recipe, Path::new("out"), &RunSettings::default()).map(|_| ())
+    let run = RunSettings::default();
+    read(recipe, &Reading { out: Path::new("out"), run: &run, settings: &[] }).map(|_| ())
 }
 
 struct Reader<'r> {
     mistakes: &'r mut Mistakes,
-    run: &'r RunSettings,
+    environment: Environment<'r>,
+    reading: &'r Reading<'r>,
 }
 
 impl Reader<'_> {
-    fn recipe(&mut self, name: String, out: &Path, table: &Table) -> Option<Recipe> {
-        let out = out.join(&name);
+    fn recipe(&mut self, name: String, sha256: String, table: &Table) -> Option<Recipe> {
+        let out = self.reading.out.join(&name);
         self.known_keys(table, &TOP_KEYS, &[], "a recipe");
+        self.version(table);
+        if let Some(entry) = table.find("description") {
+            entry.node.text("description", self.mistakes);
+        }
+        let matrix = match table.find("matrix") {
+            Some(entry) => matrix::read(entry, &mut self.environment, self.mistakes),
+            None => Matrix::default(),
+        };
+        let declared_stages = match table.find("stages").map(|entry| entry.node.table("stages", self.mistakes)) {
+            Some(Some(declared)) if !declared.entries.is_empty() => declared,
+            Some(None) => return None,
+            _ => {
+                let help = "add a table [stages.NAME] with a `kind`";
+                self.mistakes.suggest(&table.place, Code::MissingKey, "the recipe has no stages", help);
+                return None;
+            }
+        };
+        let model = table.find("model");
+        let expansion = expand::expand(model, declared_stages, &matrix, &mut self.environment, self.mistakes);
+        let Expansion { stages: expanded, models, left_out } = expansion;
+        let models: Vec<Model> = models.iter().filter_map(|model| self.model(model)).collect();
+        let (mut stages, tables) = declared(&expanded, &out, self.mistakes);
+        let scope = Scope { stages: &stages, models: &models, has_model: model.is_some(), out: &out };
+        let read: Vec<_> = stages
+            .iter()
+            .zip(&tables)
+            .map(|(stage, table)| {
+                let before = self.mistakes.count();
+                let read = options::read(stage, table, &scope, self.mistakes);
+                (read, self.mistakes.count() == before)
+            })
+            .collect();
+        for ((stage, table), (read, sound)) in stages.iter_mut().zip(&tables).zip(read) {
+            (stage.choices, stage.dropped) = (read.choices, read.dropped);
+            let before = self.mistakes.count();
+            if stage.kind_is != KindIs::Guessed {
+                validate::validate(stage, table, &command(stage.kind), self.mistakes);
+            }
+            stage.sound &= sound && self.mistakes.count() == before && stage.dropped.is_empty();
+        }
+        self.paths_are_their_own(&stages);
+        let order = self.order(&stages);
+        let mut stages = reordered(stages, &order);
+        let gates = match table.find("gates") {
+            Some(entry) => self.gates(entry, &mut stages, &left_out),
+            None => Gates::default(),
+        };
+        let sample = table.find("sample").and_then(|entry| self.sample(entry, model.is_some(), &stages));
+        let mut recipe = Recipe {
+            name,
+            sha256,
+            out,
+            models,
+            stages,
+            left_out,
+            variables: BTreeMap::new(),
+            cells: matrix.is_there().then_some(matrix.cells.len()),
+            gates,
+            sample,
+            predictions: Vec::new(),
+        };
+        recipe.predictions = check::check(&recipe, table.find("sample"), self.reading.run, self.mistakes);
+        recipe.variables = std::mem::take(&mut self.environment.named);
+        Some(recipe)
+    }
+
+    fn version(&mut self, table: &Table) {
         match table.find("version").map(|entry| &entry.node) {
             Some(Node { value: Value::Integer(version), .. }) if version == VERSION => {}
             Some(node) => {
@@ -102,38 +227,6 @@ impl Reader<'_> {
                 self.mistakes.suggest(&table.place, Code::MissingKey, "missing key `version`", "write version = 1");
             }
         }
-        if let Some(entry) = table.find("description") {
-            entry.node.text("description", self.mistakes);
-        }
-        let model = table.find("model").and_then(|entry| self.model(entry));
-        let declared = match table.find("stages").map(|entry| entry.node.table("stages", self.mistakes)) {
-            Some(Some(declared)) if !declared.entries.is_empty() => declared,
-            Some(None) => return None,
-            _ => {
-                let help = "add a table [stages.NAME] with a `kind`";
-                self.mistakes.suggest(&table.place, Code::MissingKey, "the recipe has no stages", help);
-                return None;
-            }
-        };
-        let (mut stages, tables) = self.stages(declared, &out);
-        let read: Vec<_> = stages
-            .iter()
-            .zip(&tables)
-            .map(|(stage, table)| self.options(stage, table, &stages, &model, &out))
-            .collect();
-        for ((stage, table), (choices, sound)) in stages.iter_mut().zip(&tables).zip(read) {
-            stage.choices = choices;
-            let before = self.mistakes.count();
-            validate::validate(stage, table, &command(stage.kind), self.mistakes);
-            stage.sound &= sound && self.mistakes.count() == before;
-        }
-        let order = self.order(&stages)?;
-        let mut stages = reordered(stages, &order);
-        let gates = table.find("gates").map(|entry| gates::read(entry, &mut stages, self.mistakes)).unwrap_or_default();
-        let sample = table.find("sample").and_then(|entry| self.sample(entry, &model, &stages));
-        let recipe = Recipe { name, sha256: recipe_sha256(table), out, model, stages, gates, sample };
-        self.check(&recipe, table.find("sample"));
-        Some(recipe)
     }
 
     /// Notes every key that is neither `known` nor an older name.
@@ -144,11 +237,12 @@ impl Reader<'_> {
         }
     }
 
-    fn model(&mut self, entry: &Entry) -> Option<(PathBuf, String)> {
-        let table = entry.node.table("model", self.mistakes)?;
+    fn model(&mut self, model: &Expanded) -> Option<Model> {
+        let Expanded { table, place, cell, .. } = model;
         self.known_keys(table, &["path"], &[], "[model]");
         let Some(path) = table.find("path") else {
-            self.mistakes.add(&entry.place, Code::MissingKey, "missing key `path` in [model]");
+            let help = "write path = \"DIR\", a checkpoint or a configuration";
+            self.mistakes.suggest(place, Code::MissingKey, "missing key `path` in [model]", help);
             return None;
         };
         let written = path.node.text("path", self.mistakes)?;
@@ -158,134 +252,54 @@ impl Reader<'_> {
             self.mistakes.add(&path.node.place, Code::MissingPath, message);
         } else if full.is_dir() && !formats::contents(&full).configuration {
             let message = format!("{} holds no config.json", full.display());
-            self.mistakes.add(&path.node.place, Code::MissingPath, message);
+            let help = "name the directory of a checkpoint, a configuration or a GGUF file";
+            self.mistakes.suggest(&path.node.place, Code::MissingPath, message, help);
         }
-        Some((full, written.to_owned()))
-    }
-
-    /// Every stage by name, kind and target, with its table.
-    fn stages<'t>(&mut self, declared: &'t Table, out: &Path) -> (Vec<RecipeStage>, Vec<&'t Table>) {
-        let (mut stages, mut tables) = (Vec::new(), Vec::new());
-        for entry in &declared.entries {
-            let Some(table) = entry.node.table(&entry.key, self.mistakes) else { continue };
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-            if entry.key.is_empty() || !entry.key.bytes().all(plain) || RESERVED.contains(&entry.key.as_str()) {
-                let message = format!("`{}` is not the name of a stage", entry.key);
-                let help = "letters, digits, - and _, and neither model nor inputs";
-                self.mistakes.suggest(&entry.place, Code::BadName, message, help);
-            }
-            let Some(kind) = self.kind(entry, table) else { continue };
-            let before = self.mistakes.count();
-            let targets = if kind.makes() == Product::Artifact { self.targets(table) } else { vec![None] };
-            for target in &targets {
-                let output = match (kind.makes(), target) {
-                    (Product::Nothing, _) => None,
-                    (Product::Artifact, target) => {
-                        let target = target.as_deref().unwrap_or("artifact");
-                        Some(out.join(format!("{}.{target}.slm", entry.key)))
-                    }
-                    (Product::Dense | Product::Quantized, _) => Some(out.join(&entry.key)),
-                };
-                stages.push(RecipeStage {
-                    name: entry.key.clone(),
-                    target: target.clone(),
-                    one_of_several: targets.len() > 1,
-                    kind,
-                    place: entry.place.clone(),
-                    choices: Vec::new(),
-                    sound: self.mistakes.count() == before,
-                    output,
-                });
-                tables.push(table);
-            }
-        }
-        (stages, tables)
-    }
-
-    fn kind(&mut self, declared: &Entry, table: &Table) -> Option<Kind> {
-        let Some(entry) = table.find("kind") else {
-            let kinds = STAGES.map(|kind| kind.name()).join(", ");
-            let message = format!("stage `{}` has no `kind`", declared.key);
-            self.mistakes.suggest(&declared.place, Code::MissingKey, message, format!("known: {kinds}"));
-            return None;
+        let written = match &path.node.value {
+            Value::Variable { name, .. } => format!("env:{name}"),
+            _ => written.to_owned(),
         };
-        let text = entry.node.text("kind", self.mistakes)?;
-        let kind = stages::named(text);
-        if kind.is_none() {
-            let names = STAGES.map(|kind| kind.name());
-            let help = suggestion(text, names);
-            self.mistakes.suggest(&entry.node.place, Code::UnknownValue, format!("unknown kind `{text}`"), help);
-        }
-        kind
+        Some(Model { path: full, written, cell: cell.clone() })
     }
 
-    /// Names of a compile stage's targets; one that is not known is a mistake and stands as `None`.
-    fn targets(&mut self, table: &Table) -> Vec<Option<String>> {
-        let Some(entry) = table.find(TARGET) else { return vec![None] };
-        let items = match &entry.node.value {
-            Value::List(items) if items.is_empty() => {
-                let (message, help) = ("`target` is an empty list", "name at least one target");
-                self.mistakes.suggest(&entry.node.place, Code::MissingKey, message, help);
-                return vec![None];
-            }
-            Value::List(items) => items.iter().collect(),
-            _ => vec![&entry.node],
-        };
-        let mut names: Vec<Option<String>> = Vec::new();
-        for item in items {
-            let name =
-                item.text(TARGET, self.mistakes).and_then(|text| options::target(text, &item.place, self.mistakes));
-            let name = name.map(|(name, _)| name);
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-            if let Some(name) = &name {
-                if !name.bytes().all(plain) {
-                    let message = format!(
-                        "the target's name `{name}` is to be part of a file's name: letters, digits, -, _ and . only"
-                    );
-                    self.mistakes.add(&item.place, Code::BadName, message);
-                }
-                if names.iter().flatten().any(|other| other == name) {
-                    self.mistakes.add(&item.place, Code::Conflict, format!("target `{name}` is named twice"));
+    /// Notes outputs and files beside them that two stages would write.
+    fn paths_are_their_own(&mut self, stages: &[RecipeStage]) {
+        let mut taken: BTreeMap<PathBuf, String> = BTreeMap::new();
+        for stage in stages {
+            let written = stage.choices.iter().filter_map(|choice| match &choice.value {
+                Chosen::Writes(path) => Some((path, &choice.place)),
+                _ => None,
+            });
+            for (path, place) in stage.output.iter().map(|output| (output, &stage.place)).chain(written) {
+                if let Some(other) = taken.insert(path.clone(), stage.label()) {
+                    let message = format!("stages `{other}` and `{}` both write {}", stage.label(), path.display());
+                    let help =
+                        "give them names of their own, in a matrix with a placeholder: \"${{ matrix.KEY }}.jsonl\"";
+                    self.mistakes.suggest(place, Code::SamePath, message, help);
                 }
             }
-            names.push(name);
         }
-        names
     }
 
-    fn options(
-        &mut self,
-        stage: &RecipeStage,
-        table: &Table,
-        stages: &[RecipeStage],
-        model: &Option<(PathBuf, String)>,
-        out: &Path,
-    ) -> (Vec<Choice>, bool) {
-        let before = self.mistakes.count();
-        let scope = Scope { stages, model: model.as_ref().map(|(path, _)| path.as_path()), out };
-        let choices = options::read(stage, table, &command(stage.kind), &scope, self.mistakes);
-        (choices, self.mistakes.count() == before)
-    }
-
-    /// Each stage after those it waits for, else as written. `None` where some wait for each other.
-    fn order(&mut self, stages: &[RecipeStage]) -> Option<Vec<usize>> {
+    /// Each stage after those it waits for, else as written; where some wait for each other, they stay as written.
+    fn order(&mut self, stages: &[RecipeStage]) -> Vec<usize> {
         let (mut order, mut placed) = (Vec::new(), vec![false; stages.len()]);
         while order.len() < stages.len() {
             let ready =
                 (0..stages.len()).find(|&stage| !placed[stage] && stages[stage].waits_for().all(|other| placed[other]));
-            let Some(stage) = ready else {
-                self.cycle(stages, &placed);
-                return None;
+            let next = match ready {
+                Some(stage) => stage,
+                None => self.cycle(stages, &placed),
             };
-            placed[stage] = true;
-            order.push(stage);
+            placed[next] = true;
+            order.push(next);
         }
-        Some(order)
+        order
     }
 
-    /// Names the stages of one cycle among those not placed.
-    fn cycle(&mut self, stages: &[RecipeStage], placed: &[bool]) {
-        let Some(mut stage) = placed.iter().position(|placed| !placed) else { return };
+    /// Names the stages of one cycle among those not placed, and gives one of them.
+    fn cycle(&mut self, stages: &[RecipeStage], placed: &[bool]) -> usize {
+        let mut stage = placed.iter().position(|placed| !placed).unwrap_or(0);
         let mut path = Vec::new();
         while !path.contains(&stage) {
             path.push(stage);
@@ -296,26 +310,43 @@ impl Reader<'_> {
         let names: Vec<String> = path[start..].iter().chain([&stage]).map(|&stage| stages[stage].label()).collect();
         let message = format!("stages wait for each other: {}", names.join(" needs "));
         self.mistakes.add(&stages[stage].place, Code::Cycle, message);
+        stage
     }
 
-    fn sample(&mut self, entry: &Entry, model: &Option<(PathBuf, String)>, stages: &[RecipeStage]) -> Option<Sample> {
-        let table = entry.node.table("sample", self.mistakes)?;
-        self.known_keys(table, &["prompt", "tokens", "backend"], &["device"], "[sample]");
-        if model.is_none() && stages.iter().all(|stage| stage.kind.makes() != Product::Artifact) {
+    fn gates(&mut self, entry: &Entry, stages: &mut Vec<RecipeStage>, left_out: &[LeftOut]) -> Gates {
+        let mut entry = entry.clone();
+        if let Value::Table(table) = &mut entry.node.value {
+            expand::without_cells(table, &mut self.environment, self.mistakes);
+        }
+        gates::read(&entry, stages, left_out, self.mistakes)
+    }
+
+    fn sample(&mut self, entry: &Entry, has_model: bool, stages: &[RecipeStage]) -> Option<Sample> {
+        let mut table = entry.node.table("sample", self.mistakes)?.clone();
+        expand::without_cells(&mut table, &mut self.environment, self.mistakes);
+        self.known_keys(&table, &["prompt", "tokens", "backend"], &["device"], "[sample]");
+        if !has_model && stages.iter().all(|stage| stage.kind.makes() != Product::Artifact) {
             let message = "[sample] has nothing to continue its prompt: no [model], no compile stage";
-            self.mistakes.add(&entry.place, Code::NoSample, message);
+            self.mistakes.suggest(&entry.place, Code::NoSample, message, "remove [sample]");
         }
         let Some(prompt) = table.find("prompt") else {
-            self.mistakes.add(&entry.place, Code::MissingKey, "missing key `prompt` in [sample]");
+            let help = "write prompt = \"TEXT\"";
+            self.mistakes.suggest(&entry.place, Code::MissingKey, "missing key `prompt` in [sample]", help);
             return None;
         };
         let prompt = prompt.node.text("prompt", self.mistakes)?.to_owned();
         let tokens = match table.find("tokens") {
             None => SAMPLE_TOKENS,
             Some(entry) => match &entry.node.value {
-                Value::Integer(text) if text.parse().is_ok_and(|tokens: usize| tokens > 0) => text.parse().ok()?,
+                Value::Integer(text) | Value::Variable { text, .. }
+                    if text.parse().is_ok_and(|tokens: usize| tokens > 0) =>
+                {
+                    text.parse().ok()?
+                }
+                Value::Unresolved => return None,
                 _ => {
-                    self.mistakes.add(&entry.node.place, Code::WrongType, "`tokens` is not a whole number above 0");
+                    let message = "`tokens` is not a whole number above 0";
+                    self.mistakes.suggest(&entry.node.place, Code::WrongType, message, "write tokens = 64");
                     return None;
                 }
             },
@@ -336,61 +367,6 @@ impl Reader<'_> {
             self.mistakes.add(place, Code::UnknownValue, chain(&error));
         });
         Some(Sample { prompt, tokens, device: found.ok()? })
-    }
-
-    /// Finds every fault that needs no work: each stage whose options can be used is checked in order, and the model
-    /// that it would make is handed on.
-    fn check(&mut self, recipe: &Recipe, sample: Option<&Entry>) {
-        let mut models = BTreeMap::new();
-        for stage in recipe.stages.iter().filter(|stage| stage.sound) {
-            for choice in &stage.choices {
-                let Chosen::Reads { source: source @ (Input::Model | Input::Path(_)), .. } = &choice.value else {
-                    continue;
-                };
-                self.learn(recipe.path(source), &choice.place, &mut models);
-            }
-            let known = Known::Planned(models);
-            let resolved = stage.resolve(self.run, &known, &|source| recipe.path(source));
-            models = known.into_planned();
-            models.extend(stage.output.clone().zip(resolved.makes.clone()));
-            for fault in resolved.checked().err().into_iter().flatten() {
-                let (place, message) = described(stage, &fault);
-                self.mistakes.add(&place, Code::Impossible, message);
-            }
-        }
-        if let Some(sample) = sample
-            && models.values().any(|model| model.spec.kind != ModelKind::Decoder)
-        {
-            let message = "[sample] continues a text, which an encoder does not";
-            self.mistakes.suggest(&sample.place, Code::NoSample, message, "remove [sample]");
-        }
-    }
-
-    /// Learns the configuration of a model that is there.
-    fn learn(&mut self, path: PathBuf, place: &Location, models: &mut BTreeMap<PathBuf, KnownModel>) {
-        if models.contains_key(&path) {
-            return;
-        }
-        match configured(&path) {
-            Ok(model) => models.extend(model.map(|model| (path, model))),
-            Err(error) => self.mistakes.add(place, Code::Impossible, chain(&error)),
-        }
-    }
-}
-
-/// Location and text of a fault: at the option's key, which the message names, or else at the stage.
-fn described(stage: &RecipeStage, fault: &Fault) -> (Location, String) {
-    let message = chain(fault.error.as_ref());
-    let of_option = || stage.choices.iter().filter(|choice| choice.flag == fault.option);
-    let quoted = |choice: &&Choice| matches!(&choice.value, Chosen::Text(text) if message.contains(text.as_str()));
-    match of_option().find(quoted).or_else(|| of_option().next()) {
-        None => (stage.place.clone(), message),
-        Some(choice) => {
-            let key = choice.flag.replace('-', "_");
-            let named = message.contains(&format!("`{key}`")) || message.contains(&format!("--{}", choice.flag));
-            let message = if named || choice.positional { message } else { format!("`{key}`: {message}") };
-            (choice.place.clone(), message)
-        }
     }
 }
 

@@ -6,6 +6,7 @@ pub(super) mod markdown;
 mod page;
 
 use super::mistake::Mistakes;
+use super::plan_report::PlanReport;
 use super::run_report::RunReport;
 use crate::disk::atomic::{self, AtomicError};
 use crate::report::annotation::{self, Annotation, commands};
@@ -47,6 +48,15 @@ impl Format {
             Format::Markdown => markdown::MAGIC.as_bytes(),
             Format::Junit => junit::MAGIC.as_bytes(),
             Format::Html => page::MAGIC.as_bytes(),
+        }
+    }
+
+    /// Likewise of a plan.
+    fn plan_magic(self) -> &'static [u8] {
+        match self {
+            Format::Json => b"{\"schema\":\"slmc.plan/",
+            Format::Markdown => markdown::PLAN_MAGIC.as_bytes(),
+            other => other.magic(),
         }
     }
 
@@ -129,16 +139,42 @@ pub enum ReportError {
         /// The reason.
         source: std::io::Error,
     },
+    /// Two things for one stream.
+    #[error("--report github writes to stdout, where --json has its one line; pass --report json=FILE instead")]
+    Stdout,
+    /// A plan has nothing to put there.
+    #[error("junit and html are for the results of `slmc run`; a plan is written as text, json, markdown and github")]
+    OfRun,
     /// It cannot be JSON.
     #[error("the report cannot be written as JSON")]
     Json(#[from] serde_json::Error),
 }
 
-/// Refuses, before the work, files that may not be replaced, and makes their directories.
+/// Refuses, before the work, files that may not be replaced, and makes their directories. `json` says that stdout has a line
+/// of JSON.
 ///
 /// # Errors
 /// [`ReportError`].
-pub fn check(requests: &[Request]) -> Result<(), ReportError> {
+pub fn check(requests: &[Request], json: bool) -> Result<(), ReportError> {
+    check_files(requests, json, Format::magic)
+}
+
+/// Likewise for a plan.
+///
+/// # Errors
+/// [`ReportError`]; a plan has no results for some formats.
+pub fn check_plan(requests: &[Request], json: bool) -> Result<(), ReportError> {
+    let of_results = |request: &&Request| matches!(request, Request::File { format: Format::Junit | Format::Html, .. });
+    if requests.iter().any(|request| of_results(&request)) {
+        return Err(ReportError::OfRun);
+    }
+    check_files(requests, json, Format::plan_magic)
+}
+
+fn check_files(requests: &[Request], json: bool, magic: impl Fn(Format) -> &'static [u8]) -> Result<(), ReportError> {
+    if json && requests.contains(&Request::GitHub) {
+        return Err(ReportError::Stdout);
+    }
     for request in requests {
         if let Request::File { format, path } = request {
             let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -146,10 +182,38 @@ pub fn check(requests: &[Request]) -> Result<(), ReportError> {
                 let failed = |source| ReportError::Directory { path: directory.to_owned(), source };
                 std::fs::create_dir_all(directory).map_err(failed)?;
             }
-            atomic::check_file(path, format.magic())?;
+            atomic::check_file(path, magic(*format))?;
         }
     }
     Ok(())
+}
+
+/// Writes a plan where it was asked for; the returned text is for stdout.
+///
+/// # Errors
+/// [`ReportError`].
+pub fn write_plan(requests: &[Request], plan: &PlanReport) -> Result<String, ReportError> {
+    let mut out = String::new();
+    for request in requests {
+        match request {
+            Request::File { format, path } => {
+                let text = match format {
+                    Format::Text => format!("{}\n", plan.text()),
+                    Format::Json => format!("{}\n", json_line(plan)?),
+                    Format::Markdown => markdown::plan(plan),
+                    Format::Junit | Format::Html => return Err(ReportError::OfRun),
+                };
+                atomic::write_file(path, format.plan_magic(), |file| file.write_all(text.as_bytes()))?;
+            }
+            Request::GitHub => {
+                out.push_str(&github(&plan.annotations()));
+                of_job("GITHUB_STEP_SUMMARY", &markdown::plan(plan))?;
+                let to_do = plan.names_to_do().join(",");
+                of_job("GITHUB_OUTPUT", &format!("fits={}\nto_do={to_do}\n", plan.fits))?;
+            }
+        }
+    }
+    Ok(out)
 }
 
 /// Writes what was asked for; the returned text is for stdout.
@@ -232,8 +296,10 @@ mod tests {
         let stage = |name: &str, kind, status, report| StageResult {
             stage: name.to_owned(),
             kind,
+            cell: Default::default(),
             status,
             cost: None,
+            made_in: None,
             output: Some(PathBuf::from(HOSTILE)),
             sha256: Some("00".to_owned()),
             report: Some(report),

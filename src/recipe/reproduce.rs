@@ -5,8 +5,8 @@
 
 use super::error::RecipeError;
 use super::hashes::Hashes;
-use super::reader;
-use super::stage::{Chosen, Input, Kind, command};
+use super::reader::{self, Reading};
+use super::stage::{Kind, command};
 use crate::disk::atomic;
 use crate::disk::hash::file_sha256;
 use crate::machine::{PORTABLE, numerics_class, tool};
@@ -167,13 +167,9 @@ pub fn reproduce(options: &ReproduceOptions, shell: &Shell) -> Result<ReproduceR
 fn known_inputs(options: &ReproduceOptions, hashes: &mut Hashes) -> Result<BTreeMap<String, PathBuf>, ReproduceError> {
     let mut paths = Vec::new();
     if let Some(recipe) = &options.recipe {
-        let recipe = reader::read(recipe, Path::new("out"), &options.run).map_err(RecipeError::from)?;
-        paths.extend(recipe.model.as_ref().map(|(path, _)| path.clone()));
-        for choice in recipe.stages.iter().flat_map(|stage| &stage.choices) {
-            if let Chosen::Reads { source: Input::Path(path), .. } = &choice.value {
-                paths.push(path.clone());
-            }
-        }
+        let reading = Reading { out: Path::new("out"), run: &options.run, settings: &[] };
+        let recipe = reader::read(recipe, &reading).map_err(RecipeError::from)?;
+        paths.extend(recipe.reads().map(|(path, _)| path.to_owned()));
     }
     if let Some(inputs) = &options.inputs {
         below(inputs, DEPTH, &mut paths);

@@ -2,11 +2,13 @@
 //! own reports by their keys, so that a stage taken from the cache shows the same as when it ran.
 
 use super::gates::GateResult;
+use super::plan_report::duration;
 use crate::report::{Align, Report, Table, grouped, visible};
 use crate::stages::{self, Cost, summary::Figures};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// How a stage ended.
@@ -30,11 +32,17 @@ pub struct StageResult {
     pub stage: String,
     /// Its subcommand.
     pub kind: &'static str,
+    /// The values of the matrix that it has.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub cell: BTreeMap<String, String>,
     /// How it ended.
     pub status: Status,
     /// What it took, where it ran.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
+    /// What it took when it was made, where its result was known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub made_in: Option<Cost>,
     /// Path of its output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<PathBuf>,
@@ -101,11 +109,12 @@ impl StageResult {
 
     /// In a few words.
     fn what(&self) -> String {
-        let state = match self.status {
-            Status::Cached => ", cached",
-            Status::NotRun => return "not run".to_owned(),
-            Status::DoesNotFit => return "does not fit".to_owned(),
-            Status::Done => "",
+        let state = match (self.status, self.made_in) {
+            (Status::Cached, Some(cost)) => format!(", cached, made in {}", duration(cost.seconds)),
+            (Status::Cached, None) => ", cached".to_owned(),
+            (Status::NotRun, _) => return "not run".to_owned(),
+            (Status::DoesNotFit, _) => return "does not fit".to_owned(),
+            (Status::Done, _) => String::new(),
         };
         let words = stages::named(self.kind).zip(self.figures()).and_then(|(kind, figures)| kind.summary(&figures));
         format!("{}{state}", words.unwrap_or_else(|| self.kind.to_owned()))

@@ -1,33 +1,38 @@
-//! Runs a recipe: stage after stage, those whose results are known taken from the caches, then the gates and the sample. A
+//! Runs a recipe: stage after stage or side by side, those whose results are known taken from the caches, then the gates and the sample. A
 //! run that was killed goes on when it is repeated: finished stages are in the cache, training goes on from its checkpoint.
 //!
 //! The result of a stage that is known need not be on disk: it is put in place when a stage that runs reads it, and at the end
 //! where this machine has it, or where it is what the recipe is for. Two runs at once compute a key once: the second waits.
 
+mod samples;
+mod schedule;
+mod work;
+
 use super::cache::{self, Made};
 use super::error::RecipeError;
+use super::forecast::Rates;
 use super::hashes::Hashes;
 use super::key;
 use super::lock::LockedStage;
 use super::plan::{self, Prepared, RunOptions};
-use super::reader::{Recipe, Sample};
-use super::run_report::{InputDigest, RunReport, SampleResult, StageResult, Status};
+use super::plan_report::duration;
+use super::reader::Recipe;
+use super::run_report::{InputDigest, RunReport, StageResult, Status};
 use super::stage::{Chosen, Input, RecipeStage, chain};
 use crate::disk::schema::nearest;
-use crate::eval::EvalError;
-use crate::eval::generate::{GenerateOptions, Prompt, generate};
-use crate::eval::opened::OpenedModel;
-use crate::formats;
-use crate::progress::Silent;
 use crate::shell::Shell;
 use crate::stages::{Product, Resumes};
-use crate::store::{Found, Origin, StoreError, digest_of};
-use crate::train::checkpoint;
+use crate::store::{Found, KeyLock, Origin, StoreError, digest_of};
+use schedule::Schedule;
 use serde_json::Value;
-use slm_runtime::sample::Sampling;
-use std::collections::BTreeSet;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::Arc;
+use work::{Computed, Work};
+
+/// Stack of a thread that runs a stage.
+const STACK_BYTES: usize = 16 << 20;
 
 /// Runs it.
 pub fn run(options: &RunOptions, shell: &Shell) -> Result<RunReport, RecipeError> {
@@ -38,7 +43,9 @@ pub fn run(options: &RunOptions, shell: &Shell) -> Result<RunReport, RecipeError
 pub(super) fn run_prepared(options: &RunOptions, prepared: Prepared, shell: &Shell) -> Result<RunReport, RecipeError> {
     let chosen = chosen(options, &prepared.recipe)?;
     let count = prepared.recipe.stages.len();
-    let mut run = Run { options, shell, prepared, chosen, made: vec![None; count], results: Vec::new() };
+    let rates = Rates::noted(prepared.chain.local());
+    let (made, results) = (vec![None; count], vec![None; count]);
+    let mut run = Run { options, shell, prepared, chosen, made, results, rates, side_by_side: false };
     run.begin()?;
     let settled = run.stages();
     // What is finished is written down, whatever stopped the run.
@@ -52,11 +59,15 @@ pub(super) fn run_prepared(options: &RunOptions, prepared: Prepared, shell: &She
 /// The stages that are to have a result: all, or those that `--only` names.
 fn chosen(options: &RunOptions, recipe: &Recipe) -> Result<BTreeSet<usize>, RecipeError> {
     let Some(name) = &options.only else { return Ok((0..recipe.stages.len()).collect()) };
-    let named = |stage: &RecipeStage| stage.name == *name || stage.label() == *name;
+    let named = |stage: &RecipeStage| stage.is_named(name);
     let chosen: BTreeSet<usize> = (0..recipe.stages.len()).filter(|&stage| named(&recipe.stages[stage])).collect();
     if chosen.is_empty() {
         let labels: Vec<String> = recipe.stages.iter().map(RecipeStage::label).collect();
+        let left_out = recipe.left_out.iter().find(|other| other.is_named(name));
         let hint = match nearest(name, labels.iter().map(String::as_str)) {
+            _ if left_out.is_some() => {
+                left_out.map(|other| format!("it is left out: {}", other.why)).unwrap_or_default()
+            }
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("stages: {}", labels.join(", ")),
         };
@@ -75,7 +86,19 @@ struct Run<'r> {
     /// Results so far.
     made: Vec<Option<Made>>,
     /// Likewise for people, of every stage so far.
-    results: Vec<StageResult>,
+    results: Vec<Option<StageResult>>,
+    /// How long stages take here.
+    rates: Rates,
+    /// Whether lines say which stage they are of.
+    side_by_side: bool,
+}
+
+/// The state of a stage before any work.
+enum Settled {
+    /// It has its result.
+    Known(StageResult),
+    /// It is to be computed, with this key.
+    ToDo(Value, StageResult),
 }
 
 impl Run<'_> {
@@ -86,7 +109,8 @@ impl Run<'_> {
     /// What is to be known before the first stage: outputs must have a place, and results should be kept.
     fn begin(&mut self) -> Result<(), RecipeError> {
         let shell = self.shell;
-        if let Some(locking) = self.prepared.lock.as_mut().filter(|locking| locking.stored.is_none()) {
+        let writes = self.options.settings.is_empty();
+        if let Some(locking) = self.prepared.lock.as_mut().filter(|locking| writes && locking.stored.is_none()) {
             locking.lock.write(&locking.path)?;
             shell.status("Locked", locking.path.display());
             locking.stored = Some(locking.lock.clone());
@@ -99,7 +123,9 @@ impl Run<'_> {
             Some(Err(error)) => {
                 let error = chain(&error);
                 shell.warn(format_args!("{error}; the outputs are written, and the next run computes them again"));
-                self.prepared.chain.without_local();
+                if let Some(chain) = Arc::get_mut(&mut self.prepared.chain) {
+                    chain.without_local();
+                }
             }
             None if self.prepared.chain.is_disabled() => {}
             None => shell.warn(
@@ -118,16 +144,74 @@ impl Run<'_> {
 
     /// Settles every stage, and puts outputs in place.
     fn stages(&mut self) -> Result<(), RecipeError> {
-        for index in 0..self.prepared.recipe.stages.len() {
-            let result = self.settle(index)?;
-            self.results.push(result);
-        }
+        self.settle_all()?;
         for index in 0..self.prepared.recipe.stages.len() {
             if self.belongs_on_disk(index) {
                 self.place(index)?;
             }
         }
         Ok(())
+    }
+
+    /// Settles stage after stage, those that do not wait for each other side by side where that is allowed. After a failure
+    /// nothing begins any more; what runs ends, and its result is kept.
+    fn settle_all(&mut self) -> Result<(), RecipeError> {
+        let mut schedule = Schedule::new(self.options, &self.prepared.recipe, &self.chosen);
+        self.side_by_side = schedule.is_wide();
+        let (send, receive) = std::sync::mpsc::channel();
+        let mut failures: BTreeMap<usize, RecipeError> = BTreeMap::new();
+        std::thread::scope(|scope| {
+            loop {
+                while failures.is_empty()
+                    && let Some(index) = schedule.next()
+                {
+                    match self.begin_stage(index, &mut schedule) {
+                        Ok(None) => {}
+                        Ok(Some(work)) if schedule.is_serial() => {
+                            let (computed, held) = work.run();
+                            if let Err(error) = self.end_stage(index, work, computed, held, &mut schedule) {
+                                failures.insert(index, error);
+                            }
+                        }
+                        Ok(Some(work)) => {
+                            let send = send.clone();
+                            let run = move || {
+                                let ended = std::panic::catch_unwind(AssertUnwindSafe(|| work.run()));
+                                // Its receiver is there until every stage has ended.
+                                drop(send.send((index, work, ended)));
+                            };
+                            // As much as the main thread has.
+                            let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+                            if let Err(source) = thread.spawn_scoped(scope, run) {
+                                schedule.ended(index);
+                                failures.insert(index, RecipeError::Thread { source });
+                            }
+                        }
+                        Err(error) => {
+                            schedule.ended(index);
+                            failures.insert(index, error);
+                        }
+                    }
+                }
+                if schedule.running() == 0 {
+                    break;
+                }
+                let Ok((index, work, ended)) = receive.recv() else { break };
+                let (computed, held) = match ended {
+                    Ok(ended) => ended,
+                    // As if it had been on this thread.
+                    Err(panic) => std::panic::resume_unwind(panic),
+                };
+                if let Err(error) = self.end_stage(index, work, computed, held, &mut schedule) {
+                    failures.insert(index, error);
+                }
+            }
+        });
+        // The first in the order of the recipe, whichever failed first; of the others there is a word.
+        let mut failures = failures.into_values();
+        let Some(first) = failures.next() else { return Ok(()) };
+        failures.for_each(|other| self.shell.warn(chain(&other)));
+        Err(first)
     }
 
     /// The stages that something chosen needs, itself included.
@@ -160,35 +244,74 @@ impl Run<'_> {
             || stage.output.as_ref().is_some_and(|output| output.exists())
     }
 
-    /// One stage, those before it being settled: its result from a cache, or from work.
-    fn settle(&mut self, index: usize) -> Result<StageResult, RecipeError> {
+    /// One stage, those before it being settled: its result from a cache, or the work that is to be done.
+    fn begin_stage(&mut self, index: usize, schedule: &mut Schedule) -> Result<Option<Work>, RecipeError> {
+        let (key, result) = match schedule.take_known(index) {
+            Some(known) => known,
+            None => match self.settle(index)? {
+                Settled::Known(result) => {
+                    self.results[index] = Some(result);
+                    schedule.settled(index);
+                    return Ok(None);
+                }
+                Settled::ToDo(key, result) => (key, result),
+            },
+        };
+        if !schedule.may_start(index) {
+            schedule.postpone(index, key, result);
+            return Ok(None);
+        }
+        let work = self.work(index, key, result, false)?;
+        schedule.started(index);
+        Ok(Some(work))
+    }
+
+    /// Takes over what a stage gave.
+    fn end_stage(
+        &mut self,
+        index: usize,
+        work: Work,
+        computed: Result<Computed, RecipeError>,
+        held: Option<KeyLock>,
+        schedule: &mut Schedule,
+    ) -> Result<(), RecipeError> {
+        let alone = schedule.ended(index);
+        let result = self.finish(work, computed?, alone)?;
+        self.results[index] = Some(result);
+        schedule.settled(index);
+        drop(held);
+        Ok(())
+    }
+
+    /// The state of a stage, those before it being settled.
+    fn settle(&mut self, index: usize) -> Result<Settled, RecipeError> {
         let stage = self.stage(index).clone();
         let result = StageResult {
             stage: stage.label(),
             kind: stage.kind.name(),
+            cell: stage.cell.pairs(),
             status: Status::NotRun,
             cost: None,
+            made_in: None,
             output: stage.output.clone(),
             sha256: None,
             report: None,
         };
         if !self.needed(index) {
-            return Ok(StageResult { output: None, ..result });
+            return Ok(Settled::Known(StageResult { output: None, ..result }));
         }
         let number = self.number(index);
         if stage.waits_for().any(|other| self.made[other].is_none()) {
             self.shell.status("Leaving out", &number);
-            return Ok(StageResult { output: None, ..result });
+            return Ok(Settled::Known(StageResult { output: None, ..result }));
         }
         let key = self.prepared.key(index, &self.made, self.options.run.seed)?;
         self.prepared.check_locked(self.options, index, &key, None)?;
         let may_compute = self.chosen.contains(&index) && !self.options.cached_only;
         if !(self.options.force && may_compute) {
             let (chain, outputs) = (&self.prepared.chain, cache::outputs(&stage));
-            if let Some(Found { entry, origin }) = chain.find(&digest_of(&key), &outputs, self.shell) {
-                self.shell.status("Cached", &number);
-                let made = Made { entry, origin: Some(origin) };
-                return self.finished(index, &key, made, StageResult { status: Status::Cached, ..result });
+            if let Some(found) = chain.find(&digest_of(&key), &outputs, self.shell) {
+                return Ok(Settled::Known(self.cached(index, &key, found, result)?));
             }
         }
         if !may_compute {
@@ -196,7 +319,23 @@ impl Run<'_> {
             let why = cache::why(&self.prepared.chain, &recipe, &stage.label(), &key);
             return Err(RecipeError::NotCached { stage: stage.label(), why, recipe });
         }
-        self.compute(index, &key, result, false)
+        Ok(Settled::ToDo(key, result))
+    }
+
+    /// The result of a stage from a cache.
+    fn cached(
+        &mut self,
+        index: usize,
+        key: &Value,
+        found: Found,
+        result: StageResult,
+    ) -> Result<StageResult, RecipeError> {
+        let made_in = cache::cost(&found.entry);
+        self.shell.status("Cached", format_args!("{}, made in {}", self.number(index), duration(made_in.seconds)));
+        let Found { entry, origin } = found;
+        let made = Made { entry, origin: Some(origin) };
+        let result = StageResult { status: Status::Cached, made_in: Some(made_in), ..result };
+        self.finished(index, key, made, result)
     }
 
     fn number(&self, index: usize) -> String {
@@ -223,58 +362,53 @@ impl Run<'_> {
         Ok(StageResult { sha256: output.map(|output| output.to_string()), report, ..result })
     }
 
-    /// Runs a stage; `damaged` says that its entry was found and could not be put in place.
-    fn compute(
-        &mut self,
-        index: usize,
-        key: &Value,
-        result: StageResult,
-        damaged: bool,
-    ) -> Result<StageResult, RecipeError> {
-        let stage = self.stage(index).clone();
-        let (shell, label, number) = (self.shell, stage.label(), self.number(index));
-        let outputs = cache::outputs(&stage);
-        for other in stage.waits_for().collect::<BTreeSet<_>>() {
+    /// The work of a stage, what it reads being put in place; `damaged` says that its entry was found and could not be.
+    fn work(&mut self, index: usize, key: Value, result: StageResult, damaged: bool) -> Result<Work, RecipeError> {
+        for other in self.stage(index).waits_for().collect::<BTreeSet<_>>() {
             self.place(other)?;
         }
-        let mut waited = false;
-        let waiting = || {
-            waited = true;
-            shell.status("Waiting", format_args!("{number}: another run computes it"));
+        let label = self.stage(index).label();
+        Ok(Work {
+            index,
+            number: self.number(index),
+            shell: if self.side_by_side { self.shell.of_part(&label) } else { self.shell.again() },
+            recipe: self.prepared.recipe.clone(),
+            chain: self.prepared.chain.clone(),
+            run: self.options.run.clone(),
+            force: self.options.force,
+            key,
+            result,
+            damaged,
+        })
+    }
+
+    /// Takes over what the work of a stage gave; `alone` says that no other ran beside it.
+    fn finish(&mut self, work: Work, computed: Computed, alone: bool) -> Result<StageResult, RecipeError> {
+        let Work { index, key, result, shell, .. } = work;
+        let stage = self.stage(index).clone();
+        let label = stage.label();
+        let (mut outcome, report) = match computed {
+            Computed::Found(found) => return self.cached(index, &key, found, result),
+            Computed::Ran(outcome, report) => (outcome, report),
         };
-        // Held until the result is kept. Without a lock two runs may both compute: the results are the same.
-        let held = self.prepared.chain.lock(&digest_of(key), waiting);
-        let _held = held.map_err(|error| shell.warn(chain(&error))).ok();
-        // Another run may have finished it since it was looked for, whether this one had to wait or not. What is wrong with an
-        // entry was said then.
-        if (waited || !self.options.force)
-            && !damaged
-            && let Some(Found { entry, origin }) = self.prepared.chain.find_here(&digest_of(key), &outputs, &Silent)
-        {
-            shell.status("Cached", &number);
-            let made = Made { entry, origin: Some(origin) };
-            return self.finished(index, key, made, StageResult { status: Status::Cached, ..result });
+        if alone {
+            let predicted = self.prepared.recipe.predictions.get(index).cloned().unwrap_or_default();
+            self.rates.learn(stage.kind.name(), &predicted, outcome.cost.seconds);
+        } else {
+            // The peak is that of the process, and others were in it.
+            outcome.cost.peak_memory_bytes = None;
         }
-        shell.status("Stage", &number);
-        leftovers(&stage, self.options.force, shell)?;
-        let failed = |source: anyhow::Error| RecipeError::Stage {
-            stage: label.clone(),
-            kind: stage.kind.name(),
-            source: source.into(),
-        };
-        let recipe = &self.prepared.recipe;
-        let outcome = stage.run(&self.options.run, &|source| recipe.path(source), shell).map_err(failed)?;
         let result = StageResult { cost: Some(outcome.cost), ..result };
-        let report: Value = serde_json::from_str(&outcome.json).map_err(|error| failed(error.into()))?;
         if !outcome.passed {
             shell.warn(format_args!("stage `{label}` has no output\n{}", outcome.text));
             return Ok(StageResult { status: Status::DoesNotFit, output: None, report: Some(report), ..result });
         }
-        let entry = cache::entry(key, &outcome, &report, &outputs)?;
+        let outputs = cache::outputs(&stage);
+        let entry = cache::entry(&key, &outcome, &report, &outputs)?;
         if self.inputs_stayed(&stage)? {
-            match self.prepared.chain.keep(entry.clone(), &outputs, shell) {
+            match self.prepared.chain.keep(entry.clone(), &outputs, &shell) {
                 Ok(None) => {}
-                Ok(Some(other)) => cache::shout(&label, &other, &entry, shell),
+                Ok(Some(other)) => cache::shout(&label, &other, &entry, &shell),
                 // The disk may have filled up: the output is there, and only the next run's time is lost.
                 Err(error) => shell.warn(format_args!(
                     "stage `{label}` is finished and not remembered: {}; the next run computes it again",
@@ -287,13 +421,13 @@ impl Run<'_> {
                  it again"
             ));
         }
-        self.finished(index, key, Made { entry, origin: None }, StageResult { status: Status::Done, ..result })
+        self.finished(index, &key, Made { entry, origin: None }, StageResult { status: Status::Done, ..result })
     }
 
     /// Whether what a stage read from disk is still what its key says.
     fn inputs_stayed(&mut self, stage: &RecipeStage) -> Result<bool, RecipeError> {
         for choice in &stage.choices {
-            if let Chosen::Reads { source: source @ (Input::Model | Input::Path(_)), .. } = &choice.value {
+            if let Chosen::Reads { source: source @ (Input::Model(_) | Input::Path(_)), .. } = &choice.value {
                 let path = self.prepared.recipe.path(source);
                 let before = self.prepared.hashes.of(&path)?;
                 if self.prepared.hashes.again(&path)? != before {
@@ -327,9 +461,12 @@ impl Run<'_> {
                     return Err(RecipeError::NotCached { stage, why: chain(&error), recipe });
                 }
                 self.shell.warn(format_args!("stage `{}` runs again: {}", stage.label(), chain(&error)));
-                let result = StageResult { cost: None, sha256: None, report: None, ..self.results[index].clone() };
+                let Some(result) = self.results[index].clone() else { return Err(error.into()) };
+                let result = StageResult { cost: None, made_in: None, sha256: None, report: None, ..result };
                 self.made[index] = None;
-                self.results[index] = self.compute(index, &key, result, true)?;
+                let work = self.work(index, key, result, true)?;
+                let (computed, _held) = work.run();
+                self.results[index] = Some(self.finish(work, computed?, true)?);
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -339,7 +476,12 @@ impl Run<'_> {
     /// Writes what the stages gave into the lock, where it says something else.
     fn write_lock(&self) -> Result<(), RecipeError> {
         match &self.prepared.lock {
-            Some(locking) if !self.options.locked && locking.stored.as_ref() != Some(&locking.lock) => {
+            // What a command line sets is not what the recipe gives.
+            Some(locking)
+                if !self.options.locked
+                    && self.options.settings.is_empty()
+                    && locking.stored.as_ref() != Some(&locking.lock) =>
+            {
                 Ok(locking.lock.write(&locking.path)?)
             }
             _ => Ok(()),
@@ -349,9 +491,11 @@ impl Run<'_> {
     /// Gates and samples over the results.
     fn report(self) -> Result<RunReport, RecipeError> {
         let Run { options, shell, prepared: Prepared { recipe, mut hashes, .. }, chosen, results, .. } = self;
+        // Each is settled by now.
+        let results: Vec<StageResult> = results.into_iter().flatten().collect();
         let gates = super::gates::verdicts(&recipe, &results, &|stage| chosen.contains(&stage), shell);
         let samples = match &recipe.sample {
-            Some(sample) if options.only.is_none() => samples(sample, &recipe, &results, options.run.seed)?,
+            Some(sample) if options.only.is_none() => samples::samples(sample, &recipe, &results, options.run.seed)?,
             _ => Vec::new(),
         };
         let inputs = inputs(&recipe, &mut hashes)?;
@@ -364,81 +508,17 @@ impl Run<'_> {
         let gave = |result: &StageResult| matches!(result.status, Status::Done | Status::Cached);
         let passed = stages.iter().all(gave) && gates.iter().all(|gate| gate.passed);
         let (file, tool) = (options.recipe.display().to_string(), crate::machine::tool());
-        Ok(RunReport { recipe: recipe.name, file, tool, inputs, stages, gates, samples, passed })
+        Ok(RunReport { recipe: recipe.name.clone(), file, tool, inputs, stages, gates, samples, passed })
     }
 }
 
 /// Everything that stages read and that none of them made, with hashes, by name.
 fn inputs(recipe: &Recipe, hashes: &mut Hashes) -> Result<Vec<InputDigest>, RecipeError> {
     let mut inputs = Vec::new();
-    if let Some((path, written)) = &recipe.model {
-        inputs.push(InputDigest { path: written.clone(), sha256: hashes.of(path)?.sha256.to_string() });
-    }
-    for choice in recipe.stages.iter().flat_map(|stage| &stage.choices) {
-        if let Chosen::Reads { source: Input::Path(path), written } = &choice.value {
-            inputs.push(InputDigest { path: written.clone(), sha256: hashes.of(path)?.sha256.to_string() });
-        }
+    for (path, written) in recipe.reads() {
+        inputs.push(InputDigest { path: written.to_owned(), sha256: hashes.of(path)?.sha256.to_string() });
     }
     inputs.sort();
     inputs.dedup();
     Ok(inputs)
-}
-
-/// The checkpoint of a run that was killed: gone with --force, else worth a word.
-fn leftovers(stage: &RecipeStage, force: bool, shell: &Shell) -> Result<(), RecipeError> {
-    let resumes = stage.kind.resumes() != Resumes::Never;
-    let Some(output) = stage.output.as_deref().filter(|_| resumes) else { return Ok(()) };
-    let path = checkpoint::path_beside(output);
-    if force {
-        return checkpoint::forget(output)
-            .map_err(|error| RecipeError::OutDirectory { path, source: std::io::Error::other(error) });
-    }
-    if path.exists() {
-        shell.status("Resuming", format_args!("from {}", path.display()));
-    }
-    Ok(())
-}
-
-/// The prompt continued by the model and by the last artifact.
-fn samples(
-    sample: &Sample,
-    recipe: &Recipe,
-    results: &[StageResult],
-    seed: u64,
-) -> Result<Vec<SampleResult>, RecipeError> {
-    let mut all: Vec<(String, PathBuf)> = Vec::new();
-    // A configuration alone says nothing.
-    let has_weights = |path: &Path| formats::contents(path).weights;
-    if let Some((path, _)) = recipe.model.as_ref().filter(|(path, _)| has_weights(path)) {
-        all.push(("model".to_owned(), path.clone()));
-    }
-    let mut stages = recipe.stages.iter().zip(results);
-    let artifact = stages.rfind(|(stage, _)| stage.kind.makes() == Product::Artifact);
-    if let Some((result, path)) = artifact.and_then(|(_, result)| Some((result, result.output.as_ref()?))) {
-        all.push((result.stage.clone(), path.clone()));
-    }
-    let mut texts = Vec::new();
-    for (of, path) in all {
-        match continued(sample, &path, recipe, seed) {
-            Ok(text) => texts.push(SampleResult { of, text }),
-            Err(source) => return Err(RecipeError::Sample { of, source }),
-        }
-    }
-    Ok(texts)
-}
-
-fn continued(sample: &Sample, path: &Path, recipe: &Recipe, seed: u64) -> Result<String, EvalError> {
-    let model = OpenedModel::open_stored(path, &sample.device)?;
-    let tokenizer = match model.tokenizer() {
-        Err(EvalError::NoTokenizer { .. }) => recipe.model.as_ref().map(|(path, _)| path.clone()),
-        _ => None,
-    };
-    let options = GenerateOptions {
-        prompt: Prompt::Text(sample.prompt.clone()),
-        tokens: sample.tokens,
-        sampling: Sampling::GREEDY,
-        seed,
-        tokenizer,
-    };
-    Ok(generate(&model, &options, &mut |_| ControlFlow::Continue(()))?.text)
 }

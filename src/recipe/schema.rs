@@ -5,7 +5,8 @@
 
 use super::gates;
 use super::options::{OWN_KEYS, TARGET, Takes, names, takes, underscored};
-use super::reader::{RESERVED, TOP_KEYS, VERSION};
+use super::declared::RESERVED;
+use super::reader::{TOP_KEYS, VERSION};
 use super::run_report::RunReport;
 use super::stage::{Kind, command};
 use crate::report::Report;

@@ -100,7 +100,7 @@ pub fn share(options: &RunOptions, direction: Direction, progress: &dyn Progress
         stages.push(shared);
     }
     prepared.hashes.save();
-    Ok(ShareReport { recipe: prepared.recipe.name, stages })
+    Ok(ShareReport { recipe: prepared.recipe.name.clone(), stages })
 }
 
 fn pulled(chain: &crate::store::Chain, found: &Found, progress: &dyn Progress) -> Result<bool, StoreError> {

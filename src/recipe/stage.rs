@@ -2,6 +2,8 @@
 //! command line, asked of the subcommand's own clap definition, so that none is declared a second time; which kinds
 //! there are is said by the table of stages.
 
+use super::expand;
+use super::matrix::Cell;
 use super::mistake::Location;
 use crate::shell::Shell;
 use crate::stages::known::Known;
@@ -22,8 +24,8 @@ pub(super) fn command(kind: Kind) -> clap::Command {
 /// Where something that is read comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Input {
-    /// `[model]`.
-    Model,
+    /// `[model]`, by the index of its cell.
+    Model(usize),
     /// Another stage's output, by its index.
     Stage(usize),
     /// A file or directory.
@@ -31,7 +33,7 @@ pub(super) enum Input {
 }
 
 /// The value of an option.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Chosen {
     /// A flag that stands alone.
     Set,
@@ -55,29 +57,61 @@ pub(super) struct Choice {
     pub(super) value: Chosen,
 }
 
-/// A stage; one of several where a compile stage has several targets.
+/// How it is known which kind a stage is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KindIs {
+    /// It is said.
+    Said,
+    /// What is said is a mistake, and this is the nearest name.
+    Near,
+    /// Nothing that can be used is said, and this kind knows most of its keys.
+    Guessed,
+}
+
+/// A stage; one of several where the recipe has a matrix, or a compile stage several targets.
 #[derive(Clone, Debug)]
 pub(super) struct RecipeStage {
+    /// The key of its table.
     pub(super) name: String,
+    /// The values of the matrix that it has.
+    pub(super) cell: Cell,
     /// Name of the target, of a compile stage.
     pub(super) target: Option<String>,
     /// Whether the stage has other targets too.
     pub(super) one_of_several: bool,
     pub(super) kind: Kind,
+    pub(super) kind_is: KindIs,
     pub(super) place: Location,
     pub(super) choices: Vec<Choice>,
-    /// Whether its options can be used as far as they were read.
+    /// Whether no mistake was found in what it says.
     pub(super) sound: bool,
+    /// Options that the recipe has and that cannot be used, by their long names: their mistakes are noted.
+    pub(super) dropped: Vec<String>,
     pub(super) output: Option<PathBuf>,
 }
 
 impl RecipeStage {
-    /// Name for people.
+    /// Name for people: that of the table, its values of the matrix, and its target, where there are several.
     pub(super) fn label(&self) -> String {
+        let label = expand::label(&self.name, &self.cell);
         match &self.target {
-            Some(target) if self.one_of_several => format!("{}.{target}", self.name),
-            _ => self.name.clone(),
+            Some(target) if self.one_of_several && !self.cell.names(target) => format!("{label}.{target}"),
+            _ => label,
         }
+    }
+
+    /// Whether a stage of a cell means this one by a name: the table's, with or without the target, of the values that both
+    /// have; or the whole label, of any cell.
+    pub(super) fn is_meant(&self, name: &str, cell: &Cell) -> bool {
+        let with_target = |name: &str| self.target.as_ref().map(|target| format!("{name}.{target}"));
+        let of_cell = expand::label(&self.name, &self.cell);
+        let same = |own: &str| own == name || with_target(own).is_some_and(|own| own == name);
+        self.label() == name || same(&of_cell) || (same(&self.name) && self.cell.is_part_of(cell))
+    }
+
+    /// Whether a person means this one, in any cell: `--only` and gates.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        self.is_meant(name, &self.cell)
     }
 
     /// Indices of the stages it waits for.

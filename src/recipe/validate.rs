@@ -8,12 +8,20 @@ use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::path::PathBuf;
 
-/// Lets the subcommand parse the options, and reports every one that it refuses.
-pub(super) fn validate(stage: &RecipeStage, table: &Table, command: &Command, mistakes: &mut Mistakes) {
-    let mut choices: Vec<&Choice> = stage.choices.iter().collect();
+/// Lets the subcommand parse the options, and reports every one that it refuses; those are taken out of the stage.
+pub(super) fn validate(stage: &mut RecipeStage, table: &Table, command: &Command, mistakes: &mut Mistakes) {
+    let mut choices = stage.choices.clone();
+    refuse(stage, &mut choices, table, command, mistakes);
+    let kept = |flag: &String| choices.iter().any(|choice| choice.flag == *flag);
+    let gone: Vec<String> = stage.choices.iter().map(|choice| choice.flag.clone()).filter(|flag| !kept(flag)).collect();
+    stage.dropped.extend(gone);
+    stage.choices = choices;
+}
+
+fn refuse(stage: &RecipeStage, choices: &mut Vec<Choice>, table: &Table, command: &Command, mistakes: &mut Mistakes) {
     // Paths are checked elsewhere: any will do.
     let path = |_: &Input| PathBuf::from("path");
-    while let Err(error) = command.clone().try_get_matches_from(stage.arguments_of(choices.iter().copied(), &path)) {
+    while let Err(error) = command.clone().try_get_matches_from(stage.arguments_of(choices.iter(), &path)) {
         let named = match error.get(ContextKind::InvalidArg) {
             Some(ContextValue::String(argument)) => vec![flag_of(argument)],
             Some(ContextValue::Strings(arguments)) => arguments.iter().map(|argument| flag_of(argument)).collect(),
@@ -30,7 +38,8 @@ pub(super) fn validate(stage: &RecipeStage, table: &Table, command: &Command, mi
                     stage.kind.name(),
                     flag.replace('-', "_")
                 );
-                mistakes.add(&stage.place, Code::MissingKey, message);
+                let help = format!("write {} in the table of the stage", example(command, flag));
+                mistakes.suggest(&stage.place, Code::MissingKey, message, help);
             }
             return;
         }
@@ -38,7 +47,7 @@ pub(super) fn validate(stage: &RecipeStage, table: &Table, command: &Command, mi
             Some(ContextValue::String(value)) => Some(value.as_str()),
             _ => None,
         };
-        let is_it = |choice: &&Choice| {
+        let is_it = |choice: &Choice| {
             named.contains(&choice.flag)
                 && value.is_none_or(|value| !matches!(&choice.value, Chosen::Text(text) if text != value))
         };
@@ -46,11 +55,19 @@ pub(super) fn validate(stage: &RecipeStage, table: &Table, command: &Command, mi
             return mistakes.add(&stage.place, Code::Refused, error.to_string().trim().replace('\n', " "));
         };
         let choice = choices.remove(at);
-        match explained(&error, choice, value) {
+        match explained(&error, &choice, value) {
             (code, message, Some(help)) => mistakes.suggest(&choice.place, code, message, help),
             (code, message, None) => mistakes.add(&choice.place, code, message),
         }
     }
+}
+
+/// A key with what it takes, as the help of its option calls that.
+fn example(command: &Command, flag: &str) -> String {
+    let argument = command.get_arguments().find(|argument| argument.get_long() == Some(flag));
+    let value = argument.and_then(|argument| argument.get_value_names()?.first().map(ToString::to_string));
+    let key = flag.replace('-', "_");
+    value.map_or_else(|| format!("`{key}`"), |value| format!("`{key} = {value}`"))
 }
 
 /// `--keep <PATTERN=SCHEME>` is `keep`.

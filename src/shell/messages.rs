@@ -91,8 +91,10 @@ pub struct Shell {
     /// Whether stderr is a terminal on which a bar can be drawn.
     terminal: bool,
     colour: bool,
-    out: Mutex<Box<dyn Write + Send>>,
+    out: Arc<Mutex<Box<dyn Write + Send>>>,
     err: Stderr,
+    /// Of which part of the work its lines are, where several go on side by side.
+    part: Option<String>,
     /// The piece of work in progress.
     pub(super) work: Mutex<Option<Work>>,
 }
@@ -120,10 +122,29 @@ impl Shell {
             options,
             terminal: false,
             colour: false,
-            out: Mutex::new(out),
+            out: Arc::new(Mutex::new(out)),
             err: Stderr(Arc::new(Mutex::new(err))),
+            part: None,
             work: Mutex::new(None),
         }
+    }
+
+    /// The same streams for another piece of work.
+    pub fn again(&self) -> Self {
+        let Shell { options, terminal, colour, out, err, part, work: _ } = self;
+        let (out, err, part) = (out.clone(), err.clone(), part.clone());
+        Shell { options: *options, terminal: *terminal, colour: *colour, out, err, part, work: Mutex::new(None) }
+    }
+
+    /// The same streams for one of several pieces of work that go on side by side: every line says which, and there are no
+    /// bars.
+    pub fn of_part(&self, name: &str) -> Self {
+        Shell { terminal: false, part: Some(name.to_owned()), ..self.again() }
+    }
+
+    /// What stands before a message.
+    pub(super) fn prefix(&self) -> String {
+        self.part.as_ref().map_or_else(String::new, |part| format!("{part}: "))
     }
 
     /// Options it was built from.
@@ -162,7 +183,7 @@ impl Shell {
             self.event(json!({ "event": "status", "verb": verb, "message": message.to_string() }));
         } else {
             let verb = format!("{verb:>12}");
-            self.line(&format!("{} {message}", self.painted(&verb, "\x1b[1;32m")));
+            self.line(&format!("{} {}{message}", self.painted(&verb, "\x1b[1;32m"), self.prefix()));
         }
     }
 
@@ -260,7 +281,7 @@ impl Shell {
             }
             return self.event(event);
         }
-        let mut text = format!("{}: {head}", self.painted(label, colour));
+        let mut text = format!("{}: {}{head}", self.painted(label, colour), self.prefix());
         for cause in causes {
             text.push_str("\n  caused by: ");
             text.push_str(cause);
@@ -275,6 +296,9 @@ impl Shell {
     /// One JSON line on stderr, tagged with its schema.
     pub(super) fn event(&self, fields: serde_json::Value) {
         let mut event = json!({ "schema": EVENT_SCHEMA });
+        if let Some(part) = &self.part {
+            event["stage"] = json!(part);
+        }
         if let (Some(event), serde_json::Value::Object(fields)) = (event.as_object_mut(), fields) {
             event.extend(fields);
         }

@@ -85,7 +85,7 @@ impl Shell {
     fn speak(&self, what: &str, total: u64, unit: &'static str) -> Lines {
         let (until_dropped, ended) = channel();
         let done = Arc::new(AtomicU64::new(0));
-        let (what, of_thread, stderr) = (what.to_owned(), done.clone(), self.stderr());
+        let (what, of_thread, stderr) = (format!("{}{what}", self.prefix()), done.clone(), self.stderr());
         std::thread::spawn(move || {
             let say = |line| stderr.line(&format!("{:>12} {line}", "Progress"));
             speak([&what, unit], total, &of_thread, &ended, EVERY, say);

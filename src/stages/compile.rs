@@ -7,15 +7,19 @@ use super::arguments::{QuantizedModel, TargetName};
 use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
+use super::prediction::{self, DeviceNeed, Prediction};
 use super::stage::{Arithmetic, Faults, Measures, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
-use crate::compile::{ARTIFACT_MAGIC, CompileError};
+use crate::compile::fit::{FitError, Limit, Shape, fit, footprint};
+use crate::compile::{ARTIFACT_MAGIC, CompileError, golden_size};
 use crate::disk::atomic;
+use crate::model::spec::ModelSpec;
 use crate::quantize::policy::not_sparse;
 use crate::shell::Shell;
 use crate::target::{Required, Target};
 use anyhow::anyhow;
 use serde_json::Value;
+use slm_runtime::format::spec::MAX_CHUNK;
 use std::path::PathBuf;
 pub use work::{CompileOptions, CompileReport, compile_directory};
 
@@ -59,6 +63,53 @@ pub struct Args {
 pub struct Compile;
 
 impl Args {
+    /// What the artifact will take of the device and of this machine; of the latter as far as the schemes are known.
+    fn predicted(&self, model: &KnownModel, target: &Target) -> Prediction {
+        let spec = &model.spec;
+        let predicted = Prediction {
+            peak_memory_bytes: Some(need(spec)),
+            work_macs: Some(prediction::moved_macs(spec)),
+            ..Prediction::default()
+        };
+        let (Some(assignment), Some(files)) = (&model.schemes, &model.files) else { return predicted };
+        let context = self.context.unwrap_or(spec.text_context());
+        let sparsity = model.sparsity.clone().unwrap_or_default();
+        let Some(bytes) = files.bytes(spec).filter(|_| context > 0 && context <= spec.context) else {
+            return predicted;
+        };
+        let shape = Shape {
+            spec,
+            assignment,
+            sparsity: &sparsity,
+            key_maps: true,
+            wide_activations: model.wide_activations,
+            vocabulary_bytes: bytes.vocabulary,
+            golden: golden_size(spec, context),
+            text_bytes: bytes.text,
+            chat_frame_bytes: bytes.chat_frame,
+            sampling_bytes: bytes.sampling,
+        };
+        let (found, does_not_fit) = match fit(&shape, target, context) {
+            Ok((found, _)) => (Some(found), None),
+            Err(FitError::DoesNotFit(answer)) => {
+                let chunk = if answer.limit == Limit::Ram { 1 } else { MAX_CHUNK };
+                (footprint(&shape, target, context, chunk).ok().map(|(found, _)| found), Some(answer.to_string()))
+            }
+            // Its own fault is found above, or by the work.
+            Err(FitError::Size(_) | FitError::Lower(_)) => (None, None),
+        };
+        let device = found.map(|found| DeviceNeed {
+            target: target.name.clone(),
+            flash_bytes: found.flash_bytes,
+            ram_bytes: found.ram_bytes(),
+            does_not_fit,
+        });
+        let host = if self.device_only { 0 } else { files.host_bytes() };
+        let output_bytes =
+            device.as_ref().filter(|device| device.does_not_fit.is_none()).map(|device| device.flash_bytes + host);
+        Prediction { output_bytes, device, ..predicted }
+    }
+
     /// Notes every limit of the target that the model is beyond, whatever its memory.
     fn check_limits(&self, target: &Target, model: &KnownModel, faults: &mut Faults) {
         let Some(max) = &target.max else { return };
@@ -75,6 +126,11 @@ impl Args {
             }
         }
     }
+}
+
+/// Memory at the peak: the integers, one byte each, and the packed weights twice: by tensor, and in the file that is emitted.
+fn need(spec: &ModelSpec) -> u64 {
+    3 * spec.parameter_count() + (64 << 20)
 }
 
 /// Notes sparsity that the target insists on, and schemes that it does not run.
@@ -116,9 +172,7 @@ impl Stage for Compile {
         let target = faults.check("target", Target::named(&args.target));
         let model = faults.check("model", known.model(&args.model)).flatten();
         if let Some(model) = &model {
-            // The integers, one byte each, and the packed weights twice: by tensor, and in the file that is emitted.
-            let need = 3 * model.spec.parameter_count() + (64 << 20);
-            faults.check("", check_memory(run, need, "compiling"));
+            faults.check("", check_memory(run, need(&model.spec), "compiling"));
         }
         if let (Some(target), Some(model)) = (&target, &model) {
             check_required(target, model, &mut faults);
@@ -129,6 +183,10 @@ impl Stage for Compile {
             }
         }
         faults.check("out", atomic::check_file(&args.out, ARTIFACT_MAGIC));
+        let predicted = match (&model, &target, known) {
+            (Some(model), Some(target), Known::Planned(_)) => args.predicted(model, target),
+            _ => Prediction::default(),
+        };
         let makes = model.map(|mut model| {
             model.spec.context = args.context.unwrap_or(model.spec.text_context());
             model
@@ -141,7 +199,7 @@ impl Stage for Compile {
             context: args.context,
             device_only: args.device_only,
         });
-        Resolved::new(options, makes, faults)
+        Resolved::new(options, makes, faults).predicting(predicted)
     }
 
     fn run(options: &CompileOptions, shell: &Shell) -> anyhow::Result<Outcome> {

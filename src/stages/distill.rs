@@ -3,8 +3,9 @@
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TRAINING, TokenizerArg};
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, path};
-use super::known::{Known, KnownModel, same_tokens};
+use super::known::{Files, Known, KnownModel, same_tokens};
 use super::numerics;
+use super::prediction::Prediction;
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::training::{Start, TrainOptions, check, check_need, sparsity_of_layers, train};
@@ -13,6 +14,7 @@ use crate::train::settings::Settings;
 use crate::train::student::{hidden_pairs, take_layers};
 use anyhow::anyhow;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Train a smaller student from a teacher
 ///
@@ -89,7 +91,15 @@ impl Args {
         let teacher = teacher?;
         let spec = faults.check("layers", take_layers(&teacher.spec, &self.layers))?;
         let sparsity = teacher.sparsity.clone().map(|sparsity| sparsity_of_layers(sparsity, &self.layers));
-        Some(KnownModel::dense(spec, sparsity))
+        Some(KnownModel::dense(spec, sparsity).with_files(self.files(teacher)))
+    }
+
+    /// Where the student's tokenizer comes from, where it is made of the teacher's layers.
+    fn files(&self, teacher: &KnownModel) -> Option<Arc<Files>> {
+        match &self.tokenizer.tokenizer {
+            Some(path) => Files::at(path),
+            None => teacher.files.clone(),
+        }
     }
 }
 
@@ -143,6 +153,7 @@ impl Stage for Distill {
         check(&options.settings, &options.data, options.task, spec, true, &mut faults);
         args.training.check_metrics(&mut faults);
         let device = faults.check("backend", args.backend.device());
+        let mut predicted = Prediction::default();
         if let Some(device) = &device {
             numerics::check(args.numerics.numerics, device, None, &mut faults);
             let teacher = known.spec(&args.teacher);
@@ -150,9 +161,9 @@ impl Stage for Distill {
                 Some(path) => known.spec(path),
                 None => teacher.as_ref().and_then(|teacher| take_layers(teacher, &args.layers).ok()),
             };
-            check_need(&options, (student.as_ref(), teacher.as_ref()), false, device, &mut faults);
+            predicted = check_need(&options, (student.as_ref(), teacher.as_ref()), false, device, &mut faults);
         }
-        Resolved::new(device.map(|device| OnBackend { options, device }), student, faults)
+        Resolved::new(device.map(|device| OnBackend { options, device }), student, faults).predicting(predicted)
     }
 
     fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {

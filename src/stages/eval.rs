@@ -9,9 +9,11 @@ use super::arguments::{AnyModel, ReadFile, path};
 use super::error::StageError;
 use super::known::{Known, comparable_tokens};
 use super::numerics;
+use super::prediction::{self, Prediction};
 use super::stage::{Arithmetic, Faults, Measures, OnBackend, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
 use crate::eval::opened::Task;
+use crate::model::spec::ModelSpec;
 use crate::shell::Shell;
 use crate::text::windows::{Choice, WindowError, check_window};
 use serde_json::Value;
@@ -95,6 +97,26 @@ const MEASURE: &str = "Measurement";
 pub struct Eval;
 
 impl Args {
+    /// What the work will take, where the models are known.
+    fn predicted(&self, known: &Known) -> Prediction {
+        let Some(model) = known.planned(&self.model.model) else { return Prediction::default() };
+        let reference = self.reference.as_ref().and_then(|path| known.planned(path));
+        let spec = &model.spec;
+        let all = prediction::tokens_of(&[self.data.to_path_buf()], spec.vocabulary);
+        let most = self.max_windows.map_or(u64::MAX, |most| (most as u64).saturating_mul(self.window as u64));
+        let tokens = all.min(most);
+        let of_reference = reference.map_or(0, |model| prediction::forward_macs(&model.spec, self.window));
+        let held = |spec: &ModelSpec| 4 * spec.parameter_count();
+        let logits = 4 * (2 * self.window * spec.output_width()) as u64;
+        Prediction {
+            peak_memory_bytes: Some(
+                held(spec) + reference.map_or(0, |model| held(&model.spec)) + 8 * logits + (64 << 20),
+            ),
+            work_macs: Some(tokens.saturating_mul(prediction::forward_macs(spec, self.window) + of_reference)),
+            ..Prediction::default()
+        }
+    }
+
     /// Notes faults that the models of a plan show.
     fn check(&self, known: &Known, faults: &mut Faults) {
         if let Some(reference) = &self.reference {
@@ -154,7 +176,8 @@ impl Stage for Eval {
         if let Some(device) = &device {
             numerics::check(args.numerics.numerics, device, None, &mut faults);
         }
-        Resolved::new(device.map(|device| OnBackend { options, device }), None, faults)
+        let predicted = args.predicted(known);
+        Resolved::new(device.map(|device| OnBackend { options, device }), None, faults).predicting(predicted)
     }
 
     fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {

@@ -7,8 +7,9 @@ use super::arguments::DenseModel;
 use super::arguments::groups::{MODEL_AND_OUTPUT, OutArg, TokenizerArg};
 use super::arguments::path;
 use super::error::StageError;
-use super::known::{Known, KnownModel};
+use super::known::{Files, Known, KnownModel};
 use super::limits::check_memory;
+use super::prediction::{Prediction, dense_bytes, moved_macs};
 use super::stage::{Arithmetic, Faults, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
 use crate::disk::{DenseType, atomic};
@@ -90,7 +91,17 @@ impl Stage for Import {
             faults.check("", check_memory(run, memory_estimate(&model.spec), "importing"));
         }
         faults.check("out", atomic::check_directory(&args.out.out));
-        let makes = model.map(|model| KnownModel::dense(model.spec, model.sparsity));
+        let predicted = model.as_ref().map_or_else(Prediction::default, |model| Prediction {
+            output_bytes: Some(
+                dense_bytes(&model.spec) / if matches!(args.dtype, Some(Dtype::F16 | Dtype::Bf16)) { 2 } else { 1 },
+            ),
+            peak_memory_bytes: Some(memory_estimate(&model.spec)),
+            work_macs: Some(moved_macs(&model.spec)),
+            ..Prediction::default()
+        });
+        let files = path(&args.tokenizer.tokenizer).map(|path| Files::at(&path));
+        let makes =
+            model.map(|model| KnownModel::dense(model.spec, model.sparsity).with_files(files.unwrap_or(model.files)));
         let options = ImportOptions {
             model: args.model.to_path_buf(),
             out: args.out.out.clone(),
@@ -98,7 +109,7 @@ impl Stage for Import {
             tokenizer: path(&args.tokenizer.tokenizer),
             invocation: run.invocation.clone(),
         };
-        Resolved::new(Some(options), makes, faults)
+        Resolved::new(Some(options), makes, faults).predicting(predicted)
     }
 
     fn run(options: &ImportOptions, shell: &Shell) -> anyhow::Result<Outcome> {

@@ -1,7 +1,9 @@
 //! Models as stages know them before their work: on a command line by the headers of the files on disk; in the plan of
 //! a recipe by configurations, and by the products of earlier stages.
 
+use crate::compile::estimate::CompanionBytes;
 use crate::formats::{self, ModelFormatError};
+use crate::model::companions::TOKENIZER_FILE;
 use crate::model::families;
 use crate::model::scheme::Assignment;
 use crate::model::spec::ModelSpec;
@@ -12,6 +14,7 @@ use anyhow::ensure;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 /// A model without its weights.
 #[derive(Clone, Debug)]
@@ -24,12 +27,54 @@ pub struct KnownModel {
     pub schemes: Option<Assignment>,
     /// Pattern of every matrix that has one; absent where only the work decides them.
     pub sparsity: Option<Sparsity>,
+    /// Whether a linear takes inputs wider than 8 bits on a device, as far as that is known.
+    pub wide_activations: bool,
+    /// Where its tokenizer and templates come from.
+    pub files: Option<Arc<Files>>,
+}
+
+/// Where the tokenizer and templates of a model come from, and the bytes that they take in an artifact, counted once.
+#[derive(Debug)]
+pub struct Files {
+    path: PathBuf,
+    bytes: OnceLock<Option<CompanionBytes>>,
+}
+
+impl Files {
+    /// At a path.
+    pub fn at(path: &Path) -> Option<Arc<Self>> {
+        Some(Arc::new(Files { path: path.to_owned(), bytes: OnceLock::new() }))
+    }
+
+    /// The directory, or the file that holds them.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of the part of an artifact that only build machines read.
+    pub fn host_bytes(&self) -> u64 {
+        let tokenizer = formats::companions(&self.path).ok();
+        let tokenizer = tokenizer.as_ref().and_then(|companions| companions.find(TOKENIZER_FILE)?.length().ok());
+        // Names and provenance are some kilobytes beside it.
+        tokenizer.unwrap_or(0) + (16 << 10)
+    }
+
+    /// Bytes in an artifact; `None` where they cannot be read, which the work reports.
+    pub fn bytes(&self, spec: &ModelSpec) -> Option<CompanionBytes> {
+        let count = || CompanionBytes::of(&formats::companions(&self.path).ok()?, spec).ok();
+        *self.bytes.get_or_init(count)
+    }
 }
 
 impl KnownModel {
     /// A dense model.
     pub fn dense(spec: ModelSpec, sparsity: Option<Sparsity>) -> Self {
-        KnownModel { spec, quantized: false, schemes: None, sparsity }
+        KnownModel { spec, quantized: false, schemes: None, sparsity, wide_activations: false, files: None }
+    }
+
+    /// With the tokenizer and templates of another model, or of a place.
+    pub fn with_files(self, files: Option<Arc<Files>>) -> Self {
+        KnownModel { files, ..self }
     }
 }
 
@@ -62,6 +107,8 @@ impl Known {
                     quantized: outline.schemes.is_some(),
                     schemes: outline.schemes,
                     sparsity: Some(sparsity),
+                    wide_activations: !outline.activations.is_empty(),
+                    files: Files::at(path),
                 }))
             }
         }
@@ -117,7 +164,7 @@ pub fn configured(path: &Path) -> Result<Option<KnownModel>, ModelFormatError> {
         return Known::OnDisk.model(path);
     }
     let spec = families::spec_without_weights(&formats::configuration(path)?)?;
-    Ok(Some(KnownModel::dense(spec, Some(Sparsity::new()))))
+    Ok(Some(KnownModel::dense(spec, Some(Sparsity::new())).with_files(Files::at(path))))
 }
 
 /// Refuses two models whose tokens cannot mean the same, where both are known.

@@ -11,14 +11,16 @@ use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
 use super::numerics;
+use super::prediction::{self, Prediction};
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::training::{check_recompute, read_bytes, retraining_need};
 use crate::disk::atomic;
 use crate::disk::hash::{hex, sha256};
+use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::transform::NmPattern;
 use crate::prune::{Method, check, select};
-use crate::quantize::calibration::{CalibrationText, ENCODER_TEXT};
+use crate::quantize::calibration::{CALIBRATION_TOKENS, CalibrationText, ENCODER_TEXT};
 use crate::shell::Shell;
 use crate::train::settings::Settings;
 use anyhow::anyhow;
@@ -164,7 +166,28 @@ impl Args {
             sparsity.extend(selected.iter().map(|id| (*id, self.pattern.pattern)));
             sparsity
         });
-        Some(KnownModel::dense(model.spec.clone(), sparsity))
+        Some(KnownModel::dense(model.spec.clone(), sparsity).with_files(model.files.clone()))
+    }
+
+    /// What the work will take.
+    fn predicted(&self, spec: &ModelSpec, retrain: &Settings, recovery_bytes: Option<u64>) -> Prediction {
+        let tokens = CALIBRATION_TOKENS as u64;
+        let solved = self.pattern.method == Method::SparseGpt || self.refits();
+        let sampled = self.calibration.calibration.is_none() && spec.kind == ModelKind::Decoder;
+        let calibrated = match self.source(0) {
+            Some(_) => prediction::calibration_macs(spec, tokens, solved, sampled),
+            None => 0,
+        };
+        let solver = if solved { prediction::solver_macs(spec) } else { 0 };
+        let recovery = if self.recover { prediction::training_macs(spec, Some(spec), retrain) } else { 0 };
+        let bytes = prediction::dense_bytes(spec);
+        Prediction {
+            output_bytes: Some(bytes),
+            state_bytes: self.recover.then_some(3 * bytes),
+            peak_memory_bytes: Some(memory_estimate(spec).max(recovery_bytes.unwrap_or(0))),
+            work_macs: Some(prediction::moved_macs(spec) + calibrated + solver + recovery),
+            device: None,
+        }
     }
 }
 
@@ -201,14 +224,19 @@ impl Stage for Prune {
         if let Some(device) = &device {
             numerics::check(args.numerics.numerics, device, None, &mut faults);
         }
+        let mut recovery_bytes = None;
         if let (true, Some(device)) = (args.recover, &device) {
             check_recompute(&retrain.settings, device, &mut faults);
             if let Some(model) = &model {
                 let read_bytes = retrain.data.as_ref().map_or(0, read_bytes);
                 let need = retraining_need(&model.spec, &retrain.settings, device, read_bytes);
+                recovery_bytes = Some(need.peak_bytes());
                 faults.check("", need.check(run.max_ram));
             }
         }
+        let predicted = model
+            .as_ref()
+            .map_or_else(Prediction::default, |model| args.predicted(&model.spec, &retrain.settings, recovery_bytes));
         args.check_most_missed(&mut faults);
         let makes = model.as_ref().and_then(|model| args.pruned(model, &mut faults));
         faults.check("out", atomic::check_directory(&args.out.out));
@@ -227,7 +255,7 @@ impl Stage for Prune {
             };
             OnBackend { options, device }
         });
-        Resolved::new(checked, makes, faults)
+        Resolved::new(checked, makes, faults).predicting(predicted)
     }
 
     fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {

@@ -12,6 +12,7 @@ use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
 use super::numerics;
+use super::prediction::{self, Prediction};
 use super::stage::{Arithmetic, Faults, Measures, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::training::{check_recompute, read_bytes, retraining_need};
@@ -19,7 +20,7 @@ use crate::allocate::error::AllocationError;
 use crate::allocate::plan::Plan;
 use crate::disk::atomic;
 use crate::disk::hash::{hex, sha256};
-use crate::model::scheme::{Assignment, Preset};
+use crate::model::scheme::{Assignment, Preset, Width};
 use crate::model::size::stored_tensors;
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::transform::{NmPattern, Sparsity};
@@ -104,7 +105,36 @@ impl Args {
             sparsity.retain(|_, pattern| pattern.is_two_of_four());
             sparsity
         });
-        KnownModel { spec: spec.clone(), quantized: true, schemes, sparsity }
+        // Without a word a decoder's inputs are as wide as its calibration asks for, which only the work tells.
+        let wide_activations = widths(spec, &self.schemes.activations)
+            .is_ok_and(|widths| widths.values().any(|width| *width == Width::Bits16));
+        let files = model.files.clone();
+        KnownModel { spec: spec.clone(), quantized: true, schemes, sparsity, wide_activations, files }
+    }
+
+    /// What the work will take.
+    fn predicted(&self, spec: &ModelSpec, schemes: Option<SchemeSource>, retrain: &Retrain, peak: u64) -> Prediction {
+        let tokens = self.calibration_tokens.get() as u64;
+        let sampled = self.calibration.calibration.is_none() && spec.kind == ModelKind::Decoder;
+        let rounding = prediction::rounding_macs(spec, self.rounding.method, tokens, sampled);
+        let tune = self.tune.unwrap_or_else(|| default_tuning(spec)) as u64;
+        let training = if self.qat {
+            prediction::training_macs(spec, Some(spec), &retrain.settings)
+        } else if self.rounding.method == Method::Gptq && tune > 0 {
+            let settings = Settings { tokens: tune * tokens, ..tuning_settings(spec) };
+            prediction::training_macs(spec, Some(spec), &settings)
+        } else {
+            0
+        };
+        // What a choice by measurement takes depends on what it finds.
+        let measured = self.schemes.sweep || matches!(schemes, Some(SchemeSource::Auto(_)));
+        Prediction {
+            output_bytes: (!self.schemes.sweep).then(|| prediction::quantized_bytes(spec)),
+            state_bytes: (training > 0).then(|| 3 * prediction::dense_bytes(spec)),
+            peak_memory_bytes: Some(peak),
+            work_macs: (!measured).then_some(rounding + training),
+            device: None,
+        }
     }
 
     fn check_budget(&self, model: &KnownModel, source: SchemeSource, target: &Target) -> anyhow::Result<()> {
@@ -211,6 +241,10 @@ impl Stage for Quantize {
             numerics::check(args.numerics.numerics, device, measured.then_some(AUTO), &mut faults);
         }
         let need_bytes = spec.map(|spec| args.memory(spec, &retrain, device.as_ref(), run, &mut faults));
+        let predicted = match (spec, need_bytes) {
+            (Some(spec), Some(peak)) => args.predicted(spec, schemes, &retrain, peak),
+            _ => Prediction::default(),
+        };
         let source = args.source(run.seed);
         if matches!(source, CalibrationText::Mixed { .. }) && spec.is_some_and(|spec| spec.kind == ModelKind::Encoder) {
             faults.add("mix-self", CalibrationError::Encoder);
@@ -246,7 +280,7 @@ impl Stage for Quantize {
             };
             Checked { options, chart, device, need_bytes }
         });
-        Resolved::new(checked, makes, faults)
+        Resolved::new(checked, makes, faults).predicting(predicted)
     }
 
     fn run(checked: &Checked, shell: &Shell) -> anyhow::Result<Outcome> {

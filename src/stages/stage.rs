@@ -12,6 +12,7 @@
 use super::arguments::{Meaning, meaning};
 use super::invocation::Invocation;
 use super::known::{Known, KnownModel};
+use super::prediction::Prediction;
 use super::summary::Figures;
 use crate::formats;
 use crate::machine::{forget_peak_memory, peak_memory_bytes};
@@ -156,12 +157,19 @@ pub struct Resolved<O> {
     pub makes: Option<KnownModel>,
     /// Faults found.
     faults: Faults,
+    /// What the work will take, as far as it can be told.
+    pub predicted: Prediction,
 }
 
 impl<O> Resolved<O> {
     /// Options, the model that is made, and the faults.
     pub fn new(options: Option<O>, makes: Option<KnownModel>, faults: Faults) -> Self {
-        Resolved { options, makes, faults }
+        Resolved { options, makes, faults, predicted: Prediction::default() }
+    }
+
+    /// Likewise, with what the work will take.
+    pub fn predicting(self, predicted: Prediction) -> Self {
+        Resolved { predicted, ..self }
     }
 
     /// The options.
@@ -176,7 +184,8 @@ impl<O> Resolved<O> {
     }
 
     fn map<P>(self, change: impl FnOnce(O) -> P) -> Resolved<P> {
-        Resolved { options: self.options.map(change), makes: self.makes, faults: self.faults }
+        let Resolved { options, makes, faults, predicted } = self;
+        Resolved { options: options.map(change), makes, faults, predicted }
     }
 }
 

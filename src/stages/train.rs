@@ -3,8 +3,9 @@
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TokenizerArg};
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, path};
-use super::known::{Known, KnownModel};
+use super::known::{Files, Known, KnownModel};
 use super::numerics;
+use super::prediction::Prediction;
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::training::{Start, TrainOptions, check, check_need, train};
@@ -88,15 +89,19 @@ impl Stage for Train {
         check(&options.settings, &options.data, options.task, spec, false, &mut faults);
         args.training.check_metrics(&mut faults);
         let device = faults.check("backend", args.backend.device());
+        let mut predicted = Prediction::default();
         if let Some(device) = &device {
             numerics::check(args.numerics.numerics, device, None, &mut faults);
             let spec = known.spec(&args.model);
-            check_need(&options, (spec.as_ref(), None), false, device, &mut faults);
+            predicted = check_need(&options, (spec.as_ref(), None), false, device, &mut faults);
         }
         // A bare encoder is given a classifier for labels that only the data has.
         let same = |model: &&KnownModel| options.task.is_none() || !matches!(model.spec.head, Head::Hidden);
-        let makes = planned.filter(same).cloned();
-        Resolved::new(device.map(|device| OnBackend { options, device }), makes, faults)
+        let makes = planned.filter(same).cloned().map(|model| match &options.tokenizer {
+            Some(path) => model.with_files(Files::at(path)),
+            None => model,
+        });
+        Resolved::new(device.map(|device| OnBackend { options, device }), makes, faults).predicting(predicted)
     }
 
     fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {

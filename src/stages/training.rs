@@ -16,6 +16,7 @@ use crate::stages::StageError;
 use crate::stages::arguments::training::check_settings;
 use crate::stages::invocation::Invocation;
 use crate::stages::numerics::class_of;
+use crate::stages::prediction::{self, Prediction};
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
 use crate::stages::stage::Faults;
@@ -87,17 +88,17 @@ pub fn read_bytes(data: &Data) -> u64 {
 }
 
 /// Notes a need for memory that is above what is allowed, as far as models are known: that of a decoder, whose samples are
-/// as long as the window. Other samples are read first.
+/// as long as the window. Other samples are read first. Says what the training will take.
 pub fn check_need(
     options: &TrainOptions,
     (student, teacher): (Option<&ModelSpec>, Option<&ModelSpec>),
     transformed: bool,
     device: &Device,
     faults: &mut Faults,
-) {
+) -> Prediction {
     let fused = StagedForward::is_fused(device);
     check_recompute(&options.settings, device, faults);
-    let Some(student) = student.filter(|student| student.kind == ModelKind::Decoder) else { return };
+    let Some(student) = student else { return Prediction::default() };
     let need = TrainingNeed {
         student,
         teacher,
@@ -107,7 +108,13 @@ pub fn check_need(
         fused,
         read_bytes: read_bytes(&options.data),
     };
-    faults.check("", need.check(options.max_ram));
+    if student.kind == ModelKind::Decoder {
+        faults.check("", need.check(options.max_ram));
+    }
+    let loss = &options.settings.loss;
+    let of_teacher = teacher.filter(|_| loss.needs_teacher());
+    let peak_memory_bytes = Some(need.peak_bytes());
+    Prediction { peak_memory_bytes, ..prediction::training(student, of_teacher, &options.settings) }
 }
 
 /// The need of a changed model that is trained back with itself as it was as teacher.

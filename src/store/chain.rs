@@ -91,6 +91,28 @@ impl Chain {
         self.local.as_ref()
     }
 
+    /// Variables of the environment from which credentials and keys come, with their use.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let mut all: Vec<(&'static str, String)> = Vec::new();
+        for remote in &self.remotes {
+            let name = remote.store.name();
+            let names: &[&'static str] = match name.starts_with("s3://") {
+                true => &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"],
+                false => &["SLMC_CACHE_TOKEN", "SLMC_CACHE_USER", "SLMC_CACHE_PASSWORD"],
+            };
+            let action = if remote.writes.load(Ordering::Relaxed) { "reads and writes" } else { "reads" };
+            for own in names {
+                if all.iter().all(|(known, _)| known != own) {
+                    all.push((own, format!("{action} {name}, where it asks for credentials")));
+                }
+            }
+        }
+        if self.remotes.iter().any(|remote| remote.writes.load(Ordering::Relaxed)) {
+            all.push(("SLMC_CACHE_KEY", "signs what is written to shared caches".to_owned()));
+        }
+        all
+    }
+
     /// Whether there is a shared place.
     pub fn has_remote(&self) -> bool {
         !self.remotes.is_empty()

@@ -23,6 +23,12 @@ pub enum Code {
     UnknownValue,
     /// Keys that exclude each other.
     Conflict,
+    /// A placeholder that stands for nothing.
+    Placeholder,
+    /// A matrix that has no cells, or not those that are used.
+    Matrix,
+    /// A condition that cannot be decided.
+    Condition,
     /// A stage, or a name in its place, that is not there.
     UnknownStage,
     /// A stage that makes something else than is read.
@@ -33,6 +39,10 @@ pub enum Code {
     MissingPath,
     /// A name that cannot be one.
     BadName,
+    /// One path that two stages write.
+    SamePath,
+    /// A variable of the environment that is not set, or may not be used.
+    Variable,
     /// A value that the option refuses.
     Refused,
     /// What the models, the data or the target do not allow.
@@ -49,7 +59,7 @@ pub enum Code {
 
 impl Code {
     /// Every kind, by number.
-    pub const ALL: [Code; 20] = [
+    pub const ALL: [Code; 25] = [
         Code::Unreadable,
         Code::NotToml,
         Code::ExtendsItself,
@@ -59,11 +69,16 @@ impl Code {
         Code::WrongType,
         Code::UnknownValue,
         Code::Conflict,
+        Code::Placeholder,
+        Code::Matrix,
+        Code::Condition,
         Code::UnknownStage,
         Code::WrongProduct,
         Code::Cycle,
         Code::MissingPath,
         Code::BadName,
+        Code::SamePath,
+        Code::Variable,
         Code::Refused,
         Code::Impossible,
         Code::NotMeasured,
@@ -84,17 +99,53 @@ impl Code {
             Code::WrongType => "S013",
             Code::UnknownValue => "S014",
             Code::Conflict => "S015",
+            Code::Placeholder => "S016",
+            Code::Matrix => "S017",
+            Code::Condition => "S018",
             Code::UnknownStage => "S020",
             Code::WrongProduct => "S021",
             Code::Cycle => "S022",
             Code::MissingPath => "S023",
             Code::BadName => "S024",
+            Code::SamePath => "S025",
+            Code::Variable => "S026",
             Code::Refused => "S030",
             Code::Impossible => "S031",
             Code::NotMeasured => "S040",
             Code::NothingToCompare => "S041",
             Code::TooFewSamples => "S042",
             Code::NoSample => "S050",
+        }
+    }
+
+    /// What to do about a mistake that has no remedy of its own.
+    pub(super) fn remedy(self) -> &'static str {
+        match self {
+            Code::Unreadable => "check the path and its rights; `extends` is relative to the file that says it",
+            Code::NotToml => "correct the text; strings are in quotes, lists in brackets",
+            Code::ExtendsItself => "put what both need into a third recipe",
+            Code::Version => "write version = 1",
+            Code::UnknownKey => "remove it, or correct its spelling",
+            Code::MissingKey => "add it",
+            Code::WrongType => "write a value of that type",
+            Code::UnknownValue => "write one that is known",
+            Code::Conflict => "keep one",
+            Code::Placeholder => "write \"${{ matrix.KEY }}\", KEY being one of [matrix]",
+            Code::Matrix => "see `slmc explain S017`",
+            Code::Condition => "see `slmc explain S018`",
+            Code::UnknownStage => "name a stage of this recipe, or \"model\"",
+            Code::WrongProduct => "name a stage that makes what is taken",
+            Code::Cycle => "change one `input` or option, so that one of them can begin",
+            Code::MissingPath => "paths are relative to the file that says them; correct it, or put the file there",
+            Code::BadName => "letters, digits, - and _",
+            Code::SamePath => "give them names of their own",
+            Code::Variable => "set it, or write a value in its place",
+            Code::Refused => "see the help of the option: `slmc explain STAGE.OPTION`",
+            Code::Impossible => "change the option, or the stage before it",
+            Code::NotMeasured => "name a stage that measures it (docs/gates.md)",
+            Code::NothingToCompare => "give the stage a `reference`, or the gate an `against`",
+            Code::TooFewSamples => "raise `max_windows`",
+            Code::NoSample => "remove [sample]",
         }
     }
 
@@ -131,6 +182,19 @@ impl Code {
             Code::Conflict => {
                 "Two keys of one stage exclude each other, or one of them is an older name of the other. Keep one."
             }
+            Code::Placeholder => {
+                "`${{ matrix.KEY }}` in a value of [model] or of a stage stands for the value of a key of [matrix]. There is \
+                 no other placeholder; variables of the environment are whole values, `env:NAME`."
+            }
+            Code::Matrix => {
+                "A [matrix] has axes, lists of values whose combinations are its cells; `exclude` takes cells away and \
+                 `include` adds some. Every cell that a stage is in has a value of each key the stage uses, and every key \
+                 is used by a stage."
+            }
+            Code::Condition => {
+                "`when` consists of terms joined by `&&`: `env:NAME`, `env:NAME == 'text'`, `matrix.KEY == 'text'` (or `!=`) \
+                 and `exists('path')`, each with `!` before it for the contrary."
+            }
             Code::UnknownStage => {
                 "The name is neither a stage of the recipe nor `model`. A compile stage with several targets is a stage \
                  for each: `NAME.TARGET`."
@@ -148,6 +212,14 @@ impl Code {
             Code::BadName => {
                 "Names of stages become parts of paths: letters, digits, `-` and `_`; `model` and `inputs` are taken. \
                  Files that a stage writes are named without a directory."
+            }
+            Code::SamePath => {
+                "Outputs are named by stage, values of the matrix and target; files such as `metrics` by the recipe. Two \
+                 stages that write one path would replace each other's results."
+            }
+            Code::Variable => {
+                "`env:NAME` in the place of a value is what the variable NAME of the environment says; it must be set. Its \
+                 value becomes part of keys and provenance, so names that look like secrets are refused."
             }
             Code::Refused => {
                 "The subcommand's own parser refuses the value; the message is what it says on a command line."

@@ -1,6 +1,7 @@
 //! Markdown of GitHub's kind for the summary of a job: verdict, gates, stages, samples, inputs. A job's summary may have
 //! 1 MiB and shows little of long ones, so whole sections beyond 64 KiB are left out, and it says which.
 
+use crate::recipe::plan_report::PlanReport;
 use crate::recipe::run_report::RunReport;
 use crate::report::visible;
 use std::fmt::Write;
@@ -9,6 +10,36 @@ use std::fmt::Write;
 const MOST_BYTES: usize = 64 << 10;
 /// First bytes of every such file.
 pub(super) const MAGIC: &str = "<!-- slmc run -->\n";
+
+/// Likewise of a plan.
+pub(super) const PLAN_MAGIC: &str = "<!-- slmc plan -->\n";
+
+/// A plan.
+pub(super) fn plan(report: &PlanReport) -> String {
+    let mut out = format!("{PLAN_MAGIC}## Plan of {}\n\n", inline(&report.recipe));
+    out.push_str("| stage | kind | output | bytes | memory | time | |\n|---|---|---|---:|---:|---:|---|\n");
+    let mut left_out = 0;
+    for stage in &report.stages {
+        let output = stage.output.as_deref().map_or_else(|| "-".to_owned(), |output| output.display().to_string());
+        let [bytes, memory, time] = stage.figures();
+        let cells = [&stage.stage, stage.kind, &output, &bytes, &memory, &time, &stage.state()].map(inline);
+        let row = format!("| {} |\n", cells.join(" | "));
+        match out.len() + row.len() < MOST_BYTES / 2 {
+            true => out.push_str(&row),
+            false => left_out += 1,
+        }
+    }
+    if left_out > 0 {
+        let _ = write!(out, "\n{left_out} more stages are left out.\n");
+    }
+    out.push_str("\n~ stands before estimates.\n\n");
+    for line in report.lines() {
+        if out.len() + line.len() < MOST_BYTES {
+            let _ = writeln!(out, "- {}", inline(&line));
+        }
+    }
+    out
+}
 
 /// The whole text.
 pub(super) fn render(report: &RunReport) -> String {

@@ -1,0 +1,121 @@
+//! What the models, the data and the targets do not allow, found before anything runs: each stage is checked in order as its
+//! subcommand checks it, and the model that it would make is handed on. A stage with other mistakes is checked too, as far as
+//! the options that can be used tell.
+
+use super::document::Entry;
+use super::mistake::{Code, Location, Mistakes};
+use super::reader::Recipe;
+use super::stage::{Choice, Chosen, Input, KindIs, RecipeStage, chain, command};
+use crate::model::spec::ModelKind;
+use crate::stages::arguments::{Meaning, meaning};
+use crate::stages::known::{Known, KnownModel, configured};
+use crate::stages::{Fault, Prediction, RunSettings};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Notes every fault, and says what each stage will take.
+pub(super) fn check(
+    recipe: &Recipe,
+    sample: Option<&Entry>,
+    run: &RunSettings,
+    mistakes: &mut Mistakes,
+) -> Vec<Prediction> {
+    let mut models = BTreeMap::new();
+    let mut predictions = Vec::new();
+    for stage in &recipe.stages {
+        for choice in &stage.choices {
+            if let Chosen::Reads { source: source @ (Input::Model(_) | Input::Path(_)), .. } = &choice.value {
+                learn(recipe.path(source), &choice.place, &mut models, mistakes);
+            }
+        }
+        let checked = match stage.sound {
+            true => Some(stage.clone()),
+            false => completed(stage),
+        };
+        let Some(checked) = checked else {
+            predictions.push(Prediction::default());
+            continue;
+        };
+        let known = Known::Planned(models);
+        let resolved = checked.resolve(run, &known, &|source| recipe.path(source));
+        models = known.into_planned();
+        // What is left out may be what decides the model.
+        if stage.sound || stage.dropped.is_empty() {
+            models.extend(stage.output.clone().zip(resolved.makes.clone()));
+        }
+        predictions.push(resolved.predicted.clone());
+        for fault in resolved.checked().err().into_iter().flatten() {
+            if stage.sound || stands(stage, &fault) {
+                let (place, message) = described(stage, &fault);
+                mistakes.add(&place, Code::Impossible, message);
+            }
+        }
+    }
+    if let Some(sample) = sample
+        && models.values().any(|model| model.spec.kind != ModelKind::Decoder)
+    {
+        let message = "[sample] continues a text, which an encoder does not";
+        mistakes.suggest(&sample.place, Code::NoSample, message, "remove [sample]");
+    }
+    predictions
+}
+
+/// Learns the configuration of a model that is there.
+fn learn(path: PathBuf, place: &Location, models: &mut BTreeMap<PathBuf, KnownModel>, mistakes: &mut Mistakes) {
+    if models.contains_key(&path) {
+        return;
+    }
+    match configured(&path) {
+        Ok(model) => models.extend(model.map(|model| (path, model))),
+        Err(error) => mistakes.add(place, Code::Impossible, chain(&error)),
+    }
+}
+
+/// A stage with mistakes, so that the rest of it can be checked: models and files that it lacks stand as ones of which
+/// nothing is known. `None` where its options still cannot be parsed.
+fn completed(stage: &RecipeStage) -> Option<RecipeStage> {
+    if stage.kind_is == KindIs::Guessed {
+        return None;
+    }
+    let mut completed = stage.clone();
+    let command = command(stage.kind);
+    for argument in command.get_arguments() {
+        let stands_for_something = matches!(meaning(argument), Some(Meaning::Model { .. } | Meaning::Reads(_)));
+        let flag = argument.get_long().unwrap_or(argument.get_id().as_str()).to_owned();
+        let lacks = stage.dropped.contains(&flag) || argument.is_required_set();
+        if stands_for_something && lacks && stage.choices.iter().all(|choice| choice.flag != flag) && flag != "out" {
+            let source = Input::Path(PathBuf::from("unknown"));
+            let value = Chosen::Reads { source, written: String::new() };
+            let positional = argument.get_long().is_none();
+            completed.choices.push(Choice { flag, positional, place: stage.place.clone(), value });
+        }
+    }
+    let path = |_: &Input| PathBuf::from("unknown");
+    command.try_get_matches_from(completed.arguments(&path)).ok().map(|_| completed)
+}
+
+/// Whether a fault of a stage with other mistakes is one in any case: at an option that can be used, and not about one that
+/// cannot.
+fn stands(stage: &RecipeStage, fault: &Fault) -> bool {
+    let message = chain(fault.error.as_ref());
+    let about = |flag: &String| {
+        message.contains(&format!("--{flag}")) || message.contains(&format!("`{}`", flag.replace('-', "_")))
+    };
+    stage.choices.iter().any(|choice| choice.flag == fault.option) && !stage.dropped.iter().any(about)
+}
+
+/// Location and text of a fault: at the option's key, which the message names, or else at the stage.
+fn described(stage: &RecipeStage, fault: &Fault) -> (Location, String) {
+    let message = chain(fault.error.as_ref());
+    let of_option = || stage.choices.iter().filter(|choice| choice.flag == fault.option);
+    let quoted = |choice: &&Choice| matches!(&choice.value, Chosen::Text(text) if message.contains(text.as_str()));
+    match of_option().find(quoted).or_else(|| of_option().next()) {
+        None => (stage.place.clone(), message),
+        Some(choice) => {
+            let key = choice.flag.replace('-', "_");
+            let named = message.contains(&format!("`{key}`")) || message.contains(&format!("--{}", choice.flag));
+            let message = if named || choice.positional { message } else { format!("`{key}`: {message}") };
+            (choice.place.clone(), message)
+        }
+    }
+}
