@@ -301,6 +301,6 @@ fn write(place: &Path, text: &str) -> Result<(), InitError> {
     let trial =
         tempfile::Builder::new().prefix(".slmc-init-").suffix(".toml").tempfile_in(directory).map_err(failed)?;
     std::fs::write(trial.path(), text).map_err(failed)?;
-    recipe::check(trial.path()).map_err(InitError::Refused)?;
+    recipe::check_recipe(trial.path()).map_err(InitError::Refused)?;
     Ok(atomic::write_file(place, b"", |file| file.write_all(text.as_bytes()))?)
 }

@@ -15,6 +15,7 @@
 //! explain   codes, gates and options in words        embedded  the quickstart, part of the program
 //! schema    JSON Schemas of recipes, targets, reports   history   runs over time, a table of artifacts
 //! released  results that a lock names, found again   suggest   limits from the last results
+//! emit      a plan as a workflow of another engine
 //! ```
 
 mod cache;
@@ -23,6 +24,7 @@ mod condition;
 mod declared;
 mod document;
 pub mod embedded;
+pub mod emit;
 mod environment;
 mod error;
 mod expand;
@@ -63,7 +65,7 @@ pub use mistake::{Code, Mistakes};
 pub use overrides::{Setting, SettingError};
 pub use plan::{RunOptions, plan};
 pub use plan_report::{Estimate, LeftOutStage, PlanReport, PlannedStage, Totals, Variable};
-pub use reader::check;
+pub use reader::check_recipe;
 pub use reproduce::{ReproduceError, ReproduceOptions, ReproduceReport, ReproducedStage, reproduce};
 pub use run_report::{InputDigest, RunReport, SampleResult, StageResult, Status};
 pub use runner::run;

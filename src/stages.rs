@@ -24,6 +24,7 @@ pub mod stage;
 pub mod summary;
 pub mod train;
 pub mod training;
+pub mod watch;
 
 pub use error::StageError;
 pub use prediction::{DeviceNeed, Prediction};
@@ -32,7 +33,7 @@ pub use stage::{
 };
 
 /// Every kind of stage, in the order of a whole chain.
-pub static STAGES: [&dyn AnyStage; 7] = [
+pub static STAGES: [&dyn AnyStage; 8] = [
     &import::Import,
     &train::Train,
     &distill::Distill,
@@ -40,6 +41,7 @@ pub static STAGES: [&dyn AnyStage; 7] = [
     &quantize::Quantize,
     &compile::Compile,
     &eval::Eval,
+    &watch::Watch,
 ];
 
 /// The kind of a name.

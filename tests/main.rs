@@ -15,6 +15,7 @@ mod conversations;
 mod data_files;
 mod dense_directory;
 mod determinism;
+mod emit;
 mod families;
 mod fixture;
 mod formats;
@@ -46,5 +47,6 @@ mod students;
 mod support;
 mod targets;
 mod training;
+mod watch;
 
 pub(crate) use support::shared;

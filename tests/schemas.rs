@@ -79,7 +79,7 @@ fn mistakes_are_seen() {
         ("'quantize'", "'quantise'"),
         ("kind = 'quantize'", "kind = 'eval'"),
         ("0.25", "'many'"),
-        ("['ffn=w8']", "[8]"),
+        ("['ffn=w8']", "[true]"),
         ("kld_max = 0.1", "kld_max = 'low'"),
         ("kld_max", "kdl_max"),
         ("value = 0.5, ", ""),

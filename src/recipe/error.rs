@@ -35,6 +35,12 @@ pub enum RecipeError {
         /// The recipe.
         recipe: PathBuf,
     },
+    /// Nothing can be written for the time of a run.
+    #[error("no temporary directory can be made; set TMPDIR to one that can be written")]
+    Temporary {
+        /// The reason.
+        source: std::io::Error,
+    },
     /// An input is not the one that the lock names.
     #[error("{}: {difference}; restore the input, or run with --update-lock if the change is meant", path.display())]
     LockDiffers {

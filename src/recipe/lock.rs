@@ -21,6 +21,7 @@ use super::environment;
 use super::error::{INPUTS_ALONE, RecipeError};
 use super::hashes::Hashes;
 use super::reader::Recipe;
+use super::released;
 use super::stage::Chosen;
 use crate::disk::atomic::{self, AtomicError};
 use crate::disk::hash::HashError;
@@ -145,8 +146,12 @@ impl Lock {
             inputs.insert(name, hashed(&hashes.of(path)?.sha256));
             Ok(())
         };
+        // What changes from day to day, and what another lock names, is not an input that is held.
+        let changing = recipe.changing();
         for (path, written) in recipe.reads() {
-            add(path, written)?;
+            if !changing.contains(path) && !released::is_lock(written) {
+                add(path, written)?;
+            }
         }
         for choice in recipe.stages.iter().flat_map(|stage| &stage.choices) {
             // A target by its name is part of the program.
@@ -263,6 +268,14 @@ impl Lock {
             let results = stages.iter().filter_map(|(label, stage)| Some((label.as_str(), stage.released()?)));
             (class.as_str(), results)
         })
+    }
+
+    /// The result of a stage on a class of machines, if there is one; that of another class where this one has none, as of
+    /// an artifact, which is the same on all.
+    pub(super) fn released(&self, class: &str, label: &str) -> Option<Released> {
+        let own = self.stages.get(class).and_then(|stages| stages.get(label));
+        let any = || self.stages.values().find_map(|stages| stages.get(label));
+        own.or_else(any)?.released()
     }
 
     /// Records a stage of this machine.

@@ -14,6 +14,12 @@ const PLACE: &str = "--set";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting(String);
 
+impl std::fmt::Display for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A `--set` without a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not KEY=VALUE, such as stages.small.scheme=w4")]

@@ -3,9 +3,9 @@
 //! from their types, so that a key is described once. A schema says less than the checker: references between stages, files
 //! and models are none of its business.
 
+use super::declared::RESERVED;
 use super::gates;
 use super::options::{OWN_KEYS, TARGET, Takes, names, takes, underscored};
-use super::declared::RESERVED;
 use super::reader::{TOP_KEYS, VERSION};
 use super::run_report::RunReport;
 use super::stage::{Kind, command};
@@ -21,6 +21,9 @@ use serde_json::{Map, Value, json};
 
 /// The draft that editors know best.
 const DRAFT: &str = "http://json-schema.org/draft-07/schema#";
+
+/// Text in the place of any value: of the matrix, or of a variable of the environment.
+const ELSEWHERE: &str = r"^env:|\$\{\{";
 
 /// What a schema describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -123,6 +126,15 @@ fn top(key: &str) -> Value {
             "properties": {"path": {"description": "Relative to this file", "type": "string"}},
             "additionalProperties": false,
         }),
+        "matrix" => json!({
+            "description": "Axes with their values; stages that use one are there for every cell",
+            "type": "object",
+            "properties": {
+                "include": {"description": "Keys for some cells, or cells of their own", "type": "array", "items": cell(true)},
+                "exclude": {"description": "Cells that are left out", "type": "array", "items": cell(false)},
+            },
+            "additionalProperties": {"type": "array", "items": scalar(), "minItems": 1},
+        }),
         "stages" => json!({
             "description": "What is done, each a subcommand with its options",
             "type": "object",
@@ -135,7 +147,7 @@ fn top(key: &str) -> Value {
             "type": "object",
             "properties": {
                 "prompt": {"description": "What is continued", "type": "string"},
-                "tokens": {"description": "Most tokens to add", "type": "integer", "minimum": 1, "default": 64},
+                "tokens": {"description": "Most tokens to add", "anyOf": [{"type": "integer", "minimum": 1}, elsewhere()], "default": 64},
                 "backend": {"description": "Where a directory computes", "type": "string", "default": "flex"},
                 "device": {"description": "Older name of `backend`", "type": "string"},
             },
@@ -143,6 +155,21 @@ fn top(key: &str) -> Value {
         }),
         _ => json!({}),
     }
+}
+
+fn elsewhere() -> Value {
+    json!({"type": "string", "pattern": ELSEWHERE})
+}
+
+/// A value of the matrix.
+fn scalar() -> Value {
+    json!({"type": ["string", "number", "boolean"]})
+}
+
+/// Some keys of the matrix with a value each; of cells that are left out also several.
+fn cell(one: bool) -> Value {
+    let values = if one { scalar() } else { json!({"anyOf": [scalar(), {"type": "array", "items": scalar()}]}) };
+    json!({"type": "object", "additionalProperties": values, "minProperties": 1})
 }
 
 /// A stage of any kind: by its kind the keys of that.
@@ -199,6 +226,7 @@ fn own(key: &str, kind: Kind) -> Value {
     match key {
         "kind" => json!({"description": "Which subcommand", "const": kind.name()}),
         "input" => json!({"description": "A stage, or \"model\"", "type": "string"}),
+        "when" => json!({"description": "A condition under which the stage is there", "type": "string"}),
         _ => json!({}),
     }
 }
@@ -212,9 +240,9 @@ fn option(argument: &Arg, kind: Kind) -> Value {
         .flat_map(|value| value.get_name_and_aliases().map(str::to_owned).collect::<Vec<_>>())
         .collect();
     let mut one = match &takes {
-        Takes::Nothing => json!({"type": "boolean"}),
-        Takes::Number => json!({"type": "number"}),
-        Takes::Word if !words.is_empty() => json!({"enum": words}),
+        Takes::Nothing => json!({"anyOf": [{"type": "boolean"}, elsewhere()]}),
+        Takes::Number => json!({"anyOf": [{"type": "number"}, elsewhere()]}),
+        Takes::Word if !words.is_empty() => json!({"anyOf": [{"enum": words}, elsewhere()]}),
         Takes::Word | Takes::Other(_) => json!({"type": "string"}),
         Takes::Either => json!({"type": ["string", "number"]}),
     };
@@ -241,7 +269,10 @@ fn option(argument: &Arg, kind: Kind) -> Value {
 
 /// `[gates]`.
 fn gates() -> Value {
-    let share = |meaning: &str, default: f64| json!({"description": meaning, "type": "number", "exclusiveMinimum": 0.5, "exclusiveMaximum": 1, "default": default});
+    let share = |meaning: &str, default: f64| {
+        let range = json!({"type": "number", "exclusiveMinimum": 0.5, "exclusiveMaximum": 1});
+        json!({"description": meaning, "anyOf": [range, elsewhere()], "default": default})
+    };
     let setting = |key: &str| match key {
         "confidence" => share("Of every bound, one-sided", 0.95),
         "power" => share("With which the number of windows that is said to be needed decides", 0.9),
@@ -250,9 +281,10 @@ fn gates() -> Value {
             "enum": ["fail", "pass"],
             "default": "fail",
         }),
-        "baseline" => {
-            json!({"description": "The last released artifact, for gates against \"baseline\"", "type": "string"})
-        }
+        "baseline" => json!({
+            "description": "The last released artifact, for gates against \"baseline\": a file, or \"lock\"",
+            "type": "string",
+        }),
         _ => json!({}),
     };
     let mut properties = Map::new();
@@ -263,14 +295,17 @@ fn gates() -> Value {
         let table = json!({
             "type": "object",
             "properties": {
-                "value": {"description": "The limit", "type": "number"},
+                "value": {"description": "The limit", "anyOf": [{"type": "number"}, elsewhere()]},
                 "stage": {"description": "Where it is measured", "type": "string"},
                 "against": {"description": "\"reference\", \"baseline\" or an artifact", "type": "string"},
             },
             "required": ["value"],
             "additionalProperties": false,
         });
-        properties.insert(name.to_owned(), json!({"description": meaning, "anyOf": [{"type": "number"}, table]}));
+        properties.insert(
+            name.to_owned(),
+            json!({"description": meaning, "anyOf": [{"type": "number"}, elsewhere(), table]}),
+        );
     }
     json!({
         "description": "Limits on what stages measure: docs/gates.md",

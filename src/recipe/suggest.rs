@@ -112,6 +112,10 @@ pub fn suggest(options: &RunOptions, progress: &dyn Progress) -> Result<SuggestR
         return Err(RecipeError::NotMeasured { stage, recipe: options.recipe.clone() });
     }
     let mut measured = recipe.gates.clone();
+    // A kind of stage states more than one of it measures.
+    let label = |gate: &Gate| recipe.stages[gate.stage].label();
+    let stated = |gate: &Gate| recipe.gates.judge(gate, label(gate), &report, None).value.is_some();
+    let wanted: Vec<Gate> = wanted.into_iter().filter(stated).collect();
     // All gates must hold, so each alone has to be surer that a good model passes.
     let statistical = wanted.iter().filter(|gate| gate.is_statistical()).count().max(1);
     if measured.all.is_empty() {

@@ -113,6 +113,12 @@ impl Check<'_> {
                     faults.push(format!("{place}: lacks {key}"));
                 }
             }
+            "minItems" | "minProperties" => {
+                let count = value.as_array().map(Vec::len).or_else(|| value.as_object().map(serde_json::Map::len));
+                if count.is_some_and(|count| (count as u64) < wanted.as_u64().expect("a count")) {
+                    wrong(format!("has fewer parts than {wanted}"));
+                }
+            }
             "propertyNames" => {
                 for name in value.as_object().into_iter().flatten().map(|(name, _)| name) {
                     self.value(wanted, &Value::from(name.as_str()), &format!("{place}.{name}"), faults);

@@ -2,7 +2,7 @@
 
 use super::contributors::Contributor;
 use super::definition::Measure;
-use super::{Gate, Gates, Other};
+use super::{Gate, Gates, Other, drift};
 use crate::eval::sums::Sums;
 use crate::report::annotation::{Annotation, Level};
 use crate::report::grouped;
@@ -112,6 +112,7 @@ impl GateResult {
             (GateVerdict::Missed, None) => "missed".to_owned(),
             (GateVerdict::Undecided, _) if self.passed => format!("undecided, which passes: {reason}"),
             (GateVerdict::Undecided, _) => format!("undecided: {reason}"),
+            (GateVerdict::NotMeasured, _) if self.passed => format!("not measured, which passes: {reason}"),
             (GateVerdict::NotMeasured, _) => format!("not measured: {reason}"),
         }
     }
@@ -219,7 +220,12 @@ impl Gates {
         report: &dyn Fn(usize) -> Option<&'r Json>,
         pairs: Option<&Result<Pairs, String>>,
     ) -> GateResult {
+        let unreleased = matches!(gate.against, Other::Unreleased { .. });
         let measured = match (gate.definition.measure, pairs) {
+            _ if unreleased => Measured::Nothing(
+                "nothing is released yet, so there is nothing to compare with: the lock has no artifact of this stage"
+                    .to_owned(),
+            ),
             (Measure::Speed, Some(Ok(pairs))) => speeds(pairs, self.certainty.confidence),
             (Measure::Speed, Some(Err(reason))) => Measured::Nothing(reason.clone()),
             _ => match report(gate.stage) {
@@ -229,6 +235,7 @@ impl Gates {
         };
         let against = match &gate.against {
             Other::Nothing => None,
+            Other::Unreleased { written } => Some(written.clone()),
             Other::Reference => Some("reference".to_owned()),
             Other::Baseline { written, .. } | Other::Artifact { written, .. } => Some(written.clone()),
         };
@@ -273,7 +280,8 @@ impl Gates {
         result.passed = match result.verdict {
             GateVerdict::Passed => true,
             GateVerdict::Undecided => self.undecided_passes && enough,
-            GateVerdict::Missed | GateVerdict::NotMeasured => false,
+            GateVerdict::NotMeasured => unreleased,
+            GateVerdict::Missed => false,
         };
         result
     }
@@ -353,6 +361,18 @@ fn measure<'r>(gate: &Gate, own: &Json, report: &dyn Fn(usize) -> Option<&'r Jso
     };
     if definition.measure == Measure::Count {
         return Measured::Count(stated);
+    }
+    if let Measure::Stability | Measure::Distance = definition.measure {
+        return match drift::measured(own, definition, confidence) {
+            Some((interval, samples)) => Measured::Sampled(Sampled {
+                interval: Some(interval),
+                samples,
+                unit: "requests",
+                scale: Scale::Plain,
+                chance: None,
+            }),
+            None => Measured::Nothing("the stage's report lacks the counts that this gate needs".to_owned()),
+        };
     }
     let Some(sums) = sums(own) else {
         let reason =
@@ -451,7 +471,8 @@ impl Columns<'_> {
                 let number = |right: bool| f64::from(u8::from(right));
                 Some(own.iter().zip(&other).map(|(&a, &b)| Draw { sum: number(a), weight: number(b) }).collect())
             }
-            Measure::Share | Measure::ShareDrop | Measure::Count | Measure::Speed => None,
+            Measure::Share | Measure::ShareDrop | Measure::Count => None,
+            Measure::Speed | Measure::Stability | Measure::Distance => None,
         }
     }
 
