@@ -4,18 +4,24 @@
 mod bench;
 mod cache;
 mod chat;
+mod completions;
 mod diff;
 mod doctor;
 mod estimate;
 mod explain;
+mod gates;
 mod generate;
 pub mod global;
+mod init;
 mod inspect;
+mod man;
 mod merge;
 mod plan;
+mod report;
 mod reproduce;
 mod run;
 mod sampling;
+mod schema;
 mod stage;
 mod targets;
 mod tokenizer;
@@ -24,7 +30,7 @@ mod verify;
 use crate::formats::adapter;
 use crate::shell::{ExitStatus, Shell};
 use anyhow::{Context, ensure};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use global::Global;
 use std::path::{Path, PathBuf};
 
@@ -57,15 +63,26 @@ enum Command {
     Verify(verify::Args),
     Bench(bench::Args),
     Estimate(estimate::Args),
+    Init(init::Args),
     Plan(plan::Args),
     Run(run::Args),
     Cache(cache::Args),
+    Gates(gates::Args),
     Reproduce(reproduce::Args),
+    Report(report::Args),
     Diff(diff::Args),
     Explain(explain::Args),
+    Schema(schema::Args),
     Tokenizer(tokenizer::Args),
     Targets(targets::Args),
     Doctor(doctor::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// All of the command line as clap has it, for completions and manual pages.
+fn definition() -> clap::Command {
+    Cli::command()
 }
 
 impl Cli {
@@ -123,15 +140,21 @@ impl Cli {
             Command::Verify(args) => args.run(shell),
             Command::Bench(args) => args.run(global, shell),
             Command::Estimate(args) => args.run(shell),
+            Command::Init(args) => args.run(shell),
             Command::Plan(args) => args.run(global, shell),
             Command::Run(args) => args.run(global, shell),
             Command::Cache(args) => args.run(global, shell),
+            Command::Gates(args) => args.run(global, shell),
             Command::Reproduce(args) => args.run(global, shell),
+            Command::Report(args) => args.run(global, shell),
             Command::Diff(args) => args.run(shell),
             Command::Explain(args) => args.run(shell),
+            Command::Schema(args) => args.run(shell),
             Command::Tokenizer(args) => args.run(shell),
             Command::Targets(args) => args.run(shell),
             Command::Doctor(args) => args.run(global, shell),
+            Command::Completions(args) => args.run(shell),
+            Command::Man(args) => args.run(shell),
         }
     }
 

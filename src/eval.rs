@@ -5,6 +5,7 @@
 pub mod answers;
 pub mod chat;
 pub mod classify;
+pub mod drift;
 pub mod embed;
 pub mod forward;
 pub mod generate;

@@ -12,6 +12,7 @@
 //! | [`cli`] | one file per subcommand that is not a stage: options (the help text) and a `run` without logic |
 //! | [`recipe`] | recipes: TOML files with line numbers, plan, cache, lock and gates |
 //! | [`store`] | where results of stages are kept: directories, servers, buckets; verified and signed |
+//! | [`mod@init`] | a first recipe for a checkpoint, a target and a priority |
 //! | [`mod@diff`] | two artifacts, directories, recipes or reports compared, key by key |
 //! | [`stages`] | the table of stages: subcommands that take models and make one, or measure it |
 //! | [`shell`] | everything a person sees: results on stdout, the rest on stderr, exit codes |
@@ -88,6 +89,7 @@ pub mod disk;
 pub mod divergence;
 pub mod eval;
 pub mod formats;
+pub mod init;
 pub mod machine;
 pub mod model;
 pub mod progress;

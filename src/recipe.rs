@@ -13,6 +13,9 @@
 //! declared  stages by name, kind and target          check     what models, data and targets do not allow
 //! forecast  how long stages will take                plan_report   what `slmc plan` says
 //! explain   codes, gates and options in words        embedded  the quickstart, part of the program
+//! schema    JSON Schemas of recipes, targets, reports   history   runs over time, a table of artifacts
+//! released  results that a lock names, found again   suggest   limits from the last results
+//! emit      a plan as a workflow of another engine
 //! ```
 
 mod cache;
@@ -21,6 +24,7 @@ mod condition;
 mod declared;
 mod document;
 pub mod embedded;
+pub mod emit;
 mod environment;
 mod error;
 mod expand;
@@ -28,6 +32,7 @@ mod explain;
 mod forecast;
 mod gates;
 mod hashes;
+mod history;
 mod key;
 mod lock;
 mod matrix;
@@ -37,23 +42,32 @@ mod overrides;
 mod plan;
 mod plan_report;
 mod reader;
+mod released;
 pub mod reports;
 mod reproduce;
 mod run_report;
 mod runner;
+pub mod schema;
 mod share;
 mod stage;
+mod suggest;
 mod validate;
 
 pub use error::RecipeError;
 pub use explain::{Explanation, UnknownTopic, explain};
 pub use forecast::Basis;
 pub use gates::{Contributor, GateResult, GateVerdict};
+pub use history::{
+    Course, HistoryError, HistoryFormat, HistoryReport, HistoryRequest, PastRun, PastStage, TableReport, TableRow,
+    history,
+};
 pub use mistake::{Code, Mistakes};
 pub use overrides::{Setting, SettingError};
 pub use plan::{RunOptions, plan};
 pub use plan_report::{Estimate, LeftOutStage, PlanReport, PlannedStage, Totals, Variable};
+pub use reader::check_recipe;
 pub use reproduce::{ReproduceError, ReproduceOptions, ReproduceReport, ReproducedStage, reproduce};
 pub use run_report::{InputDigest, RunReport, SampleResult, StageResult, Status};
 pub use runner::run;
 pub use share::{Direction, ShareReport, SharedStage, WhyReport, share, why};
+pub use suggest::{SuggestReport, Suggestion, suggest};

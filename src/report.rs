@@ -4,6 +4,7 @@
 pub mod annotation;
 pub mod chart;
 pub mod figure;
+pub mod page;
 mod table;
 mod visible;
 

@@ -25,6 +25,7 @@ pub mod summary;
 pub mod templates;
 pub mod train;
 pub mod training;
+pub mod watch;
 
 pub use error::StageError;
 pub use prediction::{DeviceNeed, Prediction};
@@ -33,7 +34,7 @@ pub use stage::{
 };
 
 /// Every kind of stage, in the order of a whole chain.
-pub static STAGES: [&dyn AnyStage; 7] = [
+pub static STAGES: [&dyn AnyStage; 8] = [
     &import::Import,
     &train::Train,
     &distill::Distill,
@@ -41,6 +42,7 @@ pub static STAGES: [&dyn AnyStage; 7] = [
     &quantize::Quantize,
     &compile::Compile,
     &eval::Eval,
+    &watch::Watch,
 ];
 
 /// The kind of a name.

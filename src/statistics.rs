@@ -16,6 +16,8 @@
 //!
 //! Blocks, since the values of neighbouring windows of one text are not independent.
 
+pub mod shift;
+
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{Binomial, ContinuousCDF, Discrete, DiscreteCDF, Normal, StudentsT};
 

@@ -6,6 +6,7 @@ use crate::disk::schema::{self, SchemaError, nearest, positive, positive_rate};
 use crate::model::id::LinearId;
 use crate::model::scheme::{Assignment, QuantScheme};
 use crate::model::transform::NmPattern;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use slm_runtime::layout::{ALIGNMENT, Layout};
 use std::collections::BTreeMap;
@@ -86,7 +87,7 @@ pub enum TargetError {
 }
 
 /// A device, or a class of devices; a limit that is absent does not limit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
     /// Its name in commands; the file's name without `.toml`.
@@ -101,29 +102,36 @@ pub struct Target {
     pub isa: Option<String>,
     /// How weights are interleaved.
     #[serde(deserialize_with = "layout_from_name", serialize_with = "layout_to_name")]
+    #[schemars(with = "String")]
     pub layout: Layout,
     /// The weights section of an artifact starts on a multiple of this: a power of two, at least 64.
     pub page_bytes: u64,
     /// Flash that is there for the artifact.
     #[serde(default, deserialize_with = "positive", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 1))]
     pub flash_bytes: Option<u64>,
     /// RAM of the device.
     #[serde(default, deserialize_with = "positive", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 1))]
     pub ram_bytes: Option<u64>,
     /// Part of `ram_bytes` that the program around the model needs.
     #[serde(default, deserialize_with = "positive", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 1))]
     pub ram_reserved_bytes: Option<u64>,
     /// Peak rate at which weights can be read from where they lie (flash, or RAM where they are mapped).
     #[serde(default, deserialize_with = "positive", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 1))]
     pub flash_bandwidth_bytes_per_s: Option<u64>,
     /// Peak multiply-accumulates per cycle of one core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub macs_per_cycle: Option<MacsPerCycle>,
     /// Clock of one core.
     #[serde(default, deserialize_with = "positive", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 1))]
     pub clock_hz: Option<u64>,
     /// Cores that can work on one model.
     #[serde(default, deserialize_with = "positive", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 1))]
     pub cores: Option<u64>,
     /// The only models that the device takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -137,19 +145,21 @@ pub struct Target {
 }
 
 /// Peak multiply-accumulates per cycle of one core, by weight format.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MacsPerCycle {
     /// 8-bit weights.
     #[serde(default, deserialize_with = "positive_rate", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64")]
     pub w8: Option<f64>,
     /// 4-bit weights, unpacking included.
     #[serde(default, deserialize_with = "positive_rate", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64")]
     pub w4: Option<f64>,
 }
 
 /// The requirements of an accelerator.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Required {
     /// Sparsity that every feed-forward linear must have: `2:4`, the one pattern that artifacts store compressed.
@@ -162,6 +172,7 @@ pub struct Required {
         serialize_with = "schemes_to_names",
         skip_serializing_if = "Vec::is_empty"
     )]
+    #[schemars(with = "Vec<String>")]
     pub schemes: Vec<QuantScheme>,
 }
 
@@ -173,17 +184,20 @@ impl Required {
 }
 
 /// Bounds of an implementation on the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Max {
     /// Rows of the token table.
     #[serde(default, deserialize_with = "positive", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 1))]
     pub vocabulary: Option<u64>,
     /// Positions.
     #[serde(default, deserialize_with = "positive", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 1))]
     pub context: Option<u64>,
     /// Layers.
     #[serde(default, deserialize_with = "positive", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 1))]
     pub layers: Option<u64>,
 }
 

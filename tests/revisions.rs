@@ -49,6 +49,15 @@ fn digest(directory: &Path, kind: &str) -> String {
             let report = one_line(&run(directory, "eval w8.slm --data text.txt --window 32 --max-windows 4 --json"));
             report["logits_sha256"].as_str().expect("a digest").to_owned()
         }
+        "watch" => {
+            made("quantize m --scheme w8 --method rtn", "w8");
+            made("compile w8 --target generic", "w8.slm");
+            let line = "watch w8.slm --log text.txt --data text.txt --window 32 --max-texts 8 --json";
+            let report = one_line(&run(directory, line));
+            let counts: Vec<&Value> =
+                report["shifts"].as_array().expect("shifts").iter().map(|shift| &shift["bins"]).collect();
+            json!(counts).to_string()
+        }
         other => panic!("{other}: say here what this kind makes of a small model"),
     };
     hex(&sha256(all.as_bytes()))

@@ -3,9 +3,12 @@
 use super::cache::CacheArgs;
 use super::global::Global;
 use super::run::{of_mistakes, unpacked};
+use crate::recipe::emit::{EmitOptions, Engine, emit};
 use crate::recipe::reports::{self, Request};
 use crate::recipe::{self, RunOptions, Setting};
+use crate::report::Report;
 use crate::shell::{ExitStatus, Shell};
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// Say what a run of a recipe would do, and compute nothing
@@ -42,11 +45,34 @@ pub(super) struct Args {
     #[arg(long, value_name = "KIND=FILE", value_parser = str::parse::<Request>, help_heading = RECIPE)]
     report: Vec<Request>,
 
+    /// Print the plan as a workflow: github, gitlab, slurm, json, dot
+    ///
+    /// Every stage of every cell is a job `slmc run RECIPE --only STAGE` after those it reads; outputs travel through a cache that
+    /// all jobs reach (docs/cache.md). json: the graph, for other engines. dot: the graph, for Graphviz.
+    #[arg(long, value_name = "ENGINE", value_enum, hide_possible_values = true, conflicts_with = "report", requires = "recipe", help_heading = RECIPE)]
+    emit: Option<Engine>,
+
     /// Directory for outputs
     ///
     /// Every recipe gets a directory of its name there.
     #[arg(short, long, value_name = "DIR", default_value = "out", help_heading = RECIPE)]
     out: PathBuf,
+}
+
+/// Result of `slmc plan --emit`.
+#[derive(Debug, Serialize)]
+struct Emitted {
+    engine: Engine,
+    /// The workflow.
+    text: String,
+}
+
+impl Report for Emitted {
+    const SCHEMA: &'static str = "slmc.emit/1";
+
+    fn text(&self) -> String {
+        self.text.trim_end().to_owned()
+    }
 }
 
 /// Values over those of a recipe.
@@ -92,7 +118,11 @@ impl Args {
             run: global.run_settings(),
             ..RunOptions::default()
         };
-        show(&options, &self.report, shell)
+        let Some(engine) = self.emit else { return show(&options, &self.report, shell) };
+        let plan = recipe::plan(&options, shell)?;
+        let settings = EmitOptions { settings: options.settings, locked: self.locked, out: self.out.clone() };
+        shell.result(&Emitted { engine, text: emit(&plan, engine, &settings)? })?;
+        Ok(if plan.fits { ExitStatus::Success } else { ExitStatus::Failure })
     }
 }
 

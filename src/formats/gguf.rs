@@ -80,6 +80,12 @@ fn hash(path: &Path) -> Result<Hash, HashError> {
     }
 }
 
+/// `general.license` of the file at a path, if it is one of the format and says so.
+pub fn licence(path: &Path) -> Option<String> {
+    let container = recognises(path).then(|| split::open(path).ok())??;
+    container.metadata.optional_text("general.license").ok()?.map(str::to_owned)
+}
+
 /// The files of a model, read but for their data.
 struct Opened {
     container: Container,

@@ -12,7 +12,7 @@ use crate::stages::{self, Product, STAGES};
 use std::path::Path;
 
 /// Names that no stage can have: the model, and where the quickstart's inputs are unpacked.
-const RESERVED: [&str; 2] = ["model", "inputs"];
+pub(super) const RESERVED: [&str; 2] = ["model", "inputs"];
 
 /// Every stage, with its table.
 pub(super) fn declared<'t>(

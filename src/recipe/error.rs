@@ -25,6 +25,26 @@ pub enum RecipeError {
     /// Lock, cache or an input of the quickstart cannot be written.
     #[error(transparent)]
     Write(#[from] AtomicError),
+    /// A stage has no result to take limits from.
+    #[error("stage `{stage}` has no result in the caches; run `slmc run {}` first", recipe.display())]
+    NotMeasured {
+        /// The stage.
+        stage: String,
+        /// The recipe.
+        recipe: PathBuf,
+    },
+    /// No stage measures anything that can be limited.
+    #[error("{}: no stage measures anything that a gate limits; add a compile or an eval stage", recipe.display())]
+    NothingMeasured {
+        /// The recipe.
+        recipe: PathBuf,
+    },
+    /// Nothing can be written for the time of a run.
+    #[error("no temporary directory can be made; set TMPDIR to one that can be written")]
+    Temporary {
+        /// The reason.
+        source: std::io::Error,
+    },
     /// An input is not the one that the lock names.
     #[error("{}: {difference}; restore the input, or run with --update-lock if the change is meant", path.display())]
     LockDiffers {

@@ -6,7 +6,7 @@
 //! confidence = 0.95          of every verdict, one-sided
 //! power = 0.9                with which the number of windows that is said to be needed decides
 //! undecided = "fail"         or "pass": what a limit between the bounds counts as
-//! baseline = "FILE.slm"      the last released artifact, for gates with against = "baseline"
+//! baseline = "FILE.slm"      the last released artifact, for gates with against = "baseline"; "lock": that of the lock
 //! kld_max = 0.05
 //! accuracy_drop_max = { value = 0.01, stage = "quality", against = "baseline" }
 //! ```
@@ -17,17 +17,21 @@
 
 mod contributors;
 mod definition;
+mod drift;
 mod judge;
+mod suggest;
 mod verdicts;
 
 pub use contributors::Contributor;
 pub use judge::{GateResult, GateVerdict};
+pub(super) use suggest::{Suggested, limit_of, suggestible};
 pub(super) use verdicts::verdicts;
 
 use super::document::{Entry, Node, Table, Value};
 use super::expand::LeftOut;
 use super::matrix::Cell;
 use super::mistake::{Code, Location, Mistakes, suggestion};
+use super::released::{self, Artifacts};
 use super::stage::{Chosen, Input, KindIs, RecipeStage};
 use crate::stages::Product;
 use crate::statistics::{Certainty, LEAST_DRAWS};
@@ -35,7 +39,7 @@ use definition::{Against, DEFINITIONS, Definition, Measure};
 use std::path::PathBuf;
 
 /// Keys of `[gates]` that are not gates.
-const SETTINGS: [&str; 4] = ["confidence", "power", "undecided", "baseline"];
+pub(super) const SETTINGS: [&str; 4] = ["confidence", "power", "undecided", "baseline"];
 /// Keys of a gate that is a table.
 const KEYS: [&str; 3] = ["value", "stage", "against"];
 /// What `against` says for the artifact that `[gates]` names, and how its stage is called.
@@ -86,6 +90,10 @@ pub(super) enum Other {
         source: Input,
         written: String,
     },
+    /// The artifact of a lock that has none yet.
+    Unreleased {
+        written: String,
+    },
 }
 
 impl Default for Gates {
@@ -97,7 +105,7 @@ impl Default for Gates {
 
 impl Gate {
     /// Whether its verdict is about samples.
-    fn is_statistical(&self) -> bool {
+    pub(super) fn is_statistical(&self) -> bool {
         !matches!(self.definition.measure, Measure::Count)
     }
 }
@@ -108,11 +116,12 @@ pub(super) fn read(
     entry: &Entry,
     stages: &mut Vec<RecipeStage>,
     left_out: &[LeftOut],
+    artifacts: Option<&Artifacts<'_>>,
     mistakes: &mut Mistakes,
 ) -> Gates {
     let Some(table) = entry.node.table("gates", mistakes) else { return Gates::default() };
     let gates = Gates::default();
-    let mut reader = Reader { written: stages.len(), stages, left_out, mistakes, gates, baseline: None };
+    let mut reader = Reader { written: stages.len(), stages, left_out, artifacts, mistakes, gates, baseline: None };
     reader.settings(table);
     for entry in table.entries.iter().filter(|entry| !SETTINGS.contains(&entry.key.as_str())) {
         match DEFINITIONS.iter().find(|definition| definition.name == entry.key) {
@@ -137,6 +146,7 @@ struct Reader<'r> {
     /// How many stages the recipe itself has.
     written: usize,
     left_out: &'r [LeftOut],
+    artifacts: Option<&'r Artifacts<'r>>,
     mistakes: &'r mut Mistakes,
     gates: Gates,
     /// The node that names the baseline.
@@ -270,9 +280,13 @@ impl Reader<'_> {
                 "leave `against` out; kld_ratio_max and top1_drop_max compare with an artifact",
             ),
             (Against::Either | Against::Baseline, word) => {
-                let written = self.artifact(entry, word.filter(|word| *word != BASELINE).and(given))?;
-                let stage = self.baseline_stage(stage, &written);
-                Some(Other::Baseline { stage, written: written.1 })
+                match self.artifact(entry, word.filter(|word| *word != BASELINE).and(given), stage)? {
+                    (None, written) => Some(Other::Unreleased { written }),
+                    (Some(path), written) => {
+                        let stage = self.baseline_stage(stage, &(path, written.clone()));
+                        Some(Other::Baseline { stage, written })
+                    }
+                }
             }
             (Against::Artifact, word) => {
                 let of_stage = |name: &str| {
@@ -282,21 +296,27 @@ impl Reader<'_> {
                 if let Some((name, found)) = word.and_then(|word| Some((word, of_stage(word)?))) {
                     return Some(Other::Artifact { source: Input::Stage(found), written: name.to_owned() });
                 }
-                let (path, written) = self.artifact(entry, word.filter(|word| *word != BASELINE).and(given))?;
-                Some(Other::Artifact { source: Input::Path(path), written })
+                match self.artifact(entry, word.filter(|word| *word != BASELINE).and(given), stage)? {
+                    (None, written) => Some(Other::Unreleased { written }),
+                    (Some(path), written) => Some(Other::Artifact { source: Input::Path(path), written }),
+                }
             }
         }
     }
 
-    /// The artifact that `given` names, or `[gates] baseline`: its path, and as it is written.
-    fn artifact(&mut self, entry: &Entry, given: Option<&Node>) -> Option<(PathBuf, String)> {
+    /// The artifact that `given` names, or `[gates] baseline`: its path, and as it is written. No path where it is that of a lock
+    /// which has none yet.
+    fn artifact(&mut self, entry: &Entry, given: Option<&Node>, stage: usize) -> Option<(Option<PathBuf>, String)> {
         let Some(node) = given.cloned().or_else(|| self.baseline.clone()) else {
             let message = format!("`{}` compares with an artifact, and none is named", entry.key);
-            let help = "give it `against = \"FILE.slm\"`, or [gates] a `baseline`";
+            let help = "give it `against = \"FILE.slm\"`, or [gates] a `baseline`: a file, or \"lock\"";
             self.mistakes.suggest(&entry.place, Code::NothingToCompare, message, help);
             return None;
         };
         let written = node.text(BASELINE, self.mistakes)?;
+        if released::is_lock(written) {
+            return self.released(&node, written, stage).map(|path| (path, written.to_owned()));
+        }
         let path = node.place.directory().join(written);
         if !path.is_file() {
             let message = format!("{} does not exist, or is not a file", path.display());
@@ -308,7 +328,29 @@ impl Reader<'_> {
             );
             return None;
         }
-        Some((path, written.to_owned()))
+        Some((Some(path), written.to_owned()))
+    }
+
+    /// The artifact that a lock names for the one that a stage makes or measures.
+    fn released(&mut self, node: &Node, written: &str, stage: usize) -> Option<Option<PathBuf>> {
+        let makes = |stage: &usize| self.stages[*stage].kind.makes() == Product::Artifact;
+        let made = Some(stage).filter(makes).or_else(|| self.stages[stage].model_stage().filter(makes));
+        let Some(made) = made else {
+            let message = format!("stage `{}` measures no artifact of this recipe", self.stages[stage].label());
+            let help = "a lock names artifacts of compile stages; name a file in the place of the lock";
+            self.mistakes.suggest(&node.place, Code::NothingToCompare, message, help);
+            return None;
+        };
+        let Some(artifacts) = self.artifacts else { return Some(None) };
+        match artifacts.find(written, node.place.directory(), &self.stages[made].label()) {
+            Ok(found) => Some(found),
+            Err(message) => {
+                let help =
+                    "name the file of an artifact, or share the cache of the machine that made it (docs/cache.md)";
+                self.mistakes.suggest(&node.place, Code::NothingToCompare, message, help);
+                None
+            }
+        }
     }
 
     /// The stage that measures an artifact as another stage measures its own; added where there is none yet.

@@ -21,6 +21,7 @@ use super::environment;
 use super::error::{INPUTS_ALONE, RecipeError};
 use super::hashes::Hashes;
 use super::reader::Recipe;
+use super::released;
 use super::stage::Chosen;
 use crate::disk::atomic::{self, AtomicError};
 use crate::disk::hash::HashError;
@@ -66,6 +67,15 @@ pub(super) struct LockedStage {
     output: Option<String>,
 }
 
+/// A result that a lock names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Released {
+    /// The stage's key.
+    pub(super) key: Digest,
+    /// Its output; absent where it has none.
+    pub(super) output: Option<Digest>,
+}
+
 /// Version alone, of a lock of any version.
 #[derive(Deserialize)]
 struct Versioned {
@@ -109,6 +119,14 @@ fn hashed(digest: &Digest) -> String {
 }
 
 impl LockedStage {
+    fn released(&self) -> Option<Released> {
+        let output = match &self.output {
+            Some(output) => Some(bare(output).parse().ok()?),
+            None => None,
+        };
+        Some(Released { key: bare(&self.key).parse().ok()?, output })
+    }
+
     /// From a key and an output.
     pub(super) fn of(key: &Digest, output: Option<&Digest>) -> Self {
         LockedStage { key: hashed(key), output: output.map(hashed) }
@@ -128,8 +146,12 @@ impl Lock {
             inputs.insert(name, hashed(&hashes.of(path)?.sha256));
             Ok(())
         };
+        // What changes from day to day, and what another lock names, is not an input that is held.
+        let changing = recipe.changing();
         for (path, written) in recipe.reads() {
-            add(path, written)?;
+            if !changing.contains(path) && !released::is_lock(written) {
+                add(path, written)?;
+            }
         }
         for choice in recipe.stages.iter().flat_map(|stage| &stage.choices) {
             // A target by its name is part of the program.
@@ -240,6 +262,27 @@ impl Lock {
             },
         };
         Err(RecipeError::Locked { path: path.to_owned(), fault })
+    }
+
+    /// Name and version of the program that wrote it last.
+    pub(super) fn tool(&self) -> &str {
+        &self.tool
+    }
+
+    /// The classes of machines, each with its results by the names of stages. What is not a hash is left out.
+    pub(super) fn classes(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = (&str, Released)>)> {
+        self.stages.iter().map(|(class, stages)| {
+            let results = stages.iter().filter_map(|(label, stage)| Some((label.as_str(), stage.released()?)));
+            (class.as_str(), results)
+        })
+    }
+
+    /// The result of a stage on a class of machines, if there is one; that of another class where this one has none, as of
+    /// an artifact, which is the same on all.
+    pub(super) fn released(&self, class: &str, label: &str) -> Option<Released> {
+        let own = self.stages.get(class).and_then(|stages| stages.get(label));
+        let any = || self.stages.values().find_map(|stages| stages.get(label));
+        own.or_else(any)?.released()
     }
 
     /// Records a stage of this machine.

@@ -18,9 +18,9 @@ use std::any::TypeId;
 use std::path::Path;
 
 /// Keys of a stage that are not options.
-const OWN_KEYS: [&str; 3] = ["kind", "input", WHEN];
+pub(super) const OWN_KEYS: [&str; 3] = ["kind", "input", WHEN];
 /// The option that every output has, which the runner chooses.
-const OUT: &str = "out";
+pub(super) const OUT: &str = "out";
 /// The option by which a stage that makes artifacts names its targets.
 pub(super) const TARGET: &str = "target";
 
@@ -76,7 +76,7 @@ impl Scope<'_> {
 }
 
 /// Value of an option.
-enum Takes {
+pub(super) enum Takes {
     Nothing,
     Number,
     Word,
@@ -84,7 +84,7 @@ enum Takes {
     Other(Meaning),
 }
 
-fn takes(argument: &Arg) -> Takes {
+pub(super) fn takes(argument: &Arg) -> Takes {
     if !argument.get_action().takes_values() {
         return Takes::Nothing;
     }
@@ -166,12 +166,12 @@ pub(super) fn knows(kind: super::stage::Kind, key: &str) -> bool {
 }
 
 /// The names of an option: its own, and those of before.
-fn names(argument: &Arg) -> impl Iterator<Item = &str> {
+pub(super) fn names(argument: &Arg) -> impl Iterator<Item = &str> {
     argument.get_long().into_iter().chain(argument.get_all_aliases().unwrap_or_default())
 }
 
 /// A flag as keys are mostly written.
-fn underscored(flag: &str) -> String {
+pub(super) fn underscored(flag: &str) -> String {
     flag.replace('-', "_")
 }
 

@@ -11,6 +11,7 @@ use super::lock::{self, Lock};
 use super::overrides::Setting;
 use super::plan_report::{Estimate, LOCAL, LeftOutStage, PlanReport, PlannedStage, Totals, Variable};
 use super::reader::{self, Reading, Recipe};
+use super::released::Artifacts;
 use super::stage::{Chosen, Input, RecipeStage};
 use crate::compile::ARTIFACT_MAGIC;
 use crate::disk::atomic;
@@ -24,6 +25,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tempfile::TempDir;
 
 /// The recipe that `slmc run` runs, and how.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +63,8 @@ pub(super) struct Prepared {
     pub(super) chain: Arc<Chain>,
     pub(super) lock: Option<Locking>,
     pub(super) build: Build,
+    /// Artifacts that gates compare with, for as long as the run takes.
+    _released: TempDir,
 }
 
 /// The lock of a run.
@@ -84,7 +88,10 @@ pub(super) fn prepare_with(
     chain: Chain,
     progress: &dyn Progress,
 ) -> Result<Prepared, RecipeError> {
-    let reading = Reading { out: &options.out, run: &options.run, settings: &options.settings };
+    let released = tempfile::tempdir().map_err(|source| RecipeError::Temporary { source })?;
+    let artifacts = Artifacts::new(&options.recipe, &chain, &released);
+    let reading =
+        Reading { out: &options.out, run: &options.run, settings: &options.settings, released: Some(&artifacts) };
     let recipe = reader::read(&options.recipe, &reading)?;
     adapter::check_base(on_disk(&recipe))?;
     let mut hashes = Hashes::remembered(chain.local());
@@ -100,7 +107,7 @@ pub(super) fn prepare_with(
             Some(hashes.file(&program)?)
         }
     };
-    Ok(Prepared { recipe: Arc::new(recipe), hashes, chain: Arc::new(chain), lock, build })
+    Ok(Prepared { recipe: Arc::new(recipe), hashes, chain: Arc::new(chain), lock, build, _released: released })
 }
 
 fn locking(options: &RunOptions, recipe: &Recipe, hashes: &mut Hashes) -> Result<Locking, RecipeError> {
@@ -159,6 +166,9 @@ impl Prepared {
         let Some(Locking { path, stored: Some(stored), .. }) = self.lock.as_ref().filter(|_| options.locked) else {
             return Ok(());
         };
+        if !self.recipe.is_held(index) {
+            return Ok(());
+        }
         let output = made.map(|made| made.entry.output());
         let output = output.as_ref().map(Option::as_ref);
         stored.check_stage(path, &self.recipe.stages[index].label(), &digest_of(&key::released(key)), output)

@@ -11,18 +11,20 @@ use super::matrix::{self, Cell, Matrix};
 use super::mistake::{Code, Mistakes};
 use super::options::{self, Scope};
 use super::overrides::{self, Setting};
-use super::stage::{Chosen, Input, KindIs, RecipeStage, chain, command};
+use super::released::{self, Artifacts};
+use super::stage::{Choice, Chosen, Input, KindIs, RecipeStage, chain, command};
 use super::validate;
 use crate::formats;
 use crate::model::device::{BACKENDS, device};
 use crate::stages::{Prediction, Product, RunSettings};
 use burn::tensor::Device;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Version of the recipe's schema.
-const VERSION: &str = "1";
-const TOP_KEYS: [&str; 8] = ["version", "description", "extends", "model", "matrix", "stages", "gates", "sample"];
+pub(super) const VERSION: &str = "1";
+pub(super) const TOP_KEYS: [&str; 8] =
+    ["version", "description", "extends", "model", "matrix", "stages", "gates", "sample"];
 /// Tokens of a sample that does not say how many.
 const SAMPLE_TOKENS: usize = 64;
 
@@ -91,6 +93,28 @@ impl Recipe {
         self.models.iter().find(|model| model.cell.is_part_of(&stage.cell)).or_else(|| self.models.first())
     }
 
+    /// Files that are other ones from day to day, such as logs.
+    pub(super) fn changing(&self) -> BTreeSet<PathBuf> {
+        let of_stage = |stage: &RecipeStage| {
+            let path = |choice: &Choice| match &choice.value {
+                Chosen::Reads { source: Input::Path(path), .. } if stage.changes(choice) => Some(path.clone()),
+                _ => None,
+            };
+            stage.choices.iter().filter_map(path).collect::<Vec<_>>()
+        };
+        self.stages.iter().flat_map(of_stage).collect()
+    }
+
+    /// Whether the lock holds a stage to its result: not one that reads what changes from day to day, nor one that reads what a
+    /// lock names.
+    pub(super) fn is_held(&self, stage: usize) -> bool {
+        let stage = &self.stages[stage];
+        stage.choices.iter().all(|choice| match &choice.value {
+            Chosen::Reads { written, .. } => !stage.changes(choice) && !released::is_lock(written),
+            _ => true,
+        })
+    }
+
     /// Everything on disk that stages read, by the names that the recipe has for it.
     pub(super) fn reads(&self) -> impl Iterator<Item = (&Path, &str)> {
         let of_stages = self.stages.iter().flat_map(|stage| &stage.choices).filter_map(|choice| match &choice.value {
@@ -110,6 +134,8 @@ pub(super) struct Reading<'r> {
     pub(super) run: &'r RunSettings,
     /// Values of the command line.
     pub(super) settings: &'r [Setting],
+    /// Artifacts that locks name; without them nothing counts as released.
+    pub(super) released: Option<&'r Artifacts<'r>>,
 }
 
 /// Reads a recipe.
@@ -129,6 +155,15 @@ pub(super) fn read(path: &Path, reading: &Reading<'_>) -> Result<Recipe, Mistake
         Some(recipe) if mistakes.is_empty() => Ok(recipe),
         _ => Err(mistakes),
     }
+}
+
+/// Checks a recipe without running, hashing or writing anything.
+///
+/// # Errors
+/// Every mistake.
+pub fn check_recipe(recipe: &Path) -> Result<(), Mistakes> {
+    let run = RunSettings::default();
+    read(recipe, &Reading { out: Path::new("out"), run: &run, settings: &[], released: None }).map(|_| ())
 }
 
 struct Reader<'r> {
@@ -309,7 +344,7 @@ impl Reader<'_> {
         if let Value::Table(table) = &mut entry.node.value {
             expand::without_cells(table, &mut self.environment, self.mistakes);
         }
-        gates::read(&entry, stages, left_out, self.mistakes)
+        gates::read(&entry, stages, left_out, self.reading.released, self.mistakes)
     }
 
     fn sample(&mut self, entry: &Entry, has_model: bool, stages: &[RecipeStage]) -> Option<Sample> {

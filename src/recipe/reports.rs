@@ -2,7 +2,7 @@
 //! the places that GitHub Actions names. A file that something else wrote is never replaced.
 
 mod junit;
-mod markdown;
+pub(super) mod markdown;
 mod page;
 
 use super::mistake::Mistakes;

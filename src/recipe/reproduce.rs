@@ -167,7 +167,7 @@ pub fn reproduce(options: &ReproduceOptions, shell: &Shell) -> Result<ReproduceR
 fn known_inputs(options: &ReproduceOptions, hashes: &mut Hashes) -> Result<BTreeMap<String, PathBuf>, ReproduceError> {
     let mut paths = Vec::new();
     if let Some(recipe) = &options.recipe {
-        let reading = Reading { out: Path::new("out"), run: &options.run, settings: &[] };
+        let reading = Reading { out: Path::new("out"), run: &options.run, settings: &[], released: None };
         let recipe = reader::read(recipe, &reading).map_err(RecipeError::from)?;
         paths.extend(recipe.reads().map(|(path, _)| path.to_owned()));
     }

@@ -5,13 +5,14 @@ use super::gates::GateResult;
 use super::plan_report::duration;
 use crate::report::{Align, Report, Table, grouped, visible};
 use crate::stages::{self, Cost, summary::Figures};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// How a stage ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// It ran.
@@ -25,7 +26,7 @@ pub enum Status {
 }
 
 /// One stage.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct StageResult {
     /// Name, with the target where the stage has several.
     pub stage: String,
@@ -54,7 +55,7 @@ pub struct StageResult {
 }
 
 /// A text continued.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct SampleResult {
     /// `model`, or the stage whose artifact it is.
     pub of: String,
@@ -63,7 +64,7 @@ pub struct SampleResult {
 }
 
 /// Something that stages read.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct InputDigest {
     /// As the recipe names it.
     pub path: String,
@@ -72,7 +73,7 @@ pub struct InputDigest {
 }
 
 /// Result of `slmc run`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RunReport {
     /// The recipe's name.
     pub recipe: String,

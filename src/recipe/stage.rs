@@ -6,6 +6,7 @@ use super::expand;
 use super::matrix::Cell;
 use super::mistake::Location;
 use crate::shell::Shell;
+use crate::stages::arguments::changes;
 use crate::stages::known::Known;
 use crate::stages::{AnyStage, Faults, Outcome, Ready, Resolved, RunSettings};
 use std::ffi::OsString;
@@ -120,6 +121,12 @@ impl RecipeStage {
             Chosen::Reads { source: Input::Stage(stage), .. } => Some(*stage),
             _ => None,
         })
+    }
+
+    /// Whether what an option reads is another from day to day.
+    pub(super) fn changes(&self, choice: &Choice) -> bool {
+        let command = command(self.kind);
+        command.get_arguments().any(|argument| argument.get_long() == Some(&choice.flag) && changes(argument))
     }
 
     /// Index of the stage that makes the model which this one works on.

@@ -22,7 +22,12 @@ pub struct Table {
 impl Table {
     /// Columns from left to right. A table whose headings are all empty has no heading line.
     pub fn new<const N: usize>(columns: [(&str, Align); N]) -> Self {
-        Table { columns: columns.map(|(heading, align)| (heading.to_owned(), align)).into(), rows: Vec::new() }
+        Table::of(columns.map(|(heading, align)| (heading.to_owned(), align)).into())
+    }
+
+    /// As many columns as there are.
+    pub fn of(columns: Vec<(String, Align)>) -> Self {
+        Table { columns, rows: Vec::new() }
     }
 
     /// Two columns without headings: names and values, which may be words as well as numbers.

@@ -83,12 +83,19 @@ values! {
     };
     /// A file that is read.
     ReadFile(PathBuf, PathBufValueParser) = Meaning::Reads(&[]);
+    /// A file that is read and is another one from day to day: no lock holds it.
+    LogFile(PathBuf, PathBufValueParser) = Meaning::Reads(&[]);
     /// A file with text, or `self` for samples of the model itself.
     TextOrSelf(PathBuf, PathBufValueParser) = Meaning::Reads(&[OWN_SAMPLES]);
     /// A file that is written.
     WriteFile(PathBuf, PathBufValueParser) = Meaning::Writes;
     /// A name of `slmc targets`, or a target file.
     TargetName(String, StringValueParser) = Meaning::Target;
+}
+
+/// Whether what an option reads is another from day to day.
+pub fn changes(argument: &clap::Arg) -> bool {
+    argument.get_value_parser().type_id() == TypeId::of::<LogFile>()
 }
 
 /// The word for samples of the model itself.

@@ -5,7 +5,7 @@ mod work;
 use super::arguments::groups::{
     BackendArg, DATA, MODEL_AND_OUTPUT, NumericsArg, RunnableArg, TextArgs, TokenizerArg, without_output,
 };
-use super::arguments::{AnyModel, ReadFile, path};
+use super::arguments::{AnyModel, LogFile, ReadFile, path};
 use super::error::StageError;
 use super::known::{Known, comparable_tokens};
 use super::numerics;
@@ -13,6 +13,7 @@ use super::prediction::{self, Prediction};
 use super::stage::{Arithmetic, Faults, Measures, OnBackend, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
 use super::templates::check_templates;
+use super::watch::{MEASURED, WatchOptions, watch};
 use crate::eval::opened::Task;
 use crate::model::spec::ModelSpec;
 use crate::shell::Shell;
@@ -55,6 +56,13 @@ pub struct Args {
     #[arg(long, value_name = "TEXT", help_heading = DATA)]
     data: ReadFile,
 
+    /// Logged requests to compare with the text of --data: what `slmc watch` does
+    ///
+    /// Confidence, length, tokens that the text does not have, and of classifiers the labels given. In a recipe that is a stage
+    /// of the kind `watch`.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["reference", "task"], help_heading = DATA)]
+    log: Option<LogFile>,
+
     #[command(flatten)]
     text: TextArgs,
 
@@ -93,6 +101,18 @@ pub struct Args {
 
 /// Heading of the options for the measurement.
 const MEASURE: &str = "Measurement";
+
+/// Stated as well: sizes, and with `--log` what `watch` states.
+const ALSO: [&str; 2 + MEASURED.len()] = {
+    let mut all = ["weight_bytes"; 2 + MEASURED.len()];
+    all[1] = "file_bytes";
+    let mut next = 0;
+    while next < MEASURED.len() {
+        all[2 + next] = MEASURED[next];
+        next += 1;
+    }
+    all
+};
 
 /// The kind of stage.
 pub struct Eval;
@@ -150,7 +170,7 @@ impl Stage for Eval {
     const ARITHMETIC: Arithmetic = Arithmetic::ExactOnArtifacts;
     const MEASURES: Measures = Measures {
         own: &["kld_mean", "perplexity", "top1_agreement", "accuracy", "exact_match", "cosine_mean"],
-        also: &["weight_bytes", "file_bytes"],
+        also: &ALSO,
     };
 
     fn defaults() -> Value {
@@ -167,6 +187,7 @@ impl Stage for Eval {
         let options = EvalOptions {
             model: args.model.model.to_path_buf(),
             reference: path(&args.reference),
+            log: path(&args.log),
             data: args.data.to_path_buf(),
             task: args.task,
             window: args.window,
@@ -187,10 +208,27 @@ impl Stage for Eval {
     }
 
     fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {
-        Outcome::passed(&evaluate(&checked.options, &checked.device, shell)?)
+        let options = &checked.options;
+        let Some(log) = options.log.clone() else {
+            return Outcome::passed(&evaluate(options, &checked.device, shell)?);
+        };
+        let watched = WatchOptions {
+            model: options.model.clone(),
+            tokenizer: options.tokenizer.clone(),
+            log,
+            log_form: options.form.clone(),
+            data: options.data.clone(),
+            form: options.form.clone(),
+            window: options.window,
+            max_texts: options.max_windows,
+        };
+        Outcome::passed(&watch(&watched, &checked.device, shell)?)
     }
 
     fn summary(report: &Figures<'_>) -> Option<String> {
+        if report.number("psi_max").is_some() {
+            return super::watch::words(report);
+        }
         Some(format!("{} tokens, {}", report.count("tokens")?, report.text("numerics").unwrap_or_default()))
     }
 }

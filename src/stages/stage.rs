@@ -21,6 +21,7 @@ use crate::shell::Shell;
 use anyhow::Context;
 use burn::tensor::Device;
 use clap::{ArgMatches, Args};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt;
@@ -203,7 +204,7 @@ pub struct Outcome {
 }
 
 /// What a stage took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Cost {
     /// Wall time.
     pub seconds: f64,

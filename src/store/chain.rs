@@ -155,7 +155,16 @@ impl Chain {
     /// The entry of a key, if there is one that can be used: of this key, signed where that is asked for, with the files that
     /// belong to the outputs, and its blobs there.
     pub fn find(&self, key: &Digest, outputs: &Outputs, progress: &dyn Progress) -> Option<Found> {
-        if let Some(found) = self.find_here(key, outputs, progress) {
+        self.find_with(key, Some(outputs), progress)
+    }
+
+    /// Likewise, whatever files it has.
+    pub fn find_any(&self, key: &Digest, progress: &dyn Progress) -> Option<Found> {
+        self.find_with(key, None, progress)
+    }
+
+    fn find_with(&self, key: &Digest, outputs: Option<&Outputs>, progress: &dyn Progress) -> Option<Found> {
+        if let Some(found) = self.find_local(key, outputs, progress) {
             return Some(found);
         }
         for remote in self.remotes() {
@@ -172,6 +181,10 @@ impl Chain {
 
     /// Likewise, on this machine alone.
     pub fn find_here(&self, key: &Digest, outputs: &Outputs, progress: &dyn Progress) -> Option<Found> {
+        self.find_local(key, Some(outputs), progress)
+    }
+
+    fn find_local(&self, key: &Digest, outputs: Option<&Outputs>, progress: &dyn Progress) -> Option<Found> {
         let local = self.local.as_ref()?;
         match self.entry_of(local, self.checks_local, key, outputs) {
             // An entry whose blobs were removed is none, unless they are elsewhere too.
@@ -192,7 +205,7 @@ impl Chain {
         store: &dyn Store,
         checks: bool,
         key: &Digest,
-        outputs: &Outputs,
+        outputs: Option<&Outputs>,
     ) -> Result<Option<Entry>, StoreError> {
         let Some(bytes) = store.entry(key)? else { return Ok(None) };
         let bad = |fault| StoreError::Entry { place: store.name(), key: *key, fault };
@@ -200,7 +213,7 @@ impl Chain {
         if checks {
             self.trusted.check(&entry).map_err(bad)?;
         }
-        match outputs.fits(&entry.files) {
+        match outputs.is_none_or(|outputs| outputs.fits(&entry.files)) {
             true => Ok(Some(entry)),
             false => Err(bad("has other files than this stage makes".to_owned())),
         }

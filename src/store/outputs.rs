@@ -45,7 +45,7 @@ impl Outputs {
     }
 
     /// Whether an entry has the files that belong to these places.
-    pub(super) fn fits(&self, files: &[EntryFile]) -> bool {
+    pub fn fits(&self, files: &[EntryFile]) -> bool {
         let known = |file: &EntryFile| match of_option(&file.path) {
             Some(option) => self.writes.iter().any(|(own, _)| own == option),
             None => match self.is_directory {

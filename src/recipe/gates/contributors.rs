@@ -1,6 +1,7 @@
 //! Which matrices carry most of the error of a quantized model, by the report of the stage that quantized it: the cost
 //! of each item alone where bits were allocated, else the relative error of rounding each matrix.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -8,7 +9,7 @@ use serde_json::Value as Json;
 const MOST: usize = 5;
 
 /// A matrix, or several with one scheme.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Contributor {
     /// Such as `layers.2.ffn.down`.
     pub name: String,

@@ -25,6 +25,10 @@ pub(in crate::recipe) enum Measure {
     ShareDrop,
     /// Mean cosine to the reference's embeddings.
     Cosine,
+    /// Population stability index of a quantity of logged requests.
+    Stability,
+    /// Largest difference of its distributions.
+    Distance,
     /// A number of bytes: counted, not measured on samples.
     Count,
     /// Tokens per second over another artifact's, run side by side.
@@ -34,7 +38,7 @@ pub(in crate::recipe) enum Measure {
 impl Measure {
     /// Whether it is about what the model says, and not about its size or speed.
     pub(super) fn is_quality(self) -> bool {
-        !matches!(self, Measure::Count | Measure::Speed)
+        !matches!(self, Measure::Count | Measure::Speed | Measure::Stability | Measure::Distance)
     }
 }
 
@@ -86,7 +90,7 @@ const fn at_least(
 }
 
 /// Every gate.
-pub(in crate::recipe) static DEFINITIONS: [Definition; 17] = [
+pub(in crate::recipe) static DEFINITIONS: [Definition; 24] = [
     at_most("kld_max", Measure::Divergence, "kld_mean", Against::Reference, "mean KL(reference ‖ model), nats"),
     at_most(
         "kld_ratio_max",
@@ -164,7 +168,30 @@ pub(in crate::recipe) static DEFINITIONS: [Definition; 17] = [
         Against::Artifact,
         "tokens per second on this machine over another artifact's, run in turn",
     ),
+    stability("confidence_psi_max", "confidence_psi", "population stability index of the model's confidence"),
+    stability("length_psi_max", "length_psi", "population stability index of the lengths of texts"),
+    stability(
+        "out_of_vocabulary_psi_max",
+        "out_of_vocabulary_psi",
+        "population stability index of the share of tokens that the reference does not have",
+    ),
+    stability("label_psi_max", "label_psi", "population stability index of the labels given"),
+    distance("confidence_ks_max", "confidence_ks", "largest difference of the distributions of confidence"),
+    distance("length_ks_max", "length_ks", "largest difference of the distributions of lengths"),
+    distance(
+        "out_of_vocabulary_ks_max",
+        "out_of_vocabulary_ks",
+        "largest difference of the distributions of the share of tokens that the reference does not have",
+    ),
 ];
+
+const fn stability(name: &'static str, stated: &'static str, meaning: &'static str) -> Definition {
+    at_most(name, Measure::Stability, stated, Against::Nothing, meaning)
+}
+
+const fn distance(name: &'static str, stated: &'static str, meaning: &'static str) -> Definition {
+    at_most(name, Measure::Distance, stated, Against::Nothing, meaning)
+}
 
 impl Definition {
     /// Whether a gate that names no stage is for one of this kind.
@@ -193,6 +220,8 @@ impl Definition {
             Measure::Count => "A count, compared as it is.",
             Measure::Share => "Judged by Wilson's bound on the share of independent texts.",
             Measure::ShareDrop => "Judged on the texts that change sides, by the bound of Agresti and Min.",
+            Measure::Stability => "Less what chance alone gives; judged by the error of a χ² that is not central.",
+            Measure::Distance => "Judged by the band of Kolmogorov and Smirnov.",
             Measure::Speed => {
                 "Judged by Student's t over pairs of runs in turn; both artifacts must run on this machine."
             }

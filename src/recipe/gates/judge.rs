@@ -2,17 +2,18 @@
 
 use super::contributors::Contributor;
 use super::definition::Measure;
-use super::{Gate, Gates, Other};
+use super::{Gate, Gates, Other, drift};
 use crate::eval::sums::Sums;
 use crate::report::annotation::{Annotation, Level};
 use crate::report::grouped;
 use crate::statistics::{Draw, Interval, LEAST_DRAWS, Side, Verdict, blocks, mcnemar};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::path::PathBuf;
 
 /// How a gate came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GateVerdict {
     /// The limit holds.
@@ -26,7 +27,7 @@ pub enum GateVerdict {
 }
 
 /// A gate beside what was measured.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GateResult {
     /// Such as `kld_max`.
     pub gate: String,
@@ -111,7 +112,18 @@ impl GateResult {
             (GateVerdict::Missed, None) => "missed".to_owned(),
             (GateVerdict::Undecided, _) if self.passed => format!("undecided, which passes: {reason}"),
             (GateVerdict::Undecided, _) => format!("undecided: {reason}"),
+            (GateVerdict::NotMeasured, _) if self.passed => format!("not measured, which passes: {reason}"),
             (GateVerdict::NotMeasured, _) => format!("not measured: {reason}"),
+        }
+    }
+
+    /// The verdict alone.
+    pub fn verdict_word(&self) -> &'static str {
+        match self.verdict {
+            GateVerdict::Passed => "passed",
+            GateVerdict::Missed => "missed",
+            GateVerdict::Undecided => "undecided",
+            GateVerdict::NotMeasured => "not measured",
         }
     }
 
@@ -208,7 +220,12 @@ impl Gates {
         report: &dyn Fn(usize) -> Option<&'r Json>,
         pairs: Option<&Result<Pairs, String>>,
     ) -> GateResult {
+        let unreleased = matches!(gate.against, Other::Unreleased { .. });
         let measured = match (gate.definition.measure, pairs) {
+            _ if unreleased => Measured::Nothing(
+                "nothing is released yet, so there is nothing to compare with: the lock has no artifact of this stage"
+                    .to_owned(),
+            ),
             (Measure::Speed, Some(Ok(pairs))) => speeds(pairs, self.certainty.confidence),
             (Measure::Speed, Some(Err(reason))) => Measured::Nothing(reason.clone()),
             _ => match report(gate.stage) {
@@ -218,6 +235,7 @@ impl Gates {
         };
         let against = match &gate.against {
             Other::Nothing => None,
+            Other::Unreleased { written } => Some(written.clone()),
             Other::Reference => Some("reference".to_owned()),
             Other::Baseline { written, .. } | Other::Artifact { written, .. } => Some(written.clone()),
         };
@@ -262,9 +280,20 @@ impl Gates {
         result.passed = match result.verdict {
             GateVerdict::Passed => true,
             GateVerdict::Undecided => self.undecided_passes && enough,
-            GateVerdict::Missed | GateVerdict::NotMeasured => false,
+            GateVerdict::NotMeasured => unreleased,
+            GateVerdict::Missed => false,
         };
         result
+    }
+
+    /// How many samples decide a gate at what was measured, however it came out; `None` for counts.
+    pub(in crate::recipe) fn needed<'r>(&self, gate: &Gate, report: &dyn Fn(usize) -> Option<&'r Json>) -> Option<u64> {
+        match measure(gate, report(gate.stage)?, report, self.certainty.confidence) {
+            Measured::Sampled(Sampled { interval: Some(interval), samples, scale, .. }) => {
+                interval.needed(samples as u64, scale.of_limit(gate.limit), self.certainty)
+            }
+            _ => None,
+        }
     }
 
     fn sampled(&self, gate: &Gate, sampled: &Sampled, result: &mut GateResult) {
@@ -332,6 +361,18 @@ fn measure<'r>(gate: &Gate, own: &Json, report: &dyn Fn(usize) -> Option<&'r Jso
     };
     if definition.measure == Measure::Count {
         return Measured::Count(stated);
+    }
+    if let Measure::Stability | Measure::Distance = definition.measure {
+        return match drift::measured(own, definition, confidence) {
+            Some((interval, samples)) => Measured::Sampled(Sampled {
+                interval: Some(interval),
+                samples,
+                unit: "requests",
+                scale: Scale::Plain,
+                chance: None,
+            }),
+            None => Measured::Nothing("the stage's report lacks the counts that this gate needs".to_owned()),
+        };
     }
     let Some(sums) = sums(own) else {
         let reason =
@@ -430,7 +471,8 @@ impl Columns<'_> {
                 let number = |right: bool| f64::from(u8::from(right));
                 Some(own.iter().zip(&other).map(|(&a, &b)| Draw { sum: number(a), weight: number(b) }).collect())
             }
-            Measure::Share | Measure::ShareDrop | Measure::Count | Measure::Speed => None,
+            Measure::Share | Measure::ShareDrop | Measure::Count => None,
+            Measure::Speed | Measure::Stability | Measure::Distance => None,
         }
     }
 

@@ -130,7 +130,7 @@ fn fence(text: &str) -> String {
 }
 
 /// Text for a line or a cell of a table: no character of it is markup, no HTML, no line end.
-fn inline(text: &str) -> String {
+pub(in crate::recipe) fn inline(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in visible(text).chars() {
         match character {

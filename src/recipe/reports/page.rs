@@ -1,73 +1,36 @@
-//! The report as one HTML page: no script, no network, light or dark as the reader's system is, readable on a phone and
-//! by keyboard. Every figure has its numbers as a table. Text of models is escaped like all text, and its control
-//! characters are shown.
+//! The report as one HTML page. Every figure has its numbers as a table. Text of models is escaped like all text, and its
+//! control characters are shown.
 
 mod facts;
-mod parts;
 
 use crate::recipe::gates::GateVerdict;
 use crate::recipe::run_report::RunReport;
 use crate::report::figure::{self, Range};
+use crate::report::page::{Page, Section, table};
 use crate::report::visible;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
-use parts::table;
+use maud::{Markup, PreEscaped, html};
 
 /// First bytes of every such file.
 pub(super) const MAGIC: &str = "<!DOCTYPE html><!-- slmc run -->";
 
-const STYLE: &str = include_str!("page/style.css");
-/// Nothing is loaded, nothing runs: neither ours nor what a text may have smuggled in.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
-
 /// The whole page.
 pub(super) fn render(report: &RunReport) -> String {
     let verdict = if report.passed { "passed" } else { "not passed" };
-    let title = format!("{}: {verdict}", visible(&report.recipe));
-    let sections = sections(report);
-    let page = html! {
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width,initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta http-equiv="Content-Security-Policy" content=(POLICY);
-                title { (title) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                a.skip href="#main" { "Skip to the results" }
-                header {
-                    h1 { (visible(&report.recipe)) }
-                    p.verdict.good[report.passed].bad[!report.passed] {
-                        span aria-hidden="true" { (if report.passed { "✓ " } else { "✗ " }) }
-                        (verdict) ", " (summary(report))
-                    }
-                    nav aria-label="Sections" {
-                        ul { @for section in &sections { li { a href={ "#" (section.id) } { (section.title) } } } }
-                    }
-                }
-                main id="main" {
-                    @for section in &sections {
-                        section id=(section.id) aria-labelledby={ (section.id) "-title" } {
-                            h2 id={ (section.id) "-title" } { (section.title) }
-                            (section.content)
-                        }
-                    }
-                }
-                footer { p { (visible(&report.tool)) ", schema slmc.run/2" } }
-            }
+    let heading = html! {
+        h1 { (visible(&report.recipe)) }
+        p.verdict.good[report.passed].bad[!report.passed] {
+            span aria-hidden="true" { (if report.passed { "✓ " } else { "✗ " }) }
+            (verdict) ", " (summary(report))
         }
     };
-    // maud's own doctype comes before the mark by which the file is known.
-    debug_assert_eq!(DOCTYPE.0, "<!DOCTYPE html>");
-    format!("{MAGIC}{}", page.into_string())
-}
-
-/// One part of the page.
-struct Section {
-    id: &'static str,
-    title: &'static str,
-    content: Markup,
+    Page {
+        magic: MAGIC,
+        title: format!("{}: {verdict}", visible(&report.recipe)),
+        heading,
+        sections: sections(report),
+        footer: format!("{}, schema slmc.run/2", visible(&report.tool)),
+    }
+    .render()
 }
 
 /// The parts that there is something to say in.

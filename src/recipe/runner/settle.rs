@@ -90,7 +90,8 @@ impl Run<'_> {
         self.prepared.check_locked(self.options, index, key, Some(&made))?;
         cache::note_key(&self.prepared.chain, &self.options.recipe, &result.stage, key);
         let output = made.entry.output();
-        if let Some(locking) = self.prepared.lock.as_mut() {
+        let is_held = self.prepared.recipe.is_held(index);
+        if let Some(locking) = self.prepared.lock.as_mut().filter(|_| is_held) {
             locking.lock.record(&result.stage, LockedStage::of(&digest_of(&key::released(key)), output.as_ref()));
         }
         let report = Some(made.entry.about.report.clone());

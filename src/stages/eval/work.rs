@@ -45,6 +45,8 @@ pub struct EvalOptions {
     pub model: PathBuf,
     /// Dense directory.
     pub reference: Option<PathBuf>,
+    /// Logged requests to compare the text with, in the place of measuring it.
+    pub log: Option<PathBuf>,
     /// Text.
     pub data: PathBuf,
     /// Task; the model's own if absent.

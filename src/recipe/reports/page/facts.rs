@@ -1,8 +1,8 @@
 //! Sections about the stages' own reports: sizes beside quality, bytes by class, error by matrix, losses, memory.
 
-use super::parts::figure_with_table;
 use crate::recipe::run_report::{RunReport, StageResult};
 use crate::report::figure::{self, Bar, Line, MOST_BARS};
+use crate::report::page::figure_with_table;
 use crate::report::{grouped, visible};
 use maud::{Markup, html};
 use serde_json::Value;

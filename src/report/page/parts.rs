@@ -3,7 +3,7 @@
 use maud::{Markup, PreEscaped, html};
 
 /// A table with its headings; wide ones scroll by themselves, by keyboard too. Nothing where there are no rows.
-pub(super) fn table(name: &str, headings: &[&str], rows: Vec<Vec<String>>) -> Markup {
+pub fn table(name: &str, headings: &[&str], rows: Vec<Vec<String>>) -> Markup {
     html! {
         @if !rows.is_empty() {
             div.scroll tabindex="0" role="region" aria-label=(name) {
@@ -25,12 +25,7 @@ pub(super) fn table(name: &str, headings: &[&str], rows: Vec<Vec<String>>) -> Ma
 }
 
 /// A drawing, what it shows, and its numbers.
-pub(super) fn figure_with_table(
-    svg: Option<String>,
-    caption: &str,
-    headings: &[&str],
-    rows: Vec<Vec<String>>,
-) -> Markup {
+pub fn figure_with_table(svg: Option<String>, caption: &str, headings: &[&str], rows: Vec<Vec<String>>) -> Markup {
     html! {
         figure {
             @if let Some(svg) = svg {
