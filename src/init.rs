@@ -298,9 +298,9 @@ fn write(place: &Path, text: &str) -> Result<(), InitError> {
     let failed = |source| InitError::Directory { path: directory.to_owned(), source };
     std::fs::create_dir_all(directory).map_err(failed)?;
     // Under the recipe's own name, by which outputs are called; in the directory, from which its paths start.
-    let trial =
+    let mut trial =
         tempfile::Builder::new().prefix(".slmc-init-").suffix(".toml").tempfile_in(directory).map_err(failed)?;
-    std::fs::write(trial.path(), text).map_err(failed)?;
+    trial.write_all(text.as_bytes()).map_err(failed)?;
     recipe::check_recipe(trial.path()).map_err(InitError::Refused)?;
     Ok(atomic::write_file(place, b"", |file| file.write_all(text.as_bytes()))?)
 }

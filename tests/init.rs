@@ -107,11 +107,15 @@ fn flash_and_ram_that_are_too_small_are_met() {
     json(path, "run a.toml --plan");
     // Too little RAM for the model's own context.
     let least = ["w8", "mixed", "w4"].map(|scheme| of(scheme, "ram_bytes")).into_iter().min().expect("three");
-    // More than a smaller chunk of tokens saves.
-    target(1 << 30, least / 2);
-    let report = json(path, "init model --target board.toml --priority quality --data text.txt -o b.toml");
-    let context: usize = chosen(&report, "artifact", "context").expect("a context").parse().expect("a number");
-    assert!(context > 0);
+    // A smaller chunk of tokens saves some; below that the context is shortened, and below that nothing fits.
+    let shortened = |sixteenths: &u64| {
+        target(1 << 30, least * sixteenths / 16);
+        let output = run(path, "init model --target board.toml --data text.txt -o b.toml --force --json");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        chosen(&report, "artifact", "context")
+            .is_some_and(|context| context.parse().is_ok_and(|n: usize| n > 0 && n < 96))
+    };
+    assert!((1..16).rev().any(|sixteenths| shortened(&sixteenths)), "no RAM shortens the context");
     json(path, "run b.toml --plan");
     // Nothing fits: the recipe is there all the same, and the answer is no.
     target(64, 1 << 30);

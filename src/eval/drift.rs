@@ -121,8 +121,8 @@ pub fn quantities(
     progress: &dyn Progress,
 ) -> Result<Quantities, EvalError> {
     let width = model.output_width();
-    let mut found = Quantities::default();
-    found.length = sequences.iter().map(|tokens| tokens.len() as f64).collect();
+    let length = sequences.iter().map(|tokens| tokens.len() as f64).collect();
+    let mut found = Quantities { length, ..Quantities::default() };
     let (rows, columns) = match task {
         Task::Hidden => return Ok(found),
         Task::Classifier => (Rows::One, "labels"),

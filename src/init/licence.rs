@@ -239,7 +239,8 @@ mod tests {
 
     #[test]
     fn texts_cards_and_their_absence_are_told_apart() {
-        let cases: [(&[(&str, &str)], Terms, Option<&str>); 12] = [
+        type Case<'c> = (&'c [(&'c str, &'c str)], Terms, Option<&'c str>);
+        let cases: [Case<'_>; 12] = [
             (&[], Terms::Missing, None),
             (&[("README.md", "# A model without a card\nlicense: mit\n")], Terms::Missing, None),
             (&[("LICENSE", "   Apache License\n   Version 2.0, January 2004")], Terms::Permissive, Some("Apache-2.0")),

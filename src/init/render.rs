@@ -187,6 +187,8 @@ impl Recipe<'_> {
     fn relative(&self, path: &Path) -> String {
         let directory = self.place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let shown = match (directory.canonicalize(), path.canonicalize()) {
+            // As it was named, where both start from the same place.
+            _ if directory == Path::new(".") && path.is_relative() => path.to_owned(),
             (Ok(from), Ok(to)) => between(&from, &to),
             _ => path.to_owned(),
         };

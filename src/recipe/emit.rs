@@ -14,7 +14,7 @@ use super::plan_report::{PlanReport, PlannedStage};
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Schema of the graph as JSON.
 const GRAPH: &str = "slmc.graph/1";
@@ -99,7 +99,7 @@ impl Jobs<'_> {
             words.push("--locked".to_owned());
         }
         words.extend(self.options.settings.iter().map(|setting| format!("--set {}", shell(&setting.to_string()))));
-        if self.options.out != PathBuf::from("out") {
+        if self.options.out.as_path() != Path::new("out") {
             words.push(format!("--out {}", shell(&self.options.out.display().to_string())));
         }
         words.into_iter().map(|word| format!(" {word}")).collect()
