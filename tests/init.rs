@@ -32,12 +32,17 @@ fn chosen<'r>(report: &'r Value, stage: &str, key: &str) -> Option<&'r str> {
 
 #[test]
 fn every_priority_gives_a_recipe_that_plans() {
-    for family in Family::ALL {
+    for (number, family) in Family::ALL.into_iter().enumerate() {
         let directory = place(family);
         let path = directory.path();
         fs::write(path.join("model/LICENSE"), "Apache License\nVersion 2.0, January 2004\n").expect("written");
-        for target in TARGETS {
-            for priority in PRIORITIES {
+        for (nth, target) in TARGETS.into_iter().enumerate() {
+            for (other, priority) in PRIORITIES.into_iter().enumerate() {
+                // All pairs of one decoder and one encoder; of every other family three, each another three.
+                let all = matches!(family, Family::Llama | Family::Bert);
+                if !all && (4 * other + nth + number) % 8 != 0 {
+                    continue;
+                }
                 let name = format!("{target}-{priority}.toml");
                 let data = if priority == "time" { "" } else { " --data text.txt" };
                 let report = json(path, &format!("init model --target {target} --priority {priority}{data} -o {name}"));
