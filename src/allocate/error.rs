@@ -109,9 +109,7 @@ pub enum AllocationError {
     #[error("--latency is the time of a token of a decoder, and an encoder reads its weights once for a whole text")]
     EncoderLatency,
     /// Bounds that can be kept, but not together.
-    #[error(
-        "each bound can be kept, but not all together; raise one of --budget or --bits-per-weight, --ram and --latency"
-    )]
+    #[error("each bound can be kept, but not all together; raise --budget (or --bits-per-weight), --ram or --latency")]
     Both,
     /// The plan on the target.
     #[error(transparent)]
