@@ -21,6 +21,7 @@ mod pooling;
 
 pub use error::{EvalError, Side};
 pub use forward::{Forward, ForwardError};
+pub(crate) use outputs::BATCH_BYTES;
 pub use subject::{Numerics, Subject};
 
 /// Name and version of every evaluation's JSON form.

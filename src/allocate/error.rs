@@ -97,7 +97,7 @@ pub enum AllocationError {
         pinned: bool,
     },
     /// A number that cannot be a time.
-    #[error("{0} is not a time; pass milliseconds above 0, such as 12.5")]
+    #[error("--latency {0} is not a time; pass milliseconds above 0, such as 12.5")]
     NoTime(f64),
     /// A target without rates.
     #[error(
@@ -109,7 +109,7 @@ pub enum AllocationError {
     #[error("--latency is the time of a token of a decoder, and an encoder reads its weights once for a whole text")]
     EncoderLatency,
     /// Bounds that can be kept, but not together.
-    #[error("each bound can be kept, but not all together; raise one of --budget, --ram and --latency")]
+    #[error("each bound can be kept, but not all together; raise --budget (or --bits-per-weight), --ram or --latency")]
     Both,
     /// The plan on the target.
     #[error(transparent)]

@@ -131,8 +131,10 @@ fn neighbours(items: &Items, costs: &[Vec<f64>], limits: &Limits, selection: &[u
             })
         })
         .collect();
-    let bytes_left = limits.bytes as i64 - items.bytes(selection) as i64;
-    let time_left = limits.time.map_or(i64::MAX, |time| time as i64 - items.time(selection) as i64);
+    // A limit beyond what is counted is none.
+    let left = |limit: u64, taken: u64| i64::try_from(limit).unwrap_or(i64::MAX) - taken as i64;
+    let bytes_left = left(limits.bytes, items.bytes(selection));
+    let time_left = left(limits.time.unwrap_or(u64::MAX), items.time(selection));
     let mut found: Vec<(f64, Vec<usize>)> = Vec::new();
     let mut add = |taken: &[&Move]| {
         let apart = (1..taken.len()).all(|n| taken[..n].iter().all(|other| other.item != taken[n].item));
@@ -186,9 +188,12 @@ mod tests {
         // Raising item 2 and lowering item 0 saves 5 - 2, raising item 1 alone saves 1.
         assert_eq!(found[..2], [vec![1, 1, 0], vec![0, 0, 1]]);
         // As much time as it takes now, of as many bytes as there may be: nothing may be raised unless others pay.
-        let limits = Limits { bytes: u64::MAX >> 1, time: Some(items.time(&[0, 1, 1])), wide: true };
+        let limits = Limits { bytes: u64::MAX, time: Some(items.time(&[0, 1, 1])), wide: true };
         let found = neighbours(&items, &costs, &limits, &[0, 1, 1]);
         assert_eq!(found, [vec![1, 0, 1]]);
+        // Any number may be a limit.
+        let limits = Limits { bytes: u64::MAX, time: Some(u64::MAX), wide: true };
+        assert!(neighbours(&items, &costs, &limits, &[0, 1, 1]).contains(&vec![0, 0, 1]));
     }
 
     #[test]

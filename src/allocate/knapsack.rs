@@ -1,8 +1,8 @@
 //! The multiple-choice knapsack, solved exactly: of every item one choice is taken, the sum of costs is to be least, the sums
 //! of bytes and of times at most their bounds. States (bytes, time, cost) are kept in order of bytes while no other has as
 //! few bytes, as little time and as little cost (Nemhauser and Ullmann 1969), so one pass gives the best selection of
-//! every bound at once. Bytes take few distinct sums, since matrices of the layers of a model have few shapes, and times follow them:
-//! the lists stay short.
+//! every bound at once. Bytes take few distinct sums, since matrices of the layers of a model have few shapes, and times
+//! follow them: the lists stay short.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ impl Frontier {
                     choice: number as u32,
                 }));
             }
-            // Of equals the first choice, so that the result does not depend on how the sort breaks ties.
+            // Equals come in the order of their choices, so that the result does not depend on how the sort breaks ties.
             let order = |state: &State| (state.choice, state.before);
             states.sort_by(|a, b| {
                 let sums = a.bytes.cmp(&b.bytes).then(a.time.cmp(&b.time)).then(a.cost.total_cmp(&b.cost));

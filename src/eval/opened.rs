@@ -3,6 +3,7 @@
 
 use super::error::EvalError;
 use super::forward::{Forward, ForwardError};
+use super::outputs::BATCH_BYTES;
 use super::pooling::pooled;
 use super::subject::{Numerics, Subject};
 use crate::artifact::host::{ArtifactFile, run_sequence};
@@ -22,7 +23,7 @@ use crate::text::tokenizer::{Tokenizer, token_table, token_table_of};
 use burn::tensor::Device;
 use rayon::prelude::*;
 use serde_json::Value;
-use slm_numerics::scratch::give;
+use slm_numerics::scratch::{forget, give, held_bytes};
 use slm_runtime::format::header::SectionKind;
 use slm_runtime::format::spec::Output;
 use slm_runtime::layout::Layout;
@@ -306,6 +307,10 @@ impl Forward for OpenedModel {
 
     fn reuse(&self, outputs: Vec<Vec<f32>>) {
         if let (Engine::Directory { fused: Some(_), .. }, None) = (&self.engine, self.embedding) {
+            // Where lengths keep changing, outputs find no buffer of their size: no more is held than a batch of two models.
+            if held_bytes() > 2 * BATCH_BYTES {
+                forget();
+            }
             outputs.into_iter().for_each(give);
         }
     }

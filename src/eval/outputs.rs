@@ -6,10 +6,11 @@ use super::error::{EvalError, Side};
 use super::forward::Forward;
 use crate::progress::Progress;
 use sha2::{Digest, Sha256};
+use slm_numerics::scratch;
 
 /// Outputs of one batch of one model, in bytes, unless a single sequence has more. Several windows of a large vocabulary
 /// fit, since the f32 forward prepares every matrix once a batch.
-const BATCH_BYTES: usize = 208 << 20;
+pub(crate) const BATCH_BYTES: usize = 208 << 20;
 /// Values that are turned into bytes at a time for the hash.
 const HASHED: usize = 4096;
 
@@ -80,14 +81,12 @@ impl Pair<'_> {
                 Some(reference) => Some(self.run(Side::Reference, reference, sequences, first..end)?),
                 None => None,
             };
-            // The hash is one chain over all outputs: beside the visits it costs no time.
-            std::thread::scope(|scope| {
-                let hashed = scope.spawn(|| outputs.iter().for_each(|output| add(&mut hash, output)));
-                let visited = outputs.iter().enumerate().try_for_each(|(n, output)| {
+            // The hash is one chain over all outputs: beside the visits, by one of the program's threads, it costs no time.
+            rayon::in_place_scope(|scope| {
+                scope.spawn(|_| outputs.iter().for_each(|output| add(&mut hash, output)));
+                outputs.iter().enumerate().try_for_each(|(n, output)| {
                     visit(first + n, output, references.as_ref().map(|all| all[n].as_slice()))
-                });
-                hashed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                visited
+                })
             })?;
             self.model.reuse(outputs);
             if let (Some(reference), Some(references)) = (self.reference, references) {
@@ -146,6 +145,8 @@ impl Pair<'_> {
     ) -> Result<String, EvalError> {
         progress.begin(self.work.0, sequences.len() as u64, self.work.1);
         let hash = self.for_each(sequences, None, progress, visit);
+        // The memory of outputs has no further use.
+        scratch::forget();
         progress.finish();
         hash
     }

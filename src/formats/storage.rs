@@ -103,7 +103,7 @@ fn kept(source: &dyn ModelSource, id: LinearId) -> (Vec<String>, Option<Unfit>) 
     if !fitting.is_empty() {
         return (fitting, None);
     }
-    // Of integers that four bits do not hold, what eight lack; but zero points are what they are beyond them for.
+    // Integers that four bits do not hold lack something for eight; only zero points are a reason by themselves.
     let reason = match grid.fit(QuantScheme::W4G32) {
         Err(Unfit::Range { zero_points: false, .. }) => grid.fit(QuantScheme::W8),
         other => other,

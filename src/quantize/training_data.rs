@@ -113,7 +113,7 @@ impl Training {
         let mean = texts.iter().map(Vec::len).sum::<usize>() as f64 / texts.len().max(1) as f64;
         let batch = (TOKENS_OF_STEP / mean.max(1.0)).ceil() as usize;
         let settings = Settings {
-            tokens: (times * calibration.tokens()) as u64,
+            tokens: (times as u64).saturating_mul(calibration.tokens() as u64),
             batch,
             pieces: Settings::TUNE.pieces.min(batch),
             seed,

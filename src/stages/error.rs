@@ -81,7 +81,7 @@ pub enum StageError {
         path: PathBuf,
     },
     /// `--method keep` of a model that holds no integers which fit.
-    #[error("{}: --method keep takes over integers of the model, and of this one ({format}) none fit: {reason}; take --method rtn, search or gptq", path.display())]
+    #[error("{}: --method keep takes over integers of the model, and of this one ({format}) none fit (the last matrix would be {reason}); take --method rtn, search or gptq", path.display())]
     NothingToKeep {
         /// Path of the input.
         path: PathBuf,

@@ -14,6 +14,7 @@ use super::stage::{Arithmetic, Faults, Measures, OnBackend, Outcome, Product, Re
 use super::summary::Figures;
 use super::templates::check_templates;
 use super::watch::{MEASURED, WatchOptions, watch};
+use crate::eval::BATCH_BYTES;
 use crate::eval::opened::Task;
 use crate::model::spec::ModelSpec;
 use crate::shell::Shell;
@@ -128,11 +129,13 @@ impl Args {
         let tokens = all.min(most);
         let of_reference = reference.map_or(0, |model| prediction::forward_macs(&model.spec, self.window));
         let held = |spec: &ModelSpec| 4 * spec.parameter_count();
-        let logits = 4 * (2 * self.window * spec.output_width()) as u64;
+        // A batch of outputs of each model, but no more than there is, and a window at least.
+        let row = size_of::<f32>() as u64 * spec.output_width() as u64;
+        let window = row.saturating_mul(self.window as u64);
+        let models = 1 + u64::from(self.reference.is_some());
+        let outputs = models.saturating_mul(row.saturating_mul(tokens).min(BATCH_BYTES as u64).max(window));
         Prediction {
-            peak_memory_bytes: Some(
-                held(spec) + reference.map_or(0, |model| held(&model.spec)) + 8 * logits + (64 << 20),
-            ),
+            peak_memory_bytes: Some(held(spec) + reference.map_or(0, |model| held(&model.spec)) + outputs + (64 << 20)),
             work_macs: Some(tokens.saturating_mul(prediction::forward_macs(spec, self.window) + of_reference)),
             ..Prediction::default()
         }

@@ -96,7 +96,8 @@ impl Args {
             SchemeSource::Auto(bounds) => {
                 if let Err(error) = self.check_bounds(model, bounds, target) {
                     let of_error = error.downcast_ref::<AllocationError>().and_then(AllocationError::option);
-                    let option = of_error.or(bounds.options().first().copied()).unwrap_or("scheme");
+                    let of_context = error.is::<CompileError>().then_some("context");
+                    let option = of_error.or(of_context).or(bounds.options().first().copied()).unwrap_or("scheme");
                     faults.add(option, error);
                 }
                 None
@@ -128,7 +129,7 @@ impl Args {
         let training = if self.qat {
             prediction::training_macs(spec, Some(spec), &retrain.settings)
         } else if self.rounding.method == Method::Gptq && tune > 0 {
-            let settings = Settings { tokens: tune * tokens, ..tuning_settings(spec) };
+            let settings = Settings { tokens: tune.saturating_mul(tokens), ..tuning_settings(spec) };
             prediction::training_macs(spec, Some(spec), &settings)
         } else {
             0

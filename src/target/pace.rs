@@ -10,6 +10,8 @@ use slm_runtime::kernels::VectorStorage;
 const PICOSECONDS: f64 = 1e12;
 /// Picoseconds of a millisecond.
 pub const PER_MILLISECOND: f64 = 1e9;
+/// Longest time of a tensor, 19 minutes: rates may be any number above 0, and sums over thousands of tensors stay below 2⁶³.
+const LONGEST: u64 = 1 << 50;
 
 impl MacsPerCycle {
     /// The rate of a storage, where it is stated.
@@ -52,6 +54,6 @@ impl Pace {
         let rate = self.macs_per_cycle.zip(VectorStorage::of(tensor.storage)).and_then(|(rates, of)| rates.of(of));
         let multiplying = rate.map(|rate| tensor.macs_per_token(spec) as f64 / rate / self.cycles_per_s);
         let seconds = reading.unwrap_or(0.0).max(multiplying.unwrap_or(0.0));
-        passes * (seconds * PICOSECONDS).ceil() as u64
+        passes.saturating_mul((seconds * PICOSECONDS).ceil() as u64).min(LONGEST)
     }
 }

@@ -107,7 +107,7 @@ fn in_halves(module: &Module<'_>) -> Result<PackedMatrix, ModelFormatError> {
     module.expect(ENDS[2], &[count, rows])?;
     let size = module.group_size(ENDS[1], columns, count, &[])?;
     let bytes = weights.bytes.clone();
-    let symmetric = minima.bytes().iter().all(|byte| *byte == 0);
+    let symmetric = minima.dtype().decode(&minima.bytes()).iter().all(|minimum| *minimum == 0.0);
     Ok(PackedMatrix {
         rows,
         columns,

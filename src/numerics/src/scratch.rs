@@ -15,9 +15,9 @@ const LEAST: usize = 1 << 8;
 /// Buffers that nobody uses, by the values they have room for.
 #[derive(Debug)]
 pub struct Unused<T> {
-    /// Of values that were handed out and came back, as long as they were used.
+    /// Those whose values were handed out and came back, as long as they were used.
     values: BTreeMap<usize, Vec<Vec<T>>>,
-    /// Of working memory, as long as they have room for, so that none of it is filled again.
+    /// Working memory, as long as it has room for, so that none of it is filled again.
     working: BTreeMap<usize, Vec<Vec<T>>>,
 }
 
@@ -51,6 +51,14 @@ pub fn give<T: Value>(buffer: Vec<T>) {
     if buffer.capacity() >= LEAST {
         unused().values.entry(buffer.capacity()).or_default().push(buffer);
     }
+}
+
+/// Bytes of the unused buffers of values that were handed out.
+pub fn held_bytes() -> usize {
+    fn held<T: Value>() -> usize {
+        unused::<T>().values.iter().map(|(room, buffers)| room * buffers.len() * size_of::<T>()).sum()
+    }
+    held::<f32>() + held::<f64>()
 }
 
 /// Gives every unused buffer back to the system.
@@ -116,5 +124,14 @@ mod tests {
             assert_eq!(values.len(), count);
             give(values);
         }
+    }
+
+    #[test]
+    fn what_is_given_back_is_held_by_its_room() {
+        // More than anything beside it takes.
+        let values: Vec<f64> = take(5_000_000);
+        let room = values.capacity() * size_of::<f64>();
+        give(values);
+        assert!(held_bytes() >= room);
     }
 }
