@@ -14,7 +14,7 @@ use crate::disk::atomic::{self, AtomicError};
 use crate::formats::{self, ModelFormatError, adapter};
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::recipe::{self, Mistakes};
-use crate::report::{Align, Report, Table, grouped, visible};
+use crate::report::{Align, Report, Table, grouped, shell, visible};
 use crate::target::{Target, TargetError};
 use crate::text::chat_template::ChatTemplate;
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
@@ -80,6 +80,12 @@ pub enum InitError {
     /// The text to measure on is not there.
     #[error("{}: does not exist; --data names the text to measure on", path.display())]
     NoData {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The text to measure on is a directory.
+    #[error("{}: is a directory; --data names one file of text", path.display())]
+    DataDirectory {
         /// The path.
         path: PathBuf,
     },
@@ -208,6 +214,9 @@ pub fn init(options: &InitOptions) -> Result<InitReport, InitError> {
     if let Some(data) = options.data.as_ref().filter(|data| !data.exists()) {
         return Err(InitError::NoData { path: data.clone() });
     }
+    if let Some(data) = options.data.as_ref().filter(|data| data.is_dir()) {
+        return Err(InitError::DataDirectory { path: data.clone() });
+    }
     let target = Target::named(&options.target)?;
     // Without one nothing can be measured or compiled.
     Tokenizer::of(&outline.companions)?;
@@ -228,14 +237,14 @@ pub fn init(options: &InitOptions) -> Result<InitReport, InitError> {
         chat_template,
     };
     write(&place, &recipe.text())?;
-    let shown = visible(&place.display().to_string());
+    let shown = visible(&shell(&place.display().to_string()));
     let mut next = vec![format!("slmc run {shown} --plan"), format!("slmc run {shown}")];
     if options.data.is_some() {
         next.push(format!("slmc gates suggest {shown}"));
     }
     if options.priority == Priority::Compliance {
         next.push(format!("slmc run {shown} --locked"));
-        next.push(format!("slmc reproduce {} --recipe {shown}", recipe.artifact()));
+        next.push(format!("slmc reproduce {} --recipe {shown}", shell(&recipe.artifact())));
     }
     Ok(InitReport {
         recipe: place,
@@ -284,12 +293,18 @@ fn place(options: &InitOptions) -> Result<PathBuf, InitError> {
         if !options.force {
             return Err(InitError::Exists { path });
         }
-        let recipe = std::fs::read_to_string(&path).ok().and_then(|text| text.parse::<toml::Table>().ok());
-        if recipe.is_none() {
+        let table = std::fs::read_to_string(&path).ok().and_then(|text| text.parse::<toml::Table>().ok());
+        if !table.is_some_and(|table| is_recipe(&table)) {
             return Err(InitError::Foreign { path });
         }
     }
     Ok(path)
+}
+
+/// Whether a TOML file is a recipe, and not the settings of something else.
+fn is_recipe(table: &toml::Table) -> bool {
+    table.get("version").is_some_and(toml::Value::is_integer)
+        && (table.contains_key("stages") || table.contains_key("extends"))
 }
 
 /// Checks the recipe beside its place and puts it there.

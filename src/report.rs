@@ -5,9 +5,11 @@ pub mod annotation;
 pub mod chart;
 pub mod figure;
 pub mod page;
+mod shell;
 mod table;
 mod visible;
 
+pub use shell::shell;
 pub use table::{Align, Table, grouped};
 pub use visible::visible;
 

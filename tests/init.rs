@@ -176,6 +176,10 @@ fn nothing_is_replaced_or_written_by_halves() {
     fs::write(path.join("notes.toml"), "not TOML at all {").expect("written");
     refused(path, "init model -o notes.toml --force", "notes.toml: is not a recipe, and is not replaced");
     assert_eq!(recipe(path, "notes.toml"), "not TOML at all {");
+    fs::write(path.join("other.toml"), "version = 1\n[package]\n").expect("written");
+    refused(path, "init model -o other.toml --force", "other.toml: is not a recipe, and is not replaced");
+    fs::create_dir(path.join("texts")).expect("a directory");
+    refused(path, "init model --data texts -o r.toml", "texts: is a directory; --data names one file");
     refused(path, "init model -o recipe.txt", "a recipe's name ends in .toml");
     refused(path, "init none -o r.toml", "does not exist");
     refused(path, "init model --target cortex-m5 -o r.toml", "did you mean `cortex-m4`?");

@@ -67,11 +67,8 @@ impl Args {
         if table.rows.is_empty() {
             bail!("none of these runs has an artifact whose report is known");
         }
-        if let Some((name, _)) = self
-            .instructions
-            .iter()
-            .find(|(_, count)| table.rows.iter().all(|row| row.instructions_per_token != Some(*count)))
-        {
+        let is_unknown = |name: &str| !table.rows.iter().any(|row| row.is_called(name));
+        if let Some((name, _)) = self.instructions.iter().find(|(name, _)| is_unknown(name)) {
             bail!("--instructions {name}=…: no artifact is called so, nor its target");
         }
         shell.result(&table)?;

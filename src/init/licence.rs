@@ -99,7 +99,7 @@ const NAMES: [(&str, Terms); 24] = [
 ];
 
 impl Licence {
-    /// Of the model at a path; a GGUF file's is also looked for beside it.
+    /// The licence of the model at a path; a GGUF file's is also looked for beside it.
     pub fn of(model: &Path) -> Licence {
         let directory = if model.is_dir() { model } else { model.parent().unwrap_or(Path::new("")) };
         let file = licence_file(directory);

@@ -6,7 +6,7 @@ use super::licence::{Licence, line};
 use super::{InitOptions, Priority};
 use crate::compile::estimate::EstimateReport;
 use crate::model::spec::{ModelKind, ModelSpec};
-use crate::report::grouped;
+use crate::report::{grouped, shell};
 use crate::target::Target;
 use std::fmt::Write;
 use std::path::{Component, Path, PathBuf};
@@ -61,7 +61,7 @@ impl Recipe<'_> {
 
     fn opening(&self) -> String {
         let Recipe { options, spec, estimate, .. } = self;
-        let place = line(&self.place.display().to_string());
+        let place = line(&shell(&self.place.display().to_string()));
         let model = line(&options.model.display().to_string());
         let priority = options.priority;
         let mut text = String::new();
@@ -159,7 +159,7 @@ impl Recipe<'_> {
 
     fn gates(&self, text: &mut String) {
         text.push('\n');
-        let place = line(&self.place.display().to_string());
+        let place = line(&shell(&self.place.display().to_string()));
         comment(
             text,
             "",

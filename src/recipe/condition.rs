@@ -77,15 +77,15 @@ fn term(text: &str) -> Option<Term<'_>> {
         Some(rest) => (true, rest.trim_start()),
         None => (false, text),
     };
-    for (operator, equal) in [("==", true), ("!=", false)] {
-        if let Some((left, right)) = rest.split_once(operator) {
-            let subject = subject(left.trim())?;
-            let expected = quoted(right.trim())?;
-            return match subject {
-                Subject::Exists(_) => None,
-                subject => Some(Term { negated, subject, compared: Some((equal, expected)) }),
-            };
-        }
+    // The first operator is the term's own; a later one stands in the text that it compares with.
+    let found = [("==", true), ("!=", false)].map(|(operator, equal)| rest.find(operator).map(|at| (at, equal)));
+    if let Some((at, equal)) = found.into_iter().flatten().min() {
+        let subject = subject(rest[..at].trim())?;
+        let expected = quoted(rest[at + 2..].trim())?;
+        return match subject {
+            Subject::Exists(_) => None,
+            subject => Some(Term { negated, subject, compared: Some((equal, expected)) }),
+        };
     }
     match subject(rest)? {
         // A key of the matrix always has a value.
@@ -136,6 +136,7 @@ mod tests {
             "!env:NONE && !env:EMPTY",
             "env:CI == 'true' && matrix.scheme == \"w4\"",
             "env:NONE != 'true'",
+            "env:NONE != 'a==b'",
             "matrix.scheme != 'w8'",
             "exists('there.txt') && !exists( 'gone.txt' )",
             "! exists('gone.txt')",

@@ -11,6 +11,7 @@ mod slurm;
 
 use super::overrides::Setting;
 use super::plan_report::{PlanReport, PlannedStage};
+use crate::report::shell;
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -156,7 +157,13 @@ impl Jobs<'_> {
             }
             let base = name.clone();
             let mut count = 1;
-            while names.contains(&name) || taken.contains(&name.as_str()) {
+            // GitHub tells job names apart without regard to case.
+            while names
+                .iter()
+                .map(String::as_str)
+                .chain(taken.iter().copied())
+                .any(|own| own.eq_ignore_ascii_case(&name))
+            {
                 count += 1;
                 name = format!("{base}-{count}");
             }
@@ -172,16 +179,22 @@ impl Jobs<'_> {
     }
 }
 
-/// A word of a command line.
-fn shell(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./=:,+@%".contains(&byte);
-    match !text.is_empty() && text.bytes().all(plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', "'\\''")),
-    }
+/// A scalar of YAML: JSON's strings are YAML's, but for characters that JSON leaves as they are and YAML reads as breaks, or not
+/// at all.
+fn yaml(text: &str) -> String {
+    let escaped = |character: char| match character {
+        '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' => format!("\\u{:04x}", character as u32),
+        other => other.to_string(),
+    };
+    Value::from(text).to_string().chars().map(escaped).collect()
 }
 
-/// A scalar of YAML: JSON's strings are YAML's.
-fn yaml(text: &str) -> String {
-    Value::from(text).to_string()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalars_of_yaml_have_no_characters_that_it_breaks_at() {
+        assert_eq!(yaml("a\"b\u{2028}c\u{7f}ü"), r#""a\"b\u2028c\u007fü""#);
+    }
 }

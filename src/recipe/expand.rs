@@ -104,29 +104,45 @@ pub(super) fn expand(
     for written in &written {
         let (name, place) = (&written.entry.key, &written.entry.place);
         for cell in matrix.over(&written.used, name, place, mistakes) {
-            let mut resolver = Resolver { cell: &cell, environment, mistakes };
-            let mut table = resolver.table(written.table);
-            let condition = (!is_model(written)).then(|| table.take(WHEN)).flatten();
+            let condition = written.table.find(WHEN).filter(|_| !is_model(written));
             let unmet = condition.and_then(|entry| {
                 let text = entry.node.text(WHEN, mistakes)?.to_owned();
                 condition::unmet(&text, &entry.node.place, &cell, environment, mistakes)
             });
-            let expanded = Expanded { name: name.clone(), place: place.clone(), table, cell: cell.clone() };
-            match unmet {
-                Some(term) => {
-                    let why = format!("`when` does not hold: {term}");
-                    expansion.left_out.push(LeftOut { name: name.clone(), cell, why });
-                }
-                None if is_model(written) => expansion.models.push(expanded),
-                None => expansion.stages.push(expanded),
+            // Variables of a stage that is left out are not read: its condition may be that they are set.
+            if let Some(term) = unmet {
+                let why = format!("`when` does not hold: {term}");
+                expansion.left_out.push(LeftOut { name: name.clone(), cell, why });
+                continue;
+            }
+            let mut table = Resolver { cell: &cell, environment, mistakes }.table(written.table);
+            if is_model(written) {
+                expansion.models.push(Expanded { name: name.clone(), place: place.clone(), table, cell });
+            } else {
+                table.take(WHEN);
+                expansion.stages.push(Expanded { name: name.clone(), place: place.clone(), table, cell });
             }
         }
     }
+    expansion.check_names(mistakes);
     expansion.leave_out_readers(&reads);
     expansion
 }
 
 impl Expansion {
+    /// Notes cells of a stage that would be called alike: values may have the dots that join them.
+    fn check_names(&self, mistakes: &mut Mistakes) {
+        let mut seen = BTreeSet::new();
+        for Expanded { name, place, cell, .. } in &self.stages {
+            let label = label(name, cell);
+            if !seen.insert((name, label.to_ascii_lowercase())) {
+                let message = format!("two cells of stage `{name}` would both be called `{label}`");
+                let help = "names are the values of a cell, joined by dots; write a value so that they differ";
+                mistakes.suggest(place, Code::BadName, message, help);
+            }
+        }
+    }
+
     /// Leaves out what reads a stage that is left out.
     fn leave_out_readers(&mut self, reads: &BTreeSet<String>) {
         loop {

@@ -61,6 +61,8 @@ pub(super) struct Gates {
     pub(super) undecided_passes: bool,
     /// In the order of the file.
     pub(super) all: Vec<Gate>,
+    /// Whether the recipe has `[gates]`, with limits or without.
+    pub(super) stated: bool,
 }
 
 /// One limit on one stage.
@@ -99,7 +101,7 @@ pub(super) enum Other {
 impl Default for Gates {
     fn default() -> Self {
         let certainty = Certainty { confidence: 0.95, power: 0.9 };
-        Gates { certainty, undecided_passes: false, all: Vec::new() }
+        Gates { certainty, undecided_passes: false, all: Vec::new(), stated: false }
     }
 }
 
@@ -120,7 +122,7 @@ pub(super) fn read(
     mistakes: &mut Mistakes,
 ) -> Gates {
     let Some(table) = entry.node.table("gates", mistakes) else { return Gates::default() };
-    let gates = Gates::default();
+    let gates = Gates { stated: true, ..Gates::default() };
     let mut reader = Reader { written: stages.len(), stages, left_out, artifacts, mistakes, gates, baseline: None };
     reader.settings(table);
     for entry in table.entries.iter().filter(|entry| !SETTINGS.contains(&entry.key.as_str())) {

@@ -99,6 +99,9 @@ pub struct PastStage {
     /// Its subcommand; absent where only a lock knows the stage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    /// The values of the matrix that it has; empty too where only a lock knows the stage.
+    #[serde(skip)]
+    pub cell: BTreeMap<String, String>,
     /// SHA-256 of its output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
@@ -214,6 +217,7 @@ fn of_lock(label: &str, released: &Released, chain: &Chain, progress: &dyn Progr
     let mut stage = PastStage {
         stage: label.to_owned(),
         kind: about.as_ref().map(|about| about.kind.clone()),
+        cell: BTreeMap::new(),
         sha256: released.output.map(|output| output.to_string()),
         output: None,
         figures: about.as_ref().map(|about| figures(&about.report)).unwrap_or_default(),
@@ -263,6 +267,8 @@ struct Stored {
 struct StoredStage {
     stage: String,
     kind: String,
+    #[serde(default)]
+    cell: BTreeMap<String, String>,
     output: Option<PathBuf>,
     sha256: Option<String>,
     seconds: Option<f64>,
@@ -295,6 +301,7 @@ fn read_run(path: &Path) -> Result<Option<PastRun>, HistoryError> {
         PastStage {
             stage: stage.stage,
             kind: Some(stage.kind),
+            cell: stage.cell,
             sha256: stage.sha256,
             output: stage.output,
             figures,
@@ -353,8 +360,15 @@ mod tests {
 
     fn run(name: &str, figures: &[(&str, f64)]) -> PastRun {
         let figures = figures.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect();
-        let stage =
-            PastStage { stage: "quality".to_owned(), kind: None, sha256: None, output: None, figures, report: None };
+        let stage = PastStage {
+            stage: "quality".to_owned(),
+            kind: None,
+            cell: BTreeMap::new(),
+            sha256: None,
+            output: None,
+            figures,
+            report: None,
+        };
         PastRun {
             name: name.to_owned(),
             recipe: String::new(),

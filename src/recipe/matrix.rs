@@ -64,7 +64,7 @@ impl CellValue {
             Value::Boolean(value) => value.to_string(),
             Value::List(_) | Value::Table(_) | Value::Date | Value::Unresolved => return None,
         };
-        // Of a path the last part, of a target's file without its ending.
+        // A path is named by its last part, a target's file without its ending.
         let last = text.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
         let last = last.strip_suffix(".toml").unwrap_or(last);
         let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
@@ -409,7 +409,7 @@ mod tests {
         assert_eq!(names("a = ['x', 'y']\nb = [1, 2]"), ["x.1", "x.2", "y.1", "y.2"]);
         assert_eq!(names("a = ['x', 'y']\nb = [1, 2]\nexclude = [{a = 'y', b = 1}]"), ["x.1", "x.2", "y.2"]);
         assert_eq!(names("a = ['x', 'y']\nb = [1, 2]\nexclude = [{b = 1}]"), ["x.2", "y.2"]);
-        // Of the documentation of GitHub Actions, a shorter one.
+        // The example of the documentation of GitHub Actions, made shorter.
         let included =
             "a = ['x', 'y']\nb = [1]\ninclude = [{c = 'all'}, {a = 'x', d = 'more'}, {a = 'z'}, {a = 'z', d = 'own'}]";
         assert_eq!(names(included), ["x.1.all.more", "y.1.all", "z", "z.own"]);

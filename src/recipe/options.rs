@@ -133,7 +133,7 @@ pub(super) fn read(stage: &RecipeStage, table: &Table, scope: &Scope<'_>, mistak
                     dropped.push(flag.to_owned());
                 }
             }
-            // Of a stage whose kind is not known, a key may be that of any kind.
+            // Where the kind of a stage is not known, a key may be that of any kind.
             None if stage.kind_is == KindIs::Guessed => {
                 if !is_known_somewhere(&entry.key) {
                     let message = format!("unknown key `{}`", entry.key);

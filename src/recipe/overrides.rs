@@ -41,6 +41,10 @@ pub(super) fn apply(settings: &[Setting], table: &mut Table, mistakes: &mut Mist
     for Setting(text) in settings {
         let argument = Location::start(Path::new(PLACE), text.clone());
         match read(&argument) {
+            Some(own) if own.entries.iter().any(|entry| entry.key == "extends") => {
+                let message = "`extends` is followed before values are set, and cannot be set itself";
+                mistakes.suggest(&argument, Code::Refused, message, "write a recipe that extends the other one");
+            }
             Some(own) if own.entries.len() == 1 => {
                 if stage_is_there(&own, table, mistakes) {
                     table.set(own);
@@ -165,6 +169,8 @@ mod tests {
             let (_, said) = set(&[wrong]);
             assert!(said.contains("does not set one key"), "{wrong}: {said}");
         }
+        let (_, said) = set(&["extends=other.toml"]);
+        assert!(said.contains("`extends` is followed before values are set"), "{said}");
         for wrong in ["", "stages.small", "=4"] {
             assert!(wrong.parse::<Setting>().is_err(), "{wrong}");
         }

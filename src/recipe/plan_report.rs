@@ -147,6 +147,9 @@ impl Totals {
     }
 
     fn words(&self, all: usize) -> String {
+        if all == 0 {
+            return "nothing to do: every stage is left out".to_owned();
+        }
         if self.stages == 0 {
             return format!("nothing to do: all {all} results are known");
         }

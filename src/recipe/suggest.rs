@@ -9,6 +9,7 @@ use super::plan::{self, RunOptions};
 use super::stage::RecipeStage;
 use crate::progress::Progress;
 use crate::report::{Report, visible};
+use crate::statistics::Side;
 use crate::store::digest_of;
 use serde::Serialize;
 use serde_json::Value;
@@ -81,6 +82,14 @@ impl Report for SuggestReport {
     }
 }
 
+/// Whether more would hold a limit than another one.
+fn is_looser(side: Side, limit: f64, other: f64) -> bool {
+    match side {
+        Side::Max => limit > other,
+        Side::Min => limit < other,
+    }
+}
+
 /// Without an exponent, which people read badly, and with no more digits than the limit has.
 fn number(limit: f64) -> String {
     if limit.fract() == 0.0 { format!("{limit:.0}") } else { format!("{limit}") }
@@ -124,10 +133,11 @@ pub fn suggest(options: &RunOptions, progress: &dyn Progress) -> Result<SuggestR
     }
     let mut all: Vec<Suggestion> = Vec::new();
     for gate in wanted {
+        let side = gate.definition.side;
         let Some(found) = suggestion(&measured, gate, &recipe.stages, &report) else { continue };
-        // One key is for all artifacts of a stage: the largest decides.
+        // One key is for every cell and every artifact of a stage: the one that is farthest from perfect decides.
         match all.iter_mut().find(|other| other.gate == found.gate) {
-            Some(other) if found.limit > other.limit => *other = found,
+            Some(other) if is_looser(side, found.limit, other.limit) => *other = found,
             Some(_) => {}
             None => all.push(found),
         }
@@ -138,7 +148,7 @@ pub fn suggest(options: &RunOptions, progress: &dyn Progress) -> Result<SuggestR
     Ok(SuggestReport {
         recipe: options.recipe.display().to_string(),
         confidence: measured.certainty.confidence,
-        has_gates: !recipe.gates.all.is_empty(),
+        has_gates: recipe.gates.stated,
         gates: all,
     })
 }
@@ -164,4 +174,15 @@ fn suggestion<'r>(
         unit: measured.unit.clone(),
         needed: gates.needed(&gate, report),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_looser_limit_is_the_one_that_the_worst_cell_holds() {
+        assert!(is_looser(Side::Max, 0.149, 0.005) && !is_looser(Side::Max, 0.005, 0.149));
+        assert!(is_looser(Side::Min, 0.79, 0.957) && !is_looser(Side::Min, 0.957, 0.79));
+    }
 }

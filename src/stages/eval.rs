@@ -13,7 +13,7 @@ use super::prediction::{self, Prediction};
 use super::stage::{Arithmetic, Faults, Measures, OnBackend, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
 use super::templates::check_templates;
-use super::watch::{MEASURED, WatchOptions, watch};
+use super::watch::{MEASURED, WatchOptions, check_length, watch};
 use crate::eval::BATCH_BYTES;
 use crate::eval::opened::Task;
 use crate::model::spec::ModelSpec;
@@ -186,6 +186,11 @@ impl Stage for Eval {
         if args.max_windows == Some(0) {
             let path = args.data.to_path_buf();
             faults.add("max-windows", StageError::Window { path, source: WindowError::NoneAsked });
+        }
+        if let Some(log) = &args.log
+            && let Err(source) = check_length(args.window)
+        {
+            faults.add("window", StageError::Window { path: log.to_path_buf(), source });
         }
         let options = EvalOptions {
             model: args.model.model.to_path_buf(),

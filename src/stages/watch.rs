@@ -117,6 +117,9 @@ impl Stage for Watch {
             let path = args.log.to_path_buf();
             faults.add("max-texts", StageError::Window { path, source: WindowError::NoneAsked });
         }
+        if let Err(source) = check_length(args.window) {
+            faults.add("window", StageError::Window { path: args.log.to_path_buf(), source });
+        }
         let options = WatchOptions {
             model: args.model.model.to_path_buf(),
             tokenizer: path(&args.tokenizer.tokenizer),
@@ -124,7 +127,7 @@ impl Stage for Watch {
             log_form: TextForm::of_field(args.log_field.as_deref().or(args.field.as_deref())),
             data: args.data.to_path_buf(),
             form: TextForm::of_field(args.field.as_deref()),
-            window: args.window.max(1),
+            window: args.window,
             max_texts: args.max_texts.unwrap_or(usize::MAX),
         };
         let device = faults.check("backend", args.backend.device());
@@ -141,6 +144,11 @@ impl Stage for Watch {
     fn summary(report: &Figures<'_>) -> Option<String> {
         words(report)
     }
+}
+
+/// Whether texts can be cut to so many tokens: an empty one says nothing.
+pub(super) fn check_length(window: usize) -> Result<(), WindowError> {
+    if window == 0 { Err(WindowError::TooShort { window, least: 1 }) } else { Ok(()) }
 }
 
 /// What was found, in a few words.
@@ -221,7 +229,8 @@ impl Reader<'_> {
         }
         if empty > 0 {
             let path = path.display();
-            progress.warn(&format_args!("{path}: {empty} texts have no tokens, and were left out"));
+            let texts = if empty == 1 { "text has" } else { "texts have" };
+            progress.warn(&format_args!("{path}: {empty} {texts} no tokens; left out"));
         }
         notes.count_cut(cut, most);
         notes.warn(*progress);

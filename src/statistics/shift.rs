@@ -1,5 +1,5 @@
 //! How far apart two samples of one quantity are: the population stability index over bins, and the statistic of Kolmogorov
-//! and Smirnov. With n values in one sample and m in the other, shares pᵢ and qᵢ of bin i (half a count added to each), F and
+//! and Smirnov. With n values in one sample and m in the other, shares pᵢ and qᵢ of bin i (a quarter of a count added to each), F and
 //! G the empirical distributions:
 //!
 //! ```text
@@ -8,11 +8,15 @@
 //! ```
 //!
 //! Where nothing changed, PSI · nm/(n+m) is about χ² with one degree of freedom fewer than bins: it is never 0, and larger the
-//! smaller the samples. So the mean of that is taken off, k·s with k = bins − 1 and s = 1/n + 1/m, and the error is that of a
-//! χ² that is not central, which holds near 0 and far from it:
+//! smaller the samples. So the mean of that is taken off, k·s with k = bins − 1 and s = 1/n + 1/m. The error is that of the
+//! delta method over both multinomial samples, with the χ²'s own added, and the bounds are taken on √PSI, whose distribution is
+//! nearly normal with an error that hardly depends on it:
 //!
 //! ```text
-//! value = PSI − k·s        se² = 2·k·s² + 4·s·value
+//! g = ln(q/p) + 1 − p/q      h = −ln(q/p) + 1 − q/p
+//! se² = (Σ q·g² − (Σ q·g)²) / m + (Σ p·h² − (Σ p·h)²) / n + 2·k·s²
+//! value = PSI − k·s
+//! lower = (√PSI − z·se / 2√PSI)² − k·s        upper = (√PSI + z·se / 2√PSI)² − (k − 1)·s
 //! ```
 //!
 //! The bounds of KS are the band that the difference of two empirical distributions keeps with the confidence 1 − α:
@@ -23,7 +27,7 @@ use super::{Interval, normal_quantile};
 /// Bins of a quantity that has a scale: tenths of the reference.
 const TENTHS: usize = 10;
 /// Added to every count, so that a bin without values has a logarithm.
-const HALF: f64 = 0.5;
+const ADDED: f64 = 0.25;
 
 /// The upper ends of the bins of a sample, each inclusive; what is above the last is a bin of its own. At most ten tenths;
 /// fewer where values repeat. Empty for no values.
@@ -56,15 +60,28 @@ pub fn psi(reference: &[u64], other: &[u64], confidence: f64) -> Option<Interval
     if bins < 2 || other.len() != bins || n == 0.0 || m == 0.0 {
         return None;
     }
-    let share = |count: u64, all: f64| (count as f64 + HALF) / (all + HALF * bins as f64);
-    let pairs = reference.iter().zip(other).map(|(&own, &other)| (share(own, n), share(other, m)));
-    let index: f64 = pairs.map(|(p, q)| (q - p) * (q / p).ln()).sum();
+    let share = |count: u64, all: f64| (count as f64 + ADDED) / (all + ADDED * bins as f64);
+    let (mut index, mut own, mut others) = (0.0, [0.0; 2], [0.0; 2]);
+    for (&reference, &other) in reference.iter().zip(other) {
+        let (p, q) = (share(reference, n), share(other, m));
+        let ratio = (q / p).ln();
+        index += (q - p) * ratio;
+        for (sums, weight, slope) in [(&mut own, p, 1.0 - ratio - q / p), (&mut others, q, 1.0 + ratio - p / q)] {
+            sums[0] += weight * slope;
+            sums[1] += weight * slope * slope;
+        }
+    }
     let (freedom, scale) = ((bins - 1) as f64, 1.0 / n + 1.0 / m);
+    let variance = |[sum, squares]: [f64; 2], count: f64| (squares - sum * sum) / count;
+    let error = (variance(own, n) + variance(others, m) + 2.0 * freedom * scale * scale).sqrt();
     let value = (index - freedom * scale).max(0.0);
-    let error = (2.0 * freedom * scale * scale + 4.0 * scale * value).sqrt();
-    let reach = normal_quantile(confidence) * error;
+    // No less than what chance alone gives, below which the error of the root would grow without end.
+    let root = index.sqrt();
+    let reach = normal_quantile(confidence) * error / (2.0 * root.max((freedom * scale).sqrt()));
+    let lower = ((root - reach).max(0.0).powi(2) - freedom * scale).max(0.0);
+    let upper = ((root + reach).powi(2) - (freedom - 1.0) * scale).max(value);
     let draws = n.min(m) as usize;
-    Some(Interval { value, lower: (value - reach).max(0.0), upper: value + reach, error, draws })
+    Some(Interval { value, lower, upper, error, draws })
 }
 
 /// The largest difference of two empirical distributions. `None` where one has no values.

@@ -340,6 +340,26 @@ fn conditions_leave_stages_out_with_what_reads_them() {
 }
 
 #[test]
+fn a_stage_that_is_left_out_reads_no_variables() {
+    let condition = "data = \"env:HELD_OUT\"\nwhen = \"env:HELD_OUT\"\nwindow = 32\nmax";
+    let directory = workshop(&MATRIX.replace("data = \"text.txt\"\nwindow = 32\nmax", condition));
+    let plan = json_with_code(directory.path(), "plan chain.toml", 0);
+    assert_eq!(plan["left_out"][0]["why"], "`when` does not hold: env:HELD_OUT", "{plan}");
+    let plan = one_line(&with_environment(directory.path(), "plan chain.toml --json", &[("HELD_OUT", "text.txt")]));
+    assert_eq!(plan["left_out"], Value::Null, "{plan}");
+}
+
+#[test]
+fn cells_that_would_be_called_alike_are_a_mistake() {
+    let recipe = "version = 1\n[model]\npath = \"model\"\n[matrix]\na = [\"1.0\", \"1\"]\nb = [\"3\", \"0.3\"]\n\
+                  [stages.quality]\nkind = \"eval\"\ninput = \"model\"\ndata = \"text.txt\"\n\
+                  when = \"matrix.a != 'x' && matrix.b != 'y'\"\n";
+    let directory = workshop(recipe);
+    let said = stderr(&run(directory.path(), "plan chain.toml"));
+    assert!(said.contains("two cells of stage `quality` would both be called `quality.1.0.3`"), "{said}");
+}
+
+#[test]
 fn a_failure_stops_what_depends_on_it_and_lets_others_end() {
     // Window by window the text has no label: the stage fails when it reads its data.
     let recipe = r#"version = 1

@@ -1,7 +1,8 @@
 //! A shell script that submits a job for each stage to Slurm and prints their numbers. A stage starts when those it reads are
 //! done, is cancelled when one of them failed, and starts again where its node was taken away.
 
-use super::{Jobs, shell};
+use super::Jobs;
+use crate::report::shell;
 use std::fmt::Write;
 
 /// Memory beside the estimate: the program, its tables, what an estimate may miss.
@@ -25,8 +26,9 @@ submit() {{
     local number=$1 stage=$2 dependency=$3 command=$4 options=()
     shift 4
     [ -z \"$dependency\" ] || options+=(--dependency=\"$dependency\" --kill-on-invalid-dep=yes)
+    # An empty list is an unset one to bash before 4.4.
     # shellcheck disable=SC2086
-    job[number]=$(sbatch --parsable --requeue --job-name=\"slmc-$stage\" \"${{options[@]}}\" \"$@\" ${{SLMC_SBATCH:-}} --wrap=\"$command\")
+    job[number]=$(sbatch --parsable --requeue --job-name=\"slmc-$stage\" ${{options[@]+\"${{options[@]}}\"}} \"$@\" ${{SLMC_SBATCH:-}} --wrap=\"$command\")
     job[number]=${{job[number]%%;*}}
     echo \"${{job[number]}} $stage\"
 }}
@@ -49,6 +51,7 @@ submit() {{
     let count = jobs.plan.stages.len();
     let all: String = (0..count).map(|number| format!(":${{job[{number}]}}")).collect();
     let last = format!("{} --report junit=junit.xml --report html=report.html", jobs.last());
-    let _ = writeln!(out, "submit {count} report \"afterany{all}\" {}", shell(&last));
+    let dependency = if all.is_empty() { String::new() } else { format!("afterany{all}") };
+    let _ = writeln!(out, "submit {count} report \"{dependency}\" {}", shell(&last));
     out
 }

@@ -18,7 +18,7 @@ const PROPOSED: [&str; 9] = [
     "file_bytes_max",
     "ram_bytes_max",
 ];
-/// Of the distance from what would be perfect.
+/// Share of the distance from what would be perfect.
 const SLACK: f64 = 0.1;
 /// By which bytes may grow.
 const GROWTH: f64 = 0.02;

@@ -92,6 +92,11 @@ impl HistoryReport {
         Ok(())
     }
 
+    fn title(&self) -> String {
+        let count = self.runs.len();
+        format!("{count} run{}", if count == 1 { "" } else { "s" })
+    }
+
     /// Index of the first run that has a column.
     fn first(&self) -> usize {
         self.runs.len().saturating_sub(COLUMNS)
@@ -144,7 +149,7 @@ impl HistoryReport {
     }
 
     fn markdown(&self) -> String {
-        let mut out = format!("{MARKDOWN}## {} runs\n\n", self.runs.len());
+        let mut out = format!("{MARKDOWN}## {}\n\n", self.title());
         let rows = self.run_rows().into_iter().map(|row| row.to_vec()).collect();
         rows_of(&mut out, &["run", "from", "recipe", "tool", "verdict"].map(str::to_owned), rows);
         let rows = self.courses.iter().map(|course| self.cells(course)).chain(self.gates()).collect();
@@ -190,10 +195,10 @@ impl HistoryReport {
         }
         sections.push(Section { id: "figures", title: "Figures", content: courses });
         let heading = html! {
-            h1 { (self.runs.len()) " runs" }
+            h1 { (self.title()) }
             p { "Each figure of each stage, run by run, in the order in which the runs were named." }
         };
-        let title = format!("{} runs", self.runs.len());
+        let title = self.title();
         Page { magic: HTML, title, heading, sections, footer: "slmc report, schema slmc.history/1".to_owned() }.render()
     }
 }

@@ -85,6 +85,11 @@ impl HistoryReport {
     }
 }
 
+/// The names by which instructions may be passed in for an artifact, the most telling first.
+fn names(artifact: &str, target: &str) -> [String; 3] {
+    [artifact.to_owned(), format!("{artifact}.{target}"), target.to_owned()]
+}
+
 /// `None` where the model did not fit, or the report is in no cache.
 fn row(
     run: &PastRun,
@@ -97,9 +102,7 @@ fn row(
     let count = |key: &str| report.get(key).and_then(Value::as_u64);
     count("file_bytes")?;
     let target = report.get("target").and_then(Value::as_str)?.to_owned();
-    let counted = [stage.stage.as_str(), &format!("{}.{target}", stage.stage), &target]
-        .into_iter()
-        .find_map(|name| instructions.get(name).copied());
+    let counted = names(&stage.stage, &target).iter().find_map(|name| instructions.get(name).copied());
     let measured = match counted {
         Some(_) => Err(String::new()),
         None => latency(stage, &target, threads, progress),
@@ -125,12 +128,29 @@ fn row(
     })
 }
 
-/// What eval stages say of the artifact, known by the length of its file, which their reports have.
+/// The name of an artifact without its target: what is packed for several says the same on each.
+fn without_target(stage: &PastStage) -> &str {
+    let target = stage.report.as_ref().and_then(|report| report.get("target")).and_then(Value::as_str);
+    let name = target.and_then(|target| stage.stage.strip_suffix(target)?.strip_suffix('.'));
+    name.unwrap_or(&stage.stage)
+}
+
+/// What eval stages say of the artifact, known by the length of its file, which their reports have. Where other artifacts are
+/// as long, such as those of other seeds, it must be of the same cell too; nothing is said where that does not tell.
 fn quality(run: &PastRun, stage: &PastStage) -> BTreeMap<&'static str, f64> {
-    let bytes = stage.figures.get("file_bytes");
-    let of_it = |other: &&PastStage| other.stage != stage.stage && other.figures.get("file_bytes") == bytes;
+    let is_artifact = |other: &PastStage| other.kind.as_deref() == Some("compile");
+    let as_long = |other: &&PastStage| other.figures.get("file_bytes") == stage.figures.get("file_bytes");
+    let alike: Vec<&PastStage> = run.stages.iter().filter(|other| is_artifact(other)).filter(as_long).collect();
+    let within =
+        |inner: &PastStage, outer: &PastStage| inner.cell.iter().all(|(key, value)| outer.cell.get(key) == Some(value));
+    let of_same_weights =
+        |artifact: &&PastStage| artifact.cell == stage.cell && without_target(artifact) == without_target(stage);
+    let of_it = |other: &&PastStage| match alike.as_slice() {
+        [_] => true,
+        _ => within(stage, other) && alike.iter().filter(|artifact| within(artifact, other)).all(of_same_weights),
+    };
     let mut found = BTreeMap::new();
-    for other in run.stages.iter().filter(|other| other.kind.as_deref() != Some("compile")).filter(of_it) {
+    for other in run.stages.iter().filter(|other| !is_artifact(other)).filter(as_long).filter(of_it) {
         for key in QUALITY {
             if let Some(value) = other.figures.get(key) {
                 found.entry(key).or_insert(*value);
@@ -168,6 +188,11 @@ fn latency(
 }
 
 impl TableRow {
+    /// Whether instructions passed in under a name are its own.
+    pub fn is_called(&self, name: &str) -> bool {
+        names(&self.artifact, &self.target).iter().any(|own| own == name)
+    }
+
     fn latency_words(&self) -> String {
         match (self.latency_ms, self.instructions_per_token) {
             (Some(milliseconds), _) => format!("{milliseconds:.3} ms here ({})", self.kernel.as_deref().unwrap_or("-")),
@@ -225,5 +250,46 @@ impl Report for TableReport {
             ]);
         }
         visible(&table.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stage(name: &str, kind: &str, seed: &str, figures: &[(&str, f64)]) -> PastStage {
+        PastStage {
+            stage: name.to_owned(),
+            kind: Some(kind.to_owned()),
+            cell: BTreeMap::from([("seed".to_owned(), seed.to_owned())]),
+            sha256: None,
+            output: None,
+            figures: figures.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect(),
+            report: None,
+        }
+    }
+
+    #[test]
+    fn artifacts_of_one_length_have_the_quality_of_their_own_cell() {
+        let mut run = PastRun {
+            name: String::new(),
+            recipe: String::new(),
+            tool: String::new(),
+            passed: None,
+            stages: vec![
+                stage("artifact.0", "compile", "0", &[("file_bytes", 9.0)]),
+                stage("artifact.1", "compile", "1", &[("file_bytes", 9.0)]),
+                stage("quality.0", "eval", "0", &[("file_bytes", 9.0), ("accuracy", 0.5)]),
+                stage("quality.1", "eval", "1", &[("file_bytes", 9.0), ("accuracy", 0.75)]),
+            ],
+            gates: Vec::new(),
+        };
+        let accuracy = |run: &PastRun, index: usize| quality(run, &run.stages[index]).get("accuracy").copied();
+        assert_eq!((accuracy(&run, 0), accuracy(&run, 1)), (Some(0.5), Some(0.75)));
+        // A lock has no cells, so nothing tells which of the two was measured.
+        run.stages.iter_mut().for_each(|stage| stage.cell.clear());
+        assert_eq!((accuracy(&run, 0), accuracy(&run, 1)), (None, None));
+        run.stages.remove(1);
+        assert_eq!(accuracy(&run, 0), Some(0.5));
     }
 }

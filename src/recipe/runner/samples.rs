@@ -27,7 +27,7 @@ pub(super) fn samples(
     for model in recipe.models.iter().filter(|model| formats::contents(&model.path).weights) {
         all.push((model.label(), model.path.clone(), Some(model)));
     }
-    // Of the last stage that makes artifacts, the last target in every cell.
+    // The last target, in every cell, of the last stage that makes artifacts.
     let artifacts = || recipe.stages.iter().zip(results).filter(|(stage, _)| stage.kind.makes() == Product::Artifact);
     let last = artifacts().next_back().map(|(stage, _)| stage.name.clone());
     let mut cells: Vec<(String, Sampled<'_>)> = Vec::new();

@@ -14,8 +14,9 @@ submit() {
     local number=$1 stage=$2 dependency=$3 command=$4 options=()
     shift 4
     [ -z "$dependency" ] || options+=(--dependency="$dependency" --kill-on-invalid-dep=yes)
+    # An empty list is an unset one to bash before 4.4.
     # shellcheck disable=SC2086
-    job[number]=$(sbatch --parsable --requeue --job-name="slmc-$stage" "${options[@]}" "$@" ${SLMC_SBATCH:-} --wrap="$command")
+    job[number]=$(sbatch --parsable --requeue --job-name="slmc-$stage" ${options[@]+"${options[@]}"} "$@" ${SLMC_SBATCH:-} --wrap="$command")
     job[number]=${job[number]%%;*}
     echo "${job[number]} $stage"
 }
