@@ -75,11 +75,11 @@ pub fn psi(reference: &[u64], other: &[u64], confidence: f64) -> Option<Interval
     let variance = |[sum, squares]: [f64; 2], count: f64| (squares - sum * sum) / count;
     let error = (variance(own, n) + variance(others, m) + 2.0 * freedom * scale * scale).sqrt();
     let value = (index - freedom * scale).max(0.0);
-    // No less than what chance alone gives, below which the error of the root would grow without end.
-    let root = index.sqrt();
-    let reach = normal_quantile(confidence) * error / (2.0 * root.max((freedom * scale).sqrt()));
+    // No less than what chance alone gives: few values that happen to agree say little.
+    let root = index.max(freedom * scale).sqrt();
+    let reach = normal_quantile(confidence) * error / (2.0 * root);
     let lower = ((root - reach).max(0.0).powi(2) - freedom * scale).max(0.0);
-    let upper = ((root + reach).powi(2) - (freedom - 1.0) * scale).max(value);
+    let upper = (root + reach).powi(2) - (freedom - 1.0) * scale;
     let draws = n.min(m) as usize;
     Some(Interval { value, lower, upper, error, draws })
 }
