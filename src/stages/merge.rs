@@ -12,6 +12,7 @@ use crate::formats::{self, ModelSink, ModelSource, hugging_face};
 use crate::machine::PORTABLE;
 use crate::progress::Progress;
 use crate::report::{Align, Report, Table, grouped};
+use crate::text::tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -87,6 +88,10 @@ pub fn merge_directory(
 /// The work of [`merge_directory`].
 fn merged(source: &AdapterSource, base: &Path, adapters: &[Weighted], out: &Path) -> Result<MergeReport, StageError> {
     let model = source.model()?;
+    // Whole tensors of an adapter may have fewer rows than the base: those of padding, not of its tokens.
+    if let Ok(mut tokenizer) = Tokenizer::of(&model.companions) {
+        tokenizer.check(model.spec.vocabulary)?;
+    }
     let sparsity = source.recorded_sparsity()?;
     let report = MergeReport {
         base: base.to_owned(),

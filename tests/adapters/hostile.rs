@@ -2,7 +2,7 @@
 //! makes the reader panic.
 
 use super::{adapter, opened};
-use crate::support::golden;
+use crate::support::{golden, shared};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -159,6 +159,15 @@ fn tokens_of_the_tokenizer_without_a_row_are_refused() {
         text.contains("token 96 `<new>` has no row in the table of 96") && text.contains("save_embedding_layers"),
         "{text}"
     );
+}
+
+#[test]
+fn a_table_with_fewer_rows_than_the_tokenizer_has_tokens_is_refused() {
+    let Some(base) = shared("models/stories260k") else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let line = format!("merge {} {} -o out", base.display(), adapter("added-tokens").display());
+    crate::support::refused(directory.path(), &line, "512 ids and the model a vocabulary of 99");
+    assert!(!directory.path().join("out").exists());
 }
 
 #[test]
