@@ -151,8 +151,8 @@ mod tests {
         assert!((bounds.upper - 0.2 - 0.0607).abs() < 1e-3, "{bounds:?}");
     }
 
-    /// Of many pairs of samples in which nothing changed, few look as if something had; and a change is between its bounds
-    /// as often as is said.
+    /// Few pairs of samples in which nothing changed look as if something had; and a change is between its bounds as often as
+    /// is said.
     #[test]
     fn bounds_hold_as_often_as_they_say() {
         let (mut alarms, mut ks_alarms, mut covered, mut above) = (0, 0, 0, 0);
