@@ -3,6 +3,7 @@
 //! compare products.
 
 pub mod groups;
+pub mod shape;
 pub mod size;
 pub mod training;
 

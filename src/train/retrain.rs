@@ -72,7 +72,7 @@ impl Retraining<'_> {
             spec: &model.spec,
             settings: self.settings,
             samples: self.samples,
-            teacher: weights.as_ref().map(|weights| Teacher { spec: &model.spec, weights, pairs, shared_tokens: None }),
+            teacher: weights.as_ref().map(|weights| Teacher { spec: &model.spec, weights, pairs, shared_tokens: None, projections: Vec::new() }),
             device,
             out: self.out,
             fingerprint: self.fingerprint.clone(),

@@ -78,6 +78,8 @@ pub struct Teacher<'t> {
     pub pairs: Vec<(usize, usize)>,
     /// How many tokens both have, where the tables are padded to different sizes.
     pub shared_tokens: Option<usize>,
+    /// What the projections of the pairs start from, (student width, teacher width) each; at random where there are none.
+    pub projections: Vec<Vec<f32>>,
 }
 
 /// Everything a run needs besides its transform.
@@ -194,7 +196,8 @@ impl Run<'_> {
         }
     }
 
-    /// Projections where the student's width is not the teacher's: random, of the norm an identity would have.
+    /// Projections where the student's width is not the teacher's: as they are given, or random, of the norm an identity would
+    /// have.
     fn add_projections(&self, parameters: &mut Parameters) {
         let Some(teacher) = &self.teacher else { return };
         let (own, other) = (self.spec.hidden, teacher.spec.hidden);
@@ -202,7 +205,8 @@ impl Run<'_> {
             return;
         }
         for pair in 0..teacher.pairs.len() {
-            let values = normals(self.settings.seed ^ (pair as u64 + 1) << 32, own * other, 1.0 / (own as f64).sqrt());
+            let random = || normals(self.settings.seed ^ (pair as u64 + 1) << 32, own * other, 1.0 / (own as f64).sqrt());
+            let values = teacher.projections.get(pair).cloned().unwrap_or_else(random);
             parameters.insert(TrainedId::Projection(pair as u16), values);
         }
     }

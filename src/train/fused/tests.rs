@@ -87,7 +87,7 @@ impl Case {
             spec,
             settings: &self.settings,
             samples: &self.samples,
-            teacher: Some(Teacher { spec: of_teacher, weights: &weights, pairs, shared_tokens }),
+            teacher: Some(Teacher { spec: of_teacher, weights: &weights, pairs, shared_tokens, projections: Vec::new() }),
             device: &device,
             out: Path::new("unused"),
             fingerprint: String::new(),
