@@ -326,8 +326,10 @@ impl Search<'_> {
             self.curve(&hidden, own.hidden, lost_hidden, |hidden| self.widths(None, own.ffn, hidden), progress)?;
         progress.finish();
         let mut candidates = Vec::new();
-        for (layers, cost) in self.kept.values() {
-            let depth = self.depth_cost(layers, *cost)?;
+        let many = self.kept.values().any(|(_, cost)| cost.is_none()) && self.kept.len() > depth::MEASURED;
+        let deepest = if many { self.deepest()? } else { 0.0 };
+        for (layers, _) in self.kept.values() {
+            let depth = if many { self.turned(layers) * deepest } else { self.depth_cost(layers)? };
             for &hidden in &hidden {
                 for &(count, keys) in if separate { &heads[..] } else { &heads[..1] } {
                     let fitting = |ffn: usize| -> Result<Option<(Widths, u64)>, ShrinkError> {
@@ -361,28 +363,51 @@ impl Search<'_> {
     }
 
     /// What a depth costs, fitted.
-    fn depth_cost(&self, layers: &[usize], cost: Option<f64>) -> Result<f64, ShrinkError> {
+    fn depth_cost(&self, layers: &[usize]) -> Result<f64, ShrinkError> {
         if layers.len() == self.bench.teacher.spec.layers.len() {
             return Ok(0.0);
         }
-        // Many layers: measured at a few depths only would not tell sets apart, so that each is; of very many what their
-        // turns say has to do.
-        match cost {
-            None if self.kept.len() > depth::MEASURED => {
-                let turn = |layer: &usize| self.bench.importance.layers[*layer].turn;
-                let all: f64 = self.all().iter().map(turn).sum();
-                let kept: f64 = layers.iter().map(turn).sum();
-                Ok(if all > 0.0 { (1.0 - kept / all) * self.deepest()? } else { 0.0 })
-            }
-            _ => Ok(self.bench.measured(&self.plan(layers.to_vec(), self.own), SHARE)?.1),
+        Ok(self.bench.measured(&self.plan(layers.to_vec(), self.own), SHARE)?.1)
+    }
+
+    /// The divergence of the shallowest student: of many layers the one depth that is measured.
+    fn deepest(&self) -> Result<f64, ShrinkError> {
+        match self.kept.values().next() {
+            Some((layers, _)) => self.depth_cost(layers),
+            None => Ok(0.0),
         }
     }
 
-    /// The divergence of the shallowest student.
-    fn deepest(&self) -> Result<f64, ShrinkError> {
-        match self.kept.values().next() {
-            Some((layers, _)) => Ok(self.bench.measured(&self.plan(layers.clone(), self.own), SHARE)?.1),
-            None => Ok(0.0),
-        }
+    /// What the layers that are left out turn, of what those do that the shallowest student leaves out.
+    fn turned(&self, layers: &[usize]) -> f64 {
+        let left = |kept: &[usize]| -> f64 {
+            let out = self.all().into_iter().filter(|layer| !kept.contains(layer));
+            out.map(|layer| self.bench.importance.layers[layer].turn).sum()
+        };
+        let most = self.kept.values().next().map_or(0.0, |(layers, _)| left(layers));
+        if most > 0.0 { left(layers) / most } else { 0.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_are_read_off_between_what_was_measured() {
+        let curve = Curve(vec![(0.0, 0.0), (0.2, 1.0), (0.4, 3.0)]);
+        let found: Vec<f64> = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5].map(|lost| curve.at(lost)).to_vec();
+        let expected = [0.0, 0.5, 1.0, 2.0, 3.0, 4.0];
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9), "{found:?}");
+        assert_eq!(Curve(vec![(0.0, 0.0)]).at(0.3), 0.0);
+    }
+
+    #[test]
+    fn widths_are_multiples_and_the_whole() {
+        assert_eq!(widths_of(100, 32), [32, 64, 96, 100]);
+        assert_eq!(widths_of(64, 32), [32, 64]);
+        assert_eq!([768, 256, 72, 16, 1].map(step_of), [32, 32, 16, 2, 1]);
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-12;
+        assert!(close(lost(&[&[1.0, 3.0, 2.0], &[2.0, 2.0, 0.0]], 2), 0.1) && lost(&[&[0.0]], 0) == 0.0);
     }
 }
