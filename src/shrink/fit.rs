@@ -21,7 +21,7 @@ use crate::disk::ConfigError;
 use crate::model::families::Widths;
 use crate::model::scheme::Preset;
 use crate::model::size::{WeightSize, stored_tensors};
-use crate::model::spec::{LayerSpec, ModelSpec};
+use crate::model::spec::{Head, LayerSpec, ModelSpec};
 use crate::model::transform::Sparsity;
 use crate::progress::Progress;
 use crate::target::Target;
@@ -106,6 +106,37 @@ impl Goal {
         }
     }
 
+    /// Refuses bounds that the smallest student is not within, before anything is measured.
+    ///
+    /// # Errors
+    /// [`ShrinkError::NothingFits`].
+    pub fn check(&self, wanted: &Wanted, teacher: &ModelSpec) -> Result<(), ShrinkError> {
+        let own = Widths::of(teacher);
+        let layers = match &wanted.depth {
+            Depth::All => 1,
+            Depth::Layers(layers) => layers.len(),
+            Depth::Count(count) => *count,
+        };
+        let hidden = hidden_widths(wanted, teacher).into_iter().min().unwrap_or(own.hidden);
+        let shares = shares_width(teacher.family);
+        let least = Wanted {
+            depth: Depth::All,
+            heads: wanted.heads.filter(|_| !shares),
+            key_heads: wanted.key_heads.or_else(|| {
+                let free = !shares && wanted.heads.is_none() && teacher.layers.iter().any(|l| l.attention().is_some());
+                free.then_some(1)
+            }),
+            ffn: Some(wanted.ffn.unwrap_or_else(|| widths_of(own.ffn, step_of(own.ffn))[0])),
+            hidden: (hidden != own.hidden).then_some(hidden),
+        };
+        let widths = least.widths(teacher)?;
+        let layers = teacher.layers.iter().take(layers).copied().collect();
+        match self.holds(&widths.applied(&ModelSpec { layers, ..teacher.clone() }))? {
+            true => Ok(()),
+            false => Err(ShrinkError::NothingFits { target: self.target.name.clone() }),
+        }
+    }
+
     /// Whether it bounds anything.
     pub fn bounds(&self) -> bool {
         self.bytes.is_some()
@@ -126,6 +157,23 @@ fn widths_of(whole: usize, step: usize) -> Vec<usize> {
 /// The step of a width: a group, or less of what is narrow itself.
 fn step_of(whole: usize) -> usize {
     if whole >= 4 * GROUP { GROUP } else { (whole / 8).max(1).next_power_of_two().min(GROUP) }
+}
+
+/// Hidden widths to choose from.
+fn hidden_widths(wanted: &Wanted, teacher: &ModelSpec) -> Vec<usize> {
+    let own = Widths::of(teacher);
+    if let Some(hidden) = wanted.hidden {
+        return vec![hidden];
+    }
+    // A bare encoder is its hidden states.
+    if teacher.head == Head::Hidden {
+        return vec![own.hidden];
+    }
+    let head_dim = teacher.layers.iter().find_map(LayerSpec::attention).map(|attention| attention.head_dim);
+    match head_dim.filter(|_| shares_width(teacher.family)) {
+        Some(head_dim) => (1..=own.heads).map(|heads| heads * head_dim).collect(),
+        None => widths_of(own.hidden, step_of(own.hidden)),
+    }
 }
 
 /// f of one dimension: (share of importance lost, divergence), ascending.
@@ -184,6 +232,7 @@ pub fn choose(
     progress: &dyn Progress,
 ) -> Result<Vec<Candidate>, ShrinkError> {
     let teacher = &bench.teacher.spec;
+    goal.check(wanted, teacher)?;
     let kept = match (&wanted.depth, wanted.layers(teacher)?) {
         (Depth::All, _) => depth::choose(bench, 1, progress)?,
         (_, Some(layers)) => Kept::from([(layers.len(), (layers, None))]),
@@ -230,18 +279,6 @@ impl Search<'_> {
         match self.wanted.widths(&self.bench.teacher.spec) {
             Ok(widths) if fixed || !has_attention => vec![(widths.heads, widths.key_heads)],
             _ => (1..=self.own.key_heads).rev().map(|key_heads| (key_heads * group, key_heads)).collect(),
-        }
-    }
-
-    fn hidden_widths(&self) -> Vec<usize> {
-        let teacher = &self.bench.teacher.spec;
-        if let Some(hidden) = self.wanted.hidden {
-            return vec![hidden];
-        }
-        let head_dim = teacher.layers.iter().find_map(LayerSpec::attention).map(|attention| attention.head_dim);
-        match head_dim.filter(|_| shares_width(teacher.family)) {
-            Some(head_dim) => (1..=self.own.heads).map(|heads| heads * head_dim).collect(),
-            None => widths_of(self.own.hidden, step_of(self.own.hidden)),
         }
     }
 
@@ -298,7 +335,7 @@ impl Search<'_> {
     fn candidates(&self, progress: &dyn Progress) -> Result<Vec<Candidate>, ShrinkError> {
         let importance = self.bench.importance;
         let teacher = &self.bench.teacher.spec;
-        let (heads, hidden) = (self.heads(), self.hidden_widths());
+        let (heads, hidden) = (self.heads(), hidden_widths(self.wanted, &self.bench.teacher.spec));
         let ffn = match self.wanted.ffn {
             Some(ffn) => vec![ffn],
             None => widths_of(self.own.ffn, step_of(self.own.ffn)),

@@ -407,7 +407,7 @@ impl At<'_, '_> {
                 with_values(&student.hidden, |student| {
                     for (student, teacher) in student.chunks_exact(own).zip(teacher.chunks_exact(other)) {
                         let ((mean, spread), (mean_of_teacher, spread_of_teacher)) =
-                            (spread(student, centred), spread(teacher, centred));
+                            (spread(student, centred, norm.epsilon), spread(teacher, centred, norm.epsilon));
                         if spread_of_teacher > 0.0 {
                             ratio += spread / spread_of_teacher;
                             shift += (mean - mean_of_teacher) / spread_of_teacher;
@@ -536,10 +536,10 @@ fn energy(values: &[f32]) -> f64 {
     values.iter().map(|value| f64::from(*value).powi(2)).sum()
 }
 
-/// Mean (0 unless centred) and root mean square about it.
-fn spread(row: &[f32], centred: bool) -> (f64, f64) {
+/// Mean (0 unless centred) and what a norm divides by: the root of the mean square about it and `epsilon`.
+fn spread(row: &[f32], centred: bool, epsilon: f64) -> (f64, f64) {
     let count = row.len() as f64;
     let mean = if centred { row.iter().map(|value| f64::from(*value)).sum::<f64>() / count } else { 0.0 };
     let square = row.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>() / count;
-    (mean, square.sqrt())
+    (mean, (square + epsilon).sqrt())
 }

@@ -98,7 +98,7 @@ impl Args {
         let teacher = known.planned(&self.teacher);
         if let Start::Cut(shape) = start {
             let teacher = teacher?;
-            faults.check("hidden-method", shape.check_method(&teacher.spec));
+            faults.check("", shape.check(&teacher.spec));
             let spec = faults.check("", shape.spec(&teacher.spec))??;
             return Some(KnownModel::dense(spec, Some(Sparsity::new())).with_files(self.files(teacher)));
         }
@@ -192,7 +192,7 @@ impl Stage for Distill {
                     // What is wrong with it has been noted.
                     Some(_) => shape.spec(teacher).ok().flatten(),
                     None => {
-                        faults.check("hidden-method", shape.check_method(teacher));
+                        faults.check("", shape.check(teacher));
                         faults.check("", shape.spec(teacher)).flatten()
                     }
                 }),

@@ -103,11 +103,14 @@ impl ShapeStart {
         Ok(Some(widths.applied(&ModelSpec { layers: kept, ..teacher.clone() })))
     }
 
-    /// Whether the hidden width can be cut as it is asked for.
+    /// Whether a student is within its bounds, and the hidden width can be cut as it is asked for.
     ///
     /// # Errors
-    /// [`ShrinkError::NotRotatable`].
-    pub fn check_method(&self, teacher: &ModelSpec) -> Result<(), ShrinkError> {
+    /// [`ShrinkError::NothingFits`], [`ShrinkError::NotRotatable`].
+    pub fn check(&self, teacher: &ModelSpec) -> Result<(), ShrinkError> {
+        if let Some(goal) = &self.goal {
+            goal.check(&self.wanted, teacher)?;
+        }
         match self.hidden {
             Some(HiddenMethod::Pca) if !can_rotate(teacher) => {
                 Err(ShrinkError::NotRotatable { family: teacher.family })
