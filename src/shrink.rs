@@ -87,7 +87,9 @@ pub enum ShrinkError {
         target: String,
     },
     /// No set of so many layers can be a model of the family.
-    #[error("--depth {count}: no {count} layers of the teacher are a model of {family} by themselves; name them with --layers")]
+    #[error(
+        "--depth {count}: no {count} layers of the teacher are a model of {family} by themselves; name them with --layers"
+    )]
     NoLayers {
         /// Asked for.
         count: usize,
@@ -117,7 +119,9 @@ pub enum ShrinkError {
         source: MomentsError,
     },
     /// The residual stream has no principal directions.
-    #[error("the residual stream of the teacher is not finite over the text; the checkpoint overflows, take another text")]
+    #[error(
+        "the residual stream of the teacher is not finite over the text; the checkpoint overflows, take another text"
+    )]
     NoDirections,
     /// The residual stream cannot be rotated.
     #[error(

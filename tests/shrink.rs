@@ -78,17 +78,28 @@ fn every_family_is_cut_fitted_written_and_opened_again() {
         let teacher = opened(&folder);
         for (number, wanted) in shapes(&teacher).iter().enumerate() {
             let label = format!("{} {wanted:?}", name(&folder));
-            let methods = if wanted.hidden.is_some() { &[HiddenMethod::Channels, HiddenMethod::Pca][..] } else { &[HiddenMethod::Channels] };
+            let methods = if wanted.hidden.is_some() {
+                &[HiddenMethod::Channels, HiddenMethod::Pca][..]
+            } else {
+                &[HiddenMethod::Channels]
+            };
             for &method in methods {
                 let plan = Plan { hidden: Some(method), ..plan(&teacher, wanted) };
                 let cut = student(&teacher, &plan, &text);
                 if method == HiddenMethod::Pca && !can_rotate(&teacher.spec) {
                     let error = cut.expect_err("it cannot be rotated").to_string();
-                    assert!(error.contains(&format!("of {} cannot be rotated", teacher.spec.family)), "{label}: {error}");
+                    assert!(
+                        error.contains(&format!("of {} cannot be rotated", teacher.spec.family)),
+                        "{label}: {error}"
+                    );
                     continue;
                 }
                 let Student { model, fits } = cut.unwrap_or_else(|error| panic!("{label}: {error}"));
-                assert_eq!((Widths::of(&model.spec), model.spec.layers.len()), (plan.widths, plan.layers.len()), "{label}");
+                assert_eq!(
+                    (Widths::of(&model.spec), model.spec.layers.len()),
+                    (plan.widths, plan.layers.len()),
+                    "{label}"
+                );
                 assert!(!fits.is_empty(), "{label}");
                 for fit in &fits {
                     assert!(fit.fitted.after <= fit.fitted.before * (1.0 + 1e-6), "{label}: {fit:?}");
@@ -268,7 +279,11 @@ fn shapes_that_cannot_be_are_named() {
         (&llama, Wanted { ffn: Some(73), ..base() }, "--ffn 73: the teacher has 72 channels"),
         (&llama, Wanted { hidden: Some(usize::MAX), ..base() }, "the teacher has 40 hidden channels"),
         (&llama, Wanted { heads: Some(3), key_heads: Some(2), ..base() }, "3 heads cannot share 2 key heads evenly"),
-        (&llama, Wanted { heads: Some(4), key_heads: Some(1), ..base() }, "ask for at most 2 heads, or for at least 2 key heads"),
+        (
+            &llama,
+            Wanted { heads: Some(4), key_heads: Some(1), ..base() },
+            "ask for at most 2 heads, or for at least 2 key heads",
+        ),
         (&bert, Wanted { heads: Some(2), ..base() }, "ask for --hidden-width 20 too"),
         (&bert, Wanted { hidden: Some(24), ..base() }, "the heads of bert share the hidden width, 10 each"),
         (&bare, Wanted { hidden: Some(20), ..base() }, "the output of bert without a head is its hidden states"),
@@ -322,11 +337,8 @@ fn a_student_is_cut_trained_and_reported() {
     assert!(weights("narrow") == weights("again"), "threads change no bit");
     assert_eq!(without_cost(report), without_cost(again));
     // The configuration that was written asks for the same shape.
-    let sliced = json_with_code(
-        path,
-        &format!("distill --student narrow/config.json --init slice {settings} -o sliced"),
-        0,
-    );
+    let sliced =
+        json_with_code(path, &format!("distill --student narrow/config.json --init slice {settings} -o sliced"), 0);
     assert_eq!(sliced["student"]["ffn"], 16);
     assert!(weights("narrow") == weights("sliced"), "it is the same student");
     // A shape that is chosen is within its bound, and so is the model that is written.
@@ -361,7 +373,8 @@ fn the_recipe_of_a_narrow_student_runs() {
     let directory = tempfile::tempdir().expect("a directory");
     let recipe = std::fs::read_to_string(root("recipes/narrow-student.toml")).expect("it can be read");
     let inputs = format!("\"{}/", root("recipes/quickstart").display());
-    let recipe = recipe.replace("\"quickstart/", &inputs).replace("tokens = 300_000", "tokens = 2_000\nshape_samples = 16");
+    let recipe =
+        recipe.replace("\"quickstart/", &inputs).replace("tokens = 300_000", "tokens = 2_000\nshape_samples = 16");
     std::fs::write(directory.path().join("narrow.toml"), recipe).expect("written");
     let plan = json_with_code(directory.path(), "plan narrow.toml", 0);
     assert_eq!(plan["schema"], "slmc.plan/2");

@@ -347,8 +347,7 @@ impl Search<'_> {
         let lost_heads = |heads| lost(&of_heads, heads);
         let lost_hidden = |width| lost(&[&importance.hidden[..]], width);
         let own = self.own;
-        let inner_curve =
-            self.curve(&ffn, own.ffn, lost_inner, |ffn| self.widths(None, ffn, own.hidden), progress)?;
+        let inner_curve = self.curve(&ffn, own.ffn, lost_inner, |ffn| self.widths(None, ffn, own.hidden), progress)?;
         let counts: Vec<usize> = heads.iter().map(|(heads, _)| *heads).collect();
         let key_heads = |count: usize| heads.iter().find(|(heads, _)| *heads == count).copied();
         let separate = !shares_width(teacher.family);
@@ -392,7 +391,13 @@ impl Search<'_> {
                         + inner_curve.at(lost_inner(widths.ffn))
                         + if separate { head_curve.at(lost_heads(widths.heads)) } else { 0.0 }
                         + hidden_curve.at(lost_hidden(widths.hidden));
-                    candidates.push(Candidate { layers: layers.clone(), widths, parameters, predicted, measured: None });
+                    candidates.push(Candidate {
+                        layers: layers.clone(),
+                        widths,
+                        parameters,
+                        predicted,
+                        measured: None,
+                    });
                 }
             }
         }

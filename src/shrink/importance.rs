@@ -217,7 +217,8 @@ fn cosines(before: &Tensor<3>, after: &Tensor<3>) -> Result<f64, ShrinkError> {
         with_values(after, |after| {
             let rows = before.par_chunks_exact(width).zip(after.par_chunks_exact(width));
             let of_row = |(a, b): (&[f32], &[f32])| {
-                let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+                let dot =
+                    |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
                 let norms = (dot(a, a) * dot(b, b)).sqrt();
                 if norms > 0.0 { dot(a, b) / norms } else { 1.0 }
             };

@@ -71,7 +71,8 @@ impl ShapeReport {
         for candidate in &self.candidates {
             let Widths { heads, key_heads, ffn, hidden } = candidate.widths;
             let measured = candidate.measured.map_or_else(|| "-".to_owned(), |measured| format!("{measured:.4}"));
-            let shape = format!("{} layers, {heads}/{key_heads} heads, ffn {ffn}, hidden {hidden}", candidate.layers.len());
+            let shape =
+                format!("{} layers, {heads}/{key_heads} heads, ffn {ffn}, hidden {hidden}", candidate.layers.len());
             table.row(["measured", &format!("{shape}: {measured}")]);
         }
         table.to_string()

@@ -203,11 +203,7 @@ pub fn check(
 ///
 /// # Errors
 /// [`StageError`].
-pub fn train(
-    options: &TrainOptions,
-    device: &Device,
-    progress: &dyn Progress,
-) -> Result<TrainingReport, StageError> {
+pub fn train(options: &TrainOptions, device: &Device, progress: &dyn Progress) -> Result<TrainingReport, StageError> {
     atomic::check_directory(&options.out)?;
     options.settings.check().map_err(TrainError::from)?;
     let mut work = Work::open(options, device, progress)?;

@@ -205,7 +205,8 @@ impl Run<'_> {
             return;
         }
         for pair in 0..teacher.pairs.len() {
-            let random = || normals(self.settings.seed ^ (pair as u64 + 1) << 32, own * other, 1.0 / (own as f64).sqrt());
+            let random =
+                || normals(self.settings.seed ^ (pair as u64 + 1) << 32, own * other, 1.0 / (own as f64).sqrt());
             let values = teacher.projections.get(pair).cloned().unwrap_or_else(random);
             parameters.insert(TrainedId::Projection(pair as u16), values);
         }

@@ -164,13 +164,8 @@ impl ShapeArgs {
             (None, []) => Depth::All,
             (None, layers) => Depth::Layers(layers.to_vec()),
         };
-        let wanted = Wanted {
-            depth,
-            heads: self.heads,
-            key_heads: self.key_heads,
-            ffn: self.ffn,
-            hidden: self.hidden_width,
-        };
+        let wanted =
+            Wanted { depth, heads: self.heads, key_heads: self.key_heads, ffn: self.ffn, hidden: self.hidden_width };
         let goal = match &self.fit {
             Some(name) => Some(self.goal(name, faults)?),
             None => None,
