@@ -15,7 +15,7 @@ use crate::stages::{Product, STAGES};
 use crate::target::Target;
 use clap::{Arg, ArgAction, Command};
 use std::any::TypeId;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Keys of a stage that are not options.
 pub(super) const OWN_KEYS: [&str; 3] = ["kind", "input", WHEN];

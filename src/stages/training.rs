@@ -32,7 +32,7 @@ use crate::train::samples::{Data, ReadSamples, SamplesError, TrainTask, check_ta
 use crate::train::settings::Settings;
 use crate::train::start::{self, StartError};
 use crate::train::student::hidden_pairs;
-use crate::train::teacher_cache::{Identity, TeacherCache};
+use crate::train::teacher_cache::{CacheIdentity, TeacherCache};
 use crate::train::trainer::{Run, Teacher, TrainError};
 use burn::tensor::Device;
 use serde_json::{Value, json};
@@ -339,7 +339,7 @@ impl Work<'_> {
             teachers.push((hex(&formats::sha256(path)?), *part));
         }
         let spec = &self.student.spec;
-        let identity = Identity {
+        let identity = CacheIdentity {
             teachers,
             vocabulary: self.shared_tokens.unwrap_or(spec.output_width()),
             temperature: self.options.settings.loss.temperature,

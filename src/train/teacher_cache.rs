@@ -74,7 +74,7 @@ pub enum TeacherCacheError {
 
 /// What answers belong to.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct CacheIdentity {
     /// SHA-256 of every teacher with its part.
     pub teachers: Vec<(String, f64)>,
     /// Tokens that are compared.
@@ -114,7 +114,7 @@ impl TeacherCache {
         path: &Path,
         samples: &Samples,
         spec: &ModelSpec,
-        identity: &Identity,
+        identity: &CacheIdentity,
     ) -> Result<Self, TeacherCacheError> {
         if matches!(samples, Samples::Masked { .. }) {
             return Err(TeacherCacheError::Masked);
