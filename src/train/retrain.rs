@@ -72,13 +72,18 @@ impl Retraining<'_> {
             spec: &model.spec,
             settings: self.settings,
             samples: self.samples,
-            teacher: weights.as_ref().map(|weights| Teacher {
-                spec: &model.spec,
-                weights,
-                pairs,
-                shared_tokens: None,
-                projections: Vec::new(),
-            }),
+            teachers: weights
+                .iter()
+                .map(|weights| Teacher {
+                    spec: &model.spec,
+                    weights,
+                    pairs: pairs.clone(),
+                    part: 1.0,
+                    projections: Vec::new(),
+                })
+                .collect(),
+            shared_tokens: None,
+            cache: None,
             device,
             out: self.out,
             fingerprint: self.fingerprint.clone(),
