@@ -22,6 +22,7 @@ pub mod resume;
 pub mod runner;
 pub mod stage;
 pub mod summary;
+pub mod synthesize;
 pub mod templates;
 pub mod train;
 pub mod training;
@@ -34,8 +35,9 @@ pub use stage::{
 };
 
 /// Every kind of stage, in the order of a whole chain.
-pub static STAGES: [&dyn AnyStage; 8] = [
+pub static STAGES: [&dyn AnyStage; 9] = [
     &import::Import,
+    &synthesize::Synthesize,
     &train::Train,
     &distill::Distill,
     &prune::Prune,

@@ -9,6 +9,7 @@ mod error;
 pub mod file;
 pub mod form;
 pub mod masking;
+pub mod reasoning;
 pub mod records;
 pub(crate) mod rows;
 pub mod tokenizer;

@@ -45,6 +45,7 @@ mod special_tokens;
 mod statistics;
 mod students;
 mod support;
+mod synthesis;
 mod targets;
 mod training;
 mod watch;

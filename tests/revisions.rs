@@ -22,6 +22,7 @@ fn digest(directory: &Path, kind: &str) -> String {
     };
     let all = match kind {
         "import" => made("import m --dtype bf16", "imported"),
+        "synthesize" => made("synthesize m --prompts text.txt --window 32 --prefix 8 --max-repetition 1", "text.jsonl"),
         "train" => made(&format!("train m {TRAINING}"), "trained"),
         "distill" => made(&format!("distill --teacher m --layers 0 --kl 0.5 {TRAINING}"), "student"),
         "prune" => {

@@ -42,6 +42,7 @@ pub(super) fn declared<'t>(
                     Some(out.join(format!("{label}.{target}.slm")))
                 }
                 (Product::Dense | Product::Quantized, _) => Some(out.join(label)),
+                (Product::Text, _) => Some(out.join(format!("{label}.jsonl"))),
             };
             stages.push(RecipeStage {
                 name: name.clone(),

@@ -256,7 +256,7 @@ impl Reader<'_, '_> {
                 self.push(flag, &node.place, Chosen::Text(text.clone()));
             }
             Takes::Other(Meaning::Writes) => self.written(entry, flag, node, text),
-            Takes::Other(Meaning::Reads(_)) => self.path(flag, node, text, None),
+            Takes::Other(Meaning::Reads(_)) => self.file(flag, node, text),
             Takes::Other(Meaning::Model { takes, name }) => self.path(flag, node, text, Some((takes, name))),
             Takes::Other(Meaning::Target) => {
                 if let Some(chosen) = target(text, &node.place, self.mistakes).map(|(_, chosen)| chosen) {
@@ -276,6 +276,17 @@ impl Reader<'_, '_> {
             return self.mistakes.add(&node.place, Code::BadName, message);
         }
         self.push(flag, &node.place, Chosen::Writes(self.scope.out.join(text)));
+    }
+
+    /// A file that is read: a stage that makes a text, or a path.
+    fn file(&mut self, flag: &str, node: &Node, text: &str) {
+        let makes_text = |stage: usize| self.scope.stages[stage].kind.makes() == Product::Text;
+        match self.scope.refer(text, &self.stage.cell) {
+            Ok(Referred::Input(source @ Input::Stage(stage))) if makes_text(stage) => {
+                self.refer((flag, false), (&[Product::Text], "a text"), node, text, source);
+            }
+            _ => self.path(flag, node, text, None),
+        }
     }
 
     fn path(&mut self, flag: &str, node: &Node, text: &str, models: Option<Models>) {

@@ -155,6 +155,7 @@ impl Stage for Distill {
         let form = &options.data.form;
         let data = ("data", &options.data.files);
         check_templates(student.as_ref(), options.tokenizer.as_deref(), data, form.field.as_deref(), &mut faults);
+        args.data.check(&mut faults);
         args.training.check_metrics(&mut faults);
         let device = faults.check("backend", args.backend.device());
         let mut predicted = Prediction::default();

@@ -1,6 +1,7 @@
 //! Why a stage has no result: one error for all of them. Errors of other rooms pass through with their texts; the rest
 //! only a stage can see, since it has the models, the text and the options together.
 
+use super::synthesize::SynthesisError;
 use crate::allocate::error::AllocationError;
 use crate::calibrate::CalibrateError;
 use crate::compile::CompileError;
@@ -140,7 +141,9 @@ pub enum StageError {
     #[error("--layers takes layers of the teacher, and there is none; pass --teacher DIR")]
     LayersWithoutTeacher,
     /// Tokens mean different things to student and teacher.
-    #[error("student and teacher have different {what}: {student} and {teacher}; they must share one")]
+    #[error(
+        "student and teacher have different {what}: {student} and {teacher}; they must share one for the comparison of what they predict; where they cannot, train the student on text of the teacher: slmc synthesize TEACHER --prompts FILE"
+    )]
     StudentDiffers {
         /// The property in which they differ, plural.
         what: &'static str,
@@ -149,6 +152,10 @@ pub enum StageError {
         /// The teacher's value.
         teacher: String,
     },
+
+    /// A model writes no text.
+    #[error(transparent)]
+    Synthesis(#[from] SynthesisError),
 
     /// The model cannot be compiled.
     #[error(transparent)]

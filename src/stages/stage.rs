@@ -37,6 +37,8 @@ pub enum Product {
     Quantized,
     /// An artifact, one for every target.
     Artifact,
+    /// A file of rows with text.
+    Text,
     /// A report alone.
     Nothing,
 }
@@ -48,6 +50,7 @@ impl Product {
             Product::Dense => "a dense model",
             Product::Quantized => "a quantized model",
             Product::Artifact => "an artifact",
+            Product::Text => "a text",
             Product::Nothing => "figures, no model",
         }
     }
@@ -273,6 +276,8 @@ pub trait Stage: Sync + 'static {
     const NAME: &'static str;
     /// Its product.
     const MAKES: Product;
+    /// First bytes of the file that it makes, by which one may be replaced; of no use where it makes a directory.
+    const MAGIC: &'static [u8] = b"";
     /// The options that a recipe's `input` stands for, where the subcommand has no positional argument: the first that
     /// is not given itself.
     const INPUTS: &'static [&'static str] = &[];
@@ -309,6 +314,8 @@ pub trait AnyStage: Sync {
     fn name(&self) -> &'static str;
     /// [`Stage::MAKES`].
     fn makes(&self) -> Product;
+    /// [`Stage::MAGIC`].
+    fn magic(&self) -> &'static [u8];
     /// [`Stage::INPUTS`].
     fn inputs(&self) -> &'static [&'static str];
     /// [`Stage::RESUMES`].
@@ -407,6 +414,10 @@ impl<S: Stage> AnyStage for S {
 
     fn makes(&self) -> Product {
         S::MAKES
+    }
+
+    fn magic(&self) -> &'static [u8] {
+        S::MAGIC
     }
 
     fn inputs(&self) -> &'static [&'static str] {

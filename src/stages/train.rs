@@ -91,6 +91,7 @@ impl Stage for Train {
         let form = &options.data.form;
         let data = ("data", &options.data.files);
         check_templates(planned, options.tokenizer.as_deref(), data, form.field.as_deref(), &mut faults);
+        args.data.check(&mut faults);
         args.training.check_metrics(&mut faults);
         let device = faults.check("backend", args.backend.device());
         let mut predicted = Prediction::default();

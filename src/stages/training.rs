@@ -254,6 +254,7 @@ impl<'o> Work<'o> {
             "ends": student.spec.ends,
             "form": format!("{:?}", options.data.form),
             "label_field": options.data.label_field,
+            "reasoning": format!("{:?}", options.data.reasoning),
             "device": format!("{device:?}"),
             "settings": options.settings,
             "numerics": class_of(device, None),
