@@ -116,6 +116,47 @@ fn a_student_of_another_tokenizer_learns_from_the_text() {
 }
 
 #[test]
+fn a_student_learns_on_its_own_text_and_goes_on_from_a_kill() {
+    let workplace = workplace();
+    let directory = workplace.path();
+    let line = "distill --teacher m --layers 0 --data text.txt --window 24 --batch 4 --pieces 2 --tokens 1200 --ce 0.5 --kl 1 \
+        --hidden 0 --on-policy 0.5 --checkpoint-every 2 -q";
+    succeed(directory, &format!("{line} -o whole --metrics whole.jsonl --threads 1"));
+    refused(directory, &format!("{line} -o pieces --stop-after-step 6"), "stopped after step 6");
+    succeed(directory, &format!("{line} -o pieces --metrics pieces.jsonl --threads 3"));
+    let bytes = |name: &str| fs::read(directory.join(name)).expect("the file is there");
+    assert!(bytes("whole.jsonl") == bytes("pieces.jsonl"), "the losses differ after going on");
+    assert!(bytes("whole/model.safetensors") == bytes("pieces/model.safetensors"), "the weights differ");
+    let steps = rows(&directory.join("whole.jsonl"));
+    let own: Vec<&Value> = steps.iter().filter(|step| step["on_policy"] == true).collect();
+    assert!(own.len() > 2 && own.len() + 2 < steps.len(), "{} of {} steps", own.len(), steps.len());
+    // The student's own tokens are no targets; the teacher's distributions are.
+    for step in &steps {
+        let of_data = step["on_policy"].is_null();
+        assert!(step["cross_entropy"].is_number() == of_data && step["divergence"].as_f64() > Some(0.0), "{step}");
+    }
+    let plain = line.replace("--on-policy 0.5", "--on-policy 0");
+    succeed(directory, &format!("{plain} -o plain"));
+    assert!(bytes("plain/model.safetensors") != bytes("whole/model.safetensors"), "the share changes nothing");
+    // On what the student writes it comes nearer to its teacher.
+    let all = line.replace("--on-policy 0.5", "--on-policy 1").replace("--tokens 1200", "--tokens 6000");
+    let all = all.replace("--ce 0.5", "--ce 0");
+    succeed(directory, &format!("{all} --learning-rate 3e-3 -o all --metrics all.jsonl"));
+    let losses: Vec<f64> =
+        rows(&directory.join("all.jsonl")).iter().map(|step| step["divergence"].as_f64().expect("a loss")).collect();
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    assert!(mean(&losses[losses.len() - 5..]) < 0.9 * mean(&losses[..5]), "{losses:?}");
+    for (options, expected) in [
+        ("--on-policy 2 --kl 1", "--on-policy is 2; expected a share of the steps"),
+        ("--on-policy 0.5 --hidden 0", "no loss compares with the teacher"),
+        ("--on-policy 0.5 --on-policy-prefix 24", "expected 1 to less than the window of 24 tokens"),
+    ] {
+        let line = format!("distill --teacher m --layers 0 --data text.txt --window 24 --tokens 100 {options} -o x");
+        refused(directory, &line, expected);
+    }
+}
+
+#[test]
 fn questions_go_through_the_chat_template() {
     let directory = tempfile::tempdir().expect("a directory");
     let directory = directory.path();

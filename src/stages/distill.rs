@@ -10,7 +10,9 @@ use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Re
 use super::summary::Figures;
 use super::templates::check_templates;
 use super::training::{Start, TrainOptions, check, check_need, sparsity_of_layers, train};
+use crate::model::spec::ModelKind;
 use crate::shell::Shell;
+use crate::train::on_policy::OnPolicy;
 use crate::train::settings::Settings;
 use crate::train::student::{hidden_pairs, take_layers};
 use anyhow::anyhow;
@@ -65,6 +67,19 @@ pub struct Args {
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = TRAINING)]
     layer_map: Vec<usize>,
 
+    /// Share of the steps on text that the student writes
+    ///
+    /// As it is at that step, after beginnings of the data, at temperature 1; the teacher scores it by the losses that compare
+    /// with it (on-policy distillation). Such a step takes several times as long, since its text is written token by token.
+    #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
+    on_policy: Option<f64>,
+
+    /// Tokens of a window that are given to it [default: a quarter]
+    ///
+    /// Of conversations and records everything before the first token that is learned.
+    #[arg(long, value_name = "N", requires = "on_policy", help_heading = TRAINING)]
+    on_policy_prefix: Option<usize>,
+
     #[command(flatten)]
     training: TrainingArgs,
 
@@ -82,6 +97,36 @@ pub struct Args {
 pub struct Distill;
 
 impl Args {
+    fn on_policy(&self) -> Option<OnPolicy> {
+        let share = self.on_policy.filter(|share| *share > 0.0)?;
+        Some(OnPolicy { share, prefix: self.on_policy_prefix })
+    }
+
+    /// Notes text of the student that cannot be written, or that no loss would look at.
+    fn check_on_policy(&self, settings: &Settings, student: Option<&KnownModel>, faults: &mut Faults) {
+        let Some(share) = self.on_policy else { return };
+        if !(0.0..=1.0).contains(&share) {
+            faults.add("on-policy", anyhow!("--on-policy is {share}; expected a share of the steps, 0 to 1"));
+        }
+        if share > 0.0 && !settings.loss.needs_teacher() {
+            let error = anyhow!(
+                "--on-policy has the teacher score the student's text, and no loss compares with the teacher; add --kl"
+            );
+            faults.add("on-policy", error);
+        }
+        if self.on_policy_prefix.is_some_and(|prefix| prefix == 0 || prefix >= settings.window) {
+            let (prefix, window) = (self.on_policy_prefix.unwrap_or(0), settings.window);
+            let error =
+                anyhow!("--on-policy-prefix is {prefix}; expected 1 to less than the window of {window} tokens");
+            faults.add("on-policy-prefix", error);
+        }
+        if student.is_some_and(|student| student.spec.kind != ModelKind::Decoder) {
+            let error =
+                anyhow!("--on-policy is for decoders: this student is an encoder, which writes no text; leave it out");
+            faults.add("on-policy", error);
+        }
+    }
+
     /// The student as far as it is known.
     fn student(&self, known: &Known, faults: &mut Faults) -> Option<KnownModel> {
         let teacher = known.planned(&self.teacher);
@@ -144,6 +189,7 @@ impl Stage for Distill {
             layer_map,
             tokenizer: path(&args.tokenizer.tokenizer),
             data: args.data.data(),
+            on_policy: args.on_policy(),
             task: args.data.task,
             settings: args.training.settings(Settings::DISTILL, run, context),
             out: args.out.out.clone(),
@@ -151,6 +197,7 @@ impl Stage for Distill {
             max_ram: run.max_ram,
         };
         let spec = student.as_ref().map(|student| &student.spec);
+        args.check_on_policy(&options.settings, student.as_ref(), &mut faults);
         check(&options.settings, &options.data, options.task, spec, true, &mut faults);
         let form = &options.data.form;
         let data = ("data", &options.data.files);

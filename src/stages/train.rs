@@ -80,6 +80,7 @@ impl Stage for Train {
             layer_map: None,
             tokenizer: path(&args.tokenizer.tokenizer),
             data: args.data.data(),
+            on_policy: None,
             task: args.data.task,
             settings: args.training.settings(Settings::TRAIN, run, context),
             out: args.out.out.clone(),

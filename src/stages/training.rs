@@ -24,6 +24,7 @@ use crate::text::rows::row_format;
 use crate::text::tokenizer::{Tokenizer, token_table};
 use crate::text::windows::check_window;
 use crate::train::memory::TrainingNeed;
+use crate::train::on_policy::OnPolicy;
 use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::values_of;
 use crate::train::samples::{Data, ReadSamples, SamplesError, TrainTask, check_task, own_task, read};
@@ -57,6 +58,8 @@ pub struct TrainOptions {
     pub tokenizer: Option<PathBuf>,
     /// Training data.
     pub data: Data,
+    /// How much of the training is on text of the student itself.
+    pub on_policy: Option<OnPolicy>,
     /// Objective; the model's own if absent.
     pub task: Option<TrainTask>,
     /// Settings of the run.
@@ -256,6 +259,7 @@ impl<'o> Work<'o> {
             "label_field": options.data.label_field,
             "reasoning": format!("{:?}", options.data.reasoning),
             "device": format!("{device:?}"),
+            "on_policy": options.on_policy.map(|own| format!("{own:?}")),
             "settings": options.settings,
             "numerics": class_of(device, None),
         }))
@@ -297,6 +301,7 @@ impl<'o> Work<'o> {
             fingerprint: resume.fingerprint(),
             max_ram: options.max_ram,
             read_bytes: read_bytes(&options.data),
+            on_policy: options.on_policy,
         };
         let transform: &dyn Transform = if sparsity.is_empty() { &Identity } else { &masks };
         let mut trained = run.train(start, transform, progress)?;

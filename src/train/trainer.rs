@@ -7,9 +7,10 @@ use super::data::{Piece, Samples};
 use super::fused::Fused;
 use super::loss::{Compared, LossParts, loss};
 use super::memory::{NotEnoughMemory, TrainingNeed};
+use super::on_policy::{Drawn, OnPolicy};
 use super::optimizer::{Gradients, Moments, global_norm};
 use super::parameters::{Leaves, Parameters, TrainedId, effective, normals};
-use super::settings::{SettingError, Settings};
+use super::settings::{LossWeights, SettingError, Settings};
 use crate::model::forward::{BatchError, DenseWeights, Forward, Observer, Unobserved, WeightSource};
 use crate::model::id::{LinearId, ParameterId, Part};
 use crate::model::spec::{Head, ModelSpec};
@@ -100,6 +101,8 @@ pub struct Run<'r> {
     pub max_ram: Option<u64>,
     /// Bytes that reading the data has taken.
     pub read_bytes: u64,
+    /// How much of it is on text of the student itself.
+    pub on_policy: Option<OnPolicy>,
 }
 
 /// How a run ended.
@@ -183,14 +186,15 @@ impl Run<'_> {
     }
 
     fn need(&self, transform: &dyn Transform, fused: bool) -> TrainingNeed<'_> {
+        let longest = self.samples.longest();
         TrainingNeed {
             student: self.spec,
             teacher: self.teacher.as_ref().map(|teacher| teacher.spec),
             settings: self.settings,
-            longest: self.samples.longest(),
+            longest,
             transformed: self.spec.matrices().iter().any(|(id, ..)| transform.changes(*id)),
             fused,
-            read_bytes: self.read_bytes,
+            read_bytes: self.read_bytes + self.on_policy.map_or(0, |_| OnPolicy::memory_bytes(self.spec, longest)),
         }
     }
 
@@ -216,10 +220,18 @@ impl Run<'_> {
         saved: u64,
     ) -> Result<StepDone, TrainError> {
         let settings = self.settings;
-        let pieces = self.samples.pieces(self.spec, settings.seed, state.step, settings.batch, settings.pieces)?;
+        let own = self.on_policy.filter(|own| own.is_own(settings.seed, state.step));
+        let pieces = match own {
+            Some(own) => own.pieces(&self.drawn(), (&state.parameters, transform), state.step)?,
+            None => self.samples.pieces(self.spec, settings.seed, state.step, settings.batch, settings.pieces)?,
+        };
+        // The student's own tokens are no targets.
+        let without_targets =
+            Settings { loss: LossWeights { cross_entropy: 0.0, ..settings.loss }, ..settings.clone() };
+        let run = if own.is_some() { &self.with_settings(&without_targets) } else { self };
         let (mut gradients, parts) = match &mut fused {
-            Some(fused) => fused.gradients(self, &mut state.parameters, transform, &pieces)?,
-            None => self.gradients(&effective(&state.parameters, transform), &pieces)?,
+            Some(fused) => fused.gradients(run, &mut state.parameters, transform, &pieces)?,
+            None => run.gradients(&effective(&state.parameters, transform), &pieces)?,
         };
         let not_finite = |what, place| TrainError::NotFinite { step: state.step, what, place, checkpoint: saved };
         if !parts.total.is_finite() {
@@ -248,14 +260,29 @@ impl Run<'_> {
             ("divergence", parts.divergence, settings.loss.divergence),
             ("hidden", parts.hidden, settings.loss.hidden),
         ] {
-            if weight != 0.0 {
+            if weight != 0.0 && (own.is_none() || name != "cross_entropy") {
                 line[name] = json!(value);
             }
+        }
+        if own.is_some() {
+            line["on_policy"] = json!(true);
         }
         line["gradient_norm"] = json!(norm);
         line["learning_rate"] = json!(rate);
         state.log.push(line.to_string());
         Ok(StepDone { parts, tokens })
+    }
+
+    /// What decides the samples of its steps.
+    fn drawn(&self) -> Drawn<'_> {
+        let Settings { seed, batch, pieces, .. } = *self.settings;
+        Drawn { spec: self.spec, samples: self.samples, seed, batch, pieces }
+    }
+
+    /// The same run with other settings, for a step.
+    fn with_settings<'s>(&'s self, settings: &'s Settings) -> Run<'s> {
+        let teacher = self.teacher.as_ref().map(|teacher| Teacher { pairs: teacher.pairs.clone(), ..*teacher });
+        Run { settings, teacher, fingerprint: self.fingerprint.clone(), ..*self }
     }
 
     /// Gradients of all micro-batches by burn's own operations, each on its own thread with its own copy of the weights,
