@@ -30,7 +30,7 @@ fn text<'v>(row: &'v Value, key: &str) -> &'v str {
 fn the_same_bytes_for_any_number_of_threads_and_after_a_kill() {
     let workplace = workplace();
     let directory = workplace.path();
-    let line = "synthesize m --prompts text.txt --texts 70 --window 24 --prefix 8 --seed 5 --max-repetition 1";
+    let line = "synthesize m --prompts text.txt --texts 70 --window 24 --prefix 8 --max-repetition 1";
     let report = json(directory, &format!("{line} --threads 1 -o one.jsonl"));
     assert_eq!((&report["schema"], &report["texts"]), (&json!("slmc.synthesize/1"), &json!(70)));
     succeed(directory, &format!("{line} --threads 3 -o three.jsonl"));
@@ -96,8 +96,10 @@ fn what_is_left_out_is_counted_with_its_reason() {
     let of = |row: &Value| row["mean_log_probability"].as_f64().expect("a number");
     let expected = rows(&directory.join("all.jsonl")).iter().filter(|row| of(row) >= bound).count();
     assert!(likely.len() == expected && likely.iter().all(|row| of(row) >= bound));
-    // The likeliest token each time: every text is the same.
-    let greedy = json(directory, &format!("{line} --temperature 0 --max-repetition 1 -o greedy.jsonl"));
+    // The likeliest token each time: every text after one prompt is the same.
+    fs::write(directory.join("one.jsonl"), "{\"t\": \"the fox\"}\n").expect("writes");
+    let asked = format!("{line} --prompts one.jsonl --field t");
+    let greedy = json(directory, &format!("{asked} --temperature 0 --max-repetition 1 -o greedy.jsonl"));
     assert_eq!((&greedy["kept"], count(&greedy, "duplicate")), (&json!(1), Some(59)));
 }
 
@@ -210,7 +212,7 @@ fn bad_input_is_named() {
             "expected less than --max-log-probability -2",
         ),
         (format!("{text} --drop-likely 0.6 --drop-unlikely 0.5"), "nothing would be left"),
-        (format!("{text} --temperature -1"), "--temperature is -1"),
+        (format!("{text} --temperature=-1"), "--temperature is -1"),
         (format!("{text} --min-log-probability -0.001"), "texts are left out (improbable: "),
     ] {
         refused(directory, &line, expected);
@@ -256,7 +258,7 @@ fn a_recipe_trains_on_what_a_stage_wrote() {
     assert!(fs::read(directory.join("out/told/told.jsonl")).expect("it is in place again") == written);
     // A stage that makes a model is no text.
     fs::write(directory.join("told.toml"), RECIPE.replace("[\"told\"]", "[\"model\"]")).expect("writes");
-    refused(directory, "run told.toml", "data");
+    refused(directory, "run told.toml", "model is a directory; pass a file");
 }
 
 #[test]

@@ -16,8 +16,8 @@ def record(number: int) -> dict[str, str]:
     bits = [number >> place & 1 for place in range(BITS)]
     parities = [sum(bits[: place + 1]) % 2 for place in range(BITS)]
     return {
-        "prompt": " ".join(map(str, bits)),
-        "reasoning": " ".join(map(str, parities)),
+        "prompt": "".join(map(str, bits)),
+        "reasoning": "".join(map(str, parities)),
         "answer": ["even", "odd"][parities[-1]],
     }
 
