@@ -98,7 +98,8 @@ fn what_is_left_out_is_counted_with_its_reason() {
     assert!(likely.len() == expected && likely.iter().all(|row| of(row) >= bound));
     // The likeliest token each time: every text after one prompt is the same.
     fs::write(directory.join("one.jsonl"), "{\"t\": \"the fox\"}\n").expect("writes");
-    let asked = format!("{line} --prompts one.jsonl --field t");
+    let teacher = root("recipes/quickstart/teacher");
+    let asked = format!("synthesize {} --prompts one.jsonl --field t --texts 60 --window 24", teacher.display());
     let greedy = json(directory, &format!("{asked} --temperature 0 --max-repetition 1 -o greedy.jsonl"));
     assert_eq!((&greedy["kept"], count(&greedy, "duplicate")), (&json!(1), Some(59)));
 }
@@ -266,7 +267,7 @@ fn reasoning_before_the_answer_is_right_where_the_answer_alone_is_not() {
     let directory = tempfile::tempdir().expect("a directory");
     let directory = directory.path();
     let recipe = root("recipes/chain-of-thought.toml");
-    let report = json_with_code(directory, &format!("run {} --out out", recipe.display()), 0);
+    let report = json_with_code(directory, &format!("run {} --out out --set stages.direct.tokens=100000", recipe.display()), 0);
     assert_eq!(report["passed"], true);
     let stage = |name: &str| {
         let stages = report["stages"].as_array().expect("stages");
