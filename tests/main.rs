@@ -15,6 +15,7 @@ mod conversations;
 mod data_files;
 mod dense_directory;
 mod determinism;
+mod distillation;
 mod emit;
 mod families;
 mod fixture;
