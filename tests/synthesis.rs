@@ -267,7 +267,8 @@ fn reasoning_before_the_answer_is_right_where_the_answer_alone_is_not() {
     let directory = tempfile::tempdir().expect("a directory");
     let directory = directory.path();
     let recipe = root("recipes/chain-of-thought.toml");
-    let report = json_with_code(directory, &format!("run {} --out out --set stages.direct.tokens=100000", recipe.display()), 0);
+    let report =
+        json_with_code(directory, &format!("run {} --out out --set stages.direct.tokens=100000", recipe.display()), 0);
     assert_eq!(report["passed"], true);
     let stage = |name: &str| {
         let stages = report["stages"].as_array().expect("stages");
