@@ -25,6 +25,7 @@ pub mod summary;
 pub mod templates;
 pub mod train;
 pub mod training;
+pub mod trim;
 pub mod watch;
 
 pub use error::StageError;
@@ -34,8 +35,9 @@ pub use stage::{
 };
 
 /// Every kind of stage, in the order of a whole chain.
-pub static STAGES: [&dyn AnyStage; 8] = [
+pub static STAGES: [&dyn AnyStage; 9] = [
     &import::Import,
+    &trim::Trim,
     &train::Train,
     &distill::Distill,
     &prune::Prune,

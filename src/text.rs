@@ -11,8 +11,10 @@ pub mod form;
 pub mod masking;
 pub mod records;
 pub(crate) mod rows;
+pub mod stream;
 pub mod tokenizer;
 pub mod tokenizer_training;
+pub mod trimming;
 pub mod vocabulary;
 pub mod windows;
 

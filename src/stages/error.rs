@@ -19,6 +19,7 @@ use crate::text::chat_template::ChatTemplateError;
 use crate::text::conversations::ConversationsError;
 use crate::text::records::TextError;
 use crate::text::tokenizer::TokenizerError;
+use crate::text::trimming::TrimError;
 use crate::text::windows::WindowError;
 use crate::train::checkpoint::CheckpointError;
 use crate::train::retrain::RetrainError;
@@ -49,6 +50,15 @@ pub enum StageError {
         /// The directory.
         path: PathBuf,
     },
+    /// A quantized directory in the place of a model to trim.
+    #[error("{}: is quantized; trim the dense model that it was made from, then quantize the result", path.display())]
+    TrimQuantized {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The vocabulary cannot be trimmed.
+    #[error(transparent)]
+    Trim(#[from] TrimError),
     /// An input cannot be hashed.
     #[error(transparent)]
     Hash(#[from] HashError),
