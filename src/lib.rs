@@ -84,6 +84,7 @@ pub mod bench;
 pub mod calibrate;
 pub mod cli;
 pub mod compile;
+pub mod data;
 pub mod diff;
 pub mod disk;
 pub mod divergence;

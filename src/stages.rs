@@ -5,6 +5,7 @@
 pub mod arguments;
 pub mod checkpoint;
 pub mod compile;
+pub mod data;
 pub mod distill;
 mod error;
 pub mod eval;
@@ -35,7 +36,8 @@ pub use stage::{
 };
 
 /// Every kind of stage, in the order of a whole chain.
-pub static STAGES: [&dyn AnyStage; 9] = [
+pub static STAGES: [&dyn AnyStage; 10] = [
+    &data::Data,
     &import::Import,
     &trim::Trim,
     &train::Train,

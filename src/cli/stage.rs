@@ -37,7 +37,7 @@ impl StageCommand {
 
     /// Whether it estimates the memory that it needs: every stage that makes a model does.
     pub(super) fn estimates_memory(&self) -> bool {
-        self.stage.makes() != Product::Nothing
+        !matches!(self.stage.makes(), Product::Nothing | Product::Data)
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) fn outputs(stage: &RecipeStage) -> Outputs {
     });
     Outputs {
         output: stage.output.clone(),
-        is_directory: matches!(stage.kind.makes(), Product::Dense | Product::Quantized),
+        is_directory: matches!(stage.kind.makes(), Product::Dense | Product::Quantized | Product::Data),
         magic: ARTIFACT_MAGIC,
         writes: writes.collect(),
     }

@@ -4,6 +4,7 @@
 use crate::allocate::error::AllocationError;
 use crate::calibrate::CalibrateError;
 use crate::compile::CompileError;
+use crate::data::DataError;
 use crate::disk::ConfigError;
 use crate::disk::atomic::AtomicError;
 use crate::disk::hash::HashError;
@@ -55,6 +56,39 @@ pub enum StageError {
     TrimQuantized {
         /// The directory.
         path: PathBuf,
+    },
+    /// Data cannot be prepared.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A limit that no number is within.
+    #[error("--{name} is {value}; expected a number from 0 on")]
+    Limit {
+        /// The option.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// A share that is none.
+    #[error("--{name} is {value}; expected a share up to 1{}", if *name == "similarity" { ", from 0.1 on" } else { ", from 0 on" })]
+    Share {
+        /// The option.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// As many weights as files are needed.
+    #[error("--file-weights gives {weights} and --data {files} files; give one weight for each file, in their order")]
+    FileWeights {
+        /// Weights.
+        weights: usize,
+        /// Files.
+        files: usize,
+    },
+    /// A weight that cannot be.
+    #[error("--file-weights {value}: expected numbers from 0 to 1000")]
+    FileWeight {
+        /// The weight.
+        value: f64,
     },
     /// The vocabulary cannot be trimmed.
     #[error(transparent)]

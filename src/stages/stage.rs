@@ -14,6 +14,7 @@ use super::invocation::Invocation;
 use super::known::{Known, KnownModel};
 use super::prediction::Prediction;
 use super::summary::Figures;
+use crate::data::{HELD_OUT_FILE, TEXTS_FILE};
 use crate::formats;
 use crate::machine::{forget_peak_memory, peak_memory_bytes};
 use crate::report::{Report, Table, grouped, json_line};
@@ -37,6 +38,8 @@ pub enum Product {
     Quantized,
     /// An artifact, one for every target.
     Artifact,
+    /// A directory with texts.
+    Data,
     /// A report alone.
     Nothing,
 }
@@ -48,7 +51,16 @@ impl Product {
             Product::Dense => "a dense model",
             Product::Quantized => "a quantized model",
             Product::Artifact => "an artifact",
+            Product::Data => "data",
             Product::Nothing => "figures, no model",
+        }
+    }
+
+    /// The files of an output that other stages may read by themselves, as `STAGE/FILE`.
+    pub fn files(self) -> &'static [&'static str] {
+        match self {
+            Product::Data => &[TEXTS_FILE, HELD_OUT_FILE],
+            Product::Dense | Product::Quantized | Product::Artifact | Product::Nothing => &[],
         }
     }
 }
