@@ -2,7 +2,8 @@
 //! text. Texts that are too easy repeat themselves or are boilerplate; those that are too hard are noise or another language.
 
 use super::DataError;
-use crate::eval::{OpenedModel, Task, lm};
+use crate::eval::lm;
+use crate::eval::opened::{OpenedModel, Task};
 use crate::model::spec::ModelKind;
 use crate::progress::Silent;
 use crate::text::tokenizer::Tokenizer;

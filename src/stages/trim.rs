@@ -5,7 +5,6 @@ mod work;
 
 use super::arguments::groups::{DATA, MODEL_AND_OUTPUT, OutArg};
 use super::arguments::{DenseModel, ReadFile, path, paths};
-use super::import;
 use super::known::Known;
 use super::limits::check_memory;
 use super::prediction::{Prediction, dense_bytes, moved_macs};
@@ -18,6 +17,7 @@ use crate::text::trimming::{Characters, Extent};
 pub use report::TrimReport;
 use serde_json::Value;
 use std::num::{NonZeroU64, NonZeroUsize};
+use work::memory_estimate;
 pub use work::{TrimOptions, trim};
 
 /// Cut a model's vocabulary to the tokens that a domain uses
@@ -117,7 +117,7 @@ impl Stage for Trim {
             if model.quantized {
                 faults.add("model", super::StageError::TrimQuantized { path: args.model.to_path_buf() });
             }
-            let need = import::memory_estimate(&model.spec);
+            let need = memory_estimate(&model.spec, &paths(&args.data));
             faults.check("", check_memory(run, need, "trimming"));
             predicted = Prediction {
                 output_bytes: Some(dense_bytes(&model.spec)),

@@ -6,11 +6,12 @@ use crate::formats::{self, hugging_face};
 use crate::machine::PORTABLE;
 use crate::model::companions::TOKENIZER_FILE;
 use crate::model::described;
-use crate::model::id::{LinearId, ParameterId, Role};
+use crate::model::id::{LinearId, ParameterId, Part, Role};
+use crate::model::spec::ModelSpec;
 use crate::model::weights::{Model, Parameter};
 use crate::progress::Progress;
 use crate::stages::StageError;
-use crate::stages::import::memory_estimate;
+use crate::stages::import;
 use crate::stages::invocation::Invocation;
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::text::form::TextForm;
@@ -45,10 +46,19 @@ pub struct TrimOptions {
 
 /// Parameters with a row for every token.
 const TABLES: [ParameterId; 3] = [
-    ParameterId::Linear(LinearId { layer: None, role: Role::TokenEmbedding }, crate::model::id::Part::Weight),
-    ParameterId::Linear(LinearId { layer: None, role: Role::LmHead }, crate::model::id::Part::Weight),
-    ParameterId::Linear(LinearId { layer: None, role: Role::LmHead }, crate::model::id::Part::Bias),
+    ParameterId::Linear(LinearId { layer: None, role: Role::TokenEmbedding }, Part::Weight),
+    ParameterId::Linear(LinearId { layer: None, role: Role::LmHead }, Part::Weight),
+    ParameterId::Linear(LinearId { layer: None, role: Role::LmHead }, Part::Bias),
 ];
+
+/// Bytes of memory that trimming takes, by rule of thumb: as importing, and the texts, which are encoded whole.
+pub(super) fn memory_estimate(spec: &ModelSpec, data: &[PathBuf]) -> u64 {
+    let length = |path: &PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    import::memory_estimate(spec) + BYTES_ENCODING_A_BYTE * data.iter().map(length).sum::<u64>()
+}
+
+/// Memory for a byte of text while it is encoded.
+const BYTES_ENCODING_A_BYTE: u64 = 110;
 
 /// Writes a model with fewer tokens.
 ///
@@ -61,7 +71,7 @@ pub fn trim(options: &TrimOptions, progress: &dyn Progress) -> Result<TrimReport
     if outline.schemes.is_some() {
         return Err(StageError::TrimQuantized { path: options.model.clone() });
     }
-    progress.needs("trimming", memory_estimate(&outline.spec));
+    progress.needs("trimming", memory_estimate(&outline.spec, &options.data));
     let companions = &outline.companions;
     let mut tokenizer = Tokenizer::of(companions)?;
     tokenizer.check(outline.spec.vocabulary)?;
