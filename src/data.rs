@@ -10,18 +10,23 @@
 //!
 //! Everything follows from the texts, the options and the seed; threads change nothing.
 
+mod choice;
 pub mod duplicates;
 mod error;
 pub mod filters;
 pub mod minhash;
+mod options;
 mod passes;
 pub mod quality;
 pub mod report;
 pub mod sampling;
 pub mod scrub;
+mod seen;
 pub mod tags;
 mod work;
+mod writing;
 
 pub use error::DataError;
+pub use options::{DataOptions, FieldWeight, HELD_OUT_FILE, QualityOptions, TEXTS_FILE};
 pub use report::DataReport;
-pub use work::{DataOptions, FieldWeight, HELD_OUT_FILE, QualityOptions, TEXTS_FILE, prepare};
+pub use work::prepare;

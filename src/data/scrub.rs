@@ -76,7 +76,7 @@ impl Kind {
             Kind::Ip => found.parse::<IpAddr>().is_ok().then_some(found.len()),
             Kind::Card => luhn(found).then_some(found.len()),
             Kind::Iban => iban(found),
-            Kind::Phone if found.starts_with('+') || found.starts_with("00") => Some(found.len()),
+            Kind::Phone if is_international(found) => Some(found.len()),
             // A date or a range of years has fewer digits, or other groups.
             Kind::Phone => ((10..=12).contains(&digits(found)) && !is_date(found)).then_some(found.len()),
         }
@@ -155,6 +155,11 @@ fn iban(text: &str) -> Option<usize> {
         });
         remainder == 1
     })
+}
+
+/// Whether a number begins with the code of a country.
+fn is_international(text: &str) -> bool {
+    text.starts_with('+') || matches!(text.as_bytes(), [b'0', b'0', b'1'..=b'9', ..])
 }
 
 /// A year, a month and a day, or the other way round, perhaps with hours.
