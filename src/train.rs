@@ -7,11 +7,12 @@
 //! | [`settings`] | a run as plain data |
 //! | [`data`] | samples, and the micro-batches of a step |
 //! | [`parameters`] | the trained tensors, on the host and as leaves of a gradient graph |
-//! | [`loss`] | the losses |
+//! | [`loss`], [`relations`] | the losses, and what one of them compares |
 //! | `fused` | a step's gradients on fused operations |
 //! | [`optimizer`] | AdamW |
 //! | [`memory`] | the memory that a run will need at its peak |
 //! | [`student`] | a student from a teacher's layers, and which layers are compared |
+//! | [`teacher_cache`] | what teachers say of the samples, on disk |
 //! | [`checkpoint`] | resume state of a run |
 //! | [`samples`], [`start`] | files to samples, directories to students |
 //! | [`trainer`] | the loop |
@@ -25,10 +26,12 @@ pub mod loss;
 pub mod memory;
 pub mod optimizer;
 pub mod parameters;
+pub mod relations;
 pub mod report;
 pub mod retrain;
 pub mod samples;
 pub mod settings;
 pub mod start;
 pub mod student;
+pub mod teacher_cache;
 pub mod trainer;

@@ -16,6 +16,7 @@ mod data_files;
 mod data_preparation;
 mod dense_directory;
 mod determinism;
+mod distillation;
 mod emit;
 mod families;
 mod fixture;

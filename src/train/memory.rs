@@ -11,6 +11,7 @@
 //!
 //! What an operation keeps is the table of docs/training.md. Samples are taken to be as long as the longest.
 
+use super::loss::table::Against;
 use super::settings::Settings;
 use crate::model::spec::{LayerSpec, Mixer, ModelSpec, NormPlacement};
 
@@ -24,12 +25,12 @@ const CHUNK: usize = 256;
 const SLACK_PERCENT: u64 = 10;
 
 /// A run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TrainingNeed<'n> {
     /// The student.
     pub student: &'n ModelSpec,
-    /// The teacher, where the loss has one.
-    pub teacher: Option<&'n ModelSpec>,
+    /// The teachers, where the loss has some.
+    pub teachers: Vec<&'n ModelSpec>,
     /// The run.
     pub settings: &'n Settings,
     /// Most tokens of a sample.
@@ -79,9 +80,9 @@ impl TrainingNeed<'_> {
     fn held_bytes(&self) -> u64 {
         let parameters = self.student.parameter_count();
         let transformed = if self.transformed { 6 } else { 0 };
-        let of_teacher = self.teacher.map_or(0, |teacher| 4 * teacher.parameter_count());
+        let of_teachers = self.teachers.iter().map(|teacher| 4 * teacher.parameter_count()).sum::<u64>();
         let program = PROGRAM_BYTES + TOKEN_BYTES * self.student.vocabulary as u64;
-        program + (16 + transformed) * parameters + of_teacher + self.read_bytes
+        program + (16 + transformed) * parameters + of_teachers + self.read_bytes
     }
 
     /// Bytes of a micro-batch on fused operations.
@@ -94,14 +95,18 @@ impl TrainingNeed<'_> {
         // The last state, the same normed, and its gradient.
         let mut floats = layers + working + 3 * spec.hidden;
         let mut heads = 1;
-        if let Some(teacher) = self.teacher {
-            if self.settings.loss.needs_hidden() {
+        for teacher in &self.teachers {
+            if self.settings.loss.needs(Against::States) {
                 // The teacher's states, and a difference for every pair.
                 floats += (teacher.layers.len() + spec.layers.len() + 2) * teacher.hidden;
             }
-            if self.settings.loss.needs_divergence() {
+            if self.settings.loss.needs(Against::Logits) {
                 floats += teacher.hidden;
-                heads = 2;
+                // The scores of one after the other, and their mixture.
+                heads = if self.teachers.len() > 1 { 3 } else { 2 };
+            }
+            if self.settings.loss.needs(Against::Projections) {
+                floats += 3 * (teacher.hidden + 2 * spec.hidden);
             }
         }
         let scores = heads * spec.output_width() * CHUNK.min(tokens);
@@ -143,7 +148,7 @@ impl TrainingNeed<'_> {
     fn with(&self, change: &dyn Fn(&mut Settings)) -> u64 {
         let mut settings = self.settings.clone();
         change(&mut settings);
-        TrainingNeed { settings: &settings, ..*self }.peak_bytes()
+        TrainingNeed { settings: &settings, ..self.clone() }.peak_bytes()
     }
 
     /// The options with which the run stays within `limit`, each with its need; the result of the first is that of none.

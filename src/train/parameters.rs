@@ -84,7 +84,7 @@ pub(crate) struct Leaves {
 
 impl Leaves {
     /// Uploads the transformed values. `device` records gradients.
-    pub(crate) fn new(spec: &ModelSpec, effective: &Parameters, projection_shape: [usize; 2], device: &Device) -> Self {
+    pub(crate) fn new(spec: &ModelSpec, effective: &Parameters, device: &Device) -> Self {
         let mut leaves = Leaves {
             matrices: BTreeMap::new(),
             vectors: BTreeMap::new(),
@@ -106,7 +106,7 @@ impl Leaves {
                     }
                 },
                 TrainedId::Projection(pair) => {
-                    let data = TensorData::new(values.clone(), projection_shape);
+                    let data = TensorData::new(values.clone(), [spec.hidden, values.len() / spec.hidden]);
                     leaves.projections.insert(*pair, Tensor::from_data(data, device).require_grad());
                 }
             }

@@ -126,7 +126,8 @@ impl<'a> FusedForward<'a> {
                 // The same order of sums, whether the layer is recomputed or not.
                 input = if owned.is_none() { apart(&input) } else { input };
             }
-            hidden = match owned.clone() {
+            // Layers that are looked at are not computed twice.
+            hidden = match owned.clone().filter(|_| !observer.sees_projected(layer)) {
                 None => self.layer(layer, input, &context, None, observer),
                 Some(owned) => recomputed(&input, move |input| {
                     let (spec, weights, context) = &*owned;

@@ -25,6 +25,8 @@ pub const CALIBRATION: &str = "Calibration";
 pub const DATA: &str = "Data";
 /// Settings of a training run.
 pub const TRAINING: &str = "Training";
+/// What a training run minimises.
+pub const LOSSES: &str = "Losses";
 /// The device that the result is for.
 pub const TARGET: &str = "Target";
 /// Backend of this machine.
