@@ -5,6 +5,7 @@
 pub mod arguments;
 pub mod checkpoint;
 pub mod compile;
+pub mod data;
 pub mod distill;
 mod error;
 pub mod eval;
@@ -26,6 +27,7 @@ pub mod synthesize;
 pub mod templates;
 pub mod train;
 pub mod training;
+pub mod trim;
 pub mod watch;
 
 pub use error::StageError;
@@ -35,8 +37,10 @@ pub use stage::{
 };
 
 /// Every kind of stage, in the order of a whole chain.
-pub static STAGES: [&dyn AnyStage; 9] = [
+pub static STAGES: [&dyn AnyStage; 11] = [
+    &data::Data,
     &import::Import,
+    &trim::Trim,
     &synthesize::Synthesize,
     &train::Train,
     &distill::Distill,

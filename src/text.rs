@@ -12,8 +12,10 @@ pub mod masking;
 pub mod reasoning;
 pub mod records;
 pub(crate) mod rows;
+pub mod stream;
 pub mod tokenizer;
 pub mod tokenizer_training;
+pub mod trimming;
 pub mod vocabulary;
 pub mod windows;
 

@@ -13,6 +13,7 @@ mod cli;
 mod completions;
 mod conversations;
 mod data_files;
+mod data_preparation;
 mod dense_directory;
 mod determinism;
 mod distillation;

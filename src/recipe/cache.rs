@@ -48,7 +48,7 @@ pub(super) fn outputs(stage: &RecipeStage) -> Outputs {
     });
     Outputs {
         output: stage.output.clone(),
-        is_directory: matches!(stage.kind.makes(), Product::Dense | Product::Quantized),
+        is_directory: matches!(stage.kind.makes(), Product::Dense | Product::Quantized | Product::Data),
         magic: stage.kind.magic(),
         writes: writes.collect(),
     }

@@ -14,6 +14,7 @@ use super::invocation::Invocation;
 use super::known::{Known, KnownModel};
 use super::prediction::Prediction;
 use super::summary::Figures;
+use crate::data::{HELD_OUT_FILE, TEXTS_FILE};
 use crate::formats;
 use crate::machine::{forget_peak_memory, peak_memory_bytes};
 use crate::report::{Report, Table, grouped, json_line};
@@ -39,6 +40,8 @@ pub enum Product {
     Artifact,
     /// A file of rows with text.
     Text,
+    /// A directory with texts.
+    Data,
     /// A report alone.
     Nothing,
 }
@@ -51,7 +54,16 @@ impl Product {
             Product::Quantized => "a quantized model",
             Product::Artifact => "an artifact",
             Product::Text => "a text",
+            Product::Data => "data",
             Product::Nothing => "figures, no model",
+        }
+    }
+
+    /// The files of an output that other stages may read by themselves, as `STAGE/FILE`.
+    pub fn files(self) -> &'static [&'static str] {
+        match self {
+            Product::Data => &[TEXTS_FILE, HELD_OUT_FILE],
+            Product::Dense | Product::Quantized | Product::Artifact | Product::Nothing => &[],
         }
     }
 }

@@ -186,7 +186,7 @@ fn filled<T>(path: &Path, records: Vec<T>, mut notes: ReadNotes) -> Result<Recor
 }
 
 /// The text of a value; `None` where it is blank or null.
-fn text(path: &Path, line: usize, key: &str, value: Value) -> Result<Option<String>, TextError> {
+pub(super) fn text(path: &Path, line: usize, key: &str, value: Value) -> Result<Option<String>, TextError> {
     match value {
         Value::Null => Ok(None),
         Value::String(text) => Ok(Some(text).filter(|text| !text.trim().is_empty())),
