@@ -63,7 +63,7 @@ impl Product {
     pub fn files(self) -> &'static [&'static str] {
         match self {
             Product::Data => &[TEXTS_FILE, HELD_OUT_FILE],
-            Product::Dense | Product::Quantized | Product::Artifact | Product::Nothing => &[],
+            Product::Dense | Product::Quantized | Product::Artifact | Product::Text | Product::Nothing => &[],
         }
     }
 }
