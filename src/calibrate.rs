@@ -3,6 +3,7 @@
 //! threads.
 
 pub(crate) mod batches;
+pub mod continuations;
 pub mod input_error;
 pub mod layerwise;
 pub mod linear_algebra;

@@ -5,6 +5,7 @@
 pub mod arguments;
 pub mod checkpoint;
 pub mod compile;
+pub mod data;
 pub mod distill;
 mod error;
 pub mod eval;
@@ -23,9 +24,11 @@ pub mod runner;
 pub mod shaping;
 pub mod stage;
 pub mod summary;
+pub mod synthesize;
 pub mod templates;
 pub mod train;
 pub mod training;
+pub mod trim;
 pub mod watch;
 
 pub use error::StageError;
@@ -35,8 +38,11 @@ pub use stage::{
 };
 
 /// Every kind of stage, in the order of a whole chain.
-pub static STAGES: [&dyn AnyStage; 8] = [
+pub static STAGES: [&dyn AnyStage; 11] = [
+    &data::Data,
     &import::Import,
+    &trim::Trim,
+    &synthesize::Synthesize,
     &train::Train,
     &distill::Distill,
     &prune::Prune,

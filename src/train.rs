@@ -9,6 +9,7 @@
 //! | [`parameters`] | the trained tensors, on the host and as leaves of a gradient graph |
 //! | [`loss`], [`relations`] | the losses, and what one of them compares |
 //! | `fused` | a step's gradients on fused operations |
+//! | [`on_policy`] | samples that the student writes itself |
 //! | [`optimizer`] | AdamW |
 //! | [`memory`] | the memory that a run will need at its peak |
 //! | [`student`] | a student from a teacher's layers, and which layers are compared |
@@ -24,6 +25,7 @@ pub mod data;
 mod fused;
 pub mod loss;
 pub mod memory;
+pub mod on_policy;
 pub mod optimizer;
 pub mod parameters;
 pub mod relations;

@@ -12,9 +12,11 @@ use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Re
 use super::summary::Figures;
 use super::templates::check_templates;
 use super::training::{Start, TrainOptions, check, check_need, sparsity_of_layers, train};
+use crate::model::spec::ModelKind;
 use crate::model::transform::Sparsity;
 use crate::shell::Shell;
 use crate::train::loss::table::{Against, LossKind};
+use crate::train::on_policy::OnPolicy;
 use crate::train::settings::Settings;
 use crate::train::student::{hidden_pairs, take_layers};
 use anyhow::anyhow;
@@ -87,6 +89,18 @@ pub struct Args {
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = TRAINING)]
     layer_map: Vec<usize>,
 
+    /// Share of the steps on text that the student writes
+    ///
+    /// As it is at that step, after beginnings of the data, at temperature 1; the teacher scores it by the losses that compare
+    /// with it (on-policy distillation). Such a step takes several times as long, since its text is written token by token.
+    #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
+    on_policy: Option<f64>,
+
+    /// Tokens of a window that are given to it [default: a quarter]
+    ///
+    /// Of conversations and records everything before the first token that is learned.
+    #[arg(long, value_name = "N", requires = "on_policy", help_heading = TRAINING)]
+    on_policy_prefix: Option<usize>,
     /// File that keeps what the teachers say
     ///
     /// Of every token --teacher-draws ids drawn from the teachers' distribution, an unbiased estimate of it. Samples that
@@ -121,6 +135,43 @@ const DRAWS: usize = 32;
 pub struct Distill;
 
 impl Args {
+    fn on_policy(&self) -> Option<OnPolicy> {
+        let share = self.on_policy.filter(|share| *share > 0.0)?;
+        Some(OnPolicy { share, prefix: self.on_policy_prefix })
+    }
+
+    /// Notes text of the student that cannot be written, or that no loss would look at.
+    fn check_on_policy(&self, settings: &Settings, student: Option<&KnownModel>, faults: &mut Faults) {
+        let Some(share) = self.on_policy else { return };
+        if !(0.0..=1.0).contains(&share) {
+            faults.add("on-policy", anyhow!("--on-policy is {share}; expected a share of the steps, 0 to 1"));
+        }
+        if share > 0.0 && settings.loss.used().all(|def| def.against == Against::Targets) {
+            let error = anyhow!(
+                "--on-policy has the teacher score the student's text, and no loss compares with the teacher; add --kl"
+            );
+            faults.add("on-policy", error);
+        }
+        if share > 0.0 && self.teacher_cache.is_some() {
+            let error = anyhow!(
+                "--teacher-cache keeps what the teachers say of the data, which the student's own text is not part of; leave it \
+                 out, or --on-policy"
+            );
+            faults.add("on-policy", error);
+        }
+        if self.on_policy_prefix.is_some_and(|prefix| prefix == 0 || prefix >= settings.window) {
+            let (prefix, window) = (self.on_policy_prefix.unwrap_or(0), settings.window);
+            let error =
+                anyhow!("--on-policy-prefix is {prefix}; expected 1 to less than the window of {window} tokens");
+            faults.add("on-policy-prefix", error);
+        }
+        if student.is_some_and(|student| student.spec.kind != ModelKind::Decoder) {
+            let error =
+                anyhow!("--on-policy is for decoders: this student is an encoder, which writes no text; leave it out");
+            faults.add("on-policy", error);
+        }
+    }
+
     /// The student as far as it is known.
     fn student(&self, known: &Known, start: &Start, faults: &mut Faults) -> Option<KnownModel> {
         let first = self.teacher.first()?;
@@ -239,6 +290,7 @@ impl Stage for Distill {
             layer_map,
             tokenizer: path(&args.tokenizer.tokenizer),
             data: args.data.data(),
+            on_policy: args.on_policy(),
             task: args.data.task,
             settings: args.training.settings(Settings::DISTILL, run, context),
             out: args.out.out.clone(),
@@ -269,10 +321,12 @@ impl Stage for Distill {
             }
         }
         let spec = student.as_ref().map(|student| &student.spec);
+        args.check_on_policy(&options.settings, student.as_ref(), &mut faults);
         check(&options.settings, &options.data, options.task, spec, true, &mut faults);
         let form = &options.data.form;
         let data = ("data", &options.data.files);
         check_templates(student.as_ref(), options.tokenizer.as_deref(), data, form.field.as_deref(), &mut faults);
+        args.data.check(&mut faults);
         args.training.check_metrics(&mut faults);
         let device = faults.check("backend", args.backend.device());
         let mut predicted = Prediction::default();

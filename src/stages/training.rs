@@ -29,6 +29,7 @@ use crate::text::windows::check_window;
 use crate::train::data::Samples;
 use crate::train::loss::table::{Against, LossKind};
 use crate::train::memory::TrainingNeed;
+use crate::train::on_policy::OnPolicy;
 use crate::train::relations::Relations;
 use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::values_of;
@@ -93,6 +94,8 @@ pub struct TrainOptions {
     pub tokenizer: Option<PathBuf>,
     /// Training data.
     pub data: Data,
+    /// How much of the training is on text of the student itself.
+    pub on_policy: Option<OnPolicy>,
     /// Objective; the model's own if absent.
     pub task: Option<TrainTask>,
     /// Settings of the run.
@@ -336,7 +339,9 @@ impl<'o> Work<'o> {
             "ends": student.spec.ends,
             "form": format!("{:?}", options.data.form),
             "label_field": options.data.label_field,
+            "reasoning": format!("{:?}", options.data.reasoning),
             "device": format!("{device:?}"),
+            "on_policy": options.on_policy.map(|own| format!("{own:?}")),
             "settings": options.settings,
             "numerics": class_of(device, None),
         }))
@@ -387,6 +392,7 @@ impl<'o> Work<'o> {
             fingerprint: resume.fingerprint(),
             max_ram: options.max_ram,
             read_bytes: read_bytes(&options.data),
+            on_policy: options.on_policy,
         };
         if let Some(cache) = &cache {
             run.fill(cache, progress)?;

@@ -89,6 +89,7 @@ impl Retraining<'_> {
             fingerprint: self.fingerprint.clone(),
             max_ram: None,
             read_bytes: 0,
+            on_policy: None,
         };
         let trained = run.train(self.start, transform, progress)?;
         let report = TrainReport::of(&run, &trained);

@@ -8,6 +8,7 @@ use super::fused::Fused;
 use super::loss::plain::{Compared, loss};
 use super::loss::table::{Against, LossKind, LossParts};
 use super::memory::{NotEnoughMemory, TrainingNeed};
+use super::on_policy::{Drawn, OnPolicy};
 use super::optimizer::{Gradients, Moments, global_norm};
 use super::parameters::{Leaves, Parameters, TrainedId, effective, normals};
 use super::relations::RelationError;
@@ -124,6 +125,8 @@ pub struct Run<'r> {
     pub max_ram: Option<u64>,
     /// Bytes that reading the data has taken.
     pub read_bytes: u64,
+    /// How much of it is on text of the student itself.
+    pub on_policy: Option<OnPolicy>,
 }
 
 /// How a run ended.
@@ -229,14 +232,15 @@ impl Run<'_> {
     }
 
     fn need(&self, transform: &dyn Transform, fused: bool) -> TrainingNeed<'_> {
+        let longest = self.samples.longest();
         TrainingNeed {
             student: self.spec,
             teachers: self.teachers.iter().map(|teacher| teacher.spec).collect(),
             settings: self.settings,
-            longest: self.samples.longest(),
+            longest,
             transformed: self.spec.matrices().iter().any(|(id, ..)| transform.changes(*id)),
             fused,
-            read_bytes: self.read_bytes,
+            read_bytes: self.read_bytes + self.on_policy.map_or(0, |_| OnPolicy::memory_bytes(self.spec, longest)),
         }
     }
 
@@ -278,8 +282,16 @@ impl Run<'_> {
         saved: u64,
     ) -> Result<StepDone, TrainError> {
         let settings = self.settings;
-        let pieces = self.samples.pieces(self.spec, settings.seed, state.step, settings.batch, settings.pieces)?;
-        let now = settings.loss.at(state.step as f64 / steps as f64);
+        let own = self.on_policy.filter(|own| own.is_own(settings.seed, state.step));
+        let pieces = match own {
+            Some(own) => own.pieces(&self.drawn(), (&state.parameters, transform), state.step)?,
+            None => self.samples.pieces(self.spec, settings.seed, state.step, settings.batch, settings.pieces)?,
+        };
+        let mut now = settings.loss.at(state.step as f64 / steps as f64);
+        if own.is_some() {
+            // The student's own tokens are no targets.
+            now.set(LossKind::CrossEntropy, 0.0);
+        }
         let (mut gradients, parts) = match &mut fused {
             Some(fused) => fused.gradients(self, &mut state.parameters, transform, &pieces, &now)?,
             None => self.gradients(&effective(&state.parameters, transform), &pieces, &now)?,
@@ -315,10 +327,23 @@ impl Run<'_> {
         for (key, value) in parts.by_key(&settings.loss) {
             line[key] = value;
         }
+        if own.is_some() {
+            // A cross entropy that nobody computed is no 0.
+            if let Some(line) = line.as_object_mut() {
+                line.shift_remove("cross_entropy");
+            }
+            line["on_policy"] = json!(true);
+        }
         line["gradient_norm"] = json!(norm);
         line["learning_rate"] = json!(rate);
         state.log.push(line.to_string());
         Ok(StepDone { parts, tokens })
+    }
+
+    /// What decides the samples of its steps.
+    fn drawn(&self) -> Drawn<'_> {
+        let Settings { seed, batch, pieces, .. } = *self.settings;
+        Drawn { spec: self.spec, samples: self.samples, seed, batch, pieces }
     }
 
     /// Gradients of all micro-batches by burn's own operations, each on its own thread with its own copy of the weights,

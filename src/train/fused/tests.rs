@@ -109,6 +109,7 @@ impl Case {
             fingerprint: String::new(),
             max_ram: None,
             read_bytes: 0,
+            on_policy: None,
         };
         let pieces = self.samples.pieces(spec, 1, 0, self.settings.batch, self.settings.pieces).unwrap();
         let now = &self.settings.loss.at(0.0);
