@@ -95,11 +95,15 @@ fn every_family_is_cut_fitted_written_and_opened_again() {
                     continue;
                 }
                 let Student { model, fits } = cut.unwrap_or_else(|error| panic!("{label}: {error}"));
-                assert_eq!(
-                    (Widths::of(&model.spec), model.spec.layers.len()),
-                    (plan.widths, plan.layers.len()),
-                    "{label}"
-                );
+                // Of layers without attention no heads are counted.
+                let found = Widths::of(&model.spec);
+                assert_eq!((found.ffn, found.hidden), (plan.widths.ffn, plan.widths.hidden), "{label}");
+                for attention in model.spec.layers.iter().filter_map(LayerSpec::attention) {
+                    let heads = (attention.heads, attention.key_value_heads, attention.head_dim);
+                    let asked = (plan.widths.heads, plan.widths.key_heads, head_dim(&teacher));
+                    assert_eq!(heads, asked, "{label}");
+                }
+                assert_eq!(model.spec.layers.len(), plan.layers.len(), "{label}");
                 assert!(!fits.is_empty(), "{label}");
                 for fit in &fits {
                     assert!(fit.fitted.after <= fit.fitted.before * (1.0 + 1e-6), "{label}: {fit:?}");
@@ -315,7 +319,8 @@ fn hostile_options_are_refused_before_the_work() {
         ("--fit generic --budget 0", "a size of 0 bytes"),
         ("--fit generic --parameters 0", "leaves nothing"),
         ("--fit generic --parameters 1", "no student of the teacher's kind is within the bounds"),
-        ("--init slice --layers 0", "--student"),
+        ("--init slice --ffn 8", "--init says what a --student without weights starts from"),
+        ("--init slice --layers 0", "--init says what a --student without weights starts from"),
     ] {
         let line = format!("distill --teacher model --data text.txt --window 32 --tokens 64 {options} -o out");
         refused(path, &line, expected);
@@ -362,7 +367,8 @@ fn parameters(directory: &Path, model: &str) -> u64 {
 
 fn without_cost(mut report: Value) -> Value {
     if let Some(map) = report.as_object_mut() {
-        map.remove("cost");
+        map.remove("seconds");
+        map.remove("peak_memory_bytes");
     }
     report
 }

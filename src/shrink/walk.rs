@@ -36,6 +36,9 @@ pub struct GroupFit {
     pub fitted: Fitted,
 }
 
+/// Relative squared errors that are the rounding of f32 and no error.
+const ROUNDING: f64 = 1e-10;
+
 /// A walk.
 pub(super) struct Walk<'w> {
     pub(super) cut: Cut<'w>,
@@ -387,7 +390,7 @@ impl At<'_, '_> {
                 return Err(ShrinkError::NotFinite(*id));
             }
         }
-        if let Some(id) = ids.first().filter(|_| fitted.before > 0.0) {
+        if let Some(id) = ids.first().filter(|_| fitted.before > ROUNDING) {
             self.fits.push(GroupFit { matrix: id.to_string(), fitted });
         }
         Ok(())

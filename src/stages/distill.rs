@@ -12,6 +12,7 @@ use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Re
 use super::summary::Figures;
 use super::templates::check_templates;
 use super::training::{Start, TrainOptions, check, check_need, sparsity_of_layers, train};
+use crate::formats;
 use crate::model::spec::ModelKind;
 use crate::model::transform::Sparsity;
 use crate::shell::Shell;
@@ -259,7 +260,14 @@ impl Stage for Distill {
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
         let sliced = args.shape.init == Some(Init::Slice);
-        let shape = args.shape.start(&args.layers, sliced, &mut faults).map(Box::new);
+        if let Some(path) = args.student.as_ref().filter(|path| sliced && formats::contents(path).weights) {
+            let error = anyhow!(
+                "--init slice: {} has weights of its own to start from; pass its config.json alone, or leave --init out",
+                path.display()
+            );
+            faults.add("init", error);
+        }
+        let shape = args.shape.start(&args.layers, args.student.is_some(), &mut faults).map(Box::new);
         let start = match (&args.student, shape) {
             (Some(path), Some(shape)) if sliced => Start::CutTo(path.to_path_buf(), shape),
             (Some(path), _) => Start::Path(path.to_path_buf()),
