@@ -25,6 +25,7 @@
 //! | [`mod@data`] | training data: duplicates, rules, scores, tags, weights, a held-out split, in few passes over files |
 //! | [`eval`] | perplexity, divergence, accuracy, embeddings and generation over artifacts and directories |
 //! | [`allocate`] | bits for every matrix within a budget, by gradients, measurement and an exact knapsack |
+//! | [`shrink`] | students cut out of their teacher in depth and width, fitted by least squares |
 //! | [`prune`] | N:M masks by magnitude, Wanda or SparseGPT, refits layer by layer, and recovery |
 //! | [`quantize`] | a scheme for every matrix, scales searched row by row, key maps, quantization-aware training |
 //! | [`train`] | the one training loop: losses, AdamW, checkpoints; training, distillation, recovery |
@@ -102,6 +103,7 @@ pub mod quantize;
 pub mod recipe;
 pub mod report;
 pub mod shell;
+pub mod shrink;
 pub mod stages;
 pub mod statistics;
 pub mod store;

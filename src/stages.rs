@@ -21,6 +21,7 @@ pub mod prune;
 pub mod quantize;
 pub mod resume;
 pub mod runner;
+pub mod shaping;
 pub mod stage;
 pub mod summary;
 pub mod synthesize;

@@ -43,6 +43,7 @@ mod sampling;
 mod schemas;
 mod schemes;
 mod sentences;
+mod shrink;
 mod special_tokens;
 mod statistics;
 mod students;

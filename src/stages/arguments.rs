@@ -4,6 +4,7 @@
 
 pub mod groups;
 pub mod losses;
+pub mod shape;
 pub mod size;
 pub mod training;
 

@@ -1,16 +1,19 @@
 //! `slmc distill`: a smaller student from a teacher.
 
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TRAINING, TokenizerArg};
+use super::arguments::shape::{CUTTING, Init, ShapeArgs};
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, SharedFile, path};
 use super::known::{Files, Known, KnownModel, same_tokens};
 use super::numerics;
 use super::prediction::Prediction;
+use super::shaping::shape_of;
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::templates::check_templates;
 use super::training::{Start, TrainOptions, check, check_need, sparsity_of_layers, train};
 use crate::model::spec::ModelKind;
+use crate::model::transform::Sparsity;
 use crate::shell::Shell;
 use crate::train::loss::table::{Against, LossKind};
 use crate::train::on_policy::OnPolicy;
@@ -23,7 +26,8 @@ use std::sync::Arc;
 
 /// Train a smaller student from a teacher
 ///
-/// The student is a directory, a configuration, or some layers of the teacher. The loss is the cross entropy plus half
+/// The student is a directory, a configuration, or cut out of the teacher: some of its layers, heads and channels, those that
+/// carry most over the data, with the matrices that are kept fitted by least squares; --fit chooses how many of each. The loss is the cross entropy plus half
 /// the relative distance of hidden states, layer by layer; --kl adds the divergence from the teacher's predictions.
 /// A killed run goes on from its last checkpoint when the same command is repeated.
 #[derive(Debug, clap::Args)]
@@ -33,6 +37,10 @@ use std::sync::Arc;
 Examples:
   slmc distill --teacher models/tales-6m --layers 0,2,4 \\
       --data tales.txt -o out/student
+  slmc distill --teacher models/tales-6m --ffn 256 --data tales.txt \\
+      --kl 1 -o out/narrow
+  slmc distill --teacher models/tales-6m --fit cortex-m55 --budget 1MiB \\
+      --data tales.txt --kl 1 -o out/fits
   slmc distill --teacher models/tales-6m --student small/config.json \\
       --data tales.txt --kl 1 --tokens 1500000 -o out/student"
 )]
@@ -55,7 +63,7 @@ pub struct Args {
         long,
         value_name = "DIR|CONFIG",
         conflicts_with = "layers",
-        required_unless_present = "layers",
+        required_unless_present_any = ["layers"].into_iter().chain(CUTTING),
         help_heading = MODEL_AND_OUTPUT
     )]
     student: Option<DenseModel>,
@@ -65,6 +73,9 @@ pub struct Args {
     /// Counted from 0.
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = MODEL_AND_OUTPUT)]
     layers: Vec<usize>,
+
+    #[command(flatten)]
+    shape: ShapeArgs,
 
     #[command(flatten)]
     data: DataArgs,
@@ -162,9 +173,20 @@ impl Args {
     }
 
     /// The student as far as it is known.
-    fn student(&self, known: &Known, faults: &mut Faults) -> Option<KnownModel> {
+    fn student(&self, known: &Known, start: &Start, faults: &mut Faults) -> Option<KnownModel> {
         let first = self.teacher.first()?;
         let teacher = known.planned(first);
+        if let Start::Cut(shape) = start {
+            let teacher = teacher?;
+            faults.check("", shape.check(&teacher.spec));
+            let spec = faults.check("", shape.spec(&teacher.spec))??;
+            return Some(KnownModel::dense(spec, Some(Sparsity::new())).with_files(self.files(teacher)));
+        }
+        if let (Start::CutTo(path, _), Some(teacher)) = (start, teacher)
+            && path.exists()
+        {
+            faults.check("student", shape_of(path, &teacher.spec));
+        }
         if let Some(path) = &self.student {
             for teacher in &self.teacher {
                 faults.check("student", same_tokens(known, ("student", path), ("teacher", teacher)));
@@ -236,14 +258,18 @@ impl Stage for Distill {
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
-        let start = match &args.student {
-            Some(path) => Start::Path(path.to_path_buf()),
-            None => Start::Layers(args.layers.clone()),
+        let sliced = args.shape.init == Some(Init::Slice);
+        let shape = args.shape.start(&args.layers, sliced, &mut faults).map(Box::new);
+        let start = match (&args.student, shape) {
+            (Some(path), Some(shape)) if sliced => Start::CutTo(path.to_path_buf(), shape),
+            (Some(path), _) => Start::Path(path.to_path_buf()),
+            (None, Some(shape)) => Start::Cut(shape),
+            (None, None) => Start::Layers(args.layers.clone()),
         };
-        if args.student.is_none() && args.layers.is_empty() {
+        if matches!(&start, Start::Layers(layers) if layers.is_empty()) && !args.shape.is_faulty() {
             faults.add("layers", anyhow!("--layers names no layer; name at least one, such as 0,2,4"));
         }
-        let student = args.student(known, &mut faults);
+        let student = args.student(known, &start, &mut faults);
         let layer_map = (!args.layer_map.is_empty()).then(|| args.layer_map.clone());
         let mut context = usize::MAX;
         for path in &args.teacher {
@@ -307,9 +333,17 @@ impl Stage for Distill {
         if let Some(device) = &device {
             numerics::check(args.numerics.numerics, device, None, &mut faults);
             let teachers: Vec<_> = args.teacher.iter().filter_map(|path| known.spec(path)).collect();
-            let student = match &args.student {
-                Some(path) => known.spec(path),
-                None => teachers.first().and_then(|teacher| take_layers(teacher, &args.layers).ok()),
+            let first = teachers.first();
+            let planned = args.teacher.first().is_some_and(|path| known.planned(path).is_some());
+            let student = match (&options.start, &args.student) {
+                // What is wrong with it has been noted.
+                (Start::Cut(shape), _) if planned => first.and_then(|teacher| shape.spec(teacher).ok().flatten()),
+                (Start::Cut(shape), _) => first.and_then(|teacher| {
+                    faults.check("", shape.check(teacher));
+                    faults.check("", shape.spec(teacher)).flatten()
+                }),
+                (_, Some(path)) => known.spec(path),
+                _ => first.and_then(|teacher| take_layers(teacher, &args.layers).ok()),
             };
             let teachers: Vec<_> = teachers.iter().collect();
             predicted = check_need(&options, (student.as_ref(), &teachers), false, device, &mut faults);

@@ -17,6 +17,7 @@ use crate::model::weights::ModelError;
 use crate::prune::{PruneError, SelectionError};
 use crate::quantize::error::{CalibrationError, RoundingError};
 use crate::quantize::policy::PolicyError;
+use crate::shrink::ShrinkError;
 use crate::text::chat_template::ChatTemplateError;
 use crate::text::conversations::ConversationsError;
 use crate::text::records::TextError;
@@ -118,6 +119,9 @@ pub enum StageError {
     /// The calibration run failed.
     #[error(transparent)]
     Calibrate(#[from] CalibrateError),
+    /// No student can be cut out of the teacher.
+    #[error(transparent)]
+    Shrink(#[from] ShrinkError),
 
     /// `quantize` was given integers.
     #[error("{}: is already quantized; quantize the dense checkpoint it was made from", path.display())]

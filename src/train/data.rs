@@ -68,13 +68,18 @@ impl Samples {
         self.len() == 0
     }
 
-    pub(super) fn tokens(&self, sample: usize) -> &[u32] {
+    /// Every sample's tokens.
+    pub fn sequences(&self) -> &[Vec<u32>] {
         match self {
-            Samples::Causal(sequences) | Samples::Compared(sequences) => &sequences[sample],
+            Samples::Causal(sequences) | Samples::Compared(sequences) => sequences,
             Samples::Answers { sequences, .. }
             | Samples::Masked { sequences, .. }
-            | Samples::Classified { sequences, .. } => &sequences[sample],
+            | Samples::Classified { sequences, .. } => sequences,
         }
+    }
+
+    pub(super) fn tokens(&self, sample: usize) -> &[u32] {
+        &self.sequences()[sample]
     }
 
     /// Tokens of the longest sample.

@@ -74,7 +74,13 @@ impl Retraining<'_> {
             samples: self.samples,
             teachers: weights
                 .iter()
-                .map(|weights| Teacher { spec: &model.spec, weights, pairs: pairs.clone(), part: 1.0 })
+                .map(|weights| Teacher {
+                    spec: &model.spec,
+                    weights,
+                    pairs: pairs.clone(),
+                    part: 1.0,
+                    projections: Vec::new(),
+                })
                 .collect(),
             shared_tokens: None,
             cache: None,

@@ -97,6 +97,8 @@ pub struct Teacher<'t> {
     pub pairs: Vec<(usize, usize)>,
     /// Its part of what all teachers say; the parts sum to 1.
     pub part: f64,
+    /// What the projections of the pairs start from, (student width, teacher width) each; at random where there are none.
+    pub projections: Vec<Vec<f32>>,
 }
 
 /// Everything a run needs besides its transform.
@@ -242,18 +244,25 @@ impl Run<'_> {
         }
     }
 
-    /// Projections where the student's width is not the teacher's: random, of the norm an identity would have.
+    /// Projections where the student's width is not the teacher's: as they are given, or random, of the norm an identity would
+    /// have.
     fn add_projections(&self, parameters: &mut Parameters) {
         if !self.settings.loss.needs(Against::States) {
             return;
         }
         let own = self.spec.hidden;
+        let mut of_teacher = (0, 0);
         for (number, (teacher, _)) in self.pairs().enumerate() {
             let other = self.teachers[teacher].spec.hidden;
+            // (teacher, number of its first pair)
+            if of_teacher.0 != teacher {
+                of_teacher = (teacher, number);
+            }
             if own != other {
                 let seed = self.settings.seed ^ (number as u64 + 1) << 32;
-                let values = normals(seed, own * other, 1.0 / (own as f64).sqrt());
-                parameters.insert(TrainedId::Projection(number as u16), values);
+                let random = || normals(seed, own * other, 1.0 / (own as f64).sqrt());
+                let given = self.teachers[teacher].projections.get(number - of_teacher.1).cloned();
+                parameters.insert(TrainedId::Projection(number as u16), given.unwrap_or_else(random));
             }
         }
     }

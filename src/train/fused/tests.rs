@@ -94,7 +94,13 @@ impl Case {
             samples: &self.samples,
             teachers: parts
                 .iter()
-                .map(|&part| Teacher { spec: of_teacher, weights: &weights, pairs: pairs.clone(), part })
+                .map(|&part| Teacher {
+                    spec: of_teacher,
+                    weights: &weights,
+                    pairs: pairs.clone(),
+                    part,
+                    projections: Vec::new(),
+                })
                 .collect(),
             shared_tokens,
             cache: None,
