@@ -7,6 +7,8 @@
 //! | [`settings`] | a run as plain data |
 //! | [`data`] | samples, and the micro-batches of a step |
 //! | [`parameters`] | the trained tensors, on the host and as leaves of a gradient graph |
+//! | [`scope`], `adapter`, `view` | which values are trained; adapters of low rank; the weights as the forward sees them |
+//! | [`privacy`] | noise that hides every single sample, and its accountant |
 //! | [`loss`] | the losses |
 //! | `fused` | a step's gradients on fused operations |
 //! | [`optimizer`] | AdamW |
@@ -18,6 +20,7 @@
 //! | [`retrain`] | the loop with the model before a change as teacher |
 //! | [`report`] | the report and the log of a run |
 
+mod adapter;
 pub mod checkpoint;
 pub mod data;
 mod fused;
@@ -25,10 +28,13 @@ pub mod loss;
 pub mod memory;
 pub mod optimizer;
 pub mod parameters;
+pub mod privacy;
 pub mod report;
 pub mod retrain;
 pub mod samples;
+pub mod scope;
 pub mod settings;
 pub mod start;
 pub mod student;
 pub mod trainer;
+mod view;

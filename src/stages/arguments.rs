@@ -3,6 +3,8 @@
 //! compare products.
 
 pub mod groups;
+pub mod privacy;
+pub mod scope;
 pub mod size;
 pub mod training;
 

@@ -1,6 +1,7 @@
 //! `slmc distill`: a smaller student from a teacher.
 
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TRAINING, TokenizerArg};
+use super::arguments::scope::ScopeArgs;
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, path};
 use super::known::{Files, Known, KnownModel, same_tokens};
@@ -9,7 +10,8 @@ use super::prediction::Prediction;
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::templates::check_templates;
-use super::training::{Start, TrainOptions, check, check_need, sparsity_of_layers, train};
+use super::training::{Start, TrainOptions, check, check_adapter, check_need, sparsity_of_layers, train};
+use crate::formats;
 use crate::shell::Shell;
 use crate::train::settings::Settings;
 use crate::train::student::{hidden_pairs, take_layers};
@@ -67,6 +69,9 @@ pub struct Args {
 
     #[command(flatten)]
     training: TrainingArgs,
+
+    #[command(flatten)]
+    scope: ScopeArgs,
 
     #[command(flatten)]
     backend: BackendArg,
@@ -146,12 +151,22 @@ impl Stage for Distill {
             data: args.data.data(),
             task: args.data.task,
             settings: args.training.settings(Settings::DISTILL, run, context),
+            scope: args.scope.scope(),
+            lora_output: args.scope.output(),
+            privacy: None,
             out: args.out.out.clone(),
             metrics: path(&args.training.metrics),
             max_ram: run.max_ram,
         };
         let spec = student.as_ref().map(|student| &student.spec);
         check(&options.settings, &options.data, options.task, spec, true, &mut faults);
+        let part = match &args.student {
+            Some(path) => known.part_of(path),
+            None => student.as_ref().map(|student| (student.spec.clone(), student.sparsity.clone().unwrap_or_default())),
+        };
+        args.scope.check(part.as_ref().map(|(spec, sparsity)| (spec, sparsity)), &mut faults);
+        let weights = args.student.as_ref().is_none_or(|path| known.planned(path).is_some() || formats::contents(path).weights);
+        faults.check("lora-output", check_adapter(&options, weights, false));
         let form = &options.data.form;
         let data = ("data", &options.data.files);
         check_templates(student.as_ref(), options.tokenizer.as_deref(), data, form.field.as_deref(), &mut faults);

@@ -24,6 +24,7 @@ use crate::train::checkpoint::CheckpointError;
 use crate::train::retrain::RetrainError;
 use crate::train::samples::SamplesError;
 use crate::train::start::StartError;
+use crate::train::scope::ScopeError;
 use crate::train::student::LayerError;
 use crate::train::trainer::TrainError;
 use std::path::PathBuf;
@@ -136,6 +137,14 @@ pub enum StageError {
     /// The training run failed.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// The part that is to be trained is not there.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// Adapters that would stand on nothing.
+    #[error(
+        "--lora-output adapter writes what is added to a base, and this run starts from {0}; write it --lora-output merged, or train          adapters on the merged model afterwards"
+    )]
+    NoBase(&'static str),
     /// `--layers` without a teacher.
     #[error("--layers takes layers of the teacher, and there is none; pass --teacher DIR")]
     LayersWithoutTeacher,

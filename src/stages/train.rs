@@ -1,6 +1,8 @@
 //! `slmc train`: a model from a checkpoint, or from a configuration alone.
 
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TokenizerArg};
+use super::arguments::privacy::PrivacyArgs;
+use super::arguments::scope::ScopeArgs;
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, path};
 use super::known::{Files, Known, KnownModel};
@@ -9,9 +11,11 @@ use super::prediction::Prediction;
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::templates::check_templates;
-use super::training::{Start, TrainOptions, check, check_need, train};
-use crate::model::spec::Head;
+use super::training::{Start, TrainOptions, check, check_adapter, check_need, train};
+use crate::formats;
+use crate::model::spec::{Head, ModelSpec};
 use crate::shell::Shell;
+use crate::train::samples::TrainTask;
 use crate::train::settings::Settings;
 use serde_json::{Value, json};
 
@@ -42,6 +46,12 @@ pub struct Args {
 
     #[command(flatten)]
     training: TrainingArgs,
+
+    #[command(flatten)]
+    scope: ScopeArgs,
+
+    #[command(flatten)]
+    privacy: PrivacyArgs,
 
     #[command(flatten)]
     backend: BackendArg,
@@ -82,12 +92,26 @@ impl Stage for Train {
             data: args.data.data(),
             task: args.data.task,
             settings: args.training.settings(Settings::TRAIN, run, context),
+            scope: args.scope.scope(),
+            lora_output: args.scope.output(),
+            privacy: args.privacy.privacy(),
             out: args.out.out.clone(),
             metrics: path(&args.training.metrics),
             max_ram: run.max_ram,
         };
         let spec = planned.map(|model| &model.spec);
         check(&options.settings, &options.data, options.task, spec, false, &mut faults);
+        args.privacy.check(args.training.gives_pieces_and_clip(), &mut faults);
+        let headless = |spec: &ModelSpec| options.task.is_some() && matches!(spec.head, Head::Hidden);
+        let student = known.part_of(&args.model);
+        // A bare encoder is given a head that only the data decides.
+        let whole = student.as_ref().filter(|(spec, _)| !headless(spec));
+        args.scope.check(whole.map(|(spec, sparsity)| (spec, sparsity)), &mut faults);
+        if let Some((spec, _)) = &student {
+            let gains = options.task == Some(TrainTask::Classify) && headless(spec);
+            let weights = planned.is_some() || formats::contents(&args.model).weights;
+            faults.check("lora-output", check_adapter(&options, weights, gains));
+        }
         let form = &options.data.form;
         let data = ("data", &options.data.files);
         check_templates(planned, options.tokenizer.as_deref(), data, form.field.as_deref(), &mut faults);

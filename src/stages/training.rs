@@ -3,6 +3,7 @@
 
 use crate::disk::atomic;
 use crate::disk::hash::{HashError, hex};
+use crate::formats::adapter::{self, NewAdapter};
 use crate::formats::{self, Description, ModelFormatError, ModelSink, hugging_face};
 use crate::model::companions::{Companion, Companions, TOKENIZER_FILE};
 use crate::model::described;
@@ -13,6 +14,7 @@ use crate::model::transform::{HeldMasks, Identity, NmPattern, Sparsity, Transfor
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::stages::StageError;
+use crate::stages::arguments::scope::LoraOutput;
 use crate::stages::arguments::training::check_settings;
 use crate::stages::invocation::Invocation;
 use crate::stages::numerics::class_of;
@@ -24,13 +26,16 @@ use crate::text::rows::row_format;
 use crate::text::tokenizer::{Tokenizer, token_table};
 use crate::text::windows::check_window;
 use crate::train::memory::TrainingNeed;
+use crate::train::parameters::{Parameters, TrainedId};
+use crate::train::privacy::{Private, PrivacySettings};
 use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::values_of;
 use crate::train::samples::{Data, ReadSamples, SamplesError, TrainTask, check_task, own_task, read};
+use crate::train::scope::{Scope, ScopeSettings};
 use crate::train::settings::Settings;
 use crate::train::start::{self, StartError};
 use crate::train::student::hidden_pairs;
-use crate::train::trainer::{Run, Teacher, TrainError};
+use crate::train::trainer::{Run, Teacher, TrainError, steps};
 use burn::tensor::Device;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -61,6 +66,12 @@ pub struct TrainOptions {
     pub task: Option<TrainTask>,
     /// Settings of the run.
     pub settings: Settings,
+    /// What is trained.
+    pub scope: ScopeSettings,
+    /// What is written of a run with adapters.
+    pub lora_output: LoraOutput,
+    /// Noise that hides every single sample.
+    pub privacy: Option<PrivacySettings>,
     /// Directory to write.
     pub out: PathBuf,
     /// File for one JSON line per step.
@@ -99,8 +110,12 @@ pub fn check_need(
     let fused = StagedForward::is_fused(device);
     check_recompute(&options.settings, device, faults);
     let Some(student) = student else { return Prediction::default() };
+    // Which matrices are sparse changes no count; a part that cannot be trained is said elsewhere.
+    let scope = options.scope.of(student, &Sparsity::new()).unwrap_or_default();
     let need = TrainingNeed {
         student,
+        scope: &scope,
+        private: options.privacy.is_some(),
         teacher,
         settings: &options.settings,
         longest: options.settings.window,
@@ -120,12 +135,15 @@ pub fn check_need(
 /// The need of a changed model that is trained back with itself as it was as teacher.
 pub fn retraining_need<'n>(
     spec: &'n ModelSpec,
+    scope: &'n Scope,
     settings: &'n Settings,
     device: &Device,
     read_bytes: u64,
 ) -> TrainingNeed<'n> {
     TrainingNeed {
         student: spec,
+        scope,
+        private: false,
         teacher: settings.loss.needs_teacher().then_some(spec),
         settings,
         longest: settings.window.min(spec.context),
@@ -176,15 +194,28 @@ pub fn train(options: &TrainOptions, device: &Device, progress: &dyn Progress) -
     atomic::check_directory(&options.out)?;
     options.settings.check().map_err(TrainError::from)?;
     let mut work = Work::open(options, progress)?;
-    let inputs = inputs(options)?;
+    let mut inputs = inputs(options)?;
     let resume = Resume::of(&options.out, &work.identity(&inputs, device)?);
-    let (model, log, report) = work.train(&resume, device, progress)?;
+    let Done { model, adapters, log, report } = work.train(&resume, device, progress)?;
     let stage = if options.teacher.is_some() { "distill" } else { "train" };
-    let settings = json!(options.settings);
+    let mut settings = json!(options.settings);
+    if !options.scope.is_all() {
+        settings["scope"] = json!(options.scope);
+    }
     let class = class_of(device, None);
+    if report.privacy.is_some() {
+        // A hash of the data would tell whoever has all samples but one which that is.
+        inputs.withhold("data");
+    }
     let settings = (settings, &options.invocation);
-    let provenance = of_weights((stage, class), &inputs, settings, &work.sparsity, report.metrics());
-    hugging_face::Directory(&options.out).write(&model, &provenance)?;
+    let mut provenance = of_weights((stage, class), &inputs, settings, &work.sparsity, report.metrics());
+    if let Some(privacy) = &report.privacy {
+        provenance["privacy"] = json!(privacy);
+    }
+    match work.adapter(&model, &adapters) {
+        Some(new) => adapter::write(&options.out, &new, &provenance)?,
+        None => hugging_face::Directory(&options.out).write(&model, &provenance)?,
+    }
     if let Some(path) = &options.metrics {
         write_log(path, &log)?;
     }
@@ -199,6 +230,8 @@ struct Work<'o> {
     teacher: Option<Model>,
     /// Patterns that the student comes with.
     sparsity: Sparsity,
+    /// The part of it that is trained.
+    scope: Scope,
     /// How many tokens student and teacher have both, where their tables are padded to different sizes.
     shared_tokens: Option<usize>,
     task: TrainTask,
@@ -218,7 +251,9 @@ impl<'o> Work<'o> {
             (Start::Layers(layers), Some(teacher)) => start::layers_of(teacher, layers)?,
             (Start::Layers(_), None) => return Err(StageError::LayersWithoutTeacher),
         };
-        if options.task == Some(TrainTask::Classify) && start::lacks_classifier(&student) {
+        let gains_classifier = options.task == Some(TrainTask::Classify) && start::lacks_classifier(&student);
+        check_adapter(options, formats::contents(&student.path).weights, gains_classifier)?;
+        if gains_classifier {
             student = start::with_classifier(&student, &options.data, seed)?;
         }
         if let Some(teacher) = &teacher {
@@ -233,10 +268,11 @@ impl<'o> Work<'o> {
         let padded = teacher.as_ref().is_some_and(|teacher| teacher.spec.vocabulary != own);
         let shared_tokens = padded.then(|| tokenizer.vocabulary_size());
         student.spec = described::spec_of(&student.companions, &student.config).map_err(StartError::from)?;
+        let scope = options.scope.of(&student.spec, &sparsity)?;
         let task = options.task.unwrap_or_else(|| own_task(&student.spec));
         let of_student = (&student.spec, &student.companions);
         let samples = read(&options.data, task, of_student, &tokenizer, options.settings.window, progress)?;
-        Ok(Work { options, student, teacher, sparsity, shared_tokens, task, samples })
+        Ok(Work { options, student, teacher, sparsity, scope, shared_tokens, task, samples })
     }
 
     /// Everything that decides the trained values.
@@ -256,8 +292,31 @@ impl<'o> Work<'o> {
             "label_field": options.data.label_field,
             "device": format!("{device:?}"),
             "settings": options.settings,
+            "scope": options.scope,
+            "privacy": options.privacy,
             "numerics": class_of(device, None),
         }))
+    }
+
+    /// The adapters, where they are to be written and not merged.
+    fn adapter<'w>(&'w self, model: &'w Model, adapters: &'w Parameters) -> Option<NewAdapter<'w>> {
+        let TrainOptions { scope, lora_output, start, tokenizer, .. } = self.options;
+        let (LoraOutput::Adapter, Some(lora), Start::Path(base)) = (lora_output, &scope.lora, start) else {
+            return None;
+        };
+        let pair = |id: &LinearId| {
+            let (a, b) = (adapters.get(&TrainedId::AdapterA(*id))?, adapters.get(&TrainedId::AdapterB(*id))?);
+            Some((*id, [a.as_slice(), b.as_slice()]))
+        };
+        Some(NewAdapter {
+            base,
+            model,
+            rank: lora.rank,
+            alpha: lora.alpha,
+            pairs: self.scope.adapters().keys().filter_map(pair).collect(),
+            whole: self.scope.whole()?,
+            companions: tokenizer.as_ref().map(|_| &self.student.companions),
+        })
     }
 
     /// The student as trained, the log of its steps, and the report. The weights of both models as they were read are let
@@ -267,7 +326,15 @@ impl<'o> Work<'o> {
         resume: &Resume,
         device: &Device,
         progress: &dyn Progress,
-    ) -> Result<(Model, Vec<String>, TrainReport), StageError> {
+    ) -> Result<Done, StageError> {
+        let private = match self.options.privacy {
+            Some(settings) => {
+                let (samples, run) = (&self.samples.samples, &self.options.settings);
+                let private = Private::new(settings, samples.len(), run.batch, steps(samples, run));
+                Some(private.map_err(TrainError::from)?)
+            }
+            None => None,
+        };
         // A matrix that was pruned stays pruned: its zeros are held, and the output says so again.
         let masks = HeldMasks::of(&self.student, &self.sparsity)?;
         let start = values_of(&self.student)?;
@@ -289,6 +356,8 @@ impl<'o> Work<'o> {
         let run = Run {
             spec: &student.spec,
             settings: &options.settings,
+            scope: &self.scope,
+            privacy: private.as_ref(),
             samples: &self.samples.samples,
             teacher,
             device,
@@ -307,8 +376,33 @@ impl<'o> Work<'o> {
             path: student.path.clone(),
         };
         let model = start::with_values(student.spec.clone(), description, trained.parameters);
-        Ok((model.map_err(StartError::from)?, trained.log, report))
+        let model = model.map_err(StartError::from)?;
+        Ok(Done { model, adapters: trained.adapters, log: trained.log, report })
     }
+}
+
+/// Refuses to write adapters that have no base to stand on.
+///
+/// # Errors
+/// [`StageError::NoBase`].
+pub fn check_adapter(options: &TrainOptions, has_weights: bool, gains_classifier: bool) -> Result<(), StageError> {
+    let problem = match &options.start {
+        _ if options.lora_output == LoraOutput::Merged => return Ok(()),
+        Start::Layers(_) => "some layers of the teacher, which are no directory",
+        Start::Path(_) if gains_classifier => "an encoder that is given its classifier here",
+        Start::Path(_) if !has_weights => "a configuration without weights",
+        Start::Path(_) => return Ok(()),
+    };
+    Err(StageError::NoBase(problem))
+}
+
+/// What a run has made.
+struct Done {
+    model: Model,
+    /// The two matrices of every adapter.
+    adapters: Parameters,
+    log: Vec<String>,
+    report: TrainReport,
 }
 
 fn start_name(start: &Start) -> String {

@@ -101,6 +101,18 @@ impl Samples {
         drawn.chunks(size).map(|samples| self.piece(spec, seed, samples)).collect()
     }
 
+    /// Chosen samples of step `step`, each a micro-batch of its own.
+    pub fn apart(
+        &self,
+        spec: &ModelSpec,
+        seed: u64,
+        step: u64,
+        chosen: &[usize],
+    ) -> impl Iterator<Item = Result<Piece, BatchError>> {
+        let first = step * self.len() as u64;
+        chosen.iter().map(move |&sample| self.piece(spec, seed, &[(first + sample as u64, sample)]))
+    }
+
     /// Sample `draw` of the endless sequence of epochs, each in an order of its own.
     fn shuffled(&self, seed: u64, draw: u64) -> usize {
         let count = self.len() as u64;

@@ -7,11 +7,9 @@ use super::loss::LossParts;
 use super::optimizer::Gradients;
 use super::parameters::{Parameters, TrainedId};
 use super::trainer::{Run, TrainError};
+use super::view::{Lent, View, give_back};
 use crate::model::forward::{Batch, FusedForward, FusedWeights, Unobserved, root_without_graph};
-use crate::model::id::{ParameterId, Part};
-use crate::model::transform::Transform;
 use burn::tensor::Tensor;
-use rayon::prelude::*;
 use slm_fused::head::{Answers, Weighting, losses};
 use slm_fused::hidden::{Comparison, distance};
 use slm_fused::node::Value;
@@ -53,13 +51,13 @@ impl Fused {
         &mut self,
         run: &Run<'_>,
         parameters: &mut Parameters,
-        transform: &dyn Transform,
+        view: &View<'_>,
         pieces: &[Piece],
     ) -> Result<(Gradients, LossParts), TrainError> {
-        let lent = lend(parameters, transform);
-        let sums: BTreeMap<TrainedId, Arc<GradientSum>> = lent
-            .keys()
-            .map(|id| (*id, Arc::new(GradientSum::reusing(self.memory.remove(id).unwrap_or_default()))))
+        let lent = view.lend(parameters);
+        let trained = lent.iter().filter(|(_, lent)| lent.trained);
+        let sums: BTreeMap<TrainedId, Arc<GradientSum>> = trained
+            .map(|(id, _)| (*id, Arc::new(GradientSum::reusing(self.memory.remove(id).unwrap_or_default()))))
             .collect();
         let result = self.run_pieces(run, &lent, &sums, pieces);
         give_back(parameters, lent);
@@ -83,7 +81,10 @@ impl Fused {
     ) -> Result<LossParts, TrainError> {
         let (mut weights, mut projections) = (BTreeMap::new(), BTreeMap::new());
         for (id, lent) in lent {
-            let weight = Weight::trained(lent.values.clone(), sums[id].clone());
+            let weight = match sums.get(id) {
+                Some(sum) => Weight::trained(lent.values.clone(), sum.clone()),
+                None => Weight::fixed(lent.values.clone()),
+            };
             match id {
                 TrainedId::Parameter(id) => {
                     weights.insert(*id, weight);
@@ -91,6 +92,8 @@ impl Fused {
                 TrainedId::Projection(pair) => {
                     projections.insert(*pair, weight);
                 }
+                // Seen as part of their matrix.
+                TrainedId::AdapterA(_) | TrainedId::AdapterB(_) => {}
             }
         }
         let weights = FusedWeights::new(run.spec, weights);
@@ -186,30 +189,6 @@ impl Fused {
 fn present_rows(batch: &Batch) -> Option<Arc<Vec<usize>>> {
     let rows = |mask: &[bool]| mask.iter().enumerate().filter(|(_, there)| **there).map(|(row, _)| row).collect();
     batch.mask().map(|mask| Arc::new(rows(mask)))
-}
-
-/// The values that the forward sees.
-struct Lent {
-    values: Arc<Vec<f32>>,
-    /// Whether they are the trained ones.
-    borrowed: bool,
-}
-
-fn lend(parameters: &mut Parameters, transform: &dyn Transform) -> BTreeMap<TrainedId, Lent> {
-    let one = |(id, values): (&TrainedId, &mut Vec<f32>)| match id {
-        TrainedId::Parameter(ParameterId::Linear(linear, Part::Weight)) if transform.changes(*linear) => {
-            (*id, Lent { values: Arc::new(transform.apply(*linear, values)), borrowed: false })
-        }
-        _ => (*id, Lent { values: Arc::new(std::mem::take(values)), borrowed: true }),
-    };
-    parameters.par_iter_mut().map(one).collect()
-}
-
-fn give_back(parameters: &mut Parameters, lent: BTreeMap<TrainedId, Lent>) {
-    for (id, lent) in lent.into_iter().filter(|(_, lent)| lent.borrowed) {
-        let values = Arc::try_unwrap(lent.values).unwrap_or_else(|shared| shared.to_vec());
-        parameters.insert(id, values);
-    }
 }
 
 #[cfg(test)]

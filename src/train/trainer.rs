@@ -8,10 +8,13 @@ use super::fused::Fused;
 use super::loss::{Compared, LossParts, loss};
 use super::memory::{NotEnoughMemory, TrainingNeed};
 use super::optimizer::{Gradients, Moments, global_norm};
-use super::parameters::{Leaves, Parameters, TrainedId, effective, normals};
+use super::parameters::{Leaves, Parameters, TrainedId, normals};
+use super::privacy::{Private, PrivacyError};
+use super::scope::Scope;
 use super::settings::{SettingError, Settings};
+use super::view::View;
 use crate::model::forward::{BatchError, DenseWeights, Forward, Observer, Unobserved, WeightSource};
-use crate::model::id::{LinearId, ParameterId, Part};
+use crate::model::id::{LinearId, ParameterId};
 use crate::model::spec::{Head, ModelSpec};
 use crate::model::transform::Transform;
 use crate::progress::Progress;
@@ -54,6 +57,9 @@ pub enum TrainError {
         /// Step of the last checkpoint, 0 for none.
         checkpoint: u64,
     },
+    /// The run cannot be private as it is asked for.
+    #[error(transparent)]
+    Privacy(#[from] PrivacyError),
     /// The checkpoint cannot be used or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -86,6 +92,10 @@ pub struct Run<'r> {
     pub spec: &'r ModelSpec,
     /// The run.
     pub settings: &'r Settings,
+    /// What is trained.
+    pub scope: &'r Scope,
+    /// Noise that hides every single sample, where that is asked for.
+    pub privacy: Option<&'r Private>,
     /// The data.
     pub samples: &'r Samples,
     /// The teacher, where there is one.
@@ -105,8 +115,10 @@ pub struct Run<'r> {
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Trained {
-    /// The student's values.
+    /// The student's values, adapters merged.
     pub parameters: BTreeMap<ParameterId, Vec<f32>>,
+    /// The two matrices of every adapter.
+    pub adapters: Parameters,
     /// Steps taken.
     pub steps: u64,
     /// Step a checkpoint was resumed from, if one was.
@@ -117,12 +129,13 @@ pub struct Trained {
     pub log: Vec<String>,
 }
 
+/// Steps of a run: enough to reach the number of tokens asked for.
+pub fn steps(samples: &Samples, settings: &Settings) -> u64 {
+    let per_step = samples.mean_tokens() * settings.batch as f64;
+    ((settings.tokens as f64 / per_step).ceil() as u64).max(1)
+}
+
 impl Run<'_> {
-    /// Steps of the run: enough to reach the number of tokens asked for.
-    pub fn steps(&self) -> u64 {
-        let per_step = self.samples.mean_tokens() * self.settings.batch as f64;
-        ((self.settings.tokens as f64 / per_step).ceil() as u64).max(1)
-    }
 
     /// Trains `start` through `transform`.
     pub fn train(
@@ -145,22 +158,21 @@ impl Run<'_> {
         let need = self.need(transform, fused.is_some());
         progress.needs("training", need.peak_bytes());
         need.check(self.max_ram)?;
-        let mut parameters: Parameters =
-            start.into_iter().map(|(id, values)| (TrainedId::Parameter(id), values)).collect();
+        let (view, mut parameters) = View::new(start, self.scope, transform, self.settings.seed);
         self.add_projections(&mut parameters);
         let checkpoint_path = checkpoint::path_beside(self.out);
         let resumed = checkpoint::load(&checkpoint_path, &self.fingerprint, &parameters)?;
         let from = resumed.as_ref().map(|state| state.step);
         let moments = Moments::new(&parameters);
         let mut state = resumed.unwrap_or(State { step: 0, parameters, moments, log: Vec::new() });
-        let steps = self.steps();
+        let steps = steps(self.samples, self.settings);
         let every = self.settings.checkpoint_every;
         let mut saved = state.step;
         progress.begin("training", steps, "steps");
         progress.advance(state.step);
         let (mut tokens, started) = (0usize, Instant::now());
         while state.step < steps {
-            let done = self.step(&mut state, transform, fused.as_mut(), steps, saved)?;
+            let done = self.step(&mut state, &view, fused.as_mut(), steps, saved)?;
             tokens += done.tokens;
             state.step += 1;
             progress.advance(1);
@@ -175,16 +187,15 @@ impl Run<'_> {
         progress.finish();
         slm_numerics::scratch::forget();
         let last = mean_of_last(&state.log);
-        let parameters = state.parameters.into_iter().filter_map(|(id, values)| match id {
-            TrainedId::Parameter(id) => Some((id, values)),
-            TrainedId::Projection(_) => None,
-        });
-        Ok(Trained { parameters: parameters.collect(), steps, resumed: from, last, log: state.log })
+        let (parameters, adapters) = view.finish(state.parameters);
+        Ok(Trained { parameters, adapters, steps, resumed: from, last, log: state.log })
     }
 
     fn need(&self, transform: &dyn Transform, fused: bool) -> TrainingNeed<'_> {
         TrainingNeed {
             student: self.spec,
+            scope: self.scope,
+            private: self.privacy.is_some(),
             teacher: self.teacher.as_ref().map(|teacher| teacher.spec),
             settings: self.settings,
             longest: self.samples.longest(),
@@ -210,45 +221,40 @@ impl Run<'_> {
     fn step(
         &self,
         state: &mut State,
-        transform: &dyn Transform,
+        view: &View<'_>,
         mut fused: Option<&mut Fused>,
         steps: u64,
         saved: u64,
     ) -> Result<StepDone, TrainError> {
         let settings = self.settings;
-        let pieces = self.samples.pieces(self.spec, settings.seed, state.step, settings.batch, settings.pieces)?;
-        let (mut gradients, parts) = match &mut fused {
-            Some(fused) => fused.gradients(self, &mut state.parameters, transform, &pieces)?,
-            None => self.gradients(&effective(&state.parameters, transform), &pieces)?,
+        let StepGradients { gradients, parts, tokens } = match self.privacy {
+            Some(private) => self.private_gradients(private, state, view, fused.as_deref_mut(), saved)?,
+            None => {
+                let pieces =
+                    self.samples.pieces(self.spec, settings.seed, state.step, settings.batch, settings.pieces)?;
+                self.trained_gradients(&pieces, state, view, fused.as_deref_mut(), saved)?
+            }
         };
-        let not_finite = |what, place| TrainError::NotFinite { step: state.step, what, place, checkpoint: saved };
-        if !parts.total.is_finite() {
-            let seen = effective(&state.parameters, transform);
-            return Err(not_finite("the loss", self.first_not_finite(&seen, &pieces[0])));
-        }
-        for (id, values) in &mut gradients {
-            if values.iter().any(|value| !value.is_finite()) {
-                return Err(not_finite("the gradient", id.to_string()));
-            }
-            if let TrainedId::Parameter(ParameterId::Linear(linear, Part::Weight)) = id {
-                *values = transform.pull_back(*linear, &state.parameters[id], std::mem::take(values));
-            }
-        }
         let norm = global_norm(&gradients);
-        let scale = if norm > settings.clip { settings.clip / norm } else { 1.0 };
+        // Noise is not clipped again: its norm grows with the number of parameters.
+        let clips = self.privacy.is_none() && norm > settings.clip;
+        let scale = if clips { settings.clip / norm } else { 1.0 };
         let rate = settings.rate(state.step, steps);
         state.moments.update(&mut state.parameters, &gradients, scale, rate, settings.weight_decay, state.step);
         if let Some(fused) = fused {
             fused.reuse(gradients);
         }
-        let tokens = pieces.iter().map(|piece| piece.tokens).sum();
-        let mut line = json!({"step": state.step, "tokens": tokens, "loss": parts.total});
+        let mut line = json!({"step": state.step, "tokens": tokens});
+        // A private step may have no samples.
+        if tokens > 0 {
+            line["loss"] = json!(parts.total);
+        }
         for (name, value, weight) in [
             ("cross_entropy", parts.cross_entropy, settings.loss.cross_entropy),
             ("divergence", parts.divergence, settings.loss.divergence),
             ("hidden", parts.hidden, settings.loss.hidden),
         ] {
-            if weight != 0.0 {
+            if weight != 0.0 && tokens > 0 {
                 line[name] = json!(value);
             }
         }
@@ -256,6 +262,61 @@ impl Run<'_> {
         line["learning_rate"] = json!(rate);
         state.log.push(line.to_string());
         Ok(StepDone { parts, tokens })
+    }
+
+    /// Gradients by the trained values over micro-batches, checked to be finite.
+    fn trained_gradients(
+        &self,
+        pieces: &[Piece],
+        state: &mut State,
+        view: &View<'_>,
+        mut fused: Option<&mut Fused>,
+        saved: u64,
+    ) -> Result<StepGradients, TrainError> {
+        let (gradients, parts) = match &mut fused {
+            Some(fused) => fused.gradients(self, &mut state.parameters, view, pieces)?,
+            None => self.gradients(&view.seen(&state.parameters), pieces)?,
+        };
+        let not_finite = |what, place| TrainError::NotFinite { step: state.step, what, place, checkpoint: saved };
+        if !parts.total.is_finite() {
+            let seen = view.seen(&state.parameters);
+            return Err(not_finite("the loss", self.first_not_finite(&seen, &pieces[0])));
+        }
+        if let Some((id, _)) = gradients.iter().find(|(_, values)| values.iter().any(|value| !value.is_finite())) {
+            return Err(not_finite("the gradient", id.to_string()));
+        }
+        let (gradients, spent) = view.pull_back(&state.parameters, gradients);
+        if let Some(fused) = fused {
+            fused.reuse(spent);
+        }
+        Ok(StepGradients { gradients, parts, tokens: pieces.iter().map(|piece| piece.tokens).sum() })
+    }
+
+    /// Gradients of a private step: those of every drawn sample clipped, summed in their order, with noise.
+    fn private_gradients(
+        &self,
+        private: &Private,
+        state: &mut State,
+        view: &View<'_>,
+        mut fused: Option<&mut Fused>,
+        saved: u64,
+    ) -> Result<StepGradients, TrainError> {
+        let drawn = private.draw(self.samples, state.step);
+        let zeros = |(id, values): (&TrainedId, &Vec<f32>)| (*id, vec![0.0; values.len()]);
+        let mut sum: Gradients = state.parameters.iter().map(zeros).collect();
+        let (mut parts, mut tokens) = (LossParts::default(), 0);
+        for piece in self.samples.apart(self.spec, self.settings.seed, state.step, &drawn) {
+            let piece = piece?;
+            let one = self.trained_gradients(std::slice::from_ref(&piece), state, view, fused.as_deref_mut(), saved)?;
+            private.add_clipped(&mut sum, &one.gradients);
+            parts.add(&one.parts, 1.0 / drawn.len() as f64);
+            tokens += one.tokens;
+            if let Some(fused) = &mut fused {
+                fused.reuse(one.gradients);
+            }
+        }
+        private.finish(&mut sum, state.step);
+        Ok(StepGradients { gradients: sum, parts, tokens })
     }
 
     /// Gradients of all micro-batches by burn's own operations, each on its own thread with its own copy of the weights,
@@ -285,7 +346,8 @@ impl Run<'_> {
     fn piece(&self, piece: &Piece, seen: &Parameters, share: f64) -> Result<(Gradients, LossParts), TrainError> {
         let recording = self.device.clone().autodiff();
         let projection = [self.spec.hidden, self.teacher.as_ref().map_or(0, |teacher| teacher.spec.hidden)];
-        let leaves = Leaves::new(self.spec, seen, projection, &recording);
+        let needs = |id| self.scope.needs_gradient(id);
+        let leaves = Leaves::new(self.spec, seen, needs, projection, &recording);
         let weights = &self.settings.loss;
         let mut forward = Forward::new(self.spec, &leaves, &recording);
         if weights.needs_hidden() {
@@ -369,7 +431,7 @@ impl Run<'_> {
         if let Some((id, _)) = seen.iter().find(|(_, values)| values.iter().any(|value| !value.is_finite())) {
             return id.to_string();
         }
-        let leaves = Leaves::new(self.spec, seen, [0, 0], &self.device.clone().autodiff());
+        let leaves = Leaves::new(self.spec, seen, |_| true, [0, 0], &self.device.clone().autodiff());
         let mut finder = Finder(None);
         Forward::new(self.spec, &leaves as &dyn WeightSource, &self.device.clone().autodiff())
             .run(&piece.batch, &mut finder);
@@ -385,7 +447,10 @@ impl Run<'_> {
 fn mean_of_last(log: &[String]) -> LossParts {
     let tail = &log[log.len() - (log.len() / 10).clamp(log.len().min(1), log.len())..];
     let mut last = LossParts::default();
-    for line in tail.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
+    let lines: Vec<serde_json::Value> = tail.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    // A private step without samples has no loss.
+    let lines: Vec<serde_json::Value> = lines.into_iter().filter(|line| line["loss"].is_number()).collect();
+    for line in &lines {
         let value = |key: &str| line[key].as_f64().unwrap_or(0.0);
         let step = LossParts {
             total: value("loss"),
@@ -393,9 +458,16 @@ fn mean_of_last(log: &[String]) -> LossParts {
             divergence: value("divergence"),
             hidden: value("hidden"),
         };
-        last.add(&step, 1.0 / tail.len() as f64);
+        last.add(&step, 1.0 / lines.len() as f64);
     }
     last
+}
+
+/// Gradients by the trained values, with the loss and the tokens that they are of.
+struct StepGradients {
+    gradients: Gradients,
+    parts: LossParts,
+    tokens: usize,
 }
 
 struct StepDone {

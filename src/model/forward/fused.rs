@@ -17,7 +17,7 @@ use burn::tensor::DataError;
 use slm_fused::activation::{activate, tanh};
 use slm_fused::embedding::{Embedding, embed, select};
 use slm_fused::linear::{Linear, linear};
-use slm_fused::node::{Value, apart, recomputed, tensor};
+use slm_fused::node::{Value, apart, joined, recomputed, tensor};
 use slm_fused::norm::{Segment, norm};
 use std::sync::Arc;
 
@@ -116,10 +116,18 @@ impl<'a> FusedForward<'a> {
     pub(crate) fn states(&self, batch: &Batch, root: &Value, observer: &mut dyn Observer) -> States {
         let context = Context::new(self.spec, batch);
         let mut hidden_states = Vec::new();
-        let mut hidden = self.embed(batch, root);
+        // Below the first trained layer no gradient is of use, so the graph begins there.
+        let first = if self.keep_hidden_states { None } else { self.weights.first_trained(self.spec) };
+        let mut hidden = match first {
+            Some(_) => self.embed(batch, &root_without_graph()),
+            None => self.embed(batch, root),
+        };
         let owned = (self.recompute && root.is_recorded())
             .then(|| Arc::new((self.spec.clone(), self.weights.clone(), context.clone())));
         for layer in 0..self.spec.layers.len() {
+            if first == Some(layer) {
+                hidden = joined(&hidden, root);
+            }
             let mut input = hidden.clone();
             if self.keep_hidden_states {
                 hidden_states.push(hidden);
@@ -133,6 +141,9 @@ impl<'a> FusedForward<'a> {
                     FusedForward::new(spec, weights, false).layer(layer, input.clone(), context, None, &mut Unobserved)
                 }),
             };
+        }
+        if first == Some(self.spec.layers.len()) {
+            hidden = joined(&hidden, root);
         }
         hidden = self.finish(hidden);
         if self.keep_hidden_states {

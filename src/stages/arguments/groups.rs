@@ -25,6 +25,10 @@ pub const CALIBRATION: &str = "Calibration";
 pub const DATA: &str = "Data";
 /// Settings of a training run.
 pub const TRAINING: &str = "Training";
+/// Adapters of low rank.
+pub const ADAPTERS: &str = "Adapters";
+/// Differential privacy.
+pub const PRIVACY: &str = "Privacy";
 /// The device that the result is for.
 pub const TARGET: &str = "Target";
 /// Backend of this machine.

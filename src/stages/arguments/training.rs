@@ -169,6 +169,11 @@ impl TrainingArgs {
         all.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
     }
 
+    /// Whether `--pieces` and `--clip` are given.
+    pub fn gives_pieces_and_clip(&self) -> (bool, bool) {
+        (self.pieces.is_some(), self.clip.is_some())
+    }
+
     /// Notes a `--metrics` that is there and that slmc did not write.
     pub fn check_metrics(&self, faults: &mut Faults) {
         if let Some(path) = &self.metrics {

@@ -47,6 +47,7 @@ struct Case {
     padded: Option<(ModelSpec, usize)>,
     samples: Samples,
     settings: Settings,
+    scope: Scope,
 }
 
 impl Case {
@@ -69,7 +70,7 @@ impl Case {
         };
         let other = ids.iter().enumerate().map(noisy).collect();
         let settings = Settings { batch: 4, pieces: 2, loss, ..Settings::TRAIN };
-        Case { model, values, other, padded: None, samples, settings }
+        Case { model, values, other, padded: None, samples, settings, scope: Scope::default() }
     }
 
     /// Loss and gradients on a device: fused, or by burn's own operations.
@@ -86,6 +87,8 @@ impl Case {
         let run = Run {
             spec,
             settings: &self.settings,
+            scope: &self.scope,
+            privacy: None,
             samples: &self.samples,
             teacher: Some(Teacher { spec: of_teacher, weights: &weights, pairs, shared_tokens }),
             device: &device,
