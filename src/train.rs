@@ -17,6 +17,7 @@
 //! | [`checkpoint`] | resume state of a run |
 //! | [`samples`], [`start`] | files to samples, directories to students |
 //! | [`trainer`] | the loop |
+//! | [`rounds`] | the average of what several clients trained |
 //! | [`retrain`] | the loop with the model before a change as teacher |
 //! | [`report`] | the report and the log of a run |
 
@@ -31,6 +32,7 @@ pub mod parameters;
 pub mod privacy;
 pub mod report;
 pub mod retrain;
+pub mod rounds;
 pub mod samples;
 pub mod scope;
 pub mod settings;

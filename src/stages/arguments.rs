@@ -4,6 +4,7 @@
 
 pub mod groups;
 pub mod privacy;
+pub mod rounds;
 pub mod scope;
 pub mod size;
 pub mod training;

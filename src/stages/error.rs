@@ -1,6 +1,7 @@
 //! Why a stage has no result: one error for all of them. Errors of other rooms pass through with their texts; the rest
 //! only a stage can see, since it has the models, the text and the options together.
 
+use super::rounds::ClientError;
 use crate::allocate::error::AllocationError;
 use crate::calibrate::CalibrateError;
 use crate::compile::CompileError;
@@ -22,6 +23,7 @@ use crate::text::tokenizer::TokenizerError;
 use crate::text::windows::WindowError;
 use crate::train::checkpoint::CheckpointError;
 use crate::train::retrain::RetrainError;
+use crate::train::rounds::RoundError;
 use crate::train::samples::SamplesError;
 use crate::train::start::StartError;
 use crate::train::scope::ScopeError;
@@ -140,6 +142,12 @@ pub enum StageError {
     /// The part that is to be trained is not there.
     #[error(transparent)]
     Scope(#[from] ScopeError),
+    /// A client that does not belong to the round.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The updates of clients cannot be averaged.
+    #[error(transparent)]
+    Round(RoundError),
     /// Adapters that would stand on nothing.
     #[error(
         "--lora-output adapter writes what is added to a base, and this run starts from {0}; write it --lora-output merged, or train          adapters on the merged model afterwards"

@@ -2,16 +2,19 @@
 
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TokenizerArg};
 use super::arguments::privacy::PrivacyArgs;
+use super::arguments::rounds::RoundArgs;
 use super::arguments::scope::ScopeArgs;
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, path};
 use super::known::{Files, Known, KnownModel};
 use super::numerics;
 use super::prediction::Prediction;
+use super::rounds::{self, RoundOptions, round};
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::templates::check_templates;
 use super::training::{Start, TrainOptions, check, check_adapter, check_need, train};
+use crate::disk::atomic;
 use crate::formats;
 use crate::model::spec::{Head, ModelSpec};
 use crate::shell::Shell;
@@ -23,15 +26,19 @@ use serde_json::{Value, json};
 ///
 /// DIR with weights is fine-tuned; a config.json (or a directory with no weights beside it) starts from random ones and
 /// needs a tokenizer.json beside it or --tokenizer. A bare encoder given --task classify gets a classifier for the
-/// labels of its data. A killed run goes on from its last checkpoint when the same command is repeated.
+/// labels of its data. --train-only and --lora-rank train a part, --dp-epsilon hides every single sample behind noise, and
+/// --round-from averages what several clients trained from the same model. A killed run goes on from its last checkpoint when the same command is repeated.
 #[derive(Debug, clap::Args)]
 #[command(
     mut_args(with_defaults(&Settings::TRAIN)),
+    mut_arg("data", |data| data.required(false).required_unless_present("round_from")),
     after_help = "\
 Examples:
   slmc train config.json --tokenizer tok --data tales.txt -o out/tales
   slmc train models/tales-6m --data more.txt --tokens 5000000 -o out/tuned
-  slmc train models/minilm --task classify --data labelled.jsonl -o out/c"
+  slmc train models/minilm --task classify --data labelled.jsonl -o out/c
+  slmc train models/tales-6m --data more.txt --lora-rank 8 -o out/tuned
+  slmc train models/tales-6m --round-from out/a out/b -o out/averaged"
 )]
 pub struct Args {
     /// Hugging Face directory, GGUF file, or a configuration
@@ -54,6 +61,9 @@ pub struct Args {
     privacy: PrivacyArgs,
 
     #[command(flatten)]
+    round: RoundArgs,
+
+    #[command(flatten)]
     backend: BackendArg,
 
     #[command(flatten)]
@@ -66,9 +76,38 @@ pub struct Args {
 /// The kind of stage.
 pub struct Train;
 
+/// Checked options: of training, or of a round.
+pub enum Work {
+    /// Training.
+    Train(Box<TrainOptions>),
+    /// The average of what clients trained.
+    Round(RoundOptions),
+}
+
+impl Args {
+    /// A round: nothing of training is looked at but whether it is there.
+    fn round(&self, run: &RunSettings, known: &Known) -> Resolved<OnBackend<Work>> {
+        let mut faults = Faults::default();
+        let given = [
+            (!self.data.is_empty()).then_some("data"),
+            self.data.task.map(|_| "task"),
+            self.training.given(),
+            self.scope.given(),
+            self.privacy.given(),
+        ];
+        self.round.check(given.into_iter().flatten().next(), &mut faults);
+        faults.check("out", atomic::check_directory(&self.out.out));
+        let device = faults.check("backend", self.backend.device());
+        let options = self.round.options(&self.model, &self.out.out, run);
+        let makes = known.planned(&self.model).cloned();
+        let checked = device.map(|device| OnBackend { options: Work::Round(options), device });
+        Resolved::new(checked, makes, faults)
+    }
+}
+
 impl Stage for Train {
     type Args = Args;
-    type Options = OnBackend<TrainOptions>;
+    type Options = OnBackend<Work>;
     const NAME: &'static str = "train";
     const MAKES: Product = Product::Dense;
     const REVISION: u32 = 1;
@@ -80,6 +119,9 @@ impl Stage for Train {
     }
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
+        if args.round.is_given() {
+            return args.round(run, known);
+        }
         let mut faults = Faults::default();
         let context = faults.check("model", known.context(&args.model)).unwrap_or(usize::MAX);
         let planned = known.planned(&args.model);
@@ -129,11 +171,21 @@ impl Stage for Train {
             Some(path) => model.with_files(Files::at(path)),
             None => model,
         });
-        Resolved::new(device.map(|device| OnBackend { options, device }), makes, faults).predicting(predicted)
+        let checked = device.map(|device| OnBackend { options: Work::Train(Box::new(options)), device });
+        Resolved::new(checked, makes, faults).predicting(predicted)
     }
 
     fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {
         let OnBackend { options, device } = checked;
+        let options = match options {
+            Work::Train(options) => options,
+            Work::Round(options) => {
+                shell.status("Averaging", format_args!("{} clients of {}", options.clients.len(), options.start.display()));
+                let report = round(options, shell)?;
+                shell.status("Wrote", options.out.display());
+                return Outcome::passed(&report);
+            }
+        };
         if let Start::Path(path) = &options.start {
             shell.status("Training", path.display());
         }
@@ -143,6 +195,9 @@ impl Stage for Train {
     }
 
     fn summary(report: &Figures<'_>) -> Option<String> {
+        if let Some(clients) = report.0.get("clients") {
+            return rounds::summary(clients, report.number("update_norm")?);
+        }
         Some(format!("trained on {} tokens, loss {:.3}", report.count("tokens")?, report.number("loss")?))
     }
 }

@@ -29,6 +29,8 @@ pub const TRAINING: &str = "Training";
 pub const ADAPTERS: &str = "Adapters";
 /// Differential privacy.
 pub const PRIVACY: &str = "Privacy";
+/// Federated rounds.
+pub const ROUNDS: &str = "Rounds";
 /// The device that the result is for.
 pub const TARGET: &str = "Target";
 /// Backend of this machine.

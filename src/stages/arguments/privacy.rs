@@ -40,6 +40,11 @@ impl PrivacyArgs {
         Some(PrivacySettings { epsilon, delta, clip: self.dp_clip.unwrap_or(CLIP), test_seed: self.dp_test_seed })
     }
 
+    /// The first option that is given.
+    pub fn given(&self) -> Option<&'static str> {
+        self.dp_epsilon.map(|_| "dp-epsilon")
+    }
+
     /// Notes impossible settings, and options of training that mean nothing beside these.
     pub fn check(&self, (pieces, clip): (bool, bool), faults: &mut Faults) {
         let Some(settings) = self.privacy() else { return };

@@ -96,6 +96,12 @@ impl ScopeArgs {
         ScopeSettings { lora, ..self.only.scope() }
     }
 
+    /// The first option that is given.
+    pub fn given(&self) -> Option<&'static str> {
+        let all = [("train-only", self.only.is_given()), ("lora-rank", self.lora_rank.is_some())];
+        all.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
+    }
+
     /// What is written.
     pub fn output(&self) -> LoraOutput {
         self.lora_output

@@ -147,7 +147,7 @@ enum HiddenLoss {
 
 impl TrainingArgs {
     /// The first of these options that was given.
-    fn given(&self) -> Option<&'static str> {
+    pub fn given(&self) -> Option<&'static str> {
         let all = [
             ("tokens", self.tokens.is_some()),
             ("batch", self.batch.is_some()),
@@ -227,6 +227,11 @@ pub struct DataArgs {
 }
 
 impl DataArgs {
+    /// Whether there is none, which only a stage that trains nothing allows.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
     /// As the library takes it.
     pub fn data(&self) -> Data {
         self.text.data(paths(&self.data))

@@ -4,12 +4,13 @@ use super::*;
 use crate::formats::open_model;
 use crate::model::device::device;
 use crate::model::forward::DenseWeights;
-use crate::model::id::{LinearId, Role};
+use crate::model::id::{LinearId, ParameterId, Role};
 use crate::model::spec::{Head, ModelSpec};
-use crate::model::transform::Identity;
+use crate::model::transform::{Identity, Sparsity};
 use crate::model::weights::Model;
 use crate::train::data::Samples;
 use crate::train::parameters::normals;
+use crate::train::scope::{LoraSettings, Scope, ScopeSettings};
 use crate::train::settings::{LossWeights, Settings};
 use crate::train::student::hidden_pairs;
 use crate::train::trainer::Teacher;
@@ -98,17 +99,27 @@ impl Case {
             read_bytes: 0,
         };
         let pieces = self.samples.pieces(spec, 1, 0, self.settings.batch, self.settings.pieces).unwrap();
-        if !fused {
-            return run.gradients(values, &pieces).unwrap();
+        let start = values.iter().filter_map(|(id, values)| match id {
+            TrainedId::Parameter(id) => Some((*id, values.clone())),
+            _ => None,
+        });
+        let (view, mut trained) = View::new(start.collect(), &self.scope, &Identity, 5);
+        // B is not zero, as it is after the first step.
+        for (number, (_, values)) in trained.iter_mut().filter(|(id, _)| matches!(id, TrainedId::AdapterB(_))).enumerate() {
+            *values = normals(number as u64, values.len(), 0.1);
         }
-        let mut values = values.clone();
+        if !fused {
+            let (gradients, parts) = run.gradients(&view.seen(&trained), &pieces).unwrap();
+            return (view.pull_back(&trained, gradients).0, parts);
+        }
         let mut fused = Fused::new(&run).unwrap();
-        let found = fused.gradients(&run, &mut values, &Identity, &pieces).unwrap();
+        let before = trained.clone();
+        let found = fused.gradients(&run, &mut trained, &view, &pieces).unwrap();
         fused.reuse(found.0);
         // Again in the memory of the first: it must not show.
-        let found = fused.gradients(&run, &mut values, &Identity, &pieces).unwrap();
-        assert_eq!(values.len(), self.values.len());
-        found
+        let (gradients, parts) = fused.gradients(&run, &mut trained, &view, &pieces).unwrap();
+        assert!(trained == before, "what was lent is given back");
+        (view.pull_back(&trained, gradients).0, parts)
     }
 
     fn fused(&self, values: &Parameters) -> (Gradients, LossParts) {
@@ -251,5 +262,37 @@ fn recomputed_layers_change_no_bit() {
             case.settings.recompute = false;
             assert!(case.fused(&case.values) == recomputed, "{} without hidden states", folder.display());
         }
+    }
+}
+
+/// What is left out changes no bit of the rest, wherever the graph begins; adapters have the gradients of burn's own operations.
+#[test]
+fn a_part_has_the_gradients_of_the_whole() {
+    for folder in golden_folders() {
+        let spec = open_model(&folder).unwrap().spec;
+        let loss = LossWeights { hidden: 0.0, ..every_loss(&spec.head, 1.0) };
+        if !loss.needs_divergence() {
+            continue;
+        }
+        let mut case = Case::new(&folder, matches!(spec.head, Head::LanguageModel { .. }), loss);
+        let label = folder.display();
+        let whole = case.fused(&case.values);
+        let last = format!("layers.{}.*", spec.layers.len() - 1);
+        for only in [&["attention"][..], &[&last], &["layers.1.ffn.down"], &["embed.token"], &["final.norm", &last]] {
+            let settings = ScopeSettings { train_only: only.iter().map(|p| (*p).to_owned()).collect(), lora: None };
+            // Encoders without a final norm, and models of one layer.
+            let Ok(scope) = settings.of(&spec, &Sparsity::new()) else { continue };
+            case.scope = scope;
+            let part = case.fused(&case.values);
+            assert_eq!(part.1, whole.1, "{label} {only:?}");
+            assert!(!part.0.is_empty() && part.0.len() < whole.0.len(), "{label} {only:?}");
+            assert!(part.0.iter().all(|(id, values)| whole.0[id] == *values), "{label} {only:?}");
+        }
+        let lora = LoraSettings { rank: 2, alpha: 3.0, targets: Vec::new() };
+        let settings = ScopeSettings { train_only: vec!["*.norm".to_owned()], lora: Some(lora) };
+        case.scope = settings.of(&spec, &Sparsity::new()).unwrap();
+        let adapters = case.fused(&case.values);
+        assert!(adapters.0.keys().any(|id| matches!(id, TrainedId::AdapterA(_))), "{label}");
+        same(&adapters, &case.gradients(&case.values, "flex", false), 3e-5, &format!("adapters of {label}"));
     }
 }
