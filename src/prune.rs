@@ -5,6 +5,7 @@
 //! recovers the lost quality and `eval` measures it.
 
 pub mod layerwise;
+pub mod moving;
 pub mod refit;
 pub mod sparsegpt;
 

@@ -19,6 +19,7 @@ pub mod provenance;
 pub mod prune;
 pub mod quantize;
 pub mod resume;
+pub mod rounds;
 pub mod runner;
 pub mod stage;
 pub mod summary;

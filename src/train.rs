@@ -9,11 +9,12 @@
 //! | [`parameters`] | the trained tensors, on the host and as leaves of a gradient graph |
 //! | [`scope`], `adapter`, `view` | which values are trained; adapters of low rank; the weights as the forward sees them |
 //! | [`privacy`] | noise that hides every single sample, and its accountant |
-//! | [`loss`] | the losses |
+//! | [`loss`], [`relations`] | the losses, and what one of them compares |
 //! | `fused` | a step's gradients on fused operations |
 //! | [`optimizer`] | AdamW |
 //! | [`memory`] | the memory that a run will need at its peak |
 //! | [`student`] | a student from a teacher's layers, and which layers are compared |
+//! | [`teacher_cache`] | what teachers say of the samples, on disk |
 //! | [`checkpoint`] | resume state of a run |
 //! | [`samples`], [`start`] | files to samples, directories to students |
 //! | [`trainer`] | the loop |
@@ -30,6 +31,7 @@ pub mod memory;
 pub mod optimizer;
 pub mod parameters;
 pub mod privacy;
+pub mod relations;
 pub mod report;
 pub mod retrain;
 pub mod rounds;
@@ -38,5 +40,6 @@ pub mod scope;
 pub mod settings;
 pub mod start;
 pub mod student;
+pub mod teacher_cache;
 pub mod trainer;
 mod view;

@@ -75,8 +75,7 @@ impl<'m> Gradients<'m> {
                 let rows = forward.head_rows(states.last, batch, &all, &mut Unobserved);
                 let logits = linear(&Value::Plain(rows.tensor()), vec![head.clone()], None);
                 let labels = labels(values(logits.into_tensor::<2>())?, self.spec.output_width(), stream);
-                let weighting =
-                    Weighting { cross_entropy: count as f64, divergence: 0.0, temperature: 1.0, share: 1.0 };
+                let weighting = Weighting { cross_entropy: count as f64, ..Weighting::NONE };
                 losses(&rows, &head, &labels, None, weighting).0.into_tensor::<1>().backward();
                 count
             }
@@ -95,7 +94,7 @@ impl<'m> Gradients<'m> {
     fn plain(&mut self, batch: &Batch, stream: u64, recording: &Device) -> Result<usize, ProbeError> {
         let parameters = self.values.par_iter().map(|(id, values)| (TrainedId::Parameter(*id), values.to_vec()));
         let parameters: Parameters = parameters.collect();
-        let leaves = Leaves::new(self.spec, &parameters, |_| true, [0, 0], recording);
+        let leaves = Leaves::new(self.spec, &parameters, |_| true, recording);
         let logits = Forward::new(self.spec, &leaves, recording).run(batch, &mut Unobserved).logits;
         let [_, length, width] = logits.dims();
         let rows = logits.reshape([length, width]);

@@ -42,6 +42,14 @@ pub trait Observer {
     fn linear(&mut self, id: LinearId, input: &Tensor<2>);
     /// Queries (batch, heads, length, head_dim) and keys (batch, key_value_heads, length, head_dim), after rotation.
     fn attention(&mut self, layer: usize, query: &Tensor<4>, key: &Tensor<4>);
+
+    /// Whether it keeps what this layer projects for attention, which fused operations alone give.
+    fn sees_projected(&self, _layer: usize) -> bool {
+        false
+    }
+
+    /// Queries, keys and values side by side, (batch, length, widths), before rotation, with their graph.
+    fn projected(&mut self, _layer: usize, _rows: Tensor<3>) {}
 }
 
 /// An [`Observer`] that looks away.

@@ -19,6 +19,9 @@ pub trait Transform: Send + Sync {
 
     /// The gradient by the trained values, from that by the matrix the forward sees.
     fn pull_back(&self, id: LinearId, trained: &[f32], gradient: Vec<f32>) -> Vec<f32>;
+
+    /// Changes the trained values of a matrix after a step, where `share` of the steps are done.
+    fn settle(&self, _id: LinearId, _share: f64, _trained: &mut [f32]) {}
 }
 
 /// No change.

@@ -9,8 +9,9 @@ use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::data::Samples;
+use crate::train::loss::table::{LossKind, LossWeights};
 use crate::train::samples::{Data, ReadSamples, TrainTask, own_task, read};
-use crate::train::settings::{LossWeights, Settings};
+use crate::train::settings::Settings;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -108,7 +109,7 @@ impl Training {
         };
         let mut loss = LossWeights::RECOVER;
         if let Head::Hidden = spec.head {
-            (loss.divergence, loss.hidden) = (0.0, 1.0);
+            loss = LossWeights::NONE.with(LossKind::Hidden, 1.0);
         }
         let mean = texts.iter().map(Vec::len).sum::<usize>() as f64 / texts.len().max(1) as f64;
         let batch = (TOKENS_OF_STEP / mean.max(1.0)).ceil() as usize;

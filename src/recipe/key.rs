@@ -60,7 +60,7 @@ pub(super) fn key<E>(
             }
             Chosen::Writes(_) => writes.push(choice.flag.clone()),
             Chosen::Target { content, .. } => target = serde_json::from_str(content).unwrap_or_else(|_| json!(content)),
-            Chosen::Set | Chosen::Text(_) => {}
+            Chosen::Set | Chosen::Text(_) | Chosen::Shares(_) => {}
         }
     }
     if target.is_null() {
@@ -138,7 +138,8 @@ fn options(stage: &RecipeStage) -> Map<String, Value> {
         let mut values = Vec::new();
         for choice in stage.choices.iter().filter(|choice| choice.flag == flag) {
             match &choice.value {
-                Chosen::Set => values.push(json!(true)),
+                // Of a shared file nothing counts but that there is one.
+                Chosen::Set | Chosen::Shares(_) => values.push(json!(true)),
                 Chosen::Text(text) => values.push(json!(text)),
                 // Parts of their own.
                 Chosen::Reads { .. } | Chosen::Writes(_) | Chosen::Target { .. } => {}

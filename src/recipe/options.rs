@@ -15,7 +15,7 @@ use crate::stages::{Product, STAGES};
 use crate::target::Target;
 use clap::{Arg, ArgAction, Command};
 use std::any::TypeId;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Keys of a stage that are not options.
 pub(super) const OWN_KEYS: [&str; 3] = ["kind", "input", WHEN];
@@ -255,7 +255,8 @@ impl Reader<'_, '_> {
             Takes::Other(Meaning::Reads(words)) if words.contains(&text.as_str()) => {
                 self.push(flag, &node.place, Chosen::Text(text.clone()));
             }
-            Takes::Other(Meaning::Writes) => self.written(entry, flag, node, text),
+            Takes::Other(Meaning::Writes) => self.written(entry, flag, node, text, Chosen::Writes),
+            Takes::Other(Meaning::Shares) => self.written(entry, flag, node, text, Chosen::Shares),
             Takes::Other(Meaning::Reads(_)) => self.path(flag, node, text, None),
             Takes::Other(Meaning::Model { takes, name }) => self.path(flag, node, text, Some((takes, name))),
             Takes::Other(Meaning::Target) => {
@@ -267,7 +268,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn written(&mut self, entry: &Entry, flag: &str, node: &Node, text: &str) {
+    fn written(&mut self, entry: &Entry, flag: &str, node: &Node, text: &str, chosen: fn(PathBuf) -> Chosen) {
         if Path::new(text).file_name().is_none_or(|name| name != text) {
             let message = format!(
                 "`{}` is `{text}`; expected the name of a file, which is written beside the outputs",
@@ -275,7 +276,7 @@ impl Reader<'_, '_> {
             );
             return self.mistakes.add(&node.place, Code::BadName, message);
         }
-        self.push(flag, &node.place, Chosen::Writes(self.scope.out.join(text)));
+        self.push(flag, &node.place, chosen(self.scope.out.join(text)));
     }
 
     fn path(&mut self, flag: &str, node: &Node, text: &str, models: Option<Models>) {

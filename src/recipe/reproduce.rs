@@ -319,6 +319,8 @@ impl Again<'_> {
             for value in values {
                 arguments.push(match value {
                     Value::Bool(_) => format!("--{flag}").into(),
+                    // A file that is filled by whoever needs it first.
+                    Value::Object(_) => joined(flag, &out.with_extension(flag)),
                     Value::String(text) => format!("--{flag}={text}").into(),
                     other => format!("--{flag}={other}").into(),
                 });

@@ -246,7 +246,7 @@ fn option(argument: &Arg, kind: Kind) -> Value {
         Takes::Word | Takes::Other(_) => json!({"type": "string"}),
         Takes::Either => json!({"type": ["string", "number"]}),
     };
-    if let Takes::Other(Meaning::Writes) = takes {
+    if let Takes::Other(Meaning::Writes | Meaning::Shares) = takes {
         one["pattern"] = json!("^[^/]+$");
     }
     let several = matches!(argument.get_action(), ArgAction::Append)

@@ -46,6 +46,8 @@ pub(super) enum Chosen {
     Reads { source: Input, written: String },
     /// A file beside the outputs.
     Writes(PathBuf),
+    /// A file beside the outputs that several stages read and fill.
+    Shares(PathBuf),
 }
 
 /// One option of a stage.
@@ -181,7 +183,7 @@ impl RecipeStage {
                 }
                 Chosen::Text(text) | Chosen::Target { argument: text, .. } => text.into(),
                 Chosen::Reads { source, .. } => path(source).into(),
-                Chosen::Writes(path) => path.into(),
+                Chosen::Writes(path) | Chosen::Shares(path) => path.into(),
             };
             if choice.positional {
                 positional.push(value);

@@ -3,6 +3,7 @@
 //! compare products.
 
 pub mod groups;
+pub mod losses;
 pub mod privacy;
 pub mod rounds;
 pub mod scope;
@@ -29,6 +30,8 @@ pub enum Meaning {
     Reads(&'static [&'static str]),
     /// A file beside the outputs.
     Writes,
+    /// A file beside the outputs that several stages may read and fill.
+    Shares,
     /// A target by name, or a target file.
     Target,
 }
@@ -92,6 +95,8 @@ values! {
     TextOrSelf(PathBuf, PathBufValueParser) = Meaning::Reads(&[OWN_SAMPLES]);
     /// A file that is written.
     WriteFile(PathBuf, PathBufValueParser) = Meaning::Writes;
+    /// A file that is filled by whoever needs it first.
+    SharedFile(PathBuf, PathBufValueParser) = Meaning::Shares;
     /// A name of `slmc targets`, or a target file.
     TargetName(String, StringValueParser) = Meaning::Target;
 }

@@ -3,7 +3,7 @@
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TRAINING, TokenizerArg};
 use super::arguments::scope::ScopeArgs;
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
-use super::arguments::{DenseModel, path};
+use super::arguments::{DenseModel, SharedFile, path};
 use super::known::{Files, Known, KnownModel, same_tokens};
 use super::numerics;
 use super::prediction::Prediction;
@@ -13,10 +13,12 @@ use super::templates::check_templates;
 use super::training::{Start, TrainOptions, check, check_adapter, check_need, sparsity_of_layers, train};
 use crate::formats;
 use crate::shell::Shell;
+use crate::train::loss::table::{Against, LossKind};
 use crate::train::settings::Settings;
 use crate::train::student::{hidden_pairs, take_layers};
 use anyhow::anyhow;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Train a smaller student from a teacher
@@ -35,9 +37,18 @@ Examples:
       --data tales.txt --kl 1 --tokens 1500000 -o out/student"
 )]
 pub struct Args {
-    /// Dense directory to learn from
-    #[arg(long, value_name = "DIR", help_heading = MODEL_AND_OUTPUT)]
-    teacher: DenseModel,
+    /// Dense directories to learn from
+    ///
+    /// Of several the student learns the mixture of their distributions, and the hidden states of each. --layers and the
+    /// tokenizer are those of the first.
+    #[arg(long, value_name = "DIR", num_args = 1.., required = true, help_heading = MODEL_AND_OUTPUT)]
+    teacher: Vec<DenseModel>,
+
+    /// What each of several teachers counts [default: all alike]
+    ///
+    /// As many numbers as teachers; they are divided by their sum.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = TRAINING)]
+    teacher_weights: Vec<f64>,
 
     /// Directory or configuration to start from
     #[arg(
@@ -67,6 +78,20 @@ pub struct Args {
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = TRAINING)]
     layer_map: Vec<usize>,
 
+    /// File that keeps what the teachers say
+    ///
+    /// Of every token --teacher-draws ids drawn from the teachers' distribution, an unbiased estimate of it. Samples that
+    /// the file has need no teacher: in later passes, with other seeds, students and stages on the same data. It is made where it is
+    /// not there; its size is told before. For --kl alone.
+    #[arg(long, value_name = "FILE", help_heading = TRAINING)]
+    teacher_cache: Option<SharedFile>,
+
+    /// Ids drawn for every token of --teacher-cache [default: 32]
+    ///
+    /// 2 bytes each, with more than 65,536 tokens 4; more make the estimate less noisy.
+    #[arg(long, value_name = "N", help_heading = TRAINING)]
+    teacher_draws: Option<usize>,
+
     #[command(flatten)]
     training: TrainingArgs,
 
@@ -83,21 +108,61 @@ pub struct Args {
     out: OutArg,
 }
 
+/// Ids drawn for every token where nothing is said.
+const DRAWS: usize = 32;
+
 /// The kind of stage.
 pub struct Distill;
 
 impl Args {
     /// The student as far as it is known.
     fn student(&self, known: &Known, faults: &mut Faults) -> Option<KnownModel> {
-        let teacher = known.planned(&self.teacher);
+        let first = self.teacher.first()?;
+        let teacher = known.planned(first);
         if let Some(path) = &self.student {
-            faults.check("student", same_tokens(known, ("student", path), ("teacher", &self.teacher)));
+            for teacher in &self.teacher {
+                faults.check("student", same_tokens(known, ("student", path), ("teacher", teacher)));
+            }
             return known.planned(path).cloned();
         }
         let teacher = teacher?;
         let spec = faults.check("layers", take_layers(&teacher.spec, &self.layers))?;
         let sparsity = teacher.sparsity.clone().map(|sparsity| sparsity_of_layers(sparsity, &self.layers));
         Some(KnownModel::dense(spec, sparsity).with_files(self.files(teacher)))
+    }
+
+    /// The teachers, each with its part; notes weights that are none.
+    fn teachers(&self, faults: &mut Faults) -> Vec<(PathBuf, f64)> {
+        let (count, given) = (self.teacher.len(), &self.teacher_weights);
+        let weights = if given.is_empty() { vec![1.0; count] } else { given.clone() };
+        if weights.len() != count {
+            let error = anyhow!(
+                "--teacher-weights has {} numbers, and there are {count} teachers; give each one",
+                weights.len()
+            );
+            faults.add("teacher-weights", error);
+        }
+        if let Some(wrong) = weights.iter().find(|weight| !weight.is_finite() || **weight <= 0.0) {
+            faults.add("teacher-weights", anyhow!("--teacher-weights: {wrong} is no weight; give numbers above 0"));
+        }
+        let sum: f64 = weights.iter().sum();
+        let of = |(path, weight): (&DenseModel, f64)| (path.to_path_buf(), weight / sum);
+        self.teacher.iter().zip(weights).map(of).collect()
+    }
+
+    /// The file of what the teachers say, and ids of a row; notes losses that need more than it has.
+    fn cache(&self, faults: &mut Faults) -> Option<(PathBuf, usize)> {
+        let draws = self.teacher_draws.unwrap_or(DRAWS);
+        if self.teacher_draws.is_some() && self.teacher_cache.is_none() {
+            faults.add(
+                "teacher-draws",
+                anyhow!("--teacher-draws is for --teacher-cache FILE; add it, or leave this out"),
+            );
+        }
+        if !(1..=4096).contains(&draws) {
+            faults.add("teacher-draws", anyhow!("--teacher-draws is {draws}; expected 1 to 4096"));
+        }
+        self.teacher_cache.as_ref().map(|path| (path.to_path_buf(), draws))
     }
 
     /// Where the student's tokenizer comes from, where it is made of the teacher's layers.
@@ -134,18 +199,22 @@ impl Stage for Distill {
         }
         let student = args.student(known, &mut faults);
         let layer_map = (!args.layer_map.is_empty()).then(|| args.layer_map.clone());
-        if let (Some(student), Some(teacher)) = (&student, known.planned(&args.teacher)) {
-            let (own, other) = (student.spec.layers.len(), teacher.spec.layers.len());
-            faults.check("layer-map", hidden_pairs(own, other, layer_map.as_deref()));
+        let mut context = usize::MAX;
+        for path in &args.teacher {
+            if let (Some(student), Some(teacher)) = (&student, known.planned(path)) {
+                let (own, other) = (student.spec.layers.len(), teacher.spec.layers.len());
+                faults.check("layer-map", hidden_pairs(own, other, layer_map.as_deref()));
+            }
+            context = context.min(faults.check("teacher", known.context(path)).unwrap_or(usize::MAX));
         }
-        let mut context = faults.check("teacher", known.context(&args.teacher)).unwrap_or(usize::MAX);
         if let Some(path) = &args.student {
             context = context.min(faults.check("student", known.context(path)).unwrap_or(usize::MAX));
         }
         let options = TrainOptions {
             invocation: run.invocation.clone(),
             start,
-            teacher: Some(args.teacher.to_path_buf()),
+            teachers: args.teachers(&mut faults),
+            cache: args.cache(&mut faults),
             layer_map,
             tokenizer: path(&args.tokenizer.tokenizer),
             data: args.data.data(),
@@ -158,6 +227,29 @@ impl Stage for Distill {
             metrics: path(&args.training.metrics),
             max_ram: run.max_ram,
         };
+        if options.teachers.len() > 1 && options.settings.loss.uses(LossKind::Logits) {
+            let error = anyhow!(
+                "--logits compares with one teacher, and there are {}; take --kl, or one teacher",
+                args.teacher.len()
+            );
+            faults.add("logits", error);
+        }
+        if options.cache.is_some() {
+            let loss = &options.settings.loss;
+            let more = loss.used().find(|def| def.against == Against::Logits && def.kind != LossKind::Divergence);
+            if let Some(def) = more {
+                let error = anyhow!(
+                    "--{} compares whole distributions, and --teacher-cache keeps draws; leave one out",
+                    def.option
+                );
+                faults.add(def.option, error);
+            } else if !loss.uses(LossKind::Divergence) {
+                faults.add(
+                    "teacher-cache",
+                    anyhow!("--teacher-cache is for --kl, which has no weight; add --kl 1, or leave it out"),
+                );
+            }
+        }
         let spec = student.as_ref().map(|student| &student.spec);
         check(&options.settings, &options.data, options.task, spec, true, &mut faults);
         let part = match &args.student {
@@ -175,19 +267,20 @@ impl Stage for Distill {
         let mut predicted = Prediction::default();
         if let Some(device) = &device {
             numerics::check(args.numerics.numerics, device, None, &mut faults);
-            let teacher = known.spec(&args.teacher);
+            let teachers: Vec<_> = args.teacher.iter().filter_map(|path| known.spec(path)).collect();
             let student = match &args.student {
                 Some(path) => known.spec(path),
-                None => teacher.as_ref().and_then(|teacher| take_layers(teacher, &args.layers).ok()),
+                None => teachers.first().and_then(|teacher| take_layers(teacher, &args.layers).ok()),
             };
-            predicted = check_need(&options, (student.as_ref(), teacher.as_ref()), false, device, &mut faults);
+            let teachers: Vec<_> = teachers.iter().collect();
+            predicted = check_need(&options, (student.as_ref(), &teachers), false, device, &mut faults);
         }
         Resolved::new(device.map(|device| OnBackend { options, device }), student, faults).predicting(predicted)
     }
 
     fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {
         let OnBackend { options, device } = checked;
-        if let Some(teacher) = &options.teacher {
+        for (teacher, _) in &options.teachers {
             shell.status("Distilling", teacher.display());
         }
         let report = train(options, device, shell)?;

@@ -38,6 +38,13 @@ impl Invocation {
                     target = named.and_then(|target| serde_json::to_value(target).ok());
                     continue;
                 }
+                // That there is one counts, not where it lies.
+                Some(Meaning::Shares) => {
+                    if !values.is_empty() {
+                        options.insert(flag.to_owned(), json!({}));
+                    }
+                    continue;
+                }
                 Some(Meaning::Model { .. } | Meaning::Writes) => continue,
             }
             match values.len() {

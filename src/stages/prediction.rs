@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! forward          parameters that are multiplied + window · width of the queries of every layer, per token
-//! training         tokens · (3 forward + 1 with recomputation + forward of the teacher)
+//! training         tokens · (3 forward + 1 with recomputation + forwards of the teachers)
 //! second moments   tokens · columns² of every input
 //! gptq, sparsegpt  rows · columns² of every matrix
 //! ```
@@ -70,21 +70,21 @@ pub fn dense_bytes(spec: &ModelSpec) -> u64 {
 }
 
 /// A training run.
-pub fn training(student: &ModelSpec, teacher: Option<&ModelSpec>, settings: &Settings) -> Prediction {
+pub fn training(student: &ModelSpec, teachers: &[&ModelSpec], settings: &Settings) -> Prediction {
     Prediction {
         output_bytes: Some(dense_bytes(student)),
         // Values and both moments.
         state_bytes: Some(3 * dense_bytes(student)),
-        work_macs: Some(training_macs(student, teacher, settings)),
+        work_macs: Some(training_macs(student, teachers, settings)),
         ..Prediction::default()
     }
 }
 
 /// Multiply-accumulates of a training run.
-pub fn training_macs(student: &ModelSpec, teacher: Option<&ModelSpec>, settings: &Settings) -> u64 {
+pub fn training_macs(student: &ModelSpec, teachers: &[&ModelSpec], settings: &Settings) -> u64 {
     let passes = if settings.recompute { 4 } else { 3 };
-    let of_teacher = teacher.map_or(0, |teacher| forward_macs(teacher, settings.window));
-    settings.tokens.saturating_mul(passes * forward_macs(student, settings.window) + of_teacher)
+    let of_teachers = teachers.iter().map(|teacher| forward_macs(teacher, settings.window)).sum::<u64>();
+    settings.tokens.saturating_mul(passes * forward_macs(student, settings.window) + of_teachers)
 }
 
 /// Calibration, and the second moments of inputs where they are asked for.

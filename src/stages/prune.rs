@@ -67,6 +67,13 @@ pub struct Args {
     #[arg(long, requires = "data", help_heading = TRAINING)]
     recover: bool,
 
+    /// Share of the training in which masks may move
+    ///
+    /// Weights that are not seen are trained along and shrink; where one has become larger than one that is seen, it takes its
+    /// place (SR-STE). 0: the masks are held from the start.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, help_heading = TRAINING)]
+    masks_move: f64,
+
     #[command(flatten)]
     retrain: RetrainArgs,
 
@@ -142,6 +149,18 @@ impl Args {
         }
     }
 
+    fn check_masks_move(&self, faults: &mut Faults) {
+        if !(0.0..=1.0).contains(&self.masks_move) {
+            faults.add(
+                "masks-move",
+                anyhow!("--masks-move {} is not a share; pass a number from 0 to 1", self.masks_move),
+            );
+        } else if self.masks_move > 0.0 && !self.recover {
+            faults
+                .add("masks-move", anyhow!("--masks-move is for training; add --recover --data FILE, or leave it out"));
+        }
+    }
+
     fn check_most_missed(&self, faults: &mut Faults) {
         let Some(share) = self.pattern.most_missed else { return };
         if !(0.0..=1.0).contains(&share) {
@@ -186,7 +205,7 @@ impl Args {
             None => 0,
         };
         let solver = if solved { prediction::solver_macs(spec) } else { 0 };
-        let recovery = if self.recover { prediction::training_macs(spec, Some(spec), retrain) } else { 0 };
+        let recovery = if self.recover { prediction::training_macs(spec, &[spec], retrain) } else { 0 };
         let bytes = prediction::dense_bytes(spec);
         Prediction {
             output_bytes: Some(bytes),
@@ -253,6 +272,7 @@ impl Stage for Prune {
             check_templates(model.as_ref(), None, ("data", data), field, &mut faults);
         }
         args.check_most_missed(&mut faults);
+        args.check_masks_move(&mut faults);
         let makes = model.as_ref().and_then(|model| args.pruned(model, &mut faults));
         faults.check("out", atomic::check_directory(&args.out.out));
         let checked = device.map(|device| {
@@ -267,6 +287,7 @@ impl Stage for Prune {
                 only: args.pattern.only.clone(),
                 source: args.source(run.seed),
                 recover: args.recover.then_some(retrain),
+                masks_move: args.masks_move,
             };
             OnBackend { options, device }
         });

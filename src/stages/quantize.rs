@@ -128,10 +128,10 @@ impl Args {
         let rounding = prediction::rounding_macs(spec, self.rounding.method, tokens, sampled);
         let tune = self.tune.unwrap_or_else(|| default_tuning(spec)) as u64;
         let training = if self.qat {
-            prediction::training_macs(spec, Some(spec), &retrain.settings)
+            prediction::training_macs(spec, &[spec], &retrain.settings)
         } else if self.rounding.method == Method::Gptq && tune > 0 {
             let settings = Settings { tokens: tune.saturating_mul(tokens), ..tuning_settings(spec) };
-            prediction::training_macs(spec, Some(spec), &settings)
+            prediction::training_macs(spec, &[spec], &settings)
         } else {
             0
         };

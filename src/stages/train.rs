@@ -128,7 +128,8 @@ impl Stage for Train {
         let options = TrainOptions {
             invocation: run.invocation.clone(),
             start: Start::Path(args.model.to_path_buf()),
-            teacher: None,
+            teachers: Vec::new(),
+            cache: None,
             layer_map: None,
             tokenizer: path(&args.tokenizer.tokenizer),
             data: args.data.data(),
@@ -163,7 +164,7 @@ impl Stage for Train {
         if let Some(device) = &device {
             numerics::check(args.numerics.numerics, device, None, &mut faults);
             let spec = known.spec(&args.model);
-            predicted = check_need(&options, (spec.as_ref(), None), false, device, &mut faults);
+            predicted = check_need(&options, (spec.as_ref(), &[]), false, device, &mut faults);
         }
         // A bare encoder is given a classifier for labels that only the data has.
         let same = |model: &&KnownModel| options.task.is_none() || !matches!(model.spec.head, Head::Hidden);

@@ -25,9 +25,11 @@ use crate::stages::stage::Faults;
 use crate::text::rows::row_format;
 use crate::text::tokenizer::{Tokenizer, token_table};
 use crate::text::windows::check_window;
+use crate::train::loss::table::{Against, LossKind};
 use crate::train::memory::TrainingNeed;
 use crate::train::parameters::{Parameters, TrainedId};
 use crate::train::privacy::{Private, PrivacySettings};
+use crate::train::relations::Relations;
 use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::values_of;
 use crate::train::samples::{Data, ReadSamples, SamplesError, TrainTask, check_task, own_task, read};
@@ -35,6 +37,7 @@ use crate::train::scope::{Scope, ScopeSettings};
 use crate::train::settings::Settings;
 use crate::train::start::{self, StartError};
 use crate::train::student::hidden_pairs;
+use crate::train::teacher_cache::{CacheIdentity, TeacherCache};
 use crate::train::trainer::{Run, Teacher, TrainError, steps};
 use burn::tensor::Device;
 use serde_json::{Value, json};
@@ -54,8 +57,10 @@ pub enum Start {
 pub struct TrainOptions {
     /// The student.
     pub start: Start,
-    /// Teacher directory.
-    pub teacher: Option<PathBuf>,
+    /// Teacher directories, each with its part of what they say together.
+    pub teachers: Vec<(PathBuf, f64)>,
+    /// Where the teachers' answers are kept, and ids of a row.
+    pub cache: Option<(PathBuf, usize)>,
     /// Teacher layer for each student layer; spread evenly if absent.
     pub layer_map: Option<Vec<usize>>,
     /// Directory with tokenizer.json; the start's, or the teacher's, if absent.
@@ -102,7 +107,7 @@ pub fn read_bytes(data: &Data) -> u64 {
 /// as long as the window. Other samples are read first. Says what the training will take.
 pub fn check_need(
     options: &TrainOptions,
-    (student, teacher): (Option<&ModelSpec>, Option<&ModelSpec>),
+    (student, teachers): (Option<&ModelSpec>, &[&ModelSpec]),
     transformed: bool,
     device: &Device,
     faults: &mut Faults,
@@ -116,7 +121,7 @@ pub fn check_need(
         student,
         scope: &scope,
         private: options.privacy.is_some(),
-        teacher,
+        teachers: teachers.to_vec(),
         settings: &options.settings,
         longest: options.settings.window,
         transformed,
@@ -127,9 +132,15 @@ pub fn check_need(
         faults.check("", need.check(options.max_ram));
     }
     let loss = &options.settings.loss;
-    let of_teacher = teacher.filter(|_| loss.needs_teacher());
+    for teacher in teachers {
+        faults.check("relations", Relations::of(student, teacher, loss));
+    }
+    if loss.uses(LossKind::Relations) && !fused {
+        faults.add("relations", TrainError::PlainRelations);
+    }
+    let run = if loss.needs_teacher() { teachers } else { &[] };
     let peak_memory_bytes = Some(need.peak_bytes());
-    Prediction { peak_memory_bytes, ..prediction::training(student, of_teacher, &options.settings) }
+    Prediction { peak_memory_bytes, ..prediction::training(student, run, &options.settings) }
 }
 
 /// The need of a changed model that is trained back with itself as it was as teacher.
@@ -144,7 +155,7 @@ pub fn retraining_need<'n>(
         student: spec,
         scope,
         private: false,
-        teacher: settings.loss.needs_teacher().then_some(spec),
+        teachers: settings.loss.needs_teacher().then_some(spec).into_iter().collect(),
         settings,
         longest: settings.window.min(spec.context),
         transformed: true,
@@ -170,9 +181,9 @@ pub fn check(
     faults: &mut Faults,
 ) {
     check_settings(settings, faults);
-    if settings.loss.needs_teacher() && !has_teacher {
-        let option = if settings.loss.needs_divergence() { "kl" } else { "hidden" };
-        faults.add(option, TrainError::NoTeacher);
+    let of_teacher = settings.loss.used().find(|def| def.against != Against::Targets);
+    if let (Some(def), false) = (of_teacher, has_teacher) {
+        faults.add(def.option, TrainError::NoTeacher { option: def.option });
     }
     let Some(spec) = student else { return };
     if let Some(task) = task {
@@ -197,7 +208,7 @@ pub fn train(options: &TrainOptions, device: &Device, progress: &dyn Progress) -
     let mut inputs = inputs(options)?;
     let resume = Resume::of(&options.out, &work.identity(&inputs, device)?);
     let Done { model, adapters, log, report } = work.train(&resume, device, progress)?;
-    let stage = if options.teacher.is_some() { "distill" } else { "train" };
+    let stage = if options.teachers.is_empty() { "train" } else { "distill" };
     let mut settings = json!(options.settings);
     if !options.scope.is_all() {
         settings["scope"] = json!(options.scope);
@@ -227,12 +238,12 @@ pub fn train(options: &TrainOptions, device: &Device, progress: &dyn Progress) -
 struct Work<'o> {
     options: &'o TrainOptions,
     student: Model,
-    teacher: Option<Model>,
+    teachers: Vec<Model>,
     /// Patterns that the student comes with.
     sparsity: Sparsity,
     /// The part of it that is trained.
     scope: Scope,
-    /// How many tokens student and teacher have both, where their tables are padded to different sizes.
+    /// How many tokens student and teachers have all, where their tables are padded to different sizes.
     shared_tokens: Option<usize>,
     task: TrainTask,
     samples: ReadSamples,
@@ -242,11 +253,12 @@ impl<'o> Work<'o> {
     /// Opens the models, compares them, and reads the data.
     fn open(options: &'o TrainOptions, progress: &dyn Progress) -> Result<Self, StageError> {
         let seed = options.settings.seed;
-        let teacher = match &options.teacher {
-            Some(path) => Some(formats::open_model(path)?),
-            None => None,
-        };
-        let mut student = match (&options.start, &teacher) {
+        let mut teachers = Vec::new();
+        for (path, _) in &options.teachers {
+            teachers.push(formats::open_model(path)?);
+        }
+        let teacher = teachers.first();
+        let mut student = match (&options.start, teacher) {
             (Start::Path(path), _) => start::open(path, seed)?,
             (Start::Layers(layers), Some(teacher)) => start::layers_of(teacher, layers)?,
             (Start::Layers(_), None) => return Err(StageError::LayersWithoutTeacher),
@@ -256,23 +268,23 @@ impl<'o> Work<'o> {
         if gains_classifier {
             student = start::with_classifier(&student, &options.data, seed)?;
         }
-        if let Some(teacher) = &teacher {
+        for teacher in &teachers {
             compare(&student, teacher)?;
         }
-        let sparsity = kept_sparsity(options, teacher.as_ref())?;
-        student.companions = companions(options, &student, teacher.as_ref())?;
+        let sparsity = kept_sparsity(options, teacher)?;
+        student.companions = companions(options, &student, teacher)?;
         let mut tokenizer = Tokenizer::of(&student.companions)?;
         let own = student.spec.vocabulary;
-        let rows = teacher.as_ref().map_or(own, |teacher| teacher.spec.vocabulary.min(own));
+        let rows = teachers.iter().map(|teacher| teacher.spec.vocabulary).fold(own, usize::min);
         tokenizer.check(rows)?;
-        let padded = teacher.as_ref().is_some_and(|teacher| teacher.spec.vocabulary != own);
+        let padded = teachers.iter().any(|teacher| teacher.spec.vocabulary != own);
         let shared_tokens = padded.then(|| tokenizer.vocabulary_size());
         student.spec = described::spec_of(&student.companions, &student.config).map_err(StartError::from)?;
         let scope = options.scope.of(&student.spec, &sparsity)?;
         let task = options.task.unwrap_or_else(|| own_task(&student.spec));
         let of_student = (&student.spec, &student.companions);
         let samples = read(&options.data, task, of_student, &tokenizer, options.settings.window, progress)?;
-        Ok(Work { options, student, teacher, sparsity, scope, shared_tokens, task, samples })
+        Ok(Work { options, student, teachers, sparsity, scope, shared_tokens, task, samples })
     }
 
     /// Everything that decides the trained values.
@@ -284,6 +296,8 @@ impl<'o> Work<'o> {
             "inputs": inputs.json(),
             "start": format!("{:?}", start_name(&options.start)),
             "layer_map": options.layer_map,
+            "draws": options.cache.as_ref().map(|(_, draws)| draws),
+            "parts": (options.teachers.len() > 1).then(|| parts(&options.teachers)),
             "task": self.task,
             "tokenizer": tokenizer.as_ref().map(hex),
             "opening": student.spec.opening,
@@ -339,33 +353,38 @@ impl<'o> Work<'o> {
         let masks = HeldMasks::of(&self.student, &self.sparsity)?;
         let start = values_of(&self.student)?;
         self.student.parameters.clear();
-        let weights = match &self.teacher {
-            Some(teacher) => Some(DenseWeights::new(teacher, device)?),
-            None => None,
-        };
-        self.teacher.iter_mut().for_each(|teacher| teacher.parameters.clear());
+        let mut weights = Vec::new();
+        for teacher in &mut self.teachers {
+            weights.push(DenseWeights::new(teacher, device)?);
+            teacher.parameters.clear();
+        }
+        let cache = self.open_cache()?;
         let Work { options, student, sparsity, .. } = &*self;
-        let teacher = match (&self.teacher, &weights) {
-            (Some(teacher), Some(weights)) => {
-                let (own, other) = (student.spec.layers.len(), teacher.spec.layers.len());
-                let pairs = hidden_pairs(own, other, options.layer_map.as_deref())?;
-                Some(Teacher { spec: &teacher.spec, weights, pairs, shared_tokens: self.shared_tokens })
-            }
-            _ => None,
-        };
-        let run = Run {
+        let mut teachers = Vec::new();
+        for ((teacher, weights), (_, part)) in self.teachers.iter().zip(&weights).zip(&options.teachers) {
+            let (own, other) = (student.spec.layers.len(), teacher.spec.layers.len());
+            let pairs = hidden_pairs(own, other, options.layer_map.as_deref())?;
+            teachers.push(Teacher { spec: &teacher.spec, weights, pairs, part: *part });
+        }
+        let mut run = Run {
             spec: &student.spec,
             settings: &options.settings,
             scope: &self.scope,
             privacy: private.as_ref(),
             samples: &self.samples.samples,
-            teacher,
+            teachers,
+            shared_tokens: self.shared_tokens,
+            cache: None,
             device,
             out: &options.out,
             fingerprint: resume.fingerprint(),
             max_ram: options.max_ram,
             read_bytes: read_bytes(&options.data),
         };
+        if let Some(cache) = &cache {
+            run.fill(cache, progress)?;
+            run.cache = Some(cache);
+        }
         let transform: &dyn Transform = if sparsity.is_empty() { &Identity } else { &masks };
         let mut trained = run.train(start, transform, progress)?;
         masks.clear_all(&mut trained.parameters);
@@ -394,6 +413,31 @@ pub fn check_adapter(options: &TrainOptions, has_weights: bool, gains_classifier
         Start::Path(_) => return Ok(()),
     };
     Err(StageError::NoBase(problem))
+}
+
+impl Work<'_> {
+    /// The file with what the teachers say, where one is asked for.
+    fn open_cache(&self) -> Result<Option<TeacherCache>, StageError> {
+        let Some((path, draws)) = &self.options.cache else { return Ok(None) };
+        let mut teachers = Vec::new();
+        for (path, part) in &self.options.teachers {
+            teachers.push((hex(&formats::sha256(path)?), *part));
+        }
+        let spec = &self.student.spec;
+        let identity = CacheIdentity {
+            teachers,
+            vocabulary: self.shared_tokens.unwrap_or(spec.output_width()),
+            temperature: self.options.settings.loss.temperature,
+            draws: *draws,
+        };
+        let cache = TeacherCache::open(path, &self.samples.samples, spec, &identity).map_err(TrainError::from)?;
+        Ok(Some(cache))
+    }
+}
+
+/// The teachers' parts.
+fn parts(teachers: &[(PathBuf, f64)]) -> Vec<f64> {
+    teachers.iter().map(|(_, part)| *part).collect()
 }
 
 /// What a run has made.
@@ -456,10 +500,10 @@ fn inputs(options: &TrainOptions) -> Result<Inputs, HashError> {
     let mut inputs = Inputs::default();
     if let Start::Path(path) = &options.start {
         // By the names of the options that read them.
-        let role = if options.teacher.is_some() { "student" } else { "model" };
+        let role = if options.teachers.is_empty() { "model" } else { "student" };
         inputs = inputs.made(role, path)?;
     }
-    if let Some(path) = &options.teacher {
+    for (path, _) in &options.teachers {
         inputs = inputs.made("teacher", path)?;
     }
     if let Some(path) = &options.tokenizer {

@@ -48,6 +48,8 @@ pub struct Piece {
     pub targets: Vec<i32>,
     /// Inputs that are not padding.
     pub tokens: usize,
+    /// Numbers of the samples, in order.
+    pub samples: Vec<usize>,
 }
 
 impl Samples {
@@ -113,6 +115,43 @@ impl Samples {
         chosen.iter().map(move |&sample| self.piece(spec, seed, &[(first + sample as u64, sample)]))
     }
 
+    /// The samples that the first `steps` steps draw, ascending.
+    pub fn drawn(&self, seed: u64, steps: u64, batch: usize) -> Vec<usize> {
+        let draws = steps.saturating_mul(batch as u64);
+        if draws >= self.len() as u64 {
+            return (0..self.len()).collect();
+        }
+        let mut drawn: Vec<usize> = (0..draws).map(|draw| self.shuffled(seed, draw)).collect();
+        drawn.sort_unstable();
+        drawn
+    }
+
+    /// Rows of the logits that a sample has, but for samples whose tokens are hidden.
+    pub fn rows_of(&self, sample: usize, spec: &ModelSpec) -> usize {
+        match self {
+            Samples::Causal(sequences) => sequences[sample].len() - 1,
+            Samples::Answers { said, .. } => said[sample].iter().skip(1).filter(|said| **said).count(),
+            Samples::Compared(sequences) if !matches!(spec.head, Head::Classifier { .. }) => sequences[sample].len(),
+            Samples::Compared(_) | Samples::Classified { .. } => 1,
+            Samples::Masked { .. } => 0,
+        }
+    }
+
+    /// A sample as bytes: its tokens, and which of them are predicted where that is not all.
+    pub(super) fn bytes_of(&self, sample: usize) -> Vec<u8> {
+        let mut bytes: Vec<u8> = self.tokens(sample).iter().flat_map(|token| token.to_le_bytes()).collect();
+        if let Samples::Answers { said, .. } = self {
+            bytes.extend(said[sample].iter().map(|said| u8::from(*said)));
+        }
+        bytes
+    }
+
+    /// Some samples as a micro-batch, in their order.
+    pub fn piece_of(&self, spec: &ModelSpec, samples: &[usize]) -> Result<Piece, BatchError> {
+        let drawn: Vec<(u64, usize)> = samples.iter().map(|&sample| (0, sample)).collect();
+        self.piece(spec, 0, &drawn)
+    }
+
     /// Sample `draw` of the endless sequence of epochs, each in an order of its own.
     fn shuffled(&self, seed: u64, draw: u64) -> usize {
         let count = self.len() as u64;
@@ -167,7 +206,8 @@ impl Samples {
         }
         let count = mask.iter().filter(|&&there| there).count();
         let batch = Batch::new(spec, tokens, samples.len())?.with_mask(mask)?;
-        Ok(Piece { batch, rows, targets, tokens: count })
+        let samples = samples.iter().map(|(_, sample)| *sample).collect();
+        Ok(Piece { batch, rows, targets, tokens: count, samples })
     }
 }
 

@@ -3,23 +3,29 @@
 //! how many activations are held at once. Weights that no transform changes are lent from the trained values, not copied.
 
 use super::data::Piece;
-use super::loss::LossParts;
+use super::loss::table::{Against, HiddenForm, LossKind, LossParts, LossWeights};
 use super::optimizer::Gradients;
 use super::parameters::{Parameters, TrainedId};
-use super::trainer::{Run, TrainError};
+use super::relations::Relations;
+use super::trainer::{Run, Teacher, TrainError};
 use super::view::{Lent, View, give_back};
-use crate::model::forward::{Batch, FusedForward, FusedWeights, Unobserved, root_without_graph};
+use crate::model::forward::{Batch, FusedForward, FusedWeights, Observer, Unobserved, root_without_graph};
+use crate::model::id::LinearId;
+use crate::model::spec::{Head, ModelKind, ModelSpec};
 use burn::tensor::Tensor;
-use slm_fused::head::{Answers, Weighting, losses};
-use slm_fused::hidden::{Comparison, distance};
+use slm_fused::head::{Answers, Means, SampledRows, TeacherRows, Weighting, losses, sample};
+use slm_fused::hidden::{Comparison, Form, distance};
 use slm_fused::node::Value;
+use slm_fused::relations::{Layout, Related, relations as relations_of};
 use slm_fused::weights::{GradientSum, Weight};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What the steps of a run share.
 pub(super) struct Fused {
-    teacher: Option<FusedWeights>,
+    teachers: Vec<FusedWeights>,
+    /// By teacher.
+    relations: Vec<Option<Relations>>,
     /// Memory of the last step's gradients.
     memory: Gradients,
 }
@@ -27,18 +33,18 @@ pub(super) struct Fused {
 impl Fused {
     /// For a run whose device and loss have fused operations: flex, and every loss but of hidden states taken for logits, which
     /// no command asks for.
-    pub(super) fn new(run: &Run<'_>) -> Option<Self> {
-        Value::of(Tensor::<1>::zeros([1], run.device))?;
+    pub(super) fn new(run: &Run<'_>) -> Result<Option<Self>, TrainError> {
         let loss = &run.settings.loss;
-        let compares_logits = loss.cross_entropy != 0.0 || loss.divergence != 0.0;
-        if compares_logits && matches!(run.spec.head, crate::model::spec::Head::Hidden) {
-            return None;
+        let compares_logits = loss.needs(Against::Targets) || loss.needs(Against::Logits);
+        let on_flex = Value::of(Tensor::<1>::zeros([1], run.device)).is_some();
+        if !on_flex || (compares_logits && matches!(run.spec.head, Head::Hidden)) {
+            return Ok(None);
         }
-        let teacher = match &run.teacher {
-            Some(teacher) => Some(FusedWeights::of(teacher.spec, teacher.weights)?),
-            None => None,
-        };
-        Some(Fused { teacher, memory: Gradients::new() })
+        let teachers: Option<Vec<FusedWeights>> =
+            run.teachers.iter().map(|teacher| FusedWeights::of(teacher.spec, teacher.weights)).collect();
+        let relations = run.teachers.iter().map(|teacher| Relations::of(run.spec, teacher.spec, loss));
+        let relations = relations.collect::<Result<_, _>>()?;
+        Ok(teachers.map(|teachers| Fused { teachers, relations, memory: Gradients::new() }))
     }
 
     /// Takes the gradients of a step back, once they were used: their memory serves the next.
@@ -53,13 +59,14 @@ impl Fused {
         parameters: &mut Parameters,
         view: &View<'_>,
         pieces: &[Piece],
+        now: &LossParts,
     ) -> Result<(Gradients, LossParts), TrainError> {
         let lent = view.lend(parameters);
         let trained = lent.iter().filter(|(_, lent)| lent.trained);
         let sums: BTreeMap<TrainedId, Arc<GradientSum>> = trained
             .map(|(id, _)| (*id, Arc::new(GradientSum::reusing(self.memory.remove(id).unwrap_or_default()))))
             .collect();
-        let result = self.run_pieces(run, &lent, &sums, pieces);
+        let result = self.run_pieces(run, &lent, &sums, pieces, now);
         give_back(parameters, lent);
         let mut gradients = Gradients::new();
         for (id, sum) in sums {
@@ -78,6 +85,7 @@ impl Fused {
         lent: &BTreeMap<TrainedId, Lent>,
         sums: &BTreeMap<TrainedId, Arc<GradientSum>>,
         pieces: &[Piece],
+        now: &LossParts,
     ) -> Result<LossParts, TrainError> {
         let (mut weights, mut projections) = (BTreeMap::new(), BTreeMap::new());
         for (id, lent) in lent {
@@ -101,7 +109,8 @@ impl Fused {
         let mut parts = LossParts::default();
         for piece in pieces {
             let share = piece.rows.len() as f64 / rows.max(1) as f64;
-            parts.add(&self.piece(run, &weights, &projections, piece, share)?, share);
+            let student = Student { weights: &weights, projections: &projections };
+            parts.add(&self.piece(run, &student, piece, share, now)?, share);
         }
         Ok(parts)
     }
@@ -110,24 +119,22 @@ impl Fused {
     fn piece(
         &self,
         run: &Run<'_>,
-        weights: &FusedWeights,
-        projections: &BTreeMap<u16, Weight>,
+        student: &Student<'_>,
         piece: &Piece,
         share: f64,
+        now: &LossParts,
     ) -> Result<LossParts, TrainError> {
         let settings = &run.settings.loss;
-        let keep = settings.needs_hidden();
+        let keep = now.has(Against::States);
         let recording = run.device.clone().autodiff();
         let failed = || TrainError::Device("a graph of fused operations needs the flex device".to_owned());
         let root = Value::of(Tensor::<1>::zeros([1], &recording).require_grad()).ok_or_else(failed)?;
-        let teacher = run.teacher.as_ref().zip(self.teacher.as_ref()).filter(|_| settings.needs_teacher());
-        let teacher = teacher.map(|(teacher, weights)| {
-            let forward = FusedForward::new(teacher.spec, weights, keep);
-            let states = forward.states(&piece.batch, &root_without_graph(), &mut Unobserved);
-            (teacher, forward, states)
-        });
-        let forward = FusedForward::new(run.spec, weights, keep).recomputing(run.settings.recompute);
-        let states = forward.states(&piece.batch, &root, &mut Unobserved);
+        let others = self.teachers(run, piece, now);
+        let mut kept = Projected::of(self.relations.iter().flatten().map(|relations| relations.layers[0]), now);
+        let forward = FusedForward::new(run.spec, student.weights, keep)
+            .recomputing(run.settings.recompute)
+            .cut_below_trained(!now.has(Against::Projections));
+        let states = forward.states(&piece.batch, &root, &mut kept);
         let mut parts = LossParts::default();
         let mut total: Option<Tensor<1>> = None;
         let mut add = |value: Value| {
@@ -137,52 +144,186 @@ impl Fused {
                 None => value,
             });
         };
-        let mut answers = None;
-        if let Some((teacher, forward, others)) = teacher {
-            if keep {
-                let rows = present_rows(&piece.batch);
-                let pairs = teacher.pairs.len() as f64;
-                for (number, &(own, other)) in teacher.pairs.iter().enumerate() {
-                    let comparison = Comparison {
-                        teacher: others.hidden_states[other].tensor(),
-                        projection: projections.get(&(number as u16)).cloned(),
-                        rows: rows.clone(),
-                        raw: settings.hidden_raw,
-                        factor: settings.hidden * share / pairs,
-                    };
-                    let (value, loss) = distance(&states.hidden_states[own], comparison);
-                    parts.hidden += loss / pairs;
-                    add(value);
-                }
-            }
-            if settings.needs_divergence() {
-                let rows = forward.head_rows(others.last, &piece.batch, &piece.rows, &mut Unobserved);
-                let shared = teacher.shared_tokens;
-                answers = forward.head().map(|head| Answers { rows: rows.tensor(), head, shared });
+        if keep {
+            let rows = present_rows(&piece.batch);
+            let pairs = run.pairs().count() as f64;
+            for (number, (teacher, (own, other))) in run.pairs().enumerate() {
+                let comparison = Comparison {
+                    teacher: others[teacher].hidden_states[other].tensor(),
+                    projection: student.projections.get(&(number as u16)).cloned(),
+                    rows: rows.clone(),
+                    form: form(settings),
+                    factor: now.get(LossKind::Hidden) * share / pairs,
+                };
+                let (value, loss) = distance(&states.hidden_states[own], comparison);
+                parts.set(LossKind::Hidden, parts.get(LossKind::Hidden) + loss / pairs);
+                add(value);
             }
         }
-        drop(states.hidden_states);
-        let compares_logits = settings.cross_entropy != 0.0 || settings.needs_divergence();
-        if let Some(head) = forward.head().filter(|_| compares_logits && !piece.rows.is_empty()) {
-            let rows = forward.head_rows(states.last, &piece.batch, &piece.rows, &mut Unobserved);
-            let weighting = Weighting {
-                cross_entropy: settings.cross_entropy,
-                divergence: settings.divergence,
-                temperature: settings.temperature,
-                share,
+        for ((plan, other), teacher) in self.relations.iter().zip(&others).zip(&run.teachers) {
+            let (Some(plan), Some(other)) = (plan, &other.projected) else { continue };
+            let own = kept.of_layer(plan.layers[0]).ok_or_else(failed)?;
+            let related = Related {
+                teacher: other.tensor(),
+                widths: plan.widths[1],
+                heads: plan.heads,
+                factor: now.get(LossKind::Relations) * share * teacher.part,
             };
-            let (value, means) = losses(&rows, &head, &piece.targets, answers.as_ref(), weighting);
-            (parts.cross_entropy, parts.divergence) = (means.cross_entropy, means.divergence);
+            let (value, loss) = relations_of(&own, layout(plan, &piece.batch, run.spec), &related);
+            parts.set(LossKind::Relations, parts.get(LossKind::Relations) + loss * teacher.part);
             add(value);
         }
-        parts.total = settings.cross_entropy * parts.cross_entropy
-            + settings.divergence * parts.divergence
-            + settings.hidden * parts.hidden;
+        drop((kept, states.hidden_states));
+        let compares_logits = now.has(Against::Targets) || now.has(Against::Logits);
+        if let Some(head) = forward.head().filter(|_| compares_logits && !piece.rows.is_empty()) {
+            let rows = forward.head_rows(states.last, &piece.batch, &piece.rows, &mut Unobserved);
+            let teachers: Vec<TeacherRows> = others.into_iter().filter_map(|other| other.answers).collect();
+            let answers = match run.cache.filter(|_| now.has(Against::Logits)) {
+                Some(cache) => Some(Answers::Sampled(cache.rows(&piece.samples)?)),
+                None => (!teachers.is_empty()).then_some(Answers::Computed { teachers, shared: run.shared_tokens }),
+            };
+            let (value, means) =
+                losses(&rows, &head, &piece.targets, answers.as_ref(), weighting(settings, now, share));
+            note(&means, &mut parts);
+            add(value);
+        }
+        parts.weigh(now);
         if let Some(total) = total {
             total.backward();
         }
         Ok(parts)
     }
+
+    /// What the losses of this step need of every teacher.
+    fn teachers(&self, run: &Run<'_>, piece: &Piece, now: &LossParts) -> Vec<Taught> {
+        let logits = now.has(Against::Logits) && run.cache.is_none();
+        let asked = logits || now.has(Against::States) || now.has(Against::Projections);
+        let all = run.teachers.iter().zip(&self.teachers).zip(&self.relations).filter(|_| asked);
+        let one = |((teacher, weights), relations): ((&Teacher<'_>, &FusedWeights), &Option<Relations>)| {
+            let forward = FusedForward::new(teacher.spec, weights, now.has(Against::States));
+            let mut kept = Projected::of(relations.iter().map(|relations| relations.layers[1]), now);
+            let states = forward.states(&piece.batch, &root_without_graph(), &mut kept);
+            let answers = forward.head().filter(|_| logits).map(|head| {
+                let rows = forward.head_rows(states.last, &piece.batch, &piece.rows, &mut Unobserved);
+                TeacherRows { rows: rows.tensor(), head, weight: teacher.part }
+            });
+            let projected = relations.as_ref().and_then(|relations| kept.of_layer(relations.layers[1]));
+            Taught { hidden_states: states.hidden_states, projected, answers }
+        };
+        all.map(one).collect()
+    }
+}
+
+/// Ids drawn from what teachers say of a piece's rows, by a number in [0, 1) for each; tokens that all have, temperature, and ids
+/// of a row.
+pub(super) fn answers_of(
+    teachers: &[Teacher<'_>],
+    piece: &Piece,
+    (shared, temperature, draws): (Option<usize>, f64, usize),
+    uniforms: &[f64],
+) -> Result<SampledRows, TrainError> {
+    let mut all = Vec::new();
+    for teacher in teachers {
+        let weights = FusedWeights::of(teacher.spec, teacher.weights).ok_or(TrainError::PlainCache)?;
+        let forward = FusedForward::new(teacher.spec, &weights, false);
+        let states = forward.states(&piece.batch, &root_without_graph(), &mut Unobserved);
+        let head = forward.head().ok_or(TrainError::PlainCache)?;
+        let rows = forward.head_rows(states.last, &piece.batch, &piece.rows, &mut Unobserved).tensor();
+        all.push(TeacherRows { rows, head, weight: teacher.part });
+    }
+    let shared = shared.or((all.len() > 1).then(|| teachers[0].spec.output_width()));
+    let answers = Answers::Computed { teachers: all, shared };
+    Ok(sample(&answers, piece.rows.len(), temperature, draws, uniforms))
+}
+
+/// The student's weights in a graph, and its projections to teachers' widths by the number of the pair.
+struct Student<'s> {
+    weights: &'s FusedWeights,
+    projections: &'s BTreeMap<u16, Weight>,
+}
+
+/// What a teacher computed of a piece.
+struct Taught {
+    hidden_states: Vec<Value>,
+    projected: Option<Value>,
+    answers: Option<TeacherRows>,
+}
+
+/// Keeps what some layers project for attention.
+struct Projected {
+    layers: Vec<usize>,
+    kept: BTreeMap<usize, Tensor<3>>,
+}
+
+impl Projected {
+    /// Of these layers, where the step compares relations.
+    fn of(layers: impl Iterator<Item = usize>, now: &LossParts) -> Self {
+        let asked = now.has(Against::Projections);
+        Projected { layers: layers.filter(|_| asked).collect(), kept: BTreeMap::new() }
+    }
+
+    fn of_layer(&self, layer: usize) -> Option<Value> {
+        self.kept.get(&layer).cloned().and_then(Value::of)
+    }
+}
+
+impl Observer for Projected {
+    fn sees_linears(&self) -> bool {
+        false
+    }
+
+    fn sees_attention(&self) -> bool {
+        false
+    }
+
+    fn linear(&mut self, _id: LinearId, _input: &Tensor<2>) {}
+
+    fn attention(&mut self, _layer: usize, _query: &Tensor<4>, _key: &Tensor<4>) {}
+
+    fn sees_projected(&self, layer: usize) -> bool {
+        self.layers.contains(&layer)
+    }
+
+    fn projected(&mut self, layer: usize, rows: Tensor<3>) {
+        self.kept.insert(layer, rows);
+    }
+}
+
+/// Where the student's projections lie in their rows.
+fn layout(plan: &Relations, batch: &Batch, spec: &ModelSpec) -> Layout {
+    let [sequences, length] = batch.dims();
+    let present = batch.mask().map(|mask| Arc::new(mask.to_vec()));
+    Layout { widths: plan.widths[0], sequences, length, present, causal: spec.kind == ModelKind::Decoder }
+}
+
+fn form(settings: &LossWeights) -> Form {
+    match settings.hidden_form {
+        HiddenForm::Relative => Form::Relative,
+        HiddenForm::Raw => Form::Raw,
+        HiddenForm::Cosine => Form::Cosine,
+    }
+}
+
+fn weighting(settings: &LossWeights, now: &LossParts, share: f64) -> Weighting {
+    Weighting {
+        cross_entropy: now.get(LossKind::CrossEntropy),
+        smoothing: settings.smoothing,
+        divergence: now.get(LossKind::Divergence),
+        skew_divergence: now.get(LossKind::SkewDivergence),
+        skew: settings.skew,
+        reverse_divergence: now.get(LossKind::ReverseDivergence),
+        logits: now.get(LossKind::Logits),
+        temperature: settings.temperature,
+        share,
+    }
+}
+
+fn note(means: &Means, parts: &mut LossParts) {
+    parts.set(LossKind::CrossEntropy, means.cross_entropy);
+    parts.set(LossKind::Divergence, means.divergence);
+    parts.set(LossKind::SkewDivergence, means.skew_divergence);
+    parts.set(LossKind::ReverseDivergence, means.reverse_divergence);
+    parts.set(LossKind::Logits, means.logits);
 }
 
 /// The rows that are not padding; `None` where all are.

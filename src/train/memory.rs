@@ -13,6 +13,7 @@
 //!
 //! What an operation keeps is the table of docs/training.md. Samples are taken to be as long as the longest.
 
+use super::loss::table::Against;
 use super::scope::Scope;
 use super::settings::Settings;
 use crate::model::spec::{LayerSpec, Mixer, ModelSpec, NormPlacement};
@@ -27,7 +28,7 @@ const CHUNK: usize = 256;
 const SLACK_PERCENT: u64 = 10;
 
 /// A run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TrainingNeed<'n> {
     /// The student.
     pub student: &'n ModelSpec,
@@ -35,8 +36,8 @@ pub struct TrainingNeed<'n> {
     pub scope: &'n Scope,
     /// Whether samples are computed one by one, and their gradients summed apart.
     pub private: bool,
-    /// The teacher, where the loss has one.
-    pub teacher: Option<&'n ModelSpec>,
+    /// The teachers, where the loss has some.
+    pub teachers: Vec<&'n ModelSpec>,
     /// The run.
     pub settings: &'n Settings,
     /// Most tokens of a sample.
@@ -91,9 +92,9 @@ impl TrainingNeed<'_> {
         let frozen = (all + of_adapters).saturating_sub(trained);
         let transformed = if self.transformed { 6 } else { 0 };
         let sum = if self.private { 4 } else { 0 };
-        let of_teacher = self.teacher.map_or(0, |teacher| 4 * teacher.parameter_count());
+        let of_teachers = self.teachers.iter().map(|teacher| 4 * teacher.parameter_count()).sum::<u64>();
         let program = PROGRAM_BYTES + TOKEN_BYTES * self.student.vocabulary as u64;
-        program + (16 + transformed + sum) * trained + 4 * frozen + 8 * adapted + of_teacher + self.read_bytes
+        program + (16 + transformed + sum) * trained + 4 * frozen + 8 * adapted + of_teachers + self.read_bytes
     }
 
     /// Bytes of a micro-batch on fused operations.
@@ -106,14 +107,18 @@ impl TrainingNeed<'_> {
         // The last state, the same normed, and its gradient.
         let mut floats = layers + working + 3 * spec.hidden;
         let mut heads = 1;
-        if let Some(teacher) = self.teacher {
-            if self.settings.loss.needs_hidden() {
+        for teacher in &self.teachers {
+            if self.settings.loss.needs(Against::States) {
                 // The teacher's states, and a difference for every pair.
                 floats += (teacher.layers.len() + spec.layers.len() + 2) * teacher.hidden;
             }
-            if self.settings.loss.needs_divergence() {
+            if self.settings.loss.needs(Against::Logits) {
                 floats += teacher.hidden;
-                heads = 2;
+                // The scores of one after the other, and their mixture.
+                heads = if self.teachers.len() > 1 { 3 } else { 2 };
+            }
+            if self.settings.loss.needs(Against::Projections) {
+                floats += 3 * (teacher.hidden + 2 * spec.hidden);
             }
         }
         let scores = heads * spec.output_width() * CHUNK.min(tokens);
@@ -157,7 +162,7 @@ impl TrainingNeed<'_> {
     fn with(&self, change: &dyn Fn(&mut Settings)) -> u64 {
         let mut settings = self.settings.clone();
         change(&mut settings);
-        TrainingNeed { settings: &settings, ..*self }.peak_bytes()
+        TrainingNeed { settings: &settings, ..self.clone() }.peak_bytes()
     }
 
     /// The options with which the run stays within `limit`, each with its need; the result of the first is that of none.

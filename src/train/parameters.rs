@@ -93,7 +93,6 @@ impl Leaves {
         spec: &ModelSpec,
         effective: &Parameters,
         needs: impl Fn(ParameterId) -> bool,
-        projection_shape: [usize; 2],
         device: &Device,
     ) -> Self {
         fn leaf<const D: usize>(data: TensorData, needed: bool, device: &Device) -> Tensor<D> {
@@ -121,7 +120,7 @@ impl Leaves {
                     }
                 },
                 TrainedId::Projection(pair) => {
-                    let data = TensorData::new(values.clone(), projection_shape);
+                    let data = TensorData::new(values.clone(), [spec.hidden, values.len() / spec.hidden]);
                     leaves.projections.insert(*pair, leaf(data, true, device));
                 }
                 // Seen as part of their matrix.

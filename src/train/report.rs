@@ -6,7 +6,7 @@ use crate::disk::atomic::{self, AtomicError};
 use crate::report::{Report, Table, grouped};
 use crate::text::file::{ReadNotes, rows_of_files};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::path::Path;
 
@@ -29,15 +29,9 @@ pub struct TrainReport {
     pub tokens: u64,
     /// Mean loss over the last tenth of the steps.
     pub loss: f64,
-    /// Its parts, where they have a weight.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cross_entropy: Option<f64>,
-    /// KL to the teacher.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub divergence: Option<f64>,
-    /// Loss of the hidden states.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hidden: Option<f64>,
+    /// Its parts that have a weight, by their keys.
+    #[serde(flatten)]
+    pub parts: Map<String, Value>,
     /// Loss by step, `[step, loss]`: of a long run the means of at most 400 stretches of steps.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<(u64, f64)>,
@@ -65,12 +59,8 @@ impl Report for TrainReport {
         table.row(["steps", &grouped(self.steps)]);
         table.row(["tokens", &grouped(self.tokens)]);
         table.row(["loss", &format!("{:.4}", self.loss)]);
-        for (name, value) in
-            [("cross_entropy", self.cross_entropy), ("divergence", self.divergence), ("hidden", self.hidden)]
-        {
-            if let Some(value) = value {
-                table.row([name, &format!("{value:.4}")]);
-            }
+        for (key, value) in &self.parts {
+            table.row([key, &format!("{:.4}", value.as_f64().unwrap_or(f64::NAN))]);
         }
         if let Some(privacy) = &self.privacy {
             privacy.rows(&mut table);
@@ -95,8 +85,6 @@ impl TrainReport {
 
     /// The report of a finished run, without the files of its data.
     pub fn of(run: &Run<'_>, trained: &Trained) -> Self {
-        let weights = &run.settings.loss;
-        let part = |value: f64, weight: f64| (weight != 0.0).then_some(value);
         let tokens = trained.log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         TrainReport {
             parameters: run.spec.parameter_count(),
@@ -105,9 +93,7 @@ impl TrainReport {
             steps: trained.steps,
             tokens: tokens.filter_map(|line| line["tokens"].as_u64()).sum(),
             loss: trained.last.total,
-            cross_entropy: part(trained.last.cross_entropy, weights.cross_entropy),
-            divergence: part(trained.last.divergence, weights.divergence),
-            hidden: part(trained.last.hidden, weights.hidden),
+            parts: trained.last.by_key(&run.settings.loss),
             curve: curve(&trained.log),
             privacy: run.privacy.map(Private::report),
             resumed_from: trained.resumed,

@@ -76,7 +76,12 @@ impl Retraining<'_> {
             scope: &scope,
             privacy: None,
             samples: self.samples,
-            teacher: weights.as_ref().map(|weights| Teacher { spec: &model.spec, weights, pairs, shared_tokens: None }),
+            teachers: weights
+                .iter()
+                .map(|weights| Teacher { spec: &model.spec, weights, pairs: pairs.clone(), part: 1.0 })
+                .collect(),
+            shared_tokens: None,
+            cache: None,
             device,
             out: self.out,
             fingerprint: self.fingerprint.clone(),

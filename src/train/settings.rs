@@ -1,53 +1,11 @@
 //! Settings of a training run as plain data: the same struct serves flags and recipes, and its JSON is part of the
 //! fingerprint by which a killed run is recognised.
 
-use serde::{Deserialize, Serialize};
-
-/// Weights of the losses.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LossWeights {
-    /// Cross entropy with the data's own targets.
-    pub cross_entropy: f64,
-    /// T² · KL(teacher ‖ student) of distributions at temperature T.
-    pub divergence: f64,
-    /// Temperature T.
-    pub temperature: f64,
-    /// Mean over mapped layers of ‖h_s − h_t‖² / ‖h_t‖².
-    pub hidden: f64,
-    /// Take ‖h_s − h_t‖² per element instead, not divided by the teacher's norm.
-    pub hidden_raw: bool,
-}
-
-impl LossWeights {
-    /// Weights for training without a teacher.
-    pub const PLAIN: LossWeights =
-        LossWeights { cross_entropy: 1.0, divergence: 0.0, temperature: 1.0, hidden: 0.0, hidden_raw: false };
-    /// Weights for distillation.
-    pub const DISTILL: LossWeights = LossWeights { hidden: 0.5, ..LossWeights::PLAIN };
-    /// Weights for recovery and quantization-aware training, whose teacher is the unchanged model.
-    pub const RECOVER: LossWeights =
-        LossWeights { cross_entropy: 0.0, divergence: 1.0, temperature: 1.0, hidden: 0.0, hidden_raw: false };
-
-    /// Whether a teacher's logits are needed.
-    pub fn needs_divergence(&self) -> bool {
-        self.divergence != 0.0
-    }
-
-    /// Whether hidden states are needed.
-    pub fn needs_hidden(&self) -> bool {
-        self.hidden != 0.0
-    }
-
-    /// Whether there must be a teacher.
-    pub fn needs_teacher(&self) -> bool {
-        self.needs_divergence() || self.needs_hidden()
-    }
-}
+use super::loss::table::{LOSSES, LossWeights};
+use serde::Serialize;
 
 /// One training run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
     /// Tokens to train on, padding not counted; the last step is a whole one.
     pub tokens: u64,
@@ -152,13 +110,20 @@ impl Settings {
         rule(positive(self.clip), "clip", &self.clip, "a number above 0");
         rule(self.checkpoint_every > 0, "checkpoint_every", &self.checkpoint_every, "at least 1");
         let loss = &self.loss;
-        rule(weight(loss.cross_entropy), "cross_entropy", &loss.cross_entropy, "0 or more");
-        rule(weight(loss.divergence), "divergence", &loss.divergence, "0 or more");
-        rule(weight(loss.hidden), "hidden", &loss.hidden, "0 or more");
+        for def in &LOSSES {
+            let weight = loss.weight(def.kind);
+            rule(weight.is_valid(), def.key, &weight, "0 or more");
+        }
         rule(positive(loss.temperature), "temperature", &loss.temperature, "a number above 0");
-        let parts = [loss.cross_entropy, loss.divergence, loss.hidden];
-        let none = parts.iter().all(|part| *part == 0.0);
-        rule(!none, "loss", &"without any part", "a weight above 0 for cross_entropy, divergence or hidden");
+        rule((0.0..1.0).contains(&loss.smoothing), "label_smoothing", &loss.smoothing, "0 to below 1");
+        rule(loss.skew > 0.0 && loss.skew < 1.0, "skew", &loss.skew, "between 0 and 1");
+        rule(loss.relation_heads != Some(0), "relation_heads", &0, "at least 1");
+        rule(
+            loss.used().next().is_some(),
+            "loss",
+            &"without any part",
+            "a weight above 0 for some loss, such as --ce 1",
+        );
         faults
     }
 
@@ -194,10 +159,7 @@ mod tests {
             (Settings { tokens: 0, ..Settings::default() }, "tokens"),
             (Settings { pieces: 17, ..Settings::default() }, "pieces"),
             (Settings { learning_rate: f64::NAN, ..Settings::default() }, "learning_rate"),
-            (
-                Settings { loss: LossWeights { cross_entropy: 0.0, ..LossWeights::PLAIN }, ..Settings::default() },
-                "loss",
-            ),
+            (Settings { loss: LossWeights::NONE, ..Settings::default() }, "loss"),
         ];
         for (settings, key) in wrong {
             assert_eq!(settings.check().map_err(|error| error.key), Err(key));

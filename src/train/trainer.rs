@@ -5,13 +5,16 @@
 use super::checkpoint::{self, CheckpointError, State};
 use super::data::{Piece, Samples};
 use super::fused::Fused;
-use super::loss::{Compared, LossParts, loss};
+use super::loss::plain::{Compared, loss};
+use super::loss::table::{Against, LossKind, LossParts};
 use super::memory::{NotEnoughMemory, TrainingNeed};
 use super::optimizer::{Gradients, Moments, global_norm};
 use super::parameters::{Leaves, Parameters, TrainedId, normals};
 use super::privacy::{Private, PrivacyError};
+use super::relations::RelationError;
 use super::scope::Scope;
 use super::settings::{SettingError, Settings};
+use super::teacher_cache::{TeacherCache, TeacherCacheError};
 use super::view::View;
 use crate::model::forward::{BatchError, DenseWeights, Forward, Observer, Unobserved, WeightSource};
 use crate::model::id::{LinearId, ParameterId};
@@ -32,10 +35,22 @@ pub enum TrainError {
     #[error(transparent)]
     Setting(#[from] SettingError),
     /// The loss needs a teacher.
+    #[error("--{option} needs a teacher, and there is none; pass --teacher to `slmc distill`, or leave --{option} out")]
+    NoTeacher {
+        /// Of the first such loss.
+        option: &'static str,
+    },
+    /// A file of answers cannot be used.
+    #[error(transparent)]
+    Cache(#[from] TeacherCacheError),
+    /// Answers are for fused operations.
     #[error(
-        "the loss has parts that need a teacher (divergence, hidden), and there is none; pass --teacher or set them to 0"
+        "--teacher-cache is for fused operations, which this run has none of; take --backend flex, or leave it out"
     )]
-    NoTeacher,
+    PlainCache,
+    /// Relations cannot be compared.
+    #[error(transparent)]
+    Relations(#[from] RelationError),
     /// The data gives no sample.
     #[error("there is nothing to train on: the data gives no sample")]
     NoSamples,
@@ -66,6 +81,9 @@ pub enum TrainError {
     /// It would need more memory than is allowed.
     #[error(transparent)]
     Memory(#[from] NotEnoughMemory),
+    /// Only fused operations compare relations.
+    #[error("--relations is for fused operations, which this run has none of; take --backend flex, or leave it out")]
+    PlainRelations,
     /// Only fused operations can compute layers again.
     #[error("--recompute is for fused operations, which this run has none of; take --backend flex, or leave it out")]
     Recompute,
@@ -82,8 +100,8 @@ pub struct Teacher<'t> {
     pub weights: &'t DenseWeights,
     /// Hidden states that are compared, (student, teacher), counted from the embedding output.
     pub pairs: Vec<(usize, usize)>,
-    /// How many tokens both have, where the tables are padded to different sizes.
-    pub shared_tokens: Option<usize>,
+    /// Its part of what all teachers say; the parts sum to 1.
+    pub part: f64,
 }
 
 /// Everything a run needs besides its transform.
@@ -98,8 +116,12 @@ pub struct Run<'r> {
     pub privacy: Option<&'r Private>,
     /// The data.
     pub samples: &'r Samples,
-    /// The teacher, where there is one.
-    pub teacher: Option<Teacher<'r>>,
+    /// The teachers, where there are any.
+    pub teachers: Vec<Teacher<'r>>,
+    /// How many tokens student and teachers have all, where their tables are padded to different sizes.
+    pub shared_tokens: Option<usize>,
+    /// What teachers say of every sample that is drawn, where it was asked beforehand: then the divergence runs none.
+    pub cache: Option<&'r TeacherCache>,
     /// The device, without gradients.
     pub device: &'r Device,
     /// Where the output will be: the checkpoint is beside it.
@@ -136,7 +158,6 @@ pub fn steps(samples: &Samples, settings: &Settings) -> u64 {
 }
 
 impl Run<'_> {
-
     /// Trains `start` through `transform`.
     pub fn train(
         &self,
@@ -145,15 +166,23 @@ impl Run<'_> {
         progress: &dyn Progress,
     ) -> Result<Trained, TrainError> {
         self.settings.check()?;
-        if self.settings.loss.needs_teacher() && self.teacher.is_none() {
-            return Err(TrainError::NoTeacher);
+        let of_teacher = self.settings.loss.used().find(|def| def.against != Against::Targets);
+        let taught = !self.teachers.is_empty() || self.cache.is_some();
+        if let (Some(def), false) = (of_teacher, taught) {
+            return Err(TrainError::NoTeacher { option: def.option });
         }
         if self.samples.is_empty() {
             return Err(TrainError::NoSamples);
         }
-        let mut fused = Fused::new(self);
+        let mut fused = Fused::new(self)?;
         if self.settings.recompute && fused.is_none() {
             return Err(TrainError::Recompute);
+        }
+        if self.cache.is_some() && fused.is_none() {
+            return Err(TrainError::PlainCache);
+        }
+        if self.settings.loss.uses(LossKind::Relations) && fused.is_none() {
+            return Err(TrainError::PlainRelations);
         }
         let need = self.need(transform, fused.is_some());
         progress.needs("training", need.peak_bytes());
@@ -191,12 +220,26 @@ impl Run<'_> {
         Ok(Trained { parameters, adapters, steps, resumed: from, last, log: state.log })
     }
 
+    /// Has the teachers say of every sample of the run what the file lacks.
+    ///
+    /// # Errors
+    /// [`TrainError`].
+    pub fn fill(&self, cache: &TeacherCache, progress: &dyn Progress) -> Result<(), TrainError> {
+        let drawn = self.samples.drawn(self.settings.seed, steps(self.samples, self.settings), self.settings.batch);
+        let missing = cache.missing(&drawn)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let of_text = (missing.as_slice(), self.shared_tokens, self.settings.loss.temperature);
+        cache.fill((self.samples, self.spec), &self.teachers, of_text, progress)
+    }
+
     fn need(&self, transform: &dyn Transform, fused: bool) -> TrainingNeed<'_> {
         TrainingNeed {
             student: self.spec,
             scope: self.scope,
             private: self.privacy.is_some(),
-            teacher: self.teacher.as_ref().map(|teacher| teacher.spec),
+            teachers: self.teachers.iter().map(|teacher| teacher.spec).collect(),
             settings: self.settings,
             longest: self.samples.longest(),
             transformed: self.spec.matrices().iter().any(|(id, ..)| transform.changes(*id)),
@@ -207,15 +250,24 @@ impl Run<'_> {
 
     /// Projections where the student's width is not the teacher's: random, of the norm an identity would have.
     fn add_projections(&self, parameters: &mut Parameters) {
-        let Some(teacher) = &self.teacher else { return };
-        let (own, other) = (self.spec.hidden, teacher.spec.hidden);
-        if own == other || !self.settings.loss.needs_hidden() {
+        if !self.settings.loss.needs(Against::States) {
             return;
         }
-        for pair in 0..teacher.pairs.len() {
-            let values = normals(self.settings.seed ^ (pair as u64 + 1) << 32, own * other, 1.0 / (own as f64).sqrt());
-            parameters.insert(TrainedId::Projection(pair as u16), values);
+        let own = self.spec.hidden;
+        for (number, (teacher, _)) in self.pairs().enumerate() {
+            let other = self.teachers[teacher].spec.hidden;
+            if own != other {
+                let seed = self.settings.seed ^ (number as u64 + 1) << 32;
+                let values = normals(seed, own * other, 1.0 / (own as f64).sqrt());
+                parameters.insert(TrainedId::Projection(number as u16), values);
+            }
         }
+    }
+
+    /// Every pair of hidden states that is compared, teacher after teacher: the teacher's number, and the pair.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (usize, (usize, usize))> + '_ {
+        let teachers = self.teachers.iter().enumerate();
+        teachers.flat_map(|(number, teacher)| teacher.pairs.iter().map(move |pair| (number, *pair)))
     }
 
     fn step(
@@ -227,12 +279,13 @@ impl Run<'_> {
         saved: u64,
     ) -> Result<StepDone, TrainError> {
         let settings = self.settings;
+        let now = settings.loss.at(state.step as f64 / steps as f64);
         let StepGradients { gradients, parts, tokens } = match self.privacy {
-            Some(private) => self.private_gradients(private, state, view, fused.as_deref_mut(), saved)?,
+            Some(private) => self.private_gradients(private, state, (view, &now), fused.as_deref_mut(), saved)?,
             None => {
                 let pieces =
                     self.samples.pieces(self.spec, settings.seed, state.step, settings.batch, settings.pieces)?;
-                self.trained_gradients(&pieces, state, view, fused.as_deref_mut(), saved)?
+                self.trained_gradients(&pieces, state, (view, &now), fused.as_deref_mut(), saved)?
             }
         };
         let norm = global_norm(&gradients);
@@ -241,6 +294,8 @@ impl Run<'_> {
         let scale = if clips { settings.clip / norm } else { 1.0 };
         let rate = settings.rate(state.step, steps);
         state.moments.update(&mut state.parameters, &gradients, scale, rate, settings.weight_decay, state.step);
+        let share = (state.step + 1) as f64 / steps as f64;
+        view.settle(&mut state.parameters, share);
         if let Some(fused) = fused {
             fused.reuse(gradients);
         }
@@ -248,14 +303,8 @@ impl Run<'_> {
         // A private step may have no samples.
         if tokens > 0 {
             line["loss"] = json!(parts.total);
-        }
-        for (name, value, weight) in [
-            ("cross_entropy", parts.cross_entropy, settings.loss.cross_entropy),
-            ("divergence", parts.divergence, settings.loss.divergence),
-            ("hidden", parts.hidden, settings.loss.hidden),
-        ] {
-            if weight != 0.0 && tokens > 0 {
-                line[name] = json!(value);
+            for (key, value) in parts.by_key(&settings.loss) {
+                line[key] = value;
             }
         }
         line["gradient_norm"] = json!(norm);
@@ -269,13 +318,13 @@ impl Run<'_> {
         &self,
         pieces: &[Piece],
         state: &mut State,
-        view: &View<'_>,
+        (view, now): (&View<'_>, &LossParts),
         mut fused: Option<&mut Fused>,
         saved: u64,
     ) -> Result<StepGradients, TrainError> {
         let (gradients, parts) = match &mut fused {
-            Some(fused) => fused.gradients(self, &mut state.parameters, view, pieces)?,
-            None => self.gradients(&view.seen(&state.parameters), pieces)?,
+            Some(fused) => fused.gradients(self, &mut state.parameters, view, pieces, now)?,
+            None => self.gradients(&view.seen(&state.parameters), pieces, now)?,
         };
         let not_finite = |what, place| TrainError::NotFinite { step: state.step, what, place, checkpoint: saved };
         if !parts.total.is_finite() {
@@ -297,7 +346,7 @@ impl Run<'_> {
         &self,
         private: &Private,
         state: &mut State,
-        view: &View<'_>,
+        (view, now): (&View<'_>, &LossParts),
         mut fused: Option<&mut Fused>,
         saved: u64,
     ) -> Result<StepGradients, TrainError> {
@@ -307,7 +356,8 @@ impl Run<'_> {
         let (mut parts, mut tokens) = (LossParts::default(), 0);
         for piece in self.samples.apart(self.spec, self.settings.seed, state.step, &drawn) {
             let piece = piece?;
-            let one = self.trained_gradients(std::slice::from_ref(&piece), state, view, fused.as_deref_mut(), saved)?;
+            let piece = std::slice::from_ref(&piece);
+            let one = self.trained_gradients(piece, state, (view, now), fused.as_deref_mut(), saved)?;
             private.add_clipped(&mut sum, &one.gradients);
             parts.add(&one.parts, 1.0 / drawn.len() as f64);
             tokens += one.tokens;
@@ -321,11 +371,16 @@ impl Run<'_> {
 
     /// Gradients of all micro-batches by burn's own operations, each on its own thread with its own copy of the weights,
     /// summed in their order; and the loss.
-    pub(super) fn gradients(&self, seen: &Parameters, pieces: &[Piece]) -> Result<(Gradients, LossParts), TrainError> {
+    pub(super) fn gradients(
+        &self,
+        seen: &Parameters,
+        pieces: &[Piece],
+        now: &LossParts,
+    ) -> Result<(Gradients, LossParts), TrainError> {
         let rows: usize = pieces.iter().map(|piece| piece.rows.len()).sum();
         let share = |piece: &Piece| piece.rows.len() as f64 / rows.max(1) as f64;
         let computed: Vec<(Gradients, LossParts)> =
-            pieces.par_iter().map(|piece| self.piece(piece, seen, share(piece))).collect::<Result<_, TrainError>>()?;
+            pieces.par_iter().map(|piece| self.piece(piece, seen, share(piece), now)).collect::<Result<_, _>>()?;
         let mut parts = LossParts::default();
         let mut gradients = Gradients::new();
         for (piece, (piece_gradients, piece_parts)) in pieces.iter().zip(computed) {
@@ -343,39 +398,48 @@ impl Run<'_> {
     }
 
     /// Gradients of `share` times a micro-batch's loss, and the loss.
-    fn piece(&self, piece: &Piece, seen: &Parameters, share: f64) -> Result<(Gradients, LossParts), TrainError> {
+    fn piece(
+        &self,
+        piece: &Piece,
+        seen: &Parameters,
+        share: f64,
+        now: &LossParts,
+    ) -> Result<(Gradients, LossParts), TrainError> {
         let recording = self.device.clone().autodiff();
-        let projection = [self.spec.hidden, self.teacher.as_ref().map_or(0, |teacher| teacher.spec.hidden)];
         let needs = |id| self.scope.needs_gradient(id);
-        let leaves = Leaves::new(self.spec, seen, needs, projection, &recording);
-        let weights = &self.settings.loss;
+        let leaves = Leaves::new(self.spec, seen, needs, &recording);
+        let keep = now.has(Against::States);
         let mut forward = Forward::new(self.spec, &leaves, &recording);
-        if weights.needs_hidden() {
+        if keep {
             forward = forward.keep_hidden_states();
         }
         let student = forward.run(&piece.batch, &mut Unobserved);
         let mut compared = Compared {
             logits: self.select(student.logits, piece, &recording),
-            teacher_logits: None,
-            shared_tokens: self.teacher.as_ref().and_then(|teacher| teacher.shared_tokens),
+            teacher_logits: Vec::new(),
+            shared_tokens: self.shared_tokens,
             hidden: Vec::new(),
             targets: piece.targets.clone(),
         };
-        if let Some(teacher) = self.teacher.as_ref().filter(|_| weights.needs_teacher()) {
+        let asked = keep || now.has(Against::Logits);
+        let mut pairs = 0;
+        for teacher in self.teachers.iter().filter(|_| asked) {
             let mut forward = Forward::new(teacher.spec, teacher.weights, self.device);
-            if weights.needs_hidden() {
+            if keep {
                 forward = forward.keep_hidden_states();
             }
             let answers = forward.run(&piece.batch, &mut Unobserved);
-            if weights.needs_divergence() {
-                compared.teacher_logits = Some(Tensor::from_inner(self.select(answers.logits, piece, self.device)));
+            if now.has(Against::Logits) {
+                let logits = Tensor::from_inner(self.select(answers.logits, piece, self.device));
+                compared.teacher_logits.push((logits, teacher.part));
             }
-            if weights.needs_hidden() {
-                compared.hidden =
-                    self.hidden(teacher, piece, &leaves, &student.hidden_states, &answers.hidden_states, &recording);
+            if keep {
+                let states = [student.hidden_states.as_slice(), &answers.hidden_states];
+                compared.hidden.extend(self.hidden((teacher, pairs), piece, &leaves, states, &recording));
             }
+            pairs += teacher.pairs.len();
         }
-        let (total, parts) = loss(compared, weights, &recording).map_err(TrainError::Device)?;
+        let (total, parts) = loss(&compared, &self.settings.loss, now, &recording).map_err(TrainError::Device)?;
         let recorded = (total * share).backward();
         Ok((leaves.gradients(&recorded).map_err(TrainError::Device)?, parts))
     }
@@ -392,13 +456,13 @@ impl Run<'_> {
     }
 
     /// Hidden states of the mapped layers, without padding; the student's are projected to the teacher's width.
+    /// `first` is the number of the teacher's first pair among those of all.
     fn hidden(
         &self,
-        teacher: &Teacher<'_>,
+        (teacher, first): (&Teacher<'_>, usize),
         piece: &Piece,
         leaves: &Leaves,
-        own: &[Tensor<3>],
-        other: &[Tensor<3>],
+        [own, other]: [&[Tensor<3>]; 2],
         recording: &Device,
     ) -> Vec<(Tensor<2>, Tensor<2>)> {
         let kept: Option<Vec<i32>> = piece.batch.mask().map(|mask| {
@@ -418,7 +482,7 @@ impl Run<'_> {
         };
         let pair = |(number, &(student, of)): (usize, &(usize, usize))| {
             let mut states = flat(&own[student], recording);
-            if let Some(projection) = leaves.projection(number as u16) {
+            if let Some(projection) = leaves.projection((first + number) as u16) {
                 states = states.matmul(projection);
             }
             (states, Tensor::from_inner(flat(&other[of], self.device)))
@@ -431,7 +495,7 @@ impl Run<'_> {
         if let Some((id, _)) = seen.iter().find(|(_, values)| values.iter().any(|value| !value.is_finite())) {
             return id.to_string();
         }
-        let leaves = Leaves::new(self.spec, seen, |_| true, [0, 0], &self.device.clone().autodiff());
+        let leaves = Leaves::new(self.spec, seen, |_| true, &self.device.clone().autodiff());
         let mut finder = Finder(None);
         Forward::new(self.spec, &leaves as &dyn WeightSource, &self.device.clone().autodiff())
             .run(&piece.batch, &mut finder);
@@ -451,14 +515,7 @@ fn mean_of_last(log: &[String]) -> LossParts {
     // A private step without samples has no loss.
     let lines: Vec<serde_json::Value> = lines.into_iter().filter(|line| line["loss"].is_number()).collect();
     for line in &lines {
-        let value = |key: &str| line[key].as_f64().unwrap_or(0.0);
-        let step = LossParts {
-            total: value("loss"),
-            cross_entropy: value("cross_entropy"),
-            divergence: value("divergence"),
-            hidden: value("hidden"),
-        };
-        last.add(&step, 1.0 / lines.len() as f64);
+        last.add(&LossParts::of_line(line), 1.0 / lines.len() as f64);
     }
     last
 }

@@ -155,6 +155,15 @@ impl<'v> View<'v> {
         (pulled, spent)
     }
 
+    /// Lets the transform settle the trained matrices after a step, `share` of the run being done.
+    pub(super) fn settle(&self, parameters: &mut Parameters, share: f64) {
+        parameters.par_iter_mut().for_each(|(id, values)| {
+            if let TrainedId::Parameter(ParameterId::Linear(linear, Part::Weight)) = id {
+                self.transform.settle(*linear, share, values);
+            }
+        });
+    }
+
     /// Every parameter of the student after the run, adapters merged, and the adapters' own matrices.
     pub(super) fn finish(&self, parameters: Parameters) -> (BTreeMap<ParameterId, Vec<f32>>, Parameters) {
         let mut all = BTreeMap::new();

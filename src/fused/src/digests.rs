@@ -5,11 +5,12 @@ use crate::activation::{Activation, activate, tanh};
 use crate::attention::{Shape, attention};
 use crate::convolution::{Kernel, convolve};
 use crate::embedding::{Embedding, embed};
-use crate::head::{Answers, Weighting, losses};
-use crate::hidden::{Comparison, distance};
+use crate::head::{Answers, SampledRows, TeacherRows, Weighting, losses};
+use crate::hidden::{Comparison, Form, distance};
 use crate::linear::{Linear, linear};
 use crate::node::{Value, slice, tensor};
 use crate::norm::{Norm, NormKind, Segment, norm};
+use crate::relations::{Layout, Related, relations};
 use crate::weights::{GradientSum, Weight};
 use burn::tensor::{Device, Tensor, TensorData};
 use slm_runtime::sample::random_u64;
@@ -102,26 +103,49 @@ fn attention_of(causal: bool, window: Option<usize>, padded: bool) -> String {
     })
 }
 
-fn losses_of(divergence: f64, shared: Option<usize>) -> String {
+fn losses_of(weighting: Weighting, teachers: usize, shared: Option<usize>) -> String {
     let tokens = DIMS[0] * DIMS[1];
     let (vocabulary, width, other_width) = (601, 40, 24);
     digest(width, |input, trained| {
         let head = Linear { matrix: trained.weight(vocabulary * width), bias: Some(trained.weight(vocabulary)) };
         let frozen = |stream, count| Weight::frozen(tensor(random(stream, count), &[count]));
-        let answers = Answers {
-            rows: tensor(random(11, tokens * other_width), &[tokens, other_width]),
-            head: Linear { matrix: frozen(12, (vocabulary + 7) * other_width), bias: None },
-            shared: shared.or(Some(vocabulary)),
+        let teacher = |stream| TeacherRows {
+            rows: tensor(random(stream, tokens * other_width), &[tokens, other_width]),
+            head: Linear { matrix: frozen(stream + 1, (vocabulary + 7) * other_width), bias: None },
+            weight: 1.0 / teachers as f64,
+        };
+        let answers = if teachers == 0 {
+            let ids = (0..8 * tokens as u64).map(|n| (random_u64(14, n) % vocabulary as u64) as u32).collect();
+            Answers::Sampled(SampledRows { ids, draws: 8, entropies: random(15, tokens) })
+        } else {
+            let teachers = (0..teachers as u64).map(|number| teacher(11 + 40 * number)).collect();
+            Answers::Computed { teachers, shared: shared.or(Some(vocabulary)) }
         };
         let targets: Vec<i32> = (0..tokens as u64).map(|n| (random_u64(13, n) % vocabulary as u64) as i32).collect();
-        let weighting = Weighting { cross_entropy: 0.7, divergence, temperature: 1.5, share: 1.0 };
-        losses(input, &head, &targets, (divergence != 0.0).then_some(&answers), weighting).0
+        let weighting = Weighting { cross_entropy: 0.7, temperature: 1.5, ..weighting };
+        losses(input, &head, &targets, Some(&answers), weighting).0
+    })
+}
+
+fn hidden_of(form: Form) -> String {
+    let [sequences, length] = DIMS;
+    digest(40, |input, trained| {
+        let tokens = sequences * length;
+        let comparison = Comparison {
+            teacher: tensor(random(21, tokens * 24), &[sequences, length, 24]),
+            projection: Some(trained.weight(40 * 24)),
+            rows: Some(Arc::new((0..tokens).filter(|row| row % 5 != 0).collect())),
+            form,
+            factor: 0.3,
+        };
+        distance(input, comparison).0
     })
 }
 
 #[test]
 fn operations_have_the_recorded_bits() {
     let [sequences, length] = DIMS;
+    let divergence = Weighting { divergence: 0.5, ..Weighting::NONE };
     let gated = |function| digest(80, move |input, _| activate(input, function, true));
     let found = [
         (
@@ -168,21 +192,30 @@ fn operations_have_the_recorded_bits() {
                 convolve(input, Kernel { taps: trained.weight(32 * 3), bias: Some(trained.weight(32)), length })
             }),
         ),
-        ("cross entropy", losses_of(0.0, None)),
-        ("divergence", losses_of(0.5, None)),
-        ("divergence of shared tokens", losses_of(0.5, Some(590))),
+        ("cross entropy", losses_of(Weighting::NONE, 1, None)),
+        ("smoothed cross entropy", losses_of(Weighting { smoothing: 0.1, ..Weighting::NONE }, 1, None)),
+        ("divergence", losses_of(divergence, 1, None)),
+        ("divergence of shared tokens", losses_of(divergence, 1, Some(590))),
+        ("divergence of two teachers", losses_of(divergence, 2, None)),
+        ("divergence of sampled tokens", losses_of(divergence, 0, None)),
+        ("skew divergence", losses_of(Weighting { skew_divergence: 0.5, ..Weighting::NONE }, 1, Some(590))),
+        ("reverse divergence", losses_of(Weighting { reverse_divergence: 0.5, ..Weighting::NONE }, 1, None)),
+        ("logits", losses_of(Weighting { logits: 0.5, ..Weighting::NONE }, 1, None)),
+        ("hidden states", hidden_of(Form::Relative)),
+        ("hidden states by cosine", hidden_of(Form::Cosine)),
         (
-            "hidden states",
-            digest(40, |input, trained| {
-                let tokens = sequences * length;
-                let comparison = Comparison {
-                    teacher: tensor(random(21, tokens * 24), &[sequences, length, 24]),
-                    projection: Some(trained.weight(40 * 24)),
-                    rows: Some(Arc::new((0..tokens).filter(|row| row % 5 != 0).collect())),
-                    raw: false,
+            "relations",
+            digest(80, |input, _| {
+                let present = (0..sequences * length).map(|n| n < length + 50).collect();
+                let layout =
+                    Layout { widths: [40, 20, 20], sequences, length, present: Some(Arc::new(present)), causal: false };
+                let related = Related {
+                    teacher: tensor(random(31, sequences * length * 96), &[sequences, length, 96]),
+                    widths: [48, 24, 24],
+                    heads: 4,
                     factor: 0.3,
                 };
-                distance(input, comparison).0
+                relations(input, layout, &related).0
             }),
         ),
     ];

@@ -2,8 +2,11 @@
 //! differ:
 //!
 //! ```text
-//! d = h · P − h_t        loss = f · Σ d²        dh = 2 f · d · Pᵀ        dP += 2 f · hᵀ · d
-//! f = factor / Σ h_t², or factor / number of elements
+//! g = h · P
+//! relative   Σ (g − h_t)² / Σ h_t²                 dg = 2 (g − h_t) / Σ h_t²
+//! raw        Σ (g − h_t)² / number of elements     dg = 2 (g − h_t) / number of elements
+//! cosine     mean over tokens of 1 − cos(g, h_t)   dg = (cos · g / |g| − h_t / |h_t|) / (|g| · tokens)
+//! dh = dg · Pᵀ        dP += hᵀ · dg
 //! ```
 
 use crate::node::{Value, record, slice, tensor};
@@ -17,6 +20,17 @@ use std::sync::Arc;
 /// Rows of one task.
 const BLOCK: usize = 64;
 
+/// What is measured between two states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Squared difference by the teacher's squared norm.
+    Relative,
+    /// Squared difference by element.
+    Raw,
+    /// One minus the cosine.
+    Cosine,
+}
+
 /// The teacher's states, and how to compare with them.
 pub struct Comparison {
     /// (…, its width)
@@ -25,8 +39,8 @@ pub struct Comparison {
     pub projection: Option<Weight>,
     /// Tokens that are there; all of them where absent.
     pub rows: Option<Arc<Vec<usize>>>,
-    /// Per element and not by the teacher's norm.
-    pub raw: bool,
+    /// What is measured.
+    pub form: Form,
     /// Factor on the loss.
     pub factor: f64,
 }
@@ -51,6 +65,36 @@ fn chosen(values: &[f32], width: usize, rows: Option<&[usize]>) -> Vec<f32> {
     }
 }
 
+/// States to slopes of the mean over rows of 1 − cos, which is returned. A row without length has no slope, and its cosine is 0.
+fn turn_from(states: &mut [f32], teacher: &[f32], width: usize) -> f64 {
+    let rows = (states.len() / width.max(1)).max(1) as f64;
+    let row = |(own, other): (&mut [f32], &[f32])| {
+        vectorised(
+            #[inline(always)]
+            || {
+                let product = f64::from(dot(own, other));
+                let squares = [f64::from(dot(own, own)), f64::from(dot(other, other))];
+                let lengths = squares.map(f64::sqrt);
+                if lengths.contains(&0.0) {
+                    own.fill(0.0);
+                    return 1.0;
+                }
+                let cosine = product / (lengths[0] * lengths[1]);
+                let along = (cosine / (squares[0] * rows)) as f32;
+                let away = (1.0 / (lengths[0] * lengths[1] * rows)) as f32;
+                own.iter_mut().zip(other).for_each(|(own, other)| *own = own.mul_add(along, -away * other));
+                1.0 - cosine
+            },
+        )
+    };
+    let block = |(own, other): (&mut [f32], &[f32])| -> f64 {
+        own.chunks_exact_mut(width).zip(other.chunks_exact(width)).map(row).sum()
+    };
+    let size = BLOCK * width;
+    let blocks: Vec<f64> = states.par_chunks_mut(size).zip(teacher.par_chunks(size)).map(block).collect();
+    blocks.iter().sum::<f64>() / rows
+}
+
 /// The loss times its factor, of one element, and the loss.
 pub fn distance(states: &Value, comparison: Comparison) -> (Value, f64) {
     let width = states.width();
@@ -66,13 +110,18 @@ pub fn distance(states: &Value, comparison: Comparison) -> (Value, f64) {
         multiply(output, Left::Rows(Matrix::new(&difference, width)), by);
         difference = projected;
     }
-    difference.iter_mut().zip(&teacher).for_each(|(own, other)| *own -= other);
-    let norm = if comparison.raw { teacher.len() as f64 } else { squares(&teacher, other_width) };
-    let loss = squares(&difference, other_width) / norm;
     let factor = comparison.factor;
+    let (loss, slope) = match comparison.form {
+        Form::Cosine => (turn_from(&mut difference, &teacher, other_width), factor),
+        form => {
+            difference.iter_mut().zip(&teacher).for_each(|(own, other)| *own -= other);
+            let norm = if form == Form::Raw { teacher.len() as f64 } else { squares(&teacher, other_width) };
+            (squares(&difference, other_width) / norm, 2.0 * factor / norm)
+        }
+    };
     let dims = own.layout().shape().to_vec();
     let value = record([states], tensor(vec![(factor * loss) as f32], &[1]), move |_, [_]| {
-        let slope = (2.0 * factor / norm) as f32;
+        let slope = slope as f32;
         difference.iter_mut().for_each(|value| *value *= slope);
         let gradient = match &comparison.projection {
             None => difference,

@@ -8,7 +8,7 @@
 //! | [`node`] | how an operation enters burn's graph |
 //! | [`weights`] | weights shared by all parts of a batch, and the sums of their gradients |
 //! | [`linear`], [`norm`], [`activation`], [`attention`], [`convolution`], [`embedding`] | the operations |
-//! | [`head`], [`hidden`] | the losses: of the last product, and of hidden states |
+//! | [`head`], [`hidden`], [`relations`] | the losses: of the last product, of hidden states, and of relations |
 
 pub mod activation;
 pub mod attention;
@@ -21,4 +21,5 @@ pub mod hidden;
 pub mod linear;
 pub mod node;
 pub mod norm;
+pub mod relations;
 pub mod weights;

@@ -35,6 +35,7 @@ pub(crate) struct FusedForward<'a> {
     weights: &'a FusedWeights,
     keep_hidden_states: bool,
     recompute: bool,
+    cut: bool,
 }
 
 /// cos and sin, (length, head_dim / 2) each.
@@ -104,7 +105,7 @@ pub(crate) fn root_without_graph() -> Value {
 impl<'a> FusedForward<'a> {
     /// `weights` must have every parameter of `spec`.
     pub(crate) fn new(spec: &'a ModelSpec, weights: &'a FusedWeights, keep_hidden_states: bool) -> Self {
-        FusedForward { spec, weights, keep_hidden_states, recompute: false }
+        FusedForward { spec, weights, keep_hidden_states, recompute: false, cut: false }
     }
 
     /// Keeps the inputs of layers alone for the backward pass, which computes the rest again to the same bits.
@@ -112,12 +113,18 @@ impl<'a> FusedForward<'a> {
         FusedForward { recompute, ..self }
     }
 
+    /// Begins the graph at the first layer with a trained weight, where hidden states are not kept: what lies before it is not in the
+    /// graph, and must not be compared.
+    pub(crate) fn cut_below_trained(self, cut: bool) -> Self {
+        FusedForward { cut, ..self }
+    }
+
     /// Embeddings and layers; in the graph of `root`, where that is recorded.
     pub(crate) fn states(&self, batch: &Batch, root: &Value, observer: &mut dyn Observer) -> States {
         let context = Context::new(self.spec, batch);
         let mut hidden_states = Vec::new();
-        // Below the first trained layer no gradient is of use, so the graph begins there.
-        let first = if self.keep_hidden_states { None } else { self.weights.first_trained(self.spec) };
+        let cuts = self.cut && !self.keep_hidden_states && root.is_recorded();
+        let first = if cuts { self.weights.first_trained(self.spec) } else { None };
         let mut hidden = match first {
             Some(_) => self.embed(batch, &root_without_graph()),
             None => self.embed(batch, root),
@@ -134,7 +141,8 @@ impl<'a> FusedForward<'a> {
                 // The same order of sums, whether the layer is recomputed or not.
                 input = if owned.is_none() { apart(&input) } else { input };
             }
-            hidden = match owned.clone() {
+            // Layers that are looked at are not computed twice.
+            hidden = match owned.clone().filter(|_| !observer.sees_projected(layer)) {
                 None => self.layer(layer, input, &context, None, observer),
                 Some(owned) => recomputed(&input, move |input| {
                     let (spec, weights, context) = &*owned;

@@ -178,8 +178,7 @@ impl<'a> StagedForward<'a> {
                 log_softmax(logits, 1).gather(1, next).sum().neg()
             }
             Operands::Fused(weights) => {
-                let weighting =
-                    Weighting { cross_entropy: 1.0, divergence: 0.0, temperature: 1.0, share: targets.len() as f64 };
+                let weighting = Weighting { cross_entropy: 1.0, share: targets.len() as f64, ..Weighting::NONE };
                 let linear = self.fused(weights).linear_of(id);
                 let rows = Value::of(rows).unwrap_or_else(|| unreachable!("fused operations are on the flex device"));
                 losses(&rows, &linear, targets, None, weighting).0.into_tensor()

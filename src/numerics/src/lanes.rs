@@ -95,6 +95,35 @@ pub fn exp(x: f32) -> f32 {
     if x < -87.0 { 0.0 } else { value }
 }
 
+/// ln x within 2 units of the last place, of x below the least normal number that of this number; NaN stays NaN. The
+/// polynomial is that of Cephes' logf.
+#[inline(always)]
+pub fn ln(x: f32) -> f32 {
+    const LN_2_HIGH: f32 = 0.693_359_375;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    let bounded = if x < f32::MIN_POSITIVE { f32::MIN_POSITIVE } else { x };
+    // x = m · 2ⁿ, √½ ≤ m < √2
+    let shifted = bounded.to_bits().wrapping_sub(0x3f35_04f3);
+    let power = (shifted as i32 >> 23) as f32;
+    let mantissa = (shifted & 0x007f_ffff).wrapping_add(0x3f35_04f3);
+    let rest = f32::from_bits(mantissa) - 1.0;
+    let series = [
+        -0.115_146_1,
+        0.116_769_99,
+        -0.124_201_41,
+        0.142_493_23,
+        -0.166_680_58,
+        0.200_007_15,
+        -0.249_999_94,
+        0.333_333_3,
+    ];
+    let series = series.into_iter().fold(0.070_376_836_f32, |sum, term| sum.mul_add(rest, term));
+    let square = rest * rest;
+    let small = (series * rest).mul_add(square, power.mul_add(LN_2_LOW, -0.5 * square));
+    let value = power.mul_add(LN_2_HIGH, rest + small);
+    if x.is_nan() { x } else { value }
+}
+
 /// 1 / (1 + e⁻ˣ).
 #[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
@@ -136,6 +165,10 @@ mod tests {
             let exact = libm::exp(f64::from(x));
             let error = (f64::from(exp(x)) - exact).abs() / exact.max(f64::from(f32::MIN_POSITIVE));
             assert!(!(-87.0..=88.0).contains(&x) || error < 2.5e-7, "exp({x}) is off by {error}");
+            let positive = exp(x).max(f32::MIN_POSITIVE);
+            let exact = libm::log(f64::from(positive));
+            let error = (f64::from(ln(positive)) - exact).abs() / exact.abs().max(0.5);
+            assert!(error < 2.5e-7, "ln({positive}) is off by {error}");
             let error = (f64::from(erf(x)) - libm::erf(f64::from(x))).abs();
             assert!(error < 2e-7, "erf({x}) is off by {error}");
         }

@@ -25,6 +25,8 @@ pub const CALIBRATION: &str = "Calibration";
 pub const DATA: &str = "Data";
 /// Settings of a training run.
 pub const TRAINING: &str = "Training";
+/// What a training run minimises.
+pub const LOSSES: &str = "Losses";
 /// Adapters of low rank.
 pub const ADAPTERS: &str = "Adapters";
 /// Differential privacy.

@@ -1,15 +1,17 @@
 //! The options that `train`, `distill`, `prune --recover` and `quantize --qat` share, as one struct.
 
 use super::groups::{DATA, TRAINING, TextArgs};
+use super::losses::{self, LossArgs};
 use super::{ReadFile, TextOrSelf, WriteFile, path, paths};
 use crate::disk::atomic;
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::quantize::error::CalibrationError;
 use crate::quantize::training_data::Retrain;
 use crate::stages::stage::{Faults, RunSettings};
+use crate::train::loss::table::LOSSES;
 use crate::train::report::LOG_MAGIC;
 use crate::train::samples::{Data, TrainTask};
-use crate::train::settings::{LossWeights, Settings};
+use crate::train::settings::Settings;
 use anyhow::anyhow;
 use clap::Arg;
 
@@ -72,33 +74,8 @@ pub struct TrainingArgs {
     #[arg(long, value_name = "N")]
     checkpoint_every: Option<u64>,
 
-    /// Weight of the cross-entropy loss
-    ///
-    /// With the targets that the data itself has: the next tokens, the hidden tokens, or the labels.
-    #[arg(long, value_name = "WEIGHT")]
-    ce: Option<f64>,
-
-    /// Weight of the KL divergence loss
-    ///
-    /// From the teacher's distribution to the student's, times the squared temperature.
-    #[arg(long, value_name = "WEIGHT")]
-    kl: Option<f64>,
-
-    /// Temperature of --kl, for both models
-    #[arg(long, value_name = "T")]
-    temperature: Option<f64>,
-
-    /// Weight of the hidden-state loss
-    ///
-    /// Mean over the mapped layers of the squared distance between the hidden states of student and teacher.
-    #[arg(long, value_name = "WEIGHT")]
-    hidden: Option<f64>,
-
-    /// Hidden loss: relative or raw
-    ///
-    /// relative: divided by the squared norm of the teacher's state. raw: the plain mean square.
-    #[arg(long, value_name = "KIND", value_enum, hide_possible_values = true)]
-    hidden_loss: Option<HiddenLoss>,
+    #[command(flatten)]
+    losses: LossArgs,
 
     /// Write one JSON line per step to FILE
     #[arg(long, value_name = "FILE")]
@@ -108,9 +85,7 @@ pub struct TrainingArgs {
 /// Puts the defaults of a command into the help of its training options, for `#[command(mut_args(…))]`.
 pub fn with_defaults(settings: &Settings) -> impl FnMut(Arg) -> Arg + use<> {
     let Settings { tokens, batch, window, pieces, learning_rate, warm_up, weight_decay, clip, .. } = *settings;
-    let Settings { loss, checkpoint_every, .. } = *settings;
-    let distance = if loss.hidden_raw { "raw" } else { "relative" };
-    let defaults: [(&str, String); 14] = [
+    let mut defaults = vec![
         ("tokens", tokens.to_string()),
         ("batch", batch.to_string()),
         ("window", window.to_string()),
@@ -119,13 +94,9 @@ pub fn with_defaults(settings: &Settings) -> impl FnMut(Arg) -> Arg + use<> {
         ("weight_decay", weight_decay.to_string()),
         ("clip", clip.to_string()),
         ("pieces", pieces.to_string()),
-        ("checkpoint_every", checkpoint_every.to_string()),
-        ("ce", loss.cross_entropy.to_string()),
-        ("kl", loss.divergence.to_string()),
-        ("temperature", loss.temperature.to_string()),
-        ("hidden", loss.hidden.to_string()),
-        ("hidden_loss", distance.to_owned()),
+        ("checkpoint_every", settings.checkpoint_every.to_string()),
     ];
+    defaults.extend(losses::defaults(&settings.loss));
     move |argument| {
         let Some((_, default)) = defaults.iter().find(|(id, _)| argument.get_id() == id) else { return argument };
         let short = argument.get_help().map(ToString::to_string).unwrap_or_default();
@@ -136,13 +107,6 @@ pub fn with_defaults(settings: &Settings) -> impl FnMut(Arg) -> Arg + use<> {
             None => argument,
         }
     }
-}
-
-/// Distance between hidden states.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum HiddenLoss {
-    Relative,
-    Raw,
 }
 
 impl TrainingArgs {
@@ -159,14 +123,10 @@ impl TrainingArgs {
             ("pieces", self.pieces.is_some()),
             ("recompute", self.recompute),
             ("checkpoint-every", self.checkpoint_every.is_some()),
-            ("ce", self.ce.is_some()),
-            ("kl", self.kl.is_some()),
-            ("temperature", self.temperature.is_some()),
-            ("hidden", self.hidden.is_some()),
-            ("hidden-loss", self.hidden_loss.is_some()),
             ("metrics", self.metrics.is_some()),
         ];
-        all.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
+        let of_losses = self.losses.given();
+        all.into_iter().chain(of_losses).find(|(_, given)| *given).map(|(option, _)| option)
     }
 
     /// Whether `--pieces` and `--clip` are given.
@@ -195,13 +155,7 @@ impl TrainingArgs {
             weight_decay: self.weight_decay.unwrap_or(defaults.weight_decay),
             clip: self.clip.unwrap_or(defaults.clip),
             seed: run.seed,
-            loss: LossWeights {
-                cross_entropy: self.ce.unwrap_or(defaults.loss.cross_entropy),
-                divergence: self.kl.unwrap_or(defaults.loss.divergence),
-                temperature: self.temperature.unwrap_or(defaults.loss.temperature),
-                hidden: self.hidden.unwrap_or(defaults.loss.hidden),
-                hidden_raw: self.hidden_loss.map_or(defaults.loss.hidden_raw, |kind| kind == HiddenLoss::Raw),
-            },
+            loss: self.losses.weights(defaults.loss),
             checkpoint_every: self.checkpoint_every.unwrap_or(defaults.checkpoint_every),
             recompute: self.recompute,
         }
@@ -267,10 +221,10 @@ fn option_of(setting: &'static str) -> &'static str {
         "warm_up" => "warm-up",
         "weight_decay" => "weight-decay",
         "checkpoint_every" => "checkpoint-every",
-        "cross_entropy" => "ce",
-        "divergence" => "kl",
+        "label_smoothing" => "label-smoothing",
+        "relation_heads" => "relation-heads",
         "loss" => "",
-        same => same,
+        other => LOSSES.iter().find(|def| def.key == other).map_or(other, |def| def.option),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::model::transform::{HeldMasks, NmPattern, Sparsity};
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::prune::layerwise::{self, Pass};
+use crate::prune::moving::MovingMasks;
 use crate::prune::{MatrixReport, Method, check, prune, select};
 use crate::quantize::calibration::{CALIBRATION_TOKENS, Calibration, CalibrationText, calibration};
 use crate::quantize::training_data::{Retrain, training_samples};
@@ -25,7 +26,7 @@ use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::{Retraining, values_of};
 use burn::tensor::Device;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// Options of `slmc prune`, checked.
@@ -49,6 +50,8 @@ pub struct PruneOptions {
     pub source: Option<CalibrationText>,
     /// Training of the remaining weights, where asked for.
     pub recover: Option<Retrain>,
+    /// Share of the training in which masks move.
+    pub masks_move: f64,
     /// The command, for the provenance.
     pub invocation: Invocation,
 }
@@ -168,22 +171,58 @@ impl<'o> Work<'o> {
         let samples = training_samples(&self.model, retrain, progress)?;
         let masks = HeldMasks::of(&pruned.model, &pruned.sparsity)?;
         let resume = Resume::of(&options.out, &self.identity(retrain, device)?);
+        let start = match std::env::var("SLMC_START") {
+            Ok(_) => values_of(&pruned.model)?,
+            Err(_) => values_of(&self.model)?,
+        };
+        let moving =
+            (options.masks_move > 0.0).then(|| self.moving(pruned, masks.clone(), device, progress)).transpose()?;
         let retraining = Retraining {
             model: &self.model,
-            start: values_of(&self.model)?,
+            start,
             samples: &samples.samples,
             settings: &retrain.settings,
             fingerprint: resume.fingerprint(),
             out: &options.out,
         };
-        let (mut trained, mut report) = retraining.run(&masks, device, progress)?;
+        let (mut trained, mut report) = match &moving {
+            Some(moving) => retraining.run(moving, device, progress)?,
+            None => retraining.run(&masks, device, progress)?,
+        };
         report.files_read = samples.files;
-        masks.clear_all(&mut trained.parameters);
+        match moving {
+            Some(moving) => moving.clear_all(&mut trained.parameters),
+            None => masks.clear_all(&mut trained.parameters),
+        }
         if let Some(path) = &retrain.metrics {
             write_log(path, &trained.log)?;
         }
         pruned.model = pruned.model.clone().with_values(trained.parameters)?;
         Ok((report, resume))
+    }
+
+    /// The pruned matrices' masks, free to move; those of other sparse matrices are held.
+    fn moving(
+        &self,
+        pruned: &Pruned,
+        mut masks: HeldMasks,
+        device: &Device,
+        progress: &dyn Progress,
+    ) -> Result<MovingMasks, StageError> {
+        let options = self.options;
+        let statistics = match &self.calibration {
+            Some(calibration) => Some(collect(&self.model, &calibration.sequences, device, progress)?),
+            None => None,
+        };
+        let mut moving = BTreeMap::new();
+        for (id, _, columns) in self.shapes.iter().filter(|(id, ..)| !pruned.left_dense(*id)) {
+            let of = statistics.as_ref().and_then(|statistics| statistics.linears.get(id));
+            let roots =
+                of.map_or_else(|| vec![1.0; *columns], |of| of.mean_square.iter().map(|h| h.sqrt() as f32).collect());
+            moving.insert(*id, (options.pattern, roots));
+            masks.0.remove(id);
+        }
+        Ok(MovingMasks::new(moving, masks, options.masks_move))
     }
 
     /// Everything that decides the values of a recovery.
@@ -198,6 +237,7 @@ impl<'o> Work<'o> {
             "refit": options.refit,
             "most_missed": options.most_missed,
             "only": options.only,
+            "masks_move": options.masks_move,
             "training": retrain.identity(device),
             "numerics": class_of(device, None),
         }))

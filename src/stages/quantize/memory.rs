@@ -5,7 +5,8 @@ use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::quantize::calibration::WINDOW;
 use crate::quantize::method::Method;
 use crate::quantize::training_data::TOKENS_OF_STEP;
-use crate::train::settings::{LossWeights, Settings};
+use crate::train::loss::table::{LossKind, LossWeights};
+use crate::train::settings::Settings;
 
 /// Bytes of memory that quantizing takes at most before any training, by rule of thumb: the integers, and the working memory
 /// of the method. Checkpoints are mapped, and mapped pages can be given back.
@@ -44,7 +45,7 @@ fn linears_of_layers(spec: &ModelSpec) -> impl Iterator<Item = u64> {
 pub(super) fn tuning_settings(spec: &ModelSpec) -> Settings {
     let mut loss = LossWeights::RECOVER;
     if let Head::Hidden = spec.head {
-        (loss.divergence, loss.hidden) = (0.0, 1.0);
+        loss = LossWeights::NONE.with(LossKind::Hidden, 1.0);
     }
     let window = Settings::TUNE.window.min(spec.context);
     let batch = (TOKENS_OF_STEP / window.max(1) as f64).ceil() as usize;

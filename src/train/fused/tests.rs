@@ -9,9 +9,11 @@ use crate::model::spec::{Head, ModelSpec};
 use crate::model::transform::{Identity, Sparsity};
 use crate::model::weights::Model;
 use crate::train::data::Samples;
+use crate::train::loss::schedule::Schedule;
+use crate::train::loss::table::LOSSES;
 use crate::train::parameters::normals;
 use crate::train::scope::{LoraSettings, Scope, ScopeSettings};
-use crate::train::settings::{LossWeights, Settings};
+use crate::train::settings::Settings;
 use crate::train::student::hidden_pairs;
 use crate::train::trainer::Teacher;
 use slm_runtime::sample::random_u64;
@@ -49,6 +51,8 @@ struct Case {
     samples: Samples,
     settings: Settings,
     scope: Scope,
+    /// Of the teacher, which may be there several times.
+    parts: Vec<f64>,
 }
 
 impl Case {
@@ -71,7 +75,7 @@ impl Case {
         };
         let other = ids.iter().enumerate().map(noisy).collect();
         let settings = Settings { batch: 4, pieces: 2, loss, ..Settings::TRAIN };
-        Case { model, values, other, padded: None, samples, settings, scope: Scope::default() }
+        Case { model, values, other, padded: None, samples, settings, scope: Scope::default(), parts: vec![1.0] }
     }
 
     /// Loss and gradients on a device: fused, or by burn's own operations.
@@ -85,13 +89,19 @@ impl Case {
         };
         let weights = DenseWeights::from_values(of_teacher, &device, teacher).unwrap();
         let pairs = hidden_pairs(spec.layers.len(), spec.layers.len(), None).unwrap();
+        let parts = &self.parts;
         let run = Run {
             spec,
             settings: &self.settings,
             scope: &self.scope,
             privacy: None,
             samples: &self.samples,
-            teacher: Some(Teacher { spec: of_teacher, weights: &weights, pairs, shared_tokens }),
+            teachers: parts
+                .iter()
+                .map(|&part| Teacher { spec: of_teacher, weights: &weights, pairs: pairs.clone(), part })
+                .collect(),
+            shared_tokens,
+            cache: None,
             device: &device,
             out: Path::new("unused"),
             fingerprint: String::new(),
@@ -99,25 +109,27 @@ impl Case {
             read_bytes: 0,
         };
         let pieces = self.samples.pieces(spec, 1, 0, self.settings.batch, self.settings.pieces).unwrap();
+        let now = &self.settings.loss.at(0.0);
         let start = values.iter().filter_map(|(id, values)| match id {
             TrainedId::Parameter(id) => Some((*id, values.clone())),
             _ => None,
         });
         let (view, mut trained) = View::new(start.collect(), &self.scope, &Identity, 5);
         // B is not zero, as it is after the first step.
-        for (number, (_, values)) in trained.iter_mut().filter(|(id, _)| matches!(id, TrainedId::AdapterB(_))).enumerate() {
+        let of_b = trained.iter_mut().filter(|(id, _)| matches!(id, TrainedId::AdapterB(_)));
+        for (number, (_, values)) in of_b.enumerate() {
             *values = normals(number as u64, values.len(), 0.1);
         }
         if !fused {
-            let (gradients, parts) = run.gradients(&view.seen(&trained), &pieces).unwrap();
+            let (gradients, parts) = run.gradients(&view.seen(&trained), &pieces, now).unwrap();
             return (view.pull_back(&trained, gradients).0, parts);
         }
-        let mut fused = Fused::new(&run).unwrap();
+        let mut fused = Fused::new(&run).unwrap().unwrap();
         let before = trained.clone();
-        let found = fused.gradients(&run, &mut trained, &view, &pieces).unwrap();
+        let found = fused.gradients(&run, &mut trained, &view, &pieces, now).unwrap();
         fused.reuse(found.0);
         // Again in the memory of the first: it must not show.
-        let (gradients, parts) = fused.gradients(&run, &mut trained, &view, &pieces).unwrap();
+        let (gradients, parts) = fused.gradients(&run, &mut trained, &view, &pieces, now).unwrap();
         assert!(trained == before, "what was lent is given back");
         (view.pull_back(&trained, gradients).0, parts)
     }
@@ -128,8 +140,11 @@ impl Case {
 }
 
 fn every_loss(head: &Head, temperature: f64) -> LossWeights {
-    let logits = if matches!(head, Head::Hidden) { 0.0 } else { 1.0 };
-    LossWeights { cross_entropy: logits, divergence: 0.7 * logits, temperature, hidden: 0.5, hidden_raw: false }
+    let mut loss = LossWeights { temperature, ..LossWeights::NONE }.with(LossKind::Hidden, 0.5);
+    if !matches!(head, Head::Hidden) {
+        loss = loss.with(LossKind::CrossEntropy, 1.0).with(LossKind::Divergence, 0.7);
+    }
+    loss
 }
 
 fn compare(folder: &Path, causal: bool, loss: LossWeights) {
@@ -142,7 +157,8 @@ fn compare(folder: &Path, causal: bool, loss: LossWeights) {
 }
 
 fn same(found: &(Gradients, LossParts), expected: &(Gradients, LossParts), tolerance: f32, label: &str) {
-    let parts = |parts: &LossParts| [parts.total, parts.cross_entropy, parts.divergence, parts.hidden];
+    let parts = |parts: &LossParts| LOSSES.each_ref().map(|def| parts.get(def.kind));
+    assert!((found.1.total - expected.1.total).abs() <= 2e-5 * expected.1.total.abs() + 1e-6, "{label}");
     for (value, other) in parts(&found.1).into_iter().zip(parts(&expected.1)) {
         assert!((value - other).abs() <= 2e-5 * other.abs() + 1e-6, "{label}: {:?}, {:?}", found.1, expected.1);
     }
@@ -175,20 +191,58 @@ fn every_family_has_the_gradients_of_burns_own_operations() {
 #[test]
 fn each_loss_alone_has_the_gradients_of_burns_own_operations() {
     let folder = golden_folders().into_iter().find(|path| path.ends_with("llama-gqa-tied")).unwrap();
-    let none = LossWeights { cross_entropy: 0.0, divergence: 0.0, temperature: 1.0, hidden: 0.0, hidden_raw: false };
-    compare(&folder, true, LossWeights { cross_entropy: 1.5, ..none });
-    compare(&folder, true, LossWeights { divergence: 1.0, ..none });
-    compare(&folder, false, LossWeights { divergence: 0.3, temperature: 0.5, ..none });
-    compare(&folder, false, LossWeights { hidden: 2.0, hidden_raw: true, ..none });
+    let none = LossWeights::NONE;
+    let warm = LossWeights { temperature: 1.5, skew: 0.2, ..none };
+    for loss in [
+        none.with(LossKind::CrossEntropy, 1.5),
+        LossWeights { smoothing: 0.2, ..none }.with(LossKind::CrossEntropy, 1.5),
+        none.with(LossKind::Divergence, 1.0),
+        warm.with(LossKind::SkewDivergence, 1.0),
+        warm.with(LossKind::ReverseDivergence, 0.8),
+        none.with(LossKind::Logits, 0.1),
+    ] {
+        compare(&folder, true, loss);
+    }
+    compare(&folder, false, LossWeights { temperature: 0.5, ..none }.with(LossKind::Divergence, 0.3));
+    for hidden_form in [HiddenForm::Raw, HiddenForm::Cosine] {
+        compare(&folder, false, LossWeights { hidden_form, ..none }.with(LossKind::Hidden, 2.0));
+    }
+}
+
+#[test]
+fn all_losses_together_have_the_gradients_of_burns_own_operations() {
+    for name in ["llama-gqa-tied", "bert-mlm", "gpt2"] {
+        let folder = golden_folders().into_iter().find(|path| path.ends_with(name)).unwrap();
+        let mut loss = LossWeights { temperature: 2.0, smoothing: 0.1, ..LossWeights::NONE };
+        for (number, def) in LOSSES.iter().filter(|def| def.against != Against::Projections).enumerate() {
+            loss.set(def.kind, Schedule::constant(0.2 + 0.1 * number as f64));
+        }
+        compare(&folder, name != "bert-mlm", loss);
+    }
+}
+
+#[test]
+fn several_teachers_have_the_gradients_of_burns_own_operations() {
+    let folder = golden_folders().into_iter().find(|path| path.ends_with("llama-gqa-tied")).unwrap();
+    let loss = LossWeights { temperature: 1.5, ..LossWeights::DISTILL }.with(LossKind::Divergence, 1.0);
+    let mut case = Case::new(&folder, true, loss.with(LossKind::ReverseDivergence, 0.5));
+    let single = case.fused(&case.values);
+    // Two teachers that say the same are one.
+    case.parts = vec![0.3, 0.7];
+    let twice = case.fused(&case.values);
+    same(&twice, &single, 1e-4, "the same teacher twice");
+    for (name, tolerance) in TOLERANCES {
+        same(&twice, &case.gradients(&case.values, name, false), tolerance, name);
+    }
 }
 
 /// A table longer than the student's, and one shorter: neither the tokens that one has alone nor padding are compared.
 #[test]
 fn tables_padded_to_different_sizes_have_the_gradients_of_burns_own_operations() {
     let folder = golden_folders().into_iter().find(|path| path.ends_with("llama-gqa-tied")).unwrap();
-    let none = LossWeights { cross_entropy: 0.0, divergence: 1.0, temperature: 2.0, hidden: 0.0, hidden_raw: false };
+    let loss = LossWeights { temperature: 2.0, ..LossWeights::RECOVER };
     for (rows, shared, cross_entropy) in [(300i64, -3i64, 1.0), (-40, -45, 1.0), (-40, -45, 0.0), (0, -9, 0.5)] {
-        let mut case = Case::new(&folder, true, LossWeights { cross_entropy, ..none });
+        let mut case = Case::new(&folder, true, loss.with(LossKind::CrossEntropy, cross_entropy));
         let mut spec = case.model.spec.clone();
         let own = spec.vocabulary as i64;
         spec.vocabulary = (own + rows) as usize;
@@ -210,8 +264,12 @@ fn tables_padded_to_different_sizes_have_the_gradients_of_burns_own_operations()
 fn gradients_are_slopes() {
     for name in ["llama-gqa-tied", "gpt2", "bert-mlm", "gemma3-text", "lfm2-short-conv"] {
         let folder = golden_folders().into_iter().find(|path| path.ends_with(name)).unwrap();
-        let head = open_model(&folder).unwrap().spec.head;
-        let case = Case::new(&folder, false, every_loss(&head, 1.0));
+        let spec = open_model(&folder).unwrap().spec;
+        let mut loss = every_loss(&spec.head, 1.0);
+        if spec.layers.last().is_some_and(|layer| layer.attention().is_some()) {
+            loss = loss.with(LossKind::Relations, 3.0);
+        }
+        let case = Case::new(&folder, false, loss);
         let (gradients, _) = case.fused(&case.values);
         for (id, gradient) in &gradients {
             let norm = gradient.iter().map(|g| f64::from(g * g)).sum::<f64>().sqrt();
@@ -256,8 +314,8 @@ fn recomputed_layers_change_no_bit() {
         case.settings.recompute = true;
         assert!(case.fused(&case.values) == kept, "{}", folder.display());
         // Without hidden states nothing but the next layer reads a layer's output.
-        case.settings.loss.hidden = 0.0;
-        if case.settings.loss.needs_divergence() {
+        case.settings.loss = case.settings.loss.with(LossKind::Hidden, 0.0);
+        if case.settings.loss.needs(Against::Logits) {
             let recomputed = case.fused(&case.values);
             case.settings.recompute = false;
             assert!(case.fused(&case.values) == recomputed, "{} without hidden states", folder.display());
@@ -270,10 +328,10 @@ fn recomputed_layers_change_no_bit() {
 fn a_part_has_the_gradients_of_the_whole() {
     for folder in golden_folders() {
         let spec = open_model(&folder).unwrap().spec;
-        let loss = LossWeights { hidden: 0.0, ..every_loss(&spec.head, 1.0) };
-        if !loss.needs_divergence() {
+        if matches!(spec.head, Head::Hidden) {
             continue;
         }
+        let loss = every_loss(&spec.head, 1.0).with(LossKind::Hidden, 0.0);
         let mut case = Case::new(&folder, matches!(spec.head, Head::LanguageModel { .. }), loss);
         let label = folder.display();
         let whole = case.fused(&case.values);

@@ -98,6 +98,9 @@ impl FusedForward<'_> {
             let [query, key] = heads_of(&projected, spec, rotary.as_ref());
             observer.attention(layer, &query, &key);
         }
+        if observer.sees_projected(layer) {
+            observer.projected(layer, projected.clone().into_tensor::<3>());
+        }
         let shape = Shape {
             sequences: context.sequences,
             length: context.length,
