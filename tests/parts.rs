@@ -16,14 +16,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-const TEXT: &str = "the fox ran over the hill and saw a bird in the tree. the bird sang to the fox and the fox sat down. ";
+const TEXT: &str =
+    "the fox ran over the hill and saw a bird in the tree. the bird sang to the fox and the fox sat down. ";
 
 fn workplace(family: Family) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     fixture::write(&directory.path().join("m"), family, Size::SMALL);
     fs::write(directory.path().join("text.txt"), TEXT.repeat(24)).expect("the text can be written");
     let records: String = (0..60)
-        .map(|index| format!("{{\"text\": \"a fox saw {} birds\", \"label\": \"{}\"}}\n", "b".repeat(index % 9 + 1), ["no", "yes", "oos"][index % 3]))
+        .map(|index| {
+            format!(
+                "{{\"text\": \"a fox saw {} birds\", \"label\": \"{}\"}}\n",
+                "b".repeat(index % 9 + 1),
+                ["no", "yes", "oos"][index % 3]
+            )
+        })
         .collect();
     fs::write(directory.path().join("labels.jsonl"), records).expect("the records can be written");
     directory
@@ -53,7 +60,8 @@ fn what_is_not_named_stays_to_the_bit() {
     assert!(found.iter().all(|name| name.contains("layers.1.") || name == "model.norm.weight"), "{found:?}");
     assert_eq!(found.len(), 10, "{found:?}");
     let trained = report["trained"].as_u64().expect("a number");
-    let count: usize = tensors(path, "m").iter().filter(|(name, _)| found.contains(*name)).map(|(_, bytes)| bytes.len() / 4).sum();
+    let count: usize =
+        tensors(path, "m").iter().filter(|(name, _)| found.contains(*name)).map(|(_, bytes)| bytes.len() / 4).sum();
     assert_eq!(trained, count as u64);
     // Threads, a kill and burn's own operations.
     succeed(path, &format!("{TRAIN} --train-only layers.1.* final.norm --threads 1 -o single"));
@@ -76,7 +84,8 @@ fn an_adapter_that_is_written_merges_to_the_bytes_of_the_merged_model() {
         let report = json(path, &format!("{train} {lora} -o merged"));
         assert!(report["trained"].as_u64() < report["parameters"].as_u64(), "{report}");
         let of_run = changed(path, "m", "merged");
-        let in_layer = |name: &String| name.contains(".layer") || name.contains("pooler") || name.contains("classifier");
+        let in_layer =
+            |name: &String| name.contains(".layer") || name.contains("pooler") || name.contains("classifier");
         assert!(!of_run.is_empty() && of_run.iter().all(in_layer), "{of_run:?}");
         assert!(of_run.iter().any(|name| name.contains("classifier")) == (family == Family::BertClassifier));
         succeed(path, &format!("{train} {lora} --lora-output adapter -o adapter"));
@@ -110,13 +119,23 @@ fn distillation_trains_adapters_and_a_kill_changes_nothing() {
 /// Fused and transposed tensors among them, whose matrices have one adapter together.
 #[test]
 fn adapters_of_every_layout_read_back_bit_for_bit() {
-    for name in ["gpt2", "phi3-fused-qkv", "llama-gqa-tied", "qwen2-qkv-bias", "bert-classifier", "bert-encoder", "lfm2-short-conv"] {
+    for name in [
+        "gpt2",
+        "phi3-fused-qkv",
+        "llama-gqa-tied",
+        "qwen2-qkv-bias",
+        "bert-classifier",
+        "bert-encoder",
+        "lfm2-short-conv",
+    ] {
         let directory = tempfile::tempdir().expect("a directory");
         let base = directory.path().join("base");
         let model = open_model(&golden(name)).expect("a golden checkpoint opens");
         // Values of f32, so that what is merged is not rounded.
         let made = serde_json::json!({"schema": "slmc.provenance/1"});
-        hugging_face::Directory(&base).write_as(&model, &made, Some(DenseType::F32), &Silent).expect("it can be written");
+        hugging_face::Directory(&base)
+            .write_as(&model, &made, Some(DenseType::F32), &Silent)
+            .expect("it can be written");
         let model = open_model(&base).expect("it opens");
         let (rank, alpha) = (3, 4.5);
         let draw = |stream: u64, count: usize| -> Vec<f32> {
@@ -140,7 +159,8 @@ fn adapters_of_every_layout_read_back_bit_for_bit() {
         let merged = source.and_then(|source| source.model()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let scale = (alpha / rank as f64) as f32;
         for parameter in model.spec.parameters() {
-            let (before, after) = (model.values_f32(parameter.id).expect("values"), merged.values_f32(parameter.id).expect("values"));
+            let (before, after) =
+                (model.values_f32(parameter.id).expect("values"), merged.values_f32(parameter.id).expect("values"));
             let of_adapter = match parameter.id {
                 ParameterId::Linear(id, slmc::model::id::Part::Weight) => adapted.get(&id),
                 _ => None,
@@ -169,7 +189,10 @@ fn parts_that_are_not_there_are_refused_by_name() {
         ("--train-only head", "selects the head, which in this model is the token table; select `embed.token`"),
         ("--lora-rank 4 --lora-targets q_proj", "--lora-targets q_proj selects no matrix of this model"),
         ("--lora-rank 4 --lora-targets attention nothing", "--lora-targets nothing selects no matrix"),
-        ("--lora-rank 4 --lora-targets embedding", "takes no adapter here; train it whole with --train-only embed.token"),
+        (
+            "--lora-rank 4 --lora-targets embedding",
+            "takes no adapter here; train it whole with --train-only embed.token",
+        ),
         ("--lora-rank 0", "--lora-rank is 0"),
         ("--lora-rank 40", "--lora-rank 40 is not below the size of layers.0."),
         ("--lora-rank 4 --lora-alpha -1", "--lora-alpha is -1"),

@@ -62,7 +62,18 @@ fn losses(directory: &Path, name: &str, canaries: std::ops::Range<u64>) -> Vec<f
 /// How often a member has the smaller loss: 0.5 where nothing tells them from others.
 fn area(members: &[f64], others: &[f64]) -> f64 {
     let below = |member: &f64| -> f64 {
-        others.iter().map(|other| if member < other { 1.0 } else if member == other { 0.5 } else { 0.0 }).sum()
+        others
+            .iter()
+            .map(|other| {
+                if member < other {
+                    1.0
+                } else if member == other {
+                    0.5
+                } else {
+                    0.0
+                }
+            })
+            .sum()
     };
     members.iter().map(below).sum::<f64>() / (members.len() * others.len()) as f64
 }
@@ -96,8 +107,7 @@ fn a_private_run_says_what_it_spent_and_keeps_the_rest_to_itself() {
     assert_eq!((number("delta"), number("clip"), number("sample_rate")), (1e-3, 0.1, 0.2));
     assert_eq!(spent["steps"], report["steps"]);
     assert_eq!(spent["randomness"], "the operating system");
-    let made: Value =
-        serde_json::from_slice(&fs::read(path.join("once/slmc.json")).expect("written")).expect("JSON");
+    let made: Value = serde_json::from_slice(&fs::read(path.join("once/slmc.json")).expect("written")).expect("JSON");
     assert_eq!(made["privacy"], *spent);
     assert_eq!(made["metrics"], serde_json::json!({"steps": report["steps"]}));
     let inputs = made["inputs"].as_array().expect("a list");
@@ -110,7 +120,10 @@ fn a_private_run_says_what_it_spent_and_keeps_the_rest_to_itself() {
     // A test's is known, and said to protect nothing; then threads and a kill change nothing.
     let test = format!("{train} --dp-test-seed 5 --train-only layers.1.* head --checkpoint-every 3");
     let report = json(path, &format!("{test} -o first"));
-    assert!(report["privacy"]["randomness"].as_str().is_some_and(|text| text.contains("nothing is private")), "{report}");
+    assert!(
+        report["privacy"]["randomness"].as_str().is_some_and(|text| text.contains("nothing is private")),
+        "{report}"
+    );
     succeed(path, &format!("{test} --threads 1 -o second"));
     refused(path, &format!("{test} -o third --stop-after-step 6"), "stopped after step 6");
     succeed(path, &format!("{test} -o third"));
@@ -135,7 +148,8 @@ fn what_cannot_be_private_is_refused_before_the_work() {
     ] {
         refused(path, &format!("{train} {arguments}"), expected);
     }
-    let large = "train m --data members.jsonl --window 64 --batch 200 --tokens 3000 --dp-epsilon 1 --dp-delta 1e-3 -o out";
+    let large =
+        "train m --data members.jsonl --window 64 --batch 200 --tokens 3000 --dp-epsilon 1 --dp-delta 1e-3 -o out";
     refused(path, large, "the data has 100 samples");
     assert!(!path.join("out").exists());
 }

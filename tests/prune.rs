@@ -48,6 +48,7 @@ fn prune(model: &Path, out: &Path, pattern: &str, only: &str, method: Method) ->
         only: vec![only.to_owned()],
         source,
         recover: None,
+        masks_move: 0.0,
         invocation: Default::default(),
     };
     prune_directory(&options, &device("flex").unwrap(), &Silent).map_err(|error| error.to_string())

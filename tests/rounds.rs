@@ -97,9 +97,8 @@ fn what_does_not_belong_to_a_round_is_refused_by_name() {
 fn the_recipe_ends_nearer_to_the_pooled_model_than_either_client() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
-    let fewer = ["start", "first", "second", "pooled"].map(|stage| {
-        format!("--set stages.{stage}.tokens={}", if stage == "pooled" { 24_000 } else { 12_000 })
-    });
+    let fewer = ["start", "first", "second", "pooled"]
+        .map(|stage| format!("--set stages.{stage}.tokens={}", if stage == "pooled" { 24_000 } else { 12_000 }));
     let recipe = root("recipes/federated.toml");
     let fewer = fewer.join(" ");
     let report = json(path, &format!("run {} {fewer} --set gates.kld_max.value=1", recipe.display()));

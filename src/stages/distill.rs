@@ -254,10 +254,13 @@ impl Stage for Distill {
         check(&options.settings, &options.data, options.task, spec, true, &mut faults);
         let part = match &args.student {
             Some(path) => known.part_of(path),
-            None => student.as_ref().map(|student| (student.spec.clone(), student.sparsity.clone().unwrap_or_default())),
+            None => {
+                student.as_ref().map(|student| (student.spec.clone(), student.sparsity.clone().unwrap_or_default()))
+            }
         };
         args.scope.check(part.as_ref().map(|(spec, sparsity)| (spec, sparsity)), &mut faults);
-        let weights = args.student.as_ref().is_none_or(|path| known.planned(path).is_some() || formats::contents(path).weights);
+        let weights =
+            args.student.as_ref().is_none_or(|path| known.planned(path).is_some() || formats::contents(path).weights);
         faults.check("lora-output", check_adapter(&options, weights, false));
         let form = &options.data.form;
         let data = ("data", &options.data.files);

@@ -194,7 +194,8 @@ impl Args {
         let scope = Scope::default();
         if self.qat {
             check_recompute(&retrain.settings, device, faults);
-            let need = retraining_need(spec, &scope, &retrain.settings, device, retrain.data.as_ref().map_or(0, read_bytes));
+            let need =
+                retraining_need(spec, &scope, &retrain.settings, device, retrain.data.as_ref().map_or(0, read_bytes));
             faults.check("", need.check(run.max_ram));
             return rounding.max(need.peak_bytes());
         }

@@ -227,7 +227,8 @@ fn check_made(path: &Path, start: &Path, expected: &str) -> Result<Option<f64>, 
 }
 
 fn known(clients: &[PathBuf], tokens: Vec<Option<f64>>) -> Result<Vec<f64>, ClientError> {
-    let known = |(path, tokens): (&PathBuf, Option<f64>)| tokens.ok_or_else(|| ClientError::NoTokens { path: path.clone() });
+    let known =
+        |(path, tokens): (&PathBuf, Option<f64>)| tokens.ok_or_else(|| ClientError::NoTokens { path: path.clone() });
     clients.iter().zip(tokens).map(known).collect()
 }
 
@@ -254,7 +255,8 @@ fn check_same(client: &Model, start: &Model) -> Result<(), ClientError> {
     if token_table(&client.companions) != token_table(&start.companions) {
         return Err(differs("tokens", "its tokenizer.json".to_owned(), "another".to_owned()));
     }
-    if let (Head::Classifier { labels: own }, Head::Classifier { labels: other }) = (&client.spec.head, &start.spec.head)
+    if let (Head::Classifier { labels: own }, Head::Classifier { labels: other }) =
+        (&client.spec.head, &start.spec.head)
         && own != other
     {
         return Err(differs("labels", own.join(", "), other.join(", ")));

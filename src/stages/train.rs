@@ -181,7 +181,10 @@ impl Stage for Train {
         let options = match options {
             Work::Train(options) => options,
             Work::Round(options) => {
-                shell.status("Averaging", format_args!("{} clients of {}", options.clients.len(), options.start.display()));
+                shell.status(
+                    "Averaging",
+                    format_args!("{} clients of {}", options.clients.len(), options.start.display()),
+                );
                 let report = round(options, shell)?;
                 shell.status("Wrote", options.out.display());
                 return Outcome::passed(&report);

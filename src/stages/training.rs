@@ -28,7 +28,7 @@ use crate::text::windows::check_window;
 use crate::train::loss::table::{Against, LossKind};
 use crate::train::memory::TrainingNeed;
 use crate::train::parameters::{Parameters, TrainedId};
-use crate::train::privacy::{Private, PrivacySettings};
+use crate::train::privacy::{PrivacySettings, Private};
 use crate::train::relations::Relations;
 use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::values_of;
@@ -335,12 +335,7 @@ impl<'o> Work<'o> {
 
     /// The student as trained, the log of its steps, and the report. The weights of both models as they were read are let
     /// go of once they are copied.
-    fn train(
-        &mut self,
-        resume: &Resume,
-        device: &Device,
-        progress: &dyn Progress,
-    ) -> Result<Done, StageError> {
+    fn train(&mut self, resume: &Resume, device: &Device, progress: &dyn Progress) -> Result<Done, StageError> {
         let private = match self.options.privacy {
             Some(settings) => {
                 let (samples, run) = (&self.samples.samples, &self.options.settings);

@@ -78,11 +78,13 @@ mod tests {
             values
         };
         for (index, gradient) in of_a.iter().enumerate() {
-            let slope = (loss(&moved(&a, index, step), &b) - loss(&moved(&a, index, -step), &b)) / f64::from(2.0 * step);
+            let slope =
+                (loss(&moved(&a, index, step), &b) - loss(&moved(&a, index, -step), &b)) / f64::from(2.0 * step);
             assert!((slope - f64::from(*gradient)).abs() < 1e-4, "A {index}: {slope}, {gradient}");
         }
         for (index, gradient) in of_b.iter().enumerate() {
-            let slope = (loss(&a, &moved(&b, index, step)) - loss(&a, &moved(&b, index, -step))) / f64::from(2.0 * step);
+            let slope =
+                (loss(&a, &moved(&b, index, step)) - loss(&a, &moved(&b, index, -step))) / f64::from(2.0 * step);
             assert!((slope - f64::from(*gradient)).abs() < 1e-4, "B {index}: {slope}, {gradient}");
         }
     }

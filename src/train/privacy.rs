@@ -14,9 +14,9 @@ pub mod randomness;
 
 use super::data::Samples;
 use super::optimizer::{Gradients, global_norm};
+use crate::report::Table;
 use accountant::{MOST_NOISE, Mechanism, noise_for};
 use randomness::Randomness;
-use crate::report::Table;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -51,7 +51,9 @@ pub enum PrivacyError {
         expected: &'static str,
     },
     /// A batch that is larger than the data.
-    #[error("--batch is {batch} and the data has {samples} samples: every step would see all of them more than once; take at most {samples}")]
+    #[error(
+        "--batch is {batch} and the data has {samples} samples: every step would see all of them more than once; take at most {samples}"
+    )]
     Batch {
         /// Asked for.
         batch: usize,

@@ -1,6 +1,6 @@
 //! The report of a training run, and the log of its steps as a file.
 
-use super::privacy::{Private, PrivacyReport};
+use super::privacy::{PrivacyReport, Private};
 use super::trainer::{Run, Trained};
 use crate::disk::atomic::{self, AtomicError};
 use crate::report::{Report, Table, grouped};

@@ -65,7 +65,8 @@ fn difference(client: &Model, start: &[f32], id: ParameterId) -> Result<Vec<f64>
 }
 
 fn square(values: &[f64]) -> f64 {
-    let blocks: Vec<f64> = values.par_chunks(BLOCK).map(|block| block.iter().map(|value| value * value).sum()).collect();
+    let blocks: Vec<f64> =
+        values.par_chunks(BLOCK).map(|block| block.iter().map(|value| value * value).sum()).collect();
     blocks.iter().sum()
 }
 
@@ -73,7 +74,12 @@ fn square(values: &[f64]) -> f64 {
 ///
 /// # Errors
 /// [`RoundError`].
-pub fn average(start: &Model, clients: &[Model], shares: &[f64], averaging: &Averaging) -> Result<Averaged, RoundError> {
+pub fn average(
+    start: &Model,
+    clients: &[Model],
+    shares: &[f64],
+    averaging: &Averaging,
+) -> Result<Averaged, RoundError> {
     let ids: Vec<ParameterId> = start.spec.parameters().iter().map(|parameter| parameter.id).collect();
     let mut squares = vec![0.0; clients.len()];
     for id in &ids {

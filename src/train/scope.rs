@@ -66,7 +66,9 @@ pub enum ScopeError {
         pattern: String,
     },
     /// An adapter on a table.
-    #[error("--lora-targets {pattern} selects {id}, a table, which takes no adapter here; train it whole with --train-only {id}")]
+    #[error(
+        "--lora-targets {pattern} selects {id}, a table, which takes no adapter here; train it whole with --train-only {id}"
+    )]
     Table {
         /// As it was given.
         pattern: String,
@@ -82,7 +84,9 @@ pub enum ScopeError {
         id: LinearId,
     },
     /// A rank that is not below the matrix's.
-    #[error("--lora-rank {rank} is not below the size of {id}, ({rows}, {columns}); take a smaller rank, or train it whole")]
+    #[error(
+        "--lora-rank {rank} is not below the size of {id}, ({rows}, {columns}); take a smaller rank, or train it whole"
+    )]
     Rank {
         /// Asked for.
         rank: usize,
@@ -159,7 +163,8 @@ impl ScopeSettings {
         let Some(lora) = &self.lora else { return Ok(Scope { whole: Some(whole), adapters: BTreeMap::new() }) };
         if matches!(spec.head, Head::Classifier { .. }) {
             // Of a new classifier the head is random; PEFT saves the head of every classifier whole.
-            let of_head = |id: &&ParameterId| matches!(id, ParameterId::Linear(linear, _) if linear.role.class() == Class::Head);
+            let of_head =
+                |id: &&ParameterId| matches!(id, ParameterId::Linear(linear, _) if linear.role.class() == Class::Head);
             whole.extend(parameters.iter().filter(of_head));
         }
         let adapters = lora.adapters(spec, sparsity, &whole)?;
@@ -195,8 +200,7 @@ impl LoraSettings {
             selected.extend(matrices.iter().map(|(id, ..)| *id).filter(|id| id.role.in_layer()));
         }
         for pattern in &self.targets {
-            let own: Vec<LinearId> =
-                matrices.iter().map(|(id, ..)| *id).filter(|id| matches(pattern, *id)).collect();
+            let own: Vec<LinearId> = matrices.iter().map(|(id, ..)| *id).filter(|id| matches(pattern, *id)).collect();
             if own.is_empty() {
                 return Err(nothing(spec, "lora-targets", pattern));
             }

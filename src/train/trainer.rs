@@ -10,7 +10,7 @@ use super::loss::table::{Against, LossKind, LossParts};
 use super::memory::{NotEnoughMemory, TrainingNeed};
 use super::optimizer::{Gradients, Moments, global_norm};
 use super::parameters::{Leaves, Parameters, TrainedId, normals};
-use super::privacy::{Private, PrivacyError};
+use super::privacy::{PrivacyError, Private};
 use super::relations::RelationError;
 use super::scope::Scope;
 use super::settings::{SettingError, Settings};

@@ -70,7 +70,9 @@ pub fn write(out: &Path, adapter: &NewAdapter<'_>, provenance: &Value) -> Result
         let failed = |source| ModelFormatError::Companion { file: directory.path().join(name), source };
         directory.write(name, format!("{value:#}\n")).map_err(failed)?;
     }
-    for (name, companion) in adapter.companions.into_iter().flat_map(Companions::iter).filter(|(name, _)| !name.contains('/')) {
+    for (name, companion) in
+        adapter.companions.into_iter().flat_map(Companions::iter).filter(|(name, _)| !name.contains('/'))
+    {
         let failed = |source| ModelFormatError::Companion { file: companion.path().to_owned(), source };
         directory.write(name, companion.read().map_err(failed)?).map_err(failed)?;
     }
@@ -90,14 +92,18 @@ impl<'a> NewAdapter<'a> {
         let spec = &self.model.spec;
         let family = Family::of(&self.model.config)?;
         // Modules of a bare encoder have no name before their own.
-        let prefix = if matches!(spec.head, Head::Hidden) { "" } else { family.prefixes.first().copied().unwrap_or("") };
+        let prefix =
+            if matches!(spec.head, Head::Hidden) { "" } else { family.prefixes.first().copied().unwrap_or("") };
         let (mut adapted, mut saved, mut biases) = (Vec::new(), BTreeSet::new(), false);
         let mut out = Tensors::new();
         let stored = tensors(self.model, family, prefix)?;
-        let has_adapter = |part: &StoredPart<'_>| matches!(part.id, ParameterId::Linear(id, _) if self.pairs.contains_key(&id));
+        let has_adapter =
+            |part: &StoredPart<'_>| matches!(part.id, ParameterId::Linear(id, _) if self.pairs.contains_key(&id));
         let whole: BTreeSet<String> = stored
             .iter()
-            .filter(|(_, parts)| parts.iter().any(|part| self.whole.contains(&part.id)) && !parts.iter().any(has_adapter))
+            .filter(|(_, parts)| {
+                parts.iter().any(|part| self.whole.contains(&part.id)) && !parts.iter().any(has_adapter)
+            })
             .map(|(name, _)| module(name).to_owned())
             .collect();
         let mut all_modules = Vec::new();

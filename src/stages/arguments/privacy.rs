@@ -56,11 +56,14 @@ impl PrivacyArgs {
             faults.add(option, error);
         }
         if pieces {
-            let error = anyhow!("--pieces cuts a step, and with --dp-epsilon every sample is a piece of its own; leave it out");
+            let error =
+                anyhow!("--pieces cuts a step, and with --dp-epsilon every sample is a piece of its own; leave it out");
             faults.add("pieces", error);
         }
         if clip {
-            let error = anyhow!("--clip is for the gradient of a step, which with --dp-epsilon is noise for the most part; pass --dp-clip");
+            let error = anyhow!(
+                "--clip is for the gradient of a step, which with --dp-epsilon is noise for the most part; pass --dp-clip"
+            );
             faults.add("clip", error);
         }
     }

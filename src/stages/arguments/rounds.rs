@@ -56,12 +56,18 @@ impl RoundArgs {
     /// Notes impossible numbers, and options of training, of which `given` is one.
     pub fn check(&self, given: Option<&'static str>, faults: &mut Faults) {
         if let Some(given) = given {
-            faults.add(given, anyhow!("--{given} is for training, and --round-from trains nothing; leave one of the two out"));
+            faults.add(
+                given,
+                anyhow!("--{given} is for training, and --round-from trains nothing; leave one of the two out"),
+            );
         }
         let positive = |value: f64| value.is_finite() && value > 0.0;
         if !self.round_weights.is_empty() && self.round_weights.len() != self.round_from.len() {
             let (weights, clients) = (self.round_weights.len(), self.round_from.len());
-            faults.add("round-weights", anyhow!("--round-weights has {weights} weights for {clients} clients; give one for each"));
+            faults.add(
+                "round-weights",
+                anyhow!("--round-weights has {weights} weights for {clients} clients; give one for each"),
+            );
         }
         let rules = [
             ("round-weights", self.round_weights.iter().copied().find(|weight| !positive(*weight))),

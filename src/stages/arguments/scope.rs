@@ -110,7 +110,10 @@ impl ScopeArgs {
     /// Notes patterns that select nothing of the student, as far as it is known, and an output as adapter without adapters.
     pub fn check(&self, student: Option<(&ModelSpec, &Sparsity)>, faults: &mut Faults) {
         if self.lora_rank.is_none() && self.lora_output == LoraOutput::Adapter {
-            faults.add("lora-output", anyhow!("--lora-output adapter writes adapters, and none is trained; add --lora-rank R"));
+            faults.add(
+                "lora-output",
+                anyhow!("--lora-output adapter writes adapters, and none is trained; add --lora-rank R"),
+            );
         }
         check_scope(&self.scope(), student, faults);
     }
