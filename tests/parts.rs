@@ -195,7 +195,7 @@ fn parts_that_are_not_there_are_refused_by_name() {
         ),
         ("--lora-rank 0", "--lora-rank is 0"),
         ("--lora-rank 40", "--lora-rank 40 is not below the size of layers.0."),
-        ("--lora-rank 4 --lora-alpha -1", "--lora-alpha is -1"),
+        ("--lora-rank 4 --lora-alpha 0", "--lora-alpha is 0"),
         ("--lora-output adapter", "add --lora-rank"),
     ] {
         refused(path, &format!("{TRAIN} {arguments} -o out"), expected);
@@ -244,5 +244,5 @@ fn the_predicted_memory_knows_what_is_frozen() {
         assert!((0.7..=1.1).contains(&ratio), "{options}: {measured} bytes, {stated} were stated");
         needs.push(stated);
     }
-    assert!(needs[1] < needs[0] / 2 && needs[3] < needs[2] && needs[2] < needs[0], "{needs:?}");
+    assert!(needs[1] < needs[0] / 3 * 2 && needs[3] < needs[2] && needs[2] < needs[0], "{needs:?}");
 }

@@ -99,7 +99,7 @@ fn a_normal_run_betrays_its_canaries_and_a_private_one_does_not() {
 fn a_private_run_says_what_it_spent_and_keeps_the_rest_to_itself() {
     let directory = workplace();
     let path = directory.path();
-    let train = "train m --data members.jsonl --window 64 --batch 20 --tokens 3000 --dp-epsilon 3 --dp-delta 1e-3 -q";
+    let train = "train m --data members.jsonl --window 64 --batch 20 --tokens 4000 --dp-epsilon 3 --dp-delta 1e-3 -q";
     let report = json(path, &format!("{train} -o once"));
     let spent = &report["privacy"];
     let number = |key: &str| spent[key].as_f64().unwrap_or_else(|| panic!("{key} in {spent}"));

@@ -175,7 +175,12 @@ pub fn round(options: &RoundOptions, progress: &dyn Progress) -> Result<RoundRep
     }
     let settings = json!({"shares": shares, "clip": options.clip, "noise": options.noise});
     let metrics = json!({"clients": report.clients.len(), "update_norm": report.update_norm});
-    let provenance = of_weights(("train", PORTABLE), &inputs, (settings, &options.invocation), &sparsity, metrics);
+    let mut provenance = of_weights(("train", PORTABLE), &inputs, (settings, &options.invocation), &sparsity, metrics);
+    if options.noise.is_some() {
+        // Nobody can make it again.
+        let deviation = report.noise_deviation;
+        provenance["privacy"] = json!({"noise_deviation": deviation, "randomness": "the operating system"});
+    }
     let description =
         Description { config: start.config.clone(), companions: start.companions.clone(), path: start.path.clone() };
     let model = start::with_values(start.spec, description, averaged.values).map_err(StartError::from)?;

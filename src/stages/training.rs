@@ -140,7 +140,9 @@ pub fn check_need(
     }
     let run = if loss.needs_teacher() { teachers } else { &[] };
     let peak_memory_bytes = Some(need.peak_bytes());
-    Prediction { peak_memory_bytes, ..prediction::training(student, run, &options.settings) }
+    // Values and both moments.
+    let state_bytes = Some(12 * scope.trained_count(student));
+    Prediction { peak_memory_bytes, state_bytes, ..prediction::training(student, run, &options.settings) }
 }
 
 /// The need of a changed model that is trained back with itself as it was as teacher.

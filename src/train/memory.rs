@@ -68,7 +68,8 @@ impl TrainingNeed<'_> {
         let Settings { batch, pieces, .. } = *self.settings;
         let samples = if self.private { 1 } else { batch.div_ceil(pieces.max(1)) };
         let tokens = samples * self.longest;
-        self.held_bytes() + if self.fused { self.piece_bytes(tokens) } else { self.plain_bytes(tokens) }
+        let step = self.held_bytes() + if self.fused { self.piece_bytes(tokens) } else { self.plain_bytes(tokens) };
+        step.max(self.writing_bytes())
     }
 
     /// Refuses a run that needs more than `limit` bytes, with what would fit.
@@ -95,6 +96,13 @@ impl TrainingNeed<'_> {
         let of_teachers = self.teachers.iter().map(|teacher| 4 * teacher.parameter_count()).sum::<u64>();
         let program = PROGRAM_BYTES + TOKEN_BYTES * self.student.vocabulary as u64;
         program + (16 + transformed + sum) * trained + 4 * frozen + 8 * adapted + of_teachers + self.read_bytes
+    }
+
+    /// At the end: every value, and the same as the tensor that is written. Of a run that trains everything that is less than its
+    /// steps take.
+    fn writing_bytes(&self) -> u64 {
+        let program = PROGRAM_BYTES + TOKEN_BYTES * self.student.vocabulary as u64;
+        program + 8 * self.student.parameter_count() + 4 * self.scope.adapted_count() + self.read_bytes
     }
 
     /// Bytes of a micro-batch on fused operations.

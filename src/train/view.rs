@@ -165,11 +165,19 @@ impl<'v> View<'v> {
     }
 
     /// Every parameter of the student after the run, adapters merged, and the adapters' own matrices.
-    pub(super) fn finish(&self, parameters: Parameters) -> (BTreeMap<ParameterId, Vec<f32>>, Parameters) {
+    pub(super) fn finish(self, parameters: Parameters) -> (BTreeMap<ParameterId, Vec<f32>>, Parameters) {
         let mut all = BTreeMap::new();
-        for (id, frozen) in &self.frozen {
-            let values = self.adapted(*id, &parameters).unwrap_or_else(|| frozen.start.to_vec());
-            all.insert(*id, values);
+        let adapted: Vec<ParameterId> = self.scope.adapters().keys().map(|id| ParameterId::weight(*id)).collect();
+        for id in adapted {
+            if let Some(values) = self.adapted(id, &parameters) {
+                all.insert(id, values);
+            }
+        }
+        for (id, Frozen { start, seen }) in self.frozen {
+            drop(seen);
+            if !all.contains_key(&id) {
+                all.insert(id, Arc::try_unwrap(start).unwrap_or_else(|shared| shared.to_vec()));
+            }
         }
         let mut adapters = Parameters::new();
         for (id, values) in parameters {

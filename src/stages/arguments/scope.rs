@@ -71,14 +71,7 @@ pub struct ScopeArgs {
     ///
     /// merged: a dense model, as without adapters. adapter: adapter_config.json and adapter_model.safetensors as PEFT has
     /// them, which `slmc merge` and every command that takes a model read on the base they were trained on.
-    #[arg(
-        long,
-        value_name = "KIND",
-        value_enum,
-        hide_possible_values = true,
-        requires = "lora_rank",
-        default_value = "merged"
-    )]
+    #[arg(long, value_name = "KIND", value_enum, hide_possible_values = true, default_value = "merged")]
     lora_output: LoraOutput,
 }
 
