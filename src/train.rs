@@ -10,7 +10,7 @@
 //! | [`scope`], `adapter`, `view` | which values are trained; adapters of low rank; the weights as the forward sees them |
 //! | [`privacy`] | noise that hides every single sample, and its accountant |
 //! | [`loss`], [`relations`] | the losses, and what one of them compares |
-//! | `fused` | a step's gradients on fused operations |
+//! | `gradients`, `fused` | a step's gradients: all together or sample by sample; on fused operations |
 //! | [`optimizer`] | AdamW |
 //! | [`memory`] | the memory that a run will need at its peak |
 //! | [`student`] | a student from a teacher's layers, and which layers are compared |
@@ -26,6 +26,7 @@ mod adapter;
 pub mod checkpoint;
 pub mod data;
 mod fused;
+mod gradients;
 pub mod loss;
 pub mod memory;
 pub mod optimizer;

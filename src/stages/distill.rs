@@ -1,5 +1,6 @@
 //! `slmc distill`: a smaller student from a teacher.
 
+use super::adapter_output::check_adapter;
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TRAINING, TokenizerArg};
 use super::arguments::scope::ScopeArgs;
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
@@ -10,7 +11,7 @@ use super::prediction::Prediction;
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::templates::check_templates;
-use super::training::{Start, TrainOptions, check, check_adapter, check_need, sparsity_of_layers, train};
+use super::training::{Start, TrainOptions, check, check_need, sparsity_of_layers, train};
 use crate::formats;
 use crate::shell::Shell;
 use crate::train::loss::table::{Against, LossKind};

@@ -1,5 +1,6 @@
 //! `slmc train`: a model from a checkpoint, or from a configuration alone.
 
+use super::adapter_output::check_adapter;
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TokenizerArg};
 use super::arguments::privacy::PrivacyArgs;
 use super::arguments::rounds::RoundArgs;
@@ -13,7 +14,7 @@ use super::rounds::{self, RoundOptions, round};
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::templates::check_templates;
-use super::training::{Start, TrainOptions, check, check_adapter, check_need, train};
+use super::training::{Start, TrainOptions, check, check_need, train};
 use crate::disk::atomic;
 use crate::formats;
 use crate::model::spec::{Head, ModelSpec};

@@ -3,7 +3,7 @@
 
 use crate::disk::atomic;
 use crate::disk::hash::{HashError, hex};
-use crate::formats::adapter::{self, NewAdapter};
+use crate::formats::adapter;
 use crate::formats::{self, Description, ModelFormatError, ModelSink, hugging_face};
 use crate::model::companions::{Companion, Companions, TOKENIZER_FILE};
 use crate::model::described;
@@ -14,6 +14,7 @@ use crate::model::transform::{HeldMasks, Identity, NmPattern, Sparsity, Transfor
 use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::stages::StageError;
+use crate::stages::adapter_output::{check_adapter, new_adapter};
 use crate::stages::arguments::scope::LoraOutput;
 use crate::stages::arguments::training::check_settings;
 use crate::stages::invocation::Invocation;
@@ -27,7 +28,7 @@ use crate::text::tokenizer::{Tokenizer, token_table};
 use crate::text::windows::check_window;
 use crate::train::loss::table::{Against, LossKind};
 use crate::train::memory::TrainingNeed;
-use crate::train::parameters::{Parameters, TrainedId};
+use crate::train::parameters::Parameters;
 use crate::train::privacy::{PrivacySettings, Private};
 use crate::train::relations::Relations;
 use crate::train::report::{TrainReport, write_log};
@@ -225,7 +226,7 @@ pub fn train(options: &TrainOptions, device: &Device, progress: &dyn Progress) -
     if let Some(privacy) = &report.privacy {
         provenance["privacy"] = json!(privacy);
     }
-    match work.adapter(&model, &adapters) {
+    match new_adapter(options, &work.scope, (&model, &work.student.companions), &adapters) {
         Some(new) => adapter::write(&options.out, &new, &provenance)?,
         None => hugging_face::Directory(&options.out).write(&model, &provenance)?,
     }
@@ -314,27 +315,6 @@ impl<'o> Work<'o> {
         }))
     }
 
-    /// The adapters, where they are to be written and not merged.
-    fn adapter<'w>(&'w self, model: &'w Model, adapters: &'w Parameters) -> Option<NewAdapter<'w>> {
-        let TrainOptions { scope, lora_output, start, tokenizer, .. } = self.options;
-        let (LoraOutput::Adapter, Some(lora), Start::Path(base)) = (lora_output, &scope.lora, start) else {
-            return None;
-        };
-        let pair = |id: &LinearId| {
-            let (a, b) = (adapters.get(&TrainedId::AdapterA(*id))?, adapters.get(&TrainedId::AdapterB(*id))?);
-            Some((*id, [a.as_slice(), b.as_slice()]))
-        };
-        Some(NewAdapter {
-            base,
-            model,
-            rank: lora.rank,
-            alpha: lora.alpha,
-            pairs: self.scope.adapters().keys().filter_map(pair).collect(),
-            whole: self.scope.whole()?,
-            companions: tokenizer.as_ref().map(|_| &self.student.companions),
-        })
-    }
-
     /// The student as trained, the log of its steps, and the report. The weights of both models as they were read are let
     /// go of once they are copied.
     fn train(&mut self, resume: &Resume, device: &Device, progress: &dyn Progress) -> Result<Done, StageError> {
@@ -395,21 +375,6 @@ impl<'o> Work<'o> {
         let model = model.map_err(StartError::from)?;
         Ok(Done { model, adapters: trained.adapters, log: trained.log, report })
     }
-}
-
-/// Refuses to write adapters that have no base to stand on.
-///
-/// # Errors
-/// [`StageError::NoBase`].
-pub fn check_adapter(options: &TrainOptions, has_weights: bool, gains_classifier: bool) -> Result<(), StageError> {
-    let problem = match &options.start {
-        _ if options.lora_output == LoraOutput::Merged => return Ok(()),
-        Start::Layers(_) => "some layers of the teacher, which are no directory",
-        Start::Path(_) if gains_classifier => "an encoder that is given its classifier here",
-        Start::Path(_) if !has_weights => "a configuration without weights",
-        Start::Path(_) => return Ok(()),
-    };
-    Err(StageError::NoBase(problem))
 }
 
 impl Work<'_> {
