@@ -237,10 +237,10 @@ fn nothing(spec: &ModelSpec, option: &'static str, pattern: &str) -> ScopeError 
         true => spec.parameters().iter().map(|parameter| parameter.id.to_string()).collect(),
         false => spec.matrices().iter().map(|(id, ..)| id.to_string()).collect(),
     };
-    let last = names.last().cloned().unwrap_or_default();
+    let first = names.first().cloned().unwrap_or_default();
     let in_layer = names.iter().rev().find(|name| name.starts_with("layers.")).cloned().unwrap_or_default();
     let what = if whole { "parameter" } else { "matrix" };
-    ScopeError::NoMatch { option, pattern, what, examples: format!("{in_layer}, {last} and others") }
+    ScopeError::NoMatch { option, pattern, what, examples: format!("{first}, {in_layer} and others") }
 }
 
 impl Scope {
