@@ -1,6 +1,8 @@
 //! `slmc distill`: a smaller student from a teacher.
 
+use super::adapter_output::check_adapter;
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TRAINING, TokenizerArg};
+use super::arguments::scope::ScopeArgs;
 use super::arguments::shape::{CUTTING, Init, ShapeArgs};
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, SharedFile, path};
@@ -12,6 +14,7 @@ use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Re
 use super::summary::Figures;
 use super::templates::check_templates;
 use super::training::{Start, TrainOptions, check, check_need, sparsity_of_layers, train};
+use crate::formats;
 use crate::model::spec::ModelKind;
 use crate::model::transform::Sparsity;
 use crate::shell::Shell;
@@ -117,6 +120,9 @@ pub struct Args {
 
     #[command(flatten)]
     training: TrainingArgs,
+
+    #[command(flatten)]
+    scope: ScopeArgs,
 
     #[command(flatten)]
     backend: BackendArg,
@@ -293,6 +299,9 @@ impl Stage for Distill {
             on_policy: args.on_policy(),
             task: args.data.task,
             settings: args.training.settings(Settings::DISTILL, run, context),
+            scope: args.scope.scope(),
+            lora_output: args.scope.output(),
+            privacy: None,
             out: args.out.out.clone(),
             metrics: path(&args.training.metrics),
             max_ram: run.max_ram,
@@ -323,6 +332,16 @@ impl Stage for Distill {
         let spec = student.as_ref().map(|student| &student.spec);
         args.check_on_policy(&options.settings, student.as_ref(), &mut faults);
         check(&options.settings, &options.data, options.task, spec, true, &mut faults);
+        let part = match &args.student {
+            Some(path) => known.part_of(path),
+            None => {
+                student.as_ref().map(|student| (student.spec.clone(), student.sparsity.clone().unwrap_or_default()))
+            }
+        };
+        args.scope.check(part.as_ref().map(|(spec, sparsity)| (spec, sparsity)), &mut faults);
+        let weights =
+            args.student.as_ref().is_none_or(|path| known.planned(path).is_some() || formats::contents(path).weights);
+        faults.check("lora-output", check_adapter(&options, weights, false));
         let form = &options.data.form;
         let data = ("data", &options.data.files);
         check_templates(student.as_ref(), options.tokenizer.as_deref(), data, form.field.as_deref(), &mut faults);
