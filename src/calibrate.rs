@@ -2,7 +2,8 @@
 //! the inputs of linears ([`layerwise`]). Sums are taken on the host in f64 in a fixed order, so they do not depend on
 //! threads.
 
-mod batches;
+pub(crate) mod batches;
+pub mod continuations;
 pub mod input_error;
 pub mod layerwise;
 pub mod linear_algebra;

@@ -32,6 +32,7 @@ use crate::shell::{ExitStatus, Shell};
 use anyhow::{Context, ensure};
 use clap::{CommandFactory, Parser, Subcommand};
 use global::Global;
+use stage::StageCommand;
 use std::path::{Path, PathBuf};
 
 /// Compiles small language models into one file that an edge device runs, bit for bit as proved on the build machine
@@ -55,7 +56,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     #[command(flatten)]
-    Stage(stage::StageCommand),
+    Stage(StageCommand),
     Generate(generate::Args),
     Chat(chat::Args),
     Merge(merge::Args),
@@ -104,6 +105,7 @@ impl Cli {
         let estimates = match &self.command {
             Command::Stage(command) => command.estimates_memory(),
             Command::Merge(_) | Command::Run(_) | Command::Reproduce(_) => true,
+            Command::Tokenizer(args) => args.stage().is_some_and(StageCommand::estimates_memory),
             _ => false,
         };
         ensure!(
@@ -121,6 +123,7 @@ impl Cli {
             Command::Generate(args) => vec![args.model().to_owned()],
             Command::Chat(args) => vec![args.model().to_owned()],
             Command::Merge(args) => vec![args.model().to_owned()],
+            Command::Tokenizer(args) => args.stage().map_or_else(Vec::new, StageCommand::models),
             Command::Inspect(args) => vec![args.model().to_owned()],
             Command::Estimate(args) => vec![args.model().to_owned()],
             Command::Diff(args) => args.both().map(Path::to_owned).to_vec(),
@@ -150,7 +153,7 @@ impl Cli {
             Command::Diff(args) => args.run(shell),
             Command::Explain(args) => args.run(shell),
             Command::Schema(args) => args.run(shell),
-            Command::Tokenizer(args) => args.run(shell),
+            Command::Tokenizer(args) => args.run(global, shell),
             Command::Targets(args) => args.run(shell),
             Command::Doctor(args) => args.run(global, shell),
             Command::Completions(args) => args.run(shell),

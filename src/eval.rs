@@ -7,6 +7,7 @@ pub mod chat;
 pub mod classify;
 pub mod drift;
 pub mod embed;
+pub mod extraction;
 pub mod forward;
 pub mod generate;
 pub mod lm;

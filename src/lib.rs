@@ -22,8 +22,10 @@
 //! | [`statistics`] | bounds of measured means and shares, and what they say about a limit |
 //! | [`machine`] | the build machine: CPU features, kernels, huge pages, read bandwidth |
 //! | [`mod@bench`] | the runtime's speed on this machine, on artifacts and on random weights of known shapes |
+//! | [`mod@data`] | training data: duplicates, rules, scores, tags, weights, a held-out split, in few passes over files |
 //! | [`eval`] | perplexity, divergence, accuracy, embeddings and generation over artifacts and directories |
 //! | [`allocate`] | bits for every matrix within a budget, by gradients, measurement and an exact knapsack |
+//! | [`shrink`] | students cut out of their teacher in depth and width, fitted by least squares |
 //! | [`prune`] | N:M masks by magnitude, Wanda or SparseGPT, refits layer by layer, and recovery |
 //! | [`quantize`] | a scheme for every matrix, scales searched row by row, key maps, quantization-aware training |
 //! | [`train`] | the one training loop: losses, AdamW, checkpoints; training, distillation, recovery |
@@ -65,6 +67,8 @@
 //! | `slmc.json` | how a directory was made, `slmc.provenance/1`; by it slmc knows its own directories | every command that writes one |
 //! | `*.slm` | the artifact (docs/format.md); its first bytes are how slmc knows its own files | [`compile::emit`], [`slm_runtime::format`] |
 //! | `OUT.checkpoint/` | what a killed training goes on from (docs/training.md); gone when the output is in place | [`train::checkpoint`] |
+//! | data directory | `data.jsonl`, `held-out.jsonl`, `slmc.json` | [`mod@data`] |
+//! | `trimmed_ids.json` of a trimmed model | the old id of every token | [`text::trimming`] |
 //! | `*.svg` of `quantize --sweep` | the frontier of bytes against cost | [`allocate::sweep`], [`report::chart`] |
 //! | `*.jsonl` of `--metrics` | one object per training step | [`train::report`] |
 //! | tokenizer directory | `tokenizer.json`, `tokenizer_config.json`, `slmc.json` | [`text::tokenizer_training`] |
@@ -84,6 +88,7 @@ pub mod bench;
 pub mod calibrate;
 pub mod cli;
 pub mod compile;
+pub mod data;
 pub mod diff;
 pub mod disk;
 pub mod divergence;
@@ -98,6 +103,7 @@ pub mod quantize;
 pub mod recipe;
 pub mod report;
 pub mod shell;
+pub mod shrink;
 pub mod stages;
 pub mod statistics;
 pub mod store;

@@ -6,6 +6,7 @@ pub mod adapter_output;
 pub mod arguments;
 pub mod checkpoint;
 pub mod compile;
+pub mod data;
 pub mod distill;
 mod error;
 pub mod eval;
@@ -22,11 +23,14 @@ pub mod quantize;
 pub mod resume;
 pub mod rounds;
 pub mod runner;
+pub mod shaping;
 pub mod stage;
 pub mod summary;
+pub mod synthesize;
 pub mod templates;
 pub mod train;
 pub mod training;
+pub mod trim;
 pub mod watch;
 
 pub use error::StageError;
@@ -36,8 +40,11 @@ pub use stage::{
 };
 
 /// Every kind of stage, in the order of a whole chain.
-pub static STAGES: [&dyn AnyStage; 8] = [
+pub static STAGES: [&dyn AnyStage; 11] = [
+    &data::Data,
     &import::Import,
+    &trim::Trim,
+    &synthesize::Synthesize,
     &train::Train,
     &distill::Distill,
     &prune::Prune,

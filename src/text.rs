@@ -9,10 +9,13 @@ mod error;
 pub mod file;
 pub mod form;
 pub mod masking;
+pub mod reasoning;
 pub mod records;
 pub(crate) mod rows;
+pub mod stream;
 pub mod tokenizer;
 pub mod tokenizer_training;
+pub mod trimming;
 pub mod vocabulary;
 pub mod windows;
 

@@ -11,6 +11,7 @@
 //! | [`privacy`] | noise that hides every single sample, and its accountant |
 //! | [`loss`], [`relations`] | the losses, and what one of them compares |
 //! | `gradients`, `fused` | a step's gradients: all together or sample by sample; on fused operations |
+//! | [`on_policy`] | samples that the student writes itself |
 //! | [`optimizer`] | AdamW |
 //! | [`memory`] | the memory that a run will need at its peak |
 //! | [`student`] | a student from a teacher's layers, and which layers are compared |
@@ -29,6 +30,7 @@ mod fused;
 mod gradients;
 pub mod loss;
 pub mod memory;
+pub mod on_policy;
 pub mod optimizer;
 pub mod parameters;
 pub mod privacy;

@@ -185,7 +185,10 @@ fn parts_that_are_not_there_are_refused_by_name() {
     fixture::write(&path.join("encoder"), Family::Bert, Size::SMALL);
     succeed(path, "prune m --pattern 2:4 --method magnitude -o sparse -q");
     for (arguments, expected) in [
-        ("--train-only layers.9.*", "--train-only layers.9.* selects no parameter of this model; it has embed.token.weight, layers."),
+        (
+            "--train-only layers.9.*",
+            "--train-only layers.9.* selects no parameter of this model; it has embed.token.weight, layers.",
+        ),
         ("--train-only head", "selects the head, which in this model is the token table; select `embed.token`"),
         ("--lora-rank 4 --lora-targets q_proj", "--lora-targets q_proj selects no matrix of this model"),
         ("--lora-rank 4 --lora-targets attention nothing", "--lora-targets nothing selects no matrix"),

@@ -39,6 +39,7 @@ fn material() -> Option<(PathBuf, CalibrationText)> {
 fn prune(model: &Path, out: &Path, pattern: &str, only: &str, method: Method) -> Result<PruneReport, String> {
     let source = material().map(|(_, source)| source).filter(|_| method != Method::Magnitude);
     let options = PruneOptions {
+        masks_move: 0.0,
         model: model.to_owned(),
         out: out.to_owned(),
         pattern: pattern.parse().unwrap(),

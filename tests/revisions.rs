@@ -14,6 +14,10 @@ use std::path::Path;
 
 const TRAINING: &str = "--data text.txt --window 32 --batch 4 --pieces 2 --tokens 1500";
 
+fn made_file(path: &Path) -> String {
+    hex(&path_sha256(path).expect("the output is there"))
+}
+
 /// The digest of what a kind makes.
 fn digest(directory: &Path, kind: &str) -> String {
     let made = |line: &str, out: &str| {
@@ -21,7 +25,14 @@ fn digest(directory: &Path, kind: &str) -> String {
         hex(&path_sha256(&directory.join(out)).expect("the output is there"))
     };
     let all = match kind {
+        "data" => {
+            let texts = "data --data text.txt --rules none --scrub all --held-out 0.2 --similarity 1 --keep-duplicates";
+            succeed(directory, &format!("{texts} --quality-model m --drop-worst 0.2 -q -o prepared"));
+            ["data.jsonl", "held-out.jsonl"].map(|file| made_file(&directory.join("prepared").join(file))).concat()
+        }
+        "trim" => made("trim m --data text.txt --characters used", "trimmed"),
         "import" => made("import m --dtype bf16", "imported"),
+        "synthesize" => made("synthesize m --prompts text.txt --window 32 --prefix 8 --max-repetition 1", "text.jsonl"),
         "train" => made(&format!("train m {TRAINING}"), "trained"),
         "distill" => made(&format!("distill --teacher m --layers 0 --kl 0.5 {TRAINING}"), "student"),
         "prune" => {

@@ -9,18 +9,18 @@ use slm_fused::node::{Value, slice};
 use std::collections::BTreeMap;
 
 /// Most tokens of a batch, but for a sequence that is longer alone.
-pub(super) const BATCH_TOKENS: usize = 2048;
+pub(crate) const BATCH_TOKENS: usize = 2048;
 
 /// Batches, and what attention needs for every shape there is.
-pub(super) struct Batches {
+pub(crate) struct Batches {
     /// In the order of the first sequence that each of them has.
-    pub(super) batches: Vec<Batch>,
+    pub(crate) batches: Vec<Batch>,
     contexts: BTreeMap<[usize; 2], StagedContext>,
 }
 
 impl Batches {
     /// Batches of the sequences that are not empty, checked against the model.
-    pub(super) fn new(
+    pub(crate) fn new(
         spec: &ModelSpec,
         sequences: &[Vec<u32>],
         forward: &StagedForward<'_>,
@@ -50,21 +50,21 @@ impl Batches {
         if batches.batches.is_empty() { Err(CalibrateError::Nothing) } else { Ok(batches) }
     }
 
-    pub(super) fn context(&self, batch: &Batch) -> &StagedContext {
+    pub(crate) fn context(&self, batch: &Batch) -> &StagedContext {
         &self.contexts[&batch.dims()]
     }
 
-    pub(super) fn tokens(&self) -> u64 {
+    pub(crate) fn tokens(&self) -> u64 {
         self.batches.iter().map(|batch| batch.tokens().len() as u64).sum()
     }
 
-    pub(super) fn sequences(&self) -> u64 {
+    pub(crate) fn sequences(&self) -> u64 {
         self.batches.iter().map(|batch| batch.dims()[0] as u64).sum()
     }
 }
 
 /// Shows the values of a tensor, without a copy where they are on the flex device.
-pub(super) fn with_values<const D: usize, R>(
+pub(crate) fn with_values<const D: usize, R>(
     tensor: &Tensor<D>,
     look: impl FnOnce(&[f32]) -> R,
 ) -> Result<R, CalibrateError> {

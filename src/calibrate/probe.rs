@@ -122,6 +122,17 @@ impl<'m> Probe<'m> {
         self.judge_from(&around, &states, self.spec.layers.len())
     }
 
+    /// A model of another specification that writes the same outputs: a student.
+    pub fn other(&self, other: &Model) -> Result<Samples, ProbeError> {
+        let tokens: Vec<Vec<u32>> = self.sequences.iter().map(|own| own.batch.tokens().to_vec()).collect();
+        let probe = Probe::new(other, &tokens, &self.device)?;
+        let compared = self.sequences.par_iter().zip(&probe.sequences).enumerate().map(|(number, (own, other))| {
+            let output = probe.outputs(&probe.head, other.finished.clone())?;
+            self.compare(number, &self.original(own)?, &output)
+        });
+        compared.collect()
+    }
+
     /// The output of the last layer of a model over every sequence, a layer at a time.
     fn outputs_of_layers(&self, model: &Model, around: &DenseWeights) -> Result<Vec<Tensor<3>>, ProbeError> {
         let embed = |sequence: &Prepared| self.forward(around).embed(&sequence.batch);

@@ -44,7 +44,7 @@ pub fn sample(
 }
 
 /// Bytes of keys and values, or of inputs of convolutions, of one sequence.
-fn cache_bytes(spec: &ModelSpec, window: usize) -> usize {
+pub(super) fn cache_bytes(spec: &ModelSpec, window: usize) -> usize {
     let of_layer = |mixer: &Mixer| match mixer {
         Mixer::Attention(attention) => 8 * attention.key_width() * window,
         Mixer::Conv(conv) => 12 * spec.hidden * conv.taps,
@@ -53,7 +53,7 @@ fn cache_bytes(spec: &ModelSpec, window: usize) -> usize {
 }
 
 /// How many sequences go together: as many as keep within the memory of a cache.
-fn at_once(spec: &ModelSpec, window: usize) -> usize {
+pub(super) fn at_once(spec: &ModelSpec, window: usize) -> usize {
     (CACHE_BYTES / cache_bytes(spec, window).max(1)).clamp(1, TOGETHER)
 }
 

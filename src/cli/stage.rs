@@ -16,6 +16,11 @@ pub(super) struct StageCommand {
 }
 
 impl StageCommand {
+    /// A stage with what clap found of its options.
+    pub(super) fn of(stage: &'static dyn AnyStage, matches: &ArgMatches) -> Self {
+        StageCommand { stage, matches: matches.clone() }
+    }
+
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
         let resolved = self.stage.resolve(&self.matches, &global.run_settings(), &Known::OnDisk);
         let outcome = resolved.checked().map_err(stages::Faults::first)?.run(shell)?;
@@ -32,7 +37,7 @@ impl StageCommand {
 
     /// Whether it estimates the memory that it needs: every stage that makes a model does.
     pub(super) fn estimates_memory(&self) -> bool {
-        self.stage.makes() != Product::Nothing
+        !matches!(self.stage.makes(), Product::Nothing | Product::Data)
     }
 }
 

@@ -88,6 +88,25 @@ pub enum ConfigError {
         /// Its number among the kept ones.
         place: usize,
     },
+    /// Heads whose width a configuration cannot state.
+    #[error(
+        "{}: {family} has no key for the width of a head, its heads share the hidden width: {heads} heads of {head_dim} \
+         make a hidden width of {}, not of {hidden}; ask for both together",
+        file.display(),
+        heads * head_dim
+    )]
+    HeadWidth {
+        /// The file.
+        file: PathBuf,
+        /// `model_type`.
+        family: &'static str,
+        /// Heads asked for.
+        heads: usize,
+        /// Width of one.
+        head_dim: usize,
+        /// Hidden width asked for.
+        hidden: usize,
+    },
     /// A valid value that slmc does not implement.
     #[error("{}: `{key}` is `{value}`; {subject} supports {supported}", file.display())]
     Unsupported {

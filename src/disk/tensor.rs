@@ -172,6 +172,20 @@ impl DenseTensor {
         Some(DenseTensor { shape, values, ..self.clone() })
     }
 
+    /// Rows by their numbers, one after the other, a copy; `None` where one is out of range.
+    pub fn gathered(&self, rows: &[u32]) -> Option<Self> {
+        let count = *self.shape.first()?;
+        if rows.iter().any(|&row| row as usize >= count) {
+            return None;
+        }
+        let (width, values) = (self.dtype.bytes() * self.columns(), self.bytes());
+        let gathered = rows.iter().flat_map(|&row| &values[row as usize * width..][..width]).copied().collect();
+        let mut shape = self.shape.clone();
+        shape[0] = rows.len();
+        let gathered = DenseTensor::owned(self.dtype, shape, gathered);
+        Some(DenseTensor { stored_name: self.stored_name.clone(), ..gathered })
+    }
+
     /// The transpose of a matrix, a copy; `None` for other shapes.
     pub fn transposed(&self) -> Option<Self> {
         self.transposed_columns(0..*self.shape.get(1)?)
@@ -374,6 +388,8 @@ mod tests {
         assert_eq!(columns, Some((vec![2, 3], vec![1.0, 5.0, 9.0, 2.0, 6.0, 10.0])));
         assert_eq!((matrix.rows(2..4), matrix.transposed_columns(3..5)), (None, None));
         assert_eq!(matrix.transposed().unwrap().transposed(), Some(matrix.clone()));
+        assert_eq!(shown(matrix.gathered(&[2, 0])), Some((vec![2, 4], [&values[8..], &values[..4]].concat())));
+        assert_eq!(matrix.gathered(&[3]), None);
         let vector = DenseTensor::from_f32(vec![12], &values).unwrap();
         assert_eq!(vector.rows(10..12).unwrap().to_f32("v").unwrap(), [10.0, 11.0]);
         assert_eq!((vector.transposed(), vector.rows(0..13)), (None, None));

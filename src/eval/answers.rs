@@ -2,7 +2,7 @@
 //! letters and digits, lower-cased; every other character that is not a space is a word of its own. Definitions:
 //!
 //! ```text
-//! exact_match = share of answers equal to the wanted ones, spaces at both ends left out
+//! exact_match = share of answers that are the wanted ones; what of a text is its answer, and when two are the same: [`super::extraction`]
 //! token_f1    = mean over answers of 2 · common / (words + wanted words), words counted with their multiplicity
 //! bleu4       = BP · exp(mean over n = 1 … 4 of ln pₙ), over the whole corpus (Papineni et al. 2002); for n > 1,
 //!               pₙ = (matches + 1) / (n-grams + 1) (Lin and Och 2004), so that few short answers have a score
@@ -10,13 +10,14 @@
 //! ```
 
 use super::error::EvalError;
+use super::extraction::{AnswerIs, Extraction};
 use super::generate::{GenerateOptions, Prompt, generate};
 use super::opened::OpenedModel;
 use super::subject::{Subject, number_row};
 use super::sums::Sums;
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
-use crate::text::records::LabelledRecord;
+use crate::statistics::Interval;
 use serde::Serialize;
 use slm_runtime::sample::Sampling;
 use std::collections::BTreeMap;
@@ -37,6 +38,29 @@ pub struct Scores {
     pub bleu4: f64,
 }
 
+/// Confidence of the interval of `exact_match`, two-sided.
+const CONFIDENCE: f64 = 0.95;
+
+/// A prompt with the answer that is wanted.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Continued as a text, or answered through the chat template.
+    pub prompt: Prompt,
+    /// The wanted answer.
+    pub wanted: String,
+}
+
+/// How answers are made and found.
+#[derive(Clone, Debug)]
+pub struct AnswerOptions {
+    /// Most tokens of a generated text.
+    pub tokens: usize,
+    /// Directory with tokenizer and template for artifacts that carry none.
+    pub tokenizer: Option<PathBuf>,
+    /// What of it is the answer.
+    pub extraction: Extraction,
+}
+
 /// Metrics of a decoder over prompts and wanted answers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "task", rename = "generate")]
@@ -48,6 +72,12 @@ pub struct AnswersReport {
     /// Scores of the model.
     #[serde(flatten)]
     pub scores: Scores,
+    /// Wilson's interval of `exact_match`, of 95 %.
+    pub exact_match_interval: [f64; 2],
+    /// What of a generated text is its answer.
+    pub answer_is: AnswerIs,
+    /// Texts in which no answer was found; they count as wrong.
+    pub without_answer: u64,
     /// Scores of the reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<Scores>,
@@ -68,6 +98,11 @@ impl Report for AnswersReport {
         let mut table = Table::pairs();
         table.row(["tokens", &grouped(self.tokens)]).row(["prompts", &grouped(self.windows)]);
         number_row(&mut table, "exact_match", Some(self.scores.exact_match), 5);
+        let [lower, upper] = self.exact_match_interval;
+        table.row(["exact_match, 95 %", &format!("{lower:.5} to {upper:.5}")]);
+        if self.without_answer > 0 {
+            table.row(["without an answer", &grouped(self.without_answer)]);
+        }
         number_row(&mut table, "token_f1", Some(self.scores.token_f1), 5);
         number_row(&mut table, "bleu4", Some(self.scores.bleu4), 5);
         number_row(&mut table, "reference exact_match", self.reference.map(|scores| scores.exact_match), 5);
@@ -79,47 +114,52 @@ impl Report for AnswersReport {
     }
 }
 
-/// Lets the model, and the reference if there is one, answer every record's `text` with at most `tokens` tokens, and
-/// compares with its `label`.
+/// Lets the model, and the reference if there is one, answer every prompt, and compares what they answer with what is wanted.
 pub fn evaluate(
     model: &OpenedModel,
     reference: Option<&OpenedModel>,
-    records: &[LabelledRecord],
-    tokens: usize,
-    tokenizer: Option<&PathBuf>,
+    asked: &[Asked],
+    options: &AnswerOptions,
     progress: &dyn Progress,
 ) -> Result<AnswersReport, EvalError> {
-    progress.begin("generating", records.len() as u64, "answers");
-    let (mut answers, mut others, mut generated) = (Vec::new(), Vec::new(), 0);
-    for record in records {
+    progress.begin("generating", asked.len() as u64, "answers");
+    let (mut texts, mut others, mut generated) = (Vec::new(), Vec::new(), 0);
+    for Asked { prompt, .. } in asked {
         let options = GenerateOptions {
-            prompt: Prompt::Text(record.text.clone()),
-            tokens,
+            prompt: prompt.clone(),
+            tokens: options.tokens,
             sampling: Sampling::GREEDY,
             seed: 0,
-            tokenizer: tokenizer.cloned(),
+            tokenizer: options.tokenizer.clone(),
         };
-        let (answer, count) = answer(model, &options)?;
+        let (text, count) = answer(model, &options)?;
         generated += count;
-        answers.push(answer);
+        texts.push(text);
         if let Some(reference) = reference {
             others.push(self::answer(reference, &options)?.0);
         }
         progress.advance(1);
     }
     progress.finish();
-    let wanted: Vec<String> = records.iter().map(|record| record.label.to_string()).collect();
-    let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
-    let same = answers.iter().zip(&others).filter(|(answer, other)| answer == other).count();
+    let extraction = &options.extraction;
+    let same = texts.iter().zip(&others).filter(|(text, other)| text == other).count();
+    let found = |texts: &[String]| texts.iter().map(|text| extraction.found(text)).collect::<Vec<_>>();
+    let (answers, others) = (found(&texts), found(&others));
+    let wanted: Vec<String> = asked.iter().map(|asked| extraction.wanted(&asked.wanted)).collect();
+    let correct = equal(&answers, &wanted);
+    let interval = Interval::of_share(correct.iter().sum::<u64>() as usize, asked.len(), (1.0 + CONFIDENCE) / 2.0);
     Ok(AnswersReport {
         tokens: generated as u64,
-        windows: records.len() as u64,
+        windows: asked.len() as u64,
         scores: Scores::of(&answers, &wanted),
+        exact_match_interval: interval.map_or([0.0, 1.0], |interval| [interval.lower, interval.upper]),
+        answer_is: extraction.answer_is,
+        without_answer: answers.iter().filter(|answer| answer.is_none()).count() as u64,
         reference: reference.map(|_| Scores::of(&others, &wanted)),
-        same_as_reference: reference.map(|_| same as f64 / records.len().max(1) as f64),
+        same_as_reference: reference.map(|_| same as f64 / asked.len().max(1) as f64),
         sums: Sums {
-            counts: vec![1; records.len()],
-            correct: equal(&answers, &wanted),
+            counts: vec![1; asked.len()],
+            correct,
             reference_correct: if reference.is_some() { equal(&others, &wanted) } else { Vec::new() },
             ..Sums::default()
         },
@@ -127,9 +167,9 @@ pub fn evaluate(
     })
 }
 
-/// For every answer whether it is the wanted one, spaces at both ends left out.
-fn equal(answers: &[String], wanted: &[&str]) -> Vec<u64> {
-    answers.iter().zip(wanted).map(|(answer, wanted)| u64::from(answer.trim() == wanted.trim())).collect()
+/// For every answer whether it is the wanted one.
+fn equal(answers: &[Option<String>], wanted: &[String]) -> Vec<u64> {
+    answers.iter().zip(wanted).map(|(answer, wanted)| u64::from(answer.as_ref() == Some(wanted))).collect()
 }
 
 /// The model's answer to the prompt, and its number of tokens.
@@ -146,10 +186,11 @@ fn answer(model: &OpenedModel, options: &GenerateOptions) -> Result<(String, usi
 }
 
 impl Scores {
-    fn of(answers: &[String], wanted: &[&str]) -> Self {
+    fn of(answers: &[Option<String>], wanted: &[String]) -> Self {
         let count = answers.len().max(1) as f64;
+        let of_answer = |answer: &Option<String>| words(answer.as_deref().unwrap_or_default());
         let pairs: Vec<(Vec<String>, Vec<String>)> =
-            answers.iter().zip(wanted).map(|(answer, wanted)| (words(answer), words(wanted))).collect();
+            answers.iter().zip(wanted).map(|(answer, wanted)| (of_answer(answer), words(wanted))).collect();
         Scores {
             exact_match: equal(answers, wanted).iter().sum::<u64>() as f64 / count,
             token_f1: pairs.iter().map(|(answer, wanted)| token_f1(answer, wanted)).sum::<f64>() / count,
@@ -217,7 +258,8 @@ mod tests {
     use super::*;
 
     fn scores(answers: &[&str], wanted: &[&str]) -> Scores {
-        Scores::of(&answers.iter().map(|&answer| answer.to_owned()).collect::<Vec<_>>(), wanted)
+        let wanted: Vec<String> = wanted.iter().map(|&wanted| wanted.to_owned()).collect();
+        Scores::of(&answers.iter().map(|&answer| Some(answer.to_owned())).collect::<Vec<_>>(), &wanted)
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod gpt2;
 mod lfm2;
 mod llama;
 mod mistral;
+mod narrower;
 mod phi3;
 mod qwen2;
 mod qwen3;
@@ -19,6 +20,7 @@ mod rotary;
 
 pub use classifier::with_classifier;
 pub use fewer_layers::with_layers;
+pub use narrower::{WidthKeys, Widths, with_widths};
 
 use class_defaults::ClassDefault;
 
@@ -51,6 +53,8 @@ pub struct Family {
     pub layer_count: &'static str,
     /// The configuration of a model with these layers of another, ascending; see [`with_layers`], which checks it.
     pub with_layers: fn(&Config, &[usize]) -> Result<Config, ConfigError>,
+    /// Keys of its widths; see [`with_widths`].
+    pub widths: WidthKeys,
     /// `architectures` of its sequence classifier, where slmc has one.
     pub classifier: Option<&'static str>,
     /// Its classes, each with the tensors, without prefix, that only it has: which one a checkpoint is that does not say it.

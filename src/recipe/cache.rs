@@ -4,7 +4,6 @@
 use super::hashes::{Content, Hashes};
 use super::key;
 use super::stage::{Chosen, RecipeStage};
-use crate::compile::ARTIFACT_MAGIC;
 use crate::machine::tool;
 use crate::progress::Progress;
 use crate::stages::{Cost, Outcome, Product};
@@ -49,8 +48,8 @@ pub(super) fn outputs(stage: &RecipeStage) -> Outputs {
     });
     Outputs {
         output: stage.output.clone(),
-        is_directory: matches!(stage.kind.makes(), Product::Dense | Product::Quantized),
-        magic: ARTIFACT_MAGIC,
+        is_directory: matches!(stage.kind.makes(), Product::Dense | Product::Quantized | Product::Data),
+        magic: stage.kind.magic(),
         writes: writes.collect(),
     }
 }

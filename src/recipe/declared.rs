@@ -41,7 +41,8 @@ pub(super) fn declared<'t>(
                     let target = target.as_deref().unwrap_or("artifact");
                     Some(out.join(format!("{label}.{target}.slm")))
                 }
-                (Product::Dense | Product::Quantized, _) => Some(out.join(label)),
+                (Product::Dense | Product::Quantized | Product::Data, _) => Some(out.join(label)),
+                (Product::Text, _) => Some(out.join(format!("{label}.jsonl"))),
             };
             stages.push(RecipeStage {
                 name: name.clone(),

@@ -3,7 +3,7 @@
 //! to now that it could change without another time is not remembered.
 
 use crate::disk::PROVENANCE_FILE;
-use crate::disk::hash::{HashError, counted_files, file_sha256_with, names_sha256};
+use crate::disk::hash::{HashError, counted_files, file_sha256_with, names_sha256, sha256};
 use crate::formats;
 use crate::progress::Progress;
 use crate::store::{Digest, FileStore, rest_of};
@@ -35,6 +35,12 @@ impl Content {
     /// Nothing: the content of a stage without an output, which nobody reads.
     pub(super) fn none() -> Self {
         Content { sha256: Digest([0; 32]), rest: None }
+    }
+
+    /// A file of a directory, known by the content of all of it.
+    pub(super) fn part(self, file: &str) -> Self {
+        let Digest(directory) = self.sha256;
+        Content { sha256: Digest(sha256(&[&directory[..], file.as_bytes()].concat())), rest: None }
     }
 }
 

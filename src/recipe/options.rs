@@ -257,7 +257,7 @@ impl Reader<'_, '_> {
             }
             Takes::Other(Meaning::Writes) => self.written(entry, flag, node, text, Chosen::Writes),
             Takes::Other(Meaning::Shares) => self.written(entry, flag, node, text, Chosen::Shares),
-            Takes::Other(Meaning::Reads(_)) => self.path(flag, node, text, None),
+            Takes::Other(Meaning::Reads(_)) => self.file(flag, node, text),
             Takes::Other(Meaning::Model { takes, name }) => self.path(flag, node, text, Some((takes, name))),
             Takes::Other(Meaning::Target) => {
                 if let Some(chosen) = target(text, &node.place, self.mistakes).map(|(_, chosen)| chosen) {
@@ -279,6 +279,17 @@ impl Reader<'_, '_> {
         self.push(flag, &node.place, chosen(self.scope.out.join(text)));
     }
 
+    /// A file that is read: a stage that makes a text, or a path.
+    fn file(&mut self, flag: &str, node: &Node, text: &str) {
+        let makes_text = |stage: usize| self.scope.stages[stage].kind.makes() == Product::Text;
+        match self.scope.refer(text, &self.stage.cell) {
+            Ok(Referred::Input(source @ Input::Stage(stage))) if makes_text(stage) => {
+                self.refer((flag, false), (&[Product::Text], "a text"), node, text, source);
+            }
+            _ => self.path(flag, node, text, None),
+        }
+    }
+
     fn path(&mut self, flag: &str, node: &Node, text: &str, models: Option<Models>) {
         if let Some(models) = models {
             match self.scope.refer(text, &self.stage.cell) {
@@ -289,6 +300,13 @@ impl Reader<'_, '_> {
             }
         }
         let path = node.place.directory().join(text);
+        if models.is_none()
+            && let Some((name, file)) = text.split_once('/')
+            && let Ok(Referred::Input(Input::Stage(stage))) = self.scope.refer(name, &self.stage.cell)
+            && (!path.exists() || !self.scope.stages[stage].kind.makes().files().is_empty())
+        {
+            return self.file_of(flag, node, (name, file), stage);
+        }
         if !path.exists() {
             let names = self.scope.names();
             let near = nearest(text, names.iter().map(String::as_str)).filter(|_| models.is_some());
@@ -308,6 +326,28 @@ impl Reader<'_, '_> {
             _ => text.to_owned(),
         };
         self.push(flag, &node.place, Chosen::Reads { source: Input::Path(path), written });
+    }
+
+    /// A file that another stage makes.
+    fn file_of(&mut self, flag: &str, node: &Node, (name, file): (&str, &str), stage: usize) {
+        let of = &self.scope.stages[stage];
+        let files = of.kind.makes().files();
+        match files.iter().find(|known| **known == file) {
+            Some(file) => {
+                let value = Chosen::Reads { source: Input::File(stage, file), written: format!("{name}/{file}") };
+                self.push(flag, &node.place, value);
+            }
+            None if kind_is_known(of) => {
+                let kind = of.kind.name();
+                let message = format!("stage `{name}` ({kind}) makes no file `{file}` that others read");
+                let help = match files {
+                    [] => "name a file on disk, or a stage that prepares data".to_owned(),
+                    files => format!("it makes {}", files.join(" and ")),
+                };
+                self.mistakes.suggest(&node.place, Code::WrongProduct, message, help);
+            }
+            None => {}
+        }
     }
 
     /// A model that another stage makes, or `[model]`.

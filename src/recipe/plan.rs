@@ -142,11 +142,15 @@ impl Prepared {
         let mut content = |input: &Input| -> Result<Content, RecipeError> {
             match input {
                 Input::Stage(other) => Ok(made[*other].as_ref().map_or_else(Content::none, Made::content)),
+                Input::File(other, file) => {
+                    Ok(made[*other].as_ref().map_or_else(Content::none, |made| made.content().part(file)))
+                }
                 Input::Model(_) | Input::Path(_) => Ok(hashes.of(&recipe.path(input))?),
             }
         };
         let is_artifact = |input: &Input| match input {
             Input::Stage(other) => recipe.stages[*other].kind.makes() == Product::Artifact,
+            Input::File(..) => false,
             Input::Model(_) | Input::Path(_) => {
                 let path = recipe.path(input);
                 path.is_file() && atomic::check_file(&path, ARTIFACT_MAGIC).is_ok()
@@ -310,7 +314,7 @@ pub(super) fn inputs(stage: &RecipeStage, recipe: &Recipe) -> Vec<String> {
             Input::Model(model) => recipe.models[*model].label(),
             Input::Stage(stage) => recipe.stages[*stage].label(),
             Input::Path(path) if is_model(path) => written.clone(),
-            Input::Path(_) => continue,
+            Input::Path(_) | Input::File(..) => continue,
         };
         if !names.contains(&name) {
             names.push(name);

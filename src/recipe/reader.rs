@@ -84,6 +84,7 @@ impl Recipe {
         match source {
             Input::Model(model) => self.models[*model].path.clone(),
             Input::Stage(stage) => self.stages[*stage].output.clone().unwrap_or_default(),
+            Input::File(stage, file) => self.stages[*stage].output.clone().unwrap_or_default().join(file),
             Input::Path(path) => path.clone(),
         }
     }
@@ -400,7 +401,7 @@ impl Reader<'_> {
 fn reordered(stages: Vec<RecipeStage>, order: &[usize]) -> Vec<RecipeStage> {
     let mut sorted: Vec<RecipeStage> = order.iter().map(|&stage| stages[stage].clone()).collect();
     for choice in sorted.iter_mut().flat_map(|stage| &mut stage.choices) {
-        if let Chosen::Reads { source: Input::Stage(stage), .. } = &mut choice.value {
+        if let Chosen::Reads { source: Input::Stage(stage) | Input::File(stage, _), .. } = &mut choice.value {
             *stage = order.iter().position(|other| other == stage).unwrap_or(*stage);
         }
     }

@@ -29,6 +29,8 @@ pub(super) enum Input {
     Model(usize),
     /// Another stage's output, by its index.
     Stage(usize),
+    /// A file of the directory that another stage makes.
+    File(usize, &'static str),
     /// A file or directory.
     Path(PathBuf),
 }
@@ -120,7 +122,7 @@ impl RecipeStage {
     /// Indices of the stages it waits for.
     pub(super) fn waits_for(&self) -> impl Iterator<Item = usize> + '_ {
         self.choices.iter().filter_map(|choice| match &choice.value {
-            Chosen::Reads { source: Input::Stage(stage), .. } => Some(*stage),
+            Chosen::Reads { source: Input::Stage(stage) | Input::File(stage, _), .. } => Some(*stage),
             _ => None,
         })
     }

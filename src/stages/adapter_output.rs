@@ -19,6 +19,7 @@ pub fn check_adapter(options: &TrainOptions, has_weights: bool, gains_classifier
     let problem = match &options.start {
         _ if options.lora_output == LoraOutput::Merged => return Ok(()),
         Start::Layers(_) => "some layers of the teacher, which are no directory",
+        Start::Cut(_) | Start::CutTo(..) => "a student cut out of the teacher, which is no directory",
         Start::Path(_) if gains_classifier => "an encoder that is given its classifier here",
         Start::Path(_) if !has_weights => "a configuration without weights",
         Start::Path(_) => return Ok(()),

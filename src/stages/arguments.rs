@@ -7,6 +7,7 @@ pub mod losses;
 pub mod privacy;
 pub mod rounds;
 pub mod scope;
+pub mod shape;
 pub mod size;
 pub mod training;
 

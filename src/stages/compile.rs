@@ -156,6 +156,7 @@ impl Stage for Compile {
     type Options = CompileOptions;
     const NAME: &'static str = "compile";
     const MAKES: Product = Product::Artifact;
+    const MAGIC: &'static [u8] = ARTIFACT_MAGIC;
     const REVISION: u32 = 1;
     const ARITHMETIC: Arithmetic = Arithmetic::Exact;
     const MEASURES: Measures = Measures { own: &["weight_bytes", "file_bytes", "ram_bytes", "flash_bytes"], also: &[] };

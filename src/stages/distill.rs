@@ -3,18 +3,23 @@
 use super::adapter_output::check_adapter;
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TRAINING, TokenizerArg};
 use super::arguments::scope::ScopeArgs;
+use super::arguments::shape::{CUTTING, Init, ShapeArgs};
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, SharedFile, path};
 use super::known::{Files, Known, KnownModel, same_tokens};
 use super::numerics;
 use super::prediction::Prediction;
+use super::shaping::shape_of;
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::templates::check_templates;
 use super::training::{Start, TrainOptions, check, check_need, sparsity_of_layers, train};
 use crate::formats;
+use crate::model::spec::ModelKind;
+use crate::model::transform::Sparsity;
 use crate::shell::Shell;
 use crate::train::loss::table::{Against, LossKind};
+use crate::train::on_policy::OnPolicy;
 use crate::train::settings::Settings;
 use crate::train::student::{hidden_pairs, take_layers};
 use anyhow::anyhow;
@@ -24,7 +29,8 @@ use std::sync::Arc;
 
 /// Train a smaller student from a teacher
 ///
-/// The student is a directory, a configuration, or some layers of the teacher. The loss is the cross entropy plus half
+/// The student is a directory, a configuration, or cut out of the teacher: some of its layers, heads and channels, those that
+/// carry most over the data, with the matrices that are kept fitted by least squares; --fit chooses how many of each. The loss is the cross entropy plus half
 /// the relative distance of hidden states, layer by layer; --kl adds the divergence from the teacher's predictions.
 /// A killed run goes on from its last checkpoint when the same command is repeated.
 #[derive(Debug, clap::Args)]
@@ -34,6 +40,10 @@ use std::sync::Arc;
 Examples:
   slmc distill --teacher models/tales-6m --layers 0,2,4 \\
       --data tales.txt -o out/student
+  slmc distill --teacher models/tales-6m --ffn 256 --data tales.txt \\
+      --kl 1 -o out/narrow
+  slmc distill --teacher models/tales-6m --fit cortex-m55 --budget 1MiB \\
+      --data tales.txt --kl 1 -o out/fits
   slmc distill --teacher models/tales-6m --student small/config.json \\
       --data tales.txt --kl 1 --tokens 1500000 -o out/student"
 )]
@@ -56,7 +66,7 @@ pub struct Args {
         long,
         value_name = "DIR|CONFIG",
         conflicts_with = "layers",
-        required_unless_present = "layers",
+        required_unless_present_any = ["layers"].into_iter().chain(CUTTING),
         help_heading = MODEL_AND_OUTPUT
     )]
     student: Option<DenseModel>,
@@ -66,6 +76,9 @@ pub struct Args {
     /// Counted from 0.
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = MODEL_AND_OUTPUT)]
     layers: Vec<usize>,
+
+    #[command(flatten)]
+    shape: ShapeArgs,
 
     #[command(flatten)]
     data: DataArgs,
@@ -79,6 +92,18 @@ pub struct Args {
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = TRAINING)]
     layer_map: Vec<usize>,
 
+    /// Share of the steps on text that the student writes
+    ///
+    /// As it is at that step, after beginnings of the data, at temperature 1; the teacher scores it by the losses that compare
+    /// with it (on-policy distillation). Such a step takes several times as long, since its text is written token by token.
+    #[arg(long, value_name = "SHARE", help_heading = TRAINING)]
+    on_policy: Option<f64>,
+
+    /// Tokens of a window that are given to it [default: a quarter]
+    ///
+    /// Of conversations and records everything before the first token that is learned.
+    #[arg(long, value_name = "N", requires = "on_policy", help_heading = TRAINING)]
+    on_policy_prefix: Option<usize>,
     /// File that keeps what the teachers say
     ///
     /// Of every token --teacher-draws ids drawn from the teachers' distribution, an unbiased estimate of it. Samples that
@@ -116,10 +141,58 @@ const DRAWS: usize = 32;
 pub struct Distill;
 
 impl Args {
+    fn on_policy(&self) -> Option<OnPolicy> {
+        let share = self.on_policy.filter(|share| *share > 0.0)?;
+        Some(OnPolicy { share, prefix: self.on_policy_prefix })
+    }
+
+    /// Notes text of the student that cannot be written, or that no loss would look at.
+    fn check_on_policy(&self, settings: &Settings, student: Option<&KnownModel>, faults: &mut Faults) {
+        let Some(share) = self.on_policy else { return };
+        if !(0.0..=1.0).contains(&share) {
+            faults.add("on-policy", anyhow!("--on-policy is {share}; expected a share of the steps, 0 to 1"));
+        }
+        if share > 0.0 && settings.loss.used().all(|def| def.against == Against::Targets) {
+            let error = anyhow!(
+                "--on-policy has the teacher score the student's text, and no loss compares with the teacher; add --kl"
+            );
+            faults.add("on-policy", error);
+        }
+        if share > 0.0 && self.teacher_cache.is_some() {
+            let error = anyhow!(
+                "--teacher-cache keeps what the teachers say of the data, which the student's own text is not part of; leave it \
+                 out, or --on-policy"
+            );
+            faults.add("on-policy", error);
+        }
+        if self.on_policy_prefix.is_some_and(|prefix| prefix == 0 || prefix >= settings.window) {
+            let (prefix, window) = (self.on_policy_prefix.unwrap_or(0), settings.window);
+            let error =
+                anyhow!("--on-policy-prefix is {prefix}; expected 1 to less than the window of {window} tokens");
+            faults.add("on-policy-prefix", error);
+        }
+        if student.is_some_and(|student| student.spec.kind != ModelKind::Decoder) {
+            let error =
+                anyhow!("--on-policy is for decoders: this student is an encoder, which writes no text; leave it out");
+            faults.add("on-policy", error);
+        }
+    }
+
     /// The student as far as it is known.
-    fn student(&self, known: &Known, faults: &mut Faults) -> Option<KnownModel> {
+    fn student(&self, known: &Known, start: &Start, faults: &mut Faults) -> Option<KnownModel> {
         let first = self.teacher.first()?;
         let teacher = known.planned(first);
+        if let Start::Cut(shape) = start {
+            let teacher = teacher?;
+            faults.check("", shape.check(&teacher.spec));
+            let spec = faults.check("", shape.spec(&teacher.spec))??;
+            return Some(KnownModel::dense(spec, Some(Sparsity::new())).with_files(self.files(teacher)));
+        }
+        if let (Start::CutTo(path, _), Some(teacher)) = (start, teacher)
+            && path.exists()
+        {
+            faults.check("student", shape_of(path, &teacher.spec));
+        }
         if let Some(path) = &self.student {
             for teacher in &self.teacher {
                 faults.check("student", same_tokens(known, ("student", path), ("teacher", teacher)));
@@ -191,14 +264,18 @@ impl Stage for Distill {
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
-        let start = match &args.student {
-            Some(path) => Start::Path(path.to_path_buf()),
-            None => Start::Layers(args.layers.clone()),
+        let sliced = args.shape.init == Some(Init::Slice);
+        let shape = args.shape.start(&args.layers, sliced, &mut faults).map(Box::new);
+        let start = match (&args.student, shape) {
+            (Some(path), Some(shape)) if sliced => Start::CutTo(path.to_path_buf(), shape),
+            (Some(path), _) => Start::Path(path.to_path_buf()),
+            (None, Some(shape)) => Start::Cut(shape),
+            (None, None) => Start::Layers(args.layers.clone()),
         };
-        if args.student.is_none() && args.layers.is_empty() {
+        if matches!(&start, Start::Layers(layers) if layers.is_empty()) && !args.shape.is_faulty() {
             faults.add("layers", anyhow!("--layers names no layer; name at least one, such as 0,2,4"));
         }
-        let student = args.student(known, &mut faults);
+        let student = args.student(known, &start, &mut faults);
         let layer_map = (!args.layer_map.is_empty()).then(|| args.layer_map.clone());
         let mut context = usize::MAX;
         for path in &args.teacher {
@@ -219,6 +296,7 @@ impl Stage for Distill {
             layer_map,
             tokenizer: path(&args.tokenizer.tokenizer),
             data: args.data.data(),
+            on_policy: args.on_policy(),
             task: args.data.task,
             settings: args.training.settings(Settings::DISTILL, run, context),
             scope: args.scope.scope(),
@@ -252,6 +330,7 @@ impl Stage for Distill {
             }
         }
         let spec = student.as_ref().map(|student| &student.spec);
+        args.check_on_policy(&options.settings, student.as_ref(), &mut faults);
         check(&options.settings, &options.data, options.task, spec, true, &mut faults);
         let part = match &args.student {
             Some(path) => known.part_of(path),
@@ -266,15 +345,24 @@ impl Stage for Distill {
         let form = &options.data.form;
         let data = ("data", &options.data.files);
         check_templates(student.as_ref(), options.tokenizer.as_deref(), data, form.field.as_deref(), &mut faults);
+        args.data.check(&mut faults);
         args.training.check_metrics(&mut faults);
         let device = faults.check("backend", args.backend.device());
         let mut predicted = Prediction::default();
         if let Some(device) = &device {
             numerics::check(args.numerics.numerics, device, None, &mut faults);
             let teachers: Vec<_> = args.teacher.iter().filter_map(|path| known.spec(path)).collect();
-            let student = match &args.student {
-                Some(path) => known.spec(path),
-                None => teachers.first().and_then(|teacher| take_layers(teacher, &args.layers).ok()),
+            let first = teachers.first();
+            let planned = args.teacher.first().is_some_and(|path| known.planned(path).is_some());
+            let student = match (&options.start, &args.student) {
+                // What is wrong with it has been noted.
+                (Start::Cut(shape), _) if planned => first.and_then(|teacher| shape.spec(teacher).ok().flatten()),
+                (Start::Cut(shape), _) => first.and_then(|teacher| {
+                    faults.check("", shape.check(teacher));
+                    faults.check("", shape.spec(teacher)).flatten()
+                }),
+                (_, Some(path)) => known.spec(path),
+                _ => first.and_then(|teacher| take_layers(teacher, &args.layers).ok()),
             };
             let teachers: Vec<_> = teachers.iter().collect();
             predicted = check_need(&options, (student.as_ref(), &teachers), false, device, &mut faults);

@@ -2,9 +2,11 @@
 //! only a stage can see, since it has the models, the text and the options together.
 
 use super::rounds::ClientError;
+use super::synthesize::SynthesisError;
 use crate::allocate::error::AllocationError;
 use crate::calibrate::CalibrateError;
 use crate::compile::CompileError;
+use crate::data::DataError;
 use crate::disk::ConfigError;
 use crate::disk::atomic::AtomicError;
 use crate::disk::hash::HashError;
@@ -16,10 +18,12 @@ use crate::model::weights::ModelError;
 use crate::prune::{PruneError, SelectionError};
 use crate::quantize::error::{CalibrationError, RoundingError};
 use crate::quantize::policy::PolicyError;
+use crate::shrink::ShrinkError;
 use crate::text::chat_template::ChatTemplateError;
 use crate::text::conversations::ConversationsError;
 use crate::text::records::TextError;
 use crate::text::tokenizer::TokenizerError;
+use crate::text::trimming::TrimError;
 use crate::text::windows::WindowError;
 use crate::train::checkpoint::CheckpointError;
 use crate::train::retrain::RetrainError;
@@ -52,6 +56,48 @@ pub enum StageError {
         /// The directory.
         path: PathBuf,
     },
+    /// A quantized directory in the place of a model to trim.
+    #[error("{}: is quantized; trim the dense model that it was made from, then quantize the result", path.display())]
+    TrimQuantized {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Data cannot be prepared.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A limit that no number is within.
+    #[error("--{name} is {value}; expected a number from 0 on")]
+    Limit {
+        /// The option.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// A share that is none.
+    #[error("--{name} is {value}; expected a share up to 1{}", if *name == "similarity" { ", from 0.1 on" } else { ", from 0 on" })]
+    Share {
+        /// The option.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// As many weights as files are needed.
+    #[error("--file-weights gives {weights} and --data {files} files; give one weight for each file, in their order")]
+    FileWeights {
+        /// Weights.
+        weights: usize,
+        /// Files.
+        files: usize,
+    },
+    /// A weight that cannot be.
+    #[error("--file-weights {value}: expected numbers from 0 to 1000")]
+    FileWeight {
+        /// The weight.
+        value: f64,
+    },
+    /// The vocabulary cannot be trimmed.
+    #[error(transparent)]
+    Trim(#[from] TrimError),
     /// An input cannot be hashed.
     #[error(transparent)]
     Hash(#[from] HashError),
@@ -76,6 +122,9 @@ pub enum StageError {
     /// The calibration run failed.
     #[error(transparent)]
     Calibrate(#[from] CalibrateError),
+    /// No student can be cut out of the teacher.
+    #[error(transparent)]
+    Shrink(#[from] ShrinkError),
 
     /// `quantize` was given integers.
     #[error("{}: is already quantized; quantize the dense checkpoint it was made from", path.display())]
@@ -157,7 +206,9 @@ pub enum StageError {
     #[error("--layers takes layers of the teacher, and there is none; pass --teacher DIR")]
     LayersWithoutTeacher,
     /// Tokens mean different things to student and teacher.
-    #[error("student and teacher have different {what}: {student} and {teacher}; they must share one")]
+    #[error(
+        "student and teacher have different {what}: {student} and {teacher}; they must share one for the comparison of what they predict; where they cannot, train the student on text of the teacher: slmc synthesize TEACHER --prompts FILE"
+    )]
     StudentDiffers {
         /// The property in which they differ, plural.
         what: &'static str,
@@ -166,6 +217,10 @@ pub enum StageError {
         /// The teacher's value.
         teacher: String,
     },
+
+    /// A model writes no text.
+    #[error(transparent)]
+    Synthesis(#[from] SynthesisError),
 
     /// The model cannot be compiled.
     #[error(transparent)]

@@ -15,10 +15,12 @@ use super::summary::Figures;
 use super::templates::check_templates;
 use super::watch::{MEASURED, WatchOptions, check_length, watch};
 use crate::eval::BATCH_BYTES;
+use crate::eval::extraction::AnswerIs;
 use crate::eval::opened::Task;
 use crate::model::spec::ModelSpec;
 use crate::shell::Shell;
 use crate::text::windows::{Choice, WindowError, check_window};
+use anyhow::anyhow;
 use serde_json::Value;
 pub use work::{EvalOptions, EvalReport, Measured, TaskChoice, evaluate};
 
@@ -92,6 +94,19 @@ pub struct Args {
     /// For --task generate.
     #[arg(long, value_name = "N", default_value_t = 64, help_heading = MEASURE)]
     answer_tokens: usize,
+
+    /// Answer in a generated text: whole, line, number
+    ///
+    /// For --task generate. line: the last line that is not blank; number: the last number. Both are compared in one spelling,
+    /// see docs/gates.md. By default line where the rows have a reasoning before their answer, else whole.
+    #[arg(long, value_name = "PART", value_enum, hide_possible_values = true, help_heading = MEASURE)]
+    answer_is: Option<AnswerIs>,
+
+    /// Text that stands before the answer, such as '####'
+    ///
+    /// For --task generate. What stands before its last occurrence is not looked at; a text without it has no answer.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = MEASURE)]
+    answer_after: Option<String>,
 
     #[command(flatten)]
     backend: BackendArg,
@@ -187,6 +202,15 @@ impl Stage for Eval {
             let path = args.data.to_path_buf();
             faults.add("max-windows", StageError::Window { path, source: WindowError::NoneAsked });
         }
+        let of_answers =
+            [("answer-is", args.answer_is.is_some()), ("answer-after", args.answer_after.as_deref().is_some())];
+        for (option, _) in of_answers.into_iter().filter(|(_, given)| *given && args.task != Some(TaskChoice::Generate))
+        {
+            faults.add(option, anyhow!("--{option} is about generated answers; add --task generate, or leave it out"));
+        }
+        if args.answer_after.as_deref() == Some("") {
+            faults.add("answer-after", anyhow!("--answer-after is empty; write what stands before the answer"));
+        }
         if let Some(log) = &args.log
             && let Err(source) = check_length(args.window)
         {
@@ -206,6 +230,8 @@ impl Stage for Eval {
             tokenizer: path(&args.tokenizer.tokenizer),
             seed: run.seed,
             answer_tokens: args.answer_tokens,
+            answer_is: args.answer_is,
+            answer_after: args.answer_after.clone(),
         };
         let device = faults.check("backend", args.backend.device());
         if let Some(device) = &device {

@@ -14,6 +14,7 @@ use super::invocation::Invocation;
 use super::known::{Known, KnownModel};
 use super::prediction::Prediction;
 use super::summary::Figures;
+use crate::data::{HELD_OUT_FILE, TEXTS_FILE};
 use crate::formats;
 use crate::machine::{forget_peak_memory, peak_memory_bytes};
 use crate::report::{Report, Table, grouped, json_line};
@@ -37,6 +38,10 @@ pub enum Product {
     Quantized,
     /// An artifact, one for every target.
     Artifact,
+    /// A file of rows with text.
+    Text,
+    /// A directory with texts.
+    Data,
     /// A report alone.
     Nothing,
 }
@@ -48,7 +53,17 @@ impl Product {
             Product::Dense => "a dense model",
             Product::Quantized => "a quantized model",
             Product::Artifact => "an artifact",
+            Product::Text => "a text",
+            Product::Data => "data",
             Product::Nothing => "figures, no model",
+        }
+    }
+
+    /// The files of an output that other stages may read by themselves, as `STAGE/FILE`.
+    pub fn files(self) -> &'static [&'static str] {
+        match self {
+            Product::Data => &[TEXTS_FILE, HELD_OUT_FILE],
+            Product::Dense | Product::Quantized | Product::Artifact | Product::Text | Product::Nothing => &[],
         }
     }
 }
@@ -273,6 +288,8 @@ pub trait Stage: Sync + 'static {
     const NAME: &'static str;
     /// Its product.
     const MAKES: Product;
+    /// First bytes of the file that it makes, by which one may be replaced; of no use where it makes a directory.
+    const MAGIC: &'static [u8] = b"";
     /// The options that a recipe's `input` stands for, where the subcommand has no positional argument: the first that
     /// is not given itself.
     const INPUTS: &'static [&'static str] = &[];
@@ -309,6 +326,8 @@ pub trait AnyStage: Sync {
     fn name(&self) -> &'static str;
     /// [`Stage::MAKES`].
     fn makes(&self) -> Product;
+    /// [`Stage::MAGIC`].
+    fn magic(&self) -> &'static [u8];
     /// [`Stage::INPUTS`].
     fn inputs(&self) -> &'static [&'static str];
     /// [`Stage::RESUMES`].
@@ -407,6 +426,10 @@ impl<S: Stage> AnyStage for S {
 
     fn makes(&self) -> Product {
         S::MAKES
+    }
+
+    fn magic(&self) -> &'static [u8] {
+        S::MAGIC
     }
 
     fn inputs(&self) -> &'static [&'static str] {

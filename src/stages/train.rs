@@ -134,6 +134,7 @@ impl Stage for Train {
             layer_map: None,
             tokenizer: path(&args.tokenizer.tokenizer),
             data: args.data.data(),
+            on_policy: None,
             task: args.data.task,
             settings: args.training.settings(Settings::TRAIN, run, context),
             scope: args.scope.scope(),
@@ -159,6 +160,7 @@ impl Stage for Train {
         let form = &options.data.form;
         let data = ("data", &options.data.files);
         check_templates(planned, options.tokenizer.as_deref(), data, form.field.as_deref(), &mut faults);
+        args.data.check(&mut faults);
         args.training.check_metrics(&mut faults);
         let device = faults.check("backend", args.backend.device());
         let mut predicted = Prediction::default();

@@ -13,6 +13,8 @@ use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::transform::{HeldMasks, Identity, NmPattern, Sparsity, Transform};
 use crate::model::weights::Model;
 use crate::progress::Progress;
+use crate::report::Report;
+use crate::shrink::projection::projections;
 use crate::stages::StageError;
 use crate::stages::adapter_output::{check_adapter, new_adapter};
 use crate::stages::arguments::scope::LoraOutput;
@@ -22,12 +24,15 @@ use crate::stages::numerics::class_of;
 use crate::stages::prediction::{self, Prediction};
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
+use crate::stages::shaping::{ShapeReport, ShapeStart, shape, shape_of};
 use crate::stages::stage::Faults;
 use crate::text::rows::row_format;
 use crate::text::tokenizer::{Tokenizer, token_table};
 use crate::text::windows::check_window;
+use crate::train::data::Samples;
 use crate::train::loss::table::{Against, LossKind};
 use crate::train::memory::TrainingNeed;
+use crate::train::on_policy::OnPolicy;
 use crate::train::parameters::Parameters;
 use crate::train::privacy::{PrivacySettings, Private};
 use crate::train::relations::Relations;
@@ -41,6 +46,7 @@ use crate::train::student::hidden_pairs;
 use crate::train::teacher_cache::{CacheIdentity, TeacherCache};
 use crate::train::trainer::{Run, Teacher, TrainError, steps};
 use burn::tensor::Device;
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -51,6 +57,32 @@ pub enum Start {
     Path(PathBuf),
     /// Layers of the teacher.
     Layers(Vec<usize>),
+    /// Cut out of the teacher.
+    Cut(Box<ShapeStart>),
+    /// Cut out of the teacher to the shape of a configuration.
+    CutTo(PathBuf, Box<ShapeStart>),
+}
+
+/// Result of `slmc train` and `slmc distill`.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrainingReport {
+    /// The training.
+    #[serde(flatten)]
+    pub training: TrainReport,
+    /// The student that was cut out of the teacher.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub student: Option<ShapeReport>,
+}
+
+impl Report for TrainingReport {
+    const SCHEMA: &'static str = TrainReport::SCHEMA;
+
+    fn text(&self) -> String {
+        match &self.student {
+            Some(student) => format!("{}\n{}", student.text(), self.training.text()),
+            None => self.training.text(),
+        }
+    }
 }
 
 /// Options of `slmc train` and `slmc distill`, checked.
@@ -68,6 +100,8 @@ pub struct TrainOptions {
     pub tokenizer: Option<PathBuf>,
     /// Training data.
     pub data: Data,
+    /// How much of the training is on text of the student itself.
+    pub on_policy: Option<OnPolicy>,
     /// Objective; the model's own if absent.
     pub task: Option<TrainTask>,
     /// Settings of the run.
@@ -204,10 +238,10 @@ pub fn check(
 ///
 /// # Errors
 /// [`StageError`].
-pub fn train(options: &TrainOptions, device: &Device, progress: &dyn Progress) -> Result<TrainReport, StageError> {
+pub fn train(options: &TrainOptions, device: &Device, progress: &dyn Progress) -> Result<TrainingReport, StageError> {
     atomic::check_directory(&options.out)?;
     options.settings.check().map_err(TrainError::from)?;
-    let mut work = Work::open(options, progress)?;
+    let mut work = Work::open(options, device, progress)?;
     let mut inputs = inputs(options)?;
     let resume = Resume::of(&options.out, &work.identity(&inputs, device)?);
     let Done { model, adapters, log, report } = work.train(&resume, device, progress)?;
@@ -234,7 +268,7 @@ pub fn train(options: &TrainOptions, device: &Device, progress: &dyn Progress) -
         write_log(path, &log)?;
     }
     resume.finished()?;
-    Ok(report)
+    Ok(TrainingReport { training: report, student: work.shape })
 }
 
 /// Student, teacher and data.
@@ -250,11 +284,13 @@ struct Work<'o> {
     shared_tokens: Option<usize>,
     task: TrainTask,
     samples: ReadSamples,
+    /// The student that was cut.
+    shape: Option<ShapeReport>,
 }
 
 impl<'o> Work<'o> {
     /// Opens the models, compares them, and reads the data.
-    fn open(options: &'o TrainOptions, progress: &dyn Progress) -> Result<Self, StageError> {
+    fn open(options: &'o TrainOptions, device: &Device, progress: &dyn Progress) -> Result<Self, StageError> {
         let seed = options.settings.seed;
         let mut teachers = Vec::new();
         for (path, _) in &options.teachers {
@@ -264,7 +300,9 @@ impl<'o> Work<'o> {
         let mut student = match (&options.start, teacher) {
             (Start::Path(path), _) => start::open(path, seed)?,
             (Start::Layers(layers), Some(teacher)) => start::layers_of(teacher, layers)?,
-            (Start::Layers(_), None) => return Err(StageError::LayersWithoutTeacher),
+            // The text is read as the teacher does; the student comes after, since it is measured on it.
+            (Start::Cut(_) | Start::CutTo(..), Some(teacher)) => teacher.clone(),
+            (_, None) => return Err(StageError::LayersWithoutTeacher),
         };
         let gains_classifier = options.task == Some(TrainTask::Classify) && start::lacks_classifier(&student);
         check_adapter(options, formats::contents(&student.path).weights, gains_classifier)?;
@@ -283,11 +321,45 @@ impl<'o> Work<'o> {
         let padded = teachers.iter().any(|teacher| teacher.spec.vocabulary != own);
         let shared_tokens = padded.then(|| tokenizer.vocabulary_size());
         student.spec = described::spec_of(&student.companions, &student.config).map_err(StartError::from)?;
-        let scope = options.scope.of(&student.spec, &sparsity)?;
+        let mut scope = options.scope.of(&student.spec, &sparsity)?;
         let task = options.task.unwrap_or_else(|| own_task(&student.spec));
         let of_student = (&student.spec, &student.companions);
         let samples = read(&options.data, task, of_student, &tokenizer, options.settings.window, progress)?;
-        Ok(Work { options, student, teachers, sparsity, scope, shared_tokens, task, samples })
+        let mut shape = None;
+        if let Some(teacher) = teachers.first()
+            && let Some((cut, report)) = shaped(&options.start, teacher, &samples.samples, device, progress)?
+        {
+            let companions = std::mem::take(&mut student.companions);
+            student = Model { companions, ..cut };
+            student.spec = described::spec_of(&student.companions, &student.config).map_err(StartError::from)?;
+            shape = Some(report);
+            scope = options.scope.of(&student.spec, &sparsity)?;
+        }
+        Ok(Work { options, student, teachers, sparsity, scope, shared_tokens, task, samples, shape })
+    }
+
+    /// The layer of teacher `number` for each of the student's, where they are known; spread evenly otherwise. A student that
+    /// was cut has at its layer what the first teacher has before the next layer that both have.
+    fn layer_map(&self, number: usize) -> Option<Vec<usize>> {
+        let cut = || {
+            let (shape, teacher) = self.shape.as_ref().zip(self.teachers.first().filter(|_| number == 0))?;
+            let next = shape.layers.iter().skip(1).copied().chain([teacher.spec.layers.len()]);
+            Some(next.map(|next| next - 1).collect())
+        };
+        self.options.layer_map.clone().or_else(cut)
+    }
+
+    /// The projections to a teacher that the training begins with: of a student that was cut to another width, fitted.
+    fn projections(
+        &self,
+        teacher: &Model,
+        pairs: &[(usize, usize)],
+        device: &Device,
+    ) -> Result<Vec<Vec<f32>>, StageError> {
+        if self.shape.is_none() || !self.options.settings.loss.needs(Against::States) {
+            return Ok(Vec::new());
+        }
+        Ok(projections(teacher, &self.student, pairs, self.samples.samples.sequences(), device)?)
     }
 
     /// Everything that decides the trained values.
@@ -307,7 +379,9 @@ impl<'o> Work<'o> {
             "ends": student.spec.ends,
             "form": format!("{:?}", options.data.form),
             "label_field": options.data.label_field,
+            "reasoning": format!("{:?}", options.data.reasoning),
             "device": format!("{device:?}"),
+            "on_policy": options.on_policy.map(|own| format!("{own:?}")),
             "settings": options.settings,
             "scope": options.scope,
             "privacy": options.privacy,
@@ -329,6 +403,13 @@ impl<'o> Work<'o> {
         // A matrix that was pruned stays pruned: its zeros are held, and the output says so again.
         let masks = HeldMasks::of(&self.student, &self.sparsity)?;
         let start = values_of(&self.student)?;
+        let mut compared = Vec::new();
+        for (number, teacher) in self.teachers.iter().enumerate() {
+            let (own, other) = (self.student.spec.layers.len(), teacher.spec.layers.len());
+            let pairs = hidden_pairs(own, other, self.layer_map(number).as_deref())?;
+            let projections = self.projections(teacher, &pairs, device)?;
+            compared.push((pairs, projections));
+        }
         self.student.parameters.clear();
         let mut weights = Vec::new();
         for teacher in &mut self.teachers {
@@ -338,10 +419,11 @@ impl<'o> Work<'o> {
         let cache = self.open_cache()?;
         let Work { options, student, sparsity, .. } = &*self;
         let mut teachers = Vec::new();
-        for ((teacher, weights), (_, part)) in self.teachers.iter().zip(&weights).zip(&options.teachers) {
-            let (own, other) = (student.spec.layers.len(), teacher.spec.layers.len());
-            let pairs = hidden_pairs(own, other, options.layer_map.as_deref())?;
-            teachers.push(Teacher { spec: &teacher.spec, weights, pairs, part: *part });
+        for (((teacher, weights), (_, part)), compared) in
+            self.teachers.iter().zip(&weights).zip(&options.teachers).zip(compared)
+        {
+            let (pairs, projections) = compared;
+            teachers.push(Teacher { spec: &teacher.spec, weights, pairs, part: *part, projections });
         }
         let mut run = Run {
             spec: &student.spec,
@@ -357,6 +439,7 @@ impl<'o> Work<'o> {
             fingerprint: resume.fingerprint(),
             max_ram: options.max_ram,
             read_bytes: read_bytes(&options.data),
+            on_policy: options.on_policy,
         };
         if let Some(cache) = &cache {
             run.fill(cache, progress)?;
@@ -415,6 +498,26 @@ fn start_name(start: &Start) -> String {
     match start {
         Start::Path(_) => "path".to_owned(),
         Start::Layers(layers) => format!("{layers:?}"),
+        Start::Cut(shape) | Start::CutTo(_, shape) => format!("{shape:?}"),
+    }
+}
+
+/// The student that is cut out of the teacher, where the start is one.
+fn shaped(
+    start: &Start,
+    teacher: &Model,
+    samples: &Samples,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<Option<(Model, ShapeReport)>, StageError> {
+    match start {
+        Start::Path(_) | Start::Layers(_) => Ok(None),
+        Start::Cut(asked) => Ok(Some(shape(asked, teacher, None, samples, device, progress)?)),
+        Start::CutTo(path, asked) => {
+            let (description, wanted) = shape_of(path, &teacher.spec)?;
+            let asked = ShapeStart { wanted, ..(**asked).clone() };
+            Ok(Some(shape(&asked, teacher, Some(description), samples, device, progress)?))
+        }
     }
 }
 
@@ -460,7 +563,7 @@ fn companions(
 /// Everything read.
 fn inputs(options: &TrainOptions) -> Result<Inputs, HashError> {
     let mut inputs = Inputs::default();
-    if let Start::Path(path) = &options.start {
+    if let Start::Path(path) | Start::CutTo(path, _) = &options.start {
         // By the names of the options that read them.
         let role = if options.teachers.is_empty() { "model" } else { "student" };
         inputs = inputs.made(role, path)?;

@@ -3,7 +3,7 @@
 //! of the template, else what comes after the prompt for an answer, up to its end token.
 
 use super::chat_template::{
-    AnswersError, ChatTemplate, ChatTemplateError, Conversation, Marked, MessageFault, messages,
+    AnswersError, ChatTemplate, ChatTemplateError, Conversation, Marked, Message, MessageFault, messages,
 };
 use super::file::ReadNotes;
 use super::records::TextError;
@@ -157,6 +157,16 @@ fn tools(value: Option<Value>) -> Result<Option<Vec<Value>>, String> {
 }
 
 impl Conversations {
+    /// The changes of reading the file.
+    pub fn notes(&self) -> &ReadNotes {
+        &self.notes
+    }
+
+    /// The messages of each.
+    pub fn into_messages(self) -> Vec<Vec<Message>> {
+        self.list.into_iter().map(|(_, conversation)| conversation.messages).collect()
+    }
+
     /// As tokens, through a chat template; `ends` are the model's end tokens.
     ///
     /// # Errors
@@ -181,7 +191,7 @@ impl Conversations {
 }
 
 /// Which tokens of a text the assistant says; `places` are the bytes at which they begin.
-fn said(marked: &Marked, tokens: &[u32], places: &[usize], ends: &[u32]) -> Vec<bool> {
+pub(super) fn said(marked: &Marked, tokens: &[u32], places: &[usize], ends: &[u32]) -> Vec<bool> {
     let mut said = vec![false; tokens.len()];
     for answer in &marked.answers {
         let of_answer: Vec<usize> = (0..tokens.len())

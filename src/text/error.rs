@@ -80,6 +80,19 @@ pub enum TextError {
         /// The first line that has one, from 1.
         line: usize,
     },
+    /// One text of a file that is read text by text.
+    #[error(
+        "{}:{line}: a text of more than {most} bytes; cut the file, or name what stands between its texts with --separator",
+        path.display()
+    )]
+    LongText {
+        /// The file.
+        path: PathBuf,
+        /// The line on which it begins, from 1.
+        line: usize,
+        /// Most bytes of a text.
+        most: usize,
+    },
     /// It holds no text.
     #[error("{} holds no text; expected at least one line that is not blank", path.display())]
     Empty {

@@ -71,6 +71,11 @@ impl fmt::Display for Separator {
 }
 
 impl Separator {
+    /// As it stands in a text.
+    pub(super) fn as_text(&self) -> &str {
+        &self.0
+    }
+
     /// The documents of a text with the lines on which they begin, from 1; blank ones are left out, and space around a
     /// document is not part of it. `None` where the separator does not occur.
     pub(super) fn cut<'t>(&self, text: &'t str) -> Option<Vec<(usize, &'t str)>> {

@@ -133,6 +133,14 @@ pub fn read_records(path: &Path, form: &TextForm) -> Result<Records<Record>, Tex
     filled(path, records, notes)
 }
 
+/// Whether the rows of a file have a key, by the first; not so where a file has no rows.
+///
+/// # Errors
+/// [`TextError`].
+pub fn has_key(path: &Path, key: &str) -> Result<bool, TextError> {
+    Ok(has_rows(path)? && first_keys(path)?.is_some_and(|keys| keys.iter().any(|known| known == key)))
+}
+
 /// Texts with their labels from two fields of every row; an integer label is the number of a class. The text is under
 /// `text_key` where the form names no field.
 ///
@@ -178,7 +186,7 @@ fn filled<T>(path: &Path, records: Vec<T>, mut notes: ReadNotes) -> Result<Recor
 }
 
 /// The text of a value; `None` where it is blank or null.
-fn text(path: &Path, line: usize, key: &str, value: Value) -> Result<Option<String>, TextError> {
+pub(super) fn text(path: &Path, line: usize, key: &str, value: Value) -> Result<Option<String>, TextError> {
     match value {
         Value::Null => Ok(None),
         Value::String(text) => Ok(Some(text).filter(|text| !text.trim().is_empty())),

@@ -68,13 +68,18 @@ impl Samples {
         self.len() == 0
     }
 
-    fn tokens(&self, sample: usize) -> &[u32] {
+    /// Every sample's tokens.
+    pub fn sequences(&self) -> &[Vec<u32>] {
         match self {
-            Samples::Causal(sequences) | Samples::Compared(sequences) => &sequences[sample],
+            Samples::Causal(sequences) | Samples::Compared(sequences) => sequences,
             Samples::Answers { sequences, .. }
             | Samples::Masked { sequences, .. }
-            | Samples::Classified { sequences, .. } => &sequences[sample],
+            | Samples::Classified { sequences, .. } => sequences,
         }
+    }
+
+    pub(super) fn tokens(&self, sample: usize) -> &[u32] {
+        &self.sequences()[sample]
     }
 
     /// Tokens of the longest sample.
@@ -153,12 +158,12 @@ impl Samples {
     }
 
     /// Sample `draw` of the endless sequence of epochs, each in an order of its own.
-    fn shuffled(&self, seed: u64, draw: u64) -> usize {
+    pub(super) fn shuffled(&self, seed: u64, draw: u64) -> usize {
         let count = self.len() as u64;
         permuted(draw % count, count, random_u64(seed, draw / count)) as usize
     }
 
-    fn piece(&self, spec: &ModelSpec, seed: u64, samples: &[(u64, usize)]) -> Result<Piece, BatchError> {
+    pub(super) fn piece(&self, spec: &ModelSpec, seed: u64, samples: &[(u64, usize)]) -> Result<Piece, BatchError> {
         let causal = matches!(self, Samples::Causal(_) | Samples::Answers { .. });
         // The last token of a causal sequence is a target only.
         let input = |sample: usize| self.tokens(sample).len() - usize::from(causal);

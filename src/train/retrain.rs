@@ -78,7 +78,13 @@ impl Retraining<'_> {
             samples: self.samples,
             teachers: weights
                 .iter()
-                .map(|weights| Teacher { spec: &model.spec, weights, pairs: pairs.clone(), part: 1.0 })
+                .map(|weights| Teacher {
+                    spec: &model.spec,
+                    weights,
+                    pairs: pairs.clone(),
+                    part: 1.0,
+                    projections: Vec::new(),
+                })
                 .collect(),
             shared_tokens: None,
             cache: None,
@@ -87,6 +93,7 @@ impl Retraining<'_> {
             fingerprint: self.fingerprint.clone(),
             max_ram: None,
             read_bytes: 0,
+            on_policy: None,
         };
         let trained = run.train(self.start, transform, progress)?;
         let report = TrainReport::of(&run, &trained);

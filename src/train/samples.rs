@@ -4,16 +4,18 @@ use super::data::Samples;
 use crate::model::companions::Companions;
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::progress::Progress;
-use crate::text::conversations::{ConversationsError, read_conversations};
+use crate::text::chat_template::ChatTemplate;
+use crate::text::conversations::{ConversationsError, SpokenFile, read_conversations};
 use crate::text::documents::read_documents;
 use crate::text::file::ReadNotes;
 use crate::text::form::TextForm;
 use crate::text::masking::Masking;
+use crate::text::reasoning::{ReasoningError, ReasoningForm, find_reasoned};
 use crate::text::records::{Label, Records, TextError, read_labelled, read_records};
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::text::windows::{WindowError, check_window, decoder_windows, encoder_sequences};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Training task of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
@@ -39,6 +41,8 @@ pub struct Data {
     pub form: TextForm,
     /// Key of the label in JSONL.
     pub label_field: String,
+    /// How records with reasoning and answers are read.
+    pub reasoning: ReasoningForm,
 }
 
 /// The samples of files.
@@ -70,6 +74,18 @@ pub enum SamplesError {
     /// Conversations cannot be read.
     #[error(transparent)]
     Conversations(#[from] ConversationsError),
+    /// Records with reasoning and answers cannot be read.
+    #[error(transparent)]
+    Reasoning(#[from] ReasoningError),
+    /// Such records for a model that does not continue text.
+    #[error(
+        "{}: --loss-on and the options of records with reasoning are for --task clm, which learns what comes next; leave them out",
+        path.display()
+    )]
+    ReasoningTask {
+        /// The file.
+        path: PathBuf,
+    },
     /// Conversations in which nobody answers.
     #[error("{}: no conversation has an answer of the assistant within {window} tokens; use a larger --window", path.display())]
     NoAnswers {
@@ -128,6 +144,28 @@ pub fn own_task(spec: &ModelSpec) -> TrainTask {
     }
 }
 
+/// What is said in a file: records with answers, where they are asked for or no text is named and the file holds no
+/// conversations; or conversations. `None` where it holds texts.
+fn said_in(
+    file: &Path,
+    data: &Data,
+    (spec, companions): (&ModelSpec, &Companions),
+    tokenizer: &Tokenizer,
+) -> Result<Option<SpokenFile>, SamplesError> {
+    let field = data.form.field.as_deref();
+    if !data.reasoning.is_asked()
+        && let Some(spoken) = read_conversations(file, field, companions, tokenizer, &spec.ends)?
+    {
+        return Ok(Some(spoken));
+    }
+    if field.is_some() || data.form.separator.is_some() {
+        return Ok(None);
+    }
+    let Some(records) = find_reasoned(file, &data.reasoning)? else { return Ok(None) };
+    let template = ChatTemplate::of(companions).map_err(ReasoningError::from)?;
+    Ok(Some(records.spoken(&data.reasoning, template.as_ref(), tokenizer, (&spec.opening, &spec.ends))?))
+}
+
 /// Windows of texts, and conversations. Where there are both, every token of a window is learned.
 fn causal(
     data: &Data,
@@ -138,9 +176,8 @@ fn causal(
 ) -> Result<ReadSamples, SamplesError> {
     let (mut sequences, mut said, mut masked, mut files) = (Vec::new(), Vec::new(), false, Vec::new());
     for file in &data.files {
-        let field = data.form.field.as_deref();
         let of_window = |source| SamplesError::Window { path: file.clone(), source };
-        let Some(mut spoken) = read_conversations(file, field, companions, tokenizer, &spec.ends)? else {
+        let Some(mut spoken) = said_in(file, data, (spec, companions), tokenizer)? else {
             let documents = read_documents(file, &data.form)?;
             let tokens = documents.tokens(tokenizer, &spec.ends, progress)?;
             files.push(documents.notes);
@@ -176,6 +213,9 @@ pub fn read(
     window: usize,
     progress: &dyn Progress,
 ) -> Result<ReadSamples, SamplesError> {
+    if data.reasoning.is_asked() && task != TrainTask::Clm {
+        return Err(SamplesError::ReasoningTask { path: data.files.first().cloned().unwrap_or_default() });
+    }
     match (task, &spec.head, spec.kind) {
         (TrainTask::Clm, Head::LanguageModel { .. }, ModelKind::Decoder) => {
             causal(data, (spec, companions), tokenizer, window, progress)

@@ -148,7 +148,10 @@ impl TeacherCache {
             file.set_len(length).map_err(io)?;
         } else {
             check_header(path, &mut file, &header)?;
-            if file.metadata().map_err(io)?.len() != length {
+            let found = file.metadata().map_err(io)?.len();
+            if found == table {
+                file.set_len(length).map_err(io)?;
+            } else if found != length {
                 return Err(TeacherCacheError::NotAnswers { path: path.to_owned() });
             }
         }

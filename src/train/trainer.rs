@@ -9,6 +9,7 @@ use super::gradients::StepGradients;
 use super::loss::plain::{Compared, loss};
 use super::loss::table::{Against, LossKind, LossParts};
 use super::memory::{NotEnoughMemory, TrainingNeed};
+use super::on_policy::{Drawn, OnPolicy};
 use super::optimizer::{Gradients, Moments, global_norm};
 use super::parameters::{Leaves, Parameters, TrainedId, normals};
 use super::privacy::{PrivacyError, Private};
@@ -103,6 +104,8 @@ pub struct Teacher<'t> {
     pub pairs: Vec<(usize, usize)>,
     /// Its part of what all teachers say; the parts sum to 1.
     pub part: f64,
+    /// What the projections of the pairs start from, (student width, teacher width) each; at random where there are none.
+    pub projections: Vec<Vec<f32>>,
 }
 
 /// Everything a run needs besides its transform.
@@ -133,6 +136,8 @@ pub struct Run<'r> {
     pub max_ram: Option<u64>,
     /// Bytes that reading the data has taken.
     pub read_bytes: u64,
+    /// How much of it is on text of the student itself.
+    pub on_policy: Option<OnPolicy>,
 }
 
 /// How a run ended.
@@ -236,31 +241,39 @@ impl Run<'_> {
     }
 
     fn need(&self, transform: &dyn Transform, fused: bool) -> TrainingNeed<'_> {
+        let longest = self.samples.longest();
         TrainingNeed {
             student: self.spec,
             scope: self.scope,
             private: self.privacy.is_some(),
             teachers: self.teachers.iter().map(|teacher| teacher.spec).collect(),
             settings: self.settings,
-            longest: self.samples.longest(),
+            longest,
             transformed: self.spec.matrices().iter().any(|(id, ..)| transform.changes(*id)),
             fused,
-            read_bytes: self.read_bytes,
+            read_bytes: self.read_bytes + self.on_policy.map_or(0, |_| OnPolicy::memory_bytes(self.spec, longest)),
         }
     }
 
-    /// Projections where the student's width is not the teacher's: random, of the norm an identity would have.
+    /// Projections where the student's width is not the teacher's: as they are given, or random, of the norm an identity would
+    /// have.
     fn add_projections(&self, parameters: &mut Parameters) {
         if !self.settings.loss.needs(Against::States) {
             return;
         }
         let own = self.spec.hidden;
+        let mut of_teacher = (0, 0);
         for (number, (teacher, _)) in self.pairs().enumerate() {
             let other = self.teachers[teacher].spec.hidden;
+            // (teacher, number of its first pair)
+            if of_teacher.0 != teacher {
+                of_teacher = (teacher, number);
+            }
             if own != other {
                 let seed = self.settings.seed ^ (number as u64 + 1) << 32;
-                let values = normals(seed, own * other, 1.0 / (own as f64).sqrt());
-                parameters.insert(TrainedId::Projection(number as u16), values);
+                let random = || normals(seed, own * other, 1.0 / (own as f64).sqrt());
+                let given = self.teachers[teacher].projections.get(number - of_teacher.1).cloned();
+                parameters.insert(TrainedId::Projection(number as u16), given.unwrap_or_else(random));
             }
         }
     }
@@ -280,12 +293,21 @@ impl Run<'_> {
         saved: u64,
     ) -> Result<StepDone, TrainError> {
         let settings = self.settings;
-        let now = settings.loss.at(state.step as f64 / steps as f64);
+        let own = self.on_policy.filter(|own| own.is_own(settings.seed, state.step));
+        let mut now = settings.loss.at(state.step as f64 / steps as f64);
+        if own.is_some() {
+            // The student's own tokens are no targets.
+            now.set(LossKind::CrossEntropy, 0.0);
+        }
         let StepGradients { gradients, parts, tokens } = match self.privacy {
             Some(private) => self.private_gradients(private, state, (view, &now), fused.as_deref_mut(), saved)?,
             None => {
-                let pieces =
-                    self.samples.pieces(self.spec, settings.seed, state.step, settings.batch, settings.pieces)?;
+                let pieces = match own {
+                    Some(own) => own.pieces(&self.drawn(), view.seen(&state.parameters), state.step)?,
+                    None => {
+                        self.samples.pieces(self.spec, settings.seed, state.step, settings.batch, settings.pieces)?
+                    }
+                };
                 self.trained_gradients(&pieces, state, (view, &now), fused.as_deref_mut(), saved)?
             }
         };
@@ -308,10 +330,23 @@ impl Run<'_> {
                 line[key] = value;
             }
         }
+        if own.is_some() {
+            // A cross entropy that nobody computed is no 0.
+            if let Some(line) = line.as_object_mut() {
+                line.shift_remove("cross_entropy");
+            }
+            line["on_policy"] = json!(true);
+        }
         line["gradient_norm"] = json!(norm);
         line["learning_rate"] = json!(rate);
         state.log.push(line.to_string());
         Ok(StepDone { parts, tokens })
+    }
+
+    /// What decides the samples of its steps.
+    fn drawn(&self) -> Drawn<'_> {
+        let Settings { seed, batch, pieces, .. } = *self.settings;
+        Drawn { spec: self.spec, samples: self.samples, seed, batch, pieces }
     }
 
     /// Gradients of all micro-batches by burn's own operations, each on its own thread with its own copy of the weights,

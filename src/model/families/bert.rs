@@ -5,6 +5,7 @@
 use super::class_defaults::ClassDefault;
 use super::classifier::labels;
 use super::fewer_layers::alike;
+use super::narrower::WidthKeys;
 use super::{Family, TensorName, architecture, gelu, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
@@ -44,6 +45,7 @@ pub(super) const FAMILY: Family = Family {
     copies,
     layer_count: "num_hidden_layers",
     with_layers: alike,
+    widths: WidthKeys::shared("num_attention_heads", "intermediate_size", "hidden_size"),
     classifier: Some(CLASSIFIER),
     heads: &[
         (&["classifier.weight", "pooler.dense.weight"], CLASSIFIER),

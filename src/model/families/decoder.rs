@@ -2,6 +2,7 @@
 //! have in common: the keys of their configurations, and the tensor names that began with Llama's.
 
 use super::fewer_layers::counted;
+use super::narrower::WidthKeys;
 use super::{TensorName, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Role};
@@ -10,6 +11,13 @@ use crate::model::spec::{
     Positions, RotarySpec,
 };
 use serde_json::{Value, json};
+
+/// Keys of their widths: the width of a head may be stated.
+pub(super) const WIDTHS: WidthKeys = WidthKeys {
+    key_value_heads: Some("num_key_value_heads"),
+    head_dim: Some("head_dim"),
+    ..WidthKeys::shared("num_attention_heads", "intermediate_size", "hidden_size")
+};
 
 /// Refuses what none of these families computes.
 pub(super) fn refuse_foreign(config: &Config, family: &'static str) -> Result<(), ConfigError> {

@@ -2,6 +2,7 @@
 
 use super::class_defaults::ClassDefault;
 use super::fewer_layers::alike;
+use super::narrower::WidthKeys;
 use super::{Family, TensorName, architecture, gelu, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
@@ -38,6 +39,7 @@ pub(super) const FAMILY: Family = Family {
     copies,
     layer_count: "n_layers",
     with_layers: alike,
+    widths: WidthKeys::shared("n_heads", "hidden_dim", "dim"),
     classifier: None,
     heads: &[(&["vocab_transform.weight"], MASKED), (&["embeddings.word_embeddings.weight"], BARE)],
 };

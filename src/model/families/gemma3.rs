@@ -50,6 +50,7 @@ pub(super) const FAMILY: Family = Family {
     copies,
     layer_count: "num_hidden_layers",
     with_layers,
+    widths: decoder::WIDTHS,
     classifier: None,
     heads: &[(&[], ARCHITECTURE)],
 };

@@ -3,6 +3,7 @@
 
 use super::class_defaults::ClassDefault;
 use super::fewer_layers::alike;
+use super::narrower::WidthKeys;
 use super::{Family, TensorName, gelu, head_width, layer_count, refuse_unless, require_architecture};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
@@ -44,6 +45,7 @@ pub(super) const FAMILY: Family = Family {
     copies: super::decoder::copies,
     layer_count: "n_layer",
     with_layers: alike,
+    widths: WidthKeys::shared("n_head", "n_inner", "n_embd"),
     classifier: None,
     heads: &[(&[], ARCHITECTURE)],
 };

@@ -4,6 +4,7 @@
 use super::class_defaults::ClassDefault;
 use super::decoder::{self, copies, ignored};
 use super::fewer_layers::counted;
+use super::narrower::WidthKeys;
 use super::rotary::rotary;
 use super::{Family, TensorName, layer_count, require_architecture};
 use crate::disk::config::MAX_SIZE;
@@ -47,6 +48,12 @@ pub(super) const FAMILY: Family = Family {
     copies,
     layer_count: "num_hidden_layers",
     with_layers,
+    widths: WidthKeys {
+        hidden_copies: &["block_dim", "conv_dim", "conv_dim_out"],
+        ffn_copies: &["block_ff_dim"],
+        ffn_adjusted: Some("block_auto_adjust_ff_dim"),
+        ..decoder::WIDTHS
+    },
     classifier: None,
     heads: &[(&[], ARCHITECTURE)],
 };

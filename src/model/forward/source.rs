@@ -58,7 +58,8 @@ impl DenseWeights {
         Self::selected(spec, device, |_| true, values)
     }
 
-    fn selected<E>(
+    /// The parameters that `wanted` selects, from row-major values asked for in the order of the forward.
+    pub fn selected<E>(
         spec: &ModelSpec,
         device: &Device,
         wanted: impl Fn(ParameterId) -> bool,

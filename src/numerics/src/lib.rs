@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`product`] | products of matrices, f32 and f64 |
 //! | [`factor`] | Cholesky factors and their inverses, f64 |
+//! | [`eigen`] | eigenvectors of symmetric matrices, f64 |
 //! | [`lanes`] | sums and elementary functions, f32 |
 //! | [`doubles`] | sums of exponentials, f64 |
 //! | [`rounding`] | weights to integers: scales by search, GPTQ and coordinate descent |
@@ -15,6 +16,7 @@
 #[cfg(test)]
 mod digests;
 pub mod doubles;
+pub mod eigen;
 pub mod factor;
 pub mod lanes;
 pub mod product;

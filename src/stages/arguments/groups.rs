@@ -6,6 +6,7 @@ use crate::model::device::device;
 use crate::model::error::NameError;
 use crate::stages::numerics::NumericsClass;
 use crate::text::form::{Separator, TextForm};
+use crate::text::reasoning::ReasoningForm;
 use crate::train::samples::Data;
 use burn::tensor::Device;
 use clap::Arg;
@@ -129,7 +130,7 @@ impl TextArgs {
 
     /// Files with labels, as the library takes them.
     pub fn data(&self, files: Vec<PathBuf>) -> Data {
-        Data { files, form: self.form(), label_field: self.label_field.clone() }
+        Data { files, form: self.form(), label_field: self.label_field.clone(), reasoning: ReasoningForm::default() }
     }
 }
 

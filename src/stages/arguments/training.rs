@@ -8,6 +8,7 @@ use crate::model::spec::{ModelKind, ModelSpec};
 use crate::quantize::error::CalibrationError;
 use crate::quantize::training_data::Retrain;
 use crate::stages::stage::{Faults, RunSettings};
+use crate::text::reasoning::{Part, ReasoningForm};
 use crate::train::loss::table::LOSSES;
 use crate::train::report::LOG_MAGIC;
 use crate::train::samples::{Data, TrainTask};
@@ -173,6 +174,9 @@ pub struct DataArgs {
     #[command(flatten)]
     text: TextArgs,
 
+    #[command(flatten)]
+    reasoning: ReasoningArgs,
+
     /// clm, mlm or classify [default: the model's own]
     ///
     /// clm: predict the next token. mlm: predict hidden tokens. classify: predict the label of a text.
@@ -188,7 +192,61 @@ impl DataArgs {
 
     /// As the library takes it.
     pub fn data(&self) -> Data {
-        self.text.data(paths(&self.data))
+        Data { reasoning: self.reasoning.form(), ..self.text.data(paths(&self.data)) }
+    }
+
+    /// Notes options of records with reasoning beside one that says a file holds texts.
+    pub fn check(&self, faults: &mut Faults) {
+        let texts = [("field", self.text.field.is_some()), ("separator", self.text.separator.is_some())];
+        if let Some((option, _)) = texts.into_iter().find(|(_, given)| *given && self.reasoning.form().is_asked()) {
+            let error = anyhow!(
+                "--{option} says that a file holds texts, and --loss-on and the options beside it that it holds records with a \
+                 prompt and an answer; leave one out"
+            );
+            faults.add(option, error);
+        }
+    }
+}
+
+/// Records with a prompt, reasoning and an answer, and what of them is learned.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = DATA)]
+struct ReasoningArgs {
+    /// Parts of records that are learned [default: reasoning,answer]
+    ///
+    /// Of rows with a `prompt`, an `answer` and mostly a `reasoning`: answer, reasoning, or all, which is the prompt too. The
+    /// record goes through the chat template, where the model has one, with the reasoning before the answer. Rows are read so
+    /// without this option, if they have a prompt and an answer, no list `messages`, and no --field is given.
+    #[arg(long, value_name = "PARTS", value_enum, value_delimiter = ',', hide_possible_values = true)]
+    loss_on: Vec<Part>,
+
+    /// Leave the reasoning of records out of their text
+    #[arg(long)]
+    without_reasoning: bool,
+
+    /// JSONL key of the prompt of records [default: prompt]
+    #[arg(long, value_name = "KEY")]
+    prompt_field: Option<String>,
+
+    /// JSONL key of their reasoning [default: reasoning]
+    #[arg(long, value_name = "KEY")]
+    reasoning_field: Option<String>,
+
+    /// JSONL key of their answer [default: answer]
+    #[arg(long, value_name = "KEY")]
+    answer_field: Option<String>,
+}
+
+impl ReasoningArgs {
+    fn form(&self) -> ReasoningForm {
+        let own = ReasoningForm::default();
+        ReasoningForm {
+            prompt: self.prompt_field.clone().unwrap_or(own.prompt),
+            reasoning: self.reasoning_field.clone().unwrap_or(own.reasoning),
+            answer: self.answer_field.clone().unwrap_or(own.answer),
+            without_reasoning: self.without_reasoning,
+            parts: self.loss_on.clone(),
+        }
     }
 }
 

@@ -1,27 +1,31 @@
 //! The work of `slmc eval`: opens a model, its reference and a text, and runs the task the model is for.
 
-use crate::eval::answers::{self, AnswersReport};
+use crate::eval::answers::{self, AnswerOptions, AnswersReport, Asked};
 use crate::eval::classify::{self, ClassifyReport, Example};
 use crate::eval::embed::{self, EmbedReport, Embedder};
+use crate::eval::extraction::{AnswerIs, Extraction};
+use crate::eval::generate::Prompt;
 use crate::eval::lm::{self, LmReport, MlmReport, Models, Targets, next_tokens};
 use crate::eval::opened::{OpenedModel, Task, tokenizer_at};
 use crate::eval::{EvalError, Forward, SCHEMA};
 use crate::progress::Progress;
 use crate::report::{Report, Table};
 use crate::stages::StageError;
+use crate::text::chat_template::{Conversation, Moment};
 use crate::text::conversations::{Conversations, Spoken, find_conversations};
 use crate::text::documents::read_documents;
 use crate::text::file::{ReadNotes, rows_of_files};
 use crate::text::form::TextForm;
 use crate::text::masking::Masking;
-use crate::text::records::{LabelledRecord, Records, TextError, read_labelled, read_records};
+use crate::text::reasoning::{ReasonedFile, ReasoningForm, find_reasoned};
+use crate::text::records::{LabelledRecord, Records, TextError, has_key, read_labelled, read_records};
 use crate::text::tokenizer::Tokenizer;
 use crate::text::windows::{Choice, WindowError, check_window, decoder_windows, encoder_sequences};
 use crate::train::samples::{SamplesError, TEXT_FIELD};
 use burn::tensor::Device;
 use serde::Serialize;
 use slm_runtime::sample::random_u64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Values of `--task`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -67,6 +71,10 @@ pub struct EvalOptions {
     pub seed: u64,
     /// Most tokens of a generated answer.
     pub answer_tokens: usize,
+    /// What of a generated text is its answer.
+    pub answer_is: Option<AnswerIs>,
+    /// Text that stands before the answer.
+    pub answer_after: Option<String>,
 }
 
 /// Result of `slmc eval`.
@@ -293,11 +301,58 @@ impl<'w> Work<'w> {
 
     fn generate(&self) -> Done {
         let Work { options, model, reference, progress, .. } = *self;
-        let (records, notes) = self.labelled("prompt")?;
+        let directory = self.directory();
+        let (asked, notes, reasoned) = match self.records()? {
+            Some(records) => self.questions(records, directory.as_deref())?,
+            None => {
+                let (records, notes) = self.labelled("prompt")?;
+                let of = |record: LabelledRecord| Asked {
+                    prompt: Prompt::Text(record.text),
+                    wanted: record.label.to_string(),
+                };
+                (records.into_iter().map(of).collect(), notes, false)
+            }
+        };
         notes.warn(progress);
-        let (most, directory) = (options.answer_tokens, self.directory());
-        let report = answers::evaluate(model, reference, &records, most, directory.as_ref(), progress)?;
+        let own = if reasoned { AnswerIs::Line } else { AnswerIs::Whole };
+        let extraction =
+            Extraction { answer_is: options.answer_is.unwrap_or(own), after: options.answer_after.clone() };
+        let how = AnswerOptions { tokens: options.answer_tokens, tokenizer: directory, extraction };
+        let report = answers::evaluate(model, reference, &asked, &how, progress)?;
         Ok((Measured::Answers(report), notes))
+    }
+
+    /// The records with a prompt and an answer of the data, where it holds such and no labels, and no text is named.
+    fn records(&self) -> Result<Option<ReasonedFile>, StageError> {
+        let options = self.options;
+        if options.form != TextForm::default() || has_key(&options.data, &options.label_field)? {
+            return Ok(None);
+        }
+        Ok(find_reasoned(&options.data, &ReasoningForm::default()).map_err(SamplesError::from)?)
+    }
+
+    /// As training on these records has it: through the chat template, where there is one. And whether any has a reasoning.
+    fn questions(
+        &self,
+        mut file: ReasonedFile,
+        directory: Option<&Path>,
+    ) -> Result<(Vec<Asked>, ReadNotes, bool), StageError> {
+        let Work { options, model, .. } = *self;
+        options.windows.take(&mut file.records, options.max_windows);
+        let template = match model.chat_template(directory) {
+            Ok(_) => true,
+            Err(EvalError::NoChatTemplate { .. }) => false,
+            Err(error) => return Err(error.into()),
+        };
+        let prompt = |text: String| match template {
+            true => Prompt::Chat(Conversation { moment: Some(Moment::from_unix(0)), ..Conversation::ask(None, &text) }),
+            false => Prompt::Text(text),
+        };
+        let reasoned = file.records.iter().any(|record| record.reasoning.is_some());
+        let notes = file.notes().clone();
+        let asked =
+            file.records.into_iter().map(|record| Asked { prompt: prompt(record.prompt), wanted: record.answer });
+        Ok((asked.collect(), notes, reasoned))
     }
 }
 

@@ -98,7 +98,13 @@ impl Case {
             samples: &self.samples,
             teachers: parts
                 .iter()
-                .map(|&part| Teacher { spec: of_teacher, weights: &weights, pairs: pairs.clone(), part })
+                .map(|&part| Teacher {
+                    spec: of_teacher,
+                    weights: &weights,
+                    pairs: pairs.clone(),
+                    part,
+                    projections: Vec::new(),
+                })
                 .collect(),
             shared_tokens,
             cache: None,
@@ -107,6 +113,7 @@ impl Case {
             fingerprint: String::new(),
             max_ram: None,
             read_bytes: 0,
+            on_policy: None,
         };
         let pieces = self.samples.pieces(spec, 1, 0, self.settings.batch, self.settings.pieces).unwrap();
         let now = &self.settings.loss.at(0.0);

@@ -34,6 +34,28 @@ impl Past {
     pub fn held(&self) -> usize {
         self.held
     }
+
+    /// Forgets all sequences but some of the `sequences` there are: `kept` are their numbers, ascending.
+    ///
+    /// # Panics
+    /// If one is not there.
+    pub fn keep(&mut self, sequences: usize, kept: &[usize]) {
+        keep_parts(&mut self.keys, sequences, kept);
+        keep_parts(&mut self.values, sequences, kept);
+    }
+}
+
+/// Of values in `parts` parts of one size, those whose numbers are `kept`, ascending.
+///
+/// # Panics
+/// If one is not there.
+pub fn keep_parts(values: &mut Vec<f32>, parts: usize, kept: &[usize]) {
+    let size = values.len() / parts.max(1);
+    for (place, &part) in kept.iter().enumerate() {
+        assert!(part < parts && place <= part, "part {part} of {parts}");
+        values.copy_within(part * size..(part + 1) * size, place * size);
+    }
+    values.truncate(kept.len() * size);
 }
 
 /// Rows (…, heads · width) of the next `shape.length` positions, as [`super::attention`] has them of whole sequences;

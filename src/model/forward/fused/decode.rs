@@ -8,7 +8,7 @@ use crate::model::forward::batch::{Batch, BatchError};
 use crate::model::forward::layer::Operations;
 use crate::model::spec::{Mixer, ModelSpec};
 use crate::model::weights::{Model, ModelError};
-use slm_fused::attention::cached::Past;
+use slm_fused::attention::cached::{Past, keep_parts};
 use slm_fused::embedding::select;
 use slm_fused::node::{Value, slice, tensor};
 use std::sync::Arc;
@@ -92,6 +92,17 @@ impl<'a> Decoder<'a> {
         Decoder { forward: FusedForward::new(spec, weights, false), sequences, read: 0, layers }
     }
 
+    /// Forgets all texts but some: `kept` are their numbers, ascending. What the others give is the same to the bit.
+    pub(crate) fn keep(&mut self, kept: &[usize]) {
+        for layer in &mut self.layers {
+            match layer {
+                LayerPast::Attention(past) => past.keep(self.sequences, kept),
+                LayerPast::Convolution(inputs) => keep_parts(&mut inputs.values, self.sequences, kept),
+            }
+        }
+        self.sequences = kept.len();
+    }
+
     /// Reads as many next tokens of every text, text by text, and returns the logits after the last of each, (texts,
     /// vocabulary).
     pub(crate) fn read(&mut self, tokens: Vec<u32>) -> Result<Vec<f32>, BatchError> {
@@ -166,6 +177,22 @@ mod tests {
                 let own = alone.read(texts[1][start..end].to_vec()).unwrap();
                 assert_eq!(own, found[spec.vocabulary..][..spec.vocabulary], "{}", folder.display());
             }
+            // Nor does it when others are forgotten on the way.
+            let mut some = Decoder::new(spec, &weights, TEXTS, LENGTH);
+            let piece = |from: usize, to: usize, of: &[usize]| -> Vec<u32> {
+                of.iter().flat_map(|&text| texts[text][from..to].to_vec()).collect()
+            };
+            let mut whole = Decoder::new(spec, &weights, TEXTS, LENGTH);
+            some.read(piece(0, 6, &[0, 1, 2])).unwrap();
+            whole.read(piece(0, 6, &[0, 1, 2])).unwrap();
+            some.keep(&[0, 2]);
+            let (kept, all_three) =
+                (some.read(piece(6, 7, &[0, 2])).unwrap(), whole.read(piece(6, 7, &[0, 1, 2])).unwrap());
+            let of = |text: usize| &all_three[text * spec.vocabulary..][..spec.vocabulary];
+            assert_eq!(kept, [of(0), of(2)].concat(), "{}", folder.display());
+            some.keep(&[1]);
+            let own = whole.read(piece(7, 8, &[0, 1, 2])).unwrap();
+            assert_eq!(some.read(piece(7, 8, &[2])).unwrap(), own[2 * spec.vocabulary..], "{}", folder.display());
             let more = all.read(vec![0; TEXTS * spec.context]);
             assert!(matches!(more, Err(BatchError::TooLong { .. })), "{}", folder.display());
         }

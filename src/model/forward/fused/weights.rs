@@ -63,13 +63,21 @@ impl FusedWeights {
     ///
     /// # Errors
     /// Weights that cannot be read.
-    pub(crate) fn of_model(model: &Model) -> Result<Self, ModelError> {
+    pub fn of_model(model: &Model) -> Result<Self, ModelError> {
         let mut weights = BTreeMap::new();
         for parameter in model.spec.parameters() {
             let values = tensor(model.values_f32(parameter.id)?, &parameter.shape);
             weights.insert(parameter.id, Weight::frozen(values));
         }
         Ok(FusedWeights::new(&model.spec, weights))
+    }
+
+    /// Values by parameter, none of which is trained.
+    pub fn frozen(spec: &ModelSpec, values: impl Iterator<Item = (ParameterId, Vec<f32>)>) -> Self {
+        let shapes: BTreeMap<ParameterId, Vec<usize>> =
+            spec.parameters().into_iter().map(|parameter| (parameter.id, parameter.shape)).collect();
+        let frozen = |(id, values)| Some((id, Weight::frozen(tensor(values, shapes.get(&id)?))));
+        FusedWeights::new(spec, values.filter_map(frozen).collect())
     }
 
     /// A matrix; a tied head is the token table.
