@@ -321,6 +321,8 @@ impl<'o> Work<'o> {
         let padded = teachers.iter().any(|teacher| teacher.spec.vocabulary != own);
         let shared_tokens = padded.then(|| tokenizer.vocabulary_size());
         student.spec = described::spec_of(&student.companions, &student.config).map_err(StartError::from)?;
+        // Before the data is read; of a student that is cut afterwards it is looked up again.
+        let mut scope = options.scope.of(&student.spec, &sparsity)?;
         let task = options.task.unwrap_or_else(|| own_task(&student.spec));
         let of_student = (&student.spec, &student.companions);
         let samples = read(&options.data, task, of_student, &tokenizer, options.settings.window, progress)?;
@@ -332,8 +334,8 @@ impl<'o> Work<'o> {
             student = Model { companions, ..cut };
             student.spec = described::spec_of(&student.companions, &student.config).map_err(StartError::from)?;
             shape = Some(report);
+            scope = options.scope.of(&student.spec, &sparsity)?;
         }
-        let scope = options.scope.of(&student.spec, &sparsity)?;
         Ok(Work { options, student, teachers, sparsity, scope, shared_tokens, task, samples, shape })
     }
 
