@@ -71,9 +71,7 @@ fn what_does_not_belong_to_a_round_is_refused_by_name() {
     succeed(path, "quantize m --scheme w8 --method rtn -o small -q");
     succeed(
         path,
-        &format!(
-            "train m --data first.txt --window 32 --batch 4 --tokens 400 -q --dp-epsilon 8 --dp-delta 1e-4 -o private"
-        ),
+        "train m --data first.txt --window 32 --batch 4 --tokens 400 -q --dp-epsilon 8 --dp-delta 1e-4 -o private",
     );
     fixture::write(&path.join("wide"), Family::Llama, Size::SMALL);
     let made = fs::read(path.join("a/slmc.json")).expect("written");

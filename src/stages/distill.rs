@@ -264,6 +264,12 @@ impl Stage for Distill {
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
+        if args.shape.init.is_some() && args.student.is_none() {
+            let error = anyhow!(
+                "--init says how the configuration of --student starts, and there is none; add it, or leave this out"
+            );
+            faults.add("init", error);
+        }
         let sliced = args.shape.init == Some(Init::Slice);
         let shape = args.shape.start(&args.layers, sliced, &mut faults).map(Box::new);
         let start = match (&args.student, shape) {

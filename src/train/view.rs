@@ -175,9 +175,7 @@ impl<'v> View<'v> {
         }
         for (id, Frozen { start, seen }) in self.frozen {
             drop(seen);
-            if !all.contains_key(&id) {
-                all.insert(id, Arc::try_unwrap(start).unwrap_or_else(|shared| shared.to_vec()));
-            }
+            all.entry(id).or_insert_with(|| Arc::try_unwrap(start).unwrap_or_else(|shared| shared.to_vec()));
         }
         let mut adapters = Parameters::new();
         for (id, values) in parameters {

@@ -194,7 +194,7 @@ backend = "gpu"
         "8: `tokens` is 0; expected at least 1",
         "9: `batch` is 70000; expected 1 to 65536",
         "10: `learning_rate` is -1; expected a number above 0",
-        "11: `kl`: the loss has parts that need a teacher (divergence, hidden), and there is none; pass --teacher or set them to 0",
+        "11: --kl needs a teacher, and there is none; pass --teacher to `slmc distill`, or leave --kl out",
         "12: `window`: text.txt: a window of 4096 tokens is longer than the model's context of 96; use at most 96",
         "13: `backend`: backend `cuda` is not in this build, which has flex, ndarray; build slmc with `--features cuda`, or take flex",
         "14: `loss` is without any part; expected a weight above 0 for cross_entropy, divergence or hidden",

@@ -36,8 +36,8 @@ pub struct TrainingArgs {
 
     /// Peak learning rate
     ///
-    /// Reached after the warm-up; a cosine then takes it down, to a tenth in `train`, `distill` and `prune --recover`,
-    /// to zero in `quantize --qat`.
+    /// Reached after the warm-up; a cosine then takes it down, to a tenth in `train` and `distill`, to zero in
+    /// `prune --recover` and `quantize --qat`.
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
 
