@@ -197,7 +197,7 @@ backend = "gpu"
         "11: --kl needs a teacher, and there is none; pass --teacher to `slmc distill`, or leave --kl out",
         "12: `window`: text.txt: a window of 4096 tokens is longer than the model's context of 96; use at most 96",
         "13: `backend`: backend `cuda` is not in this build, which has flex, ndarray; build slmc with `--features cuda`, or take flex",
-        "14: `loss` is without any part; expected a weight above 0 for cross_entropy, divergence or hidden",
+        "14: `loss` is without any part; expected a weight above 0 for some loss, such as --ce 1",
         "17: `layers`: layer 7 is not there: the teacher has layers 0 to 1",
         "21: `backend`: unknown backend `tpu`; this build has flex, ndarray",
         "22: pruning needs about 67414592 bytes of memory, --max-ram allows 1048576; raise it or take a smaller model",
