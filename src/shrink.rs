@@ -7,7 +7,7 @@
 //! | [`shape`] | a shape as it is asked for |
 //! | [`importance`] | what layers, heads and channels carry |
 //! | [`basis`] | the kept directions of the residual stream |
-//! | [`select`] | which heads and channels are kept |
+//! | [`mod@select`] | which heads and channels are kept |
 //! | `slice` | the tensors cut |
 //! | `walk`, `head` | teacher and student side by side, matrices fitted |
 //! | `least_squares` | one group of matrices |

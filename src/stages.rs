@@ -2,6 +2,7 @@
 //! stage is one file here with a [`Stage`], and its row in [`STAGES`]; the work of larger kinds is in a folder of the
 //! same name. This is the only room that opens and writes models.
 
+pub mod adapter_output;
 pub mod arguments;
 pub mod checkpoint;
 pub mod compile;
@@ -20,6 +21,7 @@ pub mod provenance;
 pub mod prune;
 pub mod quantize;
 pub mod resume;
+pub mod rounds;
 pub mod runner;
 pub mod shaping;
 pub mod stage;

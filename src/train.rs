@@ -7,8 +7,10 @@
 //! | [`settings`] | a run as plain data |
 //! | [`data`] | samples, and the micro-batches of a step |
 //! | [`parameters`] | the trained tensors, on the host and as leaves of a gradient graph |
+//! | [`scope`], `adapter`, `view` | which values are trained; adapters of low rank; the weights as the forward sees them |
+//! | [`privacy`] | noise that hides every single sample, and its accountant |
 //! | [`loss`], [`relations`] | the losses, and what one of them compares |
-//! | `fused` | a step's gradients on fused operations |
+//! | `gradients`, `fused` | a step's gradients: all together or sample by sample; on fused operations |
 //! | [`on_policy`] | samples that the student writes itself |
 //! | [`optimizer`] | AdamW |
 //! | [`memory`] | the memory that a run will need at its peak |
@@ -17,23 +19,30 @@
 //! | [`checkpoint`] | resume state of a run |
 //! | [`samples`], [`start`] | files to samples, directories to students |
 //! | [`trainer`] | the loop |
+//! | [`rounds`] | the average of what several clients trained |
 //! | [`retrain`] | the loop with the model before a change as teacher |
 //! | [`report`] | the report and the log of a run |
 
+mod adapter;
 pub mod checkpoint;
 pub mod data;
 mod fused;
+mod gradients;
 pub mod loss;
 pub mod memory;
 pub mod on_policy;
 pub mod optimizer;
 pub mod parameters;
+pub mod privacy;
 pub mod relations;
 pub mod report;
 pub mod retrain;
+pub mod rounds;
 pub mod samples;
+pub mod scope;
 pub mod settings;
 pub mod start;
 pub mod student;
 pub mod teacher_cache;
 pub mod trainer;
+mod view;

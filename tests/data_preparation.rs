@@ -37,7 +37,7 @@ fn corpus(directory: &Path) {
     stories.push(story(3, false).replace(' ', "  "));
     fs::write(directory.join("stories.txt"), stories.join("\n")).expect("written");
     let row = |n: usize| {
-        let label = if n % 10 == 0 { "rare" } else { "common" };
+        let label = if n.is_multiple_of(10) { "rare" } else { "common" };
         json!({"text": format!("write to me{n}@example.org about {}", story(500 + n, false)), "label": label, "n": n})
     };
     let rows: String = (0..100).map(|n| format!("{}\n", row(n))).collect();

@@ -39,7 +39,6 @@ fn material() -> Option<(PathBuf, CalibrationText)> {
 fn prune(model: &Path, out: &Path, pattern: &str, only: &str, method: Method) -> Result<PruneReport, String> {
     let source = material().map(|(_, source)| source).filter(|_| method != Method::Magnitude);
     let options = PruneOptions {
-        masks_move: 0.0,
         model: model.to_owned(),
         out: out.to_owned(),
         pattern: pattern.parse().unwrap(),
@@ -49,6 +48,7 @@ fn prune(model: &Path, out: &Path, pattern: &str, only: &str, method: Method) ->
         only: vec![only.to_owned()],
         source,
         recover: None,
+        masks_move: 0.0,
         invocation: Default::default(),
     };
     prune_directory(&options, &device("flex").unwrap(), &Silent).map_err(|error| error.to_string())

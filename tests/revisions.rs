@@ -26,7 +26,8 @@ fn digest(directory: &Path, kind: &str) -> String {
     };
     let all = match kind {
         "data" => {
-            let texts = "data --data text.txt --rules none --scrub all --held-out 0.2 --similarity 1 --keep-duplicates";
+            let texts =
+                "data --data lines.txt --rules none --scrub all --held-out 0.2 --similarity 1 --keep-duplicates";
             succeed(directory, &format!("{texts} --quality-model m --drop-worst 0.2 -q -o prepared"));
             ["data.jsonl", "held-out.jsonl"].map(|file| made_file(&directory.join("prepared").join(file))).concat()
         }
@@ -81,6 +82,8 @@ fn results_change_with_their_revision() {
     write(&directory.join("m"), Family::TiedLlama, Size::SMALL);
     let text = "the fox ran over the hill and saw a bird in the tree. the bird sang and the fox sat down in the sun. ";
     fs::write(directory.join("text.txt"), format!("{text}\n").repeat(24)).expect("the text can be written");
+    let lines: String = (0..24).map(|number| format!("{text} {number} {}\n", "and on".repeat(number % 5))).collect();
+    fs::write(directory.join("lines.txt"), lines).expect("the lines can be written");
     let path = root("tests/data/revisions.json");
     let recorded: Value =
         serde_json::from_slice(&fs::read(&path).expect("it is part of the repository")).expect("JSON");

@@ -214,7 +214,7 @@ fn bad_input_is_named() {
         ),
         (format!("{text} --drop-likely 0.6 --drop-unlikely 0.5"), "nothing would be left"),
         (format!("{text} --temperature=-1"), "--temperature is -1"),
-        (format!("{text} --min-log-probability -0.001"), "texts are left out (improbable: "),
+        (format!("{text} --min-log-probability -0.001"), ", improbable: "),
     ] {
         refused(directory, &line, expected);
     }

@@ -188,7 +188,7 @@ fn bad_requests_name_what_is_wrong() {
         ("train m --data text.txt --task mlm -o out", "can be trained for clm"),
         ("train encoder --data labels.jsonl -o out", "label `nonsense`"),
         ("train m --data text.txt --tokens 0 -o out", "`tokens` is 0"),
-        ("train m --data text.txt --kl 1 -o out", "need a teacher"),
+        ("train m --data text.txt --kl 1 -o out", "needs a teacher"),
         ("train m --data text.txt --window 32 --learning-rate 1e30 --tokens 9000 -o out", "is not finite"),
         ("quantize m --scheme w8 --qat -o out", "--data"),
         ("quantize encoder --scheme w8 --qat --data self -o out", "encoder"),

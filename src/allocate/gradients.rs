@@ -94,7 +94,7 @@ impl<'m> Gradients<'m> {
     fn plain(&mut self, batch: &Batch, stream: u64, recording: &Device) -> Result<usize, ProbeError> {
         let parameters = self.values.par_iter().map(|(id, values)| (TrainedId::Parameter(*id), values.to_vec()));
         let parameters: Parameters = parameters.collect();
-        let leaves = Leaves::new(self.spec, &parameters, recording);
+        let leaves = Leaves::new(self.spec, &parameters, |_| true, recording);
         let logits = Forward::new(self.spec, &leaves, recording).run(batch, &mut Unobserved).logits;
         let [_, length, width] = logits.dims();
         let rows = logits.reshape([length, width]);
@@ -111,7 +111,7 @@ impl<'m> Gradients<'m> {
             .into_iter()
             .filter_map(|(id, values)| match id {
                 TrainedId::Parameter(id) => Some((id, values)),
-                TrainedId::Projection(_) => None,
+                TrainedId::Projection(_) | TrainedId::AdapterA(_) | TrainedId::AdapterB(_) => None,
             })
             .collect();
         Ok(predictions)

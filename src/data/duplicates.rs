@@ -1,7 +1,7 @@
 //! Clusters of near duplicates, from signatures alone. Texts that agree in a band are compared by their signatures; those at
 //! least as alike as asked for are joined, and with them whatever each is joined with. One band is sorted at a time: 16 bytes
 //! a text beside its signature. A bucket whose texts are all unlike each other is compared with its first
-//! [`REPRESENTATIVES`] kinds only, which bounds the work on boilerplate.
+//! `REPRESENTATIVES` kinds only, which bounds the work on boilerplate.
 
 use super::minhash::{BANDS, Signature, band, similarity};
 use rayon::prelude::*;

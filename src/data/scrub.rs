@@ -138,7 +138,7 @@ fn luhn(text: &str) -> bool {
         _ => 2 * digit / 10 + 2 * digit % 10,
     };
     let sum: u32 = digits.iter().rev().enumerate().map(term).sum();
-    (13..=19).contains(&digits.len()) && sum % 10 == 0 && digits.iter().any(|&digit| digit != 0)
+    (13..=19).contains(&digits.len()) && sum.is_multiple_of(10) && digits.iter().any(|&digit| digit != 0)
 }
 
 /// Length of the IBAN at the start of a text: the longest whose digits agree, so that a word after it is not part of it.

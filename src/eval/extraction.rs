@@ -76,7 +76,7 @@ fn last_number(text: &str) -> Option<String> {
     let before = text[..start].trim_end_matches('$');
     // A minus between two numbers is a difference, not a sign.
     let minus = before.strip_suffix('-').or_else(|| before.strip_suffix('−'));
-    let negative = minus.is_some_and(|rest| !rest.trim_end().ends_with(|before: char| before.is_alphanumeric()));
+    let negative = minus.is_some_and(|rest| !rest.ends_with(|before: char| before.is_alphanumeric()));
     let digits: String = text[start..end].chars().filter(|character| *character != ',').collect();
     let (whole, fraction) = digits.split_once('.').unwrap_or((&digits, ""));
     let whole = whole.trim_start_matches('0');

@@ -2,7 +2,8 @@
 //! tokens. An adapter stands on its base: opened together they are a model, whose changed tensors are merged when they are
 //! read. The base is any model that slmc opens; what a module is called there is what the family calls it.
 //!
-//! The files are adapter_config.json (`settings`) and adapter_model.safetensors (`names`); `merge` has the arithmetic.
+//! The files are adapter_config.json (`settings`) and adapter_model.safetensors (`names`); `merge` has the arithmetic, `write` the way
+//! back.
 
 mod changes;
 pub mod error;
@@ -10,6 +11,9 @@ mod merge;
 mod names;
 mod places;
 mod settings;
+mod write;
+
+pub use write::{NewAdapter, write};
 
 use self::changes::Changes;
 use self::error::AdapterError;

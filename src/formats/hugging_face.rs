@@ -7,6 +7,8 @@ mod names;
 mod undecided;
 mod write;
 
+pub(super) use write::{StoredPart, encoded_f32, stored_shape, tensors};
+
 use super::error::ModelFormatError;
 use super::found::{NotAModel, no_configuration, no_weights, not_a_directory};
 use super::stored_tensors::{StoredTensors, Tensors};

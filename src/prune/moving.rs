@@ -15,10 +15,7 @@ use ndarray::ArrayView2;
 use std::collections::BTreeMap;
 
 /// The share that a weight loses in a step in which it is not seen.
-const DECAY: f32 = 2e-3;
-fn decay() -> f32 {
-    std::env::var("SLMC_DECAY").ok().and_then(|t| t.parse().ok()).unwrap_or(DECAY)
-}
+const DECAY: f32 = 2e-2;
 
 /// A matrix whose mask moves.
 struct Moving {
@@ -95,7 +92,7 @@ impl Transform for MovingMasks {
 
     fn settle(&self, id: LinearId, share: f64, trained: &mut [f32]) {
         if self.moving.contains_key(&id) {
-            let left = if share >= self.until { 0.0 } else { 1.0 - decay() };
+            let left = if share >= self.until { 0.0 } else { 1.0 - DECAY };
             let values = trained.to_vec();
             self.change_hidden(id, &values, trained, |value| *value *= left);
         }

@@ -59,6 +59,15 @@ pub enum ReproduceError {
         /// The program that made it.
         tool: String,
     },
+    /// A stage whose noise nobody may know.
+    #[error(
+        "stage {stage} trained with differential privacy: its noise and the hash of its data are recorded nowhere, so that it cannot be \
+         made again"
+    )]
+    Private {
+        /// The stage's subcommand.
+        stage: String,
+    },
     /// An input is not there.
     #[error("the input `{role}` of {stage} with SHA-256 {sha256} is not there; {hint}")]
     NoInput {
@@ -248,6 +257,9 @@ impl Again<'_> {
             tool: text(&record["tool"]),
         };
         let kind = kind.ok_or_else(no_options)?;
+        if record["privacy"].is_object() {
+            return Err(ReproduceError::Private { stage });
+        }
         let mut inputs = Vec::new();
         for input in record["inputs"].as_array().into_iter().flatten() {
             let (role, sha256) = (text(&input["role"]), text(&input["sha256"]));

@@ -4,6 +4,9 @@
 
 pub mod groups;
 pub mod losses;
+pub mod privacy;
+pub mod rounds;
+pub mod scope;
 pub mod shape;
 pub mod size;
 pub mod training;

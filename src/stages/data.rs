@@ -74,7 +74,7 @@ pub struct Args {
     #[arg(long, help_heading = DUPLICATES)]
     keep_duplicates: bool,
 
-    /// Replace email, phone, card, iban, ip, or all, by placeholders such as <EMAIL>
+    /// Replace email, phone, card, iban, ip, or all, by placeholders
     ///
     /// Card numbers and IBANs only where their check digits agree. It comes before everything else. It is a help and no
     /// promise: names and addresses of streets stay.

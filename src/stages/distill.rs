@@ -1,6 +1,8 @@
 //! `slmc distill`: a smaller student from a teacher.
 
+use super::adapter_output::check_adapter;
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TRAINING, TokenizerArg};
+use super::arguments::scope::ScopeArgs;
 use super::arguments::shape::{CUTTING, Init, ShapeArgs};
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, SharedFile, path};
@@ -118,6 +120,9 @@ pub struct Args {
 
     #[command(flatten)]
     training: TrainingArgs,
+
+    #[command(flatten)]
+    scope: ScopeArgs,
 
     #[command(flatten)]
     backend: BackendArg,
@@ -259,6 +264,12 @@ impl Stage for Distill {
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
         let mut faults = Faults::default();
+        if args.shape.init.is_some() && args.student.is_none() {
+            let error = anyhow!(
+                "--init says how the configuration of --student starts, and there is none; add it, or leave this out"
+            );
+            faults.add("init", error);
+        }
         let sliced = args.shape.init == Some(Init::Slice);
         if let Some(path) = args.student.as_ref().filter(|path| sliced && formats::contents(path).weights) {
             let error = anyhow!(
@@ -267,7 +278,7 @@ impl Stage for Distill {
             );
             faults.add("init", error);
         }
-        let shape = args.shape.start(&args.layers, args.student.is_some(), &mut faults).map(Box::new);
+        let shape = args.shape.start(&args.layers, sliced, &mut faults).map(Box::new);
         let start = match (&args.student, shape) {
             (Some(path), Some(shape)) if sliced => Start::CutTo(path.to_path_buf(), shape),
             (Some(path), _) => Start::Path(path.to_path_buf()),
@@ -301,6 +312,9 @@ impl Stage for Distill {
             on_policy: args.on_policy(),
             task: args.data.task,
             settings: args.training.settings(Settings::DISTILL, run, context),
+            scope: args.scope.scope(),
+            lora_output: args.scope.output(),
+            privacy: None,
             out: args.out.out.clone(),
             metrics: path(&args.training.metrics),
             max_ram: run.max_ram,
@@ -331,6 +345,16 @@ impl Stage for Distill {
         let spec = student.as_ref().map(|student| &student.spec);
         args.check_on_policy(&options.settings, student.as_ref(), &mut faults);
         check(&options.settings, &options.data, options.task, spec, true, &mut faults);
+        let part = match &args.student {
+            Some(path) => known.part_of(path),
+            None => {
+                student.as_ref().map(|student| (student.spec.clone(), student.sparsity.clone().unwrap_or_default()))
+            }
+        };
+        args.scope.check(part.as_ref().map(|(spec, sparsity)| (spec, sparsity)), &mut faults);
+        let weights =
+            args.student.as_ref().is_none_or(|path| known.planned(path).is_some() || formats::contents(path).weights);
+        faults.check("lora-output", check_adapter(&options, weights, false));
         let form = &options.data.form;
         let data = ("data", &options.data.files);
         check_templates(student.as_ref(), options.tokenizer.as_deref(), data, form.field.as_deref(), &mut faults);

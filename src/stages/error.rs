@@ -1,6 +1,7 @@
 //! Why a stage has no result: one error for all of them. Errors of other rooms pass through with their texts; the rest
 //! only a stage can see, since it has the models, the text and the options together.
 
+use super::rounds::ClientError;
 use super::synthesize::SynthesisError;
 use crate::allocate::error::AllocationError;
 use crate::calibrate::CalibrateError;
@@ -26,7 +27,9 @@ use crate::text::trimming::TrimError;
 use crate::text::windows::WindowError;
 use crate::train::checkpoint::CheckpointError;
 use crate::train::retrain::RetrainError;
+use crate::train::rounds::RoundError;
 use crate::train::samples::SamplesError;
+use crate::train::scope::ScopeError;
 use crate::train::start::StartError;
 use crate::train::student::LayerError;
 use crate::train::trainer::TrainError;
@@ -185,6 +188,20 @@ pub enum StageError {
     /// The training run failed.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// The part that is to be trained is not there.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// A client that does not belong to the round.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The updates of clients cannot be averaged.
+    #[error(transparent)]
+    Round(RoundError),
+    /// Adapters that would stand on nothing.
+    #[error(
+        "--lora-output adapter writes what is added to a base, and this run starts from {0}; write it --lora-output merged, or train          adapters on the merged model afterwards"
+    )]
+    NoBase(&'static str),
     /// `--layers` without a teacher.
     #[error("--layers takes layers of the teacher, and there is none; pass --teacher DIR")]
     LayersWithoutTeacher,

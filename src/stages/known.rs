@@ -131,6 +131,15 @@ impl Known {
         }
     }
 
+    /// Specification and sparsity of the model or configuration at a path, as [`Known::spec`].
+    pub fn part_of(&self, path: &Path) -> Option<(ModelSpec, Sparsity)> {
+        let known = match self {
+            Known::Planned(models) => models.get(path).cloned(),
+            Known::OnDisk => configured(path).ok().flatten(),
+        };
+        known.map(|known| (known.spec, known.sparsity.unwrap_or_default()))
+    }
+
     /// The models of a plan.
     pub fn into_planned(self) -> BTreeMap<PathBuf, KnownModel> {
         match self {

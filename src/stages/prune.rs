@@ -24,6 +24,7 @@ use crate::model::transform::NmPattern;
 use crate::prune::{Method, check, select};
 use crate::quantize::calibration::{CALIBRATION_TOKENS, CalibrationText, ENCODER_TEXT};
 use crate::shell::Shell;
+use crate::train::scope::Scope;
 use crate::train::settings::Settings;
 use anyhow::anyhow;
 pub use report::PruneReport;
@@ -221,7 +222,7 @@ impl Stage for Prune {
     type Options = OnBackend<PruneOptions>;
     const NAME: &'static str = "prune";
     const MAKES: Product = Product::Dense;
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const ARITHMETIC: Arithmetic = Arithmetic::Float;
     const RESUMES: Resumes = Resumes::Sometimes;
 
@@ -254,7 +255,8 @@ impl Stage for Prune {
             check_recompute(&retrain.settings, device, &mut faults);
             if let Some(model) = &model {
                 let read_bytes = retrain.data.as_ref().map_or(0, read_bytes);
-                let need = retraining_need(&model.spec, &retrain.settings, device, read_bytes);
+                let scope = Scope::default();
+                let need = retraining_need(&model.spec, &scope, &retrain.settings, device, read_bytes);
                 recovery_bytes = Some(need.peak_bytes());
                 faults.check("", need.check(run.max_ram));
             }

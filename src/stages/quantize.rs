@@ -39,6 +39,7 @@ use crate::quantize::training_data::{Retrain, default_tuning};
 use crate::report::chart::CHART_MAGIC;
 use crate::shell::Shell;
 use crate::target::Target;
+use crate::train::scope::Scope;
 use crate::train::settings::Settings;
 use anyhow::anyhow;
 use arguments::Args;
@@ -190,9 +191,11 @@ impl Args {
         let rounding = memory_estimate(spec, self.rounding.method, self.calibration_tokens.get());
         faults.check("", check_memory(run, rounding, "quantizing"));
         let Some(device) = device else { return rounding };
+        let scope = Scope::default();
         if self.qat {
             check_recompute(&retrain.settings, device, faults);
-            let need = retraining_need(spec, &retrain.settings, device, retrain.data.as_ref().map_or(0, read_bytes));
+            let need =
+                retraining_need(spec, &scope, &retrain.settings, device, retrain.data.as_ref().map_or(0, read_bytes));
             faults.check("", need.check(run.max_ram));
             return rounding.max(need.peak_bytes());
         }
@@ -200,7 +203,7 @@ impl Args {
             return rounding;
         }
         let settings = tuning_settings(spec);
-        let need = retraining_need(spec, &settings, device, 0).peak_bytes();
+        let need = retraining_need(spec, &scope, &settings, device, 0).peak_bytes();
         if let Some(limit) = run.max_ram.filter(|limit| need > *limit) {
             faults.add(
                 "",

@@ -1,17 +1,25 @@
 //! `slmc train`: a model from a checkpoint, or from a configuration alone.
 
+use super::adapter_output::check_adapter;
 use super::arguments::groups::{BackendArg, MODEL_AND_OUTPUT, NumericsArg, OutArg, TokenizerArg};
+use super::arguments::privacy::PrivacyArgs;
+use super::arguments::rounds::RoundArgs;
+use super::arguments::scope::ScopeArgs;
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, path};
 use super::known::{Files, Known, KnownModel};
 use super::numerics;
 use super::prediction::Prediction;
+use super::rounds::{self, RoundOptions, round};
 use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::templates::check_templates;
 use super::training::{Start, TrainOptions, check, check_need, train};
-use crate::model::spec::Head;
+use crate::disk::atomic;
+use crate::formats;
+use crate::model::spec::{Head, ModelSpec};
 use crate::shell::Shell;
+use crate::train::samples::TrainTask;
 use crate::train::settings::Settings;
 use serde_json::{Value, json};
 
@@ -19,15 +27,19 @@ use serde_json::{Value, json};
 ///
 /// DIR with weights is fine-tuned; a config.json (or a directory with no weights beside it) starts from random ones and
 /// needs a tokenizer.json beside it or --tokenizer. A bare encoder given --task classify gets a classifier for the
-/// labels of its data. A killed run goes on from its last checkpoint when the same command is repeated.
+/// labels of its data. --train-only and --lora-rank train a part, --dp-epsilon hides every single sample behind noise, and
+/// --round-from averages what several clients trained from the same model. A killed run goes on from its last checkpoint when the same command is repeated.
 #[derive(Debug, clap::Args)]
 #[command(
     mut_args(with_defaults(&Settings::TRAIN)),
+    mut_arg("data", |data| data.required(false).required_unless_present("round_from")),
     after_help = "\
 Examples:
   slmc train config.json --tokenizer tok --data tales.txt -o out/tales
   slmc train models/tales-6m --data more.txt --tokens 5000000 -o out/tuned
-  slmc train models/minilm --task classify --data labelled.jsonl -o out/c"
+  slmc train models/minilm --task classify --data labelled.jsonl -o out/c
+  slmc train models/tales-6m --data more.txt --lora-rank 8 -o out/tuned
+  slmc train models/tales-6m --round-from out/a out/b -o out/averaged"
 )]
 pub struct Args {
     /// Hugging Face directory, GGUF file, or a configuration
@@ -44,6 +56,15 @@ pub struct Args {
     training: TrainingArgs,
 
     #[command(flatten)]
+    scope: ScopeArgs,
+
+    #[command(flatten)]
+    privacy: PrivacyArgs,
+
+    #[command(flatten)]
+    round: RoundArgs,
+
+    #[command(flatten)]
     backend: BackendArg,
 
     #[command(flatten)]
@@ -56,9 +77,38 @@ pub struct Args {
 /// The kind of stage.
 pub struct Train;
 
+/// Checked options: of training, or of a round.
+pub enum Work {
+    /// Training.
+    Train(Box<TrainOptions>),
+    /// The average of what clients trained.
+    Round(RoundOptions),
+}
+
+impl Args {
+    /// A round: nothing of training is looked at but whether it is there.
+    fn round(&self, run: &RunSettings, known: &Known) -> Resolved<OnBackend<Work>> {
+        let mut faults = Faults::default();
+        let given = [
+            (!self.data.is_empty()).then_some("data"),
+            self.data.task.map(|_| "task"),
+            self.training.given(),
+            self.scope.given(),
+            self.privacy.given(),
+        ];
+        self.round.check(given.into_iter().flatten().next(), &mut faults);
+        faults.check("out", atomic::check_directory(&self.out.out));
+        let device = faults.check("backend", self.backend.device());
+        let options = self.round.options(&self.model, &self.out.out, run);
+        let makes = known.planned(&self.model).cloned();
+        let checked = device.map(|device| OnBackend { options: Work::Round(options), device });
+        Resolved::new(checked, makes, faults)
+    }
+}
+
 impl Stage for Train {
     type Args = Args;
-    type Options = OnBackend<TrainOptions>;
+    type Options = OnBackend<Work>;
     const NAME: &'static str = "train";
     const MAKES: Product = Product::Dense;
     const REVISION: u32 = 1;
@@ -70,6 +120,9 @@ impl Stage for Train {
     }
 
     fn resolve(args: &Args, run: &RunSettings, known: &Known) -> Resolved<Self::Options> {
+        if args.round.is_given() {
+            return args.round(run, known);
+        }
         let mut faults = Faults::default();
         let context = faults.check("model", known.context(&args.model)).unwrap_or(usize::MAX);
         let planned = known.planned(&args.model);
@@ -84,12 +137,26 @@ impl Stage for Train {
             on_policy: None,
             task: args.data.task,
             settings: args.training.settings(Settings::TRAIN, run, context),
+            scope: args.scope.scope(),
+            lora_output: args.scope.output(),
+            privacy: args.privacy.privacy(),
             out: args.out.out.clone(),
             metrics: path(&args.training.metrics),
             max_ram: run.max_ram,
         };
         let spec = planned.map(|model| &model.spec);
         check(&options.settings, &options.data, options.task, spec, false, &mut faults);
+        args.privacy.check(args.training.gives_pieces_and_clip(), &mut faults);
+        let headless = |spec: &ModelSpec| options.task.is_some() && matches!(spec.head, Head::Hidden);
+        let student = known.part_of(&args.model);
+        // A bare encoder is given a head that only the data decides.
+        let whole = student.as_ref().filter(|(spec, _)| !headless(spec));
+        args.scope.check(whole.map(|(spec, sparsity)| (spec, sparsity)), &mut faults);
+        if let Some((spec, _)) = &student {
+            let gains = options.task == Some(TrainTask::Classify) && headless(spec);
+            let weights = planned.is_some() || formats::contents(&args.model).weights;
+            faults.check("lora-output", check_adapter(&options, weights, gains));
+        }
         let form = &options.data.form;
         let data = ("data", &options.data.files);
         check_templates(planned, options.tokenizer.as_deref(), data, form.field.as_deref(), &mut faults);
@@ -108,11 +175,24 @@ impl Stage for Train {
             Some(path) => model.with_files(Files::at(path)),
             None => model,
         });
-        Resolved::new(device.map(|device| OnBackend { options, device }), makes, faults).predicting(predicted)
+        let checked = device.map(|device| OnBackend { options: Work::Train(Box::new(options)), device });
+        Resolved::new(checked, makes, faults).predicting(predicted)
     }
 
     fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {
         let OnBackend { options, device } = checked;
+        let options = match options {
+            Work::Train(options) => options,
+            Work::Round(options) => {
+                shell.status(
+                    "Averaging",
+                    format_args!("{} clients of {}", options.clients.len(), options.start.display()),
+                );
+                let report = round(options, shell)?;
+                shell.status("Wrote", options.out.display());
+                return Outcome::passed(&report);
+            }
+        };
         if let Start::Path(path) = &options.start {
             shell.status("Training", path.display());
         }
@@ -122,6 +202,9 @@ impl Stage for Train {
     }
 
     fn summary(report: &Figures<'_>) -> Option<String> {
+        if let Some(clients) = report.0.get("clients") {
+            return rounds::summary(clients, report.number("update_norm")?);
+        }
         Some(format!("trained on {} tokens, loss {:.3}", report.count("tokens")?, report.number("loss")?))
     }
 }

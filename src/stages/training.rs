@@ -3,6 +3,7 @@
 
 use crate::disk::atomic;
 use crate::disk::hash::{HashError, hex};
+use crate::formats::adapter;
 use crate::formats::{self, Description, ModelFormatError, ModelSink, hugging_face};
 use crate::model::companions::{Companion, Companions, TOKENIZER_FILE};
 use crate::model::described;
@@ -15,6 +16,8 @@ use crate::progress::Progress;
 use crate::report::Report;
 use crate::shrink::projection::projections;
 use crate::stages::StageError;
+use crate::stages::adapter_output::{check_adapter, new_adapter};
+use crate::stages::arguments::scope::LoraOutput;
 use crate::stages::arguments::training::check_settings;
 use crate::stages::invocation::Invocation;
 use crate::stages::numerics::class_of;
@@ -30,15 +33,18 @@ use crate::train::data::Samples;
 use crate::train::loss::table::{Against, LossKind};
 use crate::train::memory::TrainingNeed;
 use crate::train::on_policy::OnPolicy;
+use crate::train::parameters::Parameters;
+use crate::train::privacy::{PrivacySettings, Private};
 use crate::train::relations::Relations;
 use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::values_of;
 use crate::train::samples::{Data, ReadSamples, SamplesError, TrainTask, check_task, own_task, read};
+use crate::train::scope::{Scope, ScopeSettings};
 use crate::train::settings::Settings;
 use crate::train::start::{self, StartError};
 use crate::train::student::hidden_pairs;
 use crate::train::teacher_cache::{CacheIdentity, TeacherCache};
-use crate::train::trainer::{Run, Teacher, TrainError};
+use crate::train::trainer::{Run, Teacher, TrainError, steps};
 use burn::tensor::Device;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -100,6 +106,12 @@ pub struct TrainOptions {
     pub task: Option<TrainTask>,
     /// Settings of the run.
     pub settings: Settings,
+    /// What is trained.
+    pub scope: ScopeSettings,
+    /// What is written of a run with adapters.
+    pub lora_output: LoraOutput,
+    /// Noise that hides every single sample.
+    pub privacy: Option<PrivacySettings>,
     /// Directory to write.
     pub out: PathBuf,
     /// File for one JSON line per step.
@@ -138,8 +150,12 @@ pub fn check_need(
     let fused = StagedForward::is_fused(device);
     check_recompute(&options.settings, device, faults);
     let Some(student) = student else { return Prediction::default() };
+    // Which matrices are sparse changes no count; a part that cannot be trained is said elsewhere.
+    let scope = options.scope.of(student, &Sparsity::new()).unwrap_or_default();
     let need = TrainingNeed {
         student,
+        scope: &scope,
+        private: options.privacy.is_some(),
         teachers: teachers.to_vec(),
         settings: &options.settings,
         longest: options.settings.window,
@@ -159,18 +175,23 @@ pub fn check_need(
     }
     let run = if loss.needs_teacher() { teachers } else { &[] };
     let peak_memory_bytes = Some(need.peak_bytes());
-    Prediction { peak_memory_bytes, ..prediction::training(student, run, &options.settings) }
+    // Values and both moments.
+    let state_bytes = Some(12 * scope.trained_count(student));
+    Prediction { peak_memory_bytes, state_bytes, ..prediction::training(student, run, &options.settings) }
 }
 
 /// The need of a changed model that is trained back with itself as it was as teacher.
 pub fn retraining_need<'n>(
     spec: &'n ModelSpec,
+    scope: &'n Scope,
     settings: &'n Settings,
     device: &Device,
     read_bytes: u64,
 ) -> TrainingNeed<'n> {
     TrainingNeed {
         student: spec,
+        scope,
+        private: false,
         teachers: settings.loss.needs_teacher().then_some(spec).into_iter().collect(),
         settings,
         longest: settings.window.min(spec.context),
@@ -221,15 +242,28 @@ pub fn train(options: &TrainOptions, device: &Device, progress: &dyn Progress) -
     atomic::check_directory(&options.out)?;
     options.settings.check().map_err(TrainError::from)?;
     let mut work = Work::open(options, device, progress)?;
-    let inputs = inputs(options)?;
+    let mut inputs = inputs(options)?;
     let resume = Resume::of(&options.out, &work.identity(&inputs, device)?);
-    let (model, log, report) = work.train(&resume, device, progress)?;
+    let Done { model, adapters, log, report } = work.train(&resume, device, progress)?;
     let stage = if options.teachers.is_empty() { "train" } else { "distill" };
-    let settings = json!(options.settings);
+    let mut settings = json!(options.settings);
+    if !options.scope.is_all() {
+        settings["scope"] = json!(options.scope);
+    }
     let class = class_of(device, None);
+    if report.privacy.is_some() {
+        // A hash of the data would tell whoever has all samples but one which that is.
+        inputs.withhold("data");
+    }
     let settings = (settings, &options.invocation);
-    let provenance = of_weights((stage, class), &inputs, settings, &work.sparsity, report.metrics());
-    hugging_face::Directory(&options.out).write(&model, &provenance)?;
+    let mut provenance = of_weights((stage, class), &inputs, settings, &work.sparsity, report.metrics());
+    if let Some(privacy) = &report.privacy {
+        provenance["privacy"] = json!(privacy);
+    }
+    match new_adapter(options, &work.scope, (&model, &work.student.companions), &adapters) {
+        Some(new) => adapter::write(&options.out, &new, &provenance)?,
+        None => hugging_face::Directory(&options.out).write(&model, &provenance)?,
+    }
     if let Some(path) = &options.metrics {
         write_log(path, &log)?;
     }
@@ -244,6 +278,8 @@ struct Work<'o> {
     teachers: Vec<Model>,
     /// Patterns that the student comes with.
     sparsity: Sparsity,
+    /// The part of it that is trained.
+    scope: Scope,
     /// How many tokens student and teachers have all, where their tables are padded to different sizes.
     shared_tokens: Option<usize>,
     task: TrainTask,
@@ -268,7 +304,9 @@ impl<'o> Work<'o> {
             (Start::Cut(_) | Start::CutTo(..), Some(teacher)) => teacher.clone(),
             (_, None) => return Err(StageError::LayersWithoutTeacher),
         };
-        if options.task == Some(TrainTask::Classify) && start::lacks_classifier(&student) {
+        let gains_classifier = options.task == Some(TrainTask::Classify) && start::lacks_classifier(&student);
+        check_adapter(options, formats::contents(&student.path).weights, gains_classifier)?;
+        if gains_classifier {
             student = start::with_classifier(&student, &options.data, seed)?;
         }
         for teacher in &teachers {
@@ -283,6 +321,8 @@ impl<'o> Work<'o> {
         let padded = teachers.iter().any(|teacher| teacher.spec.vocabulary != own);
         let shared_tokens = padded.then(|| tokenizer.vocabulary_size());
         student.spec = described::spec_of(&student.companions, &student.config).map_err(StartError::from)?;
+        // Before the data is read; of a student that is cut afterwards it is looked up again.
+        let mut scope = options.scope.of(&student.spec, &sparsity)?;
         let task = options.task.unwrap_or_else(|| own_task(&student.spec));
         let of_student = (&student.spec, &student.companions);
         let samples = read(&options.data, task, of_student, &tokenizer, options.settings.window, progress)?;
@@ -294,8 +334,9 @@ impl<'o> Work<'o> {
             student = Model { companions, ..cut };
             student.spec = described::spec_of(&student.companions, &student.config).map_err(StartError::from)?;
             shape = Some(report);
+            scope = options.scope.of(&student.spec, &sparsity)?;
         }
-        Ok(Work { options, student, teachers, sparsity, shared_tokens, task, samples, shape })
+        Ok(Work { options, student, teachers, sparsity, scope, shared_tokens, task, samples, shape })
     }
 
     /// The layer of teacher `number` for each of the student's, where they are known; spread evenly otherwise. A student that
@@ -343,18 +384,23 @@ impl<'o> Work<'o> {
             "device": format!("{device:?}"),
             "on_policy": options.on_policy.map(|own| format!("{own:?}")),
             "settings": options.settings,
+            "scope": options.scope,
+            "privacy": options.privacy,
             "numerics": class_of(device, None),
         }))
     }
 
     /// The student as trained, the log of its steps, and the report. The weights of both models as they were read are let
     /// go of once they are copied.
-    fn train(
-        &mut self,
-        resume: &Resume,
-        device: &Device,
-        progress: &dyn Progress,
-    ) -> Result<(Model, Vec<String>, TrainReport), StageError> {
+    fn train(&mut self, resume: &Resume, device: &Device, progress: &dyn Progress) -> Result<Done, StageError> {
+        let private = match self.options.privacy {
+            Some(settings) => {
+                let (samples, run) = (&self.samples.samples, &self.options.settings);
+                let private = Private::new(settings, samples.len(), run.batch, steps(samples, run));
+                Some(private.map_err(TrainError::from)?)
+            }
+            None => None,
+        };
         // A matrix that was pruned stays pruned: its zeros are held, and the output says so again.
         let masks = HeldMasks::of(&self.student, &self.sparsity)?;
         let start = values_of(&self.student)?;
@@ -383,6 +429,8 @@ impl<'o> Work<'o> {
         let mut run = Run {
             spec: &student.spec,
             settings: &options.settings,
+            scope: &self.scope,
+            privacy: private.as_ref(),
             samples: &self.samples.samples,
             teachers,
             shared_tokens: self.shared_tokens,
@@ -408,7 +456,8 @@ impl<'o> Work<'o> {
             path: student.path.clone(),
         };
         let model = start::with_values(student.spec.clone(), description, trained.parameters);
-        Ok((model.map_err(StartError::from)?, trained.log, report))
+        let model = model.map_err(StartError::from)?;
+        Ok(Done { model, adapters: trained.adapters, log: trained.log, report })
     }
 }
 
@@ -435,6 +484,15 @@ impl Work<'_> {
 /// The teachers' parts.
 fn parts(teachers: &[(PathBuf, f64)]) -> Vec<f64> {
     teachers.iter().map(|(_, part)| *part).collect()
+}
+
+/// What a run has made.
+struct Done {
+    model: Model,
+    /// The two matrices of every adapter.
+    adapters: Parameters,
+    log: Vec<String>,
+    report: TrainReport,
 }
 
 fn start_name(start: &Start) -> String {

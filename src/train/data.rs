@@ -108,6 +108,18 @@ impl Samples {
         drawn.chunks(size).map(|samples| self.piece(spec, seed, samples)).collect()
     }
 
+    /// Chosen samples of step `step`, each a micro-batch of its own.
+    pub fn apart(
+        &self,
+        spec: &ModelSpec,
+        seed: u64,
+        step: u64,
+        chosen: &[usize],
+    ) -> impl Iterator<Item = Result<Piece, BatchError>> {
+        let first = step * self.len() as u64;
+        chosen.iter().map(move |&sample| self.piece(spec, seed, &[(first + sample as u64, sample)]))
+    }
+
     /// The samples that the first `steps` steps draw, ascending.
     pub fn drawn(&self, seed: u64, steps: u64, batch: usize) -> Vec<usize> {
         let draws = steps.saturating_mul(batch as u64);

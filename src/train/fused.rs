@@ -8,12 +8,11 @@ use super::optimizer::Gradients;
 use super::parameters::{Parameters, TrainedId};
 use super::relations::Relations;
 use super::trainer::{Run, Teacher, TrainError};
+use super::view::{Lent, View, give_back};
 use crate::model::forward::{Batch, FusedForward, FusedWeights, Observer, Unobserved, root_without_graph};
-use crate::model::id::{LinearId, ParameterId, Part};
+use crate::model::id::LinearId;
 use crate::model::spec::{Head, ModelKind, ModelSpec};
-use crate::model::transform::Transform;
 use burn::tensor::Tensor;
-use rayon::prelude::*;
 use slm_fused::head::{Answers, Means, SampledRows, TeacherRows, Weighting, losses, sample};
 use slm_fused::hidden::{Comparison, Form, distance};
 use slm_fused::node::Value;
@@ -58,14 +57,14 @@ impl Fused {
         &mut self,
         run: &Run<'_>,
         parameters: &mut Parameters,
-        transform: &dyn Transform,
+        view: &View<'_>,
         pieces: &[Piece],
         now: &LossParts,
     ) -> Result<(Gradients, LossParts), TrainError> {
-        let lent = lend(parameters, transform);
-        let sums: BTreeMap<TrainedId, Arc<GradientSum>> = lent
-            .keys()
-            .map(|id| (*id, Arc::new(GradientSum::reusing(self.memory.remove(id).unwrap_or_default()))))
+        let lent = view.lend(parameters);
+        let trained = lent.iter().filter(|(_, lent)| lent.trained);
+        let sums: BTreeMap<TrainedId, Arc<GradientSum>> = trained
+            .map(|(id, _)| (*id, Arc::new(GradientSum::reusing(self.memory.remove(id).unwrap_or_default()))))
             .collect();
         let result = self.run_pieces(run, &lent, &sums, pieces, now);
         give_back(parameters, lent);
@@ -90,7 +89,10 @@ impl Fused {
     ) -> Result<LossParts, TrainError> {
         let (mut weights, mut projections) = (BTreeMap::new(), BTreeMap::new());
         for (id, lent) in lent {
-            let weight = Weight::trained(lent.values.clone(), sums[id].clone());
+            let weight = match sums.get(id) {
+                Some(sum) => Weight::trained(lent.values.clone(), sum.clone()),
+                None => Weight::fixed(lent.values.clone()),
+            };
             match id {
                 TrainedId::Parameter(id) => {
                     weights.insert(*id, weight);
@@ -98,6 +100,8 @@ impl Fused {
                 TrainedId::Projection(pair) => {
                     projections.insert(*pair, weight);
                 }
+                // Seen as part of their matrix.
+                TrainedId::AdapterA(_) | TrainedId::AdapterB(_) => {}
             }
         }
         let weights = FusedWeights::new(run.spec, weights);
@@ -127,7 +131,9 @@ impl Fused {
         let root = Value::of(Tensor::<1>::zeros([1], &recording).require_grad()).ok_or_else(failed)?;
         let others = self.teachers(run, piece, now);
         let mut kept = Projected::of(self.relations.iter().flatten().map(|relations| relations.layers[0]), now);
-        let forward = FusedForward::new(run.spec, student.weights, keep).recomputing(run.settings.recompute);
+        let forward = FusedForward::new(run.spec, student.weights, keep)
+            .recomputing(run.settings.recompute)
+            .cut_below_trained(!now.has(Against::Projections));
         let states = forward.states(&piece.batch, &root, &mut kept);
         let mut parts = LossParts::default();
         let mut total: Option<Tensor<1>> = None;
@@ -324,30 +330,6 @@ fn note(means: &Means, parts: &mut LossParts) {
 fn present_rows(batch: &Batch) -> Option<Arc<Vec<usize>>> {
     let rows = |mask: &[bool]| mask.iter().enumerate().filter(|(_, there)| **there).map(|(row, _)| row).collect();
     batch.mask().map(|mask| Arc::new(rows(mask)))
-}
-
-/// The values that the forward sees.
-struct Lent {
-    values: Arc<Vec<f32>>,
-    /// Whether they are the trained ones.
-    borrowed: bool,
-}
-
-fn lend(parameters: &mut Parameters, transform: &dyn Transform) -> BTreeMap<TrainedId, Lent> {
-    let one = |(id, values): (&TrainedId, &mut Vec<f32>)| match id {
-        TrainedId::Parameter(ParameterId::Linear(linear, Part::Weight)) if transform.changes(*linear) => {
-            (*id, Lent { values: Arc::new(transform.apply(*linear, values)), borrowed: false })
-        }
-        _ => (*id, Lent { values: Arc::new(std::mem::take(values)), borrowed: true }),
-    };
-    parameters.par_iter_mut().map(one).collect()
-}
-
-fn give_back(parameters: &mut Parameters, lent: BTreeMap<TrainedId, Lent>) {
-    for (id, lent) in lent.into_iter().filter(|(_, lent)| lent.borrowed) {
-        let values = Arc::try_unwrap(lent.values).unwrap_or_else(|shared| shared.to_vec());
-        parameters.insert(id, values);
-    }
 }
 
 #[cfg(test)]

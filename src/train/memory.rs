@@ -2,8 +2,10 @@
 //! step to the last, and on top of it the largest micro-batch:
 //!
 //! ```text
-//! held          the program; 16 bytes a parameter (value, two moments, gradient) and 6 more where a transform stands before
-//!               the forward; the teacher's values; what reading the data has taken
+//! held          the program; 16 bytes a trained value (value, two moments, gradient) and 6 more where a transform stands before
+//!               the forward; 4 bytes a frozen one, and 8 more where an adapter changes it (what the forward sees, and the
+//!               gradient by that); 4 bytes a trained value where privacy sums the gradients of samples; the teacher's values;
+//!               what reading the data has taken
 //! micro-batch   4 bytes · tokens · (Σ over layers of what operations keep for the backward pass + the ends + the work of one
 //!               operation); with recomputation the input of every layer and the one layer that keeps most
 //! scores        4 bytes · outputs · tokens of a chunk, twice where they are compared with a teacher's
@@ -12,6 +14,7 @@
 //! What an operation keeps is the table of docs/training.md. Samples are taken to be as long as the longest.
 
 use super::loss::table::Against;
+use super::scope::Scope;
 use super::settings::Settings;
 use crate::model::spec::{LayerSpec, Mixer, ModelSpec, NormPlacement};
 
@@ -29,6 +32,10 @@ const SLACK_PERCENT: u64 = 10;
 pub struct TrainingNeed<'n> {
     /// The student.
     pub student: &'n ModelSpec,
+    /// The part of it that is trained.
+    pub scope: &'n Scope,
+    /// Whether samples are computed one by one, and their gradients summed apart.
+    pub private: bool,
     /// The teachers, where the loss has some.
     pub teachers: Vec<&'n ModelSpec>,
     /// The run.
@@ -59,8 +66,10 @@ impl TrainingNeed<'_> {
     /// Bytes at the peak.
     pub fn peak_bytes(&self) -> u64 {
         let Settings { batch, pieces, .. } = *self.settings;
-        let tokens = batch.div_ceil(pieces.max(1)) * self.longest;
-        self.held_bytes() + if self.fused { self.piece_bytes(tokens) } else { self.plain_bytes(tokens) }
+        let samples = if self.private { 1 } else { batch.div_ceil(pieces.max(1)) };
+        let tokens = samples * self.longest;
+        let step = self.held_bytes() + if self.fused { self.piece_bytes(tokens) } else { self.plain_bytes(tokens) };
+        step.max(self.writing_bytes())
     }
 
     /// Refuses a run that needs more than `limit` bytes, with what would fit.
@@ -78,11 +87,22 @@ impl TrainingNeed<'_> {
     }
 
     fn held_bytes(&self) -> u64 {
-        let parameters = self.student.parameter_count();
+        let (all, trained) = (self.student.parameter_count(), self.scope.trained_count(self.student));
+        let adapted = self.scope.adapted_count();
+        let of_adapters: u64 = self.scope.adapters().values().map(|shape| shape.count() as u64).sum();
+        let frozen = (all + of_adapters).saturating_sub(trained);
         let transformed = if self.transformed { 6 } else { 0 };
+        let sum = if self.private { 4 } else { 0 };
         let of_teachers = self.teachers.iter().map(|teacher| 4 * teacher.parameter_count()).sum::<u64>();
         let program = PROGRAM_BYTES + TOKEN_BYTES * self.student.vocabulary as u64;
-        program + (16 + transformed) * parameters + of_teachers + self.read_bytes
+        program + (16 + transformed + sum) * trained + 4 * frozen + 8 * adapted + of_teachers + self.read_bytes
+    }
+
+    /// At the end: every value, and the same as the tensor that is written. Of a run that trains everything that is less than its
+    /// steps take.
+    fn writing_bytes(&self) -> u64 {
+        let program = PROGRAM_BYTES + TOKEN_BYTES * self.student.vocabulary as u64;
+        program + 8 * self.student.parameter_count() + 4 * self.scope.adapted_count() + self.read_bytes
     }
 
     /// Bytes of a micro-batch on fused operations.
@@ -134,10 +154,12 @@ impl TrainingNeed<'_> {
                 let least = self.with(&|settings| {
                     (settings.pieces, settings.recompute) = (settings.batch, self.fused);
                 });
+                // Private samples are computed one by one already.
+                let pieces = if self.private { String::new() } else { format!(" --pieces {}", self.settings.batch) };
+                let recompute = if self.fused { " --recompute" } else { "" };
+                let with = if pieces.is_empty() && recompute.is_empty() { "" } else { ", with" };
                 format!(
-                    "the least is about {least}, with --pieces {}{}; raise it, or take a shorter --window or a smaller model",
-                    self.settings.batch,
-                    if self.fused { " --recompute" } else { "" }
+                    "the least is about {least}{with}{pieces}{recompute}; raise it, or take a shorter --window or a smaller model"
                 )
             }
             Some((last, [])) => format!("{last} fits"),

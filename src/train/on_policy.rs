@@ -12,13 +12,12 @@
 //! student's own, so the cross entropy has no part in such a step.
 
 use super::data::{Piece, Samples};
-use super::parameters::{Parameters, TrainedId, effective};
+use super::parameters::{Parameters, TrainedId};
 use crate::calibrate::continuations::{
     Continuation, Manner, Prompt, batches, continue_together, memory_bytes, together,
 };
 use crate::model::forward::{BatchError, FusedWeights};
 use crate::model::spec::ModelSpec;
-use crate::model::transform::Transform;
 use crate::progress::Silent;
 use slm_runtime::sample::{Sampling, random_u64};
 
@@ -63,12 +62,7 @@ impl OnPolicy {
     ///
     /// # Errors
     /// [`BatchError`].
-    pub fn pieces(
-        &self,
-        run: &Drawn<'_>,
-        (parameters, transform): (&Parameters, &dyn Transform),
-        step: u64,
-    ) -> Result<Vec<Piece>, BatchError> {
+    pub fn pieces(&self, run: &Drawn<'_>, seen: Parameters, step: u64) -> Result<Vec<Piece>, BatchError> {
         let Drawn { spec, samples, seed, batch, pieces } = *run;
         let first = step * batch as u64;
         let draws: Vec<u64> = (first..first + batch as u64).collect();
@@ -78,7 +72,7 @@ impl OnPolicy {
             stream: random_u64(!stream, draw),
         };
         let prompts: Vec<Prompt> = draws.iter().map(prompt).collect();
-        let written = written(spec, samples, &prompts, (parameters, transform))?;
+        let written = written(spec, samples, &prompts, seen)?;
         let (mut sequences, mut said) = (Vec::with_capacity(batch), Vec::with_capacity(batch));
         for (prompt, own) in prompts.iter().zip(written) {
             let tokens = [prompt.tokens.as_slice(), &own.tokens, own.end.as_slice()].concat();
@@ -111,9 +105,13 @@ fn written(
     spec: &ModelSpec,
     samples: &Samples,
     prompts: &[Prompt],
-    (parameters, transform): (&Parameters, &dyn Transform),
+    seen: Parameters,
 ) -> Result<Vec<Continuation>, BatchError> {
-    let weights = FusedWeights::frozen(spec, seen(parameters, transform));
+    let values = seen.into_iter().filter_map(|(id, values)| match id {
+        TrainedId::Parameter(id) => Some((id, values)),
+        _ => None,
+    });
+    let weights = FusedWeights::frozen(spec, values);
     let window = samples.longest().min(spec.context);
     let manner = Manner { sampling: Sampling { temperature: 1.0, ..Sampling::GREEDY }, window };
     let mut all: Vec<Option<Continuation>> = vec![None; prompts.len()];
@@ -126,21 +124,9 @@ fn written(
     Ok(all.into_iter().flatten().collect())
 }
 
-/// The student's values as its forward sees them.
-fn seen(
-    parameters: &Parameters,
-    transform: &dyn Transform,
-) -> impl Iterator<Item = (crate::model::id::ParameterId, Vec<f32>)> + use<> {
-    effective(parameters, transform).into_iter().filter_map(|(id, values)| match id {
-        TrainedId::Parameter(id) => Some((id, values)),
-        TrainedId::Projection(_) => None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::transform::Identity;
     use crate::train::retrain::values_of;
 
     fn student() -> (ModelSpec, Parameters) {
@@ -172,7 +158,7 @@ mod tests {
         let own = OnPolicy { share: 1.0, prefix: Some(5) };
         let pieces = |threads: usize, step: u64| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            pool.install(|| own.pieces(&run, (&parameters, &Identity), step)).expect("pieces")
+            pool.install(|| own.pieces(&run, parameters.clone(), step)).expect("pieces")
         };
         let of_step = pieces(1, 2);
         assert_eq!(of_step, pieces(3, 2));

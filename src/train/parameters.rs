@@ -5,7 +5,6 @@ use crate::model::forward::WeightSource;
 use crate::model::graph::Graph;
 use crate::model::id::{LinearId, ParameterId, Part, Role};
 use crate::model::spec::ModelSpec;
-use crate::model::transform::Transform;
 use burn::tensor::{Device, Tensor, TensorData};
 use slm_runtime::sample::random_u64;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,12 +16,16 @@ pub enum TrainedId {
     Parameter(ParameterId),
     /// (student width, teacher width) for mapped pair number n; dropped when training ends.
     Projection(u16),
+    /// A of a matrix's adapter, (rank, in).
+    AdapterA(LinearId),
+    /// B of a matrix's adapter, (out, rank).
+    AdapterB(LinearId),
 }
 
 impl TrainedId {
     /// Whether weight decay applies: to matrices only.
     pub fn decays(self) -> bool {
-        matches!(self, TrainedId::Parameter(ParameterId::Linear(_, Part::Weight)) | TrainedId::Projection(_))
+        !matches!(self, TrainedId::Parameter(id) if !matches!(id, ParameterId::Linear(_, Part::Weight)))
     }
 }
 
@@ -31,6 +34,8 @@ impl std::fmt::Display for TrainedId {
         match self {
             TrainedId::Parameter(id) => write!(f, "{id}"),
             TrainedId::Projection(pair) => write!(f, "projection.{pair}"),
+            TrainedId::AdapterA(id) => write!(f, "{id}.lora_a"),
+            TrainedId::AdapterB(id) => write!(f, "{id}.lora_b"),
         }
     }
 }
@@ -83,8 +88,17 @@ pub(crate) struct Leaves {
 }
 
 impl Leaves {
-    /// Uploads the transformed values. `device` records gradients.
-    pub(crate) fn new(spec: &ModelSpec, effective: &Parameters, device: &Device) -> Self {
+    /// Uploads what the forward sees. `device` records gradients, of the parameters that `needs` says.
+    pub(crate) fn new(
+        spec: &ModelSpec,
+        effective: &Parameters,
+        needs: impl Fn(ParameterId) -> bool,
+        device: &Device,
+    ) -> Self {
+        fn leaf<const D: usize>(data: TensorData, needed: bool, device: &Device) -> Tensor<D> {
+            let tensor = Tensor::from_data(data, device);
+            if needed { tensor.require_grad() } else { tensor }
+        }
         let mut leaves = Leaves {
             matrices: BTreeMap::new(),
             vectors: BTreeMap::new(),
@@ -98,17 +112,19 @@ impl Leaves {
                 TrainedId::Parameter(id) => match id {
                     ParameterId::Linear(linear, Part::Weight) => {
                         let data = TensorData::new(values.clone(), shapes[id].clone());
-                        leaves.matrices.insert(*linear, Tensor::from_data(data, device).require_grad());
+                        leaves.matrices.insert(*linear, leaf(data, needs(*id), device));
                     }
                     _ => {
                         let data = TensorData::new(values.clone(), [values.len()]);
-                        leaves.vectors.insert(*id, Tensor::from_data(data, device).require_grad());
+                        leaves.vectors.insert(*id, leaf(data, needs(*id), device));
                     }
                 },
                 TrainedId::Projection(pair) => {
                     let data = TensorData::new(values.clone(), [spec.hidden, values.len() / spec.hidden]);
-                    leaves.projections.insert(*pair, Tensor::from_data(data, device).require_grad());
+                    leaves.projections.insert(*pair, leaf(data, true, device));
                 }
+                // Seen as part of their matrix.
+                TrainedId::AdapterA(_) | TrainedId::AdapterB(_) => {}
             }
         }
         leaves
@@ -153,14 +169,4 @@ impl WeightSource for Leaves {
     fn vector(&self, id: ParameterId) -> Tensor<1> {
         self.vectors[&id].clone()
     }
-}
-
-/// The effective values: every matrix through the transform, everything else unchanged.
-pub fn effective(parameters: &Parameters, transform: &dyn Transform) -> Parameters {
-    use rayon::prelude::*;
-    let seen = |(id, values): (&TrainedId, &Vec<f32>)| match id {
-        TrainedId::Parameter(ParameterId::Linear(linear, Part::Weight)) => (*id, transform.apply(*linear, values)),
-        _ => (*id, values.clone()),
-    };
-    parameters.par_iter().map(seen).collect()
 }

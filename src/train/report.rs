@@ -1,5 +1,6 @@
 //! The report of a training run, and the log of its steps as a file.
 
+use super::privacy::{PrivacyReport, Private};
 use super::trainer::{Run, Trained};
 use crate::disk::atomic::{self, AtomicError};
 use crate::report::{Report, Table, grouped};
@@ -15,8 +16,11 @@ const CURVE_POINTS: usize = 400;
 /// Result of `slmc train` and `slmc distill`.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrainReport {
-    /// Weights trained.
+    /// Weights of the model.
     pub parameters: u64,
+    /// Values trained, where that is another number: a part of the weights, or adapters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trained: Option<u64>,
     /// Samples in the data.
     pub samples: u64,
     /// Steps taken.
@@ -31,6 +35,9 @@ pub struct TrainReport {
     /// Loss by step, `[step, loss]`: of a long run the means of at most 400 stretches of steps.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<(u64, f64)>,
+    /// What a private run has spent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<PrivacyReport>,
     /// Step a killed run was resumed from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed_from: Option<u64>,
@@ -45,12 +52,18 @@ impl Report for TrainReport {
     fn text(&self) -> String {
         let mut table = Table::pairs();
         table.row(["parameters", &grouped(self.parameters)]);
+        if let Some(trained) = self.trained {
+            table.row(["trained", &grouped(trained)]);
+        }
         table.row(["samples", &grouped(self.samples)]);
         table.row(["steps", &grouped(self.steps)]);
         table.row(["tokens", &grouped(self.tokens)]);
         table.row(["loss", &format!("{:.4}", self.loss)]);
         for (key, value) in &self.parts {
             table.row([key, &format!("{:.4}", value.as_f64().unwrap_or(f64::NAN))]);
+        }
+        if let Some(privacy) = &self.privacy {
+            privacy.rows(&mut table);
         }
         if let Some(step) = self.resumed_from {
             table.row(["resumed from", &format!("step {step}")]);
@@ -61,9 +74,13 @@ impl Report for TrainReport {
 }
 
 impl TrainReport {
-    /// The figures for provenance: the same for a resumed run.
+    /// The figures for provenance: the same for a resumed run. Losses and tokens are functions of the data, without noise, and
+    /// provenance goes where the model goes: of a private run it has neither.
     pub fn metrics(&self) -> Value {
-        json!({"loss": self.loss, "steps": self.steps, "tokens": self.tokens})
+        match &self.privacy {
+            Some(_) => json!({"steps": self.steps}),
+            None => json!({"loss": self.loss, "steps": self.steps, "tokens": self.tokens}),
+        }
     }
 
     /// The report of a finished run, without the files of its data.
@@ -71,12 +88,14 @@ impl TrainReport {
         let tokens = trained.log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         TrainReport {
             parameters: run.spec.parameter_count(),
+            trained: (!run.scope.is_all()).then(|| run.scope.trained_count(run.spec)),
             samples: run.samples.len() as u64,
             steps: trained.steps,
             tokens: tokens.filter_map(|line| line["tokens"].as_u64()).sum(),
             loss: trained.last.total,
             parts: trained.last.by_key(&run.settings.loss),
             curve: curve(&trained.log),
+            privacy: run.privacy.map(Private::report),
             resumed_from: trained.resumed,
             files_read: Vec::new(),
         }

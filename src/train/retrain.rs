@@ -3,6 +3,7 @@
 
 use super::data::Samples;
 use super::report::TrainReport;
+use super::scope::Scope;
 use super::settings::Settings;
 use super::student::{LayerError, hidden_pairs};
 use super::trainer::{Run, Teacher, TrainError, Trained};
@@ -68,9 +69,12 @@ impl Retraining<'_> {
         };
         let layers = model.spec.layers.len();
         let pairs = hidden_pairs(layers, layers, None)?;
+        let scope = Scope::default();
         let run = Run {
             spec: &model.spec,
             settings: self.settings,
+            scope: &scope,
+            privacy: None,
             samples: self.samples,
             teachers: weights
                 .iter()

@@ -1,7 +1,7 @@
 //! Settings of a training run as plain data: the same struct serves flags and recipes, and its JSON is part of the
 //! fingerprint by which a killed run is recognised.
 
-use super::loss::table::{LOSSES, LossWeights};
+use super::loss::table::{LOSSES, LossKind, LossWeights};
 use serde::Serialize;
 
 /// One training run.
@@ -57,10 +57,24 @@ impl Settings {
     };
     /// Defaults of distillation.
     pub const DISTILL: Settings = Settings { loss: LossWeights::DISTILL, ..Settings::TRAIN };
-    /// Defaults of sparse recovery.
-    pub const RECOVER: Settings = Settings { weight_decay: 0.0, loss: LossWeights::RECOVER, ..Settings::TRAIN };
+    /// Defaults of sparse recovery: many small steps, which end at nothing.
+    pub const RECOVER: Settings = Settings {
+        batch: 4,
+        pieces: 1,
+        learning_rate: 2e-3,
+        final_rate: 0.0,
+        weight_decay: 0.0,
+        loss: LossWeights::RECOVER.with(LossKind::Hidden, 0.5),
+        ..Settings::TRAIN
+    };
     /// Defaults of quantization-aware training.
-    pub const QAT: Settings = Settings { learning_rate: 3e-4, final_rate: 0.0, ..Settings::RECOVER };
+    pub const QAT: Settings = Settings {
+        learning_rate: 3e-4,
+        final_rate: 0.0,
+        weight_decay: 0.0,
+        loss: LossWeights::RECOVER,
+        ..Settings::TRAIN
+    };
     /// Defaults of tuning on the calibration data after rounding: a shorter run with larger steps.
     pub const TUNE: Settings = Settings { learning_rate: 1e-3, ..Settings::QAT };
 }

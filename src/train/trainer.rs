@@ -5,17 +5,21 @@
 use super::checkpoint::{self, CheckpointError, State};
 use super::data::{Piece, Samples};
 use super::fused::Fused;
+use super::gradients::StepGradients;
 use super::loss::plain::{Compared, loss};
 use super::loss::table::{Against, LossKind, LossParts};
 use super::memory::{NotEnoughMemory, TrainingNeed};
 use super::on_policy::{Drawn, OnPolicy};
 use super::optimizer::{Gradients, Moments, global_norm};
-use super::parameters::{Leaves, Parameters, TrainedId, effective, normals};
+use super::parameters::{Leaves, Parameters, TrainedId, normals};
+use super::privacy::{PrivacyError, Private};
 use super::relations::RelationError;
+use super::scope::Scope;
 use super::settings::{SettingError, Settings};
 use super::teacher_cache::{TeacherCache, TeacherCacheError};
+use super::view::View;
 use crate::model::forward::{BatchError, DenseWeights, Forward, Observer, Unobserved, WeightSource};
-use crate::model::id::{LinearId, ParameterId, Part};
+use crate::model::id::{LinearId, ParameterId};
 use crate::model::spec::{Head, ModelSpec};
 use crate::model::transform::Transform;
 use crate::progress::Progress;
@@ -70,6 +74,9 @@ pub enum TrainError {
         /// Step of the last checkpoint, 0 for none.
         checkpoint: u64,
     },
+    /// The run cannot be private as it is asked for.
+    #[error(transparent)]
+    Privacy(#[from] PrivacyError),
     /// The checkpoint cannot be used or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -107,6 +114,10 @@ pub struct Run<'r> {
     pub spec: &'r ModelSpec,
     /// The run.
     pub settings: &'r Settings,
+    /// What is trained.
+    pub scope: &'r Scope,
+    /// Noise that hides every single sample, where that is asked for.
+    pub privacy: Option<&'r Private>,
     /// The data.
     pub samples: &'r Samples,
     /// The teachers, where there are any.
@@ -132,8 +143,10 @@ pub struct Run<'r> {
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Trained {
-    /// The student's values.
+    /// The student's values, adapters merged.
     pub parameters: BTreeMap<ParameterId, Vec<f32>>,
+    /// The two matrices of every adapter.
+    pub adapters: Parameters,
     /// Steps taken.
     pub steps: u64,
     /// Step a checkpoint was resumed from, if one was.
@@ -144,13 +157,13 @@ pub struct Trained {
     pub log: Vec<String>,
 }
 
-impl Run<'_> {
-    /// Steps of the run: enough to reach the number of tokens asked for.
-    pub fn steps(&self) -> u64 {
-        let per_step = self.samples.mean_tokens() * self.settings.batch as f64;
-        ((self.settings.tokens as f64 / per_step).ceil() as u64).max(1)
-    }
+/// Steps of a run: enough to reach the number of tokens asked for.
+pub fn steps(samples: &Samples, settings: &Settings) -> u64 {
+    let per_step = samples.mean_tokens() * settings.batch as f64;
+    ((settings.tokens as f64 / per_step).ceil() as u64).max(1)
+}
 
+impl Run<'_> {
     /// Trains `start` through `transform`.
     pub fn train(
         &self,
@@ -180,22 +193,21 @@ impl Run<'_> {
         let need = self.need(transform, fused.is_some());
         progress.needs("training", need.peak_bytes());
         need.check(self.max_ram)?;
-        let mut parameters: Parameters =
-            start.into_iter().map(|(id, values)| (TrainedId::Parameter(id), values)).collect();
+        let (view, mut parameters) = View::new(start, self.scope, transform, self.settings.seed);
         self.add_projections(&mut parameters);
         let checkpoint_path = checkpoint::path_beside(self.out);
         let resumed = checkpoint::load(&checkpoint_path, &self.fingerprint, &parameters)?;
         let from = resumed.as_ref().map(|state| state.step);
         let moments = Moments::new(&parameters);
         let mut state = resumed.unwrap_or(State { step: 0, parameters, moments, log: Vec::new() });
-        let steps = self.steps();
+        let steps = steps(self.samples, self.settings);
         let every = self.settings.checkpoint_every;
         let mut saved = state.step;
         progress.begin("training", steps, "steps");
         progress.advance(state.step);
         let (mut tokens, started) = (0usize, Instant::now());
         while state.step < steps {
-            let done = self.step(&mut state, transform, fused.as_mut(), steps, saved)?;
+            let done = self.step(&mut state, &view, fused.as_mut(), steps, saved)?;
             tokens += done.tokens;
             state.step += 1;
             progress.advance(1);
@@ -210,11 +222,8 @@ impl Run<'_> {
         progress.finish();
         slm_numerics::scratch::forget();
         let last = mean_of_last(&state.log);
-        let parameters = state.parameters.into_iter().filter_map(|(id, values)| match id {
-            TrainedId::Parameter(id) => Some((id, values)),
-            TrainedId::Projection(_) => None,
-        });
-        Ok(Trained { parameters: parameters.collect(), steps, resumed: from, last, log: state.log })
+        let (parameters, adapters) = view.finish(state.parameters);
+        Ok(Trained { parameters, adapters, steps, resumed: from, last, log: state.log })
     }
 
     /// Has the teachers say of every sample of the run what the file lacks.
@@ -222,7 +231,7 @@ impl Run<'_> {
     /// # Errors
     /// [`TrainError`].
     pub fn fill(&self, cache: &TeacherCache, progress: &dyn Progress) -> Result<(), TrainError> {
-        let drawn = self.samples.drawn(self.settings.seed, self.steps(), self.settings.batch);
+        let drawn = self.samples.drawn(self.settings.seed, steps(self.samples, self.settings), self.settings.batch);
         let missing = cache.missing(&drawn)?;
         if missing.is_empty() {
             return Ok(());
@@ -235,6 +244,8 @@ impl Run<'_> {
         let longest = self.samples.longest();
         TrainingNeed {
             student: self.spec,
+            scope: self.scope,
+            private: self.privacy.is_some(),
             teachers: self.teachers.iter().map(|teacher| teacher.spec).collect(),
             settings: self.settings,
             longest,
@@ -276,56 +287,48 @@ impl Run<'_> {
     fn step(
         &self,
         state: &mut State,
-        transform: &dyn Transform,
+        view: &View<'_>,
         mut fused: Option<&mut Fused>,
         steps: u64,
         saved: u64,
     ) -> Result<StepDone, TrainError> {
         let settings = self.settings;
         let own = self.on_policy.filter(|own| own.is_own(settings.seed, state.step));
-        let pieces = match own {
-            Some(own) => own.pieces(&self.drawn(), (&state.parameters, transform), state.step)?,
-            None => self.samples.pieces(self.spec, settings.seed, state.step, settings.batch, settings.pieces)?,
-        };
         let mut now = settings.loss.at(state.step as f64 / steps as f64);
         if own.is_some() {
             // The student's own tokens are no targets.
             now.set(LossKind::CrossEntropy, 0.0);
         }
-        let (mut gradients, parts) = match &mut fused {
-            Some(fused) => fused.gradients(self, &mut state.parameters, transform, &pieces, &now)?,
-            None => self.gradients(&effective(&state.parameters, transform), &pieces, &now)?,
+        let StepGradients { gradients, parts, tokens } = match self.privacy {
+            Some(private) => self.private_gradients(private, state, (view, &now), fused.as_deref_mut(), saved)?,
+            None => {
+                let pieces = match own {
+                    Some(own) => own.pieces(&self.drawn(), view.seen(&state.parameters), state.step)?,
+                    None => {
+                        self.samples.pieces(self.spec, settings.seed, state.step, settings.batch, settings.pieces)?
+                    }
+                };
+                self.trained_gradients(&pieces, state, (view, &now), fused.as_deref_mut(), saved)?
+            }
         };
-        let not_finite = |what, place| TrainError::NotFinite { step: state.step, what, place, checkpoint: saved };
-        if !parts.total.is_finite() {
-            let seen = effective(&state.parameters, transform);
-            return Err(not_finite("the loss", self.first_not_finite(&seen, &pieces[0])));
-        }
-        for (id, values) in &mut gradients {
-            if values.iter().any(|value| !value.is_finite()) {
-                return Err(not_finite("the gradient", id.to_string()));
-            }
-            if let TrainedId::Parameter(ParameterId::Linear(linear, Part::Weight)) = id {
-                *values = transform.pull_back(*linear, &state.parameters[id], std::mem::take(values));
-            }
-        }
         let norm = global_norm(&gradients);
-        let scale = if norm > settings.clip { settings.clip / norm } else { 1.0 };
+        // Noise is not clipped again: its norm grows with the number of parameters.
+        let clips = self.privacy.is_none() && norm > settings.clip;
+        let scale = if clips { settings.clip / norm } else { 1.0 };
         let rate = settings.rate(state.step, steps);
         state.moments.update(&mut state.parameters, &gradients, scale, rate, settings.weight_decay, state.step);
         let share = (state.step + 1) as f64 / steps as f64;
-        state.parameters.par_iter_mut().for_each(|(id, values)| {
-            if let TrainedId::Parameter(ParameterId::Linear(linear, Part::Weight)) = id {
-                transform.settle(*linear, share, values);
-            }
-        });
+        view.settle(&mut state.parameters, share);
         if let Some(fused) = fused {
             fused.reuse(gradients);
         }
-        let tokens = pieces.iter().map(|piece| piece.tokens).sum();
-        let mut line = json!({"step": state.step, "tokens": tokens, "loss": parts.total});
-        for (key, value) in parts.by_key(&settings.loss) {
-            line[key] = value;
+        let mut line = json!({"step": state.step, "tokens": tokens});
+        // A private step may have no samples.
+        if tokens > 0 {
+            line["loss"] = json!(parts.total);
+            for (key, value) in parts.by_key(&settings.loss) {
+                line[key] = value;
+            }
         }
         if own.is_some() {
             // A cross entropy that nobody computed is no 0.
@@ -383,7 +386,8 @@ impl Run<'_> {
         now: &LossParts,
     ) -> Result<(Gradients, LossParts), TrainError> {
         let recording = self.device.clone().autodiff();
-        let leaves = Leaves::new(self.spec, seen, &recording);
+        let needs = |id| self.scope.needs_gradient(id);
+        let leaves = Leaves::new(self.spec, seen, needs, &recording);
         let keep = now.has(Against::States);
         let mut forward = Forward::new(self.spec, &leaves, &recording);
         if keep {
@@ -467,11 +471,11 @@ impl Run<'_> {
     }
 
     /// The first tensor of a forward that is not finite, by name.
-    fn first_not_finite(&self, seen: &Parameters, piece: &Piece) -> String {
+    pub(super) fn first_not_finite(&self, seen: &Parameters, piece: &Piece) -> String {
         if let Some((id, _)) = seen.iter().find(|(_, values)| values.iter().any(|value| !value.is_finite())) {
             return id.to_string();
         }
-        let leaves = Leaves::new(self.spec, seen, &self.device.clone().autodiff());
+        let leaves = Leaves::new(self.spec, seen, |_| true, &self.device.clone().autodiff());
         let mut finder = Finder(None);
         Forward::new(self.spec, &leaves as &dyn WeightSource, &self.device.clone().autodiff())
             .run(&piece.batch, &mut finder);
@@ -487,8 +491,11 @@ impl Run<'_> {
 fn mean_of_last(log: &[String]) -> LossParts {
     let tail = &log[log.len() - (log.len() / 10).clamp(log.len().min(1), log.len())..];
     let mut last = LossParts::default();
-    for line in tail.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
-        last.add(&LossParts::of_line(&line), 1.0 / tail.len() as f64);
+    let lines: Vec<serde_json::Value> = tail.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    // A private step without samples has no loss.
+    let lines: Vec<serde_json::Value> = lines.into_iter().filter(|line| line["loss"].is_number()).collect();
+    for line in &lines {
+        last.add(&LossParts::of_line(line), 1.0 / lines.len() as f64);
     }
     last
 }

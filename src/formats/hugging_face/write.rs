@@ -37,7 +37,7 @@ pub(super) fn write(
     progress: &dyn Progress,
 ) -> Result<(), ModelFormatError> {
     let family = Family::of(&model.config)?;
-    let tensors = tensors(model, family)?;
+    let tensors = tensors(model, family, prefix(model, family))?;
     let dtype = dtype.unwrap_or_else(|| common_type(tensors.values().flatten()));
     let count = |parts: &[StoredPart<'_>]| -> u64 { stored_shape(parts).iter().map(|&n| n as u64).product() };
     progress.begin("writing the values", tensors.values().map(|parts| count(parts)).sum(), "values");
@@ -71,10 +71,22 @@ pub(super) fn write(
 }
 
 /// A parameter in the tensor that holds it, with others or alone.
-struct StoredPart<'m> {
+pub(in crate::formats) struct StoredPart<'m> {
     source: TensorName,
-    id: ParameterId,
+    pub(in crate::formats) id: ParameterId,
     tensor: &'m DenseTensor,
+}
+
+impl StoredPart<'_> {
+    /// Whether the file holds it as (in, out).
+    pub(in crate::formats) fn transposed(&self) -> bool {
+        self.source.transposed
+    }
+
+    /// Rows of the parameter.
+    pub(in crate::formats) fn rows(&self) -> usize {
+        self.tensor.shape().first().copied().unwrap_or(0)
+    }
 }
 
 /// The data type of the tensors where they have one, else f32.
@@ -86,8 +98,11 @@ fn common_type<'p, 'm: 'p>(mut parts: impl Iterator<Item = &'p StoredPart<'m>>) 
 }
 
 /// The parameters of every tensor of the file, in the order in which it holds them.
-fn tensors<'m>(model: &'m Model, family: &Family) -> Result<BTreeMap<String, Vec<StoredPart<'m>>>, ModelFormatError> {
-    let prefix = prefix(model, family);
+pub(in crate::formats) fn tensors<'m>(
+    model: &'m Model,
+    family: &Family,
+    prefix: &str,
+) -> Result<BTreeMap<String, Vec<StoredPart<'m>>>, ModelFormatError> {
     let mut parts: BTreeMap<String, Vec<StoredPart<'_>>> = BTreeMap::new();
     let mut written = BTreeSet::new();
     for parameter in model.spec.parameters() {
@@ -117,7 +132,7 @@ fn tensors<'m>(model: &'m Model, family: &Family) -> Result<BTreeMap<String, Vec
 }
 
 /// The shape of the stored tensor of these parameters.
-fn stored_shape(parts: &[StoredPart<'_>]) -> Vec<usize> {
+pub(in crate::formats) fn stored_shape(parts: &[StoredPart<'_>]) -> Vec<usize> {
     let mut shape = parts[0].tensor.shape().to_vec();
     shape[0] = parts.iter().map(|part| part.tensor.shape()[0]).sum();
     if parts[0].source.transposed {
@@ -148,6 +163,11 @@ fn encoded<'p>(parts: &'p [StoredPart<'_>], dtype: DenseType) -> Result<Cow<'p, 
     let tensor = if transposed { rows.transposed() } else { Some(rows) };
     let tensor = tensor.ok_or(ModelFormatError::MissingParameter(first.id))?;
     Ok(Cow::Owned(converted(first.id, &tensor, dtype)?.into_owned()))
+}
+
+/// The bytes of the stored tensor of these parameters in f32.
+pub(in crate::formats) fn encoded_f32(parts: &[StoredPart<'_>]) -> Result<Vec<u8>, ModelFormatError> {
+    encoded(parts, DenseType::F32).map(Cow::into_owned)
 }
 
 /// The bytes of a tensor in `dtype`, rounded where that does not hold its values.

@@ -238,7 +238,15 @@ GELU by tanh: a9186d3ddefee392
 tanh: b4826dad0919e82d
 convolution: 79393b1d91e02de1
 cross entropy: f05f64ec8481e83b
+smoothed cross entropy: 54902f25c005369e
 divergence: bf7493a5fbeade15
 divergence of shared tokens: 16b9d2e9def08d3f
+divergence of two teachers: b3a1ebb4e06e35c0
+divergence of sampled tokens: d64eba0b4ec6ff00
+skew divergence: e66c6db2e1d32afe
+reverse divergence: cded66f9a04d9c05
+logits: ce89af79d2ae51af
 hidden states: a4cd36ad5a6ca81c
+hidden states by cosine: fe57f33a361be672
+relations: 796ef711fdacdb03
 ";

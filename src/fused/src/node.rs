@@ -177,6 +177,14 @@ pub fn recomputed(input: &Value, forward: impl Fn(&Value) -> Value + Send + 'sta
     })
 }
 
+/// The same value in the graph of `root`, which gets no gradient: the backward pass ends here.
+pub fn joined(input: &Value, root: &Value) -> Value {
+    record([root], input.tensor(), |gradient, [_]| {
+        recycle(gradient);
+        [None]
+    })
+}
+
 /// The same value as a node of its own: everything that is computed from it gives it one gradient, which is then added to
 /// those of its input's other readers.
 pub fn apart(input: &Value) -> Value {

@@ -54,6 +54,11 @@ impl Weight {
         Weight { values: Values::Tensor(tensor), gradient: None }
     }
 
+    /// A weight that is not, lent by others.
+    pub fn fixed(values: Arc<Vec<f32>>) -> Self {
+        Weight { values: Values::Shared(values), gradient: None }
+    }
+
     /// Row-major.
     pub fn values(&self) -> &[f32] {
         match &self.values {

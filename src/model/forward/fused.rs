@@ -17,7 +17,7 @@ use burn::tensor::DataError;
 use slm_fused::activation::{activate, tanh};
 use slm_fused::embedding::{Embedding, embed, select};
 use slm_fused::linear::{Linear, linear};
-use slm_fused::node::{Value, apart, recomputed, tensor};
+use slm_fused::node::{Value, apart, joined, recomputed, tensor};
 use slm_fused::norm::{Segment, norm};
 use std::sync::Arc;
 
@@ -35,6 +35,7 @@ pub(crate) struct FusedForward<'a> {
     weights: &'a FusedWeights,
     keep_hidden_states: bool,
     recompute: bool,
+    cut: bool,
 }
 
 /// cos and sin, (length, head_dim / 2) each.
@@ -104,7 +105,7 @@ pub(crate) fn root_without_graph() -> Value {
 impl<'a> FusedForward<'a> {
     /// `weights` must have every parameter of `spec`.
     pub(crate) fn new(spec: &'a ModelSpec, weights: &'a FusedWeights, keep_hidden_states: bool) -> Self {
-        FusedForward { spec, weights, keep_hidden_states, recompute: false }
+        FusedForward { spec, weights, keep_hidden_states, recompute: false, cut: false }
     }
 
     /// Keeps the inputs of layers alone for the backward pass, which computes the rest again to the same bits.
@@ -112,14 +113,28 @@ impl<'a> FusedForward<'a> {
         FusedForward { recompute, ..self }
     }
 
+    /// Begins the graph at the first layer with a trained weight, where hidden states are not kept: what lies before it is not in the
+    /// graph, and must not be compared.
+    pub(crate) fn cut_below_trained(self, cut: bool) -> Self {
+        FusedForward { cut, ..self }
+    }
+
     /// Embeddings and layers; in the graph of `root`, where that is recorded.
     pub(crate) fn states(&self, batch: &Batch, root: &Value, observer: &mut dyn Observer) -> States {
         let context = Context::new(self.spec, batch);
         let mut hidden_states = Vec::new();
-        let mut hidden = self.embed(batch, root);
+        let cuts = self.cut && !self.keep_hidden_states && root.is_recorded();
+        let first = if cuts { self.weights.first_trained(self.spec) } else { None };
+        let mut hidden = match first {
+            Some(_) => self.embed(batch, &root_without_graph()),
+            None => self.embed(batch, root),
+        };
         let owned = (self.recompute && root.is_recorded())
             .then(|| Arc::new((self.spec.clone(), self.weights.clone(), context.clone())));
         for layer in 0..self.spec.layers.len() {
+            if first == Some(layer) {
+                hidden = joined(&hidden, root);
+            }
             let mut input = hidden.clone();
             if self.keep_hidden_states {
                 hidden_states.push(hidden);
@@ -134,6 +149,9 @@ impl<'a> FusedForward<'a> {
                     FusedForward::new(spec, weights, false).layer(layer, input.clone(), context, None, &mut Unobserved)
                 }),
             };
+        }
+        if first == Some(self.spec.layers.len()) {
+            hidden = joined(&hidden, root);
         }
         hidden = self.finish(hidden);
         if self.keep_hidden_states {

@@ -99,7 +99,7 @@ pub fn exp(x: f32) -> f32 {
 /// polynomial is that of Cephes' logf.
 #[inline(always)]
 pub fn ln(x: f32) -> f32 {
-    const LN_2_HIGH: f32 = 0.693_359_375;
+    const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     let bounded = if x < f32::MIN_POSITIVE { f32::MIN_POSITIVE } else { x };
     // x = m · 2ⁿ, √½ ≤ m < √2

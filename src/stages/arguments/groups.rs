@@ -28,6 +28,12 @@ pub const DATA: &str = "Data";
 pub const TRAINING: &str = "Training";
 /// What a training run minimises.
 pub const LOSSES: &str = "Losses";
+/// Adapters of low rank.
+pub const ADAPTERS: &str = "Adapters";
+/// Differential privacy.
+pub const PRIVACY: &str = "Privacy";
+/// Federated rounds.
+pub const ROUNDS: &str = "Rounds";
 /// The device that the result is for.
 pub const TARGET: &str = "Target";
 /// Backend of this machine.

@@ -109,7 +109,7 @@ pub struct ShapeArgs {
     /// What a --student without weights starts from: random or slice
     ///
     /// slice: the teacher's weights, cut to the configuration's shape by importance and fitted. [default: random]
-    #[arg(long, value_name = "KIND", value_enum, hide_possible_values = true)]
+    #[arg(long, value_name = "KIND", value_enum, hide_possible_values = true, requires = "student")]
     pub init: Option<Init>,
 }
 
@@ -134,17 +134,8 @@ impl ShapeArgs {
         [self.heads, self.key_heads, self.ffn, self.hidden_width].iter().any(Option::is_some)
     }
 
-    /// The student that is cut, out of `layers` where they are named, or to the configuration of a student; `None` where these
-    /// options ask for none. Notes options without one.
-    pub fn start(&self, layers: &[usize], has_student: bool, faults: &mut Faults) -> Option<ShapeStart> {
-        if self.init.is_some() && !has_student {
-            let error = anyhow!(
-                "--init says what a --student without weights starts from, and there is none; add --student CONFIG, or leave it \
-                 out"
-            );
-            faults.add("init", error);
-        }
-        let sliced = has_student && self.init == Some(Init::Slice);
+    /// The student that is cut; `None` where these options ask for none. Notes options without one.
+    pub fn start(&self, layers: &[usize], sliced: bool, faults: &mut Faults) -> Option<ShapeStart> {
         let samples = self.shape_samples.unwrap_or(SAMPLES);
         if samples == 0 {
             faults.add("shape-samples", anyhow!("--shape-samples 0 measures nothing; ask for at least 1"));

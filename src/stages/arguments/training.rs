@@ -36,8 +36,8 @@ pub struct TrainingArgs {
 
     /// Peak learning rate
     ///
-    /// Reached after the warm-up; a cosine then takes it down, to a tenth in `train`, `distill` and `prune --recover`,
-    /// to zero in `quantize --qat`.
+    /// Reached after the warm-up; a cosine then takes it down, to a tenth in `train` and `distill`, to zero in
+    /// `prune --recover` and `quantize --qat`.
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
 
@@ -112,7 +112,7 @@ pub fn with_defaults(settings: &Settings) -> impl FnMut(Arg) -> Arg + use<> {
 
 impl TrainingArgs {
     /// The first of these options that was given.
-    fn given(&self) -> Option<&'static str> {
+    pub fn given(&self) -> Option<&'static str> {
         let all = [
             ("tokens", self.tokens.is_some()),
             ("batch", self.batch.is_some()),
@@ -128,6 +128,11 @@ impl TrainingArgs {
         ];
         let of_losses = self.losses.given();
         all.into_iter().chain(of_losses).find(|(_, given)| *given).map(|(option, _)| option)
+    }
+
+    /// Whether `--pieces` and `--clip` are given.
+    pub fn gives_pieces_and_clip(&self) -> (bool, bool) {
+        (self.pieces.is_some(), self.clip.is_some())
     }
 
     /// Notes a `--metrics` that is there and that slmc did not write.
@@ -180,6 +185,11 @@ pub struct DataArgs {
 }
 
 impl DataArgs {
+    /// Whether there is none, which only a stage that trains nothing allows.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
     /// As the library takes it.
     pub fn data(&self) -> Data {
         Data { reasoning: self.reasoning.form(), ..self.text.data(paths(&self.data)) }

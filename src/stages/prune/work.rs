@@ -171,15 +171,11 @@ impl<'o> Work<'o> {
         let samples = training_samples(&self.model, retrain, progress)?;
         let masks = HeldMasks::of(&pruned.model, &pruned.sparsity)?;
         let resume = Resume::of(&options.out, &self.identity(retrain, device)?);
-        let start = match std::env::var("SLMC_START") {
-            Ok(_) => values_of(&pruned.model)?,
-            Err(_) => values_of(&self.model)?,
-        };
         let moving =
             (options.masks_move > 0.0).then(|| self.moving(pruned, masks.clone(), device, progress)).transpose()?;
         let retraining = Retraining {
             model: &self.model,
-            start,
+            start: values_of(&self.model)?,
             samples: &samples.samples,
             settings: &retrain.settings,
             fingerprint: resume.fingerprint(),

@@ -283,7 +283,8 @@ fn real(model: &str, text: &str, extent: Extent) {
         Trimmed::by_counts(vocabulary, before, &files, &counts.counts, extent, Characters::All).expect("trims");
     let coverage = counts.coverage(&trimmed.vocabulary, &trimmed.kept, &trimmed.after, &Silent).expect("compares");
     let (mut same, mut other) = (0, 0);
-    for line in whole.lines().chain(["naïve 日本 🦊\tend", "qqq ZZZ"]) {
+    let sentences = whole.lines().flat_map(|line| line.split(". "));
+    for line in sentences.chain(["naïve 日本 🦊\tend", "qqq ZZZ"]) {
         if trimmed.check(line) {
             same += 1;
         } else {
@@ -292,7 +293,9 @@ fn real(model: &str, text: &str, extent: Extent) {
             assert_eq!(spelled, line, "{model}");
         }
     }
-    assert!(same > 20 && other > 0, "{model}: {same} lines are the same and {other} are not");
+    // The text may use all of a small vocabulary.
+    let all = trimmed.kept.ids().len() == trimmed.vocabulary.rows();
+    assert!(same > 5 && (other > 0 || all), "{model}: {same} sentences are the same and {other} are not");
     assert!(coverage.tokens_after >= coverage.tokens_before, "{model}: {coverage:?}");
     match extent {
         Extent::MinCount(1) => {

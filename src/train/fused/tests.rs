@@ -4,14 +4,15 @@ use super::*;
 use crate::formats::open_model;
 use crate::model::device::device;
 use crate::model::forward::DenseWeights;
-use crate::model::id::{LinearId, Role};
+use crate::model::id::{LinearId, ParameterId, Role};
 use crate::model::spec::{Head, ModelSpec};
-use crate::model::transform::Identity;
+use crate::model::transform::{Identity, Sparsity};
 use crate::model::weights::Model;
 use crate::train::data::Samples;
 use crate::train::loss::schedule::Schedule;
 use crate::train::loss::table::LOSSES;
 use crate::train::parameters::normals;
+use crate::train::scope::{LoraSettings, Scope, ScopeSettings};
 use crate::train::settings::Settings;
 use crate::train::student::hidden_pairs;
 use crate::train::trainer::Teacher;
@@ -49,6 +50,7 @@ struct Case {
     padded: Option<(ModelSpec, usize)>,
     samples: Samples,
     settings: Settings,
+    scope: Scope,
     /// Of the teacher, which may be there several times.
     parts: Vec<f64>,
 }
@@ -73,7 +75,7 @@ impl Case {
         };
         let other = ids.iter().enumerate().map(noisy).collect();
         let settings = Settings { batch: 4, pieces: 2, loss, ..Settings::TRAIN };
-        Case { model, values, other, padded: None, samples, settings, parts: vec![1.0] }
+        Case { model, values, other, padded: None, samples, settings, scope: Scope::default(), parts: vec![1.0] }
     }
 
     /// Loss and gradients on a device: fused, or by burn's own operations.
@@ -91,6 +93,8 @@ impl Case {
         let run = Run {
             spec,
             settings: &self.settings,
+            scope: &self.scope,
+            privacy: None,
             samples: &self.samples,
             teachers: parts
                 .iter()
@@ -113,17 +117,28 @@ impl Case {
         };
         let pieces = self.samples.pieces(spec, 1, 0, self.settings.batch, self.settings.pieces).unwrap();
         let now = &self.settings.loss.at(0.0);
-        if !fused {
-            return run.gradients(values, &pieces, now).unwrap();
+        let start = values.iter().filter_map(|(id, values)| match id {
+            TrainedId::Parameter(id) => Some((*id, values.clone())),
+            _ => None,
+        });
+        let (view, mut trained) = View::new(start.collect(), &self.scope, &Identity, 5);
+        // B is not zero, as it is after the first step.
+        let of_b = trained.iter_mut().filter(|(id, _)| matches!(id, TrainedId::AdapterB(_)));
+        for (number, (_, values)) in of_b.enumerate() {
+            *values = normals(number as u64, values.len(), 0.1);
         }
-        let mut values = values.clone();
+        if !fused {
+            let (gradients, parts) = run.gradients(&view.seen(&trained), &pieces, now).unwrap();
+            return (view.pull_back(&trained, gradients).0, parts);
+        }
         let mut fused = Fused::new(&run).unwrap().unwrap();
-        let found = fused.gradients(&run, &mut values, &Identity, &pieces, now).unwrap();
+        let before = trained.clone();
+        let found = fused.gradients(&run, &mut trained, &view, &pieces, now).unwrap();
         fused.reuse(found.0);
         // Again in the memory of the first: it must not show.
-        let found = fused.gradients(&run, &mut values, &Identity, &pieces, now).unwrap();
-        assert_eq!(values.len(), self.values.len());
-        found
+        let (gradients, parts) = fused.gradients(&run, &mut trained, &view, &pieces, now).unwrap();
+        assert!(trained == before, "what was lent is given back");
+        (view.pull_back(&trained, gradients).0, parts)
     }
 
     fn fused(&self, values: &Parameters) -> (Gradients, LossParts) {
@@ -312,5 +327,37 @@ fn recomputed_layers_change_no_bit() {
             case.settings.recompute = false;
             assert!(case.fused(&case.values) == recomputed, "{} without hidden states", folder.display());
         }
+    }
+}
+
+/// What is left out changes no bit of the rest, wherever the graph begins; adapters have the gradients of burn's own operations.
+#[test]
+fn a_part_has_the_gradients_of_the_whole() {
+    for folder in golden_folders() {
+        let spec = open_model(&folder).unwrap().spec;
+        if matches!(spec.head, Head::Hidden) {
+            continue;
+        }
+        let loss = every_loss(&spec.head, 1.0).with(LossKind::Hidden, 0.0);
+        let mut case = Case::new(&folder, matches!(spec.head, Head::LanguageModel { .. }), loss);
+        let label = folder.display();
+        let whole = case.fused(&case.values);
+        let last = format!("layers.{}.*", spec.layers.len() - 1);
+        for only in [&["attention"][..], &[&last], &["layers.1.ffn.down"], &["embed.token"], &["final.norm", &last]] {
+            let settings = ScopeSettings { train_only: only.iter().map(|p| (*p).to_owned()).collect(), lora: None };
+            // Encoders without a final norm, and models of one layer.
+            let Ok(scope) = settings.of(&spec, &Sparsity::new()) else { continue };
+            case.scope = scope;
+            let part = case.fused(&case.values);
+            assert_eq!(part.1, whole.1, "{label} {only:?}");
+            assert!(!part.0.is_empty() && part.0.len() < whole.0.len(), "{label} {only:?}");
+            assert!(part.0.iter().all(|(id, values)| whole.0[id] == *values), "{label} {only:?}");
+        }
+        let lora = LoraSettings { rank: 2, alpha: 3.0, targets: Vec::new() };
+        let settings = ScopeSettings { train_only: vec!["*.norm".to_owned()], lora: Some(lora) };
+        case.scope = settings.of(&spec, &Sparsity::new()).unwrap();
+        let adapters = case.fused(&case.values);
+        assert!(adapters.0.keys().any(|id| matches!(id, TrainedId::AdapterA(_))), "{label}");
+        same(&adapters, &case.gradients(&case.values, "flex", false), 3e-5, &format!("adapters of {label}"));
     }
 }

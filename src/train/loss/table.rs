@@ -120,7 +120,7 @@ impl LossWeights {
     pub const PLAIN: LossWeights = LossWeights::NONE.with(LossKind::CrossEntropy, 1.0);
     /// Distillation.
     pub const DISTILL: LossWeights = LossWeights::PLAIN.with(LossKind::Hidden, 0.5);
-    /// Recovery and quantization-aware training, whose teacher is the unchanged model.
+    /// Quantization-aware training, and with hidden states sparse recovery; the teacher is the unchanged model.
     pub const RECOVER: LossWeights = LossWeights::NONE.with(LossKind::Divergence, 1.0);
 
     /// The same with another weight of one loss.

@@ -1,7 +1,7 @@
 //! Every weight of a model as fused operations read it.
 
 use crate::model::forward::{DenseWeights, WeightSource};
-use crate::model::id::{LinearId, ParameterId, Part, Role};
+use crate::model::id::{Class, LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::ModelSpec;
 use crate::model::weights::{Model, ModelError};
 use burn::tensor::Tensor;
@@ -38,6 +38,21 @@ impl FusedWeights {
             weights.insert(parameter.id, Weight::frozen(tensor));
         }
         Some(FusedWeights::new(spec, weights))
+    }
+
+    /// The first layer with a trained weight where none before the layers is trained: their number, where only the head is.
+    pub(crate) fn first_trained(&self, spec: &ModelSpec) -> Option<usize> {
+        let before = |id: &ParameterId| match id {
+            ParameterId::Linear(linear, _) => linear.role.class() == Class::Embedding,
+            ParameterId::Norm(None, site, _) => *site == NormSite::Embedding,
+            _ => false,
+        };
+        let trained = || self.weights.iter().filter(|(_, weight)| weight.is_trained()).map(|(id, _)| id);
+        if trained().any(before) {
+            return None;
+        }
+        let layers = trained().filter_map(|id| id.layer()).map(usize::from).min();
+        Some(layers.unwrap_or(spec.layers.len()))
     }
 
     fn stored(&self, id: LinearId) -> LinearId {
