@@ -217,8 +217,6 @@ impl Observer for Collector {
         false
     }
 
-    fn linear(&mut self, _id: LinearId, _input: &Tensor<2>) {}
-
     fn attention(&mut self, layer: usize, query: &Tensor<4>, key: &Tensor<4>) {
         let head_dim = key.dims()[3];
         for (tensor, sums) in [(key, &mut self.keys[layer]), (query, &mut self.queries[layer])] {

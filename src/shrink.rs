@@ -53,7 +53,7 @@ use slice::Cut;
 use std::path::PathBuf;
 use walk::Walk;
 
-/// Why there is no student.
+/// Why a student cannot be cut.
 #[derive(Debug, thiserror::Error)]
 pub enum ShrinkError {
     /// The shape cannot be.

@@ -18,7 +18,7 @@
 //! | [`teacher_cache`] | what teachers say of the samples, on disk |
 //! | [`checkpoint`] | resume state of a run |
 //! | [`samples`], [`start`] | files to samples, directories to students |
-//! | [`trainer`] | the loop |
+//! | [`trainer`], [`error`] | the loop, and why it stopped |
 //! | [`rounds`] | the average of what several clients trained |
 //! | [`retrain`] | the loop with the model before a change as teacher |
 //! | [`report`] | the report and the log of a run |
@@ -26,6 +26,7 @@
 mod adapter;
 pub mod checkpoint;
 pub mod data;
+pub mod error;
 mod fused;
 mod gradients;
 pub mod loss;

@@ -76,8 +76,6 @@ impl Observer for Measure<'_> {
             Err(failure) => self.sum.failure = Some(failure),
         }
     }
-
-    fn attention(&mut self, _layer: usize, _query: &Tensor<4>, _key: &Tensor<4>) {}
 }
 
 /// \[‖(x̂ − x) Wᵀ‖², ‖x Wᵀ‖²\] of rows of `columns` values. A token of zeros has no error: its scale is kept above zero to

@@ -29,7 +29,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind, in the order in which they are looked for: what is a card number is no telephone number.
+    /// Every kind, in the order in which they are looked for: a card number is not taken for a telephone number.
     pub const ALL: [Kind; 5] = [Kind::Email, Kind::Iban, Kind::Card, Kind::Ip, Kind::Phone];
 
     /// What stands in its place.

@@ -39,9 +39,10 @@ pub trait Observer {
     }
 
     /// The input of a matrix, (tokens, in); tokens are batch · length, sequence by sequence.
-    fn linear(&mut self, id: LinearId, input: &Tensor<2>);
+    fn linear(&mut self, _id: LinearId, _input: &Tensor<2>) {}
+
     /// Queries (batch, heads, length, head_dim) and keys (batch, key_value_heads, length, head_dim), after rotation.
-    fn attention(&mut self, layer: usize, query: &Tensor<4>, key: &Tensor<4>);
+    fn attention(&mut self, _layer: usize, _query: &Tensor<4>, _key: &Tensor<4>) {}
 
     /// Whether it keeps what this layer projects for attention, which fused operations alone give.
     fn sees_projected(&self, _layer: usize) -> bool {
@@ -63,9 +64,6 @@ impl Observer for Unobserved {
     fn sees_attention(&self) -> bool {
         false
     }
-
-    fn linear(&mut self, _id: LinearId, _input: &Tensor<2>) {}
-    fn attention(&mut self, _layer: usize, _query: &Tensor<4>, _key: &Tensor<4>) {}
 }
 
 /// What a whole run computes.

@@ -119,8 +119,6 @@ impl Observer for Look {
             seen.rows.push_row(row).expect("inputs of one linear have one width");
         }
     }
-
-    fn attention(&mut self, _layer: usize, _query: &Tensor<4>, _key: &Tensor<4>) {}
 }
 
 /// The model with its outliers moved, and a report of every place.

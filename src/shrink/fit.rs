@@ -6,7 +6,7 @@
 //! cost(shape) = Σ over dimensions of f(lost),   f through (0, 0) and the measured points, straight between them
 //! ```
 //!
-//! Of every depth, number of heads and hidden width the widest network that fits is a candidate. Those of the least cost are
+//! For every depth, number of heads and hidden width, the widest network that fits is a candidate. Those of the least cost are
 //! cut, fitted and measured as they are, and the least divergence wins. Widths are multiples of what kernels take together.
 
 use super::basis::HiddenMethod;

@@ -26,11 +26,11 @@ use rayon::prelude::*;
 /// Importance of what a layer has.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerImportance {
-    /// Of query heads; empty for a layer of another mixer.
+    /// Importance of query heads; empty for a layer of another mixer.
     pub heads: Vec<f64>,
-    /// Of the channels of a convolution; empty for attention.
+    /// Importance of a convolution's channels; empty for attention.
     pub conv: Vec<f64>,
-    /// Of the channels of the feed-forward network.
+    /// Importance of the feed-forward network's channels.
     pub ffn: Vec<f64>,
     /// 1 − mean cosine of the layer's input and output.
     pub turn: f64,
@@ -41,7 +41,7 @@ pub struct LayerImportance {
 pub struct Importance {
     /// By layer.
     pub layers: Vec<LayerImportance>,
-    /// Of hidden channels.
+    /// Importance of hidden channels.
     pub hidden: Vec<f64>,
     /// Second moment of the residual stream, each token scaled to root mean square 1, summed over norms: (hidden, hidden).
     pub residual: Array2<f64>,
@@ -82,9 +82,9 @@ impl Magnitudes {
 
 /// Sums of one layer.
 struct LayerSums {
-    /// Of the input of the mixer's output projection.
+    /// Sums over the input of the mixer's output projection.
     mixed: MomentSums,
-    /// Of the input of down.
+    /// Sums over the input of down.
     inner: Magnitudes,
     cosines: f64,
 }

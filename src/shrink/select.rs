@@ -25,7 +25,7 @@ pub struct LayerSelection {
 pub struct Selection {
     /// By layer of the student.
     pub layers: Vec<LayerSelection>,
-    /// Of the residual stream.
+    /// Channels of the residual stream.
     pub hidden: Basis,
 }
 

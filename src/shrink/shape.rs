@@ -46,7 +46,7 @@ pub enum ShapeError {
         found: usize,
         /// The teacher's.
         most: usize,
-        /// Of what, in the plural.
+        /// What is counted, in the plural.
         what: &'static str,
     },
     /// Query heads that key heads cannot share evenly.

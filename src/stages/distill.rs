@@ -50,7 +50,7 @@ Examples:
 pub struct Args {
     /// Dense directories to learn from
     ///
-    /// Of several the student learns the mixture of their distributions, and the hidden states of each. --layers and the
+    /// From several the student learns the mixture of their distributions, and the hidden states of each. --layers and the
     /// tokenizer are those of the first.
     #[arg(long, value_name = "DIR", num_args = 1.., required = true, help_heading = MODEL_AND_OUTPUT)]
     teacher: Vec<DenseModel>,
@@ -101,12 +101,12 @@ pub struct Args {
 
     /// Tokens of a window that are given to it [default: a quarter]
     ///
-    /// Of conversations and records everything before the first token that is learned.
+    /// From conversations and records, everything before the first token that is learned.
     #[arg(long, value_name = "N", requires = "on_policy", help_heading = TRAINING)]
     on_policy_prefix: Option<usize>,
     /// File that keeps what the teachers say
     ///
-    /// Of every token --teacher-draws ids drawn from the teachers' distribution, an unbiased estimate of it. Samples that
+    /// For every token, --teacher-draws ids drawn from the teachers' distribution, an unbiased estimate of it. Samples that
     /// the file has need no teacher: in later passes, with other seeds, students and stages on the same data. It is made where it is
     /// not there; its size is told before. For --kl alone.
     #[arg(long, value_name = "FILE", help_heading = TRAINING)]

@@ -26,13 +26,13 @@ use crate::text::tokenizer::TokenizerError;
 use crate::text::trimming::TrimError;
 use crate::text::windows::WindowError;
 use crate::train::checkpoint::CheckpointError;
+use crate::train::error::TrainError;
 use crate::train::retrain::RetrainError;
 use crate::train::rounds::RoundError;
 use crate::train::samples::SamplesError;
 use crate::train::scope::ScopeError;
 use crate::train::start::StartError;
 use crate::train::student::LayerError;
-use crate::train::trainer::TrainError;
 use std::path::PathBuf;
 
 /// Why a stage has no result.

@@ -59,7 +59,7 @@ pub struct Args {
 
     /// Texts whose beginnings are continued, or questions
     ///
-    /// Of a text file, the first --prefix tokens of every stretch of --window tokens. Of rows, and of documents between
+    /// From a text file, the first --prefix tokens of every stretch of --window tokens. Of rows, and of documents between
     /// --separator, each is a prompt. Rows with a list `messages` are conversations: the last question is answered. Without
     /// prompts the model begins every text, after the token that opens one, or else after the one that ends one.
     #[arg(long, value_name = "FILE", help_heading = DATA)]
@@ -87,7 +87,7 @@ pub struct Args {
 
     /// Texts to write, before any is left out [default: one a prompt]
     ///
-    /// Of more prompts, these are taken evenly over the file; of fewer, each is continued several times, by other draws.
+    /// From more prompts, these are taken evenly over the file; from fewer, each is continued several times, by other draws.
     #[arg(long, value_name = "N", required_unless_present = "prompts", help_heading = DATA)]
     texts: Option<usize>,
 
@@ -131,7 +131,7 @@ pub struct Args {
 
     /// Leave out texts that repeat more than this share
     ///
-    /// Of the runs of four tokens that were written, the share that had been written before. 1 keeps all.
+    /// The share of the runs of four tokens that had been written before. 1 keeps all.
     #[arg(long, value_name = "SHARE", default_value_t = 0.5, help_heading = LEFT_OUT)]
     max_repetition: f64,
 

@@ -1,15 +1,18 @@
 //! The work of `slmc train` and `slmc distill`: a start, optionally a teacher, data; a clean Hugging Face directory
 //! out.
 
+mod checks;
+
+pub use checks::{check, check_need, check_recompute, read_bytes, retraining_need};
+
 use crate::disk::atomic;
 use crate::disk::hash::{HashError, hex};
 use crate::formats::adapter;
 use crate::formats::{self, Description, ModelFormatError, ModelSink, hugging_face};
 use crate::model::companions::{Companion, Companions, TOKENIZER_FILE};
 use crate::model::described;
-use crate::model::forward::{DenseWeights, StagedForward};
+use crate::model::forward::DenseWeights;
 use crate::model::id::LinearId;
-use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::transform::{HeldMasks, Identity, NmPattern, Sparsity, Transform};
 use crate::model::weights::Model;
 use crate::progress::Progress;
@@ -18,33 +21,27 @@ use crate::shrink::projection::projections;
 use crate::stages::StageError;
 use crate::stages::adapter_output::{check_adapter, new_adapter};
 use crate::stages::arguments::scope::LoraOutput;
-use crate::stages::arguments::training::check_settings;
 use crate::stages::invocation::Invocation;
 use crate::stages::numerics::class_of;
-use crate::stages::prediction::{self, Prediction};
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
 use crate::stages::shaping::{ShapeReport, ShapeStart, shape, shape_of};
-use crate::stages::stage::Faults;
-use crate::text::rows::row_format;
 use crate::text::tokenizer::{Tokenizer, token_table};
-use crate::text::windows::check_window;
 use crate::train::data::Samples;
-use crate::train::loss::table::{Against, LossKind};
-use crate::train::memory::TrainingNeed;
+use crate::train::error::TrainError;
+use crate::train::loss::table::Against;
 use crate::train::on_policy::OnPolicy;
 use crate::train::parameters::Parameters;
 use crate::train::privacy::{PrivacySettings, Private};
-use crate::train::relations::Relations;
 use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::values_of;
-use crate::train::samples::{Data, ReadSamples, SamplesError, TrainTask, check_task, own_task, read};
+use crate::train::samples::{Data, ReadSamples, TrainTask, own_task, read};
 use crate::train::scope::{Scope, ScopeSettings};
 use crate::train::settings::Settings;
 use crate::train::start::{self, StartError};
 use crate::train::student::hidden_pairs;
 use crate::train::teacher_cache::{CacheIdentity, TeacherCache};
-use crate::train::trainer::{Run, Teacher, TrainError, steps};
+use crate::train::trainer::{Run, Teacher, steps};
 use burn::tensor::Device;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -120,118 +117,6 @@ pub struct TrainOptions {
     pub invocation: Invocation,
     /// Most memory that it may need, in bytes.
     pub max_ram: Option<u64>,
-}
-
-/// Memory for a byte of a text that is encoded as one: its tokens with everything that the tokenizer says of them. It is
-/// not given back before the training begins.
-const BYTES_READING_A_BYTE: u64 = 100;
-/// The same for rows, each of which is encoded by itself.
-const BYTES_READING_A_ROW: u64 = 8;
-
-/// The memory that reading takes, by the lengths of the files that are there.
-pub fn read_bytes(data: &Data) -> u64 {
-    let of_file = |path: &PathBuf| {
-        let rows = data.form.field.is_some() || data.form.separator.is_some() || row_format(path).is_some();
-        let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-        length * if rows { BYTES_READING_A_ROW } else { BYTES_READING_A_BYTE }
-    };
-    data.files.iter().map(of_file).sum()
-}
-
-/// Notes a need for memory that is above what is allowed, as far as models are known: that of a decoder, whose samples are
-/// as long as the window. Other samples are read first. Says what the training will take.
-pub fn check_need(
-    options: &TrainOptions,
-    (student, teachers): (Option<&ModelSpec>, &[&ModelSpec]),
-    transformed: bool,
-    device: &Device,
-    faults: &mut Faults,
-) -> Prediction {
-    let fused = StagedForward::is_fused(device);
-    check_recompute(&options.settings, device, faults);
-    let Some(student) = student else { return Prediction::default() };
-    // Which matrices are sparse changes no count; a part that cannot be trained is said elsewhere.
-    let scope = options.scope.of(student, &Sparsity::new()).unwrap_or_default();
-    let need = TrainingNeed {
-        student,
-        scope: &scope,
-        private: options.privacy.is_some(),
-        teachers: teachers.to_vec(),
-        settings: &options.settings,
-        longest: options.settings.window,
-        transformed,
-        fused,
-        read_bytes: read_bytes(&options.data),
-    };
-    if student.kind == ModelKind::Decoder {
-        faults.check("", need.check(options.max_ram));
-    }
-    let loss = &options.settings.loss;
-    for teacher in teachers {
-        faults.check("relations", Relations::of(student, teacher, loss));
-    }
-    if loss.uses(LossKind::Relations) && !fused {
-        faults.add("relations", TrainError::PlainRelations);
-    }
-    let run = if loss.needs_teacher() { teachers } else { &[] };
-    let peak_memory_bytes = Some(need.peak_bytes());
-    // Values and both moments.
-    let state_bytes = Some(12 * scope.trained_count(student));
-    Prediction { peak_memory_bytes, state_bytes, ..prediction::training(student, run, &options.settings) }
-}
-
-/// The need of a changed model that is trained back with itself as it was as teacher.
-pub fn retraining_need<'n>(
-    spec: &'n ModelSpec,
-    scope: &'n Scope,
-    settings: &'n Settings,
-    device: &Device,
-    read_bytes: u64,
-) -> TrainingNeed<'n> {
-    TrainingNeed {
-        student: spec,
-        scope,
-        private: false,
-        teachers: settings.loss.needs_teacher().then_some(spec).into_iter().collect(),
-        settings,
-        longest: settings.window.min(spec.context),
-        transformed: true,
-        fused: StagedForward::is_fused(device),
-        read_bytes,
-    }
-}
-
-/// Notes layers that are to be computed again where they cannot be.
-pub fn check_recompute(settings: &Settings, device: &Device, faults: &mut Faults) {
-    if settings.recompute && !StagedForward::is_fused(device) {
-        faults.add("recompute", TrainError::Recompute);
-    }
-}
-
-/// Notes settings and a task that do not suit the student, as far as it is known.
-pub fn check(
-    settings: &Settings,
-    data: &Data,
-    task: Option<TrainTask>,
-    student: Option<&ModelSpec>,
-    has_teacher: bool,
-    faults: &mut Faults,
-) {
-    check_settings(settings, faults);
-    let of_teacher = settings.loss.used().find(|def| def.against != Against::Targets);
-    if let (Some(def), false) = (of_teacher, has_teacher) {
-        faults.add(def.option, TrainError::NoTeacher { option: def.option });
-    }
-    let Some(spec) = student else { return };
-    if let Some(task) = task {
-        faults.check("task", check_task(task, spec));
-    }
-    if task.unwrap_or_else(|| own_task(spec)) == TrainTask::Clm
-        && let Err(source) = check_window(&spec.opening, spec.context, settings.window)
-    {
-        let path = data.files.first().cloned().unwrap_or_default();
-        faults.add("window", SamplesError::Window { path, source });
-    }
 }
 
 /// Trains and writes.

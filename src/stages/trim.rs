@@ -59,7 +59,7 @@ pub struct Args {
 
     /// Keep at most N tokens
     ///
-    /// Of the tokens that the data uses, those used least go first; what spells them instead counts as used more.
+    /// Among the tokens that the data uses, those used least go first; what spells them instead counts as used more.
     #[arg(long, value_name = "N", group = "extent", help_heading = VOCABULARY)]
     vocabulary: Option<NonZeroUsize>,
 

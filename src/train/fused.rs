@@ -3,14 +3,14 @@
 //! how many activations are held at once. Weights that no transform changes are lent from the trained values, not copied.
 
 use super::data::Piece;
+use super::error::TrainError;
 use super::loss::table::{Against, HiddenForm, LossKind, LossParts, LossWeights};
 use super::optimizer::Gradients;
 use super::parameters::{Parameters, TrainedId};
 use super::relations::Relations;
-use super::trainer::{Run, Teacher, TrainError};
+use super::trainer::{Run, Teacher};
 use super::view::{Lent, View, give_back};
 use crate::model::forward::{Batch, FusedForward, FusedWeights, Observer, Unobserved, root_without_graph};
-use crate::model::id::LinearId;
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use burn::tensor::Tensor;
 use slm_fused::head::{Answers, Means, SampledRows, TeacherRows, Weighting, losses, sample};
@@ -256,7 +256,7 @@ struct Projected {
 }
 
 impl Projected {
-    /// Of these layers, where the step compares relations.
+    /// Keeps these layers' projections, where the step compares relations.
     fn of(layers: impl Iterator<Item = usize>, now: &LossParts) -> Self {
         let asked = now.has(Against::Projections);
         Projected { layers: layers.filter(|_| asked).collect(), kept: BTreeMap::new() }
@@ -275,10 +275,6 @@ impl Observer for Projected {
     fn sees_attention(&self) -> bool {
         false
     }
-
-    fn linear(&mut self, _id: LinearId, _input: &Tensor<2>) {}
-
-    fn attention(&mut self, _layer: usize, _query: &Tensor<4>, _key: &Tensor<4>) {}
 
     fn sees_projected(&self, layer: usize) -> bool {
         self.layers.contains(&layer)

@@ -3,12 +3,13 @@
 
 use super::checkpoint::State;
 use super::data::Piece;
+use super::error::TrainError;
 use super::fused::Fused;
 use super::loss::table::LossParts;
 use super::optimizer::Gradients;
 use super::parameters::TrainedId;
 use super::privacy::Private;
-use super::trainer::{Run, TrainError};
+use super::trainer::Run;
 use super::view::View;
 
 /// Gradients by the trained values, with the loss and the tokens that they are of.

@@ -82,7 +82,7 @@ pub enum PrivacyError {
         epsilon: f64,
         /// Asked for.
         delta: f64,
-        /// Of the run.
+        /// What the run has.
         steps: u64,
         /// Samples of a step, on average.
         batch: usize,

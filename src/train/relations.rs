@@ -70,7 +70,7 @@ fn usual_layer(spec: &ModelSpec, of_teacher: bool) -> usize {
 }
 
 impl Relations {
-    /// Of a run; `None` where its loss has none.
+    /// The relations that a run compares; `None` where its loss has none.
     ///
     /// # Errors
     /// [`RelationError`].

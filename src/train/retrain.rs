@@ -2,11 +2,12 @@
 //! Sparse recovery and quantization-aware training are settings of it.
 
 use super::data::Samples;
+use super::error::TrainError;
 use super::report::TrainReport;
 use super::scope::Scope;
 use super::settings::Settings;
 use super::student::{LayerError, hidden_pairs};
-use super::trainer::{Run, Teacher, TrainError, Trained};
+use super::trainer::{Run, Teacher, Trained};
 use crate::model::forward::DenseWeights;
 use crate::model::id::ParameterId;
 use crate::model::transform::Transform;

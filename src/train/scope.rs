@@ -50,7 +50,7 @@ pub enum ScopeError {
         option: &'static str,
         /// As it was given.
         pattern: String,
-        /// Of what it should have selected some.
+        /// What it should have selected, in the plural.
         what: &'static str,
         /// Names that there are.
         examples: String,

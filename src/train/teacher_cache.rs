@@ -12,8 +12,9 @@
 //! seed, sample and row alone: whatever run comes to a sample first writes the same bytes.
 
 use super::data::Samples;
+use super::error::TrainError;
 use super::fused::answers_of;
-use super::trainer::{Teacher, TrainError};
+use super::trainer::Teacher;
 use crate::disk::hash::{hex, sha256};
 use crate::model::spec::ModelSpec;
 use crate::progress::Progress;
@@ -54,7 +55,7 @@ pub enum TeacherCacheError {
         what: String,
         /// There.
         found: String,
-        /// Of the run.
+        /// What the run has.
         expected: String,
     },
     /// The file cannot be read or written.
@@ -169,7 +170,7 @@ impl TeacherCache {
         TeacherCacheError::Io { path: self.path.clone(), source }
     }
 
-    /// Of these samples those that are not there.
+    /// Those of these samples that the file lacks.
     ///
     /// # Errors
     /// A file that cannot be read.

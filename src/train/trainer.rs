@@ -2,23 +2,23 @@
 //! micro-batches, clipped, and one AdamW update. A loss or gradient that is not finite stops the run, names the step
 //! and the tensor, and leaves the last checkpoint in place.
 
-use super::checkpoint::{self, CheckpointError, State};
+use super::checkpoint::{self, State};
 use super::data::{Piece, Samples};
+use super::error::TrainError;
 use super::fused::Fused;
 use super::gradients::StepGradients;
 use super::loss::plain::{Compared, loss};
 use super::loss::table::{Against, LossKind, LossParts};
-use super::memory::{NotEnoughMemory, TrainingNeed};
+use super::memory::TrainingNeed;
 use super::on_policy::{Drawn, OnPolicy};
 use super::optimizer::{Gradients, Moments, global_norm};
 use super::parameters::{Leaves, Parameters, TrainedId, normals};
-use super::privacy::{PrivacyError, Private};
-use super::relations::RelationError;
+use super::privacy::Private;
 use super::scope::Scope;
-use super::settings::{SettingError, Settings};
-use super::teacher_cache::{TeacherCache, TeacherCacheError};
+use super::settings::Settings;
+use super::teacher_cache::TeacherCache;
 use super::view::View;
-use crate::model::forward::{BatchError, DenseWeights, Forward, Observer, Unobserved, WeightSource};
+use crate::model::forward::{DenseWeights, Forward, Observer, Unobserved, WeightSource};
 use crate::model::id::{LinearId, ParameterId};
 use crate::model::spec::{Head, ModelSpec};
 use crate::model::transform::Transform;
@@ -29,70 +29,6 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
-
-/// Why training stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    /// A setting is invalid.
-    #[error(transparent)]
-    Setting(#[from] SettingError),
-    /// The loss needs a teacher.
-    #[error("--{option} needs a teacher, and there is none; pass --teacher to `slmc distill`, or leave --{option} out")]
-    NoTeacher {
-        /// Of the first such loss.
-        option: &'static str,
-    },
-    /// A file of answers cannot be used.
-    #[error(transparent)]
-    Cache(#[from] TeacherCacheError),
-    /// Answers are for fused operations.
-    #[error(
-        "--teacher-cache is for fused operations, which this run has none of; take --backend flex, or leave it out"
-    )]
-    PlainCache,
-    /// Relations cannot be compared.
-    #[error(transparent)]
-    Relations(#[from] RelationError),
-    /// The data gives no sample.
-    #[error("there is nothing to train on: the data gives no sample")]
-    NoSamples,
-    /// A batch does not suit the model.
-    #[error(transparent)]
-    Batch(#[from] BatchError),
-    /// A number is not finite.
-    #[error(
-        "step {step}: {what} is not finite, first seen in {place}; the checkpoint of step {checkpoint} is kept: lower \
-         --learning-rate or check the data, and remove the checkpoint to start anew"
-    )]
-    NotFinite {
-        /// From 0.
-        step: u64,
-        /// Loss or gradient.
-        what: &'static str,
-        /// Tensor or matrix.
-        place: String,
-        /// Step of the last checkpoint, 0 for none.
-        checkpoint: u64,
-    },
-    /// The run cannot be private as it is asked for.
-    #[error(transparent)]
-    Privacy(#[from] PrivacyError),
-    /// The checkpoint cannot be used or written.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// It would need more memory than is allowed.
-    #[error(transparent)]
-    Memory(#[from] NotEnoughMemory),
-    /// Only fused operations compare relations.
-    #[error("--relations is for fused operations, which this run has none of; take --backend flex, or leave it out")]
-    PlainRelations,
-    /// Only fused operations can compute layers again.
-    #[error("--recompute is for fused operations, which this run has none of; take --backend flex, or leave it out")]
-    Recompute,
-    /// The device failed.
-    #[error("the device failed: {0}")]
-    Device(String),
-}
 
 /// A frozen model to learn from.
 pub struct Teacher<'t> {
@@ -515,6 +451,4 @@ impl Observer for Finder {
             self.0 = Some(id);
         }
     }
-
-    fn attention(&mut self, _layer: usize, _query: &Tensor<4>, _key: &Tensor<4>) {}
 }

@@ -42,7 +42,7 @@ pub struct WidthKeys {
 }
 
 impl WidthKeys {
-    /// Of a family whose heads share the hidden width, as many key heads as query heads.
+    /// As many key heads as query heads, for a family whose heads share the hidden width.
     pub const fn shared(heads: &'static str, ffn: &'static str, hidden: &'static str) -> Self {
         WidthKeys {
             heads,

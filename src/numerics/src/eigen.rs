@@ -19,7 +19,7 @@ pub struct Eigen {
 }
 
 impl Eigen {
-    /// Of a symmetric matrix, (columns, columns), whose lower triangle is read. `None` where it holds what is not finite.
+    /// The eigenvectors of a symmetric matrix, (columns, columns), whose lower triangle is read; `None` where it is not finite.
     ///
     /// # Panics
     /// If the matrix is not square.

@@ -33,7 +33,7 @@ pub enum Init {
 pub struct ShapeArgs {
     /// Keep N layers of the teacher, those whose loss costs most
     ///
-    /// Of up to 12 layers by measurement: runs of neighbours, and layers left out one by one. Of more by how little a layer
+    /// Up to 12 layers by measurement: runs of neighbours, and layers left out one by one. More by how little a layer
     /// turns the residual stream.
     #[arg(long, value_name = "N", conflicts_with_all = ["layers", "student"])]
     pub depth: Option<usize>,

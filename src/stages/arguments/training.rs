@@ -214,7 +214,7 @@ impl DataArgs {
 struct ReasoningArgs {
     /// Parts of records that are learned [default: reasoning,answer]
     ///
-    /// Of rows with a `prompt`, an `answer` and mostly a `reasoning`: answer, reasoning, or all, which is the prompt too. The
+    /// For rows with a `prompt`, an `answer` and mostly a `reasoning`: answer, reasoning, or all, which is the prompt too. The
     /// record goes through the chat template, where the model has one, with the reasoning before the answer. Rows are read so
     /// without this option, if they have a prompt and an answer, no list `messages`, and no --field is given.
     #[arg(long, value_name = "PARTS", value_enum, value_delimiter = ',', hide_possible_values = true)]

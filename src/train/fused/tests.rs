@@ -51,7 +51,7 @@ struct Case {
     samples: Samples,
     settings: Settings,
     scope: Scope,
-    /// Of the teacher, which may be there several times.
+    /// The teacher's parts; it may be there several times.
     parts: Vec<f64>,
 }
 

@@ -215,7 +215,7 @@ pub struct LossParts {
 }
 
 impl LossParts {
-    /// Of one loss, without its weight.
+    /// The value of one loss, without its weight.
     pub fn get(&self, kind: LossKind) -> f64 {
         self.values[kind as usize]
     }

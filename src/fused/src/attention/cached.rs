@@ -45,7 +45,7 @@ impl Past {
     }
 }
 
-/// Of values in `parts` parts of one size, those whose numbers are `kept`, ascending.
+/// Those parts of values whose numbers are `kept`, ascending; the values lie in `parts` parts of one size.
 ///
 /// # Panics
 /// If one is not there.

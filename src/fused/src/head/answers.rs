@@ -82,7 +82,7 @@ impl TeacherRows {
         self.head.matrix.values().len() / self.width()
     }
 
-    /// Of `many` rows from `first`.
+    /// The scores of `many` rows from `first`.
     fn scores<'v>(&self, values: &'v mut [f32], first: usize, many: usize, stride: usize) -> Scores<'v> {
         let width = self.width();
         Scores::new(values, &self.head, &slice(&self.rows)[first * width..][..many * width], many, stride)

@@ -12,7 +12,7 @@ type Lanes = [f32; LANES];
 /// Below it a mixture of two probabilities counts as this: q / m stays finite.
 const LEAST: f32 = 1e-30;
 
-/// Of one loss a sum for each token.
+/// How many sums each token has; their places follow.
 const SUMS: usize = 5;
 const DIVERGENCE: usize = 0;
 const SKEW: usize = 1;

@@ -1,0 +1,73 @@
+//! Why training stopped: one error for the loop and everything it uses.
+
+use super::checkpoint::CheckpointError;
+use super::memory::NotEnoughMemory;
+use super::privacy::PrivacyError;
+use super::relations::RelationError;
+use super::settings::SettingError;
+use super::teacher_cache::TeacherCacheError;
+use crate::model::forward::BatchError;
+
+/// Why training stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A setting is invalid.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// The loss needs a teacher.
+    #[error("--{option} needs a teacher, and there is none; pass --teacher to `slmc distill`, or leave --{option} out")]
+    NoTeacher {
+        /// The option of the first such loss.
+        option: &'static str,
+    },
+    /// A file of answers cannot be used.
+    #[error(transparent)]
+    Cache(#[from] TeacherCacheError),
+    /// Answers are for fused operations.
+    #[error(
+        "--teacher-cache is for fused operations, which this run has none of; take --backend flex, or leave it out"
+    )]
+    PlainCache,
+    /// Relations cannot be compared.
+    #[error(transparent)]
+    Relations(#[from] RelationError),
+    /// The data gives no sample.
+    #[error("there is nothing to train on: the data gives no sample")]
+    NoSamples,
+    /// A batch does not suit the model.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// A number is not finite.
+    #[error(
+        "step {step}: {what} is not finite, first seen in {place}; the checkpoint of step {checkpoint} is kept: lower \
+         --learning-rate or check the data, and remove the checkpoint to start anew"
+    )]
+    NotFinite {
+        /// From 0.
+        step: u64,
+        /// Loss or gradient.
+        what: &'static str,
+        /// Tensor or matrix.
+        place: String,
+        /// Step of the last checkpoint, 0 for none.
+        checkpoint: u64,
+    },
+    /// The run cannot be private as it is asked for.
+    #[error(transparent)]
+    Privacy(#[from] PrivacyError),
+    /// The checkpoint cannot be used or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// It would need more memory than is allowed.
+    #[error(transparent)]
+    Memory(#[from] NotEnoughMemory),
+    /// Only fused operations compare relations.
+    #[error("--relations is for fused operations, which this run has none of; take --backend flex, or leave it out")]
+    PlainRelations,
+    /// Only fused operations can compute layers again.
+    #[error("--recompute is for fused operations, which this run has none of; take --backend flex, or leave it out")]
+    Recompute,
+    /// The device failed.
+    #[error("the device failed: {0}")]
+    Device(String),
+}
