@@ -143,14 +143,10 @@ fn one_head(
             if recorded {
                 // The score of a token with another is a product of both vectors.
                 let by_score = scale * (p - q);
-                let add = |slopes: &mut [f32], to: usize, with: &[f32]| {
-                    slopes[to * width..][..width]
-                        .iter_mut()
-                        .zip(with)
-                        .for_each(|(slope, value)| *slope = value.mul_add(by_score, *slope));
-                };
-                add(&mut slopes, place, student.of(chosen[index]));
-                add(&mut slopes, index, student.of(token));
+                for (to, with) in [(place, student.of(chosen[index])), (index, student.of(token))] {
+                    let slopes = slopes[to * width..][..width].iter_mut();
+                    slopes.zip(with).for_each(|(slope, value)| *slope = value.mul_add(by_score, *slope));
+                }
             }
         }
         loss += f64::from(divergence);

@@ -9,12 +9,14 @@
 //! | [`factor`] | Cholesky factors and their inverses, f64 |
 //! | [`eigen`] | eigenvectors of symmetric matrices, f64 |
 //! | [`lanes`] | sums and elementary functions, f32 |
+//! | [`dots`] | products of a vector with sixteen others at once, f32 |
 //! | [`doubles`] | sums of exponentials, f64 |
 //! | [`rounding`] | weights to integers: scales by search, GPTQ and coordinate descent |
 //! | [`scratch`] | memory that is used again |
 
 #[cfg(test)]
 mod digests;
+pub mod dots;
 pub mod doubles;
 pub mod eigen;
 pub mod factor;

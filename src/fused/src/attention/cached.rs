@@ -8,17 +8,18 @@
 use super::{Shape, softmax};
 use crate::node::{Value, slice, tensor};
 use rayon::prelude::*;
-use slm_numerics::lanes::{dot, vectorised};
+use slm_numerics::dots::dots;
+use slm_numerics::lanes::{LANES, vectorised};
 use slm_numerics::scratch::take;
 
 /// Keys and values of the positions read so far.
 #[derive(Debug)]
 pub struct Past {
-    /// (sequences, key heads, room, width), turned.
+    /// (sequences, key heads, room / 16, width, 16), turned: sixteen positions side by side.
     keys: Vec<f32>,
     /// (sequences, key heads, room, width)
     values: Vec<f32>,
-    /// Positions there is room for.
+    /// Positions there is room for, a multiple of 16.
     room: usize,
     held: usize,
 }
@@ -26,6 +27,7 @@ pub struct Past {
 impl Past {
     /// Nothing read yet, with room for `room` positions of each sequence.
     pub fn new(sequences: usize, key_value_heads: usize, width: usize, room: usize) -> Self {
+        let room = room.next_multiple_of(LANES);
         let count = sequences * key_value_heads * room * width;
         Past { keys: vec![0.0; count], values: vec![0.0; count], room, held: 0 }
     }
@@ -98,24 +100,53 @@ fn read_on(shape: &Shape, x: &[f32], task: usize, held: usize, keys: &mut [f32],
     let rows = &x[sequence * length * shape.stride()..][..length * shape.stride()];
     let first = (shape.heads + head) * width;
     let new = held * width..(held + length) * width;
-    shape.gather(rows, first, true, 1.0, &mut keys[new.clone()]);
-    shape.gather(rows, first + shape.key_value_heads * width, false, 1.0, &mut values[new]);
     let mut queries = vec![0.0; length * width];
-    let mut scores = vec![0.0; held + length];
+    shape.gather(rows, first, true, 1.0, &mut queries);
+    for (position, key) in (held..).zip(queries.chunks_exact(width)) {
+        let panel = &mut keys[position / LANES * LANES * width..][..LANES * width];
+        panel.chunks_exact_mut(LANES).zip(key).for_each(|(row, value)| row[position % LANES] = *value);
+    }
+    shape.gather(rows, first + shape.key_value_heads * width, false, 1.0, &mut values[new]);
+    let mut scores = vec![0.0; (held + length).next_multiple_of(LANES)];
     let mut out = vec![0.0; length * group * width];
     for number in 0..group {
         shape.gather(rows, (head * group + number) * width, true, shape.scale, &mut queries);
         for (position, query) in queries.chunks_exact(width).enumerate() {
             let seen = shape.seen(held + position);
-            let scores = &mut scores[..seen.len()];
-            let seen = seen.start * width..seen.end * width;
-            for (score, key) in scores.iter_mut().zip(keys[seen.clone()].chunks_exact(width)) {
-                *score = dot(query, key);
-            }
+            // From the first panel that is seen from.
+            let start = seen.start / LANES * LANES;
+            let panels = &keys[start * width..seen.end.next_multiple_of(LANES) * width];
+            dots(query, panels, &mut scores);
+            let scores = &mut scores[seen.start - start..seen.end - start];
             softmax(scores);
             let out = &mut out[(position * group + number) * width..][..width];
-            for (weight, value) in scores.iter().zip(values[seen].chunks_exact(width)) {
-                out.iter_mut().zip(value).for_each(|(out, value)| *out = weight.mul_add(*value, *out));
+            let (wide, rest) = out.as_chunks_mut::<LANES>();
+            let values = &values[seen.start * width..];
+            for (at, out) in wide.iter_mut().enumerate() {
+                *out = mean_of(scores, &values[at * LANES..], width);
+            }
+            let (half, rest_of) = rest.as_chunks_mut::<{ LANES / 2 }>();
+            let first = wide.len() * LANES;
+            for out in half.iter_mut() {
+                *out = mean_of(scores, &values[first..], width);
+            }
+            let first = first + half.len() * LANES / 2;
+            for (at, out) in rest_of.iter_mut().enumerate() {
+                [*out] = mean_of(scores, &values[first + at..], width);
+            }
+        }
+    }
+    out
+}
+
+/// Σ weight · value of some columns, in the order of the positions; `values` begin at the first of the columns.
+#[inline(always)]
+fn mean_of<const COLUMNS: usize>(weights: &[f32], values: &[f32], width: usize) -> [f32; COLUMNS] {
+    let mut out = [0.0f32; COLUMNS];
+    for (weight, row) in weights.iter().zip(values.chunks(width)) {
+        if let Some(row) = row.first_chunk::<COLUMNS>() {
+            for column in 0..COLUMNS {
+                out[column] = weight.mul_add(row[column], out[column]);
             }
         }
     }

@@ -123,11 +123,10 @@ impl<'a> Answering<'a> {
                     let scores = teacher.scores(values, first, many, stride);
                     add_distribution(mixed, &scores, teacher.weight, temperature, shared);
                 }
-                let log = |values: &mut f32| *values = ln(*values) * temperature as f32;
                 mixed.par_chunks_mut(BLOCK * stride).for_each(|values| {
                     vectorised(
                         #[inline(always)]
-                        || values.iter_mut().for_each(log),
+                        || values.iter_mut().for_each(|value| *value = ln(*value) * temperature as f32),
                     );
                 });
                 ChunkAnswers::Scores(Scores::biased(mixed, None, many, stride))

@@ -64,13 +64,17 @@ impl Chunk<'_> {
                 means.add(&distances.means(self.scores.tokens), 1.0);
                 let largest = self.scores.largest.clone();
                 let plain = plain.as_deref().map(|factors| [largest.as_slice(), factors]);
-                self.by_block(&others, |alone, values, others| {
-                    match plain {
-                        Some([largest, factors]) => slopes_of_cross_entropy(alone, largest, factors),
-                        None => alone.fill(0.0),
-                    }
-                    distances.slopes(plain, per_row, values, others);
-                });
+                self.by_block(
+                    &others,
+                    #[inline(always)]
+                    |alone, values, others| {
+                        match plain {
+                            Some([largest, factors]) => slopes_of_cross_entropy(alone, largest, factors),
+                            None => alone.fill(0.0),
+                        }
+                        distances.slopes(plain, per_row, values, others);
+                    },
+                );
             }
             Some(ChunkAnswers::Scores(others)) => {
                 means.divergence = self.weigh_divergence(&others, plain_sums, plain.as_deref(), per_row);
@@ -107,7 +111,8 @@ impl Chunk<'_> {
     }
 
     /// Lets `work` change the scores block by block: those of tokens that the student alone has; the others, with the teacher's.
-    /// Returns what it makes of each block.
+    /// Returns what it makes of each block. `work` has to be inlined always: else it is compiled without vectors, and every fused
+    /// multiply-add in it is a call.
     fn by_block<R: Send>(
         &mut self,
         others: &Scores<'_>,
@@ -166,16 +171,20 @@ impl Chunk<'_> {
             slope: (divergence * temperature * per_row) as f32,
         };
         let whole = self.scores.largest.clone();
-        let sums: Vec<Vec<[f32; LANES]>> = self.by_block(others, |alone, values, others| {
-            match plain {
-                Some(plain) => slopes_of_cross_entropy(alone, &whole, plain),
-                None => alone.fill(0.0),
-            }
-            match once {
-                true => compared.weigh::<true>(&whole, plain, values, others),
-                false => compared.weigh::<false>(&whole, plain, values, others),
-            }
-        });
+        let sums: Vec<Vec<[f32; LANES]>> = self.by_block(
+            others,
+            #[inline(always)]
+            |alone, values, others| {
+                match plain {
+                    Some(plain) => slopes_of_cross_entropy(alone, &whole, plain),
+                    None => alone.fill(0.0),
+                }
+                match once {
+                    true => compared.weigh::<true>(&whole, plain, values, others),
+                    false => compared.weigh::<false>(&whole, plain, values, others),
+                }
+            },
+        );
         let own =
             |sums: &Vec<[f32; LANES]>| -> f64 { sums.as_flattened()[..tokens].iter().map(|&sum| f64::from(sum)).sum() };
         sums.iter().map(own).sum::<f64>() * temperature * temperature
