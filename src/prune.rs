@@ -1,11 +1,12 @@
 //! One-shot N:M pruning: in every group of M weights along the input dimension the N of largest score stay, the rest
 //! become zero. The score is |w| (magnitude), |w| · √h (Wanda, Sun et al. 2023), h the mean square of the weight's
 //! input over calibration text, or the error of removing the weight when later columns compensate for it
-//! ([`sparsegpt`]). The remaining weights can be refitted ([`refit`]), layer by layer ([`layerwise`]). Training
+//! ([`sparsegpt`]). Channels of feed-forward networks are put into the order that loses least first ([`order`]). The remaining weights can be refitted ([`refit`]), layer by layer ([`layerwise`]). Training
 //! recovers the lost quality and `eval` measures it.
 
 pub mod layerwise;
 pub mod moving;
+pub mod order;
 pub mod refit;
 pub mod sparsegpt;
 

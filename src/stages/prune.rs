@@ -123,6 +123,13 @@ struct PatternArgs {
     #[arg(long)]
     no_refit: bool,
 
+    /// Leave the channels of feed-forward networks in their order
+    ///
+    /// They are put into the order in which the pattern keeps most of ffn.down, where that is pruned: rows of ffn.up and
+    /// ffn.gate and columns of ffn.down change places together, so that the network computes the same and costs the same.
+    #[arg(long)]
+    no_reorder: bool,
+
     /// Most of its output's energy a linear may lose
     ///
     /// A share between 0 and 1, over the calibration text; a linear that would lose more stays dense. With sparsegpt or
@@ -222,7 +229,7 @@ impl Stage for Prune {
     type Options = OnBackend<PruneOptions>;
     const NAME: &'static str = "prune";
     const MAKES: Product = Product::Dense;
-    const REVISION: u32 = 2;
+    const REVISION: u32 = 3;
     const ARITHMETIC: Arithmetic = Arithmetic::Float;
     const RESUMES: Resumes = Resumes::Sometimes;
 
@@ -283,6 +290,7 @@ impl Stage for Prune {
                 pattern: args.pattern.pattern,
                 method: args.pattern.method,
                 refit: args.refits(),
+                reorder: !args.pattern.no_reorder,
                 most_missed: args.pattern.most_missed,
                 only: args.pattern.only.clone(),
                 source: args.source(run.seed),

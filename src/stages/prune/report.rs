@@ -1,6 +1,7 @@
 //! The report of `slmc prune`: every matrix with the energy that it lost, and sums.
 
 use crate::prune::MatrixReport;
+use crate::prune::order::Ordered;
 use crate::report::{Align, Report, Table, grouped};
 use crate::text::file::{ReadNotes, rows_of_files};
 use crate::train::report::TrainReport;
@@ -15,6 +16,9 @@ pub struct PruneReport {
     pub method: &'static str,
     /// Whether the remaining weights were refitted.
     pub refit: bool,
+    /// Networks whose channels were put into another order, and what their last matrices lose before and after.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<Ordered>,
     /// The selection.
     pub only: Vec<String>,
     /// Whether artifacts hold matrices of this pattern compressed; others take the bytes of dense ones.
@@ -80,6 +84,12 @@ impl Report for PruneReport {
             sums.row(["calibration", &format!("{calibration}, {} tokens", grouped(tokens))]);
         }
         rows_of_files(&self.files_read, &mut sums);
+        if !self.orders.is_empty() {
+            let networks = self.orders.len() as f64;
+            let mean = |share: fn(&Ordered) -> f64| percent(self.orders.iter().map(share).sum::<f64>() / networks);
+            let (before, after) = (mean(|order| order.removed_before), mean(|order| order.removed_after));
+            sums.row(["channels reordered", &format!("energy removed from ffn.down {after} instead of {before}")]);
+        }
         sums.row(["weights", &grouped(self.weights)]);
         sums.row(["zeros", &format!("{}, {} before", grouped(self.zeros_after), grouped(self.zeros_before))]);
         if let Some(training) = &self.training {

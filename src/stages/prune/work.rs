@@ -14,6 +14,7 @@ use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::prune::layerwise::{self, Pass};
 use crate::prune::moving::MovingMasks;
+use crate::prune::order::{Ordered, order_channels};
 use crate::prune::{MatrixReport, Method, check, prune, select};
 use crate::quantize::calibration::{CALIBRATION_TOKENS, Calibration, CalibrationText, calibration};
 use crate::quantize::training_data::{Retrain, training_samples};
@@ -42,6 +43,8 @@ pub struct PruneOptions {
     pub method: Method,
     /// Whether the remaining weights are refitted.
     pub refit: bool,
+    /// Whether channels of feed-forward networks may change places.
+    pub reorder: bool,
     /// Leave a linear dense where more than this share of its output's energy would be missed; layer by layer only.
     pub most_missed: Option<f64>,
     /// Which linears: globs, ffn, attention, all.
@@ -98,6 +101,10 @@ struct Work<'o> {
 /// The model with its zeros.
 struct Pruned {
     model: Model,
+    /// The model before, its channels in their new order.
+    ordered: Model,
+    /// What that order did.
+    orders: Vec<Ordered>,
     sparsity: Sparsity,
     matrices: Vec<MatrixReport>,
 }
@@ -134,9 +141,20 @@ impl<'o> Work<'o> {
 
     /// Sets weights to zero, layer by layer where the others compensate.
     fn prune(&self, device: &Device, progress: &dyn Progress) -> Result<Pruned, StageError> {
-        let PruneOptions { pattern, method, refit, most_missed, .. } = *self.options;
-        let (model, selected) = (self.model.clone(), &self.selected[..]);
+        let PruneOptions { pattern, method, refit, reorder, most_missed, .. } = *self.options;
+        let selected = &self.selected[..];
         let layer_by_layer = refit || method == Method::SparseGpt;
+        let statistics = match &self.calibration {
+            Some(calibration) if reorder || !layer_by_layer => {
+                Some(collect(&self.model, &calibration.sequences, device, progress)?)
+            }
+            _ => None,
+        };
+        let (ordered, orders) = match reorder {
+            true => order_channels(self.model.clone(), selected, pattern, statistics.as_ref())?,
+            false => (self.model.clone(), Vec::new()),
+        };
+        let model = ordered.clone();
         let (model, matrices) = match &self.calibration {
             Some(calibration) if layer_by_layer => {
                 let sequences = &calibration.sequences[..];
@@ -144,9 +162,12 @@ impl<'o> Work<'o> {
                 layerwise::prune(model, &pass, progress)?
             }
             calibration => {
+                // The inputs of what was reordered stand in another order.
                 let statistics = match calibration {
-                    None => None,
-                    Some(calibration) => Some(collect(&model, &calibration.sequences, device, progress)?),
+                    Some(calibration) if !orders.is_empty() => {
+                        Some(collect(&model, &calibration.sequences, device, progress)?)
+                    }
+                    _ => statistics,
                 };
                 prune(model, selected, pattern, method, statistics.as_ref(), progress)?
             }
@@ -156,7 +177,7 @@ impl<'o> Work<'o> {
         let mut sparsity = self.sparsity.clone();
         let taken = selected.iter().filter(|id| !left.contains(id));
         sparsity.extend(taken.map(|id| (*id, pattern)));
-        Ok(Pruned { model, sparsity, matrices })
+        Ok(Pruned { model, ordered, orders, sparsity, matrices })
     }
 
     /// Trains the remaining weights, the model before pruning being the teacher; masks of every sparse matrix are held.
@@ -175,7 +196,8 @@ impl<'o> Work<'o> {
             (options.masks_move > 0.0).then(|| self.moving(pruned, masks.clone(), device, progress)).transpose()?;
         let retraining = Retraining {
             model: &self.model,
-            start: values_of(&self.model)?,
+            // Masks that move choose among all weights; where they stand, the others go on from what was fitted to them.
+            start: values_of(if moving.is_some() { &pruned.ordered } else { &pruned.model })?,
             samples: &samples.samples,
             settings: &retrain.settings,
             fingerprint: resume.fingerprint(),
@@ -207,7 +229,7 @@ impl<'o> Work<'o> {
     ) -> Result<MovingMasks, StageError> {
         let options = self.options;
         let statistics = match &self.calibration {
-            Some(calibration) => Some(collect(&self.model, &calibration.sequences, device, progress)?),
+            Some(calibration) => Some(collect(&pruned.ordered, &calibration.sequences, device, progress)?),
             None => None,
         };
         let mut moving = BTreeMap::new();
@@ -231,6 +253,7 @@ impl<'o> Work<'o> {
             "pattern": options.pattern.to_string(),
             "method": options.method.name(),
             "refit": options.refit,
+            "reorder": options.reorder,
             "most_missed": options.most_missed,
             "only": options.only,
             "masks_move": options.masks_move,
@@ -246,6 +269,7 @@ impl<'o> Work<'o> {
             pattern: options.pattern.to_string(),
             method: options.method.name(),
             refit: options.refit,
+            orders: pruned.orders.clone(),
             only: options.only.clone(),
             compressed_in_artifacts: options.pattern.is_two_of_four(),
             calibration: calibration.map(|calibration| calibration.description.clone()),
@@ -282,6 +306,7 @@ fn provenance(
         "pattern": report.pattern,
         "method": report.method,
         "refit": report.refit,
+        "reorder": options.reorder,
         "most_missed": options.most_missed,
         "only": report.only,
         "calibration": report.calibration,
