@@ -17,7 +17,7 @@ use slm_fused::head::{Answers, Means, SampledRows, TeacherRows, Weighting, losse
 use slm_fused::hidden::{Comparison, Form, distance};
 use slm_fused::node::Value;
 use slm_fused::relations::{Layout, Related, relations as relations_of};
-use slm_fused::weights::{GradientSum, Weight};
+use slm_fused::weights::{GradientSum, KeptTerms, Terms, Weight};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -66,7 +66,13 @@ impl Fused {
         let sums: BTreeMap<TrainedId, Arc<GradientSum>> = trained
             .map(|(id, _)| (*id, Arc::new(GradientSum::reusing(self.memory.remove(id).unwrap_or_default()))))
             .collect();
-        let result = self.run_pieces(run, &lent, &sums, pieces, now);
+        let weight = |id: &TrainedId, lent: &Lent| match sums.get(id) {
+            Some(sum) => Weight::trained(lent.values.clone(), sum.clone()),
+            None => Weight::fixed(lent.values.clone()),
+        };
+        let rows: usize = pieces.iter().map(|piece| piece.rows.len()).sum();
+        let share = |piece: &Piece| piece.rows.len() as f64 / rows.max(1) as f64;
+        let result = self.run_pieces(run, (&lent, &weight), pieces, &share, now);
         give_back(parameters, lent);
         let mut gradients = Gradients::new();
         for (id, sum) in sums {
@@ -79,20 +85,45 @@ impl Fused {
         Ok((gradients, result?))
     }
 
+    /// The terms of the gradients of a micro-batch whose samples have one row each, so that they can be summed sample by sample, and
+    /// the mean loss.
+    pub(super) fn terms(
+        &self,
+        run: &Run<'_>,
+        parameters: &mut Parameters,
+        view: &View<'_>,
+        piece: &Piece,
+        now: &LossParts,
+    ) -> Result<(BTreeMap<TrainedId, Vec<Terms>>, LossParts), TrainError> {
+        let lent = view.lend(parameters);
+        let trained = lent.iter().filter(|(_, lent)| lent.trained);
+        let kept: BTreeMap<TrainedId, Arc<KeptTerms>> = trained.map(|(id, _)| (*id, Arc::default())).collect();
+        let weight = |id: &TrainedId, lent: &Lent| match kept.get(id) {
+            Some(terms) => Weight::by_terms(lent.values.clone(), terms.clone()),
+            None => Weight::fixed(lent.values.clone()),
+        };
+        // The gradient of every row as if it were alone.
+        let share = |piece: &Piece| piece.rows.len() as f64;
+        let result = self.run_pieces(run, (&lent, &weight), std::slice::from_ref(piece), &share, now);
+        give_back(parameters, lent);
+        let mut parts = LossParts::default();
+        parts.add(&result?, 1.0 / share(piece).max(1.0));
+        let unwrapped =
+            kept.into_iter().filter_map(|(id, terms)| Some((id, Arc::try_unwrap(terms).ok()?.into_terms())));
+        Ok((unwrapped.collect(), parts))
+    }
+
     fn run_pieces(
         &self,
         run: &Run<'_>,
-        lent: &BTreeMap<TrainedId, Lent>,
-        sums: &BTreeMap<TrainedId, Arc<GradientSum>>,
+        (lent, weight): (&BTreeMap<TrainedId, Lent>, &dyn Fn(&TrainedId, &Lent) -> Weight),
         pieces: &[Piece],
+        share: &dyn Fn(&Piece) -> f64,
         now: &LossParts,
     ) -> Result<LossParts, TrainError> {
         let (mut weights, mut projections) = (BTreeMap::new(), BTreeMap::new());
         for (id, lent) in lent {
-            let weight = match sums.get(id) {
-                Some(sum) => Weight::trained(lent.values.clone(), sum.clone()),
-                None => Weight::fixed(lent.values.clone()),
-            };
+            let weight = weight(id, lent);
             match id {
                 TrainedId::Parameter(id) => {
                     weights.insert(*id, weight);
@@ -105,10 +136,9 @@ impl Fused {
             }
         }
         let weights = FusedWeights::new(run.spec, weights);
-        let rows: usize = pieces.iter().map(|piece| piece.rows.len()).sum();
         let mut parts = LossParts::default();
         for piece in pieces {
-            let share = piece.rows.len() as f64 / rows.max(1) as f64;
+            let share = share(piece);
             let student = Student { weights: &weights, projections: &projections };
             parts.add(&self.piece(run, &student, piece, share, now)?, share);
         }

@@ -9,8 +9,12 @@ use super::loss::table::LossParts;
 use super::optimizer::Gradients;
 use super::parameters::TrainedId;
 use super::privacy::Private;
+use super::privacy::samplewise::Samplewise;
 use super::trainer::Run;
 use super::view::View;
+
+/// Samples whose private gradients are made together.
+pub(super) const TOGETHER: usize = 64;
 
 /// Gradients by the trained values, with the loss and the tokens that they are of.
 pub(super) struct StepGradients {
@@ -61,7 +65,12 @@ impl Run<'_> {
         let zeros = |(id, values): (&TrainedId, &Vec<f32>)| (*id, vec![0.0; values.len()]);
         let mut sum: Gradients = state.parameters.iter().map(zeros).collect();
         let (mut parts, mut tokens) = (LossParts::default(), 0);
-        for piece in self.samples.apart(self.spec, self.settings.seed, state.step, &drawn) {
+        let mut apart = drawn.clone();
+        if let Some(fused) = fused.as_deref_mut().filter(|_| view.is_plain(&state.parameters)) {
+            apart =
+                self.add_together(private, (state, &mut sum), (view, now), fused, (&drawn, &mut parts, &mut tokens))?;
+        }
+        for piece in self.samples.apart(self.spec, self.settings.seed, state.step, &apart) {
             let piece = piece?;
             let piece = std::slice::from_ref(&piece);
             let one = self.trained_gradients(piece, state, (view, now), fused.as_deref_mut(), saved)?;
@@ -74,5 +83,45 @@ impl Run<'_> {
         }
         private.finish(&mut sum, state.step);
         Ok(StepGradients { gradients: sum, parts, tokens })
+    }
+
+    /// Adds the clipped gradients of the samples for which one backward pass over many gives them; the others are returned, to be
+    /// computed one by one.
+    fn add_together(
+        &self,
+        private: &Private,
+        (state, sum): (&mut State, &mut Gradients),
+        (view, now): (&View<'_>, &LossParts),
+        fused: &mut Fused,
+        (drawn, parts, tokens): (&[usize], &mut LossParts, &mut usize),
+    ) -> Result<Vec<usize>, TrainError> {
+        // Samples of about one length stand together, so that little is padding.
+        let mut ordered = drawn.to_vec();
+        ordered.sort_by_key(|sample| (self.samples.tokens(*sample).len(), *sample));
+        let mut apart = Vec::new();
+        for samples in ordered.chunks(TOGETHER) {
+            let piece = self.samples.piece_of(self.spec, samples)?;
+            let alone = |apart: &mut Vec<usize>| apart.extend_from_slice(samples);
+            if piece.rows.len() != samples.len() {
+                alone(&mut apart);
+                continue;
+            }
+            let (terms, own) = fused.terms(self, &mut state.parameters, view, &piece, now)?;
+            let Some(samplewise) = Samplewise::new(terms, piece.batch.dims()) else {
+                alone(&mut apart);
+                continue;
+            };
+            let norms = samplewise.norms();
+            // What is not finite is named by the sample that it comes from.
+            if !own.total.is_finite() || norms.iter().any(|norm| !norm.is_finite()) {
+                alone(&mut apart);
+                continue;
+            }
+            let factors: Vec<f32> = norms.iter().map(|norm| private.factor(*norm)).collect();
+            samplewise.add_to(sum, &factors);
+            parts.add(&own, samples.len() as f64 / drawn.len() as f64);
+            *tokens += piece.tokens;
+        }
+        Ok(apart)
     }
 }

@@ -13,6 +13,7 @@
 //!
 //! What an operation keeps is the table of docs/training.md. Samples are taken to be as long as the longest.
 
+use super::gradients::TOGETHER;
 use super::loss::table::Against;
 use super::scope::Scope;
 use super::settings::Settings;
@@ -34,7 +35,7 @@ pub struct TrainingNeed<'n> {
     pub student: &'n ModelSpec,
     /// The part of it that is trained.
     pub scope: &'n Scope,
-    /// Whether samples are computed one by one, and their gradients summed apart.
+    /// Whether the gradients of samples are clipped and summed apart.
     pub private: bool,
     /// The teachers, where the loss has some.
     pub teachers: Vec<&'n ModelSpec>,
@@ -66,9 +67,12 @@ impl TrainingNeed<'_> {
     /// Bytes at the peak.
     pub fn peak_bytes(&self) -> u64 {
         let Settings { batch, pieces, .. } = *self.settings;
-        let samples = if self.private { 1 } else { batch.div_ceil(pieces.max(1)) };
+        let samples = if self.private { TOGETHER.min(batch) } else { batch.div_ceil(pieces.max(1)) };
         let tokens = samples * self.longest;
-        let step = self.held_bytes() + if self.fused { self.piece_bytes(tokens) } else { self.plain_bytes(tokens) };
+        // Private gradients keep what they are products of until the samples are clipped.
+        let kept = if self.private { 2 } else { 1 };
+        let step =
+            self.held_bytes() + if self.fused { kept * self.piece_bytes(tokens) } else { self.plain_bytes(tokens) };
         step.max(self.writing_bytes())
     }
 

@@ -3,14 +3,16 @@
 //!
 //! ```text
 //! S  every sample of the data by itself with probability q = batch / samples
-//! g  (Σ over S of gᵢ · min(1, C / ‖gᵢ‖) + N(0, σ² C²)) / batch        gᵢ by all trained values, one sample at a time
+//! g  (Σ over S of gᵢ · min(1, C / ‖gᵢ‖) + N(0, σ² C²)) / batch        gᵢ by all trained values
 //! ```
 //!
-//! then AdamW on g. σ is the least with which the accountant gives the ε that was asked for over the whole run. Samples and noise
+//! then AdamW on g. Of samples with one target each the sum is made from one backward pass over many ([`samplewise`]); of others one
+//! sample after the other. σ is the least with which the accountant gives the ε that was asked for over the whole run. Samples and noise
 //! come from [`randomness`], which no seed decides, so that two runs differ and a resumed run draws anew.
 
 pub mod accountant;
 pub mod randomness;
+pub(super) mod samplewise;
 
 use super::data::Samples;
 use super::optimizer::{Gradients, global_norm};
@@ -189,10 +191,14 @@ impl Private {
         self.randomness.draw(samples.len(), self.mechanism.rate, step)
     }
 
+    /// What a sample's gradient of this norm is multiplied by.
+    pub(super) fn factor(&self, norm: f64) -> f32 {
+        if norm > self.settings.clip { (self.settings.clip / norm) as f32 } else { 1.0 }
+    }
+
     /// Adds one sample's gradients to a sum, scaled down to the clip where their norm is above it.
     pub(super) fn add_clipped(&self, sum: &mut Gradients, gradients: &Gradients) {
-        let norm = global_norm(gradients);
-        let factor = if norm > self.settings.clip { (self.settings.clip / norm) as f32 } else { 1.0 };
+        let factor = self.factor(global_norm(gradients));
         for (id, sum) in sum {
             // A tensor that the loss does not reach adds nothing.
             let Some(values) = gradients.get(id) else { continue };

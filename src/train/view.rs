@@ -105,6 +105,16 @@ impl<'v> View<'v> {
         seen
     }
 
+    /// Whether every trained value is what the forward sees, with no transform and no adapter between.
+    pub(super) fn is_plain(&self, parameters: &Parameters) -> bool {
+        let changed = |id: &TrainedId| match id {
+            TrainedId::Parameter(ParameterId::Linear(linear, Part::Weight)) => self.transform.changes(*linear),
+            TrainedId::Parameter(_) | TrainedId::Projection(_) => false,
+            TrainedId::AdapterA(_) | TrainedId::AdapterB(_) => true,
+        };
+        !parameters.keys().any(changed)
+    }
+
     /// Takes what the forward sees out of the trained values, until [`give_back`].
     pub(super) fn lend(&self, parameters: &mut Parameters) -> BTreeMap<TrainedId, Lent> {
         let mut lent = BTreeMap::new();

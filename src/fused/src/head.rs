@@ -23,6 +23,7 @@ pub use answers::{Answers, SampledRows, TeacherRows, sample};
 
 use crate::linear::Linear;
 use crate::node::{Value, record, slice, tensor};
+use crate::weights::{TermKind, Weight};
 use answers::Answering;
 use chunk::Chunk;
 use rayon::prelude::*;
@@ -120,6 +121,24 @@ impl Means {
     }
 }
 
+/// Leaves what rows of a chunk add to a head whose gradient is left as terms; `scores` are slopes, (vocabulary, stride), of
+/// `rows`: the first, how many, and of how many.
+fn keep_terms(head: &Linear, (scores, stride): (&[f32], usize), x: &[f32], rows: [usize; 3]) {
+    let weights = [Some(&head.matrix), head.bias.as_ref()];
+    if weights.iter().flatten().all(|weight| weight.terms().is_none()) {
+        return;
+    }
+    let slopes = |row: usize| scores.chunks_exact(stride).map(move |of_token| of_token[row]);
+    let [_, many, _] = rows;
+    let dy: Vec<f32> = (0..many).flat_map(slopes).collect();
+    if let Some(terms) = head.bias.as_ref().and_then(Weight::terms) {
+        terms.keep(rows, TermKind::Vectors(dy.clone()));
+    }
+    if let Some(terms) = head.matrix.terms() {
+        terms.keep(rows, TermKind::Products { dy, x: x.to_vec(), inputs: x.len() / many.max(1) });
+    }
+}
+
 /// The losses of rows (rows, width): their weighted sum, of one element, and their means. Gradients of the head are added
 /// here already, so the sum must be differentiated as it is, not multiplied.
 pub fn losses(
@@ -156,11 +175,14 @@ pub fn losses(
             let scores = Matrix::new(&chunk.scores.values[..vocabulary * stride], stride).columns(0, many);
             let out = Output::over(&mut gradient[first * width..][..many * width], width);
             multiply(out, Left::Columns(scores), Right::Rows(Matrix::new(head.matrix.values(), width)));
-            head.matrix.add_gradient(|sum, add| {
-                let out = Output { add, ..Output::over(sum, width) };
-                multiply(out, Left::Rows(scores), Right::Rows(Matrix::new(own, width)));
-            });
-            if let Some(bias) = &head.bias {
+            keep_terms(head, (&chunk.scores.values[..vocabulary * stride], stride), own, [first, many, count]);
+            if head.matrix.terms().is_none() {
+                head.matrix.add_gradient(|sum, add| {
+                    let out = Output { add, ..Output::over(sum, width) };
+                    multiply(out, Left::Rows(scores), Right::Rows(Matrix::new(own, width)));
+                });
+            }
+            if let Some(bias) = head.bias.as_ref().filter(|bias| bias.terms().is_none()) {
                 let scores = &*chunk.scores.values;
                 bias.add_gradient(|total, add| {
                     let rows = total.par_iter_mut().zip(scores.par_chunks(stride)).with_min_len(BLOCK);

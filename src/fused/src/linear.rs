@@ -7,7 +7,7 @@
 //! ```
 
 use crate::node::{Value, record, recycle, slice, tensor};
-use crate::weights::Weight;
+use crate::weights::{TermKind, Weight};
 use rayon::prelude::*;
 use slm_numerics::lanes::vectorised;
 use slm_numerics::product::{Left, Matrix, Output, Right, multiply};
@@ -78,10 +78,16 @@ pub fn linear(input: &Value, linears: Vec<Linear>, residual: Option<&Value>) -> 
                 let output = Output { add: number > 0, ..Output::over(dx, inputs) };
                 multiply(output, Left::Rows(own), Right::Rows(Matrix::new(linear.matrix.values(), inputs)));
             }
-            linear.matrix.add_gradient(|sum, add| {
-                let output = Output { add, ..Output::over(sum, inputs) };
-                multiply(output, Left::Columns(own), Right::Rows(Matrix::new(slice(&x), inputs)));
-            });
+            match linear.matrix.terms() {
+                Some(terms) => {
+                    let dy = columns_of(slice(&gradient), [total, first, count]);
+                    terms.keep([0, tokens, tokens], TermKind::Products { dy, x: slice(&x).to_vec(), inputs });
+                }
+                None => linear.matrix.add_gradient(|sum, add| {
+                    let output = Output { add, ..Output::over(sum, inputs) };
+                    multiply(output, Left::Columns(own), Right::Rows(Matrix::new(slice(&x), inputs)));
+                }),
+            }
             if let Some(bias) = &linear.bias {
                 add_columns(bias, slice(&gradient), [total, first, count]);
             }
@@ -140,6 +146,10 @@ pub(crate) fn add_columns(vector: &Weight, rows: &[f32], [stride, first, count]:
     if !vector.is_trained() {
         return;
     }
+    if let Some(terms) = vector.terms() {
+        let all = rows.len() / stride;
+        return terms.keep([0, all, all], TermKind::Vectors(columns_of(rows, [stride, first, count])));
+    }
     let block = |rows: &[f32]| {
         vectorised(
             #[inline(always)]
@@ -154,6 +164,11 @@ pub(crate) fn add_columns(vector: &Weight, rows: &[f32], [stride, first, count]:
     };
     let blocks: Vec<Vec<f32>> = rows.par_chunks(BLOCK * stride).map(block).collect();
     add_in_order(vector, blocks.iter().map(Vec::as_slice));
+}
+
+/// `count` columns from `first` of rows of `stride`.
+fn columns_of(rows: &[f32], [stride, first, count]: [usize; 3]) -> Vec<f32> {
+    rows.chunks_exact(stride).flat_map(|row| &row[first..first + count]).copied().collect()
 }
 
 /// Adds vectors to a gradient, one after the other.

@@ -9,7 +9,7 @@
 
 use crate::linear::add_in_order;
 use crate::node::{Value, record, recycle, slice, tensor};
-use crate::weights::Weight;
+use crate::weights::{TermKind, Weight};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 use slm_numerics::lanes::{LANES, dot, sum, tree, vectorised};
@@ -149,6 +149,10 @@ impl Rows {
         };
         let blocks: Vec<Vec<[Vec<f32>; 2]>> =
             dx.par_chunks_mut(chunk).zip(values.par_chunks(chunk)).zip(dy.par_chunks(chunk)).map(block).collect();
+        if self.keeps_terms() {
+            self.keep_terms(values, dy);
+            return tensor(dx, x.layout().shape().as_ref());
+        }
         for (number, segment) in self.segments.iter().enumerate() {
             let part = |which: usize| blocks.iter().map(move |block| block[number][which].as_slice());
             if segment.weight.is_trained() {
@@ -159,6 +163,39 @@ impl Rows {
             }
         }
         tensor(dx, x.layout().shape().as_ref())
+    }
+
+    fn keeps_terms(&self) -> bool {
+        let of = |segment: &Segment| {
+            segment.weight.terms().is_some() || segment.bias.as_ref().is_some_and(|bias| bias.terms().is_some())
+        };
+        self.segments.iter().any(of)
+    }
+
+    /// Leaves what every row adds to gains and offsets.
+    fn keep_terms(&self, x: &[f32], dy: &[f32]) {
+        let rows = x.len() / self.stride;
+        let mut dx = vec![0.0; self.stride];
+        let mut all: Vec<[Vec<f32>; 2]> = self.segments.iter().map(|_| [Vec::new(), Vec::new()]).collect();
+        for (x, dy) in x.chunks_exact(self.stride).zip(dy.chunks_exact(self.stride)) {
+            let zeros = |segment: &Segment| [(); 2].map(|()| vec![0.0; segment.weight.values().len()]);
+            let mut sums: Vec<[Vec<f32>; 2]> = self.segments.iter().map(zeros).collect();
+            vectorised(
+                #[inline(always)]
+                || self.row_backward(x, dy, &mut dx, &mut sums),
+            );
+            for (all, sums) in all.iter_mut().zip(sums) {
+                all.iter_mut().zip(sums).for_each(|(all, sum)| all.extend(sum));
+            }
+        }
+        for (segment, [of_gain, of_offset]) in self.segments.iter().zip(all) {
+            if let Some(terms) = segment.weight.terms() {
+                terms.keep([0, rows, rows], TermKind::Vectors(of_gain));
+            }
+            if let Some(terms) = segment.bias.as_ref().and_then(Weight::terms) {
+                terms.keep([0, rows, rows], TermKind::Vectors(of_offset));
+            }
+        }
     }
 
     #[inline(always)]
