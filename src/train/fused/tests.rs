@@ -11,7 +11,9 @@ use crate::model::weights::Model;
 use crate::train::data::Samples;
 use crate::train::loss::schedule::Schedule;
 use crate::train::loss::table::LOSSES;
+use crate::train::optimizer::global_norm;
 use crate::train::parameters::normals;
+use crate::train::privacy::samplewise::Samplewise;
 use crate::train::scope::{LoraSettings, Scope, ScopeSettings};
 use crate::train::settings::Settings;
 use crate::train::student::hidden_pairs;
@@ -78,8 +80,13 @@ impl Case {
         Case { model, values, other, padded: None, samples, settings, scope: Scope::default(), parts: vec![1.0] }
     }
 
-    /// Loss and gradients on a device: fused, or by burn's own operations.
-    fn gradients(&self, values: &Parameters, name: &str, fused: bool) -> (Gradients, LossParts) {
+    /// Lets `work` do something with a run on a device, its view and its trained values.
+    fn with_run<R>(
+        &self,
+        values: &Parameters,
+        name: &str,
+        work: impl FnOnce(&Run<'_>, &View<'_>, Parameters) -> R,
+    ) -> R {
         let device = device(name).unwrap();
         let spec = &self.model.spec;
         let teacher = |id: ParameterId| Ok::<_, ()>(self.other[&id].clone());
@@ -115,8 +122,6 @@ impl Case {
             read_bytes: 0,
             on_policy: None,
         };
-        let pieces = self.samples.pieces(spec, 1, 0, self.settings.batch, self.settings.pieces).unwrap();
-        let now = &self.settings.loss.at(0.0);
         let start = values.iter().filter_map(|(id, values)| match id {
             TrainedId::Parameter(id) => Some((*id, values.clone())),
             _ => None,
@@ -127,18 +132,28 @@ impl Case {
         for (number, (_, values)) in of_b.enumerate() {
             *values = normals(number as u64, values.len(), 0.1);
         }
-        if !fused {
-            let (gradients, parts) = run.gradients(&view.seen(&trained), &pieces, now).unwrap();
-            return (view.pull_back(&trained, gradients).0, parts);
-        }
-        let mut fused = Fused::new(&run).unwrap().unwrap();
-        let before = trained.clone();
-        let found = fused.gradients(&run, &mut trained, &view, &pieces, now).unwrap();
-        fused.reuse(found.0);
-        // Again in the memory of the first: it must not show.
-        let (gradients, parts) = fused.gradients(&run, &mut trained, &view, &pieces, now).unwrap();
-        assert!(trained == before, "what was lent is given back");
-        (view.pull_back(&trained, gradients).0, parts)
+        work(&run, &view, trained)
+    }
+
+    /// Loss and gradients on a device: fused, or by burn's own operations.
+    fn gradients(&self, values: &Parameters, name: &str, fused: bool) -> (Gradients, LossParts) {
+        let Settings { batch, pieces, loss, .. } = &self.settings;
+        let pieces = self.samples.pieces(&self.model.spec, 1, 0, *batch, *pieces).unwrap();
+        let now = &loss.at(0.0);
+        self.with_run(values, name, |run, view, mut trained| {
+            if !fused {
+                let (gradients, parts) = run.gradients(&view.seen(&trained), &pieces, now).unwrap();
+                return (view.pull_back(&trained, gradients).0, parts);
+            }
+            let mut fused = Fused::new(run).unwrap().unwrap();
+            let before = trained.clone();
+            let found = fused.gradients(run, &mut trained, view, &pieces, now).unwrap();
+            fused.reuse(found.0);
+            // Again in the memory of the first: it must not show.
+            let (gradients, parts) = fused.gradients(run, &mut trained, view, &pieces, now).unwrap();
+            assert!(trained == before, "what was lent is given back");
+            (view.pull_back(&trained, gradients).0, parts)
+        })
     }
 
     fn fused(&self, values: &Parameters) -> (Gradients, LossParts) {
@@ -360,4 +375,58 @@ fn a_part_has_the_gradients_of_the_whole() {
         assert!(adapters.0.keys().any(|id| matches!(id, TrainedId::AdapterA(_))), "{label}");
         same(&adapters, &case.gradients(&case.values, "flex", false), 3e-5, &format!("adapters of {label}"));
     }
+}
+
+/// Norms of single samples and their sum, from one backward pass over all of them, are those of one pass for each; a table, whose
+/// gradient is left by no terms, is seen.
+#[test]
+fn samples_together_have_the_gradients_of_each_alone() {
+    let folder = golden_folders().into_iter().find(|path| path.ends_with("bert-classifier")).unwrap();
+    let loss = LossWeights::NONE.with(LossKind::CrossEntropy, 1.0).with(LossKind::Divergence, 0.7);
+    let mut case = Case::new(&folder, false, loss);
+    let spec = case.model.spec.clone();
+    let together = |case: &Case| {
+        case.with_run(&case.values, "flex", |run, view, mut trained| {
+            let piece = case.samples.piece_of(&spec, &[0, 1, 2, 3]).unwrap();
+            let fused = Fused::new(run).unwrap().unwrap();
+            let (terms, parts) = fused.terms(run, &mut trained, view, &piece, &case.settings.loss.at(0.0)).unwrap();
+            Samplewise::new(terms, piece.batch.dims()).map(|samplewise| (samplewise, parts))
+        })
+    };
+    assert!(together(&case).is_none(), "a table has no terms");
+    let only = ["layers.*", "pooler*", "classifier*", "head*"].map(str::to_owned).to_vec();
+    let only = only.into_iter().filter(|pattern| {
+        let settings = ScopeSettings { train_only: vec![pattern.clone()], lora: None };
+        settings.of(&spec, &Sparsity::new()).is_ok()
+    });
+    let settings = ScopeSettings { train_only: only.collect(), lora: None };
+    case.scope = settings.of(&spec, &Sparsity::new()).unwrap();
+    let (samplewise, parts) = together(&case).unwrap();
+    let alone = |sample: usize| {
+        case.with_run(&case.values, "flex", |run, view, mut trained| {
+            let piece = [case.samples.piece_of(&spec, &[sample]).unwrap()];
+            let mut fused = Fused::new(run).unwrap().unwrap();
+            fused.gradients(run, &mut trained, view, &piece, &case.settings.loss.at(0.0)).unwrap()
+        })
+    };
+    let each: Vec<(Gradients, LossParts)> = (0..4).map(alone).collect();
+    let mean = each.iter().map(|(_, parts)| parts.total).sum::<f64>() / 4.0;
+    assert!((parts.total / mean - 1.0).abs() < 1e-6, "{} and {mean}", parts.total);
+    for (norm, (gradients, _)) in samplewise.norms().into_iter().zip(&each) {
+        let expected = global_norm(gradients);
+        assert!((norm / expected - 1.0).abs() < 1e-4, "{norm}, {expected}");
+    }
+    let zeros = |(id, values): (&TrainedId, &Vec<f32>)| (*id, vec![0.0; values.len()]);
+    let mut sum: Gradients = each[0].0.iter().map(zeros).collect();
+    let mut expected = sum.clone();
+    let factors = [1.0, 0.5, 0.25, 2.0];
+    samplewise.add_to(&mut sum, &factors);
+    for ((gradients, _), factor) in each.iter().zip(factors) {
+        for (id, values) in gradients {
+            let sum = expected.get_mut(id).unwrap().iter_mut();
+            sum.zip(values).for_each(|(sum, value)| *sum += factor * value);
+        }
+    }
+    let parts = LossParts::default();
+    same(&(sum, parts), &(expected, parts), 1e-4, "the sum of all samples");
 }
