@@ -271,6 +271,27 @@ fn the_predicted_peak_holds_against_the_measured_one() {
     assert!(3 * needs[1] < 2 * needs[0] && 3 * needs[2] < 2 * needs[0], "an option saves too little: {needs:?}");
 }
 
+/// A run that compares hidden states needs no more for more steps.
+#[test]
+fn memory_does_not_grow_with_the_steps() {
+    if cfg!(not(target_os = "linux")) {
+        return not_run("the peak of a process is measured on Linux alone");
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    fs::write(path.join("text.txt"), TEXT.repeat(20)).expect("writes");
+    let teacher = root("recipes/quickstart/teacher");
+    let distill = format!("distill --teacher {} --layers 0 --data text.txt --window 64 --json -q", teacher.display());
+    let peak = |tokens: u64, batch: usize| {
+        let line = format!("{distill} --hidden 1 --batch {batch} --pieces 1 --tokens {tokens} -o out{tokens}");
+        let output = run(path, &line);
+        assert!(output.status.success(), "{}", stderr(&output));
+        one_line(&output)["peak_memory_bytes"].as_u64().expect("a peak")
+    };
+    let (short, long) = (peak(2_000, 4), peak(60_000, 4));
+    assert!(long < short + (8 << 20), "{short} bytes in 8 steps, {long} in 234");
+}
+
 #[test]
 fn a_run_that_needs_more_memory_than_allowed_is_refused_with_what_fits() {
     let directory = workplace(Family::TiedLlama);

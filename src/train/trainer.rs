@@ -30,6 +30,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+/// Steps after which memory that none of them needed is given back.
+const SETTLE_EVERY: u64 = 16;
+
 /// A frozen model to learn from.
 pub struct Teacher<'t> {
     /// Its specification.
@@ -146,6 +149,9 @@ impl Run<'_> {
             let done = self.step(&mut state, &view, fused.as_mut(), steps, saved)?;
             tokens += done.tokens;
             state.step += 1;
+            if state.step.is_multiple_of(SETTLE_EVERY) {
+                slm_numerics::scratch::settle();
+            }
             progress.advance(1);
             let speed = tokens as f64 / started.elapsed().as_secs_f64();
             progress.figures(&format_args!("loss {:.4}, {speed:.0} tokens/s", done.parts.total));

@@ -15,6 +15,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 use slm_numerics::lanes::{dot, vectorised};
 use slm_numerics::product::{Left, Matrix, Output, Right, multiply};
+use slm_numerics::scratch::{give, take};
 use std::sync::Arc;
 
 /// Rows of one task.
@@ -59,10 +60,15 @@ fn squares(values: &[f32], width: usize) -> f64 {
 }
 
 fn chosen(values: &[f32], width: usize, rows: Option<&[usize]>) -> Vec<f32> {
+    let mut out = take(rows.map_or(values.len(), |rows| rows.len() * width));
     match rows {
-        Some(rows) => rows.iter().flat_map(|&row| values[row * width..][..width].iter().copied()).collect(),
-        None => values.to_vec(),
+        Some(rows) => {
+            let into = out.chunks_exact_mut(width).zip(rows);
+            into.for_each(|(out, &row)| out.copy_from_slice(&values[row * width..][..width]));
+        }
+        None => out.copy_from_slice(values),
     }
+    out
 }
 
 /// States to slopes of the mean over rows of 1 − cos, which is returned. A row without length has no slope, and its cosine is 0.
@@ -104,11 +110,11 @@ pub fn distance(states: &Value, comparison: Comparison) -> (Value, f64) {
     let teacher = chosen(slice(&comparison.teacher), other_width, rows.as_ref().map(|rows| rows.as_slice()));
     let mut difference = chosen(slice(&own), width, rows.as_ref().map(|rows| rows.as_slice()));
     if let Some(projection) = &comparison.projection {
-        let mut projected = vec![0.0; teacher.len()];
+        let mut projected = take(teacher.len());
         let output = Output::over(&mut projected, other_width);
         let by = Right::Rows(Matrix::new(projection.values(), other_width));
         multiply(output, Left::Rows(Matrix::new(&difference, width)), by);
-        difference = projected;
+        give(std::mem::replace(&mut difference, projected));
     }
     let factor = comparison.factor;
     let (loss, slope) = match comparison.form {
@@ -119,6 +125,7 @@ pub fn distance(states: &Value, comparison: Comparison) -> (Value, f64) {
             (squares(&difference, other_width) / norm, 2.0 * factor / norm)
         }
     };
+    give(teacher);
     let dims = own.layout().shape().to_vec();
     let value = record([states], tensor(vec![(factor * loss) as f32], &[1]), move |_, [_]| {
         let slope = slope as f32;
@@ -132,20 +139,24 @@ pub fn distance(states: &Value, comparison: Comparison) -> (Value, f64) {
                     let by = Right::Rows(Matrix::new(&difference, other_width));
                     multiply(output, Left::Columns(Matrix::new(&states, width)), by);
                 });
-                let mut gradient = vec![0.0; states.len()];
+                let mut gradient = take(states.len());
                 let by = Right::Columns(Matrix::new(projection.values(), other_width));
                 let left = Left::Rows(Matrix::new(&difference, other_width));
                 multiply(Output::over(&mut gradient, width), left, by);
+                give(states);
+                give(difference);
                 gradient
             }
         };
         let gradient = match &rows {
             None => gradient,
             Some(rows) => {
-                let mut all = vec![0.0; slice(&own).len()];
+                let mut all = take(slice(&own).len());
+                all.fill(0.0);
                 for (values, &row) in gradient.chunks_exact(width).zip(rows.iter()) {
                     all[row * width..][..width].copy_from_slice(values);
                 }
+                give(gradient);
                 all
             }
         };

@@ -14,6 +14,7 @@ use crate::node::{Value, record, slice, tensor};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 use slm_numerics::lanes::{dot, exp, largest, sum, vectorised};
+use slm_numerics::scratch::take;
 use std::sync::Arc;
 
 /// Where queries, keys and values lie in a row, and the sequences.
@@ -103,7 +104,8 @@ pub fn relations(projected: &Value, layout: Layout, related: &Related) -> (Value
     let loss = done.iter().map(|(loss, _)| loss).sum::<f64>() / rows;
     let dims = own.layout().shape().to_vec();
     let value = record([projected], tensor(vec![(related.factor * loss) as f32], &[1]), move |_, [_]| {
-        let mut gradient = vec![0.0; sequences * length * stride];
+        let mut gradient = take(sequences * length * stride);
+        gradient.fill(0.0);
         for ((sequence, kind, head), (_, slopes)) in tasks.into_iter().zip(done) {
             let width = layout.widths[kind] / heads;
             let first = layout.widths[..kind].iter().sum::<usize>() + head * width;

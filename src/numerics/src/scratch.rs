@@ -1,6 +1,7 @@
 //! Memory that outlives the operation that needed it: taken, used and given back, so that a step does not ask the system for
-//! the same pages again and again. What it holds when taken is what its last user left there. Training gives all of it back
-//! to the system when it ends.
+//! the same pages again and again. What it holds when taken is what its last user left there. Buffers come back that were never
+//! taken, since a tensor does not say where its memory is from; so training gives what nobody took for a while back to the
+//! system ([`settle`]), and all of it when it ends.
 
 use crate::product::Value;
 use std::collections::BTreeMap;
@@ -12,11 +13,39 @@ const ALIGNMENT_BYTES: usize = 64;
 /// Least values of a buffer.
 const LEAST: usize = 1 << 8;
 
+/// Unused buffers of one size.
+#[derive(Debug)]
+struct Shelf<T> {
+    buffers: Vec<Vec<T>>,
+    /// The fewest there were since [`settle`].
+    fewest: usize,
+}
+
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Shelf { buffers: Vec::new(), fewest: 0 }
+    }
+}
+
+impl<T> Shelf<T> {
+    fn take(&mut self) -> Option<Vec<T>> {
+        let buffer = self.buffers.pop();
+        self.fewest = self.fewest.min(self.buffers.len());
+        buffer
+    }
+
+    /// Lets go of what nobody has needed.
+    fn settle(&mut self) {
+        self.buffers.truncate(self.buffers.len() - self.fewest);
+        self.fewest = self.buffers.len();
+    }
+}
+
 /// Buffers that nobody uses, by the values they have room for.
 #[derive(Debug)]
 pub struct Unused<T> {
     /// Those whose values were handed out and came back, as long as they were used.
-    values: BTreeMap<usize, Vec<Vec<T>>>,
+    values: BTreeMap<usize, Shelf<T>>,
     /// Working memory, as long as it has room for, so that none of it is filled again.
     working: BTreeMap<usize, Vec<Vec<T>>>,
 }
@@ -40,7 +69,7 @@ fn unused<T: Value>() -> MutexGuard<'static, Unused<T>> {
 /// `count` values, whatever they are, in the smallest unused buffer that has room and is not twice as large.
 pub fn take<T: Value>(count: usize) -> Vec<T> {
     let size = size(count);
-    let found = unused::<T>().values.range_mut(size..2 * size).find_map(|(_, buffers)| buffers.pop());
+    let found = unused::<T>().values.range_mut(size..2 * size).find_map(|(_, shelf)| shelf.take());
     let mut buffer = found.unwrap_or_else(|| Vec::with_capacity(size));
     buffer.resize(count, T::ZERO);
     buffer
@@ -49,16 +78,27 @@ pub fn take<T: Value>(count: usize) -> Vec<T> {
 /// Gives a buffer back.
 pub fn give<T: Value>(buffer: Vec<T>) {
     if buffer.capacity() >= LEAST {
-        unused().values.entry(buffer.capacity()).or_default().push(buffer);
+        unused().values.entry(buffer.capacity()).or_default().buffers.push(buffer);
     }
 }
 
 /// Bytes of the unused buffers of values that were handed out.
 pub fn held_bytes() -> usize {
     fn held<T: Value>() -> usize {
-        unused::<T>().values.iter().map(|(room, buffers)| room * buffers.len() * size_of::<T>()).sum()
+        unused::<T>().values.iter().map(|(room, shelf)| room * shelf.buffers.len() * size_of::<T>()).sum()
     }
     held::<f32>() + held::<f64>()
+}
+
+/// Gives the buffers that nobody has needed since the last time back to the system.
+pub fn settle() {
+    fn settle<T: Value>() {
+        let mut unused = unused::<T>();
+        unused.values.values_mut().for_each(Shelf::settle);
+        unused.values.retain(|_, shelf| !shelf.buffers.is_empty());
+    }
+    settle::<f32>();
+    settle::<f64>();
 }
 
 /// Gives every unused buffer back to the system.
@@ -133,5 +173,25 @@ mod tests {
         let room = values.capacity() * size_of::<f64>();
         give(values);
         assert!(held_bytes() >= room);
+    }
+
+    #[test]
+    fn what_nobody_takes_is_let_go() {
+        // A size that no other test has.
+        let room = 3 << 20;
+        let held = || unused::<f64>().values.get(&room).map_or(0, |shelf| shelf.buffers.len());
+        for step in 0..100 {
+            // Two come back for each that is taken.
+            let buffer = take::<f64>(room);
+            give(buffer);
+            give(vec![0.0f64; room]);
+            if step % 10 == 9 {
+                settle();
+            }
+            assert!(held() <= 21, "step {step}: {}", held());
+        }
+        settle();
+        settle();
+        assert_eq!(held(), 0);
     }
 }
