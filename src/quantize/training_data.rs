@@ -25,6 +25,8 @@ pub struct Retrain {
     pub task: Option<TrainTask>,
     /// The run.
     pub settings: Settings,
+    /// What of the settings was not given, and follows from the divergence.
+    pub follows: Follows,
     /// File for one JSON line per step.
     pub metrics: Option<PathBuf>,
 }
@@ -34,6 +36,7 @@ impl Retrain {
     pub fn identity(&self, device: &Device) -> Value {
         json!({
             "settings": self.settings,
+            "follows": self.follows,
             "own_samples": self.data.is_none(),
             "form": self.data.as_ref().map(|data| format!("{:?}", data.form)),
             "label_field": self.data.as_ref().map(|data| data.label_field.as_str()),
@@ -42,13 +45,25 @@ impl Retrain {
     }
 }
 
+/// Which settings are for a model that is [far](super::tune::FAR) from the original, and become less for one that is nearer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Follows {
+    /// The learning rate.
+    pub rate: bool,
+    /// The number of tokens.
+    pub tokens: bool,
+}
+
 /// The samples that a rounded model is trained on, and the settings.
 pub struct Training {
     /// Texts, with the files they come from.
     pub samples: ReadSamples,
-    /// The run. Of tuning, the rate is the highest, for a model that is [far](super::tune::FAR) from the original.
+    /// The run.
     pub settings: Settings,
-    /// Texts that tuning is judged by, and not trained on; none for `--qat`, which is taken as it was asked for.
+    /// Which of them follow from the divergence on the held-out texts.
+    pub follows: Follows,
+    /// Texts that the result is judged by, and not trained on; none for `--qat` with a given rate and number of tokens, which is
+    /// taken as it was asked for.
     pub held_out: Vec<Vec<u32>>,
 }
 
@@ -84,8 +99,19 @@ impl Training {
         progress: &dyn Progress,
     ) -> Result<Option<Self>, CalibrationError> {
         if let Some(qat) = qat {
-            let samples = training_samples(model, qat, progress)?;
-            return Ok(Some(Training { samples, settings: qat.settings.clone(), held_out: Vec::new() }));
+            let mut samples = training_samples(model, qat, progress)?;
+            let held_out = match (qat.follows == Follows::default(), &mut samples.samples) {
+                (false, Samples::Causal(texts)) => texts.split_off(texts.len() - HELD_OUT.min(texts.len() / 4)),
+                // Texts with labels, answers and hidden tokens are not what the divergence is measured on.
+                _ => Vec::new(),
+            };
+            let (mut settings, follows) = (qat.settings.clone(), qat.follows);
+            if follows.rate {
+                // Fewer steps go as far with larger ones.
+                let fewer = Settings::QAT.tokens as f64 / settings.tokens as f64;
+                settings.learning_rate = (settings.learning_rate * fewer.sqrt()).min(Settings::TUNE.learning_rate);
+            }
+            return Ok(Some(Training { samples, settings, follows, held_out }));
         }
         let spec = &model.spec;
         let times = tune.unwrap_or_else(|| default_tuning(spec));
@@ -125,7 +151,8 @@ impl Training {
             Head::LanguageModel { .. } => Samples::Causal(texts),
             _ => Samples::Compared(texts),
         };
-        Ok(Some(Training { samples: ReadSamples { samples, files: Vec::new() }, settings, held_out }))
+        let follows = Follows { rate: true, tokens: false };
+        Ok(Some(Training { samples: ReadSamples { samples, files: Vec::new() }, settings, follows, held_out }))
     }
 }
 

@@ -12,6 +12,7 @@
 //! The matrix that the forward sees is the one that is written ([`OnGrid::matrix`]).
 
 use super::error::RoundingError;
+use super::training_data::Follows;
 use crate::calibrate::probe::{Probe, ProbeError};
 use crate::disk::DenseTensor;
 use crate::divergence::mean_and_error;
@@ -45,7 +46,9 @@ pub struct Tuning<'t> {
     pub samples: &'t Samples,
     /// Settings of the loop.
     pub settings: Settings,
-    /// Texts that are not trained on, or none: the rate follows the divergence on them, and they judge the result.
+    /// Which settings follow from the divergence on the held-out texts.
+    pub follows: Follows,
+    /// Texts that are not trained on, or none: they judge the result.
     pub held_out: &'t [Vec<u32>],
     /// Fingerprint of settings and inputs.
     pub fingerprint: String,
@@ -180,14 +183,20 @@ impl Tuning<'_> {
     /// # Errors
     /// The errors of training.
     pub fn run(self, quantized: Model, device: &Device, progress: &dyn Progress) -> Result<Tuned, RoundingError> {
-        let Tuning { original, masks, samples, mut settings, held_out, fingerprint, out } = self;
+        let Tuning { original, masks, samples, mut settings, follows, held_out, fingerprint, out } = self;
         let probe = (!held_out.is_empty()).then(|| Probe::new(original, held_out, device)).transpose()?;
         let divergence = |model: &Model| -> Result<Option<f64>, ProbeError> {
             probe.as_ref().map(|probe| Ok(mean_and_error(&probe.model(model)?).0)).transpose()
         };
         let before = divergence(&quantized)?;
         if let Some(before) = before {
-            settings.learning_rate *= (before / FAR).sqrt().min(1.0);
+            let share = (before / FAR).sqrt().min(1.0);
+            if follows.rate {
+                settings.learning_rate *= share;
+            }
+            if follows.tokens {
+                settings.tokens = ((settings.tokens as f64 * share) as u64).max(1);
+            }
         }
         let grid = OnGrid::new(&quantized, masks);
         let mut start = BTreeMap::new();

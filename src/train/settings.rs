@@ -67,16 +67,19 @@ impl Settings {
         loss: LossWeights::RECOVER.with(LossKind::Hidden, 0.5),
         ..Settings::TRAIN
     };
-    /// Defaults of quantization-aware training.
+    /// Defaults of quantization-aware training: many small steps, which end at nothing.
     pub const QAT: Settings = Settings {
-        learning_rate: 3e-4,
+        tokens: 1_500_000,
+        batch: 4,
+        pieces: 1,
+        learning_rate: 4e-4,
         final_rate: 0.0,
         weight_decay: 0.0,
-        loss: LossWeights::RECOVER,
+        loss: LossWeights::RECOVER.with(LossKind::Hidden, 1.0),
         ..Settings::TRAIN
     };
-    /// Defaults of tuning on the calibration data after rounding: a shorter run with larger steps.
-    pub const TUNE: Settings = Settings { learning_rate: 1e-3, ..Settings::QAT };
+    /// Defaults of tuning on the calibration data after rounding.
+    pub const TUNE: Settings = Settings { learning_rate: 1e-3, loss: LossWeights::RECOVER, pieces: 4, ..Settings::QAT };
 }
 
 impl Default for Settings {

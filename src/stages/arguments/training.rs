@@ -6,7 +6,7 @@ use super::{ReadFile, TextOrSelf, WriteFile, path, paths};
 use crate::disk::atomic;
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::quantize::error::CalibrationError;
-use crate::quantize::training_data::Retrain;
+use crate::quantize::training_data::{Follows, Retrain};
 use crate::stages::stage::{Faults, RunSettings};
 use crate::text::reasoning::{Part, ReasoningForm};
 use crate::train::loss::table::LOSSES;
@@ -341,6 +341,7 @@ impl RetrainArgs {
             data: (!own).then(|| text.data(paths(&self.data))),
             task: None,
             settings: self.training.settings(defaults, run, context),
+            follows: Follows { rate: self.training.learning_rate.is_none(), tokens: self.training.tokens.is_none() },
             metrics: path(&self.training.metrics),
         }
     }

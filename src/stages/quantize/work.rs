@@ -369,6 +369,7 @@ impl Rounded<'_> {
             masks: HeldMasks::of(model, sparsity)?,
             samples: &training.samples.samples,
             settings: training.settings,
+            follows: training.follows,
             held_out: &training.held_out,
             // The directory it lies in belongs to this run alone.
             fingerprint: String::new(),
