@@ -71,8 +71,8 @@ impl Fused {
             None => Weight::fixed(lent.values.clone()),
         };
         let rows: usize = pieces.iter().map(|piece| piece.rows.len()).sum();
-        let share = |piece: &Piece| piece.rows.len() as f64 / rows.max(1) as f64;
-        let result = self.run_pieces(run, (&lent, &weight), pieces, &share, now);
+        let shares: Vec<f64> = pieces.iter().map(|piece| piece.rows.len() as f64 / rows.max(1) as f64).collect();
+        let result = self.run_pieces(run, &lent, &weight, (pieces, &shares), now);
         give_back(parameters, lent);
         let mut gradients = Gradients::new();
         for (id, sum) in sums {
@@ -103,11 +103,11 @@ impl Fused {
             None => Weight::fixed(lent.values.clone()),
         };
         // The gradient of every row as if it were alone.
-        let share = |piece: &Piece| piece.rows.len() as f64;
-        let result = self.run_pieces(run, (&lent, &weight), std::slice::from_ref(piece), &share, now);
+        let share = piece.rows.len() as f64;
+        let result = self.run_pieces(run, &lent, &weight, (std::slice::from_ref(piece), &[share]), now);
         give_back(parameters, lent);
         let mut parts = LossParts::default();
-        parts.add(&result?, 1.0 / share(piece).max(1.0));
+        parts.add(&result?, 1.0 / share.max(1.0));
         let unwrapped =
             kept.into_iter().filter_map(|(id, terms)| Some((id, Arc::try_unwrap(terms).ok()?.into_terms())));
         Ok((unwrapped.collect(), parts))
@@ -116,9 +116,9 @@ impl Fused {
     fn run_pieces(
         &self,
         run: &Run<'_>,
-        (lent, weight): (&BTreeMap<TrainedId, Lent>, &dyn Fn(&TrainedId, &Lent) -> Weight),
-        pieces: &[Piece],
-        share: &dyn Fn(&Piece) -> f64,
+        lent: &BTreeMap<TrainedId, Lent>,
+        weight: &dyn Fn(&TrainedId, &Lent) -> Weight,
+        (pieces, shares): (&[Piece], &[f64]),
         now: &LossParts,
     ) -> Result<LossParts, TrainError> {
         let (mut weights, mut projections) = (BTreeMap::new(), BTreeMap::new());
@@ -137,8 +137,7 @@ impl Fused {
         }
         let weights = FusedWeights::new(run.spec, weights);
         let mut parts = LossParts::default();
-        for piece in pieces {
-            let share = share(piece);
+        for (piece, &share) in pieces.iter().zip(shares) {
             let student = Student { weights: &weights, projections: &projections };
             parts.add(&self.piece(run, &student, piece, share, now)?, share);
         }
