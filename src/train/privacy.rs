@@ -6,7 +6,7 @@
 //! g  (Σ over S of gᵢ · min(1, C / ‖gᵢ‖) + N(0, σ² C²)) / batch        gᵢ by all trained values
 //! ```
 //!
-//! then AdamW on g. Of samples with one target each the sum is made from one backward pass over many ([`samplewise`]); of others one
+//! then AdamW on g. Of samples with one target each the sum is made from one backward pass over many (`samplewise.rs`); of others one
 //! sample after the other. σ is the least with which the accountant gives the ε that was asked for over the whole run. Samples and noise
 //! come from [`randomness`], which no seed decides, so that two runs differ and a resumed run draws anew.
 
