@@ -28,6 +28,8 @@ pub(super) struct Fused {
     relations: Vec<Option<Relations>>,
     /// Memory of the last step's gradients.
     memory: Gradients,
+    /// Whether the gradients of this run may be sums of terms: until an operation was met that keeps none.
+    pub(super) by_terms: bool,
 }
 
 impl Fused {
@@ -44,7 +46,7 @@ impl Fused {
             run.teachers.iter().map(|teacher| FusedWeights::of(teacher.spec, teacher.weights)).collect();
         let relations = run.teachers.iter().map(|teacher| Relations::of(run.spec, teacher.spec, loss));
         let relations = relations.collect::<Result<_, _>>()?;
-        Ok(teachers.map(|teachers| Fused { teachers, relations, memory: Gradients::new() }))
+        Ok(teachers.map(|teachers| Fused { teachers, relations, memory: Gradients::new(), by_terms: true }))
     }
 
     /// Takes the gradients of a step back, once they were used: their memory serves the next.

@@ -65,11 +65,14 @@ impl Run<'_> {
         let zeros = |(id, values): (&TrainedId, &Vec<f32>)| (*id, vec![0.0; values.len()]);
         let mut sum: Gradients = state.parameters.iter().map(zeros).collect();
         let (mut parts, mut tokens) = (LossParts::default(), 0);
-        let mut apart = drawn.clone();
-        if let Some(fused) = fused.as_deref_mut().filter(|_| view.is_plain(&state.parameters)) {
-            apart =
-                self.add_together(private, (state, &mut sum), (view, now), fused, (&drawn, &mut parts, &mut tokens))?;
-        }
+        let plain = view.is_plain(&state.parameters);
+        let apart = match fused.as_deref_mut().filter(|fused| fused.by_terms && plain) {
+            Some(fused) => {
+                let into = (&drawn[..], &mut parts, &mut tokens);
+                self.add_together(private, (state, &mut sum), (view, now), fused, into)?
+            }
+            None => drawn.clone(),
+        };
         for piece in self.samples.apart(self.spec, self.settings.seed, state.step, &apart) {
             let piece = piece?;
             let piece = std::slice::from_ref(&piece);
@@ -102,12 +105,14 @@ impl Run<'_> {
         for samples in ordered.chunks(TOGETHER) {
             let piece = self.samples.piece_of(self.spec, samples)?;
             let alone = |apart: &mut Vec<usize>| apart.extend_from_slice(samples);
-            if piece.rows.len() != samples.len() {
+            if !fused.by_terms || piece.rows.len() != samples.len() {
                 alone(&mut apart);
                 continue;
             }
             let (terms, own) = fused.terms(self, &mut state.parameters, view, &piece, now)?;
             let Some(samplewise) = Samplewise::new(terms, piece.batch.dims()) else {
+                // The same tensors in every step: not tried again.
+                fused.by_terms = false;
                 alone(&mut apart);
                 continue;
             };

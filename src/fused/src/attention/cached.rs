@@ -100,9 +100,10 @@ fn read_on(shape: &Shape, x: &[f32], task: usize, held: usize, keys: &mut [f32],
     let rows = &x[sequence * length * shape.stride()..][..length * shape.stride()];
     let first = (shape.heads + head) * width;
     let new = held * width..(held + length) * width;
-    let mut queries = vec![0.0; length * width];
-    shape.gather(rows, first, true, 1.0, &mut queries);
-    for (position, key) in (held..).zip(queries.chunks_exact(width)) {
+    // Keys before they are put side by side, then the queries of one head after the other.
+    let mut turned = vec![0.0; length * width];
+    shape.gather(rows, first, true, 1.0, &mut turned);
+    for (position, key) in (held..).zip(turned.chunks_exact(width)) {
         let panel = &mut keys[position / LANES * LANES * width..][..LANES * width];
         panel.chunks_exact_mut(LANES).zip(key).for_each(|(row, value)| row[position % LANES] = *value);
     }
@@ -110,8 +111,8 @@ fn read_on(shape: &Shape, x: &[f32], task: usize, held: usize, keys: &mut [f32],
     let mut scores = vec![0.0; (held + length).next_multiple_of(LANES)];
     let mut out = vec![0.0; length * group * width];
     for number in 0..group {
-        shape.gather(rows, (head * group + number) * width, true, shape.scale, &mut queries);
-        for (position, query) in queries.chunks_exact(width).enumerate() {
+        shape.gather(rows, (head * group + number) * width, true, shape.scale, &mut turned);
+        for (position, query) in turned.chunks_exact(width).enumerate() {
             let seen = shape.seen(held + position);
             // From the first panel that is seen from.
             let start = seen.start / LANES * LANES;
@@ -125,13 +126,14 @@ fn read_on(shape: &Shape, x: &[f32], task: usize, held: usize, keys: &mut [f32],
             for (at, out) in wide.iter_mut().enumerate() {
                 *out = mean_of(scores, &values[at * LANES..], width);
             }
-            let (half, rest_of) = rest.as_chunks_mut::<{ LANES / 2 }>();
+            // What is left of narrow heads is eight columns, or some single ones.
+            let (half, single) = rest.as_chunks_mut::<{ LANES / 2 }>();
             let first = wide.len() * LANES;
-            for out in half.iter_mut() {
+            if let [out] = half {
                 *out = mean_of(scores, &values[first..], width);
             }
             let first = first + half.len() * LANES / 2;
-            for (at, out) in rest_of.iter_mut().enumerate() {
+            for (at, out) in single.iter_mut().enumerate() {
                 [*out] = mean_of(scores, &values[first + at..], width);
             }
         }
