@@ -3,6 +3,7 @@
 //! another program's work only ever slows one down, and the times of tokens are of all rounds together.
 
 pub mod compare;
+pub mod rows;
 pub mod shape;
 
 use crate::artifact::host::{ArtifactError, ArtifactFile, SessionMemory};
@@ -14,13 +15,14 @@ use crate::machine::kernels::{kernel_name, kernels_for, layout};
 use crate::model::weights::ModelError;
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
+use rows::{RowsOptions, RowsReport};
 use serde::Serialize;
 use shape::{Shape, Weights};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::header::SectionKind;
 use slm_runtime::format::tensor::{TensorKey, TensorPart, TensorRole};
 use slm_runtime::kernels::pool::Pool;
-use slm_runtime::session::{Session, SessionError};
+use slm_runtime::session::{Extent, Session, SessionError};
 use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -44,7 +46,24 @@ pub struct BenchOptions {
     pub huge_pages: bool,
     /// Number of threads.
     pub threads: NonZeroUsize,
+    /// Most positions of a pass, where such are measured.
+    pub rows: Option<NonZeroUsize>,
+    /// Share of drafts that are right, in 1/65536, where decoding with drafts is measured.
+    pub drafts_right: Option<u32>,
 }
+
+impl BenchOptions {
+    /// What is measured of passes of several positions, if anything.
+    fn of_rows(&self) -> Option<RowsOptions> {
+        let asked = self.rows.map(NonZeroUsize::get);
+        let rows = asked.or(self.drafts_right.map(|_| DRAFTED_ROWS))?;
+        let BenchOptions { prefill, decode, rounds, threads, drafts_right: right, .. } = *self;
+        Some(RowsOptions { rows, right, decode, rounds, prefill, threads })
+    }
+}
+
+/// Positions of a pass where drafts are measured and nothing else was asked for.
+const DRAFTED_ROWS: usize = 8;
 
 /// Why there is no measurement.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +105,7 @@ pub enum BenchError {
         context: usize,
     },
     /// An encoder has no steps.
-    #[error("{}: the model is an encoder, which decodes nothing; pass --decode 0", .0.display())]
+    #[error("{}: the model is an encoder, which decodes nothing; pass --decode 0, and neither --rows nor --drafts-right", .0.display())]
     Encoder(PathBuf),
     /// The session stopped.
     #[error("{}: {error}", path.display())]
@@ -96,6 +115,9 @@ pub enum BenchError {
         /// The reason.
         error: SessionError,
     },
+    /// Drafts changed a token: a defect of slmc.
+    #[error("{}: decoding with drafts gave other tokens than without, which is a defect of slmc; please report it", .0.display())]
+    Differs(PathBuf),
     /// The system starts no more threads.
     #[error("cannot start as many threads: {0}; pass a smaller --threads")]
     Threads(std::io::Error),
@@ -165,6 +187,9 @@ pub struct BenchReport {
     pub file_bytes: u64,
     /// Arena and key-value cache, as the artifact plans them.
     pub planned_bytes: u64,
+    /// Passes of several positions, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<RowsReport>,
     /// Most memory resident while it was measured, mapped pages included; absent where the system does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_rss_bytes: Option<u64>,
@@ -209,7 +234,10 @@ impl Report for BenchReport {
             let planned = grouped(self.planned_bytes);
             table.row(["peak memory", &format!("{} bytes (arena and cache planned: {planned})", grouped(bytes))]);
         }
-        table.to_string()
+        match &self.rows {
+            Some(rows) => format!("{table}\n\n{}", rows.text()),
+            None => table.to_string(),
+        }
     }
 }
 
@@ -247,12 +275,15 @@ pub fn bench(file: ArtifactFile, options: &BenchOptions, progress: &dyn Progress
     let path = file.path();
     let view = file.view()?;
     check(path, &view, options)?;
+    let of_rows = options.of_rows();
+    of_rows.iter().try_for_each(|options| rows::check(path, &view, options))?;
     machine::forget_peak_memory();
     let stopped = |error| BenchError::Session { path: path.to_owned(), error };
     let pool = Pool::new(options.threads.get()).map_err(BenchError::Threads)?;
-    let mut memory = SessionMemory::for_workers(&view, options.threads.get());
+    let extent = Extent::of_workers(options.threads.get());
+    let mut memory = SessionMemory::for_extent(&view, extent);
     let mut session =
-        Session::with_workers(&view, kernels_for(view.layout()), &pool, memory.as_mut_slice()).map_err(stopped)?;
+        Session::with_workers(&view, kernels_for(view.layout()), &pool, 1, memory.as_mut_slice()).map_err(stopped)?;
     let prompt = prompt(view.opening_tokens().iter().next(), view.spec().vocabulary, options.prefill.get());
     let rounds = options.rounds.get();
     progress.begin("measuring", (rounds * (prompt.len() + options.decode)) as u64, "tokens");
@@ -278,6 +309,7 @@ pub fn bench(file: ArtifactFile, options: &BenchOptions, progress: &dyn Progress
         progress.advance((prompt.len() + options.decode) as u64);
     }
     progress.finish();
+    let rows = of_rows.map(|options| rows::measure(&file, &options, &pool, progress)).transpose()?;
     let peak_rss_bytes = machine::peak_memory_bytes();
     let huge_page_bytes = file.huge_bytes();
     let weights = view.section(SectionKind::Weights).unwrap_or_default();
@@ -308,13 +340,14 @@ pub fn bench(file: ArtifactFile, options: &BenchOptions, progress: &dyn Progress
         read_bandwidth_bytes_per_s: bandwidth as u64,
         read_bandwidth_fraction: decode_tokens_per_s.map(|rate| bytes_per_token as f64 * rate / bandwidth),
         file_bytes: view.bytes().len() as u64,
-        planned_bytes: Session::required_bytes_for(&view, options.threads.get()),
+        planned_bytes: Session::required_bytes_for(&view, extent),
+        rows,
         peak_rss_bytes,
     })
 }
 
 fn check(path: &Path, view: &ArtifactView<'_>, options: &BenchOptions) -> Result<(), BenchError> {
-    if !view.spec().is_decoder() && options.decode > 0 {
+    if !view.spec().is_decoder() && (options.decode > 0 || options.of_rows().is_some()) {
         return Err(BenchError::Encoder(path.to_owned()));
     }
     let (prefill, context) = (options.prefill.get(), view.spec().context as usize);

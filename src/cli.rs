@@ -22,6 +22,7 @@ mod reproduce;
 mod run;
 mod sampling;
 mod schema;
+mod speculation;
 mod stage;
 mod targets;
 mod tokenizer;

@@ -1,6 +1,7 @@
 //! Compiles a quantized model into an artifact for one device: pack, plan memory, check that it fits, run the golden
 //! prompts with the runtime, emit. The output is a pure function of the inputs: the same inputs give the same bytes.
 
+pub mod continuations;
 pub mod emit;
 pub mod estimate;
 pub mod fit;
@@ -21,7 +22,7 @@ use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
 use crate::target::Target;
 use fit::{DoesNotFit, FitError, Footprint, Shape};
-use sections::SectionBytes;
+use sections::{AskedBytes, SectionBytes};
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::header::{MAGIC, SectionKind};
@@ -50,6 +51,39 @@ pub struct TextSection {
     pub chat_frame: Option<Vec<u8>>,
     /// How tokens are chosen unless a program says otherwise; absent where the likeliest is taken.
     pub sampling: Option<Vec<u8>>,
+    /// What a person asks for beside the model.
+    pub asked: AskedSections,
+}
+
+/// Sections of the device part that a person asks for.
+#[derive(Clone, Debug, Default)]
+pub struct AskedSections {
+    /// The table of frequent continuations.
+    pub continuations: Option<Vec<u8>>,
+    /// The device part of a draft model.
+    pub draft: Option<Vec<u8>>,
+    /// Tokens that are drafted together.
+    pub drafts: usize,
+    /// Memory of a session of the draft model.
+    pub draft_memory: u64,
+}
+
+impl AskedSections {
+    fn bytes(&self) -> AskedBytes {
+        let length = |section: &Option<Vec<u8>>| section.as_ref().map(|section| section.len() as u64);
+        AskedBytes {
+            continuations: length(&self.continuations),
+            draft: length(&self.draft),
+            drafts: self.drafts,
+            draft_memory: self.draft_memory,
+        }
+    }
+
+    /// The sections that are there, in file order.
+    fn sections(&self) -> Vec<(SectionKind, &[u8])> {
+        let sections = [(SectionKind::Continuations, &self.continuations), (SectionKind::Draft, &self.draft)];
+        sections.into_iter().filter_map(|(kind, section)| Some((kind, section.as_deref()?))).collect()
+    }
 }
 
 /// Sections of the host part, which devices do not read; absent ones are omitted.
@@ -126,6 +160,22 @@ pub enum CompileError {
     /// The emitted artifact does not read back: a defect of slmc.
     #[error("the artifact does not read back, which is a defect of slmc: {0}")]
     Emitted(FormatError),
+    /// An artifact cannot draft for the model.
+    #[error("{}: cannot draft for this model: {reason}", path.display())]
+    Draft {
+        /// The artifact.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A text whose tokens follow each other in no way twice.
+    #[error(
+        "{text}: no token follows another often enough to be guessed; pass a longer text, or leave --continuations out"
+    )]
+    NothingFrequent {
+        /// The text.
+        text: String,
+    },
     /// The golden prompts did not run.
     #[error("the golden prompts do not run: {0}")]
     Golden(SessionError),
@@ -178,6 +228,7 @@ pub fn compile(
             text: text.tables.as_ref().map(|tables| tables.len() as u64),
             chat_frame: text.chat_frame.as_ref().map(|frame| frame.len() as u64),
             sampling: text.sampling.as_ref().map(|sampling| sampling.len() as u64),
+            asked: text.asked.bytes(),
         },
     };
     let (footprint, mut lowered) = fit::fit(&shape, device, context)?;
@@ -208,6 +259,7 @@ pub fn compile(
         special_tokens: special_tokens.as_deref(),
         chat_frame: text.chat_frame.as_deref(),
         sampling: text.sampling.as_deref(),
+        asked: &text.asked.sections(),
         host: &host,
     };
     let draft =

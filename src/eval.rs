@@ -12,6 +12,7 @@ pub mod forward;
 pub mod generate;
 pub mod lm;
 pub mod opened;
+pub mod speculation;
 pub mod subject;
 pub mod sums;
 

@@ -6,7 +6,7 @@ use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::kernels::pool::Pool;
 use slm_runtime::kernels::{Kernels, SCALAR, Width, available};
 use slm_runtime::layout::Layout;
-use slm_runtime::session::Session;
+use slm_runtime::session::{Extent, Session};
 use slm_runtime::sha256::{Digest, Sha256};
 use slmc::artifact::host::SessionMemory;
 use slmc::machine::kernels::kernels;
@@ -104,8 +104,8 @@ fn two_builds_give_identical_bytes() {
 fn digest(artifact: &[u8], tokens: &[u32], kernels: &'static Kernels, threads: usize, piece: usize) -> Digest {
     let view = ArtifactView::open(artifact).expect("it is sound");
     let pool = Pool::new(threads).expect("threads start");
-    let mut memory = SessionMemory::for_workers(&view, threads);
-    let session = Session::with_workers(&view, kernels, &pool, memory.as_mut_slice());
+    let mut memory = SessionMemory::for_extent(&view, Extent::of_workers(threads));
+    let session = Session::with_workers(&view, kernels, &pool, 1, memory.as_mut_slice());
     let mut session = session.expect("the memory is the planned one");
     let mut hash = Sha256::new();
     for piece in tokens.chunks(piece) {

@@ -9,7 +9,7 @@ use crate::text::tokenizer::TokenizerError;
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::ALIGNMENT;
-use slm_runtime::session::{Session, SessionError};
+use slm_runtime::session::{Extent, Session, SessionError};
 use slm_runtime::tokenizer::EncodeError;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -166,12 +166,13 @@ impl SessionMemory {
     /// Zeroed memory of exactly the size the artifact's plan states. Where this machine does not have as much it is
     /// empty, which a session refuses: a small file can state any size, and must not end the process.
     pub fn for_artifact(artifact: &ArtifactView<'_>) -> Self {
-        SessionMemory::for_workers(artifact, 1)
+        SessionMemory::for_extent(artifact, Extent::PLANNED)
     }
 
-    /// [`SessionMemory::for_artifact`] for a session that several workers run together.
-    pub fn for_workers(artifact: &ArtifactView<'_>, workers: usize) -> Self {
-        let length = usize::try_from(Session::required_bytes_for(artifact, workers)).unwrap_or(usize::MAX);
+    /// [`SessionMemory::for_artifact`] for a session that several workers run together, or one that reads several
+    /// positions with their logits.
+    pub fn for_extent(artifact: &ArtifactView<'_>, extent: Extent) -> Self {
+        let length = usize::try_from(Session::required_bytes_for(artifact, extent)).unwrap_or(usize::MAX);
         let there = length.checked_add(ALIGNMENT).filter(|&total| Vec::<u8>::new().try_reserve_exact(total).is_ok());
         let length = there.map_or(0, |_| length);
         SessionMemory { bytes: vec![0; length + ALIGNMENT], length }

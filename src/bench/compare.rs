@@ -6,7 +6,7 @@ use super::{BenchError, prompt};
 use crate::artifact::host::{ArtifactFile, SessionMemory};
 use crate::machine::kernels::kernels_for;
 use slm_runtime::kernels::pool::Pool;
-use slm_runtime::session::Session;
+use slm_runtime::session::{Extent, Session};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -63,10 +63,10 @@ impl<'r> Runner<'r> {
         let path = self.file.path().to_owned();
         let stopped = |error| BenchError::Session { path: path.clone(), error };
         let view = self.file.view()?;
-        let mut memory = SessionMemory::for_workers(&view, self.threads.get());
+        let mut memory = SessionMemory::for_extent(&view, Extent::of_workers(self.threads.get()));
         let memory = memory.as_mut_slice();
         let mut session =
-            Session::with_workers(&view, kernels_for(view.layout()), self.pool, memory).map_err(&stopped)?;
+            Session::with_workers(&view, kernels_for(view.layout()), self.pool, 1, memory).map_err(&stopped)?;
         let prompt = prompt(view.opening_tokens().iter().next(), view.spec().vocabulary, prefill);
         let start = Instant::now();
         for _ in 0..repeats {

@@ -1,15 +1,18 @@
 //! `slmc bench`
 
 use super::global::Global;
+use super::sampling::share;
 use crate::artifact::host::ArtifactFile;
 use crate::bench::shape::{Shape, Weights};
 use crate::bench::{BenchOptions, bench, shape_artifact};
+use crate::model::generation::in_parts;
 use crate::model::scheme::{Preset, QuantScheme};
 use crate::model::transform::NmPattern;
 use crate::shell::{ExitStatus, Shell};
 use crate::stages::runner::Compiled;
 use anyhow::bail;
 use clap::builder::PossibleValuesParser;
+use slm_runtime::format::spec::MAX_CHUNK;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -87,11 +90,33 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value = "3", help_heading = MEASUREMENT)]
     rounds: NonZeroUsize,
 
+    /// Measure passes of 1 to K tokens with the logits of each
+    ///
+    /// As speculative decoding reads them: their time, in times of one token, and beside as many tokens of a prompt.
+    #[arg(long, value_name = "K", value_parser = rows, help_heading = MEASUREMENT)]
+    rows: Option<NonZeroUsize>,
+
+    /// Measure decoding with drafts of which this share is right
+    ///
+    /// Each draft is right independently of the others and costs nothing; beside decoding without. Passes are of up to
+    /// --rows tokens, else 8.
+    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = MEASUREMENT)]
+    drafts_right: Option<f64>,
+
     /// Read the weights from a copy in huge pages
     ///
     /// Instead of the pages that the file has.
     #[arg(long, help_heading = MEASUREMENT)]
     huge_pages: bool,
+}
+
+fn rows(text: &str) -> Result<NonZeroUsize, String> {
+    let rows = text.parse::<NonZeroUsize>().map_err(|error| error.to_string())?;
+    if rows.get() <= MAX_CHUNK {
+        Ok(rows)
+    } else {
+        Err(format!("at most {MAX_CHUNK} tokens go through a layer together"))
+    }
 }
 
 /// Heading of the options for the model that is run.
@@ -108,6 +133,8 @@ impl Args {
             rounds: self.rounds,
             huge_pages: self.huge_pages,
             threads: global.threads.unwrap_or(cores),
+            rows: self.rows,
+            drafts_right: self.drafts_right.map(in_parts),
         };
         let file = match (&self.artifact, self.shape.as_deref().and_then(Shape::named)) {
             (Some(path), _) => ArtifactFile::open(path)?,

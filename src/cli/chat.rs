@@ -3,6 +3,7 @@
 use super::generate::{ANSWER_TOKENS, PROMPT};
 use super::global::Global;
 use super::sampling::{SAMPLING, SamplingArgs};
+use super::speculation::SpeculationArgs;
 use crate::eval::EvalError;
 use crate::eval::chat::{Chat, Settings, Turn, converse};
 use crate::eval::generate::Stop;
@@ -58,6 +59,9 @@ pub(super) struct Args {
     sampling: SamplingArgs,
 
     #[command(flatten)]
+    speculation: SpeculationArgs,
+
+    #[command(flatten)]
     backend: BackendArg,
 }
 
@@ -76,6 +80,7 @@ impl Args {
             sampling: self.sampling.over(&model.sampling),
             seed: global.seed,
             tokenizer: path(&self.tokenizer.tokenizer),
+            means: self.speculation.means()?,
         };
         self.sampling.say(&model.sampling, &settings.sampling, shell);
         let mut input = Input::new();

@@ -2,6 +2,7 @@
 
 use super::global::Global;
 use super::sampling::{SAMPLING, SamplingArgs};
+use super::speculation::{SpeculationArgs, say};
 use crate::eval::generate::{GenerateOptions, Prompt, Stop, generate};
 use crate::eval::opened::OpenedModel;
 use crate::shell::{ExitStatus, Shell};
@@ -75,6 +76,9 @@ pub(super) struct Args {
     sampling: SamplingArgs,
 
     #[command(flatten)]
+    speculation: SpeculationArgs,
+
+    #[command(flatten)]
     backend: BackendArg,
 }
 
@@ -107,6 +111,7 @@ impl Args {
             sampling: self.sampling.over(&model.sampling),
             seed: global.seed,
             tokenizer: path(&self.tokenizer.tokenizer),
+            means: self.speculation.means()?,
         };
         self.sampling.say(&model.sampling, &options.sampling, shell);
         let mut failure = None;
@@ -136,6 +141,7 @@ impl Args {
                 "Generated",
                 format_args!("{} tokens at {:.1} tokens/s", report.tokens.len(), report.tokens_per_s),
             );
+            say(report.speculation.as_ref(), shell);
         }
         Ok(ExitStatus::Success)
     }

@@ -85,7 +85,7 @@ fn above_zero(text: &str) -> Result<f64, String> {
     number(text, |value: &f64| *value > 0.0 && *value <= 1.0, "a number above 0, up to 1")
 }
 
-fn share(text: &str) -> Result<f64, String> {
+pub(super) fn share(text: &str) -> Result<f64, String> {
     number(text, |value: &f64| (0.0..=1.0).contains(value), "a number from 0 to 1")
 }
 

@@ -5,7 +5,7 @@ use super::lower::Lowered;
 use crate::model::size::StoredTensor;
 use slm_runtime::format::header::{
     DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR, MINOR_CHAT_FRAME,
-    MINOR_POOLING, MINOR_SPLIT, SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
+    MINOR_DRAFTS, MINOR_POOLING, MINOR_SPLIT, SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
 };
 use slm_runtime::format::sampling::SamplingRecord;
 use slm_runtime::format::sections::{alignment, section_of};
@@ -33,6 +33,8 @@ pub struct Extras<'a> {
     pub chat_frame: Option<&'a [u8]>,
     /// How tokens are chosen unless a program says otherwise, where that is not the likeliest.
     pub sampling: Option<&'a [u8]>,
+    /// Further sections of the device part, in order.
+    pub asked: &'a [(SectionKind, &'a [u8])],
     /// Sections of the host part, in order.
     pub host: &'a [(SectionKind, Vec<u8>)],
 }
@@ -77,6 +79,9 @@ pub fn draft(
     }
     if let Some(sampling) = extras.sampling {
         file.section(SectionKind::Sampling, [sampling]);
+    }
+    for (kind, content) in extras.asked {
+        file.section(*kind, [*content]);
     }
     file.pad(ALIGNMENT);
     let device_bytes = file.bytes.len();
@@ -175,6 +180,7 @@ fn minor(lowered: &Lowered, tensors: &[StoredTensor], extras: &Extras<'_>) -> u1
     let further = [
         (extras.chat_frame.is_some(), MINOR_CHAT_FRAME),
         (lowered.model.pooling().is_some() || extras.sampling.is_some(), MINOR_POOLING),
+        (!extras.asked.is_empty(), MINOR_DRAFTS),
     ];
     let further = further.into_iter().filter(|(there, _)| *there).map(|(_, minor)| minor);
     tensors.iter().map(of_tensor).chain(further).max().unwrap_or(MINOR)

@@ -16,6 +16,8 @@ use slm_runtime::format::sections::{SECTIONS, alignment};
 use slm_runtime::format::spec::{LayerRecord, MAX_CHUNK, ModelRecord};
 use slm_runtime::format::tensor::TensorRecord;
 use slm_runtime::layout::ALIGNMENT;
+use slm_runtime::plan::Plan;
+use slm_runtime::session::Extent;
 use std::fmt;
 
 /// A limit of a device.
@@ -48,6 +50,9 @@ pub struct Footprint {
     pub cache_bytes: u64,
     /// Bound on the executor's stack.
     pub stack_bytes: u64,
+    /// Logits of drafts, and the memory of a model that makes them; 0 where nothing drafts.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub drafting_bytes: u64,
     /// Positions planned for.
     pub context: usize,
     /// Tokens that go through a layer together.
@@ -55,10 +60,15 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Arena, cache and stack.
+    /// Arena, cache, stack and what drafts take.
     pub fn ram_bytes(&self) -> u64 {
-        self.arena_bytes + self.cache_bytes + self.stack_bytes
+        self.arena_bytes + self.cache_bytes + self.stack_bytes + self.drafting_bytes
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// A model that does not fit.
@@ -170,13 +180,18 @@ pub fn footprint(
             SectionKind::SpecialTokens => special_tokens.as_ref().map(|section| section.len() as u64),
             SectionKind::ChatFrame => shape.sections.chat_frame,
             SectionKind::Sampling => shape.sections.sampling,
-            _ => None,
+            other => shape.sections.asked.of(other),
         };
         if let Some(bytes) = bytes {
             end = end.next_multiple_of(alignment(section.kind as u32, device.page_bytes as u32)) + bytes;
         }
     }
+    let asked = &shape.sections.asked;
+    let rows = Extent { workers: 1, rows: 1 + asked.drafts };
+    let plan = Plan::new(&lowered.model, lowered.layers.iter().copied());
+    let drafting = plan.and_then(|plan| plan.beyond(rows)).unwrap_or(0);
     let footprint = Footprint {
+        drafting_bytes: drafting + asked.draft_memory,
         flash_bytes: end.next_multiple_of(ALIGNMENT as u64),
         arena_bytes: lowered.model.arena_bytes,
         cache_bytes: lowered.model.cache_bytes,

@@ -7,6 +7,7 @@ use crate::model::generation;
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::text::chat_template::{ChatFrame, ChatTemplate};
 use crate::text::tokenizer::Tokenizer;
+use slm_runtime::format::header::SectionKind;
 
 /// Bytes of the sections for text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,32 @@ pub struct SectionBytes {
     pub chat_frame: Option<u64>,
     /// The defaults of sampling, where the device has them.
     pub sampling: Option<u64>,
+    /// What a person asks for beside the model.
+    pub asked: AskedBytes,
+}
+
+/// Bytes of the device's sections that a person asks for, and of the memory that goes with them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AskedBytes {
+    /// The table of frequent continuations.
+    pub continuations: Option<u64>,
+    /// The draft model.
+    pub draft: Option<u64>,
+    /// Tokens that are drafted together; 0 where nothing drafts.
+    pub drafts: usize,
+    /// Memory of a session of the draft model.
+    pub draft_memory: u64,
+}
+
+impl AskedBytes {
+    /// Bytes of a section.
+    pub fn of(&self, kind: SectionKind) -> Option<u64> {
+        match kind {
+            SectionKind::Continuations => self.continuations,
+            SectionKind::Draft => self.draft,
+            _ => None,
+        }
+    }
 }
 
 impl SectionBytes {
@@ -40,6 +67,6 @@ impl SectionBytes {
         let vocabulary = tokenizer
             .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary).ok())
             .map_or(4 * spec.vocabulary as u64, |tokens| tokens.iter().map(|token| token.len() as u64).sum());
-        Ok(SectionBytes { vocabulary, text, chat_frame, sampling })
+        Ok(SectionBytes { vocabulary, text, chat_frame, sampling, asked: AskedBytes::default() })
     }
 }

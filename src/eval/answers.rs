@@ -13,6 +13,7 @@ use super::error::EvalError;
 use super::extraction::{AnswerIs, Extraction};
 use super::generate::{GenerateOptions, Prompt, generate};
 use super::opened::OpenedModel;
+use super::speculation::Means;
 use super::subject::{Subject, number_row};
 use super::sums::Sums;
 use crate::progress::Progress;
@@ -131,6 +132,7 @@ pub fn evaluate(
             sampling: Sampling::GREEDY,
             seed: 0,
             tokenizer: options.tokenizer.clone(),
+            means: Means::default(),
         };
         let (text, count) = answer(model, &options)?;
         generated += count;

@@ -6,6 +6,7 @@ use super::continuation::{Choice, Continuation, Reader, with_reader};
 use super::error::EvalError;
 use super::generate::Stop;
 use super::opened::{OpenedModel, tokenizer_at};
+use super::speculation::Means;
 use crate::model::generation::sampling_json;
 use crate::model::spec::ModelKind;
 use crate::report::Report;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub seed: u64,
     /// Directory with tokenizer and template for artifacts that carry none.
     pub tokenizer: Option<PathBuf>,
+    /// What an artifact is run with.
+    pub means: Means,
 }
 
 /// An answer.
@@ -99,7 +102,7 @@ pub fn converse<T, E: From<EvalError>>(
     body: impl FnOnce(&mut Chat<'_, '_>) -> Result<T, E>,
 ) -> Result<T, E> {
     let (tokenizer, template) = text_of(model, settings)?;
-    with_reader(model, |reader: &mut dyn Reader| {
+    with_reader(model, &settings.means, |reader: &mut dyn Reader| {
         let choice = Choice { tokens: settings.tokens, sampling: settings.sampling, seed: settings.seed };
         let continuation = Continuation::new(model, &tokenizer, reader)?;
         let (system, history) = (settings.system.clone(), Vec::new());

@@ -5,13 +5,12 @@
 use super::error::EvalError;
 use super::generate::Stop;
 use super::opened::{Engine, OpenedModel};
-use crate::artifact::host::SessionMemory;
-use crate::machine::kernels::kernels_for;
+use super::speculation::{Means, SpeculationReport, with_artifact};
 use crate::model::forward::{Cache, Forward};
 use crate::text::tokenizer::Tokenizer;
 use crate::text::vocabulary::TextRules;
 use slm_runtime::sample::{Sampling, choose_after, mark, seen_words};
-use slm_runtime::session::Session;
+use slm_runtime::speculate::Draws;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -19,18 +18,22 @@ use std::time::Instant;
 pub(super) trait Reader {
     /// Reads the sequence's next tokens, and returns the logits of the token after them.
     fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EvalError>;
-    /// Forgets everything read.
-    fn restart(&mut self) -> Result<(), EvalError>;
-}
 
-impl Reader for Session<'_, '_> {
-    fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EvalError> {
-        Ok(self.step(tokens)?.to_vec())
-    }
+    /// Forgets what it has read after the first `positions`, or more; returns how many are left.
+    fn keep(&mut self, positions: usize) -> Result<usize, EvalError>;
 
-    fn restart(&mut self) -> Result<(), EvalError> {
-        self.reset();
-        Ok(())
+    /// Reads the last token of a sequence, which `choose` continues by the logits after it, and as many of the tokens
+    /// chosen as it guessed; returns their number. `None` ends the sequence.
+    fn round(
+        &mut self,
+        sequence: &[u32],
+        draws: &Draws<'_>,
+        choose: &mut dyn FnMut(&[f32]) -> Option<u32>,
+    ) -> Result<usize, EvalError>;
+
+    /// What guesses did so far; `None` where there are none.
+    fn speculation(&self) -> Option<SpeculationReport> {
+        None
     }
 }
 
@@ -40,25 +43,35 @@ impl Reader for (Forward<'_>, Cache) {
         Ok(forward.read(cache, tokens)?)
     }
 
-    fn restart(&mut self) -> Result<(), EvalError> {
+    fn keep(&mut self, _: usize) -> Result<usize, EvalError> {
         self.1 = Cache::new(self.0.spec())?;
-        Ok(())
+        Ok(0)
+    }
+
+    fn round(
+        &mut self,
+        sequence: &[u32],
+        _: &Draws<'_>,
+        choose: &mut dyn FnMut(&[f32]) -> Option<u32>,
+    ) -> Result<usize, EvalError> {
+        let logits = self.read(&sequence[sequence.len().saturating_sub(1)..])?;
+        choose(&logits);
+        Ok(0)
     }
 }
 
 /// Gives a reader of the model to `body`.
 pub(super) fn with_reader<T, E: From<EvalError>>(
     model: &OpenedModel,
+    means: &Means,
     body: impl FnOnce(&mut dyn Reader) -> Result<T, E>,
 ) -> Result<T, E> {
     match model.engine() {
-        Engine::Artifact(file) => {
-            let view = file.view().map_err(EvalError::from)?;
-            let mut memory = SessionMemory::for_artifact(&view);
-            let session = Session::new(&view, kernels_for(view.layout()), memory.as_mut_slice());
-            body(&mut session.map_err(EvalError::from)?)
-        }
+        Engine::Artifact(file) => with_artifact(file, means, body),
         Engine::Directory { spec, weights, device, .. } => {
+            if let Some(draft) = &means.draft_model {
+                return Err(EvalError::DraftOfDirectory { path: draft.path().to_owned() }.into());
+            }
             let cache = Cache::new(spec).map_err(EvalError::from)?;
             body(&mut (Forward::new(spec, weights.as_ref(), device), cache))
         }
@@ -133,56 +146,69 @@ impl<'m, 'r> Continuation<'m, 'r> {
     ) -> Result<Added, EvalError> {
         let context = self.model.context;
         check_prompt(prompt, context)?;
-        if self.read.len() >= prompt.len() || !prompt.starts_with(&self.read) {
-            self.reader.restart()?;
-            self.read.clear();
+        let known = self.read.iter().zip(prompt).take_while(|(a, b)| a == b).count().min(prompt.len() - 1);
+        if known < self.read.len() {
+            let kept = self.reader.keep(known)?;
+            self.read.truncate(kept);
         }
         let reused = self.read.len();
-        let mut added = Added { tokens: Vec::new(), bytes: Vec::new(), stop: Stop::Length, tokens_per_s: 0.0, reused };
+        let added = Added { tokens: Vec::new(), bytes: Vec::new(), stop: Stop::Length, tokens_per_s: 0.0, reused };
         if choice.tokens == 0 {
             return Ok(added);
         }
         let mut logits = Vec::new();
         for part in prompt[reused..].chunks(piece) {
             if self.read.len() > reused && emit(&[]).is_break() {
-                added.stop = Stop::Closed;
-                return Ok(added);
+                return Ok(Added { stop: Stop::Closed, ..added });
             }
             logits = self.step(part)?;
         }
         let mut seen = vec![0; seen_words(logits.len())];
         prompt.iter().for_each(|&token| mark(&mut seen, token));
+        let Continuation { model, reader, vocabulary, rules, read } = self;
+        let start_rules = at_start.then_some(&*rules);
+        let mut writing = Writing { added, seen, choice, ends: &model.ends, vocabulary, start_rules, emit };
         let start = Instant::now();
-        loop {
-            let token = choose_after(&logits, &seen, &choice.sampling, choice.seed, added.tokens.len() as u64);
-            if self.model.ends.contains(&token) {
-                added.stop = Stop::End;
+        let mut going = writing.choose(&logits).is_some();
+        let mut sequence = prompt.to_vec();
+        while going {
+            sequence.extend(&writing.added.tokens[sequence.len() - prompt.len()..]);
+            if read.len() == context {
+                writing.added.stop = Stop::Context;
                 break;
             }
-            added.tokens.push(token);
-            mark(&mut seen, token);
-            let mut bytes = self.vocabulary.get(token as usize).map_or(&[][..], Vec::as_slice);
-            if at_start && added.bytes.is_empty() {
-                bytes = self.rules.start_of_text(bytes);
+            let penalised = choice.sampling.repetition_penalty != 1.0;
+            let seen = if penalised { writing.seen.clone() } else { Vec::new() };
+            let index = writing.added.tokens.len() as u64;
+            let draws = Draws { sampling: choice.sampling, seed: choice.seed, index, seen: &seen };
+            let found = reader.round(&sequence, &draws, &mut |logits| {
+                let chosen = writing.choose(logits);
+                going = chosen.is_some();
+                chosen
+            });
+            match found {
+                Ok(confirmed) => {
+                    let added = &writing.added.tokens[sequence.len() - prompt.len()..];
+                    read.extend(sequence.last());
+                    read.extend(&added[..confirmed]);
+                }
+                Err(error) => {
+                    read.clear();
+                    reader.keep(0)?;
+                    return Err(error);
+                }
             }
-            added.bytes.extend_from_slice(bytes);
-            if emit(bytes).is_break() {
-                added.stop = Stop::Closed;
-                break;
-            }
-            if added.tokens.len() == choice.tokens {
-                break;
-            }
-            if self.read.len() == context {
-                added.stop = Stop::Context;
-                break;
-            }
-            logits = self.step(&[token])?;
         }
+        let mut added = writing.added;
         if added.tokens.len() > 1 {
             added.tokens_per_s = (added.tokens.len() - 1) as f64 / start.elapsed().as_secs_f64();
         }
         Ok(added)
+    }
+
+    /// What guesses did so far; `None` where there are none.
+    pub(super) fn speculation(&self) -> Option<SpeculationReport> {
+        self.reader.speculation()
     }
 
     /// Reads tokens; where that fails, nothing counts as read.
@@ -190,9 +216,46 @@ impl<'m, 'r> Continuation<'m, 'r> {
         let logits = self.reader.read(tokens);
         if logits.is_err() {
             self.read.clear();
-            self.reader.restart()?;
+            self.reader.keep(0)?;
         }
         self.read.extend(tokens.iter().filter(|_| logits.is_ok()));
         logits
+    }
+}
+
+/// The tokens that are added, as they come.
+struct Writing<'w> {
+    added: Added,
+    /// The set of the sequence's tokens.
+    seen: Vec<u32>,
+    choice: &'w Choice,
+    ends: &'w [u32],
+    vocabulary: &'w [Vec<u8>],
+    /// How a text begins, where no text stands before.
+    start_rules: Option<&'w TextRules>,
+    emit: &'w mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+}
+
+impl Writing<'_> {
+    /// Adds the token that the logits give; `None` where it is the last, or ends the text.
+    fn choose(&mut self, logits: &[f32]) -> Option<u32> {
+        let Writing { added, choice, .. } = self;
+        let token = choose_after(logits, &self.seen, &choice.sampling, choice.seed, added.tokens.len() as u64);
+        if self.ends.contains(&token) {
+            added.stop = Stop::End;
+            return None;
+        }
+        added.tokens.push(token);
+        mark(&mut self.seen, token);
+        let mut bytes = self.vocabulary.get(token as usize).map_or(&[][..], Vec::as_slice);
+        if let Some(rules) = self.start_rules.filter(|_| added.bytes.is_empty()) {
+            bytes = rules.start_of_text(bytes);
+        }
+        added.bytes.extend_from_slice(bytes);
+        if (self.emit)(bytes).is_break() {
+            added.stop = Stop::Closed;
+            return None;
+        }
+        (added.tokens.len() < choice.tokens).then_some(token)
     }
 }

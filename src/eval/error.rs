@@ -48,6 +48,23 @@ pub enum EvalError {
     /// The bytes of its weights cannot be counted.
     #[error(transparent)]
     Size(#[from] SizeError),
+    /// The system starts no more threads.
+    #[error("cannot start as many threads: {0}; pass a smaller --threads")]
+    Threads(std::io::Error),
+    /// A model cannot draft for another.
+    #[error("{}: cannot draft for this model: it {reason}; a draft model has the same tokenizer, see docs/speculation.md", path.display())]
+    DraftModel {
+        /// The artifact of the draft model.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Drafts are for artifacts.
+    #[error("{}: a directory runs in f32, where nothing is drafted; leave --draft out, or pass an artifact", path.display())]
+    DraftOfDirectory {
+        /// The artifact of the draft model.
+        path: PathBuf,
+    },
     /// The artifact ends after its device part.
     #[error(
         "{}: holds no tokenizer, since it was written for a device only; pass the directory it was made from (--tokenizer DIR)",

@@ -4,6 +4,7 @@
 use super::continuation::{Choice, Continuation, check_prompt, with_reader};
 use super::error::EvalError;
 use super::opened::{OpenedModel, tokenizer_at};
+use super::speculation::{Means, SpeculationReport};
 use crate::model::generation::sampling_json;
 use crate::model::spec::ModelKind;
 use crate::report::Report;
@@ -36,6 +37,8 @@ pub struct GenerateOptions {
     pub seed: u64,
     /// Directory with a tokenizer for artifacts that carry none.
     pub tokenizer: Option<PathBuf>,
+    /// What an artifact is run with.
+    pub means: Means,
 }
 
 /// Why generation ended.
@@ -73,6 +76,9 @@ pub struct GenerateReport {
     pub sampling: Value,
     /// Added per second, the prompt's time left out.
     pub tokens_per_s: f64,
+    /// What drafts did; absent where there were no drafters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speculation: Option<SpeculationReport>,
 }
 
 impl Report for GenerateReport {
@@ -112,11 +118,12 @@ pub fn generate(
     // Before anything of it is shown.
     check_prompt(&tokens, model.context)?;
     let choice = Choice { tokens: options.tokens, sampling: options.sampling, seed: options.seed };
-    let added = with_reader(model, |reader| {
+    let (added, speculation) = with_reader(model, &options.means, |reader| {
         let mut continuation = Continuation::new(model, &tokenizer, reader)?;
         // Before the prompt is read, which may take a while; a reader that is gone needs no token.
         let choice = if emit(shown.as_bytes()).is_break() { Choice { tokens: 0, ..choice } } else { choice };
-        continuation.go_on(&tokens, &choice, usize::MAX, shown.is_empty(), emit)
+        let added = continuation.go_on(&tokens, &choice, usize::MAX, shown.is_empty(), emit)?;
+        Ok::<_, EvalError>((added, continuation.speculation()))
     })?;
     let text = [shown.as_bytes(), &added.bytes].concat();
     Ok(GenerateReport {
@@ -127,5 +134,6 @@ pub fn generate(
         stop: added.stop,
         sampling: sampling_json(&options.sampling),
         tokens_per_s: added.tokens_per_s,
+        speculation,
     })
 }

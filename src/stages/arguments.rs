@@ -88,6 +88,8 @@ values! {
         takes: &[Product::Dense, Product::Quantized, Product::Artifact],
         name: "a model or an artifact",
     };
+    /// An artifact.
+    Artifact(PathBuf, PathBufValueParser) = Meaning::Model { takes: &[Product::Artifact], name: "an artifact" };
     /// A file that is read.
     ReadFile(PathBuf, PathBufValueParser) = Meaning::Reads(&[]);
     /// A file that is read and is another one from day to day: no lock holds it.

@@ -1,9 +1,10 @@
 //! `slmc compile`: a quantized directory packed into one artifact for a target.
 
+mod drafts;
 mod work;
 
-use super::arguments::groups::{MODEL_AND_OUTPUT, TARGET};
-use super::arguments::{QuantizedModel, TargetName};
+use super::arguments::groups::{DRAFTS, MODEL_AND_OUTPUT, TARGET};
+use super::arguments::{Artifact, QuantizedModel, TargetName, TextOrSelf, path};
 use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
@@ -13,13 +14,14 @@ use super::summary::Figures;
 use crate::compile::fit::{FitError, Limit, Shape, fit, footprint};
 use crate::compile::{ARTIFACT_MAGIC, CompileError, golden_size};
 use crate::disk::atomic;
-use crate::model::spec::ModelSpec;
+use crate::model::spec::{Head, ModelSpec};
 use crate::quantize::policy::not_sparse;
 use crate::shell::Shell;
 use crate::target::{Required, Target};
 use anyhow::anyhow;
 use serde_json::Value;
 use slm_runtime::format::spec::MAX_CHUNK;
+use slm_runtime::speculate::MAX_DRAFTS;
 use std::path::PathBuf;
 pub use work::{CompileOptions, CompileReport, compile_directory};
 
@@ -32,7 +34,8 @@ pub use work::{CompileOptions, CompileReport, compile_directory};
 #[command(after_help = "\
 Examples:
   slmc compile out/mixed --target cortex-m55 --context 256 -o out/mixed.slm
-  slmc compile out/w4 --target boards/mine.toml --device-only -o out/w4.slm")]
+  slmc compile out/w4 --target boards/mine.toml --device-only -o out/w4.slm
+  slmc compile out/w4 --target generic --draft out/student.slm --continuations self -o out/w4.slm")]
 pub struct Args {
     /// Directory written by `slmc quantize`
     #[arg(value_name = "DIR", help_heading = MODEL_AND_OUTPUT, display_order = 0)]
@@ -48,6 +51,27 @@ pub struct Args {
     #[arg(long, value_name = "N", help_heading = TARGET)]
     context: Option<usize>,
 
+    /// Guess next tokens by what follows them in a text
+    ///
+    /// A table of frequent continuations goes into the file, at most a 32nd of the weights: tokens of the text, or with
+    /// `self` of text that the model writes, as calibration has it. Guesses are confirmed several at a time, which leaves
+    /// the output as it is, bit for bit, and makes it faster.
+    #[arg(long, value_name = "TEXT|self", help_heading = DRAFTS)]
+    continuations: Option<TextOrSelf>,
+
+    /// Guess next tokens by a smaller model
+    ///
+    /// Its device part goes into the file: an artifact for the same target with the same tokenizer, such as a student of
+    /// the model.
+    #[arg(long, value_name = "FILE.slm", help_heading = DRAFTS)]
+    draft: Option<Artifact>,
+
+    /// Tokens that are guessed and read together
+    ///
+    /// Memory for their logits is counted in the device's RAM where there is a table or a draft model.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=MAX_DRAFTS as i64), help_heading = DRAFTS)]
+    drafts: u8,
+
     /// Leave out tokenizer.json, names, labels, provenance
     ///
     /// That is, the part of the file that only build machines read.
@@ -62,7 +86,20 @@ pub struct Args {
 /// The kind of stage.
 pub struct Compile;
 
+/// Why nothing can be drafted.
+const NOTHING_TO_DRAFT: &str = "only decoders with logits of the next token have drafts; leave it out";
+
 impl Args {
+    /// Whether anything drafts.
+    fn drafting(&self) -> bool {
+        self.continuations.is_some() || self.draft.is_some()
+    }
+
+    /// The option that asks for it.
+    fn drafting_option(&self) -> &'static str {
+        if self.draft.is_some() { "draft" } else { "continuations" }
+    }
+
     /// What the artifact will take of the device and of this machine; of the latter as far as the schemes are known.
     fn predicted(&self, model: &KnownModel, target: &Target) -> Prediction {
         let spec = &model.spec;
@@ -175,6 +212,9 @@ impl Stage for Compile {
         if let (Some(target), Some(model)) = (&target, &model) {
             check_required(target, model, &mut faults);
             args.check_limits(target, model, &mut faults);
+            if args.drafting() && !matches!(model.spec.head, Head::LanguageModel { .. }) {
+                faults.add(args.drafting_option(), anyhow!(NOTHING_TO_DRAFT));
+            }
             let limit = model.spec.context;
             if let Some(context) = args.context.filter(|&context| context == 0 || context > limit) {
                 faults.add("context", CompileError::Context { context, limit });
@@ -196,6 +236,10 @@ impl Stage for Compile {
             target,
             context: args.context,
             device_only: args.device_only,
+            continuations: path(&args.continuations),
+            draft: path(&args.draft),
+            drafts: usize::from(args.drafts),
+            seed: run.seed,
         });
         Resolved::new(options, makes, faults).predicting(predicted)
     }

@@ -4,6 +4,7 @@
 use super::rounds::ClientError;
 use super::synthesize::SynthesisError;
 use crate::allocate::error::AllocationError;
+use crate::artifact::host::ArtifactError;
 use crate::calibrate::CalibrateError;
 use crate::compile::CompileError;
 use crate::data::DataError;
@@ -38,6 +39,9 @@ use std::path::PathBuf;
 /// Why a stage has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
+    /// An artifact that is read.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
     /// The model's files cannot be read or written.
     #[error(transparent)]
     Format(#[from] ModelFormatError),

@@ -182,7 +182,7 @@ fn latency(
     let prefill = TOKENS.0.min(NonZeroUsize::new(context / 2).unwrap_or(NonZeroUsize::MIN));
     let decode = if decoder { TOKENS.1.min(context.saturating_sub(prefill.get())) } else { 0 };
     let rounds = NonZeroUsize::new(3).unwrap_or(NonZeroUsize::MIN);
-    let options = BenchOptions { prefill, decode, rounds, huge_pages: false, threads };
+    let options = BenchOptions { prefill, decode, rounds, huge_pages: false, threads, rows: None, drafts_right: None };
     let report = bench(file, &options, progress).map_err(|error| said(&error))?;
     Ok((report.token_ms_p50.unwrap_or(report.first_token_ms), report.kernel))
 }

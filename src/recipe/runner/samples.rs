@@ -3,6 +3,7 @@
 use crate::eval::EvalError;
 use crate::eval::generate::{GenerateOptions, Prompt, generate};
 use crate::eval::opened::OpenedModel;
+use crate::eval::speculation::Means;
 use crate::formats;
 use crate::recipe::error::RecipeError;
 use crate::recipe::reader::{Model, Recipe, Sample};
@@ -61,6 +62,7 @@ fn continued(sample: &Sample, path: &Path, own: Option<&Model>, seed: u64) -> Re
         sampling: Sampling::GREEDY,
         seed,
         tokenizer,
+        means: Means::default(),
     };
     Ok(generate(&model, &options, &mut |_| ControlFlow::Continue(()))?.text)
 }

@@ -10,12 +10,14 @@
 //! | `functions` | rotary tables and activation curves |
 //! | [`text`], [`text_tables`], [`special_tokens`] | the tokenizer's tables; tokens that open and end a text |
 //! | [`chat_frame`], [`sampling`] | the texts around messages; how tokens are chosen |
+//! | [`drafts`] | what guesses the next tokens |
 //! | [`verify`] | digests |
 //! | `record` | the macro that defines records |
 
 pub mod artifact;
 pub mod chat_frame;
 mod check;
+pub mod drafts;
 mod error;
 mod functions;
 pub mod header;

@@ -10,6 +10,7 @@
 //! | [`plan`] | the memory an artifact needs |
 //! | [`session`] | the executor for decoders and encoders |
 //! | [`sample`] | choosing a token |
+//! | [`speculate`] | several tokens in one pass, guessed and confirmed |
 //! | [`tokenizer`] | text to token ids |
 //! | [`text`] | token ids to text |
 //! | [`self_test`] | the golden vectors |
@@ -41,6 +42,7 @@ pub mod sample;
 pub mod self_test;
 pub mod session;
 pub mod sha256;
+pub mod speculate;
 pub mod text;
 pub mod tokenizer;
 // Tests that need the crate's private parts, out of the tree of the product; `cargo test --lib` runs them, on every

@@ -9,8 +9,12 @@
 //!        per layer with convolution  its last inputs (taps - 1, hidden) f32, oldest first
 //! ```
 //!
-//! With several workers, each further worker has memory of its own after the cache, laid out as that of the first; the
-//! artifact states the sizes for one worker.
+//! A session of a larger extent has memory after the cache, which the artifact does not state:
+//!
+//! ```text
+//! further: output, of more rows | history: per layer with convolution (taps - 1 + rows, hidden) f32
+//!          | of every further worker, as that of the first
+//! ```
 //!
 //! A decoder keeps every layer's part of the cache and pushes `chunk` tokens at a time through the layers. An encoder
 //! holds the residual stream of the whole sequence and the keys and values of one layer at a time.
@@ -20,6 +24,7 @@ use crate::format::artifact::ArtifactView;
 use crate::format::spec::{Block, LayerRecord, ModelRecord, NormKind, NormPlacement, Output};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
 use crate::layout::{ALIGNMENT, BLOCK_COLUMNS};
+use crate::session::Extent;
 
 /// Bound on the stack the executor uses, tested by running it on a thread with little more.
 pub const STACK_BYTES: u64 = 16 * 1024;
@@ -55,6 +60,12 @@ pub struct Plan {
     pub cache_bytes: u64,
     /// Part of the arena that belongs to one worker.
     pub worker_bytes: u64,
+    /// Logits of one position; 0 where the output is another.
+    logits: usize,
+    /// Layers with a convolution.
+    convolutions: usize,
+    /// Rows that they keep together.
+    kept_inputs: usize,
 }
 
 /// Elements and bytes per element of a region.
@@ -89,11 +100,17 @@ impl Plan {
         let (hidden, chunk) = (spec.hidden as usize, spec.chunk as usize);
         let (mut scratch_a, mut scratch_b, mut inner, mut head_dim) = (0, hidden, hidden, 0);
         let mut cache_bytes = 0u64;
+        let (mut convolutions, mut kept_inputs) = (0, 0usize);
         for layer in layers {
             let query_width = layer.heads as usize * layer.head_dim as usize;
             let key_width = layer.key_value_heads as usize * layer.head_dim as usize;
             let ffn = layer.ffn_width as usize;
-            let gates = if layer.block == Block::Conv as u8 { hidden.checked_mul(3)? } else { 0 };
+            let mut gates = 0;
+            if layer.block == Block::Conv as u8 {
+                gates = hidden.checked_mul(3)?;
+                convolutions += 1;
+                kept_inputs = kept_inputs.checked_add(layer.taps.checked_sub(1)? as usize)?;
+            }
             scratch_a = scratch_a.max(query_width).max(ffn).max(gates);
             scratch_b = scratch_b.max(key_width.checked_mul(2)?).max(if layer.is_gated() { ffn } else { 0 });
             inner = inner.max(query_width).max(ffn);
@@ -121,6 +138,9 @@ impl Plan {
             arena_bytes: 0,
             cache_bytes,
             worker_bytes: 0,
+            logits: if spec.output == Output::LanguageModel as u8 { spec.output_width as usize } else { 0 },
+            convolutions,
+            kept_inputs,
         };
         let sum = |regions: &[Region]| {
             let mut regions = regions.iter();
@@ -155,6 +175,25 @@ impl Plan {
             (Some(self.head_dim), 8),
             (Some(self.context), 4),
         ]
+    }
+
+    /// f32 of the output where a session computes the logits of `rows` positions together and the plan has fewer.
+    pub(crate) fn wider_output(&self, rows: usize) -> Option<usize> {
+        self.logits.checked_mul(rows).filter(|&wider| rows > 1 && wider > self.output)
+    }
+
+    /// f32 of what convolutions have read since a mark.
+    pub(crate) fn history(&self, rows: usize) -> usize {
+        if rows > 1 { (self.kept_inputs + self.convolutions * rows) * self.hidden } else { 0 }
+    }
+
+    /// Bytes after the cache for a session of some extent; `None` where they overflow.
+    pub fn beyond(&self, extent: Extent) -> Option<u64> {
+        let Extent { workers, rows } = extent.within(self);
+        let f32s = |count: usize| region(u64::try_from(count).ok()?, 4);
+        let workers = (workers as u64).checked_sub(1)?.checked_mul(self.worker_bytes)?;
+        let rows = f32s(self.wider_output(rows).unwrap_or(0))?.checked_add(f32s(self.history(rows))?)?;
+        workers.checked_add(rows)
     }
 
     /// Checks the sizes that the artifact states.

@@ -4,10 +4,12 @@
 
 mod conv;
 mod head;
+mod history;
 mod layer;
 mod linear;
 mod norm;
 mod tensors;
+mod verify;
 
 use crate::attention::Attention;
 use crate::format::FormatError;
@@ -18,6 +20,7 @@ use crate::kernels::workers::{MAX_WORKERS, Single, Workers};
 use crate::layout::BLOCK_COLUMNS;
 use crate::memory::Memory;
 use crate::plan::Plan;
+use history::{Before, History};
 
 /// Why a session stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,11 @@ pub enum SessionError {
     NotADecoder,
     /// No tokens.
     Empty,
+    /// The sequence cannot be shortened that far.
+    Shortened {
+        /// The fewest positions it can have.
+        least: u32,
+    },
     /// A value in this layer reached 2^50 or is NaN (the layer count denotes the head).
     NumericRange {
         /// The layer.
@@ -70,6 +78,10 @@ impl core::fmt::Display for SessionError {
             ),
             E::NotADecoder => f.write_str("the model is an encoder: it has no steps"),
             E::Empty => f.write_str("there are no tokens"),
+            E::Shortened { least } => write!(
+                f,
+                "the sequence can be shortened to {least} positions and no further: what came before is no longer kept"
+            ),
             E::NumericRange { layer } => {
                 write!(f, "a value in layer {layer} reached 2^50 or is not a number: the model's weights are broken")
             }
@@ -93,6 +105,35 @@ pub struct Session<'a, 'm> {
     cache: &'m mut [u8],
     /// Positions in the cache.
     length: usize,
+    /// Positions whose logits are computed together.
+    rows: usize,
+    /// Positions that [`Session::verify`] reads.
+    verified: usize,
+    history: History<'m>,
+}
+
+/// What a session has beyond its artifact's plan. The memory for it lies after the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Workers, 1 to [`MAX_WORKERS`].
+    pub workers: usize,
+    /// Positions of a decoder whose logits are computed together and that can be taken back, at most the artifact's
+    /// chunk; 1 leaves it at the plan.
+    pub rows: usize,
+}
+
+impl Extent {
+    /// Nothing beyond the plan.
+    pub const PLANNED: Extent = Extent { workers: 1, rows: 1 };
+
+    /// Several workers.
+    pub const fn of_workers(workers: usize) -> Extent {
+        Extent { workers, rows: 1 }
+    }
+
+    pub(crate) fn within(self, plan: &Plan) -> Extent {
+        Extent { workers: self.workers.clamp(1, MAX_WORKERS), rows: self.rows.clamp(1, plan.chunk) }
+    }
 }
 
 /// The arena's regions that workers share; shapes in [`Plan`].
@@ -122,11 +163,10 @@ impl<'a, 'm> Session<'a, 'm> {
         artifact.spec().arena_bytes + artifact.spec().cache_bytes
     }
 
-    /// Bytes of memory that a session of `workers` workers needs.
-    pub fn required_bytes_for(artifact: &ArtifactView<'_>, workers: usize) -> u64 {
-        let further = workers.clamp(1, MAX_WORKERS) as u64 - 1;
-        let worker_bytes = Plan::of(artifact).map_or(0, |plan| plan.worker_bytes);
-        Self::required_bytes(artifact) + further * worker_bytes
+    /// Bytes of memory that a session of some extent needs.
+    pub fn required_bytes_for(artifact: &ArtifactView<'_>, extent: Extent) -> u64 {
+        let further = Plan::of(artifact).and_then(|plan| plan.beyond(extent));
+        Self::required_bytes(artifact).saturating_add(further.unwrap_or(0))
     }
 
     /// A session without tokens. `memory` must start on 64 bytes and have exactly [`Session::required_bytes`].
@@ -135,41 +175,59 @@ impl<'a, 'm> Session<'a, 'm> {
         kernels: &'static Kernels,
         memory: &'m mut [u8],
     ) -> Result<Self, SessionError> {
-        Session::open(artifact, kernels, const { &Single }, memory)
+        Session::open(artifact, kernels, const { &Single }, 1, memory)
     }
 
-    /// A session run by several workers, with the same results. `memory` must start on 64 bytes and have exactly
-    /// [`Session::required_bytes_for`] of their number.
+    /// A session of one worker that computes the logits of `rows` positions together and can take them back. `memory`
+    /// must start on 64 bytes and have exactly [`Session::required_bytes_for`] of that extent.
+    pub fn with_rows(
+        artifact: &ArtifactView<'a>,
+        kernels: &'static Kernels,
+        rows: usize,
+        memory: &'m mut [u8],
+    ) -> Result<Self, SessionError> {
+        Session::open(artifact, kernels, const { &Single }, rows, memory)
+    }
+
+    /// A session run by several workers, with the same results, and `rows` as for [`Session::with_rows`]. `memory` must
+    /// start on 64 bytes and have exactly [`Session::required_bytes_for`] of that extent.
     #[cfg(target_has_atomic = "64")]
     pub fn with_workers(
         artifact: &ArtifactView<'a>,
         kernels: &'static Kernels,
         workers: &'m dyn Workers,
+        rows: usize,
         memory: &'m mut [u8],
     ) -> Result<Self, SessionError> {
-        Session::open(artifact, kernels, workers, memory)
+        Session::open(artifact, kernels, workers, rows, memory)
     }
 
     fn open(
         artifact: &ArtifactView<'a>,
         kernels: &'static Kernels,
         workers: &'m dyn Workers,
+        rows: usize,
         memory: &'m mut [u8],
     ) -> Result<Self, SessionError> {
-        let seats = workers.count().clamp(1, MAX_WORKERS);
-        let (expected, actual) = (Self::required_bytes_for(artifact, seats), memory.len() as u64);
+        let extent = Extent { workers: workers.count(), rows };
+        let (expected, actual) = (Self::required_bytes_for(artifact, extent), memory.len() as u64);
         let size = SessionError::MemorySize { expected, actual };
         if expected != actual {
             return Err(size);
         }
         let plan = Plan::of(artifact).ok_or(size)?;
+        let Extent { workers: seats, rows } = extent.within(&plan);
         let arena_bytes = usize::try_from(plan.arena_bytes).map_err(|_| size)?;
         let cache_bytes = usize::try_from(plan.cache_bytes).map_err(|_| size)?;
         let (arena, rest) = memory.split_at_mut(arena_bytes);
         let (cache, further) = rest.split_at_mut(cache_bytes);
         let mut arena = Memory::new(arena).map_err(|_| SessionError::MemoryAlignment)?;
         let mut further = Memory::new(further).map_err(|_| SessionError::MemoryAlignment)?;
-        let buffers = Buffers::of(&mut arena, &plan).ok_or(size)?;
+        let mut buffers = Buffers::of(&mut arena, &plan).ok_or(size)?;
+        if let Some(wider) = plan.wider_output(rows) {
+            buffers.output = further.f32s(wider).ok_or(size)?;
+        }
+        let history = History::new(further.f32s(plan.history(rows)).ok_or(size)?, rows);
         let mut scratch: [Scratch<'m>; MAX_WORKERS] = Default::default();
         for (seat, scratch) in scratch[..seats].iter_mut().enumerate() {
             let memory = if seat == 0 { &mut arena } else { &mut further };
@@ -181,7 +239,12 @@ impl<'a, 'm> Session<'a, 'm> {
         for (layer, start) in buffers.starts.iter_mut().enumerate() {
             *start = artifact.records_before(layer) as u32;
         }
-        Ok(Session { artifact: *artifact, kernels, workers, buffers, scratch, seats, cache, length: 0 })
+        // What convolutions have read must be kept to be taken back.
+        let convolves = plan.history(2) > 0;
+        let planned = artifact.spec().output_rows as usize;
+        let (verified, rows) = (if convolves { rows } else { rows.max(planned) }, rows.max(planned));
+        let artifact = *artifact;
+        Ok(Session { artifact, kernels, workers, buffers, scratch, seats, cache, length: 0, rows, verified, history })
     }
 
     /// Positions read so far.
@@ -192,10 +255,16 @@ impl<'a, 'm> Session<'a, 'm> {
     /// Clears the sequence.
     pub fn reset(&mut self) {
         self.length = 0;
+        self.history.forget();
     }
 
-    /// Appends tokens to a decoder's sequence and returns the logits after the last one.
-    pub fn step(&mut self, tokens: &[u32]) -> Result<&[f32], SessionError> {
+    /// Appends tokens to a decoder's sequence without any output.
+    pub fn read(&mut self, tokens: &[u32]) -> Result<(), SessionError> {
+        self.read_chunks(tokens).map(|_| ())
+    }
+
+    /// Appends tokens to a decoder's sequence; returns how many of the last are in memory as residual rows.
+    fn read_chunks(&mut self, tokens: &[u32]) -> Result<usize, SessionError> {
         if !self.is_decoder() {
             return Err(SessionError::NotADecoder);
         }
@@ -206,6 +275,12 @@ impl<'a, 'm> Session<'a, 'm> {
             self.read_chunk(part)?;
             last_rows = part.len();
         }
+        Ok(last_rows)
+    }
+
+    /// Appends tokens to a decoder's sequence and returns the logits after the last one.
+    pub fn step(&mut self, tokens: &[u32]) -> Result<&[f32], SessionError> {
+        let last_rows = self.read_chunks(tokens)?;
         let last = last_rows - 1;
         if self.artifact.spec().pooling().is_some() {
             self.pool(last_rows)?;
@@ -238,7 +313,7 @@ impl<'a, 'm> Session<'a, 'm> {
             }
             return Ok(());
         }
-        self.length = 0;
+        self.reset();
         self.check_tokens(tokens)?;
         self.encode(tokens)?;
         match self.output_kind() {
@@ -282,11 +357,13 @@ impl<'a, 'm> Session<'a, 'm> {
     fn read_chunk(&mut self, tokens: &[u32]) -> Result<(), SessionError> {
         let first = self.length;
         self.embed(tokens, first, 0)?;
-        let mut cache_start = 0;
+        let (mut cache_start, mut convolutions) = (0, Before::default());
         for index in 0..self.artifact.spec().layers as usize {
             let layer = self.layer(index);
             if layer.block == Block::Conv as u8 {
-                self.convolve(index, &layer, cache_start, tokens.len(), first == 0)?;
+                let rows = Placed { row: 0, count: tokens.len(), first };
+                self.convolve(index, &layer, (cache_start, convolutions), rows)?;
+                convolutions = convolutions.and(layer.taps as usize - 1);
             } else {
                 let rows = Placed { row: 0, count: tokens.len(), first };
                 self.read_keys(index, &layer, cache_start, rows)?;

@@ -34,6 +34,8 @@ pub const ADAPTERS: &str = "Adapters";
 pub const PRIVACY: &str = "Privacy";
 /// Federated rounds.
 pub const ROUNDS: &str = "Rounds";
+/// Guesses of the next tokens.
+pub const DRAFTS: &str = "Drafts";
 /// The device that the result is for.
 pub const TARGET: &str = "Target";
 /// Backend of this machine.

@@ -1,5 +1,6 @@
 //! The work of `slmc compile`: a quantized directory in, one artifact out, with the bytes it takes of the device.
 
+use super::drafts::asked_sections;
 use crate::artifact::chat::{ChatSummary, NOT_FIXED};
 use crate::artifact::text::{HOST_ONLY, TokenizerSummary};
 use crate::compile::emit::sampling_section;
@@ -16,6 +17,7 @@ use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
 use crate::stages::StageError;
+use crate::stages::arguments::OWN_SAMPLES;
 use crate::stages::invocation::Invocation;
 use crate::stages::provenance::{Inputs, provenance};
 use crate::target::Target;
@@ -24,8 +26,9 @@ use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use serde::Serialize;
 use serde_json::{Value, json};
 use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::format::header::SectionKind;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Options of `slmc compile`, checked.
 #[derive(Clone, Debug)]
@@ -40,6 +43,14 @@ pub struct CompileOptions {
     pub context: Option<usize>,
     /// Whether the file ends after the device part.
     pub device_only: bool,
+    /// The text whose frequent continuations are guessed, or the word for what the model writes.
+    pub continuations: Option<PathBuf>,
+    /// The artifact of the model that drafts.
+    pub draft: Option<PathBuf>,
+    /// Tokens that are drafted together, where anything drafts.
+    pub drafts: usize,
+    /// Seed of what the model writes.
+    pub seed: u64,
     /// The command, for the provenance.
     pub invocation: Invocation,
 }
@@ -78,6 +89,12 @@ pub struct CompileReport {
     /// Whether that row is scaled to length one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub normalized: Option<bool>,
+    /// Bytes of the table of frequent continuations; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continuations_bytes: Option<u64>,
+    /// Bytes of the draft model; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft_bytes: Option<u64>,
     /// Digest of the golden logits.
     pub golden_sha256: String,
 }
@@ -98,6 +115,15 @@ impl Report for CompileReport {
             &format!("{} at a context of {}", grouped(footprint.cache_bytes), footprint.context),
         ]);
         table.row(["  stack", &grouped(footprint.stack_bytes)]);
+        if footprint.drafting_bytes > 0 {
+            table.row(["  drafts", &grouped(footprint.drafting_bytes)]);
+        }
+        if let Some(bytes) = self.continuations_bytes {
+            table.row(["continuations", &format!("{} bytes", grouped(bytes))]);
+        }
+        if let Some(bytes) = self.draft_bytes {
+            table.row(["draft model", &format!("{} bytes", grouped(bytes))]);
+        }
         table.row(["chunk", &format!("{} tokens together", footprint.chunk)]);
         table.row(["weight_bytes", &grouped(self.size.weight_bytes)]);
         table.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
@@ -135,8 +161,10 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
     let frame = template.as_ref().map(ChatFrame::of);
     let not_fixed = frame.as_ref().and_then(|frame| frame.as_ref().err()).map(ToString::to_string);
     let frame = frame.and_then(Result::ok).map(|frame| frame.with_tokens(&tokenizer, model.spec.vocabulary));
+    let vocabulary = tokenizer.vocabulary_bytes(model.spec.vocabulary)?;
     let text = TextSection {
-        vocabulary: tokenizer.vocabulary_bytes(model.spec.vocabulary)?,
+        asked: asked_sections(options, &model, &vocabulary, progress)?,
+        vocabulary,
         strip_leading_space: tokenizer.text_rules()?.strip_leading_space,
         tables: tables.ok(),
         chat_frame: frame.transpose()?.map(|frame| frame.to_section()),
@@ -172,6 +200,8 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         chat_frame,
         pooling: model.spec.embedding.map(|embedding| embedding.pooling.name()),
         normalized: model.spec.embedding.map(|embedding| embedding.normalize),
+        continuations_bytes: view.section(SectionKind::Continuations).map(|section| section.len() as u64),
+        draft_bytes: view.section(SectionKind::Draft).map(|section| section.len() as u64),
         golden_sha256: hex(&compiled.golden),
     })
 }
@@ -201,7 +231,18 @@ fn made(
     if let Some(reason) = not_fixed {
         settings["chat_frame"] = json!(format!("{NOT_FIXED}{reason}"));
     }
-    let inputs = Inputs::default().model("model", &options.model)?;
+    let mut inputs = Inputs::default().model("model", &options.model)?;
+    if let Some(source) = &options.continuations {
+        let own = source == Path::new(OWN_SAMPLES);
+        settings["continuations"] = json!({ "own_samples": own });
+        if !own {
+            inputs = inputs.files("continuations", [source])?;
+        }
+    }
+    if let Some(draft) = &options.draft {
+        settings["drafts"] = json!(options.drafts);
+        inputs = inputs.files("draft", [draft])?;
+    }
     let mut made = provenance("compile", &inputs, settings, &options.invocation);
     made["model"] = json!(input.provenance());
     Ok(made)

@@ -121,6 +121,7 @@ impl From<SessionError> for Status {
             SessionError::NotADecoder => Status::Kind,
             SessionError::Empty => Status::Empty,
             SessionError::NumericRange { .. } => Status::Range,
+            SessionError::Shortened { .. } => Status::Argument,
             SessionError::Format(error) => error.into(),
         }
     }

@@ -13,6 +13,7 @@ use crate::kernels::Width;
 use crate::layout::{Layout, Storage, TileShape};
 use crate::numerics::F32Bytes;
 use crate::sample::Sampling;
+use crate::speculate::Continuations;
 use core::ops::Range;
 
 /// An artifact with a valid structure.
@@ -32,6 +33,8 @@ pub struct ArtifactView<'a> {
     pub(super) ends: TokenList<'a>,
     pub(super) chat_frame: Option<ChatFrame<'a>>,
     pub(super) sampling: Sampling,
+    pub(super) continuations: Option<Continuations<'a>>,
+    pub(super) draft: Option<&'a [u8]>,
 }
 
 /// A quantized matrix in place.
@@ -102,6 +105,8 @@ impl<'a> ArtifactView<'a> {
             ends: TokenList::default(),
             chat_frame: None,
             sampling: Sampling::GREEDY,
+            continuations: None,
+            draft: None,
         };
         view.read_sections()?;
         view.check_spec()?;
@@ -113,6 +118,7 @@ impl<'a> ArtifactView<'a> {
         view.check_vocabulary()?;
         view.check_golden()?;
         view.read_text()?;
+        view.read_drafts()?;
         Ok(view)
     }
 

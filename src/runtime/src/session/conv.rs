@@ -8,23 +8,22 @@
 //!
 //! A layer keeps the last L − 1 rows of u as f32, so that a sequence read in pieces gives the same bits.
 
+use super::history::Before;
 use super::linear::{Destination, Finish, Input};
-use super::{Session, SessionError, range};
+use super::{Placed, Session, SessionError, range};
 use crate::format::spec::LayerRecord;
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
 use crate::memory::Memory;
 use crate::numerics::F32Bytes;
 
 impl Session<'_, '_> {
-    /// Runs a convolution layer and its feed-forward network over the first `count` residual rows; `fresh` at the start
-    /// of a sequence.
+    /// Runs a convolution layer and its feed-forward network over residual rows, the first in memory.
     pub(super) fn convolve(
         &mut self,
         index: usize,
         layer: &LayerRecord,
-        cache_start: usize,
-        count: usize,
-        fresh: bool,
+        (cache_start, before): (usize, Before),
+        Placed { count, first, .. }: Placed,
     ) -> Result<(), SessionError> {
         let hidden = self.scratch[0].row.len();
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
@@ -39,13 +38,26 @@ impl Session<'_, '_> {
         let mut state =
             Memory::new(&mut self.cache[cache_start..cache_end]).map_err(|_| SessionError::MemoryAlignment)?;
         let state = state.f32s((taps - 1) * hidden).ok_or(range(index))?;
-        if fresh {
+        if first == 0 {
             state.fill(0.0);
         }
-        convolve_rows(&mut self.buffers.scratch_a[..count * 3 * hidden], state, kernel, bias, hidden);
+        let rows = &mut self.buffers.scratch_a[..count * 3 * hidden];
+        if let Some(inputs) = self.history.places(before, (taps - 1, hidden), (first, count)) {
+            note_inputs(rows, inputs, hidden);
+        }
+        convolve_rows(rows, state, kernel, bias, hidden);
         self.linear(Input::ScratchA(hidden), &out, count, Finish::None).map_err(|_| range(index))?;
         self.add_residual(index, layer, (TensorRole::ConvNorm, TensorRole::ConvNorm), 0, count)?;
         self.feed_forward(index, layer, 0, count)
+    }
+}
+
+/// Writes u = b · x of rows of (b, c, x), (count, 3 · hidden), to `inputs` (count, hidden).
+fn note_inputs(rows: &[f32], inputs: &mut [f32], hidden: usize) {
+    for (row, inputs) in rows.chunks_exact(3 * hidden).zip(inputs.chunks_exact_mut(hidden)) {
+        for (input, (gate, value)) in inputs.iter_mut().zip(row.iter().zip(&row[2 * hidden..])) {
+            *input = gate * value;
+        }
     }
 }
 

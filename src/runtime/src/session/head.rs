@@ -50,7 +50,7 @@ impl Session<'_, '_> {
     ) -> Result<(), SessionError> {
         let width = self.artifact.spec().output_width as usize;
         let hidden_states = self.output_kind() == Output::Hidden;
-        let together = if hidden_states { 1 } else { self.artifact.spec().output_rows as usize };
+        let together = if hidden_states { 1 } else { self.rows };
         let mut row = 0;
         while row < count {
             let rows = together.min(count - row);

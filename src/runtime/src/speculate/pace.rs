@@ -1,0 +1,187 @@
+//! How many drafts of a source pay. With a the share of drafts that are right where the one before was, c the cost of a
+//! draft and v(n) the time of reading n tokens together, both in steps of the model, k drafts take
+//!
+//! ```text
+//! tokens(k) = 1 + a + a² + … + a^k        gain(k) = tokens(k) / (v(k + 1) + k · c)
+//! ```
+//!
+//! The k of the largest gain is chosen; none where it is not above 1. A source that does not pay is asked again for one
+//! draft after a pause, which doubles as long as it fails.
+
+/// Most drafts of a round.
+pub const MAX_DRAFTS: usize = 15;
+
+/// Rows that are read in the time of one, until times are noted: what memory-bound products allow.
+const FREE_ROWS: f32 = 4.0;
+/// Part of a step that every further row takes beyond them.
+const ROW: f32 = 0.25;
+/// Part of a step that every further row takes within them.
+const FREE_ROW: f32 = 0.03;
+/// Drafts that the first estimate of the share counts as.
+const PRIOR: f32 = 3.0;
+/// The first estimate: most sources are right as often where they pay at all.
+const FIRST_SHARE: f32 = 0.5;
+/// Drafts that the estimate remembers, about.
+const MEMORY: f32 = 48.0;
+/// A gain that does not repay noise in times.
+const LEAST_GAIN: f32 = 1.03;
+/// Rounds until a source that did not pay is asked again, at first and at most.
+const PAUSES: (u32, u32) = (8, 512);
+
+/// A source's record, and the times of its model.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Drafts right and tried, older ones with less weight.
+    right: f32,
+    tried: f32,
+    cost: f32,
+    /// Time of reading n + 1 tokens together, in steps.
+    rows: [f32; MAX_DRAFTS + 1],
+    /// Rounds to rest, and the length of the pause.
+    resting: u32,
+    pause: u32,
+}
+
+/// What a source should do next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    /// Tokens to draft.
+    pub drafts: usize,
+    /// Tokens per step that they promise.
+    pub gain: f32,
+}
+
+impl Pace {
+    /// For drafts that each take `cost` of the time of a step.
+    pub fn new(cost: f32) -> Self {
+        let rows = core::array::from_fn(|further| {
+            let further = further as f32;
+            1.0 + FREE_ROW * further + ROW * (further + 1.0 - FREE_ROWS).max(0.0)
+        });
+        Pace { right: PRIOR * FIRST_SHARE, tried: PRIOR, cost, rows, resting: 0, pause: PAUSES.0 }
+    }
+
+    /// The share of drafts that are right where the one before was.
+    pub fn share(&self) -> f32 {
+        self.right / self.tried
+    }
+
+    /// Whether its drafts do not pay at present.
+    pub fn is_resting(&self) -> bool {
+        self.resting > 0
+    }
+
+    /// What to do, with at most `most` drafts.
+    pub fn plan(&self, most: usize) -> Plan {
+        if self.resting > 0 {
+            return Plan { drafts: 0, gain: 1.0 };
+        }
+        let mut plan = Plan { drafts: 0, gain: LEAST_GAIN };
+        let (mut tokens, mut chance) = (1.0, 1.0);
+        for drafts in 1..=most.min(MAX_DRAFTS) {
+            chance *= self.share();
+            tokens += chance;
+            let gain = tokens / (self.rows[drafts] + drafts as f32 * self.cost);
+            if gain > plan.gain {
+                plan = Plan { drafts, gain };
+            }
+        }
+        // A source whose pause is over shows with one draft whether it pays again.
+        if plan.drafts == 0 && most > 0 { Plan { drafts: 1, gain: 1.0 } } else { plan }
+    }
+
+    /// Notes a round of `drafted` tokens, the first `confirmed` of which were right.
+    pub fn note(&mut self, drafted: usize, confirmed: usize) {
+        let confirmed = confirmed.min(drafted);
+        // The drafts after a wrong one say nothing.
+        let tried = confirmed + usize::from(confirmed < drafted);
+        let keep = 1.0 - tried as f32 / (MEMORY + tried as f32);
+        self.right = self.right * keep + confirmed as f32;
+        self.tried = self.tried * keep + tried as f32;
+        let pays = self.gain_of_one() > LEAST_GAIN || self.plan(MAX_DRAFTS).gain > LEAST_GAIN;
+        if pays {
+            self.pause = PAUSES.0;
+        } else {
+            self.resting = self.pause;
+            self.pause = (2 * self.pause).min(PAUSES.1);
+        }
+    }
+
+    fn gain_of_one(&self) -> f32 {
+        (1.0 + self.share()) / (self.rows[1] + self.cost)
+    }
+
+    /// Notes a round without the source.
+    pub fn rest(&mut self) {
+        self.resting = self.resting.saturating_sub(1);
+    }
+
+    /// Notes that reading `count` tokens together takes `steps` times as long as reading one.
+    pub fn note_rows(&mut self, count: usize, steps: f32) {
+        if let Some(time) = count.checked_sub(1).and_then(|further| self.rows.get_mut(further))
+            && steps.is_finite()
+        {
+            *time = steps.max(1.0);
+        }
+    }
+
+    /// Notes what a draft costs, in steps.
+    pub fn note_cost(&mut self, cost: f32) {
+        self.cost = cost;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_is_right_drafts_more_and_one_that_is_wrong_rests() {
+        let mut good = Pace::new(0.0);
+        let first = good.plan(MAX_DRAFTS).drafts;
+        assert!(first >= 1);
+        for _ in 0..20 {
+            let drafts = good.plan(MAX_DRAFTS).drafts;
+            good.note(drafts, drafts);
+        }
+        assert!(good.plan(MAX_DRAFTS).drafts > first && !good.is_resting());
+        let mut bad = Pace::new(0.0);
+        let mut rounds = 0;
+        for round in 0..4096 {
+            let plan = bad.plan(MAX_DRAFTS);
+            if plan.drafts > 0 {
+                rounds += 1;
+                assert!(round < 16 || plan.drafts == 1, "round {round} drafts {}", plan.drafts);
+                bad.note(plan.drafts, 0);
+            } else {
+                bad.rest();
+            }
+        }
+        assert!(rounds < 96, "{rounds} rounds of 4096 with drafts that are always wrong");
+    }
+
+    #[test]
+    fn a_costly_source_needs_to_be_right_more_often() {
+        let (mut cheap, mut costly) = (Pace::new(0.0), Pace::new(0.6));
+        for _ in 0..200 {
+            cheap.note(2, 1);
+            costly.note(2, 1);
+        }
+        assert!(cheap.plan(8).gain > 1.2);
+        assert!(costly.is_resting() || costly.plan(8).gain <= 1.0);
+    }
+
+    #[test]
+    fn measured_times_limit_the_drafts() {
+        let mut pace = Pace::new(0.0);
+        for _ in 0..50 {
+            pace.note(4, 3);
+        }
+        let free = pace.plan(8).drafts;
+        for count in 2..=9 {
+            pace.note_rows(count, count as f32);
+        }
+        assert!(free > 1);
+        assert_eq!(pace.plan(8), Plan { drafts: 1, gain: 1.0 }, "nothing is gained where every row costs a step");
+    }
+}
