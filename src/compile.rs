@@ -5,6 +5,7 @@ pub mod continuations;
 pub mod emit;
 pub mod estimate;
 pub mod fit;
+pub mod kv;
 pub mod lower;
 pub mod pack;
 pub mod sections;
@@ -22,14 +23,15 @@ use crate::model::weights::{Model, ModelError, Parameter};
 use crate::progress::Progress;
 use crate::target::Target;
 use fit::{DoesNotFit, FitError, Footprint, Shape};
-use sections::{AskedBytes, SectionBytes};
+use kv::KvFormat;
+use sections::{Asked, SectionBytes};
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::header::{MAGIC, SectionKind};
 use slm_runtime::layout::Storage;
 use slm_runtime::sample::random_u64;
 use slm_runtime::self_test::{MAX_GOLDEN_TOKENS, golden_digest};
-use slm_runtime::session::SessionError;
+use slm_runtime::session::{Session, SessionError, SnapshotError};
 
 /// First bytes of an artifact, by which a file is recognised as slmc's own output.
 pub const ARTIFACT_MAGIC: &[u8] = &MAGIC;
@@ -62,20 +64,26 @@ pub struct AskedSections {
     pub continuations: Option<Vec<u8>>,
     /// The device part of a draft model.
     pub draft: Option<Vec<u8>>,
+    /// Tokens that sequences begin with, which are read before.
+    pub prefix: Vec<u32>,
     /// Tokens that are drafted together.
     pub drafts: usize,
     /// Memory of a session of the draft model.
     pub draft_memory: u64,
+    /// How keys and values are kept.
+    pub kv: KvFormat,
 }
 
 impl AskedSections {
-    fn bytes(&self) -> AskedBytes {
+    fn bytes(&self) -> Asked {
         let length = |section: &Option<Vec<u8>>| section.as_ref().map(|section| section.len() as u64);
-        AskedBytes {
+        Asked {
             continuations: length(&self.continuations),
             draft: length(&self.draft),
+            prefix_tokens: self.prefix.len(),
             drafts: self.drafts,
             draft_memory: self.draft_memory,
+            kv: self.kv,
         }
     }
 
@@ -176,6 +184,20 @@ pub enum CompileError {
         /// The text.
         text: String,
     },
+    /// What sequences begin with does not run.
+    #[error("--prefix: {0}")]
+    Prefix(SessionError),
+    /// It cannot be kept: a defect of slmc.
+    #[error("the prefix cannot be kept, which is a defect of slmc: {0}")]
+    Snapshot(SnapshotError),
+    /// The text that sequences begin with is of another kind.
+    #[error("{text}: {reason}")]
+    PrefixText {
+        /// The file, or the word for the template.
+        text: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The golden prompts did not run.
     #[error("the golden prompts do not run: {0}")]
     Golden(SessionError),
@@ -252,24 +274,48 @@ pub fn compile(
     progress.finish();
     let host = host_sections(model, &tensors, host);
     let special_tokens = emit::special_tokens_section(&spec.opening, &spec.ends);
-    let extras = emit::Extras {
-        vocabulary: &text.vocabulary,
-        prompts: &prompts,
-        text: text.tables.as_deref(),
-        special_tokens: special_tokens.as_deref(),
-        chat_frame: text.chat_frame.as_deref(),
-        sampling: text.sampling.as_deref(),
-        asked: &text.asked.sections(),
-        host: &host,
+    let emit = |asked: &[(SectionKind, &[u8])]| {
+        let extras = emit::Extras {
+            vocabulary: &text.vocabulary,
+            prompts: &prompts,
+            text: text.tables.as_deref(),
+            special_tokens: special_tokens.as_deref(),
+            chat_frame: text.chat_frame.as_deref(),
+            sampling: text.sampling.as_deref(),
+            asked,
+            host: &host,
+        };
+        emit::draft(&device.name, device.layout, device.page_bytes as u32, &lowered, &tensors, &weights, &extras)
     };
-    let draft =
-        emit::draft(&device.name, device.layout, device.page_bytes as u32, &lowered, &tensors, &weights, &extras);
+    let mut asked = text.asked.sections();
+    let mut draft = emit(&asked);
+    let prefix = prefix_section(draft.bytes(), &text.asked.prefix)?;
+    if let Some(section) = &prefix {
+        asked.push((SectionKind::Prefix, section));
+        draft = emit(&asked);
+    }
     let view = ArtifactView::open(draft.bytes()).map_err(CompileError::Emitted)?;
     let mut memory = SessionMemory::for_artifact(&view);
     let golden =
         golden_digest(&view, kernels_for(view.layout()), memory.as_mut_slice()).map_err(CompileError::Golden)?;
     let bytes = draft.finish(golden);
     Ok(Compiled { bytes, footprint, size: WeightSize::of(spec, &tensors), golden })
+}
+
+/// The section with tokens that are read before: the artifact without it reads them, and its session is kept.
+fn prefix_section(artifact: &[u8], tokens: &[u32]) -> Result<Option<Vec<u8>>, CompileError> {
+    if tokens.is_empty() {
+        return Ok(None);
+    }
+    let view = ArtifactView::open(artifact).map_err(CompileError::Emitted)?;
+    let mut memory = SessionMemory::for_artifact(&view);
+    let mut session =
+        Session::new(&view, kernels_for(view.layout()), memory.as_mut_slice()).map_err(CompileError::Prefix)?;
+    session.read(tokens).map_err(CompileError::Prefix)?;
+    let mut snapshot = vec![0; session.snapshot_bytes() as usize];
+    session.save(&mut snapshot).map_err(CompileError::Snapshot)?;
+    let numbers = std::iter::once(tokens.len() as u32).chain(tokens.iter().copied());
+    Ok(Some(numbers.flat_map(u32::to_le_bytes).chain(snapshot).collect()))
 }
 
 /// Checks that every matrix of a model is quantized; the error names the first that is not.

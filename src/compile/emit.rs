@@ -180,7 +180,7 @@ fn minor(lowered: &Lowered, tensors: &[StoredTensor], extras: &Extras<'_>) -> u1
     let further = [
         (extras.chat_frame.is_some(), MINOR_CHAT_FRAME),
         (lowered.model.pooling().is_some() || extras.sampling.is_some(), MINOR_POOLING),
-        (!extras.asked.is_empty(), MINOR_DRAFTS),
+        (!extras.asked.is_empty() || lowered.layers.iter().any(|layer| layer.cache_format != 0), MINOR_DRAFTS),
     ];
     let further = further.into_iter().filter(|(there, _)| *there).map(|(_, minor)| minor);
     tensors.iter().map(of_tensor).chain(further).max().unwrap_or(MINOR)

@@ -17,7 +17,7 @@ use slm_runtime::format::spec::{LayerRecord, MAX_CHUNK, ModelRecord};
 use slm_runtime::format::tensor::TensorRecord;
 use slm_runtime::layout::ALIGNMENT;
 use slm_runtime::plan::Plan;
-use slm_runtime::session::Extent;
+use slm_runtime::session::{Extent, snapshot_bytes};
 use std::fmt;
 
 /// A limit of a device.
@@ -161,7 +161,8 @@ pub fn footprint(
     context: usize,
     chunk: usize,
 ) -> Result<(Footprint, Lowered), FitError> {
-    let lowered = lower(shape.spec, context, chunk, shape.key_maps, shape.wide_activations, false)?;
+    let lowered =
+        lower(shape.spec, context, chunk, shape.sections.asked.kv, shape.key_maps, shape.wide_activations, false)?;
     let tensors = stored_tensors(shape.spec, shape.assignment, shape.sparsity, device.layout, context, shape.key_maps)?;
     let weights: u64 = tensors.iter().map(|tensor| tensor.bytes).sum();
     let vocabulary = (shape.spec.vocabulary as u64 + 1) * 4 + shape.sections.vocabulary;
@@ -180,6 +181,7 @@ pub fn footprint(
             SectionKind::SpecialTokens => special_tokens.as_ref().map(|section| section.len() as u64),
             SectionKind::ChatFrame => shape.sections.chat_frame,
             SectionKind::Sampling => shape.sections.sampling,
+            SectionKind::Prefix => prefix_bytes(&lowered, shape.sections.asked.prefix_tokens),
             other => shape.sections.asked.of(other),
         };
         if let Some(bytes) = bytes {
@@ -200,6 +202,12 @@ pub fn footprint(
         chunk: lowered.model.chunk as usize,
     };
     Ok((footprint, lowered))
+}
+
+/// Bytes of the section with what sequences begin with.
+fn prefix_bytes(lowered: &Lowered, tokens: usize) -> Option<u64> {
+    let snapshot = || snapshot_bytes(&lowered.model, lowered.layers.iter().copied(), tokens);
+    (tokens > 0).then(|| 4 + 4 * tokens as u64 + snapshot())
 }
 
 /// The limit a footprint breaks: (limit, needed, available).

@@ -1,14 +1,15 @@
 //! Lowers a model's specification to the device's records and memory plan: `ModelSpec` to `ModelRecord`, `LayerRecord`s
 //! and function tables. Does not read weights.
 
+use super::kv::KvFormat;
 use super::tables::{curve_entry, curve_id, rotary_entry};
 use crate::model::graph::{Function, Graph, Input};
 use crate::model::spec::{
     Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Pooling, Positions, RotarySpec,
 };
 use slm_runtime::format::spec::{
-    self as format, Block, CurveId, ExitHead, FfnKind, HeadMatrix, LayerRecord, MAX_CHUNK, ModelRecord, NONE, Output,
-    Stacks,
+    self as format, Block, CurveId, ExitHead, FfnKind, HeadMatrix, LayerCacheFormat, LayerRecord, MAX_CHUNK,
+    ModelRecord, NONE, Output, Stacks,
 };
 use slm_runtime::numerics::LOG2E_Q15;
 use slm_runtime::plan::{Plan, STACK_BYTES};
@@ -44,6 +45,12 @@ pub enum LowerError {
     /// A norm's epsilon differs between embedding, final norm and head.
     #[error("the norms outside the layers have different epsilons, artifacts hold one")]
     Epsilons,
+    /// Values in 4 bits go in pairs.
+    #[error("values in 4 bits need heads of an even width, these are {head_dim} wide; pass --kv v8")]
+    OddHeads {
+        /// Width of a head.
+        head_dim: usize,
+    },
     /// The memory plan overflows.
     #[error("the memory for a context of {context} positions is too large to plan; choose a smaller --context")]
     Plan {
@@ -144,6 +151,7 @@ pub fn lower(
     spec: &ModelSpec,
     context: usize,
     chunk: usize,
+    kv: KvFormat,
     key_maps: bool,
     wide_activations: bool,
     strip_leading_space: bool,
@@ -181,7 +189,17 @@ pub fn lower(
     if outside.windows(2).any(|pair| pair[0] != pair[1]) {
         return Err(LowerError::Epsilons);
     }
-    let layers: Vec<LayerRecord> = spec.layers.iter().map(|layer| lower_layer(layer, &tables, key_maps)).collect();
+    let chunk = chunk.clamp(1, MAX_CHUNK);
+    let mut layers: Vec<LayerRecord> = spec.layers.iter().map(|layer| lower_layer(layer, &tables, key_maps)).collect();
+    for (index, layer) in layers.iter_mut().enumerate().filter(|(_, layer)| layer.block == Block::Attention as u8) {
+        // A ring of what the window sees, where that is less than everything.
+        let ring = layer.window > 0 && layer.window as usize + chunk - 1 < context;
+        let nibbles = kv.has_nibbles(index);
+        if nibbles && !layer.head_dim.is_multiple_of(2) {
+            return Err(LowerError::OddHeads { head_dim: layer.head_dim as usize });
+        }
+        layer.cache_format = LayerCacheFormat::with(ring, nibbles) as u8;
+    }
     let curves: BTreeSet<u8> = graph.inputs().filter_map(|input| input.function).map(curve_of).collect();
     let mut functions = Vec::new();
     functions.extend((tables.len() as u32).to_le_bytes());
@@ -192,7 +210,6 @@ pub fn lower(
     for curve in curves.iter().filter_map(|&number| CurveId::from_number(number)) {
         functions.extend(curve_entry(curve));
     }
-    let chunk = chunk.clamp(1, MAX_CHUNK);
     let output_rows = (OUTPUT_BYTES / (4 * spec.output_width())).clamp(1, chunk);
     let mut model = ModelRecord {
         kind: match spec.kind {

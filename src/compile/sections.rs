@@ -1,6 +1,7 @@
 //! Bytes of the sections of an artifact that come from the files beside a model, before it is compiled.
 
 use super::emit::sampling_section;
+use super::kv::KvFormat;
 use crate::disk::ConfigError;
 use crate::model::companions::Companions;
 use crate::model::generation;
@@ -21,23 +22,27 @@ pub struct SectionBytes {
     /// The defaults of sampling, where the device has them.
     pub sampling: Option<u64>,
     /// What a person asks for beside the model.
-    pub asked: AskedBytes,
+    pub asked: Asked,
 }
 
-/// Bytes of the device's sections that a person asks for, and of the memory that goes with them.
+/// What a person asks of an artifact: bytes of sections, the memory that goes with them, and the format of the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AskedBytes {
+pub struct Asked {
     /// The table of frequent continuations.
     pub continuations: Option<u64>,
     /// The draft model.
     pub draft: Option<u64>,
+    /// Tokens that sequences begin with and that are read before; 0 for none.
+    pub prefix_tokens: usize,
     /// Tokens that are drafted together; 0 where nothing drafts.
     pub drafts: usize,
     /// Memory of a session of the draft model.
     pub draft_memory: u64,
+    /// How keys and values are kept.
+    pub kv: KvFormat,
 }
 
-impl AskedBytes {
+impl Asked {
     /// Bytes of a section.
     pub fn of(&self, kind: SectionKind) -> Option<u64> {
         match kind {
@@ -67,6 +72,6 @@ impl SectionBytes {
         let vocabulary = tokenizer
             .and_then(|tokenizer| tokenizer.vocabulary_bytes(spec.vocabulary).ok())
             .map_or(4 * spec.vocabulary as u64, |tokens| tokens.iter().map(|token| token.len() as u64).sum());
-        Ok(SectionBytes { vocabulary, text, chat_frame, sampling, asked: AskedBytes::default() })
+        Ok(SectionBytes { vocabulary, text, chat_frame, sampling, asked: Asked::default() })
     }
 }

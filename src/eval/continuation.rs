@@ -31,6 +31,16 @@ pub(super) trait Reader {
         choose: &mut dyn FnMut(&[f32]) -> Option<u32>,
     ) -> Result<usize, EvalError>;
 
+    /// Takes up what sequences begin with, where that is known; returns its tokens.
+    fn restore_prefix(&mut self) -> Result<Vec<u32>, EvalError> {
+        Ok(Vec::new())
+    }
+
+    /// What sequences begin with, as [`Reader::restore_prefix`] takes it up.
+    fn prefix(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
     /// What guesses did so far; `None` where there are none.
     fn speculation(&self) -> Option<SpeculationReport> {
         None
@@ -146,7 +156,12 @@ impl<'m, 'r> Continuation<'m, 'r> {
     ) -> Result<Added, EvalError> {
         let context = self.model.context;
         check_prompt(prompt, context)?;
-        let known = self.read.iter().zip(prompt).take_while(|(a, b)| a == b).count().min(prompt.len() - 1);
+        let common =
+            |tokens: &[u32]| tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count().min(prompt.len() - 1);
+        if common(&self.reader.prefix()) > common(&self.read) {
+            self.read = self.reader.restore_prefix()?;
+        }
+        let known = common(&self.read);
         if known < self.read.len() {
             let kept = self.reader.keep(known)?;
             self.read.truncate(kept);

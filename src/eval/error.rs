@@ -51,6 +51,9 @@ pub enum EvalError {
     /// The system starts no more threads.
     #[error("cannot start as many threads: {0}; pass a smaller --threads")]
     Threads(std::io::Error),
+    /// What the artifact's sequences begin with cannot be taken up.
+    #[error("the prefix of the artifact: {0}; compile it again")]
+    Prefix(slm_runtime::session::SnapshotError),
     /// A model cannot draft for another.
     #[error("{}: cannot draft for this model: it {reason}; a draft model has the same tokenizer, see docs/speculation.md", path.display())]
     DraftModel {

@@ -68,6 +68,9 @@ pub struct GenerateReport {
     pub prompt: Option<String>,
     /// Tokens of the prompt, opening ones included.
     pub prompt_tokens: usize,
+    /// Of these, those that the artifact has read already; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reused_tokens: Option<usize>,
     /// The ids added.
     pub tokens: Vec<u32>,
     /// Why it ended.
@@ -130,6 +133,7 @@ pub fn generate(
         text: String::from_utf8_lossy(&text).into_owned(),
         prompt: rendered,
         prompt_tokens: tokens.len(),
+        reused_tokens: (added.reused > 0).then_some(added.reused),
         tokens: added.tokens,
         stop: added.stop,
         sampling: sampling_json(&options.sampling),

@@ -129,6 +129,8 @@ struct Speculating<'a, 'm, 's, 'd> {
     session: Session<'a, 'm>,
     sources: &'s mut [Source<'d>],
     clocks: &'s [Clock],
+    /// What the artifact's sequences begin with.
+    prefix: Vec<u32>,
     /// Most drafts of a pass.
     drafts: usize,
     report: SpeculationReport,
@@ -203,6 +205,15 @@ impl Reader for Speculating<'_, '_, '_, '_> {
         Ok(found.confirmed)
     }
 
+    fn prefix(&self) -> Vec<u32> {
+        self.prefix.clone()
+    }
+
+    fn restore_prefix(&mut self) -> Result<Vec<u32>, EvalError> {
+        self.session.restore_prefix().map_err(EvalError::Prefix)?;
+        Ok(self.prefix.clone())
+    }
+
     fn speculation(&self) -> Option<SpeculationReport> {
         let mut report = self.report.clone();
         for (drafter, source) in report.drafters.iter_mut().zip(&*self.sources) {
@@ -258,7 +269,8 @@ pub(super) fn with_artifact<T, E: From<EvalError>>(
     let report =
         SpeculationReport { drafters: names.into_iter().map(DrafterReport::new).collect(), ..Default::default() };
     let (sources, clocks, times) = (&mut sources[..], &clocks[..], Times::default());
-    body(&mut Speculating { session, sources, clocks, drafts: means.drafts, report, times })
+    let prefix = view.prefix().map_or_else(Vec::new, |prefix| prefix.tokens.iter().collect());
+    body(&mut Speculating { session, sources, clocks, prefix, drafts: means.drafts, report, times })
 }
 
 /// Cost of a draft model's token in steps, until it is measured.

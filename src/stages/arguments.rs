@@ -96,6 +96,8 @@ values! {
     LogFile(PathBuf, PathBufValueParser) = Meaning::Reads(&[]);
     /// A file with text, or `self` for samples of the model itself.
     TextOrSelf(PathBuf, PathBufValueParser) = Meaning::Reads(&[OWN_SAMPLES]);
+    /// A file with text, or `chat` for what the model's chat template begins with.
+    TextOrChat(PathBuf, PathBufValueParser) = Meaning::Reads(&[CHAT]);
     /// A file that is written.
     WriteFile(PathBuf, PathBufValueParser) = Meaning::Writes;
     /// A file that is filled by whoever needs it first.
@@ -108,6 +110,9 @@ values! {
 pub fn changes(argument: &clap::Arg) -> bool {
     argument.get_value_parser().type_id() == TypeId::of::<LogFile>()
 }
+
+/// The word for what a chat template begins with.
+pub const CHAT: &str = "chat";
 
 /// The word for samples of the model itself.
 pub const OWN_SAMPLES: &str = "self";

@@ -1,10 +1,11 @@
 //! `slmc compile`: a quantized directory packed into one artifact for a target.
 
 mod drafts;
+mod prefix;
 mod work;
 
-use super::arguments::groups::{DRAFTS, MODEL_AND_OUTPUT, TARGET};
-use super::arguments::{Artifact, QuantizedModel, TargetName, TextOrSelf, path};
+use super::arguments::groups::{DRAFTS, MODEL_AND_OUTPUT, PREFIX, TARGET};
+use super::arguments::{Artifact, QuantizedModel, TargetName, TextOrChat, TextOrSelf, path};
 use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
@@ -12,9 +13,11 @@ use super::prediction::{self, DeviceNeed, Prediction};
 use super::stage::{Arithmetic, Faults, Measures, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
 use crate::compile::fit::{FitError, Limit, Shape, fit, footprint};
+use crate::compile::kv::KvFormat;
+use crate::compile::sections::{Asked, SectionBytes};
 use crate::compile::{ARTIFACT_MAGIC, CompileError, golden_size};
 use crate::disk::atomic;
-use crate::model::spec::{Head, ModelSpec};
+use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::quantize::policy::not_sparse;
 use crate::shell::Shell;
 use crate::target::{Required, Target};
@@ -50,6 +53,24 @@ pub struct Args {
     /// For sentence encoders that is `max_seq_length`, where a file states it.
     #[arg(long, value_name = "N", help_heading = TARGET)]
     context: Option<usize>,
+
+    /// Format of keys and values: v8, v4, v4:FIRST-LAST
+    ///
+    /// v8: 8 bits. v4: keys in 8 bits, values rotated and in 4, of all layers or of those from FIRST to LAST; judge the loss
+    /// with `slmc eval`. Layers with a sliding window hold what the window sees and no more, whatever the format.
+    #[arg(long, value_name = "FORMAT", default_value = "v8", help_heading = TARGET)]
+    kv: KvFormat,
+
+    /// Text that sequences begin with, read once here
+    ///
+    /// What the model computes for it goes into the file, so that it costs nothing at the start: the bytes of its keys and
+    /// values. With `chat` it is what the chat template writes before the first question.
+    #[arg(long, value_name = "FILE|chat", help_heading = PREFIX)]
+    prefix: Option<TextOrChat>,
+
+    /// System message of --prefix chat [default: the template's own]
+    #[arg(long, value_name = "TEXT", requires = "prefix", allow_hyphen_values = true, help_heading = PREFIX)]
+    system: Option<String>,
 
     /// Guess next tokens by what follows them in a text
     ///
@@ -121,7 +142,7 @@ impl Args {
             key_maps: true,
             wide_activations: model.wide_activations,
             golden: golden_size(spec, context),
-            sections,
+            sections: SectionBytes { asked: Asked { kv: self.kv, ..Asked::default() }, ..sections },
         };
         let (found, does_not_fit) = match fit(&shape, target, context) {
             Ok((found, _)) => (Some(found), None),
@@ -194,7 +215,7 @@ impl Stage for Compile {
     const NAME: &'static str = "compile";
     const MAKES: Product = Product::Artifact;
     const MAGIC: &'static [u8] = ARTIFACT_MAGIC;
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const ARITHMETIC: Arithmetic = Arithmetic::Exact;
     const MEASURES: Measures = Measures { own: &["weight_bytes", "file_bytes", "ram_bytes", "flash_bytes"], also: &[] };
 
@@ -212,6 +233,10 @@ impl Stage for Compile {
         if let (Some(target), Some(model)) = (&target, &model) {
             check_required(target, model, &mut faults);
             args.check_limits(target, model, &mut faults);
+            faults.check("kv", args.kv.check(model.spec.layers.len()));
+            if args.prefix.is_some() && model.spec.kind != ModelKind::Decoder {
+                faults.add("prefix", anyhow!("only decoders continue what they have read; leave it out"));
+            }
             if args.drafting() && !matches!(model.spec.head, Head::LanguageModel { .. }) {
                 faults.add(args.drafting_option(), anyhow!(NOTHING_TO_DRAFT));
             }
@@ -239,6 +264,9 @@ impl Stage for Compile {
             continuations: path(&args.continuations),
             draft: path(&args.draft),
             drafts: usize::from(args.drafts),
+            kv: args.kv,
+            prefix: path(&args.prefix),
+            system: args.system.clone(),
             seed: run.seed,
         });
         Resolved::new(options, makes, faults).predicting(predicted)

@@ -1,47 +1,11 @@
 //! Attention of one query head over int8 keys and values: integer scores, two-pass softmax in base 2, 14-bit
-//! probabilities times int8 values. The layout of one layer's part of the cache is `keys (kv heads, context, head_dim)
-//! i8 | values likewise | key scales (kv heads, context) f32 | value scales`.
+//! probabilities times int8 values. All sums are of integers, so the order of the slots of a ring does not matter; the
+//! slots that a query does not see get the weight 0.
 
-use crate::format::spec::LayerRecord;
-use crate::kernels::{Factors, Kernels, Rows, Sums};
-use crate::memory::Memory;
-use crate::numerics::{NumericRange, PROBABILITY_MAX};
+use crate::cache::Cache;
+use crate::kernels::{Factors, Kernels, Sums};
+use crate::numerics::{NumericRange, PROBABILITY_MAX, hadamard};
 use core::ops::Range;
-
-/// Keys and values of one layer.
-pub(crate) struct Cache<'c> {
-    pub(crate) keys: &'c mut [i8],
-    pub(crate) values: &'c mut [i8],
-    pub(crate) key_scales: &'c mut [f32],
-    pub(crate) value_scales: &'c mut [f32],
-    context: usize,
-    head_dim: usize,
-}
-
-impl<'c> Cache<'c> {
-    /// A view of a layer's cache; `None` if the bytes are too few or misaligned.
-    pub(crate) fn new(bytes: &'c mut [u8], layer: &LayerRecord, context: usize) -> Option<Self> {
-        let (heads, head_dim) = (layer.key_value_heads as usize, layer.head_dim as usize);
-        let mut memory = Memory::new(bytes).ok()?;
-        Some(Cache {
-            keys: memory.i8s(heads * context * head_dim)?,
-            values: memory.i8s(heads * context * head_dim)?,
-            key_scales: memory.f32s(heads * context)?,
-            value_scales: memory.f32s(heads * context)?,
-            context,
-            head_dim,
-        })
-    }
-
-    /// Keys and values of a head from a position on, to the end of the cache.
-    fn rows(&self, head: usize, position: usize) -> [Rows<'_>; 2] {
-        let first = head * self.context + position;
-        [
-            Rows { values: &self.keys[first * self.head_dim..], scales: &self.key_scales[first..] },
-            Rows { values: &self.values[first * self.head_dim..], scales: &self.value_scales[first..] },
-        ]
-    }
-}
 
 /// Working memory for one head at a time.
 #[derive(Default)]
@@ -54,7 +18,12 @@ pub(crate) struct Attention<'m> {
     pub(crate) totals: &'m mut [i64],
     /// (context): bits of the f32 score, then the weight 2^-z in Q24.
     pub(crate) scores: &'m mut [u32],
+    /// (context, head_dim), where a layer's values are nibbles: those of one head, unpacked.
+    pub(crate) values: &'m mut [i8],
 }
+
+/// A score whose weight is 0, whatever the largest score is.
+const UNSEEN: u32 = f32::MIN.to_bits();
 
 impl Attention<'_> {
     /// Replaces `query` (head_dim) by softmax(query · keys · scale) · values over the positions `seen`.
@@ -70,9 +39,20 @@ impl Attention<'_> {
         let width = query.len();
         let integers = &mut self.query[..width];
         let scale = (kernels.quantize)(query, integers, &mut [])? * score_scale;
-        let scores = &mut self.scores[..seen.len()];
-        let [keys, values] = cache.rows(head, seen.start);
-        let top = (kernels.scores)(keys, integers, scale, scores);
+        let [first, wrapped] = cache.shape.runs(seen);
+        // One run of slots as it is; two as the whole ring, in which the slots between them are not seen.
+        let slots = if wrapped.is_empty() { first.clone() } else { 0..cache.shape.slots };
+        let scores = &mut self.scores[..slots.len()];
+        let score = |run: &Range<usize>, scores: &mut [u32]| {
+            let scores = &mut scores[run.start - slots.start..][..run.len()];
+            (kernels.scores)(cache.keys_from(head, run.start), integers, scale, scores)
+        };
+        let mut top = score(&first, scores);
+        if !wrapped.is_empty() {
+            top = top.max(score(&wrapped, scores));
+            scores[wrapped.end..first.start].fill(UNSEEN);
+        }
+        let values = cache.values_of(head, slots, self.values);
         let (total, largest) = (kernels.weights)(values.scales, top, scores);
         if largest == 0.0 {
             query.fill(0.0);
@@ -82,6 +62,9 @@ impl Attention<'_> {
         let factors = Factors { ratio, back: 1.0 / (total as f32 * ratio) };
         let sums = Sums { block: &mut self.sums[..width], total: &mut self.totals[..width] };
         (kernels.mix)(values, scores, factors, sums, query);
+        if cache.shape.nibbles {
+            hadamard(query);
+        }
         Ok(())
     }
 }

@@ -10,7 +10,7 @@
 //! | `functions` | rotary tables and activation curves |
 //! | [`text`], [`text_tables`], [`special_tokens`] | the tokenizer's tables; tokens that open and end a text |
 //! | [`chat_frame`], [`sampling`] | the texts around messages; how tokens are chosen |
-//! | [`drafts`] | what guesses the next tokens |
+//! | [`drafts`], [`prefix`] | what guesses the next tokens; what was read before |
 //! | [`verify`] | digests |
 //! | `record` | the macro that defines records |
 
@@ -21,6 +21,7 @@ pub mod drafts;
 mod error;
 mod functions;
 pub mod header;
+pub mod prefix;
 pub(crate) mod record;
 pub mod sampling;
 pub mod sections;

@@ -32,6 +32,7 @@ extern crate std;
 mod attention;
 #[cfg(any(test, feature = "c-api"))]
 pub mod c_api;
+mod cache;
 pub mod format;
 pub mod kernels;
 pub mod layout;

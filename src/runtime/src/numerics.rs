@@ -8,6 +8,7 @@
 //! | file | contents |
 //! |---|---|
 //! | `activations` | quantization of rows to 8 or 16 bits |
+//! | `nibbles` | values of attention in 4 bits |
 //! | `norms` | RMS norm, layer norm, pooling |
 //! | `root` | square roots |
 //! | `softmax` | exp2, softmax weights |
@@ -17,6 +18,7 @@
 mod activations;
 mod curves;
 mod keys;
+mod nibbles;
 mod norms;
 mod root;
 mod softmax;
@@ -24,6 +26,7 @@ mod softmax;
 pub use activations::{A16_MAX, quantize, quantize_a16, quantize_a16_row, quantize_row};
 pub use curves::{CURVE_POINTS, Curve, activate, gate};
 pub use keys::{ROTARY_BLOCK, Rotary, map_key, map_query};
+pub use nibbles::{hadamard, quantize_nibbles};
 pub use norms::{integers, layer_norm, maximum, mean, rms_norm, unit_length, unit_mean};
 pub use root::sqrt;
 #[cfg(any(miri, not(target_arch = "x86_64")))]

@@ -3,9 +3,8 @@
 //!
 //! ```text
 //! arena: residual | scratch_a | scratch_b | activations | activation_offsets | activation_scales | starts | output
-//!        | of the first worker: row | query | sums | totals | scores
-//! cache: per layer with attention    keys (kv heads, context, head_dim) i8 | values likewise
-//!                                    | key scales (kv heads, context) f32 | value scales
+//!        | of the first worker: row | query | sums | totals | scores | values
+//! cache: per layer with attention    keys | values | key scales | value scales, see `cache.rs`
 //!        per layer with convolution  its last inputs (taps - 1, hidden) f32, oldest first
 //! ```
 //!
@@ -19,6 +18,7 @@
 //! A decoder keeps every layer's part of the cache and pushes `chunk` tokens at a time through the layers. An encoder
 //! holds the residual stream of the whole sequence and the keys and values of one layer at a time.
 
+use crate::cache::CacheShape;
 use crate::format::FormatError;
 use crate::format::artifact::ArtifactView;
 use crate::format::spec::{Block, LayerRecord, ModelRecord, NormKind, NormPlacement, Output};
@@ -52,6 +52,8 @@ pub struct Plan {
     pub context: usize,
     /// Largest head_dim.
     pub head_dim: usize,
+    /// i8 per worker: a head's values, unpacked, where a layer holds nibbles; else 0.
+    pub unpacked: usize,
     /// f32 of all output rows computed together; 0 where the hidden state of every position is the output.
     pub output: usize,
     /// Bytes of the arena.
@@ -77,14 +79,11 @@ fn region(count: u64, bytes: u64) -> Option<u64> {
 }
 
 /// Bytes of one layer's keys, values and their scales, or of a convolution's last inputs.
-pub fn layer_cache_bytes(layer: &LayerRecord, hidden: u32, context: u32) -> Option<u64> {
+pub fn layer_cache_bytes(layer: &LayerRecord, spec: &ModelRecord) -> Option<u64> {
     if layer.block == Block::Conv as u8 {
-        return region(u64::from(layer.taps.checked_sub(1)?).checked_mul(u64::from(hidden))?, 4);
+        return region(u64::from(layer.taps.checked_sub(1)?).checked_mul(u64::from(spec.hidden))?, 4);
     }
-    let positions = u64::from(layer.key_value_heads).checked_mul(u64::from(context))?;
-    let values = region(positions.checked_mul(u64::from(layer.head_dim))?, 1)?;
-    let scales = region(positions, 4)?;
-    values.checked_add(scales)?.checked_mul(2)
+    CacheShape::of(layer, spec.context as usize, spec.chunk as usize).bytes()
 }
 
 impl Plan {
@@ -100,7 +99,7 @@ impl Plan {
         let (hidden, chunk) = (spec.hidden as usize, spec.chunk as usize);
         let (mut scratch_a, mut scratch_b, mut inner, mut head_dim) = (0, hidden, hidden, 0);
         let mut cache_bytes = 0u64;
-        let (mut convolutions, mut kept_inputs) = (0, 0usize);
+        let (mut convolutions, mut kept_inputs, mut unpacked) = (0, 0usize, 0usize);
         for layer in layers {
             let query_width = layer.heads as usize * layer.head_dim as usize;
             let key_width = layer.key_value_heads as usize * layer.head_dim as usize;
@@ -115,7 +114,11 @@ impl Plan {
             scratch_b = scratch_b.max(key_width.checked_mul(2)?).max(if layer.is_gated() { ffn } else { 0 });
             inner = inner.max(query_width).max(ffn);
             head_dim = head_dim.max(layer.head_dim as usize);
-            let bytes = layer_cache_bytes(&layer, spec.hidden, spec.context)?;
+            let bytes = layer_cache_bytes(&layer, spec)?;
+            let shape = CacheShape::of(&layer, spec.context as usize, chunk);
+            if shape.nibbles {
+                unpacked = unpacked.max(shape.slots.checked_mul(shape.head_dim)?);
+            }
             cache_bytes = if decoder { cache_bytes.checked_add(bytes)? } else { cache_bytes.max(bytes) };
         }
         let output = match Output::from_number(spec.output)? {
@@ -134,6 +137,7 @@ impl Plan {
             hidden,
             context: spec.context as usize,
             head_dim,
+            unpacked,
             output,
             arena_bytes: 0,
             cache_bytes,
@@ -167,13 +171,14 @@ impl Plan {
     }
 
     /// The regions of one worker, in order.
-    fn worker_regions(&self) -> [Region; 5] {
+    fn worker_regions(&self) -> [Region; 6] {
         [
             (Some(self.hidden), 4),
             (Some(self.head_dim), 1),
             (Some(self.head_dim), 4),
             (Some(self.head_dim), 8),
             (Some(self.context), 4),
+            (Some(self.unpacked), 1),
         ]
     }
 

@@ -8,10 +8,12 @@ mod history;
 mod layer;
 mod linear;
 mod norm;
+mod snapshot;
 mod tensors;
 mod verify;
 
 use crate::attention::Attention;
+use crate::cache::CacheShape;
 use crate::format::FormatError;
 use crate::format::artifact::ArtifactView;
 use crate::format::spec::{Block, LayerRecord, Output};
@@ -21,6 +23,7 @@ use crate::layout::BLOCK_COLUMNS;
 use crate::memory::Memory;
 use crate::plan::Plan;
 use history::{Before, History};
+pub use snapshot::{SnapshotError, snapshot_bytes};
 
 /// Why a session stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +108,8 @@ pub struct Session<'a, 'm> {
     cache: &'m mut [u8],
     /// Positions in the cache.
     length: usize,
+    /// The most that there were since the sequence began: what a ring has lost goes by it.
+    written: usize,
     /// Positions whose logits are computed together.
     rows: usize,
     /// Positions that [`Session::verify`] reads.
@@ -244,7 +249,20 @@ impl<'a, 'm> Session<'a, 'm> {
         let planned = artifact.spec().output_rows as usize;
         let (verified, rows) = (if convolves { rows } else { rows.max(planned) }, rows.max(planned));
         let artifact = *artifact;
-        Ok(Session { artifact, kernels, workers, buffers, scratch, seats, cache, length: 0, rows, verified, history })
+        Ok(Session {
+            artifact,
+            kernels,
+            workers,
+            buffers,
+            scratch,
+            seats,
+            cache,
+            length: 0,
+            written: 0,
+            rows,
+            verified,
+            history,
+        })
     }
 
     /// Positions read so far.
@@ -254,7 +272,7 @@ impl<'a, 'm> Session<'a, 'm> {
 
     /// Clears the sequence.
     pub fn reset(&mut self) {
-        self.length = 0;
+        (self.length, self.written) = (0, 0);
         self.history.forget();
     }
 
@@ -372,6 +390,7 @@ impl<'a, 'm> Session<'a, 'm> {
             cache_start += self.cache_bytes(&layer);
         }
         self.length += tokens.len();
+        self.written = self.written.max(self.length);
         Ok(())
     }
 
@@ -400,8 +419,12 @@ impl<'a, 'm> Session<'a, 'm> {
     }
 
     fn cache_bytes(&self, layer: &LayerRecord) -> usize {
+        crate::plan::layer_cache_bytes(layer, self.artifact.spec()).unwrap_or(0) as usize
+    }
+
+    fn cache_shape(&self, layer: &LayerRecord) -> CacheShape {
         let spec = self.artifact.spec();
-        crate::plan::layer_cache_bytes(layer, spec.hidden, spec.context).unwrap_or(0) as usize
+        CacheShape::of(layer, spec.context as usize, spec.chunk as usize)
     }
 }
 
@@ -430,6 +453,7 @@ impl<'m> Scratch<'m> {
                 sums: memory.i32s(plan.head_dim)?,
                 totals: memory.i64s(plan.head_dim)?,
                 scores: memory.u32s(plan.context)?,
+                values: memory.i8s(plan.unpacked)?,
             },
         })
     }

@@ -34,6 +34,8 @@ pub const ADAPTERS: &str = "Adapters";
 pub const PRIVACY: &str = "Privacy";
 /// Federated rounds.
 pub const ROUNDS: &str = "Rounds";
+/// What sequences begin with.
+pub const PREFIX: &str = "Prefix";
 /// Guesses of the next tokens.
 pub const DRAFTS: &str = "Drafts";
 /// The device that the result is for.

@@ -1,10 +1,12 @@
 //! The work of `slmc compile`: a quantized directory in, one artifact out, with the bytes it takes of the device.
 
 use super::drafts::asked_sections;
+use super::prefix::prefix_tokens;
 use crate::artifact::chat::{ChatSummary, NOT_FIXED};
 use crate::artifact::text::{HOST_ONLY, TokenizerSummary};
 use crate::compile::emit::sampling_section;
 use crate::compile::fit::Footprint;
+use crate::compile::kv::KvFormat;
 use crate::compile::{ARTIFACT_MAGIC, CompileError, HostSections, TextSection, check_quantized, compile};
 use crate::disk::atomic;
 use crate::disk::hash::hex;
@@ -17,7 +19,7 @@ use crate::model::weights::Model;
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
 use crate::stages::StageError;
-use crate::stages::arguments::OWN_SAMPLES;
+use crate::stages::arguments::{CHAT, OWN_SAMPLES};
 use crate::stages::invocation::Invocation;
 use crate::stages::provenance::{Inputs, provenance};
 use crate::target::Target;
@@ -49,6 +51,12 @@ pub struct CompileOptions {
     pub draft: Option<PathBuf>,
     /// Tokens that are drafted together, where anything drafts.
     pub drafts: usize,
+    /// How keys and values are kept.
+    pub kv: KvFormat,
+    /// The text that sequences begin with, or the word for what the chat template begins with.
+    pub prefix: Option<PathBuf>,
+    /// The system message of that.
+    pub system: Option<String>,
     /// Seed of what the model writes.
     pub seed: u64,
     /// The command, for the provenance.
@@ -95,6 +103,9 @@ pub struct CompileReport {
     /// Bytes of the draft model; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draft_bytes: Option<u64>,
+    /// Tokens that are read already; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix_tokens: Option<usize>,
     /// Digest of the golden logits.
     pub golden_sha256: String,
 }
@@ -120,6 +131,9 @@ impl Report for CompileReport {
         }
         if let Some(bytes) = self.continuations_bytes {
             table.row(["continuations", &format!("{} bytes", grouped(bytes))]);
+        }
+        if let Some(tokens) = self.prefix_tokens {
+            table.row(["prefix", &format!("{} tokens, read already", grouped(tokens as u64))]);
         }
         if let Some(bytes) = self.draft_bytes {
             table.row(["draft model", &format!("{} bytes", grouped(bytes))]);
@@ -162,8 +176,10 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
     let not_fixed = frame.as_ref().and_then(|frame| frame.as_ref().err()).map(ToString::to_string);
     let frame = frame.and_then(Result::ok).map(|frame| frame.with_tokens(&tokenizer, model.spec.vocabulary));
     let vocabulary = tokenizer.vocabulary_bytes(model.spec.vocabulary)?;
+    let mut asked = asked_sections(options, &model, &vocabulary, progress)?;
+    asked.prefix = prefix_tokens(options, &model, &tokenizer, template.as_ref())?;
     let text = TextSection {
-        asked: asked_sections(options, &model, &vocabulary, progress)?,
+        asked,
         vocabulary,
         strip_leading_space: tokenizer.text_rules()?.strip_leading_space,
         tables: tables.ok(),
@@ -202,6 +218,7 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         normalized: model.spec.embedding.map(|embedding| embedding.normalize),
         continuations_bytes: view.section(SectionKind::Continuations).map(|section| section.len() as u64),
         draft_bytes: view.section(SectionKind::Draft).map(|section| section.len() as u64),
+        prefix_tokens: view.prefix().map(|prefix| prefix.tokens.len()),
         golden_sha256: hex(&compiled.golden),
     })
 }
@@ -231,7 +248,17 @@ fn made(
     if let Some(reason) = not_fixed {
         settings["chat_frame"] = json!(format!("{NOT_FIXED}{reason}"));
     }
+    if options.kv != KvFormat::Int8 {
+        settings["kv"] = json!(options.kv.to_string());
+    }
+    if let Some(prefix) = &options.prefix {
+        let of_template = prefix == Path::new(CHAT);
+        settings["prefix"] = json!({ "chat": of_template, "system": options.system });
+    }
     let mut inputs = Inputs::default().model("model", &options.model)?;
+    if let Some(prefix) = options.prefix.iter().find(|prefix| *prefix != Path::new(CHAT)) {
+        inputs = inputs.files("prefix", [prefix])?;
+    }
     if let Some(source) = &options.continuations {
         let own = source == Path::new(OWN_SAMPLES);
         settings["continuations"] = json!({ "own_samples": own });

@@ -4,6 +4,7 @@
 use super::FormatError;
 use super::chat_frame::ChatFrame;
 use super::header::{self, Header, SectionKind, SectionRecord};
+use super::prefix::Prefix;
 use super::sections::NEEDED_COUNT;
 use super::spec::{LayerRecord, ModelRecord};
 use super::special_tokens::TokenList;
@@ -35,6 +36,7 @@ pub struct ArtifactView<'a> {
     pub(super) sampling: Sampling,
     pub(super) continuations: Option<Continuations<'a>>,
     pub(super) draft: Option<&'a [u8]>,
+    pub(super) prefix: Option<Prefix<'a>>,
 }
 
 /// A quantized matrix in place.
@@ -107,6 +109,7 @@ impl<'a> ArtifactView<'a> {
             sampling: Sampling::GREEDY,
             continuations: None,
             draft: None,
+            prefix: None,
         };
         view.read_sections()?;
         view.check_spec()?;
@@ -119,6 +122,7 @@ impl<'a> ArtifactView<'a> {
         view.check_golden()?;
         view.read_text()?;
         view.read_drafts()?;
+        view.read_prefix()?;
         Ok(view)
     }
 

@@ -373,6 +373,9 @@ fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), For
             require(size(layer.head_dim) && layer.head_dim <= 133_000, "head_dim")?;
             require(u64::from(layer.heads) * u64::from(layer.head_dim) <= u64::from(MAX_DIMENSION), "head_dim")?;
             require(layer.window == 0 || (decoder && size(layer.window)), "window")?;
+            let format = LayerCacheFormat::from_number(layer.cache_format).unwrap_or(LayerCacheFormat::OfHeader);
+            require(!format.is_ring() || layer.window > 0, "cache_format")?;
+            require(!format.has_nibble_values() || layer.head_dim.is_multiple_of(2), "cache_format")?;
             let scale = layer.score_scale;
             require(scale.is_finite() && scale > 0.0 && scale < 1e30, "score_scale")?;
             require(layer.taps == 0, "taps")
@@ -381,6 +384,7 @@ fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), For
             require(decoder, "block")?;
             require(placement == NormPlacement::Before, "norm_placement")?;
             require((1..=MAX_TAPS).contains(&layer.taps), "taps")?;
+            require(layer.cache_format == LayerCacheFormat::OfHeader as u8, "cache_format")?;
             let of_attention = [layer.heads, layer.key_value_heads, layer.head_dim, layer.window];
             require(of_attention == [0; 4] && layer.score_scale.to_bits() == 0, "heads")?;
             require([layer.rotary, layer.key_map, layer.query_key_norm] == [0; 3], "key_map")

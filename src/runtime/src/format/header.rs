@@ -18,7 +18,8 @@ pub const MINOR_CHAT_FRAME: u16 = 5;
 /// The same where hidden states are pooled, which readers of an earlier version reject, or where there are sampling
 /// defaults, which they skip.
 pub const MINOR_POOLING: u16 = 6;
-/// The same where there are sections for drafts, grammars or a prefix, which readers of an earlier version skip.
+/// The same where there are sections for drafts, grammars or a prefix, which readers of an earlier version skip, or where
+/// a layer has a cache format of its own, which they reject.
 pub const MINOR_DRAFTS: u16 = 7;
 /// Bytes before the first section.
 pub const HEADER_BYTES: usize = 4096;
@@ -153,4 +154,6 @@ pub enum SectionKind {
     Continuations = 0x8000_0015,
     /// The device part of a smaller model of the same tokens: [`super::drafts`] (device).
     Draft = 0x8000_0016,
+    /// Tokens that sequences begin with, already read: [`super::prefix`] (device).
+    Prefix = 0x8000_0017,
 }

@@ -36,7 +36,7 @@ const fn host(kind: SectionKind) -> Section {
 }
 
 /// Every section of this version, in file order.
-pub const SECTIONS: [Section; 19] = [
+pub const SECTIONS: [Section; 20] = [
     device(SectionKind::Spec, Presence::Needed),
     device(SectionKind::Tensors, Presence::Needed),
     device(SectionKind::Functions, Presence::Needed),
@@ -49,6 +49,7 @@ pub const SECTIONS: [Section; 19] = [
     device(SectionKind::Sampling, Presence::Optional),
     device(SectionKind::Continuations, Presence::Optional),
     device(SectionKind::Draft, Presence::Optional),
+    device(SectionKind::Prefix, Presence::Optional),
     device(SectionKind::Seal, Presence::Later),
     device(SectionKind::Chunks, Presence::Later),
     host(SectionKind::Tokenizer),

@@ -209,8 +209,36 @@ pub enum CacheFormat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum LayerCacheFormat {
-    /// As the header's [`CacheFormat`] says.
+    /// As the header's [`CacheFormat`] says, every position.
     OfHeader = 0,
+    /// The same for the last positions of a sliding window only.
+    Ring = 1,
+    /// Keys likewise, values rotated and in nibbles; every position.
+    NibbleValues = 2,
+    /// The last positions only, values rotated and in nibbles.
+    RingNibbleValues = 3,
+}
+
+impl LayerCacheFormat {
+    /// Whether only the last positions are held.
+    pub fn is_ring(self) -> bool {
+        self as u8 & 1 != 0
+    }
+
+    /// Whether values are nibbles.
+    pub fn has_nibble_values(self) -> bool {
+        self as u8 & 2 != 0
+    }
+
+    /// The format with these properties.
+    pub fn with(ring: bool, nibble_values: bool) -> Self {
+        match (ring, nibble_values) {
+            (false, false) => LayerCacheFormat::OfHeader,
+            (true, false) => LayerCacheFormat::Ring,
+            (false, true) => LayerCacheFormat::NibbleValues,
+            (true, true) => LayerCacheFormat::RingNibbleValues,
+        }
+    }
 }
 
 /// The feed-forward network.
@@ -311,7 +339,7 @@ from_number!(HeadMatrix: Own, TokenTable);
 from_number!(ExitHead: LastLayer);
 from_number!(Stacks: One);
 from_number!(CacheFormat: Int8);
-from_number!(LayerCacheFormat: OfHeader);
+from_number!(LayerCacheFormat: OfHeader, Ring, NibbleValues, RingNibbleValues);
 from_number!(FfnKind: Plain, Gated);
 from_number!(Block: Attention, Conv);
 from_number!(NormPlacement: Before, After, Around);

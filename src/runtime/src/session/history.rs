@@ -95,7 +95,7 @@ impl Session<'_, '_> {
     ///
     /// # Errors
     /// [`SessionError::Shortened`] where convolutions have read more than the session keeps since the last
-    /// [`Session::mark`].
+    /// [`Session::mark`], or rings have lost what their windows would see.
     pub fn truncate(&mut self, positions: usize) -> Result<(), SessionError> {
         if !self.is_decoder() {
             return Err(SessionError::NotADecoder);
@@ -106,6 +106,10 @@ impl Session<'_, '_> {
         if positions == 0 {
             self.reset();
             return Ok(());
+        }
+        let kept = self.least_of_rings();
+        if positions < kept {
+            return Err(SessionError::Shortened { least: kept as u32 });
         }
         if self.has_convolutions() {
             let whole = |mark: &usize| self.length - mark <= self.history.rows;
@@ -120,6 +124,16 @@ impl Session<'_, '_> {
         }
         self.length = positions;
         Ok(())
+    }
+
+    /// The fewest positions at which every ring still has what its window sees.
+    fn least_of_rings(&self) -> usize {
+        let of_layer = |index: usize| {
+            let layer = self.layer(index);
+            let lost = self.written.saturating_sub(self.cache_shape(&layer).slots);
+            if layer.window == 0 || lost == 0 { 0 } else { lost + layer.window as usize - 1 }
+        };
+        (0..self.artifact.spec().layers as usize).map(of_layer).max().unwrap_or(0)
     }
 
     /// The layers with a convolution.

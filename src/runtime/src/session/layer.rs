@@ -3,11 +3,11 @@
 
 use super::linear::{Destination, Failure, Finish, Input};
 use super::{Placed, Session, SessionError, range};
-use crate::attention::Cache;
+use crate::cache::Cache;
 use crate::format::spec::LayerRecord;
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
 use crate::kernels::parallel::{Rows, each};
-use crate::numerics::{map_key, map_query};
+use crate::numerics::{map_key, map_query, quantize_nibbles};
 
 /// Multiply-accumulates of attention below which waking other workers does not pay.
 const ALONE: usize = 48 * 1024;
@@ -25,7 +25,7 @@ impl Session<'_, '_> {
         Placed { row, count, first }: Placed,
     ) -> Result<(), SessionError> {
         let artifact = self.artifact;
-        let context = artifact.spec().context as usize;
+        let shape = self.cache_shape(layer);
         let (heads, head_dim) = (layer.key_value_heads as usize, layer.head_dim as usize);
         let width = heads * head_dim;
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
@@ -46,39 +46,49 @@ impl Session<'_, '_> {
         };
         let end = cache_start + self.cache_bytes(layer);
         let kernels = self.kernels;
-        let cache = Cache::new(&mut self.cache[cache_start..end], layer, context).ok_or(range(index))?;
+        let cache = Cache::new(&mut self.cache[cache_start..end], shape).ok_or(range(index))?;
         let (keys, values) = self.buffers.scratch_b[..2 * count * width].split_at_mut(count * width);
         let scratch = &mut self.scratch[..self.seats];
         let failure = Failure::default();
-        // Units are (token, head) in the order of a product's columns; the cache is grouped by head.
-        let (blocks, part) = ((heads, context), (first, count));
-        let rows = (
-            Rows::new(keys, head_dim),
-            Rows::spread(cache.keys, head_dim, blocks, part),
-            Rows::spread(cache.key_scales, 1, blocks, part),
-        );
-        each(self.workers, count == 1, scratch, rows, |unit, (vector, integers, scale), _| {
-            let (token, head) = (unit / heads, unit % heads);
-            if let Some(norm) = &norm {
-                failure.note(norm.apply(kernels, vector));
-            }
-            if let Some(rotary) = &rotary {
-                (kernels.rotate)(rotary, vector, first + token);
-            }
-            if let Some((mean, balance)) = map {
-                let (start, length) = (head * head_dim, head_dim);
-                map_key(vector, mean.slice(start, length), balance.slice(start, length));
-            }
-            failure.note((kernels.quantize)(vector, integers, &mut []).map(|found| scale[0] = found));
-        });
-        let rows = (
-            Rows::new(values, head_dim),
-            Rows::spread(cache.values, head_dim, blocks, part),
-            Rows::spread(cache.value_scales, 1, blocks, part),
-        );
-        each(self.workers, count == 1, scratch, rows, |_, (vector, integers, scale), _| {
-            failure.note((kernels.quantize)(vector, integers, &mut []).map(|found| scale[0] = found));
-        });
+        let mut before = 0;
+        for run in shape.runs(first..first + count).into_iter().filter(|run| !run.is_empty()) {
+            // Units are (token, head) in the order of a product's columns; the cache is grouped by head.
+            let (blocks, part) = ((heads, shape.slots), (run.start, run.len()));
+            let of_run = before * width..(before + run.len()) * width;
+            let rows = (
+                Rows::new(&mut keys[of_run.clone()], head_dim),
+                Rows::spread(cache.keys, head_dim, blocks, part),
+                Rows::spread(cache.key_scales, 1, blocks, part),
+            );
+            let alone = count == 1;
+            each(self.workers, alone, scratch, rows, |unit, (vector, integers, scale), _| {
+                let (token, head) = (before + unit / heads, unit % heads);
+                if let Some(norm) = &norm {
+                    failure.note(norm.apply(kernels, vector));
+                }
+                if let Some(rotary) = &rotary {
+                    (kernels.rotate)(rotary, vector, first + token);
+                }
+                if let Some((mean, balance)) = map {
+                    let (start, length) = (head * head_dim, head_dim);
+                    map_key(vector, mean.slice(start, length), balance.slice(start, length));
+                }
+                failure.note((kernels.quantize)(vector, integers, &mut []).map(|found| scale[0] = found));
+            });
+            let rows = (
+                Rows::new(&mut values[of_run], head_dim),
+                Rows::spread(cache.values, shape.value_bytes(), blocks, part),
+                Rows::spread(cache.value_scales, 1, blocks, part),
+            );
+            each(self.workers, alone, scratch, rows, |_, (vector, integers, scale), _| {
+                let result = match shape.nibbles {
+                    true => quantize_nibbles(vector, integers),
+                    false => (kernels.quantize)(vector, integers, &mut []),
+                };
+                failure.note(result.map(|found| scale[0] = found));
+            });
+            before += run.len();
+        }
         failure.result().map_err(|_| range(index))
     }
 
@@ -110,10 +120,10 @@ impl Session<'_, '_> {
             _ => None,
         };
         let output = [self.product(key(TensorRole::AttentionOutput), Destination::B)?];
-        let context = artifact.spec().context as usize;
+        let shape = self.cache_shape(layer);
         let cache_end = cache_start + self.cache_bytes(layer);
         let kernels = self.kernels;
-        let cache = Cache::new(&mut self.cache[cache_start..cache_end], layer, context).ok_or(range(index))?;
+        let cache = Cache::new(&mut self.cache[cache_start..cache_end], shape).ok_or(range(index))?;
         let queries = Rows::new(&mut self.buffers.scratch_a[..count * heads * head_dim], head_dim);
         let alone = count * heads * head_dim * (end + OF_QUERY) < ALONE;
         let failure = Failure::default();

@@ -11,12 +11,10 @@
 /// Most drafts of a round.
 pub const MAX_DRAFTS: usize = 15;
 
-/// Rows that are read in the time of one, until times are noted: what memory-bound products allow.
-const FREE_ROWS: f32 = 4.0;
-/// Part of a step that every further row takes beyond them.
-const ROW: f32 = 0.25;
-/// Part of a step that every further row takes within them.
-const FREE_ROW: f32 = 0.03;
+/// Part of a step that a further row takes where products wait for memory, and that a row takes where they compute: what
+/// is assumed until times are noted.
+const WAITING_ROW: f32 = 0.03;
+const COMPUTED_ROW: f32 = 0.2;
 /// Drafts that the first estimate of the share counts as.
 const PRIOR: f32 = 3.0;
 /// The first estimate: most sources are right as often where they pay at all.
@@ -56,7 +54,7 @@ impl Pace {
     pub fn new(cost: f32) -> Self {
         let rows = core::array::from_fn(|further| {
             let further = further as f32;
-            1.0 + FREE_ROW * further + ROW * (further + 1.0 - FREE_ROWS).max(0.0)
+            (1.0 + WAITING_ROW * further).max(COMPUTED_ROW * (further + 1.0))
         });
         Pace { right: PRIOR * FIRST_SHARE, tried: PRIOR, cost, rows, resting: 0, pause: PAUSES.0 }
     }

@@ -5,12 +5,12 @@ use std::vec;
 use std::vec::Vec;
 
 use super::{Differences, bits, floats, little_endian, number, numbers, section};
-use crate::attention::{Attention, Cache};
+use crate::attention::Attention;
+use crate::cache::{Cache, CacheShape};
 use crate::format::spec::LayerRecord;
 use crate::kernels::SCALAR;
 use crate::layout::ALIGNMENT;
 use crate::numerics::{F32Bytes, NumericRange, map_key, map_query, quantize};
-use crate::plan::layer_cache_bytes;
 
 /// Heads in the cache; only the last is used, the others hold other data.
 const HEADS: usize = 3;
@@ -35,10 +35,11 @@ pub(super) fn attend(
         score_scale,
         ..LayerRecord::from_bytes(&[0; LayerRecord::BYTES])
     };
-    let length = layer_cache_bytes(&layer, 0, context as u32).expect("a small cache") as usize;
+    let shape = CacheShape::of(&layer, context, 1);
+    let length = shape.bytes().expect("a small cache") as usize;
     let mut memory = vec![0x55; length + ALIGNMENT];
     let start = memory.as_ptr().align_offset(ALIGNMENT);
-    let cache = Cache::new(&mut memory[start..start + length], &layer, context).expect("an aligned cache");
+    let cache = Cache::new(&mut memory[start..start + length], shape).expect("an aligned cache");
     let last = HEADS - 1;
     for position in 0..positions {
         let at = position * head_dim..(position + 1) * head_dim;
@@ -55,7 +56,8 @@ pub(super) fn attend(
     // Buffers of a model with a larger head_dim in another layer, with stale content.
     let (mut query, mut sums) = (vec![1; head_dim + 8], vec![1; head_dim + 8]);
     let (mut totals, mut scores) = (vec![1; head_dim + 8], vec![1; context]);
-    let mut attention = Attention { query: &mut query, sums: &mut sums, totals: &mut totals, scores: &mut scores };
+    let mut attention =
+        Attention { query: &mut query, sums: &mut sums, totals: &mut totals, scores: &mut scores, values: &mut [] };
     let mut out = queries.to_vec();
     for (token, row) in out.chunks_exact_mut(head_dim).enumerate() {
         let seen = if causal { positions - tokens + token + 1 } else { positions };
