@@ -10,6 +10,7 @@
 //! | `functions` | rotary tables and activation curves |
 //! | [`text`], [`text_tables`], [`special_tokens`] | the tokenizer's tables; tokens that open and end a text |
 //! | [`chat_frame`], [`sampling`] | the texts around messages; how tokens are chosen |
+//! | [`grammar`] | the automaton that outputs follow |
 //! | [`verify`] | digests |
 //! | `record` | the macro that defines records |
 
@@ -18,6 +19,7 @@ pub mod chat_frame;
 mod check;
 mod error;
 mod functions;
+pub mod grammar;
 pub mod header;
 pub(crate) mod record;
 pub mod sampling;

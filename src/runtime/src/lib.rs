@@ -10,6 +10,7 @@
 //! | [`plan`] | the memory an artifact needs |
 //! | [`session`] | the executor for decoders and encoders |
 //! | [`sample`] | choosing a token |
+//! | [`grammar`] | the tokens that a grammar allows next |
 //! | [`tokenizer`] | text to token ids |
 //! | [`text`] | token ids to text |
 //! | [`self_test`] | the golden vectors |
@@ -32,6 +33,7 @@ mod attention;
 #[cfg(any(test, feature = "c-api"))]
 pub mod c_api;
 pub mod format;
+pub mod grammar;
 pub mod kernels;
 pub mod layout;
 mod memory;

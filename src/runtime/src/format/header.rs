@@ -18,6 +18,8 @@ pub const MINOR_CHAT_FRAME: u16 = 5;
 /// The same where hidden states are pooled, which readers of an earlier version reject, or where there are sampling
 /// defaults, which they skip.
 pub const MINOR_POOLING: u16 = 6;
+/// The same where there is a grammar, which readers of an earlier version skip.
+pub const MINOR_GRAMMAR: u16 = 7;
 /// Bytes before the first section.
 pub const HEADER_BYTES: usize = 4096;
 /// Largest number of sections.
@@ -36,7 +38,8 @@ record! {
         magic: [u8; 8],
         /// [`MAJOR`]
         major: u16,
-        /// [`MINOR`], [`MINOR_SPLIT`], [`MINOR_CHAT_FRAME`], [`MINOR_POOLING`] or that of a storage
+        /// [`MINOR`], [`MINOR_SPLIT`], [`MINOR_CHAT_FRAME`], [`MINOR_POOLING`], [`MINOR_GRAMMAR`] or that of a
+        /// storage
         minor: u16,
         /// [`HEADER_BYTES`]
         header_bytes: u32,
@@ -147,4 +150,6 @@ pub enum SectionKind {
     ChatFrame = 0x8000_0012,
     /// How tokens are chosen unless a program says otherwise: [`super::sampling`] (device).
     Sampling = 0x8000_0013,
+    /// The grammar that outputs follow: [`super::grammar`] (device).
+    Grammar = 0x8000_0014,
 }
