@@ -11,10 +11,12 @@
 //! | `session` | tokens in, logits out; the self-test |
 //! | `text` | text to tokens and back |
 //! | `choice` | the choice of the next token |
+//! | `grammar` | the tokens that a grammar allows next |
 //! | `chat` | the fixed texts around a conversation's messages |
 
 mod chat;
 mod choice;
+mod grammar;
 mod model;
 mod pointers;
 mod session;
@@ -24,14 +26,18 @@ mod tests;
 mod text;
 
 pub use chat::{ChatFacts, slm_chat_describe, slm_chat_message, slm_chat_text, slm_chat_tokens};
-pub use choice::{ChoiceOptions, SamplingOptions, slm_choose, slm_default_choice, slm_sample};
+pub use choice::{ChoiceOptions, SamplingOptions, slm_choose, slm_choose_among, slm_default_choice, slm_sample};
+pub use grammar::{
+    GRAMMAR_STATE_NUMBERS, GRAMMAR_WORDS, OpenGrammar, slm_grammar_accepts, slm_grammar_advance, slm_grammar_allowed,
+    slm_grammar_complete, slm_grammar_forced, slm_grammar_open, slm_grammar_start, slm_grammar_words,
+};
 pub use model::{
     EmbeddingFacts, Facts, MODEL_WORDS, Model, slm_describe, slm_embedding_describe, slm_end_tokens, slm_is_end,
     slm_model_error, slm_open, slm_opening_tokens, slm_verify,
 };
 pub use session::{
     Row, State, slm_logits, slm_positions, slm_reset, slm_run, slm_self_test, slm_session_bytes, slm_session_error,
-    slm_session_init, slm_step,
+    slm_session_init, slm_step, slm_step_allowed,
 };
 pub use status::Status;
 pub use text::{Decoder, slm_decode, slm_decode_begin, slm_encode, slm_encode_bytes};

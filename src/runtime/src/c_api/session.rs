@@ -126,6 +126,32 @@ pub unsafe extern "C" fn slm_step(session: *mut State, tokens: *const u32, count
     })
 }
 
+/// Appends tokens to a decoder's sequence, for the logits of a set of tokens.
+///
+/// # Safety
+/// As for [`slm_step`]; `allowed` has `words` words.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_step_allowed(
+    session: *mut State,
+    tokens: *const u32,
+    count: usize,
+    allowed: *const u32,
+    words: usize,
+) -> Status {
+    guarded(|| {
+        // SAFETY: as the caller says.
+        let (state, tokens) = (unsafe { started(session) }?, unsafe { array(tokens, count) }?);
+        // SAFETY: as the caller says.
+        let allowed = unsafe { array(allowed, words) }?;
+        state.logits = (core::ptr::null(), 0);
+        let result = state.session.step_allowed(tokens, allowed).map(|logits| (logits.as_ptr(), logits.len()));
+        state.error = result.err();
+        state.logits = result?;
+        Ok(())
+    })
+}
+
 /// The row after the last step; valid until the session is used again.
 ///
 /// # Safety
