@@ -5,7 +5,8 @@
  *   read only once it is open: threads may share it. A session is used by one thread at a time.
  * - Memory for sessions and for encoding starts on 64 bytes. For null pointers, misaligned pointers and short lengths
  *   functions return a status, and read and write nothing.
- * - Every function but slm_message, slm_abi_version, slm_is_end and the ones that return sizes returns an slm_status.
+ * - Every function but slm_message, slm_abi_version, slm_is_end, slm_grammar_accepts, slm_grammar_complete and the ones
+ *   that return sizes returns an slm_status.
  */
 #ifndef SLM_H
 #define SLM_H
@@ -21,6 +22,9 @@ extern "C" {
 #define SLM_ABI_VERSION 1
 /* Size of an slm_model in 64-bit words. */
 #define SLM_MODEL_WORDS 320
+/* Size of an slm_grammar in 64-bit words, and of an slm_grammar_state in 16-bit numbers. */
+#define SLM_GRAMMAR_WORDS 32
+#define SLM_GRAMMAR_STATE_NUMBERS 19
 /* Alignment of memory for sessions and for encoding. */
 #define SLM_MEMORY_ALIGNMENT 64
 /* A token that a model does not have. */
@@ -64,6 +68,10 @@ typedef int32_t slm_status;
 #define SLM_CAPACITY      15 /* the array is too short for the result */
 #define SLM_SELF_TEST     16 /* this machine computes other logits than the build machine */
 #define SLM_INTERNAL      17 /* a defect of the runtime */
+#define SLM_NO_GRAMMAR    18 /* the artifact has no grammar */
+#define SLM_REFUSED       19 /* the grammar does not take the token */
+#define SLM_SNAPSHOT      20 /* the snapshot is of another model, or damaged */
+#define SLM_NO_DRAFT      21 /* the artifact carries no draft model */
 
 /* An opened artifact; set up by slm_open only. May be copied with its bytes. */
 typedef struct slm_model {
@@ -126,8 +134,22 @@ typedef struct slm_choice {
     float repetition_penalty; /* divides positive logits of tokens seen, multiplies negative ones; 0.01 to 100, 1: none */
 } slm_choice;
 
+/* A grammar that outputs follow; set up by slm_grammar_open only. Only read once it is open. */
+typedef struct slm_grammar {
+    uint64_t opaque[SLM_GRAMMAR_WORDS];
+} slm_grammar;
+
+/* A place in a text that follows a grammar; set up by slm_grammar_start, may be copied to come back to it. */
+typedef struct slm_grammar_state {
+    uint16_t opaque[SLM_GRAMMAR_STATE_NUMBERS];
+} slm_grammar_state;
+
 /* Receives one row of output; must not use the session, and must not leave by longjmp or an exception. */
 typedef void (*slm_row)(void *user, size_t position, const float *row, size_t width);
+
+/* Chooses the token after some logits; SLM_NO_TOKEN ends the sequence. Must not use the session, and must not leave by
+ * longjmp or an exception. */
+typedef uint32_t (*slm_next)(void *user, const float *logits, size_t count);
 
 uint32_t slm_abi_version(void);
 
@@ -180,8 +202,19 @@ size_t slm_session_bytes(const slm_model *model);
 /* Starts a session without tokens in the caller's memory. */
 slm_status slm_session_init(slm_session **session, const slm_model *model, void *memory, size_t length);
 
+/* The same for a session that computes the logits of `rows` positions together and can take them back: slm_confirm takes
+ * rows - 1 drafts at once. */
+size_t slm_session_bytes_for(const slm_model *model, size_t rows);
+slm_status slm_session_init_rows(slm_session **session, const slm_model *model, void *memory, size_t length,
+                                 size_t rows);
+
 /* Appends tokens to a decoder's sequence. */
 slm_status slm_step(slm_session *session, const uint32_t *tokens, size_t count);
+
+/* As slm_step, where only the logits of a set of tokens are needed, such as slm_grammar_allowed fills: those are the same,
+ * and logits that were not computed are minus infinity. */
+slm_status slm_step_allowed(slm_session *session, const uint32_t *tokens, size_t count, const uint32_t *allowed,
+                            size_t words);
 
 /* The row after the last step; valid until the session is used again. */
 slm_status slm_logits(slm_session *session, const float **logits, size_t *count);
@@ -195,6 +228,41 @@ slm_status slm_reset(slm_session *session);
 
 /* Positions read so far. */
 size_t slm_positions(slm_session *session);
+
+/* Reads `token` and drafts of what comes after it, as many as rows and context allow. `next` chooses after the token, and
+ * after every draft that it chose; the other drafts are taken back. `confirmed` is the number of drafts that were chosen. The
+ * tokens are those of reading one at a time. */
+slm_status slm_confirm(slm_session *session, uint32_t token, const uint32_t *drafts, size_t count, slm_next next,
+                       void *user, size_t *confirmed);
+
+/* Drafts, `count` of at most `capacity`: what followed the last tokens of the sequence where they stood before. */
+slm_status slm_draft_repeats(const uint32_t *sequence, size_t length, uint32_t *drafts, size_t capacity, size_t *count);
+
+/* Drafts: what most often follows the last tokens, by the artifact's table; none where it has no table. */
+slm_status slm_draft_continuations(const slm_model *model, const uint32_t *sequence, size_t length, uint32_t *drafts,
+                                   size_t capacity, size_t *count);
+
+/* Opens the draft model that the artifact carries, for a session of its own. */
+slm_status slm_draft_model(const slm_model *model, slm_model *draft);
+
+/* Marks the end of the sequence: slm_truncate can go back to it as long as no more than the session's rows follow. Models
+ * without short convolutions need no mark. */
+slm_status slm_mark(slm_session *session);
+
+/* Shortens the sequence to its first `positions`; SLM_ARGUMENT where what came before is no longer kept. */
+slm_status slm_truncate(slm_session *session, size_t positions);
+
+/* Bytes of a snapshot of the sequence; slm_save writes one, slm_restore takes it up in place of the sequence. SLM_SNAPSHOT
+ * where it is of another model or damaged: the sequence is empty then. */
+size_t slm_snapshot_bytes(slm_session *session);
+slm_status slm_save(slm_session *session, void *snapshot, size_t length);
+slm_status slm_restore(slm_session *session, const void *snapshot, size_t length);
+
+/* Takes up what the artifact's sequences begin with, of `slmc compile --prefix`; `positions` is 0 where there is no such. */
+slm_status slm_restore_prefix(slm_session *session, size_t *positions);
+
+/* The tokens of that. */
+slm_status slm_prefix_tokens(const slm_model *model, uint32_t *tokens, size_t capacity, size_t *count);
 
 /* Message of the error of the session's last call, written as by slm_model_error. */
 size_t slm_session_error(slm_session *session, char *buffer, size_t capacity);
@@ -227,6 +295,38 @@ slm_status slm_default_choice(const slm_model *model, slm_choice *choice);
  * null, where repetition_penalty is 1. */
 slm_status slm_choose(const float *logits, size_t count, const slm_choice *choice, const uint32_t *seen, uint64_t seed,
                       uint64_t index, uint32_t *token);
+
+/* Chooses as slm_choose does among the tokens of the set `allowed`, as if the other logits were not there. SLM_EMPTY where
+ * it has no token. `index` counts draws: tokens of slm_grammar_forced take none. */
+slm_status slm_choose_among(const float *logits, size_t count, const slm_choice *choice, const uint32_t *seen,
+                            const uint32_t *allowed, uint64_t seed, uint64_t index, uint32_t *token);
+
+/* Opens the grammar of the artifact, `section` null, or one of `length` bytes that `slmc` made for this model. */
+slm_status slm_grammar_open(slm_grammar *grammar, const slm_model *model, const void *section, size_t length);
+
+/* Words of a set of tokens: token t is bit t % 32 of word t / 32. 0 if the grammar is not open. */
+size_t slm_grammar_words(const slm_grammar *grammar);
+
+/* The start of a text. */
+slm_status slm_grammar_start(const slm_grammar *grammar, slm_grammar_state *state);
+
+/* Fills the set of the tokens that may come next, tokens that end a text included where it may end; `count` is their
+ * number. */
+slm_status slm_grammar_allowed(const slm_grammar *grammar, const slm_grammar_state *state, uint32_t *allowed,
+                               size_t words, size_t *count);
+
+/* Goes on by a token. SLM_REFUSED where the grammar does not take it; the state stays then. */
+slm_status slm_grammar_advance(const slm_grammar *grammar, slm_grammar_state *state, uint32_t token);
+
+/* Goes on by the tokens without an alternative, at most `capacity`, and writes them; `count` is their number. */
+slm_status slm_grammar_forced(const slm_grammar *grammar, slm_grammar_state *state, uint32_t *tokens, size_t capacity,
+                              size_t *count);
+
+/* 1 where the text may end, else 0. */
+uint32_t slm_grammar_accepts(const slm_grammar *grammar, const slm_grammar_state *state);
+
+/* 1 where the text may end and nothing else can follow, else 0. */
+uint32_t slm_grammar_complete(const slm_grammar *grammar, const slm_grammar_state *state);
 
 /* Runs the artifact's golden prompts and compares their logits with the build machine's, bit for bit. */
 slm_status slm_self_test(const slm_model *model, void *memory, size_t length);

@@ -9,29 +9,42 @@
 //! | `pointers` | the caller's pointers |
 //! | `model` | an opened artifact |
 //! | `session` | tokens in, logits out; the self-test |
+//! | `speculation`, `snapshot` | several tokens at once; sequences shortened, saved and taken up |
 //! | `text` | text to tokens and back |
 //! | `choice` | the choice of the next token |
+//! | `grammar` | the tokens that a grammar allows next |
 //! | `chat` | the fixed texts around a conversation's messages |
 
 mod chat;
 mod choice;
+mod grammar;
 mod model;
 mod pointers;
 mod session;
+mod snapshot;
+mod speculation;
 mod status;
 #[cfg(test)]
 mod tests;
 mod text;
 
 pub use chat::{ChatFacts, slm_chat_describe, slm_chat_message, slm_chat_text, slm_chat_tokens};
-pub use choice::{ChoiceOptions, SamplingOptions, slm_choose, slm_default_choice, slm_sample};
+pub use choice::{ChoiceOptions, SamplingOptions, slm_choose, slm_choose_among, slm_default_choice, slm_sample};
+pub use grammar::{
+    GRAMMAR_STATE_NUMBERS, GRAMMAR_WORDS, OpenGrammar, slm_grammar_accepts, slm_grammar_advance, slm_grammar_allowed,
+    slm_grammar_complete, slm_grammar_forced, slm_grammar_open, slm_grammar_start, slm_grammar_words,
+};
 pub use model::{
     EmbeddingFacts, Facts, MODEL_WORDS, Model, slm_describe, slm_embedding_describe, slm_end_tokens, slm_is_end,
     slm_model_error, slm_open, slm_opening_tokens, slm_verify,
 };
 pub use session::{
-    Row, State, slm_logits, slm_positions, slm_reset, slm_run, slm_self_test, slm_session_bytes, slm_session_error,
-    slm_session_init, slm_step,
+    Row, State, slm_logits, slm_positions, slm_reset, slm_run, slm_self_test, slm_session_bytes, slm_session_bytes_for,
+    slm_session_error, slm_session_init, slm_session_init_rows, slm_step, slm_step_allowed,
+};
+pub use snapshot::{slm_prefix_tokens, slm_restore, slm_restore_prefix, slm_save, slm_snapshot_bytes};
+pub use speculation::{
+    Next, slm_confirm, slm_draft_continuations, slm_draft_model, slm_draft_repeats, slm_mark, slm_truncate,
 };
 pub use status::Status;
 pub use text::{Decoder, slm_decode, slm_decode_begin, slm_encode, slm_encode_bytes};

@@ -11,6 +11,7 @@
 //! | [`text`], [`text_tables`], [`special_tokens`] | the tokenizer's tables; tokens that open and end a text |
 //! | [`chat_frame`], [`sampling`] | the texts around messages; how tokens are chosen |
 //! | [`drafts`], [`prefix`] | what guesses the next tokens; what was read before |
+//! | [`grammar`] | the automaton that outputs follow |
 //! | [`verify`] | digests |
 //! | `record` | the macro that defines records |
 
@@ -20,6 +21,7 @@ mod check;
 pub mod drafts;
 mod error;
 mod functions;
+pub mod grammar;
 pub mod header;
 pub mod prefix;
 pub(crate) mod record;

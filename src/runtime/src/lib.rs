@@ -11,6 +11,7 @@
 //! | [`session`] | the executor for decoders and encoders |
 //! | [`sample`] | choosing a token |
 //! | [`speculate`] | several tokens in one pass, guessed and confirmed |
+//! | [`grammar`] | the tokens that a grammar allows next |
 //! | [`tokenizer`] | text to token ids |
 //! | [`text`] | token ids to text |
 //! | [`self_test`] | the golden vectors |
@@ -34,6 +35,7 @@ mod attention;
 pub mod c_api;
 mod cache;
 pub mod format;
+pub mod grammar;
 pub mod kernels;
 pub mod layout;
 mod memory;

@@ -298,13 +298,23 @@ impl<'a, 'm> Session<'a, 'm> {
 
     /// Appends tokens to a decoder's sequence and returns the logits after the last one.
     pub fn step(&mut self, tokens: &[u32]) -> Result<&[f32], SessionError> {
+        self.step_of(tokens, None)
+    }
+
+    /// As [`Session::step`], where only the logits of a set of tokens are needed ([`crate::sample::mark`]): those are the
+    /// same, and logits that were not computed are -inf.
+    pub fn step_allowed(&mut self, tokens: &[u32], allowed: &[u32]) -> Result<&[f32], SessionError> {
+        self.step_of(tokens, Some(allowed))
+    }
+
+    fn step_of(&mut self, tokens: &[u32], needed: Option<&[u32]>) -> Result<&[f32], SessionError> {
         let last_rows = self.read_chunks(tokens)?;
         let last = last_rows - 1;
         if self.artifact.spec().pooling().is_some() {
             self.pool(last_rows)?;
             return Ok(&*self.buffers.output);
         }
-        self.head_rows(last, 1)?;
+        self.head_rows_of(last, 1, needed)?;
         let width = self.artifact.spec().output_width as usize;
         if self.output_kind() == Output::Hidden { Ok(&*self.scratch[0].row) } else { Ok(&self.buffers.output[..width]) }
     }

@@ -97,6 +97,18 @@ pub unsafe extern "C" fn slm_open(model: *mut Model, bytes: *const c_void, lengt
     })
 }
 
+/// Writes an opened model to its place.
+///
+/// # Safety
+/// `model` has the size of an `slm_model`.
+#[expect(unsafe_code, reason = "structures of the caller")]
+pub(super) unsafe fn put(model: *mut Model, view: ArtifactView<'static>) -> Result<(), Status> {
+    check_pointer(model, 1)?;
+    // SAFETY: checked above; the structure need not be set up before.
+    unsafe { model.write(Model { mark: OPEN, content: Ok(view) }) };
+    Ok(())
+}
+
 /// Message of the error that [`slm_open`] returned.
 ///
 /// # Safety

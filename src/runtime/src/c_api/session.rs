@@ -7,7 +7,7 @@ use crate::format::artifact::ArtifactView;
 use crate::kernels;
 use crate::layout::ALIGNMENT;
 use crate::self_test::golden_digest;
-use crate::session::{Session, SessionError};
+use crate::session::{Extent, Session, SessionError};
 use core::ffi::{c_char, c_void};
 
 /// Mark of a started session.
@@ -22,6 +22,29 @@ pub struct State {
     error: Option<SessionError>,
 }
 
+impl State {
+    /// The session, for what changes no sequence.
+    pub(super) fn session(&mut self) -> &mut Session<'static, 'static> {
+        &mut self.session
+    }
+
+    /// Forgets the logits of the last step, which are no longer there.
+    pub(super) fn forget(&mut self) {
+        (self.logits, self.error) = ((core::ptr::null(), 0), None);
+    }
+
+    /// Does something with the session and keeps its error.
+    pub(super) fn change<T>(
+        &mut self,
+        job: impl FnOnce(&mut Session<'static, 'static>) -> Result<T, SessionError>,
+    ) -> Result<T, SessionError> {
+        self.forget();
+        let result = job(&mut self.session);
+        self.error = result.as_ref().err().copied();
+        result
+    }
+}
+
 /// Bytes before the session's own memory.
 const STATE_BYTES: usize = size_of::<State>().next_multiple_of(ALIGNMENT);
 
@@ -33,7 +56,7 @@ pub type Row = unsafe extern "C" fn(user: *mut c_void, position: usize, row: *co
 /// # Safety
 /// `session` is null or a result of `slm_session_init`, in memory that is there and used by one thread at a time.
 #[expect(unsafe_code, reason = "structures of the caller")]
-unsafe fn started<'c>(session: *mut State) -> Result<&'c mut State, Status> {
+pub(super) unsafe fn started<'c>(session: *mut State) -> Result<&'c mut State, Status> {
     check_pointer(session, 1)?;
     // SAFETY: checked above. Only the mark is read, which is valid for any content of the memory.
     if unsafe { (&raw const (*session).mark).read() } != STARTED {
@@ -51,8 +74,19 @@ unsafe fn started<'c>(session: *mut State) -> Result<&'c mut State, Status> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn slm_session_bytes(model: *const Model) -> usize {
     // SAFETY: as the caller says.
+    unsafe { slm_session_bytes_for(model, 1) }
+}
+
+/// Bytes of memory that a session of several rows needs.
+///
+/// # Safety
+/// `model` is an `slm_model`.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_session_bytes_for(model: *const Model, rows: usize) -> usize {
+    // SAFETY: as the caller says.
     let Ok(view) = (unsafe { opened(model) }) else { return 0 };
-    let required = usize::try_from(Session::required_bytes(view)).ok();
+    let required = usize::try_from(Session::required_bytes_for(view, Extent { workers: 1, rows })).ok();
     required.and_then(|required| required.checked_add(STATE_BYTES)).unwrap_or(0)
 }
 
@@ -63,6 +97,7 @@ pub unsafe extern "C" fn slm_session_bytes(model: *const Model) -> usize {
 #[expect(unsafe_code, reason = "memory of the caller")]
 unsafe fn session_memory<'c>(
     view: &ArtifactView<'_>,
+    rows: usize,
     memory: *mut c_void,
     length: usize,
 ) -> Result<(&'c mut [u8], &'c mut [u8]), Status> {
@@ -72,7 +107,8 @@ unsafe fn session_memory<'c>(
     if !(memory as usize).is_multiple_of(ALIGNMENT) {
         return Err(Status::Alignment);
     }
-    let required = usize::try_from(Session::required_bytes(view)).map_err(|_| Status::Memory)?;
+    let required = Session::required_bytes_for(view, Extent { workers: 1, rows });
+    let required = usize::try_from(required).map_err(|_| Status::Memory)?;
     let all = required.checked_add(STATE_BYTES).filter(|&all| all <= length).ok_or(Status::Memory)?;
     // SAFETY: as the caller says.
     Ok(unsafe { array_mut(memory.cast::<u8>(), all) }?.split_at_mut(STATE_BYTES))
@@ -90,6 +126,23 @@ pub unsafe extern "C" fn slm_session_init(
     memory: *mut c_void,
     length: usize,
 ) -> Status {
+    // SAFETY: as the caller says.
+    unsafe { slm_session_init_rows(session, model, memory, length, 1) }
+}
+
+/// Starts a session that computes the logits of several positions together and can take them back.
+///
+/// # Safety
+/// As for [`slm_session_init`].
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_session_init_rows(
+    session: *mut *mut State,
+    model: *const Model,
+    memory: *mut c_void,
+    length: usize,
+    rows: usize,
+) -> Status {
     guarded(|| {
         // SAFETY: as the caller says.
         let place = unsafe { place(session) }?;
@@ -97,8 +150,8 @@ pub unsafe extern "C" fn slm_session_init(
         // SAFETY: as the caller says.
         let view = unsafe { opened(model) }?;
         // SAFETY: as the caller says; the caller guarantees that the memory outlives the session.
-        let (state, own): (_, &'static mut [u8]) = unsafe { session_memory(view, memory, length) }?;
-        let session = Session::new(view, kernels::best(view.layout()), own)?;
+        let (state, own): (_, &'static mut [u8]) = unsafe { session_memory(view, rows, memory, length) }?;
+        let session = Session::with_rows(view, kernels::best(view.layout()), rows, own)?;
         let state = state.as_mut_ptr().cast::<State>();
         let new = State { mark: STARTED, session, logits: (core::ptr::null(), 0), error: None };
         // SAFETY: the memory starts on 64 bytes, and the first part of it has the size of a state.
@@ -120,6 +173,32 @@ pub unsafe extern "C" fn slm_step(session: *mut State, tokens: *const u32, count
         let (state, tokens) = (unsafe { started(session) }?, unsafe { array(tokens, count) }?);
         state.logits = (core::ptr::null(), 0);
         let result = state.session.step(tokens).map(|logits| (logits.as_ptr(), logits.len()));
+        state.error = result.err();
+        state.logits = result?;
+        Ok(())
+    })
+}
+
+/// Appends tokens to a decoder's sequence, for the logits of a set of tokens.
+///
+/// # Safety
+/// As for [`slm_step`]; `allowed` has `words` words.
+#[expect(unsafe_code, reason = "a function of the C interface")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slm_step_allowed(
+    session: *mut State,
+    tokens: *const u32,
+    count: usize,
+    allowed: *const u32,
+    words: usize,
+) -> Status {
+    guarded(|| {
+        // SAFETY: as the caller says.
+        let (state, tokens) = (unsafe { started(session) }?, unsafe { array(tokens, count) }?);
+        // SAFETY: as the caller says.
+        let allowed = unsafe { array(allowed, words) }?;
+        state.logits = (core::ptr::null(), 0);
+        let result = state.session.step_allowed(tokens, allowed).map(|logits| (logits.as_ptr(), logits.len()));
         state.error = result.err();
         state.logits = result?;
         Ok(())
@@ -220,7 +299,7 @@ pub unsafe extern "C" fn slm_self_test(model: *const Model, memory: *mut c_void,
         // SAFETY: as the caller says.
         let view = unsafe { opened(model) }?;
         // SAFETY: as the caller says.
-        let (_, own) = unsafe { session_memory(view, memory, length) }?;
+        let (_, own) = unsafe { session_memory(view, 1, memory, length) }?;
         let digest = golden_digest(view, kernels::best(view.layout()), own)?;
         if digest == view.golden_digest() { Ok(()) } else { Err(Status::SelfTest) }
     })

@@ -45,11 +45,19 @@ pub enum Status {
     SelfTest = 16,
     /// A defect of this library.
     Internal = 17,
+    /// The artifact has no grammar.
+    NoGrammar = 18,
+    /// The grammar does not take the token.
+    Refused = 19,
+    /// The snapshot is of another model, or damaged.
+    Snapshot = 20,
+    /// The artifact carries no draft model.
+    NoDraft = 21,
 }
 
 impl Status {
     /// Every status, by number.
-    pub const ALL: [Status; 18] = [
+    pub const ALL: [Status; 22] = [
         Status::Ok,
         Status::Null,
         Status::Alignment,
@@ -68,6 +76,10 @@ impl Status {
         Status::Capacity,
         Status::SelfTest,
         Status::Internal,
+        Status::NoGrammar,
+        Status::Refused,
+        Status::Snapshot,
+        Status::NoDraft,
     ];
 
     /// The meaning of the status, and the remedy.
@@ -93,6 +105,10 @@ impl Status {
             Status::Capacity => c"the array is too short; the count says how long it must be",
             Status::SelfTest => c"this machine computes other logits than the build machine did",
             Status::Internal => c"a defect of the runtime; please report it",
+            Status::NoGrammar => c"the artifact has no grammar; `slmc compile --grammar` writes one",
+            Status::Snapshot => c"not a snapshot of this model, or damaged; read the sequence again",
+            Status::NoDraft => c"the artifact carries no draft model; `slmc compile --draft` writes one",
+            Status::Refused => c"the grammar does not take this token here; slm_grammar_allowed says which it takes",
         }
     }
 

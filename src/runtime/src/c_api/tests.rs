@@ -33,6 +33,8 @@ fn the_header_says_what_the_code_does() {
     };
     assert_eq!(value("SLM_ABI_VERSION").parse(), Ok(ABI_VERSION));
     assert_eq!(value("SLM_MODEL_WORDS").parse(), Ok(MODEL_WORDS));
+    assert_eq!(value("SLM_GRAMMAR_WORDS").parse(), Ok(GRAMMAR_WORDS));
+    assert_eq!(value("SLM_GRAMMAR_STATE_NUMBERS").parse(), Ok(GRAMMAR_STATE_NUMBERS));
     assert_eq!(value("SLM_MEMORY_ALIGNMENT").parse(), Ok(ALIGNMENT));
     assert_eq!(value("SLM_NO_TOKEN"), "0xffffffffu");
     assert_eq!(value("SLM_MAX_OPENING_TOKENS").parse(), Ok(MAX_OPENING));
@@ -51,7 +53,7 @@ fn the_header_says_what_the_code_does() {
         assert_eq!(value(&std::format!("SLM_POOLING{name}")).parse(), Ok(pooling as u32), "{pooling:?}");
     }
     assert_eq!(value("SLM_POOLING_NONE"), "0");
-    let mut named = 7 + FramePart::ALL.len() + Role::ALL.len() + poolings.len();
+    let mut named = 9 + FramePart::ALL.len() + Role::ALL.len() + poolings.len();
     for status in Status::ALL {
         let name = constant_name(&std::format!("{status:?}"));
         // `Utf8` is one word, and so is every other with a digit.
@@ -66,8 +68,11 @@ fn the_header_says_what_the_code_does() {
         include_str!("../c_api.rs"),
         include_str!("chat.rs"),
         include_str!("choice.rs"),
+        include_str!("grammar.rs"),
         include_str!("model.rs"),
         include_str!("session.rs"),
+        include_str!("snapshot.rs"),
+        include_str!("speculation.rs"),
         include_str!("text.rs"),
     ];
     let functions: Vec<&str> = code
@@ -141,6 +146,41 @@ fn bad_pointers_give_a_status() {
             let scratch = words.as_mut_ptr().cast();
             assert_eq!(slm_encode(model, c"a".as_ptr(), 1, 0, scratch, 8, &mut token, 1, &mut count), expected);
         }
+        let mut place = vec![0u64; GRAMMAR_WORDS];
+        let grammar: *mut OpenGrammar = place.as_mut_ptr().cast();
+        let mut numbers = [0u16; GRAMMAR_STATE_NUMBERS];
+        let place_in_text: *mut crate::grammar::State = numbers.as_mut_ptr().cast();
+        assert_eq!(slm_grammar_open(null_mut(), model, null(), 0), Status::Null);
+        assert_eq!(slm_grammar_open(grammar, null(), null(), 0), Status::Null);
+        assert_eq!(slm_grammar_open(grammar, model, garbage.as_ptr().cast(), 10), Status::NotOpen);
+        for (grammar, expected) in [(grammar.cast_const(), Status::NotOpen), (null(), Status::Null)] {
+            assert_eq!(slm_grammar_words(grammar), 0);
+            assert_eq!(slm_grammar_start(grammar, place_in_text), expected);
+            assert_eq!(slm_grammar_allowed(grammar, place_in_text, &mut token, 1, &mut count), expected);
+            assert_eq!(slm_grammar_advance(grammar, place_in_text, 0), expected);
+            assert_eq!(slm_grammar_forced(grammar, place_in_text, &mut token, 1, &mut count), expected);
+            assert_eq!(slm_grammar_accepts(grammar, place_in_text), 0);
+            assert_eq!(slm_grammar_complete(grammar, place_in_text), 0);
+        }
+        assert_eq!(slm_step_allowed(null_mut(), &token, 1, &token, 1), Status::Null);
+        assert_eq!(slm_step_allowed(words.as_mut_ptr().cast(), &token, 1, &token, 1), Status::NotOpen);
+        let session = words.as_mut_ptr().cast();
+        assert_eq!(slm_confirm(null_mut(), 1, &token, 1, None, null_mut(), &mut count), Status::Null);
+        assert_eq!(slm_confirm(session, 1, &token, 1, None, null_mut(), &mut count), Status::NotOpen);
+        assert_eq!(slm_draft_repeats(null(), 3, &mut token, 1, &mut count), Status::Null);
+        assert_eq!(slm_draft_repeats(null(), 0, &mut token, 1, &mut count), Status::Ok);
+        assert_eq!(slm_draft_continuations(null(), &token, 1, &mut token, 1, &mut count), Status::Null);
+        assert_eq!(slm_draft_model(null(), null_mut()), Status::Null);
+        for (session, expected) in [(session, Status::NotOpen), (null_mut(), Status::Null)] {
+            assert_eq!(slm_mark(session), expected);
+            assert_eq!(slm_truncate(session, 0), expected);
+            assert_eq!(slm_snapshot_bytes(session), 0);
+            assert_eq!(slm_save(session, null_mut(), 0), expected);
+            assert_eq!(slm_restore(session, null(), 0), expected);
+            assert_eq!(slm_restore_prefix(session, &mut count), expected);
+        }
+        assert_eq!(slm_prefix_tokens(null(), &mut token, 1, &mut count), Status::Null);
+        assert_eq!(slm_session_bytes_for(null(), 4), 0);
         assert_eq!(slm_step(null_mut(), &token, 1), Status::Null);
         assert_eq!(slm_step(words.as_mut_ptr().cast(), &token, 1), Status::NotOpen);
         assert_eq!(slm_reset(null_mut()), Status::Null);
@@ -173,4 +213,27 @@ fn sampling_checks_its_arguments() {
     assert_eq!(sample(&logits, 1.0, 65_537), (Status::Argument, 99));
     assert_eq!(sample(&[1.0, f32::NAN], 1.0, 65_536), (Status::Argument, 99));
     assert_eq!(sample(&[], 1.0, 65_536), (Status::Empty, 99));
+}
+
+#[test]
+#[expect(unsafe_code, reason = "calls the functions that C calls")]
+fn a_choice_among_some_checks_its_arguments() {
+    let logits = [1.0, 3.0, 2.0, f32::NEG_INFINITY];
+    let choice = ChoiceOptions { temperature: 0.0, top_k: 0, top_p: 65_536, min_p: 0, repetition_penalty: 1.0 };
+    let among = |allowed: *const u32, choice: &ChoiceOptions, seen: *const u32| {
+        let mut token = 99;
+        // SAFETY: the pointers are null or to live arrays.
+        let status =
+            unsafe { slm_choose_among(logits.as_ptr(), logits.len(), choice, seen, allowed, 1, 2, &mut token) };
+        (status, token)
+    };
+    assert_eq!(among(&0b1111, &choice, null()), (Status::Ok, 1));
+    assert_eq!(among(&0b1101, &choice, null()), (Status::Ok, 2));
+    assert_eq!(among(&0b1000, &choice, null()), (Status::Ok, 3));
+    assert_eq!(among(&0, &choice, null()), (Status::Empty, 99));
+    assert_eq!(among(null(), &choice, null()), (Status::Null, 99));
+    let penalty = ChoiceOptions { repetition_penalty: 4.0, ..choice };
+    assert_eq!(among(&0b0111, &penalty, null()), (Status::Null, 99));
+    assert_eq!(among(&0b0111, &penalty, &0b0010), (Status::Ok, 2));
+    assert_eq!(among(&0b0111, &ChoiceOptions { top_p: 0, ..choice }, null()), (Status::Argument, 99));
 }

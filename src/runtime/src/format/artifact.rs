@@ -119,6 +119,7 @@ impl<'a> ArtifactView<'a> {
         view.check_functions()?;
         view.check_tensors()?;
         view.check_vocabulary()?;
+        view.read_grammar()?;
         view.check_golden()?;
         view.read_text()?;
         view.read_drafts()?;
@@ -319,13 +320,7 @@ impl<'a> ArtifactView<'a> {
 
     /// The bytes of a token; empty for ids outside the vocabulary.
     pub fn token_bytes(&self, token: u32) -> &'a [u8] {
-        if token >= self.spec.vocabulary {
-            return &[];
-        }
-        let at = token as usize * 4;
-        let text = (self.spec.vocabulary as usize + 1) * 4;
-        let bounds = u32_at(self.vocabulary, at).zip(u32_at(self.vocabulary, at + 4));
-        bounds.and_then(|(start, end)| self.vocabulary.get(text + start as usize..text + end as usize)).unwrap_or(&[])
+        self.tokens().of(token)
     }
 
     /// The tables that turn text into tokens; `None` where the tokenizer stays on the host.

@@ -150,6 +150,8 @@ pub enum SectionKind {
     ChatFrame = 0x8000_0012,
     /// How tokens are chosen unless a program says otherwise: [`super::sampling`] (device).
     Sampling = 0x8000_0013,
+    /// The grammar that outputs follow: [`super::grammar`] (device).
+    Grammar = 0x8000_0014,
     /// What most often follows one to three tokens: [`crate::speculate::Continuations`] (device).
     Continuations = 0x8000_0015,
     /// The device part of a smaller model of the same tokens: [`super::drafts`] (device).

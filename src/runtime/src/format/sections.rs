@@ -36,7 +36,7 @@ const fn host(kind: SectionKind) -> Section {
 }
 
 /// Every section of this version, in file order.
-pub const SECTIONS: [Section; 20] = [
+pub const SECTIONS: [Section; 21] = [
     device(SectionKind::Spec, Presence::Needed),
     device(SectionKind::Tensors, Presence::Needed),
     device(SectionKind::Functions, Presence::Needed),
@@ -47,6 +47,7 @@ pub const SECTIONS: [Section; 20] = [
     device(SectionKind::SpecialTokens, Presence::Optional),
     device(SectionKind::ChatFrame, Presence::Optional),
     device(SectionKind::Sampling, Presence::Optional),
+    device(SectionKind::Grammar, Presence::Optional),
     device(SectionKind::Continuations, Presence::Optional),
     device(SectionKind::Draft, Presence::Optional),
     device(SectionKind::Prefix, Presence::Optional),

@@ -24,6 +24,11 @@ const EOS_OFFSET: usize = 40;
 pub struct TokenList<'a>(pub(super) &'a [u8]);
 
 impl<'a> TokenList<'a> {
+    /// The ids in these bytes; what is left of a last id is passed over.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        TokenList(bytes)
+    }
+
     /// Number of tokens.
     pub fn len(&self) -> usize {
         self.0.len() / 4

@@ -69,6 +69,17 @@ impl Session<'_, '_> {
 
     /// Runs the head over `count` residual rows from `row`: logits into `output`, or one hidden state into `row`.
     pub(super) fn head_rows(&mut self, row: usize, count: usize) -> Result<(), SessionError> {
+        self.head_rows_of(row, count, None)
+    }
+
+    /// The same for the logits of a set of tokens: tiles of the head that have none of them are not multiplied, and their
+    /// logits are -inf.
+    pub(super) fn head_rows_of(
+        &mut self,
+        row: usize,
+        count: usize,
+        needed: Option<&[u32]>,
+    ) -> Result<(), SessionError> {
         let artifact = self.artifact;
         let spec = artifact.spec();
         let hidden = spec.hidden as usize;
@@ -101,6 +112,7 @@ impl Session<'_, '_> {
             rest: parts.rest,
             bias: self.optional_vector(TensorKey::global(TensorRole::LmHead, TensorPart::Bias))?,
             destination: Destination::Output,
+            needed,
         };
         self.linear(input, &[head], count, Finish::None).map_err(failed)
     }

@@ -1,6 +1,9 @@
 //! The steps of layers and heads: quantization of rows, products with matrices, and sums with the residual stream. The
 //! workers share each step by tokens or by tiles of rows.
 
+#[cfg(test)]
+mod tests;
+
 use super::norm::Norm;
 use super::{Session, SessionError, range};
 use crate::format::artifact::Matrix;
@@ -11,6 +14,7 @@ use crate::kernels::parallel::{Rows, Segment, each, each_tiles};
 use crate::kernels::{Activations, Kernels, Width};
 use crate::layout::BLOCK_COLUMNS;
 use crate::numerics::{Curve, F32Bytes, NumericRange};
+use crate::sample::has_any;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -47,6 +51,8 @@ pub(super) struct Product<'a> {
     pub(super) rest: Option<Matrix<'a>>,
     pub(super) bias: Option<F32Bytes<'a>>,
     pub(super) destination: Destination,
+    /// The rows that are needed, as [`crate::sample::mark`] has sets; `None`: all. Rows of tiles without one are -inf.
+    pub(super) needed: Option<&'a [u32]>,
 }
 
 impl Product<'_> {
@@ -92,15 +98,15 @@ impl<'a> Session<'a, '_> {
     /// A matrix of a layer or the model, with its bias.
     pub(super) fn product(&self, key: TensorKey, destination: Destination) -> Result<Product<'a>, SessionError> {
         let bias = self.optional_vector(TensorKey { part: TensorPart::Bias, ..key })?;
-        Ok(Product { matrix: self.matrix(key)?, rest: None, bias, destination })
+        Ok(Product { matrix: self.matrix(key)?, rest: None, bias, destination, needed: None })
     }
 
     /// Multiplies `count` rows of an input with matrices that all read it, into different destinations. Matrices with
     /// another activation width are multiplied in a second round.
     pub(super) fn linear(
         &mut self,
-        input: Input<'a>,
-        products: &[Product<'a>],
+        input: Input<'_>,
+        products: &[Product<'_>],
         count: usize,
         finish: Finish<'_>,
     ) -> Result<(), NumericRange> {
@@ -159,7 +165,7 @@ impl<'a> Session<'a, '_> {
     }
 
     /// Multiplies the current activations with the matrices that take their width.
-    fn multiply(&mut self, products: &[Product<'a>], width: Width, count: usize, finish: Finish<'_>) {
+    fn multiply(&mut self, products: &[Product<'_>], width: Width, count: usize, finish: Finish<'_>) {
         let (kernels, buffers) = (self.kernels, &mut self.buffers);
         let Some(first) = products.iter().find(|product| product.matrix.width == width) else { return };
         let stride = first.matrix.shape.blocks * BLOCK_COLUMNS;
@@ -216,7 +222,10 @@ impl<'a> Session<'a, '_> {
         let grain = grain(self.workers.count(), &segments, first.matrix.shape.stride);
         each_tiles(self.workers, &segments, grain, |number, tiles, outputs| {
             let (Some(product), [Some(mut output), _]) = (chosen.clone().nth(number), outputs) else { return };
-            run(kernels, product, &input, tiles, &mut output);
+            match product.needed {
+                None => run(kernels, product, &input, tiles, &mut output),
+                Some(needed) => run_needed(kernels, product, needed, &input, tiles, &mut output),
+            }
             if let Finish::Activate(curve) = finish {
                 for token in 0..count {
                     (kernels.activate)(&curve, output.row(token));
@@ -288,6 +297,32 @@ fn run(
                 *value += offset;
             }
         }
+    }
+}
+
+/// Computes the tiles of a product that have a row of a set, and writes -inf to the rows of the others.
+fn run_needed(
+    kernels: &Kernels,
+    product: &Product<'_>,
+    needed: &[u32],
+    input: &Activations<'_>,
+    tiles: Range<usize>,
+    output: &mut Columns<'_>,
+) {
+    let (height, all) = (product.matrix.shape.layout.rows(), product.rows());
+    let rows = |tiles: Range<usize>| (tiles.start * height).min(all)..(tiles.end * height).min(all);
+    let is_needed = |tile: usize| has_any(needed, rows(tile..tile + 1));
+    let mut start = tiles.start;
+    while start < tiles.end {
+        let computed = is_needed(start);
+        let end = (start + 1..tiles.end).find(|&tile| is_needed(tile) != computed).unwrap_or(tiles.end);
+        let mut part = output.part(rows(start..end));
+        if computed {
+            run(kernels, product, input, start..end, &mut part);
+        } else {
+            (0..part.tokens()).for_each(|token| part.row(token).fill(f32::NEG_INFINITY));
+        }
+        start = end;
     }
 }
 

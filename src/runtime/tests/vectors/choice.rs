@@ -5,7 +5,7 @@ use std::vec::Vec;
 
 use super::{Differences, floats, number, section};
 use crate::numerics::{LOG2E_Q15, exp2_q24};
-use crate::sample::{Sampling, choose, choose_after, mark, random_u64, seen_words};
+use crate::sample::{Sampling, choose, choose_after, choose_among, mark, random_u64, seen_words};
 
 #[test]
 fn random_numbers() {
@@ -132,4 +132,41 @@ fn a_repetition_penalty_counts_for_tokens_that_were_seen() {
         let plain = choose(&penalised, &Sampling { repetition_penalty: 1.0, ..sampling }, 9, index);
         assert_eq!(choose_after(&logits, &seen, &sampling, 9, index), plain);
     }
+}
+
+/// Among the tokens of a set, the draw is that of their logits alone.
+#[test]
+fn a_choice_among_some_is_the_choice_of_a_shorter_list() {
+    let logit = |id: u64| (random_u64(3, id) % 4000) as f32 / 250.0 - 8.0;
+    let logits: Vec<f32> = (0..300).map(logit).collect();
+    for case in 0..400u64 {
+        let number = |index: u64| random_u64(900 + case, index);
+        let sampling = Sampling {
+            temperature: [0.0, 0.3, 1.0, 2.5][number(0) as usize % 4],
+            top_k: [0, 1, 7, 400][number(1) as usize % 4],
+            top_p: [65_536, 40_000, 3000][number(2) as usize % 3],
+            min_p: [0, 0, 5000][number(3) as usize % 3],
+            repetition_penalty: [1.0, 1.5][number(4) as usize % 2],
+        };
+        let (mut allowed, mut seen) = (Vec::from([0; seen_words(300)]), Vec::from([0; seen_words(300)]));
+        let rare = 1 + number(5) % 40;
+        let ids: Vec<u32> = (0..300).filter(|&id| number(10 + u64::from(id)).is_multiple_of(rare)).collect();
+        ids.iter().for_each(|&id| mark(&mut allowed, id));
+        (0..300).filter(|&id| number(400 + u64::from(id)).is_multiple_of(5)).for_each(|id| mark(&mut seen, id));
+        let short: Vec<f32> = ids.iter().map(|&id| logits[id as usize]).collect();
+        let mut short_seen = Vec::from([0; seen_words(300)]);
+        for (place, &id) in ids.iter().enumerate() {
+            if seen[id as usize / 32] >> (id % 32) & 1 == 1 {
+                mark(&mut short_seen, place as u32);
+            }
+        }
+        let expected = match short.is_empty() {
+            true => None,
+            false => Some(ids[choose_after(&short, &short_seen, &sampling, case, 4) as usize]),
+        };
+        assert_eq!(choose_among(&logits, &allowed, &seen, &sampling, case, 4), expected, "{sampling:?}, {ids:?}");
+    }
+    assert_eq!(choose_among(&[1.0, 2.0, 2.0], &[0b110], &[], &Sampling::GREEDY, 0, 0), Some(1));
+    // Tokens beyond the logits are none.
+    assert_eq!(choose_among(&[1.0, 2.0], &[0b100], &[], &Sampling::GREEDY, 0, 0), None);
 }
