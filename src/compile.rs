@@ -60,6 +60,8 @@ pub struct TextSection {
 /// Sections of the device part that a person asks for.
 #[derive(Clone, Debug, Default)]
 pub struct AskedSections {
+    /// The grammar that outputs follow.
+    pub grammar: Option<Vec<u8>>,
     /// The table of frequent continuations.
     pub continuations: Option<Vec<u8>>,
     /// The device part of a draft model.
@@ -78,6 +80,7 @@ impl AskedSections {
     fn bytes(&self) -> Asked {
         let length = |section: &Option<Vec<u8>>| section.as_ref().map(|section| section.len() as u64);
         Asked {
+            grammar: length(&self.grammar),
             continuations: length(&self.continuations),
             draft: length(&self.draft),
             prefix_tokens: self.prefix.len(),
@@ -89,7 +92,11 @@ impl AskedSections {
 
     /// The sections that are there, in file order.
     fn sections(&self) -> Vec<(SectionKind, &[u8])> {
-        let sections = [(SectionKind::Continuations, &self.continuations), (SectionKind::Draft, &self.draft)];
+        let sections = [
+            (SectionKind::Grammar, &self.grammar),
+            (SectionKind::Continuations, &self.continuations),
+            (SectionKind::Draft, &self.draft),
+        ];
         sections.into_iter().filter_map(|(kind, section)| Some((kind, section.as_deref()?))).collect()
     }
 }

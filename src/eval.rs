@@ -16,6 +16,7 @@ pub mod speculation;
 pub mod subject;
 pub mod sums;
 
+pub mod constrained;
 mod continuation;
 mod error;
 mod outputs;

@@ -2,6 +2,7 @@
 //! cutting of tokens into the windows and sequences that calibration and evaluation run on.
 
 pub mod chat_template;
+pub mod constraint;
 pub mod conversations;
 pub mod device_text;
 pub mod documents;

@@ -3,10 +3,13 @@
 use super::global::Global;
 use super::sampling::{SAMPLING, SamplingArgs};
 use super::speculation::{SpeculationArgs, say};
+use crate::eval::constrained::Follow;
 use crate::eval::generate::{GenerateOptions, Prompt, Stop, generate};
 use crate::eval::opened::OpenedModel;
 use crate::shell::{ExitStatus, Shell};
-use crate::stages::arguments::groups::{BackendArg, RunnableArg, TokenizerArg, without_output};
+use crate::stages::arguments::groups::{
+    BackendArg, ConstraintArgs, GRAMMAR, RunnableArg, TokenizerArg, without_output,
+};
 use crate::stages::arguments::path;
 use crate::stages::stage::say_notes;
 use crate::text::chat_template::{Conversation, read_conversation};
@@ -76,6 +79,13 @@ pub(super) struct Args {
     sampling: SamplingArgs,
 
     #[command(flatten)]
+    constraint: ConstraintArgs,
+
+    /// Let the output be free of the artifact's grammar
+    #[arg(long, conflicts_with = "constraint", help_heading = GRAMMAR)]
+    free: bool,
+
+    #[command(flatten)]
     speculation: SpeculationArgs,
 
     #[command(flatten)]
@@ -101,17 +111,26 @@ impl Args {
         say_notes(&self.model.model, shell);
         let model = OpenedModel::open_stored(&self.model.model, &self.backend.device()?)?;
         let asked = || self.chat.as_deref().map(|user| Conversation::ask(self.system.as_deref(), user));
+        let constraint = self.constraint.constraint();
+        let constrained = constraint.is_some();
+        let follow = match constraint {
+            Some(constraint) => Follow::Constraint(constraint),
+            None if self.free => Follow::Free,
+            None => Follow::Own,
+        };
         let (prompt, most) = match conversation.or_else(asked) {
             Some(conversation) => (Prompt::Chat(conversation), ANSWER_TOKENS),
             None => (Prompt::Text(self.prompt.clone().unwrap_or_default()), TEXT_TOKENS),
         };
         let options = GenerateOptions {
             prompt,
-            tokens: self.tokens.unwrap_or(most),
+            // An output that follows a grammar should reach its end.
+            tokens: self.tokens.unwrap_or(if constrained { ANSWER_TOKENS } else { most }),
             sampling: self.sampling.over(&model.sampling),
             seed: global.seed,
             tokenizer: path(&self.tokenizer.tokenizer),
             means: self.speculation.means()?,
+            follow,
         };
         self.sampling.say(&model.sampling, &options.sampling, shell);
         let mut failure = None;
@@ -141,6 +160,12 @@ impl Args {
                 "Generated",
                 format_args!("{} tokens at {:.1} tokens/s", report.tokens.len(), report.tokens_per_s),
             );
+            report.notes.iter().for_each(|note| shell.note(note));
+            if let Some(grammar) = report.grammar {
+                let cut = if grammar.complete { "" } else { "; the text is not complete" };
+                let all = report.tokens.len();
+                shell.detail("Grammar", format_args!("{} of {all} tokens without an alternative{cut}", grammar.forced));
+            }
             say(report.speculation.as_ref(), shell);
         }
         Ok(ExitStatus::Success)

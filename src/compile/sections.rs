@@ -28,6 +28,8 @@ pub struct SectionBytes {
 /// What a person asks of an artifact: bytes of sections, the memory that goes with them, and the format of the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
+    /// The grammar that outputs follow.
+    pub grammar: Option<u64>,
     /// The table of frequent continuations.
     pub continuations: Option<u64>,
     /// The draft model.
@@ -46,6 +48,7 @@ impl Asked {
     /// Bytes of a section.
     pub fn of(&self, kind: SectionKind) -> Option<u64> {
         match kind {
+            SectionKind::Grammar => self.grammar,
             SectionKind::Continuations => self.continuations,
             SectionKind::Draft => self.draft,
             _ => None,

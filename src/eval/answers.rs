@@ -9,6 +9,7 @@
 //!               BP = min(1, exp(1 − wanted words / words))
 //! ```
 
+use super::constrained::Follow;
 use super::error::EvalError;
 use super::extraction::{AnswerIs, Extraction};
 use super::generate::{GenerateOptions, Prompt, generate};
@@ -133,6 +134,7 @@ pub fn evaluate(
             seed: 0,
             tokenizer: options.tokenizer.clone(),
             means: Means::default(),
+            follow: Follow::default(),
         };
         let (text, count) = answer(model, &options)?;
         generated += count;

@@ -12,12 +12,18 @@ use crate::text::vocabulary::TextRules;
 use slm_runtime::sample::{Sampling, choose_after, mark, seen_words};
 use slm_runtime::speculate::Draws;
 use std::ops::ControlFlow;
+use std::rc::Rc;
 use std::time::Instant;
 
 /// A model with a cache of what it has read.
 pub(super) trait Reader {
     /// Reads the sequence's next tokens, and returns the logits of the token after them.
     fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EvalError>;
+
+    /// As [`Reader::read`], where only the logits of a set of tokens are needed; the others may be anything.
+    fn read_allowed(&mut self, tokens: &[u32], _: &[u32]) -> Result<Vec<f32>, EvalError> {
+        self.read(tokens)
+    }
 
     /// Forgets what it has read after the first `positions`, or more; returns how many are left.
     fn keep(&mut self, positions: usize) -> Result<usize, EvalError>;
@@ -125,12 +131,13 @@ pub(super) struct Added {
 
 /// A model's sequences, one after the other.
 pub(super) struct Continuation<'m, 'r> {
-    model: &'m OpenedModel,
+    pub(super) model: &'m OpenedModel,
     reader: &'r mut dyn Reader,
-    vocabulary: Vec<Vec<u8>>,
-    rules: TextRules,
+    /// Bytes of every token.
+    pub(super) vocabulary: Rc<[Vec<u8>]>,
+    pub(super) rules: TextRules,
     /// What the reader has read.
-    read: Vec<u32>,
+    pub(super) read: Vec<u32>,
 }
 
 impl<'m, 'r> Continuation<'m, 'r> {
@@ -141,7 +148,7 @@ impl<'m, 'r> Continuation<'m, 'r> {
         reader: &'r mut dyn Reader,
     ) -> Result<Self, EvalError> {
         let (rules, vocabulary) = (tokenizer.text_rules()?, tokenizer.vocabulary_bytes(model.vocabulary)?);
-        Ok(Continuation { model, reader, vocabulary, rules, read: Vec::new() })
+        Ok(Continuation { model, reader, vocabulary: vocabulary.into(), rules, read: Vec::new() })
     }
 
     /// Continues a sequence, which is read in pieces of at most `piece` tokens. `emit` receives nothing after a piece and
@@ -156,17 +163,7 @@ impl<'m, 'r> Continuation<'m, 'r> {
     ) -> Result<Added, EvalError> {
         let context = self.model.context;
         check_prompt(prompt, context)?;
-        let common =
-            |tokens: &[u32]| tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count().min(prompt.len() - 1);
-        if common(&self.reader.prefix()) > common(&self.read) {
-            self.read = self.reader.restore_prefix()?;
-        }
-        let known = common(&self.read);
-        if known < self.read.len() {
-            let kept = self.reader.keep(known)?;
-            self.read.truncate(kept);
-        }
-        let reused = self.read.len();
+        let reused = self.recall(prompt)?;
         let added = Added { tokens: Vec::new(), bytes: Vec::new(), stop: Stop::Length, tokens_per_s: 0.0, reused };
         if choice.tokens == 0 {
             return Ok(added);
@@ -178,11 +175,10 @@ impl<'m, 'r> Continuation<'m, 'r> {
             }
             logits = self.step(part)?;
         }
-        let mut seen = vec![0; seen_words(logits.len())];
-        prompt.iter().for_each(|&token| mark(&mut seen, token));
         let Continuation { model, reader, vocabulary, rules, read } = self;
-        let start_rules = at_start.then_some(&*rules);
-        let mut writing = Writing { added, seen, choice, ends: &model.ends, vocabulary, start_rules, emit };
+        let mut writing = Writing::new(model, vocabulary, at_start.then_some(&*rules), choice, emit);
+        writing.added.reused = reused;
+        writing.see(prompt);
         let start = Instant::now();
         let mut going = writing.choose(&logits).is_some();
         let mut sequence = prompt.to_vec();
@@ -193,7 +189,7 @@ impl<'m, 'r> Continuation<'m, 'r> {
                 break;
             }
             let penalised = choice.sampling.repetition_penalty != 1.0;
-            let seen = if penalised { writing.seen.clone() } else { Vec::new() };
+            let seen = if penalised { writing.seen().to_vec() } else { Vec::new() };
             let index = writing.added.tokens.len() as u64;
             let draws = Draws { sampling: choice.sampling, seed: choice.seed, index, seen: &seen };
             let found = reader.round(&sequence, &draws, &mut |logits| {
@@ -221,14 +217,41 @@ impl<'m, 'r> Continuation<'m, 'r> {
         Ok(added)
     }
 
+    /// Keeps what was read of a prompt, or takes up what the artifact's sequences begin with; returns the tokens of it. The
+    /// last one is left to be read.
+    pub(super) fn recall(&mut self, prompt: &[u32]) -> Result<usize, EvalError> {
+        let common =
+            |tokens: &[u32]| tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count().min(prompt.len() - 1);
+        if common(&self.reader.prefix()) > common(&self.read) {
+            self.read = self.reader.restore_prefix()?;
+        }
+        let known = common(&self.read);
+        if known < self.read.len() {
+            let kept = self.reader.keep(known)?;
+            self.read.truncate(kept);
+        }
+        Ok(self.read.len())
+    }
+
+    /// As [`Continuation::step`], where only the logits of a set of tokens are needed.
+    pub(super) fn step_allowed(&mut self, tokens: &[u32], allowed: &[u32]) -> Result<Vec<f32>, EvalError> {
+        let logits = self.reader.read_allowed(tokens, allowed);
+        self.note(tokens, logits)
+    }
+
     /// What guesses did so far; `None` where there are none.
     pub(super) fn speculation(&self) -> Option<SpeculationReport> {
         self.reader.speculation()
     }
 
-    /// Reads tokens; where that fails, nothing counts as read.
+    /// Reads tokens and gives the logits after them.
     fn step(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EvalError> {
         let logits = self.reader.read(tokens);
+        self.note(tokens, logits)
+    }
+
+    /// Notes what was read; where that failed, nothing counts as read.
+    fn note(&mut self, tokens: &[u32], logits: Result<Vec<f32>, EvalError>) -> Result<Vec<f32>, EvalError> {
         if logits.is_err() {
             self.read.clear();
             self.reader.keep(0)?;
@@ -239,8 +262,8 @@ impl<'m, 'r> Continuation<'m, 'r> {
 }
 
 /// The tokens that are added, as they come.
-struct Writing<'w> {
-    added: Added,
+pub(super) struct Writing<'w> {
+    pub(super) added: Added,
     /// The set of the sequence's tokens.
     seen: Vec<u32>,
     choice: &'w Choice,
@@ -251,26 +274,53 @@ struct Writing<'w> {
     emit: &'w mut dyn FnMut(&[u8]) -> ControlFlow<()>,
 }
 
-impl Writing<'_> {
-    /// Adds the token that the logits give; `None` where it is the last, or ends the text.
-    fn choose(&mut self, logits: &[f32]) -> Option<u32> {
-        let Writing { added, choice, .. } = self;
-        let token = choose_after(logits, &self.seen, &choice.sampling, choice.seed, added.tokens.len() as u64);
-        if self.ends.contains(&token) {
-            added.stop = Stop::End;
-            return None;
-        }
-        added.tokens.push(token);
+impl<'w> Writing<'w> {
+    pub(super) fn new(
+        model: &'w OpenedModel,
+        vocabulary: &'w [Vec<u8>],
+        start_rules: Option<&'w TextRules>,
+        choice: &'w Choice,
+        emit: &'w mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Self {
+        let added = Added { tokens: Vec::new(), bytes: Vec::new(), stop: Stop::Length, tokens_per_s: 0.0, reused: 0 };
+        let seen = vec![0; seen_words(model.vocabulary)];
+        Writing { added, seen, choice, ends: &model.ends, vocabulary, start_rules, emit }
+    }
+
+    /// Notes tokens that stand before.
+    pub(super) fn see(&mut self, tokens: &[u32]) {
+        tokens.iter().for_each(|&token| mark(&mut self.seen, token));
+    }
+
+    /// The set of the sequence's tokens.
+    pub(super) fn seen(&self) -> &[u32] {
+        &self.seen
+    }
+
+    /// Adds a token; `Break` where nobody reads any more.
+    pub(super) fn add(&mut self, token: u32) -> ControlFlow<()> {
+        self.added.tokens.push(token);
         mark(&mut self.seen, token);
         let mut bytes = self.vocabulary.get(token as usize).map_or(&[][..], Vec::as_slice);
-        if let Some(rules) = self.start_rules.filter(|_| added.bytes.is_empty()) {
+        if let Some(rules) = self.start_rules.filter(|_| self.added.bytes.is_empty()) {
             bytes = rules.start_of_text(bytes);
         }
-        added.bytes.extend_from_slice(bytes);
-        if (self.emit)(bytes).is_break() {
-            added.stop = Stop::Closed;
+        self.added.bytes.extend_from_slice(bytes);
+        (self.emit)(bytes)
+    }
+
+    /// Adds the token that the logits give; `None` where it is the last, or ends the text.
+    fn choose(&mut self, logits: &[f32]) -> Option<u32> {
+        let Choice { tokens, sampling, seed } = self.choice;
+        let token = choose_after(logits, &self.seen, sampling, *seed, self.added.tokens.len() as u64);
+        if self.ends.contains(&token) {
+            self.added.stop = Stop::End;
             return None;
         }
-        (added.tokens.len() < choice.tokens).then_some(token)
+        if self.add(token).is_break() {
+            self.added.stop = Stop::Closed;
+            return None;
+        }
+        (self.added.tokens.len() < *tokens).then_some(token)
     }
 }

@@ -7,7 +7,9 @@ use crate::model::forward::CacheError;
 use crate::model::size::SizeError;
 use crate::model::weights::ModelError;
 use crate::text::chat_template::ChatTemplateError;
+use crate::text::constraint::ConstraintError;
 use crate::text::tokenizer::TokenizerError;
+use slm_runtime::format::FormatError;
 use slm_runtime::session::SessionError;
 use std::fmt;
 use std::path::PathBuf;
@@ -48,6 +50,15 @@ pub enum EvalError {
     /// The bytes of its weights cannot be counted.
     #[error(transparent)]
     Size(#[from] SizeError),
+    /// A grammar is refused.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
+    /// The grammar of the artifact cannot be read.
+    #[error("the grammar of the artifact: {0}; compile it again")]
+    Grammar(FormatError),
+    /// No token follows: a defect of slmc.
+    #[error("the grammar allows no token and no end, which is a defect of slmc; please report it with the grammar")]
+    GrammarStuck,
     /// The system starts no more threads.
     #[error("cannot start as many threads: {0}; pass a smaller --threads")]
     Threads(std::io::Error),

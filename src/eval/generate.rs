@@ -1,6 +1,7 @@
 //! Continuing a text or answering a conversation once: the prompt's tokens, and those that `continuation.rs` adds,
 //! handed out as bytes as they come.
 
+use super::constrained::{Follow, Followed, FollowedReport};
 use super::continuation::{Choice, Continuation, check_prompt, with_reader};
 use super::error::EvalError;
 use super::opened::{OpenedModel, tokenizer_at};
@@ -39,6 +40,8 @@ pub struct GenerateOptions {
     pub tokenizer: Option<PathBuf>,
     /// What an artifact is run with.
     pub means: Means,
+    /// What the output follows.
+    pub follow: Follow,
 }
 
 /// Why generation ended.
@@ -79,6 +82,12 @@ pub struct GenerateReport {
     pub sampling: Value,
     /// Added per second, the prompt's time left out.
     pub tokens_per_s: f64,
+    /// What the grammar did; absent where the output was free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grammar: Option<FollowedReport>,
+    /// What the author of the grammar should know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What drafts did; absent where there were no drafters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speculation: Option<SpeculationReport>,
@@ -121,12 +130,20 @@ pub fn generate(
     // Before anything of it is shown.
     check_prompt(&tokens, model.context)?;
     let choice = Choice { tokens: options.tokens, sampling: options.sampling, seed: options.seed };
-    let (added, speculation) = with_reader(model, &options.means, |reader| {
+    let followed = Followed::of(model, &tokenizer, &options.follow)?;
+    let (added, grammar, speculation) = with_reader(model, &options.means, |reader| {
         let mut continuation = Continuation::new(model, &tokenizer, reader)?;
         // Before the prompt is read, which may take a while; a reader that is gone needs no token.
         let choice = if emit(shown.as_bytes()).is_break() { Choice { tokens: 0, ..choice } } else { choice };
-        let added = continuation.go_on(&tokens, &choice, usize::MAX, shown.is_empty(), emit)?;
-        Ok::<_, EvalError>((added, continuation.speculation()))
+        let at_start = shown.is_empty();
+        let (added, grammar) = match &followed {
+            Some(followed) => {
+                let (added, report) = continuation.go_on_by(followed, &tokens, &choice, at_start, emit)?;
+                (added, Some(report))
+            }
+            None => (continuation.go_on(&tokens, &choice, usize::MAX, at_start, emit)?, None),
+        };
+        Ok::<_, EvalError>((added, grammar, continuation.speculation()))
     })?;
     let text = [shown.as_bytes(), &added.bytes].concat();
     Ok(GenerateReport {
@@ -138,6 +155,8 @@ pub fn generate(
         stop: added.stop,
         sampling: sampling_json(&options.sampling),
         tokens_per_s: added.tokens_per_s,
+        grammar,
+        notes: followed.map_or_else(Vec::new, |followed| followed.notes),
         speculation,
     })
 }

@@ -133,6 +133,14 @@ impl OpenedModel {
         }
     }
 
+    /// The grammar that an artifact's outputs follow; `None` where it carries none.
+    pub(super) fn grammar(&self) -> Result<Option<Vec<u8>>, EvalError> {
+        match &self.engine {
+            Engine::Artifact(file) => Ok(file.view()?.section(SectionKind::Grammar).map(<[u8]>::to_vec)),
+            Engine::Directory { .. } => Ok(None),
+        }
+    }
+
     fn run_in_f32(
         model: &Model,
         weights: Box<dyn WeightSource>,

@@ -167,6 +167,10 @@ impl Reader for Speculating<'_, '_, '_, '_> {
         Ok(self.session.step(tokens)?.to_vec())
     }
 
+    fn read_allowed(&mut self, tokens: &[u32], allowed: &[u32]) -> Result<Vec<f32>, EvalError> {
+        Ok(self.session.step_allowed(tokens, allowed)?.to_vec())
+    }
+
     fn keep(&mut self, positions: usize) -> Result<usize, EvalError> {
         if self.session.truncate(positions).is_err() {
             self.session.reset();

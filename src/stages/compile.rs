@@ -4,7 +4,7 @@ mod drafts;
 mod prefix;
 mod work;
 
-use super::arguments::groups::{DRAFTS, MODEL_AND_OUTPUT, PREFIX, TARGET};
+use super::arguments::groups::{ConstraintArgs, DRAFTS, MODEL_AND_OUTPUT, PREFIX, TARGET};
 use super::arguments::{Artifact, QuantizedModel, TargetName, TextOrChat, TextOrSelf, path};
 use super::error::StageError;
 use super::known::{Known, KnownModel};
@@ -61,6 +61,9 @@ pub struct Args {
     #[arg(long, value_name = "FORMAT", default_value = "v8", help_heading = TARGET)]
     kv: KvFormat,
 
+    #[command(flatten)]
+    constraint: ConstraintArgs,
+
     /// Text that sequences begin with, read once here
     ///
     /// What the model computes for it goes into the file, so that it costs nothing at the start: the bytes of its keys and
@@ -107,6 +110,8 @@ pub struct Args {
 /// The kind of stage.
 pub struct Compile;
 
+/// Why nothing can follow a grammar.
+const NOTHING_TO_CONSTRAIN: &str = "only decoders with logits of the next token follow a grammar; leave it out";
 /// Why nothing can be drafted.
 const NOTHING_TO_DRAFT: &str = "only decoders with logits of the next token have drafts; leave it out";
 
@@ -234,6 +239,10 @@ impl Stage for Compile {
             check_required(target, model, &mut faults);
             args.check_limits(target, model, &mut faults);
             faults.check("kv", args.kv.check(model.spec.layers.len()));
+            let talks = matches!(model.spec.head, Head::LanguageModel { .. });
+            if let Some(constraint) = args.constraint.constraint().filter(|_| !talks) {
+                faults.add(constraint.kind(), anyhow!(NOTHING_TO_CONSTRAIN));
+            }
             if args.prefix.is_some() && model.spec.kind != ModelKind::Decoder {
                 faults.add("prefix", anyhow!("only decoders continue what they have read; leave it out"));
             }
@@ -265,6 +274,7 @@ impl Stage for Compile {
             draft: path(&args.draft),
             drafts: usize::from(args.drafts),
             kv: args.kv,
+            constraint: args.constraint.constraint(),
             prefix: path(&args.prefix),
             system: args.system.clone(),
             seed: run.seed,

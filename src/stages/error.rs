@@ -21,6 +21,7 @@ use crate::quantize::error::{CalibrationError, RoundingError};
 use crate::quantize::policy::PolicyError;
 use crate::shrink::ShrinkError;
 use crate::text::chat_template::ChatTemplateError;
+use crate::text::constraint::ConstraintError;
 use crate::text::conversations::ConversationsError;
 use crate::text::records::TextError;
 use crate::text::tokenizer::TokenizerError;
@@ -39,6 +40,9 @@ use std::path::PathBuf;
 /// Why a stage has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
+    /// A grammar is refused.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// An artifact that is read.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),

@@ -1,6 +1,7 @@
 //! The sample of a recipe: its prompt continued by the models and by the artifacts of the last stage that makes some.
 
 use crate::eval::EvalError;
+use crate::eval::constrained::Follow;
 use crate::eval::generate::{GenerateOptions, Prompt, generate};
 use crate::eval::opened::OpenedModel;
 use crate::eval::speculation::Means;
@@ -63,6 +64,7 @@ fn continued(sample: &Sample, path: &Path, own: Option<&Model>, seed: u64) -> Re
         seed,
         tokenizer,
         means: Means::default(),
+        follow: Follow::default(),
     };
     Ok(generate(&model, &options, &mut |_| ControlFlow::Continue(()))?.text)
 }

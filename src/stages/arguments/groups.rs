@@ -5,6 +5,7 @@ use super::{AnyModel, DenseModel, ModelOrArtifact, ReadFile, TargetName};
 use crate::model::device::device;
 use crate::model::error::NameError;
 use crate::stages::numerics::NumericsClass;
+use crate::text::constraint::Constraint;
 use crate::text::form::{Separator, TextForm};
 use crate::text::reasoning::ReasoningForm;
 use crate::train::samples::Data;
@@ -34,6 +35,8 @@ pub const ADAPTERS: &str = "Adapters";
 pub const PRIVACY: &str = "Privacy";
 /// Federated rounds.
 pub const ROUNDS: &str = "Rounds";
+/// What outputs follow.
+pub const GRAMMAR: &str = "Grammar";
 /// What sequences begin with.
 pub const PREFIX: &str = "Prefix";
 /// Guesses of the next tokens.
@@ -148,6 +151,45 @@ pub struct CalibrationArgs {
     /// do not look at inputs read nothing.
     #[arg(long, value_name = "TEXT")]
     pub calibration: Option<ReadFile>,
+}
+
+/// What outputs follow.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = GRAMMAR)]
+pub struct ConstraintArgs {
+    /// Rules that every output follows, like GBNF
+    ///
+    /// `root ::= "yes" | "no"`: literals, [classes], (groups), | ? * + {m,n}, rules by name.
+    #[arg(long, value_name = "FILE", group = "constraint")]
+    pub grammar: Option<ReadFile>,
+
+    /// JSON schema that every output is an instance of
+    ///
+    /// Members in the order of the schema, without white space. A keyword that is not supported is refused by name.
+    #[arg(long, value_name = "FILE.json", group = "constraint")]
+    pub json_schema: Option<ReadFile>,
+
+    /// Regular expression that every output matches whole
+    #[arg(long, value_name = "EXPRESSION", group = "constraint", allow_hyphen_values = true)]
+    pub regex: Option<String>,
+
+    /// Texts of which every output is one
+    ///
+    /// One a line, or a JSON list of strings.
+    #[arg(long, value_name = "FILE", group = "constraint")]
+    pub choices: Option<ReadFile>,
+}
+
+impl ConstraintArgs {
+    /// As the library takes it; `None` where nothing is asked for.
+    pub fn constraint(&self) -> Option<Constraint> {
+        let file = |file: &Option<ReadFile>| file.as_ref().map(|file| file.to_path_buf());
+        file(&self.grammar)
+            .map(Constraint::Rules)
+            .or_else(|| file(&self.json_schema).map(Constraint::Schema))
+            .or_else(|| self.regex.clone().map(Constraint::Expression))
+            .or_else(|| file(&self.choices).map(Constraint::Choices))
+    }
 }
 
 /// The device that sizes are counted for.

@@ -24,6 +24,7 @@ use crate::stages::invocation::Invocation;
 use crate::stages::provenance::{Inputs, provenance};
 use crate::target::Target;
 use crate::text::chat_template::{ChatFrame, ChatTemplate};
+use crate::text::constraint::Constraint;
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -53,6 +54,8 @@ pub struct CompileOptions {
     pub drafts: usize,
     /// How keys and values are kept.
     pub kv: KvFormat,
+    /// What outputs follow.
+    pub constraint: Option<Constraint>,
     /// The text that sequences begin with, or the word for what the chat template begins with.
     pub prefix: Option<PathBuf>,
     /// The system message of that.
@@ -97,6 +100,9 @@ pub struct CompileReport {
     /// Whether that row is scaled to length one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub normalized: Option<bool>,
+    /// Bytes of the grammar; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grammar_bytes: Option<u64>,
     /// Bytes of the table of frequent continuations; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub continuations_bytes: Option<u64>,
@@ -128,6 +134,9 @@ impl Report for CompileReport {
         table.row(["  stack", &grouped(footprint.stack_bytes)]);
         if footprint.drafting_bytes > 0 {
             table.row(["  drafts", &grouped(footprint.drafting_bytes)]);
+        }
+        if let Some(bytes) = self.grammar_bytes {
+            table.row(["grammar", &format!("{} bytes", grouped(bytes))]);
         }
         if let Some(bytes) = self.continuations_bytes {
             table.row(["continuations", &format!("{} bytes", grouped(bytes))]);
@@ -177,6 +186,11 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
     let frame = frame.and_then(Result::ok).map(|frame| frame.with_tokens(&tokenizer, model.spec.vocabulary));
     let vocabulary = tokenizer.vocabulary_bytes(model.spec.vocabulary)?;
     let mut asked = asked_sections(options, &model, &vocabulary, progress)?;
+    if let Some(constraint) = &options.constraint {
+        let compiled = constraint.compile(&tokenizer, model.spec.vocabulary, &model.spec.ends)?;
+        compiled.notes.iter().for_each(|note| progress.warn(note));
+        asked.grammar = Some(compiled.section);
+    }
     asked.prefix = prefix_tokens(options, &model, &tokenizer, template.as_ref())?;
     let text = TextSection {
         asked,
@@ -216,6 +230,7 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         chat_frame,
         pooling: model.spec.embedding.map(|embedding| embedding.pooling.name()),
         normalized: model.spec.embedding.map(|embedding| embedding.normalize),
+        grammar_bytes: view.section(SectionKind::Grammar).map(|section| section.len() as u64),
         continuations_bytes: view.section(SectionKind::Continuations).map(|section| section.len() as u64),
         draft_bytes: view.section(SectionKind::Draft).map(|section| section.len() as u64),
         prefix_tokens: view.prefix().map(|prefix| prefix.tokens.len()),
@@ -251,11 +266,20 @@ fn made(
     if options.kv != KvFormat::Int8 {
         settings["kv"] = json!(options.kv.to_string());
     }
+    if let Some(constraint) = &options.constraint {
+        settings["follows"] = json!(constraint.kind());
+        if let Constraint::Expression(expression) = constraint {
+            settings["regex"] = json!(expression);
+        }
+    }
     if let Some(prefix) = &options.prefix {
         let of_template = prefix == Path::new(CHAT);
         settings["prefix"] = json!({ "chat": of_template, "system": options.system });
     }
     let mut inputs = Inputs::default().model("model", &options.model)?;
+    if let Some(path) = options.constraint.as_ref().and_then(Constraint::path) {
+        inputs = inputs.files("grammar", [path])?;
+    }
     if let Some(prefix) = options.prefix.iter().find(|prefix| *prefix != Path::new(CHAT)) {
         inputs = inputs.files("prefix", [prefix])?;
     }
