@@ -239,7 +239,11 @@ fn products_of_extremes() {
                 scales: vec![1.0; 17],
             };
             let about = format!("{storage:?}, K {columns}, {value} · {multiplier} · {activation}");
-            let tokens: &[usize] = if columns < 1000 { &[1, 2, 3, 4, 5, 6, 7, 8, 9, 17] } else { &[1, 5] };
+            let tokens: &[usize] = match columns {
+                36 | 260 => &[1, 2, 3, 4, 5, 6, 7, 8, 9, 17],
+                ..1000 => &[1, 9],
+                _ => &[1, 5],
+            };
             for &tokens in tokens {
                 let scales = vec![1.0; tokens];
                 let narrow = Inputs::new(&vec![activation; tokens * columns], columns, &scales, Width::Bits8);
