@@ -118,6 +118,20 @@ proptest! {
     }
 
     #[test]
+    fn products_of_few_rows(n in 1usize..=40, k in 1usize..=700, tokens in 1usize..=9, seed: u64) {
+        let mut draws = Draws { seed, index: 0 };
+        for storage in storages() {
+            let k = legal(storage, k);
+            let matrix = draws.matrix(storage, n, k);
+            for width in [Width::Bits8, Width::Bits16] {
+                let (rows, scales) = (rows(&mut draws, tokens, k, width), draws.scales(tokens));
+                let about = format!("{storage:?}, {n} x {k}, {tokens} tokens, {width:?}");
+                compare(&matrix, &Inputs::new(&rows, k, &scales, width), &about);
+            }
+        }
+    }
+
+    #[test]
     fn rows_of_any_length(length in 1usize..=400, seed: u64) {
         let mut draws = Draws { seed, index: 0 };
         let (x, y, gain) = (draws.reals(length), draws.reals(length), draws.reals(length));
@@ -225,16 +239,24 @@ fn products_of_extremes() {
                 scales: vec![1.0; 17],
             };
             let about = format!("{storage:?}, K {columns}, {value} · {multiplier} · {activation}");
-            let small = columns < 1000;
-            for tokens in [1, if small { 9 } else { 5 }] {
+            let tokens: &[usize] = match columns {
+                36 | 260 => &[1, 2, 3, 4, 5, 6, 7, 8, 9, 17],
+                ..1000 => &[1, 9],
+                _ => &[1, 5],
+            };
+            for &tokens in tokens {
                 let scales = vec![1.0; tokens];
                 let narrow = Inputs::new(&vec![activation; tokens * columns], columns, &scales, Width::Bits8);
+                // Four columns against the next four: the sums of half a group at their ends.
+                let signs =
+                    (0..tokens * columns).map(|i| if i % columns / 4 % 2 == 0 { activation } else { -activation });
+                let opposed = Inputs::new(&signs.collect::<Vec<i8>>(), columns, &scales, Width::Bits8);
                 // Both planes at their ends: 128 · 127 and the lowest second plane.
                 let planes: Vec<i8> = (0..2 * tokens * columns)
                     .map(|i| if i / columns % 2 == 0 { activation } else { activation.clamp(-64, 63) })
                     .collect();
                 let broad = Inputs::new(&planes, columns, &scales, Width::Bits16);
-                for inputs in [narrow, broad] {
+                for inputs in [narrow, opposed, broad] {
                     only(&matrix, &inputs, &about);
                 }
             }

@@ -178,6 +178,8 @@ unsafe fn sparse<const SIDE: usize>(weights: *const u8, planes: *const u8, row: 
 }
 
 impl TileSums<ROWS> for Helium {
+    const THREE: bool = false;
+
     #[inline(always)]
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         // SAFETY: a tile has 128 bytes of values a group, a row 32 activations, and there is a group.

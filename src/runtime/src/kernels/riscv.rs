@@ -241,6 +241,8 @@ unsafe fn sparse<const SIDE: usize>(
 }
 
 impl TileSums<ROWS> for Vector {
+    const THREE: bool = false;
+
     #[inline(always)]
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         // SAFETY: a tile has 512 bytes of values a group, a row 32 activations, and there is a group.

@@ -237,6 +237,8 @@ fn w4_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -
 }
 
 impl TileSums<ROWS> for Dsp {
+    const THREE: bool = false;
+
     #[inline(always)]
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         by_two(rows, |rows| w8(shape, tile, rows), |rows| w8(shape, tile, rows))

@@ -1,6 +1,17 @@
 //! Products tile by tile, for tables whose kernels keep the sums of a whole tile in registers: a tile is multiplied
 //! with four rows of activations at once, then two, then one, so that its weights are read and unpacked once for four
-//! tokens. An instruction set implements [`TileSums`] only.
+//! tokens, and from the cache for the rest. An instruction set implements [`TileSums`] only.
+//!
+//! Blocks by table, from a count of its registers, not from a measurement; more than four rows would leave too few for
+//! weights and activations in every table.
+//!
+//! | table | three rows | reason |
+//! |---|---|---|
+//! | dot product instructions | together | sums and totals of 3 rows in w4 take 12 registers of 32 |
+//! | int8 matrix multiply | 2 + 1 | an instruction takes two rows; one alone has an instruction of its own |
+//! | simd128 | 2 + 1 | 4 vectors a row: those of 3 rows in w4 exceed the 16 registers of most hosts |
+//! | Arm DSP | 2 + 1 | two rows at a time at most |
+//! | Helium, RISC-V vectors | 1 + 1 + 1 | the loops in assembly take one row |
 
 use super::columns::Columns;
 use super::scalar::{self, row_scale, total};
@@ -12,6 +23,9 @@ use core::ops::Range;
 /// Sums of one tile of R rows with M rows of activations: `sums[m][r] = Σ_i w[r,i] · a[m,i]` in i32, wrapping. Rows of
 /// activations have 32 · `shape.blocks` values, the tile has `shape.stride` bytes: [`multiply`] checks both.
 pub(super) trait TileSums<const R: usize> {
+    /// Whether three rows are best multiplied together.
+    const THREE: bool;
+
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; R]; M];
     fn w4<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; R]; M];
     fn w8_sparse<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; R]; M];
@@ -46,8 +60,13 @@ pub(super) fn multiply<const R: usize, T: TileSums<R>>(
             row += 4;
         }
         if input.rows() - row >= 2 {
-            block::<R, 2, T>((shape, storage), tile, &scales, input, row, place, output);
-            row += 2;
+            if T::THREE && input.width == Width::Bits8 && input.rows() - row == 3 {
+                block::<R, 3, T>((shape, storage), tile, &scales, input, row, place, output);
+                row += 3;
+            } else {
+                block::<R, 2, T>((shape, storage), tile, &scales, input, row, place, output);
+                row += 2;
+            }
         }
         if input.rows() > row {
             block::<R, 1, T>((shape, storage), tile, &scales, input, row, place, output);

@@ -164,6 +164,8 @@ fn join<const M: usize>(sums: [Sums; M]) -> [[i32; ROWS]; M] {
 }
 
 impl TileSums<ROWS> for Simd128 {
+    const THREE: bool = false;
+
     #[inline(always)]
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut sums = zero::<M>();

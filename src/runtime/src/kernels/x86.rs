@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `vectors` | the operations in which the instruction sets differ |
 //! | `decode` | products with one token |
-//! | `stream` | prefetch for `decode` |
+//! | `few` | products with a few rows of activations |
+//! | `stream` | prefetch for `decode` and `few` |
 //! | `prefill` | products with several tokens |
 //! | `curve` | activation curves |
 //! | `attention` | scores and mixing of values |
@@ -14,6 +15,7 @@
 mod attention;
 mod curve;
 mod decode;
+mod few;
 mod prefill;
 mod stream;
 mod vectors;
@@ -63,6 +65,7 @@ macro_rules! table {
                     match (input.tokens(), input.width) {
                         (1, Width::Bits8) => one_token(matrix, storage, input, tiles, output),
                         (1, Width::Bits16) => one_token_a16(matrix, storage, input, tiles, output),
+                        _ if input.rows() <= few::MOST_ROWS => few_rows(matrix, storage, input, tiles, output),
                         _ => several_tokens(matrix, storage, input, tiles, output),
                     }
                 };
@@ -73,6 +76,10 @@ macro_rules! table {
                 one_token_a16(matrix: &Matrix<'_>, storage: VectorStorage, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) = {
                     // SAFETY: likewise.
                     unsafe { decode::multiply::<$decode, 2>(matrix, storage, input, tiles, output) }
+                };
+                few_rows(matrix: &Matrix<'_>, storage: VectorStorage, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) = {
+                    // SAFETY: likewise.
+                    unsafe { few::multiply::<$decode>(matrix, storage, input, tiles, output) }
                 };
                 several_tokens(matrix: &Matrix<'_>, storage: VectorStorage, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) = {
                     // SAFETY: likewise.

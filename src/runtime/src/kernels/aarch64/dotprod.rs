@@ -129,6 +129,8 @@ unsafe fn sparse_group<const M: usize>(
 }
 
 impl TileSums<ROWS> for Dot {
+    const THREE: bool = true;
+
     #[inline(always)]
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         // Two sets of sums, for shorter dependency chains.

@@ -205,6 +205,8 @@ unsafe fn sparse_group<const M: usize>(
 }
 
 impl TileSums<ROWS> for MatrixMultiply {
+    const THREE: bool = false;
+
     #[inline(always)]
     fn w8<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
         let mut sums = zero::<M>();

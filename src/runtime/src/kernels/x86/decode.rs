@@ -204,7 +204,7 @@ unsafe fn choose(a: *const i8, plane: __m256i) -> [__m256i; 4] {
 }
 
 #[inline(always)]
-unsafe fn sparse8<I: Decode, const PLANES: usize>(
+pub(super) unsafe fn sparse8<I: Decode, const PLANES: usize>(
     shape: &TileShape,
     tile: *const u8,
     rows: [*const i8; PLANES],
@@ -260,7 +260,7 @@ unsafe fn sparse4_group<I: Decode>(
 }
 
 #[inline(always)]
-unsafe fn sparse4<I: Decode, const PLANES: usize>(
+pub(super) unsafe fn sparse4<I: Decode, const PLANES: usize>(
     shape: &TileShape,
     tile: *const u8,
     rows: [*const i8; PLANES],

@@ -1,4 +1,4 @@
-//! Prefetch for the single-token product: walk the weights backwards, from the last byte of the last tile to the first
+//! Prefetch for products with one token or a few rows of activations: walk the weights backwards, from the last byte of the last tile to the first
 //! of the first, a fixed distance ahead of the multiply.
 //!
 //! Backwards, since multipliers, index planes and row scales follow the values of a tile: they are in the cache when
@@ -15,6 +15,9 @@ const PREFETCH_DISTANCE: usize = 8 * 1024;
 /// Smallest distance for a tile's values, which are read after everything that follows them in the tile: less than
 /// [`PREFETCH_DISTANCE`], since the bytes between occupy the L1 cache too.
 const VALUES_DISTANCE: usize = 5 * 1024;
+/// Bytes from one prefetch to another one further ahead, into the L2 cache only, where a few rows are multiplied: their
+/// activations and the lines in flight to the L1 cache leave each other too little room.
+const FURTHER: usize = 8 * 1024;
 /// Largest distance: more does not help rows so long that their index planes fill the L1 cache.
 const MAX_DISTANCE: usize = 2 * PREFETCH_DISTANCE;
 
@@ -72,6 +75,19 @@ impl TilePrefetch {
         if from.addr().wrapping_add(BYTES) > self.floor {
             for line in 0..BYTES.div_ceil(64) {
                 prefetch_line(from.wrapping_add(line * 64));
+            }
+        }
+    }
+
+    /// [`TilePrefetch::lines`], and lines further ahead into the L2 cache.
+    #[inline(always)]
+    pub(super) fn lines_of_both<const BYTES: usize>(self, at: usize) {
+        self.lines::<BYTES>(at);
+        let from = self.start.wrapping_add(at).wrapping_sub(FURTHER);
+        if from.addr().wrapping_add(BYTES) > self.floor {
+            for line in 0..BYTES.div_ceil(64) {
+                // SAFETY: SSE is part of x86-64; a prefetch of any address is harmless.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(line * 64).cast()) };
             }
         }
     }

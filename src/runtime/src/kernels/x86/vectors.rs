@@ -1,6 +1,6 @@
 //! The operations in which the x86 instruction sets differ, so that products are written once: four-way dot products of
 //! bytes, the sums of a group of w4, and 256- or 512-bit vectors of rows. The operations of products with several
-//! tokens are in `several`.
+//! tokens are in `several`, those of products with a few rows of activations in `few`.
 //!
 //! With VNNI, `dpbusd` multiplies unsigned by signed bytes and adds in i32, so weights become unsigned: w8 with 128
 //! added, nibbles as stored, with 8 added; the excess is the same for every row and follows from the sums of the
@@ -8,8 +8,10 @@
 //! products of nibbles are small enough for a group to be summed in i16.
 #![expect(unsafe_code, reason = "vector instructions; a table is only returned after its CPU features are checked")]
 
+mod few;
 mod several;
 
+pub(super) use few::Few;
 pub(super) use several::Prefill;
 
 use core::arch::x86_64::*;
@@ -213,6 +215,4 @@ macro_rules! vnni {
 }
 vnni!(AvxVnni, _mm256_dpbusd_avx_epi32, "VNNI with AVX2's encoding.");
 vnni!(Avx512Vnni, _mm256_dpbusd_epi32, "VNNI with AVX-512's encoding, on 256-bit vectors.");
-
-#[cfg(test)]
-vnni!(Narrow, _mm256_dpbusd_epi32, "The bodies of [`AvxVnni`] in AVX-512's encoding, for CPUs without AVX-VNNI.");
+vnni!(Narrow, _mm256_dpbusd_epi32, "The bodies of [`AvxVnni`] in AVX-512's encoding.");
