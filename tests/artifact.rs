@@ -3,6 +3,7 @@
 
 mod bytes;
 mod chat_frame;
+mod grammar;
 mod kept;
 mod mutations;
 mod parts;

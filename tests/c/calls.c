@@ -193,6 +193,87 @@ static void choice(const slm_model *model) {
     EXPECT(slm_choose(logits, 4, &own, seen, 0, 0, NULL) == SLM_NULL);
 }
 
+static void put(unsigned char *bytes, size_t at, size_t width, uint32_t number) {
+    for (size_t index = 0; index < width; index++) {
+        bytes[at + index] = (unsigned char)(number >> 8 * index);
+    }
+}
+
+/* A grammar of one state that any text follows, for any vocabulary: docs/format.md. */
+static unsigned char *any_text(uint32_t vocabulary, size_t *length) {
+    size_t words = (vocabulary + 31) / 32, sets = 32 + 256 + 16 + 2;
+    unsigned char *bytes = calloc(sets + 4 * words, 1);
+    if (bytes == NULL) {
+        exit(3);
+    }
+    *length = sets + 4 * words;
+    put(bytes, 0, 2, 1);           /* version */
+    put(bytes, 2, 1, 4);           /* bytes of an id */
+    put(bytes, 3, 1, 16);          /* depth */
+    put(bytes, 4, 2, 1);           /* classes */
+    put(bytes, 6, 2, 1);           /* states */
+    put(bytes, 12, 2, 1);          /* sets */
+    put(bytes, 16, 4, 1);          /* entries */
+    put(bytes, 24, 4, vocabulary);
+    put(bytes, 288 + 8, 2, 65535); /* the state has no set, */
+    put(bytes, 288 + 12, 1, 1 | 2); /* is final, and every token is tried */
+    for (uint32_t token = 0; token < vocabulary; token++) {
+        bytes[sets + token / 8] |= (unsigned char)(1 << token % 8);
+    }
+    return bytes;
+}
+
+/* A grammar that the artifact does not have, one that the program has, and a step and a choice for its tokens. */
+static void grammar(const slm_model *model, const slm_facts *facts) {
+    static slm_grammar own, closed;
+    static slm_model closed_model;
+    slm_grammar_state state, before;
+    size_t length, count = 99, words = (facts->vocabulary + 31) / 32;
+    unsigned char *section = any_text(facts->vocabulary, &length);
+    uint32_t *allowed = malloc(words * sizeof *allowed), token = 99, run[4];
+    EXPECT(allowed != NULL);
+    EXPECT(slm_grammar_open(&own, model, NULL, 0) == SLM_NO_GRAMMAR && slm_grammar_words(&own) == 0);
+    EXPECT(slm_grammar_open(&own, &closed_model, NULL, 0) == SLM_NOT_OPEN);
+    EXPECT(slm_grammar_open(&own, model, section, length - 1) == SLM_FORMAT);
+    EXPECT(slm_grammar_open(&own, model, section, length) == SLM_OK && slm_grammar_words(&own) == words);
+    EXPECT(slm_grammar_start(&closed, &state) == SLM_NOT_OPEN && slm_grammar_start(&own, NULL) == SLM_NULL);
+    EXPECT(slm_grammar_start(&own, &state) == SLM_OK);
+    EXPECT(slm_grammar_accepts(&own, &state) == 1 && slm_grammar_complete(&own, &state) == 0);
+    EXPECT(slm_grammar_forced(&own, &state, run, 4, &count) == SLM_OK && count == 0);
+    EXPECT(slm_grammar_allowed(&own, &state, allowed, words - 1, &count) == SLM_CAPACITY);
+    EXPECT(slm_grammar_allowed(&own, &state, NULL, words, &count) == SLM_NULL);
+    EXPECT(slm_grammar_allowed(&own, &state, allowed, words, &count) == SLM_OK && count > 0);
+    before = state;
+    EXPECT(slm_grammar_advance(&own, &state, facts->vocabulary) == SLM_REFUSED);
+    EXPECT(memcmp(&before, &state, sizeof state) == 0);
+    if (facts->kind == 1 && facts->output == 2) {
+        slm_session *session;
+        slm_choice likeliest = {0.0f, 0, 65536, 0, 1.0f};
+        const float *logits;
+        size_t bytes = slm_session_bytes(model), width;
+        unsigned char *memory = memory_of(bytes);
+        uint32_t first = 0, whole = 98;
+        EXPECT(slm_session_init(&session, model, memory, bytes) == SLM_OK);
+        EXPECT(slm_step(session, &first, 1) == SLM_OK && slm_logits(session, &logits, &width) == SLM_OK);
+        EXPECT(slm_choose_among(logits, width, &likeliest, NULL, allowed, 0, 0, &whole) == SLM_OK);
+        EXPECT(slm_reset(session) == SLM_OK);
+        EXPECT(slm_step_allowed(session, &first, 1, NULL, words) == SLM_NULL);
+        EXPECT(slm_step_allowed(session, &first, 1, allowed, words) == SLM_OK);
+        EXPECT(slm_logits(session, &logits, &width) == SLM_OK);
+        EXPECT(slm_choose_among(logits, width, &likeliest, NULL, allowed, 0, 0, &token) == SLM_OK && token == whole);
+        EXPECT(slm_grammar_advance(&own, &state, token) == SLM_OK);
+        memset(allowed, 0, words * sizeof *allowed);
+        EXPECT(slm_choose_among(logits, width, &likeliest, NULL, allowed, 0, 0, &token) == SLM_EMPTY);
+        free(memory);
+    }
+    if (facts->eos != SLM_NO_TOKEN && slm_grammar_start(&own, &state) == SLM_OK) {
+        EXPECT(slm_grammar_advance(&own, &state, facts->eos) == SLM_OK && slm_grammar_complete(&own, &state) == 1);
+        EXPECT(slm_grammar_allowed(&own, &state, allowed, words, &count) == SLM_OK && count == 0);
+    }
+    free(allowed);
+    free(section);
+}
+
 /* The texts and tokens of the chat frame, and what is answered where there is none. */
 static void chat(const slm_model *model) {
     slm_chat_facts facts = {9, 9, 9};
@@ -266,6 +347,7 @@ int main(int argc, char **argv) {
     memcpy(&copy, &model, sizeof copy);
     memset(&model, 0, sizeof model);
     text(&copy, &facts);
+    grammar(&copy, &facts);
     chat(&copy);
     embedding(&copy, &facts);
     choice(&copy);
