@@ -300,6 +300,7 @@ pub(crate) fn compiled(model: &Model, device: &Target, context: Option<usize>) -
         tables: letters,
         chat_frame: None,
         sampling: None,
+        asked: Default::default(),
     };
     let tokenizer =
         if model.spec.kind == slmc::model::spec::ModelKind::Decoder { self::letters() } else { word_pieces() };

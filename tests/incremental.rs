@@ -169,6 +169,8 @@ fn generation_gives_the_tokens_that_the_whole_forward_gave() {
         sampling: Sampling::GREEDY,
         seed: 0,
         tokenizer: None,
+        means: Default::default(),
+        follow: Default::default(),
     };
     for model in [OpenedModel::open(&directory, &device), OpenedModel::open_stored(&directory, &device)] {
         let report = generate(&model.unwrap(), &options, &mut |_| ControlFlow::Continue(())).unwrap();

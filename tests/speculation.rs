@@ -26,7 +26,8 @@ const LAYOUT: Layout = Layout::R8K4Offset8;
 /// Artifacts of decoders: of the families of the fixture, one with short convolutions, one with sliding windows.
 fn decoders() -> Vec<(String, Vec<u8>)> {
     let families = Family::ALL.into_iter().filter(|family| family.decoder());
-    let mut artifacts: Vec<(String, Vec<u8>)> = families.map(|family| (name.to_owned(), artifact(family))).collect();
+    let mut artifacts: Vec<(String, Vec<u8>)> =
+        families.map(|family| (family.name().to_owned(), artifact(family))).collect();
     for name in ["lfm2-short-conv", "mistral-sliding-window-8"] {
         let directory = tempfile::tempdir().expect("a directory");
         let model = golden(name);

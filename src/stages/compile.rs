@@ -26,7 +26,7 @@ use serde_json::Value;
 use slm_runtime::format::spec::MAX_CHUNK;
 use slm_runtime::speculate::MAX_DRAFTS;
 use std::path::PathBuf;
-pub use work::{CompileOptions, CompileReport, compile_directory};
+pub use work::{Additions, CompileOptions, CompileReport, compile_directory};
 
 /// Pack a quantized directory into one artifact for a target
 ///
@@ -270,14 +270,16 @@ impl Stage for Compile {
             target,
             context: args.context,
             device_only: args.device_only,
-            continuations: path(&args.continuations),
-            draft: path(&args.draft),
-            drafts: usize::from(args.drafts),
-            kv: args.kv,
-            constraint: args.constraint.constraint(),
-            prefix: path(&args.prefix),
-            system: args.system.clone(),
-            seed: run.seed,
+            additions: Additions {
+                continuations: path(&args.continuations),
+                draft: path(&args.draft),
+                drafts: usize::from(args.drafts),
+                kv: args.kv,
+                constraint: args.constraint.constraint(),
+                prefix: path(&args.prefix),
+                system: args.system.clone(),
+                seed: run.seed,
+            },
         });
         Resolved::new(options, makes, faults).predicting(predicted)
     }

@@ -28,11 +28,11 @@ pub(super) fn asked_sections(
     vocabulary: &[Vec<u8>],
     progress: &dyn Progress,
 ) -> Result<AskedSections, StageError> {
-    let mut asked = AskedSections { kv: options.kv, ..AskedSections::default() };
-    if let Some(source) = &options.continuations {
+    let mut asked = AskedSections { kv: options.additions.kv, ..AskedSections::default() };
+    if let Some(source) = &options.additions.continuations {
         asked.continuations = Some(table(options, source, model, progress)?);
     }
-    if let Some(path) = &options.draft {
+    if let Some(path) = &options.additions.draft {
         let file = ArtifactFile::open(path)?;
         let view = file.view()?;
         let refuse = |reason: String| CompileError::Draft { path: path.clone(), reason };
@@ -45,11 +45,12 @@ pub(super) fn asked_sections(
                 path.display()
             ));
         }
-        asked.draft_memory = Session::required_bytes_for(&view, Extent { workers: 1, rows: 1 + options.drafts });
+        asked.draft_memory =
+            Session::required_bytes_for(&view, Extent { workers: 1, rows: 1 + options.additions.drafts });
         asked.draft = Some(view.bytes()[..view.header().device_bytes as usize].to_vec());
     }
     if asked.continuations.is_some() || asked.draft.is_some() {
-        asked.drafts = options.drafts;
+        asked.drafts = options.additions.drafts;
     }
     Ok(asked)
 }
@@ -62,7 +63,7 @@ fn table(
     progress: &dyn Progress,
 ) -> Result<Vec<u8>, StageError> {
     let (text, tokens) = match source == Path::new(OWN_SAMPLES) {
-        true => (CalibrationText::Default { seed: options.seed }, OWN_TOKENS),
+        true => (CalibrationText::Default { seed: options.additions.seed }, OWN_TOKENS),
         false => (CalibrationText::File { path: source.to_owned(), form: TextForm::default() }, TEXT_TOKENS),
     };
     let found = calibration(model, &text, tokens, progress)?;

@@ -19,14 +19,14 @@ pub(super) fn prefix_tokens(
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
 ) -> Result<Vec<u32>, StageError> {
-    let Some(source) = &options.prefix else { return Ok(Vec::new()) };
+    let Some(source) = &options.additions.prefix else { return Ok(Vec::new()) };
     let refuse =
         |reason: &str| CompileError::PrefixText { text: source.display().to_string(), reason: reason.to_owned() };
     let tokens = match source == Path::new(CHAT) {
         true => {
             let template = template.ok_or_else(|| refuse("the model has no chat template; pass a file of text"))?;
             let prompt = |question: &str| -> Result<Vec<u32>, StageError> {
-                let conversation = Conversation::ask(options.system.as_deref(), question);
+                let conversation = Conversation::ask(options.additions.system.as_deref(), question);
                 let rendered = template.render(&conversation).map_err(ChatTemplateError::from)?;
                 Ok(tokenizer.encode_plain(&rendered)?)
             };
@@ -34,7 +34,7 @@ pub(super) fn prefix_tokens(
             first?.into_iter().zip(second?).take_while(|(a, b)| a == b).map(|(token, _)| token).collect()
         }
         false => {
-            if options.system.is_some() {
+            if options.additions.system.is_some() {
                 return Err(refuse("--system goes with --prefix chat").into());
             }
             let text = std::fs::read_to_string(source).map_err(|error| refuse(&error.to_string()))?;

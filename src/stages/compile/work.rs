@@ -33,19 +33,9 @@ use slm_runtime::format::header::SectionKind;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Options of `slmc compile`, checked.
-#[derive(Clone, Debug)]
-pub struct CompileOptions {
-    /// Quantized directory.
-    pub model: PathBuf,
-    /// Artifact to write.
-    pub out: PathBuf,
-    /// Target device.
-    pub target: Target,
-    /// Positions; the model's maximum if absent.
-    pub context: Option<usize>,
-    /// Whether the file ends after the device part.
-    pub device_only: bool,
+/// What a person asks for beside the model.
+#[derive(Clone, Debug, Default)]
+pub struct Additions {
     /// The text whose frequent continuations are guessed, or the word for what the model writes.
     pub continuations: Option<PathBuf>,
     /// The artifact of the model that drafts.
@@ -62,6 +52,23 @@ pub struct CompileOptions {
     pub system: Option<String>,
     /// Seed of what the model writes.
     pub seed: u64,
+}
+
+/// Options of `slmc compile`, checked.
+#[derive(Clone, Debug)]
+pub struct CompileOptions {
+    /// Quantized directory.
+    pub model: PathBuf,
+    /// Artifact to write.
+    pub out: PathBuf,
+    /// Target device.
+    pub target: Target,
+    /// Positions; the model's maximum if absent.
+    pub context: Option<usize>,
+    /// Whether the file ends after the device part.
+    pub device_only: bool,
+    /// What a person asks for beside the model.
+    pub additions: Additions,
     /// The command, for the provenance.
     pub invocation: Invocation,
 }
@@ -186,7 +193,7 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
     let frame = frame.and_then(Result::ok).map(|frame| frame.with_tokens(&tokenizer, model.spec.vocabulary));
     let vocabulary = tokenizer.vocabulary_bytes(model.spec.vocabulary)?;
     let mut asked = asked_sections(options, &model, &vocabulary, progress)?;
-    if let Some(constraint) = &options.constraint {
+    if let Some(constraint) = &options.additions.constraint {
         let compiled = constraint.compile(&tokenizer, model.spec.vocabulary, &model.spec.ends)?;
         compiled.notes.iter().for_each(|note| progress.warn(note));
         asked.grammar = Some(compiled.section);
@@ -263,35 +270,35 @@ fn made(
     if let Some(reason) = not_fixed {
         settings["chat_frame"] = json!(format!("{NOT_FIXED}{reason}"));
     }
-    if options.kv != KvFormat::Int8 {
-        settings["kv"] = json!(options.kv.to_string());
+    if options.additions.kv != KvFormat::Int8 {
+        settings["kv"] = json!(options.additions.kv.to_string());
     }
-    if let Some(constraint) = &options.constraint {
+    if let Some(constraint) = &options.additions.constraint {
         settings["follows"] = json!(constraint.kind());
         if let Constraint::Expression(expression) = constraint {
             settings["regex"] = json!(expression);
         }
     }
-    if let Some(prefix) = &options.prefix {
+    if let Some(prefix) = &options.additions.prefix {
         let of_template = prefix == Path::new(CHAT);
-        settings["prefix"] = json!({ "chat": of_template, "system": options.system });
+        settings["prefix"] = json!({ "chat": of_template, "system": options.additions.system });
     }
     let mut inputs = Inputs::default().model("model", &options.model)?;
-    if let Some(path) = options.constraint.as_ref().and_then(Constraint::path) {
+    if let Some(path) = options.additions.constraint.as_ref().and_then(Constraint::path) {
         inputs = inputs.files("grammar", [path])?;
     }
-    if let Some(prefix) = options.prefix.iter().find(|prefix| *prefix != Path::new(CHAT)) {
+    if let Some(prefix) = options.additions.prefix.iter().find(|prefix| *prefix != Path::new(CHAT)) {
         inputs = inputs.files("prefix", [prefix])?;
     }
-    if let Some(source) = &options.continuations {
+    if let Some(source) = &options.additions.continuations {
         let own = source == Path::new(OWN_SAMPLES);
         settings["continuations"] = json!({ "own_samples": own });
         if !own {
             inputs = inputs.files("continuations", [source])?;
         }
     }
-    if let Some(draft) = &options.draft {
-        settings["drafts"] = json!(options.drafts);
+    if let Some(draft) = &options.additions.draft {
+        settings["drafts"] = json!(options.additions.drafts);
         inputs = inputs.files("draft", [draft])?;
     }
     let mut made = provenance("compile", &inputs, settings, &options.invocation);
