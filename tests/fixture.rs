@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use slm_runtime::sample::random_u64;
 use slmc::calibrate::collect;
-use slmc::compile::{Compiled, HostSections, TextSection, compile};
+use slmc::compile::{AskedSections, Compiled, HostSections, TextSection, compile};
 use slmc::disk::DenseTensor;
 use slmc::formats::open_model;
 use slmc::model::device::device;
@@ -290,6 +290,11 @@ pub(crate) fn with_tokens(mut model: Model, rows: usize, scheme: QuantScheme) ->
 
 /// An artifact of a quantized fixture, with a host part; a decoder's turns text into tokens.
 pub(crate) fn compiled(model: &Model, device: &Target, context: Option<usize>) -> Compiled {
+    compiled_with(model, device, context, AskedSections::default())
+}
+
+/// The same with what is asked for beside the model.
+pub(crate) fn compiled_with(model: &Model, device: &Target, context: Option<usize>, asked: AskedSections) -> Compiled {
     let letters = (model.spec.vocabulary == LETTERS).then(|| {
         let tokenizer = Tokenizer::from_bytes("letters.json".into(), letters().to_string().as_bytes());
         tokenizer.expect("a tokenizer").device_text().expect("the device has every part of it")
@@ -300,7 +305,7 @@ pub(crate) fn compiled(model: &Model, device: &Target, context: Option<usize>) -
         tables: letters,
         chat_frame: None,
         sampling: None,
-        asked: Default::default(),
+        asked,
     };
     let tokenizer =
         if model.spec.kind == slmc::model::spec::ModelKind::Decoder { self::letters() } else { word_pieces() };

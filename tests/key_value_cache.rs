@@ -2,6 +2,7 @@
 //! bits on every kernel and for any chunking, and a saved sequence goes on as the one that was saved.
 
 use crate::fixture::{self, Family, Size};
+use crate::reference::quantize_model;
 use crate::support::{golden, json, refused};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::header::SectionKind;
@@ -13,18 +14,22 @@ use slm_runtime::sample::random_u64;
 use slm_runtime::session::{Session, SnapshotError};
 use slm_runtime::sha256::Sha256;
 use slmc::artifact::host::SessionMemory;
+use slmc::compile::AskedSections;
+use slmc::compile::kv::KvFormat;
+use slmc::formats::open_model;
+use slmc::model::scheme::QuantScheme;
+use slmc::target::Target;
 use std::path::Path;
 
 const CONTEXT: usize = 96;
 
-/// The artifact of a golden checkpoint, with further options of `compile`.
-fn artifact(name: &str, options: &str) -> Vec<u8> {
-    let directory = tempfile::tempdir().expect("a directory");
-    let model = golden(name);
-    let model = model.to_str().expect("UTF-8");
-    json(directory.path(), &["quantize", model, "--scheme", "w8", "--method", "rtn", "-o", "q"]);
-    json(directory.path(), &format!("compile q --target x86-64-v3 --context {CONTEXT} {options} -o a.slm"));
-    std::fs::read(directory.path().join("a.slm")).expect("it was written")
+/// The artifact of a golden checkpoint with keys and values in a format.
+fn artifact(name: &str, kv: KvFormat) -> Vec<u8> {
+    let model = open_model(&golden(name)).expect("it opens");
+    let quantized = quantize_model(&model, QuantScheme::W8, QuantScheme::W8);
+    let target = Target::unlimited("test", Layout::R8K4Offset8);
+    let asked = AskedSections { kv, ..AskedSections::default() };
+    fixture::compiled_with(&quantized, &target, Some(CONTEXT), asked).bytes
 }
 
 fn tokens(vocabulary: u32, count: usize) -> Vec<u32> {
@@ -64,7 +69,7 @@ fn with_whole_cache(artifact: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_ring_gives_the_bits_of_the_whole_cache_in_less_memory() {
-    let ring = artifact("mistral-sliding-window-8", "");
+    let ring = artifact("mistral-sliding-window-8", KvFormat::Int8);
     let view = ArtifactView::open(&ring).expect("it is sound");
     let format = |index: usize| LayerCacheFormat::from_number(view.layer(index).cache_format).expect("known");
     assert!((0..view.spec().layers as usize).all(|layer| format(layer).is_ring()));
@@ -84,7 +89,7 @@ fn a_ring_gives_the_bits_of_the_whole_cache_in_less_memory() {
 #[test]
 fn values_in_four_bits_are_the_same_bits_everywhere_and_near_the_others() {
     for name in ["llama-gqa-tied", "mistral-sliding-window-8", "lfm2-short-conv"] {
-        let (eight, four) = (artifact(name, ""), artifact(name, "--kv v4"));
+        let (eight, four) = (artifact(name, KvFormat::Int8), artifact(name, KvFormat::Nibbles));
         let (of_eight, of_four) = (logits(&eight, &SCALAR, CONTEXT), logits(&four, &SCALAR, CONTEXT));
         for kernels in tables() {
             for piece in [1, 7, 64] {
@@ -100,12 +105,12 @@ fn values_in_four_bits_are_the_same_bits_everywhere_and_near_the_others() {
         assert!(bytes(&four) < bytes(&eight), "{name}");
     }
     // Of some layers only: between the two.
-    let some = artifact("llama-gqa-tied", "--kv v4:0-0");
+    let some = artifact("llama-gqa-tied", KvFormat::NibblesOf(0, 0));
     let view = ArtifactView::open(&some).expect("it is sound");
     let nibbles: Vec<bool> = (0..view.spec().layers as usize)
         .map(|layer| LayerCacheFormat::from_number(view.layer(layer).cache_format).expect("known").has_nibble_values())
         .collect();
-    assert_eq!(nibbles, [true, false]);
+    assert_eq!(nibbles, [true, false, false]);
 }
 
 /// Takes a session through some tokens and returns the bits of the last logits.
@@ -115,13 +120,14 @@ fn read(session: &mut Session<'_, '_>, tokens: &[u32]) -> Vec<u32> {
 
 #[test]
 fn a_saved_sequence_goes_on() {
-    for (name, options) in [
-        ("llama-gqa-tied", ""),
-        ("llama-gqa-tied", "--kv v4"),
-        ("mistral-sliding-window-8", ""),
-        ("lfm2-short-conv", ""),
+    let (int8, nibbles) = (KvFormat::Int8, KvFormat::Nibbles);
+    for (name, kv) in [
+        ("llama-gqa-tied", int8),
+        ("llama-gqa-tied", nibbles),
+        ("mistral-sliding-window-8", int8),
+        ("lfm2-short-conv", int8),
     ] {
-        let bytes = artifact(name, options);
+        let bytes = artifact(name, kv);
         let view = ArtifactView::open(&bytes).expect("it is sound");
         let tokens = tokens(view.spec().vocabulary, CONTEXT);
         let mut memory = [SessionMemory::for_artifact(&view), SessionMemory::for_artifact(&view)];
@@ -142,14 +148,14 @@ fn a_saved_sequence_goes_on() {
             other.restore(&snapshot).expect("it is of this model");
             assert_eq!(other.positions(), length);
             let rest = &tokens[length..length + 12];
-            assert_eq!(read(&mut other, rest), read(&mut session, rest), "{name} {options} after {length}");
+            assert_eq!(read(&mut other, rest), read(&mut session, rest), "{name} {kv} after {length}");
         }
     }
 }
 
 #[test]
 fn snapshots_that_are_changed_or_of_another_model_are_refused() {
-    let bytes = artifact("llama-gqa-tied", "");
+    let bytes = artifact("llama-gqa-tied", KvFormat::Int8);
     let view = ArtifactView::open(&bytes).expect("it is sound");
     let mut memory = SessionMemory::for_artifact(&view);
     let mut session = Session::new(&view, &SCALAR, memory.as_mut_slice()).expect("the memory is right");
@@ -170,7 +176,7 @@ fn snapshots_that_are_changed_or_of_another_model_are_refused() {
             let _ = session.step(&[1, 2]);
         }
     }
-    let other = artifact("llama-gqa-tied", "--kv v4");
+    let other = artifact("llama-gqa-tied", KvFormat::Nibbles);
     let view = ArtifactView::open(&other).expect("it is sound");
     let mut memory = SessionMemory::for_artifact(&view);
     let mut session = Session::new(&view, &SCALAR, memory.as_mut_slice()).expect("the memory is right");
@@ -207,7 +213,9 @@ fn a_prefix_is_read_once_and_changes_no_token() {
         let (plain, begun) = (json(directory, &arguments("plain.slm")), json(directory, &arguments("begun.slm")));
         assert_eq!(plain["tokens"], begun["tokens"], "{prompt}");
         assert!(plain.get("reused_tokens").is_none());
-        assert_eq!(begun["reused_tokens"].is_u64(), prompt != "a cow", "{prompt}: {begun}");
+        // What opens every text is there for any prompt.
+        let reused = begun["reused_tokens"].as_u64().expect("some");
+        assert_eq!(reused > 4, prompt != "a cow", "{prompt}: {begun}");
     }
     let report = compile(directory, "--prefix chat --system 'be kind'", "chat.slm");
     assert!(report["prefix_tokens"].as_u64().is_some_and(|tokens| tokens > 8), "{report}");

@@ -32,8 +32,9 @@ const MODEL: [(&str, Range<usize>); 4] =
     [("exit_head", 8..9), ("stacks", 10..11), ("reserved", 11..12), ("reserved", 86..128)];
 
 /// Kept bytes of a layer record.
-const LAYER: [(&str, Range<usize>); 4] =
-    [("cache_format", 40..41), ("exit_head", 41..42), ("stack", 42..43), ("reserved", 43..64)];
+const LAYER: [(&str, Range<usize>); 3] = [("exit_head", 41..42), ("stack", 42..43), ("reserved", 43..64)];
+/// The byte of a layer record that names how its keys and values are kept.
+const CACHE_FORMAT: usize = 40;
 
 /// The first, the last and one other byte of a range, each with a small and a large value.
 fn values(range: &Range<usize>) -> impl Iterator<Item = (usize, u8)> + use<> {
@@ -78,6 +79,10 @@ fn kept_fields_of_the_specification_are_refused_by_name() {
     }
     let layers = (whole.all[SPEC].2.len() - ModelRecord::BYTES) / LayerRecord::BYTES;
     for layer in 0..layers {
+        for value in [4, 0xff] {
+            let at = ModelRecord::BYTES + layer * LayerRecord::BYTES + CACHE_FORMAT;
+            refused(&changed(at, value), Record::Layer(layer as u32), "cache_format");
+        }
         for (field, range) in LAYER {
             for (at, value) in values(&range) {
                 let at = ModelRecord::BYTES + layer * LayerRecord::BYTES + at;
@@ -102,7 +107,7 @@ fn kept_sections_are_refused_by_number() {
         }
     }
     assert_eq!((SectionKind::Chunks as u32, SectionKind::Seal as u32), (0x8000_0006, 0x8000_0007));
-    for free in [0x8000_0008, 0x8000_000f, 0x8000_0014] {
+    for free in [0x8000_0008, 0x8000_000f, 0x8000_0018] {
         let mut sections = whole.clone();
         sections.all.insert(device, (free, 0, vec![1; 64]));
         assert_eq!(judged(&sections.file(|_| {})), Ok(()), "{free:#x} is skipped");
