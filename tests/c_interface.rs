@@ -130,6 +130,29 @@ fn the_example_generates_what_slmc_generates() {
     }
 }
 
+#[test]
+fn outputs_that_follow_a_grammar_are_those_of_slmc() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let programs = builds("src/runtime/examples/constrained.c", directory.path());
+    let model = root("recipes/quickstart/teacher");
+    let model = model.to_str().expect("UTF-8");
+    let schema = root("tests/data/robot.schema.json");
+    let schema = schema.to_str().expect("UTF-8");
+    succeed(directory.path(), &["quantize", model, "--scheme", "w8", "--method", "rtn", "-o", "q"]);
+    let compile = ["compile", "q", "--target", "x86-64-v3", "--context", "512", "--json-schema", schema, "-o", "r.slm"];
+    succeed(directory.path(), &compile);
+    let file = directory.path().join("r.slm");
+    for (temperature, seed) in [("0", "0"), ("1", "1"), ("1", "2")] {
+        let (report, _) =
+            generated(&file, &["--prompt", "Go", "--temperature", temperature, "--seed", seed, "--tokens", "500"]);
+        let said = report["text"].as_str().expect("a text").strip_prefix("Go").expect("the prompt").to_owned();
+        for program in &programs {
+            let own = stdout_of(Command::new(program).arg(&file).args(["Go", temperature, seed]));
+            assert_eq!(own.trim_end_matches('\n'), said, "temperature {temperature}, seed {seed}");
+        }
+    }
+}
+
 /// Compares the tokens that the example generates from an artifact with those of `slmc generate`.
 pub(crate) fn generates_as_slmc_does(file: &Path, prompt: &str, tokens: usize) {
     generates_as_slmc_does_with(file, prompt, tokens, &[]);

@@ -2,11 +2,14 @@
 //! `SLMC_FUZZ_SEEDS=DIR` they are written to DIR, a folder for each fuzz target; without it to a temporary directory.
 //! Either way each is read.
 
-use crate::fixture::{self, Family, Size, compiled, letters, quantized, with_tokens, word_pieces};
+use crate::fixture::{self, Family, Size, compiled, compiled_with, letters, quantized, with_tokens, word_pieces};
 use crate::gguf::draft::Draft;
 use crate::support::{name, root};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::Layout;
+use slmc::compile::AskedSections;
+use slmc::compile::continuations::continuations_section;
+use slmc::compile::kv::KvFormat;
 use slmc::formats::{open_model, open_outline};
 use slmc::model::companions::{Companions, TEMPLATE_FILE};
 use slmc::model::scheme::{Preset, QuantScheme};
@@ -75,6 +78,19 @@ fn seeds_of_the_fuzz_targets_are_sound() {
     }
     let parts =
         with_tokens(quantized(Family::TiedLlama, Size::TINY, Preset::W4), 72, QuantScheme::Split { wide_rows: 64 });
+    let model = quantized(Family::TiedLlama, Size::TINY, Preset::Mixed);
+    let small = compiled(&model, &generic(Layout::R4K4), None).bytes;
+    let device = ArtifactView::open(&small).expect("it is sound").header().device_bytes as usize;
+    let asked = AskedSections {
+        continuations: continuations_section(&[vec![1, 2, 3, 1, 2, 3, 1, 2]], model.spec.vocabulary, 1 << 10),
+        draft: Some(small[..device].to_vec()),
+        prefix: vec![1, 2, 3],
+        kv: KvFormat::Nibbles,
+        ..AskedSections::default()
+    };
+    let whole = compiled_with(&model, &generic(Layout::R4K4), None, asked).bytes;
+    ArtifactView::open(&whole).expect("it is sound").verify_digests().expect("its digests hold");
+    seeds.put("artifact", "drafts-and-prefix", whole);
     seeds.put("artifact", "two-parts", compiled(&parts, &generic(Layout::R4K4), None).bytes);
 
     for entry in fs::read_dir(root("tests/data/chat_templates")).expect("a folder of this repository") {

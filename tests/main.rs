@@ -24,6 +24,7 @@ mod formats;
 mod fuzz_seeds;
 mod gguf;
 mod golden;
+mod grammar;
 mod graph;
 mod history;
 mod hostile_checkpoint;

@@ -51,11 +51,20 @@ fuzz_target!(|bytes: &[u8]| {
             let _ = frame.message(Role::User, frame.text(part));
         }
     }
+    if let Some(table) = view.continuations() {
+        assert!(table.after(&[0, 1, 2]).is_none_or(|token| token < spec.vocabulary));
+    }
+    let _ = view.draft_model().map(|draft| draft.verify_digests());
     if Session::required_bytes(&view) > MEMORY {
         return;
     }
     let (mut bytes, range) = memory(Session::required_bytes(&view) as usize);
     let Ok(mut session) = Session::new(&view, best(view.layout()), &mut bytes[range]) else { return };
+    // What the file says was read: taken up or refused, and gone on with.
+    if session.restore_prefix().is_ok_and(|positions| positions > 0) {
+        let _ = session.step(&[0]);
+    }
+    session.reset();
     let last = spec.vocabulary - 1;
     let tokens: Vec<u32> = (0..spec.context.min(5)).map(|index| [0, last, last / 2][index as usize % 3]).collect();
     let _ = session.run(&tokens, &mut |_, row| assert_eq!(row.len(), spec.output_width as usize));

@@ -1,32 +1,61 @@
-//! Values of attention in 4 bits: a rotation that spreads an outlier over the head, then integers in [-7, 7] with one
-//! scale, two to a byte.
+//! Values of attention in 4 bits: a rotation that spreads an outlier over the head, then sixteen levels with one scale,
+//! two to a byte.
 
 use super::{NumericRange, TINY_BITS, max_abs_bits, round_to_integer};
 
-/// 1/7 rounded to f32.
-const ONE_OVER_7: f32 = 1.0 / 7.0;
+/// Scales that are tried: a · (16 − k) / 16 / 15 for k = 0, 1, … below this number, a the largest magnitude.
+const SCALES: u32 = 6;
 
-/// Rotates a vector in place and packs it: q = round(v · (7 / a)), scale = a · (1/7), a = max |v|. Byte i has q[i] + 8 in
-/// its low half and q[i + width / 2] + 8 in its high half; the width is even.
+/// Rotates a vector in place ([`hadamard`]) and packs it: of some scales the one with the smallest squared error, the first
+/// of equal ones; n = round((v / scale + 15) / 2) within 0 and 15, which stands for (2n − 15) · scale. Byte i has n[i] in its
+/// low half and n[i + width / 2] in its high half; the width is even.
 pub fn quantize_nibbles(value: &mut [f32], out: &mut [i8]) -> Result<f32, NumericRange> {
     hadamard(value);
     let bits = max_abs_bits(value)?;
     if bits < TINY_BITS {
-        out.fill(0x88u8 as i8);
+        // Any number: the scale is 0.
+        out.fill(0);
         return Ok(0.0);
     }
     let largest = f32::from_bits(bits);
-    let inverse = 7.0 / largest;
+    let (mut best, mut least) = (0.0, f32::INFINITY);
+    for step in 0..SCALES {
+        let scale = largest * ((16 - step) as f32 / 240.0);
+        let inverse = 1.0 / scale;
+        let mut error = 0.0;
+        for &value in &*value {
+            let apart = value - (2 * nibble(value, inverse) - 15) as f32 * scale;
+            error += apart * apart;
+        }
+        if error < least {
+            (best, least) = (scale, error);
+        }
+    }
+    let inverse = 1.0 / best;
     let (low, high) = value.split_at(value.len() / 2);
     for (byte, (&low, &high)) in out.iter_mut().zip(low.iter().zip(high)) {
-        let nibble = |value: f32| (round_to_integer(value * inverse) + 8) as u8;
-        *byte = (nibble(high) << 4 | nibble(low)) as i8;
+        *byte = (nibble(high, inverse) << 4 | nibble(low, inverse)) as i8;
     }
-    Ok(largest * ONE_OVER_7)
+    Ok(best)
 }
 
-/// Multiplies a vector by the Hadamard matrix H, which is its own inverse, block by block of n values, n the largest power of two that divides its length: butterflies
-/// (a, b) ← (a + b, a − b) at distances 1, 2, 4, … n/2, then a product with f32(1/√n).
+fn nibble(value: f32, inverse: f32) -> i32 {
+    round_to_integer((value * inverse + 15.0) * 0.5).clamp(0, 15)
+}
+
+/// The integer that a nibble stands for, an odd one in [-15, 15].
+#[inline]
+pub(crate) fn from_nibble(nibble: u8) -> i8 {
+    2 * nibble as i8 - 15
+}
+
+/// Multiplies a vector by an orthogonal matrix that is its own inverse: the Hadamard matrix within blocks of n values, n
+/// the largest power of two that divides the width, and a reflection between the blocks.
+///
+/// ```text
+/// within a block      (a, b) ← (a + b, a − b) at distances 1, 2, 4, … n / 2, then a product with f32(1 / √n)
+/// between m blocks    x[j] ← x[j] − (Σ over blocks of x[j]) · f32(2 / m), where m > 1
+/// ```
 pub fn hadamard(vector: &mut [f32]) {
     let n = 1 << vector.len().trailing_zeros().min(31);
     let factor = 1.0 / root_of_power(n);
@@ -42,6 +71,15 @@ pub fn hadamard(vector: &mut [f32]) {
             distance *= 2;
         }
         block.iter_mut().for_each(|value| *value *= factor);
+    }
+    let blocks = vector.len().checked_div(n).unwrap_or(0);
+    if blocks > 1 {
+        let twice = 2.0 / blocks as f32;
+        for place in 0..n {
+            let column = |block: usize| block * n + place;
+            let sum = (0..blocks).fold(0.0, |sum, block| sum + vector[column(block)]);
+            (0..blocks).for_each(|block| vector[column(block)] -= sum * twice);
+        }
     }
 }
 
