@@ -136,15 +136,16 @@ fn outputs_that_follow_a_grammar_are_those_of_slmc() {
     let programs = builds("src/runtime/examples/constrained.c", directory.path());
     let model = root("recipes/quickstart/teacher");
     let model = model.to_str().expect("UTF-8");
-    let schema = root("tests/data/robot.schema.json");
-    let schema = schema.to_str().expect("UTF-8");
+    let schema = r#"{"type": "object", "required": ["name", "go", "steps"], "additionalProperties": false, "properties": {
+        "name": {"type": "string", "minLength": 3, "maxLength": 8}, "go": {"enum": ["left", "right"]},
+        "steps": {"type": "integer", "minimum": 0, "maximum": 40}}}"#;
+    fs::write(directory.path().join("schema.json"), schema).expect("writes");
     succeed(directory.path(), &["quantize", model, "--scheme", "w8", "--method", "rtn", "-o", "q"]);
-    let compile = ["compile", "q", "--target", "x86-64-v3", "--context", "512", "--json-schema", schema, "-o", "r.slm"];
-    succeed(directory.path(), &compile);
+    succeed(directory.path(), "compile q --target x86-64-v3 --json-schema schema.json -o r.slm");
     let file = directory.path().join("r.slm");
     for (temperature, seed) in [("0", "0"), ("1", "1"), ("1", "2")] {
         let (report, _) =
-            generated(&file, &["--prompt", "Go", "--temperature", temperature, "--seed", seed, "--tokens", "500"]);
+            generated(&file, &["--prompt", "Go", "--temperature", temperature, "--seed", seed, "--tokens", "200"]);
         let said = report["text"].as_str().expect("a text").strip_prefix("Go").expect("the prompt").to_owned();
         for program in &programs {
             let own = stdout_of(Command::new(program).arg(&file).args(["Go", temperature, seed]));
