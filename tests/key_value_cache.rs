@@ -50,7 +50,7 @@ fn logits(artifact: &[u8], kernels: &'static Kernels, piece: usize) -> Vec<u32> 
 
 /// The tables that run the layout of the target.
 fn tables() -> Vec<&'static Kernels> {
-    available().into_iter().filter(|table| table.layout.is_none_or(|layout| layout == Layout::R8K4Offset8)).collect()
+    available().filter(|table| table.layout.is_none_or(|layout| layout == Layout::R8K4Offset8)).collect()
 }
 
 /// The artifact with a cache that holds every position, digests aside.

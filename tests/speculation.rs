@@ -191,7 +191,7 @@ fn a_shortened_sequence_goes_on_as_if_nothing_had_been_taken_back() {
             |seed, count| -> Vec<u32> { (0..count).map(|n| (random_u64(seed, n) % vocabulary) as u32).collect() };
         let (start, wrong, right) = (tokens(1, 20), tokens(2, 6), tokens(3, 12));
         let tables: Vec<&'static Kernels> =
-            available().into_iter().filter(|table| table.layout.is_none_or(|layout| layout == LAYOUT)).collect();
+            available().filter(|table| table.layout.is_none_or(|layout| layout == LAYOUT)).collect();
         for kernels in tables {
             for kept in 0..=wrong.len() {
                 let (mut memory, mut fresh) = (memory(&view, 8), memory(&view, 1));

@@ -54,12 +54,12 @@ pub struct Args {
     #[arg(long, value_name = "N", help_heading = TARGET)]
     context: Option<usize>,
 
-    /// Format of keys and values: v8, v4, v4:FIRST-LAST
+    /// Format of keys and values: v8, v4, v4:FIRST-LAST [default: v8]
     ///
     /// v8: 8 bits. v4: keys in 8 bits, values rotated and in 4, of all layers or of those from FIRST to LAST; judge the loss
     /// with `slmc eval`. Layers with a sliding window hold what the window sees and no more, whatever the format.
-    #[arg(long, value_name = "FORMAT", default_value = "v8", help_heading = TARGET)]
-    kv: KvFormat,
+    #[arg(long, value_name = "FORMAT", help_heading = TARGET)]
+    kv: Option<KvFormat>,
 
     #[command(flatten)]
     constraint: ConstraintArgs,
@@ -90,11 +90,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE.slm", help_heading = DRAFTS)]
     draft: Option<Artifact>,
 
-    /// Tokens that are guessed and read together
+    /// Tokens that are guessed and read together [default: 4]
     ///
     /// Memory for their logits is counted in the device's RAM where there is a table or a draft model.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=MAX_DRAFTS as i64), help_heading = DRAFTS)]
-    drafts: u8,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=MAX_DRAFTS as i64), help_heading = DRAFTS)]
+    drafts: Option<u8>,
 
     /// Leave out tokenizer.json, names, labels, provenance
     ///
@@ -110,6 +110,8 @@ pub struct Args {
 /// The kind of stage.
 pub struct Compile;
 
+/// Tokens that are guessed together unless a person says otherwise.
+const DRAFTED: u8 = 4;
 /// Why nothing can follow a grammar.
 const NOTHING_TO_CONSTRAIN: &str = "only decoders with logits of the next token follow a grammar; leave it out";
 /// Why nothing can be drafted.
@@ -147,7 +149,7 @@ impl Args {
             key_maps: true,
             wide_activations: model.wide_activations,
             golden: golden_size(spec, context),
-            sections: SectionBytes { asked: Asked { kv: self.kv, ..Asked::default() }, ..sections },
+            sections: SectionBytes { asked: Asked { kv: self.kv.unwrap_or_default(), ..Asked::default() }, ..sections },
         };
         let (found, does_not_fit) = match fit(&shape, target, context) {
             Ok((found, _)) => (Some(found), None),
@@ -238,7 +240,7 @@ impl Stage for Compile {
         if let (Some(target), Some(model)) = (&target, &model) {
             check_required(target, model, &mut faults);
             args.check_limits(target, model, &mut faults);
-            faults.check("kv", args.kv.check(model.spec.layers.len()));
+            faults.check("kv", args.kv.unwrap_or_default().check(model.spec.layers.len()));
             let talks = matches!(model.spec.head, Head::LanguageModel { .. });
             if let Some(constraint) = args.constraint.constraint().filter(|_| !talks) {
                 faults.add(constraint.kind(), anyhow!(NOTHING_TO_CONSTRAIN));
@@ -273,8 +275,8 @@ impl Stage for Compile {
             additions: Additions {
                 continuations: path(&args.continuations),
                 draft: path(&args.draft),
-                drafts: usize::from(args.drafts),
-                kv: args.kv,
+                drafts: usize::from(args.drafts.unwrap_or(DRAFTED)),
+                kv: args.kv.unwrap_or_default(),
                 constraint: args.constraint.constraint(),
                 prefix: path(&args.prefix),
                 system: args.system.clone(),

@@ -103,8 +103,8 @@ fn every_byte_of_it_may_change() {
     let base = Sections::of(&with(&[(0, &sound)]));
     let place = base.all.iter().position(|(kind, ..)| *kind == KIND).expect("it is there");
     let (mut opened, mut refused) = (0, 0);
-    for at in 0..sound.len() {
-        for value in [0, 1, 0xff, sound[at] ^ 1, sound[at] ^ 0x80] {
+    for (at, byte) in sound.iter().enumerate() {
+        for value in [0, 1, 0xff, byte ^ 1, byte ^ 0x80] {
             let mut sections = base.clone();
             sections.all[place].2[at] = value;
             let file = sections.file(|_| {});

@@ -5,7 +5,7 @@ use crate::compile::CompileError;
 use crate::model::weights::Model;
 use crate::stages::StageError;
 use crate::stages::arguments::CHAT;
-use crate::text::chat_template::{ChatTemplate, ChatTemplateError, Conversation};
+use crate::text::chat_template::{ChatTemplate, Conversation};
 use crate::text::tokenizer::Tokenizer;
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub(super) fn prefix_tokens(
             let template = template.ok_or_else(|| refuse("the model has no chat template; pass a file of text"))?;
             let prompt = |question: &str| -> Result<Vec<u32>, StageError> {
                 let conversation = Conversation::ask(options.additions.system.as_deref(), question);
-                let rendered = template.render(&conversation).map_err(ChatTemplateError::from)?;
+                let rendered = template.render(&conversation)?;
                 Ok(tokenizer.encode_plain(&rendered)?)
             };
             let [first, second] = QUESTIONS.map(prompt);
