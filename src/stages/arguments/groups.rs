@@ -159,7 +159,7 @@ pub struct CalibrationArgs {
 pub struct ConstraintArgs {
     /// Rules that every output follows, like GBNF
     ///
-    /// `root ::= "yes" | "no"`: literals, [classes], (groups), | ? * + {m,n}, rules by name.
+    /// `root ::= "yes" | "no"`: literals, `[classes]`, (groups), | ? * + {m,n}, rules by name.
     #[arg(long, value_name = "FILE", group = "constraint")]
     pub grammar: Option<ReadFile>,
 

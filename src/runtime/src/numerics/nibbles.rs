@@ -7,8 +7,8 @@ use super::{NumericRange, TINY_BITS, max_abs_bits, round_to_integer};
 const SCALES: u32 = 6;
 
 /// Rotates a vector in place ([`hadamard`]) and packs it: of some scales the one with the smallest squared error, the first
-/// of equal ones; n = round((v / scale + 15) / 2) within 0 and 15, which stands for (2n − 15) · scale. Byte i has n[i] in its
-/// low half and n[i + width / 2] in its high half; the width is even.
+/// of equal ones; n = round((v / scale + 15) / 2) within 0 and 15, which stands for (2n − 15) · scale. Byte i has `n[i]` in its
+/// low half and `n[i + width / 2]` in its high half; the width is even.
 pub fn quantize_nibbles(value: &mut [f32], out: &mut [i8]) -> Result<f32, NumericRange> {
     hadamard(value);
     let bits = max_abs_bits(value)?;

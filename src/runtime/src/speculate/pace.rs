@@ -11,10 +11,10 @@
 /// Most drafts of a round.
 pub const MAX_DRAFTS: usize = 15;
 
-/// Part of a step that a further row takes where products wait for memory, and that a row takes where they compute: what
-/// is assumed until times are noted.
-const WAITING_ROW: f32 = 0.03;
-const COMPUTED_ROW: f32 = 0.2;
+/// Part of a step that a further row takes, until times are noted.
+const ROW: f32 = 0.25;
+/// The least part of a step that a further row is taken to take beyond those that were timed.
+const LEAST_ROW: f32 = 0.03;
 /// Drafts that the first estimate of the share counts as.
 const PRIOR: f32 = 3.0;
 /// The first estimate: most sources are right as often where they pay at all.
@@ -33,7 +33,7 @@ pub struct Pace {
     right: f32,
     tried: f32,
     cost: f32,
-    /// Time of reading n + 1 tokens together, in steps.
+    /// Time of reading n + 1 tokens together, in steps; 0 where none was noted.
     rows: [f32; MAX_DRAFTS + 1],
     /// Rounds to rest, and the length of the pause.
     resting: u32,
@@ -52,11 +52,14 @@ pub struct Plan {
 impl Pace {
     /// For drafts that each take `cost` of the time of a step.
     pub fn new(cost: f32) -> Self {
-        let rows = core::array::from_fn(|further| {
-            let further = further as f32;
-            (1.0 + WAITING_ROW * further).max(COMPUTED_ROW * (further + 1.0))
-        });
-        Pace { right: PRIOR * FIRST_SHARE, tried: PRIOR, cost, rows, resting: 0, pause: PAUSES.0 }
+        Pace {
+            right: PRIOR * FIRST_SHARE,
+            tried: PRIOR,
+            cost,
+            rows: [0.0; MAX_DRAFTS + 1],
+            resting: 0,
+            pause: PAUSES.0,
+        }
     }
 
     /// The share of drafts that are right where the one before was.
@@ -79,7 +82,7 @@ impl Pace {
         for drafts in 1..=most.min(MAX_DRAFTS) {
             chance *= self.share();
             tokens += chance;
-            let gain = tokens / (self.rows[drafts] + drafts as f32 * self.cost);
+            let gain = tokens / (self.time(drafts) + drafts as f32 * self.cost);
             if gain > plan.gain {
                 plan = Plan { drafts, gain };
             }
@@ -105,8 +108,19 @@ impl Pace {
         }
     }
 
+    /// Time of reading so many drafts with the token before them: as noted, or by the time of fewer and what a row took of
+    /// it.
+    fn time(&self, drafts: usize) -> f32 {
+        let noted = (1..=drafts).rev().find(|&fewer| self.rows[fewer] > 0.0);
+        let (fewer, time, row) = match noted {
+            Some(fewer) => (fewer, self.rows[fewer], ((self.rows[fewer] - 1.0) / fewer as f32).max(LEAST_ROW)),
+            None => (0, 1.0, ROW),
+        };
+        time + row * (drafts - fewer) as f32
+    }
+
     fn gain_of_one(&self) -> f32 {
-        (1.0 + self.share()) / (self.rows[1] + self.cost)
+        (1.0 + self.share()) / (self.time(1) + self.cost)
     }
 
     /// Notes a round without the source.
@@ -165,7 +179,7 @@ mod tests {
             cheap.note(2, 1);
             costly.note(2, 1);
         }
-        assert!(cheap.plan(8).gain > 1.2);
+        assert!(cheap.plan(8).gain > 1.15);
         assert!(costly.is_resting() || costly.plan(8).gain <= 1.0);
     }
 

@@ -5,7 +5,7 @@ use super::{Drafter, Draws};
 use crate::session::SessionError;
 
 /// Longest run that is looked for, and the shortest that counts.
-const RUN: (usize, usize) = (6, 2);
+const RUN: (usize, usize) = (6, 3);
 /// Positions that are looked through, from the latest on.
 const REACH: usize = 4096;
 
@@ -14,16 +14,16 @@ const REACH: usize = 4096;
 pub struct Repeats;
 
 impl Repeats {
-    /// The place after the latest of the longest earlier runs equal to the end of the sequence.
-    fn place(sequence: &[u32]) -> Option<usize> {
+    /// The place after the latest of the longest earlier runs equal to the end of the sequence, and its length.
+    fn place(sequence: &[u32]) -> Option<(usize, usize)> {
         let mut found = None;
-        let mut longest = RUN.0.min(RUN.1) - 1;
+        let mut longest = RUN.1 - 1;
         let least = sequence.len().saturating_sub(REACH);
         for end in (least.max(1)..sequence.len()).rev() {
             let run = sequence[..end].iter().rev().zip(sequence.iter().rev());
             let equal = run.take(RUN.0).take_while(|(a, b)| a == b).count();
             if equal > longest {
-                (longest, found) = (equal, Some(end));
+                (longest, found) = (equal, Some((end, equal)));
                 if equal == RUN.0 {
                     break;
                 }
@@ -35,13 +35,15 @@ impl Repeats {
 
 impl Drafter for Repeats {
     fn draft(&mut self, sequence: &[u32], _: &Draws<'_>, drafts: &mut [u32]) -> Result<usize, SessionError> {
-        let Some(place) = Repeats::place(sequence) else { return Ok(0) };
+        let Some((place, run)) = Repeats::place(sequence) else { return Ok(0) };
+        // A short run says little: 2, 4, 6 drafts, and as many as are asked for after one of the greatest length.
+        let count = if run == RUN.0 { drafts.len() } else { drafts.len().min(2 * (run + 1 - RUN.1)) };
         // What follows may run into the end of the sequence, where it goes on with itself.
         let period = sequence.len() - place;
-        for (offset, draft) in drafts.iter_mut().enumerate() {
+        for (offset, draft) in drafts[..count].iter_mut().enumerate() {
             *draft = sequence[place + offset % period];
         }
-        Ok(drafts.len())
+        Ok(count)
     }
 }
 
@@ -62,16 +64,17 @@ mod tests {
 
     #[test]
     fn the_longest_run_wins_and_of_equal_ones_the_latest() {
-        assert_eq!(drafts(&[1, 2, 3, 4, 9, 2, 3, 5, 2, 3], 2), [5, 2], "two places with `2 3`: the later one");
-        assert_eq!(drafts(&[1, 2, 3, 4, 9, 2, 3, 5, 1, 2, 3], 2), [4, 9], "`1 2 3` is longer");
+        assert_eq!(drafts(&[1, 2, 3, 4, 9, 1, 2, 3, 5, 1, 2, 3], 2), [5, 1], "two places with `1 2 3`: the later one");
+        assert_eq!(drafts(&[8, 1, 2, 3, 4, 9, 1, 2, 3, 5, 8, 1, 2, 3], 2), [4, 9], "`8 1 2 3` is longer");
         assert_eq!(drafts(&[1, 2, 3], 4), [0; 0]);
-        assert_eq!(drafts(&[7, 3, 8, 3], 4), [0; 0], "one token is no run");
+        assert_eq!(drafts(&[7, 2, 3, 8, 2, 3], 4), [0; 0], "two tokens are no run");
+        assert_eq!(drafts(&[1, 2, 3, 4, 5, 6, 9, 1, 2, 3], 8), [4, 5], "a short run foretells little");
         assert_eq!(drafts(&[], 4), [0; 0]);
     }
 
     #[test]
     fn a_run_goes_on_with_itself() {
-        assert_eq!(drafts(&[5, 6, 5, 6, 5, 6], 5), [5, 6, 5, 6, 5]);
-        assert_eq!(drafts(&[4, 4, 4], 3), [4, 4, 4]);
+        assert_eq!(drafts(&[5, 6, 5, 6, 5, 6, 5, 6], 5), [5, 6, 5, 6, 5]);
+        assert_eq!(drafts(&[4; 7], 3), [4, 4, 4]);
     }
 }

@@ -10,11 +10,10 @@ use super::super::columns::Columns;
 use super::super::{Activations, VectorStorage, scalar};
 use super::decode;
 use super::stream::{GROUP4, GROUP8, Stream, TilePrefetch};
-use super::vectors::{Few, MOST_GROUPS};
+use super::vectors::Few;
 use crate::format::artifact::Matrix;
 use crate::layout::{BLOCK_COLUMNS, TileShape};
 use core::arch::x86_64::*;
-use core::mem::MaybeUninit;
 use core::ops::Range;
 
 /// Most rows of activations.
@@ -29,14 +28,12 @@ struct Tile {
     prefetch: TilePrefetch,
 }
 
-/// What the sums of each group of w4 start from, by row of activations.
-type Offsets = [[MaybeUninit<i32>; MOST_GROUPS]; MOST_ROWS];
-
 /// Rows of activations.
 #[derive(Clone, Copy)]
-struct Inputs<'o, const K: usize> {
+struct Inputs<const K: usize> {
     rows: [*const i8; K],
-    offsets: &'o [[MaybeUninit<i32>; MOST_GROUPS]],
+    /// [`Activations::offsets`] of each.
+    offsets: [*const i32; K],
 }
 
 /// Rows of `tiles` for up to [`MOST_ROWS`] rows of activations.
@@ -55,14 +52,12 @@ pub(super) unsafe fn multiply<I: Few>(
     let shape = &matrix.shape;
     let mut rows = [input.values.as_ptr(); MOST_ROWS];
     let mut excess = [0; MOST_ROWS];
-    let mut offsets: Offsets = [[const { MaybeUninit::uninit() }; MOST_GROUPS]; MOST_ROWS];
+    let mut offsets = [input.offsets.as_ptr(); MOST_ROWS];
     for k in 0..input.rows() {
         rows[k] = input.row(k).as_ptr();
         let of_row = &input.offsets[k * shape.blocks..][..shape.blocks];
-        if storage == VectorStorage::W4G32 {
-            // SAFETY: the caller's promise; a w4 matrix has no more groups than the buffer.
-            unsafe { I::begin_with(rows[k], of_row, &mut offsets[k]) };
-        } else if storage == VectorStorage::W8 {
+        offsets[k] = of_row.as_ptr();
+        if storage == VectorStorage::W8 {
             // The excess of weights stored as 128 more is 16 times -8 · Σ a.
             let sum = of_row.iter().fold(0i32, |sum, &offset| sum.wrapping_add(offset));
             excess[k] = sum.wrapping_mul(I::EXCESS / 8);
@@ -139,11 +134,10 @@ unsafe fn products<I: Few, const K: usize>(
     storage: VectorStorage,
     tile: Tile,
     rows: &[*const i8],
-    offsets: &[[MaybeUninit<i32>; MOST_GROUPS]],
+    offsets: &[*const i32],
     out: &mut [[i32; 8]],
 ) {
-    let rows = core::array::from_fn(|k| rows[k]);
-    let inputs = Inputs::<K> { rows, offsets };
+    let inputs = Inputs::<K> { rows: core::array::from_fn(|k| rows[k]), offsets: core::array::from_fn(|k| offsets[k]) };
     // SAFETY: the caller has the extensions, a tile and rows of that shape.
     unsafe {
         match storage {
@@ -177,7 +171,7 @@ unsafe fn store<I: Few, const K: usize>(sums: [I::Sums; K], out: &mut [[i32; 8]]
 }
 
 #[inline(always)]
-unsafe fn dense8<I: Few, const K: usize>(shape: &TileShape, tile: Tile, inputs: Inputs<'_, K>) -> [I::Sums; K] {
+unsafe fn dense8<I: Few, const K: usize>(shape: &TileShape, tile: Tile, inputs: Inputs<K>) -> [I::Sums; K] {
     // SAFETY: the caller has the extensions, a tile and rows of that shape.
     unsafe {
         let mut sums = [I::zero(); K];
@@ -196,7 +190,7 @@ unsafe fn dense8<I: Few, const K: usize>(shape: &TileShape, tile: Tile, inputs: 
 }
 
 #[inline(always)]
-unsafe fn dense4<I: Few, const K: usize>(shape: &TileShape, tile: Tile, inputs: Inputs<'_, K>) -> [I::Sums; K] {
+unsafe fn dense4<I: Few, const K: usize>(shape: &TileShape, tile: Tile, inputs: Inputs<K>) -> [I::Sums; K] {
     // SAFETY: the caller has the extensions, a tile, rows and offsets of that shape.
     unsafe {
         let mut totals = [I::zero(); K];
@@ -204,7 +198,7 @@ unsafe fn dense4<I: Few, const K: usize>(shape: &TileShape, tile: Tile, inputs: 
             tile.prefetch.lines_of_both::<GROUP4>(group * GROUP4);
             let mut sums = [I::zero(); K];
             for k in 0..K {
-                sums[k] = I::begin(inputs.offsets[k].as_ptr().add(group).cast());
+                sums[k] = I::begin(inputs.rows[k].add(group * BLOCK_COLUMNS), inputs.offsets[k].add(group));
             }
             for part in (0..2).rev() {
                 let [low, high] = I::nibbles(I::load(tile.start.add(group * 4 * BLOCK_COLUMNS + part * 64)));

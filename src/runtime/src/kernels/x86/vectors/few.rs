@@ -5,9 +5,8 @@
 //! a row's sum is in two lanes.
 #![expect(unsafe_code, reason = "vector instructions; a table is only returned after its CPU features are checked")]
 
-use super::{Avx2, Avx512Vnni, AvxVnni, Decode, MOST_GROUPS, Narrow};
+use super::{Avx2, Avx512Vnni, AvxVnni, Decode, Narrow};
 use core::arch::x86_64::*;
-use core::mem::MaybeUninit;
 
 /// 8 rows of a tile against a few rows of activations.
 ///
@@ -29,12 +28,11 @@ pub(in crate::kernels::x86) trait Few: Decode {
     /// Bytes of w8 as [`Few::dot8`] takes them.
     unsafe fn prepare(weights: Self::Weights) -> Self::Weights;
     unsafe fn zero() -> Self::Sums;
-    /// What the sums of each group of w4 begin with, from activations and [`Activations::offsets`].
+    /// The sums of a group of w4 at its begin: minus the excess of nibbles stored with 8 added, from the group's 32
+    /// activations or from -8 times their sum, as [`Activations::offsets`] has it.
     ///
     /// [`Activations::offsets`]: crate::kernels::Activations::offsets
-    unsafe fn begin_with(values: *const i8, offsets: &[i32], buffer: &mut [MaybeUninit<i32>; MOST_GROUPS]);
-    /// The sums of a group of w4 at its begin, from [`Few::begin_with`].
-    unsafe fn begin(offset: *const i32) -> Self::Sums;
+    unsafe fn begin(values: *const i8, offset: *const i32) -> Self::Sums;
     /// sums + Σ of products with eight activations, i32.
     unsafe fn dot8(sums: Self::Sums, weights: Self::Weights, a: *const i8) -> Self::Sums;
     /// The same with nibbles as stored, in lanes of the implementation's choice.
@@ -54,9 +52,30 @@ unsafe fn spread(from: *const i8) -> __m256i {
     unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
 }
 
+/// The begin of a group's sums in i32 lanes.
+#[inline(always)]
+unsafe fn begin_of_offset(_: *const i8, offset: *const i32) -> __m256i {
+    // SAFETY: the caller has AVX2 and an offset.
+    unsafe { _mm256_set1_epi32(offset.read()) }
+}
+
+/// The begin of a group's sums in pairs of i16 lanes: -8 · a in pairs of columns; lanes 4 apart belong to the same two
+/// columns of four.
+#[inline(always)]
+unsafe fn begin_of_values(values: *const i8, _: *const i32) -> __m256i {
+    // SAFETY: the caller has AVX2 and 32 activations.
+    unsafe {
+        let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(8), _mm256_loadu_si256(values.cast()));
+        let half = _mm_add_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+        let quarter = _mm_add_epi16(half, _mm_srli_si128(half, 8));
+        let both = _mm_add_epi16(quarter, _mm_srli_si128(quarter, 4));
+        _mm256_broadcastd_epi32(_mm_sub_epi16(_mm_setzero_si128(), both))
+    }
+}
+
 /// The operations that all 256-bit implementations share.
 macro_rules! narrow {
-    ($name:ident, $fold:expr, $multipliers:expr) => {
+    ($name:ident, $fold:expr, $multipliers:expr, $begin:ident) => {
         impl Few for $name {
             type Weights = [__m256i; 2];
             type Sums = __m256i;
@@ -93,20 +112,9 @@ macro_rules! narrow {
                 unsafe { _mm256_setzero_si256() }
             }
             #[inline(always)]
-            unsafe fn begin_with(values: *const i8, offsets: &[i32], buffer: &mut [MaybeUninit<i32>; MOST_GROUPS]) {
-                // SAFETY: the caller has the extensions, and 32 values a group.
-                let found = unsafe { Self::offsets(values, offsets.as_ptr(), offsets.len(), buffer) };
-                // VNNI takes the offsets as they are.
-                if found == offsets.as_ptr() {
-                    for (slot, &offset) in buffer.iter_mut().zip(offsets) {
-                        slot.write(offset);
-                    }
-                }
-            }
-            #[inline(always)]
-            unsafe fn begin(offset: *const i32) -> __m256i {
-                // SAFETY: the caller has AVX2 and an offset.
-                unsafe { _mm256_set1_epi32(offset.read()) }
+            unsafe fn begin(values: *const i8, offset: *const i32) -> __m256i {
+                // SAFETY: the caller has the extensions, a group and its offset.
+                unsafe { $begin(values, offset) }
             }
             #[inline(always)]
             unsafe fn dot8(sums: __m256i, weights: [__m256i; 2], a: *const i8) -> __m256i {
@@ -162,10 +170,10 @@ unsafe fn halves(multipliers: __m128i) -> __m256i {
     unsafe { _mm256_and_si256(_mm256_cvtepi8_epi32(multipliers), _mm256_set1_epi32(0xffff)) }
 }
 
-narrow!(Avx2, add_products, pairs);
-narrow!(AvxVnni, _mm256_dpwssd_avx_epi32, halves);
+narrow!(Avx2, add_products, pairs, begin_of_values);
+narrow!(AvxVnni, _mm256_dpwssd_avx_epi32, halves, begin_of_offset);
 
-narrow!(Narrow, _mm256_dpwssd_epi32, halves);
+narrow!(Narrow, _mm256_dpwssd_epi32, halves, begin_of_offset);
 
 impl Few for Avx512Vnni {
     type Weights = __m512i;
@@ -201,16 +209,9 @@ impl Few for Avx512Vnni {
         unsafe { _mm512_setzero_si512() }
     }
     #[inline(always)]
-    unsafe fn begin_with(_: *const i8, offsets: &[i32], buffer: &mut [MaybeUninit<i32>; MOST_GROUPS]) {
-        for (slot, &offset) in buffer[..offsets.len()].iter_mut().zip(offsets) {
-            // A multiple of 8: half for each lane of a row.
-            slot.write(offset >> 1);
-        }
-    }
-    #[inline(always)]
-    unsafe fn begin(offset: *const i32) -> __m512i {
-        // SAFETY: the caller has AVX-512 and an offset.
-        unsafe { _mm512_set1_epi32(offset.read()) }
+    unsafe fn begin(_: *const i8, offset: *const i32) -> __m512i {
+        // SAFETY: the caller has AVX-512 and an offset, a multiple of 8: half of it for each lane of a row.
+        unsafe { _mm512_srai_epi32::<1>(_mm512_set1_epi32(offset.read())) }
     }
     #[inline(always)]
     unsafe fn dot8(sums: __m512i, weights: __m512i, a: *const i8) -> __m512i {
