@@ -24,10 +24,7 @@ impl Session<'_, '_> {
         cache_start: usize,
         Placed { row, count, first }: Placed,
     ) -> Result<(), SessionError> {
-        let artifact = self.artifact;
-        let shape = self.cache_shape(layer);
-        let (heads, head_dim) = (layer.key_value_heads as usize, layer.head_dim as usize);
-        let width = heads * head_dim;
+        let width = layer.key_value_heads as usize * layer.head_dim as usize;
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
         let input = Input::Residual(self.norm_before(index, layer, TensorRole::AttentionNorm)?, row);
         let products = [
@@ -37,6 +34,23 @@ impl Session<'_, '_> {
         ];
         let products = if self.is_decoder() { &products[..] } else { &products[..2] };
         self.linear(input, products, count, Finish::None).map_err(|_| range(index))?;
+        self.keep_keys(index, layer, cache_start, Placed { row, count, first })
+    }
+
+    /// Norms, rotates and maps keys in `scratch_b` and writes them to the cache with the values after them. Never inlined:
+    /// what it has on the stack is gone when products are computed.
+    #[inline(never)]
+    fn keep_keys(
+        &mut self,
+        index: usize,
+        layer: &LayerRecord,
+        cache_start: usize,
+        Placed { count, first, .. }: Placed,
+    ) -> Result<(), SessionError> {
+        let artifact = self.artifact;
+        let shape = self.cache_shape(layer);
+        let (heads, head_dim) = (layer.key_value_heads as usize, layer.head_dim as usize);
+        let width = heads * head_dim;
         let rotary = artifact.rotary(layer.rotary);
         let norm = self.head_norm(index, layer, TensorRole::KeyNorm)?;
         let part = |part| self.vector(TensorKey::layer(index, TensorRole::Key, part));
@@ -102,24 +116,42 @@ impl Session<'_, '_> {
         Placed { row, count, first }: Placed,
         end: usize,
     ) -> Result<(), SessionError> {
-        let artifact = self.artifact;
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
-        let (head_dim, heads) = (layer.head_dim as usize, layer.heads as usize);
-        let share = heads / layer.key_value_heads as usize;
-        let decoder = self.is_decoder();
         // A decoder's queries were computed with its keys; an encoder has read the keys of other rows since.
-        if !decoder {
+        if !self.is_decoder() {
             let input = Input::Residual(self.norm_before(index, layer, TensorRole::AttentionNorm)?, row);
             let products = [self.product(key(TensorRole::Query), Destination::A)?];
             self.linear(input, &products, count, Finish::None).map_err(|_| range(index))?;
         }
+        self.attend(index, layer, cache_start, Placed { row, count, first }, end)?;
+        let output = [self.product(key(TensorRole::AttentionOutput), Destination::B)?];
+        let width = layer.heads as usize * layer.head_dim as usize;
+        self.linear(Input::ScratchA(width), &output, count, Finish::None).map_err(|_| range(index))?;
+        let sites = (TensorRole::AttentionNorm, TensorRole::AttentionOutputNorm);
+        self.add_residual(index, layer, sites, row, count)?;
+        self.feed_forward(index, layer, row, count)
+    }
+
+    /// Replaces queries in `scratch_a` by what they attend to. Never inlined, as [`Session::keep_keys`].
+    #[inline(never)]
+    fn attend(
+        &mut self,
+        index: usize,
+        layer: &LayerRecord,
+        cache_start: usize,
+        Placed { count, first, .. }: Placed,
+        end: usize,
+    ) -> Result<(), SessionError> {
+        let artifact = self.artifact;
+        let (head_dim, heads) = (layer.head_dim as usize, layer.heads as usize);
+        let share = heads / layer.key_value_heads as usize;
+        let decoder = self.is_decoder();
         let rotary = artifact.rotary(layer.rotary);
         let norm = self.head_norm(index, layer, TensorRole::QueryNorm)?;
         let inverse = match layer.key_map {
             1 => Some(self.vector(TensorKey::layer(index, TensorRole::Key, TensorPart::KeyInverse))?),
             _ => None,
         };
-        let output = [self.product(key(TensorRole::AttentionOutput), Destination::B)?];
         let shape = self.cache_shape(layer);
         let cache_end = cache_start + self.cache_bytes(layer);
         let kernels = self.kernels;
@@ -142,11 +174,7 @@ impl Session<'_, '_> {
             }
             failure.note(scratch.attention.attend(kernels, &cache, key_head, seen, layer.score_scale, query));
         });
-        failure.result().map_err(|_| range(index))?;
-        self.linear(Input::ScratchA(heads * head_dim), &output, count, Finish::None).map_err(|_| range(index))?;
-        let sites = (TensorRole::AttentionNorm, TensorRole::AttentionOutputNorm);
-        self.add_residual(index, layer, sites, row, count)?;
-        self.feed_forward(index, layer, row, count)
+        failure.result().map_err(|_| range(index))
     }
 
     pub(super) fn feed_forward(
