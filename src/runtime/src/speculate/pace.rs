@@ -16,9 +16,9 @@ const ROW: f32 = 0.25;
 /// The least part of a step that a further row is taken to take beyond those that were timed.
 const LEAST_ROW: f32 = 0.03;
 /// Drafts that the first estimate of the share counts as.
-const PRIOR: f32 = 3.0;
+const PRIOR: f32 = 6.0;
 /// The first estimate: most sources are right as often where they pay at all.
-const FIRST_SHARE: f32 = 0.5;
+const FIRST_SHARE: f32 = 0.7;
 /// Drafts that the estimate remembers, about.
 const MEMORY: f32 = 48.0;
 /// A gain that does not repay noise in times.
