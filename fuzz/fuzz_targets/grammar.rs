@@ -21,7 +21,8 @@ const LIMITS: Limits = Limits {
 
 /// Every byte but zero, some pieces, and the token that ends a text.
 fn vocabulary() -> (Vec<Vec<u8>>, Vec<u8>) {
-    let pieces = ["{\"", "\":", "\",\"", "]}", "[[", "((", "))", "ab", "12", "é"].map(|piece| piece.as_bytes().to_vec());
+    let pieces =
+        ["{\"", "\":", "\",\"", "]}", "[[", "((", "))", "ab", "12", "é"].map(|piece| piece.as_bytes().to_vec());
     let tokens: Vec<Vec<u8>> = [Vec::new()].into_iter().chain((1..=255).map(|byte| vec![byte])).chain(pieces).collect();
     let (mut section, mut end) = (0u32.to_le_bytes().to_vec(), 0);
     for token in &tokens {
