@@ -115,8 +115,14 @@ pub enum BenchError {
         /// The reason.
         error: SessionError,
     },
+    /// The model has no logits of the next token.
+    #[error("{}: the model has no logits of the next token; leave --rows and --drafts-right out", .0.display())]
+    NoLogits(PathBuf),
     /// Drafts changed a token: a defect of slmc.
-    #[error("{}: decoding with drafts gave other tokens than without, which is a defect of slmc; please report it", .0.display())]
+    #[error(
+        "{}: decoding with drafts gave other tokens than without, which is a defect of slmc; please report it",
+        .0.display()
+    )]
     Differs(PathBuf),
     /// The system starts no more threads.
     #[error("cannot start as many threads: {0}; pass a smaller --threads")]

@@ -183,7 +183,7 @@ pub enum CompileError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A text whose tokens follow each other in no way twice.
+    /// No token of the text follows another often enough.
     #[error(
         "{text}: no token follows another often enough to be guessed; pass a longer text, or leave --continuations out"
     )]

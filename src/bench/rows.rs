@@ -9,7 +9,7 @@ use crate::progress::Progress;
 use crate::report::{Align, Table};
 use serde::Serialize;
 use slm_runtime::format::artifact::ArtifactView;
-use slm_runtime::format::spec::MAX_CHUNK;
+use slm_runtime::format::spec::{MAX_CHUNK, Output};
 use slm_runtime::kernels::pool::Pool;
 use slm_runtime::sample::{Sampling, choose, random_u64};
 use slm_runtime::session::{Extent, Session, SessionError};
@@ -107,7 +107,6 @@ pub(super) fn measure(
     let view = file.view()?;
     let path = file.path();
     let stopped = |error| BenchError::Session { path: path.to_owned(), error };
-    let most = options.rows.clamp(1, MAX_CHUNK);
     // As many rows as a prompt's chunk, so that its logits too are computed together.
     let extent = Extent { workers: options.threads.get(), rows: MAX_CHUNK };
     let mut memory = SessionMemory::for_extent(&view, extent);
@@ -115,6 +114,10 @@ pub(super) fn measure(
     let mut session =
         Session::with_workers(&view, kernels, pool, extent.rows, memory.as_mut_slice()).map_err(stopped)?;
     let prompt = prompt(view.opening_tokens().iter().next(), view.spec().vocabulary, options.prefill.get());
+    // A small board's plan may have fewer tokens together than were asked for.
+    let most = options.rows.clamp(1, session.rows());
+    // Any tokens will do.
+    let drafts: Vec<u32> = prompt.iter().copied().cycle().take(most).collect();
     let rounds = options.rounds.get();
     progress.begin("measuring passes of several tokens", (rounds * most) as u64, "passes");
     let mut best = vec![Duration::MAX; most];
@@ -127,7 +130,7 @@ pub(super) fn measure(
         for _ in 0..TURNS {
             for (further, best) in best.iter_mut().enumerate() {
                 let start = Instant::now();
-                session.verify(prompt[0], &prompt[1..=further], &mut |_| None).map_err(stopped)?;
+                session.verify(drafts[0], &drafts[1..=further], &mut |_| None).map_err(stopped)?;
                 *best = (*best).min(start.elapsed());
                 session.truncate(prompt.len()).map_err(stopped)?;
             }
@@ -164,8 +167,11 @@ pub(super) fn measure(
 /// Passes of every size within a round.
 const TURNS: usize = 4;
 
-/// Checks that the passes fit the context.
+/// Checks that the model has logits to verify drafts by, and that the passes fit the context.
 pub(super) fn check(path: &Path, view: &ArtifactView<'_>, options: &RowsOptions) -> Result<(), BenchError> {
+    if view.spec().output != Output::LanguageModel as u8 {
+        return Err(BenchError::NoLogits(path.to_owned()));
+    }
     let (prefill, context) = (options.prefill.get(), view.spec().context as usize);
     let decode = options.rows.max(if options.right.is_some() { options.decode } else { 0 });
     match prefill + decode > context {

@@ -3,6 +3,7 @@
 
 use super::lower::Lowered;
 use crate::model::size::StoredTensor;
+use crate::text::vocabulary::vocabulary_section;
 use slm_runtime::format::header::{
     DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR, MINOR_CHAT_FRAME,
     MINOR_DRAFTS, MINOR_POOLING, MINOR_SPLIT, SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
@@ -208,18 +209,6 @@ fn tensor_records(layout: Layout, tensors: &[StoredTensor], weights: &[Vec<u8>])
         record
     };
     tensors.iter().zip(weights).map(record).collect()
-}
-
-fn vocabulary_section(vocabulary: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut offset = 0u32;
-    bytes.extend(offset.to_le_bytes());
-    for token in vocabulary {
-        offset += token.len() as u32;
-        bytes.extend(offset.to_le_bytes());
-    }
-    bytes.extend(vocabulary.iter().flatten());
-    bytes
 }
 
 /// The sampling section; `None` where the likeliest token is taken.

@@ -1,5 +1,5 @@
 //! How keys and values are kept: all of them in 8 bits, or the values of some layers in 4. Layers with a sliding window
-//! keep a ring of what the window sees; that is no choice, since it changes no bit.
+//! keep a ring of what the window sees, which changes no bit and so needs no option.
 
 use std::fmt;
 use std::str::FromStr;

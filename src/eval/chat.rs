@@ -104,7 +104,9 @@ pub fn converse<T, E: From<EvalError>>(
     let (tokenizer, template) = text_of(model, settings)?;
     with_reader(model, &settings.means, |reader: &mut dyn Reader| {
         let choice = Choice { tokens: settings.tokens, sampling: settings.sampling, seed: settings.seed };
-        let continuation = Continuation::new(model, &tokenizer, reader)?;
+        let vocabulary = tokenizer.vocabulary_bytes(model.vocabulary).map_err(EvalError::from)?;
+        let rules = tokenizer.text_rules().map_err(EvalError::from)?;
+        let continuation = Continuation::new(model, vocabulary, rules, reader);
         let (system, history) = (settings.system.clone(), Vec::new());
         let (tokenizer, template) = (&tokenizer, &template);
         body(&mut Chat { model, tokenizer, template, continuation, choice, system, history, turns: 0 })

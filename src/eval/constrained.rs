@@ -1,13 +1,13 @@
 //! A continuation that follows a grammar: of the tokens that it allows the sampler chooses one, tokens without an
 //! alternative are taken without a choice and read together, and of the head only the rows of allowed tokens are computed.
 
-use super::continuation::Continuation;
-use super::continuation::{Added, Choice, Writing, check_prompt};
+use super::continuation::{Added, Choice, Continuation, Writing, check_prompt};
 use super::error::EvalError;
 use super::generate::Stop;
 use super::opened::OpenedModel;
 use crate::text::constraint::Constraint;
 use crate::text::tokenizer::Tokenizer;
+use crate::text::vocabulary::vocabulary_section;
 use serde::Serialize;
 use slm_runtime::format::grammar::{GrammarTables, TokenBytes};
 use slm_runtime::format::special_tokens::TokenList;
@@ -54,11 +54,16 @@ pub struct Followed {
 }
 
 impl Followed {
-    /// The grammar that outputs follow; `None` where they are free.
+    /// The grammar that outputs follow; `None` where they are free. `vocabulary` has the bytes of every token.
     ///
     /// # Errors
     /// A grammar that is refused.
-    pub fn of(model: &OpenedModel, tokenizer: &Tokenizer, follow: &Follow) -> Result<Option<Followed>, EvalError> {
+    pub fn of(
+        model: &OpenedModel,
+        tokenizer: &Tokenizer,
+        vocabulary: &[Vec<u8>],
+        follow: &Follow,
+    ) -> Result<Option<Followed>, EvalError> {
         let (section, notes) = match follow {
             Follow::Free => return Ok(None),
             Follow::Own => match model.grammar()? {
@@ -66,20 +71,13 @@ impl Followed {
                 None => return Ok(None),
             },
             Follow::Constraint(constraint) => {
-                let compiled = constraint.compile(tokenizer, model.vocabulary, &model.ends)?;
+                let compiled = constraint.compile(tokenizer, vocabulary, &model.ends)?;
                 (compiled.section, compiled.notes)
             }
         };
-        let vocabulary = tokenizer.vocabulary_bytes(model.vocabulary)?;
-        let mut offset = 0u32;
-        let mut tokens = offset.to_le_bytes().to_vec();
-        for token in &vocabulary {
-            offset += token.len() as u32;
-            tokens.extend(offset.to_le_bytes());
-        }
-        tokens.extend(vocabulary.iter().flatten());
         let ends = model.ends.iter().flat_map(|token| token.to_le_bytes()).collect();
-        Ok(Some(Followed { section, tokens, ends, count: vocabulary.len() as u32, notes }))
+        let (tokens, count) = (vocabulary_section(vocabulary), vocabulary.len() as u32);
+        Ok(Some(Followed { section, tokens, ends, count, notes }))
     }
 
     fn grammar(&self) -> Result<Grammar<'_>, EvalError> {
@@ -111,22 +109,17 @@ impl Continuation<'_, '_> {
         writing.see(prompt);
         let (mut start, mut drawn) = (None, 0);
         writing.added.stop = loop {
-            let room = choice.tokens.saturating_sub(writing.added.tokens.len()).min(FORCED);
+            // The last token that is said need not be read, so it may be one more than the context.
+            let left = (context + 1).saturating_sub(self.read.len() + pending.len());
+            let room = choice.tokens.saturating_sub(writing.added.tokens.len()).min(left).min(FORCED);
             let mut run = [0; FORCED];
-            let before = state;
             let count = grammar.forced(&mut state, &mut run[..room]);
-            // What the context has no room for is not said.
-            let fits = count.min((context + 1).saturating_sub(self.read.len() + pending.len()));
-            if fits < count {
-                state = before;
-                run[..fits].iter().for_each(|&token| grammar.advance(&mut state, token).unwrap_or_default());
-            }
             let mut closed = false;
-            for &token in &run[..fits] {
+            for &token in &run[..count] {
                 closed |= writing.add(token).is_break();
             }
-            report.forced += fits;
-            pending.extend(&run[..fits]);
+            report.forced += count;
+            pending.extend(&run[..count]);
             if closed {
                 break Stop::Closed;
             }
@@ -136,10 +129,10 @@ impl Continuation<'_, '_> {
             if writing.added.tokens.len() >= choice.tokens {
                 break Stop::Length;
             }
-            if fits < count || self.read.len() + pending.len() > context {
+            if self.read.len() + pending.len() > context {
                 break Stop::Context;
             }
-            if fits == FORCED {
+            if count == FORCED {
                 continue;
             }
             if grammar.allowed(&state, &mut words) == 0 {

@@ -7,7 +7,6 @@ use super::generate::Stop;
 use super::opened::{Engine, OpenedModel};
 use super::speculation::{Means, SpeculationReport, with_artifact};
 use crate::model::forward::{Cache, Forward};
-use crate::text::tokenizer::Tokenizer;
 use crate::text::vocabulary::TextRules;
 use slm_runtime::sample::{Sampling, choose_after, mark, seen_words};
 use slm_runtime::speculate::Draws;
@@ -141,14 +140,14 @@ pub(super) struct Continuation<'m, 'r> {
 }
 
 impl<'m, 'r> Continuation<'m, 'r> {
-    /// With the tokenizer that the tokens are of.
+    /// With the bytes of every token, and how they make a text.
     pub(super) fn new(
         model: &'m OpenedModel,
-        tokenizer: &Tokenizer,
+        vocabulary: Vec<Vec<u8>>,
+        rules: TextRules,
         reader: &'r mut dyn Reader,
-    ) -> Result<Self, EvalError> {
-        let (rules, vocabulary) = (tokenizer.text_rules()?, tokenizer.vocabulary_bytes(model.vocabulary)?);
-        Ok(Continuation { model, reader, vocabulary: vocabulary.into(), rules, read: Vec::new() })
+    ) -> Self {
+        Continuation { model, reader, vocabulary: vocabulary.into(), rules, read: Vec::new() }
     }
 
     /// Continues a sequence, which is read in pieces of at most `piece` tokens. `emit` receives nothing after a piece and

@@ -130,9 +130,10 @@ pub fn generate(
     // Before anything of it is shown.
     check_prompt(&tokens, model.context)?;
     let choice = Choice { tokens: options.tokens, sampling: options.sampling, seed: options.seed };
-    let followed = Followed::of(model, &tokenizer, &options.follow)?;
+    let vocabulary = tokenizer.vocabulary_bytes(model.vocabulary)?;
+    let followed = Followed::of(model, &tokenizer, &vocabulary, &options.follow)?;
     let (added, grammar, speculation) = with_reader(model, &options.means, |reader| {
-        let mut continuation = Continuation::new(model, &tokenizer, reader)?;
+        let mut continuation = Continuation::new(model, vocabulary, tokenizer.text_rules()?, reader);
         // Before the prompt is read, which may take a while; a reader that is gone needs no token.
         let choice = if emit(shown.as_bytes()).is_break() { Choice { tokens: 0, ..choice } } else { choice };
         let at_start = shown.is_empty();

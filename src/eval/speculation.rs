@@ -184,11 +184,12 @@ impl Reader for Speculating<'_, '_, '_, '_> {
         draws: &Draws<'_>,
         choose: &mut dyn FnMut(&[f32]) -> Option<u32>,
     ) -> Result<usize, EvalError> {
+        let drafting = self.drafting();
         // The first passes are without drafts: they say how long a step takes.
         let settling = self.report.passes < SETTLING;
         let sources = if settling { &mut [][..] } else { &mut *self.sources };
         let (mut chosen, mut choosing) = (0, Duration::ZERO);
-        let (start, drafting) = (Instant::now(), self.clocks.iter().map(|clock| clock.time.get()).sum::<Duration>());
+        let start = Instant::now();
         let found = round(&mut self.session, sources, self.drafts, sequence, draws, &mut |logits| {
             let begin = Instant::now();
             let token = choose(logits);

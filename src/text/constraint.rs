@@ -1,7 +1,7 @@
 //! What an output must be: a JSON schema, a regular expression, rules or a list of choices, compiled for the tokens of a
 //! model to the section that `slm_runtime::grammar` follows.
 
-use super::tokenizer::{Tokenizer, TokenizerError};
+use super::tokenizer::Tokenizer;
 use slm_grammar::{GrammarError, Limits, Separators, Source, Vocabulary};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,9 +38,6 @@ pub enum ConstraintError {
         /// The reason.
         error: Box<GrammarError>,
     },
-    /// The tokenizer does not give its tokens.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
 }
 
 /// A grammar compiled for a model's tokens.
@@ -71,13 +68,17 @@ impl Constraint {
         }
     }
 
-    /// Compiles it for a model of `vocabulary` tokens, `ends` of which end a text.
+    /// Compiles it for a model with these tokens, `ends` of which end a text.
     ///
     /// # Errors
     /// [`ConstraintError`].
-    pub fn compile(&self, tokenizer: &Tokenizer, vocabulary: usize, ends: &[u32]) -> Result<Compiled, ConstraintError> {
-        let tokens = tokenizer.vocabulary_bytes(vocabulary)?;
-        let specials = tokenizer.special_ids().into_iter().filter(|&id| (id as usize) < vocabulary);
+    pub fn compile(
+        &self,
+        tokenizer: &Tokenizer,
+        tokens: &[Vec<u8>],
+        ends: &[u32],
+    ) -> Result<Compiled, ConstraintError> {
+        let specials = tokenizer.special_ids().into_iter().filter(|&id| (id as usize) < tokens.len());
         let excluded: Vec<u32> = specials.chain(ends.iter().copied()).collect();
         let encode = |bytes: &[u8]| tokenizer.encode_plain(std::str::from_utf8(bytes).ok()?).ok();
         let text = self.text()?;
@@ -94,7 +95,7 @@ impl Constraint {
             format!("{}, at {place}: {}", self.origin(), note.text)
         });
         let notes = notes.collect();
-        let vocabulary = Vocabulary { tokens: &tokens, excluded: &excluded, encode: Some(&encode) };
+        let vocabulary = Vocabulary { tokens, excluded: &excluded, encode: Some(&encode) };
         Ok(Compiled { section: grammar.section(&vocabulary).map_err(refuse)?, notes })
     }
 

@@ -23,6 +23,19 @@ impl TextRules {
     }
 }
 
+/// The vocabulary section of an artifact: offsets of the tokens' bytes, then the bytes.
+pub fn vocabulary_section(vocabulary: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut offset = 0u32;
+    bytes.extend(offset.to_le_bytes());
+    for token in vocabulary {
+        offset += token.len() as u32;
+        bytes.extend(offset.to_le_bytes());
+    }
+    bytes.extend(vocabulary.iter().flatten());
+    bytes
+}
+
 /// One step from a token's spelling to its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {

@@ -140,8 +140,8 @@ impl Automaton {
         room(&position.stack, state)
     }
 
-    /// The least pushes from each state to the end of its rule, by bytes that `usable` has; above [`MAX_DEPTH`] where there
-    /// is no way.
+    /// The least pushes from each state to the end of its rule, by bytes that `usable` has; above [`MAX_DEPTH`] where
+    /// the end cannot be reached.
     pub(crate) fn measure(&mut self, work: &mut Work, usable: impl Fn(u8) -> bool) -> Result<()> {
         let beyond = MAX_DEPTH as u8 + 1;
         let mut known = [false; 256];

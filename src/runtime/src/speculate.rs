@@ -23,12 +23,11 @@ mod repeats;
 
 pub use continuations::{Continuations, ContinuationsError, MOST_TOKENS};
 pub use model::ModelDrafter;
-pub use pace::{MAX_DRAFTS, Pace};
+pub use pace::{MAX_DRAFTS, Pace, Promise};
 pub use repeats::Repeats;
 
-use crate::format::artifact::ArtifactView;
 use crate::sample::Sampling;
-use crate::session::{Extent, Session, SessionError};
+use crate::session::{Session, SessionError};
 
 /// How the tokens of a sequence are drawn, for drafters that draw as the model does.
 #[derive(Clone, Copy, Debug)]
@@ -41,15 +40,6 @@ pub struct Draws<'s> {
     pub index: u64,
     /// The set of the sequence's tokens, as [`crate::sample::mark`] makes it; read where there is a repetition penalty.
     pub seen: &'s [u32],
-}
-
-/// Bytes of memory that drafts take beyond [`Session::required_bytes`]: the logits of `drafts` further positions, and a
-/// session of the artifact's draft model.
-pub fn drafting_bytes(artifact: &ArtifactView<'_>, drafts: usize) -> u64 {
-    let extent = Extent { workers: 1, rows: 1 + drafts };
-    let own = Session::required_bytes_for(artifact, extent) - Session::required_bytes(artifact);
-    let draft = artifact.draft_model().map_or(0, |draft| Session::required_bytes_for(&draft, extent));
-    own.saturating_add(draft)
 }
 
 /// A source of guesses.
@@ -87,8 +77,9 @@ pub struct Round {
     pub confirmed: usize,
 }
 
-/// Reads the last token of `sequence` and at most `most` tokens that the sources guess after it. `choose` receives the logits after the token,
-/// then after every draft that it returned; `None` ends the sequence. The caller appends what it chose.
+/// Reads the last token of `sequence` and at most `most` tokens that the sources guess after it. `choose` receives the
+/// logits after the token, then after every draft that it returned; `None` ends the sequence. The caller appends what it
+/// chose.
 ///
 /// # Errors
 /// [`SessionError`].
@@ -130,7 +121,7 @@ pub const MAX_SOURCES: usize = 4;
 /// The source that has not been asked and promises most, with the drafts it should make.
 fn best(sources: &[Source<'_>], asked: &[bool; MAX_SOURCES], most: usize) -> Option<(usize, usize)> {
     let left = sources.iter().zip(asked).enumerate().filter(|(_, (_, asked))| !**asked);
-    let plans = left.map(|(index, (source, _))| (index, source.pace.plan(most)));
-    let paying = plans.filter(|(_, plan)| plan.drafts > 0);
-    paying.reduce(|a, b| if b.1.gain > a.1.gain { b } else { a }).map(|(index, plan)| (index, plan.drafts))
+    let promises = left.map(|(index, (source, _))| (index, source.pace.promise(most)));
+    let paying = promises.filter(|(_, promise)| promise.drafts > 0);
+    paying.reduce(|a, b| if b.1.gain > a.1.gain { b } else { a }).map(|(index, promise)| (index, promise.drafts))
 }

@@ -194,7 +194,7 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
     let vocabulary = tokenizer.vocabulary_bytes(model.spec.vocabulary)?;
     let mut asked = asked_sections(options, &model, &vocabulary, progress)?;
     if let Some(constraint) = &options.additions.constraint {
-        let compiled = constraint.compile(&tokenizer, model.spec.vocabulary, &model.spec.ends)?;
+        let compiled = constraint.compile(&tokenizer, &vocabulary, &model.spec.ends)?;
         compiled.notes.iter().for_each(|note| progress.warn(note));
         asked.grammar = Some(compiled.section);
     }

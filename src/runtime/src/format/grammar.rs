@@ -48,7 +48,7 @@ record! {
     /// A state. The tokens that may come next are those of the bitset (none without one) but for the toggled ids, which
     /// change sides, and of the checked ids those that the automaton takes.
     StateRecord: 16 bytes {
-        /// Of the first byte class that has an entry, the place in `next`.
+        /// Place in `next` of the entry for the first byte class that has one.
         entries: u32,
         /// Place of the toggled ids in `ids`; the checked ones follow.
         list: u32,

@@ -75,16 +75,6 @@ impl<'a> Continuations<'a> {
         self.records[index].len() / ((index + 2) * self.token_bytes)
     }
 
-    /// Number of records.
-    pub fn len(&self) -> usize {
-        (0..MOST_TOKENS).map(|index| self.count(index)).sum()
-    }
-
-    /// Whether there are no records.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Token `at` of a record.
     fn token(&self, index: usize, record: usize, at: usize) -> u32 {
         let start = (record * (index + 2) + at) * self.token_bytes;

@@ -42,7 +42,7 @@ pub struct Pace {
 
 /// What a source should do next.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Plan {
+pub struct Promise {
     /// Tokens to draft.
     pub drafts: usize,
     /// Tokens per step that they promise.
@@ -63,7 +63,7 @@ impl Pace {
     }
 
     /// The share of drafts that are right where the one before was.
-    pub fn share(&self) -> f32 {
+    fn share(&self) -> f32 {
         self.right / self.tried
     }
 
@@ -73,22 +73,22 @@ impl Pace {
     }
 
     /// What to do, with at most `most` drafts.
-    pub fn plan(&self, most: usize) -> Plan {
+    pub fn promise(&self, most: usize) -> Promise {
         if self.resting > 0 {
-            return Plan { drafts: 0, gain: 1.0 };
+            return Promise { drafts: 0, gain: 1.0 };
         }
-        let mut plan = Plan { drafts: 0, gain: LEAST_GAIN };
+        let mut best = Promise { drafts: 0, gain: LEAST_GAIN };
         let (mut tokens, mut chance) = (1.0, 1.0);
         for drafts in 1..=most.min(MAX_DRAFTS) {
             chance *= self.share();
             tokens += chance;
             let gain = tokens / (self.time(drafts) + drafts as f32 * self.cost);
-            if gain > plan.gain {
-                plan = Plan { drafts, gain };
+            if gain > best.gain {
+                best = Promise { drafts, gain };
             }
         }
         // A source whose pause is over shows with one draft whether it pays again.
-        if plan.drafts == 0 && most > 0 { Plan { drafts: 1, gain: 1.0 } } else { plan }
+        if best.drafts == 0 && most > 0 { Promise { drafts: 1, gain: 1.0 } } else { best }
     }
 
     /// Notes a round of `drafted` tokens, the first `confirmed` of which were right.
@@ -99,7 +99,7 @@ impl Pace {
         let keep = 1.0 - tried as f32 / (MEMORY + tried as f32);
         self.right = self.right * keep + confirmed as f32;
         self.tried = self.tried * keep + tried as f32;
-        let pays = self.gain_of_one() > LEAST_GAIN || self.plan(MAX_DRAFTS).gain > LEAST_GAIN;
+        let pays = self.gain_of_one() > LEAST_GAIN || self.promise(MAX_DRAFTS).gain > LEAST_GAIN;
         if pays {
             self.pause = PAUSES.0;
         } else {
@@ -150,21 +150,21 @@ mod tests {
     #[test]
     fn a_source_that_is_right_drafts_more_and_one_that_is_wrong_rests() {
         let mut good = Pace::new(0.0);
-        let first = good.plan(MAX_DRAFTS).drafts;
+        let first = good.promise(MAX_DRAFTS).drafts;
         assert!(first >= 1);
         for _ in 0..20 {
-            let drafts = good.plan(MAX_DRAFTS).drafts;
+            let drafts = good.promise(MAX_DRAFTS).drafts;
             good.note(drafts, drafts);
         }
-        assert!(good.plan(MAX_DRAFTS).drafts > first && !good.is_resting());
+        assert!(good.promise(MAX_DRAFTS).drafts > first && !good.is_resting());
         let mut bad = Pace::new(0.0);
         let mut rounds = 0;
         for round in 0..4096 {
-            let plan = bad.plan(MAX_DRAFTS);
-            if plan.drafts > 0 {
+            let promise = bad.promise(MAX_DRAFTS);
+            if promise.drafts > 0 {
                 rounds += 1;
-                assert!(round < 16 || plan.drafts == 1, "round {round} drafts {}", plan.drafts);
-                bad.note(plan.drafts, 0);
+                assert!(round < 16 || promise.drafts == 1, "round {round} drafts {}", promise.drafts);
+                bad.note(promise.drafts, 0);
             } else {
                 bad.rest();
             }
@@ -179,8 +179,8 @@ mod tests {
             cheap.note(2, 1);
             costly.note(2, 1);
         }
-        assert!(cheap.plan(8).gain > 1.15);
-        assert!(costly.is_resting() || costly.plan(8).gain <= 1.0);
+        assert!(cheap.promise(8).gain > 1.15);
+        assert!(costly.is_resting() || costly.promise(8).gain <= 1.0);
     }
 
     #[test]
@@ -189,11 +189,11 @@ mod tests {
         for _ in 0..50 {
             pace.note(4, 3);
         }
-        let free = pace.plan(8).drafts;
+        let free = pace.promise(8).drafts;
         for count in 2..=9 {
             pace.note_rows(count, count as f32);
         }
         assert!(free > 1);
-        assert_eq!(pace.plan(8), Plan { drafts: 1, gain: 1.0 }, "nothing is gained where every row costs a step");
+        assert_eq!(pace.promise(8), Promise { drafts: 1, gain: 1.0 }, "nothing is gained where every row costs a step");
     }
 }

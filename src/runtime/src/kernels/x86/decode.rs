@@ -7,7 +7,7 @@
 use super::super::columns::Columns;
 use super::super::{Activations, VectorStorage, scalar};
 use super::stream::{GROUP4, GROUP4_SPARSE, GROUP8, GROUP8_SPARSE, Stream, TilePrefetch};
-use super::vectors::{Decode, MOST_GROUPS};
+use super::vectors::{Decode, MOST_GROUPS, excess_of};
 use crate::format::artifact::Matrix;
 use crate::layout::{BLOCK_COLUMNS, TileShape};
 use core::arch::x86_64::*;
@@ -35,9 +35,7 @@ pub(super) unsafe fn multiply<I: Decode, const PLANES: usize>(
     for plane in 0..PLANES {
         rows[plane] = input.row(plane).as_ptr();
         let of_plane = &input.offsets[plane * shape.blocks..][..shape.blocks];
-        // The excess of weights stored as 128 more is 16 times -8 · Σ a.
-        let sum = of_plane.iter().fold(0i32, |sum, &offset| sum.wrapping_add(offset));
-        excess[plane] = sum.wrapping_mul(I::EXCESS / 8);
+        excess[plane] = excess_of(I::EXCESS, of_plane);
         offsets[plane] = of_plane.as_ptr();
         if storage == VectorStorage::W4G32 {
             // SAFETY: the caller's promise; a w4 matrix has no more groups than the buffer.

@@ -10,7 +10,7 @@ use super::super::columns::Columns;
 use super::super::{Activations, VectorStorage, scalar};
 use super::decode;
 use super::stream::{GROUP4, GROUP8, Stream, TilePrefetch};
-use super::vectors::Few;
+use super::vectors::{Few, excess_of};
 use crate::format::artifact::Matrix;
 use crate::layout::{BLOCK_COLUMNS, TileShape};
 use core::arch::x86_64::*;
@@ -58,9 +58,7 @@ pub(super) unsafe fn multiply<I: Few>(
         let of_row = &input.offsets[k * shape.blocks..][..shape.blocks];
         offsets[k] = of_row.as_ptr();
         if storage == VectorStorage::W8 {
-            // The excess of weights stored as 128 more is 16 times -8 · Σ a.
-            let sum = of_row.iter().fold(0i32, |sum, &offset| sum.wrapping_add(offset));
-            excess[k] = sum.wrapping_mul(I::EXCESS / 8);
+            excess[k] = excess_of(I::EXCESS, of_row);
         }
     }
     // Blocks of about the same number of rows.

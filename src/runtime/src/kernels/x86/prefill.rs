@@ -5,7 +5,7 @@
 
 use super::super::columns::Columns;
 use super::super::{Activations, VectorStorage, scalar};
-use super::vectors::Prefill;
+use super::vectors::{Prefill, excess_of};
 use crate::format::artifact::Matrix;
 use crate::format::spec::MAX_CHUNK;
 use crate::layout::{BLOCK_COLUMNS, TileShape};
@@ -53,8 +53,7 @@ pub(super) unsafe fn multiply<I: Prefill>(
     let mut excess = [0i32; 2 * MAX_CHUNK];
     if !storage.is_nibbles() {
         for (excess, offsets) in excess[..input.rows()].iter_mut().zip(input.offsets.chunks_exact(shape.blocks)) {
-            let sum = offsets.iter().fold(0i32, |sum, &offset| sum.wrapping_add(offset));
-            *excess = sum.wrapping_mul(I::EXCESS / 8);
+            *excess = excess_of(I::EXCESS, offsets);
         }
     }
     let mut tile = tiles.start;

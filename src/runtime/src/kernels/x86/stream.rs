@@ -1,5 +1,5 @@
-//! Prefetch for products with one token or a few rows of activations: walk the weights backwards, from the last byte of the last tile to the first
-//! of the first, a fixed distance ahead of the multiply.
+//! Prefetch for products with one token or a few rows of activations: walk the weights backwards, from the last byte of
+//! the last tile to the first of the first, a fixed distance ahead of the multiply.
 //!
 //! Backwards, since multipliers, index planes and row scales follow the values of a tile: they are in the cache when
 //! the values arrive. The hardware prefetcher alone does not suffice: a second stream confuses it, and it falls behind

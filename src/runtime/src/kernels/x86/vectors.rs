@@ -20,6 +20,13 @@ use core::mem::MaybeUninit;
 /// Largest number of groups of a w4 matrix.
 pub(super) const MOST_GROUPS: usize = crate::layout::Storage::W4G32.max_columns() / crate::layout::BLOCK_COLUMNS;
 
+/// Minus what weights stored with `excess` added put into the sums of a row of activations, from the offsets of its
+/// groups: -8 · Σ a each, so that 128 more is 16 times their sum.
+#[inline(always)]
+pub(super) fn excess_of(excess: i32, offsets: &[i32]) -> i32 {
+    offsets.iter().fold(0i32, |sum, &offset| sum.wrapping_add(offset)).wrapping_mul(excess / 8)
+}
+
 /// 8 rows of a tile against one token: 256-bit vectors.
 ///
 /// # Safety
