@@ -29,14 +29,7 @@ fn plain() -> Vec<u8> {
 }
 
 fn with(sections: &[(u32, u32, &[u8])]) -> Vec<u8> {
-    let artifact = tiny(Family::Llama);
-    let mut all = Sections::of(&artifact.bytes);
-    for &(kind, host, content) in sections {
-        let of_device = all.all.iter().filter(|(_, host, _)| *host == 0).count();
-        let at = if host == 1 { all.all.len() } else { of_device };
-        all.all.insert(at, (kind, host, content.to_vec()));
-    }
-    all.file(|_| {})
+    Sections::of(&tiny(Family::Llama).bytes).with(sections)
 }
 
 #[test]

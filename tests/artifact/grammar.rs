@@ -17,13 +17,8 @@ const KIND: u32 = SectionKind::Grammar as u32;
 
 /// The smallest artifact with these sections after those of the device, or at the end.
 fn with(sections: &[(u32, &[u8])]) -> Vec<u8> {
-    let mut all = Sections::of(&tiny(Family::Llama).bytes);
-    for &(host, content) in sections {
-        let of_device = all.all.iter().filter(|(_, host, _)| *host == 0).count();
-        let at = if host == 1 { all.all.len() } else { of_device };
-        all.all.insert(at, (KIND, host, content.to_vec()));
-    }
-    all.file(|_| {})
+    let of_kind: Vec<(u32, u32, &[u8])> = sections.iter().map(|&(host, content)| (KIND, host, content)).collect();
+    Sections::of(&tiny(Family::Llama).bytes).with(&of_kind)
 }
 
 /// Tokens in a row: one, pairs of two others of which the second may be left out, and one more.

@@ -32,6 +32,16 @@ impl Sections {
         Sections { header: bytes[..HEADER_BYTES].to_vec(), all }
     }
 
+    /// The file with these sections, (kind, host, content), after those of the device, or at the end.
+    pub(super) fn with(mut self, sections: &[(u32, u32, &[u8])]) -> Vec<u8> {
+        for &(kind, host, content) in sections {
+            let of_device = self.all.iter().filter(|(_, host, _)| *host == 0).count();
+            let at = if host == 1 { self.all.len() } else { of_device };
+            self.all.insert(at, (kind, host, content.to_vec()));
+        }
+        self.file(|_| {})
+    }
+
     /// Makes the planned memory what the specification says, as far as there is a plan.
     pub(super) fn plan_again(&mut self) {
         let spec = &mut self.all[SPEC].2;
