@@ -16,7 +16,7 @@ use crate::format::spec::{LayerCacheFormat, LayerRecord};
 use crate::kernels::Rows;
 use crate::layout::ALIGNMENT;
 use crate::memory::Memory;
-use crate::numerics::from_nibble;
+use crate::numerics::unpack_nibbles;
 use core::ops::Range;
 
 /// Sizes of one layer's part of the cache.
@@ -41,7 +41,8 @@ impl CacheShape {
             heads: layer.key_value_heads as usize,
             head_dim: layer.head_dim as usize,
             slots: if format.is_ring() { context.min(ring) } else { context },
-            nibbles: format.has_nibble_values(),
+            // Known when compiling, so that the code of what cannot be is left out.
+            nibbles: cfg!(feature = "nibble-values") && format.has_nibble_values(),
         }
     }
 
@@ -110,12 +111,9 @@ impl<'c> Cache<'c> {
             return Rows { values, scales };
         }
         let unpacked = &mut unpacked[..slots.len() * self.shape.head_dim];
-        for (out, bytes) in unpacked.chunks_exact_mut(self.shape.head_dim).zip(values.chunks_exact(width)) {
-            let (low, high) = out.split_at_mut(width);
-            for ((low, high), &byte) in low.iter_mut().zip(high).zip(bytes) {
-                *low = from_nibble(byte as u8 & 15);
-                *high = from_nibble(byte as u8 >> 4);
-            }
+        let places = unpacked.chunks_exact_mut(self.shape.head_dim).zip(values.chunks_exact(width));
+        for ((out, bytes), &scale) in places.zip(scales) {
+            unpack_nibbles(bytes, scale, out);
         }
         Rows { values: unpacked, scales: &scales[..slots.len()] }
     }
@@ -124,41 +122,7 @@ impl<'c> Cache<'c> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::numerics::{NumericRange, quantize_nibbles};
-    use crate::sample::random_u64;
-    use std::vec;
     use std::vec::Vec;
-
-    fn draw(seed: u64, count: usize) -> Vec<f32> {
-        (0..count as u64).map(|n| (random_u64(seed, n) >> 40) as f32 / 8_388_608.0 - 1.0).collect()
-    }
-
-    #[test]
-    fn nibbles_come_back_within_a_step() {
-        for width in [2, 16, 48, 64] {
-            let x = draw(9, width);
-            let (mut rotated, mut packed) = (x.clone(), vec![0; width / 2]);
-            let scale = quantize_nibbles(&mut rotated, &mut packed).expect("in range");
-            let shape = CacheShape { heads: 1, head_dim: width, slots: 1, nibbles: true };
-            let length = shape.bytes().expect("small") as usize;
-            let mut memory = vec![0u8; length + ALIGNMENT];
-            let start = memory.as_ptr().align_offset(ALIGNMENT);
-            let cache = Cache::new(&mut memory[start..start + length], shape).expect("it fits");
-            cache.values[..width / 2].copy_from_slice(&packed);
-            cache.value_scales[0] = scale;
-            let mut unpacked = vec![0; width];
-            let rows = cache.values_of(0, 0..1, &mut unpacked);
-            for (&integer, &value) in rows.values.iter().zip(&rotated) {
-                let apart = (f32::from(integer) * scale - value).abs();
-                // Half a step, and more at the ends, where a smaller scale cuts.
-                let cut = integer.abs() == 15 && value.abs() > 15.0 * scale;
-                assert!(cut || apart <= 1.001 * scale, "{width}: {apart} of {scale}");
-            }
-        }
-        let mut zeros = [0.0; 4];
-        assert_eq!(quantize_nibbles(&mut zeros, &mut [1; 2]), Ok(0.0));
-        assert_eq!(quantize_nibbles(&mut [f32::NAN, 0.0], &mut [0]), Err(NumericRange));
-    }
 
     #[test]
     fn runs_cover_positions_in_order() {

@@ -26,7 +26,7 @@ mod softmax;
 pub use activations::{A16_MAX, quantize, quantize_a16, quantize_a16_row, quantize_row};
 pub use curves::{CURVE_POINTS, Curve, activate, gate};
 pub use keys::{ROTARY_BLOCK, Rotary, map_key, map_query};
-pub(crate) use nibbles::from_nibble;
+pub(crate) use nibbles::unpack_nibbles;
 pub use nibbles::{hadamard, quantize_nibbles};
 pub use norms::{integers, layer_norm, maximum, mean, rms_norm, unit_length, unit_mean};
 pub use root::sqrt;

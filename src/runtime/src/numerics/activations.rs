@@ -4,7 +4,7 @@ use super::{NumericRange, TINY_BITS, max_abs_bits, round_to_integer};
 use crate::layout::BLOCK_COLUMNS;
 
 /// 1/127 rounded to f32.
-const ONE_OVER_127: f32 = f32::from_bits(1_006_699_012);
+pub(super) const ONE_OVER_127: f32 = f32::from_bits(1_006_699_012);
 /// 1/16256 rounded to f32.
 const ONE_OVER_16256: f32 = 1.0 / 16_256.0;
 /// Largest integer of a 16-bit activation: 128 · 127, so that both planes stay in [-127, 127].
