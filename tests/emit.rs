@@ -79,6 +79,31 @@ fn the_graph_has_every_unit_after_those_it_needs() {
     assert!(line.is_object());
 }
 
+#[test]
+fn workflows_hand_the_recipes_variables_on_and_name_what_they_leave_out() {
+    let recipe = CHAIN
+        .replace("scheme = 'w8'", "scheme = 'env:SCHEME'")
+        .replace("[stages.quality]\n", "[stages.quality]\nwhen = \"env:MEASURED == 'yes'\"\n");
+    let recipe = recipe.split("[gates]").next().expect("the stages").to_owned();
+    let directory = fixture::workshop("named.toml", &recipe);
+    let emit = |engine: &str| {
+        let mut command = slmc(directory.path(), &format!("plan named.toml --emit {engine}"));
+        let output = command.env("SCHEME", "w8").output().expect("it runs");
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let github = emit("github");
+    for line in ["  SCHEME: ${{ vars.SCHEME }}\n", "  MEASURED: ${{ vars.MEASURED }}\n"] {
+        assert!(github.contains(line), "{github}");
+    }
+    for engine in ["github", "gitlab", "slurm"] {
+        let text = emit(engine);
+        assert!(text.contains("# The recipe reads MEASURED, SCHEME"), "{text}");
+        assert!(text.contains("# Without quality, "), "{text}");
+        assert!(!text.contains("--only quality"), "{text}");
+    }
+}
+
 /// A stand-in for sbatch that runs what it is given at once, as a shell of a job would, if what it depends on went well.
 const SBATCH: &str = r#"#!/usr/bin/env bash
 set -u

@@ -10,11 +10,12 @@ mod gitlab;
 mod slurm;
 
 use super::overrides::Setting;
-use super::plan_report::{PlanReport, PlannedStage};
+use super::plan_report::{PlanReport, PlannedStage, Variable};
 use crate::report::shell;
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// Schema of the graph as JSON.
@@ -120,6 +121,27 @@ impl Jobs<'_> {
     fn made_by(&self, engine: &str) -> String {
         let command = format!("slmc plan {}{} --emit {engine}", shell(&self.recipe()), self.options());
         crate::report::visible(&command).replace('\n', " ")
+    }
+
+    /// Variables of the environment that the recipe names, and those of its caches but for what every workflow has.
+    fn variables(&self) -> impl Iterator<Item = &Variable> {
+        let common = ["SLMC_CACHE", "SLMC_CACHE_MODE", "SLMC_CACHE_TOKEN"];
+        self.plan.environment.iter().filter(move |variable| !common.contains(&variable.name.as_str()))
+    }
+
+    /// Lines of a comment: what the recipe reads from the environment, and the stages that `when` leaves out. `of_engine` says
+    /// where the variables come from.
+    fn remarks(&self, of_engine: &str) -> String {
+        let mut lines = String::new();
+        let names: Vec<&str> = self.variables().map(|variable| variable.name.as_str()).collect();
+        if !names.is_empty() {
+            let _ = writeln!(lines, "#\n# The recipe reads {}: {of_engine}.", names.join(", "));
+        }
+        for left_out in &self.plan.left_out {
+            let line = format!("Without {}, {}; make this file anew where that changes.", left_out.stage, left_out.why);
+            let _ = writeln!(lines, "#\n# {}", crate::report::visible(&line).replace('\n', " "));
+        }
+        lines
     }
 
     fn graph(&self) -> Value {

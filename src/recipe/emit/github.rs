@@ -1,7 +1,7 @@
 //! A workflow of GitHub Actions: a job for each stage. It runs on pushes, since jobs hand their outputs on through a cache that
 //! they write; pull requests, which should not write there, are for one job that runs all (docs/ci/github.yml).
 
-use super::{Jobs, yaml};
+use super::{Jobs, Variable, yaml};
 use std::fmt::Write;
 
 /// The job with the report.
@@ -14,7 +14,7 @@ pub(super) fn workflow(jobs: &Jobs<'_>) -> String {
 #
 # The variables SLMC_IMAGE (docs/ci/Containerfile) and SLMC_CACHE (docs/cache.md) of the repository name the image of the jobs and
 # the cache by which they hand on their outputs; the secret SLMC_CACHE_TOKEN may write there.
-name: {}
+{}name: {}
 on:
   push:
     branches: [main]
@@ -28,11 +28,13 @@ env:
   SLMC_CACHE: ${{{{ vars.SLMC_CACHE }}}}
   SLMC_CACHE_MODE: read-write
   SLMC_CACHE_TOKEN: ${{{{ secrets.SLMC_CACHE_TOKEN }}}}
-jobs:
+{}jobs:
 ",
         text_in_comment(&jobs.made_by("github")),
+        text_in_comment(&jobs.remarks("variables of the repository, or secrets where they are such")),
         text(&format!("slmc {}", jobs.plan.recipe)),
         text(&format!("slmc-{}", jobs.plan.recipe)),
+        variables(jobs),
     );
     for (stage, name) in jobs.plan.stages.iter().zip(&names) {
         let needs: Vec<&str> = jobs.needs(stage).into_iter().map(|need| names[need].as_str()).collect();
@@ -57,6 +59,15 @@ jobs:
 ",
     );
     out
+}
+
+/// The recipe's variables, by the names that it reads.
+fn variables(jobs: &Jobs<'_>) -> String {
+    let line = |variable: &Variable| {
+        let (name, context) = (&variable.name, if variable.secret { "secrets" } else { "vars" });
+        format!("  {name}: ${{{{ {context}.{name} }}}}\n")
+    };
+    jobs.variables().map(line).collect()
 }
 
 fn job(out: &mut String, id: &str, name: &str, needs: &[&str], condition: &str, command: &str) {

@@ -33,13 +33,14 @@ pub(super) fn pipeline(jobs: &Jobs<'_>) -> String {
 #
 # The variables SLMC_IMAGE (docs/ci/Containerfile) and SLMC_CACHE (docs/cache.md) of the project name the image of the jobs and
 # the cache by which they hand on their outputs; SLMC_CACHE_MODE is read-write where that variable is protected.
-stages: [slmc, report]
+{}stages: [slmc, report]
 
 default:
   image: $SLMC_IMAGE
 
 ",
-        jobs.made_by("gitlab").replace('`', "'")
+        jobs.made_by("gitlab").replace('`', "'"),
+        jobs.remarks("variables of the project"),
     );
     for (stage, name) in jobs.plan.stages.iter().zip(&names) {
         let need = |need: usize| format!("{{job: {}, artifacts: false}}", yaml(&names[need]));

@@ -16,7 +16,7 @@ pub(super) fn script(jobs: &Jobs<'_>) -> String {
 # Submits a job for each stage and prints a line for each: its number and the stage. Run it where the jobs are to run; SLMC_CACHE
 # must name a cache that all nodes reach (a directory they share, or a server: docs/cache.md). Options for every job, such as
 # --partition or --time, in SLMC_SBATCH. SLMC_CACHE_MODE is read-write for servers.
-set -euo pipefail
+{}set -euo pipefail
 : \"${{SLMC_CACHE:?set SLMC_CACHE to a cache that all nodes reach}}\"
 export SLMC_CACHE SLMC_CACHE_MODE=\"${{SLMC_CACHE_MODE:-read-write}}\"
 declare -a job
@@ -34,7 +34,8 @@ submit() {{
 }}
 
 ",
-        jobs.made_by("slurm").replace('`', "'")
+        jobs.made_by("slurm").replace('`', "'"),
+        jobs.remarks("jobs have the environment of this script"),
     );
     for (number, stage) in jobs.plan.stages.iter().enumerate() {
         let needs: String = jobs.needs(stage).into_iter().map(|need| format!(":${{job[{need}]}}")).collect();
