@@ -2,6 +2,7 @@
 //
 //     node wasm.mjs PROGRAM.wasm logits FILE.slm
 //     node wasm.mjs PROGRAM.wasm decode FILE.slm TOKENS
+//     node wasm.mjs PROGRAM.wasm further FILE.slm
 //     node wasm.mjs PROGRAM.wasm kernels
 //
 // The artifact and the session's memory lie behind the program's own, each on 64 bytes.
@@ -30,7 +31,7 @@ if (mode === "kernels") {
   const artifact = await readFile(file);
   const at = reserve(artifact.length);
   new Uint8Array(device.memory.buffer).set(artifact, at);
-  const bytes = device.required_bytes(at, artifact.length);
+  const bytes = device[mode === "further" ? "further_bytes" : "required_bytes"](at, artifact.length);
   if (bytes === 0) throw new Error(`${file} is refused`);
   const memory = reserve(bytes);
   code = device[mode](at, artifact.length, memory, bytes, Number(tokens ?? 0));

@@ -171,20 +171,25 @@ impl HistoryReport {
                 points.filter_map(|(run, value)| Some(((run + 1) as f64, (*value)?))).collect();
             let label = format!("{} of {}, run by run", course.figure, course.stage);
             let line = Line { name: course.figure.to_owned(), points };
-            let varies =
-                course.values.iter().flatten().any(|value| Some(value) != course.values.iter().flatten().next());
-            figure::lines(&label, ("run", course.figure), &[line]).filter(|_| varies)
+            figure::lines(&label, ("run", course.figure), &[line])
         };
         let change = |course: &Course| match course.change {
             Some(_) => format!(", {} with the last run", course.change_words()),
             None => String::new(),
         };
         let courses = html! {
-            @for course in &self.courses {
+            @for course in self.courses.iter().filter(|course| course.varies()) {
                 @let caption = format!("{} of {}{}", course.figure, visible(&course.stage), change(course));
                 (figure_with_table(curve(course), &caption, &["run", course.figure], all(course)))
             }
         };
+        let same = self.courses.iter().filter(|course| !course.varies());
+        let same: Vec<Vec<String>> = same
+            .map(|course| {
+                let value = shown(course.figure, course.values.first().copied().flatten());
+                vec![visible(&course.stage), course.figure.to_owned(), value]
+            })
+            .collect();
         let headings = self.headings();
         let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
         let shown = |row: Vec<String>| row.iter().map(|cell| visible(cell)).collect::<Vec<String>>();
@@ -193,7 +198,13 @@ impl HistoryReport {
         if !gates.is_empty() {
             sections.push(Section { id: "gates", title: "Gates", content: table("Gates", &headings, gates) });
         }
-        sections.push(Section { id: "figures", title: "Figures", content: courses });
+        if same.len() < self.courses.len() {
+            sections.push(Section { id: "figures", title: "Figures", content: courses });
+        }
+        if !same.is_empty() {
+            let content = table("The same in every run", &["stage", "figure", "value"], same);
+            sections.push(Section { id: "same", title: "The same in every run", content });
+        }
         let heading = html! {
             h1 { (self.title()) }
             p { "Each figure of each stage, run by run, in the order in which the runs were named." }
@@ -213,6 +224,11 @@ fn rows_of(out: &mut String, headings: &[String], rows: Vec<Vec<String>>) {
 }
 
 impl Course {
+    /// Whether it is not the same in every run.
+    fn varies(&self) -> bool {
+        self.values.iter().any(|value| Some(value) != self.values.first())
+    }
+
     /// Such as `−2.0 %`, with what it means.
     fn change_words(&self) -> String {
         let Some(change) = self.change else { return "-".to_owned() };

@@ -62,7 +62,7 @@ impl Attention<'_> {
         let factors = Factors { ratio, back: 1.0 / (total as f32 * ratio) };
         let sums = Sums { block: &mut self.sums[..width], total: &mut self.totals[..width] };
         (kernels.mix)(values, scores, factors, sums, query);
-        if cache.shape.nibbles {
+        if cache.shape.nibbles() {
             hadamard(query);
         }
         Ok(())

@@ -17,11 +17,14 @@
 
 mod chat;
 mod choice;
+#[cfg(feature = "grammar")]
 mod grammar;
 mod model;
 mod pointers;
 mod session;
+#[cfg(feature = "snapshots")]
 mod snapshot;
+#[cfg(feature = "speculation")]
 mod speculation;
 mod status;
 #[cfg(test)]
@@ -30,6 +33,7 @@ mod text;
 
 pub use chat::{ChatFacts, slm_chat_describe, slm_chat_message, slm_chat_text, slm_chat_tokens};
 pub use choice::{ChoiceOptions, SamplingOptions, slm_choose, slm_choose_among, slm_default_choice, slm_sample};
+#[cfg(feature = "grammar")]
 pub use grammar::{
     GRAMMAR_STATE_NUMBERS, GRAMMAR_WORDS, OpenGrammar, slm_grammar_accepts, slm_grammar_advance, slm_grammar_allowed,
     slm_grammar_complete, slm_grammar_forced, slm_grammar_open, slm_grammar_start, slm_grammar_words,
@@ -42,7 +46,9 @@ pub use session::{
     Row, State, slm_logits, slm_positions, slm_reset, slm_run, slm_self_test, slm_session_bytes, slm_session_bytes_for,
     slm_session_error, slm_session_init, slm_session_init_rows, slm_step, slm_step_allowed,
 };
+#[cfg(feature = "snapshots")]
 pub use snapshot::{slm_prefix_tokens, slm_restore, slm_restore_prefix, slm_save, slm_snapshot_bytes};
+#[cfg(feature = "speculation")]
 pub use speculation::{
     Next, slm_confirm, slm_draft_continuations, slm_draft_model, slm_draft_repeats, slm_mark, slm_truncate,
 };

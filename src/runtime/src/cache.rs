@@ -28,8 +28,8 @@ pub(crate) struct CacheShape {
     pub(crate) head_dim: usize,
     /// Positions that are held.
     pub(crate) slots: usize,
-    /// Whether values are nibbles.
-    pub(crate) nibbles: bool,
+    /// Whether values are nibbles; read by [`CacheShape::nibbles`].
+    nibbles: bool,
 }
 
 impl CacheShape {
@@ -41,9 +41,13 @@ impl CacheShape {
             heads: layer.key_value_heads as usize,
             head_dim: layer.head_dim as usize,
             slots: if format.is_ring() { context.min(ring) } else { context },
-            // Known when compiling, so that the code of what cannot be is left out.
-            nibbles: cfg!(feature = "nibble-values") && format.has_nibble_values(),
+            nibbles: format.has_nibble_values(),
         }
+    }
+
+    /// Whether values are nibbles: known to the compiler where the feature is missing, so that their code is left out.
+    pub(crate) fn nibbles(&self) -> bool {
+        cfg!(feature = "nibble-values") && self.nibbles
     }
 
     /// Bytes; `None` where they overflow.
@@ -59,7 +63,7 @@ impl CacheShape {
 
     /// Bytes of a value.
     pub(crate) fn value_bytes(&self) -> usize {
-        if self.nibbles { self.head_dim / 2 } else { self.head_dim }
+        if self.nibbles() { self.head_dim / 2 } else { self.head_dim }
     }
 
     /// The slots of consecutive positions: a run, and where it wraps the run at the front.
@@ -107,7 +111,7 @@ impl<'c> Cache<'c> {
         let first = head * self.shape.slots + slots.start;
         let width = self.shape.value_bytes();
         let (values, scales) = (&self.values[first * width..], &self.value_scales[first..]);
-        if !self.shape.nibbles {
+        if !self.shape.nibbles() {
             return Rows { values, scales };
         }
         let unpacked = &mut unpacked[..slots.len() * self.shape.head_dim];

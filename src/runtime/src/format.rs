@@ -18,11 +18,14 @@
 pub mod artifact;
 pub mod chat_frame;
 mod check;
+#[cfg(feature = "speculation")]
 pub mod drafts;
 mod error;
+mod features;
 mod functions;
 pub mod grammar;
 pub mod header;
+#[cfg(feature = "snapshots")]
 pub mod prefix;
 pub(crate) mod record;
 pub mod sampling;

@@ -10,8 +10,8 @@
 //! | [`plan`] | the memory an artifact needs |
 //! | [`session`] | the executor for decoders and encoders |
 //! | [`sample`] | choosing a token |
-//! | [`speculate`] | several tokens in one pass, guessed and confirmed |
-//! | [`grammar`] | the tokens that a grammar allows next |
+//! | `speculate` | several tokens in one pass, guessed and confirmed; with the feature `speculation` |
+//! | `grammar` | the tokens that a grammar allows next; with the feature `grammar` |
 //! | [`tokenizer`] | text to token ids |
 //! | [`text`] | token ids to text |
 //! | [`self_test`] | the golden vectors |
@@ -35,6 +35,7 @@ mod attention;
 pub mod c_api;
 mod cache;
 pub mod format;
+#[cfg(feature = "grammar")]
 pub mod grammar;
 pub mod kernels;
 pub mod layout;
@@ -45,6 +46,7 @@ pub mod sample;
 pub mod self_test;
 pub mod session;
 pub mod sha256;
+#[cfg(feature = "speculation")]
 pub mod speculate;
 pub mod text;
 pub mod tokenizer;

@@ -116,7 +116,7 @@ impl Plan {
             head_dim = head_dim.max(layer.head_dim as usize);
             let bytes = layer_cache_bytes(&layer, spec)?;
             let shape = CacheShape::of(&layer, spec.context as usize, chunk);
-            if shape.nibbles {
+            if shape.nibbles() {
                 unpacked = unpacked.max(shape.slots.checked_mul(shape.head_dim)?);
             }
             cache_bytes = if decoder { cache_bytes.checked_add(bytes)? } else { cache_bytes.max(bytes) };

@@ -8,8 +8,10 @@ mod history;
 mod layer;
 mod linear;
 mod norm;
+#[cfg(feature = "snapshots")]
 mod snapshot;
 mod tensors;
+#[cfg(feature = "speculation")]
 mod verify;
 
 use crate::attention::Attention;
@@ -23,6 +25,7 @@ use crate::layout::BLOCK_COLUMNS;
 use crate::memory::Memory;
 use crate::plan::Plan;
 use history::{Before, History};
+#[cfg(feature = "snapshots")]
 pub use snapshot::{SnapshotError, snapshot_bytes};
 
 /// Why a session stopped.
@@ -112,7 +115,8 @@ pub struct Session<'a, 'm> {
     written: usize,
     /// Positions whose logits are computed together.
     rows: usize,
-    /// Positions that [`Session::verify`] reads.
+    /// Positions that `Session::verify` reads.
+    #[cfg(feature = "speculation")]
     verified: usize,
     history: History<'m>,
 }
@@ -245,9 +249,10 @@ impl<'a, 'm> Session<'a, 'm> {
             *start = artifact.records_before(layer) as u32;
         }
         // What convolutions have read must be kept to be taken back.
-        let convolves = plan.history(2) > 0;
         let planned = artifact.spec().output_rows as usize;
-        let (verified, rows) = (if convolves { rows } else { rows.max(planned) }, rows.max(planned));
+        #[cfg(feature = "speculation")]
+        let verified = if plan.history(2) > 0 { rows } else { rows.max(planned) };
+        let rows = rows.max(planned);
         let artifact = *artifact;
         Ok(Session {
             artifact,
@@ -260,6 +265,7 @@ impl<'a, 'm> Session<'a, 'm> {
             length: 0,
             written: 0,
             rows,
+            #[cfg(feature = "speculation")]
             verified,
             history,
         })

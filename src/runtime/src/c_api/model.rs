@@ -102,6 +102,7 @@ pub unsafe extern "C" fn slm_open(model: *mut Model, bytes: *const c_void, lengt
 /// # Safety
 /// `model` has the size of an `slm_model`.
 #[expect(unsafe_code, reason = "structures of the caller")]
+#[cfg(feature = "speculation")]
 pub(super) unsafe fn put(model: *mut Model, view: ArtifactView<'static>) -> Result<(), Status> {
     check_pointer(model, 1)?;
     // SAFETY: checked above; the structure need not be set up before.

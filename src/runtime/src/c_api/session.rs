@@ -24,16 +24,19 @@ pub struct State {
 
 impl State {
     /// The session, for what changes no sequence.
+    #[cfg(feature = "snapshots")]
     pub(super) fn session(&mut self) -> &mut Session<'static, 'static> {
         &mut self.session
     }
 
     /// Forgets the logits of the last step, which are no longer there.
+    #[cfg(any(feature = "snapshots", feature = "speculation"))]
     pub(super) fn forget(&mut self) {
         (self.logits, self.error) = ((core::ptr::null(), 0), None);
     }
 
     /// Does something with the session and keeps its error.
+    #[cfg(feature = "speculation")]
     pub(super) fn change<T>(
         &mut self,
         job: impl FnOnce(&mut Session<'static, 'static>) -> Result<T, SessionError>,

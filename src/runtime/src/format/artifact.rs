@@ -4,6 +4,7 @@
 use super::FormatError;
 use super::chat_frame::ChatFrame;
 use super::header::{self, Header, SectionKind, SectionRecord};
+#[cfg(feature = "snapshots")]
 use super::prefix::Prefix;
 use super::sections::NEEDED_COUNT;
 use super::spec::{LayerRecord, ModelRecord};
@@ -14,6 +15,7 @@ use crate::kernels::Width;
 use crate::layout::{Layout, Storage, TileShape};
 use crate::numerics::F32Bytes;
 use crate::sample::Sampling;
+#[cfg(feature = "speculation")]
 use crate::speculate::Continuations;
 use core::ops::Range;
 
@@ -34,8 +36,11 @@ pub struct ArtifactView<'a> {
     pub(super) ends: TokenList<'a>,
     pub(super) chat_frame: Option<ChatFrame<'a>>,
     pub(super) sampling: Sampling,
+    #[cfg(feature = "speculation")]
     pub(super) continuations: Option<Continuations<'a>>,
+    #[cfg(feature = "speculation")]
     pub(super) draft: Option<&'a [u8]>,
+    #[cfg(feature = "snapshots")]
     pub(super) prefix: Option<Prefix<'a>>,
 }
 
@@ -107,8 +112,11 @@ impl<'a> ArtifactView<'a> {
             ends: TokenList::default(),
             chat_frame: None,
             sampling: Sampling::GREEDY,
+            #[cfg(feature = "speculation")]
             continuations: None,
+            #[cfg(feature = "speculation")]
             draft: None,
+            #[cfg(feature = "snapshots")]
             prefix: None,
         };
         view.read_sections()?;
@@ -119,11 +127,15 @@ impl<'a> ArtifactView<'a> {
         view.check_functions()?;
         view.check_tensors()?;
         view.check_vocabulary()?;
+        #[cfg(feature = "grammar")]
         view.read_grammar()?;
         view.check_golden()?;
         view.read_text()?;
+        #[cfg(feature = "speculation")]
         view.read_drafts()?;
+        #[cfg(feature = "snapshots")]
         view.read_prefix()?;
+        view.refuse_what_is_lacking()?;
         Ok(view)
     }
 

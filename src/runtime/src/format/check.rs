@@ -375,6 +375,9 @@ fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), For
             require(layer.window == 0 || (decoder && size(layer.window)), "window")?;
             let format = LayerCacheFormat::from_number(layer.cache_format).unwrap_or(LayerCacheFormat::OfHeader);
             require(!format.is_ring() || layer.window > 0, "cache_format")?;
+            if format.has_nibble_values() && !cfg!(feature = "nibble-values") {
+                return Err(FormatError::Feature("nibble-values"));
+            }
             require(!format.has_nibble_values() || layer.head_dim.is_multiple_of(2), "cache_format")?;
             let scale = layer.score_scale;
             require(scale.is_finite() && scale > 0.0 && scale < 1e30, "score_scale")?;

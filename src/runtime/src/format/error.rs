@@ -43,6 +43,8 @@ pub enum FormatError {
     Header(&'static str),
     /// A field has a value that only a later version of the format defines.
     LaterVersion(Record, &'static str),
+    /// What the artifact says needs a feature of the runtime that this build lacks.
+    Feature(&'static str),
     /// A section is missing, misplaced or overlaps.
     Section(u32, &'static str),
     /// A field of the specification is out of range.
@@ -88,6 +90,7 @@ impl core::fmt::Display for FormatError {
                 write!(f, "{record}: `{field}` has a value of a later version of the format: ")?;
                 f.write_str("a newer slmc or slm-runtime is needed")
             }
+            E::Feature(name) => write!(f, "the artifact needs the runtime's feature `{name}`, which this build lacks"),
             E::Section(kind, fault) => write!(f, "section {kind:#x}: {fault}"),
             E::Spec(field) => write!(f, "specification: illegal value of `{field}`"),
             E::Layer(layer, field) => write!(f, "specification of layer {layer}: illegal value of `{field}`"),

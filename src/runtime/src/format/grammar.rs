@@ -215,6 +215,7 @@ impl<'a> GrammarTables<'a> {
 
     /// The entry of a state for a byte.
     #[inline]
+    #[cfg(feature = "grammar")]
     pub(crate) fn entry(&self, state: &StateRecord, byte: u8) -> Option<u16> {
         let class =
             self.classes.get(usize::from(byte)).copied().filter(|class| (state.first..=state.last).contains(class))?;
@@ -234,6 +235,7 @@ impl<'a> GrammarTables<'a> {
     }
 
     /// Whether a set has a token.
+    #[cfg(feature = "grammar")]
     pub(crate) fn has(&self, set: u16, token: u32) -> bool {
         token < self.record.vocabulary
             && self.bitset_word(set, (token / u32::BITS) as usize) >> (token % u32::BITS) & 1 == 1
@@ -319,6 +321,7 @@ impl<'a> ArtifactView<'a> {
     }
 
     /// Checks the section.
+    #[cfg(feature = "grammar")]
     pub(super) fn read_grammar(&mut self) -> Result<(), FormatError> {
         let Some(content) = self.single_device_section(SectionKind::Grammar)? else { return Ok(()) };
         GrammarTables::read(content, self.spec.vocabulary).map(|_| ())

@@ -14,6 +14,8 @@
 use super::activations::ONE_OVER_127;
 use super::{NumericRange, TINY_BITS, max_abs_bits};
 
+// Functions here are kept apart and not copied into their callers: on a small device their code is what 4 bits cost.
+
 /// Parts of a head with a share of the scale each.
 const QUARTERS: usize = 4;
 /// The bits of a scale that are shares.
@@ -24,6 +26,7 @@ const TRIED: u32 = 4;
 /// Rotates a vector in place ([`hadamard`]) and packs it: for every quarter the share with the smallest squared error, the
 /// largest of equal ones, then the nearest levels, the upper of two as near. Byte i has `n[i]` in its low half and
 /// `n[i + width / 2]` in its high half; the width is even.
+#[inline(never)]
 pub fn quantize_nibbles(value: &mut [f32], out: &mut [i8]) -> Result<f32, NumericRange> {
     hadamard(value);
     let bits = max_abs_bits(value)?;
@@ -54,6 +57,7 @@ pub fn quantize_nibbles(value: &mut [f32], out: &mut [i8]) -> Result<f32, Numeri
 }
 
 /// The integers that packed nibbles stand for, by the value's scale; twice as many as bytes.
+#[inline(never)]
 pub(crate) fn unpack_nibbles(bytes: &[i8], scale: f32, out: &mut [i8]) {
     let (low, high) = out.split_at_mut(bytes.len());
     let boundary = bytes.len().div_ceil(2);
@@ -90,12 +94,14 @@ struct Levels {
 }
 
 impl Levels {
+    #[inline(never)]
     fn of(share: u32) -> Self {
         let magnitudes = core::array::from_fn(|step| f32::from(integer(8 + step as i32, factor(share))));
         Levels { magnitudes, middles: core::array::from_fn(|step| 0.5 * (magnitudes[step] + magnitudes[step + 1])) }
     }
 
     /// The number of the level nearest to a magnitude.
+    #[inline(never)]
     fn step(&self, magnitude: f32) -> usize {
         self.middles.iter().map(|middle| usize::from(magnitude >= *middle)).sum()
     }
@@ -107,6 +113,7 @@ impl Levels {
 }
 
 /// The share of the scale with which a quarter's values have the smallest squared error.
+#[inline(never)]
 fn best_share(part: &[f32], inverse: f32) -> u32 {
     let largest = part.iter().fold(0.0, |largest: f32, value| largest.max(value.abs())) * inverse;
     let reaching = (0..15).find(|&share| f32::from(integer(15, factor(share))) >= largest).unwrap_or(15);
@@ -132,6 +139,7 @@ fn best_share(part: &[f32], inverse: f32) -> u32 {
 /// within a block      (a, b) ← (a + b, a − b) at distances 1, 2, 4, … n / 2, then a product with f32(1 / √n)
 /// between m blocks    x[j] ← x[j] − (Σ over blocks of x[j]) · f32(2 / m), where m > 1
 /// ```
+#[inline(never)]
 pub fn hadamard(vector: &mut [f32]) {
     let n = 1 << vector.len().trailing_zeros().min(31);
     let factor = 1.0 / root_of_power(n);

@@ -95,7 +95,7 @@ impl Session<'_, '_> {
                 Rows::spread(cache.value_scales, 1, blocks, part),
             );
             each(self.workers, alone, scratch, rows, |_, (vector, integers, scale), _| {
-                let result = match shape.nibbles {
+                let result = match shape.nibbles() {
                     true => quantize_nibbles(vector, integers),
                     false => (kernels.quantize)(vector, integers, &mut []),
                 };

@@ -257,7 +257,7 @@ impl Session<'_, '_> {
             let first = head * shape.slots;
             let of = |width: usize| first * width..(first + filled) * width;
             way.integers(&mut cache.keys[of(shape.head_dim)], false)?;
-            way.integers(&mut cache.values[of(shape.value_bytes())], shape.nibbles)?;
+            way.integers(&mut cache.values[of(shape.value_bytes())], shape.nibbles())?;
             way.floats(&mut cache.key_scales[of(1)])?;
             way.floats(&mut cache.value_scales[of(1)])?;
         }

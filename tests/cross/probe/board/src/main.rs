@@ -4,6 +4,7 @@
 //! ```text
 //! logits  ARTIFACT BYTES MEMORY
 //! decode  ARTIFACT BYTES MEMORY TOKENS
+//! further ARTIFACT BYTES MEMORY
 //! kernels MEMORY BYTES
 //! ```
 //!
@@ -60,21 +61,25 @@ fn main() -> ! {
     }
 }
 
-const MODES: [&str; 3] = ["logits", "decode", "kernels"];
+const MODES: [&str; 4] = ["logits", "decode", "further", "kernels"];
 
 fn perform(mode: &str, numbers: [usize; 4]) -> Result<(), Failure> {
     let out = &mut Console;
     match mode {
         "kernels" => check::equality::compare(out, region(numbers[0], numbers[1])),
-        "logits" | "decode" => {
+        "logits" | "decode" | "further" => {
             let [artifact, bytes, memory, tokens] = numbers;
             let artifact = &*region(artifact, bytes);
-            let required = check::required_bytes(artifact)?;
+            let required = match mode {
+                "further" => check::further::further_bytes(artifact)?,
+                _ => check::required_bytes(artifact)?,
+            };
             let guard = region(memory + required, GUARD_BYTES);
             guard.fill(GUARD);
             let memory = region(memory, required);
             match mode {
                 "logits" => check::logits(out, artifact, memory)?,
+                "further" => check::further::further(out, artifact, memory)?,
                 _ => check::decode(out, artifact, memory, tokens)?,
             }
             let stack = start::stack_bytes();
@@ -83,6 +88,6 @@ fn perform(mode: &str, numbers: [usize; 4]) -> Result<(), Failure> {
             assert!(stack as u64 <= STACK_BYTES, "the session used more stack than planned, {STACK_BYTES} bytes");
             Ok(())
         }
-        _ => panic!("usage: logits|decode|kernels, see main.rs"),
+        _ => panic!("usage: logits|decode|further|kernels, see main.rs"),
     }
 }

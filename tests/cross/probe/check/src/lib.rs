@@ -4,6 +4,7 @@
 #![no_std]
 
 pub mod equality;
+pub mod further;
 
 use core::fmt::{self, Write};
 
@@ -26,6 +27,12 @@ pub enum Failure {
     Golden,
     /// Cutting the same tokens in another way gives other logits.
     Chunks,
+    /// Drafts change the tokens.
+    Speculation,
+    /// A sequence taken back or taken up goes on in another way.
+    Snapshot,
+    /// The grammar's section is broken, or its vocabulary larger than this program's.
+    Grammar,
     /// Kernels that differ from the scalar ones.
     Kernels(usize),
     /// The report cannot be written.
@@ -57,6 +64,9 @@ impl fmt::Display for Failure {
             Failure::Session(error) => write!(f, "{error}"),
             Failure::Golden => f.write_str("the golden prompts give other logits than on the build machine"),
             Failure::Chunks => f.write_str("tokens read one by one give other logits than read together"),
+            Failure::Speculation => f.write_str("passes of several tokens give other tokens than one after another"),
+            Failure::Snapshot => f.write_str("a sequence taken back, or up from a snapshot, goes on in another way"),
+            Failure::Grammar => f.write_str("the grammar allows no token, or has more tokens than this program's sets"),
             Failure::Kernels(count) => write!(f, "{count} products differ from the scalar kernels"),
             Failure::Report => f.write_str("the report cannot be written"),
         }

@@ -3,6 +3,7 @@
 //! ```text
 //! hosted logits  FILE.slm
 //! hosted decode  FILE.slm TOKENS
+//! hosted further FILE.slm
 //! hosted kernels
 //! ```
 
@@ -44,8 +45,13 @@ fn perform(words: &[&str]) -> Result<(), Failure> {
             let required = check::required_bytes(&artifact)?;
             with_memory(required, |memory| check::decode(out, &artifact, memory, tokens))
         }
+        ["further", path] => {
+            let artifact = read(path);
+            let required = check::further::further_bytes(&artifact)?;
+            with_memory(required, |memory| check::further::further(out, &artifact, memory))
+        }
         ["kernels"] => with_memory(3 << 20, |memory| check::equality::compare(out, memory)),
-        _ => panic!("usage: hosted logits FILE.slm | decode FILE.slm TOKENS | kernels"),
+        _ => panic!("usage: hosted logits FILE.slm | decode FILE.slm TOKENS | further FILE.slm | kernels"),
     }
 }
 

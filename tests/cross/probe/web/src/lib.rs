@@ -82,6 +82,18 @@ pub extern "C" fn decode(artifact: usize, bytes: usize, memory: usize, memory_by
     reported(|out| check::decode(out, region(artifact, bytes), region(memory, memory_bytes), tokens))
 }
 
+/// Bytes that [`further`] needs; 0 for an artifact that is refused.
+#[unsafe(no_mangle)]
+pub extern "C" fn further_bytes(artifact: usize, bytes: usize) -> usize {
+    check::further::further_bytes(region(artifact, bytes)).unwrap_or(0)
+}
+
+/// See [`check::further::further`].
+#[unsafe(no_mangle)]
+pub extern "C" fn further(artifact: usize, bytes: usize, memory: usize, memory_bytes: usize) -> u32 {
+    reported(|out| check::further::further(out, region(artifact, bytes), region(memory, memory_bytes)))
+}
+
 /// See [`check::equality::compare`].
 #[unsafe(no_mangle)]
 pub extern "C" fn kernels_equal(memory: usize, memory_bytes: usize) -> u32 {
