@@ -174,7 +174,7 @@ unsafe fn dense8<I: Few, const K: usize>(shape: &TileShape, tile: Tile, inputs: 
     unsafe {
         let mut sums = [I::zero(); K];
         for group in (0..shape.blocks).rev() {
-            tile.prefetch.lines_of_both::<GROUP8>(group * GROUP8);
+            tile.prefetch.lines::<GROUP8>(group * GROUP8);
             for part in (0..4).rev() {
                 let weights = I::prepare(I::load(tile.start.add(group * GROUP8 + part * 64)));
                 for k in 0..K {
@@ -193,7 +193,7 @@ unsafe fn dense4<I: Few, const K: usize>(shape: &TileShape, tile: Tile, inputs: 
     unsafe {
         let mut totals = [I::zero(); K];
         for group in (0..shape.blocks).rev() {
-            tile.prefetch.lines_of_both::<GROUP4>(group * GROUP4);
+            tile.prefetch.lines::<GROUP4>(group * GROUP4);
             let mut sums = [I::zero(); K];
             for k in 0..K {
                 sums[k] = I::begin(inputs.rows[k].add(group * BLOCK_COLUMNS), inputs.offsets[k].add(group));

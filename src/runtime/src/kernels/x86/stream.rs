@@ -15,8 +15,9 @@ const PREFETCH_DISTANCE: usize = 8 * 1024;
 /// Smallest distance for a tile's values, which are read after everything that follows them in the tile: less than
 /// [`PREFETCH_DISTANCE`], since the bytes between occupy the L1 cache too.
 const VALUES_DISTANCE: usize = 5 * 1024;
-/// Bytes from one prefetch to another one further ahead, into the L2 cache only, where a few rows are multiplied: their
-/// activations and the lines in flight to the L1 cache leave each other too little room.
+/// Bytes from one prefetch to another one further ahead, into the L2 cache only. A core has few lines in flight to its L1
+/// cache, 10 to 16: where memory answers after 150 ns, as in servers with large last caches, those alone are half of what
+/// it can read; and the activations of a few rows leave them too little room.
 const FURTHER: usize = 8 * 1024;
 /// Largest distance: more does not help rows so long that their index planes fill the L1 cache.
 const MAX_DISTANCE: usize = 2 * PREFETCH_DISTANCE;
@@ -67,8 +68,9 @@ pub(super) struct TilePrefetch {
 }
 
 impl TilePrefetch {
-    /// Prefetches `BYTES` bytes from byte `at`. Consecutive calls cover every line, since neighbouring addresses are at
-    /// most a line apart. A range that begins before the matrix and reaches into it is fetched whole.
+    /// Prefetches `BYTES` bytes from byte `at`, and as many [`FURTHER`] ahead. Consecutive calls cover every line, since
+    /// neighbouring addresses are at most a line apart. A range that begins before the matrix and reaches into it is
+    /// fetched whole.
     #[inline(always)]
     pub(super) fn lines<const BYTES: usize>(self, at: usize) {
         let from = self.start.wrapping_add(at);
@@ -77,17 +79,11 @@ impl TilePrefetch {
                 prefetch_line(from.wrapping_add(line * 64));
             }
         }
-    }
-
-    /// [`TilePrefetch::lines`], and lines further ahead into the L2 cache.
-    #[inline(always)]
-    pub(super) fn lines_of_both<const BYTES: usize>(self, at: usize) {
-        self.lines::<BYTES>(at);
-        let from = self.start.wrapping_add(at).wrapping_sub(FURTHER);
-        if from.addr().wrapping_add(BYTES) > self.floor {
+        let further = from.wrapping_sub(FURTHER);
+        if further.addr().wrapping_add(BYTES) > self.floor {
             for line in 0..BYTES.div_ceil(64) {
                 // SAFETY: SSE is part of x86-64; a prefetch of any address is harmless.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(line * 64).cast()) };
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(further.wrapping_add(line * 64).cast()) };
             }
         }
     }
