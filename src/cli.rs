@@ -27,11 +27,12 @@ mod stage;
 mod targets;
 mod tokenizer;
 mod verify;
+mod version;
 
 use crate::formats::adapter;
 use crate::shell::{ExitStatus, Shell};
 use anyhow::{Context, ensure};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use global::Global;
 use stage::StageCommand;
 use std::path::{Path, PathBuf};
@@ -88,6 +89,14 @@ fn definition() -> clap::Command {
 }
 
 impl Cli {
+    /// The command line of this process; where it is wrong, or asks for help, the program ends.
+    pub fn read() -> Self {
+        // Not part of the definition: manual pages should be the same wherever they are made.
+        let version: &'static str = version::long().leak();
+        let matches = definition().long_version(version).get_matches();
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
     /// Runs the command and says how it ended.
     pub fn run(&self) -> ExitStatus {
         let shell = self.global.shell();

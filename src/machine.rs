@@ -15,6 +15,9 @@ pub fn tool() -> String {
     format!("slmc {}", env!("CARGO_PKG_VERSION"))
 }
 
+/// Whether this program is a released version, whose results are shared by revision; the release's build says so.
+pub const RELEASED: bool = option_env!("SLMC_RELEASE").is_some();
+
 /// Instruction-set extensions of this CPU that kernels use, in a fixed order.
 pub fn cpu_features() -> Vec<&'static str> {
     let mut features = Vec::new();

@@ -36,9 +36,6 @@ const OTHER_PARTS: [&str; 2] = ["out", "seed"];
 /// The program that computes: null for a released version.
 pub(super) type Build = Option<Digest>;
 
-/// Whether this program is a released version, whose results are shared by revision; the release's build says so.
-pub(super) const RELEASED: bool = option_env!("SLMC_RELEASE").is_some();
-
 /// The key of a stage. `content` is asked for everything that it reads, `is_artifact` whether that is an artifact.
 pub(super) fn key<E>(
     stage: &RecipeStage,

@@ -6,8 +6,13 @@ use super::harness::Transcript;
 fn of_the_program_and_of_every_subcommand() {
     let mut program = Transcript::new("help");
     let help = program.run("--help");
-    let version = program.silent("--version");
-    assert_eq!(String::from_utf8_lossy(&version.stdout), concat!("slmc ", env!("CARGO_PKG_VERSION"), "\n"));
+    let short = program.silent("-V");
+    assert_eq!(String::from_utf8_lossy(&short.stdout), concat!("slmc ", env!("CARGO_PKG_VERSION"), "\n"));
+    let version = String::from_utf8(program.silent("--version").stdout).expect("it is UTF-8");
+    assert!(version.starts_with(concat!("slmc ", env!("CARGO_PKG_VERSION"), "\nformat    1.1 to 1.")), "{version}");
+    for key in ["features  ", "numerics  portable; ", "build     "] {
+        assert!(version.lines().any(|line| line.starts_with(key) && line.len() > key.len()), "no {key} in {version}");
+    }
     let text = String::from_utf8(help.stdout).expect("help is UTF-8");
     let commands = text.split("Commands:\n").nth(1).expect("it lists its commands");
     // A long description goes on in a line of its own, further in.
