@@ -27,6 +27,7 @@ mod stage;
 mod targets;
 mod tokenizer;
 mod verify;
+mod worker;
 
 use crate::formats::adapter;
 use crate::shell::{ExitStatus, Shell};
@@ -77,6 +78,7 @@ enum Command {
     Schema(schema::Args),
     Tokenizer(tokenizer::Args),
     Targets(targets::Args),
+    Worker(worker::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -156,6 +158,7 @@ impl Cli {
             Command::Schema(args) => args.run(shell),
             Command::Tokenizer(args) => args.run(global, shell),
             Command::Targets(args) => args.run(shell),
+            Command::Worker(args) => args.run(global, shell),
             Command::Doctor(args) => args.run(global, shell),
             Command::Completions(args) => args.run(shell),
             Command::Man(args) => args.run(shell),
