@@ -28,6 +28,7 @@ mod targets;
 mod tokenizer;
 mod verify;
 mod version;
+mod worker;
 
 use crate::formats::adapter;
 use crate::shell::{ExitStatus, Shell};
@@ -78,6 +79,7 @@ enum Command {
     Schema(schema::Args),
     Tokenizer(tokenizer::Args),
     Targets(targets::Args),
+    Worker(worker::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -165,6 +167,7 @@ impl Cli {
             Command::Schema(args) => args.run(shell),
             Command::Tokenizer(args) => args.run(global, shell),
             Command::Targets(args) => args.run(shell),
+            Command::Worker(args) => args.run(global, shell),
             Command::Doctor(args) => args.run(global, shell),
             Command::Completions(args) => args.run(shell),
             Command::Man(args) => args.run(shell),

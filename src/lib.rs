@@ -29,6 +29,7 @@
 //! | [`prune`] | N:M masks by magnitude, Wanda or SparseGPT, refits layer by layer, and recovery |
 //! | [`quantize`] | a scheme for every matrix, scales searched row by row, key maps, quantization-aware training |
 //! | [`train`] | the one training loop: losses, AdamW, checkpoints; training, distillation, recovery |
+//! | [`workers`] | processes that compute the steps of a training for others, and connections to them |
 //! | [`compile`] | lowering, packing, the memory plan and whether it fits, the artifact's bytes |
 //! | [`target`] | what a device holds and runs |
 //! | [`calibrate`] | statistics of activations, through the taps of the f32 forward |
@@ -110,3 +111,4 @@ pub mod store;
 pub mod target;
 pub mod text;
 pub mod train;
+pub mod workers;

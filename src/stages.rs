@@ -4,6 +4,7 @@
 
 pub mod adapter_output;
 pub mod arguments;
+pub mod backend;
 pub mod checkpoint;
 pub mod compile;
 pub mod data;

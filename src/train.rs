@@ -10,7 +10,8 @@
 //! | [`scope`], `adapter`, `view` | which values are trained; adapters of low rank; the weights as the forward sees them |
 //! | [`privacy`] | noise that hides every single sample, and its accountant |
 //! | [`loss`], [`relations`] | the losses, and what one of them compares |
-//! | `gradients`, `fused` | a step's gradients: all together or sample by sample; on fused operations |
+//! | `gradients`, `operations` | a step's gradients: all together or sample by sample; what they are computed by |
+//! | `fused`, `plain` | on fused operations; by burn's own, here or on workers |
 //! | [`on_policy`] | samples that the student writes itself |
 //! | [`optimizer`] | AdamW |
 //! | [`memory`] | the memory that a run will need at its peak |
@@ -32,8 +33,10 @@ mod gradients;
 pub mod loss;
 pub mod memory;
 pub mod on_policy;
+mod operations;
 pub mod optimizer;
 pub mod parameters;
+mod plain;
 pub mod privacy;
 pub mod relations;
 pub mod report;

@@ -58,5 +58,7 @@ mod synthesis;
 mod targets;
 mod training;
 mod watch;
+#[cfg(feature = "workers")]
+mod workers;
 
 pub(crate) use support::shared;

@@ -26,6 +26,7 @@ use slmc::stages::prune::{PruneOptions, PruneReport, prune_directory};
 use slmc::stages::quantize::{QuantizeOptions, QuantizeReport, quantize_directory};
 use slmc::target::Target;
 use slmc::text::form::TextForm;
+use slmc::workers::TrainingDevices;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -52,7 +53,8 @@ fn prune(model: &Path, out: &Path, pattern: &str, only: &str, method: Method) ->
         masks_move: 0.0,
         invocation: Default::default(),
     };
-    prune_directory(&options, &device("flex").unwrap(), &Silent).map_err(|error| error.to_string())
+    prune_directory(&options, &TrainingDevices::local(device("flex").unwrap()), &Silent)
+        .map_err(|error| error.to_string())
 }
 
 fn quantize(model: &Path, out: &Path, preset: Preset) -> Result<QuantizeReport, String> {
@@ -72,7 +74,8 @@ fn quantize(model: &Path, out: &Path, preset: Preset) -> Result<QuantizeReport, 
         qat: None,
         invocation: Default::default(),
     };
-    quantize_directory(&options, &device("flex").unwrap(), &Silent).map_err(|error| error.to_string())
+    quantize_directory(&options, &TrainingDevices::local(device("flex").unwrap()), &Silent)
+        .map_err(|error| error.to_string())
 }
 
 fn compiled(model: &Model, layout: Layout) -> Compiled {

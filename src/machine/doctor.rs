@@ -2,7 +2,7 @@
 
 use super::kernels::kernels;
 use crate::machine::{PORTABLE, cpu_features, numerics_class, read_bandwidth};
-use crate::model::device::{BACKENDS, GPU_BACKENDS};
+use crate::model::device::{BACKENDS, FEATURE_BACKENDS};
 use crate::report::{Report, Table};
 use serde::Serialize;
 
@@ -57,6 +57,8 @@ impl Report for DoctorReport {
 pub fn examine(threads: Option<usize>) -> DoctorReport {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = threads.unwrap_or(cores);
+    let built = FEATURE_BACKENDS.into_iter().filter(|(.., there)| *there);
+    let not_built = FEATURE_BACKENDS.into_iter().filter(|(.., there)| !there);
     DoctorReport {
         version: env!("CARGO_PKG_VERSION"),
         architecture: std::env::consts::ARCH,
@@ -65,12 +67,7 @@ pub fn examine(threads: Option<usize>) -> DoctorReport {
         kernel: kernels().name,
         threads,
         read_bandwidth_bytes_per_s: read_bandwidth(BANDWIDTH_BYTES, threads, BANDWIDTH_ROUNDS) as u64,
-        devices: BACKENDS.into_iter().chain(gpu_backends(true)).collect(),
-        devices_not_built: gpu_backends(false).collect(),
+        devices: BACKENDS.into_iter().chain(built.map(|(name, ..)| name)).collect(),
+        devices_not_built: not_built.map(|(_, feature, _)| feature).collect(),
     }
-}
-
-/// The backends on a GPU that this build has, or those that it has not.
-fn gpu_backends(built: bool) -> impl Iterator<Item = &'static str> {
-    GPU_BACKENDS.into_iter().filter(move |(_, there)| *there == built).map(|(name, _)| name)
 }

@@ -1,7 +1,7 @@
 //! Names that mean nothing to slmc: a matrix, a scheme, a preset, a pattern or a backend that is misspelled or does not
 //! exist.
 
-use super::device::GPU_BACKENDS;
+use super::device::{FEATURE_BACKENDS, WORKERS_VARIABLE};
 use slm_runtime::layout::SPLIT_ROWS;
 
 /// A string that is not the name it should be.
@@ -36,12 +36,12 @@ pub enum NameError {
     #[error("`{0}` is not a pattern N:M with 0 < N < M and M one of 4, 8, 16, such as 2:4")]
     Pattern(String),
     /// Not a backend.
-    #[error("unknown backend `{0}`; this build has flex, ndarray{more}", more = gpu_backends())]
+    #[error("unknown backend `{0}`; this build has flex, ndarray{more}", more = more_backends())]
     Backend(String),
     /// A backend that this build was made without.
     #[error(
         "backend `{name}` is not in this build, which has flex, ndarray{more}; build slmc with `--features {feature}`, or take flex",
-        more = gpu_backends()
+        more = more_backends()
     )]
     BackendFeature {
         /// As asked for.
@@ -49,9 +49,32 @@ pub enum NameError {
         /// The cargo feature.
         feature: &'static str,
     },
+    /// Not an address of a worker.
+    #[error(
+        "the address `{address}` of --backend remote {fault}; write remote:HOST:PORT, several with commas between: what \
+         each `slmc worker` says it listens at"
+    )]
+    WorkerAddress {
+        /// As written.
+        address: String,
+        /// What is wrong.
+        fault: &'static str,
+    },
+    /// Workers, and no address.
+    #[error(
+        "--backend remote names no worker: write remote:HOST:PORT,… with the address of every `slmc worker`, or have \
+         HOST:PORT,… in {WORKERS_VARIABLE}"
+    )]
+    NoWorkers,
+    /// Workers in the place of a device.
+    #[error(
+        "--backend remote is for training: `train`, `distill`, `prune --recover`, and `quantize` with --qat or --tune have \
+         workers compute their steps; take flex here"
+    )]
+    OnlyTraining,
 }
 
-/// The backends on a GPU that this build has, as they go on a list.
-fn gpu_backends() -> String {
-    GPU_BACKENDS.iter().filter(|(_, there)| *there).map(|(name, _)| format!(", {name}")).collect()
+/// The further backends that this build has, as they go on a list.
+fn more_backends() -> String {
+    FEATURE_BACKENDS.iter().filter(|(.., there)| *there).map(|(name, ..)| format!(", {name}")).collect()
 }

@@ -12,7 +12,7 @@ use crate::train::data::Samples;
 use crate::train::loss::table::{LossKind, LossWeights};
 use crate::train::samples::{Data, ReadSamples, TrainTask, own_task, read};
 use crate::train::settings::Settings;
-use burn::tensor::Device;
+use crate::workers::Kind;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -33,14 +33,14 @@ pub struct Retrain {
 
 impl Retrain {
     /// Everything of it that a run depends on besides the hashes of its files, for the fingerprint of checkpoints.
-    pub fn identity(&self, device: &Device) -> Value {
+    pub fn identity(&self, kind: Kind<'_>) -> Value {
         json!({
             "settings": self.settings,
             "follows": self.follows,
             "own_samples": self.data.is_none(),
             "form": self.data.as_ref().map(|data| format!("{:?}", data.form)),
             "label_field": self.data.as_ref().map(|data| data.label_field.as_str()),
-            "device": format!("{device:?}"),
+            "device": kind.to_string(),
         })
     }
 }

@@ -26,7 +26,7 @@ use crate::train::data::Samples;
 use crate::train::report::TrainReport;
 use crate::train::retrain::Retraining;
 use crate::train::settings::Settings;
-use burn::tensor::Device;
+use crate::workers::TrainingDevices;
 use ndarray::{Array2, s};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -182,9 +182,14 @@ impl Tuning<'_> {
     ///
     /// # Errors
     /// The errors of training.
-    pub fn run(self, quantized: Model, device: &Device, progress: &dyn Progress) -> Result<Tuned, RoundingError> {
+    pub fn run(
+        self,
+        quantized: Model,
+        devices: &TrainingDevices,
+        progress: &dyn Progress,
+    ) -> Result<Tuned, RoundingError> {
         let Tuning { original, masks, samples, mut settings, follows, held_out, fingerprint, out } = self;
-        let probe = (!held_out.is_empty()).then(|| Probe::new(original, held_out, device)).transpose()?;
+        let probe = (!held_out.is_empty()).then(|| Probe::new(original, held_out, &devices.device)).transpose()?;
         let divergence = |model: &Model| -> Result<Option<f64>, ProbeError> {
             probe.as_ref().map(|probe| Ok(mean_and_error(&probe.model(model)?).0)).transpose()
         };
@@ -209,7 +214,7 @@ impl Tuning<'_> {
             start.insert(parameter.id, values);
         }
         let retraining = Retraining { model: original, start, samples, settings: &settings, fingerprint, out };
-        let (trained, training) = retraining.run(&grid, device, progress)?;
+        let (trained, training) = retraining.run(&grid, devices, progress)?;
         let mut tuned = quantized.clone();
         for (id, values) in &trained.parameters {
             match (id, tuned.parameters.get_mut(id)) {

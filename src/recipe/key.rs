@@ -16,11 +16,12 @@
 //! | `writes` | options that name files which are written |
 //! | `tool`, `file_format` | of stages whose output names them: artifacts |
 //!
-//! There are no paths, names, times, numbers of threads or limits of memory in it.
+//! There are no paths, names, times, numbers of threads, addresses of workers or limits of memory in it.
 
 use super::hashes::Content;
 use super::stage::{Chosen, Input, RecipeStage, command};
 use crate::machine::{numerics_class, tool};
+use crate::model::device::without_addresses;
 use crate::stages::arguments::{Meaning, meaning};
 use crate::stages::{Arithmetic, Product};
 use crate::store::Digest;
@@ -137,6 +138,9 @@ fn options(stage: &RecipeStage) -> Map<String, Value> {
             match &choice.value {
                 // Of a shared file nothing counts but that there is one.
                 Chosen::Set | Chosen::Shares(_) => values.push(json!(true)),
+                Chosen::Text(text) if matches!(meaning(argument), Some(Meaning::Backend)) => {
+                    values.push(json!(without_addresses(text)));
+                }
                 Chosen::Text(text) => values.push(json!(text)),
                 // Parts of their own.
                 Chosen::Reads { .. } | Chosen::Writes(_) | Chosen::Target { .. } => {}

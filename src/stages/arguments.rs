@@ -35,6 +35,8 @@ pub enum Meaning {
     Shares,
     /// A target by name, or a target file.
     Target,
+    /// A backend by name; the addresses of workers in it decide no result.
+    Backend,
 }
 
 macro_rules! values {
@@ -104,6 +106,8 @@ values! {
     SharedFile(PathBuf, PathBufValueParser) = Meaning::Shares;
     /// A name of `slmc targets`, or a target file.
     TargetName(String, StringValueParser) = Meaning::Target;
+    /// A backend, with addresses where it is that of workers.
+    BackendName(String, StringValueParser) = Meaning::Backend;
 }
 
 /// Whether what an option reads is another from day to day.

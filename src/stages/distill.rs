@@ -6,11 +6,12 @@ use super::arguments::scope::ScopeArgs;
 use super::arguments::shape::{CUTTING, Init, ShapeArgs};
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, SharedFile, path};
+use super::backend::{OnTrainingBackend, on_workers};
 use super::known::{Files, Known, KnownModel, same_tokens};
 use super::numerics;
 use super::prediction::Prediction;
 use super::shaping::shape_of;
-use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
+use super::stage::{Arithmetic, Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::templates::check_templates;
 use super::training::{Start, TrainOptions, check, check_need, sparsity_of_layers, train};
@@ -250,7 +251,7 @@ impl Args {
 
 impl Stage for Distill {
     type Args = Args;
-    type Options = OnBackend<TrainOptions>;
+    type Options = OnTrainingBackend<TrainOptions>;
     const NAME: &'static str = "distill";
     const MAKES: Product = Product::Dense;
     const REVISION: u32 = 1;
@@ -360,10 +361,10 @@ impl Stage for Distill {
         check_templates(student.as_ref(), options.tokenizer.as_deref(), data, form.field.as_deref(), &mut faults);
         args.data.check(&mut faults);
         args.training.check_metrics(&mut faults);
-        let device = faults.check("backend", args.backend.device());
+        let backend = faults.check("backend", args.backend.training());
         let mut predicted = Prediction::default();
-        if let Some(device) = &device {
-            numerics::check(args.numerics.numerics, device, None, &mut faults);
+        if let Some(backend) = &backend {
+            numerics::check(args.numerics.numerics, &backend.device(), on_workers(backend), &mut faults);
             let teachers: Vec<_> = args.teacher.iter().filter_map(|path| known.spec(path)).collect();
             let first = teachers.first();
             let planned = args.teacher.first().is_some_and(|path| known.planned(path).is_some());
@@ -378,17 +379,18 @@ impl Stage for Distill {
                 _ => first.and_then(|teacher| take_layers(teacher, &args.layers).ok()),
             };
             let teachers: Vec<_> = teachers.iter().collect();
-            predicted = check_need(&options, (student.as_ref(), &teachers), false, device, &mut faults);
+            predicted = check_need(&options, (student.as_ref(), &teachers), false, backend, &mut faults);
         }
-        Resolved::new(device.map(|device| OnBackend { options, device }), student, faults).predicting(predicted)
+        let checked = backend.map(|backend| OnTrainingBackend { options, backend });
+        Resolved::new(checked, student, faults).predicting(predicted)
     }
 
     fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {
-        let OnBackend { options, device } = checked;
+        let (options, devices) = (&checked.options, checked.connect(shell)?);
         for (teacher, _) in &options.teachers {
             shell.status("Distilling", teacher.display());
         }
-        let report = train(options, device, shell)?;
+        let report = train(options, &devices, shell)?;
         shell.status("Wrote", options.out.display());
         Outcome::passed(&report)
     }

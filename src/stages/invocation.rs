@@ -3,6 +3,7 @@
 //! ([`super::provenance::Inputs`]), under the name of the option that reads it.
 
 use super::arguments::{Meaning, meaning};
+use crate::model::device::without_addresses;
 use crate::target::Target;
 use clap::{ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value, json};
@@ -37,6 +38,9 @@ impl Invocation {
                     let named = values.first().and_then(|name| Target::named(name).ok());
                     target = named.and_then(|target| serde_json::to_value(target).ok());
                     continue;
+                }
+                Some(Meaning::Backend) => {
+                    values = values.iter().map(|name| without_addresses(name).to_owned()).collect();
                 }
                 // That there is one counts, not where it lies.
                 Some(Meaning::Shares) => {

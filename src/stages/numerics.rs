@@ -54,6 +54,9 @@ pub enum NumericsError {
     },
 }
 
+/// Steps of a training that workers compute, by burn's own operations.
+pub const WORKERS: Foreign = Foreign { by: "training on workers", remedy: "take --backend flex" };
+
 /// A part of work whose operations are not slmc's own, on every backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Foreign {

@@ -8,12 +8,13 @@ use super::arguments::groups::{
 };
 use super::arguments::path;
 use super::arguments::training::{RetrainArgs, Switch, with_defaults};
+use super::backend::{OnTrainingBackend, on_workers};
 use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
 use super::numerics;
 use super::prediction::{self, Prediction};
-use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
+use super::stage::{Arithmetic, Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::templates::check_templates;
 use super::training::{check_recompute, read_bytes, retraining_need};
@@ -24,6 +25,7 @@ use crate::model::transform::NmPattern;
 use crate::prune::{Method, check, select};
 use crate::quantize::calibration::{CALIBRATION_TOKENS, CalibrationText, ENCODER_TEXT};
 use crate::shell::Shell;
+use crate::train::memory::ComputedBy;
 use crate::train::scope::Scope;
 use crate::train::settings::Settings;
 use anyhow::anyhow;
@@ -226,7 +228,7 @@ impl Args {
 
 impl Stage for Prune {
     type Args = Args;
-    type Options = OnBackend<PruneOptions>;
+    type Options = OnTrainingBackend<PruneOptions>;
     const NAME: &'static str = "prune";
     const MAKES: Product = Product::Dense;
     const REVISION: u32 = 3;
@@ -250,20 +252,21 @@ impl Stage for Prune {
             spec: model.as_ref().map(|model| &model.spec),
         };
         args.retrain.check(&asked, &retrain.settings, &mut faults);
-        let device = faults.check("backend", args.backend.device());
+        let backend = faults.check("backend", args.backend.training_if(args.recover));
         if let Some(model) = &model {
             faults.check("", check_memory(run, memory_estimate(&model.spec), "pruning"));
         }
-        if let Some(device) = &device {
-            numerics::check(args.numerics.numerics, device, None, &mut faults);
+        if let Some(backend) = &backend {
+            numerics::check(args.numerics.numerics, &backend.device(), on_workers(backend), &mut faults);
         }
         let mut recovery_bytes = None;
-        if let (true, Some(device)) = (args.recover, &device) {
-            check_recompute(&retrain.settings, device, &mut faults);
+        if let (true, Some(backend)) = (args.recover, &backend) {
+            let computed_by = ComputedBy::of(backend);
+            check_recompute(&retrain.settings, computed_by, &mut faults);
             if let Some(model) = &model {
                 let read_bytes = retrain.data.as_ref().map_or(0, read_bytes);
                 let scope = Scope::default();
-                let need = retraining_need(&model.spec, &scope, &retrain.settings, device, read_bytes);
+                let need = retraining_need(&model.spec, &scope, &retrain.settings, computed_by, read_bytes);
                 recovery_bytes = Some(need.peak_bytes());
                 faults.check("", need.check(run.max_ram));
             }
@@ -282,7 +285,7 @@ impl Stage for Prune {
         args.check_masks_move(&mut faults);
         let makes = model.as_ref().and_then(|model| args.pruned(model, &mut faults));
         faults.check("out", atomic::check_directory(&args.out.out));
-        let checked = device.map(|device| {
+        let checked = backend.map(|backend| {
             let options = PruneOptions {
                 invocation: run.invocation.clone(),
                 model: args.model.model.to_path_buf(),
@@ -297,15 +300,15 @@ impl Stage for Prune {
                 recover: args.recover.then_some(retrain),
                 masks_move: args.masks_move,
             };
-            OnBackend { options, device }
+            OnTrainingBackend { options, backend }
         });
         Resolved::new(checked, makes, faults).predicting(predicted)
     }
 
     fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {
-        let OnBackend { options, device } = checked;
+        let (options, devices) = (&checked.options, checked.connect(shell)?);
         shell.status("Pruning", format_args!("{} to {}", options.model.display(), options.pattern));
-        let report = prune_directory(options, device, shell)?;
+        let report = prune_directory(options, &devices, shell)?;
         shell.status("Wrote", options.out.display());
         Outcome::passed(&report)
     }

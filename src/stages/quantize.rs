@@ -9,6 +9,7 @@ mod work;
 
 use super::arguments::path;
 use super::arguments::training::Switch;
+use super::backend::{connect, on_workers};
 use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
@@ -25,6 +26,7 @@ use crate::compile::sections::SectionBytes;
 use crate::disk::atomic;
 use crate::disk::hash::{hex, sha256};
 use crate::formats;
+use crate::model::device::Backend;
 use crate::model::scheme::{Assignment, Preset, Width};
 use crate::model::size::stored_tensors;
 use crate::model::spec::{ModelKind, ModelSpec};
@@ -39,11 +41,11 @@ use crate::quantize::training_data::{Retrain, default_tuning};
 use crate::report::chart::CHART_MAGIC;
 use crate::shell::Shell;
 use crate::target::Target;
+use crate::train::memory::ComputedBy;
 use crate::train::scope::Scope;
 use crate::train::settings::Settings;
 use anyhow::anyhow;
 use arguments::Args;
-use burn::tensor::Device;
 use memory::{memory_estimate, tuning_settings};
 use options::AUTO;
 pub use options::QuantizeOptions;
@@ -58,7 +60,7 @@ pub struct Checked {
     options: QuantizeOptions,
     /// Path of the chart of the frontier, where that is made instead of a model.
     chart: Option<PathBuf>,
-    device: Device,
+    backend: Backend,
     /// Memory at the peak, where the model is known.
     need_bytes: Option<u64>,
 }
@@ -184,26 +186,26 @@ impl Args {
         &self,
         spec: &ModelSpec,
         retrain: &Retrain,
-        device: Option<&Device>,
+        computed_by: Option<ComputedBy>,
         run: &RunSettings,
         faults: &mut Faults,
     ) -> u64 {
         let rounding = memory_estimate(spec, self.rounding.method, self.calibration_tokens.get());
         faults.check("", check_memory(run, rounding, "quantizing"));
-        let Some(device) = device else { return rounding };
+        let Some(computed_by) = computed_by else { return rounding };
         let scope = Scope::default();
         if self.qat {
-            check_recompute(&retrain.settings, device, faults);
-            let need =
-                retraining_need(spec, &scope, &retrain.settings, device, retrain.data.as_ref().map_or(0, read_bytes));
+            check_recompute(&retrain.settings, computed_by, faults);
+            let read_bytes = retrain.data.as_ref().map_or(0, read_bytes);
+            let need = retraining_need(spec, &scope, &retrain.settings, computed_by, read_bytes);
             faults.check("", need.check(run.max_ram));
             return rounding.max(need.peak_bytes());
         }
-        if self.rounding.method != Method::Gptq || self.tune.unwrap_or_else(|| default_tuning(spec)) == 0 {
+        if !self.tunes(spec) {
             return rounding;
         }
         let settings = tuning_settings(spec);
-        let need = retraining_need(spec, &scope, &settings, device, 0).peak_bytes();
+        let need = retraining_need(spec, &scope, &settings, computed_by, 0).peak_bytes();
         if let Some(limit) = run.max_ram.filter(|limit| need > *limit) {
             faults.add(
                 "",
@@ -214,6 +216,16 @@ impl Args {
             );
         }
         rounding.max(need)
+    }
+
+    /// Whether there is a training on the grid after gptq.
+    fn tunes(&self, spec: &ModelSpec) -> bool {
+        self.rounding.method == Method::Gptq && self.tune.unwrap_or_else(|| default_tuning(spec)) > 0
+    }
+
+    /// Whether anything is trained, as far as the model is known.
+    fn trains(&self, spec: Option<&ModelSpec>) -> bool {
+        !self.schemes.sweep && (self.qat || spec.map_or(self.tune != Some(0), |spec| self.tunes(spec)))
     }
 
     /// Integers are taken over as they are: nothing may change the weights first, and no search decides the schemes.
@@ -262,12 +274,14 @@ impl Stage for Quantize {
             spec,
         };
         args.retrain.check(&asked, &retrain.settings, &mut faults);
-        let device = faults.check("backend", args.backend.device());
-        if let Some(device) = &device {
+        let backend = faults.check("backend", args.backend.training_if(args.trains(spec)));
+        if let Some(backend) = &backend {
             let measured = args.schemes.sweep || matches!(schemes, Some(SchemeSource::Auto(_)));
-            numerics::check(args.numerics.numerics, device, measured.then_some(AUTO), &mut faults);
+            let part = measured.then_some(AUTO).or(on_workers(backend));
+            numerics::check(args.numerics.numerics, &backend.device(), part, &mut faults);
         }
-        let need_bytes = spec.map(|spec| args.memory(spec, &retrain, device.as_ref(), run, &mut faults));
+        let computed_by = backend.as_ref().map(ComputedBy::of);
+        let need_bytes = spec.map(|spec| args.memory(spec, &retrain, computed_by, run, &mut faults));
         let predicted = match (spec, need_bytes) {
             (Some(spec), Some(peak)) => args.predicted(spec, schemes, &retrain, peak),
             _ => Prediction::default(),
@@ -301,7 +315,7 @@ impl Stage for Quantize {
             (None, Some(out)) => drop(faults.check("out", atomic::check_directory(out))),
             (None, None) => {}
         }
-        let checked = schemes.zip(target).zip(device).map(|((schemes, target), device)| {
+        let checked = schemes.zip(target).zip(backend).map(|((schemes, target), backend)| {
             let options = QuantizeOptions {
                 invocation: run.invocation.clone(),
                 model: args.model.model.to_path_buf(),
@@ -318,22 +332,23 @@ impl Stage for Quantize {
                 tune: args.tune,
                 qat: args.qat.then_some(retrain),
             };
-            Checked { options, chart, device, need_bytes }
+            Checked { options, chart, backend, need_bytes }
         });
         Resolved::new(checked, makes, faults).predicting(predicted)
     }
 
     fn run(checked: &Checked, shell: &Shell) -> anyhow::Result<Outcome> {
-        let Checked { options, chart, device, need_bytes } = checked;
+        let Checked { options, chart, backend, need_bytes } = checked;
+        let devices = connect(backend, shell)?;
         need_bytes.iter().for_each(|bytes| shell.needs("quantizing", *bytes));
         if let Some(chart) = chart {
             shell.status("Measuring", format_args!("the frontier of {}", options.model.display()));
-            let report = sweep_directory(options, chart, device, shell)?;
+            let report = sweep_directory(options, chart, &devices.device, shell)?;
             shell.status("Wrote", chart.display());
             return Outcome::passed(&report);
         }
         shell.status("Quantizing", format_args!("{} to {}", options.model.display(), options.schemes.name()));
-        let report = quantize_directory(options, device, shell)?;
+        let report = quantize_directory(options, &devices, shell)?;
         shell.status("Wrote", options.out.display());
         Outcome::passed(&report)
     }

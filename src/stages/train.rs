@@ -7,16 +7,18 @@ use super::arguments::rounds::RoundArgs;
 use super::arguments::scope::ScopeArgs;
 use super::arguments::training::{DataArgs, TrainingArgs, with_defaults};
 use super::arguments::{DenseModel, path};
+use super::backend::{OnTrainingBackend, on_workers};
 use super::known::{Files, Known, KnownModel};
 use super::numerics;
 use super::prediction::Prediction;
 use super::rounds::{self, RoundOptions, round};
-use super::stage::{Arithmetic, Faults, OnBackend, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
+use super::stage::{Arithmetic, Faults, Outcome, Product, Resolved, Resumes, RunSettings, Stage};
 use super::summary::Figures;
 use super::templates::check_templates;
 use super::training::{Start, TrainOptions, check, check_need, train};
 use crate::disk::atomic;
 use crate::formats;
+use crate::model::device::Backend;
 use crate::model::spec::{Head, ModelSpec};
 use crate::shell::Shell;
 use crate::train::samples::TrainTask;
@@ -87,7 +89,7 @@ pub enum Work {
 
 impl Args {
     /// A round: nothing of training is looked at but whether it is there.
-    fn round(&self, run: &RunSettings, known: &Known) -> Resolved<OnBackend<Work>> {
+    fn round(&self, run: &RunSettings, known: &Known) -> Resolved<OnTrainingBackend<Work>> {
         let mut faults = Faults::default();
         let given = [
             (!self.data.is_empty()).then_some("data"),
@@ -101,14 +103,15 @@ impl Args {
         let device = faults.check("backend", self.backend.device());
         let options = self.round.options(&self.model, &self.out.out, run);
         let makes = known.planned(&self.model).cloned();
-        let checked = device.map(|device| OnBackend { options: Work::Round(options), device });
+        let checked =
+            device.map(|device| OnTrainingBackend { options: Work::Round(options), backend: Backend::Device(device) });
         Resolved::new(checked, makes, faults)
     }
 }
 
 impl Stage for Train {
     type Args = Args;
-    type Options = OnBackend<Work>;
+    type Options = OnTrainingBackend<Work>;
     const NAME: &'static str = "train";
     const MAKES: Product = Product::Dense;
     const REVISION: u32 = 1;
@@ -162,12 +165,12 @@ impl Stage for Train {
         check_templates(planned, options.tokenizer.as_deref(), data, form.field.as_deref(), &mut faults);
         args.data.check(&mut faults);
         args.training.check_metrics(&mut faults);
-        let device = faults.check("backend", args.backend.device());
+        let backend = faults.check("backend", args.backend.training());
         let mut predicted = Prediction::default();
-        if let Some(device) = &device {
-            numerics::check(args.numerics.numerics, device, None, &mut faults);
+        if let Some(backend) = &backend {
+            numerics::check(args.numerics.numerics, &backend.device(), on_workers(backend), &mut faults);
             let spec = known.spec(&args.model);
-            predicted = check_need(&options, (spec.as_ref(), &[]), false, device, &mut faults);
+            predicted = check_need(&options, (spec.as_ref(), &[]), false, backend, &mut faults);
         }
         // A bare encoder is given a classifier for labels that only the data has.
         let same = |model: &&KnownModel| options.task.is_none() || !matches!(model.spec.head, Head::Hidden);
@@ -175,13 +178,12 @@ impl Stage for Train {
             Some(path) => model.with_files(Files::at(path)),
             None => model,
         });
-        let checked = device.map(|device| OnBackend { options: Work::Train(Box::new(options)), device });
+        let checked = backend.map(|backend| OnTrainingBackend { options: Work::Train(Box::new(options)), backend });
         Resolved::new(checked, makes, faults).predicting(predicted)
     }
 
     fn run(checked: &Self::Options, shell: &Shell) -> anyhow::Result<Outcome> {
-        let OnBackend { options, device } = checked;
-        let options = match options {
+        let options = match &checked.options {
             Work::Train(options) => options,
             Work::Round(options) => {
                 shell.status(
@@ -193,10 +195,11 @@ impl Stage for Train {
                 return Outcome::passed(&report);
             }
         };
+        let devices = checked.connect(shell)?;
         if let Start::Path(path) = &options.start {
             shell.status("Training", path.display());
         }
-        let report = train(options, device, shell)?;
+        let report = train(options, &devices, shell)?;
         shell.status("Wrote", options.out.display());
         Outcome::passed(&report)
     }

@@ -21,6 +21,7 @@ use crate::shrink::projection::projections;
 use crate::stages::StageError;
 use crate::stages::adapter_output::{check_adapter, new_adapter};
 use crate::stages::arguments::scope::LoraOutput;
+use crate::stages::backend::by_workers;
 use crate::stages::invocation::Invocation;
 use crate::stages::numerics::class_of;
 use crate::stages::provenance::{Inputs, of_weights};
@@ -42,6 +43,7 @@ use crate::train::start::{self, StartError};
 use crate::train::student::hidden_pairs;
 use crate::train::teacher_cache::{CacheIdentity, TeacherCache};
 use crate::train::trainer::{Run, Teacher, steps};
+use crate::workers::TrainingDevices;
 use burn::tensor::Device;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -123,19 +125,23 @@ pub struct TrainOptions {
 ///
 /// # Errors
 /// [`StageError`].
-pub fn train(options: &TrainOptions, device: &Device, progress: &dyn Progress) -> Result<TrainingReport, StageError> {
+pub fn train(
+    options: &TrainOptions,
+    devices: &TrainingDevices,
+    progress: &dyn Progress,
+) -> Result<TrainingReport, StageError> {
     atomic::check_directory(&options.out)?;
     options.settings.check().map_err(TrainError::from)?;
-    let mut work = Work::open(options, device, progress)?;
+    let mut work = Work::open(options, &devices.device, progress)?;
     let mut inputs = inputs(options)?;
-    let resume = Resume::of(&options.out, &work.identity(&inputs, device)?);
-    let Done { model, adapters, log, report } = work.train(&resume, device, progress)?;
+    let resume = Resume::of(&options.out, &work.identity(&inputs, devices)?);
+    let Done { model, adapters, log, report } = work.train(&resume, devices, progress)?;
     let stage = if options.teachers.is_empty() { "train" } else { "distill" };
     let mut settings = json!(options.settings);
     if !options.scope.is_all() {
         settings["scope"] = json!(options.scope);
     }
-    let class = class_of(device, None);
+    let class = class_of(&devices.device, by_workers(devices));
     if report.privacy.is_some() {
         // A hash of the data would tell whoever has all samples but one which that is.
         inputs.withhold("data");
@@ -249,7 +255,7 @@ impl<'o> Work<'o> {
     }
 
     /// Everything that decides the trained values.
-    fn identity(&self, inputs: &Inputs, device: &Device) -> Result<Value, HashError> {
+    fn identity(&self, inputs: &Inputs, devices: &TrainingDevices) -> Result<Value, HashError> {
         let Work { options, student, .. } = self;
         let tokenizer = student.companions.find(TOKENIZER_FILE).map(Companion::sha256).transpose()?;
         Ok(json!({
@@ -266,18 +272,24 @@ impl<'o> Work<'o> {
             "form": format!("{:?}", options.data.form),
             "label_field": options.data.label_field,
             "reasoning": format!("{:?}", options.data.reasoning),
-            "device": format!("{device:?}"),
+            "device": devices.kind().to_string(),
             "on_policy": options.on_policy.map(|own| format!("{own:?}")),
             "settings": options.settings,
             "scope": options.scope,
             "privacy": options.privacy,
-            "numerics": class_of(device, None),
+            "numerics": class_of(&devices.device, by_workers(devices)),
         }))
     }
 
     /// The student as trained, the log of its steps, and the report. The weights of both models as they were read are let
     /// go of once they are copied.
-    fn train(&mut self, resume: &Resume, device: &Device, progress: &dyn Progress) -> Result<Done, StageError> {
+    fn train(
+        &mut self,
+        resume: &Resume,
+        devices: &TrainingDevices,
+        progress: &dyn Progress,
+    ) -> Result<Done, StageError> {
+        let device = &devices.device;
         let private = match self.options.privacy {
             Some(settings) => {
                 let (samples, run) = (&self.samples.samples, &self.options.settings);
@@ -321,6 +333,7 @@ impl<'o> Work<'o> {
             shared_tokens: self.shared_tokens,
             cache: None,
             device,
+            workers: devices.workers.as_ref(),
             out: &options.out,
             fingerprint: resume.fingerprint(),
             max_ram: options.max_ram,

@@ -70,4 +70,29 @@ pub enum TrainError {
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
+    /// All weights of the losses are 0 in a step.
+    #[error("no part of the loss applies to a step; give one of the losses a weight throughout the run")]
+    NoLoss,
+    /// No worker is left.
+    #[error("no worker is left: {lost}; {}", how_to_go_on(*checkpoint))]
+    NoWorkers {
+        /// Every worker, with the reason.
+        lost: String,
+        /// Step of the last checkpoint, 0 for none.
+        checkpoint: u64,
+    },
+    /// Samples one by one, each of which would need all weights sent.
+    #[error(
+        "--dp-epsilon computes gradients sample by sample, and a worker would be sent all weights for each; take --backend flex"
+    )]
+    PrivateWorkers,
+}
+
+fn how_to_go_on(checkpoint: u64) -> String {
+    match checkpoint {
+        0 => "there is no checkpoint yet: start workers and run the same command again".to_owned(),
+        step => format!(
+            "the checkpoint of step {step} is kept: start workers, these or others, and run the same command again to go on from it"
+        ),
+    }
 }

@@ -6,6 +6,7 @@ use super::data::Piece;
 use super::error::TrainError;
 use super::fused::Fused;
 use super::loss::table::LossParts;
+use super::operations::Operations;
 use super::optimizer::Gradients;
 use super::parameters::TrainedId;
 use super::privacy::Private;
@@ -30,12 +31,13 @@ impl Run<'_> {
         pieces: &[Piece],
         state: &mut State,
         (view, now): (&View<'_>, &LossParts),
-        mut fused: Option<&mut Fused>,
+        operations: &mut Operations<'_>,
         saved: u64,
     ) -> Result<StepGradients, TrainError> {
-        let (gradients, parts) = match &mut fused {
-            Some(fused) => fused.gradients(self, &mut state.parameters, view, pieces, now)?,
-            None => self.gradients(&view.seen(&state.parameters), pieces, now)?,
+        let (gradients, parts) = match operations {
+            Operations::Fused(fused) => fused.gradients(self, &mut state.parameters, view, pieces, now)?,
+            Operations::Plain => self.gradients(&view.seen(&state.parameters), pieces, now)?,
+            Operations::Workers(on) => self.gradients_on(on, &view.seen(&state.parameters), (pieces, now), saved)?,
         };
         let not_finite = |what, place| TrainError::NotFinite { step: state.step, what, place, checkpoint: saved };
         if !parts.total.is_finite() {
@@ -46,7 +48,7 @@ impl Run<'_> {
             return Err(not_finite("the gradient", id.to_string()));
         }
         let (gradients, spent) = view.pull_back(&state.parameters, gradients);
-        if let Some(fused) = fused {
+        if let Some(fused) = operations.fused() {
             fused.reuse(spent);
         }
         Ok(StepGradients { gradients, parts, tokens: pieces.iter().map(|piece| piece.tokens).sum() })
@@ -58,7 +60,7 @@ impl Run<'_> {
         private: &Private,
         state: &mut State,
         (view, now): (&View<'_>, &LossParts),
-        mut fused: Option<&mut Fused>,
+        operations: &mut Operations<'_>,
         saved: u64,
     ) -> Result<StepGradients, TrainError> {
         let drawn = private.draw(self.samples, state.step);
@@ -66,7 +68,7 @@ impl Run<'_> {
         let mut sum: Gradients = state.parameters.iter().map(zeros).collect();
         let (mut parts, mut tokens) = (LossParts::default(), 0);
         let plain = view.is_plain(&state.parameters);
-        let apart = match fused.as_deref_mut().filter(|fused| fused.by_terms && plain) {
+        let apart = match operations.fused().filter(|fused| fused.by_terms && plain) {
             Some(fused) => {
                 let into = (&drawn[..], &mut parts, &mut tokens);
                 self.add_together(private, (state, &mut sum), (view, now), fused, into)?
@@ -76,11 +78,11 @@ impl Run<'_> {
         for piece in self.samples.apart(self.spec, self.settings.seed, state.step, &apart) {
             let piece = piece?;
             let piece = std::slice::from_ref(&piece);
-            let one = self.trained_gradients(piece, state, (view, now), fused.as_deref_mut(), saved)?;
+            let one = self.trained_gradients(piece, state, (view, now), operations, saved)?;
             private.add_clipped(&mut sum, &one.gradients);
             parts.add(&one.parts, 1.0 / drawn.len() as f64);
             tokens += one.tokens;
-            if let Some(fused) = &mut fused {
+            if let Some(fused) = operations.fused() {
                 fused.reuse(one.gradients);
             }
         }

@@ -9,6 +9,7 @@
 //! micro-batch   4 bytes · tokens · (Σ over layers of what operations keep for the backward pass + the ends + the work of one
 //!               operation); with recomputation the input of every layer and the one layer that keeps most
 //! scores        4 bytes · outputs · tokens of a chunk, twice where they are compared with a teacher's
+//! workers       in the place of both: 4 bytes a value, 8 more of every worker, and 4 of every worker for its gradients
 //! ```
 //!
 //! What an operation keeps is the table of docs/training.md. Samples are taken to be as long as the longest.
@@ -17,6 +18,8 @@ use super::gradients::TOGETHER;
 use super::loss::table::Against;
 use super::scope::Scope;
 use super::settings::Settings;
+use crate::model::device::Backend;
+use crate::model::forward::StagedForward;
 use crate::model::spec::{LayerSpec, Mixer, ModelSpec, NormPlacement};
 
 /// The program with its threads, and the working memory of products.
@@ -27,6 +30,33 @@ const TOKEN_BYTES: u64 = 256;
 const CHUNK: usize = 256;
 /// Activations live in memory that is used again, and a buffer may be larger than what it holds: this many percent.
 const SLACK_PERCENT: u64 = 10;
+
+/// What computes the steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ComputedBy {
+    /// Fused operations.
+    Fused,
+    /// burn's own ones on a device of this machine.
+    Plain,
+    /// burn's own ones on this many workers.
+    Workers(usize),
+}
+
+impl ComputedBy {
+    /// Of a backend.
+    pub fn of(backend: &Backend) -> Self {
+        match backend {
+            Backend::Remote(addresses) => ComputedBy::Workers(addresses.len()),
+            Backend::Device(device) if StagedForward::is_fused(device) => ComputedBy::Fused,
+            Backend::Device(_) => ComputedBy::Plain,
+        }
+    }
+
+    /// Whether settings that need fused operations can be followed.
+    pub fn is_fused(self) -> bool {
+        self == ComputedBy::Fused
+    }
+}
 
 /// A run.
 #[derive(Clone, Debug)]
@@ -45,8 +75,8 @@ pub struct TrainingNeed<'n> {
     pub longest: usize,
     /// Whether a transform stands between the trained values and the forward.
     pub transformed: bool,
-    /// Whether it runs on fused operations.
-    pub fused: bool,
+    /// What it runs on.
+    pub computed_by: ComputedBy,
     /// Bytes that reading the data has taken.
     pub read_bytes: u64,
 }
@@ -71,9 +101,12 @@ impl TrainingNeed<'_> {
         let tokens = samples * self.longest;
         // Private gradients keep what they are products of until the samples are clipped.
         let kept = if self.private { 2 } else { 1 };
-        let step =
-            self.held_bytes() + if self.fused { kept * self.piece_bytes(tokens) } else { self.plain_bytes(tokens) };
-        step.max(self.writing_bytes())
+        let computing = match self.computed_by {
+            ComputedBy::Fused => kept * self.piece_bytes(tokens),
+            ComputedBy::Plain => self.plain_bytes(tokens),
+            ComputedBy::Workers(workers) => self.sent_bytes(workers),
+        };
+        (self.held_bytes() + computing).max(self.writing_bytes())
     }
 
     /// Refuses a run that needs more than `limit` bytes, with what would fit.
@@ -149,6 +182,13 @@ impl TrainingNeed<'_> {
         self.settings.pieces as u64 * (12 * spec.parameter_count() + 4 * (tokens * of_token) as u64)
     }
 
+    /// Bytes of what goes to workers and comes back: what the forward sees, twice a worker while it is sent (values, and the
+    /// message), and the gradients of a piece of each before they are added.
+    fn sent_bytes(&self, workers: usize) -> u64 {
+        let (all, trained) = (self.student.parameter_count(), self.scope.trained_count(self.student));
+        4 * (all + workers as u64 * (2 * all + trained))
+    }
+
     /// What to do about a limit that is too low.
     fn remedy(&self, limit: u64) -> String {
         let fitting: Vec<String> =
@@ -156,11 +196,11 @@ impl TrainingNeed<'_> {
         match fitting.split_last() {
             None => {
                 let least = self.with(&|settings| {
-                    (settings.pieces, settings.recompute) = (settings.batch, self.fused);
+                    (settings.pieces, settings.recompute) = (settings.batch, self.computed_by.is_fused());
                 });
                 // Private samples are computed one by one already.
                 let pieces = if self.private { String::new() } else { format!(" --pieces {}", self.settings.batch) };
-                let recompute = if self.fused { " --recompute" } else { "" };
+                let recompute = if self.computed_by.is_fused() { " --recompute" } else { "" };
                 let with = if pieces.is_empty() && recompute.is_empty() { "" } else { ", with" };
                 format!(
                     "the least is about {least}{with}{pieces}{recompute}; raise it, or take a shorter --window or a smaller model"
@@ -188,7 +228,7 @@ impl TrainingNeed<'_> {
             }
             fits
         };
-        let again = self.fused && !recompute;
+        let again = self.computed_by.is_fused() && !recompute;
         if again {
             consider("--recompute".to_owned(), self.with(&|settings| settings.recompute = true));
         }

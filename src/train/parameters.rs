@@ -79,27 +79,24 @@ pub fn initialise(spec: &ModelSpec, seed: u64) -> BTreeMap<ParameterId, Vec<f32>
     out
 }
 
-/// The student's weights as leaves of one gradient graph.
-pub(crate) struct Leaves {
+/// What burn says of a device that gives no values, in one line: the cause, which stands last.
+pub(super) fn cause(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    text.lines().last().unwrap_or_default().trim().to_owned()
+}
+
+/// The student's weights on a device, in no graph: what the graphs of several pieces begin from.
+pub(crate) struct Uploaded {
     matrices: BTreeMap<LinearId, Tensor<2>>,
     vectors: BTreeMap<ParameterId, Tensor<1>>,
     projections: BTreeMap<u16, Tensor<2>>,
     tied_head: bool,
 }
 
-impl Leaves {
-    /// Uploads what the forward sees. `device` records gradients, of the parameters that `needs` says.
-    pub(crate) fn new(
-        spec: &ModelSpec,
-        effective: &Parameters,
-        needs: impl Fn(ParameterId) -> bool,
-        device: &Device,
-    ) -> Self {
-        fn leaf<const D: usize>(data: TensorData, needed: bool, device: &Device) -> Tensor<D> {
-            let tensor = Tensor::from_data(data, device);
-            if needed { tensor.require_grad() } else { tensor }
-        }
-        let mut leaves = Leaves {
+impl Uploaded {
+    /// Uploads what the forward sees to a device that records nothing.
+    pub(crate) fn new(spec: &ModelSpec, effective: &Parameters, device: &Device) -> Self {
+        let mut uploaded = Uploaded {
             matrices: BTreeMap::new(),
             vectors: BTreeMap::new(),
             projections: BTreeMap::new(),
@@ -112,22 +109,56 @@ impl Leaves {
                 TrainedId::Parameter(id) => match id {
                     ParameterId::Linear(linear, Part::Weight) => {
                         let data = TensorData::new(values.clone(), shapes[id].clone());
-                        leaves.matrices.insert(*linear, leaf(data, needs(*id), device));
+                        uploaded.matrices.insert(*linear, Tensor::from_data(data, device));
                     }
                     _ => {
                         let data = TensorData::new(values.clone(), [values.len()]);
-                        leaves.vectors.insert(*id, leaf(data, needs(*id), device));
+                        uploaded.vectors.insert(*id, Tensor::from_data(data, device));
                     }
                 },
                 TrainedId::Projection(pair) => {
                     let data = TensorData::new(values.clone(), [spec.hidden, values.len() / spec.hidden]);
-                    leaves.projections.insert(*pair, leaf(data, true, device));
+                    uploaded.projections.insert(*pair, Tensor::from_data(data, device));
                 }
                 // Seen as part of their matrix.
                 TrainedId::AdapterA(_) | TrainedId::AdapterB(_) => {}
             }
         }
-        leaves
+        uploaded
+    }
+
+    /// Leaves of a new graph, with gradients of the parameters that `needs` says.
+    pub(crate) fn record(&self, needs: impl Fn(ParameterId) -> bool) -> Leaves {
+        fn leaf<const D: usize>(values: &Tensor<D>, needed: bool) -> Tensor<D> {
+            let tensor = Tensor::from_inner(values.clone());
+            if needed { tensor.require_grad() } else { tensor }
+        }
+        Leaves {
+            matrices: self.matrices.iter().map(|(id, v)| (*id, leaf(v, needs(ParameterId::weight(*id))))).collect(),
+            vectors: self.vectors.iter().map(|(id, v)| (*id, leaf(v, needs(*id)))).collect(),
+            projections: self.projections.iter().map(|(pair, v)| (*pair, leaf(v, true))).collect(),
+            tied_head: self.tied_head,
+        }
+    }
+}
+
+/// The student's weights as leaves of one gradient graph.
+pub(crate) struct Leaves {
+    matrices: BTreeMap<LinearId, Tensor<2>>,
+    vectors: BTreeMap<ParameterId, Tensor<1>>,
+    projections: BTreeMap<u16, Tensor<2>>,
+    tied_head: bool,
+}
+
+impl Leaves {
+    /// Uploads what the forward sees, as leaves of a graph of their own.
+    pub(crate) fn new(
+        spec: &ModelSpec,
+        effective: &Parameters,
+        needs: impl Fn(ParameterId) -> bool,
+        device: &Device,
+    ) -> Self {
+        Uploaded::new(spec, effective, &device.clone().inner()).record(needs)
     }
 
     /// The projection of a mapped pair, where widths differ.
@@ -136,9 +167,13 @@ impl Leaves {
     }
 
     /// Every leaf's gradient; a tensor the loss does not reach has none.
+    ///
+    /// # Errors
+    /// Values that the device does not give: it may be that of a worker.
     pub(crate) fn gradients(&self, recorded: &burn::tensor::Gradients) -> Result<super::optimizer::Gradients, String> {
         fn values<const D: usize>(gradient: Tensor<D>) -> Result<Vec<f32>, String> {
-            gradient.into_data().try_to_vec::<f32>().map_err(|error| format!("{error:?}"))
+            let data = gradient.try_into_data().map_err(|error| cause(&error))?;
+            data.try_into_vec::<f32>().map_err(|error| format!("{error:?}"))
         }
         let mut out = super::optimizer::Gradients::new();
         for (id, leaf) in &self.matrices {

@@ -13,7 +13,7 @@ use crate::model::id::ParameterId;
 use crate::model::transform::Transform;
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
-use burn::tensor::Device;
+use crate::workers::TrainingDevices;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -60,12 +60,12 @@ impl Retraining<'_> {
     pub fn run(
         self,
         transform: &dyn Transform,
-        device: &Device,
+        devices: &TrainingDevices,
         progress: &dyn Progress,
     ) -> Result<(Trained, TrainReport), RetrainError> {
         let model = self.model;
         let weights = match self.settings.loss.needs_teacher() {
-            true => Some(DenseWeights::new(model, device)?),
+            true => Some(DenseWeights::new(model, &devices.device)?),
             false => None,
         };
         let layers = model.spec.layers.len();
@@ -89,7 +89,8 @@ impl Retraining<'_> {
                 .collect(),
             shared_tokens: None,
             cache: None,
-            device,
+            device: &devices.device,
+            workers: devices.workers.as_ref(),
             out: self.out,
             fingerprint: self.fingerprint.clone(),
             max_ram: None,

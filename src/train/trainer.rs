@@ -3,28 +3,27 @@
 //! and the tensor, and leaves the last checkpoint in place.
 
 use super::checkpoint::{self, State};
-use super::data::{Piece, Samples};
+use super::data::Samples;
 use super::error::TrainError;
-use super::fused::Fused;
 use super::gradients::StepGradients;
-use super::loss::plain::{Compared, loss};
 use super::loss::table::{Against, LossKind, LossParts};
-use super::memory::TrainingNeed;
+use super::memory::{ComputedBy, TrainingNeed};
 use super::on_policy::{Drawn, OnPolicy};
-use super::optimizer::{Gradients, Moments, global_norm};
-use super::parameters::{Leaves, Parameters, TrainedId, normals};
+use super::operations::Operations;
+use super::optimizer::{Moments, global_norm};
+use super::parameters::{Parameters, TrainedId, normals};
 use super::privacy::Private;
 use super::scope::Scope;
 use super::settings::Settings;
 use super::teacher_cache::TeacherCache;
 use super::view::View;
-use crate::model::forward::{DenseWeights, Forward, Observer, Unobserved, WeightSource};
-use crate::model::id::{LinearId, ParameterId};
-use crate::model::spec::{Head, ModelSpec};
+use crate::model::forward::DenseWeights;
+use crate::model::id::ParameterId;
+use crate::model::spec::ModelSpec;
 use crate::model::transform::Transform;
 use crate::progress::Progress;
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use rayon::prelude::*;
+use crate::workers::pool::Workers;
+use burn::tensor::Device;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -67,6 +66,8 @@ pub struct Run<'r> {
     pub cache: Option<&'r TeacherCache>,
     /// The device, without gradients.
     pub device: &'r Device,
+    /// Workers that compute the steps in its place.
+    pub workers: Option<&'r Workers>,
     /// Where the output will be: the checkpoint is beside it.
     pub out: &'r Path,
     /// Fingerprint of settings and inputs.
@@ -119,17 +120,8 @@ impl Run<'_> {
         if self.samples.is_empty() {
             return Err(TrainError::NoSamples);
         }
-        let mut fused = Fused::new(self)?;
-        if self.settings.recompute && fused.is_none() {
-            return Err(TrainError::Recompute);
-        }
-        if self.cache.is_some() && fused.is_none() {
-            return Err(TrainError::PlainCache);
-        }
-        if self.settings.loss.uses(LossKind::Relations) && fused.is_none() {
-            return Err(TrainError::PlainRelations);
-        }
-        let need = self.need(transform, fused.is_some());
+        let mut operations = Operations::new(self, progress)?;
+        let need = self.need(transform, operations.computed_by());
         progress.needs("training", need.peak_bytes());
         need.check(self.max_ram)?;
         let (view, mut parameters) = View::new(start, self.scope, transform, self.settings.seed);
@@ -146,7 +138,7 @@ impl Run<'_> {
         progress.advance(state.step);
         let (mut tokens, started) = (0usize, Instant::now());
         while state.step < steps {
-            let done = self.step(&mut state, &view, fused.as_mut(), steps, saved)?;
+            let done = self.step(&mut state, &view, &mut operations, steps, saved)?;
             tokens += done.tokens;
             state.step += 1;
             if state.step.is_multiple_of(SETTLE_EVERY) {
@@ -182,7 +174,7 @@ impl Run<'_> {
         cache.fill((self.samples, self.spec), &self.teachers, of_text, progress)
     }
 
-    fn need(&self, transform: &dyn Transform, fused: bool) -> TrainingNeed<'_> {
+    fn need(&self, transform: &dyn Transform, computed_by: ComputedBy) -> TrainingNeed<'_> {
         let longest = self.samples.longest();
         TrainingNeed {
             student: self.spec,
@@ -192,7 +184,7 @@ impl Run<'_> {
             settings: self.settings,
             longest,
             transformed: self.spec.matrices().iter().any(|(id, ..)| transform.changes(*id)),
-            fused,
+            computed_by,
             read_bytes: self.read_bytes + self.on_policy.map_or(0, |_| OnPolicy::memory_bytes(self.spec, longest)),
         }
     }
@@ -230,7 +222,7 @@ impl Run<'_> {
         &self,
         state: &mut State,
         view: &View<'_>,
-        mut fused: Option<&mut Fused>,
+        operations: &mut Operations<'_>,
         steps: u64,
         saved: u64,
     ) -> Result<StepDone, TrainError> {
@@ -242,7 +234,7 @@ impl Run<'_> {
             now.set(LossKind::CrossEntropy, 0.0);
         }
         let StepGradients { gradients, parts, tokens } = match self.privacy {
-            Some(private) => self.private_gradients(private, state, (view, &now), fused.as_deref_mut(), saved)?,
+            Some(private) => self.private_gradients(private, state, (view, &now), operations, saved)?,
             None => {
                 let pieces = match own {
                     Some(own) => own.pieces(&self.drawn(), view.seen(&state.parameters), state.step)?,
@@ -250,7 +242,7 @@ impl Run<'_> {
                         self.samples.pieces(self.spec, settings.seed, state.step, settings.batch, settings.pieces)?
                     }
                 };
-                self.trained_gradients(&pieces, state, (view, &now), fused.as_deref_mut(), saved)?
+                self.trained_gradients(&pieces, state, (view, &now), operations, saved)?
             }
         };
         let norm = global_norm(&gradients);
@@ -261,7 +253,7 @@ impl Run<'_> {
         state.moments.update(&mut state.parameters, &gradients, scale, rate, settings.weight_decay, state.step);
         let share = (state.step + 1) as f64 / steps as f64;
         view.settle(&mut state.parameters, share);
-        if let Some(fused) = fused {
+        if let Some(fused) = operations.fused() {
             fused.reuse(gradients);
         }
         let mut line = json!({"step": state.step, "tokens": tokens});
@@ -290,143 +282,6 @@ impl Run<'_> {
         let Settings { seed, batch, pieces, .. } = *self.settings;
         Drawn { spec: self.spec, samples: self.samples, seed, batch, pieces }
     }
-
-    /// Gradients of all micro-batches by burn's own operations, each on its own thread with its own copy of the weights,
-    /// summed in their order; and the loss.
-    pub(super) fn gradients(
-        &self,
-        seen: &Parameters,
-        pieces: &[Piece],
-        now: &LossParts,
-    ) -> Result<(Gradients, LossParts), TrainError> {
-        let rows: usize = pieces.iter().map(|piece| piece.rows.len()).sum();
-        let share = |piece: &Piece| piece.rows.len() as f64 / rows.max(1) as f64;
-        let computed: Vec<(Gradients, LossParts)> =
-            pieces.par_iter().map(|piece| self.piece(piece, seen, share(piece), now)).collect::<Result<_, _>>()?;
-        let mut parts = LossParts::default();
-        let mut gradients = Gradients::new();
-        for (piece, (piece_gradients, piece_parts)) in pieces.iter().zip(computed) {
-            parts.add(&piece_parts, share(piece));
-            for (id, values) in piece_gradients {
-                match gradients.get_mut(&id) {
-                    Some(sum) => sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value),
-                    None => {
-                        gradients.insert(id, values);
-                    }
-                }
-            }
-        }
-        Ok((gradients, parts))
-    }
-
-    /// Gradients of `share` times a micro-batch's loss, and the loss.
-    fn piece(
-        &self,
-        piece: &Piece,
-        seen: &Parameters,
-        share: f64,
-        now: &LossParts,
-    ) -> Result<(Gradients, LossParts), TrainError> {
-        let recording = self.device.clone().autodiff();
-        let needs = |id| self.scope.needs_gradient(id);
-        let leaves = Leaves::new(self.spec, seen, needs, &recording);
-        let keep = now.has(Against::States);
-        let mut forward = Forward::new(self.spec, &leaves, &recording);
-        if keep {
-            forward = forward.keep_hidden_states();
-        }
-        let student = forward.run(&piece.batch, &mut Unobserved);
-        let mut compared = Compared {
-            logits: self.select(student.logits, piece, &recording),
-            teacher_logits: Vec::new(),
-            shared_tokens: self.shared_tokens,
-            hidden: Vec::new(),
-            targets: piece.targets.clone(),
-        };
-        let asked = keep || now.has(Against::Logits);
-        let mut pairs = 0;
-        for teacher in self.teachers.iter().filter(|_| asked) {
-            let mut forward = Forward::new(teacher.spec, teacher.weights, self.device);
-            if keep {
-                forward = forward.keep_hidden_states();
-            }
-            let answers = forward.run(&piece.batch, &mut Unobserved);
-            if now.has(Against::Logits) {
-                let logits = Tensor::from_inner(self.select(answers.logits, piece, self.device));
-                compared.teacher_logits.push((logits, teacher.part));
-            }
-            if keep {
-                let states = [student.hidden_states.as_slice(), &answers.hidden_states];
-                compared.hidden.extend(self.hidden((teacher, pairs), piece, &leaves, states, &recording));
-            }
-            pairs += teacher.pairs.len();
-        }
-        let (total, parts) = loss(&compared, &self.settings.loss, now, &recording).map_err(TrainError::Device)?;
-        let recorded = (total * share).backward();
-        Ok((leaves.gradients(&recorded).map_err(TrainError::Device)?, parts))
-    }
-
-    /// The rows of the logits that have targets, (rows, width).
-    fn select(&self, logits: Tensor<3>, piece: &Piece, device: &Device) -> Tensor<2> {
-        let [batch, length, width] = logits.dims();
-        let flat = logits.reshape([batch * length, width]);
-        if piece.rows.len() == batch * length {
-            return flat;
-        }
-        let rows = TensorData::new(piece.rows.clone(), [piece.rows.len()]);
-        flat.select(0, Tensor::<1, Int>::from_data(rows, device))
-    }
-
-    /// Hidden states of the mapped layers, without padding; the student's are projected to the teacher's width.
-    /// `first` is the number of the teacher's first pair among those of all.
-    fn hidden(
-        &self,
-        (teacher, first): (&Teacher<'_>, usize),
-        piece: &Piece,
-        leaves: &Leaves,
-        [own, other]: [&[Tensor<3>]; 2],
-        recording: &Device,
-    ) -> Vec<(Tensor<2>, Tensor<2>)> {
-        let kept: Option<Vec<i32>> = piece.batch.mask().map(|mask| {
-            let rows = mask.iter().enumerate().filter(|(_, there)| **there);
-            rows.map(|(row, _)| row as i32).collect()
-        });
-        let flat = |states: &Tensor<3>, device: &Device| {
-            let [batch, length, width] = states.dims();
-            let flat = states.clone().reshape([batch * length, width]);
-            match &kept {
-                Some(rows) => {
-                    let rows = TensorData::new(rows.clone(), [rows.len()]);
-                    flat.select(0, Tensor::<1, Int>::from_data(rows, device))
-                }
-                None => flat,
-            }
-        };
-        let pair = |(number, &(student, of)): (usize, &(usize, usize))| {
-            let mut states = flat(&own[student], recording);
-            if let Some(projection) = leaves.projection((first + number) as u16) {
-                states = states.matmul(projection);
-            }
-            (states, Tensor::from_inner(flat(&other[of], self.device)))
-        };
-        teacher.pairs.iter().enumerate().map(pair).collect()
-    }
-
-    /// The first tensor of a forward that is not finite, by name.
-    pub(super) fn first_not_finite(&self, seen: &Parameters, piece: &Piece) -> String {
-        if let Some((id, _)) = seen.iter().find(|(_, values)| values.iter().any(|value| !value.is_finite())) {
-            return id.to_string();
-        }
-        let leaves = Leaves::new(self.spec, seen, |_| true, &self.device.clone().autodiff());
-        let mut finder = Finder(None);
-        Forward::new(self.spec, &leaves as &dyn WeightSource, &self.device.clone().autodiff())
-            .run(&piece.batch, &mut finder);
-        match (finder.0, &self.spec.head) {
-            (Some(id), _) => format!("the input of {id}"),
-            (None, Head::Hidden) => "the hidden states".to_owned(),
-            (None, _) => "the logits".to_owned(),
-        }
-    }
 }
 
 /// Means over the last tenth of all steps, from the log, which is complete in a resumed run too.
@@ -445,16 +300,4 @@ fn mean_of_last(log: &[String]) -> LossParts {
 struct StepDone {
     parts: LossParts,
     tokens: usize,
-}
-
-/// The first matrix whose input is not finite.
-struct Finder(Option<LinearId>);
-
-impl Observer for Finder {
-    fn linear(&mut self, id: LinearId, input: &Tensor<2>) {
-        let finite = || input.to_data().try_to_vec::<f32>().is_ok_and(|values| values.iter().all(|v| v.is_finite()));
-        if self.0.is_none() && !finite() {
-            self.0 = Some(id);
-        }
-    }
 }

@@ -44,6 +44,7 @@ fn wrong_usage_is_exit_code_2() {
         "estimate model --max-ram 0",
         "doctor --max-ram 1GiB",
         "targets --frobnicate",
+        "worker --listen 0",
     ] {
         let output = transcript.run(line);
         assert_eq!(output.status.code(), Some(2), "slmc {line}");

@@ -11,6 +11,7 @@ fn of_models_options_and_schemes() {
         "quantize nowhere --scheme w8 -o out/q",
         "quantize model --scheme w8 --target cortex-m5 -o out/q",
         "quantize model --scheme w8 --backend cuda -o out/q",
+        "quantize model --scheme w8 --backend remote:127.0.0.1:3000 -o out/q",
         "quantize model --scheme w8 --keep layers.7.*=w4 -o out/q",
         "quantize model --scheme w8 --keep embedding=w4 --keep head=w8 -o out/q",
         "quantize model --scheme w4 --keep embedding=w8:100+w4 -o out/q",

@@ -83,6 +83,18 @@ impl DenseWeights {
         Ok(weights)
     }
 
+    /// The same weights on another device, which may be that of another process: values go by this one's memory.
+    pub fn copied_to(&self, device: &Device) -> Self {
+        fn copy<const D: usize>(tensor: &Tensor<D>, device: &Device) -> Tensor<D> {
+            Tensor::from_data(tensor.to_data(), device)
+        }
+        DenseWeights {
+            matrices: self.matrices.iter().map(|(id, matrix)| (*id, copy(matrix, device))).collect(),
+            vectors: self.vectors.iter().map(|(id, vector)| (*id, copy(vector, device))).collect(),
+            tied_head: self.tied_head,
+        }
+    }
+
     /// Puts another matrix in the place of one; a tied head is the token table.
     pub fn replace(&mut self, id: LinearId, matrix: Tensor<2>) {
         self.matrices.insert(self.stored(id), matrix);

@@ -1,8 +1,8 @@
 //! Options that several commands share, each declared once and flattened, and the headings of the help. A group sets
 //! its own heading, so the order of the fields of a command's `Args` is the order of the sections of its help.
 
-use super::{AnyModel, DenseModel, ModelOrArtifact, ReadFile, TargetName};
-use crate::model::device::device;
+use super::{AnyModel, BackendName, DenseModel, ModelOrArtifact, ReadFile, TargetName};
+use crate::model::device::{Backend, backend, device};
 use crate::model::error::NameError;
 use crate::stages::numerics::NumericsClass;
 use crate::text::constraint::Constraint;
@@ -211,9 +211,11 @@ pub struct BackendArg {
     ///
     /// Calibration, training and models in directories run on it; artifacts do not. flex is the fast one, ndarray an
     /// independent second opinion. A build with the cargo feature cuda or wgpu has that too, with the number of the device or
-    /// without: cuda:0. `slmc doctor` names what this build has.
+    /// without: cuda:0. One with the feature workers has remote:HOST:PORT,…, for training alone: the pieces of a step go to
+    /// `slmc worker`s in turn, and remote by itself to those that SLMC_WORKERS names. `slmc doctor` names what this build
+    /// has.
     #[arg(long, alias = "device", value_name = "NAME", default_value = "flex")]
-    pub backend: String,
+    pub backend: BackendName,
 }
 
 /// The class of results that work must have.
@@ -230,12 +232,31 @@ pub struct NumericsArg {
 }
 
 impl BackendArg {
-    /// The device of that backend, as burn has it.
+    /// The device of that backend, as burn has it, for work that workers do not do.
     ///
     /// # Errors
-    /// A name that no backend of this build has.
+    /// A name that no backend of this build has, or that of workers.
     pub fn device(&self) -> Result<Device, NameError> {
         device(&self.backend)
+    }
+
+    /// The backend of a stage that trains.
+    ///
+    /// # Errors
+    /// A name that no backend of this build has, or an address that is none.
+    pub fn training(&self) -> Result<Backend, NameError> {
+        backend(&self.backend)
+    }
+
+    /// The backend of a stage that trains only where it is asked for.
+    ///
+    /// # Errors
+    /// As [`BackendArg::training`], and workers where nothing is trained.
+    pub fn training_if(&self, trains: bool) -> Result<Backend, NameError> {
+        match self.training()? {
+            Backend::Remote(_) if !trains => Err(NameError::OnlyTraining),
+            backend => Ok(backend),
+        }
     }
 }
 
@@ -254,7 +275,7 @@ mod tests {
     fn the_older_name_of_backend_goes_on_working() {
         let name = |arguments: &[&str]| {
             let program = Program::try_parse_from(["slmc"].iter().chain(arguments));
-            program.map(|program| program.backend.backend)
+            program.map(|program| program.backend.backend.0)
         };
         assert_eq!(name(&[]).as_deref().ok(), Some("flex"));
         assert_eq!(name(&["--backend", "ndarray"]).as_deref().ok(), Some("ndarray"));

@@ -19,12 +19,14 @@ use crate::prune::{MatrixReport, Method, check, prune, select};
 use crate::quantize::calibration::{CALIBRATION_TOKENS, Calibration, CalibrationText, calibration};
 use crate::quantize::training_data::{Retrain, training_samples};
 use crate::stages::StageError;
+use crate::stages::backend::by_workers;
 use crate::stages::invocation::Invocation;
 use crate::stages::numerics::class_of;
 use crate::stages::provenance::{Inputs, of_weights};
 use crate::stages::resume::Resume;
 use crate::train::report::{TrainReport, write_log};
 use crate::train::retrain::{Retraining, values_of};
+use crate::workers::TrainingDevices;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,20 +67,20 @@ pub struct PruneOptions {
 /// [`StageError`].
 pub fn prune_directory(
     options: &PruneOptions,
-    device: &Device,
+    devices: &TrainingDevices,
     progress: &dyn Progress,
 ) -> Result<PruneReport, StageError> {
     atomic::check_directory(&options.out)?;
     let work = Work::open(options, progress)?;
-    let mut pruned = work.prune(device, progress)?;
+    let mut pruned = work.prune(&devices.device, progress)?;
     let recovered = match &options.recover {
         None => None,
-        Some(retrain) => Some(work.recover(retrain, &mut pruned, device, progress)?),
+        Some(retrain) => Some(work.recover(retrain, &mut pruned, devices, progress)?),
     };
     let (training, resume) = recovered.unzip();
     let report = work.report(&pruned, training);
     hugging_face::Directory(&options.out)
-        .write(&pruned.model, &provenance(options, &report, &pruned.sparsity, device)?)?;
+        .write(&pruned.model, &provenance(options, &report, &pruned.sparsity, devices)?)?;
     if let Some(resume) = resume {
         resume.finished()?;
     }
@@ -185,13 +187,13 @@ impl<'o> Work<'o> {
         &self,
         retrain: &Retrain,
         pruned: &mut Pruned,
-        device: &Device,
+        devices: &TrainingDevices,
         progress: &dyn Progress,
     ) -> Result<(TrainReport, Resume), StageError> {
-        let options = self.options;
+        let (options, device) = (self.options, &devices.device);
         let samples = training_samples(&self.model, retrain, progress)?;
         let masks = HeldMasks::of(&pruned.model, &pruned.sparsity)?;
-        let resume = Resume::of(&options.out, &self.identity(retrain, device)?);
+        let resume = Resume::of(&options.out, &self.identity(retrain, devices)?);
         let moving =
             (options.masks_move > 0.0).then(|| self.moving(pruned, masks.clone(), device, progress)).transpose()?;
         let retraining = Retraining {
@@ -204,8 +206,8 @@ impl<'o> Work<'o> {
             out: &options.out,
         };
         let (mut trained, mut report) = match &moving {
-            Some(moving) => retraining.run(moving, device, progress)?,
-            None => retraining.run(&masks, device, progress)?,
+            Some(moving) => retraining.run(moving, devices, progress)?,
+            None => retraining.run(&masks, devices, progress)?,
         };
         report.files_read = samples.files;
         match moving {
@@ -244,7 +246,7 @@ impl<'o> Work<'o> {
     }
 
     /// Everything that decides the values of a recovery.
-    fn identity(&self, retrain: &Retrain, device: &Device) -> Result<Value, HashError> {
+    fn identity(&self, retrain: &Retrain, devices: &TrainingDevices) -> Result<Value, HashError> {
         let options = self.options;
         Ok(json!({
             "tool": tool(),
@@ -257,8 +259,8 @@ impl<'o> Work<'o> {
             "most_missed": options.most_missed,
             "only": options.only,
             "masks_move": options.masks_move,
-            "training": retrain.identity(device),
-            "numerics": class_of(device, None),
+            "training": retrain.identity(devices.kind()),
+            "numerics": class_of(&devices.device, by_workers(devices)),
         }))
     }
 
@@ -300,7 +302,7 @@ fn provenance(
     options: &PruneOptions,
     report: &PruneReport,
     sparsity: &Sparsity,
-    device: &Device,
+    devices: &TrainingDevices,
 ) -> Result<Value, HashError> {
     let settings = json!({
         "pattern": report.pattern,
@@ -315,7 +317,7 @@ fn provenance(
     });
     let training = report.training.as_ref().map(TrainReport::metrics);
     let metrics = json!({"weights": report.weights, "zeros": report.zeros_after, "training": training});
-    let class = class_of(device, None);
+    let class = class_of(&devices.device, by_workers(devices));
     let settings = (settings, &options.invocation);
     Ok(of_weights(("prune", class), &inputs(options)?, settings, sparsity, metrics))
 }

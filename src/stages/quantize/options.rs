@@ -6,11 +6,12 @@ use crate::quantize::calibration::CalibrationText;
 use crate::quantize::method::Method;
 use crate::quantize::policy::{Activations, Keep, SchemeSource};
 use crate::quantize::training_data::Retrain;
+use crate::stages::backend::by_workers;
 use crate::stages::invocation::Invocation;
 use crate::stages::numerics::{Foreign, class_of};
 use crate::stages::provenance::Inputs;
 use crate::target::Target;
-use burn::tensor::Device;
+use crate::workers::TrainingDevices;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -55,12 +56,17 @@ pub struct QuantizeOptions {
 impl QuantizeOptions {
     /// The part of the work whose bits may depend on the CPU: gradients of bare encoders go by burn's own operations, and the
     /// rest of the search was not compared between CPUs yet.
-    pub(super) fn foreign_part(&self) -> Option<Foreign> {
+    fn foreign_part(&self) -> Option<Foreign> {
         matches!(self.schemes, SchemeSource::Auto(_)).then_some(AUTO)
     }
 
+    /// The class of the result.
+    pub(super) fn class(&self, devices: &TrainingDevices) -> &'static str {
+        class_of(&devices.device, self.foreign_part().or(by_workers(devices)))
+    }
+
     /// Everything that decides the integers of a run.
-    pub(super) fn identity(&self, device: &Device) -> Result<serde_json::Value, HashError> {
+    pub(super) fn identity(&self, devices: &TrainingDevices) -> Result<serde_json::Value, HashError> {
         Ok(json!({
             "tool": tool(),
             "stage": "quantize",
@@ -75,9 +81,9 @@ impl QuantizeOptions {
             "calibration": format!("{:?}", self.source),
             "calibration_tokens": self.calibration_tokens,
             "tune": self.tune,
-            "qat": self.qat.as_ref().map(|qat| qat.identity(device)),
-            "device": format!("{device:?}"),
-            "numerics": class_of(device, self.foreign_part()),
+            "qat": self.qat.as_ref().map(|qat| qat.identity(devices.kind())),
+            "device": devices.kind().to_string(),
+            "numerics": self.class(devices),
         }))
     }
 

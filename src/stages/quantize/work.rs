@@ -36,13 +36,13 @@ use crate::quantize::training_data::Training;
 use crate::quantize::tune::{Judged, Tuning};
 use crate::quantize::{MatrixReport, mark_sparse, mark_wide, quantize, with_key_maps};
 use crate::stages::StageError;
-use crate::stages::numerics::class_of;
 use crate::stages::provenance::of_weights;
 use crate::stages::resume::Resume;
 use crate::stages::runner::Compiled;
 use crate::text::chat_template::ChatTemplate;
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::train::report::{TrainReport, write_log};
+use crate::workers::TrainingDevices;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -53,11 +53,11 @@ use std::collections::BTreeMap;
 /// [`StageError`].
 pub fn quantize_directory(
     options: &QuantizeOptions,
-    device: &Device,
+    devices: &TrainingDevices,
     progress: &dyn Progress,
 ) -> Result<QuantizeReport, StageError> {
     atomic::check_directory(&options.out)?;
-    let run = Run { options, device, progress };
+    let run = Run { options, device: &devices.device, devices, progress };
     let mut work = Work::open(run)?;
     work.calibrate()?;
     work.choose_widths()?;
@@ -68,7 +68,7 @@ pub fn quantize_directory(
     work.tensors(&assignment, true)?;
     let training = work.training()?;
     let resume = match options.method == Method::Gptq || training.is_some() {
-        true => Some(Resume::of(&options.out, &options.identity(device)?)),
+        true => Some(Resume::of(&options.out, &options.identity(devices)?)),
         false => None,
     };
     let mut rounded = work.round(&assignment, resume.as_ref())?;
@@ -78,7 +78,7 @@ pub fn quantize_directory(
     let allocation = rounded.widen(found)?;
     let tensors = work.tensors(&assignment, rounded.has_key_maps())?;
     let report = rounded.report(&tensors, allocation);
-    let provenance = provenance(options, &report, &work.sparsity, device)?;
+    let provenance = provenance(options, &report, &work.sparsity, devices)?;
     slmc_quantized::Directory(&options.out).write(&rounded.model, &provenance)?;
     if let Some(resume) = resume {
         resume.finished()?;
@@ -90,7 +90,9 @@ pub fn quantize_directory(
 #[derive(Clone, Copy)]
 struct Run<'o> {
     options: &'o QuantizeOptions,
+    /// Of everything that is not training.
     device: &'o Device,
+    devices: &'o TrainingDevices,
     progress: &'o dyn Progress,
 }
 
@@ -213,7 +215,7 @@ impl<'o> Work<'o> {
 
     /// Moves outliers from inputs into weights.
     fn equalize(&mut self) -> Result<(), StageError> {
-        let Run { options, device, progress } = self.run;
+        let Run { options, device, progress, .. } = self.run;
         if options.equalize {
             let schemes = match &self.plan {
                 None => self.preset.clone(),
@@ -228,7 +230,7 @@ impl<'o> Work<'o> {
 
     /// The assignment of `auto` within the budget.
     fn search(&self) -> Result<Option<Found<'_>>, StageError> {
-        let Run { options, device, progress } = self.run;
+        let Run { options, device, progress, .. } = self.run;
         let Some(plan) = &self.plan else { return Ok(None) };
         let (items, sequences) = (&plan.items.items, &self.calibration.sequences);
         let database = database(&self.model, items, &self.sparsity, options.method, sequences, device, progress)?;
@@ -247,7 +249,7 @@ impl<'o> Work<'o> {
 
     /// Rounds every matrix by its scheme.
     fn round(&self, schemes: &Assignment, resume: Option<&Resume>) -> Result<Rounded<'_>, StageError> {
-        let Run { options, device, progress } = self.run;
+        let Run { options, device, progress, .. } = self.run;
         let (model, sequences) = (&self.model, &self.calibration.sequences);
         let groups = resume.map(Resume::groups).transpose()?;
         let (quantized, reports) = match options.method {
@@ -299,7 +301,7 @@ impl<'o> Work<'o> {
 
     /// The rounded model, or plain rounding where that is nearer to the original on text that was not calibrated with.
     fn checked(&self, schemes: &Assignment, rounded: Model, reports: Reports) -> Result<Checked, StageError> {
-        let Run { options, device, progress } = self.run;
+        let Run { options, device, progress, .. } = self.run;
         if !options.method.calibrates() {
             return Ok((rounded, reports, None));
         }
@@ -363,7 +365,7 @@ impl Rounded<'_> {
 
     /// Trains on the grid: tuning after gptq, or `--qat`.
     fn train(self, training: Training, resume: &Resume) -> Result<Self, StageError> {
-        let Work { run: Run { options, device, progress }, model, sparsity, calibration, .. } = self.work;
+        let Work { run: Run { options, device, devices, progress }, model, sparsity, calibration, .. } = self.work;
         let tuning = Tuning {
             original: model,
             masks: HeldMasks::of(model, sparsity)?,
@@ -375,7 +377,7 @@ impl Rounded<'_> {
             fingerprint: String::new(),
             out: &resume.training(),
         };
-        let mut tuned = tuning.run(self.model, device, *progress)?;
+        let mut tuned = tuning.run(self.model, devices, *progress)?;
         tuned.training.files_read = training.samples.files.clone();
         if let Some(path) = options.qat.as_ref().and_then(|qat| qat.metrics.as_ref()) {
             write_log(path, &tuned.log)?;
@@ -438,7 +440,7 @@ fn provenance(
     options: &QuantizeOptions,
     report: &QuantizeReport,
     sparsity: &Sparsity,
-    device: &Device,
+    devices: &TrainingDevices,
 ) -> Result<Value, StageError> {
     let mut settings = json!({
         "scheme": report.scheme,
@@ -461,7 +463,7 @@ fn provenance(
         "bits_per_weight": report.size.bits_per_weight,
         "training": report.training.as_ref().map(TrainReport::metrics),
     });
-    let class = class_of(device, options.foreign_part());
+    let class = options.class(devices);
     let settings = (settings, &options.invocation);
     Ok(of_weights(("quantize", class), &options.inputs()?, settings, sparsity, metrics))
 }

@@ -2,7 +2,7 @@
 //! will take.
 
 use super::TrainOptions;
-use crate::model::forward::StagedForward;
+use crate::model::device::Backend;
 use crate::model::spec::{ModelKind, ModelSpec};
 use crate::model::transform::Sparsity;
 use crate::stages::arguments::training::check_settings;
@@ -12,12 +12,11 @@ use crate::text::rows::row_format;
 use crate::text::windows::check_window;
 use crate::train::error::TrainError;
 use crate::train::loss::table::{Against, LossKind};
-use crate::train::memory::TrainingNeed;
+use crate::train::memory::{ComputedBy, TrainingNeed};
 use crate::train::relations::Relations;
 use crate::train::samples::{Data, SamplesError, TrainTask, check_task, own_task};
 use crate::train::scope::Scope;
 use crate::train::settings::Settings;
-use burn::tensor::Device;
 use std::path::PathBuf;
 
 /// Memory for a byte of a text that is encoded as one: its tokens with everything that the tokenizer says of them. It is
@@ -42,11 +41,17 @@ pub fn check_need(
     options: &TrainOptions,
     (student, teachers): (Option<&ModelSpec>, &[&ModelSpec]),
     transformed: bool,
-    device: &Device,
+    backend: &Backend,
     faults: &mut Faults,
 ) -> Prediction {
-    let fused = StagedForward::is_fused(device);
-    check_recompute(&options.settings, device, faults);
+    let computed_by = ComputedBy::of(backend);
+    check_recompute(&options.settings, computed_by, faults);
+    if options.cache.is_some() && !computed_by.is_fused() {
+        faults.add("teacher-cache", TrainError::PlainCache);
+    }
+    if options.privacy.is_some() && backend.workers().is_some() {
+        faults.add("dp-epsilon", TrainError::PrivateWorkers);
+    }
     let Some(student) = student else { return Prediction::default() };
     // Which matrices are sparse changes no count; a part that cannot be trained is said elsewhere.
     let scope = options.scope.of(student, &Sparsity::new()).unwrap_or_default();
@@ -58,7 +63,7 @@ pub fn check_need(
         settings: &options.settings,
         longest: options.settings.window,
         transformed,
-        fused,
+        computed_by,
         read_bytes: read_bytes(&options.data),
     };
     if student.kind == ModelKind::Decoder {
@@ -68,7 +73,7 @@ pub fn check_need(
     for teacher in teachers {
         faults.check("relations", Relations::of(student, teacher, loss));
     }
-    if loss.uses(LossKind::Relations) && !fused {
+    if loss.uses(LossKind::Relations) && !computed_by.is_fused() {
         faults.add("relations", TrainError::PlainRelations);
     }
     let run = if loss.needs_teacher() { teachers } else { &[] };
@@ -83,7 +88,7 @@ pub fn retraining_need<'n>(
     spec: &'n ModelSpec,
     scope: &'n Scope,
     settings: &'n Settings,
-    device: &Device,
+    computed_by: ComputedBy,
     read_bytes: u64,
 ) -> TrainingNeed<'n> {
     TrainingNeed {
@@ -94,14 +99,14 @@ pub fn retraining_need<'n>(
         settings,
         longest: settings.window.min(spec.context),
         transformed: true,
-        fused: StagedForward::is_fused(device),
+        computed_by,
         read_bytes,
     }
 }
 
 /// Notes layers that are to be computed again where they cannot be.
-pub fn check_recompute(settings: &Settings, device: &Device, faults: &mut Faults) {
-    if settings.recompute && !StagedForward::is_fused(device) {
+pub fn check_recompute(settings: &Settings, computed_by: ComputedBy, faults: &mut Faults) {
+    if settings.recompute && !computed_by.is_fused() {
         faults.add("recompute", TrainError::Recompute);
     }
 }

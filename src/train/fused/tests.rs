@@ -8,16 +8,19 @@ use crate::model::id::{LinearId, ParameterId, Role};
 use crate::model::spec::{Head, ModelSpec};
 use crate::model::transform::{Identity, Sparsity};
 use crate::model::weights::Model;
+use crate::progress::Silent;
 use crate::train::data::Samples;
 use crate::train::loss::schedule::Schedule;
 use crate::train::loss::table::LOSSES;
 use crate::train::optimizer::global_norm;
 use crate::train::parameters::normals;
+use crate::train::plain::OnWorkers;
 use crate::train::privacy::samplewise::Samplewise;
 use crate::train::scope::{LoraSettings, Scope, ScopeSettings};
 use crate::train::settings::Settings;
 use crate::train::student::hidden_pairs;
 use crate::train::trainer::Teacher;
+use crate::workers::pool::Workers;
 use slm_runtime::sample::random_u64;
 use std::path::{Path, PathBuf};
 
@@ -116,6 +119,7 @@ impl Case {
             shared_tokens,
             cache: None,
             device: &device,
+            workers: None,
             out: Path::new("unused"),
             fingerprint: String::new(),
             max_ram: None,
@@ -158,6 +162,31 @@ impl Case {
 
     fn fused(&self, values: &Parameters) -> (Gradients, LossParts) {
         self.gradients(values, "flex", true)
+    }
+}
+
+/// On workers, any number of them, sums are the same bits as here: devices of this process in their place.
+#[test]
+fn any_number_of_workers_gives_the_same_gradients() {
+    for (name, causal) in [("llama-gqa-tied", true), ("bert-mlm", false)] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name);
+        let head = open_model(&folder).unwrap().spec.head;
+        let mut case = Case::new(&folder, causal, every_loss(&head, 2.0));
+        case.settings.pieces = 4;
+        let (expected, parts) = case.gradients(&case.values, "flex", false);
+        let Settings { batch, pieces, loss, .. } = &case.settings;
+        let pieces = case.samples.pieces(&case.model.spec, 1, 0, *batch, *pieces).unwrap();
+        for count in 1..=3 {
+            let devices = (0..count).map(|number| (format!("here:{number}"), device("flex").unwrap()));
+            let workers = Workers::new(devices);
+            case.with_run(&case.values, "flex", |run, view, trained| {
+                let on = OnWorkers::new(run, &workers, &Silent);
+                let seen = view.seen(&trained);
+                let found = run.gradients_on(&on, &seen, (&pieces, &loss.at(0.0)), 0).unwrap();
+                assert!(view.pull_back(&trained, found.0).0 == expected, "{name}: {count} workers");
+                assert_eq!(found.1.total.to_bits(), parts.total.to_bits(), "{name}: {count} workers");
+            });
+        }
     }
 }
 

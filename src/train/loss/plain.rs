@@ -11,6 +11,8 @@
 //! ```
 
 use super::table::{Against, HiddenForm, LossKind, LossParts, LossWeights};
+use crate::train::error::TrainError;
+use crate::train::parameters::cause;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
 
 /// The student's outputs for a micro-batch, with gradients, and the teacher's, without.
@@ -33,11 +35,13 @@ pub(in crate::train) fn loss(
     weights: &LossWeights,
     now: &LossParts,
     device: &Device,
-) -> Result<(Tensor<1>, LossParts), String> {
+) -> Result<(Tensor<1>, LossParts), TrainError> {
     let mut total: Option<Tensor<1>> = None;
     let mut parts = LossParts::default();
-    let mut add = |kind: LossKind, value: Tensor<1>| -> Result<(), String> {
-        let values = value.to_data().try_to_vec::<f32>().map_err(|error| format!("{error:?}"))?;
+    let mut add = |kind: LossKind, value: Tensor<1>| -> Result<(), TrainError> {
+        // A device of another machine may be gone: an error, where `to_data` would panic.
+        let data = value.clone().try_into_data().map_err(|error| TrainError::Device(cause(&error)))?;
+        let values = data.try_to_vec::<f32>().map_err(|error| TrainError::Device(format!("{error:?}")))?;
         parts.set(kind, values.first().copied().map_or(f64::NAN, f64::from));
         let weighted = value * now.get(kind);
         total = Some(match total.take() {
@@ -55,7 +59,7 @@ pub(in crate::train) fn loss(
     if now.has(Against::States) && !compared.hidden.is_empty() {
         add(LossKind::Hidden, hidden(compared, weights.hidden_form))?;
     }
-    let total = total.ok_or("no part of the loss applies")?;
+    let total = total.ok_or(TrainError::NoLoss)?;
     parts.weigh(now);
     Ok((total, parts))
 }
@@ -76,8 +80,8 @@ fn divergences(
     compared: &Compared,
     weights: &LossWeights,
     now: &LossParts,
-    add: &mut dyn FnMut(LossKind, Tensor<1>) -> Result<(), String>,
-) -> Result<(), String> {
+    add: &mut dyn FnMut(LossKind, Tensor<1>) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
     let temperature = weights.temperature;
     let shared = |logits: Tensor<2>| match compared.shared_tokens {
         Some(tokens) => logits.narrow(1, 0, tokens),
