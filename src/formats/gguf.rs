@@ -17,6 +17,7 @@ mod split;
 mod tokenizer;
 
 pub use block::BlockType;
+pub use container::MAGIC;
 pub use error::GgufError;
 
 use super::{Contents, Format, ModelFormatError, ModelSource, StoredAs};
@@ -31,7 +32,7 @@ use crate::model::transform::Sparsity;
 use crate::model::weights::{ModelError, Outline, Parameter};
 use architecture::Architecture;
 use configuration::Described;
-use container::{Container, MAGIC, StoredBlocks};
+use container::{Container, StoredBlocks};
 use layout::Layout;
 use serde_json::Value;
 use std::collections::BTreeMap;

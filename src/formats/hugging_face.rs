@@ -1,12 +1,14 @@
 //! The Hugging Face directory: config.json, model.safetensors or the shards that an index lists, and beside them the
 //! tokenizer's files, chat templates, the modules of a sentence encoder and, where slmc wrote it, slmc.json. Read by [`FORMAT`], written by [`Directory`].
 
+mod export;
 mod layout;
 mod modules;
 mod names;
 mod undecided;
 mod write;
 
+pub use export::SafetensorsExport;
 pub(super) use write::{StoredPart, encoded_f32, stored_shape, tensors};
 
 use super::error::ModelFormatError;
