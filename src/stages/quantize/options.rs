@@ -2,6 +2,7 @@
 
 use crate::disk::hash::HashError;
 use crate::machine::tool;
+use crate::quantize::Scales;
 use crate::quantize::calibration::CalibrationText;
 use crate::quantize::method::Method;
 use crate::quantize::policy::{Activations, Keep, SchemeSource};
@@ -35,6 +36,8 @@ pub struct QuantizeOptions {
     pub equalize: bool,
     /// Solver for the integers.
     pub method: Method,
+    /// Whether products of row scales and multipliers are halves.
+    pub exact_f16: bool,
     /// Calibration text; `rtn` reads none.
     pub source: CalibrationText,
     /// Seed of an allocation's draws.
@@ -59,9 +62,14 @@ impl QuantizeOptions {
         matches!(self.schemes, SchemeSource::Auto(_)).then_some(AUTO)
     }
 
+    /// Row scales that there are.
+    pub(super) fn scales(&self) -> Scales {
+        if self.exact_f16 { Scales::Half } else { Scales::Any }
+    }
+
     /// Everything that decides the integers of a run.
     pub(super) fn identity(&self, device: &Device) -> Result<serde_json::Value, HashError> {
-        Ok(json!({
+        let mut identity = json!({
             "tool": tool(),
             "stage": "quantize",
             "method": self.method.name(),
@@ -78,7 +86,11 @@ impl QuantizeOptions {
             "qat": self.qat.as_ref().map(|qat| qat.identity(device)),
             "device": format!("{device:?}"),
             "numerics": class_of(device, self.foreign_part()),
-        }))
+        });
+        if self.exact_f16 {
+            identity["exact_f16"] = json!(true);
+        }
+        Ok(identity)
     }
 
     /// Everything read.
