@@ -87,6 +87,8 @@ pub struct Export<'e> {
 pub struct Written {
     /// Largest relative change of a scale by the format's precision: 0 where all are exact, absent where none is written.
     pub scale_error: Option<f64>,
+    /// Further notes, as those of the plan.
+    pub notes: Vec<String>,
 }
 
 /// A format that models are written in.
@@ -129,7 +131,8 @@ pub trait ExportFormat: Sync {
 }
 
 /// Every format, in the order of the help.
-pub static EXPORTS: [&dyn ExportFormat; 1] = [&super::hugging_face::SafetensorsExport];
+pub static EXPORTS: [&dyn ExportFormat; 3] =
+    [&super::gguf::GgufExport, &super::packed::CompressedTensorsExport, &super::hugging_face::SafetensorsExport];
 
 /// The format of a name.
 pub fn named(name: &str) -> Option<&'static dyn ExportFormat> {

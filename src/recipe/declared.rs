@@ -33,10 +33,10 @@ pub(super) fn declared<'t>(
         }
         let (kind, kind_is) = reader.kind(name, place, table);
         let targets = if kind.makes() == Product::Artifact { reader.targets(table) } else { vec![None] };
-        let place = (kind.makes() == Product::Export).then(|| place_of(table));
+        let exported = (kind.makes() == Product::Export).then(|| place_of(table));
         let is_directory = match kind.makes() {
             Product::Dense | Product::Quantized | Product::Data => true,
-            Product::Export => place == Some(Place::Directory),
+            Product::Export => exported == Some(Place::Directory),
             Product::Artifact | Product::Text | Product::Nothing => false,
         };
         for target in &targets {
@@ -50,7 +50,7 @@ pub(super) fn declared<'t>(
                 }
                 (Product::Dense | Product::Quantized | Product::Data, _) => Some(out.join(label)),
                 (Product::Text, _) => Some(out.join(format!("{label}.jsonl"))),
-                (Product::Export, _) => Some(match place {
+                (Product::Export, _) => Some(match exported {
                     Some(Place::File { extension }) => out.join(format!("{label}.{extension}")),
                     _ => out.join(label),
                 }),

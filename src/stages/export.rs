@@ -119,7 +119,7 @@ fn option_of(error: &ExportError) -> &'static str {
     }
 }
 
-/// A planned model as far as its stage tells: where only its work decides about schemes, as a dense one.
+/// A planned model as far as its stage tells.
 fn described(model: &KnownModel) -> Described<'_> {
     let linears = || model.spec.matrices().into_iter().filter(|(id, ..)| model.spec.multiplies(*id));
     let wide = model.wide_activations.then(|| linears().map(|(id, ..)| (id, Width::Bits16)).collect());
@@ -156,7 +156,9 @@ impl Stage for Export {
         let settings = args.settings(format, &mut faults);
         let planned = match known {
             Known::Planned(_) => faults.check("model", known.model(&args.model)).flatten().map(|model| {
-                let plan = args.plan(format, &settings, &described(&model), &mut faults);
+                // Where only the work decides about schemes, what becomes of them is not known before.
+                let decided = !model.quantized || model.schemes.is_some();
+                let plan = decided.then(|| args.plan(format, &settings, &described(&model), &mut faults)).flatten();
                 (model.spec, plan)
             }),
             Known::OnDisk => faults.check("model", formats::open(&args.model)).map(|source| {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// The rows of a quantized matrix in f32, which holds row_scale · (multiplier · integer) as the model computes it.
 #[derive(Debug)]
-struct Dequantized(QuantizedMatrix);
+struct Dequantized(Arc<QuantizedMatrix>);
 
 impl Rows for Dequantized {
     fn read(&self, row: usize, out: &mut [f32]) {
@@ -32,7 +32,7 @@ pub(in crate::formats) fn plain_config(config: &Config) -> Config {
 }
 
 /// The matrix in floating point.
-pub(in crate::formats) fn dense(id: ParameterId, matrix: QuantizedMatrix) -> DenseTensor {
+pub(in crate::formats) fn dense(id: ParameterId, matrix: Arc<QuantizedMatrix>) -> DenseTensor {
     let shape = vec![matrix.rows(), matrix.columns()];
     DenseTensor::in_rows(&id.to_string(), shape, DenseType::F32, Arc::new(Dequantized(matrix)))
 }
@@ -42,7 +42,7 @@ pub(in crate::formats) fn dense_model(model: Model) -> Model {
     let config = plain_config(&model.config);
     let parameters = model.parameters.into_iter().filter(|(id, _)| !matches!(id, ParameterId::KeyMap(..)));
     let parameters = parameters.map(|(id, parameter)| match parameter {
-        Parameter::Quantized(matrix) => (id, Parameter::Dense(dense(id, matrix))),
+        Parameter::Quantized(matrix) => (id, Parameter::Dense(dense(id, Arc::new(matrix)))),
         floating => (id, floating),
     });
     Model { config, parameters: parameters.collect(), ..model }

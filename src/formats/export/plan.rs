@@ -225,6 +225,7 @@ pub fn dense_type_name(dtype: DenseType) -> &'static str {
 
 /// What is said of key maps, where a model has them.
 pub fn key_maps_note(model: &Described<'_>) -> Option<String> {
-    let note = "key maps are left out: they serve the 8-bit key-value cache of artifacts and change nothing in floating point";
+    let note =
+        "key maps are left out: they serve the 8-bit key-value cache of artifacts and change nothing in floating point";
     model.key_maps.then(|| note.to_owned())
 }

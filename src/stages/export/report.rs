@@ -45,7 +45,7 @@ impl Report for ExportReport {
         facts.row(["output", &format!("{} bytes", grouped(self.file_bytes))]);
         if let Some(error) = self.scale_error {
             let said = match error {
-                0.0 => "exact: every weight is the same to the bit".to_owned(),
+                0.0 => "exact: products with integers are the same to the bit".to_owned(),
                 error => format!("rounded, off by at most {:.2} %", 100.0 * error),
             };
             facts.row(["scales", &said]);

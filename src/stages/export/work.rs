@@ -78,7 +78,7 @@ pub fn export_model(options: &ExportOptions, progress: &dyn Progress) -> Result<
         tensors: plan.rows,
         scale_error: written.scale_error,
         lost: plan.losses,
-        notes: plan.notes,
+        notes: plan.notes.into_iter().chain(written.notes).collect(),
     })
 }
 
