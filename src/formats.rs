@@ -7,6 +7,7 @@
 
 pub mod adapter;
 pub mod error;
+pub mod export;
 mod foreign;
 pub mod found;
 pub mod gguf;

@@ -34,7 +34,24 @@ use gptq::{Hessian, Rounded};
 use key_map::KeyMap;
 use method::Method;
 use ndarray::ArrayView2;
+pub use slm_numerics::rounding::Scales;
 use std::collections::BTreeMap;
+
+/// What matrices are rounded to.
+#[derive(Clone, Copy, Debug)]
+pub struct Grids<'a> {
+    /// The scheme of each.
+    pub assignment: &'a Assignment,
+    /// Row scales that there are.
+    pub scales: Scales,
+}
+
+/// With any row scale.
+impl<'a> From<&'a Assignment> for Grids<'a> {
+    fn from(assignment: &'a Assignment) -> Self {
+        Grids { assignment, scales: Scales::Any }
+    }
+}
 
 /// How well one matrix was rounded.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -161,16 +178,17 @@ impl MatrixReport {
 }
 
 /// Quantizes every matrix of a dense model by its scheme. With statistics, columns are weighed and keys are mapped.
-pub fn quantize(
+pub fn quantize<'a>(
     model: &Model,
-    assignment: &Assignment,
+    grids: impl Into<Grids<'a>>,
     statistics: Option<&Statistics>,
     progress: &dyn Progress,
 ) -> Result<(Model, BTreeMap<LinearId, MatrixReport>), ModelError> {
+    let Grids { assignment, scales } = grids.into();
     let (quantized, reports) = each_matrix(model, progress, |id, weights| -> Result<_, ModelError> {
         let scheme = scheme_of(assignment, id)?;
         let importance = statistics.and_then(|statistics| input_importance(model, statistics, id));
-        let matrix = search::quantize_matrix(weights, scheme, importance);
+        let matrix = search::quantize_matrix_on(weights, (scheme, scales), importance);
         let report = MatrixReport::new(id, weights, &matrix, importance);
         Ok((matrix, report))
     })?;

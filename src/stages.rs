@@ -11,6 +11,7 @@ pub mod data;
 pub mod distill;
 mod error;
 pub mod eval;
+pub mod export;
 pub mod import;
 pub mod invocation;
 pub mod known;
@@ -41,7 +42,7 @@ pub use stage::{
 };
 
 /// Every kind of stage, in the order of a whole chain.
-pub static STAGES: [&dyn AnyStage; 11] = [
+pub static STAGES: [&dyn AnyStage; 12] = [
     &data::Data,
     &import::Import,
     &trim::Trim,
@@ -51,6 +52,7 @@ pub static STAGES: [&dyn AnyStage; 11] = [
     &prune::Prune,
     &quantize::Quantize,
     &compile::Compile,
+    &export::Export,
     &eval::Eval,
     &watch::Watch,
 ];

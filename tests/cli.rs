@@ -4,6 +4,7 @@
 mod adapters;
 mod decoder;
 mod encoder;
+mod exports;
 mod harness;
 mod help;
 mod imports;

@@ -18,6 +18,7 @@ mod dense_directory;
 mod determinism;
 mod distillation;
 mod emit;
+mod exports;
 mod families;
 mod fixture;
 mod formats;

@@ -11,6 +11,7 @@ use slmc::model::forward::{Batch, DenseWeights, Forward, Unobserved};
 use slmc::model::id::ParameterId;
 use slmc::model::scheme::SCHEMES;
 use slmc::model::weights::Parameter;
+use slmc::quantize::Scales;
 use slmc::quantize::keep::taken_over;
 use std::collections::BTreeMap;
 use std::fs;
@@ -197,7 +198,7 @@ fn what_keep_takes_over_is_known_before() {
             for def in &SCHEMES {
                 if grid.is_ok_and(|grid| grid.fit(def.scheme).is_ok()) {
                     let integers = integers.as_ref().expect("a grid that fits has integers");
-                    taken_over(integers, def.scheme).expect("they fit");
+                    taken_over(integers, (def.scheme, Scales::Any)).expect("they fit");
                 }
             }
         }

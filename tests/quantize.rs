@@ -33,7 +33,8 @@ fn sequences(model: &Model) -> Vec<Vec<u32>> {
 
 fn solved(model: &Model, preset: Preset, kept: Option<&GptqResume>) -> Solved {
     let (assignment, device) = (preset.assign(&model.spec), device("flex").expect("known"));
-    solve(model, &assignment, &Sparsity::new(), &sequences(model), kept, &device, &Silent).expect("it can be solved")
+    solve(model, (&assignment).into(), &Sparsity::new(), &sequences(model), kept, &device, &Silent)
+        .expect("it can be solved")
 }
 
 #[test]
@@ -66,7 +67,8 @@ fn a_matrix_without_a_scheme_is_refused_and_not_given_one() {
     let down = LinearId::layer(1, Role::Down);
     lacking.remove(&down).expect("it has a scheme");
     let rounded = quantize(&model, &lacking, None, &Silent).map(drop).expect_err("no scheme");
-    let solved = solve(&model, &lacking, &Sparsity::new(), &sequences(&model), None, &device, &Silent).map(drop);
+    let solved =
+        solve(&model, (&lacking).into(), &Sparsity::new(), &sequences(&model), None, &device, &Silent).map(drop);
     let equalized = equalize(model.clone(), &lacking, &sequences(&model), &device, &Silent).map(drop);
     let (solved, equalized) = (solved.expect_err("no scheme"), equalized.expect_err("no scheme"));
     for error in [rounded.to_string(), solved.to_string(), equalized.to_string()] {
@@ -124,7 +126,8 @@ fn an_interrupted_run_goes_on_to_the_same_integers() {
     std::fs::write(&files[0], b"damaged").expect("it can be written");
     let kept = GptqResume::open(&out, "this run").expect("it goes on");
     let (assignment, device) = (Preset::Mixed.assign(&model.spec), device("flex").expect("known"));
-    let damaged = solve(&model, &assignment, &Sparsity::new(), &sequences(&model), Some(&kept), &device, &Silent);
+    let damaged =
+        solve(&model, (&assignment).into(), &Sparsity::new(), &sequences(&model), Some(&kept), &device, &Silent);
     assert!(damaged.is_err_and(|error| error.to_string().contains("embed.token.safetensors")));
 }
 

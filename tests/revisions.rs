@@ -55,6 +55,14 @@ fn digest(directory: &Path, kind: &str) -> String {
                 .map(|target| made(&format!("compile rtn --target {target} --device-only"), target))
                 .concat()
         }
+        "export" => {
+            made("quantize m --scheme mixed --method rtn", "rtn");
+            let directories = ["compressed-tensors", "safetensors"]
+                .map(|format| made(&format!("export rtn --format {format}"), &format!("as-{format}")));
+            // The file names the version; what is read of it does not.
+            made("export rtn --format gguf", "as.gguf");
+            directories.concat() + &made("import as.gguf", "read")
+        }
         "eval" => {
             made("quantize m --scheme w8 --method rtn", "w8");
             made("compile w8 --target generic", "w8.slm");

@@ -2,6 +2,7 @@
 //! value found and the one expected, and the remedy.
 
 use super::adapter::error::AdapterError;
+use super::export::ExportError;
 use super::found::NotAModel;
 use super::gguf::GgufError;
 use super::packed::error::PackedError;
@@ -47,6 +48,9 @@ pub enum ModelFormatError {
     /// An adapter is refused.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+    /// A format does not hold the model.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// Packed weights of another tool are refused.
     #[error(transparent)]
     Packed(#[from] PackedError),

@@ -1,7 +1,8 @@
 //! GGUF, llama.cpp's format: one file, or several, with keys, tokenizer and tensors in blocks of integers. The keys become
 //! a configuration as transformers would have it, so that a family reads it and every key is checked; tokenizer, chat
 //! templates and end tokens become files in memory. Matrices are decoded to f32 row by row when they are asked for, to the
-//! values that ggml's own tools give, bit for bit. Rows of queries and keys go back to the family's order.
+//! values that ggml's own tools give, bit for bit. Rows of queries and keys go back to the family's order. Written by the
+//! same tables: [`GgufExport`].
 
 mod architecture;
 mod block;
@@ -9,6 +10,7 @@ mod companions;
 mod configuration;
 mod container;
 mod error;
+mod export;
 mod frequencies;
 mod layout;
 mod metadata;
@@ -17,7 +19,9 @@ mod split;
 mod tokenizer;
 
 pub use block::BlockType;
+pub use container::MAGIC;
 pub use error::GgufError;
+pub use export::GgufExport;
 
 use super::{Contents, Format, ModelFormatError, ModelSource, StoredAs};
 use crate::disk::hash::{Hash, HashError, file_sha256, path_sha256, sha256};
@@ -31,7 +35,7 @@ use crate::model::transform::Sparsity;
 use crate::model::weights::{ModelError, Outline, Parameter};
 use architecture::Architecture;
 use configuration::Described;
-use container::{Container, MAGIC, StoredBlocks};
+use container::{Container, StoredBlocks};
 use layout::Layout;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -166,7 +170,9 @@ impl ModelSource for GgufSource {
 
     fn grid(&self, id: LinearId) -> Result<Grid, Unfit> {
         let stored = self.layout.stored(&self.tensors, ParameterId::weight(id)).ok_or(Unfit::Floats)?;
-        stored.kind.grid(stored.shape.last().copied().unwrap_or(1))
+        let grid = stored.kind.grid(stored.shape.last().copied().unwrap_or(1))?;
+        let one_scale = grid.group.is_some() && self.layout.has_one_scale(&self.tensors, id);
+        Ok(if one_scale { Grid { group: None, ..grid } } else { grid })
     }
 
     fn integers(&self, id: LinearId) -> Result<Option<GroupedIntegers>, ModelFormatError> {

@@ -1,13 +1,15 @@
 //! The Hugging Face directory: config.json, model.safetensors or the shards that an index lists, and beside them the
 //! tokenizer's files, chat templates, the modules of a sentence encoder and, where slmc wrote it, slmc.json. Read by [`FORMAT`], written by [`Directory`].
 
+mod export;
 mod layout;
 mod modules;
 mod names;
 mod undecided;
 mod write;
 
-pub(super) use write::{StoredPart, encoded_f32, stored_shape, tensors};
+pub use export::SafetensorsExport;
+pub(super) use write::{StoredPart, config, encoded, encoded_f32, prefix, stored_shape, stored_type, tensors};
 
 use super::error::ModelFormatError;
 use super::found::{NotAModel, no_configuration, no_weights, not_a_directory};

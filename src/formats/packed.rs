@@ -17,6 +17,8 @@ mod module;
 mod sparse;
 mod torchao;
 
+pub use compressed_tensors::CompressedTensorsExport;
+
 use self::error::PackedError;
 use self::matrix::PackedMatrix;
 use self::module::Module;

@@ -91,6 +91,15 @@ impl StorageRow {
     }
 }
 
+/// The class of a parameter in tables: that of a matrix, `conv` of a kernel, `vectors` of norms and biases.
+pub(super) fn class_of(id: ParameterId) -> &'static str {
+    match id {
+        ParameterId::Linear(id, Part::Weight) => id.role.class().name(),
+        ParameterId::Kernel(_, Part::Weight) => "conv",
+        _ => "vectors",
+    }
+}
+
 /// The schemes in which a matrix keeps its integers; where there are none, and it has integers, why.
 fn kept(source: &dyn ModelSource, id: LinearId) -> (Vec<String>, Option<Unfit>) {
     let grid = match source.grid(id) {
@@ -123,11 +132,7 @@ pub fn storage(source: &dyn ModelSource) -> Result<Vec<StorageRow>, ModelFormatE
             ParameterId::Linear(id, Part::Weight) => Some(id),
             _ => None,
         };
-        let class = match (matrix, parameter.id) {
-            (Some(id), _) => id.role.class().name(),
-            (None, ParameterId::Kernel(_, Part::Weight)) => "conv",
-            (None, _) => "vectors",
-        };
+        let class = class_of(parameter.id);
         let (keeps, reason) = matrix.map_or_else(Default::default, |id| kept(source, id));
         let rounded = reason.map(|reason| reason.to_string());
         let values = parameter.shape.iter().map(|&n| n as u64).product::<u64>();

@@ -12,8 +12,8 @@ use crate::model::matrix::{from_rows, row_major};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::QuantScheme;
 use ndarray::{ArrayView2, s};
-use slm_numerics::rounding::Rows;
 use slm_numerics::rounding::layerwise::{TILE, round};
+use slm_numerics::rounding::{Rows, Scales};
 use std::ops::Range;
 
 /// A rounded matrix and its errors.
@@ -39,6 +39,19 @@ pub fn quantize_matrix(
     hessian: &Hessian,
     held: Option<ArrayView2<'_, bool>>,
 ) -> Rounded {
+    quantize_matrix_on(weights, (scheme, Scales::Any), hessian, held)
+}
+
+/// As [`quantize_matrix`], with the row scales that there are.
+///
+/// # Panics
+/// If the shapes do not match.
+pub fn quantize_matrix_on(
+    weights: ArrayView2<'_, f32>,
+    (scheme, scales): (QuantScheme, Scales),
+    hessian: &Hessian,
+    held: Option<ArrayView2<'_, bool>>,
+) -> Rounded {
     let (rows, columns) = weights.dim();
     assert_eq!(columns, hessian.columns());
     assert!(held.is_none_or(|held| held.dim() == weights.dim()));
@@ -48,7 +61,7 @@ pub fn quantize_matrix(
         masked
     });
     let searched = masked.as_ref().map_or(weights, |masked| masked.view());
-    let plain = search::quantize_matrix(searched, scheme, Some(&hessian.importance));
+    let plain = search::quantize_matrix_on(searched, (scheme, scales), Some(&hessian.importance));
     let mut values = Vec::with_capacity(rows * columns);
     let (mut row_scale, mut multiplier) = (Vec::with_capacity(rows), Vec::new());
     let (mut error, mut plain_error, mut size, mut plain_rows) = (0.0, 0.0, 0.0, 0);
@@ -56,7 +69,7 @@ pub fn quantize_matrix(
         let of_tile = s![range.clone(), ..];
         let held = held.map(|held| held.slice_move(of_tile));
         let weights = row_major(weights.slice_move(of_tile));
-        let tile = round(weights, rows_of(&plain, range), hessian.inputs(), held.map(row_major));
+        let tile = round(weights, rows_of(&plain, range, scales), hessian.inputs(), held.map(row_major));
         values.extend(tile.rows.integers.iter().map(|integer| *integer as i8));
         row_scale.extend(tile.rows.scales);
         multiplier.extend(tile.rows.multipliers.iter().map(|multiplier| *multiplier as i8));
@@ -77,9 +90,9 @@ fn tiles(scheme: QuantScheme, rows: usize) -> Vec<Range<usize>> {
 }
 
 /// Rows of a matrix that share a scheme.
-fn rows_of(matrix: &QuantizedMatrix, rows: Range<usize>) -> Rows {
+fn rows_of(matrix: &QuantizedMatrix, rows: Range<usize>, scales: Scales) -> Rows {
     Rows {
-        grid: grid_of(matrix.scheme.of_row(rows.start).def()),
+        grid: grid_of(matrix.scheme.of_row(rows.start).def(), scales),
         columns: matrix.columns(),
         scales: matrix.row_scale[rows.clone()].to_vec(),
         multipliers: rows.clone().flat_map(|row| matrix.multipliers(row)).map(|m| f32::from(*m)).collect(),
@@ -128,6 +141,27 @@ mod tests {
             // The threads of one pool or of another: the same bits.
             let single = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread");
             assert_eq!(rounded, single.install(|| quantize_matrix(weights.view(), scheme, &hessian, None)));
+        }
+    }
+
+    #[test]
+    fn exact_scales_cost_little() {
+        let (rows, columns) = (37, 128);
+        let weights = random(11, rows, columns);
+        let hessian = Hessian::new(&moments(columns, 1000)).expect("it is positive definite");
+        for scheme in SCHEMES.map(|def| def.scheme) {
+            let free = quantize_matrix(weights.view(), scheme, &hessian, None);
+            let exact = quantize_matrix_on(weights.view(), (scheme, Scales::Half), &hessian, None);
+            assert!(exact.error < 1.05 * free.error, "{scheme}: {} {}", exact.error, free.error);
+            for row in 0..rows {
+                let scale = f64::from(exact.matrix.row_scale[row]);
+                let multipliers = exact.matrix.multipliers(row);
+                let products =
+                    multipliers.iter().map(|m| scale * f64::from(*m)).chain(multipliers.is_empty().then_some(scale));
+                for product in products {
+                    assert_eq!(half::f16::from_f64(product).to_f64(), product, "{scheme}, row {row}");
+                }
+            }
         }
     }
 

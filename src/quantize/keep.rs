@@ -12,12 +12,12 @@
 //! error that is reported is that of the weights.
 
 use super::method::Method;
-use super::{MatrixReport, each_matrix, search};
+use super::{Grids, MatrixReport, Scales, each_matrix, search};
 use crate::model::id::LinearId;
 use crate::model::integers::{GroupedIntegers, Unfit};
 use crate::model::matrix::from_rows;
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::{Assignment, QuantScheme};
+use crate::model::scheme::QuantScheme;
 use crate::model::size::scheme_of;
 use crate::model::weights::{Model, ModelError};
 use crate::progress::Progress;
@@ -35,19 +35,19 @@ const LEAST_MULTIPLIER: i32 = 64;
 /// Weights or integers that cannot be read.
 pub fn keep<E: From<ModelError>>(
     model: &Model,
-    assignment: &Assignment,
+    grids: Grids<'_>,
     integers: &mut dyn FnMut(LinearId, QuantScheme) -> Result<Result<GroupedIntegers, Unfit>, E>,
     progress: &dyn Progress,
 ) -> Result<(Model, BTreeMap<LinearId, MatrixReport>), E> {
     each_matrix(model, progress, |id, weights| {
-        let scheme = scheme_of(assignment, id).map_err(ModelError::from)?;
-        match integers(id, scheme)?.and_then(|integers| taken_over(&integers, scheme)) {
+        let (scheme, scales) = (scheme_of(grids.assignment, id).map_err(ModelError::from)?, grids.scales);
+        match integers(id, scheme)?.and_then(|integers| taken_over(&integers, (scheme, scales))) {
             Ok(matrix) => {
                 let report = MatrixReport::new(id, weights, &matrix, None);
                 Ok((matrix, MatrixReport { method: Method::Keep, ..report }))
             }
             Err(reason) => {
-                let matrix = search::quantize_matrix(weights, scheme, None);
+                let matrix = search::quantize_matrix_on(weights, (scheme, scales), None);
                 let report = MatrixReport::new(id, weights, &matrix, None);
                 Ok((matrix, MatrixReport { fallback: Some(format!("rounded: {reason}")), ..report }))
             }
@@ -66,7 +66,10 @@ struct Row {
 ///
 /// # Errors
 /// The reason.
-pub fn taken_over(integers: &GroupedIntegers, scheme: QuantScheme) -> Result<QuantizedMatrix, Unfit> {
+pub fn taken_over(
+    integers: &GroupedIntegers,
+    (scheme, row_scales): (QuantScheme, Scales),
+) -> Result<QuantizedMatrix, Unfit> {
     integers.grid().fit(scheme)?;
     let columns = integers.values.ncols();
     let rows: Vec<Row> = (0..integers.values.nrows())
@@ -75,7 +78,7 @@ pub fn taken_over(integers: &GroupedIntegers, scheme: QuantScheme) -> Result<Qua
             let values = integers.values.row(row);
             let scales = integers.scales.row(row);
             let (values, scales) = (values.as_slice().unwrap_or_default(), scales.as_slice().unwrap_or_default());
-            row_of(values, scales, integers.group, scheme.of_row(row))
+            row_of(values, scales, integers.group, (scheme.of_row(row), row_scales))
         })
         .collect();
     let mut values = Vec::with_capacity(integers.values.len());
@@ -89,14 +92,16 @@ pub fn taken_over(integers: &GroupedIntegers, scheme: QuantScheme) -> Result<Qua
 }
 
 /// One row, which fits: (columns) integers, (groups) scales of `source_group` columns each.
-fn row_of(values: &[i8], scales: &[f32], source_group: usize, scheme: QuantScheme) -> Row {
+fn row_of(values: &[i8], scales: &[f32], source_group: usize, (scheme, row_scales): (QuantScheme, Scales)) -> Row {
     match scheme.def().group {
         // −128 is the one integer of 8 bits that w8 lacks.
         None => {
             let low = scheme.def().range.0;
-            signed(values.iter().map(|value| (*value).max(low)).collect(), scales.first().copied().unwrap_or(0.0))
+            let scale = scales.first().copied().unwrap_or(0.0);
+            let exact = row_scales.nearest(scale.abs(), false).copysign(scale);
+            signed(values.iter().map(|value| (*value).max(low)).collect(), exact)
         }
-        Some(group) => grouped(values.to_vec(), scales, source_group, group),
+        Some(group) => grouped(values.to_vec(), (scales, source_group), group, row_scales),
     }
 }
 
@@ -109,7 +114,7 @@ fn signed(mut integers: Vec<i8>, scale: f32) -> Row {
 }
 
 /// A row whose groups of `group` columns have multipliers.
-fn grouped(mut integers: Vec<i8>, scales: &[f32], source_group: usize, group: usize) -> Row {
+fn grouped(mut integers: Vec<i8>, (scales, source_group): (&[f32], usize), group: usize, row_scales: Scales) -> Row {
     let targets: Vec<(f64, f64)> = integers
         .chunks(group)
         .enumerate()
@@ -123,8 +128,8 @@ fn grouped(mut integers: Vec<i8>, scales: &[f32], source_group: usize, group: us
     if largest < f64::from(f32::MIN_POSITIVE) * f64::from(MAX_MULTIPLIER) {
         return Row { integers: vec![0; integers.len()], scale: 0.0, multipliers: vec![1; targets.len()] };
     }
-    let candidates =
-        (LEAST_MULTIPLIER..=i32::from(MAX_MULTIPLIER)).map(|most| refitted(&targets, largest / f64::from(most)));
+    let candidates = (LEAST_MULTIPLIER..=i32::from(MAX_MULTIPLIER))
+        .map(|most| refitted(&targets, largest / f64::from(most), row_scales));
     let scale =
         candidates.fold((f64::INFINITY, largest), |best, next| if next.0 < best.0 { next } else { best }).1 as f32;
     let mut multipliers = Vec::with_capacity(targets.len());
@@ -150,7 +155,7 @@ fn nearest(target: f64, scale: f64) -> i32 {
 }
 
 /// Error and row scale of the multipliers that a row scale gives, refitted to them.
-fn refitted(targets: &[(f64, f64)], scale: f64) -> (f64, f64) {
+fn refitted(targets: &[(f64, f64)], scale: f64, row_scales: Scales) -> (f64, f64) {
     let multipliers: Vec<f64> = targets.iter().map(|(_, target)| f64::from(nearest(*target, scale))).collect();
     let sum = |term: &dyn Fn(f64, f64, f64) -> f64| -> f64 {
         targets.iter().zip(&multipliers).map(|((energy, target), multiplier)| term(*energy, *target, *multiplier)).sum()
@@ -159,6 +164,10 @@ fn refitted(targets: &[(f64, f64)], scale: f64) -> (f64, f64) {
         / sum(&|energy, _, multiplier| energy * multiplier * multiplier);
     let error = |scale: f64| sum(&|energy, target, multiplier| energy * (target - scale * multiplier).powi(2));
     let refit = if refit.is_finite() && refit > 0.0 { refit } else { scale };
+    let refit = match row_scales {
+        Scales::Any => refit,
+        Scales::Half => f64::from(row_scales.nearest(refit as f32, true)),
+    };
     (error(refit), refit)
 }
 
@@ -187,7 +196,7 @@ mod tests {
     fn own_integers_come_back_with_the_values_they_stand_for() {
         for scheme in [QuantScheme::W8, QuantScheme::W4G32, QuantScheme::W4G64, QuantScheme::W3G32] {
             let matrix = search::quantize_matrix(weights(9, 160).view(), scheme, None);
-            let again = taken_over(&as_source(&matrix), scheme).expect("they fit");
+            let again = taken_over(&as_source(&matrix), (scheme, Scales::Any)).expect("they fit");
             assert_eq!(again.values, matrix.values, "{scheme}");
             for (a, b) in again.dequantize().iter().zip(&matrix.dequantize()) {
                 assert!((a - b).abs() <= 1e-6 * b.abs(), "{scheme}: {a} and {b}");
@@ -201,7 +210,7 @@ mod tests {
         let scales =
             Array2::from_shape_fn((4, 8), |(row, group)| (1.0 + ((row * 3 + group * 5) % 7) as f32 / 9.0) * -0.01);
         let integers = GroupedIntegers { values, scales, group: 32 };
-        let matrix = taken_over(&integers, QuantScheme::W4G32).expect("they fit");
+        let matrix = taken_over(&integers, (QuantScheme::W4G32, Scales::Any)).expect("they fit");
         assert_eq!(matrix.values, integers.values);
         let (mut miss, mut size) = (0f64, 0f64);
         for ((row, column), weight) in matrix.dequantize().indexed_iter() {
@@ -219,14 +228,18 @@ mod tests {
             scales: Array2::from_shape_fn((2, groups), |(_, group)| 1.0 + group as f32),
             group,
         };
-        let reason =
-            |integers: &GroupedIntegers, scheme| taken_over(integers, scheme).expect_err("it does not fit").to_string();
+        let reason = |integers: &GroupedIntegers, scheme| {
+            taken_over(integers, (scheme, Scales::Any)).expect_err("it does not fit").to_string()
+        };
         assert!(reason(&integers(9, 2, 32), QuantScheme::W4G32).contains("[-8, 7], and its own reach 9"));
         assert!(reason(&integers(1, 4, 16), QuantScheme::W4G32).contains("groups of 16"));
         assert!(reason(&integers(1, 2, 32), QuantScheme::W8).contains("one scale a row"));
         assert!(reason(&integers(1, 2, 32), QuantScheme::W4G64).contains("groups of 64 columns"));
-        let whole = taken_over(&integers(-128, 1, 64), QuantScheme::W8).expect("it fits");
+        let whole = taken_over(&integers(-128, 1, 64), (QuantScheme::W8, Scales::Any)).expect("it fits");
         assert!(whole.values.iter().all(|value| *value == -127));
-        assert_eq!(taken_over(&integers(1, 1, 64), QuantScheme::W4G32).expect("it fits").multiplier.ncols(), 2);
+        assert_eq!(
+            taken_over(&integers(1, 1, 64), (QuantScheme::W4G32, Scales::Any)).expect("it fits").multiplier.ncols(),
+            2
+        );
     }
 }

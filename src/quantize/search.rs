@@ -6,13 +6,13 @@ use crate::model::quantized::QuantizedMatrix;
 use crate::model::scheme::{QuantScheme, SchemeDef};
 use ndarray::ArrayView2;
 use rayon::prelude::*;
-use slm_numerics::rounding::Grid;
 use slm_numerics::rounding::search::{Row, round_row};
+use slm_numerics::rounding::{Grid, Scales};
 use slm_runtime::layout::MAX_MULTIPLIER;
 
 /// The grid of a scheme that all rows share.
-pub(super) fn grid_of(def: &SchemeDef) -> Grid {
-    Grid { limits: def.limits(), group: def.group, most: f32::from(MAX_MULTIPLIER) }
+pub(super) fn grid_of(def: &SchemeDef, scales: Scales) -> Grid {
+    Grid { limits: def.limits(), group: def.group, most: f32::from(MAX_MULTIPLIER), scales }
 }
 
 /// Quantizes a matrix; `importance` (columns) weighs columns, `None` weighs them alike.
@@ -24,12 +24,24 @@ pub fn quantize_matrix(
     scheme: QuantScheme,
     importance: Option<&[f64]>,
 ) -> QuantizedMatrix {
+    quantize_matrix_on(weights, (scheme, Scales::Any), importance)
+}
+
+/// As [`quantize_matrix`], with the row scales that there are.
+///
+/// # Panics
+/// As [`quantize_matrix`].
+pub fn quantize_matrix_on(
+    weights: ArrayView2<'_, f32>,
+    (scheme, scales): (QuantScheme, Scales),
+    importance: Option<&[f64]>,
+) -> QuantizedMatrix {
     let (rows, columns) = weights.dim();
     let importance = normalised(importance, columns);
     let rounded: Vec<Row> = row_major(weights)
         .par_chunks_exact(columns)
         .enumerate()
-        .map(|(index, row)| round_row(row, &importance, grid_of(scheme.of_row(index).def())))
+        .map(|(index, row)| round_row(row, &importance, grid_of(scheme.of_row(index).def(), scales)))
         .collect();
     let mut values = Vec::with_capacity(rows * columns);
     let (mut row_scale, mut multiplier) = (Vec::with_capacity(rows), Vec::new());

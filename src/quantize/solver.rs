@@ -6,13 +6,12 @@
 use super::error::RoundingError;
 use super::gptq::{self, Hessian};
 use super::resume::GptqResume;
-use super::{MatrixReport, search};
+use super::{Grids, MatrixReport, search};
 use crate::calibrate::Statistics;
 use crate::calibrate::layerwise::{Change, Changed, Layerwise};
 use crate::calibrate::moments::Moments;
 use crate::model::id::{LinearId, ParameterId};
 use crate::model::quantized::QuantizedMatrix;
-use crate::model::scheme::Assignment;
 use crate::model::size::scheme_of;
 use crate::model::transform::Sparsity;
 use crate::model::weights::{Model, ModelError, Parameter};
@@ -37,7 +36,7 @@ pub struct Solved {
 /// [`RoundingError`].
 pub fn solve(
     model: &Model,
-    assignment: &Assignment,
+    grids: Grids<'_>,
     sparsity: &Sparsity,
     sequences: &[Vec<u32>],
     resume: Option<&GptqResume>,
@@ -46,7 +45,7 @@ pub fn solve(
 ) -> Result<Solved, RoundingError> {
     let shapes = model.spec.matrices().into_iter().map(|(id, rows, columns)| (id, (rows, columns))).collect();
     let done = BTreeMap::new();
-    let mut solver = Solver { model, assignment, sparsity, shapes, resume, groups: 0, progress, done };
+    let mut solver = Solver { model, grids, sparsity, shapes, resume, groups: 0, progress, done };
     let pass = Layerwise { model, sequences, device, with_original: true, with_lookups: true };
     let statistics = pass.run(&mut solver, progress, "quantizing")?;
     let mut parameters = model.parameters.clone();
@@ -67,7 +66,7 @@ pub fn solve(
 
 struct Solver<'a> {
     model: &'a Model,
-    assignment: &'a Assignment,
+    grids: Grids<'a>,
     sparsity: &'a Sparsity,
     /// (rows, columns)
     shapes: BTreeMap<LinearId, (usize, usize)>,
@@ -104,7 +103,7 @@ impl Change for Solver<'_> {
         let mut changed = Changed::new();
         for &id in ids {
             let whole = self.model.matrix(id)?;
-            let scheme = scheme_of(self.assignment, id).map_err(ModelError::from)?;
+            let scheme = scheme_of(self.grids.assignment, id).map_err(ModelError::from)?;
             let weights = whole.view();
             let held = self.sparsity.contains_key(&id).then(|| weights.mapv(|weight| weight == 0.0));
             let held = held.as_ref().map(|held| held.view());
@@ -112,14 +111,14 @@ impl Change for Solver<'_> {
                 Some(Ok(hessian)) => {
                     let target = correction.as_ref().map(|correction| correction.apply(weights));
                     let target = target.as_ref().map_or(weights, |target| target.view());
-                    let rounded = gptq::quantize_matrix(target, scheme, hessian, held);
+                    let rounded = gptq::quantize_matrix_on(target, (scheme, self.grids.scales), hessian, held);
                     let report = MatrixReport::solved(id, weights, hessian, &rounded);
                     (rounded.matrix, report)
                 }
                 factor => {
                     let importance = moments.as_ref().map(Moments::mean_square);
                     let importance = importance.as_deref();
-                    let matrix = search::quantize_matrix(weights, scheme, importance);
+                    let matrix = search::quantize_matrix_on(weights, (scheme, self.grids.scales), importance);
                     let mut report = MatrixReport::new(id, weights, &matrix, importance);
                     if let Some(Err(reason)) = factor {
                         report.fallback = Some(format!("rounded plainly: {reason}"));

@@ -11,6 +11,7 @@
 //! It begins at the rounded model, with every integer in the middle of its step, so that without a step nothing changes.
 //! The matrix that the forward sees is the one that is written ([`OnGrid::matrix`]).
 
+use super::Scales;
 use super::error::RoundingError;
 use super::training_data::Follows;
 use crate::calibrate::probe::{Probe, ProbeError};
@@ -54,6 +55,8 @@ pub struct Tuning<'t> {
     pub fingerprint: String,
     /// Beside it is the checkpoint.
     pub out: &'t Path,
+    /// Row scales that there are.
+    pub scales: Scales,
 }
 
 /// Divergence from the original, in nats or for embeddings 1 − cosine, at which the rate is that of the settings. Below, it
@@ -87,6 +90,7 @@ pub struct Judged {
 pub struct OnGrid {
     matrices: BTreeMap<LinearId, Rounded>,
     masks: HeldMasks,
+    scales: Scales,
 }
 
 /// One matrix as it was rounded.
@@ -99,6 +103,11 @@ struct Rounded {
 impl OnGrid {
     /// The grid of a model's quantized matrices.
     pub fn new(model: &Model, masks: HeldMasks) -> Self {
+        OnGrid::with_scales(model, masks, Scales::Any)
+    }
+
+    /// Likewise, with the row scales that there are. Those of rows with multipliers are too far apart to be trained, and stay.
+    pub fn with_scales(model: &Model, masks: HeldMasks, scales: Scales) -> Self {
         let mut matrices = BTreeMap::new();
         for (id, parameter) in &model.parameters {
             if let (ParameterId::Linear(linear, Part::Weight), Parameter::Quantized(matrix)) = (id, parameter) {
@@ -112,7 +121,7 @@ impl OnGrid {
                 matrices.insert(*linear, Rounded { matrix: matrix.clone(), units });
             }
         }
-        OnGrid { matrices, masks }
+        OnGrid { matrices, masks, scales }
     }
 
     /// The trained values of a matrix at the start: v of every weight, row-major, then t of every row.
@@ -132,10 +141,19 @@ impl OnGrid {
             let (low, high) = matrix.scheme.limits(row);
             values.iter().map(move |v| (unit * v).round_ties_even().clamp(low, high) as i8)
         });
-        let scales = matrix.row_scale.iter().zip(factors).map(|(scale, t)| scale * (1.0 + t).max(0.0));
+        let scales = matrix.row_scale.iter().zip(factors).enumerate().map(|(row, (scale, t))| match self.scales {
+            Scales::Any => scale * (1.0 + t).max(0.0),
+            Scales::Half if has_multipliers(matrix, row) => *scale,
+            Scales::Half => Scales::Half.nearest(scale * (1.0 + t).max(0.0), false),
+        });
         let values = from_rows(rounded.collect(), matrix.columns());
         Some(QuantizedMatrix { values, row_scale: scales.collect(), ..matrix.clone() })
     }
+}
+
+/// Whether the columns of a row have multipliers beside its scale.
+fn has_multipliers(matrix: &QuantizedMatrix, row: usize) -> bool {
+    matrix.scheme.of_row(row).def().group.is_some()
 }
 
 impl Transform for OnGrid {
@@ -161,7 +179,11 @@ impl Transform for OnGrid {
             let along: f32 = gradient.iter().zip(weights).map(|(g, w)| g * w).sum();
             if 1.0 + t > 0.0 { along / (1.0 + t) } else { 0.0 }
         });
-        let by_factor: Vec<f32> = by_factor.collect();
+        let mut by_factor: Vec<f32> = by_factor.collect();
+        if self.scales == Scales::Half {
+            let held = by_factor.iter_mut().enumerate().filter(|(row, _)| has_multipliers(matrix, *row));
+            held.for_each(|(_, gradient)| *gradient = 0.0);
+        }
         let rows = gradient.par_chunks_exact(columns).zip(steps.par_chunks_exact(columns));
         let rows = rows.zip(values.par_chunks_exact(columns)).zip(units).enumerate();
         let by_value = rows.flat_map_iter(|(row, (((gradient, steps), values), unit))| {
@@ -188,7 +210,7 @@ impl Tuning<'_> {
         devices: &TrainingDevices,
         progress: &dyn Progress,
     ) -> Result<Tuned, RoundingError> {
-        let Tuning { original, masks, samples, mut settings, follows, held_out, fingerprint, out } = self;
+        let Tuning { original, masks, samples, mut settings, follows, held_out, fingerprint, out, scales } = self;
         let probe = (!held_out.is_empty()).then(|| Probe::new(original, held_out, &devices.device)).transpose()?;
         let divergence = |model: &Model| -> Result<Option<f64>, ProbeError> {
             probe.as_ref().map(|probe| Ok(mean_and_error(&probe.model(model)?).0)).transpose()
@@ -203,7 +225,7 @@ impl Tuning<'_> {
                 settings.tokens = ((settings.tokens as f64 * share) as u64).max(1);
             }
         }
-        let grid = OnGrid::new(&quantized, masks);
+        let grid = OnGrid::with_scales(&quantized, masks, scales);
         let mut start = BTreeMap::new();
         for parameter in quantized.spec.parameters() {
             let of_matrix = match parameter.id {

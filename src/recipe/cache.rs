@@ -6,7 +6,7 @@ use super::key;
 use super::stage::{Chosen, RecipeStage};
 use crate::machine::tool;
 use crate::progress::Progress;
-use crate::stages::{Cost, Outcome, Product};
+use crate::stages::{Cost, Outcome};
 use crate::store::{About, Chain, Digest, Entry, Origin, Outputs, SCHEMA, StoreError, canonical, digest_of};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -48,7 +48,7 @@ pub(super) fn outputs(stage: &RecipeStage) -> Outputs {
     });
     Outputs {
         output: stage.output.clone(),
-        is_directory: matches!(stage.kind.makes(), Product::Dense | Product::Quantized | Product::Data),
+        is_directory: stage.is_directory,
         magic: stage.kind.magic(),
         writes: writes.collect(),
     }

@@ -8,6 +8,7 @@ use super::mistake::{Code, Mistakes, suggestion};
 use super::options::{self, TARGET, knows};
 use super::stage::{Kind, KindIs, RecipeStage};
 use crate::disk::schema::nearest;
+use crate::formats::export::{self, Place};
 use crate::stages::{self, Product, STAGES};
 use std::path::Path;
 
@@ -32,6 +33,12 @@ pub(super) fn declared<'t>(
         }
         let (kind, kind_is) = reader.kind(name, place, table);
         let targets = if kind.makes() == Product::Artifact { reader.targets(table) } else { vec![None] };
+        let exported = (kind.makes() == Product::Export).then(|| place_of(table));
+        let is_directory = match kind.makes() {
+            Product::Dense | Product::Quantized | Product::Data => true,
+            Product::Export => exported == Some(Place::Directory),
+            Product::Artifact | Product::Text | Product::Nothing => false,
+        };
         for target in &targets {
             let label = label(name, cell);
             let output = match (kind.makes(), target) {
@@ -43,6 +50,10 @@ pub(super) fn declared<'t>(
                 }
                 (Product::Dense | Product::Quantized | Product::Data, _) => Some(out.join(label)),
                 (Product::Text, _) => Some(out.join(format!("{label}.jsonl"))),
+                (Product::Export, _) => Some(match exported {
+                    Some(Place::File { extension }) => out.join(format!("{label}.{extension}")),
+                    _ => out.join(label),
+                }),
             };
             stages.push(RecipeStage {
                 name: name.clone(),
@@ -56,6 +67,7 @@ pub(super) fn declared<'t>(
                 sound: reader.mistakes.count() == before,
                 dropped: Vec::new(),
                 output,
+                is_directory,
             });
             tables.push(table);
         }
@@ -122,6 +134,15 @@ impl Reader<'_> {
         }
         names
     }
+}
+
+/// Whether the format that a table names is a file or a directory; one that is not known is a mistake of its own.
+fn place_of(table: &Table) -> Place {
+    let format = table.find("format").and_then(|entry| match &entry.node.value {
+        Value::Text(name) | Value::Variable { text: name, .. } => export::named(name),
+        _ => None,
+    });
+    format.map_or(Place::Directory, |format| format.place())
 }
 
 /// The kind that knows most of the keys of a table.

@@ -14,7 +14,7 @@
 //! | `inputs` | everything that is read, by its bytes; `rest` is what the hash of a directory leaves out |
 //! | `target` | content of the target |
 //! | `writes` | options that name files which are written |
-//! | `tool`, `file_format` | of stages whose output names them: artifacts |
+//! | `tool`, `file_format` | of stages whose output names them: artifacts; of exports the tool |
 //!
 //! There are no paths, names, times, numbers of threads, addresses of workers or limits of memory in it.
 
@@ -68,6 +68,8 @@ pub(super) fn key<E>(
     inputs.sort_by(|a, b| a.0.cmp(&b.0));
     writes.sort();
     let artifact = stage.kind.makes() == Product::Artifact;
+    // A file of another tool holds its provenance itself.
+    let names_tool = artifact || stage.kind.makes() == Product::Export;
     Ok(without_fractions(json!({
         "schema": SCHEMA,
         "kind": stage.kind.name(),
@@ -80,7 +82,7 @@ pub(super) fn key<E>(
         "target": target,
         "seed": seed,
         "writes": writes,
-        "tool": artifact.then(tool),
+        "tool": names_tool.then(tool),
         "file_format": artifact.then_some(MAJOR),
     })))
 }

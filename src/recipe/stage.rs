@@ -93,6 +93,8 @@ pub(super) struct RecipeStage {
     /// Options that the recipe has and that cannot be used, by their long names: their mistakes are noted.
     pub(super) dropped: Vec<String>,
     pub(super) output: Option<PathBuf>,
+    /// Whether the output is a directory.
+    pub(super) is_directory: bool,
 }
 
 impl RecipeStage {

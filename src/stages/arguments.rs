@@ -2,6 +2,7 @@
 //! one that is written, a target. Recipes read the meaning off the type of an option in its clap definition, and
 //! compare products.
 
+pub mod dtype;
 pub mod groups;
 pub mod losses;
 pub mod privacy;

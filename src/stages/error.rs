@@ -13,6 +13,7 @@ use crate::disk::atomic::AtomicError;
 use crate::disk::hash::HashError;
 use crate::eval::EvalError;
 use crate::formats::ModelFormatError;
+use crate::formats::export::ExportError;
 use crate::model::size::SizeError;
 use crate::model::transform::MaskError;
 use crate::model::weights::ModelError;
@@ -63,6 +64,17 @@ pub enum StageError {
     ImportQuantized {
         /// The directory.
         path: PathBuf,
+    },
+    /// The format does not hold the model.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// A format that nothing is exported to.
+    #[error("--format {found}: slmc exports {known}")]
+    ExportFormat {
+        /// As it was asked for.
+        found: String,
+        /// Those that it has.
+        known: String,
     },
     /// A quantized directory in the place of a model to trim.
     #[error("{}: is quantized; trim the dense model that it was made from, then quantize the result", path.display())]

@@ -4,6 +4,7 @@ mod report;
 mod work;
 
 use super::arguments::DenseModel;
+use super::arguments::dtype::Dtype;
 use super::arguments::groups::{MODEL_AND_OUTPUT, OutArg, TokenizerArg};
 use super::arguments::path;
 use super::error::StageError;
@@ -12,7 +13,7 @@ use super::limits::check_memory;
 use super::prediction::{Prediction, dense_bytes, moved_macs};
 use super::stage::{Arithmetic, Faults, Outcome, Product, Resolved, RunSettings, Stage};
 use super::summary::Figures;
-use crate::disk::{DenseType, atomic};
+use crate::disk::atomic;
 use crate::shell::Shell;
 pub use report::ImportReport;
 use serde_json::Value;
@@ -46,24 +47,6 @@ pub struct Args {
 
     #[command(flatten)]
     out: OutArg,
-}
-
-/// A data type as people write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Dtype {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl Dtype {
-    fn stored(self) -> DenseType {
-        match self {
-            Dtype::F32 => DenseType::F32,
-            Dtype::F16 => DenseType::F16,
-            Dtype::Bf16 => DenseType::Bf16,
-        }
-    }
 }
 
 /// The kind of stage.

@@ -325,6 +325,7 @@ impl Stage for Quantize {
                 activations: args.schemes.activations.clone(),
                 equalize: args.rounding.equalize,
                 method: args.rounding.method,
+                exact_f16: args.rounding.exact_f16,
                 source,
                 seed: run.seed,
                 calibration_tokens: args.calibration_tokens.get(),

@@ -38,6 +38,8 @@ pub enum Product {
     Quantized,
     /// An artifact, one for every target.
     Artifact,
+    /// A file or a directory in the format of another tool.
+    Export,
     /// A file of rows with text.
     Text,
     /// A directory with texts.
@@ -53,6 +55,7 @@ impl Product {
             Product::Dense => "a dense model",
             Product::Quantized => "a quantized model",
             Product::Artifact => "an artifact",
+            Product::Export => "an export",
             Product::Text => "a text",
             Product::Data => "data",
             Product::Nothing => "figures, no model",
@@ -63,7 +66,12 @@ impl Product {
     pub fn files(self) -> &'static [&'static str] {
         match self {
             Product::Data => &[TEXTS_FILE, HELD_OUT_FILE],
-            Product::Dense | Product::Quantized | Product::Artifact | Product::Text | Product::Nothing => &[],
+            Product::Dense
+            | Product::Quantized
+            | Product::Artifact
+            | Product::Export
+            | Product::Text
+            | Product::Nothing => &[],
         }
     }
 }

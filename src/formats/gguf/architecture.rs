@@ -1,5 +1,5 @@
-//! The architectures of GGUF that map onto a family of slmc, as a table: how the rows of queries and keys are ordered, how
-//! norms are written, which keys there may be. A key of the architecture that is not listed is refused, since it may stand
+//! The architectures of GGUF that map onto families of slmc, as one table for both ways: how the rows of queries and keys are
+//! ordered, how norms are written, what is fused, which keys there may be. A key of the architecture that is not listed is refused, since it may stand
 //! for another computation.
 
 /// Order of the rows of query and key matrices.
@@ -25,6 +25,17 @@ impl RowOrder {
             }
         }
     }
+
+    /// The row of the family that a stored row is: what [`RowOrder::stored`] undoes.
+    pub(super) fn of_family(self, stored: usize) -> usize {
+        match self {
+            RowOrder::Stored => stored,
+            RowOrder::Interleaved { head } => {
+                let (first, of_head) = (stored - stored % head, stored % head);
+                first + of_head / 2 + of_head % 2 * (head / 2)
+            }
+        }
+    }
 }
 
 /// An architecture.
@@ -32,12 +43,20 @@ impl RowOrder {
 pub(super) struct Architecture {
     /// `general.architecture`, which also begins its keys.
     pub(super) name: &'static str,
+    /// `model_type` of the models that are written in it.
+    pub(super) families: &'static [&'static str],
     /// The reader of its keys.
     pub(super) shape: Shape,
     /// Whether rows of queries and keys are interleaved.
     pub(super) interleaved: bool,
     /// Whether weights of RMS norms are written with one added.
     pub(super) norms_from_one: bool,
+    /// Whether queries, keys and values are one tensor.
+    pub(super) fuses_attention: bool,
+    /// Whether gate and up are one tensor.
+    pub(super) fuses_gate: bool,
+    /// Whether it has [`super::frequencies::TENSOR`].
+    pub(super) scales_frequencies: bool,
     /// Name of the norm after the last layer.
     pub(super) final_norm: &'static str,
     /// Keys beyond [`COMMON_KEYS`].
@@ -88,20 +107,25 @@ const LAYER: &str = "attention.layer_norm_epsilon";
 
 const PLAIN: Architecture = Architecture {
     name: "llama",
+    families: &["llama", "mistral"],
     shape: Shape::Llama,
     interleaved: false,
     norms_from_one: false,
+    fuses_attention: false,
+    fuses_gate: false,
+    scales_frequencies: false,
     final_norm: "output_norm",
     keys: &[RMS],
 };
 
-/// Every architecture that is read.
+/// Every architecture that is read and written.
 pub(super) const ARCHITECTURES: [Architecture; 8] = [
-    Architecture { interleaved: true, ..PLAIN },
-    Architecture { name: "qwen2", shape: Shape::Qwen2, ..PLAIN },
-    Architecture { name: "qwen3", shape: Shape::Qwen3, ..PLAIN },
+    Architecture { interleaved: true, scales_frequencies: true, ..PLAIN },
+    Architecture { name: "qwen2", families: &["qwen2"], shape: Shape::Qwen2, ..PLAIN },
+    Architecture { name: "qwen3", families: &["qwen3"], shape: Shape::Qwen3, ..PLAIN },
     Architecture {
         name: "gemma3",
+        families: &["gemma3_text"],
         shape: Shape::Gemma3,
         norms_from_one: true,
         keys: &[
@@ -113,16 +137,33 @@ pub(super) const ARCHITECTURES: [Architecture; 8] = [
         ],
         ..PLAIN
     },
-    Architecture { name: "phi3", shape: Shape::Phi3, keys: &[RMS, "attention.sliding_window"], ..PLAIN },
-    Architecture { name: "gpt2", shape: Shape::Gpt2, keys: &[LAYER], ..PLAIN },
+    Architecture {
+        name: "phi3",
+        families: &["phi3"],
+        shape: Shape::Phi3,
+        fuses_attention: true,
+        fuses_gate: true,
+        keys: &[RMS, "attention.sliding_window"],
+        ..PLAIN
+    },
+    Architecture {
+        name: "gpt2",
+        families: &["gpt2"],
+        shape: Shape::Gpt2,
+        fuses_attention: true,
+        keys: &[LAYER],
+        ..PLAIN
+    },
     Architecture {
         name: "bert",
+        families: &["bert", "distilbert"],
         shape: Shape::Bert,
         keys: &[LAYER, "pooling_type", "classifier.output_labels"],
         ..PLAIN
     },
     Architecture {
         name: "lfm2",
+        families: &["lfm2"],
         shape: Shape::Lfm2,
         final_norm: "token_embd_norm",
         keys: &[RMS, "shortconv.l_cache"],
@@ -135,6 +176,17 @@ impl Architecture {
     pub(super) fn named(name: &str) -> Option<&'static Architecture> {
         const TABLE: &[Architecture] = &ARCHITECTURES;
         TABLE.iter().find(|architecture| architecture.name == name)
+    }
+
+    /// The architecture that models of a family are written in.
+    pub(super) fn of_family(family: &str) -> Option<&'static Architecture> {
+        const TABLE: &[Architecture] = &ARCHITECTURES;
+        TABLE.iter().find(|architecture| architecture.families.contains(&family))
+    }
+
+    /// Every family that is written.
+    pub(super) fn families() -> String {
+        ARCHITECTURES.iter().flat_map(|architecture| architecture.families).copied().collect::<Vec<_>>().join(", ")
     }
 
     /// Their names.
@@ -172,5 +224,6 @@ mod tests {
         let order = RowOrder::Interleaved { head };
         let read: Vec<usize> = (0..heads * head).map(|row| written[order.stored(row)]).collect();
         assert_eq!(read, (0..heads * head).collect::<Vec<_>>());
+        assert_eq!((0..heads * head).map(|stored| order.of_family(stored)).collect::<Vec<_>>(), written);
     }
 }

@@ -134,6 +134,11 @@ impl BlockType {
         BLOCKS.iter().map(|def| def.kind)
     }
 
+    /// Its number in a tensor's description.
+    pub fn id(self) -> u32 {
+        self.def().id
+    }
+
     fn def(self) -> &'static BlockDef {
         const TABLE: &[BlockDef] = &BLOCKS;
         TABLE.iter().find(|def| def.kind == self).unwrap_or(&TABLE[0])

@@ -16,7 +16,7 @@ use crate::model::notes::Note;
 use serde_json::{Map, Value, json};
 
 /// Spellings of tokens that end a text or a turn.
-const END_SPELLINGS: [&str; 13] = [
+pub(super) const END_SPELLINGS: [&str; 13] = [
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",
@@ -32,7 +32,7 @@ const END_SPELLINGS: [&str; 13] = [
     "<turn|>",
 ];
 /// Key of the default chat template; others have `.NAME` after it.
-const TEMPLATE: &str = "tokenizer.chat_template";
+pub(super) const TEMPLATE: &str = "tokenizer.chat_template";
 /// Kinds of tokens that are matched whole: control tokens and those that users define.
 const WHOLE: [f64; 2] = [3.0, 4.0];
 

@@ -23,9 +23,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// First bytes of a file.
-pub(super) const MAGIC: &[u8; 4] = b"GGUF";
+pub const MAGIC: &[u8; 4] = b"GGUF";
 /// Alignment where no key says another.
-const ALIGNMENT: u64 = 32;
+pub(super) const ALIGNMENT: u64 = 32;
 /// Most bytes of a tensor's name, which ggml keeps in 64 with a zero.
 const MAX_NAME: usize = 63;
 /// Most dimensions.

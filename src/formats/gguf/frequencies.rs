@@ -60,6 +60,14 @@ pub(super) fn scaling(stored: &StoredBlocks, theta: f64, head_dim: usize, file: 
     }))
 }
 
+/// The tensor of a rotation: what its scaling divides every frequency by; `None` where nothing is scaled.
+pub(super) fn divisors(rotary: RotarySpec, head_dim: usize) -> Option<Vec<f32>> {
+    rotary.scaling?;
+    let plain = RotarySpec { scaling: None, ..rotary }.frequencies(head_dim);
+    let scaled = rotary.frequencies(head_dim);
+    Some(plain.iter().zip(&scaled).map(|(plain, scaled)| (plain / scaled) as f32).collect())
+}
+
 /// The settings that the values between the bounds lie on.
 fn settings(divisors: &[f64], plain: &[f64]) -> Option<Llama3Scaling> {
     let factor = rounded(divisors.iter().copied().fold(1.0, f64::max));
@@ -146,9 +154,8 @@ mod tests {
                 original_context: original,
             };
             let plain = RotarySpec { theta, scaling: None }.frequencies(head_dim);
-            let scaled = RotarySpec { theta, scaling: Some(scaling) }.frequencies(head_dim);
-            let divisors: Vec<f64> =
-                plain.iter().zip(&scaled).map(|(plain, scaled)| f64::from((plain / scaled) as f32)).collect();
+            let written = super::divisors(RotarySpec { theta, scaling: Some(scaling) }, head_dim);
+            let divisors: Vec<f64> = written.expect("it is scaled").into_iter().map(f64::from).collect();
             let found = settings(&divisors, &plain).expect("they lie on a line");
             assert!(gives(&found, theta, head_dim, &plain, &divisors), "{found:?}");
             assert_eq!(found, scaling);

@@ -1,5 +1,5 @@
 //! Which tensor of a GGUF file holds which parameter, in which rows: nothing missing, nothing left over, every shape as
-//! the keys say. Names are the same in all architectures but for two norms:
+//! the keys say. A file is read and written by the same names, which are the same in all architectures but for two norms:
 //!
 //! ```text
 //! token_embd, position_embd, token_types, output, output_norm, token_embd_norm (of BERT), cls, cls.output
@@ -18,7 +18,7 @@ use super::rows::BlockRows;
 use crate::disk::{DenseTensor, DenseType, TensorError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::integers::GroupedIntegers;
-use crate::model::spec::{ModelSpec, NormPlacement};
+use crate::model::spec::{Head, ModelSpec, NormPlacement, ParameterShape};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -49,6 +49,77 @@ struct Spelling {
     tensor: String,
     /// Its first row, and the rows of the whole tensor; `None` where it has the tensor to itself.
     fused: Option<(usize, usize)>,
+}
+
+/// A parameter in a tensor that is to be written.
+#[derive(Clone, Debug)]
+pub(super) struct NewPart {
+    /// Which.
+    pub(super) id: ParameterId,
+    /// Its shape.
+    pub(super) shape: Vec<usize>,
+    /// Order of its rows in the tensor.
+    pub(super) order: RowOrder,
+    /// Whether one is added to its values.
+    pub(super) from_one: bool,
+    /// Its first row in the tensor.
+    first: usize,
+}
+
+/// A tensor that is to be written.
+#[derive(Clone, Debug)]
+pub(super) struct NewTensor {
+    /// Its name.
+    pub(super) name: String,
+    /// The parameters in it, by their rows.
+    pub(super) parts: Vec<NewPart>,
+}
+
+impl NewTensor {
+    /// Rows and columns of all its parts; a vector is one row.
+    pub(super) fn shape(&self) -> (usize, usize) {
+        match self.parts.as_slice() {
+            [only] if only.shape.len() == 1 => (1, only.shape[0]),
+            parts if parts.iter().all(|part| part.shape.len() == 1) => {
+                (1, parts.iter().map(|part| part.shape[0]).sum())
+            }
+            parts => (parts.iter().map(|part| part.shape[0]).sum(), parts[0].shape[1..].iter().product()),
+        }
+    }
+
+    /// Whether it is a vector.
+    pub(super) fn is_vector(&self) -> bool {
+        self.parts.iter().all(|part| part.shape.len() == 1)
+    }
+}
+
+/// The tensors of a file, in the order of the forward, and the parameters that have no place in the architecture.
+pub(super) fn new_tensors(architecture: &Architecture, spec: &ModelSpec) -> (Vec<NewTensor>, Vec<ParameterId>) {
+    let (mut tensors, mut homeless): (Vec<NewTensor>, Vec<ParameterId>) = (Vec::new(), Vec::new());
+    for ParameterShape { id, shape } in spec.parameters() {
+        let Some(Spelling { tensor, fused }) = spellings(architecture, spec, id).into_iter().next() else {
+            homeless.push(id);
+            continue;
+        };
+        let part = NewPart {
+            id,
+            shape,
+            order: order(architecture, spec, id),
+            from_one: from_one(architecture, id),
+            first: fused.map_or(0, |(first, _)| first),
+        };
+        match tensors.iter_mut().find(|other| other.name == tensor) {
+            Some(other) => other.parts.push(part),
+            None => tensors.push(NewTensor { name: tensor, parts: vec![part] }),
+        }
+    }
+    tensors.iter_mut().for_each(|tensor| tensor.parts.sort_by_key(|part| part.first));
+    (tensors, homeless)
+}
+
+/// Whether a file holds a parameter with one added.
+fn from_one(architecture: &Architecture, id: ParameterId) -> bool {
+    architecture.norms_from_one && matches!(id, ParameterId::Norm(_, _, Part::Weight))
 }
 
 impl Layout {
@@ -84,7 +155,7 @@ impl Layout {
                 first: fused.map_or(0, |(first, _)| first),
                 rows: expected[0],
                 order: order(architecture, spec, parameter.id),
-                from_one: architecture.norms_from_one && matches!(parameter.id, ParameterId::Norm(_, _, Part::Weight)),
+                from_one: from_one(architecture, parameter.id),
                 shape,
             };
             places.insert(parameter.id, place);
@@ -139,6 +210,13 @@ impl Layout {
 }
 
 impl Layout {
+    /// Whether the blocks of every row of a matrix have one scale.
+    pub(super) fn has_one_scale(&self, tensors: &BTreeMap<String, StoredBlocks>, id: LinearId) -> bool {
+        let Some(place) = self.places.get(&ParameterId::weight(id)) else { return false };
+        let Some(stored) = tensors.get(&place.tensor) else { return false };
+        BlockRows::new(stored, place.first, place.order, &place.shape).has_one_scale(place.shape[0])
+    }
+
     /// A matrix as integers with a scale for every block, where its tensor has such blocks.
     pub(super) fn integers(&self, tensors: &BTreeMap<String, StoredBlocks>, id: LinearId) -> Option<GroupedIntegers> {
         let place = self.places.get(&ParameterId::weight(id))?;
@@ -179,6 +257,8 @@ fn spellings(architecture: &Architecture, spec: &ModelSpec, id: ParameterId) -> 
                 Role::TokenEmbedding => "token_embd",
                 Role::PositionEmbedding => "position_embd",
                 Role::TypeEmbedding => "token_types",
+                // Of a masked-language model the head has more parts, none of which a file has.
+                Role::LmHead if matches!(spec.head, Head::MaskedLanguageModel { .. }) => return Vec::new(),
                 Role::LmHead => "output",
                 Role::Pooler => "cls",
                 Role::Classifier => "cls.output",
@@ -199,14 +279,18 @@ fn spellings(architecture: &Architecture, spec: &ModelSpec, id: ParameterId) -> 
                 Role::Down => "ffn_down",
                 _ => return Vec::new(),
             };
-            let fused = fused(spec, usize::from(layer), role).map(|(stem, first, rows)| Spelling {
+            let fused = fused(architecture, spec, usize::from(layer), role).map(|(stem, first, rows)| Spelling {
                 tensor: format!("blk.{layer}.{stem}.{}", part.name()),
                 fused: Some((first, rows)),
             });
             let own = one(format!("blk.{layer}.{stem}"), part);
-            // Phi 3 has gate and up in `ffn_up`; elsewhere that is one matrix.
+            // As it is written comes first; a fused `ffn_up` has the name of the one matrix that it is elsewhere.
+            let fuses = match role {
+                Role::Gate | Role::Up => architecture.fuses_gate,
+                _ => architecture.fuses_attention,
+            };
             match fused {
-                Some(fused) if spec.family == "phi3" && role == Role::Up => [fused].into_iter().chain(own).collect(),
+                Some(fused) if fuses => [fused].into_iter().chain(own).collect(),
                 fused => own.into_iter().chain(fused).collect(),
             }
         }
@@ -242,7 +326,12 @@ fn spellings(architecture: &Architecture, spec: &ModelSpec, id: ParameterId) -> 
 }
 
 /// The tensor that may hold a matrix with others: its name, the first row and the rows of all.
-fn fused(spec: &ModelSpec, layer: usize, role: Role) -> Option<(&'static str, usize, usize)> {
+fn fused(
+    architecture: &Architecture,
+    spec: &ModelSpec,
+    layer: usize,
+    role: Role,
+) -> Option<(&'static str, usize, usize)> {
     let layer = spec.layers.get(layer)?;
     match role {
         Role::Query | Role::Key | Role::Value => {
@@ -255,7 +344,7 @@ fn fused(spec: &ModelSpec, layer: usize, role: Role) -> Option<(&'static str, us
             };
             Some(("attn_qkv", first, queries + 2 * keys))
         }
-        Role::Gate | Role::Up if layer.ffn.gated && spec.family == "phi3" => {
+        Role::Gate | Role::Up if layer.ffn.gated && architecture.fuses_gate => {
             Some(("ffn_up", if role == Role::Gate { 0 } else { layer.ffn.width }, 2 * layer.ffn.width))
         }
         _ => None,

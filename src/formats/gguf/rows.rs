@@ -44,7 +44,30 @@ impl BlockRows {
                 scales.push(block(bytes, &mut values));
             }
         }
+        if self.has_one_scale(rows) {
+            let of_row = scales.chunks_exact(columns / group).map(|scales| scales[0]).collect();
+            return Some(GroupedIntegers {
+                values: from_rows(values, columns),
+                scales: from_rows(of_row, 1),
+                group: columns,
+            });
+        }
         Some(GroupedIntegers { values: from_rows(values, columns), scales: from_rows(scales, columns / group), group })
+    }
+
+    /// Whether the blocks of every row have the scale of the first, as of a writer that knows one scale a row: only scales are
+    /// read.
+    pub(super) fn has_one_scale(&self, rows: usize) -> bool {
+        if self.kind.symmetric().is_none() {
+            return false;
+        }
+        (0..rows).all(|row| {
+            let row = self.first + self.order.stored(row);
+            let mut blocks =
+                self.bytes.as_slice()[row * self.row_bytes..][..self.row_bytes].chunks_exact(self.kind.bytes());
+            let first = blocks.next().map(|block| [block[0], block[1]]);
+            blocks.all(|block| Some([block[0], block[1]]) == first)
+        })
     }
 
     /// A vector, whose rows are single values of one run of blocks.

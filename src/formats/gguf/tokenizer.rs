@@ -1,10 +1,14 @@
 //! tokenizer.json from the keys of a GGUF file. `tokenizer.ggml.model` says how tokens are spelled and made: `gpt2` is
 //! byte-level BPE with its merges, `llama` sentencepiece's BPE without them, `bert` WordPiece. What cannot be rebuilt to
-//! give the same tokens is named and not guessed: the model then comes without a tokenizer, with the reason.
+//! give the same tokens is named and not guessed: the model then comes without a tokenizer, with the reason. The other way is in
+//! [`written`], with the same tables.
 
 mod byte_level;
 mod sentence_piece;
 mod word_piece;
+mod written;
+
+pub(super) use written::{Written, written};
 
 use super::error::GgufError;
 use super::metadata::Metadata;

@@ -142,7 +142,7 @@ pub(in crate::formats) fn stored_shape(parts: &[StoredPart<'_>]) -> Vec<usize> {
 }
 
 /// The prefix of the checkpoint the token table was read from; the family's usual one for a model made in memory.
-fn prefix(model: &Model, family: &Family) -> &'static str {
+pub(in crate::formats) fn prefix(model: &Model, family: &Family) -> &'static str {
     let stored = match model.parameters.get(&ParameterId::weight(LinearId::global(Role::TokenEmbedding))) {
         Some(Parameter::Dense(tensor)) => tensor.stored_name(),
         _ => None,
@@ -151,7 +151,10 @@ fn prefix(model: &Model, family: &Family) -> &'static str {
 }
 
 /// The bytes of the stored tensor of these parameters, whose values are finite.
-fn encoded<'p>(parts: &'p [StoredPart<'_>], dtype: DenseType) -> Result<Cow<'p, [u8]>, ModelFormatError> {
+pub(in crate::formats) fn encoded<'p>(
+    parts: &'p [StoredPart<'_>],
+    dtype: DenseType,
+) -> Result<Cow<'p, [u8]>, ModelFormatError> {
     let (first, transposed) = (&parts[0], parts[0].source.transposed);
     if let ([only], false) = (parts, transposed) {
         return converted(only.id, only.tensor, dtype);
@@ -184,7 +187,7 @@ fn converted(id: ParameterId, tensor: &DenseTensor, dtype: DenseType) -> Result<
     }
 }
 
-fn stored_type(dtype: DenseType) -> Dtype {
+pub(in crate::formats) fn stored_type(dtype: DenseType) -> Dtype {
     match dtype {
         DenseType::F32 => Dtype::F32,
         DenseType::F16 => Dtype::F16,
@@ -202,7 +205,7 @@ fn type_name(dtype: DenseType) -> &'static str {
 }
 
 /// config.json as it was read, with data type and rotary settings in the spellings of transformers 4 and 5.
-fn config(model: &Model, dtype: DenseType) -> Map<String, Value> {
+pub(in crate::formats) fn config(model: &Model, dtype: DenseType) -> Map<String, Value> {
     let mut config = model.config.map().clone();
     for key in ["dtype", "torch_dtype"] {
         config.insert(key.to_owned(), json!(type_name(dtype)));

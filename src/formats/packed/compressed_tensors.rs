@@ -15,6 +15,10 @@
 //! Codes of 3, 5, 6 and 7 bits follow each other without gaps since version 0.17 and began every word anew before: the number
 //! of words tells.
 
+mod export;
+
+pub use export::CompressedTensorsExport;
+
 use super::codes::{Codes, Layout, WORD, words};
 use super::error::PackedError;
 use super::matrix::{Groups, Order, PackedMatrix};
@@ -25,7 +29,7 @@ use crate::formats::error::ModelFormatError;
 use safetensors::Dtype;
 use serde_json::Value;
 
-const METHOD: &str = "compressed-tensors";
+pub(super) const METHOD: &str = "compressed-tensors";
 /// Tensors of a packed module.
 pub(super) const PACKED_ENDS: [&str; 5] =
     [".weight_packed", ".weight_scale", ".weight_zero_point", ".weight_shape", ".weight_g_idx"];

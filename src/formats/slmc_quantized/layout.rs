@@ -38,7 +38,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub(super) const KEY: &str = "quantization_config";
+pub(in crate::formats) const KEY: &str = "quantization_config";
 pub(super) const METHOD: &str = "slmc";
 const VERSION: u64 = 1;
 const KEYS: [&str; 5] = ["quant_method", "version", "schemes", "sparsity", "activations"];

@@ -6,7 +6,7 @@ use slm_numerics::factor::{Factor, solve_rows};
 use slm_numerics::product::{Left, Matrix, Output, Right, multiply};
 use slm_numerics::rounding::layerwise::{Inputs, TILE, round};
 use slm_numerics::rounding::search::round_row;
-use slm_numerics::rounding::{Grid, Rows};
+use slm_numerics::rounding::{Grid, Rows, Scales};
 use std::time::Instant;
 
 fn timed<R>(what: &str, operations: f64, work: impl FnOnce() -> R) -> R {
@@ -49,7 +49,7 @@ fn main() {
     let upper: Vec<f32> = inverse.iter().rev().map(|value| *value as f32).collect();
     let order: Vec<usize> = (0..columns).collect();
     let weights = random(3, rows * columns);
-    let grid = Grid { limits: (-8.0, 7.0), group: Some(32), most: 127.0 };
+    let grid = Grid { limits: (-8.0, 7.0), group: Some(32), most: 127.0, scales: Scales::Any };
     let importance = vec![1.0; columns];
     let mut tiles = Vec::new();
     timed("plain rounding", 0.0, || {

@@ -6,7 +6,7 @@ use crate::factor::{Factor, solve_rows};
 use crate::lanes::{dot, erf, exp, largest, sigmoid, sum, vectorised};
 use crate::product::{Left, Matrix, Output, Right, Value, multiply};
 use crate::rounding::layerwise::{Inputs, round};
-use crate::rounding::{Grid, Rows, search};
+use crate::rounding::{Grid, Rows, Scales, search};
 use slm_runtime::sample::random_u64;
 use slm_runtime::sha256::Sha256;
 
@@ -118,8 +118,8 @@ fn roundings_have_the_recorded_bits() {
     let gram: Vec<f32> = gram.iter().map(|value| *value as f32).collect();
     let importance: Vec<f32> = (0..columns).map(|n| gram[n * (columns + 1)]).collect();
     let grids = [
-        Grid { limits: (-8.0, 7.0), group: Some(32), most: 127.0 },
-        Grid { limits: (-127.0, 127.0), group: None, most: 127.0 },
+        Grid { limits: (-8.0, 7.0), group: Some(32), most: 127.0, scales: Scales::Any },
+        Grid { limits: (-127.0, 127.0), group: None, most: 127.0, scales: Scales::Any },
     ];
     let all = grids.map(|grid| {
         let mut plain = Rows { grid, columns, scales: vec![], multipliers: vec![], integers: vec![] };

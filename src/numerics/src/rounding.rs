@@ -12,7 +12,10 @@
 pub mod compensate;
 pub mod descend;
 pub mod layerwise;
+mod scales;
 pub mod search;
+
+pub use scales::Scales;
 
 use pulp::Simd;
 use std::ops::Range;
@@ -34,6 +37,8 @@ pub struct Grid {
     pub group: Option<usize>,
     /// Largest magnitude of a multiplier.
     pub most: f32,
+    /// Which row scales there are.
+    pub scales: Scales,
 }
 
 /// Rows on a grid. Integers and multipliers are held as f32, which is exact.

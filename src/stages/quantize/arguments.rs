@@ -186,6 +186,14 @@ pub(super) struct RoundingArgs {
     /// gated networks, from value into output; never for post-norm layers, never into a tied head.
     #[arg(long)]
     pub(super) equalize: bool,
+
+    /// Scales that tools with half-precision scales have to the bit
+    ///
+    /// Row scales are chosen so that their products with all multipliers are IEEE halves: what `slmc export` writes for
+    /// llama.cpp and transformers then stands for the same weights, bit for bit. Costs nothing on the device, and little
+    /// quality.
+    #[arg(long)]
+    pub(super) exact_f16: bool,
 }
 
 /// Values of `--scheme`.

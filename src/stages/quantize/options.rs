@@ -2,6 +2,7 @@
 
 use crate::disk::hash::HashError;
 use crate::machine::tool;
+use crate::quantize::Scales;
 use crate::quantize::calibration::CalibrationText;
 use crate::quantize::method::Method;
 use crate::quantize::policy::{Activations, Keep, SchemeSource};
@@ -36,6 +37,8 @@ pub struct QuantizeOptions {
     pub equalize: bool,
     /// Solver for the integers.
     pub method: Method,
+    /// Whether products of row scales and multipliers are halves.
+    pub exact_f16: bool,
     /// Calibration text; `rtn` reads none.
     pub source: CalibrationText,
     /// Seed of an allocation's draws.
@@ -60,6 +63,11 @@ impl QuantizeOptions {
         matches!(self.schemes, SchemeSource::Auto(_)).then_some(AUTO)
     }
 
+    /// Row scales that there are.
+    pub(super) fn scales(&self) -> Scales {
+        if self.exact_f16 { Scales::Half } else { Scales::Any }
+    }
+
     /// The class of the result.
     pub(super) fn class(&self, devices: &TrainingDevices) -> &'static str {
         class_of(&devices.device, self.foreign_part().or(by_workers(devices)))
@@ -67,7 +75,7 @@ impl QuantizeOptions {
 
     /// Everything that decides the integers of a run.
     pub(super) fn identity(&self, devices: &TrainingDevices) -> Result<serde_json::Value, HashError> {
-        Ok(json!({
+        let mut identity = json!({
             "tool": tool(),
             "stage": "quantize",
             "method": self.method.name(),
@@ -84,7 +92,11 @@ impl QuantizeOptions {
             "qat": self.qat.as_ref().map(|qat| qat.identity(devices.kind())),
             "device": devices.kind().to_string(),
             "numerics": self.class(devices),
-        }))
+        });
+        if self.exact_f16 {
+            identity["exact_f16"] = json!(true);
+        }
+        Ok(identity)
     }
 
     /// Everything read.

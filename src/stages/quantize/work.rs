@@ -34,7 +34,7 @@ use crate::quantize::policy::{self, Activations, SchemeSource};
 use crate::quantize::solver;
 use crate::quantize::training_data::Training;
 use crate::quantize::tune::{Judged, Tuning};
-use crate::quantize::{MatrixReport, mark_sparse, mark_wide, quantize, with_key_maps};
+use crate::quantize::{Grids, MatrixReport, mark_sparse, mark_wide, quantize, with_key_maps};
 use crate::stages::StageError;
 use crate::stages::provenance::of_weights;
 use crate::stages::resume::Resume;
@@ -252,6 +252,7 @@ impl<'o> Work<'o> {
         let Run { options, device, progress, .. } = self.run;
         let (model, sequences) = (&self.model, &self.calibration.sequences);
         let groups = resume.map(Resume::groups).transpose()?;
+        let grids = Grids { assignment: schemes, scales: options.scales() };
         let (quantized, reports) = match options.method {
             Method::Keep => {
                 let source = formats::open(&options.model)?;
@@ -261,12 +262,12 @@ impl<'o> Work<'o> {
                     }
                     Ok(source.integers(id)?.ok_or(Unfit::Floats))
                 };
-                keep(model, schemes, &mut integers, progress)?
+                keep(model, grids, &mut integers, progress)?
             }
-            Method::Rtn => quantize(model, schemes, None, progress)?,
+            Method::Rtn => quantize(model, grids, None, progress)?,
             Method::Search => {
                 let statistics = collect(model, sequences, device, progress)?;
-                quantize(model, schemes, Some(&statistics), progress)?
+                quantize(model, grids, Some(&statistics), progress)?
             }
             Method::Gptq => {
                 warn_of_few_tokens(model, self.calibration.tokens(), progress);
@@ -274,8 +275,7 @@ impl<'o> Work<'o> {
                     let resumed = groups.resumed;
                     progress.warn(&format_args!("{resumed} groups of matrices are done, from an interrupted run"));
                 }
-                let solved =
-                    solver::solve(model, schemes, &self.sparsity, sequences, groups.as_ref(), device, progress);
+                let solved = solver::solve(model, grids, &self.sparsity, sequences, groups.as_ref(), device, progress);
                 // A refusal would come again at the same place, so the saved state is useless; a state that could not
                 // be saved (a full disk) leaves the groups before it, from which the same command goes on.
                 if solved.as_ref().is_err_and(|error| !matches!(error, RoundingError::Checkpoint(_))) {
@@ -292,7 +292,7 @@ impl<'o> Work<'o> {
                 reason: reports.values().rev().find_map(|report| report.fallback.clone()).unwrap_or_default(),
             });
         }
-        let (quantized, reports, check) = self.checked(schemes, quantized, reports)?;
+        let (quantized, reports, check) = self.checked(grids, quantized, reports)?;
         let mut rounded =
             Rounded { work: self, model: quantized, matrices: reports, check, tuning: None, training: None };
         rounded.mark();
@@ -300,14 +300,14 @@ impl<'o> Work<'o> {
     }
 
     /// The rounded model, or plain rounding where that is nearer to the original on text that was not calibrated with.
-    fn checked(&self, schemes: &Assignment, rounded: Model, reports: Reports) -> Result<Checked, StageError> {
+    fn checked(&self, grids: Grids<'_>, rounded: Model, reports: Reports) -> Result<Checked, StageError> {
         let Run { options, device, progress, .. } = self.run;
         if !options.method.calibrates() {
             return Ok((rounded, reports, None));
         }
         let mut plain_reports = Reports::new();
         let plain = || {
-            let (model, reports) = quantize(&self.model, schemes, None, &Silent)?;
+            let (model, reports) = quantize(&self.model, grids, None, &Silent)?;
             plain_reports = reports;
             Ok(model)
         };
@@ -376,6 +376,7 @@ impl Rounded<'_> {
             // The directory it lies in belongs to this run alone.
             fingerprint: String::new(),
             out: &resume.training(),
+            scales: options.scales(),
         };
         let mut tuned = tuning.run(self.model, devices, *progress)?;
         tuned.training.files_read = training.samples.files.clone();
@@ -455,6 +456,9 @@ fn provenance(
         "tune": options.tune,
         "qat": options.qat.as_ref().map(|qat| &qat.settings),
     });
+    if options.exact_f16 {
+        settings["exact_f16"] = json!(true);
+    }
     if let Some(plan) = report.allocation.as_ref().and_then(|allocation| allocation.plan) {
         settings["plan"] = json!(plan);
     }

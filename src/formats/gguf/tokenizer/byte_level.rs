@@ -1,7 +1,8 @@
 //! `gpt2`: byte-level BPE. Tokens are spelled in the alphabet of bytes already, merges are pairs `LEFT RIGHT`, and
 //! `tokenizer.ggml.pre` names the way in which text is cut before: a name of llama.cpp for one regular expression or more.
 
-use super::{NotRebuilt, Parts, Rebuilt, Vocabulary, key};
+use super::written::{File, Written};
+use super::{NORMAL, NotRebuilt, Parts, Rebuilt, Vocabulary, key};
 use serde_json::{Value, json};
 
 /// What ByteLevel cuts by itself.
@@ -15,7 +16,7 @@ const QWEN2: &str =
 const DEFAULT: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"];
 
 /// A way to cut text.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Cut {
     /// By [`GPT2`].
     Gpt2,
@@ -76,6 +77,19 @@ fn split(expression: &str) -> Value {
 }
 
 impl Cut {
+    const ALL: [Cut; 5] = [Cut::Gpt2, Cut::Digits, Cut::By(LLAMA3), Cut::By(QWEN2), Cut::Default];
+
+    /// The cut that a pre-tokenizer makes: by its steps, since one can be written in several ways.
+    fn of(pre_tokenizer: &Value) -> Result<Cut, String> {
+        let found = steps(pre_tokenizer)?;
+        let of = |cut: &Cut| steps(&cut.pre_tokenizer()).is_ok_and(|steps| steps == found);
+        Cut::ALL.into_iter().find(of).ok_or_else(|| {
+            "`pre_tokenizer` cuts text in a way that llama.cpp has no name for, or slmc does not know; export the model as \
+             safetensors"
+                .to_owned()
+        })
+    }
+
     fn pre_tokenizer(self) -> Value {
         let bytes = |cuts: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": cuts});
         let sequence = |parts: Vec<Value>| json!({"type": "Sequence", "pretokenizers": parts});
@@ -86,6 +100,86 @@ impl Cut {
             Cut::Default => sequence(DEFAULT.into_iter().map(split).chain([bytes(false)]).collect()),
         }
     }
+}
+
+/// What a pre-tokenizer does, one after the other.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Digits stand alone.
+    Digits,
+    /// Matches of an expression stand alone.
+    Split(String),
+}
+
+/// The steps of a pre-tokenizer that ends in ByteLevel.
+fn steps(pre_tokenizer: &Value) -> Result<Vec<Step>, String> {
+    let own = std::slice::from_ref(pre_tokenizer);
+    let parts = pre_tokenizer["pretokenizers"].as_array().map_or(own, Vec::as_slice);
+    let mut steps = Vec::new();
+    for part in parts {
+        let kind = part["type"].as_str().unwrap_or_default();
+        let flag = |key: &str, default: bool| part[key].as_bool().unwrap_or(default);
+        match kind {
+            "Digits" if flag("individual_digits", false) => steps.push(Step::Digits),
+            "Split" if part["behavior"] == "Isolated" && !flag("invert", false) => {
+                let expression = part["pattern"]["Regex"].as_str();
+                let expression = expression.ok_or("`pre_tokenizer` splits at a text, not at an expression")?;
+                steps.push(Step::Split(expression.to_owned()));
+            }
+            "ByteLevel" if flag("add_prefix_space", true) => {
+                return Err("`pre_tokenizer` puts a space before a text, which it has no key for".to_owned());
+            }
+            "ByteLevel" if flag("use_regex", true) => steps.push(Step::Split(GPT2.to_owned())),
+            "ByteLevel" => {}
+            _ => return Err(format!("`pre_tokenizer` has a part {part}, which it has no name for")),
+        }
+    }
+    Ok(steps)
+}
+
+/// The keys of a byte-level tokenizer.json.
+///
+/// # Errors
+/// What they cannot say.
+pub(super) fn written(file: &File<'_>, rows: usize) -> Result<Written, String> {
+    file.require("byte_fallback", &[json!(false)])?;
+    file.require("continuing_subword_prefix", &[json!("")])?;
+    file.require("end_of_word_suffix", &[json!("")])?;
+    let composes = match &file.json["normalizer"] {
+        Value::Null => false,
+        normalizer if normalizer["type"] == "NFC" => true,
+        normalizer => return Err(format!("`normalizer` is {normalizer}, which it has no key for")),
+    };
+    let (before, after) = file.around()?;
+    let cut = Cut::of(&file.json["pre_tokenizer"])?;
+    let ignores = file.model["ignore_merges"].as_bool().unwrap_or(false);
+    // Composed text is what a name stands for, or it is not: where it stands for it and the tokenizer does not, only text that
+    // is not composed yet is cut otherwise.
+    let alike = |own: &&Splitting| own.cut == cut && own.ignore_merges == ignores && !own.separates;
+    let exact = SPLITTINGS.iter().filter(alike).find(|own| own.composes == composes);
+    let Some(splitting) = exact.or_else(|| SPLITTINGS.iter().filter(alike).find(|own| own.composes || !composes))
+    else {
+        return Err("`normalizer` composes text (NFC), or `model.ignore_merges` is set, where the name of its cut has the other"
+            .to_owned());
+    };
+    let merges = file.merges()?;
+    if let Some((left, right)) = merges.iter().find(|(left, right)| left.contains(' ') || right.contains(' ')) {
+        return Err(format!(
+            "`model.merges` has a space in {left:?} {right:?}, which stands between the two parts there"
+        ));
+    }
+    Ok(Written {
+        model: "gpt2",
+        pre: splitting.names.first().copied(),
+        rows: file.rows(rows, |_| NORMAL, |_, token| token.to_owned())?,
+        scores: None,
+        merges: Some(merges.into_iter().map(|(left, right)| format!("{left} {right}")).collect()),
+        before,
+        after,
+        unknown: None,
+        space_before: Some(false),
+        lowercase: None,
+    })
 }
 
 /// A merge: the two tokens that its first space after the first character stands between.
@@ -149,6 +243,18 @@ pub(super) fn rebuild(vocabulary: &Vocabulary<'_>) -> Result<Rebuilt, NotRebuilt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_cut_is_found_again_by_its_pre_tokenizer() {
+        for splitting in &SPLITTINGS {
+            assert!(Cut::of(&splitting.cut.pre_tokenizer()) == Ok(splitting.cut), "{:?}", splitting.names);
+        }
+        let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false});
+        let by_hand = json!({"type": "Sequence", "pretokenizers": [split(GPT2), bytes]});
+        assert!(Cut::of(&by_hand) == Ok(Cut::Gpt2), "the expression that ByteLevel has may stand before it");
+        assert!(Cut::of(&json!({"type": "ByteLevel", "add_prefix_space": true})).is_err());
+        assert!(Cut::of(&json!({"type": "Sequence", "pretokenizers": [split("a+"), bytes]})).is_err());
+    }
 
     #[test]
     fn the_space_that_parts_a_merge_is_not_its_first_character() {

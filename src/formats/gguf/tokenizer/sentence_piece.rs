@@ -3,10 +3,11 @@
 //! then the one with the longer left part, then with the longer right part. Gemma's scores are not in the order of its
 //! merges: there the lower id comes first.
 
+use super::written::{File, Written, byte_kind, unknown_kind};
 use super::{BYTE, NORMAL, NotRebuilt, Parts, Rebuilt, USER_DEFINED, Vocabulary, key};
 use serde_json::{Value, json};
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Longest piece, in bytes: every split of every piece is looked at. Sentencepiece makes none of more than a few dozen.
 const LONGEST_PIECE: usize = 256;
@@ -72,6 +73,88 @@ pub(super) fn rebuild(vocabulary: &Vocabulary<'_>) -> Result<Rebuilt, NotRebuilt
         }),
     };
     Ok(Rebuilt { json: parts.json(), doubt: None })
+}
+
+/// Whether a space is put before a text; an error where spaces do not become `▁`, or text is changed otherwise.
+fn spaces(json: &Value, gemma: bool) -> Result<bool, String> {
+    let (mut replaces, mut before) = (false, false);
+    let own = std::slice::from_ref(&json["normalizer"]);
+    for part in json["normalizer"]["normalizers"].as_array().map_or(own, Vec::as_slice) {
+        match part["type"].as_str() {
+            None => {}
+            Some("Prepend") if part["prepend"] == SPACE => before = true,
+            Some("Replace") if part["pattern"]["String"] == " " && part["content"] == SPACE => replaces = true,
+            Some(_) => return Err(format!("`normalizer` has a part {part}, which it has no key for")),
+        }
+    }
+    let cuts = &json["pre_tokenizer"];
+    match cuts["type"].as_str() {
+        None => {}
+        Some("Split") if gemma && cuts["pattern"]["String"] == " " => {}
+        Some("Metaspace") if cuts["replacement"] == SPACE && !cuts["split"].as_bool().unwrap_or(true) => {
+            let scheme = cuts["prepend_scheme"].as_str().unwrap_or("always");
+            before |= scheme != "never" && cuts["add_prefix_space"].as_bool().unwrap_or(true);
+            replaces = true;
+        }
+        Some(_) => return Err(format!("`pre_tokenizer` is {cuts}, and sentencepiece's BPE merges over whole texts")),
+    }
+    match replaces {
+        true => Ok(before),
+        false => Err("spaces do not become ▁, as sentencepiece has it".to_owned()),
+    }
+}
+
+/// The keys of a tokenizer.json of sentencepiece's BPE. Merges are not among them: the score of a token is the rank of its
+/// first merge, negative, so that of two tokens that could be made the one that was learned first is.
+///
+/// # Errors
+/// What they cannot say.
+pub(super) fn written(file: &File<'_>, rows: usize, gemma: bool) -> Result<Written, String> {
+    file.require("continuing_subword_prefix", &[json!("")])?;
+    file.require("end_of_word_suffix", &[json!("")])?;
+    file.require("ignore_merges", &[json!(false)])?;
+    let space_before = spaces(file.json, gemma)?;
+    let (before, after) = file.around()?;
+    let unknown = file.model["unk_token"].as_str();
+    let falls_back = file.model["byte_fallback"].as_bool().unwrap_or(false);
+    let kind_of = |token: &str| {
+        let byte = byte_kind(token).filter(|_| falls_back);
+        byte.or_else(|| unknown_kind(token, unknown)).unwrap_or(NORMAL)
+    };
+    let merges = file.merges()?;
+    let mut ranks: BTreeMap<String, usize> = BTreeMap::new();
+    for (rank, (left, right)) in merges.iter().enumerate() {
+        ranks.entry(format!("{left}{right}")).or_insert(rank);
+    }
+    let score = |token: &str| match ranks.get(token) {
+        Some(&rank) => 0.0 - rank as f32,
+        None if token.chars().count() > 1 => 0.0 - merges.len() as f32,
+        None => 0.0,
+    };
+    let mut scores = vec![0.0; rows];
+    for (token, id) in &file.ids {
+        if let Some(place) = scores.get_mut(*id as usize).filter(|_| kind_of(token) == NORMAL) {
+            *place = score(token);
+        }
+    }
+    // Runs of spaces that are matched whole are looked for in the text as it is.
+    let spelled = |kind: u64, token: &str| match gemma && kind == USER_DEFINED && token.chars().all(|one| one == '▁')
+    {
+        true => token.replace(SPACE, " "),
+        false => token.to_owned(),
+    };
+    Ok(Written {
+        model: "llama",
+        pre: None,
+        rows: file.rows(rows, kind_of, spelled)?,
+        scores: Some(scores),
+        merges: None,
+        before,
+        after,
+        unknown: unknown.and_then(|token| file.ids.get(token).copied()),
+        space_before: Some(space_before),
+        lowercase: None,
+    })
 }
 
 /// What merges are sorted by, for every id, the highest first.

@@ -1,7 +1,8 @@
 //! `bert`: WordPiece. A token that begins a word is stored with `▁` before it, one that goes on bare; tokenizer.json has
 //! the first bare and `##` before the others.
 
-use super::{CONTROL, NotRebuilt, Parts, Rebuilt, UNKNOWN, Vocabulary, key};
+use super::written::{File, Written, unknown_kind};
+use super::{CONTROL, NORMAL, NotRebuilt, Parts, Rebuilt, UNKNOWN, USER_DEFINED, Vocabulary, key};
 use serde_json::json;
 
 /// What begins a word in the file.
@@ -12,6 +13,50 @@ const GOES_ON: &str = "##";
 const LONGEST_WORD: usize = 100;
 /// Whether text is made small, where no key says it.
 const LOWERCASE: &str = "tokenizer.ggml.normalizer.lowercase";
+
+/// The keys of a WordPiece tokenizer.json.
+///
+/// # Errors
+/// What they cannot say.
+pub(super) fn written(file: &File<'_>, rows: usize) -> Result<Written, String> {
+    file.require("continuing_subword_prefix", &[json!(GOES_ON)])?;
+    file.require("max_input_chars_per_word", &[json!(LONGEST_WORD)])?;
+    let normalizer = &file.json["normalizer"];
+    let flag = |key: &str| normalizer[key].as_bool();
+    let usual = normalizer["type"] == "BertNormalizer" && flag("clean_text") != Some(false);
+    if !usual || flag("handle_chinese_chars") == Some(false) {
+        return Err(format!("`normalizer` is {normalizer}, and it has BertNormalizer as it is by default"));
+    }
+    let lowercase = flag("lowercase").unwrap_or(true);
+    if flag("strip_accents").is_some_and(|strips| strips != lowercase) {
+        return Err("`normalizer.strip_accents` is not as `lowercase`, which it follows there".to_owned());
+    }
+    if file.json["pre_tokenizer"]["type"] != "BertPreTokenizer" {
+        return Err(format!("`pre_tokenizer` is {}, expected BertPreTokenizer", file.json["pre_tokenizer"]));
+    }
+    let (before, after) = file.around()?;
+    if before.is_none() || after.is_none() {
+        return Err("`post_processor` puts no token before and after a text, which its readers do".to_owned());
+    }
+    let unknown = file.model["unk_token"].as_str();
+    let spelled = |kind: u64, token: &str| match token.strip_prefix(GOES_ON) {
+        _ if matches!(kind, CONTROL | UNKNOWN | USER_DEFINED) => token.to_owned(),
+        Some(rest) if !rest.is_empty() => rest.to_owned(),
+        _ => format!("{BEGINS}{token}"),
+    };
+    Ok(Written {
+        model: "bert",
+        pre: None,
+        rows: file.rows(rows, |token| unknown_kind(token, unknown).unwrap_or(NORMAL), spelled)?,
+        scores: None,
+        merges: None,
+        before,
+        after,
+        unknown: unknown.and_then(|token| file.ids.get(token).copied()),
+        space_before: None,
+        lowercase: Some(lowercase),
+    })
+}
 
 pub(super) fn rebuild(vocabulary: &Vocabulary<'_>) -> Result<Rebuilt, NotRebuilt> {
     let tokens = vocabulary.object(|_, kind, token| match (kind, token.strip_prefix(BEGINS)) {

@@ -5,7 +5,7 @@
 //! Columns are visited in order. Within a block of them P is kept up to date after every move, sixteen rows side by side;
 //! what the moves of a block, Δ, do to P elsewhere is one product Δ · H.
 
-use super::{BLOCK, Grid, LANES, Lanes, Rows, add_multiples, from_lanes, nearest, sum_multiples, to_lanes};
+use super::{BLOCK, Grid, LANES, Lanes, Rows, Scales, add_multiples, from_lanes, nearest, sum_multiples, to_lanes};
 use crate::lanes::vectorised;
 use crate::product::{Left, Matrix, Output, Right, multiply};
 use crate::scratch::Scratch;
@@ -49,7 +49,7 @@ pub(super) fn descend(
 
 /// P = E H anew, and every row's scale at the minimum along ŵ.
 fn refit_scales(weights: &[f32], weights_gram: &[f32], rows: &mut Rows, gram: &[f32], product: &mut [f32]) {
-    let columns = rows.columns;
+    let (columns, grid) = (rows.columns, rows.grid);
     let mut rounded = Scratch::take(product.len());
     let rounded = rounded.values();
     rows.weights(rounded);
@@ -72,6 +72,14 @@ fn refit_scales(weights: &[f32], weights_gram: &[f32], rows: &mut Rows, gram: &[
                 }
                 let factor = along.iter().sum::<f32>() / curvature.iter().sum::<f32>();
                 let moved = *scale * (1.0 + factor);
+                // Along a line the nearest to the minimum is the least of those that there are.
+                let (moved, factor) = match grid.scales {
+                    Scales::Any => (moved, factor),
+                    Scales::Half => {
+                        let nearest = Scales::Half.nearest(moved, grid.group.is_some());
+                        (nearest, nearest / *scale - 1.0)
+                    }
+                };
                 if factor.is_finite() && factor > -0.5 && moved.is_finite() {
                     *scale = moved;
                     for (p, wh) in product.iter_mut().zip(weights_gram) {

@@ -57,7 +57,7 @@ impl NullaryFnOnce for Search<'_> {
     fn call(self) -> Row {
         let Search { row, importance, grid } = self;
         match grid.group {
-            None => whole_row(row, importance, grid.limits),
+            None => whole_row(row, importance, grid),
             Some(group) => grouped_row(row, importance, group, grid),
         }
     }
@@ -93,13 +93,15 @@ fn error(weights: &[f32], importance: &[f32], step: f32, limits: (f32, f32)) -> 
 
 /// A row of one scale.
 #[inline(always)]
-fn whole_row(row: &[f32], importance: &[f32], (low, high): (f32, f32)) -> Row {
+fn whole_row(row: &[f32], importance: &[f32], grid: Grid) -> Row {
+    let (low, high) = grid.limits;
     let widest = largest(row) / high;
     if widest < f32::MIN_POSITIVE {
         return Row { integers: vec![0; row.len()], scale: 0.0, multipliers: Vec::new() };
     }
-    let scales = (0..ROW_SCALES).map(|n| widest * (1.0 - 0.01 * n as f32)).map(|scale| (scale, scale));
-    let scale = smallest_error(scales, row, importance, (low, high)).unwrap_or(widest);
+    let scales = (0..ROW_SCALES).map(|n| grid.scales.nearest(widest * (1.0 - 0.01 * n as f32), false));
+    let scales = scales.map(|scale| (scale, scale));
+    let scale = smallest_error(scales, row, importance, (low, high)).unwrap_or(grid.scales.nearest(widest, false));
     let inverse = 1.0 / scale;
     let integers = row.iter().map(|weight| (weight * inverse).round_ties_even().clamp(low, high) as i8);
     Row { integers: integers.collect(), scale, multipliers: Vec::new() }
@@ -115,7 +117,8 @@ fn grouped_row(row: &[f32], importance: &[f32], group: usize, grid: Grid) -> Row
     for (weights, h) in &groups {
         steps.push(real_step(weights, h, (low, high)));
     }
-    let scale = largest(&steps) / grid.most;
+    // Not below: the largest step has a multiplier.
+    let scale = grid.scales.above(largest(&steps) / grid.most, true);
     if scale < f32::MIN_POSITIVE {
         return Row { integers: vec![0; row.len()], scale: 0.0, multipliers: vec![1; groups.len()] };
     }
@@ -186,6 +189,7 @@ fn smallest_error<T: Copy>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::Scales;
     use super::*;
     use proptest::prelude::*;
 
@@ -193,7 +197,7 @@ mod tests {
         #[test]
         fn wide_vectors_change_no_bit(row in proptest::collection::vec(-3f32..3.0, 1..100), grouped: bool) {
             let importance: Vec<f32> = (0..row.len()).map(|n| 0.5 + (n % 7) as f32).collect();
-            let grid = Grid { limits: (-8.0, 7.0), group: grouped.then_some(32), most: 127.0 };
+            let grid = Grid { limits: (-8.0, 7.0), group: grouped.then_some(32), most: 127.0, scales: Scales::Any };
             let narrow = Search { row: &row, importance: &importance, grid }.call();
             prop_assert_eq!(round_row(&row, &importance, grid), narrow);
         }

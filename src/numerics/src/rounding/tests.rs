@@ -27,8 +27,8 @@ fn inputs(columns: usize) -> (Vec<f32>, Vec<f32>, Vec<usize>) {
 }
 
 const GRIDS: [Grid; 2] = [
-    Grid { limits: (-8.0, 7.0), group: Some(32), most: 127.0 },
-    Grid { limits: (-127.0, 127.0), group: None, most: 127.0 },
+    Grid { limits: (-8.0, 7.0), group: Some(32), most: 127.0, scales: Scales::Any },
+    Grid { limits: (-127.0, 127.0), group: None, most: 127.0, scales: Scales::Any },
 ];
 
 fn plain(weights: &[f32], columns: usize, grid: Grid) -> Rows {
