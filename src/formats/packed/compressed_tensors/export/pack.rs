@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn fields_are_those_that_are_read() {
         for def in SCHEMES {
-            let (rows, columns) = (3, 128);
+            let (rows, columns) = (3, 128usize);
             let (low, high) = (i16::from(def.range.0), i16::from(def.range.1));
             let values: Vec<i8> =
                 (0..rows * columns).map(|n| (low + (n as i16 * 7) % (high - low + 1)) as i8).collect();
