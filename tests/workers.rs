@@ -301,8 +301,12 @@ fn what_does_not_fit_is_refused_by_name() {
     }
     let fused = format!("{} --recompute", run(&worker.address));
     refused(path, &fused, &["--recompute is for fused operations"]);
-    let private = format!("{} --dp-epsilon 8 --dp-delta 1e-3", run(&worker.address));
-    refused(path, &private, &["--dp-epsilon computes gradients sample by sample"]);
+    let private = "train m --data text.txt --window 32 --batch 4 --tokens 2500 --dp-epsilon 8 --dp-delta 1e-3 -o out";
+    refused(
+        path,
+        &format!("{private} --backend remote:{}", worker.address),
+        &["--dp-epsilon computes gradients sample by sample"],
+    );
     let portable = format!("{} --numerics portable", run(&worker.address));
     refused(path, &portable, &["training on workers", "take --backend flex"]);
 }

@@ -43,7 +43,6 @@ pub(super) struct Args {
 
 impl Args {
     #[cfg(not(feature = "workers"))]
-    #[expect(clippy::unused_self, reason = "the options are those of builds with workers")]
     pub(super) fn run(&self, _global: &Global, _shell: &Shell) -> anyhow::Result<ExitStatus> {
         Err(crate::workers::error::WorkerError::NotBuilt.into())
     }

@@ -160,8 +160,8 @@ mod tests {
         assert_eq!(of("[::1]:3000"), Ok(vec!["[::1]:3000".to_owned()]));
         for (list, fault) in [
             ("", "names no worker"),
-            ("a", "`a` has no port"),
-            ("a:3000,", "`` has no port"),
+            ("a", "`a` of --backend remote has no port"),
+            ("a:3000,", "`` of --backend remote has no port"),
             (":3000", "host"),
             ("ws://a:3000", "host"),
             ("token@a:3000", "host"),

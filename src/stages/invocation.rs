@@ -72,3 +72,27 @@ impl Invocation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stages::arguments::groups::BackendArg;
+    use clap::{CommandFactory, Parser};
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        _backend: BackendArg,
+    }
+
+    #[test]
+    fn addresses_of_workers_are_not_recorded() {
+        for (given, recorded) in [("remote:a:3000,b:3000", "remote"), ("remote", "remote"), ("flex", "flex")] {
+            let command = Program::command();
+            let matches = command.clone().try_get_matches_from(["slmc", "--backend", given]).expect("it parses");
+            let mut record = json!({});
+            Invocation::of(&command, &matches, 0).add_to(&mut record);
+            assert_eq!(record["options"], json!({"backend": recorded}));
+        }
+    }
+}
