@@ -12,6 +12,7 @@ mod foreign;
 pub mod found;
 pub mod gguf;
 pub mod hugging_face;
+pub mod onnx;
 mod output;
 pub mod packed;
 pub mod provenance;
@@ -144,8 +145,8 @@ pub struct Contents {
 }
 
 /// Every format, the more particular before the more general.
-pub const FORMATS: [Format; 5] =
-    [gguf::FORMAT, adapter::FORMAT, packed::FORMAT, slmc_quantized::FORMAT, hugging_face::FORMAT];
+pub const FORMATS: [Format; 6] =
+    [gguf::FORMAT, adapter::FORMAT, onnx::FORMAT, packed::FORMAT, slmc_quantized::FORMAT, hugging_face::FORMAT];
 
 /// A model without weights: enough to begin one.
 #[derive(Clone, Debug)]

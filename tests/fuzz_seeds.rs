@@ -119,6 +119,14 @@ fn seeds_of_the_fuzz_targets_are_sound() {
     seeds.checkpoint("quantized", &rounded);
     seeds.put("artifact", "sparse", fs::read(temporary.path().join("sparse.slm")).expect("the artifact is there"));
 
+    for (variant, model) in [("onnxruntime", "rounded"), ("standard", "rounded"), ("standard", "llama")] {
+        let out = format!("{model}-{variant}");
+        slmc(&["export", model, "--format", "onnx", "--variant", variant, "--lossy", "-o", &out]);
+        let directory = temporary.path().join(&out);
+        open_model(&directory).expect("the directory is sound");
+        let read = |file: &str| fs::read(directory.join(file)).expect("it was exported");
+        seeds.put("onnx", &out, [&read("config.json"), &b"\0"[..], &read("model.onnx")].concat());
+    }
     for draft in ["spm", "spm-plain", "bpe-llama-bpe", "bpe-smollm", "wpm"] {
         seeds.put("gguf", draft, fs::read(root("tests/data/gguf").join(format!("{draft}.gguf"))).expect("reads"));
     }

@@ -33,6 +33,7 @@ mod incremental;
 mod init;
 mod interrupt;
 mod key_value_cache;
+mod onnx;
 mod packed;
 mod parts;
 mod privacy;

@@ -5,6 +5,7 @@ use super::adapter::error::AdapterError;
 use super::export::ExportError;
 use super::found::NotAModel;
 use super::gguf::GgufError;
+use super::onnx::OnnxError;
 use super::packed::error::PackedError;
 use crate::disk::atomic::AtomicError;
 use crate::disk::tensor_file::TensorFileError;
@@ -60,6 +61,9 @@ pub enum ModelFormatError {
     /// A GGUF file is refused.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// An ONNX model of slmc's is refused.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
     /// A weight file is refused, or could not be written.
     #[error(transparent)]
     File(#[from] TensorFileError),

@@ -131,8 +131,12 @@ pub trait ExportFormat: Sync {
 }
 
 /// Every format, in the order of the help.
-pub static EXPORTS: [&dyn ExportFormat; 3] =
-    [&super::gguf::GgufExport, &super::packed::CompressedTensorsExport, &super::hugging_face::SafetensorsExport];
+pub static EXPORTS: [&dyn ExportFormat; 4] = [
+    &super::gguf::GgufExport,
+    &super::packed::CompressedTensorsExport,
+    &super::onnx::OnnxExport,
+    &super::hugging_face::SafetensorsExport,
+];
 
 /// The format of a name.
 pub fn named(name: &str) -> Option<&'static dyn ExportFormat> {

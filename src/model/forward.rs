@@ -13,6 +13,7 @@ mod source;
 mod staged;
 mod stored;
 
+pub(crate) use batch::rotary_values;
 pub use batch::{AttentionContext, Batch, BatchError};
 pub use cache::{Cache, CacheError};
 pub(crate) use fused::{Decoder, FusedForward, root_without_graph};

@@ -210,7 +210,7 @@ pub(super) fn kept_before(start: usize, window: Option<usize>) -> usize {
 
 /// cos and sin of `length` positions from `start`, (length, head_dim / 2): angles in f64, by `libm`, which is the same on every
 /// machine, rounded to f32 once.
-pub(super) fn rotary_values(inverse: &[f64], start: usize, length: usize) -> [Vec<f32>; 2] {
+pub(crate) fn rotary_values(inverse: &[f64], start: usize, length: usize) -> [Vec<f32>; 2] {
     let table = |function: fn(f64) -> f64| {
         let positions = start..start + length;
         let angles = positions.flat_map(|position| inverse.iter().map(move |frequency| position as f64 * frequency));
