@@ -191,7 +191,7 @@ pub(super) fn write(
         directory.write(GENAI_FILE, format!("{genai:#}\n")).map_err(failed)?;
     }
     output::finish(directory, config.map().clone(), provenance, &model.companions)?;
-    Ok(Written { scale_error: scale_error(model) })
+    Ok(Written { scale_error: scale_error(model), notes: Vec::new() })
 }
 
 /// Everything of the file but the graph.
