@@ -89,7 +89,6 @@ fn tensor(name: &str, shape: &[usize], values: Vec<f32>) -> TensorProto {
         data_type: FLOAT,
         name: name.to_owned(),
         raw_data: Some(bytes),
-        ..TensorProto::default()
     }
 }
 
