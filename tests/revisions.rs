@@ -57,7 +57,7 @@ fn digest(directory: &Path, kind: &str) -> String {
         }
         "export" => {
             made("quantize m --scheme mixed --method rtn", "rtn");
-            let directories = ["compressed-tensors", "safetensors"]
+            let directories = ["compressed-tensors", "onnx", "safetensors"]
                 .map(|format| made(&format!("export rtn --format {format}"), &format!("as-{format}")));
             // The file names the version; what is read of it does not.
             made("export rtn --format gguf", "as.gguf");
