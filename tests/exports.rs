@@ -232,7 +232,7 @@ fn dense_directories_hold_what_integers_stand_for() {
             dense.settings.dtype = Some(dtype);
             export_model(&dense, &Silent).unwrap_or_else(|error| panic!("{name}: {error}"));
             let read = open_model(&out).expect("a model");
-            for (id, _) in &read.parameters {
+            for id in read.parameters.keys() {
                 let largest = read
                     .values_f32(*id)
                     .expect("finite")

@@ -111,7 +111,8 @@ fn templates_and_end_tokens_come_along_and_foreign_tokenizers_are_refused() {
     // And those that llama.cpp knows by their spelling.
     let ends = json_of(&ours, "generation_config.json")["eos_token_id"].clone();
     assert_eq!(ends.as_array().expect("a list")[..2], [json!(3), json!(5)]);
-    let refusals: [(&dyn Fn(&mut Value), &str); 4] = [
+    type Change<'c> = &'c dyn Fn(&mut Value);
+    let refusals: [(Change<'_>, &str); 4] = [
         (&|json| json["normalizer"] = json!({"type": "Lowercase"}), "`normalizer` is"),
         (&|json| json["pre_tokenizer"]["add_prefix_space"] = json!(true), "puts a space before a text"),
         (&|json| json["model"]["type"] = json!("Unigram"), "`model.type` is Unigram"),

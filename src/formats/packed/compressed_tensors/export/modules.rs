@@ -103,10 +103,12 @@ impl Module {
     }
 }
 
+/// A matrix of a module: its first row there, its name, its columns.
+type Row = (usize, LinearId, usize);
+
 /// The modules of a model in the order of the forward; with 8-bit inputs where an artifact has them, if those are asked for.
 pub(super) fn of(model: &Described<'_>, family: &Family, with_inputs: bool) -> Vec<Module> {
-    // (first row in the module, matrix, columns)
-    let mut modules: Vec<(String, Vec<(usize, LinearId, usize)>)> = Vec::new();
+    let mut modules: Vec<(String, Vec<Row>)> = Vec::new();
     for (id, _, columns) in model.spec.matrices() {
         let Some(source) = (family.source)(model.spec, ParameterId::weight(id)) else { continue };
         let part = (source.fused.map_or(0, |fused| fused.first), id, columns);
@@ -115,7 +117,7 @@ pub(super) fn of(model: &Described<'_>, family: &Family, with_inputs: bool) -> V
             None => modules.push((source.name, vec![part])),
         }
     }
-    let module = |(_, mut parts): (String, Vec<(usize, LinearId, usize)>)| {
+    let module = |(_, mut parts): (String, Vec<Row>)| {
         parts.sort_by_key(|(first, ..)| *first);
         let columns = parts[0].2;
         let parts: Vec<LinearId> = parts.into_iter().map(|(_, id, _)| id).collect();
