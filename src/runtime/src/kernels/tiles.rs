@@ -55,18 +55,17 @@ pub(super) fn multiply<const R: usize, T: TileSums<R>>(
         // Rows that pad the last tile are not written.
         let place = (index * R - first, R.min(matrix.rows - index * R));
         let mut row = 0;
+        if T::THREE && input.width == Width::Bits8 && input.rows() % 4 == 3 {
+            block::<R, 3, T>((shape, storage), tile, &scales, input, row, place, output);
+            row += 3;
+        }
         while input.rows() - row >= 4 {
             block::<R, 4, T>((shape, storage), tile, &scales, input, row, place, output);
             row += 4;
         }
         if input.rows() - row >= 2 {
-            if T::THREE && input.width == Width::Bits8 && input.rows() - row == 3 {
-                block::<R, 3, T>((shape, storage), tile, &scales, input, row, place, output);
-                row += 3;
-            } else {
-                block::<R, 2, T>((shape, storage), tile, &scales, input, row, place, output);
-                row += 2;
-            }
+            block::<R, 2, T>((shape, storage), tile, &scales, input, row, place, output);
+            row += 2;
         }
         if input.rows() > row {
             block::<R, 1, T>((shape, storage), tile, &scales, input, row, place, output);
