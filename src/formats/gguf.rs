@@ -142,17 +142,7 @@ impl GgufSource {
         let tensors = opened.container.tensors;
         let layout = Layout::of(opened.architecture, &spec, &tensors, path)?;
         notes.extend(described::notes(&companions, &config, &spec)?);
-        let outline = Outline {
-            spec,
-            config,
-            companions,
-            path: path.to_owned(),
-            schemes: None,
-            sparsity: Sparsity::new(),
-            activations: BTreeMap::new(),
-            key_maps: false,
-            notes,
-        };
+        let outline = Outline::dense(spec, config, companions, path.to_owned(), notes);
         Ok(GgufSource { outline, tensors, layout })
     }
 }

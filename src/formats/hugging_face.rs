@@ -31,7 +31,6 @@ use crate::model::weights::{Model, Outline, Parameter};
 use crate::progress::{Progress, Silent};
 use layout::DenseLayout;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -197,17 +196,7 @@ impl DenseSource {
         let (layout, tied) = DenseLayout::of(family, &spec, &stored)?;
         notes.extend(converted.into_iter().chain(wrapped).chain(tied));
         notes.extend(described::notes(&companions, &config, &spec)?);
-        let outline = Outline {
-            spec,
-            config,
-            companions,
-            path: directory.to_owned(),
-            schemes: None,
-            sparsity: Sparsity::new(),
-            activations: BTreeMap::new(),
-            key_maps: false,
-            notes,
-        };
+        let outline = Outline::dense(spec, config, companions, directory.to_owned(), notes);
         Ok(DenseSource { outline, stored, layout })
     }
 

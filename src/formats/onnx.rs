@@ -41,7 +41,6 @@ use crate::model::transform::Sparsity;
 use crate::model::weights::{Outline, Parameter};
 use read::Tensors;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -88,17 +87,7 @@ impl OnnxSource {
         let tensors = Tensors::open(directory)?;
         tensors.check(&spec)?;
         let notes = described::notes(&companions, &config, &spec)?;
-        let outline = Outline {
-            spec,
-            config,
-            companions,
-            path: directory.to_owned(),
-            schemes: None,
-            sparsity: Sparsity::new(),
-            activations: BTreeMap::new(),
-            key_maps: false,
-            notes,
-        };
+        let outline = Outline::dense(spec, config, companions, directory.to_owned(), notes);
         Ok(OnnxSource { outline, tensors })
     }
 }

@@ -206,6 +206,21 @@ pub struct Outline {
 }
 
 impl Outline {
+    /// The outline of a model whose source states neither schemes nor sparsity.
+    pub fn dense(spec: ModelSpec, config: Config, companions: Companions, path: PathBuf, notes: Vec<Note>) -> Self {
+        Outline {
+            spec,
+            config,
+            companions,
+            path,
+            schemes: None,
+            sparsity: Sparsity::new(),
+            activations: BTreeMap::new(),
+            key_maps: false,
+            notes,
+        }
+    }
+
     /// Every parameter, key maps last.
     pub fn parameters(&self) -> Vec<ParameterId> {
         let key_maps = self.key_maps.then(|| self.spec.key_maps()).into_iter().flatten();

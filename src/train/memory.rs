@@ -43,7 +43,7 @@ pub enum ComputedBy {
 }
 
 impl ComputedBy {
-    /// Of a backend.
+    /// What computes the steps of a backend.
     pub fn of(backend: &Backend) -> Self {
         match backend {
             Backend::Remote(addresses) => ComputedBy::Workers(addresses.len()),

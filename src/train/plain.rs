@@ -21,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 /// What computes the pieces of a run on other machines.
 pub(super) struct OnWorkers<'w> {
     workers: &'w Workers,
-    /// Of every worker, the teachers' weights on its device.
+    /// The teachers' weights on the device of every worker.
     teachers: Vec<Vec<DenseWeights>>,
     progress: &'w dyn Progress,
 }

@@ -45,7 +45,7 @@ pub struct Difference {
 }
 
 impl Identity {
-    /// Of this program on this machine.
+    /// The identity of this program on this machine.
     pub fn own() -> Self {
         Identity {
             version: env!("CARGO_PKG_VERSION").to_owned(),

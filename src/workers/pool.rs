@@ -41,7 +41,7 @@ pub enum TurnError<E> {
 }
 
 impl Workers {
-    /// Of devices by their addresses.
+    /// Workers on devices, by their addresses.
     pub fn new(devices: impl IntoIterator<Item = (String, Device)>) -> Self {
         let worker = |(address, device)| Worker { address, device, lost: Mutex::default() };
         Workers(devices.into_iter().map(worker).collect())

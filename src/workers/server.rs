@@ -39,7 +39,7 @@ impl Report for WorkerReport {
 }
 
 impl WorkerReport {
-    /// Of a worker at an address.
+    /// The report of a worker at an address.
     pub fn of(identity: &Identity, address: SocketAddr) -> Self {
         let Identity { version, numerics, backend } = identity.clone();
         WorkerReport { address: address.to_string(), version, numerics, backend }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// Why a request has no answer.
 #[derive(Clone, Debug)]
 pub struct ApiError {
-    /// Of the response.
+    /// HTTP status of the response.
     pub status: StatusCode,
     /// Seconds after which the same request may be answered.
     pub retry_after: Option<u64>,

@@ -48,8 +48,8 @@ use worker::Settings;
 /// Serves one .slm artifact over HTTP in the shape of the OpenAI API
 ///
 /// Decoders answer /v1/completions and, where they have a chat frame, /v1/chat/completions; encoders /v1/embeddings;
-/// classifiers /v1/classify. /metrics is for Prometheus, /health/live and /health/ready for whoever starts the program. There
-/// is no authentication and no TLS: put a proxy in front of it where others can reach it.
+/// classifiers /v1/classify. /metrics is for Prometheus, /health/live and /health/ready for whoever starts the program. It
+/// has neither authentication nor TLS: put a proxy in front of it where others can reach it.
 #[derive(Parser)]
 #[command(version)]
 struct Args {

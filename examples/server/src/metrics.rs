@@ -78,7 +78,7 @@ pub struct Generated {
     pub rest: Duration,
     /// Tokens of the prompt.
     pub prompt: usize,
-    /// Of these, those that had been read before.
+    /// Those among them that had been read before.
     pub cached: usize,
     /// Tokens added.
     pub completion: usize,

@@ -71,7 +71,7 @@ pub enum Event {
     Done(Summary),
     /// Rows of output, one a text.
     Rows(Vec<Vec<f32>>),
-    /// There is no answer.
+    /// The model could not answer.
     Failed(ApiError),
 }
 
@@ -82,7 +82,7 @@ pub struct Summary {
     pub finish: &'static str,
     /// Tokens of the prompt.
     pub prompt: usize,
-    /// Of these, those that the cache had.
+    /// Those among them that the cache had.
     pub cached: usize,
     /// Tokens added.
     pub completion: usize,

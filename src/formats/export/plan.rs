@@ -74,7 +74,7 @@ impl<'m> Described<'m> {
         }
     }
 
-    /// As slmc calls the storage of a parameter; floating-point values where there is no scheme.
+    /// The name that slmc has for the storage of a parameter; floating-point values where it has no scheme.
     pub fn stored_name(&self, id: ParameterId) -> String {
         let ParameterId::Linear(linear, crate::model::id::Part::Weight) = id else { return "float".to_owned() };
         let matrix = self.matrix(linear);
