@@ -3,7 +3,7 @@
 mod work;
 
 use super::arguments::groups::{
-    BackendArg, DATA, MODEL_AND_OUTPUT, NumericsArg, RunnableArg, TextArgs, TokenizerArg, without_output,
+    BackendArg, DATA, MODEL_AND_OUTPUT, NumericsArg, RecordKeys, RunnableArg, TextArgs, TokenizerArg, without_output,
 };
 use super::arguments::{AnyModel, LogFile, ReadFile, path};
 use super::error::StageError;
@@ -68,6 +68,9 @@ pub struct Args {
 
     #[command(flatten)]
     text: TextArgs,
+
+    #[command(flatten)]
+    records: RecordKeys,
 
     /// Tokens per window
     ///
@@ -202,11 +205,20 @@ impl Stage for Eval {
             let path = args.data.to_path_buf();
             faults.add("max-windows", StageError::Window { path, source: WindowError::NoneAsked });
         }
-        let of_answers =
-            [("answer-is", args.answer_is.is_some()), ("answer-after", args.answer_after.as_deref().is_some())];
+        let of_answers = [
+            ("answer-is", args.answer_is.is_some()),
+            ("answer-after", args.answer_after.is_some()),
+            ("prompt-field", args.records.prompt_field.is_some()),
+            ("answer-field", args.records.answer_field.is_some()),
+        ];
         for (option, _) in of_answers.into_iter().filter(|(_, given)| *given && args.task != Some(TaskChoice::Generate))
         {
             faults.add(option, anyhow!("--{option} is about generated answers; add --task generate, or leave it out"));
+        }
+        if args.text.field.is_some() && args.records.form().is_asked() {
+            let error = "--field says that the answer is a label beside the text, --prompt-field and --answer-field that the file \
+                         holds records with a prompt and an answer; leave one out";
+            faults.add("field", anyhow!(error));
         }
         if args.answer_after.as_deref() == Some("") {
             faults.add("answer-after", anyhow!("--answer-after is empty; write what stands before the answer"));
@@ -227,6 +239,7 @@ impl Stage for Eval {
             windows: args.windows,
             form: args.text.form(),
             label_field: args.text.label_field.clone(),
+            records: args.records.form(),
             tokenizer: path(&args.tokenizer.tokenizer),
             seed: run.seed,
             answer_tokens: args.answer_tokens,

@@ -88,7 +88,7 @@ pub enum ReasoningError {
     Templates(#[from] ChatTemplateError),
     /// A file without rows.
     #[error(
-        "{}: holds no rows, and --loss-on is for records with a prompt, a reasoning and an answer; pass JSONL, or leave it out",
+        "{}: holds no rows, and records with a prompt and an answer were asked for; pass JSONL, or leave out what names their parts",
         path.display()
     )]
     NotRecords {

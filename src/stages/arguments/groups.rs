@@ -141,6 +141,31 @@ impl TextArgs {
     }
 }
 
+/// The keys of records with a prompt and an answer.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = DATA)]
+pub struct RecordKeys {
+    /// JSONL key of the prompt of records [default: prompt]
+    #[arg(long, value_name = "KEY")]
+    pub prompt_field: Option<String>,
+
+    /// JSONL key of their answer [default: answer]
+    #[arg(long, value_name = "KEY")]
+    pub answer_field: Option<String>,
+}
+
+impl RecordKeys {
+    /// How records are read, all of them learned.
+    pub fn form(&self) -> ReasoningForm {
+        let own = ReasoningForm::default();
+        ReasoningForm {
+            prompt: self.prompt_field.clone().unwrap_or(own.prompt),
+            answer: self.answer_field.clone().unwrap_or(own.answer),
+            ..own
+        }
+    }
+}
+
 /// The text that inputs are measured on.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = CALIBRATION)]

@@ -1,6 +1,6 @@
 //! The options that `train`, `distill`, `prune --recover` and `quantize --qat` share, as one struct.
 
-use super::groups::{DATA, TRAINING, TextArgs};
+use super::groups::{DATA, RecordKeys, TRAINING, TextArgs};
 use super::losses::{self, LossArgs};
 use super::{ReadFile, TextOrSelf, WriteFile, path, paths};
 use crate::disk::atomic;
@@ -224,28 +224,22 @@ struct ReasoningArgs {
     #[arg(long)]
     without_reasoning: bool,
 
-    /// JSONL key of the prompt of records [default: prompt]
-    #[arg(long, value_name = "KEY")]
-    prompt_field: Option<String>,
+    #[command(flatten)]
+    keys: RecordKeys,
 
     /// JSONL key of their reasoning [default: reasoning]
     #[arg(long, value_name = "KEY")]
     reasoning_field: Option<String>,
-
-    /// JSONL key of their answer [default: answer]
-    #[arg(long, value_name = "KEY")]
-    answer_field: Option<String>,
 }
 
 impl ReasoningArgs {
     fn form(&self) -> ReasoningForm {
-        let own = ReasoningForm::default();
+        let own = self.keys.form();
         ReasoningForm {
-            prompt: self.prompt_field.clone().unwrap_or(own.prompt),
             reasoning: self.reasoning_field.clone().unwrap_or(own.reasoning),
-            answer: self.answer_field.clone().unwrap_or(own.answer),
             without_reasoning: self.without_reasoning,
             parts: self.loss_on.clone(),
+            ..own
         }
     }
 }

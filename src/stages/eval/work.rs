@@ -65,6 +65,8 @@ pub struct EvalOptions {
     pub form: TextForm,
     /// Key of the label in JSONL.
     pub label_field: String,
+    /// Keys of records with a prompt and an answer.
+    pub records: ReasoningForm,
     /// Directory with a tokenizer for artifacts that carry none.
     pub tokenizer: Option<PathBuf>,
     /// Seed of the choice of tokens to hide.
@@ -322,16 +324,19 @@ impl<'w> Work<'w> {
         Ok((Measured::Answers(report), notes))
     }
 
-    /// The records with a prompt and an answer of the data, where it holds such and no labels, and no text is named.
+    /// The records with a prompt and an answer of the data, where their keys are named, or where it holds such and no labels,
+    /// and no text is named.
     fn records(&self) -> Result<Option<ReasonedFile>, StageError> {
         let options = self.options;
-        if options.form != TextForm::default() || has_key(&options.data, &options.label_field)? {
+        let labelled = || has_key(&options.data, &options.label_field);
+        if !options.records.is_asked() && (options.form != TextForm::default() || labelled()?) {
             return Ok(None);
         }
-        Ok(find_reasoned(&options.data, &ReasoningForm::default()).map_err(SamplesError::from)?)
+        Ok(find_reasoned(&options.data, &options.records).map_err(SamplesError::from)?)
     }
 
-    /// As training on these records has it: through the chat template, where there is one. And whether any has a reasoning.
+    /// As training on these records has it: through the chat template, where there is one, else with the line break before the
+    /// answer, which a grammar of the answer has no place for. And whether any has a reasoning.
     fn questions(
         &self,
         mut file: ReasonedFile,
@@ -346,7 +351,7 @@ impl<'w> Work<'w> {
         };
         let prompt = |text: String| match template {
             true => Prompt::Chat(Conversation { moment: Some(Moment::from_unix(0)), ..Conversation::ask(None, &text) }),
-            false => Prompt::Text(text),
+            false => Prompt::Text(text + "\n"),
         };
         let reasoned = file.records.iter().any(|record| record.reasoning.is_some());
         let notes = file.notes().clone();

@@ -99,7 +99,7 @@ fn files_of_texts_are_not_records() {
     std::fs::write(&path, "x").expect("writes");
     assert_eq!(find_reasoned(&path, &ReasoningForm::default()).expect("readable"), None);
     let error = find_reasoned(&path, &parts(&[Part::Answer])).expect_err("no rows").to_string();
-    assert!(error.contains("a.txt: holds no rows, and --loss-on is for records"), "{error}");
+    assert!(error.contains("a.txt: holds no rows, and records with a prompt and an answer were asked for"), "{error}");
 }
 
 #[test]
