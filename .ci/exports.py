@@ -8,11 +8,12 @@ folder for what is made. For tales-6m in w8 and w4 and SmolLM2 in w8, rounded pl
 
 - perplexity on windows of 256 tokens: slmc's own of the integers with inputs in f32 (`slmc eval` of the quantized directory),
   llama.cpp's of the GGUF file, transformers' of the compressed-tensors directory, loaded in f32;
-- the greedy continuation of five prompts, 48 tokens each, by all three;
+- the greedy continuation of five prompts, 48 tokens each, by all three, and by llama.cpp from a GGUF file with the same values
+  as halves: its products of Q8_0 and Q4_0 round what goes into them to 8 bits, and texts part where two tokens are near;
 - the largest difference of the logits of the compressed-tensors directory and of the safetensors one, both in transformers.
 
-Prints one JSON line a model. Limits: perplexity within 0.5 %, at least four of five texts equal, logits of the two directories
-equal where --exact-f16 makes scales halves and tables are f16. Needs torch, transformers, compressed-tensors, tokenizers,
+Prints one JSON line a model. Limits: perplexity within 0.5 %, at least four of five texts equal in transformers and in llama.cpp
+from halves, logits of the two directories equal where --exact-f16 makes scales halves and tables are f16. Needs torch, transformers, compressed-tensors, tokenizers,
 llama-cpp-python and numpy.
 """
 import argparse
@@ -137,7 +138,9 @@ def compared(arguments, name, model, scheme, text, chats):
     files = {}
     for kind, out in [("gguf", "model.gguf"), ("compressed-tensors", "packed"), ("safetensors", "dense")]:
         files[kind] = run("export", work / "quantized", "--format", kind, "-o", work / out)
-    own = run("eval", work / "quantized", "--data", text, "--window", WINDOW, "--max-windows", arguments.windows)
+    run("export", work / "dense", "--format", "gguf", "-o", work / "halves.gguf")
+    own = run("eval", work / "quantized", "--data", text, "--window", WINDOW, "--windows", "first",
+              "--max-windows", arguments.windows)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(model / "tokenizer.json"))
     sequences = windows(tokenizer, text, arguments.windows)
     texts = prompts(tokenizer, model, chats)
@@ -151,16 +154,17 @@ def compared(arguments, name, model, scheme, text, chats):
         of_packed = [packed(torch.tensor([tokens])).logits[0] for tokens in sequences]
         of_dense = [dense(torch.tensor([tokens])).logits[0] for tokens in sequences]
     differences = [(a - b).abs().max().item() for a, b in zip(of_packed, of_dense)]
-    peer = LlamaCpp(work / "model.gguf")
+    peer, halves = LlamaCpp(work / "model.gguf"), LlamaCpp(work / "halves.gguf")
     tokenized = sum(peer.tokens(prompt, chats) == tokens for prompt, tokens in zip(texts, started))
 
     # slmc writes what it would from the dense directory of the same values.
-    answers = {"slmc": [], "llama.cpp": [], "transformers": []}
+    answers = {"slmc": [], "llama.cpp": [], "llama.cpp, halves": [], "transformers": []}
     for prompt, tokens in zip(texts if not chats else CHATS, started):
         ask = ("--chat", prompt) if chats else ("--prompt", prompt)
         said = run("generate", work / "quantized", *ask, "--temperature", 0, "--tokens", TOKENS)
         answers["slmc"].append(tokenizer.decode(said["tokens"], skip_special_tokens=True))
         answers["llama.cpp"].append(tokenizer.decode(peer.greedy(tokens), skip_special_tokens=True))
+        answers["llama.cpp, halves"].append(tokenizer.decode(halves.greedy(tokens), skip_special_tokens=True))
         answers["transformers"].append(tokenizer.decode(greedy(packed, tokens, ends), skip_special_tokens=True))
     def same(ours, theirs):
         return sum(own == other for own, other in zip(ours, theirs))
@@ -172,19 +176,19 @@ def compared(arguments, name, model, scheme, text, chats):
         "slmc": own["perplexity"],
         "transformers": perplexity(of_packed, sequences),
         "llama.cpp": perplexity([peer.logits(tokens) for tokens in sequences], sequences),
+        "llama.cpp, halves": perplexity([halves.logits(tokens) for tokens in sequences], sequences),
         "logits_packed_and_dense": max(differences),
-        "texts_transformers": same(answers["slmc"], answers["transformers"]),
-        "texts_llama.cpp": same(answers["slmc"], answers["llama.cpp"]),
+        **{f"texts_{tool}": same(answers["slmc"], texts) for tool, texts in answers.items() if tool != "slmc"},
         "prompts_tokenized_alike": tokenized,
         "scale_error": [files["gguf"]["scale_error"], files["compressed-tensors"]["scale_error"]],
         "bytes": {kind: report["file_bytes"] for kind, report in files.items()},
     }
     print(json.dumps(found), flush=True)
-    for tool in ["transformers", "llama.cpp"]:
+    for tool in ["transformers", "llama.cpp", "llama.cpp, halves"]:
         off = abs(found[tool] / found["slmc"] - 1)
         if off > OFF:
             yield f"{name} in {scheme}: perplexity of {tool} is {100 * off:.2f} % off"
-        if found[f"texts_{tool}"] < EQUAL:
+        if tool != "llama.cpp" and found[f"texts_{tool}"] < EQUAL:
             for own, other in zip(answers["slmc"], answers[tool]):
                 print(json.dumps({"slmc": own, tool: other}), file=sys.stderr)
             yield f"{name} in {scheme}: {tool} gives {found[f'texts_{tool}']} of 5 texts"

@@ -92,7 +92,8 @@ pub(super) enum Engine {
         weights: Box<dyn WeightSource>,
         /// The same weights for fused operations, where the device has them and the weights are dense.
         fused: Option<FusedWeights>,
-        device: Device,
+        /// Boxed, since with the feature `workers` it is large.
+        device: Box<Device>,
     },
     /// The runtime.
     Artifact(ArtifactFile),
@@ -186,7 +187,7 @@ impl OpenedModel {
                 companions: model.companions.clone(),
                 weights,
                 fused,
-                device: device.clone(),
+                device: Box::new(device.clone()),
             },
         })
     }
