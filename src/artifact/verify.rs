@@ -62,7 +62,7 @@ impl Report for VerifyReport {
             table.row(["host part", "absent: written for the device only"]);
         }
         if let Some(signed) = &self.signed {
-            signed.rows(&mut |name, value| table.row([name, value]));
+            signed.rows(&mut table);
         }
         table.to_string()
     }

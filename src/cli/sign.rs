@@ -133,8 +133,10 @@ impl Report for SignReport {
             (Some(id), Some(algorithm), Some(slot)) => {
                 table.row(["signature", &format!("signed by {id} ({algorithm}), slot {slot}")]);
             }
-            _ => table
-                .row(["to sign", &format!("{}: SHA-256 for ECDSA P-256, as it is for Ed25519", self.out.display())]),
+            _ => {
+                let what = "SHA-256 of it for ECDSA P-256, as it is for Ed25519";
+                table.row(["to sign", &format!("{}: {what}", self.out.display())]);
+            }
         }
         table.row(["security_counter", &self.security_counter.to_string()]);
         if let Some(id) = &self.model_id {

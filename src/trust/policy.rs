@@ -4,6 +4,7 @@
 use super::PublicKey;
 use super::signing::{id_of, runtime_key};
 use crate::disk::hash::hex;
+use crate::report::Table;
 use serde::Serialize;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::chunks::Leaves;
@@ -30,7 +31,7 @@ pub enum PolicyError {
 }
 
 /// What is asked of an artifact.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct Policy {
     keys: Vec<PublicKey>,
     threshold: usize,
@@ -135,17 +136,18 @@ impl SignedReport {
     }
 
     /// Rows of a table for people.
-    pub fn rows(&self, row: &mut dyn FnMut(&str, &str)) {
+    pub fn rows(&self, table: &mut Table) {
         for signature in &self.signatures {
             let checked = if signature.checked { "and the signature holds" } else { "not checked" };
-            row("signature", &format!("signed by {}, {checked} ({})", signature.key_id, signature.algorithm));
+            let (id, algorithm) = (&signature.key_id, signature.algorithm);
+            table.row(["signature", &format!("signed by {id}, {checked} ({algorithm})")]);
         }
-        row("security_counter", &self.security_counter.to_string());
+        table.row(["security_counter", &self.security_counter.to_string()]);
         if let Some(id) = &self.model_id {
-            row("model_id", id);
+            table.row(["model_id", id]);
         }
         for missed in &self.missed {
-            row("missed", missed);
+            table.row(["missed", missed]);
         }
     }
 }
