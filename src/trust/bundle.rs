@@ -83,7 +83,8 @@ pub struct Checked {
 /// [`TrustError::Bundle`].
 pub fn read(path: &Path) -> Result<Vec<(String, Envelope)>, TrustError> {
     let name = path.display().to_string();
-    let unread = |error: std::io::Error| TrustError::Bundle { place: name.clone(), fault: format!("cannot be read: {error}") };
+    let unread =
+        |error: std::io::Error| TrustError::Bundle { place: name.clone(), fault: format!("cannot be read: {error}") };
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(unread)?;
     file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(unread)?;
@@ -163,7 +164,9 @@ pub fn check(path: &Path, keys: &[PublicKey], sha256: &Hash) -> Result<Vec<Check
 fn check_one(place: String, envelope: &Envelope, keys: &[PublicKey], sha256: &Hash) -> Result<Checked, TrustError> {
     let fault = |fault: String| TrustError::Bundle { place: place.clone(), fault };
     if keys.is_empty() {
-        return Err(fault("cannot be checked without a key; pass --key with the public key of who signed it".to_owned()));
+        return Err(fault(
+            "cannot be checked without a key; pass --key with the public key of who signed it".to_owned(),
+        ));
     }
     // Whether it is damaged is the same for every key; what the first says is what is said.
     let mut first = None;

@@ -11,7 +11,7 @@
 //! the SHA-256 of the public key's PEM text, and its `keyid` is empty, as the specification has them. Keys of Ed25519 are not
 //! in its registry of algorithms.
 
-use super::bundle::{self, Checked};
+use super::bundle;
 use super::statement::{Resource, Statement};
 use super::{Algorithm, PublicKey, SecretKey, TrustError};
 use crate::disk::atomic;
@@ -59,6 +59,32 @@ impl Report for OmsReport {
     }
 }
 
+/// A directory that is the one that was signed.
+#[derive(Debug, Serialize)]
+pub struct OmsChecked {
+    /// The directory.
+    directory: PathBuf,
+    /// Files that the signature is over.
+    files: usize,
+    /// SHA-256 over the digests of all files.
+    root_sha256: String,
+    /// The key.
+    key_id: String,
+}
+
+impl Report for OmsChecked {
+    const SCHEMA: &'static str = "slmc.oms-verify/1";
+
+    fn text(&self) -> String {
+        format!(
+            "{}: {} files are those that were signed, and no others are there\nkey id  {}",
+            self.directory.display(),
+            self.files,
+            self.key_id
+        )
+    }
+}
+
 /// Signs a directory into a file.
 ///
 /// # Errors
@@ -88,13 +114,16 @@ pub fn sign(directory: &Path, signature: &Path, key: &SecretKey) -> Result<OmsRe
 ///
 /// # Errors
 /// [`TrustError`].
-pub fn verify(directory: &Path, signature: &Path, keys: &[PublicKey]) -> Result<Checked, TrustError> {
+pub fn verify(directory: &Path, signature: &Path, keys: &[PublicKey]) -> Result<OmsChecked, TrustError> {
     let ignored = ignored(directory, signature)?;
     let (found, root) = resources(directory, &ignored)?;
     let mut checked = bundle::check(signature, keys, &root).map_err(|error| match error {
         // The root is another: the list says which file it is.
         TrustError::Bundle { place, fault } => match differing(signature, &found) {
-            Some(file) => TrustError::Directory { place: directory.join(&file).display().to_string(), fault: "is not the file that was signed, or is missing, or more than was signed".to_owned() },
+            Some(file) => TrustError::Directory {
+                place: directory.join(&file).display().to_string(),
+                fault: "is not the file that was signed, or is missing, or more than was signed".to_owned(),
+            },
             None => TrustError::Bundle { place, fault },
         },
         error => error,
@@ -105,10 +134,10 @@ pub fn verify(directory: &Path, signature: &Path, keys: &[PublicKey]) -> Result<
         place: place.clone(),
         fault: format!("does not state `{PREDICATE}`, which signatures of directories do"),
     })?;
-    match one.statement.predicate["resources"] == json!(found) {
-        true => Ok(one),
-        false => Err(TrustError::Bundle { place, fault: "lists other files than its root is over".to_owned() }),
+    if one.statement.predicate["resources"] != json!(found) {
+        return Err(TrustError::Bundle { place, fault: "lists other files than its root is over".to_owned() });
     }
+    Ok(OmsChecked { directory: directory.to_owned(), files: found.len(), root_sha256: hex(&root), key_id: one.key_id })
 }
 
 /// The first file in which a directory and a list, whoever signed it, differ.
@@ -117,7 +146,8 @@ fn differing(signature: &Path, found: &[Value]) -> Option<String> {
     let statement = Statement::read(&envelope.payload_type, &envelope.body().ok()?).ok()?;
     let listed = statement.predicate["resources"].as_array()?.clone();
     let differs = |one: &Value, all: &[Value]| !all.contains(one);
-    let first = listed.iter().find(|one| differs(one, found)).or_else(|| found.iter().find(|one| differs(one, &listed)))?;
+    let first =
+        listed.iter().find(|one| differs(one, found)).or_else(|| found.iter().find(|one| differs(one, &listed)))?;
     Some(first["name"].as_str()?.to_owned())
 }
 
@@ -131,7 +161,8 @@ fn ignored(directory: &Path, signature: &Path) -> Result<Vec<String>, TrustError
             false => Err(fault(directory, "is not a directory; model signatures are over the directory of a release")),
         };
     };
-    if let (Ok(inner), Some(name)) = (parent.strip_prefix(&whole), signature.file_name().and_then(|name| name.to_str())) {
+    if let (Ok(inner), Some(name)) = (parent.strip_prefix(&whole), signature.file_name().and_then(|name| name.to_str()))
+    {
         let inner = inner.join(name);
         ignored.push(inner.to_string_lossy().into_owned());
     }
@@ -163,7 +194,13 @@ fn resources(directory: &Path, ignored: &[String]) -> Result<(Vec<Value>, [u8; 3
 }
 
 /// Adds the files below a directory by their paths from the first one.
-fn list(directory: &Path, prefix: &str, ignored: &[String], depth: usize, names: &mut Vec<String>) -> Result<(), TrustError> {
+fn list(
+    directory: &Path,
+    prefix: &str,
+    ignored: &[String],
+    depth: usize,
+    names: &mut Vec<String>,
+) -> Result<(), TrustError> {
     if depth > DEEPEST || names.len() > MOST_FILES {
         return Err(fault(directory, "holds more, or deeper, than the directory of a release; sign that one"));
     }
@@ -172,7 +209,8 @@ fn list(directory: &Path, prefix: &str, ignored: &[String], depth: usize, names:
         let entry = entry.map_err(unread)?;
         let path = entry.path();
         let name = entry.file_name();
-        let name = name.to_str().ok_or_else(|| fault(&path, "has a name that is not UTF-8, which no signature can list"))?;
+        let name =
+            name.to_str().ok_or_else(|| fault(&path, "has a name that is not UTF-8, which no signature can list"))?;
         let name = format!("{prefix}{name}");
         if ignored.contains(&name) {
             continue;
@@ -183,13 +221,21 @@ fn list(directory: &Path, prefix: &str, ignored: &[String], depth: usize, names:
         } else if kind.is_file() {
             names.push(name);
         } else {
-            return Err(fault(&path, "is a link or not a plain file, and what it leads to is not signed; put a copy in its place"));
+            return Err(fault(
+                &path,
+                "is a link or not a plain file, and what it leads to is not signed; put a copy in its place",
+            ));
         }
     }
     Ok(())
 }
 
-fn statement(directory: &Path, resources: Vec<Value>, root: &[u8; 32], ignored: &[String]) -> Result<Statement, TrustError> {
+fn statement(
+    directory: &Path,
+    resources: Vec<Value>,
+    root: &[u8; 32],
+    ignored: &[String],
+) -> Result<Statement, TrustError> {
     let whole = directory.canonicalize().map_err(|error| fault(directory, &error.to_string()))?;
     let name = whole.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
     let predicate = json!({
@@ -214,7 +260,8 @@ mod tests {
         let release = outer.path().join("release");
         std::fs::create_dir_all(release.join("docs/more")).expect("made");
         std::fs::create_dir_all(release.join(".git")).expect("made");
-        for (name, content) in [("a.slm", "artifact"), ("docs/b.md", "text"), ("docs/more/c", ""), (".git/HEAD", "ref")] {
+        for (name, content) in [("a.slm", "artifact"), ("docs/b.md", "text"), ("docs/more/c", ""), (".git/HEAD", "ref")]
+        {
             std::fs::write(release.join(name), content).expect("written");
         }
         let key = SecretKey::generate(Algorithm::P256).expect("a key");

@@ -43,7 +43,8 @@ fn a_bundle_holds_for_its_artifact_and_its_key() {
     let joined = lines(&envelopes);
     assert!(joined.as_bytes().starts_with(LINES_MAGIC));
     assert_eq!(checked(&joined, &keys, b"artifact"), Ok(2));
-    let with_foreign = format!("{joined}{}", lines(&[read_one(&bundle(b"artifact", &SecretKey::generate(Algorithm::P256).unwrap()))]));
+    let with_foreign =
+        format!("{joined}{}", lines(&[read_one(&bundle(b"artifact", &SecretKey::generate(Algorithm::P256).unwrap()))]));
     assert!(checked(&with_foreign, &keys, b"artifact").expect_err("one is foreign").contains("a.sigstore.json:3:"));
 }
 
@@ -70,7 +71,10 @@ fn bundles_of_others_and_damage_are_named() {
         (changed(|b| b["verificationMaterial"] = json!({"certificate": {"rawBytes": "AA=="}})), "cosign verifies it"),
         (changed(|b| b["dsseEnvelope"]["signatures"] = json!([])), "has 0 signatures"),
         (changed(|b| b["dsseEnvelope"]["payload"] = json!("!")), "the payload of the envelope is not base64"),
-        (changed(|b| b["dsseEnvelope"]["signatures"][0]["sig"] = json!("!")), "a signature of the envelope is not base64"),
+        (
+            changed(|b| b["dsseEnvelope"]["signatures"][0]["sig"] = json!("!")),
+            "a signature of the envelope is not base64",
+        ),
         (changed(|b| b["dsseEnvelope"]["payload"] = json!("e30=")), "was changed after it was signed"),
         (changed(|b| b["dsseEnvelope"]["payloadType"] = json!("a/b")), "was changed after it was signed"),
         (changed(|b| b["dsseEnvelope"] = json!([])), "is not a Sigstore bundle with an envelope"),
@@ -109,7 +113,8 @@ fn what_was_signed_must_be_a_statement() {
     let keys = [key.public().clone()];
     let other = json!({"_type": "https://in-toto.io/Statement/v0.1", "subject": [], "predicateType": "a"});
     let empty = json!({"_type": "https://in-toto.io/Statement/v1", "subject": [], "predicateType": "a"});
-    let nameless = json!({"_type": "https://in-toto.io/Statement/v1", "subject": [{"name": "a"}], "predicateType": "a"});
+    let nameless =
+        json!({"_type": "https://in-toto.io/Statement/v1", "subject": [{"name": "a"}], "predicateType": "a"});
     for (kind, payload, expected) in [
         (PAYLOAD_TYPE, "not JSON".to_owned(), "not an in-toto statement"),
         (PAYLOAD_TYPE, other.to_string(), "Statement/v0.1"),
