@@ -26,6 +26,7 @@ mod run;
 mod sampling;
 mod sbom;
 mod schema;
+mod sign;
 mod speculation;
 mod stage;
 mod targets;
@@ -73,6 +74,7 @@ enum Command {
     Attest(attest::Args),
     Sbom(sbom::Args),
     Oms(oms::Args),
+    Sign(sign::Args),
     Bench(bench::Args),
     Estimate(estimate::Args),
     Init(init::Args),
@@ -165,6 +167,7 @@ impl Cli {
             Command::Attest(args) => args.run(shell),
             Command::Sbom(args) => args.run(shell),
             Command::Oms(args) => args.run(shell),
+            Command::Sign(args) => args.run(shell),
             Command::Bench(args) => args.run(global, shell),
             Command::Estimate(args) => args.run(shell),
             Command::Init(args) => args.run(shell),

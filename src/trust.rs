@@ -12,6 +12,8 @@
 //! | [`bundle`] | Sigstore bundles and files of several envelopes, written and checked |
 //! | [`oms`] | the directory of a release signed as a whole, as the OpenSSF specifies it |
 //! | [`keygen`] | new keys on disk |
+//! | [`signing`] | the chunk list and the signatures of an artifact |
+//! | [`policy`] | whose signature an artifact has, and whether it is one that is asked for |
 //!
 //! No cryptography is implemented here: Ed25519 is `ed25519-compact`'s, ECDSA `p256`'s.
 
@@ -23,7 +25,9 @@ pub mod keygen;
 pub mod keys;
 pub mod oms;
 pub mod place;
+pub mod policy;
 pub mod signature;
+pub mod signing;
 pub mod statement;
 
 pub use device_key::DeviceKey;

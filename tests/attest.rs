@@ -136,7 +136,10 @@ fn a_run_states_what_a_command_states() {
         let again = fs::read(path.join(format!("again/artifact.slm.{part}"))).expect("written");
         assert!(again == *file, "{part}: {}", String::from_utf8_lossy(&again));
     }
-    succeed(path, &format!("sbom {ARTIFACT} --format cyclonedx --result run.json --supplier 'Example GmbH' -o again.json"));
+    succeed(
+        path,
+        &format!("sbom {ARTIFACT} --format cyclonedx --result run.json --supplier 'Example GmbH' -o again.json"),
+    );
     assert!(fs::read(path.join("again.json")).expect("written") == first[3]);
 
     let provenance = statement(&attested(path, PARTS[0]));
@@ -145,9 +148,13 @@ fn a_run_states_what_a_command_states() {
     let definition = &provenance["predicate"]["buildDefinition"];
     assert_eq!(definition["externalParameters"]["recipe"], json!({"name": "r", "file": "r.toml", "overrides": []}));
     let stages = definition["externalParameters"]["stages"].as_array().expect("stages");
-    assert_eq!(stages.iter().map(|stage| stage["stage"].as_str()).collect::<Vec<_>>(), [Some("quantize"), Some("compile")]);
+    assert_eq!(
+        stages.iter().map(|stage| stage["stage"].as_str()).collect::<Vec<_>>(),
+        [Some("quantize"), Some("compile")]
+    );
     let inputs = definition["resolvedDependencies"].as_array().expect("inputs");
-    let named: Vec<(&Value, &Value)> = inputs.iter().map(|input| (&input["name"], &input["annotations"]["path"])).collect();
+    let named: Vec<(&Value, &Value)> =
+        inputs.iter().map(|input| (&input["name"], &input["annotations"]["path"])).collect();
     let expected = [
         (json!("quantize/model"), json!("model")),
         (json!("quantize/calibration"), json!("text.txt")),
@@ -181,12 +188,16 @@ fn missed_gates_are_stated_as_failed() {
     assert_eq!(tests["predicate"]["result"], "FAILED");
     assert_eq!(tests["predicate"]["failedTests"], json!(["quality/kld_max"]));
     // Undecided, and counted as held.
-    let value = tests["predicate"]["configuration"][0]["annotations"]["quality/kld_max"]["value"].as_f64().expect("a value");
+    let value =
+        tests["predicate"]["configuration"][0]["annotations"]["quality/kld_max"]["value"].as_f64().expect("a value");
     let undecided = RECIPE.replace("kld_max = 100", &format!("undecided = \"pass\"\nkld_max = {value}"));
     fs::write(path.join("r.toml"), undecided).expect("written");
     with_key(path, "run r.toml", 0);
     let tests = statement(&attested(path, PARTS[1]));
-    assert_eq!((&tests["predicate"]["result"], &tests["predicate"]["warnedTests"]), (&json!("WARNED"), &json!(["quality/kld_max"])));
+    assert_eq!(
+        (&tests["predicate"]["result"], &tests["predicate"]["warnedTests"]),
+        (&json!("WARNED"), &json!(["quality/kld_max"]))
+    );
     // One stage alone attests nothing, and needs no key.
     let alone = json_with_code(path, "run r.toml --only artifact", 0);
     assert!(alone.get("attestations").is_none());
@@ -200,14 +211,21 @@ fn keys_are_in_nothing_that_is_written() {
     let from_file = RECIPE.replace("env:SLMC_ATTEST_KEY", "key.pem");
     fs::write(path.join("f.toml"), &from_file).expect("written");
     let mut said = Vec::new();
-    for line in ["run r.toml -v", "run r.toml -v --plan", "run r.toml -v --json --report markdown=a.md --report html=a.html", "run f.toml -v", "plan r.toml --emit github"] {
+    for line in [
+        "run r.toml -v",
+        "run r.toml -v --plan",
+        "run r.toml -v --json --report markdown=a.md --report html=a.html",
+        "run f.toml -v",
+        "plan r.toml --emit github",
+    ] {
         let output = slmc(path, line).env("SLMC_ATTEST_KEY", SECRET).output().expect("it starts");
         assert_eq!(output.status.code(), Some(0), "{line}: {}", stderr(&output));
         said.extend([output.stdout, output.stderr]);
     }
     let workflow = String::from_utf8(said[said.len() - 2].clone()).expect("UTF-8");
     assert!(workflow.contains("SLMC_ATTEST_KEY: ${{ secrets.SLMC_ATTEST_KEY }}"), "{workflow}");
-    let warned = said.iter().any(|text| String::from_utf8_lossy(text).contains("key.pem: others can read this secret key"));
+    let warned =
+        said.iter().any(|text| String::from_utf8_lossy(text).contains("key.pem: others can read this secret key"));
     assert!(warned || cfg!(not(unix)));
     fs::remove_file(path.join("key.pem")).expect("removed");
     let mut files = Vec::new();
@@ -239,7 +257,10 @@ fn materials_name_what_is_known_and_what_is_not() {
     assert_eq!(model["modelCard"]["modelParameters"]["task"], "text-generation");
     assert_eq!(model["pedigree"]["ancestors"][0]["name"], "model");
     let metrics = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"].as_array().expect("metrics");
-    assert!(metrics.iter().any(|metric| metric["type"] == "kld" && metric["confidenceInterval"].is_object()), "{metrics:?}");
+    assert!(
+        metrics.iter().any(|metric| metric["type"] == "kld" && metric["confidenceInterval"].is_object()),
+        "{metrics:?}"
+    );
     let components = document["components"].as_array().expect("components");
     let kinds: Vec<(&Value, &Value)> = components.iter().map(|one| (&one["type"], &one["name"])).collect();
     let text = (json!("data"), json!("text.txt"));

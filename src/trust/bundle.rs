@@ -72,6 +72,9 @@ pub struct Checked {
     pub predicate_type: String,
     /// The key that signed it.
     pub key_id: String,
+    /// What a test result says: PASSED, WARNED or FAILED.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
     /// The statement.
     #[serde(skip)]
     pub statement: Statement,
@@ -189,6 +192,7 @@ fn check_one(place: String, envelope: &Envelope, keys: &[PublicKey], sha256: &Ha
                     file: place,
                     predicate_type: statement.predicate_type.clone(),
                     key_id: hex(&key.id()),
+                    result: statement.test_result().map(str::to_owned),
                     statement,
                 });
             }

@@ -75,6 +75,12 @@ impl Statement {
         Statement { kind: STATEMENT.to_owned(), subject, predicate_type: predicate_type.to_owned(), predicate }
     }
 
+    /// What it says, where it is a test result.
+    pub fn test_result(&self) -> Option<&str> {
+        let is_test = self.predicate_type.starts_with("https://in-toto.io/attestation/test-result/");
+        is_test.then(|| self.predicate["result"].as_str()).flatten()
+    }
+
     /// As JSON on one line, the bytes that are signed.
     pub fn to_json(&self) -> Vec<u8> {
         json!(self).to_string().into_bytes()

@@ -74,6 +74,49 @@ fn openssl_verifies_what_is_attested() {
 }
 
 #[test]
+fn bundles_hold_for_their_artifact_alone() {
+    let directory = workshop(RECIPE);
+    let path = directory.path();
+    with_key(path, "run r.toml", 0);
+    json(path, "keygen --type p256 -o other");
+    json(path, "compile out/r/small --context 16 -o other.slm");
+    let bundles: Vec<String> = PARTS[..3].iter().map(|part| format!("{ARTIFACT}.{part}")).collect();
+    let all = bundles.iter().map(|bundle| format!(" --bundle {bundle}")).collect::<String>();
+    let report = json(path, &format!("verify {ARTIFACT} --bundle-key other.pub --bundle-key key.pub{all}"));
+    let attested = report["attestations"].as_array().expect("attestations");
+    assert_eq!(attested.len(), 4);
+    assert_eq!((&attested[1]["result"], &attested[3]["file"]), (&"PASSED".into(), &format!("{}:2", bundles[2]).into()));
+    for bundle in &bundles {
+        let one = format!("--bundle {bundle} --bundle-key");
+        refused(
+            path,
+            &format!("verify other.slm {one} key.pub"),
+            "is about artifact.slm, artifact.slm (device part), and not about",
+        );
+        refused(path, &format!("verify {ARTIFACT} {one} other.pub"), "not signed by this key");
+        refused(path, &format!("verify {ARTIFACT} --bundle {bundle}"), "pass --key");
+    }
+    refused(path, &format!("verify {ARTIFACT} --bundle r.toml --bundle-key key.pub"), "r.toml:2: is not JSON");
+    refused(path, &format!("verify {ARTIFACT} --bundle absent --bundle-key key.pub"), "absent: cannot be read");
+    // Signing changes the file.
+    json(path, &format!("sign {ARTIFACT} --key other.pem -o signed.slm"));
+    refused(
+        path,
+        &format!("verify signed.slm --bundle {} --bundle-key key.pub", bundles[0]),
+        "the artifact was changed since",
+    );
+    let said = json(path, "attest signed.slm --key other.pem");
+    assert_eq!(said["signed"], true);
+    json(path, "verify signed.slm --key other.pub --bundle signed.slm.intoto.jsonl");
+    // What failed is a result, and no refusal.
+    let missed = RECIPE.replace("kld_max = 100", "kld_max = 1e-12");
+    fs::write(path.join("r.toml"), missed).expect("written");
+    with_key(path, "run r.toml", 1);
+    let line = format!("verify {ARTIFACT} --bundle {} --bundle-key key.pub", bundles[1]);
+    assert_eq!(crate::support::json_with_code(path, &line, 1)["attestations"][0]["result"], "FAILED");
+}
+
+#[test]
 fn keys_of_openssl_attest() {
     let directory = workshop(RECIPE);
     let path = directory.path();

@@ -29,7 +29,9 @@ fn artifacts_and_results_that_do_not_belong_together_are_named() {
     fs::write(path.join("cut.slm"), &bytes[..bytes.len() - 1]).expect("written");
     let foreign = json!({"schema": "slmc.eval/1"});
     let older = report.to_string().replace("slmc.run/2", "slmc.run/1");
-    for (name, text) in [("eval.json", foreign.to_string()), ("older.json", older), ("cut.json", report.to_string()[..100].to_owned())] {
+    for (name, text) in
+        [("eval.json", foreign.to_string()), ("older.json", older), ("cut.json", report.to_string()[..100].to_owned())]
+    {
         fs::write(path.join(name), text).expect("written");
     }
     let key = "--key env:SLMC_ATTEST_KEY -o none";
@@ -48,7 +50,10 @@ fn artifacts_and_results_that_do_not_belong_together_are_named() {
         (format!("attest {ARTIFACT} --recipe absent.toml {key}"), "absent.toml: cannot be read"),
         (format!("attest {ARTIFACT} --builder-id laptop {key}"), "--builder-id `laptop` is not a URI"),
         (format!("attest {ARTIFACT} --finished-on today {key}"), "--finished-on `today` is not a time"),
-        (format!("sbom {ARTIFACT} --format cyclonedx --timestamp today -o none/a"), "--timestamp `today` is not a time"),
+        (
+            format!("sbom {ARTIFACT} --format cyclonedx --timestamp today -o none/a"),
+            "--timestamp `today` is not a time",
+        ),
         (format!("sbom {ARTIFACT} --format spdx -o none/a"), "--format spdx: the AI profile of SPDX 3.0 demands"),
     ] {
         refused_with_key(path, &line, expected);
