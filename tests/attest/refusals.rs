@@ -66,6 +66,10 @@ fn artifacts_and_results_that_do_not_belong_together_are_named() {
     refused_with_key(path, &line, "exists and was not made by slmc");
     assert_eq!(fs::read_dir(path.join("mine")).expect("there").count(), 1);
     refused(path, &format!("attest {ARTIFACT}"), "--key");
+    let shown = run(path, &["attest", ARTIFACT, "--key", SECRET]);
+    let said = stderr(&shown);
+    assert!(shown.status.code() == Some(2) && said.contains("is given as the key itself"), "{said}");
+    assert!(!said.contains(super::SECRET_PART), "{said}");
 }
 
 #[test]
@@ -109,8 +113,8 @@ fn mistakes_of_the_table_are_named_and_no_key_is_shown() {
         ("[attest]\nkey = 'env:A'\nstages = ['quality']", "no stage `quality` makes an artifact"),
         ("[attest]\nkey = 'env:A'\nstages = 'artifact'", "`stages` is not a list of stages"),
         ("[attest]\nkey = 'pkcs11:token=a'", "tokens are not read"),
-        (&format!("[attest]\nkey = \"{inline}\""), "holds a key, and recipes are shared"),
-        (&format!("[attest]\nkey = '''{SECRET}'''"), "holds a key, and recipes are shared"),
+        (&format!("[attest]\nkey = \"{inline}\""), "is given as the key itself"),
+        (&format!("[attest]\nkey = '''{SECRET}'''"), "is given as the key itself"),
         ("attest = 1", "`attest` is 1; expected a table"),
     ];
     let directory = workshop("");
