@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, each with its options (the help text) and a `run` that opens the
 //! files named, calls the library and hands the report to the shell.
 
+mod attest;
 mod bench;
 mod cache;
 mod chat;
@@ -17,11 +18,13 @@ mod inspect;
 mod keygen;
 mod man;
 mod merge;
+mod oms;
 mod plan;
 mod report;
 mod reproduce;
 mod run;
 mod sampling;
+mod sbom;
 mod schema;
 mod sign;
 mod speculation;
@@ -68,6 +71,9 @@ enum Command {
     Inspect(inspect::Args),
     Verify(verify::Args),
     Keygen(keygen::Args),
+    Attest(attest::Args),
+    Sbom(sbom::Args),
+    Oms(oms::Args),
     Sign(sign::Args),
     Bench(bench::Args),
     Estimate(estimate::Args),
@@ -158,6 +164,9 @@ impl Cli {
             Command::Inspect(args) => args.run(shell),
             Command::Verify(args) => args.run(shell),
             Command::Keygen(args) => args.run(shell),
+            Command::Attest(args) => args.run(shell),
+            Command::Sbom(args) => args.run(shell),
+            Command::Oms(args) => args.run(shell),
             Command::Sign(args) => args.run(shell),
             Command::Bench(args) => args.run(global, shell),
             Command::Estimate(args) => args.run(shell),

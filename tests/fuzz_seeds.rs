@@ -19,6 +19,7 @@ use slmc::text::chat_template::ChatTemplate;
 use slmc::text::tokenizer::Tokenizer;
 use slmc::trust::SecretKey;
 use slmc::trust::signing::{SigningFields, Slot, ToSign};
+use slmc::trust::bundle;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -172,6 +173,14 @@ fn seeds_of_the_fuzz_targets_are_sound() {
         let bytes = fs::read(entry).expect("reads");
         Entry::parse(&bytes).expect("it is sound");
         seeds.put("cache_entry", "prune", bytes);
+    }
+
+    slmc(&["keygen", "--type", "p256", "-o", "key"]);
+    slmc(&["attest", "sparse.slm", "--key", "key.pem"]);
+    for part in ["provenance.sigstore.json", "intoto.jsonl"] {
+        let bytes = fs::read(temporary.path().join(format!("sparse.slm.{part}"))).expect("it was attested");
+        assert_eq!(bundle::envelopes(&bytes).expect("it is sound").len(), 1);
+        seeds.put("bundle", part, bytes);
     }
 
     for (name, json) in [("letters", letters()), ("word-pieces", word_pieces())] {

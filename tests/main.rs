@@ -4,6 +4,7 @@
 mod adapters;
 mod allocate;
 mod artifact;
+mod attest;
 mod c_interface;
 mod cache;
 mod calibration;

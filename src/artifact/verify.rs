@@ -5,6 +5,7 @@ use crate::artifact::text::{TokenizerSummary, compare, host_only};
 use crate::disk::hash::hex;
 use crate::machine::kernels::kernels_for;
 use crate::report::{Report, Table};
+use crate::trust::bundle::Checked;
 use crate::trust::policy::{Policy, SignedReport};
 use serde::Serialize;
 use slm_runtime::format::header::SectionKind;
@@ -34,12 +35,16 @@ pub struct VerifyReport {
     /// Who signed it; absent where nobody did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed: Option<SignedReport>,
+    /// What is attested of it, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attestations: Vec<Checked>,
 }
 
 impl VerifyReport {
     /// Whether all that was asked for holds.
     pub fn passed(&self) -> bool {
         self.signed.as_ref().is_none_or(|signed| signed.missed.is_empty())
+            && self.attestations.iter().all(|checked| checked.result.as_deref() != Some("FAILED"))
     }
 }
 
@@ -63,6 +68,10 @@ impl Report for VerifyReport {
         }
         if let Some(signed) = &self.signed {
             signed.rows(&mut table);
+        }
+        for Checked { file, predicate_type, key_id, result, .. } in &self.attestations {
+            let result = result.as_ref().map_or_else(String::new, |result| format!(": {result}"));
+            table.row(["attested", &format!("{predicate_type}{result}, by {key_id} ({file})")]);
         }
         table.to_string()
     }
@@ -97,5 +106,6 @@ pub fn verify(path: &Path, policy: Option<&Policy>) -> Result<VerifyReport, Arti
         device_only: view.device_only(),
         kernel: kernels_for(view.layout()).name,
         signed,
+        attestations: Vec::new(),
     })
 }

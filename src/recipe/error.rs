@@ -16,6 +16,9 @@ pub enum RecipeError {
     /// The file has mistakes.
     #[error(transparent)]
     Mistakes(#[from] Mistakes),
+    /// Nothing can be stated of the artifacts.
+    #[error(transparent)]
+    Attest(#[from] crate::attest::AttestError),
     /// A base for adapters, and none among the inputs.
     #[error(transparent)]
     Base(#[from] AdapterError),

@@ -1,6 +1,7 @@
 //! The plan of a recipe's run: its stages in order, where the result of each would come from, why one is to run, and what it
 //! will take.
 
+use super::attest::Attest;
 use super::cache::{self, Made};
 use super::error::RecipeError;
 use super::expand::LeftOut;
@@ -9,7 +10,7 @@ use super::hashes::{Content, Hashes};
 use super::key::{self, Build};
 use super::lock::{self, Lock};
 use super::overrides::Setting;
-use super::plan_report::{Estimate, LOCAL, LeftOutStage, PlanReport, PlannedStage, Totals, Variable};
+use super::plan_report::{Estimate, LOCAL, LeftOutStage, PlanReport, PlannedKey, PlannedStage, Totals, Variable};
 use super::reader::{self, Reading, Recipe};
 use super::released::Artifacts;
 use super::stage::{Chosen, Input, RecipeStage};
@@ -204,6 +205,7 @@ pub fn plan(options: &RunOptions, progress: &dyn Progress) -> Result<PlanReport,
         stages: Vec::new(),
         left_out: prepared.recipe.left_out.iter().map(left_out).collect(),
         environment: environment(&prepared.recipe, &prepared.chain),
+        keys: prepared.recipe.attest.iter().map(Attest::needs).collect(),
         to_do: Totals::default(),
         fits: true,
     };
@@ -303,7 +305,11 @@ fn environment(recipe: &Recipe, chain: &Chain) -> Vec<Variable> {
         secret: true,
         what_for,
     });
-    of_recipe.chain(of_caches).collect()
+    let of_keys = recipe.attest.iter().filter_map(|attest| {
+        let PlannedKey { variable, there, what_for, .. } = attest.needs();
+        Some(Variable { name: variable?, set: there, secret: true, what_for })
+    });
+    of_recipe.chain(of_keys).chain(of_caches).collect()
 }
 
 /// The models that a stage reads, by the names the recipe has for them.

@@ -31,6 +31,9 @@ pub struct PlanReport {
     /// Variables of the environment that a run reads.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<Variable>,
+    /// Secret keys that a run needs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<PlannedKey>,
     /// Sums over the stages that are to run.
     pub to_do: Totals,
     /// Whether every artifact fits its target, as far as that can be told.
@@ -114,6 +117,20 @@ pub struct Variable {
     pub set: bool,
     /// Whether a secret is expected there.
     pub secret: bool,
+    /// Its use.
+    pub what_for: String,
+}
+
+/// A secret key that a run needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedKey {
+    /// Where it is; never the key.
+    pub place: String,
+    /// The variable of the environment, where that is the place.
+    #[serde(skip)]
+    pub variable: Option<String>,
+    /// Whether something is there.
+    pub there: bool,
     /// Its use.
     pub what_for: String,
 }
@@ -279,6 +296,10 @@ impl PlanReport {
         for Variable { name, set, what_for, .. } in &self.environment {
             let state = if *set { "set" } else { "not set" };
             lines.push(format!("environment: {name} ({state}): {what_for}"));
+        }
+        // Those of the environment are among its variables.
+        for PlannedKey { place, there, what_for, .. } in self.keys.iter().filter(|key| key.variable.is_none()) {
+            lines.push(format!("key: {place} ({}): {what_for}", if *there { "there" } else { "not there" }));
         }
         lines.push(self.to_do.words(self.stages.len()));
         lines

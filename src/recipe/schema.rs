@@ -142,6 +142,21 @@ fn top(key: &str) -> Value {
             "additionalProperties": any_stage(),
         }),
         "gates" => json!({"$ref": "#/definitions/gates"}),
+        "attest" => json!({
+            "description": "What is stated of the artifacts, signed, when the gates are judged: docs/attest.md",
+            "type": "object",
+            "properties": {
+                "key": {"description": "Where the secret key of ECDSA P-256 is: env:VAR, file:PATH or a path", "type": "string"},
+                "builder_id": {"description": "URI that names who builds", "type": "string"},
+                "stages": {"description": "Whose artifacts", "type": "array", "items": {"type": "string"}, "minItems": 1},
+                "sbom": {"description": "Whether FILE.cdx.json is written too", "type": "boolean", "default": false},
+                "supplier": {"description": "Who supplies the artifacts, for the list of materials", "type": "string"},
+                "licence": {"description": "Their licence as an SPDX expression, for the list of materials", "type": "string"},
+                "version": {"description": "Their version, for the list of materials", "type": "string"},
+            },
+            "required": ["key"],
+            "additionalProperties": false,
+        }),
         "sample" => json!({
             "description": "A text that checkpoint and artifact continue, for the report",
             "type": "object",
