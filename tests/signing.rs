@@ -1,7 +1,7 @@
 //! `slmc keygen`, `sign` and `verify` as people and CI use them, with openssl as the other party: it signs what slmc writes,
 //! and verifies what slmc signs.
 
-use crate::fixture::{Family, Size, compiled, quantized};
+use crate::fixture::{self, Family, Size, compiled, quantized};
 use crate::support::{json, json_with_code, refused, run, slmc, stderr, succeed};
 use serde_json::{Value, json};
 use slm_runtime::format::header::HEADER_BYTES;
@@ -210,5 +210,92 @@ fn sign_refuses_what_it_cannot_do() {
         fs::set_permissions(at.join("own.pem"), fs::Permissions::from_mode(0o644)).expect("its owner may");
         let output = run(at, &["sign", "a.slm", "--key", "own.pem"]);
         assert_eq!((output.status.code(), stderr(&output).contains("others can read")), (Some(0), true));
+    }
+}
+
+/// A model, quantized, compiled, measured and signed with a key of the environment.
+const RECIPE: &str = r#"
+version = 1
+[model]
+path = "model"
+
+[stages.small]
+kind = "quantize"
+input = "model"
+scheme = "w8"
+method = "rtn"
+
+[stages.artifact]
+kind = "compile"
+input = "small"
+
+[gates]
+file_bytes_max = 1_000_000
+
+[sign]
+key = "env:SLMC_SIGN_KEY"
+counter = 5
+model_id = "6f1d2c3b-0a4e-4c5d-9e8f-001122334455"
+chunk_bytes = 4096
+"#;
+
+#[test]
+fn a_recipe_signs_what_passes_its_gates() {
+    let directory = fixture::workshop("r.toml", RECIPE);
+    let at = directory.path();
+    succeed(at, &["keygen", "-o", "own"]);
+    let secret = fs::read_to_string(at.join("own.pem")).expect("there");
+    let with_key = |recipe: &str, code: i32| -> Value {
+        let output = slmc(at, &["run", recipe, "--json"]).env("SLMC_SIGN_KEY", &secret).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        crate::support::one_line(&output)
+    };
+    let plan = json(at, &["run", "r.toml", "--plan"]);
+    assert_eq!((&plan["keys"][0]["place"], &plan["keys"][0]["there"]), (&json!("$SLMC_SIGN_KEY"), &json!(false)));
+    // The key is asked for before anything runs.
+    refused(at, &["run", "r.toml"], "$SLMC_SIGN_KEY: is not set");
+    assert!(!at.join("out/r/small").exists());
+    let report = with_key("r.toml", 0);
+    let signed = Path::new("out/r/artifact.signed.slm");
+    assert_eq!(report["signed"], json!([signed]));
+    let first = fs::read(at.join(signed)).expect("written");
+    let file = signed.display().to_string();
+    let verify = ["verify", &file, "--key", "own.pub", "--min-counter", "5", "--model-id", UUID];
+    assert_eq!(json(at, &verify)["signed"]["chunk_bytes"], json!(4096));
+    // From the cache: the same file. What the stage made is not signed, and the key is in nothing that is written.
+    fs::remove_file(at.join(signed)).expect("written before");
+    assert_eq!(with_key("r.toml", 0)["stages"][1]["status"], json!("cached"));
+    assert!(fs::read(at.join(signed)).expect("written again") == first);
+    assert!(json(at, &["verify", "out/r/artifact.slm"]).get("signed").is_none());
+    let part = secret.lines().nth(1).expect("PEM");
+    let mut folders = vec![at.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("reads") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().is_some_and(|name| name != "own.pem") {
+                let bytes = fs::read(&path).expect("reads");
+                assert!(!bytes.windows(part.len()).any(|window| window == part.as_bytes()), "{}", path.display());
+            }
+        }
+    }
+    // A gate that is missed: nothing is signed.
+    fs::remove_file(at.join(signed)).expect("written before");
+    fs::write(at.join("r.toml"), RECIPE.replace("1_000_000", "1000")).expect("writes");
+    assert!(with_key("r.toml", 1).get("signed").is_none());
+    assert!(!at.join(signed).exists());
+    // Mistakes are named before anything runs.
+    for (change, with, said) in [
+        ("counter = 5", "counter = -1", "`counter` is not a whole number"),
+        ("chunk_bytes = 4096", "chunk_bytes = 5000", "not a power of two from 4096"),
+        ("6f1d2c3b-", "zebra-", "is not a UUID"),
+        ("counter = 5", "stages = [\"small\"]", "no stage `small` makes an artifact"),
+        ("counter = 5", "slots = 2", "slots"),
+        ("env:SLMC_SIGN_KEY", "pkcs11:token=a", "keys on tokens are not read"),
+        ("key = ", "# key = ", "missing key `key` in [sign]"),
+    ] {
+        fs::write(at.join("r.toml"), RECIPE.replace(change, with)).expect("writes");
+        refused(at, &["run", "r.toml", "--plan"], said);
     }
 }

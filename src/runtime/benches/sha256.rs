@@ -14,7 +14,8 @@ const BYTES: usize = 64 << 20;
 const ROUNDS: usize = 9;
 
 fn main() {
-    let bytes: Vec<u8> = (0..BYTES / 8).flat_map(|n| slm_runtime::sample::random_u64(1, n as u64).to_le_bytes()).collect();
+    let bytes: Vec<u8> =
+        (0..BYTES / 8).flat_map(|n| slm_runtime::sample::random_u64(1, n as u64).to_le_bytes()).collect();
     assert_eq!(Sha256::digest(&bytes)[..], sha2::Sha256::digest(&bytes)[..], "one of the two is wrong");
     let leaves = |bytes: &[u8], leaf: usize| {
         bytes.chunks(leaf).map(|leaf| leaf_digest(&Software, leaf)).fold(0, |sum, digest| sum ^ digest[0])
