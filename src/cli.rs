@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, each with its options (the help text) and a `run` that opens the
 //! files named, calls the library and hands the report to the shell.
 
+mod attest;
 mod bench;
 mod cache;
 mod chat;
@@ -14,14 +15,18 @@ mod generate;
 pub mod global;
 mod init;
 mod inspect;
+mod keygen;
 mod man;
 mod merge;
+mod oms;
 mod plan;
 mod report;
 mod reproduce;
 mod run;
 mod sampling;
+mod sbom;
 mod schema;
+mod sign;
 mod speculation;
 mod stage;
 mod targets;
@@ -65,6 +70,11 @@ enum Command {
     Merge(merge::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
+    Keygen(keygen::Args),
+    Attest(attest::Args),
+    Sbom(sbom::Args),
+    Oms(oms::Args),
+    Sign(sign::Args),
     Bench(bench::Args),
     Estimate(estimate::Args),
     Init(init::Args),
@@ -153,6 +163,11 @@ impl Cli {
             Command::Merge(args) => args.run(global, shell),
             Command::Inspect(args) => args.run(shell),
             Command::Verify(args) => args.run(shell),
+            Command::Keygen(args) => args.run(shell),
+            Command::Attest(args) => args.run(shell),
+            Command::Sbom(args) => args.run(shell),
+            Command::Oms(args) => args.run(shell),
+            Command::Sign(args) => args.run(shell),
             Command::Bench(args) => args.run(global, shell),
             Command::Estimate(args) => args.run(shell),
             Command::Init(args) => args.run(shell),

@@ -4,6 +4,7 @@
 mod adapters;
 mod allocate;
 mod artifact;
+mod attest;
 mod c_interface;
 mod cache;
 mod calibration;
@@ -51,6 +52,7 @@ mod schemas;
 mod schemes;
 mod sentences;
 mod shrink;
+mod signing;
 mod special_tokens;
 mod speculation;
 mod statistics;
