@@ -16,6 +16,7 @@
 //! schema    JSON Schemas of recipes, targets, reports   history   runs over time, a table of artifacts
 //! released  results that a lock names, found again   suggest   limits from the last results
 //! emit      a plan as a workflow of another engine   attest   what is stated of artifacts when the gates are judged
+//! sign      artifacts signed where every gate holds
 //! ```
 
 mod attest;
@@ -50,6 +51,7 @@ mod run_report;
 mod runner;
 pub mod schema;
 mod share;
+mod sign;
 mod stage;
 mod suggest;
 mod validate;

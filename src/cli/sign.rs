@@ -6,12 +6,11 @@ use crate::report::{Report, Table};
 use crate::shell::{ExitStatus, Shell};
 use crate::stages::arguments::groups::ArtifactArg;
 use crate::trust::policy::{parse_uuid, uuid};
-use crate::trust::signing::{SigningFields, Slot, ToSign};
+use crate::trust::signing::{SigningFields, Slot, ToSign, parse_chunk_bytes};
 use crate::trust::{PublicKey, SecretKey, Signature};
 use anyhow::{Context, bail};
 use clap::ArgGroup;
 use serde::Serialize;
-use slm_runtime::format::chunks::CHUNK_SHIFTS;
 use slm_runtime::format::header::MAGIC;
 use slm_runtime::format::signature::SIGNED_PREFIX;
 use std::io::Write;
@@ -72,7 +71,7 @@ pub(super) struct Args {
     ///
     /// What is checked at once when the file is read in pieces, in as much memory. Smaller leaves make a longer list: 32 bytes
     /// for each.
-    #[arg(long, value_name = "N", value_parser = chunk_shift)]
+    #[arg(long, value_name = "N", value_parser = parse_chunk_bytes)]
     chunk_bytes: Option<u8>,
 
     /// Place of the signature, 1 or 2 [default: 1]
@@ -87,13 +86,6 @@ pub(super) struct Args {
 fn slot(text: &str) -> Result<Slot, String> {
     let slot = text.parse().ok().and_then(Slot::from_number);
     slot.ok_or_else(|| format!("`{text}` is not a slot; there are two, 1 and 2"))
-}
-
-/// log2 of a number of bytes.
-fn chunk_shift(text: &str) -> Result<u8, String> {
-    let bytes = text.parse::<u32>().ok().filter(|bytes| bytes.is_power_of_two());
-    let shift = bytes.map(|bytes| bytes.ilog2() as u8).filter(|shift| CHUNK_SHIFTS.contains(shift));
-    shift.ok_or_else(|| format!("`{text}` is not a power of two from 4096 to 1048576"))
 }
 
 /// Result of `slmc sign`.

@@ -65,7 +65,7 @@ pub(super) fn read(
         mistakes.suggest(&entry.place, Code::MissingKey, "missing key `key` in [attest]", help);
         return None;
     };
-    let key = place(&key, &entry.place, mistakes)?;
+    let key = key_place(&key, &entry.place, "[attest]", "SLMC_ATTEST_KEY", mistakes)?;
     let text = |name: &str, mistakes: &mut Mistakes| {
         let entry = table.find(name)?;
         entry.node.text(name, mistakes).map(str::to_owned)
@@ -84,17 +84,23 @@ pub(super) fn read(
         let message = format!("`{}` says something of a list of materials that is not written", entry.key);
         mistakes.suggest(&entry.place, Code::Conflict, message, "write sbom = true beside it");
     }
-    let stages = attested(entry, &table, stages, mistakes)?;
+    let stages = artifacts(entry, &table, stages, "[attest]", mistakes)?;
     Some(Attest { key, builder_id, stages, sbom, supplier, licence, version })
 }
 
 /// Where the key is; what looks like a key is not repeated in the message.
-fn place(key: &Entry, heading: &super::mistake::Location, mistakes: &mut Mistakes) -> Option<KeyPlace> {
+pub(super) fn key_place(
+    key: &Entry,
+    heading: &super::mistake::Location,
+    table: &str,
+    variable: &str,
+    mistakes: &mut Mistakes,
+) -> Option<KeyPlace> {
     let text = match &key.node.value {
         Value::Text(text) => text,
         _ => {
-            let message = "`key` in [attest] is not a string";
-            mistakes.suggest(heading, Code::WrongType, message, "write key = \"env:SLMC_ATTEST_KEY\"");
+            let message = format!("`key` in {table} is not a string");
+            mistakes.suggest(heading, Code::WrongType, message, format!("write key = \"env:{variable}\""));
             return None;
         }
     };
@@ -108,13 +114,21 @@ fn place(key: &Entry, heading: &super::mistake::Location, mistakes: &mut Mistake
     }
 }
 
-/// The stages whose artifacts are attested.
-fn attested(entry: &Entry, table: &Table, stages: &[RecipeStage], mistakes: &mut Mistakes) -> Option<Vec<usize>> {
+/// The stages whose artifacts a table is about.
+pub(super) fn artifacts(
+    entry: &Entry,
+    table: &Table,
+    stages: &[RecipeStage],
+    heading: &str,
+    mistakes: &mut Mistakes,
+) -> Option<Vec<usize>> {
     let is_artifact = |stage: &usize| stages[*stage].kind.makes() == Product::Artifact;
     let artifacts: Vec<usize> = (0..stages.len()).filter(is_artifact).collect();
     if artifacts.is_empty() {
-        let message = "[attest] has nothing to attest: no stage makes an artifact";
-        mistakes.suggest(&entry.place, Code::NothingToCompare, message, "remove [attest], or add a compile stage");
+        let message =
+            format!("{heading} has nothing to {}: no stage makes an artifact", heading.trim_matches(['[', ']']));
+        let help = format!("remove {heading}, or add a compile stage");
+        mistakes.suggest(&entry.place, Code::NothingToCompare, message, help);
         return None;
     }
     let Some(named) = table.find("stages") else {
@@ -145,16 +159,7 @@ fn attested(entry: &Entry, table: &Table, stages: &[RecipeStage], mistakes: &mut
 impl Attest {
     /// What a plan says of the key.
     pub(super) fn needs(&self) -> PlannedKey {
-        let there = match &self.key {
-            KeyPlace::Variable(name) => std::env::var_os(name).is_some_and(|value| !value.is_empty()),
-            KeyPlace::File(path) => path.is_file(),
-        };
-        let what_for = "secret key of ECDSA P-256 that signs attestations ([attest])".to_owned();
-        let variable = match &self.key {
-            KeyPlace::Variable(name) => Some(name.clone()),
-            KeyPlace::File(_) => None,
-        };
-        PlannedKey { place: self.key.name(), variable, there, what_for }
+        PlannedKey::at(&self.key, "secret key of ECDSA P-256 that signs attestations ([attest])")
     }
 
     /// Reads the key, and refuses one that cannot sign attestations, and a builder that is none.

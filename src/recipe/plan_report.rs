@@ -6,6 +6,7 @@ use super::forecast::Basis;
 use crate::report::annotation::{Annotation, Level};
 use crate::report::{Align, Report, Table, visible};
 use crate::stages::{Cost, DeviceNeed, Prediction};
+use crate::trust::KeyPlace;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -133,6 +134,19 @@ pub struct PlannedKey {
     pub there: bool,
     /// Its use.
     pub what_for: String,
+}
+
+impl PlannedKey {
+    /// A key at a place.
+    pub(super) fn at(place: &KeyPlace, what_for: &str) -> Self {
+        let (there, variable) = match place {
+            KeyPlace::Variable(name) => {
+                (std::env::var_os(name).is_some_and(|value| !value.is_empty()), Some(name.clone()))
+            }
+            KeyPlace::File(path) => (path.is_file(), None),
+        };
+        PlannedKey { place: place.name(), variable, there, what_for: what_for.to_owned() }
+    }
 }
 
 /// Sums over the stages that are to run.

@@ -93,6 +93,9 @@ pub struct RunReport {
     /// Samples of the model and of the last artifact.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub samples: Vec<SampleResult>,
+    /// Artifacts signed for devices.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub signed: Vec<PathBuf>,
     /// Files that state how the artifacts were made, and which gates they passed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attestations: Vec<PathBuf>,
@@ -226,6 +229,9 @@ impl Report for RunReport {
         }
         for sample in &self.samples {
             text = format!("{text}\n\n{}: {}", sample.of, sample.text);
+        }
+        for (number, path) in self.signed.iter().enumerate() {
+            text = format!("{text}{}signed: {}", if number == 0 { "\n\n" } else { "\n" }, path.display());
         }
         for (number, path) in self.attestations.iter().enumerate() {
             text = format!("{text}{}attested: {}", if number == 0 { "\n\n" } else { "\n" }, path.display());

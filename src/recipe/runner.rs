@@ -45,7 +45,18 @@ pub(super) fn run_prepared(options: &RunOptions, prepared: Prepared, shell: &She
     let count = prepared.recipe.stages.len();
     let rates = Rates::noted(prepared.chain.local());
     let (made, results) = (vec![None; count], vec![None; count]);
-    let mut run = Run { options, shell, prepared, chosen, made, results, rates, side_by_side: false, signer: None };
+    let mut run = Run {
+        options,
+        shell,
+        prepared,
+        chosen,
+        made,
+        results,
+        rates,
+        side_by_side: false,
+        release_key: None,
+        signer: None,
+    };
     run.begin()?;
     let settled = run.stages();
     // What is finished is written down, whatever stopped the run.
@@ -91,6 +102,8 @@ struct Run<'r> {
     rates: Rates,
     /// Whether lines say which stage they are of.
     side_by_side: bool,
+    /// The key that signs artifacts, where they are to be signed.
+    release_key: Option<SecretKey>,
     /// The key of attestations, where there are to be any.
     signer: Option<SecretKey>,
 }
@@ -135,7 +148,10 @@ impl Run<'_> {
                  computes them again",
             ),
         }
-        // One stage alone has no gates and is attested by the run of all.
+        // One stage alone has no gates, and is signed and attested by the run of all.
+        if let Some(sign) = self.prepared.recipe.sign.as_ref().filter(|_| self.options.only.is_none()) {
+            self.release_key = Some(sign.signer(shell)?);
+        }
         if let Some(attest) = self.prepared.recipe.attest.as_ref().filter(|_| self.options.only.is_none()) {
             self.signer = Some(attest.signer(shell)?);
         }
@@ -309,7 +325,16 @@ impl Run<'_> {
 
     /// Gates and samples over the results.
     fn report(self) -> Result<RunReport, RecipeError> {
-        let Run { options, shell, prepared: Prepared { recipe, mut hashes, .. }, chosen, results, signer, .. } = self;
+        let Run {
+            options,
+            shell,
+            prepared: Prepared { recipe, mut hashes, .. },
+            chosen,
+            results,
+            signer,
+            release_key,
+            ..
+        } = self;
         // Each is settled by now.
         let results: Vec<StageResult> = results.into_iter().flatten().collect();
         let gates = super::gates::verdicts(&recipe, &results, &|stage| chosen.contains(&stage), shell);
@@ -318,7 +343,7 @@ impl Run<'_> {
             _ => Vec::new(),
         };
         let inputs = inputs(&recipe, &mut hashes)?;
-        let outputs: Vec<_> = results
+        let mut outputs: Vec<_> = results
             .iter()
             .enumerate()
             .filter_map(|(index, result)| Some((index, result.status, result.output.clone()?)))
@@ -333,9 +358,27 @@ impl Run<'_> {
         let passed = stages.iter().all(gave) && gates.iter().all(|gate| gate.passed);
         let (file, tool) = (options.recipe.display().to_string(), crate::machine::tool());
         let settings = options.settings.iter().map(ToString::to_string).collect();
-        let (name, attestations) = (recipe.name.clone(), Vec::new());
-        let mut report =
-            RunReport { recipe: name, file, settings, tool, inputs, stages, gates, samples, attestations, passed };
+        let (name, signed, attestations) = (recipe.name.clone(), Vec::new(), Vec::new());
+        let mut report = RunReport {
+            recipe: name,
+            file,
+            settings,
+            tool,
+            inputs,
+            stages,
+            gates,
+            samples,
+            signed,
+            attestations,
+            passed,
+        };
+        if let Some((sign, key)) = recipe.sign.as_ref().zip(release_key) {
+            if report.passed {
+                report.signed = sign.write(&mut outputs, &key, shell)?;
+            } else {
+                shell.note("nothing is signed: a stage gave no result, or a gate does not hold");
+            }
+        }
         if let Some((attest, signer)) = recipe.attest.as_ref().zip(signer) {
             report.attestations = attest.write(&report, &outputs, &options.recipe, &signer, shell)?;
         }

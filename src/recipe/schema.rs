@@ -142,6 +142,19 @@ fn top(key: &str) -> Value {
             "additionalProperties": any_stage(),
         }),
         "gates" => json!({"$ref": "#/definitions/gates"}),
+        "sign" => json!({
+            "description": "Artifacts signed for devices where every gate holds: docs/trust.md",
+            "type": "object",
+            "properties": {
+                "key": {"description": "Where the secret key of Ed25519 or ECDSA P-256 is: env:VAR, file:PATH or a path", "type": "string"},
+                "counter": {"description": "Counter against rollback", "anyOf": [{"type": "integer", "minimum": 0}, elsewhere()], "default": 0},
+                "model_id": {"description": "UUID of the product line", "type": "string"},
+                "chunk_bytes": {"description": "Bytes of a leaf, a power of two", "anyOf": [{"type": "integer", "minimum": 4096, "maximum": 1_048_576}, elsewhere()], "default": 65536},
+                "stages": {"description": "Whose artifacts", "type": "array", "items": {"type": "string"}, "minItems": 1},
+            },
+            "required": ["key"],
+            "additionalProperties": false,
+        }),
         "attest" => json!({
             "description": "What is stated of the artifacts, signed, when the gates are judged: docs/attest.md",
             "type": "object",

@@ -76,6 +76,16 @@ pub struct SigningFields {
     pub chunk_shift: Option<u8>,
 }
 
+/// `chunk_shift` for a number of bytes in digits.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn parse_chunk_bytes(text: &str) -> Result<u8, String> {
+    let bytes = text.parse::<u32>().ok().filter(|bytes| bytes.is_power_of_two());
+    let shift = bytes.map(|bytes| bytes.ilog2() as u8).filter(|shift| CHUNK_SHIFTS.contains(shift));
+    shift.ok_or_else(|| format!("`{text}` is not a power of two from 4096 to 1048576"))
+}
+
 /// Number of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(u8);
