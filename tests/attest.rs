@@ -205,6 +205,23 @@ fn missed_gates_are_stated_as_failed() {
 }
 
 #[test]
+fn a_signed_artifact_is_the_one_that_is_attested() {
+    let directory = workshop(&RECIPE.replace("[attest]", "[sign]\nkey = \"device.pem\"\n\n[attest]"));
+    let path = directory.path();
+    json(path, "keygen -o device");
+    let report = with_key(path, "run r.toml", 0);
+    let signed = "out/r/artifact.generic.signed.slm";
+    assert_eq!((&report["signed"][0]["output"], &report["signed"][0]["stage"]), (&json!(signed), &json!("artifact")));
+    let line = format!("verify {signed} --key device.pub --bundle-key key.pub --bundle {signed}.intoto.jsonl");
+    let attested = json(path, &line)["attestations"].as_array().cloned().expect("attestations");
+    assert_eq!((attested.len(), &attested[1]["result"]), (2, &json!("PASSED")));
+    fs::write(path.join("run.json"), report.to_string()).expect("written");
+    let line = format!("attest {signed} --key env:SLMC_ATTEST_KEY --result run.json --recipe r.toml -o again");
+    let said = with_key(path, &line, 0);
+    assert_eq!((&said["signed"], &said["gates"]), (&json!(true), &json!("PASSED")));
+}
+
+#[test]
 fn keys_are_in_nothing_that_is_written() {
     let directory = workshop(RECIPE);
     let path = directory.path();
