@@ -70,7 +70,7 @@ pub use plan::{RunOptions, plan};
 pub use plan_report::{Estimate, LeftOutStage, PlanReport, PlannedKey, PlannedStage, Totals, Variable};
 pub use reader::check_recipe;
 pub use reproduce::{ReproduceError, ReproduceOptions, ReproduceReport, ReproducedStage, reproduce};
-pub use run_report::{InputDigest, RunReport, SampleResult, StageResult, Status};
+pub use run_report::{InputDigest, RunReport, SampleResult, SignedArtifact, StageResult, Status};
 pub use runner::run;
 pub use share::{Direction, ShareReport, SharedStage, WhyReport, share, why};
 pub use suggest::{SuggestReport, Suggestion, suggest};

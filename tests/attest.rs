@@ -41,6 +41,7 @@ calibration = "text.txt"
 [stages.artifact]
 kind = "compile"
 input = "small"
+target = "generic"
 
 [stages.quality]
 kind = "eval"
@@ -62,7 +63,7 @@ supplier = "Example GmbH"
 "#;
 
 /// Where the run of the recipe puts its artifact.
-const ARTIFACT: &str = "out/r/artifact.slm";
+const ARTIFACT: &str = "out/r/artifact.generic.slm";
 
 fn workshop(recipe: &str) -> tempfile::TempDir {
     let directory = fixture::workshop("r.toml", recipe);
@@ -133,7 +134,7 @@ fn a_run_states_what_a_command_states() {
     let said = with_key(path, &line, 0);
     assert_eq!((&said["gates"], &said["signed"]), (&json!("PASSED"), &json!(false)));
     for (part, file) in PARTS.iter().zip(&first).take(3) {
-        let again = fs::read(path.join(format!("again/artifact.slm.{part}"))).expect("written");
+        let again = fs::read(path.join(format!("again/artifact.generic.slm.{part}"))).expect("written");
         assert!(again == *file, "{part}: {}", String::from_utf8_lossy(&again));
     }
     succeed(
@@ -144,7 +145,7 @@ fn a_run_states_what_a_command_states() {
 
     let provenance = statement(&attested(path, PARTS[0]));
     let sha256 = report["stages"][1]["sha256"].as_str().expect("a hash");
-    assert_eq!(provenance["subject"][0], json!({"name": "artifact.slm", "digest": {"sha256": sha256}}));
+    assert_eq!(provenance["subject"][0], json!({"name": "artifact.generic.slm", "digest": {"sha256": sha256}}));
     let definition = &provenance["predicate"]["buildDefinition"];
     assert_eq!(definition["externalParameters"]["recipe"], json!({"name": "r", "file": "r.toml", "overrides": []}));
     let stages = definition["externalParameters"]["stages"].as_array().expect("stages");
@@ -201,6 +202,23 @@ fn missed_gates_are_stated_as_failed() {
     // One stage alone attests nothing, and needs no key.
     let alone = json_with_code(path, "run r.toml --only artifact", 0);
     assert!(alone.get("attestations").is_none());
+}
+
+#[test]
+fn a_signed_artifact_is_the_one_that_is_attested() {
+    let directory = workshop(&RECIPE.replace("[attest]", "[sign]\nkey = \"device.pem\"\n\n[attest]"));
+    let path = directory.path();
+    json(path, "keygen -o device");
+    let report = with_key(path, "run r.toml", 0);
+    let signed = "out/r/artifact.generic.signed.slm";
+    assert_eq!((&report["signed"][0]["output"], &report["signed"][0]["stage"]), (&json!(signed), &json!("artifact")));
+    let line = format!("verify {signed} --key device.pub --bundle-key key.pub --bundle {signed}.intoto.jsonl");
+    let attested = json(path, &line)["attestations"].as_array().cloned().expect("attestations");
+    assert_eq!((attested.len(), &attested[1]["result"]), (2, &json!("PASSED")));
+    fs::write(path.join("run.json"), report.to_string()).expect("written");
+    let line = format!("attest {signed} --key env:SLMC_ATTEST_KEY --result run.json --recipe r.toml -o again");
+    let said = with_key(path, &line, 0);
+    assert_eq!((&said["signed"], &said["gates"]), (&json!(true), &json!("PASSED")));
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn property(name: &str, value: impl ToString) -> Value {
 fn component(name: &str, dependency: &Dependency) -> Value {
     let Dependency { stage, role, sha256, is_model, path } = dependency;
     let known = path.clone().unwrap_or_else(|| format!("{role} of {stage}"));
-    let kind = match (*is_model || role == "draft", DATA.contains(&role.as_str())) {
+    let kind = match (dependency.is_network(), DATA.contains(&role.as_str())) {
         (true, _) => "machine-learning-model",
         (false, true) => "data",
         (false, false) => "file",
@@ -132,7 +132,7 @@ fn artifact(
     }
     let ancestors: Vec<Value> = inputs
         .iter()
-        .filter(|(_, dependency)| dependency.is_model)
+        .filter(|(_, dependency)| dependency.is_network())
         .map(|(name, dependency)| component(&format!("{name}-ancestor"), dependency))
         .collect();
     if !ancestors.is_empty() {

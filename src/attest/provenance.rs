@@ -16,6 +16,7 @@ use crate::disk::hash::file_sha256;
 use crate::machine::tool;
 use crate::trust::statement::Resource;
 use serde_json::{Map, Value, json};
+use std::path::Path;
 
 /// The type of the predicate.
 pub(super) const PREDICATE: &str = "https://slsa.dev/provenance/v1";
@@ -108,7 +109,11 @@ pub(super) fn predicate(
     external.insert("stages".to_owned(), record.steps.iter().map(Step::asked).collect());
     if let Some(results) = results {
         let run = &results.run;
-        external.insert("recipe".to_owned(), json!({"name": run.recipe, "file": run.file, "overrides": run.settings}));
+        // An absolute path is of this machine, and of it the name alone is of the recipe.
+        let file = Path::new(&run.file);
+        let file = if file.is_absolute() { file.file_name().map(Path::new).unwrap_or(file) } else { file };
+        let recipe = json!({"name": run.recipe, "file": file, "overrides": run.settings});
+        external.insert("recipe".to_owned(), recipe);
     }
     let mut internal = Map::new();
     internal.insert("stages".to_owned(), record.steps.iter().map(Step::resolved).collect());
@@ -154,7 +159,6 @@ fn this_program() -> Result<Resource, AttestError> {
 mod tests {
     use super::super::record::example;
     use super::*;
-    use std::path::Path;
 
     #[test]
     fn a_predicate_has_what_slsa_requires_and_nothing_of_the_machine() {

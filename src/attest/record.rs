@@ -15,6 +15,8 @@ const DEEPEST: usize = 64;
 /// The digest of a model, which may be a directory: SHA-256 of a file, or over the names and digests of a directory's files
 /// ([`crate::disk::hash`]).
 pub(super) const MODEL_DIGEST: &str = "slmcModelSha256";
+/// Roles of models that are not, or no longer, options which name a model.
+const MODEL_ROLES: [&str; 6] = ["model", "base", "student", "teacher", "tokenizer", "quality-model"];
 /// Keys of settings that say where something ran, not what it gave.
 const OF_THE_MACHINE: [&str; 4] = ["threads", "jobs", "cpu_features", "workers"];
 
@@ -36,7 +38,7 @@ pub(super) struct Dependency {
     pub(super) role: String,
     /// Its hash.
     pub(super) sha256: String,
-    /// Whether it is a model, be it a file or a directory; else it is a file.
+    /// Whether it is a model or a tokenizer, which may be a directory; else it is a file.
     pub(super) is_model: bool,
     /// As the recipe names it, where a run's result says so.
     pub(super) path: Option<String>,
@@ -113,6 +115,11 @@ impl Record {
 }
 
 impl Dependency {
+    /// Whether it has weights.
+    pub(super) fn is_network(&self) -> bool {
+        self.role == "draft" || self.is_model && self.role != "tokenizer"
+    }
+
     /// As in-toto names it.
     pub(super) fn resource(&self) -> Resource {
         let algorithm = if self.is_model { MODEL_DIGEST } else { "sha256" };
@@ -160,7 +167,10 @@ impl Step {
 
 /// Whether what an option of a stage reads is a model.
 fn is_model(stage: &str, role: &str) -> bool {
-    let Some(kind) = stages::named(stage) else { return ["model", "base"].contains(&role) };
+    if MODEL_ROLES.contains(&role) {
+        return true;
+    }
+    let Some(kind) = stages::named(stage) else { return false };
     let command = kind.augment(clap::Command::new(kind.name()));
     command
         .get_arguments()

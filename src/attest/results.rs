@@ -36,6 +36,8 @@ pub(super) struct Run {
     inputs: Vec<RunInput>,
     stages: Vec<RunStage>,
     gates: Vec<RunGate>,
+    #[serde(default)]
+    signed: Vec<SignedArtifact>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -52,6 +54,13 @@ struct RunStage {
     status: String,
     #[serde(default)]
     sha256: Option<String>,
+}
+
+/// The artifact of a stage, signed.
+#[derive(Clone, Debug, Deserialize)]
+struct SignedArtifact {
+    stage: String,
+    sha256: String,
 }
 
 /// A gate.
@@ -111,7 +120,9 @@ impl Results {
     /// [`AttestError::OtherArtifact`] where the run did not make it.
     pub(super) fn gates_of(&self, subject: &Subject) -> Result<Vec<&RunGate>, AttestError> {
         let own = hex(&subject.sha256);
-        let made = self.run.stages.iter().find(|stage| stage.sha256.as_deref() == Some(&own));
+        let signed = self.run.signed.iter().find(|signed| signed.sha256 == own).map(|signed| signed.stage.as_str());
+        let is_own = |stage: &&RunStage| stage.sha256.as_deref() == Some(&own) || signed == Some(&stage.stage);
+        let made = self.run.stages.iter().find(is_own);
         let made = made.ok_or_else(|| AttestError::OtherArtifact {
             results: self.path.clone(),
             artifact: subject.path.clone(),

@@ -72,6 +72,17 @@ pub struct InputDigest {
     pub sha256: String,
 }
 
+/// An artifact that was signed for devices, beside the one of its stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct SignedArtifact {
+    /// The stage whose artifact was signed.
+    pub stage: String,
+    /// The signed file.
+    pub output: PathBuf,
+    /// SHA-256 of that.
+    pub sha256: String,
+}
+
 /// Result of `slmc run`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RunReport {
@@ -95,7 +106,7 @@ pub struct RunReport {
     pub samples: Vec<SampleResult>,
     /// Artifacts signed for devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub signed: Vec<PathBuf>,
+    pub signed: Vec<SignedArtifact>,
     /// Files that state how the artifacts were made, and which gates they passed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attestations: Vec<PathBuf>,
@@ -230,8 +241,9 @@ impl Report for RunReport {
         for sample in &self.samples {
             text = format!("{text}\n\n{}: {}", sample.of, sample.text);
         }
-        for (number, path) in self.signed.iter().enumerate() {
-            text = format!("{text}{}signed: {}", if number == 0 { "\n\n" } else { "\n" }, path.display());
+        for (number, signed) in self.signed.iter().enumerate() {
+            let path = signed.output.display();
+            text = format!("{text}{}signed: {path}", if number == 0 { "\n\n" } else { "\n" });
         }
         for (number, path) in self.attestations.iter().enumerate() {
             text = format!("{text}{}attested: {}", if number == 0 { "\n\n" } else { "\n" }, path.display());

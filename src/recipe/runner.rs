@@ -374,7 +374,7 @@ impl Run<'_> {
         };
         if let Some((sign, key)) = recipe.sign.as_ref().zip(release_key) {
             if report.passed {
-                report.signed = sign.write(&mut outputs, &key, shell)?;
+                report.signed = sign.write(&mut outputs, &recipe.stages, &key, shell)?;
             } else {
                 shell.note("nothing is signed: a stage gave no result, or a gate does not hold");
             }

@@ -19,10 +19,11 @@ use super::error::RecipeError;
 use super::expand;
 use super::mistake::{Code, Mistakes};
 use super::plan_report::PlannedKey;
-use super::run_report::Status;
+use super::run_report::{SignedArtifact, Status};
 use super::stage::RecipeStage;
 use crate::artifact::host::ArtifactFile;
 use crate::disk::atomic;
+use crate::disk::hash::{file_sha256, hex};
 use crate::shell::Shell;
 use crate::trust::policy::parse_uuid;
 use crate::trust::signing::{SigningFields, Slot, ToSign, parse_chunk_bytes};
@@ -135,15 +136,20 @@ impl Sign {
     pub(super) fn write(
         &self,
         outputs: &mut [(usize, Status, PathBuf)],
+        stages: &[RecipeStage],
         key: &SecretKey,
         shell: &Shell,
-    ) -> Result<Vec<PathBuf>, RecipeError> {
+    ) -> Result<Vec<SignedArtifact>, RecipeError> {
         let mut written = Vec::new();
         for (stage, status, artifact) in outputs {
             if self.stages.contains(stage) && matches!(status, Status::Done | Status::Cached) {
                 *artifact = self.sign(artifact, key).map_err(RecipeError::Sign)?;
                 shell.status("Signed", artifact.display());
-                written.push(artifact.clone());
+                written.push(SignedArtifact {
+                    stage: stages[*stage].label(),
+                    output: artifact.clone(),
+                    sha256: hex(&file_sha256(artifact)?),
+                });
             }
         }
         Ok(written)

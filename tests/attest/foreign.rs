@@ -79,7 +79,7 @@ fn bundles_hold_for_their_artifact_alone() {
     let path = directory.path();
     with_key(path, "run r.toml", 0);
     json(path, "keygen --type p256 -o other");
-    json(path, "compile out/r/small --context 16 -o other.slm");
+    json(path, "compile out/r/small --target generic --context 16 -o other.slm");
     let bundles: Vec<String> = PARTS[..3].iter().map(|part| format!("{ARTIFACT}.{part}")).collect();
     let all = bundles.iter().map(|bundle| format!(" --bundle {bundle}")).collect::<String>();
     let report = json(path, &format!("verify {ARTIFACT} --bundle-key other.pub --bundle-key key.pub{all}"));
@@ -91,7 +91,7 @@ fn bundles_hold_for_their_artifact_alone() {
         refused(
             path,
             &format!("verify other.slm {one} key.pub"),
-            "is about artifact.slm, artifact.slm (device part), and not about",
+            "is about artifact.generic.slm, artifact.generic.slm (device part), and not about",
         );
         refused(path, &format!("verify {ARTIFACT} {one} other.pub"), "not signed by this key");
         refused(path, &format!("verify {ARTIFACT} --bundle {bundle}"), "pass --key");

@@ -20,8 +20,8 @@ fn artifacts_and_results_that_do_not_belong_together_are_named() {
     let path = directory.path();
     let report = with_key(path, "run r.toml", 0);
     fs::write(path.join("run.json"), report.to_string()).expect("written");
-    json(path, "compile out/r/small --context 16 -o other.slm");
-    json(path, "compile out/r/small --device-only -o device.slm");
+    json(path, "compile out/r/small --target generic --context 16 -o other.slm");
+    json(path, "compile out/r/small --target generic --device-only -o device.slm");
     let bytes = fs::read(path.join(ARTIFACT)).expect("the artifact");
     let mut damaged = bytes.clone();
     damaged[bytes.len() / 2] ^= 1;
@@ -61,7 +61,7 @@ fn artifacts_and_results_that_do_not_belong_together_are_named() {
     }
     // A file of a person is not replaced, and none of the others written.
     fs::create_dir(path.join("mine")).expect("made");
-    fs::write(path.join("mine/artifact.slm.intoto.jsonl"), "notes").expect("written");
+    fs::write(path.join("mine/artifact.generic.slm.intoto.jsonl"), "notes").expect("written");
     let line = format!("attest {ARTIFACT} --key env:SLMC_ATTEST_KEY -o mine");
     refused_with_key(path, &line, "exists and was not made by slmc");
     assert_eq!(fs::read_dir(path.join("mine")).expect("there").count(), 1);
@@ -85,8 +85,11 @@ fn predicates_alone_need_no_key() {
         serde_json::from_slice(&fs::read(path.join("bare").join(name)).expect("written")).expect("JSON")
     };
     let tests = super::statement(&attested(path, PARTS[1]));
-    assert_eq!(read("artifact.slm.tests.json"), tests["predicate"]);
-    assert_eq!(read("artifact.slm.provenance.json")["runDetails"]["builder"]["id"], "slmc:attest/v1#builder-not-named");
+    assert_eq!(read("artifact.generic.slm.tests.json"), tests["predicate"]);
+    assert_eq!(
+        read("artifact.generic.slm.provenance.json")["runDetails"]["builder"]["id"],
+        "slmc:attest/v1#builder-not-named"
+    );
     let text = run(path, &line);
     assert!(stderr(&text).contains("is not signed; signing changes the file"), "{}", stderr(&text));
     let of_actions = slmc(path, &format!("{line} --json"))
@@ -96,7 +99,7 @@ fn predicates_alone_need_no_key() {
         .output()
         .expect("it starts");
     assert!(of_actions.status.success());
-    let id = &read("artifact.slm.provenance.json")["runDetails"]["builder"]["id"];
+    let id = &read("artifact.generic.slm.provenance.json")["runDetails"]["builder"]["id"];
     assert_eq!(id, "https://github.com/a/b/.github/workflows/c.yml@refs/heads/main");
 }
 
