@@ -140,7 +140,7 @@ impl<'a> ChunkList<'a> {
 }
 
 /// Checks the place and the length of the chunk list in a section table whose sections lie within the file.
-pub(super) fn check_list(page: &[u8], header: &Header) -> Result<(), FormatError> {
+pub(crate) fn check_list(page: &[u8], header: &Header) -> Result<(), FormatError> {
     let fault = |fault| Err(FormatError::section(SectionKind::Chunks, fault));
     let sections = (header.sections as usize).min(MAX_SECTIONS);
     let table = &page[SECTION_TABLE_OFFSET..SECTION_TABLE_OFFSET + sections * SectionRecord::BYTES];
