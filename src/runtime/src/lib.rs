@@ -17,6 +17,7 @@
 //! | [`self_test`] | the golden vectors |
 //! | `c_api` | all of this from C, with the feature `c-api`; `include/slm.h`, docs/c-api.md |
 //! | [`sha256`] | digests |
+//! | `trust` | signed artifacts; with the feature `signed` |
 //! | `update` | packages of changed leaves, two slots, trials; with the feature `update` |
 //!
 //! ```text
@@ -51,6 +52,8 @@ pub mod sha256;
 pub mod speculate;
 pub mod text;
 pub mod tokenizer;
+#[cfg(feature = "signed")]
+pub mod trust;
 #[cfg(feature = "update")]
 pub mod update;
 // Tests that need the crate's private parts, out of the tree of the product; `cargo test --lib` runs them, on every
