@@ -27,6 +27,7 @@ mod speculation;
 mod stage;
 mod targets;
 mod tokenizer;
+mod update;
 mod verify;
 mod version;
 mod worker;
@@ -81,6 +82,7 @@ enum Command {
     Schema(schema::Args),
     Tokenizer(tokenizer::Args),
     Targets(targets::Args),
+    Update(update::Args),
     Worker(worker::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
@@ -170,6 +172,7 @@ impl Cli {
             Command::Schema(args) => args.run(shell),
             Command::Tokenizer(args) => args.run(global, shell),
             Command::Targets(args) => args.run(shell),
+            Command::Update(args) => args.run(shell),
             Command::Worker(args) => args.run(global, shell),
             Command::Doctor(args) => args.run(global, shell),
             Command::Completions(args) => args.run(shell),

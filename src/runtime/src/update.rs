@@ -24,6 +24,8 @@ mod memory;
 pub mod package;
 pub mod slots;
 pub mod surroundings;
+#[cfg(test)]
+mod tests;
 
 pub use apply::{Applied, Device, apply, required_bytes};
 pub use error::UpdateError;
