@@ -23,6 +23,7 @@ mod reproduce;
 mod run;
 mod sampling;
 mod schema;
+mod sign;
 mod speculation;
 mod stage;
 mod targets;
@@ -68,6 +69,7 @@ enum Command {
     Inspect(inspect::Args),
     Verify(verify::Args),
     Keygen(keygen::Args),
+    Sign(sign::Args),
     Bench(bench::Args),
     Estimate(estimate::Args),
     Init(init::Args),
@@ -158,6 +160,7 @@ impl Cli {
             Command::Inspect(args) => args.run(shell),
             Command::Verify(args) => args.run(shell),
             Command::Keygen(args) => args.run(shell),
+            Command::Sign(args) => args.run(shell),
             Command::Bench(args) => args.run(global, shell),
             Command::Estimate(args) => args.run(shell),
             Command::Init(args) => args.run(shell),

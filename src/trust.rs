@@ -9,6 +9,8 @@
 //! | [`device_key`] | the 32 bytes that a device opens sealed weights with |
 //! | [`dsse`] | what is signed (the pre-authentication encoding), and the envelope around it |
 //! | [`keygen`] | new keys on disk |
+//! | [`signing`] | the chunk list and the signatures of an artifact |
+//! | [`policy`] | whose signature an artifact has, and whether it is one that is asked for |
 //!
 //! No cryptography is implemented here: Ed25519 is `ed25519-compact`'s, ECDSA `p256`'s.
 
@@ -18,7 +20,9 @@ mod error;
 pub mod keygen;
 pub mod keys;
 pub mod place;
+pub mod policy;
 pub mod signature;
+pub mod signing;
 
 pub use device_key::DeviceKey;
 pub use error::TrustError;

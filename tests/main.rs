@@ -51,6 +51,7 @@ mod schemas;
 mod schemes;
 mod sentences;
 mod shrink;
+mod signing;
 mod special_tokens;
 mod speculation;
 mod statistics;

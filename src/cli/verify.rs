@@ -3,23 +3,53 @@
 use crate::artifact::verify::verify;
 use crate::shell::{ExitStatus, Shell};
 use crate::stages::arguments::groups::ArtifactArg;
+use crate::trust::PublicKey;
+use crate::trust::policy::{Policy, parse_uuid};
+use std::path::Path;
 
-/// Check an artifact: its digests, and its logits here
+/// Check an artifact: its digests, its signatures, and its logits here
 ///
 /// Every digest is computed again, and the golden prompts are run on this machine. Any changed byte, a file cut short,
-/// or logits that differ from the build machine's are exit code 2.
+/// or logits that differ from the build machine's are exit code 2. With --key also a file that none of the keys signed;
+/// fewer signatures than --threshold, a counter below --min-counter or another --model-id are exit code 1. Without --key a
+/// signature is named and not checked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
-  slmc verify out/mixed.slm")]
+Examples:
+  slmc verify out/mixed.slm
+  slmc verify out/mixed.slm --key release.pub --min-counter 3
+  slmc verify out/mixed.slm --key release.pub --key auditor.pub --threshold 2")]
 pub(super) struct Args {
     #[command(flatten)]
     artifact: ArtifactArg,
+
+    /// Public key in SPKI PEM: a path, file:PATH or env:VAR; several may be given
+    #[arg(long, value_name = "PUB")]
+    key: Vec<String>,
+
+    /// Different keys of these that must have signed, 1 or 2 [default: 1]
+    #[arg(long, value_name = "N", requires = "key")]
+    threshold: Option<usize>,
+
+    /// Least counter against rollback
+    #[arg(long, value_name = "N", requires = "key")]
+    min_counter: Option<u64>,
+
+    /// UUID of the product line
+    #[arg(long, value_name = "UUID", requires = "key", value_parser = parse_uuid)]
+    model_id: Option<[u8; 16]>,
 }
 
 impl Args {
     pub(super) fn run(&self, shell: &Shell) -> anyhow::Result<ExitStatus> {
-        shell.result(&verify(&self.artifact.artifact)?)?;
-        Ok(ExitStatus::Success)
+        let keys: Vec<PublicKey> =
+            self.key.iter().map(|text| PublicKey::read(text, Path::new(""))).collect::<Result<_, _>>()?;
+        let policy = match keys.is_empty() {
+            true => None,
+            false => Some(Policy::new(keys, self.threshold.unwrap_or(1), self.min_counter, self.model_id)?),
+        };
+        let report = verify(&self.artifact.artifact, policy.as_ref())?;
+        shell.result(&report)?;
+        Ok(if report.passed() { ExitStatus::Success } else { ExitStatus::Failure })
     }
 }

@@ -53,11 +53,53 @@ pub enum Status {
     Snapshot = 20,
     /// The artifact carries no draft model.
     NoDraft = 21,
+    /// The artifact is not signed, or a signature does not hold.
+    #[cfg(any(test, feature = "signed"))]
+    Signature = 22,
+    /// None of the firmware's keys signed the artifact, or not as many as must.
+    #[cfg(any(test, feature = "signed"))]
+    KeyUnknown = 23,
+    /// The artifact is older than what the device has confirmed.
+    #[cfg(any(test, feature = "signed"))]
+    Rollback = 24,
+    /// The artifact is of another product line.
+    #[cfg(any(test, feature = "signed"))]
+    ModelId = 25,
+    /// A leaf is not what was signed.
+    #[cfg(any(test, feature = "signed"))]
+    Leaf = 26,
+    /// Leaves of the weights have not been checked yet.
+    #[cfg(any(test, feature = "signed"))]
+    Unchecked = 27,
+    /// The caller's reader failed.
+    #[cfg(any(test, feature = "signed"))]
+    Read = 28,
+    /// This library cannot verify the key's algorithm.
+    #[cfg(any(test, feature = "signed"))]
+    NoVerifier = 29,
+    /// The package is not sound, or a leaf that it makes is not what was signed.
+    #[cfg(any(test, feature = "update"))]
+    Package = 40,
+    /// The package was made from another artifact than the active one.
+    #[cfg(any(test, feature = "update"))]
+    Base = 41,
+    /// No sound slot record, or a slot does not hold the artifact that it names.
+    #[cfg(any(test, feature = "update"))]
+    Slot = 42,
+    /// A trial runs where none may, or none where one must.
+    #[cfg(any(test, feature = "update"))]
+    Trial = 43,
+    /// Flash, protected storage or the source of the package failed.
+    #[cfg(any(test, feature = "update"))]
+    Device = 44,
+    /// The caller's health check failed.
+    #[cfg(any(test, feature = "update"))]
+    Health = 45,
 }
 
 impl Status {
-    /// Every status, by number.
-    pub const ALL: [Status; 22] = [
+    /// Every status, by number; those of signed artifacts only where this library reads them.
+    pub const ALL: &'static [Status] = &[
         Status::Ok,
         Status::Null,
         Status::Alignment,
@@ -80,6 +122,34 @@ impl Status {
         Status::Refused,
         Status::Snapshot,
         Status::NoDraft,
+        #[cfg(any(test, feature = "signed"))]
+        Status::Signature,
+        #[cfg(any(test, feature = "signed"))]
+        Status::KeyUnknown,
+        #[cfg(any(test, feature = "signed"))]
+        Status::Rollback,
+        #[cfg(any(test, feature = "signed"))]
+        Status::ModelId,
+        #[cfg(any(test, feature = "signed"))]
+        Status::Leaf,
+        #[cfg(any(test, feature = "signed"))]
+        Status::Unchecked,
+        #[cfg(any(test, feature = "signed"))]
+        Status::Read,
+        #[cfg(any(test, feature = "signed"))]
+        Status::NoVerifier,
+        #[cfg(any(test, feature = "update"))]
+        Status::Package,
+        #[cfg(any(test, feature = "update"))]
+        Status::Base,
+        #[cfg(any(test, feature = "update"))]
+        Status::Slot,
+        #[cfg(any(test, feature = "update"))]
+        Status::Trial,
+        #[cfg(any(test, feature = "update"))]
+        Status::Device,
+        #[cfg(any(test, feature = "update"))]
+        Status::Health,
     ];
 
     /// The meaning of the status, and the remedy.
@@ -108,13 +178,43 @@ impl Status {
             Status::NoGrammar => c"the artifact has no grammar; `slmc compile --grammar` writes one",
             Status::Snapshot => c"not a snapshot of this model, or damaged; read the sequence again",
             Status::NoDraft => c"the artifact carries no draft model; `slmc compile --draft` writes one",
+            #[cfg(any(test, feature = "signed"))]
+            Status::Signature => c"not signed, or a signature does not hold; slm_model_error says which",
+            #[cfg(any(test, feature = "signed"))]
+            Status::KeyUnknown => c"not signed by the firmware's keys, or not by as many as must",
+            #[cfg(any(test, feature = "signed"))]
+            Status::Rollback => c"the artifact is older than what the device has confirmed",
+            #[cfg(any(test, feature = "signed"))]
+            Status::ModelId => c"the artifact is of another product line",
+            #[cfg(any(test, feature = "signed"))]
+            Status::Leaf => c"a leaf is not what was signed: the artifact was changed or damaged",
+            #[cfg(any(test, feature = "signed"))]
+            Status::Unchecked => c"leaves of the weights have not been checked; call slm_verify_leaves",
+            #[cfg(any(test, feature = "signed"))]
+            Status::Read => c"the reader failed",
+            #[cfg(any(test, feature = "signed"))]
+            Status::NoVerifier => {
+                c"the algorithm of a key is lacking; build with the feature ed25519 or p256, or pass a function that verifies"
+            }
+            #[cfg(any(test, feature = "update"))]
+            Status::Package => c"not a sound package, or it makes other bytes than were signed; fetch it again",
+            #[cfg(any(test, feature = "update"))]
+            Status::Base => c"the package was made from another artifact than the active one",
+            #[cfg(any(test, feature = "update"))]
+            Status::Slot => c"no sound slot record, or a slot does not hold the artifact that the record names",
+            #[cfg(any(test, feature = "update"))]
+            Status::Trial => c"a trial runs, which must be confirmed or rejected first; or none runs that could be",
+            #[cfg(any(test, feature = "update"))]
+            Status::Device => c"flash, protected storage or the source of the package failed",
+            #[cfg(any(test, feature = "update"))]
+            Status::Health => c"the health check failed",
             Status::Refused => c"the grammar does not take this token here; slm_grammar_allowed says which it takes",
         }
     }
 
     /// The status with a number.
     pub fn from_number(number: i32) -> Option<Status> {
-        Status::ALL.into_iter().find(|&status| status as i32 == number)
+        Status::ALL.iter().copied().find(|&status| status as i32 == number)
     }
 }
 
@@ -123,6 +223,26 @@ impl From<FormatError> for Status {
         match error {
             FormatError::Digest(_) | FormatError::TensorDigest(_) => Status::Digest,
             _ => Status::Format,
+        }
+    }
+}
+
+#[cfg(feature = "signed")]
+impl From<crate::trust::TrustError> for Status {
+    fn from(error: crate::trust::TrustError) -> Self {
+        use crate::trust::TrustError as E;
+        match error {
+            E::Format(error) => error.into(),
+            E::Policy(_) | E::Key { .. } | E::Range => Status::Argument,
+            E::NotSigned | E::Signature { .. } => Status::Signature,
+            E::KeyUnknown { .. } | E::Threshold { .. } => Status::KeyUnknown,
+            E::Unable(_) => Status::NoVerifier,
+            E::ModelId { .. } => Status::ModelId,
+            E::Rollback { .. } | E::Counter => Status::Rollback,
+            E::Leaf { .. } => Status::Leaf,
+            E::Unchecked { .. } => Status::Unchecked,
+            E::Memory { .. } => Status::Memory,
+            E::Read { .. } => Status::Read,
         }
     }
 }
@@ -148,6 +268,31 @@ impl From<EncodeError> for Status {
         match error {
             EncodeError::Memory => Status::Memory,
             EncodeError::MemoryAlignment => Status::Alignment,
+        }
+    }
+}
+
+#[cfg(feature = "update")]
+impl From<crate::update::UpdateError> for Status {
+    fn from(error: crate::update::UpdateError) -> Self {
+        use crate::update::UpdateError as E;
+        match error {
+            E::NotAPackage | E::Version(_) | E::Length { .. } | E::Package(_) | E::ChunkList | E::Leaf(_) => {
+                Status::Package
+            }
+            E::Page(error) => error.into(),
+            E::Place(_) => Status::Format,
+            E::OtherBase => Status::Base,
+            E::Untrusted => Status::Signature,
+            E::Rollback { .. } => Status::Rollback,
+            E::OtherModel => Status::ModelId,
+            E::Slot { .. } => Status::Capacity,
+            E::Memory { .. } => Status::Memory,
+            E::TrialRuns | E::NoTrial => Status::Trial,
+            E::NoRecord | E::OtherArtifact => Status::Slot,
+            E::SelfTest => Status::SelfTest,
+            E::Health => Status::Health,
+            E::Written { .. } | E::Device => Status::Device,
         }
     }
 }

@@ -53,8 +53,21 @@ fn the_header_says_what_the_code_does() {
         assert_eq!(value(&std::format!("SLM_POOLING{name}")).parse(), Ok(pooling as u32), "{pooling:?}");
     }
     assert_eq!(value("SLM_POOLING_NONE"), "0");
-    let mut named = 9 + FramePart::ALL.len() + Role::ALL.len() + poolings.len();
-    for status in Status::ALL {
+    assert_eq!((value("SLM_ED25519"), value("SLM_P256")), ("1", "2"));
+    #[cfg(feature = "signed")]
+    {
+        assert_eq!(value("SLM_STREAM_WORDS").parse(), Ok(STREAM_WORDS));
+        assert_eq!(value("SLM_MAX_KEYS").parse(), Ok(MAX_KEYS));
+        let pointer = size_of::<usize>();
+        assert_eq!((size_of::<PublicKey>(), size_of::<Piece>()), (2 * pointer, 2 * pointer));
+        assert_eq!(size_of::<TrustOptions>(), 2 * pointer + 16 + 4 * pointer);
+    }
+    assert_eq!((value("SLM_SLOT_A"), value("SLM_SLOT_B")), ("0", "1"));
+    assert_eq!(value("SLM_PAGE_BYTES").parse(), Ok(crate::format::header::HEADER_BYTES));
+    // A slot record; `update` may be absent here.
+    assert_eq!(value("SLM_RECORD_BYTES"), "64");
+    let mut named = 9 + 4 + 4 + FramePart::ALL.len() + Role::ALL.len() + poolings.len();
+    for &status in Status::ALL {
         let name = constant_name(&std::format!("{status:?}"));
         // `Utf8` is one word, and so is every other with a digit.
         assert_eq!(value(&std::format!("SLM{name}")).parse(), Ok(status as i32), "{status:?}");
@@ -74,6 +87,7 @@ fn the_header_says_what_the_code_does() {
         include_str!("snapshot.rs"),
         include_str!("speculation.rs"),
         include_str!("text.rs"),
+        include_str!("trust.rs"),
     ];
     let functions: Vec<&str> = code
         .iter()
