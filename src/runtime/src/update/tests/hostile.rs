@@ -101,7 +101,6 @@ fn lies_are_named() {
         ("reserved", changed(good, 25, &[1]), UpdateError::Package("`reserved`")),
         ("half the priors", changed(good, 28, &[2, 0, 0, 0]), UpdateError::Package("`prior_bytes`")),
         ("another base", foreign, UpdateError::OtherBase),
-        ("an older counter", plain, UpdateError::Rollback { device: 1, artifact: 0 }),
         ("a changed list", changed(good, list, &[1, 2, 3, 4]), UpdateError::ChunkList),
         ("an unknown op", changed(good, starts[1], &[9]), UpdateError::Package("an op")),
         ("an old leaf that is not", changed(good, of(Op::Bitmap) + 1, &[0xff; 4]), UpdateError::Package("an old leaf")),
@@ -112,6 +111,8 @@ fn lies_are_named() {
             UpdateError::Leaf(leaf_of(&bench, &starts, of(Op::Delta)))
         }),
     ];
+    let older = Bench { old: bench.old.clone(), new: older, package: Vec::new() };
+    assert_eq!(older.apply(&plain, true), Err(UpdateError::Rollback { device: 1, artifact: 0 }));
     for (what, bytes, expected) in cases {
         assert_eq!(bench.apply(&bytes, true), Err(expected), "{what}");
     }
