@@ -31,6 +31,7 @@ mod speculation;
 mod stage;
 mod targets;
 mod tokenizer;
+mod update;
 mod verify;
 mod version;
 mod worker;
@@ -89,6 +90,7 @@ enum Command {
     Schema(schema::Args),
     Tokenizer(tokenizer::Args),
     Targets(targets::Args),
+    Update(update::Args),
     Worker(worker::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
@@ -182,6 +184,7 @@ impl Cli {
             Command::Schema(args) => args.run(shell),
             Command::Tokenizer(args) => args.run(global, shell),
             Command::Targets(args) => args.run(shell),
+            Command::Update(args) => args.run(shell),
             Command::Worker(args) => args.run(global, shell),
             Command::Doctor(args) => args.run(global, shell),
             Command::Completions(args) => args.run(shell),

@@ -34,6 +34,7 @@
 //! | [`compile`] | lowering, packing, the memory plan and whether it fits, the artifact's bytes |
 //! | [`target`] | what a device holds and runs |
 //! | [`calibrate`] | statistics of activations, through the taps of the f32 forward |
+//! | [`mod@update`] | packages that make a device's artifact another one: made, applied, inspected |
 //! | [`artifact`] | finished artifacts: opened, run on this machine, inspected, verified |
 //! | [`text`] | text to tokens to windows, training of tokenizers, and what each token writes on a device |
 //! | [`trust`] | keys, signatures, statements in envelopes, signed directories |
@@ -115,4 +116,5 @@ pub mod target;
 pub mod text;
 pub mod train;
 pub mod trust;
+pub mod update;
 pub mod workers;

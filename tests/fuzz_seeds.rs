@@ -135,6 +135,19 @@ fn seeds_of_the_fuzz_targets_are_sound() {
     seeds.checkpoint("quantized", &rounded);
     seeds.put("artifact", "sparse", fs::read(temporary.path().join("sparse.slm")).expect("the artifact is there"));
 
+    slmc(&["keygen", "-o", "k"]);
+    let small = temporary.path().join("old.slm");
+    for (name, preset) in [("same-storage", Preset::Mixed), ("other-storage", Preset::W8)] {
+        let old = compiled(&quantized(Family::TiedLlama, Size::TINY, preset), &generic(Layout::R4K4), None).bytes;
+        fs::write(&small, &old).expect("writes");
+        let new = compiled(&quantized(Family::TiedLlama, Size::TINY, Preset::Mixed), &generic(Layout::R4K4), Some(8));
+        fs::write(temporary.path().join("new.slm"), new.bytes).expect("writes");
+        slmc(&["sign", "new.slm", "--key", "k.pem", "--counter", "1", "--chunk-bytes", "4096"]);
+        slmc(&["update", "pack", "old.slm", "new.slm", "-o", "up.slmu"]);
+        let package = fs::read(temporary.path().join("up.slmu")).expect("written");
+        seeds.put("update", name, [&(old.len() as u32).to_le_bytes()[..], &old, &package].concat());
+    }
+
     for (variant, model) in [("onnxruntime", "rounded"), ("standard", "rounded"), ("standard", "llama")] {
         let out = format!("{model}-{variant}");
         slmc(&["export", model, "--format", "onnx", "--variant", variant, "--lossy", "-o", &out]);

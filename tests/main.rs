@@ -61,6 +61,7 @@ mod support;
 mod synthesis;
 mod targets;
 mod training;
+mod update;
 mod watch;
 #[cfg(feature = "workers")]
 mod workers;

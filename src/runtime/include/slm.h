@@ -87,6 +87,13 @@ typedef int32_t slm_status;
 #define SLM_UNCHECKED     27 /* leaves of the weights have not been checked */
 #define SLM_READ          28 /* the reader failed */
 #define SLM_NO_VERIFIER   29 /* the algorithm of a key is lacking here */
+/* Of updates. */
+#define SLM_PACKAGE       40 /* not a sound package, or it makes other bytes than were signed */
+#define SLM_BASE          41 /* made from another artifact than the active one */
+#define SLM_SLOT          42 /* no sound slot record, or another artifact in a slot */
+#define SLM_TRIAL         43 /* a trial runs where none may, or none where one must */
+#define SLM_DEVICE        44 /* flash, protected storage or the package's source failed */
+#define SLM_HEALTH        45 /* the caller's health check failed */
 
 /* An opened artifact; set up by slm_open only. May be copied with its bytes. */
 typedef struct slm_model {
@@ -419,6 +426,67 @@ uint32_t slm_grammar_complete(const slm_grammar *grammar, const slm_grammar_stat
 
 /* Runs the artifact's golden prompts and compares their logits with the build machine's, bit for bit. */
 slm_status slm_self_test(const slm_model *model, void *memory, size_t length);
+
+/* Slots of an slm_update_device. */
+#define SLM_SLOT_A 0
+#define SLM_SLOT_B 1
+/* Bytes of a slot record, and of a header page. */
+#define SLM_RECORD_BYTES 64
+#define SLM_PAGE_BYTES 4096
+
+/* What a device lends an update; docs/update.md says what each must keep. All functions answer 0 where they did what they were
+ * asked, and are called with places within a slot or a record. */
+typedef struct slm_update_device {
+    uint64_t slot_bytes;        /* of each of two slots, a multiple of the erase block */
+    uint32_t erase_block_bytes; /* a power of two, at least 64 */
+    uint32_t reserved;          /* 0 */
+    int32_t (*read)(void *user, uint32_t slot, uint64_t offset, void *into, size_t length);
+    int32_t (*erase)(void *user, uint32_t slot, uint64_t offset); /* the block that begins there */
+    int32_t (*write)(void *user, uint32_t slot, uint64_t offset, const void *bytes, size_t length); /* multiples of 64 */
+    int32_t (*read_record)(void *user, uint32_t copy, void *record); /* copy 0 or 1; SLM_RECORD_BYTES */
+    int32_t (*write_record)(void *user, uint32_t copy, const void *record);
+    int32_t (*read_counter)(void *user, uint64_t *counter);
+    int32_t (*advance_counter)(void *user, uint64_t to); /* at once or not at all */
+    void *user;                 /* passed to all of them */
+} slm_update_device;
+
+/* A package, wherever it lies. */
+typedef struct slm_package {
+    uint64_t bytes;
+    slm_read read;
+    void *user;
+} slm_package;
+
+/* What a boot runs. */
+typedef struct slm_boot {
+    uint32_t slot;
+    uint32_t trial; /* 1: it waits for slm_update_confirm */
+} slm_boot;
+
+/* The functions of updates need the library's feature `update`.
+ *
+ * Writes a device's first slot record: the slot that the opened artifact lies in. */
+slm_status slm_update_install(const slm_update_device *device, uint32_t slot, const slm_model *model);
+
+/* Bytes of memory that a package takes; 0 where its head is not sound. */
+size_t slm_update_bytes(const slm_package *package);
+
+/* Makes the package's artifact in the slot that is not active, to be tried from the next boot on. After an error or a loss of
+ * power the same call goes on where it ended. `trust->counter` is not used: the device's counter is. */
+slm_status slm_update_apply(const slm_update_device *device, const slm_package *package, const slm_trust *trust,
+                            void *memory, size_t length);
+
+/* Chooses the slot to run, and takes one of a trial's three tries. `page` is memory of SLM_PAGE_BYTES. Open what lies in the slot
+ * by slm_open_signed; where that fails for a trial, slm_update_reject it and boot again. */
+slm_status slm_update_boot(const slm_update_device *device, const slm_trust *trust, void *page, slm_boot *boot);
+
+/* Confirms the trial that runs, opened as `model`: runs its golden prompts in the memory of a session, asks `healthy` (1: it is),
+ * makes its slot the active one and raises the counter. Where it fails nothing has changed. */
+slm_status slm_update_confirm(const slm_update_device *device, const slm_model *model, void *memory, size_t length,
+                              uint32_t (*healthy)(void *user), void *user);
+
+/* Ends a trial: the next boot runs the active slot. */
+slm_status slm_update_reject(const slm_update_device *device);
 
 #ifdef __cplusplus
 }

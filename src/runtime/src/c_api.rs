@@ -14,6 +14,7 @@
 //! | `choice` | the choice of the next token |
 //! | `grammar` | the tokens that a grammar allows next |
 //! | `chat` | the fixed texts around a conversation's messages |
+//! | `update` | packages, slots, trials |
 //! | `trust` | signed artifacts |
 
 mod chat;
@@ -33,6 +34,8 @@ mod tests;
 mod text;
 #[cfg(feature = "signed")]
 mod trust;
+#[cfg(feature = "update")]
+mod update;
 
 pub use chat::{ChatFacts, slm_chat_describe, slm_chat_message, slm_chat_text, slm_chat_tokens};
 pub use choice::{ChoiceOptions, SamplingOptions, slm_choose, slm_choose_among, slm_default_choice, slm_sample};
@@ -62,6 +65,12 @@ pub use trust::{
     HashPieces, MAX_KEYS, Piece, PublicKey, ReadBytes, STREAM_WORDS, Stream, TrustOptions, VerifySignature,
     slm_open_signed, slm_open_signed_lazily, slm_seen_bytes, slm_stream_describe, slm_stream_load, slm_stream_open,
     slm_stream_read, slm_verify_leaves,
+};
+#[cfg(feature = "update")]
+pub use update::{
+    AdvanceCounter, BootChoice, EraseBlock, Healthy, PackageSource, ReadCounter, ReadRecord, ReadSlot, UpdateDevice,
+    WriteRecord, WriteSlot, slm_update_apply, slm_update_boot, slm_update_bytes, slm_update_confirm, slm_update_install,
+    slm_update_reject,
 };
 
 use core::ffi::{CStr, c_char};

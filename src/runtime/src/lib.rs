@@ -18,6 +18,7 @@
 //! | `c_api` | all of this from C, with the feature `c-api`; `include/slm.h`, docs/c-api.md |
 //! | [`sha256`] | digests |
 //! | `trust` | signed artifacts; with the feature `signed` |
+//! | `update` | packages of changed leaves, two slots, trials; with the feature `update` |
 //!
 //! ```text
 //! let artifact = ArtifactView::open(bytes)?;
@@ -53,6 +54,8 @@ pub mod text;
 pub mod tokenizer;
 #[cfg(feature = "signed")]
 pub mod trust;
+#[cfg(feature = "update")]
+pub mod update;
 // Tests that need the crate's private parts, out of the tree of the product; `cargo test --lib` runs them, on every
 // target.
 #[cfg(test)]

@@ -98,7 +98,7 @@ pub unsafe extern "C" fn slm_session_bytes_for(model: *const Model, rows: usize)
 /// # Safety
 /// `memory` has `length` bytes that nothing else uses while the result lives.
 #[expect(unsafe_code, reason = "memory of the caller")]
-unsafe fn session_memory<'c>(
+pub(super) unsafe fn session_memory<'c>(
     view: &ArtifactView<'_>,
     rows: usize,
     memory: *mut c_void,

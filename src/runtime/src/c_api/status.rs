@@ -77,6 +77,24 @@ pub enum Status {
     /// This library cannot verify the key's algorithm.
     #[cfg(any(test, feature = "signed"))]
     NoVerifier = 29,
+    /// The package is not sound, or a leaf that it makes is not what was signed.
+    #[cfg(any(test, feature = "update"))]
+    Package = 40,
+    /// The package was made from another artifact than the active one.
+    #[cfg(any(test, feature = "update"))]
+    Base = 41,
+    /// No sound slot record, or a slot does not hold the artifact that it names.
+    #[cfg(any(test, feature = "update"))]
+    Slot = 42,
+    /// A trial runs where none may, or none where one must.
+    #[cfg(any(test, feature = "update"))]
+    Trial = 43,
+    /// Flash, protected storage or the source of the package failed.
+    #[cfg(any(test, feature = "update"))]
+    Device = 44,
+    /// The caller's health check failed.
+    #[cfg(any(test, feature = "update"))]
+    Health = 45,
 }
 
 impl Status {
@@ -120,6 +138,18 @@ impl Status {
         Status::Read,
         #[cfg(any(test, feature = "signed"))]
         Status::NoVerifier,
+        #[cfg(any(test, feature = "update"))]
+        Status::Package,
+        #[cfg(any(test, feature = "update"))]
+        Status::Base,
+        #[cfg(any(test, feature = "update"))]
+        Status::Slot,
+        #[cfg(any(test, feature = "update"))]
+        Status::Trial,
+        #[cfg(any(test, feature = "update"))]
+        Status::Device,
+        #[cfg(any(test, feature = "update"))]
+        Status::Health,
     ];
 
     /// The meaning of the status, and the remedy.
@@ -166,6 +196,18 @@ impl Status {
             Status::NoVerifier => {
                 c"the algorithm of a key is lacking; build with the feature ed25519 or p256, or pass a function that verifies"
             }
+            #[cfg(any(test, feature = "update"))]
+            Status::Package => c"not a sound package, or it makes other bytes than were signed; fetch it again",
+            #[cfg(any(test, feature = "update"))]
+            Status::Base => c"the package was made from another artifact than the active one",
+            #[cfg(any(test, feature = "update"))]
+            Status::Slot => c"no sound slot record, or a slot does not hold the artifact that the record names",
+            #[cfg(any(test, feature = "update"))]
+            Status::Trial => c"a trial runs, which must be confirmed or rejected first; or none runs that could be",
+            #[cfg(any(test, feature = "update"))]
+            Status::Device => c"flash, protected storage or the source of the package failed",
+            #[cfg(any(test, feature = "update"))]
+            Status::Health => c"the health check failed",
             Status::Refused => c"the grammar does not take this token here; slm_grammar_allowed says which it takes",
         }
     }
@@ -226,6 +268,31 @@ impl From<EncodeError> for Status {
         match error {
             EncodeError::Memory => Status::Memory,
             EncodeError::MemoryAlignment => Status::Alignment,
+        }
+    }
+}
+
+#[cfg(feature = "update")]
+impl From<crate::update::UpdateError> for Status {
+    fn from(error: crate::update::UpdateError) -> Self {
+        use crate::update::UpdateError as E;
+        match error {
+            E::NotAPackage | E::Version(_) | E::Length { .. } | E::Package(_) | E::ChunkList | E::Leaf(_) => {
+                Status::Package
+            }
+            E::Page(error) => error.into(),
+            E::Place(_) => Status::Format,
+            E::OtherBase => Status::Base,
+            E::Untrusted => Status::Signature,
+            E::Rollback { .. } => Status::Rollback,
+            E::OtherModel => Status::ModelId,
+            E::Slot { .. } => Status::Capacity,
+            E::Memory { .. } => Status::Memory,
+            E::TrialRuns | E::NoTrial => Status::Trial,
+            E::NoRecord | E::OtherArtifact => Status::Slot,
+            E::SelfTest => Status::SelfTest,
+            E::Health => Status::Health,
+            E::Written { .. } | E::Device => Status::Device,
         }
     }
 }

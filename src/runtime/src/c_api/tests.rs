@@ -62,7 +62,11 @@ fn the_header_says_what_the_code_does() {
         assert_eq!((size_of::<PublicKey>(), size_of::<Piece>()), (2 * pointer, 2 * pointer));
         assert_eq!(size_of::<TrustOptions>(), 2 * pointer + 16 + 4 * pointer);
     }
-    let mut named = 9 + 4 + FramePart::ALL.len() + Role::ALL.len() + poolings.len();
+    assert_eq!((value("SLM_SLOT_A"), value("SLM_SLOT_B")), ("0", "1"));
+    assert_eq!(value("SLM_PAGE_BYTES").parse(), Ok(crate::format::header::HEADER_BYTES));
+    // A slot record; `update` may be absent here.
+    assert_eq!(value("SLM_RECORD_BYTES"), "64");
+    let mut named = 9 + 4 + 4 + FramePart::ALL.len() + Role::ALL.len() + poolings.len();
     for &status in Status::ALL {
         let name = constant_name(&std::format!("{status:?}"));
         // `Utf8` is one word, and so is every other with a digit.

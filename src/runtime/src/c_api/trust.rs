@@ -90,7 +90,7 @@ const OPEN: u64 = 0x534C_4D53_5452_4D31;
 
 /// The caller's hardware, or this library in its place.
 #[derive(Clone, Copy)]
-struct Hardware {
+pub(super) struct Hardware {
     verify_signature: Option<VerifySignature>,
     sha256: Option<HashPieces>,
     user: *mut c_void,
@@ -152,7 +152,7 @@ impl Source for Reader {
 /// # Safety
 /// `trust` is null or an `slm_trust` whose arrays have what it says.
 #[expect(unsafe_code, reason = "structures of the caller")]
-unsafe fn with_trust<R>(
+pub(super) unsafe fn with_trust<R>(
     trust: *const TrustOptions,
     use_it: impl FnOnce(&Trust<'_>, Hardware) -> Result<R, Status>,
 ) -> Result<R, Status> {
