@@ -2,8 +2,9 @@
 //! tokens; the model saw the one that its tokenizer makes, so the others are left out.
 //!
 //! The token is the first one of the run as the tokenizer encodes it. Where the run ends, a tokenizer may join its last
-//! bytes with those that follow; so the run is encoded with continuations too, and where one of them changes the token, the
-//! tokens that reach beyond the run stay allowed beside it.
+//! bytes with those that follow; so the run is encoded with continuations too. Where one of them begins with another token,
+//! as `ients` is `i`, `ents` and `ient` alone is one token, that stays allowed as well, and so do tokens that reach beyond the
+//! run.
 
 use super::walk::{Reached, Walker};
 use super::{Encode, Vocabulary};
@@ -34,6 +35,7 @@ pub(crate) fn restrict(
     let first = |text: &[u8]| first_token(vocabulary, walker, text, reached);
     work.add(run.len())?;
     let Some(token) = first(&run) else { return Ok(()) };
+    let mut firsts = vec![token];
     let mut stable = true;
     if run.len() < MOST_BYTES {
         let longer = walker.along(&run).filter(|(bytes, _)| bytes.len() > run.len());
@@ -45,11 +47,13 @@ pub(crate) fn restrict(
         let all = longer.take(MOST_CONTINUATIONS).chain(probes.take(MOST_CONTINUATIONS).map(with_byte));
         for text in all {
             work.add(text.len())?;
-            stable &= first(&text) == Some(token);
+            let other = first(&text);
+            stable &= other == Some(token);
+            firsts.extend(other);
         }
     }
     let length = |id: u32| vocabulary.tokens[id as usize].len();
-    let stays = |id: u32| id == token || !stable && length(id) > run.len();
+    let stays = |id: u32| firsts.contains(&id) || !stable && length(id) > run.len();
     reached.fixed.retain(|&(id, _)| stays(id));
     reached.open.retain(|&(id, _)| stays(id));
     Ok(())

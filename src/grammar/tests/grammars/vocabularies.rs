@@ -113,6 +113,18 @@ fn fixed_bytes_have_the_tokens_of_the_tokenizer() {
     // Where what follows may change the token, nothing is forced: "ab" and "abc" are both there.
     assert_eq!(run(Source::Expression("ab[cd]"), None), [0; 0]);
     assert_eq!(allowed(&model, Source::Expression("ab[cd]"), &[]), [4, 7]);
+    // A tokenizer for which "abc" is "a", "bc": that "a" is allowed beside its "ab", and "abc" because it reaches further.
+    let joins = |text: &[u8]| match text {
+        b"ab" => Some(vec![4]),
+        b"abc" => Some(vec![0, 6]),
+        b"abd" => Some(vec![4, 3]),
+        _ => None,
+    };
+    let section = model.compile(&compiled(Source::Expression("ab[cd]")), Some(&joins));
+    let reader = model.read(&section);
+    let mut words = vec![0; reader.words()];
+    assert_eq!(reader.allowed(&reader.start(), &mut words), 3);
+    assert_eq!(words[0], 1 | 1 << 4 | 1 << 7);
 }
 
 #[test]
