@@ -25,7 +25,8 @@ pub(super) struct Args {
     artifact: PathBuf,
 
     /// Secret key of ECDSA P-256: a path, file:PATH or env:VAR
-    #[arg(long, value_name = "KEY", required_unless_present = "predicate_only")]
+    // A key that is passed itself begins with hyphens: it must not come back in a message about an unknown option.
+    #[arg(long, value_name = "KEY", required_unless_present = "predicate_only", allow_hyphen_values = true)]
     key: Option<String>,
 
     /// Result of the run that made the artifact, for its gates

@@ -33,7 +33,8 @@ Example:
         directory: PathBuf,
 
         /// Secret key of ECDSA P-256: a path, file:PATH or env:VAR
-        #[arg(long, value_name = "KEY")]
+        // A key that is passed itself begins with hyphens: it must not come back in a message about an unknown option.
+        #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
         key: String,
 
         /// Signature to write; replaced if it is one

@@ -38,7 +38,8 @@ pub(super) struct Args {
     artifact: ArtifactArg,
 
     /// Secret key in PKCS#8 PEM: a path, file:PATH or env:VAR
-    #[arg(long, value_name = "KEY")]
+    // A key that is passed itself begins with hyphens: it must not come back in a message about an unknown option.
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     key: Option<String>,
 
     /// Write the bytes that are to be signed, and nothing else
