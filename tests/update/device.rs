@@ -97,8 +97,7 @@ fn a_device_tries_gives_up_and_confirms() {
     // Another firmware's key: refused before anything is written.
     let mut stranger = |_: &[u8; HEADER_BYTES]| false;
     let before = flash.slots[1].clone();
-    let device =
-        Device { package: &mut source, flash: &mut flash, protected: &mut vault, trust: &mut stranger };
+    let device = Device { package: &mut source, flash: &mut flash, protected: &mut vault, trust: &mut stranger };
     assert_eq!(apply(device, &mut memory), Err(UpdateError::Untrusted));
     assert!(flash.slots[1] == before);
 
