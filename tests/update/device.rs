@@ -78,7 +78,7 @@ fn a_device_tries_gives_up_and_confirms() {
     artifacts(at, Family::TiedLlama, "w4", "5");
     succeed(at, "sign old.slm --key k.pem --counter 4");
     succeed(at, "update pack old.slm new.slm -o up.slmu");
-    let key = PublicKey::from_pem(&fs::read_to_string(at.join("k.pub")).expect("there")).expect("a key");
+    let key = PublicKey::read("k.pub", at).expect("a key");
     let raw = key.to_raw();
     let keys = [runtime_key(&key, &raw).expect("a key of the runtime")];
     let [old, new, package] = ["old.slm", "new.slm", "up.slmu"].map(|name| fs::read(at.join(name)).expect("there"));
