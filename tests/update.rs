@@ -68,7 +68,8 @@ fn packages_make_the_new_artifact() {
         assert!(delta["leaves"].as_u64() > Some(0), "{scheme}: {packed}");
 
         let applied = json(at, "update apply old.slm up.slmu -o tried.slm");
-        let (new, tried) = (fs::read(at.join("new.slm")).expect("there"), fs::read(at.join("tried.slm")).expect("written"));
+        let (new, tried) =
+            (fs::read(at.join("new.slm")).expect("there"), fs::read(at.join("tried.slm")).expect("written"));
         let device_bytes = Header::from_bytes(&new).device_bytes as usize;
         assert!(tried == new[..device_bytes], "{family:?} {scheme}");
         assert_eq!(applied["bytes"], device_bytes as u64);
@@ -90,7 +91,11 @@ fn what_does_not_fit_is_refused_by_name() {
     let at = directory.path();
     artifacts(at, Family::TiedLlama, "w8", "3");
     let pack = |old: &str, new: &str| format!("update pack {old} {new} -o up.slmu");
-    refused(at, &pack("new.slm", "old.slm"), "has no chunk list, by which a device checks what it received; `slmc sign`");
+    refused(
+        at,
+        &pack("new.slm", "old.slm"),
+        "has no chunk list, by which a device checks what it received; `slmc sign`",
+    );
     refused(at, &pack("new.slm", "new.slm"), "the same as new.slm for a device");
     refused(at, &pack("old.slm", "nothing.slm"), "cannot be read");
     succeed(at, "sign old.slm --key k.pem --counter 4 -o later.slm");

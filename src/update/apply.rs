@@ -53,8 +53,8 @@ pub fn apply(old: &Path, package: &Path, out: &Path) -> Result<ApplyReport, Upda
     let old = ArtifactFile::open(old)?;
     let view = old.view()?;
     let file = MappedFile::open(package).map_err(|source| UpdateError::Read { path: package.to_owned(), source })?;
-    let bytes = updated(&view, file.bytes())
-        .map_err(|error| UpdateError::Package { path: package.to_owned(), error })?;
+    let bytes =
+        updated(&view, file.bytes()).map_err(|error| UpdateError::Package { path: package.to_owned(), error })?;
     let result = |error| UpdateError::Result { path: package.to_owned(), error };
     let new = ArtifactView::open(&bytes).map_err(result)?;
     new.verify_digests().map_err(result)?;
@@ -84,12 +84,7 @@ pub fn updated(old: &ArtifactView<'_>, package: &[u8]) -> Result<Vec<u8>, slm_ru
     // Each leaf needs a record, so that a package bounds what can be made of it.
     let slot_bytes = (old.bytes().len() as u64 + package.len() as u64).saturating_mul(MOST_GROWTH);
     let mut flash = Growing { old: old.bytes(), new: Vec::new(), slot_bytes };
-    let device = Device {
-        package: &mut source,
-        flash: &mut flash,
-        protected: &mut protected,
-        trust: &mut |_| true,
-    };
+    let device = Device { package: &mut source, flash: &mut flash, protected: &mut protected, trust: &mut |_| true };
     slm_runtime::update::apply(device, &mut memory)?;
     Ok(flash.new)
 }

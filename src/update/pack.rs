@@ -69,10 +69,7 @@ fn check([old, new]: &[ArtifactView<'_>; 2], paths: [&Path; 2]) -> Result<(), Up
 ///
 /// # Errors
 /// A header page that an update cannot use, or a new artifact without a chunk list.
-pub fn package(
-    old: &ArtifactView<'_>,
-    new: &ArtifactView<'_>,
-) -> Result<Vec<u8>, slm_runtime::update::UpdateError> {
+pub fn package(old: &ArtifactView<'_>, new: &ArtifactView<'_>) -> Result<Vec<u8>, slm_runtime::update::UpdateError> {
     let missing = slm_runtime::update::UpdateError::Place("chunks");
     let (old_page, new_page) = (old.bytes().first_chunk().ok_or(missing)?, new.bytes().first_chunk().ok_or(missing)?);
     let geometry = Geometry::read(new_page, None)?;
@@ -193,12 +190,7 @@ impl<'a> Packer<'a> {
         let mut around = Surroundings::new(&mut flash, Slot::A, (&self.new, leaf), (&self.base, from));
         let mut probabilities = *priors;
         let mut encoder = Encoder::new(|byte| coded.push(byte));
-        code_leaf(
-            &mut encoder,
-            &mut Contexts::new(&mut probabilities),
-            &mut self.content(leaf).to_vec(),
-            &mut around,
-        );
+        code_leaf(&mut encoder, &mut Contexts::new(&mut probabilities), &mut self.content(leaf).to_vec(), &mut around);
         encoder.finish();
         // A decoder takes zeros after the end.
         let length = coded.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);

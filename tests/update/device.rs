@@ -78,7 +78,7 @@ fn a_device_tries_gives_up_and_confirms() {
     artifacts(at, Family::TiedLlama, "w4", "5");
     succeed(at, "sign old.slm --key k.pem --counter 4");
     succeed(at, "update pack old.slm new.slm -o up.slmu");
-    let key = PublicKey::from_pem(&fs::read_to_string(at.join("k.pub")).expect("there")).expect("a key");
+    let key = PublicKey::read("k.pub", at).expect("a key");
     let raw = key.to_raw();
     let keys = [runtime_key(&key, &raw).expect("a key of the runtime")];
     let [old, new, package] = ["old.slm", "new.slm", "up.slmu"].map(|name| fs::read(at.join(name)).expect("there"));
@@ -97,8 +97,7 @@ fn a_device_tries_gives_up_and_confirms() {
     // Another firmware's key: refused before anything is written.
     let mut stranger = |_: &[u8; HEADER_BYTES]| false;
     let before = flash.slots[1].clone();
-    let device =
-        Device { package: &mut source, flash: &mut flash, protected: &mut vault, trust: &mut stranger };
+    let device = Device { package: &mut source, flash: &mut flash, protected: &mut vault, trust: &mut stranger };
     assert_eq!(apply(device, &mut memory), Err(UpdateError::Untrusted));
     assert!(flash.slots[1] == before);
 

@@ -69,8 +69,8 @@ pub use trust::{
 #[cfg(feature = "update")]
 pub use update::{
     AdvanceCounter, BootChoice, EraseBlock, Healthy, PackageSource, ReadCounter, ReadRecord, ReadSlot, UpdateDevice,
-    WriteRecord, WriteSlot, slm_update_apply, slm_update_boot, slm_update_bytes, slm_update_confirm, slm_update_install,
-    slm_update_reject,
+    WriteRecord, WriteSlot, slm_update_apply, slm_update_boot, slm_update_bytes, slm_update_confirm,
+    slm_update_install, slm_update_reject,
 };
 
 use core::ffi::{CStr, c_char};

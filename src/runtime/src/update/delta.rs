@@ -266,13 +266,13 @@ impl<C: BitCoder> Walk<'_, '_, '_, C> {
             true => [2 * block, 2 * block + 1],
             false => [block * BLOCK_COLUMNS / columns; 2],
         };
-        for row in 0..shape.layout.rows() {
-            for (half, group) in groups.into_iter().enumerate() {
+        for (ratios, group) in ratios.iter_mut().zip(groups) {
+            for (row, ratio) in ratios.iter_mut().enumerate().take(shape.layout.rows()) {
                 let at = tile.start + shape.multiplier_offset(row, group.min(shape.groups - 1)) as i64;
                 let (old, new) = (self.around.old(at as u64) as i8, self.new_byte(at as usize) as i8);
                 let product = tile.ratios[row] * i32::from(old);
                 let exact = product.checked_div(i32::from(new)).unwrap_or(tile.ratios[row]);
-                ratios[half][row] = exact.clamp(-MAX_RATIO, MAX_RATIO);
+                *ratio = exact.clamp(-MAX_RATIO, MAX_RATIO);
             }
         }
     }
@@ -358,4 +358,3 @@ fn ratio(old: u32, new: u32) -> i32 {
         shift => quotient.checked_shr(shift.unsigned_abs()).unwrap_or(0),
     }
 }
-

@@ -3,9 +3,7 @@
 
 use super::error::UpdateError;
 use crate::format::chunks::{ENTRY_BYTES, Leaf, Leaves, check_list};
-use crate::format::header::{
-    HEADER_BYTES, Header, MAX_SECTIONS, SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
-};
+use crate::format::header::{HEADER_BYTES, Header, MAX_SECTIONS, SECTION_TABLE_OFFSET, SectionKind, SectionRecord};
 use crate::format::page::read_page;
 use crate::layout::ALIGNMENT;
 
@@ -45,7 +43,8 @@ impl<'p> Geometry<'p> {
         let require = |holds: bool, field| if holds { Ok(()) } else { Err(UpdateError::Place(field)) };
         // Room to add without overflow.
         require(header.file_bytes <= 1 << 62 && header.device_bytes.is_multiple_of(ALIGNMENT as u64), "device_bytes")?;
-        let table = &page[SECTION_TABLE_OFFSET..][..(header.sections as usize).min(MAX_SECTIONS) * SectionRecord::BYTES];
+        let table =
+            &page[SECTION_TABLE_OFFSET..][..(header.sections as usize).min(MAX_SECTIONS) * SectionRecord::BYTES];
         if shift.is_none() {
             check_list(page, &header).map_err(UpdateError::Page)?;
         }
@@ -99,7 +98,7 @@ impl<'p> Geometry<'p> {
 
     /// Where the zeros after some bytes end: at the next section that has bytes, or at the device part's end.
     pub fn padded_end(&self, end: u64) -> u64 {
-        let next = self.sections().filter(|section| section.bytes > 0 && section.offset + section.bytes > end).next();
+        let next = self.sections().find(|section| section.bytes > 0 && section.offset + section.bytes > end);
         next.map_or(self.header.device_bytes, |next| next.offset.max(end))
     }
 

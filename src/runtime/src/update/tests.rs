@@ -9,8 +9,8 @@ mod packer;
 use super::*;
 use crate::format::chunks::Leaves;
 use crate::format::header::{
-    DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, Header, MAGIC, MAJOR, MINOR_TRUST, SECTION_TABLE_OFFSET, SIGNATURE_AREA,
-    SectionKind, SectionRecord,
+    DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, Header, MAGIC, MAJOR, MINOR_TRUST, SECTION_TABLE_OFFSET,
+    SIGNATURE_AREA, SectionKind, SectionRecord,
 };
 use crate::format::tensor::TensorRecord;
 use crate::format::tree::{leaf_digest, root};

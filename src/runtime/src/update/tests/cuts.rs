@@ -131,12 +131,8 @@ impl World {
         let mut source = &self.packages[version][to][..];
         let mut memory = vec![0xa5; required_bytes(&mut source).expect("a sound head")];
         let counter = self.vault.counter;
-        let device = Device {
-            package: &mut source,
-            flash: &mut self.chip,
-            protected: &mut self.vault,
-            trust: &mut |_| true,
-        };
+        let device =
+            Device { package: &mut source, flash: &mut self.chip, protected: &mut self.vault, trust: &mut |_| true };
         match apply(device, &mut memory) {
             Ok(applied) => {
                 assert_eq!(self.version_in(applied.slot), Some(to), "what was applied");

@@ -37,8 +37,7 @@ impl Bench {
         let mut memory = vec![0; needed];
         // As a signature would: this page, and no other.
         let mut trust = |page: &[u8; HEADER_BYTES]| trusted && self.new.starts_with(page);
-        let device =
-            Device { package: &mut source, flash: &mut chip, protected: &mut vault, trust: &mut trust };
+        let device = Device { package: &mut source, flash: &mut chip, protected: &mut vault, trust: &mut trust };
         let result = apply(device, &mut memory);
         assert_eq!(chip.slots[0], before.0, "the active slot was written");
         match result {
