@@ -17,6 +17,8 @@
 //! | [`self_test`] | the golden vectors |
 //! | `c_api` | all of this from C, with the feature `c-api`; `include/slm.h`, docs/c-api.md |
 //! | [`sha256`] | digests |
+//! | `hmac` | keyed digests and derived keys, with the features that need them |
+//! | `audit` | the log of what was inferred, with the feature `audit` |
 //!
 //! ```text
 //! let artifact = ArtifactView::open(bytes)?;
@@ -31,12 +33,16 @@
 extern crate std;
 
 mod attention;
+#[cfg(any(test, feature = "audit"))]
+pub mod audit;
 #[cfg(any(test, feature = "c-api"))]
 pub mod c_api;
 mod cache;
 pub mod format;
 #[cfg(feature = "grammar")]
 pub mod grammar;
+#[cfg(any(test, feature = "audit"))]
+pub mod hmac;
 pub mod kernels;
 pub mod layout;
 mod memory;

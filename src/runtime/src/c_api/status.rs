@@ -53,11 +53,19 @@ pub enum Status {
     Snapshot = 20,
     /// The artifact carries no draft model.
     NoDraft = 21,
+    /// The caller could not append a record to the log.
+    Append = 30,
+    /// Not the last record of a log, or the last that there can be.
+    Log = 31,
+    /// The caller gave no signature.
+    Signer = 32,
+    /// The log has no secret key.
+    NoLogKey = 33,
 }
 
 impl Status {
     /// Every status, by number.
-    pub const ALL: [Status; 22] = [
+    pub const ALL: [Status; 26] = [
         Status::Ok,
         Status::Null,
         Status::Alignment,
@@ -80,6 +88,10 @@ impl Status {
         Status::Refused,
         Status::Snapshot,
         Status::NoDraft,
+        Status::Append,
+        Status::Log,
+        Status::Signer,
+        Status::NoLogKey,
     ];
 
     /// The meaning of the status, and the remedy.
@@ -108,6 +120,10 @@ impl Status {
             Status::NoGrammar => c"the artifact has no grammar; `slmc compile --grammar` writes one",
             Status::Snapshot => c"not a snapshot of this model, or damaged; read the sequence again",
             Status::NoDraft => c"the artifact carries no draft model; `slmc compile --draft` writes one",
+            Status::Append => c"the record could not be appended to the log; it is not counted, write it again",
+            Status::Log => c"not the last record of a log, or the last that there can be; begin another log",
+            Status::Signer => c"the signer gave no signature",
+            Status::NoLogKey => c"the log has no secret key; slm_audit_start takes one",
             Status::Refused => c"the grammar does not take this token here; slm_grammar_allowed says which it takes",
         }
     }
