@@ -14,6 +14,7 @@ mod generate;
 pub mod global;
 mod init;
 mod inspect;
+mod keygen;
 mod man;
 mod merge;
 mod plan;
@@ -65,6 +66,7 @@ enum Command {
     Merge(merge::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
+    Keygen(keygen::Args),
     Bench(bench::Args),
     Estimate(estimate::Args),
     Init(init::Args),
@@ -153,6 +155,7 @@ impl Cli {
             Command::Merge(args) => args.run(global, shell),
             Command::Inspect(args) => args.run(shell),
             Command::Verify(args) => args.run(shell),
+            Command::Keygen(args) => args.run(shell),
             Command::Bench(args) => args.run(global, shell),
             Command::Estimate(args) => args.run(shell),
             Command::Init(args) => args.run(shell),

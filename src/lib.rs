@@ -12,6 +12,7 @@
 //! | [`cli`] | one file per subcommand that is not a stage: options (the help text) and a `run` without logic |
 //! | [`recipe`] | recipes: TOML files with line numbers, plan, cache, lock and gates |
 //! | [`store`] | where results of stages are kept: directories, servers, buckets; verified and signed |
+//! | [`trust`] | keys and what they sign: envelopes, statements about artifacts, materials of an artifact |
 //! | [`mod@init`] | a first recipe for a checkpoint, a target and a priority |
 //! | [`mod@diff`] | two artifacts, directories, recipes or reports compared, key by key |
 //! | [`stages`] | the table of stages: subcommands that take models and make one, or measure it |
@@ -111,4 +112,5 @@ pub mod store;
 pub mod target;
 pub mod text;
 pub mod train;
+pub mod trust;
 pub mod workers;

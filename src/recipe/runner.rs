@@ -132,8 +132,8 @@ impl Run<'_> {
                  computes them again",
             ),
         }
-        if let Some(key) = self.prepared.chain.signer().and_then(|signer| signer.readable_by_others()) {
-            shell.warn(format_args!("{key}: others can read this secret key; chmod 600 it"));
+        if let Some(warning) = self.prepared.chain.signer().and_then(|signer| signer.warning()) {
+            shell.warn(warning);
         }
         for left_out in &self.prepared.recipe.left_out {
             shell.status("Leaving out", format_args!("{}: {}", left_out.label(), left_out.why));

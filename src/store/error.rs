@@ -93,13 +93,8 @@ pub enum StoreError {
         fault: String,
     },
     /// A key for signatures.
-    #[error("{place}: {fault}")]
-    Key {
-        /// File or variable.
-        place: String,
-        /// The fault and the remedy.
-        fault: String,
-    },
+    #[error(transparent)]
+    Key(#[from] crate::trust::TrustError),
 }
 
 /// What a person can do about a status.

@@ -1,18 +1,11 @@
 //! Signatures of entries: Ed25519 (RFC 8032) over what an entry says (the layout is in `entry`), so that whoever may read a
-//! cache cannot write into it unseen. Secret keys are PKCS#8 PEM, public ones SubjectPublicKeyInfo PEM, as openssl writes
-//! both:
-//!
-//! ```text
-//! openssl genpkey -algorithm ed25519 -out ci.pem      openssl pkey -in ci.pem -pubout -out ci.pub
-//! ```
-//!
-//! A key is named by the SHA-256 of its SubjectPublicKeyInfo in DER.
+//! cache cannot write into it unseen. Where keys are and how they are read is `trust`'s.
 
 use super::{Digest, Entry, StoreError};
+use crate::trust::{self, Algorithm, KeyWarning, PublicKey, SecretKey, TrustError};
 use ct_codecs::{Base64, Decoder, Encoder};
-use ed25519_compact::{KeyPair, PublicKey};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A signature in an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,51 +17,22 @@ pub(super) struct Signature {
     ed25519: String,
 }
 
-/// Where a key is: `env:NAME`, `file:PATH`, or a path relative to `base`.
-enum Place {
-    Variable(String),
-    File(PathBuf),
-}
-
-impl Place {
-    fn of(text: &str, base: &Path) -> Self {
-        match (text.strip_prefix("env://").or(text.strip_prefix("env:")), text.strip_prefix("file:")) {
-            (Some(name), _) => Place::Variable(name.to_owned()),
-            (None, Some(path)) => Place::File(base.join(path)),
-            (None, None) => Place::File(base.join(text)),
-        }
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Place::Variable(name) => format!("${name}"),
-            Place::File(path) => path.display().to_string(),
-        }
-    }
-
-    fn fault(&self, fault: impl Into<String>) -> StoreError {
-        StoreError::Key { place: self.name(), fault: fault.into() }
-    }
-
-    fn text(&self) -> Result<String, StoreError> {
-        match self {
-            Place::Variable(name) => {
-                std::env::var(name).map_err(|_| self.fault("is not set; put the PEM text of the key there"))
-            }
-            Place::File(path) => {
-                std::fs::read_to_string(path).map_err(|error| self.fault(format!("cannot be read: {error}")))
-            }
-        }
+/// Entries have a place for Ed25519 alone.
+fn check_algorithm(text: &str, base: &Path, found: Algorithm) -> Result<(), TrustError> {
+    match found {
+        Algorithm::Ed25519 => Ok(()),
+        other => Err(TrustError::Key {
+            place: trust::KeyPlace::of(text, base)?.name(),
+            fault: format!(
+                "is a key of {other}, and entries of caches are signed with Ed25519; make one: slmc keygen --type ed25519 -o \
+                 NAME"
+            ),
+        }),
     }
 }
 
 /// A secret key that signs entries. Never shown.
-pub struct Signer {
-    pair: KeyPair,
-    id: Digest,
-    /// For the warning about rights; `None` where there is nothing to warn of.
-    readable: Option<String>,
-}
+pub struct Signer(SecretKey);
 
 impl Signer {
     /// The key at `env:NAME`, `file:PATH` or a path.
@@ -76,53 +40,30 @@ impl Signer {
     /// # Errors
     /// [`StoreError::Key`].
     pub fn read(text: &str) -> Result<Self, StoreError> {
-        let place = Place::of(text, Path::new(""));
-        let pair = KeyPair::from_pem(&place.text()?).map_err(|_| {
-            place.fault(
-                "is not a secret Ed25519 key in PKCS#8 PEM; make one: openssl genpkey -algorithm ed25519 -out KEY.pem",
-            )
-        })?;
-        let readable = match &place {
-            Place::File(path) if others_read(path) => Some(place.name()),
-            _ => None,
-        };
-        Ok(Signer { id: id_of(&pair.pk), pair, readable })
+        let key = SecretKey::read(text)?;
+        check_algorithm(text, Path::new(""), key.algorithm())?;
+        Ok(Signer(key))
     }
 
-    /// The file, where others than its owner can read it.
-    pub fn readable_by_others(&self) -> Option<&str> {
-        self.readable.as_deref()
+    /// What to warn of before it is used.
+    pub fn warning(&self) -> Option<&KeyWarning> {
+        self.0.warning()
     }
 
     /// Signs an entry.
     pub(super) fn sign(&self, entry: &mut Entry) {
         entry.signature = None;
-        let signature = self.pair.sk.sign(entry.message(), None);
+        let signature = self.0.sign(&entry.message());
         entry.signature = Some(Signature {
-            key_id: self.id,
-            ed25519: Base64::encode_to_string(signature.as_ref()).unwrap_or_default(),
+            key_id: Digest(self.0.public().id()),
+            ed25519: Base64::encode_to_string(signature.to_bytes()).unwrap_or_default(),
         });
     }
 }
 
-#[cfg(unix)]
-fn others_read(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
-}
-
-#[cfg(not(unix))]
-fn others_read(_path: &Path) -> bool {
-    false
-}
-
-fn id_of(key: &PublicKey) -> Digest {
-    Digest::of(&key.to_der())
-}
-
 /// Public keys, of which one must have signed an entry; empty where nothing is asked.
 #[derive(Default)]
-pub struct Trusted(Vec<(Digest, PublicKey)>);
+pub struct Trusted(Vec<PublicKey>);
 
 impl Trusted {
     /// Reads keys; paths are relative to `base`.
@@ -132,12 +73,9 @@ impl Trusted {
     pub fn read(places: &[String], base: &Path) -> Result<Self, StoreError> {
         let mut keys = Vec::new();
         for text in places {
-            let place = Place::of(text, base);
-            let key =
-                PublicKey::from_pem(&place.text()?).ok().filter(|key| key.validate().is_ok()).ok_or_else(|| {
-                    place.fault("is not a public Ed25519 key in SPKI PEM; openssl pkey -in KEY.pem -pubout writes one")
-                })?;
-            keys.push((id_of(&key), key));
+            let key = PublicKey::read(text, base)?;
+            check_algorithm(text, base, key.algorithm())?;
+            keys.push(key);
         }
         Ok(Trusted(keys))
     }
@@ -158,13 +96,12 @@ impl Trusted {
         let Some(signature) = &entry.signature else {
             return Err("is not signed, and only entries of trusted keys are used".to_owned());
         };
-        let Some((_, key)) = self.0.iter().find(|(id, _)| *id == signature.key_id) else {
+        let Some(key) = self.0.iter().find(|key| Digest(key.id()) == signature.key_id) else {
             return Err(format!("is signed by the key {}, which is not trusted", signature.key_id));
         };
-        let mut bytes = [0; 64];
-        let decoded = Base64::decode(&mut bytes, &signature.ed25519, None).ok().filter(|bytes| bytes.len() == 64);
-        let signed = decoded.and_then(|bytes| ed25519_compact::Signature::from_slice(bytes).ok());
-        match signed.is_some_and(|signed| key.verify(entry.message(), &signed).is_ok()) {
+        let decoded = Base64::decode_to_vec(&signature.ed25519, None).ok();
+        let signed = decoded.and_then(|bytes| trust::Signature::read(Algorithm::Ed25519, &bytes));
+        match signed.is_some_and(|signed| key.verifies(&entry.message(), &signed)) {
             true => Ok(()),
             false => Err(format!("has a wrong signature of the key {}", signature.key_id)),
         }
@@ -229,8 +166,7 @@ mod tests {
             change(&mut other);
             assert!(trusted.check(&other).is_err_and(|fault| fault.contains("wrong signature")));
         }
-        let own = KeyPair::from_seed(ed25519_compact::Seed::new([7; 32]));
-        Signer { id: id_of(&own.pk), pair: own, readable: None }.sign(&mut entry);
+        Signer(SecretKey::generate(Algorithm::Ed25519).expect("a key")).sign(&mut entry);
         assert!(trusted.check(&entry).is_err_and(|fault| fault.contains("not trusted")));
     }
 
@@ -244,5 +180,12 @@ mod tests {
         assert!(Signer::read("env:SLMC_NO_SUCH_VARIABLE").err().expect("none").to_string().contains("$SLMC_NO_SUCH"));
         std::fs::write(&path, SECRET).expect("written");
         assert!(Trusted::read(&["ci.pem".to_owned()], directory.path()).is_err());
+        let other = SecretKey::generate(Algorithm::P256).expect("a key");
+        std::fs::write(&path, &*other.to_pem()).expect("written");
+        std::fs::write(directory.path().join("ci.pub"), other.public().to_pem()).expect("written");
+        let signer = Signer::read(&path.display().to_string()).err().expect("another algorithm").to_string();
+        let trusted =
+            Trusted::read(&["ci.pub".to_owned()], directory.path()).err().expect("another algorithm").to_string();
+        assert!(signer.contains("ci.pem: is a key of ECDSA P-256") && trusted.contains("ci.pub"), "{signer} {trusted}");
     }
 }

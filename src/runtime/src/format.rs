@@ -5,7 +5,8 @@
 //! |---|---|
 //! | [`artifact`] | the zero-copy reader |
 //! | `check`, `error` | its checks and their errors |
-//! | [`header`], [`sections`] | the header page; the table of sections |
+//! | [`header`], `page`, [`sections`] | the header page and its checks; the table of sections |
+//! | [`signature`], [`chunks`], [`tree`] | the signature area; the leaves that it covers; the tree over digests |
 //! | [`spec`], [`tensor`] | the records of model, layers and tensors |
 //! | `functions` | rotary tables and activation curves |
 //! | [`text`], [`text_tables`], [`special_tokens`] | the tokenizer's tables; tokens that open and end a text |
@@ -18,6 +19,7 @@
 pub mod artifact;
 pub mod chat_frame;
 mod check;
+pub mod chunks;
 #[cfg(feature = "speculation")]
 pub mod drafts;
 mod error;
@@ -25,16 +27,19 @@ mod features;
 mod functions;
 pub mod grammar;
 pub mod header;
+pub(crate) mod page;
 #[cfg(feature = "snapshots")]
 pub mod prefix;
 pub(crate) mod record;
 pub mod sampling;
 pub mod sections;
+pub mod signature;
 pub mod spec;
 pub mod special_tokens;
 pub mod tensor;
 pub mod text;
 pub mod text_tables;
+pub mod tree;
 pub mod verify;
 
 pub use error::{FormatError, Record};

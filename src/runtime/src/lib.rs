@@ -19,6 +19,7 @@
 //! | [`sha256`] | digests |
 //! | `hmac` | keyed digests and derived keys, with the features that need them |
 //! | `audit` | the log of what was inferred, with the feature `audit` |
+//! | `trust` | signed artifacts; with the feature `signed` |
 //!
 //! ```text
 //! let artifact = ArtifactView::open(bytes)?;
@@ -56,6 +57,8 @@ pub mod sha256;
 pub mod speculate;
 pub mod text;
 pub mod tokenizer;
+#[cfg(feature = "signed")]
+pub mod trust;
 // Tests that need the crate's private parts, out of the tree of the product; `cargo test --lib` runs them, on every
 // target.
 #[cfg(test)]

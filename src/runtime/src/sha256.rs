@@ -1,4 +1,18 @@
-//! SHA-256 (FIPS 180-4), for the artifact's digests and the self-test on a device that has no other library.
+//! SHA-256 (FIPS 180-4): the digests of artifacts and of the self-test, without another library.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `portable` | the compression in plain arithmetic |
+//! | `x86`, `aarch64` | the same with the CPU's instructions, where it has them |
+//!
+//! With the feature `std` the CPU is asked at run time, without it the target features of the build decide, as for
+//! [`crate::kernels`]. Hardware beside the CPU, a HASH peripheral, is an [`Engine`].
+
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod aarch64;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 const INITIAL: [u32; 8] =
     [0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19];
@@ -18,11 +32,35 @@ const ROUND: [u32; 64] = [
 /// A digest.
 pub type Digest = [u8; 32];
 
+/// Bytes of a block.
+const BLOCK_BYTES: usize = 64;
+
+/// What computes digests: [`Software`], or a device's HASH peripheral.
+///
+/// Hardware that fails returns zeros, which are the digest of nothing that anyone knows: whatever is compared with them is
+/// refused.
+pub trait Engine {
+    /// The digest of some pieces, one after the other.
+    fn digest(&self, pieces: &[&[u8]]) -> Digest;
+}
+
+/// [`Sha256`], as an [`Engine`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Software;
+
+impl Engine for Software {
+    fn digest(&self, pieces: &[&[u8]]) -> Digest {
+        let mut hash = Sha256::new();
+        pieces.iter().for_each(|piece| hash.update(piece));
+        hash.finish()
+    }
+}
+
 /// A running hash.
 #[derive(Clone)]
 pub struct Sha256 {
     state: [u32; 8],
-    block: [u8; 64],
+    block: [u8; BLOCK_BYTES],
     /// Bytes of `block` in use.
     filled: usize,
     length_bytes: u64,
@@ -51,23 +89,18 @@ impl Sha256 {
     pub fn update(&mut self, mut bytes: &[u8]) {
         self.length_bytes = self.length_bytes.wrapping_add(bytes.len() as u64);
         if self.filled > 0 {
-            let take = bytes.len().min(64 - self.filled);
+            let take = bytes.len().min(BLOCK_BYTES - self.filled);
             self.block[self.filled..self.filled + take].copy_from_slice(&bytes[..take]);
             self.filled += take;
             bytes = &bytes[take..];
-            if self.filled < 64 {
+            if self.filled < BLOCK_BYTES {
                 return;
             }
-            compress(&mut self.state, &self.block);
+            compress(&mut self.state, core::slice::from_ref(&self.block));
             self.filled = 0;
         }
-        let mut blocks = bytes.chunks_exact(64);
-        for block in &mut blocks {
-            if let Ok(block) = block.try_into() {
-                compress(&mut self.state, block);
-            }
-        }
-        let rest = blocks.remainder();
+        let (blocks, rest) = bytes.as_chunks::<BLOCK_BYTES>();
+        compress(&mut self.state, blocks);
         self.block[..rest.len()].copy_from_slice(rest);
         self.filled = rest.len();
     }
@@ -88,29 +121,18 @@ impl Sha256 {
     }
 }
 
-fn compress(state: &mut [u32; 8], block: &[u8; 64]) {
-    let mut w = [0u32; 64];
-    for (word, bytes) in w.iter_mut().zip(block.chunks_exact(4)) {
-        *word = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+/// Appends whole blocks to a state with the best that this CPU has.
+#[inline]
+fn compress(state: &mut [u32; 8], blocks: &[[u8; BLOCK_BYTES]]) {
+    #[cfg(target_arch = "x86_64")]
+    if x86::compress(state, blocks) {
+        return;
     }
-    for i in 16..64 {
-        let s0 = w[i - 15].rotate_right(7) ^ w[i - 15].rotate_right(18) ^ (w[i - 15] >> 3);
-        let s1 = w[i - 2].rotate_right(17) ^ w[i - 2].rotate_right(19) ^ (w[i - 2] >> 10);
-        w[i] = w[i - 16].wrapping_add(s0).wrapping_add(w[i - 7]).wrapping_add(s1);
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    if aarch64::compress(state, blocks) {
+        return;
     }
-    let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;
-    for i in 0..64 {
-        let s1 = e.rotate_right(6) ^ e.rotate_right(11) ^ e.rotate_right(25);
-        let choice = (e & f) ^ (!e & g);
-        let t1 = h.wrapping_add(s1).wrapping_add(choice).wrapping_add(ROUND[i]).wrapping_add(w[i]);
-        let s0 = a.rotate_right(2) ^ a.rotate_right(13) ^ a.rotate_right(22);
-        let majority = (a & b) ^ (a & c) ^ (b & c);
-        let t2 = s0.wrapping_add(majority);
-        (h, g, f, e, d, c, b, a) = (g, f, e, d.wrapping_add(t1), c, b, a, t1.wrapping_add(t2));
-    }
-    for (sum, word) in state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
-        *sum = sum.wrapping_add(word);
-    }
+    portable::compress(state, blocks);
 }
 
 #[cfg(test)]
@@ -131,5 +153,31 @@ mod tests {
             left -= take;
         }
         assert_eq!(hash.finish()[..4], [0xcd, 0xc7, 0x6e, 0x5c]);
+    }
+
+    /// The CPU's instructions and plain arithmetic, from any state over any number of blocks.
+    #[test]
+    fn instructions_agree_with_plain_arithmetic() {
+        let mut bytes = [0u8; 9 * BLOCK_BYTES];
+        for seed in 0..64u64 {
+            for (n, byte) in bytes.iter_mut().enumerate() {
+                *byte = crate::sample::random_u64(seed, n as u64) as u8;
+            }
+            let (blocks, _) = bytes.as_chunks::<BLOCK_BYTES>();
+            let mut state = INITIAL.map(|word| word.wrapping_mul(seed as u32 | 1));
+            let mut plain = state;
+            compress(&mut state, &blocks[..seed as usize % 10]);
+            portable::compress(&mut plain, &blocks[..seed as usize % 10]);
+            assert_eq!(state, plain);
+        }
+    }
+
+    #[test]
+    fn pieces_are_one_text() {
+        let text = [7u8; 200];
+        for cut in [0, 1, 63, 64, 65, 200] {
+            let (first, second) = text.split_at(cut);
+            assert_eq!(Software.digest(&[first, &[], second]), Sha256::digest(&text));
+        }
     }
 }

@@ -95,7 +95,7 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 impl<'a> ArtifactView<'a> {
     /// Checks the structure of an artifact: the whole file, or its device part alone.
     pub fn open(bytes: &'a [u8]) -> Result<Self, FormatError> {
-        let header = super::check::read_header(bytes)?;
+        let header = super::page::read_page(bytes, bytes.len() as u64)?;
         let empty = [&bytes[..0]; NEEDED_COUNT];
         let mut view = ArtifactView {
             bytes,

@@ -2,19 +2,19 @@
 //! arithmetic, so that later reads only slice.
 
 use super::artifact::{ArtifactView, GOLDEN_HEADER_BYTES, key_of, u32_at};
-use super::header::{self, HEADER_BYTES, Header, MAX_SECTIONS, OPTIONAL, SIGNATURE_AREA, SectionKind, SectionRecord};
+use super::chunks::check_list;
+use super::header::{HEADER_BYTES, OPTIONAL, SectionKind};
 use super::sections::{NEEDED, Presence, alignment, section_of};
 use super::spec::{
-    Block, CacheFormat, CurveId, ExitHead, FfnKind, HeadMatrix, LayerCacheFormat, LayerRecord, MAX_CHUNK,
-    MAX_DIMENSION, MAX_LAYERS, MAX_TAPS, ModelKind, ModelRecord, NONE, NormKind, NormPlacement, Output, Pooling,
-    Stacks,
+    Block, CurveId, ExitHead, FfnKind, HeadMatrix, LayerCacheFormat, LayerRecord, MAX_CHUNK, MAX_DIMENSION, MAX_LAYERS,
+    MAX_TAPS, ModelKind, ModelRecord, NONE, NormKind, NormPlacement, Output, Pooling, Stacks,
 };
 use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType, LmHead};
 use super::tensor::{TensorPart, TensorRecord, TensorRole};
 use super::text_tables::TextTables;
 use super::{FormatError, Record};
 use crate::kernels::Width;
-use crate::layout::{ALIGNMENT, Layout, SPLIT_ROWS, Storage, tensor_bytes};
+use crate::layout::{ALIGNMENT, SPLIT_ROWS, Storage, tensor_bytes};
 
 impl<'a> ArtifactView<'a> {
     pub(super) fn read_sections(&mut self) -> Result<(), FormatError> {
@@ -79,7 +79,8 @@ impl<'a> ArtifactView<'a> {
         if last != Some(limit) || (!host_began && self.header.file_bytes != self.header.device_bytes) {
             return Err(FormatError::Header("file_bytes"));
         }
-        self.check_padding(end, limit)
+        self.check_padding(end, limit)?;
+        check_list(self.bytes, &self.header)
     }
 
     /// Checks that bytes `start` to `end` are zero, as far as they exist.
@@ -284,47 +285,6 @@ impl<'a> ArtifactView<'a> {
         }
         if at != self.golden.len() || count == 0 { Err(fault("length does not match its prompts")) } else { Ok(()) }
     }
-}
-
-pub(super) fn read_header(bytes: &[u8]) -> Result<Header, FormatError> {
-    let actual = bytes.len() as u64;
-    if bytes.len() >= header::MAGIC.len() && !bytes.starts_with(&header::MAGIC) {
-        return Err(FormatError::NotAnArtifact);
-    }
-    if bytes.len() < HEADER_BYTES {
-        return Err(FormatError::Length { expected: HEADER_BYTES as u64, actual });
-    }
-    let header = Header::from_bytes(bytes);
-    let require = |holds: bool, field: &'static str| if holds { Ok(()) } else { Err(FormatError::Header(field)) };
-    if header.major != header::MAJOR {
-        return Err(FormatError::MajorVersion(header.major));
-    }
-    require(header.header_bytes as usize == HEADER_BYTES, "header_bytes")?;
-    require(header.device_bytes >= HEADER_BYTES as u64 && header.device_bytes <= header.file_bytes, "device_bytes")?;
-    if actual != header.file_bytes && actual != header.device_bytes {
-        return Err(FormatError::Length { expected: header.file_bytes, actual });
-    }
-    require(header.sections as usize <= MAX_SECTIONS, "sections")?;
-    let page = header.page_bytes;
-    require(page.is_power_of_two() && (ALIGNMENT as u32..=1 << 24).contains(&page), "page_bytes")?;
-    require(Layout::from_id(header.layout).is_some(), "layout")?;
-    require(header.digest_algorithm == header::DIGEST_SHA256, "digest_algorithm")?;
-    let later = |holds: bool, field| if holds { Ok(()) } else { Err(FormatError::LaterVersion(Record::Header, field)) };
-    require(header.cache_format != 0, "cache_format")?;
-    later(CacheFormat::from_number(header.cache_format).is_some(), "cache_format")?;
-    later(header.weight_residency == 0, "weight_residency")?;
-    later(header.signature == 0, "signature")?;
-    later(header.encryption == 0, "encryption")?;
-    later(header.chunk_shift == 0, "chunk_shift")?;
-    later(header.security_counter == 0, "security_counter")?;
-    later(header.chunks_root == [0; 32], "chunks_root")?;
-    later(header.model_id == [0; 16], "model_id")?;
-    let zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
-    later(zero(&bytes[SIGNATURE_AREA]), "signature area")?;
-    later(header.reserved == 0 && header.reserved_trust == [0; 8] && header.reserved_end == [0; 16], "reserved")?;
-    let table_end = header::SECTION_TABLE_OFFSET + header.sections as usize * SectionRecord::BYTES;
-    require(zero(&bytes[table_end..SIGNATURE_AREA.start]), "reserved")?;
-    Ok(header)
 }
 
 /// Checks that two records of one key are the parts of a split matrix: the first rows in 8 bits, the others in 4, and

@@ -59,7 +59,7 @@ impl<'a> ArtifactView<'a> {
 
     /// Whether bytes that may be an artifact name a section, before anything in it is read.
     fn has_section(bytes: &[u8], kind: SectionKind) -> bool {
-        super::check::read_header(bytes).is_ok_and(|header| {
+        super::page::read_page(bytes, bytes.len() as u64).is_ok_and(|header| {
             let table = &bytes[super::header::SECTION_TABLE_OFFSET..];
             let records = table.chunks_exact(super::header::SectionRecord::BYTES).take(header.sections as usize);
             records.map(super::header::SectionRecord::from_bytes).any(|record| record.kind == kind as u32)

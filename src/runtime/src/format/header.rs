@@ -1,5 +1,5 @@
-//! The first 4 KiB of an artifact, the header page: target, length, section table, digests, and the space reserved for
-//! a signature. Fields that only a later version defines are zero, and readers of this version reject any other value.
+//! The first 4 KiB of an artifact, the header page: target, length, section table, digests, and the signature area. Fields
+//! that only a later version defines are zero, and readers of this version reject any other value.
 
 use super::record::record;
 use crate::sha256::Digest;
@@ -21,6 +21,8 @@ pub const MINOR_POOLING: u16 = 6;
 /// The same where there are sections for drafts, grammars or a prefix, which readers of an earlier version skip, or where
 /// a layer has a cache format of its own, which they reject.
 pub const MINOR_DRAFTS: u16 = 7;
+/// The same where there is a chunk list or a signature, which readers of an earlier version reject.
+pub const MINOR_TRUST: u16 = 8;
 /// Bytes before the first section.
 pub const HEADER_BYTES: usize = 4096;
 /// Largest number of sections.
@@ -39,7 +41,8 @@ record! {
         magic: [u8; 8],
         /// [`MAJOR`]
         major: u16,
-        /// [`MINOR`], [`MINOR_SPLIT`], [`MINOR_CHAT_FRAME`], [`MINOR_POOLING`], [`MINOR_DRAFTS`] or that of a storage
+        /// [`MINOR`], [`MINOR_SPLIT`], [`MINOR_CHAT_FRAME`], [`MINOR_POOLING`], [`MINOR_DRAFTS`], [`MINOR_TRUST`] or that of a
+        /// storage
         minor: u16,
         /// [`HEADER_BYTES`]
         header_bytes: u32,
@@ -59,36 +62,36 @@ record! {
         cache_format: u8,
         /// 0: weights are read in place.
         weight_residency: u8,
-        /// 0: not signed. A later version uses the [`SIGNATURE_AREA`].
+        /// 1: signed, and the [`SIGNATURE_AREA`] says by whom; needs a chunk list. 0: not signed.
         signature: u8,
         /// 0: not encrypted. A later version names ciphers.
         encryption: u8,
-        /// 0: no chunk list. A later version has log2 of a chunk's bytes here.
+        /// log2 of a leaf's bytes, one of [`super::chunks::CHUNK_SHIFTS`]; 0: no chunk list.
         chunk_shift: u8,
         /// Zero.
         reserved: u8,
-        /// 0. A later version has a counter against rollback here.
+        /// A device that has confirmed a higher one refuses the file; 0 where it is not signed.
         security_counter: u64,
         /// Zero.
         reserved_trust: [u8; 8],
         /// Name of the target, UTF-8, padded with zeros.
         target: [u8; 32],
-        /// Over the header (this field taken as zero) and every byte of the device part after it.
+        /// Over the header (this field and the signature area taken as zero) and every byte of the device part after it.
         device_digest: Digest,
-        /// Over the header (both digests taken as zero) and every byte of the host part.
+        /// Over the header (both digests and the signature area taken as zero) and every byte of the host part.
         host_digest: Digest,
         /// Root of the tree over the tensors' digests, in table order.
         weights_root: Digest,
-        /// Zero. A later version has the root over the chunk list here.
+        /// Root over the chunk list ([`super::chunks`]); zero without one.
         chunks_root: Digest,
-        /// Zero. A later version has the identity of a product's models here.
+        /// UUID of the product line, whose models may replace each other; zero for none, and where it is not signed.
         model_id: [u8; 16],
         /// Zero.
         reserved_end: [u8; 16],
     }
 }
 
-/// Space in the header page for the signatures of a later version; zero in this one.
+/// The signatures in the header page: [`super::signature`].
 pub const SIGNATURE_AREA: core::ops::Range<usize> = 3584..HEADER_BYTES;
 /// Position of the device part's digest in the header.
 pub const DEVICE_DIGEST: core::ops::Range<usize> = 96..128;
@@ -138,7 +141,7 @@ pub enum SectionKind {
     Labels = 0x8000_0004,
     /// The tokenizer's tables for a device: [`super::text::TextRecord`] and its tables (device).
     Text = 0x8000_0005,
-    /// Reserved for the digests of the device part's chunks (device).
+    /// The digests of the device part's leaves: [`super::chunks`] (device).
     Chunks = 0x8000_0006,
     /// Reserved for the keys and tags of encrypted weights (device).
     Seal = 0x8000_0007,

@@ -52,7 +52,7 @@ pub const SECTIONS: [Section; 21] = [
     device(SectionKind::Draft, Presence::Optional),
     device(SectionKind::Prefix, Presence::Optional),
     device(SectionKind::Seal, Presence::Later),
-    device(SectionKind::Chunks, Presence::Later),
+    device(SectionKind::Chunks, Presence::Optional),
     host(SectionKind::Tokenizer),
     host(SectionKind::Names),
     host(SectionKind::Provenance),

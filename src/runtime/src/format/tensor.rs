@@ -2,7 +2,8 @@
 //! its shape and layout and must equal the record's; tensors tile the weights section without gaps.
 
 use super::record::record;
-use crate::sha256::{Digest, Sha256};
+use super::tree::{leaf_digest, root};
+use crate::sha256::{Digest, Software};
 
 record! {
     /// One tensor.
@@ -182,39 +183,7 @@ impl core::fmt::Display for TensorKey {
     }
 }
 
-/// Root of the tree over digests: a leaf is SHA-256(0 ‖ digest), a node SHA-256(1 ‖ left ‖ right), and a level's last
-/// node without a sibling moves up unchanged. Without digests the root is 32 zeros.
+/// Root of the tree over tensors' digests: a leaf is SHA-256(0 ‖ digest), and 32 zeros are the root of none.
 pub fn digest_tree(digests: impl Iterator<Item = Digest>) -> Digest {
-    // One pending node per height, as in binary addition.
-    let mut pending: [Option<Digest>; 40] = [None; 40];
-    let node = |left: &Digest, right: &Digest| {
-        let mut hash = Sha256::new();
-        hash.update(&[1]);
-        hash.update(left);
-        hash.update(right);
-        hash.finish()
-    };
-    for digest in digests {
-        let mut hash = Sha256::new();
-        hash.update(&[0]);
-        hash.update(&digest);
-        let mut carry = hash.finish();
-        for slot in pending.iter_mut() {
-            match slot.take() {
-                Some(left) => carry = node(&left, &carry),
-                None => {
-                    *slot = Some(carry);
-                    break;
-                }
-            }
-        }
-    }
-    let mut root = None;
-    for left in pending.into_iter().flatten() {
-        root = Some(match root {
-            Some(right) => node(&left, &right),
-            None => left,
-        });
-    }
-    root.unwrap_or([0; 32])
+    root(digests.map(|digest| leaf_digest(&Software, &digest)), &Software)
 }

@@ -1,0 +1,213 @@
+//! The chunk list: the digests of the leaves that a signature covers through `chunks_root`. Every device section but the
+//! list itself, in table order, is cut into pieces of 2^`chunk_shift` bytes from the section's start; a section's last leaf
+//! may be short. What is between sections is zero by the rules of [`super::artifact::ArtifactView::open`], and where they
+//! lie is in the header page, so the page's signature covers every byte of the device part.
+//!
+//! ```text
+//! leaf   = SHA-256(0 ‖ stored bytes)
+//! chunks = leaf 0 ‖ leaf 1 ‖ …            chunks_root = the root over them (RFC 6962)
+//! ```
+
+use super::FormatError;
+use super::header::{Header, MAX_SECTIONS, SECTION_TABLE_OFFSET, SectionKind, SectionRecord};
+use crate::sha256::Digest;
+use core::ops::Range;
+
+/// log2 of the leaf sizes that a file may have, in bytes.
+pub const CHUNK_SHIFTS: core::ops::RangeInclusive<u8> = 12..=20;
+/// The one that slmc writes unless asked: 64 KiB.
+pub const DEFAULT_CHUNK_SHIFT: u8 = 16;
+/// Bytes of an entry of the list.
+pub const ENTRY_BYTES: usize = 32;
+
+/// Where a leaf's bytes lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// A [`SectionKind`], or the number of a section that this version does not know.
+    pub kind: u32,
+    /// Bytes before it in its section.
+    pub within: u64,
+    /// From the start of the file.
+    pub offset: u64,
+    /// Length, 1 to 2^`chunk_shift`.
+    pub bytes: u32,
+}
+
+/// The leaves of a file, by its section table.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaves<'a> {
+    table: &'a [u8],
+    shift: u8,
+}
+
+impl<'a> Leaves<'a> {
+    /// The leaves of the file with a header page. A table that runs past the page has no leaves, as has a shift that is not
+    /// one of [`CHUNK_SHIFTS`].
+    pub fn of(page: &'a [u8], header: &Header) -> Self {
+        let sections = (header.sections as usize).min(MAX_SECTIONS);
+        let table = SECTION_TABLE_OFFSET..SECTION_TABLE_OFFSET + sections * SectionRecord::BYTES;
+        let known = CHUNK_SHIFTS.contains(&header.chunk_shift);
+        Leaves { table: page.get(table).filter(|_| known).unwrap_or_default(), shift: header.chunk_shift }
+    }
+
+    /// The sections that are cut into leaves, and the number of each one's first leaf.
+    fn sections(&self) -> impl Iterator<Item = (SectionRecord, u64)> + use<'a> {
+        let (table, shift) = (self.table, self.shift);
+        let mut first = 0u64;
+        let records = table.chunks_exact(SectionRecord::BYTES).map(SectionRecord::from_bytes);
+        let covered = records.filter(|record| record.host == 0 && record.kind != SectionKind::Chunks as u32);
+        covered.map(move |record| {
+            let before = first;
+            first = first.saturating_add(leaves_in(record.bytes, shift));
+            (record, before)
+        })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.sections().last().map_or(0, |(record, first)| first.saturating_add(leaves_in(record.bytes, self.shift)))
+    }
+
+    /// Most bytes of a leaf.
+    pub fn most_bytes(&self) -> usize {
+        if self.table.is_empty() { 0 } else { 1 << self.shift }
+    }
+
+    /// Leaf `index`; `None` past the last.
+    pub fn get(&self, index: u64) -> Option<Leaf> {
+        let inside = |(record, first): &(SectionRecord, u64)| {
+            index >= *first && index - first < leaves_in(record.bytes, self.shift)
+        };
+        let (record, first) = self.sections().find(inside)?;
+        let within = (index - first) << self.shift;
+        let bytes = (record.bytes - within).min(1 << self.shift) as u32;
+        Some(Leaf { kind: record.kind, within, offset: record.offset.checked_add(within)?, bytes })
+    }
+
+    /// All leaves, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Leaf> + use<'a> {
+        let shift = self.shift;
+        self.sections().flat_map(move |(record, _)| {
+            (0..leaves_in(record.bytes, shift)).map(move |index| {
+                let within = index << shift;
+                let bytes = (record.bytes - within).min(1 << shift) as u32;
+                Leaf { kind: record.kind, within, offset: record.offset.saturating_add(within), bytes }
+            })
+        })
+    }
+
+    /// The numbers of the leaves of a section; empty where there is no such section.
+    pub fn of_section(&self, kind: u32) -> Range<u64> {
+        let found = self.sections().find(|(record, _)| record.kind == kind);
+        found.map_or(0..0, |(record, first)| first..first.saturating_add(leaves_in(record.bytes, self.shift)))
+    }
+
+    /// The numbers of the leaves that hold some bytes of a section; empty where the section lacks any of them.
+    pub fn holding(&self, kind: u32, bytes: &Range<u64>) -> Range<u64> {
+        let found = self.sections().find(|(record, _)| record.kind == kind);
+        let Some((_, first)) = found.filter(|(record, _)| bytes.start < bytes.end && bytes.end <= record.bytes) else {
+            return 0..0;
+        };
+        first + (bytes.start >> self.shift)..first + ((bytes.end - 1) >> self.shift) + 1
+    }
+}
+
+/// Leaves of a section.
+fn leaves_in(bytes: u64, shift: u8) -> u64 {
+    bytes.div_ceil(1 << shift)
+}
+
+/// The list of a file, whose length [`super::artifact::ArtifactView::open`] has checked.
+#[derive(Clone, Copy, Debug)]
+pub struct ChunkList<'a>(&'a [u8]);
+
+impl<'a> ChunkList<'a> {
+    /// The list in the bytes of its section.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        ChunkList(bytes)
+    }
+
+    /// Digest of leaf `index`.
+    pub fn get(&self, index: u64) -> Option<&'a Digest> {
+        let start = usize::try_from(index).ok()?.checked_mul(ENTRY_BYTES)?;
+        self.0.get(start..)?.first_chunk()
+    }
+
+    /// All digests.
+    pub fn iter(&self) -> impl Iterator<Item = Digest> + use<'a> {
+        self.0.as_chunks::<ENTRY_BYTES>().0.iter().copied()
+    }
+}
+
+/// Checks the place and the length of the chunk list in a section table whose sections lie within the file.
+pub(crate) fn check_list(page: &[u8], header: &Header) -> Result<(), FormatError> {
+    let fault = |fault| Err(FormatError::section(SectionKind::Chunks, fault));
+    let sections = (header.sections as usize).min(MAX_SECTIONS);
+    let table = &page[SECTION_TABLE_OFFSET..SECTION_TABLE_OFFSET + sections * SectionRecord::BYTES];
+    let records = || table.chunks_exact(SectionRecord::BYTES).map(SectionRecord::from_bytes);
+    let of_list = |record: &SectionRecord| record.kind == SectionKind::Chunks as u32;
+    let Some(list) = records().find(of_list) else {
+        return if header.chunk_shift == 0 {
+            Ok(())
+        } else {
+            fault("missing, and `chunk_shift` says that it is there")
+        };
+    };
+    if header.chunk_shift == 0 {
+        return fault("there, and `chunk_shift` says that it is not");
+    }
+    // Device sections stand first, so what follows the list must be of the host part. A second list is refused with it.
+    if list.host != 0 || !records().skip_while(|record| !of_list(record)).skip(1).all(|record| record.host == 1) {
+        return fault("not the last section of the device part");
+    }
+    if records().filter(of_list).count() > 1 {
+        return fault("there twice");
+    }
+    let count = Leaves::of(page, header).count();
+    if count.checked_mul(ENTRY_BYTES as u64) != Some(list.bytes) {
+        return fault("length is not that of a digest for every leaf");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn page(records: &[SectionRecord]) -> (Vec<u8>, Header) {
+        let mut page = std::vec![0; super::super::header::HEADER_BYTES];
+        for (n, record) in records.iter().enumerate() {
+            page[SECTION_TABLE_OFFSET + n * 32..][..32].copy_from_slice(&record.to_bytes());
+        }
+        let mut header = Header::from_bytes(&page);
+        (header.sections, header.chunk_shift) = (records.len() as u32, 12);
+        (page, header)
+    }
+
+    #[test]
+    fn leaves_begin_with_their_section_and_the_last_may_be_short() {
+        let section = |kind, host, offset, bytes| SectionRecord { kind, host, offset, bytes, reserved: 0 };
+        let (page, header) = page(&[
+            section(1, 0, 4096, 4096),
+            section(2, 0, 8192, 0),
+            section(4, 0, 8192, 4097),
+            section(SectionKind::Chunks as u32, 0, 12352, 96),
+            section(0x8000_0001, 1, 12480, 9000),
+        ]);
+        let leaves = Leaves::of(&page, &header);
+        let expected = [
+            Leaf { kind: 1, within: 0, offset: 4096, bytes: 4096 },
+            Leaf { kind: 4, within: 0, offset: 8192, bytes: 4096 },
+            Leaf { kind: 4, within: 4096, offset: 12288, bytes: 1 },
+        ];
+        assert_eq!(leaves.iter().collect::<Vec<_>>(), expected);
+        assert_eq!((0..4).map(|n| leaves.get(n)).collect::<Vec<_>>()[..3], expected.map(Some));
+        assert_eq!((leaves.count(), leaves.get(3), leaves.get(u64::MAX)), (3, None, None));
+        assert_eq!((leaves.of_section(4), leaves.of_section(2), leaves.of_section(9)), (1..3, 1..1, 0..0));
+        assert_eq!(leaves.holding(4, &(4095..4097)), 1..3);
+        assert_eq!(leaves.holding(4, &(4096..4097)), 2..3);
+        assert_eq!((leaves.holding(4, &(0..4098)), leaves.holding(4, &(5..5))), (0..0, 0..0));
+        assert_eq!(check_list(&page, &header), Ok(()));
+    }
+}

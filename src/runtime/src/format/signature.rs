@@ -1,0 +1,122 @@
+//! The signature area of the header page: two slots, for a key and its successor or for two parties. What is signed is the
+//! page with this area taken as zero, in the pre-authentication encoding of DSSE, so that signatures are verified by every
+//! tool that knows DSSE, and by `openssl` from the raw bytes.
+//!
+//! ```text
+//! signed bytes = "DSSEv1 27 application/vnd.slmc.header 4096 " ‖ page[0 .. 3584] ‖ 512 zeros
+//! ```
+
+use super::header::{HEADER_BYTES, Header, SIGNATURE_AREA};
+use super::record::record;
+use super::{FormatError, Record};
+
+/// Slots of the area.
+pub const SLOTS: usize = 2;
+/// Type of the signed bytes in DSSE.
+pub const PAYLOAD_TYPE: &str = "application/vnd.slmc.header";
+/// What stands before the header page in the signed bytes.
+pub const SIGNED_PREFIX: &[u8; 43] = b"DSSEv1 27 application/vnd.slmc.header 4096 ";
+/// Pieces of [`signed_bytes`].
+const SIGNED_PIECES: usize = 2 + ZERO_PIECES;
+const ZERO_PIECES: usize = (HEADER_BYTES - SIGNATURE_AREA.start) / ZEROS.len();
+
+/// Taken in place of what digests and signatures leave out.
+pub(crate) const ZEROS: [u8; 64] = [0; 64];
+
+record! {
+    /// A slot of the signature area.
+    SignatureSlot: 128 bytes {
+        /// A [`SignatureAlgorithm`]; 0: the slot is empty, and all of it is zero.
+        algorithm: u8,
+        /// Zero.
+        reserved: [u8; 31],
+        /// SHA-256 of the public key as SubjectPublicKeyInfo in DER.
+        key_id: [u8; 32],
+        /// Ed25519: R ‖ S. ECDSA: r ‖ s, big-endian, with s at most half of the order.
+        signature: [u8; 64],
+    }
+}
+
+/// How a header page is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SignatureAlgorithm {
+    /// Ed25519 of RFC 8032, over the bytes themselves.
+    Ed25519 = 1,
+    /// ECDSA with the curve P-256 and SHA-256.
+    EcdsaP256 = 2,
+}
+
+impl SignatureAlgorithm {
+    /// The algorithm with a number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        [SignatureAlgorithm::Ed25519, SignatureAlgorithm::EcdsaP256].into_iter().find(|&one| one as u8 == number)
+    }
+}
+
+/// The signed bytes of a header page, in pieces: without a copy of the page.
+///
+/// # Panics
+/// If the page is shorter than the signature area's start.
+pub fn signed_bytes(page: &[u8]) -> [&[u8]; SIGNED_PIECES] {
+    let mut pieces: [&[u8]; SIGNED_PIECES] = [&ZEROS; SIGNED_PIECES];
+    pieces[0] = SIGNED_PREFIX;
+    pieces[1] = &page[..SIGNATURE_AREA.start];
+    pieces
+}
+
+/// The slots of a header page that are not empty, with their numbers from 1.
+///
+/// # Panics
+/// If the page is shorter than the header.
+pub fn slots(page: &[u8]) -> impl Iterator<Item = (usize, SignatureSlot)> + '_ {
+    let area = page[SIGNATURE_AREA].chunks_exact(SignatureSlot::BYTES).take(SLOTS);
+    area.map(SignatureSlot::from_bytes)
+        .enumerate()
+        .map(|(n, slot)| (n + 1, slot))
+        .filter(|(_, slot)| slot.algorithm != 0)
+}
+
+/// Checks the fields of the header that trust is about, and the form of the area.
+pub(super) fn check_signature(page: &[u8], header: &Header) -> Result<(), FormatError> {
+    let require = |holds: bool, field| if holds { Ok(()) } else { Err(FormatError::Header(field)) };
+    let later = |holds: bool, field| if holds { Ok(()) } else { Err(FormatError::LaterVersion(Record::Header, field)) };
+    let zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
+    let (signed, chunks) = (header.signature != 0, header.chunk_shift != 0);
+    later(header.signature <= 1, "signature")?;
+    later(header.encryption == 0, "encryption")?;
+    later(!chunks || super::chunks::CHUNK_SHIFTS.contains(&header.chunk_shift), "chunk_shift")?;
+    require(chunks || header.chunks_root == [0; 32], "chunks_root")?;
+    require(chunks || !signed, "chunk_shift")?;
+    require(signed || header.security_counter == 0, "security_counter")?;
+    require(signed || header.model_id == [0; 16], "model_id")?;
+    let area = &page[SIGNATURE_AREA];
+    if !signed {
+        return require(zero(area), "signature area");
+    }
+    let (two, rest) = area.split_at(SLOTS * SignatureSlot::BYTES);
+    later(zero(rest), "signature area")?;
+    for slot in two.chunks_exact(SignatureSlot::BYTES) {
+        let (algorithm, reserved) = (slot[0], &slot[1..32]);
+        later(algorithm == 0 || SignatureAlgorithm::from_number(algorithm).is_some(), "signature algorithm")?;
+        later(zero(reserved), "signature area")?;
+        require(algorithm != 0 || zero(slot), "signature area")?;
+    }
+    require(slots(page).next().is_some(), "signature area")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::String;
+
+    #[test]
+    fn the_prefix_is_that_of_dsse() {
+        let prefix = std::format!("DSSEv1 {} {PAYLOAD_TYPE} {HEADER_BYTES} ", PAYLOAD_TYPE.len());
+        assert_eq!(String::from_utf8_lossy(SIGNED_PREFIX), prefix);
+        let page = std::vec![3; HEADER_BYTES];
+        let signed = signed_bytes(&page).concat();
+        assert_eq!(signed.len(), SIGNED_PREFIX.len() + HEADER_BYTES);
+        assert!(signed.ends_with(&[0; 512]) && signed[43..43 + 3584] == page[..3584]);
+    }
+}

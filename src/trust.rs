@@ -1,0 +1,27 @@
+//! Who made something, and what they say of it: keys, signatures of a key over bytes, and statements in envelopes that
+//! other tools verify.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`place`] | where a key is: a path, `file:PATH`, `env:VAR` |
+//! | [`keys`] | Ed25519 and ECDSA P-256, read from PKCS#8 and SubjectPublicKeyInfo, and named by the latter |
+//! | [`signature`] | 64 bytes of either algorithm, and the forms that other tools write |
+//! | [`device_key`] | the 32 bytes that a device opens sealed weights with |
+//! | [`dsse`] | what is signed (the pre-authentication encoding), and the envelope around it |
+//! | [`keygen`] | new keys on disk |
+//!
+//! No cryptography is implemented here: Ed25519 is `ed25519-compact`'s, ECDSA `p256`'s.
+
+pub mod device_key;
+pub mod dsse;
+mod error;
+pub mod keygen;
+pub mod keys;
+pub mod place;
+pub mod signature;
+
+pub use device_key::DeviceKey;
+pub use error::TrustError;
+pub use keys::{Algorithm, KeyWarning, PublicKey, SecretKey};
+pub use place::KeyPlace;
+pub use signature::Signature;
