@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, each with its options (the help text) and a `run` that opens the
 //! files named, calls the library and hands the report to the shell.
 
+mod audit;
 mod bench;
 mod cache;
 mod chat;
@@ -15,6 +16,7 @@ pub mod global;
 mod init;
 mod inspect;
 mod keygen;
+mod logging;
 mod man;
 mod merge;
 mod plan;
@@ -66,6 +68,7 @@ enum Command {
     Merge(merge::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
+    Audit(audit::Args),
     Keygen(keygen::Args),
     Bench(bench::Args),
     Estimate(estimate::Args),
@@ -155,6 +158,7 @@ impl Cli {
             Command::Merge(args) => args.run(global, shell),
             Command::Inspect(args) => args.run(shell),
             Command::Verify(args) => args.run(shell),
+            Command::Audit(args) => args.run(shell),
             Command::Keygen(args) => args.run(shell),
             Command::Bench(args) => args.run(global, shell),
             Command::Estimate(args) => args.run(shell),

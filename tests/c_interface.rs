@@ -31,7 +31,7 @@ fn library() -> &'static Path {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
         command.args(["rustc", "--locked", "--offline", "--release", "--package", "slm-runtime"]);
-        command.args(["--features", "c-api,std", "--crate-type", "staticlib", "--target-dir"]).arg(&target);
+        command.args(["--features", "audit,c-api,std", "--crate-type", "staticlib", "--target-dir"]).arg(&target);
         command.current_dir(root("")).env_remove("RUSTFLAGS");
         stdout_of(&mut command);
         target.join("release").join("libslm_runtime.a")

@@ -4,6 +4,7 @@
 mod adapters;
 mod allocate;
 mod artifact;
+mod audit;
 mod c_interface;
 mod cache;
 mod calibration;

@@ -18,6 +18,7 @@
 //! | `c_api` | all of this from C, with the feature `c-api`; `include/slm.h`, docs/c-api.md |
 //! | [`sha256`] | digests |
 //! | `hmac` | keyed digests and derived keys, with the features that need them |
+//! | `seal` | artifacts whose weights are in cipher; with the feature `seal` |
 //! | `audit` | the log of what was inferred, with the feature `audit` |
 //! | `trust` | signed artifacts; with the feature `signed` |
 //!
@@ -42,7 +43,7 @@ mod cache;
 pub mod format;
 #[cfg(feature = "grammar")]
 pub mod grammar;
-#[cfg(any(test, feature = "audit"))]
+#[cfg(any(test, feature = "audit", feature = "seal"))]
 pub mod hmac;
 pub mod kernels;
 pub mod layout;
@@ -50,6 +51,8 @@ mod memory;
 pub mod numerics;
 pub mod plan;
 pub mod sample;
+#[cfg(feature = "seal")]
+pub mod seal;
 pub mod self_test;
 pub mod session;
 pub mod sha256;

@@ -80,7 +80,10 @@ impl<'a> ArtifactView<'a> {
             return Err(FormatError::Header("file_bytes"));
         }
         self.check_padding(end, limit)?;
-        check_list(self.bytes, &self.header)
+        check_list(self.bytes, &self.header)?;
+        #[cfg(feature = "seal")]
+        super::seal::check_seal(self.bytes, &self.header)?;
+        Ok(())
     }
 
     /// Checks that bytes `start` to `end` are zero, as far as they exist.

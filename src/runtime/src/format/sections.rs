@@ -51,7 +51,7 @@ pub const SECTIONS: [Section; 21] = [
     device(SectionKind::Continuations, Presence::Optional),
     device(SectionKind::Draft, Presence::Optional),
     device(SectionKind::Prefix, Presence::Optional),
-    device(SectionKind::Seal, Presence::Later),
+    device(SectionKind::Seal, Presence::Optional),
     device(SectionKind::Chunks, Presence::Optional),
     host(SectionKind::Tokenizer),
     host(SectionKind::Names),
