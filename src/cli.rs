@@ -15,6 +15,7 @@ mod generate;
 pub mod global;
 mod init;
 mod inspect;
+mod key_stanza;
 mod keygen;
 mod logging;
 mod man;
@@ -25,10 +26,12 @@ mod reproduce;
 mod run;
 mod sampling;
 mod schema;
+mod seal;
 mod speculation;
 mod stage;
 mod targets;
 mod tokenizer;
+mod unseal;
 mod verify;
 mod version;
 mod worker;
@@ -69,6 +72,9 @@ enum Command {
     Inspect(inspect::Args),
     Verify(verify::Args),
     Audit(audit::Args),
+    Seal(seal::Args),
+    Unseal(unseal::Args),
+    KeyStanza(key_stanza::Args),
     Keygen(keygen::Args),
     Bench(bench::Args),
     Estimate(estimate::Args),
@@ -159,6 +165,9 @@ impl Cli {
             Command::Inspect(args) => args.run(shell),
             Command::Verify(args) => args.run(shell),
             Command::Audit(args) => args.run(shell),
+            Command::Seal(args) => args.run(shell),
+            Command::Unseal(args) => args.run(shell),
+            Command::KeyStanza(args) => args.run(shell),
             Command::Keygen(args) => args.run(shell),
             Command::Bench(args) => args.run(global, shell),
             Command::Estimate(args) => args.run(shell),

@@ -108,6 +108,7 @@ pub mod prune;
 pub mod quantize;
 pub mod recipe;
 pub mod report;
+pub mod seal;
 pub mod shell;
 pub mod shrink;
 pub mod stages;

@@ -50,6 +50,7 @@ mod rounds;
 mod sampling;
 mod schemas;
 mod schemes;
+mod seal;
 mod sentences;
 mod shrink;
 mod special_tokens;
