@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, each with its options (the help text) and a `run` that opens the
 //! files named, calls the library and hands the report to the shell.
 
+mod attest;
 mod audit;
 mod bench;
 mod cache;
@@ -20,13 +21,16 @@ mod keygen;
 mod logging;
 mod man;
 mod merge;
+mod oms;
 mod plan;
 mod report;
 mod reproduce;
 mod run;
 mod sampling;
+mod sbom;
 mod schema;
 mod seal;
+mod sign;
 mod speculation;
 mod stage;
 mod targets;
@@ -76,6 +80,10 @@ enum Command {
     Unseal(unseal::Args),
     KeyStanza(key_stanza::Args),
     Keygen(keygen::Args),
+    Attest(attest::Args),
+    Sbom(sbom::Args),
+    Oms(oms::Args),
+    Sign(sign::Args),
     Bench(bench::Args),
     Estimate(estimate::Args),
     Init(init::Args),
@@ -169,6 +177,10 @@ impl Cli {
             Command::Unseal(args) => args.run(shell),
             Command::KeyStanza(args) => args.run(shell),
             Command::Keygen(args) => args.run(shell),
+            Command::Attest(args) => args.run(shell),
+            Command::Sbom(args) => args.run(shell),
+            Command::Oms(args) => args.run(shell),
+            Command::Sign(args) => args.run(shell),
             Command::Bench(args) => args.run(global, shell),
             Command::Estimate(args) => args.run(shell),
             Command::Init(args) => args.run(shell),

@@ -11,8 +11,8 @@
 //! |---|---|
 //! | [`cli`] | one file per subcommand that is not a stage: options (the help text) and a `run` without logic |
 //! | [`recipe`] | recipes: TOML files with line numbers, plan, cache, lock and gates |
+//! | [`mod@attest`] | what is said about a finished artifact, signed: how it was made, its gates, its materials |
 //! | [`store`] | where results of stages are kept: directories, servers, buckets; verified and signed |
-//! | [`trust`] | keys and what they sign: envelopes, statements about artifacts, materials of an artifact |
 //! | [`seal`] | artifacts whose weights are in cipher: closed for devices, opened again |
 //! | [`mod@init`] | a first recipe for a checkpoint, a target and a priority |
 //! | [`mod@diff`] | two artifacts, directories, recipes or reports compared, key by key |
@@ -38,6 +38,7 @@
 //! | [`calibrate`] | statistics of activations, through the taps of the f32 forward |
 //! | [`artifact`] | finished artifacts: opened, run on this machine, inspected, verified |
 //! | [`text`] | text to tokens to windows, training of tokenizers, and what each token writes on a device |
+//! | [`trust`] | keys, signatures, statements in envelopes, signed directories |
 //! | [`formats`] | models outside of slmc: directories read and written, behind two traits and one table |
 //! | [`model`] | specification, names, weights, schemes, masks, byte counts, families, the one f32 forward |
 //! | [`disk`] | files on disk: JSON, safetensors, mapping, hashes, writes that are all or nothing |
@@ -89,6 +90,7 @@
 
 pub mod allocate;
 pub mod artifact;
+pub mod attest;
 pub mod audit;
 pub mod bench;
 pub mod calibrate;

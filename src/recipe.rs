@@ -15,9 +15,11 @@
 //! explain   codes, gates and options in words        embedded  the quickstart, part of the program
 //! schema    JSON Schemas of recipes, targets, reports   history   runs over time, a table of artifacts
 //! released  results that a lock names, found again   suggest   limits from the last results
-//! emit      a plan as a workflow of another engine
+//! emit      a plan as a workflow of another engine   attest   what is stated of artifacts when the gates are judged
+//! sign      artifacts signed where every gate holds
 //! ```
 
+mod attest;
 mod cache;
 mod check;
 mod condition;
@@ -49,6 +51,7 @@ mod run_report;
 mod runner;
 pub mod schema;
 mod share;
+mod sign;
 mod stage;
 mod suggest;
 mod validate;
@@ -64,7 +67,7 @@ pub use history::{
 pub use mistake::{Code, Mistakes};
 pub use overrides::{Setting, SettingError};
 pub use plan::{RunOptions, plan};
-pub use plan_report::{Estimate, LeftOutStage, PlanReport, PlannedStage, Totals, Variable};
+pub use plan_report::{Estimate, LeftOutStage, PlanReport, PlannedKey, PlannedStage, Totals, Variable};
 pub use reader::check_recipe;
 pub use reproduce::{ReproduceError, ReproduceOptions, ReproduceReport, ReproducedStage, reproduce};
 pub use run_report::{InputDigest, RunReport, SampleResult, StageResult, Status};

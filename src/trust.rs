@@ -8,17 +8,27 @@
 //! | [`signature`] | 64 bytes of either algorithm, and the forms that other tools write |
 //! | [`device_key`] | the 32 bytes that a device opens sealed weights with |
 //! | [`dsse`] | what is signed (the pre-authentication encoding), and the envelope around it |
+//! | [`statement`] | in-toto statements: what is said about files by their digests |
+//! | [`bundle`] | Sigstore bundles and files of several envelopes, written and checked |
+//! | [`oms`] | the directory of a release signed as a whole, as the OpenSSF specifies it |
 //! | [`keygen`] | new keys on disk |
+//! | [`signing`] | the chunk list and the signatures of an artifact |
+//! | [`policy`] | whose signature an artifact has, and whether it is one that is asked for |
 //!
 //! No cryptography is implemented here: Ed25519 is `ed25519-compact`'s, ECDSA `p256`'s.
 
+pub mod bundle;
 pub mod device_key;
 pub mod dsse;
 mod error;
 pub mod keygen;
 pub mod keys;
+pub mod oms;
 pub mod place;
+pub mod policy;
 pub mod signature;
+pub mod signing;
+pub mod statement;
 
 pub use device_key::DeviceKey;
 pub use error::TrustError;

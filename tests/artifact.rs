@@ -10,6 +10,7 @@ mod parts;
 mod pooling;
 mod sampling;
 mod sections;
+mod signed;
 
 use crate::fixture::{Family, Size, compiled, quantized, with_tokens};
 use slm_runtime::format::FormatError;

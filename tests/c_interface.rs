@@ -6,6 +6,7 @@ use crate::fixture::{self, Family, Size};
 use crate::sentences;
 use crate::support::{json, not_run, root, shared, succeed};
 use serde_json::Value;
+use slmc::trust::PublicKey;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -23,7 +24,7 @@ pub(crate) fn stdout_of(command: &mut Command) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// The static library, built once, by the command of docs/c-api.md.
+/// The static library, built once, by the command of docs/c-api.md with what verifies signatures.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -31,7 +32,9 @@ fn library() -> &'static Path {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
         command.args(["rustc", "--locked", "--offline", "--release", "--package", "slm-runtime"]);
-        command.args(["--features", "audit,c-api,std", "--crate-type", "staticlib", "--target-dir"]).arg(&target);
+        command
+            .args(["--features", "audit,c-api,std,ed25519,p256", "--crate-type", "staticlib", "--target-dir"])
+            .arg(&target);
         command.current_dir(root("")).env_remove("RUSTFLAGS");
         stdout_of(&mut command);
         target.join("release").join("libslm_runtime.a")
@@ -230,6 +233,29 @@ fn calls_are_judged() {
             let looked_at = stdout_of(Command::new(program).arg(file));
             assert!(looked_at.trim().parse::<u32>().expect("a number") > 100, "{looked_at}");
         }
+    }
+}
+
+#[test]
+fn signed_artifacts_are_opened_and_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    let programs = builds("tests/c/signed.c", at);
+    let file = artifact(&root("recipes/quickstart/teacher"), at, "signed").display().to_string();
+    let id: String = b"slmc test models".iter().map(|byte| format!("{byte:02x}")).collect();
+    let raw: Vec<PathBuf> = [("ed25519", "1"), ("p256", "2")]
+        .map(|(kind, slot)| {
+            succeed(at, &["keygen", "--type", kind, "-o", kind]);
+            let fields = ["--counter", "7", "--model-id", &id, "--chunk-bytes", "4096", "--slot", slot];
+            succeed(at, &[&["sign", &file, "--key", &format!("{kind}.pem")][..], &fields].concat());
+            let key = PublicKey::read(&format!("{kind}.pub"), at).expect("a key");
+            fs::write(at.join(kind), key.to_raw()).expect("writes");
+            at.join(kind)
+        })
+        .into();
+    for program in &programs {
+        let looked_at = stdout_of(Command::new(program).arg(&file).args(&raw));
+        assert!(looked_at.trim().parse::<u32>().expect("a number") > 60, "{looked_at}");
     }
 }
 

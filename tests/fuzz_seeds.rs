@@ -20,6 +20,9 @@ use slmc::store::Entry;
 use slmc::target::Target;
 use slmc::text::chat_template::ChatTemplate;
 use slmc::text::tokenizer::Tokenizer;
+use slmc::trust::SecretKey;
+use slmc::trust::bundle;
+use slmc::trust::signing::{SigningFields, Slot, ToSign};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -80,6 +83,18 @@ fn audit_log() -> Vec<u8> {
     bytes
 }
 
+/// The file signed by the key of RFC 8032, 7.1, TEST 1, whose public half the fuzz target has.
+fn signed(artifact: &[u8], directory: &Path) -> Vec<u8> {
+    let path = directory.join("rfc8032.pem");
+    let pem = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n-----END PRIVATE KEY-----\n";
+    fs::write(&path, pem).expect("the key can be written");
+    let key = SecretKey::read(path.to_str().expect("a path in UTF-8")).expect("a key");
+    let fields = SigningFields { counter: Some(1), model_id: Some([7; 16]), chunk_shift: Some(12) };
+    let to_sign = ToSign::new(artifact, &fields).expect("it is sound");
+    let signature = key.sign(&to_sign.message());
+    to_sign.signed(Slot::FIRST, key.public(), &signature).expect("its own")
+}
+
 #[test]
 fn seeds_of_the_fuzz_targets_are_sound() {
     let temporary = tempfile::tempdir().expect("a directory");
@@ -95,6 +110,7 @@ fn seeds_of_the_fuzz_targets_are_sound() {
         for (layout, preset) in [(Layout::R4K4, Preset::Mixed), (Layout::R8K4, Preset::W4)] {
             let artifact = compiled(&quantized(family, Size::TINY, preset), &generic(layout), None).bytes;
             ArtifactView::open(&artifact).expect("it is sound").verify_digests().expect("its digests hold");
+            seeds.put("signed", &format!("{name}-{preset:?}").to_lowercase(), signed(&artifact, temporary.path()));
             seeds.put("artifact", &format!("{name}-{preset:?}").to_lowercase(), artifact);
         }
     }
@@ -181,6 +197,14 @@ fn seeds_of_the_fuzz_targets_are_sound() {
         let bytes = fs::read(entry).expect("reads");
         Entry::parse(&bytes).expect("it is sound");
         seeds.put("cache_entry", "prune", bytes);
+    }
+
+    slmc(&["keygen", "--type", "p256", "-o", "key"]);
+    slmc(&["attest", "sparse.slm", "--key", "key.pem"]);
+    for part in ["provenance.sigstore.json", "intoto.jsonl"] {
+        let bytes = fs::read(temporary.path().join(format!("sparse.slm.{part}"))).expect("it was attested");
+        assert_eq!(bundle::envelopes(&bytes).expect("it is sound").len(), 1);
+        seeds.put("bundle", part, bytes);
     }
 
     for (name, json) in [("letters", letters()), ("word-pieces", word_pieces())] {

@@ -4,6 +4,7 @@
 mod adapters;
 mod allocate;
 mod artifact;
+mod attest;
 mod audit;
 mod c_interface;
 mod cache;
@@ -53,6 +54,7 @@ mod schemes;
 mod seal;
 mod sentences;
 mod shrink;
+mod signing;
 mod special_tokens;
 mod speculation;
 mod statistics;

@@ -6,6 +6,7 @@ use crate::disk::mmap::MappedFile;
 use crate::machine::huge_pages::{self, HugePages};
 use crate::machine::kernels::kernels_for;
 use crate::text::tokenizer::TokenizerError;
+use crate::trust::policy::PolicyError;
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::layout::ALIGNMENT;
@@ -41,6 +42,14 @@ pub enum ArtifactError {
         path: PathBuf,
         /// The fault.
         error: FormatError,
+    },
+    /// The signature does not hold, or is not by the keys given.
+    #[error("{}: {error}", path.display())]
+    Signature {
+        /// The artifact.
+        path: PathBuf,
+        /// The reason.
+        error: PolicyError,
     },
     /// The golden prompts do not run.
     #[error("{}: the golden prompts do not run: {error}", path.display())]

@@ -1,10 +1,12 @@
-//! `slmc verify`: every digest of an artifact, then its golden prompts through the runtime on this machine.
+//! `slmc verify`: every digest of an artifact, its signatures, then its golden prompts through the runtime on this machine.
 
 use crate::artifact::host::{ArtifactError, ArtifactFile, SessionMemory};
 use crate::artifact::text::{TokenizerSummary, compare, host_only};
 use crate::disk::hash::hex;
 use crate::machine::kernels::kernels_for;
 use crate::report::{Report, Table};
+use crate::trust::bundle::Checked;
+use crate::trust::policy::{Policy, SignedReport};
 use serde::Serialize;
 use slm_runtime::format::header::SectionKind;
 use slm_runtime::self_test::golden_digest;
@@ -30,6 +32,20 @@ pub struct VerifyReport {
     pub device_only: bool,
     /// Kernels that computed them.
     pub kernel: &'static str,
+    /// Who signed it; absent where nobody did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed: Option<SignedReport>,
+    /// What is attested of it, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attestations: Vec<Checked>,
+}
+
+impl VerifyReport {
+    /// Whether all that was asked for holds.
+    pub fn passed(&self) -> bool {
+        self.signed.as_ref().is_none_or(|signed| signed.missed.is_empty())
+            && self.attestations.iter().all(|checked| checked.result.as_deref() != Some("FAILED"))
+    }
 }
 
 impl Report for VerifyReport {
@@ -50,14 +66,26 @@ impl Report for VerifyReport {
         if self.device_only {
             table.row(["host part", "absent: written for the device only"]);
         }
+        if let Some(signed) = &self.signed {
+            signed.rows(&mut table);
+        }
+        for Checked { file, predicate_type, key_id, result, .. } in &self.attestations {
+            let result = result.as_ref().map_or_else(String::new, |result| format!(": {result}"));
+            table.row(["attested", &format!("{predicate_type}{result}, by {key_id} ({file})")]);
+        }
         table.to_string()
     }
 }
 
-/// Verifies an artifact.
-pub fn verify(path: &Path) -> Result<VerifyReport, ArtifactError> {
+/// Verifies an artifact, and its signatures as far as a policy has their keys.
+pub fn verify(path: &Path, policy: Option<&Policy>) -> Result<VerifyReport, ArtifactError> {
     let file = ArtifactFile::open(path)?;
     let view = file.view()?;
+    // Opening compares the file's digests. The table's are checked against the tensors as well: a file that lies about them
+    // under a right digest of its own is no artifact that slmc wrote.
+    view.verify_tensors().map_err(|error| ArtifactError::Format { path: path.to_owned(), error })?;
+    let signed =
+        SignedReport::of(&view, policy).map_err(|error| ArtifactError::Signature { path: path.to_owned(), error })?;
     let mut memory = SessionMemory::for_artifact(&view);
     let found = golden_digest(&view, kernels_for(view.layout()), memory.as_mut_slice())
         .map_err(|error| ArtifactError::Golden { path: path.to_owned(), error })?;
@@ -77,5 +105,7 @@ pub fn verify(path: &Path) -> Result<VerifyReport, ArtifactError> {
         tokenized_texts,
         device_only: view.device_only(),
         kernel: kernels_for(view.layout()).name,
+        signed,
+        attestations: Vec::new(),
     })
 }

@@ -16,6 +16,12 @@ pub enum RecipeError {
     /// The file has mistakes.
     #[error(transparent)]
     Mistakes(#[from] Mistakes),
+    /// An artifact cannot be signed.
+    #[error("{0:#}")]
+    Sign(anyhow::Error),
+    /// Nothing can be stated of the artifacts.
+    #[error(transparent)]
+    Attest(#[from] crate::attest::AttestError),
     /// A base for adapters, and none among the inputs.
     #[error(transparent)]
     Base(#[from] AdapterError),

@@ -1,6 +1,7 @@
 //! The plan of a recipe's run: its stages in order, where the result of each would come from, why one is to run, and what it
 //! will take.
 
+use super::attest::Attest;
 use super::cache::{self, Made};
 use super::error::RecipeError;
 use super::expand::LeftOut;
@@ -9,9 +10,10 @@ use super::hashes::{Content, Hashes};
 use super::key::{self, Build};
 use super::lock::{self, Lock};
 use super::overrides::Setting;
-use super::plan_report::{Estimate, LOCAL, LeftOutStage, PlanReport, PlannedStage, Totals, Variable};
+use super::plan_report::{Estimate, LOCAL, LeftOutStage, PlanReport, PlannedKey, PlannedStage, Totals, Variable};
 use super::reader::{self, Reading, Recipe};
 use super::released::Artifacts;
+use super::sign::Sign;
 use super::stage::{Chosen, Input, RecipeStage};
 use crate::compile::ARTIFACT_MAGIC;
 use crate::disk::atomic;
@@ -204,6 +206,7 @@ pub fn plan(options: &RunOptions, progress: &dyn Progress) -> Result<PlanReport,
         stages: Vec::new(),
         left_out: prepared.recipe.left_out.iter().map(left_out).collect(),
         environment: environment(&prepared.recipe, &prepared.chain),
+        keys: keys(&prepared.recipe).collect(),
         to_do: Totals::default(),
         fits: true,
     };
@@ -303,7 +306,16 @@ fn environment(recipe: &Recipe, chain: &Chain) -> Vec<Variable> {
         secret: true,
         what_for,
     });
-    of_recipe.chain(of_caches).collect()
+    let of_keys = keys(recipe).filter_map(|key| {
+        let PlannedKey { variable, there, what_for, .. } = key;
+        Some(Variable { name: variable?, set: there, secret: true, what_for })
+    });
+    of_recipe.chain(of_keys).chain(of_caches).collect()
+}
+
+/// Secret keys that a run reads.
+fn keys(recipe: &Recipe) -> impl Iterator<Item = PlannedKey> + '_ {
+    recipe.sign.iter().map(Sign::needs).chain(recipe.attest.iter().map(Attest::needs))
 }
 
 /// The models that a stage reads, by the names the recipe has for them.

@@ -6,6 +6,7 @@ use super::forecast::Basis;
 use crate::report::annotation::{Annotation, Level};
 use crate::report::{Align, Report, Table, visible};
 use crate::stages::{Cost, DeviceNeed, Prediction};
+use crate::trust::KeyPlace;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,6 +32,9 @@ pub struct PlanReport {
     /// Variables of the environment that a run reads.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<Variable>,
+    /// Secret keys that a run needs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<PlannedKey>,
     /// Sums over the stages that are to run.
     pub to_do: Totals,
     /// Whether every artifact fits its target, as far as that can be told.
@@ -116,6 +120,33 @@ pub struct Variable {
     pub secret: bool,
     /// Its use.
     pub what_for: String,
+}
+
+/// A secret key that a run needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedKey {
+    /// Where it is; never the key.
+    pub place: String,
+    /// The variable of the environment, where that is the place.
+    #[serde(skip)]
+    pub variable: Option<String>,
+    /// Whether something is there.
+    pub there: bool,
+    /// Its use.
+    pub what_for: String,
+}
+
+impl PlannedKey {
+    /// A key at a place.
+    pub(super) fn at(place: &KeyPlace, what_for: &str) -> Self {
+        let (there, variable) = match place {
+            KeyPlace::Variable(name) => {
+                (std::env::var_os(name).is_some_and(|value| !value.is_empty()), Some(name.clone()))
+            }
+            KeyPlace::File(path) => (path.is_file(), None),
+        };
+        PlannedKey { place: place.name(), variable, there, what_for: what_for.to_owned() }
+    }
 }
 
 /// Sums over the stages that are to run.
@@ -279,6 +310,10 @@ impl PlanReport {
         for Variable { name, set, what_for, .. } in &self.environment {
             let state = if *set { "set" } else { "not set" };
             lines.push(format!("environment: {name} ({state}): {what_for}"));
+        }
+        // Those of the environment are among its variables.
+        for PlannedKey { place, there, what_for, .. } in self.keys.iter().filter(|key| key.variable.is_none()) {
+            lines.push(format!("key: {place} ({}): {what_for}", if *there { "there" } else { "not there" }));
         }
         lines.push(self.to_do.words(self.stages.len()));
         lines

@@ -1,5 +1,6 @@
 //! From a recipe's tables to its stages, gates and sample, with every mistake that can be found without compute.
 
+use super::attest::{self, Attest};
 use super::check;
 use super::declared::declared;
 use super::document::{self, Entry, Node, Table, Value};
@@ -12,6 +13,7 @@ use super::mistake::{Code, Mistakes};
 use super::options::{self, Scope};
 use super::overrides::{self, Setting};
 use super::released::{self, Artifacts};
+use super::sign::{self, Sign};
 use super::stage::{Choice, Chosen, Input, KindIs, RecipeStage, chain, command};
 use super::validate;
 use crate::formats;
@@ -23,8 +25,8 @@ use std::path::{Path, PathBuf};
 
 /// Version of the recipe's schema.
 pub(super) const VERSION: &str = "1";
-pub(super) const TOP_KEYS: [&str; 8] =
-    ["version", "description", "extends", "model", "matrix", "stages", "gates", "sample"];
+pub(super) const TOP_KEYS: [&str; 10] =
+    ["version", "description", "extends", "model", "matrix", "stages", "gates", "sign", "attest", "sample"];
 /// Tokens of a sample that does not say how many.
 const SAMPLE_TOKENS: usize = 64;
 
@@ -48,6 +50,8 @@ pub(super) struct Recipe {
     /// How many cells its matrix has.
     pub(super) cells: Option<usize>,
     pub(super) gates: Gates,
+    pub(super) sign: Option<Sign>,
+    pub(super) attest: Option<Attest>,
     pub(super) sample: Option<Sample>,
     /// What each stage will take, as far as that can be told.
     pub(super) predictions: Vec<Prediction>,
@@ -224,6 +228,10 @@ impl Reader<'_> {
             Some(entry) => self.gates(entry, &mut stages, &left_out),
             None => Gates::default(),
         };
+        let sign =
+            table.find("sign").and_then(|entry| sign::read(entry, &stages, &mut self.environment, self.mistakes));
+        let attest =
+            table.find("attest").and_then(|entry| attest::read(entry, &stages, &mut self.environment, self.mistakes));
         let sample = table.find("sample").and_then(|entry| self.sample(entry, model.is_some(), &stages));
         let mut recipe = Recipe {
             name,
@@ -235,6 +243,8 @@ impl Reader<'_> {
             variables: BTreeMap::new(),
             cells: matrix.is_there().then_some(matrix.cells.len()),
             gates,
+            sign,
+            attest,
             sample,
             predictions: Vec::new(),
         };

@@ -313,6 +313,9 @@ mod tests {
         RunReport {
             recipe: HOSTILE.to_owned(),
             file: HOSTILE.to_owned(),
+            settings: Vec::new(),
+            signed: Vec::new(),
+            attestations: Vec::new(),
             tool: "slmc 0".to_owned(),
             inputs: vec![InputDigest { path: HOSTILE.to_owned(), sha256: "00".to_owned() }],
             stages: vec![

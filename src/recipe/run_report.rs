@@ -79,6 +79,9 @@ pub struct RunReport {
     pub recipe: String,
     /// Its file, as it was named.
     pub file: String,
+    /// Values of the command line over the recipe's, as `KEY=VALUE`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<String>,
     /// Name and version of the program.
     pub tool: String,
     /// Everything that was read and that no stage made.
@@ -90,6 +93,12 @@ pub struct RunReport {
     /// Samples of the model and of the last artifact.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub samples: Vec<SampleResult>,
+    /// Artifacts signed for devices.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub signed: Vec<PathBuf>,
+    /// Files that state how the artifacts were made, and which gates they passed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attestations: Vec<PathBuf>,
     /// Whether every stage gave a result and every gate holds.
     pub passed: bool,
 }
@@ -220,6 +229,12 @@ impl Report for RunReport {
         }
         for sample in &self.samples {
             text = format!("{text}\n\n{}: {}", sample.of, sample.text);
+        }
+        for (number, path) in self.signed.iter().enumerate() {
+            text = format!("{text}{}signed: {}", if number == 0 { "\n\n" } else { "\n" }, path.display());
+        }
+        for (number, path) in self.attestations.iter().enumerate() {
+            text = format!("{text}{}attested: {}", if number == 0 { "\n\n" } else { "\n" }, path.display());
         }
         // Names and texts are other people's.
         visible(&text)

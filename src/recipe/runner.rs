@@ -22,6 +22,7 @@ use crate::disk::schema::nearest;
 use crate::shell::Shell;
 use crate::stages::{Product, Resumes};
 use crate::store::{KeyLock, Origin};
+use crate::trust::SecretKey;
 use schedule::Schedule;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,7 +45,18 @@ pub(super) fn run_prepared(options: &RunOptions, prepared: Prepared, shell: &She
     let count = prepared.recipe.stages.len();
     let rates = Rates::noted(prepared.chain.local());
     let (made, results) = (vec![None; count], vec![None; count]);
-    let mut run = Run { options, shell, prepared, chosen, made, results, rates, side_by_side: false };
+    let mut run = Run {
+        options,
+        shell,
+        prepared,
+        chosen,
+        made,
+        results,
+        rates,
+        side_by_side: false,
+        release_key: None,
+        signer: None,
+    };
     run.begin()?;
     let settled = run.stages();
     // What is finished is written down, whatever stopped the run.
@@ -90,6 +102,10 @@ struct Run<'r> {
     rates: Rates,
     /// Whether lines say which stage they are of.
     side_by_side: bool,
+    /// The key that signs artifacts, where they are to be signed.
+    release_key: Option<SecretKey>,
+    /// The key of attestations, where there are to be any.
+    signer: Option<SecretKey>,
 }
 
 /// The state of a stage before any work.
@@ -131,6 +147,13 @@ impl Run<'_> {
                 "no directory for the cache: none of XDG_CACHE_HOME and HOME is set; the outputs are written, and the next run \
                  computes them again",
             ),
+        }
+        // One stage alone has no gates, and is signed and attested by the run of all.
+        if let Some(sign) = self.prepared.recipe.sign.as_ref().filter(|_| self.options.only.is_none()) {
+            self.release_key = Some(sign.signer(shell)?);
+        }
+        if let Some(attest) = self.prepared.recipe.attest.as_ref().filter(|_| self.options.only.is_none()) {
+            self.signer = Some(attest.signer(shell)?);
         }
         if let Some(warning) = self.prepared.chain.signer().and_then(|signer| signer.warning()) {
             shell.warn(warning);
@@ -302,7 +325,16 @@ impl Run<'_> {
 
     /// Gates and samples over the results.
     fn report(self) -> Result<RunReport, RecipeError> {
-        let Run { options, shell, prepared: Prepared { recipe, mut hashes, .. }, chosen, results, .. } = self;
+        let Run {
+            options,
+            shell,
+            prepared: Prepared { recipe, mut hashes, .. },
+            chosen,
+            results,
+            signer,
+            release_key,
+            ..
+        } = self;
         // Each is settled by now.
         let results: Vec<StageResult> = results.into_iter().flatten().collect();
         let gates = super::gates::verdicts(&recipe, &results, &|stage| chosen.contains(&stage), shell);
@@ -311,6 +343,11 @@ impl Run<'_> {
             _ => Vec::new(),
         };
         let inputs = inputs(&recipe, &mut hashes)?;
+        let mut outputs: Vec<_> = results
+            .iter()
+            .enumerate()
+            .filter_map(|(index, result)| Some((index, result.status, result.output.clone()?)))
+            .collect();
         let stages: Vec<StageResult> = results
             .into_iter()
             .enumerate()
@@ -320,7 +357,32 @@ impl Run<'_> {
         let gave = |result: &StageResult| matches!(result.status, Status::Done | Status::Cached);
         let passed = stages.iter().all(gave) && gates.iter().all(|gate| gate.passed);
         let (file, tool) = (options.recipe.display().to_string(), crate::machine::tool());
-        Ok(RunReport { recipe: recipe.name.clone(), file, tool, inputs, stages, gates, samples, passed })
+        let settings = options.settings.iter().map(ToString::to_string).collect();
+        let (name, signed, attestations) = (recipe.name.clone(), Vec::new(), Vec::new());
+        let mut report = RunReport {
+            recipe: name,
+            file,
+            settings,
+            tool,
+            inputs,
+            stages,
+            gates,
+            samples,
+            signed,
+            attestations,
+            passed,
+        };
+        if let Some((sign, key)) = recipe.sign.as_ref().zip(release_key) {
+            if report.passed {
+                report.signed = sign.write(&mut outputs, &key, shell)?;
+            } else {
+                shell.note("nothing is signed: a stage gave no result, or a gate does not hold");
+            }
+        }
+        if let Some((attest, signer)) = recipe.attest.as_ref().zip(signer) {
+            report.attestations = attest.write(&report, &outputs, &options.recipe, &signer, shell)?;
+        }
+        Ok(report)
     }
 }
 

@@ -90,7 +90,7 @@ fn fault(text: &str) -> TrustError {
 }
 
 /// Base64 in the standard alphabet, padded.
-pub(super) fn encode(bytes: &[u8]) -> String {
+pub fn encode(bytes: &[u8]) -> String {
     Base64::encode_to_string(bytes).expect("base64 of what is in memory fits into it")
 }
 

@@ -77,8 +77,15 @@ impl SecretKey {
     /// # Errors
     /// [`TrustError::Key`].
     pub fn read(text: &str) -> Result<Self, TrustError> {
-        let place = KeyPlace::of(text, Path::new(""))?;
-        let der = decoded(&place, SECRET_LABEL)?;
+        SecretKey::at(&KeyPlace::of(text, Path::new(""))?)
+    }
+
+    /// The key at a place.
+    ///
+    /// # Errors
+    /// [`TrustError::Key`].
+    pub fn at(place: &KeyPlace) -> Result<Self, TrustError> {
+        let der = decoded(place, SECRET_LABEL)?;
         let secret = match ed25519::KeyPair::from_der(&der) {
             Ok(pair) => Some(Secret::Ed25519(pair.sk)),
             Err(_) => p256::SecretKey::from_pkcs8_der(&der).ok().map(|key| Secret::P256(SigningKey::from(key))),

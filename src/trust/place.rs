@@ -29,16 +29,22 @@ impl KeyPlace {
     /// The place that a text names; paths are relative to `base`.
     ///
     /// # Errors
-    /// [`TrustError::Key`] for a place of a kind that this build does not read.
+    /// [`TrustError::Key`] for a place of a kind that this build does not read, and for a key in its place, which is not shown.
     pub fn of(text: &str, base: &Path) -> Result<Self, TrustError> {
+        let refused = |place: &str, fault: &str| TrustError::Key { place: place.to_owned(), fault: fault.to_owned() };
+        if text.contains("-----BEGIN") || text.contains('\n') {
+            return Err(refused(
+                "the place of a key",
+                "is given as the key itself, where others may read it; name a file or env:VAR, and make a new key, since this one \
+                 was written down",
+            ));
+        }
         if text.starts_with("pkcs11:") {
-            return Err(TrustError::Key {
-                place: "pkcs11:".to_owned(),
-                fault:
-                    "keys on tokens are not read by this build; use a file or env:VAR, or let the token sign the bytes \
-                        that `slmc sign --to-sign` writes"
-                        .to_owned(),
-            });
+            return Err(refused(
+                "pkcs11:",
+                "keys on tokens are not read by this build; use a file or env:VAR, or let the token sign the bytes that `slmc sign \
+                 --to-sign` writes",
+            ));
         }
         Ok(match (text.strip_prefix("env://").or(text.strip_prefix("env:")), text.strip_prefix("file:")) {
             (Some(name), _) => KeyPlace::Variable(name.to_owned()),

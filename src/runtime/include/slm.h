@@ -25,6 +25,12 @@ extern "C" {
 /* Size of an slm_grammar in 64-bit words, and of an slm_grammar_state in 16-bit numbers. */
 #define SLM_GRAMMAR_WORDS 32
 #define SLM_GRAMMAR_STATE_NUMBERS 19
+/* Size of an slm_stream in 64-bit words, and most keys of an slm_trust. */
+#define SLM_STREAM_WORDS 64
+#define SLM_MAX_KEYS 8
+/* Algorithms of an slm_key. */
+#define SLM_ED25519 1
+#define SLM_P256 2
 /* Size of an slm_audit and of an slm_exchange in 64-bit words. */
 #define SLM_AUDIT_WORDS 32
 #define SLM_EXCHANGE_WORDS 80
@@ -95,6 +101,16 @@ typedef int32_t slm_status;
 #define SLM_REFUSED       19 /* the grammar does not take the token */
 #define SLM_SNAPSHOT      20 /* the snapshot is of another model, or damaged */
 #define SLM_NO_DRAFT      21 /* the artifact carries no draft model */
+/* Of signed artifacts. */
+#define SLM_SIGNATURE     22 /* not signed, or a signature does not hold */
+#define SLM_KEY_UNKNOWN   23 /* not signed by the firmware's keys, or not by as many as must */
+#define SLM_ROLLBACK      24 /* older than what the device has confirmed */
+#define SLM_MODEL_ID      25 /* of another product line */
+#define SLM_LEAF          26 /* a leaf is not what was signed: changed or damaged */
+#define SLM_UNCHECKED     27 /* leaves of the weights have not been checked */
+#define SLM_READ          28 /* the reader failed */
+#define SLM_NO_VERIFIER   29 /* the algorithm of a key is lacking here */
+/* Of logs. */
 #define SLM_APPEND        30 /* the record could not be appended to the log */
 #define SLM_LOG           31 /* not the last record of a log, or the last that there can be */
 #define SLM_SIGNER        32 /* the signer gave no signature */
@@ -203,6 +219,47 @@ typedef void (*slm_row)(void *user, size_t position, const float *row, size_t wi
  * longjmp or an exception. */
 typedef uint32_t (*slm_next)(void *user, const float *logits, size_t count);
 
+/* A public key of the firmware: 32 bytes of SLM_ED25519, or the 65 of an uncompressed point of SLM_P256 (4, x, y). */
+typedef struct slm_key {
+    uint32_t algorithm;
+    const uint8_t *bytes;
+} slm_key;
+
+/* Bytes that follow those of the piece before. */
+typedef struct slm_piece {
+    const uint8_t *bytes;
+    size_t length;
+} slm_piece;
+
+/* Whether a signature of 64 bytes (Ed25519, or r and s big-endian) is a key's over a message: 1 it is, 0 it is not, -1 the
+ * algorithm is lacking. Of the many forms of one signature only one arrives here. */
+typedef int32_t (*slm_verify_signature)(void *user, const slm_key *key, const slm_piece *message, size_t pieces,
+                                        const uint8_t *signature);
+
+/* Writes the SHA-256 of some pieces, 32 bytes; zeros where the hardware fails, which are compared and refused. */
+typedef void (*slm_sha256)(void *user, const slm_piece *pieces, size_t count, uint8_t *digest);
+
+/* Fills a buffer with the bytes of a file from `offset`; 0 where it did. */
+typedef int32_t (*slm_read)(void *user, uint64_t offset, void *buffer, size_t length);
+
+/* What a device trusts; used during the call alone. */
+typedef struct slm_trust {
+    const slm_key *keys;       /* of the firmware, at most SLM_MAX_KEYS */
+    size_t key_count;
+    uint32_t threshold;        /* different keys of these that must have signed, 1 or 2 */
+    uint32_t reserved;         /* 0 */
+    uint64_t counter;          /* the device's: files with a lower security_counter are refused */
+    const uint8_t *model_id;   /* 16 bytes of the product line; null: any */
+    slm_verify_signature verify_signature; /* hardware; null: the library's features ed25519 and p256 */
+    slm_sha256 sha256;         /* hardware; null: the library */
+    void *user;                /* passed to both */
+} slm_trust;
+
+/* A signed artifact behind a reader; set up by slm_stream_open only. */
+typedef struct slm_stream {
+    uint64_t opaque[SLM_STREAM_WORDS];
+} slm_stream;
+
 uint32_t slm_abi_version(void);
 
 /* Message of a status, in English; never null. */
@@ -217,6 +274,39 @@ size_t slm_model_error(const slm_model *model, char *buffer, size_t capacity);
 
 /* Compares every digest of the artifact: for media that are not trusted. */
 slm_status slm_verify(const slm_model *model);
+
+/* The functions of signed artifacts need the library's feature `signed`, or `ed25519` or `p256`, which have it in them.
+ *
+ * slm_open_signed opens an artifact in memory, whole or its device part, and checks every byte of the device part: signature,
+ * product line, counter, then all leaves. Memory that changes afterwards is not seen; see slm_stream_open for such. */
+slm_status slm_open_signed(slm_model *model, const void *bytes, size_t length, const slm_trust *trust);
+
+/* The same for all but the weights. `seen` has slm_seen_bytes and says which of their leaves were checked: sessions begin
+ * (SLM_UNCHECKED) when slm_verify_leaves has checked all, in any order and number at a time, each once. `left` is how many
+ * remain; 0 for `first` is the first leaf of the weights, and a `count` past the last is cut. */
+slm_status slm_open_signed_lazily(slm_model *model, const void *bytes, size_t length, const slm_trust *trust, uint8_t *seen,
+                                  size_t seen_bytes);
+size_t slm_seen_bytes(const void *bytes, size_t length);
+slm_status slm_verify_leaves(slm_model *model, const slm_trust *trust, uint8_t *seen, size_t seen_bytes, uint64_t first,
+                             uint64_t count, uint64_t *left);
+
+/* A signed artifact behind a reader that need not be trusted, neither now nor later. The header page and the list of digests
+ * stay in `memory`; with SLM_MEMORY `needed` says how much that takes. Nothing may use `memory` otherwise while the stream is
+ * used. */
+slm_status slm_stream_open(slm_stream *stream, slm_read read, void *reader, void *memory, size_t length,
+                           const slm_trust *trust, uint64_t *needed);
+
+/* Length of the device part, and of the largest leaf. */
+slm_status slm_stream_describe(const slm_stream *stream, uint64_t *device_bytes, size_t *leaf_bytes);
+
+/* Reads bytes of a section (docs/format.md has the numbers; 4 are the weights), checks every leaf that they are in, each
+ * time. `buffer` has the bytes of a leaf, for leaves that `out` does not take whole. Where it fails `out` is not to be
+ * used. */
+slm_status slm_stream_read(const slm_stream *stream, uint32_t section, uint64_t offset, void *out, size_t length, void *buffer,
+                           size_t buffer_bytes);
+
+/* Reads the device part into memory of its length, which starts on 64 bytes, every leaf checked there, and opens it. */
+slm_status slm_stream_load(const slm_stream *stream, slm_model *model, void *memory, size_t length);
 
 slm_status slm_describe(const slm_model *model, slm_facts *facts);
 

@@ -15,6 +15,7 @@
 //! | `grammar` | the tokens that a grammar allows next |
 //! | `chat` | the fixed texts around a conversation's messages |
 //! | `audit` | the log of what was inferred |
+//! | `trust` | signed artifacts |
 
 #[cfg(any(test, feature = "audit"))]
 mod audit;
@@ -33,6 +34,8 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod text;
+#[cfg(feature = "signed")]
+mod trust;
 
 #[cfg(any(test, feature = "audit"))]
 pub use audit::{
@@ -63,6 +66,12 @@ pub use speculation::{
 };
 pub use status::Status;
 pub use text::{Decoder, slm_decode, slm_decode_begin, slm_encode, slm_encode_bytes};
+#[cfg(feature = "signed")]
+pub use trust::{
+    HashPieces, MAX_KEYS, Piece, PublicKey, ReadBytes, STREAM_WORDS, Stream, TrustOptions, VerifySignature,
+    slm_open_signed, slm_open_signed_lazily, slm_seen_bytes, slm_stream_describe, slm_stream_load, slm_stream_open,
+    slm_stream_read, slm_verify_leaves,
+};
 
 use core::ffi::{CStr, c_char};
 

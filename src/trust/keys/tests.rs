@@ -150,6 +150,8 @@ fn a_key_of_another_kind_is_named_and_not_shown() {
         assert!(Written::new("a.pub", text).public("a.pub").is_err(), "{text}");
     }
     assert!(SecretKey::read("env:SLMC_NO_SUCH_VARIABLE").err().expect("none").to_string().contains("$SLMC_NO_SUCH"));
+    let itself = SecretKey::read(P256_SECRET).err().expect("not a place").to_string();
+    assert!(itself.contains("is given as the key itself") && !itself.contains("qvf0fPCW"), "{itself}");
     let token = SecretKey::read("pkcs11:token=a?pin-value=1234").err().expect("no token").to_string();
     assert!(token.contains("tokens are not read by this build") && !token.contains("1234"), "{token}");
 }

@@ -2,10 +2,13 @@
 
 use super::pointers::{array, array_mut, check_pointer, place, write_error};
 use super::{Status, guarded};
-use crate::format::FormatError;
+#[cfg(not(feature = "signed"))]
+use crate::format::FormatError as OpenError;
 use crate::format::artifact::ArtifactView;
 use crate::format::header::SectionKind;
 use crate::format::special_tokens::TokenList;
+#[cfg(feature = "signed")]
+use crate::trust::TrustError as OpenError;
 use core::ffi::{c_char, c_void};
 
 /// Size of [`Model`] in `slm.h`, in 64-bit words.
@@ -19,7 +22,10 @@ const FAILED: u64 = 0x534C_4D46_4149_4C31;
 #[repr(C, align(8))]
 pub struct Model {
     mark: u64,
-    content: Result<ArtifactView<'static>, FormatError>,
+    /// Leaves of the weights that have to be checked before a session may begin.
+    #[cfg(feature = "signed")]
+    pub(super) unchecked: u64,
+    content: Result<ArtifactView<'static>, OpenError>,
 }
 
 const _: () = assert!(size_of::<Model>() <= MODEL_WORDS * 8 && align_of::<Model>() == 8);
@@ -89,12 +95,48 @@ pub unsafe extern "C" fn slm_open(model: *mut Model, bytes: *const c_void, lengt
         check_pointer(model, 1)?;
         // SAFETY: as the caller says.
         let bytes: &'static [u8] = unsafe { array(bytes.cast::<u8>(), length) }?;
-        let content = ArtifactView::open(bytes);
-        let mark = if content.is_ok() { OPEN } else { FAILED };
-        // SAFETY: checked above; the structure need not be set up before.
-        unsafe { model.write(Model { mark, content }) };
-        content.map(|_| ()).map_err(Status::from)
+        let opened = ArtifactView::open(bytes).map_err(OpenError::from);
+        // SAFETY: checked above.
+        unsafe { put_result(model, opened.map(|view| (view, 0))) }
     })
+}
+
+/// Writes what came of opening, with the number of leaves that are still to be checked.
+///
+/// # Safety
+/// `model` is not null, is aligned and has the size of an `slm_model`.
+#[expect(unsafe_code, reason = "structures of the caller")]
+pub(super) unsafe fn put_result(
+    model: *mut Model,
+    opened: Result<(ArtifactView<'static>, u64), OpenError>,
+) -> Result<(), Status> {
+    let mark = if opened.is_ok() { OPEN } else { FAILED };
+    let model_now = Model {
+        mark,
+        #[cfg(feature = "signed")]
+        unchecked: opened.as_ref().map_or(0, |(_, unchecked)| *unchecked),
+        content: opened.map(|(view, _)| view),
+    };
+    let status = model_now.content.as_ref().map(|_| ()).map_err(|error| Status::from(*error));
+    // SAFETY: as the caller says; the structure need not be set up before.
+    unsafe { model.write(model_now) };
+    status
+}
+
+/// An opened model all of whose bytes may be used.
+///
+/// # Safety
+/// As for [`opened`].
+#[expect(unsafe_code, reason = "structures of the caller")]
+pub(super) unsafe fn usable<'c>(model: *const Model) -> Result<&'c ArtifactView<'static>, Status> {
+    // SAFETY: as the caller says.
+    let view = unsafe { opened(model) }?;
+    // SAFETY: an open model is set up.
+    #[cfg(feature = "signed")]
+    if unsafe { (*model).unchecked } > 0 {
+        return Err(Status::Unchecked);
+    }
+    Ok(view)
 }
 
 /// Writes an opened model to its place.
@@ -106,8 +148,7 @@ pub unsafe extern "C" fn slm_open(model: *mut Model, bytes: *const c_void, lengt
 pub(super) unsafe fn put(model: *mut Model, view: ArtifactView<'static>) -> Result<(), Status> {
     check_pointer(model, 1)?;
     // SAFETY: checked above; the structure need not be set up before.
-    unsafe { model.write(Model { mark: OPEN, content: Ok(view) }) };
-    Ok(())
+    unsafe { put_result(model, Ok((view, 0))) }
 }
 
 /// Message of the error that [`slm_open`] returned.

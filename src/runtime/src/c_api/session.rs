@@ -1,6 +1,6 @@
 //! `slm_session`: tokens through a model, in memory of the caller, and the self-test, which needs the same.
 
-use super::model::{Model, opened};
+use super::model::{Model, opened, usable};
 use super::pointers::{array, array_mut, check_pointer, place, write_error};
 use super::{Status, guarded};
 use crate::format::artifact::ArtifactView;
@@ -151,7 +151,7 @@ pub unsafe extern "C" fn slm_session_init_rows(
         let place = unsafe { place(session) }?;
         *place = core::ptr::null_mut();
         // SAFETY: as the caller says.
-        let view = unsafe { opened(model) }?;
+        let view = unsafe { usable(model) }?;
         // SAFETY: as the caller says; the caller guarantees that the memory outlives the session.
         let (state, own): (_, &'static mut [u8]) = unsafe { session_memory(view, rows, memory, length) }?;
         let session = Session::with_rows(view, kernels::best(view.layout()), rows, own)?;
@@ -300,7 +300,7 @@ pub unsafe extern "C" fn slm_session_error(session: *mut State, buffer: *mut c_c
 pub unsafe extern "C" fn slm_self_test(model: *const Model, memory: *mut c_void, length: usize) -> Status {
     guarded(|| {
         // SAFETY: as the caller says.
-        let view = unsafe { opened(model) }?;
+        let view = unsafe { usable(model) }?;
         // SAFETY: as the caller says.
         let (_, own) = unsafe { session_memory(view, 1, memory, length) }?;
         let digest = golden_digest(view, kernels::best(view.layout()), own)?;

@@ -53,19 +53,47 @@ pub enum Status {
     Snapshot = 20,
     /// The artifact carries no draft model.
     NoDraft = 21,
+    /// The artifact is not signed, or a signature does not hold.
+    #[cfg(any(test, feature = "signed"))]
+    Signature = 22,
+    /// None of the firmware's keys signed the artifact, or not as many as must.
+    #[cfg(any(test, feature = "signed"))]
+    KeyUnknown = 23,
+    /// The artifact is older than what the device has confirmed.
+    #[cfg(any(test, feature = "signed"))]
+    Rollback = 24,
+    /// The artifact is of another product line.
+    #[cfg(any(test, feature = "signed"))]
+    ModelId = 25,
+    /// A leaf is not what was signed.
+    #[cfg(any(test, feature = "signed"))]
+    Leaf = 26,
+    /// Leaves of the weights have not been checked yet.
+    #[cfg(any(test, feature = "signed"))]
+    Unchecked = 27,
+    /// The caller's reader failed.
+    #[cfg(any(test, feature = "signed"))]
+    Read = 28,
+    /// This library cannot verify the key's algorithm.
+    #[cfg(any(test, feature = "signed"))]
+    NoVerifier = 29,
     /// The caller could not append a record to the log.
+    #[cfg(any(test, feature = "audit"))]
     Append = 30,
     /// Not the last record of a log, or the last that there can be.
+    #[cfg(any(test, feature = "audit"))]
     Log = 31,
     /// The caller gave no signature.
+    #[cfg(any(test, feature = "audit"))]
     Signer = 32,
     /// The log has no secret key.
+    #[cfg(any(test, feature = "audit"))]
     NoLogKey = 33,
 }
 
 impl Status {
-    /// Every status, by number.
-    pub const ALL: [Status; 26] = [
+    /// Every status, by number; those of signed artifacts and of logs only where this library has them.
+    pub const ALL: &'static [Status] = &[
         Status::Ok,
         Status::Null,
         Status::Alignment,
@@ -88,9 +116,29 @@ impl Status {
         Status::Refused,
         Status::Snapshot,
         Status::NoDraft,
+        #[cfg(any(test, feature = "signed"))]
+        Status::Signature,
+        #[cfg(any(test, feature = "signed"))]
+        Status::KeyUnknown,
+        #[cfg(any(test, feature = "signed"))]
+        Status::Rollback,
+        #[cfg(any(test, feature = "signed"))]
+        Status::ModelId,
+        #[cfg(any(test, feature = "signed"))]
+        Status::Leaf,
+        #[cfg(any(test, feature = "signed"))]
+        Status::Unchecked,
+        #[cfg(any(test, feature = "signed"))]
+        Status::Read,
+        #[cfg(any(test, feature = "signed"))]
+        Status::NoVerifier,
+        #[cfg(any(test, feature = "audit"))]
         Status::Append,
+        #[cfg(any(test, feature = "audit"))]
         Status::Log,
+        #[cfg(any(test, feature = "audit"))]
         Status::Signer,
+        #[cfg(any(test, feature = "audit"))]
         Status::NoLogKey,
     ];
 
@@ -120,9 +168,31 @@ impl Status {
             Status::NoGrammar => c"the artifact has no grammar; `slmc compile --grammar` writes one",
             Status::Snapshot => c"not a snapshot of this model, or damaged; read the sequence again",
             Status::NoDraft => c"the artifact carries no draft model; `slmc compile --draft` writes one",
+            #[cfg(any(test, feature = "signed"))]
+            Status::Signature => c"not signed, or a signature does not hold; slm_model_error says which",
+            #[cfg(any(test, feature = "signed"))]
+            Status::KeyUnknown => c"not signed by the firmware's keys, or not by as many as must",
+            #[cfg(any(test, feature = "signed"))]
+            Status::Rollback => c"the artifact is older than what the device has confirmed",
+            #[cfg(any(test, feature = "signed"))]
+            Status::ModelId => c"the artifact is of another product line",
+            #[cfg(any(test, feature = "signed"))]
+            Status::Leaf => c"a leaf is not what was signed: the artifact was changed or damaged",
+            #[cfg(any(test, feature = "signed"))]
+            Status::Unchecked => c"leaves of the weights have not been checked; call slm_verify_leaves",
+            #[cfg(any(test, feature = "signed"))]
+            Status::Read => c"the reader failed",
+            #[cfg(any(test, feature = "signed"))]
+            Status::NoVerifier => {
+                c"the algorithm of a key is lacking; build with the feature ed25519 or p256, or pass a function that verifies"
+            }
+            #[cfg(any(test, feature = "audit"))]
             Status::Append => c"the record could not be appended to the log; it is not counted, write it again",
+            #[cfg(any(test, feature = "audit"))]
             Status::Log => c"not the last record of a log, or the last that there can be; begin another log",
+            #[cfg(any(test, feature = "audit"))]
             Status::Signer => c"the signer gave no signature",
+            #[cfg(any(test, feature = "audit"))]
             Status::NoLogKey => c"the log has no secret key; slm_audit_start takes one",
             Status::Refused => c"the grammar does not take this token here; slm_grammar_allowed says which it takes",
         }
@@ -130,7 +200,7 @@ impl Status {
 
     /// The status with a number.
     pub fn from_number(number: i32) -> Option<Status> {
-        Status::ALL.into_iter().find(|&status| status as i32 == number)
+        Status::ALL.iter().copied().find(|&status| status as i32 == number)
     }
 }
 
@@ -139,6 +209,26 @@ impl From<FormatError> for Status {
         match error {
             FormatError::Digest(_) | FormatError::TensorDigest(_) => Status::Digest,
             _ => Status::Format,
+        }
+    }
+}
+
+#[cfg(feature = "signed")]
+impl From<crate::trust::TrustError> for Status {
+    fn from(error: crate::trust::TrustError) -> Self {
+        use crate::trust::TrustError as E;
+        match error {
+            E::Format(error) => error.into(),
+            E::Policy(_) | E::Key { .. } | E::Range => Status::Argument,
+            E::NotSigned | E::Signature { .. } => Status::Signature,
+            E::KeyUnknown { .. } | E::Threshold { .. } => Status::KeyUnknown,
+            E::Unable(_) => Status::NoVerifier,
+            E::ModelId { .. } => Status::ModelId,
+            E::Rollback { .. } | E::Counter => Status::Rollback,
+            E::Leaf { .. } => Status::Leaf,
+            E::Unchecked { .. } => Status::Unchecked,
+            E::Memory { .. } => Status::Memory,
+            E::Read { .. } => Status::Read,
         }
     }
 }

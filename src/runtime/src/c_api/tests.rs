@@ -76,8 +76,17 @@ fn the_header_says_what_the_code_does() {
     for (name, number) in numbers {
         assert_eq!(value(name).parse(), Ok(number), "{name}");
     }
-    let mut named = 13 + numbers.len() + FramePart::ALL.len() + Role::ALL.len() + poolings.len();
-    for status in Status::ALL {
+    assert_eq!((value("SLM_ED25519"), value("SLM_P256")), ("1", "2"));
+    #[cfg(feature = "signed")]
+    {
+        assert_eq!(value("SLM_STREAM_WORDS").parse(), Ok(STREAM_WORDS));
+        assert_eq!(value("SLM_MAX_KEYS").parse(), Ok(MAX_KEYS));
+        let pointer = size_of::<usize>();
+        assert_eq!((size_of::<PublicKey>(), size_of::<Piece>()), (2 * pointer, 2 * pointer));
+        assert_eq!(size_of::<TrustOptions>(), 2 * pointer + 16 + 4 * pointer);
+    }
+    let mut named = 13 + 4 + numbers.len() + FramePart::ALL.len() + Role::ALL.len() + poolings.len();
+    for &status in Status::ALL {
         let name = constant_name(&std::format!("{status:?}"));
         // `Utf8` is one word, and so is every other with a digit.
         assert_eq!(value(&std::format!("SLM{name}")).parse(), Ok(status as i32), "{status:?}");
@@ -98,6 +107,7 @@ fn the_header_says_what_the_code_does() {
         include_str!("snapshot.rs"),
         include_str!("speculation.rs"),
         include_str!("text.rs"),
+        include_str!("trust.rs"),
     ];
     let functions: Vec<&str> = code
         .iter()

@@ -86,7 +86,28 @@ impl<'a> ArtifactView<'a> {
     }
 }
 
-impl<'a> Signed<'a, '_> {
+impl<'a, 'c> Signed<'a, 'c> {
+    /// A file that was opened before, with the bitmap and the count of then.
+    #[cfg(any(test, feature = "c-api"))]
+    pub(crate) fn again(
+        view: ArtifactView<'a>,
+        verifier: &'c dyn Verifier,
+        seen: &'c mut [u8],
+        unchecked: u64,
+    ) -> Result<Self, TrustError> {
+        if view.header().signature == 0 {
+            return Err(TrustError::NotSigned);
+        }
+        let checker = LeafChecker::again(view.bytes(), view.header())?;
+        let weights = checker.leaves.of_section(SectionKind::Weights as u32);
+        let (needed, given) = ((weights.end - weights.start).div_ceil(8), seen.len());
+        if unchecked > 0 && (given as u64) < needed {
+            return Err(TrustError::Memory { needed, given });
+        }
+        let seen = if unchecked > 0 { seen } else { &mut [] };
+        Ok(Signed { view, checker, verifier, weights, seen, unchecked })
+    }
+
     /// The artifact, all of whose bytes have been checked.
     ///
     /// # Errors
@@ -159,16 +180,21 @@ impl<'a> LeafChecker<'a> {
     /// Finds the chunk list of a file whose page has been checked, and compares its root.
     fn new(bytes: &'a [u8], header: &Header, verifier: &dyn Verifier) -> Result<Self, TrustError> {
         check_list(bytes, header)?;
-        let leaves = Leaves::of(bytes, header);
-        let list = list_of(bytes, header).and_then(|range| bytes.get(range));
-        let list = ChunkList::new(list.ok_or(TrustError::outside(SectionKind::Chunks as u32))?);
-        if root(list.iter(), verifier) != header.chunks_root {
+        let checker = LeafChecker::again(bytes, header)?;
+        if root(checker.list.iter(), verifier) != header.chunks_root {
             return Err(FormatError::Digest("chunk list").into());
         }
-        if leaves.of_section(SectionKind::Weights as u32).is_empty() {
+        if checker.leaves.of_section(SectionKind::Weights as u32).is_empty() {
             return Err(TrustError::no_weights());
         }
-        Ok(LeafChecker { bytes, leaves, list })
+        Ok(checker)
+    }
+
+    /// The list of a file whose root was compared before.
+    fn again(bytes: &'a [u8], header: &Header) -> Result<Self, TrustError> {
+        let list = list_of(bytes, header).and_then(|range| bytes.get(range));
+        let list = ChunkList::new(list.ok_or(TrustError::outside(SectionKind::Chunks as u32))?);
+        Ok(LeafChecker { bytes, leaves: Leaves::of(bytes, header), list })
     }
 
     fn check(&self, range: Range<u64>, verifier: &dyn Verifier) -> Result<(), TrustError> {

@@ -73,6 +73,18 @@ impl<'m, 't> SignedStream<'m, 't> {
         }
     }
 
+    /// What was checked, to be put together again by [`SignedStream::from_parts`].
+    #[cfg(any(test, feature = "c-api"))]
+    pub(crate) fn into_parts(self) -> (Header, &'m [u8], &'m [u8]) {
+        (self.header, self.page, self.list_bytes)
+    }
+
+    /// A stream of what was checked before.
+    #[cfg(any(test, feature = "c-api"))]
+    pub(crate) fn from_parts(header: Header, page: &'m [u8], list: &'m [u8], verifier: &'t dyn Verifier) -> Self {
+        SignedStream { page, list: ChunkList::new(list), list_bytes: list, header, verifier }
+    }
+
     /// The header.
     pub fn header(&self) -> &Header {
         &self.header

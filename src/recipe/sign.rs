@@ -1,0 +1,163 @@
+//! `[sign]`: artifacts of a run signed for devices, where every stage gave its result and every gate holds.
+//!
+//! ```text
+//! [sign]
+//! key = "env:SLMC_SIGN_KEY"          where the secret key is: env:VAR, file:PATH or a path; never the key itself
+//! counter = 3                        against rollback; 0 if absent
+//! model_id = "6f1d2c3b-…"            the product line
+//! chunk_bytes = 4096                 of a leaf; 65536 if absent
+//! stages = ["artifact"]              whose artifacts; if absent every one that no other is made from
+//! ```
+//!
+//! FILE.slm becomes FILE.signed.slm beside it: the result of the stage stays what the lock and the cache know, and what a key
+//! signs is in neither. `[attest]` is about the signed file, which is what devices get.
+
+use super::attest::{artifacts, key_place};
+use super::document::{Entry, Value};
+use super::environment::Environment;
+use super::error::RecipeError;
+use super::expand;
+use super::mistake::{Code, Mistakes};
+use super::plan_report::PlannedKey;
+use super::run_report::Status;
+use super::stage::RecipeStage;
+use crate::artifact::host::ArtifactFile;
+use crate::disk::atomic;
+use crate::shell::Shell;
+use crate::trust::policy::parse_uuid;
+use crate::trust::signing::{SigningFields, Slot, ToSign, parse_chunk_bytes};
+use crate::trust::{KeyPlace, SecretKey};
+use slm_runtime::format::header::MAGIC;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Keys of the table.
+pub(super) const KEYS: [&str; 5] = ["key", "counter", "model_id", "chunk_bytes", "stages"];
+/// Where the key is unless a recipe says otherwise: nowhere, but this is what messages propose.
+const VARIABLE: &str = "SLMC_SIGN_KEY";
+/// In place of `.slm`.
+const EXTENSION: &str = "signed.slm";
+
+/// The table.
+#[derive(Clone, Debug)]
+pub(super) struct Sign {
+    key: KeyPlace,
+    fields: SigningFields,
+    /// Indices of the stages whose artifacts are signed.
+    stages: Vec<usize>,
+}
+
+/// Reads the table, the stages being in the order in which they run. `None` where it cannot be used: a mistake is noted.
+pub(super) fn read(
+    entry: &Entry,
+    stages: &[RecipeStage],
+    environment: &mut Environment<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<Sign> {
+    let mut table = entry.node.table("sign", mistakes)?.clone();
+    for entry in table.entries.iter().filter(|entry| !KEYS.contains(&entry.key.replace('-', "_").as_str())) {
+        mistakes.unknown_key(&entry.place, &entry.key, KEYS, "[sign]");
+    }
+    // `env:` is a place here, whose content is read by nobody but the signer.
+    let key = table.take("key");
+    expand::without_cells(&mut table, environment, mistakes);
+    let Some(key) = key else {
+        let help = format!("write key = \"env:{VARIABLE}\"; slmc keygen makes one");
+        mistakes.suggest(&entry.place, Code::MissingKey, "missing key `key` in [sign]", help);
+        return None;
+    };
+    let key = key_place(&key, &entry.place, "[sign]", VARIABLE, mistakes)?;
+    let counter = match table.find("counter").map(|entry| &entry.node) {
+        None => None,
+        Some(node) => match &node.value {
+            Value::Integer(text) | Value::Variable { text, .. } if text.parse::<u64>().is_ok() => text.parse().ok(),
+            _ => {
+                let message = "`counter` is not a whole number from 0 to 2^64 - 1";
+                mistakes.suggest(&node.place, Code::WrongType, message, "write counter = 1");
+                return None;
+            }
+        },
+    };
+    let model_id = match table.find("model_id") {
+        None => None,
+        Some(entry) => match parse_uuid(entry.node.text("model_id", mistakes)?) {
+            Ok(id) => Some(id),
+            Err(fault) => {
+                mistakes.add(&entry.node.place, Code::Refused, fault);
+                return None;
+            }
+        },
+    };
+    let chunk_shift = match table.find("chunk_bytes").map(|entry| &entry.node) {
+        None => None,
+        Some(node) => {
+            let text = match &node.value {
+                Value::Integer(text) | Value::Variable { text, .. } => text.as_str(),
+                _ => "",
+            };
+            match parse_chunk_bytes(text) {
+                Ok(shift) => Some(shift),
+                Err(_) => {
+                    let message = "`chunk_bytes` is not a power of two from 4096 to 1048576";
+                    mistakes.suggest(&node.place, Code::WrongType, message, "write chunk_bytes = 4096");
+                    return None;
+                }
+            }
+        }
+    };
+    let stages = artifacts(entry, &table, stages, "[sign]", mistakes)?;
+    Some(Sign { key, fields: SigningFields { counter, model_id, chunk_shift }, stages })
+}
+
+impl Sign {
+    /// What a plan says of the key.
+    pub(super) fn needs(&self) -> PlannedKey {
+        PlannedKey::at(&self.key, "secret key that signs artifacts for devices ([sign])")
+    }
+
+    /// Reads the key, before anything runs.
+    ///
+    /// # Errors
+    /// [`RecipeError::Sign`].
+    pub(super) fn signer(&self, shell: &Shell) -> Result<SecretKey, RecipeError> {
+        let key = SecretKey::at(&self.key).map_err(anyhow::Error::from).map_err(RecipeError::Sign)?;
+        if let Some(warning) = key.warning() {
+            shell.warn(warning);
+        }
+        Ok(key)
+    }
+
+    /// Signs the artifacts of a run that passed, and puts the signed files in the place of what was signed; the files that were
+    /// written.
+    ///
+    /// # Errors
+    /// [`RecipeError::Sign`].
+    pub(super) fn write(
+        &self,
+        outputs: &mut [(usize, Status, PathBuf)],
+        key: &SecretKey,
+        shell: &Shell,
+    ) -> Result<Vec<PathBuf>, RecipeError> {
+        let mut written = Vec::new();
+        for (stage, status, artifact) in outputs {
+            if self.stages.contains(stage) && matches!(status, Status::Done | Status::Cached) {
+                *artifact = self.sign(artifact, key).map_err(RecipeError::Sign)?;
+                shell.status("Signed", artifact.display());
+                written.push(artifact.clone());
+            }
+        }
+        Ok(written)
+    }
+
+    fn sign(&self, artifact: &Path, key: &SecretKey) -> anyhow::Result<PathBuf> {
+        use anyhow::Context;
+        let named = || artifact.display().to_string();
+        let file = ArtifactFile::open(artifact)?;
+        let to_sign = ToSign::new(file.view()?.bytes(), &self.fields).with_context(named)?;
+        let signature = key.sign(&to_sign.message());
+        let signed = to_sign.signed(Slot::FIRST, key.public(), &signature).with_context(named)?;
+        let out = artifact.with_extension(EXTENSION);
+        atomic::write_file(&out, &MAGIC, |file| file.write_all(&signed))?;
+        Ok(out)
+    }
+}
