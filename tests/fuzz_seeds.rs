@@ -7,8 +7,10 @@ use crate::gguf::draft::Draft;
 use crate::support::{name, root};
 use slm_runtime::audit::{AuditLog, AuditRecord, Event, LogKey, Outcome};
 use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::format::seal::{Seal, SealCipher};
 use slm_runtime::layout::Layout;
 use slm_runtime::sample::Sampling;
+use slm_runtime::seal::DeviceKey;
 use slmc::audit::chain::{Chain, Start};
 use slmc::compile::AskedSections;
 use slmc::compile::continuations::continuations_section;
@@ -142,6 +144,12 @@ fn seeds_of_the_fuzz_targets_are_sound() {
         }
     }
 
+    for cipher in [SealCipher::ChaCha20Poly1305, SealCipher::Aes256Gcm] {
+        let stanza = DeviceKey::new(&[7; 32]).stanza(cipher, &[3; 16], &[5; 16]).expect("the cipher is there");
+        let seal = [&[5; 16][..], &1u32.to_le_bytes(), &[0; 12], &stanza, &[6; 32]].concat();
+        Seal::read(&seal, 2).expect("it is sound");
+        seeds.put("seal", &format!("{cipher:?}").to_lowercase(), [&[2, cipher as u8 - 1][..], &seal].concat());
+    }
     seeds.put("audit_log", "sealed", [&[200, 1, 5][..], &audit_log()].concat());
 
     let dense = temporary.path().join(Family::Llama.name());

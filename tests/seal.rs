@@ -259,8 +259,11 @@ fn wrong_keys_stanzas_tags_and_leaves_are_named() {
         let mut longer = Ram::new(length + 1);
         assert_eq!(open(&mut longer.memory(length + 1)[1..]), Err(SealError::Alignment));
         // What was never sealed.
-        let plain = signed(&assembled(Header { chunk_shift: 12, minor: 8, ..*view_of(&plain).header() },
-            &sections(&view_of(&plain))).expect("fits"), &key);
+        let plain = signed(
+            &assembled(Header { chunk_shift: 12, minor: 8, ..*view_of(&plain).header() }, &sections(&view_of(&plain)))
+                .expect("fits"),
+            &key,
+        );
         let checked = ArtifactView::open_signed(&plain, trust, Check::Everything).expect("signed");
         assert_eq!(checked.unseal(&unsealing(&own, None), ram.memory(length)).err(), Some(SealError::NotSealed));
     });
@@ -285,7 +288,8 @@ fn every_changed_byte_of_the_device_part_is_refused() {
     with_trust(&public, |trust| {
         let mut refuse = |bytes: &[u8], what: usize| {
             let checked = ArtifactView::open_signed(bytes, trust, Check::Everything).map_err(SealError::from);
-            let result = checked.and_then(|checked| checked.unseal(&unsealing(&own, None), ram.memory(length)).map(|_| ()));
+            let result =
+                checked.and_then(|checked| checked.unseal(&unsealing(&own, None), ram.memory(length)).map(|_| ()));
             let error = result.err().unwrap_or_else(|| panic!("{what} is not seen"));
             assert!(!error.to_string().is_empty());
             refusals += 1;
@@ -317,7 +321,8 @@ fn the_commands_seal_open_and_refuse() {
     for name in ["one", "two", "new"] {
         succeed(path, &format!("keygen --type device -o {name}"));
     }
-    let report = json(path, "seal plain.slm --device-key one.key --device-key file:two.key --chunk-bytes 4096 -o s.slm");
+    let report =
+        json(path, "seal plain.slm --device-key one.key --device-key file:two.key --chunk-bytes 4096 -o s.slm");
     assert_eq!((&report["schema"], &report["devices"]), (&"slmc.seal/1".into(), &2.into()), "{report}");
     assert_eq!((&report["cipher"], &report["signature_dropped"]), (&"ChaCha20-Poly1305".into(), &false.into()));
     // Whoever has no key can look at it, and run nothing.
@@ -343,7 +348,11 @@ fn the_commands_seal_open_and_refuse() {
     succeed(path, "key-stanza s.slm --owner-key two.key --device-key new.key -o new.stanza");
     assert_eq!(fs::read(path.join("new.stanza")).expect("reads").len(), STANZA_BYTES);
     succeed(path, "unseal s.slm --device-key new.key --stanza new.stanza -o o.slm");
-    refused(path, "key-stanza s.slm --owner-key two.key --device-key new.key -o new.stanza", "stanzas are not replaced");
+    refused(
+        path,
+        "key-stanza s.slm --owner-key two.key --device-key new.key -o new.stanza",
+        "stanzas are not replaced",
+    );
     refused(path, "key-stanza s.slm --owner-key new.key --device-key one.key -o x.stanza", "none of 2 stanzas");
     refused(path, "unseal s.slm --device-key new.key --stanza one.key -o p.slm", "has 32 bytes, and a stanza has 48");
     assert!(!path.join("p.slm").exists() && !path.join("x.stanza").exists());

@@ -113,7 +113,8 @@ impl Args {
             CipherName::Aes256Gcm => SealCipher::Aes256Gcm,
         };
         let file = ArtifactFile::open(path)?;
-        let sealed = seal(&file.view()?, cipher, &keys, self.chunk_bytes).with_context(|| path.display().to_string())?;
+        let sealed =
+            seal(&file.view()?, cipher, &keys, self.chunk_bytes).with_context(|| path.display().to_string())?;
         atomic::write_file(&self.out, &MAGIC, |out| out.write_all(&sealed.bytes))?;
         shell.result(&SealReport {
             out: self.out.clone(),

@@ -32,7 +32,9 @@ pub enum SealingError {
     #[error("nobody could open it: name at least one device's key with --device-key")]
     NoKeys,
     /// Too many keys.
-    #[error("{keys} keys are more than the {MAX_STANZAS} stanzas that a file can have; stanzas of further devices travel beside it")]
+    #[error(
+        "{keys} keys are more than the {MAX_STANZAS} stanzas that a file can have; stanzas of further devices travel beside it"
+    )]
     Keys {
         /// Keys that were given.
         keys: usize,

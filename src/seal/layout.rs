@@ -51,8 +51,13 @@ pub fn assembled(mut header: Header, sections: &[Content<'_>]) -> Result<Vec<u8>
     let (mut bytes, mut table) = (vec![0; HEADER_BYTES], Vec::new());
     let mut put = |bytes: &mut Vec<u8>, kind: u32, host: bool, content: &[u8]| {
         pad(bytes, alignment(kind, header.page_bytes) as usize);
-        let record =
-            SectionRecord { kind, host: host.into(), offset: bytes.len() as u64, bytes: content.len() as u64, reserved: 0 };
+        let record = SectionRecord {
+            kind,
+            host: host.into(),
+            offset: bytes.len() as u64,
+            bytes: content.len() as u64,
+            reserved: 0,
+        };
         bytes.extend_from_slice(content);
         table.push(record);
         page_of(&table)

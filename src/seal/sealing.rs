@@ -9,11 +9,13 @@ use rayon::prelude::*;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::chunks::{DEFAULT_CHUNK_SHIFT, Leaves};
 use slm_runtime::format::header::{Header, MINOR_TRUST, SectionKind};
-use slm_runtime::format::seal::{MAX_STANZAS, SEAL_HEADER_BYTES, STANZA_BYTES, SealCipher, TAG_BYTES};
+use slm_runtime::format::seal::{MAX_STANZAS, SEAL_HEADER_BYTES, STANZA_BYTES, Seal, SealCipher, TAG_BYTES};
+use slm_runtime::layout::ALIGNMENT;
 use slm_runtime::seal::keys::FILE_KEY_BYTES;
 use slm_runtime::seal::{DeviceKey, FileKey, KeySource, SealError, SoftwareCipher, StanzaKey};
 use std::borrow::Cow;
 use std::io::Write;
+use std::ops::Deref;
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -133,6 +135,59 @@ pub fn file_key(
     Ok(FileKey::find(&DeviceKey::new(device.bytes()), cipher, &seal, beside, leaves.end - leaves.start)?)
 }
 
+/// The weights of a sealed artifact, opened in memory that starts on 64 bytes.
+///
+/// # Errors
+/// It is not sealed, the key opens no stanza, or a leaf is not what was sealed.
+pub fn weights(
+    artifact: &ArtifactView<'_>,
+    device: &StoredKey,
+    beside: Option<&[u8; STANZA_BYTES]>,
+) -> Result<OpenWeights, SealingError> {
+    let key = file_key(artifact, device, beside)?;
+    let seal = artifact.seal().ok_or(SealError::NotSealed)?;
+    let stored = artifact.section(SectionKind::Weights).unwrap_or_default();
+    let mut weights = OpenWeights::new(stored);
+    opened(&key, &seal, artifact.header().chunk_shift, weights.bytes_mut())?;
+    Ok(weights)
+}
+
+/// Opens every leaf in its place.
+fn opened(key: &FileKey, seal: &Seal<'_>, chunk_shift: u8, weights: &mut [u8]) -> Result<(), SealError> {
+    weights.par_chunks_mut(1 << chunk_shift).enumerate().try_for_each(|(index, bytes)| {
+        let tag: &[u8; TAG_BYTES] = seal.tag(index as u64).ok_or(SealError::Range)?;
+        key.open(&SoftwareCipher, index as u64, bytes, tag)
+    })
+}
+
+/// Weights in memory, from 64 bytes on.
+pub struct OpenWeights {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl OpenWeights {
+    fn new(stored: &[u8]) -> Self {
+        let mut memory = vec![0; stored.len() + ALIGNMENT];
+        let start = memory.as_ptr().align_offset(ALIGNMENT);
+        memory.truncate(start + stored.len());
+        memory[start..].copy_from_slice(stored);
+        OpenWeights { memory, start }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..]
+    }
+}
+
+impl Deref for OpenWeights {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.start..]
+    }
+}
+
 /// Opens the weights of an artifact: the file as it was before it was sealed, with its chunk list and without a signature.
 /// Digests of tensors are compared, so that what comes out is what was compiled.
 ///
@@ -152,12 +207,7 @@ pub fn unseal(
     let header = Header { encryption: 0, signature: 0, security_counter: 0, model_id: [0; 16], ..*old };
     let mut sections = sections(artifact);
     sections.retain(|section| section.kind != SectionKind::Seal as u32);
-    let leaf = 1usize << old.chunk_shift;
-    let weights = weights_of(&mut sections).to_mut();
-    weights.par_chunks_mut(leaf).enumerate().try_for_each(|(index, bytes)| {
-        let tag: &[u8; TAG_BYTES] = seal.tag(index as u64).ok_or(SealError::Range)?;
-        key.open(&SoftwareCipher, index as u64, bytes, tag)
-    })?;
+    opened(&key, &seal, old.chunk_shift, weights_of(&mut sections).to_mut())?;
     let bytes = assembled(header, &sections)?;
     ArtifactView::open(&bytes)?.verify_tensors().map_err(SealingError::Opened)?;
     Ok(bytes)

@@ -9,6 +9,7 @@ use super::FormatError;
 use super::artifact::ArtifactView;
 use super::chunks::Leaves;
 use super::header::{Header, MAX_SECTIONS, SECTION_TABLE_OFFSET, SectionKind, SectionRecord};
+use crate::layout::ALIGNMENT;
 
 /// Bytes before the stanzas.
 pub const SEAL_HEADER_BYTES: usize = 32;
@@ -128,13 +129,15 @@ impl<'a> ArtifactView<'a> {
         self.weights
     }
 
-    /// The same artifact with weights that were opened elsewhere.
-    pub(crate) fn with_weights<'b>(&self, weights: &'b [u8]) -> ArtifactView<'b>
+    /// The same artifact with weights that were opened elsewhere. `None` where they are not as long as the stored ones, or do
+    /// not start on 64 bytes.
+    pub fn with_weights<'b>(&self, weights: &'b [u8]) -> Option<ArtifactView<'b>>
     where
         'a: 'b,
     {
+        let aligned = weights.as_ptr().addr().is_multiple_of(ALIGNMENT);
         let view: ArtifactView<'b> = *self;
-        ArtifactView { weights, sealed: false, ..view }
+        (aligned && weights.len() == self.weights.len()).then_some(ArtifactView { weights, sealed: false, ..view })
     }
 }
 

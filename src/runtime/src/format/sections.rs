@@ -12,8 +12,6 @@ pub enum Presence {
     Needed,
     /// Files may have it.
     Optional,
-    /// Reserved for a later version: readers of this one reject it by name.
-    Later,
 }
 
 /// A row of the table.

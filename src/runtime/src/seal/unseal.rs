@@ -61,7 +61,7 @@ impl<'a> Signed<'a, '_> {
             ram.fill(0);
             return Err(error);
         }
-        Ok(self.before_weights().with_weights(ram))
+        self.before_weights().with_weights(ram).ok_or(SealError::Alignment)
     }
 
     /// Bytes of a leaf of the weights, counted from their first.
