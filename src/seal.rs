@@ -4,8 +4,10 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`sealing`] | weights closed and opened |
+//! | [`age`] | a copy that `age` opens |
 //! | [`layout`] | the file around them: sections in order, chunk list, digests |
 
+pub mod age;
 mod error;
 pub mod layout;
 pub mod sealing;

@@ -4,6 +4,7 @@ use super::seal::device_keys;
 use crate::artifact::host::ArtifactFile;
 use crate::disk::atomic;
 use crate::report::{Report, Table, grouped};
+use crate::seal::age::{Recipient, encrypted};
 use crate::seal::sealing::{read_stanza, unseal};
 use crate::shell::{ExitStatus, Shell};
 use crate::stages::arguments::groups::ArtifactArg;
@@ -20,7 +21,8 @@ use std::path::PathBuf;
 #[command(after_help = "\
 Examples:
   slmc unseal sealed.slm --device-key gateway.key -o open.slm
-  slmc unseal sealed.slm --device-key newer.key --stanza newer.stanza -o open.slm")]
+  slmc unseal sealed.slm --device-key newer.key --stanza newer.stanza -o open.slm
+  slmc unseal sealed.slm --device-key gateway.key --to-age age1… -o open.slm.age")]
 pub(super) struct Args {
     #[command(flatten)]
     artifact: ArtifactArg,
@@ -33,9 +35,20 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     stanza: Option<PathBuf>,
 
+    /// Write a copy that `age` opens with this recipient's key, and nothing in the open
+    #[arg(long, value_name = "RECIPIENT", value_parser = recipient)]
+    to_age: Option<Recipient>,
+
     /// File to write; replaced if slmc made it
-    #[arg(short, long, value_name = "OUT.slm")]
+    #[arg(short, long, value_name = "OUT")]
     out: PathBuf,
+}
+
+/// First bytes of a file of age, by which one is known.
+const AGE: &[u8] = b"age-encryption.org/v1\n";
+
+fn recipient(text: &str) -> Result<Recipient, String> {
+    Recipient::parse(text).map_err(|error| error.to_string())
 }
 
 /// Result of `slmc unseal`.
@@ -66,7 +79,13 @@ impl Args {
         let file = ArtifactFile::open(path)?;
         let view = file.view()?;
         let opened = unseal(&view, &keys[0], stanza.as_ref()).with_context(|| path.display().to_string())?;
-        atomic::write_file(&self.out, &MAGIC, |out| out.write_all(&opened))?;
+        match &self.to_age {
+            None => atomic::write_file(&self.out, &MAGIC, |out| out.write_all(&opened))?,
+            Some(recipient) => {
+                let copy = encrypted(&opened, recipient)?;
+                atomic::write_file(&self.out, AGE, |out| out.write_all(&copy))?;
+            }
+        }
         shell.result(&UnsealReport { out: self.out.clone(), tensors: view.tensor_count() })?;
         Ok(ExitStatus::Success)
     }

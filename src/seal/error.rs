@@ -67,6 +67,12 @@ pub enum SealingError {
         /// The file.
         path: PathBuf,
     },
+    /// A recipient that is not one of age.
+    #[error("{text}: not a recipient of age: expected age1 and 58 letters, as `age-keygen` writes it")]
+    Recipient {
+        /// What was passed.
+        text: String,
+    },
     /// An output that cannot be put in place.
     #[error(transparent)]
     Write(#[from] AtomicError),
