@@ -205,7 +205,7 @@ fn a_secret_key_seals_once_with_each_of_its_steps() {
     for (at, byte, expected) in [
         (last + 24, 0, "is by a key that had moved on before"),
         (last + 24, 9, "is not its key's"),
-        (last + 27, 0x7f, "more than 1,048,576 times"),
+        (last + 27, 0x7f, "is by a key that would have moved on more than 1,048,576 times"),
         (last + 64, sound[last + 64] ^ 1, "is not its key's"),
     ] {
         let mut changed = sound.clone();

@@ -11,10 +11,10 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum SealingError {
     /// Not a sound artifact.
-    #[error("{0}")]
+    #[error(transparent)]
     Format(#[from] FormatError),
     /// The weights stay closed.
-    #[error("{0}")]
+    #[error(transparent)]
     Seal(#[from] SealError),
     /// The weights are in cipher already.
     #[error("is sealed already; `slmc unseal` opens it, `slmc key-stanza` adds a device to it")]
