@@ -2,7 +2,7 @@
 //! bytes that are not the right ones, refused by name; the commands around them.
 
 use crate::fixture::{self, Family, Size};
-use crate::support::{json, refused, succeed};
+use crate::support::{json, not_run, refused, slmc, stderr, succeed};
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::chunks::Leaves;
 use slm_runtime::format::header::{HEADER_BYTES, Header, SIGNATURE_AREA, SectionKind};
@@ -19,6 +19,7 @@ use slmc::seal::sealing::{further_stanza, seal};
 use slmc::trust::{Algorithm, DeviceKey as StoredKey, SecretKey};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 const CIPHERS: [SealCipher; 2] = [SealCipher::ChaCha20Poly1305, SealCipher::Aes256Gcm];
 
@@ -344,6 +345,15 @@ fn the_commands_seal_open_and_refuse() {
     }
     refused(path, "unseal s.slm --device-key new.key -o o.slm", "none of 2 stanzas is for this device's key");
     refused(path, "unseal plain.slm --device-key one.key -o o.slm", "the weights are not sealed");
+    // Signed, it is checked without a key, and with one as a whole; another device's key opens nothing.
+    succeed(path, "keygen -o release");
+    succeed(path, "sign s.slm --key release.pem --counter 2 -o signed.slm");
+    let closed = json(path, "verify signed.slm --key release.pub --min-counter 2");
+    assert_eq!((&closed["sealed"], &closed["unsealed"]), (&"ChaCha20-Poly1305".into(), &false.into()), "{closed}");
+    let open = json(path, "verify signed.slm --key release.pub --device-key two.key");
+    assert_eq!((&open["unsealed"], &open["golden_sha256"]), (&true.into(), &closed["golden_sha256"]), "{open}");
+    refused(path, "verify signed.slm --device-key new.key", "none of 2 stanzas");
+    refused(path, "sign s.slm --key release.pem --chunk-bytes 8192", "sealed in leaves of 4096 bytes");
     // A further device.
     succeed(path, "key-stanza s.slm --owner-key two.key --device-key new.key -o new.stanza");
     assert_eq!(fs::read(path.join("new.stanza")).expect("reads").len(), STANZA_BYTES);
@@ -366,8 +376,105 @@ fn the_commands_seal_open_and_refuse() {
     refused(path, "seal plain.slm -o c.slm", "--device-key");
     fs::write(path.join("notes.txt"), "mine").expect("written");
     refused(path, "seal plain.slm --device-key one.key -o notes.txt", "was not made by slmc");
+    to_age(path);
     // A draft model would stay readable.
     succeed(path, "compile q --target generic --draft plain.slm -o drafting.slm");
     refused(path, "seal drafting.slm --device-key one.key -o c.slm", "carries a draft model");
     assert!(!path.join("c.slm").exists());
+}
+
+/// The copy that age opens is the open file. Without age its form alone is looked at.
+fn to_age(path: &Path) {
+    let recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+    succeed(path, &format!("unseal s.slm --device-key one.key --to-age {recipient} -o c.age"));
+    assert!(fs::read(path.join("c.age")).expect("reads").starts_with(b"age-encryption.org/v1\n-> X25519 "));
+    refused(path, "unseal s.slm --device-key one.key --to-age age1zzz -o d.age", "not a recipient of age");
+    let Ok(made) = Command::new("age-keygen").args(["-o", "k.txt"]).current_dir(path).output() else {
+        return not_run("age is not installed");
+    };
+    assert!(made.status.success());
+    let key = fs::read_to_string(path.join("k.txt")).expect("reads");
+    let own = key.split_whitespace().find(|word| word.starts_with("age1")).expect("the public key is in a comment");
+    succeed(path, &format!("unseal s.slm --device-key one.key --to-age {own} -o own.age"));
+    let opened =
+        Command::new("age").args(["-d", "-i", "k.txt", "own.age"]).current_dir(path).output().expect("age starts");
+    assert!(opened.status.success(), "{}", stderr(&opened));
+    assert_eq!(opened.stdout, fs::read(path.join("open.slm")).expect("reads"));
+}
+
+const RECIPE: &str = r#"version = 1
+
+[model]
+path = "model"
+
+[stages.small]
+kind = "quantize"
+input = "model"
+scheme = "w8"
+method = "rtn"
+
+[stages.artifact]
+kind = "compile"
+input = "small"
+target = "generic"
+
+[gates]
+file_bytes_max = 1_000_000
+
+[sign]
+key = "env:SLMC_SIGN_KEY"
+chunk_bytes = 4096
+device_keys = ["env:SLMC_DEVICE_KEY", "spare.key"]
+cipher = "aes-256-gcm"
+"#;
+
+#[test]
+fn a_recipe_seals_what_it_signs() {
+    let directory = fixture::workshop("r.toml", RECIPE);
+    let path = directory.path();
+    for line in ["keygen -o own", "keygen --type device -o device", "keygen --type device -o spare"] {
+        succeed(path, line);
+    }
+    let plan = json(path, "run r.toml --plan");
+    let places: Vec<&str> =
+        plan["keys"].as_array().expect("keys").iter().filter_map(|key| key["place"].as_str()).collect();
+    assert!(places.contains(&"$SLMC_DEVICE_KEY") && places.iter().any(|place| place.ends_with("spare.key")), "{plan}");
+    let secret = fs::read_to_string(path.join("own.pem")).expect("there");
+    let device: String =
+        fs::read(path.join("device.key")).expect("there").iter().map(|byte| format!("{byte:02x}")).collect();
+    let run = |device: Option<&str>| {
+        let mut command = slmc(path, "run r.toml --json");
+        command.env("SLMC_SIGN_KEY", &secret);
+        device.into_iter().for_each(|key| drop(command.env("SLMC_DEVICE_KEY", key)));
+        command.output().expect("it starts")
+    };
+    // Every key is asked for before anything runs.
+    let output = run(None);
+    assert!(
+        output.status.code() == Some(2) && stderr(&output).contains("$SLMC_DEVICE_KEY: is not set"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(!path.join("out/r/small").exists());
+    let output = run(Some(&device));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let line = "verify out/r/artifact.signed.slm --key own.pub";
+    let closed = json(path, line);
+    assert_eq!((&closed["sealed"], &closed["unsealed"]), (&"AES-256-GCM".into(), &false.into()), "{closed}");
+    for key in ["device.key", "spare.key"] {
+        let open = json(path, &format!("{line} --device-key {key}"));
+        assert_eq!((&open["unsealed"], &open["golden_prompts"].is_u64()), (&true.into(), &true), "{open}");
+    }
+    refused(path, &format!("{line} --device-key own.pem"), "is not a device's key");
+    let lock = fs::read_to_string(path.join("r.lock")).expect("the lock");
+    assert!(!lock.contains(&device) && !lock.contains("SLMC_DEVICE_KEY"), "{lock}");
+    for (change, with, said) in [
+        ("cipher = \"aes-256-gcm\"", "cipher = \"rot13\"", "neither chacha20-poly1305 nor aes-256-gcm"),
+        ("device_keys = [\"env:SLMC_DEVICE_KEY\", \"spare.key\"]", "", "there are no `device_keys`"),
+        ("[\"env:SLMC_DEVICE_KEY\", \"spare.key\"]", "[]", "nobody could open the weights"),
+        ("[\"env:SLMC_DEVICE_KEY\", \"spare.key\"]", "\"spare.key\"", "not a list of places"),
+    ] {
+        fs::write(path.join("r.toml"), RECIPE.replace(change, with)).expect("writes");
+        refused(path, "run r.toml --plan", said);
+    }
 }

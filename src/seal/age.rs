@@ -66,7 +66,10 @@ fn checksum(values: impl Iterator<Item = u8>) -> u32 {
     values.fold(1, |sum, value| {
         let top = sum >> 25;
         let next = (sum & 0x01ff_ffff) << 5 ^ u32::from(value);
-        GENERATOR.iter().enumerate().fold(next, |next, (bit, term)| if top >> bit & 1 == 1 { next ^ term } else { next })
+        GENERATOR
+            .iter()
+            .enumerate()
+            .fold(next, |next, (bit, term)| if top >> bit & 1 == 1 { next ^ term } else { next })
     })
 }
 
@@ -94,11 +97,7 @@ pub fn encrypted(bytes: &[u8], recipient: &Recipient) -> Result<Vec<u8>, Sealing
     Ok(out)
 }
 
-fn header(
-    file_key: &[u8; FILE_KEY_BYTES],
-    secret: &SecretKey,
-    recipient: &Recipient,
-) -> Result<Vec<u8>, SealingError> {
+fn header(file_key: &[u8; FILE_KEY_BYTES], secret: &SecretKey, recipient: &Recipient) -> Result<Vec<u8>, SealingError> {
     let weak = |_| SealingError::Recipient { text: "the recipient".to_owned() };
     let share = PublicKey::base_point().dh(secret).map_err(weak)?;
     let shared = PublicKey::new(recipient.0).dh(secret).map_err(weak)?;
@@ -129,7 +128,14 @@ mod tests {
             let changed = String::from_utf8(changed).expect("ASCII");
             assert!(Recipient::parse(&changed).is_err(), "{changed}");
         }
-        for wrong in ["", "age1", "age", "1", "bge1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", "ssh-ed25519 AAAA"] {
+        for wrong in [
+            "",
+            "age1",
+            "age",
+            "1",
+            "bge1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
+            "ssh-ed25519 AAAA",
+        ] {
             assert!(Recipient::parse(wrong).is_err(), "{wrong}");
         }
     }
