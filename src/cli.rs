@@ -2,6 +2,7 @@
 //! files named, calls the library and hands the report to the shell.
 
 mod attest;
+mod audit;
 mod bench;
 mod cache;
 mod chat;
@@ -15,7 +16,9 @@ mod generate;
 pub mod global;
 mod init;
 mod inspect;
+mod key_stanza;
 mod keygen;
+mod logging;
 mod man;
 mod merge;
 mod oms;
@@ -26,11 +29,13 @@ mod run;
 mod sampling;
 mod sbom;
 mod schema;
+mod seal;
 mod sign;
 mod speculation;
 mod stage;
 mod targets;
 mod tokenizer;
+mod unseal;
 mod update;
 mod verify;
 mod version;
@@ -71,6 +76,10 @@ enum Command {
     Merge(merge::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
+    Audit(audit::Args),
+    Seal(seal::Args),
+    Unseal(unseal::Args),
+    KeyStanza(key_stanza::Args),
     Keygen(keygen::Args),
     Attest(attest::Args),
     Sbom(sbom::Args),
@@ -165,6 +174,10 @@ impl Cli {
             Command::Merge(args) => args.run(global, shell),
             Command::Inspect(args) => args.run(shell),
             Command::Verify(args) => args.run(shell),
+            Command::Audit(args) => args.run(shell),
+            Command::Seal(args) => args.run(shell),
+            Command::Unseal(args) => args.run(shell),
+            Command::KeyStanza(args) => args.run(shell),
             Command::Keygen(args) => args.run(shell),
             Command::Attest(args) => args.run(shell),
             Command::Sbom(args) => args.run(shell),

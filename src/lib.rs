@@ -13,6 +13,7 @@
 //! | [`recipe`] | recipes: TOML files with line numbers, plan, cache, lock and gates |
 //! | [`mod@attest`] | what is said about a finished artifact, signed: how it was made, its gates, its materials |
 //! | [`store`] | where results of stages are kept: directories, servers, buckets; verified and signed |
+//! | [`seal`] | artifacts whose weights are in cipher: closed for devices, opened again |
 //! | [`mod@init`] | a first recipe for a checkpoint, a target and a priority |
 //! | [`mod@diff`] | two artifacts, directories, recipes or reports compared, key by key |
 //! | [`stages`] | the table of stages: subcommands that take models and make one, or measure it |
@@ -24,6 +25,7 @@
 //! | [`machine`] | the build machine: CPU features, kernels, huge pages, read bandwidth |
 //! | [`mod@bench`] | the runtime's speed on this machine, on artifacts and on random weights of known shapes |
 //! | [`mod@data`] | training data: duplicates, rules, scores, tags, weights, a held-out split, in few passes over files |
+//! | [`audit`] | logs of what artifacts were asked and answered: checked, replayed, written |
 //! | [`eval`] | perplexity, divergence, accuracy, embeddings and generation over artifacts and directories |
 //! | [`allocate`] | bits for every matrix within a budget, by gradients, measurement and an exact knapsack |
 //! | [`shrink`] | students cut out of their teacher in depth and width, fitted by least squares |
@@ -79,6 +81,7 @@
 //! | `RECIPE.lock` | the inputs and results of a recipe by hash | [`recipe`] |
 //! | `.slmc/cache/bench/*.slm` | artifacts of random weights that `slmc bench --shape` measures | [`mod@bench`] |
 //! | `ac/`, `cas/` of the cache | what stages of recipes gave, with their outputs (docs/cache.md) | [`store`] |
+//! | the log of `--audit` | 160-byte records, appended (docs/audit.md) | [`audit::writer`] |
 //! | `.NAME.slmc-PID-N.new`, `.old` | an output being built, and the one it replaces; gone when the command ends | [`disk::atomic`] |
 //!
 //! Part of the binary: `targets/*.toml`, `calibration/encoders.txt` and the quickstart of `recipes/`. JSON lines on stdout
@@ -89,6 +92,7 @@
 pub mod allocate;
 pub mod artifact;
 pub mod attest;
+pub mod audit;
 pub mod bench;
 pub mod calibrate;
 pub mod cli;
@@ -107,6 +111,7 @@ pub mod prune;
 pub mod quantize;
 pub mod recipe;
 pub mod report;
+pub mod seal;
 pub mod shell;
 pub mod shrink;
 pub mod stages;

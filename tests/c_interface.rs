@@ -33,7 +33,7 @@ fn library() -> &'static Path {
         let mut command = Command::new(cargo);
         command.args(["rustc", "--locked", "--offline", "--release", "--package", "slm-runtime"]);
         command
-            .args(["--features", "c-api,std,ed25519,p256", "--crate-type", "staticlib", "--target-dir"])
+            .args(["--features", "audit,c-api,std,ed25519,p256", "--crate-type", "staticlib", "--target-dir"])
             .arg(&target);
         command.current_dir(root("")).env_remove("RUSTFLAGS");
         stdout_of(&mut command);

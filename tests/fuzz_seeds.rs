@@ -5,8 +5,13 @@
 use crate::fixture::{self, Family, Size, compiled, compiled_with, letters, quantized, with_tokens, word_pieces};
 use crate::gguf::draft::Draft;
 use crate::support::{name, root};
+use slm_runtime::audit::{AuditLog, AuditRecord, Event, LogKey, Outcome};
 use slm_runtime::format::artifact::ArtifactView;
+use slm_runtime::format::seal::{Seal, SealCipher};
 use slm_runtime::layout::Layout;
+use slm_runtime::sample::Sampling;
+use slm_runtime::seal::DeviceKey;
+use slmc::audit::chain::{Chain, Start};
 use slmc::compile::AskedSections;
 use slmc::compile::continuations::continuations_section;
 use slmc::compile::kv::KvFormat;
@@ -59,6 +64,25 @@ impl Seeds {
         self.put("config", name, config);
         self.put("safetensors", name, file);
     }
+}
+
+/// A log with every kind of record.
+fn audit_log() -> Vec<u8> {
+    let (mut log, mut bytes) = (AuditLog::new(Some(LogKey::new(&[7; 32]))), Vec::new());
+    let mut append = |record: &[u8; AuditRecord::BYTES]| {
+        bytes.extend(record);
+        true
+    };
+    log.event(&[1; 32], Event::Opened(0), 1, &mut append).expect("written");
+    let mut exchange = log.exchange(&Sampling::GREEDY, 3);
+    exchange.input(&[1, 2, 3]);
+    exchange.output(&[4]);
+    log.inference(&[1; 32], exchange, Outcome::default(), 2, &mut append).expect("written");
+    log.event(&[2; 32], Event::Update(1, [1; 32]), 3, &mut append).expect("written");
+    log.event(&[0; 32], Event::Note(1, [9; 32]), 0, &mut append).expect("written");
+    log.seal(4, &mut append).expect("written");
+    Chain::check(&bytes, Start::default()).expect("it is sound");
+    bytes
 }
 
 /// The file signed by the key of RFC 8032, 7.1, TEST 1, whose public half the fuzz target has.
@@ -119,6 +143,14 @@ fn seeds_of_the_fuzz_targets_are_sound() {
             seeds.put("chat_template", name(&path), [&fs::read(&path).expect("reads"), &b"\0"[..], talk].concat());
         }
     }
+
+    for cipher in [SealCipher::ChaCha20Poly1305, SealCipher::Aes256Gcm] {
+        let stanza = DeviceKey::new(&[7; 32]).stanza(cipher, &[3; 16], &[5; 16]).expect("the cipher is there");
+        let seal = [&[5; 16][..], &1u32.to_le_bytes(), &[0; 12], &stanza, &[6; 32]].concat();
+        Seal::read(&seal, 2).expect("it is sound");
+        seeds.put("seal", &format!("{cipher:?}").to_lowercase(), [&[2, cipher as u8 - 1][..], &seal].concat());
+    }
+    seeds.put("audit_log", "sealed", [&[200, 1, 5][..], &audit_log()].concat());
 
     let dense = temporary.path().join(Family::Llama.name());
     let slmc = |arguments: &[&str]| {

@@ -5,6 +5,7 @@ use crate::disk::found::SNIFFED_BYTES;
 use crate::disk::mmap::MappedFile;
 use crate::machine::huge_pages::{self, HugePages};
 use crate::machine::kernels::kernels_for;
+use crate::seal::SealingError;
 use crate::text::tokenizer::TokenizerError;
 use crate::trust::policy::PolicyError;
 use slm_runtime::format::FormatError;
@@ -50,6 +51,14 @@ pub enum ArtifactError {
         path: PathBuf,
         /// The reason.
         error: PolicyError,
+    },
+    /// The weights stay closed.
+    #[error("{}: {error}", path.display())]
+    Sealed {
+        /// The artifact.
+        path: PathBuf,
+        /// The reason.
+        error: Box<SealingError>,
     },
     /// The golden prompts do not run.
     #[error("{}: the golden prompts do not run: {error}", path.display())]

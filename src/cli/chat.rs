@@ -2,6 +2,7 @@
 
 use super::generate::{ANSWER_TOKENS, PROMPT};
 use super::global::Global;
+use super::logging::{ChatLog, LogArgs};
 use super::sampling::{SAMPLING, SamplingArgs};
 use super::speculation::SpeculationArgs;
 use crate::eval::EvalError;
@@ -62,6 +63,9 @@ pub(super) struct Args {
     speculation: SpeculationArgs,
 
     #[command(flatten)]
+    log: LogArgs,
+
+    #[command(flatten)]
     backend: BackendArg,
 }
 
@@ -83,6 +87,8 @@ impl Args {
             means: self.speculation.means()?,
         };
         self.sampling.say(&model.sampling, &settings.sampling, shell);
+        let log = self.log.open(&model, &self.model.model, shell)?;
+        let mut log = log.map(|writer| ChatLog { writer, sampling: settings.sampling, seed: settings.seed });
         let mut input = Input::new();
         converse(&model, &settings, |chat| {
             if input.is_terminal() {
@@ -91,7 +97,7 @@ impl Args {
             let mut going = ControlFlow::Continue(());
             while going.is_continue() {
                 let Some(line) = input.line(shell, "> ")? else { break };
-                going = self.line(chat, &line, &input, global, shell)?;
+                going = self.line(chat, &line, (&input, &mut log), global, shell)?;
             }
             if input.is_terminal() {
                 shell.prompt("\n");
@@ -105,7 +111,7 @@ impl Args {
         &self,
         chat: &mut Chat<'_, '_>,
         line: &str,
-        input: &Input,
+        (input, log): (&Input, &mut Option<ChatLog>),
         global: &Global,
         shell: &Shell,
     ) -> anyhow::Result<ControlFlow<()>> {
@@ -117,7 +123,7 @@ impl Args {
         if question.trim().is_empty() {
             return Ok(ControlFlow::Continue(()));
         }
-        match self.ask(chat, question, input, global, shell) {
+        match self.ask(chat, question, (input, log), global, shell) {
             // A question that cannot be answered need not end a conversation with a person.
             Err(error) if input.is_terminal() && error.downcast_ref::<EvalError>().is_some() => {
                 shell.error(&error);
@@ -152,7 +158,7 @@ impl Args {
         &self,
         chat: &mut Chat<'_, '_>,
         question: &str,
-        input: &Input,
+        (input, log): (&Input, &mut Option<ChatLog>),
         global: &Global,
         shell: &Shell,
     ) -> anyhow::Result<ControlFlow<()>> {
@@ -174,11 +180,15 @@ impl Args {
             going
         })?;
         drop(listening);
-        if let Some(error) = failure {
-            return Err(error.into());
-        }
         if interrupted {
             turn.stop = Stop::Interrupted;
+        }
+        // Also where nobody reads it any more: it was answered.
+        if let Some(log) = log {
+            turn.audit = Some(log.answered(&turn)?);
+        }
+        if let Some(error) = failure {
+            return Err(error.into());
         }
         if global.json {
             shell.result(&turn)?;
@@ -220,5 +230,6 @@ impl Args {
                 turn.prompt_tokens
             ),
         );
+        super::logging::say(turn.audit.as_ref(), shell);
     }
 }

@@ -1,8 +1,10 @@
 //! `slmc generate`
 
 use super::global::Global;
+use super::logging::{LogArgs, followed};
 use super::sampling::{SAMPLING, SamplingArgs};
 use super::speculation::{SpeculationArgs, say};
+use crate::audit::writer::Answered;
 use crate::eval::constrained::Follow;
 use crate::eval::generate::{GenerateOptions, Prompt, Stop, generate};
 use crate::eval::opened::OpenedModel;
@@ -89,6 +91,9 @@ pub(super) struct Args {
     speculation: SpeculationArgs,
 
     #[command(flatten)]
+    log: LogArgs,
+
+    #[command(flatten)]
     backend: BackendArg,
 }
 
@@ -111,6 +116,7 @@ impl Args {
         say_notes(&self.model.model, shell);
         let model = OpenedModel::open_stored(&self.model.model, &self.backend.device()?)?;
         let asked = || self.chat.as_deref().map(|user| Conversation::ask(self.system.as_deref(), user));
+        let mut log = self.log.open(&model, &self.model.model, shell)?;
         let constraint = self.constraint.constraint();
         let constrained = constraint.is_some();
         let follow = match constraint {
@@ -134,7 +140,7 @@ impl Args {
         };
         self.sampling.say(&model.sampling, &options.sampling, shell);
         let mut failure = None;
-        let report = generate(&model, &options, &mut |bytes| {
+        let mut report = generate(&model, &options, &mut |bytes| {
             if global.json {
                 return ControlFlow::Continue(());
             }
@@ -143,6 +149,17 @@ impl Args {
                 ControlFlow::Break(())
             })
         })?;
+        // Also where nobody reads it any more: it was answered.
+        if let Some(log) = &mut log {
+            report.audit = Some(log.answered(&Answered {
+                input: &report.prompt_ids,
+                output: &report.tokens,
+                sampling: &options.sampling,
+                seed: options.seed,
+                stop: report.stop,
+                follows: followed(&options.follow),
+            })?);
+        }
         if let Some(error) = failure {
             return Err(error.into());
         }
@@ -167,6 +184,7 @@ impl Args {
                 shell.detail("Grammar", format_args!("{} of {all} tokens without an alternative{cut}", grammar.forced));
             }
             say(report.speculation.as_ref(), shell);
+            super::logging::say(report.audit.as_ref(), shell);
         }
         Ok(ExitStatus::Success)
     }

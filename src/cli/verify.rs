@@ -1,11 +1,12 @@
 //! `slmc verify`
 
-use crate::artifact::verify::verify;
+use crate::artifact::verify::{Opener, verify};
 use crate::disk::hash::file_sha256;
+use crate::seal::sealing::read_stanza;
 use crate::shell::{ExitStatus, Shell};
 use crate::stages::arguments::groups::ArtifactArg;
 use crate::trust::policy::{Policy, parse_uuid};
-use crate::trust::{PublicKey, TrustError, bundle};
+use crate::trust::{DeviceKey, PublicKey, TrustError, bundle};
 use std::path::{Path, PathBuf};
 
 /// Check an artifact: its digests, its signatures, and its logits here
@@ -51,6 +52,16 @@ pub(super) struct Args {
     /// Public key of who attests [default: those of --key]; several may be given
     #[arg(long, value_name = "PUB", requires = "bundle")]
     bundle_key: Vec<String>,
+
+    /// Key of a device that opens sealed weights: a path, file:PATH or env:VAR
+    ///
+    /// Without it the digests and signatures of a sealed file are checked, and neither tensors nor logits.
+    #[arg(long, value_name = "KEY")]
+    device_key: Option<String>,
+
+    /// Stanza of the device that travels beside the file
+    #[arg(long, value_name = "FILE", requires = "device_key")]
+    stanza: Option<PathBuf>,
 }
 
 impl Args {
@@ -65,7 +76,15 @@ impl Args {
             false => Some(Policy::new(keys, self.threshold.unwrap_or(1), self.min_counter, self.model_id)?),
         };
         let artifact = &self.artifact.artifact;
-        let mut report = verify(artifact, policy.as_ref())?;
+        let opener = match &self.device_key {
+            None => None,
+            Some(place) => {
+                let key = DeviceKey::read(place)?;
+                key.warning().into_iter().for_each(|warning| shell.warn(warning));
+                Some(Opener { key, stanza: self.stanza.as_deref().map(read_stanza).transpose()? })
+            }
+        };
+        let mut report = verify(artifact, policy.as_ref(), opener.as_ref())?;
         if !self.bundle.is_empty() {
             let sha256 = file_sha256(artifact)?;
             for bundle in &self.bundle {

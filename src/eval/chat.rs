@@ -4,7 +4,7 @@
 
 use super::continuation::{Choice, Continuation, Reader, with_reader};
 use super::error::EvalError;
-use super::generate::Stop;
+use super::generate::{Logged, Stop};
 use super::opened::{OpenedModel, tokenizer_at};
 use super::speculation::Means;
 use crate::model::generation::sampling_json;
@@ -49,6 +49,9 @@ pub struct Turn {
     pub text: String,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// Their ids.
+    #[serde(skip)]
+    pub prompt_ids: Vec<u32>,
     /// The number of these that earlier turns had read.
     pub reused_tokens: usize,
     /// The ids of the answer.
@@ -61,6 +64,9 @@ pub struct Turn {
     pub tokens_per_s: f64,
     /// The questions of the turns that were dropped before this one, since the context is full.
     pub dropped: Vec<String>,
+    /// Where the answer was logged; absent where there is no log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Logged>,
 }
 
 impl Report for Turn {
@@ -173,12 +179,14 @@ impl Chat<'_, '_> {
             turn: self.turns,
             text,
             prompt_tokens: prompt.len(),
+            prompt_ids: prompt,
             reused_tokens: added.reused,
             tokens: added.tokens,
             stop: added.stop,
             sampling: sampling_json(&self.choice.sampling),
             tokens_per_s: added.tokens_per_s,
             dropped,
+            audit: None,
         })
     }
 

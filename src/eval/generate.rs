@@ -23,6 +23,8 @@ pub enum Prompt {
     Text(String),
     /// A conversation to answer, through the model's chat template.
     Chat(Conversation),
+    /// Tokens to continue, opening ones included.
+    Tokens(Vec<u32>),
 }
 
 /// Options of a generation.
@@ -71,6 +73,9 @@ pub struct GenerateReport {
     pub prompt: Option<String>,
     /// Tokens of the prompt, opening ones included.
     pub prompt_tokens: usize,
+    /// Their ids.
+    #[serde(skip)]
+    pub prompt_ids: Vec<u32>,
     /// Of these, those that the artifact has read already; absent where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reused_tokens: Option<usize>,
@@ -91,6 +96,20 @@ pub struct GenerateReport {
     /// What drafts did; absent where there were no drafters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speculation: Option<SpeculationReport>,
+    /// Where the answer was logged; absent where there is no log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Logged>,
+}
+
+/// A record of an audit log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Logged {
+    /// The log.
+    pub file: PathBuf,
+    /// Number of the record.
+    pub sequence: u64,
+    /// What stands for the log with all that was written since, 64 hexadecimal digits.
+    pub head: String,
 }
 
 impl Report for GenerateReport {
@@ -118,6 +137,7 @@ pub fn generate(
     tokenizer.check(model.vocabulary)?;
     let (tokens, shown, rendered) = match &options.prompt {
         Prompt::Text(text) => ([model.opening.clone(), tokenizer.encode_plain(text)?].concat(), text.as_str(), None),
+        Prompt::Tokens(tokens) => (tokens.clone(), "", None),
         Prompt::Chat(conversation) => {
             let template = model.chat_template(options.tokenizer.as_deref())?;
             let rendered = template.render(conversation)?;
@@ -151,6 +171,7 @@ pub fn generate(
         text: String::from_utf8_lossy(&text).into_owned(),
         prompt: rendered,
         prompt_tokens: tokens.len(),
+        prompt_ids: tokens,
         reused_tokens: (added.reused > 0).then_some(added.reused),
         tokens: added.tokens,
         stop: added.stop,
@@ -159,5 +180,6 @@ pub fn generate(
         grammar,
         notes: followed.map_or_else(Vec::new, |followed| followed.notes),
         speculation,
+        audit: None,
     })
 }

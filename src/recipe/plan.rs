@@ -315,7 +315,7 @@ fn environment(recipe: &Recipe, chain: &Chain) -> Vec<Variable> {
 
 /// Secret keys that a run reads.
 fn keys(recipe: &Recipe) -> impl Iterator<Item = PlannedKey> + '_ {
-    recipe.sign.iter().map(Sign::needs).chain(recipe.attest.iter().map(Attest::needs))
+    recipe.sign.iter().flat_map(Sign::needs).chain(recipe.attest.iter().map(Attest::needs))
 }
 
 /// The models that a stage reads, by the names the recipe has for them.

@@ -150,6 +150,8 @@ fn top(key: &str) -> Value {
                 "counter": {"description": "Counter against rollback", "anyOf": [{"type": "integer", "minimum": 0}, elsewhere()], "default": 0},
                 "model_id": {"description": "UUID of the product line", "type": "string"},
                 "chunk_bytes": {"description": "Bytes of a leaf, a power of two", "anyOf": [{"type": "integer", "minimum": 4096, "maximum": 1_048_576}, elsewhere()], "default": 65536},
+                "device_keys": {"description": "Where keys of devices are, for which the weights are sealed before: docs/seal.md", "type": "array", "items": {"type": "string"}, "minItems": 1},
+                "cipher": {"description": "Of sealed weights", "enum": ["chacha20-poly1305", "aes-256-gcm"], "default": "chacha20-poly1305"},
                 "stages": {"description": "Whose artifacts", "type": "array", "items": {"type": "string"}, "minItems": 1},
             },
             "required": ["key"],

@@ -6,6 +6,8 @@
 //! counter = 3                        against rollback; 0 if absent
 //! model_id = "6f1d2c3b-…"            the product line
 //! chunk_bytes = 4096                 of a leaf; 65536 if absent
+//! device_keys = ["env:SLMC_DEVICE"]  keys of devices: the weights are sealed for them before the file is signed
+//! cipher = "aes-256-gcm"             of sealed weights; chacha20-poly1305 if absent
 //! stages = ["artifact"]              whose artifacts; if absent every one that no other is made from
 //! ```
 //!
@@ -13,7 +15,7 @@
 //! signs is in neither. `[attest]` is about the signed file, which is what devices get.
 
 use super::attest::{artifacts, key_place};
-use super::document::{Entry, Value};
+use super::document::{Entry, Table, Value};
 use super::environment::Environment;
 use super::error::RecipeError;
 use super::expand;
@@ -24,18 +26,22 @@ use super::stage::RecipeStage;
 use crate::artifact::host::ArtifactFile;
 use crate::disk::atomic;
 use crate::disk::hash::{file_sha256, hex};
+use crate::seal::sealing::seal;
 use crate::shell::Shell;
 use crate::trust::policy::parse_uuid;
 use crate::trust::signing::{SigningFields, Slot, ToSign, parse_chunk_bytes};
-use crate::trust::{KeyPlace, SecretKey};
+use crate::trust::{DeviceKey, KeyPlace, SecretKey};
 use slm_runtime::format::header::MAGIC;
+use slm_runtime::format::seal::SealCipher;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Keys of the table.
-pub(super) const KEYS: [&str; 5] = ["key", "counter", "model_id", "chunk_bytes", "stages"];
+pub(super) const KEYS: [&str; 7] = ["key", "counter", "model_id", "chunk_bytes", "device_keys", "cipher", "stages"];
 /// Where the key is unless a recipe says otherwise: nowhere, but this is what messages propose.
 const VARIABLE: &str = "SLMC_SIGN_KEY";
+/// The same of a device's.
+const DEVICE_VARIABLE: &str = "SLMC_DEVICE_KEY";
 /// In place of `.slm`.
 const EXTENSION: &str = "signed.slm";
 
@@ -44,8 +50,17 @@ const EXTENSION: &str = "signed.slm";
 pub(super) struct Sign {
     key: KeyPlace,
     fields: SigningFields,
+    /// For whom weights are sealed first; `None` where they stay open.
+    seal: Option<SealFor>,
     /// Indices of the stages whose artifacts are signed.
     stages: Vec<usize>,
+}
+
+/// For whom weights are sealed, and how.
+#[derive(Clone, Debug)]
+struct SealFor {
+    keys: Vec<KeyPlace>,
+    cipher: SealCipher,
 }
 
 /// Reads the table, the stages being in the order in which they run. `None` where it cannot be used: a mistake is noted.
@@ -61,6 +76,7 @@ pub(super) fn read(
     }
     // `env:` is a place here, whose content is read by nobody but the signer.
     let key = table.take("key");
+    let device_keys = table.take("device_keys");
     expand::without_cells(&mut table, environment, mistakes);
     let Some(key) = key else {
         let help = format!("write key = \"env:{VARIABLE}\"; slmc keygen makes one");
@@ -106,17 +122,70 @@ pub(super) fn read(
             }
         }
     };
+    let seal = seal_for(entry, &table, device_keys.as_ref(), mistakes)?;
     let stages = artifacts(entry, &table, stages, "[sign]", mistakes)?;
-    Some(Sign { key, fields: SigningFields { counter, model_id, chunk_shift }, stages })
+    Some(Sign { key, fields: SigningFields { counter, model_id, chunk_shift }, seal, stages })
+}
+
+/// For whom weights are sealed. The outer `None` stands for a mistake.
+fn seal_for(
+    entry: &Entry,
+    table: &Table,
+    device_keys: Option<&Entry>,
+    mistakes: &mut Mistakes,
+) -> Option<Option<SealFor>> {
+    let cipher = table.find("cipher");
+    let Some(device_keys) = device_keys else {
+        let Some(cipher) = cipher else { return Some(None) };
+        let message = "`cipher` is of sealed weights, and there are no `device_keys`";
+        mistakes.suggest(&cipher.place, Code::MissingKey, message, "write device_keys = [\"env:SLMC_DEVICE_KEY\"]");
+        return None;
+    };
+    let Value::List(places) = &device_keys.node.value else {
+        let message = "`device_keys` is not a list of places";
+        mistakes.suggest(&entry.place, Code::WrongType, message, "write device_keys = [\"env:SLMC_DEVICE_KEY\"]");
+        return None;
+    };
+    let mut keys = Vec::new();
+    for node in places {
+        let key = Entry { key: "device_keys".to_owned(), place: device_keys.place.clone(), node: node.clone() };
+        keys.push(key_place(&key, &entry.place, "[sign]", DEVICE_VARIABLE, mistakes)?);
+    }
+    if keys.is_empty() {
+        let message = "`device_keys` is empty, and nobody could open the weights";
+        mistakes.suggest(&entry.place, Code::WrongType, message, "name a key, or leave it out");
+        return None;
+    }
+    let cipher = match cipher.map(|entry| (entry, entry.node.text("cipher", mistakes))) {
+        None => SealCipher::ChaCha20Poly1305,
+        Some((_, Some("chacha20-poly1305"))) => SealCipher::ChaCha20Poly1305,
+        Some((_, Some("aes-256-gcm"))) => SealCipher::Aes256Gcm,
+        Some((_, None)) => return None,
+        Some((entry, Some(_))) => {
+            let message = "`cipher` is neither chacha20-poly1305 nor aes-256-gcm";
+            mistakes.suggest(&entry.node.place, Code::WrongType, message, "leave it out for chacha20-poly1305");
+            return None;
+        }
+    };
+    Some(Some(SealFor { keys, cipher }))
 }
 
 impl Sign {
-    /// What a plan says of the key.
-    pub(super) fn needs(&self) -> PlannedKey {
-        PlannedKey::at(&self.key, "secret key that signs artifacts for devices ([sign])")
+    /// What a plan says of the keys.
+    pub(super) fn needs(&self) -> Vec<PlannedKey> {
+        let signs = PlannedKey::at(&self.key, "secret key that signs artifacts for devices ([sign])");
+        let devices = self.seal.iter().flat_map(|seal| &seal.keys);
+        let opens = devices.map(|key| PlannedKey::at(key, "key of a device that weights are sealed for ([sign])"));
+        [signs].into_iter().chain(opens).collect()
     }
 
-    /// Reads the key, before anything runs.
+    /// The keys of devices, none where weights stay open.
+    fn devices(&self) -> Result<Vec<DeviceKey>, RecipeError> {
+        let places = self.seal.iter().flat_map(|seal| &seal.keys);
+        places.map(DeviceKey::at).collect::<Result<_, _>>().map_err(anyhow::Error::from).map_err(RecipeError::Sign)
+    }
+
+    /// Reads the key, and looks at those of devices, before anything runs.
     ///
     /// # Errors
     /// [`RecipeError::Sign`].
@@ -125,6 +194,7 @@ impl Sign {
         if let Some(warning) = key.warning() {
             shell.warn(warning);
         }
+        self.devices()?.iter().filter_map(DeviceKey::warning).for_each(|warning| shell.warn(warning));
         Ok(key)
     }
 
@@ -159,7 +229,16 @@ impl Sign {
         use anyhow::Context;
         let named = || artifact.display().to_string();
         let file = ArtifactFile::open(artifact)?;
-        let to_sign = ToSign::new(file.view()?.bytes(), &self.fields).with_context(named)?;
+        let view = file.view()?;
+        // Sealed, then signed: the signature is over the cipher.
+        let sealed = match &self.seal {
+            None => None,
+            Some(SealFor { cipher, .. }) => {
+                Some(seal(&view, *cipher, &self.devices()?, self.fields.chunk_shift).with_context(named)?.bytes)
+            }
+        };
+        let bytes = sealed.as_deref().unwrap_or(view.bytes());
+        let to_sign = ToSign::new(bytes, &self.fields).with_context(named)?;
         let signature = key.sign(&to_sign.message());
         let signed = to_sign.signed(Slot::FIRST, key.public(), &signature).with_context(named)?;
         let out = artifact.with_extension(EXTENSION);

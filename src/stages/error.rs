@@ -5,6 +5,7 @@ use super::rounds::ClientError;
 use super::synthesize::SynthesisError;
 use crate::allocate::error::AllocationError;
 use crate::artifact::host::ArtifactError;
+use crate::audit::AuditError;
 use crate::calibrate::CalibrateError;
 use crate::compile::CompileError;
 use crate::data::DataError;
@@ -44,6 +45,31 @@ pub enum StageError {
     /// A grammar is refused.
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
+    /// A log whose records are damaged, or that is something else.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// A log of records without the texts that were asked.
+    #[error("{}: is an audit log, which holds digests and not texts; pass the texts with --log-texts, rows with `sequence`", path.display())]
+    LogTexts {
+        /// The log.
+        path: PathBuf,
+    },
+    /// Texts by numbers of records, and a log without records.
+    #[error("{}: --log-texts joins texts to the records of an audit log, and this is none; pass the texts with --log", path.display())]
+    NotALog {
+        /// The log.
+        path: PathBuf,
+    },
+    /// A text that no answered question of the log has.
+    #[error("{}:{line}: {fault}; every row needs the `sequence` of an answered question", path.display())]
+    LogRow {
+        /// The file of the texts.
+        path: PathBuf,
+        /// Its line, from 1.
+        line: usize,
+        /// The fault.
+        fault: String,
+    },
     /// An artifact that is read.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),

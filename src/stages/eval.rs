@@ -66,6 +66,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["reference", "task"], help_heading = DATA)]
     log: Option<LogFile>,
 
+    /// Texts of the records of --log, where that is an audit log: JSONL with `sequence` and the key of the text
+    #[arg(long, value_name = "FILE.jsonl", requires = "log", help_heading = DATA)]
+    log_texts: Option<LogFile>,
+
     #[command(flatten)]
     text: TextArgs,
 
@@ -232,6 +236,7 @@ impl Stage for Eval {
             model: args.model.model.to_path_buf(),
             reference: path(&args.reference),
             log: path(&args.log),
+            log_texts: path(&args.log_texts),
             data: args.data.to_path_buf(),
             task: args.task,
             window: args.window,
@@ -263,6 +268,7 @@ impl Stage for Eval {
             model: options.model.clone(),
             tokenizer: options.tokenizer.clone(),
             log,
+            log_texts: options.log_texts.clone(),
             log_form: options.form.clone(),
             data: options.data.clone(),
             form: options.form.clone(),

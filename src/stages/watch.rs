@@ -1,5 +1,7 @@
 //! `slmc watch`: logged requests of a model in the field, beside the data that it was made and measured on.
 
+mod logged;
+
 use super::arguments::groups::{BackendArg, DATA, NumericsArg, RunnableArg, TokenizerArg, without_output};
 use super::arguments::{LogFile, ReadFile, path};
 use super::error::StageError;
@@ -13,7 +15,7 @@ use crate::progress::Progress;
 use crate::shell::Shell;
 use crate::text::file::ReadNotes;
 use crate::text::form::TextForm;
-use crate::text::records::read_records;
+use crate::text::records::{Record, Records, read_records};
 use crate::text::tokenizer::Tokenizer;
 use crate::text::windows::{Choice, WindowError};
 use burn::tensor::Device;
@@ -43,9 +45,15 @@ pub struct Args {
     #[command(flatten)]
     tokenizer: TokenizerArg,
 
-    /// Logged requests: JSONL with a key for the text, or a text a line
+    /// Logged requests: JSONL with a key for the text, a text a line, or an audit log
+    ///
+    /// An audit log holds digests: its records are joined to the rows of --log-texts by their numbers.
     #[arg(long, value_name = "FILE", help_heading = DATA)]
     log: LogFile,
+
+    /// Texts of the records of an audit log: JSONL with `sequence` and the key of the text
+    #[arg(long, value_name = "FILE.jsonl", help_heading = DATA)]
+    log_texts: Option<LogFile>,
 
     /// Texts to compare with, such as those of the calibration
     #[arg(long, value_name = "TEXT", help_heading = DATA)]
@@ -83,6 +91,8 @@ pub struct WatchOptions {
     pub tokenizer: Option<PathBuf>,
     /// Logged requests.
     pub log: PathBuf,
+    /// Their texts, where the log is of records.
+    pub log_texts: Option<PathBuf>,
     /// How their texts are told apart.
     pub log_form: TextForm,
     /// The reference.
@@ -124,6 +134,7 @@ impl Stage for Watch {
             model: args.model.model.to_path_buf(),
             tokenizer: path(&args.tokenizer.tokenizer),
             log: args.log.to_path_buf(),
+            log_texts: path(&args.log_texts),
             log_form: TextForm::of_field(args.log_field.as_deref().or(args.field.as_deref())),
             data: args.data.to_path_buf(),
             form: TextForm::of_field(args.field.as_deref()),
@@ -179,8 +190,9 @@ pub fn watch(options: &WatchOptions, device: &Device, progress: &dyn Progress) -
     };
     tokenizer.check(model.vocabulary)?;
     let reader = Reader { options, model: &model, tokenizer: &tokenizer, progress };
-    let (reference, reference_notes) = reader.texts(&options.data, &options.form)?;
-    let (log, log_notes) = reader.texts(&options.log, &options.log_form)?;
+    let records = read_records(&options.data, &options.form)?;
+    let (reference, reference_notes) = reader.texts(&options.data, records)?;
+    let (log, log_notes) = reader.texts(&options.log, logged::read(options, progress)?)?;
     let scored = |path: &Path, tokens: &[Vec<u32>]| {
         let found = drift::quantities(&model, model.task, tokens, progress);
         found.map_err(|source| StageError::Eval { path: path.to_owned(), source })
@@ -202,9 +214,8 @@ struct Reader<'r> {
 
 impl Reader<'_> {
     /// Every text of a file as tokens, as the model is asked with it.
-    fn texts(&self, path: &Path, form: &TextForm) -> Result<(Vec<Vec<u32>>, ReadNotes), StageError> {
+    fn texts(&self, path: &Path, records: Records<Record>) -> Result<(Vec<Vec<u32>>, ReadNotes), StageError> {
         let Reader { options, model, tokenizer, progress } = self;
-        let records = read_records(path, form)?;
         let (mut records, mut notes) = (records.records, records.notes);
         Choice::Spread.take(&mut records, options.max_texts);
         let most = options.window.min(model.context).max(1);

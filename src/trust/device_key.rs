@@ -20,7 +20,14 @@ impl DeviceKey {
     /// # Errors
     /// [`TrustError::Key`].
     pub fn read(text: &str) -> Result<Self, TrustError> {
-        let place = KeyPlace::of(text, Path::new(""))?;
+        DeviceKey::at(&KeyPlace::of(text, Path::new(""))?)
+    }
+
+    /// The key at a place.
+    ///
+    /// # Errors
+    /// [`TrustError::Key`].
+    pub fn at(place: &KeyPlace) -> Result<Self, TrustError> {
         let found = place.bytes()?;
         let mut bytes = Zeroizing::new([0; BYTES]);
         let read = match found.len() == BYTES {

@@ -36,6 +36,15 @@ pub enum SigningError {
          keeps the signature"
     )]
     DeviceOnly,
+    /// Weights in cipher have a tag for each of their leaves.
+    #[error(
+        "the weights are sealed in leaves of {} bytes, each with a tag: seal the file with --chunk-bytes, or leave it out here",
+        1u64 << shift
+    )]
+    SealedLeaves {
+        /// log2 of a leaf's bytes.
+        shift: u8,
+    },
     /// No room in the section table.
     #[error("the file has {MAX_SECTIONS} sections, and the list of chunks would be one more than a file can have")]
     Sections,
@@ -140,6 +149,9 @@ impl ToSign {
         }
         if view.device_only() {
             return Err(SigningError::DeviceOnly);
+        }
+        if view.is_sealed() && header.chunk_shift != old.chunk_shift {
+            return Err(SigningError::SealedLeaves { shift: old.chunk_shift });
         }
         debug_assert!(CHUNK_SHIFTS.contains(&header.chunk_shift), "an option is checked when it is read");
         let dropped = slots(artifact).map(|(slot, _)| slot as u8).filter(|_| old.signature != 0).collect();

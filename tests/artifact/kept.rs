@@ -6,21 +6,16 @@ use super::{judged, tiny, tiny_in_parts};
 use crate::fixture::Family;
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::header::{Header, SIGNATURE_AREA, SectionKind};
-use slm_runtime::format::sections::{NEEDED, Presence, SECTIONS, section_of};
+use slm_runtime::format::sections::{NEEDED, SECTIONS, section_of};
 use slm_runtime::format::spec::{LayerRecord, ModelRecord};
 use slm_runtime::format::{FormatError, Record};
 use std::ops::Range;
 
 /// Kept bytes of the header page, by the offsets of docs/format.md.
-const HEADER: [(&str, Range<usize>); 5] = [
-    ("weight_residency", 43..44),
-    ("encryption", 45..46),
-    ("reserved", 47..48),
-    ("reserved", 56..64),
-    ("reserved", 240..256),
-];
+const HEADER: [(&str, Range<usize>); 4] =
+    [("weight_residency", 43..44), ("reserved", 47..48), ("reserved", 56..64), ("reserved", 240..256)];
 /// Bytes that only a signed file uses; `signed` has the attacks on them.
-const SIGNED: [Range<usize>; 5] = [44..45, 46..47, 48..56, 192..240, 3584..4096];
+const SIGNED: [Range<usize>; 5] = [44..46, 46..47, 48..56, 192..240, 3584..4096];
 
 /// Kept bytes of the model record.
 const MODEL: [(&str, Range<usize>); 4] =
@@ -88,16 +83,22 @@ fn kept_fields_of_the_specification_are_refused_by_name() {
 }
 
 /// A reader that does not know a kind skips it, but the seal comes with a field that changes what the file's bytes
-/// mean.
+/// mean: neither is without the other.
 #[test]
-fn kept_sections_are_refused_by_number() {
+fn a_seal_of_weights_that_are_not_in_cipher_is_refused() {
     let whole = Sections::of(&tiny(Family::Llama).bytes);
     let device = whole.all.iter().filter(|(_, host, _)| *host == 0).count();
     for host in [0, 1] {
         let (mut sections, kind) = (whole.clone(), SectionKind::Seal as u32);
         sections.all.insert(if host == 1 { sections.all.len() } else { device }, (kind, host, vec![0; 64]));
-        let error = ArtifactView::open(&sections.file(|_| {})).expect_err("a kept section is refused").to_string();
-        assert!(error.contains(&format!("{kind:#x}")) && error.contains("later version"), "{error}");
+        let error = ArtifactView::open(&sections.file(|_| {})).expect_err("a seal is refused").to_string();
+        assert!(error.contains(&format!("{kind:#x}")) && error.contains("`encryption` says that it is not"), "{error}");
+    }
+    for (value, expected) in
+        [(1, FormatError::Header("encryption")), (3, FormatError::LaterVersion(Record::Header, "encryption"))]
+    {
+        let file = whole.clone().file(|header| header[45] = value);
+        assert_eq!(ArtifactView::open(&file).err(), Some(expected), "tags are by leaves, and there is no list of them");
     }
     assert_eq!((SectionKind::Chunks as u32, SectionKind::Seal as u32), (0x8000_0006, 0x8000_0007));
     for free in [0x8000_0008, 0x8000_000f, 0x8000_0018] {
@@ -133,7 +134,7 @@ fn sections_stand_as_the_table_says() {
         assert!(records.windows(2).all(|pair| place(pair[0].kind) < place(pair[1].kind)), "{}", family.name());
         for record in &records {
             let section = section_of(record.kind).expect("it is named");
-            assert_eq!((section.host, section.presence == Presence::Later), (record.host == 1, false));
+            assert_eq!(section.host, record.host == 1);
         }
         assert!(records.iter().zip(NEEDED).all(|(record, kind)| record.kind == kind as u32));
     }

@@ -31,6 +31,12 @@ extern "C" {
 /* Algorithms of an slm_key. */
 #define SLM_ED25519 1
 #define SLM_P256 2
+/* Size of an slm_audit and of an slm_exchange in 64-bit words. */
+#define SLM_AUDIT_WORDS 32
+#define SLM_EXCHANGE_WORDS 80
+/* Bytes of a record of a log, and of its secret key as it is kept over a restart. */
+#define SLM_AUDIT_RECORD_BYTES 160
+#define SLM_AUDIT_KEY_BYTES 100
 /* Alignment of memory for sessions and for encoding. */
 #define SLM_MEMORY_ALIGNMENT 64
 /* A token that a model does not have. */
@@ -53,6 +59,23 @@ extern "C" {
 #define SLM_ROLE_SYSTEM    0
 #define SLM_ROLE_USER      1
 #define SLM_ROLE_ASSISTANT 2
+
+/* Events of a log, for slm_audit_event. */
+#define SLM_AUDIT_OPENED 2
+#define SLM_AUDIT_UPDATE 3
+#define SLM_AUDIT_NOTE   5
+/* Why an output has no more tokens, and what it follows, for slm_outcome. */
+#define SLM_END_UNSTATED 0
+#define SLM_END_MODEL    1 /* the model ended it, or it is one label */
+#define SLM_END_LENGTH   2 /* as many tokens as were asked for */
+#define SLM_END_CONTEXT  3 /* no positions were left */
+#define SLM_END_STOPPED  4 /* the program stopped it */
+#define SLM_FOLLOWS_ARTIFACT 0 /* the artifact's grammar, where it carries one */
+#define SLM_FOLLOWS_NOTHING  1 /* no grammar, whatever the artifact carries */
+#define SLM_FOLLOWS_ANOTHER  2 /* a grammar that the artifact does not carry */
+/* Signatures of seals, for slm_audit_seal_by. */
+#define SLM_SEAL_ED25519    1
+#define SLM_SEAL_ECDSA_P256 2
 
 /* Result of a function. */
 typedef int32_t slm_status;
@@ -87,6 +110,11 @@ typedef int32_t slm_status;
 #define SLM_UNCHECKED     27 /* leaves of the weights have not been checked */
 #define SLM_READ          28 /* the reader failed */
 #define SLM_NO_VERIFIER   29 /* the algorithm of a key is lacking here */
+/* Of logs. */
+#define SLM_APPEND        30 /* the record could not be appended to the log */
+#define SLM_LOG           31 /* not the last record of a log, or the last that there can be */
+#define SLM_SIGNER        32 /* the signer gave no signature */
+#define SLM_NO_LOG_KEY    33 /* the log has no secret key */
 /* Of updates. */
 #define SLM_PACKAGE       40 /* not a sound package, or it makes other bytes than were signed */
 #define SLM_BASE          41 /* made from another artifact than the active one */
@@ -165,6 +193,31 @@ typedef struct slm_grammar {
 typedef struct slm_grammar_state {
     uint16_t opaque[SLM_GRAMMAR_STATE_NUMBERS];
 } slm_grammar_state;
+
+/* A log being written, with the library's feature `audit`; set up by slm_audit_start only. Must not be copied. */
+typedef struct slm_audit {
+    uint64_t opaque[SLM_AUDIT_WORDS];
+} slm_audit;
+
+/* A question and its answer; set up by slm_exchange_begin only. */
+typedef struct slm_exchange {
+    uint64_t opaque[SLM_EXCHANGE_WORDS];
+} slm_exchange;
+
+/* How an inference ended. */
+typedef struct slm_outcome {
+    uint32_t status;  /* 0, or the number of what went wrong, at most 255: an slm_status */
+    uint32_t end;     /* SLM_END_... */
+    uint32_t follows; /* SLM_FOLLOWS_... */
+} slm_outcome;
+
+/* Appends SLM_AUDIT_RECORD_BYTES bytes to the log; returns 0 once they are there. Must not use the slm_audit, and must not
+ * leave by longjmp or an exception. */
+typedef int32_t (*slm_append)(void *user, const uint8_t *record);
+
+/* Writes the 64 bytes of a message's signature; returns 0 where it did. Of ECDSA r and s, big-endian, over the message's
+ * SHA-256. */
+typedef int32_t (*slm_sign)(void *user, const uint8_t *message, size_t length, uint8_t *signature);
 
 /* Receives one row of output; must not use the session, and must not leave by longjmp or an exception. */
 typedef void (*slm_row)(void *user, size_t position, const float *row, size_t width);
@@ -427,6 +480,44 @@ uint32_t slm_grammar_complete(const slm_grammar *grammar, const slm_grammar_stat
 /* Runs the artifact's golden prompts and compares their logits with the build machine's, bit for bit. */
 slm_status slm_self_test(const slm_model *model, void *memory, size_t length);
 
+/* The audit log: records that are chained, and seals. docs/audit.md says what it shows, and what it does not. These functions
+ * are in libraries with the feature `audit`.
+ *
+ * Starts a log, or goes on after the `last` of its records, where that is not null. With `root`, 32 secret bytes that are
+ * wiped, digests are keyed and slm_audit_seal works; after a restart `saved_key` is what slm_audit_save_key gave, and is to
+ * be saved again at once. Both null: no key. */
+slm_status slm_audit_start(slm_audit *audit, const uint8_t *last, uint8_t *root, const uint8_t *saved_key);
+
+/* The key over a restart, SLM_AUDIT_KEY_BYTES bytes: keep it after every seal where nobody else reads it, in the place of
+ * the one before. */
+slm_status slm_audit_save_key(slm_audit *audit, uint8_t *saved_key);
+
+/* 32 bytes that stand for the log as it is, and the number of its records: kept elsewhere they show that nothing is cut. */
+slm_status slm_audit_head(slm_audit *audit, uint8_t *head, uint64_t *records);
+
+/* Begins a question with how tokens are chosen; encoders take temperature 0 and seed 0. */
+slm_status slm_exchange_begin(slm_exchange *exchange, slm_audit *audit, const slm_choice *choice, uint64_t seed);
+
+/* Adds tokens that the model read; tokens that it answered, without the one that ends the text, or the number of a label. */
+slm_status slm_exchange_input(slm_exchange *exchange, const uint32_t *tokens, size_t count);
+slm_status slm_exchange_output(slm_exchange *exchange, const uint32_t *tokens, size_t count);
+
+/* Records the exchange, which is over then. `time` should never run backwards; 0 where it is not known. */
+slm_status slm_audit_inference(slm_audit *audit, slm_exchange *exchange, const slm_model *model,
+                               const slm_outcome *outcome, uint64_t time, slm_append append, void *user);
+
+/* Records an event with a status of at most 255. `model` may be null; `detail` are 32 bytes or null: of an update the
+ * device_digest of the model before, of a note the digest of whatever is kept elsewhere. */
+slm_status slm_audit_event(slm_audit *audit, uint32_t kind, uint32_t status, const slm_model *model,
+                           const uint8_t *detail, uint64_t time, slm_append append, void *user);
+
+/* Seals the log by its secret key, which moves on. */
+slm_status slm_audit_seal(slm_audit *audit, uint64_t time, slm_append append, void *user);
+
+/* Seals the log by a signature, such as of a secure element; `key_id` is the SHA-256 of the public key's
+ * SubjectPublicKeyInfo in DER, 32 bytes. */
+slm_status slm_audit_seal_by(slm_audit *audit, uint32_t algorithm, const uint8_t *key_id, slm_sign sign, void *signer,
+                             uint64_t time, slm_append append, void *user);
 /* Slots of an slm_update_device. */
 #define SLM_SLOT_A 0
 #define SLM_SLOT_B 1

@@ -14,9 +14,12 @@
 //! | `choice` | the choice of the next token |
 //! | `grammar` | the tokens that a grammar allows next |
 //! | `chat` | the fixed texts around a conversation's messages |
+//! | `audit` | the log of what was inferred |
 //! | `update` | packages, slots, trials |
 //! | `trust` | signed artifacts |
 
+#[cfg(any(test, feature = "audit"))]
+mod audit;
 mod chat;
 mod choice;
 #[cfg(feature = "grammar")]
@@ -37,6 +40,12 @@ mod trust;
 #[cfg(feature = "update")]
 mod update;
 
+#[cfg(any(test, feature = "audit"))]
+pub use audit::{
+    AUDIT_WORDS, AppendRecord, AuditOutcome, EXCHANGE_WORDS, OpenExchange, OpenLog, Sign, slm_audit_event,
+    slm_audit_head, slm_audit_inference, slm_audit_save_key, slm_audit_seal, slm_audit_seal_by, slm_audit_start,
+    slm_exchange_begin, slm_exchange_input, slm_exchange_output,
+};
 pub use chat::{ChatFacts, slm_chat_describe, slm_chat_message, slm_chat_text, slm_chat_tokens};
 pub use choice::{ChoiceOptions, SamplingOptions, slm_choose, slm_choose_among, slm_default_choice, slm_sample};
 #[cfg(feature = "grammar")]

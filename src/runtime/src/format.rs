@@ -14,6 +14,7 @@
 //! | [`drafts`], [`prefix`] | what guesses the next tokens; what was read before |
 //! | [`grammar`] | the automaton that outputs follow |
 //! | [`verify`] | digests |
+//! | `seal` | stanzas and tags of weights in cipher; with the feature `seal` |
 //! | `record` | the macro that defines records |
 
 pub mod artifact;
@@ -32,6 +33,8 @@ pub(crate) mod page;
 pub mod prefix;
 pub(crate) mod record;
 pub mod sampling;
+#[cfg(feature = "seal")]
+pub mod seal;
 pub mod sections;
 pub mod signature;
 pub mod spec;

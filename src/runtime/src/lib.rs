@@ -17,6 +17,9 @@
 //! | [`self_test`] | the golden vectors |
 //! | `c_api` | all of this from C, with the feature `c-api`; `include/slm.h`, docs/c-api.md |
 //! | [`sha256`] | digests |
+//! | `hmac` | keyed digests and derived keys, with the features that need them |
+//! | `seal` | artifacts whose weights are in cipher; with the feature `seal` |
+//! | `audit` | the log of what was inferred, with the feature `audit` |
 //! | `trust` | signed artifacts; with the feature `signed` |
 //! | `update` | packages of changed leaves, two slots, trials; with the feature `update` |
 //!
@@ -33,18 +36,24 @@
 extern crate std;
 
 mod attention;
+#[cfg(any(test, feature = "audit"))]
+pub mod audit;
 #[cfg(any(test, feature = "c-api"))]
 pub mod c_api;
 mod cache;
 pub mod format;
 #[cfg(feature = "grammar")]
 pub mod grammar;
+#[cfg(any(test, feature = "audit", feature = "seal"))]
+pub mod hmac;
 pub mod kernels;
 pub mod layout;
 mod memory;
 pub mod numerics;
 pub mod plan;
 pub mod sample;
+#[cfg(feature = "seal")]
+pub mod seal;
 pub mod self_test;
 pub mod session;
 pub mod sha256;

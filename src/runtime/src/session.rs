@@ -218,6 +218,10 @@ impl<'a, 'm> Session<'a, 'm> {
         rows: usize,
         memory: &'m mut [u8],
     ) -> Result<Self, SessionError> {
+        #[cfg(feature = "seal")]
+        if artifact.is_sealed() {
+            return Err(SessionError::Format(FormatError::Sealed));
+        }
         let extent = Extent { workers: workers.count(), rows };
         let (expected, actual) = (Self::required_bytes_for(artifact, extent), memory.len() as u64);
         let size = SessionError::MemorySize { expected, actual };

@@ -51,6 +51,8 @@ pub struct EvalOptions {
     pub reference: Option<PathBuf>,
     /// Logged requests to compare the text with, in the place of measuring it.
     pub log: Option<PathBuf>,
+    /// Their texts, where the log is of records.
+    pub log_texts: Option<PathBuf>,
     /// Text.
     pub data: PathBuf,
     /// Task; the model's own if absent.

@@ -25,7 +25,12 @@ fn fields_of_trust_need_each_other() {
     assert_eq!(refused(192, 1), FormatError::Header("chunks_root"));
     assert_eq!(refused(44, 1), FormatError::Header("chunk_shift"));
     for (field, at) in [("signature", 44), ("encryption", 45), ("chunk_shift", 46)] {
-        for value in [if at == 46 { 11 } else { 2 }, 21, 0xff] {
+        let first = match at {
+            45 => 3,
+            46 => 11,
+            _ => 2,
+        };
+        for value in [first, 21, 0xff] {
             assert_eq!(refused(at, value), FormatError::LaterVersion(Record::Header, field), "{value}");
         }
     }

@@ -134,7 +134,7 @@ pub unsafe extern "C" fn slm_choose_among(
 /// # Safety
 /// `choice` is null or an `slm_choice`.
 #[expect(unsafe_code, reason = "structures of the caller")]
-unsafe fn sampling_of(choice: *const ChoiceOptions) -> Result<Sampling, Status> {
+pub(super) unsafe fn sampling_of(choice: *const ChoiceOptions) -> Result<Sampling, Status> {
     check_pointer(choice, 1)?;
     // SAFETY: checked above.
     let ChoiceOptions { temperature, top_k, top_p, min_p, repetition_penalty } = unsafe { choice.read() };

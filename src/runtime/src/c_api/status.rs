@@ -77,6 +77,18 @@ pub enum Status {
     /// This library cannot verify the key's algorithm.
     #[cfg(any(test, feature = "signed"))]
     NoVerifier = 29,
+    /// The caller could not append a record to the log.
+    #[cfg(any(test, feature = "audit"))]
+    Append = 30,
+    /// Not the last record of a log, or the last that there can be.
+    #[cfg(any(test, feature = "audit"))]
+    Log = 31,
+    /// The caller gave no signature.
+    #[cfg(any(test, feature = "audit"))]
+    Signer = 32,
+    /// The log has no secret key.
+    #[cfg(any(test, feature = "audit"))]
+    NoLogKey = 33,
     /// The package is not sound, or a leaf that it makes is not what was signed.
     #[cfg(any(test, feature = "update"))]
     Package = 40,
@@ -98,7 +110,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Every status, by number; those of signed artifacts only where this library reads them.
+    /// Every status, by number; those of signed artifacts and of logs only where this library has them.
     pub const ALL: &'static [Status] = &[
         Status::Ok,
         Status::Null,
@@ -138,6 +150,14 @@ impl Status {
         Status::Read,
         #[cfg(any(test, feature = "signed"))]
         Status::NoVerifier,
+        #[cfg(any(test, feature = "audit"))]
+        Status::Append,
+        #[cfg(any(test, feature = "audit"))]
+        Status::Log,
+        #[cfg(any(test, feature = "audit"))]
+        Status::Signer,
+        #[cfg(any(test, feature = "audit"))]
+        Status::NoLogKey,
         #[cfg(any(test, feature = "update"))]
         Status::Package,
         #[cfg(any(test, feature = "update"))]
@@ -196,6 +216,14 @@ impl Status {
             Status::NoVerifier => {
                 c"the algorithm of a key is lacking; build with the feature ed25519 or p256, or pass a function that verifies"
             }
+            #[cfg(any(test, feature = "audit"))]
+            Status::Append => c"the record could not be appended to the log; it is not counted, write it again",
+            #[cfg(any(test, feature = "audit"))]
+            Status::Log => c"not the last record of a log, or the last that there can be; begin another log",
+            #[cfg(any(test, feature = "audit"))]
+            Status::Signer => c"the signer gave no signature",
+            #[cfg(any(test, feature = "audit"))]
+            Status::NoLogKey => c"the log has no secret key; slm_audit_start takes one",
             #[cfg(any(test, feature = "update"))]
             Status::Package => c"not a sound package, or it makes other bytes than were signed; fetch it again",
             #[cfg(any(test, feature = "update"))]

@@ -1,6 +1,7 @@
 //! The header against this code, and invalid pointers.
 
 use super::*;
+use crate::audit::{AuditRecord, End, Follows, Kind, SAVED_KEY_BYTES, SealKind};
 use crate::format::chat_frame::{FramePart, Role};
 use crate::format::spec::Pooling;
 use crate::format::special_tokens::{MAX_ENDS, MAX_OPENING};
@@ -53,6 +54,28 @@ fn the_header_says_what_the_code_does() {
         assert_eq!(value(&std::format!("SLM_POOLING{name}")).parse(), Ok(pooling as u32), "{pooling:?}");
     }
     assert_eq!(value("SLM_POOLING_NONE"), "0");
+    assert_eq!(value("SLM_AUDIT_WORDS").parse(), Ok(AUDIT_WORDS));
+    assert_eq!(value("SLM_EXCHANGE_WORDS").parse(), Ok(EXCHANGE_WORDS));
+    assert_eq!(value("SLM_AUDIT_RECORD_BYTES").parse(), Ok(AuditRecord::BYTES));
+    assert_eq!(value("SLM_AUDIT_KEY_BYTES").parse(), Ok(SAVED_KEY_BYTES));
+    let numbers = [
+        ("SLM_AUDIT_OPENED", Kind::Opened as u32),
+        ("SLM_AUDIT_UPDATE", Kind::Update as u32),
+        ("SLM_AUDIT_NOTE", Kind::Note as u32),
+        ("SLM_END_UNSTATED", End::Unstated as u32),
+        ("SLM_END_MODEL", End::Model as u32),
+        ("SLM_END_LENGTH", End::Length as u32),
+        ("SLM_END_CONTEXT", End::Context as u32),
+        ("SLM_END_STOPPED", End::Stopped as u32),
+        ("SLM_FOLLOWS_ARTIFACT", Follows::Artifact as u32),
+        ("SLM_FOLLOWS_NOTHING", Follows::Nothing as u32),
+        ("SLM_FOLLOWS_ANOTHER", Follows::Another as u32),
+        ("SLM_SEAL_ED25519", SealKind::Ed25519 as u32),
+        ("SLM_SEAL_ECDSA_P256", SealKind::EcdsaP256 as u32),
+    ];
+    for (name, number) in numbers {
+        assert_eq!(value(name).parse(), Ok(number), "{name}");
+    }
     assert_eq!((value("SLM_ED25519"), value("SLM_P256")), ("1", "2"));
     #[cfg(feature = "signed")]
     {
@@ -66,7 +89,7 @@ fn the_header_says_what_the_code_does() {
     assert_eq!(value("SLM_PAGE_BYTES").parse(), Ok(crate::format::header::HEADER_BYTES));
     // A slot record; `update` may be absent here.
     assert_eq!(value("SLM_RECORD_BYTES"), "64");
-    let mut named = 9 + 4 + 4 + FramePart::ALL.len() + Role::ALL.len() + poolings.len();
+    let mut named = 13 + 4 + 4 + numbers.len() + FramePart::ALL.len() + Role::ALL.len() + poolings.len();
     for &status in Status::ALL {
         let name = constant_name(&std::format!("{status:?}"));
         // `Utf8` is one word, and so is every other with a digit.
@@ -79,6 +102,7 @@ fn the_header_says_what_the_code_does() {
     // Every function is declared, and nothing else is.
     let code = [
         include_str!("../c_api.rs"),
+        include_str!("audit.rs"),
         include_str!("chat.rs"),
         include_str!("choice.rs"),
         include_str!("grammar.rs"),
@@ -104,6 +128,7 @@ fn the_header_says_what_the_code_does() {
     assert_eq!(size_of::<SamplingOptions>(), 12);
     assert_eq!(size_of::<ChoiceOptions>(), 20);
     assert_eq!(size_of::<EmbeddingFacts>(), 8);
+    assert_eq!(size_of::<AuditOutcome>(), 12);
     assert_eq!(size_of::<Decoder>(), 2 * size_of::<usize>());
 }
 
@@ -250,4 +275,70 @@ fn a_choice_among_some_checks_its_arguments() {
     assert_eq!(among(&0b0111, &penalty, null()), (Status::Null, 99));
     assert_eq!(among(&0b0111, &penalty, &0b0010), (Status::Ok, 2));
     assert_eq!(among(&0b0111, &ChoiceOptions { top_p: 0, ..choice }, null()), (Status::Argument, 99));
+}
+
+/// Appends records to a vector, or refuses where there is none.
+#[expect(unsafe_code, reason = "a function that the C interface calls")]
+unsafe extern "C" fn append_to(user: *mut core::ffi::c_void, record: *const u8) -> i32 {
+    let Ok(record) = (unsafe { pointers::array(record, AuditRecord::BYTES) }) else { return 1 };
+    match unsafe { pointers::place(user.cast::<Vec<u8>>()) } {
+        Ok(log) => {
+            log.extend(record);
+            0
+        }
+        Err(_) => 1,
+    }
+}
+
+#[test]
+#[expect(unsafe_code, reason = "calls the functions that C calls")]
+fn a_log_checks_its_arguments() {
+    let (mut place, mut other) = ([0u64; AUDIT_WORDS], [0u64; EXCHANGE_WORDS]);
+    let audit: *mut OpenLog = place.as_mut_ptr().cast();
+    let exchange: *mut OpenExchange = other.as_mut_ptr().cast();
+    let greedy = ChoiceOptions { temperature: 0.0, top_k: 0, top_p: 65_536, min_p: 0, repetition_penalty: 1.0 };
+    let (mut root, mut saved, mut head, mut count) = ([7u8; 32], [0u8; SAVED_KEY_BYTES], [0u8; 32], 0u64);
+    let mut log: Vec<u8> = Vec::new();
+    let user: *mut core::ffi::c_void = (&raw mut log).cast();
+    let append: Option<AppendRecord> = Some(append_to);
+    // SAFETY: every pointer is null, or has the values that the function needs.
+    unsafe {
+        assert_eq!(slm_audit_start(null_mut(), null(), null_mut(), null()), Status::Null);
+        assert_eq!(slm_audit_head(audit, head.as_mut_ptr(), &mut count), Status::NotOpen);
+        assert_eq!(slm_exchange_begin(exchange, audit, &greedy, 0), Status::NotOpen);
+        assert_eq!(slm_audit_start(audit, [7; 160].as_ptr(), null_mut(), null()), Status::Log);
+        assert_eq!(slm_audit_start(audit, null(), root.as_mut_ptr(), saved.as_ptr()), Status::Argument);
+        assert_eq!((root, slm_audit_start(audit, null(), null_mut(), null())), ([7; 32], Status::Ok));
+        assert_eq!(slm_audit_save_key(audit, saved.as_mut_ptr()), Status::NoLogKey);
+        assert_eq!(slm_audit_seal(audit, 1, append, user), Status::NoLogKey);
+        assert_eq!(slm_audit_start(audit, null(), root.as_mut_ptr(), null()), Status::Ok);
+        assert_eq!(root, [0; 32], "the root is wiped");
+        assert_eq!(slm_audit_save_key(audit, null_mut()), Status::Null);
+        assert_eq!(slm_audit_save_key(audit, saved.as_mut_ptr()), Status::Ok);
+        assert_eq!(slm_exchange_input(exchange, &1, 1), Status::NotOpen);
+        let odd = ChoiceOptions { top_p: 0, ..greedy };
+        assert_eq!(slm_exchange_begin(exchange, audit, &odd, 0), Status::Argument);
+        assert_eq!(slm_exchange_begin(exchange, audit, &greedy, 0), Status::Ok);
+        assert_eq!(slm_exchange_input(exchange, null(), 3), Status::Null);
+        assert_eq!(slm_exchange_output(exchange, null(), 0), Status::Ok);
+        let outcome = AuditOutcome::default();
+        assert_eq!(slm_audit_inference(audit, exchange, null(), &outcome, 1, append, user), Status::Null);
+        assert_eq!(slm_audit_event(audit, 4, 0, null(), null(), 1, append, user), Status::Argument);
+        assert_eq!(slm_audit_event(audit, 2, 256, null(), null(), 1, append, user), Status::Argument);
+        assert_eq!(slm_audit_event(audit, 2, 0, null(), head.as_ptr(), 1, append, user), Status::Argument);
+        assert_eq!(slm_audit_event(audit, 5, 0, null(), head.as_ptr(), 1, None, user), Status::Null);
+        assert_eq!(slm_audit_event(audit, 5, 0, null(), head.as_ptr(), 1, append, null_mut()), Status::Append);
+        assert_eq!(slm_audit_seal_by(audit, 3, head.as_ptr(), None, null_mut(), 1, append, user), Status::Argument);
+        assert_eq!(slm_audit_seal_by(audit, 1, head.as_ptr(), None, null_mut(), 1, append, user), Status::Null);
+        assert!(log.is_empty(), "nothing was appended");
+        assert_eq!(slm_audit_event(audit, 5, 9, null(), head.as_ptr(), 1, append, user), Status::Ok);
+        assert_eq!(slm_audit_seal(audit, 2, append, user), Status::Ok);
+        assert_eq!(slm_audit_head(audit, head.as_mut_ptr(), &mut count), Status::Ok);
+        assert_eq!((count, log.len()), (2, 2 * AuditRecord::BYTES));
+        let last = log[AuditRecord::BYTES..].as_ptr();
+        assert_eq!(slm_audit_start(audit, last, null_mut(), saved.as_ptr()), Status::Ok);
+        let mut again = [0u8; 32];
+        assert_eq!(slm_audit_head(audit, again.as_mut_ptr(), &mut count), Status::Ok);
+        assert_eq!((again, count), (head, 2));
+    }
 }

@@ -42,6 +42,9 @@ pub struct ArtifactView<'a> {
     pub(super) draft: Option<&'a [u8]>,
     #[cfg(feature = "snapshots")]
     pub(super) prefix: Option<Prefix<'a>>,
+    /// Whether the weights are in cipher.
+    #[cfg(feature = "seal")]
+    pub(super) sealed: bool,
 }
 
 /// A quantized matrix in place.
@@ -118,6 +121,8 @@ impl<'a> ArtifactView<'a> {
             draft: None,
             #[cfg(feature = "snapshots")]
             prefix: None,
+            #[cfg(feature = "seal")]
+            sealed: header.encryption != 0,
         };
         view.read_sections()?;
         view.check_spec()?;

@@ -4,7 +4,7 @@
 use super::artifact::{ArtifactView, GOLDEN_HEADER_BYTES, key_of, u32_at};
 use super::chunks::check_list;
 use super::header::{HEADER_BYTES, OPTIONAL, SectionKind};
-use super::sections::{NEEDED, Presence, alignment, section_of};
+use super::sections::{NEEDED, alignment};
 use super::spec::{
     Block, CurveId, ExitHead, FfnKind, HeadMatrix, LayerCacheFormat, LayerRecord, MAX_CHUNK, MAX_DIMENSION, MAX_LAYERS,
     MAX_TAPS, ModelKind, ModelRecord, NONE, NormKind, NormPlacement, Output, Pooling, Stacks,
@@ -29,8 +29,6 @@ impl<'a> ArtifactView<'a> {
                 }
             } else if record.kind & OPTIONAL == 0 {
                 return Err(fault("unknown and not optional"));
-            } else if section_of(record.kind).is_some_and(|section| section.presence == Presence::Later) {
-                return Err(fault("of a later version of the format: a newer slmc or slm-runtime is needed"));
             }
             let alignment = alignment(record.kind, self.header.page_bytes);
             let host = match record.host {
@@ -80,7 +78,10 @@ impl<'a> ArtifactView<'a> {
             return Err(FormatError::Header("file_bytes"));
         }
         self.check_padding(end, limit)?;
-        check_list(self.bytes, &self.header)
+        check_list(self.bytes, &self.header)?;
+        #[cfg(feature = "seal")]
+        super::seal::check_seal(self.bytes, &self.header)?;
+        Ok(())
     }
 
     /// Checks that bytes `start` to `end` are zero, as far as they exist.

@@ -45,6 +45,9 @@ pub enum FormatError {
     LaterVersion(Record, &'static str),
     /// What the artifact says needs a feature of the runtime that this build lacks.
     Feature(&'static str),
+    /// The weights are in cipher, and nothing can be computed with them.
+    #[cfg(feature = "seal")]
+    Sealed,
     /// A section is missing, misplaced or overlaps.
     Section(u32, &'static str),
     /// A field of the specification is out of range.
@@ -91,6 +94,8 @@ impl core::fmt::Display for FormatError {
                 f.write_str("a newer slmc or slm-runtime is needed")
             }
             E::Feature(name) => write!(f, "the artifact needs the runtime's feature `{name}`, which this build lacks"),
+            #[cfg(feature = "seal")]
+            E::Sealed => f.write_str("the weights are sealed: they run only once a device's key has opened them"),
             E::Section(kind, fault) => write!(f, "section {kind:#x}: {fault}"),
             E::Spec(field) => write!(f, "specification: illegal value of `{field}`"),
             E::Layer(layer, field) => write!(f, "specification of layer {layer}: illegal value of `{field}`"),

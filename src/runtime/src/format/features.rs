@@ -7,9 +7,10 @@ use super::artifact::ArtifactView;
 use super::header::SectionKind;
 
 /// Sections that change what a model says, the feature that reads each, and whether it is there.
-const SECTIONS: [(SectionKind, &str, bool); 2] = [
+const SECTIONS: [(SectionKind, &str, bool); 3] = [
     (SectionKind::Grammar, "grammar", cfg!(feature = "grammar")),
     (SectionKind::Prefix, "snapshots", cfg!(feature = "snapshots")),
+    (SectionKind::Seal, "seal", cfg!(feature = "seal")),
 ];
 
 impl ArtifactView<'_> {
@@ -19,6 +20,9 @@ impl ArtifactView<'_> {
             if !there && self.section(kind).is_some() {
                 return Err(FormatError::Feature(feature));
             }
+        }
+        if self.header.encryption != 0 && !cfg!(feature = "seal") {
+            return Err(FormatError::Feature("seal"));
         }
         Ok(())
     }

@@ -64,7 +64,7 @@ record! {
         weight_residency: u8,
         /// 1: signed, and the [`SIGNATURE_AREA`] says by whom; needs a chunk list. 0: not signed.
         signature: u8,
-        /// 0: not encrypted. A later version names ciphers.
+        /// Cipher of the weights: 1 ChaCha20-Poly1305, 2 AES-256-GCM; needs a chunk list and a seal. 0: not encrypted.
         encryption: u8,
         /// log2 of a leaf's bytes, one of [`super::chunks::CHUNK_SHIFTS`]; 0: no chunk list.
         chunk_shift: u8,
@@ -143,7 +143,7 @@ pub enum SectionKind {
     Text = 0x8000_0005,
     /// The digests of the device part's leaves: [`super::chunks`] (device).
     Chunks = 0x8000_0006,
-    /// Reserved for the keys and tags of encrypted weights (device).
+    /// The stanzas and tags of weights in cipher: `seal` (device).
     Seal = 0x8000_0007,
     /// Tokens that open and end a text, if there are several of either: [`super::special_tokens`] (device).
     SpecialTokens = 0x8000_0010,

@@ -12,8 +12,6 @@ pub enum Presence {
     Needed,
     /// Files may have it.
     Optional,
-    /// Reserved for a later version: readers of this one reject it by name.
-    Later,
 }
 
 /// A row of the table.
@@ -51,7 +49,7 @@ pub const SECTIONS: [Section; 21] = [
     device(SectionKind::Continuations, Presence::Optional),
     device(SectionKind::Draft, Presence::Optional),
     device(SectionKind::Prefix, Presence::Optional),
-    device(SectionKind::Seal, Presence::Later),
+    device(SectionKind::Seal, Presence::Optional),
     device(SectionKind::Chunks, Presence::Optional),
     host(SectionKind::Tokenizer),
     host(SectionKind::Names),

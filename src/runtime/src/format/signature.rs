@@ -16,6 +16,8 @@ pub const SLOTS: usize = 2;
 pub const PAYLOAD_TYPE: &str = "application/vnd.slmc.header";
 /// What stands before the header page in the signed bytes.
 pub const SIGNED_PREFIX: &[u8; 43] = b"DSSEv1 27 application/vnd.slmc.header 4096 ";
+/// The last cipher that `encryption` names: 1 is ChaCha20-Poly1305, 2 AES-256-GCM.
+const MOST_ENCRYPTION: u8 = 2;
 /// Pieces of [`signed_bytes`].
 const SIGNED_PIECES: usize = 2 + ZERO_PIECES;
 const ZERO_PIECES: usize = (HEADER_BYTES - SIGNATURE_AREA.start) / ZEROS.len();
@@ -84,9 +86,11 @@ pub(super) fn check_signature(page: &[u8], header: &Header) -> Result<(), Format
     let zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
     let (signed, chunks) = (header.signature != 0, header.chunk_shift != 0);
     later(header.signature <= 1, "signature")?;
-    later(header.encryption == 0, "encryption")?;
+    later(header.encryption <= MOST_ENCRYPTION, "encryption")?;
     later(!chunks || super::chunks::CHUNK_SHIFTS.contains(&header.chunk_shift), "chunk_shift")?;
     require(chunks || header.chunks_root == [0; 32], "chunks_root")?;
+    // Tags are by leaves.
+    require(chunks || header.encryption == 0, "encryption")?;
     require(chunks || !signed, "chunk_shift")?;
     require(signed || header.security_counter == 0, "security_counter")?;
     require(signed || header.model_id == [0; 16], "model_id")?;

@@ -61,6 +61,11 @@ impl ArtifactView<'_> {
 
     /// Compares the digest of every tensor and the root over them.
     pub fn verify_tensors(&self) -> Result<(), FormatError> {
+        // They are of the weights that are not there.
+        #[cfg(feature = "seal")]
+        if self.sealed {
+            return self.verify_weights_root();
+        }
         for index in 0..self.tensor_count() {
             let record = self.tensor_record(index);
             if self.tensor_bytes(&record).map(Sha256::digest) != Some(record.digest) {

@@ -135,6 +135,12 @@ impl<'a, 'c> Signed<'a, 'c> {
         self.checker.leaves.holding(SectionKind::Weights as u32, bytes)
     }
 
+    /// A leaf by its number.
+    #[cfg(feature = "seal")]
+    pub(crate) fn leaf(&self, number: u64) -> Option<crate::format::chunks::Leaf> {
+        self.checker.leaves.get(number)
+    }
+
     /// Leaves of the weights that have not been checked.
     pub fn unchecked(&self) -> u64 {
         self.unchecked
