@@ -179,6 +179,9 @@ fn is_model(stage: &str, role: &str) -> bool {
 }
 
 #[cfg(test)]
+pub(super) use tests::provenance as example;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -235,11 +238,8 @@ mod tests {
         for (record, fault) in
             [(json!({}), "without a name"), (json!({"stage": "a", "inputs": [{}]}), "without a role"), (deep, "64")]
         {
-            let error = Record::of(&record, Path::new("a.slm"), None).err().expect("not a record").to_string();
+            let error = Record::of(&record, Path::new("a.slm"), None).expect_err("not a record").to_string();
             assert!(error.contains("a.slm: its provenance") && error.contains(fault), "{error}");
         }
     }
 }
-
-#[cfg(test)]
-pub(super) use tests::provenance as example;

@@ -127,9 +127,9 @@ impl<'b> Chain<'b> {
         };
         let chain = Chain { records, first };
         let mut previous = start.previous.unwrap_or_default();
-        for index in 0..records.len() {
+        for (index, record) in records.iter().enumerate() {
             chain.check_record(index, &previous)?;
-            previous = chained(&records[index]);
+            previous = chained(record);
         }
         match rest.len() {
             0 => Ok(chain),

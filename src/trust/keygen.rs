@@ -145,7 +145,7 @@ mod tests {
                 let path = with_extension(&name, gone);
                 let kept = std::fs::read(&path).expect("there");
                 std::fs::remove_file(&path).expect("removed");
-                let error = keygen(KeyType::Signing(algorithm), &name).err().expect("one is there").to_string();
+                let error = keygen(KeyType::Signing(algorithm), &name).expect_err("one is there").to_string();
                 assert!(error.contains("never replaced") && !path.exists(), "{error}");
                 std::fs::write(&path, kept).expect("written");
             }

@@ -273,11 +273,11 @@ mod tests {
             let other = SecretKey::generate(Algorithm::P256).expect("a key");
             assert!(verify(&release, &signature, &[other.public().clone()]).is_err());
             std::fs::write(release.join("docs/b.md"), "texT").expect("written");
-            let error = verify(&release, &signature, &keys).err().expect("changed").to_string();
+            let error = verify(&release, &signature, &keys).expect_err("changed").to_string();
             assert!(error.contains("docs/b.md"), "{error}");
             std::fs::write(release.join("docs/b.md"), "text").expect("written");
             std::fs::write(release.join("more"), "text").expect("written");
-            let error = verify(&release, &signature, &keys).err().expect("one more").to_string();
+            let error = verify(&release, &signature, &keys).expect_err("one more").to_string();
             assert!(error.contains("more"), "{error}");
             std::fs::remove_file(release.join("more")).expect("removed");
             verify(&release, &signature, &keys).expect("it holds");
@@ -291,7 +291,7 @@ mod tests {
         let (release, signature) = (outer.path().join("release"), outer.path().join("release.sig"));
         let ed25519 = SecretKey::generate(Algorithm::Ed25519).expect("a key");
         let key = SecretKey::generate(Algorithm::P256).expect("a key");
-        let refused = |key: &SecretKey| sign(&release, &signature, key).err().expect("refused").to_string();
+        let refused = |key: &SecretKey| sign(&release, &signature, key).expect_err("refused").to_string();
         assert!(refused(&ed25519).contains("Ed25519") && refused(&ed25519).contains("P-256"));
         assert!(refused(&key).contains("is not a directory"));
         std::fs::create_dir(&release).expect("made");

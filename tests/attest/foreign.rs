@@ -47,7 +47,7 @@ fn openssl_reads_the_keys_that_are_made() {
     json(path, "keygen --type device -o gateway");
     assert_eq!(fs::read(path.join("gateway.key")).expect("written").len(), 32);
     refused(path, "keygen --type device -o gateway", "keys are never replaced");
-    assert_eq!(succeed(path, "keygen -o default").is_empty(), false);
+    assert!(!succeed(path, "keygen -o default").is_empty());
     openssl(path, "pkey -in default.pem -noout");
 }
 

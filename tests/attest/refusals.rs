@@ -37,7 +37,7 @@ fn artifacts_and_results_that_do_not_belong_together_are_named() {
     let key = "--key env:SLMC_ATTEST_KEY -o none";
     for (line, expected) in [
         (format!("attest other.slm --result run.json {key}"), "no stage of this run made a file with SHA-256"),
-        (format!("sbom other.slm --format cyclonedx --result run.json -o none/a"), "are not those of other.slm"),
+        ("sbom other.slm --format cyclonedx --result run.json -o none/a".to_owned(), "are not those of other.slm"),
         (format!("attest device.slm {key}"), "device.slm: carries no provenance"),
         (format!("attest damaged.slm {key}"), "damaged.slm"),
         (format!("attest cut.slm {key}"), "cut.slm"),

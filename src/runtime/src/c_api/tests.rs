@@ -280,7 +280,9 @@ fn a_choice_among_some_checks_its_arguments() {
 /// Appends records to a vector, or refuses where there is none.
 #[expect(unsafe_code, reason = "a function that the C interface calls")]
 unsafe extern "C" fn append_to(user: *mut core::ffi::c_void, record: *const u8) -> i32 {
+    // SAFETY: the interface passes the bytes of a record.
     let Ok(record) = (unsafe { pointers::array(record, AuditRecord::BYTES) }) else { return 1 };
+    // SAFETY: null, or the vector that the test passes.
     match unsafe { pointers::place(user.cast::<Vec<u8>>()) } {
         Ok(log) => {
             log.extend(record);
