@@ -247,7 +247,7 @@ fn signed_artifacts_are_opened_and_refused() {
         .map(|(kind, slot)| {
             succeed(at, &["keygen", "--type", kind, "-o", kind]);
             let fields = ["--counter", "7", "--model-id", &id, "--chunk-bytes", "4096", "--slot", slot];
-            succeed(at, &[&["sign", &file, "--key", &format!("{kind}.pem")][..], &fields].concat());
+            succeed(at, &[&["sign", &file, "--key", &format!("{kind}.pem")][..], &fields].concat()[..]);
             let key = PublicKey::read(&format!("{kind}.pub"), at).expect("a key");
             fs::write(at.join(kind), key.to_raw()).expect("writes");
             at.join(kind)

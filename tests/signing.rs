@@ -95,7 +95,7 @@ fn slmc_takes_what_openssl_signs() {
     let directory = bench();
     let at = directory.path();
     let fields = ["--counter", "3", "--model-id", UUID, "--chunk-bytes", "4096"];
-    let report = json(at, &[&["sign", "a.slm", "--to-sign", "header.bin"][..], &fields].concat());
+    let report = json(at, &[&["sign", "a.slm", "--to-sign", "header.bin"][..], &fields].concat()[..]);
     assert_eq!((&report["out"], &report["security_counter"]), (&json!("header.bin"), &json!(3)));
     let before = fs::read(at.join("a.slm")).expect("there");
     openssl(at, &["dgst", "-sha256", "-sign", "p256.pem", "-out", "p256.sig", "header.bin"]);
@@ -103,7 +103,7 @@ fn slmc_takes_what_openssl_signs() {
     for key in ["p256", "ed"] {
         let (signature, public) = (format!("{key}.sig"), format!("{key}.pub"));
         let put = ["sign", "a.slm", "--signature", &signature, "--public-key", &public, "-o", "signed.slm"];
-        let report = json(at, &[&put[..], &fields].concat());
+        let report = json(at, &[&put[..], &fields].concat()[..]);
         assert_eq!((&report["slot"], &report["key_id"]), (&json!(1), &json!(key_id(at, &public))));
         let held = json(at, &["verify", "signed.slm", "--key", &public, "--min-counter", "3", "--model-id", UUID]);
         assert_eq!(held["signed"]["signatures"][0]["checked"], json!(true));
@@ -112,7 +112,7 @@ fn slmc_takes_what_openssl_signs() {
         // Nor is it another key's.
         let (other, wrong) = (if key == "ed" { "p256.pub" } else { "ed.pub" }, "-o");
         let crossed = ["sign", "a.slm", "--signature", &signature, "--public-key", other, wrong, "no.slm"];
-        assert_eq!(run(at, &[&crossed[..], &fields].concat()).status.code(), Some(2));
+        assert_eq!(run(at, &[&crossed[..], &fields].concat()[..]).status.code(), Some(2));
         assert!(!at.join("no.slm").exists());
     }
     assert_eq!(fs::read(at.join("a.slm")).expect("there"), before, "--to-sign and -o leave the file as it is");
@@ -157,7 +157,7 @@ fn verify_says_what_it_checked() {
         (&["--key", "own.pub", "--min-counter", "5"], "security_counter 4 is below --min-counter 5"),
         (&["--key", "own.pub", "--model-id", UUID], "model_id is none, and --model-id asks for 6f1d2c3b"),
     ] {
-        let report = json_with_code(at, &[&["verify", "a.slm"], arguments].concat(), 1);
+        let report = json_with_code(at, &[&["verify", "a.slm"], arguments].concat()[..], 1);
         let found = report["signed"]["missed"][0].as_str().expect("a text");
         assert!(found.starts_with(missed), "{found}");
     }
@@ -228,6 +228,7 @@ method = "rtn"
 [stages.artifact]
 kind = "compile"
 input = "small"
+target = "generic"
 
 [gates]
 file_bytes_max = 1_000_000

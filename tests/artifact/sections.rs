@@ -3,7 +3,7 @@
 
 use slm_runtime::format::artifact::ArtifactView;
 use slm_runtime::format::header::{
-    DEVICE_DIGEST, HEADER_BYTES, HOST_DIGEST, Header, SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
+    DEVICE_DIGEST, HEADER_BYTES, HOST_DIGEST, Header, SECTION_TABLE_OFFSET, SIGNATURE_AREA, SectionKind, SectionRecord,
 };
 use slm_runtime::format::spec::{LayerRecord, ModelRecord};
 use slm_runtime::format::tensor::{TensorRecord, digest_tree};
@@ -99,7 +99,7 @@ impl Sections {
         self.digest_tensors();
         let mut header = Header::from_bytes(&self.header);
         let mut bytes = self.header;
-        bytes[SECTION_TABLE_OFFSET..].fill(0);
+        bytes[SECTION_TABLE_OFFSET..SIGNATURE_AREA.start].fill(0);
         let pad = |bytes: &mut Vec<u8>, alignment: usize| bytes.resize(bytes.len().next_multiple_of(alignment), 0);
         let mut device_bytes = None;
         for (index, (kind, host, content)) in self.all.iter().enumerate() {

@@ -70,7 +70,14 @@ fn keys_of_other_kinds_and_keys_that_are_none_are_refused() {
     ));
     // A name without a signature.
     slot = SignatureSlot { signature: [0; 64], ..slot_of(&file, 1) };
+    assert!(matches!(opened(&with_slot(&file, 1, &slot), &[&ed25519], 1), Err(TrustError::Format(_))));
+    slot.signature[7] = 1;
     assert!(matches!(opened(&with_slot(&file, 1, &slot), &[&ed25519], 1), Err(TrustError::Signature { .. })));
+    // A signature without a name, and a slot of nobody beside one that holds.
+    slot = SignatureSlot { key_id: [0; 32], ..slot_of(&file, 1) };
+    assert!(matches!(opened(&with_slot(&file, 1, &slot), &[&ed25519], 1), Err(TrustError::Format(_))));
+    slot = SignatureSlot { key_id: [0; 32], signature: [0; 64], ..slot };
+    assert!(matches!(opened(&with_slot(&file, 2, &slot), &[&ed25519], 1), Err(TrustError::Format(_))));
     // An unknown algorithm is a later version's.
     slot = SignatureSlot { algorithm: 3, ..slot_of(&file, 1) };
     assert!(matches!(opened(&with_slot(&file, 1, &slot), &[&ed25519], 1), Err(TrustError::Format(_))));

@@ -97,10 +97,12 @@ pub(super) fn check_signature(page: &[u8], header: &Header) -> Result<(), Format
     let (two, rest) = area.split_at(SLOTS * SignatureSlot::BYTES);
     later(zero(rest), "signature area")?;
     for slot in two.chunks_exact(SignatureSlot::BYTES) {
-        let (algorithm, reserved) = (slot[0], &slot[1..32]);
+        let (algorithm, reserved, key_id, signature) = (slot[0], &slot[1..32], &slot[32..64], &slot[64..]);
         later(algorithm == 0 || SignatureAlgorithm::from_number(algorithm).is_some(), "signature algorithm")?;
         later(zero(reserved), "signature area")?;
-        require(algorithm != 0 || zero(slot), "signature area")?;
+        // Empty as a whole, or with a name and a signature: a slot of nobody is not passed over as one of a stranger.
+        let whole = if algorithm == 0 { zero(slot) } else { !zero(key_id) && !zero(signature) };
+        require(whole, "signature area")?;
     }
     require(slots(page).next().is_some(), "signature area")
 }
