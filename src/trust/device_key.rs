@@ -103,7 +103,8 @@ mod tests {
             std::fs::write(&path, content).expect("written");
             assert_eq!(DeviceKey::read(&place).expect("a key").bytes(), &key);
         }
-        for content in [&key[..31], &[0; 33], &[0; BYTES], &[255; BYTES], &hex(&key).as_bytes()[2..], &[b'g'; 64], b""] {
+        for content in [&key[..31], &[0; 33], &[0; BYTES], &[255; BYTES], &hex(&key).as_bytes()[2..], &[b'g'; 64], b""]
+        {
             std::fs::write(&path, content).expect("written");
             let error = DeviceKey::read(&place).err().expect("not a key").to_string();
             assert!(error.contains("a.key") && !error.contains("0102"), "{error}");
