@@ -257,7 +257,7 @@ fn a_recipe_signs_what_passes_its_gates() {
     refused(at, &["run", "r.toml"], "$SLMC_SIGN_KEY: is not set");
     assert!(!at.join("out/r/small").exists());
     let report = with_key("r.toml", 0);
-    let signed = Path::new("out/r/artifact.signed.slm");
+    let signed = Path::new("out/r/artifact.generic.signed.slm");
     assert_eq!((&report["signed"][0]["stage"], &report["signed"][0]["output"]), (&json!("artifact"), &json!(signed)));
     let first = fs::read(at.join(signed)).expect("written");
     let file = signed.display().to_string();
@@ -267,7 +267,7 @@ fn a_recipe_signs_what_passes_its_gates() {
     fs::remove_file(at.join(signed)).expect("written before");
     assert_eq!(with_key("r.toml", 0)["stages"][1]["status"], json!("cached"));
     assert!(fs::read(at.join(signed)).expect("written again") == first);
-    assert!(json(at, &["verify", "out/r/artifact.slm"]).get("signed").is_none());
+    assert!(json(at, &["verify", "out/r/artifact.generic.slm"]).get("signed").is_none());
     let part = secret.lines().nth(1).expect("PEM");
     let mut folders = vec![at.to_path_buf()];
     while let Some(folder) = folders.pop() {
