@@ -3,8 +3,8 @@
 
 use super::AttestError;
 use super::results::Results;
+use crate::stages;
 use crate::stages::arguments::{Meaning, meaning};
-use crate::stages::{self};
 use crate::store::canonical;
 use crate::trust::statement::Resource;
 use serde_json::{Map, Value, json};
