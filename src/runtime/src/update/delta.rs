@@ -80,6 +80,8 @@ struct Tile {
 }
 
 impl<C: BitCoder> Walk<'_, '_, '_, C> {
+    /// Never inlined, nor is [`Walk::value`]: a device's flash would hold the coder a dozen times.
+    #[inline(never)]
     fn bit(&mut self, index: usize, bit: bool) -> bool {
         self.coder.bit(self.contexts, index, bit)
     }
@@ -103,6 +105,7 @@ impl<C: BitCoder> Walk<'_, '_, '_, C> {
     }
 
     /// Any bytes.
+    #[inline(never)]
     fn bytes(&mut self, range: Range<usize>) {
         for at in range {
             let (old, new) = (self.around.old(at as u64), self.leaf[at]);
@@ -121,6 +124,7 @@ impl<C: BitCoder> Walk<'_, '_, '_, C> {
     }
 
     /// Words of 32 bits; a tensor's and a tile's words begin on multiples of four.
+    #[inline(never)]
     fn words(&mut self, set: WordContexts, range: Range<usize>) {
         let whole = range.start + (range.end - range.start) / 4 * 4;
         for at in (range.start..whole).step_by(4) {
@@ -278,6 +282,7 @@ impl<C: BitCoder> Walk<'_, '_, '_, C> {
     }
 
     /// An integer near `expected`, which is in 1/65536.
+    #[inline(never)]
     fn value(
         &mut self,
         set: ValueContexts,

@@ -87,6 +87,7 @@ impl<'f> Surroundings<'f> {
         self.byte(2, self.base.other(), self.new, at)
     }
 
+    #[inline(never)]
     fn byte(&mut self, window: usize, slot: Slot, section: Extent, at: u64) -> u8 {
         let Window { start, length, bytes } = &self.windows[window];
         if let Some(within) = at.checked_sub(*start).filter(|within| within < length) {
