@@ -460,7 +460,7 @@ fn a_recipe_seals_what_it_signs() {
     assert!(!path.join("out/r/small").exists());
     let output = run(Some(&device));
     assert!(output.status.success(), "{}", stderr(&output));
-    let line = "verify out/r/artifact.signed.slm --key own.pub";
+    let line = "verify out/r/artifact.generic.signed.slm --key own.pub";
     let closed = json(path, line);
     assert_eq!((&closed["sealed"], &closed["unsealed"]), (&"AES-256-GCM".into(), &false.into()), "{closed}");
     for key in ["device.key", "spare.key"] {

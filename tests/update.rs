@@ -47,8 +47,6 @@ fn packages_make_the_new_artifact() {
         (Family::Llama, "w8"),
         (Family::TiedLlama, "mixed"),
         (Family::Llama, "w4"),
-        (Family::Llama, "w4.g64"),
-        (Family::Llama, "w3"),
         (Family::Bert, "w8"),
         (Family::BertClassifier, "w4"),
     ] {
