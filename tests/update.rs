@@ -47,6 +47,8 @@ fn packages_make_the_new_artifact() {
         (Family::Llama, "w8"),
         (Family::TiedLlama, "mixed"),
         (Family::Llama, "w4"),
+        (Family::Llama, "w4 --keep layers.*=w4.g64"),
+        (Family::Llama, "w4 --keep layers.*=w3.g32"),
         (Family::Bert, "w8"),
         (Family::BertClassifier, "w4"),
     ] {
