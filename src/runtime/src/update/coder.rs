@@ -1,6 +1,6 @@
 //! An adaptive binary range coder, as in LZMA: with r the range and p the probability of a 0 bit in 1/4096, a 0 bit takes the
 //! lower r / 4096 · p of the range and a 1 bit the rest. A probability is 16 bits and moves towards every bit that it coded
-//! by 1/2^[`RATE`] of what is left. The decoder holds two 32-bit words and takes one byte at a time.
+//! by 2^−5 of what is left. The decoder holds two 32-bit words and takes one byte at a time.
 //!
 //! One trait, [`BitCoder`], serves both directions: whoever describes a format describes it once, and cannot disagree with
 //! itself. The encoder is for the build machine; firmware that only decodes has no code of it.

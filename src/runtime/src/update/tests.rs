@@ -109,7 +109,8 @@ fn artifact(layout: Layout, sections: &[(SectionKind, Vec<u8>)], counter: u64) -
     (header.layout, header.digest_algorithm, header.cache_format) = (layout as u8, DIGEST_SHA256, 1);
     (header.signature, header.chunk_shift, header.security_counter) = (1, SHIFT, counter);
     // A slot that is not empty: who signed is not looked at here.
-    bytes[SIGNATURE_AREA.start] = 1;
+    let slot = &mut bytes[SIGNATURE_AREA][..128];
+    (slot[0], slot[32], slot[64]) = (1, 1, 1);
     let records: Vec<u8> = table.iter().flat_map(SectionRecord::to_bytes).collect();
     bytes[SECTION_TABLE_OFFSET..][..records.len()].copy_from_slice(&records);
     let leaves: Vec<Digest> = Leaves::of(&bytes, &header)
