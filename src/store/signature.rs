@@ -176,7 +176,7 @@ mod tests {
         let path = directory.path().join("ci.pem");
         std::fs::write(&path, PUBLIC).expect("written");
         let error = Signer::read(&path.display().to_string()).err().expect("a public key").to_string();
-        assert!(error.contains("ci.pem") && error.contains("PKCS#8") && !error.contains("MCow"), "{error}");
+        assert!(error.contains("ci.pem: is a public key") && !error.contains("MCow"), "{error}");
         assert!(Signer::read("env:SLMC_NO_SUCH_VARIABLE").err().expect("none").to_string().contains("$SLMC_NO_SUCH"));
         std::fs::write(&path, SECRET).expect("written");
         assert!(Trusted::read(&["ci.pem".to_owned()], directory.path()).is_err());
