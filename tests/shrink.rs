@@ -112,7 +112,10 @@ fn every_family_is_cut_fitted_written_and_opened_again() {
                 assert_eq!(read.spec.layers, model.spec.layers, "{label}");
                 for parameter in model.spec.parameters() {
                     let of = |model: &Model| model.values_f32(parameter.id).expect("a value");
-                    assert_eq!(of(&read), of(&model), "{label}: {}", parameter.id);
+                    // A factor there and back is rounded twice.
+                    let room = if model.spec.stored.residual == 1.0 { 0.0 } else { f32::EPSILON };
+                    let alike = of(&read).iter().zip(of(&model)).all(|(a, b)| (a - b).abs() <= room * b.abs());
+                    assert!(alike, "{label}: {}", parameter.id);
                 }
                 assert!(divergence(&teacher, &read).is_finite(), "{label}");
             }
