@@ -44,7 +44,7 @@ fn losses(directory: &Path, name: &str, canaries: std::ops::Range<u64>) -> Vec<f
     let tokenizer = Tokenizer::of(&model.companions).expect("a tokenizer");
     let device = device("flex").expect("the default");
     let weights = DenseWeights::new(&model, &device).expect("values");
-    let Head::Classifier { labels } = &model.spec.head else { panic!("a classifier") };
+    let Head::Classifier { labels, .. } = &model.spec.head else { panic!("a classifier") };
     let loss = |index| {
         let (text, label) = canary(index);
         let tokens = tokenizer.encode_with_specials(&text).expect("tokens");

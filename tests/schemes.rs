@@ -5,7 +5,8 @@
 use crate::reference::artifact_for;
 use crate::support::{golden_folders, name};
 use slm_runtime::format::artifact::ArtifactView;
-use slm_runtime::format::header::MINOR_DRAFTS;
+use slm_runtime::format::header::{MINOR_DRAFTS, MINOR_FAMILIES};
+use slm_runtime::format::spec::CurveId;
 use slm_runtime::kernels::available;
 use slm_runtime::layout::Layout;
 use slm_runtime::session::Session;
@@ -74,7 +75,13 @@ fn every_scheme_runs_as_the_weights_it_stands_for() {
             // A sliding window that keeps a ring needs a later version.
             let view = ArtifactView::open(&bytes).expect("it is sound");
             let ring = (0..view.spec().layers as usize).any(|layer| view.layer(layer).cache_format != 0);
-            let expected = def.storage.def().minor.max(if ring { MINOR_DRAFTS } else { 0 });
+            let of_families = (0..view.spec().layers as usize).map(|layer| view.layer(layer)).any(|layer| {
+                layer.activation == CurveId::Relu as u8 || layer.norm_placement > 3 || layer.query_key_norm > 1
+            });
+            let of_families = of_families || (view.spec().output == 4 && view.spec().head_activation != 0);
+            let further = [(ring, MINOR_DRAFTS), (of_families, MINOR_FAMILIES)];
+            let further = further.into_iter().filter(|(there, _)| *there).map(|(_, minor)| minor);
+            let expected = further.fold(def.storage.def().minor, u16::max);
             assert_eq!(minor, expected, "{about}");
             let computed = logits(&bytes, &about);
             assert_eq!(exact.len(), computed.len(), "{about}");

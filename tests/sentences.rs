@@ -3,6 +3,8 @@
 
 use crate::fixture::{self, Family, Size};
 use crate::support::{json as json_line, refused, run, stderr};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -83,6 +85,50 @@ fn a_directory_and_its_artifact_pool_as_the_files_say() {
     let output = run(directory, "eval plain.slm --data t.txt --reference m");
     let said = stderr(&output);
     assert!(output.status.success() && said.contains("warning: the model's embeddings are the mean taken by this command, the reference's cls, scaled to length one"), "{said}");
+}
+
+/// A qwen3 with a tokenizer: a llama, gains for its queries and keys, and another name.
+fn qwen3(model: &Path) {
+    fixture::write(model, Family::TiedLlama, Size::SMALL);
+    let mut config: Value = serde_json::from_slice(&fs::read(model.join("config.json")).expect("reads")).expect("JSON");
+    let number = |key: &str| config[key].as_u64().expect("a size") as usize;
+    let (layers, head_dim) = (number("num_hidden_layers"), number("hidden_size") / number("num_attention_heads"));
+    config["model_type"] = json!("qwen3");
+    config["architectures"] = json!(["Qwen3ForCausalLM"]);
+    config["head_dim"] = json!(head_dim);
+    write(model, "config.json", &config);
+    let file = model.join("model.safetensors");
+    let bytes = fs::read(&file).expect("reads");
+    let gains: Vec<u8> = (0..head_dim).flat_map(|n| (0.8 + 0.05 * n as f32).to_le_bytes()).collect();
+    let mut tensors = SafeTensors::deserialize(&bytes).expect("tensors").tensors();
+    for (layer, norm) in (0..layers).flat_map(|layer| ["q_norm", "k_norm"].map(|norm| (layer, norm))) {
+        let gain = TensorView::new(Dtype::F32, vec![head_dim], &gains).expect("its bytes");
+        tensors.push((format!("model.layers.{layer}.self_attn.{norm}.weight"), gain));
+    }
+    let written = safetensors::serialize(tensors, None).expect("serializes");
+    fs::write(file, written).expect("writes");
+}
+
+/// A decoder as modules.json makes it: the last token's state, which has seen the whole text.
+#[test]
+fn a_decoder_makes_sentence_vectors_of_the_last_token() {
+    let workplace = workplace();
+    let directory = workplace.path();
+    qwen3(&directory.join("q"));
+    pools(&directory.join("q"), &["lasttoken"], true);
+    let inspected = json_line(directory, "inspect q");
+    assert_eq!((&inspected["kind"], &inspected["output"]), (&json!("encoder"), &json!("hidden states")));
+    artifact(directory, "q", "q");
+    let inspected = json_line(directory, "inspect q.slm");
+    assert_eq!((&inspected["pooling"], &inspected["normalized"]), (&json!("lasttoken"), &json!(true)));
+    json_line(directory, "verify q.slm");
+    let report = json_line(directory, "eval q.slm --data t.txt --reference q");
+    assert_eq!((&report["pooling"], &report["normalized"]), (&json!("lasttoken"), &json!(true)));
+    assert!(report["cosine_mean"].as_f64().expect("a number") > 0.99, "{report}");
+    refused(directory, "generate q.slm --prompt fox", "");
+    // The mean would hold states of words that the first ones have not seen.
+    pools(&directory.join("q"), &["mean"], true);
+    refused(directory, "inspect q", "modules.json: `pooling_mode` is `mean`; qwen3 supports lasttoken");
 }
 
 /// Mixes are measured as artifacts, by the states of all tokens, whatever becomes of them in the end.

@@ -8,7 +8,7 @@ use slmc::calibrate::probe::Probe;
 use slmc::divergence::mean_and_error;
 use slmc::formats::{ModelSink, hugging_face, open_model};
 use slmc::model::device::device;
-use slmc::model::families::Widths;
+use slmc::model::families::{self, Widths};
 use slmc::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use slmc::model::spec::{Head, LayerSpec};
 use slmc::model::weights::Model;
@@ -55,9 +55,13 @@ fn head_dim(teacher: &Model) -> usize {
 
 /// The shapes that every golden model is cut to; those of families whose heads share the hidden width go together.
 fn shapes(teacher: &Model) -> Vec<Wanted> {
-    let shared = ["bert", "distilbert", "gpt2"].contains(&teacher.spec.family);
+    let family = families::FAMILIES.iter().find(|family| family.model_type == teacher.spec.family);
+    let shared = family.expect("its row").widths.head_dim.is_none();
     let ffn = Wanted { ffn: Some(40), ..Wanted::default() };
-    let mut shapes = vec![ffn.clone(), Wanted { depth: Depth::Layers(vec![0, 2]), ..ffn.clone() }];
+    // Two of three layers, the second of two.
+    let last = teacher.spec.layers.len() - 1;
+    let (first, second) = if last > 1 { (vec![0, last], vec![last - 1, last]) } else { (vec![0], vec![last]) };
+    let mut shapes = vec![ffn.clone(), Wanted { depth: Depth::Layers(first), ..ffn.clone() }];
     if !shared {
         shapes.push(Wanted { heads: Some(2), ..Wanted::default() });
         shapes.push(Wanted { heads: Some(2), key_heads: Some(2), ..Wanted::default() });
@@ -65,7 +69,7 @@ fn shapes(teacher: &Model) -> Vec<Wanted> {
     if teacher.spec.head != Head::Hidden {
         let hidden = if shared { 2 * head_dim(teacher) } else { 24 };
         shapes.push(Wanted { hidden: Some(hidden), ..Wanted::default() });
-        shapes.push(Wanted { hidden: Some(hidden), depth: Depth::Layers(vec![1, 2]), ..ffn });
+        shapes.push(Wanted { hidden: Some(hidden), depth: Depth::Layers(second), ..ffn });
     }
     shapes
 }
@@ -112,7 +116,10 @@ fn every_family_is_cut_fitted_written_and_opened_again() {
                 assert_eq!(read.spec.layers, model.spec.layers, "{label}");
                 for parameter in model.spec.parameters() {
                     let of = |model: &Model| model.values_f32(parameter.id).expect("a value");
-                    assert_eq!(of(&read), of(&model), "{label}: {}", parameter.id);
+                    // A factor there and back is rounded twice.
+                    let room = if model.spec.stored.residual == 1.0 { 0.0 } else { f32::EPSILON };
+                    let alike = of(&read).iter().zip(of(&model)).all(|(a, b)| (a - b).abs() <= room * b.abs());
+                    assert!(alike, "{label}: {}", parameter.id);
                 }
                 assert!(divergence(&teacher, &read).is_finite(), "{label}");
             }

@@ -34,7 +34,9 @@ fn changed(folder: &Path, changes: &[(&str, Value)]) -> Model {
 /// Compares the layers of every student of a teacher with the teacher's, as made and as read from its directory.
 fn check_students(teacher: &Model, label: &str) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    for (number, kept) in KEPT.into_iter().enumerate() {
+    // Some golden checkpoints have two layers.
+    let there = |kept: &&[usize]| kept.iter().all(|&layer| layer < teacher.spec.layers.len());
+    for (number, kept) in KEPT.into_iter().filter(there).enumerate() {
         let student = start::layers_of(teacher, kept).unwrap_or_else(|error| panic!("{label} {kept:?}: {error}"));
         let layers: Vec<LayerSpec> = kept.iter().map(|&layer| teacher.spec.layers[layer]).collect();
         assert_eq!(student.spec, ModelSpec { layers, ..teacher.spec.clone() }, "{label} {kept:?}");
@@ -92,6 +94,9 @@ fn a_kept_layer_is_what_it_was_where_the_configuration_counts_layers() {
     }
 }
 
+/// Families with a sequence classifier.
+const CLASSIFIERS: [&str; 6] = ["bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"];
+
 #[test]
 fn a_classifier_is_the_familys() {
     let labels = ["no", "yes"].map(str::to_owned);
@@ -102,12 +107,13 @@ fn a_classifier_is_the_familys() {
             Ok(config) => {
                 let spec = families::spec(&config).expect("the family reads what it wrote");
                 let (id, name) = (&config.map()["id2label"], &config.map()["label2id"]);
-                assert_eq!((family, spec.output_width()), ("bert", 2));
+                assert!(CLASSIFIERS.contains(&family) && spec.output_width() == 2, "{family}");
                 assert_eq!((id, name), (&json!({"0": "no", "1": "yes"}), &json!({"no": 0, "yes": 1})));
             }
             Err(error) => {
-                let expected = format!("`model_type` is `{family}`; --task classify supports bert");
-                assert!(family != "bert" && error.to_string().ends_with(&expected), "{error}");
+                let known = CLASSIFIERS.join(", ");
+                let expected = format!("`model_type` is `{family}`; --task classify supports {known}");
+                assert!(!CLASSIFIERS.contains(&family) && error.to_string().ends_with(&expected), "{error}");
             }
         }
     }

@@ -6,11 +6,11 @@ use crate::model::size::StoredTensor;
 use crate::text::vocabulary::vocabulary_section;
 use slm_runtime::format::header::{
     DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR, MINOR_CHAT_FRAME,
-    MINOR_DRAFTS, MINOR_POOLING, MINOR_SPLIT, SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
+    MINOR_DRAFTS, MINOR_FAMILIES, MINOR_POOLING, MINOR_SPLIT, SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
 };
 use slm_runtime::format::sampling::SamplingRecord;
 use slm_runtime::format::sections::{alignment, section_of};
-use slm_runtime::format::spec::CacheFormat;
+use slm_runtime::format::spec::{Block, CacheFormat, CurveId, LayerRecord, NormPlacement, Output, QueryKeyNorm};
 use slm_runtime::format::tensor::{TensorRecord, digest_tree};
 use slm_runtime::format::verify::{device_digest, host_digest};
 use slm_runtime::layout::{ALIGNMENT, Layout, Storage};
@@ -172,6 +172,19 @@ impl File {
     }
 }
 
+/// Whether a model has what only the families of a later version have, see [`MINOR_FAMILIES`].
+fn of_later_families(lowered: &Lowered) -> bool {
+    let (relu, of_head) = (CurveId::Relu as u8, lowered.model.head_activation);
+    let pooled = lowered.model.output == Output::Classifier as u8 && of_head != 0;
+    let placements = [NormPlacement::Beside as u8, NormPlacement::Added as u8];
+    let of_layer = |layer: &LayerRecord| {
+        layer.activation == relu
+            || placements.contains(&layer.norm_placement)
+            || (layer.block == Block::Attention as u8 && layer.query_key_norm == QueryKeyNorm::Together as u8)
+    };
+    pooled || of_head == relu || lowered.layers.iter().any(of_layer)
+}
+
 /// The lowest minor version of the format that knows all that a file holds.
 fn minor(lowered: &Lowered, tensors: &[StoredTensor], extras: &Extras<'_>) -> u16 {
     let of_tensor = |tensor: &StoredTensor| {
@@ -181,6 +194,7 @@ fn minor(lowered: &Lowered, tensors: &[StoredTensor], extras: &Extras<'_>) -> u1
     let further = [
         (extras.chat_frame.is_some(), MINOR_CHAT_FRAME),
         (lowered.model.pooling().is_some() || extras.sampling.is_some(), MINOR_POOLING),
+        (of_later_families(lowered), MINOR_FAMILIES),
         (!extras.asked.is_empty() || lowered.layers.iter().any(|layer| layer.cache_format != 0), MINOR_DRAFTS),
     ];
     let further = further.into_iter().filter(|(there, _)| *there).map(|(_, minor)| minor);

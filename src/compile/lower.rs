@@ -3,9 +3,10 @@
 
 use super::kv::KvFormat;
 use super::tables::{curve_entry, curve_id, rotary_entry};
-use crate::model::graph::{Function, Graph, Input};
+use crate::model::graph::{Graph, Input};
 use crate::model::spec::{
-    Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Pooling, Positions, RotarySpec,
+    Function, Head, LayerSpec, Mixer, ModelSpec, Norm, NormKind, NormPlacement, Pooling, Positions, QueryKeyNorm,
+    RotarySpec,
 };
 use slm_runtime::format::spec::{
     self as format, Block, CurveId, ExitHead, FfnKind, HeadMatrix, LayerCacheFormat, LayerRecord, MAX_CHUNK,
@@ -76,6 +77,8 @@ fn lower_layer(layer: &LayerSpec, tables: &[(RotarySpec, usize)], key_maps: bool
             NormPlacement::Pre => format::NormPlacement::Before,
             NormPlacement::Post => format::NormPlacement::After,
             NormPlacement::Around => format::NormPlacement::Around,
+            NormPlacement::Beside => format::NormPlacement::Beside,
+            NormPlacement::Added => format::NormPlacement::Added,
         } as u8,
         ffn: if layer.ffn.gated { FfnKind::Gated } else { FfnKind::Plain } as u8,
         activation: curve_id(layer.ffn.activation) as u8,
@@ -88,7 +91,11 @@ fn lower_layer(layer: &LayerSpec, tables: &[(RotarySpec, usize)], key_maps: bool
             block: Block::Attention as u8,
             rotary: attention.rotary.map_or(0, |rotary| table_number(tables, &(rotary, attention.head_dim))),
             key_map: u8::from(key_maps),
-            query_key_norm: u8::from(attention.query_key_norm),
+            query_key_norm: match attention.query_key_norm {
+                None => 0,
+                Some(QueryKeyNorm::Heads) => format::QueryKeyNorm::Heads as u8,
+                Some(QueryKeyNorm::Together) => format::QueryKeyNorm::Together as u8,
+            },
             heads: attention.heads as u32,
             key_value_heads: attention.key_value_heads as u32,
             head_dim: attention.head_dim as u32,
@@ -182,7 +189,10 @@ pub fn lower(
         Head::MaskedLanguageModel { activation, norm, .. } => {
             (Output::MaskedLanguageModel, curve_id(*activation) as u8, Some(*norm))
         }
-        Head::Classifier { .. } => (Output::Classifier, 0, None),
+        Head::Classifier { function: Function::Tanh, .. } => (Output::Classifier, 0, None),
+        Head::Classifier { function: Function::Activation(activation), .. } => {
+            (Output::Classifier, curve_id(*activation) as u8, None)
+        }
     };
     let outside: Vec<f64> =
         [spec.embedding_norm, spec.final_norm, head_norm].iter().flatten().map(|norm| norm.epsilon).collect();
@@ -212,10 +222,8 @@ pub fn lower(
     }
     let output_rows = (OUTPUT_BYTES / (4 * spec.output_width())).clamp(1, chunk);
     let mut model = ModelRecord {
-        kind: match spec.kind {
-            ModelKind::Decoder => format::ModelKind::Decoder,
-            ModelKind::Encoder => format::ModelKind::Encoder,
-        } as u8,
+        // An encoder whose positions see those before them alone is read as a decoder is, chunk by chunk.
+        kind: if spec.causal { format::ModelKind::Decoder } else { format::ModelKind::Encoder } as u8,
         output: output as u8,
         embedding_norm: norm_number(spec.embedding_norm),
         final_norm: norm_number(spec.final_norm),

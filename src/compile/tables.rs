@@ -7,20 +7,22 @@ use slm_runtime::numerics::{CURVE_POINTS, ROTARY_BLOCK};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
 
 /// One entry of the functions section: head_dim, rows of the second table, then cos and sin of 64 single steps and of
-/// every 64th position below `context`, f32.
+/// every 64th position below `context`, f32. A factor on cos and sin is in the second table: both are multiplied, since
+/// angles add.
 pub fn rotary_entry(rotary: &RotarySpec, head_dim: usize, context: usize) -> Vec<u8> {
     let frequencies = rotary.frequencies(head_dim);
+    let (none, factors) = (vec![1.0; head_dim / 2], rotary.factors(head_dim));
     let high_rows = context.div_ceil(ROTARY_BLOCK);
     let mut bytes = Vec::new();
     bytes.extend((head_dim as u32).to_le_bytes());
     bytes.extend((high_rows as u32).to_le_bytes());
     let positions: [Vec<usize>; 2] =
         [(0..ROTARY_BLOCK).collect(), (0..high_rows).map(|row| row * ROTARY_BLOCK).collect()];
-    for positions in positions {
+    for (positions, factors) in positions.into_iter().zip([none, factors]) {
         for function in [libm::cos, libm::sin] {
             for &position in &positions {
-                for frequency in &frequencies {
-                    bytes.extend((function(position as f64 * frequency) as f32).to_le_bytes());
+                for (frequency, factor) in frequencies.iter().zip(&factors) {
+                    bytes.extend(((function(position as f64 * frequency) * factor) as f32).to_le_bytes());
                 }
             }
         }
@@ -34,6 +36,7 @@ pub fn curve_id(activation: Activation) -> CurveId {
         Activation::Silu => CurveId::Silu,
         Activation::Gelu => CurveId::Gelu,
         Activation::GeluTanh => CurveId::GeluTanh,
+        Activation::Relu => CurveId::Relu,
     }
 }
 
@@ -41,10 +44,12 @@ pub fn curve_id(activation: Activation) -> CurveId {
 pub fn curve_entry(id: CurveId) -> Vec<u8> {
     let k = match id {
         CurveId::Silu => 5u32,
-        CurveId::Gelu | CurveId::GeluTanh => 6,
+        CurveId::Gelu | CurveId::GeluTanh | CurveId::Relu => 6,
     };
     let tail = |u: f64| match id {
         CurveId::Silu => 1.0 / (1.0 + libm::exp(u)),
+        // Its share is 1 above 0 and 0 below.
+        CurveId::Relu => 0.0,
         CurveId::Gelu => 0.5 * libm::erfc(u * FRAC_1_SQRT_2),
         CurveId::GeluTanh => 1.0 / (1.0 + libm::exp(2.0 * libm::sqrt(FRAC_2_PI) * (u + 0.044715 * u * u * u))),
     };

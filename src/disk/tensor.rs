@@ -152,6 +152,32 @@ impl DenseTensor {
         Ok(DenseTensor { stored_name: self.stored_name.clone(), ..replaced })
     }
 
+    /// This tensor times a factor, in f32 unless its own format holds every product exactly.
+    ///
+    /// # Errors
+    /// [`TensorError::NotFinite`]
+    pub fn scaled(&self, factor: f32) -> Result<Self, TensorError> {
+        let mut values = self.to_f32("")?;
+        values.iter_mut().for_each(|value| *value *= factor);
+        self.replaced(&values)
+    }
+
+    /// The tensor that [`DenseTensor::scaled`] makes this one of, in f32: of each quotient and its two neighbours the one that
+    /// gives the value again and has the fewest digits, so that what was scaled comes back; else the quotient.
+    ///
+    /// # Errors
+    /// [`TensorError::NotFinite`]
+    pub fn unscaled(&self, factor: f32) -> Result<Self, TensorError> {
+        let mut values = self.to_f32("")?;
+        for value in &mut values {
+            let quotient = *value / factor;
+            let near = [quotient, quotient.next_up(), quotient.next_down()];
+            let exact = near.into_iter().filter(|near| near * factor == *value);
+            *value = exact.max_by_key(|near| near.to_bits().trailing_zeros()).unwrap_or(quotient);
+        }
+        self.replaced(&values)
+    }
+
     /// Its name in the file it was read from.
     pub fn stored_name(&self) -> Option<&str> {
         self.stored_name.as_deref()

@@ -165,7 +165,7 @@ impl OpenedModel {
             Subject::new(Numerics::Float32, None, None, Some(spec.parameter_count()))
         };
         let labels = match &spec.head {
-            Head::Classifier { labels } => labels.clone(),
+            Head::Classifier { labels, .. } => labels.clone(),
             _ => Vec::new(),
         };
         Ok(OpenedModel {
@@ -207,7 +207,11 @@ impl OpenedModel {
         };
         let size = crate::artifact::inspect::weight_size(&view);
         Ok(OpenedModel {
-            kind: if spec.is_decoder() { ModelKind::Decoder } else { ModelKind::Encoder },
+            kind: if spec.is_decoder() && spec.output == Output::LanguageModel as u8 {
+                ModelKind::Decoder
+            } else {
+                ModelKind::Encoder
+            },
             task: match Output::from_number(spec.output) {
                 Some(Output::LanguageModel) => Task::LanguageModel,
                 Some(Output::MaskedLanguageModel) => Task::MaskedLanguageModel,

@@ -17,10 +17,16 @@ pub fn spec_of(companions: &Companions, config: &Config) -> Result<ModelSpec, Co
     if spec.kind == ModelKind::Decoder {
         spec.opening = special_tokens::opening_tokens(companions, spec.vocabulary)?;
         spec.ends = special_tokens::end_tokens(companions, config, spec.ends, spec.vocabulary)?;
-        sentence::refuse_decoder(companions, spec.family)?;
+        match families::makes_sentence_vectors(spec.family) && sentence::pools(companions)? {
+            true => spec = families::as_encoder(spec),
+            false => sentence::refuse_decoder(companions, spec.family)?,
+        }
     }
     if spec.head == Head::Hidden {
         let sentence = sentence::read(companions, spec.hidden)?;
+        if spec.causal {
+            sentence::require_last(companions, sentence.embedding, spec.family)?;
+        }
         spec.embedding = sentence.embedding;
         spec.longest_text =
             sentence.longest_text.map(|longest| longest.get()).filter(|&longest| longest < spec.context);
@@ -36,6 +42,9 @@ pub fn notes(companions: &Companions, config: &Config, spec: &ModelSpec) -> Resu
     let mut notes = special_tokens::notes(companions, config, spec.vocabulary)?;
     if spec.kind == ModelKind::Decoder {
         notes.extend(generation::read(companions)?.notes);
+    }
+    if let Some(limit) = families::context_limit(config)? {
+        notes.push(Note::FewerPositions { file: config.file().to_owned(), limit });
     }
     match &spec.head {
         Head::Hidden => notes.extend(sentence::read(companions, spec.hidden)?.notes),

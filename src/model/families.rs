@@ -6,27 +6,42 @@ pub mod class_defaults;
 mod classifier;
 mod decoder;
 mod distilbert;
+mod electra;
+mod encoder;
 mod fewer_layers;
 mod gemma3;
 mod gpt2;
+mod gpt_neox;
+mod granite;
+mod head_order;
 mod lfm2;
 mod llama;
+mod ministral3;
 mod mistral;
+mod mobilellm;
 mod narrower;
+mod olmo2;
+mod opt;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod roberta;
 mod rotary;
+mod smollm3;
+mod stablelm;
+mod starcoder2;
 
 pub use classifier::with_classifier;
 pub use fewer_layers::with_layers;
+pub use head_order::HeadOrder;
 pub use narrower::{WidthKeys, Widths, with_widths};
+pub use rotary::{ContextLimit, context_limit};
 
 use class_defaults::ClassDefault;
 
 use super::id::{LinearId, ParameterId, Part, Role};
-use super::spec::{Activation, ModelSpec};
-use crate::disk::{Config, ConfigError, DenseTensor};
+use super::spec::{Activation, Head, ModelKind, ModelSpec};
+use crate::disk::{Config, ConfigError, DenseTensor, TensorError};
 use serde_json::Value;
 
 /// What slmc knows of one `model_type`.
@@ -62,21 +77,34 @@ pub struct Family {
 }
 
 /// Every family, sorted by name.
-pub const FAMILIES: [Family; 10] = [
+pub const FAMILIES: [Family; 23] = [
     bert::FAMILY,
+    roberta::CAMEMBERT,
     distilbert::FAMILY,
+    electra::FAMILY,
     gemma3::FAMILY,
     gpt2::FAMILY,
+    gpt_neox::FAMILY,
+    granite::FAMILY,
     lfm2::FAMILY,
     llama::FAMILY,
+    ministral3::FAMILY,
     mistral::FAMILY,
+    mobilellm::FAMILY,
+    olmo2::FAMILY,
+    opt::FAMILY,
     phi3::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
+    roberta::FAMILY,
+    smollm3::FAMILY,
+    stablelm::FAMILY,
+    starcoder2::FAMILY,
+    roberta::XLM_ROBERTA,
 ];
 
 /// Where a parameter is: a whole tensor stored as slmc uses it, or transposed, or some rows of a fused one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TensorName {
     /// Name of the tensor.
     pub name: String,
@@ -88,6 +116,10 @@ pub struct TensorName {
     pub fused: Option<Fused>,
     /// Whether the file holds the matrix as (in, out).
     pub transposed: bool,
+    /// The order of its rows in the file, where that is another.
+    pub heads: Option<HeadOrder>,
+    /// Factor on its values, which the file has without it; 1 for most.
+    pub factor: f32,
 }
 
 /// Which rows of a fused tensor a parameter is, counted as slmc turns it, (out, in).
@@ -101,7 +133,7 @@ pub struct Fused {
 
 impl TensorName {
     fn prefixed(name: String) -> Self {
-        TensorName { name, legacy_name: None, prefixed: true, fused: None, transposed: false }
+        TensorName { name, legacy_name: None, prefixed: true, fused: None, transposed: false, heads: None, factor: 1.0 }
     }
 
     fn bare(name: &str) -> Self {
@@ -118,6 +150,21 @@ impl TensorName {
         TensorName { transposed: part == Part::Weight, ..self }
     }
 
+    /// Stored with the rows of its heads in another order, where one is given.
+    fn by_heads(self, heads: Option<HeadOrder>) -> Self {
+        TensorName { heads, ..self }
+    }
+
+    /// Stored without this factor.
+    fn times(self, factor: f32) -> Self {
+        TensorName { factor, ..self }
+    }
+
+    /// Whether the file has the values as they are used, row by row: not in another order, nor without a factor.
+    pub fn is_as_stored(&self) -> bool {
+        self.heads.is_none() && self.factor == 1.0
+    }
+
     /// The shape of the stored tensor, for a parameter of shape `shape`.
     pub fn stored_shape(&self, shape: &[usize]) -> Vec<usize> {
         let mut shape = shape.to_vec();
@@ -132,13 +179,34 @@ impl TensorName {
 
     /// The parameter, of shape `shape`, out of the stored tensor; `None` where that has another shape than
     /// [`TensorName::stored_shape`].
-    pub fn take(&self, stored: DenseTensor, shape: &[usize]) -> Option<DenseTensor> {
-        if self.fused.is_none() && !self.transposed {
+    ///
+    /// # Errors
+    /// A value that is not finite, of a tensor with a factor.
+    pub fn take(&self, stored: DenseTensor, shape: &[usize]) -> Result<Option<DenseTensor>, TensorError> {
+        let Some(taken) = self.rows(stored, shape) else { return Ok(None) };
+        match self.factor {
+            1.0 => Ok(Some(taken)),
+            factor => taken.scaled(factor).map(Some),
+        }
+    }
+
+    /// The rows of the stored tensor, in the order in which slmc uses them.
+    fn rows(&self, stored: DenseTensor, shape: &[usize]) -> Option<DenseTensor> {
+        if self.fused.is_none() && !self.transposed && self.heads.is_none() {
             return Some(stored);
         }
         let (first, rows) = (self.fused.map_or(0, |fused| fused.first), *shape.first()?);
         let rows = first..first.checked_add(rows)?;
-        if self.transposed { stored.transposed_columns(rows) } else { stored.rows(rows) }
+        match (self.heads, self.transposed) {
+            (Some(heads), transposed) => {
+                let stored = if transposed { stored.transposed()? } else { stored };
+                let whole = *stored.shape().first()?;
+                let rows: Vec<u32> = rows.map(|row| heads.stored_row(row, whole) as u32).collect();
+                stored.gathered(&rows)
+            }
+            (None, true) => stored.transposed_columns(rows),
+            (None, false) => stored.rows(rows),
+        }
     }
 
     /// With the spelling of norms that TensorFlow left behind: `gamma` for weight, `beta` for bias.
@@ -178,6 +246,16 @@ impl Family {
         let by_any = || self.prefixes.iter().find(|prefix| spec.parameters().iter().any(|any| has(any.id, prefix)));
         by_table.or_else(by_any).or(self.prefixes.first()).copied().unwrap_or("")
     }
+}
+
+/// Whether a family of decoders has sentence encoders, which slmc reads by modules.json or by the class.
+pub fn makes_sentence_vectors(family: &str) -> bool {
+    family == qwen3::NAME
+}
+
+/// A decoder without its head, whose output is the hidden states: an encoder whose positions see those before them alone.
+pub fn as_encoder(spec: ModelSpec) -> ModelSpec {
+    ModelSpec { kind: ModelKind::Encoder, head: Head::Hidden, opening: Vec::new(), ..spec }
 }
 
 /// Reads a configuration into what the forward needs, or says what of it slmc does not implement.

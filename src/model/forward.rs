@@ -24,7 +24,7 @@ pub use staged::{StagedContext, StagedForward};
 pub use stored::StoredWeights;
 
 use super::id::{LinearId, NormSite, ParameterId, Part, Role};
-use super::spec::{Activation, Head, ModelSpec, Norm, NormKind, Positions};
+use super::spec::{Activation, Function, Head, ModelSpec, Norm, NormKind, Positions};
 use burn::tensor::{Device, Tensor, activation};
 
 /// Sees activations as the forward computes them. Padded positions are among them.
@@ -153,7 +153,13 @@ impl<'a> Forward<'a> {
                 let inner = self.linear(LinearId::global(Role::MlmTransform), input, observer);
                 self.norm(activate(inner, *activation), *norm, None, NormSite::MlmTransform)
             }
-            Head::Classifier { .. } => self.linear(LinearId::global(Role::Pooler), input, observer).tanh(),
+            Head::Classifier { function, .. } => {
+                let pooled = self.linear(LinearId::global(Role::Pooler), input, observer);
+                match function {
+                    Function::Tanh => pooled.tanh(),
+                    Function::Activation(activation) => activate(pooled, *activation),
+                }
+            }
         }
     }
 
@@ -220,6 +226,7 @@ fn activate(input: Tensor<3>, function: Activation) -> Tensor<3> {
     match function {
         Activation::Silu => activation::silu(input),
         Activation::Gelu => activation::gelu(input),
+        Activation::Relu => activation::relu(input),
         Activation::GeluTanh => {
             let slope = (2.0 / std::f64::consts::PI).sqrt();
             let cube = input.clone() * input.clone() * input.clone();

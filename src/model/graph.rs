@@ -7,9 +7,7 @@
 //! ```
 
 use super::id::{LinearId, NormSite, Role};
-use super::spec::{
-    Activation, AttentionSpec, FfnSpec, Head, LayerSpec, Mixer, ModelSpec, NormKind, NormPlacement, Positions,
-};
+use super::spec::{AttentionSpec, FfnSpec, Function, Head, LayerSpec, Mixer, ModelSpec, NormKind, Positions};
 
 /// A matrix that is multiplied with an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,15 +64,6 @@ impl Origin {
             _ => column,
         }
     }
-}
-
-/// Element-wise functions that are computed by table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Function {
-    /// One of the activations.
-    Activation(Activation),
-    /// tanh
-    Tanh,
 }
 
 /// An input with everything that reads it, in the order of the forward; at least one linear.
@@ -186,11 +175,9 @@ fn last(id: LinearId, rows: usize) -> Linear {
 }
 
 fn layer_inputs(layer: &LayerSpec, n: usize, hidden: usize) -> Vec<Input> {
-    let normed = |site| match layer.norm_placement {
-        NormPlacement::Pre | NormPlacement::Around => {
-            Origin::Norm { layer: Some(n as u16), site, kind: layer.norm.kind }
-        }
-        NormPlacement::Post => Origin::Residual,
+    let normed = |site| match layer.norm_placement.is_before() {
+        true => Origin::Norm { layer: Some(n as u16), site, kind: layer.norm.kind },
+        false => Origin::Residual,
     };
     let mut out = match &layer.mixer {
         Mixer::Attention(attention) => attention_inputs(attention, n, hidden, normed(NormSite::Attention)),
@@ -251,8 +238,8 @@ fn head_inputs(spec: &ModelSpec) -> Vec<Input> {
             let last = language(*tied, origin).after(Function::Activation(*activation));
             vec![one(Role::MlmTransform, hidden, finished), last]
         }
-        Head::Classifier { labels } => {
-            let last = one(Role::Classifier, labels.len(), Origin::Function).after(Function::Tanh);
+        Head::Classifier { function, labels } => {
+            let last = one(Role::Classifier, labels.len(), Origin::Function).after(*function);
             vec![one(Role::Pooler, hidden, finished), last]
         }
     }

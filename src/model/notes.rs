@@ -1,6 +1,7 @@
 //! What was found in the files of a model and decided about it, where a person may want to know: what was left out, and
 //! what the files do not say themselves.
 
+use super::families::ContextLimit;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -125,6 +126,13 @@ pub enum Note {
         /// The file.
         file: PathBuf,
     },
+    /// The model is another one beyond some position, and is read up to there.
+    FewerPositions {
+        /// The configuration.
+        file: PathBuf,
+        /// Positions that are read, those that are stated, and what changes beyond.
+        limit: ContextLimit,
+    },
     /// A tokenizer that could not be made of what the file says.
     NoTokenizer {
         /// The file.
@@ -161,6 +169,7 @@ impl Note {
                 | Note::PoolingNotListed { .. }
                 | Note::DefaultPrompt { .. }
                 | Note::PromptCounts { .. }
+                | Note::FewerPositions { .. }
                 | Note::NoTokenizer { .. }
                 | Note::Uncertain { .. }
         )
@@ -249,6 +258,17 @@ impl fmt::Display for Note {
                 f,
                 "{}: `include_prompt` is false; slmc does not know which tokens of a text are a prompt, and pools all",
                 file.display()
+            ),
+            Note::FewerPositions { file, limit } => write!(
+                f,
+                "{}: `max_position_embeddings` is {}; beyond the {} positions of `{}` {}, which is another model: it is read \
+                 with a context of {}",
+                file.display(),
+                limit.stated,
+                limit.context,
+                limit.key,
+                limit.beyond,
+                limit.context
             ),
             Note::NoTokenizer { file, problem } => write!(
                 f,

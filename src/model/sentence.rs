@@ -312,6 +312,34 @@ pub fn unused(companions: &Companions, output: &'static str) -> Option<Note> {
     Some(Note::ModulesUnused { file, output })
 }
 
+/// Whether modules.json makes one vector of a text.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn pools(companions: &Companions) -> Result<bool, ConfigError> {
+    Ok(listed(companions)?.is_some_and(|(_, modules)| modules.iter().any(|module| module.class == "Pooling")))
+}
+
+/// Refuses another pooling than that of the last token, the only one that has seen the whole text of a causal model.
+///
+/// # Errors
+/// [`ConfigError::Unsupported`].
+pub fn require_last(
+    companions: &Companions,
+    embedding: Option<Embedding>,
+    family: &'static str,
+) -> Result<(), ConfigError> {
+    let Some(embedding) = embedding.filter(|embedding| embedding.pooling != Pooling::Last) else { return Ok(()) };
+    let file = companions.find(MODULES_FILE).map(|file| file.path().to_owned()).unwrap_or_default();
+    Err(ConfigError::Unsupported {
+        file,
+        key: "pooling_mode".to_owned(),
+        value: embedding.pooling.name().to_owned(),
+        subject: family,
+        supported: Pooling::Last.name().to_owned(),
+    })
+}
+
 /// Refuses a decoder that makes sentence vectors.
 ///
 /// # Errors
@@ -325,7 +353,7 @@ pub fn refuse_decoder(companions: &Companions, family: &'static str) -> Result<(
         value: modules[index].class.clone(),
         subject: family,
         supported:
-            "next-token logits only, sentence vectors are made by encoders; without the file the model is read as \
+            "next-token logits only, sentence vectors are made by encoders and by qwen3; without the file the model is read as \
                     one that continues text"
                 .to_owned(),
     })

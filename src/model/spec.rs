@@ -2,8 +2,10 @@
 //! need, and nothing of any file format. Every shape is stated once, by [`ModelSpec::parameters`].
 
 mod parameters;
+mod rotary;
 
 pub use parameters::ParameterShape;
+pub use rotary::{Divisors, Llama3Scaling, RotaryScaling, RotarySpec, YarnScaling};
 
 /// Decoders attend to the past and keep a cache; encoders see the whole sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,31 @@ pub enum NormPlacement {
     Post,
     /// x + norm(f(norm(x))), each with weights of its own
     Around,
+    /// x + attention(norm(x)) + network(norm(x)), each with weights of its own
+    Beside,
+    /// x + norm(f(x))
+    Added,
+}
+
+impl NormPlacement {
+    /// Whether a norm stands before each part.
+    pub fn is_before(self) -> bool {
+        matches!(self, NormPlacement::Pre | NormPlacement::Around | NormPlacement::Beside)
+    }
+
+    /// Whether what a part adds is normed.
+    pub fn is_on_added(self) -> bool {
+        matches!(self, NormPlacement::Around | NormPlacement::Added)
+    }
+}
+
+/// Norms of queries and keys before rotation, by the layer's norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryKeyNorm {
+    /// Over head_dim, head by head, with weights that all heads share.
+    Heads,
+    /// Over all heads of a position together.
+    Together,
 }
 
 /// Element-wise functions, each y = x · S(x).
@@ -54,46 +81,17 @@ pub enum Activation {
     Gelu,
     /// x · Φ(x), with tanh
     GeluTanh,
+    /// x where it is above 0, else 0
+    Relu,
 }
 
-/// Frequencies of rotary positions: element i is paired with i + head_dim/2.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RotarySpec {
-    /// Base of the geometric series of frequencies.
-    pub theta: f64,
-    /// Llama 3's stretching of low frequencies.
-    pub scaling: Option<Llama3Scaling>,
-}
-
-/// inv · (mix + (1 − mix) / factor), mix = clip((original / wavelength − low) / (high − low), 0, 1).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Llama3Scaling {
-    /// How much the lowest frequencies are stretched.
-    pub factor: f64,
-    /// Wavelengths above original / low are stretched whole.
-    pub low_frequency_factor: f64,
-    /// Wavelengths below original / high are left alone.
-    pub high_frequency_factor: f64,
-    /// Context the checkpoint was first trained for.
-    pub original_context: usize,
-}
-
-impl RotarySpec {
-    /// Angular frequencies of the pairs of a head, (head_dim / 2), by `libm`: the same on every build machine.
-    pub fn frequencies(&self, head_dim: usize) -> Vec<f64> {
-        let mut out = Vec::with_capacity(head_dim / 2);
-        for pair in 0..head_dim / 2 {
-            let mut frequency = libm::pow(self.theta, -((2 * pair) as f64) / head_dim as f64);
-            if let Some(scaling) = self.scaling {
-                let wavelength = 2.0 * std::f64::consts::PI / frequency;
-                let (low, high) = (scaling.low_frequency_factor, scaling.high_frequency_factor);
-                let mix = ((scaling.original_context as f64 / wavelength - low) / (high - low)).clamp(0.0, 1.0);
-                frequency *= mix + (1.0 - mix) / scaling.factor;
-            }
-            out.push(frequency);
-        }
-        out
-    }
+/// Element-wise functions that are computed by table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Function {
+    /// One of the activations.
+    Activation(Activation),
+    /// tanh
+    Tanh,
 }
 
 /// How the model knows positions.
@@ -120,8 +118,8 @@ pub struct AttentionSpec {
     pub input_bias: bool,
     /// Whether the output projection has one.
     pub output_bias: bool,
-    /// Whether queries and keys are normed over head_dim, head by head and before rotation, by the layer's norm.
-    pub query_key_norm: bool,
+    /// Norms of queries and keys, where there are some.
+    pub query_key_norm: Option<QueryKeyNorm>,
     /// Rotation of queries and keys.
     pub rotary: Option<RotarySpec>,
     /// Positions a decoder's token attends to, its own included; all before it where absent.
@@ -138,7 +136,7 @@ impl AttentionSpec {
             score_scale: 1.0 / (head_dim as f64).sqrt(),
             input_bias: true,
             output_bias: true,
-            query_key_norm: false,
+            query_key_norm: None,
             rotary: None,
             window: None,
         }
@@ -228,8 +226,10 @@ pub enum Head {
         /// Whether the token table is the head's weight.
         tied: bool,
     },
-    /// tanh pooler over the first token, then a classifier.
+    /// A dense layer with a function over the first token, its pooler, then a classifier.
     Classifier {
+        /// The function of the pooler.
+        function: Function,
         /// Names by id.
         labels: Vec<String>,
     },
@@ -283,6 +283,8 @@ pub struct ModelSpec {
     pub family: &'static str,
     /// Decoder or encoder.
     pub kind: ModelKind,
+    /// Whether a position sees itself and those before it alone: of decoders, and of encoders that were made from one.
+    pub causal: bool,
     /// Rows of the token table.
     pub vocabulary: usize,
     /// Width of the residual stream.
@@ -312,6 +314,25 @@ pub struct ModelSpec {
     pub embedding: Option<Embedding>,
     /// Most tokens of a text where the files beside the configuration allow fewer than `context`.
     pub longest_text: Option<usize>,
+    /// What files have otherwise.
+    pub stored: Stored,
+}
+
+/// How the files of a checkpoint differ from the weights that slmc holds of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stored {
+    /// A factor of the configuration on what attention and the network of every layer add to the residual stream, which slmc
+    /// holds in their last matrices.
+    pub residual: f32,
+    /// A factor of the configuration on the logits, which slmc holds in the norm after the last layer.
+    pub logits: f32,
+    /// Rows of the position table before that of the first token.
+    pub leading_positions: usize,
+}
+
+impl Stored {
+    /// As most families have it: no difference.
+    pub const ALIKE: Stored = Stored { residual: 1.0, logits: 1.0, leading_positions: 0 };
 }
 
 impl ModelSpec {

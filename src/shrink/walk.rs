@@ -171,7 +171,7 @@ impl At<'_, '_> {
             Mixer::Attention(_) => NormSite::Attention,
             Mixer::Conv(_) => NormSite::Conv,
         };
-        if placement != NormPlacement::Post {
+        if placement.is_before() {
             self.scale_gain(Some(place), first, layer.norm)?;
         }
         self.teacher.each(|halted, context| of_teacher.enter(of, halted.hidden, context));
@@ -234,14 +234,14 @@ impl At<'_, '_> {
         }
         let layer = self.of.cut.spec.layers[place];
         match layer.norm_placement {
-            NormPlacement::Pre => {}
+            NormPlacement::Pre | NormPlacement::Beside => {}
             // The teacher is layers further: there is nothing to compare with.
             _ if skipped => {}
             NormPlacement::Post => {
                 self.fit_channels(Some(place), site, &self.teacher.hidden(), &self.student.hidden())?;
                 self.step(place, step, before.clone())?;
             }
-            NormPlacement::Around => {
+            NormPlacement::Around | NormPlacement::Added => {
                 let output = if step == Step::FfnOutput { NormSite::FfnOutput } else { NormSite::AttentionOutput };
                 let added = |after: &[Halted<Tensor<3>>], before: &[Halted<Tensor<3>>]| -> Vec<Tensor<3>> {
                     after.iter().zip(before).map(|(a, b)| a.hidden.clone() - b.hidden.clone()).collect()
@@ -252,7 +252,7 @@ impl At<'_, '_> {
                 self.step(place, step, before.clone())?;
             }
         }
-        if step == Step::MixOutput && layer.norm_placement != NormPlacement::Post {
+        if step == Step::MixOutput && layer.norm_placement.is_before() {
             self.scale_gain(Some(place), NormSite::Ffn, layer.norm)?;
             self.step(place, step, before)?;
         }
@@ -323,7 +323,7 @@ impl At<'_, '_> {
                 Some(later) => kept(&later[number])?,
                 None => with_values(&teacher.input, |x| outputs(x, &matrix, &biases))?,
             };
-            if placement != NormPlacement::Around {
+            if !placement.is_on_added() {
                 if later.is_none() {
                     add(&mut target, &kept(&teacher.hidden)?);
                 }

@@ -260,7 +260,7 @@ fn check_same(client: &Model, start: &Model) -> Result<(), ClientError> {
     if token_table(&client.companions) != token_table(&start.companions) {
         return Err(differs("tokens", "its tokenizer.json".to_owned(), "another".to_owned()));
     }
-    if let (Head::Classifier { labels: own }, Head::Classifier { labels: other }) =
+    if let (Head::Classifier { labels: own, .. }, Head::Classifier { labels: other, .. }) =
         (&client.spec.head, &start.spec.head)
         && own != other
     {

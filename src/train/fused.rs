@@ -11,7 +11,7 @@ use super::relations::Relations;
 use super::trainer::{Run, Teacher};
 use super::view::{Lent, View, give_back};
 use crate::model::forward::{Batch, FusedForward, FusedWeights, Observer, Unobserved, root_without_graph};
-use crate::model::spec::{Head, ModelKind, ModelSpec};
+use crate::model::spec::{Head, ModelSpec};
 use burn::tensor::Tensor;
 use slm_fused::head::{Answers, Means, SampledRows, TeacherRows, Weighting, losses, sample};
 use slm_fused::hidden::{Comparison, Form, distance};
@@ -320,7 +320,7 @@ impl Observer for Projected {
 fn layout(plan: &Relations, batch: &Batch, spec: &ModelSpec) -> Layout {
     let [sequences, length] = batch.dims();
     let present = batch.mask().map(|mask| Arc::new(mask.to_vec()));
-    Layout { widths: plan.widths[0], sequences, length, present, causal: spec.kind == ModelKind::Decoder }
+    Layout { widths: plan.widths[0], sequences, length, present, causal: spec.causal }
 }
 
 fn form(settings: &LossWeights) -> Form {

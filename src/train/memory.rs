@@ -251,13 +251,13 @@ impl TrainingNeed<'_> {
 /// Floats a token that the operations of a layer keep for the backward pass, their inputs for the most part.
 fn kept_floats(layer: &LayerSpec, hidden: usize) -> usize {
     let states = match layer.norm_placement {
-        NormPlacement::Pre | NormPlacement::Post => 4 * hidden,
+        NormPlacement::Pre | NormPlacement::Post | NormPlacement::Beside | NormPlacement::Added => 4 * hidden,
         NormPlacement::Around => 6 * hidden,
     };
     let mixer = match &layer.mixer {
         Mixer::Attention(attention) => {
             let projected = attention.query_width() + 2 * attention.key_width();
-            let copies = if attention.query_key_norm { 2 } else { 1 };
+            let copies = if attention.query_key_norm.is_some() { 2 } else { 1 };
             copies * projected + attention.query_width() + 2 * attention.heads
         }
         // Its input three times as wide, sums and output.

@@ -234,7 +234,7 @@ pub fn read(
             }
             Ok(ReadSamples { samples: Samples::Masked { sequences, masking }, files })
         }
-        (TrainTask::Classify, Head::Classifier { labels: known }, _) => {
+        (TrainTask::Classify, Head::Classifier { labels: known, .. }, _) => {
             let (mut sequences, mut labels, mut files) = (Vec::new(), Vec::new(), Vec::new());
             for file in &data.files {
                 let Records { records, mut notes } = read_labelled(file, &data.form, TEXT_FIELD, &data.label_field)?;

@@ -47,7 +47,7 @@ fn a_key_that_says_what_the_class_says_may_be_left_out() {
 #[test]
 fn labels_that_are_not_named_are_numbered() {
     let labels = |directory: &Path| match spec(directory).head {
-        Head::Classifier { labels } => labels,
+        Head::Classifier { labels, .. } => labels,
         _ => panic!("a classifier"),
     };
     let directory = copied(&golden("bert-classifier"));

@@ -90,7 +90,7 @@ fn of_damaged_checkpoints() {
         ("hidden_act", json!("relu6")),
         ("vocab_size", json!(33)),
         ("num_hidden_layers", json!(3)),
-        ("rope_scaling", json!({"rope_type": "yarn", "factor": 2.0})),
+        ("rope_scaling", json!({"rope_type": "ntk", "factor": 2.0})),
     ] {
         let mut changed: Value = serde_json::from_str(&config).expect("JSON");
         changed[key] = value.clone();

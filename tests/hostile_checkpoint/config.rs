@@ -10,7 +10,7 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
         (
             "model_type",
             json!("mamba"),
-            "`model_type` is `mamba`; slmc supports bert, distilbert, gemma3_text, gpt2, lfm2, llama, mistral, phi3, qwen2, qwen3",
+            "`model_type` is `mamba`; slmc supports bert, camembert, distilbert, electra, gemma3_text, gpt2, gpt_neox, granite, lfm2, llama, ministral3, mistral, mobilellm, olmo2, opt, phi3, qwen2, qwen3, roberta, smollm3, stablelm, starcoder2, xlm-roberta",
         ),
         ("model_type", json!(3), "`model_type` is 3, expected a string"),
         (
@@ -33,12 +33,12 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
         ("rope_theta", json!("big"), "`rope_theta` is \"big\""),
         (
             "rope_scaling",
-            json!({"type": "linear", "factor": 2.0}),
-            "`rope_scaling.type` is `linear`; llama supports default, llama3",
+            json!({"type": "ntk", "factor": 2.0}),
+            "`rope_scaling.type` is `ntk`; llama supports default, linear, dynamic, llama3, yarn, longrope",
         ),
-        ("rope_scaling", json!({"rope_type": "yarn"}), "`rope_scaling.rope_type` is `yarn`"),
+        ("rope_scaling", json!({"rope_type": "yarn"}), "key `rope_scaling.factor` is missing"),
         ("rope_scaling", json!({"rope_type": "llama3"}), "key `rope_scaling.factor` is missing"),
-        ("rope_parameters", json!({"rope_type": "dynamic"}), "`rope_parameters.rope_type` is `dynamic`"),
+        ("rope_parameters", json!({"rope_type": "dynamic"}), "key `rope_parameters.factor` is missing"),
         ("rope_parameters", json!({"rope_type": "default", "rope_theta": 5.0}), "`rope_parameters` is {"),
         ("rope_parameters", json!({"full_attention": {"rope_type": "default"}}), "`rope_parameters.full_attention` is"),
         ("rope_parameters", json!({"partial_rotary_factor": 0.5}), "`rope_parameters.partial_rotary_factor` is `0.5`"),

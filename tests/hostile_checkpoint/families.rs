@@ -3,8 +3,10 @@
 
 use super::fixture::expect;
 use crate::support::golden;
+use safetensors::SafeTensors;
 use serde_json::{Value, json};
-use slmc::formats::{open_model, open_outline};
+use slmc::formats::hugging_face::Directory;
+use slmc::formats::{ModelSink, open_model, open_outline};
 use slmc::model::spec::{Mixer, ModelSpec};
 use std::fs;
 use std::path::Path;
@@ -27,14 +29,15 @@ fn spec(dir: &Path) -> ModelSpec {
 #[test]
 fn configurations_outside_the_closed_lists_are_refused_by_key() {
     let gemma = "gemma3-text";
-    let cases: [(&str, &str, Value, &str); 45] = [
+    let cases: [(&str, &str, Value, &str); 93] = [
         ("mistral", "architectures", json!(["MistralModel"]), "mistral supports MistralForCausalLM"),
         ("mistral", "hidden_act", json!("gelu"), "`hidden_act` is `gelu`; mistral supports silu"),
         ("mistral", "sliding_window", json!(0), "`sliding_window` is 0"),
         ("mistral", "sliding_window", json!("all"), "`sliding_window` is \"all\""),
         ("mistral", "layer_types", json!(["full_attention"]), "`layer_types`"),
         ("mistral", "attention_bias", json!(true), "`attention_bias` is `true`"),
-        ("mistral", "rope_parameters", json!({"rope_type": "yarn"}), "`rope_parameters.rope_type` is `yarn`; mistral"),
+        ("mistral", "rope_parameters", json!({"rope_type": "ntk"}), "`rope_parameters.rope_type` is `ntk`; mistral"),
+        ("mistral", "rope_parameters", json!({"rope_type": "yarn"}), "key `rope_parameters.factor` is missing"),
         ("qwen2-qkv-bias", "layer_types", json!(["full_attention"]), "expected a list of 3 names"),
         (
             "qwen2-qkv-bias",
@@ -54,12 +57,17 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
         ("qwen3-qk-norm", "attention_bias", json!(true), "tensor `model.layers.0.self_attn.q_proj.bias` is missing"),
         ("qwen3-qk-norm", "head_dim", json!(31), "`head_dim` is 31, expected an even width"),
         ("qwen3-qk-norm", "hidden_act", json!("relu"), "qwen3 supports silu"),
-        ("phi3-fused-qkv", "partial_rotary_factor", json!(0.75), "`partial_rotary_factor` is `0.75`"),
+        (
+            "phi3-fused-qkv",
+            "partial_rotary_factor",
+            json!(0.75),
+            "`partial_rotary_factor` is 0.75, expected what rope_parameters.partial_rotary_factor says",
+        ),
         (
             "phi3-fused-qkv",
             "rope_parameters",
             json!({"rope_type": "longrope", "rope_theta": 1e4}),
-            "`rope_parameters.rope_type` is `longrope`; phi3 supports default, llama3",
+            "`rope_parameters.short_factor` is absent, expected a list of 5 numbers above 0",
         ),
         (
             "phi3-fused-qkv",
@@ -82,6 +90,12 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
         ("gpt2", "tie_word_embeddings", json!(false), "tensor `lm_head.weight` is missing, expected shape [96, 40]"),
         ("distilbert-mlm", "activation", json!("relu"), "`activation` is `relu`; distilbert supports gelu"),
         (
+            "distilbert-classifier",
+            "id2label",
+            json!({"0": "a"}),
+            "`classifier.weight` has shape [7, 40], expected [1, 40]",
+        ),
+        (
             "distilbert-mlm",
             "architectures",
             json!(["DistilBertForQuestionAnswering"]),
@@ -97,7 +111,7 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
             gemma,
             "rope_parameters",
             json!({"full_attention": {"rope_type": "linear", "factor": 8.0}, "sliding_attention": {}}),
-            "`rope_parameters.full_attention.rope_type` is `linear`",
+            "",
         ),
         // The class's base for the layers that are not there.
         (gemma, "rope_parameters", json!({"full_attention": {"rope_type": "default"}}), ""),
@@ -109,20 +123,124 @@ fn configurations_outside_the_closed_lists_are_refused_by_key() {
         ("lfm2-short-conv", "block_auto_adjust_ff_dim", json!(true), "has shape [72, 40], expected [256, 40]"),
         ("lfm2-short-conv", "block_ffn_dim_multiplier", json!(0.0), ""),
         (
+            "llama-linear",
+            "rope_parameters",
+            json!({"rope_type": "linear", "factor": 0}),
+            "`rope_parameters.factor` is 0",
+        ),
+        ("llama-linear", "rope_parameters", json!({"rope_type": "linear"}), "key `rope_parameters.factor` is missing"),
+        ("llama-linear", "partial_rotary_factor", json!(0.5), "`partial_rotary_factor` is `0.5`"),
+        (
+            "llama-yarn",
+            "rope_parameters",
+            json!({"rope_type": "yarn", "factor": 4.0, "beta_fast": 0.5}),
+            "`rope_parameters.beta_fast` is 0.5",
+        ),
+        (
+            "llama-yarn",
+            "rope_parameters",
+            json!({"rope_type": "yarn", "factor": 4.0, "truncate": 1}),
+            "`rope_parameters.truncate` is 1",
+        ),
+        ("llama-yarn", "rope_scaling", json!({"rope_type": "yarn", "factor": 8.0}), "`rope_parameters`"),
+        (
+            "phi3-longrope-partial",
+            "original_max_position_embeddings",
+            json!(64),
+            "`original_max_position_embeddings` is 64",
+        ),
+        (
+            "phi3-longrope-partial",
+            "partial_rotary_factor",
+            json!(0.5),
+            "what rope_parameters.partial_rotary_factor says",
+        ),
+        (
+            "phi3-fused-qkv",
+            "rope_parameters",
+            json!({"partial_rotary_factor": 0.75}),
+            "expected a share of 10 that leaves an even width between 2 and 10",
+        ),
+        ("phi3-longrope-partial", "head_dim", json!(32), "expected a list of 12 numbers above 0"),
+        ("roberta-mlm-padded", "max_position_embeddings", json!(128), "has shape [130, 40], expected [128, 40]"),
+        (
+            "roberta-mlm-padded",
+            "max_position_embeddings",
+            json!(2),
+            "expected more than 2: positions begin after pad_token_id",
+        ),
+        ("roberta-mlm-padded", "pad_token_id", json!(-1), "`pad_token_id` is -1, expected a token"),
+        (
+            "roberta-mlm-padded",
+            "position_embedding_type",
+            json!("relative_key"),
+            "`position_embedding_type` is `relative_key`",
+        ),
+        ("roberta-mlm-padded", "is_decoder", json!(true), "`is_decoder` is `true`"),
+        (
+            "roberta-mlm-padded",
+            "architectures",
+            json!(["RobertaForTokenClassification"]),
+            "roberta supports RobertaModel",
+        ),
+        ("camembert-mlm", "architectures", json!(["RobertaForMaskedLM"]), "camembert supports CamembertModel"),
+        ("xlm-roberta-encoder", "architectures", json!(["RobertaModel"]), "xlm-roberta supports XLMRobertaModel"),
+        ("electra-mlm", "embedding_size", json!(20), "`embedding_size` is `20`; electra supports hidden_size, 40"),
+        ("electra-mlm", "architectures", json!(["ElectraForPreTraining"]), "electra supports ElectraModel"),
+        ("granite-multipliers", "residual_multiplier", json!(0), "`residual_multiplier` is 0"),
+        ("granite-multipliers", "logits_scaling", json!(1e9), "expected a number from 1e-6 to 1e6"),
+        ("granite-multipliers", "num_local_experts", json!(8), "`num_local_experts` is `8`"),
+        ("smollm3-no-positions", "no_rope_layers", json!([1, 1]), "expected a list of 4 flags"),
+        ("smollm3-no-positions", "no_rope_layers", json!([1, 1, 2, 0]), "expected a list of 4 flags"),
+        (
+            "smollm3-no-positions",
+            "use_sliding_window",
+            json!(false),
+            "full_attention where use_sliding_window is false",
+        ),
+        ("starcoder2", "use_bias", json!(false), "tensor `model.layers.0.mlp.c_fc.bias`"),
+        ("starcoder2", "hidden_act", json!("relu"), "starcoder2 supports gelu_pytorch_tanh, gelu_new, gelu"),
+        ("stablelm-partial-rotary", "use_parallel_residual", json!(true), "`use_parallel_residual` is `true`"),
+        ("stablelm-partial-rotary", "qk_layernorm", json!(true), "`qk_layernorm` is `true`"),
+        ("stablelm-partial-rotary", "use_qkv_bias", json!(false), "self_attn.k_proj.bias"),
+        ("ministral3-yarn", "layer_types", json!(["full_attention", "full_attention"]), "`layer_types`"),
+        ("mobilellm", "layer_sharing", json!(true), "`layer_sharing` is `true`"),
+        ("mobilellm", "share_embedding", json!(false), "tensor `lm_head.weight` is missing"),
+        ("opt", "do_layer_norm_before", json!(false), "`do_layer_norm_before` is `false`"),
+        ("opt", "word_embed_proj_dim", json!(20), "`word_embed_proj_dim` is `20`; opt supports hidden_size, 40"),
+        ("opt", "activation_function", json!("gelu"), "opt supports relu"),
+        ("opt", "max_position_embeddings", json!(130), "has shape [130, 40], expected [132, 40]"),
+        ("gpt-neox-parallel", "num_key_value_heads", json!(2), "`num_key_value_heads` is `2`"),
+        ("gpt-neox-parallel", "num_attention_heads", json!(3), "`num_attention_heads` is 3, expected a divisor"),
+        ("gpt-neox-parallel", "hidden_act", json!("relu"), "gpt_neox supports gelu, gelu_new, gelu_pytorch_tanh"),
+        ("gpt-neox-parallel", "attention_bias", json!(false), "attention.dense.bias"),
+        ("gpt-neox-parallel", "rotary_pct", json!(0.5), "what rope_parameters.partial_rotary_factor says"),
+        ("olmo2", "architectures", json!(["Olmo3ForCausalLM"]), "olmo2 supports Olmo2ForCausalLM"),
+        ("olmo2", "sliding_window", json!(16), "`sliding_window` is `16`"),
+        (
+            "olmo2",
+            "num_key_value_heads",
+            json!(4),
+            "`model.layers.0.self_attn.k_proj.weight` has shape [20, 40], expected [40, 40]",
+        ),
+        (
             "lfm2-short-conv",
             "tie_embedding",
             json!(false),
             "`tie_embedding` is false, expected what tie_word_embeddings",
         ),
     ];
+    let mut wrong = Vec::new();
     for (name, key, value, expected) in cases {
         let dir = copy(name, |config| config[key] = value.clone());
-        match expected {
+        let checked = std::panic::catch_unwind(|| match expected {
             // Not read where another key makes it moot.
             "" => drop(open_model(dir.path()).unwrap()),
             _ => expect(dir.path(), &[expected]),
-        }
+        });
+        wrong.extend(checked.is_err().then(|| format!("{name}: {key} = {value}")));
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
     // The number of its class, which is not that of the tensors.
     for (name, found) in [
         (
@@ -228,5 +346,67 @@ fn both_spellings_give_the_same_specification() {
             drop(config.as_object_mut().unwrap().remove("rope_parameters"));
         });
         assert_eq!(spec(new.path()), spec(old.path()), "{name}");
+    }
+}
+
+#[test]
+fn contexts_that_would_need_another_model_are_named() {
+    for (name, beyond) in [("phi3-longrope-partial", "long_factor"), ("ministral3-yarn", "llama_4_scaling_beta")] {
+        let outline = open_outline(&golden(name)).unwrap();
+        assert_eq!(outline.spec.context, 128, "{name}");
+        let notes: Vec<String> = outline.notes.iter().map(ToString::to_string).collect();
+        let said = notes.iter().any(|note| {
+            note.contains("`max_position_embeddings` is 256; beyond the 128 positions") && note.contains(beyond)
+        });
+        assert!(said, "{name}: {notes:?}");
+    }
+    // All of it is one model where the two contexts are the same.
+    let whole = copy("phi3-longrope-partial", |config| {
+        config["original_max_position_embeddings"] = json!(256);
+        config["rope_parameters"]["original_max_position_embeddings"] = json!(256);
+    });
+    assert_eq!(spec(whole.path()).context, 256);
+}
+
+#[test]
+fn heads_that_turn_in_part_and_factors_come_back_as_they_were_stored() {
+    for name in [
+        "stablelm-partial-rotary",
+        "phi3-longrope-partial",
+        "gpt-neox-parallel",
+        "roberta-classifier",
+        "opt",
+        "granite-multipliers",
+    ] {
+        let out = tempfile::tempdir().unwrap();
+        let out = out.path().join("out");
+        let model = open_model(&golden(name)).unwrap();
+        Directory(&out).write(&model, &json!({})).unwrap();
+        let read = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
+        let (before, after) = (read(&golden(name)), read(&out));
+        let (before, after) = (SafeTensors::deserialize(&before).unwrap(), SafeTensors::deserialize(&after).unwrap());
+        assert_eq!(before.len(), after.len(), "{name}");
+        for (tensor, old) in before.tensors() {
+            let new = after.tensor(&tensor).unwrap();
+            assert_eq!(old.shape(), new.shape(), "{name}: {tensor}");
+            let alike = match name {
+                // In f32, a factor there and back.
+                "granite-multipliers" => {
+                    let old =
+                        old.data().as_chunks::<2>().0.iter().map(|bytes| half::f16::from_le_bytes(*bytes).to_f32());
+                    let new = new.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+                    old.zip(new).all(|(old, new)| (old - new).abs() <= 1e-6 * old.abs())
+                }
+                // Rows before the first position are not the model's.
+                _ if tensor.contains("position") => {
+                    let first = 2 * new.shape()[1] * 2;
+                    old.data()[first..] == new.data()[first..] && new.data()[..first].iter().all(|byte| *byte == 0)
+                }
+                _ => old.data() == new.data(),
+            };
+            assert!(alike, "{name}: {tensor}");
+        }
+        let again = open_model(&out).unwrap();
+        assert_eq!(again.spec, model.spec, "{name}");
     }
 }

@@ -114,6 +114,10 @@ impl Building<'_> {
         self.check_lists(opened, &modules)?;
         let (mut changed, mut ranks, mut replaced) = (0, BTreeSet::new(), 0);
         for (module, parts) in &modules {
+            if self.places.rearranged.contains(module) {
+                let (file, module, family) = (opened.file.clone(), module.clone(), self.base.spec.family);
+                return Err(AdapterError::Rearranged { file, module, family }.into());
+            }
             replaced += self.replace(opened, module, parts)?;
             let thin = [(Part::A, Part::B, false), (Part::TableA, Part::TableB, true)];
             for (a, b, table) in thin {

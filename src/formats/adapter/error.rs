@@ -54,6 +54,26 @@ pub enum AdapterError {
         /// A module of the base with a like name.
         nearest: Option<String>,
     },
+    /// A module of the base that files hold in another order than slmc, or without a factor.
+    #[error("{}: changes `{module}`, which slmc holds in another order than the files of {family}, or with a factor that they keep apart; merge it with PEFT's `merge_and_unload` and pass the result", file.display())]
+    Rearranged {
+        /// The file.
+        file: PathBuf,
+        /// The module.
+        module: String,
+        /// The family of the base.
+        family: &'static str,
+    },
+    /// A matrix with a trained adapter that cannot be written in the files' order.
+    #[error(
+        "an adapter of `{module}` cannot be written: slmc holds it in another order than the files of {family}, or with a factor that they keep apart; write the merged model with --lora-output merged"
+    )]
+    Unwritten {
+        /// The module.
+        module: String,
+        /// The family of the base.
+        family: &'static str,
+    },
     /// A tensor whose name says nothing that is known.
     #[error("{}: tensor `{tensor}` is no part of a LoRA adapter that slmc knows; merge it with PEFT's `merge_and_unload` and pass the result", file.display())]
     Unknown {

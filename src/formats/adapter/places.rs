@@ -76,11 +76,14 @@ pub(super) struct Places {
     places: BTreeMap<String, Vec<Place>>,
     /// The copies of a tied table, which adapters may save with it.
     pub(super) copies: BTreeSet<String>,
+    /// Modules that slmc holds in another order than files, or with a factor that files do not have.
+    pub(super) rearranged: BTreeSet<String>,
 }
 
 impl Places {
     pub(super) fn of(spec: &ModelSpec, family: &Family) -> Places {
         let mut places: BTreeMap<String, Vec<Place>> = BTreeMap::new();
+        let mut rearranged = BTreeSet::new();
         for parameter in spec.parameters() {
             let Some(source) = (family.source)(spec, parameter.id) else { continue };
             let rows = parameter.shape.first().copied().unwrap_or(0);
@@ -88,13 +91,16 @@ impl Places {
             let names: BTreeSet<String> =
                 family.prefixes.iter().chain(&[""]).flat_map(|prefix| source.names(prefix)).collect();
             for name in names {
+                if !source.is_as_stored() {
+                    rearranged.extend(name.rsplit_once('.').map(|(module, _)| module.to_owned()));
+                }
                 let place = Place { id: parameter.id, shape: parameter.shape.clone(), first, whole };
                 places.entry(name).or_default().push(place);
             }
         }
         let copies = (family.copies)(spec).into_iter().map(|(source, _)| source);
         let copies = copies.flat_map(|source| module_names(family, Some(&source))).collect();
-        Places { places, copies }
+        Places { places, copies, rearranged }
     }
 
     pub(super) fn find(&self, module: &str, end: &str) -> Option<&[Place]> {

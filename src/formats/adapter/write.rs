@@ -13,6 +13,7 @@
 //! A = [A₁; A₂; …]      B = diag(B₁, B₂, …)      alpha = number · alpha
 //! ```
 
+use super::error::AdapterError;
 use super::{WEIGHTS_FILE, settings};
 use crate::disk::PROVENANCE_FILE;
 use crate::disk::atomic::NewDirectory;
@@ -122,6 +123,10 @@ impl<'a> NewAdapter<'a> {
                 })
                 .collect();
             if !pairs.is_empty() {
+                if !parts.iter().all(StoredPart::is_as_stored) {
+                    let family = family.model_type;
+                    return Err(AdapterError::Unwritten { module: path, family }.into());
+                }
                 transposed |= parts[0].transposed();
                 adapted.push(Module { path, parts, pairs });
             } else if whole.contains(&path) {

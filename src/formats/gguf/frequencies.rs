@@ -14,7 +14,7 @@
 use super::block::BlockType;
 use super::container::StoredBlocks;
 use super::error::GgufError;
-use crate::model::spec::{Llama3Scaling, RotarySpec};
+use crate::model::spec::{Llama3Scaling, RotaryScaling, RotarySpec};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -42,7 +42,7 @@ pub(super) fn scaling(stored: &StoredBlocks, theta: f64, head_dim: usize, file: 
     if divisors.iter().all(|&divisor| divisor == 1.0) {
         return Ok(Value::Null);
     }
-    let plain = RotarySpec { theta, scaling: None }.frequencies(head_dim);
+    let plain = RotarySpec::plain(theta).frequencies(head_dim);
     let found = settings(&divisors, &plain).filter(|scaling| gives(scaling, theta, head_dim, &plain, &divisors));
     let Some(scaling) = found else {
         return Err(GgufError::Frequencies {
@@ -126,7 +126,8 @@ fn gives(scaling: &Llama3Scaling, theta: f64, head_dim: usize, plain: &[f64], di
     if scaling.high_frequency_factor <= scaling.low_frequency_factor {
         return false;
     }
-    let scaled = RotarySpec { theta, scaling: Some(*scaling) }.frequencies(head_dim);
+    let scaled =
+        RotarySpec { scaling: Some(RotaryScaling::Llama3(*scaling)), ..RotarySpec::plain(theta) }.frequencies(head_dim);
     let near = |((scaled, plain), &divisor): ((&f64, &f64), &f64)| {
         let expected = plain / scaled;
         (expected - divisor).abs() <= TOLERANCE * expected
@@ -153,8 +154,11 @@ mod tests {
                 high_frequency_factor: high,
                 original_context: original,
             };
-            let plain = RotarySpec { theta, scaling: None }.frequencies(head_dim);
-            let written = super::divisors(RotarySpec { theta, scaling: Some(scaling) }, head_dim);
+            let plain = RotarySpec::plain(theta).frequencies(head_dim);
+            let written = super::divisors(
+                RotarySpec { scaling: Some(RotaryScaling::Llama3(scaling)), ..RotarySpec::plain(theta) },
+                head_dim,
+            );
             let divisors: Vec<f64> = written.expect("it is scaled").into_iter().map(f64::from).collect();
             let found = settings(&divisors, &plain).expect("they lie on a line");
             assert!(gives(&found, theta, head_dim, &plain, &divisors), "{found:?}");

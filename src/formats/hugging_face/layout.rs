@@ -94,9 +94,10 @@ impl DenseLayout {
         Ok((DenseLayout { places, copies }, tied))
     }
 
-    /// The tensor that a matrix is in, and its rows there, counted as outputs.
+    /// The tensor that a matrix is in, and its rows there, counted as outputs; `None` where they stand in another order, or
+    /// with another factor.
     pub(super) fn rows_of(&self, id: ParameterId) -> Option<(&str, Range<usize>)> {
-        let place = self.places.get(&id)?;
+        let place = self.places.get(&id).filter(|place| place.source.is_as_stored())?;
         let (first, rows) = (place.source.fused.map_or(0, |fused| fused.first), *place.shape.first()?);
         Some((&place.name, first..first.checked_add(rows)?))
     }
@@ -114,7 +115,7 @@ impl DenseLayout {
         }
         let tensor = stored.dense(&place.name)?;
         let found = tensor.shape().to_vec();
-        let tensor = place.source.take(tensor, &place.shape).ok_or_else(|| ModelFormatError::Shape {
+        let tensor = place.source.take(tensor, &place.shape)?.ok_or_else(|| ModelFormatError::Shape {
             file: stored.path().to_owned(),
             tensor: place.name.clone(),
             expected: place.source.stored_shape(&place.shape),

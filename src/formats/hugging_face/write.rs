@@ -78,6 +78,11 @@ pub(in crate::formats) struct StoredPart<'m> {
 }
 
 impl StoredPart<'_> {
+    /// Whether the file has its rows in their order, and with their factor.
+    pub(in crate::formats) fn is_as_stored(&self) -> bool {
+        self.source.is_as_stored()
+    }
+
     /// Whether the file holds it as (in, out).
     pub(in crate::formats) fn transposed(&self) -> bool {
         self.source.transposed
@@ -134,11 +139,17 @@ pub(in crate::formats) fn tensors<'m>(
 /// The shape of the stored tensor of these parameters.
 pub(in crate::formats) fn stored_shape(parts: &[StoredPart<'_>]) -> Vec<usize> {
     let mut shape = parts[0].tensor.shape().to_vec();
-    shape[0] = parts.iter().map(|part| part.tensor.shape()[0]).sum();
+    shape[0] = leading_rows(parts) + parts.iter().map(|part| part.tensor.shape()[0]).sum::<usize>();
     if parts[0].source.transposed {
         shape.reverse();
     }
     shape
+}
+
+/// Rows of the stored tensor before those that slmc uses: position tables that count from their padding have them. They are
+/// written as zeros.
+fn leading_rows(parts: &[StoredPart<'_>]) -> usize {
+    parts[0].source.fused.map_or(0, |fused| fused.first)
 }
 
 /// The prefix of the checkpoint the token table was read from; the family's usual one for a model made in memory.
@@ -155,15 +166,31 @@ pub(in crate::formats) fn encoded<'p>(
     parts: &'p [StoredPart<'_>],
     dtype: DenseType,
 ) -> Result<Cow<'p, [u8]>, ModelFormatError> {
-    let (first, transposed) = (&parts[0], parts[0].source.transposed);
-    if let ([only], false) = (parts, transposed) {
+    let (first, transposed, leading) = (&parts[0], parts[0].source.transposed, leading_rows(parts));
+    if let ([only], false) = (parts, transposed || leading > 0 || !first.source.is_as_stored()) {
         return converted(only.id, only.tensor, dtype);
     }
-    for part in parts {
-        part.tensor.check_finite(&part.id.to_string())?;
+    let mut joined = Vec::new();
+    if leading > 0 {
+        let shape = [&[leading], first.tensor.shape().get(1..).unwrap_or(&[])].concat();
+        let zeros = vec![0.0; shape.iter().product()];
+        joined.push((first.id.to_string(), DenseTensor::from_f32(shape, &zeros)?));
     }
-    let rows = DenseTensor::joined(parts.iter().map(|part| (part.id.to_string(), part.tensor)))?;
-    let tensor = if transposed { rows.transposed() } else { Some(rows) };
+    for part in parts {
+        let name = part.id.to_string();
+        part.tensor.check_finite(&name)?;
+        let tensor = match part.source.factor {
+            1.0 => part.tensor.clone(),
+            factor => part.tensor.unscaled(factor)?,
+        };
+        joined.push((name, tensor));
+    }
+    let rows = DenseTensor::joined(joined.iter().map(|(name, tensor)| (name.clone(), tensor)))?;
+    let rows = match (first.source.heads, rows.shape().first()) {
+        (Some(heads), Some(&whole)) => rows.gathered(&heads.as_stored(whole)),
+        _ => Some(rows),
+    };
+    let tensor = if transposed { rows.and_then(|rows| rows.transposed()) } else { rows };
     let tensor = tensor.ok_or(ModelFormatError::MissingParameter(first.id))?;
     Ok(Cow::Owned(converted(first.id, &tensor, dtype)?.into_owned()))
 }
@@ -223,6 +250,10 @@ fn spell_rotary(config: &mut Map<String, Value>) {
             let mut scaling = new.clone();
             let theta = scaling.shift_remove("rope_theta");
             let plain = scaling.get("rope_type").or(scaling.get("type")).is_none_or(|kind| kind == "default");
+            if let Some(share) = new.get("partial_rotary_factor").filter(|_| absent(config, "partial_rotary_factor")) {
+                let share = share.clone();
+                config.insert("partial_rotary_factor".to_owned(), share);
+            }
             if let Some(theta) = theta.filter(|_| absent(config, "rope_theta")) {
                 config.insert("rope_theta".to_owned(), theta);
             }

@@ -102,7 +102,7 @@ impl Composer<'_> {
         site: NormSite,
         heads: usize,
     ) -> Result<String, ModelFormatError> {
-        if !spec.query_key_norm {
+        if spec.query_key_norm.is_none() {
             return Ok(rows.to_owned());
         }
         let (heads, width) = (heads as i64, spec.head_dim as i64);
@@ -121,7 +121,7 @@ impl Composer<'_> {
         let context = self.spec().context;
         ["cos", "sin"].map(|part| {
             let make = move || {
-                let [cos, sin] = rotary_values(&rotary.frequencies(head_dim), 0, context);
+                let [cos, sin] = rotary_values(&rotary, head_dim, 0, context);
                 let values = if part == "cos" { cos } else { sin };
                 Ok(Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect()))
             };
@@ -144,7 +144,7 @@ impl Composer<'_> {
         let norm = self.spec().layers[layer].norm;
         let mut query = self.graph.reshape(&format!("{query}.heads"), query, &[0, 0, shared, together, width]);
         let mut key = self.graph.reshape(&format!("{key}.heads"), key, &[0, 0, shared, width]);
-        if spec.query_key_norm {
+        if spec.query_key_norm.is_some() {
             query = self.norm(norm, Some(layer as u16), NormSite::Query, &query)?;
             key = self.norm(norm, Some(layer as u16), NormSite::Key, &key)?;
         }

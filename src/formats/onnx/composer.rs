@@ -288,6 +288,7 @@ impl<'m> Composer<'m> {
             }
             Activation::Gelu => self.graph.node("Gelu", name, &[input], gelu("none")),
             Activation::GeluTanh => self.graph.node("Gelu", name, &[input], gelu("tanh")),
+            Activation::Relu => self.graph.node("Relu", name, &[input], Vec::new()),
         }
     }
 

@@ -10,7 +10,7 @@ use super::composer::Composer;
 use super::messages::{AttributeProto, DataType, Dimension};
 use crate::formats::error::ModelFormatError;
 use crate::model::id::{LinearId, NormSite, Role};
-use crate::model::spec::{Head, Positions};
+use crate::model::spec::{Function, Head, Positions};
 
 const BATCH: Dimension = Dimension::Named("batch_size");
 const LENGTH: Dimension = Dimension::Named("sequence_length");
@@ -81,12 +81,15 @@ impl Composer<'_> {
                 self.linear_as(LinearId::global(Role::LmHead), &inner, "logits")?;
                 self.graph.declare_output("logits", &[BATCH, LENGTH, Dimension::Fixed(spec.vocabulary)]);
             }
-            Head::Classifier { labels } => {
+            Head::Classifier { function, labels } => {
                 let first = self.graph.integer(0);
                 let along = vec![AttributeProto::int("axis", 1)];
                 let first = self.graph.node("Gather", "head.first", &[hidden, &first], along);
                 let pooled = self.linear(LinearId::global(Role::Pooler), &first)?;
-                let pooled = self.graph.node("Tanh", "head.pooled", &[&pooled], Vec::new());
+                let pooled = match function {
+                    Function::Tanh => self.graph.node("Tanh", "head.pooled", &[&pooled], Vec::new()),
+                    Function::Activation(activation) => self.activate(*activation, &pooled, "head.pooled"),
+                };
                 self.linear_as(LinearId::global(Role::Classifier), &pooled, "logits")?;
                 self.graph.declare_output("logits", &[BATCH, Dimension::Fixed(labels.len())]);
             }

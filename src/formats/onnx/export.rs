@@ -21,7 +21,7 @@ use crate::formats::output;
 use crate::model::families::Family;
 use crate::model::id::{ParameterId, Part};
 use crate::model::scheme::QuantScheme;
-use crate::model::spec::{Head, Mixer, ModelKind, ModelSpec};
+use crate::model::spec::{Head, Mixer, ModelKind, ModelSpec, QueryKeyNorm};
 use crate::model::weights::{Model, Outline, Parameter};
 use crate::progress::Progress;
 use serde_json::{Map, Value, json};
@@ -138,12 +138,16 @@ fn refuse(spec: &ModelSpec) -> Result<(), ExportError> {
         return not_said(format!("the short convolutions of {}", spec.family), why);
     }
     let attention = || spec.layers.iter().filter_map(|layer| layer.attention());
+    if attention().any(|of| of.query_key_norm == Some(QueryKeyNorm::Together)) {
+        let why = "its graphs have norms of single heads; export the model as safetensors, or compile it";
+        return not_said(format!("the norms of queries and keys of {}", spec.family), why);
+    }
     let decoder = spec.kind == ModelKind::Decoder;
     if decoder && !matches!(spec.head, Head::LanguageModel { .. }) {
         let why = "its decoders give logits of the next token; export the model as safetensors, or compile it";
         return not_said(format!("the head of this {}", spec.family), why);
     }
-    if !decoder && attention().any(|of| of.rotary.is_some() || of.window.is_some() || of.query_key_norm) {
+    if !decoder && attention().any(|of| of.rotary.is_some() || of.window.is_some() || of.query_key_norm.is_some()) {
         let why = "its encoders have learned positions and see whole sequences; export the model as safetensors";
         return not_said(format!("the attention of this {}", spec.family), why);
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Pre     x + f(norm(x))         Post    norm(x + f(x))         Around    x + norm(f(norm(x)))
+//! Added   x + norm(f(x))         Beside  x + attention(norm(x)) + network(norm(x))
 //! ```
 
 use super::attention::Context;
@@ -18,8 +19,10 @@ impl Composer<'_> {
         let mixed = self.attention(layer, &input, context)?;
         let output = self.linear(LinearId::layer(layer, Role::Output), &mixed)?;
         let sites = [NormSite::Attention, NormSite::AttentionOutput];
-        let hidden = self.onto_residual(layer, &spec, [hidden, &output], sites, "attn.residual")?;
-        let input = self.before(layer, &spec, NormSite::Ffn, &hidden)?;
+        let residual = self.onto_residual(layer, &spec, [hidden, &output], sites, "attn.residual")?;
+        let beside = spec.norm_placement == NormPlacement::Beside;
+        let input = self.before(layer, &spec, NormSite::Ffn, if beside { hidden } else { &residual })?;
+        let hidden = residual;
         let inner = self.widen(layer, &spec, &input)?;
         let output = self.linear(LinearId::layer(layer, Role::Down), &inner)?;
         self.onto_residual(layer, &spec, [&hidden, &output], [NormSite::Ffn, NormSite::FfnOutput], "ffn.residual")
@@ -33,9 +36,9 @@ impl Composer<'_> {
         site: NormSite,
         hidden: &str,
     ) -> Result<String, ModelFormatError> {
-        match spec.norm_placement {
-            NormPlacement::Pre | NormPlacement::Around => self.norm(spec.norm, Some(layer as u16), site, hidden),
-            NormPlacement::Post => Ok(hidden.to_owned()),
+        match spec.norm_placement.is_before() {
+            true => self.norm(spec.norm, Some(layer as u16), site, hidden),
+            false => Ok(hidden.to_owned()),
         }
     }
 
@@ -50,12 +53,12 @@ impl Composer<'_> {
     ) -> Result<String, ModelFormatError> {
         let (name, number) = (format!("layers.{layer}.{name}"), Some(layer as u16));
         match spec.norm_placement {
-            NormPlacement::Pre => Ok(self.sum(&name, hidden, output)),
+            NormPlacement::Pre | NormPlacement::Beside => Ok(self.sum(&name, hidden, output)),
             NormPlacement::Post => {
                 let sum = self.sum(&name, hidden, output);
                 self.norm(spec.norm, number, of_sum, &sum)
             }
-            NormPlacement::Around => {
+            NormPlacement::Around | NormPlacement::Added => {
                 let normed = self.norm(spec.norm, number, of_output, output)?;
                 Ok(self.sum(&name, hidden, &normed))
             }

@@ -1,5 +1,5 @@
 //! The element-wise functions of feed-forward networks, y = act(x), or gated y = act(gate) · up with gate and up side by
-//! side in one row: SiLU x·σ(x), GELU x·Φ(x), and its tanh form, which is x·σ(2u) with u = √(2/π) (x + 0.044715 x³).
+//! side in one row: SiLU x·σ(x), GELU x·Φ(x), its tanh form, which is x·σ(2u) with u = √(2/π) (x + 0.044715 x³), and ReLU.
 //! The slopes are computed again in the backward pass and not kept. And tanh, for the pooler of classifiers.
 
 use crate::node::{Value, record, recycle, slice, tensor};
@@ -24,6 +24,8 @@ pub enum Activation {
     Gelu,
     /// Its tanh form.
     GeluTanh,
+    /// max(x, 0), whose slope at 0 is 0.
+    Relu,
 }
 
 /// A function with its slope.
@@ -40,6 +42,9 @@ struct Gelu;
 
 #[derive(Clone, Copy)]
 struct GeluTanh;
+
+#[derive(Clone, Copy)]
+struct Relu;
 
 impl Function for Silu {
     #[inline(always)]
@@ -68,12 +73,20 @@ impl Function for GeluTanh {
     }
 }
 
+impl Function for Relu {
+    #[inline(always)]
+    fn both(self, x: f32) -> [f32; 2] {
+        if x > 0.0 { [x, 1.0] } else { [0.0, 0.0] }
+    }
+}
+
 /// act(x); of rows (…, 2 · width), act of the first half times the second.
 pub fn activate(input: &Value, function: Activation, gated: bool) -> Value {
     match function {
         Activation::Silu => with(Silu, input, gated),
         Activation::Gelu => with(Gelu, input, gated),
         Activation::GeluTanh => with(GeluTanh, input, gated),
+        Activation::Relu => with(Relu, input, gated),
     }
 }
 

@@ -4,15 +4,12 @@
 
 use super::class_defaults::ClassDefault;
 use super::classifier::labels;
+use super::encoder::{self, bare, prefixed};
 use super::fewer_layers::alike;
-use super::narrower::WidthKeys;
-use super::{Family, TensorName, architecture, gelu, head_width, layer_count, refuse_unless};
+use super::{Family, TensorName, architecture};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
-use crate::model::spec::{
-    AttentionSpec, FfnSpec, Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Positions,
-};
-use serde_json::{Value, json};
+use crate::model::spec::{Function, Head, ModelSpec};
 
 const NAME: &str = "bert";
 const CLASSIFIER: &str = "BertForSequenceClassification";
@@ -45,7 +42,7 @@ pub(super) const FAMILY: Family = Family {
     copies,
     layer_count: "num_hidden_layers",
     with_layers: alike,
-    widths: WidthKeys::shared("num_attention_heads", "intermediate_size", "hidden_size"),
+    widths: encoder::WIDTHS,
     classifier: Some(CLASSIFIER),
     heads: &[
         (&["classifier.weight", "pooler.dense.weight"], CLASSIFIER),
@@ -55,98 +52,37 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
-    refuse_unless(
-        config,
-        NAME,
-        &[
-            ("position_embedding_type", json!("absolute")),
-            ("is_decoder", json!(false)),
-            ("add_cross_attention", json!(false)),
-            ("layer_types", Value::Null),
-            ("sliding_window", Value::Null),
-        ],
-    )?;
-    let activation = gelu(config, "hidden_act", NAME, "gelu, gelu_new, gelu_pytorch_tanh")?;
-    let hidden = config.size("hidden_size")?;
-    let heads = config.size("num_attention_heads")?;
-    let head_dim = head_width(config, "num_attention_heads", hidden, heads)?;
-    let norm = Norm { kind: NormKind::Layer, epsilon: config.positive("layer_norm_eps")? };
+    encoder::refuse_foreign(config, NAME)?;
+    let activation = encoder::activation(config, NAME)?;
+    let norm = encoder::norm(config)?;
     let head = match architecture(config)? {
         Some(BARE) => Head::Hidden,
         Some(MASKED | "BertForPreTraining") => {
             Head::MaskedLanguageModel { activation, norm, tied: config.flag("tie_word_embeddings")? }
         }
-        Some(CLASSIFIER) => Head::Classifier { labels: labels(config)? },
+        Some(CLASSIFIER) => Head::Classifier { function: Function::Tanh, labels: labels(config)? },
         _ => {
             let supported = "BertModel, BertForMaskedLM, BertForSequenceClassification";
             return Err(config.unsupported("architectures", NAME, supported));
         }
     };
-    let layer = LayerSpec {
-        mixer: Mixer::Attention(AttentionSpec::plain(heads, head_dim)),
-        ffn: FfnSpec { width: config.size("intermediate_size")?, gated: false, activation, bias: true },
-        norm,
-        norm_placement: NormPlacement::Post,
-    };
-    let vocabulary = config.size("vocab_size")?;
-    Ok(ModelSpec {
-        family: NAME,
-        kind: ModelKind::Encoder,
-        vocabulary,
-        hidden,
-        context: config.size("max_position_embeddings")?,
-        token_types: config.size("type_vocab_size")?,
-        positions: Positions::Learned,
-        embedding_scale: 1.0,
-        embedding_norm: Some(norm),
-        layers: vec![layer; layer_count(config, "num_hidden_layers")?],
-        final_norm: None,
-        head,
-        opening: Vec::new(),
-        ends: config.tokens("eos_token_id", vocabulary)?,
-        embedding: None,
-        longest_text: None,
-    })
+    encoder::model(config, NAME, config.size("max_position_embeddings")?, activation, head)
 }
 
 fn source(_spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
-    let prefixed = |stem: String, part: Part| TensorName::prefixed(format!("{stem}.{}", part.name()));
-    let bare = |stem: &str, part: Part| TensorName::bare(&format!("{stem}.{}", part.name()));
     Some(match id {
-        ParameterId::Linear(LinearId { layer: Some(layer), role }, part) => {
-            let matrix = match role {
-                Role::Query => "attention.self.query",
-                Role::Key => "attention.self.key",
-                Role::Value => "attention.self.value",
-                Role::Output => "attention.output.dense",
-                Role::Up => "intermediate.dense",
-                Role::Down => "output.dense",
-                _ => return None,
-            };
-            prefixed(format!("encoder.layer.{layer}.{matrix}"), part)
-        }
         ParameterId::Linear(LinearId { layer: None, role }, part) => match role {
-            Role::TokenEmbedding => prefixed("embeddings.word_embeddings".to_owned(), part),
-            Role::PositionEmbedding => prefixed("embeddings.position_embeddings".to_owned(), part),
-            Role::TypeEmbedding => prefixed("embeddings.token_type_embeddings".to_owned(), part),
-            Role::Pooler => prefixed("pooler.dense".to_owned(), part),
+            Role::Pooler => prefixed("pooler.dense", part),
             Role::Classifier => bare("classifier", part),
             Role::MlmTransform => bare("cls.predictions.transform.dense", part),
             Role::LmHead if part == Part::Bias => TensorName::bare("cls.predictions.bias"),
             Role::LmHead => TensorName::bare("cls.predictions.decoder.weight"),
-            _ => return None,
+            _ => return encoder::source(id),
         },
-        ParameterId::Norm(layer, site, part) => match (layer, site) {
-            (None, NormSite::Embedding) => prefixed("embeddings.LayerNorm".to_owned(), part),
-            (Some(layer), NormSite::Attention) => {
-                prefixed(format!("encoder.layer.{layer}.attention.output.LayerNorm"), part)
-            }
-            (Some(layer), NormSite::Ffn) => prefixed(format!("encoder.layer.{layer}.output.LayerNorm"), part),
-            (None, NormSite::MlmTransform) => bare("cls.predictions.transform.LayerNorm", part),
-            _ => return None,
+        ParameterId::Norm(None, NormSite::MlmTransform, part) => {
+            bare("cls.predictions.transform.LayerNorm", part).with_legacy_norm()
         }
-        .with_legacy_norm(),
-        ParameterId::Kernel(..) | ParameterId::KeyMap(..) => return None,
+        _ => return encoder::source(id),
     })
 }
 
@@ -159,12 +95,5 @@ fn ignored(spec: &ModelSpec, name: &str) -> bool {
 }
 
 fn copies(spec: &ModelSpec) -> Vec<(TensorName, ParameterId)> {
-    let Head::MaskedLanguageModel { tied, .. } = spec.head else { return Vec::new() };
-    let bias = ParameterId::bias(LinearId::global(Role::LmHead));
-    let mut copies = vec![(TensorName::bare("cls.predictions.decoder.bias"), bias)];
-    if tied {
-        let table = ParameterId::weight(LinearId::global(Role::TokenEmbedding));
-        copies.push((TensorName::bare("cls.predictions.decoder.weight"), table));
-    }
-    copies
+    encoder::copies(spec, "cls.predictions.decoder.weight", Some("cls.predictions.decoder.bias"))
 }

@@ -87,18 +87,36 @@ mod tests {
     #[test]
     fn a_model_type_alone_is_the_model_of_its_class() {
         type Sizes = (usize, usize, usize, usize, usize, usize, usize, usize, bool, &'static [u32]);
-        let cases: [(&str, Sizes); 10] = [
+        let cases: [(&str, Sizes); 23] = [
             ("bert", (30522, 768, 12, 12, 12, 64, 3072, 512, true, &[])),
+            // Positions begin after padding's.
+            ("camembert", (30522, 768, 12, 12, 12, 64, 3072, 510, true, &[2])),
             ("distilbert", (30522, 768, 6, 12, 12, 64, 3072, 512, true, &[])),
+            // As wide as its embeddings, which those of the class are not.
+            ("electra", (30522, 256, 12, 4, 4, 64, 1024, 512, true, &[])),
             ("gemma3_text", (262_208, 2304, 26, 8, 4, 256, 9216, 131_072, true, &[1])),
             ("gpt2", (50257, 768, 12, 12, 12, 64, 3072, 1024, true, &[50256])),
+            // Heads of 96, of which 24 turn.
+            ("gpt_neox", (50432, 6144, 44, 64, 64, 96, 24576, 2048, false, &[2])),
+            ("granite", (32000, 4096, 32, 32, 32, 128, 11008, 2048, false, &[2])),
             // Two thirds of 12288, a multiple of 256.
             ("lfm2", (65536, 2560, 32, 32, 8, 80, 8192, 128_000, true, &[2])),
             ("llama", (32000, 4096, 32, 32, 32, 128, 11008, 2048, false, &[2])),
+            // Up to the positions at which queries get a factor.
+            ("ministral3", (131_072, 4096, 34, 32, 8, 128, 14336, 16384, false, &[2])),
             ("mistral", (32000, 4096, 32, 32, 8, 128, 14336, 131_072, false, &[2])),
+            ("mobilellm", (32000, 4096, 32, 32, 32, 128, 11008, 2048, false, &[2])),
+            ("olmo2", (50304, 4096, 32, 32, 32, 128, 11008, 2048, false, &[50279])),
+            ("opt", (50272, 768, 12, 12, 12, 64, 3072, 2048, true, &[2])),
             ("phi3", (32064, 3072, 32, 32, 32, 96, 8192, 4096, false, &[32000])),
             ("qwen2", (151_936, 4096, 32, 32, 32, 128, 22016, 32768, false, &[])),
             ("qwen3", (151_936, 4096, 32, 32, 32, 128, 22016, 32768, false, &[])),
+            ("roberta", (50265, 768, 12, 12, 12, 64, 3072, 510, true, &[2])),
+            ("smollm3", (128_256, 2048, 36, 16, 4, 128, 11008, 32768, true, &[128_001])),
+            // Heads of 80, of which 20 turn.
+            ("stablelm", (50304, 2560, 32, 32, 32, 80, 6912, 4096, false, &[0])),
+            ("starcoder2", (49152, 3072, 30, 24, 2, 128, 12288, 4096, true, &[])),
+            ("xlm-roberta", (30522, 768, 12, 12, 12, 64, 3072, 510, true, &[2])),
         ];
         assert_eq!(cases.map(|(name, _)| name), FAMILIES.map(|family| family.model_type));
         for (name, expected) in cases {
@@ -106,6 +124,13 @@ mod tests {
             match name {
                 "bert" => whole["architectures"] = json!(["BertForMaskedLM"]),
                 "distilbert" => whole["architectures"] = json!(["DistilBertForMaskedLM"]),
+                "camembert" => whole["architectures"] = json!(["CamembertForMaskedLM"]),
+                "roberta" => whole["architectures"] = json!(["RobertaForMaskedLM"]),
+                "xlm-roberta" => whole["architectures"] = json!(["XLMRobertaForMaskedLM"]),
+                "electra" => {
+                    whole["architectures"] = json!(["ElectraForMaskedLM"]);
+                    whole["embedding_size"] = json!(256);
+                }
                 _ => {}
             }
             let spec = spec(&config(whole)).expect(name);

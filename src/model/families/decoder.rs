@@ -3,12 +3,13 @@
 
 use super::fewer_layers::counted;
 use super::narrower::WidthKeys;
-use super::{TensorName, head_width, layer_count, refuse_unless};
+use super::rotary::context;
+use super::{HeadOrder, TensorName, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Role};
 use crate::model::spec::{
     Activation, AttentionSpec, FfnSpec, Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement,
-    Positions, RotarySpec,
+    Positions, RotarySpec, Stored,
 };
 use serde_json::{Value, json};
 
@@ -21,12 +22,16 @@ pub(super) const WIDTHS: WidthKeys = WidthKeys {
 
 /// Refuses what none of these families computes.
 pub(super) fn refuse_foreign(config: &Config, family: &'static str) -> Result<(), ConfigError> {
+    refuse_unless(config, family, &[("no_rope_layers", Value::Null)])?;
+    refuse_foreign_but_positions(config, family)
+}
+
+/// The same of a family that may have layers without positions.
+pub(super) fn refuse_foreign_but_positions(config: &Config, family: &'static str) -> Result<(), ConfigError> {
     let foreign = [
-        ("partial_rotary_factor", json!(1)),
         ("attn_logit_softcapping", Value::Null),
         ("final_logit_softcapping", Value::Null),
         ("clip_qkv", Value::Null),
-        ("no_rope_layers", Value::Null),
         ("alibi", json!(false)),
         ("add_cross_attention", json!(false)),
     ];
@@ -48,16 +53,12 @@ pub(super) fn require_activation(
 
 /// Heads and their width, without biases, norms or window. Without `head_dim` the heads share the hidden width.
 pub(super) fn attention(config: &Config, rotary: RotarySpec) -> Result<AttentionSpec, ConfigError> {
-    let hidden = config.size("hidden_size")?;
     let heads = config.size("num_attention_heads")?;
     let key_value_heads = config.optional_size("num_key_value_heads")?.unwrap_or(heads);
     if !heads.is_multiple_of(key_value_heads) {
         return Err(config.wrong("num_key_value_heads", &format!("a divisor of num_attention_heads, {heads}")));
     }
-    let head_dim = match config.optional_size("head_dim")? {
-        Some(width) => width,
-        None => head_width(config, "num_attention_heads", hidden, heads)?,
-    };
+    let head_dim = head_dim(config)?;
     if !head_dim.is_multiple_of(2) {
         return Err(config.wrong("head_dim", &format!("an even width (it is {head_dim}), for rotary positions")));
     }
@@ -68,6 +69,16 @@ pub(super) fn attention(config: &Config, rotary: RotarySpec) -> Result<Attention
         rotary: Some(rotary),
         ..AttentionSpec::plain(heads, head_dim)
     })
+}
+
+/// Width of one head: `head_dim`, else the heads share the hidden width.
+pub(super) fn head_dim(config: &Config) -> Result<usize, ConfigError> {
+    match config.optional_size("head_dim")? {
+        Some(width) => Ok(width),
+        None => {
+            head_width(config, "num_attention_heads", config.size("hidden_size")?, config.size("num_attention_heads")?)
+        }
+    }
 }
 
 /// A pre-norm layer with a gated network without biases.
@@ -85,6 +96,11 @@ pub(super) fn rms_norm(config: &Config, key: &str) -> Result<Norm, ConfigError> 
     Ok(Norm { kind: NormKind::Rms, epsilon: config.positive(key)? })
 }
 
+/// The LayerNorm with the epsilon under `key`.
+pub(super) fn layer_norm(config: &Config, key: &str) -> Result<Norm, ConfigError> {
+    Ok(Norm { kind: NormKind::Layer, epsilon: config.positive(key)? })
+}
+
 /// The whole model of these layers.
 pub(super) fn model(
     config: &Config,
@@ -96,9 +112,10 @@ pub(super) fn model(
     Ok(ModelSpec {
         family,
         kind: ModelKind::Decoder,
+        causal: true,
         vocabulary,
         hidden: config.size("hidden_size")?,
-        context: config.size("max_position_embeddings")?,
+        context: context(config)?,
         token_types: 0,
         positions: Positions::Rotary,
         embedding_scale: 1.0,
@@ -110,6 +127,7 @@ pub(super) fn model(
         ends: config.tokens("eos_token_id", vocabulary)?,
         embedding: None,
         longest_text: None,
+        stored: Stored::ALIKE,
     })
 }
 
@@ -172,8 +190,23 @@ pub(super) fn qwen_with_layers(config: &Config, kept: &[usize]) -> Result<Config
     Ok(Config::from_map(config.file(), map))
 }
 
-/// Llama's tensor names, and those its successors added.
-pub(super) fn source(_spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
+/// Llama's tensor names, and those its successors added; of heads that turn in part with their order.
+pub(super) fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
+    Some(names(id)?.by_heads(head_order(spec, id)))
+}
+
+/// The order of the rows of queries and keys.
+pub(super) fn head_order(spec: &ModelSpec, id: ParameterId) -> Option<HeadOrder> {
+    let (layer, query) = match id {
+        ParameterId::Linear(LinearId { layer: Some(layer), role: Role::Query }, _) => (layer, true),
+        ParameterId::Linear(LinearId { layer: Some(layer), role: Role::Key }, _) => (layer, false),
+        _ => return None,
+    };
+    let attention = spec.layers.get(layer as usize)?.attention()?;
+    HeadOrder::of(attention, if query { attention.query_width() } else { attention.key_width() })
+}
+
+fn names(id: ParameterId) -> Option<TensorName> {
     let name = match id {
         ParameterId::Linear(LinearId { layer: Some(layer), role }, part) => {
             let matrix = match role {

@@ -1,19 +1,23 @@
-//! DistilBERT: BERT without token types and pooler, bare (`DistilBertModel`) or with the head of a masked language model.
+//! DistilBERT: BERT without token types and pooler, bare (`DistilBertModel`), with the head of a masked language model, or
+//! with a sequence classifier, whose dense layer before the classifier has a ReLU.
 
 use super::class_defaults::ClassDefault;
+use super::classifier::labels;
 use super::fewer_layers::alike;
 use super::narrower::WidthKeys;
 use super::{Family, TensorName, architecture, gelu, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{
-    AttentionSpec, FfnSpec, Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Positions,
+    Activation, AttentionSpec, FfnSpec, Function, Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind,
+    NormPlacement, Positions, Stored,
 };
 use serde_json::{Value, json};
 
 const NAME: &str = "distilbert";
 const MASKED: &str = "DistilBertForMaskedLM";
 const BARE: &str = "DistilBertModel";
+const CLASSIFIER: &str = "DistilBertForSequenceClassification";
 
 /// What the class has for keys that are absent: the configuration of transformers 5.24.
 const DEFAULTS: [(&str, ClassDefault); 8] = [
@@ -40,8 +44,12 @@ pub(super) const FAMILY: Family = Family {
     layer_count: "n_layers",
     with_layers: alike,
     widths: WidthKeys::shared("n_heads", "hidden_dim", "dim"),
-    classifier: None,
-    heads: &[(&["vocab_transform.weight"], MASKED), (&["embeddings.word_embeddings.weight"], BARE)],
+    classifier: Some(CLASSIFIER),
+    heads: &[
+        (&["pre_classifier.weight", "classifier.weight"], CLASSIFIER),
+        (&["vocab_transform.weight"], MASKED),
+        (&["embeddings.word_embeddings.weight"], BARE),
+    ],
 };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
@@ -56,7 +64,13 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     let head = match architecture(config)? {
         Some(BARE) => Head::Hidden,
         Some(MASKED) => Head::MaskedLanguageModel { activation, norm, tied: config.flag("tie_word_embeddings")? },
-        _ => return Err(config.unsupported("architectures", NAME, "DistilBertModel, DistilBertForMaskedLM")),
+        Some(CLASSIFIER) => {
+            Head::Classifier { function: Function::Activation(Activation::Relu), labels: labels(config)? }
+        }
+        _ => {
+            let supported = "DistilBertModel, DistilBertForMaskedLM, DistilBertForSequenceClassification";
+            return Err(config.unsupported("architectures", NAME, supported));
+        }
     };
     let layer = LayerSpec {
         mixer: Mixer::Attention(AttentionSpec::plain(heads, head_dim)),
@@ -68,6 +82,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     Ok(ModelSpec {
         family: NAME,
         kind: ModelKind::Encoder,
+        causal: false,
         vocabulary,
         hidden,
         context: config.size("max_position_embeddings")?,
@@ -82,6 +97,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         ends: config.tokens("eos_token_id", vocabulary)?,
         embedding: None,
         longest_text: None,
+        stored: Stored::ALIKE,
     })
 }
 
@@ -106,6 +122,8 @@ fn source(_spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
             Role::PositionEmbedding => prefixed("embeddings.position_embeddings", part),
             Role::MlmTransform => bare("vocab_transform", part),
             Role::LmHead => bare("vocab_projector", part),
+            Role::Pooler => bare("pre_classifier", part),
+            Role::Classifier => bare("classifier", part),
             _ => return None,
         },
         ParameterId::Norm(layer, site, part) => match (layer, site) {

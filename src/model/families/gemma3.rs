@@ -4,12 +4,12 @@
 use super::class_defaults::ClassDefault;
 use super::decoder::{self, copies, ignored};
 use super::fewer_layers::counted;
-use super::rotary::{scaling, settings};
+use super::rotary::{scaled, settings};
 use super::{Family, TensorName, layer_count, refuse_unless, require_architecture};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{NormSite, ParameterId};
 use crate::model::spec::{
-    Activation, AttentionSpec, FfnSpec, LayerSpec, ModelSpec, Norm, NormKind, NormPlacement, RotarySpec,
+    Activation, AttentionSpec, FfnSpec, LayerSpec, ModelSpec, Norm, NormKind, NormPlacement, QueryKeyNorm, RotarySpec,
 };
 use serde_json::json;
 
@@ -68,7 +68,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         score_scale: 1.0 / query_scalar.sqrt(),
         input_bias: bias,
         output_bias: bias,
-        query_key_norm: true,
+        query_key_norm: Some(QueryKeyNorm::Heads),
         ..attention
     };
     let norm = Norm { kind: NormKind::RmsOnePlus, ..decoder::rms_norm(config, "rms_norm_eps")? };
@@ -116,6 +116,7 @@ fn with_layers(config: &Config, kept: &[usize]) -> Result<Config, ConfigError> {
 /// Rotary settings of full and of sliding layers: `rope_parameters` has a section for each, the older spelling has
 /// `rope_theta`, `rope_scaling` (full layers only) and `rope_local_base_freq`.
 fn rotary(config: &Config) -> Result<(RotarySpec, RotarySpec), ConfigError> {
+    whole_heads(config)?;
     let theta = config.optional_positive("rope_theta")?.unwrap_or(1_000_000.0);
     let local = config.optional_positive("rope_local_base_freq")?.unwrap_or(10_000.0);
     if let Some(parameters) = config.section("rope_parameters")? {
@@ -127,16 +128,22 @@ fn rotary(config: &Config) -> Result<(RotarySpec, RotarySpec), ConfigError> {
             ));
         }
         let kind = |name: &'static str, theta: f64| match parameters.section(name)? {
-            Some(section) => settings(&section, NAME, theta),
-            None => Ok(RotarySpec { theta, scaling: None }),
+            Some(section) => {
+                whole_heads(&section).and_then(|()| settings(config, &section, NAME, RotarySpec::plain(theta)))
+            }
+            None => Ok(RotarySpec::plain(theta)),
         };
         return Ok((kind(FULL, theta)?, kind(SLIDING, local)?));
     }
-    let scaling = match config.section("rope_scaling")? {
-        Some(section) => scaling(&section, NAME)?,
-        None => None,
+    let full = match config.section("rope_scaling")? {
+        Some(section) => scaled(config, &section, NAME, RotarySpec::plain(theta))?,
+        None => RotarySpec::plain(theta),
     };
-    Ok((RotarySpec { theta, scaling }, RotarySpec { theta: local, scaling: None }))
+    Ok((full, RotarySpec::plain(local)))
+}
+
+fn whole_heads(section: &Config) -> Result<(), ConfigError> {
+    refuse_unless(section, NAME, &[("partial_rotary_factor", json!(1))])
 }
 
 /// The factor on embeddings in the type that the configuration says the model computes in, as transformers rounds it.

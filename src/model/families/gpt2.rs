@@ -9,6 +9,7 @@ use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::spec::{
     AttentionSpec, FfnSpec, Head, LayerSpec, Mixer, ModelKind, ModelSpec, Norm, NormKind, NormPlacement, Positions,
+    Stored,
 };
 use serde_json::{Value, json};
 
@@ -83,6 +84,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     Ok(ModelSpec {
         family: NAME,
         kind: ModelKind::Decoder,
+        causal: true,
         vocabulary,
         hidden,
         context: config.size("n_positions")?,
@@ -97,6 +99,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
         ends: config.tokens("eos_token_id", vocabulary)?,
         embedding: None,
         longest_text: None,
+        stored: Stored::ALIKE,
     })
 }
 

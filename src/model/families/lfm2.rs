@@ -10,7 +10,7 @@ use super::{Family, TensorName, layer_count, require_architecture};
 use crate::disk::config::MAX_SIZE;
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Role};
-use crate::model::spec::{AttentionSpec, ConvSpec, LayerSpec, Mixer, ModelSpec};
+use crate::model::spec::{AttentionSpec, ConvSpec, LayerSpec, Mixer, ModelSpec, QueryKeyNorm};
 use serde_json::Value;
 
 const NAME: &str = "lfm2";
@@ -73,7 +73,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     }
     let theta = config.optional_positive("theta")?.unwrap_or(1_000_000.0);
     let attention = decoder::attention(config, rotary(config, NAME, theta)?)?;
-    let attention = Mixer::Attention(AttentionSpec { query_key_norm: true, ..attention });
+    let attention = Mixer::Attention(AttentionSpec { query_key_norm: Some(QueryKeyNorm::Heads), ..attention });
     let conv = Mixer::Conv(ConvSpec { taps: config.size("conv_L_cache")?, bias: config.flag("conv_bias")? });
     let norm = decoder::rms_norm(config, "norm_eps")?;
     let width = inner_width(config)?;

@@ -1,11 +1,11 @@
 //! Phi 3: Llama whose files fuse queries, keys and values into `qkv_proj`, and gate and up into `gate_up_proj`. Its
-//! `sliding_window` is honoured in every layer.
+//! `sliding_window` is honoured in every layer. Phi 4 mini, of the same type, turns three quarters of a head.
 
 use super::class_defaults::ClassDefault;
 use super::decoder::{self, copies, ignored};
 use super::fewer_layers::alike;
-use super::rotary::rotary;
-use super::{Family, TensorName, layer_count, refuse_unless, require_architecture};
+use super::rotary::partial_rotary;
+use super::{Family, HeadOrder, TensorName, layer_count, refuse_unless, require_architecture};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, ParameterId, Role};
 use crate::model::spec::{AttentionSpec, ModelSpec};
@@ -50,7 +50,7 @@ fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     decoder::require_activation(config, NAME, "hidden_act", "silu")?;
     decoder::refuse_foreign(config, NAME)?;
     refuse_unless(config, NAME, &[("attention_bias", json!(false)), ("mlp_bias", json!(false))])?;
-    let attention = decoder::attention(config, rotary(config, NAME, 10_000.0)?)?;
+    let attention = decoder::attention(config, partial_rotary(config, NAME, 10_000.0, 1.0)?)?;
     let attention = AttentionSpec { window: decoder::window(config)?, ..attention };
     let norm = decoder::rms_norm(config, "rms_norm_eps")?;
     let layer = decoder::layer(attention, norm, config.size("intermediate_size")?);
@@ -70,5 +70,9 @@ fn source(spec: &ModelSpec, id: ParameterId) -> Option<TensorName> {
         Role::Up => ("mlp.gate_up_proj", width, 2 * width),
         _ => return decoder::source(spec, id),
     };
-    Some(TensorName::prefixed(format!("layers.{layer}.{matrix}.{}", part.name())).fused(first, rows))
+    let heads = match matrix {
+        "self_attn.qkv_proj" => HeadOrder::of(attention, queries + keys),
+        _ => None,
+    };
+    Some(TensorName::prefixed(format!("layers.{layer}.{matrix}.{}", part.name())).fused(first, rows).by_heads(heads))
 }

@@ -1,16 +1,18 @@
 //! Qwen 3: Qwen 2 with norms on queries and keys instead of biases, and heads whose width the hidden width does not
-//! decide.
+//! decide. Bare (`Qwen3Model`), or with modules.json beside it, it is the encoder of Qwen3-Embedding: the last token's
+//! hidden state is the vector of a text.
 
 use super::class_defaults::ClassDefault;
-use super::decoder::{self, copies, ignored, source};
+use super::decoder::{self, copies, source};
 use super::rotary::rotary;
-use super::{Family, refuse_unless, require_architecture};
+use super::{Family, architecture, as_encoder, refuse_unless};
 use crate::disk::{Config, ConfigError};
-use crate::model::spec::{AttentionSpec, ModelSpec};
+use crate::model::spec::{AttentionSpec, Head, ModelSpec, QueryKeyNorm};
 use serde_json::json;
 
-const NAME: &str = "qwen3";
+pub(super) const NAME: &str = "qwen3";
 const ARCHITECTURE: &str = "Qwen3ForCausalLM";
+const BARE: &str = "Qwen3Model";
 
 /// What the class has for keys that are absent: the configuration of transformers 5.24.
 const DEFAULTS: [(&str, ClassDefault); 15] = [
@@ -49,16 +51,27 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
-    require_architecture(config, NAME, ARCHITECTURE)?;
+    let bare = match architecture(config)? {
+        None | Some(ARCHITECTURE) => false,
+        Some(BARE) => true,
+        Some(_) => return Err(config.unsupported("architectures", NAME, "Qwen3ForCausalLM, Qwen3Model")),
+    };
     decoder::require_activation(config, NAME, "hidden_act", "silu")?;
     decoder::refuse_foreign(config, NAME)?;
     refuse_unless(config, NAME, &[("mlp_bias", json!(false))])?;
     let bias = config.flag("attention_bias")?;
     let attention = decoder::attention(config, rotary(config, NAME, 10_000.0)?)?;
-    let attention = AttentionSpec { input_bias: bias, output_bias: bias, query_key_norm: true, ..attention };
+    let attention =
+        AttentionSpec { input_bias: bias, output_bias: bias, query_key_norm: Some(QueryKeyNorm::Heads), ..attention };
     let norm = decoder::rms_norm(config, "rms_norm_eps")?;
     let width = config.size("intermediate_size")?;
     let windows = decoder::qwen_windows(config, NAME)?.into_iter();
     let layers = windows.map(|window| decoder::layer(AttentionSpec { window, ..attention }, norm, width));
-    decoder::model(config, NAME, layers.collect(), norm)
+    let spec = decoder::model(config, NAME, layers.collect(), norm)?;
+    Ok(if bare { as_encoder(spec) } else { spec })
+}
+
+/// Also a head that an encoder does not use.
+fn ignored(spec: &ModelSpec, name: &str) -> bool {
+    decoder::ignored(spec, name) || (spec.head == Head::Hidden && name == "lm_head.weight")
 }

@@ -1,6 +1,6 @@
 //! Token sequences of one length, checked against a model once, and what attention derives from them.
 
-use crate::model::spec::{AttentionSpec, ModelKind, ModelSpec, RotarySpec};
+use crate::model::spec::{AttentionSpec, ModelSpec, RotarySpec};
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// Added to scores that attention must not see. Finite, so that a row with nothing to see (before the first token of a
@@ -150,7 +150,7 @@ impl AttentionContext {
             let mask = match masks.iter().find(|(window, _)| *window == attention.window) {
                 Some((_, mask)) => mask.clone(),
                 None => {
-                    let mask = batch.scores_mask(spec.kind, attention.window, device);
+                    let mask = batch.scores_mask(spec.causal, attention.window, device);
                     masks.push((attention.window, mask.clone()));
                     mask
                 }
@@ -160,7 +160,7 @@ impl AttentionContext {
                 if let Some((_, _, tensors)) = tables.iter().find(same) {
                     return tensors.clone();
                 }
-                let tensors = rotary_tables(&rotary.frequencies(attention.head_dim), batch.start, length, device);
+                let tensors = rotary_tables(&rotary, attention.head_dim, batch.start, length, device);
                 tables.push((rotary, attention.head_dim, tensors.clone()));
                 tensors
             });
@@ -179,9 +179,8 @@ impl AttentionContext {
 
 impl Batch {
     /// What is added to scores, (1 or batch, 1, 1 or length, keys); `None` where every position sees every key.
-    fn scores_mask(&self, kind: ModelKind, window: Option<usize>, device: &Device) -> Option<Tensor<4>> {
+    fn scores_mask(&self, causal: bool, window: Option<usize>, device: &Device) -> Option<Tensor<4>> {
         let [sequences, length] = self.dims();
-        let causal = kind == ModelKind::Decoder;
         if self.mask.is_none() && (!causal || length == 1) {
             return None;
         }
@@ -210,18 +209,27 @@ pub(super) fn kept_before(start: usize, window: Option<usize>) -> usize {
 
 /// cos and sin of `length` positions from `start`, (length, head_dim / 2): angles in f64, by `libm`, which is the same on every
 /// machine, rounded to f32 once.
-pub(crate) fn rotary_values(inverse: &[f64], start: usize, length: usize) -> [Vec<f32>; 2] {
+pub(crate) fn rotary_values(rotary: &RotarySpec, head_dim: usize, start: usize, length: usize) -> [Vec<f32>; 2] {
+    let (inverse, factors) = (rotary.frequencies(head_dim), rotary.factors(head_dim));
     let table = |function: fn(f64) -> f64| {
-        let positions = start..start + length;
-        let angles = positions.flat_map(|position| inverse.iter().map(move |frequency| position as f64 * frequency));
-        angles.map(|angle| function(angle) as f32).collect()
+        let pairs = || inverse.iter().zip(&factors);
+        let row = |position: usize| {
+            pairs().map(move |(frequency, factor)| (function(position as f64 * frequency) * factor) as f32)
+        };
+        (start..start + length).flat_map(row).collect()
     };
     [table(libm::cos), table(libm::sin)]
 }
 
 /// [`rotary_values`], (1, 1, length, head_dim / 2) each.
-fn rotary_tables(inverse: &[f64], start: usize, length: usize, device: &Device) -> (Tensor<4>, Tensor<4>) {
-    let [cos, sin] = rotary_values(inverse, start, length)
-        .map(|values| Tensor::from_data(TensorData::new(values, [1, 1, length, inverse.len()]), device));
+fn rotary_tables(
+    rotary: &RotarySpec,
+    head_dim: usize,
+    start: usize,
+    length: usize,
+    device: &Device,
+) -> (Tensor<4>, Tensor<4>) {
+    let [cos, sin] = rotary_values(rotary, head_dim, start, length)
+        .map(|values| Tensor::from_data(TensorData::new(values, [1, 1, length, head_dim / 2]), device));
     (cos, sin)
 }

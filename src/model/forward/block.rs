@@ -5,7 +5,7 @@ use super::cache::LayerCache;
 use super::layer::Operations;
 use super::{AttentionContext, Forward, Observer, activate};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
-use crate::model::spec::{AttentionSpec, ConvSpec, Mixer, ModelSpec, Norm};
+use crate::model::spec::{AttentionSpec, ConvSpec, Mixer, ModelSpec, Norm, QueryKeyNorm};
 use burn::tensor::{Tensor, activation};
 
 impl Operations for Forward<'_> {
@@ -100,8 +100,10 @@ impl Forward<'_> {
         let (heads, shared, width) = (spec.heads, spec.key_value_heads, spec.head_dim);
         let mut project = |role, heads: usize, norm: Option<NormSite>| -> Tensor<4> {
             let mut projected = self.linear(LinearId::layer(layer, role), input.clone(), observer);
-            if let Some(site) = norm.filter(|_| spec.query_key_norm) {
-                projected = projected.reshape([batch, length * heads, width]);
+            if let Some((site, kind)) = norm.zip(spec.query_key_norm) {
+                if kind == QueryKeyNorm::Heads {
+                    projected = projected.reshape([batch, length * heads, width]);
+                }
                 projected = self.norm(projected, layer_norm, Some(layer as u16), site);
             }
             projected.reshape([batch, length, heads, width]).swap_dims(1, 2)

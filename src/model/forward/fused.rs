@@ -12,7 +12,7 @@ use super::batch::rotary_values;
 use super::layer::Operations;
 use super::{Batch, Observer, Output, Unobserved};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
-use crate::model::spec::{Activation, AttentionSpec, Head, ModelSpec, Norm, NormKind, Positions, RotarySpec};
+use crate::model::spec::{Activation, AttentionSpec, Function, Head, ModelSpec, Norm, NormKind, Positions, RotarySpec};
 use burn::tensor::DataError;
 use slm_fused::activation::{activate, tanh};
 use slm_fused::embedding::{Embedding, embed, select};
@@ -61,7 +61,7 @@ impl Context {
             if let Some((_, _, values)) = tables.iter().find(same) {
                 return Some(values.clone());
             }
-            let values = Arc::new(rotary_values(&rotary.frequencies(attention.head_dim), batch.start(), length));
+            let values = Arc::new(rotary_values(&rotary, attention.head_dim, batch.start(), length));
             tables.push((rotary, attention.head_dim, values.clone()));
             Some(values)
         };
@@ -191,7 +191,13 @@ impl<'a> FusedForward<'a> {
                 let inner = self.linear(&input, &[LinearId::global(Role::MlmTransform)], None, observer);
                 self.norm(&activate(&inner, function(*activation), false), *norm, None, NormSite::MlmTransform)
             }
-            Head::Classifier { .. } => tanh(&self.linear(&input, &[LinearId::global(Role::Pooler)], None, observer)),
+            Head::Classifier { function: of_pooler, .. } => {
+                let pooled = self.linear(&input, &[LinearId::global(Role::Pooler)], None, observer);
+                match of_pooler {
+                    Function::Tanh => tanh(&pooled),
+                    Function::Activation(activation) => activate(&pooled, function(*activation), false),
+                }
+            }
         }
     }
 
@@ -295,5 +301,6 @@ pub(super) fn function(activation: Activation) -> slm_fused::activation::Activat
         Activation::Silu => slm_fused::activation::Activation::Silu,
         Activation::Gelu => slm_fused::activation::Activation::Gelu,
         Activation::GeluTanh => slm_fused::activation::Activation::GeluTanh,
+        Activation::Relu => slm_fused::activation::Activation::Relu,
     }
 }

@@ -86,9 +86,9 @@ pub(super) trait Operations {
     /// The beginning of a layer.
     fn enter(&self, layer: usize, hidden: Self::Value, context: &Self::Context) -> Halted<Self::Value> {
         let spec = &self.model().layers[layer];
-        let normed = match spec.norm_placement {
-            NormPlacement::Pre | NormPlacement::Around => self.layer_norm(spec, &hidden, layer, before(spec)),
-            NormPlacement::Post => hidden.clone(),
+        let normed = match spec.norm_placement.is_before() {
+            true => self.layer_norm(spec, &hidden, layer, before(spec)),
+            false => hidden.clone(),
         };
         Halted { input: self.mixer_input(layer, normed, context), hidden }
     }
@@ -114,12 +114,14 @@ pub(super) trait Operations {
                     Mixer::Conv(_) => (Role::ConvOut, NormSite::Conv),
                 };
                 let sites = [before(spec), of_output];
-                let hidden = self.onto_residual(layer, role, Halted { hidden, input }, sites, observer);
-                let input = match spec.norm_placement {
-                    NormPlacement::Pre | NormPlacement::Around => self.layer_norm(spec, &hidden, layer, NormSite::Ffn),
-                    NormPlacement::Post => hidden.clone(),
+                let of_network = |hidden: &Self::Value| match spec.norm_placement.is_before() {
+                    true => self.layer_norm(spec, hidden, layer, NormSite::Ffn),
+                    false => hidden.clone(),
                 };
-                Halted { hidden, input }
+                // Side by side, the network reads what attention has read.
+                let beside = (spec.norm_placement == NormPlacement::Beside).then(|| of_network(&hidden));
+                let hidden = self.onto_residual(layer, role, Halted { hidden, input }, sites, observer);
+                Halted { input: beside.unwrap_or_else(|| of_network(&hidden)), hidden }
             }
             Step::FfnOutput => {
                 let sites = [NormSite::Ffn, NormSite::FfnOutput];
@@ -157,11 +159,11 @@ pub(super) trait Operations {
         let spec = &self.model().layers[layer];
         let id = LinearId::layer(layer, role);
         match spec.norm_placement {
-            NormPlacement::Pre => self.project(id, &input, Some(hidden), observer),
+            NormPlacement::Pre | NormPlacement::Beside => self.project(id, &input, Some(hidden), observer),
             NormPlacement::Post => {
                 self.layer_norm(spec, &self.project(id, &input, Some(hidden), observer), layer, of_sum)
             }
-            NormPlacement::Around => {
+            NormPlacement::Around | NormPlacement::Added => {
                 let output = self.project(id, &input, None, observer);
                 self.sum(hidden, self.layer_norm(spec, &output, layer, of_output))
             }

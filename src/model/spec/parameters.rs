@@ -1,26 +1,34 @@
 //! The tensors a specification implies: every matrix, bias, norm and kernel with its shape, in forward order.
 
-use super::{Head, LayerSpec, Mixer, ModelSpec, Norm, NormKind, NormPlacement};
+use super::{Head, LayerSpec, Mixer, ModelSpec, Norm, NormKind, NormPlacement, QueryKeyNorm};
 use crate::model::graph::Graph;
 use crate::model::id::{Class, KeyMapPart, LinearId, NormSite, ParameterId, Part, Role};
 
 impl LayerSpec {
     /// Every norm of the layer with its width, in forward order.
     fn norms(&self, hidden: usize) -> Vec<(NormSite, usize)> {
-        let around = self.norm_placement == NormPlacement::Around;
+        let added = self.norm_placement.is_on_added();
+        let own = self.norm_placement != NormPlacement::Added;
         let mut out = Vec::new();
         match &self.mixer {
             Mixer::Attention(attention) => {
-                out.push((NormSite::Attention, hidden));
-                if attention.query_key_norm {
-                    out.extend([(NormSite::Query, attention.head_dim), (NormSite::Key, attention.head_dim)]);
+                out.extend(own.then_some((NormSite::Attention, hidden)));
+                match attention.query_key_norm {
+                    None => {}
+                    Some(QueryKeyNorm::Heads) => {
+                        out.extend([(NormSite::Query, attention.head_dim), (NormSite::Key, attention.head_dim)]);
+                    }
+                    Some(QueryKeyNorm::Together) => {
+                        let (queries, keys) = (attention.query_width(), attention.key_width());
+                        out.extend([(NormSite::Query, queries), (NormSite::Key, keys)]);
+                    }
                 }
-                out.extend(around.then_some((NormSite::AttentionOutput, hidden)));
+                out.extend(added.then_some((NormSite::AttentionOutput, hidden)));
             }
             Mixer::Conv(_) => out.push((NormSite::Conv, hidden)),
         }
-        out.push((NormSite::Ffn, hidden));
-        out.extend(around.then_some((NormSite::FfnOutput, hidden)));
+        out.extend(own.then_some((NormSite::Ffn, hidden)));
+        out.extend(added.then_some((NormSite::FfnOutput, hidden)));
         out
     }
 }
@@ -62,7 +70,7 @@ impl ModelSpec {
         match &self.head {
             Head::Hidden => self.hidden,
             Head::LanguageModel { .. } | Head::MaskedLanguageModel { .. } => self.vocabulary,
-            Head::Classifier { labels } => labels.len(),
+            Head::Classifier { labels, .. } => labels.len(),
         }
     }
 

@@ -21,7 +21,7 @@
 use crate::cache::CacheShape;
 use crate::format::FormatError;
 use crate::format::artifact::ArtifactView;
-use crate::format::spec::{Block, LayerRecord, ModelRecord, NormKind, NormPlacement, Output};
+use crate::format::spec::{Block, LayerRecord, ModelRecord, NormKind, NormPlacement, Output, QueryKeyNorm};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
 use crate::layout::{ALIGNMENT, BLOCK_COLUMNS};
 use crate::session::Extent;
@@ -38,7 +38,8 @@ pub struct Plan {
     pub chunk: usize,
     /// f32 per token: queries and attention outputs, a convolution's gates and values, or a network's gates.
     pub scratch_a: usize,
-    /// f32 per token: keys, values, projections, or the feed-forward network's inner values.
+    /// f32 per token: keys, values, projections, or the feed-forward network's inner values; of parts side by side, what
+    /// both add.
     pub scratch_b: usize,
     /// i8 per token and plane: a linear's quantized input, padded to 32.
     pub activations: usize,
@@ -112,6 +113,9 @@ impl Plan {
             }
             scratch_a = scratch_a.max(query_width).max(ffn).max(gates);
             scratch_b = scratch_b.max(key_width.checked_mul(2)?).max(if layer.is_gated() { ffn } else { 0 });
+            if layer.norm_placement == NormPlacement::Beside as u8 {
+                scratch_b = scratch_b.max(hidden.checked_mul(2)?);
+            }
             inner = inner.max(query_width).max(ffn);
             head_dim = head_dim.max(layer.head_dim as usize);
             let bytes = layer_cache_bytes(&layer, spec)?;
@@ -258,7 +262,10 @@ impl Walk<'_, '_, '_> {
         let layer = self.artifact.layer(index);
         let (hidden, ffn) = (self.artifact.spec().hidden as usize, layer.ffn_width as usize);
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
-        let around = if layer.norm_placement == NormPlacement::Around as u8 { layer.norm } else { 0 };
+        let placement = NormPlacement::from_number(layer.norm_placement);
+        let added = if placement.is_some_and(NormPlacement::is_on_added) { layer.norm } else { 0 };
+        // The norm of a part, before it or after its sum.
+        let own = if placement == Some(NormPlacement::Added) { 0 } else { layer.norm };
         if layer.block == Block::Conv as u8 {
             self.norm(key(R::ConvNorm), layer.norm)?;
             self.matrix(key(R::ConvIn), 3 * hidden, hidden)?;
@@ -266,16 +273,17 @@ impl Walk<'_, '_, '_> {
             self.bias(key(R::ConvKernel), hidden)?;
             self.matrix(key(R::ConvOut), hidden, hidden)?;
         } else {
+            self.norm(key(R::AttentionNorm), own)?;
             self.attention(index, &layer, hidden)?;
-            self.norm(key(R::AttentionOutputNorm), around)?;
+            self.norm(key(R::AttentionOutputNorm), added)?;
         }
-        self.norm(key(R::FfnNorm), layer.norm)?;
+        self.norm(key(R::FfnNorm), own)?;
         if layer.is_gated() {
             self.matrix(key(R::Gate), ffn, hidden)?;
         }
         self.matrix(key(R::Up), ffn, hidden)?;
         self.matrix(key(R::Down), hidden, ffn)?;
-        self.norm(key(R::FfnOutputNorm), around)
+        self.norm(key(R::FfnOutputNorm), added)
     }
 
     fn attention(&mut self, index: usize, layer: &LayerRecord, hidden: usize) -> Result<(), FormatError> {
@@ -283,7 +291,6 @@ impl Walk<'_, '_, '_> {
         let (heads, key_heads) = (layer.heads as usize, layer.key_value_heads as usize);
         let head_dim = layer.head_dim as usize;
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
-        self.norm(key(R::AttentionNorm), layer.norm)?;
         self.matrix(key(R::Query), heads * head_dim, hidden)?;
         self.matrix(key(R::Key), key_heads * head_dim, hidden)?;
         if layer.key_map == 1 {
@@ -293,11 +300,13 @@ impl Walk<'_, '_, '_> {
         }
         self.matrix(key(R::Value), key_heads * head_dim, hidden)?;
         self.matrix(key(R::AttentionOutput), hidden, heads * head_dim)?;
-        if layer.query_key_norm == 1 {
-            self.norm_of_width(key(R::QueryNorm), layer.norm, head_dim)?;
-            self.norm_of_width(key(R::KeyNorm), layer.norm, head_dim)?;
-        }
-        Ok(())
+        let together = match QueryKeyNorm::from_number(layer.query_key_norm) {
+            None => return Ok(()),
+            Some(QueryKeyNorm::Heads) => (1, 1),
+            Some(QueryKeyNorm::Together) => (heads, key_heads),
+        };
+        self.norm_of_width(key(R::QueryNorm), layer.norm, together.0 * head_dim)?;
+        self.norm_of_width(key(R::KeyNorm), layer.norm, together.1 * head_dim)
     }
 }
 

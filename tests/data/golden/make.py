@@ -43,6 +43,35 @@ GEMMA = {**DECODER, "head_dim": 12, "sliding_window": 16, "tie_word_embeddings":
 LFM2 = {**DECODER, "layer_types": ["conv", "full_attention", "conv"], "conv_L_cache": 3,
         "block_auto_adjust_ff_dim": False, "tie_word_embeddings": True}
 QWEN = {**DECODER, "tie_word_embeddings": True}
+# Families that need little to show what is their own: two layers.
+FEW = {"num_hidden_layers": 2, "intermediate_size": 56}
+SMALL = {**DECODER, **FEW}
+# The first position is the one after padding's.
+ROBERTA = {**BERT, **FEW, "type_vocab_size": 1, "pad_token_id": 1, "max_position_embeddings": CONTEXT + 2}
+ELECTRA = {**BERT, **FEW, "embedding_size": BERT["hidden_size"]}
+SMOLLM3 = {**SMALL, "num_hidden_layers": 4, "use_sliding_window": True, "sliding_window": 8}
+GRANITE = {**SMALL, "embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4,
+           "logits_scaling": 4.0, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}
+YARN = {"rope_theta": 10000.0, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+MINISTRAL3 = {**SMALL, "head_dim": 16, "max_position_embeddings": 2 * CONTEXT,
+              "rope_parameters": {**YARN, "factor": 16.0, "original_max_position_embeddings": CONTEXT, "mscale": 1.0,
+                                  "mscale_all_dim": 0.5, "beta_fast": 8.0, "beta_slow": 0.5,
+                                  "llama_4_scaling_beta": 0.1}}
+# Heads of 16 turn 12 elements; the short list is that of contexts up to the original one.
+LONGROPE = {**SMALL, "hidden_size": 64, "max_position_embeddings": 2 * CONTEXT, "sliding_window": None,
+            "original_max_position_embeddings": CONTEXT,
+            "rope_parameters": {"rope_theta": 10000.0, "rope_type": "longrope", "partial_rotary_factor": 0.75,
+                                "original_max_position_embeddings": CONTEXT,
+                                "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5],
+                                "long_factor": [1.0, 1.5, 2.5, 4.0, 8.0, 16.0]}}
+NEOX = {**COMMON, **NARROW, **FEW, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False}
+OPT = {**COMMON, "num_hidden_layers": 2, "hidden_size": 40, "ffn_dim": 56, "bos_token_id": 1, "eos_token_id": 2}
+
+
+def rotary(**settings):
+    """Llama with rotary settings."""
+    return {**SMALL, "rope_parameters": {"rope_theta": 10000.0, **settings}}
+
 
 # folder: (class of configuration, class of model, configuration, type of the stored weights)
 CHECKPOINTS = {
@@ -65,7 +94,32 @@ CHECKPOINTS = {
     "phi3-fused-qkv": ("Phi3Config", "Phi3ForCausalLM", {**DECODER, "sliding_window": None}, BF16),
     "qwen2-qkv-bias": ("Qwen2Config", "Qwen2ForCausalLM", QWEN, F16),
     "qwen3-qk-norm": ("Qwen3Config", "Qwen3ForCausalLM", {**QWEN, "head_dim": 16}, BF16),
+    # The place in this list is the seed: what is new comes last.
+    "camembert-mlm": ("CamembertConfig", "CamembertForMaskedLM", ROBERTA, F16),
+    "distilbert-classifier": ("DistilBertConfig", "DistilBertForSequenceClassification",
+                              {**DISTILBERT, "n_layers": 2, "hidden_dim": 56, "num_labels": LABELS}, F16),
+    "electra-classifier": ("ElectraConfig", "ElectraForSequenceClassification", {**ELECTRA, "num_labels": LABELS}, F16),
+    "electra-mlm": ("ElectraConfig", "ElectraForMaskedLM", ELECTRA, F16),
+    "granite-multipliers": ("GraniteConfig", "GraniteForCausalLM", GRANITE, F16),
+    "llama-dynamic": ("LlamaConfig", "LlamaForCausalLM", rotary(rope_type="dynamic", factor=4.0), BF16),
+    "llama-linear": ("LlamaConfig", "LlamaForCausalLM", rotary(rope_type="linear", factor=2.5), BF16),
+    "llama-yarn": ("LlamaConfig", "LlamaForCausalLM", rotary(**YARN), BF16),
+    "ministral3-yarn": ("Ministral3Config", "Ministral3ForCausalLM", MINISTRAL3, BF16),
+    "mobilellm": ("LlamaConfig", "LlamaForCausalLM", {**SMALL, "tie_word_embeddings": True}, F16),
+    "opt": ("OPTConfig", "OPTForCausalLM", OPT, F16),
+    "phi3-longrope-partial": ("Phi3Config", "Phi3ForCausalLM", LONGROPE, BF16),
+    "roberta-classifier": ("RobertaConfig", "RobertaForSequenceClassification", {**ROBERTA, "num_labels": LABELS}, F16),
+    "roberta-mlm-padded": ("RobertaConfig", "RobertaForMaskedLM", ROBERTA, F16),
+    "smollm3-no-positions": ("SmolLM3Config", "SmolLM3ForCausalLM", SMOLLM3, BF16),
+    "stablelm-partial-rotary": ("StableLmConfig", "StableLmForCausalLM", {**SMALL, "use_qkv_bias": True}, F16),
+    "starcoder2": ("Starcoder2Config", "Starcoder2ForCausalLM", {**SMALL, "sliding_window": 16}, F16),
+    "xlm-roberta-encoder": ("XLMRobertaConfig", "XLMRobertaModel", ROBERTA, F16),
+    "gpt-neox-parallel": ("GPTNeoXConfig", "GPTNeoXForCausalLM", NEOX, F16),
+    "gpt-neox-sequential": ("GPTNeoXConfig", "GPTNeoXForCausalLM", {**NEOX, "use_parallel_residual": False}, F16),
+    "olmo2": ("Olmo2Config", "Olmo2ForCausalLM", SMALL, BF16),
+    "qwen3-embedding": ("Qwen3Config", "Qwen3Model", {**QWEN, **FEW, "head_dim": 16}, BF16),
 }
+PADDED = {"bert-mlm-padded": 0, "roberta-mlm-padded": 1}
 
 
 def randomise(model, generator, dtype):
@@ -87,17 +141,20 @@ def randomise(model, generator, dtype):
         parameter.data.copy_(values.to(dtype).float())
 
 
-def computed(model, generator, padded):
+def computed(model, generator, padding):
     """Tokens, and the values that transformers computes from them in f32."""
     tokens = torch.randint(3, VOCABULARY, (SEQUENCES, LENGTH), generator=generator)
     mask = torch.ones_like(tokens)
-    if padded:
-        tokens[1, PADDED_LENGTH:] = 0
+    if padding is not None:
+        tokens[1, PADDED_LENGTH:] = padding
         mask[1, PADDED_LENGTH:] = 0
     with torch.no_grad():
         output = model(input_ids=tokens, attention_mask=mask, output_hidden_states=True)
-    golden = {"input_ids": tokens.int(), "hidden_states": torch.stack(output.hidden_states)}
-    if padded:
+    states = list(output.hidden_states)
+    if model.config.model_type == "granite":  # slmc divides before the head, where the norm has its gain
+        states[-1] = states[-1] / model.config.logits_scaling
+    golden = {"input_ids": tokens.int(), "hidden_states": torch.stack(states)}
+    if padding is not None:
         golden["attention_mask"] = mask.int()
     if "logits" in output:
         golden["logits"] = output.logits
@@ -138,6 +195,13 @@ def spelling_of_4(config):
     config["transformers_version"] = "4.46.0"
 
 
+def mobilellm(config):
+    """Llama under another name, as the code beside its checkpoints has it."""
+    del config["tie_word_embeddings"]
+    config.update(model_type="mobilellm", architectures=["MobileLLMForCausalLM"], share_embedding=True,
+                  layer_sharing=False)
+
+
 def make(name, folder):
     config_class, model_class, values, dtype = CHECKPOINTS[name]
     generator = torch.Generator().manual_seed(1 + list(CHECKPOINTS).index(name))
@@ -145,11 +209,13 @@ def make(name, folder):
     config._attn_implementation = "eager"
     model = getattr(transformers, model_class)(config).eval().float()
     randomise(model, generator, dtype)
-    golden = computed(model, generator, name == "bert-mlm-padded")
+    golden = computed(model, generator, PADDED.get(name))
     shards = {"max_shard_size": "60KB"} if name == "llama-bf16-sharded" else {}
     model.to(dtype).save_pretrained(folder, **shards)
     if name == "gpt2-unprefixed-with-buffers":
         rewrite_tensors(folder, unprefixed_with_buffers)
+    if name == "mobilellm":
+        rewrite_config(folder, mobilellm)
     if name == "llama3-v4-config-keys":
         rewrite_config(folder, spelling_of_4)
     save_file(golden, os.path.join(folder, "golden.safetensors"))

@@ -7,7 +7,7 @@ use super::keys::Keys;
 use crate::formats::export::{Described, ExportError, ExportPlan, Loss};
 use crate::model::id::{LinearId, NormSite, ParameterId, Role};
 use crate::model::spec::{
-    Activation, AttentionSpec, Head, LayerSpec, Mixer, ModelKind, ModelSpec, Pooling, Positions, RotarySpec,
+    Activation, AttentionSpec, Head, LayerSpec, Mixer, ModelSpec, Pooling, Positions, RotaryScaling, RotarySpec,
 };
 
 /// Layers of the Gemma 3 whose scores are scaled by hidden / heads.
@@ -103,7 +103,16 @@ pub(super) fn check(
 }
 
 fn check_rotary(architecture: &Architecture, spec: &ModelSpec) -> Result<(), ExportError> {
-    let scaled = attentions(spec).any(|own| own.rotary.is_some_and(|rotary| rotary.scaling.is_some()));
+    let rotations = || attentions(spec).filter_map(|own| own.rotary);
+    let elsewhere = "slmc does not write it; export the model as safetensors";
+    let other = |scaling| !matches!(scaling, None | Some(RotaryScaling::Llama3(_)));
+    if rotations().any(|rotary| other(rotary.scaling) || rotary.factor != 1.0) {
+        return Err(not_said("this scaling of rotary positions", elsewhere));
+    }
+    if rotations().any(|rotary| rotary.turning.is_some()) {
+        return Err(not_said("rotary positions of a part of a head", elsewhere));
+    }
+    let scaled = rotations().any(|rotary| rotary.scaling.is_some());
     if scaled && !architecture.scales_frequencies {
         let why = format!("`{}` has no place for its frequencies; export the model as safetensors", architecture.name);
         return Err(not_said("Llama 3's scaling of rotary positions", why));
@@ -260,7 +269,7 @@ fn gemma3(architecture: &Architecture, spec: &ModelSpec, keys: &mut Keys) {
 
 /// Pooling, labels, and that every token sees all others.
 fn bert(architecture: &Architecture, spec: &ModelSpec, keys: &mut Keys) {
-    keys.flag(&architecture.key("attention.causal"), spec.kind == ModelKind::Decoder);
+    keys.flag(&architecture.key("attention.causal"), spec.causal);
     let pooling = match (&spec.head, spec.embedding.map(|embedding| embedding.pooling)) {
         (Head::Classifier { .. }, _) => 4,
         (_, Some(Pooling::Mean)) => 1,
@@ -269,7 +278,7 @@ fn bert(architecture: &Architecture, spec: &ModelSpec, keys: &mut Keys) {
         (_, Some(Pooling::Maximum) | None) => 0,
     };
     keys.size(&architecture.key("pooling_type"), pooling);
-    if let Head::Classifier { labels } = &spec.head {
+    if let Head::Classifier { labels, .. } = &spec.head {
         keys.texts(&architecture.key("classifier.output_labels"), labels);
     }
     if spec.token_types > 0 {

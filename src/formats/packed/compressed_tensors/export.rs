@@ -21,7 +21,7 @@ use crate::formats::export::{
 };
 use crate::formats::hugging_face::{self, WEIGHTS_FILE};
 use crate::formats::{ModelFormatError, output};
-use crate::model::families::{FAMILIES, Family};
+use crate::model::families::{FAMILIES, Family, TensorName};
 use crate::model::id::{LinearId, ParameterId, Part};
 use crate::model::quantized::QuantizedMatrix;
 use crate::model::spec::ModelSpec;
@@ -52,14 +52,19 @@ pub struct CompressedTensorsExport;
 /// The family of a specification, where its linears are linears there.
 fn family(spec: &ModelSpec) -> Result<&'static Family, ExportError> {
     const TABLE: &[Family] = &FAMILIES;
-    let linear = |family: &&Family| {
-        let turned = |id| (family.source)(spec, ParameterId::weight(id)).is_some_and(|source| source.transposed);
-        family.model_type == spec.family && !spec.matrices().into_iter().any(|(id, ..)| turned(id))
+    let known = TABLE.iter().find(|family| family.model_type == spec.family);
+    let any = |of: fn(&TensorName) -> bool| {
+        let mut sources = spec.matrices().into_iter().filter_map(|(id, ..)| Some((known?.source, id)));
+        sources.any(|(source, id)| source(spec, ParameterId::weight(id)).is_some_and(|name| of(&name)))
     };
-    TABLE.iter().find(linear).ok_or_else(|| ExportError::Family {
+    let (turned, rearranged) = (any(|name| name.transposed), any(|name| !name.is_as_stored()));
+    known.filter(|_| !turned && !rearranged).ok_or_else(|| ExportError::Family {
         format: NAME,
         family: spec.family.to_owned(),
-        detail: ", whose matrices are Conv1D modules",
+        detail: match rearranged {
+            true => ", whose files have matrices in another order, or without a factor that slmc holds in them",
+            false => ", whose matrices are Conv1D modules",
+        },
         known: "families of linear modules: export this one as gguf or safetensors".to_owned(),
     })
 }

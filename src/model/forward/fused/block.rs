@@ -7,7 +7,7 @@ use crate::model::forward::Observer;
 use crate::model::forward::block::rotate;
 use crate::model::forward::layer::Operations;
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
-use crate::model::spec::{AttentionSpec, ConvSpec, Mixer, ModelKind, ModelSpec, Norm};
+use crate::model::spec::{AttentionSpec, ConvSpec, Mixer, ModelSpec, Norm, QueryKeyNorm};
 use burn::tensor::{Tensor, TensorData};
 use slm_fused::activation::activate;
 use slm_fused::attention::cached::attention_after;
@@ -80,17 +80,18 @@ impl FusedForward<'_> {
     ) -> Value {
         let id = |role| LinearId::layer(layer, role);
         let mut projected = self.linear(input, &[id(Role::Query), id(Role::Key), id(Role::Value)], None, observer);
-        if spec.query_key_norm {
+        if let Some(norms) = spec.query_key_norm {
             let segment = |first, heads, site| Segment {
                 first,
                 heads,
                 weight: self.weights.vector(ParameterId::Norm(Some(layer as u16), site, Part::Weight)).clone(),
                 bias: self.norm_bias(self.spec.layers[layer].norm, Some(layer as u16), site),
             };
-            let segments = vec![
-                segment(0, spec.heads, NormSite::Query),
-                segment(spec.query_width(), spec.key_value_heads, NormSite::Key),
-            ];
+            let [queries, keys] = match norms {
+                QueryKeyNorm::Heads => [spec.heads, spec.key_value_heads],
+                QueryKeyNorm::Together => [1, 1],
+            };
+            let segments = vec![segment(0, queries, NormSite::Query), segment(spec.query_width(), keys, NormSite::Key)];
             projected = norm(&projected, kind(self.spec.layers[layer].norm), segments);
         }
         let rotary = context.rotary[layer].clone();
@@ -108,7 +109,7 @@ impl FusedForward<'_> {
             key_value_heads: spec.key_value_heads,
             width: spec.head_dim,
             scale: spec.score_scale as f32,
-            causal: self.spec.kind == ModelKind::Decoder,
+            causal: self.spec.causal,
             window: spec.window,
             rotary,
             present: context.present.clone(),

@@ -7,7 +7,7 @@ use super::header::{HEADER_BYTES, OPTIONAL, SectionKind};
 use super::sections::{NEEDED, alignment};
 use super::spec::{
     Block, CurveId, ExitHead, FfnKind, HeadMatrix, LayerCacheFormat, LayerRecord, MAX_CHUNK, MAX_DIMENSION, MAX_LAYERS,
-    MAX_TAPS, ModelKind, ModelRecord, NONE, NormKind, NormPlacement, Output, Pooling, Stacks,
+    MAX_TAPS, ModelKind, ModelRecord, NONE, NormKind, NormPlacement, Output, Pooling, QueryKeyNorm, Stacks,
 };
 use super::tensor::TensorRole::{EmbedPosition, EmbedToken, EmbedType, LmHead};
 use super::tensor::{TensorPart, TensorRecord, TensorRole};
@@ -108,8 +108,12 @@ impl<'a> ArtifactView<'a> {
         let norm = |number: u8| number == 0 || NormKind::from_number(number).is_some();
         require(norm(spec.embedding_norm), "embedding_norm")?;
         require(norm(spec.final_norm), "final_norm")?;
-        let transform = output == Output::MaskedLanguageModel;
-        require(CurveId::from_number(spec.head_activation).is_some() == transform, "head_activation")?;
+        let legal = match (output, CurveId::from_number(spec.head_activation)) {
+            (Output::MaskedLanguageModel, curve) => curve.is_some(),
+            (Output::Classifier, Some(_)) => true,
+            _ => spec.head_activation == 0,
+        };
+        require(legal, "head_activation")?;
         require(HeadMatrix::from_number(spec.tied_head).is_some(), "tied_head")?;
         require(spec.learned_positions <= 1, "learned_positions")?;
         require(spec.strip_leading_space <= 1, "strip_leading_space")?;
@@ -328,7 +332,10 @@ fn check_layer(index: u32, layer: &LayerRecord, decoder: bool) -> Result<(), For
         Some(Block::Attention) => {
             require(layer.key_map <= 1, "key_map")?;
             require(layer.query_key_norm == 0 || layer.norm == NormKind::Rms as u8, "query_key_norm")?;
-            require(layer.query_key_norm <= 1, "query_key_norm")?;
+            let known = layer.query_key_norm == 0 || QueryKeyNorm::from_number(layer.query_key_norm).is_some();
+            require(known, "query_key_norm")?;
+            // Side by side, the network's rows stand after attention's in the memory that a gate would take.
+            require(placement != NormPlacement::Beside || !layer.is_gated(), "ffn")?;
             require(size(layer.heads) && size(layer.key_value_heads), "heads")?;
             require(layer.heads.is_multiple_of(layer.key_value_heads), "key_value_heads")?;
             require(size(layer.head_dim) && layer.head_dim <= 133_000, "head_dim")?;

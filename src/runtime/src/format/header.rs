@@ -23,6 +23,9 @@ pub const MINOR_POOLING: u16 = 6;
 pub const MINOR_DRAFTS: u16 = 7;
 /// The same where there is a chunk list or a signature, which readers of an earlier version reject.
 pub const MINOR_TRUST: u16 = 8;
+/// Minor version of files of families that came later: with a ReLU, with another function of the pooler than tanh, with
+/// parts of a layer side by side, norms on what is added alone, or norms over all queries and keys of a position.
+pub const MINOR_FAMILIES: u16 = 9;
 /// Bytes before the first section.
 pub const HEADER_BYTES: usize = 4096;
 /// Largest number of sections.
@@ -41,8 +44,8 @@ record! {
         magic: [u8; 8],
         /// [`MAJOR`]
         major: u16,
-        /// [`MINOR`], [`MINOR_SPLIT`], [`MINOR_CHAT_FRAME`], [`MINOR_POOLING`], [`MINOR_DRAFTS`], [`MINOR_TRUST`] or that of a
-        /// storage
+        /// [`MINOR`], [`MINOR_SPLIT`], [`MINOR_CHAT_FRAME`], [`MINOR_POOLING`], [`MINOR_DRAFTS`], [`MINOR_TRUST`],
+        /// [`MINOR_FAMILIES`] or that of a storage
         minor: u16,
         /// [`HEADER_BYTES`]
         header_bytes: u32,

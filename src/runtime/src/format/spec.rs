@@ -271,6 +271,32 @@ pub enum NormPlacement {
     After = 2,
     /// x + norm(f(norm(x)))
     Around = 3,
+    /// x + attention(norm(x)) + network(norm(x)), each norm with weights of its own
+    Beside = 4,
+    /// x + norm(f(x))
+    Added = 5,
+}
+
+impl NormPlacement {
+    /// Whether a norm stands before each part.
+    pub fn is_before(self) -> bool {
+        matches!(self, NormPlacement::Before | NormPlacement::Around | NormPlacement::Beside)
+    }
+
+    /// Whether what a part adds is normed.
+    pub fn is_on_added(self) -> bool {
+        matches!(self, NormPlacement::Around | NormPlacement::Added)
+    }
+}
+
+/// Norms of queries and keys before they are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum QueryKeyNorm {
+    /// Of each head by itself.
+    Heads = 1,
+    /// Of all heads of a position together.
+    Together = 2,
 }
 
 /// The output rows of the executor.
@@ -321,6 +347,8 @@ pub enum CurveId {
     Gelu = 2,
     /// GELU by tanh.
     GeluTanh = 3,
+    /// max(x, 0): every point is 0.
+    Relu = 4,
 }
 
 /// A closed enumeration that files store as one byte.
@@ -342,8 +370,9 @@ from_number!(CacheFormat: Int8);
 from_number!(LayerCacheFormat: OfHeader, Ring, NibbleValues, RingNibbleValues);
 from_number!(FfnKind: Plain, Gated);
 from_number!(Block: Attention, Conv);
-from_number!(NormPlacement: Before, After, Around);
+from_number!(NormPlacement: Before, After, Around, Beside, Added);
+from_number!(QueryKeyNorm: Heads, Together);
 from_number!(Output: Hidden, LanguageModel, MaskedLanguageModel, Classifier);
 from_number!(Pooling: First, Mean, Maximum, Last);
 from_number!(NormKind: Rms, Layer);
-from_number!(CurveId: Silu, Gelu, GeluTanh);
+from_number!(CurveId: Silu, Gelu, GeluTanh, Relu);

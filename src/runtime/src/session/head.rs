@@ -143,7 +143,7 @@ impl Session<'_, '_> {
         if normalize { unit_length(pooled).map_err(|_| range(head)) } else { Ok(()) }
     }
 
-    /// tanh pooler over the first token, then the classifier.
+    /// The pooler over the first token, with tanh or the head's activation, then the classifier.
     pub(super) fn classify(&mut self) -> Result<(), SessionError> {
         let head = self.artifact.spec().layers as usize;
         let failed = |_| range(head);
@@ -152,12 +152,16 @@ impl Session<'_, '_> {
         let key = |role| TensorKey::global(role, TensorPart::Weight);
         let pooler = [self.product(key(TensorRole::Pooler), Destination::B)?];
         let classifier = [self.product(key(TensorRole::Classifier), Destination::Output)?];
-        let sigmoid = self.curve(CurveId::Silu as u8)?;
+        let tanh = self.artifact.spec().head_activation == 0;
+        let curve = self.curve(if tanh { CurveId::Silu as u8 } else { self.artifact.spec().head_activation })?;
         // The first residual row is overwritten by the final norm: nothing reads it afterwards.
         self.buffers.residual[..hidden].copy_from_slice(self.scratch[0].row);
-        self.linear(Input::Residual(None, 0), &pooler, 1, Finish::None).map_err(failed)?;
-        for value in &mut self.buffers.scratch_b[..hidden] {
-            *value = sigmoid.tanh(*value);
+        let finish = if tanh { Finish::None } else { Finish::Activate(curve) };
+        self.linear(Input::Residual(None, 0), &pooler, 1, finish).map_err(failed)?;
+        if tanh {
+            for value in &mut self.buffers.scratch_b[..hidden] {
+                *value = curve.tanh(*value);
+            }
         }
         self.linear(Input::ScratchB(hidden), &classifier, 1, Finish::None).map_err(failed)
     }

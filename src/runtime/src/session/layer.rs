@@ -1,10 +1,11 @@
 //! One layer over rows of the residual stream: keys and values into the cache, attention, feed-forward network. Norms
-//! are applied before a part, after its residual sum, or before it and to the rows it adds.
+//! are applied before a part, after its residual sum, before it and to the rows it adds, or to these alone. Where both
+//! parts read the same residual rows, what they add is kept until both are done.
 
 use super::linear::{Destination, Failure, Finish, Input};
 use super::{Placed, Session, SessionError, range};
 use crate::cache::Cache;
-use crate::format::spec::LayerRecord;
+use crate::format::spec::{LayerRecord, NormPlacement};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
 use crate::kernels::parallel::{Rows, each};
 use crate::numerics::{map_key, map_query, quantize_nibbles};
@@ -53,6 +54,7 @@ impl Session<'_, '_> {
         let width = heads * head_dim;
         let rotary = artifact.rotary(layer.rotary);
         let norm = self.head_norm(index, layer, TensorRole::KeyNorm)?;
+        let joint = self.joint_norm(index, layer, TensorRole::KeyNorm)?;
         let part = |part| self.vector(TensorKey::layer(index, TensorRole::Key, part));
         let map = match layer.key_map {
             1 => Some((part(TensorPart::KeyMean)?, part(TensorPart::KeyBalance)?)),
@@ -64,6 +66,11 @@ impl Session<'_, '_> {
         let (keys, values) = self.buffers.scratch_b[..2 * count * width].split_at_mut(count * width);
         let scratch = &mut self.scratch[..self.seats];
         let failure = Failure::default();
+        if let Some(norm) = &joint {
+            each(self.workers, count == 1, scratch, Rows::new(keys, width), |_, row, _| {
+                failure.note(norm.apply(kernels, row));
+            });
+        }
         let mut before = 0;
         for run in shape.runs(first..first + count).into_iter().filter(|run| !run.is_empty()) {
             // Units are (token, head) in the order of a product's columns; the cache is grouped by head.
@@ -127,6 +134,12 @@ impl Session<'_, '_> {
         let output = [self.product(key(TensorRole::AttentionOutput), Destination::B)?];
         let width = layer.heads as usize * layer.head_dim as usize;
         self.linear(Input::ScratchA(width), &output, count, Finish::None).map_err(|_| range(index))?;
+        if layer.norm_placement == NormPlacement::Beside as u8 {
+            let hidden = self.scratch[0].row.len();
+            self.network(index, layer, row, count, Destination::AfterB(hidden))?;
+            self.add_both(row, count);
+            return Ok(());
+        }
         let sites = (TensorRole::AttentionNorm, TensorRole::AttentionOutputNorm);
         self.add_residual(index, layer, sites, row, count)?;
         self.feed_forward(index, layer, row, count)
@@ -148,6 +161,7 @@ impl Session<'_, '_> {
         let decoder = self.is_decoder();
         let rotary = artifact.rotary(layer.rotary);
         let norm = self.head_norm(index, layer, TensorRole::QueryNorm)?;
+        let joint = self.joint_norm(index, layer, TensorRole::QueryNorm)?;
         let inverse = match layer.key_map {
             1 => Some(self.vector(TensorKey::layer(index, TensorRole::Key, TensorPart::KeyInverse))?),
             _ => None,
@@ -156,9 +170,15 @@ impl Session<'_, '_> {
         let cache_end = cache_start + self.cache_bytes(layer);
         let kernels = self.kernels;
         let cache = Cache::new(&mut self.cache[cache_start..cache_end], shape).ok_or(range(index))?;
+        let failure = Failure::default();
+        if let Some(norm) = &joint {
+            let rows = Rows::new(&mut self.buffers.scratch_a[..count * heads * head_dim], heads * head_dim);
+            each(self.workers, count == 1, &mut self.scratch[..self.seats], rows, |_, row, _| {
+                failure.note(norm.apply(kernels, row));
+            });
+        }
         let queries = Rows::new(&mut self.buffers.scratch_a[..count * heads * head_dim], head_dim);
         let alone = count * heads * head_dim * (end + OF_QUERY) < ALONE;
-        let failure = Failure::default();
         each(self.workers, alone, &mut self.scratch[..self.seats], queries, |unit, query, scratch| {
             let (position, head) = (first + unit / heads, unit % heads);
             let seen = if decoder { first_seen(layer, position)..position + 1 } else { 0..end };
@@ -184,6 +204,19 @@ impl Session<'_, '_> {
         row: usize,
         count: usize,
     ) -> Result<(), SessionError> {
+        self.network(index, layer, row, count, Destination::B)?;
+        self.add_residual(index, layer, (TensorRole::FfnNorm, TensorRole::FfnOutputNorm), row, count)
+    }
+
+    /// The rows that the feed-forward network adds.
+    fn network(
+        &mut self,
+        index: usize,
+        layer: &LayerRecord,
+        row: usize,
+        count: usize,
+        destination: Destination,
+    ) -> Result<(), SessionError> {
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
         let input = Input::Residual(self.norm_before(index, layer, TensorRole::FfnNorm)?, row);
         let curve = self.curve(layer.activation)?;
@@ -195,10 +228,9 @@ impl Session<'_, '_> {
             let up = self.product(key(TensorRole::Up), Destination::A)?;
             self.linear(input, &[up], count, Finish::Activate(curve)).map_err(|_| range(index))?;
         }
-        let down = [self.product(key(TensorRole::Down), Destination::B)?];
+        let down = [self.product(key(TensorRole::Down), destination)?];
         let width = layer.ffn_width as usize;
-        self.linear(Input::ScratchA(width), &down, count, Finish::None).map_err(|_| range(index))?;
-        self.add_residual(index, layer, (TensorRole::FfnNorm, TensorRole::FfnOutputNorm), row, count)
+        self.linear(Input::ScratchA(width), &down, count, Finish::None).map_err(|_| range(index))
     }
 }
 

@@ -234,6 +234,22 @@ impl<'a> Session<'a, '_> {
         });
     }
 
+    /// Adds what both parts of a layer side by side have left in `scratch_b` to residual rows.
+    pub(super) fn add_both(&mut self, row: usize, count: usize) {
+        let kernels = self.kernels;
+        let hidden = self.scratch[0].row.len();
+        let (first, second) = self.buffers.scratch_b[..2 * count * hidden].split_at_mut(count * hidden);
+        let rows = (
+            Rows::new(&mut self.buffers.residual[row * hidden..][..count * hidden], hidden),
+            Rows::new(first, hidden),
+            Rows::new(second, hidden),
+        );
+        each(self.workers, count == 1, &mut self.scratch[..self.seats], rows, |_, (x, y, z), _| {
+            (kernels.add)(x, y);
+            (kernels.add)(x, z);
+        });
+    }
+
     /// Adds rows of `scratch_b` to residual rows. With norms after the sum, the norm of `sites.0` is applied to it;
     /// with norms around, the norm of `sites.1` is applied to the added rows.
     pub(super) fn add_residual(
@@ -247,7 +263,7 @@ impl<'a> Session<'a, '_> {
         let norm = |site| self.layer_norm(index, layer, site);
         let (of_sum, of_addend) = match NormPlacement::from_number(layer.norm_placement) {
             Some(NormPlacement::After) => (Some(norm(sites.0)?), None),
-            Some(NormPlacement::Around) => (None, Some(norm(sites.1)?)),
+            Some(NormPlacement::Around | NormPlacement::Added) => (None, Some(norm(sites.1)?)),
             _ => (None, None),
         };
         let kernels = self.kernels;

@@ -2,7 +2,7 @@
 
 use super::{Session, SessionError};
 use crate::format::FormatError;
-use crate::format::spec::{LayerRecord, NormKind, NormPlacement};
+use crate::format::spec::{LayerRecord, NormKind, NormPlacement, QueryKeyNorm};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
 use crate::kernels::Kernels;
 use crate::numerics::{F32Bytes, NumericRange};
@@ -44,15 +44,15 @@ impl<'a> Session<'a, '_> {
         Ok(self.norm(TensorKey::layer(index, role, TensorPart::Weight), kind, layer.epsilon)?)
     }
 
-    /// The norm before a part of a layer; `None` for post-norm layers.
+    /// The norm before a part of a layer, where there is one.
     pub(super) fn norm_before(
         &self,
         index: usize,
         layer: &LayerRecord,
         role: TensorRole,
     ) -> Result<Option<Norm<'a>>, SessionError> {
-        let after = layer.norm_placement == NormPlacement::After as u8;
-        (!after).then(|| self.layer_norm(index, layer, role)).transpose()
+        let before = NormPlacement::from_number(layer.norm_placement).is_some_and(NormPlacement::is_before);
+        before.then(|| self.layer_norm(index, layer, role)).transpose()
     }
 
     /// The norm of every head's queries or keys, where the layer has one.
@@ -62,7 +62,19 @@ impl<'a> Session<'a, '_> {
         layer: &LayerRecord,
         role: TensorRole,
     ) -> Result<Option<Norm<'a>>, SessionError> {
-        (layer.query_key_norm == 1).then(|| self.layer_norm(index, layer, role)).transpose()
+        let heads = layer.query_key_norm == QueryKeyNorm::Heads as u8;
+        heads.then(|| self.layer_norm(index, layer, role)).transpose()
+    }
+
+    /// The norm of all queries or keys of a position together, where the layer has one.
+    pub(super) fn joint_norm(
+        &self,
+        index: usize,
+        layer: &LayerRecord,
+        role: TensorRole,
+    ) -> Result<Option<Norm<'a>>, SessionError> {
+        let together = layer.query_key_norm == QueryKeyNorm::Together as u8;
+        together.then(|| self.layer_norm(index, layer, role)).transpose()
     }
 
     fn norm(&self, key: TensorKey, kind: NormKind, epsilon: f32) -> Result<Norm<'a>, FormatError> {
