@@ -15,7 +15,7 @@ use super::basis::{Basis, pick_columns, pick_rows};
 use super::select::{LayerSelection, Selection};
 use crate::model::id::{LinearId, NormSite, ParameterId, Part, Role};
 use crate::model::matrix::{from_rows, into_values};
-use crate::model::spec::{Mixer, ModelSpec};
+use crate::model::spec::{Mixer, ModelSpec, QueryKeyNorm};
 use crate::model::weights::Model;
 use ndarray::Array2;
 use std::collections::BTreeMap;
@@ -127,7 +127,11 @@ impl Cut<'_> {
                 let [rows, _] = axes(linear.role);
                 into_values(self.cut_rows(rows, layer, from_rows(of_teacher, 1)))
             }
-            ParameterId::Norm(_, NormSite::Query | NormSite::Key, _) => of_teacher,
+            ParameterId::Norm(_, site @ (NormSite::Query | NormSite::Key), _) => {
+                let axis = if site == NormSite::Query { Axis::Heads } else { Axis::KeyHeads };
+                let axis = if self.norms_heads_together(layer) { axis } else { Axis::Whole };
+                into_values(self.cut_rows(axis, layer, from_rows(of_teacher, 1)))
+            }
             ParameterId::Norm(.., Part::Weight) if matches!(self.selection.hidden, Basis::Directions(_)) => {
                 let last = matches!(id, ParameterId::Norm(None, NormSite::Final, _));
                 match &self.selection.hidden {
@@ -147,6 +151,12 @@ impl Cut<'_> {
             }
             ParameterId::KeyMap(..) => of_teacher,
         })
+    }
+
+    /// Whether the gains of a layer's queries and keys are of every head.
+    fn norms_heads_together(&self, layer: Option<&LayerSelection>) -> bool {
+        let of_teacher = layer.and_then(|layer| self.teacher.spec.layers[layer.of].attention());
+        of_teacher.is_some_and(|attention| attention.query_key_norm == Some(QueryKeyNorm::Together))
     }
 
     /// Columns of the teacher's matrix.
