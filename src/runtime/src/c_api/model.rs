@@ -95,7 +95,7 @@ pub unsafe extern "C" fn slm_open(model: *mut Model, bytes: *const c_void, lengt
         check_pointer(model, 1)?;
         // SAFETY: as the caller says.
         let bytes: &'static [u8] = unsafe { array(bytes.cast::<u8>(), length) }?;
-        let opened = ArtifactView::open(bytes).map_err(OpenError::from);
+        let opened = ArtifactView::open(bytes);
         // SAFETY: checked above.
         unsafe { put_result(model, opened.map(|view| (view, 0))) }
     })
@@ -108,14 +108,14 @@ pub unsafe extern "C" fn slm_open(model: *mut Model, bytes: *const c_void, lengt
 #[expect(unsafe_code, reason = "structures of the caller")]
 pub(super) unsafe fn put_result(
     model: *mut Model,
-    opened: Result<(ArtifactView<'static>, u64), OpenError>,
+    opened: Result<(ArtifactView<'static>, u64), impl Into<OpenError>>,
 ) -> Result<(), Status> {
     let mark = if opened.is_ok() { OPEN } else { FAILED };
     let model_now = Model {
         mark,
         #[cfg(feature = "signed")]
         unchecked: opened.as_ref().map_or(0, |(_, unchecked)| *unchecked),
-        content: opened.map(|(view, _)| view),
+        content: opened.map(|(view, _)| view).map_err(Into::into),
     };
     let status = model_now.content.as_ref().map(|_| ()).map_err(|error| Status::from(*error));
     // SAFETY: as the caller says; the structure need not be set up before.
@@ -148,7 +148,7 @@ pub(super) unsafe fn usable<'c>(model: *const Model) -> Result<&'c ArtifactView<
 pub(super) unsafe fn put(model: *mut Model, view: ArtifactView<'static>) -> Result<(), Status> {
     check_pointer(model, 1)?;
     // SAFETY: checked above; the structure need not be set up before.
-    unsafe { put_result(model, Ok((view, 0))) }
+    unsafe { put_result(model, Ok::<_, OpenError>((view, 0))) }
 }
 
 /// Message of the error that [`slm_open`] returned.

@@ -8,6 +8,7 @@
 //! chunks = leaf 0 ‖ leaf 1 ‖ …            chunks_root = the root over them (RFC 6962)
 //! ```
 
+#[cfg(any(test, feature = "signed"))]
 use super::FormatError;
 use super::header::{Header, MAX_SECTIONS, SECTION_TABLE_OFFSET, SectionKind, SectionRecord};
 use crate::sha256::Digest;
@@ -140,6 +141,7 @@ impl<'a> ChunkList<'a> {
 }
 
 /// Checks the place and the length of the chunk list in a section table whose sections lie within the file.
+#[cfg(any(test, feature = "signed"))]
 pub(crate) fn check_list(page: &[u8], header: &Header) -> Result<(), FormatError> {
     let fault = |fault| Err(FormatError::section(SectionKind::Chunks, fault));
     let sections = (header.sections as usize).min(MAX_SECTIONS);

@@ -7,9 +7,10 @@ use super::artifact::ArtifactView;
 use super::header::SectionKind;
 
 /// Sections that change what a model says, the feature that reads each, and whether it is there.
-const SECTIONS: [(SectionKind, &str, bool); 3] = [
+const SECTIONS: [(SectionKind, &str, bool); 4] = [
     (SectionKind::Grammar, "grammar", cfg!(feature = "grammar")),
     (SectionKind::Prefix, "snapshots", cfg!(feature = "snapshots")),
+    (SectionKind::Chunks, "signed", cfg!(any(test, feature = "signed"))),
     (SectionKind::Seal, "seal", cfg!(feature = "seal")),
 ];
 
