@@ -17,7 +17,7 @@ const SCHEMA: &str = "slmc.run/2";
 pub struct Results {
     /// The file, or what stands for it in messages.
     pub(super) path: PathBuf,
-    /// Of the file.
+    /// SHA-256 of the file.
     pub(super) sha256: Hash,
     pub(super) run: Run,
 }

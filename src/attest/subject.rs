@@ -14,9 +14,9 @@ pub struct Subject {
     pub path: PathBuf,
     /// Its file name.
     pub name: String,
-    /// Of the whole file.
+    /// SHA-256 of the whole file.
     pub sha256: Hash,
-    /// Of what a device needs of it, which is what `--device-only` writes.
+    /// SHA-256 of its device part, which is what `compile --device-only` writes.
     pub device_sha256: Hash,
     /// Whether its header page is signed.
     pub signed: bool,

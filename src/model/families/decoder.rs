@@ -1,10 +1,11 @@
 //! What the families of pre-norm decoders with RMS norms, rotary positions, grouped-query attention and a gated network
 //! have in common: the keys of their configurations, and the tensor names that began with Llama's.
 
-use super::fewer_layers::counted;
+use super::class_defaults::ClassDefault;
+use super::fewer_layers::{alike, counted};
 use super::narrower::WidthKeys;
 use super::rotary::context;
-use super::{HeadOrder, TensorName, head_width, layer_count, refuse_unless};
+use super::{Family, HeadOrder, TensorName, head_width, layer_count, refuse_unless};
 use crate::disk::{Config, ConfigError};
 use crate::model::id::{LinearId, NormSite, ParameterId, Role};
 use crate::model::spec::{
@@ -19,6 +20,31 @@ pub(super) const WIDTHS: WidthKeys = WidthKeys {
     head_dim: Some("head_dim"),
     ..WidthKeys::shared("num_attention_heads", "intermediate_size", "hidden_size")
 };
+
+/// A family of one class with Llama's tensors and layers; what it has of its own takes the place of these.
+pub(super) const fn family(
+    model_type: &'static str,
+    heads: &'static [(&'static [&'static str], &'static str)],
+    defaults: &'static [(&'static str, ClassDefault)],
+    spec: fn(&Config) -> Result<ModelSpec, ConfigError>,
+) -> Family {
+    Family {
+        model_type,
+        prefixes: &["model.", ""],
+        token_table: "embed_tokens.weight",
+        defaults,
+        aliases: &[],
+        spec,
+        source,
+        ignored,
+        copies,
+        layer_count: "num_hidden_layers",
+        with_layers: alike,
+        widths: WIDTHS,
+        classifier: None,
+        heads,
+    }
+}
 
 /// Refuses what none of these families computes.
 pub(super) fn refuse_foreign(config: &Config, family: &'static str) -> Result<(), ConfigError> {

@@ -3,8 +3,7 @@
 //! where the factor is 1.
 
 use super::class_defaults::ClassDefault;
-use super::decoder::{self, copies, ignored, source};
-use super::fewer_layers::alike;
+use super::decoder;
 use super::rotary::rotary;
 use super::{Family, layer_count, refuse_unless, require_architecture};
 use crate::disk::{Config, ConfigError};
@@ -30,22 +29,7 @@ const DEFAULTS: [(&str, ClassDefault); 12] = [
     ("tie_word_embeddings", ClassDefault::Flag(false)),
 ];
 
-pub(super) const FAMILY: Family = Family {
-    model_type: NAME,
-    prefixes: &["model.", ""],
-    token_table: "embed_tokens.weight",
-    defaults: &DEFAULTS,
-    aliases: &[],
-    spec,
-    source,
-    ignored,
-    copies,
-    layer_count: "num_hidden_layers",
-    with_layers: alike,
-    widths: decoder::WIDTHS,
-    classifier: None,
-    heads: &[(&[], ARCHITECTURE)],
-};
+pub(super) const FAMILY: Family = decoder::family(NAME, &[(&[], ARCHITECTURE)], &DEFAULTS, spec);
 
 /// The configuration with the rotary settings of its class where it has none.
 pub(super) fn with_rotary(config: &Config) -> Config {

@@ -2,8 +2,7 @@
 //! transformers; its keys are those of the code that comes with its checkpoints, which ask for it by `auto_map`.
 
 use super::class_defaults::ClassDefault;
-use super::decoder::{self, copies, ignored, source};
-use super::fewer_layers::alike;
+use super::decoder;
 use super::rotary::rotary;
 use super::{Family, layer_count, refuse_unless, require_architecture};
 use crate::disk::{Config, ConfigError};
@@ -28,22 +27,7 @@ const DEFAULTS: [(&str, ClassDefault); 11] = [
     ("tie_word_embeddings", ClassDefault::Flag(false)),
 ];
 
-pub(super) const FAMILY: Family = Family {
-    model_type: NAME,
-    prefixes: &["model.", ""],
-    token_table: "embed_tokens.weight",
-    defaults: &DEFAULTS,
-    aliases: &[],
-    spec,
-    source,
-    ignored,
-    copies,
-    layer_count: "num_hidden_layers",
-    with_layers: alike,
-    widths: decoder::WIDTHS,
-    classifier: None,
-    heads: &[(&[], ARCHITECTURE)],
-};
+pub(super) const FAMILY: Family = decoder::family(NAME, &[(&[], ARCHITECTURE)], &DEFAULTS, spec);
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     require_architecture(config, NAME, ARCHITECTURE)?;

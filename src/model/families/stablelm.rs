@@ -3,8 +3,7 @@
 //! queries head by head (`qk_layernorm`), the 12 B among them, are refused.
 
 use super::class_defaults::ClassDefault;
-use super::decoder::{self, copies, ignored, source};
-use super::fewer_layers::alike;
+use super::decoder;
 use super::narrower::WidthKeys;
 use super::rotary::partial_rotary;
 use super::{Family, layer_count, refuse_unless, require_architecture};
@@ -32,20 +31,8 @@ const DEFAULTS: [(&str, ClassDefault); 12] = [
 ];
 
 pub(super) const FAMILY: Family = Family {
-    model_type: NAME,
-    prefixes: &["model.", ""],
-    token_table: "embed_tokens.weight",
-    defaults: &DEFAULTS,
-    aliases: &[],
-    spec,
-    source,
-    ignored,
-    copies,
-    layer_count: "num_hidden_layers",
-    with_layers: alike,
     widths: WidthKeys { head_dim: None, ..decoder::WIDTHS },
-    classifier: None,
-    heads: &[(&[], ARCHITECTURE)],
+    ..decoder::family(NAME, &[(&[], ARCHITECTURE)], &DEFAULTS, spec)
 };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {

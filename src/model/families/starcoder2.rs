@@ -1,8 +1,7 @@
 //! StarCoder 2: Llama's attention with LayerNorms, biases where `use_bias` says so, and a plain GELU network.
 
 use super::class_defaults::ClassDefault;
-use super::decoder::{self, copies, ignored};
-use super::fewer_layers::alike;
+use super::decoder;
 use super::rotary::rotary;
 use super::{Family, TensorName, gelu, layer_count, refuse_unless, require_architecture};
 use crate::disk::{Config, ConfigError};
@@ -29,22 +28,7 @@ const DEFAULTS: [(&str, ClassDefault); 12] = [
     ("tie_word_embeddings", ClassDefault::Flag(true)),
 ];
 
-pub(super) const FAMILY: Family = Family {
-    model_type: NAME,
-    prefixes: &["model.", ""],
-    token_table: "embed_tokens.weight",
-    defaults: &DEFAULTS,
-    aliases: &[],
-    spec,
-    source,
-    ignored,
-    copies,
-    layer_count: "num_hidden_layers",
-    with_layers: alike,
-    widths: decoder::WIDTHS,
-    classifier: None,
-    heads: &[(&[], ARCHITECTURE)],
-};
+pub(super) const FAMILY: Family = Family { source, ..decoder::family(NAME, &[(&[], ARCHITECTURE)], &DEFAULTS, spec) };
 
 fn spec(config: &Config) -> Result<ModelSpec, ConfigError> {
     require_architecture(config, NAME, ARCHITECTURE)?;
