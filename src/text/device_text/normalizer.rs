@@ -6,11 +6,13 @@
 use super::{HostOnly, host_only, type_of};
 use serde_json::Value;
 use slm_runtime::format::text::{ELEMENT_LAST, MapAction, MapRecord};
-use std::collections::BTreeMap;
 use unicode_categories::UnicodeCategories;
 use unicode_normalization_alignments::char::{
     canonical_combining_class, compose, decompose_canonical, is_combining_mark,
 };
+
+/// Code points, of which all but the surrogates are characters.
+const CODES: usize = char::MAX as usize + 1;
 
 /// What a step does to one character.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,23 +36,21 @@ enum Step {
 }
 
 impl Step {
-    fn apply(&self, character: char) -> Vec<char> {
-        let kept = |kept: bool| if kept { vec![character] } else { Vec::new() };
+    /// Hands out what a character becomes, one by one.
+    fn apply(&self, character: char, mut give: impl FnMut(char)) {
         match self {
-            Step::Clean if matches!(character, '\t' | '\n' | '\r') => vec![' '],
-            Step::Clean if matches!(character, '\0' | '\u{FFFD}') || character.is_other() => Vec::new(),
-            Step::Clean => vec![if character.is_whitespace() { ' ' } else { character }],
-            Step::Isolate if is_ideograph(character) => vec![' ', character, ' '],
-            Step::Decompose => {
-                let mut characters = Vec::new();
-                decompose_canonical(character, |character| characters.push(character));
-                characters
+            Step::Clean if matches!(character, '\t' | '\n' | '\r') => give(' '),
+            Step::Clean if matches!(character, '\0' | '\u{FFFD}') || character.is_other() => {}
+            Step::Clean => give(if character.is_whitespace() { ' ' } else { character }),
+            Step::Isolate if is_ideograph(character) => [' ', character, ' '].into_iter().for_each(give),
+            Step::Decompose => decompose_canonical(character, give),
+            Step::DropNonspacing if character.is_mark_nonspacing() => {}
+            Step::DropCombining if is_combining_mark(character) => {}
+            Step::Lowercase => character.to_lowercase().for_each(give),
+            Step::Replace(from, to) if *from == character => to.chars().for_each(give),
+            Step::Isolate | Step::DropNonspacing | Step::DropCombining | Step::Replace(..) | Step::Compose => {
+                give(character)
             }
-            Step::DropNonspacing => kept(!character.is_mark_nonspacing()),
-            Step::DropCombining => kept(!is_combining_mark(character)),
-            Step::Lowercase => character.to_lowercase().collect(),
-            Step::Replace(from, to) if *from == character => to.chars().collect(),
-            Step::Isolate | Step::Replace(..) | Step::Compose => vec![character],
         }
     }
 }
@@ -71,6 +71,15 @@ pub(super) struct Normalization {
     prepend: Option<String>,
     /// The first step that comes after the prepending.
     prepend_from: usize,
+}
+
+/// Room for the outcome of one character, used again for the next: there are a million of them.
+#[derive(Default)]
+struct Outcome {
+    /// What there is after a step, and its combining class; `None` for what went after the decomposition.
+    all: Vec<(Option<char>, u8)>,
+    next: Vec<(Option<char>, u8)>,
+    after: Vec<char>,
 }
 
 /// The map of every character that does not stay as it is.
@@ -164,18 +173,26 @@ impl Normalization {
     }
 
     /// What the steps from `from` on make of a character: what stays, and the class of what goes.
-    fn outcome(&self, character: char, from: usize) -> Result<Vec<(Option<char>, u8)>, HostOnly> {
-        let mut all = vec![(Some(character), 0)];
+    fn outcome<'a>(
+        &self,
+        character: char,
+        from: usize,
+        room: &'a mut Outcome,
+    ) -> Result<&'a [(Option<char>, u8)], HostOnly> {
+        let Outcome { all, next, after } = room;
+        all.clear();
+        all.push((Some(character), 0));
         let mut decomposed = false;
         for step in &self.steps[from..] {
-            let mut next = Vec::with_capacity(all.len());
-            for (character, class) in all {
+            next.clear();
+            for &(character, class) in all.iter() {
                 let Some(before) = character else {
                     // What goes before the decomposition leaves nothing behind.
                     next.extend(decomposed.then_some((None, class)));
                     continue;
                 };
-                let after = step.apply(before);
+                after.clear();
+                step.apply(before, |character| after.push(character));
                 match (after.as_slice(), *step == Step::Decompose) {
                     (_, true) => next.extend(after.iter().map(|&c| (Some(c), canonical_combining_class(c)))),
                     ([], _) => next.extend(decomposed.then_some((None, class))),
@@ -185,7 +202,7 @@ impl Normalization {
                 }
             }
             decomposed |= *step == Step::Decompose;
-            all = next;
+            std::mem::swap(all, next);
         }
         Ok(all)
     }
@@ -193,24 +210,29 @@ impl Normalization {
     /// The map, by asking every character.
     pub(super) fn maps(&self) -> Result<Maps, HostOnly> {
         let mut maps = Maps { growth: 1, ..Maps::default() };
+        let mut room = Outcome::default();
         if let Some(text) = &self.prepend {
             for character in text.chars() {
-                maps.prepend.extend(self.outcome(character, self.prepend_from)?.iter().filter_map(|(c, _)| *c));
+                let outcome = self.outcome(character, self.prepend_from, &mut room)?;
+                maps.prepend.extend(outcome.iter().filter_map(|(c, _)| *c));
             }
         }
         if self.steps.is_empty() {
             return Ok(maps);
         }
-        let mut actions: Vec<(MapAction, u32)> = Vec::with_capacity(0x11_0000);
-        let (mut marks, mut written) = (BTreeMap::new(), BTreeMap::new());
-        for code in 0..=0x10_FFFF_u32 {
+        let mut actions: Vec<(MapAction, u32)> = Vec::with_capacity(CODES);
+        // By character: its class where it stays a mark, and the class with which it is written for itself or another.
+        let (mut marks, mut written) = (vec![0u8; CODES], vec![None; CODES]);
+        let mut left: Vec<(char, u8)> = Vec::new();
+        for code in 0..CODES as u32 {
             let Some(character) = char::from_u32(code) else {
                 // No character: what is stored for it does not matter.
                 actions.push(actions.last().copied().unwrap_or((MapAction::Keep, 0)));
                 continue;
             };
-            let outcome = self.outcome(character, 0)?;
-            let left: Vec<(char, u8)> = outcome.iter().filter_map(|&(c, class)| Some((c?, class))).collect();
+            let outcome = self.outcome(character, 0, &mut room)?;
+            left.clear();
+            left.extend(outcome.iter().filter_map(|&(c, class)| Some((c?, class))));
             let breaks = outcome.iter().any(|&(c, class)| c.is_none() && class == 0);
             if breaks && left.iter().any(|&(_, class)| class != 0) {
                 return Err(host_only("normalizer of the mark", format!("U+{code:04X}")));
@@ -219,20 +241,21 @@ impl Normalization {
             maps.growth = maps.growth.max(bytes.div_ceil(character.len_utf8()) as u32);
             if let [(one, class)] = left[..]
                 && one == character
-                && class != 0
             {
-                marks.insert(one, class);
+                marks[code as usize] = class;
             }
-            written.extend(left.iter().copied());
+            for &(character, class) in &left {
+                written[character as usize] = Some(class);
+            }
             actions.push(maps.action(character, &left, breaks));
             if !left.is_empty() && left[0].0 != character {
                 maps.changed.push((character, left.iter().map(|(c, _)| *c).collect()));
             }
         }
         // The runtime takes the class of a character from its own entry.
-        for (character, class) in written {
-            if marks.get(&character).copied().unwrap_or(0) != class {
-                return Err(host_only("normalizer of the mark", format!("U+{:04X}", character as u32)));
+        for (code, (mark, class)) in marks.into_iter().zip(written).enumerate() {
+            if class.is_some_and(|class| class != mark) {
+                return Err(host_only("normalizer of the mark", format!("U+{code:04X}")));
             }
         }
         maps.records = ranges(&actions);
