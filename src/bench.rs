@@ -269,7 +269,7 @@ pub fn shape_artifact(
     {
         // Gone before the file is opened: it counts in the memory that is measured.
         let model = shape::random_model(shape, weights, context, progress)?;
-        let bytes = runner.artifact(&model, "bench", layout, None)?;
+        let bytes = runner.artifact(&model, "bench", None)?;
         atomic::write_file(&path, ARTIFACT_MAGIC, |out| out.write_all(&bytes))?;
     }
     Ok(ArtifactFile::open(&path)?)

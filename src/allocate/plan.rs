@@ -24,7 +24,6 @@ use crate::quantize::calibration::{Calibration, CalibrationText, held_out};
 use crate::quantize::policy::Keep;
 use crate::target::{PER_MILLISECOND, Pace, Target};
 use burn::tensor::Device;
-use slm_runtime::layout::Layout;
 use std::collections::BTreeMap;
 
 /// Sequences that costs are measured on: 8,192 tokens of a decoder's windows.
@@ -184,11 +183,10 @@ impl<'m> Found<'m> {
         plan: &Plan,
         pinned: &dyn Fn(LinearId) -> bool,
         quantized: &mut Model,
-        layout: Layout,
         progress: &dyn Progress,
     ) -> Result<AllocationReport, AllocationError> {
         let pinned = |id| !plan.limits.wide || pinned(id);
-        let widths = widen(&self.probe, &plan.items.items, &pinned, quantized, layout, progress)?;
+        let widths = widen(&self.probe, &plan.items.items, &pinned, quantized, progress)?;
         if let Some(on_target) = &plan.on_target {
             let wide = !quantized.activations().is_empty();
             self.report.plan = Some(on_target.report(&quantized.spec, &self.assignment, wide, self.time)?);

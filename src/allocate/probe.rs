@@ -18,7 +18,6 @@ use crate::progress::Progress;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 use slm_runtime::format::artifact::ArtifactView;
-use slm_runtime::layout::Layout;
 use std::ops::Range;
 
 pub use crate::calibrate::probe::Samples;
@@ -148,11 +147,11 @@ impl<'m> Probe<'m> {
         Ok(out)
     }
 
-    /// A quantized model as the artifact for `layout` that ships, run by the runtime.
-    pub fn artifact(&self, model: &Model, layout: Layout) -> Result<Samples, AllocationError> {
+    /// A quantized model as the artifact that ships, but for the layout, run by the runtime.
+    pub fn artifact(&self, model: &Model) -> Result<Samples, AllocationError> {
         let sequences = &self.original.sequences;
         let longest = sequences.iter().map(|sequence| sequence.batch.tokens().len()).max();
-        let bytes = self.runner.artifact(model, "probe", layout, longest).map_err(AllocationError::Compile)?;
+        let bytes = self.runner.artifact(model, "probe", longest).map_err(AllocationError::Compile)?;
         let view = ArtifactView::open(&bytes).map_err(AllocationError::Artifact)?;
         let judge = |(number, sequence): (usize, &Prepared)| {
             let output = run_sequence(&view, sequence.batch.tokens()).map_err(AllocationError::Session)?;

@@ -130,7 +130,7 @@ impl Sweep<'_> {
         progress.begin("measuring the frontier", (selections.len() + presets.len()) as u64, "assignments");
         let parameters = model.spec.parameter_count();
         let measure = |scheme: &'static str, selection: &[usize]| -> Result<SweepPoint, AllocationError> {
-            let samples: Samples = probe.artifact(&self.assemble(model, selection)?, self.target.1)?;
+            let samples: Samples = probe.artifact(&self.assemble(model, selection)?)?;
             progress.advance(1);
             let weight_bytes = items.bytes(selection);
             let taken = items.items.iter().zip(selection).map(|(item, &coding)| (item, item.codings[coding].scheme));

@@ -16,7 +16,6 @@ use crate::model::id::{LinearId, ParameterId};
 use crate::model::scheme::Width;
 use crate::model::weights::{Model, Parameter};
 use crate::progress::Progress;
-use slm_runtime::layout::Layout;
 
 /// The time that 16-bit activations add to a product where weights come from the cache (docs/benchmarks.md, "16-bit
 /// activations"); from memory it is less.
@@ -33,12 +32,11 @@ pub fn widen(
     items: &[Item],
     pinned: &dyn Fn(LinearId) -> bool,
     quantized: &mut Model,
-    layout: Layout,
     progress: &dyn Progress,
 ) -> Result<WidthReport, AllocationError> {
     let candidates = candidates(quantized, items, pinned);
     progress.begin("measuring 16-bit activations", candidates.len() as u64 + 1, "variants");
-    let narrow = probe.artifact(quantized, layout)?;
+    let narrow = probe.artifact(quantized)?;
     progress.advance(1);
     let all: u64 = items.iter().map(bytes).sum();
     let (divergence, _) = mean_and_error(&narrow);
@@ -48,7 +46,7 @@ pub fn widen(
     for (name, members, bytes) in candidates {
         let mut wide = quantized.clone();
         set(&mut wide, &members);
-        let gain = difference(&narrow, &probe.artifact(&wide, layout)?);
+        let gain = difference(&narrow, &probe.artifact(&wide)?);
         let (gain, error) = mean_and_error(&gain);
         let price = SLOWDOWN * bytes as f64 / all.max(1) as f64 * divergence;
         if gain - error.unwrap_or(0.0) > price {
@@ -60,7 +58,7 @@ pub fn widen(
     progress.finish();
     if !widened.is_empty() {
         set(quantized, &widened);
-        report.after = cost(&probe.artifact(quantized, layout)?);
+        report.after = cost(&probe.artifact(quantized)?);
     }
     Ok(report)
 }

@@ -2,7 +2,6 @@
 //! down as `&dyn ModelRunner` and know neither how an artifact is made nor who makes it.
 
 use crate::model::weights::Model;
-use slm_runtime::layout::Layout;
 
 /// Why a model does not run as an artifact.
 #[derive(Debug, thiserror::Error)]
@@ -18,16 +17,10 @@ impl RunnerError {
 
 /// Makes artifacts of models, without text.
 pub trait ModelRunner: Sync {
-    /// The bytes of a quantized model as an artifact for `context` positions, on a device called `name` without limits. Its
-    /// output has a row for every token, also where the model would pool them.
+    /// The bytes of a quantized model as an artifact for `context` positions, on a device called `name` without limits, in
+    /// the layout that this machine's kernels are made for. Its output has a row for every token, also where the model would pool them.
     ///
     /// # Errors
     /// [`RunnerError`].
-    fn artifact(
-        &self,
-        model: &Model,
-        name: &str,
-        layout: Layout,
-        context: Option<usize>,
-    ) -> Result<Vec<u8>, RunnerError>;
+    fn artifact(&self, model: &Model, name: &str, context: Option<usize>) -> Result<Vec<u8>, RunnerError>;
 }

@@ -394,7 +394,7 @@ impl Rounded<'_> {
         let (Some(found), Some(plan)) = (found, plan) else { return Ok(None) };
         let spec = self.model.spec.clone();
         let pinned = |id| policy::names_width(&spec, &options.activations, id);
-        let report = found.complete(plan, &pinned, &mut self.model, options.target.layout, *progress)?;
+        let report = found.complete(plan, &pinned, &mut self.model, *progress)?;
         self.report_widths();
         Ok(Some(report))
     }
