@@ -131,9 +131,9 @@ impl SealKeys {
 
 /// A key that seals a log on this machine.
 pub enum SealingKey {
-    /// By signatures.
+    /// Seals that are signatures.
     Signing(Box<SecretKey>),
-    /// By the secret bytes of the log.
+    /// Seals by the secret bytes of the log.
     Secret(DeviceKey),
 }
 

@@ -101,7 +101,7 @@ typedef int32_t slm_status;
 #define SLM_REFUSED       19 /* the grammar does not take the token */
 #define SLM_SNAPSHOT      20 /* the snapshot is of another model, or damaged */
 #define SLM_NO_DRAFT      21 /* the artifact carries no draft model */
-/* Of signed artifacts. */
+/* Statuses of signed artifacts. */
 #define SLM_SIGNATURE     22 /* not signed, or a signature does not hold */
 #define SLM_KEY_UNKNOWN   23 /* not signed by the firmware's keys, or not by as many as must */
 #define SLM_ROLLBACK      24 /* older than what the device has confirmed */
@@ -110,12 +110,12 @@ typedef int32_t slm_status;
 #define SLM_UNCHECKED     27 /* leaves of the weights have not been checked */
 #define SLM_READ          28 /* the reader failed */
 #define SLM_NO_VERIFIER   29 /* the algorithm of a key is lacking here */
-/* Of logs. */
+/* Statuses of logs. */
 #define SLM_APPEND        30 /* the record could not be appended to the log */
 #define SLM_LOG           31 /* not the last record of a log, or the last that there can be */
 #define SLM_SIGNER        32 /* the signer gave no signature */
 #define SLM_NO_LOG_KEY    33 /* the log has no secret key */
-/* Of updates. */
+/* Statuses of updates. */
 #define SLM_PACKAGE       40 /* not a sound package, or it makes other bytes than were signed */
 #define SLM_BASE          41 /* made from another artifact than the active one */
 #define SLM_SLOT          42 /* no sound slot record, or another artifact in a slot */

@@ -23,9 +23,9 @@ pub const P256_BYTES: usize = 65;
 /// A public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key<'k> {
-    /// Of Ed25519.
+    /// A key of Ed25519.
     Ed25519(&'k [u8; ED25519_BYTES]),
-    /// Of ECDSA on P-256.
+    /// A key of ECDSA on P-256.
     P256(&'k [u8; P256_BYTES]),
 }
 
