@@ -175,6 +175,6 @@ impl Signer for &SecretKey {
     }
 
     fn sign(&mut self, message: &[u8]) -> Option<[u8; 64]> {
-        Some(SecretKey::sign(self, message).to_bytes())
+        SecretKey::sign(self, message).ok().map(|signature| signature.to_bytes())
     }
 }

@@ -96,23 +96,26 @@ pub(super) struct Hardware {
     user: *mut c_void,
 }
 
-/// Hands some pieces to C.
-fn with_pieces<R>(pieces: &[&[u8]], use_them: impl FnOnce(*const Piece, usize) -> R) -> Option<R> {
-    let mut array = [Piece { bytes: core::ptr::null(), length: 0 }; MAX_PIECES];
-    let array = array.get_mut(..pieces.len())?;
-    for (place, piece) in array.iter_mut().zip(pieces) {
+/// Some pieces as C has them, and how many; `None` where they are more than there are places for.
+#[inline(never)]
+fn pieces_of(pieces: &[&[u8]], places: &mut [Piece; MAX_PIECES]) -> Option<usize> {
+    for (place, piece) in places.get_mut(..pieces.len())?.iter_mut().zip(pieces) {
         *place = Piece { bytes: piece.as_ptr(), length: piece.len() };
     }
-    Some(use_them(array.as_ptr(), array.len()))
+    Some(pieces.len())
 }
+
+const NO_PIECE: Piece = Piece { bytes: core::ptr::null(), length: 0 };
 
 impl Engine for Hardware {
     #[expect(unsafe_code, reason = "a function of the caller")]
     fn digest(&self, pieces: &[&[u8]]) -> Digest {
         let Some(sha256) = self.sha256 else { return Software.digest(pieces) };
-        let mut digest = [0; 32];
-        // SAFETY: the pieces and the digest live during the call, which is all that the header promises.
-        with_pieces(pieces, |pieces, count| unsafe { sha256(self.user, pieces, count, digest.as_mut_ptr()) });
+        let (mut digest, mut places) = ([0; 32], [NO_PIECE; MAX_PIECES]);
+        if let Some(count) = pieces_of(pieces, &mut places) {
+            // SAFETY: the pieces and the digest live during the call, which is all that the header promises.
+            unsafe { sha256(self.user, places.as_ptr(), count, digest.as_mut_ptr()) };
+        }
         digest
     }
 }
@@ -122,11 +125,12 @@ impl Verifier for Hardware {
     fn verify(&self, key: &Key<'_>, message: &[&[u8]], signature: &[u8; 64]) -> Verdict {
         let Some(verify) = self.verify_signature else { return Software.verify(key, message, signature) };
         let key = PublicKey { algorithm: key.algorithm() as u32, bytes: key.bytes().as_ptr() };
+        let mut places = [NO_PIECE; MAX_PIECES];
+        let Some(count) = pieces_of(message, &mut places) else { return Verdict::Invalid };
         // SAFETY: key, pieces and signature live during the call.
-        let call = |pieces, count| unsafe { verify(self.user, &key, pieces, count, signature.as_ptr()) };
-        match with_pieces(message, call) {
-            Some(1) => Verdict::Valid,
-            Some(-1) => Verdict::Unable,
+        match unsafe { verify(self.user, &key, places.as_ptr(), count, signature.as_ptr()) } {
+            1 => Verdict::Valid,
+            -1 => Verdict::Unable,
             _ => Verdict::Invalid,
         }
     }
@@ -202,8 +206,15 @@ pub unsafe extern "C" fn slm_open_signed(
     length: usize,
     trust: *const TrustOptions,
 ) -> Status {
-    // SAFETY: as the caller says.
-    unsafe { open(model, bytes, length, trust, || Ok(Check::Everything)) }
+    guarded(|| {
+        check_pointer(model, 1)?;
+        // SAFETY: as the caller says.
+        let bytes: &'static [u8] = unsafe { array(bytes.cast::<u8>(), length) }?;
+        // SAFETY: as the caller says.
+        let opened = unsafe { with_trust(trust, |trust, _| Ok(trust::open_whole(bytes, trust))) }?;
+        // SAFETY: checked above.
+        unsafe { put_result(model, opened.map(|view| (view, 0))) }
+    })
 }
 
 /// Opens a signed artifact and checks all but its weights, whose leaves `seen` has a bit for.
@@ -220,29 +231,15 @@ pub unsafe extern "C" fn slm_open_signed_lazily(
     seen: *mut u8,
     seen_bytes: usize,
 ) -> Status {
-    // SAFETY: as the caller says.
-    unsafe { open(model, bytes, length, trust, || Ok(Check::AllButWeights(array_mut(seen, seen_bytes)?))) }
-}
-
-/// # Safety
-/// As for [`slm_open_signed`].
-#[expect(unsafe_code, reason = "structures of the caller")]
-unsafe fn open(
-    model: *mut Model,
-    bytes: *const c_void,
-    length: usize,
-    trust: *const TrustOptions,
-    check: impl FnOnce() -> Result<Check<'static>, Status>,
-) -> Status {
     guarded(|| {
         check_pointer(model, 1)?;
         // SAFETY: as the caller says.
-        let bytes: &'static [u8] = unsafe { array(bytes.cast::<u8>(), length) }?;
-        let check = check()?;
+        let (bytes, seen): (&'static [u8], _) =
+            unsafe { (array(bytes.cast::<u8>(), length)?, array_mut(seen, seen_bytes)?) };
         // SAFETY: as the caller says.
         let opened = unsafe {
             with_trust(trust, |trust, _| {
-                let signed = ArtifactView::open_signed(bytes, trust, check);
+                let signed = ArtifactView::open_signed(bytes, trust, Check::AllButWeights(seen));
                 Ok(signed.map(|signed| (*signed.before_weights(), signed.unchecked())))
             })
         }?;
