@@ -1,6 +1,5 @@
 //! How the weights of an artifact are closed, as the file says it: the cipher, and for which devices. Nothing here is secret.
 
-use crate::disk::hash::hex;
 use crate::report::Table;
 use serde::Serialize;
 use slm_runtime::format::artifact::ArtifactView;
@@ -24,16 +23,23 @@ impl SealSummary {
         Some(SealSummary {
             cipher: cipher.name(),
             chunk_bytes: Leaves::of(view.bytes(), view.header()).most_bytes() as u64,
-            device_key_ids: seal.stanzas().iter().map(|stanza| hex(&stanza[..16])).collect(),
+            device_key_ids: seal.stanzas().iter().map(|stanza| named(&stanza[..16])).collect(),
         })
     }
 
     /// Rows of a table for people.
     pub fn rows(&self, table: &mut Table) {
         table.row(["weights", &format!("sealed by {}; what follows of them is read without a key", self.cipher)]);
-        match self.device_key_ids.as_slice() {
-            [] => table.row(["sealed for", "no device of the file: each needs a stanza beside it (slmc key-stanza)"]),
-            ids => ids.iter().for_each(|id| table.row(["sealed for", &format!("device key {id}")])),
+        if self.device_key_ids.is_empty() {
+            table.row(["sealed for", "no device by itself: each needs a stanza beside the file (slmc key-stanza)"]);
+        }
+        for id in &self.device_key_ids {
+            table.row(["sealed for", &format!("device key {id}")]);
         }
     }
+}
+
+/// The name of a key in hexadecimal digits.
+fn named(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -100,7 +100,8 @@ pub(super) struct Hardware {
 #[inline(never)]
 fn pieces_of(pieces: &[&[u8]], places: &mut [Piece; MAX_PIECES]) -> Option<usize> {
     for (place, piece) in places.get_mut(..pieces.len())?.iter_mut().zip(pieces) {
-        *place = Piece { bytes: piece.as_ptr(), length: piece.len() };
+        // Opaque, so that the loop stays one.
+        *place = Piece { bytes: core::hint::black_box(piece.as_ptr()), length: piece.len() };
     }
     Some(pieces.len())
 }
@@ -160,38 +161,80 @@ pub(super) unsafe fn with_trust<R>(
     trust: *const TrustOptions,
     use_it: impl FnOnce(&Trust<'_>, Hardware) -> Result<R, Status>,
 ) -> Result<R, Status> {
-    check_pointer(trust, 1)?;
-    // SAFETY: checked above, and set up as the caller says.
-    let options = unsafe { *trust };
     // SAFETY: as the caller says.
-    let given = unsafe { array(options.keys, options.key_count) }?;
-    if given.len() > MAX_KEYS || options.reserved != 0 {
-        return Err(Status::Argument);
-    }
-    const NONE: [u8; ED25519_BYTES] = [0; ED25519_BYTES];
-    let mut keys = [Key::Ed25519(&NONE); MAX_KEYS];
-    for (place, key) in keys.iter_mut().zip(given) {
-        let algorithm = u8::try_from(key.algorithm).ok().and_then(SignatureAlgorithm::from_number);
-        let algorithm = algorithm.ok_or(Status::Argument)?;
-        let length = if algorithm == SignatureAlgorithm::Ed25519 { ED25519_BYTES } else { P256_BYTES };
-        // SAFETY: as the caller says.
-        let bytes = unsafe { array(key.bytes, length) }?;
-        *place = Key::from_bytes(algorithm, bytes).ok_or(Status::Argument)?;
-    }
-    let model_id = match options.model_id.is_null() {
-        true => None,
-        // SAFETY: as the caller says.
-        false => Some(unsafe { array(options.model_id, 16) }?.try_into().map_err(|_| Status::Argument)?),
-    };
-    let hardware = Hardware { verify_signature: options.verify_signature, sha256: options.sha256, user: options.user };
+    let given = unsafe { Given::of(trust) }?;
     let trust = Trust {
-        keys: &keys[..given.len()],
-        threshold: options.threshold as usize,
-        model_id,
-        counter: &options.counter,
-        verifier: &hardware,
+        keys: &given.keys[..given.key_count],
+        threshold: given.threshold,
+        model_id: given.model_id,
+        counter: &given.counter,
+        verifier: &given.hardware,
     };
-    use_it(&trust, hardware)
+    use_it(&trust, given.hardware)
+}
+
+/// What a caller trusts, looked at.
+struct Given {
+    keys: [Key<'static>; MAX_KEYS],
+    key_count: usize,
+    threshold: usize,
+    model_id: Option<[u8; 16]>,
+    counter: u64,
+    hardware: Hardware,
+}
+
+impl Given {
+    /// # Safety
+    /// As for [`with_trust`]; what is handed out is used during the call alone.
+    // One copy for all functions that take an `slm_trust`.
+    #[inline(never)]
+    #[expect(unsafe_code, reason = "structures of the caller")]
+    unsafe fn of(trust: *const TrustOptions) -> Result<Self, Status> {
+        check_pointer(trust, 1)?;
+        // SAFETY: checked above, and set up as the caller says.
+        let options = unsafe { *trust };
+        // SAFETY: as the caller says.
+        let given = unsafe { array(options.keys, options.key_count) }?;
+        if given.len() > MAX_KEYS || options.reserved != 0 {
+            return Err(Status::Argument);
+        }
+        const NONE: [u8; ED25519_BYTES] = [0; ED25519_BYTES];
+        let mut keys = [Key::Ed25519(&NONE); MAX_KEYS];
+        for (place, key) in keys.iter_mut().zip(given) {
+            // SAFETY: as the caller says.
+            *place = unsafe { key_of(key) }?;
+        }
+        let model_id = match options.model_id.is_null() {
+            true => None,
+            // SAFETY: as the caller says.
+            false => Some(unsafe { array(options.model_id, 16) }?.try_into().map_err(|_| Status::Argument)?),
+        };
+        let hardware =
+            Hardware { verify_signature: options.verify_signature, sha256: options.sha256, user: options.user };
+        Ok(Given {
+            keys,
+            key_count: given.len(),
+            threshold: options.threshold as usize,
+            model_id,
+            counter: options.counter,
+            hardware,
+        })
+    }
+}
+
+/// A key of the caller.
+///
+/// # Safety
+/// Its pointer has the bytes of a key of its algorithm, during the call that it is for.
+#[inline(never)]
+#[expect(unsafe_code, reason = "arrays of the caller")]
+unsafe fn key_of(key: &PublicKey) -> Result<Key<'static>, Status> {
+    let algorithm = u8::try_from(key.algorithm).ok().and_then(SignatureAlgorithm::from_number);
+    let algorithm = algorithm.ok_or(Status::Argument)?;
+    let length = if algorithm == SignatureAlgorithm::Ed25519 { ED25519_BYTES } else { P256_BYTES };
+    // SAFETY: as the caller says.
+    let bytes = unsafe { array(key.bytes, length) }?;
+    Key::from_bytes(algorithm, bytes).ok_or(Status::Argument)
 }
 
 /// Opens a signed artifact and checks all of it.

@@ -11,28 +11,32 @@ pub fn leaf_digest(engine: &(impl Engine + ?Sized), bytes: &[u8]) -> Digest {
     engine.digest(&[&[0], bytes])
 }
 
+/// Joins the last two of `height` nodes, and gives how many there are then.
+#[inline(never)]
+fn join(pending: &mut [Digest; MAX_HEIGHT], height: usize, engine: &(impl Engine + ?Sized)) -> usize {
+    let [.., left, right] = &mut pending[..height] else { return height };
+    *left = engine.digest(&[&[1], left, right]);
+    height - 1
+}
+
 /// The root over digests of leaves, in the memory of one path; 32 zeros where there are none.
 pub fn root(leaves: impl Iterator<Item = Digest>, engine: &(impl Engine + ?Sized)) -> Digest {
     // One pending node per set bit of the count, as in binary addition: complete subtrees from the left, so that what remains
     // is joined from the right, and a level's last node without a sibling moves up unchanged.
     let mut pending: [Digest; MAX_HEIGHT] = [[0; 32]; MAX_HEIGHT];
     let (mut count, mut height) = (0u64, 0);
-    let join = |pending: &mut [Digest; MAX_HEIGHT], height: &mut usize| {
-        *height -= 1;
-        pending[*height - 1] = engine.digest(&[&[1], &pending[*height - 1], &pending[*height]]);
-    };
     for leaf in leaves {
         // There are fewer leaves than a path of this length has.
         let Some(place) = pending.get_mut(height) else { return [0; 32] };
         *place = leaf;
         height += 1;
         for _ in 0..count.trailing_ones() {
-            join(&mut pending, &mut height);
+            height = join(&mut pending, height, engine);
         }
         count += 1;
     }
     while height > 1 {
-        join(&mut pending, &mut height);
+        height = join(&mut pending, height, engine);
     }
     // Zeros where there are none.
     pending[0]

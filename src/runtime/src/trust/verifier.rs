@@ -83,8 +83,12 @@ const ED25519_ORDER: [u8; 32] = [
 /// sees it would be unrolled.
 #[inline(never)]
 fn is_below(number: &[u8], bound: &[u8]) -> bool {
-    let borrow = |borrow, (&digit, &bound): (&u8, &u8)| i32::from(i32::from(digit) - i32::from(bound) - borrow < 0);
-    number.iter().zip(bound).fold(0, borrow) == 1
+    let mut borrow = 0;
+    for (&digit, &bound) in number.iter().zip(bound) {
+        // Opaque, so that the loop stays one.
+        borrow = core::hint::black_box(i32::from(i32::from(digit) - i32::from(bound) - borrow < 0));
+    }
+    borrow == 1
 }
 
 /// Refuses a signature in another form than the one that signers write: whoever has one could make a second of it, which
