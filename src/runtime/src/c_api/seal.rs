@@ -9,7 +9,7 @@ use crate::format::header::{HEADER_BYTES, Header, SectionKind};
 use crate::format::seal::{STANZA_BYTES, SealCipher, TAG_BYTES};
 use crate::seal::keys::FILE_KEY_BYTES;
 use crate::seal::{Cipher, DeviceKey, KeySource, Opening, SealError, SoftwareCipher, StanzaKey, Unsealing};
-use crate::trust::{Check, bitmap_bytes};
+use crate::trust::{Check, bitmap_bytes, open_whole};
 use core::ffi::c_void;
 
 /// Bytes of a device's key.
@@ -151,12 +151,16 @@ pub unsafe extern "C" fn slm_open_sealed(
         let keys: &dyn KeySource = if options.file_key.is_some() { &hardware } else { &device };
         let unsealing = Unsealing { keys, cipher: &hardware, stanza };
         // Room for what the page says; the page is checked before any of it is used.
-        let (weights, _) = unseal_bytes(bytes).unwrap_or((0, 0));
-        let split = weights.min(memory.len());
+        let room = unseal_bytes(bytes);
+        let split = room.map_or(0, |(weights, _)| weights).min(memory.len());
         let (ram, bitmap) = memory.split_at_mut(split);
         // SAFETY: as the caller says.
         let opened = unsafe {
             with_trust(trust, |trust, _| {
+                if room.is_none() {
+                    // Refused for what it is, or else for what it is not.
+                    return Ok(open_whole(bytes, trust).map_err(SealError::from).and(Err(SealError::NotSealed)));
+                }
                 let signed = ArtifactView::open_signed(bytes, trust, Check::AllButWeights(bitmap));
                 Ok(signed.map_err(SealError::from).and_then(|signed| signed.unseal(&unsealing, ram)))
             })
