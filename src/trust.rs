@@ -3,7 +3,9 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`place`] | where a key is: a path, `file:PATH`, `env:VAR` |
+//! | [`place`] | where a key is: a path, `file:PATH`, `env:VAR`, `pkcs11:…` |
+//! | [`token_uri`] | names of keys on tokens |
+//! | `token` | keys on tokens, with the feature `pkcs11` |
 //! | [`keys`] | Ed25519 and ECDSA P-256, read from PKCS#8 and SubjectPublicKeyInfo, and named by the latter |
 //! | [`signature`] | 64 bytes of either algorithm, and the forms that other tools write |
 //! | [`device_key`] | the 32 bytes that a device opens sealed weights with |
@@ -29,6 +31,9 @@ pub mod policy;
 pub mod signature;
 pub mod signing;
 pub mod statement;
+#[cfg(feature = "pkcs11")]
+mod token;
+pub mod token_uri;
 
 pub use device_key::DeviceKey;
 pub use error::TrustError;

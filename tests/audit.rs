@@ -114,6 +114,29 @@ fn chained_anew(mut log: Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
+fn answers_of_a_sealed_artifact_are_computed_by_the_key_of_its_device() {
+    let directory = place();
+    let path = directory.path();
+    logged(path, "plain.log", None);
+    succeed(path, "seal model.slm --device-key device.key -o sealed.slm");
+    // The device that wrote the log runs the sealed file, and names it.
+    let digest =
+        ArtifactFile::open(&path.join("sealed.slm")).expect("sound").view().expect("sound").header().device_digest;
+    let mut log = fs::read(path.join("plain.log")).expect("reads");
+    log.chunks_exact_mut(RECORD).for_each(|record| record[32..64].copy_from_slice(&digest));
+    fs::write(path.join("sealed.log"), chained_anew(log)).expect("written");
+    let line = "audit sealed.log --artifact sealed.slm --replay prompts.jsonl";
+    refused(path, line, "sealed.slm: its weights are sealed");
+    succeed(path, "keygen --type device -o strange");
+    refused(path, &format!("{line} --device-key strange.key"), "none of 1 stanzas is for this device's key");
+    let report = json(path, &format!("{line} --device-key strange.key --device-key device.key"));
+    assert_eq!(report["replay"], value!({"same": 2, "differing": 0, "left": []}), "{report}");
+    // The open file is another artifact.
+    let report = json_with_code(path, &line.replace("sealed.slm", "model.slm"), 1);
+    assert_eq!(report["findings"][0]["about"], "artifact", "{report}");
+}
+
+#[test]
 fn tampered_logs_are_refused_by_the_number_of_the_record() {
     let directory = place();
     let path = directory.path();

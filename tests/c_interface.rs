@@ -33,7 +33,13 @@ fn library() -> &'static Path {
         let mut command = Command::new(cargo);
         command.args(["rustc", "--locked", "--offline", "--release", "--package", "slm-runtime"]);
         command
-            .args(["--features", "audit,c-api,std,ed25519,p256", "--crate-type", "staticlib", "--target-dir"])
+            .args([
+                "--features",
+                "aes,audit,c-api,chacha,ed25519,p256,std,update",
+                "--crate-type",
+                "staticlib",
+                "--target-dir",
+            ])
             .arg(&target);
         command.current_dir(root("")).env_remove("RUSTFLAGS");
         stdout_of(&mut command);
@@ -256,6 +262,74 @@ fn signed_artifacts_are_opened_and_refused() {
     for program in &programs {
         let looked_at = stdout_of(Command::new(program).arg(&file).args(&raw));
         assert!(looked_at.trim().parse::<u32>().expect("a number") > 60, "{looked_at}");
+    }
+}
+
+/// An artifact of some bytes of a model, signed by the key `release.pem` after it was sealed for `device.key`; the raw public
+/// key beside it.
+fn released(at: &Path) -> String {
+    let file = artifact(&root("recipes/quickstart/teacher"), at, "open").display().to_string();
+    succeed(at, &["keygen", "-o", "release"]);
+    for kind in ["device", "other"] {
+        succeed(at, &["keygen", "--type", "device", "-o", kind]);
+    }
+    let key = PublicKey::read("release.pub", at).expect("a key");
+    fs::write(at.join("release.raw"), key.to_raw()).expect("writes");
+    file
+}
+
+#[test]
+fn sealed_artifacts_are_opened_by_their_device() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    let file = released(at);
+    succeed(at, &["seal", &file, "--device-key", "device.key", "--chunk-bytes", "4096", "-o", "sealed.slm"]);
+    succeed(at, &["sign", "sealed.slm", "--key", "release.pem"]);
+    succeed(at, &["sign", &file, "--key", "release.pem", "-o", "signed.slm"]);
+    let keys = ["--owner-key", "device.key", "--device-key", "other.key"];
+    succeed(at, &[&["key-stanza", "sealed.slm"][..], &keys, &["-o", "other.stanza"]].concat()[..]);
+    let arguments = ["sealed.slm", "signed.slm", "release.raw", "device.key", "other.key", "other.stanza"];
+    for program in &builds("tests/c/sealed.c", at) {
+        let looked_at = stdout_of(Command::new(program).args(arguments).current_dir(at));
+        assert!(looked_at.trim().parse::<u32>().expect("a number") > 40, "{looked_at}");
+    }
+    // The example, on what it takes and what it refuses.
+    for program in &builds("src/runtime/examples/trusted.c", at) {
+        let run = |arguments: &[&str]| run(Command::new(program).args(arguments).current_dir(at));
+        let said = run(&["sealed.slm", "release.raw", "device.key"]);
+        assert!(said.status.success() && String::from_utf8_lossy(&said.stdout).contains("opened by this device"));
+        assert!(run(&["signed.slm", "release.raw"]).status.success());
+        for (arguments, expected) in [
+            (&["sealed.slm", "release.raw"][..], "the weights are in cipher"),
+            (&["sealed.slm", "release.raw", "other.key"], "stanzas is for this device's key"),
+            (&["signed.slm", "release.raw", "device.key"], "the weights are not sealed"),
+            (&[&file, "release.raw"], "the artifact is not signed"),
+            (&["sealed.slm", "other.stanza", "device.key"], "32 or 65 bytes"),
+        ] {
+            let output = run(arguments);
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.code() == Some(2) && stderr.contains(expected), "{expected}: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn updates_are_applied_tried_and_confirmed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    let file = released(at);
+    let chunk = ["--chunk-bytes", "4096", "--key", "release.pem"];
+    succeed(at, &[&["sign", &file, "--counter", "1", "-o", "old.slm"][..], &chunk].concat()[..]);
+    let model = root("recipes/quickstart/teacher").display().to_string();
+    succeed(at, &["quantize", &model, "--scheme", "w4", "--method", "rtn", "-o", "new-q"]);
+    succeed(at, "compile new-q --target x86-64-v3 -o new.slm");
+    succeed(at, &[&["sign", "new.slm", "--counter", "2"][..], &chunk].concat()[..]);
+    succeed(at, "update pack old.slm new.slm -o new.slmu");
+    succeed(at, "update apply old.slm new.slmu -o applied.slm");
+    let arguments = ["old.slm", "new.slmu", "applied.slm", "release.raw"];
+    for program in &builds("tests/c/update.c", at) {
+        let looked_at = stdout_of(Command::new(program).args(arguments).current_dir(at));
+        assert!(looked_at.trim().parse::<u32>().expect("a number") > 40, "{looked_at}");
     }
 }
 

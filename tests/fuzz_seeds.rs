@@ -93,7 +93,7 @@ fn signed(artifact: &[u8], directory: &Path) -> Vec<u8> {
     let key = SecretKey::read(path.to_str().expect("a path in UTF-8")).expect("a key");
     let fields = SigningFields { counter: Some(1), model_id: Some([7; 16]), chunk_shift: Some(12) };
     let to_sign = ToSign::new(artifact, &fields).expect("it is sound");
-    let signature = key.sign(&to_sign.message());
+    let signature = key.sign(&to_sign.message()).expect("a key that is here");
     to_sign.signed(Slot::FIRST, key.public(), &signature).expect("its own")
 }
 

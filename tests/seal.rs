@@ -41,7 +41,7 @@ fn signed(bytes: &[u8], key: &SecretKey) -> Vec<u8> {
         algorithm: SignatureAlgorithm::Ed25519 as u8,
         reserved: [0; 31],
         key_id: key.public().id(),
-        signature: key.sign(&message).to_bytes(),
+        signature: key.sign(&message).expect("a key that is here").to_bytes(),
     };
     bytes[SIGNATURE_AREA.start..SIGNATURE_AREA.start + SignatureSlot::BYTES].copy_from_slice(&slot.to_bytes());
     bytes

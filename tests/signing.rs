@@ -2,7 +2,7 @@
 //! and verifies what slmc signs.
 
 use crate::fixture::{self, Family, Size, compiled, quantized};
-use crate::support::{json, json_with_code, refused, run, slmc, stderr, succeed};
+use crate::support::{TOKEN_REFUSED, json, json_with_code, refused, run, slmc, stderr, succeed};
 use serde_json::{Value, json};
 use slm_runtime::format::header::HEADER_BYTES;
 use slm_runtime::format::signature::{SignatureAlgorithm, signed_bytes, slots};
@@ -191,7 +191,7 @@ fn sign_refuses_what_it_cannot_do() {
     refused(at, &["sign", "a.slm", "--signature", "x"], "--public-key");
     refused(at, &["sign", "a.slm", "--key", "own.pub"], "needs the secret one");
     refused(at, &["sign", "a.slm", "--key", "none.pem"], "none.pem: cannot be read");
-    refused(at, &["sign", "a.slm", "--key", "pkcs11:token=release"], "--to-sign");
+    refused(at, &["sign", "a.slm", "--key", "pkcs11:token=release?pin-value=1"], TOKEN_REFUSED);
     refused(at, &["sign", "a.slm", "--key", "own.pem", "--slot", "3"], "there are two, 1 and 2");
     refused(at, &["sign", "a.slm", "--key", "own.pem", "--chunk-bytes", "2048"], "not a power of two from 4096");
     refused(at, &["sign", "a.slm", "--key", "own.pem", "--model-id", "zebra"], "is not a UUID");
@@ -293,7 +293,7 @@ fn a_recipe_signs_what_passes_its_gates() {
         ("6f1d2c3b-", "zebra-", "is not a UUID"),
         ("counter = 5", "stages = [\"small\"]", "no stage `small` makes an artifact"),
         ("counter = 5", "slots = 2", "slots"),
-        ("env:SLMC_SIGN_KEY", "pkcs11:token=a", "keys on tokens are not read"),
+        ("env:SLMC_SIGN_KEY", "pkcs11:token=a?pin-value=1", TOKEN_REFUSED),
         ("key = ", "# key = ", "missing key `key` in [sign]"),
     ] {
         fs::write(at.join("r.toml"), RECIPE.replace(change, with)).expect("writes");

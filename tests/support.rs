@@ -7,6 +7,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+/// What is said of a key on a token whose PIN stands in its name: refused for the one or the other.
+pub(crate) const TOKEN_REFUSED: &str =
+    if cfg!(feature = "pkcs11") { "has its PIN in it" } else { "keys on tokens are not read by this build" };
+
 /// Every golden checkpoint. One that is added must be named here; one that is missing fails every test of the families.
 pub(crate) const GOLDEN: [&str; 41] = [
     "bert-classifier",

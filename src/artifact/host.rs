@@ -153,6 +153,12 @@ impl ArtifactFile {
         Ok(ArtifactFile { copy: Some(Arc::new(copy)), ..self })
     }
 
+    /// The same artifact, read from bytes in memory in the place of the file's: one whose weights were opened.
+    pub fn read_from(self, bytes: &[u8]) -> io::Result<Self> {
+        let copy = HugePages::copy(bytes)?;
+        Ok(ArtifactFile { copy: Some(Arc::new(copy)), ..self })
+    }
+
     /// How much of it is in huge pages by now; `None` where the system does not tell.
     pub fn huge_bytes(&self) -> Option<u64> {
         huge_pages::huge_bytes(self.bytes())

@@ -3,12 +3,14 @@
 use crate::artifact::chat::{ChatSummary, not_fixed};
 use crate::artifact::embedding;
 use crate::artifact::host::{ArtifactError, ArtifactFile};
+use crate::artifact::sealed::SealSummary;
 use crate::artifact::text::{TokenizerSummary, host_only};
 use crate::disk::hash::hex;
 use crate::model::generation::{sampling_json, sampling_words};
 use crate::model::id::Class;
 use crate::model::size::{WeightSize, parameter_id};
 use crate::report::{Align, Report, Table, grouped};
+use crate::trust::policy::SignedReport;
 use serde::Serialize;
 use serde_json::Value;
 use slm_runtime::format::artifact::ArtifactView;
@@ -206,6 +208,13 @@ pub struct InspectReport {
     /// Who makes the prompt of a conversation; absent where nobody can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_frame: Option<ChatSummary>,
+    /// Who signed it, by the names of their keys, its counter and its product line; absent where nobody did. Nothing of it is
+    /// checked here: `slmc verify --key` does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed: Option<SignedReport>,
+    /// How its weights are closed; absent where they are open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seal: Option<SealSummary>,
     /// How it was made; absent in a device-only file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provenance: Option<serde_json::Value>,
@@ -248,6 +257,8 @@ impl Report for InspectReport {
             let scaled = if normalized { "scaled to length one" } else { "not scaled" };
             facts.row(["pooling", &format!("{pooling}, {scaled}")]);
         }
+        self.signed.iter().for_each(|signed| signed.rows(&mut facts));
+        self.seal.iter().for_each(|seal| seal.rows(&mut facts));
         let right = Align::Right;
         let mut classes = Table::new([
             ("class", Align::Left),
@@ -323,6 +334,9 @@ pub fn inspect(path: &Path) -> Result<InspectReport, ArtifactError> {
         normalized: embedding.map(|embedding| embedding.normalize),
         chat_template: view.section(SectionKind::ChatTemplate).is_some(),
         chat_frame: ChatSummary::of(&view, not_fixed(provenance.as_ref())),
+        // Without keys nothing is refused.
+        signed: SignedReport::of(&view, None).ok().flatten(),
+        seal: SealSummary::of(&view),
         provenance,
         tensors: tensors(&view, names),
     })

@@ -129,7 +129,7 @@ pub fn attest(options: &AttestOptions, key: Option<&SecretKey>) -> Result<Attest
     }
     let place = |part: &str| beside(&options.artifact, options.out.as_deref(), part);
     let outputs = match key {
-        Some(key) => signed(&subject, said, key, &place),
+        Some(key) => signed(&subject, said, key, &place)?,
         None => said
             .into_iter()
             .map(|(part, predicate_type, predicate)| Output {
@@ -178,14 +178,14 @@ fn signed(
     said: Vec<(&str, &'static str, Value)>,
     key: &SecretKey,
     place: &dyn Fn(&str) -> PathBuf,
-) -> Vec<Output> {
+) -> Result<Vec<Output>, TrustError> {
     // As cosign names a key.
     let name = dsse::encode(&key.public().id());
     let mut outputs = Vec::new();
     let mut envelopes = Vec::new();
     for (part, predicate_type, predicate) in said {
         let statement = Statement::new(subject.resources(), predicate_type, predicate);
-        let (envelope, text) = bundle::sign(&statement, key, (name.clone(), name.clone()));
+        let (envelope, text) = bundle::sign(&statement, key, (name.clone(), name.clone()))?;
         envelopes.push(envelope);
         outputs.push(Output {
             path: place(&format!("{part}.sigstore.json")),
@@ -200,7 +200,7 @@ fn signed(
         text: bundle::lines(&envelopes),
         predicate_type: None,
     });
-    outputs
+    Ok(outputs)
 }
 
 /// Puts all in place, each whole; none where one may not be replaced.

@@ -3,6 +3,7 @@
 use super::chain::Broken;
 use crate::artifact::host::ArtifactError;
 use crate::eval::EvalError;
+use crate::seal::SealingError;
 use crate::trust::TrustError;
 use slm_runtime::audit;
 use std::path::PathBuf;
@@ -118,6 +119,28 @@ pub enum AuditError {
     /// An artifact cannot be used.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// An artifact's weights are in cipher, and no key was given.
+    #[error("{}: its weights are sealed, and its answers are computed only with a key that opens them: add --device-key KEY", path.display())]
+    Sealed {
+        /// The artifact.
+        path: PathBuf,
+    },
+    /// None of the keys opens an artifact's weights.
+    #[error("{}: {error}", path.display())]
+    Closed {
+        /// The artifact.
+        path: PathBuf,
+        /// Why the last of the keys does not.
+        error: SealingError,
+    },
+    /// The file's weights have no room in memory.
+    #[error("{}: no memory for its open weights", path.display())]
+    NoMemory {
+        /// The artifact.
+        path: PathBuf,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
     /// A model cannot be run.
     #[error(transparent)]
     Eval(#[from] EvalError),

@@ -131,9 +131,9 @@ impl SealKeys {
 
 /// A key that seals a log on this machine.
 pub enum SealingKey {
-    /// By signatures.
+    /// Seals that are signatures.
     Signing(Box<SecretKey>),
-    /// By the secret bytes of the log.
+    /// Seals by the secret bytes of the log.
     Secret(DeviceKey),
 }
 
@@ -175,6 +175,6 @@ impl Signer for &SecretKey {
     }
 
     fn sign(&mut self, message: &[u8]) -> Option<[u8; 64]> {
-        Some(SecretKey::sign(self, message).to_bytes())
+        SecretKey::sign(self, message).ok().map(|signature| signature.to_bytes())
     }
 }

@@ -12,6 +12,8 @@ use crate::artifact::host::ArtifactFile;
 use crate::disk::hash::hex;
 use crate::eval::opened::OpenedModel;
 use crate::progress::Progress;
+use crate::seal::sealing::unseal;
+use crate::trust::DeviceKey;
 use slm_runtime::audit::{AuditRecord, Kind};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,8 @@ pub struct AuditOptions {
     pub replay: Option<PathBuf>,
     /// Directory with a tokenizer for artifacts that carry none.
     pub tokenizer: Option<PathBuf>,
+    /// Keys of devices, for artifacts whose weights are sealed.
+    pub device_keys: Vec<String>,
 }
 
 /// Checks a log.
@@ -126,6 +130,22 @@ fn opened(paths: &[PathBuf]) -> Result<Vec<(Digest, ArtifactFile)>, AuditError> 
         .collect()
 }
 
+/// The artifact with its weights open, by the first key that opens them. Records name it by the digest of the sealed file.
+fn unsealed(file: ArtifactFile, keys: &[DeviceKey]) -> Result<ArtifactFile, AuditError> {
+    if !file.view()?.is_sealed() {
+        return Ok(file);
+    }
+    let path = file.path().to_owned();
+    let mut refused = AuditError::Sealed { path: path.clone() };
+    for key in keys {
+        match unseal(&file.view()?, key, None) {
+            Ok(bytes) => return file.read_from(&bytes).map_err(|source| AuditError::NoMemory { path, source }),
+            Err(error) => refused = AuditError::Closed { path: path.clone(), error },
+        }
+    }
+    Err(refused)
+}
+
 /// Times that run backwards.
 fn times(chain: &Chain<'_>) -> Vec<Finding> {
     let (mut latest, mut findings) = (0, Vec::new());
@@ -175,7 +195,10 @@ fn replayed(
         return Err(AuditError::Keyed { path: options.log.clone(), record: record.sequence });
     }
     let mut models = Vec::new();
+    let device_keys = options.device_keys.iter().map(|place| DeviceKey::read(place)).collect::<Result<Vec<_>, _>>()?;
+    device_keys.iter().filter_map(DeviceKey::warning).for_each(|warning| progress.warn(&warning.to_string()));
     for (digest, file) in known {
+        let file = unsealed(file, &device_keys)?;
         models.push(ReplayModel { digest, model: OpenedModel::artifact(file)? });
     }
     let replay = Replay { models, tokenizer: options.tokenizer.clone(), keys };

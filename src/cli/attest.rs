@@ -24,7 +24,7 @@ pub(super) struct Args {
     #[arg(value_name = "FILE.slm")]
     artifact: PathBuf,
 
-    /// Secret key of ECDSA P-256: a path, file:PATH or env:VAR
+    /// Secret key of ECDSA P-256: a path, file:PATH, env:VAR or pkcs11:…
     // A key that is passed itself begins with hyphens: it must not come back in a message about an unknown option.
     #[arg(long, value_name = "KEY", required_unless_present = "predicate_only", allow_hyphen_values = true)]
     key: Option<String>,

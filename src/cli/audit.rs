@@ -51,6 +51,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE.jsonl")]
     replay: Option<PathBuf>,
 
+    /// Key of a device that opens an artifact whose weights are sealed: a path, file:PATH or env:VAR; may be repeated
+    ///
+    /// Only --replay needs it: the record names the sealed file, whose answers are those of its open weights.
+    #[arg(long, value_name = "KEY", requires = "replay")]
+    device_key: Vec<String>,
+
     #[command(flatten)]
     tokenizer: TokenizerArg,
 }
@@ -66,6 +72,7 @@ impl Args {
             previous: self.previous.clone(),
             replay: self.replay.clone(),
             tokenizer: path(&self.tokenizer.tokenizer),
+            device_keys: self.device_key.clone(),
         };
         let report = review(&options, shell)?;
         shell.result(&report)?;

@@ -32,7 +32,7 @@ Example:
         #[arg(value_name = "DIR")]
         directory: PathBuf,
 
-        /// Secret key of ECDSA P-256: a path, file:PATH or env:VAR
+        /// Secret key of ECDSA P-256: a path, file:PATH, env:VAR or pkcs11:…
         // A key that is passed itself begins with hyphens: it must not come back in a message about an unknown option.
         #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
         key: String,

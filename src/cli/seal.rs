@@ -6,6 +6,7 @@ use crate::report::{Report, Table, grouped};
 use crate::seal::sealing::seal;
 use crate::shell::{ExitStatus, Shell};
 use crate::stages::arguments::groups::ArtifactArg;
+use crate::trust::policy::uuid;
 use crate::trust::{DeviceKey, TrustError};
 use anyhow::Context;
 use serde::Serialize;
@@ -81,6 +82,12 @@ struct SealReport {
     chunk_bytes: u64,
     /// Whether the file before was signed: that signature, its counter and its product line are gone.
     signature_dropped: bool,
+    /// That counter: sign with it again, or devices that have confirmed it refuse the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped_counter: Option<u64>,
+    /// That product line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped_model_id: Option<String>,
 }
 
 impl Report for SealReport {
@@ -92,7 +99,11 @@ impl Report for SealReport {
         table.row(["devices", &self.devices.to_string()]);
         table.row(["leaves", &format!("{} of {} bytes", grouped(self.leaves), grouped(self.chunk_bytes))]);
         let before = if self.signature_dropped { "the signature before is gone; " } else { "" };
-        table.row(["signature", &format!("none: {before}`slmc sign {}` comes next", self.out.display())]);
+        // What a new signature must say again, since it is no part of a file without one.
+        let counter = self.dropped_counter.map(|counter| format!(" --counter {counter}")).unwrap_or_default();
+        let model_id = self.dropped_model_id.as_ref().map(|id| format!(" --model-id {id}")).unwrap_or_default();
+        let next = format!("`slmc sign {}{counter}{model_id} --key KEY` comes next", self.out.display());
+        table.row(["signature", &format!("none: {before}{next}")]);
         table.to_string()
     }
 }
@@ -113,6 +124,7 @@ impl Args {
             CipherName::Aes256Gcm => SealCipher::Aes256Gcm,
         };
         let file = ArtifactFile::open(path)?;
+        let before = *file.view()?.header();
         let sealed =
             seal(&file.view()?, cipher, &keys, self.chunk_bytes).with_context(|| path.display().to_string())?;
         atomic::write_file(&self.out, &MAGIC, |out| out.write_all(&sealed.bytes))?;
@@ -123,6 +135,8 @@ impl Args {
             leaves: sealed.leaves,
             chunk_bytes: 1 << Header::from_bytes(&sealed.bytes).chunk_shift,
             signature_dropped: sealed.unsigned,
+            dropped_counter: sealed.unsigned.then_some(before.security_counter),
+            dropped_model_id: (sealed.unsigned && before.model_id != [0; 16]).then(|| uuid(&before.model_id)),
         })?;
         Ok(ExitStatus::Success)
     }

@@ -37,7 +37,7 @@ pub(super) struct Args {
     #[command(flatten)]
     artifact: ArtifactArg,
 
-    /// Secret key in PKCS#8 PEM: a path, file:PATH or env:VAR
+    /// Secret key in PKCS#8 PEM: a path, file:PATH, env:VAR or pkcs11:…
     // A key that is passed itself begins with hyphens: it must not come back in a message about an unknown option.
     #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     key: Option<String>,
@@ -174,7 +174,7 @@ impl Args {
             return Ok(ExitStatus::Success);
         }
         let (public, signature) = match (&key, &self.signature, &public) {
-            (Some(key), ..) => (key.public(), key.sign(&to_sign.message())),
+            (Some(key), ..) => (key.public(), key.sign(&to_sign.message())?),
             (None, Some(file), Some(public)) => (public, read_signature(file, public)?),
             // clap requires one of them.
             _ => bail!("pass --key, --to-sign, or --signature with --public-key"),

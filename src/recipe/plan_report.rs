@@ -144,6 +144,8 @@ impl PlannedKey {
                 (std::env::var_os(name).is_some_and(|value| !value.is_empty()), Some(name.clone()))
             }
             KeyPlace::File(path) => (path.is_file(), None),
+            // A plan opens no token, whose PIN may be asked for.
+            KeyPlace::Token(_) => (true, None),
         };
         PlannedKey { place: place.name(), variable, there, what_for: what_for.to_owned() }
     }

@@ -239,7 +239,7 @@ impl Sign {
         };
         let bytes = sealed.as_deref().unwrap_or(view.bytes());
         let to_sign = ToSign::new(bytes, &self.fields).with_context(named)?;
-        let signature = key.sign(&to_sign.message());
+        let signature = key.sign(&to_sign.message())?;
         let signed = to_sign.signed(Slot::FIRST, key.public(), &signature).with_context(named)?;
         let out = artifact.with_extension(EXTENSION);
         atomic::write_file(&out, &MAGIC, |file| file.write_all(&signed))?;

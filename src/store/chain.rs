@@ -311,7 +311,7 @@ impl Chain {
         progress: &dyn Progress,
     ) -> Result<Option<Entry>, StoreError> {
         if let Some(signer) = &self.signer {
-            signer.sign(&mut entry);
+            signer.sign(&mut entry)?;
         }
         let key = super::entry::digest_of(&entry.about.key);
         let sources = outputs.places()?;
@@ -352,7 +352,7 @@ impl Chain {
         let bad = |fault| StoreError::Entry { place: local.name(), key: *key, fault };
         let mut entry = Entry::decode(key, &bytes).map_err(bad)?;
         if let Some(signer) = &self.signer {
-            signer.sign(&mut entry);
+            signer.sign(&mut entry)?;
         }
         for remote in self.remotes() {
             let store = remote.store.as_ref();

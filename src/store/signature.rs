@@ -51,13 +51,17 @@ impl Signer {
     }
 
     /// Signs an entry.
-    pub(super) fn sign(&self, entry: &mut Entry) {
+    ///
+    /// # Errors
+    /// [`StoreError::Key`]: a token does not sign.
+    pub(super) fn sign(&self, entry: &mut Entry) -> Result<(), StoreError> {
         entry.signature = None;
-        let signature = self.0.sign(&entry.message());
+        let signature = self.0.sign(&entry.message())?;
         entry.signature = Some(Signature {
             key_id: Digest(self.0.public().id()),
             ed25519: Base64::encode_to_string(signature.to_bytes()).unwrap_or_default(),
         });
+        Ok(())
     }
 }
 
@@ -146,7 +150,7 @@ mod tests {
         let mut entry = entry();
         assert!(trusted.check(&entry).is_err_and(|fault| fault.contains("is not signed")));
         assert_eq!(Trusted::default().check(&entry), Ok(()));
-        signer.sign(&mut entry);
+        signer.sign(&mut entry).expect("a key that is here");
         assert_eq!(trusted.check(&entry), Ok(()));
         let key = crate::store::entry::digest_of(&entry.about.key);
         assert_eq!(trusted.check(&Entry::decode(&key, &entry.encode()).expect("sound")), Ok(()));
@@ -166,7 +170,7 @@ mod tests {
             change(&mut other);
             assert!(trusted.check(&other).is_err_and(|fault| fault.contains("wrong signature")));
         }
-        Signer(SecretKey::generate(Algorithm::Ed25519).expect("a key")).sign(&mut entry);
+        Signer(SecretKey::generate(Algorithm::Ed25519).expect("a key")).sign(&mut entry).expect("a key that is here");
         assert!(trusted.check(&entry).is_err_and(|fault| fault.contains("not trusted")));
     }
 
@@ -181,7 +185,7 @@ mod tests {
         std::fs::write(&path, SECRET).expect("written");
         assert!(Trusted::read(&["ci.pem".to_owned()], directory.path()).is_err());
         let other = SecretKey::generate(Algorithm::P256).expect("a key");
-        std::fs::write(&path, &*other.to_pem()).expect("written");
+        std::fs::write(&path, &*other.to_pem().expect("its bytes are here")).expect("written");
         std::fs::write(directory.path().join("ci.pub"), other.public().to_pem()).expect("written");
         let signer = Signer::read(&path.display().to_string()).err().expect("another algorithm").to_string();
         let trusted =

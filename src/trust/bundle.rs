@@ -42,10 +42,17 @@ struct Parts {
 
 /// A statement signed and in a bundle, as one line with its end. `hint` and `keyid` name the key as the reader of the bundle
 /// expects it.
-pub fn sign(statement: &Statement, key: &SecretKey, (hint, keyid): (String, String)) -> (Envelope, String) {
-    let envelope = Envelope::sign(PAYLOAD_TYPE, &statement.to_json(), key, keyid);
+///
+/// # Errors
+/// As for [`SecretKey::sign`].
+pub fn sign(
+    statement: &Statement,
+    key: &SecretKey,
+    (hint, keyid): (String, String),
+) -> Result<(Envelope, String), TrustError> {
+    let envelope = Envelope::sign(PAYLOAD_TYPE, &statement.to_json(), key, keyid)?;
     let text = of_envelope(&envelope, hint);
-    (envelope, text)
+    Ok((envelope, text))
 }
 
 /// A bundle around an envelope, as one line with its end.

@@ -48,13 +48,16 @@ fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<St
 
 impl Envelope {
     /// A signed body.
-    pub fn sign(payload_type: &str, body: &[u8], key: &SecretKey, keyid: String) -> Self {
-        let signature = key.sign(&pae(payload_type, body));
-        Envelope {
+    ///
+    /// # Errors
+    /// As for [`SecretKey::sign`].
+    pub fn sign(payload_type: &str, body: &[u8], key: &SecretKey, keyid: String) -> Result<Self, TrustError> {
+        let signature = key.sign(&pae(payload_type, body))?;
+        Ok(Envelope {
             payload: encode(body),
             payload_type: payload_type.to_owned(),
             signatures: vec![EnvelopeSignature { sig: encode(&signature.to_standard()), keyid }],
-        }
+        })
     }
 
     /// The body, whoever signed it.
@@ -120,7 +123,7 @@ mod tests {
         for algorithm in [Algorithm::Ed25519, Algorithm::P256] {
             let (key, other) = (SecretKey::generate(algorithm).unwrap(), SecretKey::generate(algorithm).unwrap());
             let body = [b"\xfb\xff?".as_slice(), b"a body"].concat();
-            let envelope = Envelope::sign("a/b", &body, &key, "name".to_owned());
+            let envelope = Envelope::sign("a/b", &body, &key, "name".to_owned()).unwrap();
             assert_eq!(envelope.open(key.public()).unwrap(), body);
             assert!(envelope.open(other.public()).is_err());
             let url_safe = envelope.payload.replace('+', "-").replace('/', "_");

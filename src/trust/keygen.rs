@@ -6,7 +6,7 @@
 //!
 //! A key that is there is never replaced: what it signed would no longer verify, what it sealed no longer open.
 
-use super::{Algorithm, DeviceKey, SecretKey, TrustError};
+use super::{Algorithm, DeviceKey, PublicKey, SecretKey, TrustError};
 use crate::disk::atomic;
 use crate::disk::hash::hex;
 use crate::report::Report;
@@ -30,8 +30,11 @@ pub struct KeygenReport {
     /// `ed25519`, `p256` or `device`.
     #[serde(rename = "type")]
     kind: &'static str,
-    /// The secret file.
+    /// The secret file, or the name of the key on a token.
     secret: PathBuf,
+    /// Whether the secret key is on a token.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    on_token: bool,
     /// The public file; a device's key has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     public: Option<PathBuf>,
@@ -44,8 +47,11 @@ impl Report for KeygenReport {
     const SCHEMA: &'static str = "slmc.keygen/1";
 
     fn text(&self) -> String {
-        let mut lines =
-            vec![format!("secret  {}  (keep it out of version control and of images)", self.secret.display())];
+        let place = self.secret.display();
+        let mut lines = vec![match self.on_token {
+            true => format!("secret  {place}  (it never leaves the token)"),
+            false => format!("secret  {place}  (keep it out of version control and of images)"),
+        }];
         lines.extend(self.public.iter().map(|public| format!("public  {}", public.display())));
         lines.extend(self.key_id.iter().map(|key_id| format!("key id  {key_id}")));
         lines.join("\n")
@@ -62,7 +68,7 @@ pub fn keygen(kind: KeyType, name: &Path) -> Result<KeygenReport, TrustError> {
             let secret = with_extension(name, "key");
             absent(&secret)?;
             write(&secret, DeviceKey::generate()?.bytes(), true)?;
-            Ok(KeygenReport { kind: "device", secret, public: None, key_id: None })
+            Ok(KeygenReport { kind: "device", secret, on_token: false, public: None, key_id: None })
         }
         KeyType::Signing(algorithm) => {
             let (secret, public) = (with_extension(name, "pem"), with_extension(name, "pub"));
@@ -70,17 +76,40 @@ pub fn keygen(kind: KeyType, name: &Path) -> Result<KeygenReport, TrustError> {
             absent(&public)?;
             let key = SecretKey::generate(algorithm)?;
             write(&public, key.public().to_pem().as_bytes(), false)?;
-            if let Err(error) = write(&secret, key.to_pem().as_bytes(), true) {
+            // A key that was made here has its bytes here.
+            let pem = key.to_pem().unwrap_or_default();
+            if let Err(error) = write(&secret, pem.as_bytes(), true) {
                 let _ = std::fs::remove_file(&public);
                 return Err(error);
             }
-            let kind = match algorithm {
-                Algorithm::Ed25519 => "ed25519",
-                Algorithm::P256 => "p256",
-            };
-            Ok(KeygenReport { kind, secret, public: Some(public), key_id: Some(hex(&key.public().id())) })
+            Ok(report(algorithm, secret, false, public, key.public()))
         }
     }
+}
+
+/// Makes a key on a token, and writes its public half as `NAME.pub`.
+///
+/// # Errors
+/// [`TrustError`]. Where the public half cannot be written, the key is on the token all the same, and the error says so.
+#[cfg(feature = "pkcs11")]
+pub fn keygen_on_token(
+    uri: &super::token_uri::TokenUri,
+    algorithm: Algorithm,
+    name: &Path,
+) -> Result<KeygenReport, TrustError> {
+    let public = with_extension(name, "pub");
+    absent(&public)?;
+    let key = super::token::generate(uri, algorithm)?;
+    write(&public, key.to_pem().as_bytes(), false)?;
+    Ok(report(algorithm, uri.to_string().into(), true, public, &key))
+}
+
+fn report(algorithm: Algorithm, secret: PathBuf, on_token: bool, public: PathBuf, key: &PublicKey) -> KeygenReport {
+    let kind = match algorithm {
+        Algorithm::Ed25519 => "ed25519",
+        Algorithm::P256 => "p256",
+    };
+    KeygenReport { kind, secret, on_token, public: Some(public), key_id: Some(hex(&key.id())) }
 }
 
 /// `NAME.EXTENSION`, also where the name has dots.
@@ -127,7 +156,6 @@ fn owner_only(_file: &std::fs::File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trust::PublicKey;
 
     #[test]
     fn new_keys_are_read_again_and_never_replaced() {
@@ -139,7 +167,7 @@ mod tests {
             assert_eq!((report.kind, secret.algorithm(), secret.warning()), (kind, algorithm, None));
             let public = PublicKey::read(&format!("release.{kind}.pub"), directory.path()).expect("a key");
             assert_eq!(report.key_id, Some(hex(&public.id())));
-            assert!(public.verifies(b"message", &secret.sign(b"message")));
+            assert!(public.verifies(b"message", &secret.sign(b"message").expect("a key that is here")));
             let before = std::fs::read(&report.secret).expect("there");
             for gone in ["pem", "pub"] {
                 let path = with_extension(&name, gone);

@@ -10,6 +10,8 @@
 //! A key is named by the SHA-256 of its SubjectPublicKeyInfo in DER. Signatures are deterministic (RFC 8032, RFC 6979), so
 //! the same bytes signed twice by the same key are the same file.
 
+#[cfg(feature = "pkcs11")]
+use super::token::{self, TokenKey};
 use super::{KeyPlace, Signature, TrustError};
 use crate::disk::hash::{Hash, sha256};
 use ed25519_compact as ed25519;
@@ -69,6 +71,8 @@ pub struct SecretKey {
 enum Secret {
     Ed25519(ed25519::SecretKey),
     P256(SigningKey),
+    #[cfg(feature = "pkcs11")]
+    Token(TokenKey),
 }
 
 impl SecretKey {
@@ -85,18 +89,23 @@ impl SecretKey {
     /// # Errors
     /// [`TrustError::Key`].
     pub fn at(place: &KeyPlace) -> Result<Self, TrustError> {
+        #[cfg(feature = "pkcs11")]
+        if let KeyPlace::Token(uri) = place {
+            let (key, public) = TokenKey::open(uri)?;
+            return Ok(SecretKey { secret: Secret::Token(key), public, warning: None });
+        }
         let der = decoded(place, SECRET_LABEL)?;
-        let secret = match ed25519::KeyPair::from_der(&der) {
-            Ok(pair) => Some(Secret::Ed25519(pair.sk)),
-            Err(_) => p256::SecretKey::from_pkcs8_der(&der).ok().map(|key| Secret::P256(SigningKey::from(key))),
+        let key = match ed25519::KeyPair::from_der(&der) {
+            Ok(pair) => Some(SecretKey::of_ed25519(pair.sk)),
+            Err(_) => p256::SecretKey::from_pkcs8_der(&der).ok().map(|key| SecretKey::of_p256(SigningKey::from(key))),
         };
-        let secret = secret.ok_or_else(|| {
+        let key = key.ok_or_else(|| {
             place.fault(
                 "is not a key of Ed25519 or of ECDSA on P-256, which are what slmc signs with; make one: slmc keygen -o NAME",
             )
         })?;
         let warning = place.read_by_others().map(|path| KeyWarning::ReadByOthers { path: path.to_owned() });
-        Ok(SecretKey { warning, ..SecretKey::of(secret) })
+        Ok(SecretKey { warning, ..key })
     }
 
     /// A new key, of random bytes from the operating system.
@@ -107,28 +116,30 @@ impl SecretKey {
         loop {
             let mut seed = Zeroizing::new([0; 32]);
             getrandom::fill(&mut *seed).map_err(TrustError::Random)?;
-            let secret = match algorithm {
+            let key = match algorithm {
                 Algorithm::Ed25519 => {
                     let mut copy = ed25519::Seed::new(*seed);
                     let pair = ed25519::KeyPair::try_from_seed(copy);
                     copy.wipe_mut();
-                    pair.ok().map(|pair| Secret::Ed25519(pair.sk))
+                    pair.ok().map(|pair| SecretKey::of_ed25519(pair.sk))
                 }
-                Algorithm::P256 => SigningKey::from_slice(&*seed).ok().map(Secret::P256),
+                Algorithm::P256 => SigningKey::from_slice(&*seed).ok().map(SecretKey::of_p256),
             };
             // Zeros and numbers of the group's order or above are not keys: one draw in 2^32.
-            if let Some(secret) = secret {
-                return Ok(SecretKey::of(secret));
+            if let Some(key) = key {
+                return Ok(key);
             }
         }
     }
 
-    fn of(secret: Secret) -> Self {
-        let point = match &secret {
-            Secret::Ed25519(secret) => Point::Ed25519(secret.public_key()),
-            Secret::P256(secret) => Point::P256(*secret.verifying_key()),
-        };
-        SecretKey { secret, public: PublicKey::of(point), warning: None }
+    fn of_ed25519(secret: ed25519::SecretKey) -> Self {
+        let public = PublicKey::of(Point::Ed25519(secret.public_key()));
+        SecretKey { secret: Secret::Ed25519(secret), public, warning: None }
+    }
+
+    fn of_p256(secret: SigningKey) -> Self {
+        let public = PublicKey::of(Point::P256(*secret.verifying_key()));
+        SecretKey { secret: Secret::P256(secret), public, warning: None }
     }
 
     /// The public half.
@@ -147,24 +158,33 @@ impl SecretKey {
     }
 
     /// Signs a message.
-    pub fn sign(&self, message: &[u8]) -> Signature {
+    ///
+    /// # Errors
+    /// [`TrustError::Key`]: a token does not sign. Keys whose bytes are here always do.
+    pub fn sign(&self, message: &[u8]) -> Result<Signature, TrustError> {
         let bytes = match &self.secret {
             Secret::Ed25519(secret) => *secret.sign(message, None),
             Secret::P256(secret) => {
                 let signature: p256::ecdsa::Signature = secret.sign(message);
                 signature.normalize_s().to_bytes().into()
             }
+            #[cfg(feature = "pkcs11")]
+            Secret::Token(key) => return key.sign(message, &self.public),
         };
-        Signature::from_bytes(self.algorithm(), bytes)
+        Ok(Signature::from_bytes(self.algorithm(), bytes))
     }
 
-    /// PKCS#8 in PEM.
-    pub fn to_pem(&self) -> Zeroizing<String> {
+    /// PKCS#8 in PEM; `None` for a key on a token, which never leaves it.
+    pub fn to_pem(&self) -> Option<Zeroizing<String>> {
         match &self.secret {
-            Secret::Ed25519(secret) => Zeroizing::new(secret.to_pem()),
-            Secret::P256(secret) => p256::SecretKey::from(secret.as_nonzero_scalar())
-                .to_pkcs8_pem(LineEnding::LF)
-                .expect("the lengths of a P-256 key are those of its standard"),
+            Secret::Ed25519(secret) => Some(Zeroizing::new(secret.to_pem())),
+            Secret::P256(secret) => Some(
+                p256::SecretKey::from(secret.as_nonzero_scalar())
+                    .to_pkcs8_pem(LineEnding::LF)
+                    .expect("the lengths of a P-256 key are those of its standard"),
+            ),
+            #[cfg(feature = "pkcs11")]
+            Secret::Token(_) => None,
         }
     }
 }
@@ -190,6 +210,10 @@ impl PublicKey {
     /// [`TrustError::Key`].
     pub fn read(text: &str, base: &Path) -> Result<Self, TrustError> {
         let place = KeyPlace::of(text, base)?;
+        #[cfg(feature = "pkcs11")]
+        if let KeyPlace::Token(uri) = &place {
+            return token::public_key(uri);
+        }
         let der = decoded(&place, PUBLIC_LABEL)?;
         PublicKey::from_der(&der).ok_or_else(|| {
             place.fault("is not a public key of Ed25519 or of ECDSA on P-256, which are what slmc verifies with")

@@ -99,7 +99,7 @@ pub fn sign(directory: &Path, signature: &Path, key: &SecretKey) -> Result<OmsRe
     let files = resources.len();
     let statement = statement(directory, resources, &root, &ignored)?;
     let hint = hex(&sha256(key.public().to_pem().as_bytes()));
-    let (_, text) = bundle::sign(&statement, key, (hint, String::new()));
+    let (_, text) = bundle::sign(&statement, key, (hint, String::new()))?;
     atomic::write_file(signature, bundle::MAGIC, |out| out.write_all(text.as_bytes()))?;
     Ok(OmsReport {
         directory: directory.to_owned(),

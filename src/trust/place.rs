@@ -3,12 +3,13 @@
 //! ```text
 //! PATH, file:PATH          a file, relative to the file that names it or to the working directory
 //! env:VAR, env://VAR       an environment variable with the text of the key; the second is cosign's spelling
-//! pkcs11:…                 a token; not in this build
+//! pkcs11:…                 a key on a token ([`super::token_uri`]), with the feature `pkcs11`
 //! ```
 //!
 //! A command line holds a place and never a key: other users of the machine can read it.
 
 use super::TrustError;
+use super::token_uri::{SCHEME, TokenUri};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -23,6 +24,8 @@ pub enum KeyPlace {
     Variable(String),
     /// A file.
     File(PathBuf),
+    /// A token.
+    Token(Box<TokenUri>),
 }
 
 impl KeyPlace {
@@ -39,12 +42,15 @@ impl KeyPlace {
                  was written down",
             ));
         }
-        if text.starts_with("pkcs11:") {
-            return Err(refused(
-                "pkcs11:",
-                "keys on tokens are not read by this build; use a file or env:VAR, or let the token sign the bytes that `slmc sign \
-                 --to-sign` writes",
-            ));
+        if text.starts_with(SCHEME) {
+            if !cfg!(feature = "pkcs11") {
+                return Err(refused(
+                    SCHEME,
+                    "keys on tokens are not read by this build, which lacks the feature `pkcs11`; use a file or env:VAR, or let \
+                     the token sign the bytes that `slmc sign --to-sign` writes",
+                ));
+            }
+            return TokenUri::parse(text, base).map(|uri| KeyPlace::Token(Box::new(uri)));
         }
         Ok(match (text.strip_prefix("env://").or(text.strip_prefix("env:")), text.strip_prefix("file:")) {
             (Some(name), _) => KeyPlace::Variable(name.to_owned()),
@@ -58,6 +64,7 @@ impl KeyPlace {
         match self {
             KeyPlace::Variable(name) => format!("${name}"),
             KeyPlace::File(path) => path.display().to_string(),
+            KeyPlace::Token(uri) => uri.to_string(),
         }
     }
 
@@ -86,6 +93,9 @@ impl KeyPlace {
                     true => Err(self.fault("is longer than any key; pass a file with one key in PEM")),
                     false => Ok(bytes),
                 }
+            }
+            KeyPlace::Token(_) => {
+                Err(self.fault("is a key on a token, whose bytes nobody reads; this needs a file or env:VAR"))
             }
         }
     }

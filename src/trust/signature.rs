@@ -1,6 +1,6 @@
 //! A signature: 64 bytes of Ed25519 (RFC 8032), or of ECDSA on P-256 with SHA-256, r ‖ s big-endian with s ≤ n/2.
 //!
-//! Of every ECDSA signature (r, s) there is a twin (r, n − s) that verifies too. Artifacts hold the lower one, and a
+//! Every ECDSA signature (r, s) has a twin (r, n − s) that verifies too. Artifacts hold the lower one, and a
 //! verifier refuses the other, so that nobody can change a signed file and keep it valid. Tools and tokens write either,
 //! most as ASN.1 DER; [`Signature::read`] takes what they write.
 

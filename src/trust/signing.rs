@@ -60,7 +60,7 @@ pub enum SigningError {
          and --chunk-bytes", if *.p256 { " (ECDSA with SHA-256)" } else { " (Ed25519, not Ed25519ph)" }
     )]
     OtherSignature {
-        /// Of ECDSA P-256.
+        /// Whether the key is one of ECDSA P-256.
         p256: bool,
     },
     /// The file that was made does not verify: a defect.

@@ -32,7 +32,7 @@ fn signed_by(artifact: &[u8], fields: &SigningFields, keys: &[&SecretKey]) -> Ve
     for (key, number) in keys.iter().zip(1..) {
         let to_sign = ToSign::new(&bytes, fields).expect("it can be signed");
         assert!(to_sign.dropped().is_empty(), "the second signature is of the same header");
-        let signature = key.sign(&to_sign.message());
+        let signature = key.sign(&to_sign.message()).expect("a key that is here");
         bytes = to_sign.signed(Slot::from_number(number).expect("a slot"), key.public(), &signature).expect("its own");
     }
     bytes

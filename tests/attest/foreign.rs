@@ -2,7 +2,7 @@
 //! there. What needs other tools is in `.ci/weekly trust`.
 
 use super::{ARTIFACT, PARTS, RECIPE, attested, with_key, workshop};
-use crate::support::{json, refused, succeed};
+use crate::support::{TOKEN_REFUSED, json, refused, succeed};
 use data_encoding::BASE64;
 use serde_json::Value;
 use std::fs;
@@ -134,7 +134,7 @@ fn keys_of_openssl_attest() {
         ("own.pub", "own.pub: is a public key, and this needs the secret one"),
         ("r.toml", "r.toml: is not a key in PEM"),
         ("absent.pem", "absent.pem: cannot be read"),
-        ("pkcs11:token=a", "tokens are not read"),
+        ("pkcs11:token=a?pin-value=1", TOKEN_REFUSED),
     ] {
         refused(path, &format!("attest {ARTIFACT} --key {key} -o none"), expected);
     }

@@ -1,7 +1,7 @@
 //! What nothing is stated about, and what does not hold: by name, with exit code 2, and nothing written.
 
 use super::{ARTIFACT, PARTS, RECIPE, SECRET, attested, with_key, workshop};
-use crate::support::{json, json_with_code, refused, run, slmc, stderr};
+use crate::support::{TOKEN_REFUSED, json, json_with_code, refused, run, slmc, stderr};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
@@ -115,7 +115,7 @@ fn mistakes_of_the_table_are_named_and_no_key_is_shown() {
         ("[attest]\nkey = 'env:A'\nsupplier = 'B'", "a list of materials that is not written"),
         ("[attest]\nkey = 'env:A'\nstages = ['quality']", "no stage `quality` makes an artifact"),
         ("[attest]\nkey = 'env:A'\nstages = 'artifact'", "`stages` is not a list of stages"),
-        ("[attest]\nkey = 'pkcs11:token=a'", "tokens are not read"),
+        ("[attest]\nkey = 'pkcs11:token=a?pin-value=1'", TOKEN_REFUSED),
         (&format!("[attest]\nkey = \"{inline}\""), "is given as the key itself"),
         (&format!("[attest]\nkey = '''{SECRET}'''"), "is given as the key itself"),
         ("attest = 1", "`attest` is 1; expected a table"),

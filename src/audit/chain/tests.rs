@@ -50,7 +50,7 @@ fn every_changed_byte_is_named_with_its_record() {
                 Err(found) if index + 1 < RECORDS => assert_eq!(found.record, index as u64, "byte {at}: {found}"),
                 // `previous` of the last record, which no other record confirms.
                 Err(found) => assert!(found.record as usize + 2 > index, "byte {at}: {found}"),
-                // Of the last record only what neither the chain nor its kind fixes: seals and heads are for that.
+                // In the last record, only bytes that neither the chain nor the kind fixes: seals and heads are for those.
                 Ok(chain) => {
                     assert_eq!(index + 1, RECORDS, "byte {at} of record {index} is not seen");
                     assert_ne!(

@@ -31,6 +31,11 @@ extern "C" {
 /* Algorithms of an slm_key. */
 #define SLM_ED25519 1
 #define SLM_P256 2
+/* Ciphers of sealed artifacts, and bytes of a device's key and of a stanza. */
+#define SLM_CHACHA20_POLY1305 1
+#define SLM_AES_256_GCM 2
+#define SLM_DEVICE_KEY_BYTES 32
+#define SLM_STANZA_BYTES 48
 /* Size of an slm_audit and of an slm_exchange in 64-bit words. */
 #define SLM_AUDIT_WORDS 32
 #define SLM_EXCHANGE_WORDS 80
@@ -101,7 +106,7 @@ typedef int32_t slm_status;
 #define SLM_REFUSED       19 /* the grammar does not take the token */
 #define SLM_SNAPSHOT      20 /* the snapshot is of another model, or damaged */
 #define SLM_NO_DRAFT      21 /* the artifact carries no draft model */
-/* Of signed artifacts. */
+/* Statuses of signed artifacts. */
 #define SLM_SIGNATURE     22 /* not signed, or a signature does not hold */
 #define SLM_KEY_UNKNOWN   23 /* not signed by the firmware's keys, or not by as many as must */
 #define SLM_ROLLBACK      24 /* older than what the device has confirmed */
@@ -110,18 +115,23 @@ typedef int32_t slm_status;
 #define SLM_UNCHECKED     27 /* leaves of the weights have not been checked */
 #define SLM_READ          28 /* the reader failed */
 #define SLM_NO_VERIFIER   29 /* the algorithm of a key is lacking here */
-/* Of logs. */
+/* Statuses of logs. */
 #define SLM_APPEND        30 /* the record could not be appended to the log */
 #define SLM_LOG           31 /* not the last record of a log, or the last that there can be */
 #define SLM_SIGNER        32 /* the signer gave no signature */
 #define SLM_NO_LOG_KEY    33 /* the log has no secret key */
-/* Of updates. */
+/* Statuses of updates. */
 #define SLM_PACKAGE       40 /* not a sound package, or it makes other bytes than were signed */
 #define SLM_BASE          41 /* made from another artifact than the active one */
 #define SLM_SLOT          42 /* no sound slot record, or another artifact in a slot */
 #define SLM_TRIAL         43 /* a trial runs where none may, or none where one must */
 #define SLM_DEVICE        44 /* flash, protected storage or the package's source failed */
 #define SLM_HEALTH        45 /* the caller's health check failed */
+/* Statuses of sealed artifacts. */
+#define SLM_SEALED        50 /* the weights are in cipher: slm_open_sealed; or are not: slm_open_signed */
+#define SLM_NO_STANZA     51 /* no stanza is for this device's key */
+#define SLM_CIPHER        52 /* the stanza of this device, or a leaf, was not closed with the key */
+#define SLM_NO_CIPHER     53 /* the cipher is lacking here */
 
 /* An opened artifact; set up by slm_open only. May be copied with its bytes. */
 typedef struct slm_model {
@@ -267,6 +277,25 @@ typedef struct slm_stream {
     uint64_t opaque[SLM_STREAM_WORDS];
 } slm_stream;
 
+/* Writes the key of a file, 16 bytes, from a stanza of SLM_STANZA_BYTES and a salt of 16 bytes: 1 it did; 0 the stanza is of
+ * another device; -1 it names this device's key and was not made by it; -2 the cipher is lacking. docs/seal.md has the
+ * construction. */
+typedef int32_t (*slm_file_key)(void *user, uint32_t cipher, const uint8_t *stanza, const uint8_t *salt, uint8_t *file_key);
+
+/* Opens bytes in their place by a key of 32 bytes, a nonce of 12 and a tag of 16, without further data: 1 it did; 0 the tag is
+ * not theirs; -1 the cipher is lacking. */
+typedef int32_t (*slm_decipher)(void *user, uint32_t cipher, const uint8_t *key, const uint8_t *nonce, uint8_t *bytes,
+                                size_t length, const uint8_t *tag);
+
+/* What opens weights in cipher; used during the call alone. */
+typedef struct slm_unsealing {
+    const uint8_t *device_key; /* SLM_DEVICE_KEY_BYTES; null where file_key has it */
+    slm_file_key file_key;     /* a secure element in the place of device_key; else null */
+    slm_decipher decipher;     /* hardware; null: the library's features chacha and aes */
+    const uint8_t *stanza;     /* of `slmc key-stanza`, beside the file; null: the file's own */
+    void *user;                /* passed to both functions */
+} slm_unsealing;
+
 uint32_t slm_abi_version(void);
 
 /* Message of a status, in English; never null. */
@@ -314,6 +343,15 @@ slm_status slm_stream_read(const slm_stream *stream, uint32_t section, uint64_t 
 
 /* Reads the device part into memory of its length, which starts on 64 bytes, every leaf checked there, and opens it. */
 slm_status slm_stream_load(const slm_stream *stream, slm_model *model, void *memory, size_t length);
+
+/* The functions of sealed artifacts need the library's feature `seal`, or `chacha` or `aes`, which have it in them.
+ *
+ * slm_open_sealed is slm_open_signed for an artifact whose weights are in cipher: it checks every byte, and opens the weights
+ * by the device's key in `memory`, which starts on 64 bytes, has slm_unseal_bytes and stays as it is while the model is used.
+ * Where it fails `memory` holds zeros or what it held. */
+size_t slm_unseal_bytes(const void *bytes, size_t length);
+slm_status slm_open_sealed(slm_model *model, const void *bytes, size_t length, const slm_trust *trust,
+                           const slm_unsealing *unsealing, void *memory, size_t memory_length);
 
 slm_status slm_describe(const slm_model *model, slm_facts *facts);
 

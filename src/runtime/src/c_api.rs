@@ -17,6 +17,7 @@
 //! | `audit` | the log of what was inferred |
 //! | `update` | packages, slots, trials |
 //! | `trust` | signed artifacts |
+//! | `seal` | artifacts whose weights are in cipher |
 
 #[cfg(any(test, feature = "audit"))]
 mod audit;
@@ -26,6 +27,8 @@ mod choice;
 mod grammar;
 mod model;
 mod pointers;
+#[cfg(feature = "seal")]
+mod seal;
 mod session;
 #[cfg(feature = "snapshots")]
 mod snapshot;
@@ -57,6 +60,8 @@ pub use model::{
     EmbeddingFacts, Facts, MODEL_WORDS, Model, slm_describe, slm_embedding_describe, slm_end_tokens, slm_is_end,
     slm_model_error, slm_open, slm_opening_tokens, slm_verify,
 };
+#[cfg(feature = "seal")]
+pub use seal::{DEVICE_KEY_BYTES, Decipher, OpenStanza, UnsealingOptions, slm_open_sealed, slm_unseal_bytes};
 pub use session::{
     Row, State, slm_logits, slm_positions, slm_reset, slm_run, slm_self_test, slm_session_bytes, slm_session_bytes_for,
     slm_session_error, slm_session_init, slm_session_init_rows, slm_step, slm_step_allowed,

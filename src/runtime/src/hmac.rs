@@ -19,7 +19,7 @@ pub struct Hmac {
 }
 
 impl Hmac {
-    /// Of no bytes yet.
+    /// Starts a digest, with no bytes in it yet.
     pub fn new(key: &[u8]) -> Self {
         let mut padded = [0; BLOCK];
         if key.len() > BLOCK {

@@ -49,6 +49,7 @@ pub trait Engine {
 pub struct Software;
 
 impl Engine for Software {
+    #[inline(never)]
     fn digest(&self, pieces: &[&[u8]]) -> Digest {
         let mut hash = Sha256::new();
         pieces.iter().for_each(|piece| hash.update(piece));
@@ -86,6 +87,8 @@ impl Sha256 {
     }
 
     /// Appends bytes.
+    // Called from everywhere, and `finish` calls it: one copy.
+    #[inline(never)]
     pub fn update(&mut self, mut bytes: &[u8]) {
         self.length_bytes = self.length_bytes.wrapping_add(bytes.len() as u64);
         if self.filled > 0 {
@@ -108,11 +111,12 @@ impl Sha256 {
     /// The digest of all bytes appended.
     pub fn finish(mut self) -> Digest {
         let length_bits = self.length_bytes.wrapping_mul(8);
-        self.update(&[0x80]);
-        while self.filled != 56 {
-            self.update(&[0]);
-        }
-        self.update(&length_bits.to_be_bytes());
+        let mut padding = [0; BLOCK_BYTES + 8];
+        padding[0] = 0x80;
+        // To 56 bytes of a block, this one or the next.
+        let zeros = 1 + (2 * BLOCK_BYTES - 9 - self.filled) % BLOCK_BYTES;
+        padding[zeros..zeros + 8].copy_from_slice(&length_bits.to_be_bytes());
+        self.update(&padding[..zeros + 8]);
         let mut out = [0; 32];
         for (bytes, word) in out.chunks_exact_mut(4).zip(self.state) {
             bytes.copy_from_slice(&word.to_be_bytes());

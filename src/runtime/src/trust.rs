@@ -30,6 +30,6 @@ pub use crate::sha256::Software;
 pub use error::TrustError;
 pub use key::Key;
 pub use policy::{Counter, Trust};
-pub use signed::{Check, Signed, bitmap_bytes};
+pub use signed::{Check, Signed, bitmap_bytes, open_whole};
 pub use stream::{SignedStream, Source};
 pub use verifier::{Verdict, Verifier};

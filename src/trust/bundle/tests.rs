@@ -122,7 +122,7 @@ fn what_was_signed_must_be_a_statement() {
         (PAYLOAD_TYPE, nameless.to_string(), "names no subject"),
         ("text/plain", empty.to_string(), "of type `text/plain`"),
     ] {
-        let envelope = Envelope::sign(kind, payload.as_bytes(), &key, String::new());
+        let envelope = Envelope::sign(kind, payload.as_bytes(), &key, String::new()).expect("a key that is here");
         let error = checked(of_envelope(&envelope, String::new()), &keys, b"artifact").expect_err(expected);
         assert!(error.contains(expected), "{expected}: {error}");
     }

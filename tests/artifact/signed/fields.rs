@@ -121,7 +121,7 @@ fn a_signature_changes_nothing_but_the_page_and_the_list() {
             let again = ToSign::new(&file, &SigningFields { chunk_shift: Some(13), ..FIELDS }).expect("it can be");
             assert_eq!((again.header().chunk_shift, again.dropped()), (13, &[1, 2][..]));
             assert_eq!(again.leaves() * 32, {
-                let signature = first.sign(&again.message());
+                let signature = first.sign(&again.message()).expect("a key that is here");
                 let bytes = again.signed(Slot::FIRST, first.public(), &signature).expect("its own");
                 ArtifactView::open(&bytes).unwrap().section(SectionKind::Chunks).expect("a list").len() as u64
             });

@@ -133,7 +133,7 @@ fn two_slots_are_two_keys() {
     // Another counter is another header: the signature in the other slot is gone.
     let to_sign = ToSign::new(&both, &SigningFields { counter: Some(8), ..FIELDS }).expect("it can be signed again");
     assert_eq!(to_sign.dropped(), [1, 2]);
-    let signature = old.sign(&to_sign.message());
+    let signature = old.sign(&to_sign.message()).expect("a key that is here");
     let raised = to_sign.signed(Slot::FIRST, old.public(), &signature).expect("its own");
     assert_eq!(opened(&raised, &[&old], 1), Ok(()));
     assert!(matches!(opened(&raised, &[&new], 1), Err(TrustError::KeyUnknown { .. })));

@@ -32,7 +32,7 @@ pub struct LogKey {
 }
 
 impl LogKey {
-    /// Of a root, which the caller wipes where the key is for a device.
+    /// The first key of a root. The caller wipes the root where the key is for a device.
     pub fn new(root: &[u8; 32]) -> Self {
         LogKey {
             name: hkdf(root, &[], NAME),
@@ -42,7 +42,7 @@ impl LogKey {
         }
     }
 
-    /// Of what [`LogKey::save`] gave before a restart. The key moves on at once: the one that was saved may have made a seal.
+    /// The key that follows the one [`LogKey::save`] gave before a restart: that one may have made a seal already.
     pub fn restore(saved: &[u8; SAVED_KEY_BYTES]) -> Self {
         let part = |at: usize| {
             let mut part = [0; 32];

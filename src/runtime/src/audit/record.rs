@@ -36,9 +36,9 @@ record! {
         sequence: u64,
         /// The caller's, 0 where it is not known.
         time: u64,
-        /// Of an inference; of a seal by a secret key the number of the key.
+        /// Tokens read by an inference; in a seal by a secret key, the number of the key.
         tokens_in: u32,
-        /// Of an inference.
+        /// Tokens answered by an inference, without the one that ends the text.
         tokens_out: u32,
         /// `device_digest` of the artifact; of a seal the name of its key.
         artifact: Digest,

@@ -7,7 +7,9 @@ use crate::format::FormatError as OpenError;
 use crate::format::artifact::ArtifactView;
 use crate::format::header::SectionKind;
 use crate::format::special_tokens::TokenList;
-#[cfg(feature = "signed")]
+#[cfg(feature = "seal")]
+use crate::seal::SealError as OpenError;
+#[cfg(all(feature = "signed", not(feature = "seal")))]
 use crate::trust::TrustError as OpenError;
 use core::ffi::{c_char, c_void};
 

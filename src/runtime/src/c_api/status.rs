@@ -107,6 +107,18 @@ pub enum Status {
     /// The caller's health check failed.
     #[cfg(any(test, feature = "update"))]
     Health = 45,
+    /// The weights of the artifact are not in cipher, and are to be opened; or they are, and are to be run.
+    #[cfg(any(test, feature = "seal"))]
+    Sealed = 50,
+    /// No stanza is for this device's key.
+    #[cfg(any(test, feature = "seal"))]
+    NoStanza = 51,
+    /// The stanza of this device's key, or a leaf, was not closed with it.
+    #[cfg(any(test, feature = "seal"))]
+    Cipher = 52,
+    /// This library lacks the cipher.
+    #[cfg(any(test, feature = "seal"))]
+    NoCipher = 53,
 }
 
 impl Status {
@@ -170,6 +182,14 @@ impl Status {
         Status::Device,
         #[cfg(any(test, feature = "update"))]
         Status::Health,
+        #[cfg(any(test, feature = "seal"))]
+        Status::Sealed,
+        #[cfg(any(test, feature = "seal"))]
+        Status::NoStanza,
+        #[cfg(any(test, feature = "seal"))]
+        Status::Cipher,
+        #[cfg(any(test, feature = "seal"))]
+        Status::NoCipher,
     ];
 
     /// The meaning of the status, and the remedy.
@@ -236,6 +256,16 @@ impl Status {
             Status::Device => c"flash, protected storage or the source of the package failed",
             #[cfg(any(test, feature = "update"))]
             Status::Health => c"the health check failed",
+            #[cfg(any(test, feature = "seal"))]
+            Status::Sealed => {
+                c"the weights are in cipher, which slm_open_sealed opens; or they are not, and slm_open_signed opens the artifact"
+            }
+            #[cfg(any(test, feature = "seal"))]
+            Status::NoStanza => c"no stanza is for this device's key; `slmc key-stanza` makes one",
+            #[cfg(any(test, feature = "seal"))]
+            Status::Cipher => c"the stanza of this device, or a leaf, was not closed with the key; slm_model_error says which",
+            #[cfg(any(test, feature = "seal"))]
+            Status::NoCipher => c"the cipher is lacking; build with the feature chacha or aes, or pass a function that opens",
             Status::Refused => c"the grammar does not take this token here; slm_grammar_allowed says which it takes",
         }
     }
@@ -250,6 +280,8 @@ impl From<FormatError> for Status {
     fn from(error: FormatError) -> Self {
         match error {
             FormatError::Digest(_) | FormatError::TensorDigest(_) => Status::Digest,
+            #[cfg(feature = "seal")]
+            FormatError::Sealed => Status::Sealed,
             _ => Status::Format,
         }
     }
@@ -271,6 +303,23 @@ impl From<crate::trust::TrustError> for Status {
             E::Unchecked { .. } => Status::Unchecked,
             E::Memory { .. } => Status::Memory,
             E::Read { .. } => Status::Read,
+        }
+    }
+}
+
+#[cfg(feature = "seal")]
+impl From<crate::seal::SealError> for Status {
+    fn from(error: crate::seal::SealError) -> Self {
+        use crate::seal::SealError as E;
+        match error {
+            E::Trust(error) => error.into(),
+            E::NotSealed => Status::Sealed,
+            E::NoStanza { .. } => Status::NoStanza,
+            E::Stanza | E::Tag { .. } => Status::Cipher,
+            E::Unable(_) => Status::NoCipher,
+            E::Memory { .. } => Status::Memory,
+            E::Alignment => Status::Alignment,
+            E::Range => Status::Argument,
         }
     }
 }

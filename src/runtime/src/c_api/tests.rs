@@ -85,11 +85,20 @@ fn the_header_says_what_the_code_does() {
         assert_eq!((size_of::<PublicKey>(), size_of::<Piece>()), (2 * pointer, 2 * pointer));
         assert_eq!(size_of::<TrustOptions>(), 2 * pointer + 16 + 4 * pointer);
     }
+    assert_eq!((value("SLM_CHACHA20_POLY1305"), value("SLM_AES_256_GCM")), ("1", "2"));
+    assert_eq!((value("SLM_DEVICE_KEY_BYTES"), value("SLM_STANZA_BYTES")), ("32", "48"));
+    #[cfg(feature = "seal")]
+    {
+        use crate::format::seal::{STANZA_BYTES, SealCipher};
+        assert_eq!((SealCipher::ChaCha20Poly1305 as u32, SealCipher::Aes256Gcm as u32), (1, 2));
+        assert_eq!((DEVICE_KEY_BYTES, STANZA_BYTES), (32, 48));
+        assert_eq!(size_of::<UnsealingOptions>(), 5 * size_of::<usize>());
+    }
     assert_eq!((value("SLM_SLOT_A"), value("SLM_SLOT_B")), ("0", "1"));
     assert_eq!(value("SLM_PAGE_BYTES").parse(), Ok(crate::format::header::HEADER_BYTES));
     // A slot record; `update` may be absent here.
     assert_eq!(value("SLM_RECORD_BYTES"), "64");
-    let mut named = 13 + 4 + 4 + numbers.len() + FramePart::ALL.len() + Role::ALL.len() + poolings.len();
+    let mut named = 13 + 4 + 4 + 4 + numbers.len() + FramePart::ALL.len() + Role::ALL.len() + poolings.len();
     for &status in Status::ALL {
         let name = constant_name(&std::format!("{status:?}"));
         // `Utf8` is one word, and so is every other with a digit.
@@ -107,6 +116,7 @@ fn the_header_says_what_the_code_does() {
         include_str!("choice.rs"),
         include_str!("grammar.rs"),
         include_str!("model.rs"),
+        include_str!("seal.rs"),
         include_str!("session.rs"),
         include_str!("snapshot.rs"),
         include_str!("speculation.rs"),

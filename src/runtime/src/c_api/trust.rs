@@ -96,23 +96,27 @@ pub(super) struct Hardware {
     user: *mut c_void,
 }
 
-/// Hands some pieces to C.
-fn with_pieces<R>(pieces: &[&[u8]], use_them: impl FnOnce(*const Piece, usize) -> R) -> Option<R> {
-    let mut array = [Piece { bytes: core::ptr::null(), length: 0 }; MAX_PIECES];
-    let array = array.get_mut(..pieces.len())?;
-    for (place, piece) in array.iter_mut().zip(pieces) {
-        *place = Piece { bytes: piece.as_ptr(), length: piece.len() };
+/// Some pieces as C has them, and how many; `None` where they are more than there are places for.
+#[inline(never)]
+fn pieces_of(pieces: &[&[u8]], places: &mut [Piece; MAX_PIECES]) -> Option<usize> {
+    for (place, piece) in places.get_mut(..pieces.len())?.iter_mut().zip(pieces) {
+        // Opaque, so that the loop stays one.
+        *place = Piece { bytes: core::hint::black_box(piece.as_ptr()), length: piece.len() };
     }
-    Some(use_them(array.as_ptr(), array.len()))
+    Some(pieces.len())
 }
+
+const NO_PIECE: Piece = Piece { bytes: core::ptr::null(), length: 0 };
 
 impl Engine for Hardware {
     #[expect(unsafe_code, reason = "a function of the caller")]
     fn digest(&self, pieces: &[&[u8]]) -> Digest {
         let Some(sha256) = self.sha256 else { return Software.digest(pieces) };
-        let mut digest = [0; 32];
-        // SAFETY: the pieces and the digest live during the call, which is all that the header promises.
-        with_pieces(pieces, |pieces, count| unsafe { sha256(self.user, pieces, count, digest.as_mut_ptr()) });
+        let (mut digest, mut places) = ([0; 32], [NO_PIECE; MAX_PIECES]);
+        if let Some(count) = pieces_of(pieces, &mut places) {
+            // SAFETY: the pieces and the digest live during the call, which is all that the header promises.
+            unsafe { sha256(self.user, places.as_ptr(), count, digest.as_mut_ptr()) };
+        }
         digest
     }
 }
@@ -122,11 +126,12 @@ impl Verifier for Hardware {
     fn verify(&self, key: &Key<'_>, message: &[&[u8]], signature: &[u8; 64]) -> Verdict {
         let Some(verify) = self.verify_signature else { return Software.verify(key, message, signature) };
         let key = PublicKey { algorithm: key.algorithm() as u32, bytes: key.bytes().as_ptr() };
+        let mut places = [NO_PIECE; MAX_PIECES];
+        let Some(count) = pieces_of(message, &mut places) else { return Verdict::Invalid };
         // SAFETY: key, pieces and signature live during the call.
-        let call = |pieces, count| unsafe { verify(self.user, &key, pieces, count, signature.as_ptr()) };
-        match with_pieces(message, call) {
-            Some(1) => Verdict::Valid,
-            Some(-1) => Verdict::Unable,
+        match unsafe { verify(self.user, &key, places.as_ptr(), count, signature.as_ptr()) } {
+            1 => Verdict::Valid,
+            -1 => Verdict::Unable,
             _ => Verdict::Invalid,
         }
     }
@@ -156,38 +161,80 @@ pub(super) unsafe fn with_trust<R>(
     trust: *const TrustOptions,
     use_it: impl FnOnce(&Trust<'_>, Hardware) -> Result<R, Status>,
 ) -> Result<R, Status> {
-    check_pointer(trust, 1)?;
-    // SAFETY: checked above, and set up as the caller says.
-    let options = unsafe { *trust };
     // SAFETY: as the caller says.
-    let given = unsafe { array(options.keys, options.key_count) }?;
-    if given.len() > MAX_KEYS || options.reserved != 0 {
-        return Err(Status::Argument);
-    }
-    const NONE: [u8; ED25519_BYTES] = [0; ED25519_BYTES];
-    let mut keys = [Key::Ed25519(&NONE); MAX_KEYS];
-    for (place, key) in keys.iter_mut().zip(given) {
-        let algorithm = u8::try_from(key.algorithm).ok().and_then(SignatureAlgorithm::from_number);
-        let algorithm = algorithm.ok_or(Status::Argument)?;
-        let length = if algorithm == SignatureAlgorithm::Ed25519 { ED25519_BYTES } else { P256_BYTES };
-        // SAFETY: as the caller says.
-        let bytes = unsafe { array(key.bytes, length) }?;
-        *place = Key::from_bytes(algorithm, bytes).ok_or(Status::Argument)?;
-    }
-    let model_id = match options.model_id.is_null() {
-        true => None,
-        // SAFETY: as the caller says.
-        false => Some(unsafe { array(options.model_id, 16) }?.try_into().map_err(|_| Status::Argument)?),
-    };
-    let hardware = Hardware { verify_signature: options.verify_signature, sha256: options.sha256, user: options.user };
+    let given = unsafe { Given::of(trust) }?;
     let trust = Trust {
-        keys: &keys[..given.len()],
-        threshold: options.threshold as usize,
-        model_id,
-        counter: &options.counter,
-        verifier: &hardware,
+        keys: &given.keys[..given.key_count],
+        threshold: given.threshold,
+        model_id: given.model_id,
+        counter: &given.counter,
+        verifier: &given.hardware,
     };
-    use_it(&trust, hardware)
+    use_it(&trust, given.hardware)
+}
+
+/// What a caller trusts, looked at.
+struct Given {
+    keys: [Key<'static>; MAX_KEYS],
+    key_count: usize,
+    threshold: usize,
+    model_id: Option<[u8; 16]>,
+    counter: u64,
+    hardware: Hardware,
+}
+
+impl Given {
+    /// # Safety
+    /// As for [`with_trust`]; what is handed out is used during the call alone.
+    // One copy for all functions that take an `slm_trust`.
+    #[inline(never)]
+    #[expect(unsafe_code, reason = "structures of the caller")]
+    unsafe fn of(trust: *const TrustOptions) -> Result<Self, Status> {
+        check_pointer(trust, 1)?;
+        // SAFETY: checked above, and set up as the caller says.
+        let options = unsafe { *trust };
+        // SAFETY: as the caller says.
+        let given = unsafe { array(options.keys, options.key_count) }?;
+        if given.len() > MAX_KEYS || options.reserved != 0 {
+            return Err(Status::Argument);
+        }
+        const NONE: [u8; ED25519_BYTES] = [0; ED25519_BYTES];
+        let mut keys = [Key::Ed25519(&NONE); MAX_KEYS];
+        for (place, key) in keys.iter_mut().zip(given) {
+            // SAFETY: as the caller says.
+            *place = unsafe { key_of(key) }?;
+        }
+        let model_id = match options.model_id.is_null() {
+            true => None,
+            // SAFETY: as the caller says.
+            false => Some(unsafe { array(options.model_id, 16) }?.try_into().map_err(|_| Status::Argument)?),
+        };
+        let hardware =
+            Hardware { verify_signature: options.verify_signature, sha256: options.sha256, user: options.user };
+        Ok(Given {
+            keys,
+            key_count: given.len(),
+            threshold: options.threshold as usize,
+            model_id,
+            counter: options.counter,
+            hardware,
+        })
+    }
+}
+
+/// A key of the caller.
+///
+/// # Safety
+/// Its pointer has the bytes of a key of its algorithm, during the call that it is for.
+#[inline(never)]
+#[expect(unsafe_code, reason = "arrays of the caller")]
+unsafe fn key_of(key: &PublicKey) -> Result<Key<'static>, Status> {
+    let algorithm = u8::try_from(key.algorithm).ok().and_then(SignatureAlgorithm::from_number);
+    let algorithm = algorithm.ok_or(Status::Argument)?;
+    let length = if algorithm == SignatureAlgorithm::Ed25519 { ED25519_BYTES } else { P256_BYTES };
+    // SAFETY: as the caller says.
+    let bytes = unsafe { array(key.bytes, length) }?;
+    Key::from_bytes(algorithm, bytes).ok_or(Status::Argument)
 }
 
 /// Opens a signed artifact and checks all of it.
@@ -202,8 +249,15 @@ pub unsafe extern "C" fn slm_open_signed(
     length: usize,
     trust: *const TrustOptions,
 ) -> Status {
-    // SAFETY: as the caller says.
-    unsafe { open(model, bytes, length, trust, || Ok(Check::Everything)) }
+    guarded(|| {
+        check_pointer(model, 1)?;
+        // SAFETY: as the caller says.
+        let bytes: &'static [u8] = unsafe { array(bytes.cast::<u8>(), length) }?;
+        // SAFETY: as the caller says.
+        let opened = unsafe { with_trust(trust, |trust, _| Ok(trust::open_whole(bytes, trust))) }?;
+        // SAFETY: checked above.
+        unsafe { put_result(model, opened.map(|view| (view, 0))) }
+    })
 }
 
 /// Opens a signed artifact and checks all but its weights, whose leaves `seen` has a bit for.
@@ -220,29 +274,15 @@ pub unsafe extern "C" fn slm_open_signed_lazily(
     seen: *mut u8,
     seen_bytes: usize,
 ) -> Status {
-    // SAFETY: as the caller says.
-    unsafe { open(model, bytes, length, trust, || Ok(Check::AllButWeights(array_mut(seen, seen_bytes)?))) }
-}
-
-/// # Safety
-/// As for [`slm_open_signed`].
-#[expect(unsafe_code, reason = "structures of the caller")]
-unsafe fn open(
-    model: *mut Model,
-    bytes: *const c_void,
-    length: usize,
-    trust: *const TrustOptions,
-    check: impl FnOnce() -> Result<Check<'static>, Status>,
-) -> Status {
     guarded(|| {
         check_pointer(model, 1)?;
         // SAFETY: as the caller says.
-        let bytes: &'static [u8] = unsafe { array(bytes.cast::<u8>(), length) }?;
-        let check = check()?;
+        let (bytes, seen): (&'static [u8], _) =
+            unsafe { (array(bytes.cast::<u8>(), length)?, array_mut(seen, seen_bytes)?) };
         // SAFETY: as the caller says.
         let opened = unsafe {
             with_trust(trust, |trust, _| {
-                let signed = ArtifactView::open_signed(bytes, trust, check);
+                let signed = ArtifactView::open_signed(bytes, trust, Check::AllButWeights(seen));
                 Ok(signed.map(|signed| (*signed.before_weights(), signed.unchecked())))
             })
         }?;

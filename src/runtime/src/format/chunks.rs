@@ -34,81 +34,127 @@ pub struct Leaf {
     pub bytes: u32,
 }
 
+/// The section table of a header page, or nothing where it runs past the page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Records<'a>(&'a [u8]);
+
+impl<'a> Records<'a> {
+    pub(crate) fn of(page: &'a [u8], header: &Header) -> Self {
+        let sections = (header.sections as usize).min(MAX_SECTIONS);
+        let table = SECTION_TABLE_OFFSET..SECTION_TABLE_OFFSET + sections * SectionRecord::BYTES;
+        Records(page.get(table).unwrap_or_default())
+    }
+}
+
+impl Iterator for Records<'_> {
+    type Item = SectionRecord;
+
+    // A function of its own: whoever walks the table would have a copy of it.
+    #[inline(never)]
+    fn next(&mut self) -> Option<SectionRecord> {
+        let (record, rest) = self.0.split_at_checked(SectionRecord::BYTES)?;
+        self.0 = rest;
+        Some(SectionRecord::from_bytes(record))
+    }
+}
+
 /// The leaves of a file, by its section table.
 #[derive(Clone, Copy, Debug)]
 pub struct Leaves<'a> {
-    table: &'a [u8],
+    records: Records<'a>,
     shift: u8,
+}
+
+/// A section that is cut into leaves.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cut {
+    kind: u32,
+    offset: u64,
+    bytes: u64,
+    /// Its leaves.
+    first: u64,
+    end: u64,
+}
+
+/// The sections that are cut into leaves.
+struct Cuts<'a> {
+    records: Records<'a>,
+    shift: u8,
+    first: u64,
+}
+
+impl Iterator for Cuts<'_> {
+    type Item = Cut;
+
+    #[inline(never)]
+    fn next(&mut self) -> Option<Cut> {
+        let of_leaves = |record: &SectionRecord| record.host == 0 && record.kind != SectionKind::Chunks as u32;
+        let SectionRecord { kind, offset, bytes, .. } = self.records.find(of_leaves)?;
+        let first = self.first;
+        self.first = first.saturating_add(leaves_in(bytes, self.shift));
+        Some(Cut { kind, offset, bytes, first, end: self.first })
+    }
 }
 
 impl<'a> Leaves<'a> {
     /// The leaves of the file with a header page. A table that runs past the page has no leaves, as has a shift that is not
     /// one of [`CHUNK_SHIFTS`].
     pub fn of(page: &'a [u8], header: &Header) -> Self {
-        let sections = (header.sections as usize).min(MAX_SECTIONS);
-        let table = SECTION_TABLE_OFFSET..SECTION_TABLE_OFFSET + sections * SectionRecord::BYTES;
         let known = CHUNK_SHIFTS.contains(&header.chunk_shift);
-        Leaves { table: page.get(table).filter(|_| known).unwrap_or_default(), shift: header.chunk_shift }
+        let records = if known { Records::of(page, header) } else { Records(&[]) };
+        Leaves { records, shift: header.chunk_shift }
     }
 
-    /// The sections that are cut into leaves, and the number of each one's first leaf.
-    fn sections(&self) -> impl Iterator<Item = (SectionRecord, u64)> + use<'a> {
-        let (table, shift) = (self.table, self.shift);
-        let mut first = 0u64;
-        let records = table.chunks_exact(SectionRecord::BYTES).map(SectionRecord::from_bytes);
-        let covered = records.filter(|record| record.host == 0 && record.kind != SectionKind::Chunks as u32);
-        covered.map(move |record| {
-            let before = first;
-            first = first.saturating_add(leaves_in(record.bytes, shift));
-            (record, before)
-        })
+    /// The sections that are cut into leaves.
+    fn sections(&self) -> Cuts<'a> {
+        Cuts { records: self.records, shift: self.shift, first: 0 }
     }
 
     /// How many there are.
     pub fn count(&self) -> u64 {
-        self.sections().last().map_or(0, |(record, first)| first.saturating_add(leaves_in(record.bytes, self.shift)))
+        self.sections().last().map_or(0, |cut| cut.end)
     }
 
     /// Most bytes of a leaf.
     pub fn most_bytes(&self) -> usize {
-        if self.table.is_empty() { 0 } else { 1 << self.shift }
+        if self.records.0.is_empty() { 0 } else { 1 << self.shift }
     }
 
     /// Leaf `index`; `None` past the last.
     pub fn get(&self, index: u64) -> Option<Leaf> {
-        let inside = |(record, first): &(SectionRecord, u64)| {
-            index >= *first && index - first < leaves_in(record.bytes, self.shift)
-        };
-        let (record, first) = self.sections().find(inside)?;
-        let within = (index - first) << self.shift;
-        let bytes = (record.bytes - within).min(1 << self.shift) as u32;
-        Some(Leaf { kind: record.kind, within, offset: record.offset.checked_add(within)?, bytes })
+        let cut = self.sections().find(|cut| index < cut.end)?;
+        let within = index.checked_sub(cut.first)? << self.shift;
+        let bytes = (cut.bytes - within).min(1 << self.shift) as u32;
+        Some(Leaf { kind: cut.kind, within, offset: cut.offset.checked_add(within)?, bytes })
     }
 
     /// All leaves, in order.
     pub fn iter(&self) -> impl Iterator<Item = Leaf> + use<'a> {
         let shift = self.shift;
-        self.sections().flat_map(move |(record, _)| {
-            (0..leaves_in(record.bytes, shift)).map(move |index| {
+        self.sections().flat_map(move |cut| {
+            (0..cut.end - cut.first).map(move |index| {
                 let within = index << shift;
-                let bytes = (record.bytes - within).min(1 << shift) as u32;
-                Leaf { kind: record.kind, within, offset: record.offset.saturating_add(within), bytes }
+                let bytes = (cut.bytes - within).min(1 << shift) as u32;
+                Leaf { kind: cut.kind, within, offset: cut.offset.saturating_add(within), bytes }
             })
         })
     }
 
+    /// The section of a kind, where it is cut into leaves.
+    #[inline(never)]
+    fn section(&self, kind: u32) -> Option<Cut> {
+        self.sections().find(|cut| cut.kind == kind)
+    }
+
     /// The numbers of the leaves of a section; empty where there is no such section.
     pub fn of_section(&self, kind: u32) -> Range<u64> {
-        let found = self.sections().find(|(record, _)| record.kind == kind);
-        found.map_or(0..0, |(record, first)| first..first.saturating_add(leaves_in(record.bytes, self.shift)))
+        self.section(kind).map_or(0..0, |cut| cut.first..cut.end)
     }
 
     /// The numbers of the leaves that hold some bytes of a section; empty where the section lacks any of them.
     pub fn holding(&self, kind: u32, bytes: &Range<u64>) -> Range<u64> {
-        let found = self.sections().find(|(record, _)| record.kind == kind);
-        let Some((_, first)) = found.filter(|(record, _)| bytes.start < bytes.end && bytes.end <= record.bytes) else {
-            return 0..0;
-        };
+        let found = self.section(kind).filter(|cut| bytes.start < bytes.end && bytes.end <= cut.bytes);
+        let Some(Cut { first, .. }) = found else { return 0..0 };
         first + (bytes.start >> self.shift)..first + ((bytes.end - 1) >> self.shift) + 1
     }
 }
@@ -144,32 +190,27 @@ impl<'a> ChunkList<'a> {
 #[cfg(any(test, feature = "signed"))]
 pub(crate) fn check_list(page: &[u8], header: &Header) -> Result<(), FormatError> {
     let fault = |fault| Err(FormatError::section(SectionKind::Chunks, fault));
-    let sections = (header.sections as usize).min(MAX_SECTIONS);
-    let table = &page[SECTION_TABLE_OFFSET..SECTION_TABLE_OFFSET + sections * SectionRecord::BYTES];
-    let records = || table.chunks_exact(SectionRecord::BYTES).map(SectionRecord::from_bytes);
-    let of_list = |record: &SectionRecord| record.kind == SectionKind::Chunks as u32;
-    let Some(list) = records().find(of_list) else {
-        return if header.chunk_shift == 0 {
-            Ok(())
-        } else {
-            fault("missing, and `chunk_shift` says that it is there")
-        };
-    };
-    if header.chunk_shift == 0 {
-        return fault("there, and `chunk_shift` says that it is not");
+    let (mut list, mut lists, mut last) = (None, 0, true);
+    for record in Records::of(page, header) {
+        // Device sections stand first, so what follows the list must be of the host part.
+        last &= lists == 0 || record.host == 1;
+        if record.kind == SectionKind::Chunks as u32 {
+            last &= lists > 0 || record.host == 0;
+            list = list.or(Some(record.bytes));
+            lists += 1;
+        }
     }
-    // Device sections stand first, so what follows the list must be of the host part. A second list is refused with it.
-    if list.host != 0 || !records().skip_while(|record| !of_list(record)).skip(1).all(|record| record.host == 1) {
-        return fault("not the last section of the device part");
+    match list {
+        None if header.chunk_shift == 0 => Ok(()),
+        None => fault("missing, and `chunk_shift` says that it is there"),
+        Some(_) if header.chunk_shift == 0 => fault("there, and `chunk_shift` says that it is not"),
+        Some(_) if !last => fault("not the last section of the device part"),
+        Some(_) if lists > 1 => fault("there twice"),
+        Some(bytes) if Leaves::of(page, header).count().checked_mul(ENTRY_BYTES as u64) != Some(bytes) => {
+            fault("length is not that of a digest for every leaf")
+        }
+        Some(_) => Ok(()),
     }
-    if records().filter(of_list).count() > 1 {
-        return fault("there twice");
-    }
-    let count = Leaves::of(page, header).count();
-    if count.checked_mul(ENTRY_BYTES as u64) != Some(list.bytes) {
-        return fault("length is not that of a digest for every leaf");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -95,7 +95,9 @@ impl core::fmt::Display for FormatError {
             }
             E::Feature(name) => write!(f, "the artifact needs the runtime's feature `{name}`, which this build lacks"),
             #[cfg(feature = "seal")]
-            E::Sealed => f.write_str("the weights are sealed: they run only once a device's key has opened them"),
+            E::Sealed => f.write_str(
+                "the weights are sealed: they run only once a device's key has opened them, as `slmc unseal` does",
+            ),
             E::Section(kind, fault) => write!(f, "section {kind:#x}: {fault}"),
             E::Spec(field) => write!(f, "specification: illegal value of `{field}`"),
             E::Layer(layer, field) => write!(f, "specification of layer {layer}: illegal value of `{field}`"),

@@ -1,7 +1,7 @@
 //! The checks of the header page: what a reader decides before it looks at any section.
 
 use super::header::{self, HEADER_BYTES, Header, MAX_SECTIONS, SIGNATURE_AREA, SectionRecord};
-use super::signature::check_signature;
+use super::signature::{check_signature, zero};
 use super::spec::CacheFormat;
 use super::{FormatError, Record};
 use crate::layout::{ALIGNMENT, Layout};
@@ -34,7 +34,6 @@ pub(crate) fn read_page(bytes: &[u8], length: u64) -> Result<Header, FormatError
     require(header.cache_format != 0, "cache_format")?;
     later(CacheFormat::from_number(header.cache_format).is_some(), "cache_format")?;
     later(header.weight_residency == 0, "weight_residency")?;
-    let zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
     later(header.reserved == 0 && header.reserved_trust == [0; 8] && header.reserved_end == [0; 16], "reserved")?;
     let table_end = header::SECTION_TABLE_OFFSET + header.sections as usize * SectionRecord::BYTES;
     require(zero(&bytes[table_end..SIGNATURE_AREA.start]), "reserved")?;

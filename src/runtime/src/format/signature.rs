@@ -87,42 +87,55 @@ pub fn slots(page: &[u8]) -> impl Iterator<Item = (usize, SignatureSlot)> + '_ {
 pub(super) fn check_signature(page: &[u8], header: &Header) -> Result<(), FormatError> {
     let fields = [header.signature, header.encryption, header.chunk_shift];
     let others = [&header.chunks_root[..], &header.model_id, &page[SIGNATURE_AREA]];
-    let plain = fields == [0; 3] && header.security_counter == 0;
-    let zero = plain && others.iter().all(|field| field.iter().all(|&byte| byte == 0));
-    if zero { Ok(()) } else { Err(FormatError::Feature("signed")) }
+    let plain = fields == [0; 3] && header.security_counter == 0 && others.iter().all(|field| zero(field));
+    if plain { Ok(()) } else { Err(FormatError::Feature("signed")) }
 }
 
 /// Checks the fields of the header that trust is about, and the form of the area.
 #[cfg(any(test, feature = "signed"))]
 pub(super) fn check_signature(page: &[u8], header: &Header) -> Result<(), FormatError> {
-    let require = |holds: bool, field| if holds { Ok(()) } else { Err(FormatError::Header(field)) };
-    let later = |holds: bool, field| if holds { Ok(()) } else { Err(FormatError::LaterVersion(Record::Header, field)) };
-    let zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
     let (signed, chunks) = (header.signature != 0, header.chunk_shift != 0);
-    later(header.signature <= 1, "signature")?;
-    later(header.encryption <= MOST_ENCRYPTION, "encryption")?;
-    later(!chunks || super::chunks::CHUNK_SHIFTS.contains(&header.chunk_shift), "chunk_shift")?;
-    require(chunks || header.chunks_root == [0; 32], "chunks_root")?;
-    // Tags are by leaves.
-    require(chunks || header.encryption == 0, "encryption")?;
-    require(chunks || !signed, "chunk_shift")?;
-    require(signed || header.security_counter == 0, "security_counter")?;
-    require(signed || header.model_id == [0; 16], "model_id")?;
     let area = &page[SIGNATURE_AREA];
-    if !signed {
-        return require(zero(area), "signature area");
-    }
     let (two, rest) = area.split_at(SLOTS * SignatureSlot::BYTES);
-    later(zero(rest), "signature area")?;
-    for slot in two.chunks_exact(SignatureSlot::BYTES) {
-        let (algorithm, reserved, key_id, signature) = (slot[0], &slot[1..32], &slot[32..64], &slot[64..]);
-        later(algorithm == 0 || SignatureAlgorithm::from_number(algorithm).is_some(), "signature algorithm")?;
-        later(zero(reserved), "signature area")?;
+    // Whether it holds, whether any other value is one of a later version, and its field. A table, since each check by itself
+    // would take a device some hundred bytes of code.
+    let mut checks = [
+        (header.signature <= 1, true, "signature"),
+        (header.encryption <= MOST_ENCRYPTION, true, "encryption"),
+        (!chunks || super::chunks::CHUNK_SHIFTS.contains(&header.chunk_shift), true, "chunk_shift"),
+        (chunks || zero(&header.chunks_root), false, "chunks_root"),
+        // Tags are by leaves.
+        (chunks || header.encryption == 0, false, "encryption"),
+        (chunks || !signed, false, "chunk_shift"),
+        (signed || header.security_counter == 0, false, "security_counter"),
+        (signed || zero(&header.model_id), false, "model_id"),
+        (signed || zero(area), false, "signature area"),
+        (!signed || zero(rest), true, "signature area"),
+        (true, true, "signature algorithm"),
+        (true, true, "signature area"),
+        (true, false, "signature area"),
+    ];
+    let mut empty = 0;
+    for slot in two.chunks_exact(SignatureSlot::BYTES).filter(|_| signed) {
+        let algorithm = slot[0];
+        checks[10].0 &= algorithm == 0 || SignatureAlgorithm::from_number(algorithm).is_some();
+        checks[11].0 &= zero(&slot[1..32]);
         // Empty as a whole, or with a name and a signature: a slot of nobody is not passed over as one of a stranger.
-        let whole = if algorithm == 0 { zero(slot) } else { !zero(key_id) && !zero(signature) };
-        require(whole, "signature area")?;
+        checks[12].0 &= if algorithm == 0 { zero(slot) } else { !zero(&slot[32..64]) && !zero(&slot[64..]) };
+        empty += usize::from(algorithm == 0);
     }
-    require(slots(page).next().is_some(), "signature area")
+    checks[12].0 &= empty < SLOTS;
+    match checks.iter().find(|(holds, ..)| !holds) {
+        None => Ok(()),
+        Some((_, true, field)) => Err(FormatError::LaterVersion(Record::Header, field)),
+        Some((_, false, field)) => Err(FormatError::Header(field)),
+    }
+}
+
+/// Whether bytes are all zero. A function of its own: each copy in its callers would be unrolled.
+#[inline(never)]
+pub(crate) fn zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
 }
 
 #[cfg(test)]

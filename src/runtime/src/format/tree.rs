@@ -3,34 +3,43 @@
 
 use crate::sha256::{Digest, Engine};
 
-/// Heights of a tree over as many leaves as a file can have.
-const MAX_HEIGHT: usize = 40;
+/// Nodes of a path of a tree over as many leaves as a file can have, and one more.
+const MAX_HEIGHT: usize = 41;
 
 /// The digest of a leaf.
 pub fn leaf_digest(engine: &(impl Engine + ?Sized), bytes: &[u8]) -> Digest {
     engine.digest(&[&[0], bytes])
 }
 
+/// Joins the last two of `height` nodes, and gives how many there are then.
+#[inline(never)]
+fn join(pending: &mut [Digest; MAX_HEIGHT], height: usize, engine: &(impl Engine + ?Sized)) -> usize {
+    let [.., left, right] = &mut pending[..height] else { return height };
+    *left = engine.digest(&[&[1], left, right]);
+    height - 1
+}
+
 /// The root over digests of leaves, in the memory of one path; 32 zeros where there are none.
 pub fn root(leaves: impl Iterator<Item = Digest>, engine: &(impl Engine + ?Sized)) -> Digest {
-    let node = |left: &Digest, right: &Digest| engine.digest(&[&[1], left, right]);
-    // One pending node per height, as in binary addition: complete subtrees from the left, so that what remains is joined
-    // from the right, and a level's last node without a sibling moves up unchanged.
-    let mut pending: [Option<Digest>; MAX_HEIGHT] = [None; MAX_HEIGHT];
+    // One pending node per set bit of the count, as in binary addition: complete subtrees from the left, so that what remains
+    // is joined from the right, and a level's last node without a sibling moves up unchanged.
+    let mut pending: [Digest; MAX_HEIGHT] = [[0; 32]; MAX_HEIGHT];
+    let (mut count, mut height) = (0u64, 0);
     for leaf in leaves {
-        let mut carry = leaf;
-        for slot in pending.iter_mut() {
-            match slot.take() {
-                Some(left) => carry = node(&left, &carry),
-                None => {
-                    *slot = Some(carry);
-                    break;
-                }
-            }
+        // There are fewer leaves than a path of this length has.
+        let Some(place) = pending.get_mut(height) else { return [0; 32] };
+        *place = leaf;
+        height += 1;
+        for _ in 0..count.trailing_ones() {
+            height = join(&mut pending, height, engine);
         }
+        count += 1;
     }
-    let joined = |right: Option<Digest>, left: Digest| Some(right.map_or(left, |right| node(&left, &right)));
-    pending.into_iter().flatten().fold(None, joined).unwrap_or([0; 32])
+    while height > 1 {
+        height = join(&mut pending, height, engine);
+    }
+    // Zeros where there are none.
+    pending[0]
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub trait KeySource {
 pub struct DeviceKey<'k>(&'k [u8; 32]);
 
 impl<'k> DeviceKey<'k> {
-    /// Of 32 random bytes.
+    /// A device key made of 32 random bytes.
     pub fn new(key: &'k [u8; 32]) -> Self {
         DeviceKey(key)
     }
@@ -100,7 +100,7 @@ pub struct FileKey {
 }
 
 impl FileKey {
-    /// Of a file key, for weights of so many leaves. The key is wiped.
+    /// The key that the file key and the salt give, for weights of so many leaves. The file key is wiped.
     pub fn new(cipher: SealCipher, file_key: &mut [u8; FILE_KEY_BYTES], salt: &[u8; 16], leaves: u64) -> Self {
         let payload = hkdf(file_key, salt, PAYLOAD);
         wipe(file_key);

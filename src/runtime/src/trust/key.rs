@@ -23,9 +23,9 @@ pub const P256_BYTES: usize = 65;
 /// A public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key<'k> {
-    /// Of Ed25519.
+    /// A key of Ed25519.
     Ed25519(&'k [u8; ED25519_BYTES]),
-    /// Of ECDSA on P-256.
+    /// A key of ECDSA on P-256.
     P256(&'k [u8; P256_BYTES]),
 }
 
@@ -66,19 +66,21 @@ impl<'k> Key<'k> {
 
     /// The name that a signature slot has.
     pub fn id(&self, engine: &(impl Engine + ?Sized)) -> Digest {
-        match self {
-            Key::Ed25519(bytes) => engine.digest(&[&ED25519_PREFIX, &bytes[..]]),
-            Key::P256(bytes) => engine.digest(&[&P256_PREFIX, &bytes[..]]),
-        }
+        let prefix: &[u8] = match self {
+            Key::Ed25519(_) => &ED25519_PREFIX,
+            Key::P256(_) => &P256_PREFIX,
+        };
+        engine.digest(&[prefix, self.bytes()])
     }
 
     /// Refuses memory that was never written: flash that was erased or cleared must not become a key. Whether it is a point
     /// of the curve is the verifier's to say.
     pub(super) fn check(&self) -> Result<(), &'static str> {
-        let all = |value: u8| self.bytes().iter().all(|&byte| byte == value);
+        let bytes = self.bytes();
+        let same = bytes.iter().all(|byte| byte == &bytes[0]);
         match self {
-            _ if all(0) => Err("is all zeros: no key was written there"),
-            _ if all(0xff) => Err("is all ones: no key was written there"),
+            _ if same && bytes[0] == 0 => Err("is all zeros: no key was written there"),
+            _ if same && bytes[0] == 0xff => Err("is all ones: no key was written there"),
             Key::P256(bytes) if bytes[0] != 4 => Err("is not an uncompressed point: it does not begin with 4"),
             _ => Ok(()),
         }

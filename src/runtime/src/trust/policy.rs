@@ -3,9 +3,9 @@
 
 use super::verifier::check_form;
 use super::{Key, TrustError, Verdict, Verifier};
-use crate::format::header::{HEADER_BYTES, Header};
+use crate::format::header::{HEADER_BYTES, Header, SIGNATURE_AREA};
 use crate::format::page::read_page;
-use crate::format::signature::{SLOTS, SignatureAlgorithm, signed_bytes, slots};
+use crate::format::signature::{SLOTS, SignatureSlot, signed_bytes};
 
 /// A counter that only goes up, where the caller can protect it (OTP, RPMB, TPM, a secure element).
 pub trait Counter {
@@ -65,22 +65,20 @@ impl Trust<'_> {
     }
 
     fn check_policy(&self) -> Result<(), TrustError> {
-        if self.keys.is_empty() {
-            return Err(TrustError::Policy("there are no keys"));
-        }
-        if self.threshold == 0 {
-            return Err(TrustError::Policy("the threshold is zero, which nobody's signature would meet"));
-        }
-        if self.threshold > SLOTS.min(self.keys.len()) {
-            return Err(TrustError::Policy("the threshold is above the number of keys or slots"));
-        }
-        if self.model_id == Some([0; 16]) {
-            return Err(TrustError::Policy("the product line is all zeros, which stands for none"));
-        }
-        self.keys
-            .iter()
-            .enumerate()
-            .try_for_each(|(index, key)| key.check().map_err(|fault| TrustError::Key { index, fault }))
+        let fault = if self.keys.is_empty() {
+            "there are no keys"
+        } else if self.threshold == 0 {
+            "the threshold is zero, which nobody's signature would meet"
+        } else if self.threshold > SLOTS.min(self.keys.len()) {
+            "the threshold is above the number of keys or slots"
+        } else if self.model_id == Some([0; 16]) {
+            "the product line is all zeros, which stands for none"
+        } else {
+            let mut keys = self.keys.iter().enumerate();
+            let refused = keys.find_map(|(index, key)| Some((index, key.check().err()?)));
+            return refused.map_or(Ok(()), |(index, fault)| Err(TrustError::Key { index, fault }));
+        };
+        Err(TrustError::Policy(fault))
     }
 
     /// Verifies every slot whose key is known: one that does not hold is refused even where others suffice, since somebody
@@ -88,36 +86,43 @@ impl Trust<'_> {
     /// longer.
     fn check_signatures(&self, page: &[u8]) -> Result<(), TrustError> {
         let message = signed_bytes(page);
-        let (mut valid, mut first_valid, mut unknown) = (0, None, [0; 32]);
-        for (slot, content) in slots(page) {
-            let known = self.keys.iter().find(|key| key.id(self.verifier) == content.key_id);
-            let Some(key) = known else {
-                if unknown == [0; 32] {
-                    unknown = content.key_id;
-                }
+        // Names of keys: of the one whose signature holds, of the first that is not known.
+        let (mut valid, mut first_valid, mut unknown): (usize, Option<&[u8]>, Option<&[u8; 32]>) = (0, None, None);
+        let area = page[SIGNATURE_AREA].as_chunks::<{ SignatureSlot::BYTES }>().0;
+        for (slot, content) in (1..=SLOTS).zip(area) {
+            // Where the record has them: see [`SignatureSlot`].
+            let (&number, (head, signature)) = (&content[0], content.split_at(64));
+            let (Some(id), Some(signature)) = (head.last_chunk::<32>(), signature.first_chunk::<64>()) else {
                 continue;
             };
-            let refused = |fault| TrustError::Signature { slot, fault };
-            let algorithm = key.algorithm();
-            if SignatureAlgorithm::from_number(content.algorithm) != Some(algorithm) {
-                return Err(refused("names a key of another algorithm"));
+            if number == 0 {
+                continue;
             }
-            check_form(algorithm, &content.signature).map_err(refused)?;
-            match self.verifier.verify(key, &message, &content.signature) {
+            let Some(key) = self.keys.iter().find(|key| key.id(self.verifier) == *id) else {
+                unknown = unknown.or(Some(id));
+                continue;
+            };
+            let refused = |fault| Err(TrustError::Signature { slot, fault });
+            let algorithm = key.algorithm();
+            if number != algorithm as u8 {
+                return refused("names a key of another algorithm");
+            }
+            if let Err(fault) = check_form(algorithm, signature) {
+                return refused(fault);
+            }
+            match self.verifier.verify(key, &message, signature) {
                 Verdict::Valid => {}
-                Verdict::Invalid => {
-                    return Err(refused("does not hold: the file was changed, or another key signed it"));
-                }
+                Verdict::Invalid => return refused("does not hold: the file was changed, or another key signed it"),
                 Verdict::Unable => return Err(TrustError::Unable(algorithm)),
             }
             // One key in both slots counts once.
-            if first_valid != Some(content.key_id) {
+            if first_valid != Some(id) {
                 valid += 1;
-                first_valid = Some(content.key_id);
+                first_valid = Some(id);
             }
         }
         match valid {
-            0 => Err(TrustError::KeyUnknown { id: unknown }),
+            0 => Err(TrustError::KeyUnknown { id: unknown.copied().unwrap_or_default() }),
             _ if valid < self.threshold => Err(TrustError::Threshold { valid, needed: self.threshold }),
             _ => Ok(()),
         }

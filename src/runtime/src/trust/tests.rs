@@ -146,7 +146,7 @@ fn p256_of_wycheproof() {
                 continue;
             };
             let found = verified(&key, &test.msg, &signature);
-            // Of the two that verify, the higher is refused by its form alone; the crate takes both.
+            // The crate takes both signatures that verify; the higher one is refused by its form alone.
             let twin = found.is_err_and(|fault| fault.contains("higher of two"));
             let holds = found == Ok(Verdict::Valid)
                 || twin && Software.verify(&key, &[&test.msg], &signature) == Verdict::Valid;

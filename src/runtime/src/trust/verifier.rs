@@ -3,7 +3,9 @@
 //! so that hardware need not.
 
 use super::Key;
-use crate::format::signature::SignatureAlgorithm;
+#[cfg(feature = "ed25519")]
+use super::key::ED25519_BYTES;
+use crate::format::signature::{SignatureAlgorithm, zero};
 use crate::sha256::{Engine, Software};
 
 /// The answer of a [`Verifier`].
@@ -34,13 +36,7 @@ impl Verifier for Software {
     fn verify(&self, key: &Key<'_>, message: &[&[u8]], signature: &[u8; 64]) -> Verdict {
         match key {
             #[cfg(feature = "ed25519")]
-            Key::Ed25519(bytes) => {
-                let key = ed25519_compact::PublicKey::new(**bytes);
-                let signature = ed25519_compact::Signature::new(*signature);
-                let Ok(mut state) = key.verify_incremental(&signature) else { return Verdict::Invalid };
-                message.iter().for_each(|piece| state.absorb(piece));
-                state.verify().is_ok().into()
-            }
+            Key::Ed25519(bytes) => ed25519_verifies(bytes, message, signature).into(),
             #[cfg(feature = "p256")]
             Key::P256(bytes) => {
                 use p256::ecdsa::signature::hazmat::PrehashVerifier;
@@ -58,31 +54,52 @@ impl Verifier for Software {
     }
 }
 
+#[cfg(feature = "ed25519")]
+fn ed25519_verifies(key: &[u8; ED25519_BYTES], message: &[&[u8]], signature: &[u8; 64]) -> bool {
+    use ed25519_compact::{PublicKey, Signature, VerifyingState};
+    // Called through pointers, so that the curve stays out of line: in this crate, whose kernels are built for speed, it would be
+    // unrolled to twice its size. The profile `dist` builds the curve's own crate for size.
+    let begin: fn(&PublicKey, &Signature) -> Result<VerifyingState, ed25519_compact::Error> =
+        core::hint::black_box(PublicKey::verify_incremental);
+    let end: fn(&VerifyingState) -> Result<(), ed25519_compact::Error> = core::hint::black_box(VerifyingState::verify);
+    let Ok(mut state) = begin(&PublicKey::new(*key), &Signature::new(*signature)) else { return false };
+    message.iter().for_each(|piece| state.absorb(piece));
+    end(&state).is_ok()
+}
+
 /// Half of the order of P-256, rounded down: the largest s of a signature in the one form that is taken.
 const P256_HALF_ORDER: [u8; 32] = [
     0x7f, 0xff, 0xff, 0xff, 0x80, 0x00, 0x00, 0x00, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xde, 0x73, 0x7d,
     0x56, 0xd3, 0x8b, 0xcf, 0x42, 0x79, 0xdc, 0xe5, 0x61, 0x7e, 0x31, 0x92, 0xa8,
 ];
 
-/// Order of the base point of Ed25519, big-endian.
+/// Order of the base point of Ed25519, little-endian as S is.
 const ED25519_ORDER: [u8; 32] = [
-    0x10, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x14, 0xde, 0xf9,
-    0xde, 0xa2, 0xf7, 0x9c, 0xd6, 0x58, 0x12, 0x63, 0x1a, 0x5c, 0xf5, 0xd3, 0xed,
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0x00, 0x00, 0x00,
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x10,
 ];
+
+/// Whether a little-endian number is below a bound of the same length. A function of its own: with a bound that the compiler
+/// sees it would be unrolled.
+#[inline(never)]
+fn is_below(number: &[u8], bound: &[u8]) -> bool {
+    let mut borrow = 0;
+    for (&digit, &bound) in number.iter().zip(bound) {
+        // Opaque, so that the loop stays one.
+        borrow = core::hint::black_box(i32::from(i32::from(digit) - i32::from(bound) - borrow < 0));
+    }
+    borrow == 1
+}
 
 /// Refuses a signature in another form than the one that signers write: whoever has one could make a second of it, which
 /// would verify too.
 pub(super) fn check_form(algorithm: SignatureAlgorithm, signature: &[u8; 64]) -> Result<(), &'static str> {
-    let mut second = [0; 32];
-    second.copy_from_slice(&signature[32..]);
-    let zero = |half: &[u8]| half.iter().all(|&byte| byte == 0);
+    let (first, second) = signature.split_at(32);
     match algorithm {
-        SignatureAlgorithm::Ed25519 => {
-            second.reverse();
-            if second >= ED25519_ORDER { Err("is not in its only form: S is not below the order") } else { Ok(()) }
-        }
-        SignatureAlgorithm::EcdsaP256 if zero(&signature[..32]) || zero(&second) => Err("has a zero for r or s"),
-        SignatureAlgorithm::EcdsaP256 if second > P256_HALF_ORDER => {
+        SignatureAlgorithm::Ed25519 if is_below(second, &ED25519_ORDER) => Ok(()),
+        SignatureAlgorithm::Ed25519 => Err("is not in its only form: S is not below the order"),
+        SignatureAlgorithm::EcdsaP256 if zero(first) || zero(second) => Err("has a zero for r or s"),
+        SignatureAlgorithm::EcdsaP256 if second > &P256_HALF_ORDER[..] => {
             Err("is the higher of two that verify: s is above half of the order")
         }
         SignatureAlgorithm::EcdsaP256 => Ok(()),

@@ -40,7 +40,7 @@ pub struct Applied {
     pub slot: Slot,
     /// Leaves of the new artifact.
     pub leaves: u32,
-    /// Of these, how many the slot held already.
+    /// How many of these the slot held already.
     pub kept: u32,
     /// Length of the new artifact.
     pub bytes: u64,

@@ -96,7 +96,7 @@ impl<O: FnMut(u8)> Encoder<O> {
 
     /// Writes what is left. Zeros at the end of the output may be cut off.
     pub fn finish(mut self) {
-        // Of all values in the range, the one with the most zeros at its end.
+        // The value in the range with the most zeros at its end.
         let end = self.low + u64::from(self.range) - 1;
         for zeros in (0..32).rev() {
             let value = end >> zeros << zeros;

@@ -2,7 +2,7 @@
 //! ([`super::coder::BitCoder`]). In `weights` it follows the new tensor table; in any other section, and where the table names
 //! nothing that is coded better, bytes are coded as bytes.
 //!
-//! Of a tile, what the leaf has of its row scales comes first, then of its multipliers, then its values. Scales and
+//! A tile is coded in order: the row scales that lie in the leaf, then the multipliers, then the values. Scales and
 //! multipliers that lie beyond the leaf's end are read from the slot that is written, where later leaves are already. With s
 //! and s' the old and the new row scale, m and m' the old and the new multiplier of a group (1 where there are none), q the old
 //! value and ⌊ ⌉ rounding to the nearest,
@@ -265,7 +265,7 @@ impl<C: BitCoder> Walk<'_, '_, '_, C> {
     fn block_ratios(&mut self, tile: &Tile, block: usize, ratios: &mut [[i32; ROWS]; 2]) {
         let shape = &tile.shape;
         let Some(columns) = shape.storage.def().group.filter(|_| shape.groups > 0) else { return };
-        // Of a sparse matrix, a block of stored columns is two groups of its columns.
+        // In a sparse matrix, a block of stored columns is two groups of its columns.
         let groups = match shape.storage.is_sparse() {
             true => [2 * block, 2 * block + 1],
             false => [block * BLOCK_COLUMNS / columns; 2],

@@ -32,7 +32,7 @@ pub struct Surroundings<'f> {
     /// Bytes of `weights` before the leaf, where it is one of theirs.
     within_weights: Option<u64>,
     tensors: Extent,
-    /// Of the base within the leaf, of the base beyond it, of the new artifact.
+    /// Three sources: the base within the leaf, the base beyond it, the new artifact.
     windows: [Window; 3],
     failed: bool,
 }

@@ -9,7 +9,7 @@ use std::vec::Vec;
 #[derive(Clone)]
 pub(super) struct Chip {
     pub(super) slots: [Vec<u8>; 2],
-    /// Of each 64 bytes: erased and not written since.
+    /// For each 64 bytes: whether they were erased and not written since.
     erased: [Vec<bool>; 2],
     block: usize,
     power: Power,
