@@ -3,6 +3,7 @@
 
 pub mod continuations;
 pub mod emit;
+pub mod detail;
 pub mod estimate;
 pub mod fit;
 pub mod kv;
