@@ -97,8 +97,9 @@ pub enum AttributeError {
     NoReplacement,
     /// Too long for whole matrices.
     #[error(
-        "whole matrices of attention are kept of at most {MOST_MAPPED} tokens, these are {tokens}; shorten the prompt, or leave \
-         --report and --matrices out"
+        "whole matrices of attention are kept of at most {most} tokens, these are {tokens}; shorten the prompt, or leave \
+         --report and --matrices out",
+        most = MOST_MAPPED
     )]
     TooLongToMap {
         /// Tokens read.
@@ -142,8 +143,8 @@ pub fn attribute(
     }
     let special = tokenizer.special_ids();
     let is_special = |position: usize| {
-        special.binary_search(&prompt[position]).is_ok() || (!classifier && position < model.opening.len())
-            && rendered.is_none()
+        let opens = !classifier && rendered.is_none() && position < model.opening.len();
+        opens || special.binary_search(&prompt[position]).is_ok()
     };
     if (0..prompt.len()).all(is_special) {
         return Err(AttributeError::OnlySpecial);
@@ -171,13 +172,14 @@ pub fn attribute(
 
     let vocabulary = tokenizer.vocabulary_bytes(model.vocabulary)?;
     let text = |id: u32| text_of(&tokenizer, &vocabulary, id);
-    let inputs = tokens.iter().enumerate().map(|(position, &id)| InputToken {
+    let input = |(position, &id): (usize, &u32)| InputToken {
         position,
         id,
         text: text(id),
         special: position < prompt.len() && is_special(position),
         generated: position >= prompt.len(),
-    });
+    };
+    let inputs = tokens.iter().enumerate().map(input).collect();
     let mut notes = Vec::new();
     if view.section(SectionKind::Grammar).is_some() {
         notes.push("chosen among all tokens: the artifact's grammar is not followed here".to_owned());
@@ -194,7 +196,7 @@ pub fn attribute(
         let log_probability = -nll(row, chosen);
         Choice {
             id: chosen as u32,
-            text: if classifier { model.labels[chosen].clone() } else { text(chosen as u32) },
+            text: if classifier { model.labels.get(chosen).cloned().unwrap_or_else(|| chosen.to_string()) } else { text(chosen as u32) },
             position,
             log_probability,
             probability: log_probability.exp(),
@@ -209,7 +211,7 @@ pub fn attribute(
         artifact: file.path().display().to_string(),
         prompt: rendered,
         replacement,
-        inputs: inputs.collect(),
+        inputs,
         choices,
         matrices: options.matrices.then(|| observed.rows.iter().map(Head::of).collect()),
         notes,

@@ -82,8 +82,7 @@ fn render(report: &AttributeReport) -> String {
 fn maps(report: &AttributeReport) -> Vec<Map<'_>> {
     let mut all: Vec<&Head> = report.matrices.iter().flatten().collect();
     all.sort_by_key(|head| (head.layer, head.head, head.position));
-    let of = |heads: &[&'_ Head]| (heads[0].layer, heads[0].head);
-    all.chunk_by(|a, b| of(&[a]) == of(&[b])).map(|heads| (heads[0].layer, heads[0].head, heads.to_vec())).collect()
+    all.chunk_by(|a, b| (a.layer, a.head) == (b.layer, b.head)).map(|heads| (heads[0].layer, heads[0].head, heads.to_vec())).collect()
 }
 
 /// The page's own rules, with the pictures and the rules that show the chosen one.
@@ -112,7 +111,7 @@ fn shares(report: &AttributeReport) -> Markup {
         p {
             "Each token in turn was replaced by " code { (shown(&replacement.token)) } ", " (replacement.role.name())
             ", and the logarithm of the choice's probability computed again. "
-            span.for { "Shaded so" } ": it spoke for the choice. " span.against { "So" } ": against it."
+            span.pro { "Shaded so" } ": it spoke for the choice. " span.con { "So" } ": against it."
         }
         @for choice in &report.choices {
             h3 {
@@ -142,7 +141,7 @@ fn text(report: &AttributeReport, choice: &Choice) -> Markup {
                 @match choice.shares.iter().find(|share| share.position == input.position) {
                     Some(share) => {
                         @let depth = if largest > 0.0 { 100.0 * share.share.abs() / largest } else { 0.0 };
-                        @let class = if share.share < 0.0 { "against" } else { "for" };
+                        @let class = if share.share < 0.0 { "con" } else { "pro" };
                         span class=(class) style=(format!("--depth:{depth:.0}%"))
                             title=(format!("{}: {:+.1} %", input.position, 100.0 * share.share))
                             { (visible(&input.text)) }

@@ -4,39 +4,38 @@
 #     kernels.tsv   device kernel triple isa layout flags unit first second instructions-per-call
 #     tokens.tsv    device kernel artifact instructions-per-token
 #
-# Every unit of work (probe/check/src/work.rs) runs once with one call and once with three; half the difference is the cost of
-# one. Nothing here takes the time of anything.
+# Every unit of work (probe/check/src/work.rs) runs with one call and with three, between marks at which the plugin says how
+# many instructions there were; half the difference is the cost of one call. Nothing here takes the time of anything.
 
 kernels_tsv=$cache/kernels.tsv
 tokens_tsv=$cache/tokens.tsv
 
-# executed HOW MODE WORDS…: instructions of one run of the device program.
-executed() {
-    local how=$1
-    shift
-    "emulate_$how" "$@" 2>&1 | grep -ao 'instructions [0-9]*' | cut -d' ' -f2
-}
-
 # measure_on NAME HOW TABLE TRIPLE ISA FLAGS: every unit on one table of a device, by its number; 0 is the best.
 measure_on() {
-    local name=$1 how=$2 table=$3 triple=$4 isa=$5 flags=$6 number unit first second one three answer kernel layout
-    plugin=(-plugin "$cache/insn_count.so" -d plugin)
+    local name=$1 how=$2 table=$3 triple=$4 isa=$5 flags=$6 answer kernel layout
     if [ "$how" = wasm ]; then
         "$cache/wasmtime/bin/python" "$here/wasm_count.py" "${programs[$program]}/web.wasm" work "$table" "$cache/units" |
-            while read -r kernel layout unit first second one; do
-                printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$name" "$kernel" "$triple" "$isa" "$layout" "$flags" \
-                    "$unit" "$first" "$second" "$one" >>"$kernels_tsv"
-            done
+            while read -r kernel layout unit; do
+                printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$name" "$kernel" "$triple" "$isa" "$layout" "$flags" "${unit// /$'\t'}"
+            done >>"$kernels_tsv"
+        say "$name: kernels of table $table"
         return 0
     fi
-    answer=$(plugin=() && "emulate_$how" work "$table" 0 1 2>&1)
+    plugin=(-plugin "$cache/insn_count.so" -d plugin)
+    answer=$("emulate_$how" work "$table" 2>&1 | tr -d '\r')
     kernel=$(field kernel "$answer") layout=$(field layout "$answer")
-    [ -n "$kernel" ] || { fail "$name: no kernel table $table: $answer"; return 0; }
-    while read -r number unit first second; do
-        one=$(executed "$how" work "$table" "$number" 1) three=$(executed "$how" work "$table" "$number" 3)
-        printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$name" "$kernel" "$triple" "$isa" "$layout" "$flags" "$unit" \
-            "$first" "$second" $(((three - one) / 2)) >>"$kernels_tsv"
-    done <"$cache/units"
+    if [ "$(grep -c '^mark ' <<<"$answer")" != $((2 * $(wc -l <"$cache/units") + 1)) ]; then
+        fail "$name: no counts of kernel table $table: $(tail -n 3 <<<"$answer")"
+        return 0
+    fi
+    grep '^mark ' <<<"$answer" | awk -v head="$name\t$kernel\t$triple\t$isa\t$layout\t$flags" -v units="$cache/units" '
+        { at[NR] = $2 }
+        END {
+            for (n = 1; (getline line < units) > 0; n += 2) {
+                split(line, unit, " ")
+                printf "%s\t%s\t%s\t%s\t%d\n", head, unit[2], unit[3], unit[4], (at[n + 2] - at[n + 1] - (at[n + 1] - at[n])) / 2
+            }
+        }' >>"$kernels_tsv"
     say "$name: kernels of $kernel"
 }
 

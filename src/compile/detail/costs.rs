@@ -89,7 +89,7 @@ pub(super) fn find<'t>(tables: &'t [Costs], target: &Target, layout: Layout) -> 
     let own = target.isa.as_deref().unwrap_or("scalar");
     let isa = if target.layout == layout { own } else { "scalar" };
     let fitting = || {
-        tables.iter().filter(|table| target.triple.as_deref() == Some(&table.triple) && table.isa == isa)
+        tables.iter().filter(move |table| target.triple.as_deref() == Some(table.triple.as_str()) && table.isa == isa)
     };
     fitting().find(|table| table.device == target.name).or_else(|| fitting().next()).ok_or_else(|| {
         let mut known: Vec<String> = tables.iter().map(|table| format!("{} of {}", table.isa, table.triple)).collect();

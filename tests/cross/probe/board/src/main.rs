@@ -6,7 +6,7 @@
 //! decode  ARTIFACT BYTES MEMORY TOKENS
 //! further ARTIFACT BYTES MEMORY
 //! kernels MEMORY BYTES
-//! work    MEMORY TABLE UNIT CALLS
+//! work    MEMORY TABLE
 //! ```
 //!
 //! The artifact is read where it lies; the session gets exactly the planned bytes at MEMORY, the 4 KiB after which are
@@ -69,8 +69,8 @@ fn perform(mode: &str, numbers: [usize; 4]) -> Result<(), Failure> {
     match mode {
         "kernels" => check::equality::compare(out, region(numbers[0], numbers[1])),
         "work" => {
-            let [memory, table, unit, calls] = numbers;
-            check::work::work(out, region(memory, check::work::BYTES), table, unit, calls)
+            let [memory, table, ..] = numbers;
+            check::work::all(out, region(memory, check::work::BYTES), table)
         }
         "logits" | "decode" | "further" => {
             let [artifact, bytes, memory, tokens] = numbers;

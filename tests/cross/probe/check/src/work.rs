@@ -147,6 +147,37 @@ pub fn work(out: &mut dyn Write, memory: &mut [u8], table: usize, number: usize,
     Ok(())
 }
 
+/// Runs every unit with one call and with three, with a mark before each and at the end, at which a counter of instructions
+/// says how many there were (`insn_count.c`).
+pub fn all(out: &mut dyn Write, memory: &mut [u8], table: usize) -> Result<(), Failure> {
+    let kernels = available().nth(table).ok_or(Failure::Report)?;
+    writeln!(out, "kernel {}", kernels.name)?;
+    writeln!(out, "layout {}", kernels.layout.unwrap_or(Layout::R8K4Offset8).name())?;
+    units(&mut |unit| {
+        for calls in [1, 3] {
+            mark();
+            run(kernels, black_box(unit), black_box(calls), memory);
+        }
+    });
+    mark();
+    Ok(())
+}
+
+/// An instruction that does nothing and that no compiler writes.
+#[inline(never)]
+fn mark() {
+    // SAFETY: a register keeps its value, or nothing happens at all.
+    #[cfg(any(target_arch = "aarch64", target_arch = "arm", target_arch = "riscv64"))]
+    unsafe {
+        #[cfg(target_arch = "aarch64")]
+        core::arch::asm!("mov x11, x11");
+        #[cfg(target_arch = "arm")]
+        core::arch::asm!("mov r11, r11");
+        #[cfg(target_arch = "riscv64")]
+        core::arch::asm!("addi x0, x0, 0x5d");
+    }
+}
+
 #[inline(never)]
 fn run(kernels: &Kernels, unit: Unit, calls: usize, memory: &mut [u8]) {
     let layout = kernels.layout.unwrap_or(Layout::R8K4Offset8);

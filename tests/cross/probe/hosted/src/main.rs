@@ -6,7 +6,7 @@
 //! hosted further FILE.slm
 //! hosted kernels
 //! hosted units
-//! hosted work    TABLE UNIT CALLS
+//! hosted work    TABLE
 //! ```
 
 use std::fmt::{self, Write};
@@ -54,11 +54,9 @@ fn perform(words: &[&str]) -> Result<(), Failure> {
         }
         ["kernels"] => with_memory(3 << 20, |memory| check::equality::compare(out, memory)),
         ["units"] => check::work::list(out),
-        ["work", table, unit, calls] => {
-            let number = |word: &str| word.parse().expect("a number");
-            with_memory(check::work::BYTES, |memory| {
-                check::work::work(out, memory, number(table), number(unit), number(calls))
-            })
+        ["work", table] => {
+            let table = table.parse().expect("a number of a table");
+            with_memory(check::work::BYTES, |memory| check::work::all(out, memory, table))
         }
         _ => panic!("usage: hosted logits FILE.slm | decode FILE.slm TOKENS | further FILE.slm | kernels | units | work"),
     }
