@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// How far an estimate may be from a count: docs/devices.md states what it is.
-const TOLERANCE: f64 = 0.10;
+const TOLERANCE: f64 = 0.07;
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is a number"))

@@ -18,6 +18,8 @@ import sys
 FITTED = "shape-"
 # Tokens are counted over positions 33 to 64.
 POSITIONS = (48, 49)
+# As in src/compile/detail/calls.rs.
+NARROW = 16
 
 
 def solve(matrix, right):
@@ -57,6 +59,24 @@ def fitted(points, weigh):
     return found
 
 
+def costs(units):
+    """The three numbers of every unit. Heads that are narrower than a vector are units of their own, whose cost goes by
+    positions; the mix of values in the others has a fourth number, by the width of the head, which is a unit too."""
+    found = {}
+    for unit, points in sorted(units.items()):
+        if unit in ("scores", "mix"):
+            narrow = [((call, first, 0), cost) for (call, first, second), cost in points if second < NARROW * first]
+            found[f"{unit}.narrow"] = fitted(narrow, True)
+            points = [(numbers, cost) for numbers, cost in points if numbers[2] >= NARROW * numbers[1]]
+        if unit == "mix":
+            wide = [((call, first, second, second // first), cost) for (call, first, second), cost in points]
+            *found[unit], head = fitted(wide, True)
+            found["mix.head"] = [0.0, head, 0.0]
+        else:
+            found[unit] = fitted(points, True)
+    return found
+
+
 def estimated(slmc, tables, target, artifact):
     """Instructions of a token by tables in a file, with the layers and heads of the artifact."""
     sums = []
@@ -71,11 +91,11 @@ def estimated(slmc, tables, target, artifact):
 def main():
     kernels, tokens, rustc, slmc, path = sys.argv[1:]
     counted = collections.defaultdict(lambda: collections.defaultdict(list))
-    for line in open(kernels, encoding="utf-8"):
+    for line in sorted(set(open(kernels, encoding="utf-8"))):
         device, kernel, triple, isa, layout, flags, unit, first, second, cost = line.rstrip("\n").split("\t")
         counted[device, kernel, triple, isa, layout, flags][unit].append(((1, int(first), int(second)), int(cost)))
     whole = collections.defaultdict(list)
-    for line in open(tokens, encoding="utf-8"):
+    for line in sorted(set(open(tokens, encoding="utf-8"))):
         device, kernel, artifact, count = line.split()
         whole[device, kernel].append((artifact, int(count)))
 
@@ -90,7 +110,7 @@ def main():
             "layout": layout,
             "rustc": rustc,
             "flags": flags,
-            "costs": {unit: fitted(points, True) for unit, points in sorted(units.items())},
+            "costs": costs(units),
             "executor": [0.0, 0.0, 0.0],
             "checks": [],
         }

@@ -52,7 +52,7 @@ shape() {
     done
     make train "$config" --tokenizer "$artifacts/shape-tokenizer" --data "$text" --tokens 64 --window 32 --batch 2 \
         -o "$artifacts/shape-$name-dense"
-    make quantize "$artifacts/shape-$name-dense" --scheme w8 --tune 0 --calibration "$text" -o "$artifacts/shape-$name-w8"
+    make quantize "$artifacts/shape-$name-dense" --scheme w8 --method rtn --tune 0 -o "$artifacts/shape-$name-w8"
 }
 
 # The models of the fit, whose layers and heads differ, and those that it is checked with, in the order of tokens.tsv.
@@ -66,7 +66,7 @@ make_shapes() {
     shape d hidden_size 128 intermediate_size 256 num_hidden_layers 2 num_attention_heads 8 num_key_value_heads 4
     local scheme
     for scheme in w8 w4; do
-        make quantize "$root/recipes/quickstart/teacher" --scheme "$scheme" --tune 0 --calibration "$text" -o "$artifacts/teacher-$scheme"
+        make quantize "$root/recipes/quickstart/teacher" --scheme "$scheme" --method rtn --tune 0 -o "$artifacts/teacher-$scheme"
     done
 }
 

@@ -148,6 +148,9 @@ fn mix(_: Rows<'_>, _: &[u32], _: Factors, _: Sums<'_>, out: &mut [f32]) {
     see(Seen::Mix(out.len() as u64));
 }
 
+/// Heads below this width are units of their own: vectors of 16 bytes do not fit into them.
+const NARROW: u64 = 16;
+
 /// Counts, and leaves every output as it is.
 static COUNTING: Kernels = Kernels {
     name: "counting",
@@ -333,11 +336,18 @@ impl Assigned<'_, '_> {
             Seen::Gate(length) => (Class::Activation, "gate", length, 0),
             Seen::Rotate(length) => (Class::Attention, "rotate", length, 0),
             Seen::Add(length) => (Class::Sums, "add", length, 0),
+            Seen::Scores(head) if head < NARROW => (Class::Attention, "scores.narrow", positions, positions * head),
             Seen::Scores(head) => (Class::Attention, "scores", positions, positions * head),
             Seen::Weights => (Class::Softmax, "weights", positions, 0),
+            Seen::Mix(head) if head < NARROW => (Class::Attention, "mix.narrow", positions, positions * head),
             Seen::Mix(head) => (Class::Attention, "mix", positions, positions * head),
         };
         self.add(layer, class, unit.to_owned(), first, second);
+        if let Seen::Mix(head) = seen
+            && head >= NARROW
+        {
+            self.add(layer, class, "mix.head".to_owned(), head, 0);
+        }
     }
 }
 
