@@ -78,13 +78,17 @@ pub enum AttributeError {
         output: &'static str,
     },
     /// A classifier reads one text.
-    #[error("--chat, --messages and --tokens are for decoders, and this model is a classifier; pass --prompt TEXT alone")]
+    #[error(
+        "--chat, --messages and --tokens are for decoders, and this model is a classifier; pass --prompt TEXT alone"
+    )]
     OfDecoders,
     /// Nothing to choose.
     #[error("--tokens 0 chooses nothing; pass 1 or more")]
     NoTokens,
     /// The token to hide others with is not in the vocabulary.
-    #[error("`{token}` is not a token of this vocabulary; --replace takes the spelling of one, such as [MASK] or <unk>")]
+    #[error(
+        "`{token}` is not a token of this vocabulary; --replace takes the spelling of one, such as [MASK] or <unk>"
+    )]
     UnknownReplacement {
         /// As given.
         token: String,
@@ -196,7 +200,11 @@ pub fn attribute(
         let log_probability = -nll(row, chosen);
         Choice {
             id: chosen as u32,
-            text: if classifier { model.labels.get(chosen).cloned().unwrap_or_else(|| chosen.to_string()) } else { text(chosen as u32) },
+            text: if classifier {
+                model.labels.get(chosen).cloned().unwrap_or_else(|| chosen.to_string())
+            } else {
+                text(chosen as u32)
+            },
             position,
             log_probability,
             probability: log_probability.exp(),

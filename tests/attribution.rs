@@ -49,7 +49,8 @@ fn check_shares(path: &Path, report: &Value, classifier: bool) {
         let (id, position) = (number(&choice["id"]) as usize, number(&choice["position"]) as usize);
         let row = if classifier { 0 } else { position };
         let read = if classifier { tokens.len() } else { position + 1 };
-        let of = |tokens: &[u32]| log_probability(&run_sequence(&view, tokens).expect("runs")[row * width..][..width], id);
+        let of =
+            |tokens: &[u32]| log_probability(&run_sequence(&view, tokens).expect("runs")[row * width..][..width], id);
         let full = of(&tokens[..read]);
         assert!((full - number(&choice["log_probability"])).abs() < 1e-9, "{full}: {choice}");
         let shares = choice["shares"].as_array().expect("shares");
@@ -79,7 +80,8 @@ fn shares_of_next_tokens_are_those_of_a_naive_occlusion() {
     check_shares(path, &report, false);
     // What is chosen is what `generate` writes.
     let generated = json(path, "generate model.slm --prompt 'the cat sat on' --tokens 3 --temperature 0");
-    let chosen: Vec<&Value> = report["choices"].as_array().expect("choices").iter().map(|choice| &choice["id"]).collect();
+    let chosen: Vec<&Value> =
+        report["choices"].as_array().expect("choices").iter().map(|choice| &choice["id"]).collect();
     assert_eq!(generated["tokens"].as_array().expect("tokens").iter().collect::<Vec<_>>(), chosen);
     // Rows of every position, layer and head, of as many weights as are seen, with their sum.
     let rows = report["matrices"].as_array().expect("matrices");
@@ -116,7 +118,8 @@ fn shares_of_a_label_are_those_of_a_naive_occlusion() {
 /// Watching changes no output bit, and rows are whole where positions wrap around a ring.
 #[test]
 fn observed_sessions_give_the_same_bits_and_whole_rows() {
-    for name in ["llama-gqa-tied", "mistral-sliding-window-8", "gpt2", "lfm2-short-conv", "bert-classifier", "bert-mlm"] {
+    for name in ["llama-gqa-tied", "mistral-sliding-window-8", "gpt2", "lfm2-short-conv", "bert-classifier", "bert-mlm"]
+    {
         let model = open_model(&golden(name)).expect("it opens");
         let quantized = quantize_model(&model, QuantScheme::W8, QuantScheme::W8);
         let context = model.spec.context.min(96);

@@ -45,8 +45,9 @@ fn classes_layers_and_work_sum_up_to_the_token() {
     // Two layers of hidden 40, four query heads over two key heads of 10, ffn 72; tiles of 4 rows, columns padded to 32.
     let work = |layer: Value, unit: &str| -> (f64, f64, f64) {
         let rows = report["work"].as_array().expect("work").iter();
-        let of: Vec<&Value> =
-            rows.filter(|row| row["layer"] == layer && row["unit"].as_str().expect("a unit").starts_with(unit)).collect();
+        let of: Vec<&Value> = rows
+            .filter(|row| row["layer"] == layer && row["unit"].as_str().expect("a unit").starts_with(unit))
+            .collect();
         let sum = |key: &str| of.iter().map(|row| number(&row[key])).sum();
         (sum("calls"), sum("first"), sum("second"))
     };
@@ -80,22 +81,38 @@ fn classes_layers_and_work_sum_up_to_the_token() {
 fn what_has_no_measured_costs_is_refused_by_name() {
     let directory = place(Family::TiedLlama, "generic");
     let path = directory.path();
-    refused(path, "estimate model.slm --target generic --detail", "target generic has no table of measured instructions");
+    refused(
+        path,
+        "estimate model.slm --target generic --detail",
+        "target generic has no table of measured instructions",
+    );
     refused(path, "estimate model.slm --target x86-64-v3 --detail", "none for avx2 of x86_64-unknown-linux-gnu");
     refused(path, "estimate q --target cortex-m4 --detail", "q");
     refused(path, "estimate model.slm --target cortex-m4 --detail --position 48", "outside the context of 48");
     // In another layout than its kernels', a device runs the portable ones.
     assert_eq!(json(path, "estimate model.slm --target cortex-m4 --detail")["kernel"], "scalar");
     fs::write(path.join("tables.json"), "[{}]").expect("written");
-    refused(path, "estimate model.slm --target cortex-m4 --detail --instructions tables.json", "not instruction tables");
+    refused(
+        path,
+        "estimate model.slm --target cortex-m4 --detail --instructions tables.json",
+        "not instruction tables",
+    );
     let embedded = fs::read_to_string(root("src/compile/detail/instructions.json")).expect("it is there");
     let mut tables: Value = serde_json::from_str(&embedded).expect("tables");
     for table in tables.as_array_mut().expect("an array") {
         table["costs"].as_object_mut().expect("costs").remove("gate").expect("it is measured");
     }
     fs::write(path.join("tables.json"), tables.to_string()).expect("written");
-    refused(path, "estimate model.slm --target cortex-m4 --detail --instructions tables.json", "`gate` has no measured cost");
-    refused(place(Family::BertClassifier, "generic").path(), "estimate model.slm --target cortex-m4 --detail", "an encoder");
+    refused(
+        path,
+        "estimate model.slm --target cortex-m4 --detail --instructions tables.json",
+        "`gate` has no measured cost",
+    );
+    refused(
+        place(Family::BertClassifier, "generic").path(),
+        "estimate model.slm --target cortex-m4 --detail",
+        "an encoder",
+    );
     succeed(path, "compile q --target cortex-m4 --context 48 --kv v4 -o nibbles.slm");
     refused(path, "estimate nibbles.slm --target cortex-m4 --detail", "values in 4 bits");
 }
@@ -144,6 +161,10 @@ fn check(path: &Path, target: &str, scheme: &str, count: f64) -> usize {
     };
     let estimate = (at(48) + at(49)) / 2.0;
     let error = estimate / count - 1.0;
-    assert!(error.abs() < TOLERANCE, "{target} {scheme}: estimated {estimate}, counted {count}, {:+.1} %", 100.0 * error);
+    assert!(
+        error.abs() < TOLERANCE,
+        "{target} {scheme}: estimated {estimate}, counted {count}, {:+.1} %",
+        100.0 * error
+    );
     1
 }

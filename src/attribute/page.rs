@@ -31,7 +31,9 @@ impl FromStr for PageRequest {
         match text.split_once('=').unwrap_or((text, "")) {
             ("html", "") => Err("`html` needs a file: html=FILE".to_owned()),
             ("html", path) => Ok(PageRequest { path: path.into() }),
-            (name, _) => Err(format!("`{name}` is not a form of this report; known: html, with =FILE; see also --json")),
+            (name, _) => {
+                Err(format!("`{name}` is not a form of this report; known: html, with =FILE; see also --json"))
+            }
         }
     }
 }
@@ -82,7 +84,9 @@ fn render(report: &AttributeReport) -> String {
 fn maps(report: &AttributeReport) -> Vec<Map<'_>> {
     let mut all: Vec<&Head> = report.matrices.iter().flatten().collect();
     all.sort_by_key(|head| (head.layer, head.head, head.position));
-    all.chunk_by(|a, b| (a.layer, a.head) == (b.layer, b.head)).map(|heads| (heads[0].layer, heads[0].head, heads.to_vec())).collect()
+    all.chunk_by(|a, b| (a.layer, a.head) == (b.layer, b.head))
+        .map(|heads| (heads[0].layer, heads[0].head, heads.to_vec()))
+        .collect()
 }
 
 /// The page's own rules, with the pictures and the rules that show the chosen one.

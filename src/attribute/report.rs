@@ -174,7 +174,8 @@ impl AttributeReport {
 /// Where each head of each layer looks first at the position that chose.
 fn attention(choice: &Choice) -> String {
     let heads = choice.attention.iter().map(|head| head.head + 1).max().unwrap_or(0);
-    let mut out = format!("attention at position {}: the position with the largest share, by layer and head", choice.position);
+    let mut out =
+        format!("attention at position {}: the position with the largest share, by layer and head", choice.position);
     for start in (0..heads).step_by(HEADS_BESIDE) {
         let beside = start..heads.min(start + HEADS_BESIDE);
         let columns = beside.clone().map(|head| (format!("head {head}"), Align::Right));

@@ -30,13 +30,17 @@ pub enum DetailError {
     #[error(transparent)]
     Session(#[from] SessionError),
     /// A part without costs.
-    #[error("{what}: no instructions are measured for it; `tests/cross/run --count` counts whole tokens of any artifact")]
+    #[error(
+        "{what}: no instructions are measured for it; `tests/cross/run --count` counts whole tokens of any artifact"
+    )]
     Unmeasured {
         /// The part.
         what: &'static str,
     },
     /// A unit without costs.
-    #[error("`{unit}` has no measured cost in the table of {device}; `tests/cross/run --kernels` measures those of docs/devices.md")]
+    #[error(
+        "`{unit}` has no measured cost in the table of {device}; `tests/cross/run --kernels` measures those of docs/devices.md"
+    )]
     NoCost {
         /// The unit.
         unit: String,
@@ -183,7 +187,8 @@ pub fn detail(
     for Call { layer, class, unit, first, second } in calls(&view, position)? {
         let cost = costs.of(&unit, first, second)?;
         let key = (layer, class, unit.clone());
-        let row = work.entry(key.clone()).or_insert(WorkRow { layer, unit, calls: 0, first: 0, second: 0, instructions: 0 });
+        let row =
+            work.entry(key.clone()).or_insert(WorkRow { layer, unit, calls: 0, first: 0, second: 0, instructions: 0 });
         row.calls += 1;
         row.first += first;
         row.second += second;
@@ -192,7 +197,10 @@ pub fn detail(
     let [token, of_layer, of_head] = costs.executor;
     let mut around = |layer: Option<usize>, calls: u64, heads: u64, cost: f64| {
         let key = (layer, Class::Executor, "executor".to_owned());
-        work.insert(key.clone(), WorkRow { layer, unit: key.2.clone(), calls, first: heads, second: 0, instructions: 0 });
+        work.insert(
+            key.clone(),
+            WorkRow { layer, unit: key.2.clone(), calls, first: heads, second: 0, instructions: 0 },
+        );
         exact.insert(key, cost);
     };
     around(None, 1, 0, token);
@@ -249,7 +257,8 @@ impl Report for DetailReport {
         facts.row(["token", &format!("at position {}", self.position)]);
         facts.row(["instructions", &format!("{} (estimate)", grouped(self.instructions_per_token))]);
         if let (Some(clock), Some(rate)) = (self.clock_hz, self.tokens_per_s_at_one_instruction_a_cycle) {
-            let assumed = format!("{rate:.1} if each took one cycle of {} Hz and no memory kept it waiting", grouped(clock));
+            let assumed =
+                format!("{rate:.1} if each took one cycle of {} Hz and no memory kept it waiting", grouped(clock));
             facts.row(["tokens/s", &assumed]);
         }
         if let Some(worst) = self.checks.iter().max_by(|a, b| a.error().abs().total_cmp(&b.error().abs())) {
