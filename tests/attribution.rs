@@ -28,9 +28,10 @@ fn place(family: Family) -> tempfile::TempDir {
 
 /// ln softmax, without the program's own.
 fn log_probability(row: &[f32], column: usize) -> f64 {
-    let top = row.iter().copied().fold(f32::MIN, f32::max);
-    let sum: f64 = row.iter().map(|&value| f64::from(value - top).exp()).sum();
-    f64::from(row[column] - top) - sum.ln()
+    let row: Vec<f64> = row.iter().map(|&value| f64::from(value)).collect();
+    let top = row.iter().copied().fold(f64::MIN, f64::max);
+    let sum: f64 = row.iter().map(|value| (value - top).exp()).sum();
+    row[column] - top - sum.ln()
 }
 
 fn number(value: &Value) -> f64 {
