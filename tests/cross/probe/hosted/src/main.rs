@@ -58,7 +58,9 @@ fn perform(words: &[&str]) -> Result<(), Failure> {
             let table = table.parse().expect("a number of a table");
             with_memory(check::work::BYTES, |memory| check::work::all(out, memory, table))
         }
-        _ => panic!("usage: hosted logits FILE.slm | decode FILE.slm TOKENS | further FILE.slm | kernels | units | work"),
+        _ => {
+            panic!("usage: hosted logits FILE.slm | decode FILE.slm TOKENS | further FILE.slm | kernels | units | work")
+        }
     }
 }
 
