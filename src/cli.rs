@@ -2,6 +2,7 @@
 //! files named, calls the library and hands the report to the shell.
 
 mod attest;
+mod attribute;
 mod audit;
 mod bench;
 mod cache;
@@ -23,6 +24,7 @@ mod man;
 mod merge;
 mod oms;
 mod plan;
+mod prompt;
 mod report;
 mod reproduce;
 mod run;
@@ -73,6 +75,7 @@ enum Command {
     Stage(StageCommand),
     Generate(generate::Args),
     Chat(chat::Args),
+    Attribute(attribute::Args),
     Merge(merge::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
@@ -171,6 +174,7 @@ impl Cli {
             Command::Stage(command) => command.run(global, shell),
             Command::Generate(args) => args.run(global, shell),
             Command::Chat(args) => args.run(global, shell),
+            Command::Attribute(args) => args.run(shell),
             Command::Merge(args) => args.run(global, shell),
             Command::Inspect(args) => args.run(shell),
             Command::Verify(args) => args.run(shell),

@@ -2,6 +2,7 @@
 //! prompts with the runtime, emit. The output is a pure function of the inputs: the same inputs give the same bytes.
 
 pub mod continuations;
+pub mod detail;
 pub mod emit;
 pub mod estimate;
 pub mod fit;

@@ -25,6 +25,7 @@
 //! | [`machine`] | the build machine: CPU features, kernels, huge pages, read bandwidth |
 //! | [`mod@bench`] | the runtime's speed on this machine, on artifacts and on random weights of known shapes |
 //! | [`mod@data`] | training data: duplicates, rules, scores, tags, weights, a held-out split, in few passes over files |
+//! | [`mod@attribute`] | what a choice rests on: attention by layer and head, shares of tokens by occlusion |
 //! | [`audit`] | logs of what artifacts were asked and answered: checked, replayed, written |
 //! | [`eval`] | perplexity, divergence, accuracy, embeddings and generation over artifacts and directories |
 //! | [`allocate`] | bits for every matrix within a budget, by gradients, measurement and an exact knapsack |
@@ -92,6 +93,7 @@
 pub mod allocate;
 pub mod artifact;
 pub mod attest;
+pub mod attribute;
 pub mod audit;
 pub mod bench;
 pub mod calibrate;

@@ -2,6 +2,7 @@
 
 use super::global::Global;
 use super::logging::{LogArgs, followed};
+use super::prompt::PromptArgs;
 use super::sampling::{SAMPLING, SamplingArgs};
 use super::speculation::{SpeculationArgs, say};
 use crate::audit::writer::Answered;
@@ -14,9 +15,8 @@ use crate::stages::arguments::groups::{
 };
 use crate::stages::arguments::path;
 use crate::stages::stage::say_notes;
-use crate::text::chat_template::{Conversation, read_conversation};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Continue a text, or answer a question
 ///
@@ -45,33 +45,8 @@ pub(super) struct Args {
     #[command(flatten)]
     tokenizer: TokenizerArg,
 
-    /// Text to continue [default: none, the model begins one]
-    ///
-    /// Without it only a model whose tokenizer opens texts with a token can begin.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = PROMPT)]
-    prompt: Option<String>,
-
-    /// Question to answer, through the model's chat template
-    #[arg(long, value_name = "TEXT", conflicts_with = "prompt", allow_hyphen_values = true, help_heading = PROMPT)]
-    chat: Option<String>,
-
-    /// JSON file of messages to answer
-    ///
-    /// An array of {"role": …, "content": …}, or an object with such an array as "messages". They go through the
-    /// model's chat template, which decides on the roles there can be.
-    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["prompt", "chat"], help_heading = PROMPT)]
-    messages: Option<PathBuf>,
-
-    /// System message of --chat [default: the template's own]
-    #[arg(
-        long,
-        value_name = "TEXT",
-        requires = "chat",
-        conflicts_with = "prompt",
-        allow_hyphen_values = true,
-        help_heading = PROMPT
-    )]
-    system: Option<String>,
+    #[command(flatten)]
+    prompt: PromptArgs,
 
     /// Most tokens to add [default: 64, for an answer 512]
     #[arg(long, value_name = "N", help_heading = SAMPLING)]
@@ -112,10 +87,9 @@ impl Args {
     }
 
     pub(super) fn run(&self, global: &Global, shell: &Shell) -> anyhow::Result<ExitStatus> {
-        let conversation = self.messages.as_deref().map(read_conversation).transpose()?;
+        let prompt = self.prompt.prompt()?;
         say_notes(&self.model.model, shell);
         let model = OpenedModel::open_stored(&self.model.model, &self.backend.device()?)?;
-        let asked = || self.chat.as_deref().map(|user| Conversation::ask(self.system.as_deref(), user));
         let mut log = self.log.open(&model, &self.model.model, shell)?;
         let constraint = self.constraint.constraint();
         let constrained = constraint.is_some();
@@ -124,10 +98,7 @@ impl Args {
             None if self.free => Follow::Free,
             None => Follow::Own,
         };
-        let (prompt, most) = match conversation.or_else(asked) {
-            Some(conversation) => (Prompt::Chat(conversation), ANSWER_TOKENS),
-            None => (Prompt::Text(self.prompt.clone().unwrap_or_default()), TEXT_TOKENS),
-        };
+        let most = if matches!(prompt, Prompt::Chat(_)) { ANSWER_TOKENS } else { TEXT_TOKENS };
         let options = GenerateOptions {
             prompt,
             // An output that follows a grammar should reach its end.

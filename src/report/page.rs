@@ -38,15 +38,21 @@ pub struct Section {
 impl Page {
     /// The whole file.
     pub fn render(&self) -> String {
+        self.render_with("")
+    }
+
+    /// The whole file with rules of its own, which may hold pictures.
+    pub fn render_with(&self, style: &str) -> String {
+        let policy = if style.is_empty() { POLICY.to_owned() } else { format!("{POLICY}; img-src data:") };
         let page = html! {
             html lang="en" {
                 head {
                     meta charset="utf-8";
                     meta name="viewport" content="width=device-width,initial-scale=1";
                     meta name="color-scheme" content="light dark";
-                    meta http-equiv="Content-Security-Policy" content=(POLICY);
+                    meta http-equiv="Content-Security-Policy" content=(policy);
                     title { (self.title) }
-                    style { (PreEscaped(STYLE)) }
+                    style { (PreEscaped(STYLE)) (PreEscaped(style)) }
                 }
                 body {
                     a.skip href="#main" { "Skip to the results" }

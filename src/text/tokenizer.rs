@@ -266,7 +266,8 @@ impl Tokenizer {
         Ok((tokenizer < model).then_some(TokenizerWarning::PaddedVocabulary { tokenizer, model }))
     }
 
-    fn spelling(&self, id: u32) -> String {
+    /// The spelling of a token in the file; empty where it has none.
+    pub fn spelling(&self, id: u32) -> String {
         self.tokenizer.id_to_token(id).unwrap_or_default()
     }
 

@@ -6,6 +6,7 @@
 //! decode  ARTIFACT BYTES MEMORY TOKENS
 //! further ARTIFACT BYTES MEMORY
 //! kernels MEMORY BYTES
+//! work    MEMORY TABLE
 //! ```
 //!
 //! The artifact is read where it lies; the session gets exactly the planned bytes at MEMORY, the 4 KiB after which are
@@ -61,12 +62,16 @@ fn main() -> ! {
     }
 }
 
-const MODES: [&str; 4] = ["logits", "decode", "further", "kernels"];
+const MODES: [&str; 5] = ["logits", "decode", "further", "kernels", "work"];
 
 fn perform(mode: &str, numbers: [usize; 4]) -> Result<(), Failure> {
     let out = &mut Console;
     match mode {
         "kernels" => check::equality::compare(out, region(numbers[0], numbers[1])),
+        "work" => {
+            let [memory, table, ..] = numbers;
+            check::work::all(out, region(memory, check::work::BYTES), table)
+        }
         "logits" | "decode" | "further" => {
             let [artifact, bytes, memory, tokens] = numbers;
             let artifact = &*region(artifact, bytes);
@@ -88,6 +93,6 @@ fn perform(mode: &str, numbers: [usize; 4]) -> Result<(), Failure> {
             assert!(stack as u64 <= STACK_BYTES, "the session used more stack than planned, {STACK_BYTES} bytes");
             Ok(())
         }
-        _ => panic!("usage: logits|decode|further|kernels, see main.rs"),
+        _ => panic!("usage: logits|decode|further|kernels|work, see main.rs"),
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod equality;
 pub mod further;
+pub mod work;
 
 use core::fmt::{self, Write};
 

@@ -5,6 +5,8 @@
 //! hosted decode  FILE.slm TOKENS
 //! hosted further FILE.slm
 //! hosted kernels
+//! hosted units
+//! hosted work    TABLE
 //! ```
 
 use std::fmt::{self, Write};
@@ -51,7 +53,14 @@ fn perform(words: &[&str]) -> Result<(), Failure> {
             with_memory(required, |memory| check::further::further(out, &artifact, memory))
         }
         ["kernels"] => with_memory(3 << 20, |memory| check::equality::compare(out, memory)),
-        _ => panic!("usage: hosted logits FILE.slm | decode FILE.slm TOKENS | further FILE.slm | kernels"),
+        ["units"] => check::work::list(out),
+        ["work", table] => {
+            let table = table.parse().expect("a number of a table");
+            with_memory(check::work::BYTES, |memory| check::work::all(out, memory, table))
+        }
+        _ => {
+            panic!("usage: hosted logits FILE.slm | decode FILE.slm TOKENS | further FILE.slm | kernels | units | work")
+        }
     }
 }
 

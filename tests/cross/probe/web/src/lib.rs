@@ -99,3 +99,15 @@ pub extern "C" fn further(artifact: usize, bytes: usize, memory: usize, memory_b
 pub extern "C" fn kernels_equal(memory: usize, memory_bytes: usize) -> u32 {
     reported(|out| check::equality::compare(out, region(memory, memory_bytes)))
 }
+
+/// Bytes that [`work`] needs.
+#[unsafe(no_mangle)]
+pub extern "C" fn work_bytes() -> usize {
+    check::work::BYTES
+}
+
+/// See [`check::work::work`].
+#[unsafe(no_mangle)]
+pub extern "C" fn work(memory: usize, memory_bytes: usize, table: usize, unit: usize, calls: usize) -> u32 {
+    reported(|out| check::work::work(out, region(memory, memory_bytes), table, unit, calls))
+}
