@@ -68,13 +68,17 @@ pub enum PageError {
         found: &'static str,
     },
     /// There is nothing that a person could do with the output.
-    #[error("a page shows texts, answers, labels of texts or how alike two texts are, and this model gives {what}; leave out --page")]
+    #[error(
+        "a page shows texts, answers, labels of texts or how alike two texts are, and this model gives {what}; leave out --page"
+    )]
     Output {
         /// The output.
         what: &'static str,
     },
     /// A browser has no tokenizer but the artifact's.
-    #[error("a page makes tokens with the artifact's own tokenizer, and this one is host-only: {reason}; leave out --page")]
+    #[error(
+        "a page makes tokens with the artifact's own tokenizer, and this one is host-only: {reason}; leave out --page"
+    )]
     HostOnly {
         /// What the device has no code for.
         reason: String,

@@ -37,6 +37,7 @@ mod interrupt;
 mod key_value_cache;
 mod onnx;
 mod packed;
+mod page;
 mod parts;
 mod privacy;
 mod prune;

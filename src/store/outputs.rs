@@ -72,11 +72,18 @@ impl Outputs {
             }
         }
         for (option, path) in &self.writes {
-            let named = |file: &EntryFile| of_option(&file.path).filter(|(own, _)| *own == option.as_str()).map(|(_, name)| name);
+            let named = |file: &EntryFile| {
+                of_option(&file.path).filter(|(own, _)| *own == option.as_str()).map(|(_, name)| name)
+            };
             if let Some(file) = files.iter().find(|file| named(file) == Some(None)) {
                 place_file(path, b"", file, fill)?;
             } else if files.iter().any(|file| named(file).is_some()) {
-                place_directory(path, files, &|file| of_option(&file.path).filter(|(own, _)| *own == option.as_str())?.1, fill)?;
+                place_directory(
+                    path,
+                    files,
+                    &|file| of_option(&file.path).filter(|(own, _)| *own == option.as_str())?.1,
+                    fill,
+                )?;
             }
         }
         Ok(())

@@ -3,7 +3,8 @@
 //     node browser.mjs PLAN.json OUT
 //
 // PLAN is an array of {name, directory, view: text | chat | labels | similarity, inputs, settings, expected}: `inputs` are
-// prompts, questions in turn, a text to classify, or two texts; `expected` the tokens that slmc gives for each, or the values.
+// prompts, questions in turn, texts to classify, or two texts; `expected` what slmc gives for each, tokens, a label or a cosine,
+// and null where only the golden prompts say what is right.
 // For every page: it loads from a subfolder, verifies itself, answers what slmc answers, asks nobody else, and opens again
 // once the server is gone. The first page of the plan is then damaged in every way that a server can damage it. Screenshots
 // at 390 and 1280 pixels, light and dark, go to OUT; stdout has a line of JSON with what was measured. CHROMIUM names the
@@ -215,7 +216,7 @@ const views = {
       await tab.press("Enter");
       await tab.idle();
       const first = await tab.evaluate("document.querySelector('#shares .label').textContent");
-      check(first === expected[index], `${input}: the page says ${first}, slmc ${expected[index]}`);
+      check(first !== "" && (expected[index] === null || first === expected[index]), `${input}: the page says ${first}, slmc ${expected[index]}`);
     }
     return [await tab.evaluate("document.getElementById('labels-note').textContent")];
   },
@@ -225,7 +226,8 @@ const views = {
     await tab.press("Enter");
     await tab.idle();
     const value = Number(await tab.evaluate("document.querySelector('#similar .value').textContent"));
-    check(Math.abs(value - expected[0]) < 2e-4, `the page says ${value}, slmc ${expected[0]}`);
+    const near = expected[0] === null ? value > -1 && value < 1 : Math.abs(value - expected[0]) < 1e-4;
+    check(near, `the page says ${value}, slmc ${expected[0]}`);
     return [await tab.evaluate("document.getElementById('similarity-note').textContent")];
   },
 };

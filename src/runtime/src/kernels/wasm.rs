@@ -16,6 +16,8 @@ use super::tiles::{self, TileSums};
 use super::{Activations, Kernels, Rows, SCALAR, scalar};
 use crate::format::artifact::Matrix;
 use crate::layout::{BLOCK_COLUMNS, KEPT, Layout, TileShape};
+#[cfg(target_feature = "relaxed-simd")]
+use core::arch::wasm32::i16x8_relaxed_dot_i8x16_i7x16;
 use core::arch::wasm32::{
     i8x16_shuffle, i8x16_sub, i8x16_swizzle, i16x8_add, i16x8_extadd_pairwise_i8x16, i16x8_extend_high_i8x16,
     i16x8_extend_low_i8x16, i16x8_extmul_high_i8x16, i16x8_extmul_low_i8x16, i16x8_load_extend_i8x8,
@@ -24,8 +26,6 @@ use core::arch::wasm32::{
 };
 #[cfg(not(target_feature = "relaxed-simd"))]
 use core::arch::wasm32::{i16x8_mul, i16x8_shl, i16x8_shr, u16x8_shr};
-#[cfg(target_feature = "relaxed-simd")]
-use core::arch::wasm32::i16x8_relaxed_dot_i8x16_i7x16;
 use core::ops::Range;
 
 /// The table of simd128, which a module has as a whole or not at all: nothing is detected at run time.
