@@ -72,22 +72,19 @@ impl Outputs {
             }
         }
         for (option, path) in &self.writes {
-            let named = |file: &EntryFile| {
-                of_option(&file.path).filter(|(own, _)| *own == option.as_str()).map(|(_, name)| name)
-            };
-            if let Some(file) = files.iter().find(|file| named(file) == Some(None)) {
+            if let Some(file) = files.iter().find(|file| of_option(&file.path) == Some((option.as_str(), None))) {
                 place_file(path, b"", file, fill)?;
-            } else if files.iter().any(|file| named(file).is_some()) {
-                place_directory(
-                    path,
-                    files,
-                    &|file| of_option(&file.path).filter(|(own, _)| *own == option.as_str())?.1,
-                    fill,
-                )?;
+            } else if files.iter().any(|file| named(file, option).is_some()) {
+                place_directory(path, files, &|file| named(file, option), fill)?;
             }
         }
         Ok(())
     }
+}
+
+/// The name of a file in the directory that an option names.
+fn named<'f>(file: &'f EntryFile, option: &str) -> Option<&'f str> {
+    of_option(&file.path).filter(|(own, _)| *own == option)?.1
 }
 
 /// Writes the files that have a name in a directory.
