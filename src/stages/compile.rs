@@ -269,10 +269,12 @@ impl Stage for Compile {
         faults.check("out", atomic::check_file(&args.out, ARTIFACT_MAGIC));
         if let Some(directory) = &args.page {
             faults.check("page", atomic::check_directory(directory));
-            target
-                .iter()
-                .for_each(|target| drop(faults.check("page", page::check_layout(&target.name, target.layout))));
-            model.iter().for_each(|model| drop(faults.check("page", page::check_model(&model.spec))));
+            if let Some(target) = &target {
+                faults.check("page", page::check_layout(&target.name, target.layout));
+            }
+            if let Some(model) = &model {
+                faults.check("page", page::check_model(&model.spec));
+            }
         }
         let predicted = match (&model, &target, known) {
             (Some(model), Some(target), Known::Planned(_)) => args.predicted(model, target),

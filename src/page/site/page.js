@@ -98,13 +98,16 @@ const said = {
     element("progress").value = loaded / total;
     element("loading-text").textContent = `Loading the model: ${megabytes(loaded)} of ${megabytes(total)}`;
   },
-  manifest({ manifest, kind }) {
+  checking() {
+    element("loading-text").textContent = "Comparing with the build machine …";
+  },
+  manifest({ manifest, kind, slower }) {
     said.manifest.content = manifest;
     const { model, artifact, tool } = manifest;
     document.title = model.name;
     element("name").textContent = model.name;
     element("about").textContent = `${model.summary}. Runs in this browser; what you type stays on this device.`;
-    element("program").textContent = KINDS[kind];
+    element("program").textContent = KINDS[kind] + (slower ? "; this browser gives other results with more of them" : "");
     element("program").dataset.kind = kind;
     element("artifact").textContent = `${megabytes(artifact.bytes)}, SHA-256 ${artifact.sha256.slice(0, 16)}…, ${tool}`;
     element("artifact").title = artifact.sha256;
@@ -129,15 +132,13 @@ const said = {
       showMemory(result.memory);
       if (result.tokens) element("speed").textContent = speed(result) || "not measured yet";
     } });
+    const { failure } = message;
+    element("verified").className = failure === null ? "good" : "bad";
+    element("verified").textContent = failure === null
+      ? "The logits are those of the build machine, bit for bit."
+      : `The golden prompts do not give the logits of the build machine: ${failure}. Answers may differ; please report this with the name of the browser.`;
+    document.documentElement.dataset.verified = failure === null ? "yes" : "no";
     document.documentElement.dataset.state = "ready";
-  },
-  verified({ failure }) {
-    const place = element("verified");
-    place.className = failure ? "bad" : "good";
-    place.textContent = failure
-      ? `The golden prompts do not give the logits of the build machine: ${failure}. Answers may differ; please report this with the name of the browser.`
-      : "The logits are those of the build machine, bit for bit.";
-    document.documentElement.dataset.verified = failure ? "no" : "yes";
   },
   text({ id, text, count }) {
     waiting.get(id)?.onText?.(text, count);

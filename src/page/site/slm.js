@@ -49,7 +49,7 @@ export class Program {
     this.top = this.exports.memory.buffer.byteLength;
   }
 
-  /** Of the bytes of simd.wasm or scalar.wasm. */
+  /** Of the bytes of a .wasm file. */
   static async load(bytes) {
     const { instance } = await WebAssembly.instantiate(bytes, {});
     const program = new Program(instance);

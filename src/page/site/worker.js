@@ -96,23 +96,38 @@ async function load(program, artifact) {
   return { at, kept: all };
 }
 
+/** Opens the artifact in the fastest program that gives the logits of the build machine: one of a browser that computes
+ * an instruction otherwise than WebAssembly says is left for the next. */
 async function open() {
   const manifest = await (await fetched("page.json")).json();
-  const chosen = kind();
-  const program = await Program.load(await (await fetched(manifest.programs[chosen].file)).arrayBuffer());
-  postMessage({ type: "manifest", manifest, kind: chosen });
-  const { at, kept } = await load(program, manifest.artifact);
-  model = new Model(program, at, manifest.artifact.bytes);
-  const { facts, chat, defaults } = model;
-  postMessage({ type: "ready", facts, chat, defaults, kept, grammar: model.grammar !== 0, memory: memory() });
-  const begin = performance.now();
-  let failure = null;
-  try {
-    model.selfTest();
-  } catch (error) {
-    failure = error.message;
+  const kinds = [...PROGRAMS.map(([name]) => name), "scalar"];
+  let [place, before, kept] = [kinds.indexOf(kind()), null, false];
+  for (;;) {
+    const name = kinds[place];
+    const program = await Program.load(await (await fetched(manifest.programs[name].file)).arrayBuffer());
+    postMessage({ type: "manifest", manifest, kind: name, slower: before !== null });
+    let at;
+    if (before === null) {
+      ({ at, kept } = await load(program, manifest.artifact));
+    } else {
+      at = program.reserve(manifest.artifact.bytes);
+      program.u8(at, manifest.artifact.bytes).set(before.program.u8(before.at, manifest.artifact.bytes));
+    }
+    postMessage({ type: "checking" });
+    model = new Model(program, at, manifest.artifact.bytes);
+    let failure = null;
+    try {
+      model.selfTest();
+    } catch (error) {
+      failure = error.message;
+    }
+    if (failure !== null && place + 1 < kinds.length) {
+      [place, before] = [place + 1, { program, at }];
+      continue;
+    }
+    const { facts, chat, defaults } = model;
+    return postMessage({ type: "ready", facts, chat, defaults, kept, grammar: model.grammar !== 0, memory: memory(), failure });
   }
-  postMessage({ type: "verified", failure, ms: performance.now() - begin });
 }
 
 const memory = () => ({ program: model.program.bytes, artifact: model.artifactBytes, session: model.sessionBytes });
