@@ -34,6 +34,7 @@
 //! | [`quantize`] | a scheme for every matrix, scales searched row by row, key maps, quantization-aware training |
 //! | [`train`] | the one training loop: losses, AdamW, checkpoints; training, distillation, recovery |
 //! | [`workers`] | processes that compute the steps of a training for others, and connections to them |
+//! | [`page`] | a folder that runs an artifact in a browser |
 //! | [`compile`] | lowering, packing, the memory plan and whether it fits, the artifact's bytes |
 //! | [`target`] | what a device holds and runs |
 //! | [`calibrate`] | statistics of activations, through the taps of the f32 forward |
@@ -74,6 +75,7 @@
 //! | `slmc.json` | how a directory was made, `slmc.provenance/1`; by it slmc knows its own directories | every command that writes one |
 //! | `*.slm` | the artifact (docs/format.md); its first bytes are how slmc knows its own files | [`compile::emit`], [`slm_runtime::format`] |
 //! | `OUT.checkpoint/` | what a killed training goes on from (docs/training.md); gone when the output is in place | [`train::checkpoint`] |
+//! | page directory | `index.html`, the runtime as WebAssembly, the artifact in pieces, `page.json`, `slmc.json` (docs/page.md) | [`page`] |
 //! | data directory | `data.jsonl`, `held-out.jsonl`, `slmc.json` | [`mod@data`] |
 //! | `trimmed_ids.json` of a trimmed model | the old id of every token | [`text::trimming`] |
 //! | `*.svg` of `quantize --sweep` | the frontier of bytes against cost | [`allocate::sweep`], [`report::chart`] |
@@ -108,6 +110,7 @@ pub mod formats;
 pub mod init;
 pub mod machine;
 pub mod model;
+pub mod page;
 pub mod progress;
 pub mod prune;
 pub mod quantize;

@@ -39,6 +39,7 @@ mod interrupt;
 mod key_value_cache;
 mod onnx;
 mod packed;
+mod page;
 mod parts;
 mod privacy;
 mod prune;

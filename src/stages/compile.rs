@@ -5,7 +5,7 @@ mod prefix;
 mod work;
 
 use super::arguments::groups::{ConstraintArgs, DRAFTS, MODEL_AND_OUTPUT, PREFIX, TARGET};
-use super::arguments::{Artifact, QuantizedModel, TargetName, TextOrChat, TextOrSelf, path};
+use super::arguments::{Artifact, QuantizedModel, TargetName, TextOrChat, TextOrSelf, WriteDirectory, path};
 use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
@@ -18,6 +18,7 @@ use crate::compile::sections::{Asked, SectionBytes};
 use crate::compile::{ARTIFACT_MAGIC, CompileError, golden_size};
 use crate::disk::atomic;
 use crate::model::spec::{Head, ModelKind, ModelSpec};
+use crate::page;
 use crate::quantize::policy::not_sparse;
 use crate::shell::Shell;
 use crate::target::{Required, Target};
@@ -38,6 +39,7 @@ pub use work::{Additions, CompileOptions, CompileReport, compile_directory};
 Examples:
   slmc compile out/mixed --target cortex-m55 --context 256 -o out/mixed.slm
   slmc compile out/w4 --target boards/mine.toml --device-only -o out/w4.slm
+  slmc compile out/w4 --target wasm32 --page out/page -o out/w4.slm
   slmc compile out/w4 --target generic --draft out/student.slm --continuations self -o out/w4.slm")]
 pub struct Args {
     /// Directory written by `slmc quantize`
@@ -101,6 +103,14 @@ pub struct Args {
     /// That is, the part of the file that only build machines read.
     #[arg(long, help_heading = MODEL_AND_OUTPUT)]
     device_only: bool,
+
+    /// Also write a folder that runs the artifact in a browser
+    ///
+    /// A page with the runtime as WebAssembly and the artifact in pieces, for --target wasm32. Any static server hands it out;
+    /// it verifies itself, streams text, holds a conversation where the model has a chat template, and works without a
+    /// connection once it is loaded. A folder that slmc wrote is replaced.
+    #[arg(long, value_name = "DIR", help_heading = MODEL_AND_OUTPUT)]
+    page: Option<WriteDirectory>,
 
     /// Artifact to write; an existing artifact is replaced
     #[arg(short, long, value_name = "FILE.slm", help_heading = MODEL_AND_OUTPUT)]
@@ -257,6 +267,15 @@ impl Stage for Compile {
             }
         }
         faults.check("out", atomic::check_file(&args.out, ARTIFACT_MAGIC));
+        if let Some(directory) = &args.page {
+            faults.check("page", atomic::check_directory(directory));
+            if let Some(target) = &target {
+                faults.check("page", page::check_layout(&target.name, target.layout));
+            }
+            if let Some(model) = &model {
+                faults.check("page", page::check_model(&model.spec));
+            }
+        }
         let predicted = match (&model, &target, known) {
             (Some(model), Some(target), Known::Planned(_)) => args.predicted(model, target),
             _ => Prediction::default(),
@@ -272,6 +291,7 @@ impl Stage for Compile {
             target,
             context: args.context,
             device_only: args.device_only,
+            page: path(&args.page),
             additions: Additions {
                 continuations: path(&args.continuations),
                 draft: path(&args.draft),
@@ -291,6 +311,10 @@ impl Stage for Compile {
         match compile_directory(options, shell) {
             Ok(report) => {
                 shell.status("Wrote", options.out.display());
+                if let Some(directory) = &options.page {
+                    shell.status("Wrote", directory.display());
+                    shell.note(format_args!("to open the page: {}", page::serving(directory)));
+                }
                 Outcome::passed(&report)
             }
             Err(StageError::Compile(CompileError::DoesNotFit(answer))) => Outcome::failed(answer.as_ref()),

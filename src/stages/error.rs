@@ -18,6 +18,7 @@ use crate::formats::export::ExportError;
 use crate::model::size::SizeError;
 use crate::model::transform::MaskError;
 use crate::model::weights::ModelError;
+use crate::page::PageError;
 use crate::prune::{PruneError, SelectionError};
 use crate::quantize::error::{CalibrationError, RoundingError};
 use crate::quantize::policy::PolicyError;
@@ -42,6 +43,9 @@ use std::path::PathBuf;
 /// Why a stage has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
+    /// A page that runs the artifact.
+    #[error(transparent)]
+    Page(#[from] PageError),
     /// A grammar is refused.
     #[error(transparent)]
     Constraint(#[from] ConstraintError),

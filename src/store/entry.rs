@@ -275,9 +275,10 @@ pub(super) fn inside(path: &str) -> Option<&str> {
     path.strip_prefix(OUTPUT)?.strip_prefix('/')
 }
 
-/// The option that names a file.
-pub(super) fn of_option(path: &str) -> Option<&str> {
-    path.strip_prefix(WRITES)?.strip_prefix('/')
+/// The option that names a file, or the directory that it is in; and its name there.
+pub(super) fn of_option(path: &str) -> Option<(&str, Option<&str>)> {
+    let rest = path.strip_prefix(WRITES)?.strip_prefix('/')?;
+    Some(rest.split_once('/').map_or((rest, None), |(option, name)| (option, Some(name))))
 }
 
 /// The path of a file in a directory.
@@ -298,8 +299,7 @@ pub(super) fn is_output(path: &str) -> bool {
 /// Whether a path is one that slmc writes: an entry comes from anywhere, and must lead nowhere else.
 fn is_a_path(path: &str) -> bool {
     let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', '\0', ':', '#']);
-    let known =
-        is_output(path) || inside(path).is_some() || of_option(path).is_some_and(|option| !option.contains('/'));
+    let known = is_output(path) || inside(path).is_some() || of_option(path).is_some();
     known && path.len() <= LONGEST_PATH && path.split('/').all(plain)
 }
 

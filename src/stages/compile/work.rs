@@ -7,7 +7,7 @@ use crate::artifact::text::{HOST_ONLY, TokenizerSummary};
 use crate::compile::emit::sampling_section;
 use crate::compile::fit::Footprint;
 use crate::compile::kv::KvFormat;
-use crate::compile::{ARTIFACT_MAGIC, CompileError, HostSections, TextSection, check_quantized, compile};
+use crate::compile::{ARTIFACT_MAGIC, CompileError, Compiled, HostSections, TextSection, check_quantized, compile};
 use crate::disk::atomic;
 use crate::disk::hash::hex;
 use crate::formats::{self, ModelFormatError, ModelSource};
@@ -16,6 +16,7 @@ use crate::model::size::WeightSize;
 use crate::model::spec::ModelKind;
 use crate::model::special_tokens::tokenizer_json;
 use crate::model::weights::Model;
+use crate::page::{NewPage, Page, PageReport};
 use crate::progress::Progress;
 use crate::report::{Report, Table, grouped};
 use crate::stages::StageError;
@@ -67,6 +68,8 @@ pub struct CompileOptions {
     pub context: Option<usize>,
     /// Whether the file ends after the device part.
     pub device_only: bool,
+    /// Directory of a page that runs it.
+    pub page: Option<PathBuf>,
     /// What a person asks for beside the model.
     pub additions: Additions,
     /// The command, for the provenance.
@@ -119,6 +122,9 @@ pub struct CompileReport {
     /// Tokens that are read already; absent where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix_tokens: Option<usize>,
+    /// The page that runs it; absent where none was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<PageReport>,
     /// Digest of the golden logits.
     pub golden_sha256: String,
 }
@@ -154,6 +160,9 @@ impl Report for CompileReport {
         if let Some(bytes) = self.draft_bytes {
             table.row(["draft model", &format!("{} bytes", grouped(bytes))]);
         }
+        if let Some(page) = &self.page {
+            table.row(["page", &page.words()]);
+        }
         table.row(["chunk", &format!("{} tokens together", footprint.chunk)]);
         table.row(["weight_bytes", &grouped(self.size.weight_bytes)]);
         table.row(["bits_per_weight", &format!("{:.3}", self.size.bits_per_weight)]);
@@ -173,6 +182,7 @@ impl Report for CompileReport {
 /// Compiles a quantized directory into an artifact; nothing is written unless it fits.
 pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> Result<CompileReport, StageError> {
     atomic::check_file(&options.out, ARTIFACT_MAGIC)?;
+    options.page.iter().try_for_each(|directory| atomic::check_directory(directory))?;
     let input = formats::open(&options.model)?;
     let model = input.model()?;
     // Before the tokenizer is asked for: this is the mistake to name first.
@@ -207,15 +217,27 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         chat_frame: frame.transpose()?.map(|frame| frame.to_section()),
         sampling: sampling(&model)?,
     };
+    let made = made(options, input.as_ref(), host_only.as_deref(), not_fixed.as_deref())?;
     let host = HostSections {
         tokenizer: tokenizer_json(&model.companions).map_err(TokenizerError::from)?,
-        provenance: Some(
-            made(options, input.as_ref(), host_only.as_deref(), not_fixed.as_deref())?.to_string().into_bytes(),
-        ),
+        provenance: Some(made.to_string().into_bytes()),
         chat_template: template.map(|template| template.to_section()),
     };
     let compiled = compile(&model, &options.target, options.context, &text, &host, progress)?;
     let view = ArtifactView::open(&compiled.bytes).map_err(CompileError::Emitted)?;
+    let page = options.page.as_deref().map(|directory| {
+        let page = Page {
+            name: &name(&options.out),
+            summary: summary(&model, &compiled),
+            spec: &model.spec,
+            artifact: &compiled.bytes,
+            device_bytes: compiled.footprint.flash_bytes as usize,
+            host_only: host_only.as_deref(),
+            provenance: &made,
+        };
+        NewPage::begin(&page, directory)
+    });
+    let page = page.transpose()?;
     let tokenizer = TokenizerSummary::of(&view, host_only);
     let chat_frame = ChatSummary::of(&view, not_fixed);
     let bytes = if options.device_only {
@@ -224,6 +246,7 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         &compiled.bytes[..]
     };
     atomic::write_file(&options.out, ARTIFACT_MAGIC, |out| out.write_all(bytes))?;
+    let page = page.map(NewPage::commit).transpose()?;
     Ok(CompileReport {
         target: options.target.name.clone(),
         layout: options.target.layout.name(),
@@ -241,8 +264,29 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         continuations_bytes: view.section(SectionKind::Continuations).map(|section| section.len() as u64),
         draft_bytes: view.section(SectionKind::Draft).map(|section| section.len() as u64),
         prefix_tokens: view.prefix().map(|prefix| prefix.tokens.len()),
+        page,
         golden_sha256: hex(&compiled.golden),
     })
+}
+
+/// The name of an artifact, for people.
+fn name(file: &Path) -> String {
+    file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// What a model is, in a line.
+fn summary(model: &Model, compiled: &Compiled) -> String {
+    let WeightSize { parameters, bits_per_weight, .. } = &compiled.size;
+    let parameters = match *parameters {
+        count if count < 10_000_000 => format!("{:.2} M", count as f64 / 1e6),
+        count => format!("{:.0} M", count as f64 / 1e6),
+    };
+    let kind = match model.spec.kind {
+        ModelKind::Decoder => "decoder",
+        ModelKind::Encoder => "encoder",
+    };
+    let context = grouped(compiled.footprint.context as u64);
+    format!("A {kind} of {parameters} parameters at {bits_per_weight:.2} bits each, for {context} tokens")
 }
 
 /// The section with the defaults of sampling, where a model draws tokens.

@@ -1,20 +1,33 @@
 //! WebAssembly with simd128, layout r8k4.off8. A vector of weights is 4 rows of 4 columns. 8-bit products use
 //! `i32x4.dot_i16x8` on bytes widened to 16 bits. The sums of a group of nibbles fit in 16 bits, so the `dot` that
 //! joins pairs applies the multiplier as well. For 2:4 matrices a swizzle selects the activations of the kept columns.
+//!
+//! Nibbles of dense matrices are multiplied as they are stored, n = w + 8, with sums that begin at -8 Σ a. A vector of sums
+//! has two 16-bit lanes for each of 4 rows, those of columns 0 1 and 2 3 of every step. Each begins at -4 Σ a, and what is in
+//! it at any time is at most 15 · 16 · 127 = 30,480. One token is multiplied with two tiles at a time.
+//!
+//! With relaxed-simd the products are `i16x8.relaxed_dot_i8x16_i7x16`. Its result is one and the same on every machine here:
+//! the second operand has 7 bits, and no pair, at most 2 · 15 · 127, saturates. Only such uses of relaxed-simd keep the bits.
 
 #![expect(unsafe_code, reason = "vector loads; bounds are those that `tiles::multiply` checks")]
 
 use super::columns::Columns;
+use super::scalar::{self, row_scale};
 use super::tiles::{self, TileSums};
-use super::{Activations, Kernels, Rows, SCALAR, scalar};
+use super::{Activations, Kernels, Rows, SCALAR};
 use crate::format::artifact::Matrix;
-use crate::layout::{BLOCK_COLUMNS, KEPT, Layout, TileShape};
+use crate::layout::{BLOCK_COLUMNS, KEPT, Layout, Storage, TileShape};
+#[cfg(target_feature = "relaxed-simd")]
+use core::arch::wasm32::i16x8_relaxed_dot_i8x16_i7x16;
 use core::arch::wasm32::{
-    i8x16_shuffle, i8x16_sub, i8x16_swizzle, i16x8_add, i16x8_extend_high_i8x16, i16x8_extend_low_i8x16,
-    i16x8_extmul_high_i8x16, i16x8_extmul_low_i8x16, i16x8_load_extend_i8x8, i32x4_add, i32x4_dot_i16x8,
-    i32x4_extract_lane, i32x4_shuffle, i32x4_splat, i64x2_shuffle, u8x16, u8x16_shr, u8x16_splat, v128, v128_and,
-    v128_load, v128_load32_splat, v128_or,
+    i8x16_shuffle, i8x16_sub, i8x16_swizzle, i16x8_add, i16x8_extadd_pairwise_i8x16, i16x8_extend_high_i8x16,
+    i16x8_extend_low_i8x16, i16x8_extmul_high_i8x16, i16x8_extmul_low_i8x16, i16x8_load_extend_i8x8,
+    i16x8_narrow_i32x4, i16x8_splat, i32x4_add, i32x4_dot_i16x8, i32x4_extract_lane, i32x4_shr, i32x4_shuffle,
+    i32x4_splat, i64x2_shuffle, u8x16, u8x16_shr, u8x16_splat, u16x8_shr, v128, v128_and, v128_load, v128_load32_splat,
+    v128_or,
 };
+#[cfg(not(target_feature = "relaxed-simd"))]
+use core::arch::wasm32::{i16x8_mul, i16x8_shl, i16x8_shr};
 use core::ops::Range;
 
 /// The table of simd128, which a module has as a whole or not at all: nothing is detected at run time.
@@ -22,10 +35,14 @@ pub(super) fn simd128() -> Option<&'static Kernels> {
     Some(const { &SIMD128 })
 }
 
-const SIMD128: Kernels = Kernels { name: "simd128", layout: Some(Layout::R8K4Offset8), multiply, scores, ..SCALAR };
+const NAME: &str = if cfg!(target_feature = "relaxed-simd") { "relaxed-simd" } else { "simd128" };
+const SIMD128: Kernels = Kernels { name: NAME, layout: Some(Layout::R8K4Offset8), multiply, scores, ..SCALAR };
 
 fn multiply(matrix: &Matrix<'_>, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) {
     match matrix.shape.layout {
+        Layout::R8K4Offset8 if matrix.shape.storage == Storage::W4G32 && input.rows() == 1 => {
+            decode4(matrix, input, tiles, output);
+        }
         Layout::R8K4Offset8 => tiles::multiply::<ROWS, Simd128>(matrix, input, tiles, output),
         _ => scalar::multiply(matrix, input, tiles, output),
     }
@@ -49,6 +66,17 @@ unsafe fn load(bytes: &[u8], at: usize) -> v128 {
     debug_assert!(at + 16 <= bytes.len());
     // SAFETY: the caller's promise; loads need no alignment.
     unsafe { v128_load(bytes.as_ptr().add(at).cast()) }
+}
+
+/// 8 bytes of a tile from `at`, as 16 bits.
+///
+/// # Safety
+/// The tile has them.
+#[inline(always)]
+unsafe fn load_widened(bytes: &[u8], at: usize) -> v128 {
+    debug_assert!(at + 8 <= bytes.len());
+    // SAFETY: the caller's promise; loads need no alignment.
+    unsafe { i16x8_load_extend_i8x8(bytes.as_ptr().add(at).cast()) }
 }
 
 /// [`load`] of a row of activations.
@@ -78,6 +106,188 @@ unsafe fn splat_four(row: &[i8], at: usize) -> v128 {
 fn nibbles(bytes: v128) -> (v128, v128) {
     let eight = u8x16_splat(8);
     (i8x16_sub(v128_and(bytes, u8x16_splat(15)), eight), i8x16_sub(u8x16_shr(bytes, 4), eight))
+}
+
+/// Four activations, four times, as [`add_nibbles`] takes them.
+#[cfg(target_feature = "relaxed-simd")]
+type Columns4 = v128;
+/// Four activations, four times, as [`add_nibbles`] takes them: those of even and of odd columns, widened.
+#[cfg(not(target_feature = "relaxed-simd"))]
+type Columns4 = [v128; 2];
+/// Nibbles n of 4 rows and 4 columns.
+#[cfg(target_feature = "relaxed-simd")]
+type Nibbles = v128;
+/// Nibbles n of 4 rows and 4 columns: those of even and of odd columns, in 16 bits each.
+#[cfg(not(target_feature = "relaxed-simd"))]
+type Nibbles = [v128; 2];
+
+/// The activations of four columns.
+///
+/// # Safety
+/// The row has them from `at`.
+#[inline(always)]
+unsafe fn columns4(row: &[i8], at: usize) -> Columns4 {
+    // SAFETY: the caller's promise.
+    let values = unsafe { splat_four(row, at) };
+    #[cfg(target_feature = "relaxed-simd")]
+    return values;
+    #[cfg(not(target_feature = "relaxed-simd"))]
+    return [i16x8_shr(i16x8_shl(values, 8), 8), i16x8_shr(values, 8)];
+}
+
+/// The low and the high nibbles of 16 bytes.
+#[inline(always)]
+fn unsigned_nibbles(bytes: v128) -> [Nibbles; 2] {
+    #[cfg(target_feature = "relaxed-simd")]
+    {
+        let mask = u8x16_splat(15);
+        // Bits of the neighbour that a shift of 16 bits brings are cut off.
+        [v128_and(bytes, mask), v128_and(u16x8_shr(bytes, 4), mask)]
+    }
+    #[cfg(not(target_feature = "relaxed-simd"))]
+    {
+        let mask = i16x8_splat(15);
+        let nibble = |shift: u32| v128_and(u16x8_shr(bytes, shift), mask);
+        [[v128_and(bytes, mask), nibble(8)], [nibble(4), u16x8_shr(bytes, 12)]]
+    }
+}
+
+/// Adds Σ n · a to the sums of 4 rows.
+#[inline(always)]
+fn add_nibbles(sums: v128, nibbles: Nibbles, values: Columns4) -> v128 {
+    #[cfg(target_feature = "relaxed-simd")]
+    return i16x8_add(sums, i16x8_relaxed_dot_i8x16_i7x16(values, nibbles));
+    #[cfg(not(target_feature = "relaxed-simd"))]
+    return i16x8_add(sums, i16x8_add(i16x8_mul(nibbles[0], values[0]), i16x8_mul(nibbles[1], values[1])));
+}
+
+/// Where the sums of a group begin, by -8 Σ a in every lane of 32 bits: the half of it in every lane of 16, which it fits, being
+/// at most 16,256.
+#[inline(always)]
+fn begin(offset: v128) -> v128 {
+    let half = i32x4_shr(offset, 1);
+    i16x8_narrow_i32x4(half, half)
+}
+
+/// -8 Σ a of a group of 32 activations, in every lane.
+///
+/// # Safety
+/// The row has them from `at`.
+#[inline(always)]
+unsafe fn offset(row: &[i8], at: usize) -> v128 {
+    // SAFETY: the caller's promise.
+    let halves = unsafe { (load_row(row, at), load_row(row, at + 16)) };
+    let pairs = i16x8_add(i16x8_extadd_pairwise_i8x16(halves.0), i16x8_extadd_pairwise_i8x16(halves.1));
+    let sums = i32x4_dot_i16x8(pairs, i16x8_splat(-8));
+    let sums = i32x4_add(sums, i64x2_shuffle::<1, 0>(sums, sums));
+    i32x4_add(sums, i32x4_shuffle::<1, 0, 3, 2>(sums, sums))
+}
+
+/// The eight multipliers of a group, as [`add_scaled`] takes them: rows 0 to 3, rows 4 to 7.
+///
+/// # Safety
+/// The tile has 8 bytes from `at`.
+#[inline(always)]
+unsafe fn multipliers_of_fours(tile: &[u8], at: usize) -> [v128; 2] {
+    // SAFETY: the caller's promise.
+    let m = unsafe { load_widened(tile, at) };
+    [
+        i8x16_shuffle::<0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 6, 7>(m, m),
+        i8x16_shuffle::<8, 9, 8, 9, 10, 11, 10, 11, 12, 13, 12, 13, 14, 15, 14, 15>(m, m),
+    ]
+}
+
+/// Adds the sums of a group times its multipliers, both lanes of a row in one.
+#[inline(always)]
+fn add_scaled(total: v128, sums: v128, multipliers: v128) -> v128 {
+    i32x4_add(total, i32x4_dot_i16x8(sums, multipliers))
+}
+
+/// Sums of T dense tiles of nibbles with M rows of activations; `offset` gives -8 Σ a of a group of a row.
+///
+/// # Safety
+/// The tiles and the rows are of that shape.
+#[inline(always)]
+unsafe fn dense4<const T: usize, const M: usize>(
+    shape: &TileShape,
+    tiles: [&[u8]; T],
+    rows: [&[i8]; M],
+    offset: impl Fn(usize, usize) -> v128,
+) -> [[[i32; ROWS]; M]; T] {
+    let mut totals = [[[i32x4_splat(0); 2]; M]; T];
+    for group in 0..shape.blocks {
+        // SAFETY: a group has 32 columns, 128 bytes of values and 8 multipliers.
+        unsafe {
+            let first: [v128; M] = core::array::from_fn(|m| begin(offset(m, group)));
+            let mut sums = [first.map(|first| [first; 2]); T];
+            for step in 0..4 {
+                let column = group * BLOCK_COLUMNS + step * 4;
+                let low = rows.map(|row| columns4(row, column));
+                let high = rows.map(|row| columns4(row, column + 16));
+                for (tile, sums) in tiles.iter().zip(&mut sums) {
+                    for half in 0..2 {
+                        let weights = unsigned_nibbles(load(tile, (group * 4 + step) * STEP + half * 16));
+                        for (m, sums) in sums.iter_mut().enumerate() {
+                            sums[half] = add_nibbles(sums[half], weights[0], low[m]);
+                            sums[half] = add_nibbles(sums[half], weights[1], high[m]);
+                        }
+                    }
+                }
+            }
+            for ((tile, totals), sums) in tiles.iter().zip(&mut totals).zip(&sums) {
+                let multipliers = multipliers_of_fours(tile, shape.multiplier_offset(0, group));
+                for (totals, sums) in totals.iter_mut().zip(sums) {
+                    for half in 0..2 {
+                        totals[half] = add_scaled(totals[half], sums[half], multipliers[half]);
+                    }
+                }
+            }
+        }
+    }
+    totals.map(|totals| totals.map(rows_of))
+}
+
+/// [`Kernels::multiply`] of one token with a dense matrix of nibbles, by two tiles at a time: its activations are widened and
+/// repeated for both, and the offsets of its groups are those that are at hand.
+fn decode4(matrix: &Matrix<'_>, input: &Activations<'_>, tiles: Range<usize>, output: &mut Columns<'_>) {
+    input.check(matrix, &tiles, output);
+    let (shape, first) = (&matrix.shape, output.range().start);
+    let (row, offsets, token_scale) = (input.row(0), &input.offsets[..shape.blocks], input.scales[0]);
+    let tile = |index: usize| &matrix.bytes[index * shape.stride..][..shape.stride];
+    let offset = |_, group: usize| i32x4_splat(offsets[group]);
+    let mut write = |index: usize, sums: &[i32; ROWS]| {
+        let count = ROWS.min(matrix.rows - index * ROWS);
+        let out = &mut output.row(0)[index * ROWS - first..][..count];
+        for (r, out) in out.iter_mut().enumerate() {
+            *out = sums[r] as f32 * row_scale(shape, tile(index), r) * token_scale;
+        }
+    };
+    let mut index = tiles.start;
+    while index + 2 <= tiles.end {
+        // SAFETY: `check` has seen that the row is of this shape; a tile has its bytes.
+        let [a, b] = unsafe { dense4(shape, [tile(index), tile(index + 1)], [row], offset) };
+        write(index, &a[0]);
+        write(index + 1, &b[0]);
+        index += 2;
+    }
+    if index < tiles.end {
+        // SAFETY: as above.
+        let [sums] = unsafe { dense4(shape, [tile(index)], [row], offset) };
+        write(index, &sums[0]);
+    }
+}
+
+/// The sums of eight rows as they are in the lanes of two vectors.
+#[inline(always)]
+fn rows_of(totals: [v128; 2]) -> [i32; ROWS] {
+    let mut out = [0; ROWS];
+    for (out, four) in out.chunks_exact_mut(4).zip(totals) {
+        out[0] = i32x4_extract_lane::<0>(four);
+        out[1] = i32x4_extract_lane::<1>(four);
+        out[2] = i32x4_extract_lane::<2>(four);
+        out[3] = i32x4_extract_lane::<3>(four);
+    }
+    out
 }
 
 /// The eight multipliers of a group, repeated for the 16-bit lanes of a row: rows 0 1, 2 3, 4 5, 6 7.
@@ -174,7 +384,8 @@ impl TileSums<ROWS> for Simd128 {
             unsafe {
                 let values = rows.map(|row| i16x8_extend_low_i8x16(splat_four(row, step * 4)));
                 for half in 0..2 {
-                    let weights = widen(load(tile, step * STEP + half * 16));
+                    let at = step * STEP + half * 16;
+                    let weights = (load_widened(tile, at), load_widened(tile, at + 8));
                     for (sums, &values) in sums.iter_mut().zip(&values) {
                         add_products(sums, half, weights, (values, values));
                     }
@@ -186,28 +397,9 @@ impl TileSums<ROWS> for Simd128 {
 
     #[inline(always)]
     fn w4<const M: usize>(shape: &TileShape, tile: &[u8], rows: [&[i8]; M]) -> [[i32; ROWS]; M] {
-        let mut totals = zero::<M>();
-        for group in 0..shape.blocks {
-            let mut sums = zero::<M>();
-            // SAFETY: a group has 32 columns, 128 bytes of values and 8 multipliers.
-            unsafe {
-                for step in 0..4 {
-                    let column = group * BLOCK_COLUMNS + step * 4;
-                    let low = rows.map(|row| splat_four(row, column));
-                    let high = rows.map(|row| splat_four(row, column + 16));
-                    for half in 0..2 {
-                        let weights = nibbles(load(tile, (group * 4 + step) * STEP + half * 16));
-                        for (m, sums) in sums.iter_mut().enumerate() {
-                            add_small(sums, half, weights.0, low[m]);
-                            add_small(sums, half, weights.1, high[m]);
-                        }
-                    }
-                }
-                let multipliers = multipliers(tile, shape.multiplier_offset(0, group));
-                totals.iter_mut().zip(&sums).for_each(|(total, group)| add_group(total, group, &multipliers));
-            }
-        }
-        join(totals)
+        // SAFETY: `tiles::multiply` has seen that tile and rows are of this shape, whose groups have 32 columns.
+        let [sums] = unsafe { dense4(shape, [tile], rows, |m, group| offset(rows[m], group * BLOCK_COLUMNS)) };
+        sums
     }
 
     #[inline(always)]
