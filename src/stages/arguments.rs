@@ -30,7 +30,7 @@ pub enum Meaning {
     },
     /// A file that is there, or one of these words.
     Reads(&'static [&'static str]),
-    /// A file beside the outputs.
+    /// A file or a directory beside the outputs.
     Writes,
     /// A file beside the outputs that several stages may read and fill.
     Shares,
@@ -103,6 +103,8 @@ values! {
     TextOrChat(PathBuf, PathBufValueParser) = Meaning::Reads(&[CHAT]);
     /// A file that is written.
     WriteFile(PathBuf, PathBufValueParser) = Meaning::Writes;
+    /// A directory that is written.
+    WriteFolder(PathBuf, PathBufValueParser) = Meaning::Writes;
     /// A file that is filled by whoever needs it first.
     SharedFile(PathBuf, PathBufValueParser) = Meaning::Shares;
     /// A name of `slmc targets`, or a target file.

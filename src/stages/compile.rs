@@ -5,7 +5,7 @@ mod prefix;
 mod work;
 
 use super::arguments::groups::{ConstraintArgs, DRAFTS, MODEL_AND_OUTPUT, PREFIX, TARGET};
-use super::arguments::{Artifact, QuantizedModel, TargetName, TextOrChat, TextOrSelf, path};
+use super::arguments::{Artifact, QuantizedModel, TargetName, TextOrChat, TextOrSelf, WriteFolder, path};
 use super::error::StageError;
 use super::known::{Known, KnownModel};
 use super::limits::check_memory;
@@ -17,6 +17,7 @@ use crate::compile::kv::KvFormat;
 use crate::compile::sections::{Asked, SectionBytes};
 use crate::compile::{ARTIFACT_MAGIC, CompileError, golden_size};
 use crate::disk::atomic;
+use crate::firmware;
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::quantize::policy::not_sparse;
 use crate::shell::Shell;
@@ -38,6 +39,7 @@ pub use work::{Additions, CompileOptions, CompileReport, compile_directory};
 Examples:
   slmc compile out/mixed --target cortex-m55 --context 256 -o out/mixed.slm
   slmc compile out/w4 --target boards/mine.toml --device-only -o out/w4.slm
+  slmc compile out/mixed --target cortex-m55 --context 256 --firmware out/board -o out/mixed.slm
   slmc compile out/w4 --target generic --draft out/student.slm --continuations self -o out/w4.slm")]
 pub struct Args {
     /// Directory written by `slmc quantize`
@@ -101,6 +103,14 @@ pub struct Args {
     /// That is, the part of the file that only build machines read.
     #[arg(long, help_heading = MODEL_AND_OUTPUT)]
     device_only: bool,
+
+    /// Folder to write that builds into a program of the device
+    ///
+    /// With the artifact as an object to link, the header of the C interface, the planned memory as static arrays, a main that
+    /// generates, the runtime's sources, CMakeLists, notes for Zephyr, ESP-IDF and PlatformIO. It builds for this machine too. A
+    /// folder that slmc wrote is replaced if nobody has changed it.
+    #[arg(long, value_name = "DIR", help_heading = MODEL_AND_OUTPUT)]
+    firmware: Option<WriteFolder>,
 
     /// Artifact to write; an existing artifact is replaced
     #[arg(short, long, value_name = "FILE.slm", help_heading = MODEL_AND_OUTPUT)]
@@ -257,6 +267,9 @@ impl Stage for Compile {
             }
         }
         faults.check("out", atomic::check_file(&args.out, ARTIFACT_MAGIC));
+        if let Some(folder) = &args.firmware {
+            faults.check("firmware", firmware::check(folder));
+        }
         let predicted = match (&model, &target, known) {
             (Some(model), Some(target), Known::Planned(_)) => args.predicted(model, target),
             _ => Prediction::default(),
@@ -272,6 +285,7 @@ impl Stage for Compile {
             target,
             context: args.context,
             device_only: args.device_only,
+            firmware: path(&args.firmware),
             additions: Additions {
                 continuations: path(&args.continuations),
                 draft: path(&args.draft),
@@ -291,6 +305,9 @@ impl Stage for Compile {
         match compile_directory(options, shell) {
             Ok(report) => {
                 shell.status("Wrote", options.out.display());
+                if let Some(folder) = &options.firmware {
+                    shell.status("Wrote", folder.display());
+                }
                 Outcome::passed(&report)
             }
             Err(StageError::Compile(CompileError::DoesNotFit(answer))) => Outcome::failed(answer.as_ref()),

@@ -5,6 +5,7 @@
 //! output_files   output             an artifact                     stdout_raw   {"schema":"slmc.entry/2","key":{…},"kind":…,
 //!                output/NAME        a file of a directory                         "report":{…},"seconds":…,"made_by":…,…}
 //!                writes/OPTION      a file that an option names    exit_code    0
+//!                writes/OPTION/NAME  a file of a directory that an option names
 //!                PATH#0001, …       pieces of 256 MiB of a longer file    stderr_raw   {"key_id":…,"ed25519":…}, if signed
 //! ```
 //!
@@ -275,9 +276,10 @@ pub(super) fn inside(path: &str) -> Option<&str> {
     path.strip_prefix(OUTPUT)?.strip_prefix('/')
 }
 
-/// The option that names a file.
-pub(super) fn of_option(path: &str) -> Option<&str> {
-    path.strip_prefix(WRITES)?.strip_prefix('/')
+/// The option that names a file, or the directory that a file is in, and its place there.
+pub(super) fn of_option(path: &str) -> Option<(&str, Option<&str>)> {
+    let path = path.strip_prefix(WRITES)?.strip_prefix('/')?;
+    Some(path.split_once('/').map_or((path, None), |(option, name)| (option, Some(name))))
 }
 
 /// The path of a file in a directory.
@@ -298,8 +300,7 @@ pub(super) fn is_output(path: &str) -> bool {
 /// Whether a path is one that slmc writes: an entry comes from anywhere, and must lead nowhere else.
 fn is_a_path(path: &str) -> bool {
     let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', '\0', ':', '#']);
-    let known =
-        is_output(path) || inside(path).is_some() || of_option(path).is_some_and(|option| !option.contains('/'));
+    let known = is_output(path) || inside(path).is_some() || of_option(path).is_some();
     known && path.len() <= LONGEST_PATH && path.split('/').all(plain)
 }
 
@@ -336,13 +337,14 @@ mod tests {
         let files = vec![
             file("output/config.json", &[7]),
             file("output/model.safetensors", &[PIECE, PIECE, 3]),
+            file("writes/firmware/src/main.c", &[5]),
             file("writes/metrics", &[0]),
         ];
         let (key, entry) = sample(files);
         let read = Entry::decode(&key, &entry.encode()).expect("it is sound");
         assert_eq!(read, entry);
         assert_eq!(read.message(), entry.message());
-        assert_eq!(entry.blobs().count(), 5);
+        assert_eq!(entry.blobs().count(), 6);
         let other = digest_of(&json!({"kind": "prune"}));
         assert_eq!(Entry::decode(&other, &entry.encode()), Err("is that of another key".to_owned()));
     }
@@ -374,7 +376,7 @@ mod tests {
             "output//x",
             "other",
             "writes",
-            "writes/a/b",
+            "writes/a/../b",
             "output/a\\b",
             "output/..",
         ] {

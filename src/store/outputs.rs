@@ -18,7 +18,7 @@ pub struct Outputs {
     pub is_directory: bool,
     /// The first bytes of an artifact, by which a file that may be replaced is known.
     pub magic: &'static [u8],
-    /// Other files, by the options that name them.
+    /// Other files and directories, by the options that name them.
     pub writes: Vec<(String, PathBuf)>,
 }
 
@@ -33,13 +33,18 @@ impl Outputs {
     pub fn places(&self) -> Result<Vec<(String, PathBuf)>, StoreError> {
         let mut files = Vec::new();
         match &self.output {
-            Some(output) if self.is_directory => walk(output, "", &mut files)?,
+            Some(output) if self.is_directory => walk(output, &in_output(""), &mut files)?,
             Some(output) => files.push(("output".to_owned(), output.clone())),
             None => {}
         }
-        // A file that an option names may not be there, where the stage had nothing to write.
-        let writes = self.writes.iter().filter(|(_, path)| path.is_file());
-        files.extend(writes.map(|(option, path)| (by_option(option), path.clone())));
+        // What an option names may not be there, where the stage had nothing to write.
+        for (option, path) in &self.writes {
+            if path.is_dir() {
+                walk(path, &format!("{}/", by_option(option)), &mut files)?;
+            } else if path.is_file() {
+                files.push((by_option(option), path.clone()));
+            }
+        }
         files.sort();
         Ok(files)
     }
@@ -47,7 +52,7 @@ impl Outputs {
     /// Whether an entry has the files that belong to these places.
     pub fn fits(&self, files: &[EntryFile]) -> bool {
         let known = |file: &EntryFile| match of_option(&file.path) {
-            Some(option) => self.writes.iter().any(|(own, _)| own == option),
+            Some((option, _)) => self.writes.iter().any(|(own, _)| own == option),
             None => match self.is_directory {
                 true => inside(&file.path).is_some(),
                 false => is_output(&file.path),
@@ -61,33 +66,50 @@ impl Outputs {
     pub(super) fn place(&self, files: &[EntryFile], fill: &mut Fill<'_>) -> Result<(), StoreError> {
         if let Some(output) = &self.output {
             if self.is_directory {
-                let new = NewDirectory::begin(output)?;
-                for file in files {
-                    let Some(name) = inside(&file.path) else { continue };
-                    let path = new.path().join(name);
-                    if let Some(folder) = path.parent() {
-                        fs::create_dir_all(folder).map_err(StoreError::io("made", folder))?;
-                    }
-                    let mut out = File::options()
-                        .create_new(true)
-                        .read(true)
-                        .write(true)
-                        .open(&path)
-                        .map_err(StoreError::io("written", &path))?;
-                    fill(file, &mut out)?;
-                }
-                new.commit()?;
+                place_directory(output, files.iter().filter_map(|file| Some((inside(&file.path)?, file))), fill)?;
             } else if let Some(file) = files.iter().find(|file| is_output(&file.path)) {
                 place_file(output, self.magic, file, fill)?;
             }
         }
         for (option, path) in &self.writes {
-            if let Some(file) = files.iter().find(|file| of_option(&file.path) == Some(option)) {
+            if let Some(file) = files.iter().find(|file| of_option(&file.path) == Some((option, None))) {
                 place_file(path, b"", file, fill)?;
+                continue;
+            }
+            let named = |file: &'_ EntryFile| match of_option(&file.path) {
+                Some((own, Some(_))) => own == option,
+                _ => false,
+            };
+            if files.iter().any(named) {
+                let own = files.iter().filter(|file| named(file));
+                place_directory(path, own.filter_map(|file| Some((of_option(&file.path)?.1?, file))), fill)?;
             }
         }
         Ok(())
     }
+}
+
+/// Puts files in place as a directory, by their names there.
+fn place_directory<'f>(
+    output: &Path,
+    files: impl Iterator<Item = (&'f str, &'f EntryFile)>,
+    fill: &mut Fill<'_>,
+) -> Result<(), StoreError> {
+    let new = NewDirectory::begin(output)?;
+    for (name, file) in files {
+        let path = new.path().join(name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(StoreError::io("made", folder))?;
+        }
+        let mut out = File::options()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(StoreError::io("written", &path))?;
+        fill(file, &mut out)?;
+    }
+    Ok(new.commit()?)
 }
 
 fn place_file(path: &Path, magic: &[u8], file: &EntryFile, fill: &mut Fill<'_>) -> Result<(), StoreError> {
@@ -100,6 +122,7 @@ fn place_file(path: &Path, magic: &[u8], file: &EntryFile, fill: &mut Fill<'_>) 
     Ok(atomic::write_file(path, magic, |out| io::copy(&mut content, out).map(drop))?)
 }
 
+/// The files below a folder, by their paths in an entry, which begin with `prefix`.
 fn walk(folder: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) -> Result<(), StoreError> {
     for entry in fs::read_dir(folder).map_err(StoreError::io("listed", folder))? {
         let path = entry.map_err(StoreError::io("listed", folder))?.path();
@@ -110,7 +133,7 @@ fn walk(folder: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) -> Resu
         };
         match path.is_dir() {
             true => walk(&path, &format!("{prefix}{name}/"), files)?,
-            false => files.push((in_output(&format!("{prefix}{name}")), path)),
+            false => files.push((format!("{prefix}{name}"), path)),
         }
     }
     Ok(())

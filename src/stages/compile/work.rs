@@ -7,13 +7,14 @@ use crate::artifact::text::{HOST_ONLY, TokenizerSummary};
 use crate::compile::emit::sampling_section;
 use crate::compile::fit::Footprint;
 use crate::compile::kv::KvFormat;
-use crate::compile::{ARTIFACT_MAGIC, CompileError, HostSections, TextSection, check_quantized, compile};
+use crate::compile::{ARTIFACT_MAGIC, CompileError, Compiled, HostSections, TextSection, check_quantized, compile};
 use crate::disk::atomic;
 use crate::disk::hash::hex;
+use crate::firmware::{self, BEGINNING, FirmwareReport};
 use crate::formats::{self, ModelFormatError, ModelSource};
 use crate::model::generation;
 use crate::model::size::WeightSize;
-use crate::model::spec::ModelKind;
+use crate::model::spec::{Head, ModelKind};
 use crate::model::special_tokens::tokenizer_json;
 use crate::model::weights::Model;
 use crate::progress::Progress;
@@ -67,6 +68,8 @@ pub struct CompileOptions {
     pub context: Option<usize>,
     /// Whether the file ends after the device part.
     pub device_only: bool,
+    /// The folder to write that builds into firmware.
+    pub firmware: Option<PathBuf>,
     /// What a person asks for beside the model.
     pub additions: Additions,
     /// The command, for the provenance.
@@ -119,6 +122,9 @@ pub struct CompileReport {
     /// Tokens that are read already; absent where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix_tokens: Option<usize>,
+    /// The folder that builds into firmware; absent where none was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<FirmwareReport>,
     /// Digest of the golden logits.
     pub golden_sha256: String,
 }
@@ -166,6 +172,7 @@ impl Report for CompileReport {
                 &format!("{pooling}, {}", if normalized { "scaled to length one" } else { "not scaled" }),
             ]);
         }
+        self.firmware.iter().for_each(|firmware| firmware.rows(&mut table));
         format!("{table}\ngolden_sha256  {}", self.golden_sha256)
     }
 }
@@ -173,6 +180,9 @@ impl Report for CompileReport {
 /// Compiles a quantized directory into an artifact; nothing is written unless it fits.
 pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> Result<CompileReport, StageError> {
     atomic::check_file(&options.out, ARTIFACT_MAGIC)?;
+    if let Some(folder) = &options.firmware {
+        firmware::check(folder)?;
+    }
     let input = formats::open(&options.model)?;
     let model = input.model()?;
     // Before the tokenizer is asked for: this is the mistake to name first.
@@ -207,11 +217,10 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         chat_frame: frame.transpose()?.map(|frame| frame.to_section()),
         sampling: sampling(&model)?,
     };
+    let made = made(options, input.as_ref(), host_only.as_deref(), not_fixed.as_deref())?;
     let host = HostSections {
         tokenizer: tokenizer_json(&model.companions).map_err(TokenizerError::from)?,
-        provenance: Some(
-            made(options, input.as_ref(), host_only.as_deref(), not_fixed.as_deref())?.to_string().into_bytes(),
-        ),
+        provenance: Some(made.to_string().into_bytes()),
         chat_template: template.map(|template| template.to_section()),
     };
     let compiled = compile(&model, &options.target, options.context, &text, &host, progress)?;
@@ -223,7 +232,13 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
     } else {
         &compiled.bytes[..]
     };
+    // Whole before the artifact is written, in its place after it.
+    let folder = match &options.firmware {
+        Some(folder) => Some(firmware_folder(folder, options, &compiled, &model, &mut tokenizer, made)?),
+        None => None,
+    };
     atomic::write_file(&options.out, ARTIFACT_MAGIC, |out| out.write_all(bytes))?;
+    let firmware = folder.map(firmware::Pending::commit).transpose()?;
     Ok(CompileReport {
         target: options.target.name.clone(),
         layout: options.target.layout.name(),
@@ -241,8 +256,41 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         continuations_bytes: view.section(SectionKind::Continuations).map(|section| section.len() as u64),
         draft_bytes: view.section(SectionKind::Draft).map(|section| section.len() as u64),
         prefix_tokens: view.prefix().map(|prefix| prefix.tokens.len()),
+        firmware,
         golden_sha256: hex(&compiled.golden),
     })
+}
+
+/// The folder that builds into firmware, of the artifact's device part.
+fn firmware_folder(
+    folder: &Path,
+    options: &CompileOptions,
+    compiled: &Compiled,
+    model: &Model,
+    tokenizer: &mut Tokenizer,
+    made: Value,
+) -> Result<firmware::Pending, StageError> {
+    let device = &compiled.bytes[..compiled.footprint.flash_bytes as usize];
+    let view = ArtifactView::open(device).map_err(CompileError::Emitted)?;
+    let labels = match &model.spec.head {
+        Head::Classifier { labels, .. } => &labels[..],
+        _ => &[],
+    };
+    let prompt_tokens = match view.text() {
+        Some(_) => Vec::new(),
+        None if model.spec.kind == ModelKind::Decoder => {
+            [model.spec.opening.clone(), tokenizer.encode_plain(BEGINNING)?].concat()
+        }
+        None => tokenizer.encode_with_specials(BEGINNING)?,
+    };
+    let content = firmware::Content {
+        view: &view,
+        target: &options.target,
+        footprint: compiled.footprint,
+        labels,
+        prompt_tokens: &prompt_tokens,
+    };
+    Ok(firmware::write(folder, &content, made)?)
 }
 
 /// The section with the defaults of sampling, where a model draws tokens.

@@ -1,0 +1,36 @@
+//! README.md of a folder, from its template: what is there, and the commands that build and run it. Commands are the indented lines;
+//! a test takes those below a heading and runs them word for word.
+
+use super::machine::Board;
+use super::{Content, FirmwareError, headers, runtime};
+use minijinja::{Environment, context};
+
+const TEMPLATE: &str = include_str!("folder/README.md");
+
+/// The notes of a folder.
+///
+/// # Errors
+/// A template that does not render: a defect of slmc.
+pub fn notes(
+    content: &Content<'_>,
+    board: Option<Board>,
+    object: Option<&str>,
+    needed: &[String],
+) -> Result<String, FirmwareError> {
+    let mut environment = Environment::new();
+    environment.set_keep_trailing_newline(true);
+    environment.set_trim_blocks(true);
+    let values = context! {
+        target => content.target.name,
+        triple => content.target.triple,
+        board => board.map(|board| context! { name => board.name, core => board.core, triple => board.triple }),
+        object => object,
+        features => needed.join(", "),
+        further => runtime::further(needed)?.join(", "),
+        prompt => headers::prompt(content),
+        decoder => content.view.spec().is_decoder(),
+        asks => headers::asks(content),
+        version => env!("CARGO_PKG_VERSION"),
+    };
+    environment.render_str(TEMPLATE, values).map_err(FirmwareError::Notes)
+}
