@@ -11,7 +11,7 @@ use slm_runtime::tokenizer::Tokenizer;
 use std::fmt::Write;
 
 /// What a main asks unless a person says otherwise.
-pub const QUESTION: &str = "What is the capital of France?";
+pub(super) const QUESTION: &str = "What is the capital of France?";
 /// What a main continues unless a person says otherwise.
 pub const BEGINNING: &str = "Once upon a time";
 /// Tokens that a main adds unless a person says otherwise.
@@ -37,17 +37,17 @@ fn encode_bytes(tokenizer: &Tokenizer<'_>) -> (usize, usize) {
 }
 
 /// Whether the main asks through the artifact's chat frame.
-pub fn asks(content: &Content<'_>) -> bool {
+pub(super) fn asks(content: &Content<'_>) -> bool {
     content.view.chat_frame().is_some() && Tokenizer::of(content.view).is_some() && content.view.spec().is_decoder()
 }
 
 /// What the main reads unless a person says otherwise.
-pub fn prompt(content: &Content<'_>) -> &'static str {
+pub(super) fn prompt(content: &Content<'_>) -> &'static str {
     if asks(content) { QUESTION } else { BEGINNING }
 }
 
 /// `model_memory.h`.
-pub fn memory(content: &Content<'_>) -> String {
+pub(super) fn memory(content: &Content<'_>) -> String {
     let (view, footprint, target) = (content.view, &content.footprint, content.target);
     let spec = view.spec();
     let mut text = format!(
@@ -106,9 +106,17 @@ pub fn memory(content: &Content<'_>) -> String {
     define("MODEL_OUTPUT", output, "`output` of slm_facts.");
     define("MODEL_VOCABULARY", u64::from(spec.vocabulary), "Tokens.");
     define("MODEL_CONTEXT", u64::from(spec.context), "Positions.");
-    define("MODEL_HAS_GRAMMAR", u64::from(view.section(SectionKind::Grammar).is_some()), "Whether outputs follow a grammar.");
+    define(
+        "MODEL_HAS_GRAMMAR",
+        u64::from(view.section(SectionKind::Grammar).is_some()),
+        "Whether outputs follow a grammar.",
+    );
     let prefix = view.prefix().map_or(0, |prefix| prefix.tokens.iter().count() as u64);
-    define("MODEL_HAS_PREFIX", u64::from(prefix > 0), "Whether there is a text that sequences begin with, read already.");
+    define(
+        "MODEL_HAS_PREFIX",
+        u64::from(prefix > 0),
+        "Whether there is a text that sequences begin with, read already.",
+    );
     define("MODEL_PREFIX_TOKENS", prefix, "Its tokens.");
     let frame = view.chat_frame().map_or(0, |frame| {
         [FramePart::OpenUser, FramePart::UserToAssistant].into_iter().map(|part| frame.text(part).len() as u64).sum()
@@ -126,7 +134,7 @@ pub fn memory(content: &Content<'_>) -> String {
 }
 
 /// `firmware_config.h`.
-pub fn config(content: &Content<'_>) -> String {
+pub(super) fn config(content: &Content<'_>) -> String {
     let tokens: Vec<String> = content.prompt_tokens.iter().map(ToString::to_string).collect();
     let ids = match tokens.is_empty() {
         true => String::new(),

@@ -3,6 +3,7 @@
 
 use super::machine::Board;
 use super::{Content, FirmwareError, headers, runtime};
+use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, context};
 
 const TEMPLATE: &str = include_str!("folder/README.md");
@@ -11,18 +12,18 @@ const TEMPLATE: &str = include_str!("folder/README.md");
 ///
 /// # Errors
 /// A template that does not render: a defect of slmc.
-pub fn notes(
+pub(super) fn notes(
     content: &Content<'_>,
     board: Option<Board>,
     object: Option<&str>,
     needed: &[String],
 ) -> Result<String, FirmwareError> {
     let mut environment = Environment::new();
-    environment.set_keep_trailing_newline(true);
-    environment.set_trim_blocks(true);
+    let syntax = SyntaxConfig::builder().trim_blocks(true).keep_trailing_newline(true).build();
+    environment.set_syntax(syntax.map_err(FirmwareError::Notes)?);
     let values = context! {
-        target => content.target.name,
-        triple => content.target.triple,
+        target => &content.target.name,
+        triple => &content.target.triple,
         board => board.map(|board| context! { name => board.name, core => board.core, triple => board.triple }),
         object => object,
         features => needed.join(", "),

@@ -12,16 +12,15 @@ use object::{BinaryFormat, Endianness, FileFlags, SectionKind, SymbolFlags, Symb
 use slm_runtime::layout::ALIGNMENT;
 
 /// Name of the section, which a linker script may place.
-pub const SECTION: &str = ".rodata.slm_artifact";
+pub(super) const SECTION: &str = ".rodata.slm_artifact";
 
 /// The object of an artifact for a machine.
 ///
 /// # Errors
 /// The writer's words, where the format has no room for the artifact: 4 GiB on machines of 32 bits.
-pub fn object(artifact: &[u8], machine: Machine) -> Result<Vec<u8>, String> {
+pub(super) fn object(artifact: &[u8], machine: Machine) -> Result<Vec<u8>, String> {
     let mut file = Object::new(BinaryFormat::Elf, machine.architecture, Endianness::Little);
-    file.flags =
-        FileFlags::Elf { os_abi: object::elf::ELFOSABI_NONE, abi_version: 0, e_flags: object::elf::FileFlags(machine.flags) };
+    file.flags = FileFlags::Elf { os_abi: object::elf::ELFOSABI_NONE, abi_version: 0, e_flags: machine.flags };
     let segment = file.segment_name(StandardSegment::Data).to_vec();
     let section = file.add_section(segment.clone(), SECTION.into(), SectionKind::ReadOnlyData);
     file.append_section_data(section, artifact, ALIGNMENT as u64);

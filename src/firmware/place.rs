@@ -37,7 +37,7 @@ pub fn check(path: &Path) -> Result<(), FirmwareError> {
         if !place.is_file() {
             return changed(file, "was removed");
         }
-        if digest.as_str() != Some(&hex(&file_sha256(&place)?)) {
+        if digest.as_str() != Some(hex(&file_sha256(&place)?).as_str()) {
             return changed(file, "was changed");
         }
     }

@@ -14,7 +14,7 @@ static SOURCES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/runtime_s
 /// The crate's manifest, from which the folder's is made.
 const MANIFEST: &str = include_str!("../runtime/Cargo.toml");
 /// The header of its functions.
-pub const HEADER: &str = include_str!("../runtime/include/slm.h");
+pub(super) const HEADER: &str = include_str!("../runtime/include/slm.h");
 /// Its name.
 const PACKAGE: &str = "slm-runtime";
 
@@ -59,7 +59,7 @@ fn brings_crates(name: &str, features: &BTreeMap<String, Vec<String>>) -> bool {
 ///
 /// # Errors
 /// A manifest that is none: a defect of slmc.
-pub fn needed(view: &ArtifactView<'_>) -> Result<Vec<String>, FirmwareError> {
+pub(super) fn needed(view: &ArtifactView<'_>) -> Result<Vec<String>, FirmwareError> {
     let mut all = features()?;
     let mut needed: Vec<String> = all.remove("default").unwrap_or_default();
     needed.retain(|feature| needs(feature, view));
@@ -71,12 +71,11 @@ pub fn needed(view: &ArtifactView<'_>) -> Result<Vec<String>, FirmwareError> {
 ///
 /// # Errors
 /// As for [`needed`].
-pub fn further(needed: &[String]) -> Result<Vec<String>, FirmwareError> {
+pub(super) fn further(needed: &[String]) -> Result<Vec<String>, FirmwareError> {
     let all = features()?;
     let of_builds = ["default", "std", "dsp", "helium", "c-api", "panic-handler"];
-    let there = |name: &&String| {
-        !of_builds.contains(&name.as_str()) && !needed.contains(name) && !brings_crates(name, &all)
-    };
+    let there =
+        |name: &&String| !of_builds.contains(&name.as_str()) && !needed.contains(name) && !brings_crates(name, &all);
     Ok(all.keys().filter(there).cloned().collect())
 }
 
@@ -84,7 +83,7 @@ pub fn further(needed: &[String]) -> Result<Vec<String>, FirmwareError> {
 ///
 /// # Errors
 /// As for [`needed`].
-pub fn files(needed: &[String]) -> Result<Vec<(String, Vec<u8>)>, FirmwareError> {
+pub(super) fn files(needed: &[String]) -> Result<Vec<(String, Vec<u8>)>, FirmwareError> {
     let mut files = vec![
         ("Cargo.toml".to_owned(), manifest(needed)?.into_bytes()),
         ("Cargo.lock".to_owned(), lock().into_bytes()),

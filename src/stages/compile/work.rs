@@ -225,7 +225,7 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
     };
     let compiled = compile(&model, &options.target, options.context, &text, &host, progress)?;
     let view = ArtifactView::open(&compiled.bytes).map_err(CompileError::Emitted)?;
-    let tokenizer = TokenizerSummary::of(&view, host_only);
+    let summary = TokenizerSummary::of(&view, host_only);
     let chat_frame = ChatSummary::of(&view, not_fixed);
     let bytes = if options.device_only {
         &compiled.bytes[..compiled.footprint.flash_bytes as usize]
@@ -234,7 +234,7 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
     };
     // Whole before the artifact is written, in its place after it.
     let folder = match &options.firmware {
-        Some(folder) => Some(firmware_folder(folder, options, &compiled, &model, &mut tokenizer, made)?),
+        Some(folder) => Some(firmware_folder(folder, options, &compiled, &model, &tokenizer, made)?),
         None => None,
     };
     atomic::write_file(&options.out, ARTIFACT_MAGIC, |out| out.write_all(bytes))?;
@@ -248,7 +248,7 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         ram_limit_bytes: options.target.usable_ram_bytes(),
         file_bytes: bytes.len() as u64,
         size: compiled.size,
-        tokenizer,
+        tokenizer: summary,
         chat_frame,
         pooling: model.spec.embedding.map(|embedding| embedding.pooling.name()),
         normalized: model.spec.embedding.map(|embedding| embedding.normalize),
@@ -267,7 +267,7 @@ fn firmware_folder(
     options: &CompileOptions,
     compiled: &Compiled,
     model: &Model,
-    tokenizer: &mut Tokenizer,
+    tokenizer: &Tokenizer,
     made: Value,
 ) -> Result<firmware::Pending, StageError> {
     let device = &compiled.bytes[..compiled.footprint.flash_bytes as usize];
