@@ -36,6 +36,7 @@
 //! | [`workers`] | processes that compute the steps of a training for others, and connections to them |
 //! | [`page`] | a folder that runs an artifact in a browser |
 //! | [`compile`] | lowering, packing, the memory plan and whether it fits, the artifact's bytes |
+//! | [`firmware`] | folders that build into a program of a device: the artifact as an object, headers, a main, the runtime |
 //! | [`target`] | what a device holds and runs |
 //! | [`calibrate`] | statistics of activations, through the taps of the f32 forward |
 //! | [`mod@update`] | packages that make a device's artifact another one: made, applied, inspected |
@@ -79,6 +80,7 @@
 //! | data directory | `data.jsonl`, `held-out.jsonl`, `slmc.json` | [`mod@data`] |
 //! | `trimmed_ids.json` of a trimmed model | the old id of every token | [`text::trimming`] |
 //! | `*.svg` of `quantize --sweep` | the frontier of bytes against cost | [`allocate::sweep`], [`report::chart`] |
+//! | folder of `compile --firmware` | a program around an artifact, with the runtime's sources and `slmc.json` (docs/firmware.md) | [`firmware`] |
 //! | `*.jsonl` of `--metrics` | one object per training step | [`train::report`] |
 //! | tokenizer directory | `tokenizer.json`, `tokenizer_config.json`, `slmc.json` | [`text::tokenizer_training`] |
 //! | `RECIPE.lock` | the inputs and results of a recipe by hash | [`recipe`] |
@@ -106,6 +108,7 @@ pub mod diff;
 pub mod disk;
 pub mod divergence;
 pub mod eval;
+pub mod firmware;
 pub mod formats;
 pub mod init;
 pub mod machine;

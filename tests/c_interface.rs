@@ -25,7 +25,7 @@ pub(crate) fn stdout_of(command: &mut Command) -> String {
 }
 
 /// The static library, built once, by the command of docs/c-api.md with what verifies signatures.
-fn library() -> &'static Path {
+pub(crate) fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c-api");
@@ -47,7 +47,7 @@ fn library() -> &'static Path {
     })
 }
 
-fn compiler() -> Command {
+pub(crate) fn compiler() -> Command {
     Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
 }
 

@@ -23,6 +23,7 @@ mod distillation;
 mod emit;
 mod exports;
 mod families;
+mod firmware;
 mod fixture;
 mod formats;
 mod fuzz_seeds;

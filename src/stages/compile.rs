@@ -17,6 +17,7 @@ use crate::compile::kv::KvFormat;
 use crate::compile::sections::{Asked, SectionBytes};
 use crate::compile::{ARTIFACT_MAGIC, CompileError, golden_size};
 use crate::disk::atomic;
+use crate::firmware;
 use crate::model::spec::{Head, ModelKind, ModelSpec};
 use crate::page;
 use crate::quantize::policy::not_sparse;
@@ -40,6 +41,7 @@ Examples:
   slmc compile out/mixed --target cortex-m55 --context 256 -o out/mixed.slm
   slmc compile out/w4 --target boards/mine.toml --device-only -o out/w4.slm
   slmc compile out/w4 --target wasm32 --page out/page -o out/w4.slm
+  slmc compile out/mixed --target cortex-m55 --context 256 --firmware out/board -o out/mixed.slm
   slmc compile out/w4 --target generic --draft out/student.slm --continuations self -o out/w4.slm")]
 pub struct Args {
     /// Directory written by `slmc quantize`
@@ -111,6 +113,14 @@ pub struct Args {
     /// connection once it is loaded. A folder that slmc wrote is replaced.
     #[arg(long, value_name = "DIR", help_heading = MODEL_AND_OUTPUT)]
     page: Option<WriteDirectory>,
+
+    /// Folder to write that builds into a program of the device
+    ///
+    /// With the artifact as an object to link, the header of the C interface, the planned memory as static arrays, a main that
+    /// generates, the runtime's sources, CMakeLists, notes for Zephyr, ESP-IDF and PlatformIO. It builds for this machine too. A
+    /// folder that slmc wrote is replaced if nobody has changed it.
+    #[arg(long, value_name = "DIR", help_heading = MODEL_AND_OUTPUT)]
+    firmware: Option<WriteDirectory>,
 
     /// Artifact to write; an existing artifact is replaced
     #[arg(short, long, value_name = "FILE.slm", help_heading = MODEL_AND_OUTPUT)]
@@ -276,6 +286,9 @@ impl Stage for Compile {
                 faults.check("page", page::check_model(&model.spec));
             }
         }
+        if let Some(folder) = &args.firmware {
+            faults.check("firmware", firmware::check(folder));
+        }
         let predicted = match (&model, &target, known) {
             (Some(model), Some(target), Known::Planned(_)) => args.predicted(model, target),
             _ => Prediction::default(),
@@ -292,6 +305,7 @@ impl Stage for Compile {
             context: args.context,
             device_only: args.device_only,
             page: path(&args.page),
+            firmware: path(&args.firmware),
             additions: Additions {
                 continuations: path(&args.continuations),
                 draft: path(&args.draft),
@@ -314,6 +328,9 @@ impl Stage for Compile {
                 if let Some(directory) = &options.page {
                     shell.status("Wrote", directory.display());
                     shell.note(format_args!("to open the page: {}", page::serving(directory)));
+                }
+                if let Some(folder) = &options.firmware {
+                    shell.status("Wrote", folder.display());
                 }
                 Outcome::passed(&report)
             }

@@ -13,6 +13,7 @@ use crate::disk::ConfigError;
 use crate::disk::atomic::AtomicError;
 use crate::disk::hash::HashError;
 use crate::eval::EvalError;
+use crate::firmware::FirmwareError;
 use crate::formats::ModelFormatError;
 use crate::formats::export::ExportError;
 use crate::model::size::SizeError;
@@ -49,6 +50,9 @@ pub enum StageError {
     /// A grammar is refused.
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
+    /// The folder of firmware.
+    #[error(transparent)]
+    Firmware(#[from] FirmwareError),
     /// A log whose records are damaged, or that is something else.
     #[error(transparent)]
     Audit(#[from] AuditError),

@@ -10,10 +10,11 @@ use crate::compile::kv::KvFormat;
 use crate::compile::{ARTIFACT_MAGIC, CompileError, Compiled, HostSections, TextSection, check_quantized, compile};
 use crate::disk::atomic;
 use crate::disk::hash::hex;
+use crate::firmware::{self, BEGINNING, FirmwareReport};
 use crate::formats::{self, ModelFormatError, ModelSource};
 use crate::model::generation;
 use crate::model::size::WeightSize;
-use crate::model::spec::ModelKind;
+use crate::model::spec::{Head, ModelKind};
 use crate::model::special_tokens::tokenizer_json;
 use crate::model::weights::Model;
 use crate::page::{NewPage, Page, PageReport};
@@ -70,6 +71,8 @@ pub struct CompileOptions {
     pub device_only: bool,
     /// Directory of a page that runs it.
     pub page: Option<PathBuf>,
+    /// The folder to write that builds into firmware.
+    pub firmware: Option<PathBuf>,
     /// What a person asks for beside the model.
     pub additions: Additions,
     /// The command, for the provenance.
@@ -125,6 +128,9 @@ pub struct CompileReport {
     /// The page that runs it; absent where none was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub page: Option<PageReport>,
+    /// The folder that builds into firmware; absent where none was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<FirmwareReport>,
     /// Digest of the golden logits.
     pub golden_sha256: String,
 }
@@ -175,6 +181,7 @@ impl Report for CompileReport {
                 &format!("{pooling}, {}", if normalized { "scaled to length one" } else { "not scaled" }),
             ]);
         }
+        self.firmware.iter().for_each(|firmware| firmware.rows(&mut table));
         format!("{table}\ngolden_sha256  {}", self.golden_sha256)
     }
 }
@@ -183,6 +190,9 @@ impl Report for CompileReport {
 pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> Result<CompileReport, StageError> {
     atomic::check_file(&options.out, ARTIFACT_MAGIC)?;
     options.page.iter().try_for_each(|directory| atomic::check_directory(directory))?;
+    if let Some(folder) = &options.firmware {
+        firmware::check(folder)?;
+    }
     let input = formats::open(&options.model)?;
     let model = input.model()?;
     // Before the tokenizer is asked for: this is the mistake to name first.
@@ -238,15 +248,21 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         NewPage::begin(&page, directory)
     });
     let page = page.transpose()?;
-    let tokenizer = TokenizerSummary::of(&view, host_only);
+    let text_summary = TokenizerSummary::of(&view, host_only);
     let chat_frame = ChatSummary::of(&view, not_fixed);
     let bytes = if options.device_only {
         &compiled.bytes[..compiled.footprint.flash_bytes as usize]
     } else {
         &compiled.bytes[..]
     };
+    // Whole before the artifact is written, in its place after it.
+    let folder = match &options.firmware {
+        Some(folder) => Some(firmware_folder(folder, options, &compiled, &model, &tokenizer, made)?),
+        None => None,
+    };
     atomic::write_file(&options.out, ARTIFACT_MAGIC, |out| out.write_all(bytes))?;
     let page = page.map(NewPage::commit).transpose()?;
+    let firmware = folder.map(firmware::Pending::commit).transpose()?;
     Ok(CompileReport {
         target: options.target.name.clone(),
         layout: options.target.layout.name(),
@@ -256,7 +272,7 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         ram_limit_bytes: options.target.usable_ram_bytes(),
         file_bytes: bytes.len() as u64,
         size: compiled.size,
-        tokenizer,
+        tokenizer: text_summary,
         chat_frame,
         pooling: model.spec.embedding.map(|embedding| embedding.pooling.name()),
         normalized: model.spec.embedding.map(|embedding| embedding.normalize),
@@ -265,6 +281,7 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         draft_bytes: view.section(SectionKind::Draft).map(|section| section.len() as u64),
         prefix_tokens: view.prefix().map(|prefix| prefix.tokens.len()),
         page,
+        firmware,
         golden_sha256: hex(&compiled.golden),
     })
 }
@@ -287,6 +304,38 @@ fn summary(model: &Model, compiled: &Compiled) -> String {
     };
     let context = grouped(compiled.footprint.context as u64);
     format!("A {kind} of {parameters} parameters at {bits_per_weight:.2} bits each, for {context} tokens")
+}
+
+/// The folder that builds into firmware, of the artifact's device part.
+fn firmware_folder(
+    folder: &Path,
+    options: &CompileOptions,
+    compiled: &Compiled,
+    model: &Model,
+    tokenizer: &Tokenizer,
+    made: Value,
+) -> Result<firmware::Pending, StageError> {
+    let device = &compiled.bytes[..compiled.footprint.flash_bytes as usize];
+    let view = ArtifactView::open(device).map_err(CompileError::Emitted)?;
+    let labels = match &model.spec.head {
+        Head::Classifier { labels, .. } => &labels[..],
+        _ => &[],
+    };
+    let prompt_tokens = match view.text() {
+        Some(_) => Vec::new(),
+        None if model.spec.kind == ModelKind::Decoder => {
+            [model.spec.opening.clone(), tokenizer.encode_plain(BEGINNING)?].concat()
+        }
+        None => tokenizer.encode_with_specials(BEGINNING)?,
+    };
+    let content = firmware::Content {
+        view: &view,
+        target: &options.target,
+        footprint: compiled.footprint,
+        labels,
+        prompt_tokens: &prompt_tokens,
+    };
+    Ok(firmware::write(folder, &content, made)?)
 }
 
 /// The section with the defaults of sampling, where a model draws tokens.
