@@ -210,10 +210,7 @@ pub(super) fn calls(view: &ArtifactView<'_>, position: usize) -> Result<Vec<Call
                 }
                 all.previous = Some(layer);
             }
-            Seen::Add(_) | Seen::Activate(_) | Seen::Gate(_) => match all.previous {
-                Some(layer) => all.kernel(layer, one),
-                None => all.kernel(None, one),
-            },
+            Seen::Add(_) | Seen::Activate(_) | Seen::Gate(_) => all.kernel(all.previous.flatten(), one),
             Seen::RmsNorm(_) | Seen::LayerNorm(_) if next_is_add || after_add && all.norms_after() => {
                 all.kernel(all.previous.flatten(), one);
             }
