@@ -3,7 +3,7 @@
 use crate::compile::estimate::{Rates, estimate};
 use crate::formats;
 use crate::shell::{ExitStatus, Shell};
-use crate::stages::arguments::groups::{TARGET, TargetArg};
+use crate::stages::arguments::groups::{StreamingArgs, TARGET, TargetArg};
 use crate::stages::stage::say_notes;
 use crate::target::Target;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "\
 Examples:
   slmc estimate models/tales-6m --target cortex-m55 --context 128
-  slmc estimate out/mixed --target boards/mine.toml")]
+  slmc estimate out/mixed --target boards/mine.toml
+  slmc estimate models/tales-6m --target boards/mine.toml --resident auto")]
 pub(super) struct Args {
     /// Hugging Face directory, GGUF file, or a directory written by `slmc quantize`
     #[arg(value_name = "MODEL")]
@@ -30,6 +31,9 @@ pub(super) struct Args {
     /// Context to plan memory for [default: the model's]
     #[arg(long, value_name = "N", help_heading = TARGET)]
     context: Option<usize>,
+
+    #[command(flatten)]
+    streaming: StreamingArgs,
 }
 
 impl Args {
@@ -44,13 +48,8 @@ impl Args {
         if let Some(schemes) = &formats::open_outline(&self.model)?.schemes {
             target.check_schemes(schemes)?;
         }
-        let rates = Rates {
-            bandwidth_bytes_per_s: target.flash_bandwidth_bytes_per_s,
-            macs_per_cycle: target.macs_per_cycle,
-            clock_hz: target.clock_hz,
-            cores: target.cores,
-        };
-        let report = estimate(&self.model, &target, &rates, self.context)?;
+        let streaming = self.streaming.streaming();
+        let report = estimate(&self.model, &target, &Rates::of(&target), self.context, streaming)?;
         shell.result(&report)?;
         Ok(if report.schemes.iter().any(|row| row.fits) { ExitStatus::Success } else { ExitStatus::Failure })
     }
