@@ -5,5 +5,6 @@ pub mod embedding;
 pub mod host;
 pub mod inspect;
 pub mod runner;
+pub mod streamed;
 pub mod text;
 pub mod verify;
