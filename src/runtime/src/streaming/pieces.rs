@@ -230,7 +230,11 @@ impl<'m> Pieces<'m> {
         (next, whole): (Next, bool),
     ) -> Result<&[u8], ReadError> {
         let found = self.bring_into(view, matrix, source, tiles, next, whole);
-        self.failed |= found.is_err();
+        if found.is_err() {
+            self.failed = true;
+            // What is held may be part of what was wrong.
+            self.held.iter_mut().filter(|held| matches!(held, Held::There { .. })).for_each(|held| *held = Held::Nothing);
+        }
         let bytes = found?;
         self.storage.buffer(self.current).get(bytes).ok_or(ReadError::Interrupted)
     }
@@ -425,7 +429,6 @@ impl<'m> Pieces<'m> {
         if *of == record && piece.end == tensor.offset + tensor.bytes {
             let digest = self.hashed.take().map(|(_, hash, _)| hash.finish());
             if digest != Some(tensor.digest) {
-                self.held[self.current] = Held::Nothing;
                 return Err(wrong());
             }
         }
