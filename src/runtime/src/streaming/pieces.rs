@@ -139,6 +139,8 @@ pub(crate) struct Pieces<'m> {
     /// log2 of a leaf's bytes; 0: none.
     leaf_shift: u8,
     held: [Held; 2],
+    /// Bytes of what was begun ahead and has not been used yet.
+    unused: [u64; 2],
     /// The buffer that the last piece is in.
     current: usize,
     /// A tensor of which all pieces up to an offset of the weights section have been hashed.
@@ -171,6 +173,7 @@ impl<'m> Pieces<'m> {
             weights,
             leaf_shift: view.header().chunk_shift,
             held: [Held::Nothing; 2],
+            unused: [0; 2],
             current: 0,
             hashed: None,
             failed: false,
@@ -312,6 +315,7 @@ impl<'m> Pieces<'m> {
     fn find(&mut self, view: &ArtifactView<'_>, cover: &Range<u64>) -> Result<usize, ReadError> {
         let (start, end) = (cover.start, cover.end);
         if let Some(number) = self.held.iter().position(|&held| held == Held::There { start, end }) {
+            self.note_use(number);
             return Ok(number);
         }
         let coming = self.held.iter().position(|held| matches!(held, Held::Coming { .. }));
@@ -320,23 +324,20 @@ impl<'m> Pieces<'m> {
             let came = core::mem::replace(&mut self.held[number], Held::Nothing);
             let got = self.storage.finish(number);
             if wanted {
-                self.traffic.ahead += 1;
+                self.note_use(number);
                 self.accept(view, number, cover, got)?;
                 return Ok(number);
             }
             if let Held::Coming { start, end } = came {
                 // It may be what is needed after this. What did not come is read again then, and named.
-                let kept = got == Ok((end - start) as usize) && self.check_leaves(view, number, &(start..end)).is_ok();
-                match kept {
-                    true => self.held[number] = Held::There { start, end },
-                    false => self.traffic.missed_bytes += end - start,
+                if got == Ok((end - start) as usize) && self.check_leaves(view, number, &(start..end)).is_ok() {
+                    self.held[number] = Held::There { start, end };
                 }
             }
         }
         let number = self.current;
-        if let Held::There { .. } = self.held[number] {
-            self.held[number] = Held::Nothing;
-        }
+        self.held[number] = Held::Nothing;
+        self.note_missed(number);
         self.traffic.reads += 1;
         self.traffic.bytes += end - start;
         let got = self.storage.fill(number, self.weights.start + start, (end - start) as usize);
@@ -400,10 +401,21 @@ impl<'m> Pieces<'m> {
             return;
         }
         if self.storage.begin(number, self.weights.start + start, (end - start) as usize) {
+            self.note_missed(number);
             self.traffic.reads += 1;
             self.traffic.bytes += end - start;
             self.held[number] = Held::Coming { start, end };
+            self.unused[number] = end - start;
         }
+    }
+
+    fn note_use(&mut self, number: usize) {
+        self.traffic.ahead += u64::from(core::mem::take(&mut self.unused[number]) > 0);
+    }
+
+    /// Something else goes into a buffer.
+    fn note_missed(&mut self, number: usize) {
+        self.traffic.missed_bytes += core::mem::take(&mut self.unused[number]);
     }
 
     /// Hashes a piece of a tensor, and compares the digest after the last one.
