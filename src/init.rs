@@ -265,7 +265,6 @@ fn has_chat_template(companions: &crate::model::companions::Companions, spec: &M
     spec.kind == ModelKind::Decoder && ChatTemplate::of(companions).ok().flatten().is_some()
 }
 
-
 /// Where the recipe goes; refuses what may not be replaced.
 fn place(options: &InitOptions) -> Result<PathBuf, InitError> {
     let path = match &options.out {

@@ -223,7 +223,9 @@ fn signed_artifacts_are_streamed_leaf_by_leaf() {
         let view = ArtifactView::open(&bytes).expect("sound");
         let weights = view.section_records().find(|record| record.kind == SectionKind::Weights as u32).expect("there");
         let end = view.header().device_bytes as usize;
-        for at in (0..end).step_by(61).filter(|at| !(weights.offset..weights.offset + weights.bytes).contains(&(*at as u64))) {
+        for at in
+            (0..end).step_by(61).filter(|at| !(weights.offset..weights.offset + weights.bytes).contains(&(*at as u64)))
+        {
             let padding = bytes[at] == 0 && at > HEADER_BYTES;
             let mut changed = bytes.clone();
             changed[at] ^= 1;

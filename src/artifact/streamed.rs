@@ -175,13 +175,7 @@ impl StreamingReport {
         let each = self.read_bytes.checked_div(self.positions).unwrap_or(0);
         format!(
             "{} bytes in {} reads, {} a position; {} reads ahead; in RAM {} of weights, {} of the rest, two buffers of {}",
-            self.read_bytes,
-            self.reads,
-            each,
-            self.ahead,
-            self.resident_bytes,
-            self.image_bytes,
-            self.buffer_bytes
+            self.read_bytes, self.reads, each, self.ahead, self.resident_bytes, self.image_bytes, self.buffer_bytes
         )
     }
 }

@@ -6,7 +6,8 @@ use crate::model::size::StoredTensor;
 use crate::text::vocabulary::vocabulary_section;
 use slm_runtime::format::header::{
     DEVICE_DIGEST, DIGEST_SHA256, HEADER_BYTES, HOST_DIGEST, Header, MAGIC, MAJOR, MINOR, MINOR_CHAT_FRAME,
-    MINOR_DRAFTS, MINOR_FAMILIES, MINOR_POOLING, MINOR_SPLIT, MINOR_STREAMING, SECTION_TABLE_OFFSET, SectionKind, SectionRecord,
+    MINOR_DRAFTS, MINOR_FAMILIES, MINOR_POOLING, MINOR_SPLIT, MINOR_STREAMING, SECTION_TABLE_OFFSET, SectionKind,
+    SectionRecord,
 };
 use slm_runtime::format::sampling::SamplingRecord;
 use slm_runtime::format::sections::{alignment, section_of};

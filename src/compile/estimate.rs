@@ -321,8 +321,7 @@ fn row(
     estimate.ram_bytes = footprint.ram_bytes();
     estimate.streaming = footprint.streaming;
     let read = footprint.streaming.map(|streaming| streaming.bytes_per_token).filter(|&read| decoder && read > 0);
-    estimate.storage_tokens_per_s =
-        read.zip(rates.storage_bytes_per_s).map(|(read, rate)| rate as f64 / read as f64);
+    estimate.storage_tokens_per_s = read.zip(rates.storage_bytes_per_s).map(|(read, rate)| rate as f64 / read as f64);
     let ceilings = [memory_tokens_per_s, compute_tokens_per_s, estimate.storage_tokens_per_s];
     estimate.ceiling_tokens_per_s = ceilings.into_iter().flatten().reduce(f64::min);
     Ok(estimate)

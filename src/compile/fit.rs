@@ -3,7 +3,7 @@
 
 use super::emit::special_tokens_section;
 use super::lower::{LowerError, Lowered, lower};
-use super::residency::{self, Resident, ResidencyError, ResidencyPlan, Streaming};
+use super::residency::{self, ResidencyError, ResidencyPlan, Resident, Streaming};
 use super::sections::SectionBytes;
 use crate::model::scheme::Assignment;
 use crate::model::size::{SizeError, stored_tensors};

@@ -19,10 +19,10 @@ use slm_runtime::format::header::{
 };
 use slm_runtime::format::signature::{SLOTS, SignatureAlgorithm, SignatureSlot, signed_bytes, slots};
 use slm_runtime::format::tree::{leaf_digest, root};
-use slm_runtime::streaming::least_buffer;
 use slm_runtime::format::verify::{device_digest, host_digest};
 use slm_runtime::layout::ALIGNMENT;
 use slm_runtime::sha256::{Digest, Software};
+use slm_runtime::streaming::least_buffer;
 use slm_runtime::trust::{self, Check, Key, Trust};
 
 /// Why an artifact cannot be signed.

@@ -1,8 +1,8 @@
 //! Options that several commands share, each declared once and flattened, and the headings of the help. A group sets
 //! its own heading, so the order of the fields of a command's `Args` is the order of the sections of its help.
 
-use crate::compile::residency::{Resident, Streaming};
 use super::{AnyModel, BackendName, DenseModel, ModelOrArtifact, ReadFile, TargetName};
+use crate::compile::residency::{Resident, Streaming};
 use crate::model::device::{Backend, backend, device};
 use crate::model::error::NameError;
 use crate::stages::numerics::NumericsClass;

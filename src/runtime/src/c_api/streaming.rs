@@ -157,9 +157,7 @@ unsafe fn functions(storage: *const StorageFunctions) -> Result<Caller, Status> 
 /// # Safety
 /// `streamed` is null or points to memory of an `slm_streamed`, set up or zero.
 #[expect(unsafe_code, reason = "structures of the caller")]
-unsafe fn opened<'c>(
-    streamed: *mut OpenStreamed,
-) -> Result<(&'c Streamed<'static>, &'c mut Caller), Status> {
+unsafe fn opened<'c>(streamed: *mut OpenStreamed) -> Result<(&'c Streamed<'static>, &'c mut Caller), Status> {
     check_pointer(streamed, 1)?;
     // SAFETY: checked above. Only the mark is read, which is valid for any content of the memory.
     if unsafe { (&raw const (*streamed).mark).read() } != OPEN {
@@ -325,8 +323,7 @@ pub unsafe extern "C" fn slm_streamed_init(
         let (state, own): (_, &'static mut [u8]) = unsafe { session_memory(view, rows, memory, length) }?;
         let engine: &'static (dyn Engine + Sync) = &Software;
         let by: (&'static mut dyn Storage, _) = (storage, engine);
-        let session =
-            Session::streamed_by(content, kernels::best(view.layout()), by, (const { &Single }, rows), own)?;
+        let session = Session::streamed_by(content, kernels::best(view.layout()), by, (const { &Single }, rows), own)?;
         // SAFETY: the memory starts on 64 bytes, and the first part of it has the size of a state.
         *place = unsafe { put_session(state, session) };
         Ok(())

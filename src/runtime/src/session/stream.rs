@@ -131,20 +131,21 @@ impl<'a, 'm> Session<'a, 'm> {
         let norm = self.global_norm(TensorRole::EmbedNorm, spec.embedding_norm)?;
         let kernels = self.kernels;
         let Some(pieces) = &mut self.pieces else { return Err(ReadError::Interrupted.into()) };
-        let mut look_up = |table: &(Parts<'_>, [Option<Source>; 2]), row: usize, put: &mut dyn FnMut(&Matrix<'_>, usize)| {
-            let (parts, sources) = table;
-            let second = parts.rest.is_some() && row >= parts.first.rows;
-            let matrix = parts.of_row(row);
-            let Some(source) = sources[usize::from(second)] else {
-                put(matrix, row);
-                return Ok(());
+        let mut look_up =
+            |table: &(Parts<'_>, [Option<Source>; 2]), row: usize, put: &mut dyn FnMut(&Matrix<'_>, usize)| {
+                let (parts, sources) = table;
+                let second = parts.rest.is_some() && row >= parts.first.rows;
+                let matrix = parts.of_row(row);
+                let Some(source) = sources[usize::from(second)] else {
+                    put(matrix, row);
+                    return Ok(());
+                };
+                let tile = row / matrix.shape.layout.rows();
+                let tiles = tile..tile + 1;
+                let bytes = pieces.bring(&artifact, &matrix.shape, &source, tiles.clone(), (Next::Nothing, false))?;
+                put(&part(matrix, &tiles, bytes), row % matrix.shape.layout.rows());
+                Ok::<_, ReadError>(())
             };
-            let tile = row / matrix.shape.layout.rows();
-            let tiles = tile..tile + 1;
-            let bytes = pieces.bring(&artifact, &matrix.shape, &source, tiles.clone(), (Next::Nothing, false))?;
-            put(&part(matrix, &tiles, bytes), row % matrix.shape.layout.rows());
-            Ok::<_, ReadError>(())
-        };
         let failure = Failure::default();
         let rows = self.buffers.residual[row * hidden..].chunks_exact_mut(hidden);
         for ((index, &token), out) in tokens.iter().enumerate().zip(rows) {
@@ -153,7 +154,8 @@ impl<'a, 'm> Session<'a, 'm> {
                 look_up(words, token as usize, &mut |matrix, row| scalar::scaled_row(matrix, row, scale, out))?;
             }
             let scratch = &mut *self.scratch[0].row;
-            for (table, row) in places.iter().map(|places| (places, first + index)).chain(types.iter().map(|t| (t, 0))) {
+            for (table, row) in places.iter().map(|places| (places, first + index)).chain(types.iter().map(|t| (t, 0)))
+            {
                 look_up(table, row, &mut |matrix, row| scalar::row(matrix, row, scratch))?;
                 (kernels.add)(out, scratch);
             }
@@ -229,7 +231,8 @@ impl Way<'_, '_> {
     fn multiply(&self, matrix: &Matrix<'_>, tiles: Range<usize>, columns: &mut Columns<'_>) {
         let rows = matrix.rows_of(&tiles);
         let (height, first) = (matrix.shape.layout.rows(), tiles.start);
-        let segments = [Segment { tiles: tiles.len(), rows: height, outputs: [Some(columns.part(rows.clone())), None] }];
+        let segments =
+            [Segment { tiles: tiles.len(), rows: height, outputs: [Some(columns.part(rows.clone())), None] }];
         each_tiles(self.workers, &segments, self.grain(tiles.len()), |_, tiles, outputs| {
             let [Some(mut output), _] = outputs else { return };
             (self.kernels.multiply)(matrix, self.input, first + tiles.start..first + tiles.end, &mut output);

@@ -7,10 +7,10 @@ use crate::format::artifact::{ArtifactView, Matrix};
 #[cfg(any(test, feature = "signed"))]
 use crate::format::chunks::{ChunkList, Leaves};
 use crate::format::header::SectionKind;
-#[cfg(any(test, feature = "signed"))]
-use crate::format::tree::leaf_digest;
 use crate::format::residency::Residency;
 use crate::format::tensor::TensorKey;
+#[cfg(any(test, feature = "signed"))]
+use crate::format::tree::leaf_digest;
 use crate::layout::{Layout, Storage as Coding, TileShape};
 use crate::sha256::{Engine, Sha256};
 use core::ops::Range;
@@ -100,9 +100,15 @@ pub struct Traffic {
 enum Held {
     Nothing,
     /// Being filled.
-    Coming { start: u64, end: u64 },
+    Coming {
+        start: u64,
+        end: u64,
+    },
     /// Filled, and its digests hold.
-    There { start: u64, end: u64 },
+    There {
+        start: u64,
+        end: u64,
+    },
 }
 
 /// What to read ahead after a piece.
@@ -130,6 +136,7 @@ pub(crate) struct Source {
 /// The buffers of a session.
 pub(crate) struct Pieces<'m> {
     storage: &'m mut dyn Storage,
+    #[cfg(any(test, feature = "signed"))]
     engine: &'m (dyn Engine + Sync),
     check: Check,
     /// Bytes of a buffer that are used.
@@ -163,10 +170,14 @@ impl<'m> Pieces<'m> {
         if given < capacity {
             return Err(ReadError::Buffers { needed: capacity, given });
         }
+        // Leaves alone have digests of hardware: a running hash is this crate's.
+        #[cfg(not(any(test, feature = "signed")))]
+        let _ = engine;
         let record = view.section_records().find(|record| record.kind == SectionKind::Weights as u32);
         let weights = record.map_or(0..0, |record| record.offset..record.offset + record.bytes);
         Ok(Pieces {
             storage,
+            #[cfg(any(test, feature = "signed"))]
             engine,
             check,
             capacity,
@@ -236,7 +247,10 @@ impl<'m> Pieces<'m> {
         if found.is_err() {
             self.failed = true;
             // What is held may be part of what was wrong.
-            self.held.iter_mut().filter(|held| matches!(held, Held::There { .. })).for_each(|held| *held = Held::Nothing);
+            self.held
+                .iter_mut()
+                .filter(|held| matches!(held, Held::There { .. }))
+                .for_each(|held| *held = Held::Nothing);
         }
         let bytes = found?;
         self.storage.buffer(self.current).get(bytes).ok_or(ReadError::Interrupted)
@@ -294,8 +308,8 @@ impl<'m> Pieces<'m> {
         let whole = |record: usize| {
             let tensor = view.tensor_record(record);
             let storage = Coding::from_id(tensor.storage).zip(Layout::from_id(tensor.layout));
-            let shape =
-                storage.and_then(|(s, layout)| TileShape::new(s, layout, tensor.rows as usize, tensor.columns as usize));
+            let shape = storage
+                .and_then(|(s, layout)| TileShape::new(s, layout, tensor.rows as usize, tensor.columns as usize));
             shape.map(|shape| (shape, tensor.offset))
         };
         let (shape, offset) = whole(record)?;
