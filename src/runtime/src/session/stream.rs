@@ -116,7 +116,9 @@ impl<'a, 'm> Session<'a, 'm> {
             && tables.into_iter().any(|role| self.record(key(role)).is_some_and(|index| self.is_streamed(index)))
     }
 
-    /// [`Session::embed`] where tables are streamed: one tile for each row that is looked up.
+    /// [`Session::embed`] where tables are streamed: one tile for each row that is looked up. Never inlined: a session in
+    /// memory does not pay its stack.
+    #[inline(never)]
     pub(super) fn embed_streamed(&mut self, tokens: &[u32], first: usize, row: usize) -> Result<(), SessionError> {
         let artifact = self.artifact;
         let spec = artifact.spec();
@@ -166,7 +168,9 @@ impl<'a, 'm> Session<'a, 'm> {
         failure.result().map_err(|_| range(0))
     }
 
-    /// [`Session::multiply`] where a matrix is streamed: the products one after the other, each piece by piece.
+    /// [`Session::multiply`] where a matrix is streamed: the products one after the other, each piece by piece. Never inlined,
+    /// as [`Session::embed_streamed`].
+    #[inline(never)]
     pub(super) fn multiply_streamed(
         &mut self,
         products: &[Product<'_>],

@@ -256,6 +256,7 @@ impl<'m> Pieces<'m> {
         self.storage.buffer(self.current).get(bytes).ok_or(ReadError::Interrupted)
     }
 
+    #[inline(never)]
     fn bring_into(
         &mut self,
         view: &ArtifactView<'_>,
