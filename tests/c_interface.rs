@@ -143,7 +143,7 @@ fn streamed_artifacts_give_the_same_tokens() {
         for resident in ["least", "150000"] {
             let file = format!("{name}-{resident}.slm");
             let target = ["--target", "x86-64-v3", "--resident", resident, "-o", &file];
-            succeed(directory.path(), &[&["compile", &quantized], &target[..]].concat());
+            succeed(directory.path(), [&["compile", &quantized], &target[..]].concat().as_slice());
             let file = directory.path().join(file);
             let prompt = ["--prompt", "Once upon a time", "--tokens", "24", "--temperature", "0"];
             let (report, ids) = generated(&whole, &prompt);

@@ -224,9 +224,8 @@ pub unsafe extern "C" fn slm_streamed_open(
             // SAFETY: as the caller says.
             false => unsafe { open_signed(&mut storage, memory, trust, check) }?,
         };
-        let view = content.as_ref().map(|content| *content.artifact());
-        let result = view.as_ref().map(|_| ()).map_err(|error| Status::from(*error));
-        if let Ok(view) = view {
+        let result = content.as_ref().map(|_| ()).map_err(|error| Status::from(*error));
+        if let Ok(view) = content.as_ref().map(|content| *content.artifact()) {
             // SAFETY: checked above.
             unsafe { put_result(model, Ok::<_, crate::format::FormatError>((view, 0))) }?;
         }
