@@ -6,5 +6,6 @@ pub mod host;
 pub mod inspect;
 pub mod runner;
 pub mod sealed;
+pub mod streamed;
 pub mod text;
 pub mod verify;

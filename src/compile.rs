@@ -9,6 +9,7 @@ pub mod fit;
 pub mod kv;
 pub mod lower;
 pub mod pack;
+pub mod residency;
 pub mod sections;
 pub mod tables;
 
@@ -25,6 +26,7 @@ use crate::progress::Progress;
 use crate::target::Target;
 use fit::{DoesNotFit, FitError, Footprint, Shape};
 use kv::KvFormat;
+use residency::Streaming;
 use sections::{Asked, SectionBytes};
 use slm_runtime::format::FormatError;
 use slm_runtime::format::artifact::ArtifactView;
@@ -75,6 +77,8 @@ pub struct AskedSections {
     pub draft_memory: u64,
     /// How keys and values are kept.
     pub kv: KvFormat,
+    /// How weights are streamed, where they are.
+    pub streaming: Option<Streaming>,
 }
 
 impl AskedSections {
@@ -88,6 +92,7 @@ impl AskedSections {
             drafts: self.drafts,
             draft_memory: self.draft_memory,
             kv: self.kv,
+            streaming: self.streaming,
         }
     }
 
@@ -300,6 +305,18 @@ pub fn compile(
     let prefix = prefix_section(draft.bytes(), &text.asked.prefix)?;
     if let Some(section) = &prefix {
         asked.push((SectionKind::Prefix, section));
+        draft = emit(&asked);
+    }
+    let residency = match (text.asked.streaming, footprint.streaming) {
+        (Some(asked), Some(found)) => {
+            let budget = (found.budget_bytes, asked.buffer_bytes);
+            let plan = residency::plan(&tensors, device.layout, spec, &lowered, budget).map_err(FitError::from)?;
+            Some(plan.to_section())
+        }
+        _ => None,
+    };
+    if let Some(section) = &residency {
+        asked.push((SectionKind::Residency, section));
         draft = emit(&asked);
     }
     let view = ArtifactView::open(draft.bytes()).map_err(CompileError::Emitted)?;

@@ -222,7 +222,7 @@ pub fn init(options: &InitOptions) -> Result<InitReport, InitError> {
     Tokenizer::of(&outline.companions)?;
     let spec = &outline.spec;
     let chat_template = has_chat_template(&outline.companions, spec);
-    let estimate = estimate(&options.model, &target, &rates(&target), None)?;
+    let estimate = estimate(&options.model, &target, &Rates::of(&target), None, None)?;
     let facts = Facts { spec, target: &target, estimate: &estimate };
     let choices = facts.choices(options.priority).ok_or_else(|| InitError::NoScheme { target: target.name.clone() })?;
     let licence = Licence::of(&options.model);
@@ -263,15 +263,6 @@ pub fn init(options: &InitOptions) -> Result<InitReport, InitError> {
 
 fn has_chat_template(companions: &crate::model::companions::Companions, spec: &ModelSpec) -> bool {
     spec.kind == ModelKind::Decoder && ChatTemplate::of(companions).ok().flatten().is_some()
-}
-
-fn rates(target: &Target) -> Rates {
-    Rates {
-        bandwidth_bytes_per_s: target.flash_bandwidth_bytes_per_s,
-        macs_per_cycle: target.macs_per_cycle,
-        clock_hz: target.clock_hz,
-        cores: target.cores,
-    }
 }
 
 /// Where the recipe goes; refuses what may not be replaced.

@@ -122,6 +122,14 @@ pub struct Target {
     #[serde(default, deserialize_with = "positive", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u64", range(min = 1))]
     pub flash_bandwidth_bytes_per_s: Option<u64>,
+    /// Storage that artifacts are streamed from and that cannot be addressed: a card, serial flash without mapping.
+    #[serde(default, deserialize_with = "positive", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 1))]
+    pub storage_bytes: Option<u64>,
+    /// Rate at which it is read.
+    #[serde(default, deserialize_with = "positive", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 1))]
+    pub storage_bandwidth_bytes_per_s: Option<u64>,
     /// Peak multiply-accumulates per cycle of one core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub macs_per_cycle: Option<MacsPerCycle>,
@@ -218,6 +226,8 @@ impl Target {
             ram_bytes: None,
             ram_reserved_bytes: None,
             flash_bandwidth_bytes_per_s: None,
+            storage_bytes: None,
+            storage_bandwidth_bytes_per_s: None,
             macs_per_cycle: None,
             clock_hz: None,
             cores: None,
@@ -355,6 +365,8 @@ impl Target {
             ("ram_bytes", self.ram_bytes.is_some()),
             ("ram_reserved_bytes", self.ram_reserved_bytes.is_some()),
             ("flash_bandwidth_bytes_per_s", self.flash_bandwidth_bytes_per_s.is_some()),
+            ("storage_bytes", self.storage_bytes.is_some()),
+            ("storage_bandwidth_bytes_per_s", self.storage_bandwidth_bytes_per_s.is_some()),
             ("macs_per_cycle", self.macs_per_cycle.is_some()),
             ("clock_hz", self.clock_hz.is_some()),
             ("cores", self.cores.is_some()),

@@ -35,7 +35,7 @@ pub(crate) fn library() -> &'static Path {
         command
             .args([
                 "--features",
-                "aes,audit,c-api,chacha,ed25519,p256,std,update",
+                "aes,audit,c-api,chacha,ed25519,p256,std,streaming,update",
                 "--crate-type",
                 "staticlib",
                 "--target-dir",
@@ -136,6 +136,44 @@ fn the_example_generates_what_slmc_generates() {
             assert!(said.contains("the logits are the build machine's"), "{said}");
         }
         refusals(&programs, &file);
+    }
+}
+
+#[test]
+fn streamed_artifacts_give_the_same_tokens() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let programs = builds("src/runtime/examples/streamed.c", directory.path());
+    for (name, model) in models() {
+        let whole = artifact(&model, directory.path(), name);
+        let quantized = format!("{name}-w8");
+        for resident in ["least", "150000"] {
+            let file = format!("{name}-{resident}.slm");
+            let target = ["--target", "x86-64-v3", "--resident", resident, "-o", &file];
+            succeed(directory.path(), [&["compile", &quantized], &target[..]].concat().as_slice());
+            let file = directory.path().join(file);
+            let prompt = ["--prompt", "Once upon a time", "--tokens", "24", "--temperature", "0"];
+            let (report, ids) = generated(&whole, &prompt);
+            let (streamed, streamed_ids) = generated(&file, &[&prompt[..], &["--streamed"]].concat());
+            assert_eq!(ids, streamed_ids, "{name} {resident}");
+            assert!(streamed["streaming"]["read_bytes"].as_u64() > Some(0), "{streamed}");
+            // The prompt's tokens, from the device's tokenizer.
+            let bytes = fs::read(&file).expect("reads");
+            let view = slm_runtime::format::artifact::ArtifactView::open(&bytes).expect("sound");
+            let companions = slmc::model::companions::Companions::of(&directory.path().join(&quantized));
+            let tokenizer = slmc::text::tokenizer::Tokenizer::of(&companions);
+            let text = tokenizer.expect("a tokenizer").encode_plain("Once upon a time").expect("it encodes");
+            let tokens: Vec<u32> = view.opening_tokens().iter().chain(text).collect();
+            assert_eq!(Some(tokens.len() as u64), report["prompt_tokens"].as_u64());
+            for program in &programs {
+                let arguments = tokens.iter().map(ToString::to_string);
+                let said = stdout_of(Command::new(program).arg(&file).arg("24").args(arguments));
+                // It knows no end of a text: slmc may stop before.
+                assert!(said.starts_with(&ids), "{name} {resident}: {said} {ids}");
+                let refused = run(Command::new(program).arg(&whole).args(["1", "1"]));
+                let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+                assert!(refused.status.code() == Some(2) && message.contains("no plan"), "{message}");
+            }
+        }
     }
 }
 

@@ -194,7 +194,7 @@ fn sizes_work_and_names_of_every_family_are_counted_alike() {
         let device = Target::unlimited("test", Layout::R8K4Offset8);
         let (bytes, _) = artifact_for(&quantized, &device);
         let view = ArtifactView::open(&bytes).expect("it reads back");
-        let estimated = estimate(&model.path, &device, &Rates::default(), None).expect("it can be estimated");
+        let estimated = estimate(&model.path, &device, &Rates::default(), None, None).expect("it can be estimated");
         let macs: u64 = classes(&view).iter().map(|(_, sum)| sum.macs_per_token).sum();
         assert_eq!((estimated.macs_per_token, estimated.parameters), (macs, weight_size(&view).parameters), "{name}");
         let parameters: Vec<ParameterId> = model.spec.parameters().into_iter().map(|parameter| parameter.id).collect();

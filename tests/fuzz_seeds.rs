@@ -15,6 +15,7 @@ use slmc::audit::chain::{Chain, Start};
 use slmc::compile::AskedSections;
 use slmc::compile::continuations::continuations_section;
 use slmc::compile::kv::KvFormat;
+use slmc::compile::residency::{Resident, Streaming};
 use slmc::formats::{open_model, open_outline};
 use slmc::model::companions::{Companions, TEMPLATE_FILE};
 use slmc::model::scheme::{Preset, QuantScheme};
@@ -131,6 +132,14 @@ fn seeds_of_the_fuzz_targets_are_sound() {
     let whole = compiled_with(&model, &generic(Layout::R4K4), None, asked).bytes;
     ArtifactView::open(&whole).expect("it is sound").verify_digests().expect("its digests hold");
     seeds.put("artifact", "drafts-and-prefix", whole);
+    for resident in [Resident::Least, Resident::Bytes(1 << 14)] {
+        let streaming = Some(Streaming { resident, buffer_bytes: None });
+        let planned = AskedSections { streaming, ..AskedSections::default() };
+        let planned = compiled_with(&model, &generic(Layout::R4K4), None, planned).bytes;
+        for (way, file) in [(0u8, planned.clone()), (1, signed(&planned, temporary.path())), (42, planned)] {
+            seeds.put("streamed", &format!("{resident}-{way}"), [&[way][..], &file].concat());
+        }
+    }
     seeds.put("artifact", "two-parts", compiled(&parts, &generic(Layout::R4K4), None).bytes);
 
     for entry in fs::read_dir(root("tests/data/chat_templates")).expect("a folder of this repository") {

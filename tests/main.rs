@@ -62,6 +62,7 @@ mod signing;
 mod special_tokens;
 mod speculation;
 mod statistics;
+mod streaming;
 mod students;
 mod support;
 mod synthesis;

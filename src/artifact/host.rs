@@ -196,7 +196,12 @@ impl SessionMemory {
     /// [`SessionMemory::for_artifact`] for a session that several workers run together, or one that reads several
     /// positions with their logits.
     pub fn for_extent(artifact: &ArtifactView<'_>, extent: Extent) -> Self {
-        let length = usize::try_from(Session::required_bytes_for(artifact, extent)).unwrap_or(usize::MAX);
+        SessionMemory::of_bytes(Session::required_bytes_for(artifact, extent))
+    }
+
+    /// Zeroed memory of some bytes; empty where this machine does not have as much.
+    pub fn of_bytes(bytes: u64) -> Self {
+        let length = usize::try_from(bytes).unwrap_or(usize::MAX);
         let there = length.checked_add(ALIGNMENT).filter(|&total| Vec::<u8>::new().try_reserve_exact(total).is_ok());
         let length = there.map_or(0, |_| length);
         SessionMemory { bytes: vec![0; length + ALIGNMENT], length }

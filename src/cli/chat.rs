@@ -84,7 +84,7 @@ impl Args {
             sampling: self.sampling.over(&model.sampling),
             seed: global.seed,
             tokenizer: path(&self.tokenizer.tokenizer),
-            means: self.speculation.means()?,
+            means: self.speculation.means(false)?,
         };
         self.sampling.say(&model.sampling, &settings.sampling, shell);
         let log = self.log.open(&model, &self.model.model, shell)?;

@@ -4,7 +4,7 @@ use crate::compile::detail::detail;
 use crate::compile::estimate::{Rates, estimate};
 use crate::formats;
 use crate::shell::{ExitStatus, Shell};
-use crate::stages::arguments::groups::{TARGET, TargetArg};
+use crate::stages::arguments::groups::{StreamingArgs, TARGET, TargetArg};
 use crate::stages::stage::say_notes;
 use crate::target::Target;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,8 @@ use std::path::{Path, PathBuf};
 Examples:
   slmc estimate models/tales-6m --target cortex-m55 --context 128
   slmc estimate out/mixed --target boards/mine.toml
-  slmc estimate out/mixed.slm --target cortex-m4 --detail")]
+  slmc estimate out/mixed.slm --target cortex-m4 --detail
+  slmc estimate models/tales-6m --target boards/mine.toml --resident auto")]
 pub(super) struct Args {
     /// Hugging Face directory, GGUF file, or a directory written by `slmc quantize`; with --detail an artifact
     #[arg(value_name = "MODEL")]
@@ -49,6 +50,9 @@ pub(super) struct Args {
     /// As `tests/cross/run --kernels` writes them.
     #[arg(long, value_name = "FILE.json", requires = "detail", help_heading = DETAIL)]
     instructions: Option<PathBuf>,
+
+    #[command(flatten)]
+    streaming: StreamingArgs,
 }
 
 /// Heading of the options of instructions.
@@ -71,13 +75,8 @@ impl Args {
         if let Some(schemes) = &formats::open_outline(&self.model)?.schemes {
             target.check_schemes(schemes)?;
         }
-        let rates = Rates {
-            bandwidth_bytes_per_s: target.flash_bandwidth_bytes_per_s,
-            macs_per_cycle: target.macs_per_cycle,
-            clock_hz: target.clock_hz,
-            cores: target.cores,
-        };
-        let report = estimate(&self.model, &target, &rates, self.context)?;
+        let streaming = self.streaming.streaming();
+        let report = estimate(&self.model, &target, &Rates::of(&target), self.context, streaming)?;
         shell.result(&report)?;
         Ok(if report.schemes.iter().any(|row| row.fits) { ExitStatus::Success } else { ExitStatus::Failure })
     }

@@ -65,6 +65,12 @@ pub(super) struct Args {
     #[command(flatten)]
     speculation: SpeculationArgs,
 
+    /// Read weights from the file when they are needed, as a device does that cannot address its storage
+    ///
+    /// For artifacts of `compile --resident`. The same tokens; what was read is said at the end.
+    #[arg(long)]
+    streamed: bool,
+
     #[command(flatten)]
     log: LogArgs,
 
@@ -106,7 +112,7 @@ impl Args {
             sampling: self.sampling.over(&model.sampling),
             seed: global.seed,
             tokenizer: path(&self.tokenizer.tokenizer),
-            means: self.speculation.means()?,
+            means: self.speculation.means(self.streamed)?,
             follow,
         };
         self.sampling.say(&model.sampling, &options.sampling, shell);
@@ -155,6 +161,9 @@ impl Args {
                 shell.detail("Grammar", format_args!("{} of {all} tokens without an alternative{cut}", grammar.forced));
             }
             say(report.speculation.as_ref(), shell);
+            if let Some(streaming) = &report.streaming {
+                shell.detail("Streamed", streaming.sentence());
+            }
             super::logging::say(report.audit.as_ref(), shell);
         }
         Ok(ExitStatus::Success)

@@ -30,9 +30,9 @@ pub(super) struct SpeculationArgs {
 
 impl SpeculationArgs {
     /// As the library takes them.
-    pub(super) fn means(&self) -> Result<Means, ArtifactError> {
+    pub(super) fn means(&self, streamed: bool) -> Result<Means, ArtifactError> {
         let draft_model = self.draft.as_deref().map(ArtifactFile::open).transpose()?;
-        Ok(Means { drafts: self.drafts, draft_model })
+        Ok(Means { drafts: self.drafts, draft_model, streamed })
     }
 }
 

@@ -2,8 +2,9 @@
 //! second is the rate at which the weights one token needs can be read, or multiplied, whichever is lower; a real
 //! device stays below it.
 
-use super::fit::{FitError, Limit, Shape, fit, footprint};
+use super::fit::{FitError, Limit, Shape, StreamingFootprint, fit, footprint};
 use super::lower::LowerError;
+use super::residency::{ResidencyError, Streaming};
 use super::sections::SectionBytes;
 use crate::formats::{self, ModelFormatError, StorageRow};
 use crate::model::id::{LinearId, ParameterId, Part};
@@ -28,6 +29,21 @@ pub struct Rates {
     pub clock_hz: Option<u64>,
     /// Number of cores that share the work.
     pub cores: Option<u64>,
+    /// Rate at which the storage is read that weights are streamed from.
+    pub storage_bytes_per_s: Option<u64>,
+}
+
+impl Rates {
+    /// Those of a target.
+    pub fn of(target: &Target) -> Rates {
+        Rates {
+            bandwidth_bytes_per_s: target.flash_bandwidth_bytes_per_s,
+            macs_per_cycle: target.macs_per_cycle,
+            clock_hz: target.clock_hz,
+            cores: target.cores,
+            storage_bytes_per_s: target.storage_bandwidth_bytes_per_s,
+        }
+    }
 }
 
 /// Estimate for one scheme.
@@ -64,7 +80,13 @@ pub struct SchemeEstimate {
     /// Tokens per second that the multipliers allow, where their rate is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compute_tokens_per_s: Option<f64>,
-    /// The lower of the two.
+    /// Tokens per second that the storage allows, where weights are streamed and its rate is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage_tokens_per_s: Option<f64>,
+    /// What a streamed artifact has in RAM of the file, and what a token reads of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streaming: Option<StreamingFootprint>,
+    /// The lowest of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ceiling_tokens_per_s: Option<f64>,
 }
@@ -104,6 +126,7 @@ impl Report for EstimateReport {
             ("bits", right),
             ("flash", right),
             ("RAM", right),
+            (if self.schemes.iter().any(|row| row.streaming.is_some()) { "read a token" } else { "" }, right),
             ("tokens/s at most", right),
             ("fits", Align::Left),
             (
@@ -125,6 +148,7 @@ impl Report for EstimateReport {
                 &format!("{:.2}", row.size.bits_per_weight),
                 &grouped(row.flash_bytes),
                 &grouped(row.ram_bytes),
+                &row.streaming.map_or_else(String::new, |streaming| grouped(streaming.bytes_per_token)),
                 &row.ceiling_tokens_per_s.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}")),
                 &verdict,
                 &row.kept_matrices
@@ -156,6 +180,9 @@ pub enum EstimateError {
     /// Its specification cannot be lowered.
     #[error(transparent)]
     Lower(#[from] LowerError),
+    /// There is no plan for streaming it.
+    #[error(transparent)]
+    Residency(#[from] ResidencyError),
     /// The context is 0 or longer than the model's.
     #[error(
         "a context of {context} is not possible: the model knows positions up to {limit}; pass --context 1 to {limit}"
@@ -174,6 +201,7 @@ pub fn estimate(
     device: &Target,
     rates: &Rates,
     context: Option<usize>,
+    streaming: Option<Streaming>,
 ) -> Result<EstimateReport, EstimateError> {
     let source = formats::open(path)?;
     let outline = source.outline();
@@ -183,7 +211,8 @@ pub fn estimate(
     if context == 0 || context > limit {
         return Err(EstimateError::Context { context, limit });
     }
-    let sections = SectionBytes::of(&outline.companions, spec).map_err(ModelFormatError::from)?;
+    let mut sections = SectionBytes::of(&outline.companions, spec).map_err(ModelFormatError::from)?;
+    sections.asked.streaming = streaming;
     // A dense directory's sparsity as slmc.json states it; `quantize` checks it.
     let sparsity = source.recorded_sparsity().map_err(ModelFormatError::from)?;
     let assignments: Vec<(&'static str, Assignment)> = match &outline.schemes {
@@ -251,16 +280,13 @@ fn row(
         .sum::<Option<f64>>();
     // An encoder reads its weights once a sequence, not once a token: no ceiling of this kind.
     let decoder = spec.kind == ModelKind::Decoder;
+    let in_place = decoder && shape.sections.asked.streaming.is_none();
     let memory_tokens_per_s =
-        rates.bandwidth_bytes_per_s.filter(|_| decoder).map(|bandwidth| bandwidth as f64 / bytes_per_token as f64);
+        rates.bandwidth_bytes_per_s.filter(|_| in_place).map(|bandwidth| bandwidth as f64 / bytes_per_token as f64);
     let compute_tokens_per_s = cycles
         .zip(rates.clock_hz)
         .filter(|&(cycles, _)| decoder && cycles > 0.0)
         .map(|(cycles, clock)| clock as f64 * rates.cores.unwrap_or(1) as f64 / cycles);
-    let ceiling_tokens_per_s = match (memory_tokens_per_s, compute_tokens_per_s) {
-        (Some(memory), Some(compute)) => Some(memory.min(compute)),
-        (memory, compute) => memory.or(compute),
-    };
     let mut estimate = SchemeEstimate {
         scheme,
         size: WeightSize::of(spec, &tensors),
@@ -274,7 +300,9 @@ fn row(
         bytes_per_token,
         memory_tokens_per_s,
         compute_tokens_per_s,
-        ceiling_tokens_per_s,
+        storage_tokens_per_s: None,
+        streaming: None,
+        ceiling_tokens_per_s: None,
     };
     let footprint = match fit(shape, device, context) {
         Ok((footprint, _)) => footprint,
@@ -291,6 +319,11 @@ fn row(
     };
     estimate.flash_bytes = footprint.flash_bytes;
     estimate.ram_bytes = footprint.ram_bytes();
+    estimate.streaming = footprint.streaming;
+    let read = footprint.streaming.map(|streaming| streaming.bytes_per_token).filter(|&read| decoder && read > 0);
+    estimate.storage_tokens_per_s = read.zip(rates.storage_bytes_per_s).map(|(read, rate)| rate as f64 / read as f64);
+    let ceilings = [memory_tokens_per_s, compute_tokens_per_s, estimate.storage_tokens_per_s];
+    estimate.ceiling_tokens_per_s = ceilings.into_iter().flatten().reduce(f64::min);
     Ok(estimate)
 }
 
@@ -299,6 +332,7 @@ fn refused(error: FitError) -> EstimateError {
     match error {
         FitError::Size(error) => error.into(),
         FitError::Lower(error) => error.into(),
+        FitError::Residency(error) => error.into(),
         FitError::DoesNotFit(answer) => EstimateError::Lower(LowerError::Plan { context: answer.context }),
     }
 }

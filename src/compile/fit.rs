@@ -3,6 +3,7 @@
 
 use super::emit::special_tokens_section;
 use super::lower::{LowerError, Lowered, lower};
+use super::residency::{self, ResidencyError, ResidencyPlan, Resident, Streaming};
 use super::sections::SectionBytes;
 use crate::model::scheme::Assignment;
 use crate::model::size::{SizeError, stored_tensors};
@@ -28,6 +29,8 @@ pub enum Limit {
     Flash,
     /// Memory that holds arena, cache and stack.
     Ram,
+    /// Storage that an artifact is streamed from.
+    Storage,
 }
 
 impl fmt::Display for Limit {
@@ -35,6 +38,7 @@ impl fmt::Display for Limit {
         f.write_str(match self {
             Limit::Flash => "flash",
             Limit::Ram => "RAM",
+            Limit::Storage => "storage",
         })
     }
 }
@@ -53,16 +57,43 @@ pub struct Footprint {
     /// Logits of drafts, and the memory of a model that makes them; 0 where nothing drafts.
     #[serde(skip_serializing_if = "is_zero")]
     pub drafting_bytes: u64,
+    /// What a streamed artifact has in RAM of the file; absent where weights are read where they lie.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streaming: Option<StreamingFootprint>,
     /// Positions planned for.
     pub context: usize,
     /// Tokens that go through a layer together.
     pub chunk: usize,
 }
 
-impl Footprint {
-    /// Arena, cache, stack and what drafts take.
+/// RAM of a streamed artifact beside arena, cache and stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct StreamingFootprint {
+    /// The device part without the weights: header page, records, tables of text.
+    pub image_bytes: u64,
+    /// Tensors that stay.
+    pub resident_bytes: u64,
+    /// Each of the two buffers.
+    pub buffer_bytes: u64,
+    /// Bytes that a token reads from the storage.
+    pub bytes_per_token: u64,
+    /// Bytes that could stay.
+    #[serde(skip)]
+    pub budget_bytes: u64,
+}
+
+impl StreamingFootprint {
+    /// All of it.
     pub fn ram_bytes(&self) -> u64 {
-        self.arena_bytes + self.cache_bytes + self.stack_bytes + self.drafting_bytes
+        self.image_bytes + self.resident_bytes + 2 * self.buffer_bytes
+    }
+}
+
+impl Footprint {
+    /// Arena, cache, stack, what drafts take, and what a streamed artifact has in RAM of the file.
+    pub fn ram_bytes(&self) -> u64 {
+        let streaming = self.streaming.map_or(0, |streaming| streaming.ram_bytes());
+        self.arena_bytes + self.cache_bytes + self.stack_bytes + self.drafting_bytes + streaming
     }
 }
 
@@ -88,6 +119,9 @@ pub struct DoesNotFit {
     pub largest_context: Option<usize>,
     /// The largest scheme that fits, where these weights fit at no context.
     pub scheme: Option<&'static str>,
+    /// The most bytes of weights that may stay in RAM, where an artifact is streamed and fits with fewer of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub largest_resident: Option<u64>,
 }
 
 impl fmt::Display for DoesNotFit {
@@ -100,6 +134,9 @@ impl fmt::Display for DoesNotFit {
             grouped(self.available_bytes),
             grouped(self.needed_bytes - self.available_bytes)
         )?;
+        if let Some(resident) = self.largest_resident {
+            return write!(f, "with --resident {resident} it fits");
+        }
         match (self.scheme, self.largest_context) {
             (None, Some(largest)) => write!(f, "the largest context that fits is {largest} (--context {largest})"),
             (Some(scheme), Some(largest)) if largest < *context => {
@@ -152,6 +189,9 @@ pub enum FitError {
     /// The model does not fit the device.
     #[error(transparent)]
     DoesNotFit(#[from] Box<DoesNotFit>),
+    /// There is no plan for streaming it.
+    #[error(transparent)]
+    Residency(#[from] ResidencyError),
 }
 
 /// Bytes at `context` with `chunk` tokens together.
@@ -168,40 +208,86 @@ pub fn footprint(
     let vocabulary = (shape.spec.vocabulary as u64 + 1) * 4 + shape.sections.vocabulary;
     let (golden_tokens, golden_prompts) = shape.golden;
     let special_tokens = special_tokens_section(&shape.spec.opening, &shape.spec.ends);
-    let mut end = HEADER_BYTES as u64;
-    for section in SECTIONS.iter().filter(|section| !section.host) {
-        let bytes = match section.kind {
-            SectionKind::Spec => Some((ModelRecord::BYTES + lowered.layers.len() * LayerRecord::BYTES) as u64),
-            SectionKind::Tensors => Some((tensors.len() * TensorRecord::BYTES) as u64),
-            SectionKind::Functions => Some(lowered.functions.len() as u64),
-            SectionKind::Weights => Some(weights),
-            SectionKind::Vocabulary => Some(vocabulary),
-            SectionKind::Golden => Some(GOLDEN_HEADER_BYTES as u64 + 4 * (golden_tokens + golden_prompts)),
-            SectionKind::Text => shape.sections.text,
-            SectionKind::SpecialTokens => special_tokens.as_ref().map(|section| section.len() as u64),
-            SectionKind::ChatFrame => shape.sections.chat_frame,
-            SectionKind::Sampling => shape.sections.sampling,
-            SectionKind::Prefix => prefix_bytes(&lowered, shape.sections.asked.prefix_tokens),
-            other => shape.sections.asked.of(other),
-        };
-        if let Some(bytes) = bytes {
-            end = end.next_multiple_of(alignment(section.kind as u32, device.page_bytes as u32)) + bytes;
+    let of_section = |kind: SectionKind, residency: Option<u64>| match kind {
+        SectionKind::Spec => Some((ModelRecord::BYTES + lowered.layers.len() * LayerRecord::BYTES) as u64),
+        SectionKind::Tensors => Some((tensors.len() * TensorRecord::BYTES) as u64),
+        SectionKind::Functions => Some(lowered.functions.len() as u64),
+        SectionKind::Weights => Some(weights),
+        SectionKind::Vocabulary => Some(vocabulary),
+        SectionKind::Golden => Some(GOLDEN_HEADER_BYTES as u64 + 4 * (golden_tokens + golden_prompts)),
+        SectionKind::Text => shape.sections.text,
+        SectionKind::SpecialTokens => special_tokens.as_ref().map(|section| section.len() as u64),
+        SectionKind::ChatFrame => shape.sections.chat_frame,
+        SectionKind::Sampling => shape.sections.sampling,
+        SectionKind::Prefix => prefix_bytes(&lowered, shape.sections.asked.prefix_tokens),
+        SectionKind::Residency => residency,
+        other => shape.sections.asked.of(other),
+    };
+    // Length of the device part, and of its part with the weights that a streamed artifact leaves out of its RAM.
+    let device_part = |residency: Option<u64>| {
+        let (mut end, mut before, mut absent) = (HEADER_BYTES as u64, 0, 0);
+        for section in SECTIONS.iter().filter(|section| !section.host) {
+            if section.kind == SectionKind::Weights {
+                before = end.next_multiple_of(ALIGNMENT as u64);
+            }
+            let bytes = of_section(section.kind, residency);
+            if let Some(bytes) = bytes {
+                end = end.next_multiple_of(alignment(section.kind as u32, device.page_bytes as u32)) + bytes;
+            }
+            if section.kind == SectionKind::Weights {
+                absent = end - before;
+            }
         }
-    }
+        (end.next_multiple_of(ALIGNMENT as u64), absent)
+    };
     let asked = &shape.sections.asked;
     let rows = Extent { workers: 1, rows: 1 + asked.drafts };
     let plan = Plan::new(&lowered.model, lowered.layers.iter().copied());
     let drafting = plan.and_then(|plan| plan.beyond(rows)).unwrap_or(0);
-    let footprint = Footprint {
+    let mut footprint = Footprint {
         drafting_bytes: drafting + asked.draft_memory,
-        flash_bytes: end.next_multiple_of(ALIGNMENT as u64),
+        flash_bytes: 0,
         arena_bytes: lowered.model.arena_bytes,
         cache_bytes: lowered.model.cache_bytes,
         stack_bytes: lowered.model.stack_bytes,
+        streaming: None,
         context,
         chunk: lowered.model.chunk as usize,
     };
+    let mut residency = None;
+    if let Some(asked) = asked.streaming {
+        let layout = device.layout;
+        let budget_bytes = match asked.resident {
+            Resident::Bytes(bytes) => bytes,
+            Resident::Least => residency::least_resident(&tensors, layout, shape.spec),
+            Resident::Auto => {
+                let ram = device.usable_ram_bytes();
+                let ram = ram.ok_or_else(|| ResidencyError::NoRam { target: device.name.clone() })?;
+                // At most: the larger of the buffers there could be, and an order with every tensor.
+                let (end, absent) = device_part(Some(residency::section_bytes(tensors.len(), tensors.len())));
+                let largest = residency::largest_buffer(&tensors, layout, shape.spec);
+                let buffers = 2 * largest.max(asked.buffer_bytes.unwrap_or(0));
+                let left = ram.saturating_sub(footprint.ram_bytes() + (end - absent) + buffers);
+                left.max(residency::least_resident(&tensors, layout, shape.spec))
+            }
+        };
+        let plan = residency::plan(&tensors, layout, shape.spec, &lowered, (budget_bytes, asked.buffer_bytes))?;
+        residency = Some(plan.section_bytes());
+        let (end, absent) = device_part(residency);
+        footprint.streaming = Some(of_plan(&plan, end - absent, budget_bytes));
+    }
+    footprint.flash_bytes = device_part(residency).0;
     Ok((footprint, lowered))
+}
+
+fn of_plan(plan: &ResidencyPlan, image_bytes: u64, budget_bytes: u64) -> StreamingFootprint {
+    StreamingFootprint {
+        image_bytes,
+        resident_bytes: plan.resident_bytes,
+        buffer_bytes: plan.buffer_bytes,
+        bytes_per_token: plan.bytes_per_token,
+        budget_bytes,
+    }
 }
 
 /// Bytes of the section with what sequences begin with.
@@ -215,8 +301,11 @@ fn broken(footprint: &Footprint, device: &Target) -> Option<(Limit, u64, u64)> {
     let over = |limit, needed, available: Option<u64>| {
         available.filter(|&available| needed > available).map(|available| (limit, needed, available))
     };
-    over(Limit::Flash, footprint.flash_bytes, device.flash_bytes)
-        .or_else(|| over(Limit::Ram, footprint.ram_bytes(), device.usable_ram_bytes()))
+    let file = match (footprint.streaming, device.storage_bytes) {
+        (Some(_), Some(bytes)) => over(Limit::Storage, footprint.flash_bytes, Some(bytes)),
+        _ => over(Limit::Flash, footprint.flash_bytes, device.flash_bytes),
+    };
+    file.or_else(|| over(Limit::Ram, footprint.ram_bytes(), device.usable_ram_bytes()))
 }
 
 /// The footprint at `context` with the largest power-of-two chunk that fits the RAM.
@@ -253,6 +342,20 @@ pub fn fit(shape: &Shape<'_>, device: &Target, context: usize) -> Result<(Footpr
         }
         Ok(Some(low))
     };
+    // With as few resident weights as there can be: how many more would fit, or at which context they do.
+    let mut streamed = *shape;
+    let mut largest_resident = None;
+    if let Some(asked) = shape.sections.asked.streaming {
+        streamed.sections.asked.streaming = Some(Streaming { resident: Resident::Least, ..asked });
+        if limit == Limit::Ram && asked.resident != Resident::Least {
+            let (least, _) = with_largest_chunk(&streamed, device, context)?;
+            let resident = least.streaming.map_or(0, |streaming| streaming.resident_bytes);
+            if broken(&least, device).is_none() {
+                largest_resident = Some(resident + (available_bytes - least.ram_bytes()));
+            }
+        }
+    }
+    let shape = &streamed;
     let mut largest_context = largest(shape)?;
     let mut scheme = None;
     if largest_context.is_none() {
@@ -273,6 +376,7 @@ pub fn fit(shape: &Shape<'_>, device: &Target, context: usize) -> Result<(Footpr
         context,
         largest_context,
         scheme,
+        largest_resident,
     })
     .into())
 }

@@ -2,6 +2,7 @@
 
 use super::emit::sampling_section;
 use super::kv::KvFormat;
+use super::residency::Streaming;
 use crate::disk::ConfigError;
 use crate::model::companions::Companions;
 use crate::model::generation;
@@ -42,6 +43,8 @@ pub struct Asked {
     pub draft_memory: u64,
     /// How keys and values are kept.
     pub kv: KvFormat,
+    /// How weights are streamed, where they are.
+    pub streaming: Option<Streaming>,
 }
 
 impl Asked {

@@ -6,6 +6,7 @@ use super::error::EvalError;
 use super::generate::Stop;
 use super::opened::{Engine, OpenedModel};
 use super::speculation::{Means, SpeculationReport, with_artifact};
+use crate::artifact::streamed::StreamingReport;
 use crate::model::forward::{Cache, Forward};
 use crate::text::vocabulary::TextRules;
 use slm_runtime::sample::{Sampling, choose_after, mark, seen_words};
@@ -50,6 +51,11 @@ pub(super) trait Reader {
     fn speculation(&self) -> Option<SpeculationReport> {
         None
     }
+
+    /// What was read of a streamed artifact; `None` of any other.
+    fn streaming(&self) -> Option<StreamingReport> {
+        None
+    }
 }
 
 impl Reader for (Forward<'_>, Cache) {
@@ -84,6 +90,9 @@ pub(super) fn with_reader<T, E: From<EvalError>>(
     match model.engine() {
         Engine::Artifact(file) => with_artifact(file, means, body),
         Engine::Directory { spec, weights, device, .. } => {
+            if means.streamed {
+                return Err(EvalError::StreamedDirectory.into());
+            }
             if let Some(draft) = &means.draft_model {
                 return Err(EvalError::DraftOfDirectory { path: draft.path().to_owned() }.into());
             }
@@ -236,6 +245,11 @@ impl<'m, 'r> Continuation<'m, 'r> {
     pub(super) fn step_allowed(&mut self, tokens: &[u32], allowed: &[u32]) -> Result<Vec<f32>, EvalError> {
         let logits = self.reader.read_allowed(tokens, allowed);
         self.note(tokens, logits)
+    }
+
+    /// What was read of a streamed artifact; `None` of any other.
+    pub(super) fn streaming(&self) -> Option<StreamingReport> {
+        self.reader.streaming()
     }
 
     /// What guesses did so far; `None` where there are none.

@@ -2,6 +2,7 @@
 
 use super::forward::ForwardError;
 use crate::artifact::host::ArtifactError;
+use crate::artifact::streamed::StreamError;
 use crate::formats::ModelFormatError;
 use crate::model::forward::CacheError;
 use crate::model::size::SizeError;
@@ -44,6 +45,9 @@ pub enum EvalError {
     /// The artifact cannot be read, or is damaged.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// The artifact cannot be streamed.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
     /// The tokenizer cannot be opened or used.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -73,6 +77,9 @@ pub enum EvalError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// So is streaming.
+    #[error("a directory runs in f32, and nothing of it is streamed; leave --streamed out, or pass an artifact")]
+    StreamedDirectory,
     /// Drafts are for artifacts.
     #[error("{}: a directory runs in f32, where nothing is drafted; leave --draft out, or pass an artifact", path.display())]
     DraftOfDirectory {

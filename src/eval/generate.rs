@@ -6,6 +6,7 @@ use super::continuation::{Choice, Continuation, check_prompt, with_reader};
 use super::error::EvalError;
 use super::opened::{OpenedModel, tokenizer_at};
 use super::speculation::{Means, SpeculationReport};
+use crate::artifact::streamed::StreamingReport;
 use crate::model::generation::sampling_json;
 use crate::model::spec::ModelKind;
 use crate::report::Report;
@@ -96,6 +97,9 @@ pub struct GenerateReport {
     /// What drafts did; absent where there were no drafters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speculation: Option<SpeculationReport>,
+    /// What was read of a streamed artifact; absent where weights are read where they lie.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streaming: Option<StreamingReport>,
     /// Where the answer was logged; absent where there is no log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<Logged>,
@@ -152,7 +156,7 @@ pub fn generate(
     let choice = Choice { tokens: options.tokens, sampling: options.sampling, seed: options.seed };
     let vocabulary = tokenizer.vocabulary_bytes(model.vocabulary)?;
     let followed = Followed::of(model, &tokenizer, &vocabulary, &options.follow)?;
-    let (added, grammar, speculation) = with_reader(model, &options.means, |reader| {
+    let (added, grammar, speculation, streaming) = with_reader(model, &options.means, |reader| {
         let mut continuation = Continuation::new(model, vocabulary, tokenizer.text_rules()?, reader);
         // Before the prompt is read, which may take a while; a reader that is gone needs no token.
         let choice = if emit(shown.as_bytes()).is_break() { Choice { tokens: 0, ..choice } } else { choice };
@@ -164,7 +168,7 @@ pub fn generate(
             }
             None => (continuation.go_on(&tokens, &choice, usize::MAX, at_start, emit)?, None),
         };
-        Ok::<_, EvalError>((added, grammar, continuation.speculation()))
+        Ok::<_, EvalError>((added, grammar, continuation.speculation(), continuation.streaming()))
     })?;
     let text = [shown.as_bytes(), &added.bytes].concat();
     Ok(GenerateReport {
@@ -180,6 +184,7 @@ pub fn generate(
         grammar,
         notes: followed.map_or_else(Vec::new, |followed| followed.notes),
         speculation,
+        streaming,
         audit: None,
     })
 }

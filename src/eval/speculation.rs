@@ -5,6 +5,7 @@
 use super::continuation::Reader;
 use super::error::EvalError;
 use crate::artifact::host::{ArtifactFile, SessionMemory};
+use crate::artifact::streamed::{self, ResidentPart, StreamingReport};
 use crate::machine::kernels::kernels_for;
 use serde::Serialize;
 use slm_runtime::format::artifact::ArtifactView;
@@ -12,7 +13,9 @@ use slm_runtime::format::header::SectionKind;
 use slm_runtime::format::spec::Output;
 use slm_runtime::kernels::pool::Pool;
 use slm_runtime::session::{Extent, Session, SessionError};
+use slm_runtime::sha256::{Engine, Software};
 use slm_runtime::speculate::{Drafter, Draws, MAX_DRAFTS, ModelDrafter, Repeats, Source, round};
+use slm_runtime::streaming::{Check, Sizes, Storage};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
@@ -26,11 +29,13 @@ pub struct Means {
     pub drafts: usize,
     /// A model that drafts, instead of the one the artifact carries.
     pub draft_model: Option<ArtifactFile>,
+    /// Whether the weights are read from the file when they are needed, as on a device that cannot address them.
+    pub streamed: bool,
 }
 
 impl Default for Means {
     fn default() -> Self {
-        Means { drafts: DRAFTS, draft_model: None }
+        Means { drafts: DRAFTS, draft_model: None, streamed: false }
     }
 }
 
@@ -135,6 +140,10 @@ struct Speculating<'a, 'm, 's, 'd> {
     drafts: usize,
     report: SpeculationReport,
     times: Times,
+    /// The memory of a streamed artifact.
+    sizes: Option<Sizes>,
+    /// Positions that were computed.
+    computed: u64,
 }
 
 impl Speculating<'_, '_, '_, '_> {
@@ -164,10 +173,12 @@ impl Speculating<'_, '_, '_, '_> {
 
 impl Reader for Speculating<'_, '_, '_, '_> {
     fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EvalError> {
+        self.computed += tokens.len() as u64;
         Ok(self.session.step(tokens)?.to_vec())
     }
 
     fn read_allowed(&mut self, tokens: &[u32], allowed: &[u32]) -> Result<Vec<f32>, EvalError> {
+        self.computed += tokens.len() as u64;
         Ok(self.session.step_allowed(tokens, allowed)?.to_vec())
     }
 
@@ -200,6 +211,7 @@ impl Reader for Speculating<'_, '_, '_, '_> {
         // Choosing and writing take the same with and without drafts.
         let time = start.elapsed().saturating_sub(choosing + (self.drafting() - drafting));
         self.report.passes += 1;
+        self.computed += 1 + found.drafted as u64;
         self.report.tokens += chosen;
         if let Some(drafter) = found.source.and_then(|index| self.report.drafters.get_mut(index)) {
             drafter.passes += 1;
@@ -226,6 +238,10 @@ impl Reader for Speculating<'_, '_, '_, '_> {
         }
         (!report.drafters.is_empty()).then_some(report)
     }
+
+    fn streaming(&self) -> Option<StreamingReport> {
+        self.sizes.map(|sizes| streamed::report(sizes, self.session.traffic(), self.computed))
+    }
 }
 
 /// Passes without drafts at the start.
@@ -247,7 +263,20 @@ pub(super) fn with_artifact<T, E: From<EvalError>>(
     let extent = Extent { workers: threads, rows };
     let mut memory = SessionMemory::for_extent(&view, extent);
     let kernels = kernels_for(view.layout());
-    let session = Session::with_workers(&view, kernels, &pool, rows, memory.as_mut_slice()).map_err(EvalError::from)?;
+    let mut part = match means.streamed {
+        true => Some(ResidentPart::new(file.path()).map_err(EvalError::from)?),
+        false => None,
+    };
+    let sizes = part.as_ref().map(ResidentPart::sizes);
+    let session = match &mut part {
+        Some(part) => {
+            let (streamed, storage) = part.load(Check::Structure).map_err(EvalError::from)?;
+            let by = (storage as &mut dyn Storage, &Software as &(dyn Engine + Sync));
+            Session::streamed_by(&streamed, kernels, by, (&pool, rows), memory.as_mut_slice())
+        }
+        None => Session::with_workers(&view, kernels, &pool, rows, memory.as_mut_slice()),
+    };
+    let session = session.map_err(EvalError::from)?;
     let drafting = means.drafts > 0 && session.rows() > 1;
     // The draft model's memory: its session, and the tokens that it has read.
     let draft = beside.or_else(|| view.draft_model()).filter(|_| drafting);
@@ -275,7 +304,8 @@ pub(super) fn with_artifact<T, E: From<EvalError>>(
         SpeculationReport { drafters: names.into_iter().map(DrafterReport::new).collect(), ..Default::default() };
     let (sources, clocks, times) = (&mut sources[..], &clocks[..], Times::default());
     let prefix = view.prefix().map_or_else(Vec::new, |prefix| prefix.tokens.iter().collect());
-    body(&mut Speculating { session, sources, clocks, prefix, drafts: means.drafts, report, times })
+    let drafts = means.drafts;
+    body(&mut Speculating { session, sources, clocks, prefix, drafts, report, times, sizes, computed: 0 })
 }
 
 /// Cost of a draft model's token in steps, until it is measured.

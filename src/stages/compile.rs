@@ -4,7 +4,7 @@ mod drafts;
 mod prefix;
 mod work;
 
-use super::arguments::groups::{ConstraintArgs, DRAFTS, MODEL_AND_OUTPUT, PREFIX, TARGET};
+use super::arguments::groups::{ConstraintArgs, DRAFTS, MODEL_AND_OUTPUT, PREFIX, StreamingArgs, TARGET};
 use super::arguments::{Artifact, QuantizedModel, TargetName, TextOrChat, TextOrSelf, WriteDirectory, path};
 use super::error::StageError;
 use super::known::{Known, KnownModel};
@@ -42,6 +42,7 @@ Examples:
   slmc compile out/w4 --target boards/mine.toml --device-only -o out/w4.slm
   slmc compile out/w4 --target wasm32 --page out/page -o out/w4.slm
   slmc compile out/mixed --target cortex-m55 --context 256 --firmware out/board -o out/mixed.slm
+  slmc compile out/w8 --target boards/card.toml --resident auto -o out/w8.slm
   slmc compile out/w4 --target generic --draft out/student.slm --continuations self -o out/w4.slm")]
 pub struct Args {
     /// Directory written by `slmc quantize`
@@ -64,6 +65,9 @@ pub struct Args {
     /// with `slmc eval`. Layers with a sliding window hold what the window sees and no more, whatever the format.
     #[arg(long, value_name = "FORMAT", help_heading = TARGET)]
     kv: Option<KvFormat>,
+
+    #[command(flatten)]
+    streaming: StreamingArgs,
 
     #[command(flatten)]
     constraint: ConstraintArgs,
@@ -162,6 +166,8 @@ impl Args {
         let Some(sections) = files.bytes(spec).filter(|_| context > 0 && context <= spec.context) else {
             return predicted;
         };
+        let (kv, streaming) = (self.kv.unwrap_or_default(), self.streaming.streaming());
+        let asked = Asked { kv, streaming, ..Asked::default() };
         let shape = Shape {
             spec,
             assignment,
@@ -169,7 +175,7 @@ impl Args {
             key_maps: true,
             wide_activations: model.wide_activations,
             golden: golden_size(spec, context),
-            sections: SectionBytes { asked: Asked { kv: self.kv.unwrap_or_default(), ..Asked::default() }, ..sections },
+            sections: SectionBytes { asked, ..sections },
         };
         let (found, does_not_fit) = match fit(&shape, target, context) {
             Ok((found, _)) => (Some(found), None),
@@ -178,7 +184,7 @@ impl Args {
                 (footprint(&shape, target, context, chunk).ok().map(|(found, _)| found), Some(answer.to_string()))
             }
             // Its own fault is found above, or by the work.
-            Err(FitError::Size(_) | FitError::Lower(_)) => (None, None),
+            Err(FitError::Size(_) | FitError::Lower(_) | FitError::Residency(_)) => (None, None),
         };
         let device = found.map(|found| DeviceNeed {
             target: target.name.clone(),
@@ -311,6 +317,7 @@ impl Stage for Compile {
                 draft: path(&args.draft),
                 drafts: usize::from(args.drafts.unwrap_or(DRAFTED)),
                 kv: args.kv.unwrap_or_default(),
+                streaming: args.streaming.streaming(),
                 constraint: args.constraint.constraint(),
                 prefix: path(&args.prefix),
                 system: args.system.clone(),

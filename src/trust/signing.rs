@@ -22,6 +22,7 @@ use slm_runtime::format::tree::{leaf_digest, root};
 use slm_runtime::format::verify::{device_digest, host_digest};
 use slm_runtime::layout::ALIGNMENT;
 use slm_runtime::sha256::{Digest, Software};
+use slm_runtime::streaming::least_buffer;
 use slm_runtime::trust::{self, Check, Key, Trust};
 
 /// Why an artifact cannot be signed.
@@ -42,6 +43,20 @@ pub enum SigningError {
         1u64 << shift
     )]
     SealedLeaves {
+        /// log2 of a leaf's bytes.
+        shift: u8,
+    },
+    /// A streamed artifact's buffers are smaller than its leaves need.
+    #[error(
+        "the artifact is planned for buffers of {planned} bytes, and with leaves of {} they need {needed}: pass smaller \
+         --chunk-bytes, or compile it with --stream-buffer {needed}",
+        1u64 << shift
+    )]
+    StreamBuffers {
+        /// Bytes planned.
+        planned: u64,
+        /// Bytes needed.
+        needed: u64,
         /// log2 of a leaf's bytes.
         shift: u8,
     },
@@ -66,6 +81,14 @@ pub enum SigningError {
     /// The file that was made does not verify: a defect.
     #[error("the signed file does not verify, which is a defect of slmc, please report it: {0}")]
     Defect(trust::TrustError),
+}
+
+/// Whether the buffers of a streamed artifact take its tiles with all leaves that they are in.
+fn check_buffers(view: &ArtifactView<'_>, shift: u8) -> Result<(), SigningError> {
+    let Some(residency) = view.residency() else { return Ok(()) };
+    let planned = u64::from(residency.record.buffer_bytes);
+    let needed = view.largest_streamed_tile().map_or(0, |tile| least_buffer(tile, 1 << shift));
+    if needed > planned { Err(SigningError::StreamBuffers { planned, needed, shift }) } else { Ok(()) }
 }
 
 impl From<FormatError> for SigningError {
@@ -135,7 +158,12 @@ impl ToSign {
     pub fn new(artifact: &[u8], fields: &SigningFields) -> Result<Self, SigningError> {
         let view = ArtifactView::open(artifact)?;
         let old = view.header();
-        let kept = if old.chunk_shift == 0 { DEFAULT_CHUNK_SHIFT } else { old.chunk_shift };
+        let kept = match (old.chunk_shift, view.residency()) {
+            (0, None) => DEFAULT_CHUNK_SHIFT,
+            // What the buffers of a streamed artifact are planned for.
+            (0, Some(_)) => *CHUNK_SHIFTS.start(),
+            (shift, _) => shift,
+        };
         let header = Header {
             minor: old.minor.max(MINOR_TRUST),
             signature: 1,
@@ -153,6 +181,7 @@ impl ToSign {
         if view.is_sealed() && header.chunk_shift != old.chunk_shift {
             return Err(SigningError::SealedLeaves { shift: old.chunk_shift });
         }
+        check_buffers(&view, header.chunk_shift)?;
         debug_assert!(CHUNK_SHIFTS.contains(&header.chunk_shift), "an option is checked when it is read");
         let dropped = slots(artifact).map(|(slot, _)| slot as u8).filter(|_| old.signature != 0).collect();
         Ok(ToSign { bytes: with_list(artifact, &view, header)?, dropped })

@@ -120,6 +120,9 @@ typedef int32_t slm_status;
 #define SLM_LOG           31 /* not the last record of a log, or the last that there can be */
 #define SLM_SIGNER        32 /* the signer gave no signature */
 #define SLM_NO_LOG_KEY    33 /* the log has no secret key */
+/* Statuses of weights in slow storage. */
+#define SLM_NO_PLAN       34 /* no plan for streaming, or buffers too small for its leaves */
+#define SLM_INTERRUPTED   35 /* an earlier read failed: reset the session */
 /* Statuses of updates. */
 #define SLM_PACKAGE       40 /* not a sound package, or it makes other bytes than were signed */
 #define SLM_BASE          41 /* made from another artifact than the active one */
@@ -556,6 +559,73 @@ slm_status slm_audit_seal(slm_audit *audit, uint64_t time, slm_append append, vo
  * SubjectPublicKeyInfo in DER, 32 bytes. */
 slm_status slm_audit_seal_by(slm_audit *audit, uint32_t algorithm, const uint8_t *key_id, slm_sign sign, void *signer,
                              uint64_t time, slm_append append, void *user);
+/* Weights in slow storage, which cannot be addressed: a card, serial flash, a server. docs/streaming.md; these functions need the
+ * library's feature `streaming`, and artifacts of `slmc compile --resident`. */
+#define SLM_STREAMED_WORDS 384
+#define SLM_READ_FAILED (-1)
+#define SLM_READ_LATE (-2)
+
+/* How the file is read. `read` fills `into` from an offset of the file and returns how many bytes there were, SLM_READ_FAILED or
+ * SLM_READ_LATE. Where reading goes on by itself, by DMA, `begin` starts the same for one of the buffers and returns 0, and
+ * `finish` waits for it; at most one read is begun at a time, and nothing uses its buffer meanwhile. Both may be null. Buffers
+ * start on 64 bytes. */
+typedef struct slm_storage {
+    int64_t (*read)(void *user, uint64_t offset, void *into, size_t length);
+    int32_t (*begin)(void *user, uint64_t offset, void *into, size_t length);
+    int64_t (*finish)(void *user);
+    void *user;
+    void *buffers[2];
+    size_t buffer_bytes; /* of each */
+} slm_storage;
+
+/* Memory that a streamed artifact needs beside its sessions. */
+typedef struct slm_streamed_sizes {
+    uint64_t memory_bytes; /* for slm_streamed_open */
+    uint64_t buffer_bytes; /* each of the two buffers */
+} slm_streamed_sizes;
+
+/* What a session has read. */
+typedef struct slm_traffic {
+    uint64_t bytes;
+    uint64_t reads;
+    uint64_t ahead;        /* of the reads, begun ahead and used */
+    uint64_t missed_bytes; /* begun ahead and not needed next */
+} slm_traffic;
+
+/* A streamed artifact; set up by slm_streamed_open only. */
+typedef struct slm_streamed {
+    uint64_t opaque[SLM_STREAMED_WORDS];
+} slm_streamed;
+
+/* The memory that an artifact needs, by its header page, which is read into `page` of 4096 bytes. The storage's buffers may be
+ * null here. */
+slm_status slm_streamed_needs(const slm_storage *storage, void *page, slm_streamed_sizes *needed);
+
+/* Reads what stays in memory, which starts on 64 bytes, and checks it; `model` is then open for everything but slm_session_init.
+ * `trust` is an slm_trust, or null where the file need not be signed. `check` 1: the digest of each tensor is compared too,
+ * whenever it has been read as a whole; else 0. Leaves of a signed file always are. */
+slm_status slm_streamed_open(slm_streamed *streamed, slm_model *model, const slm_storage *storage, void *memory, size_t length,
+                             const void *trust, uint32_t check);
+
+/* Message of the error of slm_streamed_open, as slm_model_error. */
+size_t slm_streamed_error(const slm_streamed *streamed, char *buffer, size_t capacity);
+
+/* Reads the whole file once and compares every digest. */
+slm_status slm_streamed_verify(slm_streamed *streamed);
+
+/* Starts a session, in memory of slm_session_bytes_for; `rows` as there, 1 for one token after another. A streamed artifact has
+ * one session at a time. SLM_READ, SLM_LEAF or SLM_DIGEST of a step: the session is to be reset before it goes on. */
+slm_status slm_streamed_init(slm_session **session, slm_streamed *streamed, void *memory, size_t length, size_t rows);
+
+/* slm_self_test of a streamed artifact. */
+slm_status slm_streamed_self_test(slm_streamed *streamed, void *memory, size_t length);
+
+/* What a session has read so far. */
+slm_status slm_streamed_traffic(slm_session *session, slm_traffic *traffic);
+
+/* Waits until nothing is being read ahead: before the buffers serve something else, or the session's memory does. */
+slm_status slm_streamed_settle(slm_session *session);
+
 /* Slots of an slm_update_device. */
 #define SLM_SLOT_A 0
 #define SLM_SLOT_B 1

@@ -18,6 +18,7 @@
 //! | `update` | packages, slots, trials |
 //! | `trust` | signed artifacts |
 //! | `seal` | artifacts whose weights are in cipher |
+//! | `streaming` | weights in slow storage |
 
 #[cfg(any(test, feature = "audit"))]
 mod audit;
@@ -35,6 +36,8 @@ mod snapshot;
 #[cfg(feature = "speculation")]
 mod speculation;
 mod status;
+#[cfg(feature = "streaming")]
+mod streaming;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -73,6 +76,12 @@ pub use speculation::{
     Next, slm_confirm, slm_draft_continuations, slm_draft_model, slm_draft_repeats, slm_mark, slm_truncate,
 };
 pub use status::Status;
+#[cfg(feature = "streaming")]
+pub use streaming::{
+    OpenStreamed, READ_FAILED, READ_LATE, STREAMED_WORDS, StorageFunctions, StreamedSizes, TrafficCounts,
+    slm_streamed_error, slm_streamed_init, slm_streamed_needs, slm_streamed_open, slm_streamed_self_test,
+    slm_streamed_settle, slm_streamed_traffic, slm_streamed_verify,
+};
 pub use text::{Decoder, slm_decode, slm_decode_begin, slm_encode, slm_encode_bytes};
 #[cfg(feature = "signed")]
 pub use trust::{

@@ -14,6 +14,7 @@
 //! | [`drafts`], [`prefix`] | what guesses the next tokens; what was read before |
 //! | [`grammar`] | the automaton that outputs follow |
 //! | [`verify`] | digests |
+//! | `residency` | which tensors stay in RAM where weights are streamed; with the feature `streaming` |
 //! | `seal` | stanzas and tags of weights in cipher; with the feature `seal` |
 //! | `record` | the macro that defines records |
 
@@ -32,6 +33,8 @@ pub(crate) mod page;
 #[cfg(feature = "snapshots")]
 pub mod prefix;
 pub(crate) mod record;
+#[cfg(feature = "streaming")]
+pub mod residency;
 pub mod sampling;
 #[cfg(feature = "seal")]
 pub mod seal;

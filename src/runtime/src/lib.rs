@@ -21,6 +21,7 @@
 //! | `seal` | artifacts whose weights are in cipher; with the feature `seal` |
 //! | `audit` | the log of what was inferred, with the feature `audit` |
 //! | `trust` | signed artifacts; with the feature `signed` |
+//! | `streaming` | weights in slow storage; with the feature `streaming` |
 //! | `update` | packages of changed leaves, two slots, trials; with the feature `update` |
 //!
 //! ```text
@@ -59,6 +60,8 @@ pub mod session;
 pub mod sha256;
 #[cfg(feature = "speculation")]
 pub mod speculate;
+#[cfg(feature = "streaming")]
+pub mod streaming;
 pub mod text;
 pub mod tokenizer;
 #[cfg(feature = "signed")]

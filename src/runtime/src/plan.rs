@@ -240,7 +240,7 @@ impl Walk<'_, '_, '_> {
 
     fn bias(&mut self, key: TensorKey, rows: usize) -> Result<(), FormatError> {
         let key = TensorKey { part: TensorPart::Bias, ..key };
-        if self.artifact.tensor(key).is_some() { self.one(key, 1, rows, false) } else { Ok(()) }
+        if self.artifact.first_record(key).is_some() { self.one(key, 1, rows, false) } else { Ok(()) }
     }
 
     fn norm(&mut self, key: TensorKey, kind: u8) -> Result<(), FormatError> {

@@ -16,7 +16,12 @@ pub fn golden_digest(
     kernels: &'static Kernels,
     memory: &mut [u8],
 ) -> Result<Digest, SessionError> {
-    let mut session = Session::new(artifact, kernels, memory)?;
+    golden_digest_by(&mut Session::new(artifact, kernels, memory)?)
+}
+
+/// [`golden_digest`] by a session, which is reset.
+pub fn golden_digest_by(session: &mut Session<'_, '_>) -> Result<Digest, SessionError> {
+    let artifact = *session.artifact();
     let mut hash = Sha256::new();
     for prompt in artifact.golden_prompts() {
         session.reset();

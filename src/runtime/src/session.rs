@@ -10,6 +10,8 @@ mod linear;
 mod norm;
 #[cfg(feature = "snapshots")]
 mod snapshot;
+#[cfg(feature = "streaming")]
+mod stream;
 mod tensors;
 #[cfg(feature = "speculation")]
 mod verify;
@@ -63,6 +65,9 @@ pub enum SessionError {
     },
     /// The artifact is not valid.
     Format(FormatError),
+    /// Weights could not be read.
+    #[cfg(feature = "streaming")]
+    Read(crate::streaming::ReadError),
 }
 
 impl From<FormatError> for SessionError {
@@ -92,6 +97,8 @@ impl core::fmt::Display for SessionError {
                 write!(f, "a value in layer {layer} reached 2^50 or is not a number: the model's weights are broken")
             }
             E::Format(error) => write!(f, "{error}"),
+            #[cfg(feature = "streaming")]
+            E::Read(error) => write!(f, "{error}"),
         }
     }
 }
@@ -119,6 +126,9 @@ pub struct Session<'a, 'm> {
     #[cfg(feature = "speculation")]
     verified: usize,
     history: History<'m>,
+    /// The buffers of weights in slow storage.
+    #[cfg(feature = "streaming")]
+    pieces: Option<crate::streaming::Pieces<'m>>,
 }
 
 /// What a session has beyond its artifact's plan. The memory for it lies after the cache.
@@ -222,7 +232,20 @@ impl<'a, 'm> Session<'a, 'm> {
         if artifact.is_sealed() {
             return Err(SessionError::Format(FormatError::Sealed));
         }
-        let extent = Extent { workers: workers.count(), rows };
+        #[cfg(feature = "streaming")]
+        if artifact.is_streamed() {
+            return Err(SessionError::Format(FormatError::Streamed));
+        }
+        Session::build(artifact, kernels, workers, Extent { workers: workers.count(), rows }, memory)
+    }
+
+    fn build(
+        artifact: &ArtifactView<'a>,
+        kernels: &'static Kernels,
+        workers: &'m dyn Workers,
+        extent: Extent,
+        memory: &'m mut [u8],
+    ) -> Result<Self, SessionError> {
         let (expected, actual) = (Self::required_bytes_for(artifact, extent), memory.len() as u64);
         let size = SessionError::MemorySize { expected, actual };
         if expected != actual {
@@ -272,7 +295,14 @@ impl<'a, 'm> Session<'a, 'm> {
             #[cfg(feature = "speculation")]
             verified,
             history,
+            #[cfg(feature = "streaming")]
+            pieces: None,
         })
+    }
+
+    /// The artifact that it runs.
+    pub fn artifact(&self) -> &ArtifactView<'a> {
+        &self.artifact
     }
 
     /// Positions read so far.
@@ -284,6 +314,10 @@ impl<'a, 'm> Session<'a, 'm> {
     pub fn reset(&mut self) {
         (self.length, self.written) = (0, 0);
         self.history.forget();
+        #[cfg(feature = "streaming")]
+        if let Some(pieces) = &mut self.pieces {
+            pieces.forget();
+        }
     }
 
     /// Appends tokens to a decoder's sequence without any output.
@@ -378,6 +412,10 @@ impl<'a, 'm> Session<'a, 'm> {
     }
 
     fn check_tokens(&self, tokens: &[u32]) -> Result<(), SessionError> {
+        #[cfg(feature = "streaming")]
+        if let Some(pieces) = &self.pieces {
+            pieces.check_whole()?;
+        }
         let spec = self.artifact.spec();
         if tokens.is_empty() {
             return Err(SessionError::Empty);

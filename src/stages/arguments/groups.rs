@@ -2,6 +2,7 @@
 //! its own heading, so the order of the fields of a command's `Args` is the order of the sections of its help.
 
 use super::{AnyModel, BackendName, DenseModel, ModelOrArtifact, ReadFile, TargetName};
+use crate::compile::residency::{Resident, Streaming};
 use crate::model::device::{Backend, backend, device};
 use crate::model::error::NameError;
 use crate::stages::numerics::NumericsClass;
@@ -214,6 +215,30 @@ impl ConstraintArgs {
             .or_else(|| file(&self.json_schema).map(Constraint::Schema))
             .or_else(|| self.regex.clone().map(Constraint::Expression))
             .or_else(|| file(&self.choices).map(Constraint::Choices))
+    }
+}
+
+/// Weights in slow storage.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = TARGET)]
+pub struct StreamingArgs {
+    /// Stream weights from slow storage, and keep this much of them in RAM: BYTES, least, auto
+    ///
+    /// For devices that cannot address the storage: the file is read through two buffers, matrix by matrix, with the same
+    /// results. The tensors that save a token the most reading stay in RAM, within BYTES; least: those alone that must; auto:
+    /// as many as the target's RAM leaves beside arena, cache, buffers and stack.
+    #[arg(long, value_name = "BYTES|least|auto")]
+    pub resident: Option<Resident>,
+
+    /// Bytes of each of the two buffers [default: the least that take leaves of 4096]
+    #[arg(long, value_name = "BYTES", requires = "resident", value_parser = clap::value_parser!(u64).range(64..=1 << 30))]
+    pub stream_buffer: Option<u64>,
+}
+
+impl StreamingArgs {
+    /// As the library takes it; `None` where weights are read where they lie.
+    pub fn streaming(&self) -> Option<Streaming> {
+        self.resident.map(|resident| Streaming { resident, buffer_bytes: self.stream_buffer })
     }
 }
 

@@ -28,7 +28,8 @@ pub(super) fn asked_sections(
     vocabulary: &[Vec<u8>],
     progress: &dyn Progress,
 ) -> Result<AskedSections, StageError> {
-    let mut asked = AskedSections { kv: options.additions.kv, ..AskedSections::default() };
+    let mut asked =
+        AskedSections { kv: options.additions.kv, streaming: options.additions.streaming, ..AskedSections::default() };
     if let Some(source) = &options.additions.continuations {
         asked.continuations = Some(table(options, source, model, progress)?);
     }

@@ -7,6 +7,7 @@ use crate::artifact::text::{HOST_ONLY, TokenizerSummary};
 use crate::compile::emit::sampling_section;
 use crate::compile::fit::Footprint;
 use crate::compile::kv::KvFormat;
+use crate::compile::residency::Streaming;
 use crate::compile::{ARTIFACT_MAGIC, CompileError, Compiled, HostSections, TextSection, check_quantized, compile};
 use crate::disk::atomic;
 use crate::disk::hash::hex;
@@ -46,6 +47,8 @@ pub struct Additions {
     pub drafts: usize,
     /// How keys and values are kept.
     pub kv: KvFormat,
+    /// How weights are streamed, where they are.
+    pub streaming: Option<Streaming>,
     /// What outputs follow.
     pub constraint: Option<Constraint>,
     /// The text that sequences begin with, or the word for what the chat template begins with.
@@ -151,8 +154,16 @@ impl Report for CompileReport {
             &format!("{} at a context of {}", grouped(footprint.cache_bytes), footprint.context),
         ]);
         table.row(["  stack", &grouped(footprint.stack_bytes)]);
+        if let Some(streaming) = &footprint.streaming {
+            table.row(["  file without weights", &grouped(streaming.image_bytes)]);
+            table.row(["  resident weights", &grouped(streaming.resident_bytes)]);
+            table.row(["  buffers", &format!("2 × {}", grouped(streaming.buffer_bytes))]);
+        }
         if footprint.drafting_bytes > 0 {
             table.row(["  drafts", &grouped(footprint.drafting_bytes)]);
+        }
+        if let Some(streaming) = &footprint.streaming {
+            table.row(["read a token", &format!("{} bytes", grouped(streaming.bytes_per_token))]);
         }
         if let Some(bytes) = self.grammar_bytes {
             table.row(["grammar", &format!("{} bytes", grouped(bytes))]);
@@ -268,7 +279,10 @@ pub fn compile_directory(options: &CompileOptions, progress: &dyn Progress) -> R
         layout: options.target.layout.name(),
         footprint: compiled.footprint,
         ram_bytes: compiled.footprint.ram_bytes(),
-        flash_limit_bytes: options.target.flash_bytes,
+        flash_limit_bytes: match compiled.footprint.streaming {
+            Some(_) => options.target.storage_bytes.or(options.target.flash_bytes),
+            None => options.target.flash_bytes,
+        },
         ram_limit_bytes: options.target.usable_ram_bytes(),
         file_bytes: bytes.len() as u64,
         size: compiled.size,
@@ -365,6 +379,9 @@ fn made(
     }
     if options.additions.kv != KvFormat::Int8 {
         settings["kv"] = json!(options.additions.kv.to_string());
+    }
+    if let Some(Streaming { resident, buffer_bytes }) = options.additions.streaming {
+        settings["streaming"] = json!({ "resident": resident.to_string(), "buffer_bytes": buffer_bytes });
     }
     if let Some(constraint) = &options.additions.constraint {
         settings["follows"] = json!(constraint.kind());

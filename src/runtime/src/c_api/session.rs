@@ -24,7 +24,7 @@ pub struct State {
 
 impl State {
     /// The session, for what changes no sequence.
-    #[cfg(feature = "snapshots")]
+    #[cfg(any(feature = "snapshots", feature = "streaming"))]
     pub(super) fn session(&mut self) -> &mut Session<'static, 'static> {
         &mut self.session
     }
@@ -155,13 +155,23 @@ pub unsafe extern "C" fn slm_session_init_rows(
         // SAFETY: as the caller says; the caller guarantees that the memory outlives the session.
         let (state, own): (_, &'static mut [u8]) = unsafe { session_memory(view, rows, memory, length) }?;
         let session = Session::with_rows(view, kernels::best(view.layout()), rows, own)?;
-        let state = state.as_mut_ptr().cast::<State>();
-        let new = State { mark: STARTED, session, logits: (core::ptr::null(), 0), error: None };
         // SAFETY: the memory starts on 64 bytes, and the first part of it has the size of a state.
-        unsafe { state.write(new) };
-        *place = state;
+        *place = unsafe { put_session(state, session) };
         Ok(())
     })
+}
+
+/// Writes a session to its place.
+///
+/// # Safety
+/// `place` is the first part of a [`session_memory`].
+#[expect(unsafe_code, reason = "memory of the caller")]
+pub(super) unsafe fn put_session(place: &mut [u8], session: Session<'static, 'static>) -> *mut State {
+    let state = place.as_mut_ptr().cast::<State>();
+    let new = State { mark: STARTED, session, logits: (core::ptr::null(), 0), error: None };
+    // SAFETY: as the caller says.
+    unsafe { state.write(new) };
+    state
 }
 
 /// Appends tokens to a decoder's sequence.

@@ -66,13 +66,13 @@ pub enum Status {
     #[cfg(any(test, feature = "signed"))]
     ModelId = 25,
     /// A leaf is not what was signed.
-    #[cfg(any(test, feature = "signed"))]
+    #[cfg(any(test, feature = "signed", feature = "streaming"))]
     Leaf = 26,
     /// Leaves of the weights have not been checked yet.
     #[cfg(any(test, feature = "signed"))]
     Unchecked = 27,
     /// The caller's reader failed.
-    #[cfg(any(test, feature = "signed"))]
+    #[cfg(any(test, feature = "signed", feature = "streaming"))]
     Read = 28,
     /// This library cannot verify the key's algorithm.
     #[cfg(any(test, feature = "signed"))]
@@ -89,6 +89,12 @@ pub enum Status {
     /// The log has no secret key.
     #[cfg(any(test, feature = "audit"))]
     NoLogKey = 33,
+    /// The artifact has no plan for streaming, or one whose buffers do not take the leaves of its signature.
+    #[cfg(any(test, feature = "streaming"))]
+    NoPlan = 34,
+    /// An earlier read failed in the middle of the sequence.
+    #[cfg(any(test, feature = "streaming"))]
+    Interrupted = 35,
     /// The package is not sound, or a leaf that it makes is not what was signed.
     #[cfg(any(test, feature = "update"))]
     Package = 40,
@@ -154,11 +160,11 @@ impl Status {
         Status::Rollback,
         #[cfg(any(test, feature = "signed"))]
         Status::ModelId,
-        #[cfg(any(test, feature = "signed"))]
+        #[cfg(any(test, feature = "signed", feature = "streaming"))]
         Status::Leaf,
         #[cfg(any(test, feature = "signed"))]
         Status::Unchecked,
-        #[cfg(any(test, feature = "signed"))]
+        #[cfg(any(test, feature = "signed", feature = "streaming"))]
         Status::Read,
         #[cfg(any(test, feature = "signed"))]
         Status::NoVerifier,
@@ -170,6 +176,10 @@ impl Status {
         Status::Signer,
         #[cfg(any(test, feature = "audit"))]
         Status::NoLogKey,
+        #[cfg(any(test, feature = "streaming"))]
+        Status::NoPlan,
+        #[cfg(any(test, feature = "streaming"))]
+        Status::Interrupted,
         #[cfg(any(test, feature = "update"))]
         Status::Package,
         #[cfg(any(test, feature = "update"))]
@@ -226,11 +236,11 @@ impl Status {
             Status::Rollback => c"the artifact is older than what the device has confirmed",
             #[cfg(any(test, feature = "signed"))]
             Status::ModelId => c"the artifact is of another product line",
-            #[cfg(any(test, feature = "signed"))]
+            #[cfg(any(test, feature = "signed", feature = "streaming"))]
             Status::Leaf => c"a leaf is not what was signed: the artifact was changed or damaged",
             #[cfg(any(test, feature = "signed"))]
             Status::Unchecked => c"leaves of the weights have not been checked; call slm_verify_leaves",
-            #[cfg(any(test, feature = "signed"))]
+            #[cfg(any(test, feature = "signed", feature = "streaming"))]
             Status::Read => c"the reader failed",
             #[cfg(any(test, feature = "signed"))]
             Status::NoVerifier => {
@@ -244,6 +254,12 @@ impl Status {
             Status::Signer => c"the signer gave no signature",
             #[cfg(any(test, feature = "audit"))]
             Status::NoLogKey => c"the log has no secret key; slm_audit_start takes one",
+            #[cfg(any(test, feature = "streaming"))]
+            Status::NoPlan => {
+                c"the artifact has no plan for streaming, or buffers too small for its leaves; `slmc compile --resident` makes one"
+            }
+            #[cfg(any(test, feature = "streaming"))]
+            Status::Interrupted => c"an earlier read failed in the middle of the sequence; reset the session",
             #[cfg(any(test, feature = "update"))]
             Status::Package => c"not a sound package, or it makes other bytes than were signed; fetch it again",
             #[cfg(any(test, feature = "update"))]
@@ -336,6 +352,38 @@ impl From<SessionError> for Status {
             SessionError::NumericRange { .. } => Status::Range,
             SessionError::Shortened { .. } => Status::Argument,
             SessionError::Format(error) => error.into(),
+            #[cfg(feature = "streaming")]
+            SessionError::Read(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(feature = "streaming")]
+impl From<crate::streaming::ReadError> for Status {
+    fn from(error: crate::streaming::ReadError) -> Self {
+        use crate::streaming::ReadError as E;
+        match error {
+            E::Failed { .. } | E::Late { .. } | E::Short { .. } => Status::Read,
+            E::Leaf { .. } => Status::Leaf,
+            E::Tensor(_) => Status::Digest,
+            E::Buffers { .. } => Status::Memory,
+            E::Interrupted => Status::Interrupted,
+        }
+    }
+}
+
+#[cfg(feature = "streaming")]
+impl From<crate::streaming::OpenError> for Status {
+    fn from(error: crate::streaming::OpenError) -> Self {
+        use crate::streaming::OpenError as E;
+        match error {
+            E::Format(error) => error.into(),
+            E::Read(error) => error.into(),
+            #[cfg(feature = "signed")]
+            E::Trust(error) => error.into(),
+            E::NoPlan | E::Leaves { .. } => Status::NoPlan,
+            E::Sealed => Status::Format,
+            E::Memory { .. } => Status::Memory,
         }
     }
 }

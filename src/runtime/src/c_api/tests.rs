@@ -98,7 +98,12 @@ fn the_header_says_what_the_code_does() {
     assert_eq!(value("SLM_PAGE_BYTES").parse(), Ok(crate::format::header::HEADER_BYTES));
     // A slot record; `update` may be absent here.
     assert_eq!(value("SLM_RECORD_BYTES"), "64");
-    let mut named = 13 + 4 + 4 + 4 + numbers.len() + FramePart::ALL.len() + Role::ALL.len() + poolings.len();
+    let words = [("SLM_STREAMED_WORDS", "384"), ("SLM_READ_FAILED", "(-1)"), ("SLM_READ_LATE", "(-2)")];
+    words.into_iter().for_each(|(name, expected)| assert_eq!(value(name), expected));
+    #[cfg(feature = "streaming")]
+    assert_eq!((STREAMED_WORDS, READ_FAILED, READ_LATE), (384, -1, -2));
+    let mut named =
+        13 + 4 + 4 + 4 + words.len() + numbers.len() + FramePart::ALL.len() + Role::ALL.len() + poolings.len();
     for &status in Status::ALL {
         let name = constant_name(&std::format!("{status:?}"));
         // `Utf8` is one word, and so is every other with a digit.
@@ -120,6 +125,7 @@ fn the_header_says_what_the_code_does() {
         include_str!("session.rs"),
         include_str!("snapshot.rs"),
         include_str!("speculation.rs"),
+        include_str!("streaming.rs"),
         include_str!("text.rs"),
         include_str!("trust.rs"),
         include_str!("update.rs"),

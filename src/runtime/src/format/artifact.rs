@@ -6,6 +6,8 @@ use super::chat_frame::ChatFrame;
 use super::header::{self, Header, SectionKind, SectionRecord};
 #[cfg(feature = "snapshots")]
 use super::prefix::Prefix;
+#[cfg(feature = "streaming")]
+use super::residency::Residency;
 use super::sections::NEEDED_COUNT;
 use super::spec::{LayerRecord, ModelRecord};
 use super::special_tokens::TokenList;
@@ -45,6 +47,21 @@ pub struct ArtifactView<'a> {
     /// Whether the weights are in cipher.
     #[cfg(feature = "seal")]
     pub(super) sealed: bool,
+    #[cfg(feature = "streaming")]
+    pub(super) residency: Option<Residency<'a>>,
+    /// The part of the file that `bytes` leaves out: the weights, of which `weights` has the resident ones.
+    #[cfg(feature = "streaming")]
+    pub(super) absent: Option<Absent>,
+}
+
+/// A part of a file that is not in memory.
+#[cfg(feature = "streaming")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Absent {
+    /// Its first byte.
+    pub(crate) start: u64,
+    /// The byte after it.
+    pub(crate) end: u64,
 }
 
 /// A quantized matrix in place.
@@ -99,8 +116,26 @@ impl<'a> ArtifactView<'a> {
     /// Checks the structure of an artifact: the whole file, or its device part alone.
     pub fn open(bytes: &'a [u8]) -> Result<Self, FormatError> {
         let header = super::page::read_page(bytes, bytes.len() as u64)?;
+        let mut view = ArtifactView::of_page(bytes, header);
+        view.read_all()?;
+        Ok(view)
+    }
+
+    /// Checks the structure of a device part without its weights, of which the resident ones are in memory of their own.
+    #[cfg(feature = "streaming")]
+    pub(crate) fn open_image(image: &'a [u8], absent: Absent, resident: &'a [u8]) -> Result<Self, FormatError> {
+        let header = super::page::read_page(image, image.len() as u64 + (absent.end - absent.start))?;
+        let mut view = ArtifactView::of_page(image, header);
+        view.absent = Some(absent);
+        view.weights = resident;
+        view.read_all()?;
+        Ok(view)
+    }
+
+    /// A view of which the header alone has been read.
+    fn of_page(bytes: &'a [u8], header: Header) -> Self {
         let empty = [&bytes[..0]; NEEDED_COUNT];
-        let mut view = ArtifactView {
+        ArtifactView {
             bytes,
             header,
             spec: ModelRecord::from_bytes(&[0; ModelRecord::BYTES]),
@@ -123,25 +158,80 @@ impl<'a> ArtifactView<'a> {
             prefix: None,
             #[cfg(feature = "seal")]
             sealed: header.encryption != 0,
-        };
-        view.read_sections()?;
-        view.check_spec()?;
-        view.read_special_tokens()?;
-        view.read_chat_frame()?;
-        view.read_sampling()?;
-        view.check_functions()?;
-        view.check_tensors()?;
-        view.check_vocabulary()?;
+            #[cfg(feature = "streaming")]
+            residency: None,
+            #[cfg(feature = "streaming")]
+            absent: None,
+        }
+    }
+
+    fn read_all(&mut self) -> Result<(), FormatError> {
+        self.read_sections()?;
+        self.check_spec()?;
+        self.read_special_tokens()?;
+        self.read_chat_frame()?;
+        self.read_sampling()?;
+        self.check_functions()?;
+        self.check_tensors()?;
+        self.check_vocabulary()?;
         #[cfg(feature = "grammar")]
-        view.read_grammar()?;
-        view.check_golden()?;
-        view.read_text()?;
+        self.read_grammar()?;
+        self.check_golden()?;
+        self.read_text()?;
         #[cfg(feature = "speculation")]
-        view.read_drafts()?;
+        self.read_drafts()?;
         #[cfg(feature = "snapshots")]
-        view.read_prefix()?;
-        view.refuse_what_is_lacking()?;
-        Ok(view)
+        self.read_prefix()?;
+        #[cfg(feature = "streaming")]
+        self.read_residency()?;
+        self.refuse_what_is_lacking()
+    }
+
+    /// Where a byte of the file lies in `bytes`; of what is absent, where it would begin.
+    pub(super) fn located(&self, offset: u64) -> u64 {
+        #[cfg(feature = "streaming")]
+        if let Some(Absent { start, end }) = self.absent {
+            return offset.min(start) + offset.saturating_sub(end);
+        }
+        offset
+    }
+
+    /// Bytes of the file, or of its device part, those that are absent included.
+    fn length(&self) -> u64 {
+        let here = self.bytes.len() as u64;
+        #[cfg(feature = "streaming")]
+        if let Some(Absent { start, end }) = self.absent {
+            return here + (end - start);
+        }
+        here
+    }
+
+    /// Bytes of the weights section; those of its record where they are not here.
+    pub(super) fn weights_bytes(&self) -> Option<u64> {
+        #[cfg(feature = "streaming")]
+        if self.absent.is_some() {
+            let weights = SectionKind::Weights as u32;
+            return self.section_records().find(|record| record.kind == weights).map(|record| record.bytes);
+        }
+        Some(self.weights.len() as u64)
+    }
+
+    /// The part of the file that is not in memory.
+    #[cfg(feature = "streaming")]
+    pub(crate) fn absent(&self) -> Option<Absent> {
+        self.absent
+    }
+
+    /// The same with the resident weights.
+    #[cfg(feature = "streaming")]
+    pub(crate) fn with_resident(self, resident: &'a [u8]) -> Self {
+        ArtifactView { weights: resident, ..self }
+    }
+
+    /// Whether weights are absent, and a session reads them when it needs them.
+    #[cfg(feature = "streaming")]
+    pub fn is_streamed(&self) -> bool {
+        self.absent.is_some()
     }
 
     /// The header.
@@ -156,7 +246,7 @@ impl<'a> ArtifactView<'a> {
 
     /// Whether the host part was cut off: the file ends after its device part.
     pub fn device_only(&self) -> bool {
-        (self.bytes.len() as u64) < self.header.file_bytes
+        self.length() < self.header.file_bytes
     }
 
     /// Sizes of the model and its planned memory.
@@ -211,7 +301,7 @@ impl<'a> ArtifactView<'a> {
     }
 
     /// The first record of a tensor.
-    pub(super) fn first_record(&self, key: TensorKey) -> Option<usize> {
+    pub(crate) fn first_record(&self, key: TensorKey) -> Option<usize> {
         let (mut low, mut high) = (0, self.tensor_count());
         while low < high {
             let middle = (low + high) / 2;
@@ -247,10 +337,34 @@ impl<'a> ArtifactView<'a> {
         Some(records.start + found)
     }
 
-    /// Bytes of a tensor, padding included.
+    /// Bytes of a tensor, padding included; `None` where it is streamed.
     pub fn tensor_bytes(&self, record: &TensorRecord) -> Option<&'a [u8]> {
-        let start = usize::try_from(record.offset).ok()?;
+        let start = usize::try_from(self.tensor_start(record)?).ok()?;
         self.weights.get(start..start.checked_add(usize::try_from(record.bytes).ok()?)?)
+    }
+
+    /// Where a tensor begins in the weights that are here.
+    fn tensor_start(&self, record: &TensorRecord) -> Option<u64> {
+        #[cfg(feature = "streaming")]
+        if self.absent.is_some() {
+            return self.residency?.place(self.record_at(record.offset)?);
+        }
+        Some(record.offset)
+    }
+
+    /// The record of the tensor that begins at an offset of the weights section.
+    #[cfg(feature = "streaming")]
+    pub(crate) fn record_at(&self, offset: u64) -> Option<usize> {
+        let (mut low, mut high) = (0, self.tensor_count());
+        while low < high {
+            let middle = (low + high) / 2;
+            if self.tensor_record(middle).offset < offset {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        (low < self.tensor_count() && self.tensor_record(low).offset == offset).then_some(low)
     }
 
     /// A quantized matrix in one part; a split one is an error.
@@ -276,7 +390,7 @@ impl<'a> ArtifactView<'a> {
         let rows = first.rows + second.rows as usize;
         let whole = self.matrix_of(key, &TensorRecord { rows: rows as u32, ..second }, bytes)?;
         let before = first.shape.tiles * whole.shape.stride;
-        let offset = usize::try_from(second.offset).map_err(|_| wrong)?;
+        let offset = self.tensor_start(&second).and_then(|start| usize::try_from(start).ok()).ok_or(wrong)?;
         let start = offset.checked_sub(before).ok_or(wrong)?;
         let bytes = self.weights.get(start..start + whole.shape.bytes()).ok_or(wrong)?;
         Ok(Parts { first, rest: Some(Matrix { bytes, ..whole }) })
@@ -326,7 +440,12 @@ impl<'a> ArtifactView<'a> {
     /// Bytes of a section; `None` where it is absent or cut off with the host part.
     pub fn section(&self, kind: SectionKind) -> Option<&'a [u8]> {
         let record = self.section_records().find(|record| record.kind == kind as u32)?;
-        self.bytes.get(record.offset as usize..(record.offset + record.bytes) as usize)
+        #[cfg(feature = "streaming")]
+        if self.absent.is_some() && kind == SectionKind::Weights {
+            return None;
+        }
+        let (start, end) = (self.located(record.offset), self.located(record.offset + record.bytes));
+        self.bytes.get(start as usize..end as usize)
     }
 
     /// The section table.

@@ -55,8 +55,12 @@ impl<'a> ArtifactView<'a> {
             if host && self.device_only() {
                 continue;
             }
-            let start = usize::try_from(record.offset).map_err(|_| fault("too large for this machine"))?;
-            let stop = usize::try_from(end).map_err(|_| fault("too large for this machine"))?;
+            #[cfg(feature = "streaming")]
+            if self.absent.is_some() && kind == Some(SectionKind::Weights) {
+                continue;
+            }
+            let place = |offset| usize::try_from(self.located(offset)).map_err(|_| fault("too large for this machine"));
+            let (start, stop) = (place(record.offset)?, place(end)?);
             let content = self.bytes.get(start..stop).ok_or(fault("runs past the end of the file"))?;
             match kind {
                 Some(SectionKind::Spec) => self.layers = content,
@@ -87,7 +91,8 @@ impl<'a> ArtifactView<'a> {
     /// Checks that bytes `start` to `end` are zero, as far as they exist.
     pub(super) fn check_padding(&self, start: u64, end: u64) -> Result<(), FormatError> {
         let length = self.bytes.len() as u64;
-        let (from, to) = (start.min(length) as usize, end.min(length) as usize);
+        let place = |offset| self.located(offset).min(length) as usize;
+        let (from, to) = (place(start), place(end));
         match self.bytes[from..to].iter().position(|&byte| byte != 0) {
             Some(at) => Err(FormatError::Padding(start + at as u64)),
             None => Ok(()),
@@ -214,7 +219,7 @@ impl<'a> ArtifactView<'a> {
             }
             end = end.checked_add(record.bytes).ok_or(fault("too large"))?;
         }
-        if end != self.weights.len() as u64 {
+        if self.weights_bytes() != Some(end) {
             return Err(FormatError::section(SectionKind::Weights, "length does not match the tensor table"));
         }
         let expected = crate::plan::tensors(self, &mut |key, rows, columns, quantized| {

@@ -48,6 +48,9 @@ pub enum FormatError {
     /// The weights are in cipher, and nothing can be computed with them.
     #[cfg(feature = "seal")]
     Sealed,
+    /// Weights are in slow storage, and what was asked for needs them in memory.
+    #[cfg(feature = "streaming")]
+    Streamed,
     /// A section is missing, misplaced or overlaps.
     Section(u32, &'static str),
     /// A field of the specification is out of range.
@@ -98,6 +101,8 @@ impl core::fmt::Display for FormatError {
             E::Sealed => f.write_str(
                 "the weights are sealed: they run only once a device's key has opened them, as `slmc unseal` does",
             ),
+            #[cfg(feature = "streaming")]
+            E::Streamed => f.write_str("the weights are not in memory: a session of a reader streams them"),
             E::Section(kind, fault) => write!(f, "section {kind:#x}: {fault}"),
             E::Spec(field) => write!(f, "specification: illegal value of `{field}`"),
             E::Layer(layer, field) => write!(f, "specification of layer {layer}: illegal value of `{field}`"),

@@ -27,7 +27,7 @@ pub fn host_digest(header: &[u8], part: &[u8]) -> Digest {
     part_digest(&Software, header, DEVICE_DIGEST.start..HOST_DIGEST.end, part)
 }
 
-fn part_digest(engine: &(impl Engine + ?Sized), page: &[u8], zero: Range<usize>, part: &[u8]) -> Digest {
+pub(crate) fn part_digest(engine: &(impl Engine + ?Sized), page: &[u8], zero: Range<usize>, part: &[u8]) -> Digest {
     let mut pieces: [&[u8]; 4 + AREA_PIECES] = [&ZEROS; 4 + AREA_PIECES];
     pieces[0] = &page[..zero.start];
     pieces[1] = &ZEROS[..zero.len()];
@@ -45,6 +45,10 @@ impl ArtifactView<'_> {
 
     /// [`ArtifactView::verify_digests`] with digests of hardware.
     pub fn verify_digests_by(&self, engine: &(impl Engine + ?Sized)) -> Result<(), FormatError> {
+        #[cfg(feature = "streaming")]
+        if self.is_streamed() {
+            return Err(FormatError::Streamed);
+        }
         let (bytes, header): (_, &Header) = (self.bytes(), self.header());
         let device_end = header.device_bytes as usize;
         let device = part_digest(engine, bytes, DEVICE_DIGEST, &bytes[HEADER_BYTES..device_end]);
@@ -68,6 +72,10 @@ impl ArtifactView<'_> {
         if self.sealed {
             return self.verify_weights_root();
         }
+        #[cfg(feature = "streaming")]
+        if self.is_streamed() {
+            return Err(FormatError::Streamed);
+        }
         for index in 0..self.tensor_count() {
             let record = self.tensor_record(index);
             if self.tensor_bytes(&record).map(Sha256::digest) != Some(record.digest) {
@@ -78,7 +86,7 @@ impl ArtifactView<'_> {
         self.verify_weights_root()
     }
 
-    fn verify_weights_root(&self) -> Result<(), FormatError> {
+    pub(crate) fn verify_weights_root(&self) -> Result<(), FormatError> {
         let root = digest_tree((0..self.tensor_count()).map(|index| self.tensor_record(index).digest));
         if root != self.header().weights_root { Err(FormatError::Digest("tensor table")) } else { Ok(()) }
     }

@@ -33,6 +33,17 @@ impl<'a> Columns<'a> {
         Columns { start: self.start, tokens: self.tokens, width: self.width, range, array: PhantomData }
     }
 
+    /// Columns `range` of the array, a subrange of these, numbered from 0.
+    ///
+    /// # Panics
+    /// If it is not a subrange.
+    #[cfg(feature = "streaming")]
+    pub(crate) fn renumbered(&mut self, range: Range<usize>) -> Columns<'_> {
+        let Columns { start, tokens, width, range, .. } = self.part(range);
+        // Rows are as far from each other as before, so the last one ends within the array.
+        Columns { start: start.wrapping_add(range.start), tokens, width, range: 0..range.len(), array: PhantomData }
+    }
+
     /// Columns `range` of the array, while other columns are borrowed elsewhere.
     ///
     /// # Safety
@@ -63,7 +74,8 @@ impl<'a> Columns<'a> {
     pub fn row(&mut self, token: usize) -> &mut [f32] {
         assert!(token < self.tokens);
         #[expect(unsafe_code, reason = "the columns of several rows are not one slice")]
-        // SAFETY: `new` checked that the array has `tokens · width` values, `part` that the range lies within the width, and
+        // SAFETY: `new` checked that the array has `tokens · width` values, `part` (and with it `renumbered`, which moves
+        // the start by what it takes from the range) that the range lies within the width, and
         // these columns have no other borrow: `new` and `part` borrow mutably, and the caller of `shared_part`
         // guarantees it.
         unsafe {

@@ -29,7 +29,7 @@ impl Session<'_, '_> {
         let key = |role| TensorKey::layer(index, role, TensorPart::Weight);
         let input = Input::Residual(self.norm_before(index, layer, TensorRole::ConvNorm)?, 0);
         let into = [self.product(key(TensorRole::ConvIn), Destination::A)?];
-        self.linear(input, &into, count, Finish::None).map_err(|_| range(index))?;
+        self.linear(input, &into, count, Finish::None).map_err(|stop| stop.at(index))?;
         let kernel = self.vector(key(TensorRole::ConvKernel))?;
         let bias = self.optional_vector(TensorKey { part: TensorPart::Bias, ..key(TensorRole::ConvKernel) })?;
         let out = [self.product(key(TensorRole::ConvOut), Destination::B)?];
@@ -46,7 +46,7 @@ impl Session<'_, '_> {
             note_inputs(rows, inputs, hidden);
         }
         convolve_rows(rows, state, kernel, bias, hidden);
-        self.linear(Input::ScratchA(hidden), &out, count, Finish::None).map_err(|_| range(index))?;
+        self.linear(Input::ScratchA(hidden), &out, count, Finish::None).map_err(|stop| stop.at(index))?;
         self.add_residual(index, layer, (TensorRole::ConvNorm, TensorRole::ConvNorm), 0, count)?;
         self.feed_forward(index, layer, 0, count)
     }

@@ -1,6 +1,6 @@
 //! Input and output of the model: embeddings; hidden states, logits or a classifier's row.
 
-use super::linear::{Destination, Failure, Finish, Input, Product};
+use super::linear::{Destination, Failure, Finish, Input, Product, Stop};
 use super::{Session, SessionError, range};
 use crate::format::spec::{CurveId, NormKind, Output, Pooling};
 use crate::format::tensor::{TensorKey, TensorPart, TensorRole};
@@ -11,6 +11,10 @@ use crate::numerics::{maximum, mean, unit_length};
 impl Session<'_, '_> {
     /// Writes embeddings of tokens at positions `first..` to residual rows `row..`.
     pub(super) fn embed(&mut self, tokens: &[u32], first: usize, row: usize) -> Result<(), SessionError> {
+        #[cfg(feature = "streaming")]
+        if self.has_streamed_tables() {
+            return self.embed_streamed(tokens, first, row);
+        }
         let artifact = self.artifact;
         let spec = artifact.spec();
         let hidden = spec.hidden as usize;
@@ -83,14 +87,15 @@ impl Session<'_, '_> {
         let artifact = self.artifact;
         let spec = artifact.spec();
         let hidden = spec.hidden as usize;
-        let failed = |_| range(spec.layers as usize);
+        let layers = spec.layers as usize;
+        let failed = |stop: Stop| stop.at(layers);
         let norm = self.global_norm(TensorRole::FinalNorm, spec.final_norm)?;
         let mut input = Input::Residual(norm, row);
         match self.output_kind() {
             Output::Hidden | Output::Classifier => {
                 let out = &mut *self.scratch[0].row;
                 out.copy_from_slice(&self.buffers.residual[row * hidden..][..hidden]);
-                return norm.map_or(Ok(()), |norm| norm.apply(self.kernels, out)).map_err(failed);
+                return norm.map_or(Ok(()), |norm| norm.apply(self.kernels, out)).map_err(|_| range(layers));
             }
             Output::LanguageModel => {}
             Output::MaskedLanguageModel => {
@@ -100,7 +105,7 @@ impl Session<'_, '_> {
                 let norm = self.global_norm(TensorRole::MlmNorm, NormKind::Layer as u8)?;
                 self.linear(input, &transform, count, Finish::Activate(curve)).map_err(failed)?;
                 for x in self.buffers.scratch_b[..count * hidden].chunks_exact_mut(hidden) {
-                    norm.map_or(Ok(()), |norm| norm.apply(self.kernels, x)).map_err(failed)?;
+                    norm.map_or(Ok(()), |norm| norm.apply(self.kernels, x)).map_err(|_| range(layers))?;
                 }
                 input = Input::ScratchB(hidden);
             }
@@ -113,6 +118,8 @@ impl Session<'_, '_> {
             bias: self.optional_vector(TensorKey::global(TensorRole::LmHead, TensorPart::Bias))?,
             destination: Destination::Output,
             needed,
+            #[cfg(feature = "streaming")]
+            sources: self.sources(self.record(TensorKey::global(role, TensorPart::Weight)), &parts),
         };
         self.linear(input, &[head], count, Finish::None).map_err(failed)
     }
@@ -146,7 +153,7 @@ impl Session<'_, '_> {
     /// The pooler over the first token, with tanh or the head's activation, then the classifier.
     pub(super) fn classify(&mut self) -> Result<(), SessionError> {
         let head = self.artifact.spec().layers as usize;
-        let failed = |_| range(head);
+        let failed = |stop: Stop| stop.at(head);
         self.head_rows(0, 1)?;
         let hidden = self.scratch[0].row.len();
         let key = |role| TensorKey::global(role, TensorPart::Weight);

@@ -34,7 +34,7 @@ impl Session<'_, '_> {
             self.product(key(TensorRole::Query), Destination::A)?,
         ];
         let products = if self.is_decoder() { &products[..] } else { &products[..2] };
-        self.linear(input, products, count, Finish::None).map_err(|_| range(index))?;
+        self.linear(input, products, count, Finish::None).map_err(|stop| stop.at(index))?;
         self.keep_keys(index, layer, cache_start, Placed { row, count, first })
     }
 
@@ -128,12 +128,12 @@ impl Session<'_, '_> {
         if !self.is_decoder() {
             let input = Input::Residual(self.norm_before(index, layer, TensorRole::AttentionNorm)?, row);
             let products = [self.product(key(TensorRole::Query), Destination::A)?];
-            self.linear(input, &products, count, Finish::None).map_err(|_| range(index))?;
+            self.linear(input, &products, count, Finish::None).map_err(|stop| stop.at(index))?;
         }
         self.attend(index, layer, cache_start, Placed { row, count, first }, end)?;
         let output = [self.product(key(TensorRole::AttentionOutput), Destination::B)?];
         let width = layer.heads as usize * layer.head_dim as usize;
-        self.linear(Input::ScratchA(width), &output, count, Finish::None).map_err(|_| range(index))?;
+        self.linear(Input::ScratchA(width), &output, count, Finish::None).map_err(|stop| stop.at(index))?;
         if layer.norm_placement == NormPlacement::Beside as u8 {
             let hidden = self.scratch[0].row.len();
             self.network(index, layer, row, count, Destination::AfterB(hidden))?;
@@ -223,14 +223,14 @@ impl Session<'_, '_> {
         if layer.is_gated() {
             let gate = self.product(key(TensorRole::Gate), Destination::A)?;
             let up = self.product(key(TensorRole::Up), Destination::B)?;
-            self.linear(input, &[gate, up], count, Finish::Gate(curve)).map_err(|_| range(index))?;
+            self.linear(input, &[gate, up], count, Finish::Gate(curve)).map_err(|stop| stop.at(index))?;
         } else {
             let up = self.product(key(TensorRole::Up), Destination::A)?;
-            self.linear(input, &[up], count, Finish::Activate(curve)).map_err(|_| range(index))?;
+            self.linear(input, &[up], count, Finish::Activate(curve)).map_err(|stop| stop.at(index))?;
         }
         let down = [self.product(key(TensorRole::Down), destination)?];
         let width = layer.ffn_width as usize;
-        self.linear(Input::ScratchA(width), &down, count, Finish::None).map_err(|_| range(index))
+        self.linear(Input::ScratchA(width), &down, count, Finish::None).map_err(|stop| stop.at(index))
     }
 }
 

@@ -53,16 +53,19 @@ pub(super) struct Product<'a> {
     pub(super) destination: Destination,
     /// The rows that are needed, as [`crate::sample::mark`] has sets; `None`: all. Rows of tiles without one are -inf.
     pub(super) needed: Option<&'a [u32]>,
+    /// Where the parts come from, if they are streamed.
+    #[cfg(feature = "streaming")]
+    pub(super) sources: [Option<crate::streaming::Source>; 2],
 }
 
 impl Product<'_> {
     /// Rows of both parts.
-    fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.rest.map_or(self.matrix.rows, |rest| rest.rows)
     }
 
     /// Tiles of both parts.
-    fn tiles(&self) -> usize {
+    pub(super) fn tiles(&self) -> usize {
         self.rest.map_or(self.matrix.shape.tiles, |rest| rest.shape.tiles)
     }
 }
@@ -76,6 +79,33 @@ pub(super) enum Finish<'c> {
     Activate(Curve<'c>),
     /// A curve on the first, times the second.
     Gate(Curve<'c>),
+}
+
+/// Why a linear stopped.
+#[derive(Clone, Copy)]
+pub(super) enum Stop {
+    /// A value is out of range.
+    Range,
+    /// Weights could not be read.
+    #[cfg(feature = "streaming")]
+    Read(crate::streaming::ReadError),
+}
+
+impl Stop {
+    /// The error of a session in a layer.
+    pub(super) fn at(self, layer: usize) -> SessionError {
+        match self {
+            Stop::Range => range(layer),
+            #[cfg(feature = "streaming")]
+            Stop::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<NumericRange> for Stop {
+    fn from(_: NumericRange) -> Self {
+        Stop::Range
+    }
 }
 
 /// Whether any worker met a range error.
@@ -98,7 +128,16 @@ impl<'a> Session<'a, '_> {
     /// A matrix of a layer or the model, with its bias.
     pub(super) fn product(&self, key: TensorKey, destination: Destination) -> Result<Product<'a>, SessionError> {
         let bias = self.optional_vector(TensorKey { part: TensorPart::Bias, ..key })?;
-        Ok(Product { matrix: self.matrix(key)?, rest: None, bias, destination, needed: None })
+        let matrix = self.matrix(key)?;
+        Ok(Product {
+            matrix,
+            rest: None,
+            bias,
+            destination,
+            needed: None,
+            #[cfg(feature = "streaming")]
+            sources: self.sources(self.record(key), &crate::format::artifact::Parts { first: matrix, rest: None }),
+        })
     }
 
     /// Multiplies `count` rows of an input with matrices that all read it, into different destinations. Matrices with
@@ -109,10 +148,15 @@ impl<'a> Session<'a, '_> {
         products: &[Product<'_>],
         count: usize,
         finish: Finish<'_>,
-    ) -> Result<(), NumericRange> {
+    ) -> Result<(), Stop> {
         let widths = [Width::Bits8, Width::Bits16];
         for width in widths.into_iter().filter(|&width| products.iter().any(|p| p.matrix.width == width)) {
             self.quantize(input, width, count)?;
+            #[cfg(feature = "streaming")]
+            if products.iter().any(|product| product.matrix.width == width && product.sources[0].is_some()) {
+                self.multiply_streamed(products, width, count, finish).map_err(Stop::Read)?;
+                continue;
+            }
             self.multiply(products, width, count, finish);
         }
         if let (Finish::Gate(curve), [gate, up]) = (finish, products)

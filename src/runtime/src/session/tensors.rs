@@ -9,7 +9,7 @@ use crate::format::tensor::{NO_LAYER, TensorKey, TensorRecord};
 use crate::numerics::{Curve, F32Bytes};
 
 impl<'a> Session<'a, '_> {
-    fn record(&self, key: TensorKey) -> Option<usize> {
+    pub(super) fn record(&self, key: TensorKey) -> Option<usize> {
         let start = |layer: usize| self.buffers.starts.get(layer).map(|&start| start as usize);
         let layers = self.buffers.starts.len() - 1;
         if key.layer != NO_LAYER {
@@ -22,12 +22,21 @@ impl<'a> Session<'a, '_> {
 
     fn tensor(&self, key: TensorKey) -> Option<(TensorRecord, &'a [u8])> {
         let record = self.artifact.tensor_record(self.record(key)?);
-        Some((record, self.artifact.tensor_bytes(&record)?))
+        #[cfg(feature = "streaming")]
+        let bytes = self.bytes_here(&record);
+        #[cfg(not(feature = "streaming"))]
+        let bytes = self.artifact.tensor_bytes(&record);
+        Some((record, bytes?))
     }
 
     /// A quantized matrix whose rows are tokens, which may be split.
     pub(super) fn parts(&self, key: TensorKey) -> Result<Parts<'a>, FormatError> {
-        self.artifact.parts_of(key, self.record(key).ok_or(FormatError::MissingTensor(key))?)
+        let index = self.record(key).ok_or(FormatError::MissingTensor(key))?;
+        #[cfg(feature = "streaming")]
+        if let Some(parts) = self.streamed_parts(key, index) {
+            return parts;
+        }
+        self.artifact.parts_of(key, index)
     }
 
     /// Any other quantized matrix.

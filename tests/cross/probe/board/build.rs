@@ -1,4 +1,4 @@
-//! The linker script: 256 KiB of code memory at 0 and 512 KiB of RAM at 0x20000000, which every board here has. The
+//! The linker script: 320 KiB of code memory at 0 and 512 KiB of RAM at 0x20000000, which every board here has. The
 //! artifact and the session's memory are elsewhere, at addresses the program is told when it starts.
 
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::{env, fs};
 
 const SCRIPT: &str = "
 MEMORY {
-    CODE (rx) : ORIGIN = 0x00000000, LENGTH = 256K
+    CODE (rx) : ORIGIN = 0x00000000, LENGTH = 320K
     RAM (rwx) : ORIGIN = 0x20000000, LENGTH = 512K
 }
 ENTRY(reset)

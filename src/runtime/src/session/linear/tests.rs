@@ -33,7 +33,15 @@ fn needed_rows_are_those_of_the_whole_product() {
             let packed = integers.pack(layout);
             let view = integers.matrix(layout, &packed);
             let bias = (rows == 203).then(|| F32Bytes::new(&bias));
-            let product = Product { matrix: view, rest: None, bias, destination: Destination::Output, needed: None };
+            let product = Product {
+                matrix: view,
+                rest: None,
+                bias,
+                destination: Destination::Output,
+                needed: None,
+                #[cfg(feature = "streaming")]
+                sources: [None; 2],
+            };
             for kernels in available().filter(|kernels| kernels.layout.is_none_or(|own| own == layout)) {
                 let input = inputs.activations();
                 let mut whole = std::vec![f32::NAN; rows];

@@ -5,12 +5,14 @@
 //! logits  ARTIFACT BYTES MEMORY
 //! decode  ARTIFACT BYTES MEMORY TOKENS
 //! further ARTIFACT BYTES MEMORY
+//! streamed MEMORY
 //! kernels MEMORY BYTES
 //! work    MEMORY TABLE
 //! ```
 //!
 //! The artifact is read where it lies; the session gets exactly the planned bytes at MEMORY, the 4 KiB after which are
-//! painted before and looked at afterwards.
+//! painted before and looked at afterwards. With `streamed` the artifact is nowhere in the board's memory: it is the file
+//! `streamed.slm` of the emulator's folder, read by semihosting.
 
 #![no_std]
 #![no_main]
@@ -22,10 +24,11 @@ use core::fmt::{self, Write};
 use core::slice;
 
 use check::Failure;
-use semihosting::{Console, command_line, exit};
+use semihosting::{Console, File, command_line, exit};
 use slm_runtime::plan::STACK_BYTES;
 
 const GUARD_BYTES: usize = 4096;
+const PAGE_BYTES: usize = 4096;
 const GUARD: u8 = 0xa7;
 
 fn say(text: fmt::Arguments<'_>) {
@@ -62,7 +65,7 @@ fn main() -> ! {
     }
 }
 
-const MODES: [&str; 5] = ["logits", "decode", "further", "kernels", "work"];
+const MODES: [&str; 6] = ["logits", "decode", "further", "streamed", "kernels", "work"];
 
 fn perform(mode: &str, numbers: [usize; 4]) -> Result<(), Failure> {
     let out = &mut Console;
@@ -93,6 +96,24 @@ fn perform(mode: &str, numbers: [usize; 4]) -> Result<(), Failure> {
             assert!(stack as u64 <= STACK_BYTES, "the session used more stack than planned, {STACK_BYTES} bytes");
             Ok(())
         }
-        _ => panic!("usage: logits|decode|further|kernels|work, see main.rs"),
+        "streamed" => {
+            let file = || File::open(c"streamed.slm").expect("streamed.slm is in the emulator's folder");
+            let planned = check::streamed::needs(&mut file(), region(numbers[0], PAGE_BYTES))?.ram_bytes() as usize;
+            let guard = region(numbers[0] + planned, GUARD_BYTES);
+            guard.fill(GUARD);
+            let memory = region(numbers[0], planned);
+            // So that what is never written shows.
+            memory.fill(GUARD);
+            check::streamed::streamed(out, file(), memory)?;
+            let stack = start::stack_bytes();
+            let untouched = memory.rchunks(64).take_while(|line| line.iter().all(|&byte| byte == GUARD)).count() * 64;
+            writeln!(out, "planned {}", planned as u64 + STACK_BYTES)?;
+            writeln!(out, "peak {}", planned - untouched + stack)?;
+            writeln!(out, "stack {stack}")?;
+            assert!(guard.iter().all(|&byte| byte == GUARD), "the session wrote behind its memory");
+            assert!(stack as u64 <= STACK_BYTES, "the session used more stack than planned, {STACK_BYTES} bytes");
+            Ok(())
+        }
+        _ => panic!("usage: logits|decode|further|streamed|kernels|work, see main.rs"),
     }
 }

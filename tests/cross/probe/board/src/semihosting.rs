@@ -4,7 +4,10 @@
 use core::arch::asm;
 use core::fmt;
 
+const OPEN: u32 = 0x01;
 const WRITE_TEXT: u32 = 0x04;
+const READ: u32 = 0x06;
+const SEEK: u32 = 0x0a;
 const COMMAND_LINE: u32 = 0x15;
 const EXIT_EXTENDED: u32 = 0x20;
 /// Reason of an exit that has a code.
@@ -28,6 +31,35 @@ impl fmt::Write for Console {
             call(WRITE_TEXT, line.as_ptr() as u32);
         }
         Ok(())
+    }
+}
+
+/// A file of the machine that runs the emulator: storage that the board cannot address.
+pub struct File {
+    handle: u32,
+}
+
+impl File {
+    /// A file by its name, which ends with a NUL, for reading.
+    pub fn open(name: &core::ffi::CStr) -> Option<File> {
+        // The second word is the mode, "rb".
+        let block = [name.as_ptr() as u32, 1, name.count_bytes() as u32];
+        let handle = call(OPEN, block.as_ptr() as u32);
+        (handle != u32::MAX).then_some(File { handle })
+    }
+}
+
+impl slm_runtime::streaming::Reader for File {
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, slm_runtime::streaming::Fault> {
+        let failed = slm_runtime::streaming::Fault::Failed;
+        let seek = [self.handle, u32::try_from(offset).map_err(|_| failed)?];
+        if call(SEEK, seek.as_ptr() as u32) != 0 {
+            return Err(failed);
+        }
+        let block = [self.handle, buffer.as_mut_ptr() as u32, buffer.len() as u32];
+        // The answer is the number of bytes that did not come.
+        let missing = call(READ, block.as_ptr() as u32) as usize;
+        buffer.len().checked_sub(missing).ok_or(failed)
     }
 }
 

@@ -5,6 +5,8 @@
 
 pub mod equality;
 pub mod further;
+#[cfg(feature = "streaming")]
+pub mod streamed;
 pub mod work;
 
 use core::fmt::{self, Write};
@@ -34,6 +36,9 @@ pub enum Failure {
     Snapshot,
     /// The grammar's section is broken, or its vocabulary larger than this program's.
     Grammar,
+    /// The artifact cannot be streamed.
+    #[cfg(feature = "streaming")]
+    Open(slm_runtime::streaming::OpenError),
     /// Kernels that differ from the scalar ones.
     Kernels(usize),
     /// The report cannot be written.
@@ -68,6 +73,8 @@ impl fmt::Display for Failure {
             Failure::Speculation => f.write_str("passes of several tokens give other tokens than one after another"),
             Failure::Snapshot => f.write_str("a sequence taken back, or up from a snapshot, goes on in another way"),
             Failure::Grammar => f.write_str("the grammar allows no token, or has more tokens than this program's sets"),
+            #[cfg(feature = "streaming")]
+            Failure::Open(error) => write!(f, "{error}"),
             Failure::Kernels(count) => write!(f, "{count} products differ from the scalar kernels"),
             Failure::Report => f.write_str("the report cannot be written"),
         }
